@@ -1,0 +1,67 @@
+"""The only place where time is read.
+
+What does not belong here: arithmetic on timestamps. Those are plain integers, nanoseconds since the Unix epoch, UTC.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+NS_PER_US = 1_000
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+NS_PER_MIN = 60 * NS_PER_S
+NS_PER_DAY = 86_400 * NS_PER_S
+
+
+class Clock(Protocol):
+    """What a component takes instead of reading the time itself."""
+
+    def now_ns(self) -> int:
+        """Wall clock, ns since the epoch, UTC."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Monotonic seconds; only differences mean anything."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now_ns(self) -> int:
+        """Wall clock, ns since the epoch, UTC."""
+        return time.time_ns()
+
+    def monotonic_s(self) -> float:
+        """Monotonic seconds; only differences mean anything."""
+        return time.monotonic()
+
+
+SYSTEM_CLOCK = SystemClock()
+
+
+def now_ns() -> int:
+    """Wall clock of this machine, ns since the epoch, UTC."""
+    return time.time_ns()
+
+
+def from_ns(ts_ns: int) -> datetime:
+    """An aware UTC datetime, truncated to microseconds.
+
+    >>> from_ns(1_500_000_000).isoformat()
+    '1970-01-01T00:00:01.500000+00:00'
+    """
+    return datetime.fromtimestamp(ts_ns // NS_PER_S, UTC).replace(microsecond=ts_ns % NS_PER_S // NS_PER_US)
+
+
+def to_ns(moment: datetime) -> int:
+    """Nanoseconds since the epoch of an aware datetime, exact to the microsecond.
+
+    >>> to_ns(datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC))
+    1500000000
+    """
+    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * NS_PER_S + delta.microseconds * NS_PER_US

@@ -1,0 +1,188 @@
+"""Every setting of every process, read once, frozen.
+
+A setting comes from the environment (`BTC_<SECTION>_<NAME>`) or from the env file named by `BTC_ENV_FILE`
+(the native stack writes one, mode 0600). The environment wins. Every name carries its unit.
+
+What does not belong here: a value nobody would tune. That is a constant beside the code it steers.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from btc_core.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ExchangeSettings(Section):
+    """Where the exchange is, and which markets are followed."""
+
+    mode: Literal["live", "sim"] = "live"
+    ws_url: str = "wss://ws.kraken.com/v2"
+    rest_url: str = "https://api.kraken.com"
+    symbols: tuple[str, ...] = ("BTC/USD",)
+    history_url: str = ""
+    """Where months of minute bars are published as CSV (`time,open,high,low,close,volume,trades`, no header); "" when nowhere."""
+
+
+class KafkaSettings(Section):
+    """The log and what it keeps."""
+
+    bootstrap: str = "127.0.0.1:9092"
+    partitions: int = Field(4, ge=1)
+    """Of every topic. One symbol uses one; more are for more symbols. Raising it later moves symbols to other partitions."""
+    retention_hours: int = Field(168, ge=26)
+    """Must outlast the 24 h 30 min warm-up of the features."""
+
+
+class QuestdbSettings(Section):
+    """The time-series database."""
+
+    http_url: str = "http://127.0.0.1:9000"
+    pg_port: int = 8812
+    user: str = "admin"
+    password: SecretStr = SecretStr("")
+    ttl_bronze_days: int = Field(30, ge=2)
+    ttl_silver_days: int = Field(30, ge=2)
+    ttl_gold_days: int = Field(365, ge=2)
+
+
+class RedisSettings(Section):
+    """The newest features and forecasts."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    """May be `unix:///path/to/socket?db=0`, which is a little faster."""
+    password: SecretStr = SecretStr("")
+    ttl_s: int = Field(300, ge=1)
+
+
+class PostgresSettings(Section):
+    """Metadata of Dagster and MLflow."""
+
+    host: str = "127.0.0.1"
+    port: int = 5432
+    user: str = "btc"
+    password: SecretStr = SecretStr("")
+    dagster_db: str = "dagster"
+    mlflow_db: str = "mlflow"
+
+
+class StoreSettings(Section):
+    """The S3-compatible object store."""
+
+    endpoint_url: str = "http://127.0.0.1:9010"
+    access_key: str = "btc"
+    secret_key: SecretStr = SecretStr("")
+    mlflow_bucket: str = "mlflow"
+    lake_bucket: str = "data-lake"
+
+
+class MlflowSettings(Section):
+    """Model tracking and registry."""
+
+    url: str = "http://127.0.0.1:5000"
+
+
+class DagsterSettings(Section):
+    """The Dagster webserver."""
+
+    url: str = "http://127.0.0.1:3001"
+
+
+class ApiSettings(Section):
+    """The HTTP API."""
+
+    host: str = "127.0.0.1"
+    port: int = 5050
+    token: SecretStr = SecretStr("")
+    """Bearer token of `/retrain` and `/reload`; while it is empty both answer 401."""
+    threads: int = Field(4, ge=1)
+    max_body_bytes: int = Field(65_536, ge=1_024)
+    max_feature_age_s: float = Field(10.0, gt=0)
+    """A forecast from older features is refused with 503."""
+
+
+class StreamSettings(Section):
+    """The workers."""
+
+    batch_rows: int = Field(5_000, ge=1)
+    """Most messages a worker takes at once; bounds its memory and the time to the next commit."""
+    batch_wait_ms: int = Field(2, ge=0)
+    """How long a worker waits for a batch to fill. Adds to the latency of every message."""
+    data_deadline_s: float = Field(10.0, gt=0)
+    """A connection without any frame for this long is closed and opened again."""
+    max_frame_bytes: int = Field(1_000_000, ge=10_000)
+    """A larger frame is a dead letter."""
+
+
+class ModelSettings(Section):
+    """Training and the bundle cache."""
+
+    train_days: int = Field(120, ge=3)
+    """Length of the training window; trees want long ones, see docs/decisions.md."""
+    cache_dir: Path = Path("var/models")
+    """Where the last good bundle of each model lies, so that forecasts go on while MLflow is away."""
+    reload_s: float = Field(10.0, gt=0)
+    """How often a serving process looks for a new champion."""
+
+
+class Settings(BaseSettings):
+    """All settings; build it with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BTC_", env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="ignore"
+    )
+
+    exchange: ExchangeSettings = ExchangeSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    questdb: QuestdbSettings = QuestdbSettings()
+    redis: RedisSettings = RedisSettings()
+    postgres: PostgresSettings = PostgresSettings()
+    store: StoreSettings = StoreSettings()
+    mlflow: MlflowSettings = MlflowSettings()
+    dagster: DagsterSettings = DagsterSettings()
+    api: ApiSettings = ApiSettings()
+    stream: StreamSettings = StreamSettings()
+    model: ModelSettings = ModelSettings()
+
+    @property
+    def simulated(self) -> bool:
+        """True when the market data does not come from a real exchange; every page and status line says so."""
+        return self.exchange.mode == "sim"
+
+
+def load_settings(env_file: Path | None = None) -> Settings:
+    """Read the environment and the env file (`env_file`, else the one named by `BTC_ENV_FILE`).
+
+    Raises `ConfigError` naming each bad setting as the variable a person would set.
+    """
+    path = env_file or (Path(os.environ["BTC_ENV_FILE"]) if os.environ.get("BTC_ENV_FILE") else None)
+    if path is not None and not path.is_file():
+        msg = f"the env file {path} does not exist; run `btc init`, or unset BTC_ENV_FILE"
+        raise ConfigError(msg)
+    try:
+        return Settings(_env_file=path)  # type: ignore[call-arg]
+    except ValidationError as error:
+        lines = [
+            f"  BTC_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        ]
+        msg = "bad settings:\n" + "\n".join(lines)
+        raise ConfigError(msg) from None
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read at the first call."""
+    return load_settings()
