@@ -1,0 +1,233 @@
+"""Kraken WebSocket v2 frames of every channel we read, as frozen structs.
+
+`decode` turns one frame's bytes into one struct or raises `BadFrame` with a stable reason. Numbers whose identity
+matters (trade prices, book levels) are decimals with the digits of the wire; ticker numbers are float64, whose
+shortest repr is the wire text up to 15 significant digits.
+
+What does not belong here: what the numbers mean (`events`), or how the book is kept (`book`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+
+from btc_core.clock import to_ns
+from btc_core.errors import BadFrame
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """What every channel frame is."""
+
+
+class Quote(Frame):
+    """One entry of `ticker`: best bid and ask, and the rolling 24-hour figures."""
+
+    symbol: str
+    bid: float
+    bid_qty: float
+    ask: float
+    ask_qty: float
+    last: float
+    volume: float
+    vwap: float
+    low: float
+    high: float
+    change: float
+    change_pct: float
+    timestamp: datetime | None = None
+
+
+class Trade(Frame):
+    """One entry of `trade`; `side` is the taker's, `trade_id` is gapless per symbol."""
+
+    symbol: str
+    side: str
+    price: Decimal
+    qty: Decimal
+    ord_type: str
+    trade_id: int
+    timestamp: datetime
+
+
+class Level(Frame):
+    """One price level; a quantity of zero deletes it."""
+
+    price: Decimal
+    qty: Decimal
+
+
+class BookData(Frame):
+    """One entry of `book`; the checksum covers the ten best levels of each side after the update."""
+
+    symbol: str
+    bids: list[Level]
+    asks: list[Level]
+    checksum: int
+    timestamp: datetime | None = None
+
+
+class Candle(Frame):
+    """One entry of `ohlc`; open until `interval` minutes after `interval_begin`."""
+
+    symbol: str
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    interval_begin: datetime
+    interval: int
+    trades: int = 0
+    vwap: float = 0.0
+    timestamp: datetime | None = None
+
+
+class EngineStatus(Frame):
+    """One entry of `status`. `connection_id` exceeds int64 and is redacted in recordings."""
+
+    system: str
+    connection_id: int | str = ""
+    version: str = ""
+    api_version: str = ""
+
+
+class Pair(Frame):
+    """One trading pair of `instrument`."""
+
+    symbol: str
+    status: str
+    price_precision: int
+    qty_precision: int
+    price_increment: float = 0.0
+    qty_min: float = 0.0
+
+
+class Instruments(Frame):
+    """`instrument` data: an object, not a list."""
+
+    pairs: list[Pair]
+
+
+class TickerFrame(Frame, tag_field="channel", tag="ticker"):
+    """Quotes."""
+
+    type: str
+    data: list[Quote]
+
+
+class TradeFrame(Frame, tag_field="channel", tag="trade"):
+    """Trades; several a frame are normal."""
+
+    type: str
+    data: list[Trade]
+
+
+class BookFrame(Frame, tag_field="channel", tag="book"):
+    """A book snapshot or update."""
+
+    type: str
+    data: list[BookData]
+
+
+class OhlcFrame(Frame, tag_field="channel", tag="ohlc"):
+    """Candles."""
+
+    type: str
+    data: list[Candle]
+
+
+class StatusFrame(Frame, tag_field="channel", tag="status"):
+    """Engine status, unsolicited."""
+
+    data: list[EngineStatus]
+    type: str = "update"
+
+
+class InstrumentFrame(Frame, tag_field="channel", tag="instrument"):
+    """Reference data."""
+
+    type: str
+    data: Instruments
+
+
+class HeartbeatFrame(Frame, tag_field="channel", tag="heartbeat"):
+    """Nothing else flowed for about a second."""
+
+
+class Ack(Frame):
+    """What an answer to `subscribe` or `unsubscribe` carries."""
+
+    channel: str = ""
+    symbol: str = ""
+    snapshot: bool | None = None
+    warnings: list[str] | None = None
+
+
+class Reply(Frame):
+    """An answer to a request, or an error that answers none (`{"Error": …}`)."""
+
+    method: str = ""
+    success: bool | None = None
+    result: Ack | None = None
+    error: str = ""
+    Error: str = ""
+    symbol: str = ""
+    req_id: int | None = None
+    time_in: datetime | None = None
+    time_out: datetime | None = None
+
+    @property
+    def refusal(self) -> str:
+        """The exchange's words when it refused, else an empty string."""
+        return self.error or self.Error or ("refused" if self.success is False else "")
+
+
+ChannelFrame = TickerFrame | TradeFrame | BookFrame | OhlcFrame | StatusFrame | InstrumentFrame | HeartbeatFrame
+AnyFrame = ChannelFrame | Reply
+
+_channel_decoder: msgspec.json.Decoder[ChannelFrame] = msgspec.json.Decoder(ChannelFrame)
+_reply_decoder: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+_object_decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+KNOWN_CHANNELS = frozenset({"ticker", "trade", "book", "ohlc", "status", "instrument", "heartbeat"})
+
+
+def decode(raw: bytes | str) -> AnyFrame:
+    """Decode one frame.
+
+    Raises `BadFrame` with the reason `malformed_json`, `not_an_object`, `unknown_channel`, `unknown_message` or
+    `bad_field` (a field missing or of the wrong type, named in the message).
+    """
+    try:
+        return _channel_decoder.decode(raw)
+    except msgspec.DecodeError as error:
+        return _decode_other(raw, error)
+
+
+def _decode_other(raw: bytes | str, error: msgspec.DecodeError) -> Reply:
+    """The slow way: a reply without a channel, or a frame that cannot be used and why."""
+    try:
+        keys = _object_decoder.decode(raw)
+    except msgspec.ValidationError as problem:
+        raise BadFrame("not_an_object", str(problem)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise BadFrame("malformed_json", str(problem)) from None
+    if "channel" in keys:
+        channel = bytes(keys["channel"]).decode().strip('"')
+        if channel not in KNOWN_CHANNELS:
+            raise BadFrame("unknown_channel", f"channel {channel[:64]!r} is not one we know")
+        raise BadFrame("bad_field", f"{channel} frame: {error}") from None
+    if not keys.keys() & {"method", "error", "Error"}:
+        raise BadFrame("unknown_message", f"neither a channel nor a reply; keys {sorted(keys)[:8]}")
+    try:
+        return _reply_decoder.decode(raw)
+    except msgspec.DecodeError as problem:
+        raise BadFrame("bad_field", f"reply: {problem}") from None
+
+
+def timestamp_ns(moment: datetime | None, fallback_ns: int) -> int:
+    """The exchange's time in ns, or `fallback_ns` (the receive time) where the exchange sent none."""
+    return fallback_ns if moment is None else to_ns(moment)
