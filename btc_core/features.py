@@ -121,6 +121,12 @@ FEATURES: tuple[Feature, ...] = (
     ),
     Feature("since_quote_s", "s", "time since the quote before this row", "microstructure", _TIME),
     Feature("since_trade_s", "s", "time since the trade before this row", "microstructure", ("bronze_trades.ts_event",)),
+    # the top of the book as the state holds it, also on the rows of trades
+    Feature("bid", "USD", "best bid", "gold", ("bronze_ticks.bid",)),
+    Feature("bid_qty", "BTC", "quantity at the best bid", "gold", ("bronze_ticks.bid_qty",)),
+    Feature("ask", "USD", "best ask", "gold", ("bronze_ticks.ask",)),
+    Feature("ask_qty", "BTC", "quantity at the best ask", "gold", ("bronze_ticks.ask_qty",)),
+    Feature("mid", "USD", "mean of best bid and best ask; on bar history the close", "gold", _MID),
     # what people look at: the columns of the system this one replaces, from bids and trades, per quote
     Feature("ma_5", "USD", "mean of the last 5 bids", "original", _MID),
     Feature("ma_14", "USD", "mean of the last 14 bids", "original", _MID),

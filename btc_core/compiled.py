@@ -1,0 +1,33 @@
+"""How the fold is compiled: numba, cached on disk, without the GIL.
+
+numba's own cache looks only at the file of the function that is called, not at those of the functions it inlines.
+So the cache lies in a folder named by the text of all of them.
+What does not belong here: anything that computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numba
+
+_SOURCES = ("features.py", "fold_state.py", "fold_rows.py", "fold.py")
+
+
+def _cache_dir() -> str:
+    folder = Path(__file__).parent
+    digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return str(base / "btc-forecast" / f"numba-{digest}")
+
+
+if "NUMBA_CACHE_DIR" not in os.environ:
+    numba.config.CACHE_DIR = _cache_dir()
+
+
+def njit(function: Any) -> Any:
+    """Compile at the first call, keep the result on disk, release the GIL while it runs."""
+    return numba.njit(cache=True, nogil=True)(function)

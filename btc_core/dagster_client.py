@@ -1,0 +1,74 @@
+"""Starting and following Dagster runs over its GraphQL API.
+
+What does not belong here: what the runs do (`btc_assets`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from btc_core.errors import ServiceError
+
+if TYPE_CHECKING:
+    from btc_core.settings import Settings
+
+LOCATION = "btc_assets"
+REPOSITORY = "__repository__"
+TIMEOUT_S = 30.0
+
+_LAUNCH = """
+mutation Launch($selector: JobOrPipelineSelector!) {
+  launchRun(executionParams: {selector: $selector}) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on PipelineNotFoundError { message }
+    ... on UnauthorizedError { message }
+  }
+}
+"""
+_STATUS = """
+query Status($id: ID!) { runOrError(runId: $id) { __typename ... on Run { status } ... on RunNotFoundError { message } } }
+"""
+
+
+def launch_job(settings: Settings, job: str) -> str:
+    """Start a job of the code location and return its run id; raises `ServiceError` with Dagster's words."""
+    selector = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "jobName": job}
+    result = _ask(settings, _LAUNCH, {"selector": selector})["launchRun"]
+    if result["__typename"] != "LaunchRunSuccess":
+        words = result.get("message") or [error["message"] for error in result.get("errors", [])]
+        msg = f"Dagster did not start the job {job}: {words or result['__typename']}"
+        raise ServiceError(msg)
+    return str(result["run"]["runId"])
+
+
+def run_status(settings: Settings, run_id: str) -> str:
+    """The status of a run: QUEUED, STARTING, STARTED, SUCCESS, FAILURE, CANCELED or one on the way to these."""
+    result = _ask(settings, _STATUS, {"id": run_id})["runOrError"]
+    if result["__typename"] != "Run":
+        msg = f"Dagster knows no run {run_id}: {result.get('message', result['__typename'])}"
+        raise ServiceError(msg)
+    return str(result["status"])
+
+
+def run_url(settings: Settings, run_id: str) -> str:
+    """Where a person looks at the run."""
+    return f"{settings.dagster.url}/runs/{run_id}"
+
+
+def _ask(settings: Settings, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+    url = f"{settings.dagster.url}/graphql"
+    try:
+        response = httpx.post(url, json={"query": query, "variables": variables}, timeout=TIMEOUT_S)
+        answer = response.raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        msg = f"Dagster at {settings.dagster.url} does not answer: {error!r}"
+        raise ServiceError(msg) from error
+    if "errors" in answer:
+        msg = f"Dagster refused: {[error['message'] for error in answer['errors']]}"
+        raise ServiceError(msg)
+    return answer["data"]  # type: ignore[no-any-return]

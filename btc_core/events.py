@@ -1,0 +1,119 @@
+"""What a frame means: quotes, trades and bars as numbers for the fold, each checked before it counts.
+
+The checks are the same for every reader, so that all of them refuse the same entries.
+What does not belong here: the wire format (`frames`), or deciding what happens to a refused entry.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from btc_core.clock import NS_PER_S
+from btc_core.errors import BadFrame
+from btc_core.fold_state import BAR, QUOTE, TRADE
+from btc_core.frames import OhlcFrame, TickerFrame, TradeFrame, decode, timestamp_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from btc_core.frames import Candle, Quote, Trade
+    from btc_core.log import Envelope
+
+FUTURE_S = 3_600
+"""An exchange time further ahead of ours than this is refused: one such event would stop the clock of the fold."""
+
+EVENT_CHANNELS = frozenset({"ticker", "trade", "ohlc"})
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One quote, trade or bar of a frame; `a`…`e` as in `fold_state.EVENT`."""
+
+    kind: int
+    symbol: str
+    ts_event_ns: int
+    item: int
+    """Position in the frame."""
+    a: float
+    b: float
+    c: float
+    d: float = 0.0
+    e: float = 0.0
+    trade_id: int = 0
+    ord_type: str = ""
+
+
+def events_of(envelope: Envelope) -> Iterator[Event | BadFrame]:
+    """The events of one frame in order; an entry that cannot be used comes as its `BadFrame`, the others still come.
+
+    Raises `BadFrame` when the frame as a whole cannot be read. Channels without events give none.
+    """
+    if envelope.channel not in EVENT_CHANNELS:
+        return
+    frame = decode(envelope.raw)
+    latest_ns = envelope.ts_recv_ns + FUTURE_S * NS_PER_S
+    if isinstance(frame, TickerFrame):
+        for item, quote in enumerate(frame.data):
+            yield _quote_event(quote, item, timestamp_ns(quote.timestamp, envelope.ts_recv_ns), latest_ns)
+    elif isinstance(frame, TradeFrame):
+        for item, trade in enumerate(frame.data):
+            yield _trade_event(trade, item, timestamp_ns(trade.timestamp, envelope.ts_recv_ns), latest_ns)
+    elif isinstance(frame, OhlcFrame):
+        for item, candle in enumerate(frame.data):
+            yield _bar_event(candle, item, timestamp_ns(candle.interval_begin, 0), latest_ns)
+
+
+def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> Event | BadFrame:
+    problem = _bad_price("bid", quote.bid) or _bad_price("ask", quote.ask)
+    problem = problem or _bad_qty("bid_qty", quote.bid_qty) or _bad_qty("ask_qty", quote.ask_qty)
+    if problem is None and quote.bid > quote.ask:
+        problem = BadFrame("crossed_quote", f"{quote.symbol}: bid {quote.bid} above ask {quote.ask}")
+    problem = problem or _from_future(ts_ns, latest_ns)
+    if problem is not None:
+        return problem
+    return Event(QUOTE, quote.symbol, ts_ns, item, quote.bid, quote.bid_qty, quote.ask, quote.ask_qty)
+
+
+def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> Event | BadFrame:
+    price, qty = float(trade.price), float(trade.qty)
+    problem = _bad_price("price", price) or _bad_price("qty", qty) or _from_future(ts_ns, latest_ns)
+    if problem is None and trade.side not in ("buy", "sell"):
+        problem = BadFrame("bad_side", f"{trade.symbol}: side {trade.side[:16]!r} is neither buy nor sell")
+    if problem is not None:
+        return problem
+    side = 1.0 if trade.side == "buy" else -1.0
+    return Event(
+        TRADE, trade.symbol, ts_ns, item, price, qty, side, trade_id=trade.trade_id, ord_type=trade.ord_type
+    )
+
+
+def _bar_event(bar: Candle, item: int, ts_ns: int, latest_ns: int) -> Event | BadFrame:
+    problem = _from_future(ts_ns, latest_ns)
+    for name in ("open", "high", "low", "close"):
+        problem = problem or _bad_price(name, getattr(bar, name))
+    problem = problem or _bad_qty("volume", bar.volume)
+    if problem is None and bar.interval != 1:
+        problem = BadFrame("bad_interval", f"{bar.symbol}: only one-minute bars are events, not {bar.interval}")
+    if problem is not None:
+        return problem
+    return Event(BAR, bar.symbol, ts_ns, item, bar.open, bar.high, bar.low, bar.close, bar.volume)
+
+
+def _bad_price(name: str, value: float) -> BadFrame | None:
+    if math.isfinite(value) and value > 0.0:
+        return None
+    return BadFrame("bad_price" if name != "qty" else "bad_quantity", f"{name} is {value}; it must be above zero")
+
+
+def _bad_qty(name: str, value: float) -> BadFrame | None:
+    if math.isfinite(value) and value >= 0.0:
+        return None
+    return BadFrame("bad_quantity", f"{name} is {value}; it must not be negative")
+
+
+def _from_future(ts_ns: int, latest_ns: int) -> BadFrame | None:
+    if ts_ns <= latest_ns:
+        return None
+    return BadFrame("future_timestamp", f"exchange time {ts_ns} ns is more than {FUTURE_S} s after its receipt")

@@ -1,0 +1,138 @@
+"""The Kafka log: topics, what a message holds, and how producers and consumers are set up.
+
+`market.events` is the record: everything else can be computed from it again.
+What does not belong here: what a worker does with a message (`streaming`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from btc_core.clock import NS_PER_MS
+from btc_core.errors import BadFrame, ConfigError, ServiceError
+
+if TYPE_CHECKING:
+    from btc_core.settings import KafkaSettings, Settings
+
+EVENTS = "market.events"
+FEATURES = "features"
+PREDICTIONS = "predictions"
+DEADLETTERS = "deadletters"
+TOPICS = (EVENTS, FEATURES, PREDICTIONS, DEADLETTERS)
+
+ADMIN_TIMEOUT_S = 30.0
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """One frame as received, with everything needed to replay it."""
+
+    ts_recv_ns: int
+    connection: int
+    """Counts the connections of one ingest process."""
+    sequence: int
+    """Counts the frames of one connection."""
+    channel: str
+    origin: str
+    """`ws` from the socket, `rest` fetched, `file` replayed."""
+    raw: bytes
+    book_ok: bool | None = None
+    """Whether the checksum of a book frame matched; None for other channels."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """What could not be used, why, and where it came from. JSON on the topic."""
+
+    reason: str
+    message: str
+    ts_ns: int
+    source: str
+    """The process that refused it."""
+    topic: str = ""
+    partition: int = -1
+    offset: int = -1
+    raw: bytes = b""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Envelope] = msgspec.msgpack.Decoder(Envelope)
+
+
+def encode_envelope(envelope: Envelope) -> bytes:
+    """The value of a message on `market.events`."""
+    return _encoder.encode(envelope)
+
+
+def decode_envelope(value: bytes) -> Envelope:
+    """Read a message of `market.events`; raises `BadFrame` (`bad_envelope`) for anything else."""
+    try:
+        return _decoder.decode(value)
+    except msgspec.DecodeError as error:
+        raise BadFrame("bad_envelope", str(error)) from None
+
+
+def ensure_topics(settings: Settings) -> list[str]:
+    """Create the topics that are missing, with the partitions and retention of the settings; returns their names.
+
+    Raises `ConfigError` when a topic exists with fewer partitions than the settings say.
+    """
+    kafka = settings.kafka
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    try:
+        existing = admin.list_topics(timeout=ADMIN_TIMEOUT_S).topics
+        config = {"retention.ms": str(kafka.retention_hours * 3_600_000), "min.insync.replicas": "1"}
+        missing = [NewTopic(name, kafka.partitions, 1, config=config) for name in TOPICS if name not in existing]
+        for future in (admin.create_topics(missing) if missing else {}).values():
+            future.result(ADMIN_TIMEOUT_S)
+    except KafkaException as error:
+        msg = f"Kafka at {kafka.bootstrap} did not create the topics: {error}"
+        raise ServiceError(msg) from error
+    for name in TOPICS:
+        if name in existing and len(existing[name].partitions) < kafka.partitions:
+            msg = (
+                f"topic {name} has {len(existing[name].partitions)} partitions, BTC_KAFKA_PARTITIONS is "
+                f"{kafka.partitions}; symbols would move between partitions. Set it back, or start a new data directory"
+            )
+            raise ConfigError(msg)
+    return [topic.topic for topic in missing]
+
+
+def producer(kafka: KafkaSettings, client_id: str) -> Producer:
+    """An idempotent producer that waits for all replicas and sends at once."""
+    return Producer(
+        {
+            "bootstrap.servers": kafka.bootstrap,
+            "client.id": client_id,
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 0,
+            "compression.type": "lz4",
+            "queue.buffering.max.kbytes": 262_144,
+            "delivery.timeout.ms": 2_147_483_647,  # a broker away is waited for, not given up on
+        }
+    )
+
+
+def consumer(kafka: KafkaSettings, group: str) -> Consumer:
+    """A consumer that commits only when told to and starts at the beginning of the log."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": kafka.bootstrap,
+        "group.id": group,
+        "client.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "fetch.wait.max.ms": 100,
+        "fetch.min.bytes": 1,
+        "queued.max.messages.kbytes": 65_536,
+        "partition.assignment.strategy": "range",
+    }
+    return Consumer(config)
+
+
+def timestamp_ms(ts_ns: int) -> int:
+    """Kafka message timestamps are milliseconds."""
+    return ts_ns // NS_PER_MS

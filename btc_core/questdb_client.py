@@ -1,0 +1,108 @@
+"""A thin QuestDB client: statements, Arrow reads, acknowledged batch writes.
+
+Reads come as Parquet over `GET /exp`; writes go as ILP over HTTP, which answers when the rows are in the WAL.
+What does not belong here: what the tables look like (`tables`).
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+import pyarrow.parquet as pq
+from questdb import Sender
+from questdb import QuestDBError as _SenderError
+
+from btc_core.errors import QuestDBError, ServiceError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from btc_core.settings import QuestdbSettings
+
+TIMEOUT_S = 60.0
+
+
+class QuestDB:
+    """One connection's worth of QuestDB; not shared between threads."""
+
+    def __init__(self, settings: QuestdbSettings) -> None:
+        self.settings = settings
+        auth = (settings.user, settings.password.get_secret_value())
+        self._http = httpx.Client(base_url=settings.http_url, auth=auth if auth[1] else None, timeout=TIMEOUT_S)
+        self._sender: Sender | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; rows not yet acknowledged were reported as failed."""
+        self._http.close()
+        self._drop_sender()
+
+    def execute(self, sql: str) -> list[list[Any]]:
+        """Run one statement; the result's rows as JSON values, for DDL and small answers.
+
+        Raises `QuestDBError` with QuestDB's words when it refuses, `ServiceError` when it does not answer.
+        """
+        answer = self._get("/exec", query=sql).json()
+        return answer.get("dataset", [])  # type: ignore[no-any-return]
+
+    def query(self, sql: str) -> pa.Table:
+        """The result of a SELECT as an Arrow table."""
+        return pq.read_table(io.BytesIO(self._get("/exp", query=sql, fmt="parquet").content))
+
+    def write(self, table: str, rows: pa.Table | pd.DataFrame, timestamp: str = "ts_event") -> None:
+        """Write rows and return when QuestDB has acknowledged all of them.
+
+        Strings that are SYMBOL columns are sent as strings; the table must exist. Raises `QuestDBError`; then the
+        caller may write the same rows again, the table's keys make them one.
+        """
+        frame = rows.to_pandas() if hasattr(rows, "to_pandas") else rows
+        if len(frame) == 0:
+            return
+        try:
+            sender = self._open_sender()
+            sender.dataframe(frame, table_name=table, at=timestamp)
+            sender.flush()
+        except _SenderError as error:
+            self._drop_sender()
+            msg = f"QuestDB at {self.settings.http_url} did not take {len(frame)} rows for {table}: {error}"
+            raise QuestDBError(msg) from error
+
+    def _open_sender(self) -> Sender:
+        if self._sender is None:
+            address = httpx.URL(self.settings.http_url)
+            password = self.settings.password.get_secret_value()
+            auth = f"username={self.settings.user};password={password};" if password else ""
+            conf = f"http::addr={address.host}:{address.port};{auth}auto_flush=off;retry_timeout=0;"
+            self._sender = Sender.from_conf(conf)
+            self._sender.establish()
+        return self._sender
+
+    def _drop_sender(self) -> None:
+        if self._sender is not None:
+            self._sender.close(flush=False)
+            self._sender = None
+
+    def _get(self, path: str, **params: str) -> httpx.Response:
+        try:
+            response = self._http.get(path, params=params)
+        except httpx.HTTPError as error:
+            msg = f"QuestDB at {self.settings.http_url} does not answer: {error!r}"
+            raise ServiceError(msg) from error
+        if response.status_code != httpx.codes.OK:
+            try:
+                words = response.json().get("error", response.text)
+            except ValueError:
+                words = response.text
+            msg = f"QuestDB refused ({response.status_code}): {words[:500]} in: {params['query'][:300]}"
+            raise QuestDBError(msg)
+        return response
+
+

@@ -1,0 +1,203 @@
+"""The newest features and forecasts in Redis: keys, fields, writing all at once, reading back.
+
+What does not belong here: history. That is in QuestDB.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import redis
+
+from btc_core.errors import SchemaError
+from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
+
+if TYPE_CHECKING:
+    from btc_core.settings import RedisSettings
+
+HORIZONS_MIN = (1, 2, 3, 4, 5)
+
+SOCKET_TIMEOUT_S = 5.0
+
+
+class FeatureRow(msgspec.Struct, frozen=True, array_like=True):
+    """One feature row as it travels on the topic `features`; `values` in the order of `features.FEATURE_NAMES`."""
+
+    symbol: str
+    ts_event_ns: int
+    ts_recv_ns: int
+    partition: int
+    offset: int
+    item: int
+    kind: int
+    feature_version: str
+    values: list[float]
+
+    def value(self, name: str) -> float:
+        """One feature by name."""
+        return self.values[FEATURE_NAMES.index(name)]
+
+    @property
+    def bid(self) -> float:
+        """Best bid, USD."""
+        return self.value("bid")
+
+    @property
+    def ask(self) -> float:
+        """Best ask, USD."""
+        return self.value("ask")
+
+    @property
+    def bid_qty(self) -> float:
+        """Quantity at the best bid, BTC."""
+        return self.value("bid_qty")
+
+    @property
+    def ask_qty(self) -> float:
+        """Quantity at the best ask, BTC."""
+        return self.value("ask_qty")
+
+
+class ForecastRow(msgspec.Struct, frozen=True):
+    """One forecast; paths are 1…5 minutes ahead of `ts_event_ns`."""
+
+    symbol: str
+    ts_event_ns: int
+    ts_recv_ns: int
+    made_at_ns: int
+    partition: int
+    offset: int
+    item: int
+    bid: float
+    bid_path_usd: list[float]
+    sigma_path_bps: list[float]
+    baseline_sigma_path_bps: list[float]
+    bid_model_version: str
+    bid_model_kind: str
+    volatility_model_version: str
+    volatility_model_kind: str
+    feature_version: str
+
+
+def compact(symbol: str) -> str:
+    """`BTC/USD` as it stands in keys: `BTCUSD`."""
+    return symbol.replace("/", "")
+
+
+def feature_key(symbol: str) -> str:
+    """Hash of the newest feature row."""
+    return f"feature:{compact(symbol)}"
+
+
+def forecast_key(symbol: str) -> str:
+    """Hash of the newest forecast."""
+    return f"forecast:{compact(symbol)}"
+
+
+def update_channel(key: str) -> str:
+    """Where a new row is announced: `feature_update:BTCUSD` for `feature:BTCUSD`."""
+    kind, _, name = key.partition(":")
+    return f"{kind}_update:{name}"
+
+
+def connect(settings: RedisSettings) -> redis.Redis:
+    """A client; connects at the first command."""
+    return redis.Redis.from_url(
+        settings.url, password=settings.password.get_secret_value() or None, socket_timeout=SOCKET_TIMEOUT_S
+    )
+
+
+def replace(client: Any, key: str, fields: dict[str, Any], ttl_s: int) -> None:
+    """Replace the hash at `key`, set its TTL and announce it, all or nothing.
+
+    The announcement is the row's event time in ns.
+    """
+    with client.pipeline(transaction=True) as pipe:
+        pipe.delete(key)
+        pipe.hset(key, mapping=fields)
+        pipe.expire(key, ttl_s)
+        pipe.publish(update_channel(key), fields["ts_event_ns"])
+        pipe.execute()
+
+
+_META = ("symbol", "ts_event_ns", "ts_recv_ns", "partition", "offset", "item", "kind", "feature_version")
+
+
+def feature_fields(row: FeatureRow) -> dict[str, Any]:
+    """Identity fields, then every feature by its name."""
+    fields: dict[str, Any] = {name: getattr(row, name) for name in _META}
+    fields.update(zip(FEATURE_NAMES, row.values, strict=True))
+    return fields
+
+
+def forecast_fields(row: ForecastRow) -> dict[str, Any]:
+    """Every field by its name; paths as `bid_1m_usd`, `sigma_1m_bps`, `baseline_sigma_1m_bps`, ….."""
+    fields: dict[str, Any] = {
+        name: value for name, value in msgspec.structs.asdict(row).items() if not isinstance(value, list)
+    }
+    for index, horizon in enumerate(HORIZONS_MIN):
+        fields[f"bid_{horizon}m_usd"] = row.bid_path_usd[index]
+        fields[f"sigma_{horizon}m_bps"] = row.sigma_path_bps[index]
+        fields[f"baseline_sigma_{horizon}m_bps"] = row.baseline_sigma_path_bps[index]
+    return fields
+
+
+def read_features(client: redis.Redis, symbol: str) -> FeatureRow | None:
+    """The newest feature row, None when there is none.
+
+    Raises `SchemaError` when it is of another feature version.
+    """
+    fields = _read(client, feature_key(symbol))
+    if fields is None:
+        return None
+    if fields["feature_version"] != FEATURE_VERSION:
+        msg = f"{feature_key(symbol)} is of feature version {fields['feature_version']}, this process of {FEATURE_VERSION}"
+        raise SchemaError(msg)
+    meta = {name: fields.pop(name) for name in _META}
+    return msgspec.convert(
+        {**meta, "values": [fields[name] for name in FEATURE_NAMES]}, _FeatureFields, strict=False
+    ).row()
+
+
+class _FeatureFields(msgspec.Struct):
+    """A hash of strings on its way to a `FeatureRow`."""
+
+    symbol: str
+    ts_event_ns: int
+    ts_recv_ns: int
+    partition: int
+    offset: int
+    item: int
+    kind: int
+    feature_version: str
+    values: list[str]
+
+    def row(self) -> FeatureRow:
+        return FeatureRow(
+            self.symbol,
+            self.ts_event_ns,
+            self.ts_recv_ns,
+            self.partition,
+            self.offset,
+            self.item,
+            self.kind,
+            self.feature_version,
+            [float(value) for value in self.values],
+        )
+
+
+def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:
+    """The newest forecast, None when there is none."""
+    fields: dict[str, Any] | None = _read(client, forecast_key(symbol))
+    if fields is None:
+        return None
+    for name, prefix in (("bid_path_usd", "bid_{}m_usd"), ("sigma_path_bps", "sigma_{}m_bps"),
+                         ("baseline_sigma_path_bps", "baseline_sigma_{}m_bps")):  # fmt: skip
+        fields[name] = [float(fields.pop(prefix.format(horizon))) for horizon in HORIZONS_MIN]
+    return msgspec.convert(fields, ForecastRow, strict=False)
+
+
+def _read(client: Any, key: str) -> dict[str, str] | None:
+    raw = client.hgetall(key)
+    return {name.decode(): value.decode() for name, value in raw.items()} if raw else None

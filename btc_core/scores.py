@@ -1,0 +1,90 @@
+"""How a forecast is judged: the losses that are reported, and whether a difference is more than luck.
+
+Volatility is judged by QLIKE, price by its squared error against the random walk (FORECASTING in the design).
+Never here: R² of a price level, MAPE of a price: the random walk has those too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+
+
+def qlike_losses(realized: Floats, forecast: Floats) -> Floats:
+    """RV/F − ln(RV/F) − 1 per row, 0 when perfect; both variances, positive. Patton (2011), eq. 24.
+
+    >>> float(qlike_losses(np.array([4.0]), np.array([4.0]))[0])
+    0.0
+    """
+    ratio = np.asarray(realized, np.float64) / np.asarray(forecast, np.float64)
+    return ratio - np.log(ratio) - 1.0
+
+
+def qlike(realized: Floats, forecast: Floats) -> float:
+    """Mean of `qlike_losses`; its minimiser is the conditional mean of RV. Patton (2011)."""
+    return float(np.mean(qlike_losses(realized, forecast)))
+
+
+def r2_log_debiased(realized: Floats, forecast: Floats) -> float:
+    """Share of the variance of ln RV that ln F explains after its mean error is taken out.
+
+    Debiased because ln of a mean forecast lies above the mean of the logs (Jensen) whatever its quality.
+    """
+    target, error = np.log(realized), np.log(realized) - np.log(forecast)
+    spread = float(np.var(target))
+    return 1.0 - float(np.var(error)) / spread if spread > 0.0 else math.nan
+
+
+def median_ape(realized: Floats, forecast: Floats) -> float:
+    """Median of |√F − √RV| / √RV: the typical relative error of σ."""
+    sigma = np.sqrt(realized)
+    return float(np.median(np.abs(np.sqrt(forecast) - sigma) / sigma))
+
+
+def mse_ratio(actual: Floats, forecast: Floats) -> float:
+    """Mean squared error over that of the random walk (a forecast of 0 return); below 1 is better than it.
+
+    One minus this is the out-of-sample R² of Campbell and Thompson (2008).
+
+    >>> mse_ratio(np.array([1.0, -1.0]), np.array([0.0, 0.0]))
+    1.0
+    """
+    walk = float(np.mean(np.square(actual)))
+    return float(np.mean(np.square(actual - forecast))) / walk if walk > 0.0 else math.nan
+
+
+def direction_hits(actual: Floats, forecast: Floats) -> tuple[float, float]:
+    """Share of right signs and its standard error, without rows where either is exactly 0; NaN when none are left."""
+    used = (actual != 0.0) & (forecast != 0.0)
+    n = int(np.count_nonzero(used))
+    if n == 0:
+        return math.nan, math.nan
+    share = float(np.mean(np.sign(actual[used]) == np.sign(forecast[used])))
+    return share, math.sqrt(share * (1.0 - share) / n)
+
+
+def diebold_mariano_t(losses: Floats, reference_losses: Floats, lags: int | None = None) -> float:
+    """t of the mean of (losses − reference_losses): below −1.64 is better than the reference at one-sided 5 %.
+
+    Diebold and Mariano (1995) with the HAC variance of Newey and West (1987), Bartlett weights;
+    `lags` is ⌊4 (n/100)^(2/9)⌋ (Newey and West 1994) unless given. NaN for fewer than 10 rows or equal losses.
+    """
+    difference = np.asarray(losses, np.float64) - np.asarray(reference_losses, np.float64)
+    n = len(difference)
+    if n < 10:
+        return math.nan
+    width = int(4.0 * (n / 100.0) ** (2.0 / 9.0)) if lags is None else lags
+    centred = difference - difference.mean()
+    variance = float(centred @ centred) / n
+    for lag in range(1, min(width, n - 1) + 1):
+        variance += 2.0 * (1.0 - lag / (width + 1.0)) * float(centred[lag:] @ centred[:-lag]) / n
+    if variance <= 0.0:
+        return math.nan
+    return float(difference.mean()) / math.sqrt(variance / n)

@@ -1,0 +1,338 @@
+"""The table catalogue: every column with type, unit, meaning and upstream, and the DDL made from it.
+
+Bronze is what the exchange sent, silver what the fold made of it, gold what people and models look at.
+What does not belong here: reading and writing rows (`questdb_client`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from btc_core.features import FEATURES
+from btc_core.redis_row import HORIZONS_MIN
+
+if TYPE_CHECKING:
+    from btc_core.questdb_client import QuestDB
+    from btc_core.settings import QuestdbSettings
+
+Layer = Literal["bronze", "silver", "gold"]
+ColumnType = Literal["TIMESTAMP_NS", "SYMBOL", "DOUBLE", "LONG", "INT", "BOOLEAN", "VARCHAR"]
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One column; `upstream` names columns as `table.column`, or `kraken.channel.field`."""
+
+    name: str
+    type: ColumnType
+    unit: str
+    meaning: str
+    upstream: tuple[str, ...] = ()
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A WAL table, partitioned by day of its first column, deduplicated on `keys`; or a materialized view."""
+
+    name: str
+    layer: Layer
+    meaning: str
+    columns: tuple[Column, ...]
+    keys: tuple[str, ...]
+    view: str = ""
+    """The SELECT of a materialized view; empty for a table."""
+
+    @property
+    def timestamp(self) -> str:
+        """The designated timestamp."""
+        return self.columns[0].name
+
+    def ddl(self, settings: QuestdbSettings) -> str:
+        """CREATE statement; the TTL comes from the settings of the layer."""
+        days = getattr(settings, f"ttl_{self.layer}_days")
+        if self.view:
+            return (
+                f"CREATE MATERIALIZED VIEW IF NOT EXISTS {self.name} REFRESH IMMEDIATE AS ({self.view}) "
+                f"PARTITION BY DAY TTL {days} DAYS"
+            )
+        columns = ", ".join(f"{column.name} {column.type}" for column in self.columns)
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.name} ({columns}) TIMESTAMP({self.timestamp}) "
+            f"PARTITION BY DAY TTL {days} DAYS WAL DEDUP UPSERT KEYS({', '.join(self.keys)})"
+        )
+
+
+def _event_times(channel: str) -> tuple[Column, Column, Column]:
+    return (
+        Column("ts_event", "TIMESTAMP_NS", "UTC", "exchange time; receive time where the exchange sent none",
+               (f"kraken.{channel}.timestamp",)),
+        Column("ts_recv", "TIMESTAMP_NS", "UTC", "when ingest received the frame"),
+        Column("symbol", "SYMBOL", "", "market, as BTC/USD", (f"kraken.{channel}.symbol",)),
+    )  # fmt: skip
+
+
+_PLACE = (
+    Column("kafka_partition", "INT", "", "partition of market.events"),
+    Column("kafka_offset", "LONG", "", "offset in market.events"),
+    Column("frame_item", "INT", "", "position in the frame's data, from 0"),
+)
+_PLACE_KEYS = ("ts_event", "symbol", "kafka_partition", "kafka_offset", "frame_item")
+
+
+def _kraken(channel: str, name: str, unit: str, meaning: str) -> Column:
+    return Column(name, "DOUBLE", unit, meaning, (f"kraken.{channel}.{name}",))
+
+
+BRONZE_TICKS = Table(
+    "bronze_ticks",
+    "bronze",
+    "Every quote of the ticker channel as the exchange sent it.",
+    (
+        *_event_times("ticker"),
+        _kraken("ticker", "bid", "USD", "best bid"),
+        _kraken("ticker", "bid_qty", "BTC", "quantity at the best bid"),
+        _kraken("ticker", "ask", "USD", "best ask"),
+        _kraken("ticker", "ask_qty", "BTC", "quantity at the best ask"),
+        _kraken("ticker", "last", "USD", "last trade price"),
+        _kraken("ticker", "volume", "BTC", "traded over the rolling 24 hours"),
+        _kraken("ticker", "vwap", "USD", "volume-weighted mean price over the rolling 24 hours"),
+        *_PLACE,
+    ),
+    _PLACE_KEYS,
+)
+
+BRONZE_TRADES = Table(
+    "bronze_trades",
+    "bronze",
+    "Every trade exactly once.",
+    (
+        *_event_times("trade"),
+        Column("trade_id", "LONG", "", "gapless per symbol", ("kraken.trade.trade_id",)),
+        _kraken("trade", "price", "USD", "price"),
+        _kraken("trade", "qty", "BTC", "quantity"),
+        Column("side", "SYMBOL", "", "taker's side: buy or sell", ("kraken.trade.side",)),
+        Column("ord_type", "SYMBOL", "", "taker's order type", ("kraken.trade.ord_type",)),
+        Column("origin", "SYMBOL", "", "ws, rest or file"),
+        *_PLACE,
+    ),
+    ("ts_event", "symbol", "trade_id"),
+)
+
+BRONZE_BOOK_CHECKS = Table(
+    "bronze_book_checks",
+    "bronze",
+    "One row per book frame: did its checksum match our book?",
+    (
+        *_event_times("book"),
+        Column("kind", "SYMBOL", "", "snapshot or update"),
+        Column("checksum", "LONG", "", "the exchange's CRC-32", ("kraken.book.checksum",)),
+        Column("matches", "BOOLEAN", "", "whether our book gave the same", ("kraken.book.checksum",)),
+        *_PLACE,
+    ),
+    _PLACE_KEYS,
+)
+
+BRONZE_STATUS = Table(
+    "bronze_status",
+    "bronze",
+    "What the exchange said about its engine.",
+    (
+        Column("ts_event", "TIMESTAMP_NS", "UTC", "when ingest received the frame"),
+        Column("system", "SYMBOL", "", "online, cancel_only, maintenance or post_only", ("kraken.status.system",)),
+        Column("version", "VARCHAR", "", "engine version", ("kraken.status.version",)),
+        *_PLACE,
+    ),
+    ("ts_event", "kafka_partition", "kafka_offset", "frame_item"),
+)
+
+MINUTE_BARS = Table(
+    "minute_bars",
+    "bronze",
+    "Minute bars from the exchange's history or a file; the models train on them.",
+    (
+        Column("ts", "TIMESTAMP_NS", "UTC", "open of the bar", ("kraken.ohlc.interval_begin",)),
+        Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("kraken.ohlc.symbol",)),
+        _kraken("ohlc", "open", "USD", "first trade price"),
+        _kraken("ohlc", "high", "USD", "highest trade price"),
+        _kraken("ohlc", "low", "USD", "lowest trade price"),
+        _kraken("ohlc", "close", "USD", "last trade price"),
+        _kraken("ohlc", "volume", "BTC", "traded"),
+        Column("trades", "LONG", "", "number of trades, −1 when unknown", ("kraken.ohlc.trades",)),
+        Column("source", "SYMBOL", "", "history, rest or file"),
+    ),
+    ("ts", "symbol"),
+)
+
+GAP_MARKS = Table(
+    "gap_marks",
+    "bronze",
+    "Jumps in trade_id: which ids were missing, and what became of them.",
+    (
+        Column("ts_event", "TIMESTAMP_NS", "UTC", "exchange time of the trade that showed the gap"),
+        Column("symbol", "SYMBOL", "", "market, as BTC/USD"),
+        Column("first_id", "LONG", "", "first missing trade_id", ("kraken.trade.trade_id",)),
+        Column("last_id", "LONG", "", "last missing trade_id", ("kraken.trade.trade_id",)),
+        Column("state", "SYMBOL", "", "open, repaired or absent"),
+    ),
+    ("ts_event", "symbol", "first_id"),
+)
+
+SILVER_FEATURES = Table(
+    "silver_features",
+    "silver",
+    "One row per quote and per trade: the state of the fold right after it.",
+    (
+        *_event_times("ticker"),
+        Column("kind", "SYMBOL", "", "quote or trade"),
+        Column("trade_id", "LONG", "", "of a trade, else 0", ("bronze_trades.trade_id",)),
+        Column("trade_price", "DOUBLE", "USD", "of a trade", ("bronze_trades.price",)),
+        Column("trade_qty", "DOUBLE", "BTC", "of a trade", ("bronze_trades.qty",)),
+        Column("trade_side", "DOUBLE", "", "+1 taker bought, −1 taker sold", ("bronze_trades.side",)),
+        *(
+            Column(feature.name, "DOUBLE", feature.unit, feature.meaning, feature.upstream) for feature in FEATURES
+        ),
+        Column("feature_version", "SYMBOL", "", "hash of the feature set"),
+        *_PLACE,
+    ),
+    _PLACE_KEYS,
+)  # fmt: skip
+
+
+def _origin(*upstream: str) -> tuple[Column, ...]:
+    return (
+        Column("ts_event", "TIMESTAMP_NS", "UTC", "exchange time of the feature row", ("silver_features.ts_event",)),
+        Column("ts_recv", "TIMESTAMP_NS", "UTC", "receive time of the frame behind it", ("silver_features.ts_recv",)),
+        Column("made_at", "TIMESTAMP_NS", "UTC", "when the forecast was made", upstream),
+        Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("silver_features.symbol",)),
+    )
+
+
+_PROVENANCE = (
+    Column("model_version", "SYMBOL", "", "version in the model registry"),
+    Column("model_kind", "SYMBOL", "", "xgboost, or the baseline that served: harx, random_walk"),
+    Column("feature_version", "SYMBOL", "", "hash of the feature set", ("silver_features.feature_version",)),
+    *_PLACE,
+)
+_MODEL_INPUTS = tuple(f"silver_features.{f.name}" for f in FEATURES if f.group not in {"original", "gold"})
+
+BID_PREDICTION = Table(
+    "gold_bid_price_prediction",
+    "gold",
+    "The forecast path of the bid, 1 to 5 minutes ahead; its baseline is the random walk, the bid itself.",
+    (
+        *_origin(),
+        Column("bid", "DOUBLE", "USD", "best bid at the origin", ("silver_features.bid",)),
+        *(
+            Column(f"bid_{h}m_usd", "DOUBLE", "USD", f"forecast of the bid {h} min ahead", _MODEL_INPUTS)
+            for h in HORIZONS_MIN
+        ),
+        *_PROVENANCE,
+    ),
+    _PLACE_KEYS,
+)
+
+VOLATILITY_PREDICTION = Table(
+    "gold_volatility_prediction",
+    "gold",
+    "The forecast of realized volatility over the next 1 to 5 minutes, beside the HARX baseline.",
+    (
+        *_origin(),
+        *(
+            Column(f"sigma_{h}m_bps", "DOUBLE", "bps", f"forecast σ of the next {h} min", _MODEL_INPUTS)
+            for h in HORIZONS_MIN
+        ),
+        *(
+            Column(f"baseline_sigma_{h}m_bps", "DOUBLE", "bps", f"HARX σ of the next {h} min", _MODEL_INPUTS)
+            for h in HORIZONS_MIN
+        ),
+        *_PROVENANCE,
+    ),
+    _PLACE_KEYS,
+)
+
+_BAR_COLUMNS = (
+    Column("ts", "TIMESTAMP_NS", "UTC", "open of the bar", ("silver_features.ts_event",)),
+    Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("silver_features.symbol",)),
+    Column("open", "DOUBLE", "USD", "first trade price", ("silver_features.trade_price",)),
+    Column("high", "DOUBLE", "USD", "highest trade price", ("silver_features.trade_price",)),
+    Column("low", "DOUBLE", "USD", "lowest trade price", ("silver_features.trade_price",)),
+    Column("close", "DOUBLE", "USD", "last trade price", ("silver_features.trade_price",)),
+    Column("volume", "DOUBLE", "BTC", "traded", ("silver_features.trade_qty",)),
+    Column("notional", "DOUBLE", "USD", "traded",
+           ("silver_features.trade_price", "silver_features.trade_qty")),
+    Column("vwap", "DOUBLE", "USD", "notional over volume",
+           ("silver_features.trade_price", "silver_features.trade_qty")),
+    Column("trades", "LONG", "", "number of trades", ("silver_features.trade_price",)),
+    Column("quotes", "LONG", "", "number of quotes", ("silver_features.kind",)),
+    Column("bid_close", "DOUBLE", "USD", "last best bid", ("silver_features.bid",)),
+    Column("ask_close", "DOUBLE", "USD", "last best ask", ("silver_features.ask",)),
+    Column("spread_sum_bps", "DOUBLE", "bps", "sum of the spreads of all rows", ("silver_features.spread_bps",)),
+    Column("spread_rows", "LONG", "", "rows with a spread", ("silver_features.spread_bps",)),
+    Column("spread_mean_bps", "DOUBLE", "bps", "mean spread over quotes and trades",
+           ("silver_features.spread_bps",)),
+    Column("realized_variance", "DOUBLE", "ln²", "sum of squared 5-second log-mid returns",
+           ("silver_features.rv_5s_step",)),
+    Column("realized_volatility_bps", "DOUBLE", "bps", "root of realized_variance",
+           ("silver_features.rv_5s_step",)),
+)  # fmt: skip
+
+_GOLD_1MIN = """
+SELECT ts_event AS ts, symbol,
+  first_not_null(trade_price) AS open, max(trade_price) AS high, min(trade_price) AS low,
+  last_not_null(trade_price) AS close,
+  sum(trade_qty) AS volume, sum(trade_price * trade_qty) AS notional,
+  sum(trade_price * trade_qty) / sum(trade_qty) AS vwap,
+  count(trade_price) AS trades, count() - count(trade_price) AS quotes,
+  last_not_null(bid) AS bid_close, last_not_null(ask) AS ask_close,
+  sum(spread_bps) AS spread_sum_bps, count(spread_bps) AS spread_rows, avg(spread_bps) AS spread_mean_bps,
+  sum(rv_5s_step) AS realized_variance, sqrt(sum(rv_5s_step)) * 10000 AS realized_volatility_bps
+FROM silver_features SAMPLE BY 1m
+"""
+
+_GOLD_5MIN = """
+SELECT ts, symbol,
+  first_not_null(open) AS open, max(high) AS high, min(low) AS low, last_not_null(close) AS close,
+  sum(volume) AS volume, sum(notional) AS notional, sum(notional) / sum(volume) AS vwap,
+  sum(trades) AS trades, sum(quotes) AS quotes,
+  last_not_null(bid_close) AS bid_close, last_not_null(ask_close) AS ask_close,
+  sum(spread_sum_bps) AS spread_sum_bps, sum(spread_rows) AS spread_rows,
+  sum(spread_sum_bps) / sum(spread_rows) AS spread_mean_bps,
+  sum(realized_variance) AS realized_variance, sqrt(sum(realized_variance)) * 10000 AS realized_volatility_bps
+FROM gold_1min SAMPLE BY 5m
+"""
+
+GOLD_1MIN = Table(
+    "gold_1min", "gold", "One-minute bars of trades, quotes, spread and realized volatility.",
+    _BAR_COLUMNS, ("ts", "symbol"), " ".join(_GOLD_1MIN.split()),
+)  # fmt: skip
+GOLD_5MIN = Table(
+    "gold_5min", "gold", "Five-minute bars, rolled up from gold_1min.",
+    tuple(
+        msgspec.structs.replace(column, upstream=(f"gold_1min.{column.name}",)) for column in _BAR_COLUMNS
+    ),
+    ("ts", "symbol"), " ".join(_GOLD_5MIN.split()),
+)  # fmt: skip
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        BRONZE_TICKS,
+        BRONZE_TRADES,
+        BRONZE_BOOK_CHECKS,
+        BRONZE_STATUS,
+        MINUTE_BARS,
+        GAP_MARKS,
+        SILVER_FEATURES,
+        BID_PREDICTION,
+        VOLATILITY_PREDICTION,
+        GOLD_1MIN,
+        GOLD_5MIN,
+    )
+}
+"""In an order in which they can be created."""
+
+
+def ensure_tables(db: QuestDB) -> None:
+    """Create what is missing; existing tables stay as they are."""
+    for table in TABLES.values():
+        db.execute(table.ddl(db.settings))

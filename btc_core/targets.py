@@ -1,0 +1,65 @@
+"""What the models forecast: returns and realized variances of the next one to five minutes, joined by time.
+
+A label at origin t (a bar's close, or the time of a live row) uses prices at t, t + 1 min … t + h min and nothing else.
+A minute that is missing makes every label that needs it NaN: rows are looked up by time, never shifted.
+What does not belong here: features (`fold`), and scores of forecasts against these labels (`scores`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from btc_core.clock import NS_PER_MIN
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+    Longs = npt.NDArray[np.int64]
+
+HORIZONS_MIN = (1, 2, 3, 4, 5)
+BID_TARGETS: tuple[str, ...] = tuple(f"bid_{h}m_bps" for h in HORIZONS_MIN)
+"""10⁴ ln(bid[t + h] / bid[t]); on bar history the close stands in for the bid, since bars hold no quotes."""
+RV_TARGETS: tuple[str, ...] = tuple(f"rv_1m_grid_{h}m" for h in HORIZONS_MIN)
+"""Sum of squared one-minute log returns over (t, t + h min]; the 5-second grid of ticks is another target, of another name."""
+
+LABEL_SPAN_NS = max(HORIZONS_MIN) * NS_PER_MIN
+"""How far a label looks ahead; nothing nearer than this to a test block may be trained on."""
+
+
+def close_times_ns(open_ns: Longs) -> Longs:
+    """Origins of minute bars: the close of each, ns, from their opens."""
+    return np.asarray(open_ns, np.int64) + NS_PER_MIN
+
+
+def log_price_path(ts_ns: Longs, price: Floats) -> Floats:
+    """ln(price[t + k min] / price[t]), shape (n, 5) for k = 1…5; NaN where that exact minute is missing.
+
+    `ts_ns` is sorted without duplicates, prices that are not positive count as missing.
+    """
+    ts = np.asarray(ts_ns, np.int64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_price = np.where(price > 0.0, np.log(price), np.nan)
+    path = np.full((len(ts), len(HORIZONS_MIN)), np.nan)
+    for column, minutes in enumerate(HORIZONS_MIN):
+        wanted = ts + minutes * NS_PER_MIN
+        at = np.searchsorted(ts, wanted)
+        inside = at < len(ts)
+        found = np.zeros(len(ts), np.bool_)
+        found[inside] = ts[at[inside]] == wanted[inside]
+        path[found, column] = log_price[at[found]] - log_price[found]
+    return path
+
+
+def bid_path_bps(ts_ns: Longs, price: Floats) -> Floats:
+    """Targets `BID_TARGETS`, bps, shape (n, 5)."""
+    return log_price_path(ts_ns, price) * 1e4
+
+
+def realized_variance(ts_ns: Longs, price: Floats) -> Floats:
+    """Targets `RV_TARGETS`, ln², shape (n, 5): cumulated over the horizons, NaN from the first missing minute on."""
+    path = log_price_path(ts_ns, price)
+    steps = np.diff(path, axis=1, prepend=0.0)
+    return np.cumsum(steps * steps, axis=1)
