@@ -112,7 +112,16 @@ class FeatureEngine:
         price, qty, side = (event.a, event.b, event.c) if is_trade else (np.nan, np.nan, np.nan)
         market.ids.append(
             RowId(
-                event.ts_event_ns, ts_recv_ns, partition, offset, event.item, event.kind, event.trade_id, price, qty, side
+                event.ts_event_ns,
+                ts_recv_ns,
+                partition,
+                offset,
+                event.item,
+                event.kind,
+                event.trade_id,
+                price,
+                qty,
+                side,
             )
         )
 

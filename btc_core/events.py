@@ -84,9 +84,7 @@ def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> Event |
     if problem is not None:
         return problem
     side = 1.0 if trade.side == "buy" else -1.0
-    return Event(
-        TRADE, trade.symbol, ts_ns, item, price, qty, side, trade_id=trade.trade_id, ord_type=trade.ord_type
-    )
+    return Event(TRADE, trade.symbol, ts_ns, item, price, qty, side, trade_id=trade.trade_id, ord_type=trade.ord_type)
 
 
 def _bar_event(bar: Candle, item: int, ts_ns: int, latest_ns: int) -> Event | BadFrame:

@@ -55,33 +55,56 @@ ZERO_MOVE_WINDOWS_S = (60, 300)
 
 FEATURES: tuple[Feature, ...] = (
     *(
-        Feature(f"log_rv_{w}m", "ln", f"log of the realized variance over {w} min: sum of squared one-minute "
-                "log-mid returns, scaled to full coverage", "volatility", _MID)
+        Feature(
+            f"log_rv_{w}m",
+            "ln",
+            f"log of the realized variance over {w} min: sum of squared one-minute "
+            "log-mid returns, scaled to full coverage",
+            "volatility",
+            _MID,
+        )
         for w in RV_WINDOWS_MIN
     ),
     *(
-        Feature(f"log_ewma_{h}m", "ln", f"log of the exponentially weighted mean of squared one-minute returns, "
-                f"half-life {h} min (RiskMetrics)", "volatility", _MID)
+        Feature(
+            f"log_ewma_{h}m",
+            "ln",
+            f"log of the exponentially weighted mean of squared one-minute returns, half-life {h} min (RiskMetrics)",
+            "volatility",
+            _MID,
+        )
         for h in EWMA_HALF_LIVES_MIN
     ),
     *(
-        Feature(f"log_parkinson_{w}m", "ln", f"log of the summed Parkinson (1980) variance ln(high/low)²/(4 ln 2) of "
-                f"{w} one-minute steps", "volatility", _MID)
+        Feature(
+            f"log_parkinson_{w}m",
+            "ln",
+            f"log of the summed Parkinson (1980) variance ln(high/low)²/(4 ln 2) of {w} one-minute steps",
+            "volatility",
+            _MID,
+        )
         for w in PARKINSON_WINDOWS_MIN
     ),
     *(
-        Feature(f"log_bipower_{w}m", "ln", f"log of the bipower variation over {w} min (Barndorff-Nielsen and "
-                "Shephard 2004): robust to jumps", "volatility", _MID)
+        Feature(
+            f"log_bipower_{w}m",
+            "ln",
+            f"log of the bipower variation over {w} min (Barndorff-Nielsen and Shephard 2004): robust to jumps",
+            "volatility",
+            _MID,
+        )
         for w in BIPOWER_WINDOWS_MIN
     ),
-    Feature("downside_share_60m", "1", "share of negative one-minute returns in the realized variance of 60 min",
-            "volatility", _MID),
+    Feature(
+        "downside_share_60m",
+        "1",
+        "share of negative one-minute returns in the realized variance of 60 min",
+        "volatility",
+        _MID,
+    ),
     Feature("log_rv_5s_1m", "ln", "log of the realized variance over 1 min on a 5-second grid", "microstructure", _MID),
     Feature("log_rv_5s_5m", "ln", "log of the realized variance over 5 min on a 5-second grid", "microstructure", _MID),
-    *(
-        Feature(f"return_{w}m_bps", "bps", f"log-mid return over {w} min", "returns", _MID)
-        for w in RETURN_WINDOWS_MIN
-    ),
+    *(Feature(f"return_{w}m_bps", "bps", f"log-mid return over {w} min", "returns", _MID) for w in RETURN_WINDOWS_MIN),
     Feature("minute_of_day_sin", "1", "sine of the UTC minute of the day", "time", _TIME),
     Feature("minute_of_day_cos", "1", "cosine of the UTC minute of the day", "time", _TIME),
     Feature("weekday", "day", "UTC day of the week, Monday 0", "time", _TIME),
@@ -90,37 +113,71 @@ FEATURES: tuple[Feature, ...] = (
         for w in VOLUME_WINDOWS_MIN
     ),
     *(
-        Feature(f"log_trades_{w}m", "ln(1+n)", f"log of one plus the number of trades over {w} min",
-                "microstructure", _VOLUME)
+        Feature(
+            f"log_trades_{w}m",
+            "ln(1+n)",
+            f"log of one plus the number of trades over {w} min",
+            "microstructure",
+            _VOLUME,
+        )
         for w in TRADE_COUNT_WINDOWS_MIN
     ),
     *(
-        Feature(f"log_quotes_{w}m", "ln(1+n)", f"log of one plus the number of quotes over {w} min",
-                "microstructure", _MID)
+        Feature(
+            f"log_quotes_{w}m", "ln(1+n)", f"log of one plus the number of quotes over {w} min", "microstructure", _MID
+        )
         for w in QUOTE_COUNT_WINDOWS_MIN
     ),
     Feature("spread_bps", "bps", "ask minus bid over mid", "microstructure", _MID),
-    Feature("top_imbalance", "1", "(bid quantity − ask quantity) / (bid quantity + ask quantity) at the top of the book",
-            "microstructure", _QUOTE),
-    Feature("microprice_minus_mid_bps", "bps", "microprice (quantity-weighted mid) minus mid, over mid",
-            "microstructure", _QUOTE),
+    Feature(
+        "top_imbalance",
+        "1",
+        "(bid quantity − ask quantity) / (bid quantity + ask quantity) at the top of the book",
+        "microstructure",
+        _QUOTE,
+    ),
+    Feature(
+        "microprice_minus_mid_bps",
+        "bps",
+        "microprice (quantity-weighted mid) minus mid, over mid",
+        "microstructure",
+        _QUOTE,
+    ),
     *(
-        Feature(f"ofi_{w}s", "1", f"order-flow imbalance over {w} s (Cont, Kukanov and Stoikov 2014) over the mean "
-                "depth of the top of the book", "microstructure", _QUOTE)
+        Feature(
+            f"ofi_{w}s",
+            "1",
+            f"order-flow imbalance over {w} s (Cont, Kukanov and Stoikov 2014) over the mean "
+            "depth of the top of the book",
+            "microstructure",
+            _QUOTE,
+        )
         for w in OFI_WINDOWS_S
     ),
     *(
-        Feature(f"trade_sign_imbalance_{w}s", "1", f"(bought − sold) / traded BTC by the taker's side over {w} s; "
-                "0 without trades", "microstructure", _TRADE)
+        Feature(
+            f"trade_sign_imbalance_{w}s",
+            "1",
+            f"(bought − sold) / traded BTC by the taker's side over {w} s; 0 without trades",
+            "microstructure",
+            _TRADE,
+        )
         for w in SIGN_WINDOWS_S
     ),
     *(
-        Feature(f"zero_move_share_{w}s", "1", f"share of quotes over {w} s that left the mid where it was",
-                "microstructure", _MID)
+        Feature(
+            f"zero_move_share_{w}s",
+            "1",
+            f"share of quotes over {w} s that left the mid where it was",
+            "microstructure",
+            _MID,
+        )
         for w in ZERO_MOVE_WINDOWS_S
     ),
     Feature("since_quote_s", "s", "time since the quote before this row", "microstructure", _TIME),
-    Feature("since_trade_s", "s", "time since the trade before this row", "microstructure", ("bronze_trades.ts_event",)),
+    Feature(
+        "since_trade_s", "s", "time since the trade before this row", "microstructure", ("bronze_trades.ts_event",)
+    ),
     # the top of the book as the state holds it, also on the rows of trades
     Feature("bid", "USD", "best bid", "gold", ("bronze_ticks.bid",)),
     Feature("bid_qty", "BTC", "quantity at the best bid", "gold", ("bronze_ticks.bid_qty",)),
@@ -130,14 +187,21 @@ FEATURES: tuple[Feature, ...] = (
     # what people look at: the columns of the system this one replaces, from bids and trades, per quote
     Feature("ma_5", "USD", "mean of the last 5 bids", "original", _MID),
     Feature("ma_14", "USD", "mean of the last 14 bids", "original", _MID),
-    Feature("ema_5", "USD", "exponential mean of the last 64 bids, span 5 (α = 1/3), weights normalised", "original", _MID),
+    Feature(
+        "ema_5", "USD", "exponential mean of the last 64 bids, span 5 (α = 1/3), weights normalised", "original", _MID
+    ),
     Feature("std_14", "USD", "sample standard deviation of the last 14 bids", "original", _MID),
     Feature("price_change", "USD", "bid minus the bid before", "original", _MID),
     Feature("price_change_pct", "%", "price_change over the bid before", "original", _MID),
     Feature("max_14", "USD", "highest of the last 14 bids", "original", _MID),
     Feature("min_14", "USD", "lowest of the last 14 bids", "original", _MID),
-    Feature("vwap_diff", "USD", "last trade price minus the volume-weighted mean price of 60 min of trades", "original",
-            _TRADE),
+    Feature(
+        "vwap_diff",
+        "USD",
+        "last trade price minus the volume-weighted mean price of 60 min of trades",
+        "original",
+        _TRADE,
+    ),
     Feature("bid_ask_spread", "USD", "ask minus bid", "original", _MID),
     Feature("log_return", "ln", "log of bid over the bid before", "original", _MID),
     Feature("momentum", "USD", "bid minus the bid 14 quotes before", "original", _MID),
@@ -146,8 +210,14 @@ FEATURES: tuple[Feature, ...] = (
     Feature("volume_change", "BTC", "traded in the last minute minus the minute before", "original", _VOLUME),
     Feature("mean_bid_qty", "BTC", "mean best-bid quantity of the last 14 quotes", "original", _QUOTE),
     Feature("mean_ask_qty", "BTC", "mean best-ask quantity of the last 14 quotes", "original", _QUOTE),
-    Feature("rv_5s_step", "ln²", "sum of the squared 5-second returns that ended since the row before; sums up to the "
-            "realized variance of any period", "gold", _MID),
+    Feature(
+        "rv_5s_step",
+        "ln²",
+        "sum of the squared 5-second returns that ended since the row before; sums up to the "
+        "realized variance of any period",
+        "gold",
+        _MID,
+    ),
 )
 
 FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)

@@ -106,8 +106,7 @@ def _advance(s: Any, ts_ns: int) -> None:
         s.edge_s = edge - 1
         s.seen_ns = ts_ns
         s.grid_s = (edge - 1) // 5 * 5
-    if ts_ns > s.clock_ns:
-        s.clock_ns = ts_ns
+    s.clock_ns = max(s.clock_ns, ts_ns)
     if edge <= s.edge_s:
         return
     hole = ts_ns - s.seen_ns > HOLE_S * S_NS

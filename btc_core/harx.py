@@ -67,7 +67,7 @@ class Harx(msgspec.Struct, frozen=True):
     """Mean of ln Parkinson minus ln RV over 5 min: what stands in for a missing range."""
 
     def log_variance(self, inputs: Floats) -> Floats:
-        """ln of the mean forecast of RV over 1…5 min, shape (n, 5), from `INPUTS` of shape (n, len(INPUTS))."""
+        """Ln of the mean forecast of RV over 1…5 min, shape (n, 5), from `INPUTS` of shape (n, len(INPUTS))."""
         design = _design(inputs, self.volume_means, self.range_offset)
         logs = design @ np.asarray(self.coefficients).T + np.log(self.smearing)
         floor = np.log(self.rv_floor)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import pyarrow.parquet as pq
-from questdb import Sender
 from questdb import QuestDBError as _SenderError
+from questdb import Sender
 
 from btc_core.errors import QuestDBError, ServiceError
 
@@ -104,5 +104,3 @@ class QuestDB:
             msg = f"QuestDB refused ({response.status_code}): {words[:500]} in: {params['query'][:300]}"
             raise QuestDBError(msg)
         return response
-
-

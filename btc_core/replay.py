@@ -100,8 +100,6 @@ def _parse_line(number: int, text: bytes) -> Envelope | BadLine:
 
 def _own_time(frame: object) -> int:
     """The latest exchange time in a frame recorded without a receive time; 0 when it has none."""
-
-
     data = getattr(frame, "data", None)
     times = [getattr(entry, "timestamp", None) for entry in data] if isinstance(data, list) else []
     return max((to_ns(moment) for moment in times if moment is not None), default=0)
@@ -131,9 +129,7 @@ def replay_file(path: Path) -> Replay:
 
 
 def _bad_entries(number: int, envelope: Envelope) -> list[BadLine]:
-    return [
-        BadLine(number, event.reason, str(event)) for event in events_of(envelope) if isinstance(event, BadFrame)
-    ]
+    return [BadLine(number, event.reason, str(event)) for event in events_of(envelope) if isinstance(event, BadFrame)]
 
 
 def rows_table(batches: list[Rows]) -> pa.Table:

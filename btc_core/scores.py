@@ -71,7 +71,7 @@ def direction_hits(actual: Floats, forecast: Floats) -> tuple[float, float]:
 
 
 def diebold_mariano_t(losses: Floats, reference_losses: Floats, lags: int | None = None) -> float:
-    """t of the mean of (losses − reference_losses): below −1.64 is better than the reference at one-sided 5 %.
+    """T of the mean of (losses − reference_losses): below −1.64 is better than the reference at one-sided 5 %.
 
     Diebold and Mariano (1995) with the HAC variance of Newey and West (1987), Bartlett weights;
     `lags` is ⌊4 (n/100)^(2/9)⌋ (Newey and West 1994) unless given. NaN for fewer than 10 rows or equal losses.
