@@ -42,6 +42,7 @@ STATE = np.dtype(
         ("mid", "f8"), ("log_mid", "f8"), ("high", "f8"), ("low", "f8"),  # now; high and low of log-mid this second
         ("bid", "f8"), ("bid_qty", "f8"), ("ask", "f8"), ("ask_qty", "f8"),
         ("trade_price", "f8"), ("quote_ns", "i8"), ("trade_ns", "i8"), ("seen_ns", "i8"),
+        ("covered_ns", "i8"),  # close of the last bar: its volume already holds the trades up to here
         ("ticks_since_s", "i8"), ("volume_since_s", "i8"),  # windows that begin earlier are not covered
         ("volume", "i8"), ("signed", "i8"), ("notional", "i8"), ("trades", "i8"), ("quotes", "i8"), ("still", "i8"),
         ("ofi", "i8"), ("depth", "i8"),  # running counters
@@ -194,6 +195,7 @@ def _bar(s: Any, open_: float, high: float, low: float, close: float, volume: fl
     if s.log_mid != s.log_mid:  # the step before is unknown; the open is the best word on it
         before = s.edge_s - 60
         s.log_mids[before % 60, (before // 60) % MINUTES] = math.log(open_)
+    s.covered_ns = s.clock_ns
     s.ticks_since_s = NEVER
     s.n_quotes = 0
     s.bid = s.bid_qty = s.ask = s.ask_qty = math.nan
@@ -216,6 +218,6 @@ def apply_event(s: Any, event: Any) -> bool:
         _advance(s, event.ts_ns)
         if event.kind == QUOTE:
             _quote(s, event.a, event.b, event.c, event.d)
-        else:
+        elif event.ts_ns > s.covered_ns:
             _trade(s, event.a, event.b, event.c)
     return True
