@@ -1,8 +1,8 @@
 """The log-HARX baseline of realized variance: linear, frozen, fitted in milliseconds, hard to beat.
 
 ln RV of the next h minutes on ln RV of the last 5, 15, 60, 240 and 1440 min, Parkinson variances, volumes and the hour
-(Corsi 2009 with exogenous terms). exp of it is the median; times Duan's (1983) smearing factor mean(RV / exp(fit)) it is the
-mean, which is what QLIKE asks for, and the factor that minimises QLIKE of a rescaled forecast.
+(Corsi 2009 with exogenous terms). exp of it is the median; times Duan's (1983) smearing factor mean(RV / exp(fit)) it
+is the mean, which is what QLIKE asks for; no other factor on that forecast has a smaller QLIKE in training.
 
 A feature that is not there yet is replaced: a window by the next shorter one scaled to its length, a volume by its mean
 in training. Without any realized variance there is no forecast (NaN).
@@ -69,9 +69,9 @@ class Harx(msgspec.Struct, frozen=True):
     def log_variance(self, inputs: Floats) -> Floats:
         """Ln of the mean forecast of RV over 1…5 min, shape (n, 5), from `INPUTS` of shape (n, len(INPUTS))."""
         design = _design(inputs, self.volume_means, self.range_offset)
-        logs = design @ np.asarray(self.coefficients).T + np.log(self.smearing)
+        logs: Floats = design @ np.asarray(self.coefficients).T + np.log(self.smearing)
         floor = np.log(self.rv_floor)
-        return np.where(np.isnan(logs), logs, np.maximum(logs, floor))
+        return np.maximum(logs, floor)  # NaN stays NaN
 
     def to_json(self) -> bytes:
         """The whole model, floats to the last bit."""
@@ -85,7 +85,7 @@ class Harx(msgspec.Struct, frozen=True):
 
 def rv_floors(realized: Floats) -> Floats:
     """Per horizon the `RV_FLOOR_QUANTILE` of the labels, ln², at least `RV_FLOOR_MIN`; shape (5,)."""
-    return np.maximum(np.nanquantile(realized, RV_FLOOR_QUANTILE, axis=0), RV_FLOOR_MIN)
+    return np.maximum(np.nanquantile(realized, RV_FLOOR_QUANTILE, axis=0), RV_FLOOR_MIN).astype(np.float64)
 
 
 def fit_harx(inputs: Floats, realized: Floats, days: float) -> Harx:
