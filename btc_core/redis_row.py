@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import redis
 
-from btc_core.errors import SchemaError
+from btc_core.errors import SchemaError, ServiceError
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
 
 if TYPE_CHECKING:
@@ -111,14 +111,18 @@ def connect(settings: RedisSettings) -> redis.Redis:
 def replace(client: Any, key: str, fields: dict[str, Any], ttl_s: int) -> None:
     """Replace the hash at `key`, set its TTL and announce it, all or nothing.
 
-    The announcement is the row's event time in ns.
+    The announcement is the row's event time in ns. Raises `ServiceError`.
     """
-    with client.pipeline(transaction=True) as pipe:
-        pipe.delete(key)
-        pipe.hset(key, mapping=fields)
-        pipe.expire(key, ttl_s)
-        pipe.publish(update_channel(key), fields["ts_event_ns"])
-        pipe.execute()
+    try:
+        with client.pipeline(transaction=True) as pipe:
+            pipe.delete(key)
+            pipe.hset(key, mapping=fields)
+            pipe.expire(key, ttl_s)
+            pipe.publish(update_channel(key), fields["ts_event_ns"])
+            pipe.execute()
+    except redis.RedisError as error:
+        msg = f"Redis did not take {key}: {error!r}"
+        raise ServiceError(msg) from error
 
 
 _META = ("symbol", "ts_event_ns", "ts_recv_ns", "partition", "offset", "item", "kind", "feature_version")
@@ -199,5 +203,9 @@ def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:
 
 
 def _read(client: Any, key: str) -> dict[str, str] | None:
-    raw = client.hgetall(key)
+    try:
+        raw = client.hgetall(key)
+    except redis.RedisError as error:
+        msg = f"Redis does not answer for {key}: {error!r}"
+        raise ServiceError(msg) from error
     return {name.decode(): value.decode() for name, value in raw.items()} if raw else None

@@ -1,0 +1,52 @@
+"""`python -m streaming ingest|bronze|features|forecast`: one worker, until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from btc_core.errors import BtcError
+from btc_core.settings import load_settings
+
+WORKERS = ("ingest", "bronze", "features", "forecast")
+
+
+def main() -> int:
+    """Run one worker; 0 after a stop on request, 1 with the reason on standard error."""
+    parser = argparse.ArgumentParser(prog="python -m streaming", description=__doc__)
+    parser.add_argument("worker", choices=WORKERS)
+    name = parser.parse_args().worker
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s %(levelname)s {name} %(name)s: %(message)s", stream=sys.stdout
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        _run(name)
+    except BtcError as error:
+        logging.getLogger(name).critical("stopped: %s", error)
+        return 1
+    return 0
+
+
+def _run(name: str) -> None:
+    """Import only what this worker needs: each is a process of its own and memory counts."""
+    settings = load_settings()
+    if name == "ingest":
+        from streaming.ingest import run  # noqa: PLC0415 - see above
+
+        run(settings)
+        return
+    if name == "bronze":
+        from streaming.bronze import build  # noqa: PLC0415
+    elif name == "features":
+        from streaming.features import build  # noqa: PLC0415
+    else:
+        from streaming.forecast import build  # noqa: PLC0415
+    worker = build(settings)
+    worker.stop_on_signals()
+    worker.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

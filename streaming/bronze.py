@@ -1,0 +1,222 @@
+"""The bronze worker: the log in, what the exchange sent out to the bronze tables, as it was.
+
+It alone writes dead letters for what it finds in the log, and gap marks.
+What does not belong here: features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from btc_core.clock import NS_PER_MIN
+from btc_core.continuity import TradeContinuity, Verdict
+from btc_core.errors import BadFrame
+from btc_core.events import Event, events_of
+from btc_core.fold import BAR, QUOTE, TRADE, WARM_UP_S
+from btc_core.frames import BookFrame, StatusFrame, TickerFrame, decode, timestamp_ns
+from btc_core.log import EVENTS, decode_envelope
+from btc_core.questdb_client import QuestDB
+from streaming.publish import Publisher
+from streaming.worker import Worker
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+    from btc_core.log import Envelope
+    from btc_core.settings import Settings
+
+GROUP = "bronze"
+
+Row = dict[str, Any]
+
+
+class Gap:
+    """One gap as it was marked: where, which ids, and how many of them are still missing."""
+
+    def __init__(self, ts_event_ns: int, first_id: int, last_id: int) -> None:
+        self.ts_event_ns = ts_event_ns
+        self.first_id = first_id
+        self.last_id = last_id
+        self.missing = last_id - first_id + 1
+
+
+class TradeBook:
+    """The trade sequence of one symbol and the gaps marked in it."""
+
+    def __init__(self) -> None:
+        self._seen = TradeContinuity()
+        self._gaps: list[Gap] = []
+
+    def take(self, trade_id: int, ts_event_ns: int) -> tuple[bool, Gap | None, str]:
+        """Whether the trade is new, and the gap it opened or closed with that gap's new state."""
+        verdict = self._seen.observe(trade_id)
+        if verdict is Verdict.OPENS_GAP:
+            first, last = self._seen.open_gaps[-1]
+            gap = Gap(ts_event_ns, first, last)
+            self._gaps.append(gap)
+            return True, gap, "open"
+        if verdict is Verdict.FILLS_GAP:
+            gap = next(gap for gap in self._gaps if gap.first_id <= trade_id <= gap.last_id)
+            gap.missing -= 1
+            if gap.missing == 0:
+                self._gaps.remove(gap)
+                return True, gap, "repaired"
+            return True, None, ""
+        return verdict is Verdict.NEXT, None, ""
+
+
+class BronzeHandler:
+    """Turns messages into rows of five tables."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._db = QuestDB(settings.questdb)
+        self._publisher = Publisher(settings.kafka, "bronze")
+        self._trades: dict[str, TradeBook] = {}
+        self._pending: dict[str, list[Row]] | None = None
+
+    def warm(self, messages: list[Message]) -> None:
+        """Rebuild which trades have been seen."""
+        for message in messages:
+            try:
+                envelope = decode_envelope(message.value() or b"")
+                if envelope.channel == "trade":
+                    for event in events_of(envelope):
+                        if isinstance(event, Event):
+                            self._book(event.symbol).take(event.trade_id, event.ts_event_ns)
+            except BadFrame:  # it was a dead letter when it was live
+                continue
+
+    def handle(self, messages: list[Message]) -> None:
+        """Write every table, then wait for the dead letters."""
+        if self._pending is None:
+            rows: dict[str, list[Row]] = {}
+            for message in messages:
+                self._read(message, rows)
+            self._pending = rows
+        for table, table_rows in self._pending.items():
+            self._db.write(table, _frame(table_rows), "ts" if table == "minute_bars" else "ts_event")
+        self._publisher.flush()
+        self._pending = None
+
+    def _read(self, message: Message, rows: dict[str, list[Row]]) -> None:
+        raw = message.value() or b""
+        place = (EVENTS, message.partition(), message.offset())
+        try:
+            envelope = decode_envelope(raw)
+            if envelope.channel in ("book", "status", "instrument"):
+                self._read_other(envelope, place, rows)
+            for event in events_of(envelope):
+                if isinstance(event, BadFrame):
+                    self._publisher.dead_letter(event.reason, str(event), envelope.raw, place)
+                else:
+                    self._add(event, envelope, place, rows)
+        except BadFrame as error:
+            self._publisher.dead_letter(error.reason, str(error), raw, place)
+
+    def _read_other(self, envelope: Envelope, place: tuple[str, int, int], rows: dict[str, list[Row]]) -> None:
+        frame = decode(envelope.raw)
+        if isinstance(frame, BookFrame):
+            for item, data in enumerate(frame.data):
+                row = {
+                    "ts_event": timestamp_ns(data.timestamp, envelope.ts_recv_ns),
+                    "ts_recv": envelope.ts_recv_ns,
+                    "symbol": data.symbol,
+                    "kind": frame.type,
+                    "checksum": data.checksum,
+                    "matches": envelope.book_ok is True,
+                }
+                rows.setdefault("bronze_book_checks", []).append(row | _place(place, item))
+        elif isinstance(frame, StatusFrame):
+            for item, status in enumerate(frame.data):
+                row = {"ts_event": envelope.ts_recv_ns, "system": status.system, "version": status.version}
+                rows.setdefault("bronze_status", []).append(row | _place(place, item))
+
+    def _add(self, event: Event, envelope: Envelope, place: tuple[str, int, int], rows: dict[str, list[Row]]) -> None:
+        times = {"ts_event": event.ts_event_ns, "ts_recv": envelope.ts_recv_ns, "symbol": event.symbol}
+        if event.kind == QUOTE:
+            rows.setdefault("bronze_ticks", []).append(times | _quote(envelope, event) | _place(place, event.item))
+        elif event.kind == TRADE:
+            new, gap, state = self._book(event.symbol).take(event.trade_id, event.ts_event_ns)
+            if gap is not None:
+                rows.setdefault("gap_marks", []).append(_gap_row(gap, event.symbol, state))
+            if new:
+                row = times | _trade(event, envelope.origin) | _place(place, event.item)
+                rows.setdefault("bronze_trades", []).append(row)
+        elif event.kind == BAR and event.ts_event_ns + NS_PER_MIN <= envelope.ts_recv_ns:
+            rows.setdefault("minute_bars", []).append(_bar(event, envelope.origin))
+
+    def _book(self, symbol: str) -> TradeBook:
+        return self._trades.setdefault(symbol, TradeBook())
+
+
+def _place(place: tuple[str, int, int], item: int) -> Row:
+    return {"kafka_partition": place[1], "kafka_offset": place[2], "frame_item": item}
+
+
+def _quote(envelope: Envelope, event: Event) -> Row:
+    frame = decode(envelope.raw)
+    if not isinstance(frame, TickerFrame):  # events_of gave a quote, so this is one
+        raise BadFrame("bad_envelope", f"a quote in a frame of channel {envelope.channel}")
+    quote = frame.data[event.item]
+    names = ("bid", "bid_qty", "ask", "ask_qty", "last", "volume", "vwap")
+    return {name: getattr(quote, name) for name in names}
+
+
+def _trade(event: Event, origin: str) -> Row:
+    return {
+        "trade_id": event.trade_id,
+        "price": event.a,
+        "qty": event.b,
+        "side": "buy" if event.c > 0 else "sell",
+        "ord_type": event.ord_type,
+        "origin": origin,
+    }
+
+
+def _bar(event: Event, origin: str) -> Row:
+    return {
+        "ts": event.ts_event_ns,
+        "symbol": event.symbol,
+        "open": event.a,
+        "high": event.b,
+        "low": event.c,
+        "close": event.d,
+        "volume": event.e,
+        "trades": -1,
+        "source": origin,
+    }
+
+
+def _gap_row(gap: Gap, symbol: str, state: str) -> Row:
+    return {
+        "ts_event": gap.ts_event_ns,
+        "symbol": symbol,
+        "first_id": gap.first_id,
+        "last_id": gap.last_id,
+        "state": state,
+    }
+
+
+_SYMBOLS = ("symbol", "side", "ord_type", "origin", "kind", "system", "state", "source")
+_TIMES = ("ts_event", "ts_recv", "ts")
+_INTS = ("kafka_partition", "frame_item")
+
+
+def _frame(rows: list[Row]) -> pd.DataFrame:
+    """Rows as a data frame with the types that QuestDB's columns have."""
+    frame = pd.DataFrame(rows)
+    for name in frame.columns:
+        if name in _TIMES:
+            frame[name] = pd.to_datetime(frame[name], utc=True)
+        elif name in _SYMBOLS:
+            frame[name] = frame[name].astype("category")
+        elif name in _INTS:
+            frame[name] = frame[name].astype("int32")
+    return frame
+
+
+def build(settings: Settings) -> Worker:
+    """The worker, ready to run; it looks back as far as the features do, to know every trade they know."""
+    return Worker(settings, GROUP, EVENTS, BronzeHandler(settings), WARM_UP_S)

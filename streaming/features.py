@@ -1,0 +1,134 @@
+"""The features worker: the log in, feature rows out to silver, the topic `features` and Redis.
+
+What does not belong here: how a row is computed (`btc_core.engine`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from btc_core.engine import FeatureEngine
+from btc_core.errors import BadFrame
+from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.fold import TRADE, WARM_UP_S
+from btc_core.log import EVENTS, FEATURES, decode_envelope
+from btc_core.questdb_client import QuestDB
+from btc_core.redis_row import FeatureRow, connect, feature_fields, feature_key, replace
+from streaming.publish import Publisher
+from streaming.worker import Worker
+
+if TYPE_CHECKING:
+    from confluent_kafka import Message
+
+    from btc_core.engine import Rows
+    from btc_core.settings import Settings
+
+log = logging.getLogger(__name__)
+
+GROUP = "features"
+MARGIN_S = 600
+"""Warm up a little longer than the fold needs: the log is cut by receive time, the fold by exchange time."""
+
+
+class FeatureSink:
+    """Writes rows to QuestDB, Kafka and Redis, and returns when all three have acknowledged."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._db = QuestDB(settings.questdb)
+        self._publisher = Publisher(settings.kafka, "features")
+        self._redis = connect(settings.redis)
+        self._ttl_s = settings.redis.ttl_s
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def write(self, batches: list[Rows]) -> None:
+        """Write and wait; may be called again with the same rows."""
+        for batch in batches:
+            rows = _messages(batch)
+            for row in rows:
+                self._publisher.publish(FEATURES, row.symbol, self._encoder.encode(row), row.ts_recv_ns)
+            replace(self._redis, feature_key(batch.symbol), feature_fields(rows[-1]), self._ttl_s)
+        for batch in batches:
+            self._db.write("silver_features", silver_frame(batch))
+        self._publisher.flush()
+
+
+def _messages(batch: Rows) -> list[FeatureRow]:
+    values = batch.matrix().tolist()
+    return [
+        FeatureRow(
+            batch.symbol,
+            row.ts_event_ns,
+            row.ts_recv_ns,
+            row.partition,
+            row.offset,
+            row.item,
+            row.kind,
+            FEATURE_VERSION,
+            numbers,
+        )
+        for row, numbers in zip(batch.ids, values, strict=True)
+    ]
+
+
+def silver_frame(batch: Rows) -> pd.DataFrame:
+    """Rows as the table `silver_features` has them."""
+    ids = batch.ids
+    kinds = np.array([row.kind for row in ids])
+    head = pd.DataFrame(
+        {
+            "ts_event": pd.to_datetime([row.ts_event_ns for row in ids], utc=True),
+            "ts_recv": pd.to_datetime([row.ts_recv_ns for row in ids], utc=True),
+            "symbol": pd.Categorical.from_codes(np.zeros(len(ids), np.int8), [batch.symbol]),
+            "kind": pd.Categorical.from_codes((kinds == TRADE).astype(np.int8), ["quote", "trade"]),
+            "feature_version": pd.Categorical.from_codes(np.zeros(len(ids), np.int8), [FEATURE_VERSION]),
+            "trade_id": np.array([row.trade_id for row in ids], np.int64),
+            "trade_price": [row.trade_price for row in ids],
+            "trade_qty": [row.trade_qty for row in ids],
+            "trade_side": [row.trade_side for row in ids],
+            "kafka_partition": np.array([row.partition for row in ids], np.int32),
+            "kafka_offset": np.array([row.offset for row in ids], np.int64),
+            "frame_item": np.array([row.item for row in ids], np.int32),
+        }
+    )
+    return pd.concat([head, pd.DataFrame(batch.matrix(), columns=list(FEATURE_NAMES))], axis=1)
+
+
+class FeaturesHandler:
+    """Folds messages in the order of the log; a batch that must be retried is folded only once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._engine = FeatureEngine()
+        self._sink = FeatureSink(settings)
+        self._pending: list[Rows] | None = None
+
+    def warm(self, messages: list[Message]) -> None:
+        """Fold silently."""
+        self._push(messages)
+        self._engine.flush(emit=False)
+
+    def handle(self, messages: list[Message]) -> None:
+        """Fold and write."""
+        if self._pending is None:
+            self._push(messages)
+            self._pending = self._engine.flush()
+        self._sink.write(self._pending)
+        self._pending = None
+
+    def _push(self, messages: list[Message]) -> None:
+        for message in messages:
+            try:
+                envelope = decode_envelope(message.value() or b"")
+            except BadFrame as error:  # bronze writes the dead letter
+                log.warning("%s[%d]@%d: %s", EVENTS, message.partition(), message.offset(), error)
+                continue
+            self._engine.push(envelope, message.partition(), message.offset())
+
+
+def build(settings: Settings) -> Worker:
+    """The worker, ready to run."""
+    return Worker(settings, GROUP, EVENTS, FeaturesHandler(settings), WARM_UP_S + MARGIN_S)
