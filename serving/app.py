@@ -1,0 +1,80 @@
+"""The Flask application: routes, errors, request ids, security headers, one log line a request.
+
+What does not belong here: the process (`__main__`), the sockets (`server`), and any single URL (`routes`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from typing import TYPE_CHECKING
+
+from flask import Flask, Response, g, request
+
+from serving import problems
+from serving.deps import EXTENSION
+from serving.deps import deps as current_deps
+from serving.routes import control, forecast, state
+
+if TYPE_CHECKING:
+    from serving.deps import Deps
+
+BLUEPRINTS = (forecast.blueprint, control.blueprint, state.blueprint)
+
+SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Of every answer; a page that needs more sets its own policy, which stays."""
+
+LOGGED_PATH_CHARACTERS = 200
+"""A path is the client's text: bounded in the log. Queries, headers and bodies are never logged."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_access = logging.getLogger("serving.access")
+
+
+def create_app(deps: Deps) -> Flask:
+    """The application over the given dependencies; nothing is started and nobody is asked yet."""
+    app = Flask("serving", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = deps.settings.api.max_body_bytes
+    app.extensions[EXTENSION] = deps
+    problems.install(app, deps.settings.api.max_body_bytes)
+    for blueprint in BLUEPRINTS:
+        app.register_blueprint(blueprint)
+    app.before_request(_begin)
+    app.after_request(_finish)
+    return app
+
+
+def _begin() -> None:
+    """Name the request; a client's own id is kept when it is harmless."""
+    asked = request.headers.get("X-Request-ID", "")
+    g.request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+    g.started_s = current_deps().clock.monotonic_s()
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    _access.info(
+        "request",
+        extra={
+            "fields": {
+                "request_id": g.request_id,
+                "client": request.remote_addr,
+                "method": request.method,
+                "path": request.path[:LOGGED_PATH_CHARACTERS],
+                "status": response.status_code,
+                "code": g.get("problem_code"),
+                "bytes": response.content_length,
+                "duration_ms": round((current_deps().clock.monotonic_s() - g.started_s) * 1_000, 3),
+            }
+        },
+    )
+    return response

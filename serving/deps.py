@@ -1,0 +1,63 @@
+"""What the views need from outside, as protocols, so that a test hands in its own.
+
+What does not belong here: the real ones' code; they are in `store`, `models` and `training`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+import msgspec
+from flask import current_app
+
+if TYPE_CHECKING:
+    from btc_core.clock import Clock
+    from btc_core.redis_row import FeatureRow, ForecastRow
+    from btc_core.settings import Settings
+    from serving.models import ModelHolder
+
+EXTENSION = "btc"
+
+
+class Store(Protocol):
+    """Where the newest row of features and of the forecast is."""
+
+    def features(self, symbol: str) -> FeatureRow | None:
+        """The newest features, None when there are none or they have expired."""
+        ...
+
+    def forecast(self, symbol: str) -> ForecastRow | None:
+        """The newest forecast of the forecast worker, None when there is none or it has expired."""
+        ...
+
+
+class TrainingRun(msgspec.Struct, frozen=True):
+    """A started training run and where a person can watch it."""
+
+    run_id: str
+    url: str
+
+
+class Trainer(Protocol):
+    """What starts a training run."""
+
+    def launch(self) -> TrainingRun:
+        """Start it and return at once; raises `ServiceError` when the orchestrator refuses or is away."""
+        ...
+
+
+@dataclass(frozen=True)
+class Deps:
+    """Everything a view may touch."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    models: ModelHolder
+    trainer: Trainer
+
+
+def deps() -> Deps:
+    """The dependencies of the application that handles the current request."""
+    return cast("Deps", current_app.extensions[EXTENSION])

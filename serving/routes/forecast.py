@@ -1,0 +1,82 @@
+"""Forecasts: `/predict_bid`, `/predict_volatility` (also as `/predict_vol`), and the order of a feature list.
+
+What does not belong here: how a forecast comes about (`serving.forecasts`).
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from flask import Blueprint, Response, request
+
+from btc_core.features import FEATURE_VERSION, FEATURES, MODEL_FEATURES
+from serving.answers import Batch, FeatureOrder, OrderedFeature, Quantity, respond
+from serving.deps import deps
+from serving.forecasts import from_given, live
+from serving.inputs import SHOWN_CHARACTERS, given
+from serving.problems import Problem
+
+blueprint = Blueprint("forecast", __name__)
+
+_BY_NAME = {feature.name: feature for feature in FEATURES}
+_ORDER = FeatureOrder(
+    feature_version=FEATURE_VERSION,
+    count=len(MODEL_FEATURES),
+    features=tuple(
+        OrderedFeature(index=index, name=name, unit=_BY_NAME[name].unit, meaning=_BY_NAME[name].meaning)
+        for index, name in enumerate(MODEL_FEATURES)
+    ),
+)
+
+
+@blueprint.get("/predict_bid")
+def predict_bid() -> Response:
+    """The bid 1 to 5 minutes ahead, from live features."""
+    return respond(live(deps(), _symbol(), "bid"))
+
+
+@blueprint.post("/predict_bid")
+def predict_bid_given() -> Response:
+    """The bid 1 to 5 minutes ahead, from the features in the body."""
+    return _from_body("bid")
+
+
+@blueprint.get("/predict_volatility")
+@blueprint.get("/predict_vol")
+def predict_volatility() -> Response:
+    """The volatility over the next 1 to 5 minutes, from live features."""
+    return respond(live(deps(), _symbol(), "volatility"))
+
+
+@blueprint.post("/predict_volatility")
+@blueprint.post("/predict_vol")
+def predict_volatility_given() -> Response:
+    """The volatility over the next 1 to 5 minutes, from the features in the body."""
+    return _from_body("volatility")
+
+
+@blueprint.get("/v1/features/order")
+def feature_order() -> Response:
+    """The order of a feature list, with units and meaning."""
+    return respond(_ORDER)
+
+
+def _from_body(quantity: Quantity) -> Response:
+    symbol = _symbol()
+    checked = given(request.get_data())
+    forecasts = from_given(deps(), checked, symbol, quantity)
+    return respond(Batch(forecasts=forecasts) if checked.is_batch else forecasts[0])
+
+
+def _symbol() -> str:
+    """`?symbol=`, else the first one that is followed; 404 when it is not followed."""
+    symbols = deps().settings.exchange.symbols
+    symbol = request.args.get("symbol", symbols[0])
+    if symbol in symbols:
+        return symbol
+    raise Problem(
+        HTTPStatus.NOT_FOUND,
+        "unknown_symbol",
+        f"{symbol[:SHOWN_CHARACTERS]!r} is not followed; this system follows {', '.join(symbols)} (BTC_EXCHANGE_SYMBOLS)",
+        more={"symbols": symbols},
+    )

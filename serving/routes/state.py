@@ -1,0 +1,51 @@
+"""Whether it works: `/healthz`, `/readyz`, `/test`, `/test_post`.
+
+What does not belong here: forecasts.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from flask import Blueprint, Response, request
+
+from btc_core.features import FEATURE_VERSION
+from serving.answers import Alive, Echo, Test, respond
+from serving.deps import deps
+from serving.forecasts import models_of
+from serving.inputs import decode
+from serving.readiness import readiness
+
+blueprint = Blueprint("state", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """The process is alive; asks nobody else."""
+    return respond(Alive())
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """Whether forecasts are served: 200 when ready, 503 with the reasons when not yet."""
+    state = readiness(deps())
+    return respond(state, HTTPStatus.OK if state.status == "ready" else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+@blueprint.get("/test")
+def test() -> Response:
+    """The API works, and these are the models it has loaded."""
+    return respond(
+        Test(
+            message="The API works.",
+            feature_version=FEATURE_VERSION,
+            models=models_of(deps().models.current),
+            simulated=deps().settings.simulated,
+        )
+    )
+
+
+@blueprint.post("/test_post")
+def test_post() -> Response:
+    """Send back the JSON that came; its size is bounded as every body's is."""
+    return respond(Echo(message="The API read this.", received=decode(request.get_data())))

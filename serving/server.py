@@ -1,0 +1,137 @@
+"""The Waitress server: its limits, its refusals as problem+json, and a stop that lets running requests finish.
+
+What does not belong here: anything about a URL. Waitress reads requests in one thread and hands whole ones to workers,
+so a slow sender holds a connection and no worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.server import TcpWSGIServer
+from waitress.task import ErrorTask
+
+from btc_core.errors import ConfigError
+from serving.problems import PROBLEM_TYPE, UNKNOWN_REQUEST, Problem, document, too_large
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from btc_core.clock import Clock
+    from btc_core.settings import ApiSettings
+
+CONNECTION_LIMIT = 500
+"""Open sockets, ours included; further clients wait in the backlog. Each costs some 20 kB, and 1,024 is a common limit
+of open files."""
+CHANNEL_TIMEOUT_S = 30
+"""A connection without traffic is closed after this; longer helps who opens connections and says nothing."""
+MAX_HEADER_BYTES = 16_384
+"""All headers of a request together; what browsers send is under 4,096."""
+DRAIN_S = 10.0
+"""Longest wait for running requests at a stop; a supervisor kills after its own, longer, time."""
+DRAIN_CHECK_S = 0.02
+
+_log = logging.getLogger("serving")
+
+
+class _ProblemTask(ErrorTask):  # type: ignore[misc]
+    """What Waitress refuses by itself, answered in the form of every other error."""
+
+    def execute(self) -> None:
+        error = self.request.error
+        status = HTTPStatus(error.code)
+        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            problem = too_large(self.channel.server.adj.max_request_body_size)
+        elif status.value >= 500:
+            problem = Problem(
+                status, "internal_error", "a fault of this server, not of the request; its log has the reason"
+            )
+        else:
+            problem = Problem(status, "bad_request", f"the request cannot be read: {error.reason}; send valid HTTP/1.1")
+        body = document(problem, UNKNOWN_REQUEST)
+        self.status = f"{status.value} {status.phrase}"
+        self.response_headers.append(("Content-Type", PROBLEM_TYPE))
+        self.response_headers.append(("X-Content-Type-Options", "nosniff"))
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class _ProblemChannel(HTTPChannel):  # type: ignore[misc]
+    error_task_class = _ProblemTask
+
+
+class _Server(TcpWSGIServer):  # type: ignore[misc]
+    channel_class = _ProblemChannel
+
+
+class Drain:
+    """Stops a server on a signal: no new connections, then an end when nothing runs or `DRAIN_S` is over.
+
+    Everything happens in signal handlers of the main thread, the thread that also runs the server's loop.
+    """
+
+    def __init__(self, server: Any, clock: Clock) -> None:
+        self._server = server
+        self._clock = clock
+        self._deadline_s: float | None = None
+
+    def begin(self, _signal: int, _frame: object) -> None:
+        """Close the listening socket and start waiting; a second signal ends the wait."""
+        if self._deadline_s is not None:
+            raise SystemExit(0)
+        self._deadline_s = self._clock.monotonic_s() + DRAIN_S
+        wasyncore.dispatcher.close(self._server)
+        signal.signal(signal.SIGALRM, self._check)
+        signal.setitimer(signal.ITIMER_REAL, DRAIN_CHECK_S, DRAIN_CHECK_S)
+
+    def _check(self, _signal: int, _frame: object) -> None:
+        channels = tuple(self._server.active_channels.values())
+        is_busy = any(channel.requests or channel.total_outbufs_len for channel in channels)
+        if self._deadline_s is None or (is_busy and self._clock.monotonic_s() < self._deadline_s):
+            return
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise SystemExit(0)
+
+
+def serve(app: Flask, settings: ApiSettings, clock: Clock) -> None:
+    """Serve until SIGTERM or SIGINT; returns when the running requests are answered.
+
+    Raises `ConfigError` when the address cannot be had.
+    """
+    try:
+        server = _Server(app, adj=_adjustments(settings))
+    except OSError as error:
+        msg = (
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+            "stop what uses it, or set BTC_API_HOST and BTC_API_PORT"
+        )
+        raise ConfigError(msg) from error
+    drain = Drain(server, clock)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, drain.begin)
+    _log.info("listening on http://%s:%s", server.effective_host, server.effective_port)
+    server.run()
+    _log.info("stopped")
+
+
+def _adjustments(settings: ApiSettings) -> Adjustments:
+    return Adjustments(
+        host=settings.host,
+        port=settings.port,
+        threads=settings.threads,
+        connection_limit=CONNECTION_LIMIT,
+        channel_timeout=CHANNEL_TIMEOUT_S,
+        max_request_body_size=settings.max_body_bytes,
+        max_request_header_size=MAX_HEADER_BYTES,
+        asyncore_use_poll=True,  # select() ends at descriptor 1,024
+        clear_untrusted_proxy_headers=True,
+        expose_tracebacks=False,
+        ident="",
+    )

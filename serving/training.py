@@ -1,0 +1,28 @@
+"""Starts the training job in Dagster.
+
+What does not belong here: training. The job is defined in `btc_assets`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from btc_core import dagster_client
+from serving.deps import TrainingRun
+
+if TYPE_CHECKING:
+    from btc_core.settings import Settings
+
+TRAINING_JOB = "train_models"
+
+
+class DagsterTrainer:
+    """Launches `train_models` over Dagster's GraphQL."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def launch(self) -> TrainingRun:
+        """Start it and return at once; raises `ServiceError` when Dagster refuses or is away."""
+        run_id = dagster_client.launch_job(self._settings, TRAINING_JOB)
+        return TrainingRun(run_id=run_id, url=dagster_client.run_url(self._settings, run_id))

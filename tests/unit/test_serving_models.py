@@ -1,0 +1,143 @@
+"""The holder of the champions: swaps, keeps what works, never stops looking."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from btc_core.bundle import BID_MODEL, random_walk_model
+from btc_core.errors import ServiceError, StoreError
+from serving.models import ModelHolder
+
+
+class Named:
+    """As much of a model as the holder looks at."""
+
+    kind = "xgboost"
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+
+
+class Registry:
+    """A registry whose answers a test sets; counts loads and tells when it was asked."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, str | None] = {}
+        self.version_error: Exception | None = None
+        self.load_error: Exception | None = None
+        self.loads = 0
+        self.asked = threading.Event()
+
+    def champion_version(self, name: str) -> str | None:
+        self.asked.set()
+        if self.version_error is not None:
+            raise self.version_error
+        return self.versions.get(name, "1")
+
+    def bid_model(self) -> Any:
+        return self._load(BID_MODEL)
+
+    def volatility_model(self) -> Any:
+        return self._load("volatility-model")
+
+    def _load(self, name: str) -> Any:
+        if self.load_error is not None:
+            raise self.load_error
+        self.loads += 1
+        return Named(self.versions.get(name) or "1")
+
+
+def test_models_are_loaded_once_and_again_only_for_another_version() -> None:
+    registry = Registry()
+    holder = ModelHolder(registry, reload_s=10.0)
+    first = holder.reload()
+    holder.reload()
+    assert registry.loads == 2
+    registry.versions[BID_MODEL] = "2"
+    second = holder.reload()
+    assert registry.loads == 3
+    assert second.bid is not None
+    assert second.bid.version == "2"
+    assert second.volatility is first.volatility
+
+
+def test_a_forced_reload_loads_the_same_version_again() -> None:
+    registry = Registry()
+    holder = ModelHolder(registry, reload_s=10.0)
+    holder.reload()
+    holder.reload(force=True)
+    assert registry.loads == 4
+
+
+def test_a_request_keeps_its_generation_through_a_swap() -> None:
+    registry = Registry()
+    holder = ModelHolder(registry, reload_s=10.0)
+    taken = holder.reload()
+    registry.versions[BID_MODEL] = "2"
+    holder.reload()
+    assert taken.bid is not None
+    assert taken.bid.version == "1"
+
+
+def test_held_models_stay_while_the_registry_is_away_and_the_reason_is_shown() -> None:
+    registry = Registry()
+    holder = ModelHolder(registry, reload_s=10.0)
+    before = holder.reload()
+    registry.version_error = StoreError("MLflow does not answer")
+    after = holder.reload()
+    assert after.bid is before.bid
+    assert after.volatility is before.volatility
+    assert len(holder.reasons) == 2
+    assert "MLflow does not answer" in holder.reasons[0]
+    registry.version_error = None
+    holder.reload()
+    assert holder.reasons == ()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_one_before() -> None:
+    registry = Registry()
+    holder = ModelHolder(registry, reload_s=10.0)
+    holder.reload()
+    registry.versions[BID_MODEL] = "2"
+    registry.load_error = StoreError("the bundle does not reproduce its golden batch")
+    after = holder.reload()
+    assert after.bid is not None
+    assert after.bid.version == "1"
+    assert "golden batch" in after.reasons[0]
+
+
+def test_the_cache_is_tried_when_the_registry_is_away_at_the_start() -> None:
+    registry = Registry()
+    registry.version_error = ServiceError("MLflow does not answer")
+    assert ModelHolder(registry, reload_s=10.0).reload().bid is not None
+
+
+def test_the_thread_outlives_any_fault_and_shows_it() -> None:
+    registry = Registry()
+    registry.version_error = ZeroDivisionError("nobody foresaw this")
+    holder = ModelHolder(registry, reload_s=0.01)
+    holder.start()
+    try:
+        for _ in range(3):
+            registry.asked.clear()
+            assert registry.asked.wait(5)
+        assert any("ZeroDivisionError: nobody foresaw this" in reason for reason in holder.reasons)
+        registry.version_error = None
+        registry.asked.clear()
+        assert registry.asked.wait(5)
+        assert registry.asked.wait(5)
+        for _ in range(500):
+            if not holder.reasons:
+                break
+            time.sleep(0.01)
+        assert holder.current.bid is not None
+    finally:
+        holder.stop()
+
+
+def test_random_walk_is_a_baseline_kind() -> None:
+    from serving.forecasts import model_info
+
+    assert model_info(random_walk_model()).is_baseline
