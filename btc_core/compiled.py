@@ -25,7 +25,7 @@ def _cache_dir() -> str:
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:
-    numba.config.CACHE_DIR = _cache_dir()
+    numba.config.CACHE_DIR = _cache_dir()  # type: ignore[attr-defined]
 
 
 def njit(function: Any) -> Any:

@@ -8,7 +8,8 @@ BtcError
 ├── SchemaError          a row, table or bundle of another feature set or layout
 ├── ServiceError         a server we depend on refused or did not answer
 │   ├── QuestDBError
-│   ├── ExchangeError    the exchange refused (REST error list, refused subscription)
+│   ├── ExchangeError    the exchange refused or did not answer
+│   │   └── SubscriptionRefused   it will not stream what the settings ask for
 │   └── StoreError       the object store or the model registry
 ├── NotReady             asked for a forecast before there is one, or with stale features
 ├── InvalidInput         a request or file given by a person; the message names the field
@@ -58,6 +59,10 @@ class QuestDBError(ServiceError):
 
 class ExchangeError(ServiceError):
     """The exchange refused a request or a subscription."""
+
+
+class SubscriptionRefused(ExchangeError):
+    """The exchange will not stream what the settings ask for; a setting must change, waiting does not help."""
 
 
 class StoreError(ServiceError):

@@ -91,7 +91,7 @@ def parse_csv(content: bytes, name: str) -> np.ndarray:
         raise InvalidInput(msg) from error
     incomplete = frame.drop(columns="trades").isna().any(axis=1)
     if incomplete.any():
-        msg = f"{name}, line {int(incomplete.idxmax()) + 1}: a value is missing"
+        msg = f"{name}, line {int(incomplete.to_numpy().argmax()) + 1}: a value is missing"
         raise InvalidInput(msg)
     bars = np.zeros(len(frame), BARS)
     bars["ts_ns"] = frame["time"].to_numpy().astype(np.int64) * NS_PER_S

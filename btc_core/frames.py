@@ -111,49 +111,49 @@ class Instruments(Frame):
     pairs: list[Pair]
 
 
-class TickerFrame(Frame, tag_field="channel", tag="ticker"):
+class TickerFrame(Frame, frozen=True, tag_field="channel", tag="ticker"):
     """Quotes."""
 
     type: str
     data: list[Quote]
 
 
-class TradeFrame(Frame, tag_field="channel", tag="trade"):
+class TradeFrame(Frame, frozen=True, tag_field="channel", tag="trade"):
     """Trades; several a frame are normal."""
 
     type: str
     data: list[Trade]
 
 
-class BookFrame(Frame, tag_field="channel", tag="book"):
+class BookFrame(Frame, frozen=True, tag_field="channel", tag="book"):
     """A book snapshot or update."""
 
     type: str
     data: list[BookData]
 
 
-class OhlcFrame(Frame, tag_field="channel", tag="ohlc"):
+class OhlcFrame(Frame, frozen=True, tag_field="channel", tag="ohlc"):
     """Candles."""
 
     type: str
     data: list[Candle]
 
 
-class StatusFrame(Frame, tag_field="channel", tag="status"):
+class StatusFrame(Frame, frozen=True, tag_field="channel", tag="status"):
     """Engine status, unsolicited."""
 
     data: list[EngineStatus]
     type: str = "update"
 
 
-class InstrumentFrame(Frame, tag_field="channel", tag="instrument"):
+class InstrumentFrame(Frame, frozen=True, tag_field="channel", tag="instrument"):
     """Reference data."""
 
     type: str
     data: Instruments
 
 
-class HeartbeatFrame(Frame, tag_field="channel", tag="heartbeat"):
+class HeartbeatFrame(Frame, frozen=True, tag_field="channel", tag="heartbeat"):
     """Nothing else flowed for about a second."""
 
 

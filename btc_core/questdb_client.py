@@ -10,6 +10,7 @@ import io
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
+import pyarrow as pa
 import pyarrow.parquet as pq
 from questdb import QuestDBError as _SenderError
 from questdb import Sender
@@ -18,7 +19,6 @@ from btc_core.errors import QuestDBError, ServiceError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
     from btc_core.settings import QuestdbSettings
 
@@ -63,7 +63,7 @@ class QuestDB:
         Strings that are SYMBOL columns are sent as strings; the table must exist. Raises `QuestDBError`; then the
         caller may write the same rows again, the table's keys make them one.
         """
-        frame = rows.to_pandas() if hasattr(rows, "to_pandas") else rows
+        frame = rows.to_pandas() if isinstance(rows, pa.Table) else rows
         if len(frame) == 0:
             return
         try:
@@ -82,7 +82,7 @@ class QuestDB:
             auth = f"username={self.settings.user};password={password};" if password else ""
             conf = f"http::addr={address.host}:{address.port};{auth}auto_flush=off;retry_timeout=0;"
             self._sender = Sender.from_conf(conf)
-            self._sender.establish()
+            self._sender.establish()  # type: ignore[no-untyped-call]
         return self._sender
 
     def _drop_sender(self) -> None:

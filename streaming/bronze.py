@@ -22,10 +22,9 @@ from streaming.publish import Publisher
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
-
     from btc_core.log import Envelope
     from btc_core.settings import Settings
+    from streaming.worker import Record
 
 GROUP = "bronze"
 
@@ -76,11 +75,11 @@ class BronzeHandler:
         self._trades: dict[str, TradeBook] = {}
         self._pending: dict[str, list[Row]] | None = None
 
-    def warm(self, messages: list[Message]) -> None:
+    def warm(self, messages: list[Record]) -> None:
         """Rebuild which trades have been seen."""
         for message in messages:
             try:
-                envelope = decode_envelope(message.value() or b"")
+                envelope = decode_envelope(message.value)
                 if envelope.channel == "trade":
                     for event in events_of(envelope):
                         if isinstance(event, Event):
@@ -88,7 +87,7 @@ class BronzeHandler:
             except BadFrame:  # it was a dead letter when it was live
                 continue
 
-    def handle(self, messages: list[Message]) -> None:
+    def handle(self, messages: list[Record]) -> None:
         """Write every table, then wait for the dead letters."""
         if self._pending is None:
             rows: dict[str, list[Row]] = {}
@@ -100,9 +99,9 @@ class BronzeHandler:
         self._publisher.flush()
         self._pending = None
 
-    def _read(self, message: Message, rows: dict[str, list[Row]]) -> None:
-        raw = message.value() or b""
-        place = (EVENTS, message.partition(), message.offset())
+    def _read(self, message: Record, rows: dict[str, list[Row]]) -> None:
+        raw = message.value
+        place = (EVENTS, message.partition, message.offset)
         try:
             envelope = decode_envelope(raw)
             if envelope.channel in ("book", "status", "instrument"):

@@ -23,10 +23,9 @@ from streaming.publish import Publisher
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
-
     from btc_core.engine import Rows
     from btc_core.settings import Settings
+    from streaming.worker import Record
 
 log = logging.getLogger(__name__)
 
@@ -78,14 +77,13 @@ def _messages(batch: Rows) -> list[FeatureRow]:
 def silver_frame(batch: Rows) -> pd.DataFrame:
     """Rows as the table `silver_features` has them."""
     ids = batch.ids
-    kinds = np.array([row.kind for row in ids])
     head = pd.DataFrame(
         {
             "ts_event": pd.to_datetime([row.ts_event_ns for row in ids], utc=True),
             "ts_recv": pd.to_datetime([row.ts_recv_ns for row in ids], utc=True),
-            "symbol": pd.Categorical.from_codes(np.zeros(len(ids), np.int8), [batch.symbol]),
-            "kind": pd.Categorical.from_codes((kinds == TRADE).astype(np.int8), ["quote", "trade"]),
-            "feature_version": pd.Categorical.from_codes(np.zeros(len(ids), np.int8), [FEATURE_VERSION]),
+            "symbol": pd.Categorical([batch.symbol] * len(ids)),
+            "kind": pd.Categorical(["trade" if row.kind == TRADE else "quote" for row in ids]),
+            "feature_version": pd.Categorical([FEATURE_VERSION] * len(ids)),
             "trade_id": np.array([row.trade_id for row in ids], np.int64),
             "trade_price": [row.trade_price for row in ids],
             "trade_qty": [row.trade_qty for row in ids],
@@ -106,12 +104,12 @@ class FeaturesHandler:
         self._sink = FeatureSink(settings)
         self._pending: list[Rows] | None = None
 
-    def warm(self, messages: list[Message]) -> None:
+    def warm(self, messages: list[Record]) -> None:
         """Fold silently."""
         self._push(messages)
         self._engine.flush(emit=False)
 
-    def handle(self, messages: list[Message]) -> None:
+    def handle(self, messages: list[Record]) -> None:
         """Fold and write."""
         if self._pending is None:
             self._push(messages)
@@ -119,14 +117,14 @@ class FeaturesHandler:
         self._sink.write(self._pending)
         self._pending = None
 
-    def _push(self, messages: list[Message]) -> None:
+    def _push(self, messages: list[Record]) -> None:
         for message in messages:
             try:
-                envelope = decode_envelope(message.value() or b"")
+                envelope = decode_envelope(message.value)
             except BadFrame as error:  # bronze writes the dead letter
-                log.warning("%s[%d]@%d: %s", EVENTS, message.partition(), message.offset(), error)
+                log.warning("%s[%d]@%d: %s", EVENTS, message.partition, message.offset, error)
                 continue
-            self._engine.push(envelope, message.partition(), message.offset())
+            self._engine.push(envelope, message.partition, message.offset)
 
 
 def build(settings: Settings) -> Worker:

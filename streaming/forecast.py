@@ -25,9 +25,8 @@ from streaming.publish import Publisher
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
-
     from btc_core.settings import Settings
+    from streaming.worker import Record
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +50,13 @@ class ForecastHandler:
         self._encoder = msgspec.msgpack.Encoder()
         self._pending: list[ForecastRow] | None = None
 
-    def warm(self, messages: list[Message]) -> None:
+    def warm(self, messages: list[Record]) -> None:
         """Forecasts have no state."""
 
-    def handle(self, messages: list[Message]) -> None:
+    def handle(self, messages: list[Record]) -> None:
         """Forecast and write; rows of another feature version and rows before the first quote give no forecast."""
         if self._pending is None:
-            rows = [self._decoder.decode(message.value() or b"") for message in messages]
+            rows = [self._decoder.decode(message.value) for message in messages]
             usable = [row for row in rows if row.feature_version == FEATURE_VERSION and np.isfinite(row.bid)]
             if len(usable) < len(rows):
                 log.info("%d of %d rows have no bid yet or another feature version", len(rows) - len(usable), len(rows))
@@ -75,7 +74,7 @@ class ForecastHandler:
         self._pending = None
 
     def _forecast(self, rows: list[FeatureRow]) -> list[ForecastRow]:
-        values = np.array([row.values for row in rows])
+        values = np.array([row.values for row in rows])  # noqa: PD011 - a struct's field, not pandas
         matrix, bid = np.ascontiguousarray(values[:, _MODEL_COLUMNS]), values[:, _BID_COLUMN]
         models = self._holder.current
         volatility, bid_model = models.volatility, models.bid

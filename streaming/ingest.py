@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 
 from btc_core.book import ChecksumMismatch, OrderBook
 from btc_core.clock import SYSTEM_CLOCK
-from btc_core.errors import BadFrame, ExchangeError, ServiceError
+from btc_core.errors import BadFrame, ExchangeError, ServiceError, SubscriptionRefused
 from btc_core.frames import (
     BookFrame,
     HeartbeatFrame,
@@ -47,6 +47,8 @@ BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 30.0
 """After one immediate retry: full jitter up to a doubling bound. Below half a second the exchange bans."""
 HISTORY_AFTER_S = 60.0
 """After a longer silence the missing minutes are fetched as bars, so that the features have no hole."""
+HISTORY_TRIES, HISTORY_PAUSE_S = 3, 1.5
+"""REST takes one request a second; quotes must not wait long for history."""
 MAX_SOCKET_FRAME_BYTES = 16 * 1024 * 1024
 """The socket itself closes beyond this; between the setting's bound and this a frame is a dead letter."""
 OPEN_TIMEOUT_S = 10.0
@@ -73,7 +75,7 @@ class Ingest:
     async def run(self) -> None:
         """Connect, read, connect again, until stopped.
 
-        Raises `ExchangeError` when the exchange refuses a subscription: that is a setting to mend, not an outage.
+        Raises `SubscriptionRefused` when the exchange refuses a subscription: that is a setting to mend, not an outage.
         """
         attempt = 0
         while not self._stop.is_set():
@@ -82,7 +84,7 @@ class Ingest:
                 await self._catch_up()
                 await self._session()
             except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidMessage, ServiceError) as error:
-                if isinstance(error, ExchangeError):
+                if isinstance(error, SubscriptionRefused):
                     raise
                 log.warning("connection %d ended: %s", self._connection, error or type(error).__name__)
             attempt = 0 if self._data_on_this_connection else attempt + 1
@@ -111,10 +113,20 @@ class Ingest:
         if self._last_data_s is not None and now_s - self._last_data_s < HISTORY_AFTER_S:
             return
         for symbol in self._settings.exchange.symbols:
-            frames = await asyncio.to_thread(recent_bars, self._settings.exchange, symbol)
+            frames = await self._history(symbol)
             for raw in frames:
                 self._put(symbol, Envelope(self._clock.now_ns(), self._connection, 0, "ohlc", "rest", raw))
             log.info("%s: %d frames of minute bars from the exchange's history", symbol, len(frames))
+
+    async def _history(self, symbol: str) -> list[bytes]:
+        """Bars in a few tries; without them the stream goes on and long windows fill up as it goes."""
+        for left in reversed(range(HISTORY_TRIES)):
+            try:
+                return await asyncio.to_thread(recent_bars, self._settings.exchange, symbol)
+            except ExchangeError as error:
+                log.warning("%s: no minute bars, %d tries left: %s", symbol, left, error)
+                await asyncio.sleep(HISTORY_PAUSE_S if left else 0.0)
+        return []
 
     async def _session(self) -> None:
         url = self._settings.exchange.ws_url
@@ -232,7 +244,7 @@ def _check_reply(reply: Reply) -> None:
         return
     what = f"{reply.method or 'a request'} {reply.symbol}".strip()
     msg = f"the exchange refused {what}: {refusal}; check BTC_EXCHANGE_SYMBOLS and BTC_EXCHANGE_WS_URL"
-    raise ExchangeError(msg)
+    raise SubscriptionRefused(msg)
 
 
 async def _main(settings: Settings) -> None:

@@ -13,7 +13,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from confluent_kafka import OFFSET_BEGINNING, KafkaException, Message, TopicPartition
+import msgspec
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from btc_core.clock import NS_PER_MS, now_ns
 from btc_core.errors import ServiceError
@@ -33,14 +34,22 @@ RETRY_S = 30.0
 KAFKA_TIMEOUT_S = 30.0
 
 
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One message of the log and its place there."""
+
+    partition: int
+    offset: int
+    value: bytes
+
+
 class Handler(Protocol):
     """What a worker does; `warm` must not write anywhere."""
 
-    def warm(self, messages: list[Message]) -> None:
+    def warm(self, messages: list[Record]) -> None:
         """Rebuild state from messages that were handled before."""
         ...
 
-    def handle(self, messages: list[Message]) -> None:
+    def handle(self, messages: list[Record]) -> None:
         """Handle a batch and return when every sink has acknowledged it; may be called again with the same batch."""
         ...
 
@@ -86,19 +95,20 @@ class Worker:
         if not batch:
             self._commit(force=False)
             return
-        warm, live = [], []
+        warm: list[Record] = []
+        live: list[Record] = []
         for message in batch:
-            known = message.offset() < self._live_from.get(message.partition(), 0)
+            known = message.offset < self._live_from.get(message.partition, 0)
             (warm if known else live).append(message)
         if warm:
             self._handler.warm(warm)
         if live:
             self._handle(live)
         for message in batch:
-            self._next[message.partition()] = message.offset() + 1
+            self._next[message.partition] = message.offset + 1
         self._commit(force=False)
 
-    def _take(self) -> list[Message]:
+    def _take(self) -> list[Record]:
         """At least one message as soon as there is one, and whatever else comes within the batch wait."""
         first = self._consumer.poll(0.5)
         if first is None:
@@ -108,14 +118,14 @@ class Worker:
         for message in [first, *rest]:
             error = message.error()
             if error is None:
-                batch.append(message)
+                batch.append(Record(message.partition() or 0, message.offset() or 0, message.value() or b""))
             elif error.fatal():
                 raise KafkaException(error)
             else:
                 log.warning("kafka: %s", error)
         return batch
 
-    def _handle(self, messages: list[Message]) -> None:
+    def _handle(self, messages: list[Record]) -> None:
         deadline_s = time.monotonic() + RETRY_S
         pause_s = 0.2
         while True:
