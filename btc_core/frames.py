@@ -22,7 +22,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     """What every channel frame is."""
 
 
-class Quote(Frame):
+class Quote(Frame, frozen=True):
     """One entry of `ticker`: best bid and ask, and the rolling 24-hour figures."""
 
     symbol: str
@@ -40,7 +40,7 @@ class Quote(Frame):
     timestamp: datetime | None = None
 
 
-class Trade(Frame):
+class Trade(Frame, frozen=True):
     """One entry of `trade`; `side` is the taker's, `trade_id` is gapless per symbol."""
 
     symbol: str
@@ -52,14 +52,14 @@ class Trade(Frame):
     timestamp: datetime
 
 
-class Level(Frame):
+class Level(Frame, frozen=True):
     """One price level; a quantity of zero deletes it."""
 
     price: Decimal
     qty: Decimal
 
 
-class BookData(Frame):
+class BookData(Frame, frozen=True):
     """One entry of `book`; the checksum covers the ten best levels of each side after the update."""
 
     symbol: str
@@ -69,7 +69,7 @@ class BookData(Frame):
     timestamp: datetime | None = None
 
 
-class Candle(Frame):
+class Candle(Frame, frozen=True):
     """One entry of `ohlc`; open until `interval` minutes after `interval_begin`."""
 
     symbol: str
@@ -85,7 +85,7 @@ class Candle(Frame):
     timestamp: datetime | None = None
 
 
-class EngineStatus(Frame):
+class EngineStatus(Frame, frozen=True):
     """One entry of `status`. `connection_id` exceeds int64 and is redacted in recordings."""
 
     system: str
@@ -94,7 +94,7 @@ class EngineStatus(Frame):
     api_version: str = ""
 
 
-class Pair(Frame):
+class Pair(Frame, frozen=True):
     """One trading pair of `instrument`."""
 
     symbol: str
@@ -105,7 +105,7 @@ class Pair(Frame):
     qty_min: float = 0.0
 
 
-class Instruments(Frame):
+class Instruments(Frame, frozen=True):
     """`instrument` data: an object, not a list."""
 
     pairs: list[Pair]
@@ -157,7 +157,7 @@ class HeartbeatFrame(Frame, frozen=True, tag_field="channel", tag="heartbeat"):
     """Nothing else flowed for about a second."""
 
 
-class Ack(Frame):
+class Ack(Frame, frozen=True):
     """What an answer to `subscribe` or `unsubscribe` carries."""
 
     channel: str = ""
@@ -166,7 +166,7 @@ class Ack(Frame):
     warnings: list[str] | None = None
 
 
-class Reply(Frame):
+class Reply(Frame, frozen=True):
     """An answer to a request, or an error that answers none (`{"Error": …}`)."""
 
     method: str = ""

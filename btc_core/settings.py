@@ -172,7 +172,7 @@ def load_settings(env_file: Path | None = None) -> Settings:
         msg = f"the env file {path} does not exist; run `btc init`, or unset BTC_ENV_FILE"
         raise ConfigError(msg)
     try:
-        return Settings(_env_file=path)  # type: ignore[call-arg]
+        return Settings(_env_file=path)
     except ValidationError as error:
         lines = [
             f"  BTC_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
