@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from btc_core.clock import NS_PER_MS
 from btc_core.errors import BadFrame, ConfigError, ServiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from btc_core.settings import KafkaSettings, Settings
 
 EVENTS = "market.events"
@@ -100,12 +102,21 @@ def ensure_topics(settings: Settings) -> list[str]:
     return [topic.topic for topic in missing]
 
 
+def _connection(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
+    """What producers and consumers share: a broker that is away is asked once a second, not twenty times."""
+    return {
+        "bootstrap.servers": kafka.bootstrap,
+        "client.id": client_id,
+        "reconnect.backoff.ms": 1_000,
+        "reconnect.backoff.max.ms": 2_000,
+    }
+
+
 def producer(kafka: KafkaSettings, client_id: str) -> Producer:
     """An idempotent producer that waits for all replicas and sends at once."""
     return Producer(
         {
-            "bootstrap.servers": kafka.bootstrap,
-            "client.id": client_id,
+            **_connection(kafka, client_id),
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": 0,
@@ -119,9 +130,8 @@ def producer(kafka: KafkaSettings, client_id: str) -> Producer:
 def consumer(kafka: KafkaSettings, group: str) -> Consumer:
     """A consumer that commits only when told to and starts at the beginning of the log."""
     config: dict[str, Any] = {
-        "bootstrap.servers": kafka.bootstrap,
+        **_connection(kafka, group),
         "group.id": group,
-        "client.id": group,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",
@@ -136,3 +146,32 @@ def consumer(kafka: KafkaSettings, group: str) -> Consumer:
 def timestamp_ms(ts_ns: int) -> int:
     """Kafka message timestamps are milliseconds."""
     return ts_ns // NS_PER_MS
+
+
+def read_all(kafka: KafkaSettings) -> Iterator[tuple[Envelope, int, int]]:
+    """Every message that `market.events` holds now, as (envelope, partition, offset), partition by partition.
+
+    Raises `ServiceError` when Kafka does not answer; messages that are not envelopes are left out, as the workers do.
+    """
+    reader = consumer(kafka, "read-all")
+    try:
+        for partition in range(kafka.partitions):
+            part = TopicPartition(EVENTS, partition)
+            low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
+            part.offset = low
+            reader.assign([part])
+            position = low
+            while position < high:
+                for message in reader.consume(10_000, 1.0):
+                    if message.error() is not None:
+                        raise KafkaException(message.error())  # noqa: TRY301 - one translation for all of Kafka's words
+                    position = (message.offset() or 0) + 1
+                    try:
+                        yield decode_envelope(message.value() or b""), partition, position - 1
+                    except BadFrame:
+                        continue
+    except KafkaException as error:
+        msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
+        raise ServiceError(msg) from error
+    finally:
+        reader.close()
