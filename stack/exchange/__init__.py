@@ -1,0 +1,10 @@
+"""An exchange that speaks Kraken's WebSocket v2 and REST over a generated or a replayed market.
+
+Run it with `python -m stack.exchange --port P --data-dir DIR`. The order to read: `pairs`, `kernels`, `market`
+(the generated market), `replay` (recorded files), `wire` (frames as text), `channels` (what each symbol last said),
+`connection`, `hub`, `rest`, `ledger`, `server`.
+
+What does not belong here: anything the pipeline itself needs. It talks to this package over sockets only.
+"""
+
+from __future__ import annotations

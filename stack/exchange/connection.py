@@ -1,0 +1,105 @@
+"""One WebSocket client: its queue, its writer, and the frame transformers between them.
+
+A transformer takes a frame and gives the frames to send in its place; faults are transformers.
+What does not belong here: which frames a client gets (`hub`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from websockets.exceptions import ConnectionClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from websockets.asyncio.server import ServerConnection
+
+    from btc_core.clock import Clock
+    from stack.exchange.channels import Stream
+    from stack.exchange.ledger import Ledger
+    from stack.exchange.wire import Frame
+
+    Transformer = Callable[[Frame], Iterable[Frame]]
+
+REQUESTS_PER_S = 20
+"""Kraken's limit for one connection; a burst of as many is allowed."""
+CLOSE_SLOW = 1008
+
+
+class RateLimit:
+    """A token bucket: `per_s` a second on average, `burst` at once."""
+
+    def __init__(self, per_s: float, burst: float) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._tokens = burst
+        self._at_s: float | None = None
+
+    def allows(self, now_s: float) -> bool:
+        """Take a token if there is one; `now_s` is monotonic."""
+        if self._at_s is not None:
+            self._tokens = min(self._burst, self._tokens + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+class Connection:
+    """A client that frames are queued for; disconnected (1008) when it reads too slowly."""
+
+    def __init__(
+        self, number: int, socket: ServerConnection, ledger: Ledger, clock: Clock, *, queue_limit_bytes: int
+    ) -> None:
+        self.number = number
+        self.streams: dict[tuple[str, str], Stream] = {}
+        """By channel and symbol: a symbol has one stream a channel."""
+        self.transformers: list[Transformer] = []
+        self.queued_bytes = 0
+        self.last_queued_s = clock.monotonic_s()
+        self.requests = RateLimit(REQUESTS_PER_S, REQUESTS_PER_S)
+        self.too_slow = False
+        self._socket = socket
+        self._ledger = ledger
+        self._clock = clock
+        self._limit_bytes = queue_limit_bytes
+        self._queue: deque[Frame] = deque()
+        self._filled = asyncio.Event()
+
+    def enqueue(self, frame: Frame) -> None:
+        """Put a frame, as the transformers leave it, at the end of the queue."""
+        frames: Iterable[Frame] = (frame,)
+        for transform in self.transformers:
+            frames = [changed for item in frames for changed in transform(item)]
+        for item in frames:
+            self._queue.append(item)
+            self.queued_bytes += len(item.text)
+        self.last_queued_s = self._clock.monotonic_s()
+        if self.queued_bytes > self._limit_bytes:
+            self.too_slow = True
+        self._filled.set()
+
+    async def write(self) -> None:
+        """Send what is queued until the client goes, or is too slow to be kept."""
+        try:
+            while not self.too_slow:
+                if not self._queue:
+                    self._filled.clear()
+                    await self._filled.wait()
+                    continue
+                frame = self._queue[0]
+                # Written down first: a client may ask the ledger as soon as it has the frame.
+                self._ledger.record(self.number, frame, self._clock.now_ns())
+                await self._socket.send(frame.text)
+                self._queue.popleft()
+                self.queued_bytes -= len(frame.text)
+            await self._socket.close(CLOSE_SLOW, "too slow")
+        except ConnectionClosed:
+            return
+        finally:
+            self._queue.clear()
+            self.queued_bytes = 0
