@@ -30,7 +30,7 @@ def main() -> int:
             Deps(
                 settings=configured,
                 clock=SYSTEM_CLOCK,
-                store=RedisStore(configured.redis),
+                store=RedisStore(configured.redis, SYSTEM_CLOCK),
                 models=holder,
                 trainer=DagsterTrainer(configured),
             )

@@ -36,6 +36,8 @@ MAX_HEADER_BYTES = 16_384
 DRAIN_S = 10.0
 """Longest wait for running requests at a stop; a supervisor kills after its own, longer, time."""
 DRAIN_CHECK_S = 0.02
+SHOWN_CHARACTERS = 100
+"""How much of Waitress's own words a refusal repeats."""
 
 _log = logging.getLogger("serving")
 
@@ -47,13 +49,14 @@ class _ProblemTask(ErrorTask):  # type: ignore[misc]
         error = self.request.error
         status = HTTPStatus(error.code)
         if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            problem = too_large(self.channel.server.adj.max_request_body_size)
-        elif status.value >= 500:
+            problem = too_large(self.channel.server.adj.max_request_body_size - 1)
+        elif status is HTTPStatus.INTERNAL_SERVER_ERROR:
             problem = Problem(
                 status, "internal_error", "a fault of this server, not of the request; its log has the reason"
             )
         else:
-            problem = Problem(status, "bad_request", f"the request cannot be read: {error.reason}; send valid HTTP/1.1")
+            reason = str(error.body).splitlines()[0][:SHOWN_CHARACTERS] if error.body else error.reason
+            problem = Problem(status, "bad_request", f"the request cannot be read ({reason}); send valid HTTP/1.1")
         body = document(problem, UNKNOWN_REQUEST)
         self.status = f"{status.value} {status.phrase}"
         self.response_headers.append(("Content-Type", PROBLEM_TYPE))
@@ -128,7 +131,7 @@ def _adjustments(settings: ApiSettings) -> Adjustments:
         threads=settings.threads,
         connection_limit=CONNECTION_LIMIT,
         channel_timeout=CHANNEL_TIMEOUT_S,
-        max_request_body_size=settings.max_body_bytes,
+        max_request_body_size=settings.max_body_bytes + 1,  # Waitress refuses from here on, Flask beyond its limit
         max_request_header_size=MAX_HEADER_BYTES,
         asyncore_use_poll=True,  # select() ends at descriptor 1,024
         clear_untrusted_proxy_headers=True,

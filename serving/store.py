@@ -5,7 +5,7 @@ What does not belong here: keys and encodings. Those are `btc_core.redis_row`'s.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import redis
 
@@ -13,32 +13,58 @@ from btc_core import redis_row
 from btc_core.errors import ServiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from btc_core.clock import Clock
     from btc_core.redis_row import FeatureRow, ForecastRow
     from btc_core.settings import RedisSettings
+
+
+REUSE_S = 0.01
+"""A row read this recently is not read again: a read costs as much as the rest of an answer, and new rows come at some
+100/s. Longer adds its length to the age of every forecast."""
+
+Row = TypeVar("Row", "FeatureRow", "ForecastRow")
 
 
 class RedisStore:
     """Reads through one client; redis-py's pool gives each thread its own connection."""
 
-    def __init__(self, settings: RedisSettings) -> None:
+    def __init__(self, settings: RedisSettings, clock: Clock) -> None:
         self._client = redis_row.connect(settings)
+        self._clock = clock
+        self._features: dict[str, tuple[float, FeatureRow | None]] = {}
+        self._forecasts: dict[str, tuple[float, ForecastRow | None]] = {}
 
     def features(self, symbol: str) -> FeatureRow | None:
-        """The newest features; `ServiceError` when Redis is away."""
-        try:
-            return redis_row.read_features(self._client, symbol)
-        except redis.RedisError as error:
-            raise _away(error) from error
+        """The newest features; `ServiceError` when Redis is away or the row can't be read."""
+        return self._newest(self._features, redis_row.read_features, symbol)
 
     def forecast(self, symbol: str) -> ForecastRow | None:
-        """The newest forecast; `ServiceError` when Redis is away."""
+        """The newest forecast; `ServiceError` when Redis is away or the row can't be read."""
+        return self._newest(self._forecasts, redis_row.read_forecast, symbol)
+
+    def _newest(
+        self,
+        recent: dict[str, tuple[float, Row | None]],
+        read: Callable[[redis.Redis, str], Row | None],
+        symbol: str,
+    ) -> Row | None:
+        """The row of `recent` while it is recent, else a new one; two threads may both read, which does no harm."""
+        now_s = self._clock.monotonic_s()
+        read_at_s, row = recent.get(symbol, (now_s, None))
+        if row is None or now_s - read_at_s > REUSE_S:
+            row = self._read(read, symbol)
+            recent[symbol] = (now_s, row)
+        return row
+
+    def _read(self, read: Callable[[redis.Redis, str], Row | None], symbol: str) -> Row | None:
         try:
-            return redis_row.read_forecast(self._client, symbol)
+            return read(self._client, symbol)
         except redis.RedisError as error:
-            raise _away(error) from error
-
-
-def _away(error: redis.RedisError) -> ServiceError:
-    # The type only: the message of an authentication error may carry what was sent.
-    msg = f"Redis does not answer ({type(error).__name__}); `btc status` shows whether it runs"
-    return ServiceError(msg)
+            # The type only: the message of an authentication error may carry what was sent.
+            msg = f"Redis does not answer ({type(error).__name__}); `btc status` shows whether it runs"
+            raise ServiceError(msg) from error
+        except (KeyError, ValueError) as error:  # a field is missing, or msgspec or float() refuses one
+            msg = f"the row of {symbol} in Redis cannot be read: {error}; the workers write a new one within seconds"
+            raise ServiceError(msg) from error

@@ -1,0 +1,60 @@
+"""Reading rows: reuse for a moment, and a clear error when Redis is away."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from btc_core import redis_row
+from btc_core.errors import ServiceError
+from btc_core.settings import RedisSettings
+from serving.store import REUSE_S, RedisStore
+
+
+class Clock:
+    now_s = 100.0
+
+    def now_ns(self) -> int:
+        return 0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+
+def test_a_row_is_read_again_only_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    answers: list[Any] = ["first", "second", "of another symbol"]
+
+    def read(_client: object, symbol: str) -> Any:
+        asked.append(symbol)
+        return answers[len(asked) - 1]
+
+    monkeypatch.setattr(redis_row, "read_forecast", read)
+    clock = Clock()
+    store = RedisStore(RedisSettings(), clock)
+    assert [store.forecast("BTC/USD") for _ in range(3)] == ["first"] * 3
+    clock.now_s += REUSE_S * 1.01
+    assert store.forecast("BTC/USD") == "second"
+    assert store.forecast("ETH/USD") == "of another symbol"
+    assert asked == ["BTC/USD", "BTC/USD", "ETH/USD"]
+
+
+def test_redis_away_is_an_error_that_says_so_and_keeps_the_password() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{probe.getsockname()[1]}/0"
+    store = RedisStore(RedisSettings(url=url, password="a-secret"), Clock())
+    with pytest.raises(ServiceError, match="Redis does not answer") as caught:
+        store.features("BTC/USD")
+    assert "a-secret" not in str(caught.value)
+
+
+def test_a_row_without_its_fields_is_an_error_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_client: object, _symbol: str) -> Any:
+        raise KeyError("bid_1m_usd")
+
+    monkeypatch.setattr(redis_row, "read_forecast", read)
+    with pytest.raises(ServiceError, match="bid_1m_usd"):
+        RedisStore(RedisSettings(), Clock()).forecast("BTC/USD")
