@@ -38,6 +38,8 @@ TREES_NEED_DAYS = 14.0
 MIN_BARS = 600
 """Ten hours; with less there are too few rows for a fit and a test block."""
 LAMBDAS = np.linspace(0.0, 1.0, 11)
+LUCK_T = -1.64
+"""Diebold-Mariano t that the best λ must reach on validation, one-sided 5 %: the best of ten λ wins by luck half the time."""
 
 VOLATILITY_PARAMS: dict[str, Any] = {
     "objective": "reg:gamma",  # its deviance is twice QLIKE, the loss that is reported
@@ -270,16 +272,19 @@ def _harx_sigma(train: Frame, rows: Frame) -> Floats:
 
 
 def _unshrunk(train: Frame, test: Frame) -> Floats:
-    """f · σ̂ in bps for `test`, fitted on `train`."""
+    """The forecast f · σ̂ before λ, bps, for `test`, fitted on `train`."""
     boosters = fit_bid(train, _harx_sigma(train, train))
     manifest = bundle.new_manifest(bundle.BID_MODEL, "xgboost", shrinkage=(1.0,) * len(HORIZONS_MIN))
     return bundle.BidModel(manifest, boosters).predict(test.matrix, _harx_sigma(train, test))
 
 
 def choose_lambda(actual_bps: Floats, unshrunk_bps: Floats) -> Floats:
-    """λ per horizon of `LAMBDAS` with the smallest squared error, shape (5,)."""
+    """λ per horizon of `LAMBDAS` with the smallest squared error, shape (5,); 0 unless its gain is more than luck."""
     errors = [np.square(actual_bps - weight * unshrunk_bps).mean(axis=0) for weight in LAMBDAS]
-    return np.asarray(LAMBDAS[np.argmin(errors, axis=0)], np.float64)
+    best = np.asarray(LAMBDAS[np.argmin(errors, axis=0)], np.float64)
+    gains = np.square(actual_bps - best * unshrunk_bps), np.square(actual_bps)
+    t = [scores.diebold_mariano_t(gains[0][:, column], gains[1][:, column]) for column in range(len(best))]
+    return np.where(np.asarray(t) < LUCK_T, best, 0.0)
 
 
 def bid_scores(actual_bps: Floats, forecast_bps: Floats, shrinkage: Floats) -> dict[str, float]:

@@ -1,0 +1,75 @@
+"""What Dagster shows of the table catalogue: column schema, column lineage, names.
+
+What does not belong here: which tables exist and what their columns mean (`btc_core.tables`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from btc_core.tables import TABLES
+
+if TYPE_CHECKING:
+    from btc_core.tables import Column, Table
+
+OWNERS = ["team:market-data"]
+EXCHANGE_FEED = "exchange_feed"
+_KRAKEN = "kraken."
+
+
+def table_metadata(table: Table) -> dict[str, Any]:
+    """Metadata of the asset that is this table, from its columns."""
+    return {
+        "dagster/table_name": table.name,
+        "dagster/storage_kind": "questdb",
+        "dagster/column_schema": _schema(table),
+        "dagster/column_lineage": _lineage(table),
+    }
+
+
+def upstream_tables(table: Table) -> list[str]:
+    """Assets that hold the columns this table is made from, without itself."""
+    sources = {_source(upstream)[0] for column in table.columns for upstream in column.upstream}
+    return sorted(sources - {table.name})
+
+
+def _schema(table: Table) -> dg.TableSchema:
+    columns = [
+        dg.TableColumn(
+            column.name,
+            type=column.type,
+            description=column.meaning,
+            tags={"unit": _tag(column.unit)} if column.unit else {},
+            constraints=dg.TableColumnConstraints(nullable=column.name not in table.keys),
+        )
+        for column in table.columns
+    ]
+    return dg.TableSchema(columns)
+
+
+def _tag(unit: str) -> str:
+    """A unit in the letters that Dagster allows in a tag."""
+    spelled = unit.replace("%", "percent").replace("²", "2").replace("+", "plus").replace("(", "_").replace(")", "")
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "_" for letter in spelled)
+
+
+def _lineage(table: Table) -> dg.TableColumnLineage:
+    return dg.TableColumnLineage({column.name: _deps(column) for column in table.columns if column.upstream})
+
+
+def _deps(column: Column) -> list[dg.TableColumnDep]:
+    places = (_source(upstream) for upstream in column.upstream)
+    return [dg.TableColumnDep(asset_key=asset, column_name=name) for asset, name in places]
+
+
+def _source(upstream: str) -> tuple[str, str]:
+    """Asset and column of `table.column` or `kraken.channel.field`."""
+    if upstream.startswith(_KRAKEN):
+        return EXCHANGE_FEED, upstream.removeprefix(_KRAKEN)
+    table, _, column = upstream.partition(".")
+    if table not in TABLES:
+        msg = f"the catalogue names {upstream} as an upstream column, and there is no table {table}"
+        raise KeyError(msg)
+    return table, column

@@ -1,0 +1,161 @@
+"""What streams: tables, topics and rows that the workers own, shown in the graph and watched, never run from here.
+
+A table counts as fresh only when its own watermark moved: an event for every tick would make a dead stream look green.
+What does not belong here: anything Dagster materializes itself (`history`, `models`).
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import msgspec
+
+from btc_assets.catalogue import EXCHANGE_FEED, OWNERS, table_metadata, upstream_tables
+from btc_assets.resources import Database  # noqa: TC001 - Dagster reads the annotation
+from btc_core.clock import NS_PER_S, now_ns
+from btc_core.errors import QuestDBError, ServiceError
+from btc_core.tables import TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from btc_core.questdb_client import QuestDB
+    from btc_core.tables import Table
+
+MINUTE = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=2), fail_window=timedelta(minutes=5))
+FIVE_MINUTES = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=12), fail_window=timedelta(minutes=16))
+"""A five-minute bar appears under its open, so its watermark stands still for five minutes by nature."""
+SENSOR_INTERVAL_S = 30
+"""How often watermarks are looked at; a tick asks one small query per table."""
+EVENT_INTERVAL_NS = 55 * NS_PER_S
+"""At most one event per table and minute (the event log is never pruned); a little less than 60 s, so that a tick
+that comes early does not halve the rate."""
+
+_EVENTS_TOPIC, _FEATURES_TOPIC, _PREDICTIONS_TOPIC = "market_events_topic", "features_topic", "predictions_topic"
+_MODELS = ("bid_model", "volatility_model")
+_PREDICTIONS = ("gold_bid_price_prediction", "gold_volatility_prediction")
+_SELDOM = {"bronze_status", "gap_marks"}
+"""Tables whose silence is good news: no freshness."""
+_OWN_MODEL = {"gold_bid_price_prediction": _MODELS, "gold_volatility_prediction": ("volatility_model",)}
+
+LIVE_TABLES: tuple[str, ...] = tuple(name for name in TABLES if name != "minute_bars")
+"""Tables that the stream (or QuestDB itself) writes."""
+
+
+def _other(key: str, kind: str, group: str, description: str, deps: tuple[str, ...] = ()) -> dg.AssetSpec:
+    return dg.AssetSpec(key, kinds={kind}, group_name=group, description=description, deps=deps, owners=OWNERS)
+
+
+def _table(table: Table) -> dg.AssetSpec:
+    streamed: tuple[str, ...] = () if table.view else (_EVENTS_TOPIC,)
+    if table.name in _PREDICTIONS:
+        streamed = (_FEATURES_TOPIC, *_OWN_MODEL[table.name])
+    elif table.name == "silver_features":
+        streamed = (_EVENTS_TOPIC, "minute_bars")
+    policy = None if table.name in _SELDOM else FIVE_MINUTES if table.name == "gold_5min" else MINUTE
+    return dg.AssetSpec(
+        table.name,
+        deps=sorted({*streamed, *upstream_tables(table)}),
+        kinds={"questdb", table.layer} | ({"view"} if table.view else set()),
+        group_name=table.layer,
+        description=table.meaning,
+        owners=OWNERS,
+        metadata=table_metadata(table),
+        freshness_policy=policy,
+    )
+
+
+live_specs: list[dg.AssetSpec] = [
+    _other(EXCHANGE_FEED, "api", "exchange", "WebSocket v2 and REST of the exchange, or of the simulator."),
+    _other(_EVENTS_TOPIC, "kafka", "log", "Topic `market.events`: every frame as received.", (EXCHANGE_FEED,)),
+    _other(_FEATURES_TOPIC, "kafka", "log", "Topic `features`: one row per quote and trade.", (_EVENTS_TOPIC,)),
+    _other(
+        _PREDICTIONS_TOPIC,
+        "kafka",
+        "log",
+        "Topic `predictions`: one forecast per feature row.",
+        (_FEATURES_TOPIC, *_MODELS),
+    ),
+    _other("redis_features", "redis", "serving", "Hash `feature:BTCUSD`: the newest feature row.", (_FEATURES_TOPIC,)),
+    _other("redis_forecasts", "redis", "serving", "The newest forecasts, same form.", (_PREDICTIONS_TOPIC,)),
+    _other(
+        "forecast_api",
+        "flask",
+        "serving",
+        "HTTP API on port 5050.",
+        ("redis_features", "redis_forecasts", *_MODELS),
+    ),
+    *(_table(TABLES[name]) for name in LIVE_TABLES),
+]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What the sensor remembers of a table: its watermark when it last told Dagster, and when that was."""
+
+    watermark_ns: int
+    told_ns: int
+
+
+def read_cursor(text: str | None) -> dict[str, Seen]:
+    """The sensor's memory; empty at first and after a change of its form."""
+    try:
+        return msgspec.json.decode(text or "{}", type=dict[str, Seen])
+    except msgspec.MsgspecError:
+        return {}
+
+
+def write_cursor(seen: Mapping[str, Seen]) -> str:
+    """The inverse of `read_cursor`."""
+    return json.dumps({name: msgspec.to_builtins(entry) for name, entry in sorted(seen.items())})
+
+
+def look(db: QuestDB, name: str, before: Seen | None, now: int) -> tuple[dg.AssetMaterialization, Seen] | None:
+    """An event for the table if its watermark advanced since the last one, at most once a minute; else None.
+
+    Raises `ServiceError` when QuestDB is away; a table that is not there yet gives None.
+    """
+    if before is not None and now - before.told_ns < EVENT_INTERVAL_NS:
+        return None
+    stamp = TABLES[name].timestamp
+    try:
+        newest = db.execute(f"SELECT cast({stamp} AS LONG) FROM {name} LIMIT -1")  # noqa: S608 - names of the catalogue
+        if not newest or newest[0][0] is None:
+            return None
+        watermark_ns = int(newest[0][0])
+        if before is not None and watermark_ns <= before.watermark_ns:
+            return None
+        since = before.watermark_ns if before is not None else watermark_ns - 60 * NS_PER_S
+        counted = db.execute(f"SELECT count() FROM {name} WHERE {stamp} > cast({since} AS TIMESTAMP_NS)")  # noqa: S608
+    except QuestDBError:
+        return None
+    metadata: dict[str, Any] = {
+        "rows": int(counted[0][0]),
+        "lag_s": round((now - watermark_ns) / NS_PER_S, 3),
+        "watermark": dg.MetadataValue.timestamp(watermark_ns / NS_PER_S),
+    }
+    return dg.AssetMaterialization(name, metadata=metadata), Seen(watermark_ns, now)
+
+
+@dg.sensor(minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
+def live_tables_sensor(
+    context: dg.SensorEvaluationContext, database: Database
+) -> dg.SensorResult | dg.SkipReason:
+    """Tell Dagster which live tables moved: rows since the last event, lag and watermark of each."""
+    seen = read_cursor(context.cursor)
+    events: list[Any] = []
+    now = now_ns()
+    try:
+        with database.connect() as db:
+            for name in LIVE_TABLES:
+                told = look(db, name, seen.get(name), now)
+                if told is not None:
+                    events.append(told[0])
+                    seen[name] = told[1]
+    except ServiceError as error:
+        return dg.SkipReason(f"nothing was looked at: {error}")
+    if not events:
+        return dg.SkipReason("no live table moved since its last event")
+    return dg.SensorResult(asset_events=events, cursor=write_cursor(seen))

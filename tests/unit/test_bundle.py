@@ -1,0 +1,225 @@
+"""Bundles: what is loaded is what was saved, or it is refused; and training finds skill only where there is some."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pytest
+
+from btc_assets import training
+from btc_core import bundle, features
+from btc_core.clock import NS_PER_MIN
+from btc_core.errors import SchemaError
+from btc_core.replay import BARS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+START_NS = 1_700_000_040_000_000_000 // NS_PER_MIN * NS_PER_MIN
+MICRO = [i for i, f in enumerate(features.MODEL_FEATURES) if f not in features.BAR_FEATURES]
+
+
+def market(minutes: int, seed: int = 3) -> np.ndarray:
+    """Minute bars whose volatility clusters: log σ is an AR(1) with a half-life of about half an hour."""
+    rng = np.random.default_rng(seed)
+    log_sigma = np.empty(minutes)
+    log_sigma[0] = 0.0
+    shocks = rng.normal(0.0, 0.15, minutes)
+    for i in range(1, minutes):
+        log_sigma[i] = 0.98 * log_sigma[i - 1] + shocks[i]
+    moves = rng.normal(size=(minutes, 6)) * (5e-4 / np.sqrt(6.0) * np.exp(log_sigma))[:, np.newaxis]
+    path = moves.cumsum(axis=1)
+    ends = path[:, -1].cumsum()
+    starts = ends - path[:, -1]
+    bars = np.zeros(minutes, BARS)
+    bars["ts_ns"] = START_NS + np.arange(minutes) * NS_PER_MIN
+    bars["open"], bars["close"] = 30_000.0 * np.exp(starts), 30_000.0 * np.exp(ends)
+    bars["high"] = 30_000.0 * np.exp(starts + np.maximum(path.max(axis=1), 0.0))
+    bars["low"] = 30_000.0 * np.exp(starts + np.minimum(path.min(axis=1), 0.0))
+    bars["volume"] = np.exp(log_sigma + rng.normal(0.0, 0.3, minutes))
+    return bars
+
+
+@pytest.fixture(scope="module")
+def frame() -> training.Frame:
+    return training.make_frame(market(30 * 1440))
+
+
+@pytest.fixture(scope="module")
+def volatility(frame: training.Frame) -> bundle.VolatilityModel:
+    return training.train_volatility(frame)
+
+
+@pytest.fixture(scope="module")
+def trees(frame: training.Frame) -> bundle.VolatilityModel:
+    """A model with boosters, whoever would have won."""
+    harx, boosters = training.fit_volatility(frame)
+    return bundle.VolatilityModel(bundle.new_manifest(bundle.VOLATILITY_MODEL, "xgboost"), harx, boosters)
+
+
+@pytest.fixture(scope="module")
+def bid(frame: training.Frame) -> bundle.BidModel:
+    boosters = training.fit_bid(frame, np.full((len(frame.origin_ns), 5), 8.0))
+    manifest = bundle.new_manifest(bundle.BID_MODEL, "xgboost", shrinkage=(0.0, 0.25, 0.5, 0.75, 1.0))
+    return bundle.BidModel(manifest, boosters)
+
+
+def test_training_recovers_the_skill_of_a_market_with_clustered_volatility(volatility: bundle.VolatilityModel) -> None:
+    scores = volatility.manifest.scores
+    served = scores[f"{volatility.kind}/5m/qlike"]
+    assert served < 0.6 * scores["last_5m/5m/qlike"]
+    assert served <= 1.02 * scores["har/5m/qlike"]
+    assert scores[f"{volatility.kind}/5m/r2_log"] > 0.2
+
+
+def test_shuffled_labels_leave_no_skill(frame: training.Frame) -> None:
+    order = np.random.default_rng(5).permutation(len(frame.origin_ns))
+    shuffled = training.Frame(frame.origin_ns, frame.matrix, frame.realized[order], frame.bid_bps[order])
+    model = training.train_volatility(shuffled)
+    assert model.manifest.scores["harx/5m/r2_log"] < 0.02
+    assert model.manifest.scores["xgboost/5m/r2_log"] < 0.02
+    walk = training.train_bid(shuffled)
+    assert all(walk.manifest.scores[f"model/{h}m/mse_ratio"] > 0.99 for h in range(1, 6))
+
+
+def test_a_market_without_a_trend_is_a_random_walk(frame: training.Frame) -> None:
+    model = training.train_bid(frame)
+    assert all(0.99 < model.manifest.scores[f"model/{h}m/mse_ratio"] < 1.01 for h in range(1, 6))
+
+
+def test_changing_the_future_changes_no_feature_and_no_forecast(volatility: bundle.VolatilityModel) -> None:
+    bars = market(3000)
+    other = bars.copy()
+    for name in ("open", "high", "low", "close", "volume"):
+        other[name][2000:] *= 1.5
+    before, after = (training.make_frame(each, step_min=1) for each in (bars, other))
+    known = before.origin_ns <= bars["ts_ns"][1999] + NS_PER_MIN - 6 * NS_PER_MIN
+    same = after.origin_ns <= bars["ts_ns"][1999] + NS_PER_MIN - 6 * NS_PER_MIN
+    assert np.array_equal(before.matrix[known], after.matrix[same], equal_nan=True)
+    assert np.array_equal(volatility.predict(before.matrix[known]), volatility.predict(after.matrix[same]))
+    assert np.array_equal(before.realized[known], after.realized[same])
+
+
+def test_no_row_of_the_test_block_is_within_the_embargo_of_a_fitted_row(frame: training.Frame) -> None:
+    before, after = training.cut(frame, 0.8)
+    gap = frame.origin_ns[after].min() - frame.origin_ns[before].max()
+    assert gap >= training.EMBARGO_NS >= 10 * NS_PER_MIN
+
+
+def test_features_that_bars_do_not_hold_have_no_effect_when_they_arrive_live(
+    frame: training.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel
+) -> None:
+    assert np.isnan(frame.matrix[:, MICRO]).all()
+    live = frame.matrix[:500].copy()
+    live[:, MICRO] = np.random.default_rng(6).normal(0.0, 100.0, (500, len(MICRO)))
+    assert np.array_equal(trees.predict(live), trees.predict(frame.matrix[:500]))
+    sigma = trees.predict(live)
+    assert np.array_equal(bid.predict(live, sigma), bid.predict(frame.matrix[:500], sigma))
+
+
+def test_a_saved_bundle_loads_and_gives_the_same_numbers(
+    frame: training.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel, tmp_path: Path
+) -> None:
+    golden = bundle.golden_rows(frame.matrix)
+    trees.save(tmp_path / "volatility", golden)
+    bid.save(tmp_path / "bid", golden)
+    loaded, loaded_bid = bundle.load_bundle(tmp_path / "volatility", "7"), bundle.load_bundle(tmp_path / "bid")
+    assert isinstance(loaded, bundle.VolatilityModel)
+    assert isinstance(loaded_bid, bundle.BidModel)
+    assert (loaded.version, loaded.kind) == ("7", "xgboost")
+    sigma = trees.predict(frame.matrix)
+    assert np.array_equal(loaded.predict(frame.matrix), sigma)
+    assert np.array_equal(loaded.baseline(frame.matrix), trees.baseline(frame.matrix))
+    assert np.array_equal(loaded_bid.predict(frame.matrix, sigma), bid.predict(frame.matrix, sigma))
+    one = np.vstack([loaded.predict(frame.matrix[i : i + 1]) for i in range(20)])
+    assert np.allclose(one, sigma[:20], rtol=1e-12, atol=0.0)
+
+
+def test_sigma_is_positive_and_never_falls_with_the_horizon(
+    frame: training.Frame, trees: bundle.VolatilityModel
+) -> None:
+    sigma = trees.predict(frame.matrix)
+    assert (sigma > 0.0).all()
+    assert (np.diff(sigma, axis=1) >= 0.0).all()
+
+
+def test_a_lambda_of_zero_serves_the_bid_itself(frame: training.Frame, bid: bundle.BidModel) -> None:
+    sigma = np.full((10, 5), 8.0)
+    path = bundle.bid_path(30_000.0, bid.predict(frame.matrix[:10], sigma))
+    assert (path[:, 0] == 30_000.0).all()
+    assert (path[:, 4] != 30_000.0).any()
+    assert not bundle.random_walk_model().predict(frame.matrix[:10], sigma).any()
+
+
+@pytest.mark.parametrize("name", ["horizon_3.ubj", "harx.json", "golden.npz", "bundle.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_bundle_is_refused(
+    frame: training.Frame, trees: bundle.VolatilityModel, tmp_path: Path, name: str, damage: str
+) -> None:
+    trees.save(tmp_path, bundle.golden_rows(frame.matrix))
+    file = tmp_path / name
+    data = bytearray(file.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2 if name != "bundle.json" else 0] ^= 0xFF
+        file.write_bytes(bytes(data))
+    elif damage == "cut":
+        file.write_bytes(bytes(data[: len(data) // 2]))
+    else:
+        file.unlink()
+    with pytest.raises(SchemaError):
+        bundle.load_bundle(tmp_path)
+
+
+def test_a_booster_of_another_model_is_refused_by_the_golden_batch_even_with_a_matching_hash(
+    frame: training.Frame, trees: bundle.VolatilityModel, tmp_path: Path
+) -> None:
+    trees.save(tmp_path, bundle.golden_rows(frame.matrix))
+    shutil.copy(tmp_path / "horizon_1.ubj", tmp_path / "horizon_5.ubj")
+    manifest = msgspec.json.decode((tmp_path / "bundle.json").read_bytes(), type=bundle.Manifest)
+    files = {**manifest.files, "horizon_5.ubj": manifest.files["horizon_1.ubj"]}
+    changed = msgspec.structs.replace(manifest, files=files)
+    (tmp_path / "bundle.json").write_bytes(msgspec.json.encode(changed))
+    with pytest.raises(SchemaError, match="golden batch"):
+        bundle.load_bundle(tmp_path)
+
+
+def test_another_feature_set_is_refused_with_both_versions(tmp_path: Path) -> None:
+    model = bundle.random_walk_model()
+    other = msgspec.structs.replace(model.manifest, feature_version="0123456789ab")
+    bundle.BidModel(other).save(tmp_path, np.zeros((1, len(features.MODEL_FEATURES))))
+    with pytest.raises(SchemaError, match=f"0123456789ab.*{features.FEATURE_VERSION}"):
+        bundle.load_bundle(tmp_path)
+
+
+def test_another_feature_list_is_refused(tmp_path: Path) -> None:
+    names = tuple(reversed(features.MODEL_FEATURES))
+    other = msgspec.structs.replace(bundle.random_walk_model().manifest, features=names)
+    bundle.BidModel(other).save(tmp_path, np.zeros((1, len(names))))
+    with pytest.raises(SchemaError, match="train again"):
+        bundle.load_bundle(tmp_path)
+
+
+def test_rows_of_another_width_are_refused(volatility: bundle.VolatilityModel) -> None:
+    with pytest.raises(SchemaError, match=r"takes \d+ features"):
+        volatility.predict(np.zeros((1, 3)))
+
+
+def test_a_few_hours_of_bars_give_the_flagged_baseline(tmp_path: Path) -> None:
+    bars = market(400)
+    model = bundle.harx_bundle(bars)
+    assert model.kind == "harx"
+    rows = training.make_frame(market(700), step_min=1).matrix
+    assert np.isfinite(model.predict(rows)).all()
+    assert np.array_equal(model.predict(rows), model.baseline(rows))
+    model.save(tmp_path, bundle.golden_rows(rows))
+    assert bundle.load_bundle(tmp_path).kind == "harx"
+
+
+def test_too_few_bars_for_the_baseline_are_refused() -> None:
+    with pytest.raises(SchemaError, match="too few"):
+        bundle.harx_bundle(market(30))
+    with pytest.raises(SchemaError, match="too few"):
+        bundle.harx_bundle(market(30)[:0])
