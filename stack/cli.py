@@ -1,0 +1,241 @@
+"""The command `btc`: start, stop and look at a stack.
+
+Imports are inside the commands, so that `btc --help` answers at once. Commands on data files are in
+`stack/data_commands.py`. What does not belong here: doing any of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from btc_core.errors import BtcError
+from stack import data_commands
+
+if TYPE_CHECKING:
+    from stack.layout import Mode
+    from stack.runtime import Stack
+
+app = typer.Typer(
+    help="A live BTC/USD pipeline: its servers, workers, models and API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_commands.app)
+
+
+class Exchange(StrEnum):
+    """Which market is followed."""
+
+    AUTO = "auto"
+    LIVE = "live"
+    SIM = "sim"
+
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="The stack's directory. Default: var/live, var/sim, or the last one started."),
+]
+ExchangeOption = Annotated[
+    Exchange, typer.Option(help="auto: the live exchange, or the simulator when it cannot be reached.")
+]
+PortsFrom = Annotated[int | None, typer.Option(help="Give every server a port from this number on.")]
+Name = Annotated[str, typer.Argument(help="A component, as `btc status` names it.")]
+
+
+@app.command()
+def up(
+    exchange: ExchangeOption = Exchange.AUTO,
+    data_dir: DataDir = None,
+    ports_from: PortsFrom = None,
+    only: Annotated[str | None, typer.Option(hidden=True, help="Components, with commas; with what they need.")] = None,
+) -> None:
+    """Start everything and return when it is healthy and forecasts are served."""
+    from stack import screen  # noqa: PLC0415
+    from stack.layout import remember_current  # noqa: PLC0415
+
+    stack = _create(exchange, data_dir, ports_from)
+    remember_current(stack.layout.data_dir)
+    names = tuple(only.split(",")) if only else None
+    stack.up(names, report=screen.progress)
+    answer = None if names else _first_forecast(stack)
+    screen.components(stack.status(), stack.settings)
+    if answer is not None:
+        screen.readiness(answer, stack.settings)
+
+
+@app.command()
+def down(data_dir: DataDir = None) -> None:
+    """Stop everything; the data stays."""
+    from stack import screen  # noqa: PLC0415
+
+    _open(data_dir).down(report=screen.progress)
+
+
+@app.command()
+def status(
+    data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002 - a flag of a command line
+) -> None:
+    """Show every component: state, address, process and memory. Exit code 3 when one is not healthy."""
+    from stack import screen  # noqa: PLC0415
+
+    stack = _open(data_dir)
+    found = stack.status()
+    settings = stack.settings
+    if as_json:
+        import json  # noqa: PLC0415
+        from dataclasses import asdict  # noqa: PLC0415
+
+        answer = {
+            "data_dir": str(stack.layout.data_dir),
+            "simulated": settings.simulated,
+            "healthy": all(each.state == "healthy" for each in found),
+            "components": [asdict(each) for each in found],
+        }
+        typer.echo(json.dumps(answer, indent=2))
+    else:
+        screen.components(found, settings)
+    if any(each.state != "healthy" for each in found):
+        raise typer.Exit(3)
+
+
+@app.command()
+def logs(
+    name: Name,
+    data_dir: DataDir = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 100,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,  # noqa: FBT002
+) -> None:
+    """Show the log of a component."""
+    from stack.files import follow as follow_file  # noqa: PLC0415
+    from stack.files import tail  # noqa: PLC0415
+
+    stack = _open(data_dir)
+    path = stack.layout.log(name)
+    known = sorted(log.stem for log in stack.layout.logs_dir.glob("*.log"))
+    if name not in known:
+        from btc_core.errors import InvalidInput  # noqa: PLC0415
+
+        msg = f"there is no log of {name}; there are {', '.join(known) or 'none yet'}"
+        raise InvalidInput(msg)
+    for line in tail(path, lines):
+        typer.echo(line)
+    if follow:
+        for text in follow_file(path):
+            typer.echo(text, nl=False)
+
+
+@app.command()
+def restart(name: Name, data_dir: DataDir = None) -> None:
+    """Stop a component and start it again; returns when it is healthy."""
+    from stack import screen  # noqa: PLC0415
+
+    _open(data_dir).restart(name, report=screen.progress)
+
+
+@app.command()
+def init(exchange: ExchangeOption = Exchange.AUTO, data_dir: DataDir = None, ports_from: PortsFrom = None) -> None:
+    """Make a data directory with its settings and new random secrets, and start nothing."""
+    stack = _create(exchange, data_dir, ports_from)
+    typer.echo(f"{stack.layout.env_file} holds the settings and secrets")
+    typer.echo(f"`btc up --data-dir {stack.layout.data_dir}` starts it")
+
+
+@app.command()
+def doctor(data_dir: DataDir = None) -> None:
+    """Look for everything that can be wrong, and say the fix. Exit code 1 when something is."""
+    from itertools import chain  # noqa: PLC0415
+
+    from stack import doctor as look  # noqa: PLC0415
+    from stack.layout import current_data_dir, default_data_dir  # noqa: PLC0415
+    from stack.runtime import Stack  # noqa: PLC0415
+
+    try:
+        stack = Stack(data_dir or current_data_dir())
+    except BtcError:
+        stack = Stack(default_data_dir("live"))
+    ill = False
+    for finding in chain(look.machine(stack), look.parts(stack) if stack.layout.exists else ()):
+        typer.echo(f"  no  {finding.what}: {finding.problem}" if finding.problem else f"  ok  {finding.what}")
+        ill = ill or bool(finding.problem)
+    if not stack.layout.exists:
+        typer.echo(f"there is no stack in {stack.layout.data_dir} yet; `btc up` makes one")
+    if ill:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line on stderr and exit code 1."""
+    try:
+        app()
+    except BtcError as error:
+        sys.stderr.write(f"btc: {error}\n")
+        sys.exit(1)
+
+
+def _open(data_dir: Path | None) -> Stack:
+    from btc_core.errors import StackError  # noqa: PLC0415
+    from stack.layout import current_data_dir  # noqa: PLC0415
+    from stack.runtime import Stack  # noqa: PLC0415
+
+    stack = Stack(data_dir or current_data_dir())
+    if not stack.layout.exists:
+        msg = f"there is no stack in {stack.layout.data_dir}; start one with `btc up`"
+        raise StackError(msg)
+    return stack
+
+
+def _create(exchange: Exchange, data_dir: Path | None, ports_from: int | None) -> Stack:
+    from stack import layout  # noqa: PLC0415
+    from stack.runtime import Stack  # noqa: PLC0415
+
+    mode = _mode(exchange, data_dir)
+    stack = Stack(data_dir or layout.default_data_dir(mode))
+    stack.create(mode, None if ports_from is None else layout.ports_from(ports_from))
+    return stack
+
+
+def _mode(exchange: Exchange, data_dir: Path | None) -> Mode:
+    """What `auto` means here: what the named directory holds, else live when it answers, else the simulator."""
+    if exchange is not Exchange.AUTO:
+        return "live" if exchange is Exchange.LIVE else "sim"
+    from btc_core.settings import load_settings  # noqa: PLC0415
+    from stack import screen  # noqa: PLC0415
+    from stack.exchange_choice import why_unreachable  # noqa: PLC0415
+    from stack.layout import Layout, default_data_dir  # noqa: PLC0415
+
+    named = data_dir or default_data_dir("sim")
+    if (data_dir or named != Path("var") / "sim") and Layout(named).exists:
+        return "sim" if Layout(named).settings().simulated else "live"
+    why = why_unreachable(load_settings().exchange)
+    if not why:
+        return "live"
+    screen.loud(
+        f"The live exchange cannot be reached: {why}.\n"
+        "This starts on the SIMULATOR: a generated market, real servers, in a data directory of its own.\n"
+        "`btc up --exchange live` insists on the exchange."
+    )
+    return "sim"
+
+
+def _first_forecast(stack: Stack) -> dict[str, object]:
+    from stack import first_forecast, screen  # noqa: PLC0415
+
+    settings = stack.settings
+    missing = first_forecast.missing_champions(settings)
+    if missing:
+        screen.say(f"no champion yet of {', '.join(missing)}")
+        ended = first_forecast.train(settings, screen.say)
+        if ended != "SUCCESS":
+            screen.say(f"the first training ended as {ended}; the link above says why. The API serves its baseline.")
+    return first_forecast.wait_ready(settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The end of `btc up`: models are trained when there are none, and the API is asked until it serves.
+
+What does not belong here: how models are trained (`btc_assets`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from btc_core.errors import ServiceError, StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from btc_core.settings import Settings
+
+MODELS = ("bid-price-model", "volatility-model")
+CHAMPION = "champion"
+TRAINING_JOB = "train_models"
+TRAINING_PATIENCE_S = 600.0
+"""On two cores a first training takes about a minute, most of it loading libraries and fetching history."""
+READY_PATIENCE_S = 60.0
+"""From all healthy to the first forecast: the models are loaded within `BTC_MODEL_RELOAD_S`, features flow at once."""
+OVER = frozenset({"SUCCESS", "FAILURE", "CANCELED"})
+POLL_S = 1.0
+
+
+def missing_champions(settings: Settings) -> list[str]:
+    """The registered models without a champion; raises `ServiceError` when MLflow does not answer."""
+    missing = []
+    for model in MODELS:
+        try:
+            response = httpx.get(
+                f"{settings.mlflow.url}/api/2.0/mlflow/registered-models/alias",
+                params={"name": model, "alias": CHAMPION},
+                timeout=10,
+            )
+        except httpx.HTTPError as error:
+            msg = f"MLflow at {settings.mlflow.url} does not answer: {error}"
+            raise ServiceError(msg) from error
+        if response.status_code != httpx.codes.OK:
+            missing.append(model)
+    return missing
+
+
+def train(settings: Settings, say: Callable[[str], None]) -> str:
+    """Run the training job to its end and return its last status; `say` is told each change."""
+    from btc_core.dagster_client import launch_job, run_status  # noqa: PLC0415 - not needed by other commands
+
+    run_id = launch_job(settings, TRAINING_JOB)
+    seen = ""
+    deadline_s = time.monotonic() + TRAINING_PATIENCE_S
+    while time.monotonic() < deadline_s:
+        status = run_status(settings, run_id)
+        if status != seen:
+            say(f"training the first models: {status.lower()} ({settings.dagster.url}/runs/{run_id})")
+            seen = status
+        if status in OVER:
+            return status
+        time.sleep(POLL_S)
+    url = f"{settings.dagster.url}/runs/{run_id}"
+    msg = f"the first training has not ended after {TRAINING_PATIENCE_S:g} s; follow it at {url}"
+    raise StackError(msg)
+
+
+def wait_ready(settings: Settings, patience_s: float = READY_PATIENCE_S) -> dict[str, Any]:
+    """The last answer of `/readyz`: with `status` `ready`, or what it said when the patience ended."""
+    url = f"http://{settings.api.host}:{settings.api.port}/readyz"
+    deadline_s = time.monotonic() + patience_s
+    answer: dict[str, Any] = {"status": "starting", "reasons": ["the API did not answer"]}
+    while True:
+        try:
+            answer = httpx.get(url, timeout=5).json()
+        except (httpx.HTTPError, ValueError) as error:
+            answer = {"status": "starting", "reasons": [f"the API did not answer: {error}"]}
+        if answer.get("status") == "ready" or time.monotonic() > deadline_s:
+            return answer
+        time.sleep(POLL_S)

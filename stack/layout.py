@@ -1,0 +1,275 @@
+"""The data directory of one stack: where everything lies, which ports it uses, and its secrets.
+
+A stack is one directory. `stack.env` in it (mode 0600) holds every setting of every process: it is the one place where
+a port is changed. What does not belong here: how a server is started (`stack/servers`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict
+
+from btc_core.errors import StackError
+from btc_core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Mode = Literal["live", "sim"]
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout: `deploy/` and the packages that are started as processes are found from here."""
+
+HOST = "127.0.0.1"
+
+MAX_SOCKET_PATH_BYTES = 107
+"""Longest path of a Unix socket on Linux (`sun_path` is 108 bytes with its final NUL)."""
+LONGEST_SOCKET_NAME = "supervisor.sock.4194304"
+"""supervisord binds `NAME.PID` first and renames it, so the PID counts too."""
+
+DEFAULT_PORTS: Mapping[str, int] = {
+    "questdb_http": 9000,
+    "questdb_pg": 8812,
+    "kafka": 9092,
+    "redis": 6379,
+    "store": 9010,
+    "mlflow": 5000,
+    "dagster": 3001,
+    "api": 5050,
+    "postgres": 5432,
+    "exchange": 8765,
+    # Nobody but the servers themselves uses the rest.
+    "kafka_controller": 9093,
+    "store_grpc": 9011,
+    "store_master": 9012,
+    "store_master_grpc": 9013,
+    "store_volume": 9014,
+    "store_volume_grpc": 9015,
+    "store_filer": 9016,
+    "store_filer_grpc": 9017,
+}
+"""Every port of a stack and its default. `--ports-from N` gives N, N+1, ... in this order."""
+
+LOWEST_PORT = 1_024
+"""Those below need root."""
+HIGHEST_PORT = 65_535
+
+
+class InternalPorts(BaseModel):
+    """Ports that only the servers themselves use; kept in `BTC_STACK_PORTS` of `stack.env`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    exchange: int = DEFAULT_PORTS["exchange"]
+    kafka_controller: int = DEFAULT_PORTS["kafka_controller"]
+    store_grpc: int = DEFAULT_PORTS["store_grpc"]
+    store_master: int = DEFAULT_PORTS["store_master"]
+    store_master_grpc: int = DEFAULT_PORTS["store_master_grpc"]
+    store_volume: int = DEFAULT_PORTS["store_volume"]
+    store_volume_grpc: int = DEFAULT_PORTS["store_volume_grpc"]
+    store_filer: int = DEFAULT_PORTS["store_filer"]
+    store_filer_grpc: int = DEFAULT_PORTS["store_filer_grpc"]
+
+
+def ports_from(first: int) -> dict[str, int]:
+    """Consecutive ports from `first` for every server.
+
+    >>> ports_from(20_000)["kafka"]
+    20002
+    """
+    if not LOWEST_PORT <= first <= HIGHEST_PORT - len(DEFAULT_PORTS):
+        msg = f"--ports-from must be between {LOWEST_PORT} and {HIGHEST_PORT - len(DEFAULT_PORTS)}, not {first}"
+        raise StackError(msg)
+    return {name: first + offset for offset, name in enumerate(DEFAULT_PORTS)}
+
+
+class Layout:
+    """Paths of one data directory and the settings remembered in it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir.expanduser().resolve()
+        self.env_file = self.data_dir / "stack.env"
+        self.logs_dir = self.data_dir / "logs"
+        self.supervisor_conf = self.data_dir / "supervisord.conf"
+        self.run_dir = _run_dir(self.data_dir)
+
+    @property
+    def exists(self) -> bool:
+        """True once `create` has run."""
+        return self.env_file.is_file()
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """Where supervisord listens."""
+        return self.run_dir / "supervisor.sock"
+
+    @property
+    def code_socket(self) -> Path:
+        """Where the Dagster code server listens."""
+        return self.run_dir / "code.sock"
+
+    @property
+    def redis_socket(self) -> Path:
+        """Where Valkey listens beside its TCP port."""
+        return self.run_dir / "redis.sock"
+
+    def log(self, component: str) -> Path:
+        """The log file of a component."""
+        return self.logs_dir / f"{component}.log"
+
+    def make_dirs(self) -> None:
+        """Create the directories; the mode lets a server that dropped root pass through, not look around."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        self.logs_dir.mkdir(exist_ok=True)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        if self.run_dir.stat().st_uid != os.geteuid():
+            msg = f"{self.run_dir} belongs to another user; remove it, or set TMPDIR to a directory of your own"
+            raise StackError(msg)
+        self.run_dir.chmod(0o700)
+
+    def create(self, mode: Mode, ports: Mapping[str, int] | None = None) -> None:
+        """Write `stack.env` with new random secrets; raises `StackError` when there is one already."""
+        if self.exists:
+            msg = f"{self.env_file} exists already; its secrets are in use by the data beside it"
+            raise StackError(msg)
+        self.make_dirs()
+        values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS)
+        self._write(values)
+
+    def move_ports(self, ports: Mapping[str, int]) -> None:
+        """Give every server another port; the stack must be down."""
+        old = self.values()
+        mode: Mode = "sim" if old.get("BTC_EXCHANGE_MODE") == "sim" else "live"
+        new = self._addresses(mode, ports)
+        if mode == "live":
+            new = {key: value for key, value in new.items() if not key.startswith("BTC_EXCHANGE_")}
+        self._write(old | new)
+
+    def values(self) -> dict[str, str]:
+        """What `stack.env` says, as written."""
+        return {key: value or "" for key, value in dotenv_values(self.env_file, interpolate=False).items()}
+
+    def settings(self) -> Settings:
+        """The settings as this stack's processes see them."""
+        if not self.exists:
+            msg = f"there is no stack in {self.data_dir}; `btc up` or `btc init` creates one"
+            raise StackError(msg)
+        return load_settings(self.env_file)
+
+    def internal_ports(self) -> InternalPorts:
+        """The ports that are in no other setting."""
+        return InternalPorts.model_validate_json(self.values().get("BTC_STACK_PORTS") or "{}")
+
+    def _write(self, values: Mapping[str, str]) -> None:
+        lines = [
+            "# Settings and secrets of this stack. The environment wins over this file.",
+            "# Change a port here while the stack is down; keep the file secret.",
+            *(f"{key}={_quoted(value)}" for key, value in sorted(values.items())),
+        ]
+        draft = self.env_file.with_suffix(".env.new")
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write("\n".join(lines) + "\n")
+        draft.replace(self.env_file)
+
+    def _secrets(self) -> dict[str, str]:
+        names = ("QUESTDB_PASSWORD", "REDIS_PASSWORD", "POSTGRES_PASSWORD", "STORE_SECRET_KEY", "API_TOKEN")
+        # Hexadecimal, so that no configuration format needs quoting.
+        return {f"BTC_{name}": secrets.token_hex(20) for name in names} | {"BTC_STORE_ACCESS_KEY": "btc"}
+
+    def _addresses(self, mode: Mode, ports: Mapping[str, int]) -> dict[str, str]:
+        internal = {name: ports[name] for name in InternalPorts.model_fields}
+        values = {
+            "BTC_QUESTDB_HTTP_URL": f"http://{HOST}:{ports['questdb_http']}",
+            "BTC_QUESTDB_PG_PORT": str(ports["questdb_pg"]),
+            "BTC_QUESTDB_USER": "btc",
+            "BTC_KAFKA_BOOTSTRAP": f"{HOST}:{ports['kafka']}",
+            "BTC_REDIS_URL": f"redis://{HOST}:{ports['redis']}/0",
+            "BTC_POSTGRES_HOST": HOST,
+            "BTC_POSTGRES_PORT": str(ports["postgres"]),
+            "BTC_POSTGRES_USER": "btc",
+            "BTC_POSTGRES_DAGSTER_DB": "dagster",
+            "BTC_POSTGRES_MLFLOW_DB": "mlflow",
+            "BTC_STORE_ENDPOINT_URL": f"http://{HOST}:{ports['store']}",
+            "BTC_MLFLOW_URL": f"http://{HOST}:{ports['mlflow']}",
+            "BTC_DAGSTER_URL": f"http://{HOST}:{ports['dagster']}",
+            "BTC_API_HOST": HOST,
+            "BTC_API_PORT": str(ports["api"]),
+            "BTC_MODEL_CACHE_DIR": str(self.data_dir / "models"),
+            "BTC_STACK_PORTS": json.dumps(internal),
+            "BTC_EXCHANGE_MODE": mode,
+        }
+        return values | _exchange_addresses(mode, ports["exchange"])
+
+
+def _exchange_addresses(mode: Mode, port: int) -> dict[str, str]:
+    if mode == "sim":
+        return {
+            "BTC_EXCHANGE_WS_URL": f"ws://{HOST}:{port}/v2",
+            "BTC_EXCHANGE_REST_URL": f"http://{HOST}:{port}",
+            "BTC_EXCHANGE_HISTORY_URL": f"http://{HOST}:{port}/history",
+        }
+    names = ("BTC_EXCHANGE_WS_URL", "BTC_EXCHANGE_REST_URL", "BTC_EXCHANGE_HISTORY_URL")
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def port_of(url: str) -> int:
+    """The port in a URL; raises `StackError` when there is none.
+
+    >>> port_of("http://127.0.0.1:9000")
+    9000
+    """
+    port = urlsplit(url).port
+    if port is None:
+        msg = f"{url} has no port; the native stack needs one, as in http://127.0.0.1:9000"
+        raise StackError(msg)
+    return port
+
+
+def default_data_dir(mode: Mode) -> Path:
+    """`var/live` or `var/sim` under the current directory, unless `BTC_DATA_DIR` says otherwise."""
+    named = os.environ.get("BTC_DATA_DIR")
+    return Path(named) if named else Path("var") / mode
+
+
+def current_data_dir() -> Path:
+    """The data directory that `btc status` and its like mean: `BTC_DATA_DIR`, else what `var/current` points to."""
+    named = os.environ.get("BTC_DATA_DIR")
+    path = Path(named) if named else Path("var") / "current"
+    if not (path / "stack.env").is_file():
+        msg = f"there is no stack in {path}; start one with `btc up`, or name it with --data-dir"
+        raise StackError(msg)
+    return path.resolve()
+
+
+def remember_current(data_dir: Path) -> None:
+    """Point `var/current` at a data directory that lies beside it; others must be named each time."""
+    var = Path("var").resolve()
+    if data_dir.parent != var:
+        return
+    draft = var / f".current.{os.getpid()}"
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(data_dir.name)
+    draft.replace(var / "current")
+
+
+def _run_dir(data_dir: Path) -> Path:
+    inside = data_dir / "run"
+    if len(os.fsencode(inside / LONGEST_SOCKET_NAME)) <= MAX_SOCKET_PATH_BYTES:
+        return inside
+    digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"btc-{os.geteuid()}-{digest}"
+
+
+def _quoted(value: str) -> str:
+    return f"'{value}'" if any(mark in value for mark in ' #"{') else value

@@ -1,0 +1,87 @@
+"""What must exist in the servers before anything of ours starts: databases, buckets, topics, tables.
+
+Each function may run any number of times. What does not belong here: what a topic or table is (`btc_core`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from btc_core.errors import StoreError
+
+if TYPE_CHECKING:
+    from btc_core.settings import Settings
+
+STORE_PATIENCE_S = 30.0
+"""The S3 gateway answers a second or two before its filer and volume server have found each other."""
+
+
+def databases(settings: Settings) -> None:
+    """Create the databases of Dagster and MLflow."""
+    import psycopg2  # noqa: PLC0415 - each of these needs another client
+    from psycopg2 import sql  # noqa: PLC0415
+
+    postgres = settings.postgres
+    connection = psycopg2.connect(
+        host=postgres.host,
+        port=postgres.port,
+        user=postgres.user,
+        password=postgres.password.get_secret_value(),
+        dbname="postgres",
+    )
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            for name in (postgres.dagster_db, postgres.mlflow_db):
+                cursor.execute("select 1 from pg_database where datname = %s", (name,))
+                if cursor.fetchone() is None:
+                    cursor.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    finally:
+        connection.close()
+
+
+def buckets(settings: Settings) -> None:
+    """Create the buckets; raises `StoreError` when the object store does not take them in time."""
+    import boto3  # noqa: PLC0415
+    from botocore.config import Config  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    store = settings.store
+    client = boto3.client(
+        "s3",
+        endpoint_url=store.endpoint_url,
+        aws_access_key_id=store.access_key,
+        aws_secret_access_key=store.secret_key.get_secret_value(),
+        region_name="us-east-1",
+        config=Config(connect_timeout=3, read_timeout=10, retries={"max_attempts": 1}),
+    )
+    deadline_s = time.monotonic() + STORE_PATIENCE_S
+    while True:
+        try:
+            present = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+            for name in {store.mlflow_bucket, store.lake_bucket} - present:
+                client.create_bucket(Bucket=name)
+        except (BotoCoreError, ClientError) as error:
+            if time.monotonic() > deadline_s:
+                msg = f"the object store at {store.endpoint_url} takes no buckets: {error}"
+                raise StoreError(msg) from error
+            time.sleep(0.3)
+        else:
+            return
+
+
+def topics(settings: Settings) -> None:
+    """Create the Kafka topics."""
+    from btc_core.log import ensure_topics  # noqa: PLC0415
+
+    ensure_topics(settings)
+
+
+def tables(settings: Settings) -> None:
+    """Create the QuestDB tables."""
+    from btc_core.questdb_client import QuestDB  # noqa: PLC0415
+    from btc_core.tables import ensure_tables  # noqa: PLC0415
+
+    with QuestDB(settings.questdb) as db:
+        ensure_tables(db)

@@ -1,0 +1,305 @@
+"""A stack as an object: bring it up in the order of what waits for what, ask how it is, take it down.
+
+```
+stack = Stack(Path("var/sim"))
+stack.create("sim", ports_from(20_000))
+stack.up(only=("questdb",))
+stack.settings.questdb.http_url
+stack.down()
+```
+
+What does not belong here: words for people (`stack/screen.py`) and the command line (`stack/cli.py`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+
+from btc_core.errors import StackError
+from stack import preflight
+from stack.catalogue import components
+from stack.component import Component, Context, in_order
+from stack.files import tail
+from stack.layout import Layout, Mode
+from stack.supervise import ProcessState, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from btc_core.settings import Settings
+
+POLL_S = 0.15
+"""Between two health checks while starting; a check costs about 2 ms."""
+LOG_LINES = 15
+"""Last lines of a log shown when a component does not start."""
+MEMORY_GB_PER_COMPONENT = 0.2
+"""What a subset of components is asked to leave; the whole stack has `preflight.MIN_MEMORY_GB`."""
+
+Report = Callable[[str, str], None]
+"""Called as `report(component, what)` from several threads."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How one component is."""
+
+    name: str
+    title: str
+    state: str
+    """`healthy`, `unhealthy`, `starting`, `restarting`, `failed` or `stopped`."""
+    url: str
+    pid: int
+    memory_mb: int
+    alive_s: int
+    reason: str
+
+
+class Stack:
+    """The servers and processes of one data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.layout = Layout(data_dir)
+        self._supervisor = Supervisor(self.layout)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings as this stack's processes see them."""
+        return self.layout.settings()
+
+    def create(self, mode: Mode, ports: Mapping[str, int] | None = None) -> None:
+        """Make the data directory if there is none; raises `StackError` when it holds the other kind of data."""
+        if not self.layout.exists:
+            self.layout.create(mode, ports)
+            return
+        was = "sim" if self.settings.simulated else "live"
+        if was != mode:
+            msg = (
+                f"{self.layout.data_dir} holds {was} data, and simulated and live data never mix: "
+                f"start it with --exchange {was}, or name another directory with --data-dir"
+            )
+            raise StackError(msg)
+        if ports is not None:
+            self._move(ports)
+
+    def components(self) -> dict[str, Component]:
+        """All components by name."""
+        self.layout.make_dirs()
+        return components(Context(self.layout, self.settings, self.layout.internal_ports()))
+
+    def up(self, only: tuple[str, ...] | None = None, report: Report = lambda _name, _what: None) -> None:
+        """Start what is not running (`only` these and what they wait for) and return when all of it is healthy.
+
+        Raises `StackError` about the first component that fails; the others keep running.
+        """
+        with self._locked():
+            known = self.components()
+            wanted = in_order(known, only)
+            self._preflight(wanted, everything=only is None)
+            self._supervisor.write_conf(known.values())
+            self._supervisor.start()
+            self._start_all(wanted, report)
+
+    def down(self, report: Report = lambda _name, _what: None) -> None:
+        """Stop everything, what waits for others first."""
+        with self._locked():
+            if not self._supervisor.running:
+                return
+            self._stop_all(report)
+            self._supervisor.shutdown()
+
+    def restart(self, name: str, report: Report = lambda _name, _what: None) -> None:
+        """Stop one component and start it again, with its present configuration."""
+        with self._locked():
+            known = self.components()
+            (*_, component) = in_order(known, (name,))
+            if not self._supervisor.running:
+                msg = f"the stack in {self.layout.data_dir} is down; start it with `btc up`"
+                raise StackError(msg)
+            self._supervisor.stop_process(name)
+            self._supervisor.write_conf(known.values())
+            self._supervisor.start()
+            self._start_one(component, report)
+
+    def status(self) -> list[Status]:
+        """How every component is, each asked now."""
+        states = self._supervisor.states()
+        known = self.components()
+        with ThreadPoolExecutor(len(known)) as pool:
+            return list(pool.map(lambda component: _status(component, states.get(component.name)), known.values()))
+
+    @property
+    def running(self) -> bool:
+        """True while its supervisor runs."""
+        return self._supervisor.running
+
+    def _move(self, ports: Mapping[str, int]) -> None:
+        if self.running:
+            msg = f"the stack in {self.layout.data_dir} is running: its ports can change only after `btc down`"
+            raise StackError(msg)
+        self.layout.move_ports(ports)
+
+    def _preflight(self, wanted: list[Component], *, everything: bool) -> None:
+        states = self._supervisor.states()
+        down = [each for each in wanted if each.name not in states or not states[each.name].pid]
+        needed_gb = preflight.MIN_MEMORY_GB if everything else MEMORY_GB_PER_COMPONENT * len(down)
+        problems = [
+            preflight.python_problem(),
+            preflight.disk_problem(self.layout.data_dir),
+            preflight.duplicate_ports(wanted),
+            preflight.memory_problem(needed_gb) if len(down) > len(wanted) // 2 else None,
+            *(preflight.port_problem(each) for each in down),
+        ]
+        found = [problem for problem in problems if problem]
+        if found:
+            raise StackError("\n".join(found))
+
+    def _start_all(self, wanted: list[Component], report: Report) -> None:
+        """Each in its own thread, which first waits for those of what it waits for."""
+        futures: dict[str, Future[None]] = {}
+
+        def bring_up(component: Component) -> None:
+            for name in component.after:
+                futures[name].result()
+            self._start_one(component, report)
+
+        with ThreadPoolExecutor(len(wanted)) as pool:
+            for component in wanted:
+                futures[component.name] = pool.submit(bring_up, component)
+            for future in as_completed(futures.values()):
+                if future.exception() is not None:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    future.result()
+
+    def _start_one(self, component: Component, report: Report) -> None:
+        started_s = time.monotonic()
+        if not self._supervisor.state(component.name).pid:
+            report(component.name, "starting")
+            component.before()
+            self._supervisor.start_process(component.name)
+        self._wait_healthy(component)
+        component.prepared()
+        report(component.name, f"healthy after {time.monotonic() - started_s:.1f} s")
+
+    def _wait_healthy(self, component: Component) -> None:
+        deadline_s = time.monotonic() + component.start_timeout_s
+        why = "it gave no answer"
+        while time.monotonic() < deadline_s:
+            state = self._supervisor.state(component.name)
+            if state.state in {"BACKOFF", "EXITED", "FATAL", "STOPPED", "UNKNOWN"}:
+                self._supervisor.stop_process(component.name)
+                raise self._failed(component, f"ended at its start ({state.reason or state.state})")
+            if component.check is None:
+                if state.alive_s > component.steady_s:
+                    return
+            else:
+                why = _why_not(component.check)
+                if not why:
+                    return
+            time.sleep(POLL_S)
+        raise self._failed(component, f"is not healthy after {component.start_timeout_s:g} s: {why}")
+
+    def _failed(self, component: Component, what: str) -> StackError:
+        log = self.layout.log(component.name)
+        lines = "\n".join(f"    {line}" for line in tail(log, LOG_LINES)) or "    (empty)"
+        return StackError(
+            f"{component.name} ({component.title}) {what}. The end of its log {log}:\n{lines}\n"
+            f"When the cause is gone, run `btc up` again; `btc doctor` checks everything else."
+        )
+
+    def _stop_all(self, report: Report) -> None:
+        """In parallel, each after everything that waits for it."""
+        known = self.components()
+        states = self._supervisor.states()
+        futures: dict[str, Future[None]] = {}
+
+        def take_down(component: Component) -> None:
+            for other in known.values():
+                if component.name in other.after:
+                    futures[other.name].result()
+            if states[component.name].state not in {"STOPPED", "EXITED", "FATAL"}:
+                self._supervisor.stop_process(component.name)
+                report(component.name, "stopped")
+
+        with ThreadPoolExecutor(len(known)) as pool:
+            for component in reversed(in_order(known)):
+                if component.name in states:
+                    futures[component.name] = pool.submit(take_down, component)
+        for future in futures.values():
+            future.result()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One `up`, `down` or `restart` of a data directory at a time."""
+        self.layout.make_dirs()
+        with (self.layout.data_dir / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                msg = f"another `btc` command is starting or stopping {self.layout.data_dir}; wait for it"
+                raise StackError(msg) from None
+            yield
+
+
+def _why_not(check: Callable[[], None]) -> str:
+    """Ask a server; "" when it is healthy. Whatever a client library raises means the same here: not healthy (yet)."""
+    try:
+        check()
+    except Exception as error:  # noqa: BLE001 - seven client libraries, each with its own tree of errors
+        return f"{type(error).__name__}: {error}".strip()
+    return ""
+
+
+def _status(component: Component, process: ProcessState | None) -> Status:
+    state, reason = _judge(component, process)
+    pid = process.pid if process else 0
+    return Status(
+        name=component.name,
+        title=component.title,
+        state=state,
+        url=component.url,
+        pid=pid,
+        memory_mb=_memory_mb(pid),
+        alive_s=process.alive_s if process else 0,
+        reason=reason,
+    )
+
+
+def _judge(component: Component, process: ProcessState | None) -> tuple[str, str]:
+    if process is None or process.state in {"STOPPED", "STOPPING"}:
+        return "stopped", ""
+    if process.state == "BACKOFF":
+        return "restarting", process.reason
+    if process.state in {"FATAL", "EXITED", "UNKNOWN"}:
+        return "failed", process.reason
+    why = _why_not(component.check) if component.check else ""
+    if why:
+        return ("starting" if process.alive_s < component.start_timeout_s else "unhealthy"), why
+    return ("starting" if process.state == "STARTING" and component.check is None else "healthy"), ""
+
+
+def _memory_mb(pid: int) -> int:
+    """Resident memory of a process and its children, pages they share counted once."""
+    if not pid:
+        return 0
+    try:
+        process = psutil.Process(pid)
+        total = sum(_pss(each) for each in [process, *process.children(recursive=True)])
+    except psutil.Error:
+        return 0
+    return total // 1024**2
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.AccessDenied, AttributeError):
+        return int(process.memory_info().rss)

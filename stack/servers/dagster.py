@@ -1,0 +1,164 @@
+"""Dagster: one code server, the webserver and the daemon; they share the code server, so our code is loaded once.
+
+Its instance settings are `deploy/dagster.yaml`; here they are only put where Dagster looks for them.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import httpx
+
+from btc_core.errors import ServiceError
+from stack.component import Component, Context
+from stack.layout import HOST, ROOT, port_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOCATION = "btc_assets"
+"""Name of the code location, the same as in `workspace.yaml` and `btc_core/dagster_client.py`."""
+DEFINITIONS = "btc_assets.definitions"
+CODE_SERVER_THREADS = 4
+"""Sensors, schedules and UI queries at the same time; each is short."""
+HEARTBEAT_AGE = "select extract(epoch from now() at time zone 'utc' - max(timestamp)) from daemon_heartbeats"
+HEARTBEAT_MAX_AGE_S = 120
+"""The daemon writes one every 30 s."""
+
+
+def components(context: Context) -> tuple[Component, ...]:
+    """The code server, the webserver and the daemon."""
+    return (_code(context), _webserver(context), _daemon(context))
+
+
+def _home(context: Context) -> Path:
+    return context.dir("dagster")
+
+
+def _before(context: Context) -> None:
+    home = _home(context)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").write_text((ROOT / "deploy" / "dagster.yaml").read_text())
+    # JSON is YAML, and quotes paths with any characters in them.
+    (home / "workspace.yaml").write_text(
+        f'load_from:\n  - grpc_server:\n      socket: "{context.layout.code_socket}"\n      location_name: {LOCATION}\n'
+    )
+
+
+def _environment(context: Context) -> dict[str, str]:
+    settings = context.settings
+    return {
+        "DAGSTER_HOME": str(_home(context)),
+        "BTC_POSTGRES_HOST": settings.postgres.host,
+        "BTC_POSTGRES_PORT": str(settings.postgres.port),
+        "BTC_POSTGRES_USER": settings.postgres.user,
+        "BTC_POSTGRES_PASSWORD": settings.postgres.password.get_secret_value(),
+        "BTC_POSTGRES_DAGSTER_DB": settings.postgres.dagster_db,
+        "DAGSTER_DISABLE_TELEMETRY": "yes",
+    }
+
+
+def _code(context: Context) -> Component:
+    def before() -> None:
+        _before(context)
+        context.layout.code_socket.unlink(missing_ok=True)
+
+    def check() -> None:
+        import grpc  # type: ignore[import-untyped]  # noqa: PLC0415 - slow imports
+        from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        with grpc.insecure_channel(f"unix:{context.layout.code_socket}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            answer = stub.Check(health_pb2.HealthCheckRequest(service="DagsterApi"), timeout=3)
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            msg = "the Dagster code server is not serving"
+            raise ServiceError(msg)
+
+    return Component(
+        name="dagster-code",
+        title="Dagster code server, our assets",
+        command=(
+            sys.executable,
+            *("-m", "dagster", "api", "grpc"),
+            *("--module-name", DEFINITIONS, "--location-name", LOCATION),
+            *("--socket", str(context.layout.code_socket)),
+            *("--working-directory", str(ROOT)),
+            *("--max-workers", str(CODE_SERVER_THREADS)),
+            *("--log-level", "warning"),
+        ),
+        env=_environment(context),
+        after=("postgres", "questdb", "store", "mlflow"),
+        check=check,
+        before=before,
+        start_timeout_s=120,
+    )
+
+
+def _webserver(context: Context) -> Component:
+    url = context.settings.dagster.url
+
+    def check() -> None:
+        httpx.get(f"{url}/server_info", timeout=5).raise_for_status()
+
+    return Component(
+        name="dagster-web",
+        title="Dagster UI, lineage and runs",
+        command=(
+            sys.executable,
+            *("-m", "dagster_webserver"),
+            *("--host", HOST, "--port", str(port_of(url))),
+            *("--workspace", str(_home(context) / "workspace.yaml")),
+            *("--log-level", "warning", "--dagster-log-level", "warning"),
+        ),
+        env=_environment(context),
+        after=("postgres", "dagster-code"),
+        ports=(port_of(url),),
+        url=url,
+        check=check,
+        start_timeout_s=120,
+    )
+
+
+def _daemon(context: Context) -> Component:
+    def check() -> None:
+        _check_heartbeat(context)
+
+    return Component(
+        name="dagster-daemon",
+        title="Dagster daemon, schedules and sensors",
+        command=(
+            sys.executable,
+            *("-m", "dagster._daemon", "run"),
+            *("--workspace", str(_home(context) / "workspace.yaml")),
+            *("--log-level", "warning"),
+        ),
+        env=_environment(context),
+        # After the webserver: both make the instance's tables when they are missing.
+        after=("postgres", "dagster-code", "dagster-web"),
+        check=check,
+        start_timeout_s=120,
+    )
+
+
+def _check_heartbeat(context: Context) -> None:
+    import psycopg2  # noqa: PLC0415 - slow import
+
+    settings = context.settings.postgres
+    connection = psycopg2.connect(
+        host=settings.host,
+        port=settings.port,
+        user=settings.user,
+        password=settings.password.get_secret_value(),
+        dbname=settings.dagster_db,
+        connect_timeout=3,
+    )
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(HEARTBEAT_AGE)
+            (age_s,) = cursor.fetchone() or (None,)
+    finally:
+        connection.close()
+    if age_s is None or age_s > HEARTBEAT_MAX_AGE_S:
+        msg = "no heartbeat of the Dagster daemon" if age_s is None else f"its last heartbeat is {age_s:.0f} s old"
+        raise ServiceError(msg)

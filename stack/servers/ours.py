@@ -1,0 +1,86 @@
+"""Our own processes: the exchange simulator, the stream workers and the API."""
+
+from __future__ import annotations
+
+import sys
+
+import httpx
+
+from btc_core.errors import ExchangeError, ServiceError
+from stack.component import Component, Context
+from stack.layout import HOST
+
+WORKERS = {
+    "ingest": ("Ingest, exchange to Kafka", ("kafka",)),
+    "bronze": ("Bronze, Kafka to raw tables", ("kafka", "questdb")),
+    "features": ("Features, Kafka to features", ("kafka", "questdb", "valkey")),
+    "forecast": ("Forecast, features to forecasts", ("kafka", "questdb", "valkey", "mlflow")),
+}
+"""Name, what it does, what must be healthy before it starts."""
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+"""A worker's arrays are small: more threads than one only take the cores of the others."""
+
+
+def components(context: Context) -> tuple[Component, ...]:
+    """The simulator (in sim mode only), the workers and the API."""
+    simulated = (_exchange(context),) if context.settings.simulated else ()
+    source = tuple(component.name for component in simulated)
+    workers = tuple(
+        Component(
+            name=name,
+            title=title,
+            command=(sys.executable, "-m", "streaming", name),
+            env=ONE_THREAD,
+            after=after + (source if name == "ingest" else ()),
+        )
+        for name, (title, after) in WORKERS.items()
+    )
+    return (*simulated, *workers, _api(context))
+
+
+def _exchange(context: Context) -> Component:
+    port = context.ports.exchange
+    url = f"http://{HOST}:{port}"
+
+    def check() -> None:
+        answer = httpx.get(f"{url}/0/public/Time", timeout=3).raise_for_status().json()
+        if answer["error"]:
+            msg = f"the simulator answers {answer['error']}"
+            raise ExchangeError(msg)
+
+    return Component(
+        name="exchange",
+        title="Exchange simulator",
+        command=(
+            *(sys.executable, "-m", "stack.exchange"),
+            *("--port", str(port), "--data-dir", str(context.dir("exchange"))),
+        ),
+        env=ONE_THREAD,
+        ports=(port,),
+        url=url,
+        check=check,
+        before=lambda: context.dir("exchange").mkdir(parents=True, exist_ok=True),
+    )
+
+
+def _api(context: Context) -> Component:
+    settings = context.settings.api
+    url = f"http://{settings.host}:{settings.port}"
+
+    def check() -> None:
+        response = httpx.get(f"{url}/healthz", timeout=3)
+        if response.status_code != httpx.codes.OK:
+            msg = f"the API answers {response.status_code}"
+            raise ServiceError(msg)
+
+    return Component(
+        name="api",
+        title="HTTP API",
+        command=(sys.executable, "-m", "serving"),
+        env=ONE_THREAD,
+        after=("valkey", "mlflow"),
+        ports=(settings.port,),
+        url=url,
+        check=check,
+    )

