@@ -15,12 +15,12 @@ from flask import Flask, Response, g, request
 from serving import problems
 from serving.deps import EXTENSION
 from serving.deps import deps as current_deps
-from serving.routes import control, forecast, state
+from serving.routes import control, forecast, live, state
 
 if TYPE_CHECKING:
     from serving.deps import Deps
 
-BLUEPRINTS = (forecast.blueprint, control.blueprint, state.blueprint)
+BLUEPRINTS = (forecast.blueprint, control.blueprint, state.blueprint, live.blueprint)
 
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",

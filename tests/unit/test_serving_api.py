@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import json
 import logging
 import math
+import re
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -112,6 +116,7 @@ class World:
         self.holder.reload()
 
 
+@cache
 def harx_model() -> VolatilityModel:
     rng = np.random.default_rng(7)
     inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
@@ -423,12 +428,12 @@ _JSON = st.recursive(
     max_leaves=12,
 )
 _FUZZ_WORLD = build()
+_FUZZ_WORLD.load_models()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(_JSON | st.binary(max_size=40))
 def test_no_body_makes_the_server_fail(value: Any) -> None:
-    _FUZZ_WORLD.load_models()
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
     for path in ("/predict_bid", "/predict_volatility", "/test_post"):
         response = _FUZZ_WORLD.client.post(path, data=data)
@@ -575,3 +580,19 @@ def test_each_request_is_one_json_line_without_secrets(world: World, caplog: pyt
     assert line["duration_ms"] >= 0
     for secret in (TOKEN, "a-wrong-secret", "in-the-query", "in-the-body"):
         assert secret not in lines[0]
+
+
+# --- the live page ---
+
+
+def test_the_live_page_runs_only_its_own_code_and_loads_nothing_from_elsewhere(world: World) -> None:
+    response = world.client.get("/live")
+    assert response.status_code == 200
+    assert response.content_type == "text/html; charset=utf-8"
+    policy = response.headers["Content-Security-Policy"]
+    script = response.text.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    assert set(re.findall(r"https?://[^\"' ]+", response.text)) == {"http://www.w3.org/2000/svg"}
+    assert " style=" not in response.text
