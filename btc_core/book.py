@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from btc_core.frames import BookData, Level
 
 CHECKSUM_LEVELS = 10
+MAX_DIGITS = 18
+"""Digits before the point; printing a level must not cost more than a frame may."""
 
 
 class ChecksumMismatch(BadFrame):
@@ -71,6 +73,8 @@ class OrderBook:
         for level in levels:
             price = _scale(level.price, self._price_precision)
             qty = _scale(level.qty, self._qty_precision)
+            if price <= 0 or qty < 0:
+                raise BadFrame("bad_level", f"{self.symbol}: price {level.price}, quantity {level.qty}")
             if qty == 0:
                 side.pop(price, None)
             else:
@@ -88,7 +92,9 @@ class OrderBook:
 
 
 def _scale(number: Decimal, precision: int) -> int:
-    """A decimal as an integer of its last place; more digits than the pair has are a bad frame."""
+    """A decimal as an integer of its last place; what is no number or has more digits than the pair is a bad frame."""
+    if not number.is_finite() or number.adjusted() >= MAX_DIGITS:
+        raise BadFrame("bad_level", f"{number} is no price or quantity")
     scaled = number.scaleb(precision)
     whole = int(scaled)
     if whole != scaled:

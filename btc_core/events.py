@@ -6,12 +6,11 @@ What does not belong here: the wire format (`frames`), or deciding what happens 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from btc_core.clock import NS_PER_S
+from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import BadFrame
 from btc_core.fold_state import BAR, QUOTE, TRADE
 from btc_core.frames import OhlcFrame, TickerFrame, TradeFrame, decode, timestamp_ns
@@ -22,8 +21,14 @@ if TYPE_CHECKING:
     from btc_core.frames import Candle, Quote, Trade
     from btc_core.log import Envelope
 
-FUTURE_S = 3_600
-"""An exchange time further ahead of ours than this is refused: one such event would stop the clock of the fold."""
+FUTURE_S = 600
+"""An exchange time further ahead of ours than this is refused: one such event would stop the clock of the fold.
+Wide enough for a machine whose clock is off; more than the slack in `WARM_UP_S` would break equality after a restart."""
+MAX_PRICE_USD = 1e9
+MAX_QTY = 1e10
+MAX_NOTIONAL_USD = 1e9
+"""Beyond these the fold's integer counters (1e-8 of a coin, 1e-9 USD, 64 bits) would overflow in one step."""
+MAX_TRADE_ID = 2**63 - 1
 
 EVENT_CHANNELS = frozenset({"ticker", "trade", "ohlc"})
 
@@ -70,7 +75,7 @@ def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> Event |
     problem = problem or _bad_qty("bid_qty", quote.bid_qty) or _bad_qty("ask_qty", quote.ask_qty)
     if problem is None and quote.bid > quote.ask:
         problem = BadFrame("crossed_quote", f"{quote.symbol}: bid {quote.bid} above ask {quote.ask}")
-    problem = problem or _from_future(ts_ns, latest_ns)
+    problem = problem or _bad_time(ts_ns, latest_ns)
     if problem is not None:
         return problem
     return Event(QUOTE, quote.symbol, ts_ns, item, quote.bid, quote.bid_qty, quote.ask, quote.ask_qty)
@@ -78,7 +83,10 @@ def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> Event |
 
 def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> Event | BadFrame:
     price, qty = float(trade.price), float(trade.qty)
-    problem = _bad_price("price", price) or _bad_price("qty", qty) or _from_future(ts_ns, latest_ns)
+    problem = _bad_price("price", price) or _bad_price("qty", qty) or _bad_time(ts_ns, latest_ns)
+    problem = problem or _bad_size(price, qty)
+    if problem is None and not 0 < trade.trade_id <= MAX_TRADE_ID:
+        problem = BadFrame("bad_trade_id", f"{trade.symbol}: trade_id {trade.trade_id} is not a positive int64")
     if problem is None and trade.side not in ("buy", "sell"):
         problem = BadFrame("bad_side", f"{trade.symbol}: side {trade.side[:16]!r} is neither buy nor sell")
     if problem is not None:
@@ -88,30 +96,46 @@ def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> Event |
 
 
 def _bar_event(bar: Candle, item: int, ts_ns: int, latest_ns: int) -> Event | BadFrame:
-    problem = _from_future(ts_ns, latest_ns)
+    problem = _bad_time(ts_ns, latest_ns)
     for name in ("open", "high", "low", "close"):
         problem = problem or _bad_price(name, getattr(bar, name))
     problem = problem or _bad_qty("volume", bar.volume)
+    if problem is None and not bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high:
+        problem = BadFrame(
+            "bad_bar", f"{bar.symbol}: open and close must lie between low {bar.low} and high {bar.high}"
+        )
     if problem is None and bar.interval != 1:
         problem = BadFrame("bad_interval", f"{bar.symbol}: only one-minute bars are events, not {bar.interval}")
+    if problem is None and ts_ns + NS_PER_MIN > latest_ns - FUTURE_S * NS_PER_S:
+        problem = BadFrame("open_bar", f"{bar.symbol}: the bar that begins at {ts_ns} ns was still open at its receipt")
     if problem is not None:
         return problem
     return Event(BAR, bar.symbol, ts_ns, item, bar.open, bar.high, bar.low, bar.close, bar.volume)
 
 
 def _bad_price(name: str, value: float) -> BadFrame | None:
-    if math.isfinite(value) and value > 0.0:
+    if 0.0 < value <= (MAX_PRICE_USD if name != "qty" else MAX_QTY):
         return None
-    return BadFrame("bad_price" if name != "qty" else "bad_quantity", f"{name} is {value}; it must be above zero")
+    return BadFrame(
+        "bad_price" if name != "qty" else "bad_quantity", f"{name} is {value}; it must be above zero and sane"
+    )
 
 
 def _bad_qty(name: str, value: float) -> BadFrame | None:
-    if math.isfinite(value) and value >= 0.0:
+    if 0.0 <= value <= MAX_QTY:
         return None
-    return BadFrame("bad_quantity", f"{name} is {value}; it must not be negative")
+    return BadFrame("bad_quantity", f"{name} is {value}; it must be neither negative nor above {MAX_QTY:.0e}")
 
 
-def _from_future(ts_ns: int, latest_ns: int) -> BadFrame | None:
+def _bad_size(price: float, qty: float) -> BadFrame | None:
+    if price * qty <= MAX_NOTIONAL_USD:
+        return None
+    return BadFrame("bad_quantity", f"{qty} at {price} is more than {MAX_NOTIONAL_USD:.0e} USD")
+
+
+def _bad_time(ts_ns: int, latest_ns: int) -> BadFrame | None:
+    if ts_ns <= 0:
+        return BadFrame("no_timestamp", "neither the exchange nor the recording says when this was")
     if ts_ns <= latest_ns:
         return None
     return BadFrame("future_timestamp", f"exchange time {ts_ns} ns is more than {FUTURE_S} s after its receipt")

@@ -19,6 +19,7 @@ from btc_core.fold_rows import write_row
 from btc_core.fold_state import (
     BAR,
     EVENT,
+    MEMORY_S,
     QUOTE,
     S_NS,
     STATE,
@@ -47,6 +48,14 @@ EMIT_NONE, EMIT_TICKS, EMIT_BARS = 0, 1, 2
 
 
 @njit
+def _since_s(clock_ns: int, then_ns: int) -> float:
+    """Seconds since an event; NaN when there was none within `MEMORY_S`."""
+    if then_ns == 0 or clock_ns - then_ns > MEMORY_S * S_NS:
+        return math.nan
+    return (clock_ns - then_ns) / 1e9
+
+
+@njit
 def fold(state: Any, events: Any, rows: Any, emit: int) -> int:
     """Apply `events` (dtype `EVENT`, in order) to `state`; write and count the rows.
 
@@ -67,10 +76,8 @@ def fold(state: Any, events: Any, rows: Any, emit: int) -> int:
         elif applied:
             s.seen_ns = s.clock_ns
         if (emit == EMIT_TICKS and event.kind != BAR) or (emit == EMIT_BARS and event.kind == BAR):
-            since_quote = (s.clock_ns - quote_ns) / 1e9 if quote_ns > 0 else math.nan
-            since_trade = (s.clock_ns - trade_ns) / 1e9 if trade_ns > 0 else math.nan
-            write_row(s, rows[written], since_quote, since_trade)
+            write_row(s, rows[written], _since_s(s.clock_ns, quote_ns), _since_s(s.clock_ns, trade_ns))
             written += 1
         else:
-            s.grid_s = max(s.grid_s, s.clock_ns // S_NS // 5 * 5)
+            s.grid_s = max(s.grid_s, (s.edge_s - 1) // 5 * 5)
     return written

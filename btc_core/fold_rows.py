@@ -12,11 +12,25 @@ import numpy as np
 
 from btc_core.compiled import njit
 from btc_core.features import EWMA_HALF_LIVES_MIN
-from btc_core.fold_state import MINUTES, QTY_SCALE, QUOTES, RANGE_SECONDS, S_NS, SECONDS, STEPS, store_second
+from btc_core.fold_state import (
+    BLOCK,
+    BLOCKS,
+    MINUTES,
+    NEVER,
+    QTY_SCALE,
+    QUOTES,
+    RANGE_SECONDS,
+    S_NS,
+    SECONDS,
+    STEPS,
+    USD_SCALE,
+    store_second,
+)
 
 _VARIANCE_FLOOR = 1e-10  # (0.1 bps)²: the log of a variance of zero is this
 _DECAYS = np.array([0.5 ** (1.0 / half_life) for half_life in EWMA_HALF_LIVES_MIN])
 _WEIGHTS = _DECAYS[np.newaxis, :] ** np.arange(STEPS)[:, np.newaxis]  # by step and half-life, contiguous
+_NEAR = 240  # steps walked one by one: the windows shorter than a day
 _BIPOWER = math.pi / 2
 _PARKINSON = 1.0 / (4.0 * math.log(2.0))
 
@@ -36,24 +50,76 @@ def _log_variance(total: float, seen: int, steps: int) -> float:
 
 
 @njit
+def _fill_block(s: Any, phase: int, block: int) -> None:
+    """Squares and known steps of the `BLOCK` one-minute steps up to minute `BLOCK · (block + 1)`: plain and weighted.
+
+    Weights count back from the block's end. All its seconds are closed, so it is computed once.
+    """
+    ring, sums = s.log_mids[phase], s.sums[phase, block % BLOCKS]
+    sums[:] = 0.0
+    end = BLOCK * (block + 1)
+    last = ring[end % MINUTES]
+    for k in range(1, BLOCK + 1):
+        before = ring[(end - k) % MINUTES]
+        move = last - before
+        last = before
+        if move == move:
+            square, weights = move * move, _WEIGHTS[k - 1]
+            sums[0] += square
+            sums[1] += 1.0
+            for h in range(4):
+                sums[2 + h] += weights[h] * square
+                sums[6 + h] += weights[h]
+    s.sums_of[phase, block % BLOCKS] = block
+
+
+@njit
 def _minute_block(s: Any, now_s: int) -> None:
-    """Everything that moves in one-minute steps ending at `now_s`."""
+    """Everything that moves in one-minute steps ending at `now_s`.
+
+    Step k ends k − 1 minutes ago. The newest 240 steps and the ends of the window are walked, the rest are blocks.
+    """
     row = s.block
-    ring, minute = s.log_mids[now_s % 60], now_s // 60
+    phase, minute = now_s % 60, now_s // 60
+    ring = s.log_mids[phase]
     total, seen, down = 0.0, 0, 0.0
     bipower, pairs, newer = 0.0, 0, math.nan
     sum_0, sum_1, sum_2, sum_3 = 0.0, 0.0, 0.0, 0.0
     weight_0, weight_1, weight_2, weight_3 = 0.0, 0.0, 0.0, 0.0
-    last = ring[minute % MINUTES]
-    for k in range(1, STEPS + 1):
-        before = ring[(minute - k) % MINUTES]
-        move = last - before
-        last = before
+    newest_blocks = _NEAR + (minute - _NEAR) % BLOCK
+    blocks = (STEPS - newest_blocks) // BLOCK
+    slot = minute % MINUTES
+    last = ring[slot]
+    k = 0
+    while k < STEPS:
+        if k == newest_blocks:
+            for block in range((minute - k) // BLOCK - 1, (minute - k) // BLOCK - 1 - blocks, -1):
+                if s.sums_of[phase, block % BLOCKS] != block:
+                    _fill_block(s, phase, block)
+                sums, decays = s.sums[phase, block % BLOCKS], _WEIGHTS[k]
+                total += sums[0]
+                seen += int(sums[1])
+                sum_0 += decays[0] * sums[2]
+                sum_1 += decays[1] * sums[3]
+                sum_2 += decays[2] * sums[4]
+                sum_3 += decays[3] * sums[5]
+                weight_0 += decays[0] * sums[6]
+                weight_1 += decays[1] * sums[7]
+                weight_2 += decays[2] * sums[8]
+                weight_3 += decays[3] * sums[9]
+                k += BLOCK
+            slot = (minute - k) % MINUTES
+            last = ring[slot]
+            if k == STEPS:
+                break
+        slot = slot - 1 if slot > 0 else MINUTES - 1
+        move = last - ring[slot]
+        last = ring[slot]
         if move == move:
             square = move * move
             total += square
             seen += 1
-            weights = _WEIGHTS[k - 1]
+            weights = _WEIGHTS[k]
             sum_0 += weights[0] * square
             sum_1 += weights[1] * square
             sum_2 += weights[2] * square
@@ -62,14 +128,15 @@ def _minute_block(s: Any, now_s: int) -> None:
             weight_1 += weights[1]
             weight_2 += weights[2]
             weight_3 += weights[3]
-            if k <= 60:
+            if k < 60:
                 if move < 0.0:
                     down += square
                 if newer == newer:
                     bipower += abs(move) * abs(newer)
                     pairs += 1
         newer = move
-        if k > 240:
+        k += 1
+        if k > _NEAR:
             continue
         if k == 1:
             row.log_rv_1m = _log_variance(total, seen, 1)
@@ -84,8 +151,8 @@ def _minute_block(s: Any, now_s: int) -> None:
             row.log_rv_60m = _log_variance(total, seen, 60)
             row.log_bipower_60m = _log_variance(_BIPOWER * bipower, pairs, 60)
             row.downside_share_60m = math.nan if seen < 30 else (down / total if total > 0.0 else 0.5)
-        elif k == 240:
-            row.log_rv_240m = _log_variance(total, seen, 240)
+        elif k == _NEAR:
+            row.log_rv_240m = _log_variance(total, seen, _NEAR)
     row.log_rv_1440m = _log_variance(total, seen, STEPS)
     row.log_ewma_3m = _log_mean(sum_0, weight_0, _DECAYS[0])
     row.log_ewma_10m = _log_mean(sum_1, weight_1, _DECAYS[1])
@@ -108,6 +175,23 @@ def _return_bps(s: Any, now_s: int, minutes: int) -> float:
 
 
 @njit
+def _minute_range(s: Any, end_s: int) -> float:
+    """High minus low of the log-mid over the minute that ends at `end_s`; NaN where it was unknown throughout."""
+    slot = end_s & (RANGE_SECONDS - 1)
+    if s.range_at_s[slot] == end_s:
+        return s.ranges[slot]
+    high, low = -math.inf, math.inf
+    for second in range(end_s - 59, end_s + 1):
+        high = max(high, s.highs[second & (RANGE_SECONDS - 1)])
+        low = min(low, s.lows[second & (RANGE_SECONDS - 1)])
+    width = high - low if high >= low else math.nan
+    if end_s < s.edge_s:  # closed: nothing will change it
+        s.ranges[slot] = width
+        s.range_at_s[slot] = end_s
+    return width
+
+
+@njit
 def _price_block(s: Any, now_s: int) -> None:
     """Returns, high-low ranges and the clock."""
     row = s.block
@@ -121,12 +205,9 @@ def _price_block(s: Any, now_s: int) -> None:
     row.return_60m_bps = _return_bps(s, now_s, 60)
     total, seen = 0.0, 0
     for k in range(30):
-        high, low = -math.inf, math.inf
-        for second in range(now_s - 60 * k - 59, now_s - 60 * k + 1):
-            high = max(high, s.highs[second % RANGE_SECONDS])
-            low = min(low, s.lows[second % RANGE_SECONDS])
-        if high >= low and high < math.inf and low > -math.inf:
-            total += (high - low) * (high - low) * _PARKINSON
+        width = _minute_range(s, now_s - 60 * k)
+        if width == width:
+            total += width * width * _PARKINSON
             seen += 1
         if k == 0:
             row.log_parkinson_1m = _log_variance(total, seen, 1)
@@ -177,7 +258,7 @@ def _ofi(s: Any, now_s: int, window_s: int) -> float:
     depth = _count(s.depths, s.depth, since)
     if since < s.ticks_since_s or quotes == 0 or depth == 0:
         return math.nan
-    return _count(s.ofis, s.ofi, since) / (depth / quotes)
+    return _count(s.ofis, s.ofi, since) / (depth / (2 * quotes))
 
 
 @njit
@@ -301,7 +382,7 @@ def _volume_columns(s: Any, row: Any, now_s: int) -> None:
     traded = _count(s.volumes, s.volume, hour) / QTY_SCALE
     row.vwap_diff = math.nan
     if hour >= s.ticks_since_s and traded > 0.0:
-        row.vwap_diff = s.trade_price - _count(s.notionals, s.notional, hour) / 1e6 / traded
+        row.vwap_diff = s.trade_price - _count(s.notionals, s.notional, hour) / USD_SCALE / traded
     covered = s.midnight_s >= s.volume_since_s and now_s - s.midnight_s < 86_400
     row.cumulative_volume = (s.volume - s.volume_at_midnight) / QTY_SCALE if covered else math.nan
     row.volume_change = math.nan
@@ -312,17 +393,17 @@ def _volume_columns(s: Any, row: Any, now_s: int) -> None:
 
 
 @njit
-def _rv_step(s: Any, now_s: int) -> float:
-    """Squared 5-second returns whose step ended after the last row and not after `now_s`."""
+def _rv_step(s: Any) -> float:
+    """Squared 5-second returns between closed seconds that ended since the last row; NaN on bars, which have none."""
+    closed = (s.edge_s - 1) // 5 * 5
     total = 0.0
-    first = max(s.grid_s, now_s - 86_400)
-    for edge in range(first // 5 * 5 + 5, now_s + 1, 5):
+    for edge in range(max(s.grid_s, closed - 86_400) + 5, closed + 1, 5):
         last = s.log_mids[edge % 60, (edge // 60) % MINUTES]
         before = s.log_mids[(edge - 5) % 60, ((edge - 5) // 60) % MINUTES]
-        if last == last and before == before:
+        if edge - 5 >= s.ticks_since_s and last == last and before == before:
             total += (last - before) * (last - before)
-    s.grid_s = max(s.grid_s, now_s // 5 * 5)
-    return total
+    s.grid_s = max(s.grid_s, closed)
+    return total if s.ticks_since_s != NEVER else math.nan
 
 
 @njit
@@ -361,6 +442,7 @@ def _copy_block(block: Any, row: Any) -> None:
 
 @njit
 def write_row(s: Any, row: Any, since_quote_s: float, since_trade_s: float) -> None:
+    """Every feature of the state as it is; the minute features are computed once a second."""
     now_s = s.clock_ns // S_NS
     if now_s == s.edge_s:
         store_second(s, now_s)
@@ -377,4 +459,4 @@ def write_row(s: Any, row: Any, since_quote_s: float, since_trade_s: float) -> N
     _original_columns(s, row, now_s)
     row.since_quote_s = since_quote_s
     row.since_trade_s = since_trade_s
-    row.rv_5s_step = _rv_step(s, now_s)
+    row.rv_5s_step = _rv_step(s)

@@ -19,17 +19,26 @@ QUOTE, TRADE, BAR = 0, 1, 2
 STEPS = 1440
 """Longest window in one-minute steps."""
 WARM_UP_S = (STEPS + 30) * 60
-"""Events older than this before a row cannot change it."""
+"""Events that came when the clock stood further back than this cannot change a row: the longest window, and 30 min for
+a clock that a future timestamp stopped (`events.FUTURE_S`), for `HOLE_S` and for `COVER_S`."""
+MEMORY_S = STEPS * 60
+"""A quote or trade older than this is as if it had never been."""
 HOLE_S = 90
-"""Silence after which the state is unknown until the next event: bars come once a minute, so it must exceed 60."""
+"""Silence after which the state is unknown until the next event: bars come once a minute, so it must exceed 60.
+The mid is unknown after as long a silence of quotes and bars, whatever the trades do."""
+COVER_S = 600
+"""How long after a bar late trades may still belong to it. The snapshot at a connection brings such trades at once."""
 
 MINUTES = 1536  # slots of the minute rings, at least STEPS + 1
 SECONDS = 16_384  # slots of the counter rings, at least 240 · 60 + 60, a power of two
-RANGE_SECONDS = 2_048  # slots of the high/low rings, at least 30 · 60 + 60
+RANGE_SECONDS = 2_048  # slots of the high/low rings, at least 30 · 60 + 60, a power of two
+BLOCK = 60  # one-minute steps in a block of partial sums
+BLOCKS = 32  # slots of the block rings, at least STEPS / BLOCK + 1
 QUOTES = 64  # quotes kept for the moving averages
 NEVER = np.int64(1) << np.int64(62)
 S_NS = np.int64(1_000_000_000)
 QTY_SCALE = 1e8  # quantities are counted in satoshi
+USD_SCALE = 1e9  # notionals in 1e-9 USD: exact for prices of one decimal; an hour may hold 9e9 USD
 
 EVENT = np.dtype(
     [("ts_ns", "i8"), ("kind", "i8"), ("a", "f8"), ("b", "f8"), ("c", "f8"), ("d", "f8"), ("e", "f8")], align=True
@@ -42,7 +51,8 @@ STATE = np.dtype(
         ("mid", "f8"), ("log_mid", "f8"), ("high", "f8"), ("low", "f8"),  # now; high and low of log-mid this second
         ("bid", "f8"), ("bid_qty", "f8"), ("ask", "f8"), ("ask_qty", "f8"),
         ("trade_price", "f8"), ("quote_ns", "i8"), ("trade_ns", "i8"), ("seen_ns", "i8"),
-        ("covered_ns", "i8"),  # close of the last bar: its volume already holds the trades up to here
+        ("mid_ns", "i8"),  # clock at the last quote or bar: the mid is known until HOLE_S later
+        ("covered_ns", "i8"),  # close of the last bar: its volume already holds the trades before
         ("ticks_since_s", "i8"), ("volume_since_s", "i8"),  # windows that begin earlier are not covered
         ("volume", "i8"), ("signed", "i8"), ("notional", "i8"), ("trades", "i8"), ("quotes", "i8"), ("still", "i8"),
         ("ofi", "i8"), ("depth", "i8"),  # running counters
@@ -54,6 +64,9 @@ STATE = np.dtype(
         ("volumes", "i8", (SECONDS,)), ("signeds", "i8", (SECONDS,)), ("notionals", "i8", (SECONDS,)),
         ("trade_counts", "i8", (SECONDS,)), ("quote_counts", "i8", (SECONDS,)), ("stills", "i8", (SECONDS,)),
         ("ofis", "i8", (SECONDS,)), ("depths", "i8", (SECONDS,)),
+        # what is computed from closed seconds only, kept under the second or block it belongs to
+        ("range_at_s", "i8", (RANGE_SECONDS,)), ("ranges", "f8", (RANGE_SECONDS,)),
+        ("sums_of", "i8", (60, BLOCKS)), ("sums", "f8", (60, BLOCKS, 10)),
         ("block_s", "i8"), ("block", ROW),  # the minute features, computed once a second
     ],
     align=True,
@@ -63,9 +76,13 @@ STATE = np.dtype(
 def new_state() -> np.ndarray:
     """A fresh state, shape (1,), of dtype `STATE` (about 2 MB)."""
     state = np.zeros(1, STATE)
-    for name in ("mid", "log_mid", "bid", "bid_qty", "ask", "ask_qty", "trade_price", "log_mids", "highs", "lows"):
+    for name in ("mid", "log_mid", "bid", "bid_qty", "ask", "ask_qty", "trade_price", "log_mids"):
         state[name] = np.nan
-    state["high"], state["low"] = -np.inf, np.inf
+    for name in ("high", "highs"):
+        state[name] = -np.inf
+    for name in ("low", "lows"):
+        state[name] = np.inf
+    state["range_at_s"] = state["sums_of"] = -1
     state["ticks_since_s"] = state["volume_since_s"] = NEVER
     state["block_s"] = -1
     return state
@@ -108,14 +125,12 @@ def _advance(s: Any, ts_ns: int) -> None:
         s.seen_ns = ts_ns
         s.grid_s = (edge - 1) // 5 * 5
     s.clock_ns = max(s.clock_ns, ts_ns)
-    if edge <= s.edge_s:
-        return
-    hole = ts_ns - s.seen_ns > HOLE_S * S_NS
-    known_until = s.seen_ns // S_NS + HOLE_S if hole else edge
+    if s.clock_ns - s.seen_ns > HOLE_S * S_NS:
+        s.ticks_since_s = s.volume_since_s = NEVER
     # slots older than the longest ring hold nothing anyone reads: skip them
     first = max(s.edge_s, edge - MINUTES * 60)
     for second in range(first, edge):
-        if hole and second == max(known_until, first):
+        if second * S_NS - s.mid_ns > HOLE_S * S_NS:
             _forget_mid(s)
         store_second(s, second)
         s.high = s.log_mid if s.log_mid == s.log_mid else -math.inf
@@ -123,15 +138,15 @@ def _advance(s: Any, ts_ns: int) -> None:
     if first > s.edge_s:
         s.midnight_s = (edge - 1) // 86_400 * 86_400
         s.volume_at_midnight = s.volume
-    if hole:
+    if s.clock_ns - s.mid_ns > HOLE_S * S_NS:
         _forget_mid(s)
-        s.ticks_since_s = s.volume_since_s = NEVER
-    s.edge_s = edge
+    s.edge_s = max(s.edge_s, edge)
 
 
 @njit
 def _set_mid(s: Any, mid: float) -> None:
     s.mid = mid
+    s.mid_ns = s.clock_ns
     s.log_mid = math.log(mid)
     s.high = max(s.high, s.log_mid)
     s.low = min(s.low, s.log_mid)
@@ -166,7 +181,7 @@ def _quote(s: Any, bid: float, bid_qty: float, ask: float, ask_qty: float) -> No
         s.ofi += np.int64(np.rint(flow * QTY_SCALE))
         s.still += 1 if mid == s.mid else 0
     s.quotes += 1
-    s.depth += np.int64(np.rint((bid_qty + ask_qty) * 0.5 * QTY_SCALE))
+    s.depth += np.int64(np.rint((bid_qty + ask_qty) * QTY_SCALE))
     s.bid, s.bid_qty, s.ask, s.ask_qty = bid, bid_qty, ask, ask_qty
     slot = s.n_quotes % QUOTES
     s.bids[slot] = bid
@@ -182,7 +197,7 @@ def _trade(s: Any, price: float, qty: float, side: float) -> None:
     satoshi = np.int64(np.rint(qty * QTY_SCALE))
     s.volume += satoshi
     s.signed += satoshi if side > 0.0 else -satoshi
-    s.notional += np.int64(np.rint(price * qty * 1e6))  # micro-dollars
+    s.notional += np.int64(np.rint(price * qty * USD_SCALE))
     s.trades += 1
     s.trade_price = price
 
@@ -218,6 +233,6 @@ def apply_event(s: Any, event: Any) -> bool:
         _advance(s, event.ts_ns)
         if event.kind == QUOTE:
             _quote(s, event.a, event.b, event.c, event.d)
-        elif event.ts_ns > s.covered_ns:
+        elif event.ts_ns >= s.covered_ns or s.clock_ns - s.covered_ns > COVER_S * S_NS:
             _trade(s, event.a, event.b, event.c)
     return True

@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
+from typing import Annotated
 
 import msgspec
 
 from btc_core.clock import to_ns
 from btc_core.errors import BadFrame
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time that says its zone: one that does not is a bad field, not a guess."""
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -37,7 +41,7 @@ class Quote(Frame, frozen=True):
     high: float
     change: float
     change_pct: float
-    timestamp: datetime | None = None
+    timestamp: Moment | None = None
 
 
 class Trade(Frame, frozen=True):
@@ -49,7 +53,7 @@ class Trade(Frame, frozen=True):
     qty: Decimal
     ord_type: str
     trade_id: int
-    timestamp: datetime
+    timestamp: Moment
 
 
 class Level(Frame, frozen=True):
@@ -66,7 +70,7 @@ class BookData(Frame, frozen=True):
     bids: list[Level]
     asks: list[Level]
     checksum: int
-    timestamp: datetime | None = None
+    timestamp: Moment | None = None
 
 
 class Candle(Frame, frozen=True):
@@ -78,11 +82,11 @@ class Candle(Frame, frozen=True):
     low: float
     close: float
     volume: float
-    interval_begin: datetime
+    interval_begin: Moment
     interval: int
     trades: int = 0
     vwap: float = 0.0
-    timestamp: datetime | None = None
+    timestamp: Moment | None = None
 
 
 class EngineStatus(Frame, frozen=True):
@@ -176,8 +180,8 @@ class Reply(Frame, frozen=True):
     Error: str = ""
     symbol: str = ""
     req_id: int | None = None
-    time_in: datetime | None = None
-    time_out: datetime | None = None
+    time_in: Moment | None = None
+    time_out: Moment | None = None
 
     @property
     def refusal(self) -> str:
@@ -203,20 +207,22 @@ def decode(raw: bytes | str) -> AnyFrame:
     """
     try:
         return _channel_decoder.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _decode_other(raw, error)
 
 
-def _decode_other(raw: bytes | str, error: msgspec.DecodeError) -> Reply:
+def _decode_other(raw: bytes | str, error: Exception) -> Reply:
     """The slow way: a reply without a channel, or a frame that cannot be used and why."""
     try:
         keys = _object_decoder.decode(raw)
     except msgspec.ValidationError as problem:
         raise BadFrame("not_an_object", str(problem)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise BadFrame("malformed_json", str(problem)) from None
+    if isinstance(error, UnicodeDecodeError | RecursionError):
+        raise BadFrame("malformed_json", str(error)) from None
     if "channel" in keys:
-        channel = bytes(keys["channel"]).decode().strip('"')
+        channel = bytes(keys["channel"]).decode(errors="replace").strip('"')
         if channel not in KNOWN_CHANNELS:
             raise BadFrame("unknown_channel", f"channel {channel[:64]!r} is not one we know")
         raise BadFrame("bad_field", f"{channel} frame: {error}") from None
@@ -224,6 +230,8 @@ def _decode_other(raw: bytes | str, error: msgspec.DecodeError) -> Reply:
         raise BadFrame("unknown_message", f"neither a channel nor a reply; keys {sorted(keys)[:8]}")
     try:
         return _reply_decoder.decode(raw)
+    except (UnicodeDecodeError, RecursionError) as problem:
+        raise BadFrame("malformed_json", str(problem)) from None
     except msgspec.DecodeError as problem:
         raise BadFrame("bad_field", f"reply: {problem}") from None
 

@@ -66,6 +66,9 @@ class QuestDB:
         frame = rows.to_pandas() if isinstance(rows, pa.Table) else rows
         if len(frame) == 0:
             return
+        aware = frame.select_dtypes("datetimetz")
+        if not aware.empty:  # the sender takes naive UTC times
+            frame = frame.assign(**{name: aware[name].dt.tz_convert(None) for name in aware})
         try:
             sender = self._open_sender()
             sender.dataframe(frame, table_name=table, at=timestamp)

@@ -6,6 +6,8 @@ What does not belong here: formulas (`fold_rows`), or reading tables (`questdb_c
 from __future__ import annotations
 
 import gzip
+import zlib
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,7 +20,7 @@ from btc_core.errors import BadFrame, InvalidInput
 from btc_core.events import EVENT_CHANNELS, events_of
 from btc_core.features import FEATURE_NAMES, ROW
 from btc_core.fold import BAR, EMIT_BARS, EVENT, fold, new_state
-from btc_core.frames import Reply, decode
+from btc_core.frames import OhlcFrame, Reply, decode
 from btc_core.log import Envelope
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ BARS = np.dtype(
     [("ts_ns", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"), ("volume", "f8")], align=True
 )
 """One-minute bars; `ts_ns` is the bar's open."""
+
+
+NS_DIGITS = 19
+"""A receive time in ns has no more digits until the year 2262."""
 
 
 class BadLine(msgspec.Struct, frozen=True):
@@ -75,19 +81,23 @@ def read_lines(path: Path) -> Iterator[tuple[int, Envelope | BadLine]]:
     """Each non-empty line of a recorded file as an envelope, with its number from 1.
 
     A line is a raw frame, or a receive time in ns, a space and a raw frame. Without a receive time it is 0, and
-    an event without an exchange time then is refused. Files may be gzipped.
+    an event without an exchange time then is refused. Files may be gzipped; raises `InvalidInput` for a broken one.
     """
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            text = line.strip()
-            if text:
-                yield number, _parse_line(number, text)
+    try:
+        with opener(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                text = line.strip()
+                if text:
+                    yield number, _parse_line(number, text)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        msg = f"{path} is not a whole gzip file: {error}"
+        raise InvalidInput(msg) from error
 
 
 def _parse_line(number: int, text: bytes) -> Envelope | BadLine:
     head, _, rest = text.partition(b" ")
-    stamped = head.isdigit() and rest.startswith(b"{")
+    stamped = head.isdigit() and len(head) <= NS_DIGITS and rest.startswith(b"{")
     raw = rest if stamped else text
     try:
         frame = decode(raw)
@@ -102,6 +112,8 @@ def _own_time(frame: object) -> int:
     """The latest exchange time in a frame recorded without a receive time; 0 when it has none."""
     data = getattr(frame, "data", None)
     times = [getattr(entry, "timestamp", None) for entry in data] if isinstance(data, list) else []
+    if isinstance(frame, OhlcFrame):  # recorded when it was closed
+        times += [candle.interval_begin + timedelta(minutes=candle.interval) for candle in frame.data]
     return max((to_ns(moment) for moment in times if moment is not None), default=0)
 
 

@@ -208,7 +208,7 @@ def _frame(rows: list[Row]) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     for name in frame.columns:
         if name in _TIMES:
-            frame[name] = pd.to_datetime(frame[name], utc=True)
+            frame[name] = pd.to_datetime(frame[name])
         elif name in _SYMBOLS:
             frame[name] = frame[name].astype("category")
         elif name in _INTS:

@@ -79,8 +79,8 @@ def silver_frame(batch: Rows) -> pd.DataFrame:
     ids = batch.ids
     head = pd.DataFrame(
         {
-            "ts_event": pd.to_datetime([row.ts_event_ns for row in ids], utc=True),
-            "ts_recv": pd.to_datetime([row.ts_recv_ns for row in ids], utc=True),
+            "ts_event": pd.to_datetime([row.ts_event_ns for row in ids]),
+            "ts_recv": pd.to_datetime([row.ts_recv_ns for row in ids]),
             "symbol": pd.Categorical([batch.symbol] * len(ids)),
             "kind": pd.Categorical(["trade" if row.kind == TRADE else "quote" for row in ids]),
             "feature_version": pd.Categorical([FEATURE_VERSION] * len(ids)),

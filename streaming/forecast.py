@@ -110,9 +110,9 @@ class ForecastHandler:
 def _identity(rows: list[ForecastRow], version: str, kind: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "ts_event": pd.to_datetime([row.ts_event_ns for row in rows], utc=True),
-            "ts_recv": pd.to_datetime([row.ts_recv_ns for row in rows], utc=True),
-            "made_at": pd.to_datetime([row.made_at_ns for row in rows], utc=True),
+            "ts_event": pd.to_datetime([row.ts_event_ns for row in rows]),
+            "ts_recv": pd.to_datetime([row.ts_recv_ns for row in rows]),
+            "made_at": pd.to_datetime([row.made_at_ns for row in rows]),
             "symbol": pd.Categorical([row.symbol for row in rows]),
             "model_version": pd.Categorical([getattr(row, version) for row in rows]),
             "model_kind": pd.Categorical([getattr(row, kind) for row in rows]),

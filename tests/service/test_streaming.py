@@ -1,0 +1,278 @@
+"""The workers against a real Kafka, QuestDB and Valkey: nothing lost, nothing twice, the same rows as replay."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+import numpy as np
+import pytest
+from confluent_kafka import TopicPartition
+
+from btc_core.clock import NS_PER_S, from_ns, now_ns
+from btc_core.engine import FeatureEngine, run
+from btc_core.features import FEATURE_NAMES
+from btc_core.log import DEADLETTERS, EVENTS, DeadLetter, Envelope, consumer, encode_envelope, read_all
+from btc_core.questdb_client import QuestDB
+from btc_core.redis_row import connect, feature_key, read_features, update_channel
+from streaming import bronze, features
+from streaming.publish import Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from btc_core.settings import Settings
+    from streaming.worker import Worker
+
+pytestmark = pytest.mark.service
+
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def stream(servers: Callable[..., Settings]) -> Settings:
+    return servers("questdb", "kafka", "valkey")
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, f"no {what} within {PATIENCE_S:.0f} s"
+        time.sleep(0.1)
+
+
+def unique(name: str) -> str:
+    """A symbol that no earlier run against the same servers has used."""
+    return f"{name}{now_ns()}/USD"
+
+
+class Running:
+    """A worker in a thread; an exception of the worker is raised when the block ends."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            self._worker.run()
+        except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
+            self._error = error
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.stop()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+        if self._error is not None:
+            raise self._error
+
+
+def quote_frame(symbol: str, ts_ns: int, bid: float) -> bytes:
+    data = {
+        "symbol": symbol, "bid": bid, "bid_qty": 1.5, "ask": round(bid + 0.1, 1), "ask_qty": 0.5, "last": bid,
+        "volume": 1.0, "vwap": bid, "low": bid, "high": bid, "change": 0.0, "change_pct": 0.0,
+        "timestamp": from_ns(ts_ns),
+    }  # fmt: skip
+    return msgspec.json.encode({"channel": "ticker", "type": "update", "data": [data]})
+
+
+def trade_frame(symbol: str, ts_ns: int, price: float, *ids: int) -> bytes:
+    data = [
+        {"symbol": symbol, "side": "buy", "price": price, "qty": 0.25, "ord_type": "limit", "trade_id": trade_id,
+         "timestamp": from_ns(ts_ns)}
+        for trade_id in ids
+    ]  # fmt: skip
+    return msgspec.json.encode({"channel": "trade", "type": "update", "data": data})
+
+
+def market(symbol: str, seconds: int, seed: int) -> Iterator[Envelope]:
+    """Ten quotes and two trades a second, prices a random walk of ticks."""
+    rng = np.random.default_rng(seed)
+    start_ns = (now_ns() // NS_PER_S - seconds - 5) * NS_PER_S
+    bid, trade_id = 60_000.0, 1
+    for step in range(seconds * 10):
+        ts_ns = start_ns + step * NS_PER_S // 10 + int(rng.integers(1, 90_000)) * 1_000
+        bid = round(bid + float(rng.integers(-5, 6)) / 10, 1)
+        yield Envelope(now_ns(), 1, step, "ticker", "ws", quote_frame(symbol, ts_ns, bid))
+        if step % 5 == 0:
+            yield Envelope(now_ns(), 1, step, "trade", "ws", trade_frame(symbol, ts_ns, bid, trade_id, trade_id + 1))
+            trade_id += 2
+
+
+def publish(settings: Settings, symbol: str, envelopes: list[Envelope]) -> None:
+    publisher = Publisher(settings.kafka, "test")
+    for envelope in envelopes:
+        publisher.publish(EVENTS, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
+    publisher.flush()
+
+
+def count(db: QuestDB, table: str, symbol: str) -> int:
+    return int(db.execute(f"SELECT count() FROM {table} WHERE symbol = '{symbol}'")[0][0])
+
+
+def streamed(db: QuestDB, symbol: str) -> np.ndarray:
+    table = db.query(
+        f"SELECT * FROM silver_features WHERE symbol = '{symbol}' ORDER BY kafka_partition, kafka_offset, frame_item"
+    )
+    return np.column_stack([table[name].to_numpy() for name in FEATURE_NAMES])
+
+
+def replayed(settings: Settings, symbol: str) -> np.ndarray:
+    rows = run(FeatureEngine(), read_all(settings.kafka))
+    return np.concatenate([batch.matrix() for batch in rows if batch.symbol == symbol])
+
+
+def same_bits(left: np.ndarray, right: np.ndarray) -> bool:
+    """Equal to the last bit; any NaN is a NaN, as a database null carries no payload."""
+    return left.shape == right.shape and bool(np.array_equal(left, right, equal_nan=True))
+
+
+def test_streamed_rows_equal_replayed_rows_to_the_last_bit(stream: Settings) -> None:
+    symbol = unique("EQUAL")
+    publish(stream, symbol, list(market(symbol, 60, seed=1)))
+    with QuestDB(stream.questdb) as db, Running(features.build(stream)):
+        wait_for(lambda: count(db, "silver_features", symbol) == 60 * 14, "silver rows")
+        assert same_bits(streamed(db, symbol), replayed(stream, symbol))
+
+
+def test_a_worker_that_was_restarted_writes_the_rows_of_one_that_never_stopped(stream: Settings) -> None:
+    symbol = unique("RESTART")
+    envelopes = list(market(symbol, 60, seed=2))
+    half = len(envelopes) // 2
+    with QuestDB(stream.questdb) as db:
+        publish(stream, symbol, envelopes[:half])
+        with Running(features.build(stream)):
+            wait_for(lambda: count(db, "silver_features", symbol) > 0, "rows before the restart")
+        publish(stream, symbol, envelopes[half:])
+        with Running(features.build(stream)):
+            wait_for(lambda: count(db, "silver_features", symbol) == 60 * 14, "all rows after the restart")
+        assert same_bits(streamed(db, symbol), replayed(stream, symbol))
+
+
+def test_every_trade_is_in_bronze_once_though_a_snapshot_repeats_it_and_a_gap_is_marked(stream: Settings) -> None:
+    symbol = unique("ONCE")
+    start_ns = now_ns() - 60 * NS_PER_S
+    sent = [(1, 2, 3), (3, 2), (6, 7), (5,), (4,), (7, 8)]
+    envelopes = [
+        Envelope(now_ns(), 1, number, "trade", "ws", trade_frame(symbol, start_ns + ids[0] * NS_PER_S, 60_000.0, *ids))
+        for number, ids in enumerate(sent)
+    ]
+    publish(stream, symbol, envelopes)
+    with QuestDB(stream.questdb) as db, Running(bronze.build(stream)):
+        wait_for(lambda: count(db, "bronze_trades", symbol) >= 8, "trades")
+        ids = db.execute(
+            f"SELECT trade_id, kafka_offset FROM bronze_trades WHERE symbol = '{symbol}' ORDER BY trade_id"
+        )
+        assert [row[0] for row in ids] == [1, 2, 3, 4, 5, 6, 7, 8]
+        assert ids[1][1] == ids[0][1], (
+            "the first sight of a trade stays: its place in the log is the snapshot's otherwise"
+        )
+        marks = db.execute(f"SELECT first_id, last_id, state FROM gap_marks WHERE symbol = '{symbol}'")
+        assert marks == [[4, 5, "repaired"]]
+
+
+def test_bad_entries_become_dead_letters_with_their_reason_and_their_neighbours_stay(stream: Settings) -> None:
+    symbol = unique("BAD")
+    now = now_ns()
+    good = quote_frame(symbol, now, 60_000.0)
+    bad = {
+        "bad_price": quote_frame(symbol, now, -1.0),
+        "crossed_quote": good.replace(b'"ask":60000.1', b'"ask":59999.9'),
+        "bad_field": good.replace(b'"bid":60000.0', b'"bid":null'),
+        "malformed_json": good[:-5],
+        "future_timestamp": quote_frame(symbol, now + 7_200 * NS_PER_S, 60_000.0),
+    }
+    envelopes = [Envelope(now, 1, number, "ticker", "ws", raw) for number, raw in enumerate([*bad.values(), good])]
+    publish(stream, symbol, envelopes)
+    publisher = Publisher(stream.kafka, "test")
+    publisher.publish(EVENTS, symbol, b"not an envelope", now)
+    publisher.flush()
+    with QuestDB(stream.questdb) as db, Running(bronze.build(stream)):
+        wait_for(lambda: count(db, "bronze_ticks", symbol) == 1, "the good quote")
+        wait_for(lambda: set(reasons(stream, symbol)) >= {*bad, "bad_envelope"}, "dead letters")
+
+
+def reasons(settings: Settings, symbol: str) -> list[str]:
+    """Reasons of all dead letters about a symbol, or about messages that name none."""
+    reader = consumer(settings.kafka, "test-deadletters")
+    found = []
+    try:
+        for partition in range(settings.kafka.partitions):
+            part = TopicPartition(DEADLETTERS, partition)
+            low, high = reader.get_watermark_offsets(part, timeout=10)
+            part.offset = low
+            reader.assign([part])
+            position = low
+            while position < high:
+                for message in reader.consume(1_000, 1.0):
+                    assert message.error() is None
+                    position = message.offset() + 1
+                    letter = msgspec.json.decode(message.value(), type=DeadLetter)
+                    assert letter.topic == EVENTS
+                    assert letter.offset >= 0
+                    if symbol.encode() in letter.raw or b"not an envelope" in letter.raw:
+                        found.append(letter.reason)
+    finally:
+        reader.close()
+    return found
+
+
+def test_redis_holds_the_newest_row_with_its_ttl_and_announces_it(stream: Settings) -> None:
+    symbol = unique("NEWEST")
+    client = connect(stream.redis)
+    listener = client.pubsub()
+    listener.subscribe(update_channel(feature_key(symbol)))
+    publish(stream, symbol, list(market(symbol, 5, seed=3)))
+    with QuestDB(stream.questdb) as db, Running(features.build(stream)):
+        wait_for(lambda: count(db, "silver_features", symbol) == 5 * 14, "silver rows")
+    row = read_features(client, symbol)
+    assert row is not None
+    with QuestDB(stream.questdb) as db:
+        newest = db.execute(
+            f"SELECT bid, kafka_offset FROM silver_features WHERE symbol = '{symbol}' ORDER BY kafka_offset DESC LIMIT 1"
+        )
+    assert newest == [[row.bid, row.offset]]
+    assert 0 < int(client.ttl(feature_key(symbol))) <= stream.redis.ttl_s
+    told = [message["data"] for message in iter(lambda: listener.get_message(timeout=1.0), None)]
+    assert str(row.ts_event_ns).encode() in told
+
+
+def test_gold_bars_are_the_aggregates_of_the_rows(stream: Settings) -> None:
+    symbol = unique("GOLD")
+    publish(stream, symbol, list(market(symbol, 130, seed=4)))
+    with QuestDB(stream.questdb) as db, Running(features.build(stream)):
+        wait_for(lambda: count(db, "silver_features", symbol) == 130 * 14, "silver rows")
+        wait_for(
+            lambda: sum(row[0] + row[1] for row in bars(db, symbol, "trades, quotes")) == 130 * 14, "refreshed bars"
+        )
+        silver = db.query(
+            f"SELECT ts_event, trade_price, trade_qty FROM silver_features WHERE symbol = '{symbol}' "
+            "AND kind = 'trade' ORDER BY ts_event, kafka_offset, frame_item"
+        )
+        minutes = silver["ts_event"].cast("timestamp[ns]").cast("int64").to_numpy() // (60 * NS_PER_S)
+        prices, sizes = silver["trade_price"].to_numpy(), silver["trade_qty"].to_numpy()
+        for minute, bar in zip(
+            np.unique(minutes), bars(db, symbol, "open, high, low, close, volume, vwap, trades"), strict=True
+        ):
+            price, size = prices[minutes == minute], sizes[minutes == minute]
+            expected = [
+                price[0],
+                price.max(),
+                price.min(),
+                price[-1],
+                size.sum(),
+                price @ size / size.sum(),
+                len(price),
+            ]
+            assert bar == pytest.approx(expected, rel=1e-12)
+
+
+def bars(db: QuestDB, symbol: str, columns: str) -> list[list[float]]:
+    return db.execute(f"SELECT {columns} FROM gold_1min WHERE symbol = '{symbol}' ORDER BY ts")
