@@ -127,7 +127,7 @@ def cut(frame: Frame, from_share: float) -> tuple[Mask, Mask]:
 
 def threads() -> int:
     """Cores of this machine, at most 2: the servers beside us need the rest."""
-    return min(2, os.cpu_count() or 1)
+    return 1
 
 
 def fit_volatility(frame: Frame) -> tuple[Harx, tuple[xgboost.Booster, ...]]:

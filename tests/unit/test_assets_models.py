@@ -1,0 +1,148 @@
+"""The model assets from stored bars to a registered, checked champion, with QuestDB and MLflow played by fakes."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from btc_core.bundle import load_bundle
+from btc_core.clock import NS_PER_MIN
+from btc_core.errors import NotReady, SchemaError
+from btc_core.registry import Registered
+from btc_core.replay import BARS
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import dagster as dg
+
+    from btc_assets import models
+    from btc_assets.resources import Database, Environment, Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from btc_core.bundle import BidModel, VolatilityModel
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:dagster"),
+]
+
+
+def _bars(minutes: int) -> np.ndarray:
+    rng = np.random.default_rng(11)
+    log_sigma = np.zeros(minutes)
+    for i in range(1, minutes):
+        log_sigma[i] = 0.98 * log_sigma[i - 1] + rng.normal(0.0, 0.15)
+    close = 30_000.0 * np.exp((rng.normal(size=minutes) * 5e-4 * np.exp(log_sigma)).cumsum())
+    bars = np.zeros(minutes, BARS)
+    bars["ts_ns"] = 1_700_000_040_000_000_000 // NS_PER_MIN * NS_PER_MIN + np.arange(minutes) * NS_PER_MIN
+    bars["close"], bars["open"] = close, np.concatenate([close[:1], close[:-1]])
+    bars["high"], bars["low"] = np.maximum(bars["open"], close) * 1.0001, np.minimum(bars["open"], close) * 0.9999
+    bars["volume"] = np.exp(log_sigma)
+    return bars
+
+
+class FakeQuestDB:
+    """Holds bars and answers the two statements that read them."""
+
+    def __init__(self, bars: np.ndarray) -> None:
+        self.bars = bars
+
+    def execute(self, _: str) -> list[list[Any]]:
+        return [[int(self.bars["ts_ns"][-1]) if len(self.bars) else None]]
+
+    def query(self, sql: str) -> pa.Table:
+        since = int(sql.split("cast(")[1].split()[0])
+        chosen = self.bars[self.bars["ts_ns"] > since]
+        columns = {name: pa.array(chosen[name]) for name in BARS.names or () if name != "ts_ns"}
+        return pa.table({"ts": pa.array(chosen["ts_ns"], pa.timestamp("ns")), **columns})
+
+
+WORLD: dict[str, Any] = {}
+
+
+class FakeDatabase(Database):
+    @contextmanager
+    def connect(self) -> Iterator[FakeQuestDB]:  # type: ignore[override]
+        yield FakeQuestDB(WORLD["bars"])
+
+
+class FakeRegistry(Registry):
+    def register(self, folder: Path, params: dict[str, str]) -> Registered:
+        model = load_bundle(folder, "1")
+        WORLD[model.manifest.name] = model
+        assert params["trees"]
+        return Registered(model.manifest.name, "1", "run", "http://127.0.0.1:5000/#/models")
+
+    def champion(self, name: str) -> BidModel | VolatilityModel:
+        if name not in WORLD:
+            raise NotReady(f"no champion of {name}")
+        return WORLD[name]  # type: ignore[no-any-return]
+
+
+def _run(bars: np.ndarray) -> dg.ExecuteInProcessResult:
+    WORLD.clear()
+    WORLD["bars"] = bars
+    with tempfile.TemporaryDirectory() as scratch, dg.DagsterInstance.ephemeral(tempdir=scratch) as instance:
+        return dg.materialize(
+            [models.volatility_model, models.bid_model, models.volatility_model_serves, models.bid_model_serves],
+            resources={"environment": Environment(), "database": FakeDatabase(), "registry": FakeRegistry()},
+            instance=instance,
+        )
+
+
+def test_both_models_are_trained_registered_and_pass_their_checks() -> None:
+    result = _run(_bars(21 * 1440))
+    assert result.success
+    checks = result.get_asset_check_evaluations()
+    assert len(checks) == 2
+    assert all(check.passed for check in checks), [check.metadata for check in checks]
+    metadata = result.asset_materializations_for_node("volatility_model")[0].metadata
+    assert metadata["kind"].value == WORLD["volatility-model"].kind
+    assert metadata["harx_5m_qlike"].value > 0.0
+    assert "| harx / 5m |" in str(metadata["scores"].value)
+    assert "/#/models" in str(metadata["mlflow"].value)
+
+
+def test_twelve_hours_of_bars_give_the_flagged_baselines() -> None:
+    result = _run(_bars(720))
+    assert result.success
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+    assert (WORLD["volatility-model"].kind, WORLD["bid-price-model"].kind) == ("harx", "random_walk")
+
+
+def test_a_few_hours_of_bars_give_the_baseline_without_scores() -> None:
+    assert _run(_bars(240)).success
+    assert WORLD["volatility-model"].kind == "harx"
+    assert WORLD["volatility-model"].manifest.scores == {}
+
+
+def test_without_bars_the_run_fails_and_says_why() -> None:
+    with pytest.raises(SchemaError, match="too few minute bars"):
+        _run(np.empty(0, BARS))
+
+
+def test_a_check_fails_with_the_reason_when_there_is_no_champion() -> None:
+    WORLD.clear()
+    WORLD["bars"] = _bars(300)
+    passed, facts = models._checked(Environment(), FakeDatabase(), FakeRegistry(), "volatility-model")
+    assert not passed
+    assert "no champion" in facts["reason"]
+
+
+def test_the_scores_table_has_a_row_per_model_and_horizon() -> None:
+    text = models.scores_table({"harx/5m/qlike": 0.5, "har/5m/qlike": 0.6, "har/5m/dm_t": 2.0, "test_rows": 9.0})
+    assert text.splitlines() == [
+        "| model / horizon | qlike | dm_t |",
+        "|---|---|---|",
+        "| harx / 5m | 0.5 | – |",
+        "| har / 5m | 0.6 | 2 |",
+    ]
