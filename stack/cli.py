@@ -53,13 +53,16 @@ def up(
     exchange: ExchangeOption = Exchange.AUTO,
     data_dir: DataDir = None,
     ports_from: PortsFrom = None,
+    exchange_args: Annotated[
+        str, typer.Option(hidden=True, help="More arguments of the simulator, for a new one.")
+    ] = "",
     only: Annotated[str | None, typer.Option(hidden=True, help="Components, with commas; with what they need.")] = None,
 ) -> None:
     """Start everything and return when it is healthy and forecasts are served."""
     from stack import screen  # noqa: PLC0415
     from stack.layout import remember_current  # noqa: PLC0415
 
-    stack = _create(exchange, data_dir, ports_from)
+    stack = _create(exchange, data_dir, ports_from, exchange_args)
     remember_current(stack.layout.data_dir)
     names = tuple(only.split(",")) if only else None
     stack.up(names, report=screen.progress)
@@ -191,13 +194,16 @@ def _open(data_dir: Path | None) -> Stack:
     return stack
 
 
-def _create(exchange: Exchange, data_dir: Path | None, ports_from: int | None) -> Stack:
+def _create(exchange: Exchange, data_dir: Path | None, ports_from: int | None, exchange_args: str = "") -> Stack:
+    import shlex  # noqa: PLC0415
+
     from stack import layout  # noqa: PLC0415
     from stack.runtime import Stack  # noqa: PLC0415
 
     mode = _mode(exchange, data_dir)
     stack = Stack(data_dir or layout.default_data_dir(mode))
-    stack.create(mode, None if ports_from is None else layout.ports_from(ports_from))
+    ports = None if ports_from is None else layout.ports_from(ports_from)
+    stack.create(mode, ports, tuple(shlex.split(exchange_args)))
     return stack
 
 

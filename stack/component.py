@@ -28,6 +28,8 @@ class Context:
     layout: Layout
     settings: Settings
     ports: InternalPorts
+    exchange_args: tuple[str, ...] = ()
+    """More arguments of the simulator."""
 
     def dir(self, name: str) -> Path:
         """The directory of a server's own files."""

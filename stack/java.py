@@ -62,6 +62,6 @@ def flags(java_version: int) -> tuple[str, ...]:
         "-XX:+UseSerialGC",  # heaps here are at most 512 MB: the parallel collectors only cost threads and memory
         "-XX:+ExitOnOutOfMemoryError",  # the supervisor starts it again; a half-dead server helps nobody
     ]
-    if java_version >= 24:  # noqa: PLR2004 - warned about from then on, unknown to older ones
+    if java_version >= 24:
         found += ["--sun-misc-unsafe-memory-access=allow", "--enable-native-access=ALL-UNNAMED"]
     return tuple(found)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -137,13 +138,15 @@ class Layout:
             raise StackError(msg)
         self.run_dir.chmod(0o700)
 
-    def create(self, mode: Mode, ports: Mapping[str, int] | None = None) -> None:
+    def create(self, mode: Mode, ports: Mapping[str, int] | None = None, exchange_args: tuple[str, ...] = ()) -> None:
         """Write `stack.env` with new random secrets; raises `StackError` when there is one already."""
         if self.exists:
             msg = f"{self.env_file} exists already; its secrets are in use by the data beside it"
             raise StackError(msg)
         self.make_dirs()
         values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS)
+        if exchange_args:
+            values["BTC_STACK_EXCHANGE_ARGS"] = shlex.join(exchange_args)
         self._write(values)
 
     def move_ports(self, ports: Mapping[str, int]) -> None:
@@ -169,6 +172,10 @@ class Layout:
     def internal_ports(self) -> InternalPorts:
         """The ports that are in no other setting."""
         return InternalPorts.model_validate_json(self.values().get("BTC_STACK_PORTS") or "{}")
+
+    def exchange_args(self) -> tuple[str, ...]:
+        """What the simulator is started with beside its port and directory."""
+        return tuple(shlex.split(self.values().get("BTC_STACK_EXCHANGE_ARGS", "")))
 
     def _write(self, values: Mapping[str, str]) -> None:
         lines = [
@@ -272,4 +279,4 @@ def _run_dir(data_dir: Path) -> Path:
 
 
 def _quoted(value: str) -> str:
-    return f"'{value}'" if any(mark in value for mark in ' #"{') else value
+    return json.dumps(value) if "'" in value else f"'{value}'" if any(mark in value for mark in ' #"{') else value

@@ -5,6 +5,7 @@ Each check returns a sentence that names the problem and the fix, or None. What 
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
 import sys
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from stack.layout import HOST
+from btc_core.errors import StackError
+from stack.layout import HOST, ports_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,6 +77,17 @@ def duplicate_ports(components: Iterable[Component]) -> str | None:
                 return f"{owners[port]} and {component.name} both have port {port}: change one in stack.env"
             owners[port] = component.name
     return None
+
+
+def free_ports() -> dict[str, int]:
+    """Ports for a stack that nobody uses now: for tests, and for a second stack beside the first."""
+    for _ in range(100):
+        # Below the range from which the system takes ports for outgoing connections.
+        ports = ports_from(random.randrange(10_000, 32_000))  # noqa: S311 - no secret
+        if all(_free(port) for port in ports.values()):
+            return ports
+    msg = f"no {len(ports)} consecutive free ports were found between 10000 and 32000"
+    raise StackError(msg)
 
 
 def _free(port: int) -> bool:

@@ -75,10 +75,13 @@ class Stack:
         """The settings as this stack's processes see them."""
         return self.layout.settings()
 
-    def create(self, mode: Mode, ports: Mapping[str, int] | None = None) -> None:
-        """Make the data directory if there is none; raises `StackError` when it holds the other kind of data."""
+    def create(self, mode: Mode, ports: Mapping[str, int] | None = None, exchange_args: tuple[str, ...] = ()) -> None:
+        """Make the data directory if there is none; raises `StackError` when it holds the other kind of data.
+
+        `exchange_args` are more arguments of the simulator (`python -m stack.exchange --help`), kept with the data.
+        """
         if not self.layout.exists:
-            self.layout.create(mode, ports)
+            self.layout.create(mode, ports, exchange_args)
             return
         was = "sim" if self.settings.simulated else "live"
         if was != mode:
@@ -93,7 +96,8 @@ class Stack:
     def components(self) -> dict[str, Component]:
         """All components by name."""
         self.layout.make_dirs()
-        return components(Context(self.layout, self.settings, self.layout.internal_ports()))
+        layout = self.layout
+        return components(Context(layout, self.settings, layout.internal_ports(), layout.exchange_args()))
 
     def up(self, only: tuple[str, ...] | None = None, report: Report = lambda _name, _what: None) -> None:
         """Start what is not running (`only` these and what they wait for) and return when all of it is healthy.
@@ -292,14 +296,17 @@ def _memory_mb(pid: int) -> int:
         return 0
     try:
         process = psutil.Process(pid)
-        total = sum(_pss(each) for each in [process, *process.children(recursive=True)])
-    except psutil.Error:
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
         return 0
-    return total // 1024**2
+    return sum(_pss(each) for each in family) // 1024**2
 
 
 def _pss(process: psutil.Process) -> int:
     try:
-        return int(process.memory_full_info().pss)
-    except (psutil.AccessDenied, AttributeError):
-        return int(process.memory_info().rss)
+        try:
+            return int(process.memory_full_info().pss)
+        except (psutil.AccessDenied, AttributeError):  # another user's process, or not Linux
+            return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0

@@ -27,7 +27,7 @@ _lock = Lock()
 def say(text: str) -> None:
     """One line."""
     with _lock:
-        console.print(text, markup=False)
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def progress(component: str, what: str) -> None:
@@ -90,4 +90,4 @@ def readiness(answer: dict[str, Any], settings: Settings) -> None:
 def _duration(seconds: int) -> str:
     minutes, rest_s = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest_s:02} s"
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest_s:02}s"

@@ -64,8 +64,12 @@ class _SocketConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        try:
+            self.sock.settimeout(self.timeout)
+            self.sock.connect(self._path)
+        except OSError:
+            self.sock.close()
+            raise
 
 
 class _SocketTransport(xmlrpc.client.Transport):
@@ -75,8 +79,10 @@ class _SocketTransport(xmlrpc.client.Transport):
         super().__init__()
         self._path = path
 
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ANN401, ARG002 - the base class's type
-        return _SocketConnection(self._path)
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        connection = _SocketConnection(self._path)
+        self._connection = host, connection  # what `close` closes
+        return connection
 
 
 class Supervisor:
@@ -130,7 +136,7 @@ class Supervisor:
     def start_process(self, name: str) -> None:
         """Start it and return at once; one that is running stays as it is."""
         try:
-            self._call("supervisor.startProcess", name, False)  # noqa: FBT003 - XML-RPC has no names
+            self._call("supervisor.startProcess", name, False)
         except xmlrpc.client.Fault as fault:
             if "ALREADY_STARTED" not in fault.faultString:
                 msg = f"{name} cannot be started: {fault.faultString}"
@@ -139,7 +145,7 @@ class Supervisor:
     def stop_process(self, name: str) -> None:
         """Stop it and return when it has stopped."""
         try:
-            self._call("supervisor.stopProcess", name, False)  # noqa: FBT003
+            self._call("supervisor.stopProcess", name, False)
         except xmlrpc.client.Fault as fault:
             if "NOT_RUNNING" not in fault.faultString:
                 raise
@@ -165,7 +171,7 @@ class Supervisor:
         for name in [*added, *changed]:
             self._call("supervisor.addProcessGroup", name)
 
-    def _call(self, method: str, *arguments: Any) -> Any:  # noqa: ANN401 - XML-RPC is untyped
+    def _call(self, method: str, *arguments: Any) -> Any:
         transport = _SocketTransport(str(self._layout.supervisor_socket))
         with xmlrpc.client.ServerProxy("http://supervisor", transport=transport) as proxy:
             call: Any = proxy
@@ -181,7 +187,7 @@ def _state(found: dict[str, Any]) -> ProcessState:
         pid=found["pid"],
         started_s=found["start"],
         now_s=found["now"],
-        reason=found["spawnerr"] or (found["description"] if found["state"] >= 100 else ""),  # noqa: PLR2004 - EXITED and worse
+        reason=found["spawnerr"] or (found["description"] if found["state"] >= 100 else ""),
     )
 
 

@@ -88,7 +88,7 @@ def _code(context: Context) -> Component:
             *("--log-level", "warning"),
         ),
         env=_environment(context),
-        after=("postgres", "questdb", "store", "mlflow"),
+        after=("postgres",),
         check=check,
         before=before,
         start_timeout_s=120,
@@ -134,8 +134,7 @@ def _daemon(context: Context) -> Component:
             *("--log-level", "warning"),
         ),
         env=_environment(context),
-        # After the webserver: both make the instance's tables when they are missing.
-        after=("postgres", "dagster-code", "dagster-web"),
+        after=("postgres", "dagster-code"),
         check=check,
         start_timeout_s=120,
     )

@@ -14,7 +14,8 @@ WORKERS = {
     "ingest": ("Ingest, exchange to Kafka", ("kafka",)),
     "bronze": ("Bronze, Kafka to raw tables", ("kafka", "questdb")),
     "features": ("Features, Kafka to features", ("kafka", "questdb", "valkey")),
-    "forecast": ("Forecast, features to forecasts", ("kafka", "questdb", "valkey", "mlflow")),
+    # Without MLflow it goes on with the last good model, so it does not wait for it.
+    "forecast": ("Forecast, features to forecasts", ("kafka", "questdb", "valkey")),
 }
 """Name, what it does, what must be healthy before it starts."""
 
@@ -55,6 +56,7 @@ def _exchange(context: Context) -> Component:
         command=(
             *(sys.executable, "-m", "stack.exchange"),
             *("--port", str(port), "--data-dir", str(context.dir("exchange"))),
+            *context.exchange_args,
         ),
         env=ONE_THREAD,
         ports=(port,),
@@ -79,7 +81,7 @@ def _api(context: Context) -> Component:
         title="HTTP API",
         command=(sys.executable, "-m", "serving"),
         env=ONE_THREAD,
-        after=("valkey", "mlflow"),
+        after=("valkey",),
         ports=(settings.port,),
         url=url,
         check=check,

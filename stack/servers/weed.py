@@ -22,8 +22,8 @@ VOLUME_SIZE_MB = 512
 """Where a volume file ends and the next begins; nothing is reserved ahead."""
 MAX_VOLUMES = 200
 """Times the size: 100 GB. Each bucket takes volumes of its own, seven at a time by default."""
-MEMORY_LIMIT_MB = 160
-"""Soft limit of the Go runtime: it collects garbage more often instead of growing."""
+MEMORY_LIMIT_MB = 512
+"""Soft limit of the Go runtime. It holds about 110 MB; with a limit of 160 it collected garbage all the time, 7 % of a core."""
 
 
 def component(context: Context) -> Component:
