@@ -9,110 +9,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import httpx
 import numpy as np
 
 from btc_assets.catalogue import EXCHANGE_FEED, OWNERS, table_metadata
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
+from btc_core import exchange_rest
+from btc_core.bars import to_table
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, from_ns, now_ns
-from btc_core.errors import ExchangeError, InvalidInput, QuestDBError
+from btc_core.errors import QuestDBError
 from btc_core.tables import TABLES
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from btc_core.questdb_client import QuestDB
-    from btc_core.settings import Settings
-
-    Records = npt.NDArray[Any]
 
 TABLE = "minute_bars"
-FETCH_TIMEOUT_S = 120.0
-"""Months of bars as CSV are some 10 MB; a generated market needs seconds to make them."""
 WRITE_ROWS = 50_000
 """Rows a write: about 6 MB on the wire, a fraction of a second."""
 APPLY_TIMEOUT_S = 60.0
 """How long written rows may take to become readable before the run fails."""
+TTL_MARGIN_DAYS = 30
+"""Kept beyond the training window: the TTL of bronze (30 days) would leave a quarter of it, silently."""
 OHLC_ROWS = 720
 """Most that the exchange gives of one interval: 12 hours of minutes. Hence a refresh every 6 hours."""
 
-FETCHED = np.dtype(
-    [("ts_ns", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"), ("volume", "f8"), ("trades", "i8")]
-)
-_PRICES = ("open", "high", "low", "close")
 
-
-def parse_csv(text: str) -> Records:
-    """Bars of dtype `FETCHED` from lines `time,open,high,low,close,volume,trades` (time in s, the bar's open).
-
-    Raises `InvalidInput` naming what is wrong.
-    """
-    lines = text.split()
-    try:
-        numbers = np.array([line.split(",") for line in lines], np.float64).reshape(len(lines), 7)
-    except ValueError as error:
-        msg = f"history is not CSV of 7 numbers a line (time,open,high,low,close,volume,trades): {error}"
-        raise InvalidInput(msg) from error
-    return _records(numbers)
-
-
-def parse_ohlc(answer: dict[str, Any]) -> Records:
-    """Bars of dtype `FETCHED` from the answer of `OHLC`, without the last, which is the minute in progress.
-
-    Raises `ExchangeError` with the exchange's words.
-    """
-    if answer.get("error"):
-        msg = f"the exchange refused OHLC: {', '.join(map(str, answer['error']))}"
-        raise ExchangeError(msg)
-    try:
-        rows = next(value for name, value in answer["result"].items() if name != "last")
-        picked = [(row[0], row[1], row[2], row[3], row[4], row[6], row[7]) for row in rows[:-1]]
-        numbers = np.array(picked, np.float64).reshape(len(picked), 7)
-    except (KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
-        msg = f"the exchange's OHLC answer has another form: {error!r}"
-        raise ExchangeError(msg) from error
-    return _records(numbers)
-
-
-def _records(numbers: npt.NDArray[np.float64]) -> Records:
-    """Sorted, without repeats; the bars are checked, because a wrong one would sit in every later window."""
-    bars = np.zeros(len(numbers), FETCHED)
-    bars["ts_ns"] = numbers[:, 0].astype(np.int64) * NS_PER_S
-    for column, name in enumerate((*_PRICES, "volume", "trades"), start=1):
-        bars[name] = numbers[:, column]
-    prices = np.column_stack([bars[name] for name in _PRICES])
-    wrong = ~(np.isfinite(prices) & (prices > 0.0)).all(axis=1) | (bars["high"] < bars["low"]) | (bars["volume"] < 0.0)
-    wrong |= bars["ts_ns"] % NS_PER_MIN != 0
-    if wrong.any():
-        msg = f"{int(wrong.sum())} of {len(bars)} bars are impossible, the first at {bars['ts_ns'][wrong][0]} ns"
-        raise InvalidInput(msg)
-    return bars[np.unique(bars["ts_ns"], return_index=True)[1]]
-
-
-def fetch(config: Settings, days: int) -> tuple[Records, str]:
-    """Closed minute bars of the last `days` (live: what the exchange still has) and their source's name.
-
-    Raises `ExchangeError` when the exchange is away or refuses.
-    """
-    if config.exchange.history_url:
-        url, params, source = config.exchange.history_url, {"days": str(days)}, "history"
-    else:
-        pair = config.exchange.symbols[0].replace("BTC", "XBT").replace("/", "")
-        url, params, source = f"{config.exchange.rest_url}/0/public/OHLC", {"pair": pair, "interval": "1"}, "rest"
-    try:
-        response = httpx.get(url, params=params, timeout=FETCH_TIMEOUT_S, follow_redirects=True)
-        response.raise_for_status()
-        bars = parse_csv(response.text) if source == "history" else parse_ohlc(response.json())
-    except (httpx.HTTPError, ValueError) as error:
-        msg = f"no bars from {url}: {error!r}"
-        raise ExchangeError(msg) from error
-    return bars[bars["ts_ns"] + NS_PER_MIN <= now_ns()], source
-
-
-def store(db: QuestDB, symbol: str, bars: Records, source: str) -> int:
+def store(db: QuestDB, symbol: str, bars: np.ndarray, source: str) -> int:
     """Upsert `bars`, except where a file's row stands, and wait until they can be read; returns rows written."""
-    import pandas as pd  # noqa: PLC0415 - slow to import
-
     if not len(bars):
         return 0
     imported = db.query(f"SELECT ts FROM {TABLE} WHERE symbol = '{symbol}' AND source = 'file'")  # noqa: S608
@@ -120,9 +42,7 @@ def store(db: QuestDB, symbol: str, bars: Records, source: str) -> int:
     fresh = bars[~np.isin(bars["ts_ns"], kept)]
     for start in range(0, len(fresh), WRITE_ROWS):
         part = fresh[start : start + WRITE_ROWS]
-        columns: dict[str, Any] = {"ts": pd.to_datetime(part["ts_ns"], unit="ns", utc=True), "symbol": symbol}
-        columns |= {name: part[name] for name in (*_PRICES, "volume", "trades")}
-        db.write(TABLE, pd.DataFrame({**columns, "source": source}), timestamp="ts")
+        db.write(TABLE, to_table(part, symbol, source), timestamp="ts")
     wait_until_applied(db)
     return len(fresh)
 
@@ -178,8 +98,10 @@ def minute_bars(environment: Environment, database: Database) -> dg.MaterializeR
     symbol = chosen.exchange.symbols[0]
     with database.connect() as db:
         ensure_tables(db)
+        keep_days = max(chosen.questdb.ttl_bronze_days, chosen.model.train_days + TTL_MARGIN_DAYS)
+        db.execute(f"ALTER TABLE {TABLE} SET TTL {keep_days} DAYS")
         days = missing_days(stored_range(db, symbol), chosen.model.train_days + 1, now_ns())
-        bars, source = fetch(chosen, days)
+        bars, source = exchange_rest.minute_bars(chosen.exchange, symbol, days)
         written = store(db, symbol, bars, source)
         rows, first, last = stored_range(db, symbol)
     metadata: dict[str, Any] = {"rows_fetched": len(bars), "rows_written": written, "dagster/row_count": rows}

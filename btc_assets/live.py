@@ -140,9 +140,7 @@ def look(db: QuestDB, name: str, before: Seen | None, now: int) -> tuple[dg.Asse
 
 
 @dg.sensor(minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
-def live_tables_sensor(
-    context: dg.SensorEvaluationContext, database: Database
-) -> dg.SensorResult | dg.SkipReason:
+def live_tables_sensor(context: dg.SensorEvaluationContext, database: Database) -> dg.SensorResult | dg.SkipReason:
     """Tell Dagster which live tables moved: rows since the last event, lag and watermark of each."""
     seen = read_cursor(context.cursor)
     events: list[Any] = []

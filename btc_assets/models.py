@@ -14,7 +14,8 @@ import dagster as dg
 from btc_assets.catalogue import OWNERS
 from btc_assets.history import minute_bars
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
-from btc_core.clock import NS_PER_DAY, SYSTEM_CLOCK, from_ns
+from btc_core.bars import read_stored
+from btc_core.clock import SYSTEM_CLOCK, from_ns
 from btc_core.errors import BtcError, NotReady
 
 if TYPE_CHECKING:
@@ -22,33 +23,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from btc_core.bundle import BidModel, VolatilityModel
-    from btc_core.questdb_client import QuestDB
     from btc_core.registry import Registered
 
 CHECKED_BARS = 2_000
 """Recent bars whose rows the checks forecast: enough to cover the longest window (1440 min)."""
 _METRICS = ("qlike", "r2_log", "median_ape", "dm_t", "lambda", "mse_ratio", "direction", "direction_se")
-
-
-def read_bars(db: QuestDB, symbol: str, days: float) -> npt.NDArray[Any]:
-    """Sorted bars of dtype `replay.BARS` of the last `days` before the newest stored one."""
-    import numpy as np  # noqa: PLC0415
-
-    from btc_core.replay import BARS  # noqa: PLC0415 - numba is slow to import
-
-    newest = db.execute(f"SELECT cast(max(ts) AS LONG) FROM minute_bars WHERE symbol = '{symbol}'")  # noqa: S608
-    if not newest or newest[0][0] is None:
-        return np.empty(0, BARS)
-    since = int(newest[0][0]) - int(days * NS_PER_DAY)
-    table = db.query(
-        f"SELECT ts, open, high, low, close, volume FROM minute_bars WHERE symbol = '{symbol}' "  # noqa: S608
-        f"AND ts > cast({since} AS TIMESTAMP_NS) ORDER BY ts"
-    )
-    bars = np.zeros(len(table), BARS)
-    bars["ts_ns"] = table["ts"].cast("timestamp[ns]").cast("int64").to_numpy()
-    for name in ("open", "high", "low", "close", "volume"):
-        bars[name] = table[name].to_numpy()
-    return bars
 
 
 def scores_table(scores: dict[str, float]) -> str:
@@ -89,7 +68,7 @@ def publish(
 
 def _bars(environment: Environment, database: Database, days: float) -> npt.NDArray[Any]:
     with database.connect() as db:
-        return read_bars(db, environment.get().exchange.symbols[0], days)
+        return read_stored(db, environment.get().exchange.symbols[0], days)
 
 
 @dg.asset(deps=[minute_bars], kinds={"xgboost", "mlflow"}, group_name="models", owners=OWNERS)
@@ -135,7 +114,9 @@ def bid_model(environment: Environment, database: Database, registry: Registry) 
     return dg.MaterializeResult(metadata={**metadata, "train_s": round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)})
 
 
-def _checked(environment: Environment, database: Database, registry: Registry, name: str) -> tuple[bool, dict[str, Any]]:
+def _checked(
+    environment: Environment, database: Database, registry: Registry, name: str
+) -> tuple[bool, dict[str, Any]]:
     """Load the champion with parity and forecast recent rows; passed, and the facts."""
     import numpy as np  # noqa: PLC0415
 

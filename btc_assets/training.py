@@ -5,7 +5,6 @@ What does not belong here: where bars come from (`history`), Dagster (`models`),
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -40,6 +39,9 @@ MIN_BARS = 600
 LAMBDAS = np.linspace(0.0, 1.0, 11)
 LUCK_T = -1.64
 """Diebold-Mariano t that the best λ must reach on validation, one-sided 5 %: the best of ten λ wins by luck half the time."""
+
+THREADS = 1
+"""Ten small fits take five seconds on one; with two, on two busy cores, they once took a minute waiting for each other."""
 
 VOLATILITY_PARAMS: dict[str, Any] = {
     "objective": "reg:gamma",  # its deviance is twice QLIKE, the loss that is reported
@@ -99,7 +101,7 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 def make_frame(bars: npt.NDArray[Any], step_min: int = ORIGIN_STEP_MIN) -> Frame:
-    """Features and labels of every `step_min`-th minute of `bars` (dtype `replay.BARS`, sorted).
+    """Features and labels of every `step_min`-th minute of `bars` (dtype `bars.BARS`, sorted).
 
     Raises `NotReady` below `MIN_BARS` bars.
     """
@@ -125,11 +127,6 @@ def cut(frame: Frame, from_share: float) -> tuple[Mask, Mask]:
     return frame.origin_ns <= border - EMBARGO_NS, frame.origin_ns > border
 
 
-def threads() -> int:
-    """Cores of this machine, at most 2: the servers beside us need the rest."""
-    return 1
-
-
 def fit_volatility(frame: Frame) -> tuple[Harx, tuple[xgboost.Booster, ...]]:
     """HARX, and per horizon trees on what it leaves, by gamma deviance; no trees below `TREES_NEED_DAYS`."""
     harx = fit_harx(frame.matrix[:, _HARX_COLUMNS], frame.realized, frame.days)
@@ -139,12 +136,12 @@ def fit_volatility(frame: Frame) -> tuple[Harx, tuple[xgboost.Booster, ...]]:
 
     margin = harx.log_variance(frame.matrix[:, _HARX_COLUMNS])
     labels = np.maximum(frame.realized, harx.rv_floor)
-    data = xgboost.QuantileDMatrix(frame.matrix.astype(np.float32), nthread=threads())
+    data = xgboost.QuantileDMatrix(frame.matrix.astype(np.float32), nthread=THREADS)
     boosters = []
     for column in range(len(HORIZONS_MIN)):
         # gradients of gamma deviance are relative, so labels are scaled to the order of one for float32
         data.set_info(label=labels[:, column] * 1e6, base_margin=margin[:, column] + np.log(1e6))
-        boosters.append(xgboost.train({**VOLATILITY_PARAMS, "nthread": threads()}, data, VOLATILITY_TREES))
+        boosters.append(xgboost.train({**VOLATILITY_PARAMS, "nthread": THREADS}, data, VOLATILITY_TREES))
     return harx, tuple(boosters)
 
 
@@ -152,12 +149,12 @@ def fit_bid(frame: Frame, sigma_bps: Floats) -> tuple[xgboost.Booster, ...]:
     """Per horizon small trees on the return in units of σ̂; `sigma_bps` (n, 5)."""
     import xgboost  # noqa: PLC0415 - slow to import, not needed to load the graph
 
-    data = xgboost.QuantileDMatrix(frame.matrix.astype(np.float32), nthread=threads())
+    data = xgboost.QuantileDMatrix(frame.matrix.astype(np.float32), nthread=THREADS)
     boosters = []
     for column in range(len(HORIZONS_MIN)):
         scaled = np.clip(frame.bid_bps[:, column] / sigma_bps[:, column], -6.0, 6.0)  # a jump is one row, not the fit
         data.set_info(label=scaled)
-        boosters.append(xgboost.train({**BID_PARAMS, "nthread": threads()}, data, BID_TREES))
+        boosters.append(xgboost.train({**BID_PARAMS, "nthread": THREADS}, data, BID_TREES))
     return tuple(boosters)
 
 

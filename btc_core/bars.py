@@ -1,6 +1,6 @@
-"""Minute bars in files and tables.
+"""Minute bars: what one is, reading them from files, in the table.
 
-What does not belong here: features of bars (`replay.bar_features`).
+What does not belong here: features of bars (`replay`), or asking the exchange for them (`exchange_rest`).
 """
 
 from __future__ import annotations
@@ -11,75 +11,122 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from btc_core.clock import NS_PER_MIN
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.errors import InvalidInput
-from btc_core.exchange_rest import parse_csv
-from btc_core.replay import BARS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy.typing as npt
+
+    from btc_core.questdb_client import QuestDB
+
 PRICES = ("open", "high", "low", "close")
-COLUMNS = ("ts", *PRICES, "volume")
+FILE_COLUMNS = ("ts", *PRICES, "volume")
+BARS = np.dtype(
+    [("ts_ns", "i8"), *((name, "f8") for name in PRICES), ("volume", "f8"), ("trades", "i8")],
+    align=True,
+)
+"""One-minute bars: open of the bar in ns, prices in USD, volume in BTC, number of trades (−1 when unknown)."""
+
+
+def bars_from(numbers: npt.NDArray[np.float64], name: str) -> np.ndarray:
+    """Bars of rows `time_s, open, high, low, close, volume, trades`, dtype `BARS`, sorted, without repeats.
+
+    Raises `InvalidInput` that names the source and the first bar that cannot be: it would sit in every later window.
+    """
+    bars = np.zeros(len(numbers), BARS)
+    bars["ts_ns"] = numbers[:, 0].astype(np.int64) * NS_PER_S
+    for column, field in enumerate((*PRICES, "volume", "trades"), start=1):
+        bars[field] = numbers[:, column]
+    return sorted_bars(bars, name)
+
+
+def sorted_bars(bars: np.ndarray, name: str) -> np.ndarray:
+    """Checked, in order of time, the first of those with the same time; raises `InvalidInput`."""
+    problems = {
+        "is not on a whole minute": bars["ts_ns"] % NS_PER_MIN != 0,
+        "has a price that is not above zero": ~np.all([bars[field] > 0 for field in PRICES], axis=0),
+        "has a price that is not finite": ~np.all([np.isfinite(bars[field]) for field in PRICES], axis=0),
+        "has a volume below zero or none": ~(bars["volume"] >= 0),
+        "has its high below its low": bars["high"] < bars["low"],
+    }
+    for what, wrong in problems.items():
+        if wrong.any():
+            row = int(wrong.argmax())
+            msg = f"{name}: bar {row + 1} (at {bars['ts_ns'][row]} ns) {what}; {int(wrong.sum())} such bars"
+            raise InvalidInput(msg)
+    return bars[np.unique(bars["ts_ns"], return_index=True)[1]]
+
+
+def parse_csv(text: str, name: str) -> np.ndarray:
+    """Bars of lines `time,open,high,low,close,volume,trades` (time in s, no header), as `bars_from`."""
+    lines = text.split()
+    try:
+        numbers = np.array([line.split(",") for line in lines], np.float64).reshape(len(lines), 7)
+    except ValueError as error:
+        msg = f"{name}: not CSV of 7 numbers a line (time,open,high,low,close,volume,trades): {error}"
+        raise InvalidInput(msg) from error
+    return bars_from(numbers, name)
 
 
 def read_bars(file: Path) -> np.ndarray:
-    """Minute bars of a Parquet file (`ts, open, high, low, close, volume`) or a published CSV, dtype `BARS`, sorted.
+    """Minute bars of a Parquet file (`ts, open, high, low, close, volume`) or a published CSV, as `sorted_bars`.
 
-    Raises `InvalidInput` naming the file, the row and what is wrong with it.
+    Raises `InvalidInput` naming the file and what is wrong with it.
     """
     if not file.is_file():
         msg = f"{file} is not a file"
         raise InvalidInput(msg)
-    bars = _read_parquet(file) if file.suffix == ".parquet" else parse_csv(file.read_bytes(), str(file))
-    bars = bars[np.argsort(bars["ts_ns"], kind="stable")]
-    _check(bars, file)
-    return bars
-
-
-def _read_parquet(file: Path) -> np.ndarray:
+    if file.suffix != ".parquet":
+        return parse_csv(file.read_text(), str(file))
     try:
-        table = pq.read_table(file, columns=list(COLUMNS))
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        msg = f"{file}: not a Parquet file with the columns {', '.join(COLUMNS)}: {error}"
+        table = pq.read_table(file)
+    except pa.ArrowInvalid as error:
+        msg = f"{file}: not a Parquet file: {error}"
         raise InvalidInput(msg) from error
-    missing = [name for name in COLUMNS if name not in table.column_names]
+    missing = [name for name in FILE_COLUMNS if name not in table.column_names]
     if missing:
-        msg = f"{file}: the columns {', '.join(missing)} are missing; it has {', '.join(table.column_names)}"
+        msg = f"{file}: columns {', '.join(missing)} are missing; it has {', '.join(table.column_names)}"
         raise InvalidInput(msg)
     if not pa.types.is_timestamp(table["ts"].type):
-        msg = f"{file}: ts is {table['ts'].type}, it must be a timestamp"
+        msg = f"{file}: ts is {table['ts'].type}; it must be a timestamp, the open of the bar"
         raise InvalidInput(msg)
+    return sorted_bars(from_table(table), str(file))
+
+
+def from_table(table: pa.Table) -> np.ndarray:
+    """Bars of an Arrow table with the columns of `minute_bars`, dtype `BARS`, in its order."""
     bars = np.zeros(len(table), BARS)
     bars["ts_ns"] = table["ts"].cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
-    for name in COLUMNS[1:]:
+    for name in FILE_COLUMNS[1:]:
         bars[name] = table[name].cast(pa.float64()).to_numpy()
+    bars["trades"] = table["trades"].to_numpy() if "trades" in table.column_names else -1
     return bars
 
 
-def _check(bars: np.ndarray, file: Path) -> None:
-    """Every bar starts on a minute of its own and has possible prices."""
-    problems = {
-        "is not on a whole minute": bars["ts_ns"] % NS_PER_MIN != 0,
-        "repeats the minute before": np.diff(bars["ts_ns"], prepend=bars["ts_ns"][:1] - NS_PER_MIN) == 0,
-        "has a price that is not above zero": ~np.all([bars[name] > 0 for name in PRICES], axis=0),
-        "has a volume below zero or none": ~(bars["volume"] >= 0),
-        "has its high below its low": bars["high"] < bars["low"],
-    }
-    for what, bad in problems.items():
-        if bad.any():
-            row = int(bad.argmax())
-            msg = f"{file}: bar {row + 1} (ts {bars['ts_ns'][row]} ns) {what}; {int(bad.sum())} such bars"
-            raise InvalidInput(msg)
-
-
-def bars_table(bars: np.ndarray, symbol: str, source: str) -> pa.Table:
+def to_table(bars: np.ndarray, symbol: str, source: str) -> pa.Table:
     """Bars as rows of the table `minute_bars`."""
     columns = {
-        "ts": pa.array(bars["ts_ns"], pa.timestamp("ns", tz="UTC")),
-        "symbol": pa.array([symbol] * len(bars)).dictionary_encode(),
-        **{name: pa.array(np.ascontiguousarray(bars[name])) for name in COLUMNS[1:]},
-        "trades": pa.array(np.full(len(bars), -1)),
-        "source": pa.array([source] * len(bars)).dictionary_encode(),
+        "ts": pa.array(bars["ts_ns"], pa.timestamp("ns")),
+        "symbol": pa.array([symbol] * len(bars), pa.string()).dictionary_encode(),
+        **{name: pa.array(np.ascontiguousarray(bars[name])) for name in (*FILE_COLUMNS[1:], "trades")},
+        "source": pa.array([source] * len(bars), pa.string()).dictionary_encode(),
     }
     return pa.table(columns)
+
+
+def read_stored(db: QuestDB, symbol: str, days: float) -> np.ndarray:
+    """Stored bars of the last `days` before the newest one, dtype `BARS`, oldest first."""
+    quoted = symbol.replace("'", "''")
+    newest = db.execute(f"SELECT cast(max(ts) AS LONG) FROM minute_bars WHERE symbol = '{quoted}'")  # noqa: S608
+    if not newest or newest[0][0] is None:
+        return np.empty(0, BARS)
+    since_ns = int(newest[0][0]) - int(days * NS_PER_DAY)
+    columns = ", ".join((*FILE_COLUMNS, "trades"))
+    return from_table(
+        db.query(
+            f"SELECT {columns} FROM minute_bars WHERE symbol = '{quoted}' "  # noqa: S608
+            f"AND ts > cast({since_ns} AS TIMESTAMP_NS) ORDER BY ts"
+        )
+    )

@@ -12,21 +12,20 @@ import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
-import numpy as np
 
 from btc_core import registry
+from btc_core.bars import read_stored
 from btc_core.bundle import BID_MODEL, VOLATILITY_MODEL, BidModel, VolatilityModel, harx_bundle, random_walk_model
-from btc_core.errors import BtcError, SchemaError, ServiceError
+from btc_core.errors import BtcError, NotReady, SchemaError, ServiceError
 from btc_core.questdb_client import QuestDB
-from btc_core.replay import BARS
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings
 
 BASELINE_KINDS = frozenset({"random_walk", "harx"})
 """Kinds of model that are baselines; every answer that comes from one says so."""
-BASELINE_BARS = 60 * 1440
-"""Minute bars the cold-start baseline is fitted on at most: linear models like recent windows."""
+BASELINE_DAYS = 60
+"""Days of minute bars the cold-start baseline is fitted on at most: linear models like recent windows."""
 
 _log = logging.getLogger(__name__)
 
@@ -197,7 +196,7 @@ class BaselineSource(RegistrySource):
         """The champion, else the random walk."""
         try:
             return super().bid_model()
-        except ServiceError as error:
+        except (NotReady, ServiceError) as error:
             _log.info("the random walk serves: %s", error)
             return random_walk_model()
 
@@ -205,20 +204,7 @@ class BaselineSource(RegistrySource):
         """The champion, else HARX; raises `SchemaError` while there are too few bars even for that."""
         try:
             return super().volatility_model()
-        except ServiceError as error:
+        except (NotReady, ServiceError) as error:
             _log.info("the HARX baseline serves: %s", error)
-            return harx_bundle(self._bars())
-
-    def _bars(self) -> np.ndarray:
-        """The newest minute bars of the first symbol, dtype `BARS`."""
-        symbol = self._settings.exchange.symbols[0].replace("'", "''")
-        with QuestDB(self._settings.questdb) as db:
-            table = db.query(
-                f"SELECT ts, open, high, low, close, volume FROM minute_bars WHERE symbol = '{symbol}' "  # noqa: S608
-                f"ORDER BY ts DESC LIMIT {BASELINE_BARS}"
-            )
-        bars = np.zeros(len(table), BARS)
-        bars["ts_ns"] = table["ts"].cast("timestamp[ns]").cast("int64").to_numpy()
-        for name in ("open", "high", "low", "close", "volume"):
-            bars[name] = table[name].to_numpy()
-        return bars[::-1]
+            with QuestDB(self._settings.questdb) as db:
+                return harx_bundle(read_stored(db, self._settings.exchange.symbols[0], BASELINE_DAYS))

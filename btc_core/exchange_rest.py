@@ -5,23 +5,22 @@ What does not belong here: when to ask (`streaming.history`, `btc_assets.history
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
 
-from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
-from btc_core.errors import ExchangeError, InvalidInput
-from btc_core.replay import BARS
+from btc_core.bars import bars_from, parse_csv
+from btc_core.clock import NS_PER_MIN, now_ns
+from btc_core.errors import ExchangeError
 
 if TYPE_CHECKING:
     from btc_core.settings import ExchangeSettings
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
+"""Months of bars are some 10 MB; a generated market needs seconds to make them."""
 REST_NAMES = {"BTC": "XBT"}
 """Assets that REST calls by another name than the socket."""
-CSV_COLUMNS = ("time", "open", "high", "low", "close", "volume", "trades")
 
 
 def rest_pair(symbol: str) -> str:
@@ -41,65 +40,40 @@ def get(settings: ExchangeSettings, path: str, **params: str | int) -> dict[str,
     """
     url = f"{settings.rest_url}/0/public/{path}"
     try:
-        response = httpx.get(url, params=params, timeout=TIMEOUT_S)
-        answer = response.raise_for_status().json()
-    except (httpx.HTTPError, ValueError) as error:
-        msg = f"the exchange at {url} does not answer: {error!r}"
-        raise ExchangeError(msg) from error
+        answer = _fetch(url, params).json()
+    except ValueError as error:
+        raise ExchangeError(f"the exchange at {url} answered something else than JSON: {error}") from error
     if answer.get("error"):
-        msg = f"the exchange refused {path}: {', '.join(answer['error'])}"
+        msg = f"the exchange refused {path}: {', '.join(map(str, answer['error']))}"
         raise ExchangeError(msg)
     return answer["result"]  # type: ignore[no-any-return]
 
 
-def ohlc(settings: ExchangeSettings, symbol: str) -> np.ndarray:
-    """The closed minute bars that REST still has (the last 720), dtype `BARS`, oldest first."""
+def minute_bars(settings: ExchangeSettings, symbol: str, days: int) -> tuple[np.ndarray, str]:
+    """Closed minute bars (dtype `BARS`) of up to the last `days`, and their source: `history` or `rest`.
+
+    The published file where there is one, else the last 720 minutes that REST has. Raises `ExchangeError`.
+    """
+    if settings.history_url:
+        url = f"{settings.history_url}/{rest_pair(symbol)}_1.csv"
+        return _closed(parse_csv(_fetch(url, {"days": days}).text, url)), "history"
     result = get(settings, "OHLC", pair=rest_pair(symbol), interval=1)
-    rows = next(value for name, value in result.items() if name != "last")
-    bars = np.zeros(len(rows), BARS)
-    for index, (time_s, open_, high, low, close, _vwap, volume, _trades) in enumerate(rows):
-        bars[index] = (int(time_s) * NS_PER_S, float(open_), float(high), float(low), float(close), float(volume))
-    return closed(bars)
-
-
-def published_bars(settings: ExchangeSettings, symbol: str, days: int | None = None) -> np.ndarray:
-    """Closed minute bars of the file published for a symbol under `history_url`, dtype `BARS`, oldest first.
-
-    Raises `ExchangeError`.
-    """
-    url = f"{settings.history_url}/{rest_pair(symbol)}_1.csv"
     try:
-        response = httpx.get(url, params={"days": days} if days else {}, timeout=TIMEOUT_S)
-        response.raise_for_status()
+        rows = next(value for name, value in result.items() if name != "last")
+        picked = [(row[0], row[1], row[2], row[3], row[4], row[6], row[7]) for row in rows]
+        numbers = np.array(picked, np.float64).reshape(len(picked), 7)
+    except (IndexError, TypeError, ValueError, StopIteration) as error:
+        raise ExchangeError(f"the exchange's OHLC answer has another form: {error!r}") from error
+    return _closed(bars_from(numbers, "OHLC")), "rest"
+
+
+def _fetch(url: str, params: dict[str, str | int]) -> httpx.Response:
+    try:
+        return httpx.get(url, params=params, timeout=TIMEOUT_S, follow_redirects=True).raise_for_status()
     except httpx.HTTPError as error:
-        msg = f"the exchange's history at {url} does not answer: {error!r}"
-        raise ExchangeError(msg) from error
-    return closed(parse_csv(response.content, url))
+        raise ExchangeError(f"no answer from {url}: {error!r}") from error
 
 
-def parse_csv(content: bytes, name: str) -> np.ndarray:
-    """Bars of a published file (`time_s,open,high,low,close,volume,trades`, no header), dtype `BARS`.
-
-    Raises `InvalidInput` naming the line.
-    """
-    import pandas as pd  # noqa: PLC0415 - slow to import, and only this needs it
-
-    try:
-        frame = pd.read_csv(io.BytesIO(content), header=None, names=list(CSV_COLUMNS), dtype=np.float64)
-    except (ValueError, pd.errors.ParserError) as error:
-        msg = f"{name}: not a bar file of lines {','.join(CSV_COLUMNS)}: {error}"
-        raise InvalidInput(msg) from error
-    incomplete = frame.drop(columns="trades").isna().any(axis=1)
-    if incomplete.any():
-        msg = f"{name}, line {int(incomplete.to_numpy().argmax()) + 1}: a value is missing"
-        raise InvalidInput(msg)
-    bars = np.zeros(len(frame), BARS)
-    bars["ts_ns"] = frame["time"].to_numpy().astype(np.int64) * NS_PER_S
-    for column in ("open", "high", "low", "close", "volume"):
-        bars[column] = frame[column]
-    return bars
-
-
-def closed(bars: np.ndarray) -> np.ndarray:
+def _closed(bars: np.ndarray) -> np.ndarray:
     """Without the bar that is still open."""
     return bars[bars["ts_ns"] + NS_PER_MIN <= now_ns()]

@@ -19,8 +19,8 @@ QUOTE, TRADE, BAR = 0, 1, 2
 STEPS = 1440
 """Longest window in one-minute steps."""
 WARM_UP_S = (STEPS + 30) * 60
-"""Events that came when the clock stood further back than this cannot change a row: the longest window, and 30 min for
-a clock that a future timestamp stopped (`events.FUTURE_S`), for `HOLE_S` and for `COVER_S`."""
+"""Events received longer ago than this cannot change a row: the longest window, and 30 min for a clock that a future
+timestamp set ahead (`events.FUTURE_S`), for `HOLE_S` and `COVER_S`, and for a delay between the exchange and us."""
 MEMORY_S = STEPS * 60
 """A quote or trade older than this is as if it had never been."""
 HOLE_S = 90

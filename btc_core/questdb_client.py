@@ -68,7 +68,7 @@ class QuestDB:
             return
         aware = frame.select_dtypes("datetimetz")
         if not aware.empty:  # the sender takes naive UTC times
-            frame = frame.assign(**{name: aware[name].dt.tz_convert(None) for name in aware})
+            frame = frame.assign(**{str(name): aware[name].dt.tz_convert(None) for name in aware})
         try:
             sender = self._open_sender()
             sender.dataframe(frame, table_name=table, at=timestamp)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from btc_core.clock import NS_PER_MIN, to_ns
+from btc_core.clock import to_ns
 from btc_core.engine import FeatureEngine, Rows, run
 from btc_core.errors import BadFrame, InvalidInput
 from btc_core.events import EVENT_CHANNELS, events_of
@@ -26,12 +26,6 @@ from btc_core.log import Envelope
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-BARS = np.dtype(
-    [("ts_ns", "i8"), ("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"), ("volume", "f8")], align=True
-)
-"""One-minute bars; `ts_ns` is the bar's open."""
-
 
 NS_DIGITS = 19
 """A receive time in ns has no more digits until the year 2262."""
@@ -54,7 +48,7 @@ class Replay(msgspec.Struct, frozen=True):
 
 
 def bar_features(bars: np.ndarray) -> np.ndarray:
-    """Feature rows of sorted minute bars (dtype `BARS`): one record of `features.ROW` per bar, at its close."""
+    """Feature rows of sorted minute bars (dtype `bars.BARS`): one record of `features.ROW` per bar, at its close."""
     if len(bars) and (np.diff(bars["ts_ns"]) <= 0).any():
         msg = "minute bars must be sorted by time without repeats"
         raise InvalidInput(msg)
@@ -65,11 +59,6 @@ def bar_features(bars: np.ndarray) -> np.ndarray:
     rows = np.empty(len(bars), ROW)
     fold(new_state(), events, rows, EMIT_BARS)
     return rows
-
-
-def bar_close_ns(bars: np.ndarray) -> np.ndarray:
-    """When each bar's row is known, int64 ns."""
-    return bars["ts_ns"] + NS_PER_MIN
 
 
 def envelope_line(envelope: Envelope) -> bytes:
@@ -160,16 +149,3 @@ def rows_table(batches: list[Rows]) -> pa.Table:
     for name in FEATURE_NAMES:
         columns[name] = pa.array(values[name])
     return pa.table(columns)
-
-
-__all__ = [
-    "BARS",
-    "BadLine",
-    "Replay",
-    "bar_close_ns",
-    "bar_features",
-    "envelope_line",
-    "read_lines",
-    "replay_file",
-    "rows_table",
-]

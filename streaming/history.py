@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btc_core.clock import from_ns
-from btc_core.exchange_rest import ohlc, published_bars
+from btc_core.exchange_rest import minute_bars
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,12 +25,12 @@ NEEDED_DAYS = 2
 
 def recent_bars(settings: ExchangeSettings, symbol: str) -> list[bytes]:
     """Closed minute bars of about the last day as frames of the channel `ohlc`; raises `ExchangeError`."""
-    bars = published_bars(settings, symbol, NEEDED_DAYS) if settings.history_url else ohlc(settings, symbol)
+    bars, _ = minute_bars(settings, symbol, NEEDED_DAYS)
     return [ohlc_frame(symbol, bars[start : start + BARS_PER_FRAME]) for start in range(0, len(bars), BARS_PER_FRAME)]
 
 
 def ohlc_frame(symbol: str, bars: np.ndarray) -> bytes:
-    """Bars (dtype `replay.BARS`) as the socket would send them."""
+    """Bars (dtype `bars.BARS`) as the socket would send them."""
     data = [
         {
             "symbol": symbol,

@@ -15,7 +15,7 @@ from btc_core.bundle import load_bundle
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import NotReady, SchemaError
 from btc_core.registry import Registered
-from btc_core.replay import BARS
+from btc_core.bars import BARS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -13,7 +13,7 @@ from btc_assets import training
 from btc_core import bundle, features
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import SchemaError
-from btc_core.replay import BARS
+from btc_core.bars import BARS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,8 +134,17 @@ def test_a_saved_bundle_loads_and_gives_the_same_numbers(
     assert np.array_equal(loaded.predict(frame.matrix), sigma)
     assert np.array_equal(loaded.baseline(frame.matrix), trees.baseline(frame.matrix))
     assert np.array_equal(loaded_bid.predict(frame.matrix, sigma), bid.predict(frame.matrix, sigma))
-    one = np.vstack([loaded.predict(frame.matrix[i : i + 1]) for i in range(20)])
-    assert np.allclose(one, sigma[:20], rtol=1e-12, atol=0.0)
+
+
+def test_one_row_at_a_time_gives_the_numbers_of_a_batch_to_the_last_bit(
+    frame: training.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel
+) -> None:
+    rows = frame.matrix[:300].copy()
+    rows[np.random.default_rng(8).random(rows.shape) < 0.1] = np.nan
+    for model in (trees, bid):
+        assert model._forest is not None
+        one = np.vstack([model._forest.margins(rows[i : i + 1]) for i in range(len(rows))])
+        assert np.array_equal(one, model._forest.margins(rows))
 
 
 def test_sigma_is_positive_and_never_falls_with_the_horizon(
