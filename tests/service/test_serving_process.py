@@ -186,11 +186,7 @@ def running(settings: Settings, folder: Path, **more: str) -> Iterator[Api]:
 
 
 @pytest.fixture
-def settings(request: pytest.FixtureRequest) -> Settings:
-    try:
-        servers: Callable[..., Settings] = request.getfixturevalue("servers")
-    except pytest.FixtureLookupError:
-        pytest.skip("the fixture `servers` does not exist yet; once it does, take it as an argument here")
+def settings(servers: Callable[..., Settings]) -> Settings:
     found = servers("valkey")
     client = redis_row.connect(found.redis)
     client.delete(redis_row.feature_key("BTC/USD"), redis_row.forecast_key("BTC/USD"))
