@@ -63,8 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     except asyncio.CancelledError:
         return 0
     except BtcError as error:
-        logging.getLogger("stack.exchange").error("%s", error)
-        return 1
+        parser().exit(1, f"{error}\n")
     return 0
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 REQUESTS_PER_S = 20
 """Kraken's limit for one connection; a burst of as many is allowed."""
 CLOSE_SLOW = 1008
+GOODBYE_S = 1.0
+"""How long a client that was too slow may take to hear why; then the line is cut (1006)."""
 
 
 class RateLimit:
@@ -62,16 +64,18 @@ class Connection:
         self.queued_bytes = 0
         self.last_queued_s = clock.monotonic_s()
         self.requests = RateLimit(REQUESTS_PER_S, REQUESTS_PER_S)
-        self.too_slow = False
         self._socket = socket
         self._ledger = ledger
         self._clock = clock
         self._limit_bytes = queue_limit_bytes
         self._queue: deque[Frame] = deque()
         self._filled = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
 
     def enqueue(self, frame: Frame) -> None:
-        """Put a frame, as the transformers leave it, at the end of the queue."""
+        """Put a frame, as the transformers leave it, at the end of the queue; nothing more for one that is too slow."""
+        if self._closing is not None:
+            return
         frames: Iterable[Frame] = (frame,)
         for transform in self.transformers:
             frames = [changed for item in frames for changed in transform(item)]
@@ -79,14 +83,22 @@ class Connection:
             self._queue.append(item)
             self.queued_bytes += len(item.text)
         self.last_queued_s = self._clock.monotonic_s()
-        if self.queued_bytes > self._limit_bytes:
-            self.too_slow = True
         self._filled.set()
+        if self.queued_bytes > self._limit_bytes:
+            self._closing = asyncio.create_task(self._drop())
+
+    async def _drop(self) -> None:
+        """Say goodbye with 1008 if the client still takes it; cut the line if the writer hangs in a send."""
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await self._socket.close(CLOSE_SLOW, "too slow")
+        except TimeoutError:
+            self._socket.transport.abort()
 
     async def write(self) -> None:
-        """Send what is queued until the client goes, or is too slow to be kept."""
+        """Send what is queued until the client goes, or was too slow to be kept."""
         try:
-            while not self.too_slow:
+            while self._closing is None:
                 if not self._queue:
                     self._filled.clear()
                     await self._filled.wait()
@@ -97,7 +109,6 @@ class Connection:
                 await self._socket.send(frame.text)
                 self._queue.popleft()
                 self.queued_bytes -= len(frame.text)
-            await self._socket.close(CLOSE_SLOW, "too slow")
         except ConnectionClosed:
             return
         finally:

@@ -85,7 +85,9 @@ class Hub:
 
     async def drained(self, below_bytes: int = LOW_WATER_BYTES) -> None:
         """Wait until no client has more than this queued."""
-        while any(connection.queued_bytes > below_bytes for connection in self.connections):
+        while True:
+            if all(connection.queued_bytes <= below_bytes for connection in self.connections):
+                return
             await asyncio.sleep(0.001)
 
     async def serve(self, socket: ServerConnection) -> None:
@@ -129,11 +131,9 @@ class Hub:
         try:
             if request.method == "ping":
                 self._answer(connection, {"method": "pong"}, request.req_id, time_in_ns)
-            elif request.method in {"subscribe", "unsubscribe"}:
-                for symbol in subscriptions.symbols(request):
-                    self._one(connection, request, symbol, time_in_ns)
-            else:
-                raise Refusal("Unsupported method")
+                return
+            for symbol in subscriptions.symbols(request):
+                self._one(connection, request, symbol, time_in_ns)
         except Refusal as refusal:
             self._refuse(connection, request.method, request.req_id, refusal, time_in_ns)
 
@@ -141,26 +141,20 @@ class Hub:
         """Carry out a request for one symbol; each has an answer of its own."""
         try:
             wish = subscriptions.wish(request, symbol, self.channels)
-            key = (wish.stream.channel, wish.stream.symbol)
-            present = connection.streams.get(key)
-            if request.method == "unsubscribe":
-                if present is None:
-                    raise Refusal("Subscription Not Found", symbol)
-                self._forget(connection, present)
-                result = {name: value for name, value in wish.result.items() if name != "snapshot"}
-                self._answer(
-                    connection, {"method": "unsubscribe", "result": result, "success": True}, request.req_id, time_in_ns
-                )
-                return
+            present = connection.streams.get((wish.stream.channel, wish.stream.symbol))
+            subscriptions.check(request, wish.stream, present)
         except Refusal as refusal:
             self._refuse(connection, request.method, request.req_id, refusal, time_in_ns)
             return
         if present is not None:
             self._forget(connection, present)
-        self._answer(
-            connection, {"method": "subscribe", "result": wish.result, "success": True}, request.req_id, time_in_ns
-        )
-        connection.streams[key] = wish.stream
+        body = {"method": request.method, "result": wish.result, "success": True}
+        self._answer(connection, body, request.req_id, time_in_ns)
+        if request.method == "subscribe":
+            self._listen(connection, wish)
+
+    def _listen(self, connection: Connection, wish: subscriptions.Wish) -> None:
+        connection.streams[wish.stream.channel, wish.stream.symbol] = wish.stream
         self._listeners.setdefault(wish.stream, set()).add(connection)
         snapshot = self._snapshot(wish.stream)
         if wish.snapshot and snapshot is not None:

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 INTERVALS_MIN = (1, 5, 15, 30, 60, 240, 1_440, 10_080, 21_600)
 OHLC_ROWS = 720
 MAX_TRADES = 1_000
+MIN_PER_DAY = 1_440
+OHLC_DAYS = 120
+"""Candles longer ago are left out: 720 candles of a day would take half a minute to make."""
+CHUNK_MIN = 10_080
+"""Minutes made at once for candles, about: bounds the memory (1 MB)."""
 MAX_HISTORY_DAYS = 1_500
 SECONDS_BELOW = 10**12
 """A `since` below this is in seconds (a common mistake that the exchange forgives), above in ns."""
@@ -54,6 +59,10 @@ def _whole(query: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
+def _unknown(_query: Mapping[str, str]) -> dict[str, Any]:
+    raise ApiError("EGeneral:Unknown method")
+
+
 class RestApi:
     """The answers to GET requests; called from worker threads."""
 
@@ -66,6 +75,7 @@ class RestApi:
         self._all = tuple(listings.values())
         self._clock = clock
         self._trades_per_s = trades_per_s
+        self._candles_made: dict[tuple[str, int], tuple[int, list[list[Any]]]] = {}
         self._limits: dict[tuple[str, str], RateLimit] = {}
 
     def answer(self, name: str, query: Mapping[str, str], client_ip: str) -> dict[str, Any]:
@@ -78,23 +88,22 @@ class RestApi:
             "Trades": self._trades,
         }
         try:
-            if name not in handlers:
-                raise ApiError("EGeneral:Unknown method")
-            if name == "Trades" and not self._allowed(query.get("pair", ""), client_ip):
-                raise ApiError("EAPI:Rate limit exceeded")
-            return {"error": [], "result": handlers[name](query)}
+            if name == "Trades":
+                self._take_turn(query.get("pair", ""), client_ip)
+            return {"error": [], "result": handlers.get(name, _unknown)(query)}
         except (ApiError, InvalidInput) as error:
             text = str(error) if isinstance(error, ApiError) else f"EGeneral:Invalid arguments:{error}"
             return {"error": [text]}
 
-    def _allowed(self, pair_name: str, client_ip: str) -> bool:
+    def _take_turn(self, pair_name: str, client_ip: str) -> None:
         if self._trades_per_s <= 0:
-            return True
+            return
         listing = self._listings.get(pair_name)
         key = client_ip, listing.pair.symbol if listing else ""
         if key not in self._limits:
             self._limits[key] = RateLimit(self._trades_per_s / (1 - RATE_TOLERANCE_S * self._trades_per_s), 1.0)
-        return self._limits[key].allows(self._clock.monotonic_s())
+        if not self._limits[key].allows(self._clock.monotonic_s()):
+            raise ApiError("EAPI:Rate limit exceeded")
 
     def listing(self, query: Mapping[str, str]) -> Listing:
         """The pair that a query names; raises `ApiError` when it is not listed."""
@@ -151,12 +160,26 @@ class RestApi:
         now_ns = self._clock.now_ns()
         this_min = now_ns // NS_PER_MIN
         open_min = this_min // interval_min * interval_min
-        bars = tape.minute_bars(open_min - (OHLC_ROWS - 1) * interval_min, this_min)
+        closed = self._closed(pair, tape, interval_min, open_min)
         minutes = tape.trades_since(this_min * NS_PER_MIN - 1, 10**9, now_ns)
+        opening = _candles(pair, tape.minute_bars(open_min, this_min), minutes, interval_min)
         since_s = _whole(query, "since", 0)
-        rows = [row for row in _candles(pair, bars, minutes, interval_min) if row[0] > since_s]
-        last_s = (open_min - interval_min) * 60
-        return {pair.rest_key: rows, "last": last_s}
+        rows = [row for row in [*closed, *opening] if row[0] > since_s]
+        return {pair.rest_key: rows, "last": (open_min - interval_min) * 60}
+
+    def _closed(self, pair: Pair, tape: Tape, interval_min: int, open_min: int) -> list[list[Any]]:
+        """The closed candles before `open_min`, made once for each interval and moment."""
+        key = pair.symbol, interval_min
+        made_for, rows = self._candles_made.get(key, (-1, []))
+        if made_for != open_min:
+            span_min = min((OHLC_ROWS - 1) * interval_min, OHLC_DAYS * MIN_PER_DAY)
+            chunk_min = interval_min * max(1, CHUNK_MIN // interval_min)
+            rows = []
+            for start_min in range((open_min - span_min) // interval_min * interval_min, open_min, chunk_min):
+                bars = tape.minute_bars(start_min, min(open_min, start_min + chunk_min))
+                rows += _candles(pair, bars, [], interval_min)
+            self._candles_made[key] = open_min, rows
+        return rows
 
     def history_csv(self, pair_name: str, days: int) -> bytes:
         """Closed minute bars of the last `days` days as Kraken's OHLCVT CSV; minutes without trades are left out."""
@@ -164,17 +187,24 @@ class RestApi:
         if not 1 <= days <= MAX_HISTORY_DAYS:
             msg = f"days must be 1 to {MAX_HISTORY_DAYS}"
             raise InvalidInput(msg)
-        pair, end_min = listing.pair, self._clock.now_ns() // NS_PER_MIN
-        bars = listing.tape.minute_bars(end_min - days * 1_440, end_min)
-        price = pair.price_text
-        lines = [
-            f"{minute * 60},{price(first)},{price(high)},{price(low)},{price(last)},{qty_text(volume)},{count}\n"
-            for minute, (first, high, low, last, volume, count) in zip(
-                bars.start_min.tolist(), bars.columns.tolist(), strict=True
-            )
-            if count
-        ]
-        return "".join(lines).encode()
+        end_min = self._clock.now_ns() // NS_PER_MIN
+        first_min = end_min - days * MIN_PER_DAY
+        csv = bytearray()
+        for start_min in range(first_min, end_min, MIN_PER_DAY):
+            bars = listing.tape.minute_bars(start_min, min(end_min, start_min + MIN_PER_DAY))
+            csv += _csv_lines(listing.pair, bars).encode()
+        return bytes(csv)
+
+
+def _csv_lines(pair: Pair, bars: Bars) -> str:
+    price = pair.price_text
+    return "".join(
+        f"{minute * 60},{price(first)},{price(high)},{price(low)},{price(last)},{qty_text(volume)},{count}\n"
+        for minute, (first, high, low, last, volume, count) in zip(
+            bars.start_min.tolist(), bars.columns.tolist(), strict=True
+        )
+        if count
+    )
 
 
 def _whole_moments(trades: list[Trade], count: int) -> list[Trade]:

@@ -16,6 +16,7 @@ from stack.exchange.channels import Stream
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+METHODS = ("subscribe", "unsubscribe")
 DEPTHS = (10, 25, 100, 500, 1_000)
 INTERVALS = (1,)
 TRIGGERS = ("trades", "bbo")
@@ -65,6 +66,8 @@ def parse(text: str | bytes) -> Request:
 
 def symbols(request: Request) -> list[str]:
     """The symbols named, each of which gets an answer of its own; one empty name for a channel without symbols."""
+    if request.method not in METHODS:
+        raise Refusal("Unsupported method")
     channel = request.params.get("channel")
     if channel == "instrument":
         return [""]
@@ -100,6 +103,12 @@ def wish(request: Request, symbol: str, listed: Collection[str]) -> Wish:
             raise Refusal("Event trigger not supported", symbol)
         variant = result["event_trigger"] = str(trigger)
     return Wish(Stream(channel, symbol, variant), snapshot, result)
+
+
+def check(request: Request, wanted: Stream, present: Stream | None) -> None:
+    """Refuse to end a subscription that is not there."""
+    if request.method == "unsubscribe" and present is None:
+        raise Refusal("Subscription Not Found", wanted.symbol)
 
 
 def _choice(value: object, allowed: tuple[int, ...], message: str, symbol: str) -> int:
