@@ -113,8 +113,8 @@ class ModelHolder:
             if held is not None:
                 return held, f"{name}: version {held.version} stays, the registry is away: {error}"
             version = None  # without a registry there may still be a cached bundle: loading finds out
-        if held is not None and not force and version == held.version:
-            return held, ""
+        if held is not None and not force and version in (held.version, None):
+            return held, ""  # without a champion, what is held is the baseline
         try:
             loaded = self._source.bid_model() if name == BID_MODEL else self._source.volatility_model()
         except BtcError as error:

@@ -71,4 +71,7 @@ def _ask(settings: Settings, query: str, variables: dict[str, Any]) -> dict[str,
     if "errors" in answer:
         msg = f"Dagster refused: {[error['message'] for error in answer['errors']]}"
         raise ServiceError(msg)
+    if not isinstance(answer.get("data"), dict):
+        msg = f"{url} answered something that is not GraphQL; is that Dagster?"
+        raise ServiceError(msg)
     return answer["data"]  # type: ignore[no-any-return]

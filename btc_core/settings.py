@@ -108,7 +108,7 @@ class ApiSettings(Section):
     token: SecretStr = SecretStr("")
     """Bearer token of `/retrain` and `/reload`; while it is empty both answer 401."""
     threads: int = Field(4, ge=1)
-    max_body_bytes: int = Field(65_536, ge=1_024)
+    max_body_bytes: int = Field(1_048_576, ge=1_024)
     max_feature_age_s: float = Field(10.0, gt=0)
     """A forecast from older features is refused with 503."""
 
@@ -120,6 +120,9 @@ class StreamSettings(Section):
     """Most messages a worker takes at once; bounds its memory and the time to the next commit."""
     batch_wait_ms: int = Field(2, ge=0)
     """How long a worker waits for a batch to fill. Adds to the latency of every message."""
+    table_flush_ms: int = Field(500, ge=0)
+    """How often a worker writes its tables and commits. Redis and topics do not wait for it; QuestDB and the
+    materialized views cost a fixed amount a write, a third of a core at 100 writes a second."""
     data_deadline_s: float = Field(10.0, gt=0)
     """A connection without any frame for this long is closed and opened again."""
     max_frame_bytes: int = Field(1_000_000, ge=10_000)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import sys
 
+from btc_core.champions import BaselineSource, ModelHolder
 from btc_core.clock import SYSTEM_CLOCK
 from btc_core.errors import BtcError
 from btc_core.settings import settings
 from serving import logs
 from serving.app import create_app
-from serving.champions import RegistrySource
 from serving.deps import Deps
-from serving.models import ModelHolder
 from serving.server import serve
 from serving.store import RedisStore
 from serving.training import DagsterTrainer
@@ -25,7 +24,7 @@ def main() -> int:
     try:
         configured = settings()
         logs.configure()
-        holder = ModelHolder(RegistrySource(configured), configured.model.reload_s)
+        holder = ModelHolder(BaselineSource(configured), configured.model.reload_s)
         app = create_app(
             Deps(
                 settings=configured,

@@ -12,10 +12,10 @@ import msgspec
 from flask import current_app
 
 if TYPE_CHECKING:
+    from btc_core.champions import ModelHolder
     from btc_core.clock import Clock
     from btc_core.redis_row import FeatureRow, ForecastRow
     from btc_core.settings import Settings
-    from serving.models import ModelHolder
 
 EXTENSION = "btc"
 

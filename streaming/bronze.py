@@ -73,7 +73,7 @@ class BronzeHandler:
         self._db = QuestDB(settings.questdb)
         self._publisher = Publisher(settings.kafka, "bronze")
         self._trades: dict[str, TradeBook] = {}
-        self._pending: dict[str, list[Row]] | None = None
+        self._rows: dict[str, list[Row]] = {}
 
     def warm(self, messages: list[Record]) -> None:
         """Rebuild which trades have been seen."""
@@ -87,17 +87,18 @@ class BronzeHandler:
             except BadFrame:  # it was a dead letter when it was live
                 continue
 
-    def handle(self, messages: list[Record]) -> None:
+    def handle(self, messages: list[Record]) -> int:
+        """Read every message into rows."""
+        for message in messages:
+            self._read(message, self._rows)
+        return sum(len(rows) for rows in self._rows.values())
+
+    def flush(self) -> None:
         """Write every table, then wait for the dead letters."""
-        if self._pending is None:
-            rows: dict[str, list[Row]] = {}
-            for message in messages:
-                self._read(message, rows)
-            self._pending = rows
-        for table, table_rows in self._pending.items():
-            self._db.write(table, _frame(table_rows), "ts" if table == "minute_bars" else "ts_event")
+        for table, rows in self._rows.items():
+            self._db.write(table, _frame(rows), "ts" if table == "minute_bars" else "ts_event")
         self._publisher.flush()
-        self._pending = None
+        self._rows = {}
 
     def _read(self, message: Record, rows: dict[str, list[Row]]) -> None:
         raw = message.value

@@ -35,7 +35,7 @@ MARGIN_S = 600
 
 
 class FeatureSink:
-    """Writes rows to QuestDB, Kafka and Redis, and returns when all three have acknowledged."""
+    """Announces rows at once on the topic and in Redis, and writes them to QuestDB when told to."""
 
     def __init__(self, settings: Settings) -> None:
         self._db = QuestDB(settings.questdb)
@@ -43,17 +43,27 @@ class FeatureSink:
         self._redis = connect(settings.redis)
         self._ttl_s = settings.redis.ttl_s
         self._encoder = msgspec.msgpack.Encoder()
+        self._kept: list[Rows] = []
 
-    def write(self, batches: list[Rows]) -> None:
-        """Write and wait; may be called again with the same rows."""
+    def announce(self, batches: list[Rows]) -> None:
+        """Publish every row, replace the newest in Redis; may be called again with the same rows."""
         for batch in batches:
             rows = _messages(batch)
             for row in rows:
                 self._publisher.publish(FEATURES, row.symbol, self._encoder.encode(row), row.ts_recv_ns)
             replace(self._redis, feature_key(batch.symbol), feature_fields(rows[-1]), self._ttl_s)
-        for batch in batches:
-            self._db.write("silver_features", silver_frame(batch))
+
+    def keep(self, batches: list[Rows]) -> int:
+        """Keep rows for `flush`; returns how many are kept now."""
+        self._kept.extend(batches)
+        return sum(len(batch.ids) for batch in self._kept)
+
+    def flush(self) -> None:
+        """Write what is kept and wait until QuestDB and Kafka have acknowledged everything."""
+        if self._kept:
+            self._db.write("silver_features", silver_frame(self._kept))
         self._publisher.flush()
+        self._kept = []
 
 
 def _messages(batch: Rows) -> list[FeatureRow]:
@@ -74,14 +84,15 @@ def _messages(batch: Rows) -> list[FeatureRow]:
     ]
 
 
-def silver_frame(batch: Rows) -> pd.DataFrame:
+def silver_frame(batches: list[Rows]) -> pd.DataFrame:
     """Rows as the table `silver_features` has them."""
-    ids = batch.ids
+    ids = [row for batch in batches for row in batch.ids]
+    symbols = [batch.symbol for batch in batches for _ in batch.ids]
     head = pd.DataFrame(
         {
             "ts_event": pd.to_datetime([row.ts_event_ns for row in ids]),
             "ts_recv": pd.to_datetime([row.ts_recv_ns for row in ids]),
-            "symbol": pd.Categorical([batch.symbol] * len(ids)),
+            "symbol": pd.Categorical(symbols),
             "kind": pd.Categorical(["trade" if row.kind == TRADE else "quote" for row in ids]),
             "feature_version": pd.Categorical([FEATURE_VERSION] * len(ids)),
             "trade_id": np.array([row.trade_id for row in ids], np.int64),
@@ -93,7 +104,8 @@ def silver_frame(batch: Rows) -> pd.DataFrame:
             "frame_item": np.array([row.item for row in ids], np.int32),
         }
     )
-    return pd.concat([head, pd.DataFrame(batch.matrix(), columns=list(FEATURE_NAMES))], axis=1)
+    values = np.concatenate([batch.matrix() for batch in batches])
+    return pd.concat([head, pd.DataFrame(values, columns=list(FEATURE_NAMES))], axis=1)
 
 
 class FeaturesHandler:
@@ -109,13 +121,18 @@ class FeaturesHandler:
         self._push(messages)
         self._engine.flush(emit=False)
 
-    def handle(self, messages: list[Record]) -> None:
-        """Fold and write."""
+    def handle(self, messages: list[Record]) -> int:
+        """Fold and announce."""
         if self._pending is None:
             self._push(messages)
             self._pending = self._engine.flush()
-        self._sink.write(self._pending)
-        self._pending = None
+        self._sink.announce(self._pending)
+        pending, self._pending = self._pending, None
+        return self._sink.keep(pending)
+
+    def flush(self) -> None:
+        """Write silver."""
+        self._sink.flush()
 
     def _push(self, messages: list[Record]) -> None:
         for message in messages:

@@ -38,7 +38,7 @@ _BID_COLUMN = FEATURE_NAMES.index("bid")
 
 
 class ForecastHandler:
-    """Predicts a batch of rows at once and writes the results everywhere before it returns."""
+    """Predicts a batch of rows at once and announces the results before anything else."""
 
     def __init__(self, settings: Settings, holder: ModelHolder) -> None:
         self._settings = settings
@@ -49,29 +49,38 @@ class ForecastHandler:
         self._decoder = msgspec.msgpack.Decoder(FeatureRow)
         self._encoder = msgspec.msgpack.Encoder()
         self._pending: list[ForecastRow] | None = None
+        self._kept: list[ForecastRow] = []
 
     def warm(self, messages: list[Record]) -> None:
         """Forecasts have no state."""
 
-    def handle(self, messages: list[Record]) -> None:
-        """Forecast and write; rows of another feature version and rows before the first quote give no forecast."""
+    def handle(self, messages: list[Record]) -> int:
+        """Forecast and announce; rows of another feature version and rows before the first quote give no forecast."""
         if self._pending is None:
             rows = [self._decoder.decode(message.value) for message in messages]
             usable = [row for row in rows if row.feature_version == FEATURE_VERSION and np.isfinite(row.bid)]
             if len(usable) < len(rows):
                 log.info("%d of %d rows have no bid yet or another feature version", len(rows) - len(usable), len(rows))
             self._pending = self._forecast(usable) if usable else []
-        for forecast in self._pending:
-            self._publisher.publish(PREDICTIONS, forecast.symbol, self._encoder.encode(forecast), forecast.ts_recv_ns)
-        for symbol in {forecast.symbol for forecast in self._pending}:
-            newest = [forecast for forecast in self._pending if forecast.symbol == symbol][-1]
-            if np.isfinite(newest.sigma_path_bps).all():
-                replace(self._redis, forecast_key(symbol), forecast_fields(newest), self._settings.redis.ttl_s)
-        if self._pending:
-            self._db.write("gold_bid_price_prediction", bid_frame(self._pending))
-            self._db.write("gold_volatility_prediction", volatility_frame(self._pending))
-        self._publisher.flush()
+        self._announce(self._pending)
+        self._kept.extend(self._pending)
         self._pending = None
+        return len(self._kept)
+
+    def _announce(self, forecasts: list[ForecastRow]) -> None:
+        newest = {forecast.symbol: forecast for forecast in forecasts if np.isfinite(forecast.sigma_path_bps).all()}
+        for symbol, forecast in newest.items():
+            replace(self._redis, forecast_key(symbol), forecast_fields(forecast), self._settings.redis.ttl_s)
+        for forecast in forecasts:
+            self._publisher.publish(PREDICTIONS, forecast.symbol, self._encoder.encode(forecast), forecast.ts_recv_ns)
+
+    def flush(self) -> None:
+        """Write both prediction tables."""
+        if self._kept:
+            self._db.write("gold_bid_price_prediction", bid_frame(self._kept))
+            self._db.write("gold_volatility_prediction", volatility_frame(self._kept))
+        self._publisher.flush()
+        self._kept = []
 
     def _forecast(self, rows: list[FeatureRow]) -> list[ForecastRow]:
         values = np.array([row.values for row in rows])  # noqa: PD011 - a struct's field, not pandas

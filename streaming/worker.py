@@ -1,4 +1,4 @@
-"""The loop of every consumer: warm up, take a batch, flush all sinks, then commit.
+"""The loop of every consumer: warm up, take a batch, hand it on at once, write the tables twice a second, then commit.
 
 Offsets are committed only after every table, topic and key has acknowledged, so a crash repeats rows and the keys
 of the tables make them one. State is rebuilt from the log at the start, never trusted.
@@ -21,14 +21,14 @@ from btc_core.errors import ServiceError
 from btc_core.log import consumer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from confluent_kafka import Consumer
 
     from btc_core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-COMMIT_EVERY_S = 0.5
-"""Offsets may be committed late (a crash repeats more rows, which the keys absorb) but never early."""
 RETRY_S = 30.0
 """How long a batch is tried again while a service is away; then the worker stops and its supervisor starts it anew."""
 KAFKA_TIMEOUT_S = 30.0
@@ -49,8 +49,15 @@ class Handler(Protocol):
         """Rebuild state from messages that were handled before."""
         ...
 
-    def handle(self, messages: list[Record]) -> None:
-        """Handle a batch and return when every sink has acknowledged it; may be called again with the same batch."""
+    def handle(self, messages: list[Record]) -> int:
+        """Hand a batch on to those who wait for it and keep its rows for `flush`; returns how many are kept.
+
+        May be called again with the same batch when it raised `ServiceError`.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Write what is kept and return when every table and topic has acknowledged; may be called again."""
         ...
 
 
@@ -68,7 +75,8 @@ class Worker:
         self._consumer: Consumer = consumer(settings.kafka, group)
         self._live_from: dict[int, int] = {}
         self._next: dict[int, int] = {}
-        self._committed_at_s = 0.0
+        self._settled_at_s = 0.0
+        self._kept = 0
         self._stop = threading.Event()
 
     def run(self) -> None:
@@ -77,7 +85,7 @@ class Worker:
         try:
             while not self._stop.is_set():
                 self._step()
-            self._commit(force=True)
+            self._settle(force=True)
         finally:
             self._consumer.close()
 
@@ -92,9 +100,6 @@ class Worker:
 
     def _step(self) -> None:
         batch = self._take()
-        if not batch:
-            self._commit(force=False)
-            return
         warm: list[Record] = []
         live: list[Record] = []
         for message in batch:
@@ -103,14 +108,14 @@ class Worker:
         if warm:
             self._handler.warm(warm)
         if live:
-            self._handle(live)
+            self._kept = self._patiently(lambda: self._handler.handle(live), len(live))
         for message in batch:
             self._next[message.partition] = message.offset + 1
-        self._commit(force=False)
+        self._settle(force=self._kept >= self._stream.batch_rows)
 
     def _take(self) -> list[Record]:
         """At least one message as soon as there is one, and whatever else comes within the batch wait."""
-        first = self._consumer.poll(0.5)
+        first = self._consumer.poll(self._stream.table_flush_ms / 1_000)
         if first is None:
             return []
         rest = self._consumer.consume(self._stream.batch_rows - 1, self._stream.batch_wait_ms / 1_000)
@@ -125,35 +130,42 @@ class Worker:
                 log.warning("kafka: %s", error)
         return batch
 
-    def _handle(self, messages: list[Record]) -> None:
+    def _patiently(self, work: Callable[[], int], messages: int) -> int:
+        """Do `work`, again while a service is away, for at most `RETRY_S`."""
         deadline_s = time.monotonic() + RETRY_S
         pause_s = 0.2
         while True:
             try:
-                self._handler.handle(messages)
+                return work()
             except ServiceError as error:
                 if self._stop.is_set() or time.monotonic() > deadline_s:
                     raise
-                log.warning("%s; %d messages wait, next try in %.1f s", error, len(messages), pause_s)
+                log.warning("%s; %d messages wait, next try in %.1f s", error, messages, pause_s)
                 self._stop.wait(pause_s)
                 pause_s = min(pause_s * 2, 5.0)
-            else:
-                return
 
-    def _commit(self, *, force: bool) -> None:
+    def _settle(self, *, force: bool) -> None:
+        """Flush the tables and commit, when it is time; never commit what is not flushed."""
         now_s = time.monotonic()
-        if not force and now_s - self._committed_at_s < COMMIT_EVERY_S:
+        if not force and now_s - self._settled_at_s < self._stream.table_flush_ms / 1_000:
             return
+        self._settled_at_s = now_s
         ready = [
             TopicPartition(self._topic, partition, offset)
             for partition, offset in self._next.items()
             if offset > self._live_from.get(partition, 0)
         ]
-        if ready:
-            self._consumer.commit(offsets=ready, asynchronous=False)
-            for part in ready:
-                self._live_from[part.partition] = part.offset
-        self._committed_at_s = now_s
+        if not ready:
+            return
+        self._patiently(self._flush, self._kept)
+        self._kept = 0
+        self._consumer.commit(offsets=ready, asynchronous=False)
+        for part in ready:
+            self._live_from[part.partition] = part.offset
+
+    def _flush(self) -> int:
+        self._handler.flush()
+        return 0
 
     def _assign(self, taker: Consumer, partitions: list[TopicPartition]) -> None:
         committed = taker.committed(partitions, timeout=KAFKA_TIMEOUT_S)
@@ -174,7 +186,7 @@ class Worker:
         taker.assign(start)
 
     def _revoke(self, _taker: Consumer, partitions: list[TopicPartition]) -> None:
-        self._commit(force=True)
+        self._settle(force=True)
         for part in partitions:
             self._live_from.pop(part.partition, None)
             self._next.pop(part.partition, None)

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
+from btc_core.champions import ModelHolder
 from btc_core.clock import NS_PER_S
 from btc_core.errors import SchemaError, ServiceError, StoreError
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
@@ -28,7 +29,6 @@ from btc_core.settings import ApiSettings, ExchangeSettings, Settings
 from serving.app import SECURITY_HEADERS, create_app
 from serving.deps import Deps, TrainingRun
 from serving.logs import JsonLines
-from serving.models import ModelHolder
 
 if TYPE_CHECKING:
     from flask.testing import FlaskClient

@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from btc_core.bundle import BID_MODEL, random_walk_model
+from btc_core.champions import ModelHolder
 from btc_core.errors import ServiceError, StoreError
-from serving.models import ModelHolder
 
 
 class Named:
