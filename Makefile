@@ -1,0 +1,72 @@
+# The verbs of this project; CI calls the same ones. `make up` needs Python 3.11+ and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+# uv from the PATH, else a copy of our own; it lies beside the packages, which `uv pip sync` would clean it out of.
+UV = $$(command -v uv || echo $(VENV)/.uv/bin/uv)
+ARGS ?=
+
+.PHONY: up down test check bench help
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+up: $(STAMPS)/run ## install what is missing, start everything, return when forecasts are served
+	@$(BIN)/btc up $(ARGS)
+
+down: ## stop everything; the data stays
+	@if [ -x $(BIN)/btc ]; then $(BIN)/btc down $(ARGS); fi
+
+test: $(STAMPS)/dev ## all tests
+	$(BIN)/python -m pytest -q $(ARGS)
+
+check: $(STAMPS)/dev ## style, types, import contracts, Dagster definitions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/dagster definitions validate --workspace workspace.yaml --log-level warning
+
+bench: $(STAMPS)/dev ## measure; prints a table, writes JSON
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# The lock for development holds all of the lock for running and the same versions, so whoever has the first needs not
+# the second: an environment is never taken back from `dev` to `run`.
+$(STAMPS)/dev: requirements-dev.lock pyproject.toml | $(STAMPS)
+	@echo "installing what development needs (requirements-dev.lock)"
+	@$(UV) pip sync --python $(BIN)/python --require-hashes requirements-dev.lock
+	@$(call install_ourselves)
+	@touch $@ $(STAMPS)/run
+
+$(STAMPS)/run: requirements.lock pyproject.toml | $(STAMPS)
+	@if [ -e $(STAMPS)/dev ]; then \
+		$(MAKE) --no-print-directory $(STAMPS)/dev; \
+	else \
+		echo "installing what running needs (requirements.lock)" && \
+		$(UV) pip sync --python $(BIN)/python --require-hashes requirements.lock && \
+		$(call install_ourselves); \
+	fi
+	@touch $@
+
+# The build tool is in the lock, so nothing is fetched here.
+define install_ourselves
+$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+endef
+
+$(STAMPS): | $(BIN)/python
+	@mkdir -p $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $$($(PYTHON) --version 2>&1 || echo no $(PYTHON)) is too old or missing; 3.11 or newer is needed: make up PYTHON=python3.12" >&2; exit 1; }
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --python "$$(command -v $(PYTHON))" $(VENV); \
+	else \
+		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+			{ echo "make: $(PYTHON) has no venv module; on Debian: apt-get install python3-venv (or install uv)" >&2; exit 1; }; \
+		echo "making $(VENV)" && $(PYTHON) -m venv $(VENV) && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/.uv uv; \
+	fi

@@ -1,0 +1,84 @@
+"""Real recordings, sent by the simulator through exchange socket, Kafka and workers: each trade once, rows as replay."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from btc_core.features import FEATURE_NAMES
+from btc_core.questdb_client import QuestDB
+from stack.cli import app
+from stack.preflight import free_ports
+from stack.runtime import Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+RECORDINGS = {
+    "Kraken trades of 2019, quotes derived from them": "kraken_trades_btcusd_20190701_h00.csv",
+    "Binance quotes and trades of 2024": "binance_spot_raw_btcusdt_20240809.jsonl.gz",
+}
+PATIENCE_S = 240.0
+
+
+@pytest.fixture(params=RECORDINGS.values(), ids=RECORDINGS.keys())
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    file = DATA / request.param
+    if not file.is_file():
+        pytest.skip(f"the recording {file.name} is not on this machine")
+    directory = Path(tempfile.mkdtemp(prefix="btc-replay-"))
+    stack = Stack(directory)
+    stack.create("sim", free_ports(), ("--replay", str(file), "--speed", "0"))
+    try:
+        yield stack
+    finally:
+        stack.down()
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(stack.layout.run_dir, ignore_errors=True)
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, f"{what}: not within {PATIENCE_S:.0f} s"
+        time.sleep(0.3)
+
+
+@pytest.mark.timeout(600)
+def test_every_trade_is_in_bronze_once_and_silver_equals_replay_to_the_last_bit(stack: Stack, tmp_path: Path) -> None:
+    stack.up(only=("ingest", "bronze", "features"))
+    exchange = stack.settings.exchange.rest_url
+    wait_for(lambda: httpx.get(f"{exchange}/ledger").json()["finished"] is True, "the recording is sent")
+    sent = httpx.get(f"{exchange}/ledger/trades").json()
+    sent_ids = [trade_id for first, last in sent["ranges"] for trade_id in range(first, last + 1)]
+    assert len(sent_ids) == sent["count"] > 2_000
+
+    frames = tmp_path / "frames.txt"
+    rows = tmp_path / "rows.parquet"
+    command = CliRunner()
+    result = command.invoke(app, ["record", "--out", str(frames), "--data-dir", str(stack.layout.data_dir)])
+    assert result.exit_code == 0, result.output
+    result = command.invoke(app, ["replay", str(frames), "--out", str(rows)])
+    assert result.exit_code == 0, result.output
+    replayed = pq.read_table(rows)
+
+    with QuestDB(stack.settings.questdb) as db:
+        wait_for(lambda: db.execute("SELECT count() FROM bronze_trades")[0][0] >= len(sent_ids), "bronze is complete")
+        wait_for(lambda: db.execute("SELECT count() FROM silver_features")[0][0] >= len(replayed), "silver is complete")
+        stored = db.query("SELECT trade_id FROM bronze_trades ORDER BY trade_id")["trade_id"].to_pylist()
+        silver = db.query("SELECT * FROM silver_features ORDER BY kafka_partition, kafka_offset, frame_item")
+    assert stored == sent_ids
+    assert silver["ts_event"].cast("int64").to_pylist() == replayed["ts_event"].cast("int64").to_pylist()
+    for name in FEATURE_NAMES:
+        streamed, again = silver[name].to_numpy(), replayed[name].to_numpy()
+        assert np.array_equal(streamed, again, equal_nan=True), f"{name} differs between stream and replay"
