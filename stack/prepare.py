@@ -6,13 +6,15 @@ Each function may run any number of times. What does not belong here: what a top
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from btc_core.errors import StoreError
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings
 
+PROBE = ".stack/probe"
+"""An object that is read back at each start."""
 STORE_PATIENCE_S = 30.0
 """The S3 gateway answers a second or two before its filer and volume server have found each other."""
 
@@ -42,7 +44,7 @@ def databases(settings: Settings) -> None:
 
 
 def buckets(settings: Settings) -> None:
-    """Create the buckets; raises `StoreError` when the object store does not take them in time."""
+    """Create the buckets and read an object back; raises `StoreError` when that does not work in time."""
     import boto3  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
@@ -57,18 +59,30 @@ def buckets(settings: Settings) -> None:
         config=Config(connect_timeout=3, read_timeout=10, retries={"max_attempts": 1}),
     )
     deadline_s = time.monotonic() + STORE_PATIENCE_S
-    while True:
-        try:
-            present = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
-            for name in {store.mlflow_bucket, store.lake_bucket} - present:
-                client.create_bucket(Bucket=name)
-        except (BotoCoreError, ClientError) as error:
-            if time.monotonic() > deadline_s:
-                msg = f"the object store at {store.endpoint_url} takes no buckets: {error}"
-                raise StoreError(msg) from error
-            time.sleep(0.3)
-        else:
-            return
+    try:
+        while True:
+            try:
+                _prove(client, (store.mlflow_bucket, store.lake_bucket))
+            except (BotoCoreError, ClientError) as error:
+                if time.monotonic() > deadline_s:
+                    msg = f"the object store at {store.endpoint_url} keeps no objects: {error}"
+                    raise StoreError(msg) from error
+                time.sleep(0.3)
+            else:
+                return
+    finally:
+        client.close()
+
+
+def _prove(client: Any, names: tuple[str, ...]) -> None:  # the client's type exists only at run time
+    """After a restart an object of before must be readable, not only a new one writable."""
+    present = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
+    for name in names:
+        if name not in present:
+            client.create_bucket(Bucket=name)
+    if client.list_objects_v2(Bucket=names[-1], Prefix=PROBE).get("KeyCount", 0) == 0:
+        client.put_object(Bucket=names[-1], Key=PROBE, Body=b"btc")
+    client.get_object(Bucket=names[-1], Key=PROBE)["Body"].read()
 
 
 def topics(settings: Settings) -> None:

@@ -1,0 +1,68 @@
+"""The command `btc`: what a person sees when something is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from btc_core.settings import ExchangeSettings
+from stack.exchange_choice import why_unreachable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def btc(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stack.cli", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(request.config.rootpath))
+
+
+@pytest.mark.parametrize("command", ["status", "down", "logs kafka", "restart kafka"])
+def test_without_a_stack_there_is_one_line_and_no_traceback(command: str, tmp_path: Path) -> None:
+    done = btc(*command.split(), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("btc: there is no stack in var/current")
+    assert done.stderr.count("\n") == 1
+
+
+def test_init_makes_a_stack_and_says_how_to_start_it(tmp_path: Path) -> None:
+    done = btc("init", "--exchange", "sim", "--ports-from", "20000", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "var" / "sim" / "stack.env").exists()
+    assert "btc up --data-dir" in done.stdout
+    again = btc("up", "--exchange", "live", "--data-dir", "var/sim", cwd=tmp_path)
+    assert (again.returncode, "never mix" in again.stderr) == (1, True)
+
+
+def test_an_unknown_log_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    btc("init", "--exchange", "sim", cwd=tmp_path)
+    done = btc("logs", "kafak", "--data-dir", "var/sim", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "btc: there is no log of kafak; there are none yet\n")
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = "import sys, stack.cli; print(*sorted(m for m in sys.modules if m in sys.argv))"
+    heavy = ["mlflow", "dagster", "numpy", "httpx", "boto3", "psutil", "confluent_kafka"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *heavy], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == ""
+
+
+def test_an_exchange_that_cannot_be_reached_is_named() -> None:
+    exchange = ExchangeSettings(rest_url="http://127.0.0.1:1", ws_url="ws://127.0.0.1:1/v2")
+    assert "http://127.0.0.1:1 does not answer" in why_unreachable(exchange)
