@@ -16,7 +16,7 @@ from btc_assets.history import minute_bars
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.bars import read_stored
 from btc_core.clock import SYSTEM_CLOCK, from_ns
-from btc_core.errors import BtcError, NotReady
+from btc_core.errors import BtcError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,7 +126,7 @@ def _checked(
     try:
         model = registry.champion(name)
         volatility = registry.champion(bundle.VOLATILITY_MODEL) if name == bundle.BID_MODEL else model
-    except (BtcError, NotReady) as error:
+    except BtcError as error:
         return False, {"reason": str(error)}
     bars = _bars(environment, database, CHECKED_BARS / 1440)
     matrix = features.matrix(bar_features(bars))

@@ -46,7 +46,7 @@ def _free_port() -> int:
 @contextlib.contextmanager
 def _server(command: list[str], url: str, log: Path, env: dict[str, str] | None = None) -> Iterator[None]:
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             command, stdout=output, stderr=output, start_new_session=True, env={**os.environ, **(env or {})}
         )
         try:

@@ -37,7 +37,7 @@ class FakeQuestDB:
     def execute(self, sql: str) -> list[list[Any]]:
         if self.away:
             raise ServiceError("QuestDB does not answer")
-        table = sql.split(" FROM ")[1].split()[0]
+        table = sql.split(" FROM ")[1].split(maxsplit=1)[0]
         if table not in self.watermarks:
             raise QuestDBError("table does not exist")
         return [[17]] if "count()" in sql else [[self.watermarks[table]]]

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from btc_core.bars import BARS
 from btc_core.bundle import load_bundle
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import NotReady, SchemaError
 from btc_core.registry import Registered
-from btc_core.bars import BARS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -60,7 +60,7 @@ class FakeQuestDB:
         return [[int(self.bars["ts_ns"][-1]) if len(self.bars) else None]]
 
     def query(self, sql: str) -> pa.Table:
-        since = int(sql.split("cast(")[1].split()[0])
+        since = int(sql.split("cast(")[1].split(maxsplit=1)[0])
         chosen = self.bars[self.bars["ts_ns"] > since]
         columns = {name: pa.array(chosen[name]) for name in BARS.names or () if name != "ts_ns"}
         return pa.table({"ts": pa.array(chosen["ts_ns"], pa.timestamp("ns")), **columns})

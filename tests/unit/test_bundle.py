@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from btc_assets import training
 from btc_core import bundle, features
+from btc_core.bars import BARS
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import SchemaError
-from btc_core.bars import BARS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 START_NS = 1_700_000_040_000_000_000 // NS_PER_MIN * NS_PER_MIN
 MICRO = [i for i, f in enumerate(features.MODEL_FEATURES) if f not in features.BAR_FEATURES]
@@ -232,3 +230,24 @@ def test_too_few_bars_for_the_baseline_are_refused() -> None:
         bundle.harx_bundle(market(30))
     with pytest.raises(SchemaError, match="too few"):
         bundle.harx_bundle(market(30)[:0])
+
+
+REAL = Path(__file__).parents[3] / "shared/data/btcusdt_1m_2022_2023.parquet"
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason=f"no real minute bars at {REAL}")
+def test_on_real_minutes_the_served_model_beats_every_simple_baseline_out_of_sample() -> None:
+    table = pq.read_table(REAL)
+    stamps = table["ts"].cast("timestamp[ns]").cast("int64").to_numpy()
+    from_ns = 1_656_633_600_000_000_000  # 2022-07-01, 60 days: chosen before any score was seen
+    chosen = (stamps >= from_ns) & (stamps < from_ns + 60 * 86_400_000_000_000)
+    bars = np.zeros(int(chosen.sum()), BARS)
+    bars["ts_ns"] = stamps[chosen]
+    for name in ("open", "high", "low", "close", "volume"):
+        bars[name] = table[name].to_numpy()[chosen]
+    model = training.train_volatility(training.make_frame(bars))
+    scores = model.manifest.scores
+    served = scores[f"{model.kind}/5m/qlike"]
+    print({key: round(value, 4) for key, value in scores.items() if "/5m/qlike" in key}, model.kind)
+    assert served < min(scores[f"{name}/5m/qlike"] for name in ("last_5m", "ewma", "har"))
+    assert served <= scores["harx/5m/qlike"]
