@@ -6,6 +6,7 @@ What does not belong here: the wire format (`frames`), or deciding what happens 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,6 +18,7 @@ from btc_core.frames import OhlcFrame, TickerFrame, TradeFrame, decode, timestam
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from decimal import Decimal
 
     from btc_core.frames import Candle, Quote, Trade
     from btc_core.log import Envelope
@@ -82,7 +84,7 @@ def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> Event |
 
 
 def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> Event | BadFrame:
-    price, qty = float(trade.price), float(trade.qty)
+    price, qty = _number(trade.price), _number(trade.qty)
     problem = _bad_price("price", price) or _bad_price("qty", qty) or _bad_time(ts_ns, latest_ns)
     problem = problem or _bad_size(price, qty)
     if problem is None and not 0 < trade.trade_id <= MAX_TRADE_ID:
@@ -111,6 +113,10 @@ def _bar_event(bar: Candle, item: int, ts_ns: int, latest_ns: int) -> Event | Ba
     if problem is not None:
         return problem
     return Event(BAR, bar.symbol, ts_ns, item, bar.open, bar.high, bar.low, bar.close, bar.volume)
+
+
+def _number(value: Decimal) -> float:
+    return float(value) if value.is_finite() else math.nan
 
 
 def _bad_price(name: str, value: float) -> BadFrame | None:
