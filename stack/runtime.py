@@ -115,7 +115,7 @@ class Stack:
     def down(self, report: Report = lambda _name, _what: None) -> None:
         """Stop everything, what waits for others first."""
         with self._locked():
-            if not self._supervisor.running:
+            if not self._supervisor.answers():
                 return
             self._stop_all(report)
             self._supervisor.shutdown()
@@ -125,7 +125,7 @@ class Stack:
         with self._locked():
             known = self.components()
             (*_, component) = in_order(known, (name,))
-            if not self._supervisor.running:
+            if not self._supervisor.answers():
                 msg = f"the stack in {self.layout.data_dir} is down; start it with `btc up`"
                 raise StackError(msg)
             self._supervisor.stop_process(name)
@@ -143,7 +143,7 @@ class Stack:
     @property
     def running(self) -> bool:
         """True while its supervisor runs."""
-        return self._supervisor.running
+        return self._supervisor.answers()
 
     def _move(self, ports: Mapping[str, int]) -> None:
         if self.running:

@@ -15,6 +15,8 @@ import xmlrpc.client
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from btc_core.errors import StackError
 from stack.files import tail, write_secret
 from stack.layout import ROOT
@@ -95,9 +97,8 @@ class Supervisor:
         """Write `supervisord.conf`; it holds secrets and gets mode 0600."""
         write_secret(self._layout.supervisor_conf, _conf(self._layout, components))
 
-    @property
-    def running(self) -> bool:
-        """True when it answers."""
+    def answers(self) -> bool:
+        """True when it runs."""
         try:
             self._call("supervisor.getPID")
         except (OSError, http.client.HTTPException):
@@ -106,7 +107,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Start supervisord in the background, or make a running one read its configuration again."""
-        if self.running:
+        if self.answers():
             self._reload()
             return
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._layout.supervisor_conf)]
@@ -114,7 +115,7 @@ class Supervisor:
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd="/")
         deadline_s = time.monotonic() + SUPERVISOR_PATIENCE_S
         while done.returncode == 0 and time.monotonic() < deadline_s:
-            if self.running:
+            if self.answers():
                 return
             time.sleep(0.05)
         lines = "\n".join([done.stderr.strip(), *tail(self._layout.log("supervisord"), 10)])
@@ -159,7 +160,8 @@ class Supervisor:
             self._call("supervisor.shutdown")
         except (OSError, http.client.HTTPException):
             return
-        while _exists(pid):
+        deadline_s = time.monotonic() + SUPERVISOR_PATIENCE_S
+        while _runs(pid) and time.monotonic() < deadline_s:
             time.sleep(0.05)
 
     def _reload(self) -> None:
@@ -191,12 +193,12 @@ def _state(found: dict[str, Any]) -> ProcessState:
     )
 
 
-def _exists(pid: int) -> bool:
+def _runs(pid: int) -> bool:
+    """A process that has ended stays as a zombie in containers whose first process collects none."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return True
 
 
 def _environment(layout: Layout) -> dict[str, str]:

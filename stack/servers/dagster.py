@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from stack.component import Component, Context
 from stack.layout import HOST, ROOT, port_of
@@ -121,8 +122,22 @@ def _webserver(context: Context) -> Component:
 
 
 def _daemon(context: Context) -> Component:
+    started_s = 0.0
+
+    def before() -> None:
+        nonlocal started_s
+        started_s = now_ns() / NS_PER_S
+
     def check() -> None:
-        _check_heartbeat(context)
+        age_s = _heartbeat_age_s(context)
+        # A heartbeat of before the start is that of the process before.
+        if age_s is None or age_s > HEARTBEAT_MAX_AGE_S or now_ns() / NS_PER_S - age_s < started_s:
+            msg = (
+                "no heartbeat of the Dagster daemon yet"
+                if age_s is None
+                else f"its last heartbeat is {age_s:.0f} s old"
+            )
+            raise ServiceError(msg)
 
     return Component(
         name="dagster-daemon",
@@ -136,11 +151,12 @@ def _daemon(context: Context) -> Component:
         env=_environment(context),
         after=("postgres", "dagster-code"),
         check=check,
+        before=before,
         start_timeout_s=120,
     )
 
 
-def _check_heartbeat(context: Context) -> None:
+def _heartbeat_age_s(context: Context) -> float | None:
     import psycopg2  # noqa: PLC0415 - slow import
 
     settings = context.settings.postgres
@@ -158,6 +174,4 @@ def _check_heartbeat(context: Context) -> None:
             (age_s,) = cursor.fetchone() or (None,)
     finally:
         connection.close()
-    if age_s is None or age_s > HEARTBEAT_MAX_AGE_S:
-        msg = "no heartbeat of the Dagster daemon" if age_s is None else f"its last heartbeat is {age_s:.0f} s old"
-        raise ServiceError(msg)
+    return None if age_s is None else float(age_s)
