@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from btc_core.settings import Settings
 
-POLL_S = 0.15
-"""Between two health checks while starting; a check costs about 2 ms."""
+POLL_S = 0.3
+"""Between two health checks while starting; a check costs up to 20 ms of the cores that the servers start on."""
 LOG_LINES = 15
 """Last lines of a log shown when a component does not start."""
 MEMORY_GB_PER_COMPONENT = 0.2
