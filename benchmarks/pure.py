@@ -1,0 +1,232 @@
+"""Benchmarks of the core: decoding, the book, the fold and replay. They need nothing but this package.
+
+What does not belong here: anything with a server (`servers`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from benchmarks.registry import Figure, Plan, benchmark, seconds
+from btc_core.book import OrderBook
+from btc_core.clock import NS_PER_S, from_ns
+from btc_core.engine import FeatureEngine, run
+from btc_core.features import ROW
+from btc_core.fold import EMIT_TICKS, EVENT, QUOTE, TRADE, fold, new_state
+from btc_core.frames import BookData, Level, decode
+from btc_core.log import Envelope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BEGIN_NS = 1_700_000_000 * NS_PER_S
+TICKER = (
+    b'{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":60108.6,"bid_qty":2.84311954,"ask":60108.7,'
+    b'"ask_qty":0.00138853,"last":60108.7,"volume":4473.99704028,"vwap":59460.1,"low":58033,"high":61858.8,'
+    b'"change":-1497.7,"change_pct":-2.43,"timestamp":"2026-06-26T06:41:22.476797Z"}]}'
+)
+
+
+def market(count: int, per_second: float, seed: int = 1) -> np.ndarray:
+    """Quotes (80 %) and trades of a random walk, dtype `EVENT`."""
+    rng = np.random.default_rng(seed)
+    events = np.zeros(count, EVENT)
+    events["ts_ns"] = BEGIN_NS + np.cumsum(rng.exponential(NS_PER_S / per_second, count).astype(np.int64))
+    is_trade = rng.random(count) < 0.2
+    price = np.round(60_000 * np.exp(np.cumsum(rng.normal(0, 1e-5, count))), 1)
+    events["kind"] = np.where(is_trade, TRADE, QUOTE)
+    events["a"] = price
+    events["b"] = np.round(rng.exponential(1, count) + 1e-6, 8)
+    events["c"] = np.where(is_trade, np.where(rng.random(count) < 0.5, 1.0, -1.0), np.round(price + 0.1, 1))
+    events["d"] = np.where(is_trade, 0.0, np.round(rng.exponential(1, count) + 1e-6, 8))
+    return events
+
+
+def frames(events: np.ndarray) -> list[Envelope]:
+    """The same events as frames off the socket, one each."""
+    envelopes, trade_id = [], 0
+    for number, (ts_ns, kind, a, b, c, d, _) in enumerate(events.tolist(), start=1):
+        if kind == TRADE:
+            trade_id += 1
+            side = "buy" if c > 0 else "sell"
+            data = {"symbol": "BTC/USD", "side": side, "price": a, "qty": b, "ord_type": "limit", "trade_id": trade_id}
+        else:
+            data = {
+                "symbol": "BTC/USD", "bid": a, "bid_qty": b, "ask": c, "ask_qty": d, "last": a, "volume": 4473.99704028,
+                "vwap": 59460.1, "low": 58033.0, "high": 61858.8, "change": -1497.7, "change_pct": -2.43,
+            }  # fmt: skip
+        channel = "trade" if kind == TRADE else "ticker"
+        frame = {"channel": channel, "type": "update", "data": [data | {"timestamp": from_ns(ts_ns)}]}
+        envelopes.append(Envelope(ts_ns, 1, number, channel, "ws", msgspec.json.encode(frame)))
+    return envelopes
+
+
+@benchmark("decode")
+def decode_ticker(plan: Plan) -> list[Figure]:
+    """One ticker frame into a checked, frozen struct."""
+    count = plan.size(100_000)
+
+    def each(read: Callable[[bytes], object]) -> float:
+        def work() -> None:
+            for _ in range(count):
+                read(TICKER)
+
+        return seconds(work, plan.repeats) / count * 1e6
+
+    return [
+        Figure(
+            "decode a ticker frame", each(decode), "µs", 1.0, "lower", "json.loads: no types, no time, no check",
+            each(json.loads),
+        )
+    ]  # fmt: skip
+
+
+@benchmark("fold-one")
+def fold_one(plan: Plan) -> list[Figure]:
+    """One event and its row of every feature, asked for from Python."""
+    events = market(plan.size(50_000), per_second=10.0)
+    rows = np.zeros(1, ROW)
+    singles = [events[i : i + 1] for i in range(len(events))]
+
+    def work() -> None:
+        state = new_state()
+        for event in singles:
+            fold(state, event, rows, EMIT_TICKS)
+
+    ours = seconds(work, plan.repeats) / len(events) * 1e6
+    quotes = pd.DataFrame(events[events["kind"] == QUOTE][:600])
+    asked = 20
+
+    def naive() -> None:
+        for end in range(len(quotes) - asked, len(quotes)):
+            pandas_columns(quotes.iloc[end - 300 : end])
+
+    way = "pandas: 12 of the columns anew over 300 quotes"
+    return [Figure("fold an event and make its row", ours, "µs", 5.0, "lower", way, seconds(naive, 3) / asked * 1e6)]
+
+
+def pandas_columns(quotes: pd.DataFrame) -> object:
+    """What a stream worker does that keeps the last quotes in a frame: a few columns, recomputed at each tick."""
+    bid = quotes["a"]
+    move = bid.pct_change().map(math.log1p)
+    columns = {
+        "ma_5": bid.rolling(5).mean(), "ma_14": bid.rolling(14).mean(), "ema_5": bid.ewm(span=5).mean(),
+        "std_14": bid.rolling(14).std(), "price_change": bid.diff(), "price_change_pct": bid.pct_change() * 100,
+        "max_14": bid.rolling(14).max(), "min_14": bid.rolling(14).min(), "log_return": move,
+        "momentum": bid.diff(14), "volatility": move.rolling(14).std(),
+        "bid_ask_spread": quotes["c"] - bid,
+    }  # fmt: skip
+    return pd.DataFrame(columns).iloc[-1]
+
+
+@benchmark("replay-fold")
+def replay_fold(plan: Plan) -> list[Figure]:
+    """Millions of events in arrays through the fold, a row of every feature each; and minute bars."""
+    figures = []
+    for per_second in (100.0, 10.0):
+        events = market(plan.size(1_000_000), per_second)
+        rows = np.zeros(len(events), ROW)
+        few = events[: plan.size(50_000)]
+
+        def work(events: np.ndarray = events, rows: np.ndarray = rows) -> None:
+            fold(new_state(), events, rows, EMIT_TICKS)
+
+        def naive(few: np.ndarray = few, rows: np.ndarray = rows) -> None:
+            state = new_state()
+            for i in range(len(few)):
+                fold(state, few[i : i + 1], rows[i : i + 1], EMIT_TICKS)
+
+        figures.append(
+            Figure(
+                "replay: fold arrays, a row an event", len(events) / seconds(work, plan.repeats), "events/s", 1_000_000,
+                "higher", "a call an event", len(few) / seconds(naive, 3), f"{per_second:.0f} events/s of market time",
+            )
+        )  # fmt: skip
+    return figures
+
+
+@benchmark("replay-engine")
+def replay_engine(plan: Plan) -> list[Figure]:
+    """The whole engine from raw frames to rows: decode, checks, trade continuity, fold."""
+    envelopes = frames(market(plan.size(50_000), 100.0))
+    messages = [(envelope, 0, number) for number, envelope in enumerate(envelopes)]
+
+    def work() -> None:
+        run(FeatureEngine(), messages)
+
+    def naive() -> None:
+        run(FeatureEngine(), messages[: len(messages) // 5], batch_rows=1)
+
+    rate = len(messages) / seconds(work, plan.repeats)
+    slow = len(messages) // 5 / seconds(naive, 3)
+    return [Figure("replay: raw frames to rows", rate, "events/s", None, "higher", "a flush a frame", slow)]
+
+
+class DecimalBook:
+    """The book as the exchange's page describes it: sorted decimals, printed and stripped for the checksum."""
+
+    def __init__(self) -> None:
+        self.bids: dict[Decimal, Decimal] = {}
+        self.asks: dict[Decimal, Decimal] = {}
+
+    def apply(self, data: BookData) -> int:
+        """Update, truncate and give the checksum."""
+        for side, levels in ((self.bids, data.bids), (self.asks, data.asks)):
+            for level in levels:
+                if level.qty == 0:
+                    side.pop(level.price, None)
+                else:
+                    side[level.price] = level.qty
+        self.bids = dict(sorted(self.bids.items(), reverse=True)[:10])
+        self.asks = dict(sorted(self.asks.items())[:10])
+        best = [*self.asks.items(), *self.bids.items()]
+        text = "".join(
+            f"{price:.1f}".replace(".", "").lstrip("0") + f"{qty:.8f}".replace(".", "").lstrip("0")
+            for price, qty in best
+        )
+        return zlib.crc32(text.encode())
+
+
+def book_tape(count: int) -> list[BookData]:
+    """A snapshot and updates of one level each around a fixed price, with right checksums."""
+    rng, book = np.random.default_rng(3), DecimalBook()
+    tape = []
+    for number in range(count):
+        bids: list[Level] = []
+        asks: list[Level] = []
+        for _ in range(20 if number == 0 else 1):
+            offset, size = int(rng.integers(0, 12)), Decimal(int(rng.integers(0, 10**8))).scaleb(-8)
+            is_bid = bool(rng.random() < 0.5)
+            price = Decimal(600_000 - offset if is_bid else 600_001 + offset).scaleb(-1)
+            (bids if is_bid else asks).append(Level(price, Decimal(0) if rng.random() < 0.2 else size))
+        data = BookData("BTC/USD", bids, asks, 0)
+        tape.append(msgspec.structs.replace(data, checksum=book.apply(data)))
+    return tape
+
+
+@benchmark("book")
+def book_checksum(plan: Plan) -> list[Figure]:
+    """One book update applied, truncated and proven by its checksum."""
+    tape = book_tape(plan.size(10_000))
+
+    def work() -> None:
+        book = OrderBook("BTC/USD")
+        for number, data in enumerate(tape):
+            book.apply(data, snapshot=number == 0)
+
+    def naive() -> None:
+        book = DecimalBook()
+        for data in tape:
+            book.apply(data)
+
+    per_update = 1e6 / len(tape)
+    ours, slow = seconds(work, plan.repeats) * per_update, seconds(naive, 3) * per_update
+    return [Figure("book update with checksum", ours, "µs", None, "lower", "decimals, printed and stripped", slow)]

@@ -1,0 +1,178 @@
+"""Benchmarks on real servers: how many messages a second are kept everywhere, and how old a forecast is when it is there.
+
+What does not belong here: the core alone (`pure`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from confluent_kafka import TopicPartition
+
+from benchmarks.pure import frames, market
+from benchmarks.registry import Figure, Plan, benchmark
+from btc_core.clock import NS_PER_S, now_ns
+from btc_core.engine import FeatureEngine
+from btc_core.errors import NotReady
+from btc_core.log import EVENTS, Envelope, consumer, encode_envelope, read_all
+from btc_core.redis_row import connect, forecast_key, update_channel
+from stack.preflight import free_ports
+from stack.runtime import Stack
+from streaming import features
+from streaming.publish import Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from btc_core.settings import Settings
+
+SYMBOL = "BTC/USD"
+PATIENCE_S = 180.0
+RATE = 10.0
+"""Of the simulator: ten times its usual market, about 100 messages a second."""
+
+
+@contextmanager
+def stack_for_now(*exchange_args: str) -> Iterator[Stack]:
+    """A stack of its own on free ports; it goes with its data."""
+    directory = Path(tempfile.mkdtemp(prefix="btc-bench-"))
+    stack = Stack(directory)
+    stack.create("sim", free_ports(), exchange_args)
+    try:
+        yield stack
+    finally:
+        stack.down()
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(stack.layout.run_dir, ignore_errors=True)
+
+
+@benchmark("stream", needs_servers=True)
+def stream_throughput(plan: Plan) -> list[Figure]:
+    """Frames on the log until their rows are in silver, on the topic `features` and in Redis, all acknowledged."""
+    envelopes = now_dated(frames(market(plan.size(160_000), 100.0)))
+    warm, *rounds = np.split(np.arange(len(envelopes)), [plan.size(at) for at in (10_000, 60_000, 110_000)])
+    with stack_for_now() as stack:
+        stack.up(only=("features",))
+        settings = stack.settings
+        kept_after(settings, [envelopes[i] for i in warm])
+        times = [len(part) / kept_after(settings, [envelopes[i] for i in part]) for part in rounds]
+        slow = flush_each(settings, envelopes[: plan.size(1_000)])
+    return [
+        Figure(
+            "Kafka to silver, Redis and features topic", statistics.median(times), "msg/s", 10_000, "higher",
+            "a flush a message", slow,
+        )
+    ]  # fmt: skip
+
+
+def now_dated(envelopes: list[Envelope]) -> list[Envelope]:
+    """Received now: the log keeps by receive time."""
+    stamp_ns = now_ns()
+    return [Envelope(stamp_ns, e.connection, e.sequence, e.channel, e.origin, e.raw) for e in envelopes]
+
+
+def kept_after(settings: Settings, envelopes: list[Envelope]) -> float:
+    """Seconds from the first message published until the worker has committed the last one."""
+    watcher = consumer(settings.kafka, features.GROUP)
+    try:
+        partitions = [TopicPartition(EVENTS, number) for number in range(settings.kafka.partitions)]
+        publisher = Publisher(settings.kafka, "bench")
+        values = [encode_envelope(envelope) for envelope in envelopes]
+        begin_s = time.perf_counter()
+        for envelope, value in zip(envelopes, values, strict=True):
+            publisher.publish(EVENTS, SYMBOL, value, envelope.ts_recv_ns)
+        publisher.flush()
+        ends = [watcher.get_watermark_offsets(part, timeout=30)[1] for part in partitions]
+        while True:
+            committed = watcher.committed(partitions, timeout=30)
+            if all(part.offset >= end for part, end in zip(committed, ends, strict=True) if end > 0):
+                return time.perf_counter() - begin_s
+            if time.perf_counter() - begin_s > PATIENCE_S:
+                msg = f"the features worker has not kept {len(envelopes)} messages after {PATIENCE_S:.0f} s"
+                raise NotReady(msg)
+            time.sleep(0.01)
+    finally:
+        watcher.close()
+
+
+def flush_each(settings: Settings, envelopes: list[Envelope]) -> float:
+    """Messages a second of one that writes and waits for each row; the same servers, the same sinks."""
+    sink, engine = features.FeatureSink(settings), FeatureEngine()
+    begin_s = time.perf_counter()
+    for offset, envelope in enumerate(envelopes):
+        engine.push(envelope, 0, offset)
+        rows = engine.flush()
+        sink.announce(rows)
+        sink.keep(rows)
+        sink.flush()
+    return len(envelopes) / (time.perf_counter() - begin_s)
+
+
+@benchmark("latency", needs_servers=True)
+def latency(plan: Plan) -> list[Figure]:
+    """From the exchange's time of a frame until a forecast that knows it is readable in Redis."""
+    watch_s = 10.0 if plan.quick else 60.0
+    if plan.data_dir is not None:
+        return _latency(Stack(plan.data_dir).settings, watch_s)
+    with stack_for_now("--rate", str(RATE)) as stack:
+        stack.up(only=("ingest", "bronze", "features", "forecast"))
+        return _latency(stack.settings, watch_s)
+
+
+def _latency(settings: Settings, watch_s: float) -> list[Figure]:
+    seen = forecasts_seen(settings, watch_s)
+    known_ns, at_ns = np.array([s[0] for s in seen]), np.array([s[1] for s in seen])
+    sent_ns = np.array(sorted(sent_between(settings, int(known_ns[0]), int(known_ns[-1]))))
+    waited_ms = (at_ns[np.searchsorted(known_ns, sent_ns)] - sent_ns) / 1e6
+    rate = len(sent_ns) / watch_s
+    median, late = (float(np.percentile(waited_ms, share)) for share in (50, 99))
+    note = f"{rate:.0f} msg/s, {len(sent_ns)} frames"
+    return [
+        Figure("frame sent to forecast readable, p50", median, "ms", 10.0, note=note),
+        Figure("frame sent to forecast readable, p99", late, "ms", 50.0, note=note),
+    ]
+
+
+def forecasts_seen(settings: Settings, watch_s: float) -> list[tuple[int, int]]:
+    """(event time a forecast knows, when it was readable), both ns, rising; the first seconds do not count."""
+    seen: list[tuple[int, int]] = []
+    with connect(settings.redis).pubsub(ignore_subscribe_messages=True) as listener:  # type: ignore[no-untyped-call]
+        listener.subscribe(update_channel(forecast_key(SYMBOL)))
+        begin_s = time.monotonic()
+        counting_s = None
+        while counting_s is None or time.monotonic() < counting_s + watch_s:
+            message = listener.get_message(timeout=1.0)
+            at_ns = now_ns()
+            if message is None:
+                if counting_s is None and time.monotonic() - begin_s > PATIENCE_S:
+                    msg = f"no forecast after {PATIENCE_S:.0f} s"
+                    raise NotReady(msg)
+                continue
+            known_ns = int(message["data"])
+            if at_ns - known_ns > NS_PER_S and time.monotonic() - begin_s < PATIENCE_S:
+                continue  # still working off what came before
+            counting_s = counting_s or time.monotonic() + 3.0
+            if time.monotonic() >= counting_s and (not seen or known_ns > seen[-1][0]):
+                seen.append((known_ns, at_ns))
+    return seen
+
+
+def sent_between(settings: Settings, first_ns: int, last_ns: int) -> list[int]:
+    """Exchange times of the quotes and trades between two of them, from the log."""
+    engine = FeatureEngine()
+    for envelope, partition, offset in read_all(settings.kafka):
+        engine.push(envelope, partition, offset)
+    return [
+        row.ts_event_ns
+        for batch in engine.flush()
+        if batch.symbol == SYMBOL
+        for row in batch.ids
+        if first_ns < row.ts_event_ns <= last_ns
+    ]
