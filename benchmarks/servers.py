@@ -129,14 +129,18 @@ def latency(plan: Plan) -> list[Figure]:
 def _latency(settings: Settings, watch_s: float) -> list[Figure]:
     seen = forecasts_seen(settings, watch_s)
     known_ns, at_ns = np.array([s[0] for s in seen]), np.array([s[1] for s in seen])
-    sent_ns = np.array(sorted(sent_between(settings, int(known_ns[0]), int(known_ns[-1]))))
+    sent_ns, received_ns = np.array(sorted(sent_between(settings, int(known_ns[0]), int(known_ns[-1])))).T
     waited_ms = (at_ns[np.searchsorted(known_ns, sent_ns)] - sent_ns) / 1e6
+    received_ms = (received_ns - sent_ns) / 1e6
     rate = len(sent_ns) / watch_s
-    median, late = (float(np.percentile(waited_ms, share)) for share in (50, 99))
+    median, late = np.percentile(waited_ms, (50, 99)).tolist()
+    first_median, first_late = np.percentile(received_ms, (50, 99)).tolist()
     note = f"{rate:.0f} msg/s, {len(sent_ns)} frames"
     return [
         Figure("frame sent to forecast readable, p50", median, "ms", 10.0, note=note),
         Figure("frame sent to forecast readable, p99", late, "ms", 50.0, note=note),
+        Figure("of it until ingest has the frame, p50", first_median, "ms"),
+        Figure("of it until ingest has the frame, p99", first_late, "ms"),
     ]
 
 
@@ -164,13 +168,13 @@ def forecasts_seen(settings: Settings, watch_s: float) -> list[tuple[int, int]]:
     return seen
 
 
-def sent_between(settings: Settings, first_ns: int, last_ns: int) -> list[int]:
-    """Exchange times of the quotes and trades between two of them, from the log."""
+def sent_between(settings: Settings, first_ns: int, last_ns: int) -> list[tuple[int, int]]:
+    """Exchange and receive times, ns, of the quotes and trades between two exchange times, from the log."""
     engine = FeatureEngine()
     for envelope, partition, offset in read_all(settings.kafka):
         engine.push(envelope, partition, offset)
     return [
-        row.ts_event_ns
+        (row.ts_event_ns, row.ts_recv_ns)
         for batch in engine.flush()
         if batch.symbol == SYMBOL
         for row in batch.ids
