@@ -27,8 +27,6 @@ WRITE_ROWS = 50_000
 """Rows a write: about 6 MB on the wire, a fraction of a second."""
 APPLY_TIMEOUT_S = 60.0
 """How long written rows may take to become readable before the run fails."""
-TTL_MARGIN_DAYS = 30
-"""Kept beyond the training window: the TTL of bronze (30 days) would leave a quarter of it, silently."""
 OHLC_ROWS = 720
 """Most that the exchange gives of one interval: 12 hours of minutes. Hence a refresh every 6 hours."""
 
@@ -98,8 +96,6 @@ def minute_bars(environment: Environment, database: Database) -> dg.MaterializeR
     symbol = chosen.exchange.symbols[0]
     with database.connect() as db:
         ensure_tables(db)
-        keep_days = max(chosen.questdb.ttl_bronze_days, chosen.model.train_days + TTL_MARGIN_DAYS)
-        db.execute(f"ALTER TABLE {TABLE} SET TTL {keep_days} DAYS")
         days = missing_days(stored_range(db, symbol), chosen.model.train_days + 1, now_ns())
         bars, source = exchange_rest.minute_bars(chosen.exchange, symbol, days)
         written = store(db, symbol, bars, source)

@@ -56,6 +56,8 @@ class QuestdbSettings(Section):
     ttl_bronze_days: int = Field(30, ge=2)
     ttl_silver_days: int = Field(30, ge=2)
     ttl_gold_days: int = Field(365, ge=2)
+    ttl_bars_days: int = Field(3_650, ge=30)
+    """Of `minute_bars`, 70 MB a year: models train on them, and trees like long windows."""
 
 
 class RedisSettings(Section):

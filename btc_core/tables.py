@@ -39,6 +39,8 @@ class Table(msgspec.Struct, frozen=True):
     meaning: str
     columns: tuple[Column, ...]
     keys: tuple[str, ...]
+    ttl: str = ""
+    """Name of its TTL in the settings when it is not that of its layer."""
     view: str = ""
     """The SELECT of a materialized view; empty for a table."""
 
@@ -49,7 +51,7 @@ class Table(msgspec.Struct, frozen=True):
 
     def ddl(self, settings: QuestdbSettings) -> str:
         """CREATE statement; the TTL comes from the settings of the layer."""
-        days = getattr(settings, f"ttl_{self.layer}_days")
+        days = getattr(settings, f"ttl_{self.ttl or self.layer}_days")
         if self.view:
             return (
                 f"CREATE MATERIALIZED VIEW IF NOT EXISTS {self.name} REFRESH IMMEDIATE AS ({self.view}) "
@@ -161,6 +163,7 @@ MINUTE_BARS = Table(
         Column("source", "SYMBOL", "", "history, rest or file"),
     ),
     ("ts", "symbol"),
+    ttl="bars",
 )
 
 GAP_MARKS = Table(
@@ -303,14 +306,14 @@ FROM gold_1min SAMPLE BY 5m
 
 GOLD_1MIN = Table(
     "gold_1min", "gold", "One-minute bars of trades, quotes, spread and realized volatility.",
-    _BAR_COLUMNS, ("ts", "symbol"), " ".join(_GOLD_1MIN.split()),
+    _BAR_COLUMNS, ("ts", "symbol"), view=" ".join(_GOLD_1MIN.split()),
 )  # fmt: skip
 GOLD_5MIN = Table(
     "gold_5min", "gold", "Five-minute bars, rolled up from gold_1min.",
     tuple(
         msgspec.structs.replace(column, upstream=(f"gold_1min.{column.name}",)) for column in _BAR_COLUMNS
     ),
-    ("ts", "symbol"), " ".join(_GOLD_5MIN.split()),
+    ("ts", "symbol"), view=" ".join(_GOLD_5MIN.split()),
 )  # fmt: skip
 
 TABLES: dict[str, Table] = {

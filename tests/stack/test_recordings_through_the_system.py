@@ -23,6 +23,8 @@ from stack.runtime import Stack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import pyarrow as pa
+
 DATA = Path(__file__).parents[3] / "shared" / "data"
 RECORDINGS = {
     "Kraken trades of 2019, quotes derived from them": "kraken_trades_btcusd_20190701_h00.csv",
@@ -38,7 +40,9 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
         pytest.skip(f"the recording {file.name} is not on this machine")
     directory = Path(tempfile.mkdtemp(prefix="btc-replay-"))
     stack = Stack(directory)
-    stack.create("sim", free_ports(), ("--replay", str(file), "--speed", "0"))
+    stack.create("sim", free_ports(), ("--replay", str(file), "--speed", "0", "--original-time"))
+    with stack.layout.env_file.open("a") as env:  # the recordings are years old: no TTL may take them
+        env.write("\nBTC_QUESTDB_TTL_BRONZE_DAYS=36500\nBTC_QUESTDB_TTL_SILVER_DAYS=36500\n")
     try:
         yield stack
     finally:
@@ -54,6 +58,22 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.3)
 
 
+def count(db: QuestDB, table: str) -> int:
+    return int(db.execute(f"SELECT count() FROM {table}")[0][0])
+
+
+def record_and_replay(stack: Stack, folder: Path) -> pa.Table:
+    """What `btc record` and `btc replay` make of the log."""
+    frames, rows = folder / "frames.txt", folder / "rows.parquet"
+    for arguments in (
+        ["record", "--out", str(frames), "--data-dir", str(stack.layout.data_dir)],
+        ["replay", str(frames), "--out", str(rows)],
+    ):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+    return pq.read_table(rows)
+
+
 @pytest.mark.timeout(600)
 def test_every_trade_is_in_bronze_once_and_silver_equals_replay_to_the_last_bit(stack: Stack, tmp_path: Path) -> None:
     stack.up(only=("ingest", "bronze", "features"))
@@ -63,18 +83,12 @@ def test_every_trade_is_in_bronze_once_and_silver_equals_replay_to_the_last_bit(
     sent_ids = [trade_id for first, last in sent["ranges"] for trade_id in range(first, last + 1)]
     assert len(sent_ids) == sent["count"] > 2_000
 
-    frames = tmp_path / "frames.txt"
-    rows = tmp_path / "rows.parquet"
-    command = CliRunner()
-    result = command.invoke(app, ["record", "--out", str(frames), "--data-dir", str(stack.layout.data_dir)])
-    assert result.exit_code == 0, result.output
-    result = command.invoke(app, ["replay", str(frames), "--out", str(rows)])
-    assert result.exit_code == 0, result.output
-    replayed = pq.read_table(rows)
-
+    quotes = httpx.get(f"{exchange}/ledger").json()["frames"]["ticker"]
     with QuestDB(stack.settings.questdb) as db:
-        wait_for(lambda: db.execute("SELECT count() FROM bronze_trades")[0][0] >= len(sent_ids), "bronze is complete")
-        wait_for(lambda: db.execute("SELECT count() FROM silver_features")[0][0] >= len(replayed), "silver is complete")
+        wait_for(lambda: count(db, "bronze_trades") >= len(sent_ids), "every trade is in bronze")
+        wait_for(lambda: count(db, "bronze_ticks") >= quotes, "every quote is in bronze")
+        replayed = record_and_replay(stack, tmp_path)
+        wait_for(lambda: count(db, "silver_features") >= len(replayed), "silver is complete")
         stored = db.query("SELECT trade_id FROM bronze_trades ORDER BY trade_id")["trade_id"].to_pylist()
         silver = db.query("SELECT * FROM silver_features ORDER BY kafka_partition, kafka_offset, frame_item")
     assert stored == sent_ids
