@@ -57,6 +57,8 @@ $(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation 
 endef
 
 $(STAMPS): | $(BIN)/python
+	@command -v uv >/dev/null || [ -x $(VENV)/.uv/bin/uv ] || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/.uv uv
 	@mkdir -p $@
 
 $(BIN)/python:
@@ -67,6 +69,5 @@ $(BIN)/python:
 	else \
 		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 			{ echo "make: $(PYTHON) has no venv module; on Debian: apt-get install python3-venv (or install uv)" >&2; exit 1; }; \
-		echo "making $(VENV)" && $(PYTHON) -m venv $(VENV) && \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/.uv uv; \
+		echo "making $(VENV)" && $(PYTHON) -m venv $(VENV); \
 	fi
