@@ -111,7 +111,7 @@ def flush_each(settings: Settings, envelopes: list[Envelope]) -> float:
         rows = engine.flush()
         sink.announce(rows)
         sink.keep(rows)
-        sink.flush()
+        sink.cut()()
     return len(envelopes) / (time.perf_counter() - begin_s)
 
 

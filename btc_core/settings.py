@@ -106,7 +106,7 @@ class ApiSettings(Section):
     """The HTTP API."""
 
     host: str = "127.0.0.1"
-    port: int = 5050
+    port: int = Field(5050, ge=1, le=65_535)
     token: SecretStr = SecretStr("")
     """Bearer token of `/retrain` and `/reload`; while it is empty both answer 401."""
     threads: int = Field(4, ge=1)
@@ -120,8 +120,8 @@ class StreamSettings(Section):
 
     batch_rows: int = Field(5_000, ge=1)
     """Most messages a worker takes at once; bounds its memory and the time to the next commit."""
-    batch_wait_ms: int = Field(2, ge=0)
-    """How long a worker waits for a batch to fill. Adds to the latency of every message."""
+    batch_wait_ms: int = Field(0, ge=0)
+    """How long a worker waits for a batch to fill. Adds to the latency of every message; under load batches fill anyway."""
     table_flush_ms: int = Field(500, ge=0)
     """How often a worker writes its tables and commits. Redis and topics do not wait for it; QuestDB and the
     materialized views cost a fixed amount a write, a third of a core at 100 writes a second."""

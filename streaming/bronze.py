@@ -22,6 +22,8 @@ from streaming.publish import Publisher
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from btc_core.log import Envelope
     from btc_core.settings import Settings
     from streaming.worker import Record
@@ -93,12 +95,16 @@ class BronzeHandler:
             self._read(message, self._rows)
         return sum(len(rows) for rows in self._rows.values())
 
-    def flush(self) -> None:
-        """Write every table, then wait for the dead letters."""
-        for table, rows in self._rows.items():
-            self._db.write(table, _frame(rows), "ts" if table == "minute_bars" else "ts_event")
-        self._publisher.flush()
-        self._rows = {}
+    def cut(self) -> Callable[[], None]:
+        """Rows of every table to write; the dead letters of the same messages are waited for."""
+        kept, self._rows = self._rows, {}
+
+        def write() -> None:
+            for table, rows in kept.items():
+                self._db.write(table, _frame(rows), "ts" if table == "minute_bars" else "ts_event")
+            self._publisher.flush()
+
+        return write
 
     def _read(self, message: Record, rows: dict[str, list[Row]]) -> None:
         raw = message.value

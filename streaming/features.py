@@ -23,6 +23,8 @@ from streaming.publish import Publisher
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from btc_core.engine import Rows
     from btc_core.settings import Settings
     from streaming.worker import Record
@@ -54,16 +56,20 @@ class FeatureSink:
             replace(self._redis, feature_key(batch.symbol), feature_fields(rows[-1]), self._ttl_s)
 
     def keep(self, batches: list[Rows]) -> int:
-        """Keep rows for `flush`; returns how many are kept now."""
+        """Keep rows for `cut`; returns how many are kept now."""
         self._kept.extend(batches)
         return sum(len(batch.ids) for batch in self._kept)
 
-    def flush(self) -> None:
-        """Write what is kept and wait until QuestDB and Kafka have acknowledged everything."""
-        if self._kept:
-            self._db.write("silver_features", silver_frame(self._kept))
-        self._publisher.flush()
-        self._kept = []
+    def cut(self) -> Callable[[], None]:
+        """What is kept, as work that writes it and waits until QuestDB and Kafka have acknowledged everything."""
+        kept, self._kept = self._kept, []
+
+        def write() -> None:
+            if kept:
+                self._db.write("silver_features", silver_frame(kept))
+            self._publisher.flush()
+
+        return write
 
 
 def _messages(batch: Rows) -> list[FeatureRow]:
@@ -130,9 +136,9 @@ class FeaturesHandler:
         pending, self._pending = self._pending, None
         return self._sink.keep(pending)
 
-    def flush(self) -> None:
-        """Write silver."""
-        self._sink.flush()
+    def cut(self) -> Callable[[], None]:
+        """Silver rows to write."""
+        return self._sink.cut()
 
     def _push(self, messages: list[Record]) -> None:
         for message in messages:

@@ -25,6 +25,8 @@ from streaming.publish import Publisher
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from btc_core.settings import Settings
     from streaming.worker import Record
 
@@ -74,13 +76,17 @@ class ForecastHandler:
         for forecast in forecasts:
             self._publisher.publish(PREDICTIONS, forecast.symbol, self._encoder.encode(forecast), forecast.ts_recv_ns)
 
-    def flush(self) -> None:
-        """Write both prediction tables."""
-        if self._kept:
-            self._db.write("gold_bid_price_prediction", bid_frame(self._kept))
-            self._db.write("gold_volatility_prediction", volatility_frame(self._kept))
-        self._publisher.flush()
-        self._kept = []
+    def cut(self) -> Callable[[], None]:
+        """Rows of both prediction tables to write."""
+        kept, self._kept = self._kept, []
+
+        def write() -> None:
+            if kept:
+                self._db.write("gold_bid_price_prediction", bid_frame(kept))
+                self._db.write("gold_volatility_prediction", volatility_frame(kept))
+            self._publisher.flush()
+
+        return write
 
     def _forecast(self, rows: list[FeatureRow]) -> list[ForecastRow]:
         values = np.array([row.values for row in rows])  # noqa: PD011 - a struct's field, not pandas
