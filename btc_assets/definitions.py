@@ -18,7 +18,7 @@ train_models = dg.define_asset_job(
     selection=dg.AssetSelection.assets(minute_bars, volatility_model, bid_model),
     description="Fetch history, train both models, register them and make them champions.",
     executor_def=dg.in_process_executor,
-    tags={"kind": "training"},
+    tags={"btc/kind": "training"},
 )
 refresh_bars = dg.define_asset_job(
     "refresh_bars",

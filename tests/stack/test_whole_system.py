@@ -1,0 +1,168 @@
+"""`btc up` to a served forecast and back down: the command line, the API, Dagster, MLflow and Redis, all real."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from btc_core.dagster_client import run_status
+from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
+from btc_core.questdb_client import QuestDB
+from btc_core.redis_row import connect, read_features, read_forecast
+from stack.preflight import free_ports
+from stack.runtime import Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from btc_core.settings import Settings
+
+pytestmark = pytest.mark.timeout(900)
+
+PATIENCE_S = 300.0
+UP_S = 600.0
+"""`btc up` ends by itself long before; this only keeps a broken one from holding the run."""
+
+
+def btc(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stack.cli", *arguments, "--data-dir", str(stack.layout.data_dir)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=UP_S, check=False)
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, f"{what}: not within {PATIENCE_S:.0f} s"
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[tuple[Stack, str]]:
+    """A whole system, and what `btc up` said when it was there."""
+    directory = Path(tempfile.mkdtemp(prefix="btc-whole-"))
+    stack = Stack(directory)
+    stack.create("sim", free_ports())
+    try:
+        result = btc(stack, "up", "--exchange", "sim")
+        assert result.returncode == 0, result.stdout + result.stderr
+        yield stack, result.stdout
+    finally:
+        stack.down()
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(stack.layout.run_dir, ignore_errors=True)
+
+
+@pytest.fixture
+def settings(system: tuple[Stack, str]) -> Settings:
+    return system[0].settings
+
+
+@pytest.fixture
+def api(settings: Settings) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://127.0.0.1:{settings.api.port}", timeout=30.0) as client:
+        wait_for(lambda: client.get("/readyz").status_code == 200, "a served forecast")
+        yield client
+
+
+def token(settings: Settings) -> dict[str, str]:
+    return {"Authorization": f"Bearer {settings.api.token.get_secret_value()}"}
+
+
+def test_up_says_what_serves_and_that_it_is_simulated(system: tuple[Stack, str]) -> None:
+    said = system[1]
+    assert "SIMULATED" in said
+    for name in ("questdb", "kafka", "valkey", "mlflow", "dagster-web", "ingest", "forecast", "api"):
+        assert name in said
+
+
+def test_status_lists_every_component_as_healthy(system: tuple[Stack, str]) -> None:
+    result = btc(system[0], "status", "--json")
+    assert result.returncode == 0, result.stderr
+    listed = json.loads(result.stdout)
+    components = listed["components"] if isinstance(listed, dict) else listed
+    assert {each["state"] for each in components} == {"healthy"}
+
+
+def test_a_forecast_from_live_features_is_served_with_its_provenance(settings: Settings, api: httpx.Client) -> None:
+    for path in ("/predict_bid", "/predict_volatility", "/predict_vol"):
+        answer = api.get(path).raise_for_status().json()
+        assert answer["simulated"] is True
+        assert answer["feature_version"] == FEATURE_VERSION
+        assert answer["feature_age_s"] < settings.api.max_feature_age_s
+        assert [step["horizon_min"] for step in answer["path"]] == [1, 2, 3, 4, 5]
+        sigmas = [step["sigma_bps"] for step in answer["path"]]
+        assert 0 < sigmas[0] <= sigmas[-1] < 1_000
+        assert all(abs(step["bid_usd"] / answer["bid"] - 1) < 0.01 for step in answer["path"])
+
+
+def test_trained_champions_serve_in_worker_and_api(settings: Settings, api: httpx.Client) -> None:
+    client = connect(settings.redis)
+
+    def registered() -> bool:
+        row = read_forecast(client, "BTC/USD")
+        return row is not None and row.volatility_model_version.isdigit() and row.bid_model_version.isdigit()
+
+    wait_for(registered, "forecasts of the registered champions")
+    assert read_features(client, "BTC/USD") is not None
+    reloaded = api.post("/reload", headers=token(settings)).raise_for_status().json()
+    assert "volatility" in json.dumps(reloaded)
+
+
+def test_given_features_are_forecast_by_name_and_in_the_documented_order(settings: Settings, api: httpx.Client) -> None:
+    row = read_features(connect(settings.redis), "BTC/USD")
+    assert row is not None
+    known = {name: value for name, value in zip(FEATURE_NAMES, row.values, strict=True) if value == value}  # noqa: PLR0124
+    named = {name: known[name] for name in MODEL_FEATURES if name in known}
+    in_order = [known.get(name) for name in MODEL_FEATURES]
+    first = api.post("/predict_volatility", json={"features": named, "bid": row.bid}).raise_for_status().json()
+    second = api.post("/predict_volatility", json={"features": in_order, "bid": row.bid}).raise_for_status().json()
+    assert first["prediction"]["values"] == second["prediction"]["values"]
+
+
+def test_every_layer_holds_rows_and_every_forecast_row_has_its_feature_row(settings: Settings) -> None:
+    with QuestDB(settings.questdb) as db:
+        for table in ("bronze_ticks", "bronze_trades", "bronze_book_checks", "bronze_status", "minute_bars",
+                      "silver_features", "gold_1min", "gold_5min", "gold_bid_price_prediction",
+                      "gold_volatility_prediction"):  # fmt: skip
+            wait_for(lambda name=table: db.execute(f"SELECT count() FROM {name}")[0][0] > 0, f"rows in {table}")
+        assert db.execute("SELECT count() FROM bronze_book_checks WHERE NOT matches") == [[0]]
+        assert db.execute("SELECT count() FROM gap_marks WHERE state = 'open'") == [[0]]
+        ids = db.execute("SELECT count(), min(trade_id), max(trade_id) FROM bronze_trades")[0]
+        assert ids[0] == ids[2] - ids[1] + 1, "trade ids are gapless and each is there once"
+
+
+def test_retrain_needs_the_token_and_runs_to_its_end(settings: Settings, api: httpx.Client) -> None:
+    assert api.post("/retrain").status_code == 401
+    started = api.post("/retrain", headers=token(settings))
+    assert started.status_code == 202, started.text
+    run_id = started.json()["run_id"]
+    wait_for(lambda: run_status(settings, run_id) in {"SUCCESS", "FAILURE", "CANCELED"}, "the run ends")
+    assert run_status(settings, run_id) == "SUCCESS"
+
+
+def test_a_killed_worker_comes_back_and_goes_on(system: tuple[Stack, str], settings: Settings) -> None:
+    stack = system[0]
+
+    def pid() -> int:
+        return next(each.pid for each in stack.status() if each.name == "features")
+
+    before = pid()
+    subprocess.run(["kill", "-9", str(before)], check=True)  # noqa: S607
+    wait_for(lambda: pid() not in (0, before), "a new process")
+    client = connect(settings.redis)
+    old = read_features(client, "BTC/USD")
+
+    def newer() -> bool:
+        row = read_features(client, "BTC/USD")
+        return row is not None and (old is None or row.ts_event_ns > old.ts_event_ns)
+
+    wait_for(newer, "newer features after the kill")
