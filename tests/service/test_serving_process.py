@@ -281,7 +281,7 @@ def test_what_waitress_refuses_is_a_problem_document_too(api: Api) -> None:
     broken = raw(api.port, b"GET / HTTP/1.1\r\nno colon here\r\n\r\n")
     assert broken.split(b" ", 2)[1] == b"400"
     assert json.loads(broken.partition(b"\r\n\r\n")[2])["code"] == "bad_request"
-    chunked = api.client.post("/predict_bid", content=iter([b" " * 40_000, b" " * 40_000]))
+    chunked = api.client.post("/predict_bid", content=iter([b" " * 600_000] * 2))
     assert (chunked.status_code, chunked.json()["code"]) == (413, "body_too_large")
 
 
