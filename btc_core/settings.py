@@ -138,7 +138,7 @@ class ModelSettings(Section):
     """Length of the training window; trees want long ones, see docs/decisions.md."""
     cache_dir: Path = Path("var/models")
     """Where the last good bundle of each model lies, so that forecasts go on while MLflow is away."""
-    reload_s: float = Field(10.0, gt=0)
+    reload_s: float = Field(5.0, gt=0)
     """How often a serving process looks for a new champion."""
 
 

@@ -240,7 +240,8 @@ def _first_forecast(stack: Stack) -> dict[str, object]:
         ended = first_forecast.train(settings, screen.say)
         if ended != "SUCCESS":
             screen.say(f"the first training ended as {ended}; the link above says why. The API serves its baseline.")
-    return first_forecast.wait_ready(settings)
+            return first_forecast.wait_ready(settings)
+    return first_forecast.wait_ready(settings, trained=True)
 
 
 if __name__ == "__main__":

@@ -66,8 +66,11 @@ def train(settings: Settings, say: Callable[[str], None]) -> str:
     raise StackError(msg)
 
 
-def wait_ready(settings: Settings, patience_s: float = READY_PATIENCE_S) -> dict[str, Any]:
-    """The last answer of `/readyz`: with `status` `ready`, or what it said when the patience ended."""
+def wait_ready(settings: Settings, patience_s: float = READY_PATIENCE_S, *, trained: bool = False) -> dict[str, Any]:
+    """The last answer of `/readyz`: with `status` `ready`, or what it said when the patience ended.
+
+    `trained` also waits until the registered champions serve, not what served before there were any.
+    """
     url = f"http://{settings.api.host}:{settings.api.port}/readyz"
     deadline_s = time.monotonic() + patience_s
     answer: dict[str, Any] = {"status": "starting", "reasons": ["the API did not answer"]}
@@ -76,6 +79,13 @@ def wait_ready(settings: Settings, patience_s: float = READY_PATIENCE_S) -> dict
             answer = httpx.get(url, timeout=5).json()
         except (httpx.HTTPError, ValueError) as error:
             answer = {"status": "starting", "reasons": [f"the API did not answer: {error}"]}
-        if answer.get("status") == "ready" or time.monotonic() > deadline_s:
+        if time.monotonic() > deadline_s or (
+            answer.get("status") == "ready" and (not trained or _registered(answer["models"]))
+        ):
             return answer
         time.sleep(POLL_S)
+
+
+def _registered(models: dict[str, dict[str, str | None]]) -> bool:
+    """Versions of the registry are numbers; a baseline that was never registered has a name of its own."""
+    return all((model["version"] or "").isdigit() for model in models.values())
