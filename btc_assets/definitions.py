@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dagster as dg
 
-from btc_assets.history import minute_bars
+from btc_assets.history import minute_bars, older_bars, stored_range
 from btc_assets.live import live_specs, live_tables_sensor
 from btc_assets.models import bid_model, bid_model_serves, volatility_model, volatility_model_serves
 from btc_assets.resources import Database, Environment, Registry
+from btc_core.clock import NS_PER_DAY, now_ns
 
 train_models = dg.define_asset_job(
     "train_models",
@@ -26,6 +27,33 @@ refresh_bars = dg.define_asset_job(
     description="Fetch the newest minute bars before the exchange forgets them (it keeps 12 hours).",
     executor_def=dg.in_process_executor,
 )
+fetch_history = dg.define_asset_job(
+    "fetch_history",
+    selection=dg.AssetSelection.assets(older_bars, volatility_model, bid_model),
+    description="Fetch older history from the exchange's trades, at its pace, then train on it.",
+    executor_def=dg.in_process_executor,
+    tags={"btc/kind": "training"},
+)
+
+
+@dg.schedule(
+    job=fetch_history,
+    cron_schedule="20 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def history_every_hour(environment: Environment, database: Database) -> dg.RunRequest | dg.SkipReason:
+    """Go on fetching while the training window is not full; an exchange that publishes its history needs none of it."""
+    chosen = environment.get()
+    if chosen.exchange.history_url:
+        return dg.SkipReason("the exchange publishes months of minute bars: the asset minute_bars has them")
+    with database.connect() as db:
+        rows, first, _ = stored_range(db, chosen.exchange.symbols[0])
+    if rows and first <= now_ns() - (chosen.model.train_days - 1) * NS_PER_DAY:
+        return dg.SkipReason("the training window is full")
+    return dg.RunRequest()
+
+
 daily_retrain = dg.ScheduleDefinition(
     name="daily_retrain",
     job=train_models,
@@ -42,10 +70,10 @@ bars_schedule = dg.ScheduleDefinition(
 )
 
 defs = dg.Definitions(
-    assets=[*live_specs, minute_bars, volatility_model, bid_model],
+    assets=[*live_specs, minute_bars, older_bars, volatility_model, bid_model],
     asset_checks=[volatility_model_serves, bid_model_serves],
-    jobs=[train_models, refresh_bars],
-    schedules=[daily_retrain, bars_schedule],
+    jobs=[train_models, refresh_bars, fetch_history],
+    schedules=[daily_retrain, bars_schedule, history_every_hour],
     sensors=[live_tables_sensor],
     resources={"environment": Environment(), "database": Database(), "registry": Registry()},
     executor=dg.in_process_executor,

@@ -27,6 +27,10 @@ WRITE_ROWS = 50_000
 """Rows a write: about 6 MB on the wire, a fraction of a second."""
 APPLY_TIMEOUT_S = 60.0
 """How long written rows may take to become readable before the run fails."""
+PIECE_NS = NS_PER_DAY // 4
+"""Of trades at a time: some 15 pages of a thousand, a quarter of a minute."""
+OLDER_BARS_BUDGET_S = 900.0
+"""A run's time: about two weeks of trades at one page a second; the next run goes on."""
 OHLC_ROWS = 720
 """Most that the exchange gives of one interval: 12 hours of minutes. Hence a refresh every 6 hours."""
 
@@ -106,3 +110,37 @@ def minute_bars(environment: Environment, database: Database) -> dg.MaterializeR
         metadata |= {"first": from_ns(first).isoformat(), "last": from_ns(last).isoformat()}
         metadata |= {"rows_missing": expected - rows, "lag_s": (now_ns() - last) / NS_PER_S, "source": source}
     return dg.MaterializeResult(metadata=metadata)
+
+
+@dg.asset(
+    deps=[minute_bars],
+    kinds={"questdb", "bronze"},
+    group_name="bronze",
+    owners=OWNERS,
+    description="Minute bars older than the exchange's candles, made from its trades, backwards from the oldest stored.",
+)
+def older_bars(environment: Environment, database: Database) -> dg.MaterializeResult[None]:
+    """Go back through the exchange's trades, six hours at a time, until the training window is full or time is up.
+
+    Each piece is stored before the next begins, so an interrupted run goes on where it was.
+    """
+    log = dg.get_dagster_logger()
+    chosen = environment.get()
+    symbol = chosen.exchange.symbols[0]
+    deadline_s = SYSTEM_CLOCK.monotonic_s() + OLDER_BARS_BUDGET_S
+    written = 0
+    with database.connect() as db:
+        wanted_ns = now_ns() - chosen.model.train_days * NS_PER_DAY
+        _, first, _ = stored_range(db, symbol)
+        while wanted_ns < first and SYSTEM_CLOCK.monotonic_s() < deadline_s and not chosen.exchange.history_url:
+            begin = max(wanted_ns, first - PIECE_NS) // NS_PER_MIN * NS_PER_MIN
+            pages = list(exchange_rest.trades_between(chosen.exchange, symbol, begin, first))
+            if not pages:
+                log.info("the exchange has no trades before %s", from_ns(first).isoformat())
+                break
+            bars = exchange_rest.bars_of_trades(np.concatenate(pages))
+            written += store(db, symbol, bars, "trades")
+            first = min(begin, int(bars["ts_ns"][0]))
+            log.info("bars back to %s", from_ns(first).isoformat())
+    days_left = max(0.0, (first - wanted_ns) / NS_PER_DAY)
+    return dg.MaterializeResult(metadata={"rows_written": written, "days_left": days_left})

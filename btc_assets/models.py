@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from btc_assets.catalogue import OWNERS
-from btc_assets.history import minute_bars
+from btc_assets.history import minute_bars, older_bars
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.bars import read_stored
 from btc_core.clock import SYSTEM_CLOCK, from_ns
@@ -71,7 +71,7 @@ def _bars(environment: Environment, database: Database, days: float) -> npt.NDAr
         return read_stored(db, environment.get().exchange.symbols[0], days)
 
 
-@dg.asset(deps=[minute_bars], kinds={"xgboost", "mlflow"}, group_name="models", owners=OWNERS)
+@dg.asset(deps=[minute_bars, older_bars], kinds={"xgboost", "mlflow"}, group_name="models", owners=OWNERS)
 def volatility_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
     """Realized volatility of the next 1 to 5 minutes: trees on log-HARX, or HARX where trees do not beat it."""
     from btc_assets import training  # noqa: PLC0415 - slow to import
@@ -93,7 +93,7 @@ def volatility_model(environment: Environment, database: Database, registry: Reg
     return dg.MaterializeResult(metadata={**metadata, "train_s": round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)})
 
 
-@dg.asset(deps=[minute_bars], kinds={"xgboost", "mlflow"}, group_name="models", owners=OWNERS)
+@dg.asset(deps=[minute_bars, older_bars], kinds={"xgboost", "mlflow"}, group_name="models", owners=OWNERS)
 def bid_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
     """The bid of the next 1 to 5 minutes: shrunk trees, or the random walk where they do not beat it."""
     import numpy as np  # noqa: PLC0415

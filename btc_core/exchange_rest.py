@@ -5,20 +5,30 @@ What does not belong here: when to ask (`streaming.history`, `btc_assets.history
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
 
-from btc_core.bars import bars_from, parse_csv
+from btc_core.bars import BARS, bars_from, parse_csv
 from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.errors import ExchangeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from btc_core.settings import ExchangeSettings
 
 TIMEOUT_S = 120.0
 """Months of bars are some 10 MB; a generated market needs seconds to make them."""
+REST_PAUSE_S = 1.05
+"""Between two pages of trades: the exchange takes one request a second for an address and pair."""
+RATE_LIMITED = ("EAPI:Rate limit exceeded", "EGeneral:Too many requests")
+RATE_LIMIT_TRIES = 6
+"""With doubling pauses about a minute; the exchange forgets within seconds."""
+TRADES = np.dtype([("trade_id", "i8"), ("ts_ns", "i8"), ("price", "f8"), ("qty", "f8")], align=True)
+"""Trades of REST for bars; their times are rounded, so they are no record."""
 REST_NAMES = {"BTC": "XBT"}
 """Assets that REST calls by another name than the socket."""
 
@@ -77,3 +87,55 @@ def _fetch(url: str, params: dict[str, str | int]) -> httpx.Response:
 def _closed(bars: np.ndarray) -> np.ndarray:
     """Without the bar that is still open."""
     return bars[bars["ts_ns"] + NS_PER_MIN <= now_ns()]
+
+
+def trades_between(
+    settings: ExchangeSettings, symbol: str, begin_ns: int, end_ns: int, pause_s: float = REST_PAUSE_S
+) -> Iterator[np.ndarray]:
+    """Pages of trades (dtype `TRADES`) from `begin_ns` up to before `end_ns`, oldest first, each trade once.
+
+    One request every `pause_s`; when the exchange still finds that too fast, longer pauses. Raises `ExchangeError`.
+    """
+    since_ns, last_id = begin_ns - 1, -1
+    while True:
+        result = _patient_page(settings, symbol, since_ns, pause_s)
+        rows = next(value for name, value in result.items() if name != "last")
+        page = np.array([(row[6], round(float(row[2]) * 1e9), row[0], row[1]) for row in rows], TRADES)
+        wanted = page[(page["trade_id"] > last_id) & (page["ts_ns"] < end_ns)]
+        if len(wanted):
+            last_id = int(wanted["trade_id"].max())
+            yield wanted
+        newest_ns = int(result["last"])
+        if not rows or newest_ns <= since_ns or newest_ns >= end_ns:
+            return
+        since_ns = newest_ns
+        time.sleep(pause_s)
+
+
+def _patient_page(settings: ExchangeSettings, symbol: str, since_ns: int, pause_s: float) -> dict[str, Any]:
+    for attempt in range(RATE_LIMIT_TRIES):
+        try:
+            return get(settings, "Trades", pair=rest_pair(symbol), since=since_ns, count=1_000)
+        except ExchangeError as error:
+            limited = any(words in str(error) for words in RATE_LIMITED)
+            if not limited or attempt == RATE_LIMIT_TRIES - 1:
+                raise
+            time.sleep(max(pause_s, 1.0) * 2.0**attempt)
+    raise AssertionError  # the last try returns or raises
+
+
+def bars_of_trades(trades: np.ndarray) -> np.ndarray:
+    """Minute bars (dtype `BARS`) of trades (dtype `TRADES`) in order of time; minutes without trades have none."""
+    minutes = trades["ts_ns"] // NS_PER_MIN
+    first = np.unique(minutes, return_index=True)[1]
+    bars = np.zeros(len(first), BARS)
+    if not len(first):
+        return bars
+    bars["ts_ns"] = minutes[first] * NS_PER_MIN
+    bars["open"] = trades["price"][first]
+    bars["close"] = trades["price"][np.append(first[1:], len(trades)) - 1]
+    bars["high"] = np.maximum.reduceat(trades["price"], first)
+    bars["low"] = np.minimum.reduceat(trades["price"], first)
+    bars["volume"] = np.add.reduceat(trades["qty"], first)
+    bars["trades"] = np.diff(np.append(first, len(trades)))
+    return bars

@@ -241,6 +241,8 @@ def _first_forecast(stack: Stack) -> dict[str, object]:
         if ended != "SUCCESS":
             screen.say(f"the first training ended as {ended}; the link above says why. The API serves its baseline.")
             return first_forecast.wait_ready(settings)
+        if not settings.exchange.history_url:
+            screen.say(first_forecast.fetch_history(settings))
     return first_forecast.wait_ready(settings, trained=True)
 
 

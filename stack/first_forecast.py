@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MODELS = ("bid-price-model", "volatility-model")
 CHAMPION = "champion"
 TRAINING_JOB = "train_models"
+HISTORY_JOB = "fetch_history"
 TRAINING_PATIENCE_S = 600.0
 """On two cores a first training takes about a minute, most of it loading libraries and fetching history."""
 READY_PATIENCE_S = 60.0
@@ -64,6 +65,14 @@ def train(settings: Settings, say: Callable[[str], None]) -> str:
     url = f"{settings.dagster.url}/runs/{run_id}"
     msg = f"the first training has not ended after {TRAINING_PATIENCE_S:g} s; follow it at {url}"
     raise StackError(msg)
+
+
+def fetch_history(settings: Settings) -> str:
+    """Start to fetch older trades in the background, and the words that say so."""
+    from btc_core.dagster_client import launch_job, run_url  # noqa: PLC0415 - not needed by other commands
+
+    run_id = launch_job(settings, HISTORY_JOB)
+    return f"older trades are fetched in the background, then the models train on them ({run_url(settings, run_id)})"
 
 
 def wait_ready(settings: Settings, patience_s: float = READY_PATIENCE_S, *, trained: bool = False) -> dict[str, Any]:

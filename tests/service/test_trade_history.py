@@ -1,0 +1,62 @@
+"""Bars made from the exchange's trades, fetched page by page from the real simulator, are the bars it publishes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from btc_core.clock import NS_PER_MIN, now_ns
+from btc_core.exchange_rest import bars_of_trades, minute_bars, trades_between
+from btc_core.settings import ExchangeSettings
+from stack.exchange.server import Exchange, Options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def fetch(settings: ExchangeSettings) -> tuple[np.ndarray, np.ndarray]:
+    end_ns = (now_ns() // NS_PER_MIN - 1) * NS_PER_MIN
+    begin_ns = end_ns - 180 * NS_PER_MIN
+    pages = list(trades_between(settings, "BTC/USD", begin_ns, end_ns, pause_s=0.0))
+    assert len(pages) > 3, "three hours are several pages"
+    trades = np.concatenate(pages)
+    assert (np.diff(trades["trade_id"]) == 1).all(), "each trade once, none missing"
+    published, _ = minute_bars(settings, "BTC/USD", 1)
+    inside = (published["ts_ns"] >= begin_ns) & (published["ts_ns"] < end_ns)
+    return bars_of_trades(trades), published[inside]
+
+
+def test_bars_from_paged_trades_equal_the_published_bars(tmp_path: Path) -> None:
+    async def body() -> tuple[np.ndarray, np.ndarray]:
+        server = Exchange(Options(data_dir=tmp_path, rest_rate_limit=0.0))
+        async with server.running():
+            url = f"http://127.0.0.1:{server.port}"
+            return await asyncio.to_thread(fetch, ExchangeSettings(rest_url=url, history_url=f"{url}/history"))
+
+    made, published = asyncio.run(body())
+    assert len(made) == len(published) > 100
+    for name in ("ts_ns", "open", "high", "low", "close", "trades"):
+        assert np.array_equal(made[name], published[name]), name
+    np.testing.assert_allclose(made["volume"], published["volume"], rtol=0, atol=1e-7)
+
+
+def test_a_rate_limit_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_sleep = time.sleep
+    monkeypatch.setattr("btc_core.exchange_rest.time.sleep", lambda _s: real_sleep(0.2))
+
+    async def body() -> int:
+        server = Exchange(Options(data_dir=tmp_path, rest_rate_limit=2.0))
+        async with server.running():
+            settings = ExchangeSettings(rest_url=f"http://127.0.0.1:{server.port}")
+            end_ns = (now_ns() // NS_PER_MIN - 1) * NS_PER_MIN
+            pages = await asyncio.to_thread(
+                lambda: list(trades_between(settings, "BTC/USD", end_ns - 90 * NS_PER_MIN, end_ns, pause_s=0.0))
+            )
+            return sum(len(page) for page in pages)
+
+    assert asyncio.run(body()) > 1_000
