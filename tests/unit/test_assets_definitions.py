@@ -47,6 +47,7 @@ def test_the_graph_reaches_from_the_exchange_to_the_api() -> None:
         assert node.group_name != "default", key
     assert {key.to_user_string() for key in graph.materializable_asset_keys} == {
         "minute_bars",
+        "older_bars",
         "volatility_model",
         "bid_model",
     }
