@@ -174,8 +174,8 @@ def test_every_trade_is_in_bronze_once_though_a_snapshot_repeats_it_and_a_gap_is
         assert ids[1][1] == ids[0][1], (
             "the first sight of a trade stays: its place in the log is the snapshot's otherwise"
         )
-        marks = db.execute(f"SELECT first_id, last_id, state FROM gap_marks WHERE symbol = '{symbol}'")
-        assert marks == [[4, 5, "repaired"]]
+        marks = f"SELECT first_id, last_id, state FROM gap_marks WHERE symbol = '{symbol}'"
+        wait_for(lambda: db.execute(marks) == [[4, 5, "repaired"]], "the gap marked and repaired")
 
 
 def test_bad_entries_become_dead_letters_with_their_reason_and_their_neighbours_stay(stream: Settings) -> None:

@@ -1,0 +1,172 @@
+"""Ingest against a real Kafka and a socket that misbehaves: the exchange is the edge of the world, so it is played here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from confluent_kafka import TopicPartition
+from websockets.asyncio.server import ServerConnection, serve
+
+from btc_core.clock import now_ns
+from btc_core.errors import SubscriptionRefused
+from btc_core.log import DEADLETTERS, DeadLetter, consumer, read_all
+from streaming.ingest import Ingest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from btc_core.settings import Settings
+
+pytestmark = pytest.mark.service
+
+PATIENCE_S = 60.0
+
+Talk = "Callable[[ServerConnection, list[dict[str, Any]]], Awaitable[None]]"
+
+
+def quote(symbol: str) -> str:
+    data = {"symbol": symbol, "bid": 1.0, "bid_qty": 1.0, "ask": 2.0, "ask_qty": 1.0, "last": 1.0, "volume": 1.0,
+            "vwap": 1.0, "low": 1.0, "high": 1.0, "change": 0.0, "change_pct": 0.0}  # fmt: skip
+    return json.dumps({"channel": "ticker", "type": "update", "data": [data]})
+
+
+def settings_for(settings: Settings, url: str, symbol: str, **stream: Any) -> Settings:
+    exchange = settings.exchange.model_copy(
+        update={"ws_url": url, "rest_url": "http://127.0.0.1:1", "history_url": "", "symbols": (symbol,)}
+    )
+    return settings.model_copy(update={"exchange": exchange, "stream": settings.stream.model_copy(update=stream)})
+
+
+async def play(settings: Settings, symbol: str, talk: Talk, **stream: Any) -> None:
+    """Run ingest against a server that lets `talk` answer each connection, until `talk` has nothing more to say."""
+    done = asyncio.Event()
+
+    async def connection(socket: ServerConnection) -> None:
+        asked: list[dict[str, Any]] = []
+        while len(asked) < 4:
+            asked.append(json.loads(await socket.recv()))
+        await talk(socket, asked)
+        done.set()
+
+    async with serve(connection, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        ingest = Ingest(settings_for(settings, f"ws://127.0.0.1:{port}", symbol, **stream))
+        running = asyncio.create_task(ingest.run())
+        waiting = asyncio.create_task(done.wait())
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            ingest.stop()
+            waiting.cancel()
+            await running
+
+
+def frames(settings: Settings, symbol: str) -> list[str]:
+    return [envelope.channel for envelope, _, _ in read_all(settings.kafka) if symbol.encode() in envelope.raw]
+
+
+def reasons(settings: Settings, since_ns: int) -> list[str]:
+    """Reasons of the dead letters of ingest since then."""
+    found = []
+    reader = consumer(settings.kafka, "test-ingest-deadletters")
+    try:
+        for partition in range(settings.kafka.partitions):
+            part = TopicPartition(DEADLETTERS, partition)
+            low, high = reader.get_watermark_offsets(part, timeout=10)
+            part.offset = low
+            reader.assign([part])
+            position = low
+            while position < high:
+                for message in reader.consume(1_000, 1.0):
+                    position = message.offset() + 1
+                    letter = msgspec.json.decode(message.value(), type=DeadLetter)
+                    if letter.source == "ingest" and letter.ts_ns >= since_ns:
+                        found.append(letter.reason)
+    finally:
+        reader.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def kafka(servers: Callable[..., Settings]) -> Settings:
+    return servers("kafka")
+
+
+def test_it_subscribes_to_everything_with_snapshots(kafka: Settings) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def talk(socket: ServerConnection, asked: list[dict[str, Any]]) -> None:
+        seen.extend(asked)
+        await socket.send(quote("SUB/USD"))
+        await asyncio.sleep(0.2)
+
+    asyncio.run(play(kafka, "SUB/USD", talk))
+    wanted = {request["params"]["channel"]: request["params"] for request in seen}
+    assert set(wanted) == {"instrument", "trade", "ticker", "book"}
+    assert wanted["ticker"]["event_trigger"] == "bbo"
+    assert wanted["trade"]["snapshot"] is True
+    assert wanted["book"]["depth"] == 10
+
+
+def test_frames_that_cannot_be_read_are_dead_letters_and_the_others_are_in_the_log(kafka: Settings) -> None:
+    since_ns = now_ns()
+    symbol = f"MIX{since_ns}/USD"
+
+    async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
+        for raw in ("{", "[]", '{"channel":"weather"}', '{"a":1}', '{"channel":"ticker","type":"update","data":[{}]}',
+                    '{"channel":"ticker","pad":"' + "x" * 1_100_000 + '"}', quote(symbol)):  # fmt: skip
+            await socket.send(raw)
+        await asyncio.sleep(1.0)
+
+    asyncio.run(play(kafka, symbol, talk))
+    assert sorted(reasons(kafka, since_ns)) == sorted(
+        ["malformed_json", "not_an_object", "unknown_channel", "unknown_message", "bad_field", "oversized"]
+    )
+    assert frames(kafka, symbol) == ["ticker"]
+
+
+def test_a_refused_subscription_stops_it_with_the_words_of_the_exchange(kafka: Settings) -> None:
+    async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
+        refusal = {"method": "subscribe", "success": False, "error": "Currency pair not supported NO/SUCH"}
+        await socket.send(json.dumps(refusal))
+        await socket.wait_closed()
+
+    with pytest.raises(SubscriptionRefused, match=r"Currency pair not supported NO/SUCH.*BTC_EXCHANGE_SYMBOLS"):
+        asyncio.run(play(kafka, "NO/SUCH", talk))
+
+
+def test_a_silent_connection_is_opened_again_and_subscribed_again(kafka: Settings) -> None:
+    connections = 0
+
+    async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 1:
+            await socket.wait_closed()  # acknowledged by the network, silent for ever
+            raise asyncio.CancelledError
+        await socket.send(quote("SILENT/USD"))
+        await asyncio.sleep(0.5)
+
+    asyncio.run(play(kafka, "SILENT/USD", talk, data_deadline_s=0.5))
+    assert connections == 2
+    assert "ticker" in frames(kafka, "SILENT/USD")
+
+
+def test_a_book_that_does_not_match_is_subscribed_anew_alone_and_marked(kafka: Settings) -> None:
+    symbol = f"BOOK{now_ns()}/USD"
+    book = {"symbol": symbol, "bids": [{"price": 1.0, "qty": 1.0}], "asks": [{"price": 2.0, "qty": 1.0}], "checksum": 1}
+    again: list[dict[str, Any]] = []
+
+    async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
+        await socket.send(json.dumps({"channel": "book", "type": "snapshot", "data": [book]}))
+        again.extend([json.loads(await socket.recv()), json.loads(await socket.recv())])
+        await asyncio.sleep(0.5)
+
+    asyncio.run(play(kafka, symbol, talk))
+    assert [request["method"] for request in again] == ["unsubscribe", "subscribe"]
+    assert {request["params"]["channel"] for request in again} == {"book"}
+    marks = [envelope.book_ok for envelope, _, _ in read_all(kafka.kafka) if symbol.encode() in envelope.raw]
+    assert marks == [False]
