@@ -131,6 +131,14 @@ class StreamSettings(Section):
     """A larger frame is a dead letter."""
 
 
+class MetricsSettings(Section):
+    """Prometheus metrics of one process."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65_535)
+    """0: none. The stack gives every worker a port of its own."""
+
+
 class ModelSettings(Section):
     """Training and the bundle cache."""
 
@@ -159,6 +167,7 @@ class Settings(BaseSettings):
     dagster: DagsterSettings = DagsterSettings()
     api: ApiSettings = ApiSettings()
     stream: StreamSettings = StreamSettings()
+    metrics: MetricsSettings = MetricsSettings()
     model: ModelSettings = ModelSettings()
 
     @property

@@ -48,6 +48,11 @@ DEFAULT_PORTS: Mapping[str, int] = {
     "api": 5050,
     "postgres": 5432,
     "exchange": 8765,
+    "ingest_metrics": 9101,
+    "bronze_metrics": 9102,
+    "features_metrics": 9103,
+    "forecast_metrics": 9104,
+    "repair_metrics": 9105,
     # Nobody but the servers themselves uses the rest.
     "kafka_controller": 9093,
     "store_grpc": 9011,
@@ -71,6 +76,11 @@ class InternalPorts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     exchange: int = DEFAULT_PORTS["exchange"]
+    ingest_metrics: int = DEFAULT_PORTS["ingest_metrics"]
+    bronze_metrics: int = DEFAULT_PORTS["bronze_metrics"]
+    features_metrics: int = DEFAULT_PORTS["features_metrics"]
+    forecast_metrics: int = DEFAULT_PORTS["forecast_metrics"]
+    repair_metrics: int = DEFAULT_PORTS["repair_metrics"]
     kafka_controller: int = DEFAULT_PORTS["kafka_controller"]
     store_grpc: int = DEFAULT_PORTS["store_grpc"]
     store_master: int = DEFAULT_PORTS["store_master"]
