@@ -52,6 +52,22 @@ class TradeContinuity:
                 return Verdict.FILLS_GAP
         return Verdict.DUPLICATE
 
+    def give_up(self, first_id: int, last_id: int) -> int:
+        """Take the missing ids of this range out of the open gaps: they will never come. Returns how many those were.
+
+        >>> seen = TradeContinuity(10, [(3, 5), (8, 8)])
+        >>> seen.give_up(4, 8), seen.open_gaps
+        (3, [(3, 3)])
+        """
+        before = self.missing()
+        self.open_gaps = [
+            (low, high)
+            for first, last in self.open_gaps
+            for low, high in ((first, min(last, first_id - 1)), (max(first, last_id + 1), last))
+            if low <= high
+        ]
+        return before - self.missing()
+
     def missing(self) -> int:
         """How many ids are missing in all open gaps."""
         return sum(last - first + 1 for first, last in self.open_gaps)

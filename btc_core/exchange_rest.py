@@ -6,19 +6,23 @@ What does not belong here: when to ask (`streaming.history`, `btc_assets.history
 from __future__ import annotations
 
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 import numpy as np
 
 from btc_core.bars import BARS, bars_from, parse_csv
-from btc_core.clock import NS_PER_MIN, now_ns
+from btc_core.clock import NS_PER_MIN, NS_PER_US, now_ns
 from btc_core.errors import ExchangeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from btc_core.settings import ExchangeSettings
+
+_json: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
 TIMEOUT_S = 120.0
 """Months of bars are some 10 MB; a generated market needs seconds to make them."""
@@ -29,8 +33,29 @@ RATE_LIMIT_TRIES = 6
 """With doubling pauses about a minute; the exchange forgets within seconds."""
 TRADES = np.dtype([("trade_id", "i8"), ("ts_ns", "i8"), ("price", "f8"), ("qty", "f8")], align=True)
 """Trades of REST for bars; their times are rounded, so they are no record."""
+MAX_TRADES = 1_000
+"""Of one answer."""
 REST_NAMES = {"BTC": "XBT"}
 """Assets that REST calls by another name than the socket."""
+
+
+class RestTrade(msgspec.Struct, frozen=True, array_like=True):
+    """A row of `Trades` with the digits of the wire."""
+
+    price: str
+    qty: str
+    time_s: Decimal
+    side: str
+    """`b` or `s`."""
+    ord_type: str
+    """`m` or `l`."""
+    misc: str
+    trade_id: int
+
+    @property
+    def ts_ns(self) -> int:
+        """Exchange time, ns; the digits beyond a microsecond are dropped, as on the socket."""
+        return int(self.time_s * 1_000_000) * NS_PER_US
 
 
 def rest_pair(symbol: str) -> str:
@@ -44,19 +69,32 @@ def rest_pair(symbol: str) -> str:
 
 
 def get(settings: ExchangeSettings, path: str, **params: str | int) -> dict[str, Any]:
-    """One GET under `/0/public`; the `result` object.
+    """One GET under `/0/public`; the `result` object, its numbers with the digits of the wire.
 
     Raises `ExchangeError` with the exchange's words, also for errors that come as HTTP 200.
     """
     url = f"{settings.rest_url}/0/public/{path}"
     try:
-        answer = _fetch(url, params).json()
-    except ValueError as error:
+        answer = _json.decode(_fetch(url, params).content)
+    except msgspec.DecodeError as error:
         raise ExchangeError(f"the exchange at {url} answered something else than JSON: {error}") from error
     if answer.get("error"):
         msg = f"the exchange refused {path}: {', '.join(map(str, answer['error']))}"
         raise ExchangeError(msg)
     return answer["result"]  # type: ignore[no-any-return]
+
+
+def trades_page(settings: ExchangeSettings, symbol: str, since_ns: int) -> tuple[list[RestTrade], int]:
+    """Up to a thousand trades later than `since_ns`, oldest first, and the cursor of the next page, ns.
+
+    Raises `ExchangeError`.
+    """
+    result = get(settings, "Trades", pair=rest_pair(symbol), since=since_ns, count=MAX_TRADES)
+    try:
+        rows = next(value for name, value in result.items() if name != "last")
+        return msgspec.convert(rows, list[RestTrade]), int(result["last"])
+    except (KeyError, StopIteration, TypeError, ValueError, msgspec.ValidationError) as error:
+        raise ExchangeError(f"the exchange's Trades answer has another form: {error!r}") from error
 
 
 def minute_bars(settings: ExchangeSettings, symbol: str, days: int) -> tuple[np.ndarray, str]:
@@ -98,24 +136,24 @@ def trades_between(
     """
     since_ns, last_id = begin_ns - 1, -1
     while True:
-        result = _patient_page(settings, symbol, since_ns, pause_s)
-        rows = next(value for name, value in result.items() if name != "last")
-        page = np.array([(row[6], round(float(row[2]) * 1e9), row[0], row[1]) for row in rows], TRADES)
+        rows, newest_ns = _patient_page(settings, symbol, since_ns, pause_s)
+        page = np.array([(row.trade_id, row.ts_ns, row.price, row.qty) for row in rows], TRADES)
         wanted = page[(page["trade_id"] > last_id) & (page["ts_ns"] < end_ns)]
         if len(wanted):
             last_id = int(wanted["trade_id"].max())
             yield wanted
-        newest_ns = int(result["last"])
         if not rows or newest_ns <= since_ns or newest_ns >= end_ns:
             return
         since_ns = newest_ns
         time.sleep(pause_s)
 
 
-def _patient_page(settings: ExchangeSettings, symbol: str, since_ns: int, pause_s: float) -> dict[str, Any]:
+def _patient_page(
+    settings: ExchangeSettings, symbol: str, since_ns: int, pause_s: float
+) -> tuple[list[RestTrade], int]:
     for attempt in range(RATE_LIMIT_TRIES):
         try:
-            return get(settings, "Trades", pair=rest_pair(symbol), since=since_ns, count=1_000)
+            return trades_page(settings, symbol, since_ns)
         except ExchangeError as error:
             limited = any(words in str(error) for words in RATE_LIMITED)
             if not limited or attempt == RATE_LIMIT_TRIES - 1:

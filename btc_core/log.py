@@ -23,10 +23,15 @@ if TYPE_CHECKING:
 EVENTS = "market.events"
 FEATURES = "features"
 PREDICTIONS = "predictions"
+GAPS = "gaps"
 DEADLETTERS = "deadletters"
-TOPICS = (EVENTS, FEATURES, PREDICTIONS, DEADLETTERS)
+TOPICS = (EVENTS, FEATURES, PREDICTIONS, GAPS, DEADLETTERS)
 
 ADMIN_TIMEOUT_S = 30.0
+MAX_QUEUED_MESSAGES = 400_000
+"""That a producer keeps while Kafka is away: half an hour of 200 messages a second."""
+MAX_QUEUED_KB = 131_072
+"""The same as a bound on memory."""
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -39,10 +44,34 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """Counts the frames of one connection."""
     channel: str
     origin: str
-    """`ws` from the socket, `rest` fetched, `file` replayed."""
+    """`ws` from the socket, `rest` fetched, `file` replayed. A trade from REST was missing and is repaired."""
     raw: bytes
     book_ok: bool | None = None
     """Whether the checksum of a book frame matched; None for other channels."""
+
+
+class Absent(msgspec.Struct, frozen=True):
+    """Trade ids that the exchange does not have either, as the `raw` of an envelope of the channel `absent`."""
+
+    symbol: str
+    first_id: int
+    last_id: int
+
+
+class GapNotice(msgspec.Struct, frozen=True):
+    """A gap in the trade ids of a symbol, or what became of it. JSON on the topic `gaps`."""
+
+    symbol: str
+    first_id: int
+    last_id: int
+    state: str
+    """`open`, `repaired` or `absent`."""
+    after_ns: int
+    """Exchange time of the last trade before it."""
+    before_ns: int
+    """Exchange time of the trade that showed it."""
+    seen_ns: int
+    """When that trade was received."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -57,6 +86,8 @@ class DeadLetter(msgspec.Struct, frozen=True):
     partition: int = -1
     offset: int = -1
     raw: bytes = b""
+    """The first of `size_bytes`; all of them unless it was huge."""
+    size_bytes: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -121,17 +152,29 @@ def producer(kafka: KafkaSettings, client_id: str) -> Producer:
             "acks": "all",
             "linger.ms": 0,
             "compression.type": "lz4",
-            "queue.buffering.max.kbytes": 262_144,
+            "queue.buffering.max.messages": MAX_QUEUED_MESSAGES,
+            "queue.buffering.max.kbytes": MAX_QUEUED_KB,
+            "message.max.bytes": 1_040_000,  # the broker's bound is 1,048,588 with the batch's own bytes
+            "delivery.report.only.error": True,
             "delivery.timeout.ms": 2_147_483_647,  # a broker away is waited for, not given up on
         }
     )
 
 
-def consumer(kafka: KafkaSettings, group: str) -> Consumer:
-    """A consumer that commits only when told to and starts at the beginning of the log."""
+SESSION_TIMEOUT_MS = 10_000
+"""A member that is gone for good is noticed after this; one that comes back under its name gets its partitions at once."""
+
+
+def consumer(kafka: KafkaSettings, group: str, member: str = "") -> Consumer:
+    """A consumer that commits only when told to and starts at the beginning of the log.
+
+    `member` is a name that outlives the process: killed and started again, it need not wait for a rebalance.
+    """
     config: dict[str, Any] = {
         **_connection(kafka, group),
+        **({"group.instance.id": member} if member else {}),
         "group.id": group,
+        "session.timeout.ms": SESSION_TIMEOUT_MS,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",

@@ -13,7 +13,7 @@ from btc_core.errors import ConfigError
 
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
-SUBSCRIPTION_STATES = ("pending", "acked", "live", "stale", "refused")
+SUBSCRIPTION_STATES = ("pending", "acked", "data", "live", "stale", "refused")
 
 LOOP_AT = Gauge("btc_loop_timestamp_seconds", "When a worker's loop last turned.", ["worker"])
 RETRIES = Counter("btc_retries", "Work done again because a service was away.", ["worker"])
@@ -26,9 +26,7 @@ SUBSCRIPTION = Enum(
 )
 RESUBSCRIPTIONS = Counter("btc_resubscriptions", "Single subscriptions made anew.", ["channel", "symbol", "reason"])
 CLOCK_OFFSET = Gauge("btc_clock_offset_seconds", "The exchange's clock minus ours, from pings.", ["exchange"])
-ROUND_TRIP = Histogram(
-    "btc_round_trip_seconds", "Ping to pong.", ["exchange"], buckets=LATENCY_BUCKETS_S
-)
+ROUND_TRIP = Histogram("btc_round_trip_seconds", "Ping to pong.", ["exchange"], buckets=LATENCY_BUCKETS_S)
 FEED_LATENCY = Histogram(
     "btc_feed_latency_seconds",
     "Exchange time to receipt, clock offset taken out; negative ones count as zero and in the next metric.",
@@ -38,7 +36,9 @@ FEED_LATENCY = Histogram(
 FEED_LATENCY_NEGATIVE = Counter(
     "btc_feed_latency_negative", "Frames that seem to be received before they were sent.", ["channel"]
 )
-CONFLATED = Counter("btc_quotes_conflated", "Quotes replaced by a newer one before Kafka took them.", ["symbol"])
+CONFLATED = Counter(
+    "btc_conflated", "Frames left out because newer ones came before Kafka took them.", ["channel", "symbol"]
+)
 BOOK_MISMATCHES = Counter("btc_book_mismatches", "Book checksums that did not match.", ["symbol"])
 
 CONSUMED = Counter("btc_messages_consumed", "Messages taken from a topic.", ["worker", "topic"])

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from questdb import QuestDBError as _SenderError
 from questdb import Sender
 
+from btc_core import metrics
 from btc_core.errors import QuestDBError, ServiceError
 
 if TYPE_CHECKING:
@@ -70,13 +71,15 @@ class QuestDB:
         if not aware.empty:  # the sender takes naive UTC times
             frame = frame.assign(**{str(name): aware[name].dt.tz_convert(None) for name in aware})
         try:
-            sender = self._open_sender()
-            sender.dataframe(frame, table_name=table, at=timestamp)
-            sender.flush()
+            with metrics.WRITE_TIME.labels(table).time():
+                sender = self._open_sender()
+                sender.dataframe(frame, table_name=table, at=timestamp)
+                sender.flush()
         except _SenderError as error:
             self._drop_sender()
             msg = f"QuestDB at {self.settings.http_url} did not take {len(frame)} rows for {table}: {error}"
             raise QuestDBError(msg) from error
+        metrics.ACKED_ROWS.labels(table).inc(len(frame))
 
     def _open_sender(self) -> Sender:
         if self._sender is None:

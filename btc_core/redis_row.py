@@ -14,6 +14,8 @@ from btc_core.errors import SchemaError, ServiceError
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from btc_core.settings import RedisSettings
 
 HORIZONS_MIN = (1, 2, 3, 4, 5)
@@ -108,20 +110,21 @@ def connect(settings: RedisSettings) -> redis.Redis:
     )
 
 
-def replace(client: Any, key: str, fields: dict[str, Any], ttl_s: int) -> None:
-    """Replace the hash at `key`, set its TTL and announce it, all or nothing.
+def replace(client: Any, rows: Mapping[str, dict[str, Any]], ttl_s: int) -> None:
+    """Replace the hash at each key, set its TTL and announce it, all or nothing, in one round trip.
 
     The announcement is the row's event time in ns. Raises `ServiceError`.
     """
     try:
         with client.pipeline(transaction=True) as pipe:
-            pipe.delete(key)
-            pipe.hset(key, mapping=fields)
-            pipe.expire(key, ttl_s)
-            pipe.publish(update_channel(key), fields["ts_event_ns"])
+            for key, fields in rows.items():
+                pipe.delete(key)
+                pipe.hset(key, mapping=fields)
+                pipe.expire(key, ttl_s)
+                pipe.publish(update_channel(key), fields["ts_event_ns"])
             pipe.execute()
     except redis.RedisError as error:
-        msg = f"Redis did not take {key}: {error!r}"
+        msg = f"Redis did not take {', '.join(rows)}: {error!r}"
         raise ServiceError(msg) from error
 
 

@@ -118,6 +118,8 @@ class ApiSettings(Section):
 class StreamSettings(Section):
     """The workers."""
 
+    instance: int = Field(1, ge=1)
+    """Tells the processes of one consumer group apart; each needs its own number."""
     batch_rows: int = Field(5_000, ge=1)
     """Most messages a worker takes at once; bounds its memory and the time to the next commit."""
     batch_wait_ms: int = Field(0, ge=0)
@@ -127,6 +129,13 @@ class StreamSettings(Section):
     materialized views cost a fixed amount a write, a third of a core at 100 writes a second."""
     data_deadline_s: float = Field(10.0, gt=0)
     """A connection without any frame for this long is closed and opened again."""
+    subscription_deadline_s: float = Field(8.0, gt=0)
+    """A subscription without data for this long is made anew, alone; a quiet market doubles it up to a minute."""
+    conflate_above_messages: int = Field(200_000, ge=1)
+    """More frames than this waiting for Kafka: superseded quotes are left out. 15 minutes of a busy market."""
+    max_unwritten_rows: int = Field(100_000, ge=1)
+    """Rows a worker keeps while QuestDB is away, about 100 MB of features; then it takes no more until they are
+    written. Topics and Redis go on until then."""
     max_frame_bytes: int = Field(1_000_000, ge=10_000)
     """A larger frame is a dead letter."""
 

@@ -175,7 +175,10 @@ GAP_MARKS = Table(
         Column("symbol", "SYMBOL", "", "market, as BTC/USD"),
         Column("first_id", "LONG", "", "first missing trade_id", ("kraken.trade.trade_id",)),
         Column("last_id", "LONG", "", "last missing trade_id", ("kraken.trade.trade_id",)),
-        Column("state", "SYMBOL", "", "open, repaired or absent"),
+        Column("ts_recv", "TIMESTAMP_NS", "UTC", "when the gap was seen, or when its state changed"),
+        Column("missing", "LONG", "", "ids that are still missing"),
+        Column("absent", "LONG", "", "ids that the exchange does not have either"),
+        Column("state", "SYMBOL", "", "open; repaired: all came; absent: none is missing, some never were"),
     ),
     ("ts_event", "symbol", "first_id"),
 )

@@ -1,4 +1,4 @@
-"""`python -m streaming ingest|bronze|features|forecast`: one worker, until SIGTERM."""
+"""`python -m streaming ingest|bronze|features|forecast|repair`: one worker, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 import logging
 import sys
 
+from btc_core import metrics
 from btc_core.errors import BtcError
 from btc_core.settings import load_settings
 
-WORKERS = ("ingest", "bronze", "features", "forecast")
+WORKERS = ("ingest", "bronze", "features", "forecast", "repair")
 
 
 def main() -> int:
@@ -32,6 +33,7 @@ def main() -> int:
 def _run(name: str) -> None:
     """Import only what this worker needs: each is a process of its own and memory counts."""
     settings = load_settings()
+    metrics.serve(settings.metrics.host, settings.metrics.port)
     if name == "ingest":
         from streaming.ingest import run  # noqa: PLC0415 - see above
 
@@ -41,6 +43,8 @@ def _run(name: str) -> None:
         from streaming.bronze import build  # noqa: PLC0415
     elif name == "features":
         from streaming.features import build  # noqa: PLC0415
+    elif name == "repair":
+        from streaming.repair import build  # noqa: PLC0415
     else:
         from streaming.forecast import build  # noqa: PLC0415
     worker = build(settings)

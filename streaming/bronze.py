@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pandas as pd
 
-from btc_core.clock import NS_PER_MIN
-from btc_core.continuity import TradeContinuity, Verdict
+from btc_core import metrics
+from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.errors import BadFrame
 from btc_core.events import Event, events_of
 from btc_core.fold import BAR, QUOTE, TRADE, WARM_UP_S
 from btc_core.frames import BookFrame, StatusFrame, TickerFrame, decode, timestamp_ns
-from btc_core.log import EVENTS, decode_envelope
+from btc_core.log import EVENTS, GAPS, Absent, decode_envelope
 from btc_core.questdb_client import QuestDB
+from streaming.gaps import Gap, TradeSequence
 from streaming.publish import Publisher
 from streaming.worker import Worker
 
@@ -33,59 +35,28 @@ GROUP = "bronze"
 Row = dict[str, Any]
 
 
-class Gap:
-    """One gap as it was marked: where, which ids, and how many of them are still missing."""
-
-    def __init__(self, ts_event_ns: int, first_id: int, last_id: int) -> None:
-        self.ts_event_ns = ts_event_ns
-        self.first_id = first_id
-        self.last_id = last_id
-        self.missing = last_id - first_id + 1
-
-
-class TradeBook:
-    """The trade sequence of one symbol and the gaps marked in it."""
-
-    def __init__(self) -> None:
-        self._seen = TradeContinuity()
-        self._gaps: list[Gap] = []
-
-    def take(self, trade_id: int, ts_event_ns: int) -> tuple[bool, Gap | None, str]:
-        """Whether the trade is new, and the gap it opened or closed with that gap's new state."""
-        verdict = self._seen.observe(trade_id)
-        if verdict is Verdict.OPENS_GAP:
-            first, last = self._seen.open_gaps[-1]
-            gap = Gap(ts_event_ns, first, last)
-            self._gaps.append(gap)
-            return True, gap, "open"
-        if verdict is Verdict.FILLS_GAP:
-            gap = next(gap for gap in self._gaps if gap.first_id <= trade_id <= gap.last_id)
-            gap.missing -= 1
-            if gap.missing == 0:
-                self._gaps.remove(gap)
-                return True, gap, "repaired"
-            return True, None, ""
-        return verdict is Verdict.NEXT, None, ""
-
-
 class BronzeHandler:
     """Turns messages into rows of five tables."""
 
     def __init__(self, settings: Settings) -> None:
         self._db = QuestDB(settings.questdb)
         self._publisher = Publisher(settings.kafka, "bronze")
-        self._trades: dict[str, TradeBook] = {}
+        self._trades: dict[str, TradeSequence] = {}
         self._rows: dict[str, list[Row]] = {}
+        self._kept = 0
+        self._chunk_rows = settings.stream.batch_rows
 
     def warm(self, messages: list[Record]) -> None:
         """Rebuild which trades have been seen."""
         for message in messages:
             try:
                 envelope = decode_envelope(message.value)
-                if envelope.channel == "trade":
+                if envelope.channel == "absent":
+                    self._give_up(envelope)
+                elif envelope.channel == "trade":
                     for event in events_of(envelope):
                         if isinstance(event, Event):
-                            self._book(event.symbol).take(event.trade_id, event.ts_event_ns)
+                            self._sequence(event.symbol).take(event, envelope.ts_recv_ns, envelope.origin)
             except BadFrame:  # it was a dead letter when it was live
                 continue
 
@@ -93,15 +64,24 @@ class BronzeHandler:
         """Read every message into rows."""
         for message in messages:
             self._read(message, self._rows)
-        return sum(len(rows) for rows in self._rows.values())
+        self._kept += len(messages)
+        return self._kept
 
     def cut(self) -> Callable[[], None]:
-        """Rows of every table to write; the dead letters of the same messages are waited for."""
-        kept, self._rows = self._rows, {}
+        """Rows of every table to write; the dead letters and notices of the same messages are waited for."""
+        kept, self._rows, self._kept = self._rows, {}, 0
+        chunks = [
+            (table, rows[start : start + self._chunk_rows])
+            for table, rows in kept.items()
+            for start in range(0, len(rows), self._chunk_rows)
+        ]
 
         def write() -> None:
-            for table, rows in kept.items():
+            while chunks:
+                table, rows = chunks[0]
                 self._db.write(table, _frame(rows), "ts" if table == "minute_bars" else "ts_event")
+                chunks.pop(0)
+                _tell_delay(rows)
             self._publisher.flush()
 
         return write
@@ -111,8 +91,11 @@ class BronzeHandler:
         place = (EVENTS, message.partition, message.offset)
         try:
             envelope = decode_envelope(raw)
-            if envelope.channel in ("book", "status", "instrument"):
+            if envelope.channel in ("book", "status"):
                 self._read_other(envelope, place, rows)
+            elif envelope.channel == "absent":
+                for symbol, gap in self._give_up(envelope):
+                    self._mark(symbol, gap, rows)
             for event in events_of(envelope):
                 if isinstance(event, BadFrame):
                     self._publisher.dead_letter(event.reason, str(event), envelope.raw, place)
@@ -144,17 +127,32 @@ class BronzeHandler:
         if event.kind == QUOTE:
             rows.setdefault("bronze_ticks", []).append(times | _quote(envelope, event) | _place(place, event.item))
         elif event.kind == TRADE:
-            new, gap, state = self._book(event.symbol).take(event.trade_id, event.ts_event_ns)
+            new, gap = self._sequence(event.symbol).take(event, envelope.ts_recv_ns, envelope.origin)
             if gap is not None:
-                rows.setdefault("gap_marks", []).append(_gap_row(gap, event.symbol, state))
+                self._mark(event.symbol, gap, rows)
             if new:
                 row = times | _trade(event, envelope.origin) | _place(place, event.item)
                 rows.setdefault("bronze_trades", []).append(row)
         elif event.kind == BAR and event.ts_event_ns + NS_PER_MIN <= envelope.ts_recv_ns:
             rows.setdefault("minute_bars", []).append(_bar(event, envelope.origin))
 
-    def _book(self, symbol: str) -> TradeBook:
-        return self._trades.setdefault(symbol, TradeBook())
+    def _give_up(self, envelope: Envelope) -> list[tuple[str, Gap]]:
+        try:
+            absent = msgspec.json.decode(envelope.raw, type=Absent)
+        except msgspec.DecodeError as error:
+            raise BadFrame("bad_envelope", f"absent trades: {error}") from None
+        settled = self._sequence(absent.symbol).give_up(absent, envelope.ts_recv_ns)
+        return [(absent.symbol, gap) for gap in settled]
+
+    def _mark(self, symbol: str, gap: Gap, rows: dict[str, list[Row]]) -> None:
+        """Write a gap down and tell the repair worker."""
+        rows.setdefault("gap_marks", []).append(_gap_row(gap, symbol))
+        self._publisher.publish(GAPS, symbol, msgspec.json.encode(gap.notice(symbol)), gap.changed_ns)
+
+    def _sequence(self, symbol: str) -> TradeSequence:
+        if symbol not in self._trades:
+            self._trades[symbol] = TradeSequence(symbol)
+        return self._trades[symbol]
 
 
 def _place(place: tuple[str, int, int], item: int) -> Row:
@@ -195,14 +193,23 @@ def _bar(event: Event, origin: str) -> Row:
     }
 
 
-def _gap_row(gap: Gap, symbol: str, state: str) -> Row:
+def _gap_row(gap: Gap, symbol: str) -> Row:
     return {
-        "ts_event": gap.ts_event_ns,
+        "ts_event": gap.before_ns,
         "symbol": symbol,
         "first_id": gap.first_id,
         "last_id": gap.last_id,
-        "state": state,
+        "ts_recv": gap.changed_ns,
+        "missing": gap.missing,
+        "absent": gap.absent,
+        "state": gap.state,
     }
+
+
+def _tell_delay(rows: list[Row]) -> None:
+    oldest_ns = rows[0].get("ts_recv")
+    if oldest_ns is not None:
+        metrics.STAGE_LATENCY.labels("bronze").observe((now_ns() - oldest_ns) / NS_PER_S)
 
 
 _SYMBOLS = ("symbol", "side", "ord_type", "origin", "kind", "system", "state", "source")

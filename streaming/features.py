@@ -12,18 +12,21 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from btc_core import metrics
+from btc_core.clock import NS_PER_S, now_ns
 from btc_core.engine import FeatureEngine
 from btc_core.errors import BadFrame
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.fold import TRADE, WARM_UP_S
 from btc_core.log import EVENTS, FEATURES, decode_envelope
 from btc_core.questdb_client import QuestDB
-from btc_core.redis_row import FeatureRow, connect, feature_fields, feature_key, replace
+from btc_core.redis_row import FeatureRow, feature_fields, feature_key
+from streaming.latest import LatestRows
 from streaming.publish import Publisher
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from btc_core.engine import Rows
     from btc_core.settings import Settings
@@ -42,34 +45,56 @@ class FeatureSink:
     def __init__(self, settings: Settings) -> None:
         self._db = QuestDB(settings.questdb)
         self._publisher = Publisher(settings.kafka, "features")
-        self._redis = connect(settings.redis)
-        self._ttl_s = settings.redis.ttl_s
+        self._latest = LatestRows(settings.redis, GROUP)
+        self._chunk_rows = settings.stream.batch_rows
         self._encoder = msgspec.msgpack.Encoder()
         self._kept: list[Rows] = []
+        self._kept_rows = 0
 
     def announce(self, batches: list[Rows]) -> None:
-        """Publish every row, replace the newest in Redis; may be called again with the same rows."""
+        """Publish every row and replace the newest in Redis."""
+        newest = {}
         for batch in batches:
             rows = _messages(batch)
             for row in rows:
                 self._publisher.publish(FEATURES, row.symbol, self._encoder.encode(row), row.ts_recv_ns)
-            replace(self._redis, feature_key(batch.symbol), feature_fields(rows[-1]), self._ttl_s)
+            newest[feature_key(batch.symbol)] = feature_fields(rows[-1])
+        if self._latest.put(newest) and batches:
+            oldest_ns = min(batch.ids[0].ts_recv_ns for batch in batches)
+            metrics.STAGE_LATENCY.labels("features").observe((now_ns() - oldest_ns) / NS_PER_S)
 
     def keep(self, batches: list[Rows]) -> int:
         """Keep rows for `cut`; returns how many are kept now."""
         self._kept.extend(batches)
-        return sum(len(batch.ids) for batch in self._kept)
+        self._kept_rows += sum(len(batch.ids) for batch in batches)
+        return self._kept_rows
 
     def cut(self) -> Callable[[], None]:
         """What is kept, as work that writes it and waits until QuestDB and Kafka have acknowledged everything."""
-        kept, self._kept = self._kept, []
+        chunks = list(_chunks(self._kept, self._chunk_rows))
+        self._kept, self._kept_rows = [], 0
 
         def write() -> None:
-            if kept:
-                self._db.write("silver_features", silver_frame(kept))
+            while chunks:
+                self._db.write("silver_features", silver_frame(chunks[0]))
+                chunks.pop(0)
             self._publisher.flush()
 
         return write
+
+
+def _chunks(batches: list[Rows], rows: int) -> Iterator[list[Rows]]:
+    """Runs of batches of about `rows` rows each."""
+    chunk: list[Rows] = []
+    count = 0
+    for batch in batches:
+        chunk.append(batch)
+        count += len(batch.ids)
+        if count >= rows:
+            yield chunk
+            chunk, count = [], 0
+    if chunk:
+        yield chunk
 
 
 def _messages(batch: Rows) -> list[FeatureRow]:
@@ -115,12 +140,11 @@ def silver_frame(batches: list[Rows]) -> pd.DataFrame:
 
 
 class FeaturesHandler:
-    """Folds messages in the order of the log; a batch that must be retried is folded only once."""
+    """Folds messages in the order of the log."""
 
     def __init__(self, settings: Settings) -> None:
         self._engine = FeatureEngine()
         self._sink = FeatureSink(settings)
-        self._pending: list[Rows] | None = None
 
     def warm(self, messages: list[Record]) -> None:
         """Fold silently."""
@@ -129,12 +153,10 @@ class FeaturesHandler:
 
     def handle(self, messages: list[Record]) -> int:
         """Fold and announce."""
-        if self._pending is None:
-            self._push(messages)
-            self._pending = self._engine.flush()
-        self._sink.announce(self._pending)
-        pending, self._pending = self._pending, None
-        return self._sink.keep(pending)
+        self._push(messages)
+        batches = self._engine.flush()
+        self._sink.announce(batches)
+        return self._sink.keep(batches)
 
     def cut(self) -> Callable[[], None]:
         """Silver rows to write."""

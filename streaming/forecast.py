@@ -13,14 +13,16 @@ import msgspec
 import numpy as np
 import pandas as pd
 
+from btc_core import metrics
 from btc_core.bundle import bid_path
 from btc_core.champions import BaselineSource, ModelHolder
-from btc_core.clock import now_ns
+from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.log import FEATURES, PREDICTIONS
 from btc_core.questdb_client import QuestDB
-from btc_core.redis_row import HORIZONS_MIN, FeatureRow, ForecastRow, connect, forecast_fields, forecast_key, replace
+from btc_core.redis_row import HORIZONS_MIN, FeatureRow, ForecastRow, forecast_fields, forecast_key
+from streaming.latest import LatestRows
 from streaming.publish import Publisher
 from streaming.worker import Worker
 
@@ -47,7 +49,7 @@ class ForecastHandler:
         self._holder = holder
         self._db = QuestDB(settings.questdb)
         self._publisher = Publisher(settings.kafka, "forecast")
-        self._redis = connect(settings.redis)
+        self._latest = LatestRows(settings.redis, GROUP)
         self._decoder = msgspec.msgpack.Decoder(FeatureRow)
         self._encoder = msgspec.msgpack.Encoder()
         self._pending: list[ForecastRow] | None = None
@@ -71,8 +73,9 @@ class ForecastHandler:
 
     def _announce(self, forecasts: list[ForecastRow]) -> None:
         newest = {forecast.symbol: forecast for forecast in forecasts if np.isfinite(forecast.sigma_path_bps).all()}
-        for symbol, forecast in newest.items():
-            replace(self._redis, forecast_key(symbol), forecast_fields(forecast), self._settings.redis.ttl_s)
+        rows = {forecast_key(symbol): forecast_fields(forecast) for symbol, forecast in newest.items()}
+        if self._latest.put(rows) and forecasts:
+            metrics.STAGE_LATENCY.labels("forecast").observe((now_ns() - forecasts[0].ts_recv_ns) / NS_PER_S)
         for forecast in forecasts:
             self._publisher.publish(PREDICTIONS, forecast.symbol, self._encoder.encode(forecast), forecast.ts_recv_ns)
 
@@ -163,5 +166,6 @@ def build(settings: Settings) -> Worker:
     holder = ModelHolder(BaselineSource(settings), settings.model.reload_s)
     holder.start()
     while not (models := holder.wait(WAIT_FOR_MODEL_S)).complete:
+        metrics.LOOP_AT.labels(GROUP).set_to_current_time()
         log.info("waiting for a model or for enough minute bars: %s", "; ".join(models.reasons))
     return Worker(settings, GROUP, FEATURES, ForecastHandler(settings, holder), 0.0)

@@ -1,12 +1,14 @@
 """The ingest worker: the exchange's socket in, the log `market.events` out, every frame as it was received.
 
-Frames that cannot be read go to the dead letters. The socket is read only as fast as Kafka takes the frames.
+Frames that cannot be read go to the dead letters. While Kafka is away frames wait in memory; when too many wait, quotes
+that a newer one has replaced are left out and counted, trades never; when there is no room, the socket waits.
 What does not belong here: what a frame means beyond its channel, symbol and the book's checksum.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import signal
@@ -16,8 +18,9 @@ import msgspec
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
+from btc_core import metrics
 from btc_core.book import ChecksumMismatch, OrderBook
-from btc_core.clock import SYSTEM_CLOCK
+from btc_core.clock import SYSTEM_CLOCK, to_ns
 from btc_core.errors import BadFrame, ExchangeError, ServiceError, SubscriptionRefused
 from btc_core.frames import (
     BookFrame,
@@ -31,14 +34,17 @@ from btc_core.frames import (
     decode,
 )
 from btc_core.log import EVENTS, Envelope, encode_envelope
+from streaming.exchange_clock import ExchangeClock
 from streaming.history import recent_bars
+from streaming.outbox import Outbox
 from streaming.publish import Publisher
+from streaming.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
     from btc_core.clock import Clock
-    from btc_core.frames import AnyFrame
+    from btc_core.frames import ChannelFrame
     from btc_core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -51,8 +57,17 @@ HISTORY_TRIES, HISTORY_PAUSE_S = 3, 1.5
 """REST takes one request a second; quotes must not wait long for history."""
 MAX_SOCKET_FRAME_BYTES = 16 * 1024 * 1024
 """The socket itself closes beyond this; between the setting's bound and this a frame is a dead letter."""
+SOCKET_QUEUE_FRAMES = 1_024
+"""Frames that the socket reads ahead; the library's 16 make it stop and start at every burst."""
 OPEN_TIMEOUT_S = 10.0
-RATE_LIMITED = "Exceeded msg rate"
+TEND_S = 0.5
+"""How often deadlines are looked at."""
+PING_S = 5.0
+FIRST_PING = 1_000_000
+"""Request ids of pings lie above those of subscriptions."""
+WARN_S = 3.0
+FRAMES_AT_ONCE = 200
+"""A burst must not keep deadlines and signals waiting for longer than some milliseconds."""
 
 _json = msgspec.json.Encoder()
 
@@ -64,10 +79,19 @@ class Ingest:
         self._settings = settings
         self._clock = clock
         self._publisher = Publisher(settings.kafka, "ingest")
+        self._outbox = Outbox(self._publisher, settings.stream.conflate_above_messages)
+        self._exchange_clock = ExchangeClock()
         self._connection = 0
         self._sequence = 0
+        self._subscriptions = Subscriptions((), 0.0)
+        self._requests: asyncio.Queue[dict[str, object]] = asyncio.Queue()
         self._books: dict[str, OrderBook] = {}
+        self._broken: set[str] = set()
         self._precision: dict[str, tuple[int, int]] = {}
+        self._last_trade_id: dict[str, int] = {}
+        self._pings: dict[int, int] = {}
+        self._ping_numbers = itertools.count(FIRST_PING)
+        self._last_frame_s = 0.0
         self._last_data_s: float | None = None
         self._data_on_this_connection = False
         self._stop = asyncio.Event()
@@ -83,9 +107,10 @@ class Ingest:
             try:
                 await self._catch_up()
                 await self._session()
+            except SubscriptionRefused:
+                raise
             except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidMessage, ServiceError) as error:
-                if isinstance(error, SubscriptionRefused):
-                    raise
+                metrics.CONNECTIONS.labels(type(error).__name__).inc()
                 log.warning("connection %d ended: %s", self._connection, error or type(error).__name__)
             attempt = 0 if self._data_on_this_connection else attempt + 1
             await self._pause(attempt)
@@ -103,7 +128,10 @@ class Ingest:
         pause_s = random.uniform(BACKOFF_FIRST_S, bound_s)  # noqa: S311 - jitter is no secret
         log.info("next attempt in %.1f s", pause_s)
         try:
-            await asyncio.wait_for(self._stop.wait(), pause_s)
+            async with asyncio.timeout(pause_s):
+                while not self._stop.is_set():
+                    self._tell_alive()
+                    await asyncio.sleep(TEND_S)
         except TimeoutError:
             return
 
@@ -113,9 +141,11 @@ class Ingest:
         if self._last_data_s is not None and now_s - self._last_data_s < HISTORY_AFTER_S:
             return
         for symbol in self._settings.exchange.symbols:
+            self._tell_alive()
             frames = await self._history(symbol)
             for raw in frames:
-                self._put(symbol, Envelope(self._clock.now_ns(), self._connection, 0, "ohlc", "rest", raw))
+                envelope = Envelope(self._clock.now_ns(), self._connection, 0, "ohlc", "rest", raw)
+                self._publisher.publish(EVENTS, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
             log.info("%s: %d frames of minute bars from the exchange's history", symbol, len(frames))
 
     async def _history(self, symbol: str) -> list[bytes]:
@@ -129,53 +159,89 @@ class Ingest:
         return []
 
     async def _session(self) -> None:
+        """One connection: what ends it is raised, or `stop` was called."""
         url = self._settings.exchange.ws_url
-        async with connect(url, max_size=MAX_SOCKET_FRAME_BYTES, open_timeout=OPEN_TIMEOUT_S) as socket:
-            self._connection += 1
-            self._sequence = 0
-            self._books.clear()
-            log.info("connection %d to %s", self._connection, url)
-            await self._subscribe(socket)
-            while not self._stop.is_set():
-                await self._receive(socket)
+        async with connect(
+            url,
+            max_size=MAX_SOCKET_FRAME_BYTES,
+            max_queue=SOCKET_QUEUE_FRAMES,
+            open_timeout=OPEN_TIMEOUT_S,
+            compression=None,
+        ) as socket:
+            self._begin(url)
+            tasks = [asyncio.create_task(work) for work in (self._read(socket), self._tend(socket), self._stop.wait())]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _subscribe(self, socket: ClientConnection) -> None:
-        symbols = list(self._settings.exchange.symbols)
-        wishes: list[dict[str, object]] = [
-            {"channel": "instrument", "snapshot": True},
-            {"channel": "trade", "symbol": symbols, "snapshot": True},
-            {"channel": "ticker", "symbol": symbols, "event_trigger": "bbo", "snapshot": True},
-            {"channel": "book", "symbol": symbols, "depth": 10, "snapshot": True},
-        ]
-        for number, params in enumerate(wishes, start=1):
-            await self._send(socket, "subscribe", params, number)
+    def _begin(self, url: str) -> None:
+        now_s = self._clock.monotonic_s()
+        self._connection += 1
+        self._sequence = 0
+        self._books.clear()
+        self._broken.clear()
+        self._pings.clear()
+        self._last_frame_s = now_s
+        self._requests = asyncio.Queue()
+        exchange, stream = self._settings.exchange, self._settings.stream
+        self._subscriptions = Subscriptions(exchange.symbols, stream.subscription_deadline_s)
+        self._ask(self._subscriptions.open(now_s))
+        metrics.CONNECTIONS.labels("opened").inc()
+        log.info("connection %d to %s", self._connection, url)
 
-    @staticmethod
-    async def _send(socket: ClientConnection, method: str, params: dict[str, object], number: int) -> None:
-        await socket.send(_json.encode({"method": method, "params": params, "req_id": number}), text=True)
+    def _ask(self, requests: list[dict[str, object]]) -> None:
+        for request in requests:
+            self._requests.put_nowait(request)
 
-    async def _receive(self, socket: ClientConnection) -> None:
-        stopping = asyncio.create_task(self._stop.wait())
-        reading = asyncio.create_task(socket.recv(decode=False))
-        try:
-            done, _ = await asyncio.wait(
-                {stopping, reading},
-                timeout=self._settings.stream.data_deadline_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if not done:
-                raise TimeoutError(f"no frame for {self._settings.stream.data_deadline_s:.0f} s")
-            if reading in done:
-                await self._take(socket, reading.result())
-        finally:
-            stopping.cancel()
-            reading.cancel()
+    async def _read(self, socket: ClientConnection) -> None:
+        while True:
+            for _ in range(FRAMES_AT_ONCE):
+                self._take(await socket.recv(decode=False))
+            await asyncio.sleep(0)
+            while self._outbox.full:
+                self._outbox.settle()
+                await asyncio.sleep(0.05)
 
-    async def _take(self, socket: ClientConnection, raw: bytes) -> None:
+    async def _tend(self, socket: ClientConnection) -> None:
+        """Send requests, ping, and look at every deadline."""
+        next_ping_s = 0.0
+        while True:
+            try:
+                async with asyncio.timeout(TEND_S):
+                    while True:
+                        await socket.send(_json.encode(await self._requests.get()), text=True)
+            except TimeoutError:
+                now_s = self._clock.monotonic_s()
+            self._tell_alive()
+            self._outbox.settle()
+            self._check_silence(now_s)
+            self._ask(self._subscriptions.due(now_s))
+            if now_s >= next_ping_s:
+                next_ping_s = now_s + PING_S
+                number = next(self._ping_numbers)
+                self._pings[number] = self._clock.now_ns()
+                await socket.send(_json.encode({"method": "ping", "req_id": number}), text=True)
+
+    def _tell_alive(self) -> None:
+        metrics.LOOP_AT.labels("ingest").set_to_current_time()
+
+    def _check_silence(self, now_s: float) -> None:
+        """A pong is no sign of life of the market; everything else is."""
+        silent_s = now_s - self._last_frame_s
+        deadline_s = self._settings.stream.data_deadline_s
+        if silent_s > deadline_s:
+            raise TimeoutError(f"no frame for {deadline_s:.1f} s")
+        if silent_s > WARN_S:
+            log.warning("no frame for %.1f s", silent_s)
+
+    def _take(self, raw: bytes) -> None:
         now_ns = self._clock.now_ns()
         self._sequence += 1
-        for failure in self._publisher.failures():
-            raise ServiceError(f"Kafka did not take a frame: {failure}")
         if len(raw) > self._settings.stream.max_frame_bytes:
             bound = self._settings.stream.max_frame_bytes
             self._publisher.dead_letter("oversized", f"frame of {len(raw)} bytes, at most {bound} are read", raw)
@@ -186,65 +252,80 @@ class Ingest:
             log.warning("%s", error)
             self._publisher.dead_letter(error.reason, str(error), raw)
             return
+        if isinstance(frame, Reply):
+            self._replied(frame, now_ns)
+            return
+        self._last_frame_s = self._clock.monotonic_s()
         if isinstance(frame, HeartbeatFrame):
-            self._publisher.poll(0)
-        elif isinstance(frame, Reply):
-            _check_reply(frame)
+            metrics.FRAMES.labels("heartbeat").inc()
         else:
-            await self._publish(socket, frame, raw, now_ns)
+            self._publish(frame, raw, now_ns)
 
-    async def _publish(self, socket: ClientConnection, frame: AnyFrame, raw: bytes, now_ns: int) -> None:
+    def _replied(self, reply: Reply, now_ns: int) -> None:
+        if reply.method != "pong":
+            self._last_frame_s = now_s = self._clock.monotonic_s()
+            if reply.refusal:
+                log.warning("%s refused: %s", reply.method or "a request", reply.refusal)
+            self._subscriptions.replied(reply, now_s)
+            return
+        sent_ns = self._pings.pop(reply.req_id or 0, None)
+        if sent_ns is not None and reply.time_in is not None and reply.time_out is not None:
+            self._exchange_clock.ponged(sent_ns, to_ns(reply.time_in), to_ns(reply.time_out), now_ns)
+
+    def _publish(self, frame: ChannelFrame, raw: bytes, now_ns: int) -> None:
         channel = str(frame.__struct_config__.tag)
+        metrics.FRAMES.labels(channel).inc()
         book_ok = None
         symbol = ""
         if isinstance(frame, TickerFrame | TradeFrame | OhlcFrame | BookFrame):
             symbol = frame.data[0].symbol if frame.data else ""
-            self._last_data_s = self._clock.monotonic_s()
+            self._last_data_s = self._last_frame_s
             self._data_on_this_connection = True
+            self._heard(frame, channel, symbol, now_ns)
         if isinstance(frame, BookFrame):
-            book_ok = await self._follow_book(socket, frame)
+            book_ok = self._follow_book(frame)
         elif isinstance(frame, InstrumentFrame):
             for pair in frame.data.pairs:
                 self._precision[pair.symbol] = (pair.price_precision, pair.qty_precision)
             return
         elif isinstance(frame, StatusFrame):
             log.info("exchange status: %s", [status.system for status in frame.data])
-        self._put(symbol, Envelope(now_ns, self._connection, self._sequence, channel, "ws", raw, book_ok))
+        self._outbox.put(symbol, Envelope(now_ns, self._connection, self._sequence, channel, "ws", raw, book_ok), frame)
 
-    async def _follow_book(self, socket: ClientConnection, frame: BookFrame) -> bool:
-        """Apply a book frame; on a mismatch subscribe that book anew, and only that."""
+    def _heard(
+        self, frame: TickerFrame | TradeFrame | OhlcFrame | BookFrame, channel: str, symbol: str, now_ns: int
+    ) -> None:
+        news = frame.type == "update"
+        if isinstance(frame, TradeFrame):
+            for trade in frame.data:
+                news = news or trade.trade_id > self._last_trade_id.get(symbol, 0)
+                self._last_trade_id[symbol] = max(trade.trade_id, self._last_trade_id.get(symbol, 0))
+        self._subscriptions.heard(channel, symbol, self._last_frame_s, news=news)
+        moment = frame.data[-1].timestamp if frame.data else None
+        if moment is not None and frame.type == "update":
+            self._exchange_clock.observe(channel, to_ns(moment), now_ns)
+
+    def _follow_book(self, frame: BookFrame) -> bool:
+        """Apply a book frame; on a mismatch subscribe that book anew, only that, and trust it again from its snapshot."""
         good = True
         for data in frame.data:
             book = self._books.get(data.symbol)
-            if book is None or frame.type == "snapshot":
-                book = self._books[data.symbol] = OrderBook(data.symbol, 10, *self._precision.get(data.symbol, (1, 8)))
+            if frame.type == "snapshot":
+                precision = self._precision.get(data.symbol, (1, 8))
+                book = self._books[data.symbol] = OrderBook(data.symbol, 10, *precision)
+                self._broken.discard(data.symbol)
+            if book is None or data.symbol in self._broken:
+                good = False
+                continue
             try:
                 book.apply(data, snapshot=frame.type == "snapshot")
             except (ChecksumMismatch, BadFrame) as error:
                 good = False
                 log.warning("%s; subscribing this book anew", error)
-                params: dict[str, object] = {"channel": "book", "symbol": [data.symbol], "depth": 10}
-                await self._send(socket, "unsubscribe", params, 100)
-                await self._send(socket, "subscribe", params | {"snapshot": True}, 101)
+                metrics.BOOK_MISMATCHES.labels(data.symbol).inc()
+                self._broken.add(data.symbol)
+                self._ask(self._subscriptions.again("book", data.symbol, "checksum", self._last_frame_s))
         return good
-
-    def _put(self, symbol: str, envelope: Envelope) -> None:
-        self._publisher.publish(EVENTS, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
-
-
-def _check_reply(reply: Reply) -> None:
-    """A refused subscription stops the worker with the exchange's words; a rate limit is waited out."""
-    refusal = reply.refusal
-    if not refusal:
-        return
-    if RATE_LIMITED in refusal:
-        raise ServiceError(f"the exchange limits our messages: {refusal}")
-    if reply.method == "unsubscribe":
-        log.warning("unsubscribe refused: %s", refusal)
-        return
-    what = f"{reply.method or 'a request'} {reply.symbol}".strip()
-    msg = f"the exchange refused {what}: {refusal}; check BTC_EXCHANGE_SYMBOLS and BTC_EXCHANGE_WS_URL"
-    raise SubscriptionRefused(msg)
 
 
 async def _main(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from btc_core import metrics
 from btc_core.clock import now_ns
 from btc_core.errors import ServiceError
 from btc_core.log import DEADLETTERS, DeadLetter, producer, timestamp_ms
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from btc_core.settings import KafkaSettings
 
 FLUSH_TIMEOUT_S = 30.0
-MAX_DEADLETTER_BYTES = 10_000
-"""Of a refused frame, the head is kept: enough to see what it was, small enough to never be refused itself."""
+MAX_DEADLETTER_BYTES = 700_000
+"""Of a refused frame that much is kept: in JSON it is a third more, and Kafka takes messages of a million bytes."""
 
 _json = msgspec.json.Encoder()
 
@@ -30,41 +31,58 @@ class Publisher:
         self._producer = producer(settings, client_id)
         self._client_id = client_id
         self._failed: list[str] = []
+        self._sent: dict[str, int] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Messages that Kafka has not acknowledged yet."""
+        return len(self._producer)
 
     def publish(self, topic: str, key: str, value: bytes, ts_ns: int) -> None:
         """Queue one message; when the queue is full, wait until it has room."""
         while True:
             try:
-                self._producer.produce(topic, value, key, timestamp=timestamp_ms(ts_ns), on_delivery=self._delivered)
+                self._producer.produce(topic, value, key, timestamp=timestamp_ms(ts_ns), on_delivery=self._failed_one)
             except BufferError:
                 self._producer.poll(0.1)
             else:
-                self._producer.poll(0)
+                self._sent[topic] = self._sent.get(topic, 0) + 1
                 return
 
     def dead_letter(self, reason: str, message: str, raw: bytes, place: tuple[str, int, int] = ("", -1, -1)) -> None:
         """Queue what could not be used with its reason; `place` is the topic, partition and offset it came from."""
-        letter = DeadLetter(reason, message, now_ns(), self._client_id, *place, raw[:MAX_DEADLETTER_BYTES])
+        kept = raw[:MAX_DEADLETTER_BYTES]
+        letter = DeadLetter(reason, message, now_ns(), self._client_id, *place, kept, len(raw))
+        metrics.DEAD_LETTERS.labels(self._client_id, reason).inc()
         self.publish(DEADLETTERS, reason, _json.encode(letter), letter.ts_ns)
 
     def poll(self, timeout_s: float) -> None:
-        """Serve delivery reports."""
+        """Serve Kafka's answers; raises `ServiceError` when it refused a message."""
         self._producer.poll(timeout_s)
+        self._raise_failed()
+        if not self.waiting:
+            self._count()
 
     def flush(self) -> None:
         """Wait for all acknowledgements; raises `ServiceError` when one did not come."""
         left = self._producer.flush(FLUSH_TIMEOUT_S)
-        if left or self._failed:
-            problem = self._failed[0] if self._failed else f"{left} messages not acknowledged in {FLUSH_TIMEOUT_S} s"
-            self._failed.clear()
-            msg = f"Kafka did not take everything: {problem}"
+        self._raise_failed()
+        if left:
+            msg = f"Kafka did not take everything: {left} messages not acknowledged in {FLUSH_TIMEOUT_S:.0f} s"
+            raise ServiceError(msg)
+        self._count()
+
+    def _count(self) -> None:
+        for topic, count in self._sent.items():
+            metrics.ACKED_MESSAGES.labels(self._client_id, topic).inc(count)
+        self._sent.clear()
+
+    def _raise_failed(self) -> None:
+        if self._failed:
+            failed, self._failed = self._failed, []
+            msg = f"Kafka did not take everything: {failed[0]}"
             raise ServiceError(msg)
 
-    def failures(self) -> list[str]:
-        """Failed deliveries since the last call, in Kafka's words."""
-        failed, self._failed = self._failed, []
-        return failed
-
-    def _delivered(self, error: Any, message: Any) -> None:
-        if error is not None:
-            self._failed.append(f"{message.topic()}: {error}")
+    def _failed_one(self, error: Any, message: Any) -> None:
+        """Called for failures only (`delivery.report.only.error`)."""
+        self._failed.append(f"{message.topic()}: {error}")

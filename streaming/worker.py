@@ -11,12 +11,14 @@ import logging
 import signal
 import threading
 import time
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
+from btc_core import metrics
 from btc_core.clock import NS_PER_MS, now_ns
 from btc_core.errors import ServiceError
 from btc_core.log import consumer, timestamp_at
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from confluent_kafka import Consumer
+    from confluent_kafka import Consumer, Message
 
     from btc_core.settings import Settings
 
@@ -33,9 +35,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RETRY_S = 30.0
-"""How long a batch is tried again while a service is away; then the worker stops and its supervisor starts it anew."""
+PAUSE_FIRST_S, PAUSE_MAX_S = 0.2, 5.0
+"""Between two tries while a service is away, doubling."""
 KAFKA_TIMEOUT_S = 30.0
+AHEAD_BATCHES = 4
+"""How far a worker may be ahead of its tables while they can be written: more only costs memory."""
+LAG_S = 1.0
+"""How often the lag is looked up; it costs no request."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -54,7 +60,7 @@ class Handler(Protocol):
         ...
 
     def handle(self, messages: list[Record]) -> int:
-        """Hand a batch on to those who wait for it and keep its rows for `cut`; returns how many are kept.
+        """Hand a batch on to those who wait for it and keep its rows for `cut`; returns how many are kept in all.
 
         May be called again with the same batch when it raised `ServiceError`.
         """
@@ -80,7 +86,8 @@ class Worker:
         self._topic = topic
         self._handler = handler
         self._warm_up_s = warm_up_s
-        self._consumer: Consumer = consumer(settings.kafka, group)
+        self._group = group
+        self._consumer: Consumer = consumer(settings.kafka, group, f"{group}-{settings.stream.instance}")
         self._live_from: dict[int, int] = {}
         self._next: dict[int, int] = {}
         self._settled_at_s = 0.0
@@ -88,14 +95,19 @@ class Worker:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="tables")
         self._writing: tuple[Future[None], list[TopicPartition]] | None = None
         self._stop = threading.Event()
+        self._away = threading.Event()
+        self._lag_at_s = 0.0
 
     def run(self) -> None:
-        """Work until `stop` is called; commits once more on the way out."""
+        """Work until `stop` is called; commits once more on the way out. Raises `ServiceError` when it cannot go on."""
         self._consumer.subscribe([self._topic], on_assign=self._assign, on_revoke=self._revoke)
         try:
             while not self._stop.is_set():
                 self._step()
             self._settle_all()
+        except KafkaException as error:
+            msg = f"Kafka at {self._kafka.bootstrap}, topic {self._topic}, group {self._group}: {error}"
+            raise ServiceError(msg) from error
         finally:
             self._writer.shutdown()
             self._consumer.close()
@@ -110,6 +122,7 @@ class Worker:
             signal.signal(number, lambda *_: self.stop())
 
     def _step(self) -> None:
+        metrics.LOOP_AT.labels(self._group).set_to_current_time()
         batch = self._take()
         warm: list[Record] = []
         live: list[Record] = []
@@ -119,10 +132,12 @@ class Worker:
         if warm:
             self._handler.warm(warm)
         if live:
-            self._kept = self._patiently(lambda: self._handler.handle(live))
+            self._kept = self._patiently(lambda: self._handler.handle(live), self._idle)
+            metrics.CONSUMED.labels(self._group, self._topic).inc(len(live))
         for message in batch:
             self._next[message.partition] = message.offset + 1
-        self._settle(full=self._kept >= self._stream.batch_rows)
+        self._settle()
+        self._tell_lag()
 
     def _take(self) -> list[Record]:
         """At least one message as soon as there is one, and whatever else comes within the batch wait."""
@@ -130,39 +145,64 @@ class Worker:
         if first is None:
             return []
         rest = self._consumer.consume(self._stream.batch_rows - 1, self._stream.batch_wait_ms / 1_000)
-        batch = []
-        for message in [first, *rest]:
-            error = message.error()
-            if error is None:
-                batch.append(Record(message.partition() or 0, message.offset() or 0, message.value() or b""))
-            elif error.fatal():
-                raise KafkaException(error)
-            else:
-                log.warning("kafka: %s", error)
-        return batch
+        return [record for message in (first, *rest) if (record := _record(message)) is not None]
 
-    def _patiently(self, work: Callable[[], T]) -> T:
-        """Do `work`, again while a service is away, for at most `RETRY_S`."""
-        deadline_s = time.monotonic() + RETRY_S
-        pause_s = 0.2
+    def _patiently(self, work: Callable[[], T], idle: Callable[[float], None]) -> T:
+        """Do `work`, again for as long as a service is away; `idle` waits. Stops trying when the worker is stopped."""
+        pause_s = PAUSE_FIRST_S
         while True:
             try:
-                return work()
+                result = work()
             except ServiceError as error:
-                if self._stop.is_set() or time.monotonic() > deadline_s:
+                if self._stop.is_set():
                     raise
                 log.warning("%s; next try in %.1f s", error, pause_s)
-                self._stop.wait(pause_s)
-                pause_s = min(pause_s * 2, 5.0)
+                metrics.RETRIES.labels(self._group).inc()
+                self._away.set()
+                idle(pause_s)
+                pause_s = min(pause_s * 2, PAUSE_MAX_S)
+            else:
+                self._away.clear()
+                return result
 
-    def _settle(self, *, full: bool) -> None:
-        """Commit what is written; when it is time, start to write what is kept. `full` waits for the writer."""
-        if self._writing is not None:
-            if not full and not self._writing[0].done():
+    def _idle(self, seconds: float) -> None:
+        """Wait as a living member of the group that takes nothing: Kafka expels one that does not poll."""
+        parts = self._consumer.assignment()
+        self._consumer.pause(parts)
+        message = self._consumer.poll(seconds)
+        if message is not None and message.error() is None:  # taken before the pause: take it again later
+            self._consumer.seek(TopicPartition(self._topic, message.partition() or 0, message.offset() or 0))
+        self._consumer.resume(self._consumer.assignment())
+
+    def _rest(self, seconds: float) -> None:
+        """Wait in the writer's thread, no longer than until the worker is stopped."""
+        self._stop.wait(seconds)
+
+    def _settle(self) -> None:
+        """Commit what is written; when it is time, start to write what is kept."""
+        most = self._stream.max_unwritten_rows if self._away.is_set() else AHEAD_BATCHES * self._stream.batch_rows
+        while self._writing is not None and not self._writing[0].done():
+            if self._kept < min(most, self._stream.max_unwritten_rows):
                 return
+            if self._away.is_set():
+                most = self._stream.max_unwritten_rows
+                self._idle(PAUSE_FIRST_S)
+            else:  # pausing would throw away what was fetched ahead
+                futures.wait([self._writing[0]], PAUSE_FIRST_S)
+        if self._writing is not None:
             self._commit(asynchronous=True)
-        if full or time.monotonic() - self._settled_at_s >= self._stream.table_flush_ms / 1_000:
+        waited_ms = 1_000 * (time.monotonic() - self._settled_at_s)
+        if self._kept >= self._stream.batch_rows or waited_ms >= self._stream.table_flush_ms:
             self._write()
+
+    def _tell_lag(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._lag_at_s < LAG_S:
+            return
+        self._lag_at_s = now_s
+        for partition, position in self._next.items():
+            _low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+            metrics.LAG.labels(self._group, str(partition)).set(max(0, high - position))
 
     def _settle_all(self) -> None:
         """Write and commit everything taken so far."""
@@ -180,7 +220,7 @@ class Worker:
         if ready:
             work = self._handler.cut()
             self._kept = 0
-            self._writing = (self._writer.submit(self._patiently, work), ready)
+            self._writing = (self._writer.submit(lambda: self._patiently(work, self._rest)), ready)
 
     def _commit(self, *, asynchronous: bool) -> None:
         """Wait for the writer, raise what it raised, commit what it wrote."""
@@ -189,10 +229,13 @@ class Worker:
         written, ready = self._writing
         written.result()
         self._writing = None
-        if asynchronous:
-            self._consumer.commit(offsets=ready)
-        else:
-            self._consumer.commit(offsets=ready, asynchronous=False)
+        try:
+            if asynchronous:
+                self._consumer.commit(offsets=ready)
+            else:
+                self._consumer.commit(offsets=ready, asynchronous=False)
+        except KafkaException as error:  # the rows are written; whoever goes on writes them once more, as the same rows
+            log.warning("offsets not committed: %s", error)
         for part in ready:
             self._live_from[part.partition] = part.offset
 
@@ -223,3 +266,14 @@ class Worker:
         for part in partitions:
             self._live_from.pop(part.partition, None)
             self._next.pop(part.partition, None)
+
+
+def _record(message: Message) -> Record | None:
+    """The message, or None for an event of the client that passes; raises `KafkaException` for one that does not."""
+    error = message.error()
+    if error is None:
+        return Record(message.partition() or 0, message.offset() or 0, message.value() or b"")
+    if error.fatal():
+        raise KafkaException(error)
+    log.warning("kafka: %s", error)
+    return None

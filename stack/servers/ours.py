@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from btc_core.errors import ExchangeError, ServiceError
 from stack.component import Component, Context
@@ -14,7 +16,8 @@ WORKERS = {
     "ingest": ("Ingest, exchange to Kafka", ("kafka",)),
     "bronze": ("Bronze, Kafka to raw tables", ("kafka", "questdb")),
     "features": ("Features, Kafka to features", ("kafka", "questdb", "valkey")),
-    # Without MLflow it goes on with the last good model, so it does not wait for it.
+    # Without MLflow forecasts go on with the last good model, so it does not wait for it.
+    "repair": ("Repair, missing trades from REST", ("kafka",)),
     "forecast": ("Forecast, features to forecasts", ("kafka", "questdb", "valkey")),
 }
 """Name, what it does, what must be healthy before it starts."""
@@ -23,21 +26,50 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_TH
 """A worker's arrays are small: more threads than one only take the cores of the others."""
 
 
+LOOP_DEADLINE_S = 60.0
+"""Longest healthy turn: the compilation of the fold at a first start takes a third of it."""
+
+
 def components(context: Context) -> tuple[Component, ...]:
     """The simulator (in sim mode only), the workers and the API."""
     simulated = (_exchange(context),) if context.settings.simulated else ()
     source = tuple(component.name for component in simulated)
     workers = tuple(
-        Component(
-            name=name,
-            title=title,
-            command=(sys.executable, "-m", "streaming", name),
-            env=ONE_THREAD,
-            after=after + (source if name == "ingest" else ()),
-        )
+        _worker(context, name, title, after + (source if name == "ingest" else ()))
         for name, (title, after) in WORKERS.items()
     )
     return (*simulated, *workers, _api(context))
+
+
+def _worker(context: Context, name: str, title: str, after: tuple[str, ...]) -> Component:
+    port = getattr(context.ports, f"{name}_metrics")
+    url = f"http://{HOST}:{port}/metrics"
+
+    def check() -> None:
+        """Its loop must turn: a process that hangs is not healthy because it runs."""
+        turned_s = _loop_turned(httpx.get(url, timeout=3).raise_for_status().text)
+        if time.time() - turned_s > LOOP_DEADLINE_S:
+            msg = f"{name} has done nothing for {time.time() - turned_s:.0f} s; `btc logs {name}` says why"
+            raise ServiceError(msg)
+
+    return Component(
+        name=name,
+        title=title,
+        command=(sys.executable, "-m", "streaming", name),
+        env=ONE_THREAD | {"BTC_METRICS_PORT": str(port)},
+        after=after,
+        ports=(port,),
+        url=url,
+        check=check,
+    )
+
+
+def _loop_turned(exposition: str) -> float:
+    """When the loop of a worker last turned, seconds since the epoch, from its metrics; 0 before the first time."""
+    for family in text_string_to_metric_families(exposition):
+        if family.name == "btc_loop_timestamp_seconds" and family.samples:
+            return float(family.samples[0].value)
+    return 0.0
 
 
 def _exchange(context: Context) -> Component:

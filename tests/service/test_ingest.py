@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 from confluent_kafka import TopicPartition
+from prometheus_client import REGISTRY
 from websockets.asyncio.server import ServerConnection, serve
 
-from btc_core.clock import now_ns
+import streaming.ingest
+from btc_core.clock import from_ns, now_ns
 from btc_core.errors import SubscriptionRefused
 from btc_core.log import DEADLETTERS, DeadLetter, consumer, read_all
 from streaming.ingest import Ingest
@@ -95,6 +98,12 @@ def kafka(servers: Callable[..., Settings]) -> Settings:
     return servers("kafka")
 
 
+@pytest.fixture(autouse=True)
+def no_pause_before_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exchange that is played here has no REST API; the stream goes on without history."""
+    monkeypatch.setattr(streaming.ingest, "HISTORY_PAUSE_S", 0.0)
+
+
 def test_it_subscribes_to_everything_with_snapshots(kafka: Settings) -> None:
     seen: list[dict[str, Any]] = []
 
@@ -170,3 +179,47 @@ def test_a_book_that_does_not_match_is_subscribed_anew_alone_and_marked(kafka: S
     assert {request["params"]["channel"] for request in again} == {"book"}
     marks = [envelope.book_ok for envelope, _, _ in read_all(kafka.kafka) if symbol.encode() in envelope.raw]
     assert marks == [False]
+
+
+def test_only_the_channel_that_fell_silent_is_subscribed_anew(kafka: Settings) -> None:
+    symbol = f"QUIET{now_ns()}/USD"
+    again: list[dict[str, Any]] = []
+
+    async def quotes(socket: ServerConnection) -> None:
+        while True:
+            await socket.send(quote(symbol))
+            await asyncio.sleep(0.1)
+
+    async def talk(socket: ServerConnection, asked: list[dict[str, Any]]) -> None:
+        for request in asked[1:]:
+            result = {"channel": request["params"]["channel"], "symbol": symbol}
+            await socket.send(json.dumps({"method": "subscribe", "success": True, "result": result}))
+        book = {"symbol": symbol, "bids": [], "asks": [], "checksum": 0}
+        sending = asyncio.create_task(quotes(socket))
+        while len(again) < 2:
+            request = json.loads(await socket.recv())
+            if request["method"] != "ping":
+                again.append(request)
+            await socket.send(json.dumps({"channel": "book", "type": "update", "data": [book]}))
+        sending.cancel()
+
+    asyncio.run(play(kafka, symbol, talk, subscription_deadline_s=1.0))
+    assert [request["method"] for request in again] == ["unsubscribe", "subscribe"]
+    assert {request["params"]["channel"] for request in again} == {"trade"}
+
+
+def test_the_offset_of_the_exchanges_clock_is_measured_with_pings(kafka: Settings) -> None:
+    ahead_s = 2.0
+
+    async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
+        while True:
+            request = json.loads(await socket.recv())
+            if request["method"] == "ping":
+                break
+        at = (from_ns(now_ns()) + timedelta(seconds=ahead_s)).isoformat()
+        await socket.send(json.dumps({"method": "pong", "req_id": request["req_id"], "time_in": at, "time_out": at}))
+        await asyncio.sleep(0.5)
+
+    asyncio.run(play(kafka, "CLOCK/USD", talk))
+    offset_s = REGISTRY.get_sample_value("btc_clock_offset_seconds", {"exchange": "exchange"})
+    assert offset_s == pytest.approx(ahead_s, abs=0.2)

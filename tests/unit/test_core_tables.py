@@ -129,7 +129,7 @@ def feature_row(version: str = FEATURE_VERSION) -> FeatureRow:
 def test_a_feature_row_comes_back_from_redis_bit_for_bit() -> None:
     client, row = MemoryRedis(), feature_row()
     client.hset(feature_key("BTC/USD"), {"left": "over"})
-    replace(client, feature_key("BTC/USD"), feature_fields(row), 300)
+    replace(client, {feature_key("BTC/USD"): feature_fields(row)}, 300)
     assert read_features(client, "BTC/USD") == row  # type: ignore[arg-type]
     assert b"left" not in client.hgetall("feature:BTCUSD")
     assert client.said == [("expire", "feature:BTCUSD", 300), ("publish", "feature_update:BTCUSD", row.ts_event_ns)]
@@ -138,7 +138,7 @@ def test_a_feature_row_comes_back_from_redis_bit_for_bit() -> None:
 def test_a_missing_number_survives_redis_and_the_topic() -> None:
     client, row = MemoryRedis(), feature_row()
     row.values[0] = float("nan")
-    replace(client, feature_key("BTC/USD"), feature_fields(row), 300)
+    replace(client, {feature_key("BTC/USD"): feature_fields(row)}, 300)
     back = read_features(client, "BTC/USD")  # type: ignore[arg-type]
     assert back is not None
     assert back.values[0] != back.values[0]
@@ -150,7 +150,7 @@ def test_a_feature_row_of_another_version_is_refused_and_none_is_none() -> None:
     client = MemoryRedis()
     assert read_features(client, "BTC/USD") is None  # type: ignore[arg-type]
     assert read_forecast(client, "BTC/USD") is None  # type: ignore[arg-type]
-    replace(client, feature_key("BTC/USD"), feature_fields(feature_row("old")), 300)
+    replace(client, {feature_key("BTC/USD"): feature_fields(feature_row("old"))}, 300)
     with pytest.raises(SchemaError, match="old"):
         read_features(client, "BTC/USD")  # type: ignore[arg-type]
 
@@ -164,6 +164,6 @@ def test_a_forecast_comes_back_from_redis_as_it_was() -> None:
         "volatility_model_kind": "harx", "feature_version": FEATURE_VERSION,
     }  # fmt: skip
     row, client = ForecastRow(**values), MemoryRedis()
-    replace(client, forecast_key("BTC/USD"), forecast_fields(row), 300)
+    replace(client, {forecast_key("BTC/USD"): forecast_fields(row)}, 300)
     assert read_forecast(client, "BTC/USD") == row  # type: ignore[arg-type]
     assert update_channel(forecast_key("BTC/USD")) == "forecast_update:BTCUSD"

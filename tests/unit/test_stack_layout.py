@@ -61,7 +61,7 @@ def test_what_is_written_is_what_the_processes_read(layout: Layout) -> None:
     assert settings.kafka.bootstrap == "127.0.0.1:20002"
     assert settings.questdb.http_url == "http://127.0.0.1:20000"
     assert settings.model.cache_dir == layout.data_dir / "models"
-    assert layout.internal_ports().kafka_controller == 20_010
+    assert layout.internal_ports().kafka_controller == 20_015
 
 
 def test_every_port_belongs_to_one_component(layout: Layout) -> None:

@@ -1,0 +1,189 @@
+"""The repair worker: gaps in the trade ids in, the missing trades out to the log, fetched from the exchange's REST API.
+
+A trade that comes on the socket after all is no harm: the bronze worker takes each id once. What REST does not have
+either, asked twice, is confirmed absent. A gap's offset is committed when it is settled, so a crash begins it again.
+What does not belong here: finding gaps (`gaps`), or deciding that one is closed (`bronze`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from btc_core import metrics
+from btc_core.clock import NS_PER_S, from_ns, now_ns
+from btc_core.errors import ExchangeError
+from btc_core.exchange_rest import REST_PAUSE_S, trades_page
+from btc_core.log import EVENTS, GAPS, Absent, Envelope, GapNotice, encode_envelope
+from streaming.publish import Publisher
+from streaming.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from btc_core.exchange_rest import RestTrade
+    from btc_core.settings import Settings
+    from streaming.worker import Record
+
+log = logging.getLogger(__name__)
+
+GROUP = "repair"
+PATIENCE_S = 2.0
+"""A gap younger than this may still close by itself: a frame out of order, the snapshot of a new connection."""
+RECHECK_S = 5.0
+"""Before an id counts as absent REST is asked again: it may be a moment behind the socket."""
+
+
+class RepairHandler:
+    """Gaps wait in `handle`; the work of `cut` repairs them one by one, slowly enough for the exchange."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._exchange = settings.exchange
+        self._publisher = Publisher(settings.kafka, GROUP)
+        self._waiting: dict[tuple[str, int, int], Missing] = {}
+        self._settled: set[tuple[str, int, int]] = set()
+        self._asked_at_s = 0.0
+
+    def warm(self, messages: list[Record]) -> None:
+        """Repairs have no state."""
+
+    def handle(self, messages: list[Record]) -> int:
+        """Take up gaps that opened; let go of those that closed by themselves."""
+        for message in messages:
+            try:
+                notice = msgspec.json.decode(message.value, type=GapNotice)
+            except msgspec.DecodeError as error:
+                place = (GAPS, message.partition, message.offset)
+                self._publisher.dead_letter("bad_gap", str(error), message.value, place)
+                continue
+            key = (notice.symbol, notice.first_id, notice.last_id)
+            if notice.state == "open":
+                self._waiting[key] = Missing(notice)
+            elif self._waiting.pop(key, None) is None:
+                self._settled.add(key)
+        return len(self._waiting)
+
+    def cut(self) -> Callable[[], None]:
+        """The repair of every gap taken up so far."""
+        gaps, self._waiting = list(self._waiting.values()), {}
+
+        def repair() -> None:
+            while gaps:
+                self._repair(gaps[0])
+                gaps.pop(0)
+            self._settled.clear()
+            self._publisher.flush()
+
+        return repair
+
+    def _repair(self, gap: Missing) -> None:
+        notice = gap.notice
+        _wait_until(notice.seen_ns + round(PATIENCE_S * NS_PER_S))
+        if (notice.symbol, notice.first_id, notice.last_id) in self._settled:
+            return
+        if gap.ids:
+            self._fetch(gap)
+        if gap.ids:
+            gap.since_ns = notice.after_ns - 1
+            time.sleep(RECHECK_S)
+            self._fetch(gap)
+        absent = list(_runs(gap.ids))
+        for first, last in absent:
+            self._publish(notice.symbol, "absent", msgspec.json.encode(Absent(notice.symbol, first, last)), now_ns())
+        self._publisher.flush()
+        log.info(
+            "%s: trades %d to %d: %d repaired, absent: %s",
+            *(notice.symbol, notice.first_id, notice.last_id),
+            *(notice.last_id - notice.first_id + 1 - len(gap.ids), absent or "none"),
+        )
+
+    def _fetch(self, gap: Missing) -> None:
+        """Page through REST from before the gap to behind it; may be called again after an error and goes on."""
+        symbol = gap.notice.symbol
+        while gap.ids:
+            page, cursor_ns = self._page(symbol, gap.since_ns)
+            found = [trade for trade in page if trade.trade_id in gap.ids]
+            for trade in found:
+                self._publish(symbol, "trade", trade_frame(symbol, trade), now_ns())
+                gap.ids.discard(trade.trade_id)
+            behind = any(trade.trade_id > gap.notice.last_id for trade in page) or cursor_ns > gap.notice.before_ns
+            if behind or not page or cursor_ns <= gap.since_ns:
+                return
+            gap.since_ns = cursor_ns
+
+    def _page(self, symbol: str, since_ns: int) -> tuple[list[RestTrade], int]:
+        """One request, a second after the one before."""
+        time.sleep(max(0.0, self._asked_at_s + REST_PAUSE_S - time.monotonic()))
+        self._asked_at_s = time.monotonic()
+        try:
+            answer = trades_page(self._exchange, symbol, since_ns)
+        except ExchangeError:
+            metrics.REPAIR_REQUESTS.labels("failed").inc()
+            raise
+        metrics.REPAIR_REQUESTS.labels("answered").inc()
+        return answer
+
+    def _publish(self, symbol: str, channel: str, raw: bytes, ts_ns: int) -> None:
+        envelope = Envelope(ts_ns, 0, 0, channel, "rest", raw)
+        self._publisher.publish(EVENTS, symbol, encode_envelope(envelope), ts_ns)
+
+
+class Missing:
+    """A gap at work: the ids that are still missing, and where REST is read next."""
+
+    def __init__(self, notice: GapNotice) -> None:
+        self.notice = notice
+        self.ids = set(range(notice.first_id, notice.last_id + 1))
+        self.since_ns = notice.after_ns - 1
+
+
+def trade_frame(symbol: str, trade: RestTrade) -> bytes:
+    """A trade of REST as the frame that the socket would have sent.
+
+    Raises `ExchangeError` when a price or quantity is no number; the log must hold frames that can be read.
+    """
+    side, ord_type = {"b": "buy", "s": "sell"}.get(trade.side, trade.side), {"m": "market", "l": "limit"}
+    data = {
+        "symbol": symbol,
+        "side": side,
+        "price": msgspec.Raw(_number(trade.price)),
+        "qty": msgspec.Raw(_number(trade.qty)),
+        "ord_type": ord_type.get(trade.ord_type, trade.ord_type),
+        "trade_id": trade.trade_id,
+        "timestamp": from_ns(trade.ts_ns).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+    }
+    return msgspec.json.encode({"channel": "trade", "type": "update", "data": [data]})
+
+
+def _number(text: str) -> bytes:
+    try:
+        msgspec.json.decode(text, type=float)
+    except msgspec.DecodeError as error:
+        raise ExchangeError(f"the exchange's Trades answer has {text[:32]!r} where a number belongs") from error
+    return text.encode()
+
+
+def _runs(ids: Iterable[int]) -> Iterable[tuple[int, int]]:
+    """Inclusive ranges.
+
+    >>> list(_runs({5, 6, 9}))
+    [(5, 6), (9, 9)]
+    """
+    ordered = sorted(ids)
+    cuts = [index + 1 for index, (left, right) in enumerate(pairwise(ordered)) if right != left + 1]
+    for begin, end in pairwise([0, *cuts, len(ordered)]):
+        if begin < end:
+            yield ordered[begin], ordered[end - 1]
+
+
+def _wait_until(ts_ns: int) -> None:
+    time.sleep(max(0.0, (ts_ns - now_ns()) / NS_PER_S))
+
+
+def build(settings: Settings) -> Worker:
+    """The worker, ready to run."""
+    return Worker(settings, GROUP, GAPS, RepairHandler(settings), 0.0)

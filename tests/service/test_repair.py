@@ -1,0 +1,110 @@
+"""Gaps in the trade ids, repaired from the real simulator's REST API through a real Kafka and QuestDB."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from btc_core import exchange_rest
+from btc_core.clock import NS_PER_S, now_ns
+from btc_core.errors import ExchangeError
+from btc_core.log import Envelope
+from btc_core.questdb_client import QuestDB
+from stack.exchange.server import Exchange, Options
+from streaming import bronze, repair
+from tests.service.workers import Running, publish, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import pytest
+
+    from btc_core.exchange_rest import RestTrade
+    from btc_core.settings import ExchangeSettings, Settings
+
+SYMBOL = "BTC/USD"
+SEEN = 60
+"""Trades of the test; those with index 20 to 29 and 40 do not come on the socket."""
+LOST = {*range(20, 30), 40}
+
+
+@contextmanager
+def exchange(directory: Path) -> Iterator[str]:
+    """A simulator in a thread; its URL."""
+    started, stop = threading.Event(), asyncio.Event()
+    found: list[str] = []
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        server = Exchange(Options(data_dir=directory, rest_rate_limit=0.0, rate=20.0))
+        async with server.running():
+            found.append(f"http://127.0.0.1:{server.port}")
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        assert started.wait(30)
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(30)
+        loop.close()
+
+
+def test_missing_trades_are_fetched_and_those_the_exchange_never_had_are_confirmed_absent(
+    servers: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = servers("questdb", "kafka")
+    refusals = [ExchangeError("EAPI:Rate limit exceeded")]
+    absent: set[int] = set()
+
+    def page(settings: ExchangeSettings, symbol: str, since_ns: int) -> tuple[list[RestTrade], int]:
+        if refusals:
+            raise refusals.pop()
+        rows, cursor_ns = exchange_rest.trades_page(settings, symbol, since_ns)
+        return [row for row in rows if row.trade_id not in absent], cursor_ns
+
+    monkeypatch.setattr(repair, "trades_page", page)
+    monkeypatch.setattr(repair, "RECHECK_S", 0.1)
+    with exchange(tmp_path) as url:
+        settings = base.model_copy(update={"exchange": base.exchange.model_copy(update={"rest_url": url})})
+        trades, _ = exchange_rest.trades_page(settings.exchange, SYMBOL, now_ns() - 600 * NS_PER_S)
+        trades = trades[:SEEN]
+        absent.add(trades[40].trade_id)
+        came = [trade for index, trade in enumerate(trades) if index not in LOST]
+        frames = [repair.trade_frame(SYMBOL, trade) for trade in came]
+        publish(settings, SYMBOL, [Envelope(now_ns(), 1, n, "trade", "ws", raw) for n, raw in enumerate(frames)])
+        first, last = trades[20].trade_id, trades[29].trade_id
+        inside = f"WHERE trade_id BETWEEN {trades[0].trade_id} AND {trades[-1].trade_id}"
+        with QuestDB(settings.questdb) as db, Running(bronze.build(settings)), Running(repair.build(settings)):
+            marks = f"SELECT first_id, last_id, missing, absent, state FROM gap_marks WHERE first_id >= {first}"
+            wait_for(
+                lambda: (
+                    sorted(db.execute(marks))
+                    == [[first, last, 0, 0, "repaired"], [trades[40].trade_id, trades[40].trade_id, 0, 1, "absent"]]
+                ),
+                "both gaps settled",
+            )
+            wait_for(
+                lambda: db.execute(f"SELECT count() FROM bronze_trades {inside}") == [[SEEN - 1]], "every trade once"
+            )
+            rows = db.execute(
+                f"SELECT trade_id, price, qty, side, origin FROM bronze_trades {inside} ORDER BY trade_id"
+            )
+    expected = [
+        [
+            trade.trade_id,
+            float(trade.price),
+            float(trade.qty),
+            {"b": "buy", "s": "sell"}[trade.side],
+            "rest" if index in LOST else "ws",
+        ]
+        for index, trade in enumerate(trades)
+        if index != 40
+    ]
+    assert rows == expected
