@@ -44,7 +44,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """Counts the frames of one connection."""
     channel: str
     origin: str
-    """`ws` from the socket, `rest` fetched, `file` replayed. A trade from REST was missing and is repaired."""
+    """`ws` from the socket, `rest` fetched, `file` replayed, `redrive` sent again from the dead letters.
+    A trade from REST was missing and is repaired."""
     raw: bytes
     book_ok: bool | None = None
     """Whether the checksum of a book frame matched; None for other channels."""
@@ -205,15 +206,15 @@ def timestamp_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) 
         reader.close()
 
 
-def read_all(kafka: KafkaSettings) -> Iterator[tuple[Envelope, int, int]]:
-    """Every message that `market.events` holds now, as (envelope, partition, offset), partition by partition.
+def read_topic(kafka: KafkaSettings, topic: str) -> Iterator[tuple[bytes, int, int]]:
+    """Every message that a topic holds now, as (value, partition, offset), partition by partition.
 
-    Raises `ServiceError` when Kafka does not answer; messages that are not envelopes are left out, as the workers do.
+    Raises `ServiceError` when Kafka does not answer.
     """
-    reader = consumer(kafka, "read-all")
+    reader = consumer(kafka, "read-topic")
     try:
         for partition in range(kafka.partitions):
-            part = TopicPartition(EVENTS, partition)
+            part = TopicPartition(topic, partition)
             low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
             part.offset = low
             reader.assign([part])
@@ -223,12 +224,22 @@ def read_all(kafka: KafkaSettings) -> Iterator[tuple[Envelope, int, int]]:
                     if message.error() is not None:
                         raise KafkaException(message.error())  # noqa: TRY301 - one translation for all of Kafka's words
                     position = (message.offset() or 0) + 1
-                    try:
-                        yield decode_envelope(message.value() or b""), partition, position - 1
-                    except BadFrame:
-                        continue
+                    if position <= high:
+                        yield message.value() or b"", partition, position - 1
     except KafkaException as error:
         msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
         raise ServiceError(msg) from error
     finally:
         reader.close()
+
+
+def read_all(kafka: KafkaSettings) -> Iterator[tuple[Envelope, int, int]]:
+    """Every message that `market.events` holds now, as (envelope, partition, offset), partition by partition.
+
+    Raises `ServiceError` when Kafka does not answer; messages that are not envelopes are left out, as the workers do.
+    """
+    for value, partition, offset in read_topic(kafka, EVENTS):
+        try:
+            yield decode_envelope(value), partition, offset
+        except BadFrame:
+            continue

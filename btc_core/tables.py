@@ -114,7 +114,7 @@ BRONZE_TRADES = Table(
         _kraken("trade", "qty", "BTC", "quantity"),
         Column("side", "SYMBOL", "", "taker's side: buy or sell", ("kraken.trade.side",)),
         Column("ord_type", "SYMBOL", "", "taker's order type", ("kraken.trade.ord_type",)),
-        Column("origin", "SYMBOL", "", "ws, rest or file"),
+        Column("origin", "SYMBOL", "", "ws: live; rest: was missing and is repaired; file; redrive"),
         *_PLACE,
     ),
     ("ts_event", "symbol", "trade_id"),

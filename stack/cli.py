@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from btc_core.errors import BtcError
-from stack import data_commands
+from stack import data_commands, deadletter_commands
 
 if TYPE_CHECKING:
     from stack.layout import Mode
@@ -27,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_commands.app)
+app.add_typer(deadletter_commands.app)
 
 
 class Exchange(StrEnum):

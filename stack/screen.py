@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -40,10 +41,21 @@ def loud(text: str) -> None:
     console.print(Panel(text, style="bold yellow", expand=False))
 
 
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A plain table; a last column may be long."""
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in headings[:-1]:
+        shown.add_column(name, no_wrap=True)
+    shown.add_column(headings[-1], overflow="fold")
+    for row in rows:
+        shown.add_row(*(escape(cell) for cell in row))
+    console.print(shown)
+
+
 def components(found: Sequence[Status], settings: Settings) -> None:
     """The table of components."""
     title = "SIMULATED market, not a real exchange" if settings.simulated else f"live, {settings.exchange.ws_url}"
-    table = Table(
+    shown = Table(
         title=title,
         title_style="bold yellow" if settings.simulated else "bold green",
         title_justify="left",
@@ -51,11 +63,11 @@ def components(found: Sequence[Status], settings: Settings) -> None:
         padding=(0, 1, 0, 0),
     )
     for name in ("component", "state", "where"):
-        table.add_column(name, no_wrap=True)
+        shown.add_column(name, no_wrap=True)
     for name in ("pid", "memory", "up"):
-        table.add_column(name, justify="right", no_wrap=True)
+        shown.add_column(name, justify="right", no_wrap=True)
     for each in found:
-        table.add_row(
+        shown.add_row(
             each.name,
             f"[{STYLES.get(each.state, 'bold red')}]{each.state}[/]",
             each.url,
@@ -63,9 +75,9 @@ def components(found: Sequence[Status], settings: Settings) -> None:
             f"{each.memory_mb} MB" if each.memory_mb else "",
             _duration(each.alive_s) if each.pid else "",
         )
-    table.add_section()
-    table.add_row("all", "", "", "", f"{sum(each.memory_mb for each in found)} MB", "")
-    console.print(table)
+    shown.add_section()
+    shown.add_row("all", "", "", "", f"{sum(each.memory_mb for each in found)} MB", "")
+    console.print(shown)
     for each in found:
         if each.reason:
             say(f"{each.name} is {each.state}: {each.reason}")
