@@ -57,11 +57,14 @@ def from_ns(ts_ns: int) -> datetime:
     return datetime.fromtimestamp(ts_ns // NS_PER_S, UTC).replace(microsecond=ts_ns % NS_PER_S // NS_PER_US)
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def to_ns(moment: datetime) -> int:
     """Nanoseconds since the epoch of an aware datetime, exact to the microsecond.
 
     >>> to_ns(datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC))
     1500000000
     """
-    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    delta = moment - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * NS_PER_S + delta.microseconds * NS_PER_US

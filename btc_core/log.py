@@ -51,6 +51,22 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """Whether the checksum of a book frame matched; None for other channels."""
 
 
+class FeatureMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One feature row on the topic `features`. msgpack."""
+
+    symbol: str
+    ts_event_ns: int
+    ts_recv_ns: int
+    partition: int
+    """Its event's place in `market.events`."""
+    offset: int
+    item: int
+    kind: int
+    feature_version: str
+    values: bytes
+    """float64, little-endian, in the order of `features.FEATURE_NAMES`: a fifth of the cost of a list of numbers."""
+
+
 class Absent(msgspec.Struct, frozen=True):
     """Trade ids that the exchange does not have either, as the `raw` of an envelope of the channel `absent`."""
 

@@ -24,7 +24,7 @@ SOCKET_TIMEOUT_S = 5.0
 
 
 class FeatureRow(msgspec.Struct, frozen=True, array_like=True):
-    """One feature row as it travels on the topic `features`; `values` in the order of `features.FEATURE_NAMES`."""
+    """One feature row; `values` in the order of `features.FEATURE_NAMES`."""
 
     symbol: str
     ts_event_ns: int

@@ -18,7 +18,7 @@ from btc_core.engine import FeatureEngine
 from btc_core.errors import BadFrame
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.fold import TRADE, WARM_UP_S
-from btc_core.log import EVENTS, FEATURES, decode_envelope
+from btc_core.log import EVENTS, FEATURES, FeatureMessage, decode_envelope
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import FeatureRow, feature_fields, feature_key
 from streaming.latest import LatestRows
@@ -55,10 +55,9 @@ class FeatureSink:
         """Publish every row and replace the newest in Redis."""
         newest = {}
         for batch in batches:
-            rows = _messages(batch)
-            for row in rows:
-                self._publisher.publish(FEATURES, row.symbol, self._encoder.encode(row), row.ts_recv_ns)
-            newest[feature_key(batch.symbol)] = feature_fields(rows[-1])
+            for message in _messages(batch):
+                self._publisher.publish(FEATURES, batch.symbol, self._encoder.encode(message), message.ts_recv_ns)
+            newest[feature_key(batch.symbol)] = feature_fields(_last_row(batch))
         if self._latest.put(newest) and batches:
             oldest_ns = min(batch.ids[0].ts_recv_ns for batch in batches)
             metrics.STAGE_LATENCY.labels("features").observe((now_ns() - oldest_ns) / NS_PER_S)
@@ -97,10 +96,11 @@ def _chunks(batches: list[Rows], rows: int) -> Iterator[list[Rows]]:
         yield chunk
 
 
-def _messages(batch: Rows) -> list[FeatureRow]:
-    values = batch.matrix().tolist()
-    return [
-        FeatureRow(
+def _messages(batch: Rows) -> Iterator[FeatureMessage]:
+    matrix = batch.matrix()
+    values, width = matrix.tobytes(), matrix.strides[0]
+    for number, row in enumerate(batch.ids):
+        yield FeatureMessage(
             batch.symbol,
             row.ts_event_ns,
             row.ts_recv_ns,
@@ -109,10 +109,23 @@ def _messages(batch: Rows) -> list[FeatureRow]:
             row.item,
             row.kind,
             FEATURE_VERSION,
-            numbers,
+            values[number * width : (number + 1) * width],
         )
-        for row, numbers in zip(batch.ids, values, strict=True)
-    ]
+
+
+def _last_row(batch: Rows) -> FeatureRow:
+    row = batch.ids[-1]
+    return FeatureRow(
+        batch.symbol,
+        row.ts_event_ns,
+        row.ts_recv_ns,
+        row.partition,
+        row.offset,
+        row.item,
+        row.kind,
+        FEATURE_VERSION,
+        batch.matrix()[-1].tolist(),
+    )
 
 
 def silver_frame(batches: list[Rows]) -> pd.DataFrame:

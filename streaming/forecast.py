@@ -19,9 +19,9 @@ from btc_core.champions import BaselineSource, ModelHolder
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
-from btc_core.log import FEATURES, PREDICTIONS
+from btc_core.log import FEATURES, PREDICTIONS, FeatureMessage
 from btc_core.questdb_client import QuestDB
-from btc_core.redis_row import HORIZONS_MIN, FeatureRow, ForecastRow, forecast_fields, forecast_key
+from btc_core.redis_row import HORIZONS_MIN, ForecastRow, forecast_fields, forecast_key
 from streaming.latest import LatestRows
 from streaming.publish import Publisher
 from streaming.worker import Worker
@@ -50,7 +50,7 @@ class ForecastHandler:
         self._db = QuestDB(settings.questdb)
         self._publisher = Publisher(settings.kafka, "forecast")
         self._latest = LatestRows(settings.redis, GROUP)
-        self._decoder = msgspec.msgpack.Decoder(FeatureRow)
+        self._decoder = msgspec.msgpack.Decoder(FeatureMessage)
         self._encoder = msgspec.msgpack.Encoder()
         self._pending: list[ForecastRow] | None = None
         self._kept: list[ForecastRow] = []
@@ -62,9 +62,9 @@ class ForecastHandler:
         """Forecast and announce; rows of another feature version and rows before the first quote give no forecast."""
         if self._pending is None:
             rows = [self._decoder.decode(message.value) for message in messages]
-            usable = [row for row in rows if row.feature_version == FEATURE_VERSION and np.isfinite(row.bid)]
+            usable = [row for row in rows if row.feature_version == FEATURE_VERSION]
             if len(usable) < len(rows):
-                log.info("%d of %d rows have no bid yet or another feature version", len(rows) - len(usable), len(rows))
+                log.info("%d of %d rows are of another feature version", len(rows) - len(usable), len(rows))
             self._pending = self._forecast(usable) if usable else []
         self._announce(self._pending)
         self._kept.extend(self._pending)
@@ -91,8 +91,13 @@ class ForecastHandler:
 
         return write
 
-    def _forecast(self, rows: list[FeatureRow]) -> list[ForecastRow]:
-        values = np.array([row.values for row in rows])  # noqa: PD011 - a struct's field, not pandas
+    def _forecast(self, messages: list[FeatureMessage]) -> list[ForecastRow]:
+        values = np.frombuffer(b"".join([message.values for message in messages])).reshape(len(messages), -1)  # noqa: PD011 - a struct's field
+        quoted = np.isfinite(values[:, _BID_COLUMN])
+        values = values[quoted]
+        rows = [message for message, has_bid in zip(messages, quoted, strict=True) if has_bid]
+        if not rows:
+            return []
         matrix, bid = np.ascontiguousarray(values[:, _MODEL_COLUMNS]), values[:, _BID_COLUMN]
         models = self._holder.current
         volatility, bid_model = models.volatility, models.bid
@@ -111,7 +116,7 @@ class ForecastHandler:
                 row.partition,
                 row.offset,
                 row.item,
-                row.bid,
+                float(bid[index]),
                 path[index].tolist(),
                 sigma[index].tolist(),
                 baseline[index].tolist(),
