@@ -133,12 +133,18 @@ class Stack:
             self._supervisor.start()
             self._start_one(component, report)
 
-    def status(self) -> list[Status]:
-        """How every component is, each asked now."""
+    def status(self, only: tuple[str, ...] | None = None) -> list[Status]:
+        """How every component (or `only` these) is, each asked now."""
         states = self._supervisor.states()
         known = self.components()
-        with ThreadPoolExecutor(len(known)) as pool:
-            return list(pool.map(lambda component: _status(component, states.get(component.name)), known.values()))
+        wanted = [known[name] for name in only or tuple(known)]
+        with ThreadPoolExecutor(len(wanted)) as pool:
+            return list(pool.map(lambda component: _status(component, states.get(component.name)), wanted))
+
+    def stop_component(self, name: str) -> None:
+        """Stop one component and leave it stopped until the next `up`; the others go on without it."""
+        with self._locked():
+            self._supervisor.stop_process(name)
 
     @property
     def running(self) -> bool:

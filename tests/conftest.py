@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TESTS = Path(__file__).parent
-MARKED_BY_FOLDER = {"unit": "unit", "service": "service", "stack": "stack"}
+MARKED_BY_FOLDER = {name: name for name in ("unit", "service", "stack", "browser", "faults")}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,225 @@
+"""A running system, killed and lied to at random times by a seed, and what is left of the market's data afterwards.
+
+What does not belong here: judging the result (`verdict`), or how a simulator fault is done (`stack.exchange`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+import numpy as np
+import psutil
+
+from btc_core.errors import StackError
+from btc_core.log import EVENTS, FEATURES, consumer
+from confluent_kafka import TopicPartition
+from stack.exchange import fault_schedule, faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from btc_core.settings import Settings
+    from stack.runtime import Stack
+
+log = logging.getLogger(__name__)
+
+WORKERS = ("ingest", "bronze", "features", "forecast", "repair")
+SERVERS = ("questdb", "kafka", "valkey")
+KILLED = (*WORKERS, *SERVERS)
+KILL_SHARE = 0.4
+"""Of all faults; the others are the exchange's."""
+RECOVERY_PATIENCE_S = 120.0
+SETTLE_PATIENCE_S = 240.0
+"""After the last fault: reconnects, repairs at one request a second, and what had to wait."""
+POLL_S = 0.2
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How long, how often, and from which seed."""
+
+    seed: int
+    seconds: float
+    every_s: float
+
+
+class Damage(msgspec.Struct):
+    """What was done, and what it took."""
+
+    kills: dict[str, int]
+    exchange_faults: dict[str, int]
+    recovery_s: dict[str, float]
+    """Longest time from a kill until the component's own health check passes again."""
+    memory_mb: dict[str, float]
+    """Largest resident memory seen."""
+
+    @property
+    def total(self) -> int:
+        """All faults."""
+        return sum(self.kills.values()) + sum(self.exchange_faults.values())
+
+
+class Chaos:
+    """One run against a stack that is up; `symbol` is the market that is counted."""
+
+    def __init__(self, stack: Stack, plan: Plan, symbol: str = "BTC/USD") -> None:
+        self._stack = stack
+        self._plan = plan
+        self._symbol = symbol
+        self._exchange = stack.settings.exchange.rest_url
+        self._kills: dict[str, int] = defaultdict(int)
+        self._injected: dict[str, int] = defaultdict(int)
+        self._recovery_s: dict[str, float] = {}
+        self._memory_mb: dict[str, float] = defaultdict(float)
+        self._down: set[str] = set()
+        self._over = threading.Event()
+
+    def run(self, say: Callable[[str], None] = log.info) -> Damage:
+        """Do damage for as long as planned, then wait until the system has caught up with the exchange."""
+        watcher = threading.Thread(target=self._watch_memory)
+        watcher.start()
+        healers: list[threading.Thread] = []
+        try:
+            begin_s = time.monotonic()
+            for at_s, what in self._schedule():
+                time.sleep(max(0.0, begin_s + at_s - time.monotonic()))
+                say(f"{at_s:6.1f} s  {what if isinstance(what, str) else what.kind}")
+                if isinstance(what, str):
+                    healers += self._kill(what)
+                else:
+                    self._inject(what)
+            for healer in healers:
+                healer.join()
+            self._settle(say)
+        finally:
+            self._over.set()
+            watcher.join()
+        return Damage(dict(self._kills), dict(self._injected), self._recovery_s, dict(self._memory_mb))
+
+    def _schedule(self) -> Iterator[tuple[float, str | faults.Fault]]:
+        """(seconds from the start, component to kill or fault to inject): the same for the same plan."""
+        draws = np.random.default_rng(self._plan.seed)
+        lies = fault_schedule.sequence(
+            self._plan.seed, self._plan.every_s, tuple(faults.CATALOGUE), (self._symbol,)
+        )
+        kills = (str(name) for _ in iter(int, 1) for name in draws.permutation(KILLED))
+        at_s = 0.0
+        while True:
+            at_s += self._plan.every_s * draws.uniform(0.5, 1.5)
+            if at_s >= self._plan.seconds:
+                return
+            yield at_s, next(kills) if draws.random() < KILL_SHARE else next(lies)[1]
+
+    def _kill(self, name: str) -> list[threading.Thread]:
+        """kill -9; a component that is down already is left alone."""
+        pid = self._pid(name)
+        if name in self._down or not pid:
+            return []
+        self._down.add(name)
+        self._kills[name] += 1
+        os.kill(pid, signal.SIGKILL)
+        healer = threading.Thread(target=self._await_recovery, args=(name, pid, time.monotonic()))
+        healer.start()
+        return [healer]
+
+    def _pid(self, name: str) -> int:
+        return next(each.pid for each in self._stack.status((name,)))
+
+    def _await_recovery(self, name: str, old_pid: int, killed_s: float) -> None:
+        while time.monotonic() - killed_s < RECOVERY_PATIENCE_S:
+            (now,) = self._stack.status((name,))
+            if now.state == "healthy" and now.pid not in (0, old_pid):
+                break
+            time.sleep(POLL_S)
+        took_s = time.monotonic() - killed_s
+        self._recovery_s[name] = max(took_s, self._recovery_s.get(name, 0.0))
+        self._down.discard(name)
+
+    def _inject(self, fault: faults.Fault) -> None:
+        arguments = {name: value for name, value in msgspec.to_builtins(fault).items() if value != ""}
+        answer = httpx.get(f"{self._exchange}/faults/inject", params=arguments, timeout=10).json()
+        if "error" in answer:
+            log.info("fault skipped: %s", answer["error"])
+            return
+        self._injected[fault.kind] += 1
+
+    def _watch_memory(self) -> None:
+        processes: dict[int, psutil.Process] = {}
+        while not self._over.wait(1.0):
+            for each in self._stack.status(WORKERS):
+                if not each.pid:
+                    continue
+                try:
+                    process = processes.setdefault(each.pid, psutil.Process(each.pid))
+                    used_mb = process.memory_info().rss / 1e6
+                except psutil.NoSuchProcess:
+                    continue
+                self._memory_mb[each.name] = max(self._memory_mb[each.name], used_mb)
+
+    def _settle(self, say: Callable[[str], None]) -> None:
+        """Until no gap is open and every worker has caught up; then ingest is stopped, and they catch up once more."""
+        self._wait(lambda: not self._unhealthy(), "every component healthy")
+        self._wait(lambda: self._connected(), "the exchange followed again")
+        self._wait(lambda: not self._open_gaps(), "no open gap")
+        say("no gap is open; stopping ingest")
+        self._stack.stop_component("ingest")
+        self._wait(lambda: self._caught_up(), "all that is in the log handled")
+        self._wait(lambda: not self._open_gaps(), "no open gap at the end")
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        deadline_s = time.monotonic() + SETTLE_PATIENCE_S
+        while not condition():
+            if time.monotonic() > deadline_s:
+                msg = f"not within {SETTLE_PATIENCE_S:.0f} s after the last fault: {what}"
+                raise StackError(msg)
+            time.sleep(0.5)
+
+    def _unhealthy(self) -> list[str]:
+        return [each.name for each in self._stack.status(KILLED) if each.state != "healthy"]
+
+    def _connected(self) -> bool:
+        """A trade that was published after the last fault has reached its table."""
+        target = getattr(self, "_target_id", 0)
+        if not target:
+            self._target_id = published(self._exchange, self._symbol)[-1][1] + 1
+            return False
+        rows = query(self._stack.settings, f"SELECT max(trade_id) FROM bronze_trades WHERE symbol = '{self._symbol}'")
+        return bool(rows and rows[0][0] is not None and rows[0][0] >= target)
+
+    def _open_gaps(self) -> int:
+        return int(query(self._stack.settings, "SELECT count() FROM gap_marks WHERE state = 'open'")[0][0])
+
+    def _caught_up(self) -> bool:
+        kafka = self._stack.settings.kafka
+        for group, topic in (("bronze", EVENTS), ("features", EVENTS), ("forecast", FEATURES)):
+            reader = consumer(kafka, group)
+            try:
+                parts = [TopicPartition(topic, number) for number in range(kafka.partitions)]
+                for part in reader.committed(parts, timeout=10):
+                    _low, high = reader.get_watermark_offsets(part, timeout=10)
+                    if high > 0 and part.offset < high:
+                        return False
+            finally:
+                reader.close()
+        return True
+
+
+def published(exchange_url: str, symbol: str) -> list[list[int]]:
+    """Inclusive ranges of the trade ids that exist on the exchange."""
+    answer: dict[str, Any] = httpx.get(f"{exchange_url}/ledger/published", params={"symbol": symbol}, timeout=30).json()
+    return answer["ranges"]  # type: ignore[no-any-return]
+
+
+def query(settings: Settings, sql: str) -> list[list[Any]]:
+    """A small answer of QuestDB, with a connection of its own."""
+    from btc_core.questdb_client import QuestDB  # noqa: PLC0415
+
+    with QuestDB(settings.questdb) as db:
+        return db.execute(sql)

@@ -1,0 +1,125 @@
+"""What is left after chaos, compared with what the exchange published and what a replay of the log gives.
+
+What does not belong here: doing damage (`chaos`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+import numpy as np
+
+from btc_core.engine import FeatureEngine, run
+from btc_core.features import FEATURE_NAMES
+from btc_core.log import read_all
+from btc_core.questdb_client import QuestDB
+from btc_core.redis_row import connect, read_features
+from tests.faults.chaos import published
+
+if TYPE_CHECKING:
+    from btc_core.settings import Settings
+
+KEY = np.dtype([("partition", "i8"), ("offset", "i8"), ("item", "i8")])
+KEY_COLUMNS = ("kafka_partition", "kafka_offset", "frame_item")
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Counts; everything named missing, twice, open, different or extra must be zero for `sound`."""
+
+    trades_published: int
+    trades_kept: int
+    trades_missing: int
+    trades_twice: int
+    trades_repaired: int
+    gaps_seen: int
+    gaps_open: int
+    quotes_sent: int
+    quotes_kept: int
+    """Fewer than sent: those on a connection that died, or conflated. Quotes cannot be asked for again."""
+    silver_rows: int
+    silver_missing: int
+    silver_extra: int
+    silver_different: int
+    """Rows with any bit other than that of a replay of the log."""
+    forecasts_missing: int
+    newest_in_redis_is_newest: bool
+
+    @property
+    def sound(self) -> bool:
+        """Nothing lost, nothing twice, nothing different."""
+        wrong = (
+            self.trades_missing,
+            self.trades_twice,
+            self.gaps_open,
+            self.silver_missing,
+            self.silver_extra,
+            self.silver_different,
+            self.forecasts_missing,
+        )
+        return not any(wrong) and self.trades_kept > 0 and self.silver_rows > 0 and self.newest_in_redis_is_newest
+
+
+def judge(settings: Settings, symbol: str = "BTC/USD") -> Verdict:
+    """Compare; the stack's QuestDB, Kafka, Valkey and simulator must be up, and its workers must have caught up."""
+    with QuestDB(settings.questdb) as db:
+        trades = db.query(f"SELECT trade_id, origin FROM bronze_trades WHERE symbol = '{symbol}'")
+        kept_ids = trades["trade_id"].to_numpy()
+        gaps = db.execute(f"SELECT state, count() FROM gap_marks WHERE symbol = '{symbol}'")
+        quotes = db.execute(f"SELECT count() FROM bronze_ticks WHERE symbol = '{symbol}'")[0][0]
+        silver = db.query(f"SELECT * FROM silver_features WHERE symbol = '{symbol}'")
+        forecasts = db.query(
+            "SELECT kafka_partition, kafka_offset, frame_item FROM gold_volatility_prediction "
+            f"WHERE symbol = '{symbol}'"
+        )
+    wanted = _expected(settings, symbol, kept_ids)
+    summary: dict[str, Any] = httpx.get(f"{settings.exchange.rest_url}/ledger", timeout=30).json()
+    replayed_keys, replayed = _replayed(settings, symbol)
+    silver_keys, order = _keys(silver)
+    streamed = np.column_stack([silver[name].to_numpy() for name in FEATURE_NAMES])[order]
+    both, left, right = np.intersect1d(silver_keys, replayed_keys, assume_unique=True, return_indices=True)
+    equal = (streamed[left] == replayed[right]) | (np.isnan(streamed[left]) & np.isnan(replayed[right]))
+    with_bid = silver_keys[np.isfinite(streamed[:, FEATURE_NAMES.index("bid")])]
+    newest = read_features(connect(settings.redis), symbol)
+    return Verdict(
+        trades_published=len(wanted),
+        trades_kept=len(np.unique(kept_ids)),
+        trades_missing=len(np.setdiff1d(wanted, kept_ids)),
+        trades_twice=len(kept_ids) - len(np.unique(kept_ids)),
+        trades_repaired=sum(origin == "rest" for origin in trades["origin"].to_pylist()),
+        gaps_seen=sum(count for _, count in gaps),
+        gaps_open=sum(count for state, count in gaps if state == "open"),
+        quotes_sent=summary["quotes"].get(symbol, 0),
+        quotes_kept=quotes,
+        silver_rows=len(silver_keys),
+        silver_missing=len(replayed_keys) - len(both),
+        silver_extra=len(silver_keys) - len(both),
+        silver_different=int((~equal.all(axis=1)).sum()),
+        forecasts_missing=len(np.setdiff1d(with_bid, _keys(forecasts)[0])),
+        newest_in_redis_is_newest=newest is not None
+        and (newest.partition, newest.offset, newest.item) == tuple(silver_keys[-1].tolist()),
+    )
+
+
+def _expected(settings: Settings, symbol: str, kept_ids: np.ndarray) -> np.ndarray:
+    """Ids that exist on the exchange from the first to the last that we have seen."""
+    ranges = published(settings.exchange.rest_url, symbol)
+    ids = np.concatenate([np.arange(first, last + 1) for first, last in ranges])
+    return ids[(ids >= kept_ids.min()) & (ids <= kept_ids.max())]
+
+
+def _replayed(settings: Settings, symbol: str) -> tuple[np.ndarray, np.ndarray]:
+    batches = [batch for batch in run(FeatureEngine(), read_all(settings.kafka)) if batch.symbol == symbol]
+    ids = [(row.partition, row.offset, row.item) for batch in batches for row in batch.ids]
+    keys = np.array(ids, KEY)
+    order = np.argsort(keys)
+    return keys[order], np.concatenate([batch.matrix() for batch in batches])[order]
+
+
+def _keys(table: Any) -> tuple[np.ndarray, np.ndarray]:
+    keys = np.empty(table.num_rows, KEY)
+    for name, column in zip(KEY.names or (), KEY_COLUMNS, strict=True):
+        keys[name] = table[column].to_numpy()
+    order = np.argsort(keys)
+    return keys[order], order
