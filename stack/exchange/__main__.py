@@ -32,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
     add("--rest-rate-limit", type=float, default=1.0, help="Trades requests a second for each address; 0: no limit")
     add("--ledger-mb", type=float, default=200.0, help="disk space for the ledger; 0: keep counts only")
     add("--queue-mb", type=float, default=32.0, help="a client with more than this unread is disconnected")
+    add("--faults-every", type=float, default=0.0, help="inject a fault about every so many seconds; 0: none")
+    add("--faults-seed", type=int, default=1, help="which sequence of faults")
+    add("--faults", default="", help="kinds to choose from, with commas (all); `btc fault --list` explains them")
     return args
 
 
@@ -43,6 +46,8 @@ def options(argv: list[str]) -> Options:
         args.error("--speed must be positive; 0 is for --replay")
     if given.rate <= 0 or given.seed < 0:
         args.error("--rate must be positive, --seed not negative")
+    if given.faults_every < 0 or given.faults_seed < 0:
+        args.error("--faults-every and --faults-seed must not be negative")
     return Options(**vars(given) | {"symbols": tuple(given.symbols)})
 
 

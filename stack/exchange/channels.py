@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from btc_core.clock import NS_PER_MIN
 from stack.exchange import wire
+from stack.exchange.ledger import IdRanges
 from stack.exchange.market import Bar, Quote, Trade
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stack.exchange.market import BookMaker, Tape
+    from stack.exchange.market import BookMaker
     from stack.exchange.pairs import Pair
+    from stack.exchange.told_tape import ToldTape
 
 TRADE_SNAPSHOT = 50
 DAY_MIN = 1_440
@@ -48,13 +50,12 @@ def announce(old: Mapping[int, int], new: Mapping[int, int], *, outward: int) ->
 class SymbolChannels:
     """The channels of one symbol, driven by `on_quote` and `on_trades`."""
 
-    def __init__(self, pair: Pair, tape: Tape, books: BookMaker) -> None:
+    def __init__(self, pair: Pair, tape: ToldTape, books: BookMaker) -> None:
         self.pair = pair
         self.tape = tape
         self.quote: Quote | None = None
-        self.trades_published = 0
-        self.first_trade_id: int | None = None
-        self.last_trade_id: int | None = None
+        self.published = IdRanges()
+        """The ids of all trades since the start, sent or not."""
         self._book_maker = books
         self._books: dict[int, Sides] = {}
         self._depths_waiting: set[int] = set()
@@ -126,6 +127,10 @@ class SymbolChannels:
             day = wire.DayFigures(last, last, last, 0, 0.0)
         return wire.ticker(self.pair, kind, quote, last, day)
 
+    def ticker(self) -> wire.Frame | None:
+        """The ticker as it stands; None while there is no quote."""
+        return None if self.quote is None else self._ticker("snapshot", self.quote)
+
     def on_quote(self, quote: Quote, wanted: Mapping[Stream, object]) -> list[tuple[Stream, wire.Frame]]:
         """The frames that a new best bid or ask causes on the wanted streams."""
         self.quote = quote
@@ -166,10 +171,8 @@ class SymbolChannels:
 
     def count_trades(self, trade_ids: Sequence[int]) -> None:
         """Take up that the market published these trades."""
-        self.trades_published += len(trade_ids)
-        if self.first_trade_id is None:
-            self.first_trade_id = trade_ids[0]
-        self.last_trade_id = trade_ids[-1]
+        for trade_id in trade_ids:
+            self.published.add(trade_id)
 
     def snapshot(self, stream: Stream) -> wire.Frame | None:
         """The frame that opens a subscription; None while there is nothing to show."""
@@ -183,7 +186,7 @@ class SymbolChannels:
                 self._depths_waiting.add(int(stream.variant))
             return None
         if stream.channel == "ticker":
-            return self._ticker("snapshot", self.quote)
+            return self.ticker()
         return self._book_snapshot(int(stream.variant), self.quote)
 
     def _book_snapshot(self, depth: int, quote: Quote) -> wire.Frame:

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from stack.exchange import subscriptions, wire
 from stack.exchange.connection import Connection
+from stack.exchange.faults import RATE_LIMIT_ERROR
 from stack.exchange.market import Quote
 from stack.exchange.subscriptions import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from websockets.asyncio.server import ServerConnection
 
     from stack.exchange.channels import Stream, SymbolChannels
+    from stack.exchange.connection import Line
     from stack.exchange.feeds import MarketClock
+    from stack.exchange.frame_faults import Alteration
     from stack.exchange.ledger import Ledger
     from stack.exchange.market import Trade
     from stack.exchange.pairs import Pair
@@ -49,6 +52,12 @@ class Hub:
         self.clock = clock
         self.ledger = ledger
         self.system = "online"
+        self.refusing = ""
+        """Why subscriptions are refused; empty while they are not."""
+        self.alterations: list[Alteration] = []
+        """What faults do to updates before they are sent to anybody."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a fault may have ended: an alteration is spent, a trade void, a stream back, a client gone."""
         self.finished = False
         self.connections: set[Connection] = set()
         self.connections_seen = 0
@@ -67,21 +76,40 @@ class Hub:
         """Tell the listeners what happened: a quote, or trades of one moment."""
         channels = self.channels[symbol]
         if isinstance(event, Quote):
-            frames = channels.on_quote(event, self._listeners)
+            frames = channels.on_quote(channels.tape.quote(event), self._listeners)
         else:
-            frames = channels.on_trades(event, self._listeners)
+            told = channels.tape.publish(event)
+            frames = channels.on_trades(told, self._listeners) if told else []
+            if len(told) < len(event):
+                self.on_change()
         for stream, frame in frames:
-            for connection in self._listeners.get(stream, ()):
-                connection.enqueue(frame)
+            for sent in self._altered(frame):
+                for connection in self._listeners.get(stream, ()):
+                    connection.enqueue(sent)
 
     def publish_raw(self, frame: wire.Frame) -> None:
         """Pass on a recorded frame to everybody who listens to its channel, whatever the variant."""
         if frame.trade_ids:
             self.channels[frame.symbol].count_trades(frame.trade_ids)
-        for stream, connections in self._listeners.items():
-            if stream.channel == frame.channel:
-                for connection in connections:
-                    connection.enqueue(frame)
+        self.send(self._altered(frame))
+
+    def send(self, frames: Iterable[wire.Frame]) -> None:
+        """Send these to everybody who listens to their channels, whatever the variant."""
+        for frame in frames:
+            for stream, connections in self._listeners.items():
+                if stream.channel == frame.channel and stream.symbol == frame.symbol:
+                    for connection in connections:
+                        connection.enqueue(frame)
+
+    def _altered(self, frame: wire.Frame) -> Sequence[wire.Frame]:
+        """What is sent in place of this update."""
+        frames = [frame]
+        for alteration in tuple(self.alterations):
+            frames = [changed for item in frames for changed in alteration(item)]
+            if alteration.spent:
+                self.alterations.remove(alteration)
+                self.on_change()
+        return frames
 
     async def drained(self, below_bytes: int = LOW_WATER_BYTES) -> None:
         """Wait until no client has more than this queued."""
@@ -93,11 +121,15 @@ class Hub:
     async def serve(self, socket: ServerConnection) -> None:
         """Look after one client from its first frame to its last."""
         connection = Connection(
-            next(self._numbers), socket, self.ledger, self.clock, queue_limit_bytes=self._queue_limit_bytes
+            next(self._numbers),
+            cast("Line", socket),
+            self.ledger,
+            self.clock,
+            queue_limit_bytes=self._queue_limit_bytes,
         )
         self.connections.add(connection)
         self.connections_seen += 1
-        connection.enqueue(wire.status(FIRST_CONNECTION_ID + connection.number, self.system))
+        self.announce_system(connection)
         writer = asyncio.create_task(connection.write())
         try:
             async for message in socket:
@@ -107,6 +139,11 @@ class Hub:
             self.connections.discard(connection)
             for stream in list(connection.streams.values()):
                 self._forget(connection, stream)
+            self.on_change()
+
+    def announce_system(self, connection: Connection) -> None:
+        """Send the status frame."""
+        connection.enqueue(wire.status(FIRST_CONNECTION_ID + connection.number, self.system))
 
     async def heartbeats(self) -> None:
         """Send a heartbeat to every subscribed client that was sent nothing for a second."""
@@ -119,7 +156,7 @@ class Hub:
                     connection.enqueue(wire.HEARTBEAT)
 
     def _request(self, connection: Connection, message: str | bytes) -> None:
-        time_in_ns = self.clock.now_ns()
+        time_in_ns = self.clock.told_ns()
         if not connection.requests.allows(self.clock.monotonic_s()):
             connection.enqueue(wire.RATE_EXCEEDED)
             return
@@ -132,6 +169,10 @@ class Hub:
             if request.method == "ping":
                 self._answer(connection, {"method": "pong"}, request.req_id, time_in_ns)
                 return
+            if request.method == "subscribe" and self.refusing == RATE_LIMIT_ERROR:
+                self.refused += 1
+                connection.enqueue(wire.RATE_EXCEEDED)
+                return
             for symbol in subscriptions.symbols(request):
                 self._one(connection, request, symbol, time_in_ns)
         except Refusal as refusal:
@@ -142,7 +183,7 @@ class Hub:
         try:
             wish = subscriptions.wish(request, symbol, self.channels)
             present = connection.streams.get((wish.stream.channel, wish.stream.symbol))
-            subscriptions.check(request, wish.stream, present)
+            subscriptions.check(request, wish.stream, present, self.refusing)
         except Refusal as refusal:
             self._refuse(connection, request.method, request.req_id, refusal, time_in_ns)
             return
@@ -156,6 +197,8 @@ class Hub:
     def _listen(self, connection: Connection, wish: subscriptions.Wish) -> None:
         connection.streams[wish.stream.channel, wish.stream.symbol] = wish.stream
         self._listeners.setdefault(wish.stream, set()).add(connection)
+        connection.silenced.discard((wish.stream.channel, wish.stream.symbol))
+        self.on_change()
         snapshot = self._snapshot(wish.stream)
         if wish.snapshot and snapshot is not None:
             connection.enqueue(snapshot)
@@ -176,7 +219,7 @@ class Hub:
                 self.channels[stream.symbol].closed(stream)
 
     def _answer(self, connection: Connection, body: dict[str, Any], req_id: int | None, time_in_ns: int) -> None:
-        connection.enqueue(wire.answer(body, req_id, time_in_ns, self.clock.now_ns()))
+        connection.enqueue(wire.answer(body, req_id, time_in_ns, self.clock.told_ns()))
 
     def _refuse(
         self, connection: Connection, method: str, req_id: int | None, refusal: Refusal, time_in_ns: int
@@ -189,10 +232,7 @@ class Hub:
 
     def summary(self) -> dict[str, Any]:
         """What was sent (the ledger), what the market published, who is here, and whether a replay has ended."""
-        published = {
-            symbol: {"count": item.trades_published, "first_id": item.first_trade_id, "last_id": item.last_trade_id}
-            for symbol, item in self.channels.items()
-        }
+        published = {symbol: item.published.summary() for symbol, item in self.channels.items()}
         return self.ledger.summary() | {
             "published": published,
             "connections": {

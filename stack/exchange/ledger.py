@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from stack.exchange.wire import Frame
 
 BYTES_PER_MB = 1_000_000
+KIND_WITHIN = 60
+"""The type of a ticker frame stands in its first characters."""
 SEGMENTS = 4
 """The bound is kept by dropping a whole segment, so between 3/4 and all of it is on disk."""
 
@@ -63,6 +65,11 @@ class IdRanges:
         """Inclusive [first, last] pairs in order."""
         return [[first, last] for first, last in zip(self._firsts, self._lasts, strict=True)]
 
+    def summary(self) -> dict[str, int | None]:
+        """How many there are, the first and the last."""
+        first, last = (self._firsts[0], self._lasts[-1]) if self._firsts else (None, None)
+        return {"count": len(self), "first_id": first, "last_id": last}
+
     def __len__(self) -> int:
         return sum(last - first + 1 for first, last in zip(self._firsts, self._lasts, strict=True))
 
@@ -79,6 +86,8 @@ class Ledger:
         self.seq = 0
         self.frames: Counter[str] = Counter()
         self.trade_ids: dict[str, IdRanges] = {}
+        self.quotes: dict[str, Counter[str]] = {}
+        """Ticker frames sent by symbol and type, `update` or `snapshot`; the extra ones of faults are not among them."""
 
     def _segments(self) -> list[Path]:
         return sorted(self._folder.glob("ledger-*.ndjson"))
@@ -99,6 +108,9 @@ class Ledger:
             ids = self.trade_ids.setdefault(frame.symbol, IdRanges())
             for trade_id in frame.trade_ids:
                 ids.add(trade_id)
+        if frame.channel == "ticker":
+            kind = "snapshot" if '"type":"snapshot"' in frame.text[:KIND_WITHIN] else "update"
+            self.quotes.setdefault(frame.symbol, Counter())[kind] += 1
         if self._segment_bytes <= 0:
             return
         if self._file is None or self._written_bytes >= self._segment_bytes:
@@ -123,14 +135,10 @@ class Ledger:
             self._file = None
 
     def summary(self) -> dict[str, Any]:
-        """Frames sent per channel, and per symbol the distinct trade ids sent."""
+        """Frames sent per channel, and per symbol the distinct trade ids and the ticker frames sent."""
         return {
             "seq": self.seq,
             "frames": dict(self.frames),
-            "trades": {symbol: self._trade_summary(ids) for symbol, ids in self.trade_ids.items()},
+            "trades": {symbol: ids.summary() | {"repeats": ids.repeats} for symbol, ids in self.trade_ids.items()},
+            "quotes": {symbol: dict(counts) for symbol, counts in self.quotes.items()},
         }
-
-    @staticmethod
-    def _trade_summary(ids: IdRanges) -> dict[str, int]:
-        ranges = ids.ranges()
-        return {"count": len(ids), "first_id": ranges[0][0], "last_id": ranges[-1][1], "repeats": ids.repeats}

@@ -114,6 +114,8 @@ class Recording:
         self._events = events
         self.first_ns = events[0].ts_ns
         raw = {event.channel for event in events if isinstance(event, RawFrame)}
+        self.raw = bool(raw)
+        """Whether it holds frames as they were sent, not events."""
         self.channels = frozenset(raw & set(DATA_CHANNELS)) if raw else frozenset({"ticker", "trade"})
         """What a client must have subscribed to before the replay starts."""
         self.trades_total = sum(len(event.trades) for event in events)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from stack.exchange.feeds import MarketClock
     from stack.exchange.market import Bars, Tape, Trade
 
+RATE_LIMITED = "EAPI:Rate limit exceeded"
+UNAVAILABLE = "EService:Unavailable"
+"""Comes with HTTP 503; every other error with 200."""
 INTERVALS_MIN = (1, 5, 15, 30, 60, 240, 1_440, 10_080, 21_600)
 OHLC_ROWS = 720
 MAX_TRADES = 1_000
@@ -74,6 +77,9 @@ class RestApi:
         }
         self._all = tuple(listings.values())
         self._clock = clock
+        self.system = "online"
+        self.outage = ""
+        """What every request is answered with instead; empty when all is well."""
         self._trades_per_s = trades_per_s
         self._candles_made: dict[tuple[str, int], tuple[int, list[list[Any]]]] = {}
         self._limits: dict[tuple[str, str], RateLimit] = {}
@@ -88,22 +94,23 @@ class RestApi:
             "Trades": self._trades,
         }
         try:
-            if name == "Trades":
-                self._take_turn(query.get("pair", ""), client_ip)
+            self._admit(name, query.get("pair", ""), client_ip)
             return {"error": [], "result": handlers.get(name, _unknown)(query)}
         except (ApiError, InvalidInput) as error:
             text = str(error) if isinstance(error, ApiError) else f"EGeneral:Invalid arguments:{error}"
             return {"error": [text]}
 
-    def _take_turn(self, pair_name: str, client_ip: str) -> None:
-        if self._trades_per_s <= 0:
+    def _admit(self, name: str, pair_name: str, client_ip: str) -> None:
+        if self.outage:
+            raise ApiError(self.outage)
+        if name != "Trades" or self._trades_per_s <= 0:
             return
         listing = self._listings.get(pair_name)
         key = client_ip, listing.pair.symbol if listing else ""
         if key not in self._limits:
             self._limits[key] = RateLimit(self._trades_per_s / (1 - RATE_TOLERANCE_S * self._trades_per_s), 1.0)
         if not self._limits[key].allows(self._clock.monotonic_s()):
-            raise ApiError("EAPI:Rate limit exceeded")
+            raise ApiError(RATE_LIMITED)
 
     def listing(self, query: Mapping[str, str]) -> Listing:
         """The pair that a query names; raises `ApiError` when it is not listed."""
@@ -113,12 +120,12 @@ class RestApi:
         return listing
 
     def _time(self, _query: Mapping[str, str]) -> dict[str, Any]:
-        now_ns = self._clock.now_ns()
+        now_ns = self._clock.told_ns()
         return {"unixtime": now_ns // NS_PER_S, "rfc1123": from_ns(now_ns).strftime("%a, %d %b %y %H:%M:%S +0000")}
 
     def _system_status(self, _query: Mapping[str, str]) -> dict[str, Any]:
-        second_ns = self._clock.now_ns() // NS_PER_S * NS_PER_S
-        return {"status": "online", "timestamp": time_text(second_ns)[:19] + "Z"}
+        second_ns = self._clock.told_ns() // NS_PER_S * NS_PER_S
+        return {"status": self.system, "timestamp": time_text(second_ns)[:19] + "Z"}
 
     def _asset_pairs(self, _query: Mapping[str, str]) -> dict[str, Any]:
         return {

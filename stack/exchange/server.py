@@ -22,13 +22,16 @@ from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 from btc_core.errors import InvalidInput, StackError
-from stack.exchange import pairs, replay
+from stack.exchange import fault_schedule, faults, pairs, replay
 from stack.exchange.channels import SymbolChannels
+from stack.exchange.connection import Line
 from stack.exchange.feeds import GeneratedFeed, MarketClock, ReplayFeed
 from stack.exchange.hub import Hub
-from stack.exchange.ledger import Ledger
+from stack.exchange.injector import Injector
+from stack.exchange.ledger import IdRanges, Ledger
 from stack.exchange.market import BookMaker, Market
-from stack.exchange.rest import ApiError, Listing, RestApi
+from stack.exchange.rest import UNAVAILABLE, ApiError, Listing, RestApi
+from stack.exchange.told_tape import ToldTape
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -62,6 +65,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     rest_rate_limit: float = 1.0
     ledger_mb: float = 200.0
     queue_mb: float = 32.0
+    faults_every: float = 0.0
+    faults_seed: int = 1
+    faults: str = ""
 
 
 class Exchange:
@@ -77,14 +83,19 @@ class Exchange:
         self._markets = (
             {} if self._recording else {p.symbol: Market(p, seed=options.seed, rate=options.rate) for p in chosen}
         )
-        listings = {
-            pair.symbol: Listing(pair, self._recording.tape if self._recording else self._markets[pair.symbol])
+        tapes = [
+            ToldTape(self._recording.tape if self._recording else self._markets[pair.symbol], self.clock)
             for pair in chosen
-        }
-        channels = [SymbolChannels(pair, tape, BookMaker(pair, options.seed)) for pair, tape in listings.values()]
+        ]
+        channels = [
+            SymbolChannels(pair, tape, BookMaker(pair, options.seed)) for pair, tape in zip(chosen, tapes, strict=True)
+        ]
+        listings = {pair.symbol: Listing(pair, tape) for pair, tape in zip(chosen, tapes, strict=True)}
         queue_bytes = int(options.queue_mb * BYTES_PER_MB)
         self.hub = Hub(chosen, channels, self.clock, self.ledger, queue_limit_bytes=queue_bytes)
         self.rest = RestApi(listings, self.clock, trades_per_s=options.rest_rate_limit)
+        self.injector = Injector(self.hub, self.rest, raw_market=bool(self._recording and self._recording.raw))
+        self._fault_kinds = fault_schedule.kinds_of(options.faults)
 
     def _feeds(self) -> list[Coroutine[Any, Any, None]]:
         if self._recording:
@@ -92,17 +103,27 @@ class Exchange:
         feeds = [GeneratedFeed(market, self.hub) for market in self._markets.values()]
         return [feed.run(feed.start()) for feed in feeds]
 
+    def _endless(self) -> list[Coroutine[Any, Any, None]]:
+        options = self.options
+        if options.faults_every <= 0:
+            return [self.hub.heartbeats()]
+        due = fault_schedule.sequence(
+            options.faults_seed, options.faults_every, self._fault_kinds, tuple(self.hub.channels)
+        )
+        return [self.hub.heartbeats(), fault_schedule.run(self.injector, due)]
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[list[asyncio.Task[None]]]:
         """Serve until left; gives the tasks whose end would be a failure."""
         options = self.options
-        tasks = [asyncio.create_task(work) for work in [*self._feeds(), self.hub.heartbeats()]]
+        tasks = [asyncio.create_task(work) for work in [*self._feeds(), *self._endless()]]
         try:
             async with serve(
                 self.hub.serve,
                 options.host,
                 options.port,
                 process_request=self._http,
+                create_connection=Line,
                 compression=None,
                 ping_interval=None,
                 max_size=MAX_REQUEST_BYTES,
@@ -147,10 +168,11 @@ class Exchange:
             return _json(self._health())
         if url.path.startswith(PUBLIC_PREFIX):
             name = url.path.removeprefix(PUBLIC_PREFIX)
-            return _json(await asyncio.to_thread(self.rest.answer, name, query, client_ip))
+            status = HTTPStatus.SERVICE_UNAVAILABLE if self.rest.outage == UNAVAILABLE else HTTPStatus.OK
+            return _json(await asyncio.to_thread(self.rest.answer, name, query, client_ip), status)
         if url.path.startswith(HISTORY_PREFIX) and url.path.endswith(HISTORY_SUFFIX):
             return await self._history(url.path, query)
-        if url.path == "/ledger" or url.path.startswith("/ledger/"):
+        if url.path.split("/")[1] in {"ledger", "faults"}:
             return self._control(url.path, query, client_ip)
         return _json({"error": "not found"}, HTTPStatus.NOT_FOUND)
 
@@ -171,17 +193,28 @@ class Exchange:
         """What only this machine may ask."""
         if not ipaddress.ip_address(client_ip.removeprefix("::ffff:")).is_loopback:
             return _json({"error": "only from this machine"}, HTTPStatus.FORBIDDEN)
+        if path == "/faults":
+            after = query.get("after", "0")
+            if not after.isdecimal():
+                return _json({"error": "after must be a whole number"}, HTTPStatus.BAD_REQUEST)
+            return _json(self.injector.listing(int(after)))
+        if path == "/faults/inject":
+            try:
+                fault = faults.parse(query.pop("kind", ""), query)
+                return _json(self.injector.inject(fault).row())
+            except InvalidInput as error:
+                return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        return self._ledger(path, query.get("symbol", self.hub.pairs[0].symbol))
+
+    def _ledger(self, path: str, symbol: str) -> Response:
         self.ledger.flush()
         if path == "/ledger":
-            return _json(self.hub.summary())
-        symbol = query.get("symbol", self.hub.pairs[0].symbol)
-        if path != "/ledger/trades" or symbol not in self.hub.channels:
+            return _json(self.hub.summary() | {"faults": self.injector.counts})
+        if symbol not in self.hub.channels or path not in {"/ledger/trades", "/ledger/published"}:
             return _json({"error": "not found"}, HTTPStatus.NOT_FOUND)
-        ids = self.ledger.trade_ids.get(symbol)
-        ranges = ids.ranges() if ids else []
-        return _json(
-            {"symbol": symbol, "count": len(ids or ()), "repeats": ids.repeats if ids else 0, "ranges": ranges}
-        )
+        sent = path == "/ledger/trades"
+        ids = self.ledger.trade_ids.get(symbol, IdRanges()) if sent else self.hub.channels[symbol].published
+        return _json({"symbol": symbol, "count": len(ids), "repeats": ids.repeats, "ranges": ids.ranges()})
 
     def _health(self) -> dict[str, Any]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -105,8 +105,10 @@ def wish(request: Request, symbol: str, listed: Collection[str]) -> Wish:
     return Wish(Stream(channel, symbol, variant), snapshot, result)
 
 
-def check(request: Request, wanted: Stream, present: Stream | None) -> None:
-    """Refuse to end a subscription that is not there."""
+def check(request: Request, wanted: Stream, present: Stream | None, refusing: str) -> None:
+    """Refuse to end a subscription that is not there, and to begin one while the exchange refuses all with words."""
+    if request.method == "subscribe" and refusing:
+        raise Refusal(refusing, wanted.symbol)
     if request.method == "unsubscribe" and present is None:
         raise Refusal("Subscription Not Found", wanted.symbol)
 
