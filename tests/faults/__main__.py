@@ -1,6 +1,6 @@
 """`make chaos`: minutes of kills and lies from a seed, then one table; exit status 1 if anything is lost or different.
 
-    python -m tests.faults --minutes 10 --seed 1
+python -m tests.faults --minutes 10 --seed 1
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ import httpx
 import msgspec
 import numpy as np
 import psutil
+from confluent_kafka import TopicPartition
 
 from btc_core.errors import StackError
 from btc_core.log import EVENTS, FEATURES, consumer
-from confluent_kafka import TopicPartition
 from stack.exchange import fault_schedule, faults
 
 if TYPE_CHECKING:
@@ -106,9 +106,7 @@ class Chaos:
     def _schedule(self) -> Iterator[tuple[float, str | faults.Fault]]:
         """(seconds from the start, component to kill or fault to inject): the same for the same plan."""
         draws = np.random.default_rng(self._plan.seed)
-        lies = fault_schedule.sequence(
-            self._plan.seed, self._plan.every_s, tuple(faults.CATALOGUE), (self._symbol,)
-        )
+        lies = fault_schedule.sequence(self._plan.seed, self._plan.every_s, tuple(faults.CATALOGUE), (self._symbol,))
         kills = (str(name) for _ in iter(int, 1) for name in draws.permutation(KILLED))
         at_s = 0.0
         while True:
@@ -166,11 +164,11 @@ class Chaos:
     def _settle(self, say: Callable[[str], None]) -> None:
         """Until no gap is open and every worker has caught up; then ingest is stopped, and they catch up once more."""
         self._wait(lambda: not self._unhealthy(), "every component healthy")
-        self._wait(lambda: self._connected(), "the exchange followed again")
+        self._wait(self._connected, "the exchange followed again")
         self._wait(lambda: not self._open_gaps(), "no open gap")
         say("no gap is open; stopping ingest")
         self._stack.stop_component("ingest")
-        self._wait(lambda: self._caught_up(), "all that is in the log handled")
+        self._wait(self._caught_up, "all that is in the log handled")
         self._wait(lambda: not self._open_gaps(), "no open gap at the end")
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
@@ -219,7 +217,7 @@ def published(exchange_url: str, symbol: str) -> list[list[int]]:
 
 def query(settings: Settings, sql: str) -> list[list[Any]]:
     """A small answer of QuestDB, with a connection of its own."""
-    from btc_core.questdb_client import QuestDB  # noqa: PLC0415
+    from btc_core.questdb_client import QuestDB
 
     with QuestDB(settings.questdb) as db:
         return db.execute(sql)
