@@ -7,8 +7,10 @@ STAMPS := $(VENV)/.stamps
 # uv from the PATH, else a copy of our own; it lies beside the packages, which `uv pip sync` would clean it out of.
 UV = $$(command -v uv || echo $(VENV)/.uv/bin/uv)
 ARGS ?=
+MINUTES ?= 10
+SEED ?= 1
 
-.PHONY: up down test check bench help
+.PHONY: up down test check bench chaos help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -32,6 +34,9 @@ check: $(STAMPS)/dev ## style, types, import contracts, Dagster definitions
 
 bench: $(STAMPS)/dev ## measure; prints a table, writes JSON
 	$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(STAMPS)/dev ## kill and mislead a running system for MINUTES=10 from SEED=1; fails if anything is lost
+	$(BIN)/python -m tests.faults --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 # The lock for development holds all of the lock for running and the same versions, so whoever has the first needs not
 # the second: an environment is never taken back from `dev` to `run`.

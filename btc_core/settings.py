@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from btc_core.errors import ConfigError
 
@@ -31,9 +31,16 @@ class ExchangeSettings(Section):
     mode: Literal["live", "sim"] = "live"
     ws_url: str = "wss://ws.kraken.com/v2"
     rest_url: str = "https://api.kraken.com"
-    symbols: tuple[str, ...] = ("BTC/USD",)
+    symbols: Annotated[tuple[str, ...], NoDecode] = Field(("BTC/USD",), min_length=1)
+    """With commas: `BTC_EXCHANGE_SYMBOLS=BTC/USD,ETH/USD`. The first is the one that models are trained on."""
     history_url: str = ""
     """Where months of minute bars are published as CSV (`time,open,high,low,close,volume,trades`, no header); "" when nowhere."""
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Text from the environment is a list with commas."""
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class KafkaSettings(Section):

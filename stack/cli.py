@@ -51,10 +51,11 @@ Name = Annotated[str, typer.Argument(help="A component, as `btc status` names it
 
 
 @app.command()
-def up(
+def up(  # noqa: PLR0913, PLR0917 - the options of a command
     exchange: ExchangeOption = Exchange.AUTO,
     data_dir: DataDir = None,
     ports_from: PortsFrom = None,
+    symbols: Annotated[str, typer.Option(help="Markets to follow, with commas; BTC/USD when left out.")] = "",
     exchange_args: Annotated[
         str, typer.Option(hidden=True, help="More arguments of the simulator, for a new one.")
     ] = "",
@@ -64,7 +65,7 @@ def up(
     from stack import screen  # noqa: PLC0415
     from stack.layout import remember_current  # noqa: PLC0415
 
-    stack = _create(exchange, data_dir, ports_from, exchange_args)
+    stack = _create(exchange, data_dir, ports_from, exchange_args, symbols)
     remember_current(stack.layout.data_dir)
     names = tuple(only.split(",")) if only else None
     stack.up(names, report=screen.progress)
@@ -196,7 +197,9 @@ def _open(data_dir: Path | None) -> Stack:
     return stack
 
 
-def _create(exchange: Exchange, data_dir: Path | None, ports_from: int | None, exchange_args: str = "") -> Stack:
+def _create(
+    exchange: Exchange, data_dir: Path | None, ports_from: int | None, exchange_args: str = "", symbols: str = ""
+) -> Stack:
     import shlex  # noqa: PLC0415
 
     from stack import layout  # noqa: PLC0415
@@ -205,7 +208,8 @@ def _create(exchange: Exchange, data_dir: Path | None, ports_from: int | None, e
     mode = _mode(exchange, data_dir)
     stack = Stack(data_dir or layout.default_data_dir(mode))
     ports = None if ports_from is None else layout.ports_from(ports_from)
-    stack.create(mode, ports, tuple(shlex.split(exchange_args)))
+    named = tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())
+    stack.create(mode, ports, tuple(shlex.split(exchange_args)), named)
     return stack
 
 

@@ -30,6 +30,7 @@ class Context:
     ports: InternalPorts
     exchange_args: tuple[str, ...] = ()
     """More arguments of the simulator."""
+    features_workers: int = 1
 
     def dir(self, name: str) -> Path:
         """The directory of a server's own files."""

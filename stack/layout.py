@@ -53,6 +53,7 @@ DEFAULT_PORTS: Mapping[str, int] = {
     "features_metrics": 9103,
     "forecast_metrics": 9104,
     "repair_metrics": 9105,
+    "features_2_metrics": 9106,
     # Nobody but the servers themselves uses the rest.
     "kafka_controller": 9093,
     "store_grpc": 9011,
@@ -64,6 +65,9 @@ DEFAULT_PORTS: Mapping[str, int] = {
     "store_filer_grpc": 9017,
 }
 """Every port of a stack and its default. `--ports-from N` gives N, N+1, ... in this order."""
+
+SYMBOLS_OF_ONE_WORKER = 4
+"""One features worker takes the partitions of more, but on two cores two of them halve its backlog after a stop."""
 
 LOWEST_PORT = 1_024
 """Those below need root."""
@@ -81,6 +85,7 @@ class InternalPorts(BaseModel):
     features_metrics: int = DEFAULT_PORTS["features_metrics"]
     forecast_metrics: int = DEFAULT_PORTS["forecast_metrics"]
     repair_metrics: int = DEFAULT_PORTS["repair_metrics"]
+    features_2_metrics: int = DEFAULT_PORTS["features_2_metrics"]
     kafka_controller: int = DEFAULT_PORTS["kafka_controller"]
     store_grpc: int = DEFAULT_PORTS["store_grpc"]
     store_master: int = DEFAULT_PORTS["store_master"]
@@ -148,13 +153,27 @@ class Layout:
             raise StackError(msg)
         self.run_dir.chmod(0o700)
 
-    def create(self, mode: Mode, ports: Mapping[str, int] | None = None, exchange_args: tuple[str, ...] = ()) -> None:
-        """Write `stack.env` with new random secrets; raises `StackError` when there is one already."""
+    def create(
+        self,
+        mode: Mode,
+        ports: Mapping[str, int] | None = None,
+        exchange_args: tuple[str, ...] = (),
+        symbols: tuple[str, ...] = (),
+    ) -> None:
+        """Write `stack.env` with new random secrets; raises `StackError` when there is one already.
+
+        More than `SYMBOLS_OF_ONE_WORKER` symbols get a second features worker.
+        """
         if self.exists:
             msg = f"{self.env_file} exists already; its secrets are in use by the data beside it"
             raise StackError(msg)
         self.make_dirs()
         values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS)
+        if symbols:
+            values["BTC_EXCHANGE_SYMBOLS"] = ",".join(symbols)
+            exchange_args = (*exchange_args, "--symbols", *symbols)
+        if len(symbols) > SYMBOLS_OF_ONE_WORKER:
+            values["BTC_STACK_FEATURES_WORKERS"] = "2"
         if exchange_args:
             values["BTC_STACK_EXCHANGE_ARGS"] = shlex.join(exchange_args)
         self._write(values)
@@ -182,6 +201,10 @@ class Layout:
     def internal_ports(self) -> InternalPorts:
         """The ports that are in no other setting."""
         return InternalPorts.model_validate_json(self.values().get("BTC_STACK_PORTS") or "{}")
+
+    def features_workers(self) -> int:
+        """How many processes share the symbols' features: 1, or 2 with `BTC_STACK_FEATURES_WORKERS=2`."""
+        return int(self.values().get("BTC_STACK_FEATURES_WORKERS", "1"))
 
     def exchange_args(self) -> tuple[str, ...]:
         """What the simulator is started with beside its port and directory."""

@@ -75,14 +75,27 @@ class Stack:
         """The settings as this stack's processes see them."""
         return self.layout.settings()
 
-    def create(self, mode: Mode, ports: Mapping[str, int] | None = None, exchange_args: tuple[str, ...] = ()) -> None:
-        """Make the data directory if there is none; raises `StackError` when it holds the other kind of data.
+    def create(
+        self,
+        mode: Mode,
+        ports: Mapping[str, int] | None = None,
+        exchange_args: tuple[str, ...] = (),
+        symbols: tuple[str, ...] = (),
+    ) -> None:
+        """Make the data directory if there is none; raises `StackError` when it holds other data.
 
-        `exchange_args` are more arguments of the simulator (`python -m stack.exchange --help`), kept with the data.
+        `exchange_args` are more arguments of the simulator (`python -m stack.exchange --help`), kept with the data, as
+        are the `symbols`.
         """
         if not self.layout.exists:
-            self.layout.create(mode, ports, exchange_args)
+            self.layout.create(mode, ports, exchange_args, symbols)
             return
+        if symbols and symbols != self.settings.exchange.symbols:
+            msg = (
+                f"{self.layout.data_dir} follows {', '.join(self.settings.exchange.symbols)}: change "
+                f"BTC_EXCHANGE_SYMBOLS in {self.layout.env_file} while it is down, or name another --data-dir"
+            )
+            raise StackError(msg)
         was = "sim" if self.settings.simulated else "live"
         if was != mode:
             msg = (
@@ -97,7 +110,8 @@ class Stack:
         """All components by name."""
         self.layout.make_dirs()
         layout = self.layout
-        return components(Context(layout, self.settings, layout.internal_ports(), layout.exchange_args()))
+        more = layout.exchange_args(), layout.features_workers()
+        return components(Context(layout, self.settings, layout.internal_ports(), *more))
 
     def up(self, only: tuple[str, ...] | None = None, report: Report = lambda _name, _what: None) -> None:
         """Start what is not running (`only` these and what they wait for) and return when all of it is healthy.

@@ -46,6 +46,10 @@ class BronzeHandler:
         self._kept = 0
         self._chunk_rows = settings.stream.batch_rows
 
+    def reset(self) -> None:
+        """Forget which trades have been seen, and rows that nobody has cut: their messages come again."""
+        self._trades, self._rows, self._kept = {}, {}, 0
+
     def warm(self, messages: list[Record]) -> None:
         """Rebuild which trades have been seen."""
         for message in messages:

@@ -68,6 +68,10 @@ class FeatureSink:
         self._kept_rows += sum(len(batch.ids) for batch in batches)
         return self._kept_rows
 
+    def drop(self) -> None:
+        """Forget what is kept."""
+        self._kept, self._kept_rows = [], 0
+
     def cut(self) -> Callable[[], None]:
         """What is kept, as work that writes it and waits until QuestDB and Kafka have acknowledged everything."""
         chunks = list(_chunks(self._kept, self._chunk_rows))
@@ -158,6 +162,11 @@ class FeaturesHandler:
     def __init__(self, settings: Settings) -> None:
         self._engine = FeatureEngine()
         self._sink = FeatureSink(settings)
+
+    def reset(self) -> None:
+        """Forget every market, and rows that nobody has cut: their messages come again."""
+        self._engine = FeatureEngine()
+        self._sink.drop()
 
     def warm(self, messages: list[Record]) -> None:
         """Fold silently."""

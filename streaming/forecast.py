@@ -55,6 +55,10 @@ class ForecastHandler:
         self._pending: list[ForecastRow] | None = None
         self._kept: list[ForecastRow] = []
 
+    def reset(self) -> None:
+        """Forget rows that nobody has cut: their messages come again."""
+        self._kept, self._pending = [], None
+
     def warm(self, messages: list[Record]) -> None:
         """Forecasts have no state."""
 

@@ -48,6 +48,10 @@ class RepairHandler:
         self._settled: set[tuple[str, int, int]] = set()
         self._asked_at_s = 0.0
 
+    def reset(self) -> None:
+        """Forget gaps that nobody has taken up: their notices come again."""
+        self._waiting.clear()
+
     def warm(self, messages: list[Record]) -> None:
         """Repairs have no state."""
 

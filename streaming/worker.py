@@ -55,6 +55,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 class Handler(Protocol):
     """What a worker does; `warm` must not write anywhere."""
 
+    def reset(self) -> None:
+        """Forget everything: partitions are assigned anew, and each is warmed up from its beginning."""
+        ...
+
     def warm(self, messages: list[Record]) -> None:
         """Rebuild state from messages that were handled before."""
         ...
@@ -240,6 +244,8 @@ class Worker:
             self._live_from[part.partition] = part.offset
 
     def _assign(self, taker: Consumer, partitions: list[TopicPartition]) -> None:
+        self._handler.reset()
+        self._kept = 0
         committed = taker.committed(partitions, timeout=KAFKA_TIMEOUT_S)
         start = []
         for part in committed:

@@ -34,14 +34,17 @@ def components(context: Context) -> tuple[Component, ...]:
     """The simulator (in sim mode only), the workers and the API."""
     simulated = (_exchange(context),) if context.settings.simulated else ()
     source = tuple(component.name for component in simulated)
-    workers = tuple(
+    workers = [
         _worker(context, name, title, after + (source if name == "ingest" else ()))
         for name, (title, after) in WORKERS.items()
-    )
+    ]
+    if context.features_workers > 1:
+        workers.append(_worker(context, "features", *WORKERS["features"], instance=2))
     return (*simulated, *workers, _api(context))
 
 
-def _worker(context: Context, name: str, title: str, after: tuple[str, ...]) -> Component:
+def _worker(context: Context, worker: str, title: str, after: tuple[str, ...], instance: int = 1) -> Component:
+    name = worker if instance == 1 else f"{worker}_{instance}"
     port = getattr(context.ports, f"{name}_metrics")
     url = f"http://{HOST}:{port}/metrics"
 
@@ -55,8 +58,8 @@ def _worker(context: Context, name: str, title: str, after: tuple[str, ...]) -> 
     return Component(
         name=name,
         title=title,
-        command=(sys.executable, "-m", "streaming", name),
-        env=ONE_THREAD | {"BTC_METRICS_PORT": str(port)},
+        command=(sys.executable, "-m", "streaming", worker),
+        env=ONE_THREAD | {"BTC_METRICS_PORT": str(port), "BTC_STREAM_INSTANCE": str(instance)},
         after=after,
         ports=(port,),
         url=url,

@@ -21,6 +21,7 @@ from confluent_kafka import TopicPartition
 
 from btc_core.errors import StackError
 from btc_core.log import EVENTS, FEATURES, consumer
+from btc_core.questdb_client import QuestDB
 from stack.exchange import fault_schedule, faults
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Chaos:
         self._recovery_s: dict[str, float] = {}
         self._memory_mb: dict[str, float] = defaultdict(float)
         self._down: set[str] = set()
+        self._target_id = 0
         self._over = threading.Event()
 
     def run(self, say: Callable[[str], None] = log.info) -> Damage:
@@ -184,29 +186,31 @@ class Chaos:
 
     def _connected(self) -> bool:
         """A trade that was published after the last fault has reached its table."""
-        target = getattr(self, "_target_id", 0)
-        if not target:
+        if not self._target_id:
             self._target_id = published(self._exchange, self._symbol)[-1][1] + 1
-            return False
         rows = query(self._stack.settings, f"SELECT max(trade_id) FROM bronze_trades WHERE symbol = '{self._symbol}'")
-        return bool(rows and rows[0][0] is not None and rows[0][0] >= target)
+        return bool(rows and rows[0][0] is not None and rows[0][0] >= self._target_id)
 
     def _open_gaps(self) -> int:
         return int(query(self._stack.settings, "SELECT count() FROM gap_marks WHERE state = 'open'")[0][0])
 
     def _caught_up(self) -> bool:
-        kafka = self._stack.settings.kafka
-        for group, topic in (("bronze", EVENTS), ("features", EVENTS), ("forecast", FEATURES)):
-            reader = consumer(kafka, group)
-            try:
-                parts = [TopicPartition(topic, number) for number in range(kafka.partitions)]
-                for part in reader.committed(parts, timeout=10):
-                    _low, high = reader.get_watermark_offsets(part, timeout=10)
-                    if high > 0 and part.offset < high:
-                        return False
-            finally:
-                reader.close()
-        return True
+        return caught_up(self._stack.settings)
+
+
+def caught_up(settings: Settings) -> bool:
+    """Whether every worker has committed everything that its topic holds."""
+    for group, topic in (("bronze", EVENTS), ("features", EVENTS), ("forecast", FEATURES)):
+        reader = consumer(settings.kafka, group)
+        try:
+            parts = [TopicPartition(topic, number) for number in range(settings.kafka.partitions)]
+            for part in reader.committed(parts, timeout=10):
+                _low, high = reader.get_watermark_offsets(part, timeout=10)
+                if high > 0 and part.offset < high:
+                    return False
+        finally:
+            reader.close()
+    return True
 
 
 def published(exchange_url: str, symbol: str) -> list[list[int]]:
@@ -217,7 +221,6 @@ def published(exchange_url: str, symbol: str) -> list[list[int]]:
 
 def query(settings: Settings, sql: str) -> list[list[Any]]:
     """A small answer of QuestDB, with a connection of its own."""
-    from btc_core.questdb_client import QuestDB
 
     with QuestDB(settings.questdb) as db:
         return db.execute(sql)

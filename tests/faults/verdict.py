@@ -19,6 +19,7 @@ from btc_core.redis_row import connect, read_features
 from tests.faults.chaos import published
 
 if TYPE_CHECKING:
+    from btc_core.engine import Rows
     from btc_core.settings import Settings
 
 KEY = np.dtype([("partition", "i8"), ("offset", "i8"), ("item", "i8")])
@@ -61,7 +62,11 @@ class Verdict(msgspec.Struct, frozen=True):
         return not any(wrong) and self.trades_kept > 0 and self.silver_rows > 0 and self.newest_in_redis_is_newest
 
 
-def judge(settings: Settings, symbol: str = "BTC/USD") -> Verdict:
+Replay = dict[str, tuple[np.ndarray, np.ndarray]]
+"""By symbol the keys (dtype `KEY`) in order, and the feature rows (float64, one row a key)."""
+
+
+def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = None) -> Verdict:
     """Compare; the stack's QuestDB, Kafka, Valkey and simulator must be up, and its workers must have caught up."""
     with QuestDB(settings.questdb) as db:
         trades = db.query(f"SELECT trade_id, origin FROM bronze_trades WHERE symbol = '{symbol}'")
@@ -75,7 +80,7 @@ def judge(settings: Settings, symbol: str = "BTC/USD") -> Verdict:
         )
     wanted = _expected(settings, symbol, kept_ids)
     summary: dict[str, Any] = httpx.get(f"{settings.exchange.rest_url}/ledger", timeout=30).json()
-    replayed_keys, replayed = _replayed(settings, symbol)
+    replayed_keys, replayed = (replay or replay_of_log(settings))[symbol]
     silver_keys, order = _keys(silver)
     streamed = np.column_stack([silver[name].to_numpy() for name in FEATURE_NAMES])[order]
     both, left, right = np.intersect1d(silver_keys, replayed_keys, assume_unique=True, return_indices=True)
@@ -90,7 +95,7 @@ def judge(settings: Settings, symbol: str = "BTC/USD") -> Verdict:
         trades_repaired=sum(origin == "rest" for origin in trades["origin"].to_pylist()),
         gaps_seen=sum(count for _, count in gaps),
         gaps_open=sum(count for state, count in gaps if state == "open"),
-        quotes_sent=summary["quotes"].get(symbol, 0),
+        quotes_sent=sum(summary["quotes"].get(symbol, {}).values()),
         quotes_kept=quotes,
         silver_rows=len(silver_keys),
         silver_missing=len(replayed_keys) - len(both),
@@ -109,12 +114,17 @@ def _expected(settings: Settings, symbol: str, kept_ids: np.ndarray) -> np.ndarr
     return ids[(ids >= kept_ids.min()) & (ids <= kept_ids.max())]
 
 
-def _replayed(settings: Settings, symbol: str) -> tuple[np.ndarray, np.ndarray]:
-    batches = [batch for batch in run(FeatureEngine(), read_all(settings.kafka)) if batch.symbol == symbol]
-    ids = [(row.partition, row.offset, row.item) for batch in batches for row in batch.ids]
-    keys = np.array(ids, KEY)
-    order = np.argsort(keys)
-    return keys[order], np.concatenate([batch.matrix() for batch in batches])[order]
+def replay_of_log(settings: Settings) -> Replay:
+    """What one fold over the whole log gives."""
+    batches: dict[str, list[Rows]] = {}
+    for batch in run(FeatureEngine(), read_all(settings.kafka)):
+        batches.setdefault(batch.symbol, []).append(batch)
+    found = {}
+    for symbol, of_symbol in batches.items():
+        keys = np.array([(row.partition, row.offset, row.item) for batch in of_symbol for row in batch.ids], KEY)
+        order = np.argsort(keys)
+        found[symbol] = keys[order], np.concatenate([batch.matrix() for batch in of_symbol])[order]
+    return found
 
 
 def _keys(table: Any) -> tuple[np.ndarray, np.ndarray]:

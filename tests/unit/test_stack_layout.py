@@ -61,11 +61,11 @@ def test_what_is_written_is_what_the_processes_read(layout: Layout) -> None:
     assert settings.kafka.bootstrap == "127.0.0.1:20002"
     assert settings.questdb.http_url == "http://127.0.0.1:20000"
     assert settings.model.cache_dir == layout.data_dir / "models"
-    assert layout.internal_ports().kafka_controller == 20_015
+    assert layout.internal_ports().kafka_controller == 20_016
 
 
 def test_every_port_belongs_to_one_component(layout: Layout) -> None:
-    known = components(Context(layout, layout.settings(), layout.internal_ports()))
+    known = components(Context(layout, layout.settings(), layout.internal_ports(), features_workers=2))
     taken = [port for component in known.values() for port in component.ports]
     assert sorted(taken) == list(range(20_000, 20_000 + len(DEFAULT_PORTS)))
     assert preflight.duplicate_ports(known.values()) is None
@@ -179,3 +179,15 @@ def test_the_tail_of_a_log_is_its_last_lines(tmp_path: Path) -> None:
     assert tail(path, 3) == []
     path.write_text("".join(f"{number}\n" for number in range(20_000)))
     assert tail(path, 2) == ["19998", "19999"]
+
+
+def test_many_symbols_are_kept_and_get_a_second_features_worker(tmp_path: Path) -> None:
+    few, many = Layout(tmp_path / "few"), Layout(tmp_path / "many")
+    few.create("sim", symbols=("BTC/USD", "ETH/USD"))
+    assert few.settings().exchange.symbols == ("BTC/USD", "ETH/USD")
+    assert few.exchange_args() == ("--symbols", "BTC/USD", "ETH/USD")
+    many.create("sim", symbols=tuple(f"S{number}/USD" for number in range(8)))
+    context = Context(many, many.settings(), many.internal_ports(), features_workers=many.features_workers())
+    known = components(context)
+    assert known["features_2"].command == known["features"].command
+    assert known["features_2"].env["BTC_STREAM_INSTANCE"] == "2"

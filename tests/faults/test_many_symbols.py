@@ -1,0 +1,67 @@
+"""Eight markets shared by two features workers of one group: one is lost for good, and nothing with it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from stack.preflight import free_ports
+from stack.runtime import Stack
+from tests.faults.chaos import KILLED, caught_up, query
+from tests.faults.verdict import judge, replay_of_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.timeout(900)
+
+SYMBOLS = tuple(f"{base}/USD" for base in ("BTC", "ETH", "SOL", "XRP", "ADA", "DOGE", "LTC", "DOT"))
+PATIENCE_S = 180.0
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, f"{what}: not within {PATIENCE_S:.0f} s"
+        time.sleep(0.5)
+
+
+def rows_since(stack: Stack, seconds: int) -> set[str]:
+    """Symbols with a feature row of the last seconds."""
+    recent = f"SELECT DISTINCT symbol FROM silver_features WHERE ts_recv > dateadd('s', -{seconds}, now())"
+    return {row[0] for row in query(stack.settings, recent)}
+
+
+def consumed(stack: Stack, name: str) -> float:
+    """Messages that a worker says it took."""
+    (status,) = stack.status((name,))
+    text = httpx.get(status.url, timeout=10).text
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("btc_messages_consumed_total{"))
+
+
+def test_two_workers_share_the_symbols_and_one_takes_over_all_when_the_other_is_gone() -> None:
+    directory = Path(tempfile.mkdtemp(prefix="btc-many-"))
+    stack = Stack(directory)
+    try:
+        stack.create("sim", free_ports(), ("--rate", "2", "--ledger-mb", "0"), SYMBOLS)
+        stack.up(only=(*KILLED, "features_2"))
+        wait_for(lambda: rows_since(stack, 60) == set(SYMBOLS), "rows of every symbol")
+        wait_for(lambda: min(consumed(stack, name) for name in ("features", "features_2")) > 0, "both at work")
+        stack.stop_component("features_2")
+        wait_for(lambda: rows_since(stack, 5) == set(SYMBOLS), "new rows of every symbol from the one that is left")
+        stack.stop_component("ingest")
+        wait_for(lambda: caught_up(stack.settings), "everything handled")
+        replay = replay_of_log(stack.settings)
+        for symbol in SYMBOLS:
+            verdict = judge(stack.settings, symbol, replay)
+            assert verdict.sound, (symbol, verdict)
+    finally:
+        stack.down()
+        shutil.rmtree(stack.layout.run_dir, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
