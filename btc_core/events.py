@@ -139,6 +139,13 @@ def _bad_size(price: float, qty: float) -> BadFrame | None:
     return BadFrame("bad_quantity", f"{qty} at {price} is more than {MAX_NOTIONAL_USD:.0e} USD")
 
 
+def check_time(ts_ns: int, ts_recv_ns: int) -> None:
+    """Raises `BadFrame` for an exchange time that no event may have."""
+    problem = _bad_time(ts_ns, ts_recv_ns + FUTURE_S * NS_PER_S)
+    if problem is not None:
+        raise problem
+
+
 def _bad_time(ts_ns: int, latest_ns: int) -> BadFrame | None:
     if ts_ns <= 0:
         return BadFrame("no_timestamp", "neither the exchange nor the recording says when this was")

@@ -22,6 +22,10 @@ Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time that says its zone: one that does not is a bad field, not a guess."""
 
 
+Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+Crc = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+
+
 class Frame(msgspec.Struct, frozen=True, gc=False):
     """What every channel frame is."""
 
@@ -29,7 +33,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 class Quote(Frame, frozen=True):
     """One entry of `ticker`: best bid and ask, and the rolling 24-hour figures."""
 
-    symbol: str
+    symbol: Symbol
     bid: float
     bid_qty: float
     ask: float
@@ -47,7 +51,7 @@ class Quote(Frame, frozen=True):
 class Trade(Frame, frozen=True):
     """One entry of `trade`; `side` is the taker's, `trade_id` is gapless per symbol."""
 
-    symbol: str
+    symbol: Symbol
     side: str
     price: Decimal
     qty: Decimal
@@ -66,17 +70,17 @@ class Level(Frame, frozen=True):
 class BookData(Frame, frozen=True):
     """One entry of `book`; the checksum covers the ten best levels of each side after the update."""
 
-    symbol: str
+    symbol: Symbol
     bids: list[Level]
     asks: list[Level]
-    checksum: int
+    checksum: Crc
     timestamp: Moment | None = None
 
 
 class Candle(Frame, frozen=True):
     """One entry of `ohlc`; open until `interval` minutes after `interval_begin`."""
 
-    symbol: str
+    symbol: Symbol
     open: float
     high: float
     low: float
@@ -101,7 +105,7 @@ class EngineStatus(Frame, frozen=True):
 class Pair(Frame, frozen=True):
     """One trading pair of `instrument`."""
 
-    symbol: str
+    symbol: Symbol
     status: str
     price_precision: int
     qty_precision: int

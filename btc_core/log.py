@@ -120,7 +120,7 @@ def decode_envelope(value: bytes) -> Envelope:
     """Read a message of `market.events`; raises `BadFrame` (`bad_envelope`) for anything else."""
     try:
         return _decoder.decode(value)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadFrame("bad_envelope", str(error)) from None
 
 

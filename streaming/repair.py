@@ -60,7 +60,7 @@ class RepairHandler:
         for message in messages:
             try:
                 notice = msgspec.json.decode(message.value, type=GapNotice)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 place = (GAPS, message.partition, message.offset)
                 self._publisher.dead_letter("bad_gap", str(error), message.value, place)
                 continue

@@ -1,0 +1,107 @@
+"""A million frames with something wrong in them: nothing crashes, and nothing impossible becomes a row."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from btc_core.book import OrderBook
+from btc_core.clock import NS_PER_S
+from btc_core.errors import BadFrame
+from btc_core.events import FUTURE_S
+from btc_core.frames import BookFrame, decode
+from btc_core.log import Envelope, encode_envelope
+from streaming.bronze_rows import BronzeReader
+from streaming.worker import Record
+from tests.service.workers import quote_frame, trade_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.timeout(900)
+
+FRAMES = 1_000_000
+NOW_NS = 1_700_000_000_000_000_000
+SYMBOL = "BTC/USD"
+PIECES = (
+    b"null", b"NaN", b"-", b"1e999", b"-0.0", b"0", b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\u0000", b"\xff",
+    b"9999999999999999999999", b"1e-400", b"true", b"update", b"snapshot", b"1970-01-01T00:00:00Z", b"buy", b"",
+)  # fmt: skip
+BASES = (
+    quote_frame(SYMBOL, NOW_NS, 60_000.0),
+    trade_frame(SYMBOL, NOW_NS, 60_000.0, 7, 8, 9),
+    (
+        b'{"channel":"book","type":"update","data":[{"symbol":"BTC/USD","bids":[{"price":60000.1,"qty":1.5}],"asks":'
+        b'[{"price":60000.2,"qty":0.5}],"checksum":1,"timestamp":"2023-11-14T22:13:20.000000Z"}]}'
+    ),
+    (
+        b'{"channel":"ohlc","type":"update","data":[{"symbol":"BTC/USD","open":1.0,"high":2.0,"low":0.5,"close":1.5,'
+        b'"trades":3,"volume":1.0,"vwap":1.2,"interval_begin":"2023-11-14T22:10:00Z","interval":1}]}'
+    ),
+    (
+        b'{"channel":"status","type":"update","data":[{"version":"2","system":"online","api_version":"v2",'
+        b'"connection_id":18446744073709551615}]}'
+    ),
+    b'{"symbol":"BTC/USD","first_id":3,"last_id":5}',
+)
+CHANNELS = ("ticker", "trade", "book", "ohlc", "status", "absent")
+
+
+def mutated(rng: np.random.Generator) -> Iterator[tuple[str, bytes]]:
+    """Frames with bytes cut out, overwritten, repeated or replaced by pieces that hurt; some under a wrong channel."""
+    draws = rng.integers(0, 2**31, (FRAMES, 5))
+    for which, how, at, length, piece in draws.tolist():
+        base = BASES[which % len(BASES)]
+        channel = CHANNELS[which % len(BASES)] if how % 16 else CHANNELS[piece % len(CHANNELS)]
+        begin = at % len(base)
+        end = min(len(base), begin + length % 12)
+        new = (PIECES[piece % len(PIECES)], b"", base[begin:end] * 2, bytes([piece % 256]))[how % 4]
+        yield channel, base[:begin] + new + base[end:]
+
+
+def impossible(table: str, row: dict[str, Any]) -> list[str]:
+    """What is wrong with a row."""
+    prices = [name for name in ("price", "bid", "ask", "open", "high", "low", "close") if name in row]
+    amounts = [name for name in ("qty", "bid_qty", "ask_qty") if name in row]
+    stamp = row.get("ts_event", row.get("ts"))
+    checks = {
+        "symbol": isinstance(row.get("symbol", ""), str),
+        "time": isinstance(stamp, int) and stamp <= NOW_NS + FUTURE_S * NS_PER_S,
+        "crossed": table != "bronze_ticks" or row["bid"] <= row["ask"],
+        "trade_id": table != "bronze_trades" or 0 < row["trade_id"] < 2**63,
+        **{name: math.isfinite(row[name]) and row[name] > 0 for name in prices},
+        **{name: math.isfinite(row[name]) and row[name] >= 0 for name in amounts},
+    }
+    return [name for name, good in checks.items() if not good]
+
+
+def test_a_million_mutated_frames_crash_nothing_and_store_nothing_impossible() -> None:
+    reader, book = BronzeReader(), OrderBook(SYMBOL)
+    refused: dict[str, int] = {}
+    kept = 0
+    for offset, (channel, raw) in enumerate(mutated(np.random.default_rng(20_231_114))):
+        reader.read(Record(0, offset, encode_envelope(Envelope(NOW_NS, 1, offset, channel, "ws", raw))))
+        if channel == "book":
+            try:
+                frame = decode(raw)
+                if isinstance(frame, BookFrame):
+                    for data in frame.data:
+                        book.apply(data, snapshot=frame.type == "snapshot")
+            except BadFrame:
+                pass
+        for each in reader.refused:
+            refused[each.reason] = refused.get(each.reason, 0) + 1
+        for table, rows in reader.rows.items():
+            kept += len(rows)
+            for row in rows:
+                assert not impossible(table, row), (table, row, raw)
+        reader.rows.clear()
+        reader.refused.clear()
+        reader.notices.clear()
+    assert kept > FRAMES / 100, "some mutations are harmless, and what is harmless is kept"
+    assert sum(refused.values()) > FRAMES / 2
+    assert {"malformed_json", "bad_field", "bad_price", "unknown_channel"} <= set(refused)
+    assert len(book.bids()) <= 10 >= len(book.asks())
