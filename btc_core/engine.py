@@ -51,10 +51,21 @@ class Rows(msgspec.Struct, frozen=True):
         return self.values.view(np.float64).reshape(len(self.values), len(FEATURES))
 
 
+class SavedMarket(msgspec.Struct, frozen=True):
+    """One symbol of a saved engine."""
+
+    symbol: str
+    partition: int
+    state: bytes
+    last_id: int | None
+    open_gaps: list[tuple[int, int]]
+
+
 class _Market:
     """One symbol: its fold state, its trade sequence and the events that wait for the next flush."""
 
-    def __init__(self) -> None:
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
         self.state = new_state()
         self.trades = TradeContinuity()
         self.events: list[tuple[int, int, float, float, float, float, float]] = []
@@ -98,10 +109,27 @@ class FeatureEngine:
             market.events, market.ids = [], []
         return batches
 
+    def save(self, partition: int) -> bytes:
+        """The state of the markets of one partition, between two flushes; for `load` of the same feature version."""
+        return msgspec.msgpack.encode(
+            [
+                SavedMarket(symbol, partition, market.state.tobytes(), market.trades.last_id, market.trades.open_gaps)
+                for symbol, market in self._markets.items()
+                if market.partition == partition
+            ]
+        )
+
+    def load(self, saved: bytes) -> None:
+        """Go on as the engine that saved this would have."""
+        for one in msgspec.msgpack.decode(saved, type=list[SavedMarket]):
+            market = self._markets[one.symbol] = _Market(one.partition)
+            market.state = np.frombuffer(one.state, market.state.dtype).copy()
+            market.trades = TradeContinuity(one.last_id, one.open_gaps)
+
     def _take(self, event: Event, ts_recv_ns: int, partition: int, offset: int) -> None:
         market = self._markets.get(event.symbol)
         if market is None:
-            market = self._markets[event.symbol] = _Market()
+            market = self._markets[event.symbol] = _Market(partition)
         is_trade = event.kind == TRADE
         if is_trade and market.trades.observe(event.trade_id) in (Verdict.DUPLICATE, Verdict.FILLS_GAP):
             self.skipped += 1

@@ -127,6 +127,8 @@ class StreamSettings(Section):
 
     instance: int = Field(1, ge=1)
     """Tells the processes of one consumer group apart; each needs its own number."""
+    state_dir: Path = Path("var/state")
+    """Where workers keep checkpoints of their state; a restart without them reads a day of the log."""
     batch_rows: int = Field(5_000, ge=1)
     """Most messages a worker takes at once; bounds its memory and the time to the next commit."""
     batch_wait_ms: int = Field(0, ge=0)

@@ -245,6 +245,7 @@ class Layout:
             "BTC_DAGSTER_URL": f"http://{HOST}:{ports['dagster']}",
             "BTC_API_HOST": HOST,
             "BTC_API_PORT": str(ports["api"]),
+            "BTC_STREAM_STATE_DIR": str(self.data_dir / "state"),
             "BTC_MODEL_CACHE_DIR": str(self.data_dir / "models"),
             "BTC_STACK_PORTS": json.dumps(internal),
             "BTC_EXCHANGE_MODE": mode,

@@ -18,7 +18,7 @@ from btc_core.log import EVENTS, GAPS
 from btc_core.questdb_client import QuestDB
 from streaming.bronze_rows import BronzeReader
 from streaming.publish import Publisher
-from streaming.worker import Worker
+from streaming.worker import Role, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from streaming.worker import Record
 
 GROUP = "bronze"
+STATE_VERSION = "1"
+"""Of `SavedSequence`: raise it when what it holds or means changes."""
 
 
 class BronzeHandler:
@@ -48,6 +50,14 @@ class BronzeHandler:
         """Rebuild which trades have been seen."""
         for message in messages:
             self._reader.warm(message)
+
+    def save(self, partition: int) -> bytes:
+        """Which trades have been seen."""
+        return self._reader.save(partition)
+
+    def load(self, state: bytes) -> None:
+        """The same again."""
+        self._reader.load(state)
 
     def handle(self, messages: list[Record]) -> int:
         """Read every message into rows; what cannot be used and what is missing is told at once."""
@@ -109,4 +119,4 @@ def _frame(rows: list[Row]) -> pd.DataFrame:
 
 def build(settings: Settings) -> Worker:
     """The worker, ready to run; it looks back as far as the features do, to know every trade they know."""
-    return Worker(settings, GROUP, EVENTS, BronzeHandler(settings), WARM_UP_S)
+    return Worker(settings, Role(GROUP, EVENTS, WARM_UP_S, STATE_VERSION), BronzeHandler(settings))

@@ -15,7 +15,7 @@ from btc_core.events import Event, check_time, events_of
 from btc_core.fold import BAR, QUOTE, TRADE
 from btc_core.frames import BookFrame, StatusFrame, TickerFrame, decode, timestamp_ns
 from btc_core.log import EVENTS, Absent, decode_envelope
-from streaming.gaps import TradeSequence
+from streaming.gaps import SavedSequence, TradeSequence
 
 if TYPE_CHECKING:
     from btc_core.log import Envelope, GapNotice
@@ -45,6 +45,7 @@ class BronzeReader:
         self.refused: list[Refused] = []
         self.notices: list[GapNotice] = []
         self._trades: dict[str, TradeSequence] = {}
+        self._partitions: dict[str, int] = {}
 
     def warm(self, message: Record) -> None:
         """Take note of the trades in a message that was read before."""
@@ -55,6 +56,7 @@ class BronzeReader:
             elif envelope.channel == "trade":
                 for event in events_of(envelope):
                     if isinstance(event, Event):
+                        self._partitions[event.symbol] = message.partition
                         self._sequence(event.symbol).take(event, envelope.ts_recv_ns, envelope.origin)
         except BadFrame:  # it was a dead letter when it was live
             return
@@ -77,6 +79,17 @@ class BronzeReader:
                     self._add(event, envelope, place)
         except BadFrame as error:
             self.refused.append(Refused(error.reason, str(error), raw, place))
+
+    def save(self, partition: int) -> bytes:
+        """Which trades of a partition have been seen, for `load`."""
+        symbols = [symbol for symbol in self._trades if self._partitions.get(symbol) == partition]
+        return msgspec.msgpack.encode([(partition, self._trades[symbol].save()) for symbol in symbols])
+
+    def load(self, saved: bytes) -> None:
+        """Go on as the reader that saved this would have."""
+        for partition, one in msgspec.msgpack.decode(saved, type=list[tuple[int, SavedSequence]]):
+            self._partitions[one.symbol] = partition
+            self._trades[one.symbol] = TradeSequence.load(one)
 
     def _add_row(self, table: str, row: Row) -> None:
         self.rows.setdefault(table, []).append(row)
@@ -106,6 +119,7 @@ class BronzeReader:
         if event.kind == QUOTE:
             self._add_row("bronze_ticks", times | _quote(envelope, event) | _place(place, event.item))
         elif event.kind == TRADE:
+            self._partitions[event.symbol] = place[1]
             new, gap = self._sequence(event.symbol).take(event, envelope.ts_recv_ns, envelope.origin)
             if gap is not None:
                 self._mark(event.symbol, gap)

@@ -5,6 +5,7 @@ What does not belong here: how a row is computed (`btc_core.engine`).
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,13 @@ from btc_core.engine import FeatureEngine
 from btc_core.errors import BadFrame
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.fold import TRADE, WARM_UP_S
+from btc_core.fold_state import STATE
 from btc_core.log import EVENTS, FEATURES, FeatureMessage, decode_envelope
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import FeatureRow, feature_fields, feature_key
 from streaming.latest import LatestRows
 from streaming.publish import Publisher
-from streaming.worker import Worker
+from streaming.worker import Role, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUP = "features"
+STATE_VERSION = f"{FEATURE_VERSION}-{hashlib.sha256(repr(STATE).encode()).hexdigest()[:8]}"
+"""Of the fold's state: the features, the revision of the fold and the layout of what it remembers."""
 MARGIN_S = 600
 """Warm up a little longer than the fold needs: the log is cut by receive time, the fold by exchange time."""
 
@@ -173,6 +177,14 @@ class FeaturesHandler:
         self._push(messages)
         self._engine.flush(emit=False)
 
+    def save(self, partition: int) -> bytes:
+        """The state of the fold."""
+        return self._engine.save(partition)
+
+    def load(self, state: bytes) -> None:
+        """The same again."""
+        self._engine.load(state)
+
     def handle(self, messages: list[Record]) -> int:
         """Fold and announce."""
         self._push(messages)
@@ -196,4 +208,4 @@ class FeaturesHandler:
 
 def build(settings: Settings) -> Worker:
     """The worker, ready to run."""
-    return Worker(settings, GROUP, EVENTS, FeaturesHandler(settings), WARM_UP_S + MARGIN_S)
+    return Worker(settings, Role(GROUP, EVENTS, WARM_UP_S + MARGIN_S, STATE_VERSION), FeaturesHandler(settings))

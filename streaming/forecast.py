@@ -24,7 +24,7 @@ from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import HORIZONS_MIN, ForecastRow, forecast_fields, forecast_key
 from streaming.latest import LatestRows
 from streaming.publish import Publisher
-from streaming.worker import Worker
+from streaming.worker import Role, Stateless, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ _MODEL_COLUMNS = [FEATURE_NAMES.index(name) for name in MODEL_FEATURES]
 _BID_COLUMN = FEATURE_NAMES.index("bid")
 
 
-class ForecastHandler:
+class ForecastHandler(Stateless):
     """Predicts a batch of rows at once and announces the results before anything else."""
 
     def __init__(self, settings: Settings, holder: ModelHolder) -> None:
@@ -58,9 +58,6 @@ class ForecastHandler:
     def reset(self) -> None:
         """Forget rows that nobody has cut: their messages come again."""
         self._kept, self._pending = [], None
-
-    def warm(self, messages: list[Record]) -> None:
-        """Forecasts have no state."""
 
     def handle(self, messages: list[Record]) -> int:
         """Forecast and announce; rows of another feature version and rows before the first quote give no forecast."""
@@ -177,4 +174,4 @@ def build(settings: Settings) -> Worker:
     while not (models := holder.wait(WAIT_FOR_MODEL_S)).complete:
         metrics.LOOP_AT.labels(GROUP).set_to_current_time()
         log.info("waiting for a model or for enough minute bars: %s", "; ".join(models.reasons))
-    return Worker(settings, GROUP, FEATURES, ForecastHandler(settings, holder), 0.0)
+    return Worker(settings, Role(GROUP, FEATURES), ForecastHandler(settings, holder))

@@ -5,7 +5,9 @@ What does not belong here: fetching what is missing (`repair`), or writing rows 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+
+import msgspec
 
 from btc_core import metrics
 from btc_core.continuity import TradeContinuity, Verdict
@@ -40,6 +42,16 @@ class Gap:
         return GapNotice(
             symbol, self.first_id, self.last_id, self.state, self.after_ns, self.before_ns, self.changed_ns
         )
+
+
+class SavedSequence(msgspec.Struct, frozen=True):
+    """One symbol of a checkpoint."""
+
+    symbol: str
+    last_id: int | None
+    open_ids: list[tuple[int, int]]
+    gaps: list[tuple[int, int, int, int, int, int, int]]
+    last_ns: int
 
 
 class TradeSequence:
@@ -81,6 +93,27 @@ class TradeSequence:
                 if self._fewer(gap, count, ts_recv_ns):
                     settled.append(gap)
         return settled
+
+    def save(self) -> SavedSequence:
+        """All of it, for `load`."""
+        gaps = [
+            (gap.first_id, gap.last_id, gap.after_ns, gap.before_ns, gap.changed_ns, gap.missing, gap.absent)
+            for gap in self._open
+        ]
+        return SavedSequence(self._symbol, self._seen.last_id, self._seen.open_gaps, gaps, self._last_ns)
+
+    @classmethod
+    def load(cls, saved: SavedSequence) -> Self:
+        """Go on as the one that was saved."""
+        sequence = cls(saved.symbol)
+        sequence._seen = TradeContinuity(saved.last_id, saved.open_ids)
+        sequence._last_ns = saved.last_ns
+        for *place, missing, absent in saved.gaps:
+            gap = Gap(*place)
+            gap.missing, gap.absent = missing, absent
+            sequence._open.append(gap)
+        sequence._tell()
+        return sequence
 
     def _fewer(self, gap: Gap, count: int, ts_recv_ns: int) -> bool:
         """So many ids of the gap are settled; True when that was the last."""

@@ -20,7 +20,7 @@ from btc_core.errors import ExchangeError
 from btc_core.exchange_rest import REST_PAUSE_S, trades_page
 from btc_core.log import EVENTS, GAPS, Absent, Envelope, GapNotice, encode_envelope
 from streaming.publish import Publisher
-from streaming.worker import Worker
+from streaming.worker import Role, Stateless, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,7 +38,7 @@ RECHECK_S = 5.0
 """Before an id counts as absent REST is asked again: it may be a moment behind the socket."""
 
 
-class RepairHandler:
+class RepairHandler(Stateless):
     """Gaps wait in `handle`; the work of `cut` repairs them one by one, slowly enough for the exchange."""
 
     def __init__(self, settings: Settings) -> None:
@@ -51,9 +51,6 @@ class RepairHandler:
     def reset(self) -> None:
         """Forget gaps that nobody has taken up: their notices come again."""
         self._waiting.clear()
-
-    def warm(self, messages: list[Record]) -> None:
-        """Repairs have no state."""
 
     def handle(self, messages: list[Record]) -> int:
         """Take up gaps that opened; let go of those that closed by themselves."""
@@ -190,4 +187,4 @@ def _wait_until(ts_ns: int) -> None:
 
 def build(settings: Settings) -> Worker:
     """The worker, ready to run."""
-    return Worker(settings, GROUP, GAPS, RepairHandler(settings), 0.0)
+    return Worker(settings, Role(GROUP, GAPS), RepairHandler(settings))

@@ -1,7 +1,7 @@
 """The loop of every consumer: warm up, take a batch, hand it on at once, write the tables behind it, then commit.
 
-Offsets are committed only after every table, topic and key has acknowledged, so a crash repeats rows and the keys
-of the tables make them one. State is rebuilt from the log at the start, never trusted.
+Offsets are committed only after every table and topic has acknowledged, so a crash repeats rows and the keys of the tables
+make them one. State is rebuilt at the start: from the last checkpoint and the log behind it, or from the log alone.
 What does not belong here: what a worker makes of a message.
 """
 
@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from concurrent import futures
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
@@ -22,10 +22,10 @@ from btc_core import metrics
 from btc_core.clock import NS_PER_MS, now_ns
 from btc_core.errors import ServiceError
 from btc_core.log import consumer, timestamp_at
+from streaming.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
 
     from confluent_kafka import Consumer, Message
 
@@ -40,6 +40,8 @@ PAUSE_FIRST_S, PAUSE_MAX_S = 0.2, 5.0
 KAFKA_TIMEOUT_S = 30.0
 AHEAD_BATCHES = 4
 """How far a worker may be ahead of its tables while they can be written: more only costs memory."""
+CHECKPOINT_S = 60.0
+"""A restart folds at most this much of the log again; two megabytes a symbol are written each time."""
 LAG_S = 1.0
 """How often the lag is looked up; it costs no request."""
 
@@ -63,6 +65,14 @@ class Handler(Protocol):
         """Rebuild state from messages that were handled before."""
         ...
 
+    def save(self, partition: int, /) -> bytes:
+        """The state of one partition after everything handled so far."""
+        ...
+
+    def load(self, state: bytes, /) -> None:
+        """Take up what `save` gave."""
+        ...
+
     def handle(self, messages: list[Record]) -> int:
         """Hand a batch on to those who wait for it and keep its rows for `cut`; returns how many are kept in all.
 
@@ -78,26 +88,61 @@ class Handler(Protocol):
         ...
 
 
-class Worker:
-    """One consumer of one topic in one group.
+class Stateless:
+    """What a handler has that remembers nothing between batches."""
 
-    `warm_up_s` is how far before the committed offset (by receive time) the state must be rebuilt from.
+    def warm(self, messages: list[Record], /) -> None:
+        """Nothing is learned from the past."""
+
+    def save(self, _partition: int, /) -> bytes:
+        """Nothing outlasts a batch."""
+        return b""
+
+    def load(self, state: bytes, /) -> None:
+        """There is nothing to take up."""
+
+
+class Role(msgspec.Struct, frozen=True):
+    """What a worker reads, and how far back its state reaches.
+
+    `warm_up_s` is how far before the committed offset (by receive time) the state must be rebuilt from, and
+    `state_version` that of the state in its checkpoints; one without state has neither.
     """
 
-    def __init__(self, settings: Settings, group: str, topic: str, handler: Handler, warm_up_s: float) -> None:
+    group: str
+    topic: str
+    warm_up_s: float = 0.0
+    state_version: str = ""
+
+
+class Writing(msgspec.Struct, frozen=True):
+    """What is being written: the work, the offsets to commit after it, and checkpoints of that moment."""
+
+    work: Future[None]
+    offsets: list[TopicPartition]
+    states: dict[int, bytes]
+
+
+class Worker:
+    """One consumer of one topic in one group."""
+
+    def __init__(self, settings: Settings, role: Role, handler: Handler) -> None:
         self._kafka = settings.kafka
         self._stream = settings.stream
-        self._topic = topic
+        self._topic = role.topic
         self._handler = handler
-        self._warm_up_s = warm_up_s
-        self._group = group
-        self._consumer: Consumer = consumer(settings.kafka, group, f"{group}-{settings.stream.instance}")
+        self._warm_up_s = role.warm_up_s
+        self._group = role.group
+        self._consumer: Consumer = consumer(settings.kafka, role.group, f"{role.group}-{settings.stream.instance}")
         self._live_from: dict[int, int] = {}
         self._next: dict[int, int] = {}
         self._settled_at_s = 0.0
         self._kept = 0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="tables")
-        self._writing: tuple[Future[None], list[TopicPartition]] | None = None
+        self._writing: Writing | None = None
+        self._checkpoints = Checkpoints(settings.stream.state_dir, role.group, role.topic, role.state_version)
+        self._checkpoint_at_s = time.monotonic()
+        self._cluster = ""
         self._stop = threading.Event()
         self._away = threading.Event()
         self._lag_at_s = 0.0
@@ -185,16 +230,16 @@ class Worker:
     def _settle(self) -> None:
         """Commit what is written; when it is time, start to write what is kept."""
         most = self._stream.max_unwritten_rows if self._away.is_set() else AHEAD_BATCHES * self._stream.batch_rows
-        while self._writing is not None and not self._writing[0].done():
+        while self._writing is not None and not self._writing.work.done():
             if self._kept < min(most, self._stream.max_unwritten_rows):
                 return
             if self._away.is_set():
                 most = self._stream.max_unwritten_rows
                 self._idle(PAUSE_FIRST_S)
             else:  # pausing would throw away what was fetched ahead
-                futures.wait([self._writing[0]], PAUSE_FIRST_S)
+                futures.wait([self._writing.work], PAUSE_FIRST_S)
         if self._writing is not None:
-            self._commit(asynchronous=True)
+            self._commit()
         waited_ms = 1_000 * (time.monotonic() - self._settled_at_s)
         if self._kept >= self._stream.batch_rows or waited_ms >= self._stream.table_flush_ms:
             self._write()
@@ -210,38 +255,47 @@ class Worker:
 
     def _settle_all(self) -> None:
         """Write and commit everything taken so far."""
-        self._commit(asynchronous=False)
-        self._write()
-        self._commit(asynchronous=False)
+        self._commit()
+        self._write(last=True)
+        self._commit()
 
-    def _write(self) -> None:
-        self._settled_at_s = time.monotonic()
+    def _write(self, *, last: bool = False) -> None:
+        """Begin to write what is kept; now and then, and at last, with a checkpoint."""
+        now_s = self._settled_at_s = time.monotonic()
         ready = [
             TopicPartition(self._topic, partition, offset)
             for partition, offset in self._next.items()
             if offset > self._live_from.get(partition, 0)
         ]
-        if ready:
-            work = self._handler.cut()
-            self._kept = 0
-            self._writing = (self._writer.submit(lambda: self._patiently(work, self._rest)), ready)
+        if not ready:
+            return
+        work = self._handler.cut()
+        self._kept = 0
+        states = {}
+        if self._warm_up_s > 0 and (last or now_s - self._checkpoint_at_s > CHECKPOINT_S):
+            self._checkpoint_at_s = now_s
+            states = {part.partition: self._handler.save(part.partition) for part in ready}
+        self._writing = Writing(self._writer.submit(lambda: self._patiently(work, self._rest)), ready, states)
 
-    def _commit(self, *, asynchronous: bool) -> None:
+    def _commit(self) -> None:
         """Wait for the writer, raise what it raised, commit what it wrote."""
         if self._writing is None:
             return
-        written, ready = self._writing
-        written.result()
-        self._writing = None
+        written, self._writing = self._writing, None
+        written.work.result()
         try:
-            if asynchronous:
-                self._consumer.commit(offsets=ready)
-            else:
-                self._consumer.commit(offsets=ready, asynchronous=False)
+            if not written.states:
+                self._consumer.commit(offsets=written.offsets)
+            else:  # a checkpoint must not be ahead of what is committed
+                self._consumer.commit(offsets=written.offsets, asynchronous=False)
         except KafkaException as error:  # the rows are written; whoever goes on writes them once more, as the same rows
             log.warning("offsets not committed: %s", error)
-        for part in ready:
+            return
+        for part in written.offsets:
             self._live_from[part.partition] = part.offset
+            if part.partition in written.states:
+                state = written.states[part.partition]
+                self._writer.submit(self._checkpoints.write, self._cluster, part.partition, part.offset, state)
 
     def _assign(self, taker: Consumer, partitions: list[TopicPartition]) -> None:
         self._handler.reset()
@@ -253,10 +307,19 @@ class Worker:
             live = part.offset if part.offset >= 0 else low
             self._live_from[part.partition] = live
             self._next.pop(part.partition, None)
-            begin = max(low, min(live, self._warm_from(taker, part, live, high))) if self._warm_up_s > 0 else live
+            begin = self._begin(taker, part, low, live, high) if self._warm_up_s > 0 else live
             start.append(TopicPartition(part.topic, part.partition, begin if begin > 0 else OFFSET_BEGINNING))
             log.info("%s[%d]: warm from %d, live from %d, end %d", part.topic, part.partition, begin, live, high)
         taker.assign(start)
+
+    def _begin(self, taker: Consumer, part: TopicPartition, low: int, live: int, high: int) -> int:
+        """First offset to fold silently: behind the checkpoint if there is one that fits."""
+        self._cluster = self._cluster or str(taker.list_topics(part.topic, timeout=KAFKA_TIMEOUT_S).cluster_id)
+        found = self._checkpoints.read(self._cluster, part.partition, low, live)
+        if found is not None:
+            self._handler.load(found.state)
+            return found.offset
+        return max(low, min(live, self._warm_from(taker, part, live, high)))
 
     def _warm_from(self, taker: Consumer, part: TopicPartition, live: int, high: int) -> int:
         """First offset to fold silently: `warm_up_s` before the first live message, which may be long ago."""
