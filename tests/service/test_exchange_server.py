@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosedError
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import StackError
 from stack.exchange.market import Market
-from stack.exchange.pairs import BTC_USD
+from stack.exchange.pairs import BTC_USD, PAIRS
 from stack.exchange.wire import Frame
 from tests.service.exchange_client import ClientBook, ask, exchange, get, is_answer, is_data, run, until, ws
 
@@ -143,6 +143,19 @@ def test_ticker_triggers_differ_and_unsubscribing_ends_the_stream_with_heartbeat
             assert (await until(client, is_answer))["success"]
             following = [json.loads(await client.recv()) for _ in range(2)]
             assert following == [{"channel": "heartbeat"}] * 2
+
+    run(body)
+
+
+def test_eight_symbols_flow_over_one_connection(tmp_path: Path) -> None:
+    symbols = list(PAIRS)[:8]
+
+    async def body() -> None:
+        async with exchange(tmp_path, symbols=tuple(symbols)) as server, ws(server) as client:
+            await ask(client, channel="ticker", symbol=symbols, event_trigger="bbo")
+            updated: set[str] = set()
+            while updated < set(symbols):
+                updated.add((await until(client, is_data("ticker", "update")))["data"][0]["symbol"])
 
     run(body)
 
