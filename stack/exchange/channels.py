@@ -101,7 +101,7 @@ class SymbolChannels:
                     int(rows[0, 0]),
                     int(rows[:, 1].max()),
                     int(rows[:, 2].min()),
-                    int(rows[:, 4].sum()),
+                    sum(rows[:, 4].tolist()),  # Lots of a cheap asset at a high rate are more than 64 bits.
                     float(bars.value.sum()),
                 )
                 if len(rows)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK
 from stack.exchange import wire
-from stack.exchange.channels import TRADE_SNAPSHOT
+from stack.exchange.channels import DAY_MIN, TRADE_SNAPSHOT
 from stack.exchange.replay import RawFrame
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class GeneratedFeed:
         now_ns = self._hub.clock.now_ns()
         this_minute = sum(trade.ts_ns <= now_ns for trade in self._market.trades(now_ns // NS_PER_MIN))
         recent = self._market.last_trades(max(TRADE_SNAPSHOT, this_minute), now_ns)
+        self._market.minute_bars(now_ns // NS_PER_MIN - DAY_MIN, now_ns // NS_PER_MIN)  # The first ticker needs them.
         self._hub.channels[self._market.pair.symbol].start(self._market.quote_at(now_ns), recent)
         return now_ns
 

@@ -89,7 +89,7 @@ class TradeAlteration:
 
     def __call__(self, frame: Frame) -> list[Frame]:
         """The frames to send in place of this one."""
-        if frame.channel != "trade" or frame.symbol != self._symbol:
+        if frame.channel != "trade" or frame.symbol != self._symbol or self.spent:
             return [frame]
         rows = trade_rows(frame)
         taken, rest = rows[: self._left], rows[self._left :]

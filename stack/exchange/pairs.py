@@ -57,19 +57,48 @@ def qty_text(qty_lots: int) -> str:
 
 BTC_USD = Pair("BTC/USD", "XBTUSD", "XXBTZUSD", 1, 60_000.0)
 
-PAIRS = {
-    pair.symbol: pair
-    for pair in (
-        BTC_USD,
-        Pair("ETH/USD", "ETHUSD", "XETHZUSD", 2, 3_000.0),
-        Pair("SOL/USD", "SOLUSD", "SOLUSD", 2, 150.0),
-        Pair("XRP/USD", "XRPUSD", "XXRPZUSD", 5, 0.6),
-        Pair("LTC/USD", "LTCUSD", "XLTCZUSD", 2, 80.0),
-        Pair("ADA/USD", "ADAUSD", "ADAUSD", 6, 0.4),
-        Pair("BCH/USD", "BCHUSD", "BCHUSD", 2, 400.0),
-        Pair("LINK/USD", "LINKUSD", "LINKUSD", 5, 15.0),
+_OLD_PAIRS = (
+    BTC_USD,
+    Pair("ETH/USD", "ETHUSD", "XETHZUSD", 2, 3_000.0),
+    Pair("SOL/USD", "SOLUSD", "SOLUSD", 2, 150.0),
+    Pair("XRP/USD", "XRPUSD", "XXRPZUSD", 5, 0.6),
+    Pair("LTC/USD", "LTCUSD", "XLTCZUSD", 2, 80.0),
+    Pair("ADA/USD", "ADAUSD", "ADAUSD", 6, 0.4),
+    Pair("BCH/USD", "BCHUSD", "BCHUSD", 2, 400.0),
+    Pair("LINK/USD", "LINKUSD", "LINKUSD", 5, 15.0),
+    Pair("DOGE/USD", "XDGUSD", "XDGUSD", 5, 0.12),
+    Pair("XLM/USD", "XLMUSD", "XXLMZUSD", 5, 0.11),
+    Pair("ETC/USD", "ETCUSD", "XETCZUSD", 3, 25.0),
+    Pair("XMR/USD", "XMRUSD", "XXMRZUSD", 2, 160.0),
+    Pair("ZEC/USD", "ZECUSD", "XZECZUSD", 2, 30.0),
+    Pair("MLN/USD", "MLNUSD", "XMLNZUSD", 3, 18.0),
+    Pair("REP/USD", "REPUSD", "XREPZUSD", 3, 1.2),
+)
+"""Pairs that the exchange has under names of their own, and those it listed with them."""
+
+_PLAIN_PAIRS = """
+AAVE 2 95      ALGO 5 0.15    APE 4 1.0      APT 4 8.0      ARB 4 0.9      ATOM 4 7.0     AVAX 2 30
+AXS 3 6.5      BAL 3 3.0      BAND 3 1.3     BAT 5 0.2      COMP 2 50      CRV 4 0.35     DASH 3 28
+DOT 4 6.0      DYDX 4 1.4     EGLD 2 35      ENJ 4 0.2      ENS 3 20       FET 4 1.3      FIL 3 5.0
+FLOW 4 0.7     GMX 3 28       GRT 5 0.2      ICP 3 9.0      IMX 4 1.6      INJ 3 22       JUP 5 0.8
+KAVA 4 0.45    KSM 2 25       LDO 3 1.8      MANA 5 0.35    MINA 4 0.6     NEAR 4 5.0     OP 4 1.8
+PENDLE 4 4.0   PYTH 5 0.35    QTUM 4 2.6     RUNE 4 4.5     SAND 4 0.35    SEI 5 0.4      SNX 3 2.2
+STX 4 1.7      SUI 4 1.1      TAO 2 350      TIA 4 7.0      TRX 6 0.12     UNI 3 8.0      XTZ 4 0.8
+"""
+"""Asset, decimals of its price, typical price in USD; REST calls the pair as the socket does, without the stroke.
+None is below 0.1 USD: the lots of a candle of REST must fit in 64 bits, and the cheaper an asset, the more there are."""
+
+
+def _plain(text: str) -> tuple[Pair, ...]:
+    words = text.split()
+    rows = zip(words[::3], words[1::3], words[2::3], strict=True)
+    return tuple(
+        Pair(f"{asset}/USD", f"{asset}USD", f"{asset}USD", int(decimals), float(price))
+        for asset, decimals, price in rows
     )
-}
+
+
+PAIRS = {pair.symbol: pair for pair in (*_OLD_PAIRS, *_plain(_PLAIN_PAIRS))}
 
 
 def choose(symbols: Iterable[str]) -> tuple[Pair, ...]:

@@ -97,11 +97,13 @@ class Exchange:
         self.injector = Injector(self.hub, self.rest, raw_market=bool(self._recording and self._recording.raw))
         self._fault_kinds = fault_schedule.kinds_of(options.faults)
 
-    def _feeds(self) -> list[Coroutine[Any, Any, None]]:
+    async def _feeds(self) -> list[Coroutine[Any, Any, None]]:
         if self._recording:
             return [ReplayFeed(self._recording, self.hub).run(keep_time=self.options.original_time)]
         feeds = [GeneratedFeed(market, self.hub) for market in self._markets.values()]
-        return [feed.run(feed.start()) for feed in feeds]
+        # Years of market lie before its first frame: about a second of work for each symbol.
+        started_ns = await asyncio.gather(*(asyncio.to_thread(feed.start) for feed in feeds))
+        return [feed.run(at_ns) for feed, at_ns in zip(feeds, started_ns, strict=True)]
 
     def _endless(self) -> list[Coroutine[Any, Any, None]]:
         options = self.options
@@ -116,7 +118,7 @@ class Exchange:
     async def running(self) -> AsyncIterator[list[asyncio.Task[None]]]:
         """Serve until left; gives the tasks whose end would be a failure."""
         options = self.options
-        tasks = [asyncio.create_task(work) for work in [*self._feeds(), *self._endless()]]
+        tasks = [asyncio.create_task(work) for work in [*await self._feeds(), *self._endless()]]
         try:
             async with serve(
                 self.hub.serve,

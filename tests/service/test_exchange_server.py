@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import zlib
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
@@ -18,19 +15,16 @@ from websockets.exceptions import ConnectionClosedError
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import StackError
 from stack.exchange.market import Market
-from stack.exchange.pairs import BTC_USD
-from stack.exchange.server import Exchange, Options
+from stack.exchange.pairs import BTC_USD, PAIRS
 from stack.exchange.wire import Frame
+from tests.service.exchange_client import ClientBook, ask, exchange, get, is_answer, is_data, run, until, ws
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
-
-    from websockets.asyncio.client import ClientConnection
+    from tests.service.exchange_client import Message
 
 pytestmark = pytest.mark.service
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
-Message = dict[str, Any]
 
 
 def recorded(name: str) -> Path:
@@ -38,51 +32,6 @@ def recorded(name: str) -> Path:
     if not path.is_file():
         pytest.skip(f"the recording ../shared/data/{name} is not here")
     return path
-
-
-@asynccontextmanager
-async def exchange(tmp_path: Path, **options: Any) -> AsyncIterator[Exchange]:
-    server = Exchange(Options(data_dir=tmp_path, **({"rest_rate_limit": 0.0} | options)))
-    async with server.running():
-        yield server
-
-
-def run(body: Callable[[], Coroutine[Any, Any, None]], limit_s: float = 60.0) -> None:
-    async def limited() -> None:
-        async with asyncio.timeout(limit_s):
-            await body()
-
-    asyncio.run(limited())
-
-
-def ws(server: Exchange) -> connect:
-    return connect(f"ws://127.0.0.1:{server.port}/v2", max_size=2**24)
-
-
-async def get(server: Exchange, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60.0) as client:
-        return await client.get(path)
-
-
-async def ask(client: ClientConnection, method: str = "subscribe", req_id: int | None = None, **params: Any) -> None:
-    request: Message = {"method": method} | ({"params": params} if params else {})
-    await client.send(json.dumps(request | ({} if req_id is None else {"req_id": req_id})))
-
-
-async def until(client: ClientConnection, wanted: Callable[[Message], bool]) -> Message:
-    """The first frame that is wanted."""
-    while True:
-        frame: Message = json.loads(await client.recv())
-        if wanted(frame):
-            return frame
-
-
-def is_data(channel: str, kind: str) -> Callable[[Message], bool]:
-    return lambda frame: frame.get("channel") == channel and frame.get("type") == kind
-
-
-def is_answer(frame: Message) -> bool:
-    return "method" in frame
 
 
 def test_a_connection_opens_with_status_and_each_symbol_is_acknowledged_or_refused_on_its_own(tmp_path: Path) -> None:
@@ -164,33 +113,6 @@ def test_the_stream_is_the_pure_market(tmp_path: Path) -> None:
     run(body)
 
 
-class ClientBook:
-    """A book kept as the protocol tells a client to, with the exchange's checksum recipe."""
-
-    def __init__(self, depth: int) -> None:
-        self.depth = depth
-        self.sides: dict[str, dict[float, float]] = {"bids": {}, "asks": {}}
-
-    def apply(self, data: Message) -> bool:
-        for side, levels in self.sides.items():
-            for level in data[side]:
-                if level["qty"] == 0:
-                    levels.pop(level["price"], None)
-                else:
-                    levels[level["price"]] = level["qty"]
-            for price in sorted(levels, reverse=side == "bids")[self.depth :]:
-                del levels[price]
-        return bool(self.checksum() == data["checksum"])
-
-    def checksum(self) -> int:
-        text = ""
-        for side in ("asks", "bids"):
-            for price in sorted(self.sides[side], reverse=side == "bids")[:10]:
-                for number in (f"{price:.1f}", f"{self.sides[side][price]:.8f}"):
-                    text += number.replace(".", "").lstrip("0")
-        return zlib.crc32(text.encode())
-
-
 @pytest.mark.parametrize("depth", [10, 25, 100, 500, 1_000])
 def test_every_book_checksum_verifies(tmp_path: Path, depth: int) -> None:
     async def body() -> None:
@@ -221,6 +143,19 @@ def test_ticker_triggers_differ_and_unsubscribing_ends_the_stream_with_heartbeat
             assert (await until(client, is_answer))["success"]
             following = [json.loads(await client.recv()) for _ in range(2)]
             assert following == [{"channel": "heartbeat"}] * 2
+
+    run(body)
+
+
+def test_eight_symbols_flow_over_one_connection(tmp_path: Path) -> None:
+    symbols = list(PAIRS)[:8]
+
+    async def body() -> None:
+        async with exchange(tmp_path, symbols=tuple(symbols)) as server, ws(server) as client:
+            await ask(client, channel="ticker", symbol=symbols, event_trigger="bbo")
+            updated: set[str] = set()
+            while updated < set(symbols):
+                updated.add((await until(client, is_data("ticker", "update")))["data"][0]["symbol"])
 
     run(body)
 

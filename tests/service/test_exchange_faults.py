@@ -1,0 +1,281 @@
+"""Faults of the simulated exchange over real sockets, and that its ledger knows the truth about them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from btc_core.clock import NS_PER_S
+from stack.exchange import fault_schedule
+from tests.service.exchange_client import ClientBook, ask, exchange, get, is_answer, is_data, run, until, ws
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from websockets.asyncio.client import ClientConnection
+
+    from stack.exchange.server import Exchange
+    from tests.service.exchange_client import Message
+
+pytestmark = pytest.mark.service
+
+
+async def inject(server: Exchange, kind: str, **arguments: Any) -> Message:
+    query = "&".join(f"{name}={value}" for name, value in {"kind": kind, **arguments}.items())
+    answer = await get(server, f"/faults/inject?{query}")
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+async def active(server: Exchange) -> list[str]:
+    return [row["kind"] for row in (await get(server, "/faults")).json()["active"]]
+
+
+async def rest_ids(server: Exchange, since_ns: int) -> set[int]:
+    """All trades that REST has of the time since then."""
+    ids: set[int] = set()
+    since = str(since_ns)
+    while True:
+        result = (await get(server, f"/0/public/Trades?pair=XBTUSD&since={since}")).json()["result"]
+        ids |= {row[6] for row in result["XXBTZUSD"]}
+        if len(result["XXBTZUSD"]) < 900:
+            return ids
+        since = result["last"]
+
+
+async def over(server: Exchange) -> None:
+    """Wait until no fault acts any more."""
+    while await active(server):
+        pass
+
+
+async def subscribed(client: ClientConnection, *channels: str) -> None:
+    for channel in channels:
+        trigger: Message = {"event_trigger": "bbo"} if channel == "ticker" else {}
+        await ask(client, channel=channel, symbol=["BTC/USD"], **trigger)
+        await until(client, is_answer)
+
+
+async def close_code(client: ClientConnection) -> int | None:
+    with pytest.raises(ConnectionClosed):
+        await until(client, lambda _: False)
+    return client.close_code
+
+
+def trade_ids(frame: Message) -> list[int]:
+    return [row["trade_id"] for row in frame["data"]] if frame.get("channel") == "trade" else []
+
+
+def test_connections_close_as_told_or_die_half_open(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path, rate=50.0) as server:
+            for code in (1001, 1006):
+                async with ws(server) as client:
+                    await subscribed(client, "ticker")
+                    assert (await inject(server, "close", code=code))["clients"] == 1
+                    assert await close_code(client) == code
+
+            async with ws(server) as dead, connect(f"ws://127.0.0.1:{server.port}/v2", close_timeout=0.2) as leaving:
+                for client in (dead, leaving):
+                    await subscribed(client, "ticker")
+                await inject(server, "half_open", seconds=2)
+                pong = await dead.ping()
+                await ask(dead, "ping", req_id=1)
+                async with ws(server) as fresh:
+                    await subscribed(fresh, "ticker")
+                    await leaving.close()
+                    while (await get(server, "/healthz")).json()["connections"] > 2:
+                        pass
+                    assert await active(server) == ["half_open"]
+                    answered = asyncio.create_task(until(dead, is_answer))
+                    await asyncio.wait([answered])
+                    assert isinstance(answered.exception(), ConnectionClosed)
+                    assert dead.close_code == 1006
+                    assert pong.cancelled() or pong.exception() is not None
+                    await over(server)
+                    await until(fresh, is_data("ticker", "update"))
+
+    run(body)
+
+
+def test_a_stall_delivers_everything_late_and_a_silence_lasts_until_the_stream_is_subscribed_again(
+    tmp_path: Path,
+) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path, rate=50.0) as server, ws(server) as client:
+            await subscribed(client, "ticker", "trade")
+            ids = trade_ids(await until(client, is_data("trade", "update")))
+            stalled_ns = (await inject(server, "stall", seconds=1))["at_ns"]
+            await over(server)
+            while len(ids) < 60:
+                ids += trade_ids(await until(client, is_data("trade", "update")))
+            assert ids == list(range(ids[0], ids[0] + len(ids)))
+            await get(server, "/ledger")
+            lines = (tmp_path / "ledger" / "ledger-000001.ndjson").read_text().splitlines()
+            after_ns = min(
+                sent_ns for sent_ns in (json.loads(line)["sent_ns"] for line in lines) if sent_ns > stalled_ns
+            )
+            assert after_ns - stalled_ns > 0.99e9
+
+            await inject(server, "silence", channel="ticker")
+            await ask(client, "ping", req_id=9)
+            await until(client, is_answer)
+            frames = [json.loads(await client.recv()) for _ in range(20)]
+            assert {frame["channel"] for frame in frames} <= {"trade", "heartbeat"}
+            assert await active(server) == ["silence"]
+            await subscribed(client, "ticker")
+            await until(client, is_data("ticker", "update"))
+            assert await active(server) == []
+
+    run(body)
+
+
+def test_the_ledger_tells_trades_that_were_not_sent_from_trades_that_never_were(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path, rate=50.0) as server, ws(server) as client:
+            await subscribed(client, "trade")
+            seen = [trade_ids(await until(client, is_data("trade", "update")))]
+            book_frames: list[Message] = []
+
+            async def read() -> None:
+                while True:
+                    frame = json.loads(await client.recv())
+                    seen.append(trade_ids(frame))
+                    book_frames.extend(frame["data"] if frame.get("channel") == "book" else [])
+
+            reader = asyncio.create_task(read())
+            await ask(client, channel="book", symbol=["BTC/USD"])
+            kinds = {"skip_trades": 3, "void_trades": 4, "duplicate_trades": 5, "reorder_trades": 6, "merge_trades": 15}
+            for kind, count in kinds.items():
+                await inject(server, kind, count=count)
+                await over(server)
+            await inject(server, "bad_checksum", count=2)
+            await over(server)
+            ids = list(itertools.chain(*seen))
+            published = (await get(server, "/ledger/published?symbol=BTC/USD")).json()["ranges"]
+            sent = (await get(server, "/ledger/trades?symbol=BTC/USD")).json()
+            in_rest = await rest_ids(server, server.clock.now_ns() - 60 * NS_PER_S)
+            reader.cancel()
+
+            exist = {number for first, last in published for number in range(first, last + 1)}
+            missing = set(range(min(ids), max(ids) + 1)) - set(ids)
+            assert len(missing & exist) == 3
+            assert len(missing - exist) == 4
+            assert missing & exist <= in_rest
+            assert in_rest.isdisjoint(missing - exist)
+            assert len(ids) - len(set(ids)) == sent["repeats"] == 5
+            assert max(map(len, seen)) >= 15
+            assert sum(later < earlier for earlier, later in itertools.pairwise(ids)) >= 5
+            book = ClientBook(10)
+            assert [book.apply(data) for data in book_frames].count(False) == 2
+
+    run(body)
+
+
+def test_outages_skewed_clocks_and_extra_frames_reach_the_client_and_end(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path, rate=50.0) as server, ws(server) as client:
+            await subscribed(client, "ticker")
+            for kind, text in (("malformed", "{"), ("unknown", "weather"), ("oversized", "xxx"), ("bad_quote", "null")):
+                await inject(server, kind)
+                while text not in (frame := str(await client.recv())) or frame.startswith('{"channel":"ticker"') == (
+                    kind in {"unknown", "oversized"}
+                ):
+                    pass
+            await inject(server, "status", system="cancel_only", seconds=1)
+            assert (await until(client, is_data("status", "update")))["data"][0]["system"] == "cancel_only"
+            answer = (await get(server, "/0/public/SystemStatus")).json()
+            assert answer["result"]["status"] == "cancel_only"
+            assert (await until(client, is_data("status", "update")))["data"][0]["system"] == "online"
+
+            await inject(server, "rest_limit", seconds=0.5)
+            assert (await get(server, "/0/public/Time")).json() == {"error": ["EAPI:Rate limit exceeded"]}
+            await inject(server, "rest_error", seconds=0.5)
+            answer = await get(server, "/0/public/Trades?pair=XBTUSD")
+            assert (answer.status_code, answer.json()) == (503, {"error": ["EService:Unavailable"]})
+            await inject(server, "refuse", seconds=1)
+            await ask(client, channel="trade", symbol=["BTC/USD"], req_id=3)
+            refusal = await until(client, is_answer)
+            assert (refusal["success"], refusal["error"], refusal["req_id"]) == (False, "EService:Unavailable", 3)
+            await inject(server, "refuse", seconds=0.5, error="rate_limit")
+            await ask(client, channel="trade", symbol=["BTC/USD"])
+            await until(client, lambda frame: frame == {"Error": "Exceeded msg rate"})
+            await over(server)
+            await subscribed(client, "trade")
+            assert (await get(server, "/0/public/Time")).json()["error"] == []
+
+            ahead = (await inject(server, "clock_skew", seconds=2))["number"]
+            await ask(client, "ping")
+            pong = await until(client, is_answer)
+            behind = (await inject(server, "clock_skew", seconds=-2))["number"]
+            await ask(client, "ping")
+            later_pong = await until(client, is_answer)
+            assert later_pong["time_out"] < pong["time_in"]
+            assert await active(server) == ["clock_skew"]
+            await inject(server, "clock_skew", seconds=0)
+            listing = (await get(server, f"/faults?after={ahead - 1}")).json()
+            assert [row["number"] for row in listing["injected"]] == [ahead, behind, behind + 1]
+            assert listing["active"] == []
+            ledger = (await get(server, "/ledger")).json()
+            assert ledger["frames"]["injected"] == listing["extra_frames_sent"] == 4
+            assert ledger["quotes"]["BTC/USD"]["update"] + 1 == ledger["frames"]["ticker"]
+            assert ledger["faults"]["clock_skew"] == 3
+
+    run(body)
+
+
+def test_bad_faults_are_refused_with_a_reason_and_the_command_line_injects(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path) as server:
+            for query, named in (
+                ("kind=explode", "explode"),
+                ("kind=stall&seconds=x", "seconds"),
+                ("kind=silence&symbol=DOGE/USD", "symbol"),
+                ("", "kind"),
+            ):
+                answer = await get(server, f"/faults/inject?{query}")
+                assert answer.status_code == 400
+                assert named in answer.json()["error"]
+            assert (await get(server, "/faults?after=x")).status_code == 400
+            assert (await get(server, "/faults")).json()["count"] == 0
+
+            async def fault(*arguments: str) -> tuple[int | None, str]:
+                done = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "stack.cli", "fault", *arguments),
+                    *("--url", f"http://127.0.0.1:{server.port}"),
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                )
+                text = (await done.communicate())[0].decode()
+                return done.returncode, text
+
+            status, text = await fault("stall", "seconds=30")
+            assert status == 0
+            assert "stall seconds=30.0" in text
+            assert await active(server) == ["stall"]
+            status, text = await fault("stall", "hours=1")
+            assert status == 1
+            assert "hours" in text
+            assert "stall seconds=30.0" in (await fault())[1]
+
+    run(body)
+
+
+def test_a_schedule_injects_the_faults_of_its_seed(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path, faults_every=0.02, faults_seed=3, faults="unknown,status,clock_skew") as server:
+            while (listing := (await get(server, "/faults")).json())["count"] < 9:
+                pass
+        expected = fault_schedule.sequence(3, 0.02, ("unknown", "status", "clock_skew"), ("BTC/USD",))
+        for row, (_, fault) in zip(listing["injected"], expected, strict=False):
+            assert (row["kind"], row["scheduled"]) == (fault.kind, True)
+            assert row.get("seconds") == getattr(fault, "seconds", None)
+
+    run(body)
