@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from confluent_kafka import TopicPartition
 
+from benchmarks import cost
 from benchmarks.pure import frames, market
 from benchmarks.registry import Figure, Plan, benchmark
 from btc_core.clock import NS_PER_S, now_ns
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 SYMBOL = "BTC/USD"
 PATIENCE_S = 180.0
+WORKERS = ("ingest", "bronze", "features", "forecast", "repair")
 RATE = 10.0
 """Of the simulator: ten times its usual market, about 100 messages a second."""
 
@@ -66,7 +68,7 @@ def stream_throughput(plan: Plan) -> list[Figure]:
         slow = flush_each(settings, envelopes[: plan.size(1_000)])
     return [
         Figure(
-            "Kafka to silver, Redis and features topic", statistics.median(times), "msg/s", 10_000, "higher",
+            "Kafka to silver, Redis and features topic", statistics.median(times), "msg/s", 20_000, "higher",
             "a flush a message", slow,
         )
     ]  # fmt: skip
@@ -117,28 +119,37 @@ def flush_each(settings: Settings, envelopes: list[Envelope]) -> float:
 
 @benchmark("latency", needs_servers=True)
 def latency(plan: Plan) -> list[Figure]:
-    """From the exchange's time of a frame until a forecast that knows it is readable in Redis."""
+    """From the exchange's time of a frame until a forecast that knows it is readable in Redis; what workers cost."""
     watch_s = 10.0 if plan.quick else 60.0
     if plan.data_dir is not None:
-        return _latency(Stack(plan.data_dir).settings, watch_s)
-    with stack_for_now("--rate", str(RATE)) as stack:
-        stack.up(only=("ingest", "bronze", "features", "forecast"))
-        return _latency(stack.settings, watch_s)
+        return _latency(Stack(plan.data_dir).settings, watch_s, (5.0, 20.0))
+    figures = []
+    for rate, targets in ((RATE, (5.0, 20.0)), (10 * RATE, (None, 50.0))):
+        with stack_for_now("--rate", str(rate)) as stack:
+            stack.up(only=WORKERS)
+            with cost.of(stack, WORKERS) as spent:
+                figures += _latency(stack.settings, watch_s, targets)
+            if rate == RATE:
+                figures += [
+                    Figure("all workers at 100 msg/s", 100 * spent.cores, "% of a core", 50.0),
+                    Figure("largest worker", max(spent.memory_mb.values()), "MB", 300.0, note=spent.largest),
+                    *cost.restarts(stack, ("features", "forecast")),
+                ]
+    return figures
 
 
-def _latency(settings: Settings, watch_s: float) -> list[Figure]:
+def _latency(settings: Settings, watch_s: float, targets: tuple[float | None, float]) -> list[Figure]:
     seen = forecasts_seen(settings, watch_s)
     known_ns, at_ns = np.array([s[0] for s in seen]), np.array([s[1] for s in seen])
     sent_ns, received_ns = np.array(sorted(sent_between(settings, int(known_ns[0]), int(known_ns[-1])))).T
     waited_ms = (at_ns[np.searchsorted(known_ns, sent_ns)] - sent_ns) / 1e6
     received_ms = (received_ns - sent_ns) / 1e6
-    rate = len(sent_ns) / watch_s
     median, late = np.percentile(waited_ms, (50, 99)).tolist()
     first_median, first_late = np.percentile(received_ms, (50, 99)).tolist()
-    note = f"{rate:.0f} msg/s, {len(sent_ns)} frames"
+    note = f"{len(sent_ns) / watch_s:.0f} msg/s, {len(sent_ns)} frames"
     return [
-        Figure("frame sent to forecast readable, p50", median, "ms", 10.0, note=note),
-        Figure("frame sent to forecast readable, p99", late, "ms", 50.0, note=note),
+        Figure("frame sent to forecast readable, p50", median, "ms", targets[0], note=note),
+        Figure("frame sent to forecast readable, p99", late, "ms", targets[1], note=note),
         Figure("of it until ingest has the frame, p50", first_median, "ms"),
         Figure("of it until ingest has the frame, p99", first_late, "ms"),
     ]

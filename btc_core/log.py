@@ -197,7 +197,7 @@ def consumer(kafka: KafkaSettings, group: str, member: str = "") -> Consumer:
         "auto.offset.reset": "earliest",
         "fetch.wait.max.ms": 100,
         "fetch.min.bytes": 1,
-        "queued.max.messages.kbytes": 65_536,
+        "queued.max.messages.kbytes": 16_384,  # read ahead; 50,000 frames are a second of work
         "partition.assignment.strategy": "range",
     }
     return Consumer(config)

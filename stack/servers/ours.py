@@ -22,8 +22,13 @@ WORKERS = {
 }
 """Name, what it does, what must be healthy before it starts."""
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-"""A worker's arrays are small: more threads than one only take the cores of the others."""
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+"""A worker's arrays are small: more threads than one only take the cores of the others, and memory of their own."""
 
 
 LOOP_DEADLINE_S = 60.0

@@ -1,0 +1,77 @@
+"""What running workers cost: processor time, memory, and the time a restart takes.
+
+What does not belong here: how fast messages pass through them (`servers`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psutil
+
+from benchmarks.registry import Figure
+from btc_core.errors import NotReady
+from btc_core.redis_row import connect, read_features, read_forecast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stack.runtime import Stack
+
+SYMBOL = "BTC/USD"
+RESTART_PATIENCE_S = 60.0
+
+
+class Spent:
+    """Filled when the block of `of` ends."""
+
+    def __init__(self) -> None:
+        self.cores = 0.0
+        """Processor seconds a second, all of them together."""
+        self.memory_mb: dict[str, float] = {}
+        """Resident memory at the end."""
+
+    @property
+    def largest(self) -> str:
+        """Who takes the most memory."""
+        return max(self.memory_mb, key=lambda name: self.memory_mb[name])
+
+
+@contextmanager
+def of(stack: Stack, names: tuple[str, ...]) -> Iterator[Spent]:
+    """Watch components for the time of a block."""
+    spent = Spent()
+    processes = {each.name: psutil.Process(each.pid) for each in stack.status(names)}
+
+    def used_s() -> float:
+        return sum(sum(process.cpu_times()[:2]) for process in processes.values())
+
+    begin_s, used_before_s = time.perf_counter(), used_s()
+    yield spent
+    spent.cores = (used_s() - used_before_s) / (time.perf_counter() - begin_s)
+    spent.memory_mb = {name: process.memory_info().rss / 1e6 for name, process in processes.items()}
+
+
+def restarts(stack: Stack, names: tuple[str, ...]) -> list[Figure]:
+    """Seconds from `kill -9` of a worker until Redis holds a row that it made afterwards."""
+    return [Figure(f"{name}, kill -9 to its next row", _restart_s(stack, name), "s", 5.0) for name in names]
+
+
+def _restart_s(stack: Stack, name: str) -> float:
+    (status,) = stack.status((name,))
+    client = connect(stack.settings.redis)
+    read = read_features if name == "features" else read_forecast
+    os.kill(status.pid, signal.SIGKILL)
+    killed_s = time.perf_counter()
+    before = read(client, SYMBOL)
+    while time.perf_counter() - killed_s < RESTART_PATIENCE_S:
+        now = read(client, SYMBOL)
+        if now is not None and (before is None or now.ts_recv_ns > before.ts_recv_ns):
+            return time.perf_counter() - killed_s
+        time.sleep(0.01)
+    msg = f"{name} made no row within {RESTART_PATIENCE_S:.0f} s after it was killed"
+    raise NotReady(msg)
