@@ -1,7 +1,7 @@
 """The past of one symbol as the exchange tells it: without void trades, and with the stamps its clock gave.
 
 The market under it stays a pure function; what faults did to ids and times is kept here, so that the stream, snapshots,
-REST and bars agree about every trade for ever.
+REST and bars agree about every trade as long as this exchange runs; a restarted one has forgotten it.
 What does not belong here: the market itself (`market`, `replay`).
 """
 
