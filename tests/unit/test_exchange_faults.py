@@ -233,9 +233,17 @@ def test_while_trades_are_to_be_void_rest_tells_none_that_is_not_decided() -> No
     assert tape.trades_since(START_NS, 10, clock.at_ns) == []
     assert tape.publish([first, second]) == []
     assert not tape.voiding
-    ids = {trade.trade_id for trade in tape.trades_since(START_NS, 10, clock.at_ns + NS_PER_MIN)}
-    assert ids
-    assert ids.isdisjoint({first.trade_id, second.trade_id})
+    ids = [trade.trade_id for trade in tape.trades_since(START_NS, 10, clock.at_ns + NS_PER_MIN)]
+    assert ids == list(range(second.trade_id + 1, second.trade_id + 11))
+
+
+def test_a_trade_that_rest_may_have_told_already_does_not_become_void_when_it_is_published_late() -> None:
+    first, *_, later = MARKET.trades_since(START_NS, 10, START_NS + NS_PER_MIN)
+    assert later.ts_ns > first.ts_ns
+    clock = SetClock(first.ts_ns)
+    tape = ToldTape(MARKET, MarketClock(1.0, clock))
+    tape.void_next(1)
+    assert tape.publish([first, later]) == [first]
 
 
 def test_a_seed_gives_one_sequence_of_faults_and_every_kind_comes_in_turn() -> None:
