@@ -32,7 +32,7 @@ check: $(STAMPS)/dev ## style, types, import contracts, Dagster definitions
 	$(BIN)/lint-imports
 	$(BIN)/dagster definitions validate --workspace workspace.yaml --log-level warning
 
-bench: $(STAMPS)/dev ## measure; prints a table, writes JSON
+bench: $(STAMPS)/dev .venv-peers/.stamp ## measure; prints a table, writes JSON
 	$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: $(STAMPS)/dev ## kill and mislead a running system for MINUTES=10 from SEED=1; fails if anything is lost
@@ -54,6 +54,12 @@ $(STAMPS)/run: requirements.lock pyproject.toml | $(STAMPS)
 		$(UV) pip sync --python $(BIN)/python --require-hashes requirements.lock && \
 		$(call install_ourselves); \
 	fi
+	@touch $@
+
+.venv-peers/.stamp: requirements-peers.lock | $(STAMPS)
+	@echo "installing what the benchmarks compare with (requirements-peers.lock)"
+	@$(UV) venv --quiet --allow-existing --python $(BIN)/python .venv-peers
+	@$(UV) pip sync --quiet --python .venv-peers/bin/python --require-hashes requirements-peers.lock
 	@touch $@
 
 # The build tool is in the lock, so nothing is fetched here.

@@ -1,0 +1,129 @@
+"""Other libraries on the same events in the same run: quixstreams from Kafka to Kafka, pandas and polars in a batch.
+
+They live in an environment of their own (`.venv-peers`, made by `make bench`): one of them wants another Kafka client.
+What does not belong here: the naive ways of our own steps (`pure`, `servers`).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+
+from benchmarks.pure import frames, market
+from benchmarks.registry import Figure, Plan, benchmark, seconds
+from benchmarks.servers import SYMBOL, now_dated, stack_for_now
+from btc_core.engine import FeatureEngine
+from btc_core.errors import NotReady
+from btc_core.features import FEATURES, ROW
+from btc_core.fold import EMIT_TICKS, TRADE, fold, new_state
+from btc_core.log import EVENTS, consumer, decode_envelope, encode_envelope, producer
+from btc_core.log import FEATURES as FEATURES_TOPIC
+
+if TYPE_CHECKING:
+    from btc_core.log import Envelope
+    from btc_core.settings import KafkaSettings
+
+PYTHON = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
+PEERS = Path(__file__).parent / "peers"
+BATCH = 5_000
+TIMEOUT_S = 600.0
+
+
+@benchmark("peers", needs_servers=True)
+def peers(plan: Plan) -> list[Figure]:
+    """All of our features against a handful of theirs, on the same events."""
+    if not PYTHON.exists():
+        msg = f"{PYTHON} is not there; `make bench` makes it"
+        raise NotReady(msg)
+    events = market(plan.size(100_000), 100.0)
+    return [*_in_a_batch(events), _through_kafka(events)]
+
+
+def _in_a_batch(events: np.ndarray) -> list[Figure]:
+    quotes = np.zeros(len(events), [("ts_ns", "i8"), ("mid", "f8")])
+    quotes["ts_ns"] = events["ts_ns"]
+    quotes["mid"] = np.where(events["kind"] == TRADE, events["a"], (events["a"] + events["c"]) / 2)
+    rows = np.zeros(len(events), ROW)
+    ours = len(events) / seconds(lambda: fold(new_state(), events, rows, EMIT_TICKS), 3)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "events.npy"
+        np.save(file, quotes)
+        theirs = _peer("rolling.py", str(file))
+    name, note = f"replay in a batch, {len(FEATURES)} features", "they: 10 rolling columns"
+    return [
+        Figure(name, ours, "events/s", None, "higher", peer, len(events) / theirs[peer], note)
+        for peer in ("pandas", "polars")
+    ]
+
+
+def _through_kafka(events: np.ndarray) -> Figure:
+    envelopes = now_dated(frames(events))
+    with stack_for_now() as stack:
+        stack.up(only=("kafka",))
+        kafka = stack.settings.kafka
+        ours = len(envelopes) / _ours(kafka, envelopes)
+        _fill_for_peer(kafka, events)
+        found = _peer("quix.py", kafka.bootstrap, "peer.events", "peer.features", str(len(events)))
+    theirs = len(events) / found["seconds"]
+    name, note = f"Kafka to Kafka, {len(FEATURES)} features", "it: 5 aggregates of one sliding window"
+    return Figure(name, ours, "msg/s", None, "higher", "quixstreams", theirs, note)
+
+
+def _ours(kafka: KafkaSettings, envelopes: list[Envelope]) -> float:
+    """Seconds from the first message read to the last row acknowledged."""
+    sender = producer(kafka, "bench")
+    for envelope in envelopes:
+        sender.produce(EVENTS, encode_envelope(envelope), SYMBOL)
+        sender.poll(0)
+    sender.flush()
+    reader = consumer(kafka, "bench-peers")
+    reader.assign([TopicPartition(EVENTS, number, 0) for number in range(kafka.partitions)])
+    engine, handled = FeatureEngine(), 0
+    begin_s = time.perf_counter()
+    while handled < len(envelopes):
+        messages = reader.consume(BATCH, 0.1)
+        for message in messages:
+            engine.push(decode_envelope(message.value() or b""), message.partition() or 0, message.offset() or 0)
+        handled += len(messages)
+        for batch in engine.flush():
+            values = batch.matrix()
+            for number in range(len(batch.ids)):
+                sender.produce(FEATURES_TOPIC, values[number].tobytes(), SYMBOL)
+            sender.poll(0)
+    sender.flush()
+    took_s = time.perf_counter() - begin_s
+    reader.close()
+    return took_s
+
+
+def _fill_for_peer(kafka: KafkaSettings, events: np.ndarray) -> None:
+    """The same events as JSON with a mid and a quantity, which is all that the peer reads."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    topics = [NewTopic(name, 1, 1) for name in ("peer.events", "peer.features")]
+    for made in admin.create_topics(topics).values():
+        made.result(30)
+    sender = producer(kafka, "bench")
+    for ts_ns, kind, a, b, c, *_ in events.tolist():
+        mid = a if kind == TRADE else (a + c) / 2
+        sender.produce("peer.events", msgspec.json.encode({"mid": mid, "qty": b}), SYMBOL, timestamp=ts_ns // 1_000_000)
+        sender.poll(0)
+    sender.flush()
+
+
+def _peer(script: str, *arguments: str) -> dict[str, float]:
+    done = subprocess.run(
+        [str(PYTHON), str(PEERS / script), *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        msg = f"the peer {script} failed: {done.stderr[-500:]}"
+        raise NotReady(msg)
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
