@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None) -> int:
 def render(figures: list[Figure]) -> Table:
     """One row a figure."""
     table = Table(title="Benchmarks (medians)")
-    for name in ("what", "value", "unit", "target", "met", "naive way", "naive", "times better"):
-        table.add_column(name, justify="left" if name in {"what", "unit", "naive way"} else "right")
+    for name in ("what", "value", "unit", "target", "met", "compared with", "its", "times better"):
+        table.add_column(name, justify="left" if name in {"what", "unit", "compared with"} else "right")
     for one in figures:
         sign = "≤" if one.better == "lower" else "≥"
         table.add_row(
