@@ -16,7 +16,7 @@ from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster 
 from btc_core import exchange_rest
 from btc_core.bars import to_table
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, from_ns, now_ns
-from btc_core.errors import QuestDBError
+from btc_core.days import wait_until_applied
 from btc_core.tables import TABLES
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 TABLE = "minute_bars"
 WRITE_ROWS = 50_000
 """Rows a write: about 6 MB on the wire, a fraction of a second."""
-APPLY_TIMEOUT_S = 60.0
-"""How long written rows may take to become readable before the run fails."""
 PIECE_NS = NS_PER_DAY // 4
 """Of trades at a time: some 15 pages of a thousand, a quarter of a minute."""
 OLDER_BARS_BUDGET_S = 900.0
@@ -45,26 +43,8 @@ def store(db: QuestDB, symbol: str, bars: np.ndarray, source: str) -> int:
     for start in range(0, len(fresh), WRITE_ROWS):
         part = fresh[start : start + WRITE_ROWS]
         db.write(TABLE, to_table(part, symbol, source), timestamp="ts")
-    wait_until_applied(db)
+    wait_until_applied(db, TABLE)
     return len(fresh)
-
-
-def wait_until_applied(db: QuestDB) -> None:
-    """Return when what was written to the table can be read; raises `QuestDBError` after `APPLY_TIMEOUT_S`."""
-    import time  # noqa: PLC0415 - only to sleep; the time is read from the clock
-
-    deadline_s = SYSTEM_CLOCK.monotonic_s() + APPLY_TIMEOUT_S
-    sql = f"SELECT sequencerTxn, writerTxn, suspended FROM wal_tables() WHERE name = '{TABLE}'"  # noqa: S608
-    while SYSTEM_CLOCK.monotonic_s() < deadline_s:
-        state = db.execute(sql)
-        if state and state[0][2]:
-            msg = f"QuestDB has suspended {TABLE}; ALTER TABLE {TABLE} RESUME WAL after freeing disk"
-            raise QuestDBError(msg)
-        if state and state[0][0] == state[0][1]:
-            return
-        time.sleep(0.05)
-    msg = f"rows written to {TABLE} were not readable after {APPLY_TIMEOUT_S:g} s"
-    raise QuestDBError(msg)
 
 
 def stored_range(db: QuestDB, symbol: str) -> tuple[int, int, int]:

@@ -41,7 +41,9 @@ _SELDOM = {"bronze_status", "gap_marks"}
 """Tables whose silence is good news: no freshness."""
 _OWN_MODEL = {"gold_bid_price_prediction": _MODELS, "gold_volatility_prediction": ("volatility_model",)}
 
-LIVE_TABLES: tuple[str, ...] = tuple(name for name in TABLES if name != "minute_bars")
+LIVE_TABLES: tuple[str, ...] = tuple(
+    name for name, table in TABLES.items() if name != "minute_bars" and not table.sealed
+)
 """Tables that the stream (or QuestDB itself) writes."""
 
 

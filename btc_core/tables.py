@@ -43,24 +43,32 @@ class Table(msgspec.Struct, frozen=True):
     """Name of its TTL in the settings when it is not that of its layer."""
     view: str = ""
     """The SELECT of a materialized view; empty for a table."""
+    sealed: bool = False
+    """Written when a day is sealed, not by the stream."""
 
     @property
     def timestamp(self) -> str:
         """The designated timestamp."""
         return self.columns[0].name
 
-    def ddl(self, settings: QuestdbSettings) -> str:
-        """CREATE statement; the TTL comes from the settings of the layer."""
-        days = getattr(settings, f"ttl_{self.ttl or self.layer}_days")
+    def ttl_days(self, settings: QuestdbSettings) -> int:
+        """How long QuestDB keeps a day, from the settings of the layer."""
+        return int(getattr(settings, f"ttl_{self.ttl or self.layer}_days"))
+
+    def ddl(self, settings: QuestdbSettings, name: str = "") -> str:
+        """CREATE statement, also for a scratch table of another name.
+
+        Only views have a TTL in QuestDB: a day of a table is dropped once its backup is verified (`lake.drop_old`).
+        """
         if self.view:
             return (
                 f"CREATE MATERIALIZED VIEW IF NOT EXISTS {self.name} REFRESH IMMEDIATE AS ({self.view}) "
-                f"PARTITION BY DAY TTL {days} DAYS"
+                f"PARTITION BY DAY TTL {self.ttl_days(settings)} DAYS"
             )
         columns = ", ".join(f"{column.name} {column.type}" for column in self.columns)
         return (
-            f"CREATE TABLE IF NOT EXISTS {self.name} ({columns}) TIMESTAMP({self.timestamp}) "
-            f"PARTITION BY DAY TTL {days} DAYS WAL DEDUP UPSERT KEYS({', '.join(self.keys)})"
+            f"CREATE TABLE IF NOT EXISTS {name or self.name} ({columns}) TIMESTAMP({self.timestamp}) "
+            f"PARTITION BY DAY WAL DEDUP UPSERT KEYS({', '.join(self.keys)})"
         )
 
 
@@ -118,6 +126,25 @@ BRONZE_TRADES = Table(
         *_PLACE,
     ),
     ("ts_event", "symbol", "trade_id"),
+)
+
+BRONZE_BARS = Table(
+    "bronze_bars",
+    "bronze",
+    "Minute bars as they entered the log, with their place in it: replay needs to know when the fold met them.",
+    (
+        Column("ts_event", "TIMESTAMP_NS", "UTC", "open of the bar", ("kraken.ohlc.interval_begin",)),
+        Column("ts_recv", "TIMESTAMP_NS", "UTC", "when ingest received the frame"),
+        Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("kraken.ohlc.symbol",)),
+        _kraken("ohlc", "open", "USD", "first trade price"),
+        _kraken("ohlc", "high", "USD", "highest trade price"),
+        _kraken("ohlc", "low", "USD", "lowest trade price"),
+        _kraken("ohlc", "close", "USD", "last trade price"),
+        _kraken("ohlc", "volume", "BTC", "traded"),
+        *_PLACE,
+    ),
+    _PLACE_KEYS,
+    sealed=True,
 )
 
 BRONZE_BOOK_CHECKS = Table(
@@ -319,11 +346,28 @@ GOLD_5MIN = Table(
     ("ts", "symbol"), view=" ".join(_GOLD_5MIN.split()),
 )  # fmt: skip
 
+
+def _of_sealed_days(view: Table, source: str) -> Table:
+    """The table that keeps a view's rows for good, computed anew when a day is sealed."""
+    columns = tuple(
+        msgspec.structs.replace(
+            column, upstream=tuple(f"{source}.{name.partition('.')[2]}" for name in column.upstream)
+        )
+        for column in view.columns
+    )
+    meaning = f"{view.meaning.removesuffix('.')}, of sealed days, computed from {source}."
+    return Table(f"{view.name}_sealed", "gold", meaning, columns, view.keys, sealed=True)
+
+
+GOLD_1MIN_SEALED = _of_sealed_days(GOLD_1MIN, "silver_features")
+GOLD_5MIN_SEALED = _of_sealed_days(GOLD_5MIN, "gold_1min_sealed")
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         BRONZE_TICKS,
         BRONZE_TRADES,
+        BRONZE_BARS,
         BRONZE_BOOK_CHECKS,
         BRONZE_STATUS,
         MINUTE_BARS,
@@ -333,9 +377,15 @@ TABLES: dict[str, Table] = {
         VOLATILITY_PREDICTION,
         GOLD_1MIN,
         GOLD_5MIN,
+        GOLD_1MIN_SEALED,
+        GOLD_5MIN_SEALED,
     )
 }
 """In an order in which they can be created."""
+
+
+STORED: tuple[Table, ...] = tuple(table for table in TABLES.values() if not table.view)
+"""Tables with rows of their own: they are backed up, views are computed again."""
 
 
 def ensure_tables(db: QuestDB) -> None:

@@ -31,7 +31,7 @@ def test_the_graph_reaches_from_the_exchange_to_the_api() -> None:
 
     graph = defs.resolve_asset_graph()
     keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
-    assert set(TABLES) <= keys
+    assert {name for name, table in TABLES.items() if not table.sealed} <= keys
     reached, waiting = set(), [dg.AssetKey("exchange_feed")]
     while waiting:
         key = waiting.pop()

@@ -1,0 +1,237 @@
+"""Days of tables on the object store: copies that are verified, restored, and the only leave to forget a day.
+
+`<table>/<day>/<digest>.parquet` holds the rows, `<table>/<day>/manifest.json` says what is in it. The manifest is
+written last and names its object, so a reader sees the copy of before or the new one, never half of one.
+What does not belong here: when to back up (`btc_assets.backups`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import TYPE_CHECKING
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from btc_core.clock import NS_PER_DAY, now_ns
+from btc_core.days import (
+    arrow_schema,
+    count_rows,
+    day_ns,
+    day_of,
+    digest,
+    drop_day,
+    in_form,
+    read_day,
+    stored_days,
+    write_rows,
+)
+from btc_core.errors import SchemaError, StoreError
+from btc_core.features import FEATURE_VERSION
+from btc_core.tables import STORED
+
+if TYPE_CHECKING:
+    from btc_core.object_store import ObjectStore
+    from btc_core.questdb_client import QuestDB
+    from btc_core.tables import Table
+
+COMPRESSION_LEVEL = 3
+"""Of zstd: 9 makes a day a tenth smaller and takes four times as long."""
+DRILL_PREFIX = "restore_drill_"
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a copy of a day holds."""
+
+    table: str
+    day: str
+    key: str
+    """Of the Parquet object."""
+    rows: int
+    size_bytes: int
+    sha256: str
+    """Of the object's bytes."""
+    content_sha256: str
+    """Of the rows (`days.digest`), whatever they are stored in."""
+    columns: tuple[tuple[str, str], ...]
+    feature_version: str
+    seal: str
+    """What the day was when it was copied; empty for tables without seals."""
+    written_at_ns: int
+
+
+def manifest_key(table: str, day: str) -> str:
+    """Where the manifest of a day lies."""
+    return f"{table}/{day}/manifest.json"
+
+
+def read_manifest(store: ObjectStore, table: str, day: str) -> Manifest | None:
+    """What is kept of a day, None when nothing is; raises `StoreError`."""
+    key = manifest_key(table, day)
+    body = store.get(key)
+    if body is None:
+        return None
+    try:
+        return msgspec.json.decode(body, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"{store.uri(key)} is not a manifest: {error}") from error
+
+
+def kept_days(store: ObjectStore, table: str) -> list[str]:
+    """Days with a manifest, oldest first."""
+    return [key.split("/")[1] for key in store.keys(f"{table}/") if key.endswith("/manifest.json")]
+
+
+def back_up(db: QuestDB, store: ObjectStore, table: Table, day: str, seal: str = "") -> Manifest | None:
+    """Copy a day, read the copy back, then name it in the manifest; None when the day has no rows and no copy.
+
+    A copy of the same rows stays as it is. Raises `StoreError` when the day now has fewer rows than a sound copy:
+    what is worse never replaces what is better.
+    """
+    rows = read_day(db, table, day)
+    before = read_manifest(store, table.name, day)
+    if before is None and not len(rows):
+        return None
+    content = digest(rows)
+    if before is not None and before.content_sha256 == content and _sound(store, before):
+        return before
+    if before is not None and len(rows) < before.rows and _sound(store, before):
+        msg = f"{table.name} of {day} has {len(rows)} rows and its copy {before.rows}; restore the day, the copy stays"
+        raise StoreError(msg)
+    body = _parquet(rows)
+    sha256 = hashlib.sha256(body).hexdigest()
+    manifest = Manifest(
+        table=table.name,
+        day=day,
+        key=f"{table.name}/{day}/{sha256[:16]}.parquet",
+        rows=len(rows),
+        size_bytes=len(body),
+        sha256=sha256,
+        content_sha256=content,
+        columns=tuple((field.name, str(field.type)) for field in arrow_schema(table)),
+        feature_version=FEATURE_VERSION if table.name == "silver_features" else "",
+        seal=seal,
+        written_at_ns=now_ns(),
+    )
+    store.put(manifest.key, body)
+    load(store, table, manifest)
+    store.put(manifest_key(table.name, day), msgspec.json.encode(manifest))
+    if before is not None and before.key != manifest.key:
+        store.delete(before.key)
+    return manifest
+
+
+def load(store: ObjectStore, table: Table, manifest: Manifest) -> pa.Table:
+    """The rows of a copy, proven against its manifest; raises `StoreError` when they are not what was written."""
+    body = _bytes(store, manifest)
+    rows = in_form(pq.read_table(io.BytesIO(body)), table)
+    if len(rows) != manifest.rows or digest(rows) != manifest.content_sha256:
+        raise StoreError(f"{store.uri(manifest.key)} does not hold the {manifest.rows} rows that its manifest names")
+    return rows
+
+
+def restore(db: QuestDB, store: ObjectStore, table: Table, day: str, name: str = "") -> int:
+    """Write the copy of a day back and compare what QuestDB then holds; returns the rows, 0 without a copy.
+
+    Rows that are there stay unless the copy has them too. Raises `StoreError` for a broken copy, `SchemaError` when
+    the table does not hold the copy's rows afterwards.
+    """
+    manifest = read_manifest(store, table.name, day)
+    if manifest is None:
+        return 0
+    rows = load(store, table, manifest)
+    before = count_rows(db, table, day, name)
+    write_rows(db, table, rows, name)
+    held = read_day(db, table, day, name)
+    if before == 0 and digest(held) != manifest.content_sha256:
+        msg = f"{name or table.name} of {day} holds {len(held)} rows after its restore, not the {manifest.rows} of the copy"
+        raise SchemaError(msg)
+    if len(held) < manifest.rows:
+        msg = f"{name or table.name} of {day} holds {len(held)} rows after its restore; the copy has {manifest.rows}"
+        raise SchemaError(msg)
+    return manifest.rows
+
+
+def drill(db: QuestDB, store: ObjectStore, table: Table, day: str) -> int:
+    """Restore a day into a scratch table, compare, and drop it again; returns the rows."""
+    name = f"{DRILL_PREFIX}{table.name}"
+    db.execute(f"DROP TABLE IF EXISTS {name}")
+    try:
+        db.execute(table.ddl(db.settings, name))
+        return restore(db, store, table, day, name)
+    finally:
+        db.execute(f"DROP TABLE IF EXISTS {name}")
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """What became of days that are past their time."""
+
+    dropped: tuple[tuple[str, str], ...]
+    """Table and day."""
+    held: tuple[tuple[str, str, str], ...]
+    """Table, day and why it must stay in QuestDB."""
+
+
+def uncovered(db: QuestDB, store: ObjectStore, table: Table, day: str) -> str:
+    """Why a day must not be forgotten yet; empty when its copy is sound and holds every row."""
+    try:
+        manifest = read_manifest(store, table.name, day)
+        if manifest is None:
+            return "it has no copy"
+        _bytes(store, manifest)
+    except StoreError as error:
+        return str(error)
+    if digest(read_day(db, table, day)) != manifest.content_sha256:
+        return "its rows have changed since the copy"
+    return ""
+
+
+def drop_old(db: QuestDB, store: ObjectStore, today_ns: int) -> Kept:
+    """Drop days beyond their TTL from QuestDB, but only those whose copy is sound and complete."""
+    dropped: list[tuple[str, str]] = []
+    held: list[tuple[str, str, str]] = []
+    for table in STORED:
+        oldest = day_of(today_ns - table.ttl_days(db.settings) * NS_PER_DAY)
+        for day in stored_days(db, table):
+            if day >= oldest:
+                break
+            why = uncovered(db, store, table, day)
+            if why:
+                held.append((table.name, day, why))
+            else:
+                drop_day(db, table, day)
+                dropped.append((table.name, day))
+    return Kept(tuple(dropped), tuple(held))
+
+
+def expire(store: ObjectStore, keep_days: int, today_ns: int) -> list[str]:
+    """Remove copies older than `keep_days`; returns the keys removed."""
+    removed = []
+    for table in STORED:
+        for key in store.keys(f"{table.name}/"):
+            if day_ns(key.split("/")[1]) < today_ns - keep_days * NS_PER_DAY:
+                store.delete(key)
+                removed.append(key)
+    return removed
+
+
+def _parquet(rows: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(rows, sink, compression="zstd", compression_level=COMPRESSION_LEVEL)
+    return sink.getvalue()
+
+
+def _bytes(store: ObjectStore, manifest: Manifest) -> bytes:
+    body = store.get(manifest.key)
+    if body is None or hashlib.sha256(body).hexdigest() != manifest.sha256:
+        what = "is missing" if body is None else "is damaged"
+        raise StoreError(f"{store.uri(manifest.key)} {what}; its manifest names {manifest.rows} rows")
+    return body
+
+
+def _sound(store: ObjectStore, manifest: Manifest) -> bool:
+    """Whether the copy is there and undamaged; a store that does not answer still raises `StoreError`."""
+    body = store.get(manifest.key)
+    return body is not None and hashlib.sha256(body).hexdigest() == manifest.sha256

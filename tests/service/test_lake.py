@@ -1,0 +1,130 @@
+"""Backups against the real QuestDB and object store: what is written comes back, and nothing worse replaces it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from btc_core import lake
+from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
+from btc_core.days import arrow_schema, count_rows, day_ns, day_of, digest, drop_day, read_day, write_rows
+from btc_core.errors import StoreError
+from btc_core.object_store import ObjectStore
+from btc_core.questdb_client import QuestDB
+from btc_core.tables import STORED, TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from btc_core.settings import Settings
+    from btc_core.tables import Table
+
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")]
+
+EVERY_TABLE = pytest.mark.parametrize("table", STORED, ids=[table.name for table in STORED])
+ROWS = 500
+
+
+def made_up(table: Table, day: str, rows: int = ROWS) -> pa.Table:
+    """Rows of any table: distinct keys, NaN among the numbers."""
+    rng = np.random.default_rng(5)
+    columns = {}
+    for name, kind in zip(arrow_schema(table).names, arrow_schema(table).types, strict=True):
+        if name == table.timestamp:
+            values = day_ns(day) + np.arange(rows) * NS_PER_S * 3
+        elif pa.types.is_floating(kind):
+            values = np.where(rng.random(rows) < 0.2, np.nan, rng.normal(size=rows))
+        elif pa.types.is_string(kind):
+            values = rng.choice(["BTC/USD", "ETH/USD"], rows)
+        elif pa.types.is_boolean(kind):
+            values = rng.random(rows) < 0.5
+        else:
+            values = day_ns(day) + np.arange(rows) if pa.types.is_timestamp(kind) else np.arange(rows)
+        columns[name] = pa.array(values).cast(kind)
+    return pa.table(columns)
+
+
+@pytest.fixture(scope="module")
+def db(servers: Callable[..., Settings]) -> Iterator[QuestDB]:
+    with QuestDB(servers("questdb", "store").questdb) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def store(servers: Callable[..., Settings]) -> Iterator[ObjectStore]:
+    with ObjectStore(servers("questdb", "store").store) as client:
+        yield client
+
+
+@EVERY_TABLE
+def test_a_day_of_every_table_survives_losing_the_table(db: QuestDB, store: ObjectStore, table: Table) -> None:
+    day = "2021-03-04"
+    write_rows(db, table, made_up(table, day))
+    before = read_day(db, table, day)
+    manifest = lake.back_up(db, store, table, day, "seal")
+    assert manifest is not None
+    assert (manifest.rows, manifest.content_sha256) == (ROWS, digest(before))
+    assert lake.back_up(db, store, table, day) == manifest, "the same rows are not copied twice"
+    assert lake.drill(db, store, table, day) == ROWS
+    drop_day(db, table, day)
+    assert count_rows(db, table, day) == 0
+    assert lake.restore(db, store, table, day) == ROWS
+    assert read_day(db, table, day).equals(before)
+
+
+def test_fewer_rows_never_replace_a_sound_copy_but_a_damaged_one_is_replaced(db: QuestDB, store: ObjectStore) -> None:
+    table, day = TABLES["bronze_trades"], "2021-03-05"
+    write_rows(db, table, made_up(table, day))
+    manifest = lake.back_up(db, store, table, day)
+    assert manifest is not None
+    drop_day(db, table, day)
+    write_rows(db, table, made_up(table, day, ROWS - 1))
+    with pytest.raises(StoreError, match="the copy stays"):
+        lake.back_up(db, store, table, day)
+    assert lake.read_manifest(store, table.name, day) == manifest
+    store.put(manifest.key, b"flipped bits")
+    with pytest.raises(StoreError, match="is damaged"):
+        lake.restore(db, store, table, day)
+    worse = lake.back_up(db, store, table, day)
+    assert worse is not None
+    assert worse.rows == ROWS - 1
+    write_rows(db, table, made_up(table, day))
+    better = lake.back_up(db, store, table, day)
+    assert better is not None
+    assert better.rows == ROWS
+    assert sorted(store.keys(f"{table.name}/{day}/")) == sorted([better.key, lake.manifest_key(table.name, day)])
+
+
+def test_a_day_past_its_time_stays_while_the_store_is_away_and_goes_when_it_is_copied(
+    db: QuestDB, store: ObjectStore, servers: Callable[..., Settings]
+) -> None:
+    table = TABLES["bronze_ticks"]
+    now = now_ns()
+    old = day_of(now - (table.ttl_days(db.settings) + 3) * NS_PER_DAY)
+    recent = day_of(now - NS_PER_DAY)
+    for day in (old, recent):
+        write_rows(db, table, made_up(table, day))
+    away = servers("questdb").store.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
+    with ObjectStore(away) as gone:
+        kept = lake.drop_old(db, gone, now)
+    assert {entry[:2] for entry in kept.held} >= {(table.name, old)}
+    assert kept.dropped == ()
+    lake.back_up(db, store, table, old)
+    write_rows(db, table, made_up(table, old, ROWS + 1))
+    assert (table.name, old) not in lake.drop_old(db, store, now).dropped, "a row came after the copy"
+    lake.back_up(db, store, table, old)
+    assert (table.name, old) in lake.drop_old(db, store, now).dropped
+    assert (count_rows(db, table, old), count_rows(db, table, recent)) == (0, ROWS)
+    assert lake.restore(db, store, table, old) == ROWS + 1
+
+
+def test_copies_beyond_their_own_time_are_removed(db: QuestDB, store: ObjectStore) -> None:
+    table, day = TABLES["bronze_status"], "2001-01-02"
+    write_rows(db, table, made_up(table, day))
+    lake.back_up(db, store, table, day)
+    removed = lake.expire(store, 24 * 365, now_ns())
+    assert {key.split("/")[1] for key in removed} == {day}
+    assert lake.read_manifest(store, table.name, day) is None
