@@ -6,13 +6,30 @@ Nothing here has `AutomationCondition.eager`: downstream of a stream it is a sto
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 
+from btc_assets.backups import (
+    back_up_tables,
+    daily_backup,
+    drill_restore,
+    lake_backups,
+    restore_drill,
+    weekly_drill,
+)
+from btc_assets.failures import failure_sensor
 from btc_assets.history import minute_bars, older_bars, stored_range
 from btc_assets.live import live_specs, live_tables_sensor
 from btc_assets.models import bid_model, bid_model_serves, volatility_model, volatility_model_serves
-from btc_assets.resources import Database, Environment, Registry
+from btc_assets.resources import Database, Environment, Lake, Registry
+from btc_assets.sealed import sealed_assets, sealed_specs
+from btc_assets.sealing import seal_day, sealing_sensor
+from btc_assets.table_checks import check_tables, daily_checks, table_checks
 from btc_core.clock import NS_PER_DAY, now_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 train_models = dg.define_asset_job(
     "train_models",
@@ -69,12 +86,35 @@ bars_schedule = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 
-defs = dg.Definitions(
-    assets=[*live_specs, minute_bars, older_bars, volatility_model, bid_model],
-    asset_checks=[volatility_model_serves, bid_model_serves],
-    jobs=[train_models, refresh_bars, fetch_history],
-    schedules=[daily_retrain, bars_schedule, history_every_hour],
-    sensors=[live_tables_sensor],
-    resources={"environment": Environment(), "database": Database(), "registry": Registry()},
-    executor=dg.in_process_executor,
-)
+RESOURCES: dict[str, Any] = {
+    "environment": Environment(),
+    "database": Database(),
+    "registry": Registry(),
+    "lake": Lake(),
+}
+
+
+def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Everything, with other resources where a test wants them."""
+    return dg.Definitions(
+        assets=[
+            *live_specs,
+            *sealed_specs,
+            *sealed_assets,
+            minute_bars,
+            older_bars,
+            volatility_model,
+            bid_model,
+            lake_backups,
+            restore_drill,
+        ],
+        asset_checks=[volatility_model_serves, bid_model_serves, table_checks],
+        jobs=[train_models, refresh_bars, fetch_history, seal_day, back_up_tables, drill_restore, check_tables],
+        schedules=[daily_retrain, bars_schedule, history_every_hour, daily_backup, weekly_drill, daily_checks],
+        sensors=[live_tables_sensor, sealing_sensor, failure_sensor],
+        resources={**RESOURCES, **(overrides or {})},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from btc_core.bundle import BidModel, VolatilityModel
     from btc_core.registry import Registered
 
+SEALED_BARS = dg.AssetDep("sealed_bars", partition_mapping=dg.AllPartitionMapping())
+"""Training reads every day of its window, so it comes after all of them."""
 CHECKED_BARS = 2_000
 """Recent bars whose rows the checks forecast: enough to cover the longest window (1440 min)."""
 _METRICS = ("qlike", "r2_log", "median_ape", "dm_t", "lambda", "mse_ratio", "direction", "direction_se")
@@ -71,7 +73,7 @@ def _bars(environment: Environment, database: Database, days: float) -> npt.NDAr
         return read_stored(db, environment.get().exchange.symbols[0], days)
 
 
-@dg.asset(deps=[minute_bars, older_bars], kinds={"xgboost", "mlflow"}, group_name="models", owners=OWNERS)
+@dg.asset(deps=[minute_bars, older_bars, SEALED_BARS], kinds={"xgboost", "mlflow"}, group_name="models", owners=OWNERS)
 def volatility_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
     """Realized volatility of the next 1 to 5 minutes: trees on log-HARX, or HARX where trees do not beat it."""
     from btc_assets import training  # noqa: PLC0415 - slow to import
@@ -93,7 +95,7 @@ def volatility_model(environment: Environment, database: Database, registry: Reg
     return dg.MaterializeResult(metadata={**metadata, "train_s": round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)})
 
 
-@dg.asset(deps=[minute_bars, older_bars], kinds={"xgboost", "mlflow"}, group_name="models", owners=OWNERS)
+@dg.asset(deps=[minute_bars, older_bars, SEALED_BARS], kinds={"xgboost", "mlflow"}, group_name="models", owners=OWNERS)
 def bid_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
     """The bid of the next 1 to 5 minutes: shrunk trees, or the random walk where they do not beat it."""
     import numpy as np  # noqa: PLC0415

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from btc_core.bundle import BidModel, VolatilityModel
+    from btc_core.object_store import ObjectStore
     from btc_core.questdb_client import QuestDB
     from btc_core.registry import Registered
 
@@ -35,6 +36,16 @@ class Database(dg.ConfigurableResource[Any]):
         from btc_core.questdb_client import QuestDB  # noqa: PLC0415 - pyarrow is slow to import
 
         return QuestDB(settings().questdb)
+
+
+class Lake(dg.ConfigurableResource[Any]):
+    """The bucket of copies on the object store."""
+
+    def connect(self) -> ObjectStore:
+        """A client of its own; use it in a `with`."""
+        from btc_core.object_store import ObjectStore  # noqa: PLC0415 - boto3 is slow to import
+
+        return ObjectStore(settings().store)
 
 
 class Registry(dg.ConfigurableResource[Any]):

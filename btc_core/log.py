@@ -222,16 +222,69 @@ def timestamp_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) 
         reader.close()
 
 
-def read_topic(kafka: KafkaSettings, topic: str) -> Iterator[tuple[bytes, int, int]]:
-    """Every message that a topic holds now, as (value, partition, offset), partition by partition.
+def passed(kafka: KafkaSettings, groups: tuple[str, ...], ts_ns: int) -> str:
+    """Which group has not yet committed everything received before `ts_ns`, and how far it is; empty when all have.
 
     Raises `ServiceError` when Kafka does not answer.
+    """
+    for group in groups:
+        reader = consumer(kafka, group)
+        try:
+            for partition in range(kafka.partitions):
+                part = TopicPartition(EVENTS, partition)
+                needed = _offset_at(reader, part, ts_ns)
+                (mark,) = reader.committed([part], timeout=ADMIN_TIMEOUT_S)
+                if max(mark.offset, 0) < needed:
+                    return f"{group} is at offset {max(mark.offset, 0)} of {EVENTS}[{partition}] and {needed} is needed"
+        except KafkaException as error:
+            msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
+            raise ServiceError(msg) from error
+        finally:
+            reader.close()
+    return ""
+
+
+def kept_since(kafka: KafkaSettings, ts_ns: int) -> bool:
+    """Whether the log still holds everything received since `ts_ns`; raises `ServiceError`."""
+    reader = consumer(kafka, "kept-since")
+    try:
+        for partition in range(kafka.partitions):
+            part = TopicPartition(EVENTS, partition)
+            low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
+            forgotten = low > 0 and (low == high or _offset_at(reader, part, ts_ns) == low)
+            if forgotten:
+                return False
+    except KafkaException as error:
+        msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
+        raise ServiceError(msg) from error
+    finally:
+        reader.close()
+    return True
+
+
+def _offset_at(reader: Consumer, part: TopicPartition, ts_ns: int) -> int:
+    """First offset received at or after `ts_ns`; the end of the partition when there is none."""
+    moment = TopicPartition(part.topic, part.partition, max(0, ts_ns // NS_PER_MS))
+    (mark,) = reader.offsets_for_times([moment], timeout=ADMIN_TIMEOUT_S)
+    if mark.offset >= 0:
+        return int(mark.offset)
+    return int(reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)[1])
+
+
+def read_topic(
+    kafka: KafkaSettings, topic: str, begin_ns: int | None = None, end_ns: int | None = None
+) -> Iterator[tuple[bytes, int, int]]:
+    """Every message that a topic holds now, as (value, partition, offset), partition by partition.
+
+    `begin_ns` and `end_ns` bound the receive time. Raises `ServiceError` when Kafka does not answer.
     """
     reader = consumer(kafka, "read-topic")
     try:
         for partition in range(kafka.partitions):
             part = TopicPartition(topic, partition)
             low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
+            low = low if begin_ns is None else _offset_at(reader, part, begin_ns)
+            high = high if end_ns is None else _offset_at(reader, part, end_ns)
             part.offset = low
             reader.assign([part])
             position = low
@@ -249,12 +302,14 @@ def read_topic(kafka: KafkaSettings, topic: str) -> Iterator[tuple[bytes, int, i
         reader.close()
 
 
-def read_all(kafka: KafkaSettings) -> Iterator[tuple[Envelope, int, int]]:
+def read_all(
+    kafka: KafkaSettings, begin_ns: int | None = None, end_ns: int | None = None
+) -> Iterator[tuple[Envelope, int, int]]:
     """Every message that `market.events` holds now, as (envelope, partition, offset), partition by partition.
 
-    Raises `ServiceError` when Kafka does not answer; messages that are not envelopes are left out, as the workers do.
+    `begin_ns` and `end_ns` bound the receive time. Raises `ServiceError` when Kafka does not answer; messages that are not envelopes are left out, as the workers do.
     """
-    for value, partition, offset in read_topic(kafka, EVENTS):
+    for value, partition, offset in read_topic(kafka, EVENTS, begin_ns, end_ns):
         try:
             yield decode_envelope(value), partition, offset
         except BadFrame:

@@ -168,6 +168,26 @@ class ModelSettings(Section):
     """How often a serving process looks for a new champion."""
 
 
+class SealSettings(Section):
+    """When a day is complete."""
+
+    first_day: str = Field("2022-01-01", pattern=r"^\d{4}-\d{2}-\d{2}$")
+    """Oldest day that Dagster knows; its assets have one partition a day from here on."""
+    grace_s: int = Field(300, ge=0)
+    """After midnight, for what is still on its way."""
+    gap_wait_h: float = Field(6.0, ge=0)
+    """A gap in the trades may still be repaired for so long; then the day is sealed with it, and sealed again when it is repaired."""
+    lookback_days: int = Field(7, ge=1)
+    """Days before today that are looked at for late data; the log keeps a week."""
+
+
+class BackupSettings(Section):
+    """Copies on the object store."""
+
+    keep_days: int = Field(3_650, ge=31)
+    """Older copies are removed."""
+
+
 class Settings(BaseSettings):
     """All settings; build it with `load_settings`."""
 
@@ -187,6 +207,8 @@ class Settings(BaseSettings):
     stream: StreamSettings = StreamSettings()
     metrics: MetricsSettings = MetricsSettings()
     model: ModelSettings = ModelSettings()
+    seal: SealSettings = SealSettings()
+    backup: BackupSettings = BackupSettings()
 
     @property
     def simulated(self) -> bool:

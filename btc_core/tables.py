@@ -187,7 +187,7 @@ MINUTE_BARS = Table(
         _kraken("ohlc", "close", "USD", "last trade price"),
         _kraken("ohlc", "volume", "BTC", "traded"),
         Column("trades", "LONG", "", "number of trades, −1 when unknown", ("kraken.ohlc.trades",)),
-        Column("source", "SYMBOL", "", "history, rest or file"),
+        Column("source", "SYMBOL", "", "history, rest, trades, sealed or file"),
     ),
     ("ts", "symbol"),
     ttl="bars",

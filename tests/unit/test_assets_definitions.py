@@ -12,6 +12,21 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:dagster"),
 ]
 
+MATERIALIZABLE = {
+    "minute_bars",
+    "older_bars",
+    "sealed_bronze",
+    "sealed_silver",
+    "gold_1min_sealed",
+    "gold_5min_sealed",
+    "sealed_bars",
+    "day_backup",
+    "lake_backups",
+    "restore_drill",
+    "volatility_model",
+    "bid_model",
+}
+
 
 def test_the_definitions_validate() -> None:
     import dagster as dg
@@ -31,7 +46,7 @@ def test_the_graph_reaches_from_the_exchange_to_the_api() -> None:
 
     graph = defs.resolve_asset_graph()
     keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
-    assert {name for name, table in TABLES.items() if not table.sealed} <= keys
+    assert set(TABLES) <= keys
     reached, waiting = set(), [dg.AssetKey("exchange_feed")]
     while waiting:
         key = waiting.pop()
@@ -45,12 +60,49 @@ def test_the_graph_reaches_from_the_exchange_to_the_api() -> None:
         assert node.owners, key
         assert node.kinds, key
         assert node.group_name != "default", key
-    assert {key.to_user_string() for key in graph.materializable_asset_keys} == {
-        "minute_bars",
-        "older_bars",
-        "volatility_model",
-        "bid_model",
+    assert {key.to_user_string() for key in graph.materializable_asset_keys} == MATERIALIZABLE
+
+
+def test_what_depends_on_what_is_what_it_was() -> None:
+    """The snapshot of the part that Dagster owns: a change here is a change of the graph, meant or not."""
+    from btc_assets.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    parents = {
+        key.to_user_string(): sorted(parent.to_user_string() for parent in graph.get(key).parent_keys)
+        for key in graph.materializable_asset_keys
     }
+    assert {name: parents[name] for name in MATERIALIZABLE - {"lake_backups", "sealed_silver"}} == {
+        "minute_bars": ["exchange_feed"],
+        "older_bars": ["minute_bars"],
+        "sealed_bronze": ["bronze_ticks", "bronze_trades", "gap_marks", "market_events_topic"],
+        "gold_1min_sealed": ["gold_1min", "sealed_silver", "silver_features"],
+        "gold_5min_sealed": ["gold_1min_sealed", "gold_5min"],
+        "sealed_bars": ["gold_1min_sealed"],
+        "day_backup": ["gold_1min_sealed", "gold_5min_sealed", "sealed_bars", "sealed_bronze", "sealed_silver"],
+        "restore_drill": ["lake_backups"],
+        "volatility_model": ["minute_bars", "older_bars", "sealed_bars"],
+        "bid_model": ["minute_bars", "older_bars", "sealed_bars"],
+    }
+
+
+def test_every_stored_table_has_checks_made_from_its_columns() -> None:
+    from btc_assets.table_checks import AHEAD_S, SPECS
+    from btc_core.events import FUTURE_S
+    from btc_core.tables import STORED
+
+    assert AHEAD_S == FUTURE_S
+    names = [spec.name for spec in SPECS]
+    assert len(names) == len(set(names))
+    for table in STORED:
+        assert {f"{table.name}_schema", f"{table.name}_nulls", f"{table.name}_keys"} <= set(names)
+
+
+def test_a_silent_gap_in_the_sealing_sensors_memory_costs_nothing_but_a_second_look() -> None:
+    from btc_assets.sealing import read_cursor
+
+    assert read_cursor('{"2026-07-19":"abc"}') == {"2026-07-19": "abc"}
+    assert read_cursor(None) == read_cursor("nonsense") == read_cursor("[1]") == {}
 
 
 def test_nothing_is_materialized_eagerly() -> None:

@@ -1,0 +1,154 @@
+"""Copies of every table beyond the sealed day, what may then be forgotten, and the drill that restores them.
+
+What does not belong here: how a copy is made and proven (`btc_core.lake`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+
+from btc_assets.catalogue import OWNERS
+from btc_assets.partitions import Result, markdown
+from btc_assets.resources import Database, Environment, Lake  # noqa: TC001 - Dagster reads the annotations
+from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK, now_ns
+from btc_core.days import day_of, stored_days
+from btc_core.errors import BtcError
+from btc_core.tables import STORED
+
+
+@dg.asset(
+    deps=["day_backup", *(table.name for table in STORED if not table.sealed)],
+    kinds={"s3", "parquet"},
+    group_name="backups",
+    owners=OWNERS,
+    check_specs=[
+        dg.AssetCheckSpec(
+            "retention_covered",
+            asset="lake_backups",
+            description="No day is past its time in QuestDB and still without a sound, complete copy.",
+        )
+    ],
+)
+def lake_backups(environment: Environment, database: Database, lake: Lake) -> Result:
+    """Copy every complete day whose copy is missing or has other rows; then drop from QuestDB what is past its time."""
+    from btc_core import lake as copies  # noqa: PLC0415 - pyarrow is slow to import
+
+    started_s = SYSTEM_CLOCK.monotonic_s()
+    log = dg.get_dagster_logger()
+    now = now_ns()
+    made: list[dict[str, Any]] = []
+    refused: list[dict[str, Any]] = []
+    with database.connect() as db, lake.connect() as store:
+        for table in STORED:
+            past = day_of(now - table.ttl_days(db.settings) * NS_PER_DAY)
+            for day, rows in stored_days(db, table).items():
+                before = copies.read_manifest(store, table.name, day)
+                # before a day is dropped its copy is compared by content, until then by the number of rows
+                as_before = before is not None and before.rows == rows and day >= past
+                if day >= day_of(now) or as_before:
+                    continue
+                try:
+                    manifest = copies.back_up(db, store, table, day)
+                except BtcError as error:  # one bad day must not keep the others without a copy
+                    log.warning("%s of %s: %s", table.name, day, error)
+                    refused.append({"table": table.name, "day": day, "why": str(error)})
+                    continue
+                if manifest is not None:
+                    made.append({"table": table.name, "day": day, "rows": manifest.rows, "object": manifest.key})
+        kept = copies.drop_old(db, store, now)
+        expired = copies.expire(store, environment.get().backup.keep_days, now)
+    held = [{"table": table, "day": day, "why": why} for table, day, why in kept.held]
+    check = dg.AssetCheckResult(
+        check_name="retention_covered",
+        passed=not held and not refused,
+        metadata={"held_in_questdb": markdown(held), "refused": markdown(refused)},
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "copies_made": len(made),
+            "copies_refused": len(refused),
+            "rows_copied": sum(entry["rows"] for entry in made),
+            "days_dropped": len(kept.dropped),
+            "days_held": len(held),
+            "copies_expired": len(expired),
+            "copies": markdown(made),
+            "took_s": round(SYSTEM_CLOCK.monotonic_s() - started_s, 2),
+        },
+        check_results=[check],
+    )
+
+
+@dg.asset(
+    deps=["lake_backups"],
+    kinds={"s3", "questdb"},
+    group_name="backups",
+    owners=OWNERS,
+    check_specs=[
+        dg.AssetCheckSpec(
+            "copies_restore",
+            asset="restore_drill",
+            description="The oldest and the newest copy of every table restore to the rows that were copied.",
+        )
+    ],
+)
+def restore_drill(database: Database, lake: Lake) -> Result:
+    """Load the oldest and the newest copy of every table into a scratch table and compare counts and digests."""
+    from btc_core import lake as copies  # noqa: PLC0415 - pyarrow is slow to import
+
+    started_ns = now_ns()
+    tried: list[dict[str, Any]] = []
+    with database.connect() as db, lake.connect() as store:
+        for table in STORED:
+            days = copies.kept_days(store, table.name)
+            for day in sorted({*days[:1], *days[-1:]}):
+                try:
+                    rows, problem = copies.drill(db, store, table, day), ""
+                except BtcError as error:
+                    rows, problem = 0, str(error)
+                tried.append({"table": table.name, "day": day, "rows": rows, "problem": problem})
+    took_s = (now_ns() - started_ns) / NS_PER_S
+    failed = [entry for entry in tried if entry["problem"]]
+    rows = sum(entry["rows"] for entry in tried)
+    return dg.MaterializeResult(
+        metadata={
+            "copies_tried": len(tried),
+            "rows_restored": rows,
+            "rows_per_s": round(rows / took_s) if took_s else 0,
+            "copies": markdown(tried),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="copies_restore", passed=not failed and bool(tried), metadata={"failed": markdown(failed)}
+            )
+        ],
+    )
+
+
+back_up_tables = dg.define_asset_job(
+    "back_up_tables",
+    selection=dg.AssetSelection.assets(lake_backups),
+    description="Copy every complete day that has no copy yet; drop from QuestDB what is past its time.",
+    executor_def=dg.in_process_executor,
+)
+drill_restore = dg.define_asset_job(
+    "drill_restore",
+    selection=dg.AssetSelection.assets(restore_drill),
+    description="Restore copies into scratch tables and compare.",
+    executor_def=dg.in_process_executor,
+)
+daily_backup = dg.ScheduleDefinition(
+    name="daily_backup",
+    job=back_up_tables,
+    cron_schedule="40 0 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+weekly_drill = dg.ScheduleDefinition(
+    name="weekly_drill",
+    job=drill_restore,
+    cron_schedule="20 3 * * 0",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)

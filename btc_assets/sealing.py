@@ -1,0 +1,72 @@
+"""When a day is sealed: a sensor asks which days are complete and what they are, one run for each day and seal.
+
+What does not belong here: what sealing does (`sealed`).
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+import msgspec
+
+from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
+from btc_assets.sealed import SEAL_TAG, sealed_assets
+from btc_core.clock import NS_PER_DAY, now_ns
+from btc_core.days import day_ns, day_of
+from btc_core.errors import ServiceError
+
+SENSOR_INTERVAL_S = 60
+
+seal_day = dg.define_asset_job(
+    "seal_day",
+    selection=dg.AssetSelection.assets(*sealed_assets),
+    description="Prove a complete day, repair what differs, keep its gold, copy it to the object store.",
+    executor_def=dg.in_process_executor,
+    tags={"btc/kind": "sealing"},
+)
+
+
+def read_cursor(text: str | None) -> dict[str, str]:
+    """Days and the seals last asked for; empty at first and after a change of its form."""
+    try:
+        return msgspec.json.decode(text or "{}", type=dict[str, str])
+    except msgspec.MsgspecError:
+        return {}
+
+
+def request(day: str, seal: str) -> dg.RunRequest:
+    """The one run of a day and seal: Dagster starts no second one of the same key, whatever restarts meanwhile."""
+    return dg.RunRequest(run_key=f"{day}@{seal}", partition_key=day, tags={SEAL_TAG: seal})
+
+
+@dg.sensor(job=seal_day, minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
+def sealing_sensor(
+    context: dg.SensorEvaluationContext, environment: Environment, database: Database
+) -> dg.SensorResult | dg.SkipReason:
+    """Ask for a run of each complete day whose seal is new: at its end, and again when late or repaired data came."""
+    from btc_core.seals import seal_of, why_open  # noqa: PLC0415 - Kafka's client is slow to import
+
+    chosen = environment.get()
+    asked = read_cursor(context.cursor)
+    now = now_ns()
+    days = [day_of(now - back * NS_PER_DAY) for back in range(chosen.seal.lookback_days, 0, -1)]
+    days = [day for day in days if day >= chosen.seal.first_day]
+    requests, waiting = [], []
+    try:
+        with database.connect() as db:
+            for day in days:
+                seal = seal_of(db, day)
+                if not any(seal.rows.values()) or asked.get(day) == seal.id:
+                    continue
+                why = why_open(chosen, db, day, now)
+                if why:
+                    waiting.append(f"{day}: {why}")
+                else:
+                    requests.append(request(day, seal.id))
+                    asked[day] = seal.id
+    except ServiceError as error:
+        return dg.SkipReason(f"no day was looked at: {error}")
+    if not requests:
+        return dg.SkipReason("; ".join(waiting) or "no complete day has changed")
+    oldest = day_ns(days[0])
+    cursor = {day: seal for day, seal in asked.items() if day_ns(day) >= oldest}
+    return dg.SensorResult(run_requests=requests, cursor=msgspec.json.encode(cursor).decode())

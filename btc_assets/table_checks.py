@@ -1,0 +1,202 @@
+"""Checks of every stored table, made from the catalogue, and those that only a person could think of.
+
+A check is one statement that selects the rows breaking a rule on the newest complete day. When it finds any, it fails
+and carries the statement and ten of them. What does not belong here: proofs against the log or a replay (`sealed`).
+"""
+
+# no `from __future__ import annotations`: Dagster wants the type of `context`, not its name
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import msgspec
+
+from btc_assets.partitions import TABLE_ROWS, markdown
+from btc_assets.resources import Database
+from btc_core.clock import NS_PER_DAY, now_ns
+from btc_core.days import day_of, on_day
+from btc_core.tables import STORED, TABLES, Table
+
+if TYPE_CHECKING:
+    from btc_core.questdb_client import QuestDB
+
+AHEAD_S = 600
+"""The same as `events.FUTURE_S`, whose module is slow to import."""
+_MAY_BE_EMPTY = {"version", "ord_type"}
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """One thing that must hold of every row of a table."""
+
+    name: str
+    table: str
+    meaning: str
+    offending: str
+    """SELECT of the rows that break it; `{day}` stands for the condition on the day."""
+    serious: bool = True
+
+
+def rules_of(table: Table) -> Iterator[Rule]:
+    """The rules that follow from a table's columns."""
+    name, stamp = table.name, table.timestamp
+    present = [c.name for c in table.columns if _never_null(table, c.name) and c.name not in _MAY_BE_EMPTY]
+    if present:
+        any_null = " OR ".join(f"{column} IS NULL" for column in present)
+        yield _rule(table, "nulls", f"{', '.join(present)} are never null.", any_null)
+    bounded = [f"{c.name} {'<=' if c.unit == 'USD' else '<'} 0" for c in table.columns if _positive(table, c.name)]
+    if bounded:
+        yield _rule(table, "ranges", "Prices are above zero, quantities not below.", " OR ".join(bounded))
+    names = {column.name for column in table.columns}
+    if {"ts_event", "ts_recv"} <= names:
+        late_ns = AHEAD_S * 1_000_000_000
+        ahead = f"cast(ts_event AS LONG) > cast(ts_recv AS LONG) + {late_ns}"
+        yield _rule(table, "times", f"No row is more than {AHEAD_S} s ahead of its receipt.", ahead)
+    keys = ", ".join(table.keys)
+    yield Rule(
+        f"{name}_keys",
+        name,
+        f"({keys}) is there once.",
+        f"SELECT * FROM (SELECT {keys}, count() AS times FROM {name} WHERE {{day}} GROUP BY {keys}) WHERE times > 1",  # noqa: S608 - names of the catalogue
+    )
+    if stamp == "ts":
+        yield _rule(table, "minutes", "A bar opens on a whole minute.", "cast(ts AS LONG) % 60000000000 != 0")
+
+
+def _rule(table: Table, kind: str, meaning: str, condition: str) -> Rule:
+    statement = f"SELECT * FROM {table.name} WHERE {{day}} AND ({condition})"  # noqa: S608 - the same
+    return Rule(f"{table.name}_{kind}", table.name, meaning, statement)
+
+
+def _never_null(table: Table, column: str) -> bool:
+    """Keys everywhere; in bronze every number too."""
+    kinds = {c.name: c.type for c in table.columns}
+    return column in table.keys or (table.layer == "bronze" and kinds[column] in ("DOUBLE", "TIMESTAMP_NS", "SYMBOL"))
+
+
+def _positive(table: Table, column: str) -> bool:
+    """Prices and quantities as the exchange sends them; differences of prices are features and may be negative."""
+    units = {c.name: c.unit for c in table.columns}
+    if table.layer == "silver":
+        return column in {"bid", "ask", "mid", "bid_qty", "ask_qty", "trade_price", "trade_qty"}
+    return units[column] in ("USD", "BTC")
+
+
+_BY_HAND = (
+    Rule(
+        "quotes_uncrossed",
+        "bronze_ticks",
+        "The best bid is never above the best ask.",
+        "SELECT * FROM bronze_ticks WHERE {day} AND bid > ask",
+    ),
+    Rule(
+        "books_match",
+        "bronze_book_checks",
+        "Our book gives the exchange's checksum; when it does not, ingest takes a new snapshot.",
+        "SELECT * FROM bronze_book_checks WHERE {day} AND matches = false",
+        serious=False,
+    ),
+    Rule(
+        "trade_ids_gapless",
+        "bronze_trades",
+        "No trade_id is missing that is not marked as absent.",
+        "SELECT * FROM (SELECT symbol, trade_id, lag(trade_id) OVER (PARTITION BY symbol ORDER BY trade_id) AS id_before "
+        "FROM bronze_trades WHERE {day} AND trade_id > 0) WHERE trade_id > id_before + 1",
+    ),
+    Rule(
+        "no_open_gaps",
+        "gap_marks",
+        "Every gap was repaired or is known to be absent at the exchange.",
+        "SELECT * FROM gap_marks WHERE {day} AND state = 'open'",
+        serious=False,
+    ),
+    *(
+        Rule(
+            f"{name}_no_look_ahead",
+            name,
+            "No forecast was made before the receipt of what it is made from.",
+            f"SELECT * FROM {name} WHERE {{day}} AND made_at < ts_recv",  # noqa: S608 - the same
+        )
+        for name in ("gold_bid_price_prediction", "gold_volatility_prediction")
+    ),
+)
+
+RULES: tuple[Rule, ...] = (*(rule for table in STORED for rule in rules_of(table)), *_BY_HAND)
+
+
+def evaluate(db: "QuestDB", rule: Rule, day: str) -> dg.AssetCheckResult:
+    """The result of one rule on one day, with the statement and the first offending rows."""
+    statement = rule.offending.replace("{day}", on_day(TABLES[rule.table], day))
+    found = db.query(f"{statement} LIMIT {TABLE_ROWS + 1}").to_pylist()
+    if rule.name == "trade_ids_gapless":
+        found = [row for row in found if not _absent(db, row)]
+    metadata: dict[str, Any] = {"day": day, "query": dg.MetadataValue.md(f"```sql\n{statement}\n```")}
+    if found:
+        metadata["rows"] = markdown([{name: str(value) for name, value in row.items()} for row in found])
+    severity = dg.AssetCheckSeverity.ERROR if rule.serious else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        check_name=rule.name, asset_key=rule.table, passed=not found, severity=severity, metadata=metadata
+    )
+
+
+def _absent(db: "QuestDB", row: dict[str, Any]) -> bool:
+    """Whether the exchange says that the ids missing before this trade never were."""
+    marks = db.execute(
+        f"SELECT count() FROM gap_marks WHERE symbol = '{row['symbol']}' AND state = 'absent' "  # noqa: S608 - the same
+        f"AND first_id <= {row['id_before'] + 1} AND last_id >= {row['trade_id'] - 1}"
+    )
+    return bool(marks[0][0])
+
+
+def schema_check(db: "QuestDB", table: Table) -> dg.AssetCheckResult:
+    """Whether QuestDB's columns are those of the catalogue, in name, type and order."""
+    wanted = [(column.name, column.type) for column in table.columns]
+    held = [tuple(row) for row in db.execute(f"SELECT \"column\", type FROM table_columns('{table.name}')")]  # noqa: S608 - the same
+    differ = [
+        {"catalogue": a, "questdb": b} for a, b in zip(wanted, held + [("", "")] * len(wanted), strict=False) if a != b
+    ]
+    return dg.AssetCheckResult(
+        check_name=f"{table.name}_schema",
+        asset_key=table.name,
+        passed=wanted == held,
+        metadata={"differences": markdown([{k: str(v) for k, v in row.items()} for row in differ])},
+    )
+
+
+SPECS = [
+    *(
+        dg.AssetCheckSpec(
+            f"{table.name}_schema", asset=table.name, description="QuestDB's columns are those of the catalogue."
+        )
+        for table in STORED
+    ),
+    *(dg.AssetCheckSpec(rule.name, asset=rule.table, description=rule.meaning) for rule in RULES),
+]
+
+
+@dg.multi_asset_check(specs=SPECS, can_subset=True)
+def table_checks(context: dg.AssetCheckExecutionContext, database: Database) -> Iterator[dg.AssetCheckResult]:
+    """Evaluate the rules on yesterday."""
+    chosen = {key.name for key in context.selected_asset_check_keys}
+    day = day_of(now_ns() - NS_PER_DAY)
+    with database.connect() as db:
+        for table in STORED:
+            if f"{table.name}_schema" in chosen:
+                yield schema_check(db, table)
+        for rule in RULES:
+            if rule.name in chosen:
+                yield evaluate(db, rule, day)
+
+
+check_tables = dg.define_asset_job(
+    "check_tables",
+    selection=dg.AssetSelection.checks(table_checks),
+    description="Check yesterday's rows of every table.",
+    executor_def=dg.in_process_executor,
+)
+daily_checks = dg.ScheduleDefinition(
+    name="daily_checks",
+    job=check_tables,
+    cron_schedule="30 0 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)

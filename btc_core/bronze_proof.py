@@ -1,0 +1,160 @@
+"""The proof that bronze holds what the log holds of a day: entries missing or different there are written again.
+
+It also writes `bronze_bars`, the minute bars with their place in the log. A day that the log has forgotten is taken as
+it is. What does not belong here: features (`proof`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pyarrow as pa
+
+from btc_core.clock import NS_PER_DAY, NS_PER_S
+from btc_core.day_replay import MARGIN_NS
+from btc_core.days import arrow_schema, day_ns, in_form, within, write_rows
+from btc_core.errors import BadFrame
+from btc_core.events import Event, events_of
+from btc_core.fold import BAR, QUOTE, WARM_UP_S
+from btc_core.frames import TickerFrame, decode
+from btc_core.log import kept_since, read_all
+from btc_core.tables import BRONZE_BARS, BRONZE_TICKS, BRONZE_TRADES
+
+if TYPE_CHECKING:
+    from btc_core.log import Envelope
+    from btc_core.questdb_client import QuestDB
+    from btc_core.settings import KafkaSettings
+    from btc_core.tables import Table
+
+Row = dict[str, Any]
+Key = tuple[object, ...]
+PIECE_ROWS = 50_000
+"""Rows held before they are compared: some 60 MB."""
+_QUOTE_COLUMNS = ("bid", "bid_qty", "ask", "ask_qty", "last", "volume", "vwap")
+_TRADE_COLUMNS = ("ts_event", "price", "qty", "side")
+
+
+class BronzeProof(msgspec.Struct, frozen=True, kw_only=True):
+    """How a day's bronze compares with the log."""
+
+    log_has_day: bool
+    """False when the log has forgotten the day, or part of it: then nothing was compared."""
+    rows: int = 0
+    """Ticks and trades the log has of the day."""
+    rows_missing: int = 0
+    rows_different: int = 0
+    bars: int = 0
+    """Minute bars met in the log from the warm-up window on."""
+
+
+class _Comparison:
+    """Rows of one day as the log has them, compared with the tables piece by piece."""
+
+    def __init__(self, db: QuestDB, begin_ns: int) -> None:
+        self._db = db
+        self._begin_ns, self._end_ns = begin_ns, begin_ns + NS_PER_DAY
+        self._bars: list[Row] = []
+        self._ticks: dict[Key, Row] = {}
+        self._trades: dict[Key, Row] = {}
+        self._seen: set[Key] = set()
+        self.rows = self.missing = self.different = self.bars = 0
+
+    def take(self, envelope: Envelope, partition: int, offset: int) -> None:
+        for event in events_of(envelope):
+            if isinstance(event, BadFrame):
+                continue
+            head: Row = {"ts_event": event.ts_event_ns, "ts_recv": envelope.ts_recv_ns, "symbol": event.symbol}
+            place = {"kafka_partition": partition, "kafka_offset": offset, "frame_item": event.item}
+            if event.kind == BAR:
+                prices = {"open": event.a, "high": event.b, "low": event.c, "close": event.d, "volume": event.e}
+                self._bars.append(head | prices | place)
+            elif not self._begin_ns <= event.ts_event_ns < self._end_ns:
+                continue
+            elif event.kind == QUOTE:
+                self._ticks[event.symbol, offset, event.item] = head | _quote(envelope, event) | place
+            elif (event.symbol, event.trade_id) not in self._seen:  # the first time counts, as for the workers
+                self._seen.add((event.symbol, event.trade_id))
+                self._trades[event.symbol, event.trade_id] = head | _trade(envelope, event) | place
+        if len(self._bars) + len(self._ticks) + len(self._trades) >= PIECE_ROWS:
+            self.settle()
+
+    def settle(self) -> None:
+        """Compare and write what was taken since the last time."""
+        write_rows(self._db, BRONZE_BARS, _table(self._bars, BRONZE_BARS))
+        self.bars += len(self._bars)
+        for table, rows, compared in (
+            (BRONZE_TICKS, self._ticks, _QUOTE_COLUMNS),
+            (BRONZE_TRADES, self._trades, _TRADE_COLUMNS),
+        ):
+            if not rows:
+                continue
+            stored = self._stored(table, rows, compared)
+            absent = [row for key, row in rows.items() if key not in stored]
+            changed = [
+                row for key, row in rows.items() if key in stored and stored[key] != tuple(map(row.get, compared))
+            ]
+            write_rows(self._db, table, _table([*absent, *changed], table))
+            self.rows += len(rows)
+            self.missing += len(absent)
+            self.different += len(changed)
+        self._bars, self._ticks, self._trades = [], {}, {}
+
+    def _stored(self, table: Table, rows: dict[Key, Row], compared: tuple[str, ...]) -> dict[Key, Key]:
+        """Compared values by what identifies a row: place for ticks, trade_id for trades."""
+        identity = ("symbol", "trade_id") if table is BRONZE_TRADES else ("symbol", "kafka_offset", "frame_item")
+        names = tuple(dict.fromkeys((*identity, *compared)))
+        times = [row["ts_event"] for row in rows.values()]
+        found = self._db.query(
+            f"SELECT {', '.join(names)} FROM {table.name} WHERE {within('ts_event', min(times), max(times) + 1)}"  # noqa: S608 - names of the catalogue
+        )
+        values = {
+            name: found[name].cast(pa.int64()).to_pylist()
+            if pa.types.is_timestamp(found[name].type)
+            else found[name].to_pylist()
+            for name in names
+        }
+        keys = zip(*(values[name] for name in identity), strict=True)
+        return dict(zip(keys, zip(*(values[name] for name in compared), strict=True), strict=True))
+
+
+def _quote(envelope: Envelope, event: Event) -> Row:
+    frame = decode(envelope.raw)
+    entry = frame.data[event.item] if isinstance(frame, TickerFrame) else None
+    return {name: getattr(entry, name) for name in _QUOTE_COLUMNS}
+
+
+def _trade(envelope: Envelope, event: Event) -> Row:
+    side = "buy" if event.c > 0 else "sell"
+    row = {"trade_id": event.trade_id, "price": event.a, "qty": event.b, "side": side}
+    return row | {"ord_type": event.ord_type, "origin": envelope.origin}
+
+
+def prove_bronze(db: QuestDB, kafka: KafkaSettings, day: str) -> BronzeProof:
+    """Compare a day of bronze with the log and write what is missing or different; raises `ServiceError`."""
+    begin_ns = day_ns(day)
+    since_ns = begin_ns - MARGIN_NS
+    if not kept_since(kafka, since_ns):
+        return BronzeProof(log_has_day=False)
+    comparison = _Comparison(db, begin_ns)
+    warm_ns = since_ns - WARM_UP_S * NS_PER_S
+    for envelope, partition, offset in read_all(kafka, warm_ns, begin_ns + NS_PER_DAY + MARGIN_NS):
+        if envelope.channel == "ohlc" or envelope.ts_recv_ns >= since_ns:
+            try:
+                comparison.take(envelope, partition, offset)
+            except BadFrame:  # a dead letter, as it was when it was live
+                continue
+    comparison.settle()
+    return BronzeProof(
+        log_has_day=True,
+        rows=comparison.rows,
+        rows_missing=comparison.missing,
+        rows_different=comparison.different,
+        bars=comparison.bars,
+    )
+
+
+def _table(rows: list[Row], table: Table) -> pa.Table:
+    schema = arrow_schema(table)
+    columns = {name: pa.array([row[name] for row in rows], schema.field(name).type) for name in schema.names}
+    return in_form(pa.table(columns, schema=schema), table)

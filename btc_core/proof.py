@@ -1,0 +1,205 @@
+"""The proof of a sealed day: its bronze rows through the fold again, compared with what the stream wrote.
+
+Two replays answer two questions. In the order of the log, late trades left out as the stream left them out: did the
+stream compute what it should? With every late or imported trade at its place: what should the day's rows be? Where no
+trade was late they are one.
+What does not belong here: the order of events (`day_replay`), and whether bronze holds all of the log (`bronze_proof`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from btc_core.clock import NS_PER_DAY
+from btc_core.day_replay import events_around, orders, quoted, replay
+from btc_core.days import arrow_schema, day_ns, in_form, within, write_rows
+from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.fold import TRADE
+from btc_core.tables import SILVER_FEATURES
+
+if TYPE_CHECKING:
+    from btc_core.questdb_client import QuestDB
+
+EXAMPLES = 10
+_MAX_ITEMS = 1 << 16
+_PLACE = "kafka_partition, kafka_offset, frame_item"
+_COMPARED = ("trade_price", "trade_qty", "trade_side", *FEATURE_NAMES)
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """How a day's stored rows compare with its replay."""
+
+    rows: int
+    """Rows that the day has."""
+    rows_missing: int
+    """Of them, not stored; written now."""
+    rows_different: int
+    """Of them, stored with other numbers; written anew now."""
+    rows_unexplained: int
+    """Missing or different although no trade was late: the stream did not compute what it should."""
+    rows_extra: int
+    """Stored, and given by no replay."""
+    rows_of_other_version: int
+    """Stored by another feature set, so neither right nor wrong."""
+    late_trades: int
+    max_abs_diff: dict[str, float]
+    """Of the columns in which a stored row differs."""
+    examples: tuple[dict[str, Any], ...]
+    """The first unexplained rows."""
+
+    @property
+    def stream_equals_replay(self) -> bool:
+        """Whether every row the stream wrote is the row it should have written, to the last bit."""
+        return self.rows_unexplained == 0 and self.rows_extra == 0
+
+
+def silver_rows(symbol: str, events: np.ndarray, rows: np.ndarray) -> pa.Table:
+    """Replayed rows as the table has them."""
+    trade = events["kind"] == TRADE
+    columns: dict[str, Any] = {name: rows[name] for name in FEATURE_NAMES}
+    columns |= {
+        "ts_event": pa.array(events["ts_ns"], pa.timestamp("ns")),
+        "ts_recv": pa.array(events["recv_ns"], pa.timestamp("ns")),
+        "symbol": np.full(len(events), symbol),
+        "kind": np.where(trade, "trade", "quote"),
+        "feature_version": np.full(len(events), FEATURE_VERSION),
+        "trade_id": events["trade_id"],
+        **_trade_columns(events),
+        "kafka_partition": events["partition"],
+        "kafka_offset": events["offset"],
+        "frame_item": events["item"],
+    }
+    return in_form(pa.table({name: columns[name] for name in arrow_schema(SILVER_FEATURES).names}), SILVER_FEATURES)
+
+
+def _trade_columns(events: np.ndarray) -> dict[str, np.ndarray]:
+    trade = events["kind"] == TRADE
+    names = {"trade_price": "a", "trade_qty": "b", "trade_side": "c"}
+    return {name: np.where(trade, events[field], np.nan) for name, field in names.items()}
+
+
+class _Comparison:
+    """Stored rows of one symbol beside replayed ones; collects what differs."""
+
+    def __init__(self, db: QuestDB, symbol: str) -> None:
+        self._db = db
+        self._symbol = symbol
+        self.rows = self.missing = self.different = self.matched = self.other_version = 0
+        self.suspect: list[np.ndarray] = []
+        """Keys that are missing, or different though of the present feature set."""
+        self.max_abs_diff: dict[str, float] = {}
+        self.examples: list[dict[str, Any]] = []
+
+    def take(self, events: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Compare one piece; the mask of what is missing or different."""
+        stored = self._stored(int(events["ts_ns"].min()), int(events["ts_ns"].max()) + 1)
+        keys = _keys(events)
+        pairs = _pairs(keys, _stored_keys(stored))
+        present = np.zeros(len(keys), bool)
+        present[pairs.here] = True
+        wrong = self._different(events, rows, stored, pairs)
+        current = np.ones(len(keys), bool)
+        current[pairs.here] = stored["feature_version"].to_numpy()[pairs.there] == FEATURE_VERSION
+        self.rows += len(keys)
+        self.matched += len(pairs.here)
+        self.missing += int((~present).sum())
+        self.different += int((wrong | ~current).sum())
+        self.other_version += int((~current).sum())
+        self.suspect.append(keys[~present | (wrong & current)])
+        return wrong | ~present | ~current
+
+    def _different(self, events: np.ndarray, rows: np.ndarray, stored: pa.Table, pairs: _Pairs) -> np.ndarray:
+        """Mask of the events that are stored with other numbers."""
+        wrong = np.zeros(len(events), bool)
+        values = {name: rows[name] for name in FEATURE_NAMES} | _trade_columns(events)
+        for name in _COMPARED:
+            there, here = stored[name].to_numpy()[pairs.there], values[name][pairs.here]
+            differs = (there != here) & ~(np.isnan(there) & np.isnan(here))
+            if not differs.any():
+                continue
+            wrong[pairs.here[differs]] = True
+            gap = np.nan_to_num(np.abs(there - here)[differs], nan=np.inf)  # a number where there should be none
+            self.max_abs_diff[name] = max(self.max_abs_diff.get(name, 0.0), float(gap.max()))
+            self._remember(events[pairs.here[differs]], name, there[differs], here[differs])
+        return wrong
+
+    def _remember(self, events: np.ndarray, name: str, there: np.ndarray, here: np.ndarray) -> None:
+        for event, stored, replayed in zip(events, there, here, strict=True):
+            if len(self.examples) >= EXAMPLES:
+                return
+            place = {"offset": int(event["offset"]), "item": int(event["item"]), "ts_event_ns": int(event["ts_ns"])}
+            self.examples.append(place | {"column": name, "stored": float(stored), "replayed": float(replayed)})
+
+    def _stored(self, begin_ns: int, end_ns: int) -> pa.Table:
+        names = ", ".join(_COMPARED)
+        return self._db.query(
+            f"SELECT {_PLACE}, feature_version, {names} FROM silver_features "  # noqa: S608 - names of the catalogue
+            f"WHERE symbol = '{quoted(self._symbol)}' AND {within('ts_event', begin_ns, end_ns)}"
+        )
+
+
+class _Pairs(msgspec.Struct, frozen=True):
+    """Indices of rows that are the same row on both sides."""
+
+    here: np.ndarray
+    there: np.ndarray
+
+
+def _pairs(here: np.ndarray, there: np.ndarray) -> _Pairs:
+    """Keys are unique on each side."""
+    _, first, second = np.intersect1d(here, there, assume_unique=True, return_indices=True)
+    return _Pairs(first, second)
+
+
+def _keys(events: np.ndarray) -> np.ndarray:
+    """A number for each place in the log; below zero for what never was there."""
+    return np.asarray((events["offset"] * _MAX_ITEMS + events["item"]) * 2 + (events["partition"] >= 0))
+
+
+def _stored_keys(stored: pa.Table) -> np.ndarray:
+    offset, item, partition = (stored[f"{n}"].to_numpy() for n in ("kafka_offset", "frame_item", "kafka_partition"))
+    return np.asarray((offset.astype(np.int64) * _MAX_ITEMS + item) * 2 + (partition >= 0))
+
+
+def prove(db: QuestDB, symbol: str, day: str) -> Proof:
+    """Replay a day, compare it with `silver_features`, and write what is missing or different there."""
+    begin_ns = day_ns(day)
+    end_ns = begin_ns + NS_PER_DAY
+    streamed, truth, late = orders(events_around(db, symbol, day))
+    stored = _stored_rows(db, symbol, day)
+    as_streamed = _Comparison(db, symbol)
+    if late:
+        for part, rows in replay(streamed, begin_ns, end_ns):
+            as_streamed.take(part, rows)
+    true = _Comparison(db, symbol) if late else as_streamed
+    for part, rows in replay(truth, begin_ns, end_ns):
+        wrong = true.take(part, rows)
+        if wrong.any():
+            write_rows(db, SILVER_FEATURES, silver_rows(symbol, part[wrong], rows[wrong]))
+    suspects = [_joined(each.suspect) for each in (as_streamed, true)]
+    unexplained = np.intersect1d(suspects[0], suspects[1]) if late else suspects[0]
+    return Proof(
+        rows=true.rows,
+        rows_missing=true.missing,
+        rows_different=true.different,
+        rows_unexplained=len(unexplained),
+        rows_extra=stored - true.matched,
+        rows_of_other_version=true.other_version,
+        late_trades=late,
+        max_abs_diff=true.max_abs_diff,
+        examples=tuple(as_streamed.examples) if len(unexplained) else (),
+    )
+
+
+def _stored_rows(db: QuestDB, symbol: str, day: str) -> int:
+    begin_ns = day_ns(day)
+    where = f"symbol = '{quoted(symbol)}' AND {within('ts_event', begin_ns, begin_ns + NS_PER_DAY)}"
+    return int(db.execute(f"SELECT count() FROM silver_features WHERE {where}")[0][0])  # noqa: S608 - the same
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)

@@ -1,0 +1,87 @@
+"""Gold bars of a sealed day, computed from its silver rows and kept whatever the materialized views keep.
+
+What does not belong here: the bars' formulas; they are the views' own statements in `tables`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from btc_core.days import in_form, on_day, read_day, write_rows
+from btc_core.tables import GOLD_1MIN, GOLD_1MIN_SEALED, GOLD_5MIN, GOLD_5MIN_SEALED, MINUTE_BARS, SILVER_FEATURES
+
+if TYPE_CHECKING:
+    from btc_core.questdb_client import QuestDB
+    from btc_core.tables import Table
+
+RELATIVE_TOLERANCE = 1e-9
+"""QuestDB adds in parallel, so the last digits of sums depend on how it split the day."""
+
+
+class GoldProof(msgspec.Struct, frozen=True, kw_only=True):
+    """How the view's bars of a day compare with those computed now."""
+
+    rows: int
+    rows_missing: int
+    """Not in the view."""
+    rows_different: int
+    max_abs_diff: dict[str, float]
+
+
+_SOURCES: dict[str, tuple[Table, Table, Table]] = {
+    GOLD_1MIN_SEALED.name: (GOLD_1MIN, SILVER_FEATURES, SILVER_FEATURES),
+    GOLD_5MIN_SEALED.name: (GOLD_5MIN, GOLD_1MIN, GOLD_1MIN_SEALED),
+}
+"""The view, the table it reads, and the one to read instead."""
+
+
+def statement(sealed: Table, day: str) -> str:
+    """The view's SELECT over one day of the sealed source."""
+    view, reads, source = _SOURCES[sealed.name]
+    return view.view.replace(f"FROM {reads.name} SAMPLE", f"FROM {source.name} WHERE {on_day(source, day)} SAMPLE")
+
+
+def make_gold(db: QuestDB, sealed: Table, day: str) -> GoldProof:
+    """Compute a day's bars, write them, and compare the view with them."""
+    rows = in_form(db.query(statement(sealed, day)), sealed)
+    write_rows(db, sealed, rows)
+    return _compare(rows, read_day(db, _SOURCES[sealed.name][0], day), sealed)
+
+
+def fill_minute_bars(db: QuestDB, day: str) -> tuple[int, int]:
+    """Put a day's bars of trades into `minute_bars` where it has none; returns bars of trades and rows written."""
+    bars = read_day(db, GOLD_1MIN_SEALED, day)
+    traded = bars.filter(pc.greater(bars["trades"], 0))
+    stored = read_day(db, MINUTE_BARS, day)
+    known = set(zip(stored["ts"].to_pylist(), stored["symbol"].to_pylist(), strict=True))
+    places = zip(traded["ts"].to_pylist(), traded["symbol"].to_pylist(), strict=True)
+    new = traded.filter(pa.array([place not in known for place in places], pa.bool_()))
+    sources = pa.array(["sealed"] * len(new), pa.string())
+    write_rows(db, MINUTE_BARS, in_form(new.append_column("source", sources), MINUTE_BARS))
+    return len(traded), len(new)
+
+
+def _compare(rows: pa.Table, seen: pa.Table, sealed: Table) -> GoldProof:
+    keys = [list(zip(*(table[name].to_pylist() for name in sealed.keys), strict=True)) for table in (rows, seen)]
+    places = {key: place for place, key in enumerate(keys[1])}
+    pairs = [(here, places[key]) for here, key in enumerate(keys[0]) if key in places]
+    here, there = (np.array(side, np.int64) for side in zip(*pairs, strict=True)) if pairs else (np.empty(0, int),) * 2
+    wrong = np.zeros(len(here), bool)
+    largest: dict[str, float] = {}
+    for column in sealed.columns:
+        if column.type not in ("DOUBLE", "LONG"):
+            continue
+        mine = rows[column.name].to_numpy().astype(np.float64)[here]
+        theirs = seen[column.name].to_numpy().astype(np.float64)[there]
+        differs = ~np.isclose(mine, theirs, rtol=RELATIVE_TOLERANCE, atol=0.0, equal_nan=True)
+        if differs.any():
+            wrong |= differs
+            largest[column.name] = float(np.nan_to_num(np.abs(mine - theirs)[differs], nan=np.inf).max())
+    return GoldProof(
+        rows=len(rows), rows_missing=len(rows) - len(pairs), rows_different=int(wrong.sum()), max_abs_diff=largest
+    )

@@ -1,0 +1,83 @@
+"""Whether a UTC day is complete, and what it then is: its seal.
+
+What does not belong here: proving what the stream made of it (`proof`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from btc_core.clock import NS_PER_DAY, NS_PER_S
+from btc_core.days import applied, day_ns, on_day
+from btc_core.log import passed
+from btc_core.tables import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS
+
+if TYPE_CHECKING:
+    from btc_core.questdb_client import QuestDB
+    from btc_core.settings import Settings
+
+GROUPS = ("bronze", "features")
+"""Consumer groups of the workers that write what is sealed."""
+WRITTEN = ("bronze_ticks", "bronze_trades", "gap_marks", "silver_features")
+"""Tables whose writes must be readable."""
+
+_PRIME = 1_000_000_007
+"""Sums of remainders stay far below 2^63 for any day."""
+_CONTENTS = {
+    BRONZE_TICKS: ("bid", "bid_qty", "ask", "ask_qty"),
+    BRONZE_TRADES: ("price", "qty"),
+}
+
+
+class Seal(msgspec.Struct, frozen=True):
+    """What a day was when it was looked at; the same rows give the same id."""
+
+    day: str
+    id: str
+    rows: dict[str, int]
+    last_offset: int
+    """Newest place in the log among its rows, −1 when none came from the log."""
+    open_gaps: int
+
+
+def seal_of(db: QuestDB, day: str) -> Seal:
+    """The seal of a day's ticks and trades as they are now."""
+    parts: list[str] = []
+    rows: dict[str, int] = {}
+    last_offset = -1
+    for table, names in _CONTENTS.items():
+        numbers = [f"cast(ts_event AS LONG) % {_PRIME}", f"kafka_offset % {_PRIME}"]
+        numbers += [f"cast({name} * 100000000 AS LONG) % {_PRIME}" for name in names]
+        sums = ", ".join(f"sum({number})" for number in numbers)
+        answer = db.execute(f"SELECT count(), max(kafka_offset), {sums} FROM {table.name} WHERE {on_day(table, day)}")  # noqa: S608 - names of the catalogue
+        rows[table.name] = int(answer[0][0])
+        last_offset = max(last_offset, -1 if answer[0][1] is None else int(answer[0][1]))
+        parts.append(repr(answer[0]))
+    identity = hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
+    return Seal(day, identity, rows, last_offset, open_gaps(db, day))
+
+
+def open_gaps(db: QuestDB, day: str) -> int:
+    """Gaps in the trades of a day that may still be repaired."""
+    return int(db.execute(f"SELECT count() FROM gap_marks WHERE state = 'open' AND {on_day(GAP_MARKS, day)}")[0][0])  # noqa: S608 - the same
+
+
+def why_open(settings: Settings, db: QuestDB, day: str, now: int) -> str:
+    """Why a day is not complete yet; empty when it can be sealed. Raises `ServiceError` when it cannot be known."""
+    end_ns = day_ns(day) + NS_PER_DAY
+    settled_ns = end_ns + settings.seal.grace_s * NS_PER_S
+    if now < settled_ns:
+        return "the day and its grace are not over"
+    behind = passed(settings.kafka, GROUPS, settled_ns)
+    if behind:
+        return behind
+    unread = [name for name in WRITTEN if not applied(db, name)]
+    if unread:
+        return f"rows of {', '.join(unread)} are written and not yet readable"
+    gaps = open_gaps(db, day)
+    if gaps and now < end_ns + settings.seal.gap_wait_h * 3_600 * NS_PER_S:
+        return f"{gaps} gaps in the trades may still be repaired"
+    return ""
