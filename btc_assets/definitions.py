@@ -20,8 +20,10 @@ from btc_assets.backups import (
 )
 from btc_assets.failures import failure_sensor
 from btc_assets.history import minute_bars, older_bars, stored_range
-from btc_assets.live import live_specs, live_tables_sensor
+from btc_assets.live import live_specs, live_tables_sensor, log_sensor
 from btc_assets.models import bid_model, bid_model_serves, volatility_model, volatility_model_serves
+from btc_assets.past_trades import bronze_history
+from btc_assets.pruning import daily_pruning, prune_events
 from btc_assets.resources import Database, Environment, Lake, Registry
 from btc_assets.sealed import sealed_assets, sealed_specs
 from btc_assets.sealing import seal_day, sealing_sensor
@@ -101,6 +103,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             *live_specs,
             *sealed_specs,
             *sealed_assets,
+            bronze_history,
             minute_bars,
             older_bars,
             volatility_model,
@@ -109,9 +112,26 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             restore_drill,
         ],
         asset_checks=[volatility_model_serves, bid_model_serves, table_checks],
-        jobs=[train_models, refresh_bars, fetch_history, seal_day, back_up_tables, drill_restore, check_tables],
-        schedules=[daily_retrain, bars_schedule, history_every_hour, daily_backup, weekly_drill, daily_checks],
-        sensors=[live_tables_sensor, sealing_sensor, failure_sensor],
+        jobs=[
+            train_models,
+            refresh_bars,
+            fetch_history,
+            seal_day,
+            back_up_tables,
+            drill_restore,
+            check_tables,
+            prune_events,
+        ],
+        schedules=[
+            daily_retrain,
+            bars_schedule,
+            history_every_hour,
+            daily_backup,
+            weekly_drill,
+            daily_checks,
+            daily_pruning,
+        ],
+        sensors=[live_tables_sensor, log_sensor, sealing_sensor, failure_sensor],
         resources={**RESOURCES, **(overrides or {})},
         executor=dg.in_process_executor,
     )

@@ -14,7 +14,7 @@ import dagster as dg
 import msgspec
 
 from btc_assets.catalogue import EXCHANGE_FEED, OWNERS, table_metadata, upstream_tables
-from btc_assets.resources import Database  # noqa: TC001 - Dagster reads the annotation
+from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import QuestDBError, ServiceError
 from btc_core.tables import TABLES
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from btc_core.questdb_client import QuestDB
+    from btc_core.settings import KafkaSettings
     from btc_core.tables import Table
 
 MINUTE = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=2), fail_window=timedelta(minutes=5))
@@ -30,6 +31,8 @@ FIVE_MINUTES = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=12),
 """A five-minute bar appears under its open, so its watermark stands still for five minutes by nature."""
 SENSOR_INTERVAL_S = 30
 """How often watermarks are looked at; a tick asks one small query per table."""
+STILL_INTERVAL_NS = 300 * NS_PER_S
+"""How often a table that stands still is told about: an observation with its lag, which never counts as fresh."""
 EVENT_INTERVAL_NS = 55 * NS_PER_S
 """At most one event per table and minute (the event log is never pruned); a little less than 60 s, so that a tick
 that comes early does not halve the rate."""
@@ -39,6 +42,8 @@ _MODELS = ("bid_model", "volatility_model")
 _PREDICTIONS = ("gold_bid_price_prediction", "gold_volatility_prediction")
 _SELDOM = {"bronze_status", "gap_marks"}
 """Tables whose silence is good news: no freshness."""
+WORKERS = ("bronze", "features")
+"""Consumer groups of the log."""
 _OWN_MODEL = {"gold_bid_price_prediction": _MODELS, "gold_volatility_prediction": ("volatility_model",)}
 
 LIVE_TABLES: tuple[str, ...] = tuple(
@@ -133,24 +138,56 @@ def look(db: QuestDB, name: str, before: Seen | None, now: int) -> tuple[dg.Asse
         counted = db.execute(f"SELECT count() FROM {name} WHERE {stamp} > cast({since} AS TIMESTAMP_NS)")  # noqa: S608
     except QuestDBError:
         return None
+    rows = int(counted[0][0])
     metadata: dict[str, Any] = {
-        "rows": int(counted[0][0]),
+        "rows": rows,
+        "rows_per_s": round(rows * NS_PER_S / max(watermark_ns - since, 1), 3),
         "lag_s": round((now - watermark_ns) / NS_PER_S, 3),
         "watermark": dg.MetadataValue.timestamp(watermark_ns / NS_PER_S),
     }
     return dg.AssetMaterialization(name, metadata=metadata), Seen(watermark_ns, now)
 
 
+def standing_still(name: str, before: Seen | None, now: int) -> tuple[dg.AssetObservation, Seen] | None:
+    """An observation of a table that should move and does not; it shows the lag and leaves the table stale."""
+    if name in _SELDOM or before is None or now - before.told_ns < STILL_INTERVAL_NS:
+        return None
+    lag_s = round((now - before.watermark_ns) / NS_PER_S, 3)
+    return dg.AssetObservation(name, metadata={"lag_s": lag_s, "rows": 0}), Seen(before.watermark_ns, now)
+
+
+def look_at_log(
+    kafka: KafkaSettings, before: Seen | None, now: int
+) -> tuple[dg.AssetMaterialization | dg.AssetObservation, Seen] | None:
+    """An event for the topic: how many messages came and how far each worker is behind; raises `ServiceError`.
+
+    The mark is the number of messages ever written. A topic that stands still is observed.
+    """
+    if before is not None and now - before.told_ns < EVENT_INTERVAL_NS:
+        return None
+    from btc_core.log import topic_state  # noqa: PLC0415 - Kafka's client is slow to import
+
+    state = topic_state(kafka, WORKERS)
+    moved = before is None or state.messages > before.watermark_ns
+    if not moved and before is not None and now - before.told_ns < STILL_INTERVAL_NS:
+        return None
+    metadata: dict[str, Any] = {"messages": state.messages - (before.watermark_ns if before else state.messages)}
+    metadata |= {f"{group}_behind": behind for group, behind in state.behind.items()}
+    event = dg.AssetMaterialization if moved else dg.AssetObservation
+    return event(_EVENTS_TOPIC, metadata=metadata), Seen(state.messages, now)
+
+
 @dg.sensor(minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
 def live_tables_sensor(context: dg.SensorEvaluationContext, database: Database) -> dg.SensorResult | dg.SkipReason:
-    """Tell Dagster which live tables moved: rows since the last event, lag and watermark of each."""
+    """Tell Dagster which live tables moved: rows since the last event, rate, lag and watermark of each."""
     seen = read_cursor(context.cursor)
     events: list[Any] = []
     now = now_ns()
     try:
         with database.connect() as db:
             for name in LIVE_TABLES:
-                told = look(db, name, seen.get(name), now)
+                before = seen.get(name)
+                told = look(db, name, before, now) or standing_still(name, before, now)
                 if told is not None:
                     events.append(told[0])
                     seen[name] = told[1]
@@ -159,3 +196,22 @@ def live_tables_sensor(context: dg.SensorEvaluationContext, database: Database) 
     if not events:
         return dg.SkipReason("no live table moved since its last event")
     return dg.SensorResult(asset_events=events, cursor=write_cursor(seen))
+
+
+@dg.sensor(minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
+def log_sensor(
+    context: dg.SensorEvaluationContext, environment: Environment, database: Database
+) -> dg.SensorResult | dg.SkipReason:
+    """Tell Dagster how the log and its workers are: messages, how far each worker is behind, gaps that are open."""
+    seen = read_cursor(context.cursor)
+    now = now_ns()
+    try:
+        told = look_at_log(environment.get().kafka, seen.get(_EVENTS_TOPIC), now)
+        if told is None:
+            return dg.SkipReason("the log has been told about, or stands still")
+        with database.connect() as db:
+            gaps = db.execute("SELECT count() FROM gap_marks WHERE state = 'open'")
+    except ServiceError as error:
+        return dg.SkipReason(f"nothing was looked at: {error}")
+    observed = dg.AssetObservation("gap_marks", metadata={"open_gaps": int(gaps[0][0])})
+    return dg.SensorResult(asset_events=[told[0], observed], cursor=write_cursor({_EVENTS_TOPIC: told[1]}))

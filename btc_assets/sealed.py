@@ -33,7 +33,7 @@ def _version(context: dg.AssetExecutionContext, done: list[Mapping[str, Any]]) -
 
 
 @dg.asset(
-    deps=["market_events_topic", "bronze_ticks", "bronze_trades", "gap_marks"],
+    deps=["market_events_topic", "bronze_ticks", "bronze_trades", "bronze_history", "gap_marks"],
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
     check_specs=[

@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 
 from btc_core.errors import ServiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from btc_core.settings import Settings
 
 LOCATION = "btc_assets"
@@ -33,6 +36,72 @@ mutation Launch($selector: JobOrPipelineSelector!) {
 _STATUS = """
 query Status($id: ID!) { runOrError(runId: $id) { __typename ... on Run { status } ... on RunNotFoundError { message } } }
 """
+
+_BACKFILL = """
+mutation Backfill($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+    ... on UnauthorizedError { message }
+  }
+}
+"""
+_BACKFILL_STATUS = """
+query Status($id: String!) {
+  partitionBackfillOrError(backfillId: $id) {
+    __typename
+    ... on PythonError { message }
+    ... on PartitionBackfill {
+      status
+      assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts {
+        numPartitionsTargeted numPartitionsMaterialized numPartitionsFailed } } }
+    }
+  }
+}
+"""
+_DAEMON = """{ instance { daemonHealth { daemonStatus(daemonType: "BACKFILL") { healthy } } } }"""
+
+
+class BackfillStatus(msgspec.Struct, frozen=True):
+    """How far a backfill is, in partitions of assets."""
+
+    status: str
+    """REQUESTED, COMPLETED_SUCCESS, COMPLETED_FAILED, CANCELED or one on the way to these."""
+    targeted: int
+    done: int
+    failed: int
+
+
+def daemon_runs(settings: Settings) -> bool:
+    """Whether Dagster answers and its daemon starts backfills."""
+    try:
+        health = _ask(settings, _DAEMON, {})["instance"]["daemonHealth"]["daemonStatus"]
+    except ServiceError:
+        return False
+    return bool(health["healthy"])
+
+
+def launch_backfill(settings: Settings, assets: Sequence[str], days: Sequence[str]) -> str:
+    """Ask the daemon to materialize days of assets and return the backfill's id; raises `ServiceError`."""
+    params = {"assetSelection": [{"path": [name]} for name in assets], "partitionNames": list(days)}
+    result = _ask(settings, _BACKFILL, {"params": params})["launchPartitionBackfill"]
+    if result["__typename"] != "LaunchBackfillSuccess":
+        msg = f"Dagster did not start the backfill: {result.get('message', result['__typename'])}"
+        raise ServiceError(msg)
+    return str(result["backfillId"])
+
+
+def backfill_status(settings: Settings, backfill_id: str) -> BackfillStatus:
+    """How far a backfill is; raises `ServiceError`."""
+    result = _ask(settings, _BACKFILL_STATUS, {"id": backfill_id})["partitionBackfillOrError"]
+    if result["__typename"] != "PartitionBackfill":
+        msg = f"Dagster knows no backfill {backfill_id}: {result.get('message', result['__typename'])}"
+        raise ServiceError(msg)
+    counts = (result["assetBackfillData"] or {"assetBackfillStatuses": []})["assetBackfillStatuses"]
+    names = ("numPartitionsTargeted", "numPartitionsMaterialized", "numPartitionsFailed")
+    targeted, done, failed = (sum(int(entry[name]) for entry in counts) for name in names)
+    return BackfillStatus(str(result["status"]), targeted, done, failed)
 
 
 def launch_job(settings: Settings, job: str) -> str:

@@ -136,7 +136,7 @@ def trades_between(
     """
     since_ns, last_id = begin_ns - 1, -1
     while True:
-        rows, newest_ns = _patient_page(settings, symbol, since_ns, pause_s)
+        rows, newest_ns = patient_page(settings, symbol, since_ns, pause_s)
         page = np.array([(row.trade_id, row.ts_ns, row.price, row.qty) for row in rows], TRADES)
         wanted = page[(page["trade_id"] > last_id) & (page["ts_ns"] < end_ns)]
         if len(wanted):
@@ -148,9 +148,8 @@ def trades_between(
         time.sleep(pause_s)
 
 
-def _patient_page(
-    settings: ExchangeSettings, symbol: str, since_ns: int, pause_s: float
-) -> tuple[list[RestTrade], int]:
+def patient_page(settings: ExchangeSettings, symbol: str, since_ns: int, pause_s: float) -> tuple[list[RestTrade], int]:
+    """A `trades_page`, asked for again after longer and longer pauses while the exchange finds us too fast."""
     for attempt in range(RATE_LIMIT_TRIES):
         try:
             return trades_page(settings, symbol, since_ns)

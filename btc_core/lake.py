@@ -156,8 +156,9 @@ def restore(db: QuestDB, store: ObjectStore, table: Table, day: str, name: str =
 
 def drill(db: QuestDB, store: ObjectStore, table: Table, day: str) -> int:
     """Restore a day into a scratch table, compare, and drop it again; returns the rows."""
-    name = f"{DRILL_PREFIX}{table.name}"
-    db.execute(f"DROP TABLE IF EXISTS {name}")
+    for (left,) in db.execute(f"SELECT table_name FROM tables() WHERE table_name LIKE '{DRILL_PREFIX}%'"):  # noqa: S608 - names made here
+        db.execute(f"DROP TABLE IF EXISTS {left}")
+    name = f"{DRILL_PREFIX}{table.name}_{now_ns()}"  # QuestDB lists a dropped table of the same name for a while
     try:
         db.execute(table.ddl(db.settings, name))
         return restore(db, store, table, day, name)

@@ -244,6 +244,34 @@ def passed(kafka: KafkaSettings, groups: tuple[str, ...], ts_ns: int) -> str:
     return ""
 
 
+class TopicState(msgspec.Struct, frozen=True):
+    """How far `market.events` is, and how far each worker is behind it."""
+
+    messages: int
+    """Ever written."""
+    behind: dict[str, int]
+    """Messages by consumer group."""
+
+
+def topic_state(kafka: KafkaSettings, groups: tuple[str, ...]) -> TopicState:
+    """The end of the log and each group's distance from it; raises `ServiceError`."""
+    parts = [TopicPartition(EVENTS, partition) for partition in range(kafka.partitions)]
+    messages, behind = 0, {}
+    for group in groups:
+        reader = consumer(kafka, group)
+        try:
+            ends = [reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)[1] for part in parts]
+            marks = reader.committed(parts, timeout=ADMIN_TIMEOUT_S)
+        except KafkaException as error:
+            msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
+            raise ServiceError(msg) from error
+        finally:
+            reader.close()
+        messages = sum(ends)
+        behind[group] = sum(end - max(mark.offset, 0) for end, mark in zip(ends, marks, strict=True))
+    return TopicState(messages, behind)
+
+
 def kept_since(kafka: KafkaSettings, ts_ns: int) -> bool:
     """Whether the log still holds everything received since `ts_ns`; raises `ServiceError`."""
     reader = consumer(kafka, "kept-since")

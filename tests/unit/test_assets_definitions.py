@@ -15,6 +15,7 @@ pytestmark = [
 MATERIALIZABLE = {
     "minute_bars",
     "older_bars",
+    "bronze_history",
     "sealed_bronze",
     "sealed_silver",
     "gold_1min_sealed",
@@ -75,7 +76,8 @@ def test_what_depends_on_what_is_what_it_was() -> None:
     assert {name: parents[name] for name in MATERIALIZABLE - {"lake_backups", "sealed_silver"}} == {
         "minute_bars": ["exchange_feed"],
         "older_bars": ["minute_bars"],
-        "sealed_bronze": ["bronze_ticks", "bronze_trades", "gap_marks", "market_events_topic"],
+        "bronze_history": ["exchange_feed"],
+        "sealed_bronze": ["bronze_history", "bronze_ticks", "bronze_trades", "gap_marks", "market_events_topic"],
         "gold_1min_sealed": ["gold_1min", "sealed_silver", "silver_features"],
         "gold_5min_sealed": ["gold_1min_sealed", "gold_5min"],
         "sealed_bars": ["gold_1min_sealed"],

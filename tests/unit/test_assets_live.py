@@ -116,3 +116,32 @@ def test_only_tables_that_should_move_every_minute_have_a_freshness_policy() -> 
     assert policies["bronze_ticks"] is live.MINUTE
     assert policies["gold_5min"] is live.FIVE_MINUTES
     assert policies["gap_marks"] is None
+
+
+def test_a_table_that_stands_still_is_observed_with_its_lag_and_never_materialized() -> None:
+    seen = live.Seen(NOW, NOW)
+    assert live.standing_still("bronze_ticks", seen, NOW + NS_PER_MIN) is None
+    told = live.standing_still("bronze_ticks", seen, NOW + 10 * NS_PER_MIN)
+    assert told is not None
+    assert isinstance(told[0], dg.AssetObservation)
+    assert told[0].metadata["lag_s"].value == 600.0
+    assert told[1].watermark_ns == NOW, "the watermark is the table's, not the sensor's"
+    assert live.standing_still("gap_marks", seen, NOW + 10 * NS_PER_MIN) is None
+
+
+def test_old_events_of_live_tables_are_forgotten_and_the_newest_stays() -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from btc_assets.pruning import prune
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        for number in range(5):
+            instance.report_runless_asset_event(dg.AssetMaterialization("bronze_ticks", metadata={"rows": number}))
+        later = datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)
+        assert prune(instance, later - timedelta(days=2)) == 0, "nothing is old"
+        assert prune(instance, later) == 4
+        newest = instance.get_latest_materialization_event(dg.AssetKey("bronze_ticks"))
+        assert newest is not None
+        assert newest.asset_materialization is not None
+        assert newest.asset_materialization.metadata["rows"].value == 4
+        assert len(instance.fetch_materializations(dg.AssetKey("bronze_ticks"), limit=10).records) == 1

@@ -1,0 +1,58 @@
+"""`python -m btc_assets DAY DAY ... --assets NAME ...`: materialize days in this process, without a daemon.
+
+`btc backfill` starts it when no daemon is up. A line `done DAY` on stdout after each day; what is interrupted is begun
+again without harm, since sealing a day twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from contextlib import ExitStack
+
+import dagster as dg
+
+from btc_core.errors import BtcError
+
+
+def main() -> int:
+    """The exit code: 0 when every day is done."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("days", nargs="+")
+    parser.add_argument("--assets", nargs="+", required=True)
+    chosen = parser.parse_args()
+    warnings.simplefilter("ignore")  # Dagster's notes on its own parameters
+    from btc_assets.definitions import defs  # noqa: PLC0415 - after the filter
+
+    graph = defs.resolve_asset_graph()
+    assets = [graph.get(dg.AssetKey(name)).assets_def for name in chosen.assets]
+    with ExitStack() as stack:
+        home = os.environ.get("DAGSTER_HOME")
+        instance = dg.DagsterInstance.get() if home else stack.enter_context(dg.DagsterInstance.ephemeral())
+        for day in chosen.days:
+            try:
+                result = dg.materialize(assets, partition_key=day, instance=instance, raise_on_error=False)
+            except (BtcError, dg.DagsterError) as error:
+                sys.stderr.write(f"{day}: {error}\n")
+                return 1
+            if not result.success:
+                sys.stderr.write(f"{day}: {_why(result)}\n")
+                return 1
+            sys.stdout.write(f"done {day}\n")
+            sys.stdout.flush()
+    return 0
+
+
+def _why(result: dg.ExecuteInProcessResult) -> str:
+    """The innermost words of the first step that failed."""
+    failed = [event for event in result.all_events if event.is_step_failure]
+    error = failed[0].step_failure_data.error if failed else None
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return f"{failed[0].step_key}: {error.message.strip()}" if error is not None else "a blocking check failed"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Trades that never streamed: from a file or from the exchange's REST, put into bronze without overlapping the stream.
+
+A trade that has an id goes in unless its id is there already. A file without ids says nothing about what it shares
+with the stream, so what the stream has covered stays the stream's.
+What does not belong here: repairing the live stream's gaps (`streaming.repair`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from btc_core.bars import to_table
+from btc_core.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, NS_PER_US, now_ns
+from btc_core.days import day_ns, in_form, within, write_rows
+from btc_core.errors import InvalidInput
+from btc_core.exchange_rest import REST_PAUSE_S, bars_of_trades, patient_page
+from btc_core.tables import BRONZE_TRADES, MINUTE_BARS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from btc_core.questdb_client import QuestDB
+    from btc_core.settings import ExchangeSettings
+
+PAST = np.dtype([("ts_ns", "i8"), ("trade_id", "i8"), ("price", "f8"), ("qty", "f8"), ("buy", "?")], align=True)
+"""A trade of the past; trade_id below zero when it is not known."""
+NAMES = {
+    "ts_ns": ("ts_event", "ts", "time_ms", "time", "timestamp"),
+    "price": ("price",),
+    "qty": ("qty", "volume", "size", "amount"),
+    "side": ("side",),
+    "trade_id": ("trade_id", "id"),
+}
+"""What files call the columns, the first that is there wins."""
+_NOT_KNOWN = ""
+
+
+def read_trades(file: Path) -> np.ndarray:
+    """Trades of a Parquet file or a CSV, dtype `PAST`, oldest first.
+
+    A CSV without a header is Kraken's published form: time in s, price, volume. Without sides the tick rule gives
+    them: a trade above the one before bought, below sold. Raises `InvalidInput` naming the file and what is wrong.
+    """
+    table = _read(file)
+    columns = {ours: next((n for n in theirs if n in table.column_names), "") for ours, theirs in NAMES.items()}
+    missing = [ours for ours in ("ts_ns", "price", "qty") if not columns[ours]]
+    if missing:
+        msg = f"{file}: no column for {', '.join(missing)}; it has {', '.join(table.column_names)}"
+        raise InvalidInput(msg)
+    trades = np.zeros(len(table), PAST)
+    trades["ts_ns"] = _times(table[columns["ts_ns"]], columns["ts_ns"])
+    for name in ("price", "qty"):
+        trades[name] = table[columns[name]].cast(pa.float64()).to_numpy()
+    wrong = ~((trades["price"] > 0) & (trades["qty"] > 0) & (trades["ts_ns"] > 0))
+    if wrong.any():
+        msg = f"{file}: trade {int(wrong.argmax()) + 1} has a time, price or quantity that is not above zero"
+        raise InvalidInput(msg)
+    order = np.argsort(trades["ts_ns"], kind="stable")
+    trades = trades[order]
+    sides = table[columns["side"]].cast(pa.string()).to_numpy()[order] if columns["side"] else None
+    trades["buy"] = _tick_rule(trades["price"]) if sides is None else np.char.startswith(sides.astype("U4"), "b")
+    if columns["trade_id"]:
+        trades["trade_id"] = table[columns["trade_id"]].cast(pa.int64()).to_numpy()[order]
+    else:
+        trades["trade_id"] = -(trades["ts_ns"] // NS_PER_US * NS_PER_US + _rank(trades["ts_ns"] // NS_PER_US))
+    return trades
+
+
+def _read(file: Path) -> pa.Table:
+    if not file.is_file():
+        msg = f"{file} is not a file"
+        raise InvalidInput(msg)
+    try:
+        if file.suffix == ".parquet":
+            return pq.read_table(file)
+        with file.open() as lines:
+            headless = lines.readline()[:1].isdigit()
+        names = ["time", "price", "volume"] if headless else None
+        return pa_csv.read_csv(file, pa_csv.ReadOptions(column_names=names))
+    except pa.ArrowInvalid as error:
+        msg = f"{file}: {error}"
+        raise InvalidInput(msg) from error
+
+
+def _times(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Nanoseconds of timestamps, or of numbers in ms (`time_ms`) or s; whole microseconds, as on the socket."""
+    if pa.types.is_timestamp(column.type):
+        ns = column.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
+    elif pa.types.is_integer(column.type):
+        ns = column.to_numpy().astype(np.int64) * (NS_PER_MS if name == "time_ms" else NS_PER_S)
+    else:
+        scale_us = 1e3 if name == "time_ms" else 1e6
+        ns = np.rint(column.cast(pa.float64()).to_numpy() * scale_us).astype(np.int64) * NS_PER_US
+    return np.asarray(ns // NS_PER_US * NS_PER_US)
+
+
+def _tick_rule(price: np.ndarray) -> np.ndarray:
+    moves = np.sign(np.diff(price, prepend=price[:1]))
+    last_move = np.maximum.accumulate(np.where(moves != 0, np.arange(len(moves)), 0))
+    return np.asarray(moves[last_move] >= 0)
+
+
+def _rank(groups: np.ndarray) -> np.ndarray:
+    """Position within each run of equal numbers."""
+    first = np.concatenate([[True], np.diff(groups) != 0]) if len(groups) else np.empty(0, bool)
+    begin = np.maximum.accumulate(np.where(first, np.arange(len(groups)), 0))
+    return np.asarray(np.arange(len(groups)) - begin)
+
+
+def put(db: QuestDB, symbol: str, trades: np.ndarray, origin: str) -> int:
+    """Write those of `trades` (dtype `PAST`, oldest first) that bronze does not have; returns how many."""
+    if not len(trades):
+        return 0
+    fresh = trades[~_present(db, symbol, trades)]
+    write_rows(db, BRONZE_TRADES, _rows(symbol, fresh, origin))
+    return len(fresh)
+
+
+def _present(db: QuestDB, symbol: str, trades: np.ndarray) -> np.ndarray:
+    begin_ns, end_ns = int(trades["ts_ns"][0]), int(trades["ts_ns"][-1]) + 1
+    name = symbol.replace("'", "''")
+    stored = db.query(
+        f"SELECT trade_id FROM bronze_trades WHERE symbol = '{name}' "  # noqa: S608 - names of the catalogue
+        f"AND {within('ts_event', begin_ns - NS_PER_S, end_ns + NS_PER_S)}"
+    )
+    known = np.isin(trades["trade_id"], stored["trade_id"].to_numpy())
+    streamed = db.execute(
+        "SELECT cast(min(ts_event) AS LONG), cast(max(ts_event) AS LONG) FROM bronze_trades "  # noqa: S608 - the same
+        f"WHERE symbol = '{name}' AND kafka_partition >= 0"
+    )
+    if streamed and streamed[0][0] is not None:
+        first, last = map(int, streamed[0])
+        known |= (trades["trade_id"] < 0) & (trades["ts_ns"] >= first) & (trades["ts_ns"] <= last)
+    return np.asarray(known)
+
+
+def _rows(symbol: str, trades: np.ndarray, origin: str) -> pa.Table:
+    """Rows of bronze; in place of a place in the log stands the microsecond of the day and the rank within it."""
+    moments = pa.array(trades["ts_ns"], pa.timestamp("ns"))
+    micros = trades["ts_ns"] // NS_PER_US
+    columns = {
+        "ts_event": moments,
+        "ts_recv": moments,
+        "symbol": np.full(len(trades), symbol),
+        "trade_id": trades["trade_id"],
+        "price": trades["price"],
+        "qty": trades["qty"],
+        "side": np.where(trades["buy"], "buy", "sell"),
+        "ord_type": np.full(len(trades), _NOT_KNOWN),
+        "origin": np.full(len(trades), origin),
+        "kafka_partition": np.full(len(trades), -1),
+        "kafka_offset": micros % (NS_PER_DAY // NS_PER_US),
+        "frame_item": _rank(micros),
+    }
+    return in_form(pa.table(columns), BRONZE_TRADES)
+
+
+def put_bars(db: QuestDB, symbol: str, trades: np.ndarray) -> int:
+    """Write the minute bars of whole minutes of trades where `minute_bars` has none; returns how many."""
+    bars = bars_of_trades(trades)
+    if not len(bars):
+        return 0
+    span = within("ts", int(bars["ts_ns"][0]), int(bars["ts_ns"][-1]) + 1)
+    stored = db.query(f"SELECT ts FROM minute_bars WHERE symbol = '{symbol}' AND {span}")  # noqa: S608 - the same
+    known = stored["ts"].cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
+    fresh = bars[~np.isin(bars["ts_ns"], known)]
+    write_rows(db, MINUTE_BARS, in_form(to_table(fresh, symbol, "trades"), MINUTE_BARS))
+    return len(fresh)
+
+
+def fetch_day(
+    db: QuestDB,
+    exchange: ExchangeSettings,
+    symbol: str,
+    day: str,
+    report: Callable[[int, int], None] = lambda _ns, _written: None,
+) -> int:
+    """Fetch a day's trades from REST, page by page, each stored before the next; returns rows written.
+
+    Goes on behind what an interrupted fetch has stored. `report(time reached in ns, rows written)` after each page.
+    Raises `ExchangeError`.
+    """
+    begin_ns = day_ns(day)
+    end_ns = begin_ns + NS_PER_DAY
+    since_ns = _fetched_until(db, symbol, begin_ns, end_ns) or begin_ns - 1
+    written = 0
+    while True:
+        page, cursor_ns = patient_page(exchange, symbol, since_ns, REST_PAUSE_S)
+        trades = np.array([(row.ts_ns, row.trade_id, row.price, row.qty, row.side == "b") for row in page], PAST)
+        inside = trades[(trades["ts_ns"] >= begin_ns) & (trades["ts_ns"] < end_ns)]
+        written += put(db, symbol, inside[np.argsort(inside["ts_ns"], kind="stable")], "rest")
+        report(min(cursor_ns, end_ns), written)
+        if not page or cursor_ns <= since_ns or cursor_ns >= min(end_ns, now_ns()):
+            return written
+        since_ns = cursor_ns
+        time.sleep(REST_PAUSE_S)
+
+
+def _fetched_until(db: QuestDB, symbol: str, begin_ns: int, end_ns: int) -> int:
+    """Time of the newest trade of the range that was fetched before, a microsecond earlier; 0 when none was."""
+    newest = db.execute(
+        f"SELECT cast(max(ts_event) AS LONG) FROM bronze_trades WHERE symbol = '{symbol}' "  # noqa: S608 - the same
+        f"AND origin = 'rest' AND kafka_partition < 0 AND {within('ts_event', begin_ns, end_ns)}"
+    )
+    return int(newest[0][0]) - NS_PER_US if newest and newest[0][0] is not None else 0

@@ -1,0 +1,98 @@
+"""A market around a midnight of the past, through the real workers: what tests of sealed days share."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, from_ns, now_ns
+from btc_core.days import day_ns, day_of
+from btc_core.errors import ServiceError
+from btc_core.log import Envelope, passed
+from btc_core.seals import GROUPS
+from streaming import bronze, features
+from tests.service.workers import publish, quote_frame, trade_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from btc_core.settings import Settings
+    from streaming.worker import Worker
+
+PATIENCE_S = 60.0
+DAY = day_of(now_ns() - 2 * NS_PER_DAY)
+MIDNIGHT_NS = day_ns(DAY)
+
+
+def ohlc(symbol: str, begin_ns: int, minutes: int) -> bytes:
+    rng = np.random.default_rng(3)
+    data = []
+    for minute in range(minutes):
+        close = 60_000.0 + float(rng.integers(-50, 50)) / 10
+        data.append(
+            {"symbol": symbol, "open": close, "high": close + 1.0, "low": close - 1.0, "close": close, "volume": 1.5,
+             "interval_begin": from_ns(begin_ns + minute * NS_PER_MIN), "interval": 1}
+        )  # fmt: skip
+    return msgspec.json.encode({"channel": "ohlc", "type": "snapshot", "data": data})
+
+
+def evening_and_morning(symbol: str, day: str, late: dict[int, int]) -> list[Envelope]:
+    """Ten minutes around midnight: bars, then two quotes a second, a trade every second; `late` trades come steps later."""
+    rng = np.random.default_rng(9)
+    start_ns = day_ns(day) - 300 * NS_PER_S
+    found = [Envelope(start_ns, 1, 0, "ohlc", "rest", ohlc(symbol, start_ns - 60 * NS_PER_MIN, 60))]
+    bid = 60_000.0
+    waiting: dict[int, bytes] = {}
+    for step in range(1_200):
+        ts_ns = start_ns + step * NS_PER_S // 2 + int(rng.integers(1, 400_000)) * 1_000
+        bid = round(bid + float(rng.integers(-5, 6)) / 10, 1)
+        found.append(Envelope(ts_ns + 5_000, 1, step, "ticker", "ws", quote_frame(symbol, ts_ns, bid)))
+        if step % 2 == 0:
+            raw = trade_frame(symbol, ts_ns, bid, step + 1, step + 2)
+            if step in late:
+                waiting[step + late[step]] = raw
+            else:
+                found.append(Envelope(ts_ns + 6_000, 1, step, "trade", "ws", raw))
+        if step in waiting:
+            found.append(Envelope(ts_ns + 7_000, 1, step, "trade", "rest", waiting.pop(step)))
+    return found
+
+
+def behind(settings: Settings) -> str:
+    try:
+        return passed(settings.kafka, GROUPS, now_ns())
+    except ServiceError as error:  # a new broker has no coordinator of a new group yet
+        return str(error)
+
+
+def work_off(settings: Settings, *builders: Callable[[Settings], Worker]) -> None:
+    """Run workers until they have committed the whole log."""
+    workers = [build(settings) for build in builders]
+    threads = [threading.Thread(target=worker.run) for worker in workers]
+    for thread in threads:
+        thread.start()
+    try:
+        deadline_s = time.monotonic() + PATIENCE_S
+        while why := behind(settings):
+            assert time.monotonic() < deadline_s, why
+            time.sleep(0.1)
+    finally:
+        for worker in workers:
+            worker.stop()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+
+
+def day_of_symbol(stream: Settings, name: str, late: dict[int, int], day: str = DAY) -> str:
+    """A market whose day went through both workers, the features worker restarted in the middle of it."""
+    symbol = f"{name}{now_ns()}/USD"
+    envelopes = evening_and_morning(symbol, day, late)
+    publish(stream, symbol, envelopes[:900])
+    work_off(stream, bronze.build, features.build)
+    publish(stream, symbol, envelopes[900:])
+    work_off(stream, bronze.build, features.build)
+    return symbol

@@ -1,0 +1,177 @@
+"""Dagster over real servers: a day is sealed once for each seal, copied, lost with QuestDB, restored and proven again."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pytest
+
+from btc_core import lake
+from btc_core.clock import NS_PER_DAY, now_ns
+from btc_core.days import arrow_schema, day_ns, day_of, digest, read_day, write_rows
+from btc_core.log import ensure_topics
+from btc_core.object_store import ObjectStore
+from btc_core.proof import prove
+from btc_core.questdb_client import QuestDB
+from btc_core.settings import settings as process_settings
+from btc_core.tables import STORED, TABLES
+from stack import backfill
+from tests.service.past_day import day_of_symbol
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import dagster as dg
+
+    from btc_assets.definitions import RESOURCES, defs
+    from btc_assets.sealed import sealed_assets
+    from btc_assets.sealing import sealing_sensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from btc_core.settings import Settings
+    from stack.runtime import Stack
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+SERVERS = ("questdb", "kafka", "valkey", "store")
+RESEALS = 100
+DAY = day_of(now_ns() - 4 * NS_PER_DAY)
+"""Not the day of other tests: what is lost here is lost for them."""
+EVENING = day_of(now_ns() - 5 * NS_PER_DAY)
+"""The warm-up window of the day is in it."""
+
+
+@pytest.fixture(scope="module")
+def system(stack_of_session: Stack) -> Iterator[Settings]:
+    """Servers, and this process set up as one of the stack's."""
+    stack_of_session.up(only=SERVERS)
+    ensure_topics(stack_of_session.settings)
+    patch = pytest.MonkeyPatch()
+    patch.setenv("BTC_ENV_FILE", str(stack_of_session.layout.env_file))
+    process_settings.cache_clear()
+    yield stack_of_session.settings
+    patch.undo()
+    process_settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def symbol(system: Settings) -> str:
+    """A market whose day has been streamed."""
+    return day_of_symbol(system, "ASSETS", late={}, day=DAY)
+
+
+@pytest.fixture
+def db(system: Settings) -> Iterator[QuestDB]:
+    with QuestDB(system.questdb) as client:
+        yield client
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as ephemeral:
+        yield ephemeral
+
+
+def tick(cursor: str | None, instance: dg.DagsterInstance) -> Any:
+    context = dg.build_sensor_context(instance=instance, cursor=cursor)
+    return sealing_sensor(context, environment=RESOURCES["environment"], database=RESOURCES["database"])
+
+
+def btc(stack: Stack, *arguments: str) -> str:
+    command = [sys.executable, "-W", "ignore", "-m", "stack.cli", *arguments, "--data-dir", str(stack.layout.data_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_complete_day_is_sealed_proven_and_copied_in_one_run(
+    symbol: str, system: Settings, instance: dg.DagsterInstance
+) -> None:
+    asked = tick(None, instance)
+    requests = {request.partition_key: request for request in asked.run_requests}
+    run_key = requests[DAY].run_key
+    assert run_key.startswith(f"{DAY}@")
+    assert isinstance(tick(asked.cursor, instance), dg.SkipReason), "the same seal is asked for once"
+
+    result = defs.resolve_job_def("seal_day").execute_in_process(
+        partition_key=DAY, instance=instance, tags=requests[DAY].tags
+    )
+    assert result.success
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert checks["stream_equals_replay"].passed
+    assert checks["bronze_equals_log"].passed
+    silver = result.asset_materializations_for_node("sealed_silver")[0]
+    assert silver.partition == DAY
+    assert silver.metadata["dagster/partition_row_count"].value >= 1_200
+    assert silver.metadata["rows_different"].value == 0
+    assert silver.metadata["seal"].value == run_key.partition("@")[2]
+    copied = result.asset_materializations_for_node("day_backup")[0]
+    assert copied.metadata["dagster/partition_row_count"].value > 2_400
+    with ObjectStore(system.store) as store:
+        manifest = lake.read_manifest(store, "silver_features", DAY)
+    assert manifest is not None
+    assert manifest.seal == run_key.partition("@")[2]
+    assert symbol
+
+
+def test_a_hundred_changes_of_a_day_are_a_hundred_runs(db: QuestDB, symbol: str, instance: dg.DagsterInstance) -> None:
+    trades = TABLES["bronze_trades"]
+    first = read_day(db, trades, DAY)
+    row = first.filter(pa.compute.equal(first["symbol"], symbol)).slice(0, 1)
+    cursor = getattr(tick(None, instance), "cursor", None)
+    keys = []
+    for number in range(RESEALS):
+        late = {name: row[name] for name in arrow_schema(trades).names}
+        late["symbol"] = pa.array([f"LATE{symbol}"])
+        late["kafka_partition"] = pa.array([-1], pa.int32())  # imported: it never streamed
+        late["kafka_offset"] = late["trade_id"] = pa.array([number + 1])
+        late["ts_event"] = pa.array([day_ns(DAY) + number], pa.timestamp("ns"))
+        write_rows(db, trades, pa.table(late))
+        asked = tick(cursor, instance)
+        cursor = asked.cursor
+        keys += [request.run_key for request in asked.run_requests if request.partition_key == DAY]
+    assert len(keys) == len(set(keys)) == RESEALS
+    assert isinstance(tick(cursor, instance), dg.SkipReason)
+
+
+def test_losing_questdb_is_a_drill(stack_of_session: Stack, system: Settings, symbol: str) -> None:
+    said = btc(stack_of_session, "backfill", "--from", EVENING, "--to", DAY, "--dry-run")
+    assert "2 days" in said
+    assert "no daemon is up" in said
+    btc(stack_of_session, "backfill", "--from", EVENING, "--to", DAY)
+    with QuestDB(system.questdb) as db:
+        before = {table.name: digest(read_day(db, table, DAY)) for table in STORED}
+    stack_of_session._supervisor.stop_process("questdb")
+    shutil.rmtree(stack_of_session.layout.data_dir / "questdb")
+    stack_of_session.up(only=SERVERS)
+    said = btc(stack_of_session, "restore", "--from", EVENING, "--to", DAY, "--into-empty")
+    assert "rows are back" in said
+    with QuestDB(system.questdb) as db:
+        assert {table.name: digest(read_day(db, table, DAY)) for table in STORED} == before
+        proof = prove(db, symbol, DAY)
+    assert proof.stream_equals_replay
+    assert (proof.rows, proof.rows_missing, proof.rows_different) == (1_200, 0, 0)
+
+
+@pytest.mark.usefixtures("symbol")
+def test_checks_backups_and_the_drill_run_on_real_tables(instance: dg.DagsterInstance) -> None:
+    for job in ("back_up_tables", "drill_restore", "check_tables"):
+        result = defs.resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=True)
+        assert result.success
+        failed = [c for c in result.get_asset_check_evaluations() if not c.passed]
+        assert [c.check_name for c in failed] == [], [c.metadata for c in failed]
+
+
+def test_the_command_knows_the_assets_with_days_in_their_order() -> None:
+    assert tuple(asset.key.to_user_string() for asset in sealed_assets) == backfill.SEALED
+    graph = defs.resolve_asset_graph()
+    with_days = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).partitions_def}
+    assert with_days == set(backfill.KNOWN)
