@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OWNERS = ["team:market-data"]
 EXCHANGE_FEED = "exchange_feed"
+EVENTS_TOPIC = "market_events_topic"
 _KRAKEN = "kraken."
 
 
@@ -65,10 +66,15 @@ def _deps(column: Column) -> list[dg.TableColumnDep]:
 
 
 def _source(upstream: str) -> tuple[str, str]:
-    """Asset and column of `table.column` or `kraken.channel.field`."""
+    """Asset and column of `table.column`, `kraken.channel.field`, `log.field` or `model.asset.field`."""
     if upstream.startswith(_KRAKEN):
         return EXCHANGE_FEED, upstream.removeprefix(_KRAKEN)
     table, _, column = upstream.partition(".")
+    if table == "log":
+        return EVENTS_TOPIC, column
+    if table == "model":
+        asset, _, field = column.partition(".")
+        return asset, field
     if table not in TABLES:
         msg = f"the catalogue names {upstream} as an upstream column, and there is no table {table}"
         raise KeyError(msg)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
-from btc_assets.catalogue import EXCHANGE_FEED, OWNERS, table_metadata
+from btc_assets.catalogue import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_metadata
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core import exchange_rest
 from btc_core.bars import to_table
@@ -64,7 +64,7 @@ def missing_days(stored: tuple[int, int, int], wanted_days: int, now: int) -> in
 
 @dg.asset(
     name=TABLE,
-    deps=[EXCHANGE_FEED],
+    deps=[EXCHANGE_FEED, EVENTS_TOPIC],
     kinds={"questdb", "bronze"},
     group_name="bronze",
     owners=OWNERS,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import msgspec
 
-from btc_assets.catalogue import EXCHANGE_FEED, OWNERS, table_metadata, upstream_tables
+from btc_assets.catalogue import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_metadata, upstream_tables
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import QuestDBError, ServiceError
@@ -37,7 +37,7 @@ EVENT_INTERVAL_NS = 55 * NS_PER_S
 """At most one event per table and minute (the event log is never pruned); a little less than 60 s, so that a tick
 that comes early does not halve the rate."""
 
-_EVENTS_TOPIC, _FEATURES_TOPIC, _PREDICTIONS_TOPIC = "market_events_topic", "features_topic", "predictions_topic"
+_FEATURES_TOPIC, _PREDICTIONS_TOPIC = "features_topic", "predictions_topic"
 _MODELS = ("bid_model", "volatility_model")
 _PREDICTIONS = ("gold_bid_price_prediction", "gold_volatility_prediction")
 _SELDOM = {"bronze_status", "gap_marks"}
@@ -57,11 +57,11 @@ def _other(key: str, kind: str, group: str, description: str, deps: tuple[str, .
 
 
 def _table(table: Table) -> dg.AssetSpec:
-    streamed: tuple[str, ...] = () if table.view else (_EVENTS_TOPIC,)
+    streamed: tuple[str, ...] = () if table.view else (EVENTS_TOPIC,)
     if table.name in _PREDICTIONS:
         streamed = (_FEATURES_TOPIC, *_OWN_MODEL[table.name])
     elif table.name == "silver_features":
-        streamed = (_EVENTS_TOPIC, "minute_bars")
+        streamed = (EVENTS_TOPIC, "minute_bars")
     policy = None if table.name in _SELDOM else FIVE_MINUTES if table.name == "gold_5min" else MINUTE
     return dg.AssetSpec(
         table.name,
@@ -77,8 +77,8 @@ def _table(table: Table) -> dg.AssetSpec:
 
 live_specs: list[dg.AssetSpec] = [
     _other(EXCHANGE_FEED, "api", "exchange", "WebSocket v2 and REST of the exchange, or of the simulator."),
-    _other(_EVENTS_TOPIC, "kafka", "log", "Topic `market.events`: every frame as received.", (EXCHANGE_FEED,)),
-    _other(_FEATURES_TOPIC, "kafka", "log", "Topic `features`: one row per quote and trade.", (_EVENTS_TOPIC,)),
+    _other(EVENTS_TOPIC, "kafka", "log", "Topic `market.events`: every frame as received.", (EXCHANGE_FEED,)),
+    _other(_FEATURES_TOPIC, "kafka", "log", "Topic `features`: one row per quote and trade.", (EVENTS_TOPIC,)),
     _other(
         _PREDICTIONS_TOPIC,
         "kafka",
@@ -174,7 +174,7 @@ def look_at_log(
     metadata: dict[str, Any] = {"messages": state.messages - (before.watermark_ns if before else state.messages)}
     metadata |= {f"{group}_behind": behind for group, behind in state.behind.items()}
     event = dg.AssetMaterialization if moved else dg.AssetObservation
-    return event(_EVENTS_TOPIC, metadata=metadata), Seen(state.messages, now)
+    return event(EVENTS_TOPIC, metadata=metadata), Seen(state.messages, now)
 
 
 @dg.sensor(minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -206,7 +206,7 @@ def log_sensor(
     seen = read_cursor(context.cursor)
     now = now_ns()
     try:
-        told = look_at_log(environment.get().kafka, seen.get(_EVENTS_TOPIC), now)
+        told = look_at_log(environment.get().kafka, seen.get(EVENTS_TOPIC), now)
         if told is None:
             return dg.SkipReason("the log has been told about, or stands still")
         with database.connect() as db:
@@ -214,4 +214,4 @@ def log_sensor(
     except ServiceError as error:
         return dg.SkipReason(f"nothing was looked at: {error}")
     observed = dg.AssetObservation("gap_marks", metadata={"open_gaps": int(gaps[0][0])})
-    return dg.SensorResult(asset_events=[told[0], observed], cursor=write_cursor({_EVENTS_TOPIC: told[1]}))
+    return dg.SensorResult(asset_events=[told[0], observed], cursor=write_cursor({EVENTS_TOPIC: told[1]}))

@@ -22,7 +22,11 @@ ColumnType = Literal["TIMESTAMP_NS", "SYMBOL", "DOUBLE", "LONG", "INT", "BOOLEAN
 
 
 class Column(msgspec.Struct, frozen=True):
-    """One column; `upstream` names columns as `table.column`, or `kraken.channel.field`."""
+    """One column.
+
+    `upstream` names columns as `table.column`, `kraken.channel.field`, `log.field` of the envelope, or
+    `model.asset.field`. Only what comes from the code or a clock has none.
+    """
 
     name: str
     type: ColumnType
@@ -76,15 +80,15 @@ def _event_times(channel: str) -> tuple[Column, Column, Column]:
     return (
         Column("ts_event", "TIMESTAMP_NS", "UTC", "exchange time; receive time where the exchange sent none",
                (f"kraken.{channel}.timestamp",)),
-        Column("ts_recv", "TIMESTAMP_NS", "UTC", "when ingest received the frame"),
+        Column("ts_recv", "TIMESTAMP_NS", "UTC", "when ingest received the frame", ("log.ts_recv",)),
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", (f"kraken.{channel}.symbol",)),
     )  # fmt: skip
 
 
 _PLACE = (
-    Column("kafka_partition", "INT", "", "partition of market.events"),
-    Column("kafka_offset", "LONG", "", "offset in market.events"),
-    Column("frame_item", "INT", "", "position in the frame's data, from 0"),
+    Column("kafka_partition", "INT", "", "partition of market.events", ("log.partition",)),
+    Column("kafka_offset", "LONG", "", "offset in market.events", ("log.offset",)),
+    Column("frame_item", "INT", "", "position in the frame's data, from 0", ("log.raw",)),
 )
 _PLACE_KEYS = ("ts_event", "symbol", "kafka_partition", "kafka_offset", "frame_item")
 
@@ -122,7 +126,7 @@ BRONZE_TRADES = Table(
         _kraken("trade", "qty", "BTC", "quantity"),
         Column("side", "SYMBOL", "", "taker's side: buy or sell", ("kraken.trade.side",)),
         Column("ord_type", "SYMBOL", "", "taker's order type", ("kraken.trade.ord_type",)),
-        Column("origin", "SYMBOL", "", "ws: live; rest: was missing and is repaired; file; redrive"),
+        Column("origin", "SYMBOL", "", "ws: live; rest: was missing and is repaired; file; redrive", ("log.origin",)),
         *_PLACE,
     ),
     ("ts_event", "symbol", "trade_id"),
@@ -134,7 +138,7 @@ BRONZE_BARS = Table(
     "Minute bars as they entered the log, with their place in it: replay needs to know when the fold met them.",
     (
         Column("ts_event", "TIMESTAMP_NS", "UTC", "open of the bar", ("kraken.ohlc.interval_begin",)),
-        Column("ts_recv", "TIMESTAMP_NS", "UTC", "when ingest received the frame"),
+        Column("ts_recv", "TIMESTAMP_NS", "UTC", "when ingest received the frame", ("log.ts_recv",)),
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("kraken.ohlc.symbol",)),
         _kraken("ohlc", "open", "USD", "first trade price"),
         _kraken("ohlc", "high", "USD", "highest trade price"),
@@ -153,7 +157,7 @@ BRONZE_BOOK_CHECKS = Table(
     "One row per book frame: did its checksum match our book?",
     (
         *_event_times("book"),
-        Column("kind", "SYMBOL", "", "snapshot or update"),
+        Column("kind", "SYMBOL", "", "snapshot or update", ("kraken.book.type",)),
         Column("checksum", "LONG", "", "the exchange's CRC-32", ("kraken.book.checksum",)),
         Column("matches", "BOOLEAN", "", "whether our book gave the same", ("kraken.book.checksum",)),
         *_PLACE,
@@ -166,7 +170,7 @@ BRONZE_STATUS = Table(
     "bronze",
     "What the exchange said about its engine.",
     (
-        Column("ts_event", "TIMESTAMP_NS", "UTC", "when ingest received the frame"),
+        Column("ts_event", "TIMESTAMP_NS", "UTC", "when ingest received the frame", ("log.ts_recv",)),
         Column("system", "SYMBOL", "", "online, cancel_only, maintenance or post_only", ("kraken.status.system",)),
         Column("version", "VARCHAR", "", "engine version", ("kraken.status.version",)),
         *_PLACE,
@@ -187,7 +191,7 @@ MINUTE_BARS = Table(
         _kraken("ohlc", "close", "USD", "last trade price"),
         _kraken("ohlc", "volume", "BTC", "traded"),
         Column("trades", "LONG", "", "number of trades, −1 when unknown", ("kraken.ohlc.trades",)),
-        Column("source", "SYMBOL", "", "history, rest, trades, sealed or file"),
+        Column("source", "SYMBOL", "", "history, rest, trades, sealed or file", ("log.origin",)),
     ),
     ("ts", "symbol"),
     ttl="bars",
@@ -198,14 +202,26 @@ GAP_MARKS = Table(
     "bronze",
     "Jumps in trade_id: which ids were missing, and what became of them.",
     (
-        Column("ts_event", "TIMESTAMP_NS", "UTC", "exchange time of the trade that showed the gap"),
-        Column("symbol", "SYMBOL", "", "market, as BTC/USD"),
+        Column(
+            "ts_event",
+            "TIMESTAMP_NS",
+            "UTC",
+            "exchange time of the trade that showed the gap",
+            ("kraken.trade.timestamp",),
+        ),
+        Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("kraken.trade.symbol",)),
         Column("first_id", "LONG", "", "first missing trade_id", ("kraken.trade.trade_id",)),
         Column("last_id", "LONG", "", "last missing trade_id", ("kraken.trade.trade_id",)),
-        Column("ts_recv", "TIMESTAMP_NS", "UTC", "when the gap was seen, or when its state changed"),
-        Column("missing", "LONG", "", "ids that are still missing"),
-        Column("absent", "LONG", "", "ids that the exchange does not have either"),
-        Column("state", "SYMBOL", "", "open; repaired: all came; absent: none is missing, some never were"),
+        Column("ts_recv", "TIMESTAMP_NS", "UTC", "when the gap was seen, or when its state changed", ("log.ts_recv",)),
+        Column("missing", "LONG", "", "ids that are still missing", ("kraken.trade.trade_id",)),
+        Column("absent", "LONG", "", "ids that the exchange does not have either", ("log.raw",)),
+        Column(
+            "state",
+            "SYMBOL",
+            "",
+            "open; repaired: all came; absent: none is missing, some never were",
+            ("kraken.trade.trade_id",),
+        ),
     ),
     ("ts_event", "symbol", "first_id"),
 )
@@ -216,7 +232,7 @@ SILVER_FEATURES = Table(
     "One row per quote and per trade: the state of the fold right after it.",
     (
         *_event_times("ticker"),
-        Column("kind", "SYMBOL", "", "quote or trade"),
+        Column("kind", "SYMBOL", "", "quote or trade", ("log.channel",)),
         Column("trade_id", "LONG", "", "of a trade, else 0", ("bronze_trades.trade_id",)),
         Column("trade_price", "DOUBLE", "USD", "of a trade", ("bronze_trades.price",)),
         Column("trade_qty", "DOUBLE", "BTC", "of a trade", ("bronze_trades.qty",)),
@@ -240,12 +256,16 @@ def _origin(*upstream: str) -> tuple[Column, ...]:
     )
 
 
-_PROVENANCE = (
-    Column("model_version", "SYMBOL", "", "version in the model registry"),
-    Column("model_kind", "SYMBOL", "", "xgboost, or the baseline that served: harx, random_walk"),
-    Column("feature_version", "SYMBOL", "", "hash of the feature set", ("silver_features.feature_version",)),
-    *_PLACE,
-)
+def _provenance(asset: str) -> tuple[Column, ...]:
+    return (
+        Column("model_version", "SYMBOL", "", "version in the model registry", (f"model.{asset}.version",)),
+        Column("model_kind", "SYMBOL", "", "xgboost, or the baseline that served: harx, random_walk",
+               (f"model.{asset}.kind",)),
+        Column("feature_version", "SYMBOL", "", "hash of the feature set", ("silver_features.feature_version",)),
+        *_PLACE,
+    )  # fmt: skip
+
+
 _MODEL_INPUTS = tuple(f"silver_features.{f.name}" for f in FEATURES if f.group not in {"original", "gold"})
 
 BID_PREDICTION = Table(
@@ -259,7 +279,7 @@ BID_PREDICTION = Table(
             Column(f"bid_{h}m_usd", "DOUBLE", "USD", f"forecast of the bid {h} min ahead", _MODEL_INPUTS)
             for h in HORIZONS_MIN
         ),
-        *_PROVENANCE,
+        *_provenance("bid_model"),
     ),
     _PLACE_KEYS,
 )
@@ -278,7 +298,7 @@ VOLATILITY_PREDICTION = Table(
             Column(f"baseline_sigma_{h}m_bps", "DOUBLE", "bps", f"HARX σ of the next {h} min", _MODEL_INPUTS)
             for h in HORIZONS_MIN
         ),
-        *_PROVENANCE,
+        *_provenance("volatility_model"),
     ),
     _PLACE_KEYS,
 )

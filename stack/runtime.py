@@ -247,7 +247,7 @@ class Stack:
 
         def take_down(component: Component) -> None:
             for other in known.values():
-                if component.name in other.after:
+                if component.name in other.after and other.name in futures:  # a newer version may know more components
                     futures[other.name].result()
             if states[component.name].state not in {"STOPPED", "EXITED", "FATAL"}:
                 self._supervisor.stop_process(component.name)

@@ -7,16 +7,23 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pytest
 
-from btc_core.clock import NS_PER_MIN, now_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, now_ns
+from btc_core.days import day_of, drop_day, read_day, write_rows
 from btc_core.exchange_rest import bars_of_trades, minute_bars, trades_between
+from btc_core.questdb_client import QuestDB
 from btc_core.settings import ExchangeSettings
+from btc_core.tables import TABLES
+from btc_core.trade_history import fetch_day
 from stack.exchange.server import Exchange, Options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    import pytest
+    from btc_core.settings import Settings
 
 
 def fetch(settings: ExchangeSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -60,3 +67,43 @@ def test_a_rate_limit_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             return sum(len(page) for page in pages)
 
     assert asyncio.run(body()) > 1_000
+
+
+def test_a_day_of_trades_is_fetched_once_and_meets_the_stream_without_overlap_or_hole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: Callable[..., Settings]
+) -> None:
+    """The day has two trades from the stream already, and the fetch is interrupted after its first page."""
+    monkeypatch.setattr("btc_core.trade_history.REST_PAUSE_S", 0.0)
+    symbol, day, trades = "BTC/USD", day_of(now_ns() - NS_PER_DAY), TABLES["bronze_trades"]
+
+    class Stop(Exception):
+        pass
+
+    def once(_reached_ns: int, _written: int) -> None:
+        raise Stop
+
+    def work(exchange: ExchangeSettings, db: QuestDB) -> pa.Table:
+        drop_day(db, trades, day)
+        with pytest.raises(Stop):
+            fetch_day(db, exchange, symbol, day, once)
+        first = read_day(db, trades, day)
+        streamed = first.slice(len(first) - 5, 2)
+        place = streamed.schema.names.index("kafka_partition")
+        write_rows(db, trades, streamed.set_column(place, "kafka_partition", pa.array([0, 0], pa.int32())))
+        written = fetch_day(db, exchange, symbol, day)
+        whole = read_day(db, trades, day)
+        assert len(whole) == len(first) + written
+        assert fetch_day(db, exchange, symbol, day) == 0
+        return whole
+
+    async def body() -> pa.Table:
+        server = Exchange(Options(data_dir=tmp_path, rest_rate_limit=0.0))
+        with QuestDB(servers("questdb").questdb) as db:
+            async with server.running():
+                exchange = ExchangeSettings(rest_url=f"http://127.0.0.1:{server.port}")
+                return await asyncio.to_thread(work, exchange, db)
+
+    whole = asyncio.run(body())
+    ids = whole["trade_id"].to_numpy()
+    assert (np.diff(np.sort(ids)) == 1).all(), "each trade once, none missing"
+    assert (whole["kafka_partition"].to_numpy() == 0).sum() == 2, "the stream's rows stayed the stream's"

@@ -74,7 +74,7 @@ def test_what_depends_on_what_is_what_it_was() -> None:
         for key in graph.materializable_asset_keys
     }
     assert {name: parents[name] for name in MATERIALIZABLE - {"lake_backups", "sealed_silver"}} == {
-        "minute_bars": ["exchange_feed"],
+        "minute_bars": ["exchange_feed", "market_events_topic"],
         "older_bars": ["minute_bars"],
         "bronze_history": ["exchange_feed"],
         "sealed_bronze": ["bronze_history", "bronze_ticks", "bronze_trades", "gap_marks", "market_events_topic"],
