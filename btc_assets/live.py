@@ -42,6 +42,9 @@ _MODELS = ("bid_model", "volatility_model")
 _PREDICTIONS = ("gold_bid_price_prediction", "gold_volatility_prediction")
 _SELDOM = {"bronze_status", "gap_marks"}
 """Tables whose silence is good news: no freshness."""
+LIVE_VERSION = {"dagster/data_version": "live"}
+"""Of every live event: new rows are no new version. A day's seal is; so a sealed day is not out of date because the
+stream went on."""
 WORKERS = ("bronze", "features")
 """Consumer groups of the log."""
 _OWN_MODEL = {"gold_bid_price_prediction": _MODELS, "gold_volatility_prediction": ("volatility_model",)}
@@ -145,7 +148,7 @@ def look(db: QuestDB, name: str, before: Seen | None, now: int) -> tuple[dg.Asse
         "lag_s": round((now - watermark_ns) / NS_PER_S, 3),
         "watermark": dg.MetadataValue.timestamp(watermark_ns / NS_PER_S),
     }
-    return dg.AssetMaterialization(name, metadata=metadata), Seen(watermark_ns, now)
+    return dg.AssetMaterialization(name, metadata=metadata, tags=LIVE_VERSION), Seen(watermark_ns, now)
 
 
 def standing_still(name: str, before: Seen | None, now: int) -> tuple[dg.AssetObservation, Seen] | None:
@@ -174,7 +177,7 @@ def look_at_log(
     metadata: dict[str, Any] = {"messages": state.messages - (before.watermark_ns if before else state.messages)}
     metadata |= {f"{group}_behind": behind for group, behind in state.behind.items()}
     event = dg.AssetMaterialization if moved else dg.AssetObservation
-    return event(EVENTS_TOPIC, metadata=metadata), Seen(state.messages, now)
+    return event(EVENTS_TOPIC, metadata=metadata, tags=LIVE_VERSION), Seen(state.messages, now)
 
 
 @dg.sensor(minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
