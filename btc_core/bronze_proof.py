@@ -18,11 +18,10 @@ from btc_core.errors import BadFrame
 from btc_core.events import Event, events_of
 from btc_core.fold import BAR, QUOTE, WARM_UP_S
 from btc_core.frames import TickerFrame, decode
-from btc_core.log import kept_since, read_all
+from btc_core.log import Envelope, kept_since, read_all
 from btc_core.tables import BRONZE_BARS, BRONZE_TICKS, BRONZE_TRADES
 
 if TYPE_CHECKING:
-    from btc_core.log import Envelope
     from btc_core.questdb_client import QuestDB
     from btc_core.settings import KafkaSettings
     from btc_core.tables import Table
@@ -32,7 +31,35 @@ Key = tuple[object, ...]
 PIECE_ROWS = 50_000
 """Rows held before they are compared: some 60 MB."""
 _QUOTE_COLUMNS = ("bid", "bid_qty", "ask", "ask_qty", "last", "volume", "vwap")
-_TRADE_COLUMNS = ("ts_event", "price", "qty", "side")
+_COMPARED = {
+    "bronze_ticks": ("ts_event", "bid", "bid_qty", "ask", "ask_qty"),
+    "bronze_trades": ("ts_event", "price", "qty", "side"),
+}
+
+
+class _Seen(msgspec.Struct, frozen=True, gc=False):
+    """An event with where it was; its row is made only when it must be written."""
+
+    event: Event
+    envelope: Envelope
+    partition: int
+    offset: int
+
+    def compared(self) -> Key:
+        """What the stored row must say, as `_COMPARED` names it."""
+        event = self.event
+        if event.kind == QUOTE:
+            return event.ts_event_ns, event.a, event.b, event.c, event.d
+        return event.ts_event_ns, event.a, event.b, _side(event)
+
+    def row(self) -> Row:
+        """The row as the bronze worker writes it."""
+        event, envelope = self.event, self.envelope
+        head: Row = {"ts_event": event.ts_event_ns, "ts_recv": envelope.ts_recv_ns, "symbol": event.symbol}
+        place = {"kafka_partition": self.partition, "kafka_offset": self.offset, "frame_item": event.item}
+        if event.kind == BAR:
+            return head | dict(zip(("open", "high", "low", "close", "volume"), _numbers(event), strict=True)) | place
+        return head | (_quote(envelope, event) if event.kind == QUOTE else _trade(envelope, event)) | place
 
 
 class BronzeProof(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,9 +81,9 @@ class _Comparison:
     def __init__(self, db: QuestDB, begin_ns: int) -> None:
         self._db = db
         self._begin_ns, self._end_ns = begin_ns, begin_ns + NS_PER_DAY
-        self._bars: list[Row] = []
-        self._ticks: dict[Key, Row] = {}
-        self._trades: dict[Key, Row] = {}
+        self._bars: list[_Seen] = []
+        self._ticks: dict[Key, _Seen] = {}
+        self._trades: dict[Key, _Seen] = {}
         self._seen: set[Key] = set()
         self.rows = self.missing = self.different = self.bars = 0
 
@@ -64,18 +91,16 @@ class _Comparison:
         for event in events_of(envelope):
             if isinstance(event, BadFrame):
                 continue
-            head: Row = {"ts_event": event.ts_event_ns, "ts_recv": envelope.ts_recv_ns, "symbol": event.symbol}
-            place = {"kafka_partition": partition, "kafka_offset": offset, "frame_item": event.item}
+            seen = _Seen(event, envelope, partition, offset)
             if event.kind == BAR:
-                prices = {"open": event.a, "high": event.b, "low": event.c, "close": event.d, "volume": event.e}
-                self._bars.append(head | prices | place)
+                self._bars.append(seen)
             elif not self._begin_ns <= event.ts_event_ns < self._end_ns:
                 continue
             elif event.kind == QUOTE:
-                self._ticks[event.symbol, offset, event.item] = head | _quote(envelope, event) | place
+                self._ticks[event.symbol, offset, event.item] = seen
             elif (event.symbol, event.trade_id) not in self._seen:  # the first time counts, as for the workers
                 self._seen.add((event.symbol, event.trade_id))
-                self._trades[event.symbol, event.trade_id] = head | _trade(envelope, event) | place
+                self._trades[event.symbol, event.trade_id] = seen
         if len(self._bars) + len(self._ticks) + len(self._trades) >= PIECE_ROWS:
             self.settle()
 
@@ -83,39 +108,43 @@ class _Comparison:
         """Compare and write what was taken since the last time."""
         write_rows(self._db, BRONZE_BARS, _table(self._bars, BRONZE_BARS))
         self.bars += len(self._bars)
-        for table, rows, compared in (
-            (BRONZE_TICKS, self._ticks, _QUOTE_COLUMNS),
-            (BRONZE_TRADES, self._trades, _TRADE_COLUMNS),
-        ):
-            if not rows:
+        for table, found in ((BRONZE_TICKS, self._ticks), (BRONZE_TRADES, self._trades)):
+            if not found:
                 continue
-            stored = self._stored(table, rows, compared)
-            absent = [row for key, row in rows.items() if key not in stored]
-            changed = [
-                row for key, row in rows.items() if key in stored and stored[key] != tuple(map(row.get, compared))
-            ]
+            stored = self._stored(table, found)
+            absent = [seen for key, seen in found.items() if key not in stored]
+            changed = [seen for key, seen in found.items() if key in stored and stored[key] != seen.compared()]
             write_rows(self._db, table, _table([*absent, *changed], table))
-            self.rows += len(rows)
+            self.rows += len(found)
             self.missing += len(absent)
             self.different += len(changed)
         self._bars, self._ticks, self._trades = [], {}, {}
 
-    def _stored(self, table: Table, rows: dict[Key, Row], compared: tuple[str, ...]) -> dict[Key, Key]:
+    def _stored(self, table: Table, found: dict[Key, _Seen]) -> dict[Key, Key]:
         """Compared values by what identifies a row: place for ticks, trade_id for trades."""
         identity = ("symbol", "trade_id") if table is BRONZE_TRADES else ("symbol", "kafka_offset", "frame_item")
+        compared = _COMPARED[table.name]
         names = tuple(dict.fromkeys((*identity, *compared)))
-        times = [row["ts_event"] for row in rows.values()]
-        found = self._db.query(
+        times = [seen.event.ts_event_ns for seen in found.values()]
+        rows = self._db.query(
             f"SELECT {', '.join(names)} FROM {table.name} WHERE {within('ts_event', min(times), max(times) + 1)}"  # noqa: S608 - names of the catalogue
         )
         values = {
-            name: found[name].cast(pa.int64()).to_pylist()
-            if pa.types.is_timestamp(found[name].type)
-            else found[name].to_pylist()
+            name: rows[name].cast(pa.int64()).to_pylist()
+            if pa.types.is_timestamp(rows[name].type)
+            else rows[name].to_pylist()
             for name in names
         }
         keys = zip(*(values[name] for name in identity), strict=True)
         return dict(zip(keys, zip(*(values[name] for name in compared), strict=True), strict=True))
+
+
+def _numbers(event: Event) -> tuple[float, ...]:
+    return event.a, event.b, event.c, event.d, event.e
+
+
+def _side(event: Event) -> str:
+    return "buy" if event.c > 0 else "sell"
 
 
 def _quote(envelope: Envelope, event: Event) -> Row:
@@ -125,8 +154,7 @@ def _quote(envelope: Envelope, event: Event) -> Row:
 
 
 def _trade(envelope: Envelope, event: Event) -> Row:
-    side = "buy" if event.c > 0 else "sell"
-    row = {"trade_id": event.trade_id, "price": event.a, "qty": event.b, "side": side}
+    row = {"trade_id": event.trade_id, "price": event.a, "qty": event.b, "side": _side(event)}
     return row | {"ord_type": event.ord_type, "origin": envelope.origin}
 
 
@@ -154,7 +182,8 @@ def prove_bronze(db: QuestDB, kafka: KafkaSettings, day: str) -> BronzeProof:
     )
 
 
-def _table(rows: list[Row], table: Table) -> pa.Table:
+def _table(seen: list[_Seen], table: Table) -> pa.Table:
     schema = arrow_schema(table)
+    rows = [each.row() for each in seen]
     columns = {name: pa.array([row[name] for row in rows], schema.field(name).type) for name in schema.names}
     return in_form(pa.table(columns, schema=schema), table)
