@@ -115,11 +115,17 @@ class ApiSettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(5050, ge=1, le=65_535)
     token: SecretStr = SecretStr("")
-    """Bearer token of `/retrain` and `/reload`; while it is empty both answer 401."""
+    """Bearer token of `/retrain` and `/reload`; while it is empty both answer 401. Changed in the env file it holds at once."""
     threads: int = Field(4, ge=1)
     max_body_bytes: int = Field(1_048_576, ge=1_024)
     max_feature_age_s: float = Field(10.0, gt=0)
     """A forecast from older features is refused with 503."""
+    rate_limit_per_s: float = Field(0.0, ge=0)
+    """Requests a second of one address, as many again at once, then 429; 0 is no limit, which is right on loopback."""
+    max_streams: int = Field(16, ge=0)
+    """Open `/v1/stream` connections; each holds a thread of its own that mostly sleeps."""
+    stream_interval_ms: int = Field(250, ge=20)
+    """Least time between two events of a stream; 5 kB an event and client."""
 
 
 class StreamSettings(Section):

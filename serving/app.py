@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
@@ -15,12 +16,26 @@ from flask import Flask, Response, g, request
 from serving import problems
 from serving.deps import EXTENSION
 from serving.deps import deps as current_deps
-from serving.routes import control, forecast, live, state
+from serving.feed import Feed, render
+from serving.limits import RateLimit
+from serving.routes import control, documents, forecast, live, state, stream, v1
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from serving.deps import Deps
 
-BLUEPRINTS = (forecast.blueprint, control.blueprint, state.blueprint, live.blueprint)
+BLUEPRINTS = (
+    forecast.blueprint,
+    v1.blueprint,
+    stream.blueprint,
+    control.blueprint,
+    state.blueprint,
+    live.blueprint,
+    documents.blueprint,
+)
+UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths a supervisor asks: refusing them would look like a fault of the API."""
 
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
@@ -46,9 +61,23 @@ def create_app(deps: Deps) -> Flask:
     problems.install(app, deps.settings.api.max_body_bytes)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
+    limit = RateLimit(deps.settings.api.rate_limit_per_s, deps.clock)
+
+    def admit() -> None:
+        if request.path not in UNLIMITED:
+            limit.take(request.remote_addr or "")
+
     app.before_request(_begin)
+    app.before_request(admit)
     app.after_request(_finish)
     return app
+
+
+def new_feed(app: Flask, deps: Deps, announced: Callable[[float], bool]) -> Feed:
+    """The source of the app's streams; whoever runs the process starts and stops it."""
+    feed = Feed(partial(render, deps), announced, deps.settings.api.stream_interval_ms / 1_000)
+    app.extensions[stream.FEED] = feed
+    return feed
 
 
 def _begin() -> None:

@@ -10,7 +10,8 @@ from http import HTTPStatus
 from flask import Blueprint, Response, request
 
 from btc_core.features import FEATURE_VERSION
-from serving.answers import Alive, Echo, Test, respond
+from serving.answers import Alive, Echo, Readiness, Test, respond
+from serving.contract import promises
 from serving.deps import deps
 from serving.forecasts import models_of
 from serving.inputs import decode
@@ -20,12 +21,14 @@ blueprint = Blueprint("state", __name__)
 
 
 @blueprint.get("/healthz")
+@promises("state", Alive)
 def healthz() -> Response:
     """The process is alive; asks nobody else."""
     return respond(Alive())
 
 
 @blueprint.get("/readyz")
+@promises("state", Readiness, also=(503,))
 def readyz() -> Response:
     """Whether forecasts are served: 200 when ready, 503 with the reasons when not yet."""
     state = readiness(deps())
@@ -33,6 +36,7 @@ def readyz() -> Response:
 
 
 @blueprint.get("/test")
+@promises("state", Test)
 def test() -> Response:
     """The API works, and these are the models it has loaded."""
     return respond(
@@ -46,6 +50,7 @@ def test() -> Response:
 
 
 @blueprint.post("/test_post")
+@promises("state", Echo, body="AnyJson")
 def test_post() -> Response:
     """Send back the JSON that came; its size is bounded as every body's is."""
     return respond(Echo(message="The API read this.", received=decode(request.get_data())))
