@@ -7,11 +7,13 @@ What does not belong here: any single endpoint (`routes`), and bodies of feature
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from flask import request
+from msgspec import UNSET, UnsetType
 
 from serving.problems import Problem
 
@@ -24,19 +26,22 @@ PROMISE = "promise"
 """Name of the attribute of a view that holds its promise."""
 
 Symbol = (
-    Annotated[str, msgspec.Meta(description="Market, as BTC/USD; the first one that is followed when left out.")] | None
+    Annotated[str, msgspec.Meta(description="Market, as BTC/USD; the first one that is followed when left out.")]
+    | UnsetType
 )
+"""Unset, not None: a query has no null, and the word would be taken for one."""
 
 Query = TypeVar("Query", bound=msgspec.Struct)
 View = TypeVar("View", bound="Callable[..., ResponseReturnValue]")
 
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _FIELD = re.compile(r" - at `\$\.(\w+)")
 
 
 class SymbolQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The query of an endpoint that is about one market and nothing else."""
 
-    symbol: Symbol = None
+    symbol: Symbol = UNSET
 
 
 class NoQuery(msgspec.Struct, frozen=True):
@@ -84,6 +89,14 @@ def parsed(kind: type[Query]) -> Query:
         found = _FIELD.search(str(error))
         name = found[1] if found else next((name for name in given if name not in kind.__struct_fields__), "")
         raise _bad(name, f"the parameter {name[:64] or '?'}: {error}; GET /docs lists what is taken") from None
+
+
+def moment(name: str, text: str) -> datetime:
+    """The time in a parameter; 422 for anything but ISO 8601 with a time zone, such as a number."""
+    try:
+        return msgspec.convert(text, _Moment)
+    except msgspec.ValidationError:
+        raise _bad(name, f"the parameter {name} must be a time as 2026-01-31T12:00:00Z, not {text[:64]!r}") from None
 
 
 def _bad(name: str, detail: str) -> Problem:

@@ -149,20 +149,10 @@ def _responses(promise: Promise) -> dict[str, Any]:
 
 
 def _parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """The fields of a query struct; an absent parameter is how `null` is said in a query."""
+    """The fields of a query struct."""
     parameters = []
     for name, found in schema["properties"].items():
-        kept = _without_null(found)
+        kept = dict(found)
         described = {"description": kept.pop("description")} if "description" in kept else {}
         parameters.append({"name": name, "in": "query", "required": False, **described, "schema": kept})
     return parameters
-
-
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in schema.items() if key != "anyOf"}
-    if kept.get("default", ...) is None:
-        del kept["default"]
-    choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
-    for choice in choices:
-        kept |= choice
-    return kept

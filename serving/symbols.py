@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from msgspec import UnsetType
+
 from serving.deps import deps
 from serving.inputs import SHOWN_CHARACTERS
 from serving.problems import Problem
 
 
-def followed(symbol: str | None) -> str:
+def followed(symbol: str | UnsetType) -> str:
     """The symbol, or the first one that is followed; 404 when it is not followed."""
     symbols = deps().settings.exchange.symbols
-    if symbol is None:
+    if isinstance(symbol, UnsetType):
         return symbols[0]
     if symbol in symbols:
         return symbol

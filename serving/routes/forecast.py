@@ -6,6 +6,7 @@ What does not belong here: how a forecast comes about (`serving.forecasts`).
 from __future__ import annotations
 
 from flask import Blueprint, Response, request
+from msgspec import UNSET
 
 from btc_core.features import FEATURE_VERSION, FEATURES, MODEL_FEATURES
 from serving.answers import Batch, FeatureOrder, Forecast, OrderedFeature, Quantity, respond
@@ -35,7 +36,7 @@ _REFUSALS = (404, 503)
 @promises("forecasts", Forecast, query=SymbolQuery, problems=_REFUSALS)
 def predict_bid() -> Response:
     """The bid 1 to 5 minutes ahead, from live features."""
-    return respond(live(deps(), followed(request.args.get("symbol")), "bid"))
+    return respond(live(deps(), followed(request.args.get("symbol", UNSET)), "bid"))
 
 
 @blueprint.post("/predict_bid")
@@ -50,7 +51,7 @@ def predict_bid_given() -> Response:
 @promises("forecasts", Forecast, query=SymbolQuery, problems=_REFUSALS)
 def predict_volatility() -> Response:
     """The volatility over the next 1 to 5 minutes, from live features."""
-    return respond(live(deps(), followed(request.args.get("symbol")), "volatility"))
+    return respond(live(deps(), followed(request.args.get("symbol", UNSET)), "volatility"))
 
 
 @blueprint.post("/predict_volatility")
@@ -69,7 +70,7 @@ def feature_order() -> Response:
 
 
 def _from_body(quantity: Quantity) -> Response:
-    symbol = followed(request.args.get("symbol"))
+    symbol = followed(request.args.get("symbol", UNSET))
     checked = given(request.get_data())
     forecasts = from_given(deps(), checked, symbol, quantity)
     return respond(Batch(forecasts=forecasts) if checked.is_batch else forecasts[0])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import msgspec
 from flask import Blueprint, Response, current_app
+from msgspec import UNSET, UnsetType
 
 from serving.contract import Symbol, parsed, promises
 from serving.deps import deps
@@ -25,8 +26,8 @@ FEED = "btc-feed"
 class StreamQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Without `events` the stream goes on until either side ends it."""
 
-    symbol: Symbol = None
-    events: Annotated[int, msgspec.Meta(ge=1, description="End after this many pictures.")] | None = None
+    symbol: Symbol = UNSET
+    events: Annotated[int, msgspec.Meta(ge=1, description="End after this many pictures.")] | UnsetType = UNSET
 
 
 @blueprint.get("/stream")
@@ -37,7 +38,7 @@ def stream() -> Response:
     symbol = followed(query.symbol)
     feed = cast("Feed", current_app.extensions[FEED])
     close = feed.open(symbol, deps().settings.api.max_streams)
-    response = Response(feed.events(symbol, query.events), content_type="text/event-stream; charset=utf-8")
+    response = Response(feed.events(symbol, query.events or None), content_type="text/event-stream; charset=utf-8")
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(close)
     return response

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from flask import Blueprint, Response
+from msgspec import UNSET, UnsetType
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, to_ns
 from btc_core.redis_row import HORIZONS_MIN
@@ -25,7 +26,7 @@ from serving.answers import (
     iso,
     respond,
 )
-from serving.contract import NoQuery, Symbol, SymbolQuery, parsed, promises
+from serving.contract import NoQuery, Symbol, SymbolQuery, moment, parsed, promises
 from serving.deps import deps
 from serving.judged import explain, skill
 from serving.newest import live_features, live_forecast, loaded_models
@@ -39,12 +40,13 @@ NO_OUTCOMES = "outcomes are joined once they are final; there is no table of out
 
 Since = (
     Annotated[
-        datetime,
+        str,
         msgspec.Meta(
-            tz=True, description="Start of the page, ISO 8601 with a time zone; the newest page when left out."
+            description="Start of the page, ISO 8601 with a time zone; the newest page when left out.",
+            extra_json_schema={"format": "date-time"},
         ),
     ]
-    | None
+    | UnsetType
 )
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000, description="Most entries of a page.")]
 
@@ -52,15 +54,15 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000, description="Most entries of
 class ForecastQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`stale=baseline` asks for the flagged baseline of the last row instead of a 503 when the features are stale."""
 
-    symbol: Symbol = None
+    symbol: Symbol = UNSET
     stale: Literal["refuse", "baseline"] = "refuse"
 
 
 class PastQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A page of the past: `limit` steps of `step_s` seconds from `since` on."""
 
-    symbol: Symbol = None
-    since: Since = None
+    symbol: Symbol = UNSET
+    since: Since = UNSET
     step_s: Annotated[int, msgspec.Meta(ge=1, le=86_400, description="One forecast a step: the first in it.")] = 60
     limit: Limit = 60
 
@@ -68,22 +70,22 @@ class PastQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BarsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A page of minutes from `since` on."""
 
-    symbol: Symbol = None
-    since: Since = None
+    symbol: Symbol = UNSET
+    since: Since = UNSET
     limit: Limit = 60
 
 
 class SkillQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The window that is judged: the last `hours`."""
 
-    symbol: Symbol = None
+    symbol: Symbol = UNSET
     hours: Annotated[int, msgspec.Meta(ge=1, le=720, description="Length of the judged window.")] = 24
 
 
 class ExplainQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which number is explained, and how many features are listed."""
 
-    symbol: Symbol = None
+    symbol: Symbol = UNSET
     quantity: Quantity = "volatility"
     horizon_min: Annotated[int, msgspec.Meta(ge=HORIZONS_MIN[0], le=HORIZONS_MIN[-1])] = HORIZONS_MIN[-1]
     top: Annotated[int, msgspec.Meta(ge=1, le=100, description="How many features are listed.")] = 10
@@ -168,14 +170,14 @@ def explanation() -> Response:
     return respond(explain(deps(), followed(query.symbol), query.quantity, query.horizon_min, query.top))
 
 
-def _window(since: datetime | None, step_ns: int, limit: int) -> tuple[int, int, str | None]:
+def _window(since: str | UnsetType, step_ns: int, limit: int) -> tuple[int, int, str | None]:
     """From, to, and `since` of the next page: `limit` whole steps from `since`, or the last ones up to now."""
     now_ns = deps().clock.now_ns()
     last_ns = now_ns - now_ns % step_ns  # start of the running step
-    if since is None:
+    if isinstance(since, UnsetType):
         from_ns = last_ns - (limit - 1) * step_ns
     else:
-        asked_ns = to_ns(min(max(since, EARLIEST), LATEST))
+        asked_ns = to_ns(min(max(moment("since", since), EARLIEST), LATEST))
         from_ns = asked_ns - asked_ns % step_ns
     end_ns = from_ns + limit * step_ns
     return from_ns, end_ns, iso(end_ns) if end_ns <= last_ns else None

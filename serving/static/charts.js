@@ -1,7 +1,7 @@
 "use strict";
 /* The three charts of the live page, on Lightweight Charts. What they show comes from `live.js`. */
 
-const HISTORY_S = 600, AHEAD_S = 300, STEP_S = 5, FLOW_S = 300;
+const HISTORY_S = 600, AHEAD_S = 300, STEP_S = 5, FLOW_S = 300, LEAST_FLOW_S = 60;
 const SIGMAS = [1.645, 1];
 
 /** The colour a custom property has now: charts draw on canvas, which knows no properties. */
@@ -73,7 +73,7 @@ class Charts {
     this.sigma = volatility.line("path");
     this.harx = volatility.line("base");
     this.realized = volatility.line("price");
-    flow.made.applyOptions({ leftPriceScale: { visible: true, borderVisible: false } });
+    flow.made.applyOptions({ timeScale: { secondsVisible: true }, leftPriceScale: { visible: true, borderVisible: false } });
     this.ofi = flow.made.addSeries(LightweightCharts.HistogramSeries, { priceScaleId: "left", priceLineVisible: false, lastValueVisible: false });
     this.ofi.colourName = "flow";
     this.spread = flow.line("price");
@@ -141,6 +141,6 @@ class Charts {
     const rows = [...this.flows].sort((a, b) => a[0] - b[0]);
     put(this.spread, rows.map(([at, row]) => ({ time: at, value: row.spread ?? NaN })));
     put(this.ofi, rows.map(([at, row]) => ({ time: at, value: row.ofi ?? NaN })));
-    this.all[2].timeScale().fitContent();
+    this.all[2].timeScale().setVisibleLogicalRange({ from: Math.min(0, rows.length - LEAST_FLOW_S), to: rows.length });
   }
 }

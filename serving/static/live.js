@@ -7,7 +7,7 @@ const about = new URLSearchParams(location.search).get("symbol");
 const symbolQuery = about ? `symbol=${encodeURIComponent(about)}` : "";
 let charts, openedBid = null, heardMs = performance.now(), newest = null, newestFeatures = null, drawn = true;
 
-const usd = (v, d = 2) => v.toLocaleString("en-US", { minimumFractionDigits: d, maximumFractionDigits: d });
+const usd = (v, d = 2) => v.toLocaleString("en-US", { minimumFractionDigits: d, maximumFractionDigits: d }).replace("-", "−");
 const fixed = (v, d) => (v === null || v === undefined ? "–" : usd(v, d));
 const signed = (v, d) => { const t = usd(Math.abs(v), d); return Number(t.replaceAll(",", "")) === 0 ? t : (v < 0 ? "−" : "+") + t; };
 const text = (id, value) => { if ($(id).textContent !== value) $(id).textContent = value; };

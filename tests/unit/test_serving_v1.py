@@ -144,6 +144,8 @@ def test_tables_away_are_503(world: World) -> None:
         ("limit=x", "limit"),
         ("step_s=0", "step_s"),
         ("since=yesterday", "since"),
+        ("since=null", "since"),
+        ("since=0.5", "since"),
         ("since=2027-01-15T07:00:00", "since"),
         ("limit=1&limit=2", "limit"),
         ("lmit=1", "lmit"),
