@@ -18,6 +18,7 @@ from serving.deps import EXTENSION
 from serving.deps import deps as current_deps
 from serving.feed import Feed, render
 from serving.limits import RateLimit
+from serving.measured import count
 from serving.routes import control, documents, forecast, live, state, stream, v1
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
+    took_s = current_deps().clock.monotonic_s() - g.started_s
+    count(response.status_code, took_s)
     _access.info(
         "request",
         extra={
@@ -102,7 +105,7 @@ def _finish(response: Response) -> Response:
                 "status": response.status_code,
                 "code": g.get("problem_code"),
                 "bytes": response.content_length,
-                "duration_ms": round((current_deps().clock.monotonic_s() - g.started_s) * 1_000, 3),
+                "duration_ms": round(took_s * 1_000, 3),
             }
         },
     )

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from btc_core.errors import BtcError
+from btc_core.metrics import HTTP_STREAMS
 from serving.answers import encoded
 from serving.newest import live_features, live_forecast
 from serving.problems import Problem, as_problem, document
@@ -72,6 +73,7 @@ class Feed:
                     headers={"Retry-After": "5"},
                 )
             self._listeners[symbol] = self._listeners.get(symbol, 0) + 1
+            HTTP_STREAMS.labels(symbol).set(self._listeners[symbol])
             if self._listeners[symbol] == 1:
                 self._events.pop(symbol, None)  # from before the last listener left
             self._changed.notify_all()
@@ -82,6 +84,7 @@ class Feed:
                 left.set()
                 with self._changed:
                     self._listeners[symbol] -= 1
+                    HTTP_STREAMS.labels(symbol).set(self._listeners[symbol])
 
         return close
 

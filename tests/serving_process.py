@@ -51,7 +51,7 @@ def write_features(settings: Settings, age_s: float = 0.0) -> FeatureRow:
     values = [60_000.0 if name == "bid" else -14.0 for name in FEATURE_NAMES]
     row = FeatureRow("BTC/USD", at_ns, at_ns, 0, 1, 0, 0, FEATURE_VERSION, values)
     client = redis_row.connect(settings.redis)
-    redis_row.replace(client, redis_row.feature_key("BTC/USD"), redis_row.feature_fields(row), settings.redis.ttl_s)
+    redis_row.replace(client, {redis_row.feature_key("BTC/USD"): redis_row.feature_fields(row)}, settings.redis.ttl_s)
     client.close()
     return row
 
@@ -77,7 +77,7 @@ def write_forecast(settings: Settings, age_s: float = 0.0, bid: float = 60_000.0
         feature_version=FEATURE_VERSION,
     )
     client = redis_row.connect(settings.redis)
-    redis_row.replace(client, redis_row.forecast_key("BTC/USD"), redis_row.forecast_fields(row), settings.redis.ttl_s)
+    redis_row.replace(client, {redis_row.forecast_key("BTC/USD"): redis_row.forecast_fields(row)}, settings.redis.ttl_s)
     client.close()
     return row
 

@@ -1,4 +1,4 @@
-"""Whether it works: `/healthz`, `/readyz`, `/test`, `/test_post`.
+"""Whether it works: `/healthz`, `/readyz`, `/metrics`, `/test`, `/test_post`.
 
 What does not belong here: forecasts.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from flask import Blueprint, Response, request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from btc_core.features import FEATURE_VERSION
 from serving.answers import Alive, Echo, Readiness, Test, respond
@@ -15,6 +16,7 @@ from serving.contract import promises
 from serving.deps import deps
 from serving.forecasts import models_of
 from serving.inputs import decode
+from serving.measured import measure
 from serving.readiness import readiness
 
 blueprint = Blueprint("state", __name__)
@@ -33,6 +35,13 @@ def readyz() -> Response:
     """Whether forecasts are served: 200 when ready, 503 with the reasons when not yet."""
     state = readiness(deps())
     return respond(state, HTTPStatus.OK if state.status == "ready" else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """What Prometheus scrapes."""
+    measure(deps())
+    return Response(generate_latest(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 @blueprint.get("/test")

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import httpx
 import numpy as np
 import pytest
-from serving_process import TOKEN, Api, running, slow_dagster, write_champions, write_features, write_forecast
 
 from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.questdb_client import QuestDB
 from streaming.forecast import bid_frame, volatility_frame
+from tests.serving_process import TOKEN, Api, running, slow_dagster, write_champions, write_features, write_forecast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
-from serving_process import Api, free_port, running, write_champions, write_features, write_forecast
 
 from btc_core.clock import now_ns
 from btc_core.settings import QuestdbSettings
+from tests.serving_process import Api, free_port, running, write_champions, write_features, write_forecast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from serving_process import (
+
+from btc_core import redis_row
+from btc_core.features import MODEL_FEATURES
+from tests.serving_process import (
     START_S,
     TOKEN,
     Api,
@@ -24,9 +27,6 @@ from serving_process import (
     write_features,
     write_forecast,
 )
-
-from btc_core import redis_row
-from btc_core.features import MODEL_FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

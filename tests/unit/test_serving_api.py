@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving_world import TOKEN, World, build, feature_row, forecast_row, harx_model
 
 from btc_core.bundle import random_walk_model
 from btc_core.errors import SchemaError, ServiceError
@@ -20,6 +19,7 @@ from btc_core.features import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.harx import INPUTS
 from serving.app import SECURITY_HEADERS
 from serving.logs import JsonLines
+from tests.serving_world import TOKEN, World, build, feature_row, forecast_row, harx_model
 
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse

@@ -8,7 +8,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from serving_world import NOW_NS, TOKEN, World, build, feature_row, forecast_row
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import ServiceError
@@ -18,6 +17,7 @@ from serving.answers import MinuteBar, PastForecast, PastModel
 from serving.auth import RotatingToken
 from serving.contract import PROMISE
 from serving.feed import render
+from tests.serving_world import NOW_NS, TOKEN, World, build, feature_row, forecast_row
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -279,3 +279,23 @@ def test_no_other_origin_may_read_answers(world: World) -> None:
     response = world.client.get("/test", headers={"Origin": "https://elsewhere.example"})
     assert not [name for name in response.headers if name[0].lower().startswith("access-control")]
     assert TOKEN not in response.text
+
+
+def test_metrics_count_requests_by_route_and_tell_the_age_of_the_forecast(world: World) -> None:
+    world.load_models()
+    world.store.made = forecast_row(2.5)
+
+    def value(sample: str) -> float:
+        lines = world.client.get("/metrics").text.splitlines()
+        return next((float(line.split()[-1]) for line in lines if line.startswith(sample)), 0.0)
+
+    name = 'btc_http_requests_total{method="GET",path="/v1/forecast",status="200"}'
+    before = value(name)
+    for _ in range(3):
+        world.client.get("/v1/forecast")
+    assert value(name) == before + 3
+    world.client.get("/an/address/somebody/guessed")
+    assert value('btc_http_requests_total{method="none",path="none",status="404"}') >= 1
+    assert "guessed" not in world.client.get("/metrics").text
+    assert value('btc_forecast_age_seconds{symbol="BTC/USD"}') == 2.5
+    assert value('btc_model_created_timestamp_seconds{kind="harx",model="volatility-model"}') > 0
