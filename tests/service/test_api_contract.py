@@ -106,6 +106,7 @@ def test_no_request_the_document_allows_or_forbids_breaks_it(api: Api, tmp_path:
         text=True,
         timeout=240,
         check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-2_000:]
     generated = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
