@@ -139,6 +139,15 @@ def latency(plan: Plan) -> list[Figure]:
 
 
 def _latency(settings: Settings, watch_s: float, targets: tuple[float | None, float]) -> list[Figure]:
+
+        return watched_latency(Stack(plan.data_dir).settings, watch_s)
+    with stack_for_now("--rate", str(RATE)) as stack:
+        stack.up(only=("ingest", "bronze", "features", "forecast"))
+        return watched_latency(stack.settings, watch_s)
+
+
+def watched_latency(settings: Settings, watch_s: float) -> list[Figure]:
+    """Latency of the stream that runs, over `watch_s` seconds."""
     seen = forecasts_seen(settings, watch_s)
     known_ns, at_ns = np.array([s[0] for s in seen]), np.array([s[1] for s in seen])
     sent_ns, received_ns = np.array(sorted(sent_between(settings, int(known_ns[0]), int(known_ns[-1])))).T
