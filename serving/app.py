@@ -90,8 +90,8 @@ def _begin() -> None:
 
 def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
+    own = {name for name, _ in response.headers}
+    response.headers.extend([header for header in SECURITY_HEADERS.items() if header[0] not in own])
     took_s = current_deps().clock.monotonic_s() - g.started_s
     count(response.status_code, took_s)
     _access.info(
