@@ -80,7 +80,7 @@ def api_beside_the_stream(plan: Plan) -> list[Figure]:
         running = in_background(
             (settings.api.host, settings.api.port), PATH, CLIENTS, watch_s + 20.0, per_s=BESIDE_PER_S
         )
-        figures = watched_latency(settings, watch_s)
+        figures = watched_latency(settings, watch_s, (5.0, 20.0))
         load = running.result()
     beside = f"beside {load.per_s:.0f} req/s, {load.failed} failed"
     return [
