@@ -47,7 +47,7 @@ class Baselines(msgspec.Struct, frozen=True):
     def variances(self, matrix: Floats) -> dict[str, Floats]:
         """Forecasts of RV over 1…5 min by name, ln², shape (n, 5), from (n, MODEL_FEATURES)."""
         last = np.exp(matrix[:, [_column("log_rv_5m")]]) * _MINUTES / 5.0
-        ewma = np.exp(matrix[:, [_column(f"log_ewma_{self.ewma_half_life_min}m")]]) * np.asarray(self.ewma_ratio)
+        ewma = np.exp(_ewma_level(matrix, self.ewma_half_life_min))[:, np.newaxis] * np.asarray(self.ewma_ratio)
         har = np.exp(_har_design(matrix) @ np.asarray(self.har).T) * np.asarray(self.har_smearing)
         floor = np.asarray(self.floor)
         return {name: np.maximum(each, floor) for name, each in (("naive", last), ("ewma", ewma), ("har", har))}
@@ -78,12 +78,15 @@ def fit_baselines(matrix: Floats, labels: Floats, floor: Floats) -> Baselines:
 
 def _ewma_ratio(matrix: Floats, labels: Floats, half_life: int) -> tuple[Floats, float]:
     """Mean ratio per horizon, and the QLIKE it gives at five minutes."""
-    level = np.exp(matrix[:, _column(f"log_ewma_{half_life}m")])
-    known = ~np.isnan(level)
-    if not known.any():
-        return np.ones(len(HORIZONS_MIN)), np.inf
-    ratio = (labels[known] / level[known, np.newaxis]).mean(axis=0)
-    return ratio, scores.qlike(labels[known, -1], level[known] * ratio[-1])
+    level = np.exp(_ewma_level(matrix, half_life))[:, np.newaxis]
+    ratio = np.asarray((labels / level).mean(axis=0))
+    return ratio, scores.qlike(labels[:, -1], level[:, 0] * ratio[-1])
+
+
+def _ewma_level(matrix: Floats, half_life: int) -> Floats:
+    """Ln of the variance of a minute; while EWMA is not covered (after a gap), that of the last five minutes."""
+    level = matrix[:, _column(f"log_ewma_{half_life}m")]
+    return np.where(np.isnan(level), matrix[:, _column("log_rv_5m")] - np.log(5.0), level)
 
 
 def _har_design(matrix: Floats) -> Floats:

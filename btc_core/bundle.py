@@ -4,7 +4,7 @@
 bundle.json      the manifest: kind, features and their version, unit, training window, scores, SHA-256 of other files
 harx.json        the log-HARX baseline (volatility only)
 baselines.json   HAR, EWMA and the last five minutes, fitted on the same window (volatility only)
-NAME.ubj         XGBoost's own format (kind xgboost only): `on_harx` and `alone` of the volatility, `horizon_N` of the bid
+NAME.ubj         XGBoost's own format (kind xgboost only): `from_harx` and `from_level` of the volatility, `horizon_N` of the bid
 golden.npz       inputs and the outputs they gave when the bundle was made; plain arrays, never pickles
 ```
 
@@ -25,6 +25,7 @@ import numpy as np
 from btc_core import features, intervals
 from btc_core.baselines import Baselines
 from btc_core.clock import now_ns
+from btc_core.drift import Edges
 from btc_core.errors import SchemaError
 from btc_core.forest import WALKED_ROWS, Forest
 from btc_core.harx import INPUTS, Harx
@@ -45,8 +46,13 @@ LAYOUT = 2
 GOLDEN_TOLERANCE = 1e-6
 """Relative; boosters compute in float32, whose last digit (6e-8) may differ between machines. A wrong tree: 1e-2."""
 GOLDEN_ROWS = 64
-VOLATILITY_TREES = ("on_harx", "alone")
-"""Files of the volatility's boosters; both forecast five minutes, the one on top of HARX, the other from a constant."""
+VOLATILITY_TREES = ("from_harx", "from_level")
+"""Files of the volatility's boosters. Both forecast five minutes; one starts half way to HARX, the other at a constant."""
+HARX_SHARE = 0.25
+"""Of HARX in the start of both together: half of the one, nothing of the other."""
+SHAPE_SHARE = 0.4
+"""How much of HARX's difference between a horizon and five minutes a forecast takes. Trees of a horizon's own forecast it
+worse than those of five minutes: their labels are noisier. On 2023, 0.25 to 0.5 did equally well."""
 BID_TREES = tuple(f"horizon_{h}" for h in HORIZONS_MIN)
 
 Kind = Literal["xgboost", "harx", "random_walk"]
@@ -71,12 +77,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     train_rows: int = 0
     shrinkage: tuple[float, ...] = ()
     """λ per horizon of the bid model; 0 is the random walk."""
-    alone_level: float = 0.0
-    """What the volatility's second booster starts from, ln of ln²."""
-    pooling: tuple[float, ...] = ()
-    """How much of the trees' correction at five minutes each horizon takes."""
+    level: float = 0.0
+    """What the volatility's trees start from, ln of ln²."""
+    offsets: tuple[float, ...] = ()
+    """Per horizon, what brings its mean forecast to the mean of RV in training, ln."""
     quantiles: tuple[tuple[float, ...], ...] = ()
     """Of the score of `intervals`, per horizon: where intervals start."""
+    distributions: dict[str, Edges] = {}
+    """Of the features in training, for `drift`."""
+    recipe: str = ""
+    """Hash of everything that was decided about the fit: another one is a change of specification, not a refresh."""
     code: str = ""
     """Git commit of the code that trained it, where there is one."""
     seals: tuple[str, ...] = ()
@@ -101,7 +111,7 @@ class VolatilityModel:
         self.boosters = boosters
         self.baselines = baselines
         self._forest = Forest(boosters) if boosters else None
-        self._pooling = np.asarray(manifest.pooling or (0.0,) * len(HORIZONS_MIN))
+        self._offsets = np.asarray(manifest.offsets or (0.0,) * len(HORIZONS_MIN))
         self._harx_columns = [manifest.features.index(name) for name in INPUTS]
 
     @property
@@ -129,9 +139,9 @@ class VolatilityModel:
         baseline = _sigma_bps(logs)
         if self._forest is None:
             return baseline, baseline
-        on_harx, alone = self._forest.margins(matrix).T
-        correction = 0.5 * on_harx + 0.5 * (self.manifest.alone_level + alone - logs[:, -1])
-        return _sigma_bps(logs + correction[:, np.newaxis] * self._pooling), baseline
+        five = HARX_SHARE * logs[:, -1:] + (1.0 - HARX_SHARE) * self.manifest.level
+        five = five + 0.5 * self._forest.margins(matrix).sum(axis=1, keepdims=True)
+        return _sigma_bps(five + SHAPE_SHARE * (logs - logs[:, -1:]) + self._offsets), baseline
 
     def baseline(self, matrix: Floats) -> Floats:
         """The HARX forecast, same unit and shape as `predict`."""
@@ -145,7 +155,7 @@ class VolatilityModel:
 
     def as_baseline(self) -> VolatilityModel:
         """The same without its trees: what serves when they have stopped being better."""
-        manifest = msgspec.structs.replace(self.manifest, kind="harx", pooling=(), alone_level=0.0)
+        manifest = msgspec.structs.replace(self.manifest, kind="harx", offsets=(), level=0.0)
         return VolatilityModel(manifest, self.harx, (), self.baselines)
 
     def save(self, folder: Path, golden: Floats) -> None:

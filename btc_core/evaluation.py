@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -148,7 +149,8 @@ def importance(model: bundle.VolatilityModel) -> dict[str, float]:
     """Share of the total gain of each feature in the trees, largest first; empty without trees."""
     gains = dict.fromkeys(features.MODEL_FEATURES, 0.0)
     for booster in model.boosters:
-        for key, gain in booster.get_score(importance_type="total_gain").items():
+        scored: dict[str, Any] = booster.get_score(importance_type="total_gain")
+        for key, gain in scored.items():
             gains[features.MODEL_FEATURES[int(key[1:])]] += float(gain)
     total = sum(gains.values())
     ranked = sorted(gains.items(), key=lambda pair: -pair[1])
@@ -163,7 +165,7 @@ def _forecast_shared(begin_ns: int, end_ns: int, window_days: float) -> Month:
     return forecast_month(_shared[0], begin_ns, end_ns, window_days)
 
 
-def walk_forward(
+def walk_forward(  # noqa: PLR0913 - three say what, two how it is run
     frame: Frame,
     begin_ns: int,
     end_ns: int,
@@ -177,7 +179,7 @@ def walk_forward(
     Raises `InvalidInput` when a month has no bars or too little before it.
     """
     borders = month_borders(begin_ns, end_ns)
-    spans = list(zip(borders[:-1], borders[1:], strict=True))
+    spans = list(pairwise(borders))
     for begin, end in spans:
         if not len(frame.between(begin, end).origin_ns) or not len(frame.between(0, begin - EMBARGO_NS).origin_ns):
             msg = f"{from_ns(begin):%Y-%m} cannot be forecast: no bars in it or before it"

@@ -7,6 +7,9 @@ What does not belong here: judging (`evaluation`, `btc_assets.training`), and wh
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,10 +17,22 @@ import numpy as np
 
 from btc_core import scores
 from btc_core.baselines import fit_baselines
-from btc_core.bundle import BID_MODEL, VOLATILITY_MODEL, BidModel, Kind, VolatilityModel, new_manifest, random_walk_model
+from btc_core.bundle import (
+    BID_MODEL,
+    HARX_SHARE,
+    SHAPE_SHARE,
+    VOLATILITY_MODEL,
+    BidModel,
+    Kind,
+    VolatilityModel,
+    new_manifest,
+    random_walk_model,
+)
 from btc_core.clock import NS_PER_DAY
 from btc_core.dataset import EMBARGO_NS, Frame, cut, make_frame
+from btc_core.drift import edges_of
 from btc_core.errors import NotReady
+from btc_core.features import FEATURES, MODEL_FEATURES
 from btc_core.harx import fit_harx
 from btc_core.intervals import bid_score, fit_quantiles, volatility_score
 from btc_core.targets import HORIZONS_MIN
@@ -40,8 +55,6 @@ TREES_NEED_DAYS = 14.0
 """With less history trees lose to HARX (FORECASTING in the design), so HARX serves."""
 BASELINE_DAYS = 120.0
 """HAR and EWMA are fitted on this much, as the published figures are."""
-POOLING = (1.0, 1.0, 1.0, 1.0, 1.0)
-"""How much of the five-minute correction each horizon takes."""
 CALIBRATION_DAYS = 60.0
 """The newest part of the window, on which intervals are calibrated."""
 
@@ -55,8 +68,8 @@ VOLATILITY_PARAMS: dict[str, Any] = {
     "colsample_bytree": 0.5,
     "lambda": 10.0,
 }
-TREES_ON_HARX, TREES_ALONE = 300, 400
-"""Trees that correct HARX, and trees that start from a constant; their mean in logs beats either."""
+TREE_COUNTS = (350, 400)
+"""Of the boosters in the order of `VOLATILITY_TREES`; the mean of both in logs beats either."""
 BID_PARAMS: dict[str, Any] = {
     **_TREES,
     "objective": "reg:squarederror",
@@ -74,6 +87,12 @@ LUCK_T = -1.64
 """Diebold-Mariano t that the best λ must reach on validation, one-sided 5 %: the best of ten λ wins by luck half the time."""
 VALIDATION_SHARE = 0.25
 """Last part of the window of the bid model, on which λ is chosen."""
+_DRIFTING = {
+    feature.name: MODEL_FEATURES.index(feature.name)
+    for feature in FEATURES
+    if feature.group in {"volatility", "returns", "activity"}
+}
+"""Features whose distribution is kept: the clock's do not drift, and bars do not hold the book's."""
 _SCALE = 1e6
 """Gradients of gamma deviance are relative, so labels are brought to the order of one for float32."""
 
@@ -82,7 +101,7 @@ def rolling_log_variance(frame: Frame) -> Floats:
     """Ln of HARX's forecasts (n, 5), each row by a HARX fitted on the `HARX_DAYS` before its week."""
     first = int(frame.origin_ns[0]) + int(FIRST_FIT_DAYS * NS_PER_DAY)
     last = int(frame.origin_ns[-1])
-    margins = np.empty_like(frame.realized)
+    margins = np.empty((len(frame.origin_ns), len(HORIZONS_MIN)))
     done = 0
     for border in range(min(first, last), last + 1, REFIT_NS):
         known = frame.between(border - int(HARX_DAYS * NS_PER_DAY), border - EMBARGO_NS)
@@ -106,31 +125,64 @@ def fit_volatility(frame: Frame) -> VolatilityModel:
     floor = np.asarray(harx.rv_floor)
     common = frame.last_days(BASELINE_DAYS)
     baselines = fit_baselines(common.matrix, np.maximum(common.realized, floor), floor)
-    window: dict[str, Any] = frame.window()
-    boosters: tuple[xgboost.Booster, ...] = ()
-    if frame.days >= TREES_NEED_DAYS:
-        boosters, window["alone_level"] = _grow(frame, np.maximum(frame.realized[:, -1], floor[-1]))
-        window["pooling"] = POOLING
+    boosters, level = _grow(frame, floor[-1]) if frame.days >= TREES_NEED_DAYS else ((), 0.0)
     kind: Kind = "xgboost" if boosters else "harx"
-    manifest = new_manifest(VOLATILITY_MODEL, kind, **window)
-    model = VolatilityModel(manifest, harx, boosters, baselines)
+    manifest = new_manifest(VOLATILITY_MODEL, kind, level=level, recipe=recipe(), code=code_version(), **frame.window())
     late = frame.last_days(CALIBRATION_DAYS)
-    score = volatility_score(np.maximum(late.realized, floor), np.square(model.predict(late.matrix) / 1e4))
-    return VolatilityModel(msgspec.structs.replace(manifest, quantiles=fit_quantiles(score)), harx, boosters, baselines)
+    labels = np.maximum(late.realized, floor)
+    if boosters:
+        raw = np.square(VolatilityModel(manifest, harx, boosters).predict(late.matrix) / 1e4)
+        offsets = np.log((labels / raw).mean(axis=0))
+        manifest = msgspec.structs.replace(manifest, offsets=tuple(offsets.tolist()))
+    score = volatility_score(labels, np.square(VolatilityModel(manifest, harx, boosters).predict(late.matrix) / 1e4))
+    seen = {name: edges_of(frame.matrix[:, column]) for name, column in _DRIFTING.items()}
+    manifest = msgspec.structs.replace(manifest, quantiles=fit_quantiles(score), distributions=seen)
+    return VolatilityModel(manifest, harx, boosters, baselines)
 
 
-def _grow(frame: Frame, labels: Floats) -> tuple[tuple[xgboost.Booster, ...], float]:
-    """Boosters of the variance over five minutes: on top of HARX, and alone from the level that is returned."""
+def _grow(frame: Frame, floor: float) -> tuple[tuple[xgboost.Booster, ...], float]:
+    """Boosters of the variance over five minutes in the order of `VOLATILITY_TREES`, and the level they start from."""
     import xgboost  # noqa: PLC0415 - slow to import, not needed to load the graph
 
+    labels = np.maximum(frame.realized[:, -1], floor)
     level = float(np.log(labels.mean()))
     data = xgboost.QuantileDMatrix(frame.matrix.astype(np.float32), nthread=THREADS, max_bin=_TREES["max_bin"])
-    starts = (rolling_log_variance(frame)[:, -1], np.full(len(labels), level))
+    starts = (0.5 * rolling_log_variance(frame)[:, -1] + 0.5 * level, np.full(len(labels), level))
     boosters = []
-    for start, count in zip(starts, (TREES_ON_HARX, TREES_ALONE), strict=True):
+    for start, count in zip(starts, TREE_COUNTS, strict=True):
         data.set_info(label=labels * _SCALE, base_margin=start + np.log(_SCALE))
         boosters.append(xgboost.train({**VOLATILITY_PARAMS, "nthread": THREADS}, data, count))
     return tuple(boosters), level
+
+
+def recipe() -> str:
+    """Hash of every decision in this module; a bundle with another one is a change of specification."""
+    decided = (
+        *(
+            VOLATILITY_PARAMS,
+            TREE_COUNTS,
+            HARX_DAYS,
+            REFIT_NS,
+            FIRST_FIT_DAYS,
+            TREES_NEED_DAYS,
+            HARX_SHARE,
+            SHAPE_SHARE,
+        ),
+        *(BID_PARAMS, BID_TREES, BID_DAYS, LUCK_T, VALIDATION_SHARE, MODEL_FEATURES),
+    )
+    return hashlib.sha256(repr(decided).encode()).hexdigest()[:12]
+
+
+def code_version() -> str:
+    """Git commit of this checkout, empty where there is none."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],  # noqa: S607 - whichever git the user has
+            capture_output=True, check=True, text=True, timeout=5,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
 
 
 def harx_bundle(bars: npt.NDArray[Any]) -> VolatilityModel:
@@ -156,9 +208,10 @@ def fit_bid(frame: Frame) -> BidModel:
 def serve_bid(frame: Frame, shrinkage: Floats) -> BidModel:
     """The bid model with this λ (5,), fitted on `frame`, calibrated on its newest part."""
     kind: Kind = "xgboost" if shrinkage.any() else "random_walk"
-    sigma = _harx_sigma(frame, frame)
+    sigma = harx_sigma(frame, frame)
     boosters = grow_bid(frame, sigma) if shrinkage.any() else ()
-    manifest = new_manifest(BID_MODEL, kind, shrinkage=tuple(shrinkage.tolist()), **frame.window())
+    made = {"recipe": recipe(), "code": code_version(), **frame.window()}
+    manifest = new_manifest(BID_MODEL, kind, shrinkage=tuple(shrinkage.tolist()), **made)
     model = BidModel(manifest, boosters)
     late = frame.last_days(CALIBRATION_DAYS)
     sigma = sigma[-len(late.origin_ns) :]
@@ -188,7 +241,7 @@ def choose_lambda(actual_bps: Floats, unshrunk_bps: Floats) -> Floats:
     return np.where(np.asarray(t) < LUCK_T, best, 0.0)
 
 
-def _harx_sigma(train: Frame, rows: Frame) -> Floats:
+def harx_sigma(train: Frame, rows: Frame) -> Floats:
     """σ in bps of HARX fitted on `train`, for `rows`."""
     harx = fit_harx(train.harx_inputs, train.realized, train.days)
     return np.exp(0.5 * harx.log_variance(rows.harx_inputs)) * 1e4
@@ -196,6 +249,6 @@ def _harx_sigma(train: Frame, rows: Frame) -> Floats:
 
 def _bid_forecast(train: Frame, rows: Frame) -> Floats:
     """The forecast f · σ̂ before λ, bps, for `rows`, fitted on `train`."""
-    boosters = grow_bid(train, _harx_sigma(train, train))
+    boosters = grow_bid(train, harx_sigma(train, train))
     manifest = new_manifest(BID_MODEL, "xgboost", shrinkage=(1.0,) * len(HORIZONS_MIN))
-    return BidModel(manifest, boosters).predict(rows.matrix, _harx_sigma(train, rows))
+    return BidModel(manifest, boosters).predict(rows.matrix, harx_sigma(train, rows))

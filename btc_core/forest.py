@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 WALKED_ROWS = 16
 """Up to this many rows are walked here, more go to XGBoost: about where the two cost the same."""
 
-NODE = np.dtype([("value", "f4"), ("feature", "i2"), ("missing_left", "?"), ("left", "i4"), ("right", "i4")], align=True)
+NODE = np.dtype(
+    [("value", "f4"), ("feature", "i2"), ("missing_left", "?"), ("left", "i4"), ("right", "i4")], align=True
+)
 """A split, or a leaf when `left` is −1; then `value` is what it adds."""
 
 

@@ -21,10 +21,7 @@ def walk(nodes: Any, roots: Any, ends: Any, rows: Any, sums: Any) -> None:
                 node = nodes[roots[tree]]
                 while node.left >= 0:
                     seen = row[node.feature]
-                    if np.isnan(seen):
-                        onward = node.missing_left
-                    else:
-                        onward = seen < node.value
+                    onward = node.missing_left if np.isnan(seen) else seen < node.value
                     node = nodes[node.left] if onward else nodes[node.right]
                 total += node.value
                 tree += 1

@@ -6,7 +6,7 @@ What does not belong here: fitting and judging (`btc_core.evaluation`), starting
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +19,7 @@ app = typer.Typer()
 
 
 @app.command()
-def evaluate(
+def evaluate(  # noqa: PLR0913, PLR0917 - options of a command line
     bars: Annotated[
         list[Path], typer.Option(help="Minute bars: Parquet with ts, open, high, low, close, volume. May be repeated.")
     ],
