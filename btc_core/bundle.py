@@ -158,6 +158,11 @@ class VolatilityModel:
         manifest = msgspec.structs.replace(self.manifest, kind="harx", offsets=(), level=0.0)
         return VolatilityModel(manifest, self.harx, (), self.baselines)
 
+    def verify_walk(self, matrix: Floats) -> None:
+        """Compare the walk of the trees with XGBoost on these rows; where they differ XGBoost serves."""
+        if self._forest is not None:
+            self._forest.verify(matrix)
+
     def save(self, folder: Path, golden: Floats) -> None:
         """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its proof."""
         proof = {"matrix": golden, "expected": self.predict(golden), "baseline": self.baseline(golden)}
@@ -199,6 +204,11 @@ class BidModel:
         if self._forest is None:
             return np.zeros_like(sigma_bps)
         return self._shrinkage * self._forest.margins(matrix) * sigma_bps
+
+    def verify_walk(self, matrix: Floats) -> None:
+        """Compare the walk of the trees with XGBoost on these rows; where they differ XGBoost serves."""
+        if self._forest is not None:
+            self._forest.verify(matrix)
 
     def save(self, folder: Path, golden: Floats) -> None:
         """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its proof."""
@@ -273,10 +283,12 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
     few = slice(WALKED_ROWS)
     if harx is None:
         bid = BidModel(manifest, boosters)
+        bid.verify_walk(golden["matrix"])
         _prove(folder, bid.predict(golden["matrix"], golden["sigma_bps"]), golden["expected"])
         _prove(folder, bid.predict(golden["matrix"][few], golden["sigma_bps"][few]), golden["expected"][few])
         return bid
     model = VolatilityModel(manifest, harx, boosters, baselines)
+    model.verify_walk(golden["matrix"])
     _prove(folder, model.predict(golden["matrix"]), golden["expected"])
     _prove(folder, model.predict(golden["matrix"][few]), golden["expected"][few])
     _prove(folder, model.baseline(golden["matrix"]), golden["baseline"])

@@ -7,6 +7,7 @@ What does not belong here: fitting (`fitting`), and what the sums mean (`bundle`
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import xgboost
 
     Floats = npt.NDArray[np.float64]
+
+_log = logging.getLogger(__name__)
 
 WALKED_ROWS = 16
 """Up to this many rows are walked here, more go to XGBoost: about where the two cost the same."""
@@ -34,6 +37,7 @@ class Forest:
         from btc_core.forest_walk import walk  # noqa: PLC0415 - numba is slow to import; the baselines do without
 
         self._walk = walk
+        self._walked_rows = WALKED_ROWS
         self._boosters = boosters
         grown = [_trees(booster) for booster in boosters]
         self._ends = np.cumsum([len(trees) for trees in grown])
@@ -48,12 +52,26 @@ class Forest:
         """Sum of the leaves of each booster, shape (n, boosters), on one thread; `matrix` is (n, features)."""
         inputs = np.ascontiguousarray(matrix, np.float32)
         margins = np.empty((len(inputs), len(self._boosters)))
-        if len(inputs) <= WALKED_ROWS:
+        if len(inputs) <= self._walked_rows:
             self._walk(self._nodes, self._roots, self._ends, inputs, margins)
             return margins
         for column, booster in enumerate(self._boosters):
             margins[:, column] = booster.inplace_predict(inputs, predict_type="margin", validate_features=False)
         return margins
+
+    def verify(self, matrix: Floats) -> bool:
+        """Whether walking gives XGBoost's sums of these rows to the last bit; else XGBoost does all from now on."""
+        boosted = np.empty((len(matrix), len(self._boosters)))
+        inputs = np.ascontiguousarray(matrix, np.float32)
+        for column, booster in enumerate(self._boosters):
+            boosted[:, column] = booster.inplace_predict(inputs, predict_type="margin", validate_features=False)
+        walked = np.empty_like(boosted)
+        self._walk(self._nodes, self._roots, self._ends, inputs, walked)
+        if np.array_equal(walked, boosted):
+            return True
+        _log.warning("walked trees differ from XGBoost's by up to %g; XGBoost serves", np.abs(walked - boosted).max())
+        self._walked_rows = 0
+        return False
 
 
 def _trees(booster: xgboost.Booster) -> list[dict[str, Any]]:

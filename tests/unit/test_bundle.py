@@ -255,3 +255,30 @@ def test_on_real_minutes_the_served_model_beats_every_simple_baseline_out_of_sam
     print({key: round(value, 4) for key, value in scores.items() if "/5m/qlike" in key}, model.kind)
     assert served < min(scores[f"{name}/5m/qlike"] for name in ("naive", "ewma", "har"))
     assert served <= scores["harx/5m/qlike"]
+
+
+def test_an_explanation_adds_up_to_the_forecast(frame: dataset.Frame, trees: bundle.VolatilityModel) -> None:
+    from btc_core.explain import explain
+
+    for index in (10, 2_000):
+        row = frame.matrix[index : index + 1]
+        parts = explain(trees, row)
+        total = parts.base + parts.harx + parts.offset + sum(parts.trees.values())
+        assert parts.log_variance == pytest.approx(total, abs=1e-6)
+        assert np.exp(0.5 * total) * 1e4 == pytest.approx(trees.predict(row)[0, -1], rel=1e-4)
+    assert explain(trees.as_baseline(), row).trees == {}
+
+
+def test_where_the_walk_differs_from_xgboost_xgboost_serves(
+    frame: dataset.Frame, trees: bundle.VolatilityModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    forest = bundle.Forest(trees.boosters)
+    rows = frame.matrix[:3]
+    expected = forest.margins(rows)
+    assert forest.verify(rows)
+    leaves = forest._nodes["left"] == -1
+    forest._nodes["value"][leaves] += 0.01
+    assert not np.array_equal(forest.margins(rows), expected)
+    assert not forest.verify(rows)
+    assert "XGBoost serves" in caplog.text
+    assert np.array_equal(forest.margins(rows), expected)
