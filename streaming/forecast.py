@@ -133,7 +133,8 @@ class ForecastHandler(Stateless):
         tracker = self._trackers.get(row.symbol)
         if tracker is None:
             bid, volatility = self._models()
-            tracker = restored(self._db, row.symbol, start_quantiles(bid), start_quantiles(volatility))
+            with QuestDB(self._settings.questdb) as db:
+                tracker = restored(db, row.symbol, start_quantiles(bid), start_quantiles(volatility))
             self._trackers[row.symbol] = tracker
         self._outcomes += tracker.advance(row.ts_event_ns)
 
