@@ -17,6 +17,7 @@ from btc_core.bundle import BidModel, VolatilityModel, golden_rows, random_walk_
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput
 from btc_core.gate import Verdict
+from btc_core.mlflow_flavor import describe
 from btc_core.registry import CHALLENGER, CHAMPION, PREVIOUS
 
 if TYPE_CHECKING:
@@ -131,7 +132,9 @@ def publish(  # noqa: PLR0913 - everything a registered version carries
     """Save and register a model; with a reason to, make it champion at once."""
     with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
         folder = Path(scratch) / "bundle"
-        model.save(folder, golden_rows(rows))
+        golden = golden_rows(rows)
+        model.save(folder, golden)
+        describe(folder, model.manifest, golden[0])
         registered = registry.register(settings, folder, verdict, params)
     if promote_because:
         promote(settings, registered.name, registered.version, promote_because)

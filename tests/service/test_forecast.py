@@ -25,6 +25,8 @@ from tests.service.workers import Running, count, market, publish, unique, wait_
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pyarrow as pa
+
     from btc_core.settings import Settings
 
 SECONDS = 17 * 60
@@ -39,6 +41,8 @@ class Holder:
         inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
         realized = np.exp(rng.normal(-16.0, 0.3, (300, 5))) * np.arange(1, 6)
         harx = VolatilityModel(new_manifest(VOLATILITY_MODEL, "harx"), fit_harx(inputs, realized, 1.0))
+        self.floor = 1e-10
+        harx.harx = msgspec.structs.replace(harx.harx, rv_floor=(self.floor,) * 5)
         self.current = Champions(random_walk_model(), harx)
 
 
@@ -74,7 +78,11 @@ def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_
             "ORDER BY kafka_partition, kafka_offset, frame_item"
         )
         found = outcomes(db, symbol)
-        judge(found, *(silver[name].to_numpy(zero_copy_only=False) for name in ("ts_event", "bid", "mid", "log_rv_1m")))
+        judge(
+            found,
+            holder.floor,
+            *(silver[name].to_numpy(zero_copy_only=False) for name in ("ts_event", "bid", "mid", "log_rv_1m")),
+        )
         bounds = db.query(
             "SELECT bid, bid_5m_q05_usd AS low, bid_5m_q95_usd AS high, bid_5m_usd AS middle "
             f"FROM gold_bid_price_prediction WHERE symbol = '{symbol}' AND bid_5m_q05_usd IS NOT NULL"
@@ -88,9 +96,10 @@ def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_
     assert newest.sigma_bounds_bps[4] == sorted(newest.sigma_bounds_bps[4])
 
 
-def judge(found: list[list[object]], stamps: np.ndarray, bid: np.ndarray, mid: np.ndarray, log_rv: np.ndarray) -> None:
+def judge(found: list[list[object]], floor: float, silver: pa.Table) -> None:
     """Every outcome, from the rows alone: the last row before each minute's end, and quantiles moved in order."""
-    stamps = stamps.astype("datetime64[ns]").astype(np.int64)
+    stamps = silver["ts_event"].cast("timestamp[ns]").cast("int64").to_numpy()
+    bid, mid, log_rv = (silver[name].to_numpy() for name in ("bid", "mid", "log_rv_1m"))
     order = np.argsort(stamps, kind="stable")
     ends = np.arange(stamps.min() // NS_PER_MIN + 1, stamps.max() // NS_PER_MIN + 1) * NS_PER_MIN
     last = {int(end): order[np.searchsorted(stamps[order], end) - 1] for end in ends}
@@ -100,7 +109,7 @@ def judge(found: list[list[object]], stamps: np.ndarray, bid: np.ndarray, mid: n
     for end, return_bps, realized_bps, *_ in found:
         places = [last[int(end) + k * NS_PER_MIN] for k in range(6)]  # type: ignore[call-overload]
         assert return_bps == pytest.approx(1e4 * np.log(bid[places[5]] / bid[places[0]]), abs=1e-9)
-        variance = np.square(np.diff(np.log(mid[places]))).sum()
+        variance = max(np.square(np.diff(np.log(mid[places]))).sum(), floor)
         assert realized_bps == pytest.approx(1e4 * np.sqrt(variance), rel=1e-6)
     states = [np.array(msgspec.json.decode(str(row[4]))) for row in found]
     start = np.tile(np.asarray(intervals.NORMAL), (5, 1))
