@@ -32,9 +32,9 @@ from btc_core.redis_row import (
 )
 from btc_core.tables import PREDICTION_OUTCOMES
 from streaming.latest import LatestRows
-from streaming.outcomes import WARM_UP_S, Outcome, OutcomeTracker, restored, row_of
+from streaming.outcomes import STATE_VERSION, WARM_UP_S, Outcome, OutcomeTracker, TrackerState, restored, row_of
 from streaming.publish import Publisher
-from streaming.worker import Role, Stateless, Worker
+from streaming.worker import Role, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,13 +46,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUP = "forecast"
+ROLE = Role(GROUP, FEATURES, WARM_UP_S, f"{STATE_VERSION}-{FEATURE_VERSION}")
 WAIT_FOR_MODEL_S = 2.0
 
 _MODEL_COLUMNS = [FEATURE_NAMES.index(name) for name in MODEL_FEATURES]
 _BID_COLUMN, _MID_COLUMN = FEATURE_NAMES.index("bid"), FEATURE_NAMES.index("mid")
 
 
-class ForecastHandler(Stateless):
+class ForecastHandler:
     """Predicts a batch of rows at once and announces the results before anything else."""
 
     def __init__(self, settings: Settings, holder: ModelHolder) -> None:
@@ -66,6 +67,7 @@ class ForecastHandler(Stateless):
         self._pending: list[ForecastRow] | None = None
         self._kept: list[ForecastRow] = []
         self._trackers: dict[str, OutcomeTracker] = {}
+        self._partitions: dict[str, int] = {}
         self._outcomes: list[Outcome] = []
 
     def reset(self) -> None:
@@ -78,6 +80,19 @@ class ForecastHandler(Stateless):
         for part in _minutes(self._usable(messages)):
             self._close(part[-1])
             self._forecast(part[-1:])
+        self._outcomes = []  # those that became final here were written before their offsets were committed
+
+    def save(self, partition: int, /) -> bytes:
+        """What is open, and the quantiles in force, of the partition's symbols."""
+        mine = {symbol for symbol, at in self._partitions.items() if at == partition}
+        open_now = {symbol: each.save() for symbol, each in self._trackers.items() if symbol in mine}
+        return msgspec.msgpack.encode((partition, open_now))
+
+    def load(self, state: bytes, /) -> None:
+        """Take up what `save` gave."""
+        partition, saved = msgspec.msgpack.decode(state, type=tuple[int, dict[str, TrackerState]])
+        for symbol, each in saved.items():
+            self._trackers[symbol], self._partitions[symbol] = OutcomeTracker.loaded(each), partition
 
     def handle(self, messages: list[Record]) -> int:
         """Forecast and announce; rows of another feature version and rows before the first quote give no forecast."""
@@ -94,6 +109,7 @@ class ForecastHandler(Stateless):
 
     def _usable(self, messages: list[Record]) -> list[FeatureMessage]:
         rows = [self._decoder.decode(message.value) for message in messages]
+        self._partitions.update({row.symbol: each.partition for row, each in zip(rows, messages, strict=True)})
         usable = [row for row in rows if row.feature_version == FEATURE_VERSION]
         if len(usable) < len(rows):
             log.info("%d of %d rows are of another feature version", len(rows) - len(usable), len(rows))
@@ -259,4 +275,4 @@ def build(settings: Settings) -> Worker:
     while not (models := holder.wait(WAIT_FOR_MODEL_S)).complete:
         metrics.LOOP_AT.labels(GROUP).set_to_current_time()
         log.info("waiting for a model or for enough minute bars: %s", "; ".join(models.reasons))
-    return Worker(settings, GROUP, FEATURES, ForecastHandler(settings, holder), WARM_UP_S)
+    return Worker(settings, ROLE, ForecastHandler(settings, holder))

@@ -30,6 +30,8 @@ FRESH_NS = 10 * NS_PER_S
 """A state older than this at the end of a minute is not the state at that minute."""
 WARM_UP_S = 420.0
 """Of the log before the first live message: the longest horizon, a minute in progress, and one to be sure."""
+STATE_VERSION = "1"
+"""Raise it when `TrackerState` changes."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -62,6 +64,17 @@ class Outcome(msgspec.Struct, frozen=True):
     """In force after this outcome: a restarted worker goes on from the newest."""
 
 
+class TrackerState(msgspec.Struct, frozen=True):
+    """Everything a tracker remembers, for a checkpoint."""
+
+    bid_quantiles: tuple[tuple[float, ...], ...]
+    volatility_quantiles: tuple[tuple[float, ...], ...]
+    known_until_ns: int
+    minute: int
+    last: Origin | None
+    origins: dict[int, Origin]
+
+
 class OutcomeTracker:
     """Of one symbol; feed it every forecast in order with `see`."""
 
@@ -72,6 +85,18 @@ class OutcomeTracker:
         self._minute = 0
         self._last: Origin | None = None
         self._origins: dict[int, Origin] = {}
+
+    def save(self) -> TrackerState:
+        """What `loaded` makes an equal tracker of."""
+        quantiles = _plain(self.bid_quantiles), _plain(self.volatility_quantiles)
+        return TrackerState(*quantiles, self._known_until_ns, self._minute, self._last, dict(self._origins))
+
+    @classmethod
+    def loaded(cls, state: TrackerState) -> OutcomeTracker:
+        """The inverse of `save`."""
+        tracker = cls(np.array(state.bid_quantiles), np.array(state.volatility_quantiles), state.known_until_ns)
+        tracker._minute, tracker._last, tracker._origins = state.minute, state.last, dict(state.origins)
+        return tracker
 
     def advance(self, ts_ns: int) -> list[Outcome]:
         """Time has come to `ts_ns`: close every minute that has ended; the outcomes that became final by it."""

@@ -13,12 +13,10 @@ from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, ran
 from btc_core.champions import Champions
 from btc_core.clock import NS_PER_MIN
 from btc_core.harx import INPUTS, fit_harx
-from btc_core.log import FEATURES
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import connect, read_forecast
 from streaming import features
-from streaming.forecast import ForecastHandler
-from streaming.outcomes import WARM_UP_S
+from streaming.forecast import ROLE, ForecastHandler
 from streaming.worker import Worker
 from tests.service.workers import Running, count, market, publish, unique, wait_for
 
@@ -48,7 +46,7 @@ class Holder:
 
 def worker(settings: Settings, holder: Holder) -> Worker:
     handler = ForecastHandler(settings, holder)  # type: ignore[arg-type]
-    return Worker(settings, "forecast", FEATURES, handler, WARM_UP_S)
+    return Worker(settings, ROLE, handler)
 
 
 def outcomes(db: QuestDB, symbol: str) -> list[list[object]]:

@@ -12,7 +12,7 @@ from btc_core import intervals
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.redis_row import HORIZONS_MIN, ForecastRow
 from btc_core.tables import PREDICTION_OUTCOMES
-from streaming.outcomes import Outcome, OutcomeTracker, row_of
+from streaming.outcomes import Outcome, OutcomeTracker, TrackerState, row_of
 
 START_NS = 1_700_000_100_000_000_000 // (5 * NS_PER_MIN) * 5 * NS_PER_MIN
 NORMAL = np.tile(np.asarray(intervals.NORMAL), (len(HORIZONS_MIN), 1))
@@ -82,6 +82,18 @@ def test_a_restarted_tracker_goes_on_as_one_that_never_stopped() -> None:
     assert [each.origin.minute_ns for each in before + after] == [each.origin.minute_ns for each in whole]
     assert [each.bid_quantiles for each in before + after] == [each.bid_quantiles for each in whole]
     assert [each.volatility_quantiles for each in before + after] == [each.volatility_quantiles for each in whole]
+
+
+def test_a_tracker_out_of_a_checkpoint_goes_on_as_one_that_never_stopped() -> None:
+    import msgspec
+
+    bids = path(120)
+    whole = run(OutcomeTracker(NORMAL, NORMAL), bids)
+    tracker = OutcomeTracker(NORMAL, NORMAL)
+    before = run(tracker, bids[:70])
+    saved = msgspec.msgpack.decode(msgspec.msgpack.encode(tracker.save()), type=TrackerState)
+    after = run(OutcomeTracker.loaded(saved), bids, first=70)
+    assert before + after == whole
 
 
 def test_a_long_silence_closes_no_minute_of_it() -> None:
