@@ -10,14 +10,23 @@ import dagster as dg
 
 from btc_assets.history import minute_bars, older_bars, stored_range
 from btc_assets.live import live_specs, live_tables_sensor
-from btc_assets.models import bid_model, bid_model_serves, volatility_model, volatility_model_serves
+from btc_assets.models import (
+    bid_champion,
+    bid_champion_serves,
+    bid_model,
+    volatility_champion,
+    volatility_champion_serves,
+    volatility_model,
+)
 from btc_assets.resources import Database, Environment, Registry
+from btc_assets.skill import demotions, feature_drift, prediction_skill
 from btc_core.clock import NS_PER_DAY, now_ns
 
+TRAINED = (volatility_model, bid_model, volatility_champion, bid_champion)
 train_models = dg.define_asset_job(
     "train_models",
-    selection=dg.AssetSelection.assets(minute_bars, volatility_model, bid_model),
-    description="Fetch history, train both models, register them and make them champions.",
+    selection=dg.AssetSelection.assets(minute_bars, *TRAINED),
+    description="Fetch history, train both models, judge them, and make those champions that pass their gate.",
     executor_def=dg.in_process_executor,
     tags={"btc/kind": "training"},
 )
@@ -29,10 +38,16 @@ refresh_bars = dg.define_asset_job(
 )
 fetch_history = dg.define_asset_job(
     "fetch_history",
-    selection=dg.AssetSelection.assets(older_bars, volatility_model, bid_model),
+    selection=dg.AssetSelection.assets(older_bars, *TRAINED),
     description="Fetch older history from the exchange's trades, at its pace, then train on it.",
     executor_def=dg.in_process_executor,
     tags={"btc/kind": "training"},
+)
+watch_models = dg.define_asset_job(
+    "watch_models",
+    selection=dg.AssetSelection.assets(prediction_skill, feature_drift, demotions),
+    description="How good live forecasts have been; a champion that stopped being good hands over to its baseline.",
+    executor_def=dg.in_process_executor,
 )
 
 
@@ -43,14 +58,14 @@ fetch_history = dg.define_asset_job(
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 def history_every_hour(environment: Environment, database: Database) -> dg.RunRequest | dg.SkipReason:
-    """Go on fetching while the training window is not full; an exchange that publishes its history needs none of it."""
+    """Go on fetching while the history is not whole; an exchange that publishes its history needs none of it."""
     chosen = environment.get()
     if chosen.exchange.history_url:
         return dg.SkipReason("the exchange publishes months of minute bars: the asset minute_bars has them")
     with database.connect() as db:
         rows, first, _ = stored_range(db, chosen.exchange.symbols[0])
-    if rows and first <= now_ns() - (chosen.model.train_days - 1) * NS_PER_DAY:
-        return dg.SkipReason("the training window is full")
+    if rows and first <= now_ns() - (chosen.model.history_days - 1) * NS_PER_DAY:
+        return dg.SkipReason("the history is whole")
     return dg.RunRequest()
 
 
@@ -68,12 +83,19 @@ bars_schedule = dg.ScheduleDefinition(
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
+skill_schedule = dg.ScheduleDefinition(
+    name="skill_every_ten_minutes",
+    job=watch_models,
+    cron_schedule="*/10 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
 
 defs = dg.Definitions(
-    assets=[*live_specs, minute_bars, older_bars, volatility_model, bid_model],
-    asset_checks=[volatility_model_serves, bid_model_serves],
-    jobs=[train_models, refresh_bars, fetch_history],
-    schedules=[daily_retrain, bars_schedule, history_every_hour],
+    assets=[*live_specs, minute_bars, older_bars, *TRAINED, prediction_skill, feature_drift, demotions],
+    asset_checks=[volatility_champion_serves, bid_champion_serves],
+    jobs=[train_models, refresh_bars, fetch_history, watch_models],
+    schedules=[daily_retrain, bars_schedule, history_every_hour, skill_schedule],
     sensors=[live_tables_sensor],
     resources={"environment": Environment(), "database": Database(), "registry": Registry()},
     executor=dg.in_process_executor,

@@ -35,13 +35,15 @@ EVENT_INTERVAL_NS = 55 * NS_PER_S
 that comes early does not halve the rate."""
 
 _EVENTS_TOPIC, _FEATURES_TOPIC, _PREDICTIONS_TOPIC = "market_events_topic", "features_topic", "predictions_topic"
-_MODELS = ("bid_model", "volatility_model")
+_MODELS = ("bid_champion", "volatility_champion")
 _PREDICTIONS = ("gold_bid_price_prediction", "gold_volatility_prediction")
 _SELDOM = {"bronze_status", "gap_marks"}
 """Tables whose silence is good news: no freshness."""
-_OWN_MODEL = {"gold_bid_price_prediction": _MODELS, "gold_volatility_prediction": ("volatility_model",)}
+_OWN_MODEL = {"gold_bid_price_prediction": _MODELS, "gold_volatility_prediction": ("volatility_champion",)}
 
-LIVE_TABLES: tuple[str, ...] = tuple(name for name in TABLES if name != "minute_bars")
+BATCH_TABLES = ("minute_bars", "gold_prediction_skill", "gold_feature_drift")
+"""Tables that Dagster itself writes."""
+LIVE_TABLES: tuple[str, ...] = tuple(name for name in TABLES if name not in BATCH_TABLES)
 """Tables that the stream (or QuestDB itself) writes."""
 
 

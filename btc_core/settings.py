@@ -166,8 +166,11 @@ class MetricsSettings(Section):
 class ModelSettings(Section):
     """Training and the bundle cache."""
 
-    train_days: int = Field(120, ge=3)
-    """Length of the training window; trees want long ones, see docs/decisions.md."""
+    train_days: int = Field(700, ge=3)
+    """Length of the training window, of what there is; trees want long ones, see docs/decisions.md."""
+    history_days: int = Field(120, ge=3)
+    """How far back bars are fetched from the exchange by itself: at a page of trades a second more takes days.
+    `btc import-bars` brings older ones."""
     cache_dir: Path = Path("var/models")
     """Where the last good bundle of each model lies, so that forecasts go on while MLflow is away."""
     reload_s: float = Field(5.0, gt=0)

@@ -50,6 +50,11 @@ def test_the_graph_reaches_from_the_exchange_to_the_api() -> None:
         "older_bars",
         "volatility_model",
         "bid_model",
+        "volatility_champion",
+        "bid_champion",
+        "gold_prediction_skill",
+        "gold_feature_drift",
+        "demotions",
     }
 
 
