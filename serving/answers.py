@@ -167,6 +167,14 @@ class Interval(msgspec.Struct, frozen=True):
     high_usd: float
 
 
+class SigmaInterval(msgspec.Struct, frozen=True):
+    """Where the realized volatility will be with a probability of `level_pct`."""
+
+    level_pct: int
+    low_bps: float
+    high_bps: float
+
+
 class HorizonForecast(msgspec.Struct, frozen=True):
     """One horizon of `/v1/forecast`: the model's numbers, and beside them what the baselines say."""
 
@@ -178,6 +186,7 @@ class HorizonForecast(msgspec.Struct, frozen=True):
     sigma_bps: float
     sigma_annualized_pct: float
     intervals: tuple[Interval, ...]
+    sigma_intervals: tuple[SigmaInterval, ...]
     baseline_bid_usd: float
     baseline_sigma_bps: float
 
@@ -219,10 +228,17 @@ class LiveFeatures(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What then happened, per horizon; null where a minute is missing."""
+    """What became of the forecast that stood when the first minute of the step closed; paths per horizon."""
 
-    bid_usd: tuple[float | None, ...]
-    realized_sigma_bps: tuple[float | None, ...]
+    ts_event: str
+    """The closed minute."""
+    bid_usd: float
+    bid_return_path_bps: tuple[float, ...]
+    bid_forecast_path_bps: tuple[float, ...]
+    realized_sigma_path_bps: tuple[float, ...]
+    sigma_forecast_path_bps: tuple[float, ...]
+    qlike_5m: float
+    harx_qlike_5m: float | None
 
 
 class PastModel(msgspec.Struct, frozen=True):
@@ -257,7 +273,7 @@ class PastForecasts(msgspec.Struct, frozen=True):
     next: str | None
     """`since` of the next page; null when this page reaches the present."""
     outcomes_reason: str | None
-    """Why outcomes are missing; null when none is."""
+    """Why no outcome is on this page; null when there is one."""
     simulated: bool
 
 
@@ -334,6 +350,7 @@ class SkillRow(msgspec.Struct, frozen=True):
 class CoverageRow(msgspec.Struct, frozen=True):
     """How often the outcome lay inside an interval."""
 
+    quantity: Quantity
     level_pct: int
     horizon_min: int
     forecasts: int
@@ -353,7 +370,7 @@ class Skill(msgspec.Struct, frozen=True):
 
 
 class Contribution(msgspec.Struct, frozen=True):
-    """How much one feature moves the forecast; contributions and `base` add up to the model's raw output."""
+    """How much one feature moves the forecast, and the value it has."""
 
     feature: str
     value: float | None
@@ -361,20 +378,24 @@ class Contribution(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """What the forecast of one quantity at one horizon is made of, largest contributions first."""
+    """The volatility over five minutes taken apart: base, HARX, offset, contributions and rest add up to log_variance."""
 
     symbol: str
-    quantity: Quantity
     horizon_min: int
     unit: str
-    base: float | None
-    rest: float | None
+    log_variance: float
+    base: float
+    """What the forecast of an average row would be."""
+    harx: float
+    """What the linear part adds."""
+    offset: float
+    rest: float
     """Sum of the contributions that are not listed."""
     contributions: tuple[Contribution, ...]
     model: ModelInfo
     ts_event: str
     reason: str | None
-    """Why there is nothing to explain; null when there is."""
+    """Why there are no contributions; null when there are."""
     simulated: bool
 
 

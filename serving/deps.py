@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from btc_core.redis_row import FeatureRow, ForecastRow
     from btc_core.settings import Settings
     from serving.answers import MinuteBar, PastForecast
+    from serving.history import Scores
 
 EXTENSION = "btc"
 
@@ -40,6 +41,10 @@ class History(Protocol):
 
     def forecasts(self, symbol: str, from_ns: int, to_ns: int, step_s: int) -> list[PastForecast]:
         """The first forecast of each step in [from, to) that has one; `ServiceError` when the tables are away."""
+        ...
+
+    def scores(self, symbol: str, from_ns: int, to_ns: int) -> Scores:
+        """Mean losses of the outcomes in [from, to); `ServiceError` when the tables are away."""
         ...
 
     def bars(self, symbol: str, from_ns: int, to_ns: int) -> list[MinuteBar]:

@@ -44,6 +44,9 @@ class Paths(msgspec.Struct, frozen=True):
     bid_bps: list[float] | None
     sigma_bps: list[float]
     baseline_sigma_bps: list[float]
+    bid_bounds_usd: list[list[float]] = []
+    sigma_bounds_bps: list[list[float]] = []
+    """Quantiles per horizon, as the worker gives them; none when the API forecasts by itself."""
 
 
 class Provenance(msgspec.Struct, frozen=True):
@@ -179,6 +182,8 @@ def from_worker(deps: Deps, row: ForecastRow, now_ns: int, *, however_old: bool 
         bid_bps=[BPS * math.log(usd / row.bid) if usd > 0 and row.bid > 0 else math.nan for usd in row.bid_path_usd],
         sigma_bps=row.sigma_path_bps,
         baseline_sigma_bps=row.baseline_sigma_path_bps,
+        bid_bounds_usd=row.bid_bounds_usd,
+        sigma_bounds_bps=row.sigma_bounds_bps,
     )
     provenance = Provenance(
         symbol=row.symbol,

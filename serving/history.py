@@ -9,11 +9,14 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from btc_core.clock import from_ns
 from btc_core.errors import ServiceError
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import HORIZONS_MIN
-from serving.answers import MinuteBar, PastForecast, past_model
+from btc_core.tables import PREDICTION_OUTCOMES
+from serving.answers import MinuteBar, Outcome, PastForecast, past_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +31,33 @@ MAX_READS = 2
 # In the order of the fields of `MinuteBar`.
 _BARS = ("open", "high", "low", "close", "volume", "trades", "quotes", "bid_close", "ask_close", "spread_mean_bps",
          "realized_volatility_bps")  # fmt: skip
+
+# In the order of the fields of `Outcome`.
+_OUTCOME = [
+    "first(ts_event)",
+    "first(bid)",
+    *(f"first({name}_{h}m_bps)" for name in ("bid_return", "bid_forecast", "realized", "sigma") for h in HORIZONS_MIN),
+    "first(qlike_model_5m)",
+    "first(qlike_harx_5m)",
+]
+LEVELS_PCT = (50, 80, 90)
+_SCORES = {
+    **{f"qlike_{name}": f"avg(qlike_{name}_5m)" for name in ("model", "harx", "har", "ewma", "naive")},
+    "mse_model": "avg((bid_return_5m_bps - bid_forecast_5m_bps) * (bid_return_5m_bps - bid_forecast_5m_bps))",
+    "mse_random_walk": "avg(bid_return_5m_bps * bid_return_5m_bps)",
+    **{
+        f"{name}_inside_{level}": f"avg(CASE WHEN {name}_inside_{level} THEN 1.0 ELSE 0.0 END)"
+        for name in ("bid", "volatility")
+        for level in LEVELS_PCT
+    },
+}
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """Means over outcomes, by name; null without any."""
+
+    count: int
+    means: dict[str, float | None]
 
 
 class QuestHistory:
@@ -51,7 +81,16 @@ class QuestHistory:
             bids = self._sampled("gold_bid_price_prediction", about + bid_paths + model, window)
             sampled = self._sampled("gold_volatility_prediction", sigmas + model, window)
             volatilities = {row[0]: row[1:] for row in sampled}
-        return [_past(row, volatilities[row[0]]) for row in bids if row[0] in volatilities]
+            outcomes = {row[0]: row[1:] for row in self._sampled(PREDICTION_OUTCOMES.name, _OUTCOME, window)}
+        return [_past(row, volatilities[row[0]], outcomes.get(row[0])) for row in bids if row[0] in volatilities]
+
+    def scores(self, symbol: str, from_ns: int, to_ns: int) -> Scores:
+        """Mean losses of the outcomes in [from, to), and how many there are; raises `ServiceError`."""
+        with self._slot():
+            window = _window("ts_event", symbol, from_ns, to_ns)
+            means = ", ".join(_SCORES.values())
+            (row,) = self._db.execute(f"SELECT count(), {means} FROM {PREDICTION_OUTCOMES.name} WHERE {window}")  # noqa: S608 - names of the catalogue
+        return Scores(count=row[0], means=dict(zip(_SCORES, row[1:], strict=True)))
 
     def bars(self, symbol: str, from_ns: int, to_ns: int) -> list[MinuteBar]:
         """Closed and running minutes from `from_ns` until before `to_ns`, in time order; raises `ServiceError`."""
@@ -93,7 +132,16 @@ def _micros(text: str) -> str:
     return f"{text[:26]}Z"
 
 
-def _past(bid: list[Any], volatility: list[Any]) -> PastForecast:
+def _outcome(row: list[Any] | None) -> Outcome | None:
+    if row is None or any(value is None for value in row[:-1]):
+        return None
+    count = len(HORIZONS_MIN)
+    returns, forecasts, realized, sigmas = (tuple(row[2 + count * at : 2 + count * (at + 1)]) for at in range(4))
+    model, harx = row[2 + 4 * count :]
+    return Outcome(_micros(row[0]), row[1], returns, forecasts, realized, sigmas, model, harx)
+
+
+def _past(bid: list[Any], volatility: list[Any], outcome: list[Any] | None) -> PastForecast:
     count = len(HORIZONS_MIN)
     return PastForecast(
         ts_event=_micros(bid[1]),
@@ -104,4 +152,5 @@ def _past(bid: list[Any], volatility: list[Any]) -> PastForecast:
         baseline_sigma_path_bps=tuple(volatility[count : 2 * count]),
         bid_model=past_model(*bid[4 + count :]),
         volatility_model=past_model(*volatility[2 * count :]),
+        outcome=_outcome(outcome),
     )

@@ -12,22 +12,33 @@ from btc_core.champions import BASELINE_KINDS
 from btc_core.clock import NS_PER_MIN, NS_PER_MS
 from btc_core.errors import NotReady
 from btc_core.features import FEATURE_NAMES
-from btc_core.redis_row import HORIZONS_MIN
+from btc_core.redis_row import BOUND_PERCENTS, HORIZONS_MIN
 from serving.answers import (
     HorizonForecast,
+    Interval,
     LiveFeatures,
     LiveForecast,
     LoadedModels,
     ModelCard,
+    SigmaInterval,
     iso,
 )
-from serving.forecasts import Made, age_s, annual_pct, from_worker, is_stale, newest
+from serving.forecasts import Made, Paths, age_s, annual_pct, from_worker, is_stale, newest
 
 if TYPE_CHECKING:
     from btc_core.bundle import BidModel, VolatilityModel
     from serving.deps import Deps
 
-NO_INTERVALS = "the models of this release give σ but no intervals yet"
+LEVELS_PCT = tuple(int(high) - int(low) for low, high in zip(BOUND_PERCENTS, BOUND_PERCENTS[::-1], strict=True))[
+    : len(BOUND_PERCENTS) // 2
+]
+"""90, 80 and 50: the outermost pair of quantiles first."""
+NO_INTERVALS = {
+    "worker": "the models behind this forecast give no intervals; train them again",
+    "api": "the API made this forecast because the worker is behind; intervals come with the worker's",
+    "request": "",
+}
+NO_BASELINE_INTERVALS = "the features are stale and the baseline of the last row is served"
 
 
 def live_forecast(deps: Deps, symbol: str, *, baseline_when_stale: bool = False) -> LiveForecast:
@@ -57,13 +68,14 @@ def _answer(made: Made, *, baseline: bool) -> LiveForecast:
                 bid_bps=0.0 if baseline else paths.bid_bps[index],
                 sigma_bps=sigmas[index],
                 sigma_annualized_pct=annual_pct(sigmas[index], index),
-                intervals=(),
+                intervals=() if baseline else _bid_intervals(paths, index),
+                sigma_intervals=() if baseline else _sigma_intervals(paths, index),
                 baseline_bid_usd=paths.bid,
                 baseline_sigma_bps=paths.baseline_sigma_bps[index],
             )
             for index, horizon in enumerate(HORIZONS_MIN)
         ),
-        intervals_reason=NO_INTERVALS,
+        intervals_reason=_no_intervals(made, baseline=baseline),
         served="baseline" if baseline else "model",
         stale=baseline,
         models=origin.models,
@@ -76,6 +88,28 @@ def _answer(made: Made, *, baseline: bool) -> LiveForecast:
         source=origin.source,
         simulated=origin.simulated,
     )
+
+
+def _pairs(bounds: list[list[float]], index: int) -> list[tuple[int, float, float]]:
+    """Level, low and high of each interval of one horizon, from its ascending quantiles."""
+    if not bounds:
+        return []
+    quantiles = bounds[index]
+    return [(level, quantiles[place], quantiles[-1 - place]) for place, level in enumerate(LEVELS_PCT)]
+
+
+def _bid_intervals(paths: Paths, index: int) -> tuple[Interval, ...]:
+    return tuple(Interval(*pair) for pair in _pairs(paths.bid_bounds_usd, index))
+
+
+def _sigma_intervals(paths: Paths, index: int) -> tuple[SigmaInterval, ...]:
+    return tuple(SigmaInterval(*pair) for pair in _pairs(paths.sigma_bounds_bps, index))
+
+
+def _no_intervals(made: Made, *, baseline: bool) -> str | None:
+    if baseline:
+        return NO_BASELINE_INTERVALS
+    return None if made.paths.bid_bounds_usd else NO_INTERVALS[made.provenance.source]
 
 
 def live_features(deps: Deps, symbol: str) -> LiveFeatures:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg2
+import yaml
 
 from btc_core.clock import from_ns, now_ns
 
@@ -37,7 +38,12 @@ class Query:
 
 def sql() -> list[Query]:
     """Every query to QuestDB."""
-    return [Query(board, panel["title"], target["rawSql"]) for board, panel, target in _targets() if "rawSql" in target]
+    shown = [
+        Query(board, panel["title"], target["rawSql"]) for board, panel, target in _targets() if "rawSql" in target
+    ]
+    alerts = yaml.safe_load((DEPLOY / "grafana/provisioning/alerting/alerts.yml").read_text())["groups"][0]["rules"]
+    models = [(alert["title"], alert["data"][0]["model"]) for alert in alerts]
+    return shown + [Query("alert", title, model["rawSql"]) for title, model in models if "rawSql" in model]
 
 
 def promql() -> list[Query]:

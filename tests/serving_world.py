@@ -23,6 +23,7 @@ from btc_core.settings import ApiSettings, ExchangeSettings, Settings
 from serving.app import create_app, new_feed
 from serving.auth import RotatingToken
 from serving.deps import Deps, TrainingRun
+from serving.history import Scores
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -88,6 +89,7 @@ class FakeSource:
 
 
 class FakeHistory:
+    judged = Scores(0, {})
     past: list[PastForecast]
     minutes: list[MinuteBar]
     error: Exception | None = None
@@ -101,6 +103,10 @@ class FakeHistory:
         if self.error is not None:
             raise self.error
         return self.past
+
+    def scores(self, *asked: Any) -> Scores:
+        self.asked.append(asked)
+        return self.judged
 
     def bars(self, *asked: Any) -> list[MinuteBar]:
         self.asked.append(asked)

@@ -22,7 +22,7 @@ from grafana_foundation_sdk.models.dashboard import (
     DynamicConfigValue,
     VariableOption,
 )
-from panels import ALERTS, FORECASTS, MARKET, PIPELINE, RECORDED, Panel
+from panels import ALERTS, FORECASTS, MARKET, PIPELINE, RECORDED, TABLE_ALERTS, Panel, TableAlert
 
 DEPLOY = Path(__file__).resolve().parents[1]
 QUESTDB = DataSourceRef(type_val="grafana-postgresql-datasource", uid="questdb")
@@ -30,7 +30,7 @@ PROMETHEUS = DataSourceRef(type_val="prometheus", uid="prometheus")
 HEIGHT = 8
 BOARDS = {"market": ("Market", MARKET), "forecasts": ("Forecasts", FORECASTS), "pipeline": ("Pipeline", PIPELINE)}
 GENERATED = "# Written by `make dashboards` from deploy/grafana/panels.py.\n"
-ANY_RESULT = {
+ANY_RESULT: dict[str, Any] = {
     "refId": "B",
     "datasourceUid": "__expr__",
     "model": {
@@ -164,8 +164,31 @@ def alerting() -> str:
         }
         for one in ALERTS
     ]
+    made += [_table_alert(one) for one in TABLE_ALERTS]
     group = {"orgId": 1, "name": "btc", "folder": "btc-forecast", "interval": "10s", "rules": made}
     return GENERATED + yaml.safe_dump({"apiVersion": 1, "groups": [group]}, sort_keys=False, width=120)
+
+
+def _table_alert(one: TableAlert) -> dict[str, Any]:
+    bound = {"evaluator": {"type": "lt", "params": [one.below]}}
+    return {
+        "uid": f"btc-{one.name.lower()}",
+        "title": one.name,
+        "condition": "B",
+        "for": "5m",
+        "noDataState": "OK",
+        "execErrState": "Error",
+        "annotations": {"summary": one.summary},
+        "data": [
+            {
+                "refId": "A",
+                "datasourceUid": QUESTDB.uid,
+                "relativeTimeRange": {"from": 600, "to": 0},
+                "model": Sql("A", one.sql, is_table=True).to_json(),
+            },
+            ANY_RESULT | {"model": ANY_RESULT["model"] | {"conditions": [bound]}},
+        ],
+    }
 
 
 def files() -> dict[Path, str]:

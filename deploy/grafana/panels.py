@@ -67,8 +67,12 @@ MARKET = (
     ),
 )  # fmt: skip
 
-_BIDS = f"SELECT ts_event, last(bid_5m_usd) AS path FROM gold_bid_price_prediction WHERE {SQL_RANGE}"
-_SIGMAS = f"SELECT ts_event, last(sigma_5m_bps) AS sigma FROM gold_volatility_prediction WHERE {SQL_RANGE}"
+_LAST_BIDS = ", ".join(
+    f"last({name}) AS {name}"
+    for name in ("bid_5m_usd", "bid_5m_q05_usd", "bid_5m_q25_usd", "bid_5m_q75_usd", "bid_5m_q95_usd")
+)
+_BIDS = f"SELECT ts_event, {_LAST_BIDS} FROM gold_bid_price_prediction WHERE {SQL_RANGE}"
+_OUTCOMES = "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY 30m"
 _EVERY_5M = "$__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY 5m"
 _ORIGINS = (
     "SELECT ts_event AS ts, first(sigma_5m_bps) AS sigma, first(baseline_sigma_5m_bps) AS harx "
@@ -78,14 +82,13 @@ _ORIGINS = (
 FORECASTS = (
     Panel(
         "Bid, and what was forecast for now", "currencyUSD",
-        "The forecast of 5 minutes ago at the time it was for, with ±1.645 σ, beside the bid that came.",
+        "The forecast of 5 minutes ago at the time it was for, with its 50 and 90 % intervals, beside the bid that came.",
         (
             f"SELECT ts_event AS time, last(bid) AS bid FROM gold_bid_price_prediction WHERE {SQL_RANGE}",
-            f"SELECT dateadd('m', 5, b.ts_event) AS time, b.path AS forecast, "
-            f"b.path * exp(-1.645 * v.sigma / 10000) AS low, b.path * exp(1.645 * v.sigma / 10000) AS high "
-            f"FROM ({_BIDS}) b JOIN ({_SIGMAS}) v ON b.ts_event = v.ts_event",
+            f"SELECT dateadd('m', 5, ts_event) AS time, bid_5m_usd AS forecast, bid_5m_q05_usd AS low_90, "
+            f"bid_5m_q25_usd AS low_50, bid_5m_q75_usd AS high_50, bid_5m_q95_usd AS high_90 FROM ({_BIDS})",
         ),
-        width=24, dashed=("forecast",), filled=(("high", "low"),),
+        width=24, dashed=("forecast",), filled=(("high_90", "low_90"), ("high_50", "low_50")),
     ),
     Panel(
         "Forecast change of the bid", "bps", "Per horizon; 0 is the random walk.",
@@ -111,6 +114,24 @@ FORECASTS = (
          f"g.realized_variance / (o.sigma * o.sigma * 1e-8) - ln(g.realized_variance / (o.sigma * o.sigma * 1e-8)) - 1 AS model, "
          f"g.realized_variance / (o.harx * o.harx * 1e-8) - ln(g.realized_variance / (o.harx * o.harx * 1e-8)) - 1 AS harx "
          f"FROM ({_ORIGINS}) o JOIN gold_5min g ON o.ts = g.ts WHERE g.symbol = '$symbol' AND g.realized_variance > 0",),
+    ),
+    Panel(
+        "Skill of the volatility", "none", "Mean QLIKE of half an hour over that of each baseline: below 1 is skill.",
+        ("SELECT ts_event AS time, "
+         + ", ".join(f"avg(qlike_model_5m) / avg(qlike_{name}_5m) AS over_{name}" for name in ("harx", "har", "ewma", "naive"))
+         + f" {_OUTCOMES}",),
+    ),
+    Panel(
+        "Skill of the bid", "none", "Mean squared error of half an hour over the random walk's: below 1 is skill.",
+        (f"SELECT ts_event AS time, avg((bid_return_5m_bps - bid_forecast_5m_bps) * (bid_return_5m_bps - bid_forecast_5m_bps)) "
+         f"/ avg(bid_return_5m_bps * bid_return_5m_bps) AS over_random_walk {_OUTCOMES}",),
+    ),
+    Panel(
+        "Coverage", "percentunit", "Share of outcomes inside the 50, 80 and 90 % intervals of the bid and the volatility.",
+        ("SELECT ts_event AS time, "
+         + ", ".join(f"avg(CASE WHEN {name}_inside_{level} THEN 1.0 ELSE 0.0 END) AS {name}_{level}"
+                     for name in ("bid", "volatility") for level in (50, 80, 90))
+         + f" {_OUTCOMES}",),
     ),
     Panel(
         "What serves", "none", "Models behind the forecasts of this range, newest last.",
@@ -208,6 +229,16 @@ class Alert:
     summary: str
 
 
+@dataclass(frozen=True)
+class TableAlert:
+    """Fires when the number that the SQL gives is below a bound; only Grafana can ask a table."""
+
+    name: str
+    sql: str
+    below: float
+    summary: str
+
+
 RECORDED = {
     "btc:stage_latency_seconds:p99": _p(0.99, "btc_stage_latency_seconds", "stage"),
     "btc:frames:rate1m": "sum(rate(btc_frames_total[1m]))",
@@ -237,3 +268,14 @@ ALERTS = (
     Alert("ApiErrors", 'sum(rate(btc_http_requests_total{status=~"500|502"}[5m])) > 0', "1m",
           "The API answers 5xx; its log has the reasons by request id."),
 )  # fmt: skip
+
+TABLE_ALERTS = tuple(
+    TableAlert(
+        f"Coverage{name.title()}",
+        f"SELECT avg(CASE WHEN {name}_inside_90 THEN 1.0 ELSE 0.0 END) AS coverage FROM gold_prediction_outcomes "
+        "WHERE ts_event > dateadd('h', -6, now())",
+        0.8,
+        f"The 90 % intervals of the {name} held in less than 80 % of six hours; the champion is about to be demoted.",
+    )
+    for name in ("bid", "volatility")
+)

@@ -13,7 +13,6 @@ from flask import Blueprint, Response
 from msgspec import UNSET, UnsetType
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, to_ns
-from btc_core.redis_row import HORIZONS_MIN
 from serving.answers import (
     Explanation,
     LiveFeatures,
@@ -21,7 +20,6 @@ from serving.answers import (
     LoadedModels,
     MinuteBars,
     PastForecasts,
-    Quantity,
     Skill,
     iso,
     respond,
@@ -36,7 +34,7 @@ blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 """`since` is taken as if it lay between these: nothing was recorded before, and nanoseconds end in 2262."""
-NO_OUTCOMES = "outcomes are joined once they are final; there is no table of outcomes in this release yet"
+NO_OUTCOMES = "no outcome on this page: they are final five minutes after a closed minute, and kept from then on"
 
 Since = (
     Annotated[
@@ -83,11 +81,9 @@ class SkillQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExplainQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which number is explained, and how many features are listed."""
+    """How many features are listed."""
 
     symbol: Symbol = UNSET
-    quantity: Quantity = "volatility"
-    horizon_min: Annotated[int, msgspec.Meta(ge=HORIZONS_MIN[0], le=HORIZONS_MIN[-1])] = HORIZONS_MIN[-1]
     top: Annotated[int, msgspec.Meta(ge=1, le=100, description="How many features are listed.")] = 10
 
 
@@ -115,7 +111,7 @@ def forecasts() -> Response:
             window_to=iso(to_ns),
             forecasts=found,
             next=following,
-            outcomes_reason=NO_OUTCOMES,
+            outcomes_reason=None if any(one.outcome for one in found) else NO_OUTCOMES,
             simulated=deps().settings.simulated,
         )
     )
@@ -165,9 +161,9 @@ def live_skill() -> Response:
 @blueprint.get("/explain")
 @promises("models", Explanation, query=ExplainQuery, problems=(404, 422, 503))
 def explanation() -> Response:
-    """What the features contribute to the forecast of now (TreeSHAP), largest first."""
+    """What the features contribute to the volatility forecast of now (TreeSHAP), largest first."""
     query = parsed(ExplainQuery)
-    return respond(explain(deps(), followed(query.symbol), query.quantity, query.horizon_min, query.top))
+    return respond(explain(deps(), followed(query.symbol), query.top))
 
 
 def _window(since: str | UnsetType, step_ns: int, limit: int) -> tuple[int, int, str | None]:

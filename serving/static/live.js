@@ -107,6 +107,8 @@ function showSkill(skill) {
   $("skill_table").hidden = skill.rows.length === 0;
   text("skill_reason", skill.reason ?? "");
   const number = (v) => (v === null ? "–" : Number(v.toPrecision(3)).toString());
+  const covered = skill.coverage.filter((c) => c.level_pct === 90).map((c) => `${c.quantity} ${number(c.covered_pct)} %`);
+  text("coverage", covered.length ? `90 % intervals held: ${covered.join(", ")}, of ${skill.coverage[0].forecasts} forecasts` : "");
   $("skill_rows").replaceChildren(...skill.rows.map((r) => row([r.quantity, `${r.horizon_min} min`, r.loss, number(r.model_loss), `${number(r.baseline_loss)} (${r.baseline})`, number(r.ratio)])));
 }
 

