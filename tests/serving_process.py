@@ -75,6 +75,8 @@ def write_forecast(settings: Settings, age_s: float = 0.0, bid: float = 60_000.0
         volatility_model_version="7",
         volatility_model_kind="xgboost",
         feature_version=FEATURE_VERSION,
+        bid_bounds_usd=[[bid - 30.0, bid - 20.0, bid - 10.0, bid + 10.0, bid + 20.0, bid + 30.0]] * 5,
+        sigma_bounds_bps=[[1.0, 2.0, 3.0, 7.0, 9.0, 12.0]] * 5,
     )
     client = redis_row.connect(settings.redis)
     redis_row.replace(client, {redis_row.forecast_key("BTC/USD"): redis_row.forecast_fields(row)}, settings.redis.ttl_s)

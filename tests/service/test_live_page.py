@@ -119,6 +119,8 @@ def test_the_page_shows_the_numbers_of_the_api_and_says_simulated(api: Api, sett
     for index, point in enumerate(served["horizons"]):
         expect(page.locator("#rows tr").nth(index)).to_contain_text(f"{point['bid_usd']:,.2f}")
         expect(page.locator("#rows tr").nth(index)).to_contain_text(f"{point['baseline_sigma_bps']:.2f}")
+        expect(page.locator("#rows tr").nth(index)).to_contain_text("59,970.00 – 60,030.00")
+    expect(page.locator("#fan_words")).to_have_text("90, 80, 50 % intervals")
     expect(page.locator("#bid_model")).to_have_text("random walk 3 (baseline)")
     expect(page.locator("#simulated")).to_be_visible()
     expect(page.locator("#price_chart canvas").first).to_be_visible()
