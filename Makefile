@@ -10,7 +10,7 @@ ARGS ?=
 MINUTES ?= 10
 SEED ?= 1
 
-.PHONY: up down test check bench chaos help
+.PHONY: up down test check bench chaos dashboards help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -37,6 +37,9 @@ bench: $(STAMPS)/dev .venv-peers/.stamp ## measure; prints a table, writes JSON
 
 chaos: $(STAMPS)/dev ## kill and mislead a running system for MINUTES=10 from SEED=1; fails if anything is lost
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) --seed $(SEED) $(ARGS)
+
+dashboards: $(STAMPS)/dev ## write Grafana's dashboards and the alerts from deploy/grafana/panels.py
+	$(BIN)/python deploy/grafana/generate.py
 
 # The lock for development holds all of the lock for running and the same versions, so whoever has the first needs not
 # the second: an environment is never taken back from `dev` to `run`.

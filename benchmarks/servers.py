@@ -122,13 +122,13 @@ def latency(plan: Plan) -> list[Figure]:
     """From the exchange's time of a frame until a forecast that knows it is readable in Redis; what workers cost."""
     watch_s = 10.0 if plan.quick else 60.0
     if plan.data_dir is not None:
-        return _latency(Stack(plan.data_dir).settings, watch_s, (5.0, 20.0))
+        return watched_latency(Stack(plan.data_dir).settings, watch_s, (5.0, 20.0))
     figures = []
     for rate, targets in ((RATE, (5.0, 20.0)), (10 * RATE, (None, 50.0))):
         with stack_for_now("--rate", str(rate)) as stack:
             stack.up(only=WORKERS)
             with cost.of(stack, WORKERS) as spent:
-                figures += _latency(stack.settings, watch_s, targets)
+                figures += watched_latency(stack.settings, watch_s, targets)
             if rate == RATE:
                 figures += [
                     Figure("all workers at 100 msg/s", 100 * spent.cores, "% of a core", 50.0),
@@ -138,7 +138,8 @@ def latency(plan: Plan) -> list[Figure]:
     return figures
 
 
-def _latency(settings: Settings, watch_s: float, targets: tuple[float | None, float]) -> list[Figure]:
+def watched_latency(settings: Settings, watch_s: float, targets: tuple[float | None, float]) -> list[Figure]:
+    """Latency of the stream that runs, over `watch_s` seconds; targets of its p50 and p99, ms."""
     seen = forecasts_seen(settings, watch_s)
     known_ns, at_ns = np.array([s[0] for s in seen]), np.array([s[1] for s in seen])
     sent_ns, received_ns = np.array(sorted(sent_between(settings, int(known_ns[0]), int(known_ns[-1])))).T

@@ -21,22 +21,31 @@ from btc_assets.backups import (
 from btc_assets.failures import failure_sensor
 from btc_assets.history import minute_bars, older_bars, stored_range
 from btc_assets.live import live_specs, live_tables_sensor, log_sensor
-from btc_assets.models import bid_model, bid_model_serves, volatility_model, volatility_model_serves
+from btc_assets.models import (
+    bid_champion,
+    bid_champion_serves,
+    bid_model,
+    volatility_champion,
+    volatility_champion_serves,
+    volatility_model,
+)
 from btc_assets.past_trades import bronze_history
 from btc_assets.pruning import daily_pruning, prune_events
 from btc_assets.resources import Database, Environment, Lake, Registry
 from btc_assets.sealed import sealed_assets, sealed_specs
 from btc_assets.sealing import seal_day, sealing_sensor
+from btc_assets.skill import demotions, feature_drift, prediction_skill
 from btc_assets.table_checks import check_tables, daily_checks, table_checks
 from btc_core.clock import NS_PER_DAY, now_ns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+TRAINED = (volatility_model, bid_model, volatility_champion, bid_champion)
 train_models = dg.define_asset_job(
     "train_models",
-    selection=dg.AssetSelection.assets(minute_bars, volatility_model, bid_model),
-    description="Fetch history, train both models, register them and make them champions.",
+    selection=dg.AssetSelection.assets(minute_bars, *TRAINED),
+    description="Fetch history, train both models, judge them, and make those champions that pass their gate.",
     executor_def=dg.in_process_executor,
     tags={"btc/kind": "training"},
 )
@@ -48,10 +57,16 @@ refresh_bars = dg.define_asset_job(
 )
 fetch_history = dg.define_asset_job(
     "fetch_history",
-    selection=dg.AssetSelection.assets(older_bars, volatility_model, bid_model),
+    selection=dg.AssetSelection.assets(older_bars, *TRAINED),
     description="Fetch older history from the exchange's trades, at its pace, then train on it.",
     executor_def=dg.in_process_executor,
     tags={"btc/kind": "training"},
+)
+watch_models = dg.define_asset_job(
+    "watch_models",
+    selection=dg.AssetSelection.assets(prediction_skill, feature_drift, demotions),
+    description="How good live forecasts have been; a champion that stopped being good hands over to its baseline.",
+    executor_def=dg.in_process_executor,
 )
 
 
@@ -62,14 +77,14 @@ fetch_history = dg.define_asset_job(
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 def history_every_hour(environment: Environment, database: Database) -> dg.RunRequest | dg.SkipReason:
-    """Go on fetching while the training window is not full; an exchange that publishes its history needs none of it."""
+    """Go on fetching while the history is not whole; an exchange that publishes its history needs none of it."""
     chosen = environment.get()
     if chosen.exchange.history_url:
         return dg.SkipReason("the exchange publishes months of minute bars: the asset minute_bars has them")
     with database.connect() as db:
         rows, first, _ = stored_range(db, chosen.exchange.symbols[0])
-    if rows and first <= now_ns() - (chosen.model.train_days - 1) * NS_PER_DAY:
-        return dg.SkipReason("the training window is full")
+    if rows and first <= now_ns() - (chosen.model.history_days - 1) * NS_PER_DAY:
+        return dg.SkipReason("the history is whole")
     return dg.RunRequest()
 
 
@@ -84,6 +99,13 @@ bars_schedule = dg.ScheduleDefinition(
     name="bars_every_six_hours",
     job=refresh_bars,
     cron_schedule="40 */6 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+skill_schedule = dg.ScheduleDefinition(
+    name="skill_every_ten_minutes",
+    job=watch_models,
+    cron_schedule="*/10 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
@@ -106,16 +128,19 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             bronze_history,
             minute_bars,
             older_bars,
-            volatility_model,
-            bid_model,
+            *TRAINED,
+            prediction_skill,
+            feature_drift,
+            demotions,
             lake_backups,
             restore_drill,
         ],
-        asset_checks=[volatility_model_serves, bid_model_serves, table_checks],
+        asset_checks=[volatility_champion_serves, bid_champion_serves, table_checks],
         jobs=[
             train_models,
             refresh_bars,
             fetch_history,
+            watch_models,
             seal_day,
             back_up_tables,
             drill_restore,
@@ -126,6 +151,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             daily_retrain,
             bars_schedule,
             history_every_hour,
+            skill_schedule,
             daily_backup,
             weekly_drill,
             daily_checks,

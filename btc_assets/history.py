@@ -80,7 +80,7 @@ def minute_bars(environment: Environment, database: Database) -> dg.MaterializeR
     symbol = chosen.exchange.symbols[0]
     with database.connect() as db:
         ensure_tables(db)
-        days = missing_days(stored_range(db, symbol), chosen.model.train_days + 1, now_ns())
+        days = missing_days(stored_range(db, symbol), chosen.model.history_days + 1, now_ns())
         bars, source = exchange_rest.minute_bars(chosen.exchange, symbol, days)
         written = store(db, symbol, bars, source)
         rows, first, last = stored_range(db, symbol)
@@ -100,7 +100,7 @@ def minute_bars(environment: Environment, database: Database) -> dg.MaterializeR
     description="Minute bars older than the exchange's candles, made from its trades, backwards from the oldest stored.",
 )
 def older_bars(environment: Environment, database: Database) -> dg.MaterializeResult[None]:
-    """Go back through the exchange's trades, six hours at a time, until the training window is full or time is up.
+    """Go back through the exchange's trades, six hours at a time, until the history that is kept by itself is whole or time is up.
 
     Each piece is stored before the next begins, so an interrupted run goes on where it was.
     """
@@ -110,7 +110,7 @@ def older_bars(environment: Environment, database: Database) -> dg.MaterializeRe
     deadline_s = SYSTEM_CLOCK.monotonic_s() + OLDER_BARS_BUDGET_S
     written = 0
     with database.connect() as db:
-        wanted_ns = now_ns() - chosen.model.train_days * NS_PER_DAY
+        wanted_ns = now_ns() - chosen.model.history_days * NS_PER_DAY
         _, first, _ = stored_range(db, symbol)
         while wanted_ns < first and SYSTEM_CLOCK.monotonic_s() < deadline_s and not chosen.exchange.history_url:
             begin = max(wanted_ns, first - PIECE_NS) // NS_PER_MIN * NS_PER_MIN

@@ -38,7 +38,7 @@ EVENT_INTERVAL_NS = 55 * NS_PER_S
 that comes early does not halve the rate."""
 
 _FEATURES_TOPIC, _PREDICTIONS_TOPIC = "features_topic", "predictions_topic"
-_MODELS = ("bid_model", "volatility_model")
+_MODELS = ("bid_champion", "volatility_champion")
 _PREDICTIONS = ("gold_bid_price_prediction", "gold_volatility_prediction")
 _SELDOM = {"bronze_status", "gap_marks"}
 """Tables whose silence is good news: no freshness."""
@@ -47,10 +47,12 @@ LIVE_VERSION = {"dagster/data_version": "live"}
 stream went on."""
 WORKERS = ("bronze", "features")
 """Consumer groups of the log."""
-_OWN_MODEL = {"gold_bid_price_prediction": _MODELS, "gold_volatility_prediction": ("volatility_model",)}
+_OWN_MODEL = {"gold_bid_price_prediction": _MODELS, "gold_volatility_prediction": ("volatility_champion",)}
 
+BATCH_TABLES = ("minute_bars", "gold_prediction_skill", "gold_feature_drift")
+"""Tables that Dagster itself writes."""
 LIVE_TABLES: tuple[str, ...] = tuple(
-    name for name, table in TABLES.items() if name != "minute_bars" and not table.sealed
+    name for name, table in TABLES.items() if name not in BATCH_TABLES and not table.sealed
 )
 """Tables that the stream (or QuestDB itself) writes."""
 

@@ -1,12 +1,12 @@
-"""The assets `volatility_model` and `bid_model`: trained on minute bars, judged, registered, checked.
+"""The assets of both models: trained and judged, promoted when the gate lets them, checked as they are served.
 
-What does not belong here: how they are fitted and judged (`training`).
+`volatility_model` and `bid_model` register a challenger; their check `gate` blocks `volatility_champion` and
+`bid_champion`, which move the alias. What does not belong here: how models are fitted and judged (`training`, and
+`btc_core.gate`), and demotion (`skill`).
 """
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -19,11 +19,10 @@ from btc_core.clock import SYSTEM_CLOCK, from_ns
 from btc_core.errors import BtcError
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
+    from btc_assets.training import Trained
     from btc_core.bundle import BidModel, VolatilityModel
-    from btc_core.registry import Registered
 
 SEALED_BARS = dg.AssetDep("sealed_bars", partition_mapping=dg.AllPartitionMapping())
 """Training reads every day of its window, so it comes after all of them."""
@@ -44,28 +43,21 @@ def scores_table(scores: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def publish(
-    registry: Registry, model: BidModel | VolatilityModel, golden: npt.NDArray[np.float64], params: dict[str, str]
-) -> tuple[Registered, dict[str, Any]]:
-    """Save, register and promote a model; returns where it went and the metadata that says so."""
-    with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
-        folder = Path(scratch) / "bundle"
-        model.save(folder, golden)
-        registered = registry.register(folder, params)
+def _facts(model: BidModel | VolatilityModel) -> dict[str, Any]:
+    """What the Dagster UI shows of a model."""
     manifest = model.manifest
-    metadata: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "kind": model.kind,
-        "version": registered.version,
-        "mlflow": dg.MetadataValue.url(registered.url),
         "feature_version": manifest.feature_version,
+        "recipe": manifest.recipe,
+        "git_commit": manifest.code,
         "train_rows": manifest.train_rows,
         "scores": dg.MetadataValue.md(scores_table(manifest.scores)),
     }
     if manifest.train_rows:
-        metadata["trained_from"] = from_ns(manifest.trained_from_ns).isoformat()
-        metadata["trained_to"] = from_ns(manifest.trained_to_ns).isoformat()
-    metadata |= {key.replace("/", "_"): value for key, value in manifest.scores.items() if "/5m/" in key}
-    return registered, metadata
+        facts["trained_from"] = from_ns(manifest.trained_from_ns).isoformat()
+        facts["trained_to"] = from_ns(manifest.trained_to_ns).isoformat()
+    return facts | {key.replace("/", "_"): value for key, value in manifest.scores.items() if "/5m/" in key}
 
 
 def _bars(environment: Environment, database: Database, days: float) -> npt.NDArray[Any]:
@@ -73,47 +65,78 @@ def _bars(environment: Environment, database: Database, days: float) -> npt.NDAr
         return read_stored(db, environment.get().exchange.symbols[0], days)
 
 
-@dg.asset(deps=[minute_bars, older_bars, SEALED_BARS], kinds={"xgboost", "mlflow"}, group_name="models", owners=OWNERS)
-def volatility_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
-    """Realized volatility of the next 1 to 5 minutes: trees on log-HARX, or HARX where trees do not beat it."""
+def _train(name: str, environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
+    """Train, judge, register as challenger; the check `gate` says what came of it."""
     from btc_assets import training  # noqa: PLC0415 - slow to import
-    from btc_core import bundle, features  # noqa: PLC0415
-    from btc_core.replay import bar_features  # noqa: PLC0415
 
-    bars = _bars(environment, database, environment.get().model.train_days)
     started_s = SYSTEM_CLOCK.monotonic_s()
-    if len(bars) < training.MIN_BARS:
-        model = bundle.harx_bundle(bars)
-        golden = features.matrix(bar_features(bars))
-    else:
-        frame = training.make_frame(bars)
-        model = training.train_volatility(frame)
-        golden = frame.matrix
-    params = {name: str(value) for name, value in training.VOLATILITY_PARAMS.items()}
-    params["trees"] = str(training.VOLATILITY_TREES)
-    _, metadata = publish(registry, model, bundle.golden_rows(golden), params)
-    return dg.MaterializeResult(metadata={**metadata, "train_s": round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)})
+    bars = _bars(environment, database, environment.get().model.train_days)
+    trained, rows = training.train(name, bars, registry.held(name), registry.in_shadow(name))
+    metadata: dict[str, Any] = {"gate": trained.verdict.reason} | _facts(trained.model)
+    if trained.is_new:
+        registered = registry.register(trained.model, rows, trained.verdict, training.params(name))
+        metadata |= {"version": registered.version, "mlflow": dg.MetadataValue.url(registered.url)}
+    metadata["train_s"] = round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)
+    return dg.MaterializeResult(metadata=metadata, check_results=[_gate(trained)])
 
 
-@dg.asset(deps=[minute_bars, older_bars, SEALED_BARS], kinds={"xgboost", "mlflow"}, group_name="models", owners=OWNERS)
-def bid_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
+def _gate(trained: Trained) -> dg.AssetCheckResult:
+    verdict = trained.verdict
+    return dg.AssetCheckResult(
+        check_name="gate",
+        passed=verdict.passed,
+        description=verdict.reason,
+        metadata={"reason": verdict.reason, "beats_baselines": verdict.beats_baselines, **verdict.figures},
+    )
+
+
+def _gate_spec(asset: str) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        "gate", asset=asset, blocking=True, description="May this model serve? Not worse than the champion, at least."
+    )
+
+
+@dg.asset(
+    deps=[minute_bars, older_bars, SEALED_BARS],
+    check_specs=[_gate_spec("volatility_model")],
+    kinds={"xgboost", "mlflow"},
+    group_name="models",
+    owners=OWNERS,
+)
+def volatility_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Realized volatility of the next 1 to 5 minutes: trees of years with a recent HARX, or HARX where trees do not win."""
+    return _train("volatility-model", environment, database, registry)
+
+
+@dg.asset(
+    deps=[minute_bars, older_bars, SEALED_BARS],
+    check_specs=[_gate_spec("bid_model")],
+    kinds={"xgboost", "mlflow"},
+    group_name="models",
+    owners=OWNERS,
+)
+def bid_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The bid of the next 1 to 5 minutes: shrunk trees, or the random walk where they do not beat it."""
-    import numpy as np  # noqa: PLC0415
+    return _train("bid-price-model", environment, database, registry)
 
-    from btc_assets import training  # noqa: PLC0415 - slow to import
-    from btc_core import bundle, features  # noqa: PLC0415
 
-    bars = _bars(environment, database, environment.get().model.train_days)
-    started_s = SYSTEM_CLOCK.monotonic_s()
-    if len(bars) < training.MIN_BARS:
-        model, golden = bundle.random_walk_model(), np.empty((0, len(features.MODEL_FEATURES)))
-    else:
-        frame = training.make_frame(bars)
-        model, golden = training.train_bid(frame), frame.matrix
-    params = {name: str(value) for name, value in training.BID_PARAMS.items()}
-    params["trees"] = str(training.BID_TREES)
-    _, metadata = publish(registry, model, bundle.golden_rows(golden), params)
-    return dg.MaterializeResult(metadata={**metadata, "train_s": round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)})
+def _promote(name: str, registry: Registry) -> dg.MaterializeResult[None]:
+    promoted = registry.promote_challenger(name)
+    if promoted is None:
+        return dg.MaterializeResult(metadata={"moved": False, "reason": "there is no challenger; the champion stays"})
+    return dg.MaterializeResult(metadata={"moved": True, "version": promoted.version, "reason": promoted.reason})
+
+
+@dg.asset(deps=[volatility_model], kinds={"mlflow"}, group_name="models", owners=OWNERS)
+def volatility_champion(registry: Registry) -> dg.MaterializeResult[None]:
+    """The volatility model that serves: the challenger that passed the gate takes over within seconds."""
+    return _promote("volatility-model", registry)
+
+
+@dg.asset(deps=[bid_model], kinds={"mlflow"}, group_name="models", owners=OWNERS)
+def bid_champion(registry: Registry) -> dg.MaterializeResult[None]:
+    """The bid model that serves: the challenger that passed the gate takes over within seconds."""
+    return _promote("bid-price-model", registry)
 
 
 def _checked(
@@ -144,19 +167,19 @@ def _checked(
     return passed, facts
 
 
-@dg.asset_check(asset=volatility_model, description="The champion loads with parity; σ is finite and positive.")
-def volatility_model_serves(environment: Environment, database: Database, registry: Registry) -> dg.AssetCheckResult:
+@dg.asset_check(asset=volatility_champion, description="The champion loads with parity; σ is finite and positive.")
+def volatility_champion_serves(environment: Environment, database: Database, registry: Registry) -> dg.AssetCheckResult:
     """Check the champion as a serving process would load it."""
     passed, facts = _checked(environment, database, registry, "volatility-model")
     return dg.AssetCheckResult(passed=passed, metadata=facts)
 
 
 @dg.asset_check(
-    asset=bid_model,
-    additional_deps=[volatility_model],
+    asset=bid_champion,
+    additional_deps=[volatility_champion],
     description="The champion loads with parity; its returns are finite.",
 )
-def bid_model_serves(environment: Environment, database: Database, registry: Registry) -> dg.AssetCheckResult:
+def bid_champion_serves(environment: Environment, database: Database, registry: Registry) -> dg.AssetCheckResult:
     """Check the champion as a serving process would load it."""
     passed, facts = _checked(environment, database, registry, "bid-price-model")
     return dg.AssetCheckResult(passed=passed, metadata=facts)

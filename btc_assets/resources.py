@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import msgspec
 
+from btc_core.errors import NotReady, SchemaError
 from btc_core.settings import Settings, settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from btc_core.bundle import BidModel, VolatilityModel
+    from btc_core.gate import Verdict
     from btc_core.object_store import ObjectStore
     from btc_core.questdb_client import QuestDB
     from btc_core.registry import Registered
@@ -48,17 +49,60 @@ class Lake(dg.ConfigurableResource[Any]):
         return ObjectStore(settings().store)
 
 
+class Promoted(msgspec.Struct, frozen=True):
+    """A version that became champion, and why."""
+
+    version: str
+    reason: str
+
+
 class Registry(dg.ConfigurableResource[Any]):
     """The MLflow model registry."""
 
-    def register(self, folder: Path, params: dict[str, str]) -> Registered:
-        """Log, register and promote the bundle in `folder`; raises `StoreError`."""
-        from btc_core import registry  # noqa: PLC0415 - needs XGBoost's neighbours, slow to import
+    def register(
+        self, model: BidModel | VolatilityModel, rows: Any, verdict: Verdict, params: dict[str, str]
+    ) -> Registered:
+        """Log the model and register it as challenger; raises `StoreError`."""
+        from btc_core import promotion  # noqa: PLC0415 - needs XGBoost's neighbours, slow to import
 
-        return registry.register(settings(), folder, params)
+        return promotion.publish(settings(), model, rows, verdict, params=params)
+
+    def promote_challenger(self, name: str) -> Promoted | None:
+        """Make the challenger that passed its gate champion, for that gate's reason; None when there is none."""
+        from btc_core import promotion  # noqa: PLC0415 - the same
+
+        found = [each for each in promotion.versions(settings(), name) if "challenger" in each.aliases]
+        found = [each for each in found if each.gate_result == "passed"]
+        if not found:
+            return None
+        promotion.promote(settings(), name, found[0].version, found[0].gate_reason)
+        return Promoted(found[0].version, found[0].gate_reason)
+
+    def demote(self, model: BidModel | VolatilityModel, rows: Any, reason: str) -> Registered:
+        """Make the baseline inside the champion the champion; raises `StoreError`."""
+        from btc_core import promotion  # noqa: PLC0415 - the same
+
+        return promotion.demote(settings(), model, rows, reason)
 
     def champion(self, name: str) -> BidModel | VolatilityModel:
         """The champion, loaded with parity; raises `NotReady` or `SchemaError`."""
         from btc_core import registry  # noqa: PLC0415 - the same
 
         return registry.load_champion(settings(), name)
+
+    def held(self, name: str) -> BidModel | VolatilityModel | None:
+        """The champion, None when there is none that this process could use: then nothing stands in the way of a new one."""
+        try:
+            return self.champion(name)
+        except (NotReady, SchemaError):
+            return None
+
+    def in_shadow(self, name: str) -> BidModel | VolatilityModel | None:
+        """The challenger, None when there is none that this process could use."""
+        from btc_core import registry  # noqa: PLC0415 - the same
+
+        version = registry.version_of(settings(), name, registry.CHALLENGER)
+        try:
+            return None if version is None else registry.load_version(settings(), name, version)
+        except SchemaError:
+            return None

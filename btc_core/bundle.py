@@ -3,11 +3,12 @@
 ```
 bundle.json      the manifest: kind, features and their version, unit, training window, scores, SHA-256 of other files
 harx.json        the log-HARX baseline (volatility only)
-horizon_N.ubj    one XGBoost booster per horizon, XGBoost's own format (kind xgboost only)
+baselines.json   HAR, EWMA and the last five minutes, fitted on the same window (volatility only)
+NAME.ubj         XGBoost's own format (kind xgboost only): `from_harx` and `from_level` of the volatility, `horizon_N` of the bid
 golden.npz       inputs and the outputs they gave when the bundle was made; plain arrays, never pickles
 ```
 
-What does not belong here: fitting boosters (`btc_assets.training`), and where bundles are kept (`registry`).
+What does not belong here: fitting (`fitting`), walking trees (`forest`), and where bundles are kept (`registry`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from btc_core import features
-from btc_core.clock import NS_PER_DAY, now_ns
+from btc_core import features, intervals
+from btc_core.baselines import Baselines
+from btc_core.clock import now_ns
+from btc_core.drift import Edges
 from btc_core.errors import SchemaError
-from btc_core.harx import INPUTS, Harx, fit_harx
-from btc_core.targets import BID_TARGETS, HORIZONS_MIN, RV_TARGETS, close_times_ns, realized_variance
+from btc_core.forest import WALKED_ROWS, Forest
+from btc_core.harx import INPUTS, Harx
+from btc_core.targets import BID_TARGETS, HORIZONS_MIN, RV_TARGETS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,13 +41,19 @@ if TYPE_CHECKING:
 
 VOLATILITY_MODEL = "volatility-model"
 BID_MODEL = "bid-price-model"
-LAYOUT = 1
+LAYOUT = 2
 """Of the folder; raise it when files or their meaning change."""
 GOLDEN_TOLERANCE = 1e-6
 """Relative; boosters compute in float32, whose last digit (6e-8) may differ between machines. A wrong tree: 1e-2."""
 GOLDEN_ROWS = 64
-WALKED_ROWS = 8
-"""Up to this many rows are walked in numpy, more go to XGBoost: about where the two cost the same."""
+VOLATILITY_TREES = ("from_harx", "from_level")
+"""Files of the volatility's boosters. Both forecast five minutes; one starts half way to HARX, the other at a constant."""
+HARX_SHARE = 0.25
+"""Of HARX in the start of both together: half of the one, nothing of the other."""
+SHAPE_SHARE = 0.4
+"""How much of HARX's difference between a horizon and five minutes a forecast takes. Trees of a horizon's own forecast it
+worse than those of five minutes: their labels are noisier. On 2023, 0.25 to 0.5 did equally well."""
+BID_TREES = tuple(f"horizon_{h}" for h in HORIZONS_MIN)
 
 Kind = Literal["xgboost", "harx", "random_walk"]
 
@@ -67,19 +77,41 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     train_rows: int = 0
     shrinkage: tuple[float, ...] = ()
     """λ per horizon of the bid model; 0 is the random walk."""
+    level: float = 0.0
+    """What the volatility's trees start from, ln of ln²."""
+    offsets: tuple[float, ...] = ()
+    """Per horizon, what brings its mean forecast to the mean of RV in training, ln."""
+    quantiles: tuple[tuple[float, ...], ...] = ()
+    """Of the score of `intervals`, per horizon: where intervals start."""
+    distributions: dict[str, Edges] = {}
+    """Of the features in training, for `drift`."""
+    recipe: str = ""
+    """Hash of everything that was decided about the fit: another one is a change of specification, not a refresh."""
+    code: str = ""
+    """Git commit of the code that trained it, where there is one."""
+    seals: tuple[str, ...] = ()
+    """Sealed days that the window is made of, as `day@seal`; empty for bars that no day seals."""
     scores: dict[str, float] = {}
-    """Out of sample, by `block/model/metric`."""
+    """Out of sample, by `model/horizon/metric`."""
     files: dict[str, str] = {}
 
 
 class VolatilityModel:
-    """Forecasts the realized volatility of the next 1…5 minutes; holds the HARX baseline beside the boosters."""
+    """Forecasts the realized volatility of the next 1…5 minutes; holds the baselines beside the boosters."""
 
-    def __init__(self, manifest: Manifest, harx: Harx, boosters: tuple[xgboost.Booster, ...] = ()) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        harx: Harx,
+        boosters: tuple[xgboost.Booster, ...] = (),
+        baselines: Baselines | None = None,
+    ) -> None:
         self.manifest = manifest
         self.harx = harx
-        self._boosters = boosters
+        self.boosters = boosters
+        self.baselines = baselines
         self._forest = Forest(boosters) if boosters else None
+        self._offsets = np.asarray(manifest.offsets or (0.0,) * len(HORIZONS_MIN))
         self._harx_columns = [manifest.features.index(name) for name in INPUTS]
 
     @property
@@ -98,19 +130,46 @@ class VolatilityModel:
         `matrix` is (n, features) in the order of `manifest.features`; a row without any realized variance gives NaN.
         Raises `SchemaError` for another width.
         """
+        return self.predict_both(matrix)[0]
+
+    def predict_both(self, matrix: Floats) -> tuple[Floats, Floats]:
+        """The forecast and that of HARX, which is half of it: one pass gives both."""
         _check_width(matrix, self.manifest)
         logs = self.harx.log_variance(matrix[:, self._harx_columns])
-        return _sigma_bps(logs + self._forest.margins(matrix) if self._forest else logs)
+        baseline = _sigma_bps(logs)
+        if self._forest is None:
+            return baseline, baseline
+        five = HARX_SHARE * logs[:, -1:] + (1.0 - HARX_SHARE) * self.manifest.level
+        five = five + 0.5 * self._forest.margins(matrix).sum(axis=1, keepdims=True)
+        return _sigma_bps(five + SHAPE_SHARE * (logs - logs[:, -1:]) + self._offsets), baseline
 
     def baseline(self, matrix: Floats) -> Floats:
         """The HARX forecast, same unit and shape as `predict`."""
-        _check_width(matrix, self.manifest)
-        return _sigma_bps(self.harx.log_variance(matrix[:, self._harx_columns]))
+        return self.predict_both(matrix)[1]
+
+    def others(self, matrix: Floats) -> dict[str, Floats]:
+        """σ in bps, (n, 5), of the simple baselines by name; empty when the bundle has none."""
+        if self.baselines is None:
+            return {}
+        return {name: np.sqrt(each) * 1e4 for name, each in self.baselines.variances(matrix).items()}
+
+    def as_baseline(self) -> VolatilityModel:
+        """The same without its trees: what serves when they have stopped being better."""
+        manifest = msgspec.structs.replace(self.manifest, kind="harx", offsets=(), level=0.0)
+        return VolatilityModel(manifest, self.harx, (), self.baselines)
+
+    def verify_walk(self, matrix: Floats) -> None:
+        """Compare the walk of the trees with XGBoost on these rows; where they differ XGBoost serves."""
+        if self._forest is not None:
+            self._forest.verify(matrix)
 
     def save(self, folder: Path, golden: Floats) -> None:
         """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its proof."""
         proof = {"matrix": golden, "expected": self.predict(golden), "baseline": self.baseline(golden)}
-        _write(folder, self.manifest, {"harx.json": self.harx.to_json(), **_booster_files(self._boosters)}, proof)
+        files = {"harx.json": self.harx.to_json(), **_booster_files(self.boosters, VOLATILITY_TREES)}
+        if self.baselines is not None:
+            files["baselines.json"] = msgspec.json.encode(self.baselines)
+        _write(folder, self.manifest, files, proof)
 
 
 class BidModel:
@@ -118,7 +177,7 @@ class BidModel:
 
     def __init__(self, manifest: Manifest, boosters: tuple[xgboost.Booster, ...] = ()) -> None:
         self.manifest = manifest
-        self._boosters = boosters
+        self.boosters = boosters
         self._forest = Forest(boosters) if boosters else None
         self._shrinkage = np.asarray(manifest.shrinkage or (0.0,) * len(HORIZONS_MIN))
 
@@ -146,66 +205,23 @@ class BidModel:
             return np.zeros_like(sigma_bps)
         return self._shrinkage * self._forest.margins(matrix) * sigma_bps
 
+    def verify_walk(self, matrix: Floats) -> None:
+        """Compare the walk of the trees with XGBoost on these rows; where they differ XGBoost serves."""
+        if self._forest is not None:
+            self._forest.verify(matrix)
+
     def save(self, folder: Path, golden: Floats) -> None:
         """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its proof."""
         sigma = np.tile(5.0 * np.sqrt(np.asarray(HORIZONS_MIN, np.float64)), (len(golden), 1))
         proof = {"matrix": golden, "sigma_bps": sigma, "expected": self.predict(golden, sigma)}
-        _write(folder, self.manifest, _booster_files(self._boosters), proof)
+        _write(folder, self.manifest, _booster_files(self.boosters, BID_TREES), proof)
 
 
-class Forest:
-    """What the boosters of a bundle add up to: single rows walk all trees at once in numpy, batches go to XGBoost.
-
-    Five calls of `inplace_predict` cost a millisecond for one row, almost all of it overhead; walking costs a tenth of it.
-    Both give the same float32 to the last bit: the same comparisons, and leaves added in the same order.
-    """
-
-    def __init__(self, boosters: tuple[xgboost.Booster, ...]) -> None:
-        self._boosters = boosters
-        grown = [_trees(booster) for booster in boosters]
-        self._trees_each = [len(trees) for trees in grown]
-        trees = [tree for each in grown for tree in each]
-        sizes = [len(tree["left_children"]) for tree in trees]
-        self._roots = np.cumsum([0, *sizes[:-1]])
-        first = np.repeat(self._roots, sizes)
-        left, right, default_left = (
-            np.concatenate([np.asarray(tree[key], np.int64) for tree in trees])
-            for key in ("left_children", "right_children", "default_left")
-        )
-        leaf, own = left == -1, np.arange(len(left))
-        self._left = np.where(leaf, own, first + left)  # a leaf leads to itself
-        self._right = np.where(leaf, own, first + right)
-        self._missing = np.where(default_left == 1, self._left, self._right)
-        self._feature = np.where(leaf, 0, np.concatenate([tree["split_indices"] for tree in trees]).astype(np.int64))
-        self._value = np.concatenate([np.asarray(tree["split_conditions"], np.float32) for tree in trees])
-        self._depth = 0
-        reached = self._roots
-        while not leaf[reached].all():
-            reached = np.unique(np.concatenate([self._left[reached], self._right[reached]]))
-            self._depth += 1
-
-    def margins(self, matrix: Floats) -> Floats:
-        """Sum of the leaves of each booster, shape (n, boosters), on one thread; `matrix` is (n, features)."""
-        inputs = np.ascontiguousarray(matrix, np.float32)
-        if len(inputs) <= WALKED_ROWS:
-            return np.array([self._walk(row) for row in inputs]).reshape(len(inputs), len(self._boosters))
-        margins = np.empty((len(inputs), len(self._boosters)))
-        for column, booster in enumerate(self._boosters):
-            margins[:, column] = booster.inplace_predict(inputs, predict_type="margin", validate_features=False)
-        return margins
-
-    def _walk(self, row: npt.NDArray[np.float32]) -> list[float]:
-        node = self._roots
-        for _ in range(self._depth):
-            seen = row[self._feature[node]]
-            chosen = np.where(seen < self._value[node], self._left[node], self._right[node])
-            node = np.where(np.isnan(seen), self._missing[node], chosen)
-        leaves = self._value[node]
-        sums, start = [], 0
-        for count in self._trees_each:
-            sums.append(float(np.add.accumulate(leaves[start : start + count])[-1]))
-            start += count
-        return sums
+def start_quantiles(model: VolatilityModel | BidModel) -> Floats:
+    """Where the model's intervals start, (5, 6): its own calibration, or a normal score's when it has none."""
+    if model.manifest.quantiles:
+        return np.asarray(model.manifest.quantiles)
+    return np.tile(np.asarray(intervals.NORMAL), (len(HORIZONS_MIN), 1))
 
 
 def bid_path(bid: float | Floats, returns_bps: Floats) -> Floats:
@@ -226,27 +242,6 @@ def new_manifest(name: str, kind: Kind, **more: Any) -> Manifest:
         unit="bps of σ, cumulative over the horizon" if volatility else "bps of log return of the bid",
         **more,
     )
-
-
-def harx_bundle(bars: npt.NDArray[Any]) -> VolatilityModel:
-    """The flagged HARX baseline (kind `harx`) from a few hours of minute bars, for a cold start.
-
-    `bars` of dtype `bars.BARS`, sorted. Raises `SchemaError` when there are too few (about an hour of labelled bars).
-    """
-    from btc_core.replay import bar_features  # noqa: PLC0415 - numba is slow to import, and only this needs it
-
-    matrix = features.matrix(bar_features(bars))
-    origins_ns = close_times_ns(bars["ts_ns"])
-    realized = realized_variance(origins_ns, bars["close"])
-    inputs = matrix[:, [features.MODEL_FEATURES.index(name) for name in INPUTS]]
-    days = (int(origins_ns[-1]) - int(origins_ns[0])) / NS_PER_DAY if len(origins_ns) else 0.0
-    try:
-        harx = fit_harx(inputs, realized, days)
-    except ValueError as error:
-        msg = f"too few minute bars for the baseline: {error}"
-        raise SchemaError(msg) from error
-    window = {"trained_from_ns": int(origins_ns[0]), "trained_to_ns": int(origins_ns[-1]), "train_rows": len(bars)}
-    return VolatilityModel(new_manifest(VOLATILITY_MODEL, "harx", **window), harx)
 
 
 def random_walk_model() -> BidModel:
@@ -271,28 +266,31 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
     manifest, contents = _read(folder)
     if version is not None:
         manifest = msgspec.structs.replace(manifest, version=version)
+    wanted = VOLATILITY_TREES if manifest.name == VOLATILITY_MODEL else BID_TREES
     try:
-        boosters = tuple(
-            _booster(contents[name]) for name in (f"horizon_{h}.ubj" for h in HORIZONS_MIN) if name in contents
-        )
+        boosters = tuple(_booster(contents[f"{name}.ubj"]) for name in wanted if f"{name}.ubj" in contents)
         with np.load(io.BytesIO(contents["golden.npz"]), allow_pickle=False) as arrays:
             golden = {name: arrays[name] for name in arrays.files}
         harx = Harx.from_json(contents["harx.json"]) if manifest.name == VOLATILITY_MODEL else None
+        simple = contents.get("baselines.json")
+        baselines = None if simple is None else msgspec.json.decode(simple, type=Baselines)
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
         msg = f"the bundle in {folder} cannot be read: {error}"
         raise SchemaError(msg) from error
-    if (manifest.kind == "xgboost") != (len(boosters) == len(HORIZONS_MIN)):
+    if len(boosters) != (len(wanted) if manifest.kind == "xgboost" else 0):
         msg = f"the bundle in {folder} is of kind {manifest.kind} and has {len(boosters)} boosters"
         raise SchemaError(msg)
+    few = slice(WALKED_ROWS)
     if harx is None:
         bid = BidModel(manifest, boosters)
+        bid.verify_walk(golden["matrix"])
         _prove(folder, bid.predict(golden["matrix"], golden["sigma_bps"]), golden["expected"])
-        few = slice(WALKED_ROWS)
         _prove(folder, bid.predict(golden["matrix"][few], golden["sigma_bps"][few]), golden["expected"][few])
         return bid
-    model = VolatilityModel(manifest, harx, boosters)
+    model = VolatilityModel(manifest, harx, boosters, baselines)
+    model.verify_walk(golden["matrix"])
     _prove(folder, model.predict(golden["matrix"]), golden["expected"])
-    _prove(folder, model.predict(golden["matrix"][:WALKED_ROWS]), golden["expected"][:WALKED_ROWS])
+    _prove(folder, model.predict(golden["matrix"][few]), golden["expected"][few])
     _prove(folder, model.baseline(golden["matrix"]), golden["baseline"])
     return model
 
@@ -319,15 +317,9 @@ def _booster(data: bytes) -> xgboost.Booster:
     return booster
 
 
-def _trees(booster: xgboost.Booster) -> list[dict[str, Any]]:
-    model = msgspec.json.decode(bytes(booster.save_raw(raw_format="json")))
-    return list(model["learner"]["gradient_booster"]["model"]["trees"])
-
-
-def _booster_files(boosters: tuple[xgboost.Booster, ...]) -> dict[str, bytes]:
+def _booster_files(boosters: tuple[xgboost.Booster, ...], names: tuple[str, ...]) -> dict[str, bytes]:
     return {
-        f"horizon_{h}.ubj": bytes(booster.save_raw(raw_format="ubj"))
-        for h, booster in zip(HORIZONS_MIN, boosters, strict=False)
+        f"{name}.ubj": bytes(booster.save_raw(raw_format="ubj")) for name, booster in zip(names, boosters, strict=False)
     }
 
 

@@ -15,8 +15,9 @@ import msgspec
 
 from btc_core import registry
 from btc_core.bars import read_stored
-from btc_core.bundle import BID_MODEL, VOLATILITY_MODEL, BidModel, VolatilityModel, harx_bundle, random_walk_model
+from btc_core.bundle import BID_MODEL, VOLATILITY_MODEL, BidModel, VolatilityModel, random_walk_model
 from btc_core.errors import BtcError, NotReady, SchemaError, ServiceError
+from btc_core.fitting import harx_bundle
 from btc_core.questdb_client import QuestDB
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class BaselineSource(RegistrySource):
             return random_walk_model()
 
     def volatility_model(self) -> VolatilityModel:
-        """The champion, else HARX; raises `SchemaError` while there are too few bars even for that."""
+        """The champion, else HARX; raises `NotReady` while there are too few bars even for that."""
         try:
             return super().volatility_model()
         except (NotReady, ServiceError) as error:

@@ -26,6 +26,7 @@ from btc_core.fold_state import (
     USD_SCALE,
     store_second,
 )
+from btc_core.new_york import new_york_behind_s
 
 _VARIANCE_FLOOR = 1e-10  # (0.1 bps)²: the log of a variance of zero is this
 _DECAYS = np.array([0.5 ** (1.0 / half_life) for half_life in EWMA_HALF_LIVES_MIN])
@@ -218,6 +219,8 @@ def _price_block(s: Any, now_s: int) -> None:
     row.minute_of_day_sin = math.sin(2.0 * math.pi * minute / 1440.0)
     row.minute_of_day_cos = math.cos(2.0 * math.pi * minute / 1440.0)
     row.weekday = float((now_s // 86_400 + 3) % 7)
+    row.minute_of_hour = float(minute % 60)
+    row.new_york_minute = float((now_s - new_york_behind_s(now_s)) // 60 % 1440)
 
 
 @njit
@@ -438,6 +441,8 @@ def _copy_block(block: Any, row: Any) -> None:
     row.minute_of_day_sin = block.minute_of_day_sin
     row.minute_of_day_cos = block.minute_of_day_cos
     row.weekday = block.weekday
+    row.minute_of_hour = block.minute_of_hour
+    row.new_york_minute = block.new_york_minute
 
 
 @njit

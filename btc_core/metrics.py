@@ -58,6 +58,15 @@ MISSING_TRADES = Gauge("btc_trades_missing", "Trade ids missing in open gaps.", 
 SETTLED_TRADES = Counter("btc_trades_settled", "Missing trade ids that were settled, and how.", ["symbol", "state"])
 REPAIR_REQUESTS = Counter("btc_repair_requests", "REST requests of the repair worker.", ["outcome"])
 
+HTTP_REQUESTS = Counter("btc_http_requests", "Requests answered by the API.", ["path", "method", "status"])
+HTTP_TIME = Histogram(
+    "btc_http_request_seconds", "From a read request to its answer, without streams.", ["path"],
+    buckets=(0.0002, 0.0005, *LATENCY_BUCKETS_S),
+)  # fmt: skip
+HTTP_STREAMS = Gauge("btc_http_streams_open", "Open streams of server-sent events.", ["symbol"])
+FORECAST_AGE = Gauge("btc_forecast_age_seconds", "Receipt of what the newest forecast knows until now.", ["symbol"])
+MODEL_CREATED = Gauge("btc_model_created_timestamp_seconds", "When the model that serves was made.", ["model", "kind"])
+
 
 def serve(host: str, port: int) -> None:
     """Serve the metrics of this process at `/metrics` from a thread; port 0 serves none. Raises `ConfigError`."""

@@ -27,12 +27,12 @@ TIMEOUT_S = 60.0
 
 
 class QuestDB:
-    """One connection's worth of QuestDB; not shared between threads."""
+    """One connection's worth of QuestDB; threads may share its reads, not its writes."""
 
-    def __init__(self, settings: QuestdbSettings) -> None:
+    def __init__(self, settings: QuestdbSettings, timeout_s: float = TIMEOUT_S) -> None:
         self.settings = settings
         auth = (settings.user, settings.password.get_secret_value())
-        self._http = httpx.Client(base_url=settings.http_url, auth=auth if auth[1] else None, timeout=TIMEOUT_S)
+        self._http = httpx.Client(base_url=settings.http_url, auth=auth if auth[1] else None, timeout=timeout_s)
         self._sender: Sender | None = None
 
     def __enter__(self) -> Self:

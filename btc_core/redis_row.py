@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from btc_core.settings import RedisSettings
 
 HORIZONS_MIN = (1, 2, 3, 4, 5)
+BOUND_PERCENTS = ("05", "10", "25", "75", "90", "95")
+"""`intervals.QUANTILES` as they stand in names."""
+_BOUNDS = {"bid_bounds_usd": "bid_{}m_q{}_usd", "sigma_bounds_bps": "sigma_{}m_q{}_bps"}
 
 SOCKET_TIMEOUT_S = 5.0
 
@@ -80,6 +83,10 @@ class ForecastRow(msgspec.Struct, frozen=True):
     volatility_model_version: str
     volatility_model_kind: str
     feature_version: str
+    bid_bounds_usd: list[list[float]] = []
+    """Per horizon the bounds of its 90, 80 and 50 % intervals, ascending: quantiles 5, 10, 25, 75, 90 and 95 %."""
+    sigma_bounds_bps: list[list[float]] = []
+    """The same of the realized volatility."""
 
 
 def compact(symbol: str) -> str:
@@ -139,7 +146,7 @@ def feature_fields(row: FeatureRow) -> dict[str, Any]:
 
 
 def forecast_fields(row: ForecastRow) -> dict[str, Any]:
-    """Every field by its name; paths as `bid_1m_usd`, `sigma_1m_bps`, `baseline_sigma_1m_bps`, ….."""
+    """Every field by its name; paths as `bid_1m_usd`, `sigma_1m_bps`, `baseline_sigma_1m_bps`, bounds as `bid_1m_q05_usd`, ….."""
     fields: dict[str, Any] = {
         name: value for name, value in msgspec.structs.asdict(row).items() if not isinstance(value, list)
     }
@@ -147,6 +154,10 @@ def forecast_fields(row: ForecastRow) -> dict[str, Any]:
         fields[f"bid_{horizon}m_usd"] = row.bid_path_usd[index]
         fields[f"sigma_{horizon}m_bps"] = row.sigma_path_bps[index]
         fields[f"baseline_sigma_{horizon}m_bps"] = row.baseline_sigma_path_bps[index]
+    for name, template in _BOUNDS.items():
+        for index, bounds in enumerate(getattr(row, name)):
+            for percent, bound in zip(BOUND_PERCENTS, bounds, strict=True):
+                fields[template.format(HORIZONS_MIN[index], percent)] = bound
     return fields
 
 
@@ -202,6 +213,12 @@ def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:
     for name, prefix in (("bid_path_usd", "bid_{}m_usd"), ("sigma_path_bps", "sigma_{}m_bps"),
                          ("baseline_sigma_path_bps", "baseline_sigma_{}m_bps")):  # fmt: skip
         fields[name] = [float(fields.pop(prefix.format(horizon))) for horizon in HORIZONS_MIN]
+    for name, template in _BOUNDS.items():
+        if template.format(1, BOUND_PERCENTS[0]) in fields:
+            fields[name] = [
+                [float(fields.pop(template.format(horizon, percent))) for percent in BOUND_PERCENTS]
+                for horizon in HORIZONS_MIN
+            ]
     return msgspec.convert(fields, ForecastRow, strict=False)
 
 

@@ -1,12 +1,13 @@
-"""Model bundles in the MLflow registry: log, register, promote, load, with a cache on disk for when it is away.
+"""Model bundles in the MLflow registry: log, register, load, with a cache on disk for when it is away.
 
 Talks MLflow's REST API over httpx: importing `mlflow` takes seconds and 200 MB, which no worker has to spare.
 Artifacts go where the server says: straight to the object store (`s3:`) or through the server (`mlflow-artifacts:`).
-What does not belong here: what a bundle is (`bundle`), and who deserves to be champion (`btc_assets.training`).
+What does not belong here: what a bundle is (`bundle`), who deserves to be champion (`gate`), and moving aliases (`promotion`).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -22,10 +23,10 @@ from btc_core.clock import from_ns, now_ns
 from btc_core.errors import NotReady, SchemaError, ServiceError, StoreError
 
 if TYPE_CHECKING:
+    from btc_core.gate import Verdict
     from btc_core.settings import Settings, StoreSettings
 
-CHAMPION = "champion"
-PREVIOUS = "previous"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ARTIFACT_FOLDER = "bundle"
 TIMEOUT_S = 10.0
 """Of one request; an answer takes milliseconds. A champion check blocks its caller's loop at most this long."""
@@ -42,34 +43,40 @@ class Registered(msgspec.Struct, frozen=True):
     url: str
 
 
-def register(settings: Settings, folder: Path, params: dict[str, str] | None = None) -> Registered:
-    """Log the bundle in `folder` as a run of the experiment of its name, register it, and make it champion.
+def register(settings: Settings, folder: Path, verdict: Verdict, params: dict[str, str] | None = None) -> Registered:
+    """Log the bundle in `folder` as a run of the experiment of its name and register it as `challenger`.
 
-    The champion before becomes `previous`. Raises `StoreError` when MLflow or the object store refuses or is away;
-    then the alias has not moved.
+    The version appears last, when every file of it is stored: a run that is killed on the way leaves none.
+    Raises `StoreError` when MLflow or the object store refuses or is away; then no alias has moved.
     """
     manifest = msgspec.json.decode((folder / "bundle.json").read_bytes(), type=Manifest)
-    tags = _tags(settings, manifest)
+    tags = _tags(settings, manifest) | {
+        "gate_result": "passed" if verdict.passed else "failed",
+        "gate_reason": verdict.reason,
+    }
     run = _start_run(settings, manifest, tags)
     run_id, source = str(run["run_id"]), f"{str(run['artifact_uri']).rstrip('/')}/{ARTIFACT_FOLDER}"
-    _log_numbers(settings, run_id, manifest, params or {})
+    figures = {f"gate/{name}": value for name, value in verdict.figures.items() if math.isfinite(value)}
+    _log_numbers(settings, run_id, manifest, figures, params or {})
     for path in sorted(folder.iterdir()):
         _put(settings, f"{source}/{path.name}", path.read_bytes())
-    _call(settings, "POST", "runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": _now_ms()})
+    call(settings, "POST", "runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": _now_ms()})
     _ensure_model(settings, manifest.name)
     body = {"name": manifest.name, "source": source, "run_id": run_id, "tags": _pairs(tags)}
-    version = str(_call(settings, "POST", "model-versions/create", body)["model_version"]["version"])
-    before = champion_version(settings, manifest.name)
-    if before is not None:
-        _set_alias(settings, manifest.name, PREVIOUS, before)
-    _set_alias(settings, manifest.name, CHAMPION, version)
+    version = str(call(settings, "POST", "model-versions/create", body)["model_version"]["version"])
+    set_alias(settings, manifest.name, CHALLENGER, version)
     url = f"{settings.mlflow.url}/#/models/{manifest.name}/versions/{version}"
     return Registered(manifest.name, version, run_id, url)
 
 
 def champion_version(settings: Settings, name: str) -> str | None:
     """Version behind the alias `champion`, None when nobody holds it; `StoreError` when MLflow is away."""
-    answer = _find(settings, "registered-models/alias", {"name": name, "alias": CHAMPION})
+    return version_of(settings, name, CHAMPION)
+
+
+def version_of(settings: Settings, name: str, alias: str) -> str | None:
+    """Version behind an alias, None when nobody holds it; `StoreError` when MLflow is away."""
+    answer = _find(settings, "registered-models/alias", {"name": name, "alias": alias})
     return None if answer is None else str(answer["model_version"]["version"])
 
 
@@ -92,6 +99,14 @@ def load_champion(settings: Settings, name: str) -> BidModel | VolatilityModel:
     model = load_bundle(shelf / version, version)
     _remember(shelf, version)
     return model
+
+
+def load_version(settings: Settings, name: str, version: str) -> BidModel | VolatilityModel:
+    """One version, proven by its golden batch; `StoreError` or `SchemaError` when it cannot be had."""
+    shelf = settings.model.cache_dir / name
+    if not (shelf / version / "bundle.json").is_file():
+        _download(settings, name, version, shelf)
+    return load_bundle(shelf / version, version)
 
 
 def _load_cached(shelf: Path, name: str, cause: ServiceError) -> BidModel | VolatilityModel:
@@ -118,7 +133,7 @@ def _remember(shelf: Path, version: str) -> None:
 
 
 def _download(settings: Settings, name: str, version: str, shelf: Path) -> None:
-    answer = _call(settings, "GET", "model-versions/get", {"name": name, "version": version})
+    answer = call(settings, "GET", "model-versions/get", {"name": name, "version": version})
     source = str(answer["model_version"]["source"]).rstrip("/")
     shelf.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=".download-", dir=shelf))
@@ -146,13 +161,16 @@ def _tags(settings: Settings, manifest: Manifest) -> dict[str, str]:
         "market": "simulated" if settings.simulated else "live",
         "data_from": from_ns(manifest.trained_from_ns).isoformat() if manifest.train_rows else "",
         "data_to": from_ns(manifest.trained_to_ns).isoformat() if manifest.train_rows else "",
+        "recipe": manifest.recipe,
+        "git_commit": manifest.code,
+        "seals": " ".join(manifest.seals),
     }
 
 
 def _start_run(settings: Settings, manifest: Manifest, tags: dict[str, str]) -> dict[str, Any]:
     found = _find(settings, "experiments/get-by-name", {"experiment_name": manifest.name})
     if found is None:
-        experiment_id = _call(settings, "POST", "experiments/create", {"name": manifest.name})["experiment_id"]
+        experiment_id = call(settings, "POST", "experiments/create", {"name": manifest.name})["experiment_id"]
     else:
         experiment_id = found["experiment"]["experiment_id"]
     body = {
@@ -161,28 +179,32 @@ def _start_run(settings: Settings, manifest: Manifest, tags: dict[str, str]) -> 
         "run_name": manifest.version,
         "tags": _pairs(tags),
     }
-    return dict(_call(settings, "POST", "runs/create", body)["run"]["info"])
+    return dict(call(settings, "POST", "runs/create", body)["run"]["info"])
 
 
-def _log_numbers(settings: Settings, run_id: str, manifest: Manifest, params: dict[str, str]) -> None:
+def _log_numbers(
+    settings: Settings, run_id: str, manifest: Manifest, figures: dict[str, float], params: dict[str, str]
+) -> None:
     stamp = _now_ms()
     metrics = [
-        {"key": key, "value": value, "timestamp": stamp, "step": 0} for key, value in sorted(manifest.scores.items())
+        {"key": key, "value": value, "timestamp": stamp, "step": 0}
+        for key, value in sorted({**manifest.scores, **figures}.items())
     ]
     described = {"kind": manifest.kind, "train_rows": str(manifest.train_rows), **params}
     if manifest.shrinkage:
         described["shrinkage"] = ", ".join(f"{value:g}" for value in manifest.shrinkage)
     body = {"run_id": run_id, "metrics": metrics, "params": _pairs(described)}
-    _call(settings, "POST", "runs/log-batch", body)
+    call(settings, "POST", "runs/log-batch", body)
 
 
 def _ensure_model(settings: Settings, name: str) -> None:
     if _find(settings, "registered-models/get", {"name": name}) is None:
-        _call(settings, "POST", "registered-models/create", {"name": name})
+        call(settings, "POST", "registered-models/create", {"name": name})
 
 
-def _set_alias(settings: Settings, name: str, alias: str, version: str) -> None:
-    _call(settings, "POST", "registered-models/alias", {"name": name, "alias": alias, "version": version})
+def set_alias(settings: Settings, name: str, alias: str, version: str) -> None:
+    """Give an alias to a version; whoever held it holds it no more."""
+    call(settings, "POST", "registered-models/alias", {"name": name, "alias": alias, "version": version})
 
 
 def _pairs(values: dict[str, str]) -> list[dict[str, str]]:
@@ -205,7 +227,8 @@ def _find(settings: Settings, path: str, params: dict[str, str]) -> dict[str, An
     return _answer(path, response)
 
 
-def _call(settings: Settings, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def call(settings: Settings, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """One request to MLflow's REST API; raises `StoreError`."""
     sent: dict[str, Any] = {"params": body} if method == "GET" else {"json": body}
     return _answer(path, _send(settings, method, f"/api/2.0/mlflow/{path}", **sent))
 

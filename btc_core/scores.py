@@ -32,6 +32,27 @@ def qlike(realized: Floats, forecast: Floats) -> float:
     return float(np.mean(qlike_losses(realized, forecast)))
 
 
+def r2_log(realized: Floats, median: Floats) -> float:
+    """Share of the variance of ln RV that ln of a median forecast explains, its bias counted against it.
+
+    >>> r2_log(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
+    1.0
+    """
+    target, error = np.log(realized), np.log(realized) - np.log(median)
+    spread = float(np.var(target))
+    return 1.0 - float(np.mean(np.square(error))) / spread if spread > 0.0 else math.nan
+
+
+def winkler(actual: Floats, low: Floats, high: Floats, level: float) -> Floats:
+    """Width of an interval of `level`, plus 2/(1 − level) times what an outcome lies outside. Winkler (1972).
+
+    >>> winkler(np.array([0.0, 3.0]), np.array([-1.0, -1.0]), np.array([1.0, 1.0]), 0.9).round(6).tolist()
+    [2.0, 42.0]
+    """
+    outside = np.maximum(low - actual, 0.0) + np.maximum(actual - high, 0.0)
+    return high - low + 2.0 / (1.0 - level) * outside
+
+
 def r2_log_debiased(realized: Floats, forecast: Floats) -> float:
     """Share of the variance of ln RV that ln F explains after its mean error is taken out.
 

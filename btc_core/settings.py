@@ -115,11 +115,17 @@ class ApiSettings(Section):
     host: str = "127.0.0.1"
     port: int = Field(5050, ge=1, le=65_535)
     token: SecretStr = SecretStr("")
-    """Bearer token of `/retrain` and `/reload`; while it is empty both answer 401."""
+    """Bearer token of `/retrain` and `/reload`; while it is empty both answer 401. Changed in the env file it holds at once."""
     threads: int = Field(4, ge=1)
     max_body_bytes: int = Field(1_048_576, ge=1_024)
     max_feature_age_s: float = Field(10.0, gt=0)
     """A forecast from older features is refused with 503."""
+    rate_limit_per_s: float = Field(0.0, ge=0)
+    """Requests a second of one address, as many again at once, then 429; 0 is no limit, which is right on loopback."""
+    max_streams: int = Field(16, ge=0)
+    """Open `/v1/stream` connections; each holds a thread of its own that mostly sleeps."""
+    stream_interval_ms: int = Field(250, ge=20)
+    """Least time between two events of a stream; 5 kB an event and client."""
 
 
 class StreamSettings(Section):
@@ -160,8 +166,11 @@ class MetricsSettings(Section):
 class ModelSettings(Section):
     """Training and the bundle cache."""
 
-    train_days: int = Field(120, ge=3)
-    """Length of the training window; trees want long ones, see docs/decisions.md."""
+    train_days: int = Field(700, ge=3)
+    """Length of the training window, of what there is; trees want long ones, see docs/decisions.md."""
+    history_days: int = Field(120, ge=3)
+    """How far back bars are fetched from the exchange by itself: at a page of trades a second more takes days.
+    `btc import-bars` brings older ones."""
     cache_dir: Path = Path("var/models")
     """Where the last good bundle of each model lies, so that forecasts go on while MLflow is away."""
     reload_s: float = Field(5.0, gt=0)

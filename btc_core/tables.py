@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from btc_core.features import FEATURES
-from btc_core.redis_row import HORIZONS_MIN
+from btc_core.redis_row import BOUND_PERCENTS, HORIZONS_MIN
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
@@ -268,6 +268,21 @@ def _provenance(asset: str) -> tuple[Column, ...]:
 
 _MODEL_INPUTS = tuple(f"silver_features.{f.name}" for f in FEATURES if f.group not in {"original", "gold"})
 
+
+def _bounds(template: str, unit: str, what: str) -> tuple[Column, ...]:
+    return tuple(
+        Column(
+            template.format(h, percent),
+            "DOUBLE",
+            unit,
+            f"{percent} % quantile of the {what} over {h} min: a bound of an interval",
+            _MODEL_INPUTS,
+        )
+        for h in HORIZONS_MIN
+        for percent in BOUND_PERCENTS
+    )
+
+
 BID_PREDICTION = Table(
     "gold_bid_price_prediction",
     "gold",
@@ -279,6 +294,7 @@ BID_PREDICTION = Table(
             Column(f"bid_{h}m_usd", "DOUBLE", "USD", f"forecast of the bid {h} min ahead", _MODEL_INPUTS)
             for h in HORIZONS_MIN
         ),
+        *_bounds("bid_{}m_q{}_usd", "USD", "bid"),
         *_provenance("bid_model"),
     ),
     _PLACE_KEYS,
@@ -298,10 +314,104 @@ VOLATILITY_PREDICTION = Table(
             Column(f"baseline_sigma_{h}m_bps", "DOUBLE", "bps", f"HARX σ of the next {h} min", _MODEL_INPUTS)
             for h in HORIZONS_MIN
         ),
+        *_bounds("sigma_{}m_q{}_bps", "bps", "realized volatility"),
         *_provenance("volatility_model"),
     ),
     _PLACE_KEYS,
 )
+
+_BIDS = "gold_bid_price_prediction"
+_SIGMAS = "gold_volatility_prediction"
+PREDICTION_OUTCOMES = Table(
+    "gold_prediction_outcomes",
+    "gold",
+    "What became of the forecast that stood at each closed minute, once its five minutes are over.",
+    (
+        Column("ts_event", "TIMESTAMP_NS", "UTC", "the closed minute: origin of the forecast", (f"{_BIDS}.ts_event",)),
+        Column("symbol", "SYMBOL", "", "market, as BTC/USD", (f"{_BIDS}.symbol",)),
+        Column("made_at", "TIMESTAMP_NS", "UTC", "when the forecast was made", (f"{_BIDS}.made_at",)),
+        Column("bid", "DOUBLE", "USD", "best bid at the origin", (f"{_BIDS}.bid",)),
+        *(
+            Column(f"{name}_model_{what}", "SYMBOL", "", f"{what} of the {name} model", (f"{table}.model_{what}",))
+            for name, table in (("bid", _BIDS), ("volatility", _SIGMAS))
+            for what in ("version", "kind")
+        ),
+        Column("feature_version", "SYMBOL", "", "hash of the feature set", (f"{_BIDS}.feature_version",)),
+        *(
+            column
+            for h in HORIZONS_MIN
+            for column in (
+                Column(f"bid_return_{h}m_bps", "DOUBLE", "bps", f"log return of the bid over {h} min",
+                       ("silver_features.bid",)),
+                Column(f"bid_forecast_{h}m_bps", "DOUBLE", "bps", "its forecast; the random walk's is 0",
+                       (f"{_BIDS}.bid_{h}m_usd",)),
+                Column(f"realized_{h}m_bps", "DOUBLE", "bps",
+                       f"root of the summed squared one-minute log-mid returns over {h} min", ("silver_features.mid",)),
+                Column(f"sigma_{h}m_bps", "DOUBLE", "bps", "its forecast", (f"{_SIGMAS}.sigma_{h}m_bps",)),
+            )
+        ),
+        *(
+            Column(f"qlike_{name}_5m", "DOUBLE", "1", f"QLIKE of {what} over 5 min", (f"{_SIGMAS}.sigma_5m_bps",))
+            for name, what in (("model", "the served forecast"), ("harx", "HARX"), ("har", "HAR"), ("ewma", "EWMA"),
+                               ("naive", "the last five minutes"))
+        ),
+        *(
+            Column(f"{name}_inside_{level}", "BOOLEAN", "", f"whether the {level} % interval over 5 min held the outcome",
+                   (f"{table}.{column}",))
+            for name, table, column in (("bid", _BIDS, "bid_5m_q05_usd"), ("volatility", _SIGMAS, "sigma_5m_q05_bps"))
+            for level in (50, 80, 90)
+        ),
+        *(
+            Column(f"{name}_quantiles", "VARCHAR", "", "quantiles of the score in force after this outcome, as JSON: "
+                   "what a restarted worker goes on from", ("silver_features.mid",))
+            for name in ("bid", "volatility")
+        ),
+    ),
+    ("ts_event", "symbol"),
+)  # fmt: skip
+
+_OUTCOMES = "gold_prediction_outcomes"
+PREDICTION_SKILL = Table(
+    "gold_prediction_skill",
+    "gold",
+    "Rolling skill of live forecasts against each baseline, and coverage of their intervals.",
+    (
+        Column("ts", "TIMESTAMP_NS", "UTC", "end of the period", (f"{_OUTCOMES}.ts_event",)),
+        Column("symbol", "SYMBOL", "", "market, as BTC/USD", (f"{_OUTCOMES}.symbol",)),
+        Column("quantity", "SYMBOL", "", "bid or volatility", (f"{_OUTCOMES}.ts_event",)),
+        Column("hours", "INT", "h", "length of the period", (f"{_OUTCOMES}.ts_event",)),
+        Column("outcomes", "LONG", "", "forecasts with a final outcome in it", (f"{_OUTCOMES}.ts_event",)),
+        Column("loss", "DOUBLE", "1", "mean QLIKE of the volatility, mean squared error of the bid in bps², at 5 min",
+               (f"{_OUTCOMES}.qlike_model_5m", f"{_OUTCOMES}.bid_forecast_5m_bps")),
+        Column("best_baseline", "SYMBOL", "", "the baseline with the smallest loss", (f"{_OUTCOMES}.qlike_harx_5m",)),
+        Column("baseline_loss", "DOUBLE", "1", "its loss", (f"{_OUTCOMES}.qlike_harx_5m",)),
+        Column("ratio", "DOUBLE", "1", "loss over the best baseline's: below 1 is skill",
+               (f"{_OUTCOMES}.qlike_model_5m",)),
+        *(
+            Column(f"coverage_{level}", "DOUBLE", "1", f"share of outcomes inside the {level} % interval",
+                   (f"{_OUTCOMES}.bid_inside_{level}", f"{_OUTCOMES}.volatility_inside_{level}"))
+            for level in (50, 80, 90)
+        ),
+    ),
+    ("ts", "symbol", "quantity", "hours"),
+)  # fmt: skip
+
+FEATURE_DRIFT = Table(
+    "gold_feature_drift",
+    "gold",
+    "How far each model feature has moved from what the model was trained on.",
+    (
+        Column("ts", "TIMESTAMP_NS", "UTC", "end of the day that is compared", ("silver_features.ts_event",)),
+        Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("silver_features.symbol",)),
+        Column("feature", "SYMBOL", "", "name of the feature", ("silver_features.feature_version",)),
+        Column("rows", "LONG", "", "minutes compared", ("silver_features.ts_event",)),
+        Column("psi", "DOUBLE", "1", "population stability index over ten bins",
+               tuple(f"silver_features.{f.name}" for f in FEATURES if f.group not in {"original", "gold"})),
+        Column("psi_by_chance", "DOUBLE", "1", "what the 99.9 % quantile of it would be without any drift",
+               ("silver_features.ts_event",)),
+    ),
+    ("ts", "symbol", "feature"),
+)  # fmt: skip
 
 _BAR_COLUMNS = (
     Column("ts", "TIMESTAMP_NS", "UTC", "open of the bar", ("silver_features.ts_event",)),
@@ -395,6 +505,9 @@ TABLES: dict[str, Table] = {
         SILVER_FEATURES,
         BID_PREDICTION,
         VOLATILITY_PREDICTION,
+        PREDICTION_OUTCOMES,
+        PREDICTION_SKILL,
+        FEATURE_DRIFT,
         GOLD_1MIN,
         GOLD_5MIN,
         GOLD_1MIN_SEALED,

@@ -5,17 +5,21 @@ What does not belong here: anything a test would want; this only puts the real p
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 from btc_core.champions import BaselineSource, ModelHolder
 from btc_core.clock import SYSTEM_CLOCK
 from btc_core.errors import BtcError
 from btc_core.settings import settings
 from serving import logs
-from serving.app import create_app
+from serving.app import create_app, new_feed
+from serving.auth import RotatingToken
 from serving.deps import Deps
+from serving.history import QuestHistory
 from serving.server import serve
-from serving.store import RedisStore
+from serving.store import Announcements, RedisStore
 from serving.training import DagsterTrainer
 
 
@@ -24,20 +28,25 @@ def main() -> int:
     try:
         configured = settings()
         logs.configure()
+        env_file = os.environ.get("BTC_ENV_FILE")
         holder = ModelHolder(BaselineSource(configured), configured.model.reload_s)
-        app = create_app(
-            Deps(
-                settings=configured,
-                clock=SYSTEM_CLOCK,
-                store=RedisStore(configured.redis, SYSTEM_CLOCK),
-                models=holder,
-                trainer=DagsterTrainer(configured),
-            )
+        deps = Deps(
+            settings=configured,
+            clock=SYSTEM_CLOCK,
+            store=RedisStore(configured.redis, SYSTEM_CLOCK),
+            models=holder,
+            trainer=DagsterTrainer(configured),
+            history=QuestHistory(configured.questdb),
+            token=RotatingToken(configured.api, Path(env_file) if env_file else None),
         )
+        app = create_app(deps)
+        feed = new_feed(app, deps, Announcements(configured.redis, configured.exchange.symbols, SYSTEM_CLOCK).wait)
         holder.start()
+        feed.start()
         try:
-            serve(app, configured.api, SYSTEM_CLOCK)
+            serve(app, configured.api, SYSTEM_CLOCK, stopping=feed.stop)
         finally:
+            feed.stop()
             holder.stop()
     except BtcError as error:
         sys.stderr.write(f"{error}\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
@@ -15,12 +16,27 @@ from flask import Flask, Response, g, request
 from serving import problems
 from serving.deps import EXTENSION
 from serving.deps import deps as current_deps
-from serving.routes import control, forecast, live, state
+from serving.feed import Feed, render
+from serving.limits import RateLimit
+from serving.measured import count
+from serving.routes import control, documents, forecast, live, state, stream, v1
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from serving.deps import Deps
 
-BLUEPRINTS = (forecast.blueprint, control.blueprint, state.blueprint, live.blueprint)
+BLUEPRINTS = (
+    forecast.blueprint,
+    v1.blueprint,
+    stream.blueprint,
+    control.blueprint,
+    state.blueprint,
+    live.blueprint,
+    documents.blueprint,
+)
+UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths a supervisor asks: refusing them would look like a fault of the API."""
 
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
@@ -46,9 +62,23 @@ def create_app(deps: Deps) -> Flask:
     problems.install(app, deps.settings.api.max_body_bytes)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
+    limit = RateLimit(deps.settings.api.rate_limit_per_s, deps.clock)
+
+    def admit() -> None:
+        if request.path not in UNLIMITED:
+            limit.take(request.remote_addr or "")
+
     app.before_request(_begin)
+    app.before_request(admit)
     app.after_request(_finish)
     return app
+
+
+def new_feed(app: Flask, deps: Deps, announced: Callable[[float], bool]) -> Feed:
+    """The source of the app's streams; whoever runs the process starts and stops it."""
+    feed = Feed(partial(render, deps), announced, deps.settings.api.stream_interval_ms / 1_000)
+    app.extensions[stream.FEED] = feed
+    return feed
 
 
 def _begin() -> None:
@@ -60,8 +90,10 @@ def _begin() -> None:
 
 def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
+    own = {name for name, _ in response.headers}
+    response.headers.extend([header for header in SECURITY_HEADERS.items() if header[0] not in own])
+    took_s = current_deps().clock.monotonic_s() - g.started_s
+    count(response.status_code, took_s)
     _access.info(
         "request",
         extra={
@@ -73,7 +105,7 @@ def _finish(response: Response) -> Response:
                 "status": response.status_code,
                 "code": g.get("problem_code"),
                 "bytes": response.content_length,
-                "duration_ms": round((current_deps().clock.monotonic_s() - g.started_s) * 1_000, 3),
+                "duration_ms": round(took_s * 1_000, 3),
             }
         },
     )

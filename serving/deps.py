@@ -12,10 +12,14 @@ import msgspec
 from flask import current_app
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from btc_core.champions import ModelHolder
     from btc_core.clock import Clock
     from btc_core.redis_row import FeatureRow, ForecastRow
     from btc_core.settings import Settings
+    from serving.answers import MinuteBar, PastForecast
+    from serving.history import Scores
 
 EXTENSION = "btc"
 
@@ -29,6 +33,22 @@ class Store(Protocol):
 
     def forecast(self, symbol: str) -> ForecastRow | None:
         """The newest forecast of the forecast worker, None when there is none or it has expired."""
+        ...
+
+
+class History(Protocol):
+    """Where the past is."""
+
+    def forecasts(self, symbol: str, from_ns: int, to_ns: int, step_s: int) -> list[PastForecast]:
+        """The first forecast of each step in [from, to) that has one; `ServiceError` when the tables are away."""
+        ...
+
+    def scores(self, symbol: str, from_ns: int, to_ns: int) -> Scores:
+        """Mean losses of the outcomes in [from, to); `ServiceError` when the tables are away."""
+        ...
+
+    def bars(self, symbol: str, from_ns: int, to_ns: int) -> list[MinuteBar]:
+        """Minutes in [from, to); `ServiceError` when the tables are away."""
         ...
 
 
@@ -56,6 +76,9 @@ class Deps:
     store: Store
     models: ModelHolder
     trainer: Trainer
+    history: History
+    token: Callable[[], str]
+    """The bearer token that is valid now; "" when there is none."""
 
 
 def deps() -> Deps:

@@ -44,6 +44,9 @@ class Paths(msgspec.Struct, frozen=True):
     bid_bps: list[float] | None
     sigma_bps: list[float]
     baseline_sigma_bps: list[float]
+    bid_bounds_usd: list[list[float]] = []
+    sigma_bounds_bps: list[list[float]] = []
+    """Quantiles per horizon, as the worker gives them; none when the API forecasts by itself."""
 
 
 class Provenance(msgspec.Struct, frozen=True):
@@ -58,6 +61,22 @@ class Provenance(msgspec.Struct, frozen=True):
     ts_event_ns: int | None = None
     ts_recv_ns: int | None = None
     feature_age_s: float | None = None
+
+
+class Made(msgspec.Struct, frozen=True):
+    """One forecast before it is put into words; `bid_path_usd` when the worker has it already, to the last digit."""
+
+    paths: Paths
+    provenance: Provenance
+    bid_path_usd: list[float] | None = None
+
+    def bids_usd(self) -> list[float] | None:
+        """The path of the bid in USD; None while the bid or its model is unknown."""
+        if self.bid_path_usd is not None:
+            return self.bid_path_usd
+        if self.paths.bid is None or self.paths.bid_bps is None:
+            return None
+        return [self.paths.bid * math.exp(bps / BPS) if bps < BPS else math.nan for bps in self.paths.bid_bps]
 
 
 def age_s(now_ns: int, ts_recv_ns: int) -> float:
@@ -89,23 +108,26 @@ def _info(kind: str, version: str) -> ModelInfo:
 
 def live(deps: Deps, symbol: str, quantity: Quantity) -> Forecast:
     """The forecast from live features; 503 when there are none, they are too old, or no model can use them."""
+    return _forecast(newest(deps, symbol, quantity), quantity)
+
+
+def newest(deps: Deps, symbol: str, quantity: Quantity) -> Made:
+    """The numbers of `live`; `quantity` says which models are needed."""
     now_ns = deps.clock.now_ns()
     row = deps.store.forecast(symbol)
     if row is not None and now_ns - row.ts_recv_ns <= CURRENT_NS:
-        return _from_worker(
-            deps, row, now_ns, quantity
-        )  # nothing can be more than CURRENT_NS newer: one read is enough
+        return from_worker(deps, row, now_ns)  # nothing can be more than CURRENT_NS newer: one read is enough
     features = deps.store.features(symbol)
     behind = features is not None and (row is None or features.ts_recv_ns - row.ts_recv_ns > CURRENT_NS)
     if features is not None and behind:
         _refuse_stale(deps, now_ns, features.ts_recv_ns, symbol)
         champions = deps.models.current
         usable = champions.volatility is not None and (champions.bid is not None or quantity == "volatility")
-        if usable or row is None or _is_stale(deps, now_ns, row.ts_recv_ns):
+        if usable or row is None or is_stale(deps, now_ns, row.ts_recv_ns):
             return _from_features(deps, features, now_ns, quantity)
     if row is None:
         raise NotReady(f"there are no features of {symbol} in Redis yet; `btc status` shows whether the workers run")
-    return _from_worker(deps, row, now_ns, quantity)
+    return from_worker(deps, row, now_ns)
 
 
 def from_given(deps: Deps, given: Given, symbol: str, quantity: Quantity) -> list[Forecast]:
@@ -128,15 +150,16 @@ def from_given(deps: Deps, given: Given, symbol: str, quantity: Quantity) -> lis
                 "no_finite_forecast",
                 f"{where} give no finite forecast with these models; give at least the log_rv_ features, in their units",
             )
-    return [_forecast(paths, provenance, quantity) for paths in computed]
+    return [_forecast(Made(paths, provenance), quantity) for paths in computed]
 
 
-def _is_stale(deps: Deps, now_ns: int, ts_recv_ns: int) -> bool:
+def is_stale(deps: Deps, now_ns: int, ts_recv_ns: int) -> bool:
+    """Whether what was received then is too old to be served now."""
     return now_ns - ts_recv_ns > deps.settings.api.max_feature_age_s * NS_PER_S
 
 
 def _refuse_stale(deps: Deps, now_ns: int, ts_recv_ns: int, symbol: str) -> None:
-    if not _is_stale(deps, now_ns, ts_recv_ns):
+    if not is_stale(deps, now_ns, ts_recv_ns):
         return
     age = age_s(now_ns, ts_recv_ns)
     limit = deps.settings.api.max_feature_age_s
@@ -150,13 +173,17 @@ def _refuse_stale(deps: Deps, now_ns: int, ts_recv_ns: int, symbol: str) -> None
     )
 
 
-def _from_worker(deps: Deps, row: ForecastRow, now_ns: int, quantity: Quantity) -> Forecast:
-    _refuse_stale(deps, now_ns, row.ts_recv_ns, row.symbol)
+def from_worker(deps: Deps, row: ForecastRow, now_ns: int, *, however_old: bool = False) -> Made:
+    """A worker's row; refused when it is stale unless `however_old`, and while the features warm up."""
+    if not however_old:
+        _refuse_stale(deps, now_ns, row.ts_recv_ns, row.symbol)
     paths = Paths(
         bid=row.bid,
         bid_bps=[BPS * math.log(usd / row.bid) if usd > 0 and row.bid > 0 else math.nan for usd in row.bid_path_usd],
         sigma_bps=row.sigma_path_bps,
         baseline_sigma_bps=row.baseline_sigma_path_bps,
+        bid_bounds_usd=row.bid_bounds_usd,
+        sigma_bounds_bps=row.sigma_bounds_bps,
     )
     provenance = Provenance(
         symbol=row.symbol,
@@ -169,10 +196,10 @@ def _from_worker(deps: Deps, row: ForecastRow, now_ns: int, quantity: Quantity) 
         feature_version=row.feature_version,
         simulated=deps.settings.simulated,
     )
-    return _forecast(_warm(paths), provenance, quantity, row.bid_path_usd)
+    return Made(_warm(paths), provenance, row.bid_path_usd)
 
 
-def _from_features(deps: Deps, row: FeatureRow, now_ns: int, quantity: Quantity) -> Forecast:
+def _from_features(deps: Deps, row: FeatureRow, now_ns: int, quantity: Quantity) -> Made:
     champions = deps.models.current
     matrix = np.asarray(row.values, dtype=np.float64)[_MODEL_COLUMNS].reshape(1, -1)
     provenance = Provenance(
@@ -186,7 +213,7 @@ def _from_features(deps: Deps, row: FeatureRow, now_ns: int, quantity: Quantity)
         feature_version=row.feature_version,
         simulated=deps.settings.simulated,
     )
-    return _forecast(_warm(_compute(champions, matrix, [row.bid], quantity)[0]), provenance, quantity)
+    return Made(_warm(_compute(champions, matrix, [row.bid], quantity)[0]), provenance)
 
 
 def _warm(paths: Paths) -> Paths:
@@ -227,12 +254,14 @@ def _compute(
     ]
 
 
-def _forecast(
-    paths: Paths, provenance: Provenance, quantity: Quantity, bid_path_usd: list[float] | None = None
-) -> Forecast:
-    """Put one answer together; `bid_path_usd` when the worker has it already, to the last digit."""
-    if bid_path_usd is None and paths.bid is not None and paths.bid_bps is not None:
-        bid_path_usd = [paths.bid * math.exp(bps / BPS) if bps < BPS else math.nan for bps in paths.bid_bps]
+def annual_pct(sigma_bps: float, index: int) -> float:
+    """σ over the horizon at `index` of `HORIZONS_MIN` as percent a year."""
+    return sigma_bps * _ANNUAL_PCT[index]
+
+
+def _forecast(made: Made, quantity: Quantity) -> Forecast:
+    """Put one answer together."""
+    paths, provenance, bid_path_usd = made.paths, made.provenance, made.bids_usd()
     points = tuple(
         HorizonPoint(
             horizon_min=horizon,
@@ -240,7 +269,7 @@ def _forecast(
             bid_bps=paths.bid_bps[index] if paths.bid_bps is not None else None,
             baseline_bid_usd=paths.bid,
             sigma_bps=paths.sigma_bps[index],
-            sigma_annualized_pct=paths.sigma_bps[index] * _ANNUAL_PCT[index],
+            sigma_annualized_pct=annual_pct(paths.sigma_bps[index], index),
             baseline_sigma_bps=paths.baseline_sigma_bps[index],
         )
         for index, horizon in enumerate(HORIZONS_MIN)

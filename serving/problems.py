@@ -45,19 +45,30 @@ class Problem(BtcError):
         self.more = dict(more or {})
 
 
+class ProblemDocument(msgspec.Struct, frozen=True):
+    """The body of every answer that is not 2xx (RFC 9457); further members name what was wrong."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    """Stable: programs may compare it."""
+    detail: str
+    """For people: what, where, and what to do."""
+    request_id: str
+
+
 def document(problem: Problem, request_id: str) -> bytes:
     """The JSON body of a problem."""
-    return msgspec.json.encode(
-        {
-            "type": f"urn:btc-forecast:problem:{problem.code}",
-            "title": problem.status.phrase,
-            "status": problem.status.value,
-            "code": problem.code,
-            "detail": problem.detail,
-            "request_id": request_id,
-            **problem.more,
-        }
+    body = ProblemDocument(
+        type=f"urn:btc-forecast:problem:{problem.code}",
+        title=problem.status.phrase,
+        status=problem.status.value,
+        code=problem.code,
+        detail=problem.detail,
+        request_id=request_id,
     )
+    return msgspec.json.encode(msgspec.structs.asdict(body) | problem.more)
 
 
 def _answer(problem: Problem) -> Response:
@@ -68,7 +79,7 @@ def _answer(problem: Problem) -> Response:
     return response
 
 
-def _of_ours(error: BtcError) -> Problem:
+def as_problem(error: BtcError) -> Problem:
     """What an error of the layers below means to a client."""
     match error:
         case Problem():
@@ -105,7 +116,7 @@ def _of_http(error: HTTPException, max_body_bytes: int) -> Problem:
         case RequestEntityTooLarge():
             return too_large(max_body_bytes)
         case _ if status is HTTPStatus.NOT_FOUND:
-            return Problem(status, "not_found", "there is nothing at this path; README.md lists the paths")
+            return Problem(status, "not_found", "there is nothing at this path; GET /docs lists the paths")
         case _:
             return Problem(status, status.name.lower(), error.description or status.description)
 
@@ -132,7 +143,7 @@ def install(app: Flask, max_body_bytes: int) -> None:
     """Answer every error of `app` as a problem."""
 
     def ours(error: BtcError) -> Response:
-        return _answer(_of_ours(error))
+        return _answer(as_problem(error))
 
     def http(error: HTTPException) -> Response:
         return _answer(_of_http(error, max_body_bytes))

@@ -21,6 +21,8 @@ from btc_core.errors import ConfigError
 from serving.problems import PROBLEM_TYPE, UNKNOWN_REQUEST, Problem, document, too_large
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flask import Flask
 
     from btc_core.clock import Clock
@@ -80,9 +82,10 @@ class Drain:
     Everything happens in signal handlers of the main thread, the thread that also runs the server's loop.
     """
 
-    def __init__(self, server: Any, clock: Clock) -> None:
+    def __init__(self, server: Any, clock: Clock, stopping: Callable[[], None]) -> None:
         self._server = server
         self._clock = clock
+        self._stopping = stopping
         self._deadline_s: float | None = None
 
     def begin(self, _signal: int, _frame: object) -> None:
@@ -91,6 +94,7 @@ class Drain:
             raise SystemExit(0)
         self._deadline_s = self._clock.monotonic_s() + DRAIN_S
         wasyncore.dispatcher.close(self._server)
+        self._stopping()
         signal.signal(signal.SIGALRM, self._check)
         signal.setitimer(signal.ITIMER_REAL, DRAIN_CHECK_S, DRAIN_CHECK_S)
 
@@ -103,8 +107,10 @@ class Drain:
         raise SystemExit(0)
 
 
-def serve(app: Flask, settings: ApiSettings, clock: Clock) -> None:
+def serve(app: Flask, settings: ApiSettings, clock: Clock, stopping: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT; returns when the running requests are answered.
+
+    `stopping` is called first, in a signal handler: it ends what would go on for ever.
 
     Raises `ConfigError` when the address cannot be had.
     """
@@ -116,7 +122,7 @@ def serve(app: Flask, settings: ApiSettings, clock: Clock) -> None:
             "stop what uses it, or set BTC_API_HOST and BTC_API_PORT"
         )
         raise ConfigError(msg) from error
-    drain = Drain(server, clock)
+    drain = Drain(server, clock, stopping)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, drain.begin)
     _log.info("listening on http://%s:%s", server.effective_host, server.effective_port)
@@ -128,7 +134,7 @@ def _adjustments(settings: ApiSettings) -> Adjustments:
     return Adjustments(
         host=settings.host,
         port=settings.port,
-        threads=settings.threads,
+        threads=settings.threads + settings.max_streams,  # a stream holds its thread
         connection_limit=CONNECTION_LIMIT,
         channel_timeout=CHANNEL_TIMEOUT_S,
         max_request_body_size=settings.max_body_bytes + 1,  # Waitress refuses from here on, Flask beyond its limit

@@ -5,6 +5,7 @@ What does not belong here: keys and encodings. Those are `btc_core.redis_row`'s.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 import redis
@@ -24,7 +25,41 @@ REUSE_S = 0.01
 """A row read this recently is not read again: a read costs as much as the rest of an answer, and new rows come at some
 100/s. Longer adds its length to the age of every forecast."""
 
+FORGET_S = 5.0
+"""A subscription nobody read for this long is opened anew instead of reading what piled up in it."""
+
 Row = TypeVar("Row", "FeatureRow", "ForecastRow")
+
+
+class Announcements:
+    """Waits for the forecast worker's announcements; without Redis it waits just as long and says no."""
+
+    def __init__(self, settings: RedisSettings, symbols: tuple[str, ...], clock: Clock) -> None:
+        self._client = redis_row.connect(settings)
+        self._clock = clock
+        self._asked_s = 0.0
+        self._channels = [redis_row.update_channel(redis_row.forecast_key(symbol)) for symbol in symbols]
+        self._pubsub: redis.client.PubSub | None = None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether a forecast was announced since the last call, as soon as one is or after `timeout_s`."""
+        was_s, self._asked_s = self._asked_s, self._clock.monotonic_s()
+        try:
+            if self._pubsub is not None and self._asked_s - was_s > FORGET_S:
+                self._pubsub.close()
+                self._pubsub = None
+            if self._pubsub is None:
+                pubsub = self._client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+                pubsub.subscribe(*self._channels)
+                self._pubsub = pubsub
+            heard = self._pubsub.get_message(timeout=timeout_s) is not None
+            while heard and self._pubsub.get_message(timeout=0) is not None:
+                pass  # those that came meanwhile are told by the same row
+        except redis.RedisError:
+            self._pubsub = None
+            time.sleep(timeout_s)
+            return False
+        return heard
 
 
 class RedisStore:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from btc_core.errors import BtcError
-from stack import data_commands, day_commands, deadletter_commands, fault_commands
+from stack import (
+    data_commands,
+    day_commands,
+    deadletter_commands,
+    fault_commands,
+    model_commands,
+    registry_commands,
+)
 
 if TYPE_CHECKING:
     from stack.layout import Mode
@@ -30,6 +37,8 @@ app.add_typer(data_commands.app)
 app.add_typer(day_commands.app)
 app.add_typer(deadletter_commands.app)
 app.add_typer(fault_commands.app)
+app.add_typer(model_commands.app)
+app.add_typer(registry_commands.app)
 
 
 class Exchange(StrEnum):

@@ -99,3 +99,16 @@ def tables(settings: Settings) -> None:
 
     with QuestDB(settings.questdb) as db:
         ensure_tables(db)
+
+
+def main() -> None:
+    """All of it, from the settings of the environment; the one-shot container of compose runs this."""
+    from btc_core.settings import load_settings  # noqa: PLC0415
+
+    settings = load_settings()
+    for step in (databases, buckets, topics, tables):
+        step(settings)
+
+
+if __name__ == "__main__":
+    main()

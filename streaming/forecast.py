@@ -1,5 +1,6 @@
-"""The forecast worker: feature rows in, forecasts out to the prediction tables, the topic `predictions` and Redis.
+"""The forecast worker: feature rows in, forecasts and what became of them out.
 
+Forecasts go to the prediction tables, the topic `predictions` and Redis, outcomes to `gold_prediction_outcomes`.
 Until a champion is registered, the HARX baseline fitted on what bars there are serves, flagged as such.
 What does not belong here: what a model computes (`btc_core.bundle`), or training (`btc_assets`).
 """
@@ -14,34 +15,45 @@ import numpy as np
 import pandas as pd
 
 from btc_core import metrics
-from btc_core.bundle import bid_path
+from btc_core.bundle import bid_path, start_quantiles
 from btc_core.champions import BaselineSource, ModelHolder
-from btc_core.clock import NS_PER_S, now_ns
+from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
+from btc_core.intervals import bid_bounds_bps, volatility_bounds_bps
 from btc_core.log import FEATURES, PREDICTIONS, FeatureMessage
 from btc_core.questdb_client import QuestDB
-from btc_core.redis_row import HORIZONS_MIN, ForecastRow, forecast_fields, forecast_key
+from btc_core.redis_row import (
+    BOUND_PERCENTS,
+    HORIZONS_MIN,
+    ForecastRow,
+    forecast_fields,
+    forecast_key,
+)
+from btc_core.tables import PREDICTION_OUTCOMES
 from streaming.latest import LatestRows
+from streaming.outcomes import STATE_VERSION, WARM_UP_S, Outcome, OutcomeTracker, TrackerState, restored, row_of
 from streaming.publish import Publisher
-from streaming.worker import Role, Stateless, Worker
+from streaming.worker import Role, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from btc_core.bundle import BidModel, VolatilityModel
     from btc_core.settings import Settings
     from streaming.worker import Record
 
 log = logging.getLogger(__name__)
 
 GROUP = "forecast"
+ROLE = Role(GROUP, FEATURES, WARM_UP_S, f"{STATE_VERSION}-{FEATURE_VERSION}")
 WAIT_FOR_MODEL_S = 2.0
 
 _MODEL_COLUMNS = [FEATURE_NAMES.index(name) for name in MODEL_FEATURES]
-_BID_COLUMN = FEATURE_NAMES.index("bid")
+_BID_COLUMN, _MID_COLUMN = FEATURE_NAMES.index("bid"), FEATURE_NAMES.index("mid")
 
 
-class ForecastHandler(Stateless):
+class ForecastHandler:
     """Predicts a batch of rows at once and announces the results before anything else."""
 
     def __init__(self, settings: Settings, holder: ModelHolder) -> None:
@@ -54,23 +66,54 @@ class ForecastHandler(Stateless):
         self._encoder = msgspec.msgpack.Encoder()
         self._pending: list[ForecastRow] | None = None
         self._kept: list[ForecastRow] = []
+        self._trackers: dict[str, OutcomeTracker] = {}
+        self._partitions: dict[str, int] = {}
+        self._outcomes: list[Outcome] = []
 
     def reset(self) -> None:
-        """Forget rows that nobody has cut: their messages come again."""
+        """Forget rows that nobody has cut, and what is open: their messages come again."""
         self._kept, self._pending = [], None
+        self._outcomes, self._trackers = [], {}
+
+    def warm(self, messages: list[Record]) -> None:
+        """Forecast the last row of each minute anew: what became of it may still be open."""
+        for part in _minutes(self._usable(messages)):
+            self._close(part[-1])
+            self._forecast(part[-1:])
+        self._outcomes = []  # those that became final here were written before their offsets were committed
+
+    def save(self, partition: int, /) -> bytes:
+        """What is open, and the quantiles in force, of the partition's symbols."""
+        mine = {symbol for symbol, at in self._partitions.items() if at == partition}
+        open_now = {symbol: each.save() for symbol, each in self._trackers.items() if symbol in mine}
+        return msgspec.msgpack.encode((partition, open_now))
+
+    def load(self, state: bytes, /) -> None:
+        """Take up what `save` gave."""
+        partition, saved = msgspec.msgpack.decode(state, type=tuple[int, dict[str, TrackerState]])
+        for symbol, each in saved.items():
+            self._trackers[symbol], self._partitions[symbol] = OutcomeTracker.loaded(each), partition
 
     def handle(self, messages: list[Record]) -> int:
         """Forecast and announce; rows of another feature version and rows before the first quote give no forecast."""
         if self._pending is None:
-            rows = [self._decoder.decode(message.value) for message in messages]
-            usable = [row for row in rows if row.feature_version == FEATURE_VERSION]
-            if len(usable) < len(rows):
-                log.info("%d of %d rows are of another feature version", len(rows) - len(usable), len(rows))
-            self._pending = self._forecast(usable) if usable else []
+            pending = []
+            for part in _minutes(self._usable(messages)):
+                self._close(part[-1])
+                pending += self._forecast(part)
+            self._pending = pending
         self._announce(self._pending)
         self._kept.extend(self._pending)
         self._pending = None
         return len(self._kept)
+
+    def _usable(self, messages: list[Record]) -> list[FeatureMessage]:
+        rows = [self._decoder.decode(message.value) for message in messages]
+        self._partitions.update({row.symbol: each.partition for row, each in zip(rows, messages, strict=True)})
+        usable = [row for row in rows if row.feature_version == FEATURE_VERSION]
+        if len(usable) < len(rows):
+            log.info("%d of %d rows are of another feature version", len(rows) - len(usable), len(rows))
+        return usable
 
     def _announce(self, forecasts: list[ForecastRow]) -> None:
         newest = {forecast.symbol: forecast for forecast in forecasts if np.isfinite(forecast.sigma_path_bps).all()}
@@ -81,10 +124,13 @@ class ForecastHandler(Stateless):
             self._publisher.publish(PREDICTIONS, forecast.symbol, self._encoder.encode(forecast), forecast.ts_recv_ns)
 
     def cut(self) -> Callable[[], None]:
-        """Rows of both prediction tables to write."""
+        """Rows of both prediction tables and of outcomes to write."""
         kept, self._kept = self._kept, []
+        outcomes, self._outcomes = self._outcomes, []
 
         def write() -> None:
+            if outcomes:
+                self._db.write("gold_prediction_outcomes", outcome_frame(outcomes))
             if kept:
                 self._db.write("gold_bid_price_prediction", bid_frame(kept))
                 self._db.write("gold_volatility_prediction", volatility_frame(kept))
@@ -92,7 +138,24 @@ class ForecastHandler(Stateless):
 
         return write
 
+    def _models(self) -> tuple[BidModel, VolatilityModel]:
+        models = self._holder.current
+        if models.volatility is None or models.bid is None:
+            raise ServiceError(f"no model: {'; '.join(models.reasons)}")
+        return models.bid, models.volatility
+
+    def _close(self, row: FeatureMessage) -> None:
+        """Close the minutes that ended before `row` and keep what became final by it."""
+        tracker = self._trackers.get(row.symbol)
+        if tracker is None:
+            bid, volatility = self._models()
+            with QuestDB(self._settings.questdb) as db:
+                tracker = restored(db, row.symbol, start_quantiles(bid), start_quantiles(volatility))
+            self._trackers[row.symbol] = tracker
+        self._outcomes += tracker.advance(row.ts_event_ns)
+
     def _forecast(self, messages: list[FeatureMessage]) -> list[ForecastRow]:
+        """Forecasts of rows of one symbol and minute, which all get the same quantiles; none before the first quote."""
         values = np.frombuffer(b"".join([message.values for message in messages])).reshape(len(messages), -1)  # noqa: PD011 - a struct's field
         quoted = np.isfinite(values[:, _BID_COLUMN])
         values = values[quoted]
@@ -100,15 +163,15 @@ class ForecastHandler(Stateless):
         if not rows:
             return []
         matrix, bid = np.ascontiguousarray(values[:, _MODEL_COLUMNS]), values[:, _BID_COLUMN]
-        models = self._holder.current
-        volatility, bid_model = models.volatility, models.bid
-        if volatility is None or bid_model is None:
-            raise ServiceError(f"no model: {'; '.join(models.reasons)}")
-        sigma = volatility.predict(matrix)
-        baseline = volatility.baseline(matrix)
-        path = bid_path(bid[:, np.newaxis], bid_model.predict(matrix, sigma))
+        bid_model, volatility = self._models()
+        tracker = self._trackers[rows[0].symbol]
+        sigma, baseline = volatility.predict_both(matrix)
+        moves = bid_model.predict(matrix, sigma)
+        path = bid_path(bid[:, np.newaxis], moves)
+        bid_bounds = bid_path(bid[:, np.newaxis, np.newaxis], bid_bounds_bps(tracker.bid_quantiles, moves, sigma))
+        sigma_bounds = volatility_bounds_bps(tracker.volatility_quantiles, sigma)
         made_at_ns = now_ns()
-        return [
+        forecasts = [
             ForecastRow(
                 row.symbol,
                 row.ts_event_ns,
@@ -126,9 +189,22 @@ class ForecastHandler(Stateless):
                 volatility.version,
                 volatility.kind,
                 row.feature_version,
+                bid_bounds[index].tolist(),
+                sigma_bounds[index].tolist(),
             )
             for index, row in enumerate(rows)
         ]
+        others = {name: float(each[0, -1]) for name, each in volatility.others(matrix[-1:]).items()}
+        tracker.see(forecasts[-1], float(values[-1, _MID_COLUMN]), others, volatility.harx.rv_floor)
+        return forecasts
+
+
+def _minutes(rows: list[FeatureMessage]) -> list[list[FeatureMessage]]:
+    """Rows by symbol and UTC minute, each in order: one batch of the log may span many minutes."""
+    parts: dict[tuple[str, int], list[FeatureMessage]] = {}
+    for row in rows:
+        parts.setdefault((row.symbol, row.ts_event_ns // NS_PER_MIN), []).append(row)
+    return list(parts.values())
 
 
 def _identity(rows: list[ForecastRow], version: str, kind: str) -> pd.DataFrame:
@@ -153,10 +229,23 @@ def _paths(rows: list[ForecastRow], field: str, column: str) -> dict[str, np.nda
     return {column.format(horizon): values[:, index] for index, horizon in enumerate(HORIZONS_MIN)}
 
 
+def _bounds(rows: list[ForecastRow], field: str, column: str) -> dict[str, np.ndarray]:
+    values = np.array([getattr(row, field) for row in rows])
+    return {
+        column.format(horizon, percent): values[:, place, at]
+        for place, horizon in enumerate(HORIZONS_MIN)
+        for at, percent in enumerate(BOUND_PERCENTS)
+    }
+
+
 def bid_frame(rows: list[ForecastRow]) -> pd.DataFrame:
     """Rows of `gold_bid_price_prediction`."""
     frame = _identity(rows, "bid_model_version", "bid_model_kind")
-    return frame.assign(bid=[row.bid for row in rows], **_paths(rows, "bid_path_usd", "bid_{}m_usd"))
+    return frame.assign(
+        bid=[row.bid for row in rows],
+        **_paths(rows, "bid_path_usd", "bid_{}m_usd"),
+        **_bounds(rows, "bid_bounds_usd", "bid_{}m_q{}_usd"),
+    )
 
 
 def volatility_frame(rows: list[ForecastRow]) -> pd.DataFrame:
@@ -164,7 +253,19 @@ def volatility_frame(rows: list[ForecastRow]) -> pd.DataFrame:
     return _identity(rows, "volatility_model_version", "volatility_model_kind").assign(
         **_paths(rows, "sigma_path_bps", "sigma_{}m_bps"),
         **_paths(rows, "baseline_sigma_path_bps", "baseline_sigma_{}m_bps"),
+        **_bounds(rows, "sigma_bounds_bps", "sigma_{}m_q{}_bps"),
     )
+
+
+def outcome_frame(outcomes: list[Outcome]) -> pd.DataFrame:
+    """Rows of `gold_prediction_outcomes`."""
+    frame = pd.DataFrame([row_of(outcome) for outcome in outcomes])
+    for column in PREDICTION_OUTCOMES.columns:
+        if column.type == "TIMESTAMP_NS":
+            frame[column.name] = pd.to_datetime(frame[column.name])
+        elif column.type == "SYMBOL":
+            frame[column.name] = frame[column.name].astype("category")
+    return frame
 
 
 def build(settings: Settings) -> Worker:
@@ -174,4 +275,4 @@ def build(settings: Settings) -> Worker:
     while not (models := holder.wait(WAIT_FOR_MODEL_S)).complete:
         metrics.LOOP_AT.labels(GROUP).set_to_current_time()
         log.info("waiting for a model or for enough minute bars: %s", "; ".join(models.reasons))
-    return Worker(settings, Role(GROUP, FEATURES), ForecastHandler(settings, holder))
+    return Worker(settings, ROLE, ForecastHandler(settings, holder))

@@ -12,6 +12,7 @@ from flask import Blueprint, Response
 from btc_core.errors import ServiceError
 from serving.answers import Reloaded, Retraining, respond
 from serving.auth import needs_token
+from serving.contract import promises
 from serving.deps import deps
 from serving.forecasts import models_of
 from serving.problems import Problem
@@ -21,6 +22,7 @@ blueprint = Blueprint("control", __name__)
 
 
 @blueprint.post("/reload")
+@promises("control", Reloaded, guarded=True, problems=(503,))
 @needs_token
 def reload() -> Response:
     """Load the champions of the registry now; 503 when there is nothing to serve afterwards."""
@@ -36,6 +38,7 @@ def reload() -> Response:
 
 
 @blueprint.post("/retrain")
+@promises("control", Retraining, status=202, guarded=True, problems=(502,))
 @needs_token
 def retrain() -> Response:
     """Start the training job; 202 with the run to watch, 502 when Dagster refuses or is away."""

@@ -5,16 +5,16 @@ What does not belong here: how a forecast comes about (`serving.forecasts`).
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
 from flask import Blueprint, Response, request
+from msgspec import UNSET
 
 from btc_core.features import FEATURE_VERSION, FEATURES, MODEL_FEATURES
-from serving.answers import Batch, FeatureOrder, OrderedFeature, Quantity, respond
+from serving.answers import Batch, FeatureOrder, Forecast, OrderedFeature, Quantity, respond
+from serving.contract import SymbolQuery, promises
 from serving.deps import deps
 from serving.forecasts import from_given, live
-from serving.inputs import SHOWN_CHARACTERS, given
-from serving.problems import Problem
+from serving.inputs import given
+from serving.symbols import followed
 
 blueprint = Blueprint("forecast", __name__)
 
@@ -29,13 +29,18 @@ _ORDER = FeatureOrder(
 )
 
 
+_REFUSALS = (404, 503)
+
+
 @blueprint.get("/predict_bid")
+@promises("forecasts", Forecast, query=SymbolQuery, problems=_REFUSALS)
 def predict_bid() -> Response:
     """The bid 1 to 5 minutes ahead, from live features."""
-    return respond(live(deps(), _symbol(), "bid"))
+    return respond(live(deps(), followed(request.args.get("symbol", UNSET)), "bid"))
 
 
 @blueprint.post("/predict_bid")
+@promises("forecasts", Forecast, Batch, query=SymbolQuery, body="FeatureBody", problems=_REFUSALS)
 def predict_bid_given() -> Response:
     """The bid 1 to 5 minutes ahead, from the features in the body."""
     return _from_body("bid")
@@ -43,40 +48,29 @@ def predict_bid_given() -> Response:
 
 @blueprint.get("/predict_volatility")
 @blueprint.get("/predict_vol")
+@promises("forecasts", Forecast, query=SymbolQuery, problems=_REFUSALS)
 def predict_volatility() -> Response:
     """The volatility over the next 1 to 5 minutes, from live features."""
-    return respond(live(deps(), _symbol(), "volatility"))
+    return respond(live(deps(), followed(request.args.get("symbol", UNSET)), "volatility"))
 
 
 @blueprint.post("/predict_volatility")
 @blueprint.post("/predict_vol")
+@promises("forecasts", Forecast, Batch, query=SymbolQuery, body="FeatureBody", problems=_REFUSALS)
 def predict_volatility_given() -> Response:
     """The volatility over the next 1 to 5 minutes, from the features in the body."""
     return _from_body("volatility")
 
 
 @blueprint.get("/v1/features/order")
+@promises("market", FeatureOrder)
 def feature_order() -> Response:
     """The order of a feature list, with units and meaning."""
     return respond(_ORDER)
 
 
 def _from_body(quantity: Quantity) -> Response:
-    symbol = _symbol()
+    symbol = followed(request.args.get("symbol", UNSET))
     checked = given(request.get_data())
     forecasts = from_given(deps(), checked, symbol, quantity)
     return respond(Batch(forecasts=forecasts) if checked.is_batch else forecasts[0])
-
-
-def _symbol() -> str:
-    """`?symbol=`, else the first one that is followed; 404 when it is not followed."""
-    symbols = deps().settings.exchange.symbols
-    symbol = request.args.get("symbol", symbols[0])
-    if symbol in symbols:
-        return symbol
-    raise Problem(
-        HTTPStatus.NOT_FOUND,
-        "unknown_symbol",
-        f"{symbol[:SHOWN_CHARACTERS]!r} is not followed; this system follows {', '.join(symbols)} (BTC_EXCHANGE_SYMBOLS)",
-        more={"symbols": symbols},
-    )

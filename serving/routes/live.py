@@ -1,36 +1,59 @@
-"""The live page: one HTML document without external resources, which polls `/predict_bid`.
+"""The live page and its own files; nothing is loaded from elsewhere.
 
 What does not belong here: numbers; the page shows what the API answers.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
+from http import HTTPStatus
 from pathlib import Path
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
+
+from serving.problems import Problem
 
 blueprint = Blueprint("live", __name__)
 
-_PAGE = (Path(__file__).parent.parent / "live.html").read_text(encoding="utf-8")
+_FOLDER = Path(__file__).parent.parent / "static"
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
-def _hashes(tag: str) -> str:
-    """The page's own inline blocks as Content-Security-Policy sources: nothing else may run."""
-    blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", _PAGE, re.DOTALL)
-    digests = [base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() for block in blocks]
-    return " ".join(f"'sha256-{digest}'" for digest in digests)
+def _load(path: Path) -> tuple[bytes, str, str]:
+    """Content, type and entity tag of one file."""
+    content = path.read_bytes()
+    return content, f"{_TYPES[path.suffix]}; charset=utf-8", hashlib.sha256(content).hexdigest()[:16]
 
 
-_POLICY = (
-    f"default-src 'none'; script-src {_hashes('script')}; style-src {_hashes('style')}; connect-src 'self'; "
-    "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+_FILES = {path.name: _load(path) for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
+"""Read once: a request can name only these, never a path."""
+
+
+def page_policy() -> str:
+    """What a page may load: its own files and nothing else."""
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 @blueprint.get("/live")
 def live_page() -> Response:
     """The live page."""
-    return Response(_PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY})
+    return _serve("live.html", {"Content-Security-Policy": page_policy()})
+
+
+@blueprint.get("/static/<name>")
+def static_file(name: str) -> Response:
+    """A file of the pages; the browser keeps it and asks whether it has changed."""
+    if name not in _FILES:
+        raise Problem(HTTPStatus.NOT_FOUND, "not_found", "there is no such file; /live loads those that there are")
+    return _serve(name, {})
+
+
+def _serve(name: str, headers: dict[str, str]) -> Response:
+    content, kind, tag = _FILES[name]
+    response = Response(content, content_type=kind, headers={"Cache-Control": "no-cache", **headers})
+    response.set_etag(tag)
+    response.make_conditional(request)
+    return response

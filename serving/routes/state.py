@@ -1,4 +1,4 @@
-"""Whether it works: `/healthz`, `/readyz`, `/test`, `/test_post`.
+"""Whether it works: `/healthz`, `/readyz`, `/metrics`, `/test`, `/test_post`.
 
 What does not belong here: forecasts.
 """
@@ -8,31 +8,44 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from flask import Blueprint, Response, request
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from btc_core.features import FEATURE_VERSION
-from serving.answers import Alive, Echo, Test, respond
+from serving.answers import Alive, Echo, Readiness, Test, respond
+from serving.contract import promises
 from serving.deps import deps
 from serving.forecasts import models_of
 from serving.inputs import decode
+from serving.measured import measure
 from serving.readiness import readiness
 
 blueprint = Blueprint("state", __name__)
 
 
 @blueprint.get("/healthz")
+@promises("state", Alive)
 def healthz() -> Response:
     """The process is alive; asks nobody else."""
     return respond(Alive())
 
 
 @blueprint.get("/readyz")
+@promises("state", Readiness, also=(503,))
 def readyz() -> Response:
     """Whether forecasts are served: 200 when ready, 503 with the reasons when not yet."""
     state = readiness(deps())
     return respond(state, HTTPStatus.OK if state.status == "ready" else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """What Prometheus scrapes."""
+    measure(deps())
+    return Response(generate_latest(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
 @blueprint.get("/test")
+@promises("state", Test)
 def test() -> Response:
     """The API works, and these are the models it has loaded."""
     return respond(
@@ -46,6 +59,7 @@ def test() -> Response:
 
 
 @blueprint.post("/test_post")
+@promises("state", Echo, body="AnyJson")
 def test_post() -> Response:
     """Send back the JSON that came; its size is bounded as every body's is."""
     return respond(Echo(message="The API read this.", received=decode(request.get_data())))

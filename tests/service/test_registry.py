@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from btc_core import bundle, features, registry
-from btc_core.errors import NotReady, SchemaError, StoreError
+from btc_core import bundle, features, promotion, registry
+from btc_core.errors import InvalidInput, NotReady, SchemaError, StoreError
+from btc_core.gate import Verdict
 from btc_core.settings import MlflowSettings, ModelSettings, Settings, StoreSettings
 from btc_core.targets import HORIZONS_MIN
 
@@ -32,6 +33,7 @@ pytestmark = [
 ]
 
 NAME = bundle.BID_MODEL
+PASSED = Verdict(passed=True, reason="loss 0.990 of the champion's", figures={"ratio_to_champion": 0.99})
 START_TIMEOUT_S = 240.0
 """MLflow's first start makes 50 tables; on a busy machine that takes minutes."""
 _MLFLOW_ENV = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -89,6 +91,13 @@ def _save(folder: Path, shrinkage: float = 0.0) -> Path:
     return folder
 
 
+def _champion(settings: Settings, folder: Path, params: dict[str, str] | None = None) -> registry.Registered:
+    """Register a bundle and promote it."""
+    registered = registry.register(settings, folder, PASSED, params)
+    promotion.promote(settings, NAME, registered.version, PASSED.reason)
+    return registered
+
+
 def _elsewhere(settings: Settings, cache: Path) -> Settings:
     """The same stores with the registry out of reach."""
     return settings.model_copy(
@@ -102,22 +111,25 @@ def test_a_model_goes_from_nothing_to_champion_and_the_one_before_becomes_previo
     assert registry.champion_version(proxied, NAME) is None
     with pytest.raises(NotReady, match="no champion"):
         registry.load_champion(proxied, NAME)
-    first = registry.register(proxied, _save(tmp_path / "a"), {"trees": "0"})
+    first = _champion(proxied, _save(tmp_path / "a"), {"trees": "0"})
     assert registry.champion_version(proxied, NAME) == first.version
-    second = registry.register(proxied, _save(tmp_path / "b"))
+    second = _champion(proxied, _save(tmp_path / "b"))
     assert registry.champion_version(proxied, NAME) == second.version != first.version
     api = f"{proxied.mlflow.url}/api/2.0/mlflow"
     alias = httpx.get(f"{api}/registered-models/alias", params={"name": NAME, "alias": "previous"}).json()
     assert alias["model_version"]["version"] == first.version
     run = httpx.get(f"{api}/runs/get", params={"run_id": first.run_id}).json()["run"]
     assert {tag["key"]: tag["value"] for tag in run["data"]["tags"]}["feature_version"] == features.FEATURE_VERSION
-    assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]} == {"model/5m/mse_ratio": 0.999}
+    assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]} == {
+        "model/5m/mse_ratio": 0.999,
+        "gate/ratio_to_champion": 0.99,
+    }
     assert {"key": "trees", "value": "0"} in run["data"]["params"]
     assert run["info"]["status"] == "FINISHED"
 
 
 def test_the_champion_loads_and_goes_on_serving_while_the_registry_is_away(proxied: Settings, tmp_path: Path) -> None:
-    registered = registry.register(proxied, _save(tmp_path / "a"))
+    registered = _champion(proxied, _save(tmp_path / "a"))
     model = registry.load_champion(proxied, NAME)
     assert isinstance(model, bundle.BidModel)
     assert (model.version, model.kind) == (registered.version, "random_walk")
@@ -130,15 +142,66 @@ def test_the_champion_loads_and_goes_on_serving_while_the_registry_is_away(proxi
 
 
 def test_a_failed_registration_moves_no_alias(proxied: Settings, tmp_path: Path) -> None:
-    before = registry.register(proxied, _save(tmp_path / "a")).version
+    before = _champion(proxied, _save(tmp_path / "a")).version
     folder = _save(tmp_path / "b")
     with pytest.raises(StoreError):
-        registry.register(_elsewhere(proxied, tmp_path), folder)
+        registry.register(_elsewhere(proxied, tmp_path), folder, PASSED)
     assert registry.champion_version(proxied, NAME) == before
 
 
+def test_a_challenger_waits_a_promotion_needs_a_reason_and_a_rollback_takes_it_back(
+    proxied: Settings, tmp_path: Path
+) -> None:
+    first = _champion(proxied, _save(tmp_path / "a")).version
+    challenger = registry.register(proxied, _save(tmp_path / "b", 0.1), PASSED).version
+    assert registry.champion_version(proxied, NAME) == first
+    assert registry.version_of(proxied, NAME, registry.CHALLENGER) == challenger
+    with pytest.raises(InvalidInput, match="reason"):
+        promotion.promote(proxied, NAME, challenger, " ")
+    with pytest.raises(InvalidInput, match="no version 9999"):
+        promotion.promote(proxied, NAME, "9999", "why not")
+    promotion.promote(proxied, NAME, challenger, "better in shadow")
+    listed = {each.version: each for each in promotion.versions(proxied, NAME)}
+    assert listed[challenger].aliases == ("champion",)
+    assert listed[first].aliases == ("previous",)
+    assert (listed[challenger].gate_result, listed[challenger].gate_reason) == ("passed", PASSED.reason)
+    assert "better in shadow" in listed[challenger].reason
+    assert promotion.rollback(proxied, NAME, "it jumps") == first == registry.champion_version(proxied, NAME)
+    listed = {each.version: each for each in promotion.versions(proxied, NAME)}
+    assert "it jumps" in listed[challenger].reason
+    assert listed[challenger].aliases == ("previous",)
+
+
+def test_a_demoted_champion_hands_over_to_its_baseline(proxied: Settings, tmp_path: Path) -> None:
+    version = _champion(proxied, _save(tmp_path / "a", 0.2)).version
+    model = registry.load_champion(proxied, NAME)
+    rows = np.zeros((2, len(features.MODEL_FEATURES)))
+    served = promotion.demote(proxied, model, rows, "24 h loss 1.5 of the baseline's")
+    champion = registry.load_champion(proxied, NAME)
+    assert (champion.version, champion.kind) == (served.version, "random_walk")
+    assert registry.version_of(proxied, NAME, registry.PREVIOUS) == version
+
+
+def test_a_training_that_is_killed_before_its_end_leaves_no_version(
+    proxied: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _champion(proxied, _save(tmp_path / "a"))
+    before = promotion.versions(proxied, NAME)
+    stored: list[str] = []
+
+    def killed(_settings: Settings, uri: str, _data: bytes) -> None:
+        stored.append(uri)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "_put", killed)
+    with pytest.raises(KeyboardInterrupt):
+        registry.register(proxied, _save(tmp_path / "b"), PASSED)
+    assert len(stored) == 1
+    assert promotion.versions(proxied, NAME) == before
+
+
 def test_an_altered_champion_is_refused(proxied: Settings, tmp_path: Path) -> None:
-    version = registry.register(proxied, _save(tmp_path / "a")).version
+    version = _champion(proxied, _save(tmp_path / "a")).version
     registry.load_champion(proxied, NAME)
     golden = proxied.model.cache_dir / NAME / version / "golden.npz"
     golden.write_bytes(golden.read_bytes()[:-10])
@@ -148,7 +211,7 @@ def test_an_altered_champion_is_refused(proxied: Settings, tmp_path: Path) -> No
 
 def test_the_cache_keeps_a_few_versions(proxied: Settings, tmp_path: Path) -> None:
     for number in range(registry.KEPT_VERSIONS + 2):
-        registry.register(proxied, _save(tmp_path / str(number)))
+        _champion(proxied, _save(tmp_path / str(number)))
         registry.load_champion(proxied, NAME)
     shelf = proxied.model.cache_dir / NAME
     assert len([path for path in shelf.iterdir() if path.is_dir()]) == registry.KEPT_VERSIONS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import connect, read_features, read_forecast
 from stack.preflight import free_ports
 from stack.runtime import Stack
+from tests import panels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,6 +140,35 @@ def test_every_layer_holds_rows_and_every_forecast_row_has_its_feature_row(setti
         assert db.execute("SELECT count() FROM gap_marks WHERE state = 'open'") == [[0]]
         ids = db.execute("SELECT count(), min(trade_id), max(trade_id) FROM bronze_trades")[0]
         assert ids[0] == ids[2] - ids[1] + 1, "trade ids are gapless and each is there once"
+
+
+def test_every_panel_has_rows_and_every_metric_of_dashboards_and_rules_is_exported(
+    system: tuple[Stack, str], settings: Settings
+) -> None:
+    for query in panels.sql():
+        # A market without gaps has no marks, and an outcome takes six minutes.
+        if "gap_marks" not in query.text and "gold_prediction_outcomes" not in query.text:
+            wait_for(lambda query=query: panels.run(settings, query)[1] != [], f"rows for {query}")
+    said = [httpx.get(f"http://127.0.0.1:{settings.api.port}/metrics").text]
+    said += [httpx.get(one.url).text for one in system[0].components().values() if one.url.endswith("/metrics")]
+    rules = (panels.DEPLOY / "prometheus/rules.yml").read_text()
+    for name in {found for text in (rules, *(query.text for query in panels.promql()))
+                 for found in panels.METRIC.findall(text)}:  # fmt: skip
+        family = re.sub(r"_(total|bucket)$", "", name)
+        assert any(f"# TYPE {family}" in text for text in said), name
+
+
+def test_an_explanation_adds_up_to_the_forecast(api: httpx.Client) -> None:
+    told = api.get("/v1/explain?top=5").raise_for_status().json()
+    parts = [
+        told["base"],
+        told["harx"],
+        told["offset"],
+        told["rest"],
+        *(one["contribution"] for one in told["contributions"]),
+    ]
+    assert sum(parts) == pytest.approx(told["log_variance"], abs=1e-6)
+    assert (told["contributions"] == []) == (told["reason"] is not None)
 
 
 def test_retrain_needs_the_token_and_runs_to_its_end(settings: Settings, api: httpx.Client) -> None:

@@ -26,6 +26,11 @@ MATERIALIZABLE = {
     "restore_drill",
     "volatility_model",
     "bid_model",
+    "volatility_champion",
+    "bid_champion",
+    "gold_prediction_skill",
+    "gold_feature_drift",
+    "demotions",
 }
 
 
@@ -85,6 +90,11 @@ def test_what_depends_on_what_is_what_it_was() -> None:
         "restore_drill": ["lake_backups"],
         "volatility_model": ["minute_bars", "older_bars", "sealed_bars"],
         "bid_model": ["minute_bars", "older_bars", "sealed_bars"],
+        "volatility_champion": ["volatility_model"],
+        "bid_champion": ["bid_model"],
+        "gold_prediction_skill": ["gold_prediction_outcomes"],
+        "gold_feature_drift": ["silver_features"],
+        "demotions": ["gold_prediction_skill"],
     }
 
 

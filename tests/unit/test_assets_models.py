@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from btc_core.bars import BARS
-from btc_core.bundle import load_bundle
+from btc_core.bundle import golden_rows, load_bundle
 from btc_core.clock import NS_PER_MIN
-from btc_core.errors import NotReady, SchemaError
+from btc_core.errors import NotReady
 from btc_core.registry import Registered
 
 with warnings.catch_warnings():
@@ -22,13 +23,13 @@ with warnings.catch_warnings():
     import dagster as dg
 
     from btc_assets import models
-    from btc_assets.resources import Database, Environment, Registry
+    from btc_assets.resources import Database, Environment, Promoted, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from btc_core.bundle import BidModel, VolatilityModel
+    from btc_core.gate import Verdict
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20"),
@@ -76,11 +77,25 @@ class FakeDatabase(Database):
 
 
 class FakeRegistry(Registry):
-    def register(self, folder: Path, params: dict[str, str]) -> Registered:
-        model = load_bundle(folder, "1")
-        WORLD[model.manifest.name] = model
+    def register(
+        self, model: BidModel | VolatilityModel, rows: Any, verdict: Verdict, params: dict[str, str]
+    ) -> Registered:
+        with tempfile.TemporaryDirectory() as scratch:
+            model.save(Path(scratch), golden_rows(rows))
+            WORLD["challenger", model.manifest.name] = load_bundle(Path(scratch), "1"), verdict
         assert params["trees"]
         return Registered(model.manifest.name, "1", "run", "http://127.0.0.1:5000/#/models")
+
+    def promote_challenger(self, name: str) -> Promoted | None:
+        model, verdict = WORLD["challenger", name]
+        if not verdict.passed:
+            return None
+        WORLD[name] = model
+        return Promoted("1", verdict.reason)
+
+    def in_shadow(self, name: str) -> BidModel | VolatilityModel | None:
+        found = WORLD.get(("challenger", name))
+        return found[0] if found is not None else None
 
     def champion(self, name: str) -> BidModel | VolatilityModel:
         if name not in WORLD:
@@ -88,14 +103,19 @@ class FakeRegistry(Registry):
         return WORLD[name]  # type: ignore[no-any-return]
 
 
-def _run(bars: np.ndarray) -> dg.ExecuteInProcessResult:
+def _run(bars: np.ndarray, *, champions: dict[str, Any] | None = None) -> dg.ExecuteInProcessResult:
     WORLD.clear()
+    WORLD.update(champions or {})
     WORLD["bars"] = bars
     with tempfile.TemporaryDirectory() as scratch, dg.DagsterInstance.ephemeral(tempdir=scratch) as instance:
         return dg.materialize(
-            [models.volatility_model, models.bid_model, models.volatility_model_serves, models.bid_model_serves],
+            [
+                *(models.volatility_model, models.bid_model, models.volatility_champion, models.bid_champion),
+                *(models.volatility_champion_serves, models.bid_champion_serves),
+            ],
             resources={"environment": Environment(), "database": FakeDatabase(), "registry": FakeRegistry()},
             instance=instance,
+            raise_on_error=champions is None,
         )
 
 
@@ -103,7 +123,7 @@ def test_both_models_are_trained_registered_and_pass_their_checks() -> None:
     result = _run(_bars(21 * 1440))
     assert result.success
     checks = result.get_asset_check_evaluations()
-    assert len(checks) == 2
+    assert len(checks) == 4
     assert all(check.passed for check in checks), [check.metadata for check in checks]
     metadata = result.asset_materializations_for_node("volatility_model")[0].metadata
     assert metadata["kind"].value == WORLD["volatility-model"].kind
@@ -126,7 +146,7 @@ def test_a_few_hours_of_bars_give_the_baseline_without_scores() -> None:
 
 
 def test_without_bars_the_run_fails_and_says_why() -> None:
-    with pytest.raises(SchemaError, match="too few minute bars"):
+    with pytest.raises(NotReady, match="too few"):
         _run(np.empty(0, BARS))
 
 
@@ -146,3 +166,24 @@ def test_the_scores_table_has_a_row_per_model_and_horizon() -> None:
         "| harx / 5m | 0.5 | – |",
         "| har / 5m | 0.6 | 2 |",
     ]
+
+
+def test_another_recipe_goes_into_shadow_and_the_champion_stays() -> None:
+    import msgspec
+
+    from btc_core import fitting
+    from btc_core.bundle import VolatilityModel
+    from btc_core.dataset import make_frame
+
+    bars = _bars(21 * 1440)
+    assert _run(bars).success
+    trained = WORLD["challenger", "volatility-model"][0]
+    old = fitting.fit_volatility(make_frame(bars[: 18 * 1440]))
+    other = msgspec.structs.replace(old.manifest, recipe="another", version="9")
+    champion = VolatilityModel(other, old.harx, old.boosters, old.baselines)
+    result = _run(bars, champions={"volatility-model": champion})
+    assert not result.success
+    assert WORLD["volatility-model"] is champion
+    entered, verdict = WORLD["challenger", "volatility-model"]
+    assert "in shadow" in verdict.reason
+    assert entered.manifest.recipe == trained.manifest.recipe != "another"

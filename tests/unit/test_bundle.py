@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from btc_assets import training
-from btc_core import bundle, features
+from btc_core import bundle, dataset, features, fitting
 from btc_core.bars import BARS
 from btc_core.clock import NS_PER_MIN
-from btc_core.errors import SchemaError
+from btc_core.errors import NotReady, SchemaError
 
 START_NS = 1_700_000_040_000_000_000 // NS_PER_MIN * NS_PER_MIN
 MICRO = [i for i, f in enumerate(features.MODEL_FEATURES) if f not in features.BAR_FEATURES]
@@ -42,25 +42,28 @@ def market(minutes: int, seed: int = 3) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def frame() -> training.Frame:
-    return training.make_frame(market(30 * 1440))
+def frame() -> dataset.Frame:
+    return dataset.make_frame(market(30 * 1440))
 
 
 @pytest.fixture(scope="module")
-def volatility(frame: training.Frame) -> bundle.VolatilityModel:
-    return training.train_volatility(frame)
+def volatility(frame: dataset.Frame) -> bundle.VolatilityModel:
+    model = training.train_volatility(frame).model
+    assert isinstance(model, bundle.VolatilityModel)
+    return model
 
 
 @pytest.fixture(scope="module")
-def trees(frame: training.Frame) -> bundle.VolatilityModel:
+def trees(frame: dataset.Frame) -> bundle.VolatilityModel:
     """A model with boosters, whoever would have won."""
-    harx, boosters = training.fit_volatility(frame)
-    return bundle.VolatilityModel(bundle.new_manifest(bundle.VOLATILITY_MODEL, "xgboost"), harx, boosters)
+    model = fitting.fit_volatility(frame)
+    assert model.kind == "xgboost"
+    return model
 
 
 @pytest.fixture(scope="module")
-def bid(frame: training.Frame) -> bundle.BidModel:
-    boosters = training.fit_bid(frame, np.full((len(frame.origin_ns), 5), 8.0))
+def bid(frame: dataset.Frame) -> bundle.BidModel:
+    boosters = fitting.grow_bid(frame, np.full((len(frame.origin_ns), 5), 8.0))
     manifest = bundle.new_manifest(bundle.BID_MODEL, "xgboost", shrinkage=(0.0, 0.25, 0.5, 0.75, 1.0))
     return bundle.BidModel(manifest, boosters)
 
@@ -68,23 +71,24 @@ def bid(frame: training.Frame) -> bundle.BidModel:
 def test_training_recovers_the_skill_of_a_market_with_clustered_volatility(volatility: bundle.VolatilityModel) -> None:
     scores = volatility.manifest.scores
     served = scores[f"{volatility.kind}/5m/qlike"]
-    assert served < 0.6 * scores["last_5m/5m/qlike"]
+    assert served < 0.6 * scores["naive/5m/qlike"]
     assert served <= 1.02 * scores["har/5m/qlike"]
     assert scores[f"{volatility.kind}/5m/r2_log"] > 0.2
 
 
-def test_shuffled_labels_leave_no_skill(frame: training.Frame) -> None:
+def test_shuffled_labels_leave_no_skill(frame: dataset.Frame) -> None:
     order = np.random.default_rng(5).permutation(len(frame.origin_ns))
-    shuffled = training.Frame(frame.origin_ns, frame.matrix, frame.realized[order], frame.bid_bps[order])
-    model = training.train_volatility(shuffled)
+    shuffled = dataset.Frame(frame.origin_ns, frame.matrix, frame.realized[order], frame.bid_bps[order])
+    model = training.train_volatility(shuffled).model
+    assert model.kind == "harx"
     assert model.manifest.scores["harx/5m/r2_log"] < 0.02
     assert model.manifest.scores["xgboost/5m/r2_log"] < 0.02
-    walk = training.train_bid(shuffled)
+    walk = training.train_bid(shuffled).model
     assert all(walk.manifest.scores[f"model/{h}m/mse_ratio"] > 0.99 for h in range(1, 6))
 
 
-def test_a_market_without_a_trend_is_a_random_walk(frame: training.Frame) -> None:
-    model = training.train_bid(frame)
+def test_a_market_without_a_trend_is_a_random_walk(frame: dataset.Frame) -> None:
+    model = training.train_bid(frame).model
     assert all(0.99 < model.manifest.scores[f"model/{h}m/mse_ratio"] < 1.01 for h in range(1, 6))
 
 
@@ -93,7 +97,7 @@ def test_changing_the_future_changes_no_feature_and_no_forecast(volatility: bund
     other = bars.copy()
     for name in ("open", "high", "low", "close", "volume"):
         other[name][2000:] *= 1.5
-    before, after = (training.make_frame(each, step_min=1) for each in (bars, other))
+    before, after = (dataset.make_frame(each, step_min=1) for each in (bars, other))
     known = before.origin_ns <= bars["ts_ns"][1999] + NS_PER_MIN - 6 * NS_PER_MIN
     same = after.origin_ns <= bars["ts_ns"][1999] + NS_PER_MIN - 6 * NS_PER_MIN
     assert np.array_equal(before.matrix[known], after.matrix[same], equal_nan=True)
@@ -101,14 +105,14 @@ def test_changing_the_future_changes_no_feature_and_no_forecast(volatility: bund
     assert np.array_equal(before.realized[known], after.realized[same])
 
 
-def test_no_row_of_the_test_block_is_within_the_embargo_of_a_fitted_row(frame: training.Frame) -> None:
-    before, after = training.cut(frame, 0.8)
-    gap = frame.origin_ns[after].min() - frame.origin_ns[before].max()
-    assert gap >= training.EMBARGO_NS >= 10 * NS_PER_MIN
+def test_no_row_of_the_test_block_is_within_the_embargo_of_a_fitted_row(frame: dataset.Frame) -> None:
+    for before, after in (dataset.cut(frame, 0.8), training.hold_out(frame)):
+        gap = after.origin_ns.min() - before.origin_ns.max()
+        assert gap >= dataset.EMBARGO_NS >= 10 * NS_PER_MIN
 
 
 def test_features_that_bars_do_not_hold_have_no_effect_when_they_arrive_live(
-    frame: training.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel
+    frame: dataset.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel
 ) -> None:
     assert np.isnan(frame.matrix[:, MICRO]).all()
     live = frame.matrix[:500].copy()
@@ -119,7 +123,7 @@ def test_features_that_bars_do_not_hold_have_no_effect_when_they_arrive_live(
 
 
 def test_a_saved_bundle_loads_and_gives_the_same_numbers(
-    frame: training.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel, tmp_path: Path
+    frame: dataset.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel, tmp_path: Path
 ) -> None:
     golden = bundle.golden_rows(frame.matrix)
     trees.save(tmp_path / "volatility", golden)
@@ -135,7 +139,7 @@ def test_a_saved_bundle_loads_and_gives_the_same_numbers(
 
 
 def test_one_row_at_a_time_gives_the_numbers_of_a_batch_to_the_last_bit(
-    frame: training.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel
+    frame: dataset.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel
 ) -> None:
     rows = frame.matrix[:300].copy()
     rows[np.random.default_rng(8).random(rows.shape) < 0.1] = np.nan
@@ -146,14 +150,14 @@ def test_one_row_at_a_time_gives_the_numbers_of_a_batch_to_the_last_bit(
 
 
 def test_sigma_is_positive_and_never_falls_with_the_horizon(
-    frame: training.Frame, trees: bundle.VolatilityModel
+    frame: dataset.Frame, trees: bundle.VolatilityModel
 ) -> None:
     sigma = trees.predict(frame.matrix)
     assert (sigma > 0.0).all()
     assert (np.diff(sigma, axis=1) >= 0.0).all()
 
 
-def test_a_lambda_of_zero_serves_the_bid_itself(frame: training.Frame, bid: bundle.BidModel) -> None:
+def test_a_lambda_of_zero_serves_the_bid_itself(frame: dataset.Frame, bid: bundle.BidModel) -> None:
     sigma = np.full((10, 5), 8.0)
     path = bundle.bid_path(30_000.0, bid.predict(frame.matrix[:10], sigma))
     assert (path[:, 0] == 30_000.0).all()
@@ -161,10 +165,10 @@ def test_a_lambda_of_zero_serves_the_bid_itself(frame: training.Frame, bid: bund
     assert not bundle.random_walk_model().predict(frame.matrix[:10], sigma).any()
 
 
-@pytest.mark.parametrize("name", ["horizon_3.ubj", "harx.json", "golden.npz", "bundle.json"])
+@pytest.mark.parametrize("name", ["from_level.ubj", "harx.json", "baselines.json", "golden.npz", "bundle.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_bundle_is_refused(
-    frame: training.Frame, trees: bundle.VolatilityModel, tmp_path: Path, name: str, damage: str
+    frame: dataset.Frame, trees: bundle.VolatilityModel, tmp_path: Path, name: str, damage: str
 ) -> None:
     trees.save(tmp_path, bundle.golden_rows(frame.matrix))
     file = tmp_path / name
@@ -181,12 +185,12 @@ def test_a_damaged_bundle_is_refused(
 
 
 def test_a_booster_of_another_model_is_refused_by_the_golden_batch_even_with_a_matching_hash(
-    frame: training.Frame, trees: bundle.VolatilityModel, tmp_path: Path
+    frame: dataset.Frame, trees: bundle.VolatilityModel, tmp_path: Path
 ) -> None:
     trees.save(tmp_path, bundle.golden_rows(frame.matrix))
-    shutil.copy(tmp_path / "horizon_1.ubj", tmp_path / "horizon_5.ubj")
+    shutil.copy(tmp_path / "from_level.ubj", tmp_path / "from_harx.ubj")
     manifest = msgspec.json.decode((tmp_path / "bundle.json").read_bytes(), type=bundle.Manifest)
-    files = {**manifest.files, "horizon_5.ubj": manifest.files["horizon_1.ubj"]}
+    files = {**manifest.files, "from_harx.ubj": manifest.files["from_level.ubj"]}
     changed = msgspec.structs.replace(manifest, files=files)
     (tmp_path / "bundle.json").write_bytes(msgspec.json.encode(changed))
     with pytest.raises(SchemaError, match="golden batch"):
@@ -216,9 +220,9 @@ def test_rows_of_another_width_are_refused(volatility: bundle.VolatilityModel) -
 
 def test_a_few_hours_of_bars_give_the_flagged_baseline(tmp_path: Path) -> None:
     bars = market(400)
-    model = bundle.harx_bundle(bars)
+    model = fitting.harx_bundle(bars)
     assert model.kind == "harx"
-    rows = training.make_frame(market(700), step_min=1).matrix
+    rows = dataset.make_frame(market(700), step_min=1).matrix
     assert np.isfinite(model.predict(rows)).all()
     assert np.array_equal(model.predict(rows), model.baseline(rows))
     model.save(tmp_path, bundle.golden_rows(rows))
@@ -226,10 +230,10 @@ def test_a_few_hours_of_bars_give_the_flagged_baseline(tmp_path: Path) -> None:
 
 
 def test_too_few_bars_for_the_baseline_are_refused() -> None:
-    with pytest.raises(SchemaError, match="too few"):
-        bundle.harx_bundle(market(30))
-    with pytest.raises(SchemaError, match="too few"):
-        bundle.harx_bundle(market(30)[:0])
+    with pytest.raises(NotReady, match="at least 60"):
+        fitting.harx_bundle(market(30))
+    with pytest.raises(NotReady, match="too few"):
+        fitting.harx_bundle(market(30)[:0])
 
 
 REAL = Path(__file__).parents[3] / "shared/data/btcusdt_1m_2022_2023.parquet"
@@ -245,9 +249,36 @@ def test_on_real_minutes_the_served_model_beats_every_simple_baseline_out_of_sam
     bars["ts_ns"] = stamps[chosen]
     for name in ("open", "high", "low", "close", "volume"):
         bars[name] = table[name].to_numpy()[chosen]
-    model = training.train_volatility(training.make_frame(bars))
+    model = training.train_volatility(dataset.make_frame(bars)).model
     scores = model.manifest.scores
     served = scores[f"{model.kind}/5m/qlike"]
     print({key: round(value, 4) for key, value in scores.items() if "/5m/qlike" in key}, model.kind)
-    assert served < min(scores[f"{name}/5m/qlike"] for name in ("last_5m", "ewma", "har"))
+    assert served < min(scores[f"{name}/5m/qlike"] for name in ("naive", "ewma", "har"))
     assert served <= scores["harx/5m/qlike"]
+
+
+def test_an_explanation_adds_up_to_the_forecast(frame: dataset.Frame, trees: bundle.VolatilityModel) -> None:
+    from btc_core.explain import explain
+
+    for index in (10, 2_000):
+        row = frame.matrix[index : index + 1]
+        parts = explain(trees, row)
+        total = parts.base + parts.harx + parts.offset + sum(parts.trees.values())
+        assert parts.log_variance == pytest.approx(total, abs=1e-6)
+        assert np.exp(0.5 * total) * 1e4 == pytest.approx(trees.predict(row)[0, -1], rel=1e-4)
+    assert explain(trees.as_baseline(), row).trees == {}
+
+
+def test_where_the_walk_differs_from_xgboost_xgboost_serves(
+    frame: dataset.Frame, trees: bundle.VolatilityModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    forest = bundle.Forest(trees.boosters)
+    rows = frame.matrix[:3]
+    expected = forest.margins(rows)
+    assert forest.verify(rows)
+    leaves = forest._nodes["left"] == -1
+    forest._nodes["value"][leaves] += 0.01
+    assert not np.array_equal(forest.margins(rows), expected)
+    assert not forest.verify(rows)
+    assert "XGBoost serves" in caplog.text
+    assert np.array_equal(forest.margins(rows), expected)

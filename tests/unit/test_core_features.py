@@ -232,8 +232,10 @@ class Reference:
     def _clock(now: int) -> dict[str, float]:
         stamp = pd.Timestamp(now, unit="s", tz="UTC")
         angle = 2 * math.pi * (stamp.hour * 60 + stamp.minute) / 1440
+        there = stamp.tz_convert("America/New_York")
         return {
-            "minute_of_day_sin": math.sin(angle), "minute_of_day_cos": math.cos(angle), "weekday": float(stamp.weekday())
+            "minute_of_day_sin": math.sin(angle), "minute_of_day_cos": math.cos(angle), "weekday": float(stamp.weekday()),
+            "minute_of_hour": float(stamp.minute), "new_york_minute": float(there.hour * 60 + there.minute),
         }  # fmt: skip
 
     def _activity(self, m: Moment, now: int) -> dict[str, float]:

@@ -2,166 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
-import hashlib
 import json
 import logging
 import math
 import re
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
-from btc_core.champions import ModelHolder
-from btc_core.clock import NS_PER_S
-from btc_core.errors import SchemaError, ServiceError, StoreError
-from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
-from btc_core.harx import INPUTS, fit_harx
-from btc_core.redis_row import FeatureRow, ForecastRow
-from btc_core.settings import ApiSettings, ExchangeSettings, Settings
-from serving.app import SECURITY_HEADERS, create_app
-from serving.deps import Deps, TrainingRun
+from btc_core.bundle import random_walk_model
+from btc_core.errors import SchemaError, ServiceError
+from btc_core.features import FEATURE_VERSION, MODEL_FEATURES
+from btc_core.harx import INPUTS
+from serving.app import SECURITY_HEADERS
 from serving.logs import JsonLines
+from tests.serving_world import TOKEN, World, build, feature_row, forecast_row, harx_model
 
 if TYPE_CHECKING:
-    from flask.testing import FlaskClient
     from werkzeug.test import TestResponse
-
-NOW_NS = 1_800_000_000 * NS_PER_S
-TOKEN = "a-token-of-tests"
-
-
-class FakeClock:
-    now = NOW_NS
-
-    def now_ns(self) -> int:
-        return self.now
-
-    def monotonic_s(self) -> float:
-        return self.now / NS_PER_S
-
-
-class FakeStore:
-    row: FeatureRow | None = None
-    made: ForecastRow | None = None
-    error: Exception | None = None
-    reads: int = 0
-
-    def features(self, symbol: str) -> FeatureRow | None:
-        return self._read(self.row, symbol)
-
-    def forecast(self, symbol: str) -> ForecastRow | None:
-        return self._read(self.made, symbol)
-
-    def _read(self, value: Any, _symbol: str) -> Any:
-        self.reads += 1
-        if self.error is not None:
-            raise self.error
-        return value
-
-
-class FakeSource:
-    volatility: VolatilityModel | None = None
-    bid: Any = None
-    error: Exception | None = None
-
-    def champion_version(self, name: str) -> str | None:
-        model = self.volatility if name == VOLATILITY_MODEL else self.bid
-        return model.version if model is not None else None
-
-    def bid_model(self) -> Any:
-        return self._load(self.bid)
-
-    def volatility_model(self) -> Any:
-        return self._load(self.volatility)
-
-    def _load(self, model: Any) -> Any:
-        if self.error is not None:
-            raise self.error
-        if model is None:
-            raise StoreError("MLflow has no champion and the cache is empty")
-        return model
-
-
-class FakeTrainer:
-    error: Exception | None = None
-
-    def launch(self) -> TrainingRun:
-        if self.error is not None:
-            raise self.error
-        return TrainingRun(run_id="run-1", url="http://127.0.0.1:3001/runs/run-1")
-
-
-@dataclasses.dataclass
-class World:
-    """Everything outside the API, and a client of it."""
-
-    clock: FakeClock
-    store: FakeStore
-    source: FakeSource
-    trainer: FakeTrainer
-    holder: ModelHolder
-    client: FlaskClient
-
-    def load_models(self) -> None:
-        self.source.volatility = harx_model()
-        self.source.bid = random_walk_model()
-        self.holder.reload()
-
-
-@cache
-def harx_model() -> VolatilityModel:
-    rng = np.random.default_rng(7)
-    inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
-    realized = np.exp(rng.normal(-14.0, 0.3, (300, 5))) * np.arange(1, 6)
-    return VolatilityModel(new_manifest(VOLATILITY_MODEL, "harx"), fit_harx(inputs, realized, 1.0))
-
-
-def feature_row(age_s: float = 0.1, **values: float) -> FeatureRow:
-    named = dict.fromkeys(FEATURE_NAMES, -14.0) | {"bid": 60_000.0, "ask": 60_001.0} | values
-    at_ns = NOW_NS - round(age_s * NS_PER_S)
-    return FeatureRow("BTC/USD", at_ns, at_ns, 0, 1, 0, 0, FEATURE_VERSION, [named[name] for name in FEATURE_NAMES])
-
-
-def forecast_row(age_s: float = 0.1, **changes: Any) -> ForecastRow:
-    at_ns = NOW_NS - round(age_s * NS_PER_S)
-    row = ForecastRow(
-        symbol="BTC/USD",
-        ts_event_ns=at_ns,
-        ts_recv_ns=at_ns,
-        made_at_ns=at_ns + 1_000_000,
-        partition=0,
-        offset=1,
-        item=0,
-        bid=60_000.0,
-        bid_path_usd=[60_001.0, 60_002.0, 60_003.0, 60_004.0, 60_005.0],
-        sigma_path_bps=[2.0, 3.0, 4.0, 5.0, 6.0],
-        baseline_sigma_path_bps=[2.5, 3.5, 4.5, 5.5, 6.5],
-        bid_model_version="3",
-        bid_model_kind="random_walk",
-        volatility_model_version="7",
-        volatility_model_kind="xgboost",
-        feature_version=FEATURE_VERSION,
-    )
-    return msgspec.structs.replace(row, **changes)
-
-
-def build(token: str = TOKEN, **api: Any) -> World:
-    configured = Settings(
-        api=ApiSettings(token=token, **api),
-        exchange=ExchangeSettings(mode="sim", symbols=("BTC/USD", "ETH/USD")),
-    )
-    clock, store, source, trainer = FakeClock(), FakeStore(), FakeSource(), FakeTrainer()
-    holder = ModelHolder(source, reload_s=10.0)
-    app = create_app(Deps(settings=configured, clock=clock, store=store, models=holder, trainer=trainer))
-    return World(clock, store, source, trainer, holder, app.test_client())
 
 
 @pytest.fixture
@@ -582,17 +443,29 @@ def test_each_request_is_one_json_line_without_secrets(world: World, caplog: pyt
         assert secret not in lines[0]
 
 
-# --- the live page ---
+# --- the pages ---
 
 
-def test_the_live_page_runs_only_its_own_code_and_loads_nothing_from_elsewhere(world: World) -> None:
-    response = world.client.get("/live")
+@pytest.mark.parametrize("path", ["/live", "/docs"])
+def test_a_page_runs_only_its_own_files_and_loads_nothing_from_elsewhere(world: World, path: str) -> None:
+    response = world.client.get(path)
     assert response.status_code == 200
     assert response.content_type == "text/html; charset=utf-8"
     policy = response.headers["Content-Security-Policy"]
-    script = response.text.partition("<script>")[2].partition("</script>")[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
     assert "unsafe" not in policy
-    assert set(re.findall(r"https?://[^\"' ]+", response.text)) == {"http://www.w3.org/2000/svg"}
+    loaded = re.findall(r'(?:src|href)="([^"#]+)"', response.text)
+    own = [name for name in loaded if name.startswith("/static/")]
+    assert own
+    for name in own:
+        assert world.client.get(name).status_code == 200, name
+    for tag in re.findall(r"<(?:script|link|img)[^>]*>", response.text):
+        assert "http" not in tag.replace("http://www.w3.org/2000/svg", ""), tag
     assert " style=" not in response.text
+    assert not re.search(r"<script>|<style>", response.text)
+
+
+def test_a_file_of_the_page_is_kept_by_the_browser_until_it_changes(world: World) -> None:
+    first = world.client.get("/static/live.js")
+    assert world.client.get("/static/live.js", headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
+    problem(world.client.get("/static/..%2Fapp.py"), 404, "not_found")

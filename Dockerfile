@@ -1,0 +1,62 @@
+# One image per kind of process, each with only what it imports; `docker compose build` makes them all.
+
+FROM python:3.12.12-slim-bookworm AS build
+COPY --from=ghcr.io/astral-sh/uv:0.9.13 /uv /usr/local/bin/uv
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
+RUN uv venv --quiet /venv
+WORKDIR /build
+
+FROM build AS streaming-packages
+COPY deploy/locks/streaming.lock ./
+RUN uv pip sync --python /venv/bin/python --require-hashes streaming.lock
+
+FROM build AS serving-packages
+COPY deploy/locks/serving.lock ./
+RUN uv pip sync --python /venv/bin/python --require-hashes serving.lock
+
+FROM build AS assets-packages
+COPY deploy/locks/assets.lock ./
+RUN uv pip sync --python /venv/bin/python --require-hashes assets.lock
+
+FROM build AS mlflow-packages
+COPY deploy/locks/mlflow.lock ./
+RUN uv pip sync --python /venv/bin/python --require-hashes mlflow.lock
+
+FROM python:3.12.12-slim-bookworm AS runtime
+RUN useradd --uid 10001 --create-home btc \
+    && mkdir -p /app /var/lib/btc \
+    && chown btc:btc /var/lib/btc
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+WORKDIR /app
+USER btc
+
+FROM runtime AS streaming
+COPY --from=streaming-packages /venv /venv
+COPY btc_core btc_core
+COPY streaming streaming
+CMD ["python", "-m", "streaming", "features"]
+
+FROM streaming AS exchange
+COPY stack/__init__.py stack/
+COPY stack/exchange stack/exchange
+CMD ["python", "-m", "stack.exchange", "--host", "0.0.0.0", "--port", "8765", "--data-dir", "/var/lib/btc"]
+
+FROM runtime AS serving
+COPY --from=serving-packages /venv /venv
+COPY btc_core btc_core
+COPY serving serving
+CMD ["python", "-m", "serving"]
+
+FROM runtime AS assets
+COPY --from=assets-packages /venv /venv
+COPY btc_core btc_core
+COPY btc_assets btc_assets
+COPY stack/__init__.py stack/prepare.py stack/
+COPY deploy/dagster.yaml /var/lib/btc/dagster.yaml
+COPY deploy/workspace.yaml /var/lib/btc/workspace.yaml
+ENV DAGSTER_HOME=/var/lib/btc DAGSTER_DISABLE_TELEMETRY=yes
+CMD ["python", "-m", "dagster", "api", "grpc", "--module-name", "btc_assets.definitions", "--host", "0.0.0.0", "--port", "4000"]
+
+FROM runtime AS mlflow
+COPY --from=mlflow-packages /venv /venv
+CMD ["python", "-m", "mlflow", "server"]

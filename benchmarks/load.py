@@ -1,0 +1,103 @@
+"""Keep-alive HTTP clients from one process: each sends its next request when its answer is there, or at a given rate.
+
+What does not belong here: what is asked of whom (`serving`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import selectors
+import socket
+import time
+
+import msgspec
+import numpy as np
+
+MAX_HEADER_BYTES = 65_536
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What the clients saw."""
+
+    seconds: float
+    latencies_ms: list[float]
+    failed: int
+    """Answers other than 200, and connections that broke."""
+
+    @property
+    def per_s(self) -> float:
+        """Answers a second."""
+        return len(self.latencies_ms) / self.seconds
+
+    def percentile_ms(self, percent: float) -> float:
+        """Of the time from request to whole answer."""
+        return float(np.percentile(self.latencies_ms, percent))
+
+
+def in_background(address: tuple[str, int], path: str, clients: int, seconds: float, per_s: float = 0.0) -> Running:
+    """Start the clients in a process of their own, so that they share no interpreter with whoever measures."""
+    return Running(address, path, clients, seconds, per_s)
+
+
+class Running:
+    """Clients that run; `result` waits for their end."""
+
+    def __init__(self, address: tuple[str, int], path: str, clients: int, seconds: float, per_s: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._receiver, sender = context.Pipe(duplex=False)
+        self._process = context.Process(target=_run, args=(sender, address, path, clients, seconds, per_s))
+        self._process.start()
+
+    def result(self) -> Load:
+        """What they saw."""
+        found = msgspec.msgpack.decode(self._receiver.recv_bytes(), type=Load)
+        self._process.join()
+        return found
+
+
+def _run(sender, address, path, clients, seconds, per_s) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, PLR0913, PLR0917 - a process's entry
+    sender.send_bytes(msgspec.msgpack.encode(_clients(address, path, clients, seconds, per_s)))
+
+
+def _clients(address: tuple[str, int], path: str, clients: int, seconds: float, per_s: float) -> Load:
+    request = f"GET {path} HTTP/1.1\r\nHost: {address[0]}\r\n\r\n".encode()
+    selector = selectors.DefaultSelector()
+    sockets = [socket.create_connection(address, timeout=10) for _ in range(clients)]
+    for each in sockets:
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        selector.register(each, selectors.EVENT_READ)
+    sent_s: dict[socket.socket, float] = {}
+    idle = list(sockets)
+    latencies_ms: list[float] = []
+    failed, asked = 0, 0
+    begin_s = time.perf_counter()
+    while (now_s := time.perf_counter()) < begin_s + seconds:
+        while idle and (not per_s or asked < (now_s - begin_s) * per_s):
+            client = idle.pop()
+            client.sendall(request)
+            sent_s[client] = (
+                now_s if not per_s else begin_s + asked / per_s
+            )  # a late request counts from when it was due
+            asked += 1
+        for key, _ in selector.select(0.001 if per_s else 0.1):
+            client = key.fileobj  # type: ignore[assignment]
+            if not _answered(client):
+                failed += 1
+            latencies_ms.append((time.perf_counter() - sent_s.pop(client)) * 1e3)
+            idle.append(client)
+    took_s = time.perf_counter() - begin_s
+    for each in sockets:
+        each.close()
+    return Load(took_s, latencies_ms, failed)
+
+
+def _answered(client: socket.socket) -> bool:
+    """Read one whole answer; whether it is a 200."""
+    data = client.recv(MAX_HEADER_BYTES)
+    while b"\r\n\r\n" not in data:
+        data += client.recv(MAX_HEADER_BYTES)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+    while len(body) < length:
+        body += client.recv(MAX_HEADER_BYTES)
+    return head.startswith(b"HTTP/1.1 200 ")

@@ -1,0 +1,41 @@
+"""`python -m benchmarks.mlflow_model FOLDER`: the naive way to serve, five boosters in one MLflow model.
+
+Of the size of the shipped ones: 300 trees of depth 6 over the model features, one booster a horizon.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import xgboost
+
+from btc_core.features import MODEL_FEATURES
+from btc_core.redis_row import HORIZONS_MIN
+
+
+class Boosters(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    """One booster a horizon."""
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(7)
+        matrix = random.normal(size=(2_000, len(MODEL_FEATURES)))
+        self._boosters = [
+            xgboost.train(
+                {"max_depth": 6, "nthread": 1},
+                xgboost.DMatrix(matrix, label=random.normal(size=2_000)),
+                num_boost_round=300,
+            )
+            for _ in HORIZONS_MIN
+        ]
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> np.ndarray:  # noqa: ARG002 - MLflow's signature
+        """Rows in, five columns out."""
+        matrix = np.asarray(model_input, np.float32)
+        return np.column_stack([booster.inplace_predict(matrix) for booster in self._boosters])
+
+
+if __name__ == "__main__":
+    mlflow.pyfunc.save_model(sys.argv[1], python_model=Boosters())

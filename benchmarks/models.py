@@ -1,0 +1,123 @@
+"""Benchmarks of the models: one forecast as a live row makes it, and training on eighteen months.
+
+What does not belong here: how good forecasts are (`btc evaluate`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.registry import Figure, Plan, benchmark
+from btc_core import bundle, fitting
+from btc_core.bars import BARS
+from btc_core.clock import NS_PER_MIN
+from btc_core.dataset import Frame, make_frame
+from btc_core.features import MODEL_FEATURES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BEGIN_NS = 1_700_000_040_000_000_000 // NS_PER_MIN * NS_PER_MIN
+MONTHS_DAYS = 548
+"""Eighteen months."""
+QUICK_DAYS = 60
+FORECASTS = 3_000
+
+
+def minutes(days: int) -> np.ndarray[Any, Any]:
+    """Minute bars whose volatility clusters."""
+    rng, count = np.random.default_rng(5), days * 1440
+    shocks, log_sigma = rng.normal(0.0, 0.15, count), np.zeros(count)
+    for i in range(1, count):
+        log_sigma[i] = 0.98 * log_sigma[i - 1] + shocks[i]
+    close = 40_000.0 * np.exp((rng.normal(size=count) * 5e-4 * np.exp(log_sigma)).cumsum())
+    bars = np.zeros(count, BARS)
+    bars["ts_ns"] = BEGIN_NS + np.arange(count) * NS_PER_MIN
+    bars["close"], bars["open"] = close, np.concatenate([close[:1], close[:-1]])
+    bars["high"], bars["low"] = np.maximum(bars["open"], close) * 1.0001, np.minimum(bars["open"], close) * 0.9999
+    bars["volume"] = np.exp(log_sigma)
+    return bars
+
+
+def fitted(days: int) -> tuple[Frame, bundle.VolatilityModel, bundle.BidModel]:
+    """Both models with trees, whatever the gate would say."""
+    frame = make_frame(minutes(days))
+    return frame, fitting.fit_volatility(frame), fitting.serve_bid(frame.last_days(fitting.BID_DAYS), np.full(5, 0.5))
+
+
+def p50_us(work: Callable[[np.ndarray[Any, Any]], object], rows: np.ndarray[Any, Any]) -> float:
+    """Median time of one row, µs, after a hundred that do not count."""
+    times = []
+    for index in range(len(rows)):
+        row = rows[index : index + 1]
+        begin_ns = time.perf_counter_ns()
+        work(row)
+        times.append(time.perf_counter_ns() - begin_ns)
+    return float(np.median(times[100:])) / 1e3
+
+
+@benchmark("forecast-one")
+def forecast_one(plan: Plan) -> list[Figure]:
+    """σ of five horizons with its baseline, and the bid path: all that one live row needs of the models."""
+    frame, volatility, bid = fitted(QUICK_DAYS)
+    rows = np.ascontiguousarray(frame.matrix[: plan.size(FORECASTS)])
+
+    def ours(row: np.ndarray[Any, Any]) -> None:
+        bid.predict(row, volatility.predict_both(row)[0])
+
+    boosters = [*volatility.boosters, *bid.boosters]
+    single = rows.astype(np.float32)
+
+    def each(row: np.ndarray[Any, Any]) -> None:
+        for booster in boosters:
+            booster.inplace_predict(row, predict_type="margin", validate_features=False)
+
+    value = p50_us(ours, rows)
+    name = "one forecast: five horizons, both models"
+    return [
+        Figure(name, value, "µs", 200.0, "lower", "Booster.inplace_predict for each", p50_us(each, single)),
+        Figure(
+            name, value, "µs", 200.0, "lower", "MLflow pyfunc, one booster only", pyfunc_us(boosters[0], rows[:400])
+        ),
+    ]
+
+
+def pyfunc_us(booster: Any, rows: np.ndarray[Any, Any]) -> float:
+    """One booster behind MLflow's generic loader, a frame of one row with a signature, as its server calls it."""
+    import pandas as pd
+
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        warnings.simplefilter("ignore")
+        import mlflow
+
+        frame = pd.DataFrame(rows, columns=list(MODEL_FEATURES))
+        path = Path(folder) / "model"
+        signature = mlflow.models.infer_signature(frame, np.zeros(len(frame)))
+        booster.feature_names = list(MODEL_FEATURES)
+        mlflow.xgboost.save_model(booster, path, signature=signature)
+        model = mlflow.pyfunc.load_model(str(path))
+        times = []
+        for index in range(len(frame)):
+            row = frame.iloc[index : index + 1]
+            begin_ns = time.perf_counter_ns()
+            model.predict(row)
+            times.append(time.perf_counter_ns() - begin_ns)
+    return float(np.median(times[100:])) / 1e3
+
+
+@benchmark("training")
+def training(plan: Plan) -> list[Figure]:
+    """Both models from minute bars, features included."""
+    days = QUICK_DAYS if plan.quick else MONTHS_DAYS
+    bars = minutes(days)
+    begin_s = time.perf_counter()
+    frame = make_frame(bars)
+    fitting.fit_volatility(frame)
+    fitting.fit_bid(frame)
+    return [Figure(f"train both models on {days} days of minutes", time.perf_counter() - begin_s, "s", 180.0)]

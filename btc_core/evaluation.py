@@ -1,0 +1,298 @@
+"""The purged walk-forward: what the shipped features and models would have forecast, month by month, beside the baselines.
+
+Each month is forecast by models fitted on what was known an embargo before it; every forecaster is scored on the same
+origins. Nothing here may choose anything: that is done in `fitting`, on other years.
+What does not belong here: fitting, and what a score is (`scores`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from btc_core import bundle, features, fitting, intervals, scores
+from btc_core.clock import NS_PER_DAY, from_ns, to_ns
+from btc_core.dataset import EMBARGO_NS, Frame
+from btc_core.errors import InvalidInput
+from btc_core.targets import HORIZONS_MIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+    Longs = npt.NDArray[np.int64]
+
+WINDOW_DAYS = 700.0
+"""Trees like years; HARX, baselines and the bid model take the newest part of it."""
+FIRST_WINDOW_DAYS = 120.0
+"""Without `--from`, the first month that has this much before it is the first that is forecast."""
+FLOOR_5M = 2.5e-8
+"""Of the scored RV over five minutes, ln²; in proportion for other horizons. The published floor of this protocol:
+a market of minute bars that did not move for five minutes would otherwise decide the mean of a loss in ln RV."""
+REFERENCE = "har"
+FORECASTERS = ("model", "har", "harx", "ewma", "naive")
+
+_FLOORS = FLOOR_5M * np.asarray(HORIZONS_MIN) / 5.0
+
+
+class Month(msgspec.Struct, frozen=True):
+    """Forecasts of one month, and what came."""
+
+    name: str
+    origin_ns: Any
+    labels: Any
+    """RV, floored, (n, 5)."""
+    bid_bps: Any
+    variances: dict[str, Any]
+    """By forecaster, floored, (n, 5)."""
+    typical: dict[str, Any]
+    """By forecaster, exp of the mean of ln(RV / forecast) in training, (5,): it times the forecast is the typical RV."""
+    bid_forecast_bps: Any
+    sigma_bps: Any
+    volatility_start: Any
+    bid_start: Any
+    shrinkage: tuple[float, ...]
+    importance: dict[str, float]
+    """Total gain of each feature in the volatility's trees, as a share."""
+
+
+class Walk(msgspec.Struct, frozen=True):
+    """All months, in time order."""
+
+    months: list[Month]
+    window_days: float
+
+    def joined(self, field: str) -> Floats:
+        """One field of every month, one after the other."""
+        return np.concatenate([getattr(month, field) for month in self.months])
+
+    def variance(self, name: str) -> Floats:
+        """One forecaster's variances."""
+        return np.concatenate([month.variances[name] for month in self.months])
+
+    def typical(self, name: str) -> Floats:
+        """One forecaster's typical RV: its median in a log-symmetric world."""
+        return np.concatenate([month.variances[name] * month.typical[name] for month in self.months])
+
+    def labels_of_rows(self) -> list[str]:
+        """The month of each origin."""
+        return [month.name for month in self.months for _ in month.origin_ns]
+
+
+def month_borders(begin_ns: int, end_ns: int) -> list[int]:
+    """`begin_ns`, the month starts (UTC) between, `end_ns`."""
+    borders = [begin_ns]
+    moment = from_ns(begin_ns)
+    year, month = moment.year, moment.month
+    while True:
+        year, month = (year + 1, 1) if month == 12 else (year, month + 1)
+        start = to_ns(datetime(year, month, 1, tzinfo=UTC))
+        if start >= end_ns:
+            return [*borders, end_ns]
+        borders.append(start)
+
+
+def first_month_ns(frame: Frame) -> int:
+    """The first month start with `FIRST_WINDOW_DAYS` before it; raises `InvalidInput` when there is none."""
+    first, last = int(frame.origin_ns[0]), int(frame.origin_ns[-1])
+    found = [b for b in month_borders(first, last)[1:-1] if b - first >= FIRST_WINDOW_DAYS * NS_PER_DAY]
+    if not found:
+        msg = f"the bars hold no month with {FIRST_WINDOW_DAYS:g} days before it; give more files, or --from"
+        raise InvalidInput(msg)
+    return found[0]
+
+
+def forecast_month(frame: Frame, begin_ns: int, end_ns: int, window_days: float) -> Month:
+    """Fit on the window before `begin_ns`, an embargo away, and forecast the origins in (begin, end]."""
+    train = frame.between(begin_ns - int(window_days * NS_PER_DAY), begin_ns - EMBARGO_NS)
+    test = frame.between(begin_ns, end_ns)
+    volatility = fitting.fit_volatility(train)
+    bid = fitting.fit_bid(train)
+    late = train.last_days(fitting.CALIBRATION_DAYS)
+    late_labels = np.maximum(late.realized, _FLOORS)
+    typical = {
+        name: np.exp(np.log(late_labels / each).mean(axis=0)) for name, each in _variances(volatility, late).items()
+    }
+    sigma = volatility.predict(test.matrix)
+    return Month(
+        name=from_ns(begin_ns).strftime("%Y-%m"),
+        origin_ns=test.origin_ns,
+        labels=np.maximum(test.realized, _FLOORS),
+        bid_bps=test.bid_bps,
+        variances=_variances(volatility, test),
+        typical=typical,
+        bid_forecast_bps=bid.predict(test.matrix, sigma),
+        sigma_bps=sigma,
+        volatility_start=bundle.start_quantiles(volatility),
+        bid_start=bundle.start_quantiles(bid),
+        shrinkage=bid.manifest.shrinkage,
+        importance=importance(volatility),
+    )
+
+
+def _variances(model: bundle.VolatilityModel, frame: Frame) -> dict[str, Floats]:
+    sigma, harx = model.predict_both(frame.matrix)
+    forecasts = {"model": sigma, "harx": harx, **model.others(frame.matrix)}
+    return {name: np.maximum(np.square(forecasts[name] / 1e4), _FLOORS) for name in FORECASTERS}
+
+
+def importance(model: bundle.VolatilityModel) -> dict[str, float]:
+    """Share of the total gain of each feature in the trees, largest first; empty without trees."""
+    gains = dict.fromkeys(features.MODEL_FEATURES, 0.0)
+    for booster in model.boosters:
+        scored: dict[str, Any] = booster.get_score(importance_type="total_gain")
+        for key, gain in scored.items():
+            gains[features.MODEL_FEATURES[int(key[1:])]] += float(gain)
+    total = sum(gains.values())
+    ranked = sorted(gains.items(), key=lambda pair: -pair[1])
+    return {name: gain / total for name, gain in ranked if gain > 0.0} if total else {}
+
+
+_shared: list[Frame] = []
+"""The frame, for processes that are forked with it: sent to each it would be copied for every month."""
+
+
+def _forecast_shared(begin_ns: int, end_ns: int, window_days: float) -> Month:
+    return forecast_month(_shared[0], begin_ns, end_ns, window_days)
+
+
+def walk_forward(  # noqa: PLR0913 - three say what, two how it is run
+    frame: Frame,
+    begin_ns: int,
+    end_ns: int,
+    window_days: float = WINDOW_DAYS,
+    *,
+    processes: int | None = None,
+    progress: Callable[[int, int], object] = lambda _done, _of: None,
+) -> Walk:
+    """Forecast (begin, end] month by month, months in parallel; `progress` hears of each that is done.
+
+    Raises `InvalidInput` when a month has no bars or too little before it.
+    """
+    borders = month_borders(begin_ns, end_ns)
+    spans = list(pairwise(borders))
+    for begin, end in spans:
+        if not len(frame.between(begin, end).origin_ns) or not len(frame.between(0, begin - EMBARGO_NS).origin_ns):
+            msg = f"{from_ns(begin):%Y-%m} cannot be forecast: no bars in it or before it"
+            raise InvalidInput(msg)
+    months: list[Month] = []
+    _shared[:] = [frame]
+    workers = min(len(spans), processes or os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        waiting = [pool.submit(_forecast_shared, begin, end, window_days) for begin, end in spans]
+        for done in as_completed(waiting):
+            months.append(done.result())
+            progress(len(months), len(spans))
+    _shared.clear()
+    return Walk(sorted(months, key=lambda month: int(month.origin_ns[0])), window_days)
+
+
+def results(walk: Walk) -> dict[str, Any]:
+    """Everything that is reported, as plain numbers: the JSON of `btc evaluate`."""
+    months = [month.name for month in walk.months]
+    return {
+        "from": from_ns(int(walk.months[0].origin_ns[0])).isoformat(),
+        "to": from_ns(int(walk.months[-1].origin_ns[-1])).isoformat(),
+        "origins": int(sum(len(month.origin_ns) for month in walk.months)),
+        "months": months,
+        "window_days": walk.window_days,
+        "feature_version": features.FEATURE_VERSION,
+        "rv_floor": FLOOR_5M,
+        "volatility": volatility_results(walk),
+        "price": price_results(walk),
+        "intervals": interval_results(walk, *bid_intervals(walk)),
+        "volatility_intervals": interval_results(walk, *volatility_intervals(walk)),
+    }
+
+
+def volatility_results(walk: Walk) -> dict[str, dict[str, Any]]:
+    """Scores at five minutes by forecaster; `dm_t` below −1.64 is better than HAR at one-sided 5 %."""
+    label = walk.joined("labels")[:, -1]
+    losses = {name: scores.qlike_losses(label, walk.variance(name)[:, -1]) for name in FORECASTERS}
+    rows = np.cumsum([len(month.origin_ns) for month in walk.months])[:-1]
+    by_month = {name: [float(part.mean()) for part in np.split(each, rows)] for name, each in losses.items()}
+    mean = {name: float(each.mean()) for name, each in losses.items()}
+    table = {}
+    for name in FORECASTERS:
+        better = sum(a < b for a, b in zip(by_month[name], by_month[REFERENCE], strict=True))
+        table[name] = {
+            "qlike": mean[name],
+            "r2_log": scores.r2_log(label, walk.typical(name)[:, -1]),
+            "r2_log_debiased": scores.r2_log_debiased(label, walk.variance(name)[:, -1]),
+            "gain_vs_har": 1.0 - mean[name] / mean[REFERENCE],
+            "dm_t": None if name == REFERENCE else scores.diebold_mariano_t(losses[name], losses[REFERENCE]),
+            "months_better": better,
+            "months": len(walk.months),
+            "qlike_by_month": dict(zip([month.name for month in walk.months], by_month[name], strict=True)),
+            "qlike_by_horizon": {
+                str(h): scores.qlike(walk.joined("labels")[:, column], walk.variance(name)[:, column])
+                for column, h in enumerate(HORIZONS_MIN)
+            },
+        }
+    return table
+
+
+def price_results(walk: Walk) -> dict[str, dict[str, Any]]:
+    """Scores per horizon against the random walk."""
+    actual, forecast = walk.joined("bid_bps"), walk.joined("bid_forecast_bps")
+    table = {}
+    for column, horizon in enumerate(HORIZONS_MIN):
+        ratio = scores.mse_ratio(actual[:, column], forecast[:, column])
+        share, error = scores.direction_hits(actual[:, column], forecast[:, column])
+        dm_t = scores.diebold_mariano_t(np.square(actual - forecast)[:, column], np.square(actual)[:, column])
+        table[str(horizon)] = {
+            "mse_ratio": ratio,
+            "r2": 1.0 - ratio,
+            "direction": _number(share),
+            "direction_se": _number(error),
+            "dm_t": _number(dm_t),
+            "months_with_a_forecast": sum(month.shrinkage[column] > 0.0 for month in walk.months),
+        }
+    return table
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: a forecast that is always 0 has no direction."""
+    return float(value) if np.isfinite(value) else None
+
+
+def bid_intervals(walk: Walk) -> tuple[Floats, Floats]:
+    """What came and the bounds in force, bps, at five minutes: (n,) and (n, 6)."""
+    actual, forecast, sigma = (walk.joined(field) for field in ("bid_bps", "bid_forecast_bps", "sigma_bps"))
+    in_force = intervals.track(walk.months[0].bid_start, intervals.bid_score(actual, forecast, sigma))
+    return actual[:, -1], intervals.bid_bounds_bps(in_force, forecast, sigma)[:, -1]
+
+
+def volatility_intervals(walk: Walk) -> tuple[Floats, Floats]:
+    """The same of the realized volatility, bps."""
+    labels, variance = walk.joined("labels"), walk.variance("model")
+    in_force = intervals.track(walk.months[0].volatility_start, intervals.volatility_score(labels, variance))
+    bounds = intervals.volatility_bounds_bps(in_force, np.sqrt(variance) * 1e4)
+    return np.sqrt(labels[:, -1]) * 1e4, bounds[:, -1]
+
+
+def interval_results(walk: Walk, actual: Floats, bounds: Floats) -> dict[str, dict[str, Any]]:
+    """Coverage, by month too, mean width and Winkler score of each level, in the unit of `actual`."""
+    rows = np.cumsum([len(month.origin_ns) for month in walk.months])[:-1]
+    table = {}
+    for level in intervals.LEVELS_PCT:
+        low, high = (bounds[:, place] for place in intervals.BOUNDS[level])
+        inside = (actual >= low) & (actual <= high)
+        table[str(level)] = {
+            "coverage": float(inside.mean()),
+            "coverage_by_month": {
+                month.name: float(part.mean()) for month, part in zip(walk.months, np.split(inside, rows), strict=True)
+            },
+            "width": float((high - low).mean()),
+            "winkler": float(scores.winkler(actual, low, high, level / 100.0).mean()),
+        }
+    return table

@@ -1,0 +1,50 @@
+"""Why a volatility forecast is what it is: TreeSHAP of its trees, and the part that HARX gives.
+
+A few milliseconds a row, so on request only. What does not belong here: plots, and importance over many rows (`evaluation`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from btc_core.bundle import HARX_SHARE, VolatilityModel
+from btc_core.dataset import HARX_COLUMNS
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Parts of ln of the variance over five minutes (ln²): `base + harx + offset + sum of trees` is `log_variance`."""
+
+    log_variance: float
+    base: float
+    """What the forecast of an average row would be."""
+    harx: float
+    """What HARX adds, at its share of the forecast."""
+    offset: float
+    trees: dict[str, float]
+    """Lundberg et al. (2020), per feature, largest effect first."""
+
+
+def explain(model: VolatilityModel, row: Floats) -> Explanation:
+    """The forecast of one row (1, MODEL_FEATURES) taken apart; without trees HARX is all of it."""
+    log_harx = float(model.harx.log_variance(row[:, HARX_COLUMNS])[0, -1])
+    if not model.boosters:
+        return Explanation(log_harx, 0.0, log_harx, 0.0, {})
+    import xgboost  # noqa: PLC0415 - slow to import, only needed here
+
+    data = xgboost.DMatrix(row.astype(np.float32))
+    data.set_base_margin(np.zeros(1))
+    parts = 0.5 * np.sum([booster.predict(data, pred_contribs=True)[0] for booster in model.boosters], axis=0)
+    level, offset = model.manifest.level, model.manifest.offsets[-1]
+    harx = HARX_SHARE * (log_harx - level)
+    effects = dict(zip(model.manifest.features, parts[:-1].tolist(), strict=True))
+    ranked = dict(sorted(effects.items(), key=lambda pair: -abs(pair[1])))
+    base = level + float(parts[-1])
+    return Explanation(base + harx + offset + float(parts[:-1].sum()), base, harx, offset, ranked)

@@ -1,0 +1,33 @@
+"""The clock of New York, compiled: what is released and traded there moves this market at the same local time all year.
+
+What does not belong here: any other calendar.
+"""
+
+from __future__ import annotations
+
+from btc_core.compiled import njit
+
+_DAY_S = 86_400
+
+
+@njit
+def _days_to_first_march(year: int) -> int:
+    """Days since the Unix epoch of 1 March; the civil calendar counted from March, as leap days end its years."""
+    era = year // 400
+    return era * 146_097 + (year - era * 400) * 365 + (year - era * 400) // 4 - (year - era * 400) // 100 - 719_468
+
+
+@njit
+def new_york_behind_s(now_s: int) -> int:
+    """Seconds that New York's clock is behind UTC at `now_s` since the epoch; the rule in force since 2007.
+
+    Summer time is from 07:00 UTC of the second Sunday of March to 06:00 UTC of the first Sunday of November.
+    """
+    day = now_s // _DAY_S
+    year = 1970 + day * 400 // 146_097
+    march = _days_to_first_march(year)
+    november = march + 245
+    begin = march + (3 - march) % 7 + 7  # day 3 of the epoch is a Sunday
+    end = november + (3 - november) % 7
+    summer = begin * _DAY_S + 7 * 3_600 <= now_s < end * _DAY_S + 6 * 3_600
+    return 4 * 3_600 if summer else 5 * 3_600

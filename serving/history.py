@@ -1,0 +1,156 @@
+"""What was: past forecasts and minute bars, read from QuestDB in bounded windows.
+
+What does not belong here: the newest rows (`store`), and judging forecasts.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from btc_core.clock import from_ns
+from btc_core.errors import ServiceError
+from btc_core.questdb_client import QuestDB
+from btc_core.redis_row import HORIZONS_MIN
+from btc_core.tables import PREDICTION_OUTCOMES
+from serving.answers import MinuteBar, Outcome, PastForecast, past_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from btc_core.settings import QuestdbSettings
+
+TIMEOUT_S = 5.0
+"""A read holds a thread of the API for no longer; a page of a day takes some 50 ms."""
+MAX_READS = 2
+"""Reads at a time: QuestDB answers with as many threads, and the other threads of the API stay free for forecasts."""
+
+# In the order of the fields of `MinuteBar`.
+_BARS = ("open", "high", "low", "close", "volume", "trades", "quotes", "bid_close", "ask_close", "spread_mean_bps",
+         "realized_volatility_bps")  # fmt: skip
+
+# In the order of the fields of `Outcome`.
+_OUTCOME = [
+    "first(ts_event)",
+    "first(bid)",
+    *(f"first({name}_{h}m_bps)" for name in ("bid_return", "bid_forecast", "realized", "sigma") for h in HORIZONS_MIN),
+    "first(qlike_model_5m)",
+    "first(qlike_harx_5m)",
+]
+LEVELS_PCT = (50, 80, 90)
+_SCORES = {
+    **{f"qlike_{name}": f"avg(qlike_{name}_5m)" for name in ("model", "harx", "har", "ewma", "naive")},
+    "mse_model": "avg((bid_return_5m_bps - bid_forecast_5m_bps) * (bid_return_5m_bps - bid_forecast_5m_bps))",
+    "mse_random_walk": "avg(bid_return_5m_bps * bid_return_5m_bps)",
+    **{
+        f"{name}_inside_{level}": f"avg(CASE WHEN {name}_inside_{level} THEN 1.0 ELSE 0.0 END)"
+        for name in ("bid", "volatility")
+        for level in LEVELS_PCT
+    },
+}
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """Means over outcomes, by name; null without any."""
+
+    count: int
+    means: dict[str, float | None]
+
+
+class QuestHistory:
+    """Reads through one HTTP client, which threads may share; opens no connection before the first read."""
+
+    def __init__(self, settings: QuestdbSettings) -> None:
+        self._db = QuestDB(settings, timeout_s=TIMEOUT_S)
+        self._slots = threading.BoundedSemaphore(MAX_READS)
+
+    def forecasts(self, symbol: str, from_ns: int, to_ns: int, step_s: int) -> list[PastForecast]:
+        """The first forecast of each step that has one, from `from_ns` until before `to_ns`, in time order.
+
+        Raises `ServiceError` when QuestDB is away, refuses, or is busy with other reads.
+        """
+        bid_paths = [f"first(bid_{h}m_usd)" for h in HORIZONS_MIN]
+        sigmas = [f"first({name}_{h}m_bps)" for name in ("sigma", "baseline_sigma") for h in HORIZONS_MIN]
+        model = ["first(model_kind)", "first(model_version)"]
+        about = ["first(ts_event)", "first(made_at)", "first(bid)"]
+        with self._slot():
+            window = f"{_window('ts_event', symbol, from_ns, to_ns)} SAMPLE BY {step_s}s"
+            bids = self._sampled("gold_bid_price_prediction", about + bid_paths + model, window)
+            sampled = self._sampled("gold_volatility_prediction", sigmas + model, window)
+            volatilities = {row[0]: row[1:] for row in sampled}
+            outcomes = {row[0]: row[1:] for row in self._sampled(PREDICTION_OUTCOMES.name, _OUTCOME, window)}
+        return [_past(row, volatilities[row[0]], outcomes.get(row[0])) for row in bids if row[0] in volatilities]
+
+    def scores(self, symbol: str, from_ns: int, to_ns: int) -> Scores:
+        """Mean losses of the outcomes in [from, to), and how many there are; raises `ServiceError`."""
+        with self._slot():
+            window = _window("ts_event", symbol, from_ns, to_ns)
+            means = ", ".join(_SCORES.values())
+            (row,) = self._db.execute(f"SELECT count(), {means} FROM {PREDICTION_OUTCOMES.name} WHERE {window}")  # noqa: S608 - names of the catalogue
+        return Scores(count=row[0], means=dict(zip(_SCORES, row[1:], strict=True)))
+
+    def bars(self, symbol: str, from_ns: int, to_ns: int) -> list[MinuteBar]:
+        """Closed and running minutes from `from_ns` until before `to_ns`, in time order; raises `ServiceError`."""
+        with self._slot():
+            rows = self._db.execute(
+                f"SELECT ts, {', '.join(_BARS)} FROM gold_1min WHERE {_window('ts', symbol, from_ns, to_ns)} ORDER BY ts"  # noqa: S608 - names of the catalogue
+            )
+        return [MinuteBar(_micros(row[0]), *row[1:]) for row in rows]
+
+    def _sampled(self, table: str, columns: list[str], window: str) -> list[list[Any]]:
+        return self._db.execute(f"SELECT ts_event AS step, {', '.join(columns)} FROM {table} WHERE {window}")  # noqa: S608 - names of the catalogue, numbers, a symbol of the settings
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        if not self._slots.acquire(timeout=TIMEOUT_S / 2):
+            msg = f"{MAX_READS} reads of history are running already; ask again in a second"
+            raise ServiceError(msg)
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+
+def _window(column: str, symbol: str, from_ns: int, to_ns: int) -> str:
+    quoted = symbol.replace("'", "''")
+    return f"symbol = '{quoted}' AND {column} >= '{_literal(from_ns)}' AND {column} < '{_literal(to_ns)}'"
+
+
+def _literal(ts_ns: int) -> str:
+    return from_ns(ts_ns).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _micros(text: str) -> str:
+    """QuestDB's nanoseconds as this API gives times.
+
+    >>> _micros("2026-01-02T03:04:05.123456789Z")
+    '2026-01-02T03:04:05.123456Z'
+    """
+    return f"{text[:26]}Z"
+
+
+def _outcome(row: list[Any] | None) -> Outcome | None:
+    if row is None or any(value is None for value in row[:-1]):
+        return None
+    count = len(HORIZONS_MIN)
+    returns, forecasts, realized, sigmas = (tuple(row[2 + count * at : 2 + count * (at + 1)]) for at in range(4))
+    model, harx = row[2 + 4 * count :]
+    return Outcome(_micros(row[0]), row[1], returns, forecasts, realized, sigmas, model, harx)
+
+
+def _past(bid: list[Any], volatility: list[Any], outcome: list[Any] | None) -> PastForecast:
+    count = len(HORIZONS_MIN)
+    return PastForecast(
+        ts_event=_micros(bid[1]),
+        made_at=_micros(bid[2]),
+        bid_usd=bid[3],
+        bid_path_usd=tuple(bid[4 : 4 + count]),
+        sigma_path_bps=tuple(volatility[:count]),
+        baseline_sigma_path_bps=tuple(volatility[count : 2 * count]),
+        bid_model=past_model(*bid[4 + count :]),
+        volatility_model=past_model(*volatility[2 * count :]),
+        outcome=_outcome(outcome),
+    )

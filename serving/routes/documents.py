@@ -1,0 +1,45 @@
+"""What the API is: `/openapi.json` for programs, `/docs` for people, both from the promises of the views.
+
+What does not belong here: the promises (`serving.contract`).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, current_app, render_template
+
+from serving import openapi
+from serving.routes.live import page_policy
+
+blueprint = Blueprint("documents", __name__, template_folder="../templates")
+
+
+@cache
+def _document() -> dict[str, Any]:
+    """The document; the same for every application, since the routes are."""
+    return openapi.document(current_app)
+
+
+@blueprint.get("/openapi.json")
+def openapi_json() -> Response:
+    """The OpenAPI document."""
+    return Response(msgspec.json.encode(_document()), content_type="application/json")
+
+
+@blueprint.get("/docs")
+def docs() -> Response:
+    """The same document as a page."""
+    return Response(
+        render_template("docs.html", document=_document(), resolve=_resolve),
+        content_type="text/html; charset=utf-8",
+        headers={"Content-Security-Policy": page_policy()},
+    )
+
+
+def _resolve(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema a reference points to."""
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return _document()["components"]["schemas"][name] if name else schema

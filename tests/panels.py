@@ -1,0 +1,91 @@
+"""Grafana's files as tests see them: every panel, its queries with the macros filled in, the metrics they name.
+
+What does not belong here: tests.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg2
+import yaml
+
+from btc_core.clock import from_ns, now_ns
+
+if TYPE_CHECKING:
+    from btc_core.settings import Settings
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+METRIC = re.compile(r"\bbtc_[a-z_]+\b")
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query of one panel."""
+
+    board: str
+    panel: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.board}: {self.panel}"
+
+
+def sql() -> list[Query]:
+    """Every query to QuestDB."""
+    shown = [
+        Query(board, panel["title"], target["rawSql"]) for board, panel, target in _targets() if "rawSql" in target
+    ]
+    alerts = yaml.safe_load((DEPLOY / "grafana/provisioning/alerting/alerts.yml").read_text())["groups"][0]["rules"]
+    models = [(alert["title"], alert["data"][0]["model"]) for alert in alerts]
+    return shown + [Query("alert", title, model["rawSql"]) for title, model in models if "rawSql" in model]
+
+
+def promql() -> list[Query]:
+    """Every query to Prometheus."""
+    return [Query(board, panel["title"], target["expr"]) for board, panel, target in _targets() if "expr" in target]
+
+
+def _targets() -> list[tuple[str, dict, dict]]:
+    boards = [
+        (path.stem, json.loads(path.read_text())) for path in sorted((DEPLOY / "grafana/dashboards").glob("*.json"))
+    ]
+    return [(name, panel, target) for name, board in boards for panel in board["panels"] for target in panel["targets"]]
+
+
+def expanded(text: str, hours: float = 1.0, interval: str = "5s") -> str:
+    """What Grafana sends for a query: its macros filled in for the last hours."""
+    now = from_ns(now_ns()).astimezone(UTC) + timedelta(minutes=1)
+    first, last = (f"'{_stamp(moment)}'" for moment in (now - timedelta(hours=hours), now))
+    text = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 BETWEEN {first} AND {last}", text)
+    text = text.replace("$__interval", interval).replace("$symbol", "BTC/USD")
+    assert "$" not in text, text
+    return text
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def run(settings: Settings, query: Query) -> tuple[list[str], list[tuple]]:
+    """Columns and rows, over the protocol and with the text that Grafana uses."""
+    questdb = settings.questdb
+    connection = psycopg2.connect(
+        host="127.0.0.1",
+        port=questdb.pg_port,
+        user=questdb.user,
+        password=questdb.password.get_secret_value(),
+        dbname="qdb",
+    )
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(expanded(query.text))
+            return [column.name for column in cursor.description or ()], cursor.fetchall()
+    finally:
+        connection.close()

@@ -1,0 +1,169 @@
+"""The OpenAPI document held against the running process: schemathesis sends what it allows and what it forbids.
+
+Redis, QuestDB and the process are real and have rows, so no answer has a reason to be a 5xx.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+
+from btc_core.clock import NS_PER_MIN, now_ns
+from btc_core.questdb_client import QuestDB
+from btc_core.tables import PREDICTION_OUTCOMES
+from streaming.forecast import bid_frame, volatility_frame
+from tests.serving_process import TOKEN, Api, running, slow_dagster, write_champions, write_features, write_forecast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from btc_core.settings import Settings
+
+ROWS = 200
+CONFIG = """
+[[operations]]
+include-method = "POST"
+checks.positive_data_acceptance.enabled = false
+"""
+"""No schema can say which numbers give a finite forecast; 422 `no_finite_forecast` is the answer to the others."""
+
+
+@pytest.fixture(scope="module")
+def settings(servers: Callable[..., Settings]) -> Settings:
+    return servers("valkey", "questdb")
+
+
+@pytest.fixture(scope="module")
+def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    folder: Path = tmp_path_factory.mktemp("api")
+    write_champions(folder / "models")
+    made = write_forecast(settings)
+    write_features(settings)
+    first_ns = now_ns() - ROWS * NS_PER_MIN
+    rows = [
+        type(made)(**{
+            **{name: getattr(made, name) for name in made.__struct_fields__},
+            "ts_event_ns": first_ns + index * NS_PER_MIN, "offset": index, "bid": 60_000.0 + index,
+        })
+        for index in range(ROWS)
+    ]  # fmt: skip
+    with QuestDB(settings.questdb) as db:
+        db.write("gold_bid_price_prediction", bid_frame(rows))
+        db.write("gold_volatility_prediction", volatility_frame(rows))
+        db.write(PREDICTION_OUTCOMES.name, outcomes(first_ns))
+    tables = {
+        "BTC_QUESTDB_HTTP_URL": settings.questdb.http_url,
+        "BTC_QUESTDB_USER": settings.questdb.user,
+        "BTC_QUESTDB_PASSWORD": settings.questdb.password.get_secret_value(),
+    }
+    # An hour, so that the rows stay fresh until the end.
+    with (
+        slow_dagster() as dagster,
+        running(settings, folder, BTC_API_MAX_FEATURE_AGE_S="3600", BTC_DAGSTER_URL=dagster, **tables) as api,
+    ):
+        yield api
+
+
+def outcomes(first_ns: int) -> pd.DataFrame:
+    """One outcome a minute in which the model's losses are 0.3 and 4 bps², the baselines' 0.4 and 9, and every
+    second 90 % interval held."""
+    minutes = np.arange(ROWS)
+    values: dict[str, Any] = {}
+    for column in PREDICTION_OUTCOMES.columns:
+        match column.type:
+            case "TIMESTAMP_NS":
+                stamps = (first_ns // NS_PER_MIN + minutes) * NS_PER_MIN
+                values[column.name] = pd.to_datetime(stamps)
+            case "DOUBLE":
+                values[column.name] = np.full(ROWS, 0.4)
+            case "BOOLEAN":
+                values[column.name] = minutes % 2 == 0
+            case _:
+                values[column.name] = ["BTC/USD" if column.name == "symbol" else "x"] * ROWS
+    values |= {
+        "qlike_model_5m": np.full(ROWS, 0.3),
+        "bid_return_5m_bps": np.full(ROWS, 3.0),
+        "bid_forecast_5m_bps": np.full(ROWS, 1.0),
+        "realized_5m_bps": 10.0 + minutes,
+    }
+    frame = pd.DataFrame(values)
+    symbols = [column.name for column in PREDICTION_OUTCOMES.columns if column.type == "SYMBOL"]
+    return frame.astype(dict.fromkeys(symbols, "category"))
+
+
+def test_outcomes_are_joined_and_judged(api: Api) -> None:
+    page = api.client.get("/v1/forecasts?limit=100").json()
+    assert page["outcomes_reason"] is None
+    judged = [row["outcome"] for row in page["forecasts"] if row["outcome"]]
+    assert len(judged) > 50
+    assert [one["realized_sigma_path_bps"][4] for one in judged] == sorted(
+        one["realized_sigma_path_bps"][4] for one in judged
+    )
+    assert judged[0]["bid_return_path_bps"] == [0.4, 0.4, 0.4, 0.4, 3.0]
+    assert (judged[0]["qlike_5m"], judged[0]["harx_qlike_5m"]) == (0.3, 0.4)
+    skill = api.client.get("/v1/skill?hours=1").json()
+    assert {(row["quantity"], row["baseline"]): row["ratio"] for row in skill["rows"]} == {
+        **{("volatility", name): pytest.approx(0.75) for name in ("harx", "har", "ewma", "naive")},
+        ("bid", "random_walk"): pytest.approx(4 / 9),
+    }
+    assert all(45 < row["covered_pct"] < 55 for row in skill["coverage"])
+    assert {row["forecasts"] for row in skill["coverage"]} <= {59, 60}
+    assert api.client.get("/v1/skill?hours=24").json()["rows"][0]["forecasts"] == ROWS
+
+
+def test_pages_of_the_past_give_every_row_once_and_in_order(api: Api) -> None:
+    url: str | None = f"/v1/forecasts?limit=37&since={_iso_minutes_ago(ROWS + 5)}"
+    bids: list[float] = []
+    while url:
+        page = api.client.get(url).raise_for_status().json()
+        bids += [row["bid_usd"] for row in page["forecasts"]]
+        url = f"/v1/forecasts?limit=37&since={page['next']}" if page["next"] else None
+    assert bids == [60_000.0 + index for index in range(ROWS)]
+    row = api.client.get("/v1/forecasts?limit=100").json()["forecasts"][-1]
+    assert row["sigma_path_bps"] == [2.0, 3.0, 4.0, 5.0, 6.0]
+    assert row["volatility_model"] == {"kind": "xgboost", "version": "7"}
+    assert api.client.get("/v1/bars").json()["bars"] == []
+
+
+def test_no_request_the_document_allows_or_forbids_breaks_it(api: Api, tmp_path: Path) -> None:
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(CONFIG)
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "schemathesis.cli",
+                "--config-file",
+                str(config),
+                "run",
+                f"http://127.0.0.1:{api.port}/openapi.json",
+            ),
+            *("--phases", "coverage,fuzzing", "--max-examples", "10", "--seed", "1", "--workers", "2"),
+            *("--exclude-path", "/v1/stream"),  # it ends only when it is told to
+            *("--exclude-path", "/predict_vol"),  # the same view as /predict_volatility
+            *("-H", f"Authorization: Bearer {TOKEN}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-2_000:]
+    generated = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
+    assert generated is not None, done.stdout[-2_000:]
+    assert int(generated[1]) > 1_000
+    assert httpx.get(f"http://127.0.0.1:{api.port}/healthz").status_code == 200
+
+
+def _iso_minutes_ago(minutes: int) -> str:
+    return str(np.datetime64(now_ns() - minutes * NS_PER_MIN, "ns").astype("datetime64[us]")) + "Z"

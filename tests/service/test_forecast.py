@@ -1,0 +1,116 @@
+"""The forecast worker against real servers: every row forecast once, outcomes true, intervals kept across a restart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pytest
+
+from btc_core import intervals
+from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
+from btc_core.champions import Champions
+from btc_core.clock import NS_PER_MIN
+from btc_core.harx import INPUTS, fit_harx
+from btc_core.questdb_client import QuestDB
+from btc_core.redis_row import connect, read_forecast
+from streaming import features
+from streaming.forecast import ROLE, ForecastHandler
+from streaming.worker import Worker
+from tests.service.workers import Running, count, market, publish, unique, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pyarrow as pa
+
+    from btc_core.settings import Settings
+
+SECONDS = 17 * 60
+ROWS = SECONDS * 14
+
+
+class Holder:
+    """Two baselines that never change."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(7)
+        inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
+        realized = np.exp(rng.normal(-16.0, 0.3, (300, 5))) * np.arange(1, 6)
+        harx = VolatilityModel(new_manifest(VOLATILITY_MODEL, "harx"), fit_harx(inputs, realized, 1.0))
+        self.floor = 1e-10
+        harx.harx = msgspec.structs.replace(harx.harx, rv_floor=(self.floor,) * 5)
+        self.current = Champions(random_walk_model(), harx)
+
+
+def worker(settings: Settings, holder: Holder) -> Worker:
+    handler = ForecastHandler(settings, holder)  # type: ignore[arg-type]
+    return Worker(settings, ROLE, handler)
+
+
+def outcomes(db: QuestDB, symbol: str) -> list[list[object]]:
+    return db.execute(
+        "SELECT cast(ts_event AS LONG), bid_return_5m_bps, realized_5m_bps, qlike_harx_5m, bid_quantiles, "
+        f"volatility_quantiles FROM gold_prediction_outcomes WHERE symbol = '{symbol}' ORDER BY ts_event"
+    )
+
+
+@pytest.mark.timeout(600)
+def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_a_restart(
+    servers: Callable[..., Settings],
+) -> None:
+    settings, symbol, holder = servers("questdb", "kafka", "valkey"), unique("FORECAST"), Holder()
+    sent = list(market(symbol, SECONDS, seed=6))
+    half = len(sent) * 3 // 5
+    with QuestDB(settings.questdb) as db, Running(features.build(settings)):
+        publish(settings, symbol, sent[:half])
+        with Running(worker(settings, holder)):
+            wait_for(lambda: count(db, "gold_prediction_outcomes", symbol) > 0, "outcomes before the restart")
+        publish(settings, symbol, sent[half:])
+        with Running(worker(settings, holder)):
+            for table in ("gold_bid_price_prediction", "gold_volatility_prediction"):
+                wait_for(lambda table=table: count(db, table, symbol) == ROWS, f"{table} of every row")  # type: ignore[misc]
+        silver = db.query(
+            f"SELECT ts_event, bid, mid, log_rv_1m FROM silver_features WHERE symbol = '{symbol}' "
+            "ORDER BY kafka_partition, kafka_offset, frame_item"
+        )
+        found = outcomes(db, symbol)
+        judge(
+            found,
+            holder.floor,
+            *(silver[name].to_numpy(zero_copy_only=False) for name in ("ts_event", "bid", "mid", "log_rv_1m")),
+        )
+        bounds = db.query(
+            "SELECT bid, bid_5m_q05_usd AS low, bid_5m_q95_usd AS high, bid_5m_usd AS middle "
+            f"FROM gold_bid_price_prediction WHERE symbol = '{symbol}' AND bid_5m_q05_usd IS NOT NULL"
+        ).to_pandas()
+    assert (bounds["low"] < bounds["middle"]).all()
+    assert (bounds["middle"] < bounds["high"]).all()
+    with connect(settings.redis) as client:
+        newest = read_forecast(client, symbol)
+    assert newest is not None
+    assert len(newest.bid_bounds_usd) == len(newest.sigma_bounds_bps) == 5
+    assert newest.sigma_bounds_bps[4] == sorted(newest.sigma_bounds_bps[4])
+
+
+def judge(found: list[list[object]], floor: float, silver: pa.Table) -> None:
+    """Every outcome, from the rows alone: the last row before each minute's end, and quantiles moved in order."""
+    stamps = silver["ts_event"].cast("timestamp[ns]").cast("int64").to_numpy()
+    bid, mid, log_rv = (silver[name].to_numpy() for name in ("bid", "mid", "log_rv_1m"))
+    order = np.argsort(stamps, kind="stable")
+    ends = np.arange(stamps.min() // NS_PER_MIN + 1, stamps.max() // NS_PER_MIN + 1) * NS_PER_MIN
+    last = {int(end): order[np.searchsorted(stamps[order], end) - 1] for end in ends}
+    expected = [end for end in last if end + 5 * NS_PER_MIN in last and np.isfinite(log_rv[last[end]])]
+    assert [row[0] for row in found] == expected
+    assert len(expected) >= 5
+    for end, return_bps, realized_bps, *_ in found:
+        places = [last[int(end) + k * NS_PER_MIN] for k in range(6)]  # type: ignore[call-overload]
+        assert return_bps == pytest.approx(1e4 * np.log(bid[places[5]] / bid[places[0]]), abs=1e-9)
+        variance = max(np.square(np.diff(np.log(mid[places]))).sum(), floor)
+        assert realized_bps == pytest.approx(1e4 * np.sqrt(variance), rel=1e-6)
+    states = [np.array(msgspec.json.decode(str(row[4]))) for row in found]
+    start = np.tile(np.asarray(intervals.NORMAL), (5, 1))
+    for place, (before, after) in enumerate(zip([start, *states[:-1]], states, strict=True)):
+        on_grid = int(found[place][0]) % (5 * NS_PER_MIN) == 0  # type: ignore[call-overload]
+        assert np.array_equal(before, after) != on_grid

@@ -1,0 +1,191 @@
+"""The API as a process of its own, the rows it reads, and the Dagster it asks.
+
+What does not belong here: tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+import pytest
+
+from btc_core import redis_row
+from btc_core.bundle import BID_MODEL, VOLATILITY_MODEL, VolatilityModel, golden_rows, new_manifest, random_walk_model
+from btc_core.clock import NS_PER_S, now_ns
+from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
+from btc_core.harx import INPUTS, fit_harx
+from btc_core.redis_row import FeatureRow, ForecastRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from btc_core.settings import Settings
+
+TOKEN = "a-token-of-tests"
+START_S = 30.0
+"""Importing numpy and flask takes about a second; a busy machine takes longer."""
+DAGSTER_TAKES_S = 1.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_features(settings: Settings, age_s: float = 0.0) -> FeatureRow:
+    at_ns = now_ns() - round(age_s * NS_PER_S)
+    values = [60_000.0 if name == "bid" else -14.0 for name in FEATURE_NAMES]
+    row = FeatureRow("BTC/USD", at_ns, at_ns, 0, 1, 0, 0, FEATURE_VERSION, values)
+    client = redis_row.connect(settings.redis)
+    redis_row.replace(client, {redis_row.feature_key("BTC/USD"): redis_row.feature_fields(row)}, settings.redis.ttl_s)
+    client.close()
+    return row
+
+
+def write_forecast(settings: Settings, age_s: float = 0.0, bid: float = 60_000.0) -> ForecastRow:
+    at_ns = now_ns() - round(age_s * NS_PER_S)
+    row = ForecastRow(
+        symbol="BTC/USD",
+        ts_event_ns=at_ns,
+        ts_recv_ns=at_ns,
+        made_at_ns=at_ns,
+        partition=0,
+        offset=1,
+        item=0,
+        bid=bid,
+        bid_path_usd=[60_001.0, 60_002.0, 60_003.0, 60_004.0, 60_005.0],
+        sigma_path_bps=[2.0, 3.0, 4.0, 5.0, 6.0],
+        baseline_sigma_path_bps=[2.5, 3.5, 4.5, 5.5, 6.5],
+        bid_model_version="3",
+        bid_model_kind="random_walk",
+        volatility_model_version="7",
+        volatility_model_kind="xgboost",
+        feature_version=FEATURE_VERSION,
+        bid_bounds_usd=[[bid - 30.0, bid - 20.0, bid - 10.0, bid + 10.0, bid + 20.0, bid + 30.0]] * 5,
+        sigma_bounds_bps=[[1.0, 2.0, 3.0, 7.0, 9.0, 12.0]] * 5,
+    )
+    client = redis_row.connect(settings.redis)
+    redis_row.replace(client, {redis_row.forecast_key("BTC/USD"): redis_row.forecast_fields(row)}, settings.redis.ttl_s)
+    client.close()
+    return row
+
+
+def write_champions(cache: Path) -> None:
+    """What the cache on disk looks like after the registry was there once."""
+    rng = np.random.default_rng(7)
+    inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
+    realized = np.exp(rng.normal(-14.0, 0.3, (300, 5))) * np.arange(1, 6)
+    harx = VolatilityModel(new_manifest(VOLATILITY_MODEL, "harx"), fit_harx(inputs, realized, 1.0))
+    golden = golden_rows(rng.normal(-14.0, 1.0, (10, len(MODEL_FEATURES))))
+    harx.save(cache / VOLATILITY_MODEL / "1", golden)
+    random_walk_model().save(cache / BID_MODEL / "1", golden)
+    for name in (VOLATILITY_MODEL, BID_MODEL):
+        (cache / name / "champion").write_text("1")
+
+
+class SlowDagster(BaseHTTPRequestHandler):
+    """Starts any run, after a while; `asked` is set when it was asked to."""
+
+    asked = threading.Event()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.asked.set()
+        time.sleep(DAGSTER_TAKES_S)
+        body = json.dumps(
+            {"data": {"launchRun": {"__typename": "LaunchRunSuccess", "run": {"runId": "run-1"}}}}
+        ).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def slow_dagster() -> Iterator[str]:
+    SlowDagster.asked.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SlowDagster)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class Api:
+    """A running API process and a client of it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+def environment(settings: Settings, port: int, folder: Path, **more: str | None) -> dict[str, str]:
+    """What the process sees; None takes a variable away."""
+    away = f"http://127.0.0.1:{free_port()}"
+    values = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(Path.cwd()),
+        "BTC_EXCHANGE_MODE": "sim",
+        "BTC_REDIS_URL": settings.redis.url,
+        "BTC_REDIS_PASSWORD": settings.redis.password.get_secret_value(),
+        "BTC_API_PORT": str(port),
+        "BTC_API_TOKEN": TOKEN,
+        "BTC_MODEL_CACHE_DIR": str(folder / "models"),
+        "BTC_MLFLOW_URL": away,
+        "BTC_DAGSTER_URL": away,
+        **more,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@contextmanager
+def running(settings: Settings, folder: Path, **more: str | None) -> Iterator[Api]:
+    port, log = int(more.get("BTC_API_PORT") or free_port()), folder / "api.log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving"], env=environment(settings, port, folder, **more), stderr=sink
+        )
+    api = Api(process, port, log)
+    try:
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                api.client.get("/healthz")
+                break
+            except httpx.TransportError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"the API did not start: {log.read_text()}")
+                time.sleep(0.05)
+        yield api
+    finally:
+        api.client.close()
+        if process.poll() is None:
+            process.kill()
+        process.wait(20)

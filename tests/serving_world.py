@@ -1,0 +1,204 @@
+"""The outside of the API, faked at its edges: the clock, Redis, QuestDB, the registry and Dagster.
+
+What does not belong here: tests. `build()` gives one world; each is independent of the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
+from btc_core.champions import ModelHolder
+from btc_core.clock import NS_PER_S
+from btc_core.errors import StoreError
+from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.harx import INPUTS, fit_harx
+from btc_core.redis_row import FeatureRow, ForecastRow
+from btc_core.settings import ApiSettings, ExchangeSettings, Settings
+from serving.app import create_app, new_feed
+from serving.auth import RotatingToken
+from serving.deps import Deps, TrainingRun
+from serving.history import Scores
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from flask.testing import FlaskClient
+
+    from serving.answers import MinuteBar, PastForecast
+    from serving.feed import Feed
+
+NOW_NS = 1_800_000_000 * NS_PER_S
+TOKEN = "a-token-of-tests"
+
+
+class FakeClock:
+    now = NOW_NS
+
+    def now_ns(self) -> int:
+        return self.now
+
+    def monotonic_s(self) -> float:
+        return self.now / NS_PER_S
+
+
+class FakeStore:
+    row: FeatureRow | None = None
+    made: ForecastRow | None = None
+    error: Exception | None = None
+    reads: int = 0
+
+    def features(self, symbol: str) -> FeatureRow | None:
+        return self._read(self.row, symbol)
+
+    def forecast(self, symbol: str) -> ForecastRow | None:
+        return self._read(self.made, symbol)
+
+    def _read(self, value: Any, _symbol: str) -> Any:
+        self.reads += 1
+        if self.error is not None:
+            raise self.error
+        return value
+
+
+class FakeSource:
+    volatility: VolatilityModel | None = None
+    bid: Any = None
+    error: Exception | None = None
+
+    def champion_version(self, name: str) -> str | None:
+        model = self.volatility if name == VOLATILITY_MODEL else self.bid
+        return model.version if model is not None else None
+
+    def bid_model(self) -> Any:
+        return self._load(self.bid)
+
+    def volatility_model(self) -> Any:
+        return self._load(self.volatility)
+
+    def _load(self, model: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        if model is None:
+            raise StoreError("MLflow has no champion and the cache is empty")
+        return model
+
+
+class FakeHistory:
+    judged = Scores(0, {})
+    past: list[PastForecast]
+    minutes: list[MinuteBar]
+    error: Exception | None = None
+    asked: list[tuple[Any, ...]]
+
+    def __init__(self) -> None:
+        self.past, self.minutes, self.asked = [], [], []
+
+    def forecasts(self, *asked: Any) -> list[PastForecast]:
+        self.asked.append(asked)
+        if self.error is not None:
+            raise self.error
+        return self.past
+
+    def scores(self, *asked: Any) -> Scores:
+        self.asked.append(asked)
+        return self.judged
+
+    def bars(self, *asked: Any) -> list[MinuteBar]:
+        self.asked.append(asked)
+        if self.error is not None:
+            raise self.error
+        return self.minutes
+
+
+class FakeTrainer:
+    error: Exception | None = None
+
+    def launch(self) -> TrainingRun:
+        if self.error is not None:
+            raise self.error
+        return TrainingRun(run_id="run-1", url="http://127.0.0.1:3001/runs/run-1")
+
+
+@dataclasses.dataclass
+class World:
+    """Everything outside the API, and a client of it."""
+
+    clock: FakeClock
+    store: FakeStore
+    source: FakeSource
+    trainer: FakeTrainer
+    history: FakeHistory
+    holder: ModelHolder
+    deps: Deps
+    app: Flask
+    feed: Feed
+    client: FlaskClient
+
+    def load_models(self) -> None:
+        self.source.volatility = harx_model()
+        self.source.bid = random_walk_model()
+        self.holder.reload()
+
+
+@cache
+def harx_model() -> VolatilityModel:
+    rng = np.random.default_rng(7)
+    inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
+    realized = np.exp(rng.normal(-14.0, 0.3, (300, 5))) * np.arange(1, 6)
+    return VolatilityModel(new_manifest(VOLATILITY_MODEL, "harx"), fit_harx(inputs, realized, 1.0))
+
+
+def feature_row(age_s: float = 0.1, **values: float) -> FeatureRow:
+    named = dict.fromkeys(FEATURE_NAMES, -14.0) | {"bid": 60_000.0, "ask": 60_001.0} | values
+    at_ns = NOW_NS - round(age_s * NS_PER_S)
+    return FeatureRow("BTC/USD", at_ns, at_ns, 0, 1, 0, 0, FEATURE_VERSION, [named[name] for name in FEATURE_NAMES])
+
+
+def forecast_row(age_s: float = 0.1, **changes: Any) -> ForecastRow:
+    at_ns = NOW_NS - round(age_s * NS_PER_S)
+    row = ForecastRow(
+        symbol="BTC/USD",
+        ts_event_ns=at_ns,
+        ts_recv_ns=at_ns,
+        made_at_ns=at_ns + 1_000_000,
+        partition=0,
+        offset=1,
+        item=0,
+        bid=60_000.0,
+        bid_path_usd=[60_001.0, 60_002.0, 60_003.0, 60_004.0, 60_005.0],
+        sigma_path_bps=[2.0, 3.0, 4.0, 5.0, 6.0],
+        baseline_sigma_path_bps=[2.5, 3.5, 4.5, 5.5, 6.5],
+        bid_model_version="3",
+        bid_model_kind="random_walk",
+        volatility_model_version="7",
+        volatility_model_kind="xgboost",
+        feature_version=FEATURE_VERSION,
+    )
+    return msgspec.structs.replace(row, **changes)
+
+
+def build(token: str = TOKEN, **api: Any) -> World:
+    configured = Settings(
+        api=ApiSettings(token=token, **api),
+        exchange=ExchangeSettings(mode="sim", symbols=("BTC/USD", "ETH/USD")),
+    )
+    clock, store, source, trainer = FakeClock(), FakeStore(), FakeSource(), FakeTrainer()
+    holder = ModelHolder(source, reload_s=10.0)
+    history = FakeHistory()
+    deps = Deps(
+        settings=configured,
+        clock=clock,
+        store=store,
+        models=holder,
+        trainer=trainer,
+        history=history,
+        token=RotatingToken(configured.api, None),
+    )
+    app = create_app(deps)
+    feed = new_feed(app, deps, lambda _timeout_s: True)
+    return World(clock, store, source, trainer, history, holder, deps, app, feed, app.test_client())

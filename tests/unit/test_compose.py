@@ -1,0 +1,258 @@
+"""docker-compose.yml and the Dockerfile, checked without Docker: schema, pins, ports, variables, commands, users."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from dotenv import dotenv_values
+
+from btc_core.settings import Settings
+from stack.component import Context
+from stack.jars import WANTED
+from stack.layout import DEFAULT_PORTS, Layout
+from stack.servers import dagster, mlflow, ours
+
+if TYPE_CHECKING:
+    from stack.component import Component
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+EVERY_SERVICE = pytest.mark.parametrize("name", list(SERVICES))
+
+ONE_SHOT = {"prepare", "store-owner"}
+STARTS_AS_ROOT = {"questdb", "postgres", "store-owner"}
+"""Their entry points take the data directory and drop to a user of their own; the last only does the former."""
+ONLY_HERE = {"grafana": 3000, "prometheus": 9090, "kafka-ui": 8080, "redis-ui": 5540, "store": 9001}
+"""Published ports of what the native stack has not, and of MinIO's console."""
+NATIVE_PORTS = {"kafka": ["kafka"], "questdb": ["questdb_http", "questdb_pg"], "redis": ["redis"], "store": ["store"],
+                "postgres": ["postgres"], "mlflow": ["mlflow"], "dagster-web": ["dagster"], "api": ["api"]}  # fmt: skip
+PINNED = re.compile(r"(@sha256:[0-9a-f]{64}|:v?\d+\.\d+\.\d+(-[a-z0-9]+)*|:v?\d+\.\d+-[a-z]+|:RELEASE\.[\dTZ-]+)$")
+
+IMAGES = {
+    "streaming": ("btc_core", "streaming"),
+    "serving": ("btc_core", "serving"),
+    "assets": ("btc_core", "btc_assets"),
+}
+"""What each image of ours holds; the simulator's is the first with `stack/exchange`."""
+
+
+def test_it_is_valid_by_the_compose_specification() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        "docker-compose.yml",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@EVERY_SERVICE
+def test_a_service_is_pinned_bounded_healthy_and_not_root(name: str) -> None:
+    service = SERVICES[name]
+    assert PINNED.search(service["image"]), service["image"]
+    assert service["mem_limit"]
+    if name not in STARTS_AS_ROOT:
+        assert re.fullmatch(r"[1-9]\d*:\d+", service["user"])
+    if name not in ONE_SHOT:
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    if "build" in service:
+        assert service["image"] == f"btc-forecast/{service['build']['target']}:{_version()}"
+        assert service["build"]["target"] in _stages()
+
+
+def test_the_servers_are_of_the_versions_of_the_native_stack() -> None:
+    assert SERVICES["questdb"]["image"].endswith(WANTED["questdb"][0].rpartition(":")[2])
+    assert SERVICES["kafka"]["image"].endswith(WANTED["kafka"][0].rpartition(":")[2])
+
+
+@EVERY_SERVICE
+def test_ports_are_published_on_loopback_and_are_those_of_the_native_stack(name: str) -> None:
+    published = []
+    for port in SERVICES[name].get("ports", ()):
+        host, outside, _inside = port.split(":")
+        assert host == "127.0.0.1"
+        published.append(int(outside))
+    expected = [DEFAULT_PORTS[each] for each in NATIVE_PORTS.get(name, ())]
+    assert sorted(published) == sorted(expected + ([ONLY_HERE[name]] if name in ONLY_HERE else []))
+
+
+def test_every_variable_is_a_setting_and_every_secret_comes_from_init(tmp_path: Path) -> None:
+    known = {
+        f"BTC_{section}_{field}".upper()
+        for section, kind in Settings.model_fields.items()
+        for field in kind.annotation.model_fields  # type: ignore[union-attr]
+    }
+    for name in (*ours.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "prepare"):
+        given = {variable for variable in SERVICES[name]["environment"] if variable.startswith("BTC_")}
+        assert given <= known, name
+    Layout(tmp_path / "stack").create("live")
+    written = dotenv_values(tmp_path / "stack" / "stack.env")
+    text = (ROOT / "docker-compose.yml").read_text()
+    assert set(re.findall(r"\$\{(BTC_\w+)", text)) <= set(written)
+    assert all(needed in text for needed in re.findall(r"\$\{BTC_\w+:\?run btc init\}", text))
+    assert not re.findall(r"\$\{BTC_\w+\}", text), "each says what to do when it is missing"
+    simulated = dotenv_values(ROOT / "deploy" / "compose.sim.env")
+    assert set(re.findall(r"\$\{(COMPOSE_\w+)", text)) == set(simulated) - {"COMPOSE_PROFILES"}
+    assert simulated["COMPOSE_PROFILES"] == SERVICES["exchange"]["profiles"][0]
+
+
+@EVERY_SERVICE
+def test_addresses_name_services_and_the_ports_they_listen_on(name: str) -> None:
+    listens = {"kafka": 9092, "questdb": 9000, "redis": 6379, "store": 9010, "mlflow": 5000, "dagster-web": 3001,
+               "prometheus": 9090, "postgres": 5432}  # fmt: skip
+    for variable, value in (SERVICES[name].get("environment") or {}).items():
+        for host, port in re.findall(r"(?:://|@|^)([a-z][a-z-]+):(\d+)", str(value)):
+            if variable.startswith(("KAFKA_LISTENER", "KAFKA_CONTROLLER", "KAFKA_ADVERTISED")):
+                continue
+            assert listens[host] == int(port), (variable, value)
+
+
+def _native() -> dict[str, Component]:
+    layout = Layout(ROOT / "var" / "of-no-stack")
+    context = Context(layout, Settings(), layout.internal_ports() if layout.exists else _internal_ports())
+    found = (*ours.components(context), *dagster.components(context), mlflow.component(context))
+    return {component.name: component for component in found}
+
+
+def _internal_ports() -> Any:
+    from stack.layout import InternalPorts
+
+    return InternalPorts()
+
+
+PLACE = {"--host", "--port", "--socket", "--workspace", "--working-directory", "--allowed-hosts"}
+"""Options that say where, not what; they differ between a machine and a container."""
+
+
+def _without_place(command: tuple[str, ...] | list[str]) -> list[str]:
+    kept, skip = [], False
+    for part in command[1:]:
+        if not skip and part not in PLACE:
+            kept.append(part)
+        skip = part in PLACE and not skip
+    return kept
+
+
+@pytest.mark.parametrize("name", [*ours.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "mlflow"])
+def test_a_command_is_the_one_of_the_native_stack(name: str) -> None:
+    native = _native()[name]
+    assert _without_place(SERVICES[name]["command"]) == _without_place(native.command)
+    fixed = {key: value for key, value in native.env.items() if key not in {"DAGSTER_HOME", "BTC_METRICS_PORT"}}
+    given = SERVICES[name]["environment"]
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    for key, value in fixed.items():
+        assert key in given or f"{key}={value}" in dockerfile, key
+        if key in given and "://" not in value and "$" not in given[key] and not key.startswith("BTC_"):
+            assert given[key] == value
+
+
+def test_dependencies_exist_and_wait_for_health() -> None:
+    for name, service in SERVICES.items():
+        for needed, how in (service.get("depends_on") or {}).items():
+            assert needed in SERVICES, name
+            wanted = "service_completed_successfully" if needed in ONE_SHOT else "service_healthy"
+            assert how["condition"] == wanted, (name, needed)
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert (ROOT / source).exists() if source.startswith("./") else source in COMPOSE["volumes"], volume
+
+
+def test_metrics_of_every_process_are_scraped_here_and_natively() -> None:
+    ports = {worker: DEFAULT_PORTS[f"{worker}_metrics"] for worker in ours.WORKERS} | {"api": DEFAULT_PORTS["api"]}
+    for worker in ours.WORKERS:
+        assert SERVICES[worker]["environment"]["BTC_METRICS_PORT"] == str(ports[worker])
+    for file, address in (("compose", "{name}:{port}"), ("native", "127.0.0.1:{port}")):
+        targets = yaml.safe_load((ROOT / f"deploy/prometheus/targets/{file}.yml").read_text())
+        found = {group["labels"]["process"]: group["targets"] for group in targets}
+        assert {name: [address.format(name=name, port=port)] for name, port in ports.items()} == {
+            name: found[name] for name in ports
+        }
+
+
+# --- the Dockerfile ---
+
+
+def _instructions() -> list[tuple[str, str]]:
+    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.split()[0], line.partition(" ")[2]) for line in lines]
+
+
+def _stages() -> dict[str, list[tuple[str, str]]]:
+    stages: dict[str, list[tuple[str, str]]] = {}
+    for word, rest in _instructions():
+        if word == "FROM":
+            base, _, name = rest.split()
+            stages[name] = [*stages.get(base, []), (word, rest)]
+        else:
+            stages[list(stages)[-1]].append((word, rest))
+    return stages
+
+
+def test_every_stage_of_the_dockerfile_starts_from_a_pinned_image_and_copies_what_there_is() -> None:
+    stages = _stages()
+    for word, rest in _instructions():
+        assert word not in {"ADD", "MAINTAINER", "ONBUILD"}, word
+        first, *others = rest.split()
+        if word == "FROM" or first.startswith("--from="):
+            source = first.removeprefix("--from=")
+            assert source in stages or PINNED.search(source), source
+        elif word == "COPY":
+            for source in (first, *others[:-1]):
+                assert (ROOT / source).exists(), source
+
+
+def test_every_image_runs_its_process_without_a_shell_and_as_nobody() -> None:
+    stages = _stages()
+    ours_built = {service["build"]["target"] for service in SERVICES.values() if "build" in service}
+    for name in ours_built:
+        commands = [rest for word, rest in stages[name] if word == "CMD"]
+        assert commands, name
+        assert commands[-1].startswith('["'), "no shell between Docker and the process: signals arrive"
+        assert [rest for word, rest in stages[name] if word == "USER"][-1] == "btc", name
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_has_every_package_its_code_imports_at_the_locked_version(image: str) -> None:
+    locked = _locked(f"deploy/locks/{image}.lock")
+    assert locked.items() <= _locked("requirements.lock").items()
+    owners = packages_distributions()
+    for package in IMAGES[image]:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            for module in _imported(file):
+                if module in sys.stdlib_module_names or (ROOT / module).is_dir():
+                    continue
+                names = {name.lower().replace("_", "-") for name in owners[module]}
+                assert names & {name for name, _ in locked}, f"{file.relative_to(ROOT)} imports {module}"
+
+
+def _locked(file: str) -> dict[tuple[str, str], None]:
+    found = re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / file).read_text(), re.MULTILINE)
+    return dict.fromkeys((name.lower().replace("_", "-"), version) for name, version in found)
+
+
+def _imported(file: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    froms = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.split(".")[0] for name in plain | froms}
+
+
+def _version() -> str:
+    found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]

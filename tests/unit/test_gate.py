@@ -1,0 +1,77 @@
+"""The gates: luck does not promote, worse does not pass, and a bad day hands over to the baseline."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from btc_core import gate
+
+DAY = 288
+RNG = np.random.default_rng(3)
+
+
+def losses(days: int, mean: float, seed: int) -> np.ndarray:
+    """Losses whose size is shared by all forecasters of a moment, as real ones are."""
+    common = np.random.default_rng(1).gamma(2.0, 0.5, days * DAY)
+    own = np.random.default_rng(seed).normal(0.0, 0.05, days * DAY)
+    return np.abs(common * mean + own)
+
+
+def days_of(count: int) -> np.ndarray:
+    return np.repeat(np.arange(count), DAY)
+
+
+def test_a_refresh_that_is_as_good_as_the_champion_and_better_than_the_baseline_passes() -> None:
+    verdict = gate.refresh(losses(7, 0.45, 2), losses(7, 0.45, 3), {"harx": losses(7, 0.5, 4)})
+    assert (verdict.passed, verdict.beats_baselines) == (True, True), verdict.reason
+
+
+def test_a_refresh_that_is_worse_than_the_champion_is_refused() -> None:
+    verdict = gate.refresh(losses(7, 0.47, 2), losses(7, 0.45, 3), {"harx": losses(7, 0.5, 4)})
+    assert not verdict.passed
+    assert "of the champion's" in verdict.reason
+
+
+def test_a_refresh_that_does_not_beat_the_best_baseline_serves_as_that_baseline() -> None:
+    verdict = gate.refresh(losses(7, 0.505, 2), None, {"har": losses(7, 0.6, 3), "harx": losses(7, 0.5, 4)})
+    assert (verdict.passed, verdict.beats_baselines) == (True, False)
+    assert "harx" in verdict.reason
+
+
+def test_a_model_that_looks_better_by_chance_is_not_promoted() -> None:
+    """Twenty candidates no better than the champion, each the best of its own luck: none may pass."""
+    champion = losses(14, 0.45, 100)
+    verdicts = [
+        gate.change(losses(14, 0.45, seed), champion, days_of(14), "volatility-model", 0.9) for seed in range(20)
+    ]
+    assert any(verdict.figures["ratio_to_champion"] < 1.0 for verdict in verdicts)
+    assert not any(verdict.passed for verdict in verdicts)
+
+
+def test_a_better_model_is_promoted_after_two_weeks_and_not_before() -> None:
+    better, champion = losses(14, 0.43, 5), losses(14, 0.45, 6)
+    assert gate.change(better, champion, days_of(14), "volatility-model", 0.9).passed
+    early = gate.change(better[: 5 * DAY], champion[: 5 * DAY], days_of(5), "volatility-model", 0.9)
+    assert not early.passed
+    assert "5 days in shadow, 14 are needed" in early.reason
+
+
+def test_a_better_model_with_one_terrible_day_or_wrong_intervals_is_not_promoted() -> None:
+    better, champion = losses(14, 0.40, 5), losses(14, 0.45, 6)
+    terrible = better.copy()
+    terrible[:DAY] *= 1.6
+    assert "worst day" in gate.change(terrible, champion, days_of(14), "volatility-model", 0.9).reason
+    assert "covers 80.0%" in gate.change(better, champion, days_of(14), "volatility-model", 0.8).reason
+
+
+def test_live_loss_far_above_the_baseline_or_lost_coverage_demotes_and_an_hour_decides_nothing() -> None:
+    inside = np.ones(360, np.bool_)
+    inside[::10] = False
+    good, baselines = losses(5, 0.45, 5), {"harx": losses(5, 0.5, 6)}
+    assert gate.live(good, baselines, inside).passed
+    assert not gate.live(good * 1.5, baselines, inside).passed
+    outside = inside.copy()
+    outside[:60] = False
+    assert not gate.live(good, baselines, outside).passed
+    few = {name: each[:50] for name, each in baselines.items()}
+    assert gate.live(good[:50] * 9.0, few, outside[:50]).passed
