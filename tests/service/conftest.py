@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
 
 
-@pytest.fixture(scope="session")
-def stack_of_session() -> Iterator[Stack]:
-    """A stack of its own in which nothing runs yet; whatever tests start in it is stopped at the end."""
+@contextmanager
+def _fresh_stack() -> Iterator[Stack]:
+    """A stack of its own in which nothing runs yet; whatever is started in it is stopped at the end."""
     # Not pytest's own directory: it takes back the permissions that PostgreSQL, not being root, needs to pass.
     directory = Path(tempfile.mkdtemp(prefix="btc-test-"))
     stack = Stack(directory)
@@ -39,12 +40,35 @@ def stack_of_session() -> Iterator[Stack]:
         shutil.rmtree(stack.layout.run_dir, ignore_errors=True)
 
 
+def _starter(stack: Stack) -> Callable[..., Settings]:
+    def start(*names: str) -> Settings:
+        stack.up(only=names)
+        return stack.settings
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def stack_of_session() -> Iterator[Stack]:
+    """The stack that tests share."""
+    with _fresh_stack() as stack:
+        yield stack
+
+
 @pytest.fixture(scope="session")
 def servers(stack_of_session: Stack) -> Callable[..., Settings]:
     """`servers("questdb", "kafka")` starts these (and what they wait for) unless they run, and gives the settings."""
+    return _starter(stack_of_session)
 
-    def start(*names: str) -> Settings:
-        stack_of_session.up(only=names)
-        return stack_of_session.settings
 
-    return start
+@pytest.fixture(scope="module")
+def own_stack() -> Iterator[Stack]:
+    """A stack of a module's own: for tests that judge whole days, or lose a server's data."""
+    with _fresh_stack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def own_servers(own_stack: Stack) -> Callable[..., Settings]:
+    """As `servers`, in the module's own stack."""
+    return _starter(own_stack)

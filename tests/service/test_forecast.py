@@ -76,11 +76,7 @@ def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_
             "ORDER BY kafka_partition, kafka_offset, frame_item"
         )
         found = outcomes(db, symbol)
-        judge(
-            found,
-            holder.floor,
-            *(silver[name].to_numpy(zero_copy_only=False) for name in ("ts_event", "bid", "mid", "log_rv_1m")),
-        )
+        judge(found, holder.floor, silver)
         bounds = db.query(
             "SELECT bid, bid_5m_q05_usd AS low, bid_5m_q95_usd AS high, bid_5m_usd AS middle "
             f"FROM gold_bid_price_prediction WHERE symbol = '{symbol}' AND bid_5m_q05_usd IS NOT NULL"

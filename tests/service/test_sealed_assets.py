@@ -50,14 +50,14 @@ EVENING = day_of(now_ns() - 5 * NS_PER_DAY)
 
 
 @pytest.fixture(scope="module")
-def system(stack_of_session: Stack) -> Iterator[Settings]:
+def system(own_stack: Stack) -> Iterator[Settings]:
     """Servers, and this process set up as one of the stack's."""
-    stack_of_session.up(only=SERVERS)
-    ensure_topics(stack_of_session.settings)
+    own_stack.up(only=SERVERS)
+    ensure_topics(own_stack.settings)
     patch = pytest.MonkeyPatch()
-    patch.setenv("BTC_ENV_FILE", str(stack_of_session.layout.env_file))
+    patch.setenv("BTC_ENV_FILE", str(own_stack.layout.env_file))
     process_settings.cache_clear()
-    yield stack_of_session.settings
+    yield own_stack.settings
     patch.undo()
     process_settings.cache_clear()
 
@@ -142,17 +142,17 @@ def test_a_hundred_changes_of_a_day_are_a_hundred_runs(db: QuestDB, symbol: str,
     assert isinstance(tick(cursor, instance), dg.SkipReason)
 
 
-def test_losing_questdb_is_a_drill(stack_of_session: Stack, system: Settings, symbol: str) -> None:
-    said = btc(stack_of_session, "backfill", "--from", EVENING, "--to", DAY, "--dry-run")
+def test_losing_questdb_is_a_drill(own_stack: Stack, system: Settings, symbol: str) -> None:
+    said = btc(own_stack, "backfill", "--from", EVENING, "--to", DAY, "--dry-run")
     assert "2 days" in said
     assert "no daemon is up" in said
-    btc(stack_of_session, "backfill", "--from", EVENING, "--to", DAY)
+    btc(own_stack, "backfill", "--from", EVENING, "--to", DAY)
     with QuestDB(system.questdb) as db:
         before = {table.name: digest(read_day(db, table, DAY)) for table in STORED}
-    stack_of_session._supervisor.stop_process("questdb")
-    shutil.rmtree(stack_of_session.layout.data_dir / "questdb")
-    stack_of_session.up(only=SERVERS)
-    said = btc(stack_of_session, "restore", "--from", EVENING, "--to", DAY, "--into-empty")
+    own_stack._supervisor.stop_process("questdb")
+    shutil.rmtree(own_stack.layout.data_dir / "questdb")
+    own_stack.up(only=SERVERS)
+    said = btc(own_stack, "restore", "--from", EVENING, "--to", DAY, "--into-empty")
     assert "rows are back" in said
     with QuestDB(system.questdb) as db:
         assert {table.name: digest(read_day(db, table, DAY)) for table in STORED} == before

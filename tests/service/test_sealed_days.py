@@ -28,8 +28,8 @@ SILVER, TRADES, TICKS = TABLES["silver_features"], TABLES["bronze_trades"], TABL
 
 
 @pytest.fixture(scope="module")
-def stream(servers: Callable[..., Settings]) -> Settings:
-    settings = servers("questdb", "kafka", "valkey")
+def stream(own_servers: Callable[..., Settings]) -> Settings:
+    settings = own_servers("questdb", "kafka", "valkey")
     ensure_topics(settings)
     return settings
 
