@@ -1,0 +1,156 @@
+"""Live truth against a real QuestDB: skill and drift become rows and checks, and a bad day demotes."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import pytest
+
+from btc_core import drift
+from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
+from btc_core.clock import NS_PER_MIN, now_ns
+from btc_core.errors import NotReady
+from btc_core.features import FEATURE_NAMES
+from btc_core.harx import INPUTS, fit_harx
+from btc_core.questdb_client import QuestDB
+from btc_core.registry import Registered
+from btc_core.tables import PREDICTION_OUTCOMES
+from tests.service.workers import count, unique, wait_for
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import dagster as dg
+
+    from btc_assets.resources import Database, Environment, Registry
+    from btc_assets.skill import demotions, feature_drift, prediction_skill
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from btc_core.bundle import BidModel
+    from btc_core.settings import Settings
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:dagster"),
+]
+
+MINUTES = 300
+WORLD: dict[str, Any] = {}
+
+
+class Elsewhere(Environment):
+    def get(self) -> Settings:
+        return WORLD["settings"]  # type: ignore[no-any-return]
+
+
+class RealDatabase(Database):
+    def connect(self) -> QuestDB:
+        return QuestDB(WORLD["settings"].questdb)
+
+
+class Titles(Registry):
+    """Champions as they are in `WORLD`; remembers who was demoted and why."""
+
+    def champion(self, name: str) -> BidModel | VolatilityModel:
+        if name not in WORLD:
+            raise NotReady(f"no champion of {name}")
+        return WORLD[name]  # type: ignore[no-any-return]
+
+    def demote(self, model: BidModel | VolatilityModel, rows: Any, reason: str) -> Registered:
+        WORLD["demoted"] = (model.manifest.name, len(rows), reason)
+        return Registered(model.manifest.name, "8", "run", "url")
+
+
+def outcomes(symbol: str, loss: float, inside: float) -> pd.DataFrame:
+    """Five hours of outcomes of version 7, whose QLIKE is `loss` where HARX's is about 0.5."""
+    rng = np.random.default_rng(2)
+    rows: dict[str, Any] = {}
+    for column in PREDICTION_OUTCOMES.columns:
+        if column.type == "DOUBLE":
+            rows[column.name] = rng.normal(0.0, 1.0, MINUTES)
+        elif column.type == "BOOLEAN":
+            rows[column.name] = rng.random(MINUTES) < inside
+        elif column.type in {"SYMBOL", "VARCHAR"}:
+            rows[column.name] = pd.Categorical(["7"] * MINUTES) if column.type == "SYMBOL" else ["[]"] * MINUTES
+    newest = now_ns() // NS_PER_MIN * NS_PER_MIN
+    stamps = pd.to_datetime(newest - np.arange(MINUTES)[::-1] * NS_PER_MIN)
+    rows |= {"ts_event": stamps, "made_at": stamps, "symbol": pd.Categorical([symbol] * MINUTES)}
+    for name, mean in (("model", loss), ("harx", 0.5), ("har", 0.6), ("ewma", 0.6), ("naive", 1.2)):
+        rows[f"qlike_{name}_5m"] = rng.gamma(2.0, mean / 2.0, MINUTES)
+    rows["bid_forecast_5m_bps"] = np.zeros(MINUTES)
+    return pd.DataFrame(rows)
+
+
+def model() -> VolatilityModel:
+    rng = np.random.default_rng(7)
+    inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
+    realized = np.exp(rng.normal(-14.0, 0.3, (300, 5))) * np.arange(1, 6)
+    known = {name: drift.edges_of(rng.normal(size=5_000)) for name in ("log_rv_5m", "return_1m_bps")}
+    manifest = new_manifest(VOLATILITY_MODEL, "xgboost", distributions=known)
+    return VolatilityModel(msgspec.structs.replace(manifest, version="7"), fit_harx(inputs, realized, 1.0))
+
+
+def silver(symbol: str) -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    rows = {name: rng.normal(size=MINUTES) for name in FEATURE_NAMES}
+    rows["return_1m_bps"] += 4.0
+    stamps = pd.to_datetime(now_ns() // NS_PER_MIN * NS_PER_MIN - np.arange(MINUTES)[::-1] * NS_PER_MIN)
+    return pd.DataFrame({"ts_event": stamps, "symbol": pd.Categorical([symbol] * MINUTES), **rows})
+
+
+def run(settings: Settings, symbol: str) -> dict[str, bool]:
+    """Materialize all three; the checks by name."""
+    exchange = settings.exchange.model_copy(update={"symbols": (symbol,)})
+    WORLD["settings"] = settings.model_copy(update={"exchange": exchange})
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = dg.materialize(
+            [prediction_skill, feature_drift, demotions],
+            resources={"environment": Elsewhere(), "database": RealDatabase(), "registry": Titles()},
+            instance=instance,
+        )
+    assert done.success
+    return {check.check_name: check.passed for check in done.get_asset_check_evaluations()}
+
+
+def test_skill_and_drift_are_written_and_checked_and_a_bad_day_hands_over_to_the_baseline(
+    servers: Callable[..., Settings],
+) -> None:
+    settings = servers("questdb")
+    WORLD.clear()
+    WORLD.update({VOLATILITY_MODEL: model(), "bid-price-model": random_walk_model()})
+    good, bad, empty = unique("GOOD"), unique("BAD"), unique("EMPTY")
+    with QuestDB(settings.questdb) as db:
+        for symbol, loss in ((good, 0.45), (bad, 0.9)):
+            db.write(PREDICTION_OUTCOMES.name, outcomes(symbol, loss, 0.9), "ts_event")
+            wait_for(lambda symbol=symbol: count(db, PREDICTION_OUTCOMES.name, symbol) == MINUTES, "outcomes")  # type: ignore[misc]
+        db.write("silver_features", silver(good), "ts_event")
+        wait_for(lambda: count(db, "silver_features", good) == MINUTES, "feature rows")
+
+        checks = run(settings, good)
+        assert checks == {
+            "volatility_is_good": True, "bid_is_good": True, "outcomes_arrive": True, "features_are_familiar": True,
+        }  # fmt: skip
+        assert "demoted" not in WORLD
+        wait_for(lambda: count(db, "gold_prediction_skill", good) == 8, "skill of two quantities over four periods")
+        skill = db.execute(
+            "SELECT outcomes, best_baseline, ratio, coverage_90 FROM gold_prediction_skill "
+            f"WHERE symbol = '{good}' AND quantity = 'volatility' AND hours = 24"
+        )
+        assert skill[0][:2] == [MINUTES, "harx"]
+        assert skill[0][2] == pytest.approx(0.9, abs=0.2)
+        assert skill[0][3] == pytest.approx(0.9, abs=0.05)
+        wait_for(lambda: count(db, "gold_feature_drift", good) == 2, "drift of two features")
+        found = dict(db.execute(f"SELECT feature, psi - psi_by_chance FROM gold_feature_drift WHERE symbol = '{good}'"))
+        assert found["log_rv_5m"] < 0.0 < found["return_1m_bps"]
+
+        assert not run(settings, bad)["volatility_is_good"]
+        name, _, reason = WORLD["demoted"]
+        assert name == VOLATILITY_MODEL
+        assert "of harx's" in reason
+
+        assert all(run(settings, empty).values())
