@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_MS, now_ns
@@ -158,6 +158,7 @@ class Worker:
             msg = f"Kafka at {self._kafka.bootstrap}, topic {self._topic}, group {self._group}: {error}"
             raise ServiceError(msg) from error
         finally:
+            self._stop.set()  # the writer must not wait for a service any longer
             self._writer.shutdown()
             self._consumer.close()
 
@@ -219,7 +220,7 @@ class Worker:
         parts = self._consumer.assignment()
         self._consumer.pause(parts)
         message = self._consumer.poll(seconds)
-        if message is not None and message.error() is None:  # taken before the pause: take it again later
+        if message is not None and _record(message) is not None:  # taken before the pause: take it again later
             self._consumer.seek(TopicPartition(self._topic, message.partition() or 0, message.offset() or 0))
         self._consumer.resume(self._consumer.assignment())
 
@@ -342,7 +343,7 @@ def _record(message: Message) -> Record | None:
     error = message.error()
     if error is None:
         return Record(message.partition() or 0, message.offset() or 0, message.value() or b"")
-    if error.fatal():
+    if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - its public name; the client is finished: only a new process goes on
         raise KafkaException(error)
     log.warning("kafka: %s", error)
     return None
