@@ -34,6 +34,7 @@ from btc_core.tables import STORED
 def lake_backups(environment: Environment, database: Database, lake: Lake) -> Result:
     """Copy every complete day whose copy is missing or has other rows; then drop from QuestDB what is past its time."""
     from btc_core import lake as copies  # noqa: PLC0415 - pyarrow is slow to import
+    from btc_core.schema import ensure_tables  # noqa: PLC0415 - the same
 
     started_s = SYSTEM_CLOCK.monotonic_s()
     log = dg.get_dagster_logger()
@@ -41,6 +42,7 @@ def lake_backups(environment: Environment, database: Database, lake: Lake) -> Re
     made: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
     with database.connect() as db, lake.connect() as store:
+        ensure_tables(db)
         for table in STORED:
             past = day_of(now - table.ttl_days(db.settings) * NS_PER_DAY)
             for day, rows in stored_days(db, table).items():

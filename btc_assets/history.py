@@ -74,7 +74,7 @@ def missing_days(stored: tuple[int, int, int], wanted_days: int, now: int) -> in
 )
 def minute_bars(environment: Environment, database: Database) -> dg.MaterializeResult[None]:
     """Fetch what is missing of the training window and upsert it."""
-    from btc_core.tables import ensure_tables  # noqa: PLC0415
+    from btc_core.schema import ensure_tables  # noqa: PLC0415
 
     chosen = environment.get()
     symbol = chosen.exchange.symbols[0]

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from btc_core.clock import NS_PER_DAY, SYSTEM_CLOCK, from_ns, to_ns
+from btc_core.clock import NS_PER_DAY, SYSTEM_CLOCK, from_ns, now_ns, to_ns
 from btc_core.errors import InvalidInput, QuestDBError, SchemaError
 
 if TYPE_CHECKING:
@@ -132,10 +132,22 @@ def write_rows(db: QuestDB, table: Table, rows: pa.Table, name: str = "") -> Non
         wait_until_applied(db, name or table.name)
 
 
-def drop_day(db: QuestDB, table: Table, day: str) -> None:
-    """Remove a day from QuestDB and return when it is gone."""
-    db.execute(f"ALTER TABLE {table.name} DROP PARTITION LIST '{day}'")
+def drop_days_through(db: QuestDB, table: Table, day: str) -> list[str]:
+    """Remove a day and all before it from QuestDB; returns the days that are gone.
+
+    By a TTL that is taken back at once: QuestDB drops at the first statement. `DROP PARTITION` would make the views
+    of the table invalid for good; a TTL leaves them and their bars as they are. A day stays while the table has no
+    row a whole day after its end.
+    """
+    before = stored_days(db, table)
+    newest_ns = int(db.execute(f"SELECT cast(max({table.timestamp}) AS LONG) FROM {table.name}")[0][0])  # noqa: S608 - the same
+    age_days = (min(newest_ns, now_ns()) - day_ns(day)) // NS_PER_DAY - 1  # from the end of the day, as QuestDB counts
+    if age_days < 1:
+        return []
+    db.execute(f"ALTER TABLE {table.name} SET TTL {age_days} DAYS")
+    db.execute(f"ALTER TABLE {table.name} SET TTL 0 DAYS")
     wait_until_applied(db, table.name)
+    return sorted(before.keys() - stored_days(db, table).keys())
 
 
 def applied(db: QuestDB, name: str) -> bool:

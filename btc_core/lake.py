@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,7 +23,7 @@ from btc_core.days import (
     day_ns,
     day_of,
     digest,
-    drop_day,
+    drop_days_through,
     in_form,
     read_day,
     stored_days,
@@ -190,20 +191,20 @@ def uncovered(db: QuestDB, store: ObjectStore, table: Table, day: str) -> str:
 
 
 def drop_old(db: QuestDB, store: ObjectStore, today_ns: int) -> Kept:
-    """Drop days beyond their TTL from QuestDB, but only those whose copy is sound and complete."""
+    """Drop days beyond their TTL from QuestDB, oldest first, up to the first whose copy is not sound and complete.
+
+    The newest days of a table stay, however old they are (`drop_days_through`).
+    """
     dropped: list[tuple[str, str]] = []
     held: list[tuple[str, str, str]] = []
     for table in STORED:
         oldest = day_of(today_ns - table.ttl_days(db.settings) * NS_PER_DAY)
-        for day in stored_days(db, table):
-            if day >= oldest:
-                break
-            why = uncovered(db, store, table, day)
-            if why:
-                held.append((table.name, day, why))
-            else:
-                drop_day(db, table, day)
-                dropped.append((table.name, day))
+        past = [day for day in stored_days(db, table) if day < oldest]
+        reasons = {day: uncovered(db, store, table, day) for day in past}
+        held += [(table.name, day, why) for day, why in reasons.items() if why]
+        free = list(itertools.takewhile(lambda day: not reasons[day], past))  # noqa: B023 - used up in this turn
+        if free:
+            dropped += [(table.name, day) for day in drop_days_through(db, table, free[-1])]
     return Kept(tuple(dropped), tuple(held))
 
 

@@ -14,7 +14,6 @@ from btc_core.features import FEATURES
 from btc_core.redis_row import BOUND_PERCENTS, HORIZONS_MIN
 
 if TYPE_CHECKING:
-    from btc_core.questdb_client import QuestDB
     from btc_core.settings import QuestdbSettings
 
 Layer = Literal["bronze", "silver", "gold"]
@@ -519,9 +518,3 @@ TABLES: dict[str, Table] = {
 
 STORED: tuple[Table, ...] = tuple(table for table in TABLES.values() if not table.view)
 """Tables with rows of their own: they are backed up, views are computed again."""
-
-
-def ensure_tables(db: QuestDB) -> None:
-    """Create what is missing; existing tables stay as they are."""
-    for table in TABLES.values():
-        db.execute(table.ddl(db.settings))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from btc_core.errors import BtcError
+from btc_core.questdb_client import QuestDB
+from btc_core.schema import invalid_views
 from stack import preflight
 from stack.files import tail
 
@@ -59,6 +61,8 @@ def parts(stack: Stack) -> Iterator[Finding]:
             lines = "\n".join(f"    {line}" for line in tail(log, LOG_LINES))
             problem = f"{state.state}: {state.reason}; `btc restart {component.name}`. The end of {log}:\n{lines}"
         yield Finding(component.name, problem)
+    if states["questdb"].state == "healthy":
+        yield Finding("views", _views(stack))
 
 
 def _java() -> None:
@@ -71,6 +75,12 @@ def _jars(name: str) -> None:
     from stack.jars import jars  # noqa: PLC0415
 
     jars(name)
+
+
+def _views(stack: Stack) -> str:
+    with QuestDB(stack.settings.questdb) as db:
+        standing = "; ".join(f"{name} stands still ({why})" for name, why in invalid_views(db).items())
+    return standing and f"{standing}: `btc up` has them computed again"
 
 
 def _problem(look: Callable[[], None]) -> str:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, from_ns, now_ns
-from btc_core.days import day_ns, day_of
+from btc_core.days import day_ns, day_of, wait_until_applied
 from btc_core.errors import ServiceError
 from btc_core.log import Envelope, passed
 from btc_core.seals import GROUPS
@@ -20,12 +20,20 @@ from tests.service.workers import publish, quote_frame, trade_frame
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from btc_core.questdb_client import QuestDB
     from btc_core.settings import Settings
+    from btc_core.tables import Table
     from streaming.worker import Worker
 
 PATIENCE_S = 60.0
 DAY = day_of(now_ns() - 2 * NS_PER_DAY)
 MIDNIGHT_NS = day_ns(DAY)
+
+
+def lose_day(db: QuestDB, table: Table, day: str) -> None:
+    """Drop a day as someone might by hand; QuestDB holds the views of the table invalid from then on."""
+    db.execute(f"ALTER TABLE {table.name} DROP PARTITION LIST '{day}'")
+    wait_until_applied(db, table.name)
 
 
 def ohlc(symbol: str, begin_ns: int, minutes: int) -> bytes:

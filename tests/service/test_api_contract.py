@@ -147,7 +147,8 @@ def test_no_request_the_document_allows_or_forbids_breaks_it(api: Api, tmp_path:
                 "run",
                 f"http://127.0.0.1:{api.port}/openapi.json",
             ),
-            *("--phases", "coverage,fuzzing", "--max-examples", "10", "--seed", "1", "--workers", "2"),
+            # one worker: in CPython 3.11 two threads that parse Python at once break each other (gh-106905)
+            *("--phases", "coverage,fuzzing", "--max-examples", "10", "--seed", "1", "--workers", "1"),
             *("--exclude-path", "/v1/stream"),  # it ends only when it is told to
             *("--exclude-path", "/predict_vol"),  # the same view as /predict_volatility
             *("-H", f"Authorization: Bearer {TOKEN}"),

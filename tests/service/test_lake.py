@@ -10,11 +10,14 @@ import pytest
 
 from btc_core import lake
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
-from btc_core.days import arrow_schema, count_rows, day_ns, day_of, digest, drop_day, read_day, write_rows
+from btc_core.days import arrow_schema, count_rows, day_ns, day_of, digest, read_day, write_rows
 from btc_core.errors import StoreError
 from btc_core.object_store import ObjectStore
 from btc_core.questdb_client import QuestDB
+from btc_core.schema import ensure_tables, invalid_views
 from btc_core.tables import STORED, TABLES
+from tests.service.past_day import lose_day
+from tests.service.workers import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,14 +51,14 @@ def made_up(table: Table, day: str, rows: int = ROWS) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def db(servers: Callable[..., Settings]) -> Iterator[QuestDB]:
-    with QuestDB(servers("questdb", "store").questdb) as client:
+def db(own_servers: Callable[..., Settings]) -> Iterator[QuestDB]:
+    with QuestDB(own_servers("questdb", "store").questdb) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def store(servers: Callable[..., Settings]) -> Iterator[ObjectStore]:
-    with ObjectStore(servers("questdb", "store").store) as client:
+def store(own_servers: Callable[..., Settings]) -> Iterator[ObjectStore]:
+    with ObjectStore(own_servers("questdb", "store").store) as client:
         yield client
 
 
@@ -69,7 +72,7 @@ def test_a_day_of_every_table_survives_losing_the_table(db: QuestDB, store: Obje
     assert (manifest.rows, manifest.content_sha256) == (ROWS, digest(before))
     assert lake.back_up(db, store, table, day) == manifest, "the same rows are not copied twice"
     assert lake.drill(db, store, table, day) == ROWS
-    drop_day(db, table, day)
+    lose_day(db, table, day)
     assert count_rows(db, table, day) == 0
     assert lake.restore(db, store, table, day) == ROWS
     assert read_day(db, table, day).equals(before)
@@ -80,7 +83,7 @@ def test_fewer_rows_never_replace_a_sound_copy_but_a_damaged_one_is_replaced(db:
     write_rows(db, table, made_up(table, day))
     manifest = lake.back_up(db, store, table, day)
     assert manifest is not None
-    drop_day(db, table, day)
+    lose_day(db, table, day)
     write_rows(db, table, made_up(table, day, ROWS - 1))
     with pytest.raises(StoreError, match="the copy stays"):
         lake.back_up(db, store, table, day)
@@ -99,7 +102,7 @@ def test_fewer_rows_never_replace_a_sound_copy_but_a_damaged_one_is_replaced(db:
 
 
 def test_a_day_past_its_time_stays_while_the_store_is_away_and_goes_when_it_is_copied(
-    db: QuestDB, store: ObjectStore, servers: Callable[..., Settings]
+    db: QuestDB, store: ObjectStore, own_servers: Callable[..., Settings]
 ) -> None:
     table = TABLES["bronze_ticks"]
     now = now_ns()
@@ -107,7 +110,7 @@ def test_a_day_past_its_time_stays_while_the_store_is_away_and_goes_when_it_is_c
     recent = day_of(now - NS_PER_DAY)
     for day in (old, recent):
         write_rows(db, table, made_up(table, day))
-    away = servers("questdb").store.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
+    away = own_servers("questdb").store.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
     with ObjectStore(away) as gone:
         kept = lake.drop_old(db, gone, now)
     assert {entry[:2] for entry in kept.held} >= {(table.name, old)}
@@ -119,6 +122,40 @@ def test_a_day_past_its_time_stays_while_the_store_is_away_and_goes_when_it_is_c
     assert (table.name, old) in lake.drop_old(db, store, now).dropped
     assert (count_rows(db, table, old), count_rows(db, table, recent)) == (0, ROWS)
     assert lake.restore(db, store, table, old) == ROWS + 1
+
+
+def test_views_keep_their_bars_when_days_are_dropped_and_are_computed_again_when_one_is_lost(
+    db: QuestDB, store: ObjectStore
+) -> None:
+    table, now = TABLES["silver_features"], now_ns()
+    ensure_tables(db)  # the tests before have lost days
+    old, older = (day_of(now - (table.ttl_days(db.settings) + days) * NS_PER_DAY) for days in (3, 5))
+    for day in (older, old, day_of(now - NS_PER_DAY)):
+        write_rows(db, table, made_up(table, day))
+    lake.back_up(db, store, table, older)
+    wait_for(lambda: bars_of(db, older) and bars_of(db, old), "bars")
+    expected = bars_of(db, older)
+
+    kept = lake.drop_old(db, store, now)
+    assert (table.name, older) in kept.dropped
+    assert (table.name, old, "it has no copy") in kept.held
+    assert (count_rows(db, table, older), count_rows(db, table, old)) == (0, ROWS)
+    assert bars_of(db, older) == expected
+    assert invalid_views(db) == {}
+
+    lose_day(db, table, old)
+    wait_for(lambda: set(invalid_views(db)) == {"gold_1min", "gold_5min"}, "views that stand still")
+    ensure_tables(db)
+    wait_for(lambda: not invalid_views(db), "valid views")
+    lake.restore(db, store, table, older)
+    wait_for(lambda: bars_of(db, older) == expected, "bars of restored rows")
+    assert bars_of(db, old) == 0
+
+
+def bars_of(db: QuestDB, day: str) -> int:
+    return sum(
+        int(db.execute(f"SELECT count() FROM {view} WHERE ts IN '{day}'")[0][0]) for view in ("gold_1min", "gold_5min")
+    )
 
 
 def test_copies_beyond_their_own_time_are_removed(db: QuestDB, store: ObjectStore) -> None:

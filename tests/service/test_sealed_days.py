@@ -9,14 +9,14 @@ import pytest
 
 from btc_core.bronze_proof import prove_bronze
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
-from btc_core.days import count_rows, day_of, digest, drop_day, read_day, write_rows
+from btc_core.days import count_rows, day_of, digest, read_day, write_rows
 from btc_core.log import Envelope, ensure_topics
 from btc_core.proof import prove
 from btc_core.questdb_client import QuestDB
 from btc_core.seals import seal_of, why_open
 from btc_core.tables import TABLES
 from streaming import bronze, features
-from tests.service.past_day import DAY, MIDNIGHT_NS, day_of_symbol, work_off
+from tests.service.past_day import DAY, MIDNIGHT_NS, day_of_symbol, lose_day, work_off
 from tests.service.workers import publish, trade_frame
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_a_streamed_day_is_proven_and_damage_is_found_and_healed(stream: Setting
     assert prove(db, symbol, DAY).stream_equals_replay, "the proof wrote the right rows"
     assert read_day(db, SILVER, DAY).equals(whole)
 
-    drop_day(db, SILVER, DAY)
+    lose_day(db, SILVER, DAY)
     emptied = prove(db, symbol, DAY)
     assert emptied.rows_missing == emptied.rows == 1_200
     assert prove(db, symbol, DAY).rows_missing == 0
@@ -86,7 +86,7 @@ def test_bronze_rows_that_are_lost_are_written_again_from_the_log(stream: Settin
     before = {table.name: digest(read_day(db, table, DAY)) for table in (TICKS, TRADES)}
     rows = count_rows(db, TICKS, DAY) + count_rows(db, TRADES, DAY)
     for table in (TICKS, TRADES):
-        drop_day(db, table, DAY)
+        lose_day(db, table, DAY)
     lost = prove_bronze(db, stream.kafka, DAY)
     assert lost.rows_missing == lost.rows == rows
     assert {table.name: digest(read_day(db, table, DAY)) for table in (TICKS, TRADES)} == before

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, now_ns
-from btc_core.days import day_of, drop_day, read_day, write_rows
+from btc_core.days import day_of, read_day, write_rows
 from btc_core.exchange_rest import bars_of_trades, minute_bars, trades_between
 from btc_core.questdb_client import QuestDB
 from btc_core.settings import ExchangeSettings
 from btc_core.tables import TABLES
 from btc_core.trade_history import fetch_day
 from stack.exchange.server import Exchange, Options
+from tests.service.past_day import lose_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +84,7 @@ def test_a_day_of_trades_is_fetched_once_and_meets_the_stream_without_overlap_or
         raise Stop
 
     def work(exchange: ExchangeSettings, db: QuestDB) -> pa.Table:
-        drop_day(db, trades, day)
+        lose_day(db, trades, day)
         with pytest.raises(Stop):
             fetch_day(db, exchange, symbol, day, once)
         first = read_day(db, trades, day)
