@@ -42,10 +42,11 @@ dashboards: $(STAMPS)/dev ## write Grafana's dashboards and the alerts from depl
 	$(BIN)/python deploy/grafana/generate.py
 
 # The lock for development holds all of the lock for running and the same versions, so whoever has the first needs not
-# the second: an environment is never taken back from `dev` to `run`.
+# the second: an environment is never taken back from `dev` to `run`. Compiled at once, or every process compiles its
+# imports itself where the packages cannot be written to.
 $(STAMPS)/dev: requirements-dev.lock pyproject.toml | $(STAMPS)
 	@echo "installing what development needs (requirements-dev.lock)"
-	@$(UV) pip sync --python $(BIN)/python --require-hashes requirements-dev.lock
+	@$(UV) pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements-dev.lock
 	@$(call install_ourselves)
 	@touch $@ $(STAMPS)/run
 
@@ -54,7 +55,7 @@ $(STAMPS)/run: requirements.lock pyproject.toml | $(STAMPS)
 		$(MAKE) --no-print-directory $(STAMPS)/dev; \
 	else \
 		echo "installing what running needs (requirements.lock)" && \
-		$(UV) pip sync --python $(BIN)/python --require-hashes requirements.lock && \
+		$(UV) pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock && \
 		$(call install_ourselves); \
 	fi
 	@touch $@

@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import beside, burst, days, models, pure, servers, serving  # noqa: F401 - importing registers them
+from benchmarks import beside, burst, days, endurance, models, pure, servers, serving  # noqa: F401 - importing registers them
 from benchmarks.registry import BENCHMARKS, Figure, Plan
 from btc_core.errors import BtcError
 

@@ -53,7 +53,12 @@ def of(stack: Stack, names: tuple[str, ...]) -> Iterator[Spent]:
     begin_s, used_before_s = time.perf_counter(), used_s()
     yield spent
     spent.cores = (used_s() - used_before_s) / (time.perf_counter() - begin_s)
-    spent.memory_mb = {name: process.memory_info().rss / 1e6 for name, process in processes.items()}
+    spent.memory_mb = memory_mb(stack, names)
+
+
+def memory_mb(stack: Stack, names: tuple[str, ...]) -> dict[str, float]:
+    """Resident memory of components now."""
+    return {each.name: psutil.Process(each.pid).memory_info().rss / 1e6 for each in stack.status(names)}
 
 
 def restarts(stack: Stack, names: tuple[str, ...]) -> list[Figure]:

@@ -50,9 +50,9 @@ def market(count: int, per_second: float, seed: int = 1) -> np.ndarray:
     return events
 
 
-def frames(events: np.ndarray) -> list[Envelope]:
-    """The same events as frames off the socket, one each."""
-    envelopes, trade_id = [], 0
+def frames(events: np.ndarray, trade_id: int = 0) -> list[Envelope]:
+    """The same events as frames off the socket, one each; `trade_id` is that of the last trade before them."""
+    envelopes = []
     for number, (ts_ns, kind, a, b, c, d, _) in enumerate(events.tolist(), start=1):
         if kind == TRADE:
             trade_id += 1

@@ -81,23 +81,30 @@ def now_dated(envelopes: list[Envelope]) -> list[Envelope]:
 
 
 def kept_after(settings: Settings, envelopes: list[Envelope]) -> float:
-    """Seconds from the first message published until the worker has committed the last one."""
-    watcher = consumer(settings.kafka, features.GROUP)
+    """Seconds from the first message published until the features worker has committed the last one."""
+    publisher = Publisher(settings.kafka, "bench")
+    values = [encode_envelope(envelope) for envelope in envelopes]
+    begin_s = time.perf_counter()
+    for envelope, value in zip(envelopes, values, strict=True):
+        publisher.publish(EVENTS, SYMBOL, value, envelope.ts_recv_ns)
+    publisher.flush()
+    wait_until_kept(settings, features.GROUP, EVENTS)
+    return time.perf_counter() - begin_s
+
+
+def wait_until_kept(settings: Settings, group: str, topic: str) -> None:
+    """Return when a worker has committed all that its topic holds now; raises `NotReady` after `PATIENCE_S`."""
+    watcher = consumer(settings.kafka, group)
+    begin_s = time.monotonic()
     try:
-        partitions = [TopicPartition(EVENTS, number) for number in range(settings.kafka.partitions)]
-        publisher = Publisher(settings.kafka, "bench")
-        values = [encode_envelope(envelope) for envelope in envelopes]
-        begin_s = time.perf_counter()
-        for envelope, value in zip(envelopes, values, strict=True):
-            publisher.publish(EVENTS, SYMBOL, value, envelope.ts_recv_ns)
-        publisher.flush()
+        partitions = [TopicPartition(topic, number) for number in range(settings.kafka.partitions)]
         ends = [watcher.get_watermark_offsets(part, timeout=30)[1] for part in partitions]
         while True:
             committed = watcher.committed(partitions, timeout=30)
             if all(part.offset >= end for part, end in zip(committed, ends, strict=True) if end > 0):
-                return time.perf_counter() - begin_s
-            if time.perf_counter() - begin_s > PATIENCE_S:
-                msg = f"the features worker has not kept {len(envelopes)} messages after {PATIENCE_S:.0f} s"
+                return
+            if time.monotonic() - begin_s > PATIENCE_S:
+                msg = f"{group} has not kept all of {topic} after {PATIENCE_S:.0f} s"
                 raise NotReady(msg)
             time.sleep(0.01)
     finally:

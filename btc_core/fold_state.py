@@ -110,9 +110,9 @@ def store_second(s: Any, second: int) -> None:
 
 @njit
 def _forget_mid(s: Any) -> None:
+    """The range of the second that is open stays: the mid was known in a part of it."""
     s.mid = s.log_mid = math.nan
     s.bid = s.ask = s.bid_qty = s.ask_qty = math.nan
-    s.high, s.low = -math.inf, math.inf
     s.n_quotes = 0
 
 
@@ -132,6 +132,7 @@ def _advance(s: Any, ts_ns: int) -> None:
     for second in range(first, edge):
         if second * S_NS - s.mid_ns > HOLE_S * S_NS:
             _forget_mid(s)
+            s.high, s.low = -math.inf, math.inf
         store_second(s, second)
         s.high = s.log_mid if s.log_mid == s.log_mid else -math.inf
         s.low = s.log_mid if s.log_mid == s.log_mid else math.inf

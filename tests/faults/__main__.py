@@ -1,6 +1,7 @@
 """`make chaos`: minutes of kills and lies from a seed, then one table; exit status 1 if anything is lost or different.
 
 python -m tests.faults --minutes 10 --seed 1
+python -m tests.faults --outage questdb valkey kafka --away 600
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rich.table import Table
 from btc_core.errors import BtcError
 from stack.preflight import free_ports
 from stack.runtime import Stack
-from tests.faults.chaos import KILLED, Chaos, Damage, Plan
+from tests.faults.chaos import KILLED, SERVERS, Chaos, Damage, Plan
 from tests.faults.verdict import Verdict, judge
 
 RATE = 20.0
@@ -41,6 +42,7 @@ def show(console: Console, damage: Damage, verdict: Verdict) -> None:
         ("faults injected", damage.total),
         ("  kill -9", ", ".join(f"{name} {count}" for name, count in damage.kills.items())),
         ("  by the exchange", ", ".join(f"{name} {count}" for name, count in damage.exchange_faults.items())),
+        ("  servers away", ", ".join(damage.outages)),
         ("trades published", verdict.trades_published),
         ("  in bronze", verdict.trades_kept),
         ("  of them repaired", verdict.trades_repaired),
@@ -70,6 +72,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=float, default=EVERY_S, help="seconds between two faults, on average")
     parser.add_argument("--rate", type=float, default=RATE, help="of the generated market; 20 is 200 messages a second")
+    parser.add_argument("--outage", nargs="+", default=[], choices=SERVERS, help="instead: these are away, in turn")
+    parser.add_argument("--away", type=float, default=600.0, help="seconds that each of them is away")
     parser.add_argument("--keep", action="store_true", help="leave the data directory for a look")
     args = parser.parse_args()
     console = Console(width=110)
@@ -77,7 +81,12 @@ def main() -> int:
     stack = None
     try:
         stack = system(directory, args.rate)
-        damage = Chaos(stack, Plan(args.seed, args.minutes * 60, args.every)).run(console.print)
+        plan = (
+            Plan(outages=tuple(args.outage), away_s=args.away)
+            if args.outage
+            else Plan(args.seed, args.minutes * 60, args.every)
+        )
+        damage = Chaos(stack, plan).run(console.print)
         verdict = judge(stack.settings)
     except BtcError as error:
         console.print(f"[bold red]not finished:[/] {error}")

@@ -44,11 +44,13 @@ POLL_S = 0.2
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How long, how often, and from which seed."""
+    """How long, how often, and from which seed; or which servers are away, one after another, and for how long."""
 
-    seed: int
-    seconds: float
-    every_s: float
+    seed: int = 1
+    seconds: float = 0.0
+    every_s: float = 1.0
+    outages: tuple[str, ...] = ()
+    away_s: float = 0.0
 
 
 class Damage(msgspec.Struct):
@@ -56,6 +58,8 @@ class Damage(msgspec.Struct):
 
     kills: dict[str, int]
     exchange_faults: dict[str, int]
+    outages: tuple[str, ...]
+    """Servers that were away, in this order."""
     recovery_s: dict[str, float]
     """Longest time from a kill until the component's own health check passes again."""
     memory_mb: dict[str, float]
@@ -64,7 +68,7 @@ class Damage(msgspec.Struct):
     @property
     def total(self) -> int:
         """All faults."""
-        return sum(self.kills.values()) + sum(self.exchange_faults.values())
+        return sum(self.kills.values()) + sum(self.exchange_faults.values()) + len(self.outages)
 
 
 class Chaos:
@@ -87,23 +91,39 @@ class Chaos:
         """Do damage for as long as planned, then wait until the system has caught up with the exchange."""
         watcher = threading.Thread(target=self._watch_memory)
         watcher.start()
-        healers: list[threading.Thread] = []
         try:
-            begin_s = time.monotonic()
-            for at_s, what in self._schedule():
-                time.sleep(max(0.0, begin_s + at_s - time.monotonic()))
-                say(f"{at_s:6.1f} s  {what if isinstance(what, str) else what.kind}")
-                if isinstance(what, str):
-                    healers += self._kill(what)
-                else:
-                    self._inject(what)
-            for healer in healers:
-                healer.join()
+            self._take_away(say)
+            self._kill_and_lie(say)
             self._settle(say)
         finally:
             self._over.set()
             watcher.join()
-        return Damage(dict(self._kills), dict(self._injected), self._recovery_s, dict(self._memory_mb))
+        return Damage(
+            dict(self._kills), dict(self._injected), self._plan.outages, self._recovery_s, dict(self._memory_mb)
+        )
+
+    def _take_away(self, say: Callable[[str], None]) -> None:
+        """Stop one server after another and start it again; the workers go on without it."""
+        for name in self._plan.outages:
+            self._wait(self._connected, "the exchange followed")
+            self._target_id = 0
+            say(f"{name} is away for {self._plan.away_s:.0f} s")
+            self._stack.stop_component(name)
+            time.sleep(self._plan.away_s)
+            self._stack.up(only=(name,))
+
+    def _kill_and_lie(self, say: Callable[[str], None]) -> None:
+        healers: list[threading.Thread] = []
+        begin_s = time.monotonic()
+        for at_s, what in self._schedule():
+            time.sleep(max(0.0, begin_s + at_s - time.monotonic()))
+            say(f"{at_s:6.1f} s  {what if isinstance(what, str) else what.kind}")
+            if isinstance(what, str):
+                healers += self._kill(what)
+            else:
+                self._inject(what)
+        for healer in healers:
+            healer.join()
 
     def _schedule(self) -> Iterator[tuple[float, str | faults.Fault]]:
         """(seconds from the start, component to kill or fault to inject): the same for the same plan."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from btc_core.features import FEATURE_NAMES, ROW
@@ -367,6 +367,7 @@ RANDOM = settings(max_examples=25, deadline=None, suppress_health_check=[HealthC
 
 @RANDOM
 @given(st.integers(0, 2**32), st.integers(1, 3_000), PACES)
+@example(884, 881, 15.0)  # a mid that expires within the second of the next quote
 def test_every_feature_of_a_smooth_tick_stream_equals_its_definition(seed: int, ticks: int, pace_s: float) -> None:
     events = random_market(seed, ticks, 0, rough=False, pace_s=pace_s)
     compare(events, EMIT_TICKS, sample(events, seed, 12))

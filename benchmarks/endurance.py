@@ -1,0 +1,51 @@
+"""Memory of workers over millions of messages: what leaks a little leaks visibly here.
+
+What does not belong here: how fast the messages pass (`servers`).
+"""
+
+from __future__ import annotations
+
+from benchmarks import cost
+from benchmarks.pure import frames, market
+from benchmarks.registry import Figure, Plan, benchmark
+from benchmarks.servers import SYMBOL, now_dated, stack_for_now, wait_until_kept
+from btc_core.fold import TRADE
+from btc_core.log import EVENTS, FEATURES, encode_envelope
+from streaming.publish import Publisher
+
+MESSAGES = 10_000_000
+PART = 100_000
+SETTLED_AFTER = 0.2
+"""Of all messages: caches and buffers have their size by then."""
+WATCHED = (("bronze", EVENTS), ("features", EVENTS), ("forecast", FEATURES))
+
+
+@benchmark("endurance", needs_servers=True)
+def endurance(plan: Plan) -> list[Figure]:
+    """Resident memory of each worker after all messages against that after the first fifth of them."""
+    parts = plan.size(MESSAGES) // PART
+    names = tuple(name for name, _ in WATCHED)
+    early: dict[str, float] = {}
+    with stack_for_now() as stack:
+        stack.up(only=names)
+        publisher = Publisher(stack.settings.kafka, "bench")
+        shift_ns, trade_id = 0, 0
+        for part in range(parts):
+            events = market(PART, 1_000.0, seed=part)
+            events["ts_ns"] += shift_ns
+            shift_ns += int(events["ts_ns"][-1] - events["ts_ns"][0])
+            for envelope in now_dated(frames(events, trade_id)):
+                publisher.publish(EVENTS, SYMBOL, encode_envelope(envelope), envelope.ts_recv_ns)
+            trade_id += int((events["kind"] == TRADE).sum())
+            publisher.flush()
+            for group, topic in WATCHED:
+                wait_until_kept(stack.settings, group, topic)
+            if part == int(parts * SETTLED_AFTER):
+                early = cost.memory_mb(stack, names)
+        late = cost.memory_mb(stack, names)
+    note = f"{parts * PART:,} messages"
+    return [
+        Figure(f"memory of {name}, at the end against a fifth of the way", late[name] / early[name], "×", 1.1,
+               note=f"{note}; {early[name]:.0f} MB, then {late[name]:.0f} MB")
+        for name in names
+    ]  # fmt: skip
