@@ -2,7 +2,6 @@
 
 FROM python:3.12.12-slim-bookworm AS build
 COPY --from=ghcr.io/astral-sh/uv:0.9.13 /uv /usr/local/bin/uv
-ENV UV_COMPILE_BYTECODE=1
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
 RUN uv venv --quiet /venv
 WORKDIR /build

@@ -30,7 +30,7 @@ check: $(STAMPS)/dev ## style, types, import contracts, Dagster definitions
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/dagster definitions validate --workspace workspace.yaml --log-level warning
+	$(BIN)/dg check defs
 
 bench: $(STAMPS)/dev .venv-peers/.stamp ## measure; prints a table, writes JSON
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -5,10 +5,13 @@ What does not belong here: which tables exist and what their columns mean (`btc_
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import dagster as dg
 
+from btc_core.settings import settings
 from btc_core.tables import TABLES
 
 if TYPE_CHECKING:
@@ -20,9 +23,26 @@ EVENTS_TOPIC = "market_events_topic"
 _KRAKEN = "kraken."
 
 
+def code_version(*parts: str) -> str:
+    """Of an asset whose rows follow from these texts: another version marks what was made before as out of date."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def _links(table: Table) -> dict[str, Any]:
+    """The newest rows in QuestDB's console, and the dashboard that shows the layer."""
+    links = settings().links
+    query = urlencode({"query": f"SELECT * FROM {table.name} LIMIT -100", "executeQuery": "true"})  # noqa: S608 - a link
+    found = {"questdb": dg.MetadataValue.url(f"{links.questdb_url or settings().questdb.http_url}/?{query}")}
+    if links.grafana_url:
+        board = "forecasts" if "predict" in table.name else "pipeline" if table.layer == "bronze" else "market"
+        found["grafana"] = dg.MetadataValue.url(f"{links.grafana_url}/d/btc-{board}")
+    return found
+
+
 def table_metadata(table: Table) -> dict[str, Any]:
-    """Metadata of the asset that is this table, from its columns."""
+    """Metadata of the asset that is this table: from its columns, and where to look at its rows."""
     return {
+        **_links(table),
         "dagster/table_name": table.name,
         "dagster/storage_kind": "questdb",
         "dagster/column_schema": _schema(table),

@@ -17,6 +17,7 @@ from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 
 from btc_core.bars import read_stored
 from btc_core.clock import SYSTEM_CLOCK, from_ns
 from btc_core.errors import BtcError
+from btc_core.features import FEATURE_VERSION
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -102,6 +103,7 @@ def _gate_spec(asset: str) -> dg.AssetCheckSpec:
     kinds={"xgboost", "mlflow"},
     group_name="models",
     owners=OWNERS,
+    code_version=FEATURE_VERSION,
 )
 def volatility_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Realized volatility of the next 1 to 5 minutes: trees of years with a recent HARX, or HARX where trees do not win."""
@@ -114,6 +116,7 @@ def volatility_model(environment: Environment, database: Database, registry: Reg
     kinds={"xgboost", "mlflow"},
     group_name="models",
     owners=OWNERS,
+    code_version=FEATURE_VERSION,
 )
 def bid_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The bid of the next 1 to 5 minutes: shrunk trees, or the random walk where they do not beat it."""

@@ -6,19 +6,24 @@ same rows changes nothing. What does not belong here: when a day is complete (`s
 
 # no `from __future__ import annotations`: Dagster wants the type of `context`, not its name
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from btc_assets.catalogue import OWNERS, table_metadata, upstream_tables
+from btc_assets.catalogue import OWNERS, code_version, table_metadata, upstream_tables
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, Result, for_each_day, markdown
+from btc_assets.pictures import day_of_bars
 from btc_assets.resources import Database, Environment, Lake
 from btc_core.clock import SYSTEM_CLOCK
-from btc_core.tables import BRONZE_BARS, GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, SILVER_FEATURES, STORED, Table
+from btc_core.features import FEATURE_VERSION
+from btc_core.tables import BRONZE_BARS, GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, SILVER_FEATURES, STORED, TABLES, Table
 
 SEAL_TAG = "btc/seal"
 PROOF_RETRY = dg.RetryPolicy(max_retries=2, delay=10)
 """For a server that is away for a moment; a proof that fails is no error and is not tried again."""
+DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
+"""A day is sealed minutes after midnight; hours later when a gap is waited for."""
 POOL = "questdb_writer"
 """Proofs of several runs write one after the other."""
 
@@ -44,6 +49,8 @@ def _version(context: dg.AssetExecutionContext, done: list[Mapping[str, Any]]) -
     kinds={"questdb", "bronze"},
     group_name="sealed",
     owners=OWNERS,
+    freshness_policy=DAILY,
+    code_version="1",
     retry_policy=PROOF_RETRY,
     pool=POOL,
 )
@@ -98,6 +105,8 @@ def sealed_bronze(context: dg.AssetExecutionContext, environment: Environment, d
     kinds={"questdb", "silver"},
     group_name="sealed",
     owners=OWNERS,
+    freshness_policy=DAILY,
+    code_version=FEATURE_VERSION,
     metadata=table_metadata(SILVER_FEATURES),
     retry_policy=PROOF_RETRY,
     pool=POOL,
@@ -164,12 +173,15 @@ def _gold(table: Table) -> dg.AssetsDefinition:
         kinds={"questdb", "gold"},
         group_name="sealed",
         owners=OWNERS,
+        freshness_policy=DAILY,
+        code_version=code_version(TABLES[view].view, FEATURE_VERSION),
         description=table.meaning,
         metadata=table_metadata(table),
         retry_policy=PROOF_RETRY,
         pool=POOL,
     )
     def gold(context: dg.AssetExecutionContext, database: Database) -> Result:
+        from btc_core.days import read_day  # noqa: PLC0415 - pyarrow is slow to import
         from btc_core.sealed_gold import make_gold  # noqa: PLC0415
         from btc_core.seals import seal_of  # noqa: PLC0415 - pyarrow is slow to import
 
@@ -177,6 +189,7 @@ def _gold(table: Table) -> dg.AssetsDefinition:
             with database.connect() as db:
                 proof = make_gold(db, table, day)
                 seal = seal_of(db, day)
+                picture = day_of_bars(read_day(db, table, day))
             largest = [{"column": name, "max_abs_diff": value} for name, value in proof.max_abs_diff.items()]
             return {
                 "seal": seal.id,
@@ -184,6 +197,7 @@ def _gold(table: Table) -> dg.AssetsDefinition:
                 "rows_missing": proof.rows_missing,
                 "rows_different": proof.rows_different,
                 "max_abs_diff": markdown(largest),
+                "bars": picture,
             }
 
         done = for_each_day(context, table.name, work)
@@ -221,6 +235,8 @@ gold_5min_sealed = _gold(GOLD_5MIN_SEALED)
     kinds={"questdb", "bronze"},
     group_name="sealed",
     owners=OWNERS,
+    freshness_policy=DAILY,
+    code_version="1",
     retry_policy=PROOF_RETRY,
     pool=POOL,
 )
@@ -245,6 +261,7 @@ def sealed_bars(context: dg.AssetExecutionContext, database: Database) -> Result
     kinds={"s3", "parquet"},
     group_name="backups",
     owners=OWNERS,
+    freshness_policy=DAILY,
     retry_policy=PROOF_RETRY,
 )
 def day_backup(context: dg.AssetExecutionContext, database: Database, lake: Lake) -> Result:

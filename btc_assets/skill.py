@@ -40,6 +40,7 @@ DRIFT_ROWS = 120
 DRIFTED_AT_MOST = 5
 """Features that may be beyond both bounds before the check fails: they are sixty, and move together."""
 
+SKILL_CHECKS = ("volatility_is_good", "bid_is_good")
 _BASELINES = ("harx", "har", "ewma", "naive")
 _QUANTITIES = {"volatility": "volatility-model", "bid": "bid-price-model"}
 

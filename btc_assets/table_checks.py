@@ -5,6 +5,7 @@ and carries the statement and ten of them. What does not belong here: proofs aga
 """
 
 # no `from __future__ import annotations`: Dagster wants the type of `context`, not its name
+import statistics
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,17 @@ import msgspec
 from btc_assets.partitions import TABLE_ROWS, markdown
 from btc_assets.resources import Database
 from btc_core.clock import NS_PER_DAY, now_ns
-from btc_core.days import day_of, on_day
+from btc_core.days import day_of, on_day, stored_days
 from btc_core.tables import STORED, TABLES, Table
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
 
+COUNTED = ("bronze_ticks", "bronze_trades", "silver_features")
+"""Tables whose rows a day should be about as many as on the days before."""
+USUAL_DAYS, USUAL_AT_LEAST, USUAL_FACTOR = 7, 3, 10.0
+"""A day is unusual beyond this factor of the median of the days before; fewer days than this say nothing. The busiest
+day of a year has about eight times the trades of its median."""
 AHEAD_S = 600
 """The same as `events.FUTURE_S`, whose module is slow to import."""
 _MAY_BE_EMPTY = {"version", "ord_type"}
@@ -147,6 +153,26 @@ def _absent(db: "QuestDB", row: dict[str, Any]) -> bool:
     return bool(marks[0][0])
 
 
+def rows_check(db: "QuestDB", table: Table, day: str) -> dg.AssetCheckResult:
+    """Whether a day has about as many rows as the days before it; a day without rows is judged too."""
+    counts = stored_days(db, table)
+    before = [rows for other, rows in counts.items() if other < day][-USUAL_DAYS:]
+    rows = counts.get(day, 0)
+    metadata: dict[str, Any] = {"day": day, "rows": rows, "days_before": len(before)}
+    passed = True
+    if len(before) >= USUAL_AT_LEAST:
+        usual = statistics.median(before)
+        metadata |= {"at_least": usual / USUAL_FACTOR, "at_most": usual * USUAL_FACTOR}
+        passed = usual / USUAL_FACTOR <= rows <= usual * USUAL_FACTOR
+    return dg.AssetCheckResult(
+        check_name=f"{table.name}_rows_usual",
+        asset_key=table.name,
+        passed=passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata=metadata,
+    )
+
+
 def schema_check(db: "QuestDB", table: Table) -> dg.AssetCheckResult:
     """Whether QuestDB's columns are those of the catalogue, in name, type and order."""
     wanted = [(column.name, column.type) for column in table.columns]
@@ -169,6 +195,12 @@ SPECS = [
         )
         for table in STORED
     ),
+    *(
+        dg.AssetCheckSpec(
+            f"{name}_rows_usual", asset=name, description="The day has about as many rows as the days before it."
+        )
+        for name in COUNTED
+    ),
     *(dg.AssetCheckSpec(rule.name, asset=rule.table, description=rule.meaning) for rule in RULES),
 ]
 
@@ -182,6 +214,9 @@ def table_checks(context: dg.AssetCheckExecutionContext, database: Database) -> 
         for table in STORED:
             if f"{table.name}_schema" in chosen:
                 yield schema_check(db, table)
+        for name in COUNTED:
+            if f"{name}_rows_usual" in chosen:
+                yield rows_check(db, TABLES[name], day)
         for rule in RULES:
             if rule.name in chosen:
                 yield evaluate(db, rule, day)

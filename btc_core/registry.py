@@ -65,7 +65,7 @@ def register(settings: Settings, folder: Path, verdict: Verdict, params: dict[st
     body = {"name": manifest.name, "source": source, "run_id": run_id, "tags": _pairs(tags)}
     version = str(call(settings, "POST", "model-versions/create", body)["model_version"]["version"])
     set_alias(settings, manifest.name, CHALLENGER, version)
-    url = f"{settings.mlflow.url}/#/models/{manifest.name}/versions/{version}"
+    url = f"{settings.links.mlflow_url or settings.mlflow.url}/#/models/{manifest.name}/versions/{version}"
     return Registered(manifest.name, version, run_id, url)
 
 

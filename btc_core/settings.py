@@ -197,6 +197,17 @@ class BackupSettings(Section):
     """Older copies are removed."""
 
 
+class LinksSettings(Section):
+    """Where a person's browser finds the other pages, when that is not where the processes find the servers."""
+
+    questdb_url: str = ""
+    """Empty: the same as `BTC_QUESTDB_HTTP_URL`."""
+    mlflow_url: str = ""
+    """Empty: the same as `BTC_MLFLOW_URL`."""
+    grafana_url: str = ""
+    """Empty: there is no Grafana, and no link to it."""
+
+
 class Settings(BaseSettings):
     """All settings; build it with `load_settings`."""
 
@@ -218,6 +229,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     seal: SealSettings = SealSettings()
     backup: BackupSettings = BackupSettings()
+    links: LinksSettings = LinksSettings()
 
     @property
     def simulated(self) -> bool:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
 import pytest
 
 from btc_core import lake
-from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
-from btc_core.days import arrow_schema, count_rows, day_ns, day_of, digest, read_day, write_rows
+from btc_core.clock import NS_PER_DAY, now_ns
+from btc_core.days import count_rows, day_of, digest, read_day, write_rows
 from btc_core.errors import StoreError
 from btc_core.object_store import ObjectStore
 from btc_core.questdb_client import QuestDB
 from btc_core.schema import ensure_tables, invalid_views
 from btc_core.tables import STORED, TABLES
+from tests.service.made_up import ROWS, made_up
 from tests.service.past_day import lose_day
 from tests.service.workers import wait_for
 
@@ -28,26 +27,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")]
 
 EVERY_TABLE = pytest.mark.parametrize("table", STORED, ids=[table.name for table in STORED])
-ROWS = 500
-
-
-def made_up(table: Table, day: str, rows: int = ROWS) -> pa.Table:
-    """Rows of any table: distinct keys, NaN among the numbers."""
-    rng = np.random.default_rng(5)
-    columns = {}
-    for name, kind in zip(arrow_schema(table).names, arrow_schema(table).types, strict=True):
-        if name == table.timestamp:
-            values = day_ns(day) + np.arange(rows) * NS_PER_S * 3
-        elif pa.types.is_floating(kind):
-            values = np.where(rng.random(rows) < 0.2, np.nan, rng.normal(size=rows))
-        elif pa.types.is_string(kind):
-            values = rng.choice(["BTC/USD", "ETH/USD"], rows)
-        elif pa.types.is_boolean(kind):
-            values = rng.random(rows) < 0.5
-        else:
-            values = day_ns(day) + np.arange(rows) if pa.types.is_timestamp(kind) else np.arange(rows)
-        columns[name] = pa.array(values).cast(kind)
-    return pa.table(columns)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from btc_core import lake
-from btc_core.clock import NS_PER_DAY, now_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days import arrow_schema, day_ns, day_of, digest, read_day, write_rows
 from btc_core.log import ensure_topics
 from btc_core.object_store import ObjectStore
@@ -113,6 +113,8 @@ def test_a_complete_day_is_sealed_proven_and_copied_in_one_run(
     assert silver.metadata["dagster/partition_row_count"].value >= 1_200
     assert silver.metadata["rows_different"].value == 0
     assert silver.metadata["seal"].value == run_key.partition("@")[2]
+    gold = result.asset_materializations_for_node("gold_1min_sealed")[0]
+    assert "data:image/png;base64," in gold.metadata["bars"].value
     copied = result.asset_materializations_for_node("day_backup")[0]
     assert copied.metadata["dagster/partition_row_count"].value > 2_400
     with ObjectStore(system.store) as store:
@@ -120,6 +122,22 @@ def test_a_complete_day_is_sealed_proven_and_copied_in_one_run(
     assert manifest is not None
     assert manifest.seal == run_key.partition("@")[2]
     assert symbol
+
+
+@pytest.mark.usefixtures("symbol")
+def test_a_day_is_asked_for_once_when_its_midnight_and_its_grace_have_passed(
+    system: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    midnight_ns = day_ns(DAY) + NS_PER_DAY
+    grace_s = system.seal.grace_s
+    cursor: str | None = None
+    asked: dict[int, list[str | None]] = {}
+    for after_s in (-60, -1, 0, 60, grace_s - 1, grace_s, grace_s + 60, 86_399):
+        monkeypatch.setattr("btc_assets.sealing.now_ns", lambda after_s=after_s: midnight_ns + after_s * NS_PER_S)
+        told = tick(cursor, instance)
+        cursor = getattr(told, "cursor", None) or cursor
+        asked[after_s] = [request.partition_key for request in getattr(told, "run_requests", None) or []]
+    assert [after_s for after_s, days in asked.items() if DAY in days] == [grace_s]
 
 
 def test_a_hundred_changes_of_a_day_are_a_hundred_runs(db: QuestDB, symbol: str, instance: dg.DagsterInstance) -> None:
