@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import sys
 
@@ -10,6 +11,8 @@ from btc_core import metrics
 from btc_core.errors import BtcError
 from btc_core.settings import load_settings
 
+SWITCH_S = 0.0005
+"""How long the thread that writes tables may keep the interpreter while a message waits; Python's own is 5 ms."""
 WORKERS = ("ingest", "bronze", "features", "forecast", "repair")
 
 
@@ -32,6 +35,7 @@ def main() -> int:
 
 def _run(name: str) -> None:
     """Import only what this worker needs: each is a process of its own and memory counts."""
+    sys.setswitchinterval(SWITCH_S)
     settings = load_settings()
     metrics.serve(settings.metrics.host, settings.metrics.port)
     if name == "ingest":
@@ -49,6 +53,7 @@ def _run(name: str) -> None:
         from streaming.forecast import build  # noqa: PLC0415
     worker = build(settings)
     worker.stop_on_signals()
+    gc.freeze()  # what is loaded by now stays: a full collection over all of it stops the stream for many milliseconds
     worker.run()
 
 
