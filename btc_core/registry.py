@@ -7,6 +7,7 @@ What does not belong here: what a bundle is (`bundle`), who deserves to be champ
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import shutil
@@ -247,10 +248,16 @@ def _code(response: httpx.Response) -> str:
         return ""
 
 
+@functools.cache
+def _client() -> httpx.Client:
+    """One for the process: each new one reads the certificates of all authorities, 20 ms of a worker's time."""
+    return httpx.Client(timeout=TIMEOUT_S, limits=httpx.Limits(max_keepalive_connections=0))
+
+
 def _send(settings: Settings, method: str, path: str, **more: Any) -> httpx.Response:
     url = settings.mlflow.url.rstrip("/")
     try:
-        return httpx.request(method, url + path, timeout=TIMEOUT_S, **more)
+        return _client().request(method, url + path, **more)
     except httpx.HTTPError as error:
         msg = f"MLflow at {url} does not answer: {error!r}"
         raise StoreError(msg) from error

@@ -119,4 +119,4 @@ def _frame(rows: list[Row]) -> pd.DataFrame:
 
 def build(settings: Settings) -> Worker:
     """The worker, ready to run; it looks back as far as the features do, to know every trade they know."""
-    return Worker(settings, Role(GROUP, EVENTS, WARM_UP_S, STATE_VERSION), BronzeHandler(settings))
+    return Worker(settings, Role(GROUP, EVENTS, WARM_UP_S, STATE_VERSION, eager=False), BronzeHandler(settings))

@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 GROUP = "forecast"
 ROLE = Role(GROUP, FEATURES, WARM_UP_S, f"{STATE_VERSION}-{FEATURE_VERSION}")
 WAIT_FOR_MODEL_S = 2.0
+PREDICTIONS_LINGER_MS = 20
+"""Who is in a hurry reads Redis; a request to the broker for each forecast costs as much as the forecast."""
 
 _MODEL_COLUMNS = [FEATURE_NAMES.index(name) for name in MODEL_FEATURES]
 _BID_COLUMN, _MID_COLUMN = FEATURE_NAMES.index("bid"), FEATURE_NAMES.index("mid")
@@ -60,7 +62,7 @@ class ForecastHandler:
         self._settings = settings
         self._holder = holder
         self._db = QuestDB(settings.questdb)
-        self._publisher = Publisher(settings.kafka, "forecast")
+        self._publisher = Publisher(settings.kafka, "forecast", PREDICTIONS_LINGER_MS)
         self._latest = LatestRows(settings.redis, GROUP)
         self._decoder = msgspec.msgpack.Decoder(FeatureMessage)
         self._encoder = msgspec.msgpack.Encoder()

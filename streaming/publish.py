@@ -27,8 +27,8 @@ _json = msgspec.json.Encoder()
 class Publisher:
     """One producer; `flush` returns when everything published before is acknowledged."""
 
-    def __init__(self, settings: KafkaSettings, client_id: str) -> None:
-        self._producer = producer(settings, client_id)
+    def __init__(self, settings: KafkaSettings, client_id: str, linger_ms: int = 0) -> None:
+        self._producer = producer(settings, client_id, linger_ms)
         self._client_id = client_id
         self._failed: list[str] = []
         self._sent: dict[str, int] = {}

@@ -106,13 +106,15 @@ class Role(msgspec.Struct, frozen=True):
     """What a worker reads, and how far back its state reaches.
 
     `warm_up_s` is how far before the committed offset (by receive time) the state must be rebuilt from, and
-    `state_version` that of the state in its checkpoints; one without state has neither.
+    `state_version` that of the state in its checkpoints; one without state has neither. Nobody waits for what a worker
+    that is not `eager` makes.
     """
 
     group: str
     topic: str
     warm_up_s: float = 0.0
     state_version: str = ""
+    eager: bool = True
 
 
 class Writing(msgspec.Struct, frozen=True):
@@ -133,7 +135,9 @@ class Worker:
         self._handler = handler
         self._warm_up_s = role.warm_up_s
         self._group = role.group
-        self._consumer: Consumer = consumer(settings.kafka, role.group, f"{role.group}-{settings.stream.instance}")
+        self._consumer: Consumer = consumer(
+            settings.kafka, role.group, f"{role.group}-{settings.stream.instance}", eager=role.eager
+        )
         self._live_from: dict[int, int] = {}
         self._next: dict[int, int] = {}
         self._settled_at_s = 0.0
