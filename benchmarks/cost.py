@@ -33,7 +33,7 @@ class Spent:
         self.cores = 0.0
         """Processor seconds a second, all of them together."""
         self.memory_mb: dict[str, float] = {}
-        """Resident memory at the end."""
+        """At the end."""
 
     @property
     def largest(self) -> str:
@@ -57,8 +57,8 @@ def of(stack: Stack, names: tuple[str, ...]) -> Iterator[Spent]:
 
 
 def memory_mb(stack: Stack, names: tuple[str, ...]) -> dict[str, float]:
-    """Resident memory of components now."""
-    return {each.name: psutil.Process(each.pid).memory_info().rss / 1e6 for each in stack.status(names)}
+    """Proportional set size of components now: what they share with one another counts once, as in `btc status`."""
+    return {each.name: psutil.Process(each.pid).memory_full_info().pss / 1e6 for each in stack.status(names)}
 
 
 def restarts(stack: Stack, names: tuple[str, ...]) -> list[Figure]:

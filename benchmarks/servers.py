@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 SYMBOL = "BTC/USD"
 PATIENCE_S = 180.0
 WORKERS = ("ingest", "bronze", "features", "forecast", "repair")
+WARM_S = 60.0
+"""After the start, before anything is measured: the JVMs compile what they do often, and take two cores for it."""
 RATE = 10.0
 """Of the simulator: ten times its usual market, about 100 messages a second."""
 
@@ -134,6 +136,7 @@ def latency(plan: Plan) -> list[Figure]:
     for rate, targets in ((RATE, (5.0, 20.0)), (10 * RATE, (None, 50.0))):
         with stack_for_now("--rate", str(rate)) as stack:
             stack.up(only=WORKERS)
+            time.sleep(WARM_S)
             with cost.of(stack, WORKERS) as spent:
                 figures += watched_latency(stack.settings, watch_s, targets)
             if rate == RATE:

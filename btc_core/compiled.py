@@ -14,7 +14,7 @@ from typing import Any
 
 import numba
 
-_SOURCES = ("features.py", "fold_state.py", "fold_rows.py", "fold.py", "new_york.py", "forest_walk.py")
+_SOURCES = ("features.py", "fold_state.py", "fold_rows.py", "fold.py", "new_york.py", "forest_walk.py", "harx.py")
 
 
 def _cache_dir() -> str:

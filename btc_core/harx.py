@@ -11,12 +11,14 @@ What does not belong here: trees (`bundle`), and features (`fold`).
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
+from btc_core.compiled import njit
 from btc_core.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
@@ -50,10 +52,11 @@ INPUTS: tuple[str, ...] = (
 """Features that HARX reads, in the order of its own input matrix."""
 
 _N_RV, _N_PARKINSON, _N_VOLUMES = len(_FALLBACK_MIN), len(_PARKINSON_MIN), len(_VOLUMES)
+_WINDOW_COLUMNS = tuple(_FALLBACK_MIN.index(window) for window in _WINDOWS_MIN)
 _N_LINEAR = len(_WINDOWS_MIN) + _N_PARKINSON + _N_VOLUMES
 
 
-class Harx(msgspec.Struct, frozen=True):
+class Harx(msgspec.Struct, frozen=True, dict=True):
     """A fitted HARX; arrays as tuples so that it is plain JSON.
 
     `coefficients` has one row per horizon: intercept, the linear terms, 24 hours. `rv_floor` is ln² per horizon.
@@ -68,10 +71,14 @@ class Harx(msgspec.Struct, frozen=True):
 
     def log_variance(self, inputs: Floats) -> Floats:
         """Ln of the mean forecast of RV over 1…5 min, shape (n, 5), from `INPUTS` of shape (n, len(INPUTS))."""
-        design = _design(inputs, self.volume_means, self.range_offset)
-        logs: Floats = design @ np.asarray(self.coefficients).T + np.log(self.smearing)
-        floor = np.log(self.rv_floor)
-        return np.maximum(logs, floor)  # NaN stays NaN
+        coefficients, log_smearing, log_floor = self._arrays
+        logs: Floats = _design(inputs, self.volume_means, self.range_offset) @ coefficients + log_smearing
+        return np.maximum(logs, log_floor)  # NaN stays NaN
+
+    @functools.cached_property
+    def _arrays(self) -> tuple[Floats, Floats, Floats]:
+        """Coefficients (terms, 5), ln of the smearing and of the floor (5,): made once, not for every row."""
+        return np.asarray(self.coefficients).T, np.log(self.smearing), np.log(self.rv_floor)
 
     def to_json(self) -> bytes:
         """The whole model, floats to the last bit."""
@@ -131,31 +138,42 @@ def _stand_ins(inputs: Floats) -> tuple[float, tuple[float, ...]]:
 
 def _design(inputs: Floats, volume_means: tuple[float, ...], range_offset: float) -> Floats:
     """Intercept, linear terms and hours, shape (n, 1 + linear + 24); a row without any RV is NaN."""
-    n = len(inputs)
-    rv = np.array(inputs[:, :_N_RV], np.float64)
-    for column in range(1, _N_RV):  # a missing long window is the next shorter one, scaled to its length
-        longer = math.log(_FALLBACK_MIN[column] / _FALLBACK_MIN[column - 1])
-        rv[:, column] = np.where(np.isnan(rv[:, column]), rv[:, column - 1] + longer, rv[:, column])
-    for column in range(_N_RV - 2, -1, -1):  # a missing short window is the next longer one
-        shorter = math.log(_FALLBACK_MIN[column] / _FALLBACK_MIN[column + 1])
-        rv[:, column] = np.where(np.isnan(rv[:, column]), rv[:, column + 1] + shorter, rv[:, column])
-    design = np.zeros((n, 1 + _N_LINEAR + 24))
-    design[:, 0] = 1.0
-    terms = len(_WINDOWS_MIN)
-    for place, window in enumerate(_WINDOWS_MIN):
-        design[:, 1 + place] = rv[:, _FALLBACK_MIN.index(window)]
-    for place, window in enumerate(_PARKINSON_MIN):
-        stand_in = rv[:, 1] + math.log(window / 5.0) + range_offset
-        given = inputs[:, _N_RV + place]
-        design[:, 1 + terms + place] = np.where(np.isnan(given), stand_in, given)
-    volumes = inputs[:, _N_RV + _N_PARKINSON : _N_RV + _N_PARKINSON + _N_VOLUMES]
-    design[:, 1 + terms + _N_PARKINSON : 1 + _N_LINEAR] = np.where(np.isnan(volumes), volume_means, volumes)
-    angle = np.arctan2(inputs[:, -2], inputs[:, -1]) % (2.0 * math.pi)
-    known = ~np.isnan(angle)
-    hour = np.zeros(n, np.int64)
-    hour[known] = np.floor(np.round(angle[known] / (2.0 * math.pi) * 1440.0) % 1440 / 60.0).astype(np.int64)
-    design[np.flatnonzero(known), 1 + _N_LINEAR + hour[known]] = 1.0
+    design = np.zeros((len(inputs), 1 + _N_LINEAR + 24))
+    _fill_design(design, np.ascontiguousarray(inputs), np.asarray(volume_means), range_offset)
     return design
+
+
+@njit
+def _fill_design(design: Floats, inputs: Floats, volume_means: Floats, range_offset: float) -> None:
+    rv = np.empty(_N_RV)
+    for row in range(len(inputs)):
+        given = inputs[row]
+        rv[:] = given[:_N_RV]
+        for column in range(1, _N_RV):  # a missing long window is the next shorter one, scaled to its length
+            if math.isnan(rv[column]):
+                rv[column] = rv[column - 1] + math.log(_FALLBACK_MIN[column] / _FALLBACK_MIN[column - 1])
+        for column in range(_N_RV - 2, -1, -1):  # a missing short window is the next longer one
+            if math.isnan(rv[column]):
+                rv[column] = rv[column + 1] + math.log(_FALLBACK_MIN[column] / _FALLBACK_MIN[column + 1])
+        out = design[row]
+        out[0] = 1.0
+        place = 1
+        for column in _WINDOW_COLUMNS:
+            out[place] = rv[column]
+            place += 1
+        for column in range(_N_PARKINSON):
+            value = given[_N_RV + column]
+            stand_in = rv[1] + math.log(_PARKINSON_MIN[column] / 5.0) + range_offset
+            out[place] = stand_in if math.isnan(value) else value
+            place += 1
+        for column in range(_N_VOLUMES):
+            value = given[_N_RV + _N_PARKINSON + column]
+            out[place] = volume_means[column] if math.isnan(value) else value
+            place += 1
+        angle = math.atan2(given[-2], given[-1]) % (2.0 * math.pi)
+        if not math.isnan(angle):
+            minute = np.rint(angle / (2.0 * math.pi) * 1440.0) % 1440
+            out[place + int(minute // 60.0)] = 1.0
 
 
 def _ridge(design: Floats, target: Floats) -> Floats:

@@ -155,6 +155,7 @@ def _connection(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
     return {
         "bootstrap.servers": kafka.bootstrap,
         "client.id": client_id,
+        "socket.nagle.disable": True,  # small requests must not wait for one another
         "reconnect.backoff.ms": 1_000,
         "reconnect.backoff.max.ms": 2_000,
     }

@@ -8,6 +8,7 @@ What does not belong here: what a model computes (`btc_core.bundle`), or trainin
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -118,7 +119,9 @@ class ForecastHandler:
         return usable
 
     def _announce(self, forecasts: list[ForecastRow]) -> None:
-        newest = {forecast.symbol: forecast for forecast in forecasts if np.isfinite(forecast.sigma_path_bps).all()}
+        newest = {
+            forecast.symbol: forecast for forecast in forecasts if all(map(math.isfinite, forecast.sigma_path_bps))
+        }
         rows = {forecast_key(symbol): forecast_fields(forecast) for symbol, forecast in newest.items()}
         if self._latest.put(rows) and forecasts:
             metrics.STAGE_LATENCY.labels("forecast").observe((now_ns() - forecasts[0].ts_recv_ns) / NS_PER_S)
@@ -196,8 +199,13 @@ class ForecastHandler:
             )
             for index, row in enumerate(rows)
         ]
-        others = {name: float(each[0, -1]) for name, each in volatility.others(matrix[-1:]).items()}
-        tracker.see(forecasts[-1], float(values[-1, _MID_COLUMN]), others, volatility.harx.rv_floor)
+        newest = matrix[-1:]
+        tracker.see(
+            forecasts[-1],
+            float(values[-1, _MID_COLUMN]),
+            lambda: {name: float(each[0, -1]) for name, each in volatility.others(newest).items()},
+            volatility.harx.rv_floor,
+        )
         return forecasts
 
 

@@ -20,6 +20,8 @@ from btc_core.redis_row import ForecastRow
 from btc_core.targets import HORIZONS_MIN, LABEL_SPAN_NS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     from btc_core.questdb_client import QuestDB
@@ -84,12 +86,13 @@ class OutcomeTracker:
         self._known_until_ns = known_until_ns
         self._minute = 0
         self._last: Origin | None = None
+        self._seen: Callable[[], Origin] | None = None
         self._origins: dict[int, Origin] = {}
 
     def save(self) -> TrackerState:
         """What `loaded` makes an equal tracker of."""
         quantiles = _plain(self.bid_quantiles), _plain(self.volatility_quantiles)
-        return TrackerState(*quantiles, self._known_until_ns, self._minute, self._last, dict(self._origins))
+        return TrackerState(*quantiles, self._known_until_ns, self._minute, self._newest(), dict(self._origins))
 
     @classmethod
     def loaded(cls, state: TrackerState) -> OutcomeTracker:
@@ -107,7 +110,7 @@ class OutcomeTracker:
         return [outcome for outcome in closed if outcome is not None]
 
     def _close(self, minute_ns: int) -> Outcome | None:
-        last = self._last
+        last = self._newest()
         if last is not None and 0 <= minute_ns - last.forecast.ts_event_ns <= FRESH_NS:
             self._origins[minute_ns] = msgspec.structs.replace(last, minute_ns=minute_ns)
         self._origins = {at: origin for at, origin in self._origins.items() if at >= minute_ns - LABEL_SPAN_NS}
@@ -117,10 +120,20 @@ class OutcomeTracker:
             return None
         return self._judge(known)
 
-    def see(self, forecast: ForecastRow, mid: float, baselines_bps: dict[str, float], floor: tuple[float, ...]) -> None:
-        """The newest forecast; `advance` has closed the minutes before it. A forecast still warming up does not count."""
-        if np.isfinite(forecast.sigma_path_bps).all() and np.isfinite(forecast.bid_path_usd).all():
-            self._last = Origin(0, forecast, mid, baselines_bps, floor)
+    def see(
+        self, forecast: ForecastRow, mid: float, baselines_bps: Callable[[], dict[str, float]], floor: tuple[float, ...]
+    ) -> None:
+        """The newest forecast; `advance` has closed the minutes before it. A forecast still warming up does not count.
+
+        The baselines are asked for only if the forecast turns out to be the last one of its minute.
+        """
+        if all(map(math.isfinite, (*forecast.sigma_path_bps, *forecast.bid_path_usd))):
+            self._seen = lambda: Origin(0, forecast, mid, baselines_bps(), floor)
+
+    def _newest(self) -> Origin | None:
+        if self._seen is not None:
+            self._last, self._seen = self._seen(), None
+        return self._last
 
     def _judge(self, path: list[Origin]) -> Outcome:
         origin = path[0]
