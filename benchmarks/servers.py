@@ -60,8 +60,8 @@ def stack_for_now(*exchange_args: str) -> Iterator[Stack]:
 @benchmark("stream", needs_servers=True)
 def stream_throughput(plan: Plan) -> list[Figure]:
     """Frames on the log until their rows are in silver, on the topic `features` and in Redis, all acknowledged."""
-    envelopes = now_dated(frames(market(plan.size(160_000), 100.0)))
-    warm, *rounds = np.split(np.arange(len(envelopes)), [plan.size(at) for at in (10_000, 60_000, 110_000)])
+    envelopes = now_dated(frames(market(plan.size(300_000), 100.0)))
+    warm, *rounds = np.split(np.arange(len(envelopes)), [plan.size(at) for at in (100_000, 150_000, 200_000, 250_000)])
     with stack_for_now() as stack:
         stack.up(only=("features",))
         settings = stack.settings

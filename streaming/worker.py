@@ -40,6 +40,8 @@ PAUSE_FIRST_S, PAUSE_MAX_S = 0.2, 5.0
 KAFKA_TIMEOUT_S = 30.0
 AHEAD_BATCHES = 4
 """How far a worker may be ahead of its tables while they can be written: more only costs memory."""
+WRITING_POLL_S = 0.02
+"""How soon offsets are committed after their tables were written, when no message comes meanwhile."""
 CHECKPOINT_S = 60.0
 """A restart folds at most this much of the log again; two megabytes a symbol are written each time."""
 LAG_S = 1.0
@@ -195,11 +197,18 @@ class Worker:
 
     def _take(self) -> list[Record]:
         """At least one message as soon as there is one, and whatever else comes within the batch wait."""
-        first = self._consumer.poll(self._stream.table_flush_ms / 1_000)
+        first = self._consumer.poll(self._until_due_s())
         if first is None:
             return []
         rest = self._consumer.consume(self._stream.batch_rows - 1, self._stream.batch_wait_ms / 1_000)
         return [record for message in (first, *rest) if (record := _record(message)) is not None]
+
+    def _until_due_s(self) -> float:
+        """How long nothing but a message needs this thread: until tables are due, or may have been written."""
+        if self._writing is not None:
+            return WRITING_POLL_S
+        flush_s = self._stream.table_flush_ms / 1_000
+        return max(0.0, flush_s - (time.monotonic() - self._settled_at_s)) if self._kept else flush_s
 
     def _patiently(self, work: Callable[[], T], idle: Callable[[float], None]) -> T:
         """Do `work`, again for as long as a service is away; `idle` waits. Stops trying when the worker is stopped."""
