@@ -10,9 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import msgspec
 
 from btc_assets.catalogue import OWNERS
 from btc_assets.history import minute_bars, older_bars
+from btc_assets.pictures import of_training
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.bars import read_stored
 from btc_core.clock import SYSTEM_CLOCK, from_ns
@@ -52,6 +54,7 @@ def _facts(model: BidModel | VolatilityModel) -> dict[str, Any]:
         "feature_version": manifest.feature_version,
         "recipe": manifest.recipe,
         "git_commit": manifest.code,
+        "sealed_days": len(manifest.seals),
         "train_rows": manifest.train_rows,
         "scores": dg.MetadataValue.md(scores_table(manifest.scores)),
     }
@@ -69,13 +72,19 @@ def _bars(environment: Environment, database: Database, days: float) -> npt.NDAr
 def _train(name: str, environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
     """Train, judge, register as challenger; the check `gate` says what came of it."""
     from btc_assets import training  # noqa: PLC0415 - slow to import
+    from btc_core.seals import seals_of_bars  # noqa: PLC0415 - the same
 
     started_s = SYSTEM_CLOCK.monotonic_s()
     bars = _bars(environment, database, environment.get().model.train_days)
     trained, rows = training.train(name, bars, registry.held(name), registry.in_shadow(name))
+    if trained.is_new and trained.model.manifest.train_rows:
+        with database.connect() as db:
+            seals = seals_of_bars(db, environment.get().exchange.symbols[0], trained.model.manifest.trained_from_ns)
+        trained.model.manifest = msgspec.structs.replace(trained.model.manifest, seals=seals)
     metadata: dict[str, Any] = {"gate": trained.verdict.reason} | _facts(trained.model)
     if trained.is_new:
-        registered = registry.register(trained.model, rows, trained.verdict, training.params(name))
+        pictures = of_training(trained, rows)
+        registered = registry.register(trained.model, rows, trained.verdict, training.params(name), pictures)
         metadata |= {"version": registered.version, "mlflow": dg.MetadataValue.url(registered.url)}
     metadata["train_s"] = round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)
     return dg.MaterializeResult(metadata=metadata, check_results=[_gate(trained)])

@@ -60,12 +60,17 @@ class Registry(dg.ConfigurableResource[Any]):
     """The MLflow model registry."""
 
     def register(
-        self, model: BidModel | VolatilityModel, rows: Any, verdict: Verdict, params: dict[str, str]
+        self,
+        model: BidModel | VolatilityModel,
+        rows: Any,
+        verdict: Verdict,
+        params: dict[str, str],
+        pictures: dict[str, bytes],
     ) -> Registered:
         """Log the model and register it as challenger; raises `StoreError`."""
         from btc_core import promotion  # noqa: PLC0415 - needs XGBoost's neighbours, slow to import
 
-        return promotion.publish(settings(), model, rows, verdict, params=params)
+        return promotion.publish(settings(), model, rows, verdict, params=params, pictures=pictures)
 
     def promote_challenger(self, name: str) -> Promoted | None:
         """Make the challenger that passed its gate champion, for that gate's reason; None when there is none."""

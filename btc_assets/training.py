@@ -35,6 +35,8 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     verdict: gate.Verdict
     is_new: bool = True
     """False when the model in shadow stays the challenger and nothing was trained."""
+    unseen: tuple[Floats, Floats] | None = None
+    """At five minutes on the newest days: what came, and what the twin said; σ in bps, or returns in bps."""
 
 
 def params(name: str) -> dict[str, str]:
@@ -146,7 +148,8 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
     model = fitting.fit_volatility(frame)
     if model.kind == "xgboost" and not verdict.beats_baselines:
         model = model.as_baseline()
-    return Trained(model=_with(model, table), verdict=verdict)
+    unseen = (np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1])
+    return Trained(model=_with(model, table), verdict=verdict, unseen=unseen)
 
 
 def _losses(labels: Floats, sigma_bps: Floats) -> Floats:
@@ -196,7 +199,8 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
     verdict = gate.refresh(_squares(block.bid_bps, np.where(confirmed, returns, 0.0)), held, walk)
     model = fitting.serve_bid(frame.last_days(fitting.BID_DAYS), served)
     manifest = msgspec.structs.replace(model.manifest, scores=table)
-    return Trained(model=bundle.BidModel(manifest, model.boosters), verdict=verdict)
+    unseen = (block.bid_bps[:, -1], np.where(confirmed, returns, 0.0)[:, -1])
+    return Trained(model=bundle.BidModel(manifest, model.boosters), verdict=verdict, unseen=unseen)
 
 
 def _squares(actual_bps: Floats, forecast_bps: Floats) -> Floats:

@@ -1,6 +1,6 @@
-"""Why a volatility forecast is what it is: TreeSHAP of its trees, and the part that HARX gives.
+"""Why a forecast is what it is: TreeSHAP of the trees, and for the volatility the part that HARX gives.
 
-A few milliseconds a row, so on request only. What does not belong here: plots, and importance over many rows (`evaluation`).
+A few milliseconds a row, so on request and at the end of a training. What does not belong here: plots.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from btc_core.dataset import HARX_COLUMNS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from btc_core.bundle import BidModel
 
     Floats = npt.NDArray[np.float64]
 
@@ -48,3 +50,18 @@ def explain(model: VolatilityModel, row: Floats) -> Explanation:
     ranked = dict(sorted(effects.items(), key=lambda pair: -abs(pair[1])))
     base = level + float(parts[-1])
     return Explanation(base + harx + offset + float(parts[:-1].sum()), base, harx, offset, ranked)
+
+
+def mean_effects(model: VolatilityModel | BidModel, rows: Floats) -> dict[str, float]:
+    """Mean absolute TreeSHAP effect of each feature over `rows` (n, MODEL_FEATURES), largest first; without trees empty.
+
+    In the unit of the trees: ln of the variance, or bid returns in σ.
+    """
+    if not model.boosters or not len(rows):
+        return {}
+    import xgboost  # noqa: PLC0415 - slow to import, only needed here
+
+    data = xgboost.DMatrix(rows.astype(np.float32))
+    parts = [np.abs(booster.predict(data, pred_contribs=True)[:, :-1]).mean(axis=0) for booster in model.boosters]
+    effects = dict(zip(model.manifest.features, np.mean(parts, axis=0).tolist(), strict=True))
+    return dict(sorted(effects.items(), key=lambda pair: -pair[1]))

@@ -7,7 +7,7 @@ What does not belong here: dashboards and rules (`deploy/`), or the live figures
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Enum, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Enum, Gauge, Histogram, Summary, start_http_server
 
 from btc_core.errors import ConfigError
 
@@ -57,6 +57,15 @@ OPEN_GAPS = Gauge("btc_gaps_open", "Gaps in the trade ids that are neither repai
 MISSING_TRADES = Gauge("btc_trades_missing", "Trade ids missing in open gaps.", ["symbol"])
 SETTLED_TRADES = Counter("btc_trades_settled", "Missing trade ids that were settled, and how.", ["symbol", "state"])
 REPAIR_REQUESTS = Counter("btc_repair_requests", "REST requests of the repair worker.", ["outcome"])
+
+OUTCOME_QLIKE = Summary(
+    "btc_outcome_qlike", "QLIKE at five minutes of forecasts that are over, of the model and of each baseline.",
+    ["symbol", "forecast"],
+)  # fmt: skip
+OUTCOMES = Counter(
+    "btc_outcomes", "Forecasts that are over, inside or outside the interval of a level at five minutes.",
+    ["symbol", "quantity", "level", "inside"],
+)  # fmt: skip
 
 HTTP_REQUESTS = Counter("btc_http_requests", "Requests answered by the API.", ["path", "method", "status"])
 HTTP_TIME = Histogram(

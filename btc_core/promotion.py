@@ -127,15 +127,16 @@ def publish(  # noqa: PLR0913 - everything a registered version carries
     verdict: Verdict,
     *,
     params: dict[str, str] | None = None,
+    pictures: dict[str, bytes] | None = None,
     promote_because: str = "",
 ) -> Registered:
-    """Save and register a model; with a reason to, make it champion at once."""
+    """Save and register a model, its pictures beside it; with a reason to, make it champion at once."""
     with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
         folder = Path(scratch) / "bundle"
         golden = golden_rows(rows)
         model.save(folder, golden)
         describe(folder, model.manifest, golden[0])
-        registered = registry.register(settings, folder, verdict, params)
+        registered = registry.register(settings, folder, verdict, params, pictures)
     if promote_because:
         promote(settings, registered.name, registered.version, promote_because)
     return registered

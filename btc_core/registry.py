@@ -8,6 +8,7 @@ What does not belong here: what a bundle is (`bundle`), who deserves to be champ
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import os
 import shutil
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings, StoreSettings
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-ARTIFACT_FOLDER = "bundle"
+ARTIFACT_FOLDER, PLOTS_FOLDER = "bundle", "plots"
 TIMEOUT_S = 10.0
 """Of one request; an answer takes milliseconds. A champion check blocks its caller's loop at most this long."""
+MAX_TAG = 4_000
+"""Characters; MLflow refuses more than 5,000."""
 KEPT_VERSIONS = 3
 """Bundles kept in the cache per model; each is about a megabyte."""
 
@@ -44,8 +47,16 @@ class Registered(msgspec.Struct, frozen=True):
     url: str
 
 
-def register(settings: Settings, folder: Path, verdict: Verdict, params: dict[str, str] | None = None) -> Registered:
+def register(
+    settings: Settings,
+    folder: Path,
+    verdict: Verdict,
+    params: dict[str, str] | None = None,
+    pictures: dict[str, bytes] | None = None,
+) -> Registered:
     """Log the bundle in `folder` as a run of the experiment of its name and register it as `challenger`.
+
+    `pictures` are PNG files by name, for the run.
 
     The version appears last, when every file of it is stored: a run that is killed on the way leaves none.
     Raises `StoreError` when MLflow or the object store refuses or is away; then no alias has moved.
@@ -56,11 +67,14 @@ def register(settings: Settings, folder: Path, verdict: Verdict, params: dict[st
         "gate_reason": verdict.reason,
     }
     run = _start_run(settings, manifest, tags)
-    run_id, source = str(run["run_id"]), f"{str(run['artifact_uri']).rstrip('/')}/{ARTIFACT_FOLDER}"
+    run_id, artifacts = str(run["run_id"]), str(run["artifact_uri"]).rstrip("/")
+    source = f"{artifacts}/{ARTIFACT_FOLDER}"
     figures = {f"gate/{name}": value for name, value in verdict.figures.items() if math.isfinite(value)}
     _log_numbers(settings, run_id, manifest, figures, params or {})
     for path in sorted(folder.iterdir()):
         _put(settings, f"{source}/{path.name}", path.read_bytes())
+    for name, picture in (pictures or {}).items():
+        _put(settings, f"{artifacts}/{PLOTS_FOLDER}/{name}", picture)
     call(settings, "POST", "runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": _now_ms()})
     _ensure_model(settings, manifest.name)
     body = {"name": manifest.name, "source": source, "run_id": run_id, "tags": _pairs(tags)}
@@ -164,8 +178,16 @@ def _tags(settings: Settings, manifest: Manifest) -> dict[str, str]:
         "data_to": from_ns(manifest.trained_to_ns).isoformat() if manifest.train_rows else "",
         "recipe": manifest.recipe,
         "git_commit": manifest.code,
-        "seals": " ".join(manifest.seals),
+        "seals": _spelled(manifest.seals),
     }
+
+
+def _spelled(seals: tuple[str, ...]) -> str:
+    """All of them where a tag has room, else how many and what they are together; the bundle's manifest has all."""
+    text = " ".join(seals)
+    if len(text) <= MAX_TAG:
+        return text
+    return f"{len(seals)} days, {seals[0]} to {seals[-1]}, sha256 {hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _start_run(settings: Settings, manifest: Manifest, tags: dict[str, str]) -> dict[str, Any]:

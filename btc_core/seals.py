@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
-from btc_core.days import applied, day_ns, on_day
+from btc_core.days import applied, day_ns, day_of, on_day
 from btc_core.log import passed
-from btc_core.tables import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS
+from btc_core.tables import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS, MINUTE_BARS
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
@@ -58,6 +58,17 @@ def seal_of(db: QuestDB, day: str) -> Seal:
         parts.append(repr(answer[0]))
     identity = hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
     return Seal(day, identity, rows, last_offset, open_gaps(db, day))
+
+
+def seals_of_bars(db: QuestDB, symbol: str, since_ns: int) -> tuple[str, ...]:
+    """`day@seal` of each day since then that has minute bars from its sealed trades, and trades still in QuestDB."""
+    quoted = symbol.replace("'", "''")
+    days = db.execute(
+        f"SELECT cast(ts AS LONG), count() FROM {MINUTE_BARS.name} WHERE symbol = '{quoted}' AND source = 'sealed' "  # noqa: S608 - names of the catalogue
+        f"AND ts >= cast({since_ns} AS TIMESTAMP_NS) SAMPLE BY 1d"
+    )
+    seals = [seal_of(db, day_of(int(begin_ns))) for begin_ns, bars in days if bars]
+    return tuple(f"{seal.day}@{seal.id}" for seal in seals if any(seal.rows.values()))
 
 
 def open_gaps(db: QuestDB, day: str) -> int:

@@ -15,15 +15,17 @@ from flask import Flask, Response, g, request
 
 from serving import problems
 from serving.deps import EXTENSION
-from serving.deps import deps as current_deps
 from serving.feed import Feed, render
 from serving.limits import RateLimit
 from serving.measured import count
 from serving.routes import control, documents, forecast, live, state, stream, v1
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+    from typing import Any
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from btc_core.clock import Clock
     from serving.deps import Deps
 
 BLUEPRINTS = (
@@ -46,6 +48,7 @@ SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
 }
 """Of every answer; a page that needs more sets its own policy, which stays."""
+_SECURITY = list(SECURITY_HEADERS.items())
 
 LOGGED_PATH_CHARACTERS = 200
 """A path is the client's text: bounded in the log. Queries, headers and bodies are never logged."""
@@ -68,10 +71,23 @@ def create_app(deps: Deps) -> Flask:
         if request.path not in UNLIMITED:
             limit.take(request.remote_addr or "")
 
-    app.before_request(_begin)
+    app.before_request(partial(_begin, deps.clock))
     app.before_request(admit)
-    app.after_request(_finish)
+    app.after_request(partial(_finish, deps.clock))
+    app.wsgi_app = partial(_with_security_headers, app.wsgi_app)  # type: ignore[method-assign]
     return app
+
+
+def _with_security_headers(
+    inner: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
+    """Add what the answer has not set itself, past the checks that headers of unknown origin need."""
+
+    def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Callable[[bytes], object]:
+        own = {name for name, _ in headers}
+        return start_response(status, headers + [each for each in _SECURITY if each[0] not in own], *more)
+
+    return inner(environ, start)
 
 
 def new_feed(app: Flask, deps: Deps, announced: Callable[[float], bool]) -> Feed:
@@ -81,18 +97,16 @@ def new_feed(app: Flask, deps: Deps, announced: Callable[[float], bool]) -> Feed
     return feed
 
 
-def _begin() -> None:
+def _begin(clock: Clock) -> None:
     """Name the request; a client's own id is kept when it is harmless."""
     asked = request.headers.get("X-Request-ID", "")
     g.request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
-    g.started_s = current_deps().clock.monotonic_s()
+    g.started_s = clock.monotonic_s()
 
 
-def _finish(response: Response) -> Response:
+def _finish(clock: Clock, response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    own = {name for name, _ in response.headers}
-    response.headers.extend([header for header in SECURITY_HEADERS.items() if header[0] not in own])
-    took_s = current_deps().clock.monotonic_s() - g.started_s
+    took_s = clock.monotonic_s() - g.started_s
     count(response.status_code, took_s)
     _access.info(
         "request",

@@ -33,7 +33,16 @@ from btc_core.redis_row import (
 )
 from btc_core.tables import PREDICTION_OUTCOMES
 from streaming.latest import LatestRows
-from streaming.outcomes import STATE_VERSION, WARM_UP_S, Outcome, OutcomeTracker, TrackerState, restored, row_of
+from streaming.outcomes import (
+    STATE_VERSION,
+    WARM_UP_S,
+    Outcome,
+    OutcomeTracker,
+    TrackerState,
+    restored,
+    row_of,
+    tell_skill,
+)
 from streaming.publish import Publisher
 from streaming.worker import Role, Worker
 
@@ -102,7 +111,8 @@ class ForecastHandler:
         if self._pending is None:
             pending = []
             for part in _minutes(self._usable(messages)):
-                self._close(part[-1])
+                for outcome in self._close(part[-1]):
+                    tell_skill(outcome)
                 pending += self._forecast(part)
             self._pending = pending
         self._announce(self._pending)
@@ -149,15 +159,17 @@ class ForecastHandler:
             raise ServiceError(f"no model: {'; '.join(models.reasons)}")
         return models.bid, models.volatility
 
-    def _close(self, row: FeatureMessage) -> None:
-        """Close the minutes that ended before `row` and keep what became final by it."""
+    def _close(self, row: FeatureMessage) -> list[Outcome]:
+        """Close the minutes that ended before `row`, keep what became final by it, and return that."""
         tracker = self._trackers.get(row.symbol)
         if tracker is None:
             bid, volatility = self._models()
             with QuestDB(self._settings.questdb) as db:
                 tracker = restored(db, row.symbol, start_quantiles(bid), start_quantiles(volatility))
             self._trackers[row.symbol] = tracker
-        self._outcomes += tracker.advance(row.ts_event_ns)
+        final = tracker.advance(row.ts_event_ns)
+        self._outcomes += final
+        return final
 
     def _forecast(self, messages: list[FeatureMessage]) -> list[ForecastRow]:
         """Forecasts of rows of one symbol and minute, which all get the same quantiles; none before the first quote."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core import intervals, scores
+from btc_core import intervals, metrics, scores
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.redis_row import ForecastRow
 from btc_core.targets import HORIZONS_MIN, LABEL_SPAN_NS
@@ -183,6 +183,17 @@ def _inside(value: float, bounds: list[list[float]]) -> dict[int, bool]:
 
 def _plain(quantiles: Floats) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in quantiles.tolist())
+
+
+def tell_skill(outcome: Outcome) -> None:
+    """Count an outcome: ratios of the metrics' rates are live skill and coverage over any window."""
+    symbol = outcome.origin.forecast.symbol
+    for name, loss in outcome.qlike_5m.items():
+        if math.isfinite(loss):
+            metrics.OUTCOME_QLIKE.labels(symbol, name).observe(loss)
+    for quantity, inside in (("bid", outcome.bid_inside), ("volatility", outcome.volatility_inside)):
+        for level, was_inside in inside.items():
+            metrics.OUTCOMES.labels(symbol, quantity, str(level), "yes" if was_inside else "no").inc()
 
 
 def row_of(outcome: Outcome) -> dict[str, Any]:

@@ -215,6 +215,18 @@ PIPELINE = (
          "WHERE $__timeFilter(ts_event) AND symbol = '$symbol' ORDER BY ts_event DESC LIMIT 50",),
         kind="table",
     ),
+    Panel(
+        "Seal age", "h", "Since the end of the newest day that was sealed and proven; over 24 h a midnight was missed.",
+        ("SELECT now() AS time, (now()::long - (max(ts)::long / 1000 + 60000000)) / 3.6e9 AS hours FROM gold_1min_sealed",),
+        kind="number", width=6,
+    ),
+    Panel(
+        "Live loss against baselines", "none", "QLIKE at five minutes of the model over that of each baseline, six hours; below 1 is better.",
+        promql={"against {{forecast}}": (
+            'sum by (symbol) (btc:outcome_qlike:mean6h{forecast="model"}) / on (symbol) group_right '
+            'btc:outcome_qlike:mean6h{forecast!="model"}'
+        )},
+    ),
     Panel("Processes up", "short", "Scraped in the last round.", promql={"{{process}}": "up"}, kind="number"),
 )  # fmt: skip
 
@@ -242,6 +254,14 @@ class TableAlert:
 RECORDED = {
     "btc:stage_latency_seconds:p99": _p(0.99, "btc_stage_latency_seconds", "stage"),
     "btc:frames:rate1m": "sum(rate(btc_frames_total[1m]))",
+    "btc:outcome_qlike:mean6h": (
+        "sum by (symbol, forecast) (increase(btc_outcome_qlike_sum[6h])) "
+        "/ sum by (symbol, forecast) (increase(btc_outcome_qlike_count[6h]))"
+    ),
+    "btc:outcomes_inside:share6h": (
+        'sum by (symbol, quantity, level) (increase(btc_outcomes_total{inside="yes"}[6h])) '
+        "/ sum by (symbol, quantity, level) (increase(btc_outcomes_total[6h]))"
+    ),
     "btc:http_requests:rate1m": "sum by (path, status) (rate(btc_http_requests_total[1m]))",
 }
 

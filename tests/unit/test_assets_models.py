@@ -52,12 +52,14 @@ def _bars(minutes: int) -> np.ndarray:
 
 
 class FakeQuestDB:
-    """Holds bars and answers the two statements that read them."""
+    """Holds bars and answers the two statements that read them; none of the bars is of a sealed day."""
 
     def __init__(self, bars: np.ndarray) -> None:
         self.bars = bars
 
-    def execute(self, _: str) -> list[list[Any]]:
+    def execute(self, sql: str) -> list[list[Any]]:
+        if "source = 'sealed'" in sql:
+            return []
         return [[int(self.bars["ts_ns"][-1]) if len(self.bars) else None]]
 
     def query(self, sql: str) -> pa.Table:
@@ -78,12 +80,20 @@ class FakeDatabase(Database):
 
 class FakeRegistry(Registry):
     def register(
-        self, model: BidModel | VolatilityModel, rows: Any, verdict: Verdict, params: dict[str, str]
+        self,
+        model: BidModel | VolatilityModel,
+        rows: Any,
+        verdict: Verdict,
+        params: dict[str, str],
+        pictures: dict[str, bytes],
     ) -> Registered:
         with tempfile.TemporaryDirectory() as scratch:
             model.save(Path(scratch), golden_rows(rows))
             WORLD["challenger", model.manifest.name] = load_bundle(Path(scratch), "1"), verdict
         assert params["trees"]
+        assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
+        assert ("importance.png" in pictures) == bool(model.boosters)
+        assert ("unseen_days.png" in pictures) == bool(model.manifest.scores)
         return Registered(model.manifest.name, "1", "run", "http://127.0.0.1:5000/#/models")
 
     def promote_challenger(self, name: str) -> Promoted | None:

@@ -27,7 +27,11 @@ def exported() -> dict[str, set[str]]:
     for collector in (value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)):
         for family in collector.describe():
             labels = set(collector._labelnames)
-            suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
+            suffixes = {
+                "counter": ["_total"],
+                "histogram": ["_bucket", "_sum", "_count"],
+                "summary": ["_sum", "_count"],
+            }.get(family.type, [""])
             for suffix in suffixes:
                 names[family.name + suffix] = (
                     labels | ({"le"} if suffix == "_bucket" else set()) | {"process", "instance"}
