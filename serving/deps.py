@@ -5,7 +5,7 @@ What does not belong here: the real ones' code; they are in `store`, `models` an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from btc_core.clock import Clock
     from btc_core.redis_row import FeatureRow, ForecastRow
     from btc_core.settings import Settings
-    from serving.answers import MinuteBar, PastForecast
+    from serving.answers import LiveForecast, MinuteBar, PastForecast
     from serving.history import Scores
 
 EXTENSION = "btc"
@@ -79,6 +79,8 @@ class Deps:
     history: History
     token: Callable[[], str]
     """The bearer token that is valid now; "" when there is none."""
+    answered: dict[str, tuple[ForecastRow, LiveForecast]] = field(default_factory=dict)
+    """By symbol the newest row of the worker and its answer; two threads may both make it, which does no harm."""
 
 
 def deps() -> Deps:

@@ -115,7 +115,7 @@ def newest(deps: Deps, symbol: str, quantity: Quantity) -> Made:
     """The numbers of `live`; `quantity` says which models are needed."""
     now_ns = deps.clock.now_ns()
     row = deps.store.forecast(symbol)
-    if row is not None and now_ns - row.ts_recv_ns <= CURRENT_NS:
+    if row is not None and is_current(row, now_ns):
         return from_worker(deps, row, now_ns)  # nothing can be more than CURRENT_NS newer: one read is enough
     features = deps.store.features(symbol)
     behind = features is not None and (row is None or features.ts_recv_ns - row.ts_recv_ns > CURRENT_NS)
@@ -151,6 +151,11 @@ def from_given(deps: Deps, given: Given, symbol: str, quantity: Quantity) -> lis
                 f"{where} give no finite forecast with these models; give at least the log_rv_ features, in their units",
             )
     return [_forecast(Made(paths, provenance), quantity) for paths in computed]
+
+
+def is_current(row: ForecastRow, now_ns: int) -> bool:
+    """Whether no features can be so much newer that the API would forecast by itself."""
+    return now_ns - row.ts_recv_ns <= CURRENT_NS
 
 
 def is_stale(deps: Deps, now_ns: int, ts_recv_ns: int) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from btc_core.champions import BASELINE_KINDS
 from btc_core.clock import NS_PER_MIN, NS_PER_MS
 from btc_core.errors import NotReady
@@ -23,10 +25,11 @@ from serving.answers import (
     SigmaInterval,
     iso,
 )
-from serving.forecasts import Made, Paths, age_s, annual_pct, from_worker, is_stale, newest
+from serving.forecasts import Made, Paths, age_s, annual_pct, from_worker, is_current, is_stale, newest
 
 if TYPE_CHECKING:
     from btc_core.bundle import BidModel, VolatilityModel
+    from btc_core.redis_row import ForecastRow
     from serving.deps import Deps
 
 LEVELS_PCT = tuple(int(high) - int(low) for low, high in zip(BOUND_PERCENTS, BOUND_PERCENTS[::-1], strict=True))[
@@ -44,12 +47,22 @@ NO_BASELINE_INTERVALS = "the features are stale and the baseline of the last row
 def live_forecast(deps: Deps, symbol: str, *, baseline_when_stale: bool = False) -> LiveForecast:
     """The newest forecast; 503 as `forecasts.live` gives it, or the flagged baseline of the last row when asked for."""
     now_ns = deps.clock.now_ns()
-    row = deps.store.forecast(symbol) if baseline_when_stale else None
-    if row is not None and is_stale(deps, now_ns, row.ts_recv_ns):
+    row = deps.store.forecast(symbol)
+    if row is not None and is_current(row, now_ns):
+        return _of_row(deps, row, now_ns)
+    if row is not None and baseline_when_stale and is_stale(deps, now_ns, row.ts_recv_ns):
         features = deps.store.features(symbol)
         if features is None or is_stale(deps, now_ns, features.ts_recv_ns):
             return _answer(from_worker(deps, row, now_ns, however_old=True), baseline=True)
     return _answer(newest(deps, symbol, "bid"), baseline=False)
+
+
+def _of_row(deps: Deps, row: ForecastRow, now_ns: int) -> LiveForecast:
+    """The answer of a worker's row: put together once, then only its age changes until the next row is read."""
+    held = deps.answered.get(row.symbol)
+    if held is None or held[0] is not row:
+        held = deps.answered[row.symbol] = (row, _answer(from_worker(deps, row, now_ns), baseline=False))
+    return msgspec.structs.replace(held[1], feature_age_s=age_s(now_ns, row.ts_recv_ns))
 
 
 def _answer(made: Made, *, baseline: bool) -> LiveForecast:

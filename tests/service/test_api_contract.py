@@ -115,7 +115,9 @@ def test_outcomes_are_joined_and_judged(api: Api) -> None:
         ("bid", "random_walk"): pytest.approx(4 / 9),
     }
     assert all(45 < row["covered_pct"] < 55 for row in skill["coverage"])
-    assert {row["forecasts"] for row in skill["coverage"]} <= {59, 60}
+    assert all(50 < row["forecasts"] <= 60 for row in skill["coverage"]), (
+        "one a minute, less the time this took to start"
+    )
     assert api.client.get("/v1/skill?hours=24").json()["rows"][0]["forecasts"] == ROWS
 
 
