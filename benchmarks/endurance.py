@@ -5,16 +5,29 @@ What does not belong here: how fast the messages pass (`servers`).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from benchmarks import cost
-from benchmarks.pure import frames, market
+from benchmarks.pure import BEGIN_NS, frames, market
 from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import SYMBOL, now_dated, stack_for_now, wait_until_kept
+from btc_core.bars import BARS, to_table
+from btc_core.clock import NS_PER_MIN
+from btc_core.days import in_form, write_rows
 from btc_core.fold import TRADE
 from btc_core.log import EVENTS, FEATURES, encode_envelope
+from btc_core.questdb_client import QuestDB
+from btc_core.tables import MINUTE_BARS
 from streaming.publish import Publisher
+
+if TYPE_CHECKING:
+    from btc_core.settings import Settings
 
 MESSAGES = 10_000_000
 PART = 100_000
+HISTORY_MIN = 2_880
 SETTLED_AFTER = 0.2
 """Of all messages: caches and buffers have their size by then."""
 WATCHED = (("bronze", EVENTS), ("features", EVENTS), ("forecast", FEATURES))
@@ -27,6 +40,8 @@ def endurance(plan: Plan) -> list[Figure]:
     names = tuple(name for name, _ in WATCHED)
     early: dict[str, float] = {}
     with stack_for_now() as stack:
+        stack.up(only=("questdb",))
+        write_history(stack.settings)
         stack.up(only=names)
         publisher = Publisher(stack.settings.kafka, "bench")
         shift_ns, trade_id = 0, 0
@@ -49,3 +64,16 @@ def endurance(plan: Plan) -> list[Figure]:
                note=f"{note}; {early[name]:.0f} MB, then {late[name]:.0f} MB")
         for name in names
     ]  # fmt: skip
+
+
+def write_history(settings: Settings) -> None:
+    """Two days of minute bars, so that the forecast worker has a baseline to serve."""
+    rng = np.random.default_rng(3)
+    bars = np.zeros(HISTORY_MIN, BARS)
+    bars["ts_ns"] = (BEGIN_NS // NS_PER_MIN - np.arange(HISTORY_MIN, 0, -1)) * NS_PER_MIN
+    bars["close"] = 60_000.0 * np.exp(np.cumsum(rng.normal(0.0, 5e-4, HISTORY_MIN)))
+    bars["open"] = bars["close"] * np.exp(rng.normal(0.0, 1e-4, HISTORY_MIN))
+    bars["high"], bars["low"] = bars["close"] * 1.0005, bars["close"] * 0.9995
+    bars["volume"] = rng.exponential(1.0, HISTORY_MIN)
+    with QuestDB(settings.questdb) as db:
+        write_rows(db, MINUTE_BARS, in_form(to_table(bars, SYMBOL, "file"), MINUTE_BARS))

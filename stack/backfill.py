@@ -96,9 +96,7 @@ def _by_daemon(layout: Layout, chosen: Plan, advance: Callable[[int], None]) -> 
 
 
 def _in_one_process(layout: Layout, chosen: Plan, advance: Callable[[int], None]) -> None:
-    home = layout.data_dir / "dagster"
-    known = {"DAGSTER_HOME": str(home)} if (home / "dagster.yaml").is_file() else {}
-    env = {**os.environ, **layout.values(), **known, "BTC_ENV_FILE": str(layout.env_file)}
+    env = {**os.environ, **layout.environment()}
     command = [sys.executable, "-W", "ignore", "-m", "btc_assets", *chosen.days, "--assets", *chosen.assets]
     log = layout.log("backfill")
     layout.make_dirs()

@@ -6,6 +6,7 @@ Imports are inside the commands, so that `btc --help` answers at once. Commands 
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -153,6 +154,21 @@ def restart(name: Name, data_dir: DataDir = None) -> None:
     from stack import screen  # noqa: PLC0415
 
     _open(data_dir).restart(name, report=screen.progress)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(context: typer.Context, data_dir: DataDir = None) -> None:
+    """Run a command that finds the stack by its environment: `btc run dg launch --assets sealed_silver …`."""
+    if not context.args:
+        raise typer.BadParameter("name a command, as in `btc run dagster asset list -m btc_assets.definitions`")
+    layout = _open(data_dir).layout
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, **layout.environment(), "PATH": beside}
+    try:
+        os.execvpe(context.args[0], context.args, environment)  # noqa: S606 - what the user typed
+    except OSError as error:
+        typer.echo(f"btc: {context.args[0]}: {error.strerror}", err=True)
+        raise typer.Exit(127) from None
 
 
 @app.command()

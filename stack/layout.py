@@ -191,6 +191,12 @@ class Layout:
         """What `stack.env` says, as written."""
         return {key: value or "" for key, value in dotenv_values(self.env_file, interpolate=False).items()}
 
+    def environment(self) -> dict[str, str]:
+        """What a command of Dagster, or anything of ours, finds this stack by; secrets among it."""
+        home = self.data_dir / "dagster"
+        known = {"DAGSTER_HOME": str(home)} if (home / "dagster.yaml").is_file() else {}
+        return self.values() | known | {"BTC_ENV_FILE": str(self.env_file)}
+
     def settings(self) -> Settings:
         """The settings as this stack's processes see them."""
         if not self.exists:
