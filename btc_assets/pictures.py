@@ -33,6 +33,8 @@ def day_of_bars(bars: pa.Table) -> dg.MarkdownMetadataValue:
     import pyarrow as pa  # noqa: PLC0415 - the same
     import pyarrow.compute as pc  # noqa: PLC0415 - the same
 
+    if not len(bars):
+        return dg.MetadataValue.md("no bars")
     figure = _figure()
     price, volatility = figure.subplots(2, 1, sharex=True)
     for symbol in sorted(set(bars["symbol"].to_pylist())):
@@ -44,8 +46,7 @@ def day_of_bars(bars: pa.Table) -> dg.MarkdownMetadataValue:
         volatility.plot(times, mine["realized_volatility_bps"].to_numpy(), linewidth=0.8)
     price.set_ylabel("close, % since the first")
     volatility.set_ylabel("realized volatility, bp")
-    if len(bars):
-        price.legend(frameon=False, loc="upper left")
+    price.legend(frameon=False, loc="upper left")
     return _inline(figure)
 
 

@@ -31,7 +31,7 @@ def models(
     """List registered models: versions, titles, what their gate said, and why they were moved."""
     import msgspec  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from rich.console import Console  # noqa: PLC0415 - the same
-    from rich.table import Table  # noqa: PLC0415 - the same
+    from rich.padding import Padding  # noqa: PLC0415 - the same
 
     from btc_core import promotion  # noqa: PLC0415 - the same
     from btc_core.bundle import BID_MODEL, VOLATILITY_MODEL  # noqa: PLC0415 - the same
@@ -41,15 +41,16 @@ def models(
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(listed), indent=2).decode())
         return
-    table = Table("model", "version", "title", "kind", "made", "gate", "why")
+    if not listed:
+        typer.echo("no model is registered yet; POST /retrain or the Dagster job train_models")
+    console = Console(highlight=False)
     seen: dict[str, int] = {}
     for each in listed:
         seen[each.name] = seen.get(each.name, 0) + 1
         if every or seen[each.name] <= SHOWN or each.aliases:
-            why = each.reason or each.gate_reason
-            title = ", ".join(each.aliases)
-            table.add_row(each.name, each.version, title, each.kind, each.created[:16], each.gate_result, why)
-    Console().print(table if listed else "no model is registered yet; POST /retrain or the Dagster job train_models")
+            made = f"{each.kind}, made {each.created[:16]}, gate {each.gate_result}"
+            console.print(f"[bold]{each.name} {each.version}[/] [green]{', '.join(each.aliases)}[/]  {made}")
+            console.print(Padding(each.reason or each.gate_reason, (0, 0, 0, 4)))
 
 
 @app.command()
