@@ -5,6 +5,9 @@ What does not belong here: the stream (`servers`).
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -119,12 +122,29 @@ def seal(plan: Plan) -> list[Figure]:
             restored = sum(lake.drill(db, store, table, day) for table in STORED)
             restore_s = time.perf_counter() - begin_s
             assert restored == rows
+        overhead_s = empty_day_s(stack)
     note = f"{proof.rows} rows, {trades} trades; of it bronze against the log {bronze_s:.1f} s"
     return [
         Figure("a day sealed and proven", sealed_s, "s", 15.0, note=note),
         Figure("copy to the object store, read back", rows / copy_s, "rows/s", better="higher", note=f"{rows} rows"),
+        Figure(
+            "what a run of Dagster costs beside its work",
+            overhead_s,
+            "s",
+            3.0,
+            note="process, definitions, an empty day",
+        ),
         Figure("restore and compare", rows / restore_s, "rows/s", better="higher", note=f"{rows} rows"),
     ]
+
+
+def empty_day_s(stack: Stack) -> float:
+    """Seconds to materialize one asset for a day without rows in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", "btc_assets", "2022-01-02", "--assets", "sealed_bronze"]
+    env = {**os.environ, **stack.layout.environment()}
+    begin_s = time.perf_counter()
+    subprocess.run(command, env=env, check=True, capture_output=True)
+    return time.perf_counter() - begin_s
 
 
 def prove_warm(settings: Settings, day: str) -> None:
