@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from stack.preflight import free_ports
 from stack.runtime import Stack
+from tests import waiting
 from tests.faults.chaos import KILLED, caught_up, query
 from tests.faults.verdict import judge, replay_of_log
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 pytestmark = pytest.mark.timeout(900)
 
 SYMBOLS = tuple(f"{base}/USD" for base in ("BTC", "ETH", "SOL", "XRP", "LTC", "ADA", "BCH", "LINK"))
-PATIENCE_S = 180.0
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, f"{what}: not within {PATIENCE_S:.0f} s"
-        time.sleep(0.5)
+wait_for = partial(waiting.wait_for, patience_s=180.0)
 
 
 def rows_since(stack: Stack, seconds: int) -> set[str]:

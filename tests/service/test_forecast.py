@@ -18,7 +18,8 @@ from btc_core.redis_row import connect, read_forecast
 from streaming import features
 from streaming.forecast import ROLE, ForecastHandler
 from streaming.worker import Worker
-from tests.service.workers import Running, count, market, publish, unique, wait_for
+from tests.service.workers import Running, count, market, publish, unique
+from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

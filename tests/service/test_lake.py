@@ -16,7 +16,7 @@ from btc_core.schema import ensure_tables, invalid_views
 from btc_core.tables import STORED, TABLES
 from tests.service.made_up import ROWS, made_up
 from tests.service.past_day import lose_day
-from tests.service.workers import wait_for
+from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

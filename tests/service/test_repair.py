@@ -14,7 +14,8 @@ from btc_core.log import Envelope
 from btc_core.questdb_client import QuestDB
 from stack.exchange.server import Exchange, Options
 from streaming import bronze, repair
-from tests.service.workers import Running, publish, wait_for
+from tests.service.workers import Running, publish
+from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,7 +19,8 @@ from btc_core.harx import INPUTS, fit_harx
 from btc_core.questdb_client import QuestDB
 from btc_core.registry import Registered
 from btc_core.tables import PREDICTION_OUTCOMES
-from tests.service.workers import count, unique, wait_for
+from tests.service.workers import count, unique
+from tests.waiting import wait_for
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

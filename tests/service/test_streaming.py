@@ -17,7 +17,8 @@ from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import connect, feature_key, read_features, update_channel
 from streaming import bronze, features
 from streaming.publish import Publisher
-from tests.service.workers import Running, count, market, publish, quote_frame, trade_frame, unique, wait_for
+from tests.service.workers import Running, count, market, publish, quote_frame, trade_frame, unique
+from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -14,20 +13,13 @@ from btc_core.log import EVENTS, Envelope, encode_envelope
 from streaming.publish import Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from btc_core.questdb_client import QuestDB
     from btc_core.settings import Settings
     from streaming.worker import Worker
 
 PATIENCE_S = 60.0
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, f"no {what} within {PATIENCE_S:.0f} s"
-        time.sleep(0.1)
 
 
 def unique(name: str) -> str:

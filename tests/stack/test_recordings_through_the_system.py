@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,10 @@ from btc_core.questdb_client import QuestDB
 from stack.cli import app
 from stack.preflight import free_ports
 from stack.runtime import Stack
+from tests import waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import pyarrow as pa
 
@@ -30,7 +31,7 @@ RECORDINGS = {
     "Kraken trades of 2019, quotes derived from them": "kraken_trades_btcusd_20190701_h00.csv",
     "Binance quotes and trades of 2024": "binance_spot_raw_btcusdt_20240809.jsonl.gz",
 }
-PATIENCE_S = 240.0
+wait_for = partial(waiting.wait_for, patience_s=240.0)
 
 
 @pytest.fixture(params=RECORDINGS.values(), ids=RECORDINGS.keys())
@@ -49,13 +50,6 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
         stack.down()
         shutil.rmtree(directory, ignore_errors=True)
         shutil.rmtree(stack.layout.run_dir, ignore_errors=True)
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, f"{what}: not within {PATIENCE_S:.0f} s"
-        time.sleep(0.3)
 
 
 def count(db: QuestDB, table: str) -> int:

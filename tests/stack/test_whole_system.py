@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +21,16 @@ from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import connect, read_features, read_forecast
 from stack.preflight import free_ports
 from stack.runtime import Stack
-from tests import panels
+from tests import panels, waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from btc_core.settings import Settings
 
 pytestmark = pytest.mark.timeout(900)
 
-PATIENCE_S = 300.0
+wait_for = partial(waiting.wait_for, patience_s=300.0)
 UP_S = 600.0
 """`btc up` ends by itself long before; this only keeps a broken one from holding the run."""
 
@@ -38,13 +38,6 @@ UP_S = 600.0
 def btc(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "stack.cli", *arguments, "--data-dir", str(stack.layout.data_dir)]
     return subprocess.run(command, capture_output=True, text=True, timeout=UP_S, check=False)
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, f"{what}: not within {PATIENCE_S:.0f} s"
-        time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
