@@ -24,8 +24,6 @@ PROOF_RETRY = dg.RetryPolicy(max_retries=2, delay=10)
 """For a server that is away for a moment; a proof that fails is no error and is not tried again."""
 DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
 """A day is sealed minutes after midnight; hours later when a gap is waited for."""
-POOL = "questdb_writer"
-"""Proofs of several runs write one after the other."""
 
 
 def _seconds(started_s: float) -> float:
@@ -52,7 +50,6 @@ def _version(context: dg.AssetExecutionContext, done: list[Mapping[str, Any]]) -
     freshness_policy=DAILY,
     code_version="1",
     retry_policy=PROOF_RETRY,
-    pool=POOL,
 )
 def sealed_bronze(context: dg.AssetExecutionContext, environment: Environment, database: Database) -> Result:
     """Ticks and trades of a day, compared with the log; what is missing or different is written again."""
@@ -109,7 +106,6 @@ def sealed_bronze(context: dg.AssetExecutionContext, environment: Environment, d
     code_version=FEATURE_VERSION,
     metadata=table_metadata(SILVER_FEATURES),
     retry_policy=PROOF_RETRY,
-    pool=POOL,
 )
 def sealed_silver(context: dg.AssetExecutionContext, database: Database) -> Result:
     """Feature rows of a day, replayed from bronze and compared; late trades join at their place."""
@@ -178,7 +174,6 @@ def _gold(table: Table) -> dg.AssetsDefinition:
         description=table.meaning,
         metadata=table_metadata(table),
         retry_policy=PROOF_RETRY,
-        pool=POOL,
     )
     def gold(context: dg.AssetExecutionContext, database: Database) -> Result:
         from btc_core.days import read_day  # noqa: PLC0415 - pyarrow is slow to import
@@ -238,7 +233,6 @@ gold_5min_sealed = _gold(GOLD_5MIN_SEALED)
     freshness_policy=DAILY,
     code_version="1",
     retry_policy=PROOF_RETRY,
-    pool=POOL,
 )
 def sealed_bars(context: dg.AssetExecutionContext, database: Database) -> Result:
     """Minute bars of a proven day's own trades, put into `minute_bars` where it has none: models train on them."""
