@@ -16,14 +16,14 @@ import msgspec
 from btc_assets.catalogue import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_metadata, upstream_tables
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_S, now_ns
-from btc_core.errors import QuestDBError, ServiceError
+from btc_core.errors import BtcError, QuestDBError, ServiceError
 from btc_core.tables import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from btc_core.questdb_client import QuestDB
-    from btc_core.settings import KafkaSettings
+    from btc_core.settings import KafkaSettings, Settings
     from btc_core.tables import Table
 
 MINUTE = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=2), fail_window=timedelta(minutes=5))
@@ -40,13 +40,18 @@ that comes early does not halve the rate."""
 _FEATURES_TOPIC, _PREDICTIONS_TOPIC = "features_topic", "predictions_topic"
 _MODELS = ("bid_champion", "volatility_champion")
 _PREDICTIONS = ("gold_bid_price_prediction", "gold_volatility_prediction")
+API_TIMEOUT_S = 3.0
 _SELDOM = {"bronze_status", "gap_marks"}
 """Tables whose silence is good news: no freshness."""
 LIVE_VERSION = {"dagster/data_version": "live"}
 """Of every live event: new rows are no new version. A day's seal is; so a sealed day is not out of date because the
 stream went on."""
-WORKERS = ("bronze", "features")
-"""Consumer groups of the log."""
+TOPICS: dict[str, tuple[str, tuple[str, ...]]] = {
+    EVENTS_TOPIC: ("market.events", ("bronze", "features")),
+    _FEATURES_TOPIC: ("features", ("forecast",)),
+    _PREDICTIONS_TOPIC: ("predictions", ()),
+}
+"""By asset its topic (the names of `btc_core.log`, which is slow to import) and the workers that read it."""
 _OWN_MODEL = {"gold_bid_price_prediction": _MODELS, "gold_volatility_prediction": ("volatility_champion",)}
 
 BATCH_TABLES = ("minute_bars", "gold_prediction_skill", "gold_feature_drift")
@@ -161,10 +166,10 @@ def standing_still(name: str, before: Seen | None, now: int) -> tuple[dg.AssetOb
     return dg.AssetObservation(name, metadata={"lag_s": lag_s, "rows": 0}), Seen(before.watermark_ns, now)
 
 
-def look_at_log(
-    kafka: KafkaSettings, before: Seen | None, now: int
+def look_at_topic(
+    kafka: KafkaSettings, asset: str, before: Seen | None, now: int
 ) -> tuple[dg.AssetMaterialization | dg.AssetObservation, Seen] | None:
-    """An event for the topic: how many messages came and how far each worker is behind; raises `ServiceError`.
+    """An event for a topic: how many messages came and how far each worker is behind; raises `ServiceError`.
 
     The mark is the number of messages ever written. A topic that stands still is observed.
     """
@@ -172,14 +177,42 @@ def look_at_log(
         return None
     from btc_core.log import topic_state  # noqa: PLC0415 - Kafka's client is slow to import
 
-    state = topic_state(kafka, WORKERS)
+    state = topic_state(kafka, *TOPICS[asset])
     moved = before is None or state.messages > before.watermark_ns
     if not moved and before is not None and now - before.told_ns < STILL_INTERVAL_NS:
         return None
     metadata: dict[str, Any] = {"messages": state.messages - (before.watermark_ns if before else state.messages)}
     metadata |= {f"{group}_behind": behind for group, behind in state.behind.items()}
     event = dg.AssetMaterialization if moved else dg.AssetObservation
-    return event(EVENTS_TOPIC, metadata=metadata, tags=LIVE_VERSION), Seen(state.messages, now)
+    return event(asset, metadata=metadata, tags=LIVE_VERSION), Seen(state.messages, now)
+
+
+def look_at_serving(chosen: Settings, now: int) -> list[dg.AssetObservation]:
+    """How old the rows in Redis are, and whether the API says that it is ready; what does not answer is told so."""
+    import httpx  # noqa: PLC0415 - slow to import, not needed to load the graph
+    import redis  # noqa: PLC0415 - the same
+
+    from btc_core.redis_row import connect, read_features, read_forecast  # noqa: PLC0415 - the same
+
+    observed = []
+    client = connect(chosen.redis)
+    for asset, read in (("redis_features", read_features), ("redis_forecasts", read_forecast)):
+        metadata: dict[str, Any] = {}
+        for symbol in chosen.exchange.symbols:
+            try:
+                row = read(client, symbol)
+            except (redis.RedisError, BtcError) as error:
+                metadata["problem"] = f"{symbol}: {type(error).__name__}: {error}"
+                continue
+            metadata[f"{symbol} age_s"] = "no row" if row is None else round((now - row.ts_recv_ns) / NS_PER_S, 3)
+        observed.append(dg.AssetObservation(asset, metadata=metadata))
+    url = f"http://{chosen.api.host}:{chosen.api.port}/readyz"
+    try:
+        answer = httpx.get(url, timeout=API_TIMEOUT_S)
+        metadata = {"ready": answer.is_success, "status": answer.status_code}
+    except httpx.HTTPError as error:
+        metadata = {"ready": False, "problem": f"{url}: {error!r}"}
+    return [*observed, dg.AssetObservation("forecast_api", metadata=metadata)]
 
 
 @dg.sensor(minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -207,16 +240,22 @@ def live_tables_sensor(context: dg.SensorEvaluationContext, database: Database) 
 def log_sensor(
     context: dg.SensorEvaluationContext, environment: Environment, database: Database
 ) -> dg.SensorResult | dg.SkipReason:
-    """Tell Dagster how the log and its workers are: messages, how far each worker is behind, gaps that are open."""
+    """Tell Dagster how all is that is no table: messages, how far each worker is behind, open gaps, Redis, the API."""
     seen = read_cursor(context.cursor)
     now = now_ns()
+    chosen = environment.get()
+    events: list[Any] = []
     try:
-        told = look_at_log(environment.get().kafka, seen.get(EVENTS_TOPIC), now)
-        if told is None:
-            return dg.SkipReason("the log has been told about, or stands still")
+        for asset in TOPICS:
+            told = look_at_topic(chosen.kafka, asset, seen.get(asset), now)
+            if told is not None:
+                events.append(told[0])
+                seen[asset] = told[1]
+        if not events:
+            return dg.SkipReason("the topics have been told about, or stand still")
         with database.connect() as db:
             gaps = db.execute("SELECT count() FROM gap_marks WHERE state = 'open'")
     except ServiceError as error:
         return dg.SkipReason(f"nothing was looked at: {error}")
-    observed = dg.AssetObservation("gap_marks", metadata={"open_gaps": int(gaps[0][0])})
-    return dg.SensorResult(asset_events=[told[0], observed], cursor=write_cursor({EVENTS_TOPIC: told[1]}))
+    events += [dg.AssetObservation("gap_marks", metadata={"open_gaps": int(gaps[0][0])}), *look_at_serving(chosen, now)]
+    return dg.SensorResult(asset_events=events, cursor=write_cursor(seen))

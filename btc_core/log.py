@@ -251,7 +251,7 @@ def passed(kafka: KafkaSettings, groups: tuple[str, ...], ts_ns: int) -> str:
 
 
 class TopicState(msgspec.Struct, frozen=True):
-    """How far `market.events` is, and how far each worker is behind it."""
+    """How far a topic is, and how far those who read it are behind."""
 
     messages: int
     """Ever written."""
@@ -259,23 +259,29 @@ class TopicState(msgspec.Struct, frozen=True):
     """Messages by consumer group."""
 
 
-def topic_state(kafka: KafkaSettings, groups: tuple[str, ...]) -> TopicState:
-    """The end of the log and each group's distance from it; raises `ServiceError`."""
-    parts = [TopicPartition(EVENTS, partition) for partition in range(kafka.partitions)]
-    messages, behind = 0, {}
+def topic_state(kafka: KafkaSettings, topic: str, groups: tuple[str, ...]) -> TopicState:
+    """The end of a topic and each group's distance from it; raises `ServiceError`."""
+    parts = [TopicPartition(topic, partition) for partition in range(kafka.partitions)]
+    reader = consumer(kafka, "topic-state")
+    try:
+        ends = [reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)[1] for part in parts]
+    except KafkaException as error:
+        msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
+        raise ServiceError(msg) from error
+    finally:
+        reader.close()
+    behind = {}
     for group in groups:
         reader = consumer(kafka, group)
         try:
-            ends = [reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)[1] for part in parts]
             marks = reader.committed(parts, timeout=ADMIN_TIMEOUT_S)
         except KafkaException as error:
             msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
             raise ServiceError(msg) from error
         finally:
             reader.close()
-        messages = sum(ends)
         behind[group] = sum(end - max(mark.offset, 0) for end, mark in zip(ends, marks, strict=True))
-    return TopicState(messages, behind)
+    return TopicState(sum(ends), behind)
 
 
 def kept_since(kafka: KafkaSettings, ts_ns: int) -> bool:

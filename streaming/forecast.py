@@ -89,7 +89,7 @@ class ForecastHandler:
 
     def warm(self, messages: list[Record]) -> None:
         """Forecast the last row of each minute anew: what became of it may still be open."""
-        for part in _minutes(self._usable(messages)):
+        for part in _minutes(self._usable(messages, live=False)):
             self._close(part[-1])
             self._forecast(part[-1:])
         self._outcomes = []  # those that became final here were written before their offsets were committed
@@ -110,7 +110,7 @@ class ForecastHandler:
         """Forecast and announce; rows of another feature version and rows before the first quote give no forecast."""
         if self._pending is None:
             pending = []
-            for part in _minutes(self._usable(messages)):
+            for part in _minutes(self._usable(messages, live=True)):
                 for outcome in self._close(part[-1]):
                     tell_skill(outcome)
                 pending += self._forecast(part)
@@ -120,9 +120,20 @@ class ForecastHandler:
         self._pending = None
         return len(self._kept)
 
-    def _usable(self, messages: list[Record]) -> list[FeatureMessage]:
-        rows = [self._decoder.decode(message.value) for message in messages]
-        self._partitions.update({row.symbol: each.partition for row, each in zip(rows, messages, strict=True)})
+    def _usable(self, messages: list[Record], *, live: bool) -> list[FeatureMessage]:
+        """Rows of this feature version; what is no row is a dead letter when it comes `live`."""
+        rows = []
+        for message in messages:
+            try:
+                row = self._decoder.decode(message.value)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                log.warning("%s[%d]@%d: %s", FEATURES, message.partition, message.offset, error)
+                if live:
+                    place = (FEATURES, message.partition, message.offset)
+                    self._publisher.dead_letter("bad_features", str(error), message.value, place)
+                continue
+            self._partitions[row.symbol] = message.partition
+            rows.append(row)
         usable = [row for row in rows if row.feature_version == FEATURE_VERSION]
         if len(usable) < len(rows):
             log.info("%d of %d rows are of another feature version", len(rows) - len(usable), len(rows))

@@ -11,12 +11,15 @@ import pytest
 from btc_core import intervals
 from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
 from btc_core.champions import Champions
-from btc_core.clock import NS_PER_MIN
+from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.harx import INPUTS, fit_harx
+from btc_core.log import FEATURES
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import connect, read_forecast
+from stack import deadletters
 from streaming import features
 from streaming.forecast import ROLE, ForecastHandler
+from streaming.publish import Publisher
 from streaming.worker import Worker
 from tests.service.workers import Running, count, market, publish, unique
 from tests.waiting import wait_for
@@ -69,6 +72,9 @@ def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_
         with Running(worker(settings, holder)):
             wait_for(lambda: count(db, "gold_prediction_outcomes", symbol) > 0, "outcomes before the restart")
         publish(settings, symbol, sent[half:])
+        publisher = Publisher(settings.kafka, "test")
+        publisher.publish(FEATURES, symbol, f"no row of {symbol}".encode(), now_ns())
+        publisher.flush()
         with Running(worker(settings, holder)):
             for table in ("gold_bid_price_prediction", "gold_volatility_prediction"):
                 wait_for(lambda table=table: count(db, table, symbol) == ROWS, f"{table} of every row")  # type: ignore[misc]
@@ -84,6 +90,8 @@ def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_
         ).to_pandas()
     assert (bounds["low"] < bounds["middle"]).all()
     assert (bounds["middle"] < bounds["high"]).all()
+    letters = [letter.body for letter in deadletters.read(settings.kafka, "bad_features")]
+    assert [letter.raw for letter in letters if symbol.encode() in letter.raw] == [f"no row of {symbol}".encode()]
     with connect(settings.redis) as client:
         newest = read_forecast(client, symbol)
     assert newest is not None

@@ -33,6 +33,7 @@ pytestmark = [
 ]
 
 NAME = bundle.BID_MODEL
+PICTURE = b"\x89PNG and what follows"
 PASSED = Verdict(passed=True, reason="loss 0.990 of the champion's", figures={"ratio_to_champion": 0.99})
 START_TIMEOUT_S = 240.0
 """MLflow's first start makes 50 tables; on a busy machine that takes minutes."""
@@ -92,8 +93,8 @@ def _save(folder: Path, shrinkage: float = 0.0) -> Path:
 
 
 def _champion(settings: Settings, folder: Path, params: dict[str, str] | None = None) -> registry.Registered:
-    """Register a bundle and promote it."""
-    registered = registry.register(settings, folder, PASSED, params)
+    """Register a bundle with a picture and promote it."""
+    registered = registry.register(settings, folder, PASSED, params, {"one.png": PICTURE})
     promotion.promote(settings, NAME, registered.version, PASSED.reason)
     return registered
 
@@ -126,6 +127,8 @@ def test_a_model_goes_from_nothing_to_champion_and_the_one_before_becomes_previo
     }
     assert {"key": "trees", "value": "0"} in run["data"]["params"]
     assert run["info"]["status"] == "FINISHED"
+    shown = httpx.get(f"{api}/artifacts/list", params={"run_id": first.run_id, "path": "plots"}).json()
+    assert [(file["path"], int(file["file_size"])) for file in shown["files"]] == [("plots/one.png", len(PICTURE))]
 
 
 def test_the_champion_loads_and_goes_on_serving_while_the_registry_is_away(proxied: Settings, tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""The sensor that watches what is no table, over real servers: Redis rows with their age, an API that is away."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+
+from btc_core.clock import NS_PER_S, now_ns
+from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.log import EVENTS, FEATURES, PREDICTIONS, ensure_topics
+from btc_core.redis_row import FeatureRow, connect, feature_fields, feature_key, replace
+from streaming.publish import Publisher
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from btc_assets.live import TOPICS, look_at_serving, look_at_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from btc_core.settings import Settings
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:dagster"),
+]
+
+
+def test_redis_and_the_api_are_told_about_as_they_are(own_servers: Callable[..., Settings]) -> None:
+    settings = own_servers("questdb", "kafka", "valkey")
+    symbol = "WATCH/USD"
+    watched = settings.model_copy(update={"exchange": settings.exchange.model_copy(update={"symbols": (symbol,)})})
+    now = now_ns()
+    row = FeatureRow(symbol, now, now - 7 * NS_PER_S, 0, 1, 0, 0, FEATURE_VERSION, [1.0] * len(FEATURE_NAMES))
+    replace(connect(settings.redis), {feature_key(symbol): feature_fields(row)}, 60)
+
+    told = {event.asset_key.to_user_string(): event.metadata for event in look_at_serving(watched, now)}
+    assert set(told) == {"redis_features", "redis_forecasts", "forecast_api"}
+    assert told["redis_features"][f"{symbol} age_s"].value == 7.0
+    assert told["redis_forecasts"][f"{symbol} age_s"].value == "no row"
+    assert told["forecast_api"]["ready"].value is False
+    assert "/readyz" in str(told["forecast_api"]["problem"].value)
+
+    away = watched.model_copy(update={"redis": settings.redis.model_copy(update={"url": "redis://127.0.0.1:9/0"})})
+    told = {event.asset_key.to_user_string(): event.metadata for event in look_at_serving(away, now)}
+    assert "ConnectionError" in str(told["redis_features"]["problem"].value)
+
+
+@pytest.mark.parametrize("asset", TOPICS)
+def test_a_topic_is_told_about_once_and_again_only_when_it_moved(
+    own_servers: Callable[..., Settings], asset: str
+) -> None:
+    settings = own_servers("kafka")
+    ensure_topics(settings)
+    now = now_ns()
+    first = look_at_topic(settings.kafka, asset, None, now)
+    assert first is not None
+    assert look_at_topic(settings.kafka, asset, first[1], now + NS_PER_S) is None, "a moment ago"
+    assert look_at_topic(settings.kafka, asset, first[1], now + 60 * NS_PER_S) is None, "nothing came"
+    topic = TOPICS[asset][0]
+    assert topic in {EVENTS, FEATURES, PREDICTIONS}
+    publisher = Publisher(settings.kafka, "test")
+    publisher.publish(topic, "KEY", b"", now)
+    publisher.flush()
+    moved = look_at_topic(settings.kafka, asset, first[1], now + 60 * NS_PER_S)
+    assert moved is not None
+    assert moved[0].metadata["messages"].value == 1
+    still = look_at_topic(settings.kafka, asset, moved[1], now + 3_600 * NS_PER_S)
+    assert still is not None
+    assert type(still[0]).__name__ == "AssetObservation", "a topic that stands still is never made fresh"
