@@ -12,6 +12,7 @@ import dagster as dg
 from btc_assets.catalogue import OWNERS
 from btc_assets.partitions import Result, markdown
 from btc_assets.resources import Database, Environment, Lake  # noqa: TC001 - Dagster reads the annotations
+from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK, now_ns
 from btc_core.days import day_of, stored_days
 from btc_core.errors import BtcError
@@ -140,17 +141,5 @@ drill_restore = dg.define_asset_job(
     description="Restore copies into scratch tables and compare.",
     executor_def=dg.in_process_executor,
 )
-daily_backup = dg.ScheduleDefinition(
-    name="daily_backup",
-    job=back_up_tables,
-    cron_schedule="40 0 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
-weekly_drill = dg.ScheduleDefinition(
-    name="weekly_drill",
-    job=drill_restore,
-    cron_schedule="20 3 * * 0",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
+daily_backup = scheduled("daily_backup", back_up_tables, "40 0 * * *")
+weekly_drill = scheduled("weekly_drill", drill_restore, "20 3 * * 0")

@@ -13,6 +13,7 @@ from btc_assets.history import minute_bars, older_bars, stored_range
 from btc_assets.models import bid_champion, bid_model, volatility_champion, volatility_model
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.skill import SKILL_CHECKS, demotions, feature_drift, prediction_skill
+from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 
 if TYPE_CHECKING:
@@ -68,27 +69,9 @@ def history_every_hour(environment: Environment, database: Database) -> dg.RunRe
     return dg.RunRequest()
 
 
-daily_retrain = dg.ScheduleDefinition(
-    name="daily_retrain",
-    job=train_models,
-    cron_schedule="10 0 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
-bars_schedule = dg.ScheduleDefinition(
-    name="bars_every_six_hours",
-    job=refresh_bars,
-    cron_schedule="40 */6 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
-skill_schedule = dg.ScheduleDefinition(
-    name="skill_every_ten_minutes",
-    job=watch_models,
-    cron_schedule="*/10 * * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
+daily_retrain = scheduled("daily_retrain", train_models, "10 0 * * *")
+bars_schedule = scheduled("bars_every_six_hours", refresh_bars, "40 */6 * * *")
+skill_schedule = scheduled("skill_every_ten_minutes", watch_models, "*/10 * * * *")
 
 
 @dg.sensor(job=train_models, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -106,7 +89,7 @@ def retrain_on_bad_skill(context: dg.SensorEvaluationContext) -> dg.RunRequest |
 
 def _failing(instance: dg.DagsterInstance) -> Iterator[str]:
     """Names of the live checks whose newest evaluation failed."""
-    keys = [dg.AssetCheckKey(prediction_skill.key, name) for name in SKILL_CHECKS]
+    keys = [dg.AssetCheckKey(prediction_skill.key, name) for name in SKILL_CHECKS.values()]
     found = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
     for key, record in found.items():
         if record.status.value == "FAILED":

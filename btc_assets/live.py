@@ -195,17 +195,17 @@ def look_at_serving(chosen: Settings, now: int) -> list[dg.AssetObservation]:
     from btc_core.redis_row import connect, read_features, read_forecast  # noqa: PLC0415 - the same
 
     observed = []
-    client = connect(chosen.redis)
-    for asset, read in (("redis_features", read_features), ("redis_forecasts", read_forecast)):
-        metadata: dict[str, Any] = {}
-        for symbol in chosen.exchange.symbols:
-            try:
-                row = read(client, symbol)
-            except (redis.RedisError, BtcError) as error:
-                metadata["problem"] = f"{symbol}: {type(error).__name__}: {error}"
-                continue
-            metadata[f"{symbol} age_s"] = "no row" if row is None else round((now - row.ts_recv_ns) / NS_PER_S, 3)
-        observed.append(dg.AssetObservation(asset, metadata=metadata))
+    with connect(chosen.redis) as client:
+        for asset, read in (("redis_features", read_features), ("redis_forecasts", read_forecast)):
+            metadata: dict[str, Any] = {}
+            for symbol in chosen.exchange.symbols:
+                try:
+                    row = read(client, symbol)
+                except (redis.RedisError, BtcError) as error:
+                    metadata["problem"] = f"{symbol}: {type(error).__name__}: {error}"
+                    continue
+                metadata[f"{symbol} age_s"] = "no row" if row is None else round((now - row.ts_recv_ns) / NS_PER_S, 3)
+            observed.append(dg.AssetObservation(asset, metadata=metadata))
     url = f"http://{chosen.api.host}:{chosen.api.port}/readyz"
     try:
         answer = httpx.get(url, timeout=API_TIMEOUT_S)

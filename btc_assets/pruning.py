@@ -10,6 +10,7 @@ import dagster as dg
 import sqlalchemy as db
 from dagster._core.storage.event_log import SqlEventLogStorage, SqlEventLogStorageTable
 
+from btc_assets.timetable import scheduled
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import ServiceError
 
@@ -49,10 +50,4 @@ def prune_events() -> None:
     forget_old_events()
 
 
-daily_pruning = dg.ScheduleDefinition(
-    name="daily_pruning",
-    job=prune_events,
-    cron_schedule="50 4 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
+daily_pruning = scheduled("daily_pruning", prune_events, "50 4 * * *")

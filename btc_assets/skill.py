@@ -40,9 +40,10 @@ DRIFT_ROWS = 120
 DRIFTED_AT_MOST = 5
 """Features that may be beyond both bounds before the check fails: they are sixty, and move together."""
 
-SKILL_CHECKS = ("volatility_is_good", "bid_is_good")
 _BASELINES = ("harx", "har", "ewma", "naive")
 _QUANTITIES = {"volatility": "volatility-model", "bid": "bid-price-model"}
+SKILL_CHECKS = {quantity: f"{quantity}_is_good" for quantity in _QUANTITIES}
+"""The live check of each forecast."""
 
 
 class Skill(msgspec.Struct, frozen=True):
@@ -114,10 +115,8 @@ def _check_spec(name: str, asset: str, description: str) -> dg.AssetCheckSpec:
     name=PREDICTION_SKILL.name,
     deps=[PREDICTION_OUTCOMES.name],
     check_specs=[
-        _check_spec(
-            f"{quantity}_is_good", PREDICTION_SKILL.name, f"24 h loss and 6 h coverage of the {quantity} forecast."
-        )
-        for quantity in _QUANTITIES
+        _check_spec(name, PREDICTION_SKILL.name, f"24 h loss and 6 h coverage of the {quantity} forecast.")
+        for quantity, name in SKILL_CHECKS.items()
     ]
     + [_check_spec("outcomes_arrive", PREDICTION_SKILL.name, "The newest outcome is not stale.")],
     kinds={"questdb", "gold"},
@@ -163,13 +162,13 @@ def prediction_skill(environment: Environment, database: Database) -> dg.Materia
 
 
 def _check_names() -> list[str]:
-    return [*(f"{quantity}_is_good" for quantity in _QUANTITIES), "outcomes_arrive"]
+    return [*SKILL_CHECKS.values(), "outcomes_arrive"]
 
 
 def _is_good(quantity: str, verdict: Verdict) -> dg.AssetCheckResult:
     facts = {name: value for name, value in verdict.figures.items() if math.isfinite(value)}
     return dg.AssetCheckResult(
-        check_name=f"{quantity}_is_good", passed=verdict.passed, severity=dg.AssetCheckSeverity.WARN,
+        check_name=SKILL_CHECKS[quantity], passed=verdict.passed, severity=dg.AssetCheckSeverity.WARN,
         description=verdict.reason, metadata=facts,
     )  # fmt: skip
 

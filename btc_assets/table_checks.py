@@ -14,6 +14,7 @@ import msgspec
 
 from btc_assets.partitions import TABLE_ROWS, markdown
 from btc_assets.resources import Database
+from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days import day_of, on_day, stored_days
 from btc_core.tables import STORED, TABLES, Table
@@ -228,10 +229,4 @@ check_tables = dg.define_asset_job(
     description="Check yesterday's rows of every table.",
     executor_def=dg.in_process_executor,
 )
-daily_checks = dg.ScheduleDefinition(
-    name="daily_checks",
-    job=check_tables,
-    cron_schedule="30 0 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-)
+daily_checks = scheduled("daily_checks", check_tables, "30 0 * * *")

@@ -6,6 +6,7 @@ What does not belong here: what a worker does with a message (`streaming`).
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -228,25 +229,32 @@ def timestamp_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) 
         reader.close()
 
 
+@contextmanager
+def _reader(kafka: KafkaSettings, group: str) -> Iterator[Consumer]:
+    """A consumer for the time of a block; what Kafka raises in it is a `ServiceError`."""
+    reader = consumer(kafka, group)
+    try:
+        yield reader
+    except KafkaException as error:
+        msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
+        raise ServiceError(msg) from error
+    finally:
+        reader.close()
+
+
 def passed(kafka: KafkaSettings, groups: tuple[str, ...], ts_ns: int) -> str:
     """Which group has not yet committed everything received before `ts_ns`, and how far it is; empty when all have.
 
     Raises `ServiceError` when Kafka does not answer.
     """
     for group in groups:
-        reader = consumer(kafka, group)
-        try:
+        with _reader(kafka, group) as reader:
             for partition in range(kafka.partitions):
                 part = TopicPartition(EVENTS, partition)
                 needed = _offset_at(reader, part, ts_ns)
                 (mark,) = reader.committed([part], timeout=ADMIN_TIMEOUT_S)
                 if max(mark.offset, 0) < needed:
                     return f"{group} is at offset {max(mark.offset, 0)} of {EVENTS}[{partition}] and {needed} is needed"
-        except KafkaException as error:
-            msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
-            raise ServiceError(msg) from error
-        finally:
-            reader.close()
     return ""
 
 
@@ -262,43 +270,25 @@ class TopicState(msgspec.Struct, frozen=True):
 def topic_state(kafka: KafkaSettings, topic: str, groups: tuple[str, ...]) -> TopicState:
     """The end of a topic and each group's distance from it; raises `ServiceError`."""
     parts = [TopicPartition(topic, partition) for partition in range(kafka.partitions)]
-    reader = consumer(kafka, "topic-state")
-    try:
+    with _reader(kafka, "topic-state") as reader:
         ends = [reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)[1] for part in parts]
-    except KafkaException as error:
-        msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
-        raise ServiceError(msg) from error
-    finally:
-        reader.close()
     behind = {}
     for group in groups:
-        reader = consumer(kafka, group)
-        try:
+        with _reader(kafka, group) as reader:
             marks = reader.committed(parts, timeout=ADMIN_TIMEOUT_S)
-        except KafkaException as error:
-            msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
-            raise ServiceError(msg) from error
-        finally:
-            reader.close()
         behind[group] = sum(end - max(mark.offset, 0) for end, mark in zip(ends, marks, strict=True))
     return TopicState(sum(ends), behind)
 
 
 def kept_since(kafka: KafkaSettings, ts_ns: int) -> bool:
     """Whether the log still holds everything received since `ts_ns`; raises `ServiceError`."""
-    reader = consumer(kafka, "kept-since")
-    try:
+    with _reader(kafka, "kept-since") as reader:
         for partition in range(kafka.partitions):
             part = TopicPartition(EVENTS, partition)
             low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
             forgotten = low > 0 and (low == high or _offset_at(reader, part, ts_ns) == low)
             if forgotten:
                 return False
-    except KafkaException as error:
-        msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
-        raise ServiceError(msg) from error
-    finally:
-        reader.close()
     return True
 
 
@@ -318,8 +308,7 @@ def read_topic(
 
     `begin_ns` and `end_ns` bound the receive time. Raises `ServiceError` when Kafka does not answer.
     """
-    reader = consumer(kafka, "read-topic")
-    try:
+    with _reader(kafka, "read-topic") as reader:
         for partition in range(kafka.partitions):
             part = TopicPartition(topic, partition)
             low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
@@ -331,15 +320,10 @@ def read_topic(
             while position < high:
                 for message in reader.consume(10_000, 1.0):
                     if message.error() is not None:
-                        raise KafkaException(message.error())  # noqa: TRY301 - one translation for all of Kafka's words
+                        raise KafkaException(message.error())
                     position = (message.offset() or 0) + 1
                     if position <= high:
                         yield message.value() or b"", partition, position - 1
-    except KafkaException as error:
-        msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
-        raise ServiceError(msg) from error
-    finally:
-        reader.close()
 
 
 def read_all(

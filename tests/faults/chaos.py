@@ -17,10 +17,9 @@ import httpx
 import msgspec
 import numpy as np
 import psutil
-from confluent_kafka import TopicPartition
 
 from btc_core.errors import StackError
-from btc_core.log import EVENTS, FEATURES, consumer
+from btc_core.log import EVENTS, FEATURES, topic_state
 from btc_core.questdb_client import QuestDB
 from stack.exchange import fault_schedule, faults
 
@@ -220,17 +219,8 @@ class Chaos:
 
 def caught_up(settings: Settings) -> bool:
     """Whether every worker has committed everything that its topic holds."""
-    for group, topic in (("bronze", EVENTS), ("features", EVENTS), ("forecast", FEATURES)):
-        reader = consumer(settings.kafka, group)
-        try:
-            parts = [TopicPartition(topic, number) for number in range(settings.kafka.partitions)]
-            for part in reader.committed(parts, timeout=10):
-                _low, high = reader.get_watermark_offsets(part, timeout=10)
-                if high > 0 and part.offset < high:
-                    return False
-        finally:
-            reader.close()
-    return True
+    read = ((EVENTS, ("bronze", "features")), (FEATURES, ("forecast",)))
+    return not any(any(topic_state(settings.kafka, *each).behind.values()) for each in read)
 
 
 def published(exchange_url: str, symbol: str) -> list[list[int]]:

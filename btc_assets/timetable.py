@@ -1,0 +1,27 @@
+"""How schedules are made here: by UTC, and running from the first start on.
+
+What does not belong here: which jobs there are, and when each runs; that stands beside the job.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from dagster import JobDefinition
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+
+def scheduled(
+    name: str, job: JobDefinition | UnresolvedAssetJobDefinition, cron_schedule: str
+) -> dg.ScheduleDefinition:
+    """A schedule that nobody has to switch on."""
+    return dg.ScheduleDefinition(
+        name=name,
+        job=job,
+        cron_schedule=cron_schedule,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
