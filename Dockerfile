@@ -52,8 +52,9 @@ COPY --from=assets-packages /venv /venv
 COPY btc_core btc_core
 COPY btc_assets btc_assets
 COPY stack/__init__.py stack/prepare.py stack/
-COPY deploy/dagster.yaml /var/lib/btc/dagster.yaml
+COPY deploy/dagster.yaml deploy/dagster.containers.yaml deploy/
 COPY deploy/workspace.yaml /var/lib/btc/workspace.yaml
+RUN cat deploy/dagster.yaml deploy/dagster.containers.yaml > /var/lib/btc/dagster.yaml
 ENV DAGSTER_HOME=/var/lib/btc DAGSTER_DISABLE_TELEMETRY=yes
 CMD ["python", "-m", "dagster", "api", "grpc", "--module-name", "btc_assets.definitions", "--host", "0.0.0.0", "--port", "4000"]
 
