@@ -140,7 +140,8 @@ def seal(plan: Plan) -> list[Figure]:
 
 def empty_day_s(stack: Stack) -> float:
     """Seconds to materialize one asset for a day without rows in a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "btc_assets", "2022-01-02", "--assets", "sealed_bronze"]
+    empty = day_of(now_ns() - 20 * NS_PER_DAY)
+    command = [sys.executable, "-W", "ignore", "-m", "btc_assets", empty, "--assets", "sealed_bronze"]
     env = {**os.environ, **stack.layout.environment()}
     begin_s = time.perf_counter()
     subprocess.run(command, env=env, check=True, capture_output=True)

@@ -37,6 +37,8 @@ class Plan(msgspec.Struct, frozen=True):
     assets: tuple[str, ...]
     days: tuple[str, ...]
     by_daemon: bool
+    first_day_now: str
+    """Where Dagster's days begin before this is carried out."""
 
     @property
     def runs(self) -> int:
@@ -46,9 +48,11 @@ class Plan(msgspec.Struct, frozen=True):
     def words(self) -> str:
         """For a person."""
         how = "through the daemon" if self.by_daemon else "in one process, no daemon is up"
+        older = f"; Dagster's days begin at {self.first_day_now} and then at {self.days[0]}"
         return (
             f"{len(self.days)} days, {self.days[0]} to {self.days[-1]}, {how}: {self.runs} run{'s' * (self.runs > 1)} "
             f"of {', '.join(self.assets)}; {len(self.days) * len(self.assets)} partitions, no further children"
+            f"{older if self.days[0] < self.first_day_now else ''}"
         )
 
 
@@ -60,14 +64,11 @@ def plan(layout: Layout, first: str, last: str, assets: tuple[str, ...]) -> Plan
         msg = f"--assets: there is no asset {', '.join(unknown)} with days; there are {', '.join(KNOWN)}"
         raise InvalidInput(msg)
     days = days_between(first, last)
-    if days[0] < settings.seal.first_day:
-        msg = f"--from: Dagster's first day is {settings.seal.first_day}; set BTC_SEAL_FIRST_DAY for older ones"
-        raise InvalidInput(msg)
     if days[-1] >= day_of(now_ns()):
         msg = f"--to: {days[-1]} is not over; the newest complete day is before {day_of(now_ns())}"
         raise InvalidInput(msg)
     chosen = tuple(name for name in KNOWN if name in (assets or SEALED))
-    return Plan(chosen, tuple(days), daemon_runs(settings))
+    return Plan(chosen, tuple(days), daemon_runs(settings), settings.seal.first_day)
 
 
 def carry_out(layout: Layout, chosen: Plan, advance: Callable[[int], None]) -> None:

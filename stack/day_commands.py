@@ -33,13 +33,17 @@ def backfill(
 ) -> None:
     """Seal and prove days again, or fetch them (--assets bronze_history); as often as you like."""
     from stack import backfill as work  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-    from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
+    from stack import screen  # noqa: PLC0415 - the same
+    from stack.layout import current_data_dir  # noqa: PLC0415 - the same
+    from stack.runtime import Stack  # noqa: PLC0415 - the same
 
-    layout = Layout(data_dir or current_data_dir())
+    stack = Stack(data_dir or current_data_dir())
+    layout = stack.layout
     plan = work.plan(layout, first, last, tuple(assets or ()))
     typer.echo(plan.words())
     if dry_run:
         return
+    stack.know_days_from(plan.days[0], screen.progress)
     with typer.progressbar(length=len(plan.days) * len(plan.assets), label="partitions") as bar:
         work.carry_out(layout, plan, bar.update)
     typer.echo("done; the Dagster UI shows each day's rows and checks")
@@ -100,9 +104,12 @@ def import_trades(
     from btc_core.days import day_of  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from btc_core.questdb_client import QuestDB  # noqa: PLC0415 - the same
     from btc_core.trade_history import put, put_bars, read_trades  # noqa: PLC0415 - the same
-    from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
+    from stack import screen  # noqa: PLC0415 - the same
+    from stack.layout import current_data_dir  # noqa: PLC0415 - the same
+    from stack.runtime import Stack  # noqa: PLC0415 - the same
 
-    settings = Layout(data_dir or current_data_dir()).settings()
+    stack = Stack(data_dir or current_data_dir())
+    settings = stack.settings
     trades = read_trades(file)
     written = 0
     with QuestDB(settings.questdb) as db, typer.progressbar(length=len(trades), label=file.name) as bar:
@@ -114,4 +121,5 @@ def import_trades(
     typer.echo(f"{written} of {len(trades)} trades and {bars} minute bars of {symbol} are new")
     if len(trades):
         first, last = (day_of(int(trades["ts_ns"][place])) for place in (0, -1))
+        stack.know_days_from(first, screen.progress)
         typer.echo(f"prove the days and keep their gold: btc backfill --from {first} --to {last}")

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict
 
+from btc_core.clock import NS_PER_DAY, from_ns, now_ns
 from btc_core.errors import StackError
 from btc_core.settings import Settings, load_settings
 
@@ -68,6 +69,9 @@ DEFAULT_PORTS: Mapping[str, int] = {
 
 SYMBOLS_OF_ONE_WORKER = 4
 """One features worker takes the partitions of more, but on two cores two of them halve its backlog after a stop."""
+
+KNOWN_DAYS = 30
+"""Days before a stack is made that Dagster has partitions for; whoever brings older data adds its days."""
 
 LOWEST_PORT = 1_024
 """Those below need root."""
@@ -169,6 +173,7 @@ class Layout:
             raise StackError(msg)
         self.make_dirs()
         values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS)
+        values["BTC_SEAL_FIRST_DAY"] = from_ns(now_ns() - KNOWN_DAYS * NS_PER_DAY).strftime("%Y-%m-%d")
         if symbols:
             values["BTC_EXCHANGE_SYMBOLS"] = ",".join(symbols)
             exchange_args = (*exchange_args, "--symbols", *symbols)
@@ -186,6 +191,10 @@ class Layout:
         if mode == "live":
             new = {key: value for key, value in new.items() if not key.startswith("BTC_EXCHANGE_")}
         self._write(old | new)
+
+    def know_days_from(self, day: str) -> None:
+        """Let Dagster's days begin at `day`; its processes find out when they start again."""
+        self._write(self.values() | {"BTC_SEAL_FIRST_DAY": day})
 
     def values(self) -> dict[str, str]:
         """What `stack.env` says, as written."""

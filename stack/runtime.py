@@ -29,6 +29,7 @@ from stack.catalogue import components
 from stack.component import Component, Context, in_order
 from stack.files import tail
 from stack.layout import Layout, Mode
+from stack.servers.dagster import DAGSTER
 from stack.supervise import ProcessState, Supervisor
 
 if TYPE_CHECKING:
@@ -146,6 +147,21 @@ class Stack:
             self._supervisor.write_conf(known.values())
             self._supervisor.start()
             self._start_one(component, report)
+
+    def know_days_from(self, day: str, report: Report = lambda _name, _what: None) -> None:
+        """Let Dagster's days begin at `day`, as 2026-07-19, where they begin later; what runs of it starts again."""
+        if self.settings.seal.first_day <= day:
+            return
+        self.layout.know_days_from(day)
+        if self.settings.seal.first_day > day:
+            msg = (
+                f"Dagster's first day is {self.settings.seal.first_day}, from BTC_SEAL_FIRST_DAY in the environment, "
+                f"which wins over {self.layout.env_file}: unset it, or set it to {day}"
+            )
+            raise StackError(msg)
+        for each in self.status(DAGSTER) if self.running else ():
+            if each.pid:
+                self.restart(each.name, report)
 
     def status(self, only: tuple[str, ...] | None = None) -> list[Status]:
         """How every component (or `only` these) is, each asked now."""

@@ -18,6 +18,8 @@ from stack.layout import HOST, ROOT, port_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+DAGSTER = ("dagster-code", "dagster-web", "dagster-daemon")
+"""Our components, in the order in which they start."""
 LOCATION = "btc_assets"
 """Name of the code location, the same as in `workspace.yaml` and `btc_core/dagster_client.py`."""
 DEFINITIONS = "btc_assets.definitions"

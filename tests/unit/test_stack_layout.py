@@ -55,6 +55,18 @@ def test_every_secret_is_random_and_none_is_empty(layout: Layout, tmp_path: Path
     assert min(map(len, values)) >= 32
 
 
+def test_older_data_adds_its_days_and_newer_data_none(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack(layout.data_dir)
+    first = stack.settings.seal.first_day
+    stack.know_days_from("2999-01-01")
+    assert stack.settings.seal.first_day == first
+    stack.know_days_from("2019-07-01")
+    assert stack.settings.seal.first_day == "2019-07-01"
+    monkeypatch.setenv("BTC_SEAL_FIRST_DAY", "2022-01-01")
+    with pytest.raises(StackError, match="BTC_SEAL_FIRST_DAY in the environment"):
+        stack.know_days_from("2019-07-01")
+
+
 def test_what_is_written_is_what_the_processes_read(layout: Layout) -> None:
     settings = layout.settings()
     assert settings.simulated
