@@ -34,8 +34,8 @@ SENSOR_INTERVAL_S = 30
 STILL_INTERVAL_NS = 300 * NS_PER_S
 """How often a table that stands still is told about: an observation with its lag, which never counts as fresh."""
 EVENT_INTERVAL_NS = 55 * NS_PER_S
-"""At most one event per table and minute (the event log is never pruned); a little less than 60 s, so that a tick
-that comes early does not halve the rate."""
+"""At most one event per table and minute, some 20,000 a day until they are pruned; a little less than 60 s, so that a
+tick that comes early does not halve the rate."""
 
 _FEATURES_TOPIC, _PREDICTIONS_TOPIC = "features_topic", "predictions_topic"
 _MODELS = ("bid_champion", "volatility_champion")
@@ -169,9 +169,9 @@ def standing_still(name: str, before: Seen | None, now: int) -> tuple[dg.AssetOb
 def look_at_topic(
     kafka: KafkaSettings, asset: str, before: Seen | None, now: int
 ) -> tuple[dg.AssetMaterialization | dg.AssetObservation, Seen] | None:
-    """An event for a topic: how many messages came and how far each worker is behind; raises `ServiceError`.
+    """An event for a topic: how many messages came, how many workers read it, how far they are behind.
 
-    The mark is the number of messages ever written. A topic that stands still is observed.
+    The mark is the number of messages ever written. A topic that stands still is observed. Raises `ServiceError`.
     """
     if before is not None and now - before.told_ns < EVENT_INTERVAL_NS:
         return None
@@ -183,6 +183,7 @@ def look_at_topic(
         return None
     metadata: dict[str, Any] = {"messages": state.messages - (before.watermark_ns if before else state.messages)}
     metadata |= {f"{group}_behind": behind for group, behind in state.behind.items()}
+    metadata |= {f"{group}_workers": members for group, members in state.members.items()}
     event = dg.AssetMaterialization if moved else dg.AssetObservation
     return event(asset, metadata=metadata, tags=LIVE_VERSION), Seen(state.messages, now)
 

@@ -265,6 +265,8 @@ class TopicState(msgspec.Struct, frozen=True):
     """Ever written."""
     behind: dict[str, int]
     """Messages by consumer group."""
+    members: dict[str, int]
+    """Processes by consumer group that Kafka holds for alive."""
 
 
 def topic_state(kafka: KafkaSettings, topic: str, groups: tuple[str, ...]) -> TopicState:
@@ -277,7 +279,17 @@ def topic_state(kafka: KafkaSettings, topic: str, groups: tuple[str, ...]) -> To
         with _reader(kafka, group) as reader:
             marks = reader.committed(parts, timeout=ADMIN_TIMEOUT_S)
         behind[group] = sum(end - max(mark.offset, 0) for end, mark in zip(ends, marks, strict=True))
-    return TopicState(sum(ends), behind)
+    return TopicState(sum(ends), behind, _members(kafka, groups) if groups else {})
+
+
+def _members(kafka: KafkaSettings, groups: tuple[str, ...]) -> dict[str, int]:
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    asked = admin.describe_consumer_groups(list(groups), request_timeout=ADMIN_TIMEOUT_S)
+    try:
+        return {group: len(found.result().members) for group, found in asked.items()}
+    except KafkaException as error:
+        msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
+        raise ServiceError(msg) from error
 
 
 def kept_since(kafka: KafkaSettings, ts_ns: int) -> bool:

@@ -9,9 +9,10 @@ import pytest
 
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
-from btc_core.log import EVENTS, FEATURES, PREDICTIONS, ensure_topics
+from btc_core.log import EVENTS, FEATURES, PREDICTIONS, consumer, ensure_topics, topic_state
 from btc_core.redis_row import FeatureRow, connect, feature_fields, feature_key, replace
 from streaming.publish import Publisher
+from tests.waiting import wait_for
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -59,7 +60,8 @@ def test_a_topic_is_told_about_once_and_again_only_when_it_moved(
     assert first is not None
     assert look_at_topic(settings.kafka, asset, first[1], now + NS_PER_S) is None, "a moment ago"
     assert look_at_topic(settings.kafka, asset, first[1], now + 60 * NS_PER_S) is None, "nothing came"
-    topic = TOPICS[asset][0]
+    topic, groups = TOPICS[asset]
+    assert {first[0].metadata[f"{group}_workers"].value for group in groups} <= {0}
     assert topic in {EVENTS, FEATURES, PREDICTIONS}
     publisher = Publisher(settings.kafka, "test")
     publisher.publish(topic, "KEY", b"", now)
@@ -70,3 +72,19 @@ def test_a_topic_is_told_about_once_and_again_only_when_it_moved(
     still = look_at_topic(settings.kafka, asset, moved[1], now + 3_600 * NS_PER_S)
     assert still is not None
     assert type(still[0]).__name__ == "AssetObservation", "a topic that stands still is never made fresh"
+
+
+def test_a_worker_that_reads_a_topic_is_counted_and_one_that_has_left_is_not(
+    own_servers: Callable[..., Settings],
+) -> None:
+    kafka = own_servers("kafka").kafka
+    ensure_topics(own_servers("kafka"))
+    reader = consumer(kafka, "readers-of-a-test")
+    reader.subscribe([EVENTS])
+    wait_for(lambda: reader.poll(0.1) is not None or bool(reader.assignment()), "the group has partitions")
+    assert topic_state(kafka, EVENTS, ("readers-of-a-test",)).members == {"readers-of-a-test": 1}
+    reader.close()
+    wait_for(
+        lambda: topic_state(kafka, EVENTS, ("readers-of-a-test",)).members == {"readers-of-a-test": 0},
+        "the group is empty",
+    )
