@@ -67,11 +67,12 @@ def losses_of(outcomes: pd.DataFrame, quantity: str) -> tuple[Floats, dict[str, 
 
     if quantity == "bid":
         moved = outcomes["bid_return_5m_bps"].to_numpy()
-        return (moved - outcomes["bid_forecast_5m_bps"].to_numpy()) ** 2, {"random_walk": moved**2}
-    scored = {name: outcomes[f"qlike_{name}_5m"].to_numpy() for name in _BASELINES}
-    return outcomes["qlike_model_5m"].to_numpy(), {
-        name: each for name, each in scored.items() if not np.isnan(each).any()
-    }
+        losses = (moved - outcomes["bid_forecast_5m_bps"].to_numpy()) ** 2
+        scored = {"random_walk": moved**2, "ar": (moved - outcomes["bid_ar_5m_bps"].to_numpy()) ** 2}
+    else:
+        losses = outcomes["qlike_model_5m"].to_numpy()
+        scored = {name: outcomes[f"qlike_{name}_5m"].to_numpy() for name in _BASELINES}
+    return losses, {name: each for name, each in scored.items() if not np.isnan(each).any()}
 
 
 def skill_of(outcomes: pd.DataFrame, quantity: str, hours: int) -> Skill:

@@ -180,7 +180,7 @@ def volatility_scores(realized: Floats, sigmas_bps: dict[str, Floats]) -> dict[s
 
 
 def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
-    """Judge on the newest block against the champion and the random walk, then fit on everything.
+    """Judge on the newest block against the champion, the random walk and the autoregression, then fit on everything.
 
     λ of a horizon goes back to 0 when the block does not confirm it; all 0 is the random walk.
     """
@@ -195,12 +195,17 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
     held = None
     if champion is not None:
         held = _squares(block.bid_bps, champion.predict(block.matrix, sigma))
-    walk = {"random_walk": _squares(block.bid_bps, np.zeros_like(returns))}
-    verdict = gate.refresh(_squares(block.bid_bps, np.where(confirmed, returns, 0.0)), held, walk)
+    baselines = {"random_walk": np.zeros_like(returns), **candidate.others(block.matrix)}
+    verdict = gate.refresh(
+        _squares(block.bid_bps, np.where(confirmed, returns, 0.0)),
+        held,
+        {name: _squares(block.bid_bps, each) for name, each in baselines.items()},
+    )
     model = fitting.serve_bid(frame.last_days(fitting.BID_DAYS), served)
     manifest = msgspec.structs.replace(model.manifest, scores=table)
     unseen = (block.bid_bps[:, -1], np.where(confirmed, returns, 0.0)[:, -1])
-    return Trained(model=bundle.BidModel(manifest, model.boosters), verdict=verdict, unseen=unseen)
+    model = bundle.BidModel(manifest, model.boosters, model.autoregression)
+    return Trained(model=model, verdict=verdict, unseen=unseen)
 
 
 def _squares(actual_bps: Floats, forecast_bps: Floats) -> Floats:

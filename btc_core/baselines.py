@@ -1,6 +1,7 @@
-"""What a model has to beat: variance forecasts that anyone writes down in a line, fitted on the same rows.
+"""What a model has to beat: forecasts that anyone writes down in a line, fitted on the same rows.
 
-HARX, the strongest, has its own module. What does not belong here: models.
+HARX, the strongest of the variance, has its own module; the random walk of the price needs none. What does not belong
+here: models.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 HAR_WINDOWS_MIN = (5, 60, 1440)
 """Corsi (2009) with a day for the month: five minutes, an hour, a day."""
+AR_WINDOWS_MIN = (1, 2, 3, 5, 10)
+"""Of the autoregression: ten lags of one-minute returns, the older ones sharing a coefficient."""
+AR_SCALE_MIN = 30
+"""Half-life of the EWMA that says how volatile a row's time was."""
 
 
 def _column(name: str) -> int:
@@ -29,6 +34,7 @@ def _column(name: str) -> int:
 
 
 _HAR_COLUMNS = [_column(f"log_rv_{window}m") for window in HAR_WINDOWS_MIN]
+_AR_COLUMNS = [_column(f"return_{window}m_bps") for window in AR_WINDOWS_MIN]
 _MINUTES = np.asarray(HORIZONS_MIN, np.float64)
 
 
@@ -51,6 +57,27 @@ class Baselines(msgspec.Struct, frozen=True):
         har = np.exp(_har_design(matrix) @ np.asarray(self.har).T) * np.asarray(self.har_smearing)
         floor = np.asarray(self.floor)
         return {name: np.maximum(each, floor) for name, each in (("naive", last), ("ewma", ewma), ("har", har))}
+
+
+class Autoregression(msgspec.Struct, frozen=True):
+    """The price's own past: its return over each horizon, linear in its returns until now."""
+
+    coefficients: tuple[tuple[float, ...], ...]
+    """Per horizon, one per window of `AR_WINDOWS_MIN`."""
+
+    def returns_bps(self, matrix: Floats) -> Floats:
+        """Forecasts of the log return over 1…5 min, bps, shape (n, 5), from (n, MODEL_FEATURES)."""
+        return np.asarray(_ar_design(matrix) @ np.asarray(self.coefficients).T)
+
+
+def fit_autoregression(matrix: Floats, returns_bps: Floats) -> Autoregression:
+    """Least squares of `returns_bps` (n, 5), each row in units of its volatility, or a few wild hours would decide.
+
+    Without a constant: a drift of minutes is noise.
+    """
+    weight = np.exp(-0.5 * _ewma_level(matrix, AR_SCALE_MIN))[:, np.newaxis]
+    coefficients = np.linalg.lstsq(_ar_design(matrix) * weight, returns_bps * weight, rcond=None)[0]
+    return Autoregression(tuple(tuple(column) for column in coefficients.T.tolist()))
 
 
 def fit_baselines(matrix: Floats, labels: Floats, floor: Floats) -> Baselines:
@@ -96,3 +123,8 @@ def _har_design(matrix: Floats) -> Floats:
         longer = np.log(HAR_WINDOWS_MIN[place] / HAR_WINDOWS_MIN[place - 1])
         logs[:, place] = np.where(np.isnan(logs[:, place]), logs[:, place - 1] + longer, logs[:, place])
     return np.column_stack([np.ones(len(logs)), logs])
+
+
+def _ar_design(matrix: Floats) -> Floats:
+    """Returns in bps; a window that is not covered yet counts as no move."""
+    return np.nan_to_num(np.asarray(matrix[:, _AR_COLUMNS], np.float64))

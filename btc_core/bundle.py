@@ -3,7 +3,7 @@
 ```
 bundle.json      the manifest: kind, features and their version, unit, training window, scores, SHA-256 of other files
 harx.json        the log-HARX baseline (volatility only)
-baselines.json   HAR, EWMA and the last five minutes, fitted on the same window (volatility only)
+baselines.json   HAR, EWMA and the last five minutes (volatility), the autoregression (bid), fitted on the same window
 NAME.ubj         XGBoost's own format (kind xgboost only): `from_harx` and `from_level` of the volatility, `horizon_N` of the bid
 golden.npz       inputs and the outputs they gave when the bundle was made; plain arrays, never pickles
 ```
@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from btc_core import features, intervals
-from btc_core.baselines import Baselines
+from btc_core.baselines import Autoregression, Baselines
 from btc_core.clock import now_ns
 from btc_core.drift import Edges
 from btc_core.errors import SchemaError
@@ -175,9 +175,15 @@ class VolatilityModel:
 class BidModel:
     """Forecasts the log return of the bid over the next 1…5 minutes as λ · f(features) · σ."""
 
-    def __init__(self, manifest: Manifest, boosters: tuple[xgboost.Booster, ...] = ()) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        boosters: tuple[xgboost.Booster, ...] = (),
+        autoregression: Autoregression | None = None,
+    ) -> None:
         self.manifest = manifest
         self.boosters = boosters
+        self.autoregression = autoregression
         self._forest = Forest(boosters) if boosters else None
         self._shrinkage = np.asarray(manifest.shrinkage or (0.0,) * len(HORIZONS_MIN))
 
@@ -205,6 +211,17 @@ class BidModel:
             return np.zeros_like(sigma_bps)
         return self._shrinkage * self._forest.margins(matrix) * sigma_bps
 
+    def others(self, matrix: Floats) -> dict[str, Floats]:
+        """Log returns in bps, (n, 5), of the baselines beside the random walk, by name; empty when nothing was fitted."""
+        return {} if self.autoregression is None else {"ar": self.autoregression.returns_bps(matrix)}
+
+    def as_baseline(self) -> BidModel:
+        """The random walk, with the autoregression beside it: what serves when the trees have stopped being better."""
+        nothing = (0.0,) * len(HORIZONS_MIN)
+        return BidModel(
+            msgspec.structs.replace(self.manifest, kind="random_walk", shrinkage=nothing), (), self.autoregression
+        )
+
     def verify_walk(self, matrix: Floats) -> None:
         """Compare the walk of the trees with XGBoost on these rows; where they differ XGBoost serves."""
         if self._forest is not None:
@@ -214,7 +231,10 @@ class BidModel:
         """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its proof."""
         sigma = np.tile(5.0 * np.sqrt(np.asarray(HORIZONS_MIN, np.float64)), (len(golden), 1))
         proof = {"matrix": golden, "sigma_bps": sigma, "expected": self.predict(golden, sigma)}
-        _write(folder, self.manifest, _booster_files(self.boosters, BID_TREES), proof)
+        files = _booster_files(self.boosters, BID_TREES)
+        if self.autoregression is not None:
+            files["baselines.json"] = msgspec.json.encode(self.autoregression)
+        _write(folder, self.manifest, files, proof)
 
 
 def start_quantiles(model: VolatilityModel | BidModel) -> Floats:
@@ -273,7 +293,8 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
             golden = {name: arrays[name] for name in arrays.files}
         harx = Harx.from_json(contents["harx.json"]) if manifest.name == VOLATILITY_MODEL else None
         simple = contents.get("baselines.json")
-        baselines = None if simple is None else msgspec.json.decode(simple, type=Baselines)
+        baselines = None if simple is None or harx is None else msgspec.json.decode(simple, type=Baselines)
+        past = None if simple is None or harx is not None else msgspec.json.decode(simple, type=Autoregression)
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
         msg = f"the bundle in {folder} cannot be read: {error}"
         raise SchemaError(msg) from error
@@ -282,7 +303,7 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
         raise SchemaError(msg)
     few = slice(WALKED_ROWS)
     if harx is None:
-        bid = BidModel(manifest, boosters)
+        bid = BidModel(manifest, boosters, past)
         bid.verify_walk(golden["matrix"])
         _prove(folder, bid.predict(golden["matrix"], golden["sigma_bps"]), golden["expected"])
         _prove(folder, bid.predict(golden["matrix"][few], golden["sigma_bps"][few]), golden["expected"][few])

@@ -57,6 +57,8 @@ class Month(msgspec.Struct, frozen=True):
     typical: dict[str, Any]
     """By forecaster, exp of the mean of ln(RV / forecast) in training, (5,): it times the forecast is the typical RV."""
     bid_forecast_bps: Any
+    ar_bps: Any
+    """The autoregression's forecast of the same, (n, 5)."""
     sigma_bps: Any
     volatility_start: Any
     bid_start: Any
@@ -131,6 +133,7 @@ def forecast_month(frame: Frame, begin_ns: int, end_ns: int, window_days: float)
         variances=_variances(volatility, test),
         typical=typical,
         bid_forecast_bps=bid.predict(test.matrix, sigma),
+        ar_bps=bid.others(test.matrix).get("ar", np.zeros_like(sigma)),
         sigma_bps=sigma,
         volatility_start=bundle.start_quantiles(volatility),
         bid_start=bundle.start_quantiles(bid),
@@ -242,8 +245,8 @@ def volatility_results(walk: Walk) -> dict[str, dict[str, Any]]:
 
 
 def price_results(walk: Walk) -> dict[str, dict[str, Any]]:
-    """Scores per horizon against the random walk."""
-    actual, forecast = walk.joined("bid_bps"), walk.joined("bid_forecast_bps")
+    """Scores per horizon against the random walk; `ar_…` are the autoregression's."""
+    actual, forecast, ar = (walk.joined(field) for field in ("bid_bps", "bid_forecast_bps", "ar_bps"))
     table = {}
     for column, horizon in enumerate(HORIZONS_MIN):
         ratio = scores.mse_ratio(actual[:, column], forecast[:, column])
@@ -255,6 +258,10 @@ def price_results(walk: Walk) -> dict[str, dict[str, Any]]:
             "direction": _number(share),
             "direction_se": _number(error),
             "dm_t": _number(dm_t),
+            "ar_mse_ratio": scores.mse_ratio(actual[:, column], ar[:, column]),
+            "ar_dm_t": _number(
+                scores.diebold_mariano_t(np.square(actual - ar)[:, column], np.square(actual)[:, column])
+            ),
             "months_with_a_forecast": sum(month.shrinkage[column] > 0.0 for month in walk.months),
         }
     return table

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from btc_core import scores
-from btc_core.baselines import fit_baselines
+from btc_core.baselines import fit_autoregression, fit_baselines
 from btc_core.bundle import (
     BID_MODEL,
     HARX_SHARE,
@@ -54,7 +54,7 @@ FIRST_FIT_DAYS = 21.0
 TREES_NEED_DAYS = 14.0
 """With less history trees lose to HARX (FORECASTING in the design), so HARX serves."""
 BASELINE_DAYS = 120.0
-"""HAR and EWMA are fitted on this much, as the published figures are."""
+"""HAR, EWMA and the autoregression are fitted on this much, as the published figures are."""
 CALIBRATION_DAYS = 60.0
 """The newest part of the window, on which intervals are calibrated."""
 
@@ -217,11 +217,13 @@ def serve_bid(frame: Frame, shrinkage: Floats) -> BidModel:
     boosters = grow_bid(frame, sigma) if shrinkage.any() else ()
     made = {"recipe": recipe(), "code": code_version(), **frame.window()}
     manifest = new_manifest(BID_MODEL, kind, shrinkage=tuple(shrinkage.tolist()), **made)
-    model = BidModel(manifest, boosters)
+    common = frame.last_days(BASELINE_DAYS)
+    autoregression = fit_autoregression(common.matrix, common.bid_bps)
+    model = BidModel(manifest, boosters, autoregression)
     late = frame.last_days(CALIBRATION_DAYS)
     sigma = sigma[-len(late.origin_ns) :]
     score = bid_score(late.bid_bps, model.predict(late.matrix, sigma), sigma)
-    return BidModel(msgspec.structs.replace(manifest, quantiles=fit_quantiles(score)), boosters)
+    return BidModel(msgspec.structs.replace(manifest, quantiles=fit_quantiles(score)), boosters, autoregression)
 
 
 def grow_bid(frame: Frame, sigma_bps: Floats) -> tuple[xgboost.Booster, ...]:

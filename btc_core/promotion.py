@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from btc_core import registry
-from btc_core.bundle import BidModel, VolatilityModel, golden_rows, random_walk_model
+from btc_core.bundle import BidModel, VolatilityModel, golden_rows
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput
 from btc_core.gate import Verdict
@@ -115,9 +115,10 @@ def demote(
     settings: Settings, model: VolatilityModel | BidModel, rows: npt.NDArray[np.float64], reason: str
 ) -> Registered:
     """Register the baseline that is inside the champion and make it champion; `rows` are the inputs of its proof."""
-    baseline = model.as_baseline() if isinstance(model, VolatilityModel) else random_walk_model()
     verdict = Verdict(passed=True, beats_baselines=False, reason=f"the baseline of version {model.version}: {reason}")
-    return publish(settings, baseline, rows, verdict, promote_because=f"demotion of {model.version}: {reason}")
+    return publish(
+        settings, model.as_baseline(), rows, verdict, promote_because=f"demotion of {model.version}: {reason}"
+    )
 
 
 def publish(  # noqa: PLR0913 - everything a registered version carries

@@ -349,6 +349,8 @@ PREDICTION_OUTCOMES = Table(
                 Column(f"sigma_{h}m_bps", "DOUBLE", "bps", "its forecast", (f"{_SIGMAS}.sigma_{h}m_bps",)),
             )
         ),
+        Column("bid_ar_5m_bps", "DOUBLE", "bps", "forecast of the autoregression over 5 min; null when none was fitted",
+               tuple(f"silver_features.{f.name}" for f in FEATURES if f.group == "returns")),
         *(
             Column(f"qlike_{name}_5m", "DOUBLE", "1", f"QLIKE of {what} over 5 min", (f"{_SIGMAS}.sigma_5m_bps",))
             for name, what in (("model", "the served forecast"), ("harx", "HARX"), ("har", "HAR"), ("ewma", "EWMA"),

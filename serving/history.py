@@ -45,6 +45,7 @@ _SCORES = {
     **{f"qlike_{name}": f"avg(qlike_{name}_5m)" for name in ("model", "harx", "har", "ewma", "naive")},
     "mse_model": "avg((bid_return_5m_bps - bid_forecast_5m_bps) * (bid_return_5m_bps - bid_forecast_5m_bps))",
     "mse_random_walk": "avg(bid_return_5m_bps * bid_return_5m_bps)",
+    "mse_ar": "avg((bid_return_5m_bps - bid_ar_5m_bps) * (bid_return_5m_bps - bid_ar_5m_bps))",
     **{
         f"{name}_inside_{level}": f"avg(CASE WHEN {name}_inside_{level} THEN 1.0 ELSE 0.0 END)"
         for name in ("bid", "volatility")

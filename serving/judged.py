@@ -37,6 +37,7 @@ _BASELINES: tuple[tuple[Quantity, str, str, str], ...] = (
     ("volatility", "QLIKE", "qlike_model", "qlike_ewma"),
     ("volatility", "QLIKE", "qlike_model", "qlike_naive"),
     ("bid", "squared error, bps²", "mse_model", "mse_random_walk"),
+    ("bid", "squared error, bps²", "mse_model", "mse_ar"),
 )
 
 

@@ -40,7 +40,16 @@ def _volatility(found: dict[str, Any]) -> Table:
 
 
 def _price(found: dict[str, Any]) -> Table:
-    table = _new("Price against the random walk", "minutes", "MSE ratio", "R²", "DM t", "direction", "months served")
+    table = _new(
+        "Price against the random walk",
+        "minutes",
+        "MSE ratio",
+        "R²",
+        "DM t",
+        "direction",
+        "months served",
+        "AR's MSE ratio",
+    )
     for horizon, row in found["price"].items():
         direction = "–"
         if row["direction"] is not None:
@@ -52,6 +61,7 @@ def _price(found: dict[str, Any]) -> Table:
             "–" if row["dm_t"] is None else f"{row['dm_t']:.1f}",
             direction,
             f"{row['months_with_a_forecast']} of {len(found['months'])}",
+            f"{row['ar_mse_ratio']:.5f}",
         )
     return table
 

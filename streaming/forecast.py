@@ -226,10 +226,16 @@ class ForecastHandler:
         tracker.see(
             forecasts[-1],
             float(values[-1, _MID_COLUMN]),
-            lambda: {name: float(each[0, -1]) for name, each in volatility.others(newest).items()},
+            lambda: _baselines(bid_model, volatility, newest),
             volatility.harx.rv_floor,
         )
         return forecasts
+
+
+def _baselines(bid: BidModel, volatility: VolatilityModel, row: np.ndarray) -> tuple[dict[str, float], float]:
+    """Of one row at five minutes, bps: σ of each simple baseline, the bid's return by its autoregression."""
+    sigmas = {name: float(each[0, -1]) for name, each in volatility.others(row).items()}
+    return sigmas, next((float(each[0, -1]) for each in bid.others(row).values()), math.nan)
 
 
 def _minutes(rows: list[FeatureMessage]) -> list[list[FeatureMessage]]:

@@ -32,7 +32,7 @@ FRESH_NS = 10 * NS_PER_S
 """A state older than this at the end of a minute is not the state at that minute."""
 WARM_UP_S = 420.0
 """Of the log before the first live message: the longest horizon, a minute in progress, and one to be sure."""
-STATE_VERSION = "1"
+STATE_VERSION = "2"
 """Raise it when `TrackerState` changes."""
 
 
@@ -44,6 +44,8 @@ class Origin(msgspec.Struct, frozen=True):
     mid: float
     baselines_bps: dict[str, float]
     """σ over five minutes of the simple baselines."""
+    ar_bps: float
+    """Return of the bid over five minutes by its autoregression; NaN when there is none."""
     variance_floor: tuple[float, ...]
     """Of the model, ln²: what an RV of 0 counts as."""
 
@@ -121,14 +123,19 @@ class OutcomeTracker:
         return self._judge(known)
 
     def see(
-        self, forecast: ForecastRow, mid: float, baselines_bps: Callable[[], dict[str, float]], floor: tuple[float, ...]
+        self,
+        forecast: ForecastRow,
+        mid: float,
+        baselines: Callable[[], tuple[dict[str, float], float]],
+        floor: tuple[float, ...],
     ) -> None:
         """The newest forecast; `advance` has closed the minutes before it. A forecast still warming up does not count.
 
-        The baselines are asked for only if the forecast turns out to be the last one of its minute.
+        The baselines, `baselines_bps` and `ar_bps` of the origin, are asked for only if the forecast turns out to be the
+        last one of its minute.
         """
         if all(map(math.isfinite, (*forecast.sigma_path_bps, *forecast.bid_path_usd))):
-            self._seen = lambda: Origin(0, forecast, mid, baselines_bps(), floor)
+            self._seen = lambda: Origin(0, forecast, mid, *baselines(), floor)
 
     def _newest(self) -> Origin | None:
         if self._seen is not None:
@@ -215,6 +222,7 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
         row[f"bid_forecast_{horizon}m_bps"] = math.log(forecast.bid_path_usd[index] / forecast.bid) * 1e4
         row[f"sigma_{horizon}m_bps"] = forecast.sigma_path_bps[index]
         row[f"realized_{horizon}m_bps"] = math.sqrt(outcome.realized[index]) * 1e4
+    row["bid_ar_5m_bps"] = origin.ar_bps
     for name in ("model", "harx", "har", "ewma", "naive"):
         row[f"qlike_{name}_5m"] = outcome.qlike_5m.get(name, math.nan)
     for level in intervals.LEVELS_PCT:

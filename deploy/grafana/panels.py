@@ -72,6 +72,7 @@ _LAST_BIDS = ", ".join(
     for name in ("bid_5m_usd", "bid_5m_q05_usd", "bid_5m_q25_usd", "bid_5m_q75_usd", "bid_5m_q95_usd")
 )
 _BIDS = f"SELECT ts_event, {_LAST_BIDS} FROM gold_bid_price_prediction WHERE {SQL_RANGE}"
+_SQUARE = "(bid_return_5m_bps - {0}) * (bid_return_5m_bps - {0})"
 _OUTCOMES = "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY 30m"
 _EVERY_5M = "$__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY 5m"
 _ORIGINS = (
@@ -122,9 +123,11 @@ FORECASTS = (
          + f" {_OUTCOMES}",),
     ),
     Panel(
-        "Skill of the bid", "none", "Mean squared error of half an hour over the random walk's: below 1 is skill.",
-        (f"SELECT ts_event AS time, avg((bid_return_5m_bps - bid_forecast_5m_bps) * (bid_return_5m_bps - bid_forecast_5m_bps)) "
-         f"/ avg(bid_return_5m_bps * bid_return_5m_bps) AS over_random_walk {_OUTCOMES}",),
+        "Skill of the bid", "none",
+        "Mean squared error of half an hour over that of the random walk and of the autoregression: below 1 is skill.",
+        (f"SELECT ts_event AS time, avg({_SQUARE.format('bid_forecast_5m_bps')}) "
+         f"/ avg(bid_return_5m_bps * bid_return_5m_bps) AS over_random_walk, "
+         f"avg({_SQUARE.format('bid_forecast_5m_bps')}) / avg({_SQUARE.format('bid_ar_5m_bps')}) AS over_ar {_OUTCOMES}",),
     ),
     Panel(
         "Coverage", "percentunit", "Share of outcomes inside the 50, 80 and 90 % intervals of the bid and the volatility.",

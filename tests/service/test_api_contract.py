@@ -92,6 +92,7 @@ def outcomes(first_ns: int) -> pd.DataFrame:
         "qlike_model_5m": np.full(ROWS, 0.3),
         "bid_return_5m_bps": np.full(ROWS, 3.0),
         "bid_forecast_5m_bps": np.full(ROWS, 1.0),
+        "bid_ar_5m_bps": np.full(ROWS, 0.0),
         "realized_5m_bps": 10.0 + minutes,
     }
     frame = pd.DataFrame(values)
@@ -113,6 +114,7 @@ def test_outcomes_are_joined_and_judged(api: Api) -> None:
     assert {(row["quantity"], row["baseline"]): row["ratio"] for row in skill["rows"]} == {
         **{("volatility", name): pytest.approx(0.75) for name in ("harx", "har", "ewma", "naive")},
         ("bid", "random_walk"): pytest.approx(4 / 9),
+        ("bid", "ar"): pytest.approx(4 / 9),
     }
     assert all(45 < row["covered_pct"] < 55 for row in skill["coverage"])
     assert all(50 < row["forecasts"] <= 60 for row in skill["coverage"]), (

@@ -13,6 +13,7 @@ import pytest
 from btc_assets import training
 from btc_core import bundle, dataset, features, fitting
 from btc_core.bars import BARS
+from btc_core.baselines import fit_autoregression
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import NotReady, SchemaError
 
@@ -65,7 +66,7 @@ def trees(frame: dataset.Frame) -> bundle.VolatilityModel:
 def bid(frame: dataset.Frame) -> bundle.BidModel:
     boosters = fitting.grow_bid(frame, np.full((len(frame.origin_ns), 5), 8.0))
     manifest = bundle.new_manifest(bundle.BID_MODEL, "xgboost", shrinkage=(0.0, 0.25, 0.5, 0.75, 1.0))
-    return bundle.BidModel(manifest, boosters)
+    return bundle.BidModel(manifest, boosters, fit_autoregression(frame.matrix, frame.bid_bps))
 
 
 def test_training_recovers_the_skill_of_a_market_with_clustered_volatility(volatility: bundle.VolatilityModel) -> None:
@@ -84,6 +85,8 @@ def test_shuffled_labels_leave_no_skill(frame: dataset.Frame) -> None:
     assert model.manifest.scores["harx/5m/r2_log"] < 0.02
     assert model.manifest.scores["xgboost/5m/r2_log"] < 0.02
     walk = training.train_bid(shuffled).model
+    assert isinstance(walk, bundle.BidModel)
+    assert np.abs(walk.others(frame.matrix)["ar"]).mean() < 0.1 * np.abs(frame.bid_bps).mean()
     assert all(walk.manifest.scores[f"model/{h}m/mse_ratio"] > 0.99 for h in range(1, 6))
 
 
@@ -136,6 +139,8 @@ def test_a_saved_bundle_loads_and_gives_the_same_numbers(
     assert np.array_equal(loaded.predict(frame.matrix), sigma)
     assert np.array_equal(loaded.baseline(frame.matrix), trees.baseline(frame.matrix))
     assert np.array_equal(loaded_bid.predict(frame.matrix, sigma), bid.predict(frame.matrix, sigma))
+    assert np.array_equal(loaded_bid.others(frame.matrix)["ar"], bid.others(frame.matrix)["ar"])
+    assert loaded_bid.as_baseline().autoregression == bid.autoregression
 
 
 def test_one_row_at_a_time_gives_the_numbers_of_a_batch_to_the_last_bit(

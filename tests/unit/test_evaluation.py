@@ -97,6 +97,8 @@ def test_the_command_finds_the_skill_that_is_there_and_writes_every_figure(bars:
     assert model["qlike"] < 0.6 * found["volatility"]["naive"]["qlike"]
     assert model["r2_log"] > 0.3
     assert found["price"]["1"]["mse_ratio"] < 0.998
+    assert found["price"]["1"]["ar_mse_ratio"] == pytest.approx(1.0 - 0.3**2, abs=0.02)
+    assert found["price"]["1"]["ar_dm_t"] < -3
     assert found["price"]["1"]["direction"] > 0.5 + 2 * found["price"]["1"]["direction_se"]
     assert 0.88 < found["intervals"]["90"]["coverage"] < 0.92
     assert list(found["intervals"]["50"]["coverage_by_month"]) == found["months"]

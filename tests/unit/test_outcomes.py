@@ -40,7 +40,9 @@ def run(tracker: OutcomeTracker, bids: list[float], first: int = 0, skip: tuple[
         ts_ns = START_NS + (minute + 1) * NS_PER_MIN - 2 * NS_PER_S
         outcomes += tracker.advance(ts_ns)
         if minute not in skip:
-            tracker.see(forecast(ts_ns, bids[minute], tracker), bids[minute] + 0.05, lambda: {"har": 5.0}, (1e-10,) * 5)
+            tracker.see(
+                forecast(ts_ns, bids[minute], tracker), bids[minute] + 0.05, lambda: ({"har": 5.0}, 0.25), (1e-10,) * 5
+            )
     return outcomes
 
 
@@ -55,6 +57,7 @@ def test_an_outcome_is_what_the_market_did_in_the_five_minutes_after_the_origin(
     ratio = first.realized[-1] / (6e-4) ** 2
     assert first.qlike_5m["model"] == pytest.approx(ratio - math.log(ratio) - 1.0)
     assert set(first.qlike_5m) == {"model", "harx", "har"}
+    assert row_of(first)["bid_ar_5m_bps"] == 0.25
     assert set(row_of(first)) == {column.name for column in PREDICTION_OUTCOMES.columns}
 
 

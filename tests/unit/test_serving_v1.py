@@ -116,7 +116,9 @@ def test_skill_is_the_ratio_of_mean_losses_and_coverage_a_share(world: World) ->
     assert "no forecast" in world.client.get("/v1/skill").get_json()["reason"]
     means = {f"qlike_{name}": loss for name, loss in (("model", 0.3), ("harx", 0.4), ("har", 0.6), ("ewma", None))}
     inside = {f"{name}_inside_{level}": level / 100 for name in ("bid", "volatility") for level in (50, 80, 90)}
-    world.history.judged = Scores(7, {**means, "qlike_naive": 1.2, "mse_model": 4.0, "mse_random_walk": 4.0, **inside})
+    world.history.judged = Scores(
+        7, {**means, "qlike_naive": 1.2, "mse_model": 4.0, "mse_random_walk": 4.0, "mse_ar": 5.0, **inside}
+    )
     body = world.client.get("/v1/skill?hours=6").get_json()
     assert world.history.asked[-1] == ("BTC/USD", NOW_NS - 360 * NS_PER_MIN, NOW_NS)
     assert body["reason"] is None
@@ -127,6 +129,7 @@ def test_skill_is_the_ratio_of_mean_losses_and_coverage_a_share(world: World) ->
         ("volatility", "ewma"): None,
         ("volatility", "naive"): pytest.approx(0.25),
         ("bid", "random_walk"): 1.0,
+        ("bid", "ar"): pytest.approx(0.8),
     }
     assert {(row["quantity"], row["level_pct"]): row["covered_pct"] for row in body["coverage"]} == {
         (name, level): pytest.approx(level) for name in ("bid", "volatility") for level in (50, 80, 90)
