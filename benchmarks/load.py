@@ -9,6 +9,7 @@ import multiprocessing
 import selectors
 import socket
 import time
+from collections import deque
 
 import msgspec
 import numpy as np
@@ -67,13 +68,13 @@ def _clients(address: tuple[str, int], path: str, clients: int, seconds: float, 
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         selector.register(each, selectors.EVENT_READ)
     sent_s: dict[socket.socket, float] = {}
-    idle = list(sockets)
+    idle = deque(sockets)
     latencies_ms: list[float] = []
     failed, asked = 0, 0
     begin_s = time.perf_counter()
     while (now_s := time.perf_counter()) < begin_s + seconds:
         while idle and (not per_s or asked < (now_s - begin_s) * per_s):
-            client = idle.pop()
+            client = idle.popleft()  # in turn: a server closes a connection that nobody uses
             client.sendall(request)
             sent_s[client] = (
                 now_s if not per_s else begin_s + asked / per_s
@@ -81,10 +82,12 @@ def _clients(address: tuple[str, int], path: str, clients: int, seconds: float, 
             asked += 1
         for key, _ in selector.select(0.001 if per_s else 0.1):
             client = key.fileobj  # type: ignore[assignment]
-            if not _answered(client):
+            if _answered(client):
+                idle.append(client)
+            else:
                 failed += 1
+                selector.unregister(client)
             latencies_ms.append((time.perf_counter() - sent_s.pop(client)) * 1e3)
-            idle.append(client)
     took_s = time.perf_counter() - begin_s
     for each in sockets:
         each.close()
@@ -92,12 +95,16 @@ def _clients(address: tuple[str, int], path: str, clients: int, seconds: float, 
 
 
 def _answered(client: socket.socket) -> bool:
-    """Read one whole answer; whether it is a 200."""
-    data = client.recv(MAX_HEADER_BYTES)
+    """Read one whole answer; whether it is a 200. A connection that fails is not used again."""
+    data = b""
     while b"\r\n\r\n" not in data:
-        data += client.recv(MAX_HEADER_BYTES)
+        if not (more := client.recv(MAX_HEADER_BYTES)):
+            return False
+        data += more
     head, _, body = data.partition(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
     while len(body) < length:
-        body += client.recv(MAX_HEADER_BYTES)
+        if not (more := client.recv(MAX_HEADER_BYTES)):
+            return False
+        body += more
     return head.startswith(b"HTTP/1.1 200 ")

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.load import in_background
 from benchmarks.registry import Figure, Plan, benchmark
-from benchmarks.servers import RATE, SYMBOL, stack_for_now, watched_latency
+from benchmarks.servers import RATE, SYMBOL, WARM_S, stack_for_now, watched_latency
 from btc_core.clock import now_ns
 from btc_core.errors import NotReady
 from btc_core.features import FEATURE_VERSION, MODEL_FEATURES
@@ -77,6 +77,7 @@ def api_beside_the_stream(plan: Plan) -> list[Figure]:
         stack.up(only=("ingest", "bronze", "features", "forecast", "api"))
         settings = stack.settings
         wait_for_forecast(settings)
+        time.sleep(WARM_S)
         running = in_background(
             (settings.api.host, settings.api.port), PATH, CLIENTS, watch_s + 20.0, per_s=BESIDE_PER_S
         )

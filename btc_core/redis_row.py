@@ -110,10 +110,10 @@ def update_channel(key: str) -> str:
     return f"{kind}_update:{name}"
 
 
-def connect(settings: RedisSettings) -> redis.Redis:
+def connect(settings: RedisSettings, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
     """A client; connects at the first command."""
     return redis.Redis.from_url(
-        settings.url, password=settings.password.get_secret_value() or None, socket_timeout=SOCKET_TIMEOUT_S
+        settings.url, password=settings.password.get_secret_value() or None, socket_timeout=timeout_s
     )
 
 

@@ -1,13 +1,15 @@
 """The Waitress server: its limits, its refusals as problem+json, and a stop that lets running requests finish.
 
-What does not belong here: anything about a URL. Waitress reads requests in one thread and hands whole ones to workers,
-so a slow sender holds a connection and no worker.
+What does not belong here: anything about a URL. Waitress reads requests in one thread and has whole ones answered, so
+a slow sender holds a connection and nothing else.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
+import threading
+from collections import deque
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flask import Flask
+    from waitress.parser import HTTPRequestParser
 
     from btc_core.clock import Clock
     from btc_core.settings import ApiSettings
@@ -37,7 +40,11 @@ MAX_HEADER_BYTES = 16_384
 """All headers of a request together; what browsers send is under 4,096."""
 QUICK = frozenset({"/v1/forecast", "/v1/features", "/predict_bid", "/predict_volatility", "/predict_vol", "/healthz"})
 """Paths answered from memory or from Redis."""
+SMALL = frozenset({"GET", "HEAD"})
+"""Methods whose request is its first line."""
 QUICK_THREADS = 2
+SLOW_S = 0.05
+"""A hundred times what an answer takes."""
 DRAIN_S = 10.0
 """Longest wait for running requests at a stop; a supervisor kills after its own, longer, time."""
 DRAIN_CHECK_S = 0.02
@@ -71,30 +78,80 @@ class _ProblemTask(ErrorTask):  # type: ignore[misc]
         self.write(body)
 
 
-class _ProblemChannel(HTTPChannel):  # type: ignore[misc]
+class _Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = _ProblemTask
+
+    def handle_read(self) -> None:
+        super().handle_read()
+        self.server.task_dispatcher.answer_here()
 
 
 class _Server(TcpWSGIServer):  # type: ignore[misc]
-    channel_class = _ProblemChannel
+    channel_class = _Channel
 
 
-class _Dispatcher:
-    """Waitress's thread pool, twice: answers that are only computed, and those that wait for another server.
+class _Timed:
+    """A quick task that finds out whether its path is."""
 
-    Python computes one thing at a time: with eight threads that compute, each waits for the others at every system
-    call, and fewer requests are answered, later. Threads that wait cost nothing.
+    def __init__(self, channel: HTTPChannel, path: str, clock: Clock, slow: set[str]) -> None:
+        self._channel, self._path, self._clock, self._slow = channel, path, clock, slow
+
+    def service(self) -> None:
+        began_s = self._clock.monotonic_s()
+        self._channel.service()
+        if self._clock.monotonic_s() - began_s > SLOW_S:
+            self._slow.add(self._path)
+        else:
+            self._slow.discard(self._path)
+
+    def cancel(self) -> None:
+        self._channel.cancel()
+
+
+class Dispatcher:
+    """Who answers a request: the thread that read it, one of two that compute, or one of many that wait for a server.
+
+    Python computes one thing at a time, and handing a request to a thread and its answer back costs more than the answer
+    itself: what is in memory or one read of Redis away is answered by the thread that runs the server's loop. A path
+    whose answer was slow, because Redis does not answer, is for threads until one of its answers is quick again: the
+    loop waits for Redis once, and not with every request.
     """
 
-    def __init__(self, waiting_threads: int) -> None:
+    def __init__(self, waiting_threads: int, clock: Clock) -> None:
         self._quick, self._waiting = ThreadedTaskDispatcher(), ThreadedTaskDispatcher()
         self._quick.set_thread_count(QUICK_THREADS)
         self._waiting.set_thread_count(waiting_threads)
+        self._clock = clock
+        self._loop_thread = threading.get_ident()
+        self._here: deque[_Timed] = deque()
+        self._slow: set[str] = set()
 
     def add_task(self, channel: HTTPChannel) -> None:
         """Have the first request of a channel answered."""
-        path = getattr(channel.requests[0], "path", "")  # one that cannot be read has none
-        (self._quick if path in QUICK else self._waiting).add_task(channel)
+        request = channel.requests[0]
+        path = getattr(request, "path", "")  # one that cannot be read has none
+        if path not in QUICK:
+            self._waiting.add_task(channel)
+            return
+        task = _Timed(channel, path, self._clock, self._slow)
+        if self._may_be_here(channel, request):
+            self._here.append(task)
+        else:
+            self._quick.add_task(task)
+
+    def _may_be_here(self, channel: HTTPChannel, request: HTTPRequestParser) -> bool:
+        """Not a body of features, which may be large; nor what would wait for a client that does not read."""
+        return (
+            request.command in SMALL
+            and request.path not in self._slow
+            and not channel.total_outbufs_len
+            and threading.get_ident() == self._loop_thread
+        )
+
+    def answer_here(self) -> None:
+        """Answer what is left to the loop's own thread, which calls this once it holds no lock of a channel."""
+        while self._here:
+            self._here.popleft().service()
 
     def shutdown(self, cancel_pending: bool = True, timeout: int = 5) -> bool:  # noqa: FBT001, FBT002 - Waitress's words
         """End the threads."""
@@ -144,7 +201,7 @@ def serve(app: Flask, settings: ApiSettings, clock: Clock, stopping: Callable[[]
     try:
         # a stream holds its thread
         server = _Server(
-            app, dispatcher=_Dispatcher(settings.threads + settings.max_streams), adj=_adjustments(settings)
+            app, dispatcher=Dispatcher(settings.threads + settings.max_streams, clock), adj=_adjustments(settings)
         )
     except OSError as error:
         msg = (

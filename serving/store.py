@@ -25,6 +25,9 @@ REUSE_S = 0.01
 """A row read this recently is not read again: a read costs as much as the rest of an answer, and new rows come at some
 100/s. Longer adds its length to the age of every forecast."""
 
+TIMEOUT_S = 1.0
+"""Longest wait for Redis, which answers within a millisecond or is in trouble; a request waits as long."""
+
 FORGET_S = 5.0
 """A subscription nobody read for this long is opened anew instead of reading what piled up in it."""
 
@@ -66,7 +69,7 @@ class RedisStore:
     """Reads through one client; redis-py's pool gives each thread its own connection."""
 
     def __init__(self, settings: RedisSettings, clock: Clock) -> None:
-        self._client = redis_row.connect(settings)
+        self._client = redis_row.connect(settings, TIMEOUT_S)
         self._clock = clock
         self._features: dict[str, tuple[float, FeatureRow | None]] = {}
         self._forecasts: dict[str, tuple[float, ForecastRow | None]] = {}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -27,12 +30,14 @@ from tests.serving_process import (
     write_features,
     write_forecast,
 )
+from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from btc_core.settings import Settings
+    from stack.runtime import Stack
 
 pytestmark = pytest.mark.service
 
@@ -149,6 +154,30 @@ def test_slow_senders_do_not_hold_up_others(api: Api) -> None:
     finally:
         for sender in slow:
             sender.close()
+
+
+def test_a_redis_that_hangs_holds_up_one_request_and_then_nobody_else(
+    api: Api, settings: Settings, stack_of_session: Stack
+) -> None:
+    write_forecast(settings)
+    assert api.client.get("/v1/forecast").status_code == 200
+    (valkey,) = stack_of_session.status(("valkey",))
+    os.kill(valkey.pid, signal.SIGSTOP)
+    try:
+        first = api.client.get("/v1/forecast", timeout=20)
+        assert first.status_code == 503
+        assert "Redis does not answer" in first.json()["detail"]
+        with ThreadPoolExecutor(2) as others:
+            waiting = [others.submit(api.client.get, "/v1/forecast", timeout=20) for _ in range(2)]
+            answered = 0
+            while not waiting[0].done():
+                assert api.client.get("/healthz").status_code == 200
+                answered += 1
+            assert answered > 10, "the loop answers others while threads wait for Redis"
+            assert {each.result().status_code for each in waiting} == {503}
+    finally:
+        os.kill(valkey.pid, signal.SIGCONT)
+    wait_for(lambda: write_forecast(settings) and api.client.get("/v1/forecast").is_success, "Redis is back")
 
 
 def test_a_running_request_is_answered_before_the_process_stops(settings: Settings, tmp_path: Path) -> None:

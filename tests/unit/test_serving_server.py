@@ -1,0 +1,89 @@
+"""Who answers: the loop's own thread what is quick, threads what waits or has become slow."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from btc_core.clock import NS_PER_S
+from serving.server import SLOW_S, Dispatcher
+from tests.serving_world import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = threading.get_ident()
+
+
+class Channel:
+    """One request, and who answered it."""
+
+    def __init__(self, path: str, command: str = "GET", *, unread: int = 0, takes_s: float = 0.0) -> None:
+        self.requests = [SimpleNamespace(path=path, command=command)]
+        self.total_outbufs_len = unread
+        self.by: int | None = None
+        self.answered = threading.Event()
+        self._takes_s = takes_s
+
+    def service(self) -> None:
+        CLOCK.now += round(self._takes_s * NS_PER_S)
+        self.by = threading.get_ident()
+        self.answered.set()
+
+
+CLOCK = FakeClock()
+
+
+@pytest.fixture
+def dispatcher() -> Iterator[Dispatcher]:
+    made = Dispatcher(1, CLOCK)
+    yield made
+    made.shutdown()
+
+
+def answered_here(dispatcher: Dispatcher, channel: Any) -> bool:
+    dispatcher.add_task(channel)
+    dispatcher.answer_here()
+    assert channel.answered.wait(10)
+    return bool(channel.by == HERE)
+
+
+def test_what_is_in_memory_is_answered_by_the_thread_that_read_the_request(dispatcher: Dispatcher) -> None:
+    assert answered_here(dispatcher, Channel("/v1/forecast"))
+    assert answered_here(dispatcher, Channel("/healthz", "HEAD"))
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [Channel("/v1/forecasts"), Channel("/predict_bid", "POST"), Channel("/v1/forecast", unread=1)],
+    ids=["waits for QuestDB", "a body of features", "a client that does not read"],
+)
+def test_what_could_hold_up_others_is_answered_by_a_thread(dispatcher: Dispatcher, channel: Channel) -> None:
+    assert not answered_here(dispatcher, channel)
+
+
+def test_a_request_that_cannot_be_read_is_answered_by_a_thread(dispatcher: Dispatcher) -> None:
+    channel = Channel("")
+    del channel.requests[0].path
+    assert not answered_here(dispatcher, channel)
+
+
+def test_a_path_that_became_slow_is_for_threads_until_it_is_quick_again(dispatcher: Dispatcher) -> None:
+    assert answered_here(dispatcher, Channel("/v1/forecast", takes_s=2 * SLOW_S))
+    assert not answered_here(dispatcher, Channel("/v1/forecast", takes_s=2 * SLOW_S))
+    assert answered_here(dispatcher, Channel("/healthz"))
+    assert not answered_here(dispatcher, Channel("/v1/forecast"))
+    dispatcher.shutdown()  # ends when the thread has put down that it was quick
+    assert answered_here(dispatcher, Channel("/v1/forecast"))
+
+
+def test_a_second_request_of_a_channel_waits_in_a_thread_when_a_thread_asks(dispatcher: Dispatcher) -> None:
+    channel = Channel("/v1/forecast")
+    asking = threading.Thread(target=dispatcher.add_task, args=(channel,))
+    asking.start()
+    asking.join()
+    assert channel.answered.wait(10)
+    assert channel.by != HERE
