@@ -17,7 +17,7 @@ from btc_core import exchange_rest
 from btc_core.bars import to_table
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, from_ns, now_ns
 from btc_core.days import wait_until_applied
-from btc_core.tables import TABLES
+from btc_core.tables import TABLES, of_symbol
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
@@ -37,7 +37,7 @@ def store(db: QuestDB, symbol: str, bars: np.ndarray, source: str) -> int:
     """Upsert `bars`, except where a file's row stands, and wait until they can be read; returns rows written."""
     if not len(bars):
         return 0
-    imported = db.query(f"SELECT ts FROM {TABLE} WHERE symbol = '{symbol}' AND source = 'file'")  # noqa: S608
+    imported = db.query(f"SELECT ts FROM {TABLE} WHERE {of_symbol(symbol)} AND source = 'file'")  # noqa: S608
     kept = imported["ts"].cast("timestamp[ns]").cast("int64").to_numpy() if len(imported) else np.empty(0, np.int64)
     fresh = bars[~np.isin(bars["ts_ns"], kept)]
     for start in range(0, len(fresh), WRITE_ROWS):
@@ -49,7 +49,7 @@ def store(db: QuestDB, symbol: str, bars: np.ndarray, source: str) -> int:
 
 def stored_range(db: QuestDB, symbol: str) -> tuple[int, int, int]:
     """Rows, first and last bar open in ns of what is stored; zeros when nothing is."""
-    sql = f"SELECT count(), cast(min(ts) AS LONG), cast(max(ts) AS LONG) FROM {TABLE} WHERE symbol = '{symbol}'"  # noqa: S608
+    sql = f"SELECT count(), cast(min(ts) AS LONG), cast(max(ts) AS LONG) FROM {TABLE} WHERE {of_symbol(symbol)}"  # noqa: S608
     rows, first, last = db.execute(sql)[0]
     return (int(rows), int(first), int(last)) if rows else (0, 0, 0)
 

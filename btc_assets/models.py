@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from btc_assets.training import Trained
     from btc_core.bundle import BidModel, VolatilityModel
+    from btc_core.dataset import Frame
 
 SEALED_BARS = dg.AssetDep("sealed_bars", partition_mapping=dg.AllPartitionMapping())
 """Training reads every day of its window, so it comes after all of them."""
@@ -72,14 +73,21 @@ def _bars(environment: Environment, database: Database, days: float) -> npt.NDAr
 def _train(name: str, environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
     """Train, judge, register as challenger; the check `gate` says what came of it."""
     from btc_assets import training  # noqa: PLC0415 - slow to import
+    from btc_core.dataset import live_frame  # noqa: PLC0415 - the same
     from btc_core.seals import seals_of_bars  # noqa: PLC0415 - the same
 
     started_s = SYSTEM_CLOCK.monotonic_s()
     bars = _bars(environment, database, environment.get().model.train_days)
-    trained, rows = training.train(name, bars, registry.held(name), registry.in_shadow(name))
+    symbol = environment.get().exchange.symbols[0]
+
+    def lived(since_ns: int) -> Frame:
+        with database.connect() as db:
+            return live_frame(db, symbol, since_ns)
+
+    trained, rows = training.train(name, bars, registry.held(name), registry.in_shadow(name), lived)
     if trained.is_new and trained.model.manifest.train_rows:
         with database.connect() as db:
-            seals = seals_of_bars(db, environment.get().exchange.symbols[0], trained.model.manifest.trained_from_ns)
+            seals = seals_of_bars(db, symbol, trained.model.manifest.trained_from_ns)
         trained.model.manifest = msgspec.structs.replace(trained.model.manifest, seals=seals)
     metadata: dict[str, Any] = {"gate": trained.verdict.reason} | _facts(trained.model)
     if trained.is_new:

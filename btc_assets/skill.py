@@ -15,7 +15,7 @@ import msgspec
 from btc_assets.catalogue import OWNERS, table_metadata
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_S, from_ns, now_ns
-from btc_core.tables import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL
+from btc_core.tables import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL, of_symbol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,6 @@ HOUR_NS = 3_600 * NS_PER_S
 PERIODS_H = (1, 6, 24, 168)
 OUTCOMES_STALE_S = 900
 """Newest outcome older than this: forecasts or their features have stopped."""
-SAMPLE_S = 60
 """Of feature rows for drift: one a minute, as training has."""
 DRIFT_HOURS = 168
 """A day is one kind of weather; a week has seen a weekend too."""
@@ -97,11 +96,10 @@ def verdict_of(outcomes: pd.DataFrame, quantity: str) -> Verdict:
 
 def read_outcomes(db: QuestDB, symbol: str, hours: int) -> pd.DataFrame:
     """Outcomes of the last hours before the newest one, in time order, `ts_event` in ns."""
-    quoted = symbol.replace("'", "''")
-    newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM {PREDICTION_OUTCOMES.name} WHERE symbol = '{quoted}'")  # noqa: S608
+    newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM {PREDICTION_OUTCOMES.name} WHERE {of_symbol(symbol)}")  # noqa: S608
     since = int(newest[0][0]) - hours * HOUR_NS if newest and newest[0][0] is not None else 0
     table = db.query(
-        f"SELECT * FROM {PREDICTION_OUTCOMES.name} WHERE symbol = '{quoted}' "  # noqa: S608 - names of the catalogue
+        f"SELECT * FROM {PREDICTION_OUTCOMES.name} WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue
         f"AND ts_event > cast({since} AS TIMESTAMP_NS) ORDER BY ts_event"
     )
     frame: pd.DataFrame = table.to_pandas()
@@ -251,13 +249,9 @@ def _recent_rows(db: QuestDB, symbol: str, names: tuple[str, ...], hours: int = 
     """One feature row a minute of the last hours before the newest, (n, names)."""
     import numpy as np  # noqa: PLC0415 - slow to import, not needed to load the graph
 
-    quoted = symbol.replace("'", "''")
-    newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM silver_features WHERE symbol = '{quoted}'")  # noqa: S608
+    from btc_core.dataset import closed_minutes  # noqa: PLC0415 - the same
+
+    newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM silver_features WHERE {of_symbol(symbol)}")  # noqa: S608
     if not names or not newest or newest[0][0] is None:
         return np.empty((0, len(names)))
-    columns = ", ".join(f"last({name}) AS {name}" for name in names)
-    table = db.query(
-        f"SELECT {columns} FROM silver_features WHERE symbol = '{quoted}' "  # noqa: S608 - names of the catalogue
-        f"AND ts_event > cast({int(newest[0][0]) - hours * HOUR_NS} AS TIMESTAMP_NS) SAMPLE BY {SAMPLE_S}s"
-    )
-    return np.column_stack([table[name].to_numpy() for name in names]) if len(table) else np.empty((0, len(names)))
+    return closed_minutes(db, symbol, names, int(newest[0][0]) - hours * HOUR_NS)[1]

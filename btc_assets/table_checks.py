@@ -17,7 +17,7 @@ from btc_assets.resources import Database
 from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days import day_of, on_day, stored_days
-from btc_core.tables import STORED, TABLES, Table
+from btc_core.tables import STORED, TABLES, Table, of_symbol
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
@@ -148,7 +148,7 @@ def evaluate(db: "QuestDB", rule: Rule, day: str) -> dg.AssetCheckResult:
 def _absent(db: "QuestDB", row: dict[str, Any]) -> bool:
     """Whether the exchange says that the ids missing before this trade never were."""
     marks = db.execute(
-        f"SELECT count() FROM gap_marks WHERE symbol = '{row['symbol']}' AND state = 'absent' "  # noqa: S608 - the same
+        f"SELECT count() FROM gap_marks WHERE {of_symbol(row['symbol'])} AND state = 'absent' "  # noqa: S608 - the same
         f"AND first_id <= {row['id_before'] + 1} AND last_id >= {row['trade_id'] - 1}"
     )
     return bool(marks[0][0])

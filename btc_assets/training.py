@@ -18,6 +18,8 @@ from btc_core.features import MODEL_FEATURES
 from btc_core.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
@@ -53,10 +55,12 @@ def train(
     bars: npt.NDArray[Any],
     champion: bundle.VolatilityModel | bundle.BidModel | None,
     challenger: bundle.VolatilityModel | bundle.BidModel | None,
+    lived: Callable[[int], Frame],
 ) -> tuple[Trained, Floats]:
     """Train the model called `name` on minute bars; and the rows whose forecasts prove the bundle.
 
-    Against a champion of another recipe it goes into shadow, and a challenger that is in shadow is judged instead.
+    Against a champion of another recipe it goes into shadow, and a challenger that is in shadow is judged instead, on
+    what the stream has `lived` through since a time in ns.
     """
     volatility = name == bundle.VOLATILITY_MODEL
     if len(bars) < MIN_BARS:
@@ -69,7 +73,7 @@ def train(
     changed = champion is not None and champion.kind == "xgboost" and champion.manifest.recipe != fitting.recipe()
     if changed and challenger is not None and challenger.manifest.recipe == fitting.recipe():
         assert champion is not None  # noqa: S101 - `changed` says so, and mypy does not see it
-        verdict = judge_shadow(frame, champion, challenger)
+        verdict = judge_shadow(frame, lived(challenger.manifest.trained_to_ns + EMBARGO_NS), champion, challenger)
         if not verdict.passed:
             return Trained(model=challenger, verdict=verdict, is_new=False), frame.matrix
         champion = None  # beaten: its successor is fitted anew on everything, and need not be compared again
@@ -87,15 +91,15 @@ def _fit(volatility: bool, frame: Frame, champion: bundle.VolatilityModel | bund
 
 def judge_shadow(
     frame: Frame,
+    seen: Frame,
     champion: bundle.VolatilityModel | bundle.BidModel,
     challenger: bundle.VolatilityModel | bundle.BidModel,
 ) -> gate.Verdict:
-    """The change gate on every origin after the challenger's training window, which neither of them has seen.
+    """The change gate on what was `seen` live since the challenger was trained; `frame` is the history before it.
 
-    A frozen model forecasts the same in replay as it would have live, to the last bit: the shadow needs no worker.
+    The same rows give a frozen model the same forecasts as they would have live, to the last bit: the shadow needs no
+    worker.
     """
-    since = challenger.manifest.trained_to_ns + EMBARGO_NS
-    seen = frame.between(since, int(frame.origin_ns[-1]))
     if not len(seen.origin_ns):
         return gate.Verdict(passed=False, reason="in shadow, and no outcome yet")
     days = seen.origin_ns // NS_PER_DAY
@@ -106,7 +110,8 @@ def judge_shadow(
         losses, held = _losses(labels, sigma), _losses(labels, champion.predict(seen.matrix))
         score = intervals.volatility_score(labels, np.square(sigma / 1e4))
     elif isinstance(champion, bundle.BidModel) and isinstance(challenger, bundle.BidModel):
-        sigma = fitting.harx_sigma(frame.between(0, since - EMBARGO_NS).last_days(fitting.HARX_DAYS), seen)
+        known = frame.between(0, challenger.manifest.trained_to_ns).last_days(fitting.HARX_DAYS)
+        sigma = fitting.harx_sigma(known, seen)
         moves = challenger.predict(seen.matrix, sigma)
         losses, held = _squares(seen.bid_bps, moves), _squares(seen.bid_bps, champion.predict(seen.matrix, sigma))
         score = intervals.bid_score(seen.bid_bps, moves, sigma)

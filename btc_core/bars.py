@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.errors import InvalidInput
+from btc_core.tables import of_symbol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,15 +119,14 @@ def to_table(bars: np.ndarray, symbol: str, source: str) -> pa.Table:
 
 def read_stored(db: QuestDB, symbol: str, days: float) -> np.ndarray:
     """Stored bars of the last `days` before the newest one, dtype `BARS`, oldest first."""
-    quoted = symbol.replace("'", "''")
-    newest = db.execute(f"SELECT cast(max(ts) AS LONG) FROM minute_bars WHERE symbol = '{quoted}'")  # noqa: S608
+    newest = db.execute(f"SELECT cast(max(ts) AS LONG) FROM minute_bars WHERE {of_symbol(symbol)}")  # noqa: S608
     if not newest or newest[0][0] is None:
         return np.empty(0, BARS)
     since_ns = int(newest[0][0]) - int(days * NS_PER_DAY)
     columns = ", ".join((*FILE_COLUMNS, "trades"))
     return from_table(
         db.query(
-            f"SELECT {columns} FROM minute_bars WHERE symbol = '{quoted}' "  # noqa: S608
+            f"SELECT {columns} FROM minute_bars WHERE {of_symbol(symbol)} "  # noqa: S608
             f"AND ts > cast({since_ns} AS TIMESTAMP_NS) ORDER BY ts"
         )
     )

@@ -1,6 +1,7 @@
 """Origins with features and labels: what models are fitted on and judged by, in training and evaluation alike.
 
-What does not belong here: where bars come from, and fitting (`fitting`).
+From bars (`make_frame`), and from what the stream wrote (`live_frame`). What does not belong here: where bars come from,
+and fitting (`fitting`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from btc_core import features
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.errors import NotReady
 from btc_core.harx import INPUTS
-from btc_core.targets import LABEL_SPAN_NS, bid_path_bps, close_times_ns, realized_variance
+from btc_core.tables import of_symbol
+from btc_core.targets import HORIZONS_MIN, LABEL_SPAN_NS, bid_path_bps, close_times_ns, realized_variance
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from btc_core.questdb_client import QuestDB
+
     Floats = npt.NDArray[np.float64]
+    Longs = npt.NDArray[np.int64]
     Mask = npt.NDArray[np.bool_]
 
 ORIGIN_STEP_MIN = 5
@@ -91,6 +96,39 @@ def make_frame(bars: npt.NDArray[Any], step_min: int = ORIGIN_STEP_MIN, min_bars
     chosen = (origin_ns // NS_PER_MIN) % (step_min if len(bars) > STEP_ABOVE_BARS else 1) == 0
     chosen &= ~np.isnan(realized).any(axis=1) & ~np.isnan(rows["log_rv_5m"])
     return Frame(origin_ns[chosen], features.matrix(rows[chosen]), realized[chosen], bid[chosen])
+
+
+def closed_minutes(db: QuestDB, symbol: str, names: tuple[str, ...], after_ns: int) -> tuple[Longs, Floats]:
+    """The ends of the minutes after `after_ns` that have feature rows, ns, and the last row of each, (n, names)."""
+    table = db.query(
+        f"SELECT ts_event, {', '.join(f'last({name}) AS {name}' for name in names)} FROM silver_features "  # noqa: S608 - names of the catalogue
+        f"WHERE {of_symbol(symbol)} AND feature_version = '{features.FEATURE_VERSION}' "
+        f"AND ts_event > cast({after_ns} AS TIMESTAMP_NS) SAMPLE BY 1m"
+    )
+    rows = np.column_stack([table[name].to_numpy() for name in names]) if len(table) else np.empty((0, len(names)))
+    return _ns(table["ts_event"]) + NS_PER_MIN, rows
+
+
+def live_frame(db: QuestDB, symbol: str, after_ns: int) -> Frame:
+    """Origins `ORIGIN_STEP_MIN` apart with a final outcome: what the worker forecast from, book and flow among it, and what came.
+
+    Labels are the stream's own, of its mid and bid.
+    """
+    minutes, matrix = closed_minutes(db, symbol, features.MODEL_FEATURES, after_ns)
+    columns = [f"{name}_{h}m_bps" for name in ("realized", "bid_return") for h in HORIZONS_MIN]
+    table = db.query(
+        f"SELECT ts_event, {', '.join(columns)} FROM gold_prediction_outcomes "  # noqa: S608 - names of the catalogue
+        f"WHERE {of_symbol(symbol)} AND ts_event > cast({after_ns} AS TIMESTAMP_NS)"
+    )
+    origin_ns, left, right = np.intersect1d(minutes, _ns(table["ts_event"]), return_indices=True)
+    apart = (origin_ns // NS_PER_MIN) % ORIGIN_STEP_MIN == 0
+    labels = np.column_stack([table[name].to_numpy() for name in columns])[right][apart]
+    realized, bid_bps = np.split(labels, 2, axis=1)
+    return Frame(origin_ns[apart], matrix[left][apart], np.square(realized / 1e4), bid_bps)
+
+
+def _ns(column: Any) -> Longs:
+    return np.asarray(column.cast("timestamp[ns]").cast("int64").to_numpy())
 
 
 def cut(frame: Frame, from_share: float) -> tuple[Frame, Frame]:

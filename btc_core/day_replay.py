@@ -13,6 +13,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days import day_ns, within
 from btc_core.features import ROW
 from btc_core.fold import BAR, EMIT_NONE, EMIT_TICKS, EVENT, QUOTE, TRADE, WARM_UP_S, fold, new_state
+from btc_core.tables import of_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,7 @@ def read_events(db: QuestDB, symbol: str, begin_ns: int, end_ns: int) -> np.ndar
     for kind, (table, columns) in _READS.items():
         found = db.query(
             f"SELECT {_TIMES}, {columns}, {_PLACE} FROM {table} "  # noqa: S608 - names made here
-            f"WHERE symbol = '{quoted(symbol)}' AND {within('ts_event', begin_ns, end_ns)}"
+            f"WHERE {of_symbol(symbol)} AND {within('ts_event', begin_ns, end_ns)}"
         )
         events = np.zeros(len(found), LOGGED)
         events["kind"] = kind
@@ -138,8 +139,3 @@ def symbols_on(db: QuestDB, day: str) -> list[str]:
     for name in ("bronze_ticks", "bronze_trades"):
         found |= {row[0] for row in db.execute(f"SELECT DISTINCT symbol FROM {name} WHERE {where}")}  # noqa: S608 - the same
     return sorted(found)
-
-
-def quoted(symbol: str) -> str:
-    """A market's name inside SQL quotes."""
-    return symbol.replace("'", "''")

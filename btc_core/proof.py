@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY
-from btc_core.day_replay import events_around, orders, quoted, replay
+from btc_core.day_replay import events_around, orders, replay
 from btc_core.days import arrow_schema, day_ns, in_form, within, write_rows
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.fold import TRADE
-from btc_core.tables import SILVER_FEATURES
+from btc_core.tables import SILVER_FEATURES, of_symbol
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
@@ -138,7 +138,7 @@ class _Comparison:
         names = ", ".join(_COMPARED)
         return self._db.query(
             f"SELECT {_PLACE}, feature_version, {names} FROM silver_features "  # noqa: S608 - names of the catalogue
-            f"WHERE symbol = '{quoted(self._symbol)}' AND {within('ts_event', begin_ns, end_ns)}"
+            f"WHERE {of_symbol(self._symbol)} AND {within('ts_event', begin_ns, end_ns)}"
         )
 
 
@@ -197,7 +197,7 @@ def prove(db: QuestDB, symbol: str, day: str) -> Proof:
 
 def _stored_rows(db: QuestDB, symbol: str, day: str) -> int:
     begin_ns = day_ns(day)
-    where = f"symbol = '{quoted(symbol)}' AND {within('ts_event', begin_ns, begin_ns + NS_PER_DAY)}"
+    where = f"{of_symbol(symbol)} AND {within('ts_event', begin_ns, begin_ns + NS_PER_DAY)}"
     return int(db.execute(f"SELECT count() FROM silver_features WHERE {where}")[0][0])  # noqa: S608 - the same
 
 

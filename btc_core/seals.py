@@ -13,7 +13,7 @@ import msgspec
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days import applied, day_ns, day_of, on_day
 from btc_core.log import passed
-from btc_core.tables import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS, MINUTE_BARS
+from btc_core.tables import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS, MINUTE_BARS, of_symbol
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
@@ -62,9 +62,8 @@ def seal_of(db: QuestDB, day: str) -> Seal:
 
 def seals_of_bars(db: QuestDB, symbol: str, since_ns: int) -> tuple[str, ...]:
     """`day@seal` of each day since then that has minute bars from its sealed trades, and trades still in QuestDB."""
-    quoted = symbol.replace("'", "''")
     days = db.execute(
-        f"SELECT cast(ts AS LONG), count() FROM {MINUTE_BARS.name} WHERE symbol = '{quoted}' AND source = 'sealed' "  # noqa: S608 - names of the catalogue
+        f"SELECT cast(ts AS LONG), count() FROM {MINUTE_BARS.name} WHERE {of_symbol(symbol)} AND source = 'sealed' "  # noqa: S608 - names of the catalogue
         f"AND ts >= cast({since_ns} AS TIMESTAMP_NS) SAMPLE BY 1d"
     )
     seals = [seal_of(db, day_of(int(begin_ns))) for begin_ns, bars in days if bars]

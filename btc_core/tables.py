@@ -518,5 +518,15 @@ TABLES: dict[str, Table] = {
 """In an order in which they can be created."""
 
 
+def of_symbol(symbol: str) -> str:
+    """The condition of a query about one market.
+
+    >>> of_symbol("BTC/USD")
+    "symbol = 'BTC/USD'"
+    """
+    quoted = symbol.replace("'", "''")
+    return f"symbol = '{quoted}'"
+
+
 STORED: tuple[Table, ...] = tuple(table for table in TABLES.values() if not table.view)
 """Tables with rows of their own: they are backed up, views are computed again."""

@@ -20,7 +20,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, NS_PER_US, now_ns
 from btc_core.days import day_ns, in_form, within, write_rows
 from btc_core.errors import InvalidInput
 from btc_core.exchange_rest import REST_PAUSE_S, bars_of_trades, patient_page
-from btc_core.tables import BRONZE_TRADES, MINUTE_BARS
+from btc_core.tables import BRONZE_TRADES, MINUTE_BARS, of_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,15 +125,14 @@ def put(db: QuestDB, symbol: str, trades: np.ndarray, origin: str) -> int:
 
 def _present(db: QuestDB, symbol: str, trades: np.ndarray) -> np.ndarray:
     begin_ns, end_ns = int(trades["ts_ns"][0]), int(trades["ts_ns"][-1]) + 1
-    name = symbol.replace("'", "''")
     stored = db.query(
-        f"SELECT trade_id FROM bronze_trades WHERE symbol = '{name}' "  # noqa: S608 - names of the catalogue
+        f"SELECT trade_id FROM bronze_trades WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue
         f"AND {within('ts_event', begin_ns - NS_PER_S, end_ns + NS_PER_S)}"
     )
     known = np.isin(trades["trade_id"], stored["trade_id"].to_numpy())
     streamed = db.execute(
         "SELECT cast(min(ts_event) AS LONG), cast(max(ts_event) AS LONG) FROM bronze_trades "  # noqa: S608 - the same
-        f"WHERE symbol = '{name}' AND kafka_partition >= 0"
+        f"WHERE {of_symbol(symbol)} AND kafka_partition >= 0"
     )
     if streamed and streamed[0][0] is not None:
         first, last = map(int, streamed[0])
@@ -168,7 +167,7 @@ def put_bars(db: QuestDB, symbol: str, trades: np.ndarray) -> int:
     if not len(bars):
         return 0
     span = within("ts", int(bars["ts_ns"][0]), int(bars["ts_ns"][-1]) + 1)
-    stored = db.query(f"SELECT ts FROM minute_bars WHERE symbol = '{symbol}' AND {span}")  # noqa: S608 - the same
+    stored = db.query(f"SELECT ts FROM minute_bars WHERE {of_symbol(symbol)} AND {span}")  # noqa: S608 - the same
     known = stored["ts"].cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
     fresh = bars[~np.isin(bars["ts_ns"], known)]
     write_rows(db, MINUTE_BARS, in_form(to_table(fresh, symbol, "trades"), MINUTE_BARS))
@@ -206,7 +205,7 @@ def fetch_day(
 def _fetched_until(db: QuestDB, symbol: str, begin_ns: int, end_ns: int) -> int:
     """Time of the newest trade of the range that was fetched before, a microsecond earlier; 0 when none was."""
     newest = db.execute(
-        f"SELECT cast(max(ts_event) AS LONG) FROM bronze_trades WHERE symbol = '{symbol}' "  # noqa: S608 - the same
+        f"SELECT cast(max(ts_event) AS LONG) FROM bronze_trades WHERE {of_symbol(symbol)} "  # noqa: S608 - the same
         f"AND origin = 'rest' AND kafka_partition < 0 AND {within('ts_event', begin_ns, end_ns)}"
     )
     return int(newest[0][0]) - NS_PER_US if newest and newest[0][0] is not None else 0

@@ -15,7 +15,7 @@ from btc_core.clock import from_ns
 from btc_core.errors import ServiceError
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import HORIZONS_MIN
-from btc_core.tables import PREDICTION_OUTCOMES
+from btc_core.tables import PREDICTION_OUTCOMES, of_symbol
 from serving.answers import MinuteBar, Outcome, PastForecast, past_model
 
 if TYPE_CHECKING:
@@ -116,8 +116,7 @@ class QuestHistory:
 
 
 def _window(column: str, symbol: str, from_ns: int, to_ns: int) -> str:
-    quoted = symbol.replace("'", "''")
-    return f"symbol = '{quoted}' AND {column} >= '{_literal(from_ns)}' AND {column} < '{_literal(to_ns)}'"
+    return f"{of_symbol(symbol)} AND {column} >= '{_literal(from_ns)}' AND {column} < '{_literal(to_ns)}'"
 
 
 def _literal(ts_ns: int) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from btc_core import intervals, metrics, scores
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.redis_row import ForecastRow
+from btc_core.tables import of_symbol
 from btc_core.targets import HORIZONS_MIN, LABEL_SPAN_NS
 
 if TYPE_CHECKING:
@@ -173,10 +174,9 @@ class OutcomeTracker:
 
 def restored(db: QuestDB, symbol: str, bid_start: Floats, volatility_start: Floats) -> OutcomeTracker:
     """A tracker that goes on from the newest outcome in the table, else from the models' own calibration."""
-    quoted = symbol.replace("'", "''")
     found = db.execute(
         "SELECT cast(ts_event AS LONG), bid_quantiles, volatility_quantiles FROM gold_prediction_outcomes "  # noqa: S608
-        f"WHERE symbol = '{quoted}' ORDER BY ts_event DESC LIMIT 1"
+        f"WHERE {of_symbol(symbol)} ORDER BY ts_event DESC LIMIT 1"
     )
     if not found:
         return OutcomeTracker(bid_start, volatility_start)

@@ -13,11 +13,13 @@ import pytest
 from btc_core import drift
 from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
 from btc_core.clock import NS_PER_MIN, now_ns
+from btc_core.dataset import live_frame
 from btc_core.errors import NotReady
-from btc_core.features import FEATURE_NAMES
+from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.harx import INPUTS, fit_harx
 from btc_core.questdb_client import QuestDB
 from btc_core.registry import Registered
+from btc_core.schema import ensure_tables
 from btc_core.tables import PREDICTION_OUTCOMES
 from tests.service.workers import count, unique
 from tests.waiting import wait_for
@@ -101,7 +103,11 @@ def silver(symbol: str) -> pd.DataFrame:
     rows = {name: rng.normal(size=MINUTES) for name in FEATURE_NAMES}
     rows["return_1m_bps"] += 4.0
     stamps = pd.to_datetime(now_ns() // NS_PER_MIN * NS_PER_MIN - np.arange(MINUTES)[::-1] * NS_PER_MIN)
-    return pd.DataFrame({"ts_event": stamps, "symbol": pd.Categorical([symbol] * MINUTES), **rows})
+    names = {
+        "symbol": pd.Categorical([symbol] * MINUTES),
+        "feature_version": pd.Categorical([FEATURE_VERSION] * MINUTES),
+    }
+    return pd.DataFrame({"ts_event": stamps, **names, **rows})
 
 
 def run(settings: Settings, symbol: str) -> dict[str, bool]:
@@ -155,3 +161,31 @@ def test_skill_and_drift_are_written_and_checked_and_a_bad_day_hands_over_to_the
         assert "of harx's" in reason
 
         assert all(run(settings, empty).values())
+
+
+def test_what_the_stream_lived_through_is_the_last_row_of_each_minute_and_its_outcome(
+    servers: Callable[..., Settings],
+) -> None:
+    settings = servers("questdb")
+    symbol = unique("LIVED")
+    rows = silver(symbol)
+    early = rows.assign(ts_event=rows["ts_event"] - pd.Timedelta(seconds=20), return_1m_bps=0.0)
+    late = rows.assign(ts_event=rows["ts_event"] - pd.Timedelta(seconds=2))
+    other = rows.assign(
+        ts_event=rows["ts_event"] - pd.Timedelta(seconds=1), feature_version=pd.Categorical(["another"] * MINUTES)
+    )
+    what_came = outcomes(symbol, 0.4, 0.9)
+    with QuestDB(settings.questdb) as db:
+        ensure_tables(db)
+        for part in (early, late, other):
+            db.write("silver_features", part)
+        db.write(PREDICTION_OUTCOMES.name, what_came)
+        wait_for(lambda: count(db, "silver_features", symbol) == 3 * MINUTES, "the features are readable")
+        wait_for(lambda: count(db, PREDICTION_OUTCOMES.name, symbol) == MINUTES, "the outcomes are readable")
+        origin_ns = what_came["ts_event"].astype("int64").to_numpy()
+        frame = live_frame(db, symbol, int(origin_ns[0]) - 1)
+    fifths = origin_ns % (5 * NS_PER_MIN) == 0
+    assert np.array_equal(frame.origin_ns, origin_ns[fifths])
+    assert np.array_equal(frame.matrix, late.loc[fifths, list(MODEL_FEATURES)].to_numpy())
+    assert np.array_equal(frame.bid_bps[:, -1], what_came.loc[fifths, "bid_return_5m_bps"].to_numpy())
+    assert np.allclose(frame.realized[:, -1], (what_came.loc[fifths, "realized_5m_bps"].to_numpy() / 1e4) ** 2)

@@ -1,0 +1,81 @@
+"""The shadow: a challenger of another recipe takes the title only on what the stream lived through since it was trained."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from btc_assets import training
+from btc_core import bundle, dataset, features, fitting
+from btc_core.clock import NS_PER_DAY
+from tests.unit.test_bundle import market
+
+DAYS, TRAINED_DAYS = 36, 18
+BARS = market(DAYS * 1440)
+
+
+@pytest.fixture(scope="module")
+def frame() -> dataset.Frame:
+    return dataset.make_frame(BARS)
+
+
+@pytest.fixture(scope="module")
+def good(frame: dataset.Frame) -> bundle.VolatilityModel:
+    first = int(frame.origin_ns[0])
+    return fitting.fit_volatility(frame.between(first, first + TRAINED_DAYS * NS_PER_DAY))
+
+
+def twice_too_high(model: bundle.VolatilityModel) -> bundle.VolatilityModel:
+    offsets = tuple(each + np.log(4.0) for each in model.manifest.offsets)
+    return bundle.VolatilityModel(
+        msgspec.structs.replace(model.manifest, offsets=offsets), model.harx, model.boosters, model.baselines
+    )
+
+
+def of_another_recipe(model: bundle.VolatilityModel) -> bundle.VolatilityModel:
+    manifest = msgspec.structs.replace(model.manifest, recipe="another")
+    return bundle.VolatilityModel(manifest, model.harx, model.boosters, model.baselines)
+
+
+def judged(
+    frame: dataset.Frame, champion: bundle.VolatilityModel, challenger: bundle.VolatilityModel, days: float = DAYS
+) -> training.Trained:
+    asked: list[int] = []
+
+    def lived(since_ns: int) -> dataset.Frame:
+        asked.append(since_ns)
+        return frame.between(since_ns, since_ns + int(days * NS_PER_DAY))
+
+    trained = training.train(bundle.VOLATILITY_MODEL, BARS, of_another_recipe(champion), challenger, lived)[0]
+    assert asked == [challenger.manifest.trained_to_ns + dataset.EMBARGO_NS], "nothing it was trained on is asked for"
+    return trained
+
+
+def test_a_better_challenger_wins_and_its_successor_knows_everything(
+    frame: dataset.Frame, good: bundle.VolatilityModel
+) -> None:
+    trained = judged(frame, twice_too_high(good), good)
+    assert trained.verdict.passed
+    assert trained.is_new
+    assert trained.model.manifest.trained_to_ns > good.manifest.trained_to_ns
+
+
+def test_a_worse_challenger_stays_in_shadow_and_nothing_is_trained(
+    frame: dataset.Frame, good: bundle.VolatilityModel
+) -> None:
+    worse = twice_too_high(good)
+    trained = judged(frame, good, worse)
+    assert not trained.verdict.passed
+    assert trained.model is worse
+    assert not trained.is_new
+
+
+def test_too_few_days_live_decide_nothing(frame: dataset.Frame, good: bundle.VolatilityModel) -> None:
+    trained = judged(frame, twice_too_high(good), good, days=3)
+    assert "days in shadow, 14 are needed" in trained.verdict.reason
+    assert judged(frame, twice_too_high(good), good, days=0).verdict.reason == "in shadow, and no outcome yet"
+
+
+def test_what_a_model_reads_is_among_what_the_stream_writes() -> None:
+    assert set(features.MODEL_FEATURES) <= set(features.FEATURE_NAMES)
