@@ -1,0 +1,33 @@
+"""Writes every generated page to `docs/reference`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from docs.generate import api, commands, features, metrics, results, settings, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOLDER = Path(__file__).resolve().parents[1] / "reference"
+PAGES: dict[str, Callable[[], str]] = {
+    "settings": settings.page,
+    "tables": tables.page,
+    "features": features.page,
+    "metrics": metrics.page,
+    "api": api.page,
+    "commands": commands.page,
+    "results": results.page,
+}
+
+
+def main() -> None:
+    """Write the pages anew."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        (FOLDER / f"{name}.md").write_text(page())
+
+
+if __name__ == "__main__":
+    main()

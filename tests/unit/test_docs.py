@@ -1,0 +1,197 @@
+"""The documentation site: built as `make docs` builds it, complete against the code, true about commands and alerts."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import typer.main
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+from btc_core import metrics
+from btc_core.features import FEATURES
+from btc_core.settings import Settings
+from btc_core.tables import TABLES
+from docs.generate import api
+from docs.generate.__main__ import FOLDER, PAGES
+from docs.generate.features import formulas
+from serving.openapi import document
+from stack.cli import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+HAND_WRITTEN = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.parent != FOLDER)
+EVERY_PAGE = pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda path: path.stem)
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+class Page(HTMLParser):
+    """The words of a page, its headings' anchors, and what a browser would load for it."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.text = ""
+        self.anchors: set[str] = set()
+        self.loads: list[str] = []
+        self.feed(file.read_text())
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.anchors.add(found.get("id") or "")
+        if tag in {"script", "img", "iframe"} or (
+            tag == "link" and found.get("rel") in {"stylesheet", "preconnect", "preload"}
+        ):
+            self.loads.append(found.get("src") or found.get("href") or "")
+
+    def has(self, name: str) -> bool:
+        return re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", self.text) is not None
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built strictly from a copy of what it is made of."""
+    copy = tmp_path_factory.mktemp("docs")
+    built = build(copy)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return copy / "build" / "site"
+
+
+def build(copy: Path, *more: tuple[str, str]) -> subprocess.CompletedProcess[str]:
+    """Generate and build in `copy`; `more` are pages to add, each with its text."""
+    for name in ("mkdocs.yml", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / "docs", copy / "docs", ignore=shutil.ignore_patterns("reference", "__pycache__"))
+    pages = {f"reference/{name}.md": page() for name, page in PAGES.items()} | dict(more)
+    for name, text in pages.items():
+        (copy / "docs" / name).parent.mkdir(exist_ok=True)
+        (copy / "docs" / name).write_text(text)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    return subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("link", ["nowhere.md", "runbook.md#nothing"], ids=["page", "anchor"])
+def test_a_link_that_leads_nowhere_ends_the_build(link: str, tmp_path: Path) -> None:
+    built = build(tmp_path, ("start.md", f"# Start\n\n[a link]({link})\n"))
+    assert built.returncode != 0
+    assert link.partition("#")[2] or link in built.stdout + built.stderr
+
+
+def reference(site: Path, name: str) -> Page:
+    return Page(site / "reference" / f"{name}.html")
+
+
+def test_every_setting_is_in_the_reference_with_its_words(site: Path) -> None:
+    page = reference(site, "settings")
+    for section, field in Settings.model_fields.items():
+        for name in field.annotation.model_fields:  # type: ignore[union-attr]
+            assert page.has(f"BTC_{section}_{name}".upper()), name
+    assert "Must outlast the 24 h 30 min warm-up of the features." in page.text, "docstrings of attributes are there"
+
+
+def test_every_table_and_column_is_in_the_reference(site: Path) -> None:
+    page = reference(site, "tables")
+    assert set(TABLES) <= page.anchors
+    sections = re.split(rf"^({'|'.join(TABLES)})¶?$", page.text, flags=re.MULTILINE)
+    told = dict(zip(sections[1::2], sections[2::2], strict=True))
+    for table in TABLES.values():
+        for column in table.columns:
+            assert re.search(rf"^{column.name}$", told[table.name], re.MULTILINE), (table.name, column.name)
+            assert " ".join(column.meaning.split()) in told[table.name], (table.name, column.name)
+
+
+def test_every_feature_is_in_the_reference_with_its_formula(site: Path) -> None:
+    page = reference(site, "features")
+    assert all(page.has(feature.name) for feature in FEATURES)
+    assert set(formulas()) >= {feature.name for feature in FEATURES}
+    assert "(s.ask - s.bid) / s.mid * 10000.0" in page.text
+
+
+def test_every_metric_is_in_the_reference(site: Path) -> None:
+    page = reference(site, "metrics")
+    for metric in (value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)):
+        (family,) = metric.describe()
+        assert page.has(family.name + ("_total" if family.type == "counter" else "")), family.name
+
+
+def test_every_path_and_schema_of_the_api_is_in_the_reference(site: Path) -> None:
+    page = reference(site, "api")
+    app = api.application()
+    for rule in app.url_map.iter_rules():
+        assert rule.rule in page.text, rule.rule
+    assert {name.lower() for name in document(app)["components"]["schemas"]} <= page.anchors
+
+
+def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
+    page = reference(site, "commands")
+    for name, command in COMMANDS.items():
+        assert f"btc {name}" in page.text, name
+        for option in (opt for param in command.params if not getattr(param, "hidden", False) for opt in param.opts):
+            assert not option.startswith("--") or option in page.text, (name, option)
+
+
+def test_measured_results_are_those_of_the_readme(site: Path) -> None:
+    page = reference(site, "results")
+    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "README.md").read_text().partition("## Measured")[2], re.MULTILINE)
+    assert len(rows) > 20
+    for row in rows:
+        assert re.sub(r"[`*]", "", row) in page.text, row
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    for file in site.rglob("*.html"):
+        assert not [url for url in Page(file).loads if re.match(r"(https?:)?//", url)], file
+    for file in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(https?:)?//|@import", file.read_text()), file
+
+
+def quoted(text: str) -> Iterator[str]:
+    """Commands of `btc` in a page: lines of code blocks and code within text."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`(btc [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    yield from (re.split(r" [#|]", line)[0] for line in (*lines, *inline) if line.startswith("btc "))
+
+
+@EVERY_PAGE
+def test_a_quoted_command_exists_with_its_options(page: Path) -> None:
+    for line in quoted(page.read_text()):
+        _btc, name, *words = line.split()
+        assert name in COMMANDS, line
+        known = {opt for param in COMMANDS[name].params for opt in param.opts} | {"--help"}
+        if name != "run":  # what follows is another program's
+            assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line
+
+
+def alerts() -> set[str]:
+    """Names of all alerts, as Grafana has them."""
+    text = (ROOT / "deploy/grafana/provisioning/alerting/alerts.yml").read_text()
+    return {rule["title"] for group in yaml.safe_load(text)["groups"] for rule in group["rules"]}
+
+
+def test_each_alert_has_its_section_in_the_runbook() -> None:
+    text = (ROOT / "docs/runbook.md").read_text()
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    assert set(sections) == alerts()
+    for name, section in sections.items():
+        words = re.findall(r"^\*\*(\w+)\.\*\*", section, re.MULTILINE)
+        assert words == ["Meaning", "Look", "Fix"], name
+
+
+def test_tables_and_columns_in_quoted_sql_exist() -> None:
+    for page in HAND_WRITTEN:
+        for statement in re.findall(r"^```sql\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            tables = re.findall(r"(?:FROM|JOIN) \(?(\w+)", statement)
+            assert tables, statement
+            assert set(tables) <= set(TABLES), statement
