@@ -41,6 +41,11 @@ chaos: $(STAMPS)/dev ## kill and mislead a running system for MINUTES=10 from SE
 dashboards: $(STAMPS)/dev ## write Grafana's dashboards and the alerts from deploy/grafana/panels.py
 	$(BIN)/python deploy/grafana/generate.py
 
+.PHONY: docs
+docs: $(STAMPS)/dev ## build the documentation site into build/site; fails on a link that leads nowhere
+	$(BIN)/python -m docs.generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # The lock for development holds all of the lock for running and the same versions, so whoever has the first needs not
 # the second: an environment is never taken back from `dev` to `run`. Compiled at once, or every process compiles its
 # imports itself where the packages cannot be written to.

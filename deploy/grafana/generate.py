@@ -134,7 +134,7 @@ def rules() -> str:
     """Prometheus's recording and alerting rules."""
     recorded = [{"record": name, "expr": expr} for name, expr in RECORDED.items()]
     alerts = [
-        {"alert": one.name, "expr": one.expr, "for": one.lasting, "annotations": {"summary": one.summary}}
+        {"alert": one.name, "expr": one.expr, "for": one.lasting, "annotations": _annotations(one.name, one.summary)}
         for one in ALERTS
     ]
     groups = [{"name": "btc-recorded", "rules": recorded}, {"name": "btc-alerts", "rules": alerts}]
@@ -151,7 +151,7 @@ def alerting() -> str:
             "for": one.lasting,
             "noDataState": "OK",
             "execErrState": "Error",
-            "annotations": {"summary": one.summary.replace("{{ $value }}", "{{ $values.A }}")},
+            "annotations": _annotations(one.name, one.summary.replace("{{ $value }}", "{{ $values.A }}")),
             "data": [
                 {
                     "refId": "A",
@@ -169,6 +169,11 @@ def alerting() -> str:
     return GENERATED + yaml.safe_dump({"apiVersion": 1, "groups": [group]}, sort_keys=False, width=120)
 
 
+def _annotations(name: str, summary: str) -> dict[str, str]:
+    """What a person reads; the runbook is named by its place in the repository, since the site has no address."""
+    return {"summary": summary, "runbook": f"docs/runbook.md#{name.lower()}"}
+
+
 def _table_alert(one: TableAlert) -> dict[str, Any]:
     bound = {"evaluator": {"type": "lt", "params": [one.below]}}
     return {
@@ -178,7 +183,7 @@ def _table_alert(one: TableAlert) -> dict[str, Any]:
         "for": "5m",
         "noDataState": "OK",
         "execErrState": "Error",
-        "annotations": {"summary": one.summary},
+        "annotations": _annotations(one.name, one.summary),
         "data": [
             {
                 "refId": "A",
