@@ -29,6 +29,7 @@ class ExchangeSettings(Section):
     """Where the exchange is, and which markets are followed."""
 
     mode: Literal["live", "sim"] = "live"
+    """`sim` for a market that is no real exchange's: then every page says SIMULATED. The stack sets it."""
     ws_url: str = "wss://ws.kraken.com/v2"
     rest_url: str = "https://api.kraken.com"
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(("BTC/USD",), min_length=1)
@@ -61,6 +62,7 @@ class QuestdbSettings(Section):
     user: str = "admin"
     password: SecretStr = SecretStr("")
     ttl_bronze_days: int = Field(30, ge=2)
+    """How long a day of bronze stays; the next two say the same of silver and gold."""
     ttl_silver_days: int = Field(30, ge=2)
     ttl_gold_days: int = Field(365, ge=2)
     ttl_bars_days: int = Field(3_650, ge=30)
@@ -74,6 +76,7 @@ class RedisSettings(Section):
     """May be `unix:///path/to/socket?db=0`, which is a little faster."""
     password: SecretStr = SecretStr("")
     ttl_s: int = Field(300, ge=1)
+    """Of a row that no newer one replaces."""
 
 
 class PostgresSettings(Section):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from docs.generate import api, commands, features, metrics, results, settings, tables
+from docs.generate import api, commands, features, metrics, repository, settings, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics": metrics.page,
     "api": api.page,
     "commands": commands.page,
-    "results": results.page,
+    "results": repository.results,
+    **{name.removesuffix(".md").lower(): partial(repository.page, name) for name in repository.FILES},
 }
 
 

@@ -19,7 +19,8 @@ HEAD = """\
 ```
 curl -s http://127.0.0.1:5050/v1/forecast
 curl -N "http://127.0.0.1:5050/v1/stream?events=3"
-curl -X POST -H "Authorization: Bearer $TOKEN" http://127.0.0.1:5050/retrain     # TOKEN is BTC_API_TOKEN in stack.env
+TOKEN=$(sed -n "s/^BTC_API_TOKEN=//p" var/live/stack.env)
+curl -X POST -H "Authorization: Bearer $TOKEN" http://127.0.0.1:5050/retrain
 ```
 
 The same as `/openapi.json`, which a running system serves, and `/docs`, its page. Refusals are
@@ -78,7 +79,7 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
         )
         for status, answer in sorted(operation["responses"].items())
     ]
-    parts.append(table(("answer", "", "body"), answers) + "\n")
+    parts.append(table(("answer", "meaning", "body"), answers) + "\n")
     return "\n".join(parts)
 
 

@@ -51,21 +51,23 @@ def page() -> str:
     parts = [HEAD]
     for group, words in GROUPS.items():
         rows = [
-            (
-                code(each.name),
-                each.unit,
-                each.meaning,
-                code(expressions[each.name]),
-                ", ".join(map(code, each.upstream)),
-            )
+            (code(each.name), each.unit, f"{each.meaning}<br>{code(expressions[each.name])}", columns(each.upstream))
             for each in FEATURES
             if each.group == group
         ]
-        shown = table(("feature", "unit", "meaning", "formula", "comes from"), rows)
+        shown = table(("feature", "unit", "meaning and formula", "comes from"), rows)
         parts.append(f"## {group.title()}\n\n{words}\n\n{shown}\n")
     parts.append("## Functions\n\nThose that formulas call.\n")
     parts += [f"```python\n{text}\n```\n" for text in _functions(" ".join(expressions.values()))]
     return "\n".join(parts)
+
+
+def columns(upstream: tuple[str, ...]) -> str:
+    """Columns of bronze by their table."""
+    tables: dict[str, list[str]] = {}
+    for owner, _, name in (place.partition(".") for place in upstream):
+        tables.setdefault(owner, []).append(name)
+    return "; ".join(f"[{owner}](tables.md#{owner}): {', '.join(names)}" for owner, names in tables.items())
 
 
 def formulas() -> dict[str, str]:

@@ -56,24 +56,29 @@ class Page(HTMLParser):
             self.loads.append(found.get("src") or found.get("href") or "")
 
     def has(self, name: str) -> bool:
-        return re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", self.text) is not None
+        """Whether a cell of a table holds the name and nothing else."""
+        return re.search(rf"^{re.escape(name)}$", self.text, re.MULTILINE) is not None
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def generated() -> dict[str, str]:
+    """What `docs.generate` writes."""
+    return {f"reference/{name}.md": page() for name, page in PAGES.items()}
+
+
+@pytest.fixture(scope="module")
+def site(generated: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built strictly from a copy of what it is made of."""
     copy = tmp_path_factory.mktemp("docs")
-    built = build(copy)
+    built = build(copy, generated)
     assert built.returncode == 0, built.stdout + built.stderr
     return copy / "build" / "site"
 
 
-def build(copy: Path, *more: tuple[str, str]) -> subprocess.CompletedProcess[str]:
-    """Generate and build in `copy`; `more` are pages to add, each with its text."""
-    for name in ("mkdocs.yml", "README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        shutil.copy(ROOT / name, copy)
+def build(copy: Path, pages: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Build in `copy`, with `pages` in place of those of the same name."""
+    shutil.copy(ROOT / "mkdocs.yml", copy)
     shutil.copytree(ROOT / "docs", copy / "docs", ignore=shutil.ignore_patterns("reference", "__pycache__"))
-    pages = {f"reference/{name}.md": page() for name, page in PAGES.items()} | dict(more)
     for name, text in pages.items():
         (copy / "docs" / name).parent.mkdir(exist_ok=True)
         (copy / "docs" / name).write_text(text)
@@ -81,11 +86,15 @@ def build(copy: Path, *more: tuple[str, str]) -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("link", ["nowhere.md", "runbook.md#nothing"], ids=["page", "anchor"])
-def test_a_link_that_leads_nowhere_ends_the_build(link: str, tmp_path: Path) -> None:
-    built = build(tmp_path, ("start.md", f"# Start\n\n[a link]({link})\n"))
+def test_a_link_that_leads_nowhere_ends_the_build(generated: dict[str, str], tmp_path: Path) -> None:
+    wrong = {
+        "start.md": "# Start\n\n[a page](nowhere.md), [a heading](runbook.md#nothing)\n",
+        "forgotten.md": "# Of no menu\n",
+    }
+    built = build(tmp_path, generated | wrong)
     assert built.returncode != 0
-    assert link.partition("#")[2] or link in built.stdout + built.stderr
+    for name in ("nowhere.md", "#nothing", "forgotten.md"):
+        assert name in built.stdout + built.stderr, name
 
 
 def reference(site: Path, name: str) -> Page:
@@ -113,8 +122,9 @@ def test_every_table_and_column_is_in_the_reference(site: Path) -> None:
 
 def test_every_feature_is_in_the_reference_with_its_formula(site: Path) -> None:
     page = reference(site, "features")
-    assert all(page.has(feature.name) for feature in FEATURES)
-    assert set(formulas()) >= {feature.name for feature in FEATURES}
+    for feature in FEATURES:
+        assert page.has(feature.name), feature.name
+        assert formulas()[feature.name] in page.text, feature.name
     assert "(s.ask - s.bid) / s.mid * 10000.0" in page.text
 
 
@@ -174,17 +184,16 @@ def test_a_quoted_command_exists_with_its_options(page: Path) -> None:
             assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line
 
 
-def alerts() -> set[str]:
-    """Names of all alerts, as Grafana has them."""
-    text = (ROOT / "deploy/grafana/provisioning/alerting/alerts.yml").read_text()
-    return {rule["title"] for group in yaml.safe_load(text)["groups"] for rule in group["rules"]}
-
-
-def test_each_alert_has_its_section_in_the_runbook() -> None:
+def test_each_alert_has_its_section_in_the_runbook_and_names_it(site: Path) -> None:
+    groups = yaml.safe_load((ROOT / "deploy/grafana/provisioning/alerting/alerts.yml").read_text())["groups"]
+    alerts = {rule["title"]: rule["annotations"]["runbook"] for group in groups for rule in group["rules"]}
     text = (ROOT / "docs/runbook.md").read_text()
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
-    assert set(sections) == alerts()
+    assert set(sections) == set(alerts)
     for name, section in sections.items():
+        file, _, anchor = alerts[name].partition("#")
+        assert file == "docs/runbook.md"
+        assert anchor in Page(site / "runbook.html").anchors
         words = re.findall(r"^\*\*(\w+)\.\*\*", section, re.MULTILINE)
         assert words == ["Meaning", "Look", "Fix"], name
 
