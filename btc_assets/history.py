@@ -17,6 +17,7 @@ from btc_core import exchange_rest
 from btc_core.bars import to_table
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, from_ns, now_ns
 from btc_core.days import wait_until_applied
+from btc_core.exchange import exchange_of
 from btc_core.tables import TABLES, of_symbol
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def minute_bars(environment: Environment, database: Database) -> dg.MaterializeR
     with database.connect() as db:
         ensure_tables(db)
         days = missing_days(stored_range(db, symbol), chosen.model.history_days + 1, now_ns())
-        bars, source = exchange_rest.minute_bars(chosen.exchange, symbol, days)
+        bars, source = exchange_of(chosen.exchange).minute_bars(symbol, days)
         written = store(db, symbol, bars, source)
         rows, first, last = stored_range(db, symbol)
     metadata: dict[str, Any] = {"rows_fetched": len(bars), "rows_written": written, "dagster/row_count": rows}

@@ -16,8 +16,9 @@ from btc_core.day_replay import MARGIN_NS
 from btc_core.days import arrow_schema, day_ns, in_form, within, write_rows
 from btc_core.errors import BadFrame
 from btc_core.events import Event, events_of
+from btc_core.exchange import frame_of
 from btc_core.fold import BAR, QUOTE, WARM_UP_S
-from btc_core.frames import TickerFrame, decode
+from btc_core.frames import TickerFrame
 from btc_core.log import Envelope, kept_since, read_all
 from btc_core.tables import BRONZE_BARS, BRONZE_TICKS, BRONZE_TRADES
 
@@ -148,7 +149,7 @@ def _side(event: Event) -> str:
 
 
 def _quote(envelope: Envelope, event: Event) -> Row:
-    frame = decode(envelope.raw)
+    frame = frame_of(envelope)
     entry = frame.data[event.item] if isinstance(frame, TickerFrame) else None
     return {name: getattr(entry, name) for name in _QUOTE_COLUMNS}
 

@@ -1,7 +1,7 @@
 """What a frame means: quotes, trades and bars as numbers for the fold, each checked before it counts.
 
 The checks are the same for every reader, so that all of them refuse the same entries.
-What does not belong here: the wire format (`frames`), or deciding what happens to a refused entry.
+What does not belong here: the wire format (`frames`, `exchange`), or deciding what happens to a refused entry.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import msgspec
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import BadFrame
+from btc_core.exchange import frame_of
 from btc_core.fold_state import BAR, QUOTE, TRADE
-from btc_core.frames import OhlcFrame, TickerFrame, TradeFrame, decode, timestamp_ns
+from btc_core.frames import OhlcFrame, TickerFrame, TradeFrame, timestamp_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +60,7 @@ def events_of(envelope: Envelope) -> Iterator[Event | BadFrame]:
     """
     if envelope.channel not in EVENT_CHANNELS:
         return
-    frame = decode(envelope.raw)
+    frame = frame_of(envelope)
     latest_ns = envelope.ts_recv_ns + FUTURE_S * NS_PER_S
     if isinstance(frame, TickerFrame):
         for item, quote in enumerate(frame.data):

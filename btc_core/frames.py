@@ -1,6 +1,7 @@
-"""Kraken WebSocket v2 frames of every channel we read, as frozen structs.
+"""The frames of every channel we read, as frozen structs: those of Kraken's WebSocket v2, as they are on the wire.
 
-`decode` turns one frame's bytes into one struct or raises `BadFrame` with a stable reason. Numbers whose identity
+`decode` turns one frame's bytes into one struct or raises `BadFrame` with a stable reason; adapters make the same
+structs of the frames of other exchanges (`exchange`). Numbers whose identity
 matters (trade prices, book levels) are decimals with the digits of the wire; ticker numbers are float64, whose
 shortest repr is the wire text up to 15 significant digits.
 
@@ -18,6 +19,7 @@ import msgspec
 from btc_core.clock import to_ns
 from btc_core.errors import BadFrame
 
+KRAKEN = "kraken"
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time that says its zone: one that does not is a bad field, not a guess."""
 
@@ -170,8 +172,6 @@ class Ack(Frame, frozen=True):
 
     channel: str = ""
     symbol: str = ""
-    snapshot: bool | None = None
-    warnings: list[str] | None = None
 
 
 class Reply(Frame, frozen=True):
@@ -179,13 +179,18 @@ class Reply(Frame, frozen=True):
 
     method: str = ""
     success: bool | None = None
-    result: Ack | None = None
+    result: Ack | list[Ack] | None = None
     error: str = ""
     Error: str = ""
     symbol: str = ""
     req_id: int | None = None
     time_in: Moment | None = None
     time_out: Moment | None = None
+
+    @property
+    def acks(self) -> list[Ack]:
+        """What is subscribed now."""
+        return self.result if isinstance(self.result, list) else [self.result] if self.result else []
 
     @property
     def refusal(self) -> str:

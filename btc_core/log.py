@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from btc_core.clock import NS_PER_MS
 from btc_core.errors import BadFrame, ConfigError, ServiceError
+from btc_core.frames import KRAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     raw: bytes
     book_ok: bool | None = None
     """Whether the checksum of a book frame matched; None for other channels."""
+    exchange: str = KRAKEN
+    """Whose frame `raw` is; Kraken's was the first and only one for a time."""
 
 
 class FeatureMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):

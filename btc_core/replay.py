@@ -18,9 +18,10 @@ from btc_core.clock import to_ns
 from btc_core.engine import FeatureEngine, Rows, run
 from btc_core.errors import BadFrame, InvalidInput
 from btc_core.events import EVENT_CHANNELS, events_of
+from btc_core.exchange import EXCHANGES
 from btc_core.features import FEATURE_NAMES, ROW
 from btc_core.fold import BAR, EMIT_BARS, EVENT, fold, new_state
-from btc_core.frames import OhlcFrame, Reply, decode
+from btc_core.frames import KRAKEN, OhlcFrame, Reply
 from btc_core.log import Envelope
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def envelope_line(envelope: Envelope) -> bytes:
     return b"%d %b\n" % (envelope.ts_recv_ns, envelope.raw)
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, Envelope | BadLine]]:
-    """Each non-empty line of a recorded file as an envelope, with its number from 1.
+def read_lines(path: Path, exchange: str = KRAKEN) -> Iterator[tuple[int, Envelope | BadLine]]:
+    """Each non-empty line of a recorded file of an exchange as an envelope, with its number from 1.
 
     A line is a raw frame, or a receive time in ns, a space and a raw frame. Without a receive time it is 0, and
     an event without an exchange time then is refused. Files may be gzipped; raises `InvalidInput` for a broken one.
@@ -78,23 +79,23 @@ def read_lines(path: Path) -> Iterator[tuple[int, Envelope | BadLine]]:
             for number, line in enumerate(file, start=1):
                 text = line.strip()
                 if text:
-                    yield number, _parse_line(number, text)
+                    yield number, _parse_line(number, text, exchange)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         msg = f"{path} is not a whole gzip file: {error}"
         raise InvalidInput(msg) from error
 
 
-def _parse_line(number: int, text: bytes) -> Envelope | BadLine:
+def _parse_line(number: int, text: bytes, exchange: str) -> Envelope | BadLine:
     head, _, rest = text.partition(b" ")
     stamped = head.isdigit() and len(head) <= NS_DIGITS and rest.startswith(b"{")
     raw = rest if stamped else text
     try:
-        frame = decode(raw)
+        frame = EXCHANGES[exchange].decode(raw)
     except BadFrame as error:
         return BadLine(number, error.reason, str(error))
     channel = "" if isinstance(frame, Reply) else str(frame.__struct_config__.tag)
     recv_ns = int(head) if stamped else _own_time(frame)
-    return Envelope(recv_ns, 0, number, channel, "file", raw)
+    return Envelope(recv_ns, 0, number, channel, "file", raw, exchange=exchange)
 
 
 def _own_time(frame: object) -> int:
@@ -106,14 +107,14 @@ def _own_time(frame: object) -> int:
     return max((to_ns(moment) for moment in times if moment is not None), default=0)
 
 
-def replay_file(path: Path) -> Replay:
+def replay_file(path: Path, exchange: str = KRAKEN) -> Replay:
     """Run a recorded file through the engine; bad lines and bad entries are reported with their line."""
     bad: list[BadLine] = []
     counted = 0
 
     def messages() -> Iterator[tuple[Envelope, int, int]]:
         nonlocal counted
-        for number, line in read_lines(path):
+        for number, line in read_lines(path, exchange):
             counted += 1
             if isinstance(line, BadLine):
                 bad.append(line)

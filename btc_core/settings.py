@@ -30,6 +30,7 @@ class ExchangeSettings(Section):
 
     mode: Literal["live", "sim"] = "live"
     """`sim` for a market that is no real exchange's: then every page says SIMULATED. The stack sets it."""
+    name: Literal["kraken"] = "kraken"
     ws_url: str = "wss://ws.kraken.com/v2"
     rest_url: str = "https://api.kraken.com"
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(("BTC/USD",), min_length=1)

@@ -8,6 +8,7 @@ What does not belong here: repairing the live stream's gaps (`streaming.repair`)
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,10 +17,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from btc_core.bars import to_table
-from btc_core.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, NS_PER_US, now_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, NS_PER_US, now_ns, to_ns
 from btc_core.days import day_ns, in_form, within, write_rows
 from btc_core.errors import InvalidInput
-from btc_core.exchange_rest import REST_PAUSE_S, bars_of_trades, patient_page
+from btc_core.exchange import exchange_of
+from btc_core.exchange_rest import bars_of_trades
+from btc_core.rest import patiently
 from btc_core.tables import BRONZE_TRADES, MINUTE_BARS, of_symbol
 
 if TYPE_CHECKING:
@@ -176,7 +179,7 @@ def put_bars(db: QuestDB, symbol: str, trades: np.ndarray) -> int:
 
 def fetch_day(
     db: QuestDB,
-    exchange: ExchangeSettings,
+    settings: ExchangeSettings,
     symbol: str,
     day: str,
     report: Callable[[int, int], None] = lambda _ns, _written: None,
@@ -186,20 +189,22 @@ def fetch_day(
     Goes on behind what an interrupted fetch has stored. `report(time reached in ns, rows written)` after each page.
     Raises `ExchangeError`.
     """
+    exchange = exchange_of(settings)
     begin_ns = day_ns(day)
     end_ns = begin_ns + NS_PER_DAY
     since_ns = _fetched_until(db, symbol, begin_ns, end_ns) or begin_ns - 1
     written = 0
     while True:
-        page, cursor_ns = patient_page(exchange, symbol, since_ns, REST_PAUSE_S)
-        trades = np.array([(row.ts_ns, row.trade_id, row.price, row.qty, row.side == "b") for row in page], PAST)
+        page, cursor_ns = patiently(partial(exchange.trades_since, symbol, since_ns), exchange.rest_pause_s)
+        rows = [(to_ns(row.timestamp), row.trade_id, row.price, row.qty, row.side == "buy") for row in page]
+        trades = np.array(rows, PAST)
         inside = trades[(trades["ts_ns"] >= begin_ns) & (trades["ts_ns"] < end_ns)]
         written += put(db, symbol, inside[np.argsort(inside["ts_ns"], kind="stable")], "rest")
         report(min(cursor_ns, end_ns), written)
         if not page or cursor_ns <= since_ns or cursor_ns >= min(end_ns, now_ns()):
             return written
         since_ns = cursor_ns
-        time.sleep(REST_PAUSE_S)
+        time.sleep(exchange.rest_pause_s)
 
 
 def _fetched_until(db: QuestDB, symbol: str, begin_ns: int, end_ns: int) -> int:

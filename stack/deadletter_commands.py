@@ -68,10 +68,10 @@ def redrive(
     from stack import deadletters as letters  # noqa: PLC0415 - `btc --help` must be quick
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
 
-    kafka = Layout(data_dir or current_data_dir()).settings().kafka
-    found = letters.read(kafka, reason)
+    settings = Layout(data_dir or current_data_dir()).settings()
+    found = letters.read(settings.kafka, reason)
     wanted = [letters.find(found, place) for place in places] if places else found
-    sent, refused = letters.redrive(kafka, wanted)
+    sent, refused = letters.redrive(settings, wanted)
     for letter, why in refused:
         typer.echo(f"{letter.place} ({letter.body.reason}) not sent: {why}")
     typer.echo(f"{len(sent)} sent again, {len(refused)} not")

@@ -14,7 +14,8 @@ from confluent_kafka import TopicPartition
 from btc_core.clock import now_ns
 from btc_core.errors import BadFrame, InvalidInput, ServiceError
 from btc_core.events import events_of
-from btc_core.frames import BookFrame, OhlcFrame, Reply, TickerFrame, TradeFrame, decode
+from btc_core.exchange import EXCHANGES, frame_of
+from btc_core.frames import BookFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
 from btc_core.log import (
     ADMIN_TIMEOUT_S,
     DEADLETTERS,
@@ -30,7 +31,7 @@ from btc_core.log import (
 )
 
 if TYPE_CHECKING:
-    from btc_core.settings import KafkaSettings
+    from btc_core.settings import KafkaSettings, Settings
 
 REDRIVEN = "redriven"
 """The reason of the letter that marks another as sent again."""
@@ -67,11 +68,12 @@ def find(letters: list[Letter], place: str) -> Letter:
     raise InvalidInput(msg)
 
 
-def redrive(kafka: KafkaSettings, letters: list[Letter]) -> tuple[list[Letter], list[tuple[Letter, str]]]:
+def redrive(settings: Settings, letters: list[Letter]) -> tuple[list[Letter], list[tuple[Letter, str]]]:
     """Send letters again that can be read now; those that were, and the others with what is wrong.
 
     Raises `ServiceError` when Kafka does not acknowledge.
     """
+    kafka = settings.kafka
     sender = producer(kafka, "redrive")
     sent, refused = [], []
     for letter in letters:
@@ -79,7 +81,7 @@ def redrive(kafka: KafkaSettings, letters: list[Letter]) -> tuple[list[Letter], 
             refused.append((letter, "was sent again before"))
             continue
         try:
-            envelope = _original(kafka, letter.body)
+            envelope = _original(settings, letter.body)
             symbol = _checked_symbol(envelope)
         except BadFrame as error:
             refused.append((letter, str(error)))
@@ -95,17 +97,18 @@ def redrive(kafka: KafkaSettings, letters: list[Letter]) -> tuple[list[Letter], 
     return sent, refused
 
 
-def _original(kafka: KafkaSettings, letter: DeadLetter) -> Envelope:
+def _original(settings: Settings, letter: DeadLetter) -> Envelope:
     """The message as it was in the log, or an envelope around a frame that never got there."""
     if letter.topic == EVENTS:
-        envelope = decode_envelope(_message(kafka, letter.partition, letter.offset))
+        envelope = decode_envelope(_message(settings.kafka, letter.partition, letter.offset))
         return msgspec.structs.replace(envelope, origin=REDRIVE)
     if len(letter.raw) < letter.size_bytes:
         raise BadFrame("cut_off", f"only {len(letter.raw)} of its {letter.size_bytes} bytes were kept")
-    frame = decode(letter.raw)
+    exchange = settings.exchange.name
+    frame = EXCHANGES[exchange].decode(letter.raw)
     if isinstance(frame, Reply):
         raise BadFrame("unknown_message", "an answer to a request is no market data")
-    return Envelope(letter.ts_ns, 0, 0, str(frame.__struct_config__.tag), REDRIVE, letter.raw)
+    return Envelope(letter.ts_ns, 0, 0, str(frame.__struct_config__.tag), REDRIVE, letter.raw, exchange=exchange)
 
 
 REDRIVE = "redrive"
@@ -116,7 +119,7 @@ def _checked_symbol(envelope: Envelope) -> str:
     for event in events_of(envelope):
         if isinstance(event, BadFrame):
             raise event
-    frame = decode(envelope.raw)
+    frame = frame_of(envelope)
     if isinstance(frame, TickerFrame | TradeFrame | OhlcFrame | BookFrame) and frame.data:
         return frame.data[0].symbol
     return ""

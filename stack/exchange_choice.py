@@ -12,21 +12,23 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from btc_core.exchange import exchange_of
+
 if TYPE_CHECKING:
     from btc_core.settings import ExchangeSettings
 
 PATIENCE_S = 3.0
-"""For each of the two addresses. Kraken answers within half a second from anywhere."""
+"""For each of the two addresses. An exchange answers within half a second from anywhere."""
 
 
 def why_unreachable(exchange: ExchangeSettings) -> str:
     """Why the exchange cannot be reached; "" when it can."""
-    return _rest(exchange.rest_url) or _socket(exchange.ws_url)
+    return _rest(exchange.rest_url, exchange_of(exchange).time_path) or _socket(exchange.ws_url)
 
 
-def _rest(url: str) -> str:
+def _rest(url: str, path: str) -> str:
     try:
-        httpx.get(f"{url}/0/public/Time", timeout=PATIENCE_S).raise_for_status()
+        httpx.get(url + path, timeout=PATIENCE_S).raise_for_status()
     except (httpx.HTTPError, OSError) as error:
         return f"{url} does not answer ({error})"
     return ""

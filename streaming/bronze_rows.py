@@ -12,8 +12,9 @@ import msgspec
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import BadFrame
 from btc_core.events import Event, check_time, events_of
+from btc_core.exchange import frame_of
 from btc_core.fold import BAR, QUOTE, TRADE
-from btc_core.frames import BookFrame, StatusFrame, TickerFrame, decode, timestamp_ns
+from btc_core.frames import BookFrame, StatusFrame, TickerFrame, timestamp_ns
 from btc_core.log import EVENTS, Absent, decode_envelope
 from streaming.gaps import SavedSequence, TradeSequence
 
@@ -95,7 +96,7 @@ class BronzeReader:
         self.rows.setdefault(table, []).append(row)
 
     def _read_other(self, envelope: Envelope, place: Place) -> None:
-        frame = decode(envelope.raw)
+        frame = frame_of(envelope)
         if isinstance(frame, BookFrame):
             for item, data in enumerate(frame.data):
                 ts_event_ns = timestamp_ns(data.timestamp, envelope.ts_recv_ns)
@@ -152,7 +153,7 @@ def _place(place: Place, item: int) -> Row:
 
 
 def _quote(envelope: Envelope, event: Event) -> Row:
-    frame = decode(envelope.raw)
+    frame = frame_of(envelope)
     if not isinstance(frame, TickerFrame):  # events_of gave a quote, so this is one
         raise BadFrame("bad_envelope", f"a quote in a frame of channel {envelope.channel}")
     quote = frame.data[event.item]

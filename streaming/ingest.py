@@ -22,6 +22,7 @@ from btc_core import metrics
 from btc_core.book import ChecksumMismatch, OrderBook
 from btc_core.clock import SYSTEM_CLOCK, to_ns
 from btc_core.errors import BadFrame, ExchangeError, ServiceError, SubscriptionRefused
+from btc_core.exchange import exchange_of
 from btc_core.frames import (
     BookFrame,
     HeartbeatFrame,
@@ -31,7 +32,6 @@ from btc_core.frames import (
     StatusFrame,
     TickerFrame,
     TradeFrame,
-    decode,
 )
 from btc_core.log import EVENTS, Envelope, encode_envelope
 from streaming.exchange_clock import ExchangeClock
@@ -81,9 +81,10 @@ class Ingest:
         self._publisher = Publisher(settings.kafka, "ingest")
         self._outbox = Outbox(self._publisher, settings.stream.conflate_above_messages)
         self._exchange_clock = ExchangeClock()
+        self._exchange = exchange_of(settings.exchange)
         self._connection = 0
         self._sequence = 0
-        self._subscriptions = Subscriptions((), 0.0)
+        self._subscriptions = Subscriptions(self._exchange, (), 0.0)
         self._requests: asyncio.Queue[dict[str, object]] = asyncio.Queue()
         self._books: dict[str, OrderBook] = {}
         self._broken: set[str] = set()
@@ -144,7 +145,8 @@ class Ingest:
             self._tell_alive()
             frames = await self._history(symbol)
             for raw in frames:
-                envelope = Envelope(self._clock.now_ns(), self._connection, 0, "ohlc", "rest", raw)
+                place = self._clock.now_ns(), self._connection, 0
+                envelope = Envelope(*place, "ohlc", "rest", raw, exchange=self._exchange.name)
                 self._publisher.publish(EVENTS, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
             log.info("%s: %d frames of minute bars from the exchange's history", symbol, len(frames))
 
@@ -152,7 +154,7 @@ class Ingest:
         """Bars in a few tries; without them the stream goes on and long windows fill up as it goes."""
         for left in reversed(range(HISTORY_TRIES)):
             try:
-                return await asyncio.to_thread(recent_bars, self._settings.exchange, symbol)
+                return await asyncio.to_thread(recent_bars, self._exchange, symbol)
             except ExchangeError as error:
                 log.warning("%s: no minute bars, %d tries left: %s", symbol, left, error)
                 await asyncio.sleep(HISTORY_PAUSE_S if left else 0.0)
@@ -189,7 +191,7 @@ class Ingest:
         self._last_frame_s = now_s
         self._requests = asyncio.Queue()
         exchange, stream = self._settings.exchange, self._settings.stream
-        self._subscriptions = Subscriptions(exchange.symbols, stream.subscription_deadline_s)
+        self._subscriptions = Subscriptions(self._exchange, exchange.symbols, stream.subscription_deadline_s)
         self._ask(self._subscriptions.open(now_s))
         metrics.CONNECTIONS.labels("opened").inc()
         log.info("connection %d to %s", self._connection, url)
@@ -223,9 +225,14 @@ class Ingest:
             self._ask(self._subscriptions.due(now_s))
             if now_s >= next_ping_s:
                 next_ping_s = now_s + PING_S
-                number = next(self._ping_numbers)
-                self._pings[number] = self._clock.now_ns()
-                await socket.send(_json.encode({"method": "ping", "req_id": number}), text=True)
+                await self._ping(socket)
+
+    async def _ping(self, socket: ClientConnection) -> None:
+        number = next(self._ping_numbers)
+        request = self._exchange.ping(number)
+        if request is not None:
+            self._pings[number] = self._clock.now_ns()
+            await socket.send(_json.encode(request), text=True)
 
     def _tell_alive(self) -> None:
         metrics.LOOP_AT.labels("ingest").set_to_current_time()
@@ -247,7 +254,7 @@ class Ingest:
             self._publisher.dead_letter("oversized", f"frame of {len(raw)} bytes, at most {bound} are read", raw)
             return
         try:
-            frame = decode(raw)
+            frame = self._exchange.decode(raw)
         except BadFrame as error:
             log.warning("%s", error)
             self._publisher.dead_letter(error.reason, str(error), raw)
@@ -290,7 +297,8 @@ class Ingest:
             return
         elif isinstance(frame, StatusFrame):
             log.info("exchange status: %s", [status.system for status in frame.data])
-        self._outbox.put(symbol, Envelope(now_ns, self._connection, self._sequence, channel, "ws", raw, book_ok), frame)
+        place = now_ns, self._connection, self._sequence
+        self._outbox.put(symbol, Envelope(*place, channel, "ws", raw, book_ok, self._exchange.name), frame)
 
     def _heard(
         self, frame: TickerFrame | TradeFrame | OhlcFrame | BookFrame, channel: str, symbol: str, now_ns: int

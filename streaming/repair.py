@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btc_core import metrics
-from btc_core.clock import NS_PER_S, from_ns, now_ns
+from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ExchangeError
-from btc_core.exchange_rest import REST_PAUSE_S, trades_page
+from btc_core.exchange import exchange_of
 from btc_core.log import EVENTS, GAPS, Absent, Envelope, GapNotice, encode_envelope
 from streaming.publish import Publisher
 from streaming.worker import Role, Stateless, Worker
@@ -25,7 +25,6 @@ from streaming.worker import Role, Stateless, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from btc_core.exchange_rest import RestTrade
     from btc_core.settings import Settings
     from streaming.worker import Record
 
@@ -42,7 +41,7 @@ class RepairHandler(Stateless):
     """Gaps wait in `handle`; the work of `cut` repairs them one by one, slowly enough for the exchange."""
 
     def __init__(self, settings: Settings) -> None:
-        self._exchange = settings.exchange
+        self._exchange = exchange_of(settings.exchange)
         self._publisher = Publisher(settings.kafka, GROUP)
         self._waiting: dict[tuple[str, int, int], Missing] = {}
         self._settled: set[tuple[str, int, int]] = set()
@@ -89,7 +88,6 @@ class RepairHandler(Stateless):
         if gap.ids:
             self._fetch(gap)
         if gap.ids:
-            gap.since_ns = notice.after_ns - 1
             time.sleep(RECHECK_S)
             self._fetch(gap)
         absent = list(_runs(gap.ids))
@@ -103,33 +101,29 @@ class RepairHandler(Stateless):
         )
 
     def _fetch(self, gap: Missing) -> None:
-        """Page through REST from before the gap to behind it; may be called again after an error and goes on."""
-        symbol = gap.notice.symbol
+        """Page through REST until the gap is behind; may be called again after an error and goes on."""
         while gap.ids:
-            page, cursor_ns = self._page(symbol, gap.since_ns)
-            found = [trade for trade in page if trade.trade_id in gap.ids]
-            for trade in found:
-                self._publish(symbol, "trade", trade_frame(symbol, trade), now_ns())
-                gap.ids.discard(trade.trade_id)
-            behind = any(trade.trade_id > gap.notice.last_id for trade in page) or cursor_ns > gap.notice.before_ns
-            if behind or not page or cursor_ns <= gap.since_ns:
+            for trade_id, frame in self._page(gap).items():
+                if trade_id in gap.ids:
+                    self._publish(gap.notice.symbol, "trade", frame, now_ns())
+                    gap.ids.discard(trade_id)
+            if gap.cursor is None:
                 return
-            gap.since_ns = cursor_ns
 
-    def _page(self, symbol: str, since_ns: int) -> tuple[list[RestTrade], int]:
-        """One request, a second after the one before."""
-        time.sleep(max(0.0, self._asked_at_s + REST_PAUSE_S - time.monotonic()))
+    def _page(self, gap: Missing) -> dict[int, bytes]:
+        """One request, not too soon after the one before."""
+        time.sleep(max(0.0, self._asked_at_s + self._exchange.rest_pause_s - time.monotonic()))
         self._asked_at_s = time.monotonic()
         try:
-            answer = trades_page(self._exchange, symbol, since_ns)
+            found, gap.cursor = self._exchange.missing_trades(gap.notice, gap.cursor)
         except ExchangeError:
             metrics.REPAIR_REQUESTS.labels("failed").inc()
             raise
         metrics.REPAIR_REQUESTS.labels("answered").inc()
-        return answer
+        return found
 
     def _publish(self, symbol: str, channel: str, raw: bytes, ts_ns: int) -> None:
-        envelope = Envelope(ts_ns, 0, 0, channel, "rest", raw)
+        envelope = Envelope(ts_ns, 0, 0, channel, "rest", raw, exchange=self._exchange.name)
         self._publisher.publish(EVENTS, symbol, encode_envelope(envelope), ts_ns)
 
 
@@ -139,33 +133,7 @@ class Missing:
     def __init__(self, notice: GapNotice) -> None:
         self.notice = notice
         self.ids = set(range(notice.first_id, notice.last_id + 1))
-        self.since_ns = notice.after_ns - 1
-
-
-def trade_frame(symbol: str, trade: RestTrade) -> bytes:
-    """A trade of REST as the frame that the socket would have sent.
-
-    Raises `ExchangeError` when a price or quantity is no number; the log must hold frames that can be read.
-    """
-    side, ord_type = {"b": "buy", "s": "sell"}.get(trade.side, trade.side), {"m": "market", "l": "limit"}
-    data = {
-        "symbol": symbol,
-        "side": side,
-        "price": msgspec.Raw(_number(trade.price)),
-        "qty": msgspec.Raw(_number(trade.qty)),
-        "ord_type": ord_type.get(trade.ord_type, trade.ord_type),
-        "trade_id": trade.trade_id,
-        "timestamp": from_ns(trade.ts_ns).isoformat(timespec="microseconds").replace("+00:00", "Z"),
-    }
-    return msgspec.json.encode({"channel": "trade", "type": "update", "data": [data]})
-
-
-def _number(text: str) -> bytes:
-    try:
-        msgspec.json.decode(text, type=float)
-    except msgspec.DecodeError as error:
-        raise ExchangeError(f"the exchange's Trades answer has {text[:32]!r} where a number belongs") from error
-    return text.encode()
+        self.cursor: int | None = None
 
 
 def _runs(ids: Iterable[int]) -> Iterable[tuple[int, int]]:

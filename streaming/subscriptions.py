@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from btc_core import metrics
 from btc_core.errors import SubscriptionRefused
 
 if TYPE_CHECKING:
-    from btc_core.frames import Reply
+    from btc_core.exchange import Exchange, Request
+    from btc_core.frames import Ack, Reply
 
 DEADLINE_MAX_S = 60.0
 """Of a quiet subscription: a snapshot a minute costs nothing, and a dead one is not missed for longer."""
@@ -26,9 +27,6 @@ REQUESTS_AT_ONCE = 10
 """In one turn of the caller, which comes twice a second: the exchange takes 20 a second of a connection."""
 PASSING_REFUSALS = ("rate", "busy", "unavailable", "maintenance", "timeout", "cancel_only", "try again")
 """Words of refusals that are no fault of the request."""
-INSTRUMENT = "instrument"
-
-Request = dict[str, Any]
 
 
 class Subscription:
@@ -58,14 +56,15 @@ class Subscription:
 class Subscriptions:
     """All subscriptions of one connection. Times are monotonic seconds; `deadline_s` is that of each at first."""
 
-    def __init__(self, symbols: tuple[str, ...], deadline_s: float) -> None:
+    def __init__(self, exchange: Exchange, symbols: tuple[str, ...], deadline_s: float) -> None:
+        self._exchange = exchange
         self._symbols = symbols
         self._first_deadline_s = deadline_s
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[str, str]] = {}
         self._all = {
             (channel, symbol): Subscription(channel, symbol, deadline_s)
-            for channel in ("trade", "ticker", "book")
+            for channel in exchange.channels
             for symbol in symbols
         }
 
@@ -73,11 +72,8 @@ class Subscriptions:
         """The requests that begin a connection."""
         for each in self._all.values():
             each.due_s = now_s + each.deadline_s
-        symbols = list(self._symbols)
-        wishes: list[Request] = [{"channel": INSTRUMENT, "snapshot": True}] + [
-            _params(channel, symbols) for channel in ("trade", "ticker", "book")
-        ]
-        return [self._request("subscribe", wish) for wish in wishes]
+        channels = (*self._exchange.side_channels, *self._exchange.channels)
+        return [self._request("subscribe", channel, self._symbols) for channel in channels]
 
     def state(self, channel: str, symbol: str) -> str:
         """The present state of one."""
@@ -92,7 +88,8 @@ class Subscriptions:
         if method != "subscribe" and reply.method != "subscribe":
             return
         if not reply.refusal:
-            self._acked(reply)
+            for ack in reply.acks:
+                self._acked(ack)
             return
         if not any(word in reply.refusal.lower() for word in PASSING_REFUSALS):
             what = f"{channel} {reply.symbol}".strip() or "a request"
@@ -134,30 +131,16 @@ class Subscriptions:
         each.acked = False
         each.due_s = now_s + each.deadline_s
         metrics.RESUBSCRIPTIONS.labels(channel, symbol, reason).inc()
-        params = _params(channel, [symbol])
-        return [self._request("unsubscribe", _without(params, "snapshot")), self._request("subscribe", params)]
+        return [self._request(method, channel, (symbol,)) for method in ("unsubscribe", "subscribe")]
 
-    def _acked(self, reply: Reply) -> None:
-        if reply.result is None:
-            return
-        each = self._all.get((reply.result.channel, reply.result.symbol))
-        if each is not None:
+    def _acked(self, ack: Ack) -> None:
+        each = self._all.get((ack.channel, ack.symbol))
+        if each is not None and not each.acked:
             each.acked = True
             each.turn("live" if each.state == "data" else "acked")
 
-    def _request(self, method: str, params: Request) -> Request:
+    def _request(self, method: str, channel: str, symbols: tuple[str, ...]) -> Request:
         number = next(self._numbers)
-        self._asked[number] = method, params["channel"]
+        self._asked[number] = method, channel
         self._asked.pop(number - 1_000, None)
-        return {"method": method, "params": params, "req_id": number}
-
-
-def _params(channel: str, symbols: list[str]) -> Request:
-    """`ticker` on every change of the best bid or offer; the book ten levels deep."""
-    options: dict[str, Request] = {"ticker": {"event_trigger": "bbo"}, "book": {"depth": 10}}
-    own = options.get(channel, {})
-    return {"channel": channel, "symbol": symbols, **own, "snapshot": True}
-
-
-def _without(params: Request, name: str) -> Request:
-    return {key: value for key, value in params.items() if key != name}
+        return self._exchange.request(method, channel, symbols, number)

@@ -47,7 +47,7 @@ def test_a_letter_is_sent_again_when_it_can_be_read_and_only_once(servers: Calla
     assert letters[2].body.size_bytes == MAX_DEADLETTER_BYTES + len(good)
     assert len(letters[2].body.raw) == MAX_DEADLETTER_BYTES
 
-    sent, refused = deadletters.redrive(settings.kafka, letters)
+    sent, refused = deadletters.redrive(settings, letters)
     assert [letter.body.reason for letter in sent] == [f"later_{symbol}"]
     reasons = [why for _, why in refused]
     assert "bid is -1" in reasons[0]
@@ -56,7 +56,7 @@ def test_a_letter_is_sent_again_when_it_can_be_read_and_only_once(servers: Calla
 
     again = deadletters.read(settings.kafka, f"later_{symbol}")
     assert [letter.redriven for letter in again] == [True]
-    sent, refused = deadletters.redrive(settings.kafka, again)
+    sent, refused = deadletters.redrive(settings, again)
     assert sent == []
     assert refused[0][1] == "was sent again before"
     with pytest.raises(InvalidInput, match="partition:offset"):

@@ -7,9 +7,9 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from btc_core import exchange_rest
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ExchangeError
+from btc_core.kraken import Kraken, trade_frame
 from btc_core.log import Envelope
 from btc_core.questdb_client import QuestDB
 from stack.exchange.server import Exchange, Options
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from btc_core.exchange_rest import RestTrade
-    from btc_core.settings import ExchangeSettings, Settings
+    from btc_core.frames import Trade
+    from btc_core.settings import Settings
 
 SYMBOL = "BTC/USD"
 SEEN = 60
@@ -64,21 +64,23 @@ def test_missing_trades_are_fetched_and_those_the_exchange_never_had_are_confirm
     refusals = [ExchangeError("EAPI:Rate limit exceeded")]
     absent: set[int] = set()
 
-    def page(settings: ExchangeSettings, symbol: str, since_ns: int) -> tuple[list[RestTrade], int]:
+    whole_page = Kraken.trades_since
+
+    def page(kraken: Kraken, symbol: str, since_ns: int) -> tuple[list[Trade], int]:
         if refusals:
             raise refusals.pop()
-        rows, cursor_ns = exchange_rest.trades_page(settings, symbol, since_ns)
+        rows, cursor_ns = whole_page(kraken, symbol, since_ns)
         return [row for row in rows if row.trade_id not in absent], cursor_ns
 
-    monkeypatch.setattr(repair, "trades_page", page)
+    monkeypatch.setattr(Kraken, "trades_since", page)
     monkeypatch.setattr(repair, "RECHECK_S", 0.1)
     with exchange(tmp_path) as url:
         settings = base.model_copy(update={"exchange": base.exchange.model_copy(update={"rest_url": url})})
-        trades, _ = exchange_rest.trades_page(settings.exchange, SYMBOL, now_ns() - 600 * NS_PER_S)
+        trades, _ = whole_page(Kraken(settings.exchange), SYMBOL, now_ns() - 600 * NS_PER_S)
         trades = trades[:SEEN]
         absent.add(trades[40].trade_id)
         came = [trade for index, trade in enumerate(trades) if index not in LOST]
-        frames = [repair.trade_frame(SYMBOL, trade) for trade in came]
+        frames = [trade_frame(trade) for trade in came]
         publish(settings, SYMBOL, [Envelope(now_ns(), 1, n, "trade", "ws", raw) for n, raw in enumerate(frames)])
         first, last = trades[20].trade_id, trades[29].trade_id
         inside = f"WHERE trade_id BETWEEN {trades[0].trade_id} AND {trades[-1].trade_id}"
@@ -102,7 +104,7 @@ def test_missing_trades_are_fetched_and_those_the_exchange_never_had_are_confirm
             trade.trade_id,
             float(trade.price),
             float(trade.qty),
-            {"b": "buy", "s": "sell"}[trade.side],
+            trade.side,
             "rest" if index in LOST else "ws",
         ]
         for index, trade in enumerate(trades)

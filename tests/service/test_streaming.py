@@ -10,14 +10,23 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from btc_core.clock import NS_PER_S, now_ns
-from btc_core.engine import FeatureEngine, run
-from btc_core.features import FEATURE_NAMES
-from btc_core.log import DEADLETTERS, EVENTS, DeadLetter, Envelope, consumer, read_all
+from btc_core.log import DEADLETTERS, EVENTS, DeadLetter, Envelope, consumer
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import connect, feature_key, read_features, update_channel
 from streaming import bronze, features
 from streaming.publish import Publisher
-from tests.service.workers import Running, count, market, publish, quote_frame, trade_frame, unique
+from tests.service.workers import (
+    Running,
+    count,
+    market,
+    publish,
+    quote_frame,
+    replayed,
+    same_bits,
+    streamed,
+    trade_frame,
+    unique,
+)
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -31,23 +40,6 @@ pytestmark = pytest.mark.service
 @pytest.fixture(scope="module")
 def stream(servers: Callable[..., Settings]) -> Settings:
     return servers("questdb", "kafka", "valkey")
-
-
-def streamed(db: QuestDB, symbol: str) -> np.ndarray:
-    table = db.query(
-        f"SELECT * FROM silver_features WHERE symbol = '{symbol}' ORDER BY kafka_partition, kafka_offset, frame_item"
-    )
-    return np.column_stack([table[name].to_numpy() for name in FEATURE_NAMES])
-
-
-def replayed(settings: Settings, symbol: str) -> np.ndarray:
-    rows = run(FeatureEngine(), read_all(settings.kafka))
-    return np.concatenate([batch.matrix() for batch in rows if batch.symbol == symbol])
-
-
-def same_bits(left: np.ndarray, right: np.ndarray) -> bool:
-    """Equal to the last bit; any NaN is a NaN, as a database null carries no payload."""
-    return left.shape == right.shape and bool(np.array_equal(left, right, equal_nan=True))
 
 
 def test_streamed_rows_equal_replayed_rows_to_the_last_bit(stream: Settings) -> None:

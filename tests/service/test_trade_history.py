@@ -12,7 +12,8 @@ import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, now_ns
 from btc_core.days import day_of, read_day, write_rows
-from btc_core.exchange_rest import bars_of_trades, minute_bars, trades_between
+from btc_core.exchange_rest import bars_of_trades, trades_between
+from btc_core.kraken import Kraken
 from btc_core.questdb_client import QuestDB
 from btc_core.settings import ExchangeSettings
 from btc_core.tables import TABLES
@@ -34,7 +35,7 @@ def fetch(settings: ExchangeSettings) -> tuple[np.ndarray, np.ndarray]:
     assert len(pages) > 3, "three hours are several pages"
     trades = np.concatenate(pages)
     assert (np.diff(trades["trade_id"]) == 1).all(), "each trade once, none missing"
-    published, _ = minute_bars(settings, "BTC/USD", 1)
+    published, _ = Kraken(settings).minute_bars("BTC/USD", 1)
     inside = (published["ts_ns"] >= begin_ns) & (published["ts_ns"] < end_ns)
     return bars_of_trades(trades), published[inside]
 
@@ -55,7 +56,7 @@ def test_bars_from_paged_trades_equal_the_published_bars(tmp_path: Path) -> None
 
 def test_a_rate_limit_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real_sleep = time.sleep
-    monkeypatch.setattr("btc_core.exchange_rest.time.sleep", lambda _s: real_sleep(0.2))
+    monkeypatch.setattr("btc_core.rest.time.sleep", lambda _s: real_sleep(0.2))
 
     async def body() -> int:
         server = Exchange(Options(data_dir=tmp_path, rest_rate_limit=2.0))
@@ -74,7 +75,7 @@ def test_a_day_of_trades_is_fetched_once_and_meets_the_stream_without_overlap_or
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: Callable[..., Settings]
 ) -> None:
     """The day has two trades from the stream already, and the fetch is interrupted after its first page."""
-    monkeypatch.setattr("btc_core.trade_history.REST_PAUSE_S", 0.0)
+    monkeypatch.setattr(Kraken, "rest_pause_s", 0.0)
     symbol, day, trades = "BTC/USD", day_of(now_ns() - NS_PER_DAY), TABLES["bronze_trades"]
 
     class Stop(Exception):

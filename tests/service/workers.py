@@ -1,4 +1,4 @@
-"""What tests of workers share: running one in a thread, frames of a small market, waiting for a condition."""
+"""What tests of workers share: running one in a thread, frames of a small market, rows as streamed and as replayed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_S, from_ns, now_ns
-from btc_core.log import EVENTS, Envelope, encode_envelope
+from btc_core.engine import FeatureEngine, run
+from btc_core.features import FEATURE_NAMES
+from btc_core.log import EVENTS, Envelope, encode_envelope, read_all
 from streaming.publish import Publisher
 
 if TYPE_CHECKING:
@@ -94,3 +96,20 @@ def publish(settings: Settings, symbol: str, envelopes: list[Envelope]) -> None:
 
 def count(db: QuestDB, table: str, symbol: str) -> int:
     return int(db.execute(f"SELECT count() FROM {table} WHERE symbol = '{symbol}'")[0][0])
+
+
+def streamed(db: QuestDB, symbol: str) -> np.ndarray:
+    table = db.query(
+        f"SELECT * FROM silver_features WHERE symbol = '{symbol}' ORDER BY kafka_partition, kafka_offset, frame_item"
+    )
+    return np.column_stack([table[name].to_numpy() for name in FEATURE_NAMES])
+
+
+def replayed(settings: Settings, symbol: str) -> np.ndarray:
+    rows = run(FeatureEngine(), read_all(settings.kafka))
+    return np.concatenate([batch.matrix() for batch in rows if batch.symbol == symbol])
+
+
+def same_bits(left: np.ndarray, right: np.ndarray) -> bool:
+    """Equal to the last bit; any NaN is a NaN, as a database null carries no payload."""
+    return left.shape == right.shape and bool(np.array_equal(left, right, equal_nan=True))

@@ -16,7 +16,7 @@ import pytest
 from btc_core.bars import parse_csv, read_bars, to_table
 from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.errors import ExchangeError, InvalidInput
-from btc_core.exchange_rest import get, minute_bars
+from btc_core.kraken import Kraken
 from btc_core.settings import ExchangeSettings
 
 if TYPE_CHECKING:
@@ -104,16 +104,16 @@ def test_only_closed_minutes_are_fetched_from_either_source(exchange: tuple[str,
     url, asked = exchange
     live = ExchangeSettings(rest_url=url)
     simulated = ExchangeSettings(mode="sim", history_url=f"{url}/history")
-    bars, source = minute_bars(simulated, "BTC/USD", 3)
+    bars, source = Kraken(simulated).minute_bars("BTC/USD", 3)
     assert (len(bars), source) == (2, "history")
-    same, source = minute_bars(live, "BTC/USD", 3)
+    same, source = Kraken(live).minute_bars("BTC/USD", 3)
     assert source == "rest"
     assert np.array_equal(bars, same)
     assert asked == ["/history/XBTUSD_1.csv?days=3", "/0/public/OHLC?pair=XBTUSD&interval=1"]
     with pytest.raises(ExchangeError, match="500"):
-        minute_bars(simulated, "BTC/USD", 9)
+        Kraken(simulated).minute_bars("BTC/USD", 9)
 
 
 def test_what_the_exchange_refuses_is_told_in_its_words(exchange: tuple[str, list[str]]) -> None:
     with pytest.raises(ExchangeError, match="EGeneral:Too many requests"):
-        get(ExchangeSettings(rest_url=exchange[0]), "Refused")
+        Kraken(ExchangeSettings(rest_url=exchange[0])).get("Refused")

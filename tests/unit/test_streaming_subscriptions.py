@@ -6,6 +6,8 @@ import pytest
 
 from btc_core.errors import SubscriptionRefused
 from btc_core.frames import Ack, Reply
+from btc_core.kraken import Kraken
+from btc_core.settings import ExchangeSettings
 from streaming.exchange_clock import ExchangeClock
 from streaming.subscriptions import DEADLINE_MAX_S, Subscriptions
 
@@ -20,7 +22,7 @@ def ack(channel: str, symbol: str = BTC) -> Reply:
 
 
 def opened(symbols: tuple[str, ...] = (BTC,), deadline_s: float = 8.0) -> Subscriptions:
-    desk = Subscriptions(symbols, deadline_s)
+    desk = Subscriptions(Kraken(ExchangeSettings()), symbols, deadline_s)
     desk.open(0.0)
     return desk
 
