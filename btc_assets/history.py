@@ -17,6 +17,7 @@ from btc_core import exchange_rest
 from btc_core.bars import to_table
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, from_ns, now_ns
 from btc_core.days import wait_until_applied
+from btc_core.errors import NotOffered
 from btc_core.exchange import exchange_of
 from btc_core.tables import TABLES, of_symbol
 
@@ -115,7 +116,11 @@ def older_bars(environment: Environment, database: Database) -> dg.MaterializeRe
         _, first, _ = stored_range(db, symbol)
         while wanted_ns < first and SYSTEM_CLOCK.monotonic_s() < deadline_s and not chosen.exchange.history_url:
             begin = max(wanted_ns, first - PIECE_NS) // NS_PER_MIN * NS_PER_MIN
-            pages = list(exchange_rest.trades_between(chosen.exchange, symbol, begin, first))
+            try:
+                pages = list(exchange_rest.trades_between(chosen.exchange, symbol, begin, first))
+            except NotOffered as error:
+                log.info("%s", error)
+                break
             if not pages:
                 log.info("the exchange has no trades before %s", from_ns(first).isoformat())
                 break

@@ -9,7 +9,8 @@ BtcError
 ├── ServiceError         a server we depend on refused or did not answer
 │   ├── QuestDBError
 │   ├── ExchangeError    the exchange refused or did not answer
-│   │   └── SubscriptionRefused   it will not stream what the settings ask for
+│   │   ├── SubscriptionRefused   it will not stream what the settings ask for
+│   │   └── NotOffered            it has no such thing
 │   └── StoreError       the object store or the model registry
 ├── NotReady             asked for a forecast before there is one, or with stale features
 ├── InvalidInput         a request or file given by a person; the message names the field
@@ -63,6 +64,10 @@ class ExchangeError(ServiceError):
 
 class SubscriptionRefused(ExchangeError):
     """The exchange will not stream what the settings ask for; a setting must change, waiting does not help."""
+
+
+class NotOffered(ExchangeError):
+    """The exchange has no such thing; another way must be taken, waiting does not help."""
 
 
 class StoreError(ServiceError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from btc_core.coinbase import Coinbase
 from btc_core.errors import BadFrame
 from btc_core.kraken import Kraken
 
@@ -71,7 +72,7 @@ class Exchange(Protocol):
         """
 
 
-EXCHANGES: Mapping[str, type[Exchange]] = {Kraken.name: Kraken}
+EXCHANGES: Mapping[str, type[Exchange]] = {Kraken.name: Kraken, Coinbase.name: Coinbase}
 """By `BTC_EXCHANGE_NAME`."""
 _DECODERS = {name: exchange.decode for name, exchange in EXCHANGES.items()}
 

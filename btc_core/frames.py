@@ -222,19 +222,9 @@ def decode(raw: bytes | str) -> AnyFrame:
 
 def _decode_other(raw: bytes | str, error: Exception) -> Reply:
     """The slow way: a reply without a channel, or a frame that cannot be used and why."""
-    try:
-        keys = _object_decoder.decode(raw)
-    except msgspec.ValidationError as problem:
-        raise BadFrame("not_an_object", str(problem)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise BadFrame("malformed_json", str(problem)) from None
-    if isinstance(error, UnicodeDecodeError | RecursionError):
-        raise BadFrame("malformed_json", str(error)) from None
+    keys = keys_of(raw, error)
     if "channel" in keys:
-        channel = bytes(keys["channel"]).decode(errors="replace").strip('"')
-        if channel not in KNOWN_CHANNELS:
-            raise BadFrame("unknown_channel", f"channel {channel[:64]!r} is not one we know")
-        raise BadFrame("bad_field", f"{channel} frame: {error}") from None
+        raise unusable(keys["channel"], KNOWN_CHANNELS, error)
     if not keys.keys() & {"method", "error", "Error"}:
         raise BadFrame("unknown_message", f"neither a channel nor a reply; keys {sorted(keys)[:8]}")
     try:
@@ -243,6 +233,27 @@ def _decode_other(raw: bytes | str, error: Exception) -> Reply:
         raise BadFrame("malformed_json", str(problem)) from None
     except msgspec.DecodeError as problem:
         raise BadFrame("bad_field", f"reply: {problem}") from None
+
+
+def keys_of(raw: bytes | str, error: Exception) -> dict[str, msgspec.Raw]:
+    """What is in a frame that could not be decoded because of `error`; raises `BadFrame` when it is no object."""
+    try:
+        keys = _object_decoder.decode(raw)
+    except msgspec.ValidationError as problem:
+        raise BadFrame("not_an_object", str(problem)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise BadFrame("malformed_json", str(problem)) from None
+    if isinstance(error, UnicodeDecodeError | RecursionError):
+        raise BadFrame("malformed_json", str(error)) from None
+    return keys
+
+
+def unusable(tag: msgspec.Raw, known: frozenset[str], error: Exception) -> BadFrame:
+    """Why the frame of a channel cannot be used: it is not one of the `known`, or has a bad field."""
+    channel = bytes(tag).decode(errors="replace").strip('"')
+    if channel not in known:
+        return BadFrame("unknown_channel", f"channel {channel[:64]!r} is not one we know")
+    return BadFrame("bad_field", f"{channel} frame: {error}")
 
 
 def timestamp_ns(moment: datetime | None, fallback_ns: int) -> int:

@@ -108,7 +108,7 @@ def _own_time(frame: object) -> int:
 
 
 def replay_file(path: Path, exchange: str = KRAKEN) -> Replay:
-    """Run a recorded file through the engine; bad lines and bad entries are reported with their line."""
+    """Run a recorded file of an exchange through the engine; bad lines and bad entries are reported with their line."""
     bad: list[BadLine] = []
     counted = 0
 
@@ -125,6 +125,9 @@ def replay_file(path: Path, exchange: str = KRAKEN) -> Replay:
 
     if not path.is_file():
         msg = f"{path} is not a file; give a recording with one frame a line (.jsonl or .jsonl.gz)"
+        raise InvalidInput(msg)
+    if exchange not in EXCHANGES:
+        msg = f"there is no adapter for {exchange!r}; there are {', '.join(EXCHANGES)}"
         raise InvalidInput(msg)
     rows = run(FeatureEngine(), messages())
     return Replay(rows, counted, bad)

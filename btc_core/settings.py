@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from btc_core.errors import ConfigError
@@ -25,18 +25,41 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+PUBLIC_URLS = {
+    "kraken": {"ws_url": "wss://ws.kraken.com/v2", "rest_url": "https://api.kraken.com"},
+    "coinbase": {"ws_url": "wss://ws-feed.exchange.coinbase.com", "rest_url": "https://api.exchange.coinbase.com"},
+}
+"""Of each exchange that has an adapter (`exchange.EXCHANGES`)."""
+
+
 class ExchangeSettings(Section):
-    """Where the exchange is, and which markets are followed."""
+    """Which exchange and which markets are followed, and where it is."""
 
     mode: Literal["live", "sim"] = "live"
-    """`sim` for a market that is no real exchange's: then every page says SIMULATED. The stack sets it."""
-    name: Literal["kraken"] = "kraken"
-    ws_url: str = "wss://ws.kraken.com/v2"
-    rest_url: str = "https://api.kraken.com"
+    """`sim` for a market that is no real exchange's: then every page says SIMULATED. The stack sets it. The simulator speaks
+    as Kraken does."""
+    name: str = "kraken"
+    """Trade ids of two exchanges do not mix: each needs a data directory of its own."""
+    ws_url: str = ""
+    """Empty: the exchange's own, as `rest_url`."""
+    rest_url: str = ""
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(("BTC/USD",), min_length=1)
     """With commas: `BTC_EXCHANGE_SYMBOLS=BTC/USD,ETH/USD`. The first is the one that models are trained on."""
     history_url: str = ""
     """Where months of minute bars are published as CSV (`time,open,high,low,close,volume,trades`, no header); "" when nowhere."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_urls(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Another exchange lives at another address."""
+        name = values.get("name", "kraken")
+        if name not in PUBLIC_URLS:
+            msg = f"BTC_EXCHANGE_NAME is {name!r}; there are adapters for {', '.join(PUBLIC_URLS)}"
+            raise ValueError(msg)
+        if name != "kraken" and values.get("mode") == "sim":
+            msg = f"the simulator speaks as Kraken does, and BTC_EXCHANGE_NAME is {name!r}"
+            raise ValueError(msg)
+        return values | {key: values.get(key) or url for key, url in PUBLIC_URLS[name].items()}
 
     @field_validator("symbols", mode="before")
     @classmethod

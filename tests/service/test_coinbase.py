@@ -1,0 +1,212 @@
+"""Ingest and the workers on a second exchange: Coinbase is the edge of the world, so it is played here."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import http.server
+import json
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from btc_core.clock import NS_PER_S, from_ns, now_ns
+from btc_core.coinbase import Coinbase
+from btc_core.log import DEADLETTERS, read_topic
+from btc_core.questdb_client import QuestDB
+from btc_core.replay import replay_file
+from streaming import bronze, features, repair
+from streaming.ingest import Ingest
+from tests.service.workers import Running, count, replayed, same_bits, streamed
+from tests.waiting import wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from btc_core.settings import Settings
+
+pytestmark = pytest.mark.service
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+HEARTBEAT_S = 0.2
+BTC, ETH = "BTC/USD", "ETH/USD"
+
+
+class StandIn:
+    """Coinbase's socket: answers requests as its pages say, then sends `frames` and heartbeats until it is left."""
+
+    def __init__(self, frames: list[str]) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self._frames = frames
+        self._subscribed: dict[str, list[str]] = {}
+
+    async def connection(self, socket: ServerConnection) -> None:
+        sending: asyncio.Task[None] | None = None
+        async for text in socket:
+            request = json.loads(text)
+            self.requests.append(request)
+            for channel in request["channels"]:
+                self._subscribed[channel] = request["product_ids"] if request["type"] == "subscribe" else []
+            channels = [{"name": name, "product_ids": ids} for name, ids in self._subscribed.items() if ids]
+            await socket.send(json.dumps({"type": "subscriptions", "channels": channels}))
+            if sending is None and {"heartbeat", "matches", "ticker"} <= set(self._subscribed):
+                sending = asyncio.create_task(self._send(socket))
+        if sending is not None:
+            sending.cancel()
+
+    async def _send(self, socket: ServerConnection) -> None:
+        for frame in self._frames:
+            await socket.send(frame)
+        while True:
+            await socket.send(json.dumps({"type": "heartbeat", "sequence": 90, "last_trade_id": 20,
+                                          "product_id": "BTC-USD", "time": from_ns(now_ns()).isoformat()}))  # fmt: skip
+            await asyncio.sleep(HEARTBEAT_S)
+
+
+@contextmanager
+def rest(trades: dict[int, dict[str, Any]]) -> Iterator[str]:
+    """Coinbase's REST: no candles, and these trades by trade_id."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            query = {name: int(values[0]) for name, values in parse_qs(url.query).items() if values[0].isdigit()}
+            found = sorted((i for i in trades if i < query["after"]), reverse=True) if "after" in query else []
+            body = json.dumps([trades[i] for i in found[: query.get("limit", 0)]]).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def follow(base: Settings, symbol: str, stand_in: StandIn, rest_url: str, done: Callable[[Settings], None]) -> None:
+    """Run ingest on the stand-in while `done`, in a thread, waits for what comes of it."""
+
+    async def body() -> None:
+        async with serve(stand_in.connection, "127.0.0.1", 0) as server:
+            chosen = {"name": "coinbase", "mode": "live", "symbols": (symbol,), "history_url": "",
+                      "ws_url": f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", "rest_url": rest_url}  # fmt: skip
+            settings = base.model_copy(update={"exchange": base.exchange.model_copy(update=chosen)})
+            ingest = Ingest(settings)
+            running = asyncio.create_task(ingest.run())
+            waiting = asyncio.create_task(asyncio.to_thread(done, settings))
+            try:
+                await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                ingest.stop()
+                await running
+                await waiting
+
+    asyncio.run(body())
+
+
+@pytest.fixture(scope="module")
+def stream(own_servers: Callable[..., Settings]) -> Settings:
+    return own_servers("questdb", "kafka", "valkey")
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Coinbase, "rest_pause_s", 0.0)
+
+
+def test_written_matches_and_tickers_arrive_whole_and_a_missing_one_is_fetched_by_its_id(
+    stream: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "PATIENCE_S", 0.1)
+    start_ns = (now_ns() // NS_PER_S - 60) * NS_PER_S
+    missing = {5, 6}
+
+    def moment(step: int) -> str:
+        return from_ns(start_ns + step * NS_PER_S).isoformat().replace("+00:00", "Z")
+
+    def trade(trade_id: int) -> dict[str, Any]:
+        side = "sell" if trade_id % 2 else "buy"
+        return {
+            "trade_id": trade_id,
+            "side": side,
+            "size": "0.25",
+            "price": f"{60_000 + trade_id}.5",
+            "time": moment(trade_id),
+        }
+
+    frames = []
+    for step in range(1, 21):
+        kind = "last_match" if step == 1 else "match"
+        if step not in missing:
+            frames.append({"type": kind, "sequence": step, "maker_order_id": "a", "taker_order_id": "b",
+                           "product_id": "ETH-USD", **trade(step)})  # fmt: skip
+        frames.append({"type": "ticker", "sequence": step, "product_id": "ETH-USD", "price": f"{60_000 + step}.5",
+                       "open_24h": "1", "volume_24h": "2", "low_24h": "1", "high_24h": "3", "volume_30d": "4",
+                       "best_bid": f"{60_000 + step}.5", "best_bid_size": "0.5", "best_ask": f"{60_001 + step}",
+                       "best_ask_size": "1.5", "side": "buy", "time": moment(step), "trade_id": step,
+                       "last_size": "0.25"})  # fmt: skip
+    stand_in = StandIn([json.dumps(frame) for frame in frames])
+
+    def done(settings: Settings) -> None:
+        workers = Running(bronze.build(settings)), Running(repair.build(settings)), Running(features.build(settings))
+        with QuestDB(settings.questdb) as db, workers[0], workers[1], workers[2]:
+            wait_for(lambda: count(db, "bronze_trades", ETH) == 20, "every trade")
+            wait_for(
+                lambda: db.execute("SELECT first_id, last_id, state FROM gap_marks") == [[5, 6, "repaired"]], "the gap"
+            )
+            wait_for(lambda: count(db, "silver_features", ETH) == 20 + 18, "rows")
+            rows = db.execute(
+                "SELECT trade_id, price, qty, side, origin, ord_type FROM bronze_trades ORDER BY trade_id"
+            )
+            assert rows == [
+                [i, 60_000.5 + i, 0.25, "buy" if i % 2 else "sell", "rest" if i in missing else "ws", ""]
+                for i in range(1, 21)
+            ]
+            quotes = db.execute(
+                "SELECT bid, bid_qty, ask, ask_qty, last, volume, vwap FROM bronze_ticks "
+                f"WHERE symbol = '{ETH}' ORDER BY ts_event"
+            )
+            assert quotes == [[60_000.5 + i, 0.5, 60_001.0 + i, 1.5, 60_000.5 + i, 2.0, None] for i in range(1, 21)]
+            assert db.execute("SELECT count() FROM bronze_book_checks") == [[0]]
+            assert same_bits(streamed(db, ETH), replayed(settings, ETH))
+
+    with rest({i: trade(i) for i in range(1, 21)}) as url:
+        follow(stream, ETH, stand_in, url, done)
+    assert [request["channels"] for request in stand_in.requests[:3]] == [["heartbeat"], ["matches"], ["ticker"]]
+    assert all(request["product_ids"] == ["ETH-USD"] for request in stand_in.requests)
+
+
+def test_the_recording_streams_into_the_rows_of_its_replay(stream: Settings, tmp_path: Path) -> None:
+    file = DATA / "coinbase_ticker_btcusd_20260405_20min.ndjson.gz"
+    if not file.is_file():
+        pytest.skip(f"the recording {file.name} is not on this machine")
+    with gzip.open(file) as lines:
+        frames = [json.dumps(json.loads(line)["payload"]) for line in lines]
+    path = tmp_path / "frames.jsonl"
+    path.write_text("\n".join(frames))
+    recorded = np.concatenate([batch.matrix() for batch in replay_file(path, "coinbase").rows])
+
+    def done(settings: Settings) -> None:
+        with QuestDB(settings.questdb) as db, Running(features.build(settings)):
+            wait_for(lambda: count(db, "silver_features", BTC) == len(recorded), "a row for each quote")
+            assert same_bits(streamed(db, BTC), replayed(settings, BTC))
+            assert same_bits(streamed(db, BTC), recorded)
+
+    with rest({}) as url:
+        follow(stream, BTC, StandIn(frames), url, done)
+    letters = [value for value, _, _ in read_topic(stream.kafka, DEADLETTERS)]
+    assert letters == []

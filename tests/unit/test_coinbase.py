@@ -1,0 +1,340 @@
+"""Coinbase's frames and REST answers, in the form its pages document, become what Kraken's become."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import json
+import math
+import threading
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import numpy as np
+import pytest
+
+from btc_core.clock import NS_PER_MIN, from_ns, now_ns, to_ns
+from btc_core.coinbase import MAX_CANDLES, Coinbase
+from btc_core.coinbase_frames import decode
+from btc_core.engine import FeatureEngine, run
+from btc_core.errors import BadFrame, ExchangeError, NotOffered, SubscriptionRefused
+from btc_core.events import Event, events_of
+from btc_core.exchange import EXCHANGES, frame_of
+from btc_core.fold import QUOTE, TRADE
+from btc_core.frames import HeartbeatFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
+from btc_core.log import Envelope, GapNotice, decode_envelope, encode_envelope
+from btc_core.replay import replay_file
+from btc_core.settings import PUBLIC_URLS, ExchangeSettings
+from streaming.history import recent_bars
+from streaming.subscriptions import Subscriptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.unit
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+RECEIVED_NS = 1_785_000_000 * 10**9
+TICKER = {
+    "type": "ticker", "sequence": 37475248783, "product_id": "ETH-USD", "price": "1285.22", "open_24h": "1310.79",
+    "volume_24h": "245532.79269678", "low_24h": "1280.52", "high_24h": "1313.8", "volume_30d": "9788783.60117027",
+    "best_bid": "1285.04", "best_bid_size": "0.46688654", "best_ask": "1285.27", "best_ask_size": "1.56637040",
+    "side": "buy", "time": "2022-10-19T23:28:22.061769Z", "trade_id": 370843401, "last_size": "11.4396987",
+}  # fmt: skip
+MATCH = {
+    "type": "match", "trade_id": 10, "sequence": 50, "maker_order_id": "ac928c66-ca53-498f-9c13-a110027a60e8",
+    "taker_order_id": "132fb6ae-456b-4654-b4e0-d681ac05cea1", "time": "2014-11-07T08:19:27.028459Z",
+    "product_id": "BTC-USD", "size": "5.23512", "price": "400.23", "side": "sell",
+}  # fmt: skip
+
+
+def raw(frame: dict[str, Any], **changed: Any) -> bytes:
+    return json.dumps(frame | changed).encode()
+
+
+def envelope(body: bytes, channel: str = "trade") -> Envelope:
+    return Envelope(RECEIVED_NS, 1, 1, channel, "ws", body, exchange="coinbase")
+
+
+def test_a_ticker_is_a_quote_with_every_digit_and_nothing_made_up() -> None:
+    frame = decode(raw(TICKER))
+    assert isinstance(frame, TickerFrame)
+    (quote,) = frame.data
+    assert (quote.symbol, quote.bid, quote.bid_qty, quote.ask, quote.ask_qty) == (
+        "ETH/USD", 1285.04, 0.46688654, 1285.27, 1.5663704
+    )  # fmt: skip
+    assert (quote.last, quote.volume, quote.low, quote.high) == (1285.22, 245532.79269678, 1280.52, 1313.8)
+    assert all(map(math.isnan, (quote.vwap, quote.change, quote.change_pct)))
+    assert quote.timestamp is not None
+    assert quote.timestamp.isoformat() == "2022-10-19T23:28:22.061769+00:00"
+
+
+@pytest.mark.parametrize(("maker", "taker"), [("sell", "buy"), ("buy", "sell")])
+def test_a_match_tells_the_side_of_the_maker_and_a_trade_that_of_the_taker(maker: str, taker: str) -> None:
+    frame = decode(raw(MATCH, side=maker))
+    assert isinstance(frame, TradeFrame)
+    (trade,) = frame.data
+    assert (trade.symbol, trade.trade_id, trade.side, trade.ord_type) == ("BTC/USD", 10, taker, "")
+    assert (trade.price, trade.qty) == (Decimal("400.23"), Decimal("5.23512"))
+    (event,) = events_of(envelope(raw(MATCH, side=maker)))
+    assert isinstance(event, Event)
+    assert (event.kind, event.c) == (TRADE, 1.0 if taker == "buy" else -1.0)
+
+
+def test_the_last_match_of_a_new_subscription_is_a_snapshot() -> None:
+    first, later = decode(raw(MATCH, type="last_match")), decode(raw(MATCH))
+    assert isinstance(first, TradeFrame)
+    assert isinstance(later, TradeFrame)
+    assert (first.type, later.type) == ("snapshot", "update")
+    assert first.data == later.data
+
+
+def test_a_heartbeat_is_a_sign_of_life() -> None:
+    beat = {
+        "type": "heartbeat",
+        "sequence": 90,
+        "last_trade_id": 20,
+        "product_id": "BTC-USD",
+        "time": "2014-11-07T08:19:28.464459Z",
+    }
+    assert isinstance(decode(raw(beat)), HeartbeatFrame)
+
+
+def test_what_is_subscribed_is_live_for_each_product_and_a_refusal_stops_with_its_words() -> None:
+    desk = Subscriptions(Coinbase(ExchangeSettings(name="coinbase")), ("BTC/USD", "ETH/USD"), 8.0)
+    requests = desk.open(0.0)
+    assert requests == [
+        {"type": "subscribe", "product_ids": ["BTC-USD", "ETH-USD"], "channels": [name]}
+        for name in ("heartbeat", "matches", "ticker")
+    ]
+    channels = [{"name": name, "product_ids": ["BTC-USD"], "account_ids": None} for name in ("heartbeat", "matches")]
+    answer = decode(raw({"type": "subscriptions", "channels": channels}))
+    assert isinstance(answer, Reply)
+    desk.replied(answer, 1.0)
+    assert [desk.state("trade", "BTC/USD"), desk.state("trade", "ETH/USD"), desk.state("ticker", "BTC/USD")] == [
+        "acked", "pending", "pending"
+    ]  # fmt: skip
+    desk.heard("trade", "BTC/USD", 1.0, news=True)
+    desk.replied(answer, 2.0)
+    assert desk.state("trade", "BTC/USD") == "live", "every answer names all that is subscribed, again"
+    assert desk.again("trade", "BTC/USD", "silent", 3.0) == [
+        {"type": method, "product_ids": ["BTC-USD"], "channels": ["matches"]} for method in ("unsubscribe", "subscribe")
+    ]
+    refusal = decode(
+        raw({"type": "error", "message": "Failed to subscribe", "reason": "NO-SUCH is not a valid product"})
+    )
+    assert isinstance(refusal, Reply)
+    with pytest.raises(SubscriptionRefused, match="NO-SUCH is not a valid product"):
+        desk.replied(refusal, 4.0)
+
+
+def test_an_error_that_answers_no_request_stops_nothing() -> None:
+    desk = Subscriptions(Coinbase(ExchangeSettings(name="coinbase")), ("BTC/USD",), 8.0)
+    desk.open(0.0)
+    answer = decode(raw({"type": "error", "message": "Slow consumer"}))
+    assert isinstance(answer, Reply)
+    assert answer.refusal == "Slow consumer"
+    desk.replied(answer, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"{", "malformed_json"),
+        (b"\xff", "malformed_json"),
+        (b"[]", "not_an_object"),
+        (b'{"a":1}', "unknown_message"),
+        (b'{"type":"l2update"}', "unknown_channel"),
+        (b'{"channel":"candles"}', "unknown_channel"),
+        (b'{"channel":"ticker","events":[]}', "bad_field"),
+        (raw(MATCH, price="much"), "bad_field"),
+        (raw(MATCH, time="2014-11-07T08:19:27"), "bad_field"),
+        (raw(TICKER, best_bid=None), "bad_field"),
+    ],
+)
+def test_what_cannot_be_read_has_the_reasons_of_krakens_frames(body: bytes, reason: str) -> None:
+    with pytest.raises(BadFrame) as refused:
+        decode(body)
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [({"price": "-1"}, "bad_price"), ({"size": "NaN"}, "bad_quantity"), ({"side": "both"}, "bad_side")],
+)
+def test_entries_are_checked_as_krakens_are(changed: dict[str, str], reason: str) -> None:
+    (event,) = events_of(envelope(raw(MATCH, **changed)))
+    assert isinstance(event, BadFrame)
+    assert event.reason == reason
+
+
+def test_an_envelope_says_whose_frame_it_holds_and_an_old_one_holds_krakens() -> None:
+    assert decode_envelope(encode_envelope(envelope(raw(MATCH)))).exchange == "coinbase"
+    old = msgspec.msgpack.encode([RECEIVED_NS, 1, 1, "heartbeat", "ws", b'{"channel":"heartbeat"}', None])
+    assert isinstance(frame_of(decode_envelope(old)), HeartbeatFrame)
+    with pytest.raises(BadFrame, match="unknown_exchange"):
+        frame_of(msgspec.structs.replace(envelope(raw(MATCH)), exchange="elsewhere"))
+
+
+def test_every_adapter_has_its_public_addresses_and_a_setting_wins_over_them() -> None:
+    assert set(PUBLIC_URLS) == set(EXCHANGES)
+    assert ExchangeSettings(name="coinbase").ws_url == "wss://ws-feed.exchange.coinbase.com"
+    chosen = ExchangeSettings(name="coinbase", ws_url="ws://127.0.0.1:1", rest_url="")
+    assert (chosen.ws_url, chosen.rest_url) == ("ws://127.0.0.1:1", "https://api.exchange.coinbase.com")
+
+
+@pytest.mark.parametrize("values", [{"name": "elsewhere"}, {"name": "coinbase", "mode": "sim"}])
+def test_an_exchange_without_an_adapter_and_one_that_is_not_simulated_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="BTC_EXCHANGE_NAME"):
+        ExchangeSettings(**values)
+
+
+# --- REST -----------------------------------------------------------------------------------------------------------
+
+
+class Rest:
+    """Trades 1 to 5,000 and a candle a minute, paged as Coinbase pages them; `asked` keeps the queries."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, str]] = []
+        self.answer: object = None
+
+    def get(self, path: str) -> object:
+        url = urlsplit(path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        self.asked.append(query)
+        if self.answer is not None:
+            return self.answer
+        if url.path == "/products/BTC-USD/trades":
+            above = min(int(query["after"]), 5_001)
+            return [self.trade(i) for i in range(above - 1, max(0, above - 1 - int(query["limit"])), -1) if i != 2_000]
+        first, last = (to_ns(msgspec.convert(query[name], from_ns(0).__class__)) for name in ("start", "end"))
+        begins = range(first // NS_PER_MIN * 60, last // 10**9 + 1, 60)
+        assert len(begins) <= MAX_CANDLES
+        return [[begin, 1.0, 4.0, 2.0, 3.0, 0.5] for begin in reversed(begins)]
+
+    @staticmethod
+    def trade(trade_id: int) -> dict[str, object]:
+        return {"trade_id": trade_id, "side": "sell", "size": "0.00698254", "price": "16209.91000000",
+                "time": "2020-03-20T00:22:57.833897Z"}  # fmt: skip
+
+
+@pytest.fixture
+def rest(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Coinbase, Rest]]:
+    monkeypatch.setattr(Coinbase, "rest_pause_s", 0.0)
+    played = Rest()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(played.get(self.path)).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield Coinbase(ExchangeSettings(name="coinbase", rest_url=url)), played
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_gap_is_fetched_page_by_page_from_its_end_and_as_the_socket_would_have_sent_it(
+    rest: tuple[Coinbase, Rest],
+) -> None:
+    coinbase, played = rest
+    gap = GapNotice("BTC/USD", 1_501, 3_700, "open", 0, 0, 0)
+    found: dict[int, bytes] = {}
+    cursor = None
+    while True:
+        page, cursor = coinbase.missing_trades(gap, cursor)
+        found |= page
+        if cursor is None:
+            break
+    assert set(found) == set(range(1_501, 3_701)) - {2_000}, "the exchange does not have 2,000"
+    assert [(query["after"], query["limit"]) for query in played.asked] == [
+        ("3701", "1000"), ("2701", "1000"), ("1701", "200")
+    ]  # fmt: skip
+    (event,) = events_of(envelope(found[1_501]))
+    assert isinstance(event, Event)
+    assert (event.trade_id, event.a, event.b, event.c) == (1_501, 16209.91, 0.00698254, 1.0)
+
+
+def test_a_gap_of_trades_that_the_exchange_does_not_have_comes_to_an_end(rest: tuple[Coinbase, Rest]) -> None:
+    coinbase, played = rest
+    played.answer = []
+    assert coinbase.missing_trades(GapNotice("BTC/USD", 7, 9, "open", 0, 0, 0), None) == ({}, None)
+    played.answer = [Rest.trade(3)]
+    assert coinbase.missing_trades(GapNotice("BTC/USD", 7, 9, "open", 0, 0, 0), None) == ({}, None)
+
+
+def test_minute_bars_come_in_pages_of_what_an_answer_may_hold_and_go_through_the_log(
+    rest: tuple[Coinbase, Rest],
+) -> None:
+    coinbase, played = rest
+    before_ns = now_ns()
+    bars, source = coinbase.minute_bars("BTC/USD", 2)
+    assert (source, len(played.asked)) == ("rest", 10)
+    assert (np.diff(bars["ts_ns"]) == NS_PER_MIN).all()
+    assert 2_880 <= len(bars) <= 2_881
+    assert bars["ts_ns"][-1] + NS_PER_MIN <= now_ns()
+    assert bars["ts_ns"][0] <= before_ns - 2_880 * NS_PER_MIN + NS_PER_MIN
+    assert bars[0].tolist()[1:] == (2.0, 4.0, 1.0, 3.0, 0.5, -1)
+    frames = [decode(frame) for frame in recent_bars(coinbase, "BTC/USD")]
+    assert all(isinstance(frame, OhlcFrame) for frame in frames)
+    messages = [(Envelope(now_ns(), 1, i, "ohlc", "rest", frame, exchange="coinbase"), 0, i)
+                for i, frame in enumerate(recent_bars(coinbase, "BTC/USD"))]  # fmt: skip
+    engine = FeatureEngine()
+    assert run(engine, messages) == []
+    assert engine.rejected == {}
+
+
+@pytest.mark.parametrize("answer", [{"message": "NotFound"}, [{"trade_id": 1}], [[1, 2]]])
+def test_an_answer_of_another_form_is_an_error_of_the_exchange(rest: tuple[Coinbase, Rest], answer: object) -> None:
+    coinbase, played = rest
+    played.answer = answer
+    with pytest.raises(ExchangeError, match="another form"):
+        coinbase.missing_trades(GapNotice("BTC/USD", 7, 9, "open", 0, 0, 0), None)
+    with pytest.raises(ExchangeError, match="another form"):
+        coinbase.minute_bars("BTC/USD", 1)
+
+
+def test_trades_by_time_are_not_offered_and_the_message_says_what_to_do() -> None:
+    with pytest.raises(NotOffered, match="btc import-trades"):
+        Coinbase(ExchangeSettings(name="coinbase")).trades_since("BTC/USD", RECEIVED_NS)
+
+
+# --- the recording --------------------------------------------------------------------------------------------------
+
+
+def test_the_recorded_twenty_minutes_give_a_feature_row_for_each_quote(tmp_path: Path) -> None:
+    """Of Coinbase's other public feed (Advanced Trade), each frame as it was received beside its receive time."""
+    file = DATA / "coinbase_ticker_btcusd_20260405_20min.ndjson.gz"
+    if not file.is_file():
+        pytest.skip(f"the recording {file.name} is not on this machine")
+    with gzip.open(file) as recorded:
+        lines = [json.loads(line) for line in recorded]
+    path = tmp_path / "coinbase.txt"
+    with path.open("wb") as out:
+        for line in lines:
+            stamp = to_ns(msgspec.convert(line["ingest_time"], from_ns(0).__class__))
+            out.write(b"%d %b\n" % (stamp, json.dumps(line["payload"]).encode()))
+    replay = replay_file(path, "coinbase")
+    ids = [row for batch in replay.rows for row in batch.ids]
+    assert (replay.frames, replay.bad, len(ids)) == (5_971, [], 5_970)
+    assert {batch.symbol for batch in replay.rows} == {"BTC/USD"}
+    assert {row.kind for row in ids} == {QUOTE}
+    quotes = [ticker for line in lines for event in line["payload"]["events"] for ticker in event.get("tickers", [])]
+    values = np.concatenate([batch.values for batch in replay.rows])
+    for name, theirs in (("bid", "best_bid"), ("bid_qty", "best_bid_quantity"), ("ask", "best_ask")):
+        assert np.array_equal(values[name], [float(quote[theirs]) for quote in quotes]), name
+    assert np.isfinite(values["log_rv_15m"][-1])
+    assert np.isfinite(values["ofi_300s"][-1])
