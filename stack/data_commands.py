@@ -24,6 +24,7 @@ DataDir = Annotated[Path | None, typer.Option(help="Directory of the stack; the 
 def replay(
     file: Annotated[Path, typer.Argument(help="Recorded frames, one a line; `.gz` too.")],
     out: Annotated[Path, typer.Option(help="Parquet file of feature rows to write.")],
+    exchange: Annotated[str, typer.Option(help="Whose frames they are: kraken or coinbase.")] = "kraken",
 ) -> None:
     """Turn a recorded frame file into feature rows, by the same fold the stream uses."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - heavy, and `btc --help` must be quick
@@ -31,7 +32,7 @@ def replay(
     from btc_core.replay import replay_file, rows_table  # noqa: PLC0415 - the same
 
     started_s = time.perf_counter()
-    result = replay_file(file)
+    result = replay_file(file, exchange)
     table = rows_table(result.rows)
     out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, out, compression="zstd")
