@@ -48,6 +48,7 @@ class Exchange(StrEnum):
     AUTO = "auto"
     LIVE = "live"
     SIM = "sim"
+    COINBASE = "coinbase"
 
 
 DataDir = Annotated[
@@ -55,7 +56,7 @@ DataDir = Annotated[
     typer.Option("--data-dir", help="The stack's directory. Default: var/live, var/sim, or the last one started."),
 ]
 ExchangeOption = Annotated[
-    Exchange, typer.Option(help="auto: the live exchange, or the simulator when it cannot be reached.")
+    Exchange, typer.Option(help="auto: Kraken live, or the simulator when it cannot be reached.")
 ]
 PortsFrom = Annotated[int | None, typer.Option(help="Give every server a port from this number on.")]
 Name = Annotated[str, typer.Argument(help="A component, as `btc status` names it.")]
@@ -232,17 +233,18 @@ def _create(
     from stack.runtime import Stack  # noqa: PLC0415
 
     mode = _mode(exchange, data_dir)
-    stack = Stack(data_dir or layout.default_data_dir(mode))
+    other = exchange.value if exchange is Exchange.COINBASE else ""
+    stack = Stack(data_dir or layout.default_data_dir(other or mode))
     ports = None if ports_from is None else layout.ports_from(ports_from)
     named = tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())
-    stack.create(mode, ports, tuple(shlex.split(exchange_args)), named)
+    stack.create(mode, ports, tuple(shlex.split(exchange_args)), named, other)
     return stack
 
 
 def _mode(exchange: Exchange, data_dir: Path | None) -> Mode:
     """What `auto` means here: what the named directory holds, else live when it answers, else the simulator."""
     if exchange is not Exchange.AUTO:
-        return "live" if exchange is Exchange.LIVE else "sim"
+        return "sim" if exchange is Exchange.SIM else "live"
     from btc_core.settings import load_settings  # noqa: PLC0415
     from stack import screen  # noqa: PLC0415
     from stack.exchange_choice import why_unreachable  # noqa: PLC0415

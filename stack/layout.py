@@ -163,6 +163,7 @@ class Layout:
         ports: Mapping[str, int] | None = None,
         exchange_args: tuple[str, ...] = (),
         symbols: tuple[str, ...] = (),
+        exchange: str = "",
     ) -> None:
         """Write `stack.env` with new random secrets; raises `StackError` when there is one already.
 
@@ -174,6 +175,8 @@ class Layout:
         self.make_dirs()
         values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS)
         values["BTC_SEAL_FIRST_DAY"] = from_ns(now_ns() - KNOWN_DAYS * NS_PER_DAY).strftime("%Y-%m-%d")
+        if exchange:
+            values["BTC_EXCHANGE_NAME"] = exchange
         if symbols:
             values["BTC_EXCHANGE_SYMBOLS"] = ",".join(symbols)
             exchange_args = (*exchange_args, "--symbols", *symbols)
@@ -276,7 +279,7 @@ def _exchange_addresses(mode: Mode, port: int) -> dict[str, str]:
             "BTC_EXCHANGE_REST_URL": f"http://{HOST}:{port}",
             "BTC_EXCHANGE_HISTORY_URL": f"http://{HOST}:{port}/history",
         }
-    names = ("BTC_EXCHANGE_WS_URL", "BTC_EXCHANGE_REST_URL", "BTC_EXCHANGE_HISTORY_URL")
+    names = ("BTC_EXCHANGE_NAME", "BTC_EXCHANGE_WS_URL", "BTC_EXCHANGE_REST_URL", "BTC_EXCHANGE_HISTORY_URL")
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
@@ -293,10 +296,10 @@ def port_of(url: str) -> int:
     return port
 
 
-def default_data_dir(mode: Mode) -> Path:
-    """`var/live` or `var/sim` under the current directory, unless `BTC_DATA_DIR` says otherwise."""
+def default_data_dir(market: str) -> Path:
+    """`var/live`, `var/sim`, or `var/` and the name of another exchange under the current directory, unless `BTC_DATA_DIR` says otherwise."""
     named = os.environ.get("BTC_DATA_DIR")
-    return Path(named) if named else Path("var") / mode
+    return Path(named) if named else Path("var") / market
 
 
 def current_data_dir() -> Path:

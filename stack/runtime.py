@@ -82,19 +82,26 @@ class Stack:
         ports: Mapping[str, int] | None = None,
         exchange_args: tuple[str, ...] = (),
         symbols: tuple[str, ...] = (),
+        exchange: str = "",
     ) -> None:
         """Make the data directory if there is none; raises `StackError` when it holds other data.
 
         `exchange_args` are more arguments of the simulator (`python -m stack.exchange --help`), kept with the data, as
-        are the `symbols`.
+        are the `symbols` and the name of the `exchange` when it is not Kraken.
         """
         if not self.layout.exists:
-            self.layout.create(mode, ports, exchange_args, symbols)
+            self.layout.create(mode, ports, exchange_args, symbols, exchange)
             return
         if symbols and symbols != self.settings.exchange.symbols:
             msg = (
                 f"{self.layout.data_dir} follows {', '.join(self.settings.exchange.symbols)}: change "
                 f"BTC_EXCHANGE_SYMBOLS in {self.layout.env_file} while it is down, or name another --data-dir"
+            )
+            raise StackError(msg)
+        if exchange and exchange != self.settings.exchange.name:
+            msg = (
+                f"{self.layout.data_dir} follows {self.settings.exchange.name}, and trades of two exchanges never mix: "
+                "name another directory with --data-dir"
             )
             raise StackError(msg)
         was = "sim" if self.settings.simulated else "live"

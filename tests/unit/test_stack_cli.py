@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from btc_core.exchange import EXCHANGES
 from btc_core.settings import ExchangeSettings
+from stack.cli import Exchange
 from stack.exchange_choice import why_unreachable
+from stack.layout import Layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +49,20 @@ def test_init_makes_a_stack_and_says_how_to_start_it(tmp_path: Path) -> None:
     assert "btc up --data-dir" in done.stdout
     again = btc("up", "--exchange", "live", "--data-dir", "var/sim", cwd=tmp_path)
     assert (again.returncode, "never mix" in again.stderr) == (1, True)
+
+
+def test_another_exchange_gets_a_directory_of_its_own_and_keeps_it(tmp_path: Path) -> None:
+    done = btc("init", "--exchange", "coinbase", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    kept = Layout(tmp_path / "var" / "coinbase").settings().exchange
+    assert (kept.mode, kept.name, kept.ws_url) == ("live", "coinbase", "wss://ws-feed.exchange.coinbase.com")
+    btc("init", "--exchange", "live", cwd=tmp_path)
+    mixed = btc("up", "--exchange", "coinbase", "--data-dir", "var/live", cwd=tmp_path)
+    assert (mixed.returncode, "follows kraken, and trades of two exchanges never mix" in mixed.stderr) == (1, True)
+
+
+def test_the_command_line_knows_every_exchange() -> None:
+    assert {*Exchange} == {"auto", "live", "sim", *EXCHANGES} - {"kraken"}
 
 
 def test_an_unknown_log_is_answered_with_those_there_are(tmp_path: Path) -> None:
