@@ -84,7 +84,9 @@ def exchange_of(settings: ExchangeSettings) -> Exchange:
 
 def frame_of(envelope: Envelope) -> AnyFrame:
     """The frame in an envelope, read as its exchange's; raises `BadFrame`."""
-    decode = _DECODERS.get(envelope.exchange)
-    if decode is None:
-        raise BadFrame("unknown_exchange", f"a frame of {envelope.exchange[:32]!r}, which has no adapter here")
+    try:
+        decode = _DECODERS[envelope.exchange]
+    except KeyError:
+        words = f"a frame of {envelope.exchange[:32]!r}, which has no adapter here"
+        raise BadFrame("unknown_exchange", words) from None
     return decode(envelope.raw)
