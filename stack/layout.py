@@ -179,7 +179,6 @@ class Layout:
             values["BTC_EXCHANGE_NAME"] = exchange
         if symbols:
             values["BTC_EXCHANGE_SYMBOLS"] = ",".join(symbols)
-            exchange_args = (*exchange_args, "--symbols", *symbols)
         if len(symbols) > SYMBOLS_OF_ONE_WORKER:
             values["BTC_STACK_FEATURES_WORKERS"] = "2"
         if exchange_args:

@@ -94,6 +94,7 @@ def _exchange(context: Context) -> Component:
         command=(
             *(sys.executable, "-m", "stack.exchange"),
             *("--port", str(port), "--data-dir", str(context.dir("exchange"))),
+            *("--symbols", *context.settings.exchange.symbols),
             *context.exchange_args,
         ),
         env=ONE_THREAD,
