@@ -16,6 +16,7 @@ from btc_core.clock import NS_PER_S, now_ns
 from btc_core.fold import WARM_UP_S
 from btc_core.log import EVENTS, GAPS
 from btc_core.questdb_client import QuestDB
+from btc_core.tables import TABLES
 from streaming.bronze_rows import BronzeReader
 from streaming.publish import Publisher
 from streaming.worker import Role, Worker
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.settings import Settings
+    from btc_core.tables import Table
     from streaming.bronze_rows import Row
     from streaming.worker import Record
 
@@ -33,7 +35,7 @@ STATE_VERSION = "1"
 
 
 class BronzeHandler:
-    """Turns messages into rows of six tables."""
+    """Turns messages into rows of the bronze tables."""
 
     def __init__(self, settings: Settings) -> None:
         self._db = QuestDB(settings.questdb)
@@ -85,7 +87,7 @@ class BronzeHandler:
         def write() -> None:
             while chunks:
                 table, rows = chunks[0]
-                self._db.write(table, _frame(rows), "ts" if table == "minute_bars" else "ts_event")
+                self._db.write(table, _frame(TABLES[table], rows), TABLES[table].timestamp)
                 chunks.pop(0)
                 _tell_delay(rows)
             self._publisher.flush()
@@ -99,22 +101,15 @@ def _tell_delay(rows: list[Row]) -> None:
         metrics.STAGE_LATENCY.labels("bronze").observe((now_ns() - oldest_ns) / NS_PER_S)
 
 
-_SYMBOLS = ("symbol", "side", "ord_type", "origin", "kind", "system", "state", "source")
-_TIMES = ("ts_event", "ts_recv", "ts")
-_INTS = ("kafka_partition", "frame_item")
+_TYPES = {"TIMESTAMP_NS": "datetime64[ns]", "SYMBOL": "category", "INT": "int32"}
+"""Of pandas, for columns whose type it would not see in the values."""
 
 
-def _frame(rows: list[Row]) -> pd.DataFrame:
-    """Rows as a data frame with the types that QuestDB's columns have."""
-    frame = pd.DataFrame(rows)
-    for name in frame.columns:
-        if name in _TIMES:
-            frame[name] = pd.to_datetime(frame[name])
-        elif name in _SYMBOLS:
-            frame[name] = frame[name].astype("category")
-        elif name in _INTS:
-            frame[name] = frame[name].astype("int32")
-    return frame
+def _frame(table: Table, rows: list[Row]) -> pd.DataFrame:
+    """Rows as a data frame with the types that the table's columns have."""
+    return pd.DataFrame(rows).astype(
+        {column.name: _TYPES[column.type] for column in table.columns if column.type in _TYPES}
+    )
 
 
 def build(settings: Settings) -> Worker:
