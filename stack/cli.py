@@ -270,7 +270,7 @@ def _first_forecast(stack: Stack) -> dict[str, object]:
     settings = stack.settings
     missing = first_forecast.missing_champions(settings)
     if missing:
-        screen.say(f"no champion yet of {', '.join(missing)}")
+        screen.say(f"no champion yet of {', '.join(missing)}, or of other features than these")
         ended = first_forecast.train(settings, screen.say)
         if ended != "SUCCESS":
             screen.say(f"the first training ended as {ended}; the link above says why. The API serves its baseline.")

@@ -1,4 +1,4 @@
-"""The end of `btc up`: models are trained when there are none, and the API is asked until it serves.
+"""The end of `btc up`: models are trained when there are none that fit, and the API is asked until it serves.
 
 What does not belong here: how models are trained (`btc_assets`).
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from btc_core.errors import ServiceError, StackError
+from btc_core.features import FEATURE_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ POLL_S = 1.0
 
 
 def missing_champions(settings: Settings) -> list[str]:
-    """The registered models without a champion; raises `ServiceError` when MLflow does not answer."""
+    """The models without a champion of this feature version; raises `ServiceError` when MLflow does not answer."""
     missing = []
     for model in MODELS:
         try:
@@ -42,9 +43,14 @@ def missing_champions(settings: Settings) -> list[str]:
         except httpx.HTTPError as error:
             msg = f"MLflow at {settings.mlflow.url} does not answer: {error}"
             raise ServiceError(msg) from error
-        if response.status_code != httpx.codes.OK:
+        if response.status_code != httpx.codes.OK or _feature_version(response) != FEATURE_VERSION:
             missing.append(model)
     return missing
+
+
+def _feature_version(response: httpx.Response) -> str:
+    tags = response.json()["model_version"].get("tags", [])
+    return str(next((tag["value"] for tag in tags if tag["key"] == "feature_version"), ""))
 
 
 def train(settings: Settings, say: Callable[[str], None]) -> str:
