@@ -122,12 +122,12 @@ def stored_days(db: QuestDB, table: Table) -> dict[str, int]:
 def write_rows(db: QuestDB, table: Table, rows: pa.Table, name: str = "") -> None:
     """Upsert rows and return when they can be read; rows that are there already become the same row."""
     step = max(1_000, WRITE_BYTES // (8 * max(1, rows.num_columns)))
+    symbols = {column.name for column in table.columns if column.type == "SYMBOL"}
     for start in range(0, len(rows), step):
         part = rows.slice(start, step)
-        for place, column in enumerate(table.columns):
-            if column.type == "SYMBOL":
-                encoded = part.column(column.name).combine_chunks().dictionary_encode()
-                part = part.set_column(place, column.name, encoded)
+        for place, column in enumerate(part.column_names):
+            if column in symbols:
+                part = part.set_column(place, column, part.column(column).combine_chunks().dictionary_encode())
         db.write(name or table.name, part, table.timestamp)
     if len(rows):
         wait_until_applied(db, name or table.name)

@@ -1,37 +1,138 @@
-"""The tables and views of the catalogue in QuestDB: made where they are missing, put right where they went wrong.
+"""The tables and views of the catalogue in QuestDB: made, brought up to a newer catalogue, put right where they went wrong.
 
 What does not belong here: what the tables are (`btc_core.tables`), their rows (`btc_core.days`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import TYPE_CHECKING
 
-from btc_core.clock import SYSTEM_CLOCK
-from btc_core.errors import QuestDBError
-from btc_core.tables import STORED, TABLES
+import msgspec
+import pyarrow as pa
+
+from btc_core.clock import SYSTEM_CLOCK, now_ns
+from btc_core.errors import QuestDBError, SchemaError
+from btc_core.tables import STORED, TABLES, Column, Table
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
 
 REFRESH_TIMEOUT_S = 300.0
 
+CATALOGUE_VERSION = hashlib.sha256(
+    repr([(t.name, [(c.name, c.type) for c in t.columns], t.keys, t.view) for t in TABLES.values()]).encode()
+).hexdigest()[:12]
+"""Of everything in the catalogue that QuestDB knows."""
+
+SCHEMA_CHANGES = Table(
+    "schema_changes",
+    "bronze",
+    "What was changed in QuestDB's tables, and for which catalogue.",
+    (
+        Column("ts", "TIMESTAMP_NS", "UTC", "when it was done"),
+        Column("catalogue", "SYMBOL", "", "`CATALOGUE_VERSION` of the program that did it"),
+        Column("statement", "VARCHAR", "", "the statement"),
+    ),
+    ("ts",),
+)
+"""No part of the catalogue: it tells of this database's tables and of no market, so nobody needs a copy of it."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What lies between the tables and the catalogue."""
+
+    additions: tuple[str, ...]
+    """Statements that make what is missing; nothing is lost by them."""
+    rebuilds: tuple[str, ...]
+    """Statements that drop the views and make them anew, when one has another definition now."""
+    refused: tuple[str, ...]
+    """Differences that only a person should end, each with the statement that does and what it costs."""
+
 
 def ensure_tables(db: QuestDB) -> None:
     """Create what is missing and end what would lose rows or bars; tables that are there keep their rows.
 
     A TTL left on a table would drop days that have no copy. A view that QuestDB holds invalid (a day of its table was
-    dropped by hand) stands still, so it is computed again from the rows that are left. Raises `QuestDBError`.
+    dropped by hand) stands still, so it is computed again from the rows that are left.
+    Raises `SchemaError` when the tables differ from the catalogue by more than what is missing, `QuestDBError`.
     """
-    for table in TABLES.values():
-        db.execute(table.ddl(db.settings))
+    planned = plan(db)
+    if planned.refused:
+        raise SchemaError("\n".join(planned.refused))
+    if planned.rebuilds:
+        msg = (
+            "the views have another definition now: `btc migrate` computes them again from the rows that "
+            "silver_features still has; bars of sealed days before those stay in gold_1min_sealed and gold_5min_sealed"
+        )
+        raise SchemaError(msg)
+    carry_out(db, planned.additions)
     limited = {name for (name,) in db.execute("SELECT table_name FROM tables() WHERE ttlValue > 0")}
     for table in STORED:
         if table.name in limited:
             db.execute(f"ALTER TABLE {table.name} SET TTL 0 DAYS")
     for name in invalid_views(db):  # one after the other: the refresh of a view of an invalid view fails
         _refresh(db, name)
+
+
+def plan(db: QuestDB) -> Plan:
+    """Compare QuestDB's tables and views with the catalogue."""
+    present = {name for (name,) in db.execute("SELECT table_name FROM tables()")}
+    additions: list[str] = []
+    refused: list[str] = []
+    for table in STORED:
+        if table.name not in present:
+            additions.append(table.ddl(db.settings))
+            continue
+        missing, differences = _compare(db, table)
+        additions += missing
+        refused += differences
+    views = [table for table in TABLES.values() if table.view]
+    standing = dict(db.execute("SELECT view_name, view_sql FROM materialized_views()"))
+    if all(standing.get(view.name, view.view) == view.view for view in views):
+        additions += [view.ddl(db.settings) for view in views if view.name not in standing]
+        return Plan(tuple(additions), (), tuple(refused))
+    drops = [f"DROP MATERIALIZED VIEW {view.name}" for view in reversed(views) if view.name in standing]
+    return Plan(tuple(additions), (*drops, *(view.ddl(db.settings) for view in views)), tuple(refused))
+
+
+def _compare(db: QuestDB, table: Table) -> tuple[list[str], list[str]]:
+    """Statements for the columns it lacks, and what else is not as in the catalogue.
+
+    A column that the catalogue no longer has stays with its values; new rows have none.
+    """
+    rows = db.execute(f"""SELECT "column", type, upsertKey FROM table_columns('{table.name}')""")  # noqa: S608 - names of the catalogue
+    types = {name: kind for name, kind, _ in rows}
+    keys = {name for name, _, is_key in rows if is_key}
+    alter = f"ALTER TABLE {table.name}"
+    missing = [
+        f"{alter} ADD COLUMN IF NOT EXISTS {column.name} {column.type}"
+        for column in table.columns
+        if column.name not in types
+    ]
+    differences = [
+        f"{table.name}.{column.name} is {types[column.name]} and should be {column.type}. `{alter} ALTER COLUMN "
+        f"{column.name} TYPE {column.type}` in QuestDB makes it so; a value that does not fit becomes null"
+        for column in table.columns
+        if types.get(column.name, column.type) != column.type
+    ]
+    if keys != set(table.keys):
+        differences.append(
+            f"{table.name} has the keys {', '.join(sorted(keys))} and should have {', '.join(sorted(table.keys))}. "
+            f"`{alter} DEDUP ENABLE UPSERT KEYS({', '.join(table.keys)})` in QuestDB makes it so, for rows written from "
+            "then on"
+        )
+    return missing, differences
+
+
+def carry_out(db: QuestDB, statements: tuple[str, ...]) -> None:
+    """Run statements of a plan, each kept in `schema_changes`; raises `QuestDBError` at the first that fails."""
+    db.execute(SCHEMA_CHANGES.ddl(db.settings))
+    for statement in statements:
+        db.execute(statement)
+        row = {"ts": pa.array([now_ns()], pa.timestamp("ns")), "catalogue": [CATALOGUE_VERSION]}
+        db.write(SCHEMA_CHANGES.name, pa.table(row | {"statement": [statement]}), "ts")
 
 
 def invalid_views(db: QuestDB) -> dict[str, str]:

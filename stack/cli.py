@@ -22,6 +22,7 @@ from stack import (
     fault_commands,
     model_commands,
     registry_commands,
+    schema_commands,
 )
 
 if TYPE_CHECKING:
@@ -31,15 +32,20 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="A live BTC/USD pipeline: its servers, workers, models and API.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(data_commands.app)
-app.add_typer(day_commands.app)
-app.add_typer(deadletter_commands.app)
-app.add_typer(fault_commands.app)
-app.add_typer(model_commands.app)
-app.add_typer(registry_commands.app)
+for panel, part in (
+    ("Data", data_commands),
+    ("Data", day_commands),
+    ("Data", schema_commands),
+    ("Models", registry_commands),
+    ("Models", model_commands),
+    ("What can go wrong", deadletter_commands),
+    ("What can go wrong", fault_commands),
+):
+    for command in part.app.registered_commands:
+        command.rich_help_panel = panel
+    app.add_typer(part.app)
 
 
 class Exchange(StrEnum):

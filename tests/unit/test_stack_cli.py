@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +13,6 @@ from btc_core.settings import ExchangeSettings
 from stack.cli import Exchange
 from stack.exchange_choice import why_unreachable
 from stack.layout import Layout
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def btc(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -78,6 +75,27 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
         [sys.executable, "-c", code, *heavy], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == ""
+
+
+def test_help_groups_the_commands(tmp_path: Path) -> None:
+    shown = btc("--help", cwd=tmp_path).stdout
+    for panel, command in {
+        "Commands": "doctor",
+        "Data": "migrate",
+        "Models": "rollback",
+        "What can go wrong": "fault",
+    }.items():
+        titled = [part for part in shown.split("╭─ ") if part.startswith(f"{panel} ")]
+        assert len(titled) == 1, panel
+        assert f"│ {command} " in titled[0]
+
+
+def test_a_shell_completes_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = Path(sys.executable).with_name("btc")
+    for name, value in {"_BTC_COMPLETE": "complete_bash", "COMP_WORDS": "btc dead", "COMP_CWORD": "1"}.items():
+        monkeypatch.setenv(name, value)
+    done = subprocess.run([installed], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["deadletters"]
 
 
 def test_an_exchange_that_cannot_be_reached_is_named() -> None:
