@@ -52,7 +52,7 @@ COPY --from=assets-packages /venv /venv
 COPY btc_core btc_core
 COPY btc_assets btc_assets
 COPY stack/__init__.py stack/prepare.py stack/
-COPY deploy/dagster.yaml deploy/dagster.containers.yaml deploy/
+COPY stack/servers/dagster.yaml deploy/dagster.containers.yaml deploy/
 COPY deploy/workspace.yaml /var/lib/btc/workspace.yaml
 RUN cat deploy/dagster.yaml deploy/dagster.containers.yaml > /var/lib/btc/dagster.yaml
 ENV DAGSTER_HOME=/var/lib/btc DAGSTER_DISABLE_TELEMETRY=yes

@@ -1,6 +1,6 @@
 """Keeping Dagster's event log small: events of live tables, which belong to no run, are forgotten after some days.
 
-What does not belong here: ticks of sensors (`deploy/dagster.yaml`), and events of runs, which stay.
+What does not belong here: ticks of sensors (`stack/servers/dagster.yaml`), and events of runs, which stay.
 """
 
 # no `from __future__ import annotations`: Dagster wants the type of `context`, not its name

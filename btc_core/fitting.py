@@ -182,7 +182,8 @@ def code_version() -> str:
     """Git commit of this checkout, empty where there is none."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],  # noqa: S607 - whichever git the user has
+            # Of ours, not of a repository that happens to lie around an installed package.
+            ["git", "-C", str(Path(__file__).parents[1]), "--git-dir=.git", "rev-parse", "HEAD"],  # noqa: S607 - whichever git the user has
             capture_output=True, check=True, text=True, timeout=5,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):

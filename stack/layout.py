@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Mode = Literal["live", "sim"]
 
 ROOT = Path(__file__).resolve().parents[1]
-"""The checkout: `deploy/` and the packages that are started as processes are found from here."""
+"""Where our packages lie, a checkout or `site-packages`: what is started as a process finds them here."""
 
 HOST = "127.0.0.1"
 

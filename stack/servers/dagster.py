@@ -1,12 +1,12 @@
 """Dagster: one code server, the webserver and the daemon; they share the code server, so our code is loaded once.
 
-Its instance settings are `deploy/dagster.yaml`; here they are only put where Dagster looks for them.
+Its instance settings are `dagster.yaml` beside this file; here they are only put where Dagster looks for them.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import httpx
 
@@ -14,9 +14,6 @@ from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from stack.component import Component, Context
 from stack.layout import HOST, ROOT, port_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DAGSTER = ("dagster-code", "dagster-web", "dagster-daemon")
 """Our components, in the order in which they start."""
@@ -42,7 +39,7 @@ def _home(context: Context) -> Path:
 def _before(context: Context) -> None:
     home = _home(context)
     home.mkdir(parents=True, exist_ok=True)
-    (home / "dagster.yaml").write_text((ROOT / "deploy" / "dagster.yaml").read_text())
+    (home / "dagster.yaml").write_text(Path(__file__).with_name("dagster.yaml").read_text())
     # JSON is YAML, and quotes paths with any characters in them.
     (home / "workspace.yaml").write_text(
         f'load_from:\n  - grpc_server:\n      socket: "{context.layout.code_socket}"\n      location_name: {LOCATION}\n'
