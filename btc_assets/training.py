@@ -15,6 +15,7 @@ from btc_core.clock import NS_PER_DAY
 from btc_core.dataset import EMBARGO_NS, MIN_BARS, Frame, make_frame
 from btc_core.errors import SchemaError
 from btc_core.features import MODEL_FEATURES
+from btc_core.settings import settings
 from btc_core.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ def params(name: str) -> dict[str, str]:
     shown = {
         name: str(value) for name, value in (fitting.VOLATILITY_PARAMS if volatility else fitting.BID_PARAMS).items()
     }
-    return shown | {"trees": str(fitting.TREE_COUNTS if volatility else fitting.BID_TREES)}
+    return shown | {
+        "trainer": settings().model.trainer,
+        "trees": str(fitting.TREE_COUNTS if volatility else fitting.BID_TREES),
+    }
 
 
 def train(

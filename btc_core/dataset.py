@@ -6,6 +6,7 @@ and fitting (`fitting`).
 
 from __future__ import annotations
 
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +16,7 @@ from btc_core import features
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.errors import NotReady
 from btc_core.harx import INPUTS
+from btc_core.settings import settings
 from btc_core.tables import of_symbol
 from btc_core.targets import HORIZONS_MIN, LABEL_SPAN_NS, bid_path_bps, close_times_ns, realized_variance
 
@@ -88,14 +90,30 @@ def make_frame(bars: npt.NDArray[Any], step_min: int = ORIGIN_STEP_MIN, min_bars
     if len(bars) < min_bars:
         msg = f"{len(bars)} minute bars are too few to train on; {min_bars} are needed"
         raise NotReady(msg)
-    from btc_core.replay import bar_features  # noqa: PLC0415 - numba is slow to import, and only training needs it
+    from btc_core.replay import bar_feature_blocks  # noqa: PLC0415 - numba is slow to import, and only training needs it
 
-    rows = bar_features(bars)
     origin_ns = close_times_ns(bars["ts_ns"])
     realized, bid = realized_variance(origin_ns, bars["close"]), bid_path_bps(origin_ns, bars["close"])
     chosen = (origin_ns // NS_PER_MIN) % (step_min if len(bars) > STEP_ABOVE_BARS else 1) == 0
-    chosen &= ~np.isnan(realized).any(axis=1) & ~np.isnan(rows["log_rv_5m"])
-    return Frame(origin_ns[chosen], features.matrix(rows[chosen]), realized[chosen], bid[chosen])
+    chosen &= ~np.isnan(realized).any(axis=1)
+    matrix = _room(int(chosen.sum()))
+    folded = kept = 0
+    for rows in bar_feature_blocks(bars):
+        here = chosen[folded : folded + len(rows)]
+        here &= ~np.isnan(rows["log_rv_5m"])
+        found = features.matrix(rows[here])
+        matrix[kept : kept + len(found)] = found
+        folded, kept = folded + len(rows), kept + len(found)
+    return Frame(origin_ns[chosen], matrix[:kept], realized[chosen], bid[chosen])
+
+
+def _room(rows: int) -> Floats:
+    """An empty matrix of features; in a file (in `TMPDIR`) that goes with it where trees are grown from disk."""
+    shape = (rows, len(features.MODEL_FEATURES))
+    if settings().model.trainer == "disk" and rows:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the array keeps it open
+        return np.memmap(file, np.float64, "w+", shape=shape, order="F")
+    return np.empty(shape, order="F")
 
 
 def closed_minutes(db: QuestDB, symbol: str, names: tuple[str, ...], after_ns: int) -> tuple[Longs, Floats]:

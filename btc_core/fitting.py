@@ -2,7 +2,8 @@
 
 Volatility: HARX on the last two months, and trees on years that correct it (`fit_volatility`).
 Bid: small trees on the return in units of σ̂, shrunk by λ (`fit_bid`).
-What does not belong here: judging (`evaluation`, `btc_assets.training`), and what a fitted model does (`bundle`).
+What does not belong here: judging (`evaluation`, `btc_assets.training`), what a fitted model does (`bundle`), and whether
+trees are grown in memory, from disk or on a cluster (`trainers`).
 """
 
 from __future__ import annotations
@@ -35,16 +36,19 @@ from btc_core.errors import NotReady
 from btc_core.features import FEATURES, MODEL_FEATURES
 from btc_core.harx import fit_harx
 from btc_core.intervals import bid_score, fit_quantiles, volatility_score
+from btc_core.settings import settings
 from btc_core.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import numpy.typing as npt
     import xgboost
 
+    from btc_core.trainers import Train
+
     Floats = npt.NDArray[np.float64]
 
-THREADS = 1
-"""Of one fit: two busy threads on two busy cores once took a minute waiting for each other; months run in parallel."""
 HARX_DAYS = 60.0
 """A linear model likes a recent window: on 2022–2023, 60 days beat 120."""
 REFIT_NS = 7 * NS_PER_DAY
@@ -147,17 +151,21 @@ def fit_volatility(frame: Frame) -> VolatilityModel:
 
 def _grow(frame: Frame, floor: float) -> tuple[tuple[xgboost.Booster, ...], float]:
     """Boosters of the variance over five minutes in the order of `VOLATILITY_TREES`, and the level they start from."""
-    import xgboost  # noqa: PLC0415 - slow to import, not needed to load the graph
-
     labels = np.maximum(frame.realized[:, -1], floor)
     level = float(np.log(labels.mean()))
-    data = xgboost.QuantileDMatrix(frame.matrix.astype(np.float32), nthread=THREADS, max_bin=_TREES["max_bin"])
     starts = (0.5 * rolling_log_variance(frame)[:, -1] + 0.5 * level, np.full(len(labels), level))
-    boosters = []
-    for start, count in zip(starts, TREE_COUNTS, strict=True):
-        data.set_info(label=labels * _SCALE, base_margin=start + np.log(_SCALE))
-        boosters.append(xgboost.train({**VOLATILITY_PARAMS, "nthread": THREADS}, data, count))
-    return tuple(boosters), level
+    with _trainer(frame) as train:
+        boosters = tuple(
+            train(VOLATILITY_PARAMS, count, labels * _SCALE, start + np.log(_SCALE))
+            for start, count in zip(starts, TREE_COUNTS, strict=True)
+        )
+    return boosters, level
+
+
+def _trainer(frame: Frame) -> AbstractContextManager[Train]:
+    from btc_core.trainers import trainer  # noqa: PLC0415 - XGBoost is slow to import, not needed to load the graph
+
+    return trainer(settings().model, frame.matrix, _TREES["max_bin"])
 
 
 def recipe() -> str:
@@ -229,15 +237,9 @@ def serve_bid(frame: Frame, shrinkage: Floats) -> BidModel:
 
 def grow_bid(frame: Frame, sigma_bps: Floats) -> tuple[xgboost.Booster, ...]:
     """Per horizon small trees on the return in units of σ̂; `sigma_bps` (n, 5)."""
-    import xgboost  # noqa: PLC0415 - slow to import, not needed to load the graph
-
-    data = xgboost.QuantileDMatrix(frame.matrix.astype(np.float32), nthread=THREADS, max_bin=_TREES["max_bin"])
-    boosters = []
-    for column in range(len(HORIZONS_MIN)):
-        scaled = np.clip(frame.bid_bps[:, column] / sigma_bps[:, column], -6.0, 6.0)  # a jump is one row, not the fit
-        data.set_info(label=scaled)
-        boosters.append(xgboost.train({**BID_PARAMS, "nthread": THREADS}, data, BID_TREES))
-    return tuple(boosters)
+    scaled = np.clip(frame.bid_bps / sigma_bps, -6.0, 6.0)  # a jump is one row, not the fit
+    with _trainer(frame) as train:
+        return tuple(train(BID_PARAMS, BID_TREES, scaled[:, column]) for column in range(len(HORIZONS_MIN)))
 
 
 def choose_lambda(actual_bps: Floats, unshrunk_bps: Floats) -> Floats:

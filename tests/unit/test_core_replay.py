@@ -156,6 +156,17 @@ def test_bars_of_two_years_give_every_bar_feature_and_no_tick_feature() -> None:
     assert rows[-1]["log_volume_60m"] == pytest.approx(np.log1p(bars["volume"][-60:].sum()), rel=1e-9)
 
 
+def test_rows_of_bars_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    bars = np.zeros(3_000, BARS)
+    bars["ts_ns"] = np.arange(3_000) * 60 * 10**9
+    for name in ("open", "high", "low", "close", "volume"):
+        bars[name] = 10.0 + rng.random(3_000)
+    whole = bar_features(bars)
+    monkeypatch.setattr("btc_core.replay.BLOCK_BARS", 701)
+    assert bar_features(bars).tobytes() == whole.tobytes()
+
+
 def test_bars_out_of_order_are_refused() -> None:
     bars = np.zeros(2, BARS)
     with pytest.raises(InvalidInput, match="sorted"):
