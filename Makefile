@@ -91,3 +91,12 @@ $(BIN)/python:
 			{ echo "make: $(PYTHON) has no venv module; on Debian: apt-get install python3-venv (or install uv)" >&2; exit 1; }; \
 		echo "making $(VENV)" && $(PYTHON) -m venv $(VENV); \
 	fi
+
+.PHONY: sbom audit
+
+sbom: $(STAMPS)/dev ## the bill of materials of what runs, as CycloneDX: build/sbom.json
+	@mkdir -p build
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json requirements.lock
+
+audit: $(STAMPS)/dev ## look for known vulnerabilities in what is locked; needs the network
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock $(ARGS)
