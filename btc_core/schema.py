@@ -85,7 +85,7 @@ def plan(db: QuestDB) -> Plan:
         if table.name not in present:
             additions.append(table.ddl(db.settings))
             continue
-        missing, differences = _compare(db, table)
+        missing, differences = compare(db, table)
         additions += missing
         refused += differences
     views = [table for table in TABLES.values() if table.view]
@@ -97,7 +97,7 @@ def plan(db: QuestDB) -> Plan:
     return Plan(tuple(additions), (*drops, *(view.ddl(db.settings) for view in views)), tuple(refused))
 
 
-def _compare(db: QuestDB, table: Table) -> tuple[list[str], list[str]]:
+def compare(db: QuestDB, table: Table) -> tuple[list[str], list[str]]:
     """Statements for the columns it lacks, and what else is not as in the catalogue.
 
     A column that the catalogue no longer has stays with its values; new rows have none.
