@@ -14,7 +14,17 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import beside, burst, days, endurance, models, pure, servers, serving  # noqa: F401 - importing registers them
+from benchmarks import (  # noqa: F401 - importing registers them
+    beside,
+    burst,
+    days,
+    endurance,
+    models,
+    pure,
+    servers,
+    serving,
+    symbols,
+)
 from benchmarks.registry import BENCHMARKS, Figure, Plan
 from btc_core.errors import BtcError
 

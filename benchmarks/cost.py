@@ -30,10 +30,15 @@ class Spent:
     """Filled when the block of `of` ends."""
 
     def __init__(self) -> None:
-        self.cores = 0.0
-        """Processor seconds a second, all of them together."""
+        self.cores_of: dict[str, float] = {}
+        """Processor seconds a second."""
         self.memory_mb: dict[str, float] = {}
         """At the end."""
+
+    @property
+    def cores(self) -> float:
+        """Processor seconds a second, all of them together."""
+        return sum(self.cores_of.values())
 
     @property
     def largest(self) -> str:
@@ -47,12 +52,13 @@ def of(stack: Stack, names: tuple[str, ...]) -> Iterator[Spent]:
     spent = Spent()
     processes = {each.name: psutil.Process(each.pid) for each in stack.status(names)}
 
-    def used_s() -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in processes.values())
+    def used_s() -> dict[str, float]:
+        return {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
 
-    begin_s, used_before_s = time.perf_counter(), used_s()
+    begin_s, before_s = time.perf_counter(), used_s()
     yield spent
-    spent.cores = (used_s() - used_before_s) / (time.perf_counter() - begin_s)
+    took_s = time.perf_counter() - begin_s
+    spent.cores_of = {name: (after_s - before_s[name]) / took_s for name, after_s in used_s().items()}
     spent.memory_mb = memory_mb(stack, names)
 
 

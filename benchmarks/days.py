@@ -43,6 +43,8 @@ YEAR_MIN = 525_600
 TRADES_A_DAY = 100_000
 QUOTES_A_TRADE = 3
 FILE_TRADES_A_DAY = 10_000
+TURNS = (1, 2, 2, 1)
+"""Processes of each part of the days: what slows down or warms up meanwhile counts for both."""
 
 
 def day_frames(day: str, trades: int) -> list[Envelope]:
@@ -199,15 +201,50 @@ def history(plan: Plan) -> list[Figure]:
     ]
 
 
+@benchmark("fleet", needs_servers=True)
+def fleet(plan: Plan) -> list[Figure]:
+    """Days of trades from a file sealed by one process and by two, in turns."""
+    part = plan.size(10)
+    days = days_between(*(day_of(now_ns() - back * NS_PER_DAY) for back in (len(TURNS) * part + 2, 1)))
+    took_s = dict.fromkeys(TURNS, 0.0)
+    with stack_for_now() as stack, tempfile.TemporaryDirectory() as scratch:
+        stack.up(only=("questdb", "kafka", "valkey", "store"))
+        ensure_topics(stack.settings)
+        file = Path(scratch) / "trades.csv"
+        write_trades(file, day_ns(days[0]), len(days))
+        import_trades(stack, file)
+        seal_days(stack, days[:2], 2)  # compiled and connected before anything is timed
+        for turn, processes in enumerate(TURNS):
+            begin_s = time.perf_counter()
+            seal_days(stack, days[2 + turn * part : 2 + (turn + 1) * part], processes)
+            took_s[processes] += time.perf_counter() - begin_s
+    note = f"{len(TURNS) * part // 2} days, {FILE_TRADES_A_DAY} trades each"
+    return [
+        Figure("days sealed by two processes", took_s[2], "s", None, "lower", "one process", took_s[1], note),
+    ]
+
+
 def import_and_backfill(stack: Stack, file: Path, days: list[str]) -> int:
     """What `btc import-trades` and `btc backfill` do; trades written."""
+    written = import_trades(stack, file)
+    seal_days(stack, days, 1)
+    return written
+
+
+def import_trades(stack: Stack, file: Path) -> int:
+    """What `btc import-trades` does; trades written."""
     trades = read_trades(file)
     with QuestDB(stack.settings.questdb) as db:
         written = put(db, SYMBOL, trades, "file")
         put_bars(db, SYMBOL, trades)
-    plan = backfill.plan(stack.layout, days[0], days[-1], ())
-    backfill.carry_out(stack.layout, plan, lambda _: None)
     return written
+
+
+def seal_days(stack: Stack, days: list[str], processes: int) -> None:
+    """What `btc backfill` does."""
+    stack.know_days_from(days[0])
+    plan = backfill.plan(stack.layout, days[0], days[-1], (), processes)
+    backfill.carry_out(stack.layout, plan, lambda _: None)
 
 
 def write_trades(file: Path, begin_ns: int, days: int) -> None:

@@ -44,11 +44,11 @@ RATE = 10.0
 
 
 @contextmanager
-def stack_for_now(*exchange_args: str) -> Iterator[Stack]:
+def stack_for_now(*exchange_args: str, symbols: tuple[str, ...] = ()) -> Iterator[Stack]:
     """A stack of its own on free ports; it goes with its data."""
     directory = Path(tempfile.mkdtemp(prefix="btc-bench-"))
     stack = Stack(directory)
-    stack.create("sim", free_ports(), exchange_args)
+    stack.create("sim", free_ports(), exchange_args, symbols)
     try:
         yield stack
     finally:
@@ -150,14 +150,10 @@ def latency(plan: Plan) -> list[Figure]:
 
 def watched_latency(settings: Settings, watch_s: float, targets: tuple[float | None, float]) -> list[Figure]:
     """Latency of the stream that runs, over `watch_s` seconds; targets of its p50 and p99, ms."""
-    seen = forecasts_seen(settings, watch_s)
-    known_ns, at_ns = np.array([s[0] for s in seen]), np.array([s[1] for s in seen])
-    sent_ns, received_ns = np.array(sorted(sent_between(settings, int(known_ns[0]), int(known_ns[-1])))).T
-    waited_ms = (at_ns[np.searchsorted(known_ns, sent_ns)] - sent_ns) / 1e6
-    received_ms = (received_ns - sent_ns) / 1e6
+    waited_ms, received_ms = waits_ms(settings, forecasts_seen(settings, watch_s))
     median, late = np.percentile(waited_ms, (50, 99)).tolist()
     first_median, first_late = np.percentile(received_ms, (50, 99)).tolist()
-    note = f"{len(sent_ns) / watch_s:.0f} msg/s, {len(sent_ns)} frames"
+    note = f"{len(waited_ms) / watch_s:.0f} msg/s, {len(waited_ms)} frames"
     return [
         Figure("frame sent to forecast readable, p50", median, "ms", targets[0], note=note),
         Figure("frame sent to forecast readable, p99", late, "ms", targets[1], note=note),
@@ -166,11 +162,12 @@ def watched_latency(settings: Settings, watch_s: float, targets: tuple[float | N
     ]
 
 
-def forecasts_seen(settings: Settings, watch_s: float) -> list[tuple[int, int]]:
-    """(event time a forecast knows, when it was readable), both ns, rising; the first seconds do not count."""
-    seen: list[tuple[int, int]] = []
+def forecasts_seen(settings: Settings, watch_s: float) -> dict[str, list[tuple[int, int]]]:
+    """Of each symbol (event time a forecast knows, when it was readable), both ns, rising; the first seconds do not count."""
+    symbols = {update_channel(forecast_key(symbol)).encode(): symbol for symbol in settings.exchange.symbols}
+    seen: dict[str, list[tuple[int, int]]] = {symbol: [] for symbol in settings.exchange.symbols}
     with connect(settings.redis).pubsub(ignore_subscribe_messages=True) as listener:  # type: ignore[no-untyped-call]
-        listener.subscribe(update_channel(forecast_key(SYMBOL)))
+        listener.subscribe(*symbols)
         begin_s = time.monotonic()
         counting_s = None
         while counting_s is None or time.monotonic() < counting_s + watch_s:
@@ -185,20 +182,22 @@ def forecasts_seen(settings: Settings, watch_s: float) -> list[tuple[int, int]]:
             if at_ns - known_ns > NS_PER_S and time.monotonic() - begin_s < PATIENCE_S:
                 continue  # still working off what came before
             counting_s = counting_s or time.monotonic() + 3.0
-            if time.monotonic() >= counting_s and (not seen or known_ns > seen[-1][0]):
-                seen.append((known_ns, at_ns))
+            rows = seen[symbols[message["channel"]]]
+            if time.monotonic() >= counting_s and (not rows or known_ns > rows[-1][0]):
+                rows.append((known_ns, at_ns))
     return seen
 
 
-def sent_between(settings: Settings, first_ns: int, last_ns: int) -> list[tuple[int, int]]:
-    """Exchange and receive times, ns, of the quotes and trades between two exchange times, from the log."""
+def waits_ms(settings: Settings, seen: dict[str, list[tuple[int, int]]]) -> np.ndarray:
+    """Of the quotes and trades that the forecasts seen know: from the exchange's time until readable, and until received."""
     engine = FeatureEngine()
     for envelope, partition, offset in read_all(settings.kafka):
         engine.push(envelope, partition, offset)
-    return [
-        (row.ts_event_ns, row.ts_recv_ns)
-        for batch in engine.flush()
-        if batch.symbol == SYMBOL
-        for row in batch.ids
-        if first_ns < row.ts_event_ns <= last_ns
-    ]
+    waits = []
+    for batch in engine.flush():
+        known_ns, at_ns = np.array(seen.get(batch.symbol) or [(0, 0)]).T
+        sent_ns, received_ns = np.array([(row.ts_event_ns, row.ts_recv_ns) for row in batch.ids]).T
+        inside = (sent_ns > known_ns[0]) & (sent_ns <= known_ns[-1])
+        readable_ns = at_ns[np.searchsorted(known_ns, sent_ns[inside])]
+        waits.append(np.stack([readable_ns, received_ns[inside]]) - sent_ns[inside])
+    return np.concatenate(waits, axis=1) / 1e6

@@ -1,0 +1,91 @@
+"""The benchmark of many markets: what each costs, how late its forecasts are, and who takes the cores.
+
+What does not belong here: one market at full speed (`servers`).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks import cost
+from benchmarks.registry import Figure, Plan, benchmark
+from benchmarks.servers import PATIENCE_S, WARM_S, WORKERS, forecasts_seen, stack_for_now, waits_ms
+from btc_core.errors import NotReady
+from btc_core.redis_row import connect, read_forecast
+from stack.exchange.pairs import PAIRS
+
+if TYPE_CHECKING:
+    from benchmarks.cost import Spent
+    from btc_core.settings import Settings
+
+SHAPES = ((1, 1.0), (2, 1.0), (4, 1.0), (8, 1.0), (16, 1.0), (64, 1.0), (1, 64.0))
+"""Markets, and what multiplies the simulator's usual ten messages a second of each. One market as busy as 64 tells what a
+message costs from what a market costs."""
+WATCH_S = 60.0
+SERVERS = ("kafka", "questdb", "valkey")
+
+
+@benchmark("symbols", needs_servers=True)
+def symbols(plan: Plan) -> list[Figure]:
+    """Each shape on a stack of its own: messages a second, latency over all markets, cores and memory."""
+    return [figure for shape in SHAPES[: 2 if plan.quick else None] for figure in of_markets(*shape)]
+
+
+def of_markets(markets: int, rate: float) -> list[Figure]:
+    """The figures of one shape."""
+    chosen = tuple(PAIRS)[:markets]
+    with stack_for_now("--rate", str(rate), "--ledger-mb", "0", symbols=chosen) as stack:
+        workers = (*WORKERS, *(("features_2",) if stack.layout.features_workers() > 1 else ()))
+        stack.up(only=workers)
+        wait_until_forecast(stack.settings)
+        time.sleep(WARM_S)
+        with cost.of(stack, (*workers, *SERVERS, "exchange")) as spent:
+            seen = forecasts_seen(stack.settings, WATCH_S)
+        load, *_ = os.getloadavg()
+        waited_ms, _ = waits_ms(stack.settings, seen)
+    median, late = np.percentile(waited_ms, (50, 99)).tolist()
+    label = f"{markets} markets" if markets > 1 else f"1 market at {rate:g} times its usual rate"
+    return [
+        Figure(
+            f"{label}: quotes and trades",
+            len(waited_ms) / WATCH_S,
+            "msg/s",
+            None,
+            "higher",
+            note=f"load average {load:.1f}",
+        ),
+        Figure(f"{label}: frame sent to forecast readable, p50", median, "ms"),
+        Figure(f"{label}: frame sent to forecast readable, p99", late, "ms"),
+        *(
+            figure
+            for who, names in (("workers", workers), ("servers", SERVERS), ("simulator", ("exchange",)))
+            for figure in spent_by(f"{label}: {who}", names, spent)
+        ),
+    ]
+
+
+def wait_until_forecast(settings: Settings) -> None:
+    """Return when every market has a forecast; raises `NotReady` after `PATIENCE_S`."""
+    client = connect(settings.redis)
+    begin_s = time.monotonic()
+    while missing := [name for name in settings.exchange.symbols if read_forecast(client, name) is None]:
+        if time.monotonic() - begin_s > PATIENCE_S:
+            msg = f"no forecast of {', '.join(missing)} after {PATIENCE_S:.0f} s"
+            raise NotReady(msg)
+        time.sleep(0.5)
+
+
+def spent_by(label: str, names: tuple[str, ...], spent: Spent) -> list[Figure]:
+    """Processor and memory of some processes together; each of them in the note."""
+    cores = {name: 100 * spent.cores_of[name] for name in names}
+    memory_mb = {name: spent.memory_mb[name] for name in names}
+    return [
+        Figure(
+            label, sum(values.values()), unit, note=", ".join(f"{name} {value:.0f}" for name, value in values.items())
+        )
+        for values, unit in ((cores, "% of a core"), (memory_mb, "MB"))
+    ]
