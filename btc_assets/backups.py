@@ -133,13 +133,11 @@ back_up_tables = dg.define_asset_job(
     "back_up_tables",
     selection=dg.AssetSelection.assets(lake_backups),
     description="Copy every complete day that has no copy yet; drop from QuestDB what is past its time.",
-    executor_def=dg.in_process_executor,
 )
 drill_restore = dg.define_asset_job(
     "drill_restore",
     selection=dg.AssetSelection.assets(restore_drill),
     description="Restore copies into scratch tables and compare.",
-    executor_def=dg.in_process_executor,
 )
 daily_backup = scheduled("daily_backup", back_up_tables, "40 0 * * *")
 weekly_drill = scheduled("weekly_drill", drill_restore, "20 3 * * 0")

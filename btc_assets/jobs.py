@@ -27,27 +27,23 @@ train_models = dg.define_asset_job(
     "train_models",
     selection=dg.AssetSelection.assets(minute_bars, *TRAINED),
     description="Fetch history, train both models, judge them, and make those champions that pass their gate.",
-    executor_def=dg.in_process_executor,
     tags={"btc/kind": "training"},
 )
 refresh_bars = dg.define_asset_job(
     "refresh_bars",
     selection=dg.AssetSelection.assets(minute_bars),
     description="Fetch the newest minute bars before the exchange forgets them (it keeps 12 hours).",
-    executor_def=dg.in_process_executor,
 )
 fetch_history = dg.define_asset_job(
     "fetch_history",
     selection=dg.AssetSelection.assets(older_bars, *TRAINED),
     description="Fetch older history from the exchange's trades, at its pace, then train on it.",
-    executor_def=dg.in_process_executor,
     tags={"btc/kind": "training"},
 )
 watch_models = dg.define_asset_job(
     "watch_models",
     selection=dg.AssetSelection.assets(prediction_skill, feature_drift, demotions),
     description="How good live forecasts have been; a champion that stopped being good hands over to its baseline.",
-    executor_def=dg.in_process_executor,
 )
 
 

@@ -24,6 +24,9 @@ DAYS = dg.DailyPartitionsDefinition(start_date=settings().seal.first_day, timezo
 """UTC days, the present one not among them."""
 ONE_RUN = dg.BackfillPolicy.single_run()
 """A range of days is one run: starting a run costs more than sealing a quiet day."""
+DAYS_PER_RUN = settings().seal.days_per_run
+RUNS = dg.BackfillPolicy.multi_run(DAYS_PER_RUN) if DAYS_PER_RUN else ONE_RUN
+"""Of days that may be sealed at the same time."""
 ROW_COUNT = "dagster/partition_row_count"
 TABLE_ROWS = 10
 

@@ -44,7 +44,7 @@ def forget_old_events(context: dg.OpExecutionContext) -> None:
     context.log.info("%d old events of live tables forgotten", prune(context.instance, before))
 
 
-@dg.job(executor_def=dg.in_process_executor)
+@dg.job
 def prune_events() -> None:
     """Keep the event log small."""
     forget_old_events()

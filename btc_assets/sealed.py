@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from btc_assets.catalogue import OWNERS, code_version, table_metadata, upstream_tables
-from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, Result, for_each_day, markdown
+from btc_assets.partitions import DAYS, ROW_COUNT, RUNS, Result, for_each_day, markdown
 from btc_assets.pictures import day_of_bars
 from btc_assets.resources import Database, Environment, Lake
 from btc_core.clock import SYSTEM_CLOCK
@@ -38,7 +38,7 @@ def _version(context: dg.AssetExecutionContext, done: list[Mapping[str, Any]]) -
 @dg.asset(
     deps=["market_events_topic", "bronze_ticks", "bronze_trades", "bronze_history", "gap_marks"],
     partitions_def=DAYS,
-    backfill_policy=ONE_RUN,
+    backfill_policy=RUNS,
     check_specs=[
         dg.AssetCheckSpec(
             "bronze_equals_log", asset="sealed_bronze", description="Every tick and trade of the log is in bronze."
@@ -90,7 +90,7 @@ def sealed_bronze(context: dg.AssetExecutionContext, environment: Environment, d
 @dg.asset(
     deps=sorted({"sealed_bronze", "silver_features", *upstream_tables(SILVER_FEATURES)}),
     partitions_def=DAYS,
-    backfill_policy=ONE_RUN,
+    backfill_policy=RUNS,
     check_specs=[
         dg.AssetCheckSpec(
             "stream_equals_replay",
@@ -164,7 +164,7 @@ def _gold(table: Table) -> dg.AssetsDefinition:
         name=table.name,
         deps=sorted({source, view, *upstream_tables(table)}),
         partitions_def=DAYS,
-        backfill_policy=ONE_RUN,
+        backfill_policy=RUNS,
         check_specs=checks,
         kinds={"questdb", "gold"},
         group_name="sealed",
@@ -226,7 +226,7 @@ gold_5min_sealed = _gold(GOLD_5MIN_SEALED)
 @dg.asset(
     deps=["gold_1min_sealed"],
     partitions_def=DAYS,
-    backfill_policy=ONE_RUN,
+    backfill_policy=RUNS,
     kinds={"questdb", "bronze"},
     group_name="sealed",
     owners=OWNERS,
@@ -251,7 +251,7 @@ def sealed_bars(context: dg.AssetExecutionContext, database: Database) -> Result
 @dg.asset(
     deps=["sealed_bronze", "sealed_silver", "gold_1min_sealed", "gold_5min_sealed", "sealed_bars"],
     partitions_def=DAYS,
-    backfill_policy=ONE_RUN,
+    backfill_policy=RUNS,
     kinds={"s3", "parquet"},
     group_name="backups",
     owners=OWNERS,

@@ -20,7 +20,6 @@ seal_day = dg.define_asset_job(
     "seal_day",
     selection=dg.AssetSelection.assets(*sealed_assets),
     description="Prove a complete day, repair what differs, keep its gold, copy it to the object store.",
-    executor_def=dg.in_process_executor,
     tags={"btc/kind": "sealing"},
 )
 

@@ -228,6 +228,5 @@ check_tables = dg.define_asset_job(
     "check_tables",
     selection=dg.AssetSelection.checks(table_checks),
     description="Check yesterday's rows of every table.",
-    executor_def=dg.in_process_executor,
 )
 daily_checks = scheduled("daily_checks", check_tables, "30 0 * * *")

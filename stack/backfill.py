@@ -1,14 +1,16 @@
-"""Working off days of assets: by the Dagster daemon where one runs, else in one process of its own.
+"""Working off days of assets: by the Dagster daemon where one runs, else in processes of its own.
 
 What does not belong here: what an asset does with a day (`btc_assets`).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 SEALED = ("sealed_bronze", "sealed_silver", "gold_1min_sealed", "gold_5min_sealed", "sealed_bars", "day_backup")
 """What sealing a day means, in its order; the job `seal_day` has the same."""
-KNOWN = ("bronze_history", *SEALED)
+FETCHED, PROVEN = ("bronze_history",), SEALED[:1]
+KNOWN = (*FETCHED, *SEALED)
 """Every asset with days, each before what is made from it."""
 POLL_S = 1.0
 
@@ -39,15 +42,30 @@ class Plan(msgspec.Struct, frozen=True):
     by_daemon: bool
     first_day_now: str
     """Where Dagster's days begin before this is carried out."""
+    processes: int = 1
+    """Of its own, without the daemon."""
+    days_per_run: int = 1
 
     @property
     def runs(self) -> int:
-        """The daemon makes one run of all days; a process of its own one a day, so that it can go on after each."""
-        return 1 if self.by_daemon else len(self.days)
+        """A process of its own makes one run a day, so that it can go on after each."""
+        return len(self.groups) * math.ceil(len(self.days) / self.days_per_run)
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Assets that are made one group after the other where days are made at the same time.
+
+        A day's replay begins in the day before, so all bronze comes first.
+        """
+        if self.processes == 1 and not (self.by_daemon and self.days_per_run < len(self.days)):
+            return (self.assets,)
+        found = (tuple(name for name in self.assets if name in group) for group in (FETCHED, PROVEN, SEALED[1:]))
+        return tuple(group for group in found if group)
 
     def words(self) -> str:
         """For a person."""
-        how = "through the daemon" if self.by_daemon else "in one process, no daemon is up"
+        own = f"in {self.processes} processes" if self.processes > 1 else "in one process, no daemon is up"
+        how = "through the daemon" if self.by_daemon else own
         older = f"; Dagster's days begin at {self.first_day_now} and then at {self.days[0]}"
         return (
             f"{len(self.days)} days, {self.days[0]} to {self.days[-1]}, {how}: {self.runs} run{'s' * (self.runs > 1)} "
@@ -56,8 +74,11 @@ class Plan(msgspec.Struct, frozen=True):
         )
 
 
-def plan(layout: Layout, first: str, last: str, assets: tuple[str, ...]) -> Plan:
-    """Days and assets in their order; raises `InvalidInput` naming what cannot be."""
+def plan(layout: Layout, first: str, last: str, assets: tuple[str, ...], processes: int = 1) -> Plan:
+    """Days and assets in their order; raises `InvalidInput` naming what cannot be.
+
+    With more `processes` than one the daemon has no part in it: its runs of days come one after another.
+    """
     settings = layout.settings()
     unknown = [name for name in assets if name not in KNOWN]
     if unknown:
@@ -68,20 +89,26 @@ def plan(layout: Layout, first: str, last: str, assets: tuple[str, ...]) -> Plan
         msg = f"--to: {days[-1]} is not over; the newest complete day is before {day_of(now_ns())}"
         raise InvalidInput(msg)
     chosen = tuple(name for name in KNOWN if name in (assets or SEALED))
-    return Plan(chosen, tuple(days), daemon_runs(settings), settings.seal.first_day)
+    by_daemon = processes == 1 and daemon_runs(settings)
+    days_per_run = (settings.seal.days_per_run or len(days)) if by_daemon else 1
+    return Plan(chosen, tuple(days), by_daemon, settings.seal.first_day, min(processes, len(days)), days_per_run)
 
 
 def carry_out(layout: Layout, chosen: Plan, advance: Callable[[int], None]) -> None:
     """Do what the plan says; `advance(partitions done since the last call)`. Raises `ServiceError` when it fails."""
-    if chosen.by_daemon:
-        _by_daemon(layout, chosen, advance)
-    else:
-        _in_one_process(layout, chosen, advance)
+    for assets in chosen.groups:
+        if chosen.by_daemon:
+            _by_daemon(layout, assets, chosen.days, advance)
+        else:
+            # REST takes one request a second, whoever asks.
+            processes = 1 if assets == FETCHED else chosen.processes
+            shares = [chosen.days[start::processes] for start in range(processes)]
+            _in_processes(layout, assets, shares, advance)
 
 
-def _by_daemon(layout: Layout, chosen: Plan, advance: Callable[[int], None]) -> None:
+def _by_daemon(layout: Layout, assets: tuple[str, ...], days: tuple[str, ...], advance: Callable[[int], None]) -> None:
     settings = layout.settings()
-    backfill_id = launch_backfill(settings, chosen.assets, chosen.days)
+    backfill_id = launch_backfill(settings, assets, days)
     url = f"{settings.dagster.url}/runs/b/{backfill_id}"
     seen = 0
     while True:
@@ -96,19 +123,31 @@ def _by_daemon(layout: Layout, chosen: Plan, advance: Callable[[int], None]) -> 
         time.sleep(POLL_S)
 
 
-def _in_one_process(layout: Layout, chosen: Plan, advance: Callable[[int], None]) -> None:
+def _in_processes(
+    layout: Layout, assets: tuple[str, ...], shares: list[tuple[str, ...]], advance: Callable[[int], None]
+) -> None:
+    """One process a share of the days; when one stops, the others finish theirs."""
     env = {**os.environ, **layout.environment()}
-    command = [sys.executable, "-W", "ignore", "-m", "btc_assets", *chosen.days, "--assets", *chosen.assets]
+    command = [sys.executable, "-W", "ignore", "-m", "btc_assets"]
     log = layout.log("backfill")
     layout.make_dirs()
-    with (
-        log.open("a") as errors,
-        subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-    ):
-        for line in process.stdout or ():
-            if line.startswith("done "):
-                advance(len(chosen.assets))
-    if process.returncode:
+    told, teller = os.pipe()  # lines of several processes in one: each is shorter than what is written whole
+    with ExitStack() as opened:
+        errors = opened.enter_context(log.open("a"))
+        running = [
+            opened.enter_context(
+                subprocess.Popen(
+                    [*command, *days, "--assets", *assets], cwd=ROOT, env=env, stdout=teller, stderr=errors
+                )
+            )
+            for days in shares
+        ]
+        os.close(teller)
+        with os.fdopen(told) as lines:
+            for line in lines:
+                if line.startswith("done "):
+                    advance(len(assets))
+    if any(process.returncode for process in running):
         last = log.read_text().splitlines()[-1:]
         msg = f"the backfill stopped: {' '.join(last)}; {log} has the rest, the same command goes on"
         raise ServiceError(msg)

@@ -180,6 +180,20 @@ def test_losing_questdb_is_a_drill(own_stack: Stack, system: Settings, symbol: s
 
 
 @pytest.mark.usefixtures("symbol")
+def test_two_processes_seal_what_one_seals(own_stack: Stack, system: Settings) -> None:
+    btc(own_stack, "backfill", "--from", EVENING, "--to", DAY)
+    with QuestDB(system.questdb) as db:
+        before = {table.name: digest(read_day(db, table, DAY)) for table in STORED}
+        for name in ("gold_1min_sealed", "gold_5min_sealed"):
+            db.execute(f"TRUNCATE TABLE {name}")
+    said = btc(own_stack, "backfill", "--from", EVENING, "--to", DAY, "--processes", "2")
+    assert "2 days" in said
+    assert "in 2 processes" in said
+    with QuestDB(system.questdb) as db:
+        assert {table.name: digest(read_day(db, table, DAY)) for table in STORED} == before
+
+
+@pytest.mark.usefixtures("symbol")
 def test_checks_backups_and_the_drill_run_on_real_tables(instance: dg.DagsterInstance) -> None:
     for job in ("back_up_tables", "drill_restore", "check_tables"):
         result = defs.resolve_job_def(job).execute_in_process(instance=instance, raise_on_error=True)
