@@ -7,25 +7,20 @@ import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 from dotenv import dotenv_values
 
-from btc_core.settings import Settings
-from stack.component import Context
 from stack.jars import WANTED
 from stack.layout import DEFAULT_PORTS, Layout
-from stack.servers import dagster, mlflow, ours
+from stack.servers import ours
+from tests.containers import COMPOSE, KNOWN_SETTINGS, ROOT, SERVICES, native, version, without_place
 
 if TYPE_CHECKING:
-    from stack.component import Component
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EVERY_SERVICE = pytest.mark.parametrize("name", list(SERVICES))
 
 ONE_SHOT = {"prepare", "store-owner"}
@@ -72,7 +67,7 @@ def test_a_service_is_pinned_bounded_healthy_and_not_root(name: str) -> None:
         assert service["healthcheck"]["test"]
         assert service["security_opt"] == ["no-new-privileges:true"]
     if "build" in service:
-        assert service["image"] == f"btc-forecast/{service['build']['target']}:{_version()}"
+        assert service["image"] == f"btc-forecast/{service['build']['target']}:{version()}"
         assert service["build"]["target"] in _stages()
 
 
@@ -93,14 +88,9 @@ def test_ports_are_published_on_loopback_and_are_those_of_the_native_stack(name:
 
 
 def test_every_variable_is_a_setting_and_every_secret_comes_from_init(tmp_path: Path) -> None:
-    known = {
-        f"BTC_{section}_{field}".upper()
-        for section, kind in Settings.model_fields.items()
-        for field in kind.annotation.model_fields  # type: ignore[union-attr]
-    }
     for name in (*ours.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "prepare"):
         given = {variable for variable in SERVICES[name]["environment"] if variable.startswith("BTC_")}
-        assert given <= known, name
+        assert given <= KNOWN_SETTINGS, name
     Layout(tmp_path / "stack").create("live")
     written = dotenv_values(tmp_path / "stack" / "stack.env")
     text = (ROOT / "docker-compose.yml").read_text()
@@ -123,37 +113,11 @@ def test_addresses_name_services_and_the_ports_they_listen_on(name: str) -> None
             assert listens[host] == int(port), (variable, value)
 
 
-def _native() -> dict[str, Component]:
-    layout = Layout(ROOT / "var" / "of-no-stack")
-    context = Context(layout, Settings(), layout.internal_ports() if layout.exists else _internal_ports())
-    found = (*ours.components(context), *dagster.components(context), mlflow.component(context))
-    return {component.name: component for component in found}
-
-
-def _internal_ports() -> Any:
-    from stack.layout import InternalPorts
-
-    return InternalPorts()
-
-
-PLACE = {"--host", "--port", "--socket", "--workspace", "--working-directory", "--allowed-hosts"}
-"""Options that say where, not what; they differ between a machine and a container."""
-
-
-def _without_place(command: tuple[str, ...] | list[str]) -> list[str]:
-    kept, skip = [], False
-    for part in command[1:]:
-        if not skip and part not in PLACE:
-            kept.append(part)
-        skip = part in PLACE and not skip
-    return kept
-
-
 @pytest.mark.parametrize("name", [*ours.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "mlflow"])
 def test_a_command_is_the_one_of_the_native_stack(name: str) -> None:
-    native = _native()[name]
-    assert _without_place(SERVICES[name]["command"]) == _without_place(native.command)
-    fixed = {key: value for key, value in native.env.items() if key not in {"DAGSTER_HOME", "BTC_METRICS_PORT"}}
+    process = native()[name]
+    assert without_place(SERVICES[name]["command"]) == without_place(process.command)
+    fixed = {key: value for key, value in process.env.items() if key not in {"DAGSTER_HOME", "BTC_METRICS_PORT"}}
     given = SERVICES[name]["environment"]
     dockerfile = (ROOT / "Dockerfile").read_text()
     for key, value in fixed.items():
@@ -252,9 +216,3 @@ def _imported(file: Path) -> set[str]:
     plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     froms = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
     return {name.split(".")[0] for name in plain | froms}
-
-
-def _version() -> str:
-    found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert found is not None
-    return found[1]

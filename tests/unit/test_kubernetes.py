@@ -1,0 +1,367 @@
+"""deploy/kubernetes, checked without a cluster: rendered, against Kubernetes' schemas, and against docker-compose.yml.
+
+What custom resources and charts take is not known here; README.md there says what was read and rendered by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from functools import cache
+from importlib.metadata import version as installed
+from typing import TYPE_CHECKING, Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from dotenv import dotenv_values
+
+from btc_core.log import EVENTS, FEATURES, TOPICS
+from btc_core.settings import KafkaSettings
+from stack.layout import Layout
+from stack.servers import ours
+from streaming import bronze, features, forecast
+from tests.containers import KNOWN_SETTINGS, ROOT, SERVICES, version, without_place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+RELEASE = "1.35"
+"""Of Kubernetes, whose schemas are used."""
+CUSTOM = {"ScaledObject"}
+WORKLOADS = ("ingest", "bronze", "features", "forecast", "repair", "api", "mlflow", "prepare")
+EVERY_WORKLOAD = pytest.mark.parametrize("name", WORKLOADS)
+SERVERS = {"kafka-kafka-bootstrap": "kafka", "dagster-web": "dagster-web"}
+"""Names of services here that are others in compose."""
+READS = {"bronze": (bronze.GROUP, EVENTS), "features": (features.GROUP, EVENTS), "forecast": (forecast.GROUP, FEATURES)}
+"""Group and topic of the workers that there may be several of."""
+SETTINGS = dotenv_values(FOLDER / "settings.env")
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders the manifests")
+
+Manifest = dict[str, Any]
+
+
+@cache
+def rendered() -> dict[tuple[str, str], Manifest]:
+    """What `kubectl apply -k` would send, by kind and name."""
+    done = subprocess.run(["kubectl", "kustomize", FOLDER], capture_output=True, text=True, check=False)  # noqa: S607
+    assert done.returncode == 0, done.stderr
+    found = [each for each in yaml.safe_load_all(done.stdout) if each]
+    return {(each["kind"], each["metadata"]["name"]): each for each in found}
+
+
+@cache
+def kafka() -> list[Manifest]:
+    return list(yaml.safe_load_all((FOLDER / "kafka.yaml").read_text()))
+
+
+def values(chart: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((FOLDER / "values" / f"{chart}.yaml").read_text())
+    return found
+
+
+def pod(name: str) -> Manifest:
+    """The pod template of a workload."""
+    (found,) = (each["spec"]["template"] for (kind, it), each in rendered().items() if it == name and _runs(kind))
+    return found  # type: ignore[no-any-return]
+
+
+def container(name: str) -> Manifest:
+    (found,) = pod(name)["spec"]["containers"]
+    return found  # type: ignore[no-any-return]
+
+
+def _runs(kind: str) -> bool:
+    return kind in {"StatefulSet", "Deployment", "Job"}
+
+
+def environment(name: str) -> dict[str, str]:
+    """Values of a container that are no secrets; its own win over those of settings.env, as in Kubernetes."""
+    shared = SETTINGS if container(name).get("envFrom") else {}
+    own = {each["name"]: each["value"] for each in container(name)["env"] if "value" in each}
+    return {key: value or "" for key, value in (shared | own).items()}
+
+
+def secrets(name: str) -> dict[str, tuple[str, str]]:
+    """Variable: secret and its key."""
+    found = [each for each in container(name)["env"] if "secretKeyRef" in each.get("valueFrom", {})]
+    return {each["name"]: tuple(each["valueFrom"]["secretKeyRef"][part] for part in ("name", "key")) for each in found}
+
+
+def test_every_manifest_is_valid_by_the_schemas_of_kubernetes() -> None:
+    assert set(WORKLOADS) == {name for kind, name in rendered() if _runs(kind)}
+    for (kind, _), manifest in rendered().items():
+        assert manifest["metadata"]["namespace"] == "btc"
+        if kind not in CUSTOM:
+            kubernetes_validate.validate(manifest, RELEASE, strict=True)
+
+
+@EVERY_WORKLOAD
+def test_a_container_is_the_one_of_compose(name: str) -> None:
+    service, here = SERVICES[name], container(name)
+    assert here["image"] == service["image"]
+    assert here["image"].endswith(f":{version()}")
+    assert here["args"] == service["command"]
+    assert "command" not in here
+    assert here["resources"]["limits"]["memory"] == service["mem_limit"].replace("m", "Mi").replace("g", "Gi")
+    assert here["resources"]["requests"].keys() == {"cpu", "memory"}
+    given = service["environment"]
+    for key, value in environment(name).items():
+        if key in given and "://" not in value + given[key] and "$" not in value + given[key] and ":" not in value:
+            assert value == given[key], key
+
+
+@EVERY_WORKLOAD
+def test_a_pod_is_nobody_can_write_where_compose_can_and_has_no_token_of_the_cluster(name: str) -> None:
+    spec, here = pod(name)["spec"], container(name)
+    user = spec["securityContext"]
+    assert f"{user['runAsUser']}:{user['runAsGroup']}" == SERVICES[name]["user"]
+    assert user["runAsNonRoot"]
+    assert user["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert here["securityContext"]["allowPrivilegeEscalation"] is False
+    assert here["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert here["securityContext"].get("readOnlyRootFilesystem", False) == SERVICES[name].get("read_only", False)
+    assert spec["automountServiceAccountToken"] is False
+    mounts = {each["mountPath"] for each in here.get("volumeMounts", ())}
+    for volume in SERVICES[name].get("volumes", ()):
+        assert volume.split(":")[1] in mounts
+    assert set(SERVICES[name].get("tmpfs", ())) <= mounts
+
+
+@pytest.mark.parametrize("name", [name for name in WORKLOADS if name != "prepare"])
+def test_a_probe_asks_what_the_health_check_of_compose_asks(name: str) -> None:
+    here = container(name)
+    (port,) = here["ports"]
+    asked = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", " ".join(SERVICES[name]["healthcheck"]["test"]))
+    assert asked is not None
+    assert port["containerPort"] == int(asked[1])
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert here[probe]["httpGet"] == {"path": asked[2], "port": port["name"]}
+    (service,) = (each["spec"] for (kind, it), each in rendered().items() if (kind, it) == ("Service", name))
+    assert service["ports"][0]["port"] == port["containerPort"]
+    assert service["selector"].items() <= pod(name)["metadata"]["labels"].items()
+
+
+@EVERY_WORKLOAD
+def test_variables_are_settings_and_secrets_are_what_init_writes(name: str, tmp_path: Path) -> None:
+    file = _made_secrets(tmp_path)
+    for variable, (secret, key) in secrets(name).items():
+        assert key in file[secret], (variable, secret, key)
+        if variable.startswith("BTC_"):
+            assert variable == key
+    given = {variable for variable in (*environment(name), *secrets(name)) if variable.startswith("BTC_")}
+    assert given <= KNOWN_SETTINGS
+    only_here = {"BTC_EXCHANGE_SYMBOLS", "BTC_KAFKA_PARTITIONS", "BTC_SEAL_DAYS_PER_RUN", "BTC_METRICS_HOST"}
+    assert given - only_here <= SERVICES["dagster-code"]["environment"].keys() | SERVICES[name]["environment"].keys()
+
+
+@cache
+def _listens() -> dict[str, set[int]]:
+    """Ports by service, ours and the charts'."""
+    ours_here = {name: {p["port"] for p in s["spec"]["ports"]} for (k, name), s in rendered().items() if k == "Service"}
+    web = values("dagster")["dagsterWebserver"]
+    return ours_here | {
+        "kafka-kafka-bootstrap": {each["port"] for each in kafka()[1]["spec"]["kafka"]["listeners"]},
+        "questdb": {9000, 8812},
+        values("redis")["fullnameOverride"]: {6379},
+        values("postgres")["fullnameOverride"]: {5432},
+        f"dagster-{web['nameOverride']}": {web["service"]["port"]},
+        values("prometheus")["server"]["fullnameOverride"]: {values("prometheus")["server"]["service"]["servicePort"]},
+        "store": {9010},
+    }
+
+
+def test_addresses_name_services_and_the_ports_they_listen_on() -> None:
+    text = "\n".join(f"{key}={value}" for key, value in SETTINGS.items())
+    text += str([container(name)["env"] for name in WORKLOADS]) + str(values("grafana")["env"])
+    found = re.findall(r"(?:://|@|=)([a-z][a-z-]+):(\d+)", text)
+    assert {host for host, _ in found} >= {"kafka-kafka-bootstrap", "questdb", "redis", "mlflow", "postgres"}
+    for host, port in found:
+        assert int(port) in _listens()[host], host
+
+
+def _made_secrets(tmp_path: Path) -> dict[str, set[str]]:
+    """Keys by secret that inputs.sh makes of the env file of `btc init`; asks no cluster."""
+    stack = tmp_path / "stack"
+    if not stack.exists():
+        Layout(stack).create("live")
+    command = [FOLDER / "inputs.sh", stack / "stack.env", "--dry-run=client", "--output=yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "KUBECONFIG": ""})
+    assert done.returncode == 0, done.stderr
+    objects = list(yaml.safe_load_all(re.sub(r"^apiVersion:", "---\napiVersion:", done.stdout, flags=re.MULTILINE)))
+    return {each["metadata"]["name"]: set(each["data"]) for each in objects if each}
+
+
+def test_charts_find_the_secrets_and_files_they_name(tmp_path: Path) -> None:
+    made = _made_secrets(tmp_path)
+    assert {"QDB_HTTP_USER", "QDB_HTTP_PASSWORD", "QDB_PG_USER", "QDB_PG_PASSWORD"} == made["questdb"]
+    assert "default" in made[values("redis")["auth"]["usersExistingSecret"]]
+    assert {"admin-user", "admin-password"} == made[values("grafana")["admin"]["existingSecret"]]
+    assert "postgresql-password" in made[values("dagster")["global"]["postgresqlSecretName"]]
+    settings = values("postgres")["settings"]
+    assert {settings[each]["secretKey"] for each in ("superuser", "superuserPassword")} <= made[
+        settings["existingSecret"]
+    ]
+    for chart in ("grafana", "prometheus"):
+        chosen = values(chart)
+        for mount in (chosen.get("server") or chosen)["extraConfigmapMounts"]:
+            assert made[mount["configMap"]], mount
+    named = re.findall(r"secretKeyRef: \{ name: (\S+), key: (\S+) \}", _all_values())
+    assert named
+    assert all(key in made[secret] for secret, key in named)
+
+
+def _all_values() -> str:
+    return "\n".join(file.read_text() for file in sorted((FOLDER / "values").glob("*.yaml")))
+
+
+def test_servers_are_of_the_versions_of_compose() -> None:
+    for chart, service in (
+        ("questdb", "questdb"),
+        ("redis", "redis"),
+        ("prometheus", "prometheus"),
+        ("grafana", "grafana"),
+    ):
+        image = values(chart).get("image") or values(chart)["server"]["image"]
+        assert SERVICES[service]["image"].endswith(f":{image['tag']}"), chart
+    assert SERVICES["postgres"]["image"] == f"postgres:{values('postgres')['image']['tag']}-alpine"
+    assert SERVICES["kafka"]["image"].endswith(f":{kafka()[1]['spec']['kafka']['version']}")
+    readme = (FOLDER / "README.md").read_text()
+    for file in sorted((FOLDER / "values").glob("*.yaml")):
+        chart, number = re.findall(r"^# Chart (\S+) (\d\S+)", file.read_text())[0]
+        assert re.search(
+            rf"helm install {file.stem} \S*{chart}\b.* --version {re.escape(number)} .*{file.name}", readme
+        )
+
+
+def test_no_worker_has_more_processes_than_partitions() -> None:
+    partitions = int(SETTINGS["BTC_KAFKA_PARTITIONS"] or 0)
+    topics = {each["metadata"]["name"]: each["spec"] for each in kafka() if each["kind"] == "KafkaTopic"}
+    assert topics.keys() == set(TOPICS)
+    for spec in topics.values():
+        assert spec["partitions"] == partitions
+        assert spec["config"]["retention.ms"] == KafkaSettings().retention_hours * 3_600_000
+    scaled = {name: each["spec"] for (kind, name), each in rendered().items() if kind == "ScaledObject"}
+    assert scaled.keys() == READS.keys()
+    for name, spec in scaled.items():
+        (trigger,) = spec["triggers"]
+        told = trigger["metadata"]
+        assert (told["consumerGroup"], told["topic"]) == READS[name]
+        assert told["bootstrapServers"] == (SETTINGS["BTC_KAFKA_BOOTSTRAP"] or "").replace(":", ".btc.svc:")
+        assert spec["maxReplicaCount"] == partitions
+        assert spec["scaleTargetRef"]["name"] == name
+        target = rendered()[spec["scaleTargetRef"]["kind"], name]["spec"]
+        assert "replicas" not in target, "or applying the manifests again would undo KEDA"
+
+
+@pytest.mark.parametrize("name", ours.WORKERS)
+def test_a_worker_is_the_member_of_its_group_that_its_pod_counts(name: str) -> None:
+    spec = rendered()["StatefulSet", name]["spec"]
+    (instance,) = (each for each in container(name)["env"] if each["name"] == "BTC_STREAM_INSTANCE")
+    assert instance["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}}
+    assert spec["ordinals"] == {"start": 1}, "BTC_STREAM_INSTANCE counts from 1"
+    (claim,) = spec["volumeClaimTemplates"]
+    (mount,) = (
+        each["mountPath"] for each in container(name)["volumeMounts"] if each["name"] == claim["metadata"]["name"]
+    )
+    assert (SETTINGS["BTC_STREAM_STATE_DIR"] or "").startswith(f"{mount}/")
+
+
+def test_what_there_may_be_several_of_leaves_one_at_a_time() -> None:
+    budgets = [each["spec"] for (kind, _), each in rendered().items() if kind == "PodDisruptionBudget"]
+    guarded = {name for name in WORKLOADS for b in budgets if _selects(b["selector"], pod(name)["metadata"]["labels"])}
+    assert guarded == {*READS, "api"}
+
+
+def _selects(selector: Manifest, labels: dict[str, str]) -> bool:
+    wanted = selector.get("matchLabels", {}).items() <= labels.items()
+    return wanted and all(labels.get(each["key"]) in each["values"] for each in selector.get("matchExpressions", ()))
+
+
+PEERS = {"questdb": {"app.kubernetes.io/name": "questdb"}, "redis": {"app.kubernetes.io/name": "valkey"},
+         "postgres": {"app.kubernetes.io/name": "postgres"}, "dagster-web": {"app.kubernetes.io/name": "dagster"},
+         "kafka-kafka-bootstrap": {"strimzi.io/cluster": "kafka", "strimzi.io/kind": "Kafka"}}  # fmt: skip
+"""Labels that the charts give to the pods behind a service."""
+NEEDS = {
+    "ingest": {"kafka-kafka-bootstrap"}, "repair": {"kafka-kafka-bootstrap"},
+    "bronze": {"kafka-kafka-bootstrap", "questdb"}, "features": {"kafka-kafka-bootstrap", "questdb", "redis"},
+    "forecast": {"kafka-kafka-bootstrap", "questdb", "redis", "mlflow"},
+    "api": {"questdb", "redis", "mlflow", "dagster-web"}, "mlflow": {"postgres"},
+    "prepare": {"kafka-kafka-bootstrap", "questdb", "postgres"},
+}  # fmt: skip
+"""Services that each talks to; `after` of the native components and what their settings name."""
+
+
+@EVERY_WORKLOAD
+def test_a_pod_reaches_what_it_needs_and_nothing_else_of_the_namespace(name: str) -> None:
+    labels = pod(name)["metadata"]["labels"]
+    peers = PEERS | {each: pod(each)["metadata"]["labels"] for each in WORKLOADS if each != "prepare"}
+    reached = set()
+    for service, theirs in peers.items():
+        ports = _listens()[service]
+        out = _allowed("Egress", labels, theirs) & ports
+        into = _allowed("Ingress", theirs, labels) & ports
+        if service == "kafka-kafka-bootstrap":  # Strimzi makes the policy of the brokers
+            (listener,) = kafka()[1]["spec"]["kafka"]["listeners"]
+            chosen = [each["podSelector"] for each in listener["networkPolicyPeers"] if "podSelector" in each]
+            into = {listener["port"]} if any(_selects(each, labels) for each in chosen) else set()
+        if out:
+            assert out <= into, f"{name} may reach out to {service} that does not let it in"
+            reached.add(service)
+    assert reached == NEEDS[name]
+
+
+def _allowed(direction: str, own: dict[str, str], theirs: dict[str, str]) -> set[int]:
+    """Ports between pods of the namespace that policies of `own` allow with `theirs`."""
+    found: set[int] = set()
+    side, peers = ("egress", "to") if direction == "Egress" else ("ingress", "from")
+    for (kind, _), manifest in rendered().items():
+        spec = manifest["spec"] if kind == "NetworkPolicy" else {}
+        if direction not in spec.get("policyTypes", ()) or not _selects(spec["podSelector"], own):
+            continue
+        for rule in spec.get(side, ()):
+            chosen = [
+                each for each in rule.get(peers, ()) if "podSelector" in each or each.get("namespaceSelector") == {}
+            ]
+            if any(_selects(each.get("podSelector", {}), theirs) for each in chosen):
+                found |= {port["port"] for port in rule["ports"]}
+    return found
+
+
+def test_everything_is_denied_that_no_policy_allows() -> None:
+    denies = [each["spec"] for (kind, _), each in rendered().items() if kind == "NetworkPolicy"]
+    assert {"podSelector": {}, "policyTypes": ["Ingress"]} in denies
+    for name in WORKLOADS:
+        labels = pod(name)["metadata"]["labels"]
+        assert any("Egress" in spec["policyTypes"] and _selects(spec["podSelector"], labels) for spec in denies)
+
+
+def test_dagster_in_the_cluster_is_dagster_in_compose() -> None:
+    chart = values("dagster")
+    (code,) = chart["dagster-user-deployments"]["deployments"]
+    given = ["dagster", "api", "grpc", *code["dagsterApiGrpcArgs"]]
+    assert without_place(["", *given]) == without_place(SERVICES["dagster-code"]["command"])[1:]
+    assert f"{code['image']['repository']}:{code['image']['tag']}" == SERVICES["dagster-code"]["image"]
+    workspace = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
+    (server,) = chart["dagsterWebserver"]["workspace"]["servers"]
+    assert server == {"host": code["name"], "port": code["port"], "name": workspace["location_name"]}
+    variables = {each["name"] for each in code["env"]}
+    assert SERVICES["dagster-code"]["environment"].keys() - SETTINGS.keys() - variables == {
+        "BTC_STREAM_INSTANCE", "BTC_POSTGRES_USER", "BTC_POSTGRES_PASSWORD",  # the chart gives the latter its own way
+    }  # fmt: skip
+    same = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
+    limits = chart["dagsterDaemon"]["runCoordinator"]["config"]["queuedRunCoordinator"]["tagConcurrencyLimits"]
+    assert limits == same["concurrency"]["runs"]["tag_concurrency_limits"]
+    logs = yaml.safe_load((ROOT / "deploy" / "dagster.containers.yaml").read_text())["compute_logs"]
+    told = chart["computeLogManager"]
+    assert told["type"] == logs["class"]
+    assert {_snake(key): value for key, value in told["config"]["s3ComputeLogManager"].items()} == logs["config"]
+    assert f"# Chart dagster {installed('dagster')} " in (FOLDER / "values" / "dagster.yaml").read_text()
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
