@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from btc_core.settings import QuestdbSettings
 
 TIMEOUT_S = 60.0
+_PORTS = {"http": 80, "https": 443}
+"""Of an address that names none."""
 
 
 class QuestDB:
@@ -86,7 +88,8 @@ class QuestDB:
             address = httpx.URL(self.settings.http_url)
             password = self.settings.password.get_secret_value()
             auth = f"username={self.settings.user};password={password};" if password else ""
-            conf = f"http::addr={address.host}:{address.port};{auth}auto_flush=off;retry_timeout=0;"
+            port = address.port or _PORTS[address.scheme]
+            conf = f"{address.scheme}::addr={address.host}:{port};{auth}auto_flush=off;retry_timeout=0;"
             self._sender = Sender.from_conf(conf)
             self._sender.establish()  # type: ignore[no-untyped-call]
         return self._sender

@@ -1,0 +1,54 @@
+"""Where the QuestDB client sends rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from btc_core import questdb_client
+from btc_core.questdb_client import QuestDB
+from btc_core.settings import QuestdbSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Sender:
+    """Keeps what it was configured with."""
+
+    confs: list[str]
+
+    @classmethod
+    def from_conf(cls, conf: str) -> Sender:
+        cls.confs.append(conf)
+        return cls()
+
+    def establish(self) -> None:
+        pass
+
+    def dataframe(self, *_: object, **__: object) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    close: Callable[..., None] = flush
+
+
+@pytest.mark.parametrize(
+    ("url", "begins"),
+    [
+        ("http://127.0.0.1:9000", "http::addr=127.0.0.1:9000;"),
+        ("https://questdb.example", "https::addr=questdb.example:443;"),
+        ("https://questdb.example:9000", "https::addr=questdb.example:9000;"),
+    ],
+)
+def test_rows_go_where_reads_go_encrypted_or_not(url: str, begins: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questdb_client, "Sender", Sender)
+    Sender.confs = []
+    db = QuestDB(QuestdbSettings(http_url=url))
+    db.write("a_table", pd.DataFrame({"ts_event": [pd.Timestamp("2026-07-01")]}))
+    assert [conf[: len(begins)] for conf in Sender.confs] == [begins]
+    assert str(db._http.base_url) == url
