@@ -204,7 +204,7 @@ def history(plan: Plan) -> list[Figure]:
 @benchmark("fleet", needs_servers=True)
 def fleet(plan: Plan) -> list[Figure]:
     """Days of trades from a file sealed by one process and by two, in turns."""
-    part = plan.size(10)
+    part = plan.size(15)
     days = days_between(*(day_of(now_ns() - back * NS_PER_DAY) for back in (len(TURNS) * part + 2, 1)))
     took_s = dict.fromkeys(TURNS, 0.0)
     with stack_for_now() as stack, tempfile.TemporaryDirectory() as scratch:

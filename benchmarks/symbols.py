@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,14 +30,8 @@ WATCH_S = 60.0
 SERVERS = ("kafka", "questdb", "valkey")
 
 
-@benchmark("symbols", needs_servers=True)
-def symbols(plan: Plan) -> list[Figure]:
-    """Each shape on a stack of its own: messages a second, latency over all markets, cores and memory."""
-    return [figure for shape in SHAPES[: 2 if plan.quick else None] for figure in of_markets(*shape)]
-
-
-def of_markets(markets: int, rate: float) -> list[Figure]:
-    """The figures of one shape."""
+def of_markets(markets: int, rate: float, _plan: Plan) -> list[Figure]:
+    """One shape on a stack of its own: messages a second, latency over all markets, cores and memory."""
     chosen = tuple(PAIRS)[:markets]
     with stack_for_now("--rate", str(rate), "--ledger-mb", "0", symbols=chosen) as stack:
         workers = (*WORKERS, *(("features_2",) if stack.layout.features_workers() > 1 else ()))
@@ -48,7 +43,7 @@ def of_markets(markets: int, rate: float) -> list[Figure]:
         load, *_ = os.getloadavg()
         waited_ms, _ = waits_ms(stack.settings, seen)
     median, late = np.percentile(waited_ms, (50, 99)).tolist()
-    label = f"{markets} markets" if markets > 1 else f"1 market at {rate:g} times its usual rate"
+    label = f"{markets} market{'s' * (markets > 1)}" + (f" at {rate:g} times its usual rate" if rate > 1 else "")
     return [
         Figure(
             f"{label}: quotes and trades",
@@ -89,3 +84,8 @@ def spent_by(label: str, names: tuple[str, ...], spent: Spent) -> list[Figure]:
         )
         for values, unit in ((cores, "% of a core"), (memory_mb, "MB"))
     ]
+
+
+for _markets, _rate in SHAPES:
+    _name = f"symbols_{_markets}" if _rate == 1.0 else f"symbols_{_markets}_busy"
+    benchmark(_name, needs_servers=True)(partial(of_markets, _markets, _rate))
