@@ -1,6 +1,6 @@
 """deploy/kubernetes, checked without a cluster: rendered, against Kubernetes' schemas, and against docker-compose.yml.
 
-What custom resources and charts take is not known here; README.md there says what was read and rendered by hand.
+What custom resources and charts take is not known here; README.md there says what was rendered and compared by hand.
 """
 
 from __future__ import annotations
