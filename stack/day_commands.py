@@ -29,7 +29,7 @@ def backfill(  # noqa: PLR0913 - options of a command
     ] = None,
     *,
     processes: Annotated[
-        int, typer.Option(min=1, help="Days at the same time, without the daemon; a core and some 400 MB each.")
+        int, typer.Option(min=1, help="Days at the same time, without the daemon; a core and some 500 MB each.")
     ] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be started, and start nothing.")] = False,
     data_dir: DataDir = None,
