@@ -353,7 +353,7 @@ def test_dagster_in_the_cluster_is_dagster_in_compose() -> None:
     assert SERVICES["dagster-code"]["environment"].keys() - SETTINGS.keys() - variables == {
         "BTC_STREAM_INSTANCE", "BTC_POSTGRES_USER", "BTC_POSTGRES_PASSWORD",  # the chart gives the latter its own way
     }  # fmt: skip
-    same = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
+    same = yaml.safe_load((ROOT / "stack" / "servers" / "dagster.yaml").read_text())
     limits = chart["dagsterDaemon"]["runCoordinator"]["config"]["queuedRunCoordinator"]["tagConcurrencyLimits"]
     assert limits == same["concurrency"]["runs"]["tag_concurrency_limits"]
     logs = yaml.safe_load((ROOT / "deploy" / "dagster.containers.yaml").read_text())["compute_logs"]
