@@ -15,7 +15,7 @@ from btc_core.settings import settings
 from btc_core.tables import TABLES
 
 if TYPE_CHECKING:
-    from btc_core.tables import Column, Table
+    from btc_core.table_form import Column, Table
 
 OWNERS = ["team:market-data"]
 EXCHANGE_FEED = "exchange_feed"

@@ -19,7 +19,8 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, from_
 from btc_core.days import wait_until_applied
 from btc_core.errors import NotOffered
 from btc_core.exchange import exchange_of
-from btc_core.tables import TABLES, of_symbol
+from btc_core.table_form import of_symbol
+from btc_core.tables import TABLES
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB

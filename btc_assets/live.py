@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from btc_core.questdb_client import QuestDB
     from btc_core.settings import KafkaSettings, Settings
-    from btc_core.tables import Table
+    from btc_core.table_form import Table
 
 MINUTE = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=2), fail_window=timedelta(minutes=5))
 FIVE_MINUTES = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=12), fail_window=timedelta(minutes=16))

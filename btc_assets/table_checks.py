@@ -17,7 +17,8 @@ from btc_assets.resources import Database
 from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days import day_of, on_day, stored_days
-from btc_core.tables import STORED, TABLES, Table, of_symbol
+from btc_core.table_form import Table, of_symbol
+from btc_core.tables import STORED, TABLES
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB

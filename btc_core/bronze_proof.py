@@ -25,7 +25,7 @@ from btc_core.tables import BRONZE_BARS, BRONZE_TICKS, BRONZE_TRADES
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
     from btc_core.settings import KafkaSettings
-    from btc_core.tables import Table
+    from btc_core.table_form import Table
 
 Row = dict[str, Any]
 Key = tuple[object, ...]

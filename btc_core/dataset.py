@@ -17,7 +17,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.errors import NotReady
 from btc_core.harx import INPUTS
 from btc_core.settings import settings
-from btc_core.tables import of_symbol
+from btc_core.table_form import of_symbol
 from btc_core.targets import HORIZONS_MIN, LABEL_SPAN_NS, bid_path_bps, close_times_ns, realized_variance
 
 if TYPE_CHECKING:

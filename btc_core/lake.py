@@ -35,7 +35,7 @@ from btc_core.tables import STORED
 if TYPE_CHECKING:
     from btc_core.object_store import ObjectStore
     from btc_core.questdb_client import QuestDB
-    from btc_core.tables import Table
+    from btc_core.table_form import Table
 
 COMPRESSION_LEVEL = 3
 """Of zstd: 9 makes a day a tenth smaller and takes four times as long."""

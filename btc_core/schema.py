@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from btc_core.clock import SYSTEM_CLOCK, now_ns
 from btc_core.errors import QuestDBError, SchemaError
-from btc_core.tables import STORED, TABLES, Column, Table
+from btc_core.table_form import Column, Table
+from btc_core.tables import STORED, TABLES
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB

@@ -17,7 +17,7 @@ from btc_core.tables import GOLD_1MIN, GOLD_1MIN_SEALED, GOLD_5MIN, GOLD_5MIN_SE
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
-    from btc_core.tables import Table
+    from btc_core.table_form import Table
 
 RELATIVE_TOLERANCE = 1e-9
 """QuestDB adds in parallel, so the last digits of sums depend on how it split the day."""

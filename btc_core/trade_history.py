@@ -23,7 +23,8 @@ from btc_core.errors import InvalidInput
 from btc_core.exchange import exchange_of
 from btc_core.exchange_rest import bars_of_trades
 from btc_core.rest import patiently
-from btc_core.tables import BRONZE_TRADES, MINUTE_BARS, of_symbol
+from btc_core.table_form import of_symbol
+from btc_core.tables import BRONZE_TRADES, MINUTE_BARS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

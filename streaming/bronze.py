@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.settings import Settings
-    from btc_core.tables import Table
+    from btc_core.table_form import Table
     from streaming.bronze_rows import Row
     from streaming.worker import Record
 

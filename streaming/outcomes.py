@@ -17,7 +17,7 @@ import numpy as np
 from btc_core import intervals, metrics, scores
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.redis_row import ForecastRow
-from btc_core.tables import of_symbol
+from btc_core.table_form import of_symbol
 from btc_core.targets import HORIZONS_MIN, LABEL_SPAN_NS
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from docs.generate.markdown import code, table
 from docs.generate.settings import variable
 
 if TYPE_CHECKING:
-    from btc_core.tables import Column, Table
+    from btc_core.table_form import Column, Table
 
 EVERY_FEATURE = {f"silver_features.{name}" for name in MODEL_FEATURES}
 LAYERS = {

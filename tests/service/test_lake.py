@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from btc_core.settings import Settings
-    from btc_core.tables import Table
+    from btc_core.table_form import Table
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from btc_core.settings import Settings
-    from btc_core.tables import Column, Table
+    from btc_core.table_form import Column, Table
     from stack.runtime import Stack
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")]

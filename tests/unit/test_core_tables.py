@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -23,7 +23,10 @@ from btc_core.redis_row import (
     update_channel,
 )
 from btc_core.settings import QuestdbSettings
-from btc_core.tables import TABLES, Table
+from btc_core.tables import TABLES
+
+if TYPE_CHECKING:
+    from btc_core.table_form import Table
 
 pytestmark = pytest.mark.unit
 
