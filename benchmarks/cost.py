@@ -32,7 +32,7 @@ class Spent:
     def __init__(self) -> None:
         self.cores_of: dict[str, float] = {}
         """Processor seconds a second."""
-        self.memory_mb: dict[str, float] = {}
+        self.memory_mb: dict[str, int] = {}
         """At the end."""
 
     @property
@@ -62,9 +62,9 @@ def of(stack: Stack, names: tuple[str, ...]) -> Iterator[Spent]:
     spent.memory_mb = memory_mb(stack, names)
 
 
-def memory_mb(stack: Stack, names: tuple[str, ...]) -> dict[str, float]:
-    """Proportional set size of components now: what they share with one another counts once, as in `btc status`."""
-    return {each.name: psutil.Process(each.pid).memory_full_info().pss / 1e6 for each in stack.status(names)}
+def memory_mb(stack: Stack, names: tuple[str, ...]) -> dict[str, int]:
+    """What each component takes now."""
+    return {each.name: each.memory_mb for each in stack.status(names)}
 
 
 def restarts(stack: Stack, names: tuple[str, ...]) -> list[Figure]:

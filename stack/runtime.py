@@ -334,7 +334,7 @@ def _judge(component: Component, process: ProcessState | None) -> tuple[str, str
 
 
 def _memory_mb(pid: int) -> int:
-    """Resident memory of a process and its children, pages they share counted once."""
+    """Proportional set size of a process and its children: pages that processes share are split among them."""
     if not pid:
         return 0
     try:
@@ -342,7 +342,7 @@ def _memory_mb(pid: int) -> int:
         family = [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return 0
-    return sum(_pss(each) for each in family) // 1024**2
+    return sum(_pss(each) for each in family) // 1_000_000
 
 
 def _pss(process: psutil.Process) -> int:
