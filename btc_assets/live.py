@@ -175,15 +175,16 @@ def look_at_topic(
     """
     if before is not None and now - before.told_ns < EVENT_INTERVAL_NS:
         return None
-    from btc_core.log import topic_state  # noqa: PLC0415 - Kafka's client is slow to import
+    from btc_core.log import group_members, topic_state  # noqa: PLC0415 - Kafka's client is slow to import
 
-    state = topic_state(kafka, *TOPICS[asset])
+    topic, groups = TOPICS[asset]
+    state = topic_state(kafka, topic, groups)
     moved = before is None or state.messages > before.watermark_ns
     if not moved and before is not None and now - before.told_ns < STILL_INTERVAL_NS:
         return None
     metadata: dict[str, Any] = {"messages": state.messages - (before.watermark_ns if before else state.messages)}
     metadata |= {f"{group}_behind": behind for group, behind in state.behind.items()}
-    metadata |= {f"{group}_workers": members for group, members in state.members.items()}
+    metadata |= {f"{group}_workers": members for group, members in group_members(kafka, groups).items()}
     event = dg.AssetMaterialization if moved else dg.AssetObservation
     return event(asset, metadata=metadata, tags=LIVE_VERSION), Seen(state.messages, now)
 

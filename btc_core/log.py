@@ -268,8 +268,6 @@ class TopicState(msgspec.Struct, frozen=True):
     """Ever written."""
     behind: dict[str, int]
     """Messages by consumer group."""
-    members: dict[str, int]
-    """Processes by consumer group that Kafka holds for alive."""
 
 
 def topic_state(kafka: KafkaSettings, topic: str, groups: tuple[str, ...]) -> TopicState:
@@ -282,10 +280,13 @@ def topic_state(kafka: KafkaSettings, topic: str, groups: tuple[str, ...]) -> To
         with _reader(kafka, group) as reader:
             marks = reader.committed(parts, timeout=ADMIN_TIMEOUT_S)
         behind[group] = sum(end - max(mark.offset, 0) for end, mark in zip(ends, marks, strict=True))
-    return TopicState(sum(ends), behind, _members(kafka, groups) if groups else {})
+    return TopicState(sum(ends), behind)
 
 
-def _members(kafka: KafkaSettings, groups: tuple[str, ...]) -> dict[str, int]:
+def group_members(kafka: KafkaSettings, groups: tuple[str, ...]) -> dict[str, int]:
+    """Processes by consumer group that Kafka holds for alive; raises `ServiceError`."""
+    if not groups:
+        return {}
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     asked = admin.describe_consumer_groups(list(groups), request_timeout=ADMIN_TIMEOUT_S)
     try:

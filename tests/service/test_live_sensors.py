@@ -9,7 +9,7 @@ import pytest
 
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
-from btc_core.log import EVENTS, FEATURES, PREDICTIONS, consumer, ensure_topics, topic_state
+from btc_core.log import EVENTS, FEATURES, PREDICTIONS, consumer, ensure_topics, group_members
 from btc_core.redis_row import FeatureRow, connect, feature_fields, feature_key, replace
 from streaming.publish import Publisher
 from tests.waiting import wait_for
@@ -82,9 +82,9 @@ def test_a_worker_that_reads_a_topic_is_counted_and_one_that_has_left_is_not(
     reader = consumer(kafka, "readers-of-a-test")
     reader.subscribe([EVENTS])
     wait_for(lambda: reader.poll(0.1) is not None or bool(reader.assignment()), "the group has partitions")
-    assert topic_state(kafka, EVENTS, ("readers-of-a-test",)).members == {"readers-of-a-test": 1}
+    assert group_members(kafka, ("readers-of-a-test",)) == {"readers-of-a-test": 1}
     reader.close()
     wait_for(
-        lambda: topic_state(kafka, EVENTS, ("readers-of-a-test",)).members == {"readers-of-a-test": 0},
+        lambda: group_members(kafka, ("readers-of-a-test",)) == {"readers-of-a-test": 0},
         "the group is empty",
     )
