@@ -132,7 +132,7 @@ def live_frame(db: QuestDB, symbol: str, after_ns: int) -> Frame:
 
     Labels are the stream's own, of its mid and bid.
     """
-    minutes, matrix = closed_minutes(db, symbol, features.MODEL_FEATURES, after_ns)
+    minutes, matrix = closed_minutes(db, symbol, features.MODEL_FEATURES, after_ns - NS_PER_MIN)
     columns = [f"{name}_{h}m_bps" for name in ("realized", "bid_return") for h in HORIZONS_MIN]
     table = db.query(
         f"SELECT ts_event, {', '.join(columns)} FROM gold_prediction_outcomes "  # noqa: S608 - names of the catalogue

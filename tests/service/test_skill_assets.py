@@ -183,8 +183,8 @@ def test_what_the_stream_lived_through_is_the_last_row_of_each_minute_and_its_ou
         wait_for(lambda: count(db, "silver_features", symbol) == 3 * MINUTES, "the features are readable")
         wait_for(lambda: count(db, PREDICTION_OUTCOMES.name, symbol) == MINUTES, "the outcomes are readable")
         origin_ns = what_came["ts_event"].astype("int64").to_numpy()
-        frame = live_frame(db, symbol, int(origin_ns[0]) - 1)
-    fifths = origin_ns % (5 * NS_PER_MIN) == 0
+        fifths = origin_ns % (5 * NS_PER_MIN) == 0
+        frame = live_frame(db, symbol, int(origin_ns[fifths][0]) - 1)
     assert np.array_equal(frame.origin_ns, origin_ns[fifths])
     assert np.array_equal(frame.matrix, late.loc[fifths, list(MODEL_FEATURES)].to_numpy())
     assert np.array_equal(frame.bid_bps[:, -1], what_came.loc[fifths, "bid_return_5m_bps"].to_numpy())
