@@ -231,8 +231,9 @@ def test_streams_hold_up_nobody_follow_the_worker_and_end_at_a_stop(api: Api, se
     try:
         for _ in range(settings.api.max_streams):
             stream = socket.create_connection(("127.0.0.1", api.port), timeout=15)
-            stream.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
             opened.append(stream)
+            stream.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert stream.recv(64).startswith(b"HTTP/1.1 200"), "it has its place before the next one asks"
         with httpx.stream("GET", f"http://127.0.0.1:{api.port}/v1/stream", timeout=15) as refused:
             refused.read()
             assert (refused.status_code, refused.json()["code"]) == (503, "too_many_streams")
