@@ -279,7 +279,8 @@ def topic_state(kafka: KafkaSettings, topic: str, groups: tuple[str, ...]) -> To
     for group in groups:
         with _reader(kafka, group) as reader:
             marks = reader.committed(parts, timeout=ADMIN_TIMEOUT_S)
-        behind[group] = sum(end - max(mark.offset, 0) for end, mark in zip(ends, marks, strict=True))
+        # the ends were read first: a group may have passed them since
+        behind[group] = sum(max(0, end - max(mark.offset, 0)) for end, mark in zip(ends, marks, strict=True))
     return TopicState(sum(ends), behind)
 
 
