@@ -15,7 +15,7 @@ from btc_assets.catalogue import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_meta
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core import exchange_rest
 from btc_core.bars import to_table
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, from_ns, now_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, column_ns, from_ns, now_ns
 from btc_core.days import wait_until_applied
 from btc_core.errors import NotOffered
 from btc_core.exchange import exchange_of
@@ -41,7 +41,7 @@ def store(db: QuestDB, symbol: str, bars: np.ndarray, source: str) -> int:
     if not len(bars):
         return 0
     imported = db.query(f"SELECT ts FROM {TABLE} WHERE {of_symbol(symbol)} AND source = 'file'")  # noqa: S608
-    kept = imported["ts"].cast("timestamp[ns]").cast("int64").to_numpy() if len(imported) else np.empty(0, np.int64)
+    kept = column_ns(imported["ts"]) if len(imported) else np.empty(0, np.int64)
     fresh = bars[~np.isin(bars["ts_ns"], kept)]
     for start in range(0, len(fresh), WRITE_ROWS):
         part = fresh[start : start + WRITE_ROWS]

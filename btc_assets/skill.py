@@ -14,7 +14,7 @@ import msgspec
 
 from btc_assets.catalogue import OWNERS, table_metadata
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
-from btc_core.clock import NS_PER_S, from_ns, now_ns
+from btc_core.clock import NS_PER_S, column_ns, from_ns, now_ns
 from btc_core.table_form import of_symbol
 from btc_core.tables import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL
 
@@ -104,7 +104,7 @@ def read_outcomes(db: QuestDB, symbol: str, hours: int) -> pd.DataFrame:
         f"AND ts_event > cast({since} AS TIMESTAMP_NS) ORDER BY ts_event"
     )
     frame: pd.DataFrame = table.to_pandas()
-    return frame.assign(ts_event=table["ts_event"].cast("timestamp[ns]").cast("int64").to_numpy())
+    return frame.assign(ts_event=column_ns(table["ts_event"]))
 
 
 def _check_spec(name: str, asset: str, description: str) -> dg.AssetCheckSpec:

@@ -293,8 +293,8 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
             golden = {name: arrays[name] for name in arrays.files}
         harx = Harx.from_json(contents["harx.json"]) if manifest.name == VOLATILITY_MODEL else None
         simple = contents.get("baselines.json")
-        baselines = None if simple is None or harx is None else msgspec.json.decode(simple, type=Baselines)
-        past = None if simple is None or harx is not None else msgspec.json.decode(simple, type=Autoregression)
+        form = Autoregression if harx is None else Baselines
+        baselines: Any = None if simple is None else msgspec.json.decode(simple, type=form)
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
         msg = f"the bundle in {folder} cannot be read: {error}"
         raise SchemaError(msg) from error
@@ -303,7 +303,7 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
         raise SchemaError(msg)
     few = slice(WALKED_ROWS)
     if harx is None:
-        bid = BidModel(manifest, boosters, past)
+        bid = BidModel(manifest, boosters, baselines)
         bid.verify_walk(golden["matrix"])
         _prove(folder, bid.predict(golden["matrix"], golden["sigma_bps"]), golden["expected"])
         _prove(folder, bid.predict(golden["matrix"][few], golden["sigma_bps"][few]), golden["expected"][few])

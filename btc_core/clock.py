@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 NS_PER_US = 1_000
 NS_PER_MS = 1_000_000
@@ -55,6 +55,11 @@ def from_ns(ts_ns: int) -> datetime:
     '1970-01-01T00:00:01.500000+00:00'
     """
     return datetime.fromtimestamp(ts_ns // NS_PER_S, UTC).replace(microsecond=ts_ns % NS_PER_S // NS_PER_US)
+
+
+def column_ns(column: Any) -> Any:
+    """Nanoseconds since the epoch of an Arrow column of times, as an int64 array."""
+    return column.cast("timestamp[ns]").cast("int64").to_numpy()
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

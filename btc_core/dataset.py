@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from btc_core import features
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
 from btc_core.errors import NotReady
 from btc_core.harx import INPUTS
 from btc_core.settings import settings
@@ -124,7 +124,7 @@ def closed_minutes(db: QuestDB, symbol: str, names: tuple[str, ...], after_ns: i
         f"AND ts_event > cast({after_ns} AS TIMESTAMP_NS) SAMPLE BY 1m"
     )
     rows = np.column_stack([table[name].to_numpy() for name in names]) if len(table) else np.empty((0, len(names)))
-    return _ns(table["ts_event"]) + NS_PER_MIN, rows
+    return column_ns(table["ts_event"]) + NS_PER_MIN, rows
 
 
 def live_frame(db: QuestDB, symbol: str, after_ns: int) -> Frame:
@@ -138,15 +138,11 @@ def live_frame(db: QuestDB, symbol: str, after_ns: int) -> Frame:
         f"SELECT ts_event, {', '.join(columns)} FROM gold_prediction_outcomes "  # noqa: S608 - names of the catalogue
         f"WHERE {of_symbol(symbol)} AND ts_event > cast({after_ns} AS TIMESTAMP_NS)"
     )
-    origin_ns, left, right = np.intersect1d(minutes, _ns(table["ts_event"]), return_indices=True)
+    origin_ns, left, right = np.intersect1d(minutes, column_ns(table["ts_event"]), return_indices=True)
     apart = (origin_ns // NS_PER_MIN) % ORIGIN_STEP_MIN == 0
     labels = np.column_stack([table[name].to_numpy() for name in columns])[right][apart]
     realized, bid_bps = np.split(labels, 2, axis=1)
     return Frame(origin_ns[apart], matrix[left][apart], np.square(realized / 1e4), bid_bps)
-
-
-def _ns(column: Any) -> Longs:
-    return np.asarray(column.cast("timestamp[ns]").cast("int64").to_numpy())
 
 
 def cut(frame: Frame, from_share: float) -> tuple[Frame, Frame]:

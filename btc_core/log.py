@@ -233,14 +233,22 @@ def timestamp_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) 
 
 
 @contextmanager
+def _asking(kafka: KafkaSettings) -> Iterator[None]:
+    """What Kafka raises in the block is a `ServiceError`."""
+    try:
+        yield
+    except KafkaException as error:
+        msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
+        raise ServiceError(msg) from error
+
+
+@contextmanager
 def _reader(kafka: KafkaSettings, group: str) -> Iterator[Consumer]:
     """A consumer for the time of a block; what Kafka raises in it is a `ServiceError`."""
     reader = consumer(kafka, group)
     try:
-        yield reader
-    except KafkaException as error:
-        msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
-        raise ServiceError(msg) from error
+        with _asking(kafka):
+            yield reader
     finally:
         reader.close()
 
@@ -290,11 +298,8 @@ def group_members(kafka: KafkaSettings, groups: tuple[str, ...]) -> dict[str, in
         return {}
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     asked = admin.describe_consumer_groups(list(groups), request_timeout=ADMIN_TIMEOUT_S)
-    try:
+    with _asking(kafka):
         return {group: len(found.result().members) for group, found in asked.items()}
-    except KafkaException as error:
-        msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
-        raise ServiceError(msg) from error
 
 
 def kept_since(kafka: KafkaSettings, ts_ns: int) -> bool:

@@ -239,7 +239,7 @@ def _create(
     from stack.runtime import Stack  # noqa: PLC0415
 
     mode = _mode(exchange, data_dir)
-    other = exchange.value if exchange is Exchange.COINBASE else ""
+    other = "" if exchange in {Exchange.AUTO, Exchange.LIVE, Exchange.SIM} else exchange.value
     stack = Stack(data_dir or layout.default_data_dir(other or mode))
     ports = None if ports_from is None else layout.ports_from(ports_from)
     named = tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-import pandas as pd
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
@@ -19,13 +18,13 @@ from btc_core.questdb_client import QuestDB
 from btc_core.tables import TABLES
 from streaming.bronze_rows import BronzeReader
 from streaming.publish import Publisher
+from streaming.table_rows import typed
 from streaming.worker import Role, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.settings import Settings
-    from btc_core.table_form import Table
     from streaming.bronze_rows import Row
     from streaming.worker import Record
 
@@ -87,7 +86,7 @@ class BronzeHandler:
         def write() -> None:
             while chunks:
                 table, rows = chunks[0]
-                self._db.write(table, _frame(TABLES[table], rows), TABLES[table].timestamp)
+                self._db.write(table, typed(TABLES[table], rows), TABLES[table].timestamp)
                 chunks.pop(0)
                 _tell_delay(rows)
             self._publisher.flush()
@@ -99,17 +98,6 @@ def _tell_delay(rows: list[Row]) -> None:
     oldest_ns = rows[0].get("ts_recv")
     if oldest_ns is not None:
         metrics.STAGE_LATENCY.labels("bronze").observe((now_ns() - oldest_ns) / NS_PER_S)
-
-
-_TYPES = {"TIMESTAMP_NS": "datetime64[ns]", "SYMBOL": "category", "INT": "int32"}
-"""Of pandas, for columns whose type it would not see in the values."""
-
-
-def _frame(table: Table, rows: list[Row]) -> pd.DataFrame:
-    """Rows as a data frame with the types that the table's columns have."""
-    return pd.DataFrame(rows).astype(
-        {column.name: _TYPES[column.type] for column in table.columns if column.type in _TYPES}
-    )
 
 
 def build(settings: Settings) -> Worker:

@@ -44,6 +44,7 @@ from streaming.outcomes import (
     tell_skill,
 )
 from streaming.publish import Publisher
+from streaming.table_rows import typed
 from streaming.worker import Role, Worker
 
 if TYPE_CHECKING:
@@ -298,13 +299,7 @@ def volatility_frame(rows: list[ForecastRow]) -> pd.DataFrame:
 
 def outcome_frame(outcomes: list[Outcome]) -> pd.DataFrame:
     """Rows of `gold_prediction_outcomes`."""
-    frame = pd.DataFrame([row_of(outcome) for outcome in outcomes])
-    for column in PREDICTION_OUTCOMES.columns:
-        if column.type == "TIMESTAMP_NS":
-            frame[column.name] = pd.to_datetime(frame[column.name])
-        elif column.type == "SYMBOL":
-            frame[column.name] = frame[column.name].astype("category")
-    return frame
+    return typed(PREDICTION_OUTCOMES, [row_of(outcome) for outcome in outcomes])
 
 
 def build(settings: Settings) -> Worker:

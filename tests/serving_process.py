@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.harx import INPUTS, fit_harx
 from btc_core.redis_row import FeatureRow, ForecastRow
+from tests.http_server import listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,15 +122,8 @@ class SlowDagster(BaseHTTPRequestHandler):
 @contextmanager
 def slow_dagster() -> Iterator[str]:
     SlowDagster.asked.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), SlowDagster)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with listening(SlowDagster) as url:
+        yield url
 
 
 class Api:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import http.server
 import json
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ from btc_core.questdb_client import QuestDB
 from btc_core.replay import replay_file
 from streaming import bronze, features, repair
 from streaming.ingest import Ingest
+from tests.http_server import answering
 from tests.service.workers import Running, count, replayed, same_bits, streamed
 from tests.waiting import wait_for
 
@@ -73,28 +72,13 @@ class StandIn:
 def rest(trades: dict[int, dict[str, Any]]) -> Iterator[str]:
     """Coinbase's REST: no candles, and these trades by trade_id."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            url = urlsplit(self.path)
-            query = {name: int(values[0]) for name, values in parse_qs(url.query).items() if values[0].isdigit()}
-            found = sorted((i for i in trades if i < query["after"]), reverse=True) if "after" in query else []
-            body = json.dumps([trades[i] for i in found[: query.get("limit", 0)]]).encode()
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(path: str) -> tuple[int, bytes]:
+        query = {name: int(values[0]) for name, values in parse_qs(urlsplit(path).query).items() if values[0].isdigit()}
+        found = sorted((i for i in trades if i < query["after"]), reverse=True) if "after" in query else []
+        return 200, json.dumps([trades[i] for i in found[: query.get("limit", 0)]]).encode()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with answering(answer) as url:
+        yield url
 
 
 def follow(base: Settings, symbol: str, stand_in: StandIn, rest_url: str, done: Callable[[Settings], None]) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import http.server
 import json
 import math
-import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +28,7 @@ from btc_core.replay import replay_file
 from btc_core.settings import PUBLIC_URLS, ExchangeSettings
 from streaming.history import recent_bars
 from streaming.subscriptions import Subscriptions
+from tests.http_server import answering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,24 +226,8 @@ def rest(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Coinbase, Rest]]:
     monkeypatch.setattr(Coinbase, "rest_pause_s", 0.0)
     played = Rest()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(played.get(self.path)).encode()
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield Coinbase(ExchangeSettings(name="coinbase", rest_url=url)), played
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(lambda path: (200, json.dumps(played.get(path)).encode())) as url:
+        yield Coinbase(ExchangeSettings(name="coinbase", rest_url=url)), played
 
 
 def test_a_gap_is_fetched_page_by_page_from_its_end_and_as_the_socket_would_have_sent_it(

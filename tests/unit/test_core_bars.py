@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +16,7 @@ from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.errors import ExchangeError, InvalidInput
 from btc_core.kraken import Kraken
 from btc_core.settings import ExchangeSettings
+from tests.http_server import answering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,31 +72,20 @@ def exchange() -> Iterator[tuple[str, list[str]]]:
     asked: list[str] = []
     minute = now_ns() // NS_PER_MIN * 60
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            times = [minute - 120, minute - 60, minute]
-            if self.path.startswith("/history"):
-                body = "".join(f"{time},1,2,1,2,0.25,3\n" for time in times)
-            elif self.path.endswith("Refused"):
-                body = json.dumps({"error": ["EGeneral:Too many requests"]})
-            else:
-                rows = [[time, "1", "2", "1", "2", "1.5", "0.25", 3] for time in times]
-                body = json.dumps({"error": [], "result": {"XXBTZUSD": rows, "last": minute}})
-            self.send_response(200 if "days=9" not in self.path else 500)
-            self.end_headers()
-            self.wfile.write(body.encode())
+    def answer(path: str) -> tuple[int, bytes]:
+        asked.append(path)
+        times = [minute - 120, minute - 60, minute]
+        if path.startswith("/history"):
+            body = "".join(f"{time},1,2,1,2,0.25,3\n" for time in times)
+        elif path.endswith("Refused"):
+            body = json.dumps({"error": ["EGeneral:Too many requests"]})
+        else:
+            rows = [[time, "1", "2", "1", "2", "1.5", "0.25", 3] for time in times]
+            body = json.dumps({"error": [], "result": {"XXBTZUSD": rows, "last": minute}})
+        return 200 if "days=9" not in path else 500, body.encode()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(answer) as url:
+        yield url, asked
 
 
 def test_only_closed_minutes_are_fetched_from_either_source(exchange: tuple[str, list[str]]) -> None:
