@@ -30,7 +30,7 @@ from stack.component import Component, Context, in_order
 from stack.files import tail
 from stack.layout import Layout, Mode
 from stack.servers.dagster import DAGSTER
-from stack.supervise import ProcessState, Supervisor
+from stack.supervise import DOWN, ProcessState, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -241,7 +241,7 @@ class Stack:
         why = "it gave no answer"
         while time.monotonic() < deadline_s:
             state = self._supervisor.state(component.name)
-            if state.state in {"BACKOFF", "EXITED", "FATAL", "STOPPED", "UNKNOWN"}:
+            if state.state in {"BACKOFF", "FATAL", "STOPPED", "UNKNOWN"}:  # EXITED: it had run and comes back
                 self._supervisor.stop_process(component.name)
                 raise self._failed(component, f"ended at its start ({state.reason or state.state})")
             if component.check is None:
@@ -272,7 +272,7 @@ class Stack:
             for other in known.values():
                 if component.name in other.after and other.name in futures:  # a newer version may know more components
                     futures[other.name].result()
-            if states[component.name].state not in {"STOPPED", "EXITED", "FATAL"}:
+            if states[component.name].state not in DOWN:
                 self._supervisor.stop_process(component.name)
                 report(component.name, "stopped")
 

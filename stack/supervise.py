@@ -38,6 +38,8 @@ SUPERVISOR_PATIENCE_S = 10.0
 """It answers within half a second of its start."""
 
 ALIVE = frozenset({"STARTING", "RUNNING", "STOPPING"})
+DOWN = frozenset({"STOPPED", "FATAL"})
+"""It stays down. One that is EXITED does not: the supervisor starts it again within a second."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +146,15 @@ class Supervisor:
                 raise StackError(msg) from fault
 
     def stop_process(self, name: str) -> None:
-        """Stop it and return when it has stopped."""
-        try:
-            self._call("supervisor.stopProcess", name, False)
-        except xmlrpc.client.Fault as fault:
-            if "NOT_RUNNING" not in fault.faultString:
-                raise
-        while self.state(name).state in ALIVE:
+        """Stop it and return when it has stopped for good, also when it died a moment ago and is about to come back."""
+        while True:
+            try:
+                self._call("supervisor.stopProcess", name, False)
+            except xmlrpc.client.Fault as fault:
+                if "NOT_RUNNING" not in fault.faultString:
+                    raise
+            if self.state(name).state in DOWN:
+                return
             time.sleep(0.1)
 
     def shutdown(self) -> None:
