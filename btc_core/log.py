@@ -340,7 +340,7 @@ def read_topic(
             reader.assign([part])
             position = low
             while position < high:
-                for message in reader.consume(10_000, 1.0):
+                for message in reader.consume(min(10_000, high - position), 1.0):  # asked for more, it waits for them
                     if message.error() is not None:
                         raise KafkaException(message.error())
                     position = (message.offset() or 0) + 1

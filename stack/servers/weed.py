@@ -79,6 +79,7 @@ def _arguments(home: Path, keys: Path, run_dir: Path, port: int, ports: Internal
         f"-master.volumeSizeLimitMB={VOLUME_SIZE_MB}",
         # Heartbeats and elections are between masters; there is one.
         "-master.heartbeatInterval=1s",
+        "-master.electionTimeout=1s",
         f"-volume.port={ports.store_volume}",
         f"-volume.port.grpc={ports.store_volume_grpc}",
         f"-volume.max={MAX_VOLUMES}",

@@ -38,7 +38,8 @@ def run(body: Callable[[], Coroutine[Any, Any, None]], limit_s: float = 60.0) ->
 
 
 def ws(server: Exchange) -> connect:
-    return connect(f"ws://127.0.0.1:{server.port}/v2", max_size=2**24)
+    """One that takes whatever comes: a client with a full queue does not see the answer to its own close."""
+    return connect(f"ws://127.0.0.1:{server.port}/v2", max_size=2**24, max_queue=None)
 
 
 async def get(server: Exchange, path: str) -> httpx.Response:

