@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 HORIZONS_MIN = (1, 2, 3, 4, 5)
 BOUND_PERCENTS = ("05", "10", "25", "75", "90", "95")
 """`intervals.QUANTILES` as they stand in names."""
-_BOUNDS = {"bid_bounds_usd": "bid_{}m_q{}_usd", "sigma_bounds_bps": "sigma_{}m_q{}_bps"}
+_PATH_FIELDS = {
+    name: tuple(template.format(horizon) for horizon in HORIZONS_MIN)
+    for name, template in {
+        "bid_path_usd": "bid_{}m_usd",
+        "sigma_path_bps": "sigma_{}m_bps",
+        "baseline_sigma_path_bps": "baseline_sigma_{}m_bps",
+    }.items()
+}
+_BOUND_FIELDS = {
+    name: tuple(tuple(template.format(horizon, percent) for percent in BOUND_PERCENTS) for horizon in HORIZONS_MIN)
+    for name, template in {"bid_bounds_usd": "bid_{}m_q{}_usd", "sigma_bounds_bps": "sigma_{}m_q{}_bps"}.items()
+}
+"""Fields of a hash by field of `ForecastRow`: made once, not for each row."""
 
 SOCKET_TIMEOUT_S = 5.0
 
@@ -150,14 +162,11 @@ def forecast_fields(row: ForecastRow) -> dict[str, Any]:
     fields: dict[str, Any] = {
         name: value for name, value in msgspec.structs.asdict(row).items() if not isinstance(value, list)
     }
-    for index, horizon in enumerate(HORIZONS_MIN):
-        fields[f"bid_{horizon}m_usd"] = row.bid_path_usd[index]
-        fields[f"sigma_{horizon}m_bps"] = row.sigma_path_bps[index]
-        fields[f"baseline_sigma_{horizon}m_bps"] = row.baseline_sigma_path_bps[index]
-    for name, template in _BOUNDS.items():
-        for index, bounds in enumerate(getattr(row, name)):
-            for percent, bound in zip(BOUND_PERCENTS, bounds, strict=True):
-                fields[template.format(HORIZONS_MIN[index], percent)] = bound
+    for name, names in _PATH_FIELDS.items():
+        fields.update(zip(names, getattr(row, name), strict=True))
+    for name, names_of in _BOUND_FIELDS.items():
+        for names, bounds in zip(names_of, getattr(row, name), strict=False):  # without intervals there are none
+            fields.update(zip(names, bounds, strict=True))
     return fields
 
 
@@ -210,15 +219,11 @@ def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:
     fields: dict[str, Any] | None = _read(client, forecast_key(symbol))
     if fields is None:
         return None
-    for name, prefix in (("bid_path_usd", "bid_{}m_usd"), ("sigma_path_bps", "sigma_{}m_bps"),
-                         ("baseline_sigma_path_bps", "baseline_sigma_{}m_bps")):  # fmt: skip
-        fields[name] = [float(fields.pop(prefix.format(horizon))) for horizon in HORIZONS_MIN]
-    for name, template in _BOUNDS.items():
-        if template.format(1, BOUND_PERCENTS[0]) in fields:
-            fields[name] = [
-                [float(fields.pop(template.format(horizon, percent))) for percent in BOUND_PERCENTS]
-                for horizon in HORIZONS_MIN
-            ]
+    for name, names in _PATH_FIELDS.items():
+        fields[name] = [float(fields.pop(each)) for each in names]
+    for name, names_of in _BOUND_FIELDS.items():
+        if names_of[0][0] in fields:
+            fields[name] = [[float(fields.pop(each)) for each in names] for names in names_of]
     return msgspec.convert(fields, ForecastRow, strict=False)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stack.exchange.market import Market, Quote, Trade
     from stack.exchange.replay import Recording
 
-SHORTEST_SLEEP_S = 0.002
+SHORTEST_SLEEP_S = 0.0005
 """Events closer together than this leave together: bounds the wake-ups at high rates, adds at most this to a delay."""
 EVENTS_PER_TURN = 200
 """When a feed is behind it lets others run after this many events."""
