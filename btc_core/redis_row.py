@@ -143,7 +143,7 @@ def replace(client: Any, rows: Mapping[str, dict[str, Any]], ttl_s: int) -> None
                 pipe.publish(update_channel(key), fields["ts_event_ns"])
             pipe.execute()
     except redis.RedisError as error:
-        msg = f"Redis did not take {', '.join(rows)}: {error!r}"
+        msg = f"Redis did not take {', '.join(rows)}: {type(error).__name__}: {error}"
         raise ServiceError(msg) from error
 
 
@@ -231,6 +231,6 @@ def _read(client: Any, key: str) -> dict[str, str] | None:
     try:
         raw = client.hgetall(key)
     except redis.RedisError as error:
-        msg = f"Redis does not answer for {key}: {error!r}"
+        msg = f"Redis does not answer for {key}: {type(error).__name__}: {error}"
         raise ServiceError(msg) from error
     return {name.decode(): value.decode() for name, value in raw.items()} if raw else None

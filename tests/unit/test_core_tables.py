@@ -1,27 +1,13 @@
-"""The catalogue of tables and the newest rows in Redis."""
+"""The catalogue of tables."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 
-from btc_core.errors import SchemaError
-from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, FEATURES
-from btc_core.redis_row import (
-    FeatureRow,
-    ForecastRow,
-    feature_fields,
-    feature_key,
-    forecast_fields,
-    forecast_key,
-    read_features,
-    read_forecast,
-    replace,
-    update_channel,
-)
+from btc_core.features import FEATURE_NAMES, FEATURES
 from btc_core.settings import QuestdbSettings
 from btc_core.tables import TABLES
 
@@ -79,95 +65,3 @@ def test_every_feature_is_described_once_and_derives_from_bronze() -> None:
         assert feature.upstream, feature.name
         assert all(name.startswith("bronze_") for name in feature.upstream)
     assert {column.name for column in TABLES["silver_features"].columns} >= set(FEATURE_NAMES)
-
-
-# --- Redis ----------------------------------------------------------------------------------------------------------
-
-
-class MemoryRedis:
-    """As much of a client as `replace` and the readers use; values become the bytes that redis-py would send."""
-
-    def __init__(self) -> None:
-        self.hashes: dict[str, dict[bytes, bytes]] = {}
-        self.said: list[tuple[Any, ...]] = []
-
-    def pipeline(self, *, transaction: bool) -> MemoryRedis:
-        assert transaction
-        return self
-
-    def __enter__(self) -> MemoryRedis:  # noqa: PYI034
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def delete(self, key: str) -> None:
-        self.hashes.pop(key, None)
-
-    def hset(self, key: str, mapping: dict[str, Any]) -> None:
-        encoded = {
-            name.encode(): (repr(value) if isinstance(value, float) else str(value)).encode()
-            for name, value in mapping.items()
-        }
-        self.hashes.setdefault(key, {}).update(encoded)
-
-    def expire(self, key: str, ttl_s: int) -> None:
-        self.said.append(("expire", key, ttl_s))
-
-    def publish(self, channel: str, message: object) -> None:
-        self.said.append(("publish", channel, message))
-
-    def execute(self) -> None:
-        return None
-
-    def hgetall(self, key: str) -> dict[bytes, bytes]:
-        return self.hashes.get(key, {})
-
-
-def feature_row(version: str = FEATURE_VERSION) -> FeatureRow:
-    values = [0.1 * index + 1e-17 for index in range(len(FEATURE_NAMES))]
-    values[3], values[5] = float("inf"), -0.0
-    return FeatureRow("BTC/USD", 1_700_000_000_123_456_789, 1_700_000_000_123_999_999, 0, 42, 1, 0, version, values)
-
-
-def test_a_feature_row_comes_back_from_redis_bit_for_bit() -> None:
-    client, row = MemoryRedis(), feature_row()
-    client.hset(feature_key("BTC/USD"), {"left": "over"})
-    replace(client, {feature_key("BTC/USD"): feature_fields(row)}, 300)
-    assert read_features(client, "BTC/USD") == row  # type: ignore[arg-type]
-    assert b"left" not in client.hgetall("feature:BTCUSD")
-    assert client.said == [("expire", "feature:BTCUSD", 300), ("publish", "feature_update:BTCUSD", row.ts_event_ns)]
-
-
-def test_a_missing_number_survives_redis_and_the_topic() -> None:
-    client, row = MemoryRedis(), feature_row()
-    row.values[0] = float("nan")
-    replace(client, {feature_key("BTC/USD"): feature_fields(row)}, 300)
-    back = read_features(client, "BTC/USD")  # type: ignore[arg-type]
-    assert back is not None
-    assert back.values[0] != back.values[0]
-    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(row), type=FeatureRow)
-    assert repr(sent) == repr(row)
-
-
-def test_a_feature_row_of_another_version_is_refused_and_none_is_none() -> None:
-    client = MemoryRedis()
-    assert read_features(client, "BTC/USD") is None  # type: ignore[arg-type]
-    assert read_forecast(client, "BTC/USD") is None  # type: ignore[arg-type]
-    replace(client, {feature_key("BTC/USD"): feature_fields(feature_row("old"))}, 300)
-    with pytest.raises(SchemaError, match="old"):
-        read_features(client, "BTC/USD")  # type: ignore[arg-type]
-
-
-def test_a_forecast_comes_back_from_redis_as_it_was() -> None:
-    paths = [[h + offset / 3 for h in range(1, 6)] for offset in (1, 2, 3)]
-    values: dict[str, Any] = {
-        "symbol": "BTC/USD", "ts_event_ns": 1, "ts_recv_ns": 2, "made_at_ns": 3, "partition": 0, "offset": 4, "item": 5,
-        "bid": 60_000.1, "bid_path_usd": paths[0], "sigma_path_bps": paths[1], "baseline_sigma_path_bps": paths[2],
-        "bid_model_version": "1", "bid_model_kind": "xgboost", "volatility_model_version": "2",
-        "volatility_model_kind": "harx", "feature_version": FEATURE_VERSION,
-    }  # fmt: skip
-    row, client = ForecastRow(**values), MemoryRedis()
-    replace(client, {forecast_key("BTC/USD"): forecast_fields(row)}, 300)
-    assert read_forecast(client, "BTC/USD") == row  # type: ignore[arg-type]
-    assert update_channel(forecast_key("BTC/USD")) == "forecast_update:BTCUSD"
