@@ -67,9 +67,6 @@ DEFAULT_PORTS: Mapping[str, int] = {
 }
 """Every port of a stack and its default. `--ports-from N` gives N, N+1, ... in this order."""
 
-SYMBOLS_OF_ONE_WORKER = 4
-"""One features worker takes the partitions of more, but on two cores two of them halve its backlog after a stop."""
-
 KNOWN_DAYS = 30
 """Days before a stack is made that Dagster has partitions for; whoever brings older data adds its days."""
 
@@ -165,10 +162,7 @@ class Layout:
         symbols: tuple[str, ...] = (),
         exchange: str = "",
     ) -> None:
-        """Write `stack.env` with new random secrets; raises `StackError` when there is one already.
-
-        More than `SYMBOLS_OF_ONE_WORKER` symbols get a second features worker.
-        """
+        """Write `stack.env` with new random secrets; raises `StackError` when there is one already."""
         if self.exists:
             msg = f"{self.env_file} exists already; its secrets are in use by the data beside it"
             raise StackError(msg)
@@ -179,8 +173,6 @@ class Layout:
             values["BTC_EXCHANGE_NAME"] = exchange
         if symbols:
             values["BTC_EXCHANGE_SYMBOLS"] = ",".join(symbols)
-        if len(symbols) > SYMBOLS_OF_ONE_WORKER:
-            values["BTC_STACK_FEATURES_WORKERS"] = "2"
         if exchange_args:
             values["BTC_STACK_EXCHANGE_ARGS"] = shlex.join(exchange_args)
         self._write(values)

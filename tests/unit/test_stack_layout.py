@@ -193,13 +193,16 @@ def test_the_tail_of_a_log_is_its_last_lines(tmp_path: Path) -> None:
     assert tail(path, 2) == ["19998", "19999"]
 
 
-def test_many_symbols_are_kept_and_get_a_second_features_worker(tmp_path: Path) -> None:
+def test_symbols_are_kept_and_a_second_features_worker_comes_when_asked_for(tmp_path: Path) -> None:
     few, many = Layout(tmp_path / "few"), Layout(tmp_path / "many")
     few.create("sim", symbols=("BTC/USD", "ETH/USD"))
     assert few.settings().exchange.symbols == ("BTC/USD", "ETH/USD")
     simulator = components(Context(few, few.settings(), few.internal_ports()))["exchange"]
     assert simulator.command[-3:] == ("--symbols", "BTC/USD", "ETH/USD")
     many.create("sim", symbols=tuple(f"S{number}/USD" for number in range(8)))
+    assert many.features_workers() == 1
+    with many.env_file.open("a") as settings:
+        settings.write("BTC_STACK_FEATURES_WORKERS=2\n")
     context = Context(many, many.settings(), many.internal_ports(), features_workers=many.features_workers())
     known = components(context)
     assert known["features_2"].command == known["features"].command
