@@ -80,8 +80,8 @@ def _clients(address: tuple[str, int], path: str, clients: int, seconds: float, 
                 now_s if not per_s else begin_s + asked / per_s
             )  # a late request counts from when it was due
             asked += 1
-        due_s = begin_s + asked / per_s - now_s if per_s and idle else 0.1
-        for key, _ in selector.select(max(0.0, due_s)):
+        wait_s = begin_s + asked / per_s - now_s if per_s and idle else 0.1
+        for key, _ in selector.select(max(0.0, wait_s)):
             client = key.fileobj  # type: ignore[assignment]
             if _answered(client):
                 idle.append(client)

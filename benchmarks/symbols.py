@@ -23,18 +23,23 @@ if TYPE_CHECKING:
     from benchmarks.cost import Spent
     from btc_core.settings import Settings
 
-SHAPES = ((1, 1.0), (2, 1.0), (4, 1.0), (8, 1.0), (16, 1.0), (64, 1.0), (1, 64.0))
-"""Markets, and what multiplies the simulator's usual ten messages a second of each. One market as busy as 64 tells what a
-message costs from what a market costs."""
+SHAPES = {
+    **{f"symbols_{markets}": (markets, 1.0, 1) for markets in (1, 2, 4, 8, 16, 64)},
+    "symbols_1_busy": (1, 64.0, 1),
+    **{f"symbols_{markets}_two_workers": (markets, 1.0, 2) for markets in (8, 64)},
+}
+"""Markets, what multiplies the simulator's usual ten messages a second of each, and features workers. One market as busy as
+64 tells what a message costs from what a market costs."""
 WATCH_S = 60.0
 SERVERS = ("kafka", "questdb", "valkey")
 
 
-def of_markets(markets: int, rate: float, _plan: Plan) -> list[Figure]:
+def of_markets(markets: int, rate: float, features_workers: int, _plan: Plan) -> list[Figure]:
     """One shape on a stack of its own: messages a second, latency over all markets, cores and memory."""
     chosen = tuple(PAIRS)[:markets]
     with stack_for_now("--rate", str(rate), "--ledger-mb", "0", symbols=chosen) as stack:
-        workers = (*WORKERS, *(("features_2",) if stack.layout.features_workers() > 1 else ()))
+        stack.layout.share_features(features_workers)
+        workers = (*WORKERS, *(("features_2",) if features_workers > 1 else ()))
         stack.up(only=workers)
         wait_until_forecast(stack.settings)
         time.sleep(WARM_S)
@@ -44,6 +49,7 @@ def of_markets(markets: int, rate: float, _plan: Plan) -> list[Figure]:
         waited_ms, _ = waits_ms(stack.settings, seen)
     median, late = np.percentile(waited_ms, (50, 99)).tolist()
     label = f"{markets} market{'s' * (markets > 1)}" + (f" at {rate:g} times its usual rate" if rate > 1 else "")
+    label += f", {features_workers} features workers" if features_workers > 1 else ""
     return [
         Figure(
             f"{label}: quotes and trades",
@@ -86,6 +92,5 @@ def spent_by(label: str, names: tuple[str, ...], spent: Spent) -> list[Figure]:
     ]
 
 
-for _markets, _rate in SHAPES:
-    _name = f"symbols_{_markets}" if _rate == 1.0 else f"symbols_{_markets}_busy"
-    benchmark(_name, needs_servers=True)(partial(of_markets, _markets, _rate))
+for _name, _shape in SHAPES.items():
+    benchmark(_name, needs_servers=True)(partial(of_markets, *_shape))

@@ -190,6 +190,10 @@ class Layout:
         """Let Dagster's days begin at `day`; its processes find out when they start again."""
         self._write(self.values() | {"BTC_SEAL_FIRST_DAY": day})
 
+    def share_features(self, workers: int) -> None:
+        """Let 1 or 2 processes share the symbols' features from the next start on."""
+        self._write(self.values() | {"BTC_STACK_FEATURES_WORKERS": str(workers)})
+
     def values(self) -> dict[str, str]:
         """What `stack.env` says, as written."""
         return {key: value or "" for key, value in dotenv_values(self.env_file, interpolate=False).items()}

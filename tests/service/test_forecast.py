@@ -11,7 +11,7 @@ import pytest
 from btc_core import intervals
 from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
 from btc_core.champions import Champions
-from btc_core.clock import NS_PER_MIN, now_ns
+from btc_core.clock import NS_PER_MIN, column_ns, now_ns
 from btc_core.harx import INPUTS, fit_harx
 from btc_core.log import FEATURES
 from btc_core.questdb_client import QuestDB
@@ -101,7 +101,7 @@ def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_
 
 def judge(found: list[list[object]], floor: float, silver: pa.Table) -> None:
     """Every outcome, from the rows alone: the last row before each minute's end, and quantiles moved in order."""
-    stamps = silver["ts_event"].cast("timestamp[ns]").cast("int64").to_numpy()
+    stamps = column_ns(silver["ts_event"])
     bid, mid, log_rv = (silver[name].to_numpy() for name in ("bid", "mid", "log_rv_1m"))
     order = np.argsort(stamps, kind="stable")
     ends = np.arange(stamps.min() // NS_PER_MIN + 1, stamps.max() // NS_PER_MIN + 1) * NS_PER_MIN

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -22,7 +15,7 @@ from btc_core.settings import MlflowSettings, ModelSettings, Settings, StoreSett
 from btc_core.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = [
@@ -33,53 +26,13 @@ pytestmark = [
 NAME = bundle.BID_MODEL
 PICTURE = b"\x89PNG and what follows"
 PASSED = Verdict(passed=True, reason="loss 0.990 of the champion's", figures={"ratio_to_champion": 0.99})
-START_TIMEOUT_S = 240.0
-"""MLflow's first start makes 50 tables; on a busy machine that takes minutes."""
-_MLFLOW_ENV = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def _server(command: list[str], url: str, log: Path, env: dict[str, str] | None = None) -> Iterator[None]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, start_new_session=True, env={**os.environ, **(env or {})}
-        )
-        try:
-            deadline = time.monotonic() + START_TIMEOUT_S
-            while True:
-                with contextlib.suppress(httpx.HTTPError):
-                    httpx.get(url, timeout=2.0)
-                    break
-                if process.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(f"{command[0]} did not start:\n{log.read_text()[-2000:]}")
-                time.sleep(0.2)
-            yield
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=30)
-
-
-def _mlflow(folder: Path, port: int) -> list[str]:
-    return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
-        *("--artifacts-destination", str(folder / "artifacts")),
-    ]
 
 
 @pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    folder, port = tmp_path_factory.mktemp("mlflow"), _free_port()
-    url = f"http://127.0.0.1:{port}"
-    with _server(_mlflow(folder, port), f"{url}/health", folder / "log", _MLFLOW_ENV):
-        yield Settings(mlflow=MlflowSettings(url=url), model=ModelSettings(cache_dir=folder / "cache"))
+def proxied(own_servers: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """An MLflow that knows no model yet, with a cache of its own."""
+    cache = ModelSettings(cache_dir=tmp_path_factory.mktemp("cache"))
+    return own_servers("mlflow").model_copy(update={"model": cache})
 
 
 def _save(folder: Path, shrinkage: float = 0.0) -> Path:
@@ -218,8 +171,8 @@ def test_the_cache_keeps_a_few_versions(proxied: Settings, tmp_path: Path) -> No
     assert len([path for path in shelf.iterdir() if path.is_dir()]) == registry.KEPT_VERSIONS
 
 
-def test_artifacts_can_lie_on_the_object_store_itself(servers: Callable[..., Settings]) -> None:
-    settings = servers("store")
+def test_artifacts_can_lie_on_the_object_store_itself(own_servers: Callable[..., Settings]) -> None:
+    settings = own_servers("store")
     wrong = settings.model_copy(update={"store": StoreSettings(endpoint_url=settings.store.endpoint_url)})
     uri = f"s3://{settings.store.mlflow_bucket}/1/abc/artifacts/bundle/golden.npz"
     registry._put(settings, uri, b"\x00\x01")

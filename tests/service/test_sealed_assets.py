@@ -167,7 +167,7 @@ def test_losing_questdb_is_a_drill(own_stack: Stack, system: Settings, symbol: s
     btc(own_stack, "backfill", "--from", EVENING, "--to", DAY)
     with QuestDB(system.questdb) as db:
         before = {table.name: digest(read_day(db, table, DAY)) for table in STORED}
-    own_stack._supervisor.stop_process("questdb")
+    own_stack.stop_component("questdb")
     shutil.rmtree(own_stack.layout.data_dir / "questdb")
     own_stack.up(only=SERVERS)
     said = btc(own_stack, "restore", "--from", EVENING, "--to", DAY, "--into-empty")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from confluent_kafka import TopicPartition
 
-from btc_core.clock import NS_PER_S, now_ns
+from btc_core.clock import NS_PER_S, column_ns, now_ns
 from btc_core.log import DEADLETTERS, EVENTS, DeadLetter, Envelope, consumer
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import connect, feature_key, read_features, update_channel
@@ -165,7 +165,7 @@ def test_gold_bars_are_the_aggregates_of_the_rows(stream: Settings) -> None:
             f"SELECT ts_event, trade_price, trade_qty FROM silver_features WHERE symbol = '{symbol}' "
             "AND kind = 'trade' ORDER BY ts_event, kafka_offset, frame_item"
         )
-        minutes = silver["ts_event"].cast("timestamp[ns]").cast("int64").to_numpy() // (60 * NS_PER_S)
+        minutes = column_ns(silver["ts_event"]) // (60 * NS_PER_S)
         prices, sizes = silver["trade_price"].to_numpy(), silver["trade_qty"].to_numpy()
         for minute, bar in zip(
             np.unique(minutes), bars(db, symbol, "open, high, low, close, volume, vwap, trades"), strict=True

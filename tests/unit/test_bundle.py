@@ -14,7 +14,7 @@ from btc_assets import training
 from btc_core import bundle, dataset, features, fitting
 from btc_core.bars import BARS
 from btc_core.baselines import fit_autoregression
-from btc_core.clock import NS_PER_MIN
+from btc_core.clock import NS_PER_MIN, column_ns
 from btc_core.errors import NotReady, SchemaError
 
 START_NS = 1_700_000_040_000_000_000 // NS_PER_MIN * NS_PER_MIN
@@ -247,7 +247,7 @@ REAL = Path(__file__).parents[3] / "shared/data/btcusdt_1m_2022_2023.parquet"
 @pytest.mark.skipif(not REAL.is_file(), reason=f"no real minute bars at {REAL}")
 def test_on_real_minutes_the_served_model_beats_every_simple_baseline_out_of_sample() -> None:
     table = pq.read_table(REAL)
-    stamps = table["ts"].cast("timestamp[ns]").cast("int64").to_numpy()
+    stamps = column_ns(table["ts"])
     from_ns = 1_656_633_600_000_000_000  # 2022-07-01, 60 days: chosen before any score was seen
     chosen = (stamps >= from_ns) & (stamps < from_ns + 60 * 86_400_000_000_000)
     bars = np.zeros(int(chosen.sum()), BARS)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from btc_core.bars import BARS
-from btc_core.clock import from_ns
+from btc_core.clock import column_ns, from_ns
 from btc_core.engine import FeatureEngine, Rows, run
 from btc_core.errors import InvalidInput
 from btc_core.features import BAR_FEATURES, FEATURE_NAMES, FEATURES, MODEL_FEATURES, matrix
@@ -144,7 +144,7 @@ def test_bars_of_two_years_give_every_bar_feature_and_no_tick_feature() -> None:
 
     table = pq.read_table(recorded("btcusdt_1m_2024_2025h1.parquet")).slice(0, 20_000)
     bars = np.zeros(len(table), BARS)
-    bars["ts_ns"] = table["ts"].cast("timestamp[ns]").cast("int64").to_numpy()
+    bars["ts_ns"] = column_ns(table["ts"])
     for name in ("open", "high", "low", "close", "volume"):
         bars[name] = table[name].to_numpy()
     rows = bar_features(bars)

@@ -199,10 +199,9 @@ def test_symbols_are_kept_and_a_second_features_worker_comes_when_asked_for(tmp_
     assert few.settings().exchange.symbols == ("BTC/USD", "ETH/USD")
     simulator = components(Context(few, few.settings(), few.internal_ports()))["exchange"]
     assert simulator.command[-3:] == ("--symbols", "BTC/USD", "ETH/USD")
+    assert few.features_workers() == 1
     many.create("sim", symbols=tuple(f"S{number}/USD" for number in range(8)))
-    assert many.features_workers() == 1
-    with many.env_file.open("a") as settings:
-        settings.write("BTC_STACK_FEATURES_WORKERS=2\n")
+    many.share_features(2)
     context = Context(many, many.settings(), many.internal_ports(), features_workers=many.features_workers())
     known = components(context)
     assert known["features_2"].command == known["features"].command
