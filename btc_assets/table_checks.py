@@ -5,6 +5,7 @@ and carries the statement and ten of them. What does not belong here: proofs aga
 """
 
 # no `from __future__ import annotations`: Dagster wants the type of `context`, not its name
+import itertools
 import statistics
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from btc_assets.partitions import TABLE_ROWS, markdown
 from btc_assets.resources import Database
 from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, now_ns
-from btc_core.days import day_of, on_day, stored_days
+from btc_core.days import day_ns, day_of, on_day, stored_days, within
 from btc_core.table_form import Table, of_symbol
 from btc_core.tables import STORED, TABLES
 
@@ -40,7 +41,8 @@ class Rule(msgspec.Struct, frozen=True):
     table: str
     meaning: str
     offending: str
-    """SELECT of the rows that break it; `{day}` stands for the condition on the day."""
+    """SELECT of the rows that break it; `{day}` stands for the condition on the day, `{day_and_before}` for that on it and
+    the day before."""
     serious: bool = True
 
 
@@ -107,8 +109,8 @@ _BY_HAND = (
         "trade_ids_gapless",
         "bronze_trades",
         "No trade_id is missing that is not marked as absent.",
-        "SELECT * FROM (SELECT symbol, trade_id, lag(trade_id) OVER (PARTITION BY symbol ORDER BY trade_id) AS id_before "
-        "FROM bronze_trades WHERE {day} AND trade_id > 0) WHERE trade_id > id_before + 1",
+        "SELECT * FROM (SELECT ts_event, symbol, trade_id, lag(trade_id) OVER (PARTITION BY symbol ORDER BY trade_id) AS "
+        "id_before FROM bronze_trades WHERE {day_and_before} AND trade_id > 0) WHERE {day} AND trade_id > id_before + 1",
     ),
     Rule(
         "no_open_gaps",
@@ -133,10 +135,14 @@ RULES: tuple[Rule, ...] = (*(rule for table in STORED for rule in rules_of(table
 
 def evaluate(db: "QuestDB", rule: Rule, day: str) -> dg.AssetCheckResult:
     """The result of one rule on one day, with the statement and the first offending rows."""
-    statement = rule.offending.replace("{day}", on_day(TABLES[rule.table], day))
-    found = db.query(f"{statement} LIMIT {TABLE_ROWS + 1}").to_pylist()
+    table = TABLES[rule.table]
+    both = within(table.timestamp, day_ns(day) - NS_PER_DAY, day_ns(day) + NS_PER_DAY)
+    statement = rule.offending.replace("{day}", on_day(table, day)).replace("{day_and_before}", both)
     if rule.name == "trade_ids_gapless":
-        found = [row for row in found if not _absent(db, row)]
+        gaps = db.query(statement).to_pylist()
+        found = list(itertools.islice((row for row in gaps if not _absent(db, row)), TABLE_ROWS + 1))
+    else:
+        found = db.query(f"{statement} LIMIT {TABLE_ROWS + 1}").to_pylist()
     metadata: dict[str, Any] = {"day": day, "query": dg.MetadataValue.md(f"```sql\n{statement}\n```")}
     if found:
         metadata["rows"] = markdown([{name: str(value) for name, value in row.items()} for row in found])

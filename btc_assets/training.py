@@ -147,7 +147,7 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
         forecasts["xgboost"] = sigma
     held = None
     if champion is not None:
-        held = _losses(labels, champion.predict(block.matrix))
+        held = np.where(_new_to(champion, block), _losses(labels, champion.predict(block.matrix)), np.nan)
     verdict = gate.refresh(
         _losses(labels, sigma),
         held,
@@ -159,6 +159,11 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
         model = model.as_baseline()
     unseen = (np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1])
     return Trained(model=_with(model, table), verdict=verdict, unseen=unseen)
+
+
+def _new_to(model: bundle.VolatilityModel | bundle.BidModel, rows: Frame) -> npt.NDArray[np.bool_]:
+    """Rows that a model was not fitted on, an embargo apart."""
+    return np.asarray(rows.origin_ns > model.manifest.trained_to_ns + EMBARGO_NS)
 
 
 def _losses(labels: Floats, sigma_bps: Floats) -> Floats:
@@ -191,7 +196,8 @@ def volatility_scores(realized: Floats, sigmas_bps: dict[str, Floats]) -> dict[s
 def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
     """Judge on the newest block against the champion, the random walk and the autoregression, then fit on everything.
 
-    λ of a horizon goes back to 0 when the block does not confirm it; all 0 is the random walk.
+    Trees that do not beat the best baseline there are left out: λ is 0 at every horizon, which is the random walk. Where
+    they do, λ still goes back to 0 at horizons that did not gain.
     """
     before, block = hold_out(frame)
     candidate = fitting.fit_bid(before) if before.days >= fitting.TREES_NEED_DAYS else bundle.random_walk_model()
@@ -199,20 +205,21 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
     returns = candidate.predict(block.matrix, sigma)
     shrinkage = np.asarray(candidate.manifest.shrinkage)
     table = bid_scores(block.bid_bps, returns, shrinkage) | {"test_rows": float(len(block.origin_ns))}
-    confirmed = np.array([table.get(f"model/{h}m/mse_ratio", 1.0) < 1.0 for h in HORIZONS_MIN])
-    served = np.where(confirmed, shrinkage, 0.0)
     held = None
     if champion is not None:
-        held = _squares(block.bid_bps, champion.predict(block.matrix, sigma))
+        squares = _squares(block.bid_bps, champion.predict(block.matrix, sigma))
+        held = np.where(_new_to(champion, block), squares, np.nan)
     baselines = {"random_walk": np.zeros_like(returns), **candidate.others(block.matrix)}
     verdict = gate.refresh(
-        _squares(block.bid_bps, np.where(confirmed, returns, 0.0)),
+        _squares(block.bid_bps, returns),
         held,
         {name: _squares(block.bid_bps, each) for name, each in baselines.items()},
     )
+    gained = np.array([table.get(f"model/{h}m/mse_ratio", 1.0) < 1.0 for h in HORIZONS_MIN])
+    served = np.where(gained & verdict.beats_baselines, shrinkage, 0.0)
     model = fitting.serve_bid(frame.last_days(fitting.BID_DAYS), served)
     manifest = msgspec.structs.replace(model.manifest, scores=table)
-    unseen = (block.bid_bps[:, -1], np.where(confirmed, returns, 0.0)[:, -1])
+    unseen = (block.bid_bps[:, -1], returns[:, -1])
     model = bundle.BidModel(manifest, model.boosters, model.autoregression)
     return Trained(model=model, verdict=verdict, unseen=unseen)
 

@@ -2,7 +2,7 @@
 
 A *refresh* is the same recipe on newer data: it must not be worse than the champion, and better than every baseline.
 A *change* is another recipe: it must prove itself better in shadow, over weeks. One day has almost no power to tell
-models apart, and "the lowest metric of all runs ever" once kept a champion for 327 days.
+models apart, and the lowest metric of all runs ever may keep a champion for a year.
 What does not belong here: where losses come from, and moving aliases (`registry`).
 """
 
@@ -36,8 +36,8 @@ DEMOTE_RATIO = 1.2
 DEMOTE_COVERAGE = 0.80
 """Coverage of the 90 % interval over 6 h, below which the baseline serves."""
 DEMOTE_HOURS, DEMOTE_COVERAGE_HOURS = 24, 6
-DEMOTE_MIN_ROWS = 60
-"""Fewer outcomes than an hour's decide nothing."""
+MIN_ROWS = 60
+"""Fewer than an hour's decide nothing."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,8 +65,9 @@ def ratio_bound(losses: Floats, reference: Floats) -> tuple[float, float]:
 def refresh(losses: Floats, champion: Floats | None, baselines: dict[str, Floats]) -> Verdict:
     """Judge a candidate of the champion's recipe; all losses are of the same rows, in time order.
 
-    It fails only when it may be worse than a champion. Not better than the best baseline, it passes as that baseline:
-    `beats_baselines` is false, and whoever trains leaves its trees out.
+    The champion's are NaN on rows it was fitted on, and are compared on the others, if these are an hour's at least.
+    The candidate fails only when it may be worse than the champion. Not better than the best baseline, it passes as that
+    baseline: `beats_baselines` is false, and whoever trains leaves its trees out.
     """
     best = min(baselines, key=lambda name: float(np.mean(baselines[name])))
     to_best = ratio_bound(losses, baselines[best])
@@ -79,9 +80,16 @@ def refresh(losses: Floats, champion: Floats | None, baselines: dict[str, Floats
         )
     if champion is None:
         return Verdict(passed=True, reason=f"{words}; there is no champion to compare with", figures=figures)
-    ratio, bound = ratio_bound(losses, champion)
+    new = np.isfinite(champion)
+    if new.sum() < MIN_ROWS:
+        words = f"{words}; the champion was fitted on all but {new.sum()} of them, and is not compared"
+        return Verdict(passed=True, reason=words, figures=figures)
+    ratio, bound = ratio_bound(losses[new], champion[new])
     figures |= {"ratio_to_champion": ratio, "ratio_to_champion_bound": bound}
-    words = f"{words}, {ratio:.3f} of the champion's (95 % bound {bound:.3f}, at most {REFRESH_WORSE_AT_MOST:g})"
+    words = (
+        f"{words}, {ratio:.3f} of the champion's (95 % bound {bound:.3f}, below {REFRESH_WORSE_AT_MOST:g}) on the "
+        f"{new.sum()} that it was not fitted on"
+    )
     return Verdict(passed=bound < REFRESH_WORSE_AT_MOST, reason=words, figures=figures)
 
 
@@ -116,11 +124,11 @@ def live(losses: Floats, baselines: dict[str, Floats], inside_90: npt.NDArray[np
 
     Rows are outcomes in time order; `inside_90` are those of the last 6 h.
     """
-    if len(losses) < DEMOTE_MIN_ROWS:
-        return Verdict(passed=True, reason=f"only {len(losses)} outcomes in 24 h, {DEMOTE_MIN_ROWS} are needed")
+    if len(losses) < MIN_ROWS:
+        return Verdict(passed=True, reason=f"only {len(losses)} outcomes in 24 h, {MIN_ROWS} are needed")
     best = min(baselines, key=lambda name: float(np.mean(baselines[name])))
     ratio = float(np.mean(losses)) / float(np.mean(baselines[best]))
-    covered = float(np.mean(inside_90)) if len(inside_90) >= DEMOTE_MIN_ROWS else math.nan
+    covered = float(np.mean(inside_90)) if len(inside_90) >= MIN_ROWS else math.nan
     figures = {"ratio_to_baseline": ratio, "coverage_90": covered}
     words = f"24 h loss {ratio:.3f} of {best}'s (at most {DEMOTE_RATIO:g}), 90 % interval covers {covered:.1%} over 6 h"
     good = ratio <= DEMOTE_RATIO and not covered < DEMOTE_COVERAGE

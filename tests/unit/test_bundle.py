@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from btc_assets import training
-from btc_core import bundle, dataset, features, fitting
+from btc_core import bundle, dataset, features, fitting, gate
 from btc_core.bars import BARS
 from btc_core.baselines import fit_autoregression
 from btc_core.clock import NS_PER_MIN, column_ns
@@ -92,7 +92,47 @@ def test_shuffled_labels_leave_no_skill(frame: dataset.Frame) -> None:
 
 def test_a_market_without_a_trend_is_a_random_walk(frame: dataset.Frame) -> None:
     model = training.train_bid(frame).model
+    assert model.kind == "random_walk"
     assert all(0.99 < model.manifest.scores[f"model/{h}m/mse_ratio"] < 1.01 for h in range(1, 6))
+
+
+@pytest.mark.parametrize(("beats", "kind"), [(True, "xgboost"), (False, "random_walk")])
+def test_trees_of_the_bid_serve_where_they_gained_if_the_gate_says_so(
+    frame: dataset.Frame, bid: bundle.BidModel, monkeypatch: pytest.MonkeyPatch, *, beats: bool, kind: str
+) -> None:
+    monkeypatch.setattr(fitting, "fit_bid", lambda _frame: bid)  # has seen the block, so it gains there
+    verdict = gate.Verdict(passed=True, beats_baselines=beats, reason="said so")
+    monkeypatch.setattr(gate, "refresh", lambda *_: verdict)
+    model = training.train_bid(frame).model
+    assert model.kind == kind
+    assert model.manifest.shrinkage == (bid.manifest.shrinkage if beats else (0.0,) * 5)
+
+
+@pytest.mark.parametrize("quantity", ["volatility", "bid"])
+def test_a_champion_is_compared_only_where_it_was_not_fitted(
+    frame: dataset.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel, monkeypatch: pytest.MonkeyPatch,
+    quantity: str,
+) -> None:  # fmt: skip
+    asked = []
+
+    def refresh(losses: np.ndarray, champion: np.ndarray, _baselines: dict[str, np.ndarray]) -> gate.Verdict:
+        asked.append((losses, champion))
+        return gate.Verdict(passed=True, reason="said so")
+
+    monkeypatch.setattr(gate, "refresh", refresh)
+    _before, block = training.hold_out(frame)
+    seen_ns = int(block.origin_ns[1000])
+    if quantity == "volatility":
+        known = msgspec.structs.replace(trees.manifest, trained_to_ns=seen_ns)
+        training.train_volatility(frame, bundle.VolatilityModel(known, trees.harx, trees.boosters, trees.baselines))
+    else:
+        known = msgspec.structs.replace(bid.manifest, trained_to_ns=seen_ns)
+        training.train_bid(frame, bundle.BidModel(known, bid.boosters, bid.autoregression))
+    ((losses, champion),) = asked
+    new = block.origin_ns > seen_ns + dataset.EMBARGO_NS
+    assert 0 < new.sum() < len(new) - 1000
+    assert np.array_equal(np.isfinite(champion), new)
+    assert np.isfinite(losses).all()
 
 
 def test_changing_the_future_changes_no_feature_and_no_forecast(volatility: bundle.VolatilityModel) -> None:

@@ -32,6 +32,18 @@ def test_a_refresh_that_is_worse_than_the_champion_is_refused() -> None:
     assert "of the champion's" in verdict.reason
 
 
+def test_a_champion_that_has_seen_the_days_is_no_yardstick_on_them() -> None:
+    candidate, champion, baselines = losses(7, 0.45, 2), losses(7, 0.30, 3), {"harx": losses(7, 0.5, 4)}
+    champion[-DAY:] = losses(7, 0.45, 5)[-DAY:]
+    assert not gate.refresh(candidate, champion, baselines).passed
+    champion[:-DAY] = np.nan
+    verdict = gate.refresh(candidate, champion, baselines)
+    assert verdict.passed, verdict.reason
+    assert f"on the {DAY} that it was not fitted on" in verdict.reason
+    champion[:-10] = np.nan
+    assert "all but 10 of them" in gate.refresh(candidate, champion, baselines).reason
+
+
 def test_a_refresh_that_does_not_beat_the_best_baseline_serves_as_that_baseline() -> None:
     verdict = gate.refresh(losses(7, 0.505, 2), None, {"har": losses(7, 0.6, 3), "harx": losses(7, 0.5, 4)})
     assert (verdict.passed, verdict.beats_baselines) == (True, False)
