@@ -43,9 +43,10 @@ def trades_between(
         if len(wanted):
             last_id = int(wanted["trade_id"].max())
             yield wanted
-        if not rows or newest_ns <= since_ns or newest_ns >= end_ns:
+        next_ns = newest_ns - 1  # trades of the same nanosecond may go on on the next page
+        if not rows or next_ns <= since_ns or newest_ns >= end_ns:
             return
-        since_ns = newest_ns
+        since_ns = next_ns
         time.sleep(pause_s)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from btc_core import frames
 from btc_core.bars import bars_from, parse_csv
-from btc_core.clock import NS_PER_US, from_ns
+from btc_core.clock import NS_PER_S, NS_PER_US, from_ns
 from btc_core.errors import ExchangeError
 from btc_core.frames import KRAKEN, Candle, OhlcFrame, Trade, TradeFrame
 from btc_core.rest import closed, fetch
@@ -30,6 +30,8 @@ _wire = msgspec.json.Encoder(decimal_format="number")
 
 MAX_TRADES = 1_000
 """Of one answer."""
+OFF_NS = 5 * NS_PER_S
+"""How far the times of trades may be from the order of their ids: an exchange's clock steps now and then."""
 REST_NAMES = {"BTC": "XBT"}
 """Assets that REST calls by another name than the socket."""
 INSTRUMENT = "instrument"
@@ -128,12 +130,13 @@ class Kraken:
         return _wire.encode(OhlcFrame("snapshot", candles))
 
     def missing_trades(self, gap: GapNotice, cursor: int | None) -> tuple[dict[int, bytes], int | None]:
-        """REST finds trades by time: from before the gap to behind it."""
-        since_ns = gap.after_ns - 1 if cursor is None else cursor
+        """REST finds trades by time: from before the gap to behind it, wider than its ends, whose times may be a little off."""
+        begin_ns, end_ns = sorted((gap.after_ns, gap.before_ns))
+        since_ns = max(0, begin_ns - OFF_NS) if cursor is None else cursor
         page, newest_ns = self.trades_since(gap.symbol, since_ns)
         found = {each.trade_id: trade_frame(each) for each in page if gap.first_id <= each.trade_id <= gap.last_id}
-        behind = any(each.trade_id > gap.last_id for each in page) or newest_ns > gap.before_ns
-        return found, None if behind or not page or newest_ns <= since_ns else newest_ns
+        next_ns = newest_ns - 1  # trades of the same nanosecond may go on on the next page
+        return found, None if newest_ns > end_ns + OFF_NS or not page or next_ns <= since_ns else next_ns
 
     def trades_since(self, symbol: str, since_ns: int) -> tuple[list[Trade], int]:
         """Up to a thousand trades."""
@@ -156,4 +159,6 @@ class Kraken:
             raise ExchangeError(f"the exchange at {url} answered something else than JSON: {error}") from error
         if answer.get("error"):
             raise ExchangeError(f"the exchange refused {path}: {', '.join(map(str, answer['error']))}")
+        if not isinstance(answer.get("result"), dict):
+            raise ExchangeError(f"the exchange answered {path} without a result")
         return answer["result"]  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from btc_core.clock import NS_PER_MS
+from btc_core.clock import NS_PER_MS, NS_PER_S, now_ns
 from btc_core.errors import BadFrame, ConfigError, ServiceError
 from btc_core.frames import KRAKEN
 
@@ -32,8 +32,8 @@ TOPICS = (EVENTS, FEATURES, PREDICTIONS, GAPS, DEADLETTERS)
 ADMIN_TIMEOUT_S = 30.0
 MAX_QUEUED_MESSAGES = 400_000
 """That a producer keeps while Kafka is away: half an hour of 200 messages a second."""
-MAX_QUEUED_KB = 131_072
-"""The same as a bound on memory."""
+MAX_QUEUED_KB = 262_144
+"""The same as a bound on memory, for frames of twice the usual size."""
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -303,7 +303,13 @@ def group_members(kafka: KafkaSettings, groups: tuple[str, ...]) -> dict[str, in
 
 
 def kept_since(kafka: KafkaSettings, ts_ns: int) -> bool:
-    """Whether the log still holds everything received since `ts_ns`; raises `ServiceError`."""
+    """Whether the log still holds everything received since `ts_ns`; raises `ServiceError`.
+
+    A partition that nobody has written to for long is empty and begins late, and still has lost nothing younger than
+    the retention.
+    """
+    if ts_ns > now_ns() - kafka.retention_hours * 3_600 * NS_PER_S:
+        return True
     with _reader(kafka, "kept-since") as reader:
         for partition in range(kafka.partitions):
             part = TopicPartition(EVENTS, partition)

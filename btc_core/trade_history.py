@@ -202,9 +202,10 @@ def fetch_day(
         inside = trades[(trades["ts_ns"] >= begin_ns) & (trades["ts_ns"] < end_ns)]
         written += put(db, symbol, inside[np.argsort(inside["ts_ns"], kind="stable")], "rest")
         report(min(cursor_ns, end_ns), written)
-        if not page or cursor_ns <= since_ns or cursor_ns >= min(end_ns, now_ns()):
+        next_ns = cursor_ns - 1  # trades of the same nanosecond may go on on the next page
+        if not page or next_ns <= since_ns or cursor_ns >= min(end_ns, now_ns()):
             return written
-        since_ns = cursor_ns
+        since_ns = next_ns
         time.sleep(exchange.rest_pause_s)
 
 

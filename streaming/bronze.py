@@ -45,6 +45,7 @@ class BronzeHandler:
 
     def reset(self) -> None:
         """Forget which trades have been seen, and rows that nobody has cut: their messages come again."""
+        self._reader.untell()
         self._reader, self._kept = BronzeReader(), 0
 
     def warm(self, messages: list[Record]) -> None:

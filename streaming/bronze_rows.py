@@ -92,6 +92,11 @@ class BronzeReader:
             self._partitions[one.symbol] = partition
             self._trades[one.symbol] = TradeSequence.load(one)
 
+    def untell(self) -> None:
+        """Take back what the gauges say of the markets read so far."""
+        for trades in self._trades.values():
+            trades.untell()
+
     def _add_row(self, table: str, row: Row) -> None:
         self.rows.setdefault(table, []).append(row)
 

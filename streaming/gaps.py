@@ -124,6 +124,11 @@ class TradeSequence:
         self._tell()
         return gap.missing == 0
 
+    def untell(self) -> None:
+        """Another process may have this market now: its gauges are not ours any more."""
+        metrics.OPEN_GAPS.remove(self._symbol)
+        metrics.MISSING_TRADES.remove(self._symbol)
+
     def _tell(self) -> None:
         metrics.OPEN_GAPS.labels(self._symbol).set(len(self._open))
         metrics.MISSING_TRADES.labels(self._symbol).set(self._seen.missing())

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from btc_core import metrics
 from btc_core.book import ChecksumMismatch, OrderBook
 from btc_core.clock import SYSTEM_CLOCK, to_ns
-from btc_core.errors import BadFrame, ExchangeError, ServiceError, SubscriptionRefused
+from btc_core.errors import BadFrame, ExchangeError, InvalidInput, ServiceError, SubscriptionRefused
 from btc_core.exchange import exchange_of
 from btc_core.frames import (
     BookFrame,
@@ -51,10 +51,14 @@ log = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 30.0
 """After one immediate retry: full jitter up to a doubling bound. Below half a second the exchange bans."""
+MOST_DOUBLINGS = 10
+"""Beyond the bound anyway; a night of attempts would be more than a float holds."""
 HISTORY_AFTER_S = 60.0
 """After a longer silence the missing minutes are fetched as bars, so that the features have no hole."""
 HISTORY_TRIES, HISTORY_PAUSE_S = 3, 1.5
-"""REST takes one request a second; quotes must not wait long for history."""
+"""REST takes one request a second."""
+HISTORY_DEADLINE_S = 30.0
+"""Of all markets together; the socket is opened then, whatever REST does."""
 MAX_SOCKET_FRAME_BYTES = 16 * 1024 * 1024
 """The socket itself closes beyond this; between the setting's bound and this a frame is a dead letter."""
 SOCKET_QUEUE_FRAMES = 1_024
@@ -125,7 +129,7 @@ class Ingest:
         """Once at once, then full jitter under a doubling bound, for ever."""
         if attempt == 0 or self._stop.is_set():
             return
-        bound_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**attempt)
+        bound_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, MOST_DOUBLINGS))
         pause_s = random.uniform(BACKOFF_FIRST_S, bound_s)  # noqa: S311 - jitter is no secret
         log.info("next attempt in %.1f s", pause_s)
         try:
@@ -137,10 +141,20 @@ class Ingest:
             return
 
     async def _catch_up(self) -> None:
-        """Publish the closed minute bars of the time we did not see, before the first quote after it."""
+        """Publish the closed minute bars of the time we did not see, before the first quote after it.
+
+        Without them the stream goes on and long windows fill up as it goes: quotes must not wait long for history.
+        """
         now_s = self._clock.monotonic_s()
         if self._last_data_s is not None and now_s - self._last_data_s < HISTORY_AFTER_S:
             return
+        try:
+            async with asyncio.timeout(HISTORY_DEADLINE_S):
+                await self._publish_history()
+        except TimeoutError:
+            log.warning("no minute bars of all markets within %.0f s: going on without", HISTORY_DEADLINE_S)
+
+    async def _publish_history(self) -> None:
         for symbol in self._settings.exchange.symbols:
             self._tell_alive()
             frames = await self._history(symbol)
@@ -151,11 +165,11 @@ class Ingest:
             log.info("%s: %d frames of minute bars from the exchange's history", symbol, len(frames))
 
     async def _history(self, symbol: str) -> list[bytes]:
-        """Bars in a few tries; without them the stream goes on and long windows fill up as it goes."""
+        """Bars in a few tries; none when the exchange's answers are of no use."""
         for left in reversed(range(HISTORY_TRIES)):
             try:
                 return await asyncio.to_thread(recent_bars, self._exchange, symbol)
-            except ExchangeError as error:
+            except (ExchangeError, InvalidInput) as error:
                 log.warning("%s: no minute bars, %d tries left: %s", symbol, left, error)
                 await asyncio.sleep(HISTORY_PAUSE_S if left else 0.0)
         return []
@@ -202,12 +216,13 @@ class Ingest:
 
     async def _read(self, socket: ClientConnection) -> None:
         while True:
+            while self._outbox.full:
+                self._outbox.settle()
+                self._last_frame_s = self._clock.monotonic_s()  # the exchange is not silent: we do not listen
+                await asyncio.sleep(0.05)
             for _ in range(FRAMES_AT_ONCE):
                 self._take(await socket.recv(decode=False))
             await asyncio.sleep(0)
-            while self._outbox.full:
-                self._outbox.settle()
-                await asyncio.sleep(0.05)
 
     async def _tend(self, socket: ClientConnection) -> None:
         """Send requests, ping, and look at every deadline."""
@@ -298,7 +313,8 @@ class Ingest:
         elif isinstance(frame, StatusFrame):
             log.info("exchange status: %s", [status.system for status in frame.data])
         place = now_ns, self._connection, self._sequence
-        self._outbox.put(symbol, Envelope(*place, channel, "ws", raw, book_ok, self._exchange.name), frame)
+        key = symbol or self._settings.exchange.symbols[0]  # without one Kafka takes any partition, also an empty one
+        self._outbox.put(key, Envelope(*place, channel, "ws", raw, book_ok, self._exchange.name), frame)
 
     def _heard(
         self, frame: TickerFrame | TradeFrame | OhlcFrame | BookFrame, channel: str, symbol: str, now_ns: int

@@ -15,6 +15,8 @@ from btc_core.errors import ServiceError
 from btc_core.log import DEADLETTERS, DeadLetter, producer, timestamp_ms
 
 if TYPE_CHECKING:
+    from confluent_kafka import Message
+
     from btc_core.settings import KafkaSettings
 
 FLUSH_TIMEOUT_S = 30.0
@@ -30,7 +32,7 @@ class Publisher:
     def __init__(self, settings: KafkaSettings, client_id: str, linger_ms: int = 0) -> None:
         self._producer = producer(settings, client_id, linger_ms)
         self._client_id = client_id
-        self._failed: list[str] = []
+        self._failed: list[tuple[str, Message]] = []
         self._sent: dict[str, int] = {}
 
     @property
@@ -40,14 +42,15 @@ class Publisher:
 
     def publish(self, topic: str, key: str, value: bytes, ts_ns: int) -> None:
         """Queue one message; when the queue is full, wait until it has room."""
+        self._produce(topic, key, value, timestamp_ms(ts_ns))
+        self._sent[topic] = self._sent.get(topic, 0) + 1
+
+    def _produce(self, topic: str, key: str | bytes, value: bytes, ts_ms: int) -> None:
         while True:
             try:
-                self._producer.produce(topic, value, key, timestamp=timestamp_ms(ts_ns), on_delivery=self._failed_one)
+                return self._producer.produce(topic, value, key, timestamp=ts_ms, on_delivery=self._failed_one)
             except BufferError:
                 self._producer.poll(0.1)
-            else:
-                self._sent[topic] = self._sent.get(topic, 0) + 1
-                return
 
     def dead_letter(self, reason: str, message: str, raw: bytes, place: tuple[str, int, int] = ("", -1, -1)) -> None:
         """Queue what could not be used with its reason; `place` is the topic, partition and offset it came from."""
@@ -64,7 +67,10 @@ class Publisher:
             self._count()
 
     def flush(self) -> None:
-        """Wait for all acknowledgements; raises `ServiceError` when one did not come."""
+        """Wait for all acknowledgements; raises `ServiceError` when one did not come.
+
+        What Kafka refused is sent again first, so whoever calls again waits for it too.
+        """
         left = self._producer.flush(FLUSH_TIMEOUT_S)
         self._raise_failed()
         if left:
@@ -78,11 +84,16 @@ class Publisher:
         self._sent.clear()
 
     def _raise_failed(self) -> None:
-        if self._failed:
-            failed, self._failed = self._failed, []
-            msg = f"Kafka did not take everything: {failed[0]}"
-            raise ServiceError(msg)
+        """Queue anew what was refused, and say why it was."""
+        if not self._failed:
+            return
+        failed, self._failed = self._failed, []
+        for _, message in failed:
+            _, ts_ms = message.timestamp()
+            self._produce(message.topic() or "", message.key() or b"", message.value() or b"", ts_ms)
+        msg = f"Kafka did not take everything: {failed[0][0]}"
+        raise ServiceError(msg)
 
-    def _failed_one(self, error: Any, message: Any) -> None:
+    def _failed_one(self, error: Any, message: Message) -> None:
         """Called for failures only (`delivery.report.only.error`)."""
-        self._failed.append(f"{message.topic()}: {error}")
+        self._failed.append((f"{message.topic()}: {error}", message))

@@ -40,6 +40,8 @@ PAUSE_FIRST_S, PAUSE_MAX_S = 0.2, 5.0
 KAFKA_TIMEOUT_S = 30.0
 AHEAD_BATCHES = 4
 """How far a worker may be ahead of its tables while they can be written: more only costs memory."""
+LET_GO_S = 5.0
+"""Longest wait for tables when partitions go to another member: the whole group stands still meanwhile."""
 WRITING_POLL_S = 0.02
 """How soon offsets are committed after their tables were written, when no message comes meanwhile."""
 CHECKPOINT_S = 60.0
@@ -125,6 +127,8 @@ class Writing(msgspec.Struct, frozen=True):
     work: Future[None]
     offsets: list[TopicPartition]
     states: dict[int, bytes]
+    given_up: threading.Event
+    """Set when nobody waits for it any more: it is not tried again."""
 
 
 class Worker:
@@ -151,6 +155,7 @@ class Worker:
         self._cluster = ""
         self._stop = threading.Event()
         self._away = threading.Event()
+        """Set while a service that tables or topics are written to is away."""
         self._lag_at_s = 0.0
 
     def run(self) -> None:
@@ -188,7 +193,7 @@ class Worker:
         if warm:
             self._handler.warm(warm)
         if live:
-            self._kept = self._patiently(lambda: self._handler.handle(live), self._idle)
+            self._kept = self._patiently(lambda: self._handler.handle(live), self._idle, threading.Event())
             metrics.CONSUMED.labels(self._group, self._topic).inc(len(live))
         for message in batch:
             self._next[message.partition] = message.offset + 1
@@ -210,8 +215,11 @@ class Worker:
         flush_s = self._stream.table_flush_ms / 1_000
         return max(0.0, flush_s - (time.monotonic() - self._settled_at_s)) if self._kept else flush_s
 
-    def _patiently(self, work: Callable[[], T], idle: Callable[[float], None]) -> T:
-        """Do `work`, again for as long as a service is away; `idle` waits. Stops trying when the worker is stopped."""
+    def _patiently(self, work: Callable[[], T], idle: Callable[[float], None], away: threading.Event) -> T:
+        """Do `work`, again for as long as a service is away, which `away` tells; `idle` waits.
+
+        Stops trying when the worker is stopped.
+        """
         pause_s = PAUSE_FIRST_S
         while True:
             try:
@@ -221,25 +229,22 @@ class Worker:
                     raise
                 log.warning("%s; next try in %.1f s", error, pause_s)
                 metrics.RETRIES.labels(self._group).inc()
-                self._away.set()
+                away.set()
                 idle(pause_s)
                 pause_s = min(pause_s * 2, PAUSE_MAX_S)
             else:
-                self._away.clear()
+                away.clear()
                 return result
 
     def _idle(self, seconds: float) -> None:
         """Wait as a living member of the group that takes nothing: Kafka expels one that does not poll."""
+        metrics.LOOP_AT.labels(self._group).set_to_current_time()
         parts = self._consumer.assignment()
         self._consumer.pause(parts)
         message = self._consumer.poll(seconds)
         if message is not None and _record(message) is not None:  # taken before the pause: take it again later
             self._consumer.seek(TopicPartition(self._topic, message.partition() or 0, message.offset() or 0))
         self._consumer.resume(self._consumer.assignment())
-
-    def _rest(self, seconds: float) -> None:
-        """Wait in the writer's thread, no longer than until the worker is stopped."""
-        self._stop.wait(seconds)
 
     def _settle(self) -> None:
         """Commit what is written; when it is time, start to write what is kept."""
@@ -251,6 +256,7 @@ class Worker:
                 most = self._stream.max_unwritten_rows
                 self._idle(PAUSE_FIRST_S)
             else:  # pausing would throw away what was fetched ahead
+                metrics.LOOP_AT.labels(self._group).set_to_current_time()
                 futures.wait([self._writing.work], PAUSE_FIRST_S)
         if self._writing is not None:
             self._commit()
@@ -267,11 +273,11 @@ class Worker:
             _low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
             metrics.LAG.labels(self._group, str(partition)).set(max(0, high - position))
 
-    def _settle_all(self) -> None:
-        """Write and commit everything taken so far."""
-        self._commit()
-        self._write(last=True)
-        self._commit()
+    def _settle_all(self, wait_s: float | None = None) -> None:
+        """Write and commit everything taken so far, as far as it takes no longer than `wait_s` each."""
+        if self._commit(wait_s):
+            self._write(last=True)
+            self._commit(wait_s)
 
     def _write(self, *, last: bool = False) -> None:
         """Begin to write what is kept; now and then, and at last, with a checkpoint."""
@@ -289,14 +295,34 @@ class Worker:
         if self._warm_up_s > 0 and (last or now_s - self._checkpoint_at_s > CHECKPOINT_S):
             self._checkpoint_at_s = now_s
             states = {part.partition: self._handler.save(part.partition) for part in ready}
-        self._writing = Writing(self._writer.submit(lambda: self._patiently(work, self._rest)), ready, states)
+        given_up = threading.Event()
 
-    def _commit(self) -> None:
-        """Wait for the writer, raise what it raised, commit what it wrote."""
+        def write() -> None:
+            if not given_up.is_set():
+                work()
+
+        def rest(seconds: float) -> None:
+            until_s = time.monotonic() + seconds
+            while time.monotonic() < until_s and not given_up.is_set() and not self._stop.wait(WRITING_POLL_S):
+                pass
+
+        job = self._writer.submit(lambda: self._patiently(write, rest, self._away))
+        self._writing = Writing(job, ready, states, given_up)
+
+    def _commit(self, wait_s: float | None = None) -> bool:
+        """Wait for the writer, raise what it raised, commit what it wrote; False when it took longer than `wait_s`.
+
+        Then its offsets stay where they are: whoever has the partitions writes the same rows again.
+        """
         if self._writing is None:
-            return
+            return True
         written, self._writing = self._writing, None
-        written.work.result()
+        try:
+            written.work.result(wait_s)
+        except TimeoutError:
+            written.given_up.set()
+            log.warning("%d s were not enough to write the tables; whoever goes on writes these rows", wait_s)
+            return False
         try:
             if not written.states:
                 self._consumer.commit(offsets=written.offsets)
@@ -304,12 +330,13 @@ class Worker:
                 self._consumer.commit(offsets=written.offsets, asynchronous=False)
         except KafkaException as error:  # the rows are written; whoever goes on writes them once more, as the same rows
             log.warning("offsets not committed: %s", error)
-            return
+            return True
         for part in written.offsets:
             self._live_from[part.partition] = part.offset
             if part.partition in written.states:
                 state = written.states[part.partition]
                 self._writer.submit(self._checkpoints.write, self._cluster, part.partition, part.offset, state)
+        return True
 
     def _assign(self, taker: Consumer, partitions: list[TopicPartition]) -> None:
         self._handler.reset()
@@ -345,10 +372,11 @@ class Worker:
         return mark.offset if mark.offset >= 0 else high
 
     def _revoke(self, _taker: Consumer, partitions: list[TopicPartition]) -> None:
-        self._settle_all()
+        self._settle_all(LET_GO_S)
         for part in partitions:
             self._live_from.pop(part.partition, None)
-            self._next.pop(part.partition, None)
+            if self._next.pop(part.partition, None) is not None:  # somebody else's lag now
+                metrics.LAG.remove(self._group, str(part.partition))
 
 
 def _record(message: Message) -> Record | None:
