@@ -10,7 +10,7 @@ ARGS ?=
 MINUTES ?= 10
 SEED ?= 1
 
-.PHONY: up down test check bench chaos dashboards help
+.PHONY: up install down test check bench chaos dashboards help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -18,6 +18,8 @@ help: ## this list
 
 up: $(STAMPS)/run ## install what is missing, start everything, return when forecasts are served
 	@$(BIN)/btc up $(ARGS)
+
+install: $(STAMPS)/run ## install what running needs, start nothing
 
 down: ## stop everything; the data stays
 	@if [ -x $(BIN)/btc ]; then $(BIN)/btc down $(ARGS); fi

@@ -1,6 +1,7 @@
 """The asset `minute_bars`: history of one-minute bars, fetched from the exchange into QuestDB.
 
-Running it again writes the same rows onto themselves. Rows imported from a file are never overwritten.
+Running it again writes the same rows onto themselves. Rows imported from a file are never overwritten from
+here; the newest ones are by the bars that ingest fetches at its start, which bronze writes whatever the source.
 What does not belong here: bars of the live stream (the view `gold_1min`).
 """
 

@@ -32,13 +32,12 @@ HOUR_NS = 3_600 * NS_PER_S
 PERIODS_H = (1, 6, 24, 168)
 OUTCOMES_STALE_S = 900
 """Newest outcome older than this: forecasts or their features have stopped."""
-"""Of feature rows for drift: one a minute, as training has."""
 DRIFT_HOURS = 168
 """A day is one kind of weather; a week has seen a weekend too."""
 DRIFT_ROWS = 120
 """Fewer minutes than this say nothing about a distribution."""
 DRIFTED_AT_MOST = 5
-"""Features that may be beyond both bounds before the check fails: they are sixty, and move together."""
+"""Features that may be beyond both bounds before the check fails: they are thirty, and move together."""
 
 _BASELINES = ("harx", "har", "ewma", "naive")
 _QUANTITIES = {"volatility": "volatility-model", "bid": "bid-price-model"}
@@ -214,7 +213,7 @@ def demotions(environment: Environment, database: Database, registry: Registry) 
     metadata=table_metadata(FEATURE_DRIFT),
 )
 def feature_drift(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """PSI of each model feature of the last week against the champion's training window."""
+    """PSI of each feature that the champion keeps the distribution of: the last week against its training window."""
     import pandas as pd  # noqa: PLC0415 - slow to import, not needed to load the graph
 
     from btc_core import drift  # noqa: PLC0415 - the same

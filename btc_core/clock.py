@@ -1,4 +1,4 @@
-"""The only place where time is read.
+"""Where the time in our data is read; pauses and deadlines may use `time.monotonic` itself.
 
 What does not belong here: arithmetic on timestamps. Those are plain integers, nanoseconds since the Unix epoch, UTC.
 """

@@ -196,7 +196,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature("ask", "USD", "best ask", "gold", ("bronze_ticks.ask",)),
     Feature("ask_qty", "BTC", "quantity at the best ask", "gold", ("bronze_ticks.ask_qty",)),
     Feature("mid", "USD", "mean of best bid and best ask; on bar history the close", "gold", _MID),
-    # what people look at: the columns of the system this one replaces, from bids and trades, per quote
+    # what people look at, not models: indicators in the units of a price chart, over the last quotes and trades
     Feature("ma_5", "USD", "mean of the last 5 bids", "original", _MID),
     Feature("ma_14", "USD", "mean of the last 14 bids", "original", _MID),
     Feature(

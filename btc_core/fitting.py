@@ -56,7 +56,7 @@ REFIT_NS = 7 * NS_PER_DAY
 FIRST_FIT_DAYS = 21.0
 """The first HARX of a window needs this much; rows before it are its own."""
 TREES_NEED_DAYS = 14.0
-"""With less history trees lose to HARX (FORECASTING in the design), so HARX serves."""
+"""With less history trees lose to HARX, so HARX serves (docs/concepts/forecasting.md)."""
 BASELINE_DAYS = 120.0
 """HAR, EWMA and the autoregression are fitted on this much, as the published figures are."""
 CALIBRATION_DAYS = 60.0

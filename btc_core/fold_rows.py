@@ -322,7 +322,7 @@ def _top_columns(s: Any, row: Any) -> None:
 
 @njit
 def _original_columns(s: Any, row: Any, now_s: int) -> None:
-    """The columns of the original system over the last quotes; NaN until there are enough."""
+    """The columns that people look at: means, extremes and changes over the last quotes; NaN until there are enough."""
     n = s.n_quotes
     bid = s.bid
     before = s.bids[(n - 2) % QUOTES] if n >= 2 else math.nan

@@ -1,6 +1,6 @@
 """How a forecast is judged: the losses that are reported, and whether a difference is more than luck.
 
-Volatility is judged by QLIKE, price by its squared error against the random walk (FORECASTING in the design).
+Volatility is judged by QLIKE, price by its squared error against the random walk (docs/concepts/forecasting.md).
 Never here: R² of a price level, MAPE of a price: the random walk has those too.
 """
 

@@ -144,7 +144,8 @@ class ApiSettings(Section):
     token: SecretStr = SecretStr("")
     """Bearer token of `/retrain` and `/reload`; while it is empty both answer 401. Changed in the env file it holds at once."""
     threads: int = Field(4, ge=1)
-    """For requests that wait for QuestDB, MLflow or Dagster; forecasts have two of their own."""
+    """For requests that wait for QuestDB, MLflow or Dagster; forecasts are answered by the thread that reads requests, or
+    by two others while Redis is slow."""
     max_body_bytes: int = Field(1_048_576, ge=1_024)
     max_feature_age_s: float = Field(10.0, gt=0)
     """A forecast from older features is refused with 503."""

@@ -338,12 +338,12 @@ PREDICTION_SKILL = Table(
 FEATURE_DRIFT = Table(
     "gold_feature_drift",
     "gold",
-    "How far each model feature has moved from what the model was trained on.",
+    "How far a week's features of volatility, returns and activity are from what the volatility model was trained on.",
     (
-        Column("ts", "TIMESTAMP_NS", "UTC", "end of the day that is compared", ("silver_features.ts_event",)),
+        Column("ts", "TIMESTAMP_NS", "UTC", "time of the run that compared", ("silver_features.ts_event",)),
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("silver_features.symbol",)),
         Column("feature", "SYMBOL", "", "name of the feature", ("silver_features.feature_version",)),
-        Column("rows", "LONG", "", "minutes compared", ("silver_features.ts_event",)),
+        Column("rows", "LONG", "", "minutes compared, of the last week", ("silver_features.ts_event",)),
         Column("psi", "DOUBLE", "1", "population stability index over ten bins",
                tuple(f"silver_features.{f.name}" for f in FEATURES if f.group not in {"original", "gold"})),
         Column("psi_by_chance", "DOUBLE", "1", "what the 99.9 % quantile of it would be without any drift",

@@ -272,7 +272,7 @@ ALERTS = (
     Alert("StreamSilent", "btc_forecast_age_seconds > 10", "0s",
           "No new forecast of {{ $labels.symbol }} for {{ $value }} s: is the feed up, do the workers run?"),
     Alert("FeedSilent", "sum(increase(btc_frames_total[15s])) == 0", "10s",
-          "The exchange has sent nothing for 10 s; ingest connects again by itself, `btc logs ingest` says how it goes."),
+          "The exchange has sent nothing for 15 s; ingest connects again by itself, `btc logs ingest` says how it goes."),
     Alert("ProcessDown", "up == 0", "15s", "{{ $labels.process }} does not answer; `btc status` shows why."),
     Alert("LoopStuck", "time() - btc_loop_timestamp_seconds > 60", "0s",
           "The loop of {{ $labels.worker }} has not turned for {{ $value }} s; restart it."),
