@@ -14,7 +14,7 @@ import numpy as np
 from btc_core.bars import BARS
 from btc_core.clock import NS_PER_MIN, to_ns
 from btc_core.exchange import exchange_of
-from btc_core.rest import patiently
+from btc_core.rest import next_page_ns, patiently
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,8 +43,8 @@ def trades_between(
         if len(wanted):
             last_id = int(wanted["trade_id"].max())
             yield wanted
-        next_ns = newest_ns - 1  # trades of the same nanosecond may go on on the next page
-        if not rows or next_ns <= since_ns or newest_ns >= end_ns:
+        next_ns = next_page_ns(since_ns, newest_ns)
+        if not rows or next_ns is None or newest_ns >= end_ns:
             return
         since_ns = next_ns
         time.sleep(pause_s)

@@ -16,7 +16,7 @@ from btc_core.bars import bars_from, parse_csv
 from btc_core.clock import NS_PER_S, NS_PER_US, from_ns
 from btc_core.errors import ExchangeError
 from btc_core.frames import KRAKEN, Candle, OhlcFrame, Trade, TradeFrame
-from btc_core.rest import closed, fetch
+from btc_core.rest import closed, fetch, next_page_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -135,8 +135,7 @@ class Kraken:
         since_ns = max(0, begin_ns - OFF_NS) if cursor is None else cursor
         page, newest_ns = self.trades_since(gap.symbol, since_ns)
         found = {each.trade_id: trade_frame(each) for each in page if gap.first_id <= each.trade_id <= gap.last_id}
-        next_ns = newest_ns - 1  # trades of the same nanosecond may go on on the next page
-        return found, None if newest_ns > end_ns + OFF_NS or not page or next_ns <= since_ns else next_ns
+        return found, None if newest_ns > end_ns + OFF_NS or not page else next_page_ns(since_ns, newest_ns)
 
     def trades_since(self, symbol: str, since_ns: int) -> tuple[list[Trade], int]:
         """Up to a thousand trades."""

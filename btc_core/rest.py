@@ -48,6 +48,19 @@ def patiently(ask: Callable[[], Answer], pause_s: float) -> Answer:
     raise AssertionError  # the last try returns or raises
 
 
+def next_page_ns(since_ns: int, newest_ns: int) -> int | None:
+    """Since when to ask for the page behind one that was asked for `since_ns` and ends at `newest_ns`; None behind the last.
+
+    A nanosecond before its newest trade, for those of the same moment may go on; past it when nothing else was on it.
+
+    >>> next_page_ns(10, 20), next_page_ns(19, 20), next_page_ns(20, 20)
+    (19, 20, None)
+    """
+    if newest_ns <= since_ns:
+        return None
+    return newest_ns - 1 if newest_ns - 1 > since_ns else newest_ns
+
+
 def closed(bars: np.ndarray) -> np.ndarray:
     """Minute bars without the one that is still open."""
     return bars[bars["ts_ns"] + NS_PER_MIN <= now_ns()]

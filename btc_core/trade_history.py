@@ -22,7 +22,7 @@ from btc_core.days import day_ns, in_form, within, write_rows
 from btc_core.errors import InvalidInput
 from btc_core.exchange import exchange_of
 from btc_core.exchange_rest import bars_of_trades
-from btc_core.rest import patiently
+from btc_core.rest import next_page_ns, patiently
 from btc_core.table_form import of_symbol
 from btc_core.tables import BRONZE_TRADES, MINUTE_BARS
 
@@ -202,8 +202,8 @@ def fetch_day(
         inside = trades[(trades["ts_ns"] >= begin_ns) & (trades["ts_ns"] < end_ns)]
         written += put(db, symbol, inside[np.argsort(inside["ts_ns"], kind="stable")], "rest")
         report(min(cursor_ns, end_ns), written)
-        next_ns = cursor_ns - 1  # trades of the same nanosecond may go on on the next page
-        if not page or next_ns <= since_ns or cursor_ns >= min(end_ns, now_ns()):
+        next_ns = next_page_ns(since_ns, cursor_ns)
+        if not page or next_ns is None or cursor_ns >= min(end_ns, now_ns()):
             return written
         since_ns = next_ns
         time.sleep(exchange.rest_pause_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 import streaming.ingest
 from btc_core.clock import from_ns, now_ns
-from btc_core.errors import SubscriptionRefused
+from btc_core.errors import InvalidInput, SubscriptionRefused
 from btc_core.log import DEADLETTERS, DeadLetter, consumer, read_all
 from streaming.ingest import Ingest
 
@@ -118,6 +119,35 @@ def test_it_subscribes_to_everything_with_snapshots(kafka: Settings) -> None:
     assert wanted["ticker"]["event_trigger"] == "bbo"
     assert wanted["trade"]["snapshot"] is True
     assert wanted["book"]["depth"] == 10
+
+
+@pytest.mark.parametrize("answer", ["never comes", "is nonsense"])
+def test_quotes_do_not_wait_for_a_rest_api_that_is_ill(
+    kafka: Settings, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    symbol, over = f"REST{now_ns()}/USD", threading.Event()
+
+    def bars(*_: object) -> list[bytes]:
+        if answer == "never comes":
+            over.wait(PATIENCE_S)
+        raise InvalidInput("bar 1 has a high below its low")
+
+    async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
+        await socket.send(quote(symbol))
+        await asyncio.sleep(0.2)
+        over.set()
+
+    monkeypatch.setattr(streaming.ingest, "recent_bars", bars)
+    monkeypatch.setattr(streaming.ingest, "HISTORY_DEADLINE_S", 0.3)
+    asyncio.run(play(kafka, symbol, talk))
+    assert frames(kafka, symbol) == ["ticker"]
+
+
+def test_an_exchange_that_is_away_all_night_is_still_tried(kafka: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = []
+    monkeypatch.setattr(streaming.ingest.random, "uniform", lambda _low, high: bounds.append(high) or 0.0)
+    asyncio.run(Ingest(kafka)._pause(5_000))
+    assert bounds == [streaming.ingest.BACKOFF_MAX_S]
 
 
 def test_frames_that_cannot_be_read_are_dead_letters_and_the_others_are_in_the_log(kafka: Settings) -> None:
