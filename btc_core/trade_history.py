@@ -43,14 +43,21 @@ NAMES = {
     "trade_id": ("trade_id", "id"),
 }
 """What files call the columns, the first that is there wins."""
+BUYS, SELLS = ("b", "buy"), ("s", "sell")
+"""What files call the side of a trade, in any case."""
+EARLIEST_DAY = "2009-01-01"
+"""Before this there was nothing to trade."""
+MOST_NS = float(2**63)
+_UNITS = ((1e11, NS_PER_S), (1e14, NS_PER_MS), (1e17, NS_PER_US))
 _NOT_KNOWN = ""
 
 
 def read_trades(file: Path) -> np.ndarray:
     """Trades of a Parquet file or a CSV, dtype `PAST`, oldest first.
 
-    A CSV without a header is Kraken's published form: time in s, price, volume. Without sides the tick rule gives
-    them: a trade above the one before bought, below sold. Raises `InvalidInput` naming the file and what is wrong.
+    A CSV without a header is Kraken's published form: time in s, price, volume. Times are timestamps, or numbers since
+    1970 in s, ms, µs or ns. Without sides the tick rule gives them: a trade above the one before bought, below sold.
+    Raises `InvalidInput` naming the file and what is wrong.
     """
     table = _read(file)
     columns = {ours: next((n for n in theirs if n in table.column_names), "") for ours, theirs in NAMES.items()}
@@ -59,22 +66,41 @@ def read_trades(file: Path) -> np.ndarray:
         msg = f"{file}: no column for {', '.join(missing)}; it has {', '.join(table.column_names)}"
         raise InvalidInput(msg)
     trades = np.zeros(len(table), PAST)
-    trades["ts_ns"] = _times(table[columns["ts_ns"]], columns["ts_ns"])
-    for name in ("price", "qty"):
-        trades[name] = table[columns[name]].cast(pa.float64()).to_numpy()
-    wrong = ~((trades["price"] > 0) & (trades["qty"] > 0) & (trades["ts_ns"] > 0))
-    if wrong.any():
-        msg = f"{file}: trade {int(wrong.argmax()) + 1} has a time, price or quantity that is not above zero"
-        raise InvalidInput(msg)
+    try:
+        _fill(trades, table, columns)
+    except (pa.ArrowInvalid, InvalidInput) as error:
+        msg = f"{file}: {error}"
+        raise InvalidInput(msg) from error
     order = np.argsort(trades["ts_ns"], kind="stable")
     trades = trades[order]
-    sides = table[columns["side"]].cast(pa.string()).to_numpy()[order] if columns["side"] else None
-    trades["buy"] = _tick_rule(trades["price"]) if sides is None else np.char.startswith(sides.astype("U4"), "b")
-    if columns["trade_id"]:
-        trades["trade_id"] = table[columns["trade_id"]].cast(pa.int64()).to_numpy()[order]
-    else:
+    if not columns["side"]:
+        trades["buy"] = _tick_rule(trades["price"])
+    if not columns["trade_id"]:
         trades["trade_id"] = -(trades["ts_ns"] // NS_PER_US * NS_PER_US + _rank(trades["ts_ns"] // NS_PER_US))
     return trades
+
+
+def _fill(trades: np.ndarray, table: pa.Table, columns: dict[str, str]) -> None:
+    """What the file says, in its order; `InvalidInput` names the first trade that cannot be."""
+    for name in ("price", "qty"):
+        trades[name] = table[columns[name]].cast(pa.float64()).to_numpy()
+    _refuse(~((trades["price"] > 0) & (trades["qty"] > 0)), "has a price or quantity that is not above zero")
+    trades["ts_ns"] = _times(table[columns["ts_ns"]], columns["ts_ns"])
+    early, late = day_ns(EARLIEST_DAY), now_ns() + NS_PER_DAY
+    wrong = (trades["ts_ns"] < early) | (trades["ts_ns"] > late)
+    _refuse(wrong, f"has a time before {EARLIEST_DAY} or in the future; numbers are s, ms, µs or ns since 1970")
+    if columns["side"]:
+        sides = np.char.lower(table[columns["side"]].cast(pa.string()).to_numpy(zero_copy_only=False).astype(str))
+        _refuse(~np.isin(sides, BUYS + SELLS), f"has a side that is none of {', '.join(BUYS + SELLS)}")
+        trades["buy"] = np.isin(sides, BUYS)
+    if columns["trade_id"]:
+        trades["trade_id"] = table[columns["trade_id"]].cast(pa.int64()).to_numpy()
+
+
+def _refuse(wrong: np.ndarray, what: str) -> None:
+    if wrong.any():
+        msg = f"trade {int(wrong.argmax()) + 1} {what}"
+        raise InvalidInput(msg)
 
 
 def _read(file: Path) -> pa.Table:
@@ -94,15 +120,22 @@ def _read(file: Path) -> pa.Table:
 
 
 def _times(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """Nanoseconds of timestamps, or of numbers in ms (`time_ms`) or s; whole microseconds, as on the socket."""
+    """Nanoseconds of timestamps, or of numbers whose size tells the unit; whole microseconds, as on the socket.
+
+    Seconds of this century have ten digits, milliseconds thirteen, and so on.
+    """
     if pa.types.is_timestamp(column.type):
         ns = column.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
-    elif pa.types.is_integer(column.type):
-        ns = column.to_numpy().astype(np.int64) * (NS_PER_MS if name == "time_ms" else NS_PER_S)
-    else:
-        scale_us = 1e3 if name == "time_ms" else 1e6
-        ns = np.rint(column.cast(pa.float64()).to_numpy() * scale_us).astype(np.int64) * NS_PER_US
-    return np.asarray(ns // NS_PER_US * NS_PER_US)
+        return np.asarray(ns // NS_PER_US * NS_PER_US)
+    numbers = column.cast(pa.float64(), safe=False).to_numpy()
+    largest = float(np.max(numbers, initial=0.0))
+    unit_ns = next((unit for most, unit in _UNITS if largest < most), 1)
+    if name == "time_ms":
+        unit_ns = NS_PER_MS
+    _refuse(~(np.abs(numbers) < MOST_NS / unit_ns), "has a time that is no number or beyond any date")
+    if pa.types.is_integer(column.type):
+        return np.asarray(column.to_numpy().astype(np.int64) * unit_ns // NS_PER_US * NS_PER_US)
+    return np.asarray(np.rint(numbers * (unit_ns / NS_PER_US)).astype(np.int64) * NS_PER_US)
 
 
 def _tick_rule(price: np.ndarray) -> np.ndarray:

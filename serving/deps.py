@@ -81,6 +81,8 @@ class Deps:
     """The bearer token that is valid now; "" when there is none."""
     answered: dict[str, tuple[ForecastRow, LiveForecast]] = field(default_factory=dict)
     """By symbol the newest row of the worker and its answer; two threads may both make it, which does no harm."""
+    known_ns: dict[str, int] = field(default_factory=dict)
+    """By symbol the receipt of what the newest forecast that was ever seen knows, ns."""
 
 
 def deps() -> Deps:

@@ -30,12 +30,18 @@ def count(status: int, took_s: float) -> None:
 
 
 def measure(deps: Deps) -> None:
-    """Bring the gauges up to date; one that cannot be read keeps its last value, and `/readyz` says why."""
+    """Bring the gauges up to date.
+
+    The age of a forecast that is gone or cannot be read goes on from the last one seen, or from the first time it was
+    asked for, so that whoever watches it hears of it; `/readyz` says why.
+    """
+    now_ns = deps.clock.now_ns()
     for symbol in deps.settings.exchange.symbols:
         with suppress(BtcError):
             row = deps.store.forecast(symbol)
             if row is not None:
-                FORECAST_AGE.labels(symbol).set(age_s(deps.clock.now_ns(), row.ts_recv_ns))
+                deps.known_ns[symbol] = row.ts_recv_ns
+        FORECAST_AGE.labels(symbol).set(age_s(now_ns, deps.known_ns.setdefault(symbol, now_ns)))
     MODEL_CREATED.clear()
     current = deps.models.current
     for model in (current.bid, current.volatility):

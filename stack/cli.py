@@ -81,10 +81,8 @@ def up(  # noqa: PLR0913, PLR0917 - the options of a command
 ) -> None:
     """Start everything and return when it is healthy and forecasts are served."""
     from stack import screen  # noqa: PLC0415
-    from stack.layout import remember_current  # noqa: PLC0415
 
     stack = _create(exchange, data_dir, ports_from, exchange_args, symbols)
-    remember_current(stack.layout.data_dir)
     names = tuple(only.split(",")) if only else None
     stack.up(names, report=screen.progress)
     answer = None if names else _first_forecast(stack)
@@ -98,7 +96,10 @@ def down(data_dir: DataDir = None) -> None:
     """Stop everything; the data stays."""
     from stack import screen  # noqa: PLC0415
 
-    _open(data_dir).down(report=screen.progress)
+    stack = _open(data_dir)
+    if not stack.running:
+        screen.say(f"nothing is running in {stack.layout.data_dir}")
+    stack.down(report=screen.progress)
 
 
 @app.command()
@@ -238,6 +239,8 @@ def _create(
     from stack import layout  # noqa: PLC0415
     from stack.runtime import Stack  # noqa: PLC0415
 
+    if exchange is Exchange.AUTO and data_dir is None:
+        data_dir = _running()
     mode = _mode(exchange, data_dir)
     other = "" if exchange in {Exchange.AUTO, Exchange.LIVE, Exchange.SIM} else exchange.value
     stack = Stack(data_dir or layout.default_data_dir(other or mode))
@@ -245,6 +248,19 @@ def _create(
     named = tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())
     stack.create(mode, ports, tuple(shlex.split(exchange_args)), named, other)
     return stack
+
+
+def _running() -> Path | None:
+    """The directory of the stack that was started last, if it runs: `auto` goes on with it."""
+    from btc_core.errors import StackError  # noqa: PLC0415
+    from stack.layout import current_data_dir  # noqa: PLC0415
+    from stack.runtime import Stack  # noqa: PLC0415
+
+    try:
+        current = Stack(current_data_dir())
+    except StackError:
+        return None
+    return current.layout.data_dir if current.running else None
 
 
 def _mode(exchange: Exchange, data_dir: Path | None) -> Mode:

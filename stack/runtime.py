@@ -28,7 +28,7 @@ from stack import preflight
 from stack.catalogue import components
 from stack.component import Component, Context, in_order
 from stack.files import tail
-from stack.layout import Layout, Mode
+from stack.layout import Layout, Mode, remember_current
 from stack.servers.dagster import DAGSTER
 from stack.supervise import DOWN, ProcessState, Supervisor
 
@@ -130,6 +130,7 @@ class Stack:
             known = self.components()
             wanted = in_order(known, only)
             self._preflight(wanted, everything=only is None)
+            remember_current(self.layout.data_dir)
             self._supervisor.write_conf(known.values())
             self._supervisor.start()
             self._start_all(wanted, report)
@@ -143,7 +144,7 @@ class Stack:
             self._supervisor.shutdown()
 
     def restart(self, name: str, report: Report = lambda _name, _what: None) -> None:
-        """Stop one component and start it again, with its present configuration."""
+        """Stop one component and start it again, with its present configuration; others get theirs at the next `up`."""
         with self._locked():
             known = self.components()
             (*_, component) = in_order(known, (name,))
@@ -152,7 +153,7 @@ class Stack:
                 raise StackError(msg)
             self._supervisor.stop_process(name)
             self._supervisor.write_conf(known.values())
-            self._supervisor.start()
+            self._supervisor.reload(name)
             self._start_one(component, report)
 
     def know_days_from(self, day: str, report: Report = lambda _name, _what: None) -> None:

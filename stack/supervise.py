@@ -110,7 +110,7 @@ class Supervisor:
     def start(self) -> None:
         """Start supervisord in the background, or make a running one read its configuration again."""
         if self.answers():
-            self._reload()
+            self.reload()
             return
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._layout.supervisor_conf)]
         env = _environment(self._layout)
@@ -168,14 +168,16 @@ class Supervisor:
         while _runs(pid) and time.monotonic() < deadline_s:
             time.sleep(0.05)
 
-    def _reload(self) -> None:
-        """Take over changed programs; those that run and did not change are left alone."""
+    def reload(self, only: str = "") -> None:
+        """Take over programs that changed, which stops them, or `only` this one; those that did not are left alone."""
         ((added, changed, removed),) = self._call("supervisor.reloadConfig")
         for name in [*changed, *removed]:
-            self.stop_process(name)
-            self._call("supervisor.removeProcessGroup", name)
+            if only in ("", name):
+                self.stop_process(name)
+                self._call("supervisor.removeProcessGroup", name)
         for name in [*added, *changed]:
-            self._call("supervisor.addProcessGroup", name)
+            if only in ("", name):
+                self._call("supervisor.addProcessGroup", name)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         transport = _SocketTransport(str(self._layout.supervisor_socket))

@@ -54,3 +54,23 @@ def test_what_died_a_moment_ago_and_is_about_to_come_back_is_stopped_for_good(su
 def test_a_process_that_was_never_started_counts_as_stopped(supervisor: Supervisor) -> None:
     supervisor.stop_process(PROCESSES[0])
     assert supervisor.state(PROCESSES[0]).pid == 0
+
+
+def test_one_that_takes_its_new_configuration_leaves_the_others_running(supervisor: Supervisor) -> None:
+    first, second, third = PROCESSES[:3]
+    for name in (first, second, third):
+        supervisor.start_process(name)
+    before = {name: supervisor.state(name).pid for name in (first, second, third)}
+    changed = (Component(name, "Does nothing", ("sleep", "601"), stop_signal="KILL") for name in (first, second))
+    same = (Component(name, "Does nothing", ("sleep", "600"), stop_signal="KILL") for name in PROCESSES[2:])
+    supervisor.write_conf([*changed, *same])
+    supervisor.reload(first)
+    assert supervisor.state(first).pid == 0
+    assert {name: supervisor.state(name).pid for name in (second, third)} == {
+        name: before[name] for name in (second, third)
+    }
+    supervisor.start_process(first)
+    wait_for(lambda: psutil.Process(supervisor.state(first).pid).cmdline() == ["sleep", "601"], "the new command")
+    supervisor.reload()
+    assert supervisor.state(second).pid == 0
+    assert supervisor.state(third).pid == before[third]

@@ -13,6 +13,7 @@ from btc_core.clock import NS_PER_MS, NS_PER_S
 from btc_core.errors import InvalidInput
 from btc_core.trade_history import read_trades
 
+START_NS = 1_700_000_000 * NS_PER_S
 RECORDED = Path(__file__).parents[2].parent / "shared" / "data" / "kraken_trades_btcusd_20190701_h00.csv"
 
 
@@ -37,7 +38,7 @@ def test_krakens_csv_has_times_prices_volumes_and_sides_by_the_tick_rule(tmp_pat
 def test_a_file_with_names_gives_its_sides_and_ids_in_order_of_time(tmp_path: Path) -> None:
     file = tmp_path / "trades.parquet"
     columns = {
-        "ts": pa.array([5_000_001_999, 3_000_000_000], pa.timestamp("ns")),
+        "ts": pa.array([START_NS + 5_000_001_999, START_NS + 3_000_000_000], pa.timestamp("ns")),
         "price": [2.0, 1.0],
         "qty": [0.2, 0.1],
         "side": ["sell", "buy"],
@@ -47,13 +48,31 @@ def test_a_file_with_names_gives_its_sides_and_ids_in_order_of_time(tmp_path: Pa
     trades = read_trades(file)
     assert trades["trade_id"].tolist() == [7, 8]
     assert trades["buy"].tolist() == [True, False]
-    assert trades["ts_ns"].tolist() == [3_000_000_000, 5_000_001_000], "whole microseconds, as on the socket"
+    assert (trades["ts_ns"] - START_NS).tolist() == [3_000_000_000, 5_000_001_000], (
+        "whole microseconds, as on the socket"
+    )
+
+
+@pytest.mark.parametrize("written", ["1720000000.5", "1720000000500", "1720000000500000", "1720000000500000000"])
+def test_numbers_tell_their_unit_by_their_size(tmp_path: Path, written: str) -> None:
+    file = tmp_path / "trades.csv"
+    file.write_text(f"timestamp,price,amount,side\n{written},64000.5,0.1,BUY\n{written},64000.5,0.1,Sell\n")
+    trades = read_trades(file)
+    assert trades["ts_ns"].tolist() == [1_720_000_000_500 * NS_PER_MS] * 2
+    assert trades["buy"].tolist() == [True, False]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("time,price\n1,2\n", "no column for qty"), ("1,0,1\n", "trade 1"), ("1,2,3\n4,5\n", "CSV")],
-    ids=["a column is missing", "a price is zero", "a line is short"],
+    [
+        pytest.param("time,price\n1,2\n", "no column for qty", id="a column is missing"),
+        pytest.param("1,0,1\n", "trade 1 has a price", id="a price is zero"),
+        pytest.param("1,2,3\n4,5\n", "CSV", id="a line is short"),
+        pytest.param("1700000000,2,3\n4000000000,2,3\n", "trade 2 has a time .* in the future", id="a time to come"),
+        pytest.param("123,2,3\n", "trade 1 has a time before 2009", id="a time before there was a market"),
+        pytest.param('time,price,qty\n1700000000,"64,000.5",3\n', "64,000.5", id="a price is a text"),
+        pytest.param("time,price,qty,side\n1700000000,2,3,long\n", "trade 1 has a side that is none of", id="a side"),
+    ],
 )
 def test_what_cannot_be_is_named(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "bad.csv"

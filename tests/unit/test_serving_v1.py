@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
-from btc_core.errors import ServiceError
+from btc_core.errors import ServiceError, StoreError
 from btc_core.features import FEATURE_NAMES, MODEL_FEATURES
 from btc_core.settings import load_settings
 from serving.answers import MinuteBar, PastForecast, PastModel
@@ -339,3 +339,20 @@ def test_metrics_count_requests_by_route_and_tell_the_age_of_the_forecast(world:
     assert "guessed" not in world.client.get("/metrics").text
     assert value('btc_forecast_age_seconds{symbol="BTC/USD"}') == 2.5
     assert value('btc_model_created_timestamp_seconds{kind="harx",model="volatility-model"}') > 0
+
+
+@pytest.mark.parametrize("gone", ["never there", "expired", "Redis is away"])
+def test_the_age_of_a_forecast_that_is_gone_grows_until_the_alert_hears_it(world: World, gone: str) -> None:
+    def age_s() -> float:
+        lines = world.client.get("/metrics").text.splitlines()
+        return next(
+            float(line.split()[-1]) for line in lines if line.startswith('btc_forecast_age_seconds{symbol="BTC')
+        )
+
+    world.store.made = None if gone == "never there" else forecast_row(2.5)
+    before_s = age_s()
+    assert before_s == (0.0 if gone == "never there" else 2.5)
+    world.store.made = None
+    world.store.error = StoreError("Redis does not answer") if gone == "Redis is away" else None
+    world.clock.now += 60 * NS_PER_S
+    assert age_s() == before_s + 60.0

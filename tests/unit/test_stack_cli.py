@@ -58,6 +58,28 @@ def test_another_exchange_gets_a_directory_of_its_own_and_keeps_it(tmp_path: Pat
     assert (mixed.returncode, "follows kraken, and trades of two exchanges never mix" in mixed.stderr) == (1, True)
 
 
+def test_down_says_when_nothing_runs(tmp_path: Path) -> None:
+    assert btc("init", "--exchange", "sim", cwd=tmp_path).returncode == 0
+    done = btc("down", "--data-dir", "var/sim", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "nothing is running in" in done.stdout + done.stderr
+
+
+def test_up_goes_on_with_the_stack_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stack import cli
+    from stack.layout import Layout, remember_current
+    from stack.runtime import Stack
+
+    monkeypatch.chdir(tmp_path)
+    assert cli._running() is None, "there is none yet"
+    live = Layout(tmp_path / "var" / "live")
+    live.create("live", {})
+    remember_current(live.data_dir)
+    assert cli._running() is None, "it does not run"
+    monkeypatch.setattr(Stack, "running", True)
+    assert cli._running() == live.data_dir
+
+
 def test_the_command_line_knows_every_exchange() -> None:
     assert {*Exchange} == {"auto", "live", "sim", *EXCHANGES} - {"kraken"}
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from btc_core.errors import StackError
+from btc_core.errors import InvalidInput, StackError
 from stack import preflight
 from stack.catalogue import components
 from stack.component import Component, Context, in_order
-from stack.files import tail, write_secret
+from stack.files import replaced, tail, write_secret
 from stack.layout import DEFAULT_PORTS, MAX_SOCKET_PATH_BYTES, Layout, current_data_dir, ports_from, remember_current
 from stack.runtime import Stack
 
@@ -206,3 +206,15 @@ def test_symbols_are_kept_and_a_second_features_worker_comes_when_asked_for(tmp_
     known = components(context)
     assert known["features_2"].command == known["features"].command
     assert known["features_2"].env["BTC_STREAM_INSTANCE"] == "2"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "frames.txt"
+    with replaced(out) as file:
+        file.write(b"first")
+    with pytest.raises(ZeroDivisionError), replaced(out) as file:
+        file.write(b"half of the" * (1 // 0))
+    assert out.read_bytes() == b"first"
+    assert list(out.parent.iterdir()) == [out]
+    with pytest.raises(InvalidInput, match="cannot be written"), replaced(out / "below") as file:
+        pass
