@@ -87,7 +87,9 @@ def _table(table: Table) -> dg.AssetSpec:
 
 live_specs: list[dg.AssetSpec] = [
     _other(EXCHANGE_FEED, "api", "exchange", "WebSocket v2 and REST of the exchange, or of the simulator."),
-    _other(EVENTS_TOPIC, "kafka", "log", "Topic `market.events`: every frame as received.", (EXCHANGE_FEED,)),
+    _other(
+        EVENTS_TOPIC, "kafka", "log", "Topic `market.events`: every frame of market data as received.", (EXCHANGE_FEED,)
+    ),
     _other(_FEATURES_TOPIC, "kafka", "log", "Topic `features`: one row per quote and trade.", (EVENTS_TOPIC,)),
     _other(
         _PREDICTIONS_TOPIC,

@@ -176,7 +176,7 @@ class StreamSettings(Section):
     subscription_deadline_s: float = Field(8.0, gt=0)
     """A subscription without data for this long is made anew, alone; a quiet market doubles it up to a minute."""
     conflate_above_messages: int = Field(200_000, ge=1)
-    """More frames than this waiting for Kafka: superseded quotes are left out. 15 minutes of a busy market."""
+    """More frames than this waiting for Kafka: superseded quotes and books are left out. 15 minutes of a busy market."""
     max_unwritten_rows: int = Field(100_000, ge=1)
     """Rows a worker keeps while QuestDB is away, about 100 MB of features; then it takes no more until they are
     written. Topics and Redis go on until then."""

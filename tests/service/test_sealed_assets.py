@@ -29,7 +29,7 @@ with warnings.catch_warnings():
 
     from btc_assets.definitions import RESOURCES, defs
     from btc_assets.sealed import sealed_assets
-    from btc_assets.sealing import sealing_sensor
+    from btc_assets.sealing import AGAIN_S, ATTEMPTS, sealing_sensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,6 +138,41 @@ def test_a_day_is_asked_for_once_when_its_midnight_and_its_grace_have_passed(
         cursor = getattr(told, "cursor", None) or cursor
         asked[after_s] = [request.partition_key for request in getattr(told, "run_requests", None) or []]
     assert [after_s for after_s, days in asked.items() if DAY in days] == [grace_s]
+
+
+@dg.op
+def breaks() -> None:
+    raise dg.Failure("QuestDB is away")
+
+
+@dg.job(name="seal_day")
+def breaking_seal_day() -> None:
+    breaks()
+
+
+@pytest.mark.usefixtures("symbol")
+def test_a_day_whose_sealing_failed_is_asked_for_again_and_again_but_not_for_ever(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursor, keys, pauses = None, [], []
+
+    def later(seconds: float) -> Any:
+        monkeypatch.setattr("btc_assets.sealing.now_ns", lambda: now_ns() + round(seconds * NS_PER_S))
+        return tick(cursor, instance)
+
+    for number in range(ATTEMPTS):
+        if number:
+            pauses.append(AGAIN_S * 2 ** (number - 1))
+            assert f"{DAY}: run {number} has failed; again in" in later(pauses[-1] - 30).skip_message
+        told = later(pauses[-1] + 30 if pauses else 0)
+        cursor = told.cursor
+        (asked,) = [request for request in told.run_requests if request.partition_key == DAY]
+        keys.append(asked.run_key)
+        tags = {**asked.tags, "dagster/partition": DAY}
+        assert not breaking_seal_day.execute_in_process(instance=instance, tags=tags, raise_on_error=False).success
+    assert [key.partition("#")[2] for key in keys] == ["", "2", "3", "4", "5", "6"]
+    assert sum(pauses) == pytest.approx(2.6 * 3_600, rel=0.02)
+    assert f"{DAY}: 6 runs have failed" in later(86_400).skip_message
 
 
 def test_a_hundred_changes_of_a_day_are_a_hundred_runs(db: QuestDB, symbol: str, instance: dg.DagsterInstance) -> None:

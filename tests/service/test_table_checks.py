@@ -99,6 +99,25 @@ def test_a_missing_trade_is_found_unless_the_exchange_has_none(db: QuestDB) -> N
     assert judged(db, "trade_ids_gapless").passed
 
 
+def test_a_missing_trade_is_found_behind_any_number_of_absent_ones_and_over_midnight(db: QuestDB) -> None:
+    trades, marks, symbol = TABLES["bronze_trades"], TABLES["gap_marks"], "HOLES/USD"
+    yesterday, today = "2020-03-02", "2020-03-03"
+    write_rows(db, trades, made_up(trades, yesterday, 1, trade_id=[1], symbol=[symbol]))
+    ids = list(range(2, 62, 2))  # every other one is absent, which are more than a check shows
+    write_rows(db, trades, made_up(trades, today, 30, trade_id=ids, symbol=[symbol] * 30))
+    absent = [number + 1 for number in ids[:-1]]
+    given = {"symbol": [symbol] * 29, "first_id": absent, "last_id": absent, "state": ["absent"] * 29}
+    write_rows(db, marks, made_up(marks, today, 29, **given))
+    assert judged(db, "trade_ids_gapless", today).passed
+    more = made_up(trades, today, 32, trade_id=[*ids, 61, 65], symbol=[symbol] * 32)
+    write_rows(db, trades, more)
+    found = judged(db, "trade_ids_gapless", today)
+    assert not found.passed
+    assert str(found.metadata["rows"].value).count("\n") == 2, "a head, a line and the one row"
+    write_rows(db, trades, made_up(trades, "2020-03-04", 1, trade_id=[70], symbol=[symbol]))
+    assert not judged(db, "trade_ids_gapless", "2020-03-04").passed, "66 to 69 are missing over midnight"
+
+
 def test_a_bar_that_opens_within_a_minute_is_found(db: QuestDB) -> None:
     table = TABLES["minute_bars"]
     write_rows(db, table, made_up(table, DAY, 2, ts=[MIDNIGHT_NS, MIDNIGHT_NS + NS_PER_MIN]))
