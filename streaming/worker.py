@@ -317,12 +317,12 @@ class Worker:
         if self._writing is None:
             return True
         written, self._writing = self._writing, None
-        try:
-            written.work.result(wait_s)
-        except TimeoutError:
+        futures.wait([written.work], wait_s)
+        if not written.work.done():
             written.given_up.set()
-            log.warning("%d s were not enough to write the tables; whoever goes on writes these rows", wait_s)
+            log.warning("%s s were not enough to write the tables; whoever goes on writes these rows", wait_s)
             return False
+        written.work.result()
         try:
             if not written.states:
                 self._consumer.commit(offsets=written.offsets)
