@@ -84,7 +84,7 @@ def test_requests_that_cannot_be_are_refused_and_harm_nothing(tmp_path: Path) ->
 
 def test_the_trade_snapshot_holds_the_last_fifty_and_updates_go_on_without_a_gap(tmp_path: Path) -> None:
     async def body() -> None:
-        async with exchange(tmp_path, rate=20.0) as server, ws(server) as client:
+        async with exchange(tmp_path, rate=100.0) as server, ws(server) as client:
             await ask(client, channel="trade", symbol=["BTC/USD"], snapshot=True)
             snapshot = (await until(client, is_data("trade", "snapshot")))["data"]
             assert len(snapshot) == 50

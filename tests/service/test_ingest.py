@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from confluent_kafka import TopicPartition
 from prometheus_client import REGISTRY
 from websockets.asyncio.server import ServerConnection, serve
 
 import streaming.ingest
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput, SubscriptionRefused
-from btc_core.log import DEADLETTERS, DeadLetter, consumer, read_all
+from btc_core.log import DEADLETTERS, DeadLetter, read_all, read_topic
 from streaming.ingest import Ingest
 
 if TYPE_CHECKING:
@@ -74,24 +73,8 @@ def frames(settings: Settings, symbol: str) -> list[str]:
 
 def reasons(settings: Settings, since_ns: int) -> list[str]:
     """Reasons of the dead letters of ingest since then."""
-    found = []
-    reader = consumer(settings.kafka, "test-ingest-deadletters")
-    try:
-        for partition in range(settings.kafka.partitions):
-            part = TopicPartition(DEADLETTERS, partition)
-            low, high = reader.get_watermark_offsets(part, timeout=10)
-            part.offset = low
-            reader.assign([part])
-            position = low
-            while position < high:
-                for message in reader.consume(1_000, 1.0):
-                    position = message.offset() + 1
-                    letter = msgspec.json.decode(message.value(), type=DeadLetter)
-                    if letter.source == "ingest" and letter.ts_ns >= since_ns:
-                        found.append(letter.reason)
-    finally:
-        reader.close()
-    return found
+    letters = [msgspec.json.decode(value, type=DeadLetter) for value, *_ in read_topic(settings.kafka, DEADLETTERS)]
+    return [letter.reason for letter in letters if letter.source == "ingest" and letter.ts_ns >= since_ns]
 
 
 @pytest.fixture(scope="module")

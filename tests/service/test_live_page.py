@@ -128,16 +128,18 @@ def test_the_page_shows_the_numbers_of_the_api_and_says_simulated(api: Api, sett
     assert [url for url in asked if not url.startswith((f"http://127.0.0.1:{api.port}/", "data:"))] == []
 
 
-def test_new_forecasts_arrive_by_themselves_and_silence_is_said(api: Api, settings: Settings, page: Page) -> None:
-    with market(settings):
-        open_page(page, api)
-        before = page.locator("#made_at").inner_text()
-        expect(page.locator("#made_at")).not_to_have_text(before)
-        expect(page.locator("#trouble")).to_be_hidden()
-        expect(page.locator("#spread")).to_have_text("−14.00")
-    expect(page.locator("#trouble")).to_contain_text("s old, at most", timeout=PATIENCE_MS)
-    with market(settings):
-        expect(page.locator("#trouble")).to_be_hidden(timeout=PATIENCE_MS)
+def test_new_forecasts_arrive_by_themselves_and_silence_is_said(settings: Settings, page: Page, tmp_path: Path) -> None:
+    write_champions(tmp_path / "models")
+    with running(settings, tmp_path, BTC_API_MAX_FEATURE_AGE_S="2") as api:
+        with market(settings):
+            open_page(page, api)
+            before = page.locator("#made_at").inner_text()
+            expect(page.locator("#made_at")).not_to_have_text(before)
+            expect(page.locator("#trouble")).to_be_hidden()
+            expect(page.locator("#spread")).to_have_text("−14.00")
+        expect(page.locator("#trouble")).to_contain_text("s old, at most", timeout=PATIENCE_MS)
+        with market(settings):
+            expect(page.locator("#trouble")).to_be_hidden(timeout=PATIENCE_MS)
 
 
 def test_the_page_comes_back_after_the_api_was_restarted(settings: Settings, page: Page, tmp_path: Path) -> None:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 import pytest
-from confluent_kafka import TopicPartition
 
 from btc_core.clock import NS_PER_S, column_ns, now_ns
-from btc_core.log import DEADLETTERS, EVENTS, DeadLetter, Envelope, consumer
+from btc_core.log import DEADLETTERS, EVENTS, DeadLetter, Envelope, read_topic
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import connect, feature_key, read_features, update_channel
 from streaming import bronze, features
@@ -109,27 +108,14 @@ def test_bad_entries_become_dead_letters_with_their_reason_and_their_neighbours_
 
 def reasons(settings: Settings, symbol: str) -> list[str]:
     """Reasons of all dead letters about a symbol, or about messages that name none."""
-    reader = consumer(settings.kafka, "test-deadletters")
     found = []
-    try:
-        for partition in range(settings.kafka.partitions):
-            part = TopicPartition(DEADLETTERS, partition)
-            low, high = reader.get_watermark_offsets(part, timeout=10)
-            part.offset = low
-            reader.assign([part])
-            position = low
-            while position < high:
-                for message in reader.consume(1_000, 1.0):
-                    assert message.error() is None
-                    position = message.offset() + 1
-                    letter = msgspec.json.decode(message.value(), type=DeadLetter)
-                    if letter.topic != EVENTS:  # from another test, about frames that never reached the log
-                        continue
-                    assert letter.offset >= 0
-                    if symbol.encode() in letter.raw or b"not an envelope" in letter.raw:
-                        found.append(letter.reason)
-    finally:
-        reader.close()
+    for value, *_ in read_topic(settings.kafka, DEADLETTERS):
+        letter = msgspec.json.decode(value, type=DeadLetter)
+        if letter.topic != EVENTS:  # from another test, about frames that never reached the log
+            continue
+        assert letter.offset >= 0
+        if symbol.encode() in letter.raw or b"not an envelope" in letter.raw:
+            found.append(letter.reason)
     return found
 
 
