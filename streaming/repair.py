@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
+from btc_core.continuity import TradeContinuity, Verdict
 from btc_core.errors import ExchangeError
 from btc_core.exchange import exchange_of
 from btc_core.log import EVENTS, GAPS, Absent, Envelope, GapNotice, encode_envelope
@@ -23,7 +23,7 @@ from streaming.publish import Publisher
 from streaming.worker import Role, Stateless, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from btc_core.settings import Settings
     from streaming.worker import Record
@@ -85,28 +85,26 @@ class RepairHandler(Stateless):
         _wait_until(notice.seen_ns + round(PATIENCE_S * NS_PER_S))
         if (notice.symbol, notice.first_id, notice.last_id) in self._settled:
             return
-        if gap.ids:
-            self._fetch(gap)
-        if gap.ids:
+        self._fetch(gap)
+        if gap.seen.missing():
             time.sleep(RECHECK_S)
             self._fetch(gap)
-        absent = list(_runs(gap.ids))
+        absent = gap.seen.open_gaps
         for first, last in absent:
             self._publish(notice.symbol, "absent", msgspec.json.encode(Absent(notice.symbol, first, last)), now_ns())
         self._publisher.flush()
         log.info(
             "%s: trades %d to %d: %d repaired, absent: %s",
             *(notice.symbol, notice.first_id, notice.last_id),
-            *(notice.last_id - notice.first_id + 1 - len(gap.ids), absent or "none"),
+            *(notice.last_id - notice.first_id + 1 - gap.seen.missing(), absent or "none"),
         )
 
     def _fetch(self, gap: Missing) -> None:
         """Page through REST until the gap is behind; may be called again after an error and goes on."""
-        while gap.ids:
+        while gap.seen.missing():
             for trade_id, frame in self._page(gap).items():
-                if trade_id in gap.ids:
+                if gap.seen.observe(trade_id) is Verdict.FILLS_GAP:
                     self._publish(gap.notice.symbol, "trade", frame, now_ns())
-                    gap.ids.discard(trade_id)
             if gap.cursor is None:
                 return
 
@@ -128,25 +126,12 @@ class RepairHandler(Stateless):
 
 
 class Missing:
-    """A gap at work: the ids that are still missing, and where REST is read next."""
+    """A gap at work: which ids are still missing, and where REST is read next."""
 
     def __init__(self, notice: GapNotice) -> None:
         self.notice = notice
-        self.ids = set(range(notice.first_id, notice.last_id + 1))
+        self.seen = TradeContinuity(notice.last_id, [(notice.first_id, notice.last_id)])
         self.cursor: int | None = None
-
-
-def _runs(ids: Iterable[int]) -> Iterable[tuple[int, int]]:
-    """Inclusive ranges.
-
-    >>> list(_runs({5, 6, 9}))
-    [(5, 6), (9, 9)]
-    """
-    ordered = sorted(ids)
-    cuts = [index + 1 for index, (left, right) in enumerate(pairwise(ordered)) if right != left + 1]
-    for begin, end in pairwise([0, *cuts, len(ordered)]):
-        if begin < end:
-            yield ordered[begin], ordered[end - 1]
 
 
 def _wait_until(ts_ns: int) -> None:
