@@ -6,6 +6,7 @@ What does not belong here: what a worker does with a message (`streaming`).
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +142,7 @@ def ensure_topics(settings: Settings) -> list[str]:
         missing = [NewTopic(name, kafka.partitions, 1, config=config) for name in TOPICS if name not in existing]
         for future in (admin.create_topics(missing) if missing else {}).values():
             future.result(ADMIN_TIMEOUT_S)
+        _wait_for_leaders(kafka, [topic.topic for topic in missing])
     except KafkaException as error:
         msg = f"Kafka at {kafka.bootstrap} did not create the topics: {error}"
         raise ServiceError(msg) from error
@@ -152,6 +154,24 @@ def ensure_topics(settings: Settings) -> list[str]:
             )
             raise ConfigError(msg)
     return [topic.topic for topic in missing]
+
+
+def _wait_for_leaders(kafka: KafkaSettings, topics: list[str]) -> None:
+    """Return when every partition answers: one that was made a moment ago may have no leader yet."""
+    deadline_s = time.monotonic() + ADMIN_TIMEOUT_S
+    reader = consumer(kafka, "topics-made")
+    try:
+        for part in [TopicPartition(topic, number) for topic in topics for number in range(kafka.partitions)]:
+            while True:
+                try:
+                    reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
+                    break
+                except KafkaException:
+                    if time.monotonic() > deadline_s:
+                        raise
+                    time.sleep(0.05)
+    finally:
+        reader.close()
 
 
 def _connection(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:

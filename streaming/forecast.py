@@ -91,9 +91,8 @@ class ForecastHandler:
     def warm(self, messages: list[Record]) -> None:
         """Forecast the last row of each minute anew: what became of it may still be open."""
         for part in _minutes(self._usable(messages, live=False)):
-            self._close(part[-1])
+            self._close(part[-1])  # what becomes final here was written before its offsets were committed
             self._forecast(part[-1:])
-        self._outcomes = []  # those that became final here were written before their offsets were committed
 
     def save(self, partition: int, /) -> bytes:
         """What is open, and the quantiles in force, of the partition's symbols."""
@@ -112,7 +111,9 @@ class ForecastHandler:
         if self._pending is None:
             pending = []
             for part in _minutes(self._usable(messages, live=True)):
-                for outcome in self._close(part[-1]):
+                final = self._close(part[-1])
+                self._outcomes += final
+                for outcome in final:
                     tell_skill(outcome)
                 pending += self._forecast(part)
             self._pending = pending
@@ -172,16 +173,14 @@ class ForecastHandler:
         return models.bid, models.volatility
 
     def _close(self, row: FeatureMessage) -> list[Outcome]:
-        """Close the minutes that ended before `row`, keep what became final by it, and return that."""
+        """Close the minutes that ended before `row`; what became final by it."""
         tracker = self._trackers.get(row.symbol)
         if tracker is None:
             bid, volatility = self._models()
             with QuestDB(self._settings.questdb) as db:
                 tracker = restored(db, row.symbol, start_quantiles(bid), start_quantiles(volatility))
             self._trackers[row.symbol] = tracker
-        final = tracker.advance(row.ts_event_ns)
-        self._outcomes += final
-        return final
+        return tracker.advance(row.ts_event_ns)
 
     def _forecast(self, messages: list[FeatureMessage]) -> list[ForecastRow]:
         """Forecasts of rows of one symbol and minute, which all get the same quantiles; none before the first quote."""

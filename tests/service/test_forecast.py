@@ -12,6 +12,7 @@ from btc_core import intervals
 from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
 from btc_core.champions import Champions
 from btc_core.clock import NS_PER_MIN, column_ns, now_ns
+from btc_core.engine import FeatureEngine
 from btc_core.harx import INPUTS, fit_harx
 from btc_core.log import FEATURES
 from btc_core.questdb_client import QuestDB
@@ -20,7 +21,7 @@ from stack import deadletters
 from streaming import features
 from streaming.forecast import ROLE, ForecastHandler
 from streaming.publish import Publisher
-from streaming.worker import Worker
+from streaming.worker import Record, Worker
 from tests.service.workers import Running, count, market, publish, unique
 from tests.waiting import wait_for
 
@@ -119,3 +120,24 @@ def judge(found: list[list[object]], floor: float, silver: pa.Table) -> None:
     for place, (before, after) in enumerate(zip([start, *states[:-1]], states, strict=True)):
         on_grid = int(found[place][0]) % (5 * NS_PER_MIN) == 0  # type: ignore[call-overload]
         assert np.array_equal(before, after) != on_grid
+
+
+def test_a_partition_that_warms_up_takes_nothing_from_one_that_is_live(servers: Callable[..., Settings]) -> None:
+    settings = servers("questdb", "kafka", "valkey")
+    live, warming = unique("LIVE"), unique("WARM")
+    handler = ForecastHandler(settings, Holder())  # type: ignore[arg-type]
+    handler.handle(rows_of(live, 0))
+    handler.warm(rows_of(warming, 1))
+    handler.cut()()
+    with QuestDB(settings.questdb) as db:
+        wait_for(lambda: len(outcomes(db, live)) >= SECONDS // 60 - 8, "outcomes of what was live")
+        assert outcomes(db, warming) == []
+
+
+def rows_of(symbol: str, partition: int) -> list[Record]:
+    """Feature rows of a market as a partition of the topic holds them."""
+    engine, encoder = FeatureEngine(), msgspec.msgpack.Encoder()
+    for offset, envelope in enumerate(market(symbol, SECONDS, seed=6)):
+        engine.push(envelope, partition, offset)
+    messages = (message for batch in engine.flush() for message in features._messages(batch))
+    return [Record(partition, offset, encoder.encode(message)) for offset, message in enumerate(messages)]
