@@ -77,8 +77,10 @@ def sealing_sensor(
         with database.connect() as db:
             for day in days:
                 seal = seal_of(db, day)
+                if not any(seal.rows.values()):
+                    continue
                 failed, ended_s = failures(context.instance, day, seal.id)
-                if not any(seal.rows.values()) or (asked.get(day) == seal.id and not failed):
+                if asked.get(day) == seal.id and not failed:
                     continue
                 why = why_open(chosen, db, day, now) or why_not_again(failed, now / NS_PER_S - ended_s)
                 if why:

@@ -142,7 +142,6 @@ def ensure_topics(settings: Settings) -> list[str]:
         missing = [NewTopic(name, kafka.partitions, 1, config=config) for name in TOPICS if name not in existing]
         for future in (admin.create_topics(missing) if missing else {}).values():
             future.result(ADMIN_TIMEOUT_S)
-        _wait_for_leaders(kafka, [topic.topic for topic in missing])
     except KafkaException as error:
         msg = f"Kafka at {kafka.bootstrap} did not create the topics: {error}"
         raise ServiceError(msg) from error
@@ -153,14 +152,16 @@ def ensure_topics(settings: Settings) -> list[str]:
                 f"{kafka.partitions}; symbols would move between partitions. Set it back, or start a new data directory"
             )
             raise ConfigError(msg)
-    return [topic.topic for topic in missing]
+    made = [topic.topic for topic in missing]
+    if made:
+        _wait_for_leaders(kafka, made)
+    return made
 
 
 def _wait_for_leaders(kafka: KafkaSettings, topics: list[str]) -> None:
     """Return when every partition answers: one that was made a moment ago may have no leader yet."""
     deadline_s = time.monotonic() + ADMIN_TIMEOUT_S
-    reader = consumer(kafka, "topics-made")
-    try:
+    with _reader(kafka, "topics-made") as reader:
         for part in [TopicPartition(topic, number) for topic in topics for number in range(kafka.partitions)]:
             while True:
                 try:
@@ -170,8 +171,6 @@ def _wait_for_leaders(kafka: KafkaSettings, topics: list[str]) -> None:
                     if time.monotonic() > deadline_s:
                         raise
                     time.sleep(0.05)
-    finally:
-        reader.close()
 
 
 def _connection(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:

@@ -253,11 +253,9 @@ def _create(
 def _running() -> Path | None:
     """The directory of the stack that was started last, if it runs: `auto` goes on with it."""
     from btc_core.errors import StackError  # noqa: PLC0415
-    from stack.layout import current_data_dir  # noqa: PLC0415
-    from stack.runtime import Stack  # noqa: PLC0415
 
     try:
-        current = Stack(current_data_dir())
+        current = _open(None)
     except StackError:
         return None
     return current.layout.data_dir if current.running else None

@@ -193,7 +193,7 @@ class Worker:
         if warm:
             self._handler.warm(warm)
         if live:
-            self._kept = self._patiently(lambda: self._handler.handle(live), self._idle, threading.Event())
+            self._kept = self._patiently(lambda: self._handler.handle(live), self._idle)
             metrics.CONSUMED.labels(self._group, self._topic).inc(len(live))
         for message in batch:
             self._next[message.partition] = message.offset + 1
@@ -215,11 +215,8 @@ class Worker:
         flush_s = self._stream.table_flush_ms / 1_000
         return max(0.0, flush_s - (time.monotonic() - self._settled_at_s)) if self._kept else flush_s
 
-    def _patiently(self, work: Callable[[], T], idle: Callable[[float], None], away: threading.Event) -> T:
-        """Do `work`, again for as long as a service is away, which `away` tells; `idle` waits.
-
-        Stops trying when the worker is stopped.
-        """
+    def _patiently(self, work: Callable[[], T], idle: Callable[[float], None]) -> T:
+        """Do `work`, again for as long as a service is away; `idle` waits. Stops trying when the worker is stopped."""
         pause_s = PAUSE_FIRST_S
         while True:
             try:
@@ -229,11 +226,9 @@ class Worker:
                     raise
                 log.warning("%s; next try in %.1f s", error, pause_s)
                 metrics.RETRIES.labels(self._group).inc()
-                away.set()
                 idle(pause_s)
                 pause_s = min(pause_s * 2, PAUSE_MAX_S)
             else:
-                away.clear()
                 return result
 
     def _idle(self, seconds: float) -> None:
@@ -300,13 +295,15 @@ class Worker:
         def write() -> None:
             if not given_up.is_set():
                 work()
+            self._away.clear()
 
         def rest(seconds: float) -> None:
+            self._away.set()
             until_s = time.monotonic() + seconds
             while time.monotonic() < until_s and not given_up.is_set() and not self._stop.wait(WRITING_POLL_S):
                 pass
 
-        job = self._writer.submit(lambda: self._patiently(write, rest, self._away))
+        job = self._writer.submit(lambda: self._patiently(write, rest))
         self._writing = Writing(job, ready, states, given_up)
 
     def _commit(self, wait_s: float | None = None) -> bool:
