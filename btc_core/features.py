@@ -238,6 +238,10 @@ BAR_FEATURES: tuple[str, ...] = tuple(
     feature.name for feature in FEATURES if feature.group in {"volatility", "returns", "time", "activity"}
 )
 """Model features that minute bars alone can give."""
+DRIFTING_FEATURES: tuple[str, ...] = tuple(
+    feature.name for feature in FEATURES if feature.group in {"volatility", "returns", "activity"}
+)
+"""Those whose distribution is compared with that of training: the clock's do not drift, and bars do not hold the book's."""
 
 ROW = np.dtype([(name, np.float64) for name in FEATURE_NAMES])
 """One row as a record; `rows.view(np.float64).reshape(-1, len(FEATURES))` is the matrix."""

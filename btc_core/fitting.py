@@ -33,7 +33,7 @@ from btc_core.clock import NS_PER_DAY
 from btc_core.dataset import EMBARGO_NS, Frame, cut, make_frame
 from btc_core.drift import edges_of
 from btc_core.errors import NotReady
-from btc_core.features import FEATURES, MODEL_FEATURES
+from btc_core.features import DRIFTING_FEATURES, MODEL_FEATURES
 from btc_core.harx import fit_harx
 from btc_core.intervals import bid_score, fit_quantiles, volatility_score
 from btc_core.settings import settings
@@ -96,12 +96,6 @@ VALIDATION_PARTS = 3
 of June 2022 to 2023 was worse than the random walk, and the mean gain was the same."""
 VALIDATION_SHARE = 0.25
 """Last part of the window of the bid model, on which λ is chosen."""
-_DRIFTING = {
-    feature.name: MODEL_FEATURES.index(feature.name)
-    for feature in FEATURES
-    if feature.group in {"volatility", "returns", "activity"}
-}
-"""Features whose distribution is kept: the clock's do not drift, and bars do not hold the book's."""
 _SCALE = 1e6
 """Gradients of gamma deviance are relative, so labels are brought to the order of one for float32."""
 
@@ -144,7 +138,7 @@ def fit_volatility(frame: Frame) -> VolatilityModel:
         offsets = np.log((labels / raw).mean(axis=0))
         manifest = msgspec.structs.replace(manifest, offsets=tuple(offsets.tolist()))
     score = volatility_score(labels, np.square(VolatilityModel(manifest, harx, boosters).predict(late.matrix) / 1e4))
-    seen = {name: edges_of(frame.matrix[:, column]) for name, column in _DRIFTING.items()}
+    seen = {name: edges_of(frame.matrix[:, MODEL_FEATURES.index(name)]) for name in DRIFTING_FEATURES}
     manifest = msgspec.structs.replace(manifest, quantiles=fit_quantiles(score), distributions=seen)
     return VolatilityModel(manifest, harx, boosters, baselines)
 

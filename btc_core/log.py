@@ -239,16 +239,13 @@ def timestamp_ms(ts_ns: int) -> int:
 
 def timestamp_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> int:
     """Kafka's timestamp of one message, ms since the epoch; raises `ServiceError` when it does not come."""
-    reader = consumer(kafka, "timestamp-at")
-    try:
+    with _reader(kafka, "timestamp-at") as reader:
         reader.assign([TopicPartition(topic, partition, offset)])
         message = reader.poll(ADMIN_TIMEOUT_S)
         if message is None or message.error() is not None:
             msg = f"Kafka at {kafka.bootstrap} gave no message {topic}[{partition}]@{offset}"
             raise ServiceError(msg)
         return int(message.timestamp()[1])
-    finally:
-        reader.close()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from btc_core.features import FEATURES
+from btc_core.features import DRIFTING_FEATURES, FEATURES
 from btc_core.redis_row import BOUND_PERCENTS, HORIZONS_MIN
 from btc_core.table_form import Column, Table
 
@@ -345,7 +345,7 @@ FEATURE_DRIFT = Table(
         Column("feature", "SYMBOL", "", "name of the feature", ("silver_features.feature_version",)),
         Column("rows", "LONG", "", "minutes compared, of the last week", ("silver_features.ts_event",)),
         Column("psi", "DOUBLE", "1", "population stability index over ten bins",
-               tuple(f"silver_features.{f.name}" for f in FEATURES if f.group not in {"original", "gold"})),
+               tuple(f"silver_features.{name}" for name in DRIFTING_FEATURES)),
         Column("psi_by_chance", "DOUBLE", "1", "what the 99.9 % quantile of it would be without any drift",
                ("silver_features.ts_event",)),
     ),

@@ -74,7 +74,7 @@ def on_cluster(matrix: Floats, bins: int, address: str) -> Iterator[Train]:
         from distributed import Client  # noqa: PLC0415 - an extra
         from xgboost import dask as cluster  # noqa: PLC0415 - the same
     except ImportError as error:
-        msg = "BTC_MODEL_TRAINER=dask needs the packages of the extra: `pip install 'btc-forecast[dask]'`"
+        msg = "BTC_MODEL_TRAINER=dask needs Dask: `pip install 'dask[distributed]'`"
         raise ConfigError(msg) from error
 
     with Client(address) as client:  # type: ignore[no-untyped-call]

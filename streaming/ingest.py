@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
 import signal
 from typing import TYPE_CHECKING
 
@@ -34,6 +33,7 @@ from btc_core.frames import (
     TradeFrame,
 )
 from btc_core.log import EVENTS, Envelope, encode_envelope
+from streaming.backoff import pause_s
 from streaming.exchange_clock import ExchangeClock
 from streaming.history import recent_bars
 from streaming.outbox import Outbox
@@ -50,9 +50,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 30.0
-"""After one immediate retry: full jitter up to a doubling bound. Below half a second the exchange bans."""
-MOST_DOUBLINGS = 10
-"""Beyond the bound anyway; a night of attempts would be more than a float holds."""
+"""After one immediate retry. Below half a second the exchange bans."""
 HISTORY_AFTER_S = 60.0
 """After a longer silence the missing minutes are fetched as bars, so that the features have no hole."""
 HISTORY_TRIES, HISTORY_PAUSE_S = 3, 1.5
@@ -126,14 +124,13 @@ class Ingest:
         self._stop.set()
 
     async def _pause(self, attempt: int) -> None:
-        """Once at once, then full jitter under a doubling bound, for ever."""
+        """Once at once, then ever longer, for ever."""
         if attempt == 0 or self._stop.is_set():
             return
-        bound_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(attempt, MOST_DOUBLINGS))
-        pause_s = random.uniform(BACKOFF_FIRST_S, bound_s)  # noqa: S311 - jitter is no secret
-        log.info("next attempt in %.1f s", pause_s)
+        wait_s = pause_s(attempt, BACKOFF_FIRST_S, BACKOFF_MAX_S)
+        log.info("next attempt in %.1f s", wait_s)
         try:
-            async with asyncio.timeout(pause_s):
+            async with asyncio.timeout(wait_s):
                 while not self._stop.is_set():
                     self._tell_alive()
                     await asyncio.sleep(TEND_S)

@@ -2,7 +2,7 @@
 # What the charts read: secrets, made from the env file that `btc init` wrote, and files of this repository. Each chart
 # gets its secret under the names it wants; no value is an argument of a command, where others could see it.
 #
-#   .venv/bin/btc init --exchange live --data-dir var/kubernetes
+#   make install && .venv/bin/btc init --exchange live --data-dir var/kubernetes
 #   deploy/kubernetes/inputs.sh var/kubernetes/stack.env
 set -euo pipefail
 file=$1

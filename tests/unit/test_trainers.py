@@ -124,7 +124,7 @@ def test_the_setting_moves_frame_and_trees_to_disk_and_changes_no_bit_of_the_mod
 
 @pytest.mark.parametrize(
     ("address", "missing", "words"),
-    [("", "", "BTC_MODEL_DASK_ADDRESS"), ("tcp://127.0.0.1:1", "distributed", re.escape("btc-forecast[dask]"))],
+    [("", "", "BTC_MODEL_DASK_ADDRESS"), ("tcp://127.0.0.1:1", "distributed", re.escape("dask[distributed]"))],
 )
 def test_a_cluster_without_an_address_or_its_packages_is_refused_with_the_fix(
     monkeypatch: pytest.MonkeyPatch, address: str, missing: str, words: str
