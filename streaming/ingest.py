@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 import signal
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ from btc_core.frames import (
     TradeFrame,
 )
 from btc_core.log import EVENTS, Envelope, encode_envelope
-from streaming.backoff import pause_s
+from streaming.backoff import bound_s
 from streaming.exchange_clock import ExchangeClock
 from streaming.history import recent_bars
 from streaming.outbox import Outbox
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 30.0
-"""After one immediate retry. Below half a second the exchange bans."""
+"""After one immediate retry: full jitter up to a doubling bound. Below half a second the exchange bans."""
 HISTORY_AFTER_S = 60.0
 """After a longer silence the missing minutes are fetched as bars, so that the features have no hole."""
 HISTORY_TRIES, HISTORY_PAUSE_S = 3, 1.5
@@ -124,13 +125,14 @@ class Ingest:
         self._stop.set()
 
     async def _pause(self, attempt: int) -> None:
-        """Once at once, then ever longer, for ever."""
+        """Once at once, then full jitter under a doubling bound, for ever."""
         if attempt == 0 or self._stop.is_set():
             return
-        wait_s = pause_s(attempt, BACKOFF_FIRST_S, BACKOFF_MAX_S)
-        log.info("next attempt in %.1f s", wait_s)
+        bound = bound_s(attempt, BACKOFF_FIRST_S, BACKOFF_MAX_S)
+        pause_s = random.uniform(BACKOFF_FIRST_S, bound)  # noqa: S311 - jitter is no secret
+        log.info("next attempt in %.1f s", pause_s)
         try:
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout(pause_s):
                 while not self._stop.is_set():
                     self._tell_alive()
                     await asyncio.sleep(TEND_S)

@@ -9,11 +9,12 @@ What does not belong here: sockets (`ingest`).
 from __future__ import annotations
 
 import itertools
+import random
 from typing import TYPE_CHECKING
 
 from btc_core import metrics
 from btc_core.errors import SubscriptionRefused
-from streaming.backoff import pause_s
+from streaming.backoff import bound_s
 
 if TYPE_CHECKING:
     from btc_core.exchange import Exchange, Request
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 DEADLINE_MAX_S = 60.0
 """Of a quiet subscription: a snapshot a minute costs nothing, and a dead one is not missed for longer."""
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 30.0
-"""After a refusal that may pass."""
+"""After a refusal that may pass, doubling, half of it jitter."""
 REQUESTS_AT_ONCE = 10
 """In one turn of the caller, which comes twice a second: the exchange takes 20 a second of a connection."""
 PASSING_REFUSALS = ("rate", "busy", "unavailable", "maintenance", "timeout", "cancel_only", "try again")
@@ -98,7 +99,8 @@ class Subscriptions:
         for each in self._all.values():
             if channel in ("", each.channel) and reply.symbol in ("", each.symbol) and not each.acked:
                 each.refusals += 1
-                each.due_s = now_s + pause_s(each.refusals, RETRY_FIRST_S, RETRY_MAX_S)
+                bound = bound_s(each.refusals, RETRY_FIRST_S, RETRY_MAX_S)
+                each.due_s = now_s + random.uniform(bound / 2, bound)  # noqa: S311 - jitter is no secret
                 each.turn("refused")
 
     def heard(self, channel: str, symbol: str, now_s: float, *, news: bool) -> None:

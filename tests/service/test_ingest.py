@@ -126,6 +126,13 @@ def test_quotes_do_not_wait_for_a_rest_api_that_is_ill(
     assert frames(kafka, symbol) == ["ticker"]
 
 
+def test_an_exchange_that_is_away_all_night_is_still_tried(kafka: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    bounds = []
+    monkeypatch.setattr(streaming.ingest.random, "uniform", lambda _low, high: bounds.append(high) or 0.0)
+    asyncio.run(Ingest(kafka)._pause(5_000))
+    assert bounds == [streaming.ingest.BACKOFF_MAX_S]
+
+
 def test_frames_that_cannot_be_read_are_dead_letters_and_the_others_are_in_the_log(kafka: Settings) -> None:
     since_ns = now_ns()
     symbol = f"MIX{since_ns}/USD"
