@@ -19,11 +19,11 @@ import numpy as np
 from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import stack_for_now
 from btc_core import lake
-from btc_core.bars import BARS, read_bars, to_table
 from btc_core.bronze_proof import prove_bronze
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, NS_PER_US, from_ns, now_ns
 from btc_core.days import day_ns, day_of, days_between, in_form, write_rows
 from btc_core.log import EVENTS, Envelope, encode_envelope, ensure_topics
+from btc_core.market.bars import BARS, read_bars, to_table
 from btc_core.object_store import ObjectStore
 from btc_core.proof import prove
 from btc_core.questdb_client import QuestDB

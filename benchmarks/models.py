@@ -15,10 +15,10 @@ import numpy as np
 
 from benchmarks.registry import Figure, Plan, benchmark
 from btc_core import bundle, fitting
-from btc_core.bars import BARS
 from btc_core.clock import NS_PER_MIN
 from btc_core.dataset import Frame, make_frame
 from btc_core.features import MODEL_FEATURES
+from btc_core.market.bars import BARS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.registry import Figure, Plan, benchmark, seconds
-from btc_core.book import OrderBook
 from btc_core.clock import NS_PER_S, from_ns
 from btc_core.engine import FeatureEngine, run
 from btc_core.features import ROW
 from btc_core.fold import EMIT_TICKS, EVENT, QUOTE, TRADE, fold, new_state
-from btc_core.frames import BookData, Level, decode
 from btc_core.log import Envelope
+from btc_core.market.book import OrderBook
+from btc_core.market.frames import BookData, Level, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,11 +15,11 @@ import numpy as np
 from btc_assets.catalogue import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_metadata
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core import exchange_rest
-from btc_core.bars import to_table
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, column_ns, from_ns, now_ns
 from btc_core.days import wait_until_applied
 from btc_core.errors import NotOffered
 from btc_core.exchange import exchange_of
+from btc_core.market.bars import to_table
 from btc_core.table_form import of_symbol
 from btc_core.tables import TABLES
 

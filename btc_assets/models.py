@@ -16,10 +16,10 @@ from btc_assets.catalogue import OWNERS
 from btc_assets.history import minute_bars, older_bars
 from btc_assets.pictures import of_training
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
-from btc_core.bars import read_stored
 from btc_core.clock import SYSTEM_CLOCK, from_ns
 from btc_core.errors import BtcError
 from btc_core.features import FEATURE_VERSION
+from btc_core.market.bars import read_stored
 
 if TYPE_CHECKING:
     import numpy.typing as npt

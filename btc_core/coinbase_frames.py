@@ -14,7 +14,7 @@ import msgspec
 
 from btc_core.clock import NS_PER_S, from_ns
 from btc_core.errors import BadFrame
-from btc_core.frames import (
+from btc_core.market.frames import (
     Ack,
     AnyFrame,
     Candle,

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from btc_core.continuity import TradeContinuity, Verdict
 from btc_core.errors import BadFrame
-from btc_core.events import Event, events_of
 from btc_core.features import FEATURES, ROW
 from btc_core.fold import BAR, EMIT_NONE, EMIT_TICKS, EVENT, TRADE, fold, new_state
+from btc_core.market.continuity import TradeContinuity, Verdict
+from btc_core.market.events import Event, events_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

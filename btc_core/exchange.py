@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from btc_core.frames import AnyFrame, Trade
     from btc_core.log import Envelope, GapNotice
+    from btc_core.market.frames import AnyFrame, Trade
     from btc_core.settings import ExchangeSettings
 
 Request = dict[str, Any]

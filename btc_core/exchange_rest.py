@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from btc_core.bars import BARS
 from btc_core.clock import NS_PER_MIN, to_ns
 from btc_core.exchange import exchange_of
+from btc_core.market.bars import BARS
 from btc_core.rest import next_page_ns, patiently
 
 if TYPE_CHECKING:

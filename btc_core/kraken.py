@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core import frames
-from btc_core.bars import bars_from, parse_csv
 from btc_core.clock import NS_PER_S, NS_PER_US, from_ns
 from btc_core.errors import ExchangeError
-from btc_core.frames import KRAKEN, Candle, OhlcFrame, Trade, TradeFrame
+from btc_core.market import frames
+from btc_core.market.bars import bars_from, parse_csv
+from btc_core.market.frames import KRAKEN, Candle, OhlcFrame, Trade, TradeFrame
 from btc_core.rest import closed, fetch, next_page_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from btc_core.frames import AnyFrame
     from btc_core.log import GapNotice
+    from btc_core.market.frames import AnyFrame
     from btc_core.settings import ExchangeSettings
 
 _json: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)

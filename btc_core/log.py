@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from btc_core.clock import NS_PER_MS, NS_PER_S, now_ns
 from btc_core.errors import BadFrame, ConfigError, ServiceError
-from btc_core.frames import KRAKEN
+from btc_core.market.frames import KRAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,12 +17,12 @@ import pyarrow as pa
 from btc_core.clock import to_ns
 from btc_core.engine import FeatureEngine, Rows, run
 from btc_core.errors import BadFrame, InvalidInput
-from btc_core.events import EVENT_CHANNELS, events_of
 from btc_core.exchange import EXCHANGES
 from btc_core.features import FEATURE_NAMES, ROW
 from btc_core.fold import BAR, EMIT_BARS, EVENT, fold, new_state
-from btc_core.frames import KRAKEN, OhlcFrame, Reply
 from btc_core.log import Envelope
+from btc_core.market.events import EVENT_CHANNELS, events_of
+from btc_core.market.frames import KRAKEN, OhlcFrame, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -73,7 +73,7 @@ def import_bars(
     data_dir: DataDir = None,
 ) -> None:
     """Import minute bars into the table the models train on; importing a file twice changes nothing."""
-    from btc_core.bars import read_bars, to_table  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_core.market.bars import read_bars, to_table  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from btc_core.questdb_client import QuestDB  # noqa: PLC0415 - the same
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
 

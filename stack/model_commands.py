@@ -72,7 +72,7 @@ def _joined(files: list[Path]) -> np.ndarray[Any, Any]:
     """Bars of all files in order of time, the first of those with the same time."""
     import numpy as np  # noqa: PLC0415 - heavy, and `btc --help` must be quick
 
-    from btc_core.bars import read_bars, sorted_bars  # noqa: PLC0415 - the same
+    from btc_core.market.bars import read_bars, sorted_bars  # noqa: PLC0415 - the same
 
     return sorted_bars(np.concatenate([read_bars(file) for file in files]), "the files together")
 

@@ -11,11 +11,11 @@ import msgspec
 
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import BadFrame
-from btc_core.events import Event, check_time, events_of
 from btc_core.exchange import frame_of
 from btc_core.fold import BAR, QUOTE, TRADE
-from btc_core.frames import BookFrame, StatusFrame, TickerFrame, timestamp_ns
 from btc_core.log import EVENTS, Absent, decode_envelope
+from btc_core.market.events import Event, check_time, events_of
+from btc_core.market.frames import BookFrame, StatusFrame, TickerFrame, timestamp_ns
 from streaming.gaps import SavedSequence, TradeSequence
 
 if TYPE_CHECKING:

@@ -19,11 +19,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
 from btc_core import metrics
-from btc_core.book import ChecksumMismatch, OrderBook
 from btc_core.clock import SYSTEM_CLOCK, to_ns
 from btc_core.errors import BadFrame, ExchangeError, InvalidInput, ServiceError, SubscriptionRefused
 from btc_core.exchange import exchange_of
-from btc_core.frames import (
+from btc_core.log import EVENTS, Envelope, encode_envelope
+from btc_core.market.book import ChecksumMismatch, OrderBook
+from btc_core.market.frames import (
     BookFrame,
     HeartbeatFrame,
     InstrumentFrame,
@@ -33,7 +34,6 @@ from btc_core.frames import (
     TickerFrame,
     TradeFrame,
 )
-from btc_core.log import EVENTS, Envelope, encode_envelope
 from streaming.backoff import bound_s
 from streaming.exchange_clock import ExchangeClock
 from streaming.history import recent_bars
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
     from btc_core.clock import Clock
-    from btc_core.frames import ChannelFrame
+    from btc_core.market.frames import ChannelFrame
     from btc_core.settings import Settings
 
 log = logging.getLogger(__name__)

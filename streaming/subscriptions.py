@@ -18,7 +18,7 @@ from streaming.backoff import bound_s
 
 if TYPE_CHECKING:
     from btc_core.exchange import Exchange, Request
-    from btc_core.frames import Ack, Reply
+    from btc_core.market.frames import Ack, Reply
 
 DEADLINE_MAX_S = 60.0
 """Of a quiet subscription: a snapshot a minute costs nothing, and a dead one is not missed for longer."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from btc_core.frames import Trade
+    from btc_core.market.frames import Trade
     from btc_core.settings import Settings
 
 SYMBOL = "BTC/USD"

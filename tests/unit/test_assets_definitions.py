@@ -100,7 +100,7 @@ def test_what_depends_on_what_is_what_it_was() -> None:
 
 def test_every_stored_table_has_checks_made_from_its_columns() -> None:
     from btc_assets.table_checks import AHEAD_S, SPECS
-    from btc_core.events import FUTURE_S
+    from btc_core.market.events import FUTURE_S
     from btc_core.tables import STORED
 
     assert AHEAD_S == FUTURE_S

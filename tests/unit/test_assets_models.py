@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from btc_core.bars import BARS
 from btc_core.bundle import golden_rows, load_bundle
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import NotReady
+from btc_core.market.bars import BARS
 from btc_core.registry import Registered
 
 with warnings.catch_warnings():

@@ -12,10 +12,10 @@ import pytest
 
 from btc_assets import training
 from btc_core import bundle, dataset, features, fitting, gate
-from btc_core.bars import BARS
 from btc_core.baselines import fit_autoregression
 from btc_core.clock import NS_PER_MIN, column_ns
 from btc_core.errors import NotReady, SchemaError
+from btc_core.market.bars import BARS
 
 START_NS = 1_700_000_040_000_000_000 // NS_PER_MIN * NS_PER_MIN
 MICRO = [i for i, f in enumerate(features.MODEL_FEATURES) if f not in features.BAR_FEATURES]

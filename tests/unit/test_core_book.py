@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btc_core.book import ChecksumMismatch, OrderBook
-from btc_core.frames import BookData, Level
+from btc_core.market.book import ChecksumMismatch, OrderBook
+from btc_core.market.frames import BookData, Level
 
 pytestmark = pytest.mark.unit
 

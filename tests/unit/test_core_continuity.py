@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from btc_core.continuity import TradeContinuity, Verdict
+from btc_core.market.continuity import TradeContinuity, Verdict
 
 pytestmark = pytest.mark.unit
 

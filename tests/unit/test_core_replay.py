@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from btc_core.bars import BARS
 from btc_core.clock import column_ns, from_ns
 from btc_core.engine import FeatureEngine, Rows, run
 from btc_core.errors import InvalidInput
 from btc_core.features import BAR_FEATURES, FEATURE_NAMES, FEATURES, MODEL_FEATURES, matrix
 from btc_core.fold import TRADE
 from btc_core.log import Envelope
+from btc_core.market.bars import BARS
 from btc_core.replay import (
     BadLine,
     bar_features,

@@ -7,9 +7,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from btc_core.events import FUTURE_S
 from btc_core.features import FEATURE_NAMES, FOLD_REVISION, ROW
 from btc_core.fold import BAR, EMIT_NONE, EMIT_TICKS, EVENT, QUOTE, TRADE, WARM_UP_S, fold, new_state
+from btc_core.market.events import FUTURE_S
 
 pytestmark = pytest.mark.unit
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btc_core import frames
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import BadFrame, InvalidInput
+from btc_core.market import frames
 from stack.exchange import fault_schedule, faults, frame_faults, wire
 from stack.exchange.feeds import MarketClock
 from stack.exchange.market import Market, Quote, Trade

@@ -9,9 +9,9 @@ import pytest
 
 from btc_core import exchange_rest
 from btc_core.clock import NS_PER_S, from_ns
-from btc_core.frames import Trade
 from btc_core.kraken import Kraken
 from btc_core.log import GapNotice
+from btc_core.market.frames import Trade
 from btc_core.settings import ExchangeSettings
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import BadFrame
 from btc_core.exchange import frame_of
 from btc_core.fold_state import BAR, QUOTE, TRADE
-from btc_core.frames import OhlcFrame, TickerFrame, TradeFrame, timestamp_ns
+from btc_core.market.frames import OhlcFrame, TickerFrame, TradeFrame, timestamp_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from decimal import Decimal
 
-    from btc_core.frames import Candle, Quote, Trade
     from btc_core.log import Envelope
+    from btc_core.market.frames import Candle, Quote, Trade
 
 FUTURE_S = 600
 """An exchange time further ahead of ours than this is refused: one such event would stop the clock of the fold.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from decimal import Decimal
 
-    from btc_core.frames import BookData, Level
+    from btc_core.market.frames import BookData, Level
 
 CHECKSUM_LEVELS = 10
 MAX_DIGITS = 18
