@@ -14,11 +14,11 @@ import numpy as np
 
 from btc_assets.catalogue import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_metadata
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
-from btc_core import exchange_rest
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, column_ns, from_ns, now_ns
 from btc_core.days import wait_until_applied
 from btc_core.errors import NotOffered
-from btc_core.exchange import exchange_of
+from btc_core.exchanges import history
+from btc_core.exchanges.interface import exchange_of
 from btc_core.market.bars import to_table
 from btc_core.table_form import of_symbol
 from btc_core.tables import TABLES
@@ -119,14 +119,14 @@ def older_bars(environment: Environment, database: Database) -> dg.MaterializeRe
         while wanted_ns < first and SYSTEM_CLOCK.monotonic_s() < deadline_s and not chosen.exchange.history_url:
             begin = max(wanted_ns, first - PIECE_NS) // NS_PER_MIN * NS_PER_MIN
             try:
-                pages = list(exchange_rest.trades_between(chosen.exchange, symbol, begin, first))
+                pages = list(history.trades_between(chosen.exchange, symbol, begin, first))
             except NotOffered as error:
                 log.info("%s", error)
                 break
             if not pages:
                 log.info("the exchange has no trades before %s", from_ns(first).isoformat())
                 break
-            bars = exchange_rest.bars_of_trades(np.concatenate(pages))
+            bars = history.bars_of_trades(np.concatenate(pages))
             written += store(db, symbol, bars, "trades")
             first = min(begin, int(bars["ts_ns"][0]))
             log.info("bars back to %s", from_ns(first).isoformat())

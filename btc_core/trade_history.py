@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 from btc_core.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, NS_PER_US, now_ns, to_ns
 from btc_core.days import day_ns, in_form, within, write_rows
 from btc_core.errors import InvalidInput
-from btc_core.exchange import exchange_of
-from btc_core.exchange_rest import bars_of_trades
+from btc_core.exchanges.history import bars_of_trades
+from btc_core.exchanges.interface import exchange_of
+from btc_core.exchanges.rest import next_page_ns, patiently
 from btc_core.market.bars import to_table
-from btc_core.rest import next_page_ns, patiently
 from btc_core.table_form import of_symbol
 from btc_core.tables import BRONZE_TRADES, MINUTE_BARS
 

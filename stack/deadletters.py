@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition
 
 from btc_core.clock import now_ns
 from btc_core.errors import BadFrame, InvalidInput, ServiceError
-from btc_core.exchange import EXCHANGES, frame_of
+from btc_core.exchanges.interface import EXCHANGES, frame_of
 from btc_core.log import (
     ADMIN_TIMEOUT_S,
     DEADLETTERS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from btc_core.exchange import Exchange
+    from btc_core.exchanges.interface import Exchange
 
 BARS_PER_FRAME = 200
 """Keeps a frame far below the bound on its size."""

@@ -17,7 +17,7 @@ from btc_core.errors import SubscriptionRefused
 from streaming.backoff import bound_s
 
 if TYPE_CHECKING:
-    from btc_core.exchange import Exchange, Request
+    from btc_core.exchanges.interface import Exchange, Request
     from btc_core.market.frames import Ack, Reply
 
 DEADLINE_MAX_S = 60.0

@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from btc_core.clock import NS_PER_S, from_ns, now_ns
-from btc_core.coinbase import Coinbase
+from btc_core.exchanges.coinbase import Coinbase
 from btc_core.log import DEADLETTERS, read_topic
 from btc_core.questdb_client import QuestDB
 from btc_core.replay import replay_file

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ExchangeError
-from btc_core.kraken import Kraken, trade_frame
+from btc_core.exchanges.kraken import Kraken, trade_frame
 from btc_core.log import Envelope
 from btc_core.questdb_client import QuestDB
 from stack.exchange.server import Exchange, Options

@@ -12,8 +12,8 @@ import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, now_ns
 from btc_core.days import day_of, read_day, write_rows
-from btc_core.exchange_rest import bars_of_trades, trades_between
-from btc_core.kraken import Kraken
+from btc_core.exchanges.history import bars_of_trades, trades_between
+from btc_core.exchanges.kraken import Kraken
 from btc_core.questdb_client import QuestDB
 from btc_core.settings import ExchangeSettings
 from btc_core.tables import TABLES
@@ -56,7 +56,7 @@ def test_bars_from_paged_trades_equal_the_published_bars(tmp_path: Path) -> None
 
 def test_a_rate_limit_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real_sleep = time.sleep
-    monkeypatch.setattr("btc_core.rest.time.sleep", lambda _s: real_sleep(0.2))
+    monkeypatch.setattr("btc_core.exchanges.rest.time.sleep", lambda _s: real_sleep(0.2))
 
     async def body() -> int:
         server = Exchange(Options(data_dir=tmp_path, rest_rate_limit=2.0))

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from btc_core.clock import NS_PER_MIN, from_ns, now_ns, to_ns
-from btc_core.coinbase import MAX_CANDLES, Coinbase
-from btc_core.coinbase_frames import decode
 from btc_core.engine import FeatureEngine, run
 from btc_core.errors import BadFrame, ExchangeError, NotOffered, SubscriptionRefused
-from btc_core.exchange import EXCHANGES, frame_of
+from btc_core.exchanges.coinbase import MAX_CANDLES, Coinbase
+from btc_core.exchanges.coinbase_frames import decode
+from btc_core.exchanges.interface import EXCHANGES, frame_of
 from btc_core.fold import QUOTE, TRADE
 from btc_core.log import Envelope, GapNotice, decode_envelope, encode_envelope
 from btc_core.market.events import Event, events_of

@@ -13,7 +13,7 @@ import pytest
 
 from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.errors import ExchangeError, InvalidInput
-from btc_core.kraken import Kraken
+from btc_core.exchanges.kraken import Kraken
 from btc_core.market.bars import parse_csv, read_bars, to_table
 from btc_core.settings import ExchangeSettings
 from tests.http_server import answering

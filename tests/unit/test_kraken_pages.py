@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from btc_core import exchange_rest
 from btc_core.clock import NS_PER_S, from_ns
-from btc_core.kraken import Kraken
+from btc_core.exchanges import history
+from btc_core.exchanges.kraken import Kraken
 from btc_core.log import GapNotice
 from btc_core.market.frames import Trade
 from btc_core.settings import ExchangeSettings
@@ -67,6 +67,6 @@ def test_every_missing_trade_is_found(times: list[float]) -> None:
 def test_trades_of_a_span_come_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     times = [0, 1, 2, 2, 2, 3, 4, 4, 4, 4.5]
     kraken = Paged(enumerate(times))
-    monkeypatch.setattr(exchange_rest, "exchange_of", lambda _: kraken)
-    pages = exchange_rest.trades_between(ExchangeSettings(), "BTC/USD", START_NS, START_NS + 10 * NS_PER_S, pause_s=0.0)
+    monkeypatch.setattr(history, "exchange_of", lambda _: kraken)
+    pages = history.trades_between(ExchangeSettings(), "BTC/USD", START_NS, START_NS + 10 * NS_PER_S, pause_s=0.0)
     assert np.concatenate([page["trade_id"] for page in pages]).tolist() == list(range(10))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from btc_core.exchange import EXCHANGES
+from btc_core.exchanges.interface import EXCHANGES
 from btc_core.settings import ExchangeSettings
 from stack.cli import Exchange
 from stack.exchange_choice import why_unreachable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from btc_core.errors import SubscriptionRefused
-from btc_core.kraken import Kraken
+from btc_core.exchanges.kraken import Kraken
 from btc_core.market.frames import Ack, Reply
 from btc_core.settings import ExchangeSettings
 from streaming.exchange_clock import ExchangeClock

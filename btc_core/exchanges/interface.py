@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from btc_core.coinbase import Coinbase
 from btc_core.errors import BadFrame
-from btc_core.kraken import Kraken
+from btc_core.exchanges.coinbase import Coinbase
+from btc_core.exchanges.kraken import Kraken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -13,10 +13,10 @@ import numpy as np
 
 from btc_core.clock import NS_PER_S, NS_PER_US, from_ns
 from btc_core.errors import ExchangeError
+from btc_core.exchanges.rest import closed, fetch, next_page_ns
 from btc_core.market import frames
 from btc_core.market.bars import bars_from, parse_csv
 from btc_core.market.frames import KRAKEN, Candle, OhlcFrame, Trade, TradeFrame
-from btc_core.rest import closed, fetch, next_page_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 import numpy as np
 
-from btc_core import coinbase_frames
 from btc_core.clock import NS_PER_MIN, NS_PER_S, from_ns, now_ns
-from btc_core.coinbase_frames import CHANNELS, Candles, Match, product
 from btc_core.errors import ExchangeError, NotOffered
+from btc_core.exchanges import coinbase_frames
+from btc_core.exchanges.coinbase_frames import CHANNELS, Candles, Match, product
+from btc_core.exchanges.rest import closed, fetch, patiently
 from btc_core.market.bars import bars_from
 from btc_core.market.frames import Moment
-from btc_core.rest import closed, fetch, patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
