@@ -22,10 +22,10 @@ from benchmarks.pure import frames, market
 from benchmarks.registry import Figure, Plan, benchmark, seconds
 from benchmarks.servers import SYMBOL, now_dated, stack_for_now
 from btc_core.clock import NS_PER_MS, now_ns
-from btc_core.engine import FeatureEngine
 from btc_core.errors import NotReady
-from btc_core.features import FEATURES, ROW
-from btc_core.fold import EMIT_TICKS, TRADE, fold, new_state
+from btc_core.features.catalogue import FEATURES, ROW
+from btc_core.features.engine import FeatureEngine
+from btc_core.features.fold import EMIT_TICKS, TRADE, fold, new_state
 from btc_core.log import EVENTS, consumer, decode_envelope, encode_envelope, producer
 from btc_core.log import FEATURES as FEATURES_TOPIC
 

@@ -164,7 +164,7 @@ def process_s(stack: Stack, arguments: list[str]) -> float:
 
 def prove_warm(settings: Settings, day: str) -> None:
     """Compile the fold and open the connections before anything is timed: a proof of a day without rows."""
-    from btc_core.engine import FeatureEngine
+    from btc_core.features.engine import FeatureEngine
 
     engine = FeatureEngine()
     for number, envelope in enumerate(day_frames(day, 10)):

@@ -12,7 +12,7 @@ import mlflow.pyfunc
 import numpy as np
 import xgboost
 
-from btc_core.features import MODEL_FEATURES
+from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.redis_row import HORIZONS_MIN
 
 

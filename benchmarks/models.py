@@ -17,7 +17,7 @@ from benchmarks.registry import Figure, Plan, benchmark
 from btc_core import bundle, fitting
 from btc_core.clock import NS_PER_MIN
 from btc_core.dataset import Frame, make_frame
-from btc_core.features import MODEL_FEATURES
+from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.market.bars import BARS
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from benchmarks import cost
 from benchmarks.pure import frames, market
 from benchmarks.registry import Figure, Plan, benchmark
 from btc_core.clock import NS_PER_S, now_ns
-from btc_core.engine import FeatureEngine
 from btc_core.errors import NotReady
+from btc_core.features.engine import FeatureEngine
 from btc_core.log import EVENTS, Envelope, consumer, encode_envelope, read_all
 from btc_core.redis_row import connect, forecast_key, update_channel
 from stack.preflight import free_ports

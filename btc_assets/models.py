@@ -18,7 +18,7 @@ from btc_assets.pictures import of_training
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import SYSTEM_CLOCK, from_ns
 from btc_core.errors import BtcError
-from btc_core.features import FEATURE_VERSION
+from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.market.bars import read_stored
 
 if TYPE_CHECKING:
@@ -165,8 +165,9 @@ def _checked(
     """Load the champion with parity and forecast recent rows; passed, and the facts."""
     import numpy as np  # noqa: PLC0415
 
-    from btc_core import bundle, features  # noqa: PLC0415 - slow to import
-    from btc_core.replay import bar_features  # noqa: PLC0415
+    from btc_core import bundle  # noqa: PLC0415 - slow to import
+    from btc_core.features import catalogue  # noqa: PLC0415 - slow to import
+    from btc_core.features.replay import bar_features  # noqa: PLC0415
 
     try:
         model = registry.champion(name)
@@ -174,8 +175,8 @@ def _checked(
     except BtcError as error:
         return False, {"reason": str(error)}
     bars = _bars(environment, database, CHECKED_BARS / 1440)
-    matrix = features.matrix(bar_features(bars))
-    matrix = matrix[~np.isnan(matrix[:, features.MODEL_FEATURES.index("log_rv_5m")])]
+    matrix = catalogue.matrix(bar_features(bars))
+    matrix = matrix[~np.isnan(matrix[:, catalogue.MODEL_FEATURES.index("log_rv_5m")])]
     sigma = volatility.predict(matrix) if isinstance(volatility, bundle.VolatilityModel) else np.empty((0, 5))
     values = model.predict(matrix, sigma) if isinstance(model, bundle.BidModel) else sigma
     passed = bool(len(values) and np.isfinite(values).all())

@@ -16,7 +16,7 @@ from btc_assets.partitions import DAYS, ROW_COUNT, RUNS, Result, for_each_day, m
 from btc_assets.pictures import day_of_bars
 from btc_assets.resources import Database, Environment, Lake
 from btc_core.clock import SYSTEM_CLOCK
-from btc_core.features import FEATURE_VERSION
+from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.table_form import Table
 from btc_core.tables import BRONZE_BARS, GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, SILVER_FEATURES, STORED, TABLES
 

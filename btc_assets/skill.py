@@ -177,7 +177,7 @@ def demotions(environment: Environment, database: Database, registry: Registry) 
     """Hand the title to the baseline inside the champion, when the champion's last day was bad."""
     from btc_core.bundle import golden_rows  # noqa: PLC0415 - slow to import
     from btc_core.errors import NotReady  # noqa: PLC0415 - with it
-    from btc_core.features import MODEL_FEATURES  # noqa: PLC0415 - the same
+    from btc_core.features.catalogue import MODEL_FEATURES  # noqa: PLC0415 - the same
 
     symbol = environment.get().exchange.symbols[0]
     metadata: dict[str, Any] = {}

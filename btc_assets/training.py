@@ -14,7 +14,7 @@ from btc_core import bundle, fitting, gate, intervals, scores
 from btc_core.clock import NS_PER_DAY
 from btc_core.dataset import EMBARGO_NS, MIN_BARS, Frame, make_frame
 from btc_core.errors import SchemaError
-from btc_core.features import MODEL_FEATURES
+from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.settings import settings
 from btc_core.targets import HORIZONS_MIN
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from btc_core import features, scores
+from btc_core import scores
 from btc_core.errors import NotReady
+from btc_core.features import catalogue
 from btc_core.harx import MIN_ROWS
 from btc_core.targets import HORIZONS_MIN
 
@@ -30,7 +31,7 @@ AR_SCALE_MIN = 30
 
 
 def _column(name: str) -> int:
-    return features.MODEL_FEATURES.index(name)
+    return catalogue.MODEL_FEATURES.index(name)
 
 
 _HAR_COLUMNS = [_column(f"log_rv_{window}m") for window in HAR_WINDOWS_MIN]
@@ -92,7 +93,7 @@ def fit_baselines(matrix: Floats, labels: Floats, floor: Floats) -> Baselines:
         raise NotReady(msg)
     coefficients = np.linalg.lstsq(design[known], np.log(labels[known]), rcond=None)[0]
     smearing = (labels[known] / np.exp(design[known] @ coefficients)).mean(axis=0)
-    ratios = {half_life: _ewma_ratio(matrix, labels, half_life) for half_life in features.EWMA_HALF_LIVES_MIN}
+    ratios = {half_life: _ewma_ratio(matrix, labels, half_life) for half_life in catalogue.EWMA_HALF_LIVES_MIN}
     best = min(ratios, key=lambda half_life: ratios[half_life][1])
     return Baselines(
         har=tuple(tuple(column) for column in coefficients.T.tolist()),

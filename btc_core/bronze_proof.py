@@ -16,7 +16,7 @@ from btc_core.day_replay import MARGIN_NS
 from btc_core.days import arrow_schema, day_ns, in_form, within, write_rows
 from btc_core.errors import BadFrame
 from btc_core.exchanges.interface import frame_of
-from btc_core.fold import BAR, QUOTE, WARM_UP_S
+from btc_core.features.fold import BAR, QUOTE, WARM_UP_S
 from btc_core.log import Envelope, kept_since, read_all
 from btc_core.market.events import Event, events_of
 from btc_core.market.frames import TickerFrame

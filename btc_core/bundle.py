@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from btc_core import features, intervals
+from btc_core import intervals
 from btc_core.baselines import Autoregression, Baselines
 from btc_core.clock import now_ns
 from btc_core.drift import Edges
 from btc_core.errors import SchemaError
+from btc_core.features import catalogue
 from btc_core.forest import WALKED_ROWS, Forest
 from btc_core.harx import INPUTS, Harx
 from btc_core.targets import BID_TARGETS, HORIZONS_MIN, RV_TARGETS
@@ -67,8 +68,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     version: str
     """Of the registry when it came from there, else a build id."""
     created_ns: int
-    feature_version: str = features.FEATURE_VERSION
-    features: tuple[str, ...] = features.MODEL_FEATURES
+    feature_version: str = catalogue.FEATURE_VERSION
+    features: tuple[str, ...] = catalogue.MODEL_FEATURES
     targets: tuple[str, ...]
     unit: str
     trained_from_ns: int = 0
@@ -127,7 +128,7 @@ class VolatilityModel:
     def predict(self, matrix: Floats) -> Floats:
         """σ in bps over the next 1…5 min, shape (n, 5), non-decreasing in the horizon.
 
-        `matrix` is (n, features) in the order of `manifest.features`; a row without any realized variance gives NaN.
+        `matrix` is (n, catalogue) in the order of `manifest.features`; a row without any realized variance gives NaN.
         Raises `SchemaError` for another width.
         """
         return self.predict_both(matrix)[0]
@@ -164,7 +165,7 @@ class VolatilityModel:
             self._forest.verify(matrix)
 
     def save(self, folder: Path, golden: Floats) -> None:
-        """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its proof."""
+        """Write the bundle into an empty or missing folder; `golden` (n, catalogue) are the inputs of its proof."""
         proof = {"matrix": golden, "expected": self.predict(golden), "baseline": self.baseline(golden)}
         files = {"harx.json": self.harx.to_json(), **_booster_files(self.boosters, VOLATILITY_TREES)}
         if self.baselines is not None:
@@ -173,7 +174,7 @@ class VolatilityModel:
 
 
 class BidModel:
-    """Forecasts the log return of the bid over the next 1…5 minutes as λ · f(features) · σ."""
+    """Forecasts the log return of the bid over the next 1…5 minutes as λ · f(catalogue) · σ."""
 
     def __init__(
         self,
@@ -200,7 +201,7 @@ class BidModel:
     def predict(self, matrix: Floats, sigma_bps: Floats) -> Floats:
         """Log returns of the bid in bps over the next 1…5 min, shape (n, 5); all 0 for the random walk.
 
-        `matrix` is (n, features) in the order of `manifest.features`, `sigma_bps` (n, 5) from the volatility model.
+        `matrix` is (n, catalogue) in the order of `manifest.features`, `sigma_bps` (n, 5) from the volatility model.
         Raises `SchemaError` for other shapes.
         """
         _check_width(matrix, self.manifest)
@@ -228,7 +229,7 @@ class BidModel:
             self._forest.verify(matrix)
 
     def save(self, folder: Path, golden: Floats) -> None:
-        """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its proof."""
+        """Write the bundle into an empty or missing folder; `golden` (n, catalogue) are the inputs of its proof."""
         sigma = np.tile(5.0 * np.sqrt(np.asarray(HORIZONS_MIN, np.float64)), (len(golden), 1))
         proof = {"matrix": golden, "sigma_bps": sigma, "expected": self.predict(golden, sigma)}
         files = _booster_files(self.boosters, BID_TREES)
@@ -274,7 +275,7 @@ def golden_rows(matrix: Floats) -> Floats:
     chosen = (
         matrix[np.linspace(0, len(matrix) - 1, min(GOLDEN_ROWS, len(matrix))).astype(int)] if len(matrix) else matrix
     )
-    return np.ascontiguousarray(np.vstack([chosen, np.zeros((1, len(features.MODEL_FEATURES)))]))
+    return np.ascontiguousarray(np.vstack([chosen, np.zeros((1, len(catalogue.MODEL_FEATURES)))]))
 
 
 def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | BidModel:
@@ -367,11 +368,11 @@ def _read(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
     if manifest.layout != LAYOUT or manifest.name not in {VOLATILITY_MODEL, BID_MODEL}:
         msg = f"the bundle in {folder} is {manifest.name!r} of layout {manifest.layout}, expected layout {LAYOUT}"
         raise SchemaError(msg)
-    if manifest.feature_version != features.FEATURE_VERSION or manifest.features != features.MODEL_FEATURES:
+    if manifest.feature_version != catalogue.FEATURE_VERSION or manifest.features != catalogue.MODEL_FEATURES:
         msg = (
             f"{manifest.name} {manifest.version} was trained on feature set {manifest.feature_version} "
-            f"({len(manifest.features)} features), this process computes {features.FEATURE_VERSION} "
-            f"({len(features.MODEL_FEATURES)}); train again"
+            f"({len(manifest.features)} catalogue), this process computes {catalogue.FEATURE_VERSION} "
+            f"({len(catalogue.MODEL_FEATURES)}); train again"
         )
         raise SchemaError(msg)
     for name, data in contents.items():

@@ -14,12 +14,14 @@ from typing import Any
 
 import numba
 
-_SOURCES = ("features.py", "fold_state.py", "fold_rows.py", "fold.py", "new_york.py", "forest_walk.py", "harx.py")
+_ROOMS = ("features", "models")
+"""Packages with compiled functions. Any change in any of their files makes a new cache."""
 
 
 def _cache_dir() -> str:
-    folder = Path(__file__).parent
-    digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
+    core = Path(__file__).parent
+    files = sorted(file for room in _ROOMS for file in (core / room).glob("**/*.py"))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return str(base / "btc-forecast" / f"numba-{digest}")
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core import features
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
 from btc_core.errors import NotReady
+from btc_core.features import catalogue
 from btc_core.harx import INPUTS
 from btc_core.settings import settings
 from btc_core.table_form import of_symbol
@@ -38,7 +38,7 @@ EMBARGO_NS = LABEL_SPAN_NS + 5 * NS_PER_MIN
 MIN_BARS = 600
 """Ten hours; with less there are too few rows for a fit and a test block."""
 
-HARX_COLUMNS = [features.MODEL_FEATURES.index(name) for name in INPUTS]
+HARX_COLUMNS = [catalogue.MODEL_FEATURES.index(name) for name in INPUTS]
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ def make_frame(bars: npt.NDArray[Any], step_min: int = ORIGIN_STEP_MIN, min_bars
     if len(bars) < min_bars:
         msg = f"{len(bars)} minute bars are too few to train on; {min_bars} are needed"
         raise NotReady(msg)
-    from btc_core.replay import bar_feature_blocks  # noqa: PLC0415 - numba is slow to import, and only training needs it
+    from btc_core.features.replay import bar_feature_blocks  # noqa: PLC0415 - numba is slow to import, and only training needs it
 
     origin_ns = close_times_ns(bars["ts_ns"])
     realized, bid = realized_variance(origin_ns, bars["close"]), bid_path_bps(origin_ns, bars["close"])
@@ -101,7 +101,7 @@ def make_frame(bars: npt.NDArray[Any], step_min: int = ORIGIN_STEP_MIN, min_bars
     for rows in bar_feature_blocks(bars):
         here = chosen[folded : folded + len(rows)]
         here &= ~np.isnan(rows["log_rv_5m"])
-        found = features.matrix(rows[here])
+        found = catalogue.matrix(rows[here])
         matrix[kept : kept + len(found)] = found
         folded, kept = folded + len(rows), kept + len(found)
     return Frame(origin_ns[chosen], matrix[:kept], realized[chosen], bid[chosen])
@@ -109,7 +109,7 @@ def make_frame(bars: npt.NDArray[Any], step_min: int = ORIGIN_STEP_MIN, min_bars
 
 def _room(rows: int) -> Floats:
     """An empty matrix of features; in a file (in `TMPDIR`) that goes with it where trees are grown from disk."""
-    shape = (rows, len(features.MODEL_FEATURES))
+    shape = (rows, len(catalogue.MODEL_FEATURES))
     if settings().model.trainer == "disk" and rows:
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the array keeps it open
         return np.memmap(file, np.float64, "w+", shape=shape, order="F")
@@ -120,7 +120,7 @@ def closed_minutes(db: QuestDB, symbol: str, names: tuple[str, ...], after_ns: i
     """The ends of the minutes after `after_ns` that have feature rows, ns, and the last row of each, (n, names)."""
     table = db.query(
         f"SELECT ts_event, {', '.join(f'last({name}) AS {name}' for name in names)} FROM silver_features "  # noqa: S608 - names of the catalogue
-        f"WHERE {of_symbol(symbol)} AND feature_version = '{features.FEATURE_VERSION}' "
+        f"WHERE {of_symbol(symbol)} AND feature_version = '{catalogue.FEATURE_VERSION}' "
         f"AND ts_event > cast({after_ns} AS TIMESTAMP_NS) SAMPLE BY 1m"
     )
     rows = np.column_stack([table[name].to_numpy() for name in names]) if len(table) else np.empty((0, len(names)))
@@ -132,7 +132,7 @@ def live_frame(db: QuestDB, symbol: str, after_ns: int) -> Frame:
 
     Labels are the stream's own, of its mid and bid.
     """
-    minutes, matrix = closed_minutes(db, symbol, features.MODEL_FEATURES, after_ns - NS_PER_MIN)
+    minutes, matrix = closed_minutes(db, symbol, catalogue.MODEL_FEATURES, after_ns - NS_PER_MIN)
     columns = [f"{name}_{h}m_bps" for name in ("realized", "bid_return") for h in HORIZONS_MIN]
     table = db.query(
         f"SELECT ts_event, {', '.join(columns)} FROM gold_prediction_outcomes "  # noqa: S608 - names of the catalogue

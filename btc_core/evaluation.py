@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core import bundle, features, fitting, intervals, scores
+from btc_core import bundle, fitting, intervals, scores
 from btc_core.clock import NS_PER_DAY, from_ns, to_ns
 from btc_core.dataset import EMBARGO_NS, Frame
 from btc_core.errors import InvalidInput
+from btc_core.features import catalogue
 from btc_core.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
@@ -150,11 +151,11 @@ def _variances(model: bundle.VolatilityModel, frame: Frame) -> dict[str, Floats]
 
 def importance(model: bundle.VolatilityModel) -> dict[str, float]:
     """Share of the total gain of each feature in the trees, largest first; empty without trees."""
-    gains = dict.fromkeys(features.MODEL_FEATURES, 0.0)
+    gains = dict.fromkeys(catalogue.MODEL_FEATURES, 0.0)
     for booster in model.boosters:
         scored: dict[str, Any] = booster.get_score(importance_type="total_gain")
         for key, gain in scored.items():
-            gains[features.MODEL_FEATURES[int(key[1:])]] += float(gain)
+            gains[catalogue.MODEL_FEATURES[int(key[1:])]] += float(gain)
     total = sum(gains.values())
     ranked = sorted(gains.items(), key=lambda pair: -pair[1])
     return {name: gain / total for name, gain in ranked if gain > 0.0} if total else {}
@@ -208,7 +209,7 @@ def results(walk: Walk) -> dict[str, Any]:
         "origins": int(sum(len(month.origin_ns) for month in walk.months)),
         "months": months,
         "window_days": walk.window_days,
-        "feature_version": features.FEATURE_VERSION,
+        "feature_version": catalogue.FEATURE_VERSION,
         "rv_floor": FLOOR_5M,
         "volatility": volatility_results(walk),
         "price": price_results(walk),

@@ -33,7 +33,7 @@ from btc_core.clock import NS_PER_DAY
 from btc_core.dataset import EMBARGO_NS, Frame, cut, make_frame
 from btc_core.drift import edges_of
 from btc_core.errors import NotReady
-from btc_core.features import DRIFTING_FEATURES, MODEL_FEATURES
+from btc_core.features.catalogue import DRIFTING_FEATURES, MODEL_FEATURES
 from btc_core.harx import fit_harx
 from btc_core.intervals import bid_score, fit_quantiles, volatility_score
 from btc_core.settings import settings

@@ -29,7 +29,7 @@ from btc_core.days import (
     write_rows,
 )
 from btc_core.errors import SchemaError, StoreError
-from btc_core.features import FEATURE_VERSION
+from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.tables import STORED
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import pyarrow as pa
 from btc_core.clock import NS_PER_DAY
 from btc_core.day_replay import events_around, orders, replay
 from btc_core.days import arrow_schema, day_ns, in_form, within, write_rows
-from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
-from btc_core.fold import TRADE
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.features.fold import TRADE
 from btc_core.table_form import of_symbol
 from btc_core.tables import SILVER_FEATURES
 

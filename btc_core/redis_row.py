@@ -11,7 +11,7 @@ import msgspec
 import redis
 
 from btc_core.errors import SchemaError, ServiceError
-from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from btc_core.features import MODEL_FEATURES
+from btc_core.features.catalogue import MODEL_FEATURES
 from serving.problems import Problem
 
 ORDER_URL = "/v1/features/order"

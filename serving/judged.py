@@ -13,7 +13,7 @@ import numpy as np
 from btc_core import explain as shap
 from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady
-from btc_core.features import FEATURE_NAMES, MODEL_FEATURES
+from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
 from serving.answers import Contribution, CoverageRow, Explanation, Skill, SkillRow, iso
 from serving.forecasts import model_info
 from serving.history import LEVELS_PCT

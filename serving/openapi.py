@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from btc_core.features import FEATURES, MODEL_FEATURES
+from btc_core.features.catalogue import FEATURES, MODEL_FEATURES
 from serving.contract import PROMISE, NoQuery, Promise
 from serving.inputs import MAX_MAGNITUDE, MAX_ROWS
 from serving.problems import PROBLEM_TYPE, ProblemDocument

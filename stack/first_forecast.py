@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from btc_core.errors import ServiceError, StackError
-from btc_core.features import FEATURE_VERSION
+from btc_core.features.catalogue import FEATURE_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ import msgspec
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
-from btc_core.fold import WARM_UP_S
+from btc_core.features.fold import WARM_UP_S
 from btc_core.log import EVENTS, GAPS
 from btc_core.questdb_client import QuestDB
 from btc_core.tables import TABLES

@@ -1,6 +1,6 @@
 """The features worker: the log in, feature rows out to silver, the topic `features` and Redis.
 
-What does not belong here: how a row is computed (`btc_core.engine`).
+What does not belong here: how a row is computed (`btc_core.features.engine`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import pandas as pd
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
-from btc_core.engine import FeatureEngine
 from btc_core.errors import BadFrame
-from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
-from btc_core.fold import TRADE, WARM_UP_S
-from btc_core.fold_state import STATE
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.features.engine import FeatureEngine
+from btc_core.features.fold import TRADE, WARM_UP_S
+from btc_core.features.state import STATE
 from btc_core.log import EVENTS, FEATURES, FeatureMessage, decode_envelope
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import FeatureRow, feature_fields, feature_key
@@ -30,7 +30,7 @@ from streaming.worker import Role, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from btc_core.engine import Rows
+    from btc_core.features.engine import Rows
     from btc_core.settings import Settings
     from streaming.worker import Record
 

@@ -20,7 +20,7 @@ from btc_core.bundle import bid_path, start_quantiles
 from btc_core.champions import BaselineSource, ModelHolder
 from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.errors import ServiceError
-from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.intervals import bid_bounds_bps, volatility_bounds_bps
 from btc_core.log import FEATURES, PREDICTIONS, FeatureMessage
 from btc_core.questdb_client import QuestDB

@@ -14,7 +14,7 @@ import msgspec
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import BadFrame
 from btc_core.exchanges.interface import frame_of
-from btc_core.fold_state import BAR, QUOTE, TRADE
+from btc_core.features.state import BAR, QUOTE, TRADE
 from btc_core.market.frames import OhlcFrame, TickerFrame, TradeFrame, timestamp_ns
 
 if TYPE_CHECKING:

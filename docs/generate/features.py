@@ -1,4 +1,4 @@
-"""Features, from the catalogue `btc_core/features.py`, each with its formula as `btc_core/fold_rows.py` computes it.
+"""Features, from the catalogue `btc_core/features/catalogue.py`, each with its formula as `btc_core/features/formulas.py` computes it.
 
 What does not belong here: which of them a model likes; MLflow has each model's importances.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import btc_core
-from btc_core.features import FEATURE_VERSION, FEATURES
+from btc_core.features.catalogue import FEATURE_VERSION, FEATURES
 from docs.generate.markdown import code, table
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ One fold computes them, row by row, in the stream and in every replay. A row is 
 event and begin at a whole second; steps of a minute end at the last whole second. A feature is empty until its window is
 covered. Sets carry a version, now `{FEATURE_VERSION}`: rows and models of another one are refused.
 
-The formula is the line of [`btc_core/fold_rows.py`](#functions) that fills the column; `s` is the state of the fold.
+The formula is the line of [`btc_core/features/formulas.py`](#functions) that fills the column; `s` is the state of the fold.
 """
 
 

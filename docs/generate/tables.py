@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from btc_core.features import MODEL_FEATURES
+from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.tables import TABLES
 from docs.generate.markdown import code, table
 from docs.generate.settings import variable

@@ -8,7 +8,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, request
 from msgspec import UNSET
 
-from btc_core.features import FEATURE_VERSION, FEATURES, MODEL_FEATURES
+from btc_core.features.catalogue import FEATURE_VERSION, FEATURES, MODEL_FEATURES
 from serving.answers import Batch, FeatureOrder, Forecast, OrderedFeature, Quantity, respond
 from serving.contract import SymbolQuery, promises
 from serving.deps import deps

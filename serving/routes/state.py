@@ -10,7 +10,7 @@ from http import HTTPStatus
 from flask import Blueprint, Response, request
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from btc_core.features import FEATURE_VERSION
+from btc_core.features.catalogue import FEATURE_VERSION
 from serving.answers import Alive, Echo, Readiness, Test, respond
 from serving.contract import promises
 from serving.deps import deps

@@ -11,15 +11,15 @@ import httpx
 import msgspec
 import numpy as np
 
-from btc_core.engine import FeatureEngine, run
-from btc_core.features import FEATURE_NAMES
+from btc_core.features.catalogue import FEATURE_NAMES
+from btc_core.features.engine import FeatureEngine, run
 from btc_core.log import read_all
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import connect, read_features
 from tests.faults.chaos import published
 
 if TYPE_CHECKING:
-    from btc_core.engine import Rows
+    from btc_core.features.engine import Rows
     from btc_core.settings import Settings
 
 KEY = np.dtype([("partition", "i8"), ("offset", "i8"), ("item", "i8")])

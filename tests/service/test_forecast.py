@@ -12,7 +12,7 @@ from btc_core import intervals
 from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
 from btc_core.champions import Champions
 from btc_core.clock import NS_PER_MIN, column_ns, now_ns
-from btc_core.engine import FeatureEngine
+from btc_core.features.engine import FeatureEngine
 from btc_core.harx import INPUTS, fit_harx
 from btc_core.log import FEATURES
 from btc_core.questdb_client import QuestDB

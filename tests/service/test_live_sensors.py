@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from btc_core.clock import NS_PER_S, now_ns
-from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.log import EVENTS, FEATURES, PREDICTIONS, consumer, ensure_topics, group_members
 from btc_core.redis_row import FeatureRow, connect, feature_fields, feature_key, replace
 from streaming.publish import Publisher

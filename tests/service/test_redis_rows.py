@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from btc_core.errors import SchemaError, ServiceError
-from btc_core.features import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.redis_row import (
     FeatureRow,
     ForecastRow,

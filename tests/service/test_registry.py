@@ -8,8 +8,9 @@ import httpx
 import numpy as np
 import pytest
 
-from btc_core import bundle, features, promotion, registry
+from btc_core import bundle, promotion, registry
 from btc_core.errors import InvalidInput, NotReady, SchemaError, StoreError
+from btc_core.features import catalogue
 from btc_core.gate import Verdict
 from btc_core.settings import MlflowSettings, ModelSettings, Settings, StoreSettings
 from btc_core.targets import HORIZONS_MIN
@@ -39,7 +40,7 @@ def _save(folder: Path, shrinkage: float = 0.0) -> Path:
     manifest = bundle.new_manifest(
         NAME, "random_walk", shrinkage=(shrinkage,) * len(HORIZONS_MIN), scores={"model/5m/mse_ratio": 0.999}
     )
-    bundle.BidModel(manifest).save(folder, np.zeros((2, len(features.MODEL_FEATURES))))
+    bundle.BidModel(manifest).save(folder, np.zeros((2, len(catalogue.MODEL_FEATURES))))
     return folder
 
 
@@ -71,7 +72,7 @@ def test_a_model_goes_from_nothing_to_champion_and_the_one_before_becomes_previo
     alias = httpx.get(f"{api}/registered-models/alias", params={"name": NAME, "alias": "previous"}).json()
     assert alias["model_version"]["version"] == first.version
     run = httpx.get(f"{api}/runs/get", params={"run_id": first.run_id}).json()["run"]
-    assert {tag["key"]: tag["value"] for tag in run["data"]["tags"]}["feature_version"] == features.FEATURE_VERSION
+    assert {tag["key"]: tag["value"] for tag in run["data"]["tags"]}["feature_version"] == catalogue.FEATURE_VERSION
     assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]} == {
         "model/5m/mse_ratio": 0.999,
         "gate/ratio_to_champion": 0.99,
@@ -129,7 +130,7 @@ def test_a_challenger_waits_a_promotion_needs_a_reason_and_a_rollback_takes_it_b
 def test_a_demoted_champion_hands_over_to_its_baseline(proxied: Settings, tmp_path: Path) -> None:
     version = _champion(proxied, _save(tmp_path / "a", 0.2)).version
     model = registry.load_champion(proxied, NAME)
-    rows = np.zeros((2, len(features.MODEL_FEATURES)))
+    rows = np.zeros((2, len(catalogue.MODEL_FEATURES)))
     served = promotion.demote(proxied, model, rows, "24 h loss 1.5 of the baseline's")
     champion = registry.load_champion(proxied, NAME)
     assert (champion.version, champion.kind) == (served.version, "random_walk")

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from btc_core import redis_row
-from btc_core.features import MODEL_FEATURES
+from btc_core.features.catalogue import MODEL_FEATURES
 from tests.serving_process import (
     START_S,
     TOKEN,

@@ -15,7 +15,7 @@ from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, ran
 from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.dataset import live_frame
 from btc_core.errors import NotReady
-from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.harx import INPUTS, fit_harx
 from btc_core.questdb_client import QuestDB
 from btc_core.registry import Registered

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_S, from_ns, now_ns
-from btc_core.engine import FeatureEngine, run
-from btc_core.features import FEATURE_NAMES
+from btc_core.features.catalogue import FEATURE_NAMES
+from btc_core.features.engine import FeatureEngine, run
 from btc_core.log import EVENTS, Envelope, encode_envelope, read_all
 from streaming.publish import Publisher
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from btc_core.features import FEATURE_NAMES
+from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.questdb_client import QuestDB
 from stack.cli import app
 from stack.preflight import free_ports

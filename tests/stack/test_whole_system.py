@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from btc_core.dagster_client import run_status
-from btc_core.features import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import connect, read_features, read_forecast
 from stack.preflight import free_ports

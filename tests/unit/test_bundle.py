@@ -11,14 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from btc_assets import training
-from btc_core import bundle, dataset, features, fitting, gate
+from btc_core import bundle, dataset, fitting, gate
 from btc_core.baselines import fit_autoregression
 from btc_core.clock import NS_PER_MIN, column_ns
 from btc_core.errors import NotReady, SchemaError
+from btc_core.features import catalogue
 from btc_core.market.bars import BARS
 
 START_NS = 1_700_000_040_000_000_000 // NS_PER_MIN * NS_PER_MIN
-MICRO = [i for i, f in enumerate(features.MODEL_FEATURES) if f not in features.BAR_FEATURES]
+MICRO = [i for i, f in enumerate(catalogue.MODEL_FEATURES) if f not in catalogue.BAR_FEATURES]
 
 
 def market(minutes: int, seed: int = 3) -> np.ndarray:
@@ -245,13 +246,13 @@ def test_a_booster_of_another_model_is_refused_by_the_golden_batch_even_with_a_m
 def test_another_feature_set_is_refused_with_both_versions(tmp_path: Path) -> None:
     model = bundle.random_walk_model()
     other = msgspec.structs.replace(model.manifest, feature_version="0123456789ab")
-    bundle.BidModel(other).save(tmp_path, np.zeros((1, len(features.MODEL_FEATURES))))
-    with pytest.raises(SchemaError, match=f"0123456789ab.*{features.FEATURE_VERSION}"):
+    bundle.BidModel(other).save(tmp_path, np.zeros((1, len(catalogue.MODEL_FEATURES))))
+    with pytest.raises(SchemaError, match=f"0123456789ab.*{catalogue.FEATURE_VERSION}"):
         bundle.load_bundle(tmp_path)
 
 
 def test_another_feature_list_is_refused(tmp_path: Path) -> None:
-    names = tuple(reversed(features.MODEL_FEATURES))
+    names = tuple(reversed(catalogue.MODEL_FEATURES))
     other = msgspec.structs.replace(bundle.random_walk_model().manifest, features=names)
     bundle.BidModel(other).save(tmp_path, np.zeros((1, len(names))))
     with pytest.raises(SchemaError, match="train again"):

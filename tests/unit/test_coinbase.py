@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 
 from btc_core.clock import NS_PER_MIN, from_ns, now_ns, to_ns
-from btc_core.engine import FeatureEngine, run
 from btc_core.errors import BadFrame, ExchangeError, NotOffered, SubscriptionRefused
 from btc_core.exchanges.coinbase import MAX_CANDLES, Coinbase
 from btc_core.exchanges.coinbase_frames import decode
 from btc_core.exchanges.interface import EXCHANGES, frame_of
-from btc_core.fold import QUOTE, TRADE
+from btc_core.features.engine import FeatureEngine, run
+from btc_core.features.fold import QUOTE, TRADE
+from btc_core.features.replay import replay_file
 from btc_core.log import Envelope, GapNotice, decode_envelope, encode_envelope
 from btc_core.market.events import Event, events_of
 from btc_core.market.frames import HeartbeatFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
-from btc_core.replay import replay_file
 from btc_core.settings import PUBLIC_URLS, ExchangeSettings
 from streaming.history import recent_bars
 from streaming.subscriptions import Subscriptions

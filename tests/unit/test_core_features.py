@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from btc_core.features import FEATURE_NAMES, ROW
-from btc_core.fold import BAR, EMIT_BARS, EMIT_TICKS, EVENT, QUOTE, TRADE, fold, new_state
+from btc_core.features.catalogue import FEATURE_NAMES, ROW
+from btc_core.features.fold import BAR, EMIT_BARS, EMIT_TICKS, EVENT, QUOTE, TRADE, fold, new_state
 
 pytestmark = pytest.mark.unit
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btc_core.clock import NS_PER_S, to_ns
-from btc_core.engine import FeatureEngine
 from btc_core.errors import BadFrame
+from btc_core.features.engine import FeatureEngine
 from btc_core.log import Envelope
 from btc_core.market.book import ChecksumMismatch, OrderBook
 from btc_core.market.events import FUTURE_S, Event, events_of

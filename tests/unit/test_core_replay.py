@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 
 from btc_core.clock import column_ns, from_ns
-from btc_core.engine import FeatureEngine, Rows, run
 from btc_core.errors import InvalidInput
-from btc_core.features import BAR_FEATURES, FEATURE_NAMES, FEATURES, MODEL_FEATURES, matrix
-from btc_core.fold import TRADE
-from btc_core.log import Envelope
-from btc_core.market.bars import BARS
-from btc_core.replay import (
+from btc_core.features.catalogue import BAR_FEATURES, FEATURE_NAMES, FEATURES, MODEL_FEATURES, matrix
+from btc_core.features.engine import FeatureEngine, Rows, run
+from btc_core.features.fold import TRADE
+from btc_core.features.replay import (
     BadLine,
     bar_features,
     envelope_line,
@@ -25,6 +23,8 @@ from btc_core.replay import (
     replay_file,
     rows_table,
 )
+from btc_core.log import Envelope
+from btc_core.market.bars import BARS
 
 pytestmark = pytest.mark.unit
 
@@ -163,7 +163,7 @@ def test_rows_of_bars_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.Mon
     for name in ("open", "high", "low", "close", "volume"):
         bars[name] = 10.0 + rng.random(3_000)
     whole = bar_features(bars)
-    monkeypatch.setattr("btc_core.replay.BLOCK_BARS", 701)
+    monkeypatch.setattr("btc_core.features.replay.BLOCK_BARS", 701)
     assert bar_features(bars).tobytes() == whole.tobytes()
 
 

@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from btc_core.features import FEATURE_NAMES, FOLD_REVISION, ROW
-from btc_core.fold import BAR, EMIT_NONE, EMIT_TICKS, EVENT, QUOTE, TRADE, WARM_UP_S, fold, new_state
+from btc_core.features.catalogue import FEATURE_NAMES, FOLD_REVISION, ROW
+from btc_core.features.fold import BAR, EMIT_NONE, EMIT_TICKS, EVENT, QUOTE, TRADE, WARM_UP_S, fold, new_state
 from btc_core.market.events import FUTURE_S
 
 pytestmark = pytest.mark.unit
@@ -196,6 +196,6 @@ def test_changed_numbers_need_a_new_fold_revision() -> None:
     text = "\n".join(" ".join(f"{value:.8e}" for value in row.tolist()) for row in rows[::50])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     assert (FOLD_REVISION, digest) == GOLDEN, (
-        "the fold gives other numbers for the same events: raise FOLD_REVISION in btc_core/features.py, "
+        "the fold gives other numbers for the same events: raise FOLD_REVISION in btc_core/features/catalogue.py, "
         f"then set GOLDEN to ({FOLD_REVISION}, {digest!r}) with the new revision"
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from btc_core.features import FEATURE_NAMES, FEATURES
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURES
 from btc_core.settings import QuestdbSettings
 from btc_core.tables import TABLES
 

@@ -16,7 +16,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from btc_core import metrics
-from btc_core.features import FEATURES
+from btc_core.features.catalogue import FEATURES
 from btc_core.settings import Settings
 from btc_core.tables import TABLES
 from docs.generate import api

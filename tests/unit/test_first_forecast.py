@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from btc_core.features import FEATURE_VERSION
+from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.settings import Settings
 from stack import first_forecast
 

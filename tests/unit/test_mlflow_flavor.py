@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from btc_core import bundle
-from btc_core.features import MODEL_FEATURES
+from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.harx import INPUTS, fit_harx
 from btc_core.mlflow_flavor import RETURNS, SIGMAS, describe
 

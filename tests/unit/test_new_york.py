@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from btc_core.new_york import new_york_behind_s
+from btc_core.features.new_york import new_york_behind_s
 
 NEW_YORK = ZoneInfo("America/New_York")
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from btc_core.bundle import random_walk_model
 from btc_core.errors import SchemaError, ServiceError
-from btc_core.features import FEATURE_VERSION, MODEL_FEATURES
+from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.harx import INPUTS
 from serving.app import SECURITY_HEADERS
 from serving.logs import JsonLines

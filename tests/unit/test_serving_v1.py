@@ -11,7 +11,7 @@ import pytest
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import ServiceError, StoreError
-from btc_core.features import FEATURE_NAMES, MODEL_FEATURES
+from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
 from btc_core.settings import load_settings
 from serving.answers import MinuteBar, PastForecast, PastModel
 from serving.auth import RotatingToken

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from btc_assets import training
-from btc_core import bundle, dataset, features, fitting
+from btc_core import bundle, dataset, fitting
 from btc_core.clock import NS_PER_DAY
+from btc_core.features import catalogue
 from tests.unit.test_bundle import market
 
 DAYS, TRAINED_DAYS = 36, 18
@@ -78,4 +79,4 @@ def test_too_few_days_live_decide_nothing(frame: dataset.Frame, good: bundle.Vol
 
 
 def test_what_a_model_reads_is_among_what_the_stream_writes() -> None:
-    assert set(features.MODEL_FEATURES) <= set(features.FEATURE_NAMES)
+    assert set(catalogue.MODEL_FEATURES) <= set(catalogue.FEATURE_NAMES)

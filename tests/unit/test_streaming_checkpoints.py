@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from btc_core.engine import FeatureEngine
+from btc_core.features.engine import FeatureEngine
 from btc_core.log import decode_envelope
 from streaming.bronze_rows import BronzeReader
 from streaming.checkpoints import Checkpoints

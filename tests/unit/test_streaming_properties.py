@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btc_core.engine import FeatureEngine, Rows
+from btc_core.features.engine import FeatureEngine, Rows
 from btc_core.log import Absent, Envelope, decode_envelope, encode_envelope
 from streaming.bronze_rows import BronzeReader
 from streaming.worker import Record

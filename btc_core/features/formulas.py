@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from btc_core.compiled import njit
-from btc_core.features import EWMA_HALF_LIVES_MIN
-from btc_core.fold_state import (
+from btc_core.features.catalogue import EWMA_HALF_LIVES_MIN
+from btc_core.features.new_york import new_york_behind_s
+from btc_core.features.state import (
     BLOCK,
     BLOCKS,
     MINUTES,
@@ -26,7 +27,6 @@ from btc_core.fold_state import (
     USD_SCALE,
     store_second,
 )
-from btc_core.new_york import new_york_behind_s
 
 _VARIANCE_FLOOR = 1e-10  # (0.1 bps)²: the log of a variance of zero is this
 _DECAYS = np.array([0.5 ** (1.0 / half_life) for half_life in EWMA_HALF_LIVES_MIN])

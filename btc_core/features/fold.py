@@ -15,8 +15,8 @@ import math
 from typing import Any
 
 from btc_core.compiled import njit
-from btc_core.fold_rows import write_row
-from btc_core.fold_state import (
+from btc_core.features.formulas import write_row
+from btc_core.features.state import (
     BAR,
     EVENT,
     MEMORY_S,

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import to_ns
-from btc_core.engine import FeatureEngine, Rows, run
 from btc_core.errors import BadFrame, InvalidInput
 from btc_core.exchanges.interface import EXCHANGES
-from btc_core.features import FEATURE_NAMES, ROW
-from btc_core.fold import BAR, EMIT_BARS, EVENT, fold, new_state
+from btc_core.features.catalogue import FEATURE_NAMES, ROW
+from btc_core.features.engine import FeatureEngine, Rows, run
+from btc_core.features.fold import BAR, EMIT_BARS, EVENT, fold, new_state
 from btc_core.log import Envelope
 from btc_core.market.events import EVENT_CHANNELS, events_of
 from btc_core.market.frames import KRAKEN, OhlcFrame, Reply

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 
 from btc_core.errors import BadFrame
-from btc_core.features import FEATURES, ROW
-from btc_core.fold import BAR, EMIT_NONE, EMIT_TICKS, EVENT, TRADE, fold, new_state
+from btc_core.features.catalogue import FEATURES, ROW
+from btc_core.features.fold import BAR, EMIT_NONE, EMIT_TICKS, EVENT, TRADE, fold, new_state
 from btc_core.market.continuity import TradeContinuity, Verdict
 from btc_core.market.events import Event, events_of
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from btc_core.compiled import njit
-from btc_core.features import ROW
+from btc_core.features.catalogue import ROW
 
 QUOTE, TRADE, BAR = 0, 1, 2
 """Kinds of event. Fields a…e: quote bid, bid_qty, ask, ask_qty; trade price, qty, side (+1 buy, −1 sell); bar o, h, l, c, v."""
