@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.registry import Figure, Plan, benchmark
-from btc_core import bundle, fitting
 from btc_core.clock import NS_PER_MIN
-from btc_core.dataset import Frame, make_frame
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.market.bars import BARS
+from btc_core.models import bundle, fitting
+from btc_core.models.dataset import Frame, make_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 `volatility_model` and `bid_model` register a challenger; their check `gate` blocks `volatility_champion` and
 `bid_champion`, which move the alias. What does not belong here: how models are fitted and judged (`training`, and
-`btc_core.gate`), and demotion (`skill`).
+`btc_core.models.gate`), and demotion (`skill`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from btc_assets.training import Trained
-    from btc_core.bundle import BidModel, VolatilityModel
-    from btc_core.dataset import Frame
+    from btc_core.models.bundle import BidModel, VolatilityModel
+    from btc_core.models.dataset import Frame
 
 SEALED_BARS = dg.AssetDep("sealed_bars", partition_mapping=dg.AllPartitionMapping())
 """Training reads every day of its window, so it comes after all of them."""
@@ -73,7 +73,7 @@ def _bars(environment: Environment, database: Database, days: float) -> npt.NDAr
 def _train(name: str, environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
     """Train, judge, register as challenger; the check `gate` says what came of it."""
     from btc_assets import training  # noqa: PLC0415 - slow to import
-    from btc_core.dataset import live_frame  # noqa: PLC0415 - the same
+    from btc_core.models.dataset import live_frame  # noqa: PLC0415 - the same
     from btc_core.seals import seals_of_bars  # noqa: PLC0415 - the same
 
     started_s = SYSTEM_CLOCK.monotonic_s()
@@ -165,9 +165,9 @@ def _checked(
     """Load the champion with parity and forecast recent rows; passed, and the facts."""
     import numpy as np  # noqa: PLC0415
 
-    from btc_core import bundle  # noqa: PLC0415 - slow to import
     from btc_core.features import catalogue  # noqa: PLC0415 - slow to import
     from btc_core.features.replay import bar_features  # noqa: PLC0415
+    from btc_core.models import bundle  # noqa: PLC0415 - slow to import
 
     try:
         model = registry.champion(name)

@@ -14,8 +14,8 @@ from btc_core.errors import NotReady, SchemaError
 from btc_core.settings import Settings, settings
 
 if TYPE_CHECKING:
-    from btc_core.bundle import BidModel, VolatilityModel
-    from btc_core.gate import Verdict
+    from btc_core.models.bundle import BidModel, VolatilityModel
+    from btc_core.models.gate import Verdict
     from btc_core.object_store import ObjectStore
     from btc_core.questdb_client import QuestDB
     from btc_core.registry import Registered

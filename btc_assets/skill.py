@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from btc_core.gate import Verdict
+    from btc_core.models.gate import Verdict
     from btc_core.questdb_client import QuestDB
 
     Floats = npt.NDArray[np.float64]
@@ -87,7 +87,7 @@ def skill_of(outcomes: pd.DataFrame, quantity: str, hours: int) -> Skill:
 
 def verdict_of(outcomes: pd.DataFrame, quantity: str) -> Verdict:
     """The live gate over the last 24 h of outcomes, their coverage over the last 6."""
-    from btc_core import gate  # noqa: PLC0415 - numpy is slow to import
+    from btc_core.models import gate  # noqa: PLC0415 - numpy is slow to import
 
     losses, baselines = losses_of(outcomes, quantity)
     late = outcomes["ts_event"] > outcomes["ts_event"].max() - gate.DEMOTE_COVERAGE_HOURS * HOUR_NS
@@ -175,9 +175,9 @@ def _is_good(quantity: str, verdict: Verdict) -> dg.AssetCheckResult:
 @dg.asset(deps=[prediction_skill], kinds={"mlflow"}, group_name="models", owners=OWNERS)
 def demotions(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
     """Hand the title to the baseline inside the champion, when the champion's last day was bad."""
-    from btc_core.bundle import golden_rows  # noqa: PLC0415 - slow to import
     from btc_core.errors import NotReady  # noqa: PLC0415 - with it
     from btc_core.features.catalogue import MODEL_FEATURES  # noqa: PLC0415 - the same
+    from btc_core.models.bundle import golden_rows  # noqa: PLC0415 - slow to import
 
     symbol = environment.get().exchange.symbols[0]
     metadata: dict[str, Any] = {}
@@ -216,8 +216,8 @@ def feature_drift(environment: Environment, database: Database, registry: Regist
     """PSI of each feature that the champion keeps the distribution of: the last week against its training window."""
     import pandas as pd  # noqa: PLC0415 - slow to import, not needed to load the graph
 
-    from btc_core import drift  # noqa: PLC0415 - the same
     from btc_core.errors import NotReady  # noqa: PLC0415 - the same
+    from btc_core.models import drift  # noqa: PLC0415 - the same
 
     def unknown(why: str) -> dg.MaterializeResult[None]:
         check = dg.AssetCheckResult(check_name="features_are_familiar", passed=True, description=why)
@@ -249,7 +249,7 @@ def _recent_rows(db: QuestDB, symbol: str, names: tuple[str, ...], hours: int = 
     """One feature row a minute of the last hours before the newest, (n, names)."""
     import numpy as np  # noqa: PLC0415 - slow to import, not needed to load the graph
 
-    from btc_core.dataset import closed_minutes  # noqa: PLC0415 - the same
+    from btc_core.models.dataset import closed_minutes  # noqa: PLC0415 - the same
 
     newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM silver_features WHERE {of_symbol(symbol)}")  # noqa: S608
     if not names or not newest or newest[0][0] is None:

@@ -1,6 +1,6 @@
 """What a training run makes of bars: a model that has proven itself on days it has not seen, fitted once more on everything.
 
-What does not belong here: fitting (`btc_core.fitting`), where bars come from (`history`), Dagster (`models`).
+What does not belong here: fitting (`btc_core.models.fitting`), where bars come from (`history`), Dagster (`models`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core import bundle, fitting, gate, intervals, scores
 from btc_core.clock import NS_PER_DAY
-from btc_core.dataset import EMBARGO_NS, MIN_BARS, Frame, make_frame
 from btc_core.errors import SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
+from btc_core.models import bundle, fitting, gate, intervals, scores
+from btc_core.models.dataset import EMBARGO_NS, MIN_BARS, Frame, make_frame
+from btc_core.models.targets import HORIZONS_MIN
 from btc_core.settings import settings
-from btc_core.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import msgspec
 
 from btc_core import registry
-from btc_core.bundle import BID_MODEL, VOLATILITY_MODEL, BidModel, VolatilityModel, random_walk_model
 from btc_core.errors import BtcError, NotReady, SchemaError, ServiceError
-from btc_core.fitting import harx_bundle
 from btc_core.market.bars import read_stored
+from btc_core.models.bundle import BID_MODEL, VOLATILITY_MODEL, BidModel, VolatilityModel, random_walk_model
+from btc_core.models.fitting import harx_bundle
 from btc_core.questdb_client import QuestDB
 
 if TYPE_CHECKING:

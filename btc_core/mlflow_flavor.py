@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core.bundle import BidModel, Manifest, VolatilityModel, load_bundle
-from btc_core.targets import HORIZONS_MIN
+from btc_core.models.bundle import BidModel, Manifest, VolatilityModel, load_bundle
+from btc_core.models.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
     import numpy.typing as npt

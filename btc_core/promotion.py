@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from btc_core import registry
-from btc_core.bundle import BidModel, VolatilityModel, golden_rows
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput
-from btc_core.gate import Verdict
 from btc_core.mlflow_flavor import describe
+from btc_core.models.bundle import BidModel, VolatilityModel, golden_rows
+from btc_core.models.gate import Verdict
 from btc_core.registry import CHALLENGER, CHAMPION, PREVIOUS
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from btc_core.bundle import BidModel, Manifest, VolatilityModel, load_bundle
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import NotReady, SchemaError, ServiceError, StoreError
+from btc_core.models.bundle import BidModel, Manifest, VolatilityModel, load_bundle
 
 if TYPE_CHECKING:
-    from btc_core.gate import Verdict
+    from btc_core.models.gate import Verdict
     from btc_core.settings import Settings, StoreSettings
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"

@@ -23,7 +23,7 @@ from serving.answers import Forecast, HorizonPoint, ModelInfo, Models, Predictio
 from serving.problems import Problem
 
 if TYPE_CHECKING:
-    from btc_core.bundle import BidModel, VolatilityModel
+    from btc_core.models.bundle import BidModel, VolatilityModel
     from serving.deps import Deps
     from serving.inputs import Given
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from btc_core import explain as shap
 from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
+from btc_core.models import explain as shap
 from serving.answers import Contribution, CoverageRow, Explanation, Skill, SkillRow, iso
 from serving.forecasts import model_info
 from serving.history import LEVELS_PCT

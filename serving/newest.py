@@ -28,7 +28,7 @@ from serving.answers import (
 from serving.forecasts import Made, Paths, age_s, annual_pct, from_worker, is_current, is_stale, newest
 
 if TYPE_CHECKING:
-    from btc_core.bundle import BidModel, VolatilityModel
+    from btc_core.models.bundle import BidModel, VolatilityModel
     from btc_core.redis_row import ForecastRow
     from serving.deps import Deps
 

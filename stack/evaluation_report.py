@@ -1,6 +1,6 @@
 """The page that `btc evaluate --report` writes: the tables and plots, in one file without anything from elsewhere.
 
-What does not belong here: computing figures (`btc_core.evaluation`).
+What does not belong here: computing figures (`btc_core.models.evaluation`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import matplotlib as mpl
 import numpy as np
 from rich.console import Console
 
-from btc_core import evaluation, intervals
+from btc_core.models import evaluation, intervals
 from stack.evaluation_screen import tables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from btc_core.evaluation import Walk
+    from btc_core.models.evaluation import Walk
 
 SHOWN_FEATURES = 20
 CALIBRATION_BINS = 20

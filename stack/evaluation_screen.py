@@ -1,6 +1,6 @@
 """Figures of `btc evaluate` as tables on the screen.
 
-What does not belong here: computing them (`btc_core.evaluation`).
+What does not belong here: computing them (`btc_core.models.evaluation`).
 """
 
 from __future__ import annotations

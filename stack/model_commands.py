@@ -1,6 +1,6 @@
 """`btc evaluate`: how good the shipped models are on any minute bars.
 
-What does not belong here: fitting and judging (`btc_core.evaluation`), starting and stopping (`stack/cli.py`).
+What does not belong here: fitting and judging (`btc_core.models.evaluation`), starting and stopping (`stack/cli.py`).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - options of a command line
     from rich.console import Console  # noqa: PLC0415 - the same
     from rich.progress import Progress  # noqa: PLC0415 - the same
 
-    from btc_core import evaluation  # noqa: PLC0415 - the same
-    from btc_core.dataset import make_frame  # noqa: PLC0415 - the same
+    from btc_core.models import evaluation  # noqa: PLC0415 - the same
+    from btc_core.models.dataset import make_frame  # noqa: PLC0415 - the same
     from stack.evaluation_screen import tables  # noqa: PLC0415 - the same
 
     console = Console()

@@ -34,7 +34,7 @@ def models(
     from rich.padding import Padding  # noqa: PLC0415 - the same
 
     from btc_core import promotion  # noqa: PLC0415 - the same
-    from btc_core.bundle import BID_MODEL, VOLATILITY_MODEL  # noqa: PLC0415 - the same
+    from btc_core.models.bundle import BID_MODEL, VOLATILITY_MODEL  # noqa: PLC0415 - the same
 
     settings = _settings(data_dir)
     listed = [each for name in (BID_MODEL, VOLATILITY_MODEL) for each in promotion.versions(settings, name)]

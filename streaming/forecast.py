@@ -2,7 +2,7 @@
 
 Forecasts go to the prediction tables, the topic `predictions` and Redis, outcomes to `gold_prediction_outcomes`.
 Until a champion is registered, the HARX baseline fitted on what bars there are serves, flagged as such.
-What does not belong here: what a model computes (`btc_core.bundle`), or training (`btc_assets`).
+What does not belong here: what a model computes (`btc_core.models.bundle`), or training (`btc_assets`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 
 from btc_core import metrics
-from btc_core.bundle import bid_path, start_quantiles
 from btc_core.champions import BaselineSource, ModelHolder
 from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
-from btc_core.intervals import bid_bounds_bps, volatility_bounds_bps
 from btc_core.log import FEATURES, PREDICTIONS, FeatureMessage
+from btc_core.models.bundle import bid_path, start_quantiles
+from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import (
     BOUND_PERCENTS,
@@ -50,7 +50,7 @@ from streaming.worker import Role, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from btc_core.bundle import BidModel, VolatilityModel
+    from btc_core.models.bundle import BidModel, VolatilityModel
     from btc_core.settings import Settings
     from streaming.worker import Record
 

@@ -2,7 +2,7 @@
 
 An origin is a closed UTC minute; the state at it is the last row before it, none when that is older than `FRESH_NS`.
 Five minutes later its outcome is final: returns of the bid and realized variances over 1…5 min, or nothing when a minute
-between is unknown. Outcomes five minutes apart move the quantiles of the intervals (`btc_core.intervals`).
+between is unknown. Outcomes five minutes apart move the quantiles of the intervals (`btc_core.models.intervals`).
 What does not belong here: forecasting (`forecast`), and writing tables.
 """
 
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core import intervals, metrics, scores
+from btc_core import metrics
 from btc_core.clock import NS_PER_MIN, NS_PER_S
+from btc_core.models import intervals, scores
+from btc_core.models.targets import HORIZONS_MIN, LABEL_SPAN_NS
 from btc_core.redis_row import ForecastRow
 from btc_core.table_form import of_symbol
-from btc_core.targets import HORIZONS_MIN, LABEL_SPAN_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,10 +23,17 @@ import numpy as np
 import pytest
 
 from btc_core import redis_row
-from btc_core.bundle import BID_MODEL, VOLATILITY_MODEL, VolatilityModel, golden_rows, new_manifest, random_walk_model
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
-from btc_core.harx import INPUTS, fit_harx
+from btc_core.models.bundle import (
+    BID_MODEL,
+    VOLATILITY_MODEL,
+    VolatilityModel,
+    golden_rows,
+    new_manifest,
+    random_walk_model,
+)
+from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.redis_row import FeatureRow, ForecastRow
 from tests.http_server import listening
 

@@ -8,12 +8,13 @@ import httpx
 import numpy as np
 import pytest
 
-from btc_core import bundle, promotion, registry
+from btc_core import promotion, registry
 from btc_core.errors import InvalidInput, NotReady, SchemaError, StoreError
 from btc_core.features import catalogue
-from btc_core.gate import Verdict
+from btc_core.models import bundle
+from btc_core.models.gate import Verdict
+from btc_core.models.targets import HORIZONS_MIN
 from btc_core.settings import MlflowSettings, ModelSettings, Settings, StoreSettings
-from btc_core.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btc_core import drift
-from btc_core.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
 from btc_core.clock import NS_PER_MIN, now_ns
-from btc_core.dataset import live_frame
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
-from btc_core.harx import INPUTS, fit_harx
+from btc_core.models import drift
+from btc_core.models.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
+from btc_core.models.dataset import live_frame
+from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.questdb_client import QuestDB
 from btc_core.registry import Registered
 from btc_core.schema import ensure_tables
@@ -34,7 +34,7 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from btc_core.bundle import BidModel
+    from btc_core.models.bundle import BidModel
     from btc_core.settings import Settings
 
 pytestmark = [

@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from btc_core.bundle import golden_rows, load_bundle
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import NotReady
 from btc_core.market.bars import BARS
+from btc_core.models.bundle import golden_rows, load_bundle
 from btc_core.registry import Registered
 
 with warnings.catch_warnings():
@@ -28,8 +28,8 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from btc_core.bundle import BidModel, VolatilityModel
-    from btc_core.gate import Verdict
+    from btc_core.models.bundle import BidModel, VolatilityModel
+    from btc_core.models.gate import Verdict
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20"),
@@ -181,9 +181,9 @@ def test_the_scores_table_has_a_row_per_model_and_horizon() -> None:
 def test_another_recipe_goes_into_shadow_and_the_champion_stays() -> None:
     import msgspec
 
-    from btc_core import fitting
-    from btc_core.bundle import VolatilityModel
-    from btc_core.dataset import make_frame
+    from btc_core.models import fitting
+    from btc_core.models.bundle import VolatilityModel
+    from btc_core.models.dataset import make_frame
 
     bars = _bars(21 * 1440)
     assert _run(bars).success

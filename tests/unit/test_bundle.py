@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from btc_assets import training
-from btc_core import bundle, dataset, fitting, gate
-from btc_core.baselines import fit_autoregression
 from btc_core.clock import NS_PER_MIN, column_ns
 from btc_core.errors import NotReady, SchemaError
 from btc_core.features import catalogue
 from btc_core.market.bars import BARS
+from btc_core.models import bundle, dataset, fitting, gate
+from btc_core.models.baselines import fit_autoregression
 
 START_NS = 1_700_000_040_000_000_000 // NS_PER_MIN * NS_PER_MIN
 MICRO = [i for i, f in enumerate(catalogue.MODEL_FEATURES) if f not in catalogue.BAR_FEATURES]
@@ -304,7 +304,7 @@ def test_on_real_minutes_the_served_model_beats_every_simple_baseline_out_of_sam
 
 
 def test_an_explanation_adds_up_to_the_forecast(frame: dataset.Frame, trees: bundle.VolatilityModel) -> None:
-    from btc_core.explain import explain
+    from btc_core.models.explain import explain
 
     for index in (10, 2_000):
         row = frame.matrix[index : index + 1]

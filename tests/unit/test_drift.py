@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from btc_core import drift
+from btc_core.models import drift
 
 RNG = np.random.default_rng(4)
 EDGES = drift.edges_of(RNG.normal(size=50_000))

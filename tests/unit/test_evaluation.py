@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from btc_core import evaluation
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
-from btc_core.dataset import make_frame
 from btc_core.market.bars import BARS
+from btc_core.models import evaluation
+from btc_core.models.dataset import make_frame
 
 if TYPE_CHECKING:
     from pathlib import Path

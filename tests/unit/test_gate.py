@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from btc_core import gate
+from btc_core.models import gate
 
 DAY = 288
 RNG = np.random.default_rng(3)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from btc_core import scores
-from btc_core.harx import INPUTS, Harx, fit_harx
-from btc_core.targets import HORIZONS_MIN
+from btc_core.models import scores
+from btc_core.models.harx import INPUTS, Harx, fit_harx
+from btc_core.models.targets import HORIZONS_MIN
 
 
 def _market(rows: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:

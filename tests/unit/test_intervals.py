@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from btc_core import intervals
-from btc_core.targets import HORIZONS_MIN
+from btc_core.models import intervals
+from btc_core.models.targets import HORIZONS_MIN
 
 DAY = 288
 START = np.tile(np.asarray(intervals.NORMAL), (len(HORIZONS_MIN), 1))

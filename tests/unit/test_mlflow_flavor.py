@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from btc_core import bundle
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.harx import INPUTS, fit_harx
 from btc_core.mlflow_flavor import RETURNS, SIGMAS, describe
+from btc_core.models import bundle
+from btc_core.models.harx import INPUTS, fit_harx
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from btc_core import intervals
 from btc_core.clock import NS_PER_MIN, NS_PER_S
+from btc_core.models import intervals
 from btc_core.redis_row import HORIZONS_MIN, ForecastRow
 from btc_core.tables import PREDICTION_OUTCOMES
 from streaming.outcomes import Outcome, OutcomeTracker, TrackerState, row_of

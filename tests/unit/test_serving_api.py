@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from btc_core.bundle import random_walk_model
 from btc_core.errors import SchemaError, ServiceError
 from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
-from btc_core.harx import INPUTS
+from btc_core.models.bundle import random_walk_model
+from btc_core.models.harx import INPUTS
 from serving.app import SECURITY_HEADERS
 from serving.logs import JsonLines
 from tests.serving_world import TOKEN, World, build, feature_row, forecast_row, harx_model

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from btc_assets import training
-from btc_core import bundle, dataset, fitting
 from btc_core.clock import NS_PER_DAY
 from btc_core.features import catalogue
+from btc_core.models import bundle, dataset, fitting
 from tests.unit.test_bundle import market
 
 DAYS, TRAINED_DAYS = 36, 18

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN
-from btc_core.targets import bid_path_bps, realized_variance
+from btc_core.models.targets import bid_path_bps, realized_variance
 
 
 def _minutes(count: int) -> np.ndarray:

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from btc_core import fitting, trainers
 from btc_core.clock import NS_PER_MIN
-from btc_core.dataset import make_frame
 from btc_core.errors import ConfigError
 from btc_core.market.bars import BARS
+from btc_core.models import fitting, trainers
+from btc_core.models.dataset import make_frame
 from btc_core.settings import ModelSettings, Settings
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from btc_core.targets import HORIZONS_MIN
+from btc_core.models.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
     import numpy.typing as npt

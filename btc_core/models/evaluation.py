@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core import bundle, fitting, intervals, scores
 from btc_core.clock import NS_PER_DAY, from_ns, to_ns
-from btc_core.dataset import EMBARGO_NS, Frame
 from btc_core.errors import InvalidInput
 from btc_core.features import catalogue
-from btc_core.targets import HORIZONS_MIN
+from btc_core.models import bundle, fitting, intervals, scores
+from btc_core.models.dataset import EMBARGO_NS, Frame
+from btc_core.models.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

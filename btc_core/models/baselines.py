@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from btc_core import scores
 from btc_core.errors import NotReady
 from btc_core.features import catalogue
-from btc_core.harx import MIN_ROWS
-from btc_core.targets import HORIZONS_MIN
+from btc_core.models import scores
+from btc_core.models.harx import MIN_ROWS
+from btc_core.models.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
     import numpy.typing as npt

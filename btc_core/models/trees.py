@@ -34,7 +34,7 @@ class Forest:
     """The trees of several boosters."""
 
     def __init__(self, boosters: tuple[xgboost.Booster, ...]) -> None:
-        from btc_core.forest_walk import walk  # noqa: PLC0415 - numba is slow to import; the baselines do without
+        from btc_core.models.tree_walk import walk  # noqa: PLC0415 - numba is slow to import; the baselines do without
 
         self._walk = walk
         self._walked_rows = WALKED_ROWS

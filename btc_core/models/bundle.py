@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from btc_core import intervals
-from btc_core.baselines import Autoregression, Baselines
 from btc_core.clock import now_ns
-from btc_core.drift import Edges
 from btc_core.errors import SchemaError
 from btc_core.features import catalogue
-from btc_core.forest import WALKED_ROWS, Forest
-from btc_core.harx import INPUTS, Harx
-from btc_core.targets import BID_TARGETS, HORIZONS_MIN, RV_TARGETS
+from btc_core.models import intervals
+from btc_core.models.baselines import Autoregression, Baselines
+from btc_core.models.drift import Edges
+from btc_core.models.harx import INPUTS, Harx
+from btc_core.models.targets import BID_TARGETS, HORIZONS_MIN, RV_TARGETS
+from btc_core.models.trees import WALKED_ROWS, Forest
 
 if TYPE_CHECKING:
     from pathlib import Path

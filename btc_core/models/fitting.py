@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core import scores
-from btc_core.baselines import fit_autoregression, fit_baselines
-from btc_core.bundle import (
+from btc_core.clock import NS_PER_DAY
+from btc_core.errors import NotReady
+from btc_core.features.catalogue import DRIFTING_FEATURES, MODEL_FEATURES
+from btc_core.models import scores
+from btc_core.models.baselines import fit_autoregression, fit_baselines
+from btc_core.models.bundle import (
     BID_MODEL,
     HARX_SHARE,
     SHAPE_SHARE,
@@ -29,15 +32,12 @@ from btc_core.bundle import (
     new_manifest,
     random_walk_model,
 )
-from btc_core.clock import NS_PER_DAY
-from btc_core.dataset import EMBARGO_NS, Frame, cut, make_frame
-from btc_core.drift import edges_of
-from btc_core.errors import NotReady
-from btc_core.features.catalogue import DRIFTING_FEATURES, MODEL_FEATURES
-from btc_core.harx import fit_harx
-from btc_core.intervals import bid_score, fit_quantiles, volatility_score
+from btc_core.models.dataset import EMBARGO_NS, Frame, cut, make_frame
+from btc_core.models.drift import edges_of
+from btc_core.models.harx import fit_harx
+from btc_core.models.intervals import bid_score, fit_quantiles, volatility_score
+from btc_core.models.targets import HORIZONS_MIN
 from btc_core.settings import settings
-from btc_core.targets import HORIZONS_MIN
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import xgboost
 
-    from btc_core.trainers import Train
+    from btc_core.models.trainers import Train
 
     Floats = npt.NDArray[np.float64]
 
@@ -157,7 +157,7 @@ def _grow(frame: Frame, floor: float) -> tuple[tuple[xgboost.Booster, ...], floa
 
 
 def _trainer(frame: Frame) -> AbstractContextManager[Train]:
-    from btc_core.trainers import trainer  # noqa: PLC0415 - XGBoost is slow to import, not needed to load the graph
+    from btc_core.models.trainers import trainer  # noqa: PLC0415 - XGBoost is slow to import, not needed to load the graph
 
     return trainer(settings().model, frame.matrix, _TREES["max_bin"])
 

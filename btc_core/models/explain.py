@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from btc_core.bundle import HARX_SHARE, VolatilityModel
-from btc_core.dataset import HARX_COLUMNS
+from btc_core.models.bundle import HARX_SHARE, VolatilityModel
+from btc_core.models.dataset import HARX_COLUMNS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from btc_core.bundle import BidModel
+    from btc_core.models.bundle import BidModel
 
     Floats = npt.NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from btc_core import scores
+from btc_core.models import scores
 
 if TYPE_CHECKING:
     import numpy.typing as npt
