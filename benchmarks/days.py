@@ -28,7 +28,7 @@ from btc_core.object_store import ObjectStore
 from btc_core.proof import prove
 from btc_core.questdb_client import QuestDB
 from btc_core.sealed_gold import make_gold
-from btc_core.tables import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, MINUTE_BARS, STORED
+from btc_core.tables.catalogue import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, MINUTE_BARS, STORED
 from btc_core.trade_history import put, put_bars, read_trades
 from stack import backfill
 from streaming import bronze, features

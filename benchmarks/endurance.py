@@ -19,7 +19,7 @@ from btc_core.features.fold import TRADE
 from btc_core.log import EVENTS, FEATURES, encode_envelope
 from btc_core.market.bars import BARS, to_table
 from btc_core.questdb_client import QuestDB
-from btc_core.tables import MINUTE_BARS
+from btc_core.tables.catalogue import MINUTE_BARS
 from streaming.publish import Publisher
 
 if TYPE_CHECKING:

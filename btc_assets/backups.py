@@ -16,7 +16,7 @@ from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK, now_ns
 from btc_core.days import day_of, stored_days
 from btc_core.errors import BtcError
-from btc_core.tables import STORED
+from btc_core.tables.catalogue import STORED
 
 
 @dg.asset(
@@ -35,7 +35,7 @@ from btc_core.tables import STORED
 def lake_backups(environment: Environment, database: Database, lake: Lake) -> Result:
     """Copy every complete day whose copy is missing or has other rows; then drop from QuestDB what is past its time."""
     from btc_core import lake as copies  # noqa: PLC0415 - pyarrow is slow to import
-    from btc_core.schema import ensure_tables  # noqa: PLC0415 - the same
+    from btc_core.tables.schema import ensure_tables  # noqa: PLC0415 - the same
 
     started_s = SYSTEM_CLOCK.monotonic_s()
     log = dg.get_dagster_logger()

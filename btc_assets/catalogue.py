@@ -1,6 +1,6 @@
 """What Dagster shows of the table catalogue: column schema, column lineage, names.
 
-What does not belong here: which tables exist and what their columns mean (`btc_core.tables`).
+What does not belong here: which tables exist and what their columns mean (`btc_core.tables.catalogue`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 import dagster as dg
 
 from btc_core.settings import settings
-from btc_core.tables import TABLES
+from btc_core.tables.catalogue import TABLES
 
 if TYPE_CHECKING:
-    from btc_core.table_form import Column, Table
+    from btc_core.tables.form import Column, Table
 
 OWNERS = ["team:market-data"]
 EXCHANGE_FEED = "exchange_feed"

@@ -20,8 +20,8 @@ from btc_core.errors import NotOffered
 from btc_core.exchanges import history
 from btc_core.exchanges.interface import exchange_of
 from btc_core.market.bars import to_table
-from btc_core.table_form import of_symbol
-from btc_core.tables import TABLES
+from btc_core.tables.catalogue import TABLES
+from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
@@ -78,7 +78,7 @@ def missing_days(stored: tuple[int, int, int], wanted_days: int, now: int) -> in
 )
 def minute_bars(environment: Environment, database: Database) -> dg.MaterializeResult[None]:
     """Fetch what is missing of the training window and upsert it."""
-    from btc_core.schema import ensure_tables  # noqa: PLC0415
+    from btc_core.tables.schema import ensure_tables  # noqa: PLC0415
 
     chosen = environment.get()
     symbol = chosen.exchange.symbols[0]

@@ -17,14 +17,14 @@ from btc_assets.catalogue import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_meta
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import BtcError, QuestDBError, ServiceError
-from btc_core.tables import TABLES
+from btc_core.tables.catalogue import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from btc_core.questdb_client import QuestDB
     from btc_core.settings import KafkaSettings, Settings
-    from btc_core.table_form import Table
+    from btc_core.tables.form import Table
 
 MINUTE = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=2), fail_window=timedelta(minutes=5))
 FIVE_MINUTES = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=12), fail_window=timedelta(minutes=16))

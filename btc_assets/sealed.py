@@ -17,8 +17,8 @@ from btc_assets.pictures import day_of_bars
 from btc_assets.resources import Database, Environment, Lake
 from btc_core.clock import SYSTEM_CLOCK
 from btc_core.features.catalogue import FEATURE_VERSION
-from btc_core.table_form import Table
-from btc_core.tables import BRONZE_BARS, GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, SILVER_FEATURES, STORED, TABLES
+from btc_core.tables.catalogue import BRONZE_BARS, GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, SILVER_FEATURES, STORED, TABLES
+from btc_core.tables.form import Table
 
 SEAL_TAG = "btc/seal"
 PROOF_RETRY = dg.RetryPolicy(max_retries=2, delay=10)

@@ -15,8 +15,8 @@ import msgspec
 from btc_assets.catalogue import OWNERS, table_metadata
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_S, column_ns, from_ns, now_ns
-from btc_core.table_form import of_symbol
-from btc_core.tables import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL
+from btc_core.tables.catalogue import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL
+from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,8 +18,8 @@ from btc_assets.resources import Database
 from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days import day_ns, day_of, on_day, stored_days, within
-from btc_core.table_form import Table, of_symbol
-from btc_core.tables import STORED, TABLES
+from btc_core.tables.catalogue import STORED, TABLES
+from btc_core.tables.form import Table, of_symbol
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
@@ -187,7 +187,7 @@ def rows_check(db: "QuestDB", table: Table, day: str) -> dg.AssetCheckResult:
 
 def schema_check(db: "QuestDB", table: Table) -> dg.AssetCheckResult:
     """Whether QuestDB has the columns of the catalogue with their types, and its keys."""
-    from btc_core.schema import compare  # noqa: PLC0415 - pyarrow is slow to import
+    from btc_core.tables.schema import compare  # noqa: PLC0415 - pyarrow is slow to import
 
     missing, others = compare(db, table)
     differ = [{"difference": each} for each in (*missing, *others)]

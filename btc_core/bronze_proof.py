@@ -20,12 +20,12 @@ from btc_core.features.fold import BAR, QUOTE, WARM_UP_S
 from btc_core.log import Envelope, kept_since, read_all
 from btc_core.market.events import Event, events_of
 from btc_core.market.frames import TickerFrame
-from btc_core.tables import BRONZE_BARS, BRONZE_TICKS, BRONZE_TRADES
+from btc_core.tables.catalogue import BRONZE_BARS, BRONZE_TICKS, BRONZE_TRADES
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
     from btc_core.settings import KafkaSettings
-    from btc_core.table_form import Table
+    from btc_core.tables.form import Table
 
 Row = dict[str, Any]
 Key = tuple[object, ...]

@@ -20,7 +20,7 @@ from btc_core.errors import InvalidInput, QuestDBError, SchemaError
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
-    from btc_core.table_form import ColumnType, Table
+    from btc_core.tables.form import ColumnType, Table
 
 APPLY_TIMEOUT_S = 120.0
 """How long written rows may take to become readable."""

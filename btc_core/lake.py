@@ -30,12 +30,12 @@ from btc_core.days import (
 )
 from btc_core.errors import SchemaError, StoreError
 from btc_core.features.catalogue import FEATURE_VERSION
-from btc_core.tables import STORED
+from btc_core.tables.catalogue import STORED
 
 if TYPE_CHECKING:
     from btc_core.object_store import ObjectStore
     from btc_core.questdb_client import QuestDB
-    from btc_core.table_form import Table
+    from btc_core.tables.form import Table
 
 COMPRESSION_LEVEL = 3
 """Of zstd: 9 makes a day a tenth smaller and takes four times as long."""

@@ -19,8 +19,8 @@ from btc_core.day_replay import events_around, orders, replay
 from btc_core.days import arrow_schema, day_ns, in_form, within, write_rows
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.features.fold import TRADE
-from btc_core.table_form import of_symbol
-from btc_core.tables import SILVER_FEATURES
+from btc_core.tables.catalogue import SILVER_FEATURES
+from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB

@@ -13,11 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_core.days import in_form, on_day, read_day, write_rows
-from btc_core.tables import GOLD_1MIN, GOLD_1MIN_SEALED, GOLD_5MIN, GOLD_5MIN_SEALED, MINUTE_BARS, SILVER_FEATURES
+from btc_core.tables.catalogue import (
+    GOLD_1MIN,
+    GOLD_1MIN_SEALED,
+    GOLD_5MIN,
+    GOLD_5MIN_SEALED,
+    MINUTE_BARS,
+    SILVER_FEATURES,
+)
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
-    from btc_core.table_form import Table
+    from btc_core.tables.form import Table
 
 RELATIVE_TOLERANCE = 1e-9
 """QuestDB adds in parallel, so the last digits of sums depend on how it split the day."""

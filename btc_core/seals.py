@@ -13,8 +13,8 @@ import msgspec
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days import applied, day_ns, day_of, on_day
 from btc_core.log import passed
-from btc_core.table_form import of_symbol
-from btc_core.tables import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS, MINUTE_BARS
+from btc_core.tables.catalogue import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS, MINUTE_BARS
+from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB

@@ -23,8 +23,8 @@ from btc_core.exchanges.history import bars_of_trades
 from btc_core.exchanges.interface import exchange_of
 from btc_core.exchanges.rest import next_page_ns, patiently
 from btc_core.market.bars import to_table
-from btc_core.table_form import of_symbol
-from btc_core.tables import BRONZE_TRADES, MINUTE_BARS
+from btc_core.tables.catalogue import BRONZE_TRADES, MINUTE_BARS
+from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable

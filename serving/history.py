@@ -15,8 +15,8 @@ from btc_core.clock import from_ns
 from btc_core.errors import ServiceError
 from btc_core.questdb_client import QuestDB
 from btc_core.redis_row import HORIZONS_MIN
-from btc_core.table_form import of_symbol
-from btc_core.tables import PREDICTION_OUTCOMES
+from btc_core.tables.catalogue import PREDICTION_OUTCOMES
+from btc_core.tables.form import of_symbol
 from serving.answers import MinuteBar, Outcome, PastForecast, past_model
 
 if TYPE_CHECKING:

@@ -69,8 +69,8 @@ def restore(
     from btc_core.errors import InvalidInput  # noqa: PLC0415 - the same
     from btc_core.object_store import ObjectStore  # noqa: PLC0415 - the same
     from btc_core.questdb_client import QuestDB  # noqa: PLC0415 - the same
-    from btc_core.schema import ensure_tables  # noqa: PLC0415 - the same
-    from btc_core.tables import STORED  # noqa: PLC0415 - the same
+    from btc_core.tables.catalogue import STORED  # noqa: PLC0415 - the same
+    from btc_core.tables.schema import ensure_tables  # noqa: PLC0415 - the same
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
 
     settings = Layout(data_dir or current_data_dir()).settings()

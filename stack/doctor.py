@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from btc_core.errors import BtcError
 from btc_core.questdb_client import QuestDB
-from btc_core.schema import invalid_views
+from btc_core.tables.schema import invalid_views
 from stack import preflight
 from stack.files import tail
 

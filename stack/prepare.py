@@ -95,7 +95,7 @@ def topics(settings: Settings) -> None:
 def tables(settings: Settings) -> None:
     """Create the QuestDB tables."""
     from btc_core.questdb_client import QuestDB  # noqa: PLC0415
-    from btc_core.schema import ensure_tables  # noqa: PLC0415
+    from btc_core.tables.schema import ensure_tables  # noqa: PLC0415
 
     with QuestDB(settings.questdb) as db:
         ensure_tables(db)

@@ -1,6 +1,6 @@
 """`btc migrate`: the tables of an older version brought up to this one.
 
-What does not belong here: how (`btc_core.schema`).
+What does not belong here: how (`btc_core.tables.schema`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def migrate(
     data_dir: DataDir = None,
 ) -> None:
     """Bring tables and views up to this version; `btc up` does by itself what loses nothing."""
-    from btc_core import schema  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from btc_core.errors import SchemaError  # noqa: PLC0415 - the same
     from btc_core.questdb_client import QuestDB  # noqa: PLC0415 - the same
+    from btc_core.tables import schema  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
 
     with QuestDB(Layout(data_dir or current_data_dir()).settings().questdb) as db:

@@ -15,7 +15,7 @@ from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features.fold import WARM_UP_S
 from btc_core.log import EVENTS, GAPS
 from btc_core.questdb_client import QuestDB
-from btc_core.tables import TABLES
+from btc_core.tables.catalogue import TABLES
 from streaming.bronze_rows import BronzeReader
 from streaming.publish import Publisher
 from streaming.table_rows import typed

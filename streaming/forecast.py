@@ -31,7 +31,7 @@ from btc_core.redis_row import (
     forecast_fields,
     forecast_key,
 )
-from btc_core.tables import PREDICTION_OUTCOMES
+from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from streaming.latest import LatestRows
 from streaming.outcomes import (
     STATE_VERSION,

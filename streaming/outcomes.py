@@ -19,7 +19,7 @@ from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.models import intervals, scores
 from btc_core.models.targets import HORIZONS_MIN, LABEL_SPAN_NS
 from btc_core.redis_row import ForecastRow
-from btc_core.table_form import of_symbol
+from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.errors import InvalidInput
-from btc_core.table_form import of_symbol
+from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tables and their columns, from the catalogue `btc_core/tables.py`.
+"""Tables and their columns, from the catalogue `btc_core/tables/catalogue.py`.
 
 What does not belong here: how rows come about (`docs/concepts`).
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.tables import TABLES
+from btc_core.tables.catalogue import TABLES
 from docs.generate.markdown import code, table
 from docs.generate.settings import variable
 
 if TYPE_CHECKING:
-    from btc_core.table_form import Column, Table
+    from btc_core.tables.form import Column, Table
 
 EVERY_FEATURE = {f"silver_features.{name}" for name in MODEL_FEATURES}
 LAYERS = {

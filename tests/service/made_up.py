@@ -11,7 +11,7 @@ from btc_core.clock import NS_PER_S
 from btc_core.days import arrow_schema, day_ns
 
 if TYPE_CHECKING:
-    from btc_core.table_form import Table
+    from btc_core.tables.form import Table
 
 ROWS = 500
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from btc_core.questdb_client import QuestDB
     from btc_core.settings import Settings
-    from btc_core.table_form import Table
+    from btc_core.tables.form import Table
     from streaming.worker import Worker
 
 PATIENCE_S = 60.0

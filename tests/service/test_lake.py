@@ -12,8 +12,8 @@ from btc_core.days import count_rows, day_of, digest, in_form, read_day, write_r
 from btc_core.errors import StoreError
 from btc_core.object_store import ObjectStore
 from btc_core.questdb_client import QuestDB
-from btc_core.schema import ensure_tables, invalid_views
-from btc_core.tables import STORED, TABLES
+from btc_core.tables.catalogue import STORED, TABLES
+from btc_core.tables.schema import ensure_tables, invalid_views
 from tests.service.made_up import ROWS, made_up
 from tests.service.past_day import lose_day
 from tests.waiting import wait_for
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from btc_core.settings import Settings
-    from btc_core.table_form import Table
+    from btc_core.tables.form import Table
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")]
 

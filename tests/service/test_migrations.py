@@ -8,13 +8,13 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from btc_core import lake, schema
+from btc_core import lake
 from btc_core.days import count_rows, digest, read_day, wait_until_applied, write_rows
 from btc_core.errors import SchemaError
 from btc_core.object_store import ObjectStore
 from btc_core.questdb_client import QuestDB
-from btc_core.schema import CATALOGUE_VERSION, ensure_tables, invalid_views
-from btc_core.tables import (
+from btc_core.tables import schema
+from btc_core.tables.catalogue import (
     BRONZE_STATUS,
     BRONZE_TICKS,
     GOLD_1MIN,
@@ -22,6 +22,7 @@ from btc_core.tables import (
     SILVER_FEATURES,
     STORED,
 )
+from btc_core.tables.schema import CATALOGUE_VERSION, ensure_tables, invalid_views
 from stack.cli import app
 from tests.service.made_up import ROWS, made_up
 from tests.service.past_day import lose_day
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from btc_core.settings import Settings
-    from btc_core.table_form import Column, Table
+    from btc_core.tables.form import Column, Table
     from stack.runtime import Stack
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")]

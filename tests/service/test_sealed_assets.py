@@ -19,7 +19,7 @@ from btc_core.object_store import ObjectStore
 from btc_core.proof import prove
 from btc_core.questdb_client import QuestDB
 from btc_core.settings import settings as process_settings
-from btc_core.tables import STORED, TABLES
+from btc_core.tables.catalogue import STORED, TABLES
 from stack import backfill
 from tests.service.past_day import day_of_symbol
 

@@ -14,7 +14,7 @@ from btc_core.log import Envelope, ensure_topics
 from btc_core.proof import prove
 from btc_core.questdb_client import QuestDB
 from btc_core.seals import seal_of, why_open
-from btc_core.tables import TABLES
+from btc_core.tables.catalogue import TABLES
 from streaming import bronze, features
 from tests.service.past_day import DAY, MIDNIGHT_NS, day_of_symbol, lose_day, work_off
 from tests.service.workers import publish, trade_frame

@@ -16,7 +16,7 @@ from btc_core.exchanges.history import bars_of_trades, trades_between
 from btc_core.exchanges.kraken import Kraken
 from btc_core.questdb_client import QuestDB
 from btc_core.settings import ExchangeSettings
-from btc_core.tables import TABLES
+from btc_core.tables.catalogue import TABLES
 from btc_core.trade_history import fetch_day
 from stack.exchange.server import Exchange, Options
 from tests.service.past_day import lose_day

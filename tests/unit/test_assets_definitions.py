@@ -48,7 +48,7 @@ def test_the_graph_reaches_from_the_exchange_to_the_api() -> None:
     import dagster as dg
 
     from btc_assets.definitions import defs
-    from btc_core.tables import TABLES
+    from btc_core.tables.catalogue import TABLES
 
     graph = defs.resolve_asset_graph()
     keys = {key.to_user_string() for key in graph.get_all_asset_keys()}
@@ -101,7 +101,7 @@ def test_what_depends_on_what_is_what_it_was() -> None:
 def test_every_stored_table_has_checks_made_from_its_columns() -> None:
     from btc_assets.table_checks import AHEAD_S, SPECS
     from btc_core.market.events import FUTURE_S
-    from btc_core.tables import STORED
+    from btc_core.tables.catalogue import STORED
 
     assert AHEAD_S == FUTURE_S
     names = [spec.name for spec in SPECS]
@@ -126,7 +126,7 @@ def test_nothing_is_materialized_eagerly() -> None:
 
 def test_every_table_shows_its_columns_and_every_lineage_names_an_existing_column() -> None:
     from btc_assets.definitions import defs
-    from btc_core.tables import TABLES
+    from btc_core.tables.catalogue import TABLES
 
     graph = defs.resolve_asset_graph()
     for node in (graph.get(key) for key in graph.get_all_asset_keys()):

@@ -9,10 +9,10 @@ import pytest
 
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURES
 from btc_core.settings import QuestdbSettings
-from btc_core.tables import TABLES
+from btc_core.tables.catalogue import TABLES
 
 if TYPE_CHECKING:
-    from btc_core.table_form import Table
+    from btc_core.tables.form import Table
 
 pytestmark = pytest.mark.unit
 

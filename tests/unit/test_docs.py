@@ -18,7 +18,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from btc_core import metrics
 from btc_core.features.catalogue import FEATURES
 from btc_core.settings import Settings
-from btc_core.tables import TABLES
+from btc_core.tables.catalogue import TABLES
 from docs.generate import api
 from docs.generate.__main__ import FOLDER, PAGES
 from docs.generate.features import formulas

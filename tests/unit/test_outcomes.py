@@ -11,7 +11,7 @@ import pytest
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.models import intervals
 from btc_core.redis_row import HORIZONS_MIN, ForecastRow
-from btc_core.tables import PREDICTION_OUTCOMES
+from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from streaming.outcomes import Outcome, OutcomeTracker, TrackerState, row_of
 
 START_NS = 1_700_000_100_000_000_000 // (5 * NS_PER_MIN) * 5 * NS_PER_MIN

@@ -10,7 +10,7 @@ import msgspec
 
 from btc_core.features.catalogue import DRIFTING_FEATURES, FEATURES
 from btc_core.redis_row import BOUND_PERCENTS, HORIZONS_MIN
-from btc_core.table_form import Column, Table
+from btc_core.tables.form import Column, Table
 
 
 def _event_times(channel: str) -> tuple[Column, Column, Column]:

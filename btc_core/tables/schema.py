@@ -1,6 +1,6 @@
 """The tables and views of the catalogue in QuestDB: made, brought up to a newer catalogue, put right where they went wrong.
 
-What does not belong here: what the tables are (`btc_core.tables`), their rows (`btc_core.days`).
+What does not belong here: what the tables are (`btc_core.tables.catalogue`), their rows (`btc_core.days`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from btc_core.clock import SYSTEM_CLOCK, now_ns
 from btc_core.errors import QuestDBError, SchemaError
-from btc_core.table_form import Column, Table
-from btc_core.tables import STORED, TABLES
+from btc_core.tables.catalogue import STORED, TABLES
+from btc_core.tables.form import Column, Table
 
 if TYPE_CHECKING:
     from btc_core.questdb_client import QuestDB
