@@ -26,12 +26,12 @@ from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURES, ROW
 from btc_core.features.engine import FeatureEngine
 from btc_core.features.fold import EMIT_TICKS, TRADE, fold, new_state
-from btc_core.log import EVENTS, consumer, decode_envelope, encode_envelope, producer
-from btc_core.log import FEATURES as FEATURES_TOPIC
+from btc_core.stores.kafka import EVENTS, consumer, decode_envelope, encode_envelope, producer
+from btc_core.stores.kafka import FEATURES as FEATURES_TOPIC
 
 if TYPE_CHECKING:
-    from btc_core.log import Envelope
     from btc_core.settings import KafkaSettings
+    from btc_core.stores.kafka import Envelope
 
 PYTHON = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
 PEERS = Path(__file__).parent / "peers"

@@ -21,7 +21,7 @@ from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import stack_for_now
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import NotReady
-from btc_core.log import EVENTS, consumer, read_all
+from btc_core.stores.kafka import EVENTS, consumer, read_all
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

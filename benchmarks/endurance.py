@@ -16,9 +16,9 @@ from benchmarks.servers import SYMBOL, now_dated, stack_for_now, wait_until_kept
 from btc_core.clock import NS_PER_MIN
 from btc_core.days import in_form, write_rows
 from btc_core.features.fold import TRADE
-from btc_core.log import EVENTS, FEATURES, encode_envelope
 from btc_core.market.bars import BARS, to_table
-from btc_core.questdb_client import QuestDB
+from btc_core.stores.kafka import EVENTS, FEATURES, encode_envelope
+from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import MINUTE_BARS
 from streaming.publish import Publisher
 

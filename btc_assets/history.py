@@ -24,7 +24,7 @@ from btc_core.tables.catalogue import TABLES
 from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
-    from btc_core.questdb_client import QuestDB
+    from btc_core.stores.questdb import QuestDB
 
 TABLE = "minute_bars"
 WRITE_ROWS = 50_000

@@ -22,8 +22,8 @@ from btc_core.tables.catalogue import TABLES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from btc_core.questdb_client import QuestDB
     from btc_core.settings import KafkaSettings, Settings
+    from btc_core.stores.questdb import QuestDB
     from btc_core.tables.form import Table
 
 MINUTE = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=2), fail_window=timedelta(minutes=5))
@@ -51,7 +51,7 @@ TOPICS: dict[str, tuple[str, tuple[str, ...]]] = {
     _FEATURES_TOPIC: ("features", ("forecast",)),
     _PREDICTIONS_TOPIC: ("predictions", ()),
 }
-"""By asset its topic (the names of `btc_core.log`, which is slow to import) and the workers that read it."""
+"""By asset its topic (the names of `btc_core.stores.kafka`, which is slow to import) and the workers that read it."""
 _OWN_MODEL = {"gold_bid_price_prediction": _MODELS, "gold_volatility_prediction": ("volatility_champion",)}
 
 BATCH_TABLES = ("minute_bars", "gold_prediction_skill", "gold_feature_drift")
@@ -177,7 +177,7 @@ def look_at_topic(
     """
     if before is not None and now - before.told_ns < EVENT_INTERVAL_NS:
         return None
-    from btc_core.log import group_members, topic_state  # noqa: PLC0415 - Kafka's client is slow to import
+    from btc_core.stores.kafka import group_members, topic_state  # noqa: PLC0415 - Kafka's client is slow to import
 
     topic, groups = TOPICS[asset]
     state = topic_state(kafka, topic, groups)
@@ -196,7 +196,7 @@ def look_at_serving(chosen: Settings, now: int) -> list[dg.AssetObservation]:
     import httpx  # noqa: PLC0415 - slow to import, not needed to load the graph
     import redis  # noqa: PLC0415 - the same
 
-    from btc_core.redis_row import connect, read_features, read_forecast  # noqa: PLC0415 - the same
+    from btc_core.stores.redis import connect, read_features, read_forecast  # noqa: PLC0415 - the same
 
     observed = []
     with connect(chosen.redis) as client:

@@ -16,9 +16,9 @@ from btc_core.settings import Settings, settings
 if TYPE_CHECKING:
     from btc_core.models.bundle import BidModel, VolatilityModel
     from btc_core.models.gate import Verdict
-    from btc_core.object_store import ObjectStore
-    from btc_core.questdb_client import QuestDB
     from btc_core.registry import Registered
+    from btc_core.stores.questdb import QuestDB
+    from btc_core.stores.s3 import ObjectStore
 
 
 class Environment(dg.ConfigurableResource[Any]):
@@ -34,7 +34,7 @@ class Database(dg.ConfigurableResource[Any]):
 
     def connect(self) -> QuestDB:
         """A client of its own; use it in a `with`."""
-        from btc_core.questdb_client import QuestDB  # noqa: PLC0415 - pyarrow is slow to import
+        from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - pyarrow is slow to import
 
         return QuestDB(settings().questdb)
 
@@ -44,7 +44,7 @@ class Lake(dg.ConfigurableResource[Any]):
 
     def connect(self) -> ObjectStore:
         """A client of its own; use it in a `with`."""
-        from btc_core.object_store import ObjectStore  # noqa: PLC0415 - boto3 is slow to import
+        from btc_core.stores.s3 import ObjectStore  # noqa: PLC0415 - boto3 is slow to import
 
         return ObjectStore(settings().store)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from btc_core.models.gate import Verdict
-    from btc_core.questdb_client import QuestDB
+    from btc_core.stores.questdb import QuestDB
 
     Floats = npt.NDArray[np.float64]
 

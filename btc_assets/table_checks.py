@@ -22,7 +22,7 @@ from btc_core.tables.catalogue import STORED, TABLES
 from btc_core.tables.form import Table, of_symbol
 
 if TYPE_CHECKING:
-    from btc_core.questdb_client import QuestDB
+    from btc_core.stores.questdb import QuestDB
 
 COUNTED = ("bronze_ticks", "bronze_trades", "silver_features")
 """Tables whose rows a day should be about as many as on the days before."""

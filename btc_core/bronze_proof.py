@@ -17,14 +17,14 @@ from btc_core.days import arrow_schema, day_ns, in_form, within, write_rows
 from btc_core.errors import BadFrame
 from btc_core.exchanges.interface import frame_of
 from btc_core.features.fold import BAR, QUOTE, WARM_UP_S
-from btc_core.log import Envelope, kept_since, read_all
 from btc_core.market.events import Event, events_of
 from btc_core.market.frames import TickerFrame
+from btc_core.stores.kafka import Envelope, kept_since, read_all
 from btc_core.tables.catalogue import BRONZE_BARS, BRONZE_TICKS, BRONZE_TRADES
 
 if TYPE_CHECKING:
-    from btc_core.questdb_client import QuestDB
     from btc_core.settings import KafkaSettings
+    from btc_core.stores.questdb import QuestDB
     from btc_core.tables.form import Table
 
 Row = dict[str, Any]

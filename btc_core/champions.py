@@ -18,7 +18,7 @@ from btc_core.errors import BtcError, NotReady, SchemaError, ServiceError
 from btc_core.market.bars import read_stored
 from btc_core.models.bundle import BID_MODEL, VOLATILITY_MODEL, BidModel, VolatilityModel, random_walk_model
 from btc_core.models.fitting import harx_bundle
-from btc_core.questdb_client import QuestDB
+from btc_core.stores.questdb import QuestDB
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings

@@ -18,7 +18,7 @@ from btc_core.tables.form import of_symbol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from btc_core.questdb_client import QuestDB
+    from btc_core.stores.questdb import QuestDB
 
 MARGIN_NS = 1_200 * NS_PER_S
 """Around the warm-up window and the day: the log is in the order of receipt, tables are in that of the exchange."""

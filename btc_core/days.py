@@ -19,7 +19,7 @@ from btc_core.clock import NS_PER_DAY, SYSTEM_CLOCK, from_ns, now_ns, to_ns
 from btc_core.errors import InvalidInput, QuestDBError, SchemaError
 
 if TYPE_CHECKING:
-    from btc_core.questdb_client import QuestDB
+    from btc_core.stores.questdb import QuestDB
     from btc_core.tables.form import ColumnType, Table
 
 APPLY_TIMEOUT_S = 120.0

@@ -33,8 +33,8 @@ from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.tables.catalogue import STORED
 
 if TYPE_CHECKING:
-    from btc_core.object_store import ObjectStore
-    from btc_core.questdb_client import QuestDB
+    from btc_core.stores.questdb import QuestDB
+    from btc_core.stores.s3 import ObjectStore
     from btc_core.tables.form import Table
 
 COMPRESSION_LEVEL = 3

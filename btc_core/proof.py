@@ -23,7 +23,7 @@ from btc_core.tables.catalogue import SILVER_FEATURES
 from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
-    from btc_core.questdb_client import QuestDB
+    from btc_core.stores.questdb import QuestDB
 
 EXAMPLES = 10
 _MAX_ITEMS = 1 << 16

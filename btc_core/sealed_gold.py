@@ -23,7 +23,7 @@ from btc_core.tables.catalogue import (
 )
 
 if TYPE_CHECKING:
-    from btc_core.questdb_client import QuestDB
+    from btc_core.stores.questdb import QuestDB
     from btc_core.tables.form import Table
 
 RELATIVE_TOLERANCE = 1e-9

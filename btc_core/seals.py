@@ -12,13 +12,13 @@ import msgspec
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days import applied, day_ns, day_of, on_day
-from btc_core.log import passed
+from btc_core.stores.kafka import passed
 from btc_core.tables.catalogue import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS, MINUTE_BARS
 from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
-    from btc_core.questdb_client import QuestDB
     from btc_core.settings import Settings
+    from btc_core.stores.questdb import QuestDB
 
 GROUPS = ("bronze", "features")
 """Consumer groups of the workers that write what is sealed."""

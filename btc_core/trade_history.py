@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from btc_core.questdb_client import QuestDB
     from btc_core.settings import ExchangeSettings
+    from btc_core.stores.questdb import QuestDB
 
 PAST = np.dtype([("ts_ns", "i8"), ("trade_id", "i8"), ("price", "f8"), ("qty", "f8"), ("buy", "?")], align=True)
 """A trade of the past; trade_id below zero when it is not known."""

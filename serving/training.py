@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from btc_core import dagster_client
+from btc_core.stores import dagster
 from serving.deps import TrainingRun
 
 if TYPE_CHECKING:
@@ -24,5 +24,5 @@ class DagsterTrainer:
 
     def launch(self) -> TrainingRun:
         """Start it and return at once; raises `ServiceError` when Dagster refuses or is away."""
-        run_id = dagster_client.launch_job(self._settings, TRAINING_JOB)
-        return TrainingRun(run_id=run_id, url=dagster_client.run_url(self._settings, run_id))
+        run_id = dagster.launch_job(self._settings, TRAINING_JOB)
+        return TrainingRun(run_id=run_id, url=dagster.run_url(self._settings, run_id))

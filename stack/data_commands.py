@@ -53,7 +53,7 @@ def record(
 ) -> None:
     """Write everything the log `market.events` holds to a file that `btc replay` reads."""
     from btc_core.features.replay import envelope_line  # noqa: PLC0415 - the same
-    from btc_core.log import read_all  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_core.stores.kafka import read_all  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from stack.files import replaced  # noqa: PLC0415 - the same
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
 
@@ -74,7 +74,7 @@ def import_bars(
 ) -> None:
     """Import minute bars into the table the models train on; importing a file twice changes nothing."""
     from btc_core.market.bars import read_bars, to_table  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-    from btc_core.questdb_client import QuestDB  # noqa: PLC0415 - the same
+    from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - the same
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
 
     settings = Layout(data_dir or current_data_dir()).settings()

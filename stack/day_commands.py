@@ -67,8 +67,8 @@ def restore(
     from btc_core import lake  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from btc_core.days import count_rows, days_between  # noqa: PLC0415 - the same
     from btc_core.errors import InvalidInput  # noqa: PLC0415 - the same
-    from btc_core.object_store import ObjectStore  # noqa: PLC0415 - the same
-    from btc_core.questdb_client import QuestDB  # noqa: PLC0415 - the same
+    from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - the same
+    from btc_core.stores.s3 import ObjectStore  # noqa: PLC0415 - the same
     from btc_core.tables.catalogue import STORED  # noqa: PLC0415 - the same
     from btc_core.tables.schema import ensure_tables  # noqa: PLC0415 - the same
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
@@ -105,7 +105,7 @@ def import_trades(
 ) -> None:
     """Import trades and their minute bars; what the stream or an earlier import has brought stays as it is."""
     from btc_core.days import day_of  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-    from btc_core.questdb_client import QuestDB  # noqa: PLC0415 - the same
+    from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - the same
     from btc_core.trade_history import put, put_bars, read_trades  # noqa: PLC0415 - the same
     from stack import screen  # noqa: PLC0415 - the same
     from stack.layout import current_data_dir  # noqa: PLC0415 - the same

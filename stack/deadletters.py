@@ -14,7 +14,9 @@ from confluent_kafka import TopicPartition
 from btc_core.clock import now_ns
 from btc_core.errors import BadFrame, InvalidInput, ServiceError
 from btc_core.exchanges.interface import EXCHANGES, frame_of
-from btc_core.log import (
+from btc_core.market.events import events_of
+from btc_core.market.frames import BookFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
+from btc_core.stores.kafka import (
     ADMIN_TIMEOUT_S,
     DEADLETTERS,
     EVENTS,
@@ -27,8 +29,6 @@ from btc_core.log import (
     read_topic,
     timestamp_ms,
 )
-from btc_core.market.events import events_of
-from btc_core.market.frames import BookFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
 
 if TYPE_CHECKING:
     from btc_core.settings import KafkaSettings, Settings

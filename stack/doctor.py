@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from btc_core.errors import BtcError
-from btc_core.questdb_client import QuestDB
+from btc_core.stores.questdb import QuestDB
 from btc_core.tables.schema import invalid_views
 from stack import preflight
 from stack.files import tail

@@ -55,7 +55,7 @@ def _feature_version(response: httpx.Response) -> str:
 
 def train(settings: Settings, say: Callable[[str], None]) -> str:
     """Run the training job to its end and return its last status; `say` is told each change."""
-    from btc_core.dagster_client import launch_job, run_status  # noqa: PLC0415 - not needed by other commands
+    from btc_core.stores.dagster import launch_job, run_status  # noqa: PLC0415 - not needed by other commands
 
     run_id = launch_job(settings, TRAINING_JOB)
     seen = ""
@@ -75,7 +75,7 @@ def train(settings: Settings, say: Callable[[str], None]) -> str:
 
 def fetch_history(settings: Settings) -> str:
     """Start to fetch older trades in the background, and the words that say so."""
-    from btc_core.dagster_client import launch_job, run_url  # noqa: PLC0415 - not needed by other commands
+    from btc_core.stores.dagster import launch_job, run_url  # noqa: PLC0415 - not needed by other commands
 
     run_id = launch_job(settings, HISTORY_JOB)
     return f"older trades are fetched in the background, then the models train on them ({run_url(settings, run_id)})"

@@ -87,14 +87,14 @@ def _prove(client: Any, names: tuple[str, ...]) -> None:  # the client's type ex
 
 def topics(settings: Settings) -> None:
     """Create the Kafka topics."""
-    from btc_core.log import ensure_topics  # noqa: PLC0415
+    from btc_core.stores.kafka import ensure_topics  # noqa: PLC0415
 
     ensure_topics(settings)
 
 
 def tables(settings: Settings) -> None:
     """Create the QuestDB tables."""
-    from btc_core.questdb_client import QuestDB  # noqa: PLC0415
+    from btc_core.stores.questdb import QuestDB  # noqa: PLC0415
     from btc_core.tables.schema import ensure_tables  # noqa: PLC0415
 
     with QuestDB(settings.questdb) as db:

@@ -24,7 +24,7 @@ def migrate(
 ) -> None:
     """Bring tables and views up to this version; `btc up` does by itself what loses nothing."""
     from btc_core.errors import SchemaError  # noqa: PLC0415 - the same
-    from btc_core.questdb_client import QuestDB  # noqa: PLC0415 - the same
+    from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - the same
     from btc_core.tables import schema  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
 

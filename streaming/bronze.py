@@ -13,8 +13,8 @@ import msgspec
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features.fold import WARM_UP_S
-from btc_core.log import EVENTS, GAPS
-from btc_core.questdb_client import QuestDB
+from btc_core.stores.kafka import EVENTS, GAPS
+from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import TABLES
 from streaming.bronze_rows import BronzeReader
 from streaming.publish import Publisher

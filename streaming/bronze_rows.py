@@ -13,13 +13,13 @@ from btc_core.clock import NS_PER_MIN
 from btc_core.errors import BadFrame
 from btc_core.exchanges.interface import frame_of
 from btc_core.features.fold import BAR, QUOTE, TRADE
-from btc_core.log import EVENTS, Absent, decode_envelope
 from btc_core.market.events import Event, check_time, events_of
 from btc_core.market.frames import BookFrame, StatusFrame, TickerFrame, timestamp_ns
+from btc_core.stores.kafka import EVENTS, Absent, decode_envelope
 from streaming.gaps import SavedSequence, TradeSequence
 
 if TYPE_CHECKING:
-    from btc_core.log import Envelope, GapNotice
+    from btc_core.stores.kafka import Envelope, GapNotice
     from streaming.gaps import Gap
     from streaming.worker import Record
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from btc_core import metrics
-from btc_core.log import GapNotice
 from btc_core.market.continuity import TradeContinuity, Verdict
+from btc_core.stores.kafka import GapNotice
 
 if TYPE_CHECKING:
-    from btc_core.log import Absent
     from btc_core.market.events import Event
+    from btc_core.stores.kafka import Absent
 
 
 class Gap:

@@ -22,7 +22,6 @@ from btc_core import metrics
 from btc_core.clock import SYSTEM_CLOCK, to_ns
 from btc_core.errors import BadFrame, ExchangeError, InvalidInput, ServiceError, SubscriptionRefused
 from btc_core.exchanges.interface import exchange_of
-from btc_core.log import EVENTS, Envelope, encode_envelope
 from btc_core.market.book import ChecksumMismatch, OrderBook
 from btc_core.market.frames import (
     BookFrame,
@@ -34,6 +33,7 @@ from btc_core.market.frames import (
     TickerFrame,
     TradeFrame,
 )
+from btc_core.stores.kafka import EVENTS, Envelope, encode_envelope
 from streaming.backoff import bound_s
 from streaming.exchange_clock import ExchangeClock
 from streaming.history import recent_bars

@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from btc_core import metrics
-from btc_core.log import EVENTS, MAX_QUEUED_MESSAGES, encode_envelope
 from btc_core.market.frames import BookFrame, TickerFrame
+from btc_core.stores.kafka import EVENTS, MAX_QUEUED_MESSAGES, encode_envelope
 
 if TYPE_CHECKING:
-    from btc_core.log import Envelope
     from btc_core.market.frames import ChannelFrame
+    from btc_core.stores.kafka import Envelope
     from streaming.publish import Publisher
 
 FULL = MAX_QUEUED_MESSAGES * 9 // 10

@@ -18,7 +18,7 @@ from btc_core import metrics
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.models import intervals, scores
 from btc_core.models.targets import HORIZONS_MIN, LABEL_SPAN_NS
-from btc_core.redis_row import ForecastRow
+from btc_core.stores.redis import ForecastRow
 from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from btc_core.questdb_client import QuestDB
+    from btc_core.stores.questdb import QuestDB
 
     Floats = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ import msgspec
 from btc_core import metrics
 from btc_core.clock import now_ns
 from btc_core.errors import ServiceError
-from btc_core.log import DEADLETTERS, DeadLetter, producer, timestamp_ms
+from btc_core.stores.kafka import DEADLETTERS, DeadLetter, producer, timestamp_ms
 
 if TYPE_CHECKING:
     from confluent_kafka import Message

@@ -17,8 +17,8 @@ from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ExchangeError
 from btc_core.exchanges.interface import exchange_of
-from btc_core.log import EVENTS, GAPS, Absent, Envelope, GapNotice, encode_envelope
 from btc_core.market.continuity import TradeContinuity, Verdict
+from btc_core.stores.kafka import EVENTS, GAPS, Absent, Envelope, GapNotice, encode_envelope
 from streaming.publish import Publisher
 from streaming.worker import Role, Stateless, Worker
 

@@ -21,7 +21,7 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicP
 from btc_core import metrics
 from btc_core.clock import NS_PER_MS, now_ns
 from btc_core.errors import ServiceError
-from btc_core.log import consumer, timestamp_at
+from btc_core.stores.kafka import consumer, timestamp_at
 from streaming.checkpoints import Checkpoints
 
 if TYPE_CHECKING:

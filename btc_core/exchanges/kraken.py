@@ -21,9 +21,9 @@ from btc_core.market.frames import KRAKEN, Candle, OhlcFrame, Trade, TradeFrame
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from btc_core.log import GapNotice
     from btc_core.market.frames import AnyFrame
     from btc_core.settings import ExchangeSettings
+    from btc_core.stores.kafka import GapNotice
 
 _json: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _wire = msgspec.json.Encoder(decimal_format="number")

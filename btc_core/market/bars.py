@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from btc_core.questdb_client import QuestDB
+    from btc_core.stores.questdb import QuestDB
 
 PRICES = ("open", "high", "low", "close")
 FILE_COLUMNS = ("ts", *PRICES, "volume")

@@ -23,7 +23,7 @@ from btc_core.tables.form import of_symbol
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from btc_core.questdb_client import QuestDB
+    from btc_core.stores.questdb import QuestDB
 
     Floats = npt.NDArray[np.float64]
     Longs = npt.NDArray[np.int64]

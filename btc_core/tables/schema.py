@@ -18,7 +18,7 @@ from btc_core.tables.catalogue import STORED, TABLES
 from btc_core.tables.form import Column, Table
 
 if TYPE_CHECKING:
-    from btc_core.questdb_client import QuestDB
+    from btc_core.stores.questdb import QuestDB
 
 REFRESH_TIMEOUT_S = 300.0
 

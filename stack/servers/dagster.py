@@ -18,7 +18,7 @@ from stack.layout import HOST, ROOT, port_of
 DAGSTER = ("dagster-code", "dagster-web", "dagster-daemon")
 """Our components, in the order in which they start."""
 LOCATION = "btc_assets"
-"""Name of the code location, the same as in `workspace.yaml` and `btc_core/dagster_client.py`."""
+"""Name of the code location, the same as in `workspace.yaml` and `btc_core/stores/dagster.py`."""
 DEFINITIONS = "btc_assets.definitions"
 CODE_SERVER_THREADS = 4
 """Sensors, schedules and UI queries at the same time; each is short."""

@@ -19,8 +19,8 @@ import numpy as np
 import psutil
 
 from btc_core.errors import StackError
-from btc_core.log import EVENTS, FEATURES, topic_state
-from btc_core.questdb_client import QuestDB
+from btc_core.stores.kafka import EVENTS, FEATURES, topic_state
+from btc_core.stores.questdb import QuestDB
 from stack.exchange import fault_schedule, faults
 
 if TYPE_CHECKING:

@@ -12,16 +12,16 @@ import numpy as np
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, from_ns, now_ns
 from btc_core.days import day_ns, day_of, wait_until_applied
 from btc_core.errors import ServiceError
-from btc_core.log import Envelope, passed
 from btc_core.seals import GROUPS
+from btc_core.stores.kafka import Envelope, passed
 from streaming import bronze, features
 from tests.service.workers import publish, quote_frame, trade_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from btc_core.questdb_client import QuestDB
     from btc_core.settings import Settings
+    from btc_core.stores.questdb import QuestDB
     from btc_core.tables.form import Table
     from streaming.worker import Worker
 

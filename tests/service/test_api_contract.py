@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from btc_core.clock import NS_PER_MIN, now_ns
-from btc_core.questdb_client import QuestDB
+from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from streaming.forecast import bid_frame, volatility_frame
 from tests.serving_process import TOKEN, Api, running, slow_dagster, write_champions, write_features, write_forecast

@@ -17,8 +17,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from btc_core.clock import NS_PER_S, from_ns, now_ns
 from btc_core.exchanges.coinbase import Coinbase
 from btc_core.features.replay import replay_file
-from btc_core.log import DEADLETTERS, read_topic
-from btc_core.questdb_client import QuestDB
+from btc_core.stores.kafka import DEADLETTERS, read_topic
+from btc_core.stores.questdb import QuestDB
 from streaming import bronze, features, repair
 from streaming.ingest import Ingest
 from tests.http_server import answering

@@ -16,7 +16,7 @@ from websockets.asyncio.server import ServerConnection, serve
 import streaming.ingest
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput, SubscriptionRefused
-from btc_core.log import DEADLETTERS, DeadLetter, read_all, read_topic
+from btc_core.stores.kafka import DEADLETTERS, DeadLetter, read_all, read_topic
 from streaming.ingest import Ingest
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from btc_core import lake
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days import count_rows, day_of, digest, in_form, read_day, write_rows
 from btc_core.errors import StoreError
-from btc_core.object_store import ObjectStore
-from btc_core.questdb_client import QuestDB
+from btc_core.stores.questdb import QuestDB
+from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import STORED, TABLES
 from btc_core.tables.schema import ensure_tables, invalid_views
 from tests.service.made_up import ROWS, made_up

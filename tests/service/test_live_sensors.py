@@ -9,8 +9,8 @@ import pytest
 
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
-from btc_core.log import EVENTS, FEATURES, PREDICTIONS, consumer, ensure_topics, group_members
-from btc_core.redis_row import FeatureRow, connect, feature_fields, feature_key, replace
+from btc_core.stores.kafka import EVENTS, FEATURES, PREDICTIONS, consumer, ensure_topics, group_members
+from btc_core.stores.redis import FeatureRow, connect, feature_fields, feature_key, replace
 from streaming.publish import Publisher
 from tests.waiting import wait_for
 

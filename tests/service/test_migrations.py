@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from btc_core import lake
 from btc_core.days import count_rows, digest, read_day, wait_until_applied, write_rows
 from btc_core.errors import SchemaError
-from btc_core.object_store import ObjectStore
-from btc_core.questdb_client import QuestDB
+from btc_core.stores.questdb import QuestDB
+from btc_core.stores.s3 import ObjectStore
 from btc_core.tables import schema
 from btc_core.tables.catalogue import (
     BRONZE_STATUS,

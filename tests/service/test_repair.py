@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ExchangeError
 from btc_core.exchanges.kraken import Kraken, trade_frame
-from btc_core.log import Envelope
-from btc_core.questdb_client import QuestDB
+from btc_core.stores.kafka import Envelope
+from btc_core.stores.questdb import QuestDB
 from stack.exchange.server import Exchange, Options
 from streaming import bronze, repair
 from tests.service.workers import Running, publish

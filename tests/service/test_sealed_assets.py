@@ -14,11 +14,11 @@ import pytest
 from btc_core import lake
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days import arrow_schema, day_ns, day_of, digest, read_day, write_rows
-from btc_core.log import ensure_topics
-from btc_core.object_store import ObjectStore
 from btc_core.proof import prove
-from btc_core.questdb_client import QuestDB
 from btc_core.settings import settings as process_settings
+from btc_core.stores.kafka import ensure_topics
+from btc_core.stores.questdb import QuestDB
+from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import STORED, TABLES
 from stack import backfill
 from tests.service.past_day import day_of_symbol

@@ -10,10 +10,10 @@ import pytest
 from btc_core.bronze_proof import prove_bronze
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days import count_rows, day_of, digest, read_day, write_rows
-from btc_core.log import Envelope, ensure_topics
 from btc_core.proof import prove
-from btc_core.questdb_client import QuestDB
 from btc_core.seals import seal_of, why_open
+from btc_core.stores.kafka import Envelope, ensure_topics
+from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import TABLES
 from streaming import bronze, features
 from tests.service.past_day import DAY, MIDNIGHT_NS, day_of_symbol, lose_day, work_off

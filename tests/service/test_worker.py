@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
-from btc_core.log import EVENTS, GAPS, kept_since, read_topic
+from btc_core.stores.kafka import EVENTS, GAPS, kept_since, read_topic
 from streaming import worker
 from streaming.publish import Publisher
 from streaming.worker import Role, Stateless, Worker

@@ -11,14 +11,14 @@ import numpy as np
 from btc_core.clock import NS_PER_S, from_ns, now_ns
 from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.features.engine import FeatureEngine, run
-from btc_core.log import EVENTS, Envelope, encode_envelope, read_all
+from btc_core.stores.kafka import EVENTS, Envelope, encode_envelope, read_all
 from streaming.publish import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from btc_core.questdb_client import QuestDB
     from btc_core.settings import Settings
+    from btc_core.stores.questdb import QuestDB
     from streaming.worker import Worker
 
 PATIENCE_S = 60.0

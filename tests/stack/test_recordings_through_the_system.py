@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from btc_core.features.catalogue import FEATURE_NAMES
-from btc_core.questdb_client import QuestDB
+from btc_core.stores.questdb import QuestDB
 from stack.cli import app
 from stack.preflight import free_ports
 from stack.runtime import Stack

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from btc_core.dagster_client import run_status
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
-from btc_core.questdb_client import QuestDB
-from btc_core.redis_row import connect, read_features, read_forecast
+from btc_core.stores.dagster import run_status
+from btc_core.stores.questdb import QuestDB
+from btc_core.stores.redis import connect, read_features, read_forecast
 from stack.preflight import free_ports
 from stack.runtime import Stack
 from tests import panels, waiting

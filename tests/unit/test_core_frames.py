@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from btc_core.clock import NS_PER_S, to_ns
 from btc_core.errors import BadFrame
 from btc_core.features.engine import FeatureEngine
-from btc_core.log import Envelope
 from btc_core.market.book import ChecksumMismatch, OrderBook
 from btc_core.market.events import FUTURE_S, Event, events_of
 from btc_core.market.frames import BookData, BookFrame, Frame, Level, Reply, TickerFrame, TradeFrame, decode
+from btc_core.stores.kafka import Envelope
 
 pytestmark = pytest.mark.unit
 

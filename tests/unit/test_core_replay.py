@@ -23,8 +23,8 @@ from btc_core.features.replay import (
     replay_file,
     rows_table,
 )
-from btc_core.log import Envelope
 from btc_core.market.bars import BARS
+from btc_core.stores.kafka import Envelope
 
 pytestmark = pytest.mark.unit
 

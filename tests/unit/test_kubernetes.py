@@ -18,8 +18,8 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
-from btc_core.log import EVENTS, FEATURES, TOPICS
 from btc_core.settings import KafkaSettings
+from btc_core.stores.kafka import EVENTS, FEATURES, TOPICS
 from stack.layout import Layout
 from stack.servers import ours
 from streaming import bronze, features, forecast

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
-from btc_core import questdb_client
-from btc_core.questdb_client import QuestDB
 from btc_core.settings import QuestdbSettings
+from btc_core.stores import questdb
+from btc_core.stores.questdb import QuestDB
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ class Sender:
     ],
 )
 def test_rows_go_where_reads_go_encrypted_or_not(url: str, begins: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(questdb_client, "Sender", Sender)
+    monkeypatch.setattr(questdb, "Sender", Sender)
     Sender.confs = []
     db = QuestDB(QuestdbSettings(http_url=url))
     db.write("a_table", pd.DataFrame({"ts_event": [pd.Timestamp("2026-07-01")]}))
