@@ -16,7 +16,7 @@ from btc_core.settings import Settings, settings
 if TYPE_CHECKING:
     from btc_core.models.bundle import BidModel, VolatilityModel
     from btc_core.models.gate import Verdict
-    from btc_core.registry import Registered
+    from btc_core.registry.bundles import Registered
     from btc_core.stores.questdb import QuestDB
     from btc_core.stores.s3 import ObjectStore
 
@@ -57,7 +57,7 @@ class Promoted(msgspec.Struct, frozen=True):
 
 
 class Registry(dg.ConfigurableResource[Any]):
-    """The MLflow model registry."""
+    """The MLflow model bundles."""
 
     def register(
         self,
@@ -68,13 +68,13 @@ class Registry(dg.ConfigurableResource[Any]):
         pictures: dict[str, bytes],
     ) -> Registered:
         """Log the model and register it as challenger; raises `StoreError`."""
-        from btc_core import promotion  # noqa: PLC0415 - needs XGBoost's neighbours, slow to import
+        from btc_core.registry import promotion  # noqa: PLC0415 - needs XGBoost's neighbours, slow to import
 
         return promotion.publish(settings(), model, rows, verdict, params=params, pictures=pictures)
 
     def promote_challenger(self, name: str) -> Promoted | None:
         """Make the challenger that passed its gate champion, for that gate's reason; None when there is none."""
-        from btc_core import promotion  # noqa: PLC0415 - the same
+        from btc_core.registry import promotion  # noqa: PLC0415 - the same
 
         found = [each for each in promotion.versions(settings(), name) if "challenger" in each.aliases]
         found = [each for each in found if each.gate_result == "passed"]
@@ -85,15 +85,15 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def demote(self, model: BidModel | VolatilityModel, rows: Any, reason: str) -> Registered:
         """Make the baseline inside the champion the champion; raises `StoreError`."""
-        from btc_core import promotion  # noqa: PLC0415 - the same
+        from btc_core.registry import promotion  # noqa: PLC0415 - the same
 
         return promotion.demote(settings(), model, rows, reason)
 
     def champion(self, name: str) -> BidModel | VolatilityModel:
         """The champion, loaded with parity; raises `NotReady` or `SchemaError`."""
-        from btc_core import registry  # noqa: PLC0415 - the same
+        from btc_core.registry import bundles  # noqa: PLC0415 - the same
 
-        return registry.load_champion(settings(), name)
+        return bundles.load_champion(settings(), name)
 
     def held(self, name: str) -> BidModel | VolatilityModel | None:
         """The champion, None when there is none that this process could use: then nothing stands in the way of a new one."""
@@ -104,10 +104,10 @@ class Registry(dg.ConfigurableResource[Any]):
 
     def in_shadow(self, name: str) -> BidModel | VolatilityModel | None:
         """The challenger, None when there is none that this process could use."""
-        from btc_core import registry  # noqa: PLC0415 - the same
+        from btc_core.registry import bundles  # noqa: PLC0415 - the same
 
-        version = registry.version_of(settings(), name, registry.CHALLENGER)
+        version = bundles.version_of(settings(), name, bundles.CHALLENGER)
         try:
-            return None if version is None else registry.load_version(settings(), name, version)
+            return None if version is None else bundles.load_version(settings(), name, version)
         except SchemaError:
             return None

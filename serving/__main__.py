@@ -9,9 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-from btc_core.champions import BaselineSource, ModelHolder
 from btc_core.clock import SYSTEM_CLOCK
 from btc_core.errors import BtcError
+from btc_core.registry.champions import BaselineSource, ModelHolder
 from btc_core.settings import settings
 from serving import logs
 from serving.app import create_app, new_feed

@@ -14,8 +14,8 @@ from flask import current_app
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from btc_core.champions import ModelHolder
     from btc_core.clock import Clock
+    from btc_core.registry.champions import ModelHolder
     from btc_core.settings import Settings
     from btc_core.stores.redis import FeatureRow, ForecastRow
     from serving.answers import LiveForecast, MinuteBar, PastForecast

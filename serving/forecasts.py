@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from btc_core.champions import BASELINE_KINDS, Champions
 from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
+from btc_core.registry.champions import BASELINE_KINDS, Champions
 from btc_core.stores.redis import HORIZONS_MIN, FeatureRow, ForecastRow
 from serving.answers import Forecast, HorizonPoint, ModelInfo, Models, Prediction, Quantity, Source, iso
 from serving.problems import Problem

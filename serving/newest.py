@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from btc_core.champions import BASELINE_KINDS
 from btc_core.clock import NS_PER_MIN, NS_PER_MS
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES
+from btc_core.registry.champions import BASELINE_KINDS
 from btc_core.stores.redis import BOUND_PERCENTS, HORIZONS_MIN
 from serving.answers import (
     HorizonForecast,

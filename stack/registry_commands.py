@@ -1,6 +1,6 @@
 """`btc models`, `btc promote`, `btc rollback`: what is registered, and moving the champion's title by hand.
 
-What does not belong here: moving it (`btc_core.promotion`); the gates do that by themselves.
+What does not belong here: moving it (`btc_core.registry.promotion`); the gates do that by themselves.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def models(
     from rich.console import Console  # noqa: PLC0415 - the same
     from rich.padding import Padding  # noqa: PLC0415 - the same
 
-    from btc_core import promotion  # noqa: PLC0415 - the same
     from btc_core.models.bundle import BID_MODEL, VOLATILITY_MODEL  # noqa: PLC0415 - the same
+    from btc_core.registry import promotion  # noqa: PLC0415 - the same
 
     settings = _settings(data_dir)
     listed = [each for name in (BID_MODEL, VOLATILITY_MODEL) for each in promotion.versions(settings, name)]
@@ -61,7 +61,7 @@ def promote(
     data_dir: DataDir = None,
 ) -> None:
     """Make a version champion; forecasts and the API switch within seconds, without a restart."""
-    from btc_core import promotion  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_core.registry import promotion  # noqa: PLC0415 - heavy, and `btc --help` must be quick
 
     promotion.promote(_settings(data_dir), name, version, reason)
     typer.echo(f"version {version} is champion of {name}")
@@ -70,7 +70,7 @@ def promote(
 @app.command()
 def rollback(name: Name, reason: Reason, data_dir: DataDir = None) -> None:
     """Give the title back to the champion before."""
-    from btc_core import promotion  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_core.registry import promotion  # noqa: PLC0415 - heavy, and `btc --help` must be quick
 
     version = promotion.rollback(_settings(data_dir), name, reason)
     typer.echo(f"version {version} is champion of {name} again")

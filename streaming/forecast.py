@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from btc_core import metrics
-from btc_core.champions import BaselineSource, ModelHolder
 from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.models.bundle import bid_path, start_quantiles
 from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
+from btc_core.registry.champions import BaselineSource, ModelHolder
 from btc_core.stores.kafka import FEATURES, PREDICTIONS, FeatureMessage
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis import (

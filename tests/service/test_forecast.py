@@ -8,12 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from btc_core.champions import Champions
 from btc_core.clock import NS_PER_MIN, column_ns, now_ns
 from btc_core.features.engine import FeatureEngine
 from btc_core.models import intervals
 from btc_core.models.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
+from btc_core.registry.champions import Champions
 from btc_core.stores.kafka import FEATURES
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis import connect, read_forecast

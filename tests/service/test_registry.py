@@ -8,12 +8,12 @@ import httpx
 import numpy as np
 import pytest
 
-from btc_core import promotion, registry
 from btc_core.errors import InvalidInput, NotReady, SchemaError, StoreError
 from btc_core.features import catalogue
 from btc_core.models import bundle
 from btc_core.models.gate import Verdict
 from btc_core.models.targets import HORIZONS_MIN
+from btc_core.registry import bundles, promotion
 from btc_core.settings import MlflowSettings, ModelSettings, Settings, StoreSettings
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def _save(folder: Path, shrinkage: float = 0.0) -> Path:
     return folder
 
 
-def _champion(settings: Settings, folder: Path, params: dict[str, str] | None = None) -> registry.Registered:
+def _champion(settings: Settings, folder: Path, params: dict[str, str] | None = None) -> bundles.Registered:
     """Register a bundle with a picture and promote it."""
-    registered = registry.register(settings, folder, PASSED, params, {"one.png": PICTURE})
+    registered = bundles.register(settings, folder, PASSED, params, {"one.png": PICTURE})
     promotion.promote(settings, NAME, registered.version, PASSED.reason)
     return registered
 
@@ -62,13 +62,13 @@ def _elsewhere(settings: Settings, cache: Path) -> Settings:
 def test_a_model_goes_from_nothing_to_champion_and_the_one_before_becomes_previous(
     proxied: Settings, tmp_path: Path
 ) -> None:
-    assert registry.champion_version(proxied, NAME) is None
+    assert bundles.champion_version(proxied, NAME) is None
     with pytest.raises(NotReady, match="no champion"):
-        registry.load_champion(proxied, NAME)
+        bundles.load_champion(proxied, NAME)
     first = _champion(proxied, _save(tmp_path / "a"), {"trees": "0"})
-    assert registry.champion_version(proxied, NAME) == first.version
+    assert bundles.champion_version(proxied, NAME) == first.version
     second = _champion(proxied, _save(tmp_path / "b"))
-    assert registry.champion_version(proxied, NAME) == second.version != first.version
+    assert bundles.champion_version(proxied, NAME) == second.version != first.version
     api = f"{proxied.mlflow.url}/api/2.0/mlflow"
     alias = httpx.get(f"{api}/registered-models/alias", params={"name": NAME, "alias": "previous"}).json()
     assert alias["model_version"]["version"] == first.version
@@ -86,32 +86,32 @@ def test_a_model_goes_from_nothing_to_champion_and_the_one_before_becomes_previo
 
 def test_the_champion_loads_and_goes_on_serving_while_the_registry_is_away(proxied: Settings, tmp_path: Path) -> None:
     registered = _champion(proxied, _save(tmp_path / "a"))
-    model = registry.load_champion(proxied, NAME)
+    model = bundles.load_champion(proxied, NAME)
     assert isinstance(model, bundle.BidModel)
     assert (model.version, model.kind) == (registered.version, "random_walk")
     away = _elsewhere(proxied, proxied.model.cache_dir)
-    assert registry.load_champion(away, NAME).version == registered.version
+    assert bundles.load_champion(away, NAME).version == registered.version
     with pytest.raises(StoreError, match="does not answer"):
-        registry.champion_version(away, NAME)
+        bundles.champion_version(away, NAME)
     with pytest.raises(NotReady, match="is empty"):
-        registry.load_champion(_elsewhere(proxied, tmp_path / "nothing"), NAME)
+        bundles.load_champion(_elsewhere(proxied, tmp_path / "nothing"), NAME)
 
 
 def test_a_failed_registration_moves_no_alias(proxied: Settings, tmp_path: Path) -> None:
     before = _champion(proxied, _save(tmp_path / "a")).version
     folder = _save(tmp_path / "b")
     with pytest.raises(StoreError):
-        registry.register(_elsewhere(proxied, tmp_path), folder, PASSED)
-    assert registry.champion_version(proxied, NAME) == before
+        bundles.register(_elsewhere(proxied, tmp_path), folder, PASSED)
+    assert bundles.champion_version(proxied, NAME) == before
 
 
 def test_a_challenger_waits_a_promotion_needs_a_reason_and_a_rollback_takes_it_back(
     proxied: Settings, tmp_path: Path
 ) -> None:
     first = _champion(proxied, _save(tmp_path / "a")).version
-    challenger = registry.register(proxied, _save(tmp_path / "b", 0.1), PASSED).version
-    assert registry.champion_version(proxied, NAME) == first
-    assert registry.version_of(proxied, NAME, registry.CHALLENGER) == challenger
+    challenger = bundles.register(proxied, _save(tmp_path / "b", 0.1), PASSED).version
+    assert bundles.champion_version(proxied, NAME) == first
+    assert bundles.version_of(proxied, NAME, bundles.CHALLENGER) == challenger
     with pytest.raises(InvalidInput, match="reason"):
         promotion.promote(proxied, NAME, challenger, " ")
     with pytest.raises(InvalidInput, match="no version 9999"):
@@ -122,7 +122,7 @@ def test_a_challenger_waits_a_promotion_needs_a_reason_and_a_rollback_takes_it_b
     assert listed[first].aliases == ("previous",)
     assert (listed[challenger].gate_result, listed[challenger].gate_reason) == ("passed", PASSED.reason)
     assert "better in shadow" in listed[challenger].reason
-    assert promotion.rollback(proxied, NAME, "it jumps") == first == registry.champion_version(proxied, NAME)
+    assert promotion.rollback(proxied, NAME, "it jumps") == first == bundles.champion_version(proxied, NAME)
     listed = {each.version: each for each in promotion.versions(proxied, NAME)}
     assert "it jumps" in listed[challenger].reason
     assert listed[challenger].aliases == ("previous",)
@@ -130,12 +130,12 @@ def test_a_challenger_waits_a_promotion_needs_a_reason_and_a_rollback_takes_it_b
 
 def test_a_demoted_champion_hands_over_to_its_baseline(proxied: Settings, tmp_path: Path) -> None:
     version = _champion(proxied, _save(tmp_path / "a", 0.2)).version
-    model = registry.load_champion(proxied, NAME)
+    model = bundles.load_champion(proxied, NAME)
     rows = np.zeros((2, len(catalogue.MODEL_FEATURES)))
     served = promotion.demote(proxied, model, rows, "24 h loss 1.5 of the baseline's")
-    champion = registry.load_champion(proxied, NAME)
+    champion = bundles.load_champion(proxied, NAME)
     assert (champion.version, champion.kind) == (served.version, "random_walk")
-    assert registry.version_of(proxied, NAME, registry.PREVIOUS) == version
+    assert bundles.version_of(proxied, NAME, bundles.PREVIOUS) == version
 
 
 def test_a_training_that_is_killed_before_its_end_leaves_no_version(
@@ -149,37 +149,37 @@ def test_a_training_that_is_killed_before_its_end_leaves_no_version(
         stored.append(uri)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(registry, "_put", killed)
+    monkeypatch.setattr(bundles, "_put", killed)
     with pytest.raises(KeyboardInterrupt):
-        registry.register(proxied, _save(tmp_path / "b"), PASSED)
+        bundles.register(proxied, _save(tmp_path / "b"), PASSED)
     assert len(stored) == 1
     assert promotion.versions(proxied, NAME) == before
 
 
 def test_an_altered_champion_is_refused(proxied: Settings, tmp_path: Path) -> None:
     version = _champion(proxied, _save(tmp_path / "a")).version
-    registry.load_champion(proxied, NAME)
+    bundles.load_champion(proxied, NAME)
     golden = proxied.model.cache_dir / NAME / version / "golden.npz"
     golden.write_bytes(golden.read_bytes()[:-10])
     with pytest.raises(SchemaError, match="SHA-256"):
-        registry.load_champion(proxied, NAME)
+        bundles.load_champion(proxied, NAME)
 
 
 def test_the_cache_keeps_a_few_versions(proxied: Settings, tmp_path: Path) -> None:
-    for number in range(registry.KEPT_VERSIONS + 2):
+    for number in range(bundles.KEPT_VERSIONS + 2):
         _champion(proxied, _save(tmp_path / str(number)))
-        registry.load_champion(proxied, NAME)
+        bundles.load_champion(proxied, NAME)
     shelf = proxied.model.cache_dir / NAME
-    assert len([path for path in shelf.iterdir() if path.is_dir()]) == registry.KEPT_VERSIONS
+    assert len([path for path in shelf.iterdir() if path.is_dir()]) == bundles.KEPT_VERSIONS
 
 
 def test_artifacts_can_lie_on_the_object_store_itself(own_servers: Callable[..., Settings]) -> None:
     settings = own_servers("store")
     wrong = settings.model_copy(update={"store": StoreSettings(endpoint_url=settings.store.endpoint_url)})
     uri = f"s3://{settings.store.mlflow_bucket}/1/abc/artifacts/bundle/golden.npz"
-    registry._put(settings, uri, b"\x00\x01")
-    assert registry._get(settings, uri) == b"\x00\x01"
+    bundles._put(settings, uri, b"\x00\x01")
+    assert bundles._get(settings, uri) == b"\x00\x01"
     with pytest.raises(StoreError, match="get_object"):
-        registry._get(settings, f"s3://{settings.store.mlflow_bucket}/nothing")
+        bundles._get(settings, f"s3://{settings.store.mlflow_bucket}/nothing")
     with pytest.raises(StoreError, match="put_object"):
-        registry._put(wrong, uri, b"")
+        bundles._put(wrong, uri, b"")

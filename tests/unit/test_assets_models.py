@@ -16,7 +16,7 @@ from btc_core.clock import NS_PER_MIN
 from btc_core.errors import NotReady
 from btc_core.market.bars import BARS
 from btc_core.models.bundle import golden_rows, load_bundle
-from btc_core.registry import Registered
+from btc_core.registry.bundles import Registered
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

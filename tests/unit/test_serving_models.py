@@ -6,9 +6,9 @@ import threading
 import time
 from typing import Any
 
-from btc_core.champions import ModelHolder
 from btc_core.errors import ServiceError, StoreError
 from btc_core.models.bundle import BID_MODEL, random_walk_model
+from btc_core.registry.champions import ModelHolder
 
 
 class Named:

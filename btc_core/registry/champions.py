@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
-from btc_core import registry
 from btc_core.errors import BtcError, NotReady, SchemaError, ServiceError
 from btc_core.market.bars import read_stored
 from btc_core.models.bundle import BID_MODEL, VOLATILITY_MODEL, BidModel, VolatilityModel, random_walk_model
 from btc_core.models.fitting import harx_bundle
+from btc_core.registry import bundles
 from btc_core.stores.questdb import QuestDB
 
 if TYPE_CHECKING:
@@ -165,22 +165,22 @@ class ModelHolder:
 
 
 class RegistrySource:
-    """The MLflow registry, and the cache on disk while it is away."""
+    """The MLflow bundles, and the cache on disk while it is away."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def champion_version(self, name: str) -> str | None:
         """Version of the champion, None when there is none."""
-        return registry.champion_version(self._settings, name)
+        return bundles.champion_version(self._settings, name)
 
     def bid_model(self) -> BidModel:
         """Load the champion of the bid price."""
-        return _expect(registry.load_champion(self._settings, BID_MODEL), BidModel)
+        return _expect(bundles.load_champion(self._settings, BID_MODEL), BidModel)
 
     def volatility_model(self) -> VolatilityModel:
         """Load the champion of the volatility."""
-        return _expect(registry.load_champion(self._settings, VOLATILITY_MODEL), VolatilityModel)
+        return _expect(bundles.load_champion(self._settings, VOLATILITY_MODEL), VolatilityModel)
 
 
 def _expect(model: object, kind: type[Model]) -> Model:

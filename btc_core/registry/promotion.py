@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from btc_core import registry
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput
 from btc_core.mlflow_flavor import describe
 from btc_core.models.bundle import BidModel, VolatilityModel, golden_rows
 from btc_core.models.gate import Verdict
-from btc_core.registry import CHALLENGER, CHAMPION, PREVIOUS
+from btc_core.registry import bundles
+from btc_core.registry.bundles import CHALLENGER, CHAMPION, PREVIOUS
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from btc_core.registry import Registered
+    from btc_core.registry.bundles import Registered
     from btc_core.settings import Settings
 
 MAX_VERSIONS = 200
@@ -51,10 +51,10 @@ class Listed(msgspec.Struct, frozen=True):
 def versions(settings: Settings, name: str) -> list[Listed]:
     """Versions of a model, newest first; empty before the first training. Raises `StoreError`."""
     query = {"filter": f"name='{name}'", "max_results": str(MAX_VERSIONS), "order_by": "version_number DESC"}
-    answer = registry.call(settings, "GET", "model-versions/search", query)
+    answer = bundles.call(settings, "GET", "model-versions/search", query)
     aliases: dict[str, list[str]] = {}
     for alias in (CHAMPION, CHALLENGER, PREVIOUS):
-        holder = registry.version_of(settings, name, alias) if answer.get("model_versions") else None
+        holder = bundles.version_of(settings, name, alias) if answer.get("model_versions") else None
         if holder is not None:
             aliases.setdefault(holder, []).append(alias)
     listed = [_listed(name, each, aliases) for each in answer.get("model_versions", [])]
@@ -85,23 +85,23 @@ def promote(settings: Settings, name: str, version: str, reason: str) -> None:
     if version not in {each.version for each in versions(settings, name)}:
         msg = f"{name} has no version {version}; `btc models` lists what there is"
         raise InvalidInput(msg)
-    before = registry.champion_version(settings, name)
+    before = bundles.champion_version(settings, name)
     if before == version:
         return
     _explain(settings, name, version, f"promoted: {reason}")
     if before is not None:
-        registry.set_alias(settings, name, PREVIOUS, before)
-    registry.set_alias(settings, name, CHAMPION, version)
-    if registry.version_of(settings, name, CHALLENGER) == version:
+        bundles.set_alias(settings, name, PREVIOUS, before)
+    bundles.set_alias(settings, name, CHAMPION, version)
+    if bundles.version_of(settings, name, CHALLENGER) == version:
         body = {"name": name, "alias": CHALLENGER}
-        registry.call(settings, "DELETE", "registered-models/alias", body)
+        bundles.call(settings, "DELETE", "registered-models/alias", body)
 
 
 def rollback(settings: Settings, name: str, reason: str) -> str:
     """Give the title back to the previous champion; returns its version. Raises `InvalidInput` when there is none."""
     if not reason.strip():
         raise InvalidInput("a rollback needs a reason")
-    before, champion = (registry.version_of(settings, name, alias) for alias in (PREVIOUS, CHAMPION))
+    before, champion = (bundles.version_of(settings, name, alias) for alias in (PREVIOUS, CHAMPION))
     if before is None or before == champion:
         msg = f"{name} has no champion before the present one"
         raise InvalidInput(msg)
@@ -137,7 +137,7 @@ def publish(  # noqa: PLR0913 - everything a registered version carries
         golden = golden_rows(rows)
         model.save(folder, golden)
         describe(folder, model.manifest, golden[0])
-        registered = registry.register(settings, folder, verdict, params, pictures)
+        registered = bundles.register(settings, folder, verdict, params, pictures)
     if promote_because:
         promote(settings, registered.name, registered.version, promote_because)
     return registered
@@ -146,4 +146,4 @@ def publish(  # noqa: PLR0913 - everything a registered version carries
 def _explain(settings: Settings, name: str, version: str, reason: str) -> None:
     stamped = f"{from_ns(now_ns()).isoformat(timespec='seconds')} {reason}"
     body = {"name": name, "version": version, "key": "alias_reason", "value": stamped}
-    registry.call(settings, "POST", "model-versions/set-tag", body)
+    bundles.call(settings, "POST", "model-versions/set-tag", body)
