@@ -18,18 +18,18 @@ import numpy as np
 
 from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import stack_for_now
-from btc_core import lake
-from btc_core.bronze_proof import prove_bronze
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, NS_PER_US, from_ns, now_ns
-from btc_core.days import day_ns, day_of, days_between, in_form, write_rows
+from btc_core.days import lake
+from btc_core.days.bronze_proof import prove_bronze
+from btc_core.days.gold import make_gold
+from btc_core.days.rows import day_ns, day_of, days_between, in_form, write_rows
+from btc_core.days.silver_proof import prove
+from btc_core.days.trade_import import put, put_bars, read_trades
 from btc_core.market.bars import BARS, read_bars, to_table
-from btc_core.proof import prove
-from btc_core.sealed_gold import make_gold
 from btc_core.stores.kafka import EVENTS, Envelope, encode_envelope, ensure_topics
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, MINUTE_BARS, STORED
-from btc_core.trade_history import put, put_bars, read_trades
 from stack import backfill
 from streaming import bronze, features
 from streaming.publish import Publisher
@@ -76,7 +76,7 @@ def stream_day(settings: Settings, day: str, trades: int) -> None:
     """Put a day on the log and let the workers work it off."""
     import threading
 
-    from btc_core.seals import GROUPS
+    from btc_core.days.seals import GROUPS
     from btc_core.stores.kafka import passed
 
     ensure_topics(settings)
@@ -145,8 +145,8 @@ def overhead_s(stack: Stack) -> float:
     """Seconds that a process takes longer to prove a day without rows when Dagster runs it."""
     day = day_of(now_ns() - 20 * NS_PER_DAY)
     plain = (
-        "from btc_core.bronze_proof import prove_bronze; from btc_core.stores.questdb import QuestDB; "
-        "from btc_core.seals import seal_of; from btc_core.settings import settings; "
+        "from btc_core.days.bronze_proof import prove_bronze; from btc_core.stores.questdb import QuestDB; "
+        "from btc_core.days.seals import seal_of; from btc_core.settings import settings; "
         f"db = QuestDB(settings().questdb); prove_bronze(db, settings().kafka, {day!r}); seal_of(db, {day!r})"
     )
     materialized = ["-m", "btc_assets", day, "--assets", "sealed_bronze"]

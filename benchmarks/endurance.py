@@ -14,7 +14,7 @@ from benchmarks.pure import BEGIN_NS, frames, market
 from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import SYMBOL, now_dated, stack_for_now, wait_until_kept
 from btc_core.clock import NS_PER_MIN
-from btc_core.days import in_form, write_rows
+from btc_core.days.rows import in_form, write_rows
 from btc_core.features.fold import TRADE
 from btc_core.market.bars import BARS, to_table
 from btc_core.stores.kafka import EVENTS, FEATURES, encode_envelope

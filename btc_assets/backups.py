@@ -1,6 +1,6 @@
 """Copies of every table beyond the sealed day, what may then be forgotten, and the drill that restores them.
 
-What does not belong here: how a copy is made and proven (`btc_core.lake`).
+What does not belong here: how a copy is made and proven (`btc_core.days.lake`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from btc_assets.partitions import Result, markdown
 from btc_assets.resources import Database, Environment, Lake  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK, now_ns
-from btc_core.days import day_of, stored_days
+from btc_core.days.rows import day_of, stored_days
 from btc_core.errors import BtcError
 from btc_core.tables.catalogue import STORED
 
@@ -34,7 +34,7 @@ from btc_core.tables.catalogue import STORED
 )
 def lake_backups(environment: Environment, database: Database, lake: Lake) -> Result:
     """Copy every complete day whose copy is missing or has other rows; then drop from QuestDB what is past its time."""
-    from btc_core import lake as copies  # noqa: PLC0415 - pyarrow is slow to import
+    from btc_core.days import lake as copies  # noqa: PLC0415 - pyarrow is slow to import
     from btc_core.tables.schema import ensure_tables  # noqa: PLC0415 - the same
 
     started_s = SYSTEM_CLOCK.monotonic_s()
@@ -98,7 +98,7 @@ def lake_backups(environment: Environment, database: Database, lake: Lake) -> Re
 )
 def restore_drill(database: Database, lake: Lake) -> Result:
     """Load the oldest and the newest copy of every table into a scratch table and compare counts and digests."""
-    from btc_core import lake as copies  # noqa: PLC0415 - pyarrow is slow to import
+    from btc_core.days import lake as copies  # noqa: PLC0415 - pyarrow is slow to import
 
     started_ns = now_ns()
     tried: list[dict[str, Any]] = []

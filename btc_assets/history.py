@@ -15,7 +15,7 @@ import numpy as np
 from btc_assets.catalogue import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_metadata
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, column_ns, from_ns, now_ns
-from btc_core.days import wait_until_applied
+from btc_core.days.rows import wait_until_applied
 from btc_core.errors import NotOffered
 from btc_core.exchanges import history
 from btc_core.exchanges.interface import exchange_of

@@ -12,7 +12,7 @@ from btc_assets.catalogue import EXCHANGE_FEED, OWNERS
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, for_each_day
 from btc_assets.resources import Database, Environment
 from btc_core.clock import NS_PER_DAY, SYSTEM_CLOCK
-from btc_core.days import day_ns
+from btc_core.days.rows import day_ns
 
 LOG_EVERY_S = 10.0
 
@@ -32,7 +32,7 @@ def bronze_history(
     context: dg.AssetExecutionContext, environment: Environment, database: Database
 ) -> dg.MaterializeResult[None]:
     """Fetch what bronze does not have of each day."""
-    from btc_core.trade_history import fetch_day  # noqa: PLC0415 - pyarrow is slow to import
+    from btc_core.days.trade_import import fetch_day  # noqa: PLC0415 - pyarrow is slow to import
 
     exchange = environment.get().exchange
 

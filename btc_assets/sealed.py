@@ -54,8 +54,8 @@ def _version(context: dg.AssetExecutionContext, done: list[Mapping[str, Any]]) -
 )
 def sealed_bronze(context: dg.AssetExecutionContext, environment: Environment, database: Database) -> Result:
     """Ticks and trades of a day, compared with the log; what is missing or different is written again."""
-    from btc_core.bronze_proof import prove_bronze  # noqa: PLC0415 - numba is slow to import
-    from btc_core.seals import seal_of  # noqa: PLC0415
+    from btc_core.days.bronze_proof import prove_bronze  # noqa: PLC0415 - numba is slow to import
+    from btc_core.days.seals import seal_of  # noqa: PLC0415
 
     def work(day: str) -> dict[str, Any]:
         started_s = SYSTEM_CLOCK.monotonic_s()
@@ -110,9 +110,9 @@ def sealed_bronze(context: dg.AssetExecutionContext, environment: Environment, d
 )
 def sealed_silver(context: dg.AssetExecutionContext, database: Database) -> Result:
     """Feature rows of a day, replayed from bronze and compared; late trades join at their place."""
-    from btc_core.day_replay import symbols_on  # noqa: PLC0415 - numba is slow to import
-    from btc_core.proof import prove  # noqa: PLC0415
-    from btc_core.seals import seal_of  # noqa: PLC0415
+    from btc_core.days.day_replay import symbols_on  # noqa: PLC0415 - numba is slow to import
+    from btc_core.days.seals import seal_of  # noqa: PLC0415
+    from btc_core.days.silver_proof import prove  # noqa: PLC0415
 
     examples: list[dict[str, Any]] = []
     failed: list[str] = []
@@ -177,9 +177,9 @@ def _gold(table: Table) -> dg.AssetsDefinition:
         retry_policy=PROOF_RETRY,
     )
     def gold(context: dg.AssetExecutionContext, database: Database) -> Result:
-        from btc_core.days import read_day  # noqa: PLC0415 - pyarrow is slow to import
-        from btc_core.sealed_gold import make_gold  # noqa: PLC0415
-        from btc_core.seals import seal_of  # noqa: PLC0415 - pyarrow is slow to import
+        from btc_core.days.gold import make_gold  # noqa: PLC0415
+        from btc_core.days.rows import read_day  # noqa: PLC0415 - pyarrow is slow to import
+        from btc_core.days.seals import seal_of  # noqa: PLC0415 - pyarrow is slow to import
 
         def work(day: str) -> dict[str, Any]:
             with database.connect() as db:
@@ -237,8 +237,8 @@ gold_5min_sealed = _gold(GOLD_5MIN_SEALED)
 )
 def sealed_bars(context: dg.AssetExecutionContext, database: Database) -> Result:
     """Minute bars of a proven day's own trades, put into `minute_bars` where it has none: models train on them."""
-    from btc_core.sealed_gold import fill_minute_bars  # noqa: PLC0415 - pyarrow is slow to import
-    from btc_core.seals import seal_of  # noqa: PLC0415
+    from btc_core.days.gold import fill_minute_bars  # noqa: PLC0415 - pyarrow is slow to import
+    from btc_core.days.seals import seal_of  # noqa: PLC0415
 
     def work(day: str) -> dict[str, Any]:
         with database.connect() as db:
@@ -261,8 +261,8 @@ def sealed_bars(context: dg.AssetExecutionContext, database: Database) -> Result
 )
 def day_backup(context: dg.AssetExecutionContext, database: Database, lake: Lake) -> Result:
     """A copy of the day of every table on the object store, read back after writing, with a manifest."""
-    from btc_core import lake as copies  # noqa: PLC0415 - pyarrow is slow to import
-    from btc_core.seals import seal_of  # noqa: PLC0415
+    from btc_core.days import lake as copies  # noqa: PLC0415 - pyarrow is slow to import
+    from btc_core.days.seals import seal_of  # noqa: PLC0415
 
     def work(day: str) -> dict[str, Any]:
         started_s = SYSTEM_CLOCK.monotonic_s()

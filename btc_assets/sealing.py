@@ -12,7 +12,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.sealed import SEAL_TAG, sealed_assets
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
-from btc_core.days import day_ns, day_of
+from btc_core.days.rows import day_ns, day_of
 from btc_core.errors import ServiceError
 
 SENSOR_INTERVAL_S = 60
@@ -65,7 +65,7 @@ def sealing_sensor(
     context: dg.SensorEvaluationContext, environment: Environment, database: Database
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for a run of each complete day whose seal is new: at its end, and again when late or repaired data came."""
-    from btc_core.seals import seal_of, why_open  # noqa: PLC0415 - Kafka's client is slow to import
+    from btc_core.days.seals import seal_of, why_open  # noqa: PLC0415 - Kafka's client is slow to import
 
     chosen = environment.get()
     asked = read_cursor(context.cursor)

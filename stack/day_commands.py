@@ -1,6 +1,6 @@
 """`btc backfill`, `btc restore`, `btc import-trades`: days of tables, worked off, brought back or added.
 
-What does not belong here: doing it (`stack/backfill.py`, `btc_core.lake`, `btc_core.trade_history`).
+What does not belong here: doing it (`stack/backfill.py`, `btc_core.days.lake`, `btc_core.days.trade_import`).
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def restore(
     data_dir: DataDir = None,
 ) -> None:
     """Bring days of tables back from the object store, each proven against its manifest."""
-    from btc_core import lake  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-    from btc_core.days import count_rows, days_between  # noqa: PLC0415 - the same
+    from btc_core.days import lake  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_core.days.rows import count_rows, days_between  # noqa: PLC0415 - the same
     from btc_core.errors import InvalidInput  # noqa: PLC0415 - the same
     from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - the same
     from btc_core.stores.s3 import ObjectStore  # noqa: PLC0415 - the same
@@ -104,9 +104,9 @@ def import_trades(
     data_dir: DataDir = None,
 ) -> None:
     """Import trades and their minute bars; what the stream or an earlier import has brought stays as it is."""
-    from btc_core.days import day_of  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_core.days.rows import day_of  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_core.days.trade_import import put, put_bars, read_trades  # noqa: PLC0415 - the same
     from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - the same
-    from btc_core.trade_history import put, put_bars, read_trades  # noqa: PLC0415 - the same
     from stack import screen  # noqa: PLC0415 - the same
     from stack.layout import current_data_dir  # noqa: PLC0415 - the same
     from stack.runtime import Stack  # noqa: PLC0415 - the same

@@ -1,6 +1,6 @@
 """The tables and views of the catalogue in QuestDB: made, brought up to a newer catalogue, put right where they went wrong.
 
-What does not belong here: what the tables are (`btc_core.tables.catalogue`), their rows (`btc_core.days`).
+What does not belong here: what the tables are (`btc_core.tables.catalogue`), their rows (`btc_core.days.rows`).
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, from_ns, now_ns
-from btc_core.days import day_ns, day_of, wait_until_applied
+from btc_core.days.rows import day_ns, day_of, wait_until_applied
+from btc_core.days.seals import GROUPS
 from btc_core.errors import ServiceError
-from btc_core.seals import GROUPS
 from btc_core.stores.kafka import Envelope, passed
 from streaming import bronze, features
 from tests.service.workers import publish, quote_frame, trade_frame

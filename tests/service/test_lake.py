@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from btc_core import lake
 from btc_core.clock import NS_PER_DAY, now_ns
-from btc_core.days import count_rows, day_of, digest, in_form, read_day, write_rows
+from btc_core.days import lake
+from btc_core.days.rows import count_rows, day_of, digest, in_form, read_day, write_rows
 from btc_core.errors import StoreError
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from btc_core import lake
-from btc_core.days import count_rows, digest, read_day, wait_until_applied, write_rows
+from btc_core.days import lake
+from btc_core.days.rows import count_rows, digest, read_day, wait_until_applied, write_rows
 from btc_core.errors import SchemaError
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from btc_core import lake
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
-from btc_core.days import arrow_schema, day_ns, day_of, digest, read_day, write_rows
-from btc_core.proof import prove
+from btc_core.days import lake
+from btc_core.days.rows import arrow_schema, day_ns, day_of, digest, read_day, write_rows
+from btc_core.days.silver_proof import prove
 from btc_core.settings import settings as process_settings
 from btc_core.stores.kafka import ensure_topics
 from btc_core.stores.questdb import QuestDB

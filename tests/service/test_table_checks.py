@@ -8,7 +8,7 @@ import pytest
 
 from btc_assets import table_checks
 from btc_core.clock import NS_PER_MIN, NS_PER_S
-from btc_core.days import day_ns, write_rows
+from btc_core.days.rows import day_ns, write_rows
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import TABLES
 from tests.service.made_up import made_up

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from btc_core.clock import NS_PER_MS, NS_PER_S
+from btc_core.days.trade_import import read_trades
 from btc_core.errors import InvalidInput
-from btc_core.trade_history import read_trades
 
 START_NS = 1_700_000_000 * NS_PER_S
 RECORDED = Path(__file__).parents[2].parent / "shared" / "data" / "kraken_trades_btcusd_20190701_h00.csv"

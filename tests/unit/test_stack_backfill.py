@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from btc_core.days import days_between
+from btc_core.days.rows import days_between
 from btc_core.errors import ServiceError
 from stack import backfill
 from stack.layout import Layout

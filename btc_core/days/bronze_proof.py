@@ -12,8 +12,8 @@ import msgspec
 import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
-from btc_core.day_replay import MARGIN_NS
-from btc_core.days import arrow_schema, day_ns, in_form, within, write_rows
+from btc_core.days.day_replay import MARGIN_NS
+from btc_core.days.rows import arrow_schema, day_ns, in_form, within, write_rows
 from btc_core.errors import BadFrame
 from btc_core.exchanges.interface import frame_of
 from btc_core.features.fold import BAR, QUOTE, WARM_UP_S

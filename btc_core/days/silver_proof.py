@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY
-from btc_core.day_replay import events_around, orders, replay
-from btc_core.days import arrow_schema, day_ns, in_form, within, write_rows
+from btc_core.days.day_replay import events_around, orders, replay
+from btc_core.days.rows import arrow_schema, day_ns, in_form, within, write_rows
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.features.fold import TRADE
 from btc_core.tables.catalogue import SILVER_FEATURES

@@ -17,7 +17,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, NS_PER_US, now_ns, to_ns
-from btc_core.days import day_ns, in_form, within, write_rows
+from btc_core.days.rows import day_ns, in_form, within, write_rows
 from btc_core.errors import InvalidInput
 from btc_core.exchanges.history import bars_of_trades
 from btc_core.exchanges.interface import exchange_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
-from btc_core.days import day_ns, within
+from btc_core.days.rows import day_ns, within
 from btc_core.features.catalogue import ROW
 from btc_core.features.fold import BAR, EMIT_NONE, EMIT_TICKS, EVENT, QUOTE, TRADE, WARM_UP_S, fold, new_state
 from btc_core.tables.form import of_symbol

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from btc_core.days import in_form, on_day, read_day, write_rows
+from btc_core.days.rows import in_form, on_day, read_day, write_rows
 from btc_core.tables.catalogue import (
     GOLD_1MIN,
     GOLD_1MIN_SEALED,

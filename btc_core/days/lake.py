@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from btc_core.clock import NS_PER_DAY, now_ns
-from btc_core.days import (
+from btc_core.days.rows import (
     arrow_schema,
     count_rows,
     day_ns,
