@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks.registry import Figure
 from btc_core.errors import NotReady
-from btc_core.stores.redis import connect, read_features, read_forecast
+from btc_core.stores.redis_rows import connect, read_features, read_forecast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

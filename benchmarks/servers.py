@@ -23,7 +23,7 @@ from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import NotReady
 from btc_core.features.engine import FeatureEngine
 from btc_core.stores.kafka import EVENTS, Envelope, consumer, encode_envelope, read_all
-from btc_core.stores.redis import connect, forecast_key, update_channel
+from btc_core.stores.redis_rows import connect, forecast_key, update_channel
 from stack.preflight import free_ports
 from stack.runtime import Stack
 from streaming import features

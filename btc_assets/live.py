@@ -196,7 +196,7 @@ def look_at_serving(chosen: Settings, now: int) -> list[dg.AssetObservation]:
     import httpx  # noqa: PLC0415 - slow to import, not needed to load the graph
     import redis  # noqa: PLC0415 - the same
 
-    from btc_core.stores.redis import connect, read_features, read_forecast  # noqa: PLC0415 - the same
+    from btc_core.stores.redis_rows import connect, read_features, read_forecast  # noqa: PLC0415 - the same
 
     observed = []
     with connect(chosen.redis) as client:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from btc_core.clock import Clock
     from btc_core.registry.champions import ModelHolder
     from btc_core.settings import Settings
-    from btc_core.stores.redis import FeatureRow, ForecastRow
+    from btc_core.stores.redis_rows import FeatureRow, ForecastRow
     from serving.answers import LiveForecast, MinuteBar, PastForecast
     from serving.history import Scores
 

@@ -18,7 +18,7 @@ from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.registry.champions import BASELINE_KINDS, Champions
-from btc_core.stores.redis import HORIZONS_MIN, FeatureRow, ForecastRow
+from btc_core.stores.redis_rows import HORIZONS_MIN, FeatureRow, ForecastRow
 from serving.answers import Forecast, HorizonPoint, ModelInfo, Models, Prediction, Quantity, Source, iso
 from serving.problems import Problem
 

@@ -14,7 +14,7 @@ import msgspec
 from btc_core.clock import from_ns
 from btc_core.errors import ServiceError
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis import HORIZONS_MIN
+from btc_core.stores.redis_rows import HORIZONS_MIN
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from btc_core.tables.form import of_symbol
 from serving.answers import MinuteBar, Outcome, PastForecast, past_model

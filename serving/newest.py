@@ -14,7 +14,7 @@ from btc_core.clock import NS_PER_MIN, NS_PER_MS
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.registry.champions import BASELINE_KINDS
-from btc_core.stores.redis import BOUND_PERCENTS, HORIZONS_MIN
+from btc_core.stores.redis_rows import BOUND_PERCENTS, HORIZONS_MIN
 from serving.answers import (
     HorizonForecast,
     Interval,
@@ -29,7 +29,7 @@ from serving.forecasts import Made, Paths, age_s, annual_pct, from_worker, is_cu
 
 if TYPE_CHECKING:
     from btc_core.models.bundle import BidModel, VolatilityModel
-    from btc_core.stores.redis import ForecastRow
+    from btc_core.stores.redis_rows import ForecastRow
     from serving.deps import Deps
 
 LEVELS_PCT = tuple(int(high) - int(low) for low, high in zip(BOUND_PERCENTS, BOUND_PERCENTS[::-1], strict=True))[

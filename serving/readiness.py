@@ -13,7 +13,7 @@ from serving.answers import ModelInfo, Models, Readiness, ServedModel, ServedMod
 from serving.forecasts import age_s, models_of, row_models
 
 if TYPE_CHECKING:
-    from btc_core.stores.redis import FeatureRow, ForecastRow
+    from btc_core.stores.redis_rows import FeatureRow, ForecastRow
     from serving.deps import Deps
 
 

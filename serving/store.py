@@ -1,6 +1,6 @@
 """The newest rows, read from Redis.
 
-What does not belong here: keys and encodings. Those are `btc_core.stores.redis`'s.
+What does not belong here: keys and encodings. Those are `btc_core.stores.redis_rows`'s.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 import redis
 
 from btc_core.errors import ServiceError
-from btc_core.stores import redis
+from btc_core.stores import redis_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.clock import Clock
     from btc_core.settings import RedisSettings
-    from btc_core.stores.redis import FeatureRow, ForecastRow
+    from btc_core.stores.redis_rows import FeatureRow, ForecastRow
 
 
 REUSE_S = 0.01
@@ -38,10 +38,10 @@ class Announcements:
     """Waits for the forecast worker's announcements; without Redis it waits just as long and says no."""
 
     def __init__(self, settings: RedisSettings, symbols: tuple[str, ...], clock: Clock) -> None:
-        self._client = redis.connect(settings)
+        self._client = redis_rows.connect(settings)
         self._clock = clock
         self._asked_s = 0.0
-        self._channels = [redis.update_channel(redis.forecast_key(symbol)) for symbol in symbols]
+        self._channels = [redis_rows.update_channel(redis_rows.forecast_key(symbol)) for symbol in symbols]
         self._pubsub: redis.client.PubSub | None = None
 
     def wait(self, timeout_s: float) -> bool:
@@ -69,18 +69,18 @@ class RedisStore:
     """Reads through one client; redis-py's pool gives each thread its own connection."""
 
     def __init__(self, settings: RedisSettings, clock: Clock) -> None:
-        self._client = redis.connect(settings, TIMEOUT_S)
+        self._client = redis_rows.connect(settings, TIMEOUT_S)
         self._clock = clock
         self._features: dict[str, tuple[float, FeatureRow | None]] = {}
         self._forecasts: dict[str, tuple[float, ForecastRow | None]] = {}
 
     def features(self, symbol: str) -> FeatureRow | None:
         """The newest features; `ServiceError` when Redis is away or the row can't be read."""
-        return self._newest(self._features, redis.read_features, symbol)
+        return self._newest(self._features, redis_rows.read_features, symbol)
 
     def forecast(self, symbol: str) -> ForecastRow | None:
         """The newest forecast; `ServiceError` when Redis is away or the row can't be read."""
-        return self._newest(self._forecasts, redis.read_forecast, symbol)
+        return self._newest(self._forecasts, redis_rows.read_forecast, symbol)
 
     def _newest(
         self,

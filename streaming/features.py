@@ -22,7 +22,7 @@ from btc_core.features.fold import TRADE, WARM_UP_S
 from btc_core.features.state import STATE
 from btc_core.stores.kafka import EVENTS, FEATURES, FeatureMessage, decode_envelope
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis import FeatureRow, feature_fields, feature_key
+from btc_core.stores.redis_rows import FeatureRow, feature_fields, feature_key
 from streaming.latest import LatestRows
 from streaming.publish import Publisher
 from streaming.worker import Role, Worker

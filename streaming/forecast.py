@@ -24,7 +24,7 @@ from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
 from btc_core.registry.champions import BaselineSource, ModelHolder
 from btc_core.stores.kafka import FEATURES, PREDICTIONS, FeatureMessage
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis import (
+from btc_core.stores.redis_rows import (
     BOUND_PERCENTS,
     HORIZONS_MIN,
     ForecastRow,

@@ -2,7 +2,7 @@
 
 Only the newest value of a key means anything, so no row waits for Redis: what it did not take is owed, replaced by
 newer rows, and tried again. The log and the tables go on meanwhile.
-What does not belong here: what is in a row (`btc_core.stores.redis`).
+What does not belong here: what is in a row (`btc_core.stores.redis_rows`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from btc_core import metrics
 from btc_core.errors import ServiceError
-from btc_core.stores.redis import connect, replace
+from btc_core.stores.redis_rows import connect, replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,7 +18,7 @@ from btc_core import metrics
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.models import intervals, scores
 from btc_core.models.targets import HORIZONS_MIN, LABEL_SPAN_NS
-from btc_core.stores.redis import ForecastRow
+from btc_core.stores.redis_rows import ForecastRow
 from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:

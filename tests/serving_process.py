@@ -33,8 +33,8 @@ from btc_core.models.bundle import (
     random_walk_model,
 )
 from btc_core.models.harx import INPUTS, fit_harx
-from btc_core.stores import redis
-from btc_core.stores.redis import FeatureRow, ForecastRow
+from btc_core.stores import redis_rows
+from btc_core.stores.redis_rows import FeatureRow, ForecastRow
 from tests.http_server import listening
 
 if TYPE_CHECKING:
@@ -58,8 +58,10 @@ def write_features(settings: Settings, age_s: float = 0.0) -> FeatureRow:
     at_ns = now_ns() - round(age_s * NS_PER_S)
     values = [60_000.0 if name == "bid" else -14.0 for name in FEATURE_NAMES]
     row = FeatureRow("BTC/USD", at_ns, at_ns, 0, 1, 0, 0, FEATURE_VERSION, values)
-    client = redis.connect(settings.redis)
-    redis.replace(client, {redis.feature_key("BTC/USD"): redis.feature_fields(row)}, settings.redis.ttl_s)
+    client = redis_rows.connect(settings.redis)
+    redis_rows.replace(
+        client, {redis_rows.feature_key("BTC/USD"): redis_rows.feature_fields(row)}, settings.redis.ttl_s
+    )
     client.close()
     return row
 
@@ -86,8 +88,10 @@ def write_forecast(settings: Settings, age_s: float = 0.0, bid: float = 60_000.0
         bid_bounds_usd=[[bid - 30.0, bid - 20.0, bid - 10.0, bid + 10.0, bid + 20.0, bid + 30.0]] * 5,
         sigma_bounds_bps=[[1.0, 2.0, 3.0, 7.0, 9.0, 12.0]] * 5,
     )
-    client = redis.connect(settings.redis)
-    redis.replace(client, {redis.forecast_key("BTC/USD"): redis.forecast_fields(row)}, settings.redis.ttl_s)
+    client = redis_rows.connect(settings.redis)
+    redis_rows.replace(
+        client, {redis_rows.forecast_key("BTC/USD"): redis_rows.forecast_fields(row)}, settings.redis.ttl_s
+    )
     client.close()
     return row
 

@@ -19,7 +19,7 @@ from btc_core.models.bundle import VOLATILITY_MODEL, VolatilityModel, new_manife
 from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.registry.champions import ModelHolder
 from btc_core.settings import ApiSettings, ExchangeSettings, Settings
-from btc_core.stores.redis import FeatureRow, ForecastRow
+from btc_core.stores.redis_rows import FeatureRow, ForecastRow
 from serving.app import create_app, new_feed
 from serving.auth import RotatingToken
 from serving.deps import Deps, TrainingRun

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from btc_core.features.catalogue import DRIFTING_FEATURES, FEATURES
-from btc_core.stores.redis import BOUND_PERCENTS, HORIZONS_MIN
+from btc_core.stores.redis_rows import BOUND_PERCENTS, HORIZONS_MIN
 from btc_core.tables.form import Column, Table
 
 

@@ -16,7 +16,7 @@ from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.registry.champions import Champions
 from btc_core.stores.kafka import FEATURES
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis import connect, read_forecast
+from btc_core.stores.redis_rows import connect, read_forecast
 from stack import deadletters
 from streaming import features
 from streaming.forecast import ROLE, ForecastHandler

@@ -10,7 +10,7 @@ import pytest
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.stores.kafka import EVENTS, FEATURES, PREDICTIONS, consumer, ensure_topics, group_members
-from btc_core.stores.redis import FeatureRow, connect, feature_fields, feature_key, replace
+from btc_core.stores.redis_rows import FeatureRow, connect, feature_fields, feature_key, replace
 from streaming.publish import Publisher
 from tests.waiting import wait_for
 

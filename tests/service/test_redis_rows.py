@@ -9,7 +9,7 @@ import pytest
 
 from btc_core.errors import SchemaError, ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
-from btc_core.stores.redis import (
+from btc_core.stores.redis_rows import (
     FeatureRow,
     ForecastRow,
     connect,

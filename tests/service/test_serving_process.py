@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.stores import redis
+from btc_core.stores import redis_rows
 from tests.serving_process import (
     START_S,
     TOKEN,
@@ -45,8 +45,8 @@ pytestmark = pytest.mark.service
 @pytest.fixture
 def settings(servers: Callable[..., Settings]) -> Settings:
     found = servers("valkey")
-    client = redis.connect(found.redis)
-    client.delete(redis.feature_key("BTC/USD"), redis.forecast_key("BTC/USD"))
+    client = redis_rows.connect(found.redis)
+    client.delete(redis_rows.feature_key("BTC/USD"), redis_rows.forecast_key("BTC/USD"))
     client.close()
     return found
 
@@ -103,8 +103,8 @@ def test_rows_that_stopped_coming_answer_503_with_their_age(api: Api, settings: 
 
 
 def test_a_row_nobody_can_read_answers_503_and_not_500(api: Api, settings: Settings) -> None:
-    client = redis.connect(settings.redis)
-    client.hset(redis.forecast_key("BTC/USD"), mapping={"symbol": "BTC/USD", "ts_event_ns": "soon"})
+    client = redis_rows.connect(settings.redis)
+    client.hset(redis_rows.forecast_key("BTC/USD"), mapping={"symbol": "BTC/USD", "ts_event_ns": "soon"})
     client.close()
     response = api.client.get("/predict_bid")
     assert (response.status_code, response.json()["code"]) == (503, "service_unavailable")

@@ -11,7 +11,7 @@ import pytest
 from btc_core.clock import NS_PER_S, column_ns, now_ns
 from btc_core.stores.kafka import DEADLETTERS, EVENTS, DeadLetter, Envelope, read_topic
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis import connect, feature_key, read_features, update_channel
+from btc_core.stores.redis_rows import connect, feature_key, read_features, update_channel
 from streaming import bronze, features
 from streaming.publish import Publisher
 from tests.service.workers import (

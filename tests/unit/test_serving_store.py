@@ -9,7 +9,7 @@ import pytest
 
 from btc_core.errors import ServiceError
 from btc_core.settings import RedisSettings
-from btc_core.stores import redis
+from btc_core.stores import redis_rows
 from serving.store import REUSE_S, RedisStore
 
 
@@ -31,7 +31,7 @@ def test_a_row_is_read_again_only_after_a_moment(monkeypatch: pytest.MonkeyPatch
         asked.append(symbol)
         return answers[len(asked) - 1]
 
-    monkeypatch.setattr(redis, "read_forecast", read)
+    monkeypatch.setattr(redis_rows, "read_forecast", read)
     clock = Clock()
     store = RedisStore(RedisSettings(), clock)
     assert [store.forecast("BTC/USD") for _ in range(3)] == ["first"] * 3
@@ -55,6 +55,6 @@ def test_a_row_without_its_fields_is_an_error_of_the_service(monkeypatch: pytest
     def read(_client: object, _symbol: str) -> Any:
         raise KeyError("bid_1m_usd")
 
-    monkeypatch.setattr(redis, "read_forecast", read)
+    monkeypatch.setattr(redis_rows, "read_forecast", read)
     with pytest.raises(ServiceError, match="bid_1m_usd"):
         RedisStore(RedisSettings(), Clock()).forecast("BTC/USD")
