@@ -37,9 +37,8 @@ COPY streaming streaming
 CMD ["python", "-m", "streaming", "features"]
 
 FROM streaming AS exchange
-COPY stack/__init__.py stack/
-COPY stack/exchange stack/exchange
-CMD ["python", "-m", "stack.exchange", "--host", "0.0.0.0", "--port", "8765", "--data-dir", "/var/lib/btc"]
+COPY exchange_simulator exchange_simulator
+CMD ["python", "-m", "exchange_simulator", "--host", "0.0.0.0", "--port", "8765", "--data-dir", "/var/lib/btc"]
 
 FROM runtime AS serving
 COPY --from=serving-packages /venv /venv

@@ -17,7 +17,7 @@ from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import PATIENCE_S, WARM_S, WORKERS, forecasts_seen, stack_for_now, waits_ms
 from btc_core.errors import NotReady
 from btc_core.stores.redis_rows import connect, read_forecast
-from stack.exchange.pairs import PAIRS
+from exchange_simulator.pairs import PAIRS
 
 if TYPE_CHECKING:
     from benchmarks.cost import Spent

@@ -1,6 +1,6 @@
 """Which exchange `btc up` follows: the live one, or the simulator when the live one cannot be reached.
 
-What does not belong here: the simulator itself (`stack/exchange`).
+What does not belong here: the simulator itself (`exchange_simulator`).
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Stack:
     ) -> None:
         """Make the data directory if there is none; raises `StackError` when it holds other data.
 
-        `exchange_args` are more arguments of the simulator (`python -m stack.exchange --help`), kept with the data, as
+        `exchange_args` are more arguments of the simulator (`python -m exchange_simulator --help`), kept with the data, as
         are the `symbols` and the name of the `exchange` when it is not Kraken.
         """
         if not self.layout.exists:

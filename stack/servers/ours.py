@@ -92,7 +92,7 @@ def _exchange(context: Context) -> Component:
         name="exchange",
         title="Exchange simulator",
         command=(
-            *(sys.executable, "-m", "stack.exchange"),
+            *(sys.executable, "-m", "exchange_simulator"),
             *("--port", str(port), "--data-dir", str(context.dir("exchange"))),
             *("--symbols", *context.settings.exchange.symbols),
             *context.exchange_args,

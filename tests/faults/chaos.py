@@ -1,6 +1,6 @@
 """A running system, killed and lied to at random times by a seed, and what is left of the market's data afterwards.
 
-What does not belong here: judging the result (`verdict`), or how a simulator fault is done (`stack.exchange`).
+What does not belong here: judging the result (`verdict`), or how a simulator fault is done (`exchange_simulator`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import psutil
 from btc_core.errors import StackError
 from btc_core.stores.kafka import EVENTS, FEATURES, topic_state
 from btc_core.stores.questdb import QuestDB
-from stack.exchange import fault_schedule, faults
+from exchange_simulator import fault_schedule, faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

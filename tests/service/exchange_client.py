@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from websockets.asyncio.client import connect
 
-from stack.exchange.server import Exchange, Options
+from exchange_simulator.server import Exchange, Options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine

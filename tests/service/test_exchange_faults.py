@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from btc_core.clock import NS_PER_S
-from stack.exchange import fault_schedule
+from exchange_simulator import fault_schedule
 from tests.service.exchange_client import ClientBook, ask, exchange, get, is_answer, is_data, run, until, ws
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.client import ClientConnection
 
-    from stack.exchange.server import Exchange
+    from exchange_simulator.server import Exchange
     from tests.service.exchange_client import Message
 
 pytestmark = pytest.mark.service

@@ -12,7 +12,7 @@ from btc_core.errors import ExchangeError
 from btc_core.exchanges.kraken import Kraken, trade_frame
 from btc_core.stores.kafka import Envelope
 from btc_core.stores.questdb import QuestDB
-from stack.exchange.server import Exchange, Options
+from exchange_simulator.server import Exchange, Options
 from streaming import bronze, repair
 from tests.service.workers import Running, publish
 from tests.waiting import wait_for

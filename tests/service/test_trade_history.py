@@ -18,7 +18,7 @@ from btc_core.exchanges.kraken import Kraken
 from btc_core.settings import ExchangeSettings
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import TABLES
-from stack.exchange.server import Exchange, Options
+from exchange_simulator.server import Exchange, Options
 from tests.service.past_day import lose_day
 
 if TYPE_CHECKING:

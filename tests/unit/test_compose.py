@@ -37,7 +37,7 @@ IMAGES = {
     "serving": ("btc_core", "serving"),
     "assets": ("btc_core", "btc_assets"),
 }
-"""What each image of ours holds; the simulator's is the first with `stack/exchange`."""
+"""What each image of ours holds; the simulator's is the first with `exchange_simulator`."""
 EXTRA = {"dask", "distributed"}
 """Imported only where `BTC_MODEL_TRAINER=dask` asks for them, which says what to install."""
 

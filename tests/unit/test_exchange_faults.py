@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import BadFrame, InvalidInput
 from btc_core.market import frames
-from stack.exchange import fault_schedule, faults, frame_faults, wire
-from stack.exchange.feeds import MarketClock
-from stack.exchange.market import Market, Quote, Trade
-from stack.exchange.pairs import BTC_USD
-from stack.exchange.rest import Listing, RestApi
-from stack.exchange.told_tape import ToldTape
+from exchange_simulator import fault_schedule, faults, frame_faults, wire
+from exchange_simulator.feeds import MarketClock
+from exchange_simulator.market import Market, Quote, Trade
+from exchange_simulator.pairs import BTC_USD
+from exchange_simulator.rest import Listing, RestApi
+from exchange_simulator.told_tape import ToldTape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import InvalidInput
-from stack.exchange.market import EPOCH_MIN, BookMaker, Market
-from stack.exchange.pairs import BTC_USD, PAIRS
+from exchange_simulator.market import EPOCH_MIN, BookMaker, Market
+from exchange_simulator.pairs import BTC_USD, PAIRS
 
 pytestmark = pytest.mark.unit
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from btc_core.errors import InvalidInput
-from stack.exchange import replay
-from stack.exchange.market import Trade
+from exchange_simulator import replay
+from exchange_simulator.market import Trade
 
 pytestmark = pytest.mark.unit
 

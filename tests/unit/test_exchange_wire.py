@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btc_core.errors import ConfigError
-from stack.exchange import pairs, subscriptions, wire
-from stack.exchange.channels import Stream, announce
-from stack.exchange.connection import RateLimit
-from stack.exchange.ledger import IdRanges, Ledger
-from stack.exchange.market import Quote, Trade
-from stack.exchange.pairs import BTC_USD
+from exchange_simulator import pairs, subscriptions, wire
+from exchange_simulator.channels import Stream, announce
+from exchange_simulator.connection import RateLimit
+from exchange_simulator.ledger import IdRanges, Ledger
+from exchange_simulator.market import Quote, Trade
+from exchange_simulator.pairs import BTC_USD
 
 if TYPE_CHECKING:
     from pathlib import Path

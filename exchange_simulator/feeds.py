@@ -12,15 +12,15 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK
-from stack.exchange import wire
-from stack.exchange.channels import DAY_MIN, TRADE_SNAPSHOT
-from stack.exchange.replay import RawFrame
+from exchange_simulator import wire
+from exchange_simulator.channels import DAY_MIN, TRADE_SNAPSHOT
+from exchange_simulator.replay import RawFrame
 
 if TYPE_CHECKING:
     from btc_core.clock import Clock
-    from stack.exchange.hub import Hub
-    from stack.exchange.market import Market, Quote, Trade
-    from stack.exchange.replay import Recording
+    from exchange_simulator.hub import Hub
+    from exchange_simulator.market import Market, Quote, Trade
+    from exchange_simulator.replay import Recording
 
 SHORTEST_SLEEP_S = 0.0005
 """Events closer together than this leave together: bounds the wake-ups at high rates, adds at most this to a delay."""

@@ -22,16 +22,16 @@ from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 from btc_core.errors import InvalidInput, StackError
-from stack.exchange import fault_schedule, faults, pairs, replay
-from stack.exchange.channels import SymbolChannels
-from stack.exchange.connection import Line
-from stack.exchange.feeds import GeneratedFeed, MarketClock, ReplayFeed
-from stack.exchange.hub import Hub
-from stack.exchange.injector import Injector
-from stack.exchange.ledger import IdRanges, Ledger
-from stack.exchange.market import BookMaker, Market
-from stack.exchange.rest import UNAVAILABLE, ApiError, Listing, RestApi
-from stack.exchange.told_tape import ToldTape
+from exchange_simulator import fault_schedule, faults, pairs, replay
+from exchange_simulator.channels import SymbolChannels
+from exchange_simulator.connection import Line
+from exchange_simulator.feeds import GeneratedFeed, MarketClock, ReplayFeed
+from exchange_simulator.hub import Hub
+from exchange_simulator.injector import Injector
+from exchange_simulator.ledger import IdRanges, Ledger
+from exchange_simulator.market import BookMaker, Market
+from exchange_simulator.rest import UNAVAILABLE, ApiError, Listing, RestApi
+from exchange_simulator.told_tape import ToldTape
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request
 
-LOG = logging.getLogger("stack.exchange")
+LOG = logging.getLogger("exchange_simulator")
 ANSWER_TIMEOUT_S = 60.0
 """Years of history at a high rate take a while to make; a handshake that is not one ends here."""
 MAX_REQUEST_BYTES = 65_536
@@ -237,7 +237,7 @@ class Exchange:
 
 def _quiet_logger() -> logging.Logger:
     """Every HTTP answer is a rejected handshake to the library; that is no news."""
-    logger = logging.getLogger("stack.exchange.websockets")
+    logger = logging.getLogger("exchange_simulator.websockets")
     logger.setLevel(logging.CRITICAL)
     return logger
 

@@ -13,9 +13,9 @@ import msgspec
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import InvalidInput
-from stack.exchange import frame_faults
-from stack.exchange.connection import CLOSE_AWAY
-from stack.exchange.faults import (
+from exchange_simulator import frame_faults
+from exchange_simulator.connection import CLOSE_AWAY
+from exchange_simulator.faults import (
     BadQuote,
     ClockSkew,
     Close,
@@ -28,16 +28,16 @@ from stack.exchange.faults import (
     Status,
     VoidTrades,
 )
-from stack.exchange.frame_faults import INJECTED, Altering, Extra
-from stack.exchange.rest import RATE_LIMITED, UNAVAILABLE
+from exchange_simulator.frame_faults import INJECTED, Altering, Extra
+from exchange_simulator.rest import RATE_LIMITED, UNAVAILABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stack.exchange.connection import Connection
-    from stack.exchange.faults import Fault
-    from stack.exchange.hub import Hub
-    from stack.exchange.rest import RestApi
+    from exchange_simulator.connection import Connection
+    from exchange_simulator.faults import Fault
+    from exchange_simulator.hub import Hub
+    from exchange_simulator.rest import RestApi
 
 LISTED = 10_000
 """So many faults are remembered; a fault every 5 s reaches it in 14 hours. The counts stay."""

@@ -18,13 +18,13 @@ import numpy as np
 
 from btc_core.clock import NS_PER_MIN, NS_PER_US
 from btc_core.errors import InvalidInput
-from stack.exchange import kernels
-from stack.exchange.kernels import MIN_PER_DAY
+from exchange_simulator import kernels
+from exchange_simulator.kernels import MIN_PER_DAY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stack.exchange.pairs import Pair
+    from exchange_simulator.pairs import Pair
 
 EPOCH_NS = 1_704_067_200_000_000_000
 """2024-01-01 00:00 UTC: the first minute of every generated market. Changing it changes every market."""

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from btc_core.errors import InvalidInput
-from stack.exchange import faults
+from exchange_simulator import faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from stack.exchange.faults import Argument, Fault
-    from stack.exchange.injector import Injector
+    from exchange_simulator.faults import Argument, Fault
+    from exchange_simulator.injector import Injector
 
-LOG = logging.getLogger("stack.exchange")
+LOG = logging.getLogger("exchange_simulator")
 
 
 def sequence(seed: int, every_s: float, kinds: Sequence[str], symbols: Sequence[str]) -> Iterator[tuple[float, Fault]]:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, NS_PER_US, from_ns
-from stack.exchange.pairs import LOTS_PER_UNIT, qty_text
+from exchange_simulator.pairs import LOTS_PER_UNIT, qty_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from stack.exchange.market import Bar, Quote, Trade
-    from stack.exchange.pairs import Pair
+    from exchange_simulator.market import Bar, Quote, Trade
+    from exchange_simulator.pairs import Pair
 
 CHECKSUM_LEVELS = 10
 API_VERSION = "2.0.10"

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
-from stack.exchange import kernels
+from exchange_simulator import kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from stack.exchange.feeds import MarketClock
-    from stack.exchange.market import Bars, Quote, Tape, Trade
+    from exchange_simulator.feeds import MarketClock
+    from exchange_simulator.market import Bars, Quote, Tape, Trade
 
 REACH_NS = 2 * NS_PER_S
 """No stamp is further than this from the moment it stands for: the largest clock skew."""

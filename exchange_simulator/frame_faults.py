@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from stack.exchange.faults import (
+from exchange_simulator.faults import (
     BadChecksum,
     BadQuote,
     DuplicateTrades,
@@ -21,7 +21,7 @@ from stack.exchange.faults import (
     SkipTrades,
     Unknown,
 )
-from stack.exchange.wire import Frame
+from exchange_simulator.wire import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

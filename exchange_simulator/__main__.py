@@ -1,4 +1,4 @@
-"""The command `python -m stack.exchange`.
+"""The command `python -m exchange_simulator`.
 
 What does not belong here: anything but reading arguments and starting `server.Exchange`.
 """
@@ -14,12 +14,14 @@ import sys
 from pathlib import Path
 
 from btc_core.errors import BtcError
-from stack.exchange.server import Exchange, Options
+from exchange_simulator.server import Exchange, Options
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
-    args = argparse.ArgumentParser(prog="python -m stack.exchange", description=sys.modules["stack.exchange"].__doc__)
+    args = argparse.ArgumentParser(
+        prog="python -m exchange_simulator", description=sys.modules["exchange_simulator"].__doc__
+    )
     add = args.add_argument
     add("--data-dir", type=Path, required=True, help="where the ledger is written")
     add("--host", default="127.0.0.1", help="address to listen on")
