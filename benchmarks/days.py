@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import stack_for_now
+from btc_cli import backfill
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, NS_PER_US, from_ns, now_ns
 from btc_core.days import lake
 from btc_core.days.bronze_proof import prove_bronze
@@ -30,7 +31,6 @@ from btc_core.stores.kafka import EVENTS, Envelope, encode_envelope, ensure_topi
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, MINUTE_BARS, STORED
-from stack import backfill
 from streaming import bronze, features
 from streaming.publish import Publisher
 

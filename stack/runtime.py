@@ -8,7 +8,7 @@ stack.settings.questdb.http_url
 stack.down()
 ```
 
-What does not belong here: words for people (`stack/screen.py`) and the command line (`stack/cli.py`).
+What does not belong here: words for people (`btc_cli/screen.py`) and the command line (`btc_cli/app.py`).
 """
 
 from __future__ import annotations

@@ -11,5 +11,16 @@ import sys
 
 def page() -> str:
     """Every command with its arguments and options."""
-    command = [sys.executable, "-m", "typer", "stack.cli", "utils", "docs", "--name", "btc", "--title", "Command line"]
+    command = [
+        sys.executable,
+        "-m",
+        "typer",
+        "btc_cli.app",
+        "utils",
+        "docs",
+        "--name",
+        "btc",
+        "--title",
+        "Command line",
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout

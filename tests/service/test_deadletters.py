@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from btc_cli import deadletters
 from btc_core.clock import now_ns
 from btc_core.errors import InvalidInput
 from btc_core.stores.kafka import EVENTS, Envelope, encode_envelope, read_all
-from stack import deadletters
 from streaming.publish import MAX_DEADLETTER_BYTES, Publisher
 from tests.service.workers import quote_frame, unique
 

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from btc_cli import deadletters
 from btc_core.clock import NS_PER_MIN, column_ns, now_ns
 from btc_core.features.engine import FeatureEngine
 from btc_core.models import intervals
@@ -17,7 +18,6 @@ from btc_core.registry.champions import Champions
 from btc_core.stores.kafka import FEATURES
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import connect, read_forecast
-from stack import deadletters
 from streaming import features
 from streaming.forecast import ROLE, ForecastHandler
 from streaming.publish import Publisher

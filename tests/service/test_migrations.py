@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from btc_cli.app import app
 from btc_core.days import lake
 from btc_core.days.rows import count_rows, digest, read_day, wait_until_applied, write_rows
 from btc_core.errors import SchemaError
@@ -23,7 +24,6 @@ from btc_core.tables.catalogue import (
     STORED,
 )
 from btc_core.tables.schema import CATALOGUE_VERSION, ensure_tables, invalid_views
-from stack.cli import app
 from tests.service.made_up import ROWS, made_up
 from tests.service.past_day import lose_day
 from tests.waiting import wait_for

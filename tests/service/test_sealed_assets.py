@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
+from btc_cli import backfill
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days import lake
 from btc_core.days.rows import arrow_schema, day_ns, day_of, digest, read_day, write_rows
@@ -20,7 +21,6 @@ from btc_core.stores.kafka import ensure_topics
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import STORED, TABLES
-from stack import backfill
 from tests.service.past_day import day_of_symbol
 
 with warnings.catch_warnings():
@@ -86,7 +86,16 @@ def tick(cursor: str | None, instance: dg.DagsterInstance) -> Any:
 
 
 def btc(stack: Stack, *arguments: str) -> str:
-    command = [sys.executable, "-W", "ignore", "-m", "stack.cli", *arguments, "--data-dir", str(stack.layout.data_dir)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "btc_cli.app",
+        *arguments,
+        "--data-dir",
+        str(stack.layout.data_dir),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from btc_cli.app import app
 from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.stores.questdb import QuestDB
-from stack.cli import app
 from stack.preflight import free_ports
 from stack.runtime import Stack
 from tests import waiting

@@ -15,6 +15,7 @@ import typer.main
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from btc_cli.app import app
 from btc_core import metrics
 from btc_core.features.catalogue import FEATURES
 from btc_core.settings import Settings
@@ -23,7 +24,6 @@ from docs.generate import api
 from docs.generate.__main__ import FOLDER, PAGES
 from docs.generate.features import formulas
 from serving.openapi import document
-from stack.cli import app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

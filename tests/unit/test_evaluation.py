@@ -74,7 +74,7 @@ def test_a_month_is_forecast_the_same_whatever_comes_after_it(bars: np.ndarray) 
 
 
 def test_the_command_finds_the_skill_that_is_there_and_writes_every_figure(bars: np.ndarray, tmp_path: Path) -> None:
-    from stack.cli import app
+    from btc_cli.app import app
 
     half = len(bars) // 2
     files = [tmp_path / "a.parquet", tmp_path / "b.parquet"]

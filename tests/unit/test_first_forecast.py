@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from btc_cli import first_forecast
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.settings import Settings
-from stack import first_forecast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

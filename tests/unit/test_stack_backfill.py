@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from btc_cli import backfill
 from btc_core.days.rows import days_between
 from btc_core.errors import ServiceError
-from stack import backfill
 from stack.layout import Layout
 
 if TYPE_CHECKING:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from btc_cli.app import Exchange
+from btc_cli.exchange_choice import why_unreachable
 from btc_core.exchanges.interface import EXCHANGES
 from btc_core.settings import ExchangeSettings
-from stack.cli import Exchange
-from stack.exchange_choice import why_unreachable
 from stack.layout import Layout
 
 
 def btc(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "stack.cli", *arguments],
+        [sys.executable, "-m", "btc_cli.app", *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -66,18 +66,18 @@ def test_down_says_when_nothing_runs(tmp_path: Path) -> None:
 
 
 def test_up_goes_on_with_the_stack_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stack import cli
+    from btc_cli import app
     from stack.layout import Layout, remember_current
     from stack.runtime import Stack
 
     monkeypatch.chdir(tmp_path)
-    assert cli._running() is None, "there is none yet"
+    assert app._running() is None, "there is none yet"
     live = Layout(tmp_path / "var" / "live")
     live.create("live", {})
     remember_current(live.data_dir)
-    assert cli._running() is None, "it does not run"
+    assert app._running() is None, "it does not run"
     monkeypatch.setattr(Stack, "running", True)
-    assert cli._running() == live.data_dir
+    assert app._running() == live.data_dir
 
 
 def test_the_command_line_knows_every_exchange() -> None:
@@ -91,7 +91,7 @@ def test_an_unknown_log_is_answered_with_those_there_are(tmp_path: Path) -> None
 
 
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
-    code = "import sys, stack.cli; print(*sorted(m for m in sys.modules if m in sys.argv))"
+    code = "import sys, btc_cli.app; print(*sorted(m for m in sys.modules if m in sys.argv))"
     heavy = ["mlflow", "dagster", "numpy", "httpx", "boto3", "psutil", "confluent_kafka"]
     done = subprocess.run(
         [sys.executable, "-c", code, *heavy], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("btc_core", "streaming", "serving", "btc_assets", "stack", "exchange_simulator")
+PACKAGES = ("btc_core", "streaming", "serving", "btc_assets", "stack", "exchange_simulator", "btc_cli")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """`btc backfill`, `btc restore`, `btc import-trades`: days of tables, worked off, brought back or added.
 
-What does not belong here: doing it (`stack/backfill.py`, `btc_core.days.lake`, `btc_core.days.trade_import`).
+What does not belong here: doing it (`btc_cli/backfill.py`, `btc_core.days.lake`, `btc_core.days.trade_import`).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def backfill(  # noqa: PLR0913 - options of a command
     data_dir: DataDir = None,
 ) -> None:
     """Seal and prove days again, or fetch them (--assets bronze_history); as often as you like."""
-    from stack import backfill as work  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-    from stack import screen  # noqa: PLC0415 - the same
+    from btc_cli import backfill as work  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_cli import screen  # noqa: PLC0415 - the same
     from stack.layout import current_data_dir  # noqa: PLC0415 - the same
     from stack.runtime import Stack  # noqa: PLC0415 - the same
 
@@ -104,10 +104,10 @@ def import_trades(
     data_dir: DataDir = None,
 ) -> None:
     """Import trades and their minute bars; what the stream or an earlier import has brought stays as it is."""
+    from btc_cli import screen  # noqa: PLC0415 - the same
     from btc_core.days.rows import day_of  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from btc_core.days.trade_import import put, put_bars, read_trades  # noqa: PLC0415 - the same
     from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - the same
-    from stack import screen  # noqa: PLC0415 - the same
     from stack.layout import current_data_dir  # noqa: PLC0415 - the same
     from stack.runtime import Stack  # noqa: PLC0415 - the same
 

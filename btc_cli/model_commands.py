@@ -1,6 +1,6 @@
 """`btc evaluate`: how good the shipped models are on any minute bars.
 
-What does not belong here: fitting and judging (`btc_core.models.evaluation`), starting and stopping (`stack/cli.py`).
+What does not belong here: fitting and judging (`btc_core.models.evaluation`), starting and stopping (`btc_cli/app.py`).
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - options of a command line
     from rich.console import Console  # noqa: PLC0415 - the same
     from rich.progress import Progress  # noqa: PLC0415 - the same
 
+    from btc_cli.evaluation_screen import tables  # noqa: PLC0415 - the same
     from btc_core.models import evaluation  # noqa: PLC0415 - the same
     from btc_core.models.dataset import make_frame  # noqa: PLC0415 - the same
-    from stack.evaluation_screen import tables  # noqa: PLC0415 - the same
 
     console = Console()
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -61,7 +61,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - options of a command line
         json_out.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
         console.print(f"figures → {json_out}")
     if report is not None:
-        from stack.evaluation_report import page  # noqa: PLC0415 - matplotlib is heavy
+        from btc_cli.evaluation_report import page  # noqa: PLC0415 - matplotlib is heavy
 
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(page(walk, found))

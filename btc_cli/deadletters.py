@@ -1,7 +1,7 @@
 """The dead letters: what the workers could not use, and sending it again once they can.
 
 A letter is sent again only if it can be read now; what was sent again is marked by a letter of its own, so that it is
-never sent twice. What does not belong here: words for people (`stack/deadletter_commands.py`).
+never sent twice. What does not belong here: words for people (`btc_cli/deadletter_commands.py`).
 """
 
 from __future__ import annotations

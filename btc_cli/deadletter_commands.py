@@ -1,6 +1,6 @@
 """`btc deadletters` and `btc redrive`: what could not be used, and sending it again.
 
-What does not belong here: how (`stack/deadletters.py`).
+What does not belong here: how (`btc_cli/deadletters.py`).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def deadletters(
     """List what the workers could not use, with the reason and where it came from."""
     from collections import Counter  # noqa: PLC0415 - `btc --help` must be quick
 
+    from btc_cli import deadletters as letters  # noqa: PLC0415 - the same
+    from btc_cli.screen import table  # noqa: PLC0415 - the same
     from btc_core.clock import from_ns  # noqa: PLC0415 - the same
-    from stack import deadletters as letters  # noqa: PLC0415 - the same
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
-    from stack.screen import table  # noqa: PLC0415 - the same
 
     found = letters.read(Layout(data_dir or current_data_dir()).settings().kafka, reason)
     if show:
@@ -65,7 +65,7 @@ def redrive(
     data_dir: DataDir = None,
 ) -> None:
     """Send dead letters again that can be read now: after an upgrade that understands them, say."""
-    from stack import deadletters as letters  # noqa: PLC0415 - `btc --help` must be quick
+    from btc_cli import deadletters as letters  # noqa: PLC0415 - `btc --help` must be quick
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
 
     settings = Layout(data_dir or current_data_dir()).settings()

@@ -14,8 +14,8 @@ import matplotlib as mpl
 import numpy as np
 from rich.console import Console
 
+from btc_cli.evaluation_screen import tables
 from btc_core.models import evaluation, intervals
-from stack.evaluation_screen import tables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

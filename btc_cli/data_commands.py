@@ -1,6 +1,6 @@
 """`btc replay`, `btc record`, `btc import-bars`: market data in and out of files.
 
-What does not belong here: starting and stopping (`stack/cli.py`).
+What does not belong here: starting and stopping (`btc_cli/app.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The command `btc`: start, stop and look at a stack.
 
 Imports are inside the commands, so that `btc --help` answers at once. Commands on data files are in
-`stack/data_commands.py`. What does not belong here: doing any of it.
+`btc_cli/data_commands.py`. What does not belong here: doing any of it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btc_core.errors import BtcError
-from stack import (
+from btc_cli import (
     data_commands,
     day_commands,
     deadletter_commands,
@@ -24,6 +23,7 @@ from stack import (
     registry_commands,
     schema_commands,
 )
+from btc_core.errors import BtcError
 
 if TYPE_CHECKING:
     from stack.layout import Mode
@@ -80,7 +80,7 @@ def up(  # noqa: PLR0913, PLR0917 - the options of a command
     only: Annotated[str | None, typer.Option(hidden=True, help="Components, with commas; with what they need.")] = None,
 ) -> None:
     """Start everything and return when it is healthy and forecasts are served."""
-    from stack import screen  # noqa: PLC0415
+    from btc_cli import screen  # noqa: PLC0415
 
     stack = _create(exchange, data_dir, ports_from, exchange_args, symbols)
     names = tuple(only.split(",")) if only else None
@@ -94,7 +94,7 @@ def up(  # noqa: PLR0913, PLR0917 - the options of a command
 @app.command()
 def down(data_dir: DataDir = None) -> None:
     """Stop everything; the data stays."""
-    from stack import screen  # noqa: PLC0415
+    from btc_cli import screen  # noqa: PLC0415
 
     stack = _open(data_dir)
     if not stack.running:
@@ -108,7 +108,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002 - a flag of a command line
 ) -> None:
     """Show every component: state, address, process and memory. Exit code 3 when one is not healthy."""
-    from stack import screen  # noqa: PLC0415
+    from btc_cli import screen  # noqa: PLC0415
 
     stack = _open(data_dir)
     found = stack.status()
@@ -159,7 +159,7 @@ def logs(
 @app.command()
 def restart(name: Name, data_dir: DataDir = None) -> None:
     """Stop a component and start it again; returns when it is healthy."""
-    from stack import screen  # noqa: PLC0415
+    from btc_cli import screen  # noqa: PLC0415
 
     _open(data_dir).restart(name, report=screen.progress)
 
@@ -192,7 +192,7 @@ def doctor(data_dir: DataDir = None) -> None:
     """Look for everything that can be wrong, and say the fix. Exit code 1 when something is."""
     from itertools import chain  # noqa: PLC0415
 
-    from stack import doctor as look  # noqa: PLC0415
+    from btc_cli import doctor as look  # noqa: PLC0415
     from stack.layout import current_data_dir, default_data_dir  # noqa: PLC0415
     from stack.runtime import Stack  # noqa: PLC0415
 
@@ -265,9 +265,9 @@ def _mode(exchange: Exchange, data_dir: Path | None) -> Mode:
     """What `auto` means here: what the named directory holds, else live when it answers, else the simulator."""
     if exchange is not Exchange.AUTO:
         return "sim" if exchange is Exchange.SIM else "live"
+    from btc_cli import screen  # noqa: PLC0415
+    from btc_cli.exchange_choice import why_unreachable  # noqa: PLC0415
     from btc_core.settings import load_settings  # noqa: PLC0415
-    from stack import screen  # noqa: PLC0415
-    from stack.exchange_choice import why_unreachable  # noqa: PLC0415
     from stack.layout import Layout, default_data_dir  # noqa: PLC0415
 
     named = data_dir or default_data_dir("sim")
@@ -285,7 +285,7 @@ def _mode(exchange: Exchange, data_dir: Path | None) -> Mode:
 
 
 def _first_forecast(stack: Stack) -> dict[str, object]:
-    from stack import first_forecast, screen  # noqa: PLC0415
+    from btc_cli import first_forecast, screen  # noqa: PLC0415
 
     settings = stack.settings
     missing = first_forecast.missing_champions(settings)
