@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -12,11 +11,11 @@ from btc_core.settings import Settings
 from stack.component import Context
 from stack.layout import InternalPorts, Layout
 from stack.servers import dagster, mlflow, ours
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from stack.component import Component
 
-ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 KNOWN_SETTINGS = {

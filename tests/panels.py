@@ -9,18 +9,18 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg2
 import yaml
 
 from btc_core.clock import from_ns, now_ns
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+DEPLOY = ROOT / "deploy"
 METRIC = re.compile(r"\bbtc_[a-z_]+\b")
 
 

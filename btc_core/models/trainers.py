@@ -1,6 +1,6 @@
 """Where boosters are grown: in memory, from blocks on disk, or by the workers of a Dask cluster.
 
-Where every value has a bin of its own and no rows are drawn, all three grow the same trees (`tests/unit/test_trainers.py`).
+Where every value has a bin of its own and no rows are drawn, all three grow the same trees (`tests/unit/btc_core/models/test_trainers.py`).
 A cluster merges the sketches of its workers into other bins, and each worker draws its own rows for a tree: its forecasts
 then differ from those of one process as far as those of another seed do, and are as good.
 What does not belong here: what is fitted, and with which parameters (`fitting`).

@@ -20,13 +20,13 @@ from btc_core.stores.questdb import QuestDB
 from stack.preflight import free_ports
 from stack.runtime import Stack
 from tests import waiting
+from tests.paths import DATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pyarrow as pa
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 RECORDINGS = {
     "Kraken trades of 2019, quotes derived from them": "kraken_trades_btcusd_20190701_h00.csv",
     "Binance quotes and trades of 2024": "binance_spot_raw_btcusdt_20240809.jsonl.gz",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -25,10 +25,13 @@ from btc_core.features.replay import (
 )
 from btc_core.market.bars import BARS
 from btc_core.stores.kafka import Envelope
+from tests.paths import DATA
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 """Recorded by others; what is where says its README.md."""
 
 

@@ -23,7 +23,8 @@ from btc_core.stores.kafka import EVENTS, FEATURES, TOPICS
 from stack.layout import Layout
 from stack.servers import ours
 from streaming import bronze, features, forecast
-from tests.containers import KNOWN_SETTINGS, ROOT, SERVICES, version, without_place
+from tests.containers import KNOWN_SETTINGS, SERVICES, version, without_place
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

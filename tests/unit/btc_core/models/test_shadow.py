@@ -10,7 +10,7 @@ from btc_assets import training
 from btc_core.clock import NS_PER_DAY
 from btc_core.features import catalogue
 from btc_core.models import bundle, dataset, fitting
-from tests.unit.test_bundle import market
+from tests.unit.btc_core.models.test_bundle import market
 
 DAYS, TRAINED_DAYS = 36, 18
 BARS = market(DAYS * 1440)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import pytest
 import yaml
 
+from tests.paths import ROOT
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from btc_core.settings import Settings
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
-ADDED = Path(__file__).parents[2] / "deploy" / "dagster.containers.yaml"
+ADDED = ROOT / "deploy" / "dagster.containers.yaml"
 
 
 @dg.op

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,13 +16,13 @@ from btc_core.exchanges.kraken import Kraken
 from btc_core.market.bars import parse_csv, read_bars, to_table
 from btc_core.settings import ExchangeSettings
 from tests.http_server import answering
+from tests.paths import DATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.unit
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def test_csv_becomes_sorted_bars_without_repeats() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,14 +16,15 @@ from btc_core.errors import StackError
 from exchange_simulator.market import Market
 from exchange_simulator.pairs import BTC_USD, PAIRS
 from exchange_simulator.wire import Frame
+from tests.paths import DATA
 from tests.service.exchange_client import ClientBook, ask, exchange, get, is_answer, is_data, run, until, ws
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.service.exchange_client import Message
 
 pytestmark = pytest.mark.service
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def recorded(name: str) -> Path:

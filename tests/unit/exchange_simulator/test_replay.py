@@ -5,17 +5,19 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from btc_core.errors import InvalidInput
 from exchange_simulator import replay
 from exchange_simulator.market import Trade
+from tests.paths import DATA
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.unit
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def recorded(name: str) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +12,13 @@ import pytest
 from btc_core.clock import NS_PER_MS, NS_PER_S
 from btc_core.days.trade_import import read_trades
 from btc_core.errors import InvalidInput
+from tests.paths import DATA
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 START_NS = 1_700_000_000 * NS_PER_S
-RECORDED = Path(__file__).parents[2].parent / "shared" / "data" / "kraken_trades_btcusd_20190701_h00.csv"
+RECORDED = DATA / "kraken_trades_btcusd_20190701_h00.csv"
 
 
 def test_krakens_csv_has_times_prices_volumes_and_sides_by_the_tick_rule(tmp_path: Path) -> None:

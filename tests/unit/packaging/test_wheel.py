@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 PACKAGES = ("btc_core", "streaming", "serving", "btc_assets", "stack", "exchange_simulator", "btc_cli")
 
 

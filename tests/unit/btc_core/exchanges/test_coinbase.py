@@ -6,7 +6,6 @@ import gzip
 import json
 import math
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -29,13 +28,14 @@ from btc_core.stores.kafka import Envelope, GapNotice, decode_envelope, encode_e
 from streaming.history import recent_bars
 from streaming.subscriptions import Subscriptions
 from tests.http_server import answering
+from tests.paths import DATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 RECEIVED_NS = 1_785_000_000 * 10**9
 TICKER = {
     "type": "ticker", "sequence": 37475248783, "product_id": "ETH-USD", "price": "1285.22", "open_24h": "1310.79",

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import json
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,17 +21,18 @@ from btc_core.stores.questdb import QuestDB
 from streaming import bronze, features, repair
 from streaming.ingest import Ingest
 from tests.http_server import answering
+from tests.paths import DATA
 from tests.service.workers import Running, count, replayed, same_bits, streamed
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from btc_core.settings import Settings
 
 pytestmark = pytest.mark.service
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 HEARTBEAT_S = 0.2
 BTC, ETH = "BTC/USD", "ETH/USD"
 

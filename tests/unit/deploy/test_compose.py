@@ -16,7 +16,8 @@ from dotenv import dotenv_values
 from stack.jars import WANTED
 from stack.layout import DEFAULT_PORTS, Layout
 from stack.servers import ours
-from tests.containers import COMPOSE, KNOWN_SETTINGS, ROOT, SERVICES, native, version, without_place
+from tests.containers import COMPOSE, KNOWN_SETTINGS, SERVICES, native, version, without_place
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -17,6 +17,10 @@ from btc_core.features import catalogue
 from btc_core.market.bars import BARS
 from btc_core.models import bundle, dataset, fitting, gate
 from btc_core.models.baselines import fit_autoregression
+from tests.paths import DATA
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 START_NS = 1_700_000_040_000_000_000 // NS_PER_MIN * NS_PER_MIN
 MICRO = [i for i, f in enumerate(catalogue.MODEL_FEATURES) if f not in catalogue.BAR_FEATURES]
@@ -282,7 +286,7 @@ def test_too_few_bars_for_the_baseline_are_refused() -> None:
         fitting.harx_bundle(market(30)[:0])
 
 
-REAL = Path(__file__).parents[3] / "shared/data/btcusdt_1m_2022_2023.parquet"
+REAL = DATA / "btcusdt_1m_2022_2023.parquet"
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason=f"no real minute bars at {REAL}")

@@ -7,7 +7,6 @@ import json
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,10 +20,10 @@ from btc_core.market.book import ChecksumMismatch, OrderBook
 from btc_core.market.events import FUTURE_S, Event, events_of
 from btc_core.market.frames import BookData, BookFrame, Frame, Level, Reply, TickerFrame, TradeFrame, decode
 from btc_core.stores.kafka import Envelope
+from tests.paths import DATA
 
 pytestmark = pytest.mark.unit
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 """Recorded by others; what is where says its README.md."""
 NOW = datetime(2026, 7, 19, 18, 0, tzinfo=UTC)
 NOW_NS = to_ns(NOW)

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,11 +23,12 @@ from docs.generate import api
 from docs.generate.__main__ import FOLDER, PAGES
 from docs.generate.features import formulas
 from serving.openapi import document
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 HAND_WRITTEN = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.parent != FOLDER)
 EVERY_PAGE = pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda path: path.stem)
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from btc_core.stores.kafka import decode_envelope
 from streaming.bronze_rows import BronzeReader
 from streaming.checkpoints import Checkpoints
 from tests.service.workers import market, trade_frame
-from tests.unit.test_streaming_properties import records, rows_of, tables
+from tests.unit.streaming.test_properties import records, rows_of, tables
 
 if TYPE_CHECKING:
     from pathlib import Path
