@@ -23,15 +23,16 @@ from benchmarks.registry import Figure, Plan, benchmark, seconds
 from benchmarks.servers import SYMBOL, now_dated, stack_for_now
 from btc_core.clock import NS_PER_MS, now_ns
 from btc_core.errors import NotReady
-from btc_core.features.catalogue import FEATURES, ROW
+from btc_core.features.catalogue import ROW
 from btc_core.features.engine import FeatureEngine
 from btc_core.features.fold import EMIT_TICKS, TRADE, fold, new_state
-from btc_core.stores.kafka import EVENTS, consumer, decode_envelope, encode_envelope, producer
-from btc_core.stores.kafka import FEATURES as FEATURES_TOPIC
+from btc_core.market.messages import decode_envelope, encode_envelope
+from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC
+from btc_core.stores.kafka import consumer, producer
 
 if TYPE_CHECKING:
+    from btc_core.market.messages import Envelope
     from btc_core.settings import KafkaSettings
-    from btc_core.stores.kafka import Envelope
 
 PYTHON = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
 PEERS = Path(__file__).parent / "peers"
@@ -59,7 +60,7 @@ def _in_a_batch(events: np.ndarray) -> list[Figure]:
         file = Path(folder) / "events.npy"
         np.save(file, quotes)
         theirs = _peer("rolling.py", str(file))
-    name, note = f"replay in a batch, {len(FEATURES)} features", "they: 10 rolling columns"
+    name, note = f"replay in a batch, {len(FEATURES_TOPIC)} features", "they: 10 rolling columns"
     return [
         Figure(name, ours, "events/s", None, "higher", peer, len(events) / theirs[peer], note)
         for peer in ("pandas", "polars")
@@ -79,7 +80,7 @@ def _through_kafka(events: np.ndarray, plan: Plan) -> list[Figure]:
             kind: count / _peer("quix.py", kind, kafka.bootstrap, *topics, str(count))["seconds"]
             for kind, count in counts.items()
         }
-    name = f"Kafka to Kafka, {len(FEATURES)} features"
+    name = f"Kafka to Kafka, {len(FEATURES_TOPIC)} features"
     return [
         Figure(name, ours, "msg/s", None, "higher", f"quixstreams, {kind}", rate, "it: 5 aggregates over a minute")
         for kind, rate in theirs.items()
@@ -90,11 +91,11 @@ def _ours(kafka: KafkaSettings, envelopes: list[Envelope]) -> float:
     """Seconds from the first message read to the last row acknowledged."""
     sender = producer(kafka, "bench")
     for envelope in envelopes:
-        sender.produce(EVENTS, encode_envelope(envelope), SYMBOL)
+        sender.produce(EVENTS_TOPIC, encode_envelope(envelope), SYMBOL)
         sender.poll(0)
     sender.flush()
     reader = consumer(kafka, "bench-peers")
-    reader.assign([TopicPartition(EVENTS, number, 0) for number in range(kafka.partitions)])
+    reader.assign([TopicPartition(EVENTS_TOPIC, number, 0) for number in range(kafka.partitions)])
     engine, handled = FeatureEngine(), 0
     begin_s = time.perf_counter()
     while handled < len(envelopes):

@@ -21,7 +21,8 @@ from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import stack_for_now
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import NotReady
-from btc_core.stores.kafka import EVENTS, consumer, read_all
+from btc_core.names import EVENTS_TOPIC
+from btc_core.stores.kafka import consumer, read_all
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -86,7 +87,7 @@ def _all_in_kafka(settings: Settings, count: int) -> int:
     begin_s = time.monotonic()
     try:
         while time.monotonic() - begin_s < PATIENCE_S:
-            parts = [TopicPartition(EVENTS, number) for number in range(settings.kafka.partitions)]
+            parts = [TopicPartition(EVENTS_TOPIC, number) for number in range(settings.kafka.partitions)]
             try:
                 if sum(reader.get_watermark_offsets(part, timeout=10)[1] for part in parts) >= count:
                     return now_ns()

@@ -27,7 +27,9 @@ from btc_core.days.rows import day_ns, day_of, days_between, in_form, write_rows
 from btc_core.days.silver_proof import prove
 from btc_core.days.trade_import import put, put_bars, read_trades
 from btc_core.market.bars import BARS, read_bars, to_table
-from btc_core.stores.kafka import EVENTS, Envelope, encode_envelope, ensure_topics
+from btc_core.market.messages import Envelope, encode_envelope
+from btc_core.names import EVENTS_TOPIC
+from btc_core.stores.kafka import ensure_topics
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, MINUTE_BARS, STORED
@@ -76,20 +78,20 @@ def stream_day(settings: Settings, day: str, trades: int) -> None:
     """Put a day on the log and let the workers work it off."""
     import threading
 
-    from btc_core.days.seals import GROUPS
+    from btc_core.names import TABLE_WRITERS
     from btc_core.stores.kafka import passed
 
     ensure_topics(settings)
     publisher = Publisher(settings.kafka, "bench")
     for envelope in day_frames(day, trades):
-        publisher.publish(EVENTS, SYMBOL, encode_envelope(envelope), envelope.ts_recv_ns)
+        publisher.publish(EVENTS_TOPIC, SYMBOL, encode_envelope(envelope), envelope.ts_recv_ns)
     publisher.flush()
     workers = [bronze.build(settings), features.build(settings)]
     threads = [threading.Thread(target=worker.run) for worker in workers]
     for thread in threads:
         thread.start()
     time.sleep(2.0)
-    while passed(settings.kafka, GROUPS, now_ns()):
+    while passed(settings.kafka, TABLE_WRITERS, now_ns()):
         time.sleep(0.2)
     for worker in workers:
         worker.stop()

@@ -17,7 +17,8 @@ from btc_core.clock import NS_PER_MIN
 from btc_core.days.rows import in_form, write_rows
 from btc_core.features.fold import TRADE
 from btc_core.market.bars import BARS, to_table
-from btc_core.stores.kafka import EVENTS, FEATURES, encode_envelope
+from btc_core.market.messages import encode_envelope
+from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import MINUTE_BARS
 from streaming.publish import Publisher
@@ -30,7 +31,7 @@ PART = 100_000
 HISTORY_MIN = 2_880
 SETTLED_AFTER = 0.2
 """Of all messages: caches and buffers have their size by then."""
-WATCHED = (("bronze", EVENTS), ("features", EVENTS), ("forecast", FEATURES))
+WATCHED = (("bronze", EVENTS_TOPIC), ("features", EVENTS_TOPIC), ("forecast", FEATURES_TOPIC))
 
 
 @benchmark("endurance", needs_servers=True)
@@ -50,7 +51,7 @@ def endurance(plan: Plan) -> list[Figure]:
             events["ts_ns"] += shift_ns
             shift_ns += int(events["ts_ns"][-1] - events["ts_ns"][0])
             for envelope in now_dated(frames(events, trade_id)):
-                publisher.publish(EVENTS, SYMBOL, encode_envelope(envelope), envelope.ts_recv_ns)
+                publisher.publish(EVENTS_TOPIC, SYMBOL, encode_envelope(envelope), envelope.ts_recv_ns)
             trade_id += int((events["kind"] == TRADE).sum())
             publisher.flush()
             for group, topic in WATCHED:

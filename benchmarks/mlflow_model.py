@@ -13,7 +13,7 @@ import numpy as np
 import xgboost
 
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.stores.redis_rows import HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN
 
 
 class Boosters(mlflow.pyfunc.PythonModel):  # type: ignore[misc]

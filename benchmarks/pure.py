@@ -22,7 +22,7 @@ from btc_core.features.engine import FeatureEngine, run
 from btc_core.features.fold import EMIT_TICKS, EVENT, QUOTE, TRADE, fold, new_state
 from btc_core.market.book import OrderBook
 from btc_core.market.frames import BookData, Level, decode
-from btc_core.stores.kafka import Envelope
+from btc_core.market.messages import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable

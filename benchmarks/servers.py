@@ -22,7 +22,9 @@ from benchmarks.registry import Figure, Plan, benchmark
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import NotReady
 from btc_core.features.engine import FeatureEngine
-from btc_core.stores.kafka import EVENTS, Envelope, consumer, encode_envelope, read_all
+from btc_core.market.messages import Envelope, encode_envelope
+from btc_core.names import EVENTS_TOPIC
+from btc_core.stores.kafka import consumer, read_all
 from btc_core.stores.redis_rows import connect, forecast_key, update_channel
 from stack.preflight import free_ports
 from stack.runtime import Stack
@@ -88,9 +90,9 @@ def kept_after(settings: Settings, envelopes: list[Envelope]) -> float:
     values = [encode_envelope(envelope) for envelope in envelopes]
     begin_s = time.perf_counter()
     for envelope, value in zip(envelopes, values, strict=True):
-        publisher.publish(EVENTS, SYMBOL, value, envelope.ts_recv_ns)
+        publisher.publish(EVENTS_TOPIC, SYMBOL, value, envelope.ts_recv_ns)
     publisher.flush()
-    wait_until_kept(settings, features.GROUP, EVENTS)
+    wait_until_kept(settings, features.GROUP, EVENTS_TOPIC)
     return time.perf_counter() - begin_s
 
 

@@ -15,6 +15,7 @@ from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster 
 from btc_assets.skill import SKILL_CHECKS, demotions, feature_drift, prediction_skill
 from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
+from btc_core.names import FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ RETRAIN_AGAIN_S = 6 * 3_600
 
 TRAINED = (volatility_model, bid_model, volatility_champion, bid_champion)
 train_models = dg.define_asset_job(
-    "train_models",
+    TRAIN_MODELS_JOB,
     selection=dg.AssetSelection.assets(minute_bars, *TRAINED),
     description="Fetch history, train both models, judge them, and make those champions that pass their gate.",
     tags={"btc/kind": "training"},
@@ -35,7 +36,7 @@ refresh_bars = dg.define_asset_job(
     description="Fetch the newest minute bars before the exchange forgets them (it keeps 12 hours).",
 )
 fetch_history = dg.define_asset_job(
-    "fetch_history",
+    FETCH_HISTORY_JOB,
     selection=dg.AssetSelection.assets(older_bars, *TRAINED),
     description="Fetch older history from the exchange's trades, at its pace, then train on it.",
     tags={"btc/kind": "training"},

@@ -15,6 +15,7 @@ import msgspec
 
 from btc_assets.catalogue import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_metadata, upstream_tables
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
+from btc_core import names
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import BtcError, QuestDBError, ServiceError
 from btc_core.tables.catalogue import TABLES
@@ -47,11 +48,11 @@ LIVE_VERSION = {"dagster/data_version": "live"}
 """Of every live event: new rows are no new version. A day's seal is; so a sealed day is not out of date because the
 stream went on."""
 TOPICS: dict[str, tuple[str, tuple[str, ...]]] = {
-    EVENTS_TOPIC: ("market.events", ("bronze", "features")),
-    _FEATURES_TOPIC: ("features", ("forecast",)),
-    _PREDICTIONS_TOPIC: ("predictions", ()),
+    EVENTS_TOPIC: (names.EVENTS_TOPIC, names.TABLE_WRITERS),
+    _FEATURES_TOPIC: (names.FEATURES_TOPIC, (names.WorkerName.FORECAST,)),
+    _PREDICTIONS_TOPIC: (names.PREDICTIONS_TOPIC, ()),
 }
-"""By asset its topic (the names of `btc_core.stores.kafka`, which is slow to import) and the workers that read it."""
+"""The topic behind each asset, and the workers that read it."""
 _OWN_MODEL = {"gold_bid_price_prediction": _MODELS, "gold_volatility_prediction": ("volatility_champion",)}
 
 BATCH_TABLES = ("minute_bars", "gold_prediction_skill", "gold_feature_drift")

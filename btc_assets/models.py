@@ -20,6 +20,7 @@ from btc_core.clock import SYSTEM_CLOCK, from_ns
 from btc_core.errors import BtcError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.market.bars import read_stored
+from btc_core.names import BID_MODEL, VOLATILITY_MODEL
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -124,7 +125,7 @@ def _gate_spec(asset: str) -> dg.AssetCheckSpec:
 )
 def volatility_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Realized volatility of the next 1 to 5 minutes: trees of years with a recent HARX, or HARX where trees do not win."""
-    return _train("volatility-model", environment, database, registry)
+    return _train(VOLATILITY_MODEL, environment, database, registry)
 
 
 @dg.asset(
@@ -137,7 +138,7 @@ def volatility_model(environment: Environment, database: Database, registry: Reg
 )
 def bid_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """The bid of the next 1 to 5 minutes: shrunk trees, or the random walk where they do not beat it."""
-    return _train("bid-price-model", environment, database, registry)
+    return _train(BID_MODEL, environment, database, registry)
 
 
 def _promote(name: str, registry: Registry) -> dg.MaterializeResult[None]:
@@ -150,13 +151,13 @@ def _promote(name: str, registry: Registry) -> dg.MaterializeResult[None]:
 @dg.asset(deps=[volatility_model], kinds={"mlflow"}, group_name="models", owners=OWNERS)
 def volatility_champion(registry: Registry) -> dg.MaterializeResult[None]:
     """The volatility model that serves: the challenger that passed the gate takes over within seconds."""
-    return _promote("volatility-model", registry)
+    return _promote(VOLATILITY_MODEL, registry)
 
 
 @dg.asset(deps=[bid_model], kinds={"mlflow"}, group_name="models", owners=OWNERS)
 def bid_champion(registry: Registry) -> dg.MaterializeResult[None]:
     """The bid model that serves: the challenger that passed the gate takes over within seconds."""
-    return _promote("bid-price-model", registry)
+    return _promote(BID_MODEL, registry)
 
 
 def _checked(
@@ -171,7 +172,7 @@ def _checked(
 
     try:
         model = registry.champion(name)
-        volatility = registry.champion(bundle.VOLATILITY_MODEL) if name == bundle.BID_MODEL else model
+        volatility = registry.champion(VOLATILITY_MODEL) if name == BID_MODEL else model
     except BtcError as error:
         return False, {"reason": str(error)}
     bars = _bars(environment, database, CHECKED_BARS / 1440)
@@ -191,7 +192,7 @@ def _checked(
 @dg.asset_check(asset=volatility_champion, description="The champion loads with parity; σ is finite and positive.")
 def volatility_champion_serves(environment: Environment, database: Database, registry: Registry) -> dg.AssetCheckResult:
     """Check the champion as a serving process would load it."""
-    passed, facts = _checked(environment, database, registry, "volatility-model")
+    passed, facts = _checked(environment, database, registry, VOLATILITY_MODEL)
     return dg.AssetCheckResult(passed=passed, metadata=facts)
 
 
@@ -202,5 +203,5 @@ def volatility_champion_serves(environment: Environment, database: Database, reg
 )
 def bid_champion_serves(environment: Environment, database: Database, registry: Registry) -> dg.AssetCheckResult:
     """Check the champion as a serving process would load it."""
-    passed, facts = _checked(environment, database, registry, "bid-price-model")
+    passed, facts = _checked(environment, database, registry, BID_MODEL)
     return dg.AssetCheckResult(passed=passed, metadata=facts)

@@ -52,8 +52,8 @@ def day_of_bars(bars: pa.Table) -> dg.MarkdownMetadataValue:
 
 def of_training(trained: Trained, rows: Any) -> dict[str, bytes]:
     """PNG files by name: what was forecast on days that were not seen, and which features matter; `rows` (n, features)."""
-    from btc_core.models.bundle import VOLATILITY_MODEL  # noqa: PLC0415 - slow to import, not needed to load the graph
     from btc_core.models.explain import mean_effects  # noqa: PLC0415 - the same
+    from btc_core.names import VOLATILITY_MODEL  # noqa: PLC0415 - slow to import, not needed to load the graph
 
     volatility = trained.model.manifest.name == VOLATILITY_MODEL
     pictures = {}

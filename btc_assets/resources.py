@@ -11,6 +11,7 @@ import dagster as dg
 import msgspec
 
 from btc_core.errors import NotReady, SchemaError
+from btc_core.names import CHALLENGER
 from btc_core.settings import Settings, settings
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Registry(dg.ConfigurableResource[Any]):
         """The challenger, None when there is none that this process could use."""
         from btc_core.registry import bundles  # noqa: PLC0415 - the same
 
-        version = bundles.version_of(settings(), name, bundles.CHALLENGER)
+        version = bundles.version_of(settings(), name, CHALLENGER)
         try:
             return None if version is None else bundles.load_version(settings(), name, version)
         except SchemaError:

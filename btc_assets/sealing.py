@@ -14,6 +14,7 @@ from btc_assets.sealed import SEAL_TAG, sealed_assets
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days.rows import day_ns, day_of
 from btc_core.errors import ServiceError
+from btc_core.names import SEAL_DAY_JOB
 
 SENSOR_INTERVAL_S = 60
 ATTEMPTS = 6
@@ -21,7 +22,7 @@ AGAIN_S = 300.0
 """After a failed run; after the second failure twice that, and so on: two and a half hours in all."""
 
 seal_day = dg.define_asset_job(
-    "seal_day",
+    SEAL_DAY_JOB,
     selection=dg.AssetSelection.assets(*sealed_assets),
     description="Prove a complete day, repair what differs, keep its gold, copy it to the object store.",
     tags={"btc/kind": "sealing"},

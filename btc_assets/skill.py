@@ -15,6 +15,7 @@ import msgspec
 from btc_assets.catalogue import OWNERS, table_metadata
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_S, column_ns, from_ns, now_ns
+from btc_core.names import BID_MODEL, LEVELS_PCT, VOLATILITY_MODEL
 from btc_core.tables.catalogue import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL
 from btc_core.tables.form import of_symbol
 
@@ -40,7 +41,7 @@ DRIFTED_AT_MOST = 5
 """Features that may be beyond both bounds before the check fails: they are thirty, and move together."""
 
 _BASELINES = ("harx", "har", "ewma", "naive")
-_QUANTITIES = {"volatility": "volatility-model", "bid": "bid-price-model"}
+_QUANTITIES = {"volatility": VOLATILITY_MODEL, "bid": BID_MODEL}
 SKILL_CHECKS = {quantity: f"{quantity}_is_good" for quantity in _QUANTITIES}
 """The live check of each forecast."""
 
@@ -80,7 +81,7 @@ def skill_of(outcomes: pd.DataFrame, quantity: str, hours: int) -> Skill:
     means = {name: float(each.mean()) for name, each in baselines.items()}
     best = min(means, key=lambda name: means[name])
     loss = float(losses.mean())
-    inside = [float(outcomes[f"{quantity}_inside_{level}"].mean()) for level in (50, 80, 90)]
+    inside = [float(outcomes[f"{quantity}_inside_{level}"].mean()) for level in LEVELS_PCT]
     ratio = loss / means[best] if means[best] > 0.0 else math.nan
     return Skill(quantity, hours, len(outcomes), loss, best, means[best], ratio, *inside)
 
@@ -225,7 +226,7 @@ def feature_drift(environment: Environment, database: Database, registry: Regist
 
     symbol = environment.get().exchange.symbols[0]
     try:
-        trained = registry.champion("volatility-model").manifest.distributions
+        trained = registry.champion(VOLATILITY_MODEL).manifest.distributions
     except NotReady as error:
         return unknown(str(error))
     with database.connect() as db:

@@ -15,7 +15,7 @@ from btc_core.errors import SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import bundle, fitting, gate, intervals, scores
 from btc_core.models.dataset import EMBARGO_NS, MIN_BARS, Frame, make_frame
-from btc_core.models.targets import HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN, VOLATILITY_MODEL
 from btc_core.settings import settings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
 
 def params(name: str) -> dict[str, str]:
     """What MLflow shows beside the scores."""
-    volatility = name == bundle.VOLATILITY_MODEL
+    volatility = name == VOLATILITY_MODEL
     shown = {
         name: str(value) for name, value in (fitting.VOLATILITY_PARAMS if volatility else fitting.BID_PARAMS).items()
     }
@@ -66,7 +66,7 @@ def train(
     Against a champion of another recipe it goes into shadow, and a challenger that is in shadow is judged instead, on
     what the stream has `lived` through since a time in ns.
     """
-    volatility = name == bundle.VOLATILITY_MODEL
+    volatility = name == VOLATILITY_MODEL
     if len(bars) < MIN_BARS:
         cold = gate.Verdict(
             passed=True, beats_baselines=False, reason="too few bars to judge anything: the baseline serves"

@@ -16,19 +16,9 @@ from btc_core.errors import BadFrame, InvalidInput, ServiceError
 from btc_core.exchanges.interface import EXCHANGES, frame_of
 from btc_core.market.events import events_of
 from btc_core.market.frames import BookFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
-from btc_core.stores.kafka import (
-    ADMIN_TIMEOUT_S,
-    DEADLETTERS,
-    EVENTS,
-    DeadLetter,
-    Envelope,
-    consumer,
-    decode_envelope,
-    encode_envelope,
-    producer,
-    read_topic,
-    timestamp_ms,
-)
+from btc_core.market.messages import DeadLetter, Envelope, decode_envelope, encode_envelope
+from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
+from btc_core.stores.kafka import ADMIN_TIMEOUT_S, consumer, producer, read_topic, timestamp_ms
 
 if TYPE_CHECKING:
     from btc_core.settings import KafkaSettings, Settings
@@ -49,7 +39,7 @@ class Letter(msgspec.Struct, frozen=True):
 def read(kafka: KafkaSettings, reason: str = "") -> list[Letter]:
     """All letters in order of time, of one reason when it is given. Raises `ServiceError`."""
     found, done = [], set()
-    for value, partition, offset in read_topic(kafka, DEADLETTERS):
+    for value, partition, offset in read_topic(kafka, DEADLETTERS_TOPIC):
         body = msgspec.json.decode(value, type=DeadLetter)
         if body.reason == REDRIVEN:
             done.add(f"{body.partition}:{body.offset}")
@@ -86,10 +76,10 @@ def redrive(settings: Settings, letters: list[Letter]) -> tuple[list[Letter], li
         except BadFrame as error:
             refused.append((letter, str(error)))
             continue
-        sender.produce(EVENTS, encode_envelope(envelope), symbol, timestamp=timestamp_ms(now_ns()))
+        sender.produce(EVENTS_TOPIC, encode_envelope(envelope), symbol, timestamp=timestamp_ms(now_ns()))
         partition, _, offset = letter.place.partition(":")
-        mark = DeadLetter(REDRIVEN, letter.place, now_ns(), "redrive", DEADLETTERS, int(partition), int(offset))
-        sender.produce(DEADLETTERS, msgspec.json.encode(mark), REDRIVEN)
+        mark = DeadLetter(REDRIVEN, letter.place, now_ns(), "redrive", DEADLETTERS_TOPIC, int(partition), int(offset))
+        sender.produce(DEADLETTERS_TOPIC, msgspec.json.encode(mark), REDRIVEN)
         sent.append(letter)
     if sender.flush(ADMIN_TIMEOUT_S):
         msg = f"Kafka at {kafka.bootstrap} did not acknowledge within {ADMIN_TIMEOUT_S:.0f} s; try again"
@@ -99,7 +89,7 @@ def redrive(settings: Settings, letters: list[Letter]) -> tuple[list[Letter], li
 
 def _original(settings: Settings, letter: DeadLetter) -> Envelope:
     """The message as it was in the log, or an envelope around a frame that never got there."""
-    if letter.topic == EVENTS:
+    if letter.topic == EVENTS_TOPIC:
         envelope = decode_envelope(_message(settings.kafka, letter.partition, letter.offset))
         return msgspec.structs.replace(envelope, origin=REDRIVE)
     if len(letter.raw) < letter.size_bytes:
@@ -128,10 +118,10 @@ def _checked_symbol(envelope: Envelope) -> str:
 def _message(kafka: KafkaSettings, partition: int, offset: int) -> bytes:
     reader = consumer(kafka, "redrive")
     try:
-        reader.assign([TopicPartition(EVENTS, partition, offset)])
+        reader.assign([TopicPartition(EVENTS_TOPIC, partition, offset)])
         message = reader.poll(ADMIN_TIMEOUT_S)
         if message is None or message.error() is not None or message.offset() != offset:
-            raise BadFrame("gone", f"{EVENTS}[{partition}]@{offset} is not in the log any more")
+            raise BadFrame("gone", f"{EVENTS_TOPIC}[{partition}]@{offset} is not in the log any more")
         return message.value() or b""
     finally:
         reader.close()

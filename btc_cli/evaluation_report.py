@@ -15,7 +15,8 @@ import numpy as np
 from rich.console import Console
 
 from btc_cli.evaluation_screen import tables
-from btc_core.models import evaluation, intervals
+from btc_core.models import evaluation
+from btc_core.names import QUANTILES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,8 +114,8 @@ def _coverage(axes: Axes, _walk: Walk, found: dict[str, Any]) -> None:
 def _reliability(axes: Axes, walk: Walk, _found: dict[str, Any]) -> None:
     for name, pair in (("bid", evaluation.bid_intervals(walk)), ("volatility", evaluation.volatility_intervals(walk))):
         actual, bounds = pair
-        below = [(actual <= bounds[:, place]).mean() for place in range(len(intervals.QUANTILES))]
-        axes.plot(intervals.QUANTILES, below, marker="o", label=name)
+        below = [(actual <= bounds[:, place]).mean() for place in range(len(QUANTILES))]
+        axes.plot(QUANTILES, below, marker="o", label=name)
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
     axes.set(xlabel="quantile", ylabel="share of outcomes below it")
     axes.legend()

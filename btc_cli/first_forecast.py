@@ -12,16 +12,15 @@ import httpx
 
 from btc_core.errors import ServiceError, StackError
 from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.names import BID_MODEL, FETCH_HISTORY_JOB, TRAIN_MODELS_JOB, VOLATILITY_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.settings import Settings
 
-MODELS = ("bid-price-model", "volatility-model")
+MODELS = (BID_MODEL, VOLATILITY_MODEL)
 CHAMPION = "champion"
-TRAINING_JOB = "train_models"
-HISTORY_JOB = "fetch_history"
 TRAINING_PATIENCE_S = 600.0
 """On two cores a first training takes about a minute, most of it loading libraries and fetching history."""
 READY_PATIENCE_S = 60.0
@@ -57,7 +56,7 @@ def train(settings: Settings, say: Callable[[str], None]) -> str:
     """Run the training job to its end and return its last status; `say` is told each change."""
     from btc_core.stores.dagster import launch_job, run_status  # noqa: PLC0415 - not needed by other commands
 
-    run_id = launch_job(settings, TRAINING_JOB)
+    run_id = launch_job(settings, TRAIN_MODELS_JOB)
     seen = ""
     deadline_s = time.monotonic() + TRAINING_PATIENCE_S
     while time.monotonic() < deadline_s:
@@ -77,7 +76,7 @@ def fetch_history(settings: Settings) -> str:
     """Start to fetch older trades in the background, and the words that say so."""
     from btc_core.stores.dagster import launch_job, run_url  # noqa: PLC0415 - not needed by other commands
 
-    run_id = launch_job(settings, HISTORY_JOB)
+    run_id = launch_job(settings, FETCH_HISTORY_JOB)
     return f"older trades are fetched in the background, then the models train on them ({run_url(settings, run_id)})"
 
 

@@ -33,7 +33,7 @@ def models(
     from rich.console import Console  # noqa: PLC0415 - the same
     from rich.padding import Padding  # noqa: PLC0415 - the same
 
-    from btc_core.models.bundle import BID_MODEL, VOLATILITY_MODEL  # noqa: PLC0415 - the same
+    from btc_core.names import BID_MODEL, VOLATILITY_MODEL  # noqa: PLC0415 - the same
     from btc_core.registry import promotion  # noqa: PLC0415 - the same
 
     settings = _settings(data_dir)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from btc_core.models.bundle import BidModel, Manifest, VolatilityModel, load_bundle
-from btc_core.models.targets import HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -14,8 +14,8 @@ import msgspec
 from flask import Response
 
 from btc_core.clock import NS_PER_S, NS_PER_US, from_ns
+from btc_core.names import Quantity
 
-Quantity = Literal["bid", "volatility"]
 Source = Literal["worker", "api", "request"]
 """`worker`: the forecast worker made it; `api`: made here because the worker is behind; `request`: from given features."""
 

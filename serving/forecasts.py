@@ -17,13 +17,14 @@ import numpy.typing as npt
 from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
-from btc_core.registry.champions import BASELINE_KINDS, Champions
-from btc_core.stores.redis_rows import HORIZONS_MIN, FeatureRow, ForecastRow
-from serving.answers import Forecast, HorizonPoint, ModelInfo, Models, Prediction, Quantity, Source, iso
+from btc_core.names import BASELINE_KINDS, HORIZONS_MIN, Quantity
+from serving.answers import Forecast, HorizonPoint, ModelInfo, Models, Prediction, Source, iso
 from serving.problems import Problem
 
 if TYPE_CHECKING:
     from btc_core.models.bundle import BidModel, VolatilityModel
+    from btc_core.registry.champions import Champions
+    from btc_core.stores.redis_rows import FeatureRow, ForecastRow
     from serving.deps import Deps
     from serving.inputs import Given
 

@@ -13,8 +13,8 @@ import msgspec
 
 from btc_core.clock import from_ns
 from btc_core.errors import ServiceError
+from btc_core.names import HORIZONS_MIN, LEVELS_PCT
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis_rows import HORIZONS_MIN
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from btc_core.tables.form import of_symbol
 from serving.answers import MinuteBar, Outcome, PastForecast, past_model
@@ -41,7 +41,6 @@ _OUTCOME = [
     "first(qlike_model_5m)",
     "first(qlike_harx_5m)",
 ]
-LEVELS_PCT = (50, 80, 90)
 _SCORES = {
     **{f"qlike_{name}": f"avg(qlike_{name}_5m)" for name in ("model", "harx", "har", "ewma", "naive")},
     "mse_model": "avg((bid_return_5m_bps - bid_forecast_5m_bps) * (bid_return_5m_bps - bid_forecast_5m_bps))",

@@ -14,12 +14,12 @@ from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
 from btc_core.models import explain as shap
+from btc_core.names import LEVELS_PCT
 from serving.answers import Contribution, CoverageRow, Explanation, Skill, SkillRow, iso
 from serving.forecasts import model_info
-from serving.history import LEVELS_PCT
 
 if TYPE_CHECKING:
-    from serving.answers import Quantity
+    from btc_core.names import Quantity
     from serving.deps import Deps
     from serving.history import Scores
 

@@ -13,8 +13,7 @@ import msgspec
 from btc_core.clock import NS_PER_MIN, NS_PER_MS
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES
-from btc_core.registry.champions import BASELINE_KINDS
-from btc_core.stores.redis_rows import BOUND_PERCENTS, HORIZONS_MIN
+from btc_core.names import BASELINE_KINDS, HORIZONS_MIN, LEVELS_PCT
 from serving.answers import (
     HorizonForecast,
     Interval,
@@ -32,9 +31,7 @@ if TYPE_CHECKING:
     from btc_core.stores.redis_rows import ForecastRow
     from serving.deps import Deps
 
-LEVELS_PCT = tuple(int(high) - int(low) for low, high in zip(BOUND_PERCENTS, BOUND_PERCENTS[::-1], strict=True))[
-    : len(BOUND_PERCENTS) // 2
-]
+WIDEST_FIRST = tuple(sorted(LEVELS_PCT, reverse=True))
 """90, 80 and 50: the outermost pair of quantiles first."""
 NO_INTERVALS = {
     "worker": "the models behind this forecast give no intervals; train them again",
@@ -108,7 +105,7 @@ def _pairs(bounds: list[list[float]], index: int) -> list[tuple[int, float, floa
     if not bounds:
         return []
     quantiles = bounds[index]
-    return [(level, quantiles[place], quantiles[-1 - place]) for place, level in enumerate(LEVELS_PCT)]
+    return [(level, quantiles[place], quantiles[-1 - place]) for place, level in enumerate(WIDEST_FIRST)]
 
 
 def _bid_intervals(paths: Paths, index: int) -> tuple[Interval, ...]:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from btc_core.names import TRAIN_MODELS_JOB
 from btc_core.stores import dagster
 from serving.deps import TrainingRun
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings
-
-TRAINING_JOB = "train_models"
 
 
 class DagsterTrainer:
@@ -24,5 +23,5 @@ class DagsterTrainer:
 
     def launch(self) -> TrainingRun:
         """Start it and return at once; raises `ServiceError` when Dagster refuses or is away."""
-        run_id = dagster.launch_job(self._settings, TRAINING_JOB)
+        run_id = dagster.launch_job(self._settings, TRAIN_MODELS_JOB)
         return TrainingRun(run_id=run_id, url=dagster.run_url(self._settings, run_id))

@@ -9,17 +9,17 @@ import sys
 
 from btc_core import metrics
 from btc_core.errors import BtcError
+from btc_core.names import WorkerName
 from btc_core.settings import load_settings
 
 SWITCH_S = 0.0005
 """How long the thread that writes tables may keep the interpreter while a message waits; Python's own is 5 ms."""
-WORKERS = ("ingest", "bronze", "features", "forecast", "repair")
 
 
 def main() -> int:
     """Run one worker; 0 after a stop on request, 1 with the reason on standard error."""
     parser = argparse.ArgumentParser(prog="python -m streaming", description=__doc__)
-    parser.add_argument("worker", choices=WORKERS)
+    parser.add_argument("worker", choices=list(WorkerName))
     name = parser.parse_args().worker
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s %(levelname)s {name} %(name)s: %(message)s", stream=sys.stdout
@@ -38,16 +38,16 @@ def _run(name: str) -> None:
     sys.setswitchinterval(SWITCH_S)
     settings = load_settings()
     metrics.serve(settings.metrics.host, settings.metrics.port)
-    if name == "ingest":
+    if name == WorkerName.INGEST:
         from streaming.ingest import run  # noqa: PLC0415 - see above
 
         run(settings)
         return
-    if name == "bronze":
+    if name == WorkerName.BRONZE:
         from streaming.bronze import build  # noqa: PLC0415
-    elif name == "features":
+    elif name == WorkerName.FEATURES:
         from streaming.features import build  # noqa: PLC0415
-    elif name == "repair":
+    elif name == WorkerName.REPAIR:
         from streaming.repair import build  # noqa: PLC0415
     else:
         from streaming.forecast import build  # noqa: PLC0415

@@ -13,7 +13,7 @@ import msgspec
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features.fold import WARM_UP_S
-from btc_core.stores.kafka import EVENTS, GAPS
+from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import TABLES
 from streaming.bronze_rows import BronzeReader
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from streaming.bronze_rows import Row
     from streaming.worker import Record
 
-GROUP = "bronze"
+GROUP = WorkerName.BRONZE
 STATE_VERSION = "1"
 """Of `SavedSequence`: raise it when what it holds or means changes."""
 
@@ -69,7 +69,7 @@ class BronzeHandler:
         for refused in reader.refused:
             self._publisher.dead_letter(refused.reason, refused.message, refused.raw, refused.place)
         for notice in reader.notices:
-            self._publisher.publish(GAPS, notice.symbol, msgspec.json.encode(notice), notice.seen_ns)
+            self._publisher.publish(GAPS_TOPIC, notice.symbol, msgspec.json.encode(notice), notice.seen_ns)
         reader.refused.clear()
         reader.notices.clear()
         self._kept += len(messages)
@@ -103,4 +103,4 @@ def _tell_delay(rows: list[Row]) -> None:
 
 def build(settings: Settings) -> Worker:
     """The worker, ready to run; it looks back as far as the features do, to know every trade they know."""
-    return Worker(settings, Role(GROUP, EVENTS, WARM_UP_S, STATE_VERSION, eager=False), BronzeHandler(settings))
+    return Worker(settings, Role(GROUP, EVENTS_TOPIC, WARM_UP_S, STATE_VERSION, eager=False), BronzeHandler(settings))

@@ -15,11 +15,12 @@ from btc_core.exchanges.interface import frame_of
 from btc_core.features.fold import BAR, QUOTE, TRADE
 from btc_core.market.events import Event, check_time, events_of
 from btc_core.market.frames import BookFrame, StatusFrame, TickerFrame, timestamp_ns
-from btc_core.stores.kafka import EVENTS, Absent, decode_envelope
+from btc_core.market.messages import Absent, decode_envelope
+from btc_core.names import EVENTS_TOPIC
 from streaming.gaps import SavedSequence, TradeSequence
 
 if TYPE_CHECKING:
-    from btc_core.stores.kafka import Envelope, GapNotice
+    from btc_core.market.messages import Envelope, GapNotice
     from streaming.gaps import Gap
     from streaming.worker import Record
 
@@ -64,7 +65,7 @@ class BronzeReader:
 
     def read(self, message: Record) -> None:
         """Make rows of a message."""
-        place = (EVENTS, message.partition, message.offset)
+        place = (EVENTS_TOPIC, message.partition, message.offset)
         raw = message.value
         try:
             envelope = decode_envelope(raw)

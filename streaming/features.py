@@ -20,7 +20,8 @@ from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.features.engine import FeatureEngine
 from btc_core.features.fold import TRADE, WARM_UP_S
 from btc_core.features.state import STATE
-from btc_core.stores.kafka import EVENTS, FEATURES, FeatureMessage, decode_envelope
+from btc_core.market.messages import FeatureMessage, decode_envelope
+from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, WorkerName
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import FeatureRow, feature_fields, feature_key
 from streaming.latest import LatestRows
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUP = "features"
+GROUP = WorkerName.FEATURES
 STATE_VERSION = f"{FEATURE_VERSION}-{hashlib.sha256(repr(STATE).encode()).hexdigest()[:8]}"
 """Of the fold's state: the features, the revision of the fold and the layout of what it remembers."""
 MARGIN_S = 600
@@ -60,7 +61,7 @@ class FeatureSink:
         newest = {}
         for batch in batches:
             for message in _messages(batch):
-                self._publisher.publish(FEATURES, batch.symbol, self._encoder.encode(message), message.ts_recv_ns)
+                self._publisher.publish(FEATURES_TOPIC, batch.symbol, self._encoder.encode(message), message.ts_recv_ns)
             newest[feature_key(batch.symbol)] = feature_fields(_last_row(batch))
         if self._latest.put(newest) and batches:
             oldest_ns = min(batch.ids[0].ts_recv_ns for batch in batches)
@@ -201,11 +202,11 @@ class FeaturesHandler:
             try:
                 envelope = decode_envelope(message.value)
             except BadFrame as error:  # bronze writes the dead letter
-                log.warning("%s[%d]@%d: %s", EVENTS, message.partition, message.offset, error)
+                log.warning("%s[%d]@%d: %s", EVENTS_TOPIC, message.partition, message.offset, error)
                 continue
             self._engine.push(envelope, message.partition, message.offset)
 
 
 def build(settings: Settings) -> Worker:
     """The worker, ready to run."""
-    return Worker(settings, Role(GROUP, EVENTS, WARM_UP_S + MARGIN_S, STATE_VERSION), FeaturesHandler(settings))
+    return Worker(settings, Role(GROUP, EVENTS_TOPIC, WARM_UP_S + MARGIN_S, STATE_VERSION), FeaturesHandler(settings))

@@ -19,18 +19,13 @@ from btc_core import metrics
 from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
+from btc_core.market.messages import FeatureMessage
 from btc_core.models.bundle import bid_path, start_quantiles
 from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
+from btc_core.names import FEATURES_TOPIC, HORIZONS_MIN, PREDICTIONS_TOPIC, QUANTILE_NAMES, WorkerName
 from btc_core.registry.champions import BaselineSource, ModelHolder
-from btc_core.stores.kafka import FEATURES, PREDICTIONS, FeatureMessage
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis_rows import (
-    BOUND_PERCENTS,
-    HORIZONS_MIN,
-    ForecastRow,
-    forecast_fields,
-    forecast_key,
-)
+from btc_core.stores.redis_rows import ForecastRow, forecast_fields, forecast_key
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from streaming.latest import LatestRows
 from streaming.outcomes import (
@@ -56,8 +51,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUP = "forecast"
-ROLE = Role(GROUP, FEATURES, WARM_UP_S, f"{STATE_VERSION}-{FEATURE_VERSION}")
+GROUP = WorkerName.FORECAST
+ROLE = Role(GROUP, FEATURES_TOPIC, WARM_UP_S, f"{STATE_VERSION}-{FEATURE_VERSION}")
 WAIT_FOR_MODEL_S = 2.0
 PREDICTIONS_LINGER_MS = 20
 """Who is in a hurry reads Redis; a request to the broker for each forecast costs as much as the forecast."""
@@ -129,9 +124,9 @@ class ForecastHandler:
             try:
                 row = self._decoder.decode(message.value)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                log.warning("%s[%d]@%d: %s", FEATURES, message.partition, message.offset, error)
+                log.warning("%s[%d]@%d: %s", FEATURES_TOPIC, message.partition, message.offset, error)
                 if live:
-                    place = (FEATURES, message.partition, message.offset)
+                    place = (FEATURES_TOPIC, message.partition, message.offset)
                     self._publisher.dead_letter("bad_features", str(error), message.value, place)
                 continue
             self._partitions[row.symbol] = message.partition
@@ -149,7 +144,9 @@ class ForecastHandler:
         if self._latest.put(rows) and forecasts:
             metrics.STAGE_LATENCY.labels("forecast").observe((now_ns() - forecasts[0].ts_recv_ns) / NS_PER_S)
         for forecast in forecasts:
-            self._publisher.publish(PREDICTIONS, forecast.symbol, self._encoder.encode(forecast), forecast.ts_recv_ns)
+            self._publisher.publish(
+                PREDICTIONS_TOPIC, forecast.symbol, self._encoder.encode(forecast), forecast.ts_recv_ns
+            )
 
     def cut(self) -> Callable[[], None]:
         """Rows of both prediction tables and of outcomes to write."""
@@ -273,7 +270,7 @@ def _bounds(rows: list[ForecastRow], field: str, column: str) -> dict[str, np.nd
     return {
         column.format(horizon, percent): values[:, place, at]
         for place, horizon in enumerate(HORIZONS_MIN)
-        for at, percent in enumerate(BOUND_PERCENTS)
+        for at, percent in enumerate(QUANTILE_NAMES)
     }
 
 

@@ -11,11 +11,11 @@ import msgspec
 
 from btc_core import metrics
 from btc_core.market.continuity import TradeContinuity, Verdict
-from btc_core.stores.kafka import GapNotice
+from btc_core.market.messages import GapNotice
 
 if TYPE_CHECKING:
     from btc_core.market.events import Event
-    from btc_core.stores.kafka import Absent
+    from btc_core.market.messages import Absent
 
 
 class Gap:

@@ -33,7 +33,8 @@ from btc_core.market.frames import (
     TickerFrame,
     TradeFrame,
 )
-from btc_core.stores.kafka import EVENTS, Envelope, encode_envelope
+from btc_core.market.messages import Envelope, encode_envelope
+from btc_core.names import EVENTS_TOPIC
 from streaming.backoff import bound_s
 from streaming.exchange_clock import ExchangeClock
 from streaming.history import recent_bars
@@ -160,7 +161,7 @@ class Ingest:
             for raw in frames:
                 place = self._clock.now_ns(), self._connection, 0
                 envelope = Envelope(*place, "ohlc", "rest", raw, exchange=self._exchange.name)
-                self._publisher.publish(EVENTS, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
+                self._publisher.publish(EVENTS_TOPIC, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
             log.info("%s: %d frames of minute bars from the exchange's history", symbol, len(frames))
 
     async def _history(self, symbol: str) -> list[bytes]:

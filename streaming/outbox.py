@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from btc_core import metrics
 from btc_core.market.frames import BookFrame, TickerFrame
-from btc_core.stores.kafka import EVENTS, MAX_QUEUED_MESSAGES, encode_envelope
+from btc_core.market.messages import encode_envelope
+from btc_core.names import EVENTS_TOPIC
+from btc_core.stores.kafka import MAX_QUEUED_MESSAGES
 
 if TYPE_CHECKING:
     from btc_core.market.frames import ChannelFrame
-    from btc_core.stores.kafka import Envelope
+    from btc_core.market.messages import Envelope
     from streaming.publish import Publisher
 
 FULL = MAX_QUEUED_MESSAGES * 9 // 10
@@ -63,4 +65,4 @@ class Outbox:
             self._send(symbol, held)
 
     def _send(self, symbol: str, envelope: Envelope) -> None:
-        self._publisher.publish(EVENTS, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
+        self._publisher.publish(EVENTS_TOPIC, symbol, encode_envelope(envelope), envelope.ts_recv_ns)

@@ -17,7 +17,8 @@ import numpy as np
 from btc_core import metrics
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.models import intervals, scores
-from btc_core.models.targets import HORIZONS_MIN, LABEL_SPAN_NS
+from btc_core.models.targets import LABEL_SPAN_NS
+from btc_core.names import HORIZONS_MIN, LEVELS_PCT
 from btc_core.stores.redis_rows import ForecastRow
 from btc_core.tables.form import of_symbol
 
@@ -226,7 +227,7 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
     row["bid_ar_5m_bps"] = origin.ar_bps
     for name in ("model", "harx", "har", "ewma", "naive"):
         row[f"qlike_{name}_5m"] = outcome.qlike_5m.get(name, math.nan)
-    for level in intervals.LEVELS_PCT:
+    for level in LEVELS_PCT:
         row[f"bid_inside_{level}"] = outcome.bid_inside[level]
         row[f"volatility_inside_{level}"] = outcome.volatility_inside[level]
     row["bid_quantiles"] = msgspec.json.encode(outcome.bid_quantiles).decode()

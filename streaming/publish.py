@@ -12,7 +12,9 @@ import msgspec
 from btc_core import metrics
 from btc_core.clock import now_ns
 from btc_core.errors import ServiceError
-from btc_core.stores.kafka import DEADLETTERS, DeadLetter, producer, timestamp_ms
+from btc_core.market.messages import DeadLetter
+from btc_core.names import DEADLETTERS_TOPIC
+from btc_core.stores.kafka import producer, timestamp_ms
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -57,7 +59,7 @@ class Publisher:
         kept = raw[:MAX_DEADLETTER_BYTES]
         letter = DeadLetter(reason, message, now_ns(), self._client_id, *place, kept, len(raw))
         metrics.DEAD_LETTERS.labels(self._client_id, reason).inc()
-        self.publish(DEADLETTERS, reason, _json.encode(letter), letter.ts_ns)
+        self.publish(DEADLETTERS_TOPIC, reason, _json.encode(letter), letter.ts_ns)
 
     def poll(self, timeout_s: float) -> None:
         """Serve Kafka's answers; raises `ServiceError` when it refused a message."""

@@ -18,7 +18,8 @@ from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ExchangeError
 from btc_core.exchanges.interface import exchange_of
 from btc_core.market.continuity import TradeContinuity, Verdict
-from btc_core.stores.kafka import EVENTS, GAPS, Absent, Envelope, GapNotice, encode_envelope
+from btc_core.market.messages import Absent, Envelope, GapNotice, encode_envelope
+from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName
 from streaming.publish import Publisher
 from streaming.worker import Role, Stateless, Worker
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUP = "repair"
+GROUP = WorkerName.REPAIR
 PATIENCE_S = 2.0
 """A gap younger than this may still close by itself: a frame out of order, the snapshot of a new connection."""
 RECHECK_S = 5.0
@@ -57,7 +58,7 @@ class RepairHandler(Stateless):
             try:
                 notice = msgspec.json.decode(message.value, type=GapNotice)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                place = (GAPS, message.partition, message.offset)
+                place = (GAPS_TOPIC, message.partition, message.offset)
                 self._publisher.dead_letter("bad_gap", str(error), message.value, place)
                 continue
             key = (notice.symbol, notice.first_id, notice.last_id)
@@ -122,7 +123,7 @@ class RepairHandler(Stateless):
 
     def _publish(self, symbol: str, channel: str, raw: bytes, ts_ns: int) -> None:
         envelope = Envelope(ts_ns, 0, 0, channel, "rest", raw, exchange=self._exchange.name)
-        self._publisher.publish(EVENTS, symbol, encode_envelope(envelope), ts_ns)
+        self._publisher.publish(EVENTS_TOPIC, symbol, encode_envelope(envelope), ts_ns)
 
 
 class Missing:
@@ -140,4 +141,4 @@ def _wait_until(ts_ns: int) -> None:
 
 def build(settings: Settings) -> Worker:
     """The worker, ready to run."""
-    return Worker(settings, Role(GROUP, GAPS), RepairHandler(settings))
+    return Worker(settings, Role(GROUP, GAPS_TOPIC), RepairHandler(settings))

@@ -19,7 +19,8 @@ from btc_core.exchanges.interface import frame_of
 from btc_core.features.fold import BAR, QUOTE, WARM_UP_S
 from btc_core.market.events import Event, events_of
 from btc_core.market.frames import TickerFrame
-from btc_core.stores.kafka import Envelope, kept_since, read_all
+from btc_core.market.messages import Envelope
+from btc_core.stores.kafka import kept_since, read_all
 from btc_core.tables.catalogue import BRONZE_BARS, BRONZE_TICKS, BRONZE_TRADES
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import msgspec
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days.rows import applied, day_ns, day_of, on_day
+from btc_core.names import TABLE_WRITERS
 from btc_core.stores.kafka import passed
 from btc_core.tables.catalogue import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS, MINUTE_BARS
 from btc_core.tables.form import of_symbol
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
     from btc_core.stores.questdb import QuestDB
 
-GROUPS = ("bronze", "features")
-"""Consumer groups of the workers that write what is sealed."""
 WRITTEN = ("bronze_ticks", "bronze_trades", "gap_marks", "silver_features")
 """Tables whose writes must be readable."""
 
@@ -82,7 +81,7 @@ def why_open(settings: Settings, db: QuestDB, day: str, now: int) -> str:
     settled_ns = end_ns + settings.seal.grace_s * NS_PER_S
     if now < settled_ns:
         return "the day and its grace are not over"
-    behind = passed(settings.kafka, GROUPS, settled_ns)
+    behind = passed(settings.kafka, TABLE_WRITERS, settled_ns)
     if behind:
         return behind
     unread = [name for name in WRITTEN if not applied(db, name)]

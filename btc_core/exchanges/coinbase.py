@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from btc_core.market.frames import AnyFrame
+    from btc_core.market.messages import GapNotice
     from btc_core.settings import ExchangeSettings
-    from btc_core.stores.kafka import GapNotice
 
 MAX_TRADES = 1_000
 """Of one answer."""

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from btc_core.market.frames import AnyFrame, Trade
+    from btc_core.market.messages import Envelope, GapNotice
     from btc_core.settings import ExchangeSettings
-    from btc_core.stores.kafka import Envelope, GapNotice
 
 Request = dict[str, Any]
 """What is sent on the socket, as JSON."""

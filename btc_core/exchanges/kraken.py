@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from btc_core.market.frames import AnyFrame
+    from btc_core.market.messages import GapNotice
     from btc_core.settings import ExchangeSettings
-    from btc_core.stores.kafka import GapNotice
 
 _json: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _wire = msgspec.json.Encoder(decimal_format="number")

@@ -20,7 +20,7 @@ from btc_core.market.events import Event, events_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from btc_core.stores.kafka import Envelope
+    from btc_core.market.messages import Envelope
 
 
 class RowId(msgspec.Struct, frozen=True, gc=False):

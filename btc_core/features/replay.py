@@ -22,7 +22,7 @@ from btc_core.features.engine import FeatureEngine, Rows, run
 from btc_core.features.fold import BAR, EMIT_BARS, EVENT, fold, new_state
 from btc_core.market.events import EVENT_CHANNELS, events_of
 from btc_core.market.frames import KRAKEN, OhlcFrame, Reply
-from btc_core.stores.kafka import Envelope
+from btc_core.market.messages import Envelope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from btc_core.market.frames import Candle, Quote, Trade
-    from btc_core.stores.kafka import Envelope
+    from btc_core.market.messages import Envelope
 
 FUTURE_S = 600
 """An exchange time further ahead of ours than this is refused: one such event would stop the clock of the fold.

@@ -15,7 +15,7 @@ from btc_core.errors import NotReady
 from btc_core.features import catalogue
 from btc_core.models import scores
 from btc_core.models.harx import MIN_ROWS
-from btc_core.models.targets import HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -17,7 +17,7 @@ import hashlib
 import io
 import math
 import zipfile
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -29,8 +29,9 @@ from btc_core.models import intervals
 from btc_core.models.baselines import Autoregression, Baselines
 from btc_core.models.drift import Edges
 from btc_core.models.harx import INPUTS, Harx
-from btc_core.models.targets import BID_TARGETS, HORIZONS_MIN, RV_TARGETS
+from btc_core.models.targets import BID_TARGETS, RV_TARGETS
 from btc_core.models.trees import WALKED_ROWS, Forest
+from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-VOLATILITY_MODEL = "volatility-model"
-BID_MODEL = "bid-price-model"
 LAYOUT = 2
 """Of the folder; raise it when files or their meaning change."""
 GOLDEN_TOLERANCE = 1e-6
@@ -56,15 +55,13 @@ SHAPE_SHARE = 0.4
 worse than those of five minutes: their labels are noisier. On 2023, 0.25 to 0.5 did equally well."""
 BID_TREES = tuple(f"horizon_{h}" for h in HORIZONS_MIN)
 
-Kind = Literal["xgboost", "harx", "random_walk"]
-
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a bundle is; `bundle.json`."""
 
     layout: int = LAYOUT
     name: str
-    kind: Kind
+    kind: ModelKind
     version: str
     """Of the registry when it came from there, else a build id."""
     created_ns: int
@@ -116,7 +113,7 @@ class VolatilityModel:
         self._harx_columns = [manifest.features.index(name) for name in INPUTS]
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ModelKind:
         """`xgboost`, or `harx` when the baseline serves."""
         return self.manifest.kind
 
@@ -189,7 +186,7 @@ class BidModel:
         self._shrinkage = np.asarray(manifest.shrinkage or (0.0,) * len(HORIZONS_MIN))
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ModelKind:
         """`xgboost`, or `random_walk` when every λ is 0."""
         return self.manifest.kind
 
@@ -250,7 +247,7 @@ def bid_path(bid: float | Floats, returns_bps: Floats) -> Floats:
     return np.asarray(bid * np.exp(returns_bps / 1e4))
 
 
-def new_manifest(name: str, kind: Kind, **more: Any) -> Manifest:
+def new_manifest(name: str, kind: ModelKind, **more: Any) -> Manifest:
     """A manifest of this feature set, stamped now, with a build id as its version."""
     created = now_ns()
     volatility = name == VOLATILITY_MODEL

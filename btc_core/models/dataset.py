@@ -16,7 +16,8 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
 from btc_core.errors import NotReady
 from btc_core.features import catalogue
 from btc_core.models.harx import INPUTS
-from btc_core.models.targets import HORIZONS_MIN, LABEL_SPAN_NS, bid_path_bps, close_times_ns, realized_variance
+from btc_core.models.targets import LABEL_SPAN_NS, bid_path_bps, close_times_ns, realized_variance
+from btc_core.names import HORIZONS_MIN
 from btc_core.settings import settings
 from btc_core.tables.form import of_symbol
 

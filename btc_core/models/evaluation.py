@@ -22,7 +22,7 @@ from btc_core.errors import InvalidInput
 from btc_core.features import catalogue
 from btc_core.models import bundle, fitting, intervals, scores
 from btc_core.models.dataset import EMBARGO_NS, Frame
-from btc_core.models.targets import HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN, LEVELS_PCT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -292,7 +292,7 @@ def interval_results(walk: Walk, actual: Floats, bounds: Floats) -> dict[str, di
     """Coverage, by month too, mean width and Winkler score of each level, in the unit of `actual`."""
     rows = np.cumsum([len(month.origin_ns) for month in walk.months])[:-1]
     table = {}
-    for level in intervals.LEVELS_PCT:
+    for level in LEVELS_PCT:
         low, high = (bounds[:, place] for place in intervals.BOUNDS[level])
         inside = (actual >= low) & (actual <= high)
         table[str(level)] = {

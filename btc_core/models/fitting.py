@@ -21,22 +21,12 @@ from btc_core.errors import NotReady
 from btc_core.features.catalogue import DRIFTING_FEATURES, MODEL_FEATURES
 from btc_core.models import scores
 from btc_core.models.baselines import fit_autoregression, fit_baselines
-from btc_core.models.bundle import (
-    BID_MODEL,
-    HARX_SHARE,
-    SHAPE_SHARE,
-    VOLATILITY_MODEL,
-    BidModel,
-    Kind,
-    VolatilityModel,
-    new_manifest,
-    random_walk_model,
-)
+from btc_core.models.bundle import HARX_SHARE, SHAPE_SHARE, BidModel, VolatilityModel, new_manifest, random_walk_model
 from btc_core.models.dataset import EMBARGO_NS, Frame, cut, make_frame
 from btc_core.models.drift import edges_of
 from btc_core.models.harx import fit_harx
 from btc_core.models.intervals import bid_score, fit_quantiles, volatility_score
-from btc_core.models.targets import HORIZONS_MIN
+from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKind
 from btc_core.settings import settings
 
 if TYPE_CHECKING:
@@ -129,7 +119,7 @@ def fit_volatility(frame: Frame) -> VolatilityModel:
     common = frame.last_days(BASELINE_DAYS)
     baselines = fit_baselines(common.matrix, np.maximum(common.realized, floor), floor)
     boosters, level = _grow(frame, floor[-1]) if frame.days >= TREES_NEED_DAYS else ((), 0.0)
-    kind: Kind = "xgboost" if boosters else "harx"
+    kind: ModelKind = "xgboost" if boosters else "harx"
     manifest = new_manifest(VOLATILITY_MODEL, kind, level=level, recipe=recipe(), code=code_version(), **frame.window())
     late = frame.last_days(CALIBRATION_DAYS)
     labels = np.maximum(late.realized, floor)
@@ -215,7 +205,7 @@ def fit_bid(frame: Frame) -> BidModel:
 
 def serve_bid(frame: Frame, shrinkage: Floats) -> BidModel:
     """The bid model with this λ (5,), fitted on `frame`, calibrated on its newest part."""
-    kind: Kind = "xgboost" if shrinkage.any() else "random_walk"
+    kind: ModelKind = "xgboost" if shrinkage.any() else "random_walk"
     sigma = harx_sigma(frame, frame)
     boosters = grow_bid(frame, sigma) if shrinkage.any() else ()
     made = {"recipe": recipe(), "code": code_version(), **frame.window()}

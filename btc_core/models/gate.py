@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from btc_core.models import scores
+from btc_core.names import BID_MODEL, VOLATILITY_MODEL
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,7 +29,7 @@ REFRESH_WORSE_AT_MOST = 1.02
 CHANGE_RATIO = 0.99
 CHANGE_DAYS_BETTER = 0.60
 CHANGE_WORST_DAY = 1.25
-SHADOW_DAYS = {"volatility-model": 14, "bid-price-model": 28}
+SHADOW_DAYS = {VOLATILITY_MODEL: 14, BID_MODEL: 28}
 """Days in shadow before a change is judged: a price model's edge is smaller, so it takes longer to see."""
 COVERAGE_90 = (0.88, 0.92)
 DEMOTE_RATIO = 1.2

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from btc_core.compiled import njit
-from btc_core.models.targets import HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -15,18 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from btc_core.models.targets import HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN, LEVELS_PCT, QUANTILES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
 
-LEVELS_PCT = (50, 80, 90)
-"""Of the intervals; each has as much outside above as below."""
-QUANTILES = (0.05, 0.10, 0.25, 0.75, 0.90, 0.95)
-"""The bounds of all intervals in order."""
-BOUNDS: dict[int, tuple[int, int]] = {50: (2, 3), 80: (1, 4), 90: (0, 5)}
+BOUNDS: dict[int, tuple[int, int]] = {
+    level: (QUANTILES.index(round(0.5 - level / 200, 2)), QUANTILES.index(round(0.5 + level / 200, 2)))
+    for level in LEVELS_PCT
+}
 """Places in `QUANTILES` of the lower and upper bound of each level."""
 NORMAL = (-1.6449, -1.2816, -0.6745, 0.6745, 1.2816, 1.6449)
 """Of a standard normal score: the start of a model that was never calibrated."""

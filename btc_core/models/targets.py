@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN
+from btc_core.names import HORIZONS_MIN
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Longs = npt.NDArray[np.int64]
 
-HORIZONS_MIN = (1, 2, 3, 4, 5)
 BID_TARGETS: tuple[str, ...] = tuple(f"bid_{h}m_bps" for h in HORIZONS_MIN)
 """10⁴ ln(bid[t + h] / bid[t]); on bar history the close stands in for the bid, since bars hold no quotes."""
 RV_TARGETS: tuple[str, ...] = tuple(f"rv_1m_grid_{h}m" for h in HORIZONS_MIN)

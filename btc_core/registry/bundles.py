@@ -23,12 +23,12 @@ import msgspec
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import NotReady, SchemaError, ServiceError, StoreError
 from btc_core.models.bundle import BidModel, Manifest, VolatilityModel, load_bundle
+from btc_core.names import CHALLENGER, CHAMPION, TRAIN_MODELS_JOB
 
 if TYPE_CHECKING:
     from btc_core.models.gate import Verdict
     from btc_core.settings import Settings, StoreSettings
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ARTIFACT_FOLDER, PLOTS_FOLDER = "bundle", "plots"
 TIMEOUT_S = 10.0
 """Of one request; an answer takes milliseconds. A champion check blocks its caller's loop at most this long."""
@@ -109,7 +109,7 @@ def load_champion(settings: Settings, name: str) -> BidModel | VolatilityModel:
     except ServiceError as error:
         return _load_cached(shelf, name, error)
     if version is None:
-        msg = f"the registry has no champion of {name} yet; materialize the asset that trains it, or run train_models"
+        msg = f"the registry has no champion of {name} yet; materialize the asset that trains it, or run {TRAIN_MODELS_JOB}"
         raise NotReady(msg)
     model = load_bundle(shelf / version, version)
     _remember(shelf, version)

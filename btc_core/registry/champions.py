@@ -15,16 +15,15 @@ import msgspec
 
 from btc_core.errors import BtcError, NotReady, SchemaError, ServiceError
 from btc_core.market.bars import read_stored
-from btc_core.models.bundle import BID_MODEL, VOLATILITY_MODEL, BidModel, VolatilityModel, random_walk_model
+from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model
 from btc_core.models.fitting import harx_bundle
+from btc_core.names import BID_MODEL, VOLATILITY_MODEL
 from btc_core.registry import bundles
 from btc_core.stores.questdb import QuestDB
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings
 
-BASELINE_KINDS = frozenset({"random_walk", "harx"})
-"""Kinds of model that are baselines; every answer that comes from one says so."""
 BASELINE_DAYS = 60
 """Days of minute bars the cold-start baseline is fitted on at most: linear models like recent windows."""
 

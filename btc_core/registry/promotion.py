@@ -17,8 +17,8 @@ from btc_core.errors import InvalidInput
 from btc_core.mlflow_flavor import describe
 from btc_core.models.bundle import BidModel, VolatilityModel, golden_rows
 from btc_core.models.gate import Verdict
+from btc_core.names import CHALLENGER, CHAMPION, PREVIOUS
 from btc_core.registry import bundles
-from btc_core.registry.bundles import CHALLENGER, CHAMPION, PREVIOUS
 
 if TYPE_CHECKING:
     import numpy as np

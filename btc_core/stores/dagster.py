@@ -11,13 +11,13 @@ import httpx
 import msgspec
 
 from btc_core.errors import ServiceError
+from btc_core.names import CODE_LOCATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from btc_core.settings import Settings
 
-LOCATION = "btc_assets"
 REPOSITORY = "__repository__"
 TIMEOUT_S = 30.0
 
@@ -106,7 +106,7 @@ def backfill_status(settings: Settings, backfill_id: str) -> BackfillStatus:
 
 def launch_job(settings: Settings, job: str) -> str:
     """Start a job of the code location and return its run id; raises `ServiceError` with Dagster's words."""
-    selector = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "jobName": job}
+    selector = {"repositoryLocationName": CODE_LOCATION, "repositoryName": REPOSITORY, "jobName": job}
     result = _ask(settings, _LAUNCH, {"selector": selector})["launchRun"]
     if result["__typename"] != "LaunchRunSuccess":
         words = result.get("message") or [error["message"] for error in result.get("errors", [])]

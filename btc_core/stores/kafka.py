@@ -1,7 +1,7 @@
-"""The Kafka log: topics, what a message holds, and how producers and consumers are set up.
+"""The Kafka log: its topics, how producers and consumers are set up, and reading it from end to end.
 
 `market.events` is the record: everything else can be computed from it again.
-What does not belong here: what a worker does with a message (`streaming`).
+What does not belong here: what a message holds (`market.messages`), or what a worker does with it (`streaming`).
 """
 
 from __future__ import annotations
@@ -16,117 +16,19 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from btc_core.clock import NS_PER_MS, NS_PER_S, now_ns
 from btc_core.errors import BadFrame, ConfigError, ServiceError
-from btc_core.market.frames import KRAKEN
+from btc_core.market.messages import Envelope, decode_envelope
+from btc_core.names import EVENTS_TOPIC, TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from btc_core.settings import KafkaSettings, Settings
 
-EVENTS = "market.events"
-FEATURES = "features"
-PREDICTIONS = "predictions"
-GAPS = "gaps"
-DEADLETTERS = "deadletters"
-TOPICS = (EVENTS, FEATURES, PREDICTIONS, GAPS, DEADLETTERS)
-
 ADMIN_TIMEOUT_S = 30.0
 MAX_QUEUED_MESSAGES = 400_000
 """That a producer keeps while Kafka is away: half an hour of 200 messages a second."""
 MAX_QUEUED_KB = 262_144
 """The same as a bound on memory, for frames of twice the usual size."""
-
-
-class Envelope(msgspec.Struct, frozen=True, array_like=True):
-    """One frame as received, with everything needed to replay it."""
-
-    ts_recv_ns: int
-    connection: int
-    """Counts the connections of one ingest process."""
-    sequence: int
-    """Counts the frames of one connection."""
-    channel: str
-    origin: str
-    """`ws` from the socket, `rest` fetched, `file` replayed, `redrive` sent again from the dead letters.
-    A trade from REST was missing and is repaired."""
-    raw: bytes
-    book_ok: bool | None = None
-    """Whether the checksum of a book frame matched; None for other channels."""
-    exchange: str = KRAKEN
-    """Whose frame `raw` is; Kraken's was the first and only one for a time."""
-
-
-class FeatureMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One feature row on the topic `features`. msgpack."""
-
-    symbol: str
-    ts_event_ns: int
-    ts_recv_ns: int
-    partition: int
-    """Its event's place in `market.events`."""
-    offset: int
-    item: int
-    kind: int
-    feature_version: str
-    values: bytes
-    """float64, little-endian, in the order of `features.FEATURE_NAMES`: a fifth of the cost of a list of numbers."""
-
-
-class Absent(msgspec.Struct, frozen=True):
-    """Trade ids that the exchange does not have either, as the `raw` of an envelope of the channel `absent`."""
-
-    symbol: str
-    first_id: int
-    last_id: int
-
-
-class GapNotice(msgspec.Struct, frozen=True):
-    """A gap in the trade ids of a symbol, or what became of it. JSON on the topic `gaps`."""
-
-    symbol: str
-    first_id: int
-    last_id: int
-    state: str
-    """`open`, `repaired` or `absent`."""
-    after_ns: int
-    """Exchange time of the last trade before it."""
-    before_ns: int
-    """Exchange time of the trade that showed it."""
-    seen_ns: int
-    """When that trade was received."""
-
-
-class DeadLetter(msgspec.Struct, frozen=True):
-    """What could not be used, why, and where it came from. JSON on the topic."""
-
-    reason: str
-    message: str
-    ts_ns: int
-    source: str
-    """The process that refused it."""
-    topic: str = ""
-    partition: int = -1
-    offset: int = -1
-    raw: bytes = b""
-    """The first of `size_bytes`; all of them unless it was huge."""
-    size_bytes: int = 0
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Envelope] = msgspec.msgpack.Decoder(Envelope)
-
-
-def encode_envelope(envelope: Envelope) -> bytes:
-    """The value of a message on `market.events`."""
-    return _encoder.encode(envelope)
-
-
-def decode_envelope(value: bytes) -> Envelope:
-    """Read a message of `market.events`; raises `BadFrame` (`bad_envelope`) for anything else."""
-    try:
-        return _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadFrame("bad_envelope", str(error)) from None
 
 
 def ensure_topics(settings: Settings) -> list[str]:
@@ -277,11 +179,11 @@ def passed(kafka: KafkaSettings, groups: tuple[str, ...], ts_ns: int) -> str:
     for group in groups:
         with _reader(kafka, group) as reader:
             for partition in range(kafka.partitions):
-                part = TopicPartition(EVENTS, partition)
+                part = TopicPartition(EVENTS_TOPIC, partition)
                 needed = _offset_at(reader, part, ts_ns)
                 (mark,) = reader.committed([part], timeout=ADMIN_TIMEOUT_S)
                 if max(mark.offset, 0) < needed:
-                    return f"{group} is at offset {max(mark.offset, 0)} of {EVENTS}[{partition}] and {needed} is needed"
+                    return f"{group} is at offset {max(mark.offset, 0)} of {EVENTS_TOPIC}[{partition}] and {needed} is needed"
     return ""
 
 
@@ -328,7 +230,7 @@ def kept_since(kafka: KafkaSettings, ts_ns: int) -> bool:
         return True
     with _reader(kafka, "kept-since") as reader:
         for partition in range(kafka.partitions):
-            part = TopicPartition(EVENTS, partition)
+            part = TopicPartition(EVENTS_TOPIC, partition)
             low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
             forgotten = low > 0 and (low == high or _offset_at(reader, part, ts_ns) == low)
             if forgotten:
@@ -377,7 +279,7 @@ def read_all(
 
     `begin_ns` and `end_ns` bound the receive time. Raises `ServiceError` when Kafka does not answer; messages that are not envelopes are left out, as the workers do.
     """
-    for value, partition, offset in read_topic(kafka, EVENTS, begin_ns, end_ns):
+    for value, partition, offset in read_topic(kafka, EVENTS_TOPIC, begin_ns, end_ns):
         try:
             yield decode_envelope(value), partition, offset
         except BadFrame:

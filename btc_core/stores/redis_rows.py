@@ -12,15 +12,13 @@ import redis
 
 from btc_core.errors import SchemaError, ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from btc_core.settings import RedisSettings
 
-HORIZONS_MIN = (1, 2, 3, 4, 5)
-BOUND_PERCENTS = ("05", "10", "25", "75", "90", "95")
-"""`intervals.QUANTILES` as they stand in names."""
 _PATH_FIELDS = {
     name: tuple(template.format(horizon) for horizon in HORIZONS_MIN)
     for name, template in {
@@ -30,7 +28,7 @@ _PATH_FIELDS = {
     }.items()
 }
 _BOUND_FIELDS = {
-    name: tuple(tuple(template.format(horizon, percent) for percent in BOUND_PERCENTS) for horizon in HORIZONS_MIN)
+    name: tuple(tuple(template.format(horizon, percent) for percent in QUANTILE_NAMES) for horizon in HORIZONS_MIN)
     for name, template in {"bid_bounds_usd": "bid_{}m_q{}_usd", "sigma_bounds_bps": "sigma_{}m_q{}_bps"}.items()
 }
 """Fields of a hash by field of `ForecastRow`: made once, not for each row."""

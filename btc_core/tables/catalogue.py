@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from btc_core.features.catalogue import DRIFTING_FEATURES, FEATURES
-from btc_core.stores.redis_rows import BOUND_PERCENTS, HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN, LEVELS_PCT, QUANTILE_NAMES
 from btc_core.tables.form import Column, Table
 
 
@@ -216,7 +216,7 @@ def _bounds(template: str, unit: str, what: str) -> tuple[Column, ...]:
             _MODEL_INPUTS,
         )
         for h in HORIZONS_MIN
-        for percent in BOUND_PERCENTS
+        for percent in QUANTILE_NAMES
     )
 
 
@@ -298,7 +298,7 @@ PREDICTION_OUTCOMES = Table(
             Column(f"{name}_inside_{level}", "BOOLEAN", "", f"whether the {level} % interval over 5 min held the outcome",
                    (f"{table}.{column}",))
             for name, table, column in (("bid", _BIDS, "bid_5m_q05_usd"), ("volatility", _SIGMAS, "sigma_5m_q05_bps"))
-            for level in (50, 80, 90)
+            for level in LEVELS_PCT
         ),
         *(
             Column(f"{name}_quantiles", "VARCHAR", "", "quantiles of the score in force after this outcome, as JSON: "
@@ -329,7 +329,7 @@ PREDICTION_SKILL = Table(
         *(
             Column(f"coverage_{level}", "DOUBLE", "1", f"share of outcomes inside the {level} % interval",
                    (f"{_OUTCOMES}.bid_inside_{level}", f"{_OUTCOMES}.volatility_inside_{level}"))
-            for level in (50, 80, 90)
+            for level in LEVELS_PCT
         ),
     ),
     ("ts", "symbol", "quantity", "hours"),

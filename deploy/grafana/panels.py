@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from btc_core.names import HORIZONS_MIN, LEVELS_PCT, QUANTITIES
+
 SQL_RANGE = "$__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY $__interval"
 
 
@@ -94,7 +96,7 @@ FORECASTS = (
     Panel(
         "Forecast change of the bid", "bps", "Per horizon; 0 is the random walk.",
         ("SELECT ts_event AS time, "
-         + ", ".join(f"10000 * ln(last(bid_{h}m_usd) / last(bid)) AS in_{h}m" for h in range(1, 6))
+         + ", ".join(f"10000 * ln(last(bid_{h}m_usd) / last(bid)) AS in_{h}m" for h in HORIZONS_MIN)
          + f" FROM gold_bid_price_prediction WHERE {SQL_RANGE}",),
     ),
     Panel(
@@ -105,7 +107,7 @@ FORECASTS = (
     ),
     Panel(
         "Volatility path", "bps", "σ over the next 1 to 5 minutes.",
-        ("SELECT ts_event AS time, " + ", ".join(f"last(sigma_{h}m_bps) AS over_{h}m" for h in range(1, 6))
+        ("SELECT ts_event AS time, " + ", ".join(f"last(sigma_{h}m_bps) AS over_{h}m" for h in HORIZONS_MIN)
          + f" FROM gold_volatility_prediction WHERE {SQL_RANGE}",),
     ),
     Panel(
@@ -133,7 +135,7 @@ FORECASTS = (
         "Coverage", "percentunit", "Share of outcomes inside the 50, 80 and 90 % intervals of the bid and the volatility.",
         ("SELECT ts_event AS time, "
          + ", ".join(f"avg(CASE WHEN {name}_inside_{level} THEN 1.0 ELSE 0.0 END) AS {name}_{level}"
-                     for name in ("bid", "volatility") for level in (50, 80, 90))
+                     for name in QUANTITIES for level in LEVELS_PCT)
          + f" {_OUTCOMES}",),
     ),
     Panel(
@@ -300,5 +302,5 @@ TABLE_ALERTS = tuple(
         0.8,
         f"The 90 % intervals of the {name} held in less than 80 % of six hours; the champion is about to be demoted.",
     )
-    for name in ("bid", "volatility")
+    for name in QUANTITIES
 )

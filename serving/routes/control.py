@@ -10,13 +10,13 @@ from http import HTTPStatus
 from flask import Blueprint, Response
 
 from btc_core.errors import ServiceError
+from btc_core.names import TRAIN_MODELS_JOB
 from serving.answers import Reloaded, Retraining, respond
 from serving.auth import needs_token
 from serving.contract import promises
 from serving.deps import deps
 from serving.forecasts import models_of
 from serving.problems import Problem
-from serving.training import TRAINING_JOB
 
 blueprint = Blueprint("control", __name__)
 
@@ -48,4 +48,6 @@ def retrain() -> Response:
         raise Problem(
             HTTPStatus.BAD_GATEWAY, "training_not_started", f"{error}; `btc status` shows whether Dagster runs"
         ) from error
-    return respond(Retraining(status="started", job=TRAINING_JOB, run_id=run.run_id, url=run.url), HTTPStatus.ACCEPTED)
+    return respond(
+        Retraining(status="started", job=TRAIN_MODELS_JOB, run_id=run.run_id, url=run.url), HTTPStatus.ACCEPTED
+    )

@@ -5,16 +5,21 @@ What does not belong here: how a forecast comes about (`serving.forecasts`).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from flask import Blueprint, Response, request
 from msgspec import UNSET
 
 from btc_core.features.catalogue import FEATURE_VERSION, FEATURES, MODEL_FEATURES
-from serving.answers import Batch, FeatureOrder, Forecast, OrderedFeature, Quantity, respond
+from serving.answers import Batch, FeatureOrder, Forecast, OrderedFeature, respond
 from serving.contract import SymbolQuery, promises
 from serving.deps import deps
 from serving.forecasts import from_given, live
 from serving.inputs import given
 from serving.symbols import followed
+
+if TYPE_CHECKING:
+    from btc_core.names import Quantity
 
 blueprint = Blueprint("forecast", __name__)
 

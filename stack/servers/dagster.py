@@ -12,12 +12,12 @@ import httpx
 
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
+from btc_core.names import CODE_LOCATION
 from stack.component import Component, Context
 from stack.layout import HOST, ROOT, port_of
 
 DAGSTER = ("dagster-code", "dagster-web", "dagster-daemon")
 """Our components, in the order in which they start."""
-LOCATION = "btc_assets"
 """Name of the code location, the same as in `workspace.yaml` and `btc_core/stores/dagster.py`."""
 DEFINITIONS = "btc_assets.definitions"
 CODE_SERVER_THREADS = 4
@@ -42,7 +42,7 @@ def _before(context: Context) -> None:
     (home / "dagster.yaml").write_text(Path(__file__).with_name("dagster.yaml").read_text())
     # JSON is YAML, and quotes paths with any characters in them.
     (home / "workspace.yaml").write_text(
-        f'load_from:\n  - grpc_server:\n      socket: "{context.layout.code_socket}"\n      location_name: {LOCATION}\n'
+        f'load_from:\n  - grpc_server:\n      socket: "{context.layout.code_socket}"\n      location_name: {CODE_LOCATION}\n'
     )
 
 
@@ -81,7 +81,7 @@ def _code(context: Context) -> Component:
         command=(
             sys.executable,
             *("-m", "dagster", "api", "grpc"),
-            *("--module-name", DEFINITIONS, "--location-name", LOCATION),
+            *("--module-name", DEFINITIONS, "--location-name", CODE_LOCATION),
             *("--socket", str(context.layout.code_socket)),
             *("--working-directory", str(ROOT)),
             *("--max-workers", str(CODE_SERVER_THREADS)),

@@ -19,7 +19,8 @@ import numpy as np
 import psutil
 
 from btc_core.errors import StackError
-from btc_core.stores.kafka import EVENTS, FEATURES, topic_state
+from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC
+from btc_core.stores.kafka import topic_state
 from btc_core.stores.questdb import QuestDB
 from exchange_simulator import fault_schedule, faults
 
@@ -219,7 +220,7 @@ class Chaos:
 
 def caught_up(settings: Settings) -> bool:
     """Whether every worker has committed everything that its topic holds."""
-    read = ((EVENTS, ("bronze", "features")), (FEATURES, ("forecast",)))
+    read = ((EVENTS_TOPIC, ("bronze", "features")), (FEATURES_TOPIC, ("forecast",)))
     return not any(any(topic_state(settings.kafka, *each).behind.values()) for each in read)
 
 

@@ -13,7 +13,7 @@ from btc_core.errors import BadFrame
 from btc_core.market.book import OrderBook
 from btc_core.market.events import FUTURE_S
 from btc_core.market.frames import BookFrame, decode
-from btc_core.stores.kafka import Envelope, encode_envelope
+from btc_core.market.messages import Envelope, encode_envelope
 from streaming.bronze_rows import BronzeReader
 from streaming.worker import Record
 from tests.service.workers import quote_frame, trade_frame

@@ -11,7 +11,9 @@ import numpy as np
 from btc_core.clock import NS_PER_S, from_ns, now_ns
 from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.features.engine import FeatureEngine, run
-from btc_core.stores.kafka import EVENTS, Envelope, encode_envelope, read_all
+from btc_core.market.messages import Envelope, encode_envelope
+from btc_core.names import EVENTS_TOPIC
+from btc_core.stores.kafka import read_all
 from streaming.publish import Publisher
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ def market(symbol: str, seconds: int, seed: int) -> Iterator[Envelope]:
 def publish(settings: Settings, symbol: str, envelopes: list[Envelope]) -> None:
     publisher = Publisher(settings.kafka, "test")
     for envelope in envelopes:
-        publisher.publish(EVENTS, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
+        publisher.publish(EVENTS_TOPIC, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
     publisher.flush()
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
-from btc_core.stores.kafka import EVENTS, FEATURES, PREDICTIONS, consumer, ensure_topics, group_members
+from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, PREDICTIONS_TOPIC
+from btc_core.stores.kafka import consumer, ensure_topics, group_members
 from btc_core.stores.redis_rows import FeatureRow, connect, feature_fields, feature_key, replace
 from streaming.publish import Publisher
 from tests.waiting import wait_for
@@ -62,7 +63,7 @@ def test_a_topic_is_told_about_once_and_again_only_when_it_moved(
     assert look_at_topic(settings.kafka, asset, first[1], now + 60 * NS_PER_S) is None, "nothing came"
     topic, groups = TOPICS[asset]
     assert {first[0].metadata[f"{group}_workers"].value for group in groups} <= {0}
-    assert topic in {EVENTS, FEATURES, PREDICTIONS}
+    assert topic in {EVENTS_TOPIC, FEATURES_TOPIC, PREDICTIONS_TOPIC}
     publisher = Publisher(settings.kafka, "test")
     publisher.publish(topic, "KEY", b"", now)
     publisher.flush()
@@ -80,7 +81,7 @@ def test_a_worker_that_reads_a_topic_is_counted_and_one_that_has_left_is_not(
     kafka = own_servers("kafka").kafka
     ensure_topics(own_servers("kafka"))
     reader = consumer(kafka, "readers-of-a-test")
-    reader.subscribe([EVENTS])
+    reader.subscribe([EVENTS_TOPIC])
     wait_for(lambda: reader.poll(0.1) is not None or bool(reader.assignment()), "the group has partitions")
     assert group_members(kafka, ("readers-of-a-test",)) == {"readers-of-a-test": 1}
     reader.close()

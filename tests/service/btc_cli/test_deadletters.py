@@ -9,7 +9,9 @@ import pytest
 from btc_cli import deadletters
 from btc_core.clock import now_ns
 from btc_core.errors import InvalidInput
-from btc_core.stores.kafka import EVENTS, Envelope, encode_envelope, read_all
+from btc_core.market.messages import Envelope, encode_envelope
+from btc_core.names import EVENTS_TOPIC
+from btc_core.stores.kafka import read_all
 from streaming.publish import MAX_DEADLETTER_BYTES, Publisher
 from tests.service.workers import quote_frame, unique
 
@@ -33,11 +35,11 @@ def test_a_letter_is_sent_again_when_it_can_be_read_and_only_once(servers: Calla
     good, crossed = quote_frame(symbol, now, 60_000.0), quote_frame(symbol, now, -1.0)
     publisher = Publisher(settings.kafka, "ingest")
     envelope = Envelope(now, 1, 1, "ticker", "ws", crossed)
-    publisher.publish(EVENTS, symbol, encode_envelope(envelope), now)
+    publisher.publish(EVENTS_TOPIC, symbol, encode_envelope(envelope), now)
     publisher.flush()
     [(_, _, partition, offset)] = places_in_log(settings, symbol)
     publisher.dead_letter(f"later_{symbol}", "an older version could not read it", good)
-    publisher.dead_letter(f"price_{symbol}", "bid is -1", crossed, (EVENTS, partition, offset))
+    publisher.dead_letter(f"price_{symbol}", "bid is -1", crossed, (EVENTS_TOPIC, partition, offset))
     publisher.dead_letter(f"huge_{symbol}", "too large", b" " * MAX_DEADLETTER_BYTES + good)
     publisher.flush()
 

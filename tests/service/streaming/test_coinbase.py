@@ -16,7 +16,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from btc_core.clock import NS_PER_S, from_ns, now_ns
 from btc_core.exchanges.coinbase import Coinbase
 from btc_core.features.replay import replay_file
-from btc_core.stores.kafka import DEADLETTERS, read_topic
+from btc_core.names import DEADLETTERS_TOPIC
+from btc_core.stores.kafka import read_topic
 from btc_core.stores.questdb import QuestDB
 from streaming import bronze, features, repair
 from streaming.ingest import Ingest
@@ -192,5 +193,5 @@ def test_the_recording_streams_into_the_rows_of_its_replay(stream: Settings, tmp
 
     with rest({}) as url:
         follow(stream, BTC, StandIn(frames), url, done)
-    letters = [value for value, _, _ in read_topic(stream.kafka, DEADLETTERS)]
+    letters = [value for value, _, _ in read_topic(stream.kafka, DEADLETTERS_TOPIC)]
     assert letters == []

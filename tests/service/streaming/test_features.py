@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from btc_core.clock import NS_PER_S, column_ns, now_ns
-from btc_core.stores.kafka import DEADLETTERS, EVENTS, DeadLetter, Envelope, read_topic
+from btc_core.market.messages import DeadLetter, Envelope
+from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
+from btc_core.stores.kafka import read_topic
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import connect, feature_key, read_features, update_channel
 from streaming import bronze, features
@@ -99,7 +101,7 @@ def test_bad_entries_become_dead_letters_with_their_reason_and_their_neighbours_
     envelopes = [Envelope(now, 1, number, "ticker", "ws", raw) for number, raw in enumerate([*bad.values(), good])]
     publish(stream, symbol, envelopes)
     publisher = Publisher(stream.kafka, "test")
-    publisher.publish(EVENTS, symbol, b"not an envelope", now)
+    publisher.publish(EVENTS_TOPIC, symbol, b"not an envelope", now)
     publisher.flush()
     with QuestDB(stream.questdb) as db, Running(bronze.build(stream)):
         wait_for(lambda: count(db, "bronze_ticks", symbol) == 1, "the good quote")
@@ -109,9 +111,9 @@ def test_bad_entries_become_dead_letters_with_their_reason_and_their_neighbours_
 def reasons(settings: Settings, symbol: str) -> list[str]:
     """Reasons of all dead letters about a symbol, or about messages that name none."""
     found = []
-    for value, *_ in read_topic(settings.kafka, DEADLETTERS):
+    for value, *_ in read_topic(settings.kafka, DEADLETTERS_TOPIC):
         letter = msgspec.json.decode(value, type=DeadLetter)
-        if letter.topic != EVENTS:  # from another test, about frames that never reached the log
+        if letter.topic != EVENTS_TOPIC:  # from another test, about frames that never reached the log
             continue
         assert letter.offset >= 0
         if symbol.encode() in letter.raw or b"not an envelope" in letter.raw:

@@ -12,10 +12,10 @@ from btc_cli import deadletters
 from btc_core.clock import NS_PER_MIN, column_ns, now_ns
 from btc_core.features.engine import FeatureEngine
 from btc_core.models import intervals
-from btc_core.models.bundle import VOLATILITY_MODEL, VolatilityModel, new_manifest, random_walk_model
+from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
+from btc_core.names import FEATURES_TOPIC, VOLATILITY_MODEL
 from btc_core.registry.champions import Champions
-from btc_core.stores.kafka import FEATURES
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import connect, read_forecast
 from streaming import features
@@ -74,7 +74,7 @@ def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_
             wait_for(lambda: count(db, "gold_prediction_outcomes", symbol) > 0, "outcomes before the restart")
         publish(settings, symbol, sent[half:])
         publisher = Publisher(settings.kafka, "test")
-        publisher.publish(FEATURES, symbol, f"no row of {symbol}".encode(), now_ns())
+        publisher.publish(FEATURES_TOPIC, symbol, f"no row of {symbol}".encode(), now_ns())
         publisher.flush()
         with Running(worker(settings, holder)):
             for table in ("gold_bid_price_prediction", "gold_volatility_prediction"):

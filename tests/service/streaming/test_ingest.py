@@ -16,7 +16,9 @@ from websockets.asyncio.server import ServerConnection, serve
 import streaming.ingest
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput, SubscriptionRefused
-from btc_core.stores.kafka import DEADLETTERS, DeadLetter, read_all, read_topic
+from btc_core.market.messages import DeadLetter
+from btc_core.names import DEADLETTERS_TOPIC
+from btc_core.stores.kafka import read_all, read_topic
 from streaming.ingest import Ingest
 
 if TYPE_CHECKING:
@@ -73,7 +75,9 @@ def frames(settings: Settings, symbol: str) -> list[str]:
 
 def reasons(settings: Settings, since_ns: int) -> list[str]:
     """Reasons of the dead letters of ingest since then."""
-    letters = [msgspec.json.decode(value, type=DeadLetter) for value, *_ in read_topic(settings.kafka, DEADLETTERS)]
+    letters = [
+        msgspec.json.decode(value, type=DeadLetter) for value, *_ in read_topic(settings.kafka, DEADLETTERS_TOPIC)
+    ]
     return [letter.reason for letter in letters if letter.source == "ingest" and letter.ts_ns >= since_ns]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ExchangeError
 from btc_core.exchanges.kraken import Kraken, trade_frame
-from btc_core.stores.kafka import Envelope
+from btc_core.market.messages import Envelope
 from btc_core.stores.questdb import QuestDB
 from exchange_simulator.server import Exchange, Options
 from streaming import bronze, repair

@@ -19,7 +19,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
-from btc_core.stores.kafka import EVENTS, GAPS, kept_since, read_topic
+from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC
+from btc_core.stores.kafka import kept_since, read_topic
 from streaming import worker
 from streaming.publish import Publisher
 from streaming.worker import Role, Stateless, Worker
@@ -149,11 +150,11 @@ def test_a_message_that_kafka_refused_is_sent_again_before_anything_is_committed
 def test_a_partition_that_lost_old_messages_has_lost_no_younger_ones(own_servers: Callable[..., Settings]) -> None:
     kafka = own_servers("kafka").kafka
     publisher = Publisher(kafka, "test")
-    publisher.publish(EVENTS, "BTC/USD", b"old", now_ns())
-    publisher.publish(GAPS, "BTC/USD", b"old", now_ns())
+    publisher.publish(EVENTS_TOPIC, "BTC/USD", b"old", now_ns())
+    publisher.publish(GAPS_TOPIC, "BTC/USD", b"old", now_ns())
     publisher.flush()
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    ends = [TopicPartition(EVENTS, number, -1) for number in range(kafka.partitions)]
+    ends = [TopicPartition(EVENTS_TOPIC, number, -1) for number in range(kafka.partitions)]
     for deleted in admin.delete_records(ends).values():
         deleted.result(30)
     retention_ns = kafka.retention_hours * 3_600 * NS_PER_S

@@ -18,8 +18,8 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
+from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, TOPICS
 from btc_core.settings import KafkaSettings
-from btc_core.stores.kafka import EVENTS, FEATURES, TOPICS
 from stack.layout import Layout
 from stack.servers import ours
 from streaming import bronze, features, forecast
@@ -37,7 +37,11 @@ WORKLOADS = ("ingest", "bronze", "features", "forecast", "repair", "api", "mlflo
 EVERY_WORKLOAD = pytest.mark.parametrize("name", WORKLOADS)
 SERVERS = {"kafka-kafka-bootstrap": "kafka", "dagster-web": "dagster-web"}
 """Names of services here that are others in compose."""
-READS = {"bronze": (bronze.GROUP, EVENTS), "features": (features.GROUP, EVENTS), "forecast": (forecast.GROUP, FEATURES)}
+READS = {
+    "bronze": (bronze.GROUP, EVENTS_TOPIC),
+    "features": (features.GROUP, EVENTS_TOPIC),
+    "forecast": (forecast.GROUP, FEATURES_TOPIC),
+}
 """Group and topic of the workers that there may be several of."""
 SETTINGS = dotenv_values(FOLDER / "settings.env")
 

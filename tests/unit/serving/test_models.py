@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from btc_core.errors import ServiceError, StoreError
-from btc_core.models.bundle import BID_MODEL, random_walk_model
+from btc_core.models.bundle import random_walk_model
+from btc_core.names import BID_MODEL
 from btc_core.registry.champions import ModelHolder
 
 

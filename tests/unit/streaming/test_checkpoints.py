@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from btc_core.features.engine import FeatureEngine
-from btc_core.stores.kafka import decode_envelope
+from btc_core.market.messages import decode_envelope
 from streaming.bronze_rows import BronzeReader
 from streaming.checkpoints import Checkpoints
 from tests.service.workers import market, trade_frame

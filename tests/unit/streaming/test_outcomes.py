@@ -10,7 +10,8 @@ import pytest
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.models import intervals
-from btc_core.stores.redis_rows import HORIZONS_MIN, ForecastRow
+from btc_core.names import HORIZONS_MIN
+from btc_core.stores.redis_rows import ForecastRow
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from streaming.outcomes import Outcome, OutcomeTracker, TrackerState, row_of
 

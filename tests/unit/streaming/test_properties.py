@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btc_core.features.engine import FeatureEngine, Rows
-from btc_core.stores.kafka import Absent, Envelope, decode_envelope, encode_envelope
+from btc_core.market.messages import Absent, Envelope, decode_envelope, encode_envelope
 from streaming.bronze_rows import BronzeReader
 from streaming.worker import Record
 from tests.service.workers import quote_frame, trade_frame

@@ -12,7 +12,8 @@ from btc_core.days.bronze_proof import prove_bronze
 from btc_core.days.rows import count_rows, day_of, digest, read_day, write_rows
 from btc_core.days.seals import seal_of, why_open
 from btc_core.days.silver_proof import prove
-from btc_core.stores.kafka import Envelope, ensure_topics
+from btc_core.market.messages import Envelope
+from btc_core.stores.kafka import ensure_topics
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import TABLES
 from streaming import bronze, features

@@ -8,11 +8,12 @@ import httpx
 import numpy as np
 import pytest
 
+from btc_core import names
 from btc_core.errors import InvalidInput, NotReady, SchemaError, StoreError
 from btc_core.features import catalogue
 from btc_core.models import bundle
 from btc_core.models.gate import Verdict
-from btc_core.models.targets import HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN
 from btc_core.registry import bundles, promotion
 from btc_core.settings import MlflowSettings, ModelSettings, Settings, StoreSettings
 
@@ -25,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore"),
 ]
 
-NAME = bundle.BID_MODEL
+NAME = names.BID_MODEL
 PICTURE = b"\x89PNG and what follows"
 PASSED = Verdict(passed=True, reason="loss 0.990 of the champion's", figures={"ratio_to_champion": 0.99})
 
@@ -111,7 +112,7 @@ def test_a_challenger_waits_a_promotion_needs_a_reason_and_a_rollback_takes_it_b
     first = _champion(proxied, _save(tmp_path / "a")).version
     challenger = bundles.register(proxied, _save(tmp_path / "b", 0.1), PASSED).version
     assert bundles.champion_version(proxied, NAME) == first
-    assert bundles.version_of(proxied, NAME, bundles.CHALLENGER) == challenger
+    assert bundles.version_of(proxied, NAME, names.CHALLENGER) == challenger
     with pytest.raises(InvalidInput, match="reason"):
         promotion.promote(proxied, NAME, challenger, " ")
     with pytest.raises(InvalidInput, match="no version 9999"):
@@ -135,7 +136,7 @@ def test_a_demoted_champion_hands_over_to_its_baseline(proxied: Settings, tmp_pa
     served = promotion.demote(proxied, model, rows, "24 h loss 1.5 of the baseline's")
     champion = bundles.load_champion(proxied, NAME)
     assert (champion.version, champion.kind) == (served.version, "random_walk")
-    assert bundles.version_of(proxied, NAME, bundles.PREVIOUS) == version
+    assert bundles.version_of(proxied, NAME, names.PREVIOUS) == version
 
 
 def test_a_training_that_is_killed_before_its_end_leaves_no_version(

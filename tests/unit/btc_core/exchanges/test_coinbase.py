@@ -23,8 +23,8 @@ from btc_core.features.fold import QUOTE, TRADE
 from btc_core.features.replay import replay_file
 from btc_core.market.events import Event, events_of
 from btc_core.market.frames import HeartbeatFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
+from btc_core.market.messages import Envelope, GapNotice, decode_envelope, encode_envelope
 from btc_core.settings import PUBLIC_URLS, ExchangeSettings
-from btc_core.stores.kafka import Envelope, GapNotice, decode_envelope, encode_envelope
 from streaming.history import recent_bars
 from streaming.subscriptions import Subscriptions
 from tests.http_server import answering

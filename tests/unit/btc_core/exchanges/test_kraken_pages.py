@@ -11,8 +11,8 @@ from btc_core.clock import NS_PER_S, from_ns
 from btc_core.exchanges import history
 from btc_core.exchanges.kraken import Kraken
 from btc_core.market.frames import Trade
+from btc_core.market.messages import GapNotice
 from btc_core.settings import ExchangeSettings
-from btc_core.stores.kafka import GapNotice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -24,7 +24,7 @@ from btc_core.features.replay import (
     rows_table,
 )
 from btc_core.market.bars import BARS
-from btc_core.stores.kafka import Envelope
+from btc_core.market.messages import Envelope
 from tests.paths import DATA
 
 if TYPE_CHECKING:

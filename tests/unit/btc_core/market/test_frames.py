@@ -19,7 +19,7 @@ from btc_core.features.engine import FeatureEngine
 from btc_core.market.book import ChecksumMismatch, OrderBook
 from btc_core.market.events import FUTURE_S, Event, events_of
 from btc_core.market.frames import BookData, BookFrame, Frame, Level, Reply, TickerFrame, TradeFrame, decode
-from btc_core.stores.kafka import Envelope
+from btc_core.market.messages import Envelope
 from tests.paths import DATA
 
 pytestmark = pytest.mark.unit

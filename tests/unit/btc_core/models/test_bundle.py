@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from btc_assets import training
+from btc_core import names
 from btc_core.clock import NS_PER_MIN, column_ns
 from btc_core.errors import NotReady, SchemaError
 from btc_core.features import catalogue
@@ -70,7 +71,7 @@ def trees(frame: dataset.Frame) -> bundle.VolatilityModel:
 @pytest.fixture(scope="module")
 def bid(frame: dataset.Frame) -> bundle.BidModel:
     boosters = fitting.grow_bid(frame, np.full((len(frame.origin_ns), 5), 8.0))
-    manifest = bundle.new_manifest(bundle.BID_MODEL, "xgboost", shrinkage=(0.0, 0.25, 0.5, 0.75, 1.0))
+    manifest = bundle.new_manifest(names.BID_MODEL, "xgboost", shrinkage=(0.0, 0.25, 0.5, 0.75, 1.0))
     return bundle.BidModel(manifest, boosters, fit_autoregression(frame.matrix, frame.bid_bps))
 
 

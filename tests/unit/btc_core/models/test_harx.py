@@ -7,7 +7,7 @@ import pytest
 
 from btc_core.models import scores
 from btc_core.models.harx import INPUTS, Harx, fit_harx
-from btc_core.models.targets import HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN
 
 
 def _market(rows: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:

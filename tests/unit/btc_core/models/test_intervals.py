@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from btc_core.models import intervals
-from btc_core.models.targets import HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN, LEVELS_PCT
 
 DAY = 288
 START = np.tile(np.asarray(intervals.NORMAL), (len(HORIZONS_MIN), 1))
@@ -26,7 +26,7 @@ def test_coverage_is_kept_through_a_volatility_shock_that_the_model_does_not_see
     bounds = intervals.track(START, score)
     fixed = np.broadcast_to(bounds[20 * DAY], (len(shock), *START.shape))
     assert covered(fixed, shock, 90) < 0.55
-    for level in intervals.LEVELS_PCT:
+    for level in LEVELS_PCT:
         assert abs(covered(bounds, score, level) - level / 100) < 0.01
         second_half = slice(25 * DAY, 30 * DAY)
         assert abs(covered(bounds[second_half], score[second_half], level) - level / 100) < 0.05

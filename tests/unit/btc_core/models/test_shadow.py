@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from btc_assets import training
+from btc_core import names
 from btc_core.clock import NS_PER_DAY
 from btc_core.features import catalogue
 from btc_core.models import bundle, dataset, fitting
@@ -48,7 +49,7 @@ def judged(
         asked.append(since_ns)
         return frame.between(since_ns, since_ns + int(days * NS_PER_DAY))
 
-    trained = training.train(bundle.VOLATILITY_MODEL, BARS, of_another_recipe(champion), challenger, lived)[0]
+    trained = training.train(names.VOLATILITY_MODEL, BARS, of_another_recipe(champion), challenger, lived)[0]
     assert asked == [challenger.manifest.trained_to_ns + dataset.EMBARGO_NS], "nothing it was trained on is asked for"
     return trained
 

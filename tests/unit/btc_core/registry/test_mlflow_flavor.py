@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from btc_core import names
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.mlflow_flavor import RETURNS, SIGMAS, describe
 from btc_core.models import bundle
@@ -22,7 +23,7 @@ def models() -> list[bundle.VolatilityModel | bundle.BidModel]:
     inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
     realized = np.exp(rng.normal(-14.0, 0.3, (300, 5))) * np.arange(1, 6)
     harx = fit_harx(inputs, realized, 1.0)
-    volatility = bundle.VolatilityModel(bundle.new_manifest(bundle.VOLATILITY_MODEL, "harx"), harx)
+    volatility = bundle.VolatilityModel(bundle.new_manifest(names.VOLATILITY_MODEL, "harx"), harx)
     return [volatility, bundle.random_walk_model()]
 
 

@@ -1,0 +1,63 @@
+"""Names and numbers that more than one place must spell alike, each of them once.
+
+This module imports nothing but the standard library, so that anything may import it.
+What does not belong here: settings, and names that a single module uses.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+EVENTS_TOPIC = "market.events"
+FEATURES_TOPIC = "features"
+PREDICTIONS_TOPIC = "predictions"
+GAPS_TOPIC = "gaps"
+DEADLETTERS_TOPIC = "deadletters"
+TOPICS = (EVENTS_TOPIC, FEATURES_TOPIC, PREDICTIONS_TOPIC, GAPS_TOPIC, DEADLETTERS_TOPIC)
+
+
+class WorkerName(StrEnum):
+    """The streaming processes. One that reads the log does so as the consumer group of its name."""
+
+    INGEST = "ingest"
+    BRONZE = "bronze"
+    FEATURES = "features"
+    FORECAST = "forecast"
+    REPAIR = "repair"
+
+
+TABLE_WRITERS = (WorkerName.BRONZE, WorkerName.FEATURES)
+"""Consumer groups that write the tables of a sealed day."""
+
+HORIZONS_MIN = (1, 2, 3, 4, 5)
+"""How far ahead every forecast looks."""
+LEVELS_PCT = (50, 80, 90)
+"""Prediction intervals of every forecast; each leaves as much probability above it as below."""
+QUANTILES = (0.05, 0.10, 0.25, 0.75, 0.90, 0.95)
+"""Bounds of these intervals, ascending."""
+QUANTILE_NAMES: tuple[str, ...] = tuple(f"{round(100 * quantile):02d}" for quantile in QUANTILES)
+"""The same in the names of columns and fields: `05`, `10`, …"""
+
+Quantity = Literal["bid", "volatility"]
+"""What is forecast."""
+BID: Quantity = "bid"
+VOLATILITY: Quantity = "volatility"
+QUANTITIES: tuple[Quantity, ...] = (BID, VOLATILITY)
+
+BID_MODEL = "bid-price-model"
+VOLATILITY_MODEL = "volatility-model"
+
+ModelKind = Literal["xgboost", "harx", "random_walk"]
+BASELINE_KINDS = frozenset({"random_walk", "harx"})
+"""Kinds of model that are baselines. Every answer that comes from one says so."""
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+"""Aliases of the model registry."""
+
+TRAIN_MODELS_JOB = "train_models"
+FETCH_HISTORY_JOB = "fetch_history"
+SEAL_DAY_JOB = "seal_day"
+
+CODE_LOCATION = "btc_assets"
+"""Name of the Dagster code location."""
