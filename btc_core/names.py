@@ -6,6 +6,7 @@ What does not belong here: settings, and names that a single module uses.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -47,6 +48,33 @@ QUANTITIES: tuple[Quantity, ...] = (BID, VOLATILITY)
 
 BID_MODEL = "bid-price-model"
 VOLATILITY_MODEL = "volatility-model"
+_MODELS: dict[Quantity, str] = {BID: BID_MODEL, VOLATILITY: VOLATILITY_MODEL}
+_UNNAMED_SYMBOL = "BTC/USD"
+"""The market whose models are registered without its name, as they were when there was only one."""
+
+
+@dataclass(frozen=True, order=True)
+class ModelKey:
+    """Which model: a market and what is forecast of it."""
+
+    symbol: str
+    quantity: Quantity
+
+    @property
+    def name(self) -> str:
+        """The name of the registered model in MLflow.
+
+        >>> ModelKey("BTC/USD", "volatility").name, ModelKey("ETH/USD", "bid").name
+        ('volatility-model', 'bid-price-model-ETHUSD')
+        """
+        market = "" if self.symbol == _UNNAMED_SYMBOL else f"-{self.symbol.replace('/', '')}"
+        return f"{self.experiment}{market}"
+
+    @property
+    def experiment(self) -> str:
+        """The MLflow experiment, one for each quantity."""
+        return _MODELS[self.quantity]
+
 
 ModelKind = Literal["xgboost", "harx", "random_walk"]
 BASELINE_KINDS = frozenset({"random_walk", "harx"})

@@ -48,6 +48,11 @@ class ExchangeSettings(Section):
     history_url: str = ""
     """Where months of minute bars are published as CSV (`time,open,high,low,close,volume,trades`, no header); "" when nowhere."""
 
+    @property
+    def modelled_symbols(self) -> tuple[str, ...]:
+        """Markets that have models of their own. The others are forecast by those of the first."""
+        return self.symbols[:1]
+
     @model_validator(mode="before")
     @classmethod
     def _own_urls(cls, values: dict[str, Any]) -> dict[str, Any]:
