@@ -14,9 +14,10 @@ from btc_assets.partitions import Result, markdown
 from btc_assets.resources import Database, Environment, Lake  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK, now_ns
-from btc_core.days.rows import day_of, stored_days
+from btc_core.days.stored_days import stored_days
 from btc_core.errors import BtcError
 from btc_core.tables.catalogue import STORED
+from btc_core.utc_day import day_of
 
 
 @dg.asset(

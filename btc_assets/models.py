@@ -19,8 +19,8 @@ from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 
 from btc_core.clock import SYSTEM_CLOCK, from_ns
 from btc_core.errors import BtcError
 from btc_core.features.catalogue import FEATURE_VERSION
-from btc_core.market.bars import read_stored
 from btc_core.names import BID_MODEL, VOLATILITY_MODEL
+from btc_core.stores.minute_bars import read_stored
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -178,8 +178,8 @@ def _gold(table: Table) -> dg.AssetsDefinition:
     )
     def gold(context: dg.AssetExecutionContext, database: Database) -> Result:
         from btc_core.days.gold import make_gold  # noqa: PLC0415
-        from btc_core.days.rows import read_day  # noqa: PLC0415 - pyarrow is slow to import
         from btc_core.days.seals import seal_of  # noqa: PLC0415 - pyarrow is slow to import
+        from btc_core.days.stored_days import read_day  # noqa: PLC0415 - pyarrow is slow to import
 
         def work(day: str) -> dict[str, Any]:
             with database.connect() as db:

@@ -12,9 +12,9 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.sealed import SEAL_TAG, sealed_assets
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
-from btc_core.days.rows import day_ns, day_of
 from btc_core.errors import ServiceError
 from btc_core.names import SEAL_DAY_JOB
+from btc_core.utc_day import day_ns, day_of
 
 SENSOR_INTERVAL_S = 60
 ATTEMPTS = 6

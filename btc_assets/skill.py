@@ -17,7 +17,7 @@ from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 
 from btc_core.clock import NS_PER_S, column_ns, from_ns, now_ns
 from btc_core.names import BID_MODEL, LEVELS_PCT, VOLATILITY_MODEL
 from btc_core.tables.catalogue import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL
-from btc_core.tables.form import of_symbol
+from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btc_core.clock import now_ns
-from btc_core.days.rows import day_of, days_between
 from btc_core.errors import InvalidInput, ServiceError
 from btc_core.stores.dagster import backfill_status, daemon_runs, launch_backfill
+from btc_core.utc_day import day_of, days_between
 from stack.layout import ROOT
 
 if TYPE_CHECKING:

@@ -73,8 +73,10 @@ def import_bars(
     data_dir: DataDir = None,
 ) -> None:
     """Import minute bars into the table the models train on; importing a file twice changes nothing."""
-    from btc_core.market.bars import read_bars, to_table  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-    from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - the same
+    from btc_core.market.bars import read_bars  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_core.stores.questdb import QuestDB, append  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_core.tables.catalogue import MINUTE_BARS  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_core.tables.rows import minute_bars  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
 
     settings = Layout(data_dir or current_data_dir()).settings()
@@ -82,6 +84,6 @@ def import_bars(
     with QuestDB(settings.questdb) as db, typer.progressbar(length=len(bars), label=file.name) as bar:
         for start in range(0, len(bars), IMPORT_ROWS):
             chunk = bars[start : start + IMPORT_ROWS]
-            db.write("minute_bars", to_table(chunk, symbol, "file"), "ts")
+            append(db, MINUTE_BARS, minute_bars(chunk, symbol, "file"))
             bar.update(len(chunk))
     typer.echo(f"{len(bars)} minute bars of {symbol} imported; train on them with the Dagster job train_models")

@@ -65,12 +65,13 @@ def restore(
 ) -> None:
     """Bring days of tables back from the object store, each proven against its manifest."""
     from btc_core.days import lake  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-    from btc_core.days.rows import count_rows, days_between  # noqa: PLC0415 - the same
+    from btc_core.days.stored_days import count_rows  # noqa: PLC0415 - the same
     from btc_core.errors import InvalidInput  # noqa: PLC0415 - the same
     from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - the same
     from btc_core.stores.s3 import ObjectStore  # noqa: PLC0415 - the same
     from btc_core.tables.catalogue import STORED  # noqa: PLC0415 - the same
     from btc_core.tables.schema import ensure_tables  # noqa: PLC0415 - the same
+    from btc_core.utc_day import days_between  # noqa: PLC0415 - the same
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
 
     settings = Layout(data_dir or current_data_dir()).settings()
@@ -105,9 +106,9 @@ def import_trades(
 ) -> None:
     """Import trades and their minute bars; what the stream or an earlier import has brought stays as it is."""
     from btc_cli import screen  # noqa: PLC0415 - the same
-    from btc_core.days.rows import day_of  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from btc_core.days.trade_import import put, put_bars, read_trades  # noqa: PLC0415 - the same
     from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - the same
+    from btc_core.utc_day import day_of  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from stack.layout import current_data_dir  # noqa: PLC0415 - the same
     from stack.runtime import Stack  # noqa: PLC0415 - the same
 

@@ -13,8 +13,8 @@ from confluent_kafka import TopicPartition
 
 from btc_core.clock import now_ns
 from btc_core.errors import BadFrame, InvalidInput, ServiceError
-from btc_core.exchanges.interface import EXCHANGES, frame_of
-from btc_core.market.events import events_of
+from btc_core.exchanges.adapters import EXCHANGES
+from btc_core.exchanges.decoding import events_of, frame_of
 from btc_core.market.frames import BookFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
 from btc_core.market.messages import DeadLetter, Envelope, decode_envelope, encode_envelope
 from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC

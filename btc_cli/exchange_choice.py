@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from btc_core.exchanges.interface import exchange_of
+from btc_core.exchanges.adapters import exchange_of
 
 if TYPE_CHECKING:
     from btc_core.settings import ExchangeSettings

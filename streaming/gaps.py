@@ -12,9 +12,10 @@ import msgspec
 from btc_core import metrics
 from btc_core.market.continuity import TradeContinuity, Verdict
 from btc_core.market.messages import GapNotice
+from btc_core.tables.rows import GapMark
 
 if TYPE_CHECKING:
-    from btc_core.market.events import Event
+    from btc_core.market.events import TradeEvent
     from btc_core.market.messages import Absent
 
 
@@ -36,6 +37,12 @@ class Gap:
         if self.missing:
             return "open"
         return "absent" if self.absent else "repaired"
+
+    def mark(self, symbol: str) -> GapMark:
+        """The row of `gap_marks`."""
+        return GapMark(
+            symbol, self.before_ns, self.first_id, self.last_id, self.changed_ns, self.missing, self.absent, self.state
+        )
 
     def notice(self, symbol: str) -> GapNotice:
         """What the topic `gaps` is told."""
@@ -63,7 +70,7 @@ class TradeSequence:
         self._open: list[Gap] = []
         self._last_ns = 0
 
-    def take(self, trade: Event, ts_recv_ns: int, origin: str) -> tuple[bool, Gap | None]:
+    def take(self, trade: TradeEvent, ts_recv_ns: int, origin: str) -> tuple[bool, Gap | None]:
         """Whether the trade is new, and the gap that it opened or closed."""
         verdict = self._seen.observe(trade.trade_id)
         if verdict is Verdict.DUPLICATE:

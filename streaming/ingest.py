@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from btc_core import metrics
 from btc_core.clock import SYSTEM_CLOCK, to_ns
 from btc_core.errors import BadFrame, ExchangeError, InvalidInput, ServiceError, SubscriptionRefused
-from btc_core.exchanges.interface import exchange_of
+from btc_core.exchanges.adapters import exchange_of
 from btc_core.market.book import ChecksumMismatch, OrderBook
 from btc_core.market.frames import (
     BookFrame,

@@ -16,11 +16,11 @@ import numpy as np
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_MIN, NS_PER_S
+from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals, scores
 from btc_core.models.targets import LABEL_SPAN_NS
 from btc_core.names import HORIZONS_MIN, LEVELS_PCT
-from btc_core.stores.redis_rows import ForecastRow
-from btc_core.tables.form import of_symbol
+from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ import msgspec
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ExchangeError
-from btc_core.exchanges.interface import exchange_of
+from btc_core.exchanges.adapters import exchange_of
 from btc_core.market.continuity import TradeContinuity, Verdict
 from btc_core.market.messages import Absent, Envelope, GapNotice, encode_envelope
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
-from btc_core.days.rows import day_ns, within
 from btc_core.features.catalogue import ROW
-from btc_core.features.fold import BAR, EMIT_NONE, EMIT_TICKS, EVENT, QUOTE, TRADE, WARM_UP_S, fold, new_state
-from btc_core.tables.form import of_symbol
+from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
+from btc_core.features.state import EVENT, EVENT_FIELDS, WARM_UP_S, new_state, slot_of
+from btc_core.market.events import BAR, QUOTE, TRADE
+from btc_core.tables.sql import of_symbol, within
+from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,10 +38,11 @@ LOGGED = np.dtype(
 _TIMES = "cast(ts_event AS LONG) AS ts_ns, cast(ts_recv AS LONG) AS recv_ns"
 _PLACE = "kafka_partition, kafka_offset, frame_item"
 _READS = {
-    QUOTE: ("bronze_ticks", "bid AS a, bid_qty AS b, ask AS c, ask_qty AS d"),
-    TRADE: ("bronze_trades", "price AS a, qty AS b, CASE WHEN side = 'buy' THEN 1.0 ELSE -1.0 END AS c, trade_id"),
-    BAR: ("bronze_bars", "open AS a, high AS b, low AS c, close AS d, volume AS e"),
+    QUOTE: ("bronze_ticks", ", ".join(EVENT_FIELDS[QUOTE])),
+    TRADE: ("bronze_trades", "price, qty, CASE WHEN side = 'buy' THEN 1.0 ELSE -1.0 END AS sign, trade_id"),
+    BAR: ("bronze_bars", ", ".join(EVENT_FIELDS[BAR])),
 }
+"""The table of each kind of event, and the columns that make an event."""
 
 
 def events_around(db: QuestDB, symbol: str, day: str) -> np.ndarray:
@@ -60,9 +63,10 @@ def read_events(db: QuestDB, symbol: str, begin_ns: int, end_ns: int) -> np.ndar
         events["kind"] = kind
         for name, column in (("partition", "kafka_partition"), ("offset", "kafka_offset"), ("item", "frame_item")):
             events[name] = found[column].to_numpy()
-        for name in found.column_names:
-            if name in (LOGGED.names or ()):
-                events[name] = found[name].to_numpy()
+        for name in EVENT_FIELDS[kind]:
+            events[slot_of(kind, name)] = found[name].to_numpy()
+        for name in ("ts_ns", "recv_ns", *(("trade_id",) if kind == TRADE else ())):
+            events[name] = found[name].to_numpy()
         parts.append(events)
     events = np.concatenate(parts)
     return events[np.lexsort((events["item"], events["offset"], events["partition"]))]

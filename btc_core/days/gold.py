@@ -12,7 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from btc_core.days.rows import in_form, on_day, read_day, write_rows
+from btc_core.days.stored_days import read_day
+from btc_core.market.bars import from_table
+from btc_core.stores.questdb import write_rows
+from btc_core.tables.arrow import in_form
 from btc_core.tables.catalogue import (
     GOLD_1MIN,
     GOLD_1MIN_SEALED,
@@ -21,6 +24,8 @@ from btc_core.tables.catalogue import (
     MINUTE_BARS,
     SILVER_FEATURES,
 )
+from btc_core.tables.rows import minute_bars
+from btc_core.tables.sql import on_day
 
 if TYPE_CHECKING:
     from btc_core.stores.questdb import QuestDB
@@ -68,8 +73,9 @@ def fill_minute_bars(db: QuestDB, day: str) -> tuple[int, int]:
     known = set(zip(stored["ts"].to_pylist(), stored["symbol"].to_pylist(), strict=True))
     places = zip(traded["ts"].to_pylist(), traded["symbol"].to_pylist(), strict=True)
     new = traded.filter(pa.array([place not in known for place in places], pa.bool_()))
-    sources = pa.array(["sealed"] * len(new), pa.string())
-    write_rows(db, MINUTE_BARS, in_form(new.append_column("source", sources), MINUTE_BARS))
+    for symbol in pc.unique(new["symbol"]).to_pylist():
+        bars = from_table(new.filter(pc.equal(new["symbol"], symbol)))
+        write_rows(db, MINUTE_BARS, minute_bars(bars, symbol, "sealed"))
     return len(traded), len(new)
 
 

@@ -17,20 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from btc_core.clock import NS_PER_DAY, now_ns
-from btc_core.days.rows import (
-    arrow_schema,
-    count_rows,
-    day_ns,
-    day_of,
-    digest,
-    drop_days_through,
-    read_day,
-    stored_days,
-    write_rows,
-)
+from btc_core.days.stored_days import count_rows, drop_days_through, read_day, stored_days
 from btc_core.errors import SchemaError, StoreError
 from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.stores.questdb import write_rows
+from btc_core.tables.arrow import arrow_schema, digest
 from btc_core.tables.catalogue import STORED
+from btc_core.utc_day import day_ns, day_of
 
 if TYPE_CHECKING:
     from btc_core.stores.questdb import QuestDB

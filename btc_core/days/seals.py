@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
-from btc_core.days.rows import applied, day_ns, day_of, on_day
 from btc_core.names import TABLE_WRITERS
 from btc_core.stores.kafka import passed
+from btc_core.stores.questdb import applied
 from btc_core.tables.catalogue import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS, MINUTE_BARS
-from btc_core.tables.form import of_symbol
+from btc_core.tables.sql import of_symbol, on_day
+from btc_core.utc_day import day_ns, day_of
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings

@@ -16,11 +16,14 @@ import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY
 from btc_core.days.day_replay import events_around, orders, replay
-from btc_core.days.rows import arrow_schema, day_ns, in_form, within, write_rows
-from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
-from btc_core.features.fold import TRADE
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, as_matrix
+from btc_core.features.state import EVENT_FIELDS, slot_of
+from btc_core.market.events import TRADE
+from btc_core.stores.questdb import write_rows
+from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import SILVER_FEATURES
-from btc_core.tables.form import of_symbol
+from btc_core.tables.sql import of_symbol, within
+from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
     from btc_core.stores.questdb import QuestDB
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
 EXAMPLES = 10
 _MAX_ITEMS = 1 << 16
 _PLACE = "kafka_partition, kafka_offset, frame_item"
-_COMPARED = ("trade_price", "trade_qty", "trade_side", *FEATURE_NAMES)
+_TRADE_COLUMNS = ("trade_price", "trade_qty", "trade_side")
+_COMPARED = (*_TRADE_COLUMNS, *FEATURE_NAMES)
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,28 +63,15 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def silver_rows(symbol: str, events: np.ndarray, rows: np.ndarray) -> pa.Table:
-    """Replayed rows as the table has them."""
+    """Replayed rows (dtype `features.catalogue.ROW`) of one market at their events (dtype `LOGGED`), as the table has them."""
     trade = events["kind"] == TRADE
-    columns: dict[str, Any] = {name: rows[name] for name in FEATURE_NAMES}
-    columns |= {
-        "ts_event": pa.array(events["ts_ns"], pa.timestamp("ns")),
-        "ts_recv": pa.array(events["recv_ns"], pa.timestamp("ns")),
-        "symbol": np.full(len(events), symbol),
-        "kind": np.where(trade, "trade", "quote"),
-        "feature_version": np.full(len(events), FEATURE_VERSION),
-        "trade_id": events["trade_id"],
-        **_trade_columns(events),
-        "kafka_partition": events["partition"],
-        "kafka_offset": events["offset"],
-        "frame_item": events["item"],
+    traded = {
+        name: np.where(trade, events[slot_of(TRADE, field)], np.nan)
+        for name, field in zip(_TRADE_COLUMNS, EVENT_FIELDS[TRADE], strict=True)
     }
-    return in_form(pa.table({name: columns[name] for name in arrow_schema(SILVER_FEATURES).names}), SILVER_FEATURES)
-
-
-def _trade_columns(events: np.ndarray) -> dict[str, np.ndarray]:
-    trade = events["kind"] == TRADE
-    names = {"trade_price": "a", "trade_qty": "b", "trade_side": "c"}
-    return {name: np.where(trade, events[field], np.nan) for name, field in names.items()}
+    identity = {"ts_event_ns": events["ts_ns"], "ts_recv_ns": events["recv_ns"], "symbol": [symbol] * len(events)}
+    place = {name: events[name] for name in ("partition", "offset", "item", "kind", "trade_id")}
+    return table_rows.silver_features(identity | place | traded, as_matrix(rows))
 
 
 class _Comparison:
@@ -95,14 +86,15 @@ class _Comparison:
         self.max_abs_diff: dict[str, float] = {}
         self.examples: list[dict[str, Any]] = []
 
-    def take(self, events: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Compare one piece; the mask of what is missing or different."""
+    def take(self, events: np.ndarray, rows: np.ndarray) -> pa.Table:
+        """Compare one piece; the rows that are missing or different, as the table should have them."""
+        expected = silver_rows(self._symbol, events, rows)
         stored = self._stored(int(events["ts_ns"].min()), int(events["ts_ns"].max()) + 1)
         keys = _keys(events)
         pairs = _pairs(keys, _stored_keys(stored))
         present = np.zeros(len(keys), bool)
         present[pairs.here] = True
-        wrong = self._different(events, rows, stored, pairs)
+        wrong = self._different(events, expected, stored, pairs)
         current = np.ones(len(keys), bool)
         current[pairs.here] = stored["feature_version"].to_numpy()[pairs.there] == FEATURE_VERSION
         self.rows += len(keys)
@@ -111,14 +103,13 @@ class _Comparison:
         self.different += int((wrong | ~current).sum())
         self.other_version += int((~current).sum())
         self.suspect.append(keys[~present | (wrong & current)])
-        return wrong | ~present | ~current
+        return expected.filter(pa.array(wrong | ~present | ~current))
 
-    def _different(self, events: np.ndarray, rows: np.ndarray, stored: pa.Table, pairs: _Pairs) -> np.ndarray:
+    def _different(self, events: np.ndarray, expected: pa.Table, stored: pa.Table, pairs: _Pairs) -> np.ndarray:
         """Mask of the events that are stored with other numbers."""
         wrong = np.zeros(len(events), bool)
-        values = {name: rows[name] for name in FEATURE_NAMES} | _trade_columns(events)
         for name in _COMPARED:
-            there, here = stored[name].to_numpy()[pairs.there], values[name][pairs.here]
+            there, here = stored[name].to_numpy()[pairs.there], expected[name].to_numpy()[pairs.here]
             differs = (there != here) & ~(np.isnan(there) & np.isnan(here))
             if not differs.any():
                 continue
@@ -178,9 +169,7 @@ def prove(db: QuestDB, symbol: str, day: str) -> Proof:
             as_streamed.take(part, rows)
     true = _Comparison(db, symbol) if late else as_streamed
     for part, rows in replay(truth, begin_ns, end_ns):
-        wrong = true.take(part, rows)
-        if wrong.any():
-            write_rows(db, SILVER_FEATURES, silver_rows(symbol, part[wrong], rows[wrong]))
+        write_rows(db, SILVER_FEATURES, true.take(part, rows))
     suspects = [_joined(each.suspect) for each in (as_streamed, true)]
     unexplained = np.intersect1d(suspects[0], suspects[1]) if late else suspects[0]
     return Proof(

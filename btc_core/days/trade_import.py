@@ -17,14 +17,16 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, NS_PER_US, now_ns, to_ns
-from btc_core.days.rows import day_ns, in_form, within, write_rows
 from btc_core.errors import InvalidInput
+from btc_core.exchanges.adapters import exchange_of
 from btc_core.exchanges.history import bars_of_trades
-from btc_core.exchanges.interface import exchange_of
 from btc_core.exchanges.rest import next_page_ns, patiently
-from btc_core.market.bars import to_table
+from btc_core.market.events import TradeEvent
+from btc_core.stores.questdb import append, wait_until_applied, write_rows
 from btc_core.tables.catalogue import BRONZE_TRADES, MINUTE_BARS
-from btc_core.tables.form import of_symbol
+from btc_core.tables.rows import NOT_FROM_THE_LOG, Logged, bronze_trades, minute_bars
+from btc_core.tables.sql import of_symbol, within
+from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,9 +49,11 @@ BUYS, SELLS = ("b", "buy"), ("s", "sell")
 """What files call the side of a trade, in any case."""
 EARLIEST_DAY = "2009-01-01"
 """Before this there was nothing to trade."""
+WRITE_TRADES = 100_000
+"""Trades that become rows at a time: some 60 MB of memory."""
 MOST_NS = float(2**63)
 _UNITS = ((1e11, NS_PER_S), (1e14, NS_PER_MS), (1e17, NS_PER_US))
-_NOT_KNOWN = ""
+_ORDER_TYPE_NOT_KNOWN = ""
 
 
 def read_trades(file: Path) -> np.ndarray:
@@ -156,7 +160,10 @@ def put(db: QuestDB, symbol: str, trades: np.ndarray, origin: str) -> int:
     if not len(trades):
         return 0
     fresh = trades[~_present(db, symbol, trades)]
-    write_rows(db, BRONZE_TRADES, _rows(symbol, fresh, origin))
+    for start in range(0, len(fresh), WRITE_TRADES):
+        append(db, BRONZE_TRADES, _rows(symbol, fresh[start : start + WRITE_TRADES], origin))
+    if len(fresh):
+        wait_until_applied(db, BRONZE_TRADES.name)
     return len(fresh)
 
 
@@ -178,24 +185,20 @@ def _present(db: QuestDB, symbol: str, trades: np.ndarray) -> np.ndarray:
 
 
 def _rows(symbol: str, trades: np.ndarray, origin: str) -> pa.Table:
-    """Rows of bronze; in place of a place in the log stands the microsecond of the day and the rank within it."""
-    moments = pa.array(trades["ts_ns"], pa.timestamp("ns"))
+    """Rows of bronze. In place of a place in the log stand the microsecond of the day and the rank within it."""
     micros = trades["ts_ns"] // NS_PER_US
-    columns = {
-        "ts_event": moments,
-        "ts_recv": moments,
-        "symbol": np.full(len(trades), symbol),
-        "trade_id": trades["trade_id"],
-        "price": trades["price"],
-        "qty": trades["qty"],
-        "side": np.where(trades["buy"], "buy", "sell"),
-        "ord_type": np.full(len(trades), _NOT_KNOWN),
-        "origin": np.full(len(trades), origin),
-        "kafka_partition": np.full(len(trades), -1),
-        "kafka_offset": micros % (NS_PER_DAY // NS_PER_US),
-        "frame_item": _rank(micros),
-    }
-    return in_form(pa.table(columns), BRONZE_TRADES)
+    columns = (trades["ts_ns"], _rank(micros), trades["trade_id"], trades["price"], trades["qty"], trades["buy"])
+    places = (micros % (NS_PER_DAY // NS_PER_US)).tolist()
+    logged = [
+        Logged(
+            TradeEvent(symbol, ts_ns, rank, trade_id, price, qty, "buy" if buy else "sell", _ORDER_TYPE_NOT_KNOWN),
+            ts_ns, origin, NOT_FROM_THE_LOG, place,
+        )
+        for place, (ts_ns, rank, trade_id, price, qty, buy) in zip(
+            places, zip(*(column.tolist() for column in columns), strict=True), strict=True
+        )
+    ]  # fmt: skip
+    return bronze_trades(logged)
 
 
 def put_bars(db: QuestDB, symbol: str, trades: np.ndarray) -> int:
@@ -207,7 +210,7 @@ def put_bars(db: QuestDB, symbol: str, trades: np.ndarray) -> int:
     stored = db.query(f"SELECT ts FROM minute_bars WHERE {of_symbol(symbol)} AND {span}")  # noqa: S608 - the same
     known = stored["ts"].cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
     fresh = bars[~np.isin(bars["ts_ns"], known)]
-    write_rows(db, MINUTE_BARS, in_form(to_table(fresh, symbol, "trades"), MINUTE_BARS))
+    write_rows(db, MINUTE_BARS, minute_bars(fresh, symbol, "trades"))
     return len(fresh)
 
 

@@ -252,7 +252,11 @@ FEATURE_VERSION: str = hashlib.sha256(
 """Carried by every row, message and bundle; those of another version are refused."""
 
 
+def as_matrix(rows: np.ndarray) -> np.ndarray:
+    """Rows of dtype `ROW` as a float64 matrix of shape (rows, features)."""
+    return np.ascontiguousarray(rows).view(np.float64).reshape(len(rows), len(FEATURES))
+
+
 def matrix(rows: np.ndarray, names: tuple[str, ...] = MODEL_FEATURES) -> np.ndarray:
     """Rows of dtype `ROW` as a float64 matrix of shape (rows, names) in the given order."""
-    full = np.ascontiguousarray(rows).view(np.float64).reshape(len(rows), len(FEATURES))
-    return full[:, [FEATURE_NAMES.index(name) for name in names]]
+    return as_matrix(rows)[:, [FEATURE_NAMES.index(name) for name in names]]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import msgspec
 
 from btc_core.errors import BtcError, NotReady, SchemaError, ServiceError
-from btc_core.market.bars import read_stored
 from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model
 from btc_core.models.fitting import harx_bundle
 from btc_core.names import BID_MODEL, VOLATILITY_MODEL
 from btc_core.registry import bundles
+from btc_core.stores.minute_bars import read_stored
 from btc_core.stores.questdb import QuestDB
 
 if TYPE_CHECKING:

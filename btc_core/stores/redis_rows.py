@@ -12,6 +12,7 @@ import redis
 
 from btc_core.errors import SchemaError, ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.market.messages import FeatureId, ForecastRow
 from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES
 
 if TYPE_CHECKING:
@@ -36,18 +37,12 @@ _BOUND_FIELDS = {
 SOCKET_TIMEOUT_S = 5.0
 
 
-class FeatureRow(msgspec.Struct, frozen=True, array_like=True):
-    """One feature row; `values` in the order of `features.FEATURE_NAMES`."""
+class FeatureRow(FeatureId, frozen=True):
+    """One feature row."""
 
-    symbol: str
-    ts_event_ns: int
-    ts_recv_ns: int
-    partition: int
-    offset: int
-    item: int
-    kind: int
     feature_version: str
     values: list[float]
+    """In the order of `features.catalogue.FEATURE_NAMES`."""
 
     def value(self, name: str) -> float:
         """One feature by name."""
@@ -72,31 +67,6 @@ class FeatureRow(msgspec.Struct, frozen=True, array_like=True):
     def ask_qty(self) -> float:
         """Quantity at the best ask, BTC."""
         return self.value("ask_qty")
-
-
-class ForecastRow(msgspec.Struct, frozen=True):
-    """One forecast; paths are 1…5 minutes ahead of `ts_event_ns`."""
-
-    symbol: str
-    ts_event_ns: int
-    ts_recv_ns: int
-    made_at_ns: int
-    partition: int
-    offset: int
-    item: int
-    bid: float
-    bid_path_usd: list[float]
-    sigma_path_bps: list[float]
-    baseline_sigma_path_bps: list[float]
-    bid_model_version: str
-    bid_model_kind: str
-    volatility_model_version: str
-    volatility_model_kind: str
-    feature_version: str
-    bid_bounds_usd: list[list[float]] = []
-    """Per horizon the bounds of its 90, 80 and 50 % intervals, ascending: quantiles 5, 10, 25, 75, 90 and 95 %."""
-    sigma_bounds_bps: list[list[float]] = []
-    """The same of the realized volatility."""
 
 
 def compact(symbol: str) -> str:
@@ -145,12 +115,12 @@ def replace(client: Any, rows: Mapping[str, dict[str, Any]], ttl_s: int) -> None
         raise ServiceError(msg) from error
 
 
-_META = ("symbol", "ts_event_ns", "ts_recv_ns", "partition", "offset", "item", "kind", "feature_version")
+_IDENTITY = (*FeatureId.__struct_fields__, "feature_version")
 
 
 def feature_fields(row: FeatureRow) -> dict[str, Any]:
     """Identity fields, then every feature by its name."""
-    fields: dict[str, Any] = {name: getattr(row, name) for name in _META}
+    fields: dict[str, Any] = {name: getattr(row, name) for name in _IDENTITY}
     fields.update(zip(FEATURE_NAMES, row.values, strict=True))
     return fields
 
@@ -179,37 +149,9 @@ def read_features(client: redis.Redis, symbol: str) -> FeatureRow | None:
     if fields["feature_version"] != FEATURE_VERSION:
         msg = f"{feature_key(symbol)} is of feature version {fields['feature_version']}, this process of {FEATURE_VERSION}"
         raise SchemaError(msg)
-    meta = {name: fields.pop(name) for name in _META}
-    return msgspec.convert(
-        {**meta, "values": [fields[name] for name in FEATURE_NAMES]}, _FeatureFields, strict=False
-    ).row()
-
-
-class _FeatureFields(msgspec.Struct):
-    """A hash of strings on its way to a `FeatureRow`."""
-
-    symbol: str
-    ts_event_ns: int
-    ts_recv_ns: int
-    partition: int
-    offset: int
-    item: int
-    kind: int
-    feature_version: str
-    values: list[str]
-
-    def row(self) -> FeatureRow:
-        return FeatureRow(
-            self.symbol,
-            self.ts_event_ns,
-            self.ts_recv_ns,
-            self.partition,
-            self.offset,
-            self.item,
-            self.kind,
-            self.feature_version,
-            [float(value) for value in self.values],
-        )
+    identity = {name: fields[name] for name in _IDENTITY}
+    values = [float(fields[name]) for name in FEATURE_NAMES]
+    return msgspec.convert({**identity, "values": values}, FeatureRow, strict=False)
 
 
 def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:

@@ -69,13 +69,3 @@ class Table(msgspec.Struct, frozen=True):
             f"CREATE TABLE IF NOT EXISTS {name or self.name} ({columns}) TIMESTAMP({self.timestamp}) "
             f"PARTITION BY DAY WAL DEDUP UPSERT KEYS({', '.join(self.keys)})"
         )
-
-
-def of_symbol(symbol: str) -> str:
-    """The condition of a query about one market.
-
-    >>> of_symbol("BTC/USD")
-    "symbol = 'BTC/USD'"
-    """
-    quoted = symbol.replace("'", "''")
-    return f"symbol = '{quoted}'"

@@ -16,7 +16,7 @@ from docs.generate.markdown import code, table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SOURCES = ("fold_rows.py", "fold_state.py")
+SOURCES = ("features/formulas.py", "features/state.py")
 """Where formulas, and the functions they call, are."""
 ROW_NAMES = {"row", "s.block"}
 """What a row is called where its columns are computed."""

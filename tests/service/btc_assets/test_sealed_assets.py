@@ -14,13 +14,15 @@ import pytest
 from btc_cli import backfill
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days import lake
-from btc_core.days.rows import arrow_schema, day_ns, day_of, digest, read_day, write_rows
 from btc_core.days.silver_proof import prove
+from btc_core.days.stored_days import read_day
 from btc_core.settings import settings as process_settings
 from btc_core.stores.kafka import ensure_topics
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
+from btc_core.tables.arrow import arrow_schema, digest
 from btc_core.tables.catalogue import STORED, TABLES
+from btc_core.utc_day import day_ns, day_of
 from tests.service.past_day import day_of_symbol
 
 with warnings.catch_warnings():

@@ -10,7 +10,7 @@ import pytest
 
 from btc_cli.app import Exchange
 from btc_cli.exchange_choice import why_unreachable
-from btc_core.exchanges.interface import EXCHANGES
+from btc_core.exchanges.adapters import EXCHANGES
 from btc_core.settings import ExchangeSettings
 from stack.layout import Layout
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from btc_cli import backfill
-from btc_core.days.rows import days_between
 from btc_core.errors import ServiceError
+from btc_core.utc_day import days_between
 from stack.layout import Layout
 
 if TYPE_CHECKING:

@@ -8,12 +8,14 @@ import pytest
 
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days import lake
-from btc_core.days.rows import count_rows, day_of, digest, in_form, read_day, write_rows
+from btc_core.days.stored_days import count_rows, read_day
 from btc_core.errors import StoreError
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
+from btc_core.tables.arrow import digest, in_form
 from btc_core.tables.catalogue import STORED, TABLES
 from btc_core.tables.schema import ensure_tables, invalid_views
+from btc_core.utc_day import day_of
 from tests.service.made_up import ROWS, made_up
 from tests.service.past_day import lose_day
 from tests.waiting import wait_for

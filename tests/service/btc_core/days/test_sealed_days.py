@@ -9,13 +9,15 @@ import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days.bronze_proof import prove_bronze
-from btc_core.days.rows import count_rows, day_of, digest, read_day, write_rows
 from btc_core.days.seals import seal_of, why_open
 from btc_core.days.silver_proof import prove
+from btc_core.days.stored_days import count_rows, read_day
 from btc_core.market.messages import Envelope
 from btc_core.stores.kafka import ensure_topics
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, write_rows
+from btc_core.tables.arrow import digest
 from btc_core.tables.catalogue import TABLES
+from btc_core.utc_day import day_of
 from streaming import bronze, features
 from tests.service.past_day import DAY, MIDNIGHT_NS, day_of_symbol, lose_day, work_off
 from tests.service.workers import publish, trade_frame
@@ -132,7 +134,7 @@ def test_a_day_is_sealed_only_when_it_is_over_worked_off_and_whole(stream: Setti
 def _one(row: dict[str, object]) -> object:
     import pyarrow as pa
 
-    from btc_core.days.rows import arrow_schema
+    from btc_core.tables.arrow import arrow_schema
 
     schema = arrow_schema(TABLES["gap_marks"])
     return pa.table({field.name: pa.array([row[field.name]], field.type) for field in schema})
