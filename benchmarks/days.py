@@ -80,7 +80,7 @@ def stream_day(settings: Settings, day: str, trades: int) -> None:
     import threading
 
     from btc_core.names import TABLE_WRITERS
-    from btc_core.stores.kafka import passed
+    from btc_core.stores.kafka import first_group_behind
 
     ensure_topics(settings)
     publisher = Publisher(settings.kafka, "bench")
@@ -92,7 +92,7 @@ def stream_day(settings: Settings, day: str, trades: int) -> None:
     for thread in threads:
         thread.start()
     time.sleep(2.0)
-    while passed(settings.kafka, TABLE_WRITERS, now_ns()):
+    while first_group_behind(settings.kafka, TABLE_WRITERS, now_ns()):
         time.sleep(0.2)
     for worker in workers:
         worker.stop()

@@ -124,7 +124,7 @@ def flush_each(settings: Settings, envelopes: list[Envelope]) -> float:
         rows = engine.flush()
         sink.announce(rows)
         sink.keep(rows)
-        sink.cut()()
+        sink.drain()()
     return len(envelopes) / (time.perf_counter() - begin_s)
 
 

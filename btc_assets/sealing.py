@@ -66,7 +66,7 @@ def sealing_sensor(
     context: dg.SensorEvaluationContext, environment: Environment, database: Database
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for a run of each complete day whose seal is new: at its end, and again when late or repaired data came."""
-    from btc_core.days.seals import seal_of, why_open  # noqa: PLC0415 - Kafka's client is slow to import
+    from btc_core.days.seals import seal_of, sealing_blocker  # noqa: PLC0415 - Kafka's client is slow to import
 
     chosen = environment.get()
     asked = read_cursor(context.cursor)
@@ -83,7 +83,7 @@ def sealing_sensor(
                 failed, ended_s = failures(context.instance, day, seal.id)
                 if asked.get(day) == seal.id and not failed:
                     continue
-                why = why_open(chosen, db, day, now) or why_not_again(failed, now / NS_PER_S - ended_s)
+                why = sealing_blocker(chosen, db, day, now) or why_not_again(failed, now / NS_PER_S - ended_s)
                 if why:
                     waiting.append(f"{day}: {why}")
                 else:

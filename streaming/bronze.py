@@ -41,8 +41,8 @@ class BronzeHandler:
         self._chunk_rows = settings.stream.batch_rows
 
     def reset(self) -> None:
-        """Forget which trades have been seen, and rows that nobody has cut: their messages come again."""
-        self._reader.untell()
+        """Forget which trades have been seen, and rows that nobody has drained: their messages come again."""
+        self._reader.remove_gauges()
         self._reader, self._kept = BronzeReader(), 0
 
     def warm(self, messages: list[Record]) -> None:
@@ -72,7 +72,7 @@ class BronzeHandler:
         self._kept += len(messages)
         return self._kept
 
-    def cut(self) -> Callable[[], None]:
+    def drain(self) -> Callable[[], None]:
         """Rows of every table to write; the dead letters and notices of the same messages are waited for."""
         kept, self._reader.rows, self._kept = self._reader.rows, BronzeRows(), 0
         chunks = list(kept.tables(self._chunk_rows))

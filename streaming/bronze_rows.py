@@ -134,10 +134,10 @@ class BronzeReader:
             self._partitions[one.symbol] = partition
             self._trades[one.symbol] = TradeSequence.load(one)
 
-    def untell(self) -> None:
+    def remove_gauges(self) -> None:
         """Take back what the gauges say of the markets read so far."""
         for trades in self._trades.values():
-            trades.untell()
+            trades.remove_gauges()
 
     def _read_other(self, envelope: Envelope, place: Place) -> None:
         frame = frame_of(envelope)

@@ -70,7 +70,7 @@ class FeatureSink:
             metrics.STAGE_LATENCY.labels("features").observe((now_ns() - oldest_ns) / NS_PER_S)
 
     def keep(self, batches: list[Rows]) -> int:
-        """Keep rows for `cut`; returns how many are kept now."""
+        """Keep rows for `drain`; returns how many are kept now."""
         self._kept.extend(batches)
         self._kept_rows += sum(len(batch.ids) for batch in batches)
         return self._kept_rows
@@ -79,7 +79,7 @@ class FeatureSink:
         """Forget what is kept."""
         self._kept, self._kept_rows = [], 0
 
-    def cut(self) -> Callable[[], None]:
+    def drain(self) -> Callable[[], None]:
         """What is kept, as work that writes it and waits until QuestDB and Kafka have acknowledged everything."""
         chunks = list(_chunks(self._kept, self._chunk_rows))
         self._kept, self._kept_rows = [], 0
@@ -132,7 +132,7 @@ class FeaturesHandler:
         self._sink = FeatureSink(settings)
 
     def reset(self) -> None:
-        """Forget every market, and rows that nobody has cut: their messages come again."""
+        """Forget every market, and rows that nobody has drained: their messages come again."""
         self._engine = FeatureEngine()
         self._sink.drop()
 
@@ -156,9 +156,9 @@ class FeaturesHandler:
         self._sink.announce(batches)
         return self._sink.keep(batches)
 
-    def cut(self) -> Callable[[], None]:
+    def drain(self) -> Callable[[], None]:
         """Silver rows to write."""
-        return self._sink.cut()
+        return self._sink.drain()
 
     def _push(self, messages: list[Record]) -> None:
         for message in messages:

@@ -29,14 +29,14 @@ from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BID_PREDICTION, PREDICTION_OUTCOMES, VOLATILITY_PREDICTION
 from streaming.latest import LatestRows
 from streaming.outcomes import (
+    OUTCOME_WARM_UP_S,
     STATE_VERSION,
-    WARM_UP_S,
     Outcome,
     OutcomeTracker,
     TrackerState,
+    count_outcome,
     restored,
     row_of,
-    tell_skill,
 )
 from streaming.publish import Publisher
 from streaming.worker import Role, Worker
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUP = WorkerName.FORECAST
-ROLE = Role(GROUP, FEATURES_TOPIC, WARM_UP_S, f"{STATE_VERSION}-{FEATURE_VERSION}")
+ROLE = Role(GROUP, FEATURES_TOPIC, OUTCOME_WARM_UP_S, f"{STATE_VERSION}-{FEATURE_VERSION}")
 WAIT_FOR_MODEL_S = 2.0
 PREDICTIONS_LINGER_MS = 20
 """Who is in a hurry reads Redis; a request to the broker for each forecast costs as much as the forecast."""
@@ -78,7 +78,7 @@ class ForecastHandler:
         self._outcomes: list[Outcome] = []
 
     def reset(self) -> None:
-        """Forget rows that nobody has cut, and what is open: their messages come again."""
+        """Forget rows that nobody has drained, and what is open: their messages come again."""
         self._kept, self._pending = [], None
         self._outcomes, self._trackers = [], {}
 
@@ -108,7 +108,7 @@ class ForecastHandler:
                 final = self._close(part[-1])
                 self._outcomes += final
                 for outcome in final:
-                    tell_skill(outcome)
+                    count_outcome(outcome)
                 pending += self._forecast(part)
             self._pending = pending
         self._announce(self._pending)
@@ -147,7 +147,7 @@ class ForecastHandler:
                 PREDICTIONS_TOPIC, forecast.symbol, self._encoder.encode(forecast), forecast.ts_recv_ns
             )
 
-    def cut(self) -> Callable[[], None]:
+    def drain(self) -> Callable[[], None]:
         """Rows of both prediction tables and of outcomes to write."""
         kept, self._kept = self._kept, []
         outcomes, self._outcomes = self._outcomes, []
@@ -220,7 +220,7 @@ class ForecastHandler:
             for index, row in enumerate(rows)
         ]
         newest = matrix[-1:]
-        tracker.see(
+        tracker.observe(
             forecasts[-1],
             float(values[-1, _MID_COLUMN]),
             lambda: _baselines(bid_model, volatility, newest),

@@ -84,7 +84,7 @@ class TradeSequence:
             first, last = self._seen.open_gaps[-1]
             opened = Gap(first, last, self._last_ns, trade.ts_event_ns, ts_recv_ns)
             self._open.append(opened)
-            self._tell()
+            self._set_gauges()
         self._last_ns = trade.ts_event_ns
         return True, opened
 
@@ -119,7 +119,7 @@ class TradeSequence:
             gap = Gap(*place)
             gap.missing, gap.absent = missing, absent
             sequence._open.append(gap)
-        sequence._tell()
+        sequence._set_gauges()
         return sequence
 
     def _fewer(self, gap: Gap, count: int, ts_recv_ns: int) -> bool:
@@ -128,14 +128,14 @@ class TradeSequence:
         gap.changed_ns = ts_recv_ns
         if gap.missing == 0:
             self._open.remove(gap)
-        self._tell()
+        self._set_gauges()
         return gap.missing == 0
 
-    def untell(self) -> None:
+    def remove_gauges(self) -> None:
         """Another process may have this market now: its gauges are not ours any more."""
         metrics.OPEN_GAPS.remove(self._symbol)
         metrics.MISSING_TRADES.remove(self._symbol)
 
-    def _tell(self) -> None:
+    def _set_gauges(self) -> None:
         metrics.OPEN_GAPS.labels(self._symbol).set(len(self._open))
         metrics.MISSING_TRADES.labels(self._symbol).set(self._seen.missing())

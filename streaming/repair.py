@@ -39,7 +39,7 @@ RECHECK_S = 5.0
 
 
 class RepairHandler(Stateless):
-    """Gaps wait in `handle`; the work of `cut` repairs them one by one, slowly enough for the exchange."""
+    """Gaps wait in `handle`; the work of `drain` repairs them one by one, slowly enough for the exchange."""
 
     def __init__(self, settings: Settings) -> None:
         self._exchange = exchange_of(settings.exchange)
@@ -68,7 +68,7 @@ class RepairHandler(Stateless):
                 self._settled.add(key)
         return len(self._waiting)
 
-    def cut(self) -> Callable[[], None]:
+    def drain(self) -> Callable[[], None]:
         """The repair of every gap taken up so far."""
         gaps, self._waiting = list(self._waiting.values()), {}
 

@@ -162,7 +162,7 @@ def drill(db: QuestDB, store: ObjectStore, table: Table, day: str) -> int:
         db.execute(f"DROP TABLE IF EXISTS {name}")
 
 
-class Kept(msgspec.Struct, frozen=True):
+class Retention(msgspec.Struct, frozen=True):
     """What became of days that are past their time."""
 
     dropped: tuple[tuple[str, str], ...]
@@ -171,8 +171,8 @@ class Kept(msgspec.Struct, frozen=True):
     """Table, day and why it must stay in QuestDB."""
 
 
-def uncovered(db: QuestDB, store: ObjectStore, table: Table, day: str) -> str:
-    """Why a day must not be forgotten yet; empty when its copy is sound and holds every row."""
+def deletion_blocker(db: QuestDB, store: ObjectStore, table: Table, day: str) -> str:
+    """Why a day must not be deleted from QuestDB; empty when its copy is undamaged and holds every row."""
     try:
         manifest = read_manifest(store, table.name, day)
         if manifest is None:
@@ -185,7 +185,7 @@ def uncovered(db: QuestDB, store: ObjectStore, table: Table, day: str) -> str:
     return ""
 
 
-def drop_old(db: QuestDB, store: ObjectStore, today_ns: int) -> Kept:
+def drop_old(db: QuestDB, store: ObjectStore, today_ns: int) -> Retention:
     """Drop days beyond their TTL from QuestDB, oldest first, up to the first whose copy is not sound and complete.
 
     The newest days of a table stay, however old they are (`drop_days_through`).
@@ -195,12 +195,12 @@ def drop_old(db: QuestDB, store: ObjectStore, today_ns: int) -> Kept:
     for table in STORED:
         oldest = day_of(today_ns - table.ttl_days(db.settings) * NS_PER_DAY)
         past = [day for day in stored_days(db, table) if day < oldest]
-        reasons = {day: uncovered(db, store, table, day) for day in past}
+        reasons = {day: deletion_blocker(db, store, table, day) for day in past}
         held += [(table.name, day, why) for day, why in reasons.items() if why]
         free = list(itertools.takewhile(lambda day: not reasons[day], past))  # noqa: B023 - used up in this turn
         if free:
             dropped += [(table.name, day) for day in drop_days_through(db, table, free[-1])]
-    return Kept(tuple(dropped), tuple(held))
+    return Retention(tuple(dropped), tuple(held))
 
 
 def expire(store: ObjectStore, keep_days: int, today_ns: int) -> list[str]:

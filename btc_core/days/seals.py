@@ -12,7 +12,7 @@ import msgspec
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.names import TABLE_WRITERS
-from btc_core.stores.kafka import passed
+from btc_core.stores.kafka import first_group_behind
 from btc_core.stores.questdb import applied
 from btc_core.tables.catalogue import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS, MINUTE_BARS
 from btc_core.tables.sql import of_symbol, on_day
@@ -76,15 +76,18 @@ def open_gaps(db: QuestDB, day: str) -> int:
     return int(db.execute(f"SELECT count() FROM gap_marks WHERE state = 'open' AND {on_day(GAP_MARKS, day)}")[0][0])  # noqa: S608 - the same
 
 
-def why_open(settings: Settings, db: QuestDB, day: str, now: int) -> str:
-    """Why a day is not complete yet; empty when it can be sealed. Raises `ServiceError` when it cannot be known."""
+def sealing_blocker(settings: Settings, db: QuestDB, day: str, now: int) -> str:
+    """What keeps a day from being sealed, in words; empty when nothing does.
+
+    Raises `ServiceError` when a server that has to be asked does not answer.
+    """
     end_ns = day_ns(day) + NS_PER_DAY
     settled_ns = end_ns + settings.seal.grace_s * NS_PER_S
     if now < settled_ns:
         return "the day and its grace are not over"
-    behind = passed(settings.kafka, TABLE_WRITERS, settled_ns)
-    if behind:
-        return behind
+    behind = first_group_behind(settings.kafka, TABLE_WRITERS, settled_ns)
+    if behind is not None:
+        return str(behind)
     unread = [name for name in WRITTEN if not applied(db, name)]
     if unread:
         return f"rows of {', '.join(unread)} are written and not yet readable"

@@ -6,8 +6,8 @@ What does not belong here: what a message holds (`market.messages`), or what a w
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +18,7 @@ from btc_core.clock import NS_PER_MS, NS_PER_S, now_ns
 from btc_core.errors import BadFrame, ConfigError, ServiceError
 from btc_core.market.messages import Envelope, decode_envelope
 from btc_core.names import EVENTS_TOPIC, TOPICS
+from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,17 +63,19 @@ def ensure_topics(settings: Settings) -> list[str]:
 
 def _wait_for_leaders(kafka: KafkaSettings, topics: list[str]) -> None:
     """Return when every partition answers: one that was made a moment ago may have no leader yet."""
-    deadline_s = time.monotonic() + ADMIN_TIMEOUT_S
     with _reader(kafka, "topics-made") as reader:
         for part in [TopicPartition(topic, number) for topic in topics for number in range(kafka.partitions)]:
-            while True:
-                try:
-                    reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
-                    break
-                except KafkaException:
-                    if time.monotonic() > deadline_s:
-                        raise
-                    time.sleep(0.05)
+            if not wait_until(partial(_answers, reader, part), ADMIN_TIMEOUT_S, pause_s=0.05):
+                reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)  # raises what is wrong
+
+
+def _answers(reader: Consumer, part: TopicPartition) -> bool:
+    """Whether a partition has a leader that answers."""
+    try:
+        reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
+    except KafkaException:
+        return False
+    return True
 
 
 def _connection(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
@@ -171,8 +174,24 @@ def _reader(kafka: KafkaSettings, group: str) -> Iterator[Consumer]:
         reader.close()
 
 
-def passed(kafka: KafkaSettings, groups: tuple[str, ...], ts_ns: int) -> str:
-    """Which group has not yet committed everything received before `ts_ns`, and how far it is; empty when all have.
+class GroupBehind(msgspec.Struct, frozen=True):
+    """A consumer group that has not yet committed everything it should have."""
+
+    group: str
+    partition: int
+    """Of `market.events`, as both offsets."""
+    committed_offset: int
+    needed_offset: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.group} is at offset {self.committed_offset} of {EVENTS_TOPIC}[{self.partition}] "
+            f"and {self.needed_offset} is needed"
+        )
+
+
+def first_group_behind(kafka: KafkaSettings, groups: tuple[str, ...], ts_ns: int) -> GroupBehind | None:
+    """The first group that has not yet committed everything received before `ts_ns`; None when all have.
 
     Raises `ServiceError` when Kafka does not answer.
     """
@@ -182,9 +201,10 @@ def passed(kafka: KafkaSettings, groups: tuple[str, ...], ts_ns: int) -> str:
                 part = TopicPartition(EVENTS_TOPIC, partition)
                 needed = _offset_at(reader, part, ts_ns)
                 (mark,) = reader.committed([part], timeout=ADMIN_TIMEOUT_S)
-                if max(mark.offset, 0) < needed:
-                    return f"{group} is at offset {max(mark.offset, 0)} of {EVENTS_TOPIC}[{partition}] and {needed} is needed"
-    return ""
+                committed = max(mark.offset, 0)
+                if committed < needed:
+                    return GroupBehind(group, partition, committed, needed)
+    return None
 
 
 class TopicState(msgspec.Struct, frozen=True):

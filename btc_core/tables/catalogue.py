@@ -203,7 +203,7 @@ def _provenance(asset: str) -> tuple[Column, ...]:
     )  # fmt: skip
 
 
-_MODEL_INPUTS = tuple(f"silver_features.{f.name}" for f in FEATURES if f.group not in {"original", "gold"})
+_MODEL_INPUTS = tuple(f"silver_features.{f.name}" for f in FEATURES if f.group not in {"chart", "gold"})
 
 
 def _bounds(template: str, unit: str, what: str) -> tuple[Column, ...]:

@@ -6,16 +6,16 @@ What does not belong here: what the tables are (`btc_core.tables.catalogue`), th
 from __future__ import annotations
 
 import hashlib
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
 import pyarrow as pa
 
-from btc_core.clock import SYSTEM_CLOCK, now_ns
+from btc_core.clock import now_ns
 from btc_core.errors import QuestDBError, SchemaError
 from btc_core.tables.catalogue import STORED, TABLES
 from btc_core.tables.form import Column, Table
+from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
     from btc_core.stores.questdb import QuestDB
@@ -145,9 +145,7 @@ def invalid_views(db: QuestDB) -> dict[str, str]:
 
 def _refresh(db: QuestDB, view: str) -> None:
     db.execute(f"REFRESH MATERIALIZED VIEW {view} FULL")
-    deadline_s = SYSTEM_CLOCK.monotonic_s() + REFRESH_TIMEOUT_S
-    while view in (standing := invalid_views(db)):
-        if SYSTEM_CLOCK.monotonic_s() > deadline_s:
-            msg = f"QuestDB has not computed the view {view} again in {REFRESH_TIMEOUT_S:g} s: {standing[view]}"
-            raise QuestDBError(msg)
-        time.sleep(0.1)
+    if not wait_until(lambda: view not in invalid_views(db), REFRESH_TIMEOUT_S, pause_s=0.1):
+        reason = invalid_views(db).get(view, "")
+        msg = f"QuestDB has not computed the view {view} again in {REFRESH_TIMEOUT_S:g} s: {reason}"
+        raise QuestDBError(msg)

@@ -26,7 +26,7 @@ GROUPS = {
     "time": "The clock; also from minute bars alone.",
     "activity": "How much was traded; also from minute bars alone.",
     "microstructure": "The book, the flow of orders and the pace of events; empty on minute bars, which trees take.",
-    "original": "For people: means and extremes of the last quotes. No model reads them.",
+    "chart": "For people: means and extremes of the last quotes. No model reads them.",
     "gold": "For the bars of `gold_1min`. No model reads them.",
 }
 HEAD = f"""\

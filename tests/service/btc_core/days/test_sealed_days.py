@@ -9,7 +9,7 @@ import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days.bronze_proof import prove_bronze
-from btc_core.days.seals import seal_of, why_open
+from btc_core.days.seals import seal_of, sealing_blocker
 from btc_core.days.silver_proof import prove
 from btc_core.days.stored_days import count_rows, read_day
 from btc_core.market.messages import Envelope
@@ -98,8 +98,8 @@ def test_bronze_rows_that_are_lost_are_written_again_from_the_log(stream: Settin
 def test_a_day_is_sealed_only_when_it_is_over_worked_off_and_whole(stream: Settings, db: QuestDB) -> None:
     day_of_symbol(stream, "SEAL", late={})
     now = now_ns()
-    assert "grace" in why_open(stream, db, day_of(now), now)
-    assert why_open(stream, db, DAY, now) == ""
+    assert "grace" in sealing_blocker(stream, db, day_of(now), now)
+    assert sealing_blocker(stream, db, DAY, now) == ""
     seal = seal_of(db, DAY)
     assert seal == seal_of(db, DAY)
     assert seal.rows["bronze_ticks"] == count_rows(db, TICKS, DAY)
@@ -109,7 +109,7 @@ def test_a_day_is_sealed_only_when_it_is_over_worked_off_and_whole(stream: Setti
     publish(
         stream, symbol, [Envelope(end_ns - 5, 1, 0, "trade", "ws", trade_frame(symbol, end_ns - NS_PER_S, 60_000.0, 1))]
     )
-    assert "is needed" in why_open(stream, db, DAY, now)
+    assert "is needed" in sealing_blocker(stream, db, DAY, now)
     work_off(stream, bronze.build, features.build)
     assert seal_of(db, DAY).id != seal.id, "one more trade is another day"
 
@@ -125,8 +125,8 @@ def test_a_day_is_sealed_only_when_it_is_over_worked_off_and_whole(stream: Setti
         "state": "open",
     }
     write_rows(db, gaps, _one(mark))
-    assert "may still be repaired" in why_open(stream, db, DAY, end_ns + NS_PER_DAY // 6)
-    assert why_open(stream, db, DAY, now) == "", "a gap does not hold the seal for ever"
+    assert "may still be repaired" in sealing_blocker(stream, db, DAY, end_ns + NS_PER_DAY // 6)
+    assert sealing_blocker(stream, db, DAY, now) == "", "a gap does not hold the seal for ever"
     write_rows(db, gaps, _one(mark | {"state": "absent"}))
     assert seal_of(db, DAY).open_gaps == 0
 

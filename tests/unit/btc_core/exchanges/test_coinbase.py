@@ -25,8 +25,8 @@ from btc_core.market.events import QUOTE, Event, TradeEvent
 from btc_core.market.frames import HeartbeatFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
 from btc_core.market.messages import Envelope, GapNotice, decode_envelope, encode_envelope
 from btc_core.settings import PUBLIC_URLS, ExchangeSettings
-from streaming.history import recent_bars
 from streaming.subscriptions import Subscriptions
+from streaming.warm_up_bars import recent_bars
 from tests.http_server import answering
 from tests.paths import DATA
 
