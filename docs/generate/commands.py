@@ -1,6 +1,6 @@
-"""The command line, as typer documents it.
+"""Generate the page about the command line with typer's own documentation command.
 
-What does not belong here: recipes (`docs/how-to`).
+Recipes that combine commands do not belong here: they are in `docs/how-to`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 
 def page() -> str:
-    """Every command with its arguments and options."""
+    """Describe every command with its arguments and options."""
     command = [
         sys.executable,
         "-m",
