@@ -63,7 +63,7 @@ def lake_backups(environment: Environment, database: Database, lake: Lake) -> Re
                     made.append({"table": table.name, "day": day, "rows": manifest.rows, "object": manifest.key})
         kept = copies.drop_old(db, store, now)
         expired = copies.expire(store, environment.get().backup.keep_days, now)
-    held = [{"table": table, "day": day, "why": why} for table, day, why in kept.held]
+    held = [{"table": table, "day": day, "why": why} for table, day, why in kept.blocked]
     check = dg.AssetCheckResult(
         check_name="retention_covered",
         passed=not held and not refused,

@@ -186,7 +186,7 @@ def look_at_topic(
     if not moved and before is not None and now - before.told_ns < STILL_INTERVAL_NS:
         return None
     metadata: dict[str, Any] = {"messages": state.messages - (before.watermark_ns if before else state.messages)}
-    metadata |= {f"{group}_behind": behind for group, behind in state.behind.items()}
+    metadata |= {f"{group}_behind": behind for group, behind in state.lag.items()}
     metadata |= {f"{group}_workers": members for group, members in group_members(kafka, groups).items()}
     event = dg.AssetMaterialization if moved else dg.AssetObservation
     return event(asset, metadata=metadata, tags=LIVE_VERSION), Seen(state.messages, now)

@@ -1,7 +1,7 @@
-"""The proof that bronze holds what the log holds of a day: entries missing or different there are written again.
+"""The proof of a day's bronze rows: a comparison with the log that rewrites missing and different rows.
 
-It also writes `bronze_bars`, the minute bars with their place in the log. A day that the log has forgotten is taken as
-it is. What does not belong here: features (`proof`).
+It also writes `bronze_bars`, the minute bars with their place in the log. A day that the log no longer holds is not
+compared. What does not belong here: features (`silver_proof`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 Key = tuple[object, ...]
 PIECE_ROWS = 50_000
-"""Rows held before they are compared: some 60 MB."""
+"""The number of rows that are compared at a time: about 60 MB."""
 _IDENTITY = {BRONZE_TICKS.name: ("symbol", "kafka_offset", "frame_item"), BRONZE_TRADES.name: ("symbol", "trade_id")}
-"""What tells the rows of a day apart: a quote's place in the log, a trade's id."""
+"""The columns that identify a row of a day: a quote's place in the log, or a trade's id."""
 _COMPARED = {
     BRONZE_TICKS.name: ("ts_event", "bid", "bid_qty", "ask", "ask_qty"),
     BRONZE_TRADES.name: ("ts_event", "price", "qty", "side"),
@@ -43,20 +43,20 @@ _COMPARED = {
 
 
 class BronzeProof(msgspec.Struct, frozen=True, kw_only=True):
-    """How a day's bronze compares with the log."""
+    """The result of comparing the bronze rows of a day with the log."""
 
     log_has_day: bool
-    """False when the log has forgotten the day, or part of it: then nothing was compared."""
+    """Whether the log still holds the whole day. If not, nothing was compared."""
     rows: int = 0
-    """Ticks and trades the log has of the day."""
+    """Ticks and trades of the day in the log."""
     rows_missing: int = 0
     rows_different: int = 0
     bars: int = 0
-    """Minute bars met in the log from the warm-up window on."""
+    """Minute bars in the log since the beginning of the warm-up window."""
 
 
 class _Comparison:
-    """Rows of one day as the log has them, compared with the tables piece by piece."""
+    """Compares the rows of one day, as the log has them, with the tables piece by piece."""
 
     def __init__(self, db: QuestDB, begin_ns: int) -> None:
         self._db = db
@@ -78,14 +78,14 @@ class _Comparison:
                 continue
             elif isinstance(event, QuoteEvent):
                 self._ticks.append(Logged(event, *place))
-            elif (event.symbol, event.trade_id) not in self._trade_keys:  # the workers take the first one, too
+            elif (event.symbol, event.trade_id) not in self._trade_keys:  # the first one counts, as in the workers
                 self._trade_keys.add((event.symbol, event.trade_id))
                 self._trades.append(Logged(event, *place))
         if len(self._bars) + len(self._ticks) + len(self._trades) >= PIECE_ROWS:
             self.settle()
 
     def settle(self) -> None:
-        """Compare what was taken since the last time, and write what is missing or different."""
+        """Compare the rows taken since the last call, and write those that are missing or different."""
         if self._bars:
             write_rows(self._db, BRONZE_BARS, table_rows.bronze_bars(self._bars))
         self.bars += len(self._bars)
@@ -129,7 +129,7 @@ def prove_bronze(db: QuestDB, kafka: KafkaSettings, day: str) -> BronzeProof:
         if envelope.channel == "ohlc" or envelope.ts_recv_ns >= since_ns:
             try:
                 comparison.take(envelope, partition, offset)
-            except BadFrame:  # a dead letter, as it was when it was live
+            except BadFrame:  # the workers refused it, too
                 continue
     comparison.settle()
     return BronzeProof(

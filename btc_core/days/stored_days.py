@@ -21,32 +21,32 @@ if TYPE_CHECKING:
 
 
 def read_day(db: QuestDB, table: Table, day: str, name: str = "") -> pa.Table:
-    """Every row of a day in the order of its keys; `name` is that of a scratch table of the same form."""
-    # As it is, a VARCHAR of up to nine bytes comes out of QuestDB 9.3.4's Parquet as null.
+    """Every row of a day, sorted by the table's keys; `name` reads a scratch table of the same form."""
+    # Without the cast, QuestDB 9.3.4 exports a VARCHAR of up to nine bytes to Parquet as null.
     names = ", ".join(f"{c.name}::STRING {c.name}" if c.type == "VARCHAR" else c.name for c in table.columns)
     return in_form(db.query(f"SELECT {names} FROM {name or table.name} WHERE {on_day(table, day)}"), table)  # noqa: S608 - names of the catalogue
 
 
 def count_rows(db: QuestDB, table: Table, day: str, name: str = "") -> int:
-    """Rows of a day."""
-    return int(db.execute(f"SELECT count() FROM {name or table.name} WHERE {on_day(table, day)}")[0][0])  # noqa: S608 - the same
+    """The number of rows of a day."""
+    return int(db.execute(f"SELECT count() FROM {name or table.name} WHERE {on_day(table, day)}")[0][0])  # noqa: S608 - names of the catalogue
 
 
 def stored_days(db: QuestDB, table: Table) -> dict[str, int]:
-    """Rows per day that QuestDB holds, oldest first."""
-    sql = f"SELECT cast({table.timestamp} AS LONG), count() FROM {table.name} SAMPLE BY 1d"  # noqa: S608 - the same
+    """The number of rows of each day that QuestDB holds, oldest day first."""
+    sql = f"SELECT cast({table.timestamp} AS LONG), count() FROM {table.name} SAMPLE BY 1d"  # noqa: S608 - names of the catalogue
     return {day_of(int(begin)): int(rows) for begin, rows in db.execute(sql) if rows}
 
 
 def drop_days_through(db: QuestDB, table: Table, day: str) -> list[str]:
-    """Remove a day and all before it from QuestDB; returns the days that are gone.
+    """Drop a day and all days before it from QuestDB, and return the days that are gone.
 
-    By a TTL that is taken back at once: QuestDB drops at the first statement. `DROP PARTITION` would make the views
-    of the table invalid for good; a TTL leaves them and their bars as they are. A day stays while the table has no
-    row a whole day after its end.
+    The function sets a TTL and removes it again, because QuestDB drops expired days when the TTL is set. A
+    `DROP PARTITION` would invalidate the views of the table permanently; a TTL leaves them and their bars intact. QuestDB
+    keeps a day until the table has a row that is a whole day younger than the end of the day.
     """
     before = stored_days(db, table)
-    newest_ns = int(db.execute(f"SELECT cast(max({table.timestamp}) AS LONG) FROM {table.name}")[0][0])  # noqa: S608 - the same
+    newest_ns = int(db.execute(f"SELECT cast(max({table.timestamp}) AS LONG) FROM {table.name}")[0][0])  # noqa: S608 - names of the catalogue
     age_days = (min(newest_ns, now_ns()) - day_ns(day)) // NS_PER_DAY - 1  # from the end of the day, as QuestDB counts
     if age_days < 1:
         return []

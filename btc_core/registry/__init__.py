@@ -1,1 +1,1 @@
-"""The model registry: bundles in MLflow and in a cache on disk, aliases, and the champions that serve."""
+"""The model registry: bundles in MLflow and in a local cache, promotion, and the champions that serve."""

@@ -1,6 +1,6 @@
-"""A thin QuestDB client: statements, Arrow reads, acknowledged batch writes.
+"""A thin client of QuestDB: statements, reads as Arrow tables, and acknowledged batch writes.
 
-Reads come as Parquet over `GET /exp`; writes go as ILP over HTTP, which answers when the rows are in the WAL.
+It reads Parquet over `GET /exp` and writes ILP over HTTP, which QuestDB acknowledges once the rows are in the WAL.
 What does not belong here: what the tables look like (`tables`).
 """
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 60.0
 APPLY_TIMEOUT_S = 120.0
-"""How long written rows may take to become readable."""
+"""The longest time that written rows may take to become readable."""
 WRITE_BYTES = 20_000_000
-"""Of one write: large enough for 100,000 rows/s and more, small enough to bound QuestDB's memory."""
+"""The size of one write. It is large enough for 100,000 rows/s and small enough to bound QuestDB's memory."""
 _PORTS = {"http": 80, "https": 443}
-"""Of an address that names none."""
+"""Ports for an address that names none."""
 
 
 class QuestDB:
-    """One connection's worth of QuestDB; threads may share its reads, not its writes."""
+    """One client; threads may share it for reads but not for writes."""
 
     def __init__(self, settings: QuestdbSettings, timeout_s: float = TIMEOUT_S) -> None:
         self.settings = settings
@@ -50,14 +50,14 @@ class QuestDB:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; rows not yet acknowledged were reported as failed."""
+        """Close the connections. Rows that were not acknowledged have already been reported as failed."""
         self._http.close()
         self._drop_sender()
 
     def execute(self, sql: str) -> list[list[Any]]:
         """Run one statement; the result's rows as JSON values, for DDL and small answers.
 
-        Raises `QuestDBError` with QuestDB's words when it refuses, `ServiceError` when it does not answer.
+        Raises `QuestDBError` with QuestDB's message when it refuses, `ServiceError` when it does not answer.
         """
         answer = self._get("/exec", query=sql).json()
         return answer.get("dataset", [])  # type: ignore[no-any-return]
@@ -69,8 +69,8 @@ class QuestDB:
     def write(self, table: str, rows: pa.Table | pd.DataFrame, timestamp: str = "ts_event") -> None:
         """Write rows and return when QuestDB has acknowledged all of them.
 
-        Strings that are SYMBOL columns are sent as strings; the table must exist. Raises `QuestDBError`; then the
-        caller may write the same rows again, the table's keys make them one.
+        Strings that are SYMBOL columns are sent as strings; the table must exist. Raises `QuestDBError`. The
+        caller may then write the same rows again: the table's keys deduplicate them.
         """
         frame = rows.to_pandas() if isinstance(rows, pa.Table) else rows
         if len(frame) == 0:

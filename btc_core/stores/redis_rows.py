@@ -1,6 +1,6 @@
-"""The newest features and forecasts in Redis: keys, fields, writing all at once, reading back.
+"""The newest feature row and the newest forecast of each market in Redis: keys, fields, writing and reading.
 
-What does not belong here: history. That is in QuestDB.
+What does not belong here: older rows. Those are in QuestDB.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BOUND_FIELDS = {
     name: tuple(tuple(template.format(horizon, percent) for percent in QUANTILE_NAMES) for horizon in HORIZONS_MIN)
     for name, template in {"bid_bounds_usd": "bid_{}m_q{}_usd", "sigma_bounds_bps": "sigma_{}m_q{}_bps"}.items()
 }
-"""Fields of a hash by field of `ForecastRow`: made once, not for each row."""
+"""The fields of a Redis hash for each field of `ForecastRow`."""
 
 SOCKET_TIMEOUT_S = 5.0
 
@@ -70,37 +70,37 @@ class FeatureRow(FeatureId, frozen=True):
 
 
 def compact(symbol: str) -> str:
-    """`BTC/USD` as it stands in keys: `BTCUSD`."""
+    """A symbol as keys spell it: `BTCUSD` for `BTC/USD`."""
     return symbol.replace("/", "")
 
 
 def feature_key(symbol: str) -> str:
-    """Hash of the newest feature row."""
+    """The key of the newest feature row."""
     return f"feature:{compact(symbol)}"
 
 
 def forecast_key(symbol: str) -> str:
-    """Hash of the newest forecast."""
+    """The key of the newest forecast."""
     return f"forecast:{compact(symbol)}"
 
 
 def update_channel(key: str) -> str:
-    """Where a new row is announced: `feature_update:BTCUSD` for `feature:BTCUSD`."""
+    """The channel that announces a new row: `feature_update:BTCUSD` for the key `feature:BTCUSD`."""
     kind, _, name = key.partition(":")
     return f"{kind}_update:{name}"
 
 
 def connect(settings: RedisSettings, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
-    """A client; connects at the first command."""
+    """A client that connects at its first command."""
     return redis.Redis.from_url(
         settings.url, password=settings.password.get_secret_value() or None, socket_timeout=timeout_s
     )
 
 
 def replace(client: Any, rows: Mapping[str, dict[str, Any]], ttl_s: int) -> None:
-    """Replace the hash at each key, set its TTL and announce it, all or nothing, in one round trip.
+    """Replace the hash at each key, set its TTL and announce it, in one transaction and one round trip.
 
-    The announcement is the row's event time in ns. Raises `ServiceError`.
+    The announcement carries the row's event time in ns. Raises `ServiceError`.
     """
     try:
         with client.pipeline(transaction=True) as pipe:
@@ -119,35 +119,37 @@ _IDENTITY = (*FeatureId.__struct_fields__, "feature_version")
 
 
 def feature_fields(row: FeatureRow) -> dict[str, Any]:
-    """Identity fields, then every feature by its name."""
+    """The fields of a feature row: its identity, then every feature by its name."""
     fields: dict[str, Any] = {name: getattr(row, name) for name in _IDENTITY}
     fields.update(zip(FEATURE_NAMES, row.values, strict=True))
     return fields
 
 
 def forecast_fields(row: ForecastRow) -> dict[str, Any]:
-    """Every field by its name; paths as `bid_1m_usd`, `sigma_1m_bps`, `baseline_sigma_1m_bps`, bounds as `bid_1m_q05_usd`, ….."""
+    """The fields of a forecast by name; a path has one for each horizon (`bid_1m_usd`), and so has a bound (`bid_1m_q05_usd`)."""
     fields: dict[str, Any] = {
         name: value for name, value in msgspec.structs.asdict(row).items() if not isinstance(value, list)
     }
     for name, names in _PATH_FIELDS.items():
         fields.update(zip(names, getattr(row, name), strict=True))
     for name, names_of in _BOUND_FIELDS.items():
-        for names, bounds in zip(names_of, getattr(row, name), strict=False):  # without intervals there are none
+        for names, bounds in zip(
+            names_of, getattr(row, name), strict=False
+        ):  # a model without intervals gives no bounds
             fields.update(zip(names, bounds, strict=True))
     return fields
 
 
 def read_features(client: redis.Redis, symbol: str) -> FeatureRow | None:
-    """The newest feature row, None when there is none.
+    """The newest feature row; None when there is none.
 
-    Raises `SchemaError` when it is of another feature version.
+    Raises `SchemaError` when the row has another feature version than this process.
     """
     fields = _read(client, feature_key(symbol))
     if fields is None:
         return None
     if fields["feature_version"] != FEATURE_VERSION:
-        msg = f"{feature_key(symbol)} is of feature version {fields['feature_version']}, this process of {FEATURE_VERSION}"
+        msg = f"{feature_key(symbol)} has feature version {fields['feature_version']}, and this process computes version {FEATURE_VERSION}"
         raise SchemaError(msg)
     identity = {name: fields[name] for name in _IDENTITY}
     values = [float(fields[name]) for name in FEATURE_NAMES]
@@ -155,7 +157,7 @@ def read_features(client: redis.Redis, symbol: str) -> FeatureRow | None:
 
 
 def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:
-    """The newest forecast, None when there is none."""
+    """The newest forecast; None when there is none."""
     fields: dict[str, Any] | None = _read(client, forecast_key(symbol))
     if fields is None:
         return None

@@ -29,12 +29,15 @@ _ARROW: dict[ColumnType, pa.DataType] = {
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """The table's rows as Arrow, from the catalogue."""
+    """The Arrow schema of a table's rows."""
     return pa.schema([(column.name, _ARROW[column.type]) for column in table.columns])
 
 
 def in_form(rows: pa.Table, table: Table) -> pa.Table:
-    """Rows with the catalogue's columns and types, in the order of the keys; raises `SchemaError` if they are others."""
+    """Rows with the catalogue's columns and types, sorted by the table's keys.
+
+    Raises `SchemaError` when a column is missing or has values of another type.
+    """
     schema = arrow_schema(table)
     missing = [name for name in schema.names if name not in rows.column_names]
     if missing:
@@ -49,7 +52,7 @@ def in_form(rows: pa.Table, table: Table) -> pa.Table:
 
 
 def digest(rows: pa.Table) -> str:
-    """SHA-256 of the values of rows `in_form`: the same rows give the same digest, however they were stored."""
+    """The SHA-256 of the values of rows in the form of `in_form`. Equal rows give equal digests, however they were stored."""
     total = hashlib.sha256()
     for name in rows.column_names:
         column = rows[name].combine_chunks()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def of_symbol(symbol: str) -> str:
-    """The condition of a query about one market.
+    """The condition for the rows of one market.
 
     >>> of_symbol("BTC/USD")
     "symbol = 'BTC/USD'"
@@ -25,10 +25,10 @@ def of_symbol(symbol: str) -> str:
 
 
 def within(column: str, begin_ns: int, end_ns: int) -> str:
-    """SQL for a timestamp from `begin_ns` up to before `end_ns`."""
+    """The condition for timestamps from `begin_ns` up to, and without, `end_ns`."""
     return f"{column} >= cast({begin_ns} AS TIMESTAMP_NS) AND {column} < cast({end_ns} AS TIMESTAMP_NS)"
 
 
 def on_day(table: Table, day: str) -> str:
-    """SQL for the rows of one day."""
+    """The condition for the rows of one UTC day."""
     return within(table.timestamp, day_ns(day), day_ns(day) + NS_PER_DAY)

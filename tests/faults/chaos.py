@@ -221,7 +221,7 @@ class Chaos:
 def caught_up(settings: Settings) -> bool:
     """Whether every worker has committed everything that its topic holds."""
     read = ((EVENTS_TOPIC, ("bronze", "features")), (FEATURES_TOPIC, ("forecast",)))
-    return not any(any(topic_state(settings.kafka, *each).behind.values()) for each in read)
+    return not any(any(topic_state(settings.kafka, *each).lag.values()) for each in read)
 
 
 def published(exchange_url: str, symbol: str) -> list[list[int]]:
