@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 Mode = Literal["live", "sim"]
 
 ROOT = Path(__file__).resolve().parents[1]
-"""Where our packages lie, a checkout or `site-packages`: what is started as a process finds them here."""
+"""The folder with our programs (`streaming`, `serving`, `exchange_simulator`): a checkout, or `btc_programs` of an
+installed wheel."""
 
 HOST = "127.0.0.1"
 
@@ -199,10 +200,10 @@ class Layout:
         return {key: value or "" for key, value in dotenv_values(self.env_file, interpolate=False).items()}
 
     def environment(self) -> dict[str, str]:
-        """What a command of Dagster, or anything of ours, finds this stack by; secrets among it."""
+        """The environment in which a command of Dagster or one of our programs finds this stack. It holds secrets."""
         home = self.data_dir / "dagster"
         known = {"DAGSTER_HOME": str(home)} if (home / "dagster.yaml").is_file() else {}
-        return self.values() | known | {"BTC_ENV_FILE": str(self.env_file)}
+        return self.values() | known | {"BTC_ENV_FILE": str(self.env_file), "PYTHONPATH": python_path()}
 
     def settings(self) -> Settings:
         """The settings as this stack's processes see them."""
@@ -276,6 +277,11 @@ def _exchange_addresses(mode: Mode, port: int) -> dict[str, str]:
         }
     names = ("BTC_EXCHANGE_NAME", "BTC_EXCHANGE_WS_URL", "BTC_EXCHANGE_REST_URL", "BTC_EXCHANGE_HISTORY_URL")
     return {name: os.environ[name] for name in names if os.environ.get(name)}
+
+
+def python_path() -> str:
+    """A `PYTHONPATH` that finds our programs before packages of the same names, then what it names already."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def port_of(url: str) -> int:

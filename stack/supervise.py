@@ -19,7 +19,7 @@ import psutil
 
 from btc_core.errors import StackError
 from stack.files import tail, write_secret
-from stack.layout import ROOT
+from stack.layout import python_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -218,8 +218,7 @@ def _environment(layout: Layout) -> dict[str, str]:
         for key, value in os.environ.items()
         if not (simulated and key.startswith("BTC_EXCHANGE_")) and key not in {"BTC_ENV_FILE", "PYTHONHOME"}
     }
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return ours | {"BTC_ENV_FILE": str(layout.env_file), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    return ours | {"BTC_ENV_FILE": str(layout.env_file), "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
 
 
 def _conf(layout: Layout, components: Iterable[Component]) -> str:
