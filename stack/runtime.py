@@ -25,12 +25,12 @@ import psutil
 
 from btc_core.errors import StackError
 from stack import preflight
-from stack.catalogue import components
+from stack.all_components import all_components
 from stack.component import Component, Context, in_order
 from stack.files import tail
 from stack.layout import Layout, Mode, remember_current
 from stack.servers.dagster import DAGSTER
-from stack.supervise import DOWN, ProcessState, Supervisor
+from stack.supervisor import DOWN, ProcessState, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -119,7 +119,7 @@ class Stack:
         self.layout.make_dirs()
         layout = self.layout
         more = layout.exchange_args(), layout.features_workers()
-        return components(Context(layout, self.settings, layout.internal_ports(), *more))
+        return all_components(Context(layout, self.settings, layout.internal_ports(), *more))
 
     def up(self, only: tuple[str, ...] | None = None, report: Report = lambda _name, _what: None) -> None:
         """Start what is not running (`only` these and what they wait for) and return when all of it is healthy.

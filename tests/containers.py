@@ -10,7 +10,7 @@ import yaml
 from btc_core.settings import Settings
 from stack.component import Context
 from stack.layout import InternalPorts, Layout
-from stack.servers import dagster, mlflow, ours
+from stack.servers import dagster, mlflow, programs
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def native() -> dict[str, Component]:
     """Processes of the native stack by name."""
     layout = Layout(ROOT / "var" / "of-no-stack")
     context = Context(layout, Settings(), layout.internal_ports() if layout.exists else InternalPorts())
-    found = (*ours.components(context), *dagster.components(context), mlflow.component(context))
+    found = (*programs.components(context), *dagster.components(context), mlflow.component(context))
     return {component.name: component for component in found}
 
 

@@ -13,7 +13,7 @@ import pytest
 from stack.component import Component
 from stack.layout import Layout
 from stack.preflight import free_ports
-from stack.supervise import Supervisor
+from stack.supervisor import Supervisor
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:

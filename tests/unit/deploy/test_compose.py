@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 
 from stack.jars import WANTED
 from stack.layout import DEFAULT_PORTS, Layout
-from stack.servers import ours
+from stack.servers import programs
 from tests.containers import COMPOSE, KNOWN_SETTINGS, SERVICES, native, version, without_place
 from tests.paths import ROOT
 
@@ -89,7 +89,7 @@ def test_ports_are_published_on_loopback_and_are_those_of_the_native_stack(name:
 
 
 def test_every_variable_is_a_setting_and_every_secret_comes_from_init(tmp_path: Path) -> None:
-    for name in (*ours.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "prepare"):
+    for name in (*programs.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "prepare"):
         given = {variable for variable in SERVICES[name]["environment"] if variable.startswith("BTC_")}
         assert given <= KNOWN_SETTINGS, name
     Layout(tmp_path / "stack").create("live")
@@ -114,7 +114,7 @@ def test_addresses_name_services_and_the_ports_they_listen_on(name: str) -> None
             assert listens[host] == int(port), (variable, value)
 
 
-@pytest.mark.parametrize("name", [*ours.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "mlflow"])
+@pytest.mark.parametrize("name", [*programs.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "mlflow"])
 def test_a_command_is_the_one_of_the_native_stack(name: str) -> None:
     process = native()[name]
     assert without_place(SERVICES[name]["command"]) == without_place(process.command)
@@ -139,8 +139,8 @@ def test_dependencies_exist_and_wait_for_health() -> None:
 
 
 def test_metrics_of_every_process_are_scraped_here_and_natively() -> None:
-    ports = {worker: DEFAULT_PORTS[f"{worker}_metrics"] for worker in ours.WORKERS} | {"api": DEFAULT_PORTS["api"]}
-    for worker in ours.WORKERS:
+    ports = {worker: DEFAULT_PORTS[f"{worker}_metrics"] for worker in programs.WORKERS} | {"api": DEFAULT_PORTS["api"]}
+    for worker in programs.WORKERS:
         assert SERVICES[worker]["environment"]["BTC_METRICS_PORT"] == str(ports[worker])
     for file, address in (("compose", "{name}:{port}"), ("native", "127.0.0.1:{port}")):
         targets = yaml.safe_load((ROOT / f"deploy/prometheus/targets/{file}.yml").read_text())

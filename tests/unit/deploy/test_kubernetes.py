@@ -21,7 +21,7 @@ from dotenv import dotenv_values
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, TOPICS
 from btc_core.settings import KafkaSettings
 from stack.layout import Layout
-from stack.servers import ours
+from stack.servers import programs
 from streaming import bronze, features, forecast
 from tests.containers import KNOWN_SETTINGS, SERVICES, version, without_place
 from tests.paths import ROOT
@@ -263,7 +263,7 @@ def test_no_worker_has_more_processes_than_partitions() -> None:
         assert "replicas" not in target, "or applying the manifests again would undo KEDA"
 
 
-@pytest.mark.parametrize("name", ours.WORKERS)
+@pytest.mark.parametrize("name", programs.WORKERS)
 def test_a_worker_is_the_member_of_its_group_that_its_pod_counts(name: str) -> None:
     spec = rendered()["StatefulSet", name]["spec"]
     (instance,) = (each for each in container(name)["env"] if each["name"] == "BTC_STREAM_INSTANCE")

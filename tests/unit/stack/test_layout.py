@@ -11,7 +11,7 @@ import pytest
 
 from btc_core.errors import InvalidInput, StackError
 from stack import preflight
-from stack.catalogue import components
+from stack.all_components import all_components
 from stack.component import Component, Context, in_order
 from stack.files import replaced, tail, write_secret
 from stack.layout import DEFAULT_PORTS, MAX_SOCKET_PATH_BYTES, Layout, current_data_dir, ports_from, remember_current
@@ -77,7 +77,7 @@ def test_what_is_written_is_what_the_processes_read(layout: Layout) -> None:
 
 
 def test_every_port_belongs_to_one_component(layout: Layout) -> None:
-    known = components(Context(layout, layout.settings(), layout.internal_ports(), features_workers=2))
+    known = all_components(Context(layout, layout.settings(), layout.internal_ports(), features_workers=2))
     taken = [port for component in known.values() for port in component.ports]
     assert sorted(taken) == list(range(20_000, 20_000 + len(DEFAULT_PORTS)))
     assert preflight.duplicate_ports(known.values()) is None
@@ -86,7 +86,7 @@ def test_every_port_belongs_to_one_component(layout: Layout) -> None:
 def test_a_live_stack_has_no_simulator(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "live")
     layout.create("live")
-    assert "exchange" not in components(Context(layout, layout.settings(), layout.internal_ports()))
+    assert "exchange" not in all_components(Context(layout, layout.settings(), layout.internal_ports()))
 
 
 def test_arguments_of_the_simulator_are_kept_with_their_spaces(tmp_path: Path) -> None:
@@ -197,13 +197,13 @@ def test_symbols_are_kept_and_a_second_features_worker_comes_when_asked_for(tmp_
     few, many = Layout(tmp_path / "few"), Layout(tmp_path / "many")
     few.create("sim", symbols=("BTC/USD", "ETH/USD"))
     assert few.settings().exchange.symbols == ("BTC/USD", "ETH/USD")
-    simulator = components(Context(few, few.settings(), few.internal_ports()))["exchange"]
+    simulator = all_components(Context(few, few.settings(), few.internal_ports()))["exchange"]
     assert simulator.command[-3:] == ("--symbols", "BTC/USD", "ETH/USD")
     assert few.features_workers() == 1
     many.create("sim", symbols=tuple(f"S{number}/USD" for number in range(8)))
     many.share_features(2)
     context = Context(many, many.settings(), many.internal_ports(), features_workers=many.features_workers())
-    known = components(context)
+    known = all_components(context)
     assert known["features_2"].command == known["features"].command
     assert known["features_2"].env["BTC_STREAM_INSTANCE"] == "2"
 
