@@ -26,7 +26,7 @@ from btc_core.clock import now_ns
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.stores.redis_rows import ForecastRow, connect, forecast_fields, forecast_key, replace
-from stack.preflight import free_ports
+from stack.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

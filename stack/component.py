@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from btc_core.settings import Settings
-    from stack.layout import InternalPorts, Layout
+    from stack.layout import Layout
+    from stack.ports import InternalPorts
 
 Check = Callable[[], None]
 """Returns when the server answers as it should; raises anything when it does not (yet)."""

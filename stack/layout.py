@@ -14,14 +14,13 @@ import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict
 
 from btc_core.clock import NS_PER_DAY, from_ns, now_ns
 from btc_core.errors import StackError
 from btc_core.settings import Settings, load_settings
+from stack.ports import DEFAULT_PORTS, HOST, InternalPorts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,82 +31,13 @@ ROOT = Path(__file__).resolve().parents[1]
 """The folder with our programs (`streaming`, `serving`, `exchange_simulator`): a checkout, or `btc_programs` of an
 installed wheel."""
 
-HOST = "127.0.0.1"
-
 MAX_SOCKET_PATH_BYTES = 107
 """Longest path of a Unix socket on Linux (`sun_path` is 108 bytes with its final NUL)."""
 LONGEST_SOCKET_NAME = "supervisor.sock.4194304"
 """supervisord binds `NAME.PID` first and renames it, so the PID counts too."""
 
-DEFAULT_PORTS: Mapping[str, int] = {
-    "questdb_http": 9000,
-    "questdb_pg": 8812,
-    "kafka": 9092,
-    "redis": 6379,
-    "store": 9010,
-    "mlflow": 5000,
-    "dagster": 3001,
-    "api": 5050,
-    "postgres": 5432,
-    "exchange": 8765,
-    "ingest_metrics": 9101,
-    "bronze_metrics": 9102,
-    "features_metrics": 9103,
-    "forecast_metrics": 9104,
-    "repair_metrics": 9105,
-    "features_2_metrics": 9106,
-    # Nobody but the servers themselves uses the rest.
-    "kafka_controller": 9093,
-    "store_grpc": 9011,
-    "store_master": 9012,
-    "store_master_grpc": 9013,
-    "store_volume": 9014,
-    "store_volume_grpc": 9015,
-    "store_filer": 9016,
-    "store_filer_grpc": 9017,
-}
-"""Every port of a stack and its default. `--ports-from N` gives N, N+1, ... in this order."""
-
 KNOWN_DAYS = 30
 """Days before a stack is made that Dagster has partitions for; whoever brings older data adds its days."""
-
-LOWEST_PORT = 1_024
-"""Those below need root."""
-HIGHEST_PORT = 65_535
-
-
-class InternalPorts(BaseModel):
-    """Ports that only the servers themselves use; kept in `BTC_STACK_PORTS` of `stack.env`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    exchange: int = DEFAULT_PORTS["exchange"]
-    ingest_metrics: int = DEFAULT_PORTS["ingest_metrics"]
-    bronze_metrics: int = DEFAULT_PORTS["bronze_metrics"]
-    features_metrics: int = DEFAULT_PORTS["features_metrics"]
-    forecast_metrics: int = DEFAULT_PORTS["forecast_metrics"]
-    repair_metrics: int = DEFAULT_PORTS["repair_metrics"]
-    features_2_metrics: int = DEFAULT_PORTS["features_2_metrics"]
-    kafka_controller: int = DEFAULT_PORTS["kafka_controller"]
-    store_grpc: int = DEFAULT_PORTS["store_grpc"]
-    store_master: int = DEFAULT_PORTS["store_master"]
-    store_master_grpc: int = DEFAULT_PORTS["store_master_grpc"]
-    store_volume: int = DEFAULT_PORTS["store_volume"]
-    store_volume_grpc: int = DEFAULT_PORTS["store_volume_grpc"]
-    store_filer: int = DEFAULT_PORTS["store_filer"]
-    store_filer_grpc: int = DEFAULT_PORTS["store_filer_grpc"]
-
-
-def ports_from(first: int) -> dict[str, int]:
-    """Consecutive ports from `first` for every server.
-
-    >>> ports_from(20_000)["kafka"]
-    20002
-    """
-    if not LOWEST_PORT <= first <= HIGHEST_PORT - len(DEFAULT_PORTS):
-        msg = f"--ports-from must be between {LOWEST_PORT} and {HIGHEST_PORT - len(DEFAULT_PORTS)}, not {first}"
-        raise StackError(msg)
-    return {name: first + offset for offset, name in enumerate(DEFAULT_PORTS)}
 
 
 class Layout:
@@ -282,19 +212,6 @@ def _exchange_addresses(mode: Mode, port: int) -> dict[str, str]:
 def python_path() -> str:
     """A `PYTHONPATH` that finds our programs before packages of the same names, then what it names already."""
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-def port_of(url: str) -> int:
-    """The port in a URL; raises `StackError` when there is none.
-
-    >>> port_of("http://127.0.0.1:9000")
-    9000
-    """
-    port = urlsplit(url).port
-    if port is None:
-        msg = f"{url} has no port; the native stack needs one, as in http://127.0.0.1:9000"
-        raise StackError(msg)
-    return port
 
 
 def default_data_dir(market: str) -> Path:

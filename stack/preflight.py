@@ -5,16 +5,13 @@ Each check returns a sentence that names the problem and the fix, or None. What 
 
 from __future__ import annotations
 
-import random
 import shutil
-import socket
 import sys
 from typing import TYPE_CHECKING
 
 import psutil
 
-from btc_core.errors import StackError
-from stack.layout import HOST, ports_from
+from stack.ports import is_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,7 +56,7 @@ def memory_problem(needed_gb: float = MIN_MEMORY_GB) -> str | None:
 
 def port_problem(component: Component) -> str | None:
     """A port of a component that somebody else uses."""
-    taken = [port for port in component.ports if not _free(port)]
+    taken = [port for port in component.ports if not is_free(port)]
     if not taken:
         return None
     return (
@@ -77,28 +74,6 @@ def duplicate_ports(components: Iterable[Component]) -> str | None:
                 return f"{owners[port]} and {component.name} both have port {port}: change one in stack.env"
             owners[port] = component.name
     return None
-
-
-def free_ports() -> dict[str, int]:
-    """Ports for a stack that nobody uses now: for tests, and for a second stack beside the first."""
-    for _ in range(100):
-        # Below the range from which the system takes ports for outgoing connections.
-        ports = ports_from(random.randrange(10_000, 32_000))  # noqa: S311 - no secret
-        if all(_free(port) for port in ports.values()):
-            return ports
-    msg = f"no {len(ports)} consecutive free ports were found between 10000 and 32000"
-    raise StackError(msg)
-
-
-def _free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port of a connection that was just closed counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _owner(port: int) -> str:

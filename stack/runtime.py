@@ -18,19 +18,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import psutil
 
 from btc_core.errors import StackError
 from stack import preflight
 from stack.all_components import all_components
 from stack.component import Component, Context, in_order
-from stack.files import tail
 from stack.layout import Layout, Mode, remember_current
+from stack.logs import tail
 from stack.servers.dagster import DAGSTER
-from stack.supervisor import DOWN, ProcessState, Supervisor
+from stack.status import Status, problem_of, status_of
+from stack.supervisor import DOWN, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,21 +45,6 @@ MEMORY_GB_PER_COMPONENT = 0.2
 
 Report = Callable[[str, str], None]
 """Called as `report(component, what)` from several threads."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """How one component is."""
-
-    name: str
-    title: str
-    state: str
-    """`healthy`, `unhealthy`, `starting`, `restarting`, `failed` or `stopped`."""
-    url: str
-    pid: int
-    memory_mb: int
-    alive_s: int
-    reason: str
 
 
 class Stack:
@@ -177,7 +160,7 @@ class Stack:
         known = self.components()
         wanted = [known[name] for name in only or tuple(known)]
         with ThreadPoolExecutor(len(wanted)) as pool:
-            return list(pool.map(lambda component: _status(component, states.get(component.name)), wanted))
+            return list(pool.map(lambda component: status_of(component, states.get(component.name)), wanted))
 
     def stop_component(self, name: str) -> None:
         """Stop one component and leave it stopped until the next `up`; the others go on without it."""
@@ -249,7 +232,7 @@ class Stack:
                 if state.alive_s > component.steady_s:
                     return
             else:
-                why = _why_not(component.check)
+                why = problem_of(component.check)
                 if not why:
                     return
             time.sleep(POLL_S)
@@ -295,62 +278,3 @@ class Stack:
                 msg = f"another `btc` command is starting or stopping {self.layout.data_dir}; wait for it"
                 raise StackError(msg) from None
             yield
-
-
-def _why_not(check: Callable[[], None]) -> str:
-    """Ask a server; "" when it is healthy. Whatever a client library raises means the same here: not healthy (yet)."""
-    try:
-        check()
-    except Exception as error:  # noqa: BLE001 - seven client libraries, each with its own tree of errors
-        return f"{type(error).__name__}: {error}".strip()
-    return ""
-
-
-def _status(component: Component, process: ProcessState | None) -> Status:
-    state, reason = _judge(component, process)
-    pid = process.pid if process else 0
-    return Status(
-        name=component.name,
-        title=component.title,
-        state=state,
-        url=component.url,
-        pid=pid,
-        memory_mb=_memory_mb(pid),
-        alive_s=process.alive_s if process else 0,
-        reason=reason,
-    )
-
-
-def _judge(component: Component, process: ProcessState | None) -> tuple[str, str]:
-    if process is None or process.state in {"STOPPED", "STOPPING"}:
-        return "stopped", ""
-    if process.state == "BACKOFF":
-        return "restarting", process.reason
-    if process.state in {"FATAL", "EXITED", "UNKNOWN"}:
-        return "failed", process.reason
-    why = _why_not(component.check) if component.check else ""
-    if why:
-        return ("starting" if process.alive_s < component.start_timeout_s else "unhealthy"), why
-    return ("starting" if process.state == "STARTING" and component.check is None else "healthy"), ""
-
-
-def _memory_mb(pid: int) -> int:
-    """Proportional set size of a process and its children: pages that processes share are split among them."""
-    if not pid:
-        return 0
-    try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0
-    return sum(_pss(each) for each in family) // 1_000_000
-
-
-def _pss(process: psutil.Process) -> int:
-    try:
-        try:
-            return int(process.memory_full_info().pss)
-        except (psutil.AccessDenied, AttributeError):  # another user's process, or not Linux
-            return int(process.memory_info().rss)
-    except psutil.NoSuchProcess:
-        return 0

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from btc_core.errors import StackError
-from stack.files import tail, write_secret
+from stack.files import write_secret
 from stack.layout import python_path
+from stack.logs import tail
+from stack.supervisor_conf import conf_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,13 +29,6 @@ if TYPE_CHECKING:
     from stack.component import Component
     from stack.layout import Layout
 
-LOG_MAX_BYTES = 10 * 1024 * 1024
-LOG_BACKUPS = 3
-"""Rotated logs kept of each component: at most 40 MB each, 600 MB for all."""
-START_RETRIES = 20
-"""Each failed start waits a second longer than the one before: 210 s in all, then it stays down and status says so."""
-START_S = 3
-"""A process that lives less than this counts as a failed start and backs off."""
 SUPERVISOR_PATIENCE_S = 10.0
 """It answers within half a second of its start."""
 
@@ -97,7 +92,7 @@ class Supervisor:
 
     def write_conf(self, components: Iterable[Component]) -> None:
         """Write `supervisord.conf`; it holds secrets and gets mode 0600."""
-        write_secret(self._layout.supervisor_conf, _conf(self._layout, components))
+        write_secret(self._layout.supervisor_conf, conf_text(self._layout, components))
 
     def answers(self) -> bool:
         """True when it runs."""
@@ -219,54 +214,3 @@ def _environment(layout: Layout) -> dict[str, str]:
         if not (simulated and key.startswith("BTC_EXCHANGE_")) and key not in {"BTC_ENV_FILE", "PYTHONHOME"}
     }
     return ours | {"BTC_ENV_FILE": str(layout.env_file), "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
-
-
-def _conf(layout: Layout, components: Iterable[Component]) -> str:
-    sections: dict[str, dict[str, object]] = {
-        "supervisord": {
-            "logfile": layout.log("supervisord"),
-            "logfile_maxbytes": LOG_MAX_BYTES,
-            "logfile_backups": LOG_BACKUPS,
-            "pidfile": layout.run_dir / "supervisord.pid",
-            "childlogdir": layout.logs_dir,
-            "umask": "077",
-            "minfds": 4096,  # QuestDB and Kafka keep many files open
-        },
-        "unix_http_server": {"file": layout.supervisor_socket, "chmod": "0600"},
-        "rpcinterface:supervisor": {
-            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface",
-        },
-    }
-    for component in components:
-        sections[f"program:{component.name}"] = _program(layout, component)
-    return "\n".join(
-        f"[{title}]\n" + "".join(f"{key}={str(value).replace('%', '%%')}\n" for key, value in values.items())
-        for title, values in sections.items()
-    )
-
-
-def _program(layout: Layout, component: Component) -> dict[str, object]:
-    values: dict[str, object] = {
-        "command": " ".join(_quote(word) for word in component.command),
-        "directory": layout.data_dir,
-        "autostart": "false",
-        "autorestart": "true",
-        "startsecs": START_S,
-        "startretries": START_RETRIES,
-        "stopsignal": component.stop_signal,
-        "stopwaitsecs": component.stop_wait_s,
-        "killasgroup": "true",
-        "redirect_stderr": "true",
-        "stdout_logfile": layout.log(component.name),
-        "stdout_logfile_maxbytes": LOG_MAX_BYTES,
-        "stdout_logfile_backups": LOG_BACKUPS,
-    }
-    if component.env:
-        values["environment"] = ",".join(f"{key}={_quote(value)}" for key, value in component.env.items())
-    if component.user:
-        values["user"] = component.user
-    return values
-
-
-def _quote(word: str) -> str:
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'

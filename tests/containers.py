@@ -9,7 +9,8 @@ import yaml
 
 from btc_core.settings import Settings
 from stack.component import Context
-from stack.layout import InternalPorts, Layout
+from stack.layout import Layout
+from stack.ports import InternalPorts
 from stack.servers import dagster, mlflow, programs
 from tests.paths import ROOT
 

@@ -14,7 +14,8 @@ from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.names import CODE_LOCATION
 from stack.component import Component, Context
-from stack.layout import HOST, ROOT, port_of
+from stack.layout import ROOT
+from stack.ports import HOST, port_of
 
 DAGSTER = ("dagster-code", "dagster-web", "dagster-daemon")
 """Our components, in the order in which they start."""

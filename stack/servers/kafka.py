@@ -13,7 +13,7 @@ from btc_core.errors import StackError
 from stack.component import Component, Context
 from stack.jars import jars
 from stack.java import flags, java
-from stack.layout import HOST
+from stack.ports import HOST
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import httpx
 
 from btc_core.errors import StoreError
 from stack.component import Component, Context
-from stack.layout import HOST, port_of
+from stack.ports import HOST, port_of
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings

@@ -15,7 +15,7 @@ from pathlib import Path
 from btc_core.errors import StackError
 from stack.component import Component, Context
 from stack.files import let_pass, write_secret
-from stack.layout import HOST
+from stack.ports import HOST
 
 SYSTEM_USER = "embedded_postgres"
 """Whom root runs it as; made when missing."""

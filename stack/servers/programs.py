@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from btc_core.errors import ServiceError
 from stack.component import Component, Context
-from stack.layout import HOST
+from stack.ports import HOST
 
 WORKERS = {
     "ingest": ("Ingest, exchange to Kafka", ("kafka",)),

@@ -12,7 +12,7 @@ from btc_core.errors import QuestDBError
 from stack.component import Component, Context
 from stack.jars import jars
 from stack.java import flags, java
-from stack.layout import HOST, port_of
+from stack.ports import HOST, port_of
 
 HEAP_MB = 384
 """QuestDB keeps its data off-heap: the heap holds SQL plans and parsed rows. 160 MB are used under our load."""

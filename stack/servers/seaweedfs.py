@@ -16,7 +16,7 @@ import httpx
 from btc_core.errors import StackError, StoreError
 from stack.component import Component, Context
 from stack.files import write_secret
-from stack.layout import HOST, InternalPorts, port_of
+from stack.ports import HOST, InternalPorts, port_of
 
 VOLUME_SIZE_MB = 512
 """Where a volume file ends and the next begins; nothing is reserved ahead."""

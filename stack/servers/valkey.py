@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from stack.component import Component, Context
 from stack.files import write_secret
-from stack.layout import HOST
+from stack.ports import HOST
 
 MAX_MEMORY_MB = 64
 """We hold a few kilobytes; the bound is for clients that forget an expiry."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from stack.preflight import free_ports
+from stack.ports import free_ports
 from stack.runtime import Stack
 from tests import waiting
 from tests.faults.chaos import KILLED, caught_up, query

@@ -12,7 +12,7 @@ import pytest
 
 from stack.component import Component
 from stack.layout import Layout
-from stack.preflight import free_ports
+from stack.ports import free_ports
 from stack.supervisor import Supervisor
 from tests.waiting import wait_for
 

@@ -14,7 +14,8 @@ import yaml
 from dotenv import dotenv_values
 
 from stack.jars import WANTED
-from stack.layout import DEFAULT_PORTS, Layout
+from stack.layout import Layout
+from stack.ports import DEFAULT_PORTS
 from stack.servers import programs
 from tests.containers import COMPOSE, KNOWN_SETTINGS, SERVICES, native, version, without_place
 from tests.paths import ROOT

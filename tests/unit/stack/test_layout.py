@@ -13,8 +13,10 @@ from btc_core.errors import InvalidInput, StackError
 from stack import preflight
 from stack.all_components import all_components
 from stack.component import Component, Context, in_order
-from stack.files import replaced, tail, write_secret
-from stack.layout import DEFAULT_PORTS, MAX_SOCKET_PATH_BYTES, Layout, current_data_dir, ports_from, remember_current
+from stack.files import replaced, write_secret
+from stack.layout import MAX_SOCKET_PATH_BYTES, Layout, current_data_dir, remember_current
+from stack.logs import tail
+from stack.ports import DEFAULT_PORTS, ports_from
 from stack.runtime import Stack
 
 LISTEN = "127.0.0.1"
