@@ -1,6 +1,6 @@
 """Every component of a stack, in the order in which `btc status` shows them.
 
-What does not belong here: what any of them is. Adding one is adding a line.
+What does not belong here: how a component is started and checked (`stack/servers`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Reading the log files of components: their last lines, and what is added to them.
+"""Reading the log files of components: the last lines of one, and what is added to it.
 
-What does not belong here: where logs lie (`stack/layout.py`), and their rotation, which the supervisor does.
+What does not belong here: where logs lie (`stack/layout.py`), and their rotation, which supervisord does.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FOLLOW_POLL_S = 0.2
+TAIL_BYTES = 65_536
+"""Holds 200 long lines."""
 
 
 def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a log; empty when there is none.
-
-    Reads at most 64 KB, which is 200 long lines.
-    """
+    """The last lines of a log, from its last `TAIL_BYTES`; empty when the file cannot be read."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 65_536))
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
             return file.read().decode(errors="replace").splitlines()[-lines:]
     except OSError:
         return []
 
 
 def follow(path: Path) -> Iterator[str]:
-    """What is added to a log, for ever; goes on in the new file when the log is rotated."""
+    """Yield what is added to a log, without end; continue with the new file after a rotation."""
     file = path.open(errors="replace")
     file.seek(0, os.SEEK_END)
     while True:
@@ -41,7 +40,7 @@ def follow(path: Path) -> Iterator[str]:
         try:
             rotated = path.stat().st_ino != os.fstat(file.fileno()).st_ino
         except FileNotFoundError:
-            rotated = False  # between the two steps of a rotation
+            rotated = False  # the old file has been renamed and the new one does not exist yet
         if rotated:
             file.close()
             file = path.open(errors="replace")

@@ -1,4 +1,4 @@
-"""The TCP ports of a stack: their defaults, other sets of ports, and which are free on this machine.
+"""The TCP ports of a stack: their default numbers, other numbers, and which are free on this machine.
 
 What does not belong here: which component binds a port (`stack/servers`), and where ports are kept (`stack/layout.py`).
 """
@@ -36,7 +36,7 @@ DEFAULT_PORTS: Mapping[str, int] = {
     "forecast_metrics": 9104,
     "repair_metrics": 9105,
     "features_2_metrics": 9106,
-    # Nobody but the servers themselves uses the rest.
+    # Only the servers themselves use the following.
     "kafka_controller": 9093,
     "store_grpc": 9011,
     "store_master": 9012,
@@ -49,12 +49,12 @@ DEFAULT_PORTS: Mapping[str, int] = {
 """Every port of a stack and its default. `--ports-from N` gives N, N+1, ... in this order."""
 
 LOWEST_PORT = 1_024
-"""Those below need root."""
+"""Lower ports need root."""
 HIGHEST_PORT = 65_535
 
 
 class InternalPorts(BaseModel):
-    """Ports that only the servers themselves use; kept in `BTC_STACK_PORTS` of `stack.env`."""
+    """Ports that no setting of the workers names; they are kept in `BTC_STACK_PORTS` of `stack.env`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,7 +76,7 @@ class InternalPorts(BaseModel):
 
 
 def ports_from(first: int) -> dict[str, int]:
-    """Consecutive ports from `first` for every server.
+    """Consecutive ports for every server, from `first` on.
 
     >>> ports_from(20_000)["kafka"]
     20002
@@ -101,10 +101,10 @@ def port_of(url: str) -> int:
 
 
 def free_ports() -> dict[str, int]:
-    """Ports for a stack that nobody uses now: for tests, and for a second stack beside the first."""
+    """Consecutive ports for a whole stack that are free now: for tests, and for a second stack beside the first."""
     for _ in range(100):
-        # Below the range from which the system takes ports for outgoing connections.
-        ports = ports_from(random.randrange(10_000, 32_000))  # noqa: S311 - no secret
+        # Below the range from which Linux takes the ports of outgoing connections.
+        ports = ports_from(random.randrange(10_000, 32_000))  # noqa: S311 - a port is no secret
         if all(is_free(port) for port in ports.values()):
             return ports
     msg = f"no {len(ports)} consecutive free ports were found between 10000 and 32000"
@@ -114,7 +114,7 @@ def free_ports() -> dict[str, int]:
 def is_free(port: int) -> bool:
     """Whether a server could bind this port on loopback now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port of a connection that was just closed counts as free.
+        # Servers set this option too; without it the port of a connection that was just closed is refused.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

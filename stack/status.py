@@ -1,6 +1,6 @@
-"""How one component is: its state, its process, and why it is not healthy.
+"""The status of one component: its state, its process, and the reason when it is not healthy.
 
-What does not belong here: what a component is asked (`stack/servers`), and what a person sees (`btc_cli`).
+What does not belong here: the health checks (`stack/servers`), and how a status is shown (`btc_cli`).
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from stack.health_checks import problem_of
 
+if TYPE_CHECKING:
     from stack.component import Component
     from stack.supervisor import ProcessState
 
 
 @dataclass(frozen=True)
 class Status:
-    """How one component is."""
+    """The status of one component."""
 
     name: str
     title: str
@@ -29,21 +29,14 @@ class Status:
     pid: int
     memory_mb: int
     alive_s: int
+    """How long the process has been running."""
     reason: str
-
-
-def problem_of(check: Callable[[], None]) -> str:
-    """Ask a server; "" when it is healthy. Whatever a client library raises means the same here: not healthy (yet)."""
-    try:
-        check()
-    except Exception as error:  # noqa: BLE001 - seven client libraries, each with its own tree of errors
-        return f"{type(error).__name__}: {error}".strip()
-    return ""
+    """Why it is not healthy; "" when it is healthy or was stopped."""
 
 
 def status_of(component: Component, process: ProcessState | None) -> Status:
-    """Ask a component how it is now; `process` is None when the supervisor does not run it."""
-    state, reason = _judge(component, process)
+    """Check a component now; `process` is None when supervisord does not know it."""
+    state, reason = _state_and_reason(component, process)
     pid = process.pid if process else 0
     return Status(
         name=component.name,
@@ -52,26 +45,26 @@ def status_of(component: Component, process: ProcessState | None) -> Status:
         url=component.url,
         pid=pid,
         memory_mb=_memory_mb(pid),
-        alive_s=process.alive_s if process else 0,
+        alive_s=process.uptime_s if process else 0,
         reason=reason,
     )
 
 
-def _judge(component: Component, process: ProcessState | None) -> tuple[str, str]:
+def _state_and_reason(component: Component, process: ProcessState | None) -> tuple[str, str]:
     if process is None or process.state in {"STOPPED", "STOPPING"}:
         return "stopped", ""
     if process.state == "BACKOFF":
         return "restarting", process.reason
     if process.state in {"FATAL", "EXITED", "UNKNOWN"}:
         return "failed", process.reason
-    why = problem_of(component.check) if component.check else ""
-    if why:
-        return ("starting" if process.alive_s < component.start_timeout_s else "unhealthy"), why
+    problem = problem_of(component.check) if component.check else ""
+    if problem:
+        return ("starting" if process.uptime_s < component.start_timeout_s else "unhealthy"), problem
     return ("starting" if process.state == "STARTING" and component.check is None else "healthy"), ""
 
 
 def _memory_mb(pid: int) -> int:
-    """Proportional set size of a process and its children: pages that processes share are split among them."""
+    """Proportional set size of a process and its children: each shared page is split among the processes that share it."""
     if not pid:
         return 0
     try:
@@ -79,14 +72,14 @@ def _memory_mb(pid: int) -> int:
         family = [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
         return 0
-    return sum(_pss(each) for each in family) // 1_000_000
+    return sum(_pss_bytes(each) for each in family) // 1_000_000
 
 
-def _pss(process: psutil.Process) -> int:
+def _pss_bytes(process: psutil.Process) -> int:
     try:
         try:
             return int(process.memory_full_info().pss)
-        except (psutil.AccessDenied, AttributeError):  # another user's process, or not Linux
+        except (psutil.AccessDenied, AttributeError):  # a process of another user, or not Linux
             return int(process.memory_info().rss)
     except psutil.NoSuchProcess:
         return 0

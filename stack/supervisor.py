@@ -1,6 +1,6 @@
-"""The supervisor: its configuration file, and talking to it over its Unix socket.
+"""A client of supervisord: it starts supervisord and talks to it over its Unix socket.
 
-What does not belong here: order and health (`stack/runtime.py`). supervisord only restarts what dies.
+What does not belong here: order and health (`stack/runtime.py`). supervisord only restarts processes that exit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import xmlrpc.client
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from btc_core.errors import StackError
+from btc_core.waiting import wait_until
 from stack.files import write_secret
 from stack.layout import python_path
 from stack.logs import tail
@@ -29,17 +29,23 @@ if TYPE_CHECKING:
     from stack.component import Component
     from stack.layout import Layout
 
-SUPERVISOR_PATIENCE_S = 10.0
-"""It answers within half a second of its start."""
+SUPERVISOR_TIMEOUT_S = 10.0
+"""supervisord answers within half a second of its start."""
+SUPERVISOR_POLL_S = 0.05
+STOP_TIMEOUT_S = 60.0
+"""supervisord kills a process at most 20 s after its stop signal (`Component.stop_wait_s`)."""
+STOP_POLL_S = 0.1
+LOG_LINES = 10
+"""Last lines of supervisord's log that are shown when it does not start."""
 
-ALIVE = frozenset({"STARTING", "RUNNING", "STOPPING"})
-DOWN = frozenset({"STOPPED", "FATAL"})
-"""It stays down. One that is EXITED does not: the supervisor starts it again within a second."""
+RUNNING_STATES = frozenset({"STARTING", "RUNNING", "STOPPING"})
+FINAL_STATES = frozenset({"STOPPED", "FATAL"})
+"""supervisord leaves the process stopped. EXITED is not among them: it starts such a process again within a second."""
 
 
 @dataclass(frozen=True)
 class ProcessState:
-    """What the supervisor knows about one process."""
+    """What supervisord knows about one process."""
 
     name: str
     state: str
@@ -49,13 +55,13 @@ class ProcessState:
     reason: str
 
     @property
-    def alive_s(self) -> int:
-        """How long it has been running."""
-        return self.now_s - self.started_s if self.state in ALIVE else 0
+    def uptime_s(self) -> int:
+        """How long it has been running; 0 when it is not."""
+        return self.now_s - self.started_s if self.state in RUNNING_STATES else 0
 
 
 class _SocketConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket; the host name is the socket's path."""
+    """HTTP over a Unix socket."""
 
     def __init__(self, path: str) -> None:
         super().__init__("supervisor", timeout=30)
@@ -80,22 +86,22 @@ class _SocketTransport(xmlrpc.client.Transport):
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
         connection = _SocketConnection(self._path)
-        self._connection = host, connection  # what `close` closes
+        self._connection = host, connection  # the base class closes it
         return connection
 
 
 class Supervisor:
-    """One supervisord; every call opens its own connection, so threads may share it."""
+    """The supervisord of one stack; every call opens its own connection, so threads may share this object."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
     def write_conf(self, components: Iterable[Component]) -> None:
-        """Write `supervisord.conf`; it holds secrets and gets mode 0600."""
+        """Write `supervisord.conf` with mode 0600, because it holds secrets."""
         write_secret(self._layout.supervisor_conf, conf_text(self._layout, components))
 
-    def answers(self) -> bool:
-        """True when it runs."""
+    def is_running(self) -> bool:
+        """Whether supervisord answers."""
         try:
             self._call("supervisor.getPID")
         except (OSError, http.client.HTTPException):
@@ -103,24 +109,21 @@ class Supervisor:
         return True
 
     def start(self) -> None:
-        """Start supervisord in the background, or make a running one read its configuration again."""
-        if self.answers():
+        """Start supervisord in the background; when it runs already, make it read its configuration again."""
+        if self.is_running():
             self.reload()
             return
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._layout.supervisor_conf)]
         env = _environment(self._layout)
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd="/")
-        deadline_s = time.monotonic() + SUPERVISOR_PATIENCE_S
-        while done.returncode == 0 and time.monotonic() < deadline_s:
-            if self.answers():
-                return
-            time.sleep(0.05)
-        lines = "\n".join([done.stderr.strip(), *tail(self._layout.log("supervisord"), 10)])
+        if done.returncode == 0 and wait_until(self.is_running, SUPERVISOR_TIMEOUT_S, SUPERVISOR_POLL_S):
+            return
+        lines = "\n".join([done.stderr.strip(), *tail(self._layout.log("supervisord"), LOG_LINES)])
         msg = f"the supervisor did not start:\n{lines}"
         raise StackError(msg)
 
     def states(self) -> dict[str, ProcessState]:
-        """The state of every process; empty when the supervisor is not running."""
+        """The state of every process; empty when supervisord is not running."""
         try:
             found: Any = self._call("supervisor.getAllProcessInfo")
         except (OSError, http.client.HTTPException):
@@ -132,7 +135,7 @@ class Supervisor:
         return _state(self._call("supervisor.getProcessInfo", name))
 
     def start_process(self, name: str) -> None:
-        """Start it and return at once; one that is running stays as it is."""
+        """Start a process unless it runs, and return at once."""
         try:
             self._call("supervisor.startProcess", name, False)
         except xmlrpc.client.Fault as fault:
@@ -141,30 +144,35 @@ class Supervisor:
                 raise StackError(msg) from fault
 
     def stop_process(self, name: str) -> None:
-        """Stop it and return when it has stopped for good, also when it died a moment ago and is about to come back."""
-        while True:
+        """Stop a process and return when it will stay stopped; raises `StackError` when it does not stop.
+
+        A process that has just exited cannot be stopped, and supervisord is about to start it again, so the request is
+        repeated until the state is final.
+        """
+
+        def has_stopped() -> bool:
             try:
                 self._call("supervisor.stopProcess", name, False)
             except xmlrpc.client.Fault as fault:
                 if "NOT_RUNNING" not in fault.faultString:
                     raise
-            if self.state(name).state in DOWN:
-                return
-            time.sleep(0.1)
+            return self.state(name).state in FINAL_STATES
+
+        if not wait_until(has_stopped, STOP_TIMEOUT_S, STOP_POLL_S):
+            msg = f"{name} still runs {STOP_TIMEOUT_S:g} s after the request to stop it"
+            raise StackError(msg)
 
     def shutdown(self) -> None:
-        """Stop what still runs, and supervisord itself."""
+        """Stop all processes that still run, and supervisord itself."""
         try:
             pid = int(self._call("supervisor.getPID"))
             self._call("supervisor.shutdown")
         except (OSError, http.client.HTTPException):
             return
-        deadline_s = time.monotonic() + SUPERVISOR_PATIENCE_S
-        while _runs(pid) and time.monotonic() < deadline_s:
-            time.sleep(0.05)
+        wait_until(lambda: _has_exited(pid), SUPERVISOR_TIMEOUT_S, SUPERVISOR_POLL_S)
 
     def reload(self, only: str = "") -> None:
-        """Take over programs that changed, which stops them, or `only` this one; those that did not are left alone."""
+        """Apply a changed configuration, of all processes or `only` of one; the processes that it changes are stopped."""
         ((added, changed, removed),) = self._call("supervisor.reloadConfig")
         for name in [*changed, *removed]:
             if only in ("", name):
@@ -194,23 +202,24 @@ def _state(found: dict[str, Any]) -> ProcessState:
     )
 
 
-def _runs(pid: int) -> bool:
-    """A process that has ended stays as a zombie in containers whose first process collects none."""
+def _has_exited(pid: int) -> bool:
+    """Whether a process has ended; in a container whose first process reaps no children it stays as a zombie."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
-        return False
+        return True
 
 
 def _environment(layout: Layout) -> dict[str, str]:
-    """What every process of the stack inherits.
+    """The environment that every process of the stack inherits.
 
-    `stack.env` comes by name. In sim mode the exchange's addresses in our own environment must not win over it.
+    The processes read `stack.env` themselves, and variables win over that file; so in sim mode variables with the
+    addresses of an exchange are left out.
     """
     simulated = layout.settings().simulated
-    ours = {
+    inherited = {
         key: value
         for key, value in os.environ.items()
         if not (simulated and key.startswith("BTC_EXCHANGE_")) and key not in {"BTC_ENV_FILE", "PYTHONHOME"}
     }
-    return ours | {"BTC_ENV_FILE": str(layout.env_file), "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
+    return inherited | {"BTC_ENV_FILE": str(layout.env_file), "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 LOG_MAX_BYTES = 10 * 1024 * 1024
 LOG_BACKUPS = 3
-"""Rotated logs kept of each component: at most 40 MB each, 600 MB for all."""
+"""Rotated logs that are kept of each component. With the current log it takes at most 40 MB, all components 600 MB."""
 START_RETRIES = 20
-"""Each failed start waits a second longer than the one before: 210 s in all, then it stays down and status says so."""
+"""supervisord waits one second longer before each retry, 210 s in all. Then the process stays down as FATAL."""
 START_S = 3
-"""A process that lives less than this counts as a failed start and backs off."""
+"""A process that exits earlier counts as a failed start and is retried with a backoff."""
 
 
 def conf_text(layout: Layout, components: Iterable[Component]) -> str:
-    """The whole file. It holds secrets: the environment of each component."""
+    """The text of the whole file. It holds secrets, in the environments of the components."""
     sections: dict[str, dict[str, object]] = {
         "supervisord": {
             "logfile": layout.log("supervisord"),

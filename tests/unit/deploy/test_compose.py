@@ -194,6 +194,16 @@ def test_every_image_runs_its_process_without_a_shell_and_as_nobody() -> None:
         assert [rest for word, rest in stages[name] if word == "USER"][-1] == "btc", name
 
 
+def test_the_image_that_prepares_the_servers_has_every_module_of_the_stack_that_it_imports() -> None:
+    sources = [source for word, rest in _stages()["assets"] if word == "COPY" for source in rest.split()[:-1]]
+    copied = {ROOT / source for source in sources if source.startswith("stack/") and source.endswith(".py")}
+    assert ROOT / "stack/prepare.py" in copied
+    for file in copied:
+        nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+        needed = {node.module for node in nodes if node.module and node.module.startswith("stack.")}
+        assert {ROOT / f"{module.replace('.', '/')}.py" for module in needed} <= copied, file.name
+
+
 @pytest.mark.parametrize("image", IMAGES)
 def test_an_image_has_every_package_its_code_imports_at_the_locked_version(image: str) -> None:
     locked = _locked(f"deploy/locks/{image}.lock")

@@ -121,7 +121,7 @@ assert layout.ROOT.is_relative_to(sys.prefix), layout.ROOT
 components = Stack(Path("var/sim")).components()
 for name in ("dagster-code", "valkey", "kafka"):
     print(name, *components[name].command)
-components["dagster-code"].before()
+components["dagster-code"].before_start()
 print(Path("var/sim/dagster/dagster.yaml").read_text())
 """
 
