@@ -247,4 +247,7 @@ def _run_dir(data_dir: Path) -> Path:
 
 
 def _quoted(value: str) -> str:
-    return json.dumps(value) if "'" in value else f"'{value}'" if any(mark in value for mark in ' #"{') else value
+    """A value as an env file needs it, for dotenv and for a shell."""
+    if "'" in value:
+        return json.dumps(value)
+    return f"'{value}'" if any(mark in value for mark in ' #"{') else value

