@@ -245,7 +245,7 @@ def import_trades(stack: Stack, file: Path) -> int:
 
 def seal_days(stack: Stack, days: list[str], processes: int) -> None:
     """What `btc backfill` does."""
-    stack.know_days_from(days[0])
+    stack.extend_days_back_to(days[0])
     plan = backfill.plan(stack.layout, days[0], days[-1], (), processes)
     backfill.carry_out(stack.layout, plan, lambda _: None)
 

@@ -27,7 +27,7 @@ from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.market.messages import ForecastRow
 from btc_core.stores.redis_rows import connect, forecast_fields, forecast_key, replace
-from stack.preflight import free_ports
+from stack.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

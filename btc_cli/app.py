@@ -138,8 +138,8 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,  # noqa: FBT002
 ) -> None:
     """Show the log of a component."""
-    from stack.files import follow as follow_file  # noqa: PLC0415
-    from stack.files import tail  # noqa: PLC0415
+    from stack.logs import follow as follow_file  # noqa: PLC0415
+    from stack.logs import tail  # noqa: PLC0415
 
     stack = _open(data_dir)
     path = stack.layout.log(name)
@@ -237,6 +237,7 @@ def _create(
     import shlex  # noqa: PLC0415
 
     from stack import layout  # noqa: PLC0415
+    from stack.ports import ports_from as numbered_from  # noqa: PLC0415
     from stack.runtime import Stack  # noqa: PLC0415
 
     if exchange is Exchange.AUTO and data_dir is None:
@@ -244,7 +245,7 @@ def _create(
     mode = _mode(exchange, data_dir)
     other = "" if exchange in {Exchange.AUTO, Exchange.LIVE, Exchange.SIM} else exchange.value
     stack = Stack(data_dir or layout.default_data_dir(other or mode))
-    ports = None if ports_from is None else layout.ports_from(ports_from)
+    ports = None if ports_from is None else numbered_from(ports_from)
     named = tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())
     stack.create(mode, ports, tuple(shlex.split(exchange_args)), named, other)
     return stack

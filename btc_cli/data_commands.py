@@ -54,12 +54,12 @@ def record(
     """Write everything the log `market.events` holds to a file that `btc replay` reads."""
     from btc_core.features.replay import envelope_line  # noqa: PLC0415 - the same
     from btc_core.stores.kafka import read_all  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-    from stack.files import replaced  # noqa: PLC0415 - the same
+    from stack.files import atomic_write  # noqa: PLC0415 - the same
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
 
     settings = Layout(data_dir or current_data_dir()).settings()
     frames = 0
-    with replaced(out) as file:
+    with atomic_write(out) as file:
         for envelope, _partition, _offset in read_all(settings.kafka):
             file.write(envelope_line(envelope))
             frames += 1

@@ -46,7 +46,7 @@ def backfill(  # noqa: PLR0913 - options of a command
     typer.echo(plan.words())
     if dry_run:
         return
-    stack.know_days_from(plan.days[0], screen.progress)
+    stack.extend_days_back_to(plan.days[0], screen.progress)
     with typer.progressbar(length=len(plan.days) * len(plan.assets), label="partitions") as bar:
         work.carry_out(layout, plan, bar.update)
     typer.echo("done; the Dagster UI shows each day's rows and checks")
@@ -125,5 +125,5 @@ def import_trades(
     typer.echo(f"{written} of {len(trades)} trades and {bars} minute bars of {symbol} are new")
     if len(trades):
         first, last = (day_of(int(trades["ts_ns"][place])) for place in (0, -1))
-        stack.know_days_from(first, screen.progress)
+        stack.extend_days_back_to(first, screen.progress)
         typer.echo(f"prove the days and keep their gold: btc backfill --from {first} --to {last}")

@@ -12,7 +12,7 @@ from btc_core.errors import BtcError
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.schema import invalid_views
 from stack import preflight
-from stack.files import tail
+from stack.logs import tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

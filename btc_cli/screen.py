@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from btc_core.settings import Settings
-    from stack.runtime import Status
+    from stack.status import Status
 
 console = Console(highlight=False)
 STYLES = {"healthy": "green", "starting": "yellow", "restarting": "yellow", "stopped": "dim"}

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from btc_core.settings import Settings
 from docs.generate.markdown import bounds, code, kind, table
-from stack.layout import DEFAULT_PORTS
+from stack.ports import DEFAULT_PORTS
 
 if TYPE_CHECKING:
     from btc_core.settings import Section

@@ -1,28 +1,28 @@
 """Every component of a stack, in the order in which `btc status` shows them.
 
-What does not belong here: what any of them is. Adding one is adding a line.
+What does not belong here: how a component is started and checked (`stack/servers`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stack.servers import dagster, kafka, mlflow, ours, postgres, questdb, valkey, weed
+from stack.servers import dagster, kafka, mlflow, postgres, programs, questdb, seaweedfs, valkey
 
 if TYPE_CHECKING:
     from stack.component import Component, Context
 
 
-def components(context: Context) -> dict[str, Component]:
+def all_components(context: Context) -> dict[str, Component]:
     """All components by name."""
     found = (
         questdb.component(context),
         kafka.component(context),
         valkey.component(context),
         postgres.component(context),
-        weed.component(context),
+        seaweedfs.component(context),
         mlflow.component(context),
         *dagster.components(context),
-        *ours.components(context),
+        *programs.components(context),
     )
     return {component.name: component for component in found}

