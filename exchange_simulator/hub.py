@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from exchange_simulator.channels import Stream, SymbolChannels
     from exchange_simulator.connection import Line
-    from exchange_simulator.feeds import MarketClock
     from exchange_simulator.frame_faults import Alteration
     from exchange_simulator.ledger import Ledger
     from exchange_simulator.market import Trade
+    from exchange_simulator.market_clock import MarketClock
     from exchange_simulator.pairs import Pair
 
 FIRST_CONNECTION_ID = 15_564_437_896_659_189_083

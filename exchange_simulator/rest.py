@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from exchange_simulator.feeds import MarketClock
     from exchange_simulator.market import Bars, Tape, Trade
+    from exchange_simulator.market_clock import MarketClock
 
 RATE_LIMITED = "EAPI:Rate limit exceeded"
 UNAVAILABLE = "EService:Unavailable"

@@ -25,11 +25,12 @@ from btc_core.errors import InvalidInput, StackError
 from exchange_simulator import fault_schedule, faults, pairs, replay
 from exchange_simulator.channels import SymbolChannels
 from exchange_simulator.connection import Line
-from exchange_simulator.feeds import GeneratedFeed, MarketClock, ReplayFeed
+from exchange_simulator.feeds import GeneratedFeed, ReplayFeed
 from exchange_simulator.hub import Hub
 from exchange_simulator.injector import Injector
 from exchange_simulator.ledger import IdRanges, Ledger
 from exchange_simulator.market import BookMaker, Market
+from exchange_simulator.market_clock import MarketClock
 from exchange_simulator.rest import UNAVAILABLE, ApiError, Listing, RestApi
 from exchange_simulator.told_tape import ToldTape
 

@@ -17,8 +17,8 @@ from exchange_simulator import kernels
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from exchange_simulator.feeds import MarketClock
     from exchange_simulator.market import Bars, Quote, Tape, Trade
+    from exchange_simulator.market_clock import MarketClock
 
 REACH_NS = 2 * NS_PER_S
 """No stamp is further than this from the moment it stands for: the largest clock skew."""

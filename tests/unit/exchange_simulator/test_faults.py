@@ -15,8 +15,8 @@ from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import BadFrame, InvalidInput
 from btc_core.market import frames
 from exchange_simulator import fault_schedule, faults, frame_faults, wire
-from exchange_simulator.feeds import MarketClock
 from exchange_simulator.market import Market, Quote, Trade
+from exchange_simulator.market_clock import MarketClock
 from exchange_simulator.pairs import BTC_USD
 from exchange_simulator.rest import Listing, RestApi
 from exchange_simulator.told_tape import ToldTape
