@@ -22,17 +22,19 @@ from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 from btc_core.errors import InvalidInput, StackError
-from exchange_simulator import fault_schedule, faults, pairs, replay
-from exchange_simulator.channels import SymbolChannels
-from exchange_simulator.connection import Line
-from exchange_simulator.feeds import GeneratedFeed, ReplayFeed
-from exchange_simulator.hub import Hub
-from exchange_simulator.injector import Injector
-from exchange_simulator.ledger import IdRanges, Ledger
-from exchange_simulator.market import BookMaker, Market
-from exchange_simulator.market_clock import MarketClock
-from exchange_simulator.rest import UNAVAILABLE, ApiError, Listing, RestApi
-from exchange_simulator.told_tape import ToldTape
+from exchange_simulator import pairs
+from exchange_simulator.faults import catalogue, schedule
+from exchange_simulator.faults.injector import Injector
+from exchange_simulator.market import recordings
+from exchange_simulator.market.clock import MarketClock
+from exchange_simulator.market.generated import BookMaker, Market
+from exchange_simulator.market.published_tape import ToldTape
+from exchange_simulator.rest.api import UNAVAILABLE, ApiError, Listing, RestApi
+from exchange_simulator.websocket.channels import SymbolChannels
+from exchange_simulator.websocket.connection import Line
+from exchange_simulator.websocket.feeds import GeneratedFeed, ReplayFeed
+from exchange_simulator.websocket.hub import Hub
+from exchange_simulator.websocket.ledger import IdRanges, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -79,7 +81,7 @@ class Exchange:
         self.port = options.port
         self.clock = MarketClock(options.speed)
         self.ledger = Ledger(options.data_dir / "ledger", limit_mb=options.ledger_mb)
-        self._recording = replay.read(options.replay) if options.replay else None
+        self._recording = recordings.read(options.replay) if options.replay else None
         chosen = (self._recording.pair,) if self._recording else pairs.choose(options.symbols)
         self._markets = (
             {} if self._recording else {p.symbol: Market(p, seed=options.seed, rate=options.rate) for p in chosen}
@@ -96,7 +98,7 @@ class Exchange:
         self.hub = Hub(chosen, channels, self.clock, self.ledger, queue_limit_bytes=queue_bytes)
         self.rest = RestApi(listings, self.clock, trades_per_s=options.rest_rate_limit)
         self.injector = Injector(self.hub, self.rest, raw_market=bool(self._recording and self._recording.raw))
-        self._fault_kinds = fault_schedule.kinds_of(options.faults)
+        self._fault_kinds = schedule.kinds_of(options.faults)
 
     async def _feeds(self) -> list[Coroutine[Any, Any, None]]:
         if self._recording:
@@ -110,10 +112,8 @@ class Exchange:
         options = self.options
         if options.faults_every <= 0:
             return [self.hub.heartbeats()]
-        due = fault_schedule.sequence(
-            options.faults_seed, options.faults_every, self._fault_kinds, tuple(self.hub.channels)
-        )
-        return [self.hub.heartbeats(), fault_schedule.run(self.injector, due)]
+        due = schedule.sequence(options.faults_seed, options.faults_every, self._fault_kinds, tuple(self.hub.channels))
+        return [self.hub.heartbeats(), schedule.run(self.injector, due)]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[list[asyncio.Task[None]]]:
@@ -203,7 +203,7 @@ class Exchange:
             return _json(self.injector.listing(int(after)))
         if path == "/faults/inject":
             try:
-                fault = faults.parse(query.pop("kind", ""), query)
+                fault = catalogue.parse(query.pop("kind", ""), query)
                 return _json(self.injector.inject(fault).row())
             except InvalidInput as error:
                 return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)

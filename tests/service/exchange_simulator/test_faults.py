@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from btc_core.clock import NS_PER_S
-from exchange_simulator import fault_schedule
+from exchange_simulator.faults import schedule
 from tests.service.exchange_client import ClientBook, ask, exchange, get, is_answer, is_data, run, until, ws
 
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def test_a_schedule_injects_the_faults_of_its_seed(tmp_path: Path) -> None:
         async with exchange(tmp_path, faults_every=0.02, faults_seed=3, faults="unknown,status,clock_skew") as server:
             while (listing := (await get(server, "/faults")).json())["count"] < 9:
                 pass
-        expected = fault_schedule.sequence(3, 0.02, ("unknown", "status", "clock_skew"), ("BTC/USD",))
+        expected = schedule.sequence(3, 0.02, ("unknown", "status", "clock_skew"), ("BTC/USD",))
         for row, (_, fault) in zip(listing["injected"], expected, strict=False):
             assert (row["kind"], row["scheduled"]) == (fault.kind, True)
             assert row.get("seconds") == getattr(fault, "seconds", None)

@@ -13,9 +13,9 @@ from websockets.exceptions import ConnectionClosedError
 
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import StackError
-from exchange_simulator.market import Market
+from exchange_simulator.market.generated import Market
 from exchange_simulator.pairs import BTC_USD, PAIRS
-from exchange_simulator.wire import Frame
+from exchange_simulator.websocket.wire import Frame
 from tests.paths import DATA
 from tests.service.exchange_client import ClientBook, ask, exchange, get, is_answer, is_data, run, until, ws
 

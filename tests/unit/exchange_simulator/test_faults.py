@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import BadFrame, InvalidInput
 from btc_core.market import frames
-from exchange_simulator import fault_schedule, faults, frame_faults, wire
-from exchange_simulator.market import Market, Quote, Trade
-from exchange_simulator.market_clock import MarketClock
+from exchange_simulator.faults import catalogue, frame_faults, schedule
+from exchange_simulator.market.clock import MarketClock
+from exchange_simulator.market.generated import Market, Quote, Trade
+from exchange_simulator.market.published_tape import ToldTape
 from exchange_simulator.pairs import BTC_USD
-from exchange_simulator.rest import Listing, RestApi
-from exchange_simulator.told_tape import ToldTape
+from exchange_simulator.rest.api import Listing, RestApi
+from exchange_simulator.websocket import wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,17 +50,17 @@ MINUTE = 29_000_000
 )
 def test_a_bad_argument_is_refused_by_name(kind: str, given_texts: dict[str, str], named: str) -> None:
     with pytest.raises(InvalidInput, match=named):
-        faults.parse(kind, given_texts)
+        catalogue.parse(kind, given_texts)
 
 
 def test_texts_become_values_and_the_catalogue_explains_every_argument() -> None:
-    assert faults.parse("clock_skew", {"seconds": "-1.5"}) == faults.ClockSkew(seconds=-1.5)
-    assert faults.parse("bad_quote", {"price": "null"}) == faults.BadQuote(price="null")
-    text = "\n".join(faults.described())
-    for name, kind in faults.CATALOGUE.items():
-        assert faults.parse(name, {}).kind == name
+    assert catalogue.parse("clock_skew", {"seconds": "-1.5"}) == catalogue.ClockSkew(seconds=-1.5)
+    assert catalogue.parse("bad_quote", {"price": "null"}) == catalogue.BadQuote(price="null")
+    text = "\n".join(catalogue.described())
+    for name, kind in catalogue.CATALOGUE.items():
+        assert catalogue.parse(name, {}).kind == name
         assert f"{name}: {kind.__doc__}" in text
-        assert all(argument.meaning for argument in faults.arguments(kind))
+        assert all(argument.meaning for argument in catalogue.arguments(kind))
 
 
 def _trade_frames(sizes: Sequence[int]) -> list[wire.Frame]:
@@ -92,20 +93,20 @@ def test_trade_faults_touch_the_next_trades_and_no_others_however_they_are_frame
     total = sum(sizes)
     first, rest = list(range(1, min(count, total) + 1)), list(range(count + 1, total + 1))
 
-    skipped, spent = _ids_after(faults.SkipTrades(count=count), sizes)
+    skipped, spent = _ids_after(catalogue.SkipTrades(count=count), sizes)
     assert list(itertools.chain(*skipped)) == rest
     assert spent == (total >= count)
-    doubled, _ = _ids_after(faults.DuplicateTrades(count=count), sizes)
+    doubled, _ = _ids_after(catalogue.DuplicateTrades(count=count), sizes)
     assert sorted(itertools.chain(*doubled)) == sorted(first + first + rest)
-    reordered, _ = _ids_after(faults.ReorderTrades(count=count), sizes)
+    reordered, _ = _ids_after(catalogue.ReorderTrades(count=count), sizes)
     assert list(itertools.chain(*reordered)) == first[::-1] + rest
-    merged, _ = _ids_after(faults.MergeTrades(count=count), sizes)
+    merged, _ = _ids_after(catalogue.MergeTrades(count=count), sizes)
     assert merged[0] == first
     assert list(itertools.chain(*merged)) == first + rest
 
 
 def test_a_trade_fault_leaves_other_symbols_and_channels_alone() -> None:
-    alteration = frame_faults.alteration(faults.SkipTrades(count=1), "ETH/USD")
+    alteration = frame_faults.alteration(catalogue.SkipTrades(count=1), "ETH/USD")
     (trades,) = _trade_frames([2])
     ticker = wire.ticker(BTC_USD, "update", Quote(0, 1, 1, 2, 1), 1, wire.DayFigures(1, 1, 1, 1, 1.0))
     assert [alteration(trades), alteration(ticker)] == [[trades], [ticker]]
@@ -115,7 +116,7 @@ def test_a_trade_fault_leaves_other_symbols_and_channels_alone() -> None:
 def test_only_so_many_checksums_are_wrong_and_the_levels_stay() -> None:
     sides = {600_000: 5}, {600_001: 7}
     frame = wire.book(BTC_USD, "update", sides, wire.checksum(*sides), 0)
-    alteration = frame_faults.alteration(faults.BadChecksum(count=2), SYMBOL)
+    alteration = frame_faults.alteration(catalogue.BadChecksum(count=2), SYMBOL)
     sent = [json.loads(alteration(frame)[0].text)["data"][0] for _ in range(3)]
     right = json.loads(frame.text)["data"][0]
     assert [data["checksum"] == right["checksum"] for data in sent] == [False, False, True]
@@ -124,17 +125,17 @@ def test_only_so_many_checksums_are_wrong_and_the_levels_stay() -> None:
 
 
 def test_extra_frames_are_what_they_say() -> None:
-    for fault, reason in ((faults.Malformed(), "malformed_json"), (faults.Unknown(), "unknown_channel")):
+    for fault, reason in ((catalogue.Malformed(), "malformed_json"), (catalogue.Unknown(), "unknown_channel")):
         with pytest.raises(BadFrame) as raised:
             frames.decode(frame_faults.extra_frame(fault, None).text)
         assert raised.value.reason == reason
-    large = frame_faults.extra_frame(faults.Oversized(size_bytes=70_000), None)
+    large = frame_faults.extra_frame(catalogue.Oversized(size_bytes=70_000), None)
     assert len(large.text) == 70_000
     assert len(json.loads(large.text)["data"][0]) < 70_000
     ticker = wire.ticker(BTC_USD, "snapshot", Quote(0, 600_000, 1, 600_001, 1), 1, wire.DayFigures(1, 1, 1, 1, 1.0))
     bids = {}
     for price in ("null", "nan", "negative", "crossed"):
-        frame = frame_faults.extra_frame(faults.parse("bad_quote", {"price": price}), ticker)  # type: ignore[arg-type]
+        frame = frame_faults.extra_frame(catalogue.parse("bad_quote", {"price": price}), ticker)  # type: ignore[arg-type]
         body = json.loads(frame.text)
         assert body["type"] == "update"
         bids[price] = body["data"][0]["bid"]
@@ -247,10 +248,10 @@ def test_a_trade_that_rest_may_have_told_already_does_not_become_void_when_it_is
 
 
 def test_a_seed_gives_one_sequence_of_faults_and_every_kind_comes_in_turn() -> None:
-    kinds, symbols = tuple(faults.CATALOGUE), ("BTC/USD", "ETH/USD")
+    kinds, symbols = tuple(catalogue.CATALOGUE), ("BTC/USD", "ETH/USD")
 
-    def drawn(seed: int, count: int) -> list[tuple[float, faults.Fault]]:
-        return list(itertools.islice(fault_schedule.sequence(seed, 10.0, kinds, symbols), count))
+    def drawn(seed: int, count: int) -> list[tuple[float, catalogue.Fault]]:
+        return list(itertools.islice(schedule.sequence(seed, 10.0, kinds, symbols), count))
 
     first = drawn(7, 200)
     assert first == drawn(7, 200)
@@ -261,6 +262,6 @@ def test_a_seed_gives_one_sequence_of_faults_and_every_kind_comes_in_turn() -> N
 
 
 def test_a_schedule_of_an_unknown_kind_is_refused() -> None:
-    assert fault_schedule.kinds_of("close, stall") == ("close", "stall")
+    assert schedule.kinds_of("close, stall") == ("close", "stall")
     with pytest.raises(InvalidInput, match="'quake'"):
-        fault_schedule.kinds_of("close,quake")
+        schedule.kinds_of("close,quake")

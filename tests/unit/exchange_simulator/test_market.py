@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import InvalidInput
-from exchange_simulator.market import EPOCH_MIN, BookMaker, Market
+from exchange_simulator.market.generated import EPOCH_MIN, BookMaker, Market
 from exchange_simulator.pairs import BTC_USD, PAIRS
 
 pytestmark = pytest.mark.unit

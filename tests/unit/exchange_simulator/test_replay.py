@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from btc_core.errors import InvalidInput
-from exchange_simulator import replay
-from exchange_simulator.market import Trade
+from exchange_simulator.market import recordings
+from exchange_simulator.market.generated import Trade
 from tests.paths import DATA
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def recorded(name: str) -> Path:
     return path
 
 
-def _trades(recording: replay.Recording) -> list[Trade]:
+def _trades(recording: recordings.Recording) -> list[Trade]:
     return [trade for event in recording.events(0) for trade in event.trades]
 
 
@@ -41,23 +41,23 @@ def test_a_recording_gives_every_trade_once_in_order_with_quotes_that_are_not_cr
     path = recorded(name)
     if trades is None:
         trades = gzip.decompress(path.read_bytes()).count(b"@trade")
-    recording = replay.read(path)
+    recording = recordings.read(path)
     events = list(recording.events(0))
     ids = [trade.trade_id for trade in _trades(recording)]
     assert ids == list(range(ids[0], ids[0] + trades))
     assert all(earlier.ts_ns <= later.ts_ns for earlier, later in itertools.pairwise(events))
-    quotes = [event.quote for event in events if isinstance(event, replay.Moment) and event.quote]
+    quotes = [event.quote for event in events if isinstance(event, recordings.Moment) and event.quote]
     assert len(quotes) > 1_000
     assert all(0 < quote.bid < quote.ask for quote in quotes)
 
 
 def test_raw_frames_are_sent_as_they_are_but_for_their_times() -> None:
     path = recorded("kraken_v2_book_btcusd_20260719.jsonl")
-    recording = replay.read(path)
+    recording = recordings.read(path)
     recorded_lines = [line for line in path.read_text().splitlines() if '"channel":"book","type"' in line]
-    assert [event.text for event in recording.events(0) if isinstance(event, replay.RawFrame)] == recorded_lines
+    assert [event.text for event in recording.events(0) if isinstance(event, recordings.RawFrame)] == recorded_lines
     moved = next(iter(recording.events(1_000_000_000)))
-    assert isinstance(moved, replay.RawFrame)
+    assert isinstance(moved, recordings.RawFrame)
     assert json.loads(moved.text)["data"][0]["timestamp"] == "2026-07-19T17:54:40.753424Z"
     assert recording.channels == {"book"}
 
@@ -69,8 +69,8 @@ def test_prices_that_the_pair_cannot_print_move_away_from_the_middle(tmp_path: P
         '1000000100 {"stream":"x@trade","data":{"t":9,"p":"61685.99","q":"0.00017","T":1001,"m":true}}\n'
         '1000000200 {"stream":"x@trade","data":{"t":11,"p":"61686.01","q":"0.1","T":1001,"m":false}}\n'
     )
-    quote, trades = list(replay.read(file).events(0))
-    assert isinstance(quote, replay.Moment)
+    quote, trades = list(recordings.read(file).events(0))
+    assert isinstance(quote, recordings.Moment)
     assert quote.quote is not None
     assert (quote.quote.bid, quote.quote.ask) == (616_859, 616_861)
     assert [(t.trade_id, t.price, t.qty, t.buy) for t in trades.trades] == [
@@ -92,16 +92,16 @@ def test_a_file_that_cannot_be_used_is_refused_with_the_line(tmp_path: Path, tex
     file = tmp_path / "bad"
     file.write_text(text)
     with pytest.raises(InvalidInput, match=message):
-        replay.read(file)
+        recordings.read(file)
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="No such file"):
-        replay.read(tmp_path / "none.csv")
+        recordings.read(tmp_path / "none.csv")
 
 
 def test_the_past_of_a_recording_is_only_what_was_told() -> None:
-    tape = replay.RecordedTape()
+    tape = recordings.RecordedTape()
     assert len(tape.minute_bars(0, 10).start_min) == 0
     minute = 60 * 10**9
     told = [Trade(minute * 3 + n * 20 * 10**9, n + 1, 100 + n, 10, buy=True, market=False) for n in range(5)]

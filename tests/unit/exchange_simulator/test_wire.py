@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from btc_core.errors import ConfigError
-from exchange_simulator import pairs, subscriptions, wire
-from exchange_simulator.channels import Stream, announce
-from exchange_simulator.connection import RateLimit
-from exchange_simulator.ledger import IdRanges, Ledger
-from exchange_simulator.market import Quote, Trade
+from exchange_simulator import pairs
+from exchange_simulator.market.generated import Quote, Trade
 from exchange_simulator.pairs import BTC_USD
+from exchange_simulator.websocket import subscriptions, wire
+from exchange_simulator.websocket.channels import Stream, announce
+from exchange_simulator.websocket.connection import RateLimit
+from exchange_simulator.websocket.ledger import IdRanges, Ledger
 
 if TYPE_CHECKING:
     from pathlib import Path

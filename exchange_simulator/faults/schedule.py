@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from btc_core.errors import InvalidInput
-from exchange_simulator import faults
+from exchange_simulator.faults import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from exchange_simulator.faults import Argument, Fault
-    from exchange_simulator.injector import Injector
+    from exchange_simulator.faults.catalogue import Argument, Fault
+    from exchange_simulator.faults.injector import Injector
 
 LOG = logging.getLogger("exchange_simulator")
 
@@ -30,9 +30,10 @@ def sequence(seed: int, every_s: float, kinds: Sequence[str], symbols: Sequence[
         for kind in draws.permutation(sorted(kinds)).tolist():
             pause_s = every_s * draws.uniform(0.5, 1.5)
             given = {
-                argument.name: _drawn(argument, draws, symbols) for argument in faults.arguments(faults.CATALOGUE[kind])
+                argument.name: _drawn(argument, draws, symbols)
+                for argument in catalogue.arguments(catalogue.CATALOGUE[kind])
             }
-            yield pause_s, faults.parse(kind, given)
+            yield pause_s, catalogue.parse(kind, given)
 
 
 def _drawn(argument: Argument, draws: np.random.Generator, symbols: Sequence[str]) -> Any:
@@ -49,9 +50,9 @@ def _drawn(argument: Argument, draws: np.random.Generator, symbols: Sequence[str
 
 def kinds_of(names: str) -> tuple[str, ...]:
     """The kinds of a list with commas, all for an empty one; raises `InvalidInput`."""
-    kinds = tuple(name.strip() for name in names.split(",")) if names else tuple(faults.CATALOGUE)
+    kinds = tuple(name.strip() for name in names.split(",")) if names else tuple(catalogue.CATALOGUE)
     for kind in kinds:
-        faults.parse(kind, {})
+        catalogue.parse(kind, {})
     return kinds
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from exchange_simulator.channels import Stream
+from exchange_simulator.websocket.channels import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Collection

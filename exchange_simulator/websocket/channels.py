@@ -10,16 +10,16 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from btc_core.clock import NS_PER_MIN
-from exchange_simulator import wire
-from exchange_simulator.ledger import IdRanges
-from exchange_simulator.market import Bar, Quote, Trade
+from exchange_simulator.market.generated import Bar, Quote, Trade
+from exchange_simulator.websocket import wire
+from exchange_simulator.websocket.ledger import IdRanges
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from exchange_simulator.market import BookMaker
+    from exchange_simulator.market.generated import BookMaker
+    from exchange_simulator.market.published_tape import ToldTape
     from exchange_simulator.pairs import Pair
-    from exchange_simulator.told_tape import ToldTape
 
 TRADE_SNAPSHOT = 50
 DAY_MIN = 1_440

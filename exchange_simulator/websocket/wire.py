@@ -18,7 +18,7 @@ from exchange_simulator.pairs import LOTS_PER_UNIT, qty_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from exchange_simulator.market import Bar, Quote, Trade
+    from exchange_simulator.market.generated import Bar, Quote, Trade
     from exchange_simulator.pairs import Pair
 
 CHECKSUM_LEVELS = 10

@@ -26,9 +26,9 @@ import numpy as np
 
 from btc_core.clock import NS_PER_MIN, NS_PER_MS, to_ns
 from btc_core.errors import InvalidInput
-from exchange_simulator.market import Bars, Quote, Trade
+from exchange_simulator.market.generated import Bars, Quote, Trade
 from exchange_simulator.pairs import BTC_USD, LOTS_PER_UNIT, Pair
-from exchange_simulator.wire import time_text
+from exchange_simulator.websocket.wire import time_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

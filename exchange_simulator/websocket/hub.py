@@ -9,24 +9,24 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING, Any, cast
 
-from exchange_simulator import subscriptions, wire
-from exchange_simulator.connection import Connection
-from exchange_simulator.faults import RATE_LIMIT_ERROR
-from exchange_simulator.market import Quote
-from exchange_simulator.subscriptions import Refusal
+from exchange_simulator.faults.catalogue import RATE_LIMIT_ERROR
+from exchange_simulator.market.generated import Quote
+from exchange_simulator.websocket import subscriptions, wire
+from exchange_simulator.websocket.connection import Connection
+from exchange_simulator.websocket.subscriptions import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from websockets.asyncio.server import ServerConnection
 
-    from exchange_simulator.channels import Stream, SymbolChannels
-    from exchange_simulator.connection import Line
-    from exchange_simulator.frame_faults import Alteration
-    from exchange_simulator.ledger import Ledger
-    from exchange_simulator.market import Trade
-    from exchange_simulator.market_clock import MarketClock
+    from exchange_simulator.faults.frame_faults import Alteration
+    from exchange_simulator.market.clock import MarketClock
+    from exchange_simulator.market.generated import Trade
     from exchange_simulator.pairs import Pair
+    from exchange_simulator.websocket.channels import Stream, SymbolChannels
+    from exchange_simulator.websocket.connection import Line
+    from exchange_simulator.websocket.ledger import Ledger
 
 FIRST_CONNECTION_ID = 15_564_437_896_659_189_083
 """Larger than int64, as the exchange's are: a client that keeps it in one must fail here and not in production."""

@@ -11,14 +11,14 @@ import itertools
 from typing import TYPE_CHECKING
 
 from btc_core.clock import NS_PER_MIN
-from exchange_simulator import wire
-from exchange_simulator.channels import DAY_MIN, TRADE_SNAPSHOT
-from exchange_simulator.replay import RawFrame
+from exchange_simulator.market.recordings import RawFrame
+from exchange_simulator.websocket import wire
+from exchange_simulator.websocket.channels import DAY_MIN, TRADE_SNAPSHOT
 
 if TYPE_CHECKING:
-    from exchange_simulator.hub import Hub
-    from exchange_simulator.market import Market, Quote, Trade
-    from exchange_simulator.replay import Recording
+    from exchange_simulator.market.generated import Market, Quote, Trade
+    from exchange_simulator.market.recordings import Recording
+    from exchange_simulator.websocket.hub import Hub
 
 SHORTEST_SLEEP_S = 0.0005
 """Events closer together than this leave together: bounds the wake-ups at high rates, adds at most this to a delay."""

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
-from exchange_simulator import kernels
+from exchange_simulator.market import kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from exchange_simulator.market import Bars, Quote, Tape, Trade
-    from exchange_simulator.market_clock import MarketClock
+    from exchange_simulator.market.clock import MarketClock
+    from exchange_simulator.market.generated import Bars, Quote, Tape, Trade
 
 REACH_NS = 2 * NS_PER_S
 """No stamp is further than this from the moment it stands for: the largest clock skew."""

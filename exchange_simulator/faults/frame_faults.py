@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from exchange_simulator.faults import (
+from exchange_simulator.faults.catalogue import (
     BadChecksum,
     BadQuote,
     DuplicateTrades,
@@ -21,7 +21,7 @@ from exchange_simulator.faults import (
     SkipTrades,
     Unknown,
 )
-from exchange_simulator.wire import Frame
+from exchange_simulator.websocket.wire import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,9 +13,8 @@ import msgspec
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import InvalidInput
-from exchange_simulator import frame_faults
-from exchange_simulator.connection import CLOSE_AWAY
-from exchange_simulator.faults import (
+from exchange_simulator.faults import frame_faults
+from exchange_simulator.faults.catalogue import (
     BadQuote,
     ClockSkew,
     Close,
@@ -28,16 +27,17 @@ from exchange_simulator.faults import (
     Status,
     VoidTrades,
 )
-from exchange_simulator.frame_faults import INJECTED, Altering, Extra
-from exchange_simulator.rest import RATE_LIMITED, UNAVAILABLE
+from exchange_simulator.faults.frame_faults import INJECTED, Altering, Extra
+from exchange_simulator.rest.api import RATE_LIMITED, UNAVAILABLE
+from exchange_simulator.websocket.connection import CLOSE_AWAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exchange_simulator.connection import Connection
-    from exchange_simulator.faults import Fault
-    from exchange_simulator.hub import Hub
-    from exchange_simulator.rest import RestApi
+    from exchange_simulator.faults.catalogue import Fault
+    from exchange_simulator.rest.api import RestApi
+    from exchange_simulator.websocket.connection import Connection
+    from exchange_simulator.websocket.hub import Hub
 
 LISTED = 10_000
 """So many faults are remembered; a fault every 5 s reaches it in 14 hours. The counts stay."""

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from btc_core.clock import Clock
-    from exchange_simulator.channels import Stream
-    from exchange_simulator.ledger import Ledger
-    from exchange_simulator.wire import Frame
+    from exchange_simulator.websocket.channels import Stream
+    from exchange_simulator.websocket.ledger import Ledger
+    from exchange_simulator.websocket.wire import Frame
 
     Transformer = Callable[[Frame], Iterable[Frame]]
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from btc_core.clock import NS_PER_MIN, NS_PER_US
 from btc_core.errors import InvalidInput
-from exchange_simulator import kernels
-from exchange_simulator.kernels import MIN_PER_DAY
+from exchange_simulator.market import kernels
+from exchange_simulator.market.kernels import MIN_PER_DAY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,17 +12,17 @@ import numpy as np
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, from_ns
 from btc_core.errors import InvalidInput
-from exchange_simulator.connection import RateLimit
 from exchange_simulator.pairs import Pair, qty_text
-from exchange_simulator.wire import time_text
+from exchange_simulator.websocket.connection import RateLimit
+from exchange_simulator.websocket.wire import time_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from exchange_simulator.market import Bars, Tape, Trade
-    from exchange_simulator.market_clock import MarketClock
+    from exchange_simulator.market.clock import MarketClock
+    from exchange_simulator.market.generated import Bars, Tape, Trade
 
 RATE_LIMITED = "EAPI:Rate limit exceeded"
 UNAVAILABLE = "EService:Unavailable"

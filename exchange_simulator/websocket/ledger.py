@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from io import BufferedWriter
     from pathlib import Path
 
-    from exchange_simulator.wire import Frame
+    from exchange_simulator.websocket.wire import Frame
 
 BYTES_PER_MB = 1_000_000
 KIND_WITHIN = 60
