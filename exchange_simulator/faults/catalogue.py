@@ -1,10 +1,10 @@
 """The catalogue of faults: every way in which this exchange can misbehave, with its arguments, units and defaults.
 
-A fault is a struct: `parse("stall", {"seconds": "2"})` gives `Stall(seconds=2.0)`. `scheduled` in a field's metadata is
-what the schedule draws from (a range of numbers, or words); fields without one keep their default or, if they are a
-choice, take any of it.
+A fault is a struct: `parse("stall", {"seconds": "2"})` returns `Stall(seconds=2.0)`. Its docstring and the descriptions
+of its fields are what `btc fault --list` prints. `scheduled` in a field's metadata says what the schedule draws from: a
+range of numbers, or words. A field that is a choice needs none, because the schedule draws from the choices.
 
-What does not belong here: how a fault is done (`injector`, `frame_faults`, `told_tape`).
+What does not belong here: carrying a fault out (`injector`, `frame_faults`, `market.published_tape`).
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ import msgspec
 from msgspec import Meta, inspect
 
 from btc_core.errors import InvalidInput
+from exchange_simulator.market.clock import MAX_SKEW_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_SECONDS = 3_600.0
-MAX_SKEW_S = 2.0
 RATE_LIMIT_ERROR = "rate_limit"
-"""As `error` of `refuse`: the bare `{"Error":"Exceeded msg rate"}` instead of an answer."""
+"""With this `error`, `refuse` sends the bare frame `{"Error":"Exceeded msg rate"}` instead of an answer."""
 
 
 def _meta(description: str, scheduled: tuple[Any, ...], **limits: Any) -> Meta:
     return Meta(description=description, extra={"scheduled": scheduled}, **limits)
 
 
-Seconds = Annotated[float, _meta("s, how long", (1.0, 8.0), gt=0, le=MAX_SECONDS)]
-Outage = Annotated[float, _meta("s, how long", (2.0, 15.0), gt=0, le=MAX_SECONDS)]
+Pause = Annotated[float, _meta("duration, s", (1.0, 8.0), gt=0, le=MAX_SECONDS)]
+Outage = Annotated[float, _meta("duration, s", (2.0, 15.0), gt=0, le=MAX_SECONDS)]
 Skew = Annotated[float, _meta("s, ahead (+) or behind (-)", (-MAX_SKEW_S, MAX_SKEW_S), ge=-MAX_SKEW_S, le=MAX_SKEW_S)]
-Count = Annotated[int, _meta("trades", (1, 20), ge=1, le=1_000)]
-Several = Annotated[int, _meta("trades, at least 2", (2, 10), ge=2, le=1_000)]
-Updates = Annotated[int, _meta("updates", (1, 3), ge=1, le=1_000)]
-Size = Annotated[int, _meta("bytes of the frame", (1_000_001, 3_000_000), ge=64, le=16_000_000)]
-Symbol = Annotated[str, Meta(description="pair; the first listed one when left out")]
+Trades = Annotated[int, _meta("number of trades", (1, 20), ge=1, le=1_000)]
+SeveralTrades = Annotated[int, _meta("number of trades, at least 2", (2, 10), ge=2, le=1_000)]
+Updates = Annotated[int, _meta("number of updates", (1, 3), ge=1, le=1_000)]
+Size = Annotated[int, _meta("size of the frame, bytes", (1_000_001, 3_000_000), ge=64, le=16_000_000)]
+Symbol = Annotated[str, Meta(description="pair; by default the first listed one")]
 ErrorText = Annotated[
     str,
     _meta(
-        f"words of the refusal; {RATE_LIMIT_ERROR} is Kraken's bare rate-limit frame",
+        f"error text of the refusal; {RATE_LIMIT_ERROR} sends Kraken's bare rate-limit frame",
         (RATE_LIMIT_ERROR, "EService:Unavailable"),
         min_length=1,
         max_length=200,
@@ -49,7 +49,7 @@ ErrorText = Annotated[
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
-    """One fault; the tag is its name on the command line and in the API."""
+    """One fault. The tag is the name of its kind on the command line and in the API."""
 
     @property
     def kind(self) -> str:
@@ -58,121 +58,121 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_
 
 
 class Close(Fault, frozen=True, tag="close"):
-    """Drop every connection: 1001 is announced, 1006 cuts the line."""
+    """End every connection: with a closing handshake (1001), or by cutting it (1006)."""
 
     code: Literal[1001, 1006] = 1006
 
 
 class HalfOpen(Fault, frozen=True, tag="half_open"):
-    """Keep every socket open and send nothing more, not even pongs, until the client leaves; cut it at the end."""
+    """Keep every connection open but send nothing, not even pongs; cut those whose clients are still there at the end."""
 
     seconds: Outage = 60.0
 
 
 class Stall(Fault, frozen=True, tag="stall"):
-    """Hold back everything, heartbeats too, then deliver the queue."""
+    """Send nothing, not even heartbeats, then everything that was queued meanwhile."""
 
-    seconds: Seconds = 5.0
+    seconds: Pause = 5.0
 
 
 class Silence(Fault, frozen=True, tag="silence"):
-    """An acknowledged subscription gets no more data until it is subscribed again; all else goes on."""
+    """Send no more data for one subscription until the client subscribes again; all else continues."""
 
     channel: Literal["ticker", "trade", "book", "ohlc"] = "ticker"
     symbol: Symbol = ""
 
 
 class SkipTrades(Fault, frozen=True, tag="skip_trades"):
-    """The next trades are not sent as updates; snapshots and REST have them."""
+    """Do not send the next trades as updates; snapshots and REST have them."""
 
-    count: Count = 3
+    count: Trades = 3
     symbol: Symbol = ""
 
 
 class VoidTrades(Fault, frozen=True, tag="void_trades"):
-    """The next trade ids never exist: neither WebSocket nor REST ever has them."""
+    """Void the next trades: neither WebSocket nor REST ever has their ids."""
 
-    count: Count = 2
+    count: Trades = 2
     symbol: Symbol = ""
 
 
 class DuplicateTrades(Fault, frozen=True, tag="duplicate_trades"):
-    """The next trades are sent twice."""
+    """Send the next trades twice."""
 
-    count: Count = 3
+    count: Trades = 3
     symbol: Symbol = ""
 
 
 class ReorderTrades(Fault, frozen=True, tag="reorder_trades"):
-    """The next trades are held back and sent newest first, a frame each."""
+    """Hold the next trades back, then send them newest first, each in its own frame."""
 
-    count: Several = 4
+    count: SeveralTrades = 4
     symbol: Symbol = ""
 
 
 class MergeTrades(Fault, frozen=True, tag="merge_trades"):
-    """The next trades are held back and sent in one frame."""
+    """Hold the next trades back, then send them in one frame."""
 
-    count: Several = 4
+    count: SeveralTrades = 4
     symbol: Symbol = ""
 
 
 class BadChecksum(Fault, frozen=True, tag="bad_checksum"):
-    """The next book updates carry a wrong checksum; their levels are right."""
+    """Send the next book updates with a wrong checksum; their levels are right."""
 
     count: Updates = 1
     symbol: Symbol = ""
 
 
 class Malformed(Fault, frozen=True, tag="malformed"):
-    """An extra frame of JSON that is cut off."""
+    """Send an extra frame of truncated JSON."""
 
 
 class Oversized(Fault, frozen=True, tag="oversized"):
-    """An extra frame that is too large."""
+    """Send an extra frame that is too large."""
 
     size_bytes: Size = msgspec.field(name="bytes", default=1_000_001)
 
 
 class Unknown(Fault, frozen=True, tag="unknown"):
-    """An extra frame of a channel nobody knows."""
+    """Send an extra frame of an unknown channel."""
 
 
 class BadQuote(Fault, frozen=True, tag="bad_quote"):
-    """An extra ticker update whose bid is null, NaN, negative or above the ask."""
+    """Send an extra ticker update whose bid is null, NaN, negative or above the ask."""
 
     price: Literal["null", "nan", "negative", "crossed"] = "null"
     symbol: Symbol = ""
 
 
 class Refuse(Fault, frozen=True, tag="refuse"):
-    """Subscriptions are refused."""
+    """Refuse every new subscription."""
 
     seconds: Outage = 5.0
     error: ErrorText = "EService:Unavailable"
 
 
 class RestLimit(Fault, frozen=True, tag="rest_limit"):
-    """REST answers `EAPI:Rate limit exceeded`."""
+    """Answer every REST request with `EAPI:Rate limit exceeded`."""
 
     seconds: Outage = 5.0
 
 
 class RestError(Fault, frozen=True, tag="rest_error"):
-    """REST answers HTTP 503, `EService:Unavailable`."""
+    """Answer every REST request with HTTP 503 and `EService:Unavailable`."""
 
     seconds: Outage = 5.0
 
 
 class Status(Fault, frozen=True, tag="status"):
-    """The engine's status changes, for everybody and in REST's SystemStatus; data goes on."""
+    """Change the status of the exchange, in `status` frames and in REST's SystemStatus; data continues."""
 
     system: Literal["maintenance", "cancel_only", "post_only", "online"] = "maintenance"
     seconds: Outage = 5.0
 
 
 class ClockSkew(Fault, frozen=True, tag="clock_skew"):
-    """The exchange's clock goes wrong: it stamps everything from now on so, until the next skew; 0 ends it."""
+    """Set the exchange's clock ahead or behind from now on, until the next skew; 0 ends it."""
 
     seconds: Skew = 2.0
 
@@ -203,39 +203,40 @@ CATALOGUE: Mapping[str, type[Fault]] = {str(kind.__struct_config__.tag): kind fo
 
 
 class Argument(msgspec.Struct, frozen=True):
-    """One argument of a kind."""
+    """One argument of a kind of fault."""
 
     name: str
     default: Any
     meaning: str
     choices: tuple[Any, ...] = ()
     scheduled: tuple[Any, ...] = ()
+    """What the schedule draws from: the two ends of a range of numbers, or words."""
 
 
 def arguments(kind: type[Fault]) -> tuple[Argument, ...]:
-    """The arguments of a kind, in order."""
+    """The arguments of a kind of fault, in order."""
     found = []
     for field in cast("inspect.StructType", inspect.type_info(kind)).fields:
-        described, meaning = field.type, ""
+        type_info, meaning = field.type, ""
         choices: tuple[Any, ...] = ()
         scheduled: tuple[Any, ...] = ()
-        if isinstance(described, inspect.Metadata):
-            meaning = (described.extra_json_schema or {}).get("description", "")
-            scheduled = (described.extra or {}).get("scheduled", ())
-        if isinstance(described, inspect.LiteralType):
-            choices = tuple(described.values)
+        if isinstance(type_info, inspect.Metadata):
+            meaning = (type_info.extra_json_schema or {}).get("description", "")
+            scheduled = (type_info.extra or {}).get("scheduled", ())
+        if isinstance(type_info, inspect.LiteralType):
+            choices = tuple(type_info.values)
             meaning = " | ".join(map(str, choices))
         found.append(Argument(field.encode_name, field.default, meaning, choices, scheduled))
     return tuple(found)
 
 
-def parse(kind: str, given: Mapping[str, str | float]) -> Fault:
-    """The fault of these arguments, as texts or numbers; raises `InvalidInput` naming what is wrong."""
+def parse(kind: str, values: Mapping[str, str | float]) -> Fault:
+    """The fault of this kind with these arguments, texts or numbers; raises `InvalidInput` naming the wrong argument."""
     if kind not in CATALOGUE:
         msg = f"kind: there is no fault {kind!r}; there are {', '.join(CATALOGUE)}"
         raise InvalidInput(msg)
     try:
-        return msgspec.convert({**given, "kind": kind}, CATALOGUE[kind], strict=False)
+        return msgspec.convert({**values, "kind": kind}, CATALOGUE[kind], strict=False)
     except msgspec.ValidationError as error:
         known = ", ".join(argument.name for argument in arguments(CATALOGUE[kind])) or "none"
         msg = f"{kind}: {error}; its arguments: {known}"
@@ -243,7 +244,7 @@ def parse(kind: str, given: Mapping[str, str | float]) -> Fault:
 
 
 def described() -> Iterator[str]:
-    """The catalogue as lines for people."""
+    """The catalogue as lines of text for `btc fault --list`."""
     for name, kind in CATALOGUE.items():
         yield f"{name}: {(kind.__doc__ or '').strip()}"
         for argument in arguments(kind):

@@ -1,14 +1,14 @@
-"""Faults of single frames: trades skipped, doubled, held back; wrong checksums; frames that should not be.
+"""Faults of single frames: trades dropped, duplicated or held back, wrong checksums, and frames that the market never sent.
 
-An alteration takes an update on its way to all its listeners and gives what is sent in its place, until it is spent.
-Trades stay the texts they were, so a recording's frames keep their digits.
-What does not belong here: who gets a frame (`hub`), or when a fault begins (`injector`).
+An interceptor gets each update on its way to all subscribers and returns the frames to send instead, until it is done.
+It moves the printed text of trades and never prints them again, so the frames of a recording keep their digits.
+What does not belong here: who gets a frame (`websocket.hub`), or when a fault begins (`injector`).
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from exchange_simulator.faults.catalogue import (
     BadChecksum,
@@ -26,160 +26,147 @@ from exchange_simulator.websocket.wire import Frame
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from exchange_simulator.websocket.hub import FrameInterceptor
+
 INJECTED = "injected"
-"""The channel under which the ledger counts frames that the market never made."""
-CROSSED_SHARE = 1.01
-"""A crossed bid is this much above the ask."""
-_ROW = re.compile(r"\{[^{}]*\}")
+"""The channel under which the ledger counts frames that the market never sent."""
+CROSSED_RATIO = 1.01
+"""The bid of a crossed quote is this many times its ask."""
+_TRADE = re.compile(r"\{[^{}]*\}")
 _CHECKSUM = re.compile(r'("checksum":)(\d+)')
 _BID = re.compile(r'"bid":[^,}]+')
 _ASK = re.compile(r'"ask":([^,}]+)')
 
+UpdateFault = SkipTrades | DuplicateTrades | ReorderTrades | MergeTrades | BadChecksum
+"""Faults that change the updates of one symbol."""
+ExtraFrameFault = Malformed | Oversized | Unknown | BadQuote
+"""Faults that send a frame beside the real ones."""
 
-class Row(NamedTuple):
-    """One trade of a frame: its id, and the object as it is printed."""
+
+class PrintedTrade(NamedTuple):
+    """One trade of a frame: its id, and its JSON object as text."""
 
     trade_id: int
     text: str
 
 
-class Alteration(Protocol):
-    """What changes updates until it is spent."""
-
-    @property
-    def spent(self) -> bool:
-        """Whether it changes nothing any more."""
-        ...
-
-    def __call__(self, frame: Frame) -> list[Frame]:
-        """The frames to send in place of this one."""
-        ...
-
-    def flush(self) -> list[Frame]:
-        """Give up: the frames it still holds back."""
-        ...
-
-
-def trade_rows(frame: Frame) -> list[Row]:
+def printed_trades(frame: Frame) -> list[PrintedTrade]:
     """The trades of a trade frame."""
-    texts = _ROW.findall(frame.text, frame.text.index("["))
-    return [Row(trade_id, text) for trade_id, text in zip(frame.trade_ids, texts, strict=True)]
+    texts = _TRADE.findall(frame.text, frame.text.index("["))
+    return [PrintedTrade(trade_id, text) for trade_id, text in zip(frame.trade_ids, texts, strict=True)]
 
 
-def with_rows(frame: Frame, rows: Sequence[Row]) -> Frame:
-    """This trade frame with other trades in it."""
+def with_trades(frame: Frame, trades: Sequence[PrintedTrade]) -> Frame:
+    """A trade frame like this one with other trades in it."""
     head, tail = frame.text[: frame.text.index("[") + 1], frame.text[frame.text.rindex("]") :]
     return frame._replace(
-        text=f"{head}{','.join(row.text for row in rows)}{tail}", trade_ids=tuple(row.trade_id for row in rows)
+        text=f"{head}{','.join(trade.text for trade in trades)}{tail}",
+        trade_ids=tuple(trade.trade_id for trade in trades),
     )
 
 
-class TradeAlteration:
-    """Lays hands on the next `count` trades of a symbol; what is done to them is up to `treat`."""
+class TradeInterceptor:
+    """Replaces the next `count` trades of a symbol by the frames that `replace` makes of them."""
 
-    def __init__(self, symbol: str, count: int, treat: Callable[[Frame, list[Row]], list[Frame]]) -> None:
+    def __init__(self, symbol: str, count: int, replace: Callable[[Frame, list[PrintedTrade]], list[Frame]]) -> None:
         self._symbol = symbol
         self._left = count
-        self._treat = treat
+        self._replace = replace
 
     @property
-    def spent(self) -> bool:
-        """Whether all of them came."""
+    def done(self) -> bool:
+        """Whether all of the trades have come."""
         return self._left == 0
 
     def __call__(self, frame: Frame) -> list[Frame]:
         """The frames to send in place of this one."""
-        if frame.channel != "trade" or frame.symbol != self._symbol or self.spent:
+        if frame.channel != "trade" or frame.symbol != self._symbol or self.done:
             return [frame]
-        rows = trade_rows(frame)
-        taken, rest = rows[: self._left], rows[self._left :]
+        trades = printed_trades(frame)
+        taken, rest = trades[: self._left], trades[self._left :]
         self._left -= len(taken)
-        return self._treat(frame, taken) + ([with_rows(frame, rest)] if rest else [])
+        return self._replace(frame, taken) + ([with_trades(frame, rest)] if rest else [])
 
     def flush(self) -> list[Frame]:
-        """Nothing is held back."""
+        """Returns nothing, because nothing is held back."""
         return []
 
 
-def _skipped(_frame: Frame, _rows: list[Row]) -> list[Frame]:
+def _dropped(_frame: Frame, _trades: list[PrintedTrade]) -> list[Frame]:
     return []
 
 
-def _doubled(frame: Frame, rows: list[Row]) -> list[Frame]:
-    return [with_rows(frame, rows)] * 2
+def _duplicated(frame: Frame, trades: list[PrintedTrade]) -> list[Frame]:
+    return [with_trades(frame, trades)] * 2
 
 
-class HeldTrades(TradeAlteration):
-    """Holds trades back until all are there, and sends them in one frame or newest first, a frame each."""
+class TradeHolder(TradeInterceptor):
+    """Holds trades back until all have come, then sends them in one frame, or newest first, each in its own frame."""
 
     def __init__(self, symbol: str, count: int, *, merge: bool) -> None:
         super().__init__(symbol, count, self._hold)
         self._merge = merge
         self._frame: Frame | None = None
-        self._rows: list[Row] = []
+        self._trades: list[PrintedTrade] = []
 
-    def _hold(self, frame: Frame, rows: list[Row]) -> list[Frame]:
+    def _hold(self, frame: Frame, trades: list[PrintedTrade]) -> list[Frame]:
         self._frame = frame
-        self._rows += rows
-        return self._release() if self.spent else []
+        self._trades += trades
+        return self._release() if self.done else []
 
     def _release(self) -> list[Frame]:
-        rows, self._rows = self._rows, []
-        if self._frame is None or not rows:
+        trades, self._trades = self._trades, []
+        if self._frame is None or not trades:
             return []
         if self._merge:
-            return [with_rows(self._frame, rows)]
-        return [with_rows(self._frame, [row]) for row in reversed(rows)]
+            return [with_trades(self._frame, trades)]
+        return [with_trades(self._frame, [trade]) for trade in reversed(trades)]
 
     def flush(self) -> list[Frame]:
-        """What it has, though more were wanted; it takes no more."""
+        """Stop early; returns the trades that have come, in the frames in which they would have left."""
         self._left = 0
         return self._release()
 
 
-class WrongChecksums:
-    """The next `count` book updates of a symbol carry a checksum with one bit flipped."""
+class ChecksumInterceptor:
+    """Flips one bit of the checksum in the next `count` book updates of a symbol."""
 
     def __init__(self, symbol: str, count: int) -> None:
         self._symbol = symbol
         self._left = count
 
     @property
-    def spent(self) -> bool:
-        """Whether all of them came."""
+    def done(self) -> bool:
+        """Whether all of the updates have come."""
         return self._left == 0
 
     def __call__(self, frame: Frame) -> list[Frame]:
         """The frames to send in place of this one."""
-        if frame.channel != "book" or frame.symbol != self._symbol or self.spent:
+        if frame.channel != "book" or frame.symbol != self._symbol or self.done:
             return [frame]
         self._left -= 1
         return [frame._replace(text=_CHECKSUM.sub(lambda match: f"{match[1]}{int(match[2]) ^ 1}", frame.text))]
 
     def flush(self) -> list[Frame]:
-        """Nothing is held back."""
+        """Returns nothing, because nothing is held back."""
         return []
 
 
-Altering = SkipTrades | DuplicateTrades | ReorderTrades | MergeTrades | BadChecksum
-Extra = Malformed | Oversized | Unknown | BadQuote
-
-
-def alteration(fault: Altering, symbol: str) -> Alteration:
-    """What a fault does to the updates of a symbol."""
+def interceptor(fault: UpdateFault, symbol: str) -> FrameInterceptor:
+    """The interceptor that carries out a fault on the updates of a symbol."""
     match fault:
         case SkipTrades():
-            return TradeAlteration(symbol, fault.count, _skipped)
+            return TradeInterceptor(symbol, fault.count, _dropped)
         case DuplicateTrades():
-            return TradeAlteration(symbol, fault.count, _doubled)
+            return TradeInterceptor(symbol, fault.count, _duplicated)
         case ReorderTrades() | MergeTrades():
-            return HeldTrades(symbol, fault.count, merge=isinstance(fault, MergeTrades))
+            return TradeHolder(symbol, fault.count, merge=isinstance(fault, MergeTrades))
         case BadChecksum():
-            return WrongChecksums(symbol, fault.count)
+            return ChecksumInterceptor(symbol, fault.count)
 
 
-def extra_frame(fault: Extra, ticker: Frame | None) -> Frame:
-    """The frame that is sent on top of the real ones; `bad_quote` is made of the current `ticker`."""
+def extra_frame(fault: ExtraFrameFault, ticker: Frame | None) -> Frame:
+    """The frame that is sent beside the real ones; `bad_quote` is made from the present `ticker`."""
     match fault:
         case Malformed():
             text = '{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":60'
@@ -195,6 +182,6 @@ def extra_frame(fault: Extra, ticker: Frame | None) -> Frame:
 
 def _bad_quote(fault: BadQuote, ticker: str) -> str:
     ask = _ASK.search(ticker)
-    above = float(ask[1]) * CROSSED_SHARE if ask else 0.0
-    price = {"null": "null", "nan": "NaN", "negative": "-1.0", "crossed": f"{above:.1f}"}[fault.price]
-    return _BID.sub(f'"bid":{price}', ticker).replace('"type":"snapshot"', '"type":"update"')
+    crossed = float(ask[1]) * CROSSED_RATIO if ask else 0.0
+    bid = {"null": "null", "nan": "NaN", "negative": "-1.0", "crossed": f"{crossed:.1f}"}[fault.price]
+    return _BID.sub(f'"bid":{bid}', ticker).replace('"type":"snapshot"', '"type":"update"')

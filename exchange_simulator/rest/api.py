@@ -1,49 +1,48 @@
-"""The public REST API and the published history, over the past of each symbol.
+"""The public REST API and the published history, answered from the tape of each symbol.
 
-Errors are HTTP 200 with a non-empty `error` list, as on the exchange. Nothing later than the market's present is told.
-What does not belong here: sockets and routing (`server`).
+Errors are HTTP 200 with a non-empty `error` list, as on the exchange. No answer holds anything later than the present
+of the market. What does not belong here: sockets and routes (`http_routes`), or how bars become candles (`candles`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from btc_core.clock import NS_PER_MIN, NS_PER_S, from_ns
 from btc_core.errors import InvalidInput
-from exchange_simulator.pairs import Pair, qty_text
-from exchange_simulator.websocket.connection import RateLimit
-from exchange_simulator.websocket.wire import time_text
+from exchange_simulator.market.events import ALL_TRADES
+from exchange_simulator.rate_limit import RateLimit
+from exchange_simulator.rest.candles import candle_rows, history_lines
+from exchange_simulator.units import MIN_PER_DAY, QTY_DECIMALS, qty_text, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
     from exchange_simulator.market.clock import MarketClock
-    from exchange_simulator.market.generated import Bars, Tape, Trade
+    from exchange_simulator.market.events import Tape, Trade
+    from exchange_simulator.pairs import Pair
 
 RATE_LIMITED = "EAPI:Rate limit exceeded"
 UNAVAILABLE = "EService:Unavailable"
-"""Comes with HTTP 503; every other error with 200."""
+"""Comes with HTTP 503; every other error comes with 200."""
 INTERVALS_MIN = (1, 5, 15, 30, 60, 240, 1_440, 10_080, 21_600)
 OHLC_ROWS = 720
 MAX_TRADES = 1_000
-MIN_PER_DAY = 1_440
 OHLC_DAYS = 120
-"""Candles longer ago are left out: 720 candles of a day would take half a minute to make."""
+"""Older candles are left out: 720 candles of a day would take half a minute to compute."""
 CHUNK_MIN = 10_080
-"""Minutes made at once for candles, about: bounds the memory (1 MB)."""
+"""About this many minutes are computed at once for candles; that bounds the memory to 1 MB."""
 MAX_HISTORY_DAYS = 1_500
 SECONDS_BELOW = 10**12
-"""A `since` below this is in seconds (a common mistake that the exchange forgives), above in ns."""
+"""A `since` below this is in seconds, a common mistake that the exchange accepts; otherwise it is in ns."""
 RATE_TOLERANCE_S = 0.05
-"""A client that waits exactly as long as it must is not refused for the jitter of its clock."""
+"""A client that waits exactly as long as it must is not refused because of the jitter of its clock."""
+PRICE_DECIMALS = 5
+"""Kraken prints the prices of REST trades with at least five decimals."""
 
 
 class Listing(NamedTuple):
-    """One pair and its past."""
+    """One pair and the tape of its past."""
 
     pair: Pair
     tape: Tape
@@ -53,7 +52,7 @@ class ApiError(Exception):
     """An entry of the `error` list."""
 
 
-def _whole(query: Mapping[str, str], name: str, default: int) -> int:
+def _whole_number(query: Mapping[str, str], name: str, default: int) -> int:
     text = query.get(name, "")
     if not text:
         return default
@@ -62,12 +61,12 @@ def _whole(query: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _unknown(_query: Mapping[str, str]) -> dict[str, Any]:
+def _unknown_method(_query: Mapping[str, str]) -> dict[str, Any]:
     raise ApiError("EGeneral:Unknown method")
 
 
 class RestApi:
-    """The answers to GET requests; called from worker threads."""
+    """The answers to GET requests. Worker threads call it."""
 
     def __init__(self, listings: Mapping[str, Listing], clock: MarketClock, *, trades_per_s: float) -> None:
         self._listings = {
@@ -75,13 +74,16 @@ class RestApi:
             for listing in listings.values()
             for name in (listing.pair.rest_name, listing.pair.rest_key, listing.pair.symbol)
         }
-        self._all = tuple(listings.values())
+        self._pairs = tuple(listing.pair for listing in listings.values())
         self._clock = clock
         self.system = "online"
+        """The state of the exchange's engine, as SystemStatus gives it."""
         self.outage = ""
-        """What every request is answered with instead; empty when all is well."""
+        """The error with which every request is answered; empty when there is no outage."""
         self._trades_per_s = trades_per_s
-        self._candles_made: dict[tuple[str, int], tuple[int, list[list[Any]]]] = {}
+        """Trades requests a second for each address and pair; 0 for no limit."""
+        self._closed_candles: dict[tuple[str, int], tuple[int, list[list[Any]]]] = {}
+        """By symbol and interval: the minute up to which they were computed, and their rows."""
         self._limits: dict[tuple[str, str], RateLimit] = {}
 
     def answer(self, name: str, query: Mapping[str, str], client_ip: str) -> dict[str, Any]:
@@ -94,13 +96,14 @@ class RestApi:
             "Trades": self._trades,
         }
         try:
-            self._admit(name, query.get("pair", ""), client_ip)
-            return {"error": [], "result": handlers.get(name, _unknown)(query)}
+            self._check_allowed(name, query.get("pair", ""), client_ip)
+            return {"error": [], "result": handlers.get(name, _unknown_method)(query)}
         except (ApiError, InvalidInput) as error:
             text = str(error) if isinstance(error, ApiError) else f"EGeneral:Invalid arguments:{error}"
             return {"error": [text]}
 
-    def _admit(self, name: str, pair_name: str, client_ip: str) -> None:
+    def _check_allowed(self, name: str, pair_name: str, client_ip: str) -> None:
+        """Raise `ApiError` during an outage, and for a Trades request above the rate limit."""
         if self.outage:
             raise ApiError(self.outage)
         if name != "Trades" or self._trades_per_s <= 0:
@@ -112,19 +115,19 @@ class RestApi:
         if not self._limits[key].allows(self._clock.monotonic_s()):
             raise ApiError(RATE_LIMITED)
 
-    def listing(self, query: Mapping[str, str]) -> Listing:
-        """The pair that a query names; raises `ApiError` when it is not listed."""
-        listing = self._listings.get(query.get("pair", ""))
+    def _listing(self, pair_name: str) -> Listing:
+        """The pair of this name; raises `ApiError` when it is not listed."""
+        listing = self._listings.get(pair_name)
         if listing is None:
             raise ApiError("EQuery:Unknown asset pair")
         return listing
 
     def _time(self, _query: Mapping[str, str]) -> dict[str, Any]:
-        now_ns = self._clock.told_ns()
+        now_ns = self._clock.exchange_now_ns()
         return {"unixtime": now_ns // NS_PER_S, "rfc1123": from_ns(now_ns).strftime("%a, %d %b %y %H:%M:%S +0000")}
 
     def _system_status(self, _query: Mapping[str, str]) -> dict[str, Any]:
-        second_ns = self._clock.told_ns() // NS_PER_S * NS_PER_S
+        second_ns = self._clock.exchange_now_ns() // NS_PER_S * NS_PER_S
         return {"status": self.system, "timestamp": time_text(second_ns)[:19] + "Z"}
 
     def _asset_pairs(self, _query: Mapping[str, str]) -> dict[str, Any]:
@@ -135,62 +138,65 @@ class RestApi:
                 "base": pair.symbol.split("/")[0],
                 "quote": pair.symbol.split("/")[1],
                 "pair_decimals": pair.price_decimals,
-                "lot_decimals": 8,
+                "lot_decimals": QTY_DECIMALS,
                 "tick_size": pair.price_text(1),
                 "ordermin": "0.00005",
                 "status": "online",
             }
-            for pair, _ in self._all
+            for pair in self._pairs
         }
 
     def _trades(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """Trades later than `since`; trades of one moment are never split between pages."""
-        pair, tape = self.listing(query)
-        count = _whole(query, "count", MAX_TRADES)
+        """Trades after `since`; trades of one time are never split between pages."""
+        pair, tape = self._listing(query.get("pair", ""))
+        count = _whole_number(query, "count", MAX_TRADES)
         if not 1 <= count <= MAX_TRADES:
             raise ApiError("EGeneral:Invalid arguments:count")
-        since_ns, now_ns = _whole(query, "since", 0), self._clock.now_ns()
+        since_ns, now_ns = _whole_number(query, "since", 0), self._clock.now_ns()
         since_ns *= NS_PER_S if since_ns < SECONDS_BELOW else 1
         if "since" in query:
-            trades = _whole_moments(tape.trades_since(since_ns, count + 1, now_ns), count)
+            trades = _page(tape.trades_since(since_ns, count + 1, now_ns), count)
         else:
             trades = tape.last_trades(count, now_ns)
         rows = [_trade_row(pair, trade) for trade in trades]
         return {pair.rest_key: rows, "last": str(trades[-1].ts_ns if trades else since_ns)}
 
     def _ohlc(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """The last 720 candles of an interval, the open one last; `last` is the last closed one."""
-        pair, tape = self.listing(query)
-        interval_min = _whole(query, "interval", 1)
+        """The last 720 candles of an interval, ending with the open one; `last` is the last closed one."""
+        pair, tape = self._listing(query.get("pair", ""))
+        interval_min = _whole_number(query, "interval", 1)
         if interval_min not in INTERVALS_MIN:
             raise ApiError("EGeneral:Invalid arguments:interval")
         now_ns = self._clock.now_ns()
         this_min = now_ns // NS_PER_MIN
         open_min = this_min // interval_min * interval_min
         closed = self._closed(pair, tape, interval_min, open_min)
-        minutes = tape.trades_since(this_min * NS_PER_MIN - 1, 10**9, now_ns)
-        opening = _candles(pair, tape.minute_bars(open_min, this_min), minutes, interval_min)
-        since_s = _whole(query, "since", 0)
-        rows = [row for row in [*closed, *opening] if row[0] > since_s]
+        open_minute = tape.trades_since(this_min * NS_PER_MIN - 1, ALL_TRADES, now_ns)
+        open_candle = candle_rows(pair, tape.minute_bars(open_min, this_min), open_minute, interval_min)
+        since_s = _whole_number(query, "since", 0)
+        rows = [row for row in [*closed, *open_candle] if row[0] > since_s]
         return {pair.rest_key: rows, "last": (open_min - interval_min) * 60}
 
     def _closed(self, pair: Pair, tape: Tape, interval_min: int, open_min: int) -> list[list[Any]]:
-        """The closed candles before `open_min`, made once for each interval and moment."""
+        """The closed candles before `open_min`, computed once for each interval and minute."""
         key = pair.symbol, interval_min
-        made_for, rows = self._candles_made.get(key, (-1, []))
-        if made_for != open_min:
+        computed_for, rows = self._closed_candles.get(key, (-1, []))
+        if computed_for != open_min:
             span_min = min((OHLC_ROWS - 1) * interval_min, OHLC_DAYS * MIN_PER_DAY)
             chunk_min = interval_min * max(1, CHUNK_MIN // interval_min)
             rows = []
             for start_min in range((open_min - span_min) // interval_min * interval_min, open_min, chunk_min):
                 bars = tape.minute_bars(start_min, min(open_min, start_min + chunk_min))
-                rows += _candles(pair, bars, [], interval_min)
-            self._candles_made[key] = open_min, rows
+                rows += candle_rows(pair, bars, [], interval_min)
+            self._closed_candles[key] = open_min, rows
         return rows
 
     def history_csv(self, pair_name: str, days: int) -> bytes:
-        """Closed minute bars of the last `days` days as Kraken's OHLCVT CSV; minutes without trades are left out."""
-        listing = self.listing({"pair": pair_name})
+        """Closed minute bars of the last `days` days as Kraken's OHLCVT CSV.
+
+        Raises `ApiError` when the pair is not listed, `InvalidInput` when `days` is out of range.
+        """
+        listing = self._listing(pair_name)
         if not 1 <= days <= MAX_HISTORY_DAYS:
             msg = f"days must be 1 to {MAX_HISTORY_DAYS}"
             raise InvalidInput(msg)
@@ -199,80 +205,32 @@ class RestApi:
         csv = bytearray()
         for start_min in range(first_min, end_min, MIN_PER_DAY):
             bars = listing.tape.minute_bars(start_min, min(end_min, start_min + MIN_PER_DAY))
-            csv += _csv_lines(listing.pair, bars).encode()
+            csv += history_lines(listing.pair, bars).encode()
         return bytes(csv)
 
 
-def _csv_lines(pair: Pair, bars: Bars) -> str:
-    price = pair.price_text
-    return "".join(
-        f"{minute * 60},{price(first)},{price(high)},{price(low)},{price(last)},{qty_text(volume)},{count}\n"
-        for minute, (first, high, low, last, volume, count) in zip(
-            bars.start_min.tolist(), bars.columns.tolist(), strict=True
-        )
-        if count
-    )
+def _page(trades: list[Trade], count: int) -> list[Trade]:
+    """At most `count` trades, ending between two times, so that `last` as the next `since` skips no trade.
 
-
-def _whole_moments(trades: list[Trade], count: int) -> list[Trade]:
-    """At most `count` trades, cut where a moment ends, so that `last` as the next `since` loses nothing."""
+    When more than `count` trades have one time, the page is cut within it.
+    """
     if len(trades) <= count:
         return trades
-    cut = count
-    while cut > 0 and trades[cut - 1].ts_ns == trades[count].ts_ns:
-        cut -= 1
-    return trades[: cut or count]
+    end = count
+    while end > 0 and trades[end - 1].ts_ns == trades[count].ts_ns:
+        end -= 1
+    return trades[: end or count]
 
 
 def _trade_row(pair: Pair, trade: Trade) -> list[Any]:
-    """Kraken prints REST prices with five decimals whatever the pair."""
     price = pair.price_text(trade.price)
-    price += "0" * max(0, 5 - pair.price_decimals)
-    seconds = trade.ts_ns / NS_PER_S
+    price += "0" * max(0, PRICE_DECIMALS - pair.price_decimals)
     return [
         price,
         qty_text(trade.qty),
-        seconds,
+        trade.ts_ns / NS_PER_S,
         "b" if trade.buy else "s",
         "m" if trade.market else "l",
         "",
         trade.trade_id,
     ]
-
-
-def _with_open_minute(
-    bars: Bars, trades: list[Trade]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    if not trades:
-        return bars.start_min, bars.columns, bars.value
-    prices = [trade.price for trade in trades]
-    volume = sum(trade.qty for trade in trades)
-    row = [prices[0], max(prices), min(prices), prices[-1], volume, len(trades)]
-    value = sum(float(trade.price) * trade.qty for trade in trades)
-    return (
-        np.append(bars.start_min, trades[0].ts_ns // NS_PER_MIN),
-        np.vstack([bars.columns, np.array([row], np.int64)]),
-        np.append(bars.value, value),
-    )
-
-
-def _candles(pair: Pair, bars: Bars, open_minute: list[Trade], interval_min: int) -> list[list[Any]]:
-    minutes, columns, value = _with_open_minute(bars, open_minute)
-    keep = columns[:, 5] > 0
-    minutes, columns, value = minutes[keep], columns[keep], value[keep]
-    if not len(minutes):
-        return []
-    starts = minutes // interval_min * interval_min
-    first = np.flatnonzero(np.r_[True, starts[1:] != starts[:-1]])
-    last = np.r_[first[1:], len(minutes)] - 1
-    high, low = np.maximum.reduceat(columns[:, 1], first), np.minimum.reduceat(columns[:, 2], first)
-    volume, count = np.add.reduceat(columns[:, 4], first), np.add.reduceat(columns[:, 5], first)
-    total = np.add.reduceat(value, first)
-    price = pair.price_text
-    rows = []
-    for i, start in enumerate(starts[first].tolist()):
-        vwap = int(total[i] / volume[i])
-        figures = (columns[first[i], 0], high[i], low[i], columns[last[i], 3], vwap)
-        texts = [price(int(figure)) for figure in figures]
-        rows.append([start * 60, *texts, qty_text(int(volume[i])), int(count[i])])
-    return rows

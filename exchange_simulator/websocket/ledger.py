@@ -1,18 +1,19 @@
-"""The ledger: everything that was sent, so that tests can count against it.
+"""The ledger: everything that was sent to clients, so that tests can compare what arrived with it.
 
-One NDJSON line a frame, `{"seq", "connection", "sent_ns", "channel", "symbol", "frame"}` with the frame's exact text,
-in segments `ledger-NNNNNN.ndjson`; the oldest segments go when the bound is reached, the counts and the trade ids stay.
-
-What does not belong here: what should have been sent. That is the market's own count (`hub`).
+A frame is one NDJSON line, `{"seq", "connection", "sent_ns", "channel", "symbol", "frame"}`, with its exact text. Lines
+go to segments `ledger-NNNNNN.ndjson`. When the disk limit is reached the oldest segment is deleted; the counts and the
+trade ids are kept. What does not belong here: what the market published, sent or not (`channels`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from exchange_simulator.units import BYTES_PER_MB
+from exchange_simulator.websocket.id_ranges import IdRanges
 
 if TYPE_CHECKING:
     from io import BufferedWriter
@@ -20,62 +21,14 @@ if TYPE_CHECKING:
 
     from exchange_simulator.websocket.wire import Frame
 
-BYTES_PER_MB = 1_000_000
-KIND_WITHIN = 60
-"""The type of a ticker frame stands in its first characters."""
+TYPE_WITHIN = 60
+"""The type of a ticker frame is within this many characters from its start."""
 SEGMENTS = 4
-"""The bound is kept by dropping a whole segment, so between 3/4 and all of it is on disk."""
-
-
-class IdRanges:
-    """A set of integers that come mostly in order, kept as inclusive ranges.
-
-    >>> ids = IdRanges()
-    >>> for number in (1, 2, 5, 3, 2):
-    ...     ids.add(number)
-    >>> ids.ranges(), len(ids), ids.repeats
-    ([[1, 3], [5, 5]], 4, 1)
-    """
-
-    def __init__(self) -> None:
-        self._firsts: list[int] = []
-        self._lasts: list[int] = []
-        self.repeats = 0
-
-    def add(self, number: int) -> None:
-        """Take up one number; one that is there already counts as a repeat."""
-        at = bisect_right(self._firsts, number) - 1
-        if at >= 0 and number <= self._lasts[at]:
-            self.repeats += 1
-            return
-        joins_left = at >= 0 and self._lasts[at] == number - 1
-        joins_right = at + 1 < len(self._firsts) and self._firsts[at + 1] == number + 1
-        if joins_left and joins_right:
-            self._lasts[at] = self._lasts.pop(at + 1)
-            del self._firsts[at + 1]
-        elif joins_left:
-            self._lasts[at] = number
-        elif joins_right:
-            self._firsts[at + 1] = number
-        else:
-            self._firsts.insert(at + 1, number)
-            self._lasts.insert(at + 1, number)
-
-    def ranges(self) -> list[list[int]]:
-        """Inclusive [first, last] pairs in order."""
-        return [[first, last] for first, last in zip(self._firsts, self._lasts, strict=True)]
-
-    def summary(self) -> dict[str, int | None]:
-        """How many there are, the first and the last."""
-        first, last = (self._firsts[0], self._lasts[-1]) if self._firsts else (None, None)
-        return {"count": len(self), "first_id": first, "last_id": last}
-
-    def __len__(self) -> int:
-        return sum(last - first + 1 for first, last in zip(self._firsts, self._lasts, strict=True))
+"""The limit is kept by deleting a whole segment, so between 3/4 of it and all of it is on disk."""
 
 
 class Ledger:
-    """An append-only record on disk, and its running summary; used from the event loop only."""
+    """An append-only record on disk and its running summary. Only the event loop uses it."""
 
     def __init__(self, folder: Path, *, limit_mb: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,24 +37,24 @@ class Ledger:
         self._written_bytes = 0
         self._file: BufferedWriter | None = None
         self.seq = 0
+        """The number of frames so far, and of the last line."""
         self.frames: Counter[str] = Counter()
+        """Frames sent, by channel."""
         self.trade_ids: dict[str, IdRanges] = {}
+        """Ids of the trades sent, by symbol."""
         self.quotes: dict[str, Counter[str]] = {}
-        """Ticker frames sent by symbol and type, `update` or `snapshot`; the extra ones of faults are not among them."""
+        """Ticker frames sent, by symbol and type (`update` or `snapshot`), without the frames that a fault injected."""
 
-    def _segments(self) -> list[Path]:
-        return sorted(self._folder.glob("ledger-*.ndjson"))
-
-    def _open(self) -> BufferedWriter:
-        segments = self._segments()
+    def _open_segment(self) -> BufferedWriter:
+        segments = sorted(self._folder.glob("ledger-*.ndjson"))
         number = int(segments[-1].stem.removeprefix("ledger-")) + 1 if segments else 1
-        for old in segments[: max(0, len(segments) - SEGMENTS + 1)]:
-            old.unlink()
+        for oldest in segments[: max(0, len(segments) - SEGMENTS + 1)]:
+            oldest.unlink()
         self._written_bytes = 0
         return (self._folder / f"ledger-{number:06d}.ndjson").open("ab")
 
     def record(self, connection: int, frame: Frame, sent_ns: int) -> None:
-        """Write down that this connection was sent this frame at this moment of market time, ns."""
+        """Record that this frame was sent to this connection at this market time, ns."""
         self.seq += 1
         self.frames[frame.channel] += 1
         if frame.trade_ids:
@@ -109,13 +62,13 @@ class Ledger:
             for trade_id in frame.trade_ids:
                 ids.add(trade_id)
         if frame.channel == "ticker":
-            kind = "snapshot" if '"type":"snapshot"' in frame.text[:KIND_WITHIN] else "update"
+            kind = "snapshot" if '"type":"snapshot"' in frame.text[:TYPE_WITHIN] else "update"
             self.quotes.setdefault(frame.symbol, Counter())[kind] += 1
         if self._segment_bytes <= 0:
             return
         if self._file is None or self._written_bytes >= self._segment_bytes:
             self.close()
-            self._file = self._open()
+            self._file = self._open_segment()
         line = (
             f'{{"seq":{self.seq},"connection":{connection},"sent_ns":{sent_ns},"channel":"{frame.channel}",'
             f'"symbol":"{frame.symbol}","frame":{msgspec.json.encode(frame.text).decode()}}}\n'
@@ -124,7 +77,7 @@ class Ledger:
         self._file.write(line)
 
     def flush(self) -> None:
-        """Hand what is buffered to the operating system."""
+        """Write buffered lines to the file."""
         if self._file is not None:
             self._file.flush()
 
@@ -135,7 +88,7 @@ class Ledger:
             self._file = None
 
     def summary(self) -> dict[str, Any]:
-        """Frames sent per channel, and per symbol the distinct trade ids and the ticker frames sent."""
+        """Frames sent per channel, and for each symbol the distinct trade ids and the ticker frames sent."""
         return {
             "seq": self.seq,
             "frames": dict(self.frames),

@@ -1,17 +1,15 @@
-"""Requests of WebSocket v2: what a client may ask, and Kraken's words when it may not.
+"""Requests of WebSocket v2: what a client may ask for, and how Kraken words a refusal.
 
-The texts for an unlisted pair, a bad depth and broken JSON are the exchange's own; for the rest a client can rely on
-`success:false` and the presence of `error` only.
-What does not belong here: carrying a subscription out (`hub`).
+The texts for an unlisted pair, an unsupported depth and broken JSON are the exchange's own. Of the other refusals a
+client can rely only on `success:false` and on the presence of `error`.
+What does not belong here: carrying a request out (`hub`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-
-from exchange_simulator.websocket.channels import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -24,6 +22,15 @@ SYMBOL_CHANNELS = ("ticker", "trade", "book", "ohlc")
 SNAPSHOT_BY_DEFAULT = {"ticker": True, "trade": False, "book": True, "ohlc": True, "instrument": True}
 
 
+class Stream(NamedTuple):
+    """What a subscription names. Two subscriptions of one stream get the same frames."""
+
+    channel: str
+    symbol: str
+    variant: str | int = ""
+    """The event trigger of `ticker`, the depth of `book`, the interval of `ohlc`."""
+
+
 class Request(msgspec.Struct, frozen=True):
     """One well-formed request."""
 
@@ -32,8 +39,8 @@ class Request(msgspec.Struct, frozen=True):
     params: dict[str, Any]
 
 
-class Wish(msgspec.Struct, frozen=True):
-    """One stream that a request names, and the `result` of its acknowledgement."""
+class StreamRequest(msgspec.Struct, frozen=True):
+    """What a request asks for one symbol, and the `result` of its acknowledgement."""
 
     stream: Stream
     snapshot: bool
@@ -41,7 +48,7 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class Refusal(Exception):
-    """A request that cannot be granted; the message is the `error` that the client is sent."""
+    """A request that is refused; the message is the `error` in the answer to the client."""
 
     def __init__(self, message: str, symbol: str | None = None) -> None:
         super().__init__(message)
@@ -49,7 +56,7 @@ class Refusal(Exception):
 
 
 def parse(text: str | bytes) -> Request:
-    """Read one request; raises `Refusal` for what is not a JSON object with a method."""
+    """Parse one request; raises `Refusal` when it is not a JSON object with a method."""
     try:
         body = msgspec.json.decode(text)
     except msgspec.DecodeError:
@@ -64,8 +71,8 @@ def parse(text: str | bytes) -> Request:
     return Request(body["method"], req_id, params)
 
 
-def symbols(request: Request) -> list[str]:
-    """The symbols named, each of which gets an answer of its own; one empty name for a channel without symbols."""
+def requested_symbols(request: Request) -> list[str]:
+    """The symbols in the request, each of which gets its own answer; [""] for a channel without symbols."""
     if request.method not in METHODS:
         raise Refusal("Unsupported method")
     channel = request.params.get("channel")
@@ -73,47 +80,50 @@ def symbols(request: Request) -> list[str]:
         return [""]
     if channel not in SYMBOL_CHANNELS:
         raise Refusal(f"Channel not supported {channel}")
-    named = request.params.get("symbol")
-    if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
+    symbols = request.params.get("symbol")
+    if not isinstance(symbols, list) or not symbols or not all(isinstance(symbol, str) for symbol in symbols):
         raise Refusal("Symbol(s) not found")
-    return named
+    return symbols
 
 
-def wish(request: Request, symbol: str, listed: Collection[str]) -> Wish:
-    """What the request means for one symbol; raises `Refusal`."""
+def stream_request(request: Request, symbol: str, listed: Collection[str]) -> StreamRequest:
+    """What the request asks for one symbol; raises `Refusal` for what the exchange does not offer."""
     params, channel = request.params, str(request.params["channel"])
     snapshot = params.get("snapshot", SNAPSHOT_BY_DEFAULT[channel])
     if not isinstance(snapshot, bool):
         raise Refusal("Malformed request", symbol)
     result: dict[str, Any] = {"channel": channel, "snapshot": snapshot}
     if channel == "instrument":
-        return Wish(Stream(channel, ""), snapshot, result)
+        return StreamRequest(Stream(channel, ""), snapshot, result)
     if symbol not in listed:
         raise Refusal(f"Currency pair not supported {symbol}", symbol)
     result["symbol"] = symbol
     variant: str | int = ""
     if channel == "book":
-        variant = result["depth"] = _choice(params.get("depth", 10), DEPTHS, "Subscription depth not supported", symbol)
+        variant = result["depth"] = _one_of(params.get("depth", 10), DEPTHS, "Subscription depth not supported", symbol)
     elif channel == "ohlc":
-        text = "Subscription ohlc interval not supported"
-        variant = result["interval"] = _choice(params.get("interval", 1), INTERVALS, text, symbol)
+        error = "Subscription ohlc interval not supported"
+        variant = result["interval"] = _one_of(params.get("interval", 1), INTERVALS, error, symbol)
     elif channel == "ticker":
         trigger = params.get("event_trigger", "trades")
         if trigger not in TRIGGERS:
             raise Refusal("Event trigger not supported", symbol)
         variant = result["event_trigger"] = str(trigger)
-    return Wish(Stream(channel, symbol, variant), snapshot, result)
+    return StreamRequest(Stream(channel, symbol, variant), snapshot, result)
 
 
-def check(request: Request, wanted: Stream, present: Stream | None, refusing: str) -> None:
-    """Refuse to end a subscription that is not there, and to begin one while the exchange refuses all with words."""
-    if request.method == "subscribe" and refusing:
-        raise Refusal(refusing, wanted.symbol)
-    if request.method == "unsubscribe" and present is None:
-        raise Refusal("Subscription Not Found", wanted.symbol)
+def check_allowed(request: Request, stream: Stream, current: Stream | None, outage_error: str) -> None:
+    """Raise `Refusal` for a new subscription during an outage, or for the end of a subscription that does not exist.
+
+    `current` is the client's subscription to this channel and symbol, `outage_error` is empty when there is no outage.
+    """
+    if request.method == "subscribe" and outage_error:
+        raise Refusal(outage_error, stream.symbol)
+    if request.method == "unsubscribe" and current is None:
+        raise Refusal("Subscription Not Found", stream.symbol)
 
 
-def _choice(value: object, allowed: tuple[int, ...], message: str, symbol: str) -> int:
+def _one_of(value: object, allowed: tuple[int, ...], error: str, symbol: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value not in allowed:
-        raise Refusal(message, symbol)
+        raise Refusal(error, symbol)
     return value

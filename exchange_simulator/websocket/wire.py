@@ -1,24 +1,23 @@
 """Every frame of Kraken's WebSocket v2 as the text that goes over the wire.
 
 Prices are printed with the pair's decimals, quantities with eight, times in RFC 3339 with microseconds.
-What does not belong here: which frame goes to whom (`hub`), or what has to be said (`channels`).
+What does not belong here: which frames an event causes (`channels`), or which client gets a frame (`hub`).
 """
 
 from __future__ import annotations
 
 import zlib
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from btc_core.clock import NS_PER_MIN, NS_PER_S, NS_PER_US, from_ns
-from exchange_simulator.pairs import LOTS_PER_UNIT, qty_text
+from btc_core.clock import NS_PER_MIN
+from exchange_simulator.units import LOTS_PER_UNIT, qty_text, time_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from exchange_simulator.market.generated import Bar, Quote, Trade
+    from exchange_simulator.market.events import Bar, Quote, Trade
     from exchange_simulator.pairs import Pair
 
 CHECKSUM_LEVELS = 10
@@ -26,17 +25,19 @@ API_VERSION = "2.0.10"
 
 
 class Frame(NamedTuple):
-    """One frame on its way to a client; what a frame transformer takes and gives."""
+    """One frame on its way to a client."""
 
     channel: str
-    """The channel, or `status`, `heartbeat`, `method` (an answer to a request)."""
+    """The channel; `method` for an answer to a request."""
     symbol: str
+    """Empty for a frame that concerns no single symbol."""
     text: str
     trade_ids: tuple[int, ...] = ()
+    """The ids of the trades in a `trade` frame."""
 
 
-class DayFigures(NamedTuple):
-    """The rolling 24 hours of `ticker`; prices in ticks, volume in lots, `value` in ticks times lots."""
+class DayStatistics(NamedTuple):
+    """What `ticker` says about the last 24 hours: prices in ticks, volume in lots, `value` in ticks times lots."""
 
     open: int
     high: int
@@ -49,25 +50,10 @@ HEARTBEAT = Frame("heartbeat", "", '{"channel":"heartbeat"}')
 RATE_EXCEEDED = Frame("method", "", '{"Error":"Exceeded msg rate"}')
 
 
-@lru_cache(256)
-def _second_text(second: int) -> str:
-    return from_ns(second * NS_PER_S).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def time_text(ts_ns: int) -> str:
-    """RFC 3339 with microseconds.
-
-    >>> time_text(1_500_000_000)
-    '1970-01-01T00:00:01.500000Z'
-    """
-    second, rest_ns = divmod(ts_ns, NS_PER_S)
-    return f"{_second_text(second)}.{rest_ns // NS_PER_US:06d}Z"
-
-
 def checksum(bids: Mapping[int, int], asks: Mapping[int, int]) -> int:
-    """The unsigned CRC-32 over the ten best levels of each side; both are ordered from the best outward.
+    """The unsigned CRC-32 of the ten best levels of each side. Both sides are ordered from the best price outward.
 
-    A price in ticks and a quantity in lots are already what the protocol wants: no dot, no leading zeros.
+    The protocol wants the printed numbers without the dot and without leading zeros: those are ticks and lots.
     """
     parts: list[str] = []
     for side in (asks, bids):
@@ -76,8 +62,8 @@ def checksum(bids: Mapping[int, int], asks: Mapping[int, int]) -> int:
     return zlib.crc32("".join(parts).encode())
 
 
-def ticker(pair: Pair, kind: str, quote: Quote, last: int, day: DayFigures) -> Frame:
-    """A `ticker` frame; `last` is the price of the last trade in ticks."""
+def ticker(pair: Pair, kind: str, quote: Quote, last: int, day: DayStatistics) -> Frame:
+    """A `ticker` frame of type `kind`; `last` is the price of the last trade in ticks."""
     price = pair.price_text
     vwap = int(day.value / day.volume) if day.volume else last
     change = last - day.open
@@ -94,15 +80,15 @@ def ticker(pair: Pair, kind: str, quote: Quote, last: int, day: DayFigures) -> F
 
 
 def trade(pair: Pair, kind: str, trades: Iterable[Trade]) -> Frame:
-    """A `trade` frame with one or more trades."""
+    """A `trade` frame of type `kind` with one or more trades."""
     rows, ids = [], []
-    for item in trades:
-        ids.append(item.trade_id)
+    for each in trades:
+        ids.append(each.trade_id)
         rows.append(
-            f'{{"symbol":"{pair.symbol}","side":"{"buy" if item.buy else "sell"}",'
-            f'"price":{pair.price_text(item.price)},"qty":{qty_text(item.qty)},'
-            f'"ord_type":"{"market" if item.market else "limit"}","trade_id":{item.trade_id},'
-            f'"timestamp":"{time_text(item.ts_ns)}"}}'
+            f'{{"symbol":"{pair.symbol}","side":"{"buy" if each.buy else "sell"}",'
+            f'"price":{pair.price_text(each.price)},"qty":{qty_text(each.qty)},'
+            f'"ord_type":"{"market" if each.market else "limit"}","trade_id":{each.trade_id},'
+            f'"timestamp":"{time_text(each.ts_ns)}"}}'
         )
     text = f'{{"channel":"trade","type":"{kind}","data":[{",".join(rows)}]}}'
     return Frame("trade", pair.symbol, text, tuple(ids))
@@ -113,7 +99,7 @@ def _levels(pair: Pair, side: Mapping[int, int]) -> str:
 
 
 def book(pair: Pair, kind: str, sides: tuple[Mapping[int, int], Mapping[int, int]], crc: int, ts_ns: int) -> Frame:
-    """A `book` frame; `sides` are the bids and asks to announce, quantity 0 deletes."""
+    """A `book` frame of type `kind`; `sides` are the bids and asks to send, where quantity 0 deletes a level."""
     bids, asks = sides
     text = (
         f'{{"channel":"book","type":"{kind}","data":[{{"symbol":"{pair.symbol}","bids":[{_levels(pair, bids)}],'
@@ -123,7 +109,7 @@ def book(pair: Pair, kind: str, sides: tuple[Mapping[int, int], Mapping[int, int
 
 
 def candle(pair: Pair, kind: str, bar: Bar, ts_ns: int) -> Frame:
-    """An `ohlc` frame of one one-minute candle."""
+    """An `ohlc` frame of type `kind` with one one-minute candle, sent because of an event at `ts_ns`."""
     price = pair.price_text
     vwap = int(bar.value / bar.volume) if bar.volume else bar.close
     text = (
@@ -137,7 +123,7 @@ def candle(pair: Pair, kind: str, bar: Bar, ts_ns: int) -> Frame:
 
 
 def status(connection_id: int, system: str = "online") -> Frame:
-    """The unsolicited frame that opens every connection."""
+    """A `status` frame with the state of the exchange's engine. Every connection begins with one."""
     text = (
         f'{{"channel":"status","type":"update","data":[{{"version":"{API_VERSION}","system":"{system}",'
         f'"api_version":"v2","connection_id":{connection_id}}}]}}'
@@ -146,7 +132,7 @@ def status(connection_id: int, system: str = "online") -> Frame:
 
 
 def instrument(pairs: Iterable[Pair]) -> Frame:
-    """The reference data: `data` is an object with assets and pairs."""
+    """The `instrument` snapshot: reference data of the assets and the pairs."""
     names = sorted({name for pair in pairs for name in pair.symbol.split("/")})
     asset_rows = [
         {"id": name, "status": "enabled", "precision": 10, "precision_display": 5, "borrowable": False}
@@ -175,7 +161,7 @@ def instrument(pairs: Iterable[Pair]) -> Frame:
 
 
 def answer(body: dict[str, Any], req_id: int | None, time_in_ns: int, time_out_ns: int) -> Frame:
-    """An answer to a request, with both times and the request's id when it had one."""
+    """An answer to a request: `body` with the times of request and answer, and the id of the request when it had one."""
     times = {"time_in": time_text(time_in_ns), "time_out": time_text(time_out_ns)}
     full = body | times | ({} if req_id is None else {"req_id": req_id})
     return Frame("method", "", msgspec.json.encode(full).decode())

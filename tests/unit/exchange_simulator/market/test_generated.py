@@ -1,4 +1,4 @@
-"""The generated market: reproducible, gapless, and as alive as a real one."""
+"""The generated market is reproducible and without gaps, and its volatility behaves like that of Bitcoin."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from hypothesis import strategies as st
 
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import InvalidInput
-from exchange_simulator.market.generated import EPOCH_MIN, BookMaker, Market
+from exchange_simulator.market.generated import EPOCH_MIN, GeneratedMarket
 from exchange_simulator.pairs import BTC_USD, PAIRS
 
 pytestmark = pytest.mark.unit
 
-MARKET = Market(BTC_USD, seed=3)
+MARKET = GeneratedMarket(BTC_USD, seed=3)
 MINUTES = st.integers(EPOCH_MIN, EPOCH_MIN + 400 * 1_440)
-WHILE_COMPILING = settings(deadline=None, max_examples=40)
+WITHOUT_DEADLINE = settings(deadline=None, max_examples=40)
+"""The first example compiles the kernels."""
 
 
-@WHILE_COMPILING
+@WITHOUT_DEADLINE
 @given(MINUTES)
-def test_a_minute_is_the_same_for_every_market_object_and_in_every_order(minute: int) -> None:
-    other = Market(BTC_USD, seed=3)
+def test_a_minute_is_the_same_in_every_market_object_and_in_every_order(minute: int) -> None:
+    other = GeneratedMarket(BTC_USD, seed=3)
     other.trades(minute + 1)
     assert other.trades(minute) == MARKET.trades(minute)
     assert other.quotes(minute) == MARKET.quotes(minute)
 
 
-@WHILE_COMPILING
+@WITHOUT_DEADLINE
 @given(MINUTES)
 def test_trade_ids_have_no_gap_within_or_between_minutes(minute: int) -> None:
-    ids = [trade.trade_id for m in range(minute, minute + 3) for trade in MARKET.trades(m)]
+    ids = [trade.trade_id for each in range(minute, minute + 3) for trade in MARKET.trades(each)]
     assert all(later == earlier + 1 for earlier, later in itertools.pairwise(ids))
 
 
 def test_trade_ids_have_no_gap_at_midnight_and_start_at_one() -> None:
     assert MARKET.trades(EPOCH_MIN)[0].trade_id == 1
     midnight = EPOCH_MIN + 17 * 1_440
-    ids = [trade.trade_id for m in range(midnight - 5, midnight + 5) for trade in MARKET.trades(m)]
+    ids = [trade.trade_id for minute in range(midnight - 5, midnight + 5) for trade in MARKET.trades(minute)]
     assert ids == list(range(ids[0], ids[0] + len(ids)))
 
 
-@WHILE_COMPILING
+@WITHOUT_DEADLINE
 @given(MINUTES)
 def test_a_minute_bar_is_the_aggregate_of_the_minutes_trades(minute: int) -> None:
     trades = MARKET.trades(minute)
@@ -56,7 +57,7 @@ def test_a_minute_bar_is_the_aggregate_of_the_minutes_trades(minute: int) -> Non
     assert bars.value[0] == pytest.approx(sum(float(trade.price) * trade.qty for trade in trades))
 
 
-@WHILE_COMPILING
+@WITHOUT_DEADLINE
 @given(MINUTES)
 def test_quotes_are_never_crossed_and_trades_happen_at_or_beyond_them(minute: int) -> None:
     quotes = MARKET.quotes(minute)
@@ -72,27 +73,27 @@ def test_quotes_are_never_crossed_and_trades_happen_at_or_beyond_them(minute: in
         assert trade.price > 0
 
 
-def test_several_trades_share_a_moment_as_on_the_exchange() -> None:
-    trades = [trade for m in range(EPOCH_MIN, EPOCH_MIN + 60) for trade in MARKET.trades(m)]
-    shared = sum(a.ts_ns == b.ts_ns for a, b in itertools.pairwise(trades))
+def test_several_trades_share_one_time_as_on_the_exchange() -> None:
+    trades = [trade for minute in range(EPOCH_MIN, EPOCH_MIN + 60) for trade in MARKET.trades(minute)]
+    shared = sum(earlier.ts_ns == later.ts_ns for earlier, later in itertools.pairwise(trades))
     assert 0.15 < shared / len(trades) < 0.45
 
 
 @pytest.mark.parametrize("symbol", sorted(PAIRS))
 def test_every_listed_pair_trades_around_its_base_price(symbol: str) -> None:
-    market = Market(PAIRS[symbol])
+    market = GeneratedMarket(PAIRS[symbol])
     quote = market.quote_at((EPOCH_MIN + 5_000) * NS_PER_MIN)
     base = market.base_ticks
     assert 0.6 * base < quote.bid < quote.ask < 1.6 * base
 
 
 def test_seeds_and_symbols_give_different_markets() -> None:
-    first = [Market(BTC_USD, seed=seed).trades(EPOCH_MIN + 9) for seed in (1, 2)]
+    first = [GeneratedMarket(BTC_USD, seed=seed).trades(EPOCH_MIN + 9) for seed in (1, 2)]
     assert first[0] != first[1]
-    assert Market(PAIRS["ETH/USD"]).trades(EPOCH_MIN + 9) != first[0]
+    assert GeneratedMarket(PAIRS["ETH/USD"]).trades(EPOCH_MIN + 9) != first[0]
 
 
-def test_history_before_the_epoch_is_refused_for_ticks_and_left_out_of_bars() -> None:
+def test_trades_before_the_epoch_are_refused_and_bars_before_it_are_left_out() -> None:
     with pytest.raises(InvalidInput, match="2024-01-01"):
         MARKET.trades(EPOCH_MIN - 1)
     assert MARKET.minute_bars(EPOCH_MIN - 10, EPOCH_MIN + 2).start_min.tolist() == [EPOCH_MIN, EPOCH_MIN + 1]
@@ -110,7 +111,7 @@ def test_trades_since_and_last_trades_agree_with_the_minutes() -> None:
 
 
 def _rv5_bps(seed: int, days: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    bars = Market(BTC_USD, seed=seed).minute_bars(EPOCH_MIN + 1_440, EPOCH_MIN + (1 + days) * 1_440)
+    bars = GeneratedMarket(BTC_USD, seed=seed).minute_bars(EPOCH_MIN + 1_440, EPOCH_MIN + (1 + days) * 1_440)
     closes = bars.columns[bars.columns[:, 5] > 0, 3]
     returns = np.diff(np.log(closes.astype(float))) * 1e4
     return np.sqrt(np.square(returns[: len(returns) // 5 * 5]).reshape(-1, 5).sum(axis=1))  # type: ignore[no-any-return]
@@ -140,25 +141,10 @@ def test_volatility_clusters_so_that_a_har_forecast_beats_the_last_value_and_the
     assert qlike(har) < 0.8 * qlike(np.full(len(target), target[:half].mean()))
 
 
-@WHILE_COMPILING
-@given(MINUTES, st.integers(0, 59_999), st.sampled_from([10, 25, 100, 1_000]))
-def test_a_book_is_ordered_from_its_quote_outward_and_full(minute: int, ms: int, depth: int) -> None:
-    quote = MARKET.quote_at(minute * NS_PER_MIN + ms * 1_000_000)
-    bids, asks = BookMaker(BTC_USD, 3).sides(quote, depth)
-    assert list(bids) == sorted(bids, reverse=True)
-    assert list(asks) == sorted(asks)
-    assert (next(iter(bids.items())), next(iter(asks.items()))) == (
-        (quote.bid, quote.bid_qty),
-        (quote.ask, quote.ask_qty),
-    )
-    assert len(bids) == len(asks) == depth
-    assert min(*bids.values(), *asks.values()) > 0
-
-
 def test_a_rate_multiplies_trades_and_quotes() -> None:
-    slow, fast = Market(BTC_USD, rate=1.0), Market(BTC_USD, rate=20.0)
-    span = range(EPOCH_MIN + 100, EPOCH_MIN + 160)
-    trades = [sum(len(market.trades(m)) for m in span) for market in (slow, fast)]
-    quotes = [sum(len(market.quotes(m)) for m in span) for market in (slow, fast)]
+    slow, fast = GeneratedMarket(BTC_USD, rate=1.0), GeneratedMarket(BTC_USD, rate=20.0)
+    minutes = range(EPOCH_MIN + 100, EPOCH_MIN + 160)
+    trades = [sum(len(market.trades(minute)) for minute in minutes) for market in (slow, fast)]
+    quotes = [sum(len(market.quotes(minute)) for minute in minutes) for market in (slow, fast)]
     assert 15 < trades[1] / trades[0] < 25
     assert 12 < quotes[1] / quotes[0] < 25
