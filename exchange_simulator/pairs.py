@@ -62,7 +62,7 @@ _FIRST_PAIRS = (
     Pair("MLN/USD", "MLNUSD", "XMLNZUSD", 3, 18.0),
     Pair("REP/USD", "REPUSD", "XREPZUSD", 3, 1.2),
 )
-"""Pairs with a REST name of their own, and the pairs that stand beside them in the order of the listing."""
+"""The first pairs of the listing. The REST names of most are not simply the symbol without the slash."""
 
 _OTHER_PAIRS = """
 AAVE 2 95      ALGO 5 0.15    APE 4 1.0      APT 4 8.0      ARB 4 0.9      ATOM 4 7.0     AVAX 2 30

@@ -1,6 +1,6 @@
 """The token bucket behind the request limits of WebSocket and REST.
 
-What does not belong here: what a client that asks too often is answered (`websocket.hub`, `rest.api`).
+What does not belong here: the answer to a client above its limit (`websocket.hub`, `rest.api`).
 """
 
 from __future__ import annotations

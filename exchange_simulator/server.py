@@ -1,6 +1,6 @@
-"""One simulated exchange: its market, its clients, REST and faults put together and served on one port.
+"""One simulated exchange: market, WebSocket, REST and faults assembled and served on one port.
 
-What does not belong here: what a request is answered (`websocket.hub`, `http_routes`).
+What does not belong here: the answers to requests (`websocket.hub`, `http_routes`).
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Exchange:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[list[asyncio.Task[None]]]:
-        """Serve until the block is left; gives the tasks behind it, feeds first. Of these only a replay ends by itself."""
+        """Serve inside the `async with` block; yields the tasks behind it, feeds first. Only the task of a replay ever ends."""
         options = self.options
         tasks = [asyncio.create_task(work) for work in [*await self._feeds(), *self._background_work()]]
         try:

@@ -1,8 +1,8 @@
 """The catalogue of faults: every way in which this exchange can misbehave, with its arguments, units and defaults.
 
 A fault is a struct: `parse("stall", {"seconds": "2"})` returns `Stall(seconds=2.0)`. Its docstring and the descriptions
-of its fields are what `btc fault --list` prints. `scheduled` in a field's metadata says what the schedule draws from: a
-range of numbers, or words. A field that is a choice needs none, because the schedule draws from the choices.
+of its fields are printed by `btc fault --list`. `scheduled` in a field's metadata holds the values that the schedule
+draws from: the ends of a range of numbers, or texts. For a `Literal` field the schedule draws from the literals.
 
 What does not belong here: carrying a fault out (`injector`, `frame_faults`, `market.published_tape`).
 """
@@ -26,12 +26,15 @@ RATE_LIMIT_ERROR = "rate_limit"
 
 
 def _meta(description: str, scheduled: tuple[Any, ...], **limits: Any) -> Meta:
+    """Metadata of a field; `scheduled` is as in `Argument`."""
     return Meta(description=description, extra={"scheduled": scheduled}, **limits)
 
 
 Pause = Annotated[float, _meta("duration, s", (1.0, 8.0), gt=0, le=MAX_SECONDS)]
 Outage = Annotated[float, _meta("duration, s", (2.0, 15.0), gt=0, le=MAX_SECONDS)]
-Skew = Annotated[float, _meta("s, ahead (+) or behind (-)", (-MAX_SKEW_S, MAX_SKEW_S), ge=-MAX_SKEW_S, le=MAX_SKEW_S)]
+Skew = Annotated[
+    float, _meta("seconds ahead (+) or behind (-)", (-MAX_SKEW_S, MAX_SKEW_S), ge=-MAX_SKEW_S, le=MAX_SKEW_S)
+]
 Trades = Annotated[int, _meta("number of trades", (1, 20), ge=1, le=1_000)]
 SeveralTrades = Annotated[int, _meta("number of trades, at least 2", (2, 10), ge=2, le=1_000)]
 Updates = Annotated[int, _meta("number of updates", (1, 3), ge=1, le=1_000)]
@@ -210,7 +213,7 @@ class Argument(msgspec.Struct, frozen=True):
     meaning: str
     choices: tuple[Any, ...] = ()
     scheduled: tuple[Any, ...] = ()
-    """What the schedule draws from: the two ends of a range of numbers, or words."""
+    """The values that the schedule draws from: the two ends of a range of numbers, or texts."""
 
 
 def arguments(kind: type[Fault]) -> tuple[Argument, ...]:

@@ -1,7 +1,7 @@
 """Faults of single frames: trades dropped, duplicated or held back, wrong checksums, and frames that the market never sent.
 
 An interceptor gets each update on its way to all subscribers and returns the frames to send instead, until it is done.
-It moves the printed text of trades and never prints them again, so the frames of a recording keep their digits.
+It copies the text of each trade instead of formatting it again, so the frames of a recording keep their digits.
 What does not belong here: who gets a frame (`websocket.hub`), or when a fault begins (`injector`).
 """
 
@@ -66,7 +66,7 @@ def with_trades(frame: Frame, trades: Sequence[PrintedTrade]) -> Frame:
 
 
 class TradeInterceptor:
-    """Replaces the next `count` trades of a symbol by the frames that `replace` makes of them."""
+    """Sends the next `count` trades of a symbol in the frames that `replace` returns for them."""
 
     def __init__(self, symbol: str, count: int, replace: Callable[[Frame, list[PrintedTrade]], list[Frame]]) -> None:
         self._symbol = symbol
@@ -88,7 +88,7 @@ class TradeInterceptor:
         return self._replace(frame, taken) + ([with_trades(frame, rest)] if rest else [])
 
     def flush(self) -> list[Frame]:
-        """Returns nothing, because nothing is held back."""
+        """No frames, because this fault holds nothing back."""
         return []
 
 
@@ -123,7 +123,7 @@ class TradeHolder(TradeInterceptor):
         return [with_trades(self._frame, [trade]) for trade in reversed(trades)]
 
     def flush(self) -> list[Frame]:
-        """Stop early; returns the trades that have come, in the frames in which they would have left."""
+        """Stop early and send the trades that are held, merged or reordered."""
         self._left = 0
         return self._release()
 
@@ -148,7 +148,7 @@ class ChecksumInterceptor:
         return [frame._replace(text=_CHECKSUM.sub(lambda match: f"{match[1]}{int(match[2]) ^ 1}", frame.text))]
 
     def flush(self) -> list[Frame]:
-        """Returns nothing, because nothing is held back."""
+        """No frames, because this fault holds nothing back."""
         return []
 
 
@@ -166,7 +166,7 @@ def interceptor(fault: UpdateFault, symbol: str) -> FrameInterceptor:
 
 
 def extra_frame(fault: ExtraFrameFault, ticker: Frame | None) -> Frame:
-    """The frame that is sent beside the real ones; `bad_quote` is made from the present `ticker`."""
+    """The frame that is sent beside the real ones; `bad_quote` is built from the current `ticker`."""
     match fault:
         case Malformed():
             text = '{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":60'

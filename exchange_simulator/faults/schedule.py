@@ -1,4 +1,4 @@
-"""Faults by schedule: one seed gives one sequence of pauses, kinds and arguments, whatever happens meanwhile.
+"""Scheduled faults: a seed determines the sequence of pauses, kinds and arguments, whatever else happens.
 
 Every kind comes once before any comes again. What does not belong here: carrying the faults out (`injector`).
 """

@@ -1,4 +1,4 @@
-"""What happens on a market: trades and quotes, the bars made of them, and the record of the past that REST reads.
+"""What happens on a market: trades and quotes, the bars computed from them, and the interface of the past that REST reads.
 
 What does not belong here: where any of it comes from (`generated`, `recordings`).
 """

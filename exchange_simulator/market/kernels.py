@@ -1,7 +1,7 @@
 """The compiled arithmetic of the generated market: every number is a pure function of a key and a counter.
 
 Times within a minute are microseconds from its start, prices are ticks, quantities are lots (see `units`).
-The random numbers are splitmix64 over a counter, so every minute can be computed alone, with the same result each time.
+The random numbers are splitmix64 over a counter, so any minute can be computed alone and is always equal.
 
 What does not belong here: days, caches and Python objects (`generated`, `order_book`).
 """
@@ -46,13 +46,15 @@ STREAM_WALK, STREAM_MOVES, STREAM_TRADES, STREAM_SIZES, STREAM_BOOK = 1, 2, 3, 4
 SLOW_SD, SLOW_TAU_MIN = 0.35, 2_880.0
 MEDIUM_SD, MEDIUM_TAU_MIN = 0.40, 90.0
 BURST_PER_MIN, BURST_SIZE, BURST_TAU_MIN = 1 / 480, 0.8, 15.0
+"""Every eight hours on average volatility rises by an exponentially distributed amount of this mean, then decays."""
 DAILY_AMPLITUDE = 0.25
-SIGMA_MIN = 4.3e-4
+MINUTE_SIGMA = 4.3e-4
 """Typical volatility of one minute, as a fraction of the price (4.3 bps)."""
 LOG_VOL_LIMIT = 2.5
 """Log volatility is clipped to plus or minus this: e**2.5 is 12 times the typical volatility."""
 JUMP_PER_MIN, JUMP_SIGMAS = 1 / 2_880, 6.0
-PULL_TAU_MIN = 43_200.0
+"""Every two days on average the price jumps, up or down, by this many times the volatility of the minute."""
+REVERSION_TAU_MIN = 43_200.0
 """The log price reverts to its base within about a month. It stays within some 10 %; over minutes this has no effect."""
 
 TRADES_PER_MIN = 26.0
@@ -60,7 +62,7 @@ MOVES_PER_MIN = 120.0
 SIZES_PER_MIN = 480.0
 """Events in a minute of typical volatility at rate 1: trades, changes of a best price, changes of a best size only."""
 POISSON_EXACT_BELOW = 12.0
-"""Above this mean a rounded normal number replaces a Poisson one."""
+"""Above this mean a rounded normal number replaces the Poisson number."""
 
 
 @_compiled
@@ -94,7 +96,7 @@ def normal(key: Any, counter: int) -> float:
 
 @_compiled
 def poisson(mean: float, key: Any, counter: int) -> int:
-    """A Poisson number: exact (Knuth's product method) for small means, else a rounded normal number, which is faster."""
+    """A Poisson number: exact for small means (Knuth's method), else a rounded normal number, which is faster."""
     if mean > POISSON_EXACT_BELOW:
         return max(0, int(mean + math.sqrt(mean) * normal(key, counter) + 0.5))
     limit = math.exp(-mean)
@@ -116,30 +118,30 @@ def walk_minutes(  # noqa: PLR0913, PLR0917 - compiled functions take numbers, n
     `walk` holds the log price at the minute's start, the minute's volatility as a fraction, and its log volatility; one
     more row holds only the log price at the end. `trade_counts` gets the number of trades in each minute.
     """
-    keep_slow = math.exp(-1.0 / SLOW_TAU_MIN)
-    keep_medium = math.exp(-1.0 / MEDIUM_TAU_MIN)
-    keep_burst = math.exp(-1.0 / BURST_TAU_MIN)
-    kick_slow = SLOW_SD * math.sqrt(1.0 - keep_slow * keep_slow)
-    kick_medium = MEDIUM_SD * math.sqrt(1.0 - keep_medium * keep_medium)
+    slow_decay = math.exp(-1.0 / SLOW_TAU_MIN)
+    medium_decay = math.exp(-1.0 / MEDIUM_TAU_MIN)
+    burst_decay = math.exp(-1.0 / BURST_TAU_MIN)
+    slow_shock = SLOW_SD * math.sqrt(1.0 - slow_decay * slow_decay)
+    medium_shock = MEDIUM_SD * math.sqrt(1.0 - medium_decay * medium_decay)
     slow, medium, burst, log_price = state[0], state[1], state[2], state[3]
     for i in range(count):
         minute = first + i
         key = stream_key(seed, minute, STREAM_WALK)
-        slow = keep_slow * slow + kick_slow * normal(key, 0)
-        medium = keep_medium * medium + kick_medium * normal(key, 1)
-        burst *= keep_burst
+        slow = slow_decay * slow + slow_shock * normal(key, 0)
+        medium = medium_decay * medium + medium_shock * normal(key, 1)
+        burst *= burst_decay
         if uniform(key, 4) < BURST_PER_MIN:
             burst -= BURST_SIZE * math.log(uniform(key, 5))
         phase = 6.283185307179586 * (minute % MIN_PER_DAY) / MIN_PER_DAY
         cycle = DAILY_AMPLITUDE * math.cos(phase - 4.05)  # Highest at 15:30 UTC.
         log_vol = min(LOG_VOL_LIMIT, max(-LOG_VOL_LIMIT, slow + medium + burst + cycle))
-        sigma = SIGMA_MIN * math.exp(log_vol)
+        sigma = MINUTE_SIGMA * math.exp(log_vol)
         change = sigma * normal(key, 3)
         if uniform(key, 8) < JUMP_PER_MIN:
             change += sigma * JUMP_SIGMAS * (1.0 if uniform(key, 9) < 0.5 else -1.0)
         walk[i, 0], walk[i, 1], walk[i, 2] = log_price, sigma, log_vol
         trade_counts[i] = poisson(TRADES_PER_MIN * rate * math.exp(0.7 * log_vol), key, 16)
-        log_price += change - log_price / PULL_TAU_MIN
+        log_price += change - log_price / REVERSION_TAU_MIN
     walk[count, 0] = log_price
     state[0], state[1], state[2], state[3] = slow, medium, burst, log_price
 

@@ -77,7 +77,7 @@ class RestApi:
         self._pairs = tuple(listing.pair for listing in listings.values())
         self._clock = clock
         self.system = "online"
-        """The state of the exchange's engine, as SystemStatus gives it."""
+        """The state of the exchange's engine that SystemStatus reports."""
         self.outage = ""
         """The error with which every request is answered; empty when there is no outage."""
         self._trades_per_s = trades_per_s

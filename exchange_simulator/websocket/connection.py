@@ -112,7 +112,7 @@ class Connection:
         self.queued_bytes = 0
 
     def stall(self, seconds: float) -> None:
-        """Send nothing for so long, then everything that was queued meanwhile."""
+        """Send nothing for this long, then everything that was queued meanwhile."""
         self._stalled_until_s = max(self._stalled_until_s, self._clock.monotonic_s() + seconds)
 
     async def send_queued(self) -> None:

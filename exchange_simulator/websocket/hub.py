@@ -36,7 +36,7 @@ DRAIN_POLL_S = 0.001
 
 
 class FrameInterceptor(Protocol):
-    """Changes updates on their way to all subscribers, until it is done."""
+    """Replaces updates on their way to all subscribers by other frames, until it is done."""
 
     @property
     def done(self) -> bool:
@@ -48,7 +48,7 @@ class FrameInterceptor(Protocol):
         ...
 
     def flush(self) -> list[wire.Frame]:
-        """Stop early; returns the frames that it still holds back."""
+        """Stop early and return the frames that it still holds back."""
         ...
 
 
@@ -69,7 +69,7 @@ class Hub:
         self.clock = clock
         self.ledger = ledger
         self.system = "online"
-        """The state of the exchange's engine, as `status` frames give it."""
+        """The state of the exchange's engine that `status` frames report."""
         self.subscribe_error = ""
         """The `error` with which every new subscription is refused; empty when none is."""
         self.subscribe_limited = False
@@ -133,7 +133,7 @@ class Hub:
 
     async def wait_until_drained(self, below_bytes: int = DRAINED_BYTES) -> None:
         """Wait until no client has more than this queued."""
-        while any(  # noqa: ASYNC110 - an event would have to be set at every frame, for the sake of replays only
+        while any(  # noqa: ASYNC110 - only replays wait here, and an event would cost every frame
             connection.queued_bytes > below_bytes for connection in self.connections
         ):
             await asyncio.sleep(DRAIN_POLL_S)
