@@ -1,6 +1,6 @@
 """`btc fault`: make the simulated exchange misbehave, or see how it does.
 
-What does not belong here: what a fault is (`exchange_simulator/faults.py`).
+What does not belong here: what a fault is (`exchange_simulator/faults/catalogue.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def fault(
 ) -> None:
     """Make the simulated exchange misbehave: `btc fault stall seconds=5`."""
     if list_kinds:
-        from exchange_simulator.faults import described  # noqa: PLC0415 - `btc --help` must be quick
+        from exchange_simulator.faults.catalogue import described  # noqa: PLC0415 - `btc --help` must be quick
 
         for line in described():
             typer.echo(line)
