@@ -1,7 +1,7 @@
 """The command `btc`: start, stop and look at a stack.
 
 Imports are inside the commands, so that `btc --help` answers at once. Commands on data files are in
-`btc_cli/data_commands.py`. What does not belong here: doing any of it.
+`btc_cli/recordings.py`. What does not belong here: doing any of it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btc_cli import (
-    data_commands,
-    day_commands,
-    deadletter_commands,
-    fault_commands,
-    model_commands,
-    registry_commands,
-    schema_commands,
-)
+from btc_cli import day_commands, deadletter_commands, evaluate, faults, models, recordings, tables
 from btc_core.errors import BtcError
 
 if TYPE_CHECKING:
@@ -35,13 +27,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for panel, part in (
-    ("Data", data_commands),
+    ("Data", recordings),
     ("Data", day_commands),
-    ("Data", schema_commands),
-    ("Models", registry_commands),
-    ("Models", model_commands),
+    ("Data", tables),
+    ("Models", models),
+    ("Models", evaluate),
     ("What can go wrong", deadletter_commands),
-    ("What can go wrong", fault_commands),
+    ("What can go wrong", faults),
 ):
     for command in part.app.registered_commands:
         command.rich_help_panel = panel
