@@ -1,1 +1,1 @@
-"""The command btc: what a person can type, what each command does, and what it prints."""
+"""The command line `btc`: its commands, their options, and what they print."""

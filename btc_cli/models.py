@@ -1,82 +1,70 @@
-"""`btc models`, `btc promote`, `btc rollback`: what is registered, and moving the champion's title by hand.
+"""`btc models`, `btc promote` and `btc rollback`: the model registry, and moving the champion alias by hand.
 
-What does not belong here: moving it (`btc_core.registry.promotion`); the gates do that by themselves.
+What does not belong here: moving the alias (`btc_core.registry.promotion`), and the gates that usually decide it.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections import Counter
+from typing import Annotated
 
+import msgspec
 import typer
+from rich.console import Console
+from rich.padding import Padding
 
-if TYPE_CHECKING:
-    from btc_core.settings import Settings
+from btc_cli.options import DataDir, open_stack
+from btc_core.names import BID_MODEL, VOLATILITY_MODEL
+from btc_core.registry import promotion
 
-app = typer.Typer()
-"""Its commands appear beside `btc up` and the others."""
+SHOWN_VERSIONS = 10
+"""Newest versions of each model that are listed without `--all`."""
 
-DataDir = Annotated[Path | None, typer.Option(help="Directory of the stack; the current one when left out.")]
-Name = Annotated[str, typer.Argument(help="bid-price-model or volatility-model.")]
-Reason = Annotated[str, typer.Option(prompt=True, help="Why; it is kept with the version.")]
-SHOWN = 10
+Model = Annotated[str, typer.Argument(help=f"{BID_MODEL} or {VOLATILITY_MODEL}.")]
+Reason = Annotated[str, typer.Option(prompt=True, help="Reason for the change; it is stored with the version.")]
 
 
-@app.command()
 def models(
     data_dir: DataDir = None,
-    every: Annotated[bool, typer.Option("--all", help=f"Not only the newest {SHOWN}.")] = False,  # noqa: FBT002 - a flag
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002 - the same
+    *,
+    show_all: Annotated[
+        bool, typer.Option("--all", help=f"List all versions, not only the newest {SHOWN_VERSIONS} of each model.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List registered models: versions, titles, what their gate said, and why they were moved."""
-    import msgspec  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-    from rich.console import Console  # noqa: PLC0415 - the same
-    from rich.padding import Padding  # noqa: PLC0415 - the same
+    """List the registered models with their aliases, gate results and promotions.
 
-    from btc_core.names import BID_MODEL, VOLATILITY_MODEL  # noqa: PLC0415 - the same
-    from btc_core.registry import promotion  # noqa: PLC0415 - the same
-
-    settings = _settings(data_dir)
-    listed = [each for name in (BID_MODEL, VOLATILITY_MODEL) for each in promotion.versions(settings, name)]
+    Versions with an alias are always listed.
+    """
+    settings = open_stack(data_dir).settings
+    versions = [each for name in (BID_MODEL, VOLATILITY_MODEL) for each in promotion.versions(settings, name)]
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(listed), indent=2).decode())
+        typer.echo(msgspec.json.format(msgspec.json.encode(versions), indent=2).decode())
         return
-    if not listed:
-        typer.echo("no model is registered yet; POST /retrain or the Dagster job train_models")
+    if not versions:
+        typer.echo("no model is registered yet; train some with POST /retrain or the Dagster job train_models")
     console = Console(highlight=False)
-    seen: dict[str, int] = {}
-    for each in listed:
-        seen[each.name] = seen.get(each.name, 0) + 1
-        if every or seen[each.name] <= SHOWN or each.aliases:
-            made = f"{each.kind}, made {each.created[:16]}, gate {each.gate_result}"
-            console.print(f"[bold]{each.name} {each.version}[/] [green]{', '.join(each.aliases)}[/]  {made}")
+    counted: Counter[str] = Counter()
+    for each in versions:
+        counted[each.name] += 1
+        if show_all or counted[each.name] <= SHOWN_VERSIONS or each.aliases:
+            details = f"{each.kind}, created {each.created[:16]}, gate: {each.gate_result}"
+            console.print(f"[bold]{each.name} {each.version}[/] [green]{', '.join(each.aliases)}[/]  {details}")
             console.print(Padding(each.reason or each.gate_reason, (0, 0, 0, 4)))
 
 
-@app.command()
 def promote(
-    name: Name,
-    version: Annotated[str, typer.Argument(help="As `btc models` shows it.")],
+    model: Model,
+    version: Annotated[str, typer.Argument(help="Version number, as shown by `btc models`.")],
     reason: Reason,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a version champion; forecasts and the API switch within seconds, without a restart."""
-    from btc_core.registry import promotion  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-
-    promotion.promote(_settings(data_dir), name, version, reason)
-    typer.echo(f"version {version} is champion of {name}")
+    """Make a model version the champion; forecasts and the API use it within seconds."""
+    promotion.promote(open_stack(data_dir).settings, model, version, reason)
+    typer.echo(f"version {version} is now the champion of {model}")
 
 
-@app.command()
-def rollback(name: Name, reason: Reason, data_dir: DataDir = None) -> None:
-    """Give the title back to the champion before."""
-    from btc_core.registry import promotion  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-
-    version = promotion.rollback(_settings(data_dir), name, reason)
-    typer.echo(f"version {version} is champion of {name} again")
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-
-    return Layout(data_dir or current_data_dir()).settings()
+def rollback(model: Model, reason: Reason, data_dir: DataDir = None) -> None:
+    """Make the previous champion the champion again."""
+    version = promotion.rollback(open_stack(data_dir).settings, model, reason)
+    typer.echo(f"version {version} is the champion of {model} again")

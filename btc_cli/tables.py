@@ -1,40 +1,95 @@
-"""`btc migrate`: the tables of an older version brought up to this one.
+"""`btc restore` and `btc migrate`: bringing days of tables back, and bringing tables up to date.
 
-What does not belong here: how (`btc_core.tables.schema`).
+What does not belong here: copies of days (`btc_core.days.lake`) and the comparison of tables (`btc_core.tables.schema`).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer()
-"""Its command appears beside `btc up` and the others."""
+from btc_cli.options import DataDir, FirstDay, LastDay, open_stack
+from btc_core.days import lake
+from btc_core.days.rows import count_rows, days_between
+from btc_core.errors import InvalidInput, SchemaError
+from btc_core.stores.questdb import QuestDB
+from btc_core.stores.s3 import ObjectStore
+from btc_core.tables import schema
+from btc_core.tables.catalogue import STORED
 
-DataDir = Annotated[Path | None, typer.Option(help="Directory of the stack; the current one when left out.")]
+if TYPE_CHECKING:
+    from btc_core.tables.form import Table
+
+SHOWN_DAYS = 5
+"""Days named in the message about rows that exist already."""
 
 
-@app.command()
-def migrate(
+def restore(
+    first: FirstDay,
+    last: LastDay,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the statements, and run none.")] = False,
+    into_empty: Annotated[
+        bool, typer.Option("--into-empty", help="Restore nothing if any of these days has rows in QuestDB.")
+    ] = False,
+    tables: Annotated[
+        list[str] | None, typer.Option(help="Table to restore; may be repeated. Default: all tables.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Bring tables and views up to this version; `btc up` does by itself what loses nothing."""
-    from btc_core.errors import SchemaError  # noqa: PLC0415 - the same
-    from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - the same
-    from btc_core.tables import schema  # noqa: PLC0415 - heavy, and `btc --help` must be quick
-    from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same
+    """Restore days of tables from the object store and verify each against its manifest.
 
-    with QuestDB(Layout(data_dir or current_data_dir()).settings().questdb) as db:
-        planned = schema.plan(db)
-        statements = planned.additions + planned.rebuilds
+    Rows of these days that only QuestDB has are kept.
+    """
+    settings = open_stack(data_dir).settings
+    chosen = _tables(tables or [])
+    days = days_between(first, last)
+    rows = 0
+    with QuestDB(settings.questdb) as db, ObjectStore(settings.store) as store:
+        schema.ensure_tables(db)
+        if into_empty:
+            _require_empty(db, chosen, days)
+        with typer.progressbar(length=len(days) * len(chosen), label="days of tables") as bar:
+            for day in days:
+                for table in chosen:
+                    rows += lake.restore(db, store, table, day)
+                    bar.update(1)
+    typer.echo(f"{rows} rows restored and verified against their manifests; QuestDB refreshes the views by itself")
+
+
+def _tables(names: list[str]) -> list[Table]:
+    known = {table.name: table for table in STORED}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        msg = f"--tables: there is no table {', '.join(unknown)}; the tables are {', '.join(known)}"
+        raise InvalidInput(msg)
+    return [table for table in STORED if not names or table.name in names]
+
+
+def _require_empty(db: QuestDB, tables: list[Table], days: list[str]) -> None:
+    filled = [f"{table.name} of {day}" for table in tables for day in days if count_rows(db, table, day)]
+    if filled:
+        more = f" and {len(filled) - SHOWN_DAYS} more" if len(filled) > SHOWN_DAYS else ""
+        msg = f"--into-empty: QuestDB already has rows in {', '.join(filled[:SHOWN_DAYS])}{more}; nothing was restored"
+        raise InvalidInput(msg)
+
+
+def migrate(
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the statements without running them.")] = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Upgrade the tables and views to the version of this program.
+
+    `btc up` makes the changes that lose no data by itself; this command also recomputes views whose query has changed.
+    """
+    with QuestDB(open_stack(data_dir).settings.questdb) as db:
+        plan = schema.plan(db)
+        statements = plan.additions + plan.rebuilds
         for statement in statements:
             typer.echo(f"{statement};")
-        if planned.refused:
-            raise SchemaError("\n".join(planned.refused))
+        if plan.refused:
+            raise SchemaError("\n".join(plan.refused))
         if not dry_run:
             schema.carry_out(db, statements)
     done = "to run" if dry_run else "run"

@@ -27,7 +27,7 @@ for day in days:
 
 
 def made(processes: int = 1, *, by_daemon: bool = False, days_per_run: int = 1) -> backfill.Plan:
-    return backfill.Plan(backfill.KNOWN, DAYS, by_daemon, DAYS[0], processes, days_per_run)
+    return backfill.Plan(backfill.DAILY_ASSETS, DAYS, by_daemon, DAYS[0], processes, days_per_run)
 
 
 @pytest.fixture
@@ -44,23 +44,23 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 
 
 def test_one_process_or_one_run_of_the_daemon_makes_everything_in_the_order_of_the_days() -> None:
-    assert made().groups == (backfill.KNOWN,)
+    assert made().groups == (backfill.DAILY_ASSETS,)
     assert made().runs == len(DAYS)
     one = made(by_daemon=True, days_per_run=len(DAYS))
-    assert one.groups == (backfill.KNOWN,)
+    assert one.groups == (backfill.DAILY_ASSETS,)
     assert one.runs == 1
 
 
 def test_days_at_the_same_time_have_all_their_bronze_first() -> None:
     for plan in (made(processes=2), made(by_daemon=True, days_per_run=2)):
-        assert plan.groups == (("bronze_history",), ("sealed_bronze",), backfill.SEALED[1:])
+        assert plan.groups == (("bronze_history",), ("sealed_bronze",), backfill.SEALING_ASSETS[1:])
     assert made(by_daemon=True, days_per_run=2).runs == 3 * 3
 
 
 def test_every_day_goes_to_one_process_and_one_that_stops_leaves_the_others_their_days(layout: Layout) -> None:
     advanced: list[int] = []
     with pytest.raises(ServiceError, match="2026-07-02: no bronze"):
-        backfill._in_processes(layout, backfill.PROVEN, [DAYS[0::2], DAYS[1::2]], advanced.append)
+        backfill._run_in_processes(layout, backfill.BRONZE_ASSETS, [DAYS[0::2], DAYS[1::2]], advanced.append)
     assert advanced == [1] * len(DAYS[0::2])
-    backfill._in_processes(layout, backfill.SEALED, [DAYS[0:1], DAYS[2:]], advanced.append)
-    assert sum(advanced) == len(DAYS[0::2]) + len(backfill.SEALED) * (len(DAYS) - 1)
+    backfill._run_in_processes(layout, backfill.SEALING_ASSETS, [DAYS[0:1], DAYS[2:]], advanced.append)
+    assert sum(advanced) == len(DAYS[0::2]) + len(backfill.SEALING_ASSETS) * (len(DAYS) - 1)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import typer.main
@@ -15,6 +15,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from btc_cli.app import app
+from btc_cli.lazy import LazyGroup
 from btc_core import metrics
 from btc_core.features.catalogue import FEATURES
 from btc_core.settings import Settings
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
 HAND_WRITTEN = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.parent != FOLDER)
 EVERY_PAGE = pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda path: path.stem)
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMAND_LINE = cast(LazyGroup, typer.main.get_command(app))
+COMMAND_LINE.load_all()
+COMMANDS = COMMAND_LINE.commands
 
 
 class Page(HTMLParser):
