@@ -14,7 +14,6 @@ from btc_cli.lazy import Entry, LazyGroup
 from btc_core.errors import BtcError
 
 DATA, MODELS, TROUBLE = "Data", "Models", "What can go wrong"
-PASS_ARGUMENTS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 COMMANDS = (
     Entry("up", "btc_cli.stack:up", "Start everything and wait until the stack is healthy and serves forecasts."),
@@ -26,7 +25,7 @@ COMMANDS = (
         "run",
         "btc_cli.stack:run",
         "Run a program with the stack's settings in its environment: `btc run dg launch --assets sealed_silver`.",
-        context_settings=PASS_ARGUMENTS_ON,
+        is_launcher=True,
     ),
     Entry("init", "btc_cli.stack:init", "Create a data directory with settings and new secrets, and start nothing."),
     Entry("doctor", "btc_cli.doctor:doctor", "Check the machine and the stack, and say how to fix what is wrong."),

@@ -83,7 +83,7 @@ def _row(letter: Letter) -> tuple[str, ...]:
 def redrive(
     places: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PARTITION:OFFSET]...", help="Dead letters to send again. Default: all of them."),
+        typer.Argument(metavar="PARTITION:OFFSET", help="Dead letters to send again. Default: all of them."),
     ] = None,
     reason: Reason = "",
     data_dir: DataDir = None,

@@ -57,6 +57,8 @@ def doctor(data_dir: DataDir = None) -> None:
         has_problem = has_problem or bool(finding.problem)
     if not stack.layout.exists:
         typer.echo(f"there is no stack in {stack.layout.data_dir} yet; `btc up` creates one")
+    elif not stack.running:
+        typer.echo(f"the stack in {stack.layout.data_dir} is not running; `btc up` starts it")
     if has_problem:
         raise typer.Exit(1)
 

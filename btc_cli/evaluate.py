@@ -61,19 +61,21 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
 
     Features and models are those that the live system uses, and every month is forecast from earlier data only.
     """
-    console = Console()
-    walk = _walk_forward(_joined([*bars, *(more_bars or [])]), first, last, window_days, processes)
+    begin_ns = _period_ns("--from", first)[0] if first else None
+    end_ns = _period_ns("--to", last)[1] if last else None
+    walk = _walk_forward(_joined([*bars, *(more_bars or [])]), begin_ns, end_ns, window_days, processes)
     results = evaluation.results(walk)
+    console = Console()
     for table in tables(results):
         console.print(table)
     if json_out is not None:
         json_out.parent.mkdir(parents=True, exist_ok=True)
         json_out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2))
-        console.print(f"results → {json_out}")
+        typer.echo(f"results → {json_out}")
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(page(walk, results))
-        console.print(f"report → {report}")
+        typer.echo(f"report → {report}")
 
 
 def _joined(files: list[Path]) -> np.ndarray[Any, Any]:
@@ -81,13 +83,19 @@ def _joined(files: list[Path]) -> np.ndarray[Any, Any]:
     return sorted_bars(np.concatenate([read_bars(file) for file in files]), "the files together")
 
 
-def _walk_forward(bars: np.ndarray[Any, Any], first: str, last: str, window_days: float, processes: int | None) -> Walk:
-    """Forecast the months from `first` to `last`, with a progress bar on stderr."""
+def _walk_forward(
+    bars: np.ndarray[Any, Any],
+    begin_ns: int | None,
+    end_ns: int | None,
+    window_days: float,
+    processes: int | None,
+) -> Walk:
+    """Forecast month by month, by default all that the bars allow, with a progress bar on stderr."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("computing features", total=None)
         frame = make_frame(bars)
-        begin_ns = _period_ns(first)[0] if first else evaluation.first_month_ns(frame)
-        end_ns = _period_ns(last)[1] if last else int(frame.origin_ns[-1])
+        begin_ns = evaluation.first_month_ns(frame) if begin_ns is None else begin_ns
+        end_ns = int(frame.origin_ns[-1]) if end_ns is None else end_ns
 
         def show(done: int, total: int) -> None:
             progress.update(task, description="forecasting months", completed=done, total=total)
@@ -96,10 +104,10 @@ def _walk_forward(bars: np.ndarray[Any, Any], first: str, last: str, window_days
         return evaluation.walk_forward(frame, begin_ns, end_ns, window_days, processes=processes, progress=show)
 
 
-def _period_ns(text: str) -> tuple[int, int]:
-    """Start and end of a UTC day or month in ns, the end exclusive; raises `InvalidInput` if `text` is neither.
+def _period_ns(option: str, text: str) -> tuple[int, int]:
+    """Start and end of a UTC day or month in ns, the end exclusive; raises `InvalidInput` naming the option.
 
-    >>> begin_ns, end_ns = _period_ns("2024-02")
+    >>> begin_ns, end_ns = _period_ns("--to", "2024-02")
     >>> (end_ns - begin_ns) // (24 * 3_600 * 10**9)
     29
     """
@@ -111,5 +119,5 @@ def _period_ns(text: str) -> tuple[int, int]:
         if form == "%Y-%m":
             return to_ns(begin), to_ns((begin + timedelta(days=31)).replace(day=1))
         return to_ns(begin), to_ns(begin + timedelta(days=1))
-    msg = f"{text!r} is neither a month (2024-01) nor a day (2024-01-15)"
+    msg = f"{option}: {text!r} is neither a month (2024-01) nor a day (2024-01-15)"
     raise InvalidInput(msg)

@@ -23,9 +23,7 @@ BOOKKEEPING = frozenset({"number", "kind", "at_ns", "ended_ns", "scheduled", "cl
 
 def fault(
     kind: Annotated[str, typer.Argument(help="Kind of fault. Without it, the faults so far are listed.")] = "",
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Arguments of the fault.")
-    ] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Arguments of the fault.")] = None,
     *,
     list_kinds: Annotated[bool, typer.Option("--list", help="List the kinds of faults and their arguments.")] = False,
     url: Annotated[str, typer.Option(help="Address of a simulator. Default: the simulator of the stack.")] = "",

@@ -5,7 +5,7 @@ What does not belong here: which commands exist (`btc_cli/app.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +14,11 @@ from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_LAUNCHER_OPTIONS: dict[str, Any] = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "options_metavar": "[OPTIONS] PROGRAM [ARGS]...",
+}
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,8 @@ class Entry:
     """The first line of the function's docstring."""
     panel: str | None = None
     """The panel of `btc --help` that lists the command; None is the first panel, "Commands"."""
-    context_settings: dict[str, Any] = field(default_factory=dict)
-    """Settings of click for parsing the command."""
+    is_launcher: bool = False
+    """Whether the command runs another program, whose name and arguments follow the options."""
 
 
 class LazyCommand(TyperCommand):
@@ -42,9 +47,8 @@ class LazyCommand(TyperCommand):
         """The command itself, made from its function."""
         module, _, function = self._entry.function.partition(":")
         app = typer.Typer(add_completion=False)
-        register = app.command(
-            self._entry.name, short_help=self._entry.summary, context_settings=self._entry.context_settings
-        )
+        options = _LAUNCHER_OPTIONS if self._entry.is_launcher else {}
+        register = app.command(self._entry.name, short_help=self._entry.summary, **options)
         register(getattr(import_module(module), function))
         return typer.main.get_command(app)
 

@@ -16,7 +16,10 @@ from stack.runtime import Stack
 
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Data directory of the stack. Default: $BTC_DATA_DIR, else var/current."),
+    typer.Option(
+        "--data-dir",
+        help="Data directory of the stack. Default: $BTC_DATA_DIR, else the stack in var that was started last.",
+    ),
 ]
 FirstDay = Annotated[str, typer.Option("--from", help="First day (UTC), for example 2026-07-19.")]
 LastDay = Annotated[str, typer.Option("--to", help="Last day (UTC), inclusive.")]

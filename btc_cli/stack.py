@@ -29,19 +29,21 @@ COMMAND_NOT_FOUND_EXIT_CODE = 127
 
 ExchangeOption = Annotated[
     Exchange,
-    typer.Option(help="Source of the market data. live is Kraken; auto is live, or sim if Kraken cannot be reached."),
+    typer.Option(
+        help="Source of the market data. live: Kraken; sim: the simulator; auto: Kraken, or the simulator if Kraken cannot be reached."
+    ),
 ]
 NewDataDir = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
-        help="Data directory, created if missing. Default: var/live, var/sim or var/coinbase; "
-        "with --exchange auto, that of the stack started last if it is running.",
+        help="Data directory, created if it does not exist. Default: $BTC_DATA_DIR, else var/live, var/sim or "
+        "var/coinbase.",
     ),
 ]
 PortsFrom = Annotated[
     int | None,
-    typer.Option("--ports-from", help="Give the servers consecutive ports from this number on. Default: usual ports."),
+    typer.Option("--ports-from", help="Give the servers consecutive ports, beginning with this number."),
 ]
 Component = Annotated[str, typer.Argument(help="Name of a component, as shown by `btc status`.")]
 
@@ -63,7 +65,8 @@ def up(  # noqa: PLR0913 - every option of the command is an argument
 ) -> None:
     """Start everything and wait until the stack is healthy and serves forecasts.
 
-    Components that are running already are left alone.
+    Components that are already running are not restarted.
+    Without --exchange and --data-dir, the stack that was started last is used if it is still running.
     """
     stack = _create(exchange, data_dir, first_port, exchange_args, symbols)
     names = tuple(only.split(",")) if only else None
