@@ -1,4 +1,4 @@
-"""`python -m btc_cli`: the same as `btc`."""
+"""Runs the command line as `python -m btc_cli`."""
 
 from __future__ import annotations
 

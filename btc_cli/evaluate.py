@@ -79,7 +79,7 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
 
 
 def _joined(files: list[Path]) -> np.ndarray[Any, Any]:
-    """The bars of all files in time order; of bars with the same time the first is kept."""
+    """The bars of all files in time order; of several bars at one time the first is kept."""
     return sorted_bars(np.concatenate([read_bars(file) for file in files]), "the files together")
 
 

@@ -24,8 +24,8 @@ from stack.layout import default_data_dir, ports_from
 from stack.runtime import Stack
 
 UNHEALTHY_EXIT_CODE = 3
-COMMAND_NOT_FOUND_EXIT_CODE = 127
-"""What a shell answers in the same case."""
+CANNOT_RUN_EXIT_CODE = 127
+"""The exit code of a shell for a program that does not exist."""
 
 ExchangeOption = Annotated[
     Exchange,
@@ -153,7 +153,7 @@ def run(context: typer.Context, data_dir: DataDir = None) -> None:
         os.execvpe(context.args[0], context.args, environment)  # noqa: S606 - running the user's program is the purpose
     except OSError as error:
         typer.echo(f"btc: {context.args[0]}: {error.strerror}", err=True)
-        raise typer.Exit(COMMAND_NOT_FOUND_EXIT_CODE) from None
+        raise typer.Exit(CANNOT_RUN_EXIT_CODE) from None
 
 
 def init(exchange: ExchangeOption = Exchange.AUTO, data_dir: NewDataDir = None, first_port: PortsFrom = None) -> None:

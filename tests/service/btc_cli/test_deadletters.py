@@ -1,4 +1,4 @@
-"""Dead letters are listed with where they came from, and sent again once they can be read, once."""
+"""Dead letters are listed with their origin, and sent again, once, when they can be processed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def places_in_log(settings: Settings, symbol: str) -> list[tuple[str, str, int, 
     ]
 
 
-def test_a_letter_is_sent_again_when_it_can_be_read_and_only_once(servers: Callable[..., Settings]) -> None:
+def test_a_letter_is_sent_again_when_it_can_be_processed_and_only_once(servers: Callable[..., Settings]) -> None:
     settings = servers("kafka")
     symbol, now = unique("AGAIN"), now_ns()
     good, crossed = quote_frame(symbol, now, 60_000.0), quote_frame(symbol, now, -1.0)

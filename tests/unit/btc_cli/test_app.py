@@ -1,4 +1,4 @@
-"""The command `btc`: what a person sees when something is wrong."""
+"""The command `btc`: its help, its completion, and what it prints when something is wrong."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def _importable(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
 
 
 @pytest.mark.parametrize("command", ["status", "down", "logs kafka", "restart kafka"])
-def test_without_a_stack_there_is_one_line_and_no_traceback(command: str, tmp_path: Path) -> None:
+def test_without_a_stack_the_error_is_one_line_without_a_traceback(command: str, tmp_path: Path) -> None:
     done = btc(*command.split(), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("btc: there is no stack in var/current")
     assert done.stderr.count("\n") == 1
 
 
-def test_init_makes_a_stack_and_says_how_to_start_it(tmp_path: Path) -> None:
+def test_init_creates_a_stack_and_says_how_to_start_it(tmp_path: Path) -> None:
     done = btc("init", "--exchange", "sim", "--ports-from", "20000", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "var" / "sim" / "stack.env").exists()
@@ -71,13 +71,13 @@ def test_down_says_when_nothing_runs(tmp_path: Path) -> None:
     assert "nothing is running in" in done.stdout + done.stderr
 
 
-def test_up_goes_on_with_the_stack_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_up_continues_with_the_stack_that_is_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert exchange_choice.running_data_dir() is None, "there is none yet"
+    assert exchange_choice.running_data_dir() is None, "no stack exists yet"
     live = Layout(tmp_path / "var" / "live")
     live.create("live", {})
     remember_current(live.data_dir)
-    assert exchange_choice.running_data_dir() is None, "it does not run"
+    assert exchange_choice.running_data_dir() is None, "the stack is not running"
     monkeypatch.setattr(Stack, "running", True)
     assert exchange_choice.running_data_dir() == live.data_dir
 
@@ -86,13 +86,14 @@ def test_the_command_line_knows_every_exchange() -> None:
     assert {*Exchange} == {"auto", "live", "sim", *EXCHANGES} - {"kraken"}
 
 
-def test_an_unknown_log_is_answered_with_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_log_is_refused_with_the_logs_that_exist(tmp_path: Path) -> None:
     btc("init", "--exchange", "sim", cwd=tmp_path)
+    refusal = "btc: there is no log of kafak; "
     done = btc("logs", "kafak", "--data-dir", "var/sim", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (
-        1,
-        "btc: there is no log of kafak; nothing has been started in this stack yet\n",
-    )
+    assert (done.returncode, done.stderr) == (1, f"{refusal}nothing has been started in this stack yet\n")
+    (tmp_path / "var/sim/logs/kafka.log").touch()
+    done = btc("logs", "kafak", "--data-dir", "var/sim", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"{refusal}choose one of kafka\n")
 
 
 HEAVY = ("numba", "numpy", "pyarrow", "confluent_kafka", "redis", "boto3", "httpx", "xgboost", "questdb", "mlflow",
@@ -132,7 +133,7 @@ def test_the_summary_of_a_command_is_the_first_line_of_its_help(entry: Entry) ->
     assert command.help.splitlines()[0] == entry.summary
 
 
-def test_a_command_that_does_not_exist_is_answered_with_similar_ones(tmp_path: Path) -> None:
+def test_an_unknown_command_is_refused_with_similar_ones(tmp_path: Path) -> None:
     done = btc("stats", cwd=tmp_path)
     assert done.returncode == 2
     assert "Did you mean 'status'" in done.stderr
