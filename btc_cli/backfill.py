@@ -118,7 +118,7 @@ class Plan(msgspec.Struct, frozen=True):
         else:
             how = "in one process, as the Dagster daemon is not running"
         line = (
-            f"{len(self.days)} days, {self.days[0]} to {self.days[-1]}, {how}: {self.partitions} partitions of "
+            f"{len(self.days)} day{'s' * (len(self.days) > 1)}, {self.days[0]} to {self.days[-1]}, {how}: {self.partitions} partitions of "
             f"{', '.join(self.assets)} in {self.runs} run{'s' * (self.runs > 1)}"
         )
         if self.days[0] < self.known_from:

@@ -62,10 +62,12 @@ def components(statuses: Sequence[Status], settings: Settings) -> None:
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
+        show_edge=False,  # so that the table fits into 80 columns
+        pad_edge=False,
     )
     for name in ("component", "state", "address"):
         shown.add_column(name, no_wrap=True)
-    for name in ("pid", "memory", "uptime"):
+    for name in ("pid", "memory", "up"):
         shown.add_column(name, justify="right", no_wrap=True)
     for status in statuses:
         shown.add_row(
