@@ -36,7 +36,7 @@ UP_S = 600.0
 
 
 def btc(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "btc_cli.app", *arguments, "--data-dir", str(stack.layout.data_dir)]
+    command = [sys.executable, "-m", "btc_cli", *arguments, "--data-dir", str(stack.layout.data_dir)]
     return subprocess.run(command, capture_output=True, text=True, timeout=UP_S, check=False)
 
 

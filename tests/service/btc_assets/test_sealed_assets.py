@@ -93,7 +93,7 @@ def btc(stack: Stack, *arguments: str) -> str:
         "-W",
         "ignore",
         "-m",
-        "btc_cli.app",
+        "btc_cli",
         *arguments,
         "--data-dir",
         str(stack.layout.data_dir),
@@ -209,7 +209,7 @@ def test_a_hundred_changes_of_a_day_are_a_hundred_runs(db: QuestDB, symbol: str,
 def test_losing_questdb_is_a_drill(own_stack: Stack, system: Settings, symbol: str) -> None:
     said = btc(own_stack, "backfill", "--from", EVENING, "--to", DAY, "--dry-run")
     assert "2 days" in said
-    assert "no daemon is up" in said
+    assert "the Dagster daemon is not running" in said
     btc(own_stack, "backfill", "--from", EVENING, "--to", DAY)
     with QuestDB(system.questdb) as db:
         before = {table.name: digest(read_day(db, table, DAY)) for table in STORED}
@@ -217,7 +217,7 @@ def test_losing_questdb_is_a_drill(own_stack: Stack, system: Settings, symbol: s
     shutil.rmtree(own_stack.layout.data_dir / "questdb")
     own_stack.up(only=SERVERS)
     said = btc(own_stack, "restore", "--from", EVENING, "--to", DAY, "--into-empty")
-    assert "rows are back" in said
+    assert "rows restored" in said
     with QuestDB(system.questdb) as db:
         assert {table.name: digest(read_day(db, table, DAY)) for table in STORED} == before
         proof = prove(db, symbol, DAY)
@@ -249,7 +249,7 @@ def test_checks_backups_and_the_drill_run_on_real_tables(instance: dg.DagsterIns
 
 
 def test_the_command_knows_the_assets_with_days_in_their_order() -> None:
-    assert tuple(asset.key.to_user_string() for asset in sealed_assets) == backfill.SEALED
+    assert tuple(asset.key.to_user_string() for asset in sealed_assets) == backfill.SEALING_ASSETS
     graph = defs.resolve_asset_graph()
     with_days = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).partitions_def}
-    assert with_days == set(backfill.KNOWN)
+    assert with_days == set(backfill.DAILY_ASSETS)

@@ -247,7 +247,7 @@ def test_wrong_faults_are_refused_with_a_reason_and_the_command_line_injects_fau
 
             async def fault(*arguments: str) -> tuple[int | None, str]:
                 done = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "btc_cli.app", "fault", *arguments),
+                    *(sys.executable, "-m", "btc_cli", "fault", *arguments),
                     *("--url", f"http://127.0.0.1:{server.port}"),
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.STDOUT,

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import typer.main
@@ -15,6 +15,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from btc_cli.app import app
+from btc_cli.lazy import LazyGroup
 from btc_core import metrics
 from btc_core.features.catalogue import FEATURES
 from btc_core.settings import Settings
@@ -34,7 +35,9 @@ HAND_WRITTEN = [ROOT / "README.md", ROOT / "deploy/kubernetes/README.md", *PAGES
 EVERY_PAGE = pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda path: f"{path.parent.name}-{path.stem}")
 OPTIONS_OF_BTC = {"--help", "--install-completion"}
 FIGURE = r"\d[\d,.]*\d|\d"
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMAND_LINE = cast(LazyGroup, typer.main.get_command(app))
+COMMAND_LINE.load_all()
+COMMANDS = COMMAND_LINE.commands
 
 
 class Page(HTMLParser):
