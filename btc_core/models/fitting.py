@@ -9,8 +9,6 @@ trees are grown in memory, from disk or on a cluster (`trainers`).
 from __future__ import annotations
 
 import hashlib
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -120,7 +118,7 @@ def fit_volatility(frame: Frame) -> VolatilityModel:
     baselines = fit_baselines(common.matrix, np.maximum(common.realized, floor), floor)
     boosters, level = _grow(frame, floor[-1]) if frame.days >= TREES_NEED_DAYS else ((), 0.0)
     kind: ModelKind = "xgboost" if boosters else "harx"
-    manifest = new_manifest(VOLATILITY_MODEL, kind, level=level, recipe=recipe(), code=code_version(), **frame.window())
+    manifest = new_manifest(VOLATILITY_MODEL, kind, level=level, recipe=recipe(), **frame.window())
     late = frame.last_days(CALIBRATION_DAYS)
     labels = np.maximum(late.realized, floor)
     if boosters:
@@ -170,19 +168,6 @@ def recipe() -> str:
     return hashlib.sha256(repr(decided).encode()).hexdigest()[:12]
 
 
-def code_version() -> str:
-    """Git commit of this checkout, empty where there is none."""
-    try:
-        done = subprocess.run(
-            # Of ours, not of a repository that happens to lie around an installed package.
-            ["git", "-C", str(Path(__file__).parents[1]), "--git-dir=.git", "rev-parse", "HEAD"],  # noqa: S607 - whichever git the user has
-            capture_output=True, check=True, text=True, timeout=5,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
-
-
 def harx_bundle(bars: npt.NDArray[Any]) -> VolatilityModel:
     """The flagged HARX baseline (kind `harx`) from a few hours of minute bars, for a cold start.
 
@@ -208,8 +193,7 @@ def serve_bid(frame: Frame, shrinkage: Floats) -> BidModel:
     kind: ModelKind = "xgboost" if shrinkage.any() else "random_walk"
     sigma = harx_sigma(frame, frame)
     boosters = grow_bid(frame, sigma) if shrinkage.any() else ()
-    made = {"recipe": recipe(), "code": code_version(), **frame.window()}
-    manifest = new_manifest(BID_MODEL, kind, shrinkage=tuple(shrinkage.tolist()), **made)
+    manifest = new_manifest(BID_MODEL, kind, shrinkage=tuple(shrinkage.tolist()), recipe=recipe(), **frame.window())
     common = frame.last_days(BASELINE_DAYS)
     autoregression = fit_autoregression(common.matrix, common.bid_bps)
     model = BidModel(manifest, boosters, autoregression)
