@@ -76,7 +76,7 @@ def _train(name: str, environment: Environment, database: Database, registry: Re
     """Train, judge, register as challenger; the check `gate` says what came of it."""
     from btc_assets import training  # noqa: PLC0415 - slow to import
     from btc_core.days.seals import seals_of_bars  # noqa: PLC0415 - the same
-    from btc_core.models.dataset import live_frame  # noqa: PLC0415 - the same
+    from btc_core.stores.live_rows import live_frame  # noqa: PLC0415 - the same
 
     started_s = SYSTEM_CLOCK.monotonic_s()
     bars = _bars(environment, database, environment.get().model.train_days)

@@ -1,7 +1,7 @@
 """Origins with features and labels: what models are fitted on and judged by, in training and evaluation alike.
 
-From bars (`make_frame`), and from what the stream wrote (`live_frame`). What does not belong here: where bars come from,
-and fitting (`fitting`).
+What does not belong here: where bars come from, fitting (`fitting`), and rows that the stream stored
+(`btc_core.stores.live_rows`).
 """
 
 from __future__ import annotations
@@ -12,22 +12,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.errors import NotReady
 from btc_core.features import catalogue
 from btc_core.models.harx import INPUTS
 from btc_core.models.targets import LABEL_SPAN_NS, bid_path_bps, close_times_ns, realized_variance
-from btc_core.names import HORIZONS_MIN
 from btc_core.settings import settings
-from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from btc_core.stores.questdb import QuestDB
-
     Floats = npt.NDArray[np.float64]
-    Longs = npt.NDArray[np.int64]
     Mask = npt.NDArray[np.bool_]
 
 ORIGIN_STEP_MIN = 5
@@ -115,35 +110,6 @@ def _room(rows: int) -> Floats:
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the array keeps it open
         return np.memmap(file, np.float64, "w+", shape=shape, order="F")
     return np.empty(shape, order="F")
-
-
-def closed_minutes(db: QuestDB, symbol: str, names: tuple[str, ...], after_ns: int) -> tuple[Longs, Floats]:
-    """The ends of the minutes after `after_ns` that have feature rows, ns, and the last row of each, (n, names)."""
-    table = db.query(
-        f"SELECT ts_event, {', '.join(f'last({name}) AS {name}' for name in names)} FROM silver_features "  # noqa: S608 - names of the catalogue
-        f"WHERE {of_symbol(symbol)} AND feature_version = '{catalogue.FEATURE_VERSION}' "
-        f"AND ts_event > cast({after_ns} AS TIMESTAMP_NS) SAMPLE BY 1m"
-    )
-    rows = np.column_stack([table[name].to_numpy() for name in names]) if len(table) else np.empty((0, len(names)))
-    return column_ns(table["ts_event"]) + NS_PER_MIN, rows
-
-
-def live_frame(db: QuestDB, symbol: str, after_ns: int) -> Frame:
-    """Origins `ORIGIN_STEP_MIN` apart with a final outcome: what the worker forecast from, book and flow among it, and what came.
-
-    Labels are the stream's own, of its mid and bid.
-    """
-    minutes, matrix = closed_minutes(db, symbol, catalogue.MODEL_FEATURES, after_ns - NS_PER_MIN)
-    columns = [f"{name}_{h}m_bps" for name in ("realized", "bid_return") for h in HORIZONS_MIN]
-    table = db.query(
-        f"SELECT ts_event, {', '.join(columns)} FROM gold_prediction_outcomes "  # noqa: S608 - names of the catalogue
-        f"WHERE {of_symbol(symbol)} AND ts_event > cast({after_ns} AS TIMESTAMP_NS)"
-    )
-    origin_ns, left, right = np.intersect1d(minutes, column_ns(table["ts_event"]), return_indices=True)
-    apart = (origin_ns // NS_PER_MIN) % ORIGIN_STEP_MIN == 0
-    labels = np.column_stack([table[name].to_numpy() for name in columns])[right][apart]
-    realized, bid_bps = np.split(labels, 2, axis=1)
-    return Frame(origin_ns[apart], matrix[left][apart], np.square(realized / 1e4), bid_bps)
 
 
 def cut(frame: Frame, from_share: float) -> tuple[Frame, Frame]:

@@ -15,10 +15,10 @@ from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.models import drift
 from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
-from btc_core.models.dataset import live_frame
 from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.names import VOLATILITY_MODEL
 from btc_core.registry.bundles import Registered
+from btc_core.stores.live_rows import live_frame
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from btc_core.tables.schema import ensure_tables
