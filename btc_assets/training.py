@@ -15,6 +15,7 @@ from btc_core.errors import SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import bundle, fitting, gate, intervals, scores
 from btc_core.models.dataset import EMBARGO_NS, MIN_BARS, Frame, make_frame
+from btc_core.models.trainers import trainer_of
 from btc_core.names import HORIZONS_MIN, VOLATILITY_MODEL
 from btc_core.settings import settings
 
@@ -139,7 +140,8 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
     Trees that do not beat the best baseline there are left out: HARX serves, and its kind says so.
     """
     before, block = hold_out(frame)
-    candidate = fitting.fit_volatility(before)
+    trainer = trainer_of(settings().model)
+    candidate = fitting.fit_volatility(before, trainer)
     labels = np.maximum(block.realized, candidate.harx.rv_floor)
     sigma, harx = candidate.predict_both(block.matrix)
     forecasts = {**candidate.others(block.matrix), "harx": harx}
@@ -154,7 +156,7 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
         {name: _losses(labels, each) for name, each in forecasts.items() if name != "xgboost"},
     )
     table = volatility_scores(labels, forecasts) | {"test_rows": float(len(block.origin_ns))}
-    model = fitting.fit_volatility(frame)
+    model = fitting.fit_volatility(frame, trainer)
     if model.kind == "xgboost" and not verdict.beats_baselines:
         model = model.as_baseline()
     unseen = (np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1])
@@ -200,7 +202,9 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
     they do, λ still goes back to 0 at horizons that did not gain.
     """
     before, block = hold_out(frame)
-    candidate = fitting.fit_bid(before) if before.days >= fitting.TREES_NEED_DAYS else bundle.random_walk_model()
+    trainer = trainer_of(settings().model)
+    few = before.days < fitting.TREES_NEED_DAYS
+    candidate = bundle.random_walk_model() if few else fitting.fit_bid(before, trainer)
     sigma = fitting.harx_sigma(before.last_days(fitting.HARX_DAYS), block)
     returns = candidate.predict(block.matrix, sigma)
     shrinkage = np.asarray(candidate.manifest.shrinkage)
@@ -217,7 +221,7 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
     )
     gained = np.array([table.get(f"model/{h}m/mse_ratio", 1.0) < 1.0 for h in HORIZONS_MIN])
     served = np.where(gained & verdict.beats_baselines, shrinkage, 0.0)
-    model = fitting.serve_bid(frame.last_days(fitting.BID_DAYS), served)
+    model = fitting.serve_bid(frame.last_days(fitting.BID_DAYS), served, trainer)
     manifest = msgspec.structs.replace(model.manifest, scores=table)
     unseen = (block.bid_bps[:, -1], returns[:, -1])
     model = bundle.BidModel(manifest, model.boosters, model.autoregression)

@@ -39,6 +39,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - options of a command line
     from btc_cli.evaluation_screen import tables  # noqa: PLC0415 - the same
     from btc_core.models import evaluation  # noqa: PLC0415 - the same
     from btc_core.models.dataset import make_frame  # noqa: PLC0415 - the same
+    from btc_core.models.trainers import trainer_of  # noqa: PLC0415 - imports numpy, which is slow to import
+    from btc_core.settings import settings  # noqa: PLC0415 - imports pydantic, which is slow to import
 
     console = Console()
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -52,7 +54,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 - options of a command line
 
         tell(0, len(evaluation.month_borders(begin_ns, end_ns)) - 1)
         days = window_days or evaluation.WINDOW_DAYS
-        walk = evaluation.walk_forward(frame, begin_ns, end_ns, days, processes=processes, progress=tell)
+        trainer = trainer_of(settings().model)
+        walk = evaluation.walk_forward(
+            frame, begin_ns, end_ns, days, processes=processes, trainer=trainer, progress=tell
+        )
     found = evaluation.results(walk)
     for table in tables(found):
         console.print(table)

@@ -6,7 +6,6 @@ What does not belong here: where bars come from, fitting (`fitting`), and rows t
 
 from __future__ import annotations
 
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,7 +16,6 @@ from btc_core.errors import NotReady
 from btc_core.features import catalogue
 from btc_core.models.harx import INPUTS
 from btc_core.models.targets import LABEL_SPAN_NS, bid_path_bps, close_times_ns, realized_variance
-from btc_core.settings import settings
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -92,7 +90,7 @@ def make_frame(bars: npt.NDArray[Any], step_min: int = ORIGIN_STEP_MIN, min_bars
     realized, bid = realized_variance(origin_ns, bars["close"]), bid_path_bps(origin_ns, bars["close"])
     chosen = (origin_ns // NS_PER_MIN) % (step_min if len(bars) > STEP_ABOVE_BARS else 1) == 0
     chosen &= ~np.isnan(realized).any(axis=1)
-    matrix = _room(int(chosen.sum()))
+    matrix = np.empty((int(chosen.sum()), len(catalogue.MODEL_FEATURES)), order="F")
     folded = kept = 0
     for rows in bar_feature_blocks(bars):
         here = chosen[folded : folded + len(rows)]
@@ -101,15 +99,6 @@ def make_frame(bars: npt.NDArray[Any], step_min: int = ORIGIN_STEP_MIN, min_bars
         matrix[kept : kept + len(found)] = found
         folded, kept = folded + len(rows), kept + len(found)
     return Frame(origin_ns[chosen], matrix[:kept], realized[chosen], bid[chosen])
-
-
-def _room(rows: int) -> Floats:
-    """An empty matrix of features; in a file (in `TMPDIR`) that goes with it where trees are grown from disk."""
-    shape = (rows, len(catalogue.MODEL_FEATURES))
-    if settings().model.trainer == "disk" and rows:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - the array keeps it open
-        return np.memmap(file, np.float64, "w+", shape=shape, order="F")
-    return np.empty(shape, order="F")
 
 
 def cut(frame: Frame, from_share: float) -> tuple[Frame, Frame]:

@@ -22,12 +22,15 @@ from btc_core.errors import InvalidInput
 from btc_core.features import catalogue
 from btc_core.models import bundle, fitting, intervals, scores
 from btc_core.models.dataset import EMBARGO_NS, Frame
+from btc_core.models.trainers import in_memory
 from btc_core.names import HORIZONS_MIN, LEVELS_PCT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy.typing as npt
+
+    from btc_core.models.trainers import Trainer
 
     Floats = npt.NDArray[np.float64]
     Longs = npt.NDArray[np.int64]
@@ -114,12 +117,12 @@ def first_month_ns(frame: Frame) -> int:
     return found[0]
 
 
-def forecast_month(frame: Frame, begin_ns: int, end_ns: int, window_days: float) -> Month:
+def forecast_month(frame: Frame, begin_ns: int, end_ns: int, window_days: float, trainer: Trainer = in_memory) -> Month:
     """Fit on the window before `begin_ns`, an embargo away, and forecast the origins in (begin, end]."""
     train = frame.between(begin_ns - int(window_days * NS_PER_DAY), begin_ns - EMBARGO_NS)
     test = frame.between(begin_ns, end_ns)
-    volatility = fitting.fit_volatility(train)
-    bid = fitting.fit_bid(train)
+    volatility = fitting.fit_volatility(train, trainer)
+    bid = fitting.fit_bid(train, trainer)
     late = train.last_days(fitting.CALIBRATION_DAYS)
     late_labels = np.maximum(late.realized, _FLOORS)
     typical = {
@@ -165,8 +168,8 @@ _shared: list[Frame] = []
 """The frame, for processes that are forked with it: sent to each it would be copied for every month."""
 
 
-def _forecast_shared(begin_ns: int, end_ns: int, window_days: float) -> Month:
-    return forecast_month(_shared[0], begin_ns, end_ns, window_days)
+def _forecast_shared(begin_ns: int, end_ns: int, window_days: float, trainer: Trainer) -> Month:
+    return forecast_month(_shared[0], begin_ns, end_ns, window_days, trainer)
 
 
 def walk_forward(  # noqa: PLR0913 - three say what, two how it is run
@@ -176,6 +179,7 @@ def walk_forward(  # noqa: PLR0913 - three say what, two how it is run
     window_days: float = WINDOW_DAYS,
     *,
     processes: int | None = None,
+    trainer: Trainer = in_memory,
     progress: Callable[[int, int], object] = lambda _done, _of: None,
 ) -> Walk:
     """Forecast (begin, end] month by month, months in parallel; `progress` hears of each that is done.
@@ -192,7 +196,7 @@ def walk_forward(  # noqa: PLR0913 - three say what, two how it is run
     _shared[:] = [frame]
     workers = min(len(spans), processes or os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        waiting = [pool.submit(_forecast_shared, begin, end, window_days) for begin, end in spans]
+        waiting = [pool.submit(_forecast_shared, begin, end, window_days, trainer) for begin, end in spans]
         for done in as_completed(waiting):
             months.append(done.result())
             progress(len(months), len(spans))

@@ -2,8 +2,8 @@
 
 Volatility: HARX on the last two months, and trees on years that correct it (`fit_volatility`).
 Bid: small trees on the return in units of σ̂, shrunk by λ (`fit_bid`).
-What does not belong here: judging (`evaluation`, `btc_assets.training`), what a fitted model does (`bundle`), and whether
-trees are grown in memory, from disk or on a cluster (`trainers`).
+What does not belong here: judging (`evaluation`, `btc_assets.training`), what a fitted model does (`bundle`), and where
+trees are grown (`trainers`).
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ from btc_core.models.dataset import EMBARGO_NS, Frame, cut, make_frame
 from btc_core.models.drift import edges_of
 from btc_core.models.harx import fit_harx
 from btc_core.models.intervals import bid_score, fit_quantiles, volatility_score
+from btc_core.models.trainers import in_memory
 from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKind
-from btc_core.settings import settings
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     import numpy.typing as npt
     import xgboost
 
-    from btc_core.models.trainers import Train
+    from btc_core.models.trainers import Trainer
 
     Floats = npt.NDArray[np.float64]
 
@@ -103,7 +101,7 @@ def rolling_log_variance(frame: Frame) -> Floats:
     return margins
 
 
-def fit_volatility(frame: Frame) -> VolatilityModel:
+def fit_volatility(frame: Frame, trainer: Trainer = in_memory) -> VolatilityModel:
     """HARX, the simple baselines, and trees where there is enough history; the kind says whether there are trees.
 
     Raises `NotReady` when there are too few rows even for HARX.
@@ -116,7 +114,7 @@ def fit_volatility(frame: Frame) -> VolatilityModel:
     floor = np.asarray(harx.rv_floor)
     common = frame.last_days(BASELINE_DAYS)
     baselines = fit_baselines(common.matrix, np.maximum(common.realized, floor), floor)
-    boosters, level = _grow(frame, floor[-1]) if frame.days >= TREES_NEED_DAYS else ((), 0.0)
+    boosters, level = _grow(frame, floor[-1], trainer) if frame.days >= TREES_NEED_DAYS else ((), 0.0)
     kind: ModelKind = "xgboost" if boosters else "harx"
     manifest = new_manifest(VOLATILITY_MODEL, kind, level=level, recipe=recipe(), **frame.window())
     late = frame.last_days(CALIBRATION_DAYS)
@@ -131,23 +129,17 @@ def fit_volatility(frame: Frame) -> VolatilityModel:
     return VolatilityModel(manifest, harx, boosters, baselines)
 
 
-def _grow(frame: Frame, floor: float) -> tuple[tuple[xgboost.Booster, ...], float]:
+def _grow(frame: Frame, floor: float, trainer: Trainer) -> tuple[tuple[xgboost.Booster, ...], float]:
     """Boosters of the variance over five minutes in the order of `VOLATILITY_TREES`, and the level they start from."""
     labels = np.maximum(frame.realized[:, -1], floor)
     level = float(np.log(labels.mean()))
     starts = (0.5 * rolling_log_variance(frame)[:, -1] + 0.5 * level, np.full(len(labels), level))
-    with _trainer(frame) as train:
+    with trainer(frame.matrix, _TREES["max_bin"]) as train:
         boosters = tuple(
             train(VOLATILITY_PARAMS, count, labels * _SCALE, start + np.log(_SCALE))
             for start, count in zip(starts, TREE_COUNTS, strict=True)
         )
     return boosters, level
-
-
-def _trainer(frame: Frame) -> AbstractContextManager[Train]:
-    from btc_core.models.trainers import trainer  # noqa: PLC0415 - XGBoost is slow to import, not needed to load the graph
-
-    return trainer(settings().model, frame.matrix, _TREES["max_bin"])
 
 
 def recipe() -> str:
@@ -177,22 +169,22 @@ def harx_bundle(bars: npt.NDArray[Any]) -> VolatilityModel:
     return fit_volatility(frame.last_days(TREES_NEED_DAYS - 1.0))
 
 
-def fit_bid(frame: Frame) -> BidModel:
+def fit_bid(frame: Frame, trainer: Trainer = in_memory) -> BidModel:
     """Choose λ on the last part of the window, then fit on all of it; every λ 0 is the random walk."""
     recent = frame.last_days(BID_DAYS)
     if recent.days < TREES_NEED_DAYS:
         return random_walk_model()
     fitted, validation = cut(recent, 1.0 - VALIDATION_SHARE)
-    unshrunk = _bid_forecast(fitted, validation)
+    unshrunk = _bid_forecast(fitted, validation, trainer)
     shrinkage = choose_lambda(validation.bid_bps, unshrunk)
-    return serve_bid(recent, shrinkage)
+    return serve_bid(recent, shrinkage, trainer)
 
 
-def serve_bid(frame: Frame, shrinkage: Floats) -> BidModel:
+def serve_bid(frame: Frame, shrinkage: Floats, trainer: Trainer = in_memory) -> BidModel:
     """The bid model with this λ (5,), fitted on `frame`, calibrated on its newest part."""
     kind: ModelKind = "xgboost" if shrinkage.any() else "random_walk"
     sigma = harx_sigma(frame, frame)
-    boosters = grow_bid(frame, sigma) if shrinkage.any() else ()
+    boosters = grow_bid(frame, sigma, trainer) if shrinkage.any() else ()
     manifest = new_manifest(BID_MODEL, kind, shrinkage=tuple(shrinkage.tolist()), recipe=recipe(), **frame.window())
     common = frame.last_days(BASELINE_DAYS)
     autoregression = fit_autoregression(common.matrix, common.bid_bps)
@@ -203,10 +195,10 @@ def serve_bid(frame: Frame, shrinkage: Floats) -> BidModel:
     return BidModel(msgspec.structs.replace(manifest, quantiles=fit_quantiles(score)), boosters, autoregression)
 
 
-def grow_bid(frame: Frame, sigma_bps: Floats) -> tuple[xgboost.Booster, ...]:
+def grow_bid(frame: Frame, sigma_bps: Floats, trainer: Trainer = in_memory) -> tuple[xgboost.Booster, ...]:
     """Per horizon small trees on the return in units of σ̂; `sigma_bps` (n, 5)."""
     scaled = np.clip(frame.bid_bps / sigma_bps, -6.0, 6.0)  # a jump is one row, not the fit
-    with _trainer(frame) as train:
+    with trainer(frame.matrix, _TREES["max_bin"]) as train:
         return tuple(train(BID_PARAMS, BID_TREES, scaled[:, column]) for column in range(len(HORIZONS_MIN)))
 
 
@@ -229,8 +221,8 @@ def harx_sigma(train: Frame, rows: Frame) -> Floats:
     return np.exp(0.5 * harx.log_variance(rows.harx_inputs)) * 1e4
 
 
-def _bid_forecast(train: Frame, rows: Frame) -> Floats:
+def _bid_forecast(train: Frame, rows: Frame, trainer: Trainer) -> Floats:
     """The forecast f · σ̂ before λ, bps, for `rows`, fitted on `train`."""
-    boosters = grow_bid(train, harx_sigma(train, train))
+    boosters = grow_bid(train, harx_sigma(train, train), trainer)
     manifest = new_manifest(BID_MODEL, "xgboost", shrinkage=(1.0,) * len(HORIZONS_MIN))
     return BidModel(manifest, boosters).predict(rows.matrix, harx_sigma(train, rows))

@@ -106,7 +106,7 @@ def test_a_market_without_a_trend_is_a_random_walk(frame: dataset.Frame) -> None
 def test_trees_of_the_bid_serve_where_they_gained_if_the_gate_says_so(
     frame: dataset.Frame, bid: bundle.BidModel, monkeypatch: pytest.MonkeyPatch, *, beats: bool, kind: str
 ) -> None:
-    monkeypatch.setattr(fitting, "fit_bid", lambda _frame: bid)  # has seen the block, so it gains there
+    monkeypatch.setattr(fitting, "fit_bid", lambda *_: bid)  # has seen the block, so it gains there
     verdict = gate.Verdict(passed=True, beats_baselines=beats, reason="said so")
     monkeypatch.setattr(gate, "refresh", lambda *_: verdict)
     model = training.train_bid(frame).model
