@@ -27,8 +27,8 @@ from btc_core.errors import SchemaError
 from btc_core.features import catalogue
 from btc_core.models import intervals
 from btc_core.models.baselines import Autoregression, Baselines
-from btc_core.models.drift import Edges
 from btc_core.models.harx import INPUTS, Harx
+from btc_core.models.histograms import Histogram
 from btc_core.models.targets import BID_TARGETS, RV_TARGETS
 from btc_core.models.trees import WALKED_ROWS, Forest
 from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKind
@@ -81,7 +81,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Per horizon, what brings its mean forecast to the mean of RV in training, ln."""
     quantiles: tuple[tuple[float, ...], ...] = ()
     """Of the score of `intervals`, per horizon: where intervals start."""
-    distributions: dict[str, Edges] = {}
+    distributions: dict[str, Histogram] = {}
     """Of the features in training, for `drift`."""
     recipe: str = ""
     """Hash of everything that was decided about the fit: another one is a change of specification, not a refresh."""

@@ -21,8 +21,8 @@ from btc_core.models import scores
 from btc_core.models.baselines import fit_autoregression, fit_baselines
 from btc_core.models.bundle import HARX_SHARE, SHAPE_SHARE, BidModel, VolatilityModel, new_manifest, random_walk_model
 from btc_core.models.dataset import EMBARGO_NS, Frame, cut, make_frame
-from btc_core.models.drift import edges_of
 from btc_core.models.harx import fit_harx
+from btc_core.models.histograms import histogram_of
 from btc_core.models.intervals import bid_score, fit_quantiles, volatility_score
 from btc_core.models.trainers import in_memory
 from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKind
@@ -47,6 +47,9 @@ BASELINE_DAYS = 120.0
 """HAR, EWMA and the autoregression are fitted on this much, as the published figures are."""
 CALIBRATION_DAYS = 60.0
 """The newest part of the window, on which intervals are calibrated."""
+
+DRIFT_BINS = 10
+"""Of the distribution of a feature in training, beside one for missing values."""
 
 _TREES: dict[str, Any] = {"base_score": 1.0, "tree_method": "hist", "max_bin": 64, "subsample": 0.7, "seed": 7}
 VOLATILITY_PARAMS: dict[str, Any] = {
@@ -124,7 +127,7 @@ def fit_volatility(frame: Frame, trainer: Trainer = in_memory) -> VolatilityMode
         offsets = np.log((labels / raw).mean(axis=0))
         manifest = msgspec.structs.replace(manifest, offsets=tuple(offsets.tolist()))
     score = volatility_score(labels, np.square(VolatilityModel(manifest, harx, boosters).predict(late.matrix) / 1e4))
-    seen = {name: edges_of(frame.matrix[:, MODEL_FEATURES.index(name)]) for name in DRIFTING_FEATURES}
+    seen = {name: histogram_of(frame.matrix[:, MODEL_FEATURES.index(name)], DRIFT_BINS) for name in DRIFTING_FEATURES}
     manifest = msgspec.structs.replace(manifest, quantiles=fit_quantiles(score), distributions=seen)
     return VolatilityModel(manifest, harx, boosters, baselines)
 
