@@ -19,6 +19,7 @@ from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.market.bars import BARS
 from btc_core.models import bundle, fitting
 from btc_core.models.dataset import Frame, make_frame
+from btc_core.models.recipe import RECIPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,11 @@ def minutes(days: int) -> np.ndarray[Any, Any]:
 def fitted(days: int) -> tuple[Frame, bundle.VolatilityModel, bundle.BidModel]:
     """Both models with trees, whatever the gate would say."""
     frame = make_frame(minutes(days))
-    return frame, fitting.fit_volatility(frame), fitting.serve_bid(frame.last_days(fitting.BID_DAYS), np.full(5, 0.5))
+    return (
+        frame,
+        fitting.fit_volatility(frame),
+        fitting.serve_bid(frame.last_days(RECIPE.bid.window_days), np.full(5, 0.5)),
+    )
 
 
 def p50_us(work: Callable[[np.ndarray[Any, Any]], object], rows: np.ndarray[Any, Any]) -> float:

@@ -21,7 +21,7 @@ from btc_core.names import QUANTILES
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from btc_core.models.evaluation import Walk
+    from btc_core.models.evaluation import WalkForward
 
 SHOWN_FEATURES = 20
 CALIBRATION_BINS = 20
@@ -30,7 +30,7 @@ SCATTER_POINTS = 4_000
 _COLOURS = {"model": "#1261a0", "harx": "#d1661a", "har": "#555555", "ewma": "#5a9a3b", "naive": "#bbbbbb"}
 
 
-def page(walk: Walk, found: dict[str, Any]) -> str:
+def page(walk: WalkForward, found: dict[str, Any]) -> str:
     """HTML with everything inside."""
     mpl.use("agg")
     console = Console(record=True, width=110, file=io.StringIO())
@@ -58,7 +58,7 @@ def page(walk: Walk, found: dict[str, Any]) -> str:
     )
 
 
-def _plot(draw: Any, walk: Walk, found: dict[str, Any]) -> str:
+def _plot(draw: Any, walk: WalkForward, found: dict[str, Any]) -> str:
     from matplotlib.figure import Figure  # noqa: PLC0415 - after the backend is chosen
 
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
@@ -68,7 +68,7 @@ def _plot(draw: Any, walk: Walk, found: dict[str, Any]) -> str:
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
-def _skill_by_month(axes: Axes, _walk: Walk, found: dict[str, Any]) -> None:
+def _skill_by_month(axes: Axes, _walk: WalkForward, found: dict[str, Any]) -> None:
     months = found["months"]
     reference = found["volatility"]["har"]["qlike_by_month"]
     for name in ("model", "harx", "ewma"):
@@ -79,7 +79,7 @@ def _skill_by_month(axes: Axes, _walk: Walk, found: dict[str, Any]) -> None:
     axes.legend(ncols=4)
 
 
-def _calibration(axes: Axes, walk: Walk, _found: dict[str, Any]) -> None:
+def _calibration(axes: Axes, walk: WalkForward, _found: dict[str, Any]) -> None:
     label = walk.joined("labels")[:, -1]
     for name in ("model", "harx", "har"):
         forecast = walk.variance(name)[:, -1]
@@ -92,8 +92,8 @@ def _calibration(axes: Axes, walk: Walk, _found: dict[str, Any]) -> None:
     axes.legend()
 
 
-def _scatter(axes: Axes, walk: Walk, _found: dict[str, Any]) -> None:
-    label, forecast = walk.joined("labels")[:, -1], walk.typical("model")[:, -1]
+def _scatter(axes: Axes, walk: WalkForward, _found: dict[str, Any]) -> None:
+    label, forecast = walk.joined("labels")[:, -1], walk.median_variance("model")[:, -1]
     chosen = np.linspace(0, len(label) - 1, min(SCATTER_POINTS, len(label))).astype(int)
     sigma = np.sqrt(forecast[chosen]) * 1e4, np.sqrt(label[chosen]) * 1e4
     axes.loglog(*sigma, ".", markersize=2, alpha=0.4, color=_COLOURS["model"])
@@ -101,7 +101,7 @@ def _scatter(axes: Axes, walk: Walk, _found: dict[str, Any]) -> None:
     axes.set(xlabel="typical σ, bps", ylabel="realized σ, bps")
 
 
-def _coverage(axes: Axes, _walk: Walk, found: dict[str, Any]) -> None:
+def _coverage(axes: Axes, _walk: WalkForward, found: dict[str, Any]) -> None:
     for level, row in found["intervals"].items():
         months = list(row["coverage_by_month"])
         axes.plot(months, [100 * share for share in row["coverage_by_month"].values()], marker="o", label=f"{level} %")
@@ -111,7 +111,7 @@ def _coverage(axes: Axes, _walk: Walk, found: dict[str, Any]) -> None:
     axes.legend(ncols=3)
 
 
-def _reliability(axes: Axes, walk: Walk, _found: dict[str, Any]) -> None:
+def _reliability(axes: Axes, walk: WalkForward, _found: dict[str, Any]) -> None:
     for name, pair in (("bid", evaluation.bid_intervals(walk)), ("volatility", evaluation.volatility_intervals(walk))):
         actual, bounds = pair
         below = [(actual <= bounds[:, place]).mean() for place in range(len(QUANTILES))]
@@ -121,14 +121,14 @@ def _reliability(axes: Axes, walk: Walk, _found: dict[str, Any]) -> None:
     axes.legend()
 
 
-def _price(axes: Axes, _walk: Walk, found: dict[str, Any]) -> None:
+def _price(axes: Axes, _walk: WalkForward, found: dict[str, Any]) -> None:
     horizons = list(found["price"])
     axes.bar(horizons, [100 * (1 - found["price"][h]["mse_ratio"]) for h in horizons], color=_COLOURS["model"])
     axes.axhline(0.0, color="#999999", linewidth=0.8)
     axes.set(xlabel="minutes ahead", ylabel="better than the random walk, % of its error")
 
 
-def _importance(axes: Axes, walk: Walk, _found: dict[str, Any]) -> None:
+def _importance(axes: Axes, walk: WalkForward, _found: dict[str, Any]) -> None:
     shares = dict(list(walk.months[-1].importance.items())[:SHOWN_FEATURES])
     axes.barh(list(shares)[::-1], list(shares.values())[::-1], color=_COLOURS["model"])
     axes.tick_params(axis="y", labelsize=7)

@@ -11,7 +11,8 @@ import numpy as np
 
 from btc_core.clock import NS_PER_MIN, column_ns
 from btc_core.features import catalogue
-from btc_core.models.dataset import ORIGIN_STEP_MIN, Frame
+from btc_core.models.dataset import Frame
+from btc_core.models.recipe import RECIPE
 from btc_core.names import HORIZONS_MIN
 from btc_core.tables.form import of_symbol
 
@@ -39,7 +40,7 @@ def features_at_minute_ends(db: QuestDB, symbol: str, names: tuple[str, ...], af
 
 
 def live_frame(db: QuestDB, symbol: str, after_ns: int) -> Frame:
-    """Origins `ORIGIN_STEP_MIN` apart whose outcome is final, with the features that the forecast worker used.
+    """Origins as far apart as the recipe says whose outcome is final, with the features that the forecast worker used.
 
     Unlike a frame of bars, it holds the features of the book and of trades. Its labels are the ones that the stream
     stored, from its mid and bid.
@@ -51,7 +52,7 @@ def live_frame(db: QuestDB, symbol: str, after_ns: int) -> Frame:
         f"WHERE {of_symbol(symbol)} AND ts_event > cast({after_ns} AS TIMESTAMP_NS)"
     )
     origin_ns, left, right = np.intersect1d(minutes, column_ns(table["ts_event"]), return_indices=True)
-    apart = (origin_ns // NS_PER_MIN) % ORIGIN_STEP_MIN == 0
+    apart = (origin_ns // NS_PER_MIN) % RECIPE.dataset.origin_step_min == 0
     labels = np.column_stack([table[name].to_numpy() for name in columns])[right][apart]
     realized, bid_bps = np.split(labels, 2, axis=1)
     return Frame(origin_ns[apart], matrix[left][apart], np.square(realized / 1e4), bid_bps)

@@ -11,6 +11,7 @@ from btc_core import names
 from btc_core.clock import NS_PER_DAY
 from btc_core.features import catalogue
 from btc_core.models import bundle, dataset, fitting
+from btc_core.models.recipe import RECIPE
 from tests.unit.btc_core.models.test_bundle import market
 
 DAYS, TRAINED_DAYS = 36, 18
@@ -50,7 +51,9 @@ def judged(
         return frame.between(since_ns, since_ns + int(days * NS_PER_DAY))
 
     trained = training.train(names.VOLATILITY_MODEL, BARS, of_another_recipe(champion), challenger, lived)[0]
-    assert asked == [challenger.manifest.trained_to_ns + dataset.EMBARGO_NS], "nothing it was trained on is asked for"
+    assert asked == [challenger.manifest.trained_to_ns + RECIPE.dataset.embargo_ns], (
+        "nothing it was trained on is asked for"
+    )
     return trained
 
 

@@ -15,13 +15,14 @@ from btc_core.errors import ConfigError
 from btc_core.market.bars import BARS
 from btc_core.models import fitting, trainers
 from btc_core.models.dataset import make_frame
+from btc_core.models.recipe import RECIPE
 from btc_core.settings import ModelSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-BINS = fitting.VOLATILITY_PARAMS["max_bin"]
+BINS = RECIPE.volatility.booster.max_bin
 ROWS, UNSEEN, FEATURES, ROUNDS = 20_000, 5_000, 12, 100
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # Dask's worker processes raise it when they exit
@@ -62,7 +63,9 @@ def _many_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def forecast(opened: AbstractContextManager[trainers.TrainBooster], market: Market, **params: float) -> np.ndarray:
     """Logs of the forecasts for every row, from trees grown on the first `ROWS`."""
     with opened as train:
-        booster = train({**fitting.VOLATILITY_PARAMS, **params}, ROUNDS, market.label[:ROWS], market.margin[:ROWS])
+        booster = train(
+            {**RECIPE.volatility.booster.params(), **params}, ROUNDS, market.label[:ROWS], market.margin[:ROWS]
+        )
     rows = market.matrix.astype(np.float32)
     return np.asarray(booster.inplace_predict(rows, predict_type="margin", base_margin=market.margin))
 
@@ -106,7 +109,7 @@ def test_the_setting_decides_where_the_trees_of_a_model_are_grown(address: str) 
     bars["open"] = bars["high"] = bars["low"] = bars["close"]
     frame = make_frame(bars)
     chosen = (ModelSettings(), ModelSettings(trainer="dask", dask_address=address))
-    memory, cluster = (fitting.fit_volatility(frame, trainers.trainer_of(settings)) for settings in chosen)
+    memory, cluster = (fitting.fit_volatility(frame, trainer=trainers.trainer_of(settings)) for settings in chosen)
     assert memory.kind == cluster.kind == "xgboost"
     sigma, from_cluster = (np.log(model.predict(frame.matrix)) for model in (memory, cluster))
     assert 0.0 < rms(from_cluster - sigma) < 0.1
