@@ -1,4 +1,4 @@
-"""Bundles: what is loaded is what was saved, or it is refused; and training finds skill only where there is some."""
+"""A bundle loads as it was saved or is refused, and training finds skill only where there is some."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def volatility(frame: dataset.Frame) -> bundle.VolatilityModel:
 
 @pytest.fixture(scope="module")
 def trees(frame: dataset.Frame) -> bundle.VolatilityModel:
-    """A model with boosters, whoever would have won."""
+    """A model with trees, whether or not the gate would let them serve."""
     model = fitting.fit_volatility(frame)
     assert model.kind == "xgboost"
     return model
@@ -76,7 +76,7 @@ def bid(frame: dataset.Frame) -> bundle.BidModel:
     return bundle.BidModel(manifest, boosters, fit_autoregression(frame.matrix, frame.bid_bps))
 
 
-def test_training_recovers_the_skill_of_a_market_with_clustered_volatility(volatility: bundle.VolatilityModel) -> None:
+def test_training_finds_skill_in_a_market_with_clustered_volatility(volatility: bundle.VolatilityModel) -> None:
     scores = volatility.manifest.scores
     served = scores[f"{volatility.kind}/5m/qlike"]
     assert served < 0.6 * scores["naive/5m/qlike"]
@@ -107,8 +107,8 @@ def test_a_market_without_a_trend_is_a_random_walk(frame: dataset.Frame) -> None
 def test_trees_of_the_bid_serve_where_they_gained_if_the_gate_says_so(
     frame: dataset.Frame, bid: bundle.BidModel, monkeypatch: pytest.MonkeyPatch, *, beats: bool, kind: str
 ) -> None:
-    monkeypatch.setattr(fitting, "fit_bid", lambda *_, **__: bid)  # has seen the block, so it gains there
-    verdict = gate.Verdict(passed=True, beats_baselines=beats, reason="said so")
+    monkeypatch.setattr(fitting, "fit_bid", lambda *_, **__: bid)  # it was fitted on the block, so it gains there
+    verdict = gate.Verdict(passed=True, beats_baselines=beats, reason="stub")
     monkeypatch.setattr(gate, "refresh", lambda *_: verdict)
     model = training.train_bid(frame).model
     assert model.kind == kind
@@ -120,23 +120,23 @@ def test_a_champion_is_compared_only_where_it_was_not_fitted(
     frame: dataset.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel, monkeypatch: pytest.MonkeyPatch,
     quantity: str,
 ) -> None:  # fmt: skip
-    asked = []
+    compared = []
 
     def refresh(losses: np.ndarray, champion: np.ndarray, _baselines: dict[str, np.ndarray]) -> gate.Verdict:
-        asked.append((losses, champion))
-        return gate.Verdict(passed=True, reason="said so")
+        compared.append((losses, champion))
+        return gate.Verdict(passed=True, reason="stub")
 
     monkeypatch.setattr(gate, "refresh", refresh)
     _before, block = training.hold_out(frame)
-    seen_ns = int(block.origin_ns[1000])
+    trained_to_ns = int(block.origin_ns[1000])
     if quantity == "volatility":
-        known = msgspec.structs.replace(trees.manifest, trained_to_ns=seen_ns)
+        known = msgspec.structs.replace(trees.manifest, trained_to_ns=trained_to_ns)
         training.train_volatility(frame, bundle.VolatilityModel(known, trees.harx, trees.boosters, trees.baselines))
     else:
-        known = msgspec.structs.replace(bid.manifest, trained_to_ns=seen_ns)
+        known = msgspec.structs.replace(bid.manifest, trained_to_ns=trained_to_ns)
         training.train_bid(frame, bundle.BidModel(known, bid.boosters, bid.autoregression))
-    ((losses, champion),) = asked
-    new = block.origin_ns > seen_ns + RECIPE.dataset.embargo_ns
+    ((losses, champion),) = compared
+    new = block.origin_ns > trained_to_ns + RECIPE.dataset.embargo_ns
     assert 0 < new.sum() < len(new) - 1000
     assert np.array_equal(np.isfinite(champion), new)
     assert np.isfinite(losses).all()
@@ -329,7 +329,7 @@ def test_an_explanation_adds_up_to_the_forecast(frame: dataset.Frame, trees: bun
     assert explain(trees.as_baseline(), row).trees == {}
 
 
-def test_where_the_walk_differs_from_xgboost_xgboost_serves(
+def test_where_the_compiled_sums_differ_from_xgboost_xgboost_serves(
     frame: dataset.Frame, trees: bundle.VolatilityModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     forest = bundle.Forest(trees.boosters)

@@ -72,7 +72,7 @@ ANOTHER: dict[str, Any] = {
     "intervals.calibration_days": 5.0,
     "histogram_bins": 5,
 }
-"""For each decision another value, which matters on the market below."""
+"""For each decision another value, which makes a difference on the bars below."""
 for _quantity in ("volatility", "bid"):
     ANOTHER |= {
         f"{_quantity}.booster.max_depth": 1,
@@ -107,7 +107,7 @@ def changed(struct: Any, path: str, value: Any) -> Any:
 
 @functools.cache
 def bars() -> np.ndarray:
-    """Sixteen days in which volatility clusters and half of each minute's move comes back in the next."""
+    """Sixteen days in which volatility clusters and half of each minute's move is reversed in the next minute."""
     rng, minutes = np.random.default_rng(12), 16 * 1440
     log_sigma, moves = np.zeros(minutes), np.zeros(minutes)
     shocks, draws = rng.normal(0.0, 0.15, minutes), rng.normal(size=minutes)
@@ -129,7 +129,7 @@ def frame_of(chosen: DatasetRecipe) -> Frame:
 
 
 def stages(chosen: Recipe) -> Iterator[list[Any]]:
-    """What a recipe makes of the bars, one stage after the other, as plain values; or the error that refuses to."""
+    """What a recipe gives on the bars, stage by stage and as plain values, or the message of the error that it gives."""
     try:
         frame = frame_of(chosen.dataset)
         parts = (frame, *split_by_time(frame, 0.8, chosen.dataset.embargo_ns))
@@ -153,7 +153,7 @@ def stages_of_the_small_recipe() -> list[list[Any]]:
     return list(stages(SMALL))
 
 
-def test_another_value_is_known_for_every_decision() -> None:
+def test_every_decision_has_another_value_here() -> None:
     assert sorted(ANOTHER) == sorted(decisions(RECIPE))
     assert not [path for path, value in decisions(RECIPE).items() if value == ANOTHER[path]]
 
