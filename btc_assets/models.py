@@ -21,6 +21,7 @@ from btc_core.errors import BtcError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.names import BID_MODEL, VOLATILITY_MODEL
 from btc_core.stores.minute_bars import read_stored
+from btc_core.version import git_commit
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -75,7 +76,7 @@ def _train(name: str, environment: Environment, database: Database, registry: Re
     """Train, judge, register as challenger; the check `gate` says what came of it."""
     from btc_assets import training  # noqa: PLC0415 - slow to import
     from btc_core.days.seals import seals_of_bars  # noqa: PLC0415 - the same
-    from btc_core.models.dataset import live_frame  # noqa: PLC0415 - the same
+    from btc_core.stores.live_rows import live_frame  # noqa: PLC0415 - the same
 
     started_s = SYSTEM_CLOCK.monotonic_s()
     bars = _bars(environment, database, environment.get().model.train_days)
@@ -89,7 +90,7 @@ def _train(name: str, environment: Environment, database: Database, registry: Re
     if trained.is_new and trained.model.manifest.train_rows:
         with database.connect() as db:
             seals = seals_of_bars(db, symbol, trained.model.manifest.trained_from_ns)
-        trained.model.manifest = msgspec.structs.replace(trained.model.manifest, seals=seals)
+        trained.model.manifest = msgspec.structs.replace(trained.model.manifest, seals=seals, code=git_commit())
     metadata: dict[str, Any] = {"gate": trained.verdict.reason} | _facts(trained.model)
     if trained.is_new:
         pictures = of_training(trained, rows)

@@ -250,9 +250,9 @@ def _recent_rows(db: QuestDB, symbol: str, names: tuple[str, ...], hours: int = 
     """One feature row a minute of the last hours before the newest, (n, names)."""
     import numpy as np  # noqa: PLC0415 - slow to import, not needed to load the graph
 
-    from btc_core.models.dataset import closed_minutes  # noqa: PLC0415 - the same
+    from btc_core.stores.live_rows import features_at_minute_ends  # noqa: PLC0415 - the same
 
     newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM silver_features WHERE {of_symbol(symbol)}")  # noqa: S608
     if not names or not newest or newest[0][0] is None:
         return np.empty((0, len(names)))
-    return closed_minutes(db, symbol, names, int(newest[0][0]) - hours * HOUR_NS)[1]
+    return features_at_minute_ends(db, symbol, names, int(newest[0][0]) - hours * HOUR_NS)[1]

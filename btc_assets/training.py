@@ -14,7 +14,9 @@ from btc_core.clock import NS_PER_DAY
 from btc_core.errors import SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import bundle, fitting, gate, intervals, scores
-from btc_core.models.dataset import EMBARGO_NS, MIN_BARS, Frame, make_frame
+from btc_core.models.dataset import Frame, make_frame
+from btc_core.models.recipe import RECIPE
+from btc_core.models.trainers import trainer_of
 from btc_core.names import HORIZONS_MIN, VOLATILITY_MODEL
 from btc_core.settings import settings
 
@@ -44,14 +46,13 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
 
 def params(name: str) -> dict[str, str]:
     """What MLflow shows beside the scores."""
-    volatility = name == VOLATILITY_MODEL
-    shown = {
-        name: str(value) for name, value in (fitting.VOLATILITY_PARAMS if volatility else fitting.BID_PARAMS).items()
-    }
-    return shown | {
-        "trainer": settings().model.trainer,
-        "trees": str(fitting.TREE_COUNTS if volatility else fitting.BID_TREES),
-    }
+    if name == VOLATILITY_MODEL:
+        booster = RECIPE.volatility.booster
+        trees = str((RECIPE.volatility.trees_from_harx, RECIPE.volatility.trees_from_level))
+    else:
+        booster, trees = RECIPE.bid.booster, str(RECIPE.bid.trees)
+    shown = {key: str(value) for key, value in booster.params().items()}
+    return shown | {"trainer": settings().model.trainer, "trees": trees}
 
 
 def train(
@@ -67,17 +68,19 @@ def train(
     what the stream has `lived` through since a time in ns.
     """
     volatility = name == VOLATILITY_MODEL
-    if len(bars) < MIN_BARS:
+    if len(bars) < RECIPE.dataset.min_bars:
         cold = gate.Verdict(
             passed=True, beats_baselines=False, reason="too few bars to judge anything: the baseline serves"
         )
         model = fitting.harx_bundle(bars) if volatility else bundle.random_walk_model()
         return Trained(model=model, verdict=cold), np.empty((0, len(MODEL_FEATURES)))
     frame = make_frame(bars)
-    changed = champion is not None and champion.kind == "xgboost" and champion.manifest.recipe != fitting.recipe()
-    if changed and challenger is not None and challenger.manifest.recipe == fitting.recipe():
+    changed = champion is not None and champion.kind == "xgboost" and champion.manifest.recipe != RECIPE.digest
+    if changed and challenger is not None and challenger.manifest.recipe == RECIPE.digest:
         assert champion is not None  # noqa: S101 - `changed` says so, and mypy does not see it
-        verdict = judge_shadow(frame, lived(challenger.manifest.trained_to_ns + EMBARGO_NS), champion, challenger)
+        verdict = judge_shadow(
+            frame, lived(challenger.manifest.trained_to_ns + RECIPE.dataset.embargo_ns), champion, challenger
+        )
         if not verdict.passed:
             return Trained(model=challenger, verdict=verdict, is_new=False), frame.matrix
         champion = None  # beaten: its successor is fitted anew on everything, and need not be compared again
@@ -114,7 +117,7 @@ def judge_shadow(
         losses, held = _losses(labels, sigma), _losses(labels, champion.predict(seen.matrix))
         score = intervals.volatility_score(labels, np.square(sigma / 1e4))
     elif isinstance(champion, bundle.BidModel) and isinstance(challenger, bundle.BidModel):
-        known = frame.between(0, challenger.manifest.trained_to_ns).last_days(fitting.HARX_DAYS)
+        known = frame.between(0, challenger.manifest.trained_to_ns).last_days(RECIPE.harx.window_days)
         sigma = fitting.harx_sigma(known, seen)
         moves = challenger.predict(seen.matrix, sigma)
         losses, held = _squares(seen.bid_bps, moves), _squares(seen.bid_bps, champion.predict(seen.matrix, sigma))
@@ -130,7 +133,7 @@ def hold_out(frame: Frame) -> tuple[Frame, Frame]:
     """Rows to fit on and the newest block, an embargo apart."""
     days = min(BLOCK_DAYS, frame.days * BLOCK_SHARE)
     border = int(frame.origin_ns[-1]) - int(days * NS_PER_DAY)
-    return frame.between(0, border - EMBARGO_NS), frame.between(border, int(frame.origin_ns[-1]))
+    return frame.between(0, border - RECIPE.dataset.embargo_ns), frame.between(border, int(frame.origin_ns[-1]))
 
 
 def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = None) -> Trained:
@@ -139,10 +142,11 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
     Trees that do not beat the best baseline there are left out: HARX serves, and its kind says so.
     """
     before, block = hold_out(frame)
-    candidate = fitting.fit_volatility(before)
+    trainer = trainer_of(settings().model)
+    candidate = fitting.fit_volatility(before, trainer=trainer)
     labels = np.maximum(block.realized, candidate.harx.rv_floor)
     sigma, harx = candidate.predict_both(block.matrix)
-    forecasts = {**candidate.others(block.matrix), "harx": harx}
+    forecasts = {**candidate.baseline_forecasts(block.matrix), "harx": harx}
     if candidate.kind == "xgboost":
         forecasts["xgboost"] = sigma
     held = None
@@ -154,7 +158,7 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
         {name: _losses(labels, each) for name, each in forecasts.items() if name != "xgboost"},
     )
     table = volatility_scores(labels, forecasts) | {"test_rows": float(len(block.origin_ns))}
-    model = fitting.fit_volatility(frame)
+    model = fitting.fit_volatility(frame, trainer=trainer)
     if model.kind == "xgboost" and not verdict.beats_baselines:
         model = model.as_baseline()
     unseen = (np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1])
@@ -163,7 +167,7 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
 
 def _new_to(model: bundle.VolatilityModel | bundle.BidModel, rows: Frame) -> npt.NDArray[np.bool_]:
     """Rows that a model was not fitted on, an embargo apart."""
-    return np.asarray(rows.origin_ns > model.manifest.trained_to_ns + EMBARGO_NS)
+    return np.asarray(rows.origin_ns > model.manifest.trained_to_ns + RECIPE.dataset.embargo_ns)
 
 
 def _losses(labels: Floats, sigma_bps: Floats) -> Floats:
@@ -200,8 +204,10 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
     they do, λ still goes back to 0 at horizons that did not gain.
     """
     before, block = hold_out(frame)
-    candidate = fitting.fit_bid(before) if before.days >= fitting.TREES_NEED_DAYS else bundle.random_walk_model()
-    sigma = fitting.harx_sigma(before.last_days(fitting.HARX_DAYS), block)
+    trainer = trainer_of(settings().model)
+    few = before.days < RECIPE.trees_need_days
+    candidate = bundle.random_walk_model() if few else fitting.fit_bid(before, trainer=trainer)
+    sigma = fitting.harx_sigma(before.last_days(RECIPE.harx.window_days), block)
     returns = candidate.predict(block.matrix, sigma)
     shrinkage = np.asarray(candidate.manifest.shrinkage)
     table = bid_scores(block.bid_bps, returns, shrinkage) | {"test_rows": float(len(block.origin_ns))}
@@ -209,7 +215,7 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
     if champion is not None:
         squares = _squares(block.bid_bps, champion.predict(block.matrix, sigma))
         held = np.where(_new_to(champion, block), squares, np.nan)
-    baselines = {"random_walk": np.zeros_like(returns), **candidate.others(block.matrix)}
+    baselines = {"random_walk": np.zeros_like(returns), **candidate.baseline_forecasts(block.matrix)}
     verdict = gate.refresh(
         _squares(block.bid_bps, returns),
         held,
@@ -217,7 +223,7 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
     )
     gained = np.array([table.get(f"model/{h}m/mse_ratio", 1.0) < 1.0 for h in HORIZONS_MIN])
     served = np.where(gained & verdict.beats_baselines, shrinkage, 0.0)
-    model = fitting.serve_bid(frame.last_days(fitting.BID_DAYS), served)
+    model = fitting.serve_bid(frame.last_days(RECIPE.bid.window_days), served, trainer=trainer)
     manifest = msgspec.structs.replace(model.manifest, scores=table)
     unseen = (block.bid_bps[:, -1], returns[:, -1])
     model = bundle.BidModel(manifest, model.boosters, model.autoregression)

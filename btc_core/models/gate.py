@@ -1,9 +1,9 @@
-"""Who may serve: losses of the same rows compared, with the reason in words.
+"""Which model may serve: losses on the same rows are compared, and the reason is given in words.
 
-A *refresh* is the same recipe on newer data: it must not be worse than the champion, and better than every baseline.
-A *change* is another recipe: it must prove itself better in shadow, over weeks. One day has almost no power to tell
-models apart, and the lowest metric of all runs ever may keep a champion for a year.
-What does not belong here: where losses come from, and moving aliases (`registry`).
+A *refresh* is the champion's recipe on newer data: it must not be worse than the champion, and better than every
+baseline. A *change* is another recipe: it must prove itself better in shadow, over weeks. One day has almost no power to
+tell models apart, and requiring the lowest loss ever measured could keep one lucky champion for a year.
+What does not belong here: where losses come from, and moving aliases (`btc_core.registry`).
 """
 
 from __future__ import annotations
@@ -23,35 +23,41 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 Z_95 = 1.645
-"""Of a one-sided 95 % bound."""
+"""Standard errors to a one-sided 95 % bound."""
 REFRESH_WORSE_AT_MOST = 1.02
-"""Upper bound of the loss ratio of a refresh to the champion."""
+"""The 95 % bound of a refresh's loss over the champion's must be below this."""
 CHANGE_RATIO = 0.99
+"""A change must have at most this share of the champion's loss."""
 CHANGE_DAYS_BETTER = 0.60
+"""A change must be better on at least this share of the days."""
 CHANGE_WORST_DAY = 1.25
+"""On its worst day, a change's loss must be below this multiple of the champion's."""
 SHADOW_DAYS = {VOLATILITY_MODEL: 14, BID_MODEL: 28}
-"""Days in shadow before a change is judged: a price model's edge is smaller, so it takes longer to see."""
+"""Days in shadow before a change is judged. The edge of a price model is smaller, so it takes longer to measure."""
 COVERAGE_90 = (0.88, 0.92)
+"""Lowest and highest coverage of the 90 % interval of a change."""
 DEMOTE_RATIO = 1.2
-"""24 h loss over the best baseline's, above which the baseline serves."""
+"""Above this ratio of the champion's loss to the best baseline's, the baseline serves."""
 DEMOTE_COVERAGE = 0.80
-"""Coverage of the 90 % interval over 6 h, below which the baseline serves."""
-DEMOTE_HOURS, DEMOTE_COVERAGE_HOURS = 24, 6
+"""Below this coverage of the 90 % interval, the baseline serves."""
+DEMOTE_COVERAGE_HOURS = 6
+"""The newest hours over which coverage is measured; losses are compared over 24."""
 MIN_ROWS = 60
-"""Fewer than an hour's decide nothing."""
+"""Fewer rows than an hour's decide nothing."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gate decided, why, and the figures it looked at."""
+    """What a gate decided, why, and the figures it decided by."""
 
     passed: bool
     reason: str
     beats_baselines: bool = True
+    """False when the model passed only as the baseline that is inside it."""
     figures: dict[str, float] = {}
 
 
 def ratio_bound(losses: Floats, reference: Floats) -> tuple[float, float]:
-    """Ratio of the mean losses, and its upper 95 % bound by the HAC error of their difference.
+    """Ratio of the mean losses, and its upper 95 % bound from the HAC standard error of their difference.
 
     >>> ratio_bound(np.ones(50), np.ones(50))
     (1.0, 1.0)
@@ -64,11 +70,11 @@ def ratio_bound(losses: Floats, reference: Floats) -> tuple[float, float]:
 
 
 def refresh(losses: Floats, champion: Floats | None, baselines: dict[str, Floats]) -> Verdict:
-    """Judge a candidate of the champion's recipe; all losses are of the same rows, in time order.
+    """Judge a candidate with the champion's recipe; all losses are on the same rows, in time order.
 
-    The champion's are NaN on rows it was fitted on, and are compared on the others, if these are an hour's at least.
-    The candidate fails only when it may be worse than the champion. Not better than the best baseline, it passes as that
-    baseline: `beats_baselines` is false, and whoever trains leaves its trees out.
+    The champion's losses are NaN on rows it was fitted on; it is compared on the others, if these are at least an hour.
+    The candidate fails only when it may be worse than the champion. A candidate that is not better than the best baseline
+    passes as that baseline: `beats_baselines` is false, and training must leave its trees out.
     """
     best = min(baselines, key=lambda name: float(np.mean(baselines[name])))
     to_best = ratio_bound(losses, baselines[best])
@@ -95,8 +101,8 @@ def refresh(losses: Floats, champion: Floats | None, baselines: dict[str, Floats
 
 
 def change(losses: Floats, champion: Floats, days: npt.NDArray[np.int64], name: str, coverage_90: float) -> Verdict:
-    """Judge another recipe by its shadow: losses of both on the same rows, and the UTC day number of each."""
-    seen, place = np.unique(days, return_inverse=True)
+    """Judge another recipe by its time in shadow: losses of both models on the same rows, and each row's UTC day number."""
+    shadow_days, place = np.unique(days, return_inverse=True)
     sums = np.bincount(place, losses), np.bincount(place, champion)
     daily = sums[0] / sums[1]
     ratio = float(np.mean(losses)) / float(np.mean(champion))
@@ -104,7 +110,7 @@ def change(losses: Floats, champion: Floats, days: npt.NDArray[np.int64], name: 
     needed = SHADOW_DAYS[name]
     low, high = COVERAGE_90
     rules = {
-        f"{len(seen)} days in shadow, {needed} are needed": len(seen) >= needed,
+        f"{len(shadow_days)} days in shadow, {needed} are needed": len(shadow_days) >= needed,
         f"loss ratio {ratio:.4f}, at most {CHANGE_RATIO:g}": ratio <= CHANGE_RATIO,
         f"HAC-DM t {t:.2f}, below {-Z_95:g} is more than luck": t < -Z_95,
         f"better on {np.mean(daily < 1.0):.0%} of days, at least {CHANGE_DAYS_BETTER:.0%}": bool(
@@ -115,15 +121,15 @@ def change(losses: Floats, champion: Floats, days: npt.NDArray[np.int64], name: 
         ),
         f"90 % interval covers {coverage_90:.1%}, {low:.0%} to {high:.0%}": low <= coverage_90 <= high,
     }
-    failed = [rule for rule, kept in rules.items() if not kept]
-    figures = {"ratio_to_champion": ratio, "dm_t": t, "days": float(len(seen)), "coverage_90": coverage_90}
+    failed = [rule for rule, passed in rules.items() if not passed]
+    figures = {"ratio_to_champion": ratio, "dm_t": t, "days": float(len(shadow_days)), "coverage_90": coverage_90}
     return Verdict(passed=not failed, reason="; ".join(failed or rules), figures=figures)
 
 
 def live(losses: Floats, baselines: dict[str, Floats], inside_90: npt.NDArray[np.bool_]) -> Verdict:
-    """Whether the champion may go on: its last 24 h of losses beside the baselines', and coverage over the last 6 h.
+    """Whether the champion may continue, by its losses and the baselines' over the last 24 h, and its coverage over 6 h.
 
-    Rows are outcomes in time order; `inside_90` are those of the last 6 h.
+    Rows are outcomes in time order; `inside_90` covers only the last `DEMOTE_COVERAGE_HOURS`.
     """
     if len(losses) < MIN_ROWS:
         return Verdict(passed=True, reason=f"only {len(losses)} outcomes in 24 h, {MIN_ROWS} are needed")

@@ -24,8 +24,8 @@ from btc_core.stores.questdb import QuestDB
 if TYPE_CHECKING:
     from btc_core.settings import Settings
 
-BASELINE_DAYS = 60
-"""Days of minute bars the cold-start baseline is fitted on at most: linear models like recent windows."""
+COLD_START_DAYS = 60
+"""Days of minute bars that are read for the baseline of a cold start."""
 
 _log = logging.getLogger(__name__)
 
@@ -207,4 +207,4 @@ class BaselineSource(RegistrySource):
         except (NotReady, ServiceError) as error:
             _log.info("the HARX baseline serves: %s", error)
             with QuestDB(self._settings.questdb) as db:
-                return harx_bundle(read_stored(db, self._settings.exchange.symbols[0], BASELINE_DAYS))
+                return harx_bundle(read_stored(db, self._settings.exchange.symbols[0], COLD_START_DAYS))

@@ -14,7 +14,6 @@ import msgspec
 
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput
-from btc_core.mlflow_flavor import describe
 from btc_core.models.bundle import BidModel, VolatilityModel, golden_rows
 from btc_core.models.gate import Verdict
 from btc_core.names import CHALLENGER, CHAMPION, PREVIOUS
@@ -134,9 +133,7 @@ def publish(  # noqa: PLR0913 - everything a registered version carries
     """Save and register a model, its pictures beside it; with a reason to, make it champion at once."""
     with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
         folder = Path(scratch) / "bundle"
-        golden = golden_rows(rows)
-        model.save(folder, golden)
-        describe(folder, model.manifest, golden[0])
+        model.save(folder, golden_rows(rows))
         registered = bundles.register(settings, folder, verdict, params, pictures)
     if promote_because:
         promote(settings, registered.name, registered.version, promote_because)

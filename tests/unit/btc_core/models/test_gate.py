@@ -1,4 +1,4 @@
-"""The gates: luck does not promote, worse does not pass, and a bad day hands over to the baseline."""
+"""The gates: luck does not promote, a worse model does not pass, and after a bad day the baseline serves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RNG = np.random.default_rng(3)
 
 
 def losses(days: int, mean: float, seed: int) -> np.ndarray:
-    """Losses whose size is shared by all forecasters of a moment, as real ones are."""
+    """Losses with a part that all forecasters share at each time, as real losses have."""
     common = np.random.default_rng(1).gamma(2.0, 0.5, days * DAY)
     own = np.random.default_rng(seed).normal(0.0, 0.05, days * DAY)
     return np.abs(common * mean + own)
@@ -32,7 +32,7 @@ def test_a_refresh_that_is_worse_than_the_champion_is_refused() -> None:
     assert "of the champion's" in verdict.reason
 
 
-def test_a_champion_that_has_seen_the_days_is_no_yardstick_on_them() -> None:
+def test_a_champion_is_not_compared_on_days_that_it_was_fitted_on() -> None:
     candidate, champion, baselines = losses(7, 0.45, 2), losses(7, 0.30, 3), {"harx": losses(7, 0.5, 4)}
     champion[-DAY:] = losses(7, 0.45, 5)[-DAY:]
     assert not gate.refresh(candidate, champion, baselines).passed
