@@ -1,1 +1,1 @@
-"""Exchanges: what the pipeline asks of one, the adapter of each, and their REST APIs."""
+"""Exchanges: the interface that the pipeline uses, one adapter per exchange, the decoding of frames, and REST requests."""

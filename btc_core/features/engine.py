@@ -92,7 +92,7 @@ class FeatureEngine:
     def __init__(self) -> None:
         self._markets: dict[str, _Market] = {}
         self.rejected: dict[str, int] = {}
-        self.skipped = 0
+        self.skipped_trades = 0
 
     def push(self, envelope: Envelope, partition: int, offset: int) -> None:
         """Take one message; entries that cannot be used are counted, the others wait for `flush`."""
@@ -141,7 +141,7 @@ class FeatureEngine:
         if market is None:
             market = self._markets[event.symbol] = _Market(partition)
         if isinstance(event, TradeEvent) and market.trades.observe(event.trade_id) in _NOT_FOLDED:
-            self.skipped += 1
+            self.skipped_trades += 1
             return
         market.events.append(pack(event))
         if not isinstance(event, BarEvent):

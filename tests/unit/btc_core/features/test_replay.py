@@ -87,7 +87,7 @@ def test_the_binance_recording_gives_a_row_per_quote_and_trade_and_the_same_for_
     engine = FeatureEngine()
     rows = run(engine, messages)
     assert engine.rejected == {}
-    assert engine.skipped == 0
+    assert engine.skipped_trades == 0
     assert sum(len(batch.ids) for batch in rows) == len(envelopes)
     assert joined(rows) == joined(run(FeatureEngine(), messages, batch_rows=333))
     path = tmp_path / "binance.jsonl.gz"
