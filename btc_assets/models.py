@@ -167,7 +167,7 @@ def _checked(
     import numpy as np  # noqa: PLC0415
 
     from btc_core.features import catalogue  # noqa: PLC0415 - slow to import
-    from btc_core.features.replay import bar_features  # noqa: PLC0415
+    from btc_core.features.bar_features import bar_features  # noqa: PLC0415
     from btc_core.models import bundle  # noqa: PLC0415 - slow to import
 
     try:

@@ -29,7 +29,7 @@ def replay(
     """Turn a recorded frame file into feature rows, by the same fold the stream uses."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - heavy, and `btc --help` must be quick
 
-    from btc_core.features.replay import replay_file, rows_table  # noqa: PLC0415 - the same
+    from btc_core.features.file_replay import replay_file, rows_table  # noqa: PLC0415 - the same
 
     started_s = time.perf_counter()
     result = replay_file(file, exchange)
@@ -52,7 +52,7 @@ def record(
     data_dir: DataDir = None,
 ) -> None:
     """Write everything the log `market.events` holds to a file that `btc replay` reads."""
-    from btc_core.features.replay import envelope_line  # noqa: PLC0415 - the same
+    from btc_core.features.file_replay import envelope_line  # noqa: PLC0415 - the same
     from btc_core.stores.kafka import read_all  # noqa: PLC0415 - heavy, and `btc --help` must be quick
     from stack.files import replaced  # noqa: PLC0415 - the same
     from stack.layout import Layout, current_data_dir  # noqa: PLC0415 - the same

@@ -91,7 +91,7 @@ def make_frame(bars: npt.NDArray[Any], step_min: int = ORIGIN_STEP_MIN, min_bars
     if len(bars) < min_bars:
         msg = f"{len(bars)} minute bars are too few to train on; {min_bars} are needed"
         raise NotReady(msg)
-    from btc_core.features.replay import bar_feature_blocks  # noqa: PLC0415 - numba is slow to import, and only training needs it
+    from btc_core.features.bar_features import bar_feature_chunks  # noqa: PLC0415 - numba is slow to import, and only training needs it
 
     origin_ns = close_times_ns(bars["ts_ns"])
     realized, bid = realized_variance(origin_ns, bars["close"]), bid_path_bps(origin_ns, bars["close"])
@@ -99,7 +99,7 @@ def make_frame(bars: npt.NDArray[Any], step_min: int = ORIGIN_STEP_MIN, min_bars
     chosen &= ~np.isnan(realized).any(axis=1)
     matrix = _room(int(chosen.sum()))
     folded = kept = 0
-    for rows in bar_feature_blocks(bars):
+    for rows in bar_feature_chunks(bars):
         here = chosen[folded : folded + len(rows)]
         here &= ~np.isnan(rows["log_rv_5m"])
         found = catalogue.matrix(rows[here])

@@ -20,7 +20,7 @@ from btc_core.exchanges.coinbase import MAX_CANDLES, Coinbase
 from btc_core.exchanges.coinbase_frames import decode
 from btc_core.exchanges.decoding import events_of, frame_of
 from btc_core.features.engine import FeatureEngine, run
-from btc_core.features.replay import replay_file
+from btc_core.features.file_replay import replay_file
 from btc_core.market.events import QUOTE, Event, TradeEvent
 from btc_core.market.frames import HeartbeatFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
 from btc_core.market.messages import Envelope, GapNotice, decode_envelope, encode_envelope
