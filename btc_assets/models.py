@@ -176,7 +176,7 @@ def _checked(
     except BtcError as error:
         return False, {"reason": str(error)}
     bars = _bars(environment, database, CHECKED_BARS / 1440)
-    matrix = catalogue.matrix(bar_features(bars))
+    matrix = catalogue.model_matrix(bar_features(bars))
     matrix = matrix[~np.isnan(matrix[:, catalogue.MODEL_FEATURES.index("log_rv_5m")])]
     sigma = volatility.predict(matrix) if isinstance(volatility, bundle.VolatilityModel) else np.empty((0, 5))
     values = model.predict(matrix, sigma) if isinstance(model, bundle.BidModel) else sigma

@@ -1,7 +1,7 @@
-"""How the fold is compiled: numba, cached on disk, without the GIL.
+"""Compilation of the fold and the models with numba: cached on disk, and without the GIL.
 
-numba's own cache looks only at the file of the function that is called, not at those of the functions it inlines.
-So the cache lies in a folder named by the text of all of them.
+numba's own cache compares only the file of the function that is called, not the files of the functions that it inlines. The
+cache directory is therefore named by a hash of all files with compiled functions.
 What does not belong here: anything that computes.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numba
 
 _ROOMS = ("features", "models")
-"""Packages with compiled functions. Any change in any of their files makes a new cache."""
+"""The packages with compiled functions. A change in any of their files leads to a new cache directory."""
 
 
 def _cache_dir() -> str:
@@ -31,5 +31,5 @@ if "NUMBA_CACHE_DIR" not in os.environ:
 
 
 def njit(function: Any) -> Any:
-    """Compile at the first call, keep the result on disk, release the GIL while it runs."""
+    """Compile a function at its first call, cache the result on disk, and release the GIL while the function runs."""
     return numba.njit(cache=True, nogil=True)(function)

@@ -1,1 +1,1 @@
-"""Features: their catalogue, the fold that computes them, and its two drivers, the engine and replay."""
+"""Features: the catalogue, the fold that computes them, and what drives the fold: the engine, the replay of a file and bars."""

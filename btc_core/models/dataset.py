@@ -102,7 +102,7 @@ def make_frame(bars: npt.NDArray[Any], step_min: int = ORIGIN_STEP_MIN, min_bars
     for rows in bar_feature_chunks(bars):
         here = chosen[folded : folded + len(rows)]
         here &= ~np.isnan(rows["log_rv_5m"])
-        found = catalogue.matrix(rows[here])
+        found = catalogue.model_matrix(rows[here])
         matrix[kept : kept + len(found)] = found
         folded, kept = folded + len(rows), kept + len(found)
     return Frame(origin_ns[chosen], matrix[:kept], realized[chosen], bid[chosen])

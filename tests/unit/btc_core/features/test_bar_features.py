@@ -9,7 +9,7 @@ import pytest
 from btc_core.clock import column_ns
 from btc_core.errors import InvalidInput
 from btc_core.features.bar_features import bar_features
-from btc_core.features.catalogue import BAR_FEATURES, FEATURES, MODEL_FEATURES, matrix
+from btc_core.features.catalogue import BAR_FEATURES, FEATURES, MODEL_FEATURES, model_matrix
 from btc_core.market.bars import BARS
 from tests.paths import DATA
 
@@ -26,9 +26,9 @@ def test_recorded_bars_give_every_bar_feature_and_no_feature_of_quotes() -> None
     for name in ("open", "high", "low", "close", "volume"):
         bars[name] = table[name].to_numpy()
     rows = bar_features(bars)
-    assert np.isfinite(matrix(rows, BAR_FEATURES)[1_500:]).all()
+    assert np.isfinite(model_matrix(rows, BAR_FEATURES)[1_500:]).all()
     quote_features = [feature.name for feature in FEATURES if feature.group == "microstructure"]
-    assert np.isnan(matrix(rows, tuple(quote_features))).all()
+    assert np.isnan(model_matrix(rows, tuple(quote_features))).all()
     moves = np.diff(np.log(bars["close"][-1_441:]))
     assert rows[-1]["log_rv_1440m"] == pytest.approx(np.log((moves**2).sum()), rel=1e-9)
     assert rows[-1]["log_volume_60m"] == pytest.approx(np.log1p(bars["volume"][-60:].sum()), rel=1e-9)
@@ -57,5 +57,5 @@ def test_a_matrix_has_the_named_columns_in_the_given_order() -> None:
     for name in ("open", "high", "low", "close"):
         bars[name] = 10.0
     rows = bar_features(bars)
-    assert matrix(rows).shape == (3, len(MODEL_FEATURES))
-    assert (matrix(rows, ("mid", "weekday")) == np.array([[10.0, 3.0]] * 3)).all()
+    assert model_matrix(rows).shape == (3, len(MODEL_FEATURES))
+    assert (model_matrix(rows, ("mid", "weekday")) == np.array([[10.0, 3.0]] * 3)).all()
