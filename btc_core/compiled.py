@@ -1,7 +1,7 @@
 """Compilation of the fold and the models with numba: cached on disk, and without the GIL.
 
-numba's own cache compares only the file of the function that is called, not the files of the functions that it inlines. The
-cache directory is therefore named by a hash of all files with compiled functions.
+numba's own cache compares only the file of the function that is called, not the files of the functions that it inlines.
+The cache directory is therefore named by a hash of all files with compiled functions.
 What does not belong here: anything that computes.
 """
 

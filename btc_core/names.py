@@ -34,7 +34,7 @@ TABLE_WRITERS = (WorkerName.BRONZE, WorkerName.FEATURES)
 HORIZONS_MIN = (1, 2, 3, 4, 5)
 """The horizons of every forecast."""
 LEVELS_PCT = (50, 80, 90)
-"""The levels of the prediction intervals of every forecast. Each interval is central: both tails have the same probability."""
+"""The levels of the prediction intervals of every forecast. Both tails of an interval have the same probability."""
 QUANTILES = (0.05, 0.10, 0.25, 0.75, 0.90, 0.95)
 """The quantiles that bound these intervals, ascending."""
 QUANTILE_NAMES: tuple[str, ...] = tuple(f"{round(100 * quantile):02d}" for quantile in QUANTILES)

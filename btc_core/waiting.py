@@ -19,8 +19,8 @@ def wait_until(
 ) -> Answer:
     """Call `condition` every `pause_s` seconds until its result is true or `timeout_s` is over; return its last result.
 
-    `condition` is called at least once, and once more after the timeout. Its exceptions reach the caller. `sleep` may be the
-    `wait` method of an event, which ends a pause early.
+    `condition` is called at least once, and once more after the timeout. Its exceptions reach the caller. `sleep` may be
+    the `wait` method of an event, which ends a pause early.
 
     >>> answers = iter([0, 0, 7])
     >>> wait_until(lambda: next(answers), timeout_s=1.0, pause_s=0.0)

@@ -1,1 +1,1 @@
-"""Exchanges: the interface that the pipeline uses, one adapter per exchange, the decoding of frames, and REST requests."""
+"""Exchanges: their interface, one adapter for each, the decoding of frames, and REST requests."""

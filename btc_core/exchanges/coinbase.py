@@ -1,9 +1,10 @@
 """The adapter of Coinbase: the requests of its Exchange feed and its public REST API. Neither needs a key.
 
 Coinbase offers less than Kraken. It sends no checksums of its book, so the book is not followed. It answers no ping, so
-the difference between its clock and ours is taken as zero. It sends a ticker with each match, not with each change of the
-best bid or offer. REST finds trades by trade_id, not by time. Its minute bars go back for years.
-What does not belong here: the frames of the feed (`coinbase_frames`), or when to send a request (`streaming`, `btc_assets`).
+the difference between its clock and ours is taken as zero. It sends a ticker with each match, not with each change of
+the best bid or offer. REST finds trades by trade_id, not by time. Its minute bars go back for years.
+
+What does not belong here: its frames (`coinbase_frames`), or when to send a request (`streaming`, `btc_assets`).
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Coinbase:
         self._settings = settings
 
     def request(self, method: str, channel: str, symbols: Sequence[str], number: int) -> dict[str, Any]:
-        """Return the message; a subscription starts with the last match or a ticker. Answers contain no request number."""
+        """Return the message; answers to it contain no request number."""
         del number
         return {
             "type": method,
@@ -109,7 +110,7 @@ class Coinbase:
         return msgspec.json.encode(Candles(product_of(symbol), rows))
 
     def missing_trades(self, gap: GapNotice, cursor: int | None) -> tuple[dict[int, bytes], int | None]:
-        """Request trades by trade_id, from the end of the gap to its beginning; the cursor is the id below which to continue."""
+        """Request trades by trade_id, from the end of the gap to its beginning; the cursor is the lowest id found so far."""
         above = gap.last_id + 1 if cursor is None else cursor
         limit = min(MAX_TRADES, above - gap.first_id)
         rows = self._get(gap.symbol, "trades", _trades_decoder, after=above, limit=limit)

@@ -1,7 +1,8 @@
 """The frames of Coinbase's Exchange feed as frozen structs, and their conversion to the structs of `market.frames`.
 
-`decode` reads the channels `ticker`, `matches` and `heartbeat`, answers to requests, and the frames that `coinbase` makes
-from REST answers. It also reads the ticker of Coinbase's other public feed, Advanced Trade, because recordings contain it.
+`decode` reads the channels `ticker`, `matches` and `heartbeat`, answers to requests, and the frames that `coinbase`
+makes from REST answers. It also reads the ticker of Advanced Trade, Coinbase's other public feed, for its recordings.
+
 What does not belong here: requests to Coinbase (`coinbase`).
 """
 
@@ -72,7 +73,7 @@ class Ticker(Frame, frozen=True, tag_field="type", tag="ticker"):
     time: Timestamp | None = None
 
     def quote(self, timestamp: Timestamp | None) -> Quote:
-        """Convert to a quote. The mean price and the change of 24 hours are NaN, because Coinbase does not send them."""
+        """Convert to a quote; the mean price and the change of 24 hours are NaN, as Coinbase does not send them."""
         return Quote(
             symbol=symbol_of(self.product_id),
             bid=self.best_bid,

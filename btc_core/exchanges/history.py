@@ -51,7 +51,7 @@ def trades_between(
 
 
 def bars_of_trades(trades: np.ndarray) -> np.ndarray:
-    """Make minute bars (dtype `BARS`) from trades (dtype `TRADES`) sorted by time; a minute without trades has no bar."""
+    """Make minute bars (dtype `BARS`) from sorted trades (dtype `TRADES`); a minute without trades has no bar."""
     minutes = trades["ts_ns"] // NS_PER_MIN
     first = np.unique(minutes, return_index=True)[1]
     bars = np.zeros(len(first), BARS)

@@ -23,13 +23,13 @@ Request = dict[str, Any]
 class Exchange(Protocol):
     """The public market data of one exchange. An adapter never invents data that its exchange does not offer.
 
-    A connection counts as working while frames other than answers to pings arrive. An adapter must therefore subscribe to
-    heartbeats if its exchange does not send them unasked.
+    A connection counts as working while frames other than answers to pings arrive. An adapter must therefore subscribe
+    to heartbeats if its exchange does not send them unasked.
     """
 
     name: str
     channels: tuple[str, ...]
-    """The channels to follow for each symbol: `trade`, `ticker`, and `book` if the exchange sends checksums of its book."""
+    """The channels to follow for each symbol: `trade`, `ticker`, and `book` if its frames have checksums."""
     side_channels: tuple[str, ...]
     """The channels to subscribe to once per connection: heartbeats, reference data."""
     time_path: str
@@ -62,7 +62,7 @@ class Exchange(Protocol):
     def missing_trades(self, gap: GapNotice, cursor: int | None) -> tuple[dict[int, bytes], int | None]:
         """Send one request for the trades of a gap; return frames for the log by trade_id, and the next cursor.
 
-        Pass None as the first cursor. The returned cursor is None when the whole gap was requested. Raises `ExchangeError`.
+        The first cursor is None. The returned cursor is None after the last request of the gap. Raises `ExchangeError`.
         """
 
     def trades_since(self, symbol: str, since_ns: int) -> tuple[list[Trade], int]:

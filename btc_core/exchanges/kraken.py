@@ -1,6 +1,6 @@
 """The adapter of Kraken: the requests of its WebSocket v2 and its public REST API.
 
-What does not belong here: the frames of the WebSocket (`market.frames`), or when to send a request (`streaming`, `btc_assets`).
+What does not belong here: its frames (`market.frames`), or when to send a request (`streaming`, `btc_assets`).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Kraken:
         return {"method": "ping", "req_id": number}
 
     def minute_bars(self, symbol: str, days: int) -> tuple[np.ndarray, str]:
-        """Read the published file (`history`) if the settings name one, else the last 720 minutes from REST (`rest`)."""
+        """Read the published file (`history`) if there is one, else the last 720 minutes from REST (`rest`)."""
         if self._settings.history_url:
             url = f"{self._settings.history_url}/{rest_pair(symbol)}_1.csv"
             return drop_open_bar(parse_csv(fetch(url, {"days": days}).text, url)), "history"
@@ -129,7 +129,7 @@ class Kraken:
         return _frame_encoder.encode(OhlcFrame("snapshot", candles))
 
     def missing_trades(self, gap: GapNotice, cursor: int | None) -> tuple[dict[int, bytes], int | None]:
-        """Request trades by time, from `CLOCK_STEP_NS` before the gap to `CLOCK_STEP_NS` after it; the cursor is a time."""
+        """Request trades by time, with a margin of `CLOCK_STEP_NS` around the gap; the cursor is a time."""
         begin_ns, end_ns = sorted((gap.after_ns, gap.before_ns))
         since_ns = max(0, begin_ns - CLOCK_STEP_NS) if cursor is None else cursor
         page, newest_ns = self.trades_since(gap.symbol, since_ns)

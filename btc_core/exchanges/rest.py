@@ -1,6 +1,6 @@
 """Requests to an exchange's REST API: one GET, retries when the exchange limits the rate, and the bars in an answer.
 
-What does not belong here: which requests an exchange offers (the adapters), or when to send one (`streaming`, `btc_assets`).
+What does not belong here: the requests of an exchange (the adapters), or when to send one (`streaming`, `btc_assets`).
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def retry_when_rate_limited(request: Callable[[], Answer], pause_s: float) -> An
 def next_page_ns(since_ns: int, newest_ns: int) -> int | None:
     """Return the time from which to request the next page, or None after the last page.
 
-    The current page was requested with `since_ns` (exclusive) and its newest trade is at `newest_ns`. The next page begins
-    one nanosecond before that trade, because more trades may have the same time. If the whole page has one time, the next
-    page begins after it.
+    The current page was requested with `since_ns` (exclusive) and its newest trade is at `newest_ns`. The next page
+    begins one nanosecond before that trade, because more trades may have the same time. If the whole page has one time,
+    the next page begins after it.
 
     >>> next_page_ns(10, 20), next_page_ns(19, 20), next_page_ns(20, 20)
     (19, 20, None)

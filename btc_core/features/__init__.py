@@ -1,1 +1,1 @@
-"""Features: the catalogue, the fold that computes them, and what drives the fold: the engine, the replay of a file and bars."""
+"""Features: their catalogue, the fold that computes them, and the modules that use it: the engine, file replay and bars."""

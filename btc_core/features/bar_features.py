@@ -31,7 +31,7 @@ def bar_features(bars: np.ndarray) -> np.ndarray:
 
 
 def bar_feature_chunks(bars: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the rows of `bar_features` in chunks. All columns of all rows take five times the memory of a training set."""
+    """Yield the rows of `bar_features` in chunks; all rows at once take five times the memory of a training set."""
     if len(bars) and (np.diff(bars["ts_ns"]) <= 0).any():
         msg = "minute bars must be sorted by time without duplicates"
         raise InvalidInput(msg)

@@ -23,7 +23,7 @@ refused."""
 Group = Literal["volatility", "returns", "time", "activity", "microstructure", "chart", "gold"]
 
 MODEL_GROUPS: tuple[Group, ...] = ("volatility", "returns", "time", "activity", "microstructure")
-"""The groups whose features are inputs of the models; they do not depend on the price level. The others are for people."""
+"""The groups whose features are inputs of the models; these do not depend on the price level."""
 
 
 class Feature(msgspec.Struct, frozen=True):
@@ -59,8 +59,8 @@ FEATURES: tuple[Feature, ...] = (
         Feature(
             f"log_rv_{w}m",
             "ln",
-            f"log of the realized variance over {w} min, which is the sum of the squared one-minute log returns of the mid; "
-            "if some returns are missing, the sum is scaled up to the whole window",
+            f"log of the realized variance over {w} min, which is the sum of the squared one-minute log returns of the "
+            "mid; if some returns are missing, the sum is scaled up to the whole window",
             "volatility",
             _MID,
         )
@@ -120,8 +120,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "new_york_minute",
         "min",
-        "minute of the day in New York, including daylight saving time; US data releases and the US stock market follow "
-        "this clock",
+        "minute of the day in New York, including daylight saving time; US data releases and the US stock market "
+        "follow this clock",
         "time",
         _TIME,
     ),
@@ -164,8 +164,8 @@ FEATURES: tuple[Feature, ...] = (
         Feature(
             f"ofi_{w}s",
             "1",
-            f"order-flow imbalance over {w} s (Cont, Kukanov and Stoikov 2014), divided by the mean quantity of one side at "
-            "the top of the book",
+            f"order-flow imbalance over {w} s (Cont, Kukanov and Stoikov 2014), divided by the mean quantity of one side "
+            "at the top of the book",
             "microstructure",
             _QUOTE,
         )
@@ -242,8 +242,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "rv_5s_step",
         "ln²",
-        "sum of the squared 5-second returns that ended since the previous row; the sum over the rows of a period is its "
-        "realized variance",
+        "sum of the squared 5-second returns that ended since the previous row; the sum over the rows of a period is "
+        "its realized variance",
         "gold",
         _MID,
     ),
@@ -258,8 +258,8 @@ BAR_FEATURES: tuple[str, ...] = tuple(
 DRIFTING_FEATURES: tuple[str, ...] = tuple(
     feature.name for feature in FEATURES if feature.group in {"volatility", "returns", "activity"}
 )
-"""The features whose distribution is compared with that of the training data. Features of time do not drift, and training
-data from minute bars does not contain those of the order book."""
+"""The features whose distribution is compared with that of the training data. Features of time do not drift, and
+minute bars, from which models are trained, do not contain those of the order book."""
 
 ROW = np.dtype([(name, np.float64) for name in FEATURE_NAMES])
 """The dtype of a row: every feature as float64, in the order of `FEATURES`."""
@@ -267,8 +267,8 @@ ROW = np.dtype([(name, np.float64) for name in FEATURE_NAMES])
 FEATURE_VERSION: str = hashlib.sha256(repr((FOLD_REVISION, [(f.name, f.unit) for f in FEATURES])).encode()).hexdigest()[
     :12
 ]
-"""A hash of the names, the units and the revision. Every row, message and model bundle contains it, and is refused if it is
-another one."""
+"""A hash of the names, the units and the revision. Every row, message and model bundle contains the version, and those
+of another version are refused."""
 
 
 def as_matrix(rows: np.ndarray) -> np.ndarray:
@@ -277,5 +277,5 @@ def as_matrix(rows: np.ndarray) -> np.ndarray:
 
 
 def model_matrix(rows: np.ndarray, names: tuple[str, ...] = MODEL_FEATURES) -> np.ndarray:
-    """Return the named features of rows of dtype `ROW` as a float64 matrix of shape (rows, names), in the given order."""
+    """Return the named features of rows of dtype `ROW`, in the given order, as a float64 matrix of shape (rows, names)."""
     return as_matrix(rows)[:, [FEATURE_NAMES.index(name) for name in names]]

@@ -83,10 +83,10 @@ class _Market:
 
 
 class FeatureEngine:
-    """Computes feature rows: `push` adds a message of the log, `flush` returns the rows of the messages since the last flush.
+    """Computes feature rows: `push` adds a message of the log, `flush` returns the rows since the last flush.
 
-    `rejected` counts the refused entries by reason. `skipped_trades` counts trades that were duplicates or late. (A late
-    trade fills a gap; it changes feature rows when its day is sealed.)
+    `rejected` counts the refused entries by reason. `skipped_trades` counts trades that were duplicates or late. A late
+    trade fills a gap; it is folded in its place when the day is sealed.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class FeatureEngine:
             self._reject(error)
 
     def flush(self, *, emit: bool = True) -> list[Rows]:
-        """Fold the waiting events; return the rows of quotes and trades by symbol, or none if `emit` is false (warm-up)."""
+        """Fold the waiting events and return the rows of each symbol, or no rows if `emit` is false (warm-up)."""
         batches = []
         for symbol, market in self._markets.items():
             if not market.events:
@@ -159,7 +159,7 @@ def _folded_event(event: QuoteEvent | TradeEvent, ts_recv_ns: int, partition: in
 
 
 def run(engine: FeatureEngine, messages: Iterable[tuple[Envelope, int, int]], batch_rows: int = 10_000) -> list[Rows]:
-    """Push all messages (envelope, partition, offset) and flush after every `batch_rows`, which does not change the rows."""
+    """Push all messages (envelope, partition, offset); flushing after every `batch_rows` does not change the rows."""
     rows: list[Rows] = []
     for count, (envelope, partition, offset) in enumerate(messages, start=1):
         engine.push(envelope, partition, offset)

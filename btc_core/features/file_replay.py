@@ -1,7 +1,7 @@
 """The replay of a file of recorded frames: its lines, the feature rows they give, and the rows as an Arrow table.
 
 The rows come from the `FeatureEngine` that the stream uses, so they equal the streamed rows to the last bit.
-What does not belong here: the replay of a stored day (`days.day_replay`), or the features of minute bars (`bar_features`).
+What does not belong here: the replay of a stored day (`days.day_replay`), or features of minute bars (`bar_features`).
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def envelope_line(envelope: Envelope) -> bytes:
 def read_lines(path: Path, exchange: str = KRAKEN) -> Iterator[tuple[int, Envelope | BadLine]]:
     """Yield each non-empty line of a recorded file as an envelope, with its line number from 1.
 
-    A line is a raw frame, or a receive time in ns, a space and a raw frame. If a line has no receive time, the latest
-    exchange time in its frame is used; if the frame has no time either, the receive time is 0 and its events are refused.
+    A line is a raw frame, or a receive time in ns, a space and a raw frame. If a line has no receive time, it gets the
+    latest exchange time in its frame; if the frame has no time either, the receive time is 0 and its events are refused.
     The file may be gzipped. Raises `InvalidInput` for a damaged gzip file.
     """
     opener = gzip.open if path.suffix == ".gz" else open

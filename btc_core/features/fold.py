@@ -1,9 +1,9 @@
 """The fold: market events in, feature rows out, compiled with numba.
 
-There is one state per symbol, which `fold` changes in place. The state depends on the events of the last `WARM_UP_S` seconds
-and on nothing older: sums over windows are differences of integer counters, and everything else is recomputed from rings.
-A worker that folds the events of the warm-up window again therefore reaches, to the last bit, the state of a worker that
-never stopped. (An integer counter may wrap around; differences stay correct.)
+There is one state per symbol, which `fold` changes in place. The state depends on the events of the last `WARM_UP_S`
+seconds and on nothing older: sums over windows are differences of integer counters, and everything else is recomputed
+from rings. A worker that folds the events of the warm-up window again therefore reaches, to the last bit, the state of a
+worker that never stopped. (An integer counter may wrap around; differences stay correct.)
 
 The clock is the latest exchange time of all events so far, so a late event counts as if it happened now.
 What does not belong here: frames and their checks (`market.events`), or names and units of features (`catalogue`).
@@ -35,8 +35,8 @@ def _since_s(clock_ns: int, then_ns: int) -> float:
 def fold(state: Any, events: Any, rows: Any, emit: int) -> int:
     """Apply `events` (dtype `EVENT`, in order) to `state`, write feature rows, and return their number.
 
-    `rows` (dtype `ROW`) must have room for one row per event that gives one: quotes and trades with `EMIT_TICKS`, bars with
-    `EMIT_BARS`. A bar that begins before the clock does not change the state, but still gives a row.
+    `rows` (dtype `ROW`) must have room for one row per event that gives one: quotes and trades with `EMIT_TICKS`, bars
+    with `EMIT_BARS`. A bar that begins before the clock does not change the state, but still gives a row.
     """
     s = state[0]
     written = 0

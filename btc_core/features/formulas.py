@@ -44,7 +44,7 @@ def _counted_since(ring: Any, counter: int, since_s: int) -> int:
 
 @njit
 def _log_variance(sum_squares: float, known: int, steps: int) -> float:
-    """Return the log of a sum of `known` squared returns, scaled up to `steps`; NaN if less than half of them are known."""
+    """Return the log of a sum of squared returns, scaled up from `known` to `steps`; NaN if less than half are known."""
     if known * 2 < steps or known == 0:
         return math.nan
     return math.log(max(sum_squares * steps / known, _VARIANCE_FLOOR))
@@ -52,7 +52,7 @@ def _log_variance(sum_squares: float, known: int, steps: int) -> float:
 
 @njit
 def _log_weighted_mean(sum_squares: float, sum_weights: float, decay: float) -> float:
-    """Return the log of a weighted mean; NaN if the known steps have less than half of the weight of an infinite window."""
+    """Return the log of a weighted mean; NaN if the known steps have less than half of the weight of all steps."""
     if sum_weights * (1.0 - decay) < 0.5:
         return math.nan
     return math.log(max(sum_squares / sum_weights, _VARIANCE_FLOOR))
@@ -87,8 +87,8 @@ def _sum_block(s: Any, phase: int, block: int) -> None:
 def _minute_step_features(s: Any, now_s: int) -> None:
     """Compute the features of one-minute steps that end at `now_s`.
 
-    Step k ends k − 1 minutes ago. The newest `_SINGLE_STEPS` steps and the ends of the longest window are read one by one,
-    the others as sums of blocks. The loop is one function because its sums are too many to pass to another one.
+    Step k ends k − 1 minutes ago. The newest `_SINGLE_STEPS` steps and the ends of the longest window are read one by
+    one, the others as sums of blocks. The loop is one function because its sums are too many to pass to another one.
     """
     row = s.minute_features
     phase, minute = now_s % 60, now_s // 60

@@ -1,7 +1,8 @@
 """The state of the fold: what it keeps of the past, and how one event changes it.
 
-A second with the number n holds the events with n − 1 < t ≤ n, in seconds since the epoch. Rings hold one value for each of
-the last seconds, minutes or quotes, and a new value overwrites the oldest one.
+A second with the number n holds the events with n − 1 < t ≤ n, in seconds since the epoch. Rings hold one value for each
+of the last seconds, minutes or quotes, and a new value overwrites the oldest one.
+
 What does not belong here: the formulas that compute a row from the state (`formulas`).
 """
 
@@ -46,7 +47,7 @@ QUOTE_SLOTS = 64  # of the quote rings, from which the moving averages are compu
 NEVER = np.int64(1) << np.int64(62)
 S_NS = np.int64(1_000_000_000)
 QTY_SCALE = 1e8  # quantities are counted in units of 1e-8 BTC
-USD_SCALE = 1e9  # notionals are counted in units of 1e-9 USD, which is exact for prices of one decimal; an hour may hold 9e9 USD
+USD_SCALE = 1e9  # notionals are counted in units of 1e-9 USD: exact for prices of one decimal; an hour may hold 9e9 USD
 
 EVENT_FIELDS: dict[int, tuple[str, ...]] = {
     QUOTE: ("bid", "bid_qty", "ask", "ask_qty"),
@@ -56,7 +57,7 @@ EVENT_FIELDS: dict[int, tuple[str, ...]] = {
 """The numbers of an event by its kind. `sign` is +1 if the taker bought and −1 if the taker sold."""
 _SLOTS = ("slot_0", "slot_1", "slot_2", "slot_3", "slot_4")
 EVENT = np.dtype([("ts_ns", "i8"), ("kind", "i8"), *((slot, "f8") for slot in _SLOTS)], align=True)
-"""One event in the form that the fold reads: exchange time (of a bar, the open), kind, and the numbers of `EVENT_FIELDS`."""
+"""One event as the fold reads it: exchange time (of a bar, the open), kind, and the numbers of `EVENT_FIELDS`."""
 PackedEvent = tuple[int, int, float, float, float, float, float]
 """A row of dtype `EVENT` as a tuple."""
 
@@ -153,7 +154,7 @@ def store_second(s: Any, second: int) -> None:
 
 @njit
 def _forget_mid(s: Any) -> None:
-    """Make the mid and the book unknown. The range of the open second stays, because the mid was known for a part of it."""
+    """Make the mid and the book unknown. The range of the open second stays: the mid was known for a part of it."""
     s.mid = s.log_mid = math.nan
     s.bid = s.ask = s.bid_qty = s.ask_qty = math.nan
     s.quotes_since_reset = 0
@@ -161,7 +162,7 @@ def _forget_mid(s: Any) -> None:
 
 @njit
 def _advance_clock(s: Any, ts_ns: int) -> None:
-    """Advance the clock to `ts_ns` and close every second that ended before it; after a long silence the windows restart."""
+    """Advance the clock to `ts_ns` and close every second that ended before it; a long silence ends all windows."""
     second_s = -(-ts_ns // S_NS)
     if s.clock_ns == 0:
         s.open_second_s = second_s - 1
@@ -209,7 +210,7 @@ def _start_windows(s: Any) -> None:
 
 @njit
 def _side_flow(before: float, before_qty: float, after: float, after_qty: float, direction: float) -> float:
-    """Return one side of the order-flow imbalance: the quantity that was added minus the quantity that was removed, in BTC."""
+    """Return one side of the order-flow imbalance: the added minus the removed quantity, in BTC."""
     if (after - before) * direction > 0.0:
         return after_qty
     if (after - before) * direction < 0.0:

@@ -1,6 +1,6 @@
 """Minute bars as numpy arrays: their dtype, their checks, and reading them from files, tables and events.
 
-What does not belong here: the features of bars (`features.bar_features`), or requesting bars from an exchange (`exchanges`).
+What does not belong here: features of bars (`features.bar_features`), or requesting bars from an exchange (`exchanges`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def bars_of_events(events: Sequence[BarEvent]) -> np.ndarray:
 
 
 def bars_of_rows(numbers: npt.NDArray[np.float64], name: str) -> np.ndarray:
-    """Convert rows `time_s, open, high, low, close, volume, trades` to checked bars of dtype `BARS`, as `sorted_bars`."""
+    """Convert rows `time_s, open, high, low, close, volume, trades` to bars of dtype `BARS`, as `sorted_bars`."""
     bars = np.zeros(len(numbers), BARS)
     bars["ts_ns"] = numbers[:, 0].astype(np.int64) * NS_PER_S
     for column, field in enumerate((*PRICES, "volume", "trades"), start=1):
@@ -52,8 +52,8 @@ def bars_of_rows(numbers: npt.NDArray[np.float64], name: str) -> np.ndarray:
 def sorted_bars(bars: np.ndarray, name: str) -> np.ndarray:
     """Check bars and sort them by time; of several bars with the same time, keep the first.
 
-    Raises `InvalidInput` with the name of the source and the first impossible bar. Such a bar would distort the features
-    of every window that contains it.
+    Raises `InvalidInput` with the name of the source and the first impossible bar. Such a bar would distort the
+    features of every window that contains it.
     """
     problems = {
         "is not on a whole minute": bars["ts_ns"] % NS_PER_MIN != 0,
@@ -65,7 +65,9 @@ def sorted_bars(bars: np.ndarray, name: str) -> np.ndarray:
     for problem, is_bad in problems.items():
         if is_bad.any():
             row = int(is_bad.argmax())
-            msg = f"{name}: bar {row + 1} (at {bars['ts_ns'][row]} ns) {problem}; {int(is_bad.sum())} bars have this problem"
+            msg = (
+                f"{name}: bar {row + 1} (at {bars['ts_ns'][row]} ns) {problem} ({int(is_bad.sum())} such bars in total)"
+            )
             raise InvalidInput(msg)
     return bars[np.unique(bars["ts_ns"], return_index=True)[1]]
 

@@ -44,7 +44,7 @@ class OrderBook:
         self._asks: dict[int, int] = {}
 
     def apply(self, data: BookData, *, snapshot: bool) -> None:
-        """Apply one entry of a frame and verify its checksum; raises `ChecksumMismatch`, or `BadFrame` for a bad level."""
+        """Apply one entry of a frame; raises `BadFrame` for a bad level and `ChecksumMismatch` for a wrong checksum."""
         if snapshot:
             self._bids.clear()
             self._asks.clear()

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 FUTURE_S = 600
 """An event is refused if its exchange time is more than this after its receive time.
 
-The clock of the fold is the latest exchange time, so one event from the far future would stop it. The limit leaves room
-for a machine whose clock is wrong. It must stay below the slack in `WARM_UP_S`, or rows could change after a restart."""
+The clock of the fold is the latest exchange time, so one event from the far future would stop it. The limit leaves
+room for a machine whose clock is wrong. It must stay below the slack in `WARM_UP_S`, or a restart could change rows."""
 MAX_PRICE_USD = 1e9
 MAX_QTY = 1e10
 MAX_NOTIONAL_USD = 1e9
-"""An event beyond these limits could overflow an integer counter of the fold at once: the counters have 64 bits and count
-units of 1e-8 BTC and 1e-9 USD."""
+"""An event beyond these limits could overflow an integer counter of the fold at once: the counters have 64 bits and
+count units of 1e-8 BTC and 1e-9 USD."""
 MAX_TRADE_ID = 2**63 - 1
 
 QUOTE, TRADE, BAR = 0, 1, 2

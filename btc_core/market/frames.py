@@ -1,9 +1,9 @@
 """The frames of every channel that the project reads, as frozen structs in the form of Kraken's WebSocket v2.
 
-`decode` turns the bytes of one frame into one struct, or raises `BadFrame` with a stable reason. The adapters of other
-exchanges convert their frames into the same structs (`exchanges.decoding`). Numbers that must be exact (trade prices,
-book levels) are decimals with the digits of the wire. Ticker numbers are float64, whose shortest text equals the text on
-the wire up to 15 significant digits.
+`decode` turns the bytes of one frame into one struct, or raises `BadFrame` with a stable reason. The frames of other
+exchanges are converted to the same structs (`exchanges.decoding`). Numbers that must be exact (trade prices, book
+levels) are decimals with the digits of the wire. Ticker numbers are float64, whose shortest text equals the text on the
+wire up to 15 significant digits.
 
 What does not belong here: checks of the values (`events`), or keeping the book (`book`).
 """

@@ -1,6 +1,6 @@
 """The messages of each Kafka topic and their encoding.
 
-What does not belong here: reading and writing topics (`stores.kafka`), or what a worker does with a message (`streaming`).
+What does not belong here: reading and writing topics (`stores.kafka`), or the use of a message (`streaming`).
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ class FeatureMessage(FeatureId, frozen=True, array_like=True, gc=False):
 
     feature_version: str
     values: bytes
-    """All features as little-endian float64 in the order of `features.catalogue.FEATURE_NAMES`. Encoding a list of numbers
-    would cost five times as much."""
+    """All features as little-endian float64 in the order of `features.catalogue.FEATURE_NAMES`. Encoding a list of
+    numbers would cost five times as much."""
 
 
 class ForecastRow(RowId, frozen=True):
-    """One forecast on the topic `predictions`, as a msgpack map. Each path has the values 1 to 5 minutes after `ts_event_ns`."""
+    """One forecast on the topic `predictions`, as a msgpack map. A path has the values 1 to 5 minutes after `ts_event_ns`."""
 
     made_at_ns: int
     bid: float
@@ -88,7 +88,7 @@ class ForecastRow(RowId, frozen=True):
     volatility_model_kind: str
     feature_version: str
     bid_bounds_usd: list[list[float]] = []
-    """For each horizon the bounds of the 90, 80 and 50 % intervals: the quantiles 5, 10, 25, 75, 90 and 95 %, ascending."""
+    """For each horizon the bounds of the 90, 80 and 50 % intervals: quantiles 5, 10, 25, 75, 90 and 95 %, ascending."""
     sigma_bounds_bps: list[list[float]] = []
     """For each horizon the bounds of the realized volatility, in the order of `bid_bounds_usd`."""
 

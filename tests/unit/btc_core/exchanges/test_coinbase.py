@@ -113,9 +113,8 @@ def test_a_subscription_becomes_live_for_each_product_and_a_refusal_raises_its_t
     answer = decode(raw({"type": "subscriptions", "channels": channels}))
     assert isinstance(answer, Reply)
     subscriptions.replied(answer, 1.0)
-    assert [subscriptions.state("trade", "BTC/USD"), subscriptions.state("trade", "ETH/USD"), subscriptions.state("ticker", "BTC/USD")] == [
-        "acked", "pending", "pending"
-    ]  # fmt: skip
+    states = [subscriptions.state(*key) for key in (("trade", "BTC/USD"), ("trade", "ETH/USD"), ("ticker", "BTC/USD"))]
+    assert states == ["acked", "pending", "pending"]
     subscriptions.heard("trade", "BTC/USD", 1.0, news=True)
     subscriptions.replied(answer, 2.0)
     assert subscriptions.state("trade", "BTC/USD") == "live", "every answer repeats all subscriptions of the connection"
@@ -195,7 +194,7 @@ def test_an_exchange_without_an_adapter_or_without_a_simulation_is_refused(value
 
 
 class FakeRest:
-    """Answers with trades 1 to 5,000 and a candle for each minute, in Coinbase's pages; `queries` keeps the requests."""
+    """A server with trades 1 to 5,000 and a candle for each minute, in pages like Coinbase's; `queries` keeps the requests."""
 
     def __init__(self) -> None:
         self.queries: list[dict[str, str]] = []

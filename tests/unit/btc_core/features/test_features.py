@@ -98,7 +98,7 @@ class Snapshot:
 
 @dataclass
 class Reference:
-    """The observations in the order of the log, each with the number ⌈t⌉ of its second, and one `Snapshot` per event."""
+    """The observations in the order of the log, each with the number ⌈t⌉ of its second; and one `Snapshot` per event."""
 
     obs: list[tuple[int, int, float, float, float]] = field(default_factory=list)  # second, clock, close, high, low
     opens: dict[int, float] = field(default_factory=dict)  # seconds whose mid is the open of the next bar
@@ -154,7 +154,7 @@ class Reference:
         self.clocks = np.array([clock for _, clock, *_ in self.obs])
         return self
 
-    def _add_snapshot(self, clock, ticks, volume, quotes_from, top, mid, price, quote_at, trade_at, grid):  # noqa: ANN001, ANN202, PLR0917
+    def _add_snapshot(self, clock, ticks, volume, quotes_from, top, mid, price, quote_at, trade_at, grid):  # noqa: ANN001, ANN202, PLR0917 - the local variables of `read`
         since = [(clock - at) / 1e9 if at > 0 and clock - at <= DAY_NS else NAN for at in (quote_at, trade_at)]
         self.snapshots.append(
             Snapshot(
@@ -387,8 +387,8 @@ def test_every_feature_of_a_rough_market_equals_its_definition(seed: int, ticks:
 
 
 @settings(RANDOM, max_examples=8)
-@given(st.integers(0, 2**32), st.integers(1, 3_000), st.booleans())
-def test_every_feature_of_minute_bars_equals_its_definition(seed: int, bars: int, rough: bool) -> None:  # noqa: FBT001
+@given(seed=st.integers(0, 2**32), bars=st.integers(1, 3_000), rough=st.booleans())
+def test_every_feature_of_minute_bars_equals_its_definition(seed: int, bars: int, *, rough: bool) -> None:
     events = random_market(seed, 0, bars, rough=rough)
     compare(events, EMIT_BARS, sample(events, seed, 20))
 
