@@ -18,7 +18,7 @@ from btc_core.errors import BadFrame, ExchangeError, NotOffered, SubscriptionRef
 from btc_core.exchanges.adapters import EXCHANGES
 from btc_core.exchanges.coinbase import MAX_CANDLES, Coinbase
 from btc_core.exchanges.coinbase_frames import decode
-from btc_core.exchanges.decoding import events_of, frame_of
+from btc_core.exchanges.decoding import DECODERS, events_of, frame_of
 from btc_core.features.engine import FeatureEngine, run
 from btc_core.features.file_replay import replay_file
 from btc_core.market.events import QUOTE, Event, TradeEvent
@@ -177,8 +177,12 @@ def test_an_envelope_names_its_exchange_and_one_without_a_name_holds_a_frame_of_
         frame_of(msgspec.structs.replace(envelope(raw(MATCH)), exchange="elsewhere"))
 
 
-def test_every_adapter_has_public_addresses_and_a_setting_overrides_them() -> None:
+def test_every_adapter_has_a_decoder_and_public_addresses() -> None:
+    assert {name: adapter.decode for name, adapter in EXCHANGES.items()} == DECODERS
     assert set(PUBLIC_URLS) == set(EXCHANGES)
+
+
+def test_a_setting_overrides_the_public_address_of_an_exchange() -> None:
     assert ExchangeSettings(name="coinbase").ws_url == "wss://ws-feed.exchange.coinbase.com"
     chosen = ExchangeSettings(name="coinbase", ws_url="ws://127.0.0.1:1", rest_url="")
     assert (chosen.ws_url, chosen.rest_url) == ("ws://127.0.0.1:1", "https://api.exchange.coinbase.com")
