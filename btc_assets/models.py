@@ -168,7 +168,7 @@ def _checked(
     import numpy as np  # noqa: PLC0415
 
     from btc_core.features import catalogue  # noqa: PLC0415 - slow to import
-    from btc_core.features.replay import bar_features  # noqa: PLC0415
+    from btc_core.features.bar_features import bar_features  # noqa: PLC0415
     from btc_core.models import bundle  # noqa: PLC0415 - slow to import
 
     try:
@@ -177,7 +177,7 @@ def _checked(
     except BtcError as error:
         return False, {"reason": str(error)}
     bars = _bars(environment, database, CHECKED_BARS / 1440)
-    matrix = catalogue.matrix(bar_features(bars))
+    matrix = catalogue.model_matrix(bar_features(bars))
     matrix = matrix[~np.isnan(matrix[:, catalogue.MODEL_FEATURES.index("log_rv_5m")])]
     sigma = volatility.predict(matrix) if isinstance(volatility, bundle.VolatilityModel) else np.empty((0, 5))
     values = model.predict(matrix, sigma) if isinstance(model, bundle.BidModel) else sigma

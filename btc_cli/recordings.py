@@ -1,6 +1,6 @@
 """`btc replay` and `btc record`: recordings of exchange frames, made from the log and replayed into feature rows.
 
-What does not belong here: the format of a recording, and the replay itself (`btc_core.features.replay`).
+What does not belong here: the format of a recording, and the replay itself (`btc_core.features.file_replay`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import typer
 
 from btc_cli.options import DataDir, open_stack
-from btc_core.features.replay import envelope_line, replay_file, rows_table
+from btc_core.features.file_replay import envelope_line, replay_file, rows_table
 from btc_core.stores.kafka import read_all
 from stack.files import atomic_write
 

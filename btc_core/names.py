@@ -1,7 +1,7 @@
-"""Names and numbers that more than one place must spell alike, each of them once.
+"""Names and numbers that several modules must agree on.
 
-This module imports nothing but the standard library, so that anything may import it.
-What does not belong here: settings, and names that a single module uses.
+This module imports the standard library only, so every module can import it.
+What does not belong here: settings, and names that only one module uses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOPICS = (EVENTS_TOPIC, FEATURES_TOPIC, PREDICTIONS_TOPIC, GAPS_TOPIC, DEADLETTE
 
 
 class WorkerName(StrEnum):
-    """The streaming processes. One that reads the log does so as the consumer group of its name."""
+    """The streaming processes. A process that reads the log uses its name as the consumer group."""
 
     INGEST = "ingest"
     BRONZE = "bronze"
@@ -29,19 +29,19 @@ class WorkerName(StrEnum):
 
 
 TABLE_WRITERS = (WorkerName.BRONZE, WorkerName.FEATURES)
-"""Consumer groups that write the tables of a sealed day."""
+"""The consumer groups that write the tables from which a day is sealed."""
 
 HORIZONS_MIN = (1, 2, 3, 4, 5)
-"""How far ahead every forecast looks."""
+"""The horizons of every forecast."""
 LEVELS_PCT = (50, 80, 90)
-"""Prediction intervals of every forecast; each leaves as much probability above it as below."""
+"""The levels of the prediction intervals of every forecast. Both tails of an interval have the same probability."""
 QUANTILES = (0.05, 0.10, 0.25, 0.75, 0.90, 0.95)
-"""Bounds of these intervals, ascending."""
+"""The quantiles that bound these intervals, ascending."""
 QUANTILE_NAMES: tuple[str, ...] = tuple(f"{round(100 * quantile):02d}" for quantile in QUANTILES)
-"""The same in the names of columns and fields: `05`, `10`, …"""
+"""The quantiles as they appear in the names of columns and fields: `05`, `10`, …"""
 
 Quantity = Literal["bid", "volatility"]
-"""What is forecast."""
+"""A quantity that is forecast."""
 BID: Quantity = "bid"
 VOLATILITY: Quantity = "volatility"
 QUANTITIES: tuple[Quantity, ...] = (BID, VOLATILITY)
@@ -50,12 +50,12 @@ BID_MODEL = "bid-price-model"
 VOLATILITY_MODEL = "volatility-model"
 _MODELS: dict[Quantity, str] = {BID: BID_MODEL, VOLATILITY: VOLATILITY_MODEL}
 _UNNAMED_SYMBOL = "BTC/USD"
-"""The market whose models are registered without its name, as they were when there was only one."""
+"""The market whose models are registered without its name. It was the only market once."""
 
 
 @dataclass(frozen=True, order=True)
 class ModelKey:
-    """Which model: a market and what is forecast of it."""
+    """The market and the forecast quantity of a model."""
 
     symbol: str
     quantity: Quantity
@@ -72,13 +72,13 @@ class ModelKey:
 
     @property
     def experiment(self) -> str:
-        """The MLflow experiment, one for each quantity."""
+        """The MLflow experiment of the quantity."""
         return _MODELS[self.quantity]
 
 
 ModelKind = Literal["xgboost", "harx", "random_walk"]
 BASELINE_KINDS = frozenset({"random_walk", "harx"})
-"""Kinds of model that are baselines. Every answer that comes from one says so."""
+"""The kinds of model that are baselines. Every API response with a forecast of a baseline says so."""
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 """Aliases of the model registry."""

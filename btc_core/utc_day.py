@@ -1,6 +1,6 @@
-"""A UTC day as text: `2026-07-19`, its bounds, and ranges of days.
+"""UTC days as text in the form `2026-07-19`: their begin, the day of a time, and ranges of days.
 
-What does not belong here: what is stored of a day (`days`).
+What does not belong here: the stored data of a day (`days`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from datetime import UTC, datetime
 from btc_core.clock import NS_PER_DAY, from_ns, to_ns
 from btc_core.errors import InvalidInput
 
-_FORM = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def day_ns(day: str) -> int:
-    """First nanosecond of a day; raises `InvalidInput` unless it reads as 2026-07-19.
+    """Return the first nanosecond of a day; raises `InvalidInput` unless it has the form 2026-07-19.
 
     >>> day_ns("1970-01-02") == NS_PER_DAY
     True
     """
     try:
-        moment = datetime.fromisoformat(day if _FORM.fullmatch(day) else "")
+        moment = datetime.fromisoformat(day if _DAY.fullmatch(day) else "")
     except ValueError:
         msg = f"{day!r} is not a day; write it as 2026-07-19"
         raise InvalidInput(msg) from None
@@ -29,7 +29,7 @@ def day_ns(day: str) -> int:
 
 
 def day_of(ts_ns: int) -> str:
-    """The UTC day of a moment.
+    """Return the UTC day of a time.
 
     >>> day_of(NS_PER_DAY - 1)
     '1970-01-01'
@@ -38,7 +38,7 @@ def day_of(ts_ns: int) -> str:
 
 
 def days_between(first: str, last: str) -> list[str]:
-    """Every day from `first` to `last`, both included; raises `InvalidInput` when they are the wrong way round."""
+    """Return every day from `first` to `last`, both included; raises `InvalidInput` if `last` is before `first`."""
     begin, end = day_ns(first), day_ns(last)
     if end < begin:
         msg = f"{first} is after {last}"

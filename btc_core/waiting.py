@@ -1,6 +1,6 @@
-"""Waiting for a condition, with a bound: the one poll loop of the project.
+"""Waiting for a condition with a timeout. This is the only polling loop of the project.
 
-What does not belong here: pauses between retries (`streaming.backoff`), or what is waited for.
+What does not belong here: pauses between retries (`streaming.backoff`), or the conditions themselves.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Answer = TypeVar("Answer")
 def wait_until(
     condition: Callable[[], Answer], timeout_s: float, pause_s: float, sleep: Callable[[float], object] = time.sleep
 ) -> Answer:
-    """Ask `condition` every `pause_s` until its answer is true; return its last answer, false after `timeout_s`.
+    """Call `condition` every `pause_s` seconds until its result is true or `timeout_s` is over; return its last result.
 
-    It asks at least once, and once more when the time is over. What the condition raises, the caller gets.
-    `sleep` may be the `wait` of an event that ends a pause early.
+    `condition` is called at least once, and once more after the timeout. Its exceptions reach the caller. `sleep` may be
+    the `wait` method of an event, which ends a pause early.
 
     >>> answers = iter([0, 0, 7])
     >>> wait_until(lambda: next(answers), timeout_s=1.0, pause_s=0.0)

@@ -16,7 +16,7 @@ from btc_core.exchanges.decoding import events_of, frame_of
 from btc_core.market.bars import bars_of_events
 from btc_core.market.events import BarEvent, QuoteEvent, TradeEvent, check_time
 from btc_core.market.frames import BookFrame, StatusFrame, timestamp_ns
-from btc_core.market.messages import Absent, decode_envelope
+from btc_core.market.messages import AbsentTrades, decode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import (
@@ -167,7 +167,7 @@ class BronzeReader:
 
     def _give_up(self, envelope: Envelope) -> list[tuple[str, Gap]]:
         try:
-            absent = msgspec.json.decode(envelope.raw, type=Absent)
+            absent = msgspec.json.decode(envelope.raw, type=AbsentTrades)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadFrame("bad_envelope", f"absent trades: {error}") from None
         settled = self._sequence(absent.symbol).give_up(absent, envelope.ts_recv_ns)

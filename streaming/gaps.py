@@ -16,7 +16,7 @@ from btc_core.tables.rows import GapMark
 
 if TYPE_CHECKING:
     from btc_core.market.events import TradeEvent
-    from btc_core.market.messages import Absent
+    from btc_core.market.messages import AbsentTrades
 
 
 class Gap:
@@ -88,12 +88,12 @@ class TradeSequence:
         self._last_ns = trade.ts_event_ns
         return True, opened
 
-    def give_up(self, absent: Absent, ts_recv_ns: int) -> list[Gap]:
+    def give_up(self, absent: AbsentTrades, ts_recv_ns: int) -> list[Gap]:
         """Ids that will never come; the gaps that this settles."""
         settled = []
         for gap in list(self._open):
             first, last = max(gap.first_id, absent.first_id), min(gap.last_id, absent.last_id)
-            count = self._seen.give_up(first, last) if first <= last else 0
+            count = self._seen.mark_absent(first, last) if first <= last else 0
             if count:
                 gap.absent += count
                 metrics.SETTLED_TRADES.labels(self._symbol, "absent").inc(count)

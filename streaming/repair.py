@@ -18,7 +18,7 @@ from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ExchangeError
 from btc_core.exchanges.adapters import exchange_of
 from btc_core.market.continuity import TradeContinuity, Verdict
-from btc_core.market.messages import Absent, Envelope, GapNotice, encode_envelope
+from btc_core.market.messages import AbsentTrades, Envelope, GapNotice, encode_envelope
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName
 from streaming.publish import Publisher
 from streaming.worker import Role, Stateless, Worker
@@ -92,7 +92,9 @@ class RepairHandler(Stateless):
             self._fetch(gap)
         absent = gap.seen.open_gaps
         for first, last in absent:
-            self._publish(notice.symbol, "absent", msgspec.json.encode(Absent(notice.symbol, first, last)), now_ns())
+            self._publish(
+                notice.symbol, "absent", msgspec.json.encode(AbsentTrades(notice.symbol, first, last)), now_ns()
+            )
         self._publisher.flush()
         log.info(
             "%s: trades %d to %d: %d repaired, absent: %s",

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_core.days.stored_days import read_day
-from btc_core.market.bars import from_table
+from btc_core.market.bars import bars_of_table
 from btc_core.stores.questdb import write_rows
 from btc_core.tables.arrow import in_form
 from btc_core.tables.catalogue import (
@@ -74,7 +74,7 @@ def fill_minute_bars(db: QuestDB, day: str) -> tuple[int, int]:
     places = zip(traded["ts"].to_pylist(), traded["symbol"].to_pylist(), strict=True)
     new = traded.filter(pa.array([place not in known for place in places], pa.bool_()))
     for symbol in pc.unique(new["symbol"]).to_pylist():
-        bars = from_table(new.filter(pc.equal(new["symbol"], symbol)))
+        bars = bars_of_table(new.filter(pc.equal(new["symbol"], symbol)))
         write_rows(db, MINUTE_BARS, minute_bars(bars, symbol, "sealed"))
     return len(traded), len(new)
 

@@ -20,7 +20,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, NS_PER_US, now_ns, t
 from btc_core.errors import InvalidInput
 from btc_core.exchanges.adapters import exchange_of
 from btc_core.exchanges.history import bars_of_trades
-from btc_core.exchanges.rest import next_page_ns, patiently
+from btc_core.exchanges.rest import next_page_ns, retry_when_rate_limited
 from btc_core.market.events import TradeEvent
 from btc_core.stores.questdb import append, wait_until_applied, write_rows
 from btc_core.tables.catalogue import BRONZE_TRADES, MINUTE_BARS
@@ -232,7 +232,9 @@ def fetch_day(
     since_ns = _fetched_until(db, symbol, begin_ns, end_ns) or begin_ns - 1
     written = 0
     while True:
-        page, cursor_ns = patiently(partial(exchange.trades_since, symbol, since_ns), exchange.rest_pause_s)
+        page, cursor_ns = retry_when_rate_limited(
+            partial(exchange.trades_since, symbol, since_ns), exchange.rest_pause_s
+        )
         rows = [(to_ns(row.timestamp), row.trade_id, row.price, row.qty, row.side == "buy") for row in page]
         trades = np.array(rows, PAST)
         inside = trades[(trades["ts_ns"] >= begin_ns) & (trades["ts_ns"] < end_ns)]

@@ -1,1 +1,1 @@
-"""Exchanges: what the pipeline asks of one, an adapter for each, decoding of their frames, and their REST APIs."""
+"""Exchanges: their interface, one adapter for each, the decoding of frames, and REST requests."""

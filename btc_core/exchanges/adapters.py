@@ -1,6 +1,6 @@
-"""The exchanges that the pipeline can follow, by the name in `BTC_EXCHANGE_NAME`.
+"""The adapter of each exchange, by the name in `BTC_EXCHANGE_NAME`.
 
-What does not belong here: anything of one exchange (`kraken`, `coinbase`).
+What does not belong here: anything that concerns one exchange only (`kraken`, `coinbase`).
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ EXCHANGES: Mapping[str, type[Exchange]] = {Kraken.name: Kraken, Coinbase.name: C
 
 
 def exchange_of(settings: ExchangeSettings) -> Exchange:
-    """The adapter of the exchange that the settings name."""
+    """Return the adapter of the exchange that the settings name."""
     return EXCHANGES[settings.name](settings)

@@ -1,8 +1,9 @@
-"""Frames of Coinbase's Exchange feed as frozen structs, and the frames of `frames` that they mean.
+"""The frames of Coinbase's Exchange feed as frozen structs, and their conversion to the structs of `market.frames`.
 
-`decode` reads a frame of the channels `ticker`, `matches` and `heartbeat`, an answer, or what `coinbase` makes of REST;
-and the ticker of Coinbase's other public feed (Advanced Trade), which recordings are of.
-What does not belong here: what is asked of Coinbase (`coinbase`).
+`decode` reads the channels `ticker`, `matches` and `heartbeat`, answers to requests, and the frames that `coinbase`
+makes from REST answers. It also reads the ticker of Advanced Trade, Coinbase's other public feed, for its recordings.
+
+What does not belong here: requests to Coinbase (`coinbase`).
 """
 
 from __future__ import annotations
@@ -20,36 +21,40 @@ from btc_core.market.frames import (
     Candle,
     Frame,
     HeartbeatFrame,
-    Moment,
     OhlcFrame,
     Quote,
     Reply,
     Symbol,
     TickerFrame,
+    Timestamp,
     Trade,
     TradeFrame,
-    keys_of,
-    unusable,
+    bad_channel_frame,
+    raw_fields,
 )
 
-CHANNELS = {"trade": "matches", "ticker": "ticker", "heartbeat": "heartbeat"}
-"""Our names of channels and Coinbase's."""
-_OUR_CHANNELS = {theirs: ours for ours, theirs in CHANNELS.items()}
-_TAKER = {"buy": "sell", "sell": "buy"}
-"""By the side of the maker, which is what Coinbase tells."""
+CHANNEL_NAMES = {"trade": "matches", "ticker": "ticker", "heartbeat": "heartbeat"}
+"""The name that Coinbase gives to each of our channels."""
+_OUR_CHANNELS = {theirs: ours for ours, theirs in CHANNEL_NAMES.items()}
+_TAKER_SIDE = {"buy": "sell", "sell": "buy"}
+"""The side of the taker for each side of the maker. Coinbase sends the side of the maker."""
 
 
-def product(symbol: str) -> str:
-    """`BTC/USD` as Coinbase calls it.
+def product_of(symbol: str) -> str:
+    """Return the name that Coinbase gives to a symbol.
 
-    >>> product("BTC/USD")
+    >>> product_of("BTC/USD")
     'BTC-USD'
     """
     return symbol.replace("/", "-")
 
 
 def symbol_of(product_id: str) -> str:
-    """And back."""
+    """Return the symbol of a Coinbase product.
+
+    >>> symbol_of("BTC-USD")
+    'BTC/USD'
+    """
     return product_id.replace("-", "/")
 
 
@@ -65,10 +70,10 @@ class Ticker(Frame, frozen=True, tag_field="type", tag="ticker"):
     volume_24h: float
     low_24h: float
     high_24h: float
-    time: Moment | None = None
+    time: Timestamp | None = None
 
-    def quote(self, moment: Moment | None) -> Quote:
-        """What is not sent is NaN: the mean price and the change of 24 hours."""
+    def quote(self, timestamp: Timestamp | None) -> Quote:
+        """Convert to a quote; the mean price and the change of 24 hours are NaN, as Coinbase does not send them."""
         return Quote(
             symbol=symbol_of(self.product_id),
             bid=self.best_bid,
@@ -82,51 +87,51 @@ class Ticker(Frame, frozen=True, tag_field="type", tag="ticker"):
             high=self.high_24h,
             change=math.nan,
             change_pct=math.nan,
-            timestamp=moment,
+            timestamp=timestamp,
         )
 
     def frame(self) -> TickerFrame:
-        """One quote."""
+        """Convert to a frame with one quote."""
         return TickerFrame("update", [self.quote(self.time)])
 
 
 class Match(Frame, frozen=True, tag_field="type", tag="match"):
-    """A trade; `side` is the maker's, `trade_id` is gapless per product."""
+    """A trade. `side` is the maker's side; `trade_id` counts the trades of a product without gaps."""
 
     product_id: Symbol
     trade_id: int
     side: str
     size: Decimal
     price: Decimal
-    time: Moment
+    time: Timestamp
 
     def trade(self) -> Trade:
-        """With the side of the taker, whose order type is not told."""
-        side = _TAKER.get(self.side, self.side)
+        """Convert to a trade with the side of the taker. Coinbase does not send the taker's order type."""
+        side = _TAKER_SIDE.get(self.side, self.side)
         return Trade(symbol_of(self.product_id), side, self.price, self.size, "", self.trade_id, self.time)
 
     def frame(self) -> TradeFrame:
-        """One trade."""
+        """Convert to a frame with one trade."""
         return TradeFrame("update", [self.trade()])
 
 
 class LastMatch(Match, frozen=True, tag_field="type", tag="last_match"):
-    """The newest trade when a subscription begins."""
+    """The newest trade at the start of a subscription."""
 
     def frame(self) -> TradeFrame:
-        """One trade that may be known."""
+        """Convert to a snapshot frame, because the trade may be known already."""
         return TradeFrame("snapshot", [self.trade()])
 
 
 class Candles(Frame, frozen=True, tag_field="type", tag="candles"):
-    """Rows of REST's candles for the log; no channel sends them."""
+    """Candles from REST, in a form for the log. No channel of the feed sends this frame."""
 
     product_id: Symbol
     candles: list[tuple[int, float, float, float, float, float]]
-    """Begin of the minute in s, low, high, open, close, volume."""
+    """The begin of the minute in s, low, high, open, close, volume."""
 
     def frame(self) -> OhlcFrame:
-        """Minute bars."""
+        """Convert to a frame with minute bars."""
         symbol = symbol_of(self.product_id)
         bars = [
             Candle(symbol, opened, high, low, close, volume, from_ns(begin_s * NS_PER_S), 1)
@@ -136,10 +141,10 @@ class Candles(Frame, frozen=True, tag_field="type", tag="candles"):
 
 
 class Heartbeat(Frame, frozen=True, tag_field="type", tag="heartbeat"):
-    """Once a second for each product."""
+    """A sign that the connection works, sent once a second for each product."""
 
     def frame(self) -> HeartbeatFrame:
-        """A sign of life."""
+        """Convert to a heartbeat frame."""
         return HeartbeatFrame()
 
 
@@ -151,12 +156,12 @@ class Channel(Frame, frozen=True):
 
 
 class Subscriptions(Frame, frozen=True, tag_field="type", tag="subscriptions"):
-    """The answer to every request: all that the connection is subscribed to now."""
+    """The answer to every request, with all current subscriptions of the connection."""
 
     channels: list[Channel]
 
     def frame(self) -> Reply:
-        """An acknowledgement of all of it."""
+        """Convert to a reply that confirms all subscriptions."""
         acks = [
             Ack(_OUR_CHANNELS.get(channel.name, channel.name), symbol_of(product_id))
             for channel in self.channels
@@ -166,19 +171,19 @@ class Subscriptions(Frame, frozen=True, tag_field="type", tag="subscriptions"):
 
 
 class Refusal(Frame, frozen=True, tag_field="type", tag="error"):
-    """What went wrong, and why."""
+    """An error message of Coinbase."""
 
     message: str
     reason: str = ""
 
     def frame(self) -> Reply:
-        """A refused subscription, or an error that answers none."""
+        """Convert to the reply that refuses a subscription, or to an error that does not answer a request."""
         method = "subscribe" if "subscribe" in self.message else ""
         return Reply(method=method, success=False, error=f"{self.message} {self.reason}".strip())
 
 
 class AdvancedTicker(Ticker, frozen=True, kw_only=True):
-    """The same on the other feed, under other names."""
+    """A ticker of the feed Advanced Trade, whose fields have other names."""
 
     best_bid_size: float = msgspec.field(name="best_bid_quantity")
     best_ask_size: float = msgspec.field(name="best_ask_quantity")
@@ -188,57 +193,57 @@ class AdvancedTicker(Ticker, frozen=True, kw_only=True):
 
 
 class AdvancedEvent(Frame, frozen=True):
-    """Tickers of one moment."""
+    """The tickers in a frame of the feed Advanced Trade."""
 
     tickers: list[AdvancedTicker]
 
 
 class AdvancedTickers(Frame, frozen=True, tag_field="channel", tag="ticker"):
-    """A frame of the other feed's ticker."""
+    """A ticker frame of the feed Advanced Trade."""
 
-    timestamp: Moment
+    timestamp: Timestamp
     events: list[AdvancedEvent]
 
     def frame(self) -> TickerFrame:
-        """All quotes of the frame."""
+        """Convert to a frame with all quotes."""
         quotes = [ticker.quote(self.timestamp) for event in self.events for ticker in event.tickers]
         return TickerFrame("update", quotes)
 
 
 class AdvancedSubscriptions(Frame, frozen=True, tag_field="channel", tag="subscriptions"):
-    """The other feed's answer to a request."""
+    """The answer of the feed Advanced Trade to a request."""
 
     def frame(self) -> Reply:
-        """An acknowledgement."""
+        """Convert to a reply that confirms the request."""
         return Reply(method="subscribe", success=True)
 
 
-_Any = Ticker | Match | LastMatch | Candles | Heartbeat | Subscriptions | Refusal
-_AnyAdvanced = AdvancedTickers | AdvancedSubscriptions
-# Numbers come as text, which is what `strict=False` reads.
-_decoder: msgspec.json.Decoder[_Any] = msgspec.json.Decoder(_Any, strict=False)
-_advanced_decoder: msgspec.json.Decoder[_AnyAdvanced] = msgspec.json.Decoder(_AnyAdvanced, strict=False)
+_ExchangeMessage = Ticker | Match | LastMatch | Candles | Heartbeat | Subscriptions | Refusal
+_AdvancedMessage = AdvancedTickers | AdvancedSubscriptions
+# Both feeds send numbers as text; `strict=False` accepts text for a number.
+_decoder: msgspec.json.Decoder[_ExchangeMessage] = msgspec.json.Decoder(_ExchangeMessage, strict=False)
+_advanced_decoder: msgspec.json.Decoder[_AdvancedMessage] = msgspec.json.Decoder(_AdvancedMessage, strict=False)
 
-TYPES = frozenset({"ticker", "match", "last_match", "candles", "heartbeat", "subscriptions", "error"})
-ADVANCED_CHANNELS = frozenset({"ticker", "subscriptions"})
+KNOWN_TYPES = frozenset({"ticker", "match", "last_match", "candles", "heartbeat", "subscriptions", "error"})
+KNOWN_ADVANCED_CHANNELS = frozenset({"ticker", "subscriptions"})
 
 
 def decode(raw: bytes | str) -> AnyFrame:
-    """Decode one frame; raises `BadFrame` with the reasons of `frames.decode`."""
+    """Decode one frame; raises `BadFrame` with the reasons of `market.frames.decode`."""
     try:
         return _decoder.decode(raw).frame()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _decode_other(raw, error)
+        return _decode_advanced(raw, error)
 
 
-def _decode_other(raw: bytes | str, error: Exception) -> AnyFrame:
-    """The slow way: a frame of the other feed, or one that cannot be used and why."""
-    keys = keys_of(raw, error)
-    if "type" in keys:
-        raise unusable(keys["type"], TYPES, error)
-    if "channel" not in keys:
-        raise BadFrame("unknown_message", f"no type of Coinbase's; keys {sorted(keys)[:8]}")
+def _decode_advanced(raw: bytes | str, exchange_error: Exception) -> AnyFrame:
+    """Decode a frame of the feed Advanced Trade; raises `BadFrame` for anything else."""
+    fields = raw_fields(raw, exchange_error)
+    if "type" in fields:
+        raise bad_channel_frame(fields["type"], KNOWN_TYPES, exchange_error)
+    if "channel" not in fields:
+        raise BadFrame("unknown_message", f"the message has neither a type nor a channel; keys {sorted(fields)[:8]}")
     try:
         return _advanced_decoder.decode(raw).frame()
-    except msgspec.DecodeError as problem:
-        raise unusable(keys["channel"], ADVANCED_CHANNELS, problem) from None
+    except msgspec.DecodeError as error:
+        raise bad_channel_frame(fields["channel"], KNOWN_ADVANCED_CHANNELS, error) from None

@@ -1,7 +1,7 @@
-"""What a message of the log means: the frame in it, and the events in the frame.
+"""The frame and the events in a message of the log.
 
-The log keeps every frame as it was received, with the name of its exchange. Every reader of the log decodes frames
-here, so all of them see the same events and refuse the same entries. This module needs no client of any exchange.
+The log keeps every frame as it was received, with the name of its exchange. Every reader of the log decodes frames with
+this module, so all readers get the same events and refuse the same entries. This module needs no client of an exchange.
 What does not belong here: the checks of an entry (`market.events`), or requests to an exchange (`adapters`).
 """
 
@@ -30,19 +30,20 @@ DECODERS: Mapping[str, Callable[[bytes | str], AnyFrame]] = {
 
 
 def frame_of(envelope: Envelope) -> AnyFrame:
-    """The frame in an envelope; raises `BadFrame`."""
+    """Decode the frame in an envelope; raises `BadFrame`."""
     try:
         decode = DECODERS[envelope.exchange]
     except KeyError:
-        words = f"a frame of {envelope.exchange[:32]!r}, which has no adapter here"
-        raise BadFrame("unknown_exchange", words) from None
+        message = f"there is no decoder for frames of the exchange {envelope.exchange[:32]!r}"
+        raise BadFrame("unknown_exchange", message) from None
     return decode(envelope.raw)
 
 
 def events_of(envelope: Envelope) -> Iterator[Event | BadFrame]:
-    """The events of an envelope in order; an entry that cannot be used comes as its `BadFrame`, and the others follow.
+    """Yield the events of an envelope in order; nothing for a channel without events.
 
-    Raises `BadFrame` when the frame as a whole cannot be read. A channel without events gives none.
+    An entry that fails a check is yielded as a `BadFrame`, and the entries after it follow. Raises `BadFrame` if the
+    frame as a whole cannot be decoded.
     """
     if envelope.channel in EVENT_CHANNELS:
         yield from events_in(frame_of(envelope), envelope.ts_recv_ns)

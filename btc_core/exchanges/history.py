@@ -1,6 +1,6 @@
-"""The past from the exchange's REST API: trades page by page, and minute bars of them.
+"""Past trades from an exchange's REST API, page by page, and the minute bars of trades.
 
-What does not belong here: what a request looks like (the adapters), or when to ask (`btc_assets.history`).
+What does not belong here: the form of a request (the adapters), or when to send it (`btc_assets.history`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from btc_core.clock import NS_PER_MIN, to_ns
 from btc_core.exchanges.adapters import exchange_of
-from btc_core.exchanges.rest import next_page_ns, patiently
+from btc_core.exchanges.rest import next_page_ns, retry_when_rate_limited
 from btc_core.market.bars import BARS
 
 if TYPE_CHECKING:
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from btc_core.settings import ExchangeSettings
 
 TRADES = np.dtype([("trade_id", "i8"), ("ts_ns", "i8"), ("price", "f8"), ("qty", "f8")], align=True)
-"""Trades of REST for bars; their times are rounded, so they are no record."""
+"""Trades to make bars from. REST rounds their times, so they cannot replace the trades of the WebSocket."""
 
 
 def trades_between(
     settings: ExchangeSettings, symbol: str, begin_ns: int, end_ns: int, pause_s: float | None = None
 ) -> Iterator[np.ndarray]:
-    """Pages of trades (dtype `TRADES`) from `begin_ns` up to before `end_ns`, oldest first, each trade once.
+    """Yield pages of trades (dtype `TRADES`) from `begin_ns` to before `end_ns`, oldest first, each trade once.
 
-    One request every `pause_s`, by default the exchange's own pace; when it still finds that too fast, longer pauses.
-    Raises `ExchangeError`.
+    The pause between two requests is `pause_s`, by default that of the exchange's adapter. It becomes longer while the
+    exchange limits the rate. Raises `ExchangeError`.
     """
     exchange = exchange_of(settings)
     pause_s = exchange.rest_pause_s if pause_s is None else pause_s
     since_ns, last_id = begin_ns - 1, -1
     while True:
-        rows, newest_ns = patiently(partial(exchange.trades_since, symbol, since_ns), pause_s)
+        rows, newest_ns = retry_when_rate_limited(partial(exchange.trades_since, symbol, since_ns), pause_s)
         page = np.array([(row.trade_id, to_ns(row.timestamp), row.price, row.qty) for row in rows], TRADES)
         wanted = page[(page["trade_id"] > last_id) & (page["ts_ns"] < end_ns)]
         if len(wanted):
@@ -51,7 +51,7 @@ def trades_between(
 
 
 def bars_of_trades(trades: np.ndarray) -> np.ndarray:
-    """Minute bars (dtype `BARS`) of trades (dtype `TRADES`) in order of time; minutes without trades have none."""
+    """Make minute bars (dtype `BARS`) from sorted trades (dtype `TRADES`); a minute without trades has no bar."""
     minutes = trades["ts_ns"] // NS_PER_MIN
     first = np.unique(minutes, return_index=True)[1]
     bars = np.zeros(len(first), BARS)

@@ -1,6 +1,6 @@
-"""What the pipeline asks of an exchange.
+"""The interface that an adapter of an exchange implements.
 
-What does not belong here: which exchanges there are (`adapters`), or what their frames mean (`decoding`).
+What does not belong here: the list of exchanges (`adapters`), or the decoding of frames in the log (`decoding`).
 """
 
 from __future__ import annotations
@@ -17,50 +17,56 @@ if TYPE_CHECKING:
     from btc_core.settings import ExchangeSettings
 
 Request = dict[str, Any]
-"""What is sent on the socket, as JSON."""
+"""A message to the WebSocket, before it is encoded as JSON."""
 
 
 class Exchange(Protocol):
-    """Public market data of one exchange; what it does not have, it does not make up.
+    """The public market data of one exchange. An adapter never invents data that its exchange does not offer.
 
-    Its connection is alive while anything but answers to pings comes, so it has to be asked for heartbeats where it
-    does not send them by itself.
+    A connection counts as working while frames other than answers to pings arrive. An adapter must therefore subscribe
+    to heartbeats if its exchange does not send them unasked.
     """
 
     name: str
     channels: tuple[str, ...]
-    """Followed for each symbol: `trade`, `ticker`, and `book` where the exchange proves its book by checksums."""
+    """The channels to follow for each symbol: `trade`, `ticker`, and `book` if its frames have checksums."""
     side_channels: tuple[str, ...]
-    """Asked for once a connection: heartbeats, reference data."""
+    """The channels to subscribe to once per connection: heartbeats, reference data."""
     time_path: str
-    """Of REST, for asking whether the exchange is there."""
+    """The REST path of the exchange's clock, used to check whether the exchange can be reached."""
     rest_pause_s: float
-    """Between two requests, so that the exchange answers them all."""
+    """The pause between two REST requests that keeps them below the exchange's rate limit."""
     decode: Callable[[bytes | str], AnyFrame]
-    """One frame of the socket, or one made by `bars_frame` or `missing_trades`; raises `BadFrame`."""
+    """Decode a frame of the WebSocket, of `bars_frame` or of `missing_trades`; raises `BadFrame`."""
 
     def __init__(self, settings: ExchangeSettings) -> None: ...
 
     def request(self, method: str, channel: str, symbols: Sequence[str], number: int) -> Request:
-        """`subscribe` to a channel, with a snapshot where there is one, or `unsubscribe`; `number` may come back."""
+        """Return the message that will `subscribe` to a channel, with a snapshot if there is one, or `unsubscribe`.
+
+        An exchange that supports request numbers sends `number` back in its answer.
+        """
 
     def ping(self, number: int) -> Request | None:
-        """A request whose answer tells the exchange's clock, where there is one."""
+        """Return a message whose answer contains the exchange's clock; None if the exchange has no such message."""
 
     def minute_bars(self, symbol: str, days: int) -> tuple[np.ndarray, str]:
-        """Closed minute bars (dtype `bars.BARS`) of up to the last `days`, and their source; raises `ExchangeError`."""
+        """Fetch closed minute bars (dtype `bars.BARS`) of up to the last `days` days; return them and their source.
+
+        Raises `ExchangeError`.
+        """
 
     def bars_frame(self, symbol: str, bars: np.ndarray) -> bytes:
-        """Bars (dtype `bars.BARS`) as a frame for the log."""
+        """Encode bars (dtype `bars.BARS`) as a frame for the log."""
 
     def missing_trades(self, gap: GapNotice, cursor: int | None) -> tuple[dict[int, bytes], int | None]:
-        """One request for trades of a gap: frames for the log by trade_id, and the cursor of the next request.
+        """Send one request for the trades of a gap; return frames for the log by trade_id, and the next cursor.
 
-        The cursor is None at first, and when the gap is behind. Raises `ExchangeError`.
+        The first cursor is None. The returned cursor is None after the last request of the gap. Raises `ExchangeError`.
         """
 
     def trades_since(self, symbol: str, since_ns: int) -> tuple[list[Trade], int]:
-        """A page of trades later than `since_ns`, oldest first, and the cursor of the next one, ns.
+        """Fetch a page of trades after `since_ns`, oldest first; return them and the time of the newest one in ns.
 
-        Raises `NotOffered` when the exchange does not find trades by time, else `ExchangeError`.
+        Raises `NotOffered` if the exchange cannot find trades by time, else `ExchangeError`.
         """

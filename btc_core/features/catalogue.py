@@ -1,11 +1,11 @@
-"""The feature catalogue: name, unit, meaning, group and upstream of every column the fold computes.
+"""The feature catalogue: name, unit, meaning, group and source columns of every feature that the fold computes.
 
-The order here is the documented order of a feature list in an HTTP request, of a message on the topic `features`
-and of a model's inputs. The formulas live in `fold`; a change there that changes numbers must raise `FOLD_REVISION`.
+The order here is the order of a feature list in an HTTP request, of a message on the topic `features` and of a model's
+inputs. The formulas are in `formulas`; a change there that changes numbers must raise `FOLD_REVISION`.
 
-Windows end "now" and are anchored at whole seconds: a window of w minutes at time t covers (⌊t⌋ − 60 w s, t].
-Volatilities and returns over minutes use steps of exactly one minute that end at ⌊t⌋, ⌊t⌋ − 60 s, …
-A feature is NaN until its window is covered; features of quotes and trades are NaN on minute bars.
+A window ends at the event and begins at a whole second: at the time t, a window of w minutes covers (⌊t⌋ − 60 w s, t].
+Volatilities and returns over minutes use steps of exactly one minute, which end at ⌊t⌋, ⌊t⌋ − 60 s, …
+A feature is NaN until the data covers its window. Features of quotes and trades are NaN on minute bars.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import msgspec
 import numpy as np
 
 FOLD_REVISION = 4
-"""Raise it whenever the fold gives other numbers for the same events: rows and bundles of another revision are refused."""
+"""Raise this whenever the fold gives other numbers for the same events. Rows and model bundles of another revision are
+refused."""
 
 Group = Literal["volatility", "returns", "time", "activity", "microstructure", "chart", "gold"]
 
 MODEL_GROUPS: tuple[Group, ...] = ("volatility", "returns", "time", "activity", "microstructure")
-"""Groups whose features are scale-free and feed the models; the others are columns for people."""
+"""The groups whose features are inputs of the models; these do not depend on the price level."""
 
 
 class Feature(msgspec.Struct, frozen=True):
-    """One feature; `upstream` names bronze columns as `table.column`."""
+    """One feature. `upstream` lists the bronze columns it is computed from, as `table.column`."""
 
     name: str
     unit: str
@@ -58,8 +59,8 @@ FEATURES: tuple[Feature, ...] = (
         Feature(
             f"log_rv_{w}m",
             "ln",
-            f"log of the realized variance over {w} min: sum of squared one-minute "
-            "log-mid returns, scaled to full coverage",
+            f"log of the realized variance over {w} min, which is the sum of the squared one-minute log returns of the "
+            "mid; if some returns are missing, the sum is scaled up to the whole window",
             "volatility",
             _MID,
         )
@@ -69,7 +70,7 @@ FEATURES: tuple[Feature, ...] = (
         Feature(
             f"log_ewma_{h}m",
             "ln",
-            f"log of the exponentially weighted mean of squared one-minute returns, half-life {h} min (RiskMetrics)",
+            f"log of the exponentially weighted mean of squared one-minute log returns (RiskMetrics), half-life {h} min",
             "volatility",
             _MID,
         )
@@ -79,7 +80,7 @@ FEATURES: tuple[Feature, ...] = (
         Feature(
             f"log_parkinson_{w}m",
             "ln",
-            f"log of the summed Parkinson (1980) variance ln(high/low)²/(4 ln 2) of {w} one-minute steps",
+            f"log of the sum of the Parkinson (1980) variances ln(high/low)²/(4 ln 2) of the last {w} minutes",
             "volatility",
             _MID,
         )
@@ -89,7 +90,7 @@ FEATURES: tuple[Feature, ...] = (
         Feature(
             f"log_bipower_{w}m",
             "ln",
-            f"log of the bipower variation over {w} min (Barndorff-Nielsen and Shephard 2004): robust to jumps",
+            f"log of the bipower variation over {w} min (Barndorff-Nielsen and Shephard 2004), which is robust to jumps",
             "volatility",
             _MID,
         )
@@ -98,21 +99,29 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "downside_share_60m",
         "1",
-        "share of negative one-minute returns in the realized variance of 60 min",
+        "share of the realized variance over 60 min that comes from negative one-minute returns",
         "volatility",
         _MID,
     ),
-    Feature("log_rv_5s_1m", "ln", "log of the realized variance over 1 min on a 5-second grid", "microstructure", _MID),
-    Feature("log_rv_5s_5m", "ln", "log of the realized variance over 5 min on a 5-second grid", "microstructure", _MID),
-    *(Feature(f"return_{w}m_bps", "bps", f"log-mid return over {w} min", "returns", _MID) for w in RETURN_WINDOWS_MIN),
-    Feature("minute_of_day_sin", "1", "sine of the UTC minute of the day", "time", _TIME),
-    Feature("minute_of_day_cos", "1", "cosine of the UTC minute of the day", "time", _TIME),
-    Feature("weekday", "day", "UTC day of the week, Monday 0", "time", _TIME),
-    Feature("minute_of_hour", "min", "minute of the hour: orders cluster on round times", "time", _TIME),
+    Feature(
+        "log_rv_5s_1m", "ln", "log of the realized variance of 5-second returns over 1 min", "microstructure", _MID
+    ),
+    Feature(
+        "log_rv_5s_5m", "ln", "log of the realized variance of 5-second returns over 5 min", "microstructure", _MID
+    ),
+    *(
+        Feature(f"return_{w}m_bps", "bps", f"log return of the mid over {w} min", "returns", _MID)
+        for w in RETURN_WINDOWS_MIN
+    ),
+    Feature("minute_of_day_sin", "1", "sine of the UTC minute of the day, with a period of 1440 min", "time", _TIME),
+    Feature("minute_of_day_cos", "1", "cosine of the UTC minute of the day, with a period of 1440 min", "time", _TIME),
+    Feature("weekday", "day", "UTC day of the week; Monday is 0", "time", _TIME),
+    Feature("minute_of_hour", "min", "minute of the hour; orders cluster at round times", "time", _TIME),
     Feature(
         "new_york_minute",
         "min",
-        "minute of the day in New York, with its summer time: American data and the stock market open by that clock",
+        "minute of the day in New York, including daylight saving time; US data releases and the US stock market "
+        "follow this clock",
         "time",
         _TIME,
     ),
@@ -136,7 +145,7 @@ FEATURES: tuple[Feature, ...] = (
         )
         for w in QUOTE_COUNT_WINDOWS_MIN
     ),
-    Feature("spread_bps", "bps", "ask minus bid over mid", "microstructure", _MID),
+    Feature("spread_bps", "bps", "ask minus bid, divided by the mid", "microstructure", _MID),
     Feature(
         "top_imbalance",
         "1",
@@ -147,7 +156,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "microprice_minus_mid_bps",
         "bps",
-        "microprice (quantity-weighted mid) minus mid, over mid",
+        "microprice (the mid weighted by the quantities at the top of the book) minus mid, divided by the mid",
         "microstructure",
         _QUOTE,
     ),
@@ -155,8 +164,8 @@ FEATURES: tuple[Feature, ...] = (
         Feature(
             f"ofi_{w}s",
             "1",
-            f"order-flow imbalance over {w} s (Cont, Kukanov and Stoikov 2014) over the mean "
-            "depth of the top of the book",
+            f"order-flow imbalance over {w} s (Cont, Kukanov and Stoikov 2014), divided by the mean quantity of one side "
+            "at the top of the book",
             "microstructure",
             _QUOTE,
         )
@@ -166,7 +175,7 @@ FEATURES: tuple[Feature, ...] = (
         Feature(
             f"trade_sign_imbalance_{w}s",
             "1",
-            f"(bought − sold) / traded BTC by the taker's side over {w} s; 0 without trades",
+            f"BTC bought by takers minus BTC sold by takers over {w} s, divided by the BTC traded; 0 without trades",
             "microstructure",
             _TRADE,
         )
@@ -176,57 +185,65 @@ FEATURES: tuple[Feature, ...] = (
         Feature(
             f"zero_move_share_{w}s",
             "1",
-            f"share of quotes over {w} s that left the mid where it was",
+            f"share of the quotes over {w} s that did not change the mid",
             "microstructure",
             _MID,
         )
         for w in ZERO_MOVE_WINDOWS_S
     ),
-    Feature("since_quote_s", "s", "time since the quote before this row, at most a day", "microstructure", _TIME),
+    Feature(
+        "since_quote_s", "s", "time since the last quote before this row; empty after a day", "microstructure", _TIME
+    ),
     Feature(
         "since_trade_s",
         "s",
-        "time since the trade before this row, at most a day",
+        "time since the last trade before this row; empty after a day",
         "microstructure",
         ("bronze_trades.ts_event",),
     ),
-    # the top of the book as the state holds it, also on the rows of trades
+    # the current top of the book, also on the rows of trades
     Feature("bid", "USD", "best bid", "gold", ("bronze_ticks.bid",)),
     Feature("bid_qty", "BTC", "quantity at the best bid", "gold", ("bronze_ticks.bid_qty",)),
     Feature("ask", "USD", "best ask", "gold", ("bronze_ticks.ask",)),
     Feature("ask_qty", "BTC", "quantity at the best ask", "gold", ("bronze_ticks.ask_qty",)),
-    Feature("mid", "USD", "mean of best bid and best ask; on bar history the close", "gold", _MID),
-    # what people look at, not models: indicators in the units of a price chart, over the last quotes and trades
+    Feature("mid", "USD", "mean of the best bid and the best ask; after a minute bar, its close", "gold", _MID),
+    # indicators for people, in the units of a price chart
     Feature("ma_5", "USD", "mean of the last 5 bids", "chart", _MID),
     Feature("ma_14", "USD", "mean of the last 14 bids", "chart", _MID),
     Feature(
-        "ema_5", "USD", "exponential mean of the last 64 bids, span 5 (α = 1/3), weights normalised", "chart", _MID
+        "ema_5",
+        "USD",
+        "exponential mean of the last 64 bids with span 5 (α = 1/3); the weights add up to 1",
+        "chart",
+        _MID,
     ),
     Feature("std_14", "USD", "sample standard deviation of the last 14 bids", "chart", _MID),
-    Feature("price_change", "USD", "bid minus the bid before", "chart", _MID),
-    Feature("price_change_pct", "%", "price_change over the bid before", "chart", _MID),
+    Feature("price_change", "USD", "bid minus the previous bid", "chart", _MID),
+    Feature("price_change_pct", "%", "bid minus the previous bid, in percent of the previous bid", "chart", _MID),
     Feature("max_14", "USD", "highest of the last 14 bids", "chart", _MID),
     Feature("min_14", "USD", "lowest of the last 14 bids", "chart", _MID),
     Feature(
         "vwap_diff",
         "USD",
-        "last trade price minus the volume-weighted mean price of 60 min of trades",
+        "price of the last trade minus the volume-weighted mean price of the trades over 60 min",
         "chart",
         _TRADE,
     ),
     Feature("bid_ask_spread", "USD", "ask minus bid", "chart", _MID),
-    Feature("log_return", "ln", "log of bid over the bid before", "chart", _MID),
-    Feature("momentum", "USD", "bid minus the bid 14 quotes before", "chart", _MID),
+    Feature("log_return", "ln", "log of the bid divided by the previous bid", "chart", _MID),
+    Feature("momentum", "USD", "bid minus the bid 14 quotes earlier", "chart", _MID),
     Feature("volatility", "ln", "sample standard deviation of the last 14 log returns of the bid", "chart", _MID),
-    Feature("cumulative_volume", "BTC", "traded since UTC midnight", "chart", _VOLUME),
-    Feature("volume_change", "BTC", "traded in the last minute minus the minute before", "chart", _VOLUME),
-    Feature("mean_bid_qty", "BTC", "mean best-bid quantity of the last 14 quotes", "chart", _QUOTE),
-    Feature("mean_ask_qty", "BTC", "mean best-ask quantity of the last 14 quotes", "chart", _QUOTE),
+    Feature("cumulative_volume", "BTC", "BTC traded since midnight UTC", "chart", _VOLUME),
+    Feature(
+        "volume_change", "BTC", "BTC traded in the last minute minus BTC traded in the minute before", "chart", _VOLUME
+    ),
+    Feature("mean_bid_qty", "BTC", "mean quantity at the best bid over the last 14 quotes", "chart", _QUOTE),
+    Feature("mean_ask_qty", "BTC", "mean quantity at the best ask over the last 14 quotes", "chart", _QUOTE),
     Feature(
         "rv_5s_step",
         "ln²",
-        "sum of the squared 5-second returns that ended since the row before; sums up to the "
-        "realized variance of any period",
+        "sum of the squared 5-second returns that ended since the previous row; the sum over the rows of a period is "
+        "its realized variance",
         "gold",
         _MID,
     ),
@@ -237,26 +254,28 @@ MODEL_FEATURES: tuple[str, ...] = tuple(feature.name for feature in FEATURES if 
 BAR_FEATURES: tuple[str, ...] = tuple(
     feature.name for feature in FEATURES if feature.group in {"volatility", "returns", "time", "activity"}
 )
-"""Model features that minute bars alone can give."""
+"""The model features that can be computed from minute bars alone."""
 DRIFTING_FEATURES: tuple[str, ...] = tuple(
     feature.name for feature in FEATURES if feature.group in {"volatility", "returns", "activity"}
 )
-"""Those whose distribution is compared with that of training: the clock's do not drift, and bars do not hold the book's."""
+"""The features whose distribution is compared with that of the training data. Features of time do not drift, and
+minute bars, from which models are trained, do not contain those of the order book."""
 
 ROW = np.dtype([(name, np.float64) for name in FEATURE_NAMES])
-"""One row as a record; `rows.view(np.float64).reshape(-1, len(FEATURES))` is the matrix."""
+"""The dtype of a row: every feature as float64, in the order of `FEATURES`."""
 
 FEATURE_VERSION: str = hashlib.sha256(repr((FOLD_REVISION, [(f.name, f.unit) for f in FEATURES])).encode()).hexdigest()[
     :12
 ]
-"""Carried by every row, message and bundle; those of another version are refused."""
+"""A hash of the names, the units and the revision. Every row, message and model bundle contains the version, and those
+of another version are refused."""
 
 
 def as_matrix(rows: np.ndarray) -> np.ndarray:
-    """Rows of dtype `ROW` as a float64 matrix of shape (rows, features)."""
+    """Return all features of rows of dtype `ROW` as a float64 matrix of shape (rows, features)."""
     return np.ascontiguousarray(rows).view(np.float64).reshape(len(rows), len(FEATURES))
 
 
-def matrix(rows: np.ndarray, names: tuple[str, ...] = MODEL_FEATURES) -> np.ndarray:
-    """Rows of dtype `ROW` as a float64 matrix of shape (rows, names) in the given order."""
+def model_matrix(rows: np.ndarray, names: tuple[str, ...] = MODEL_FEATURES) -> np.ndarray:
+    """Return the named features of rows of dtype `ROW`, in the given order, as a float64 matrix of shape (rows, names)."""
     return as_matrix(rows)[:, [FEATURE_NAMES.index(name) for name in names]]

@@ -1,7 +1,7 @@
-"""From log messages to feature rows: decoding, checking, trade continuity and the fold, in the order of the log.
+"""The feature engine: from messages of the log to feature rows, by decoding, checks, trade continuity and the fold.
 
-The stream worker and `replay` both drive this one class, so that streamed and replayed rows are equal to the last bit.
-What does not belong here: where messages come from and where rows go.
+The stream worker and the replay of a file use this one class, so streamed and replayed rows are equal to the last bit.
+What does not belong here: where messages come from, and where rows go.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 
 _NOT_FOLDED = frozenset({Verdict.DUPLICATE, Verdict.FILLS_GAP})
-"""Trades that the fold leaves out: one that it has, and one that comes late."""
+"""The verdicts for trades that the fold leaves out: a trade that it has already, and a trade that is late."""
 
 
 class FoldedEvent(FeatureId, frozen=True, gc=False):
-    """A quote or trade that the fold gave a row for; the fields of a trade are empty for a quote."""
+    """A quote or trade that has a feature row. For a quote the fields of the trade are 0 or NaN."""
 
     trade_id: int = 0
     trade_price: float = math.nan
     trade_qty: float = math.nan
     trade_side: float = math.nan
-    """+1 when the taker bought, −1 when the taker sold."""
+    """+1 if the taker bought, −1 if the taker sold."""
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -49,20 +49,20 @@ class Rows(msgspec.Struct, frozen=True):
     symbol: str
     ids: list[FoldedEvent]
     values: np.ndarray
-    """dtype `features.ROW`, one record per id."""
+    """One record of dtype `catalogue.ROW` per id."""
 
     def matrix(self) -> np.ndarray:
-        """All features as float64 of shape (rows, features)."""
+        """Return all features as a float64 matrix of shape (rows, features)."""
         return as_matrix(self.values)
 
 
 def columns_of(events: Sequence[FoldedEvent]) -> dict[str, list[Any]]:
-    """The fields of events, each as a column."""
+    """Return each field of the events as a column."""
     return {field: [getattr(event, field) for event in events] for field in FoldedEvent.__struct_fields__}
 
 
 class SavedMarket(msgspec.Struct, frozen=True):
-    """One symbol of a saved engine."""
+    """The state of one symbol in a checkpoint."""
 
     symbol: str
     partition: int
@@ -72,7 +72,7 @@ class SavedMarket(msgspec.Struct, frozen=True):
 
 
 class _Market:
-    """One symbol: its fold state, its trade sequence and the events that wait for the next flush."""
+    """One symbol: the state of its fold, its trade ids, and the events that wait for the next flush."""
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
@@ -83,30 +83,30 @@ class _Market:
 
 
 class FeatureEngine:
-    """Feed it the log with `push`, take rows with `flush`.
+    """Computes feature rows: `push` adds a message of the log, `flush` returns the rows since the last flush.
 
-    `rejected` counts entries that were refused by reason, and `skipped` trades that were duplicates or late
-    (they fill a gap; they join when the day is sealed).
+    `rejected` counts the refused entries by reason. `skipped_trades` counts trades that were duplicates or late. A late
+    trade fills a gap; it is folded in its place when the day is sealed.
     """
 
     def __init__(self) -> None:
         self._markets: dict[str, _Market] = {}
         self.rejected: dict[str, int] = {}
-        self.skipped = 0
+        self.skipped_trades = 0
 
     def push(self, envelope: Envelope, partition: int, offset: int) -> None:
-        """Take one message; entries that cannot be used are counted, the others wait for `flush`."""
+        """Add one message; entries that fail a check are counted, the others wait for `flush`."""
         try:
             for event in events_of(envelope):
                 if isinstance(event, BadFrame):
                     self._reject(event)
                 else:
-                    self._take(event, envelope.ts_recv_ns, partition, offset)
+                    self._add_event(event, envelope.ts_recv_ns, partition, offset)
         except BadFrame as error:
             self._reject(error)
 
     def flush(self, *, emit: bool = True) -> list[Rows]:
-        """Fold what waits; rows of quotes and trades per symbol, or none when `emit` is false (warm-up)."""
+        """Fold the waiting events and return the rows of each symbol, or no rows if `emit` is false (warm-up)."""
         batches = []
         for symbol, market in self._markets.items():
             if not market.events:
@@ -120,7 +120,7 @@ class FeatureEngine:
         return batches
 
     def save(self, partition: int) -> bytes:
-        """The state of the markets of one partition, between two flushes; for `load` of the same feature version."""
+        """Encode the state of the markets of one partition, for `load`; call it between two flushes."""
         return msgspec.msgpack.encode(
             [
                 SavedMarket(symbol, partition, market.state.tobytes(), market.trades.last_id, market.trades.open_gaps)
@@ -130,28 +130,28 @@ class FeatureEngine:
         )
 
     def load(self, saved: bytes) -> None:
-        """Go on as the engine that saved this would have."""
-        for one in msgspec.msgpack.decode(saved, type=list[SavedMarket]):
-            market = self._markets[one.symbol] = _Market(one.partition)
-            market.state = np.frombuffer(one.state, market.state.dtype).copy()
-            market.trades = TradeContinuity(one.last_id, one.open_gaps)
+        """Restore the markets that `save` of the same feature version encoded."""
+        for saved_market in msgspec.msgpack.decode(saved, type=list[SavedMarket]):
+            market = self._markets[saved_market.symbol] = _Market(saved_market.partition)
+            market.state = np.frombuffer(saved_market.state, market.state.dtype).copy()
+            market.trades = TradeContinuity(saved_market.last_id, saved_market.open_gaps)
 
-    def _take(self, event: Event, ts_recv_ns: int, partition: int, offset: int) -> None:
+    def _add_event(self, event: Event, ts_recv_ns: int, partition: int, offset: int) -> None:
         market = self._markets.get(event.symbol)
         if market is None:
             market = self._markets[event.symbol] = _Market(partition)
         if isinstance(event, TradeEvent) and market.trades.observe(event.trade_id) in _NOT_FOLDED:
-            self.skipped += 1
+            self.skipped_trades += 1
             return
         market.events.append(pack(event))
         if not isinstance(event, BarEvent):
-            market.ids.append(_folded(event, ts_recv_ns, partition, offset))
+            market.ids.append(_folded_event(event, ts_recv_ns, partition, offset))
 
     def _reject(self, error: BadFrame) -> None:
         self.rejected[error.reason] = self.rejected.get(error.reason, 0) + 1
 
 
-def _folded(event: QuoteEvent | TradeEvent, ts_recv_ns: int, partition: int, offset: int) -> FoldedEvent:
+def _folded_event(event: QuoteEvent | TradeEvent, ts_recv_ns: int, partition: int, offset: int) -> FoldedEvent:
     place = (event.symbol, event.ts_event_ns, ts_recv_ns, partition, offset, event.item)
     if isinstance(event, TradeEvent):
         return FoldedEvent(*place, TRADE, event.trade_id, event.price, event.qty, event.sign)
@@ -159,7 +159,7 @@ def _folded(event: QuoteEvent | TradeEvent, ts_recv_ns: int, partition: int, off
 
 
 def run(engine: FeatureEngine, messages: Iterable[tuple[Envelope, int, int]], batch_rows: int = 10_000) -> list[Rows]:
-    """Push (envelope, partition, offset) and flush every `batch_rows`; the rows do not depend on that number."""
+    """Push all messages (envelope, partition, offset); flushing after every `batch_rows` does not change the rows."""
     rows: list[Rows] = []
     for count, (envelope, partition, offset) in enumerate(messages, start=1):
         engine.push(envelope, partition, offset)

@@ -1,12 +1,12 @@
-"""THE fold: market events in, feature rows out, compiled with numba.
+"""The fold: market events in, feature rows out, compiled with numba.
 
-One state per symbol, changed in place by `fold`. The state is a function of the events of the last
-`WARM_UP_S` seconds and nothing older: sums over windows are differences of integer counters, and everything
-else is computed anew from rings. So a worker that folds the warm-up window again has, to the last bit, the state
-of one that never stopped. (Integers wrap; differences stay right.)
+There is one state per symbol, which `fold` changes in place. The state depends on the events of the last `WARM_UP_S`
+seconds and on nothing older: sums over windows are differences of integer counters, and everything else is recomputed
+from rings. A worker that folds the events of the warm-up window again therefore reaches, to the last bit, the state of a
+worker that never stopped. (An integer counter may wrap around; differences stay correct.)
 
-Time is the running maximum of the events' exchange time: a late event counts as happening now.
-What does not belong here: frames and validation (`events`), names and units (`features`).
+The clock is the latest exchange time of all events so far, so a late event counts as if it happened now.
+What does not belong here: frames and their checks (`market.events`), or names and units of features (`catalogue`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from btc_core.features.state import MEMORY_S, S_NS, apply_event
 from btc_core.market.events import BAR, QUOTE, TRADE
 
 EMIT_NONE, EMIT_TICKS, EMIT_BARS = 0, 1, 2
-"""Which events give a row: none (warm-up), every quote and trade, or every bar."""
+"""The events that give a row: none (during a warm-up), every quote and trade, or every bar."""
 
 
 @njit
 def _since_s(clock_ns: int, then_ns: int) -> float:
-    """Seconds since an event; NaN when there was none within `MEMORY_S`."""
+    """Return the seconds since an event; NaN if there was none within `MEMORY_S`."""
     if then_ns == 0 or clock_ns - then_ns > MEMORY_S * S_NS:
         return math.nan
     return (clock_ns - then_ns) / 1e9
@@ -33,10 +33,10 @@ def _since_s(clock_ns: int, then_ns: int) -> float:
 
 @njit
 def fold(state: Any, events: Any, rows: Any, emit: int) -> int:
-    """Apply `events` (dtype `EVENT`, in order) to `state`; write and count the rows.
+    """Apply `events` (dtype `EVENT`, in order) to `state`, write feature rows, and return their number.
 
-    `rows` (dtype `ROW`) must hold one row per event that gives one: `EMIT_TICKS` quotes and trades, `EMIT_BARS` bars
-    (a bar that the state already covers changes nothing and gives the row of the state as it is), `EMIT_NONE` none.
+    `rows` (dtype `ROW`) must have room for one row per event that gives one: quotes and trades with `EMIT_TICKS`, bars
+    with `EMIT_BARS`. A bar that begins before the clock does not change the state, but still gives a row.
     """
     s = state[0]
     written = 0
@@ -45,15 +45,15 @@ def fold(state: Any, events: Any, rows: Any, emit: int) -> int:
         quote_ns, trade_ns = s.quote_ns, s.trade_ns
         applied = apply_event(s, event)
         if applied and event.kind == QUOTE:
-            s.quote_ns = s.seen_ns = s.clock_ns
+            s.quote_ns = s.last_event_ns = s.clock_ns
         elif applied and event.kind == TRADE:
             s.trade_ns = s.clock_ns
-            s.seen_ns = s.clock_ns
+            s.last_event_ns = s.clock_ns
         elif applied:
-            s.seen_ns = s.clock_ns
+            s.last_event_ns = s.clock_ns
         if (emit == EMIT_TICKS and event.kind != BAR) or (emit == EMIT_BARS and event.kind == BAR):
             write_row(s, rows[written], _since_s(s.clock_ns, quote_ns), _since_s(s.clock_ns, trade_ns))
             written += 1
         else:
-            s.grid_s = max(s.grid_s, (s.edge_s - 1) // 5 * 5)
+            s.rv_step_end_s = max(s.rv_step_end_s, (s.open_second_s - 1) // 5 * 5)
     return written

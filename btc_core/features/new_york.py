@@ -1,5 +1,6 @@
-"""The clock of New York, compiled: what is released and traded there moves this market at the same local time all year.
+"""The local time of New York, compiled with numba.
 
+Data releases and the stock market of the US move this market at the same local time all year.
 What does not belong here: any other calendar.
 """
 
@@ -12,22 +13,22 @@ _DAY_S = 86_400
 
 @njit
 def _days_to_first_march(year: int) -> int:
-    """Days since the Unix epoch of 1 March; the civil calendar counted from March, as leap days end its years."""
+    """Return the days from the Unix epoch to 1 March of a year. Counted from March, a year ends with its leap day."""
     era = year // 400
     return era * 146_097 + (year - era * 400) * 365 + (year - era * 400) // 4 - (year - era * 400) // 100 - 719_468
 
 
 @njit
 def new_york_behind_s(now_s: int) -> int:
-    """Seconds that New York's clock is behind UTC at `now_s` since the epoch; the rule in force since 2007.
+    """Return the seconds by which New York's clock is behind UTC at `now_s`, by the rule in force since 2007.
 
-    Summer time is from 07:00 UTC of the second Sunday of March to 06:00 UTC of the first Sunday of November.
+    Daylight saving time lasts from 07:00 UTC on the second Sunday of March to 06:00 UTC on the first Sunday of November.
     """
     day = now_s // _DAY_S
     year = 1970 + day * 400 // 146_097
     march = _days_to_first_march(year)
     november = march + 245
-    begin = march + (3 - march) % 7 + 7  # day 3 of the epoch is a Sunday
+    begin = march + (3 - march) % 7 + 7  # day 3 after the epoch is a Sunday
     end = november + (3 - november) % 7
-    summer = begin * _DAY_S + 7 * 3_600 <= now_s < end * _DAY_S + 6 * 3_600
-    return 4 * 3_600 if summer else 5 * 3_600
+    is_daylight_saving = begin * _DAY_S + 7 * 3_600 <= now_s < end * _DAY_S + 6 * 3_600
+    return 4 * 3_600 if is_daylight_saving else 5 * 3_600

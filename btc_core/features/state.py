@@ -1,6 +1,9 @@
-"""The state behind the fold: what is kept of the past, and how one event changes it.
+"""The state of the fold: what it keeps of the past, and how one event changes it.
 
-What does not belong here: what a row is computed from the state (`fold_rows`).
+A second with the number n holds the events with n − 1 < t ≤ n, in seconds since the epoch. Rings hold one value for each
+of the last seconds, minutes or quotes, and a new value overwrites the oldest one.
+
+What does not belong here: the formulas that compute a row from the state (`formulas`).
 """
 
 from __future__ import annotations
@@ -18,44 +21,49 @@ if TYPE_CHECKING:
     from btc_core.market.events import Event
 
 STEPS = 1440
-"""Longest window in one-minute steps."""
+"""The longest window in one-minute steps."""
 WARM_UP_S = (STEPS + 30) * 60
-"""Events received longer ago than this cannot change a row: the longest window, and 30 min for a clock that a future
-timestamp set ahead (`events.FUTURE_S`), for `HOLE_S` and `COVER_S`, and for a delay between the exchange and us."""
-MEMORY_S = STEPS * 60
-"""A quote or trade older than this is as if it had never been."""
-HOLE_S = 90
-"""Silence after which the state is unknown until the next event: bars come once a minute, so it must exceed 60.
-The mid is unknown after as long a silence of quotes and bars, whatever the trades do."""
-COVER_S = 600
-"""How long after a bar late trades may still belong to it. The snapshot at a connection brings such trades at once."""
+"""An event that was received longer ago than this cannot change a row.
 
-MINUTES = 1536  # slots of the minute rings, at least STEPS + 1
-SECONDS = 16_384  # slots of the counter rings, at least 240 · 60 + 60, a power of two
-RANGE_SECONDS = 2_048  # slots of the high/low rings, at least 30 · 60 + 60, a power of two
-BLOCK = 60  # one-minute steps in a block of partial sums
-BLOCKS = 32  # slots of the block rings, at least STEPS / BLOCK + 1
-QUOTES = 64  # quotes kept for the moving averages
+It is the longest window and 30 minutes of slack. The slack covers a clock that a future timestamp moved ahead
+(`events.FUTURE_S`), `MAX_SILENCE_S`, `LATE_TRADE_S`, and the delay between the exchange and us."""
+MEMORY_S = STEPS * 60
+"""A quote or trade older than this has no influence on `since_quote_s` and `since_trade_s`."""
+MAX_SILENCE_S = 90
+"""After a longer silence the windows start again at the next event. Bars come once a minute, so it must exceed 60.
+
+The mid becomes unknown after such a silence of quotes and bars, even if trades continue."""
+LATE_TRADE_S = 600
+"""For this long after a bar, a trade from before its close is ignored, because the volume of the bar contains it.
+
+Such trades arrive at once, in the snapshot at the start of a connection."""
+
+MINUTE_SLOTS = 1536  # of the minute rings; at least STEPS + 1
+SECOND_SLOTS = 16_384  # of the counter rings; at least 240 · 60 + 60, and a power of two
+RANGE_SLOTS = 2_048  # of the high and low rings; at least 30 · 60 + 60, and a power of two
+BLOCK_STEPS = 60  # one-minute steps in a block of partial sums
+BLOCK_SLOTS = 32  # of the block rings; at least STEPS / BLOCK_STEPS + 1
+QUOTE_SLOTS = 64  # of the quote rings, from which the moving averages are computed
 NEVER = np.int64(1) << np.int64(62)
 S_NS = np.int64(1_000_000_000)
-QTY_SCALE = 1e8  # quantities are counted in satoshi
-USD_SCALE = 1e9  # notionals in 1e-9 USD: exact for prices of one decimal; an hour may hold 9e9 USD
+QTY_SCALE = 1e8  # quantities are counted in units of 1e-8 BTC
+USD_SCALE = 1e9  # notionals are counted in units of 1e-9 USD: exact for prices of one decimal; an hour may hold 9e9 USD
 
 EVENT_FIELDS: dict[int, tuple[str, ...]] = {
     QUOTE: ("bid", "bid_qty", "ask", "ask_qty"),
     TRADE: ("price", "qty", "sign"),
     BAR: ("open", "high", "low", "close", "volume"),
 }
-"""The numbers of an event by its kind; `sign` is +1 when the taker bought and −1 when the taker sold."""
+"""The numbers of an event by its kind. `sign` is +1 if the taker bought and −1 if the taker sold."""
 _SLOTS = ("slot_0", "slot_1", "slot_2", "slot_3", "slot_4")
 EVENT = np.dtype([("ts_ns", "i8"), ("kind", "i8"), *((slot, "f8") for slot in _SLOTS)], align=True)
-"""One event as the fold takes it: exchange time (a bar's open), kind, and the numbers of its kind, slot by slot."""
+"""One event as the fold reads it: exchange time (of a bar, the open), kind, and the numbers of `EVENT_FIELDS`."""
 PackedEvent = tuple[int, int, float, float, float, float, float]
-"""The same as a tuple."""
+"""A row of dtype `EVENT` as a tuple."""
 
 
 def pack(event: Event) -> PackedEvent:
-    """An event as a row of dtype `EVENT`; slots that its kind does not need are zero."""
+    """Convert an event to a row of dtype `EVENT`; slots that its kind does not need are zero."""
     if isinstance(event, QuoteEvent):
         return event.ts_event_ns, QUOTE, event.bid, event.bid_qty, event.ask, event.ask_qty, 0.0
     if isinstance(event, TradeEvent):
@@ -64,7 +72,7 @@ def pack(event: Event) -> PackedEvent:
 
 
 def slot_of(kind: int, field: str) -> str:
-    """The slot of `EVENT` that holds a field of a kind of event.
+    """Return the name of the slot that holds a field of a kind of event.
 
     >>> slot_of(TRADE, "qty")
     'slot_1'
@@ -74,35 +82,43 @@ def slot_of(kind: int, field: str) -> str:
 
 STATE = np.dtype(
     [
-        ("clock_ns", "i8"),  # running maximum of event time; 0 before the first event
-        ("edge_s", "i8"),  # the second that the newest events belong to: events with edge−1 < t ≤ edge
-        ("mid", "f8"), ("log_mid", "f8"), ("high", "f8"), ("low", "f8"),  # now; high and low of log-mid this second
-        ("bid", "f8"), ("bid_qty", "f8"), ("ask", "f8"), ("ask_qty", "f8"),
-        ("trade_price", "f8"), ("quote_ns", "i8"), ("trade_ns", "i8"), ("seen_ns", "i8"),
-        ("mid_ns", "i8"),  # clock at the last quote or bar: the mid is known until HOLE_S later
-        ("covered_ns", "i8"),  # close of the last bar: its volume already holds the trades before
-        ("ticks_since_s", "i8"), ("volume_since_s", "i8"),  # windows that begin earlier are not covered
-        ("volume", "i8"), ("signed", "i8"), ("notional", "i8"), ("trades", "i8"), ("quotes", "i8"), ("still", "i8"),
-        ("ofi", "i8"), ("depth", "i8"),  # running counters
+        ("clock_ns", "i8"),  # the latest event time so far; 0 before the first event
+        ("open_second_s", "i8"),  # the number of the second of the newest event
+        ("mid", "f8"), ("log_mid", "f8"), ("high", "f8"), ("low", "f8"),  # high and low of log_mid in the open second
+        ("bid", "f8"), ("bid_qty", "f8"), ("ask", "f8"), ("ask_qty", "f8"),  # of the last quote
+        ("trade_price", "f8"),  # of the last trade
+        ("quote_ns", "i8"), ("trade_ns", "i8"), ("last_event_ns", "i8"),  # the clock at the last quote, trade and event
+        ("mid_ns", "i8"),  # the clock at the last quote or bar; the mid is known until MAX_SILENCE_S later
+        ("last_bar_end_ns", "i8"),  # the close of the last bar, whose volume contains the trades before it
+        ("ticks_since_s", "i8"), ("volume_since_s", "i8"),  # a window that begins before this second is not covered
+        # counters of everything so far
+        ("volume", "i8"), ("signed_volume", "i8"), ("notional", "i8"), ("trades", "i8"), ("quotes", "i8"),
+        ("unchanged_mids", "i8"),  # quotes that did not change the mid
+        ("ofi", "i8"), ("depth", "i8"),  # order flow, and the quantity at the top of the book summed over quotes
         ("midnight_s", "i8"), ("volume_at_midnight", "i8"),
-        ("grid_s", "i8"),  # last 5-second boundary that went into rv_5s_step
-        ("bids", "f8", (QUOTES,)), ("bid_qtys", "f8", (QUOTES,)), ("ask_qtys", "f8", (QUOTES,)), ("n_quotes", "i8"),
-        ("log_mids", "f8", (60, MINUTES)),  # at each second, by second of the minute and minute
-        ("highs", "f8", (RANGE_SECONDS,)), ("lows", "f8", (RANGE_SECONDS,)),
-        ("volumes", "i8", (SECONDS,)), ("signeds", "i8", (SECONDS,)), ("notionals", "i8", (SECONDS,)),
-        ("trade_counts", "i8", (SECONDS,)), ("quote_counts", "i8", (SECONDS,)), ("stills", "i8", (SECONDS,)),
-        ("ofis", "i8", (SECONDS,)), ("depths", "i8", (SECONDS,)),
-        # what is computed from closed seconds only, kept under the second or block it belongs to
-        ("range_at_s", "i8", (RANGE_SECONDS,)), ("ranges", "f8", (RANGE_SECONDS,)),
-        ("sums_of", "i8", (60, BLOCKS)), ("sums", "f8", (60, BLOCKS, 10)),
-        ("block_s", "i8"), ("block", ROW),  # the minute features, computed once a second
+        ("rv_step_end_s", "i8"),  # the last 5-second boundary that is contained in rv_5s_step
+        # the newest quotes, and their number since the book was last unknown
+        ("bids", "f8", (QUOTE_SLOTS,)), ("bid_qtys", "f8", (QUOTE_SLOTS,)), ("ask_qtys", "f8", (QUOTE_SLOTS,)),
+        ("quotes_since_reset", "i8"),
+        ("log_mids", "f8", (60, MINUTE_SLOTS)),  # at the end of each second, by second of the minute and by minute
+        ("highs", "f8", (RANGE_SLOTS,)), ("lows", "f8", (RANGE_SLOTS,)),
+        # the counters at the end of each second
+        ("volumes", "i8", (SECOND_SLOTS,)), ("signed_volumes", "i8", (SECOND_SLOTS,)),
+        ("notionals", "i8", (SECOND_SLOTS,)), ("trade_counts", "i8", (SECOND_SLOTS,)),
+        ("quote_counts", "i8", (SECOND_SLOTS,)), ("unchanged_mid_counts", "i8", (SECOND_SLOTS,)),
+        ("ofis", "i8", (SECOND_SLOTS,)), ("depths", "i8", (SECOND_SLOTS,)),
+        # results that depend on closed seconds only, with the second or block that each slot belongs to
+        ("minute_range_end_s", "i8", (RANGE_SLOTS,)), ("minute_ranges", "f8", (RANGE_SLOTS,)),
+        ("block_numbers", "i8", (60, BLOCK_SLOTS)), ("block_sums", "f8", (60, BLOCK_SLOTS, 10)),
+        # the features that change once a second, with the second they were computed at
+        ("minute_features_s", "i8"), ("minute_features", ROW),
     ],
     align=True,
 )  # fmt: skip
 
 
 def new_state() -> np.ndarray:
-    """A fresh state, shape (1,), of dtype `STATE` (about 2 MB)."""
+    """Create the state before the first event, an array of shape (1,) and dtype `STATE` (about 2 MB)."""
     state = np.zeros(1, STATE)
     for name in ("mid", "log_mid", "bid", "bid_qty", "ask", "ask_qty", "trade_price", "log_mids"):
         state[name] = np.nan
@@ -110,25 +126,25 @@ def new_state() -> np.ndarray:
         state[name] = -np.inf
     for name in ("low", "lows"):
         state[name] = np.inf
-    state["range_at_s"] = state["sums_of"] = -1
+    state["minute_range_end_s"] = state["block_numbers"] = -1
     state["ticks_since_s"] = state["volume_since_s"] = NEVER
-    state["block_s"] = -1
+    state["minute_features_s"] = -1
     return state
 
 
 @njit
 def store_second(s: Any, second: int) -> None:
-    """Write what is known at the end of one second into the rings."""
-    s.log_mids[second % 60, (second // 60) % MINUTES] = s.log_mid
-    s.highs[second % RANGE_SECONDS] = s.high
-    s.lows[second % RANGE_SECONDS] = s.low
-    slot = second % SECONDS
+    """Write the values at the end of one second into the rings."""
+    s.log_mids[second % 60, (second // 60) % MINUTE_SLOTS] = s.log_mid
+    s.highs[second % RANGE_SLOTS] = s.high
+    s.lows[second % RANGE_SLOTS] = s.low
+    slot = second % SECOND_SLOTS
     s.volumes[slot] = s.volume
-    s.signeds[slot] = s.signed
+    s.signed_volumes[slot] = s.signed_volume
     s.notionals[slot] = s.notional
     s.trade_counts[slot] = s.trades
     s.quote_counts[slot] = s.quotes
-    s.stills[slot] = s.still
+    s.unchanged_mid_counts[slot] = s.unchanged_mids
     s.ofis[slot] = s.ofi
     s.depths[slot] = s.depth
     if second % 86_400 == 0:
@@ -138,62 +154,63 @@ def store_second(s: Any, second: int) -> None:
 
 @njit
 def _forget_mid(s: Any) -> None:
-    """The range of the second that is open stays: the mid was known in a part of it."""
+    """Make the mid and the book unknown. The range of the open second stays: the mid was known for a part of it."""
     s.mid = s.log_mid = math.nan
     s.bid = s.ask = s.bid_qty = s.ask_qty = math.nan
-    s.n_quotes = 0
+    s.quotes_since_reset = 0
 
 
 @njit
-def _advance(s: Any, ts_ns: int) -> None:
-    """Close every second that ended before `ts_ns`; a hole makes the state unknown."""
-    edge = -(-ts_ns // S_NS)
+def _advance_clock(s: Any, ts_ns: int) -> None:
+    """Advance the clock to `ts_ns` and close every second that ended before it; a long silence ends all windows."""
+    second_s = -(-ts_ns // S_NS)
     if s.clock_ns == 0:
-        s.edge_s = edge - 1
-        s.seen_ns = ts_ns
-        s.grid_s = (edge - 1) // 5 * 5
+        s.open_second_s = second_s - 1
+        s.last_event_ns = ts_ns
+        s.rv_step_end_s = (second_s - 1) // 5 * 5
     s.clock_ns = max(s.clock_ns, ts_ns)
-    if s.clock_ns - s.seen_ns > HOLE_S * S_NS:
+    if s.clock_ns - s.last_event_ns > MAX_SILENCE_S * S_NS:
         s.ticks_since_s = s.volume_since_s = NEVER
-    # slots older than the longest ring hold nothing anyone reads: skip them
-    first = max(s.edge_s, edge - MINUTES * 60)
-    for second in range(first, edge):
-        if second * S_NS - s.mid_ns > HOLE_S * S_NS:
+    # the longest ring does not reach further back than this, so older seconds need not be stored
+    first = max(s.open_second_s, second_s - MINUTE_SLOTS * 60)
+    for second in range(first, second_s):
+        if second * S_NS - s.mid_ns > MAX_SILENCE_S * S_NS:
             _forget_mid(s)
             s.high, s.low = -math.inf, math.inf
         store_second(s, second)
         s.high = s.log_mid if s.log_mid == s.log_mid else -math.inf
         s.low = s.log_mid if s.log_mid == s.log_mid else math.inf
-    if first > s.edge_s:
-        s.midnight_s = (edge - 1) // 86_400 * 86_400
+    if first > s.open_second_s:
+        s.midnight_s = (second_s - 1) // 86_400 * 86_400
         s.volume_at_midnight = s.volume
-    if s.clock_ns - s.mid_ns > HOLE_S * S_NS:
+    if s.clock_ns - s.mid_ns > MAX_SILENCE_S * S_NS:
         _forget_mid(s)
-    s.edge_s = max(s.edge_s, edge)
+    s.open_second_s = max(s.open_second_s, second_s)
 
 
 @njit
 def _set_mid(s: Any, mid: float) -> None:
+    """Set the mid, and mark the minute features as outdated if the clock is at the end of a second."""
     s.mid = mid
     s.mid_ns = s.clock_ns
     s.log_mid = math.log(mid)
     s.high = max(s.high, s.log_mid)
     s.low = min(s.low, s.log_mid)
-    s.block_s = -1 if s.clock_ns % S_NS == 0 else s.block_s
+    s.minute_features_s = -1 if s.clock_ns % S_NS == 0 else s.minute_features_s
 
 
 @njit
-def _begin_ticks(s: Any) -> None:
-    """The first tick after a start, a hole or a bar: from here on windows of ticks are covered."""
+def _start_windows(s: Any) -> None:
+    """Start the windows at the first quote or trade after a start, a long silence or a bar."""
     if s.ticks_since_s == NEVER:
-        s.ticks_since_s = s.edge_s
+        s.ticks_since_s = s.open_second_s
     if s.volume_since_s == NEVER:
-        s.volume_since_s = s.edge_s
+        s.volume_since_s = s.open_second_s
 
 
 @njit
-def _flow(before: float, before_qty: float, after: float, after_qty: float, direction: float) -> float:
-    """One side of the order-flow imbalance: what joined minus what left, in BTC."""
+def _side_flow(before: float, before_qty: float, after: float, after_qty: float, direction: float) -> float:
+    """Return one side of the order-flow imbalance: the added minus the removed quantity, in BTC."""
     if (after - before) * direction > 0.0:
         return after_qty
     if (after - before) * direction < 0.0:
@@ -202,46 +219,48 @@ def _flow(before: float, before_qty: float, after: float, after_qty: float, dire
 
 
 @njit
-def _quote(s: Any, bid: float, bid_qty: float, ask: float, ask_qty: float) -> None:
-    _begin_ticks(s)
+def _apply_quote(s: Any, bid: float, bid_qty: float, ask: float, ask_qty: float) -> None:
+    """Apply a quote: count it, add its order flow, and put it into the quote rings."""
+    _start_windows(s)
     mid = 0.5 * (bid + ask)
     if s.bid == s.bid:
-        flow = _flow(s.bid, s.bid_qty, bid, bid_qty, 1.0) - _flow(s.ask, s.ask_qty, ask, ask_qty, -1.0)
+        flow = _side_flow(s.bid, s.bid_qty, bid, bid_qty, 1.0) - _side_flow(s.ask, s.ask_qty, ask, ask_qty, -1.0)
         s.ofi += np.int64(np.rint(flow * QTY_SCALE))
-        s.still += 1 if mid == s.mid else 0
+        s.unchanged_mids += 1 if mid == s.mid else 0
     s.quotes += 1
     s.depth += np.int64(np.rint((bid_qty + ask_qty) * QTY_SCALE))
     s.bid, s.bid_qty, s.ask, s.ask_qty = bid, bid_qty, ask, ask_qty
-    slot = s.n_quotes % QUOTES
+    slot = s.quotes_since_reset % QUOTE_SLOTS
     s.bids[slot] = bid
     s.bid_qtys[slot] = bid_qty
     s.ask_qtys[slot] = ask_qty
-    s.n_quotes += 1
+    s.quotes_since_reset += 1
     _set_mid(s, mid)
 
 
 @njit
-def _trade(s: Any, price: float, qty: float, sign: float) -> None:
-    _begin_ticks(s)
-    satoshi = np.int64(np.rint(qty * QTY_SCALE))
-    s.volume += satoshi
-    s.signed += satoshi if sign > 0.0 else -satoshi
+def _apply_trade(s: Any, price: float, qty: float, sign: float) -> None:
+    """Apply a trade: add its quantity, signed quantity and notional to the counters."""
+    _start_windows(s)
+    units = np.int64(np.rint(qty * QTY_SCALE))
+    s.volume += units
+    s.signed_volume += units if sign > 0.0 else -units
     s.notional += np.int64(np.rint(price * qty * USD_SCALE))
     s.trades += 1
     s.trade_price = price
 
 
 @njit
-def _bar(s: Any, open_: float, high: float, low: float, close: float, volume: float) -> None:
-    """A closed minute bar: its close is the mid from now on."""
+def _apply_bar(s: Any, open_: float, high: float, low: float, close: float, volume: float) -> None:
+    """Apply a closed minute bar: its close becomes the mid, and the book becomes unknown."""
     if s.volume_since_s == NEVER:
-        s.volume_since_s = s.edge_s - 60
-    if s.log_mid != s.log_mid:  # the step before is unknown; the open is the best word on it
-        before = s.edge_s - 60
-        s.log_mids[before % 60, (before // 60) % MINUTES] = math.log(open_)
-    s.covered_ns = s.clock_ns
+        s.volume_since_s = s.open_second_s - 60
+    if s.log_mid != s.log_mid:  # the mid a minute ago is unknown; the open is the best estimate of it
+        before = s.open_second_s - 60
+        s.log_mids[before % 60, (before // 60) % MINUTE_SLOTS] = math.log(open_)
+    s.last_bar_end_ns = s.clock_ns
     s.ticks_since_s = NEVER
-    s.n_quotes = 0
+    s.quotes_since_reset = 0
     s.bid = s.bid_qty = s.ask = s.ask_qty = math.nan
     s.volume += np.int64(np.rint(volume * QTY_SCALE))
     _set_mid(s, close)
@@ -251,17 +270,17 @@ def _bar(s: Any, open_: float, high: float, low: float, close: float, volume: fl
 
 @njit
 def apply_event(s: Any, event: Any) -> bool:
-    """Change the state by one event; False for a bar that the state already covers."""
+    """Apply one event; return False for a bar that begins before the clock, which changes nothing."""
     if event.kind == BAR:
         begin_s = event.ts_ns // S_NS
         if s.clock_ns > event.ts_ns:
             return False
-        _advance(s, (begin_s + 60) * S_NS)
-        _bar(s, event.slot_0, event.slot_1, event.slot_2, event.slot_3, event.slot_4)
+        _advance_clock(s, (begin_s + 60) * S_NS)
+        _apply_bar(s, event.slot_0, event.slot_1, event.slot_2, event.slot_3, event.slot_4)
     else:
-        _advance(s, event.ts_ns)
+        _advance_clock(s, event.ts_ns)
         if event.kind == QUOTE:
-            _quote(s, event.slot_0, event.slot_1, event.slot_2, event.slot_3)
-        elif event.ts_ns >= s.covered_ns or s.clock_ns - s.covered_ns > COVER_S * S_NS:
-            _trade(s, event.slot_0, event.slot_1, event.slot_2)
+            _apply_quote(s, event.slot_0, event.slot_1, event.slot_2, event.slot_3)
+        elif event.ts_ns >= s.last_bar_end_ns or s.clock_ns - s.last_bar_end_ns > LATE_TRADE_S * S_NS:
+            _apply_trade(s, event.slot_0, event.slot_1, event.slot_2)
     return True

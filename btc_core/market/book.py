@@ -1,7 +1,7 @@
-"""The order book of one symbol, and the exchange's checksum over it.
+"""The order book of one symbol and its checksum.
 
-Prices and quantities are integers scaled by the pair's precision: exact, hashable and quick to print.
-What does not belong here: subscriptions. A `ChecksumMismatch` tells the caller to subscribe anew.
+Prices and quantities are integers, scaled by the precision of the pair. Integers are exact, hashable and fast to print.
+What does not belong here: subscriptions. The caller of `apply` subscribes again after a `ChecksumMismatch`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 CHECKSUM_LEVELS = 10
 MAX_DIGITS = 18
-"""Digits before the point; printing a level must not cost more than a frame may."""
+"""A number with more digits before the decimal point is refused: printing it would take too long."""
 
 
 class ChecksumMismatch(BadFrame):
-    """The book differs from the exchange's; it must be subscribed anew."""
+    """The book differs from the exchange's book. The caller must subscribe again to get a new snapshot."""
 
     def __init__(self, symbol: str, expected: int, actual: int) -> None:
-        super().__init__("book_checksum", f"{symbol}: exchange says {expected}, our book gives {actual}")
+        super().__init__("book_checksum", f"{symbol}: the exchange sent the checksum {expected}, our book has {actual}")
 
 
 class OrderBook:
     """Bids and asks of one symbol to a fixed depth.
 
-    `price_precision` and `qty_precision` are decimals of the pair (BTC/USD: 1 and 8).
+    `price_precision` and `qty_precision` are the pair's numbers of decimals (BTC/USD: 1 and 8).
     """
 
     def __init__(self, symbol: str, depth: int = 10, price_precision: int = 1, qty_precision: int = 8) -> None:
@@ -44,7 +44,7 @@ class OrderBook:
         self._asks: dict[int, int] = {}
 
     def apply(self, data: BookData, *, snapshot: bool) -> None:
-        """Apply one frame entry and verify its checksum; raises `ChecksumMismatch` when ours differs."""
+        """Apply one entry of a frame; raises `BadFrame` for a bad level and `ChecksumMismatch` for a wrong checksum."""
         if snapshot:
             self._bids.clear()
             self._asks.clear()
@@ -56,17 +56,17 @@ class OrderBook:
             raise ChecksumMismatch(self.symbol, data.checksum, actual)
 
     def checksum(self) -> int:
-        """CRC-32 over the ten best asks from low to high, then the ten best bids from high to low."""
+        """Return the CRC-32 of the ten best asks from low to high, followed by the ten best bids from high to low."""
         asks = sorted(self._asks.items())[:CHECKSUM_LEVELS]
         bids = sorted(self._bids.items(), reverse=True)[:CHECKSUM_LEVELS]
         return zlib.crc32("".join(f"{price}{qty}" for price, qty in asks + bids).encode())
 
     def bids(self) -> list[tuple[float, float]]:
-        """(price, quantity), best first."""
+        """Return (price, quantity) of each bid, best first."""
         return [self._unscale(level) for level in sorted(self._bids.items(), reverse=True)]
 
     def asks(self) -> list[tuple[float, float]]:
-        """(price, quantity), best first."""
+        """Return (price, quantity) of each ask, best first."""
         return [self._unscale(level) for level in sorted(self._asks.items())]
 
     def _update(self, side: dict[int, int], levels: Iterable[Level]) -> None:
@@ -92,9 +92,9 @@ class OrderBook:
 
 
 def _scale(number: Decimal, precision: int) -> int:
-    """A decimal as an integer of its last place; what is no number or has more digits than the pair is a bad frame."""
+    """Convert a decimal to an integer number of units of 10^−precision; raises `BadFrame` if that is not exact."""
     if not number.is_finite() or number.adjusted() >= MAX_DIGITS:
-        raise BadFrame("bad_level", f"{number} is no price or quantity")
+        raise BadFrame("bad_level", f"{number} is not a price or a quantity")
     scaled = number.scaleb(precision)
     whole = int(scaled)
     if whole != scaled:

@@ -1,7 +1,7 @@
-"""Which trade ids have been seen: next, duplicate, filling a gap, or opening one.
+"""The continuity of trade ids: each id is the next one, a duplicate, opens a gap, or fills one.
 
-One small state per symbol, shared by the workers and by replay, so that all of them take the same trades.
-What does not belong here: repairing a gap (`streaming`), or writing it down.
+The workers and the replay use the same class, one object per symbol, so they all accept the same trades.
+What does not belong here: repairing a gap or storing it (`streaming`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import Enum
 
 
 class Verdict(Enum):
-    """What a trade id means for the sequence."""
+    """How a trade id relates to the ids before it."""
 
     NEXT = "next"
     OPENS_GAP = "opens_gap"
@@ -19,9 +19,9 @@ class Verdict(Enum):
 
 
 class TradeContinuity:
-    """The trade ids of one symbol seen so far, as the last one and the open gaps below it.
+    """The trade ids of one symbol that have been observed: the highest id, and the open gaps below it.
 
-    Ids below the first one seen count as duplicates: history before the start is not a gap.
+    An id below the first observed id counts as a duplicate, because history before the start is not a gap.
     """
 
     def __init__(self, last_id: int | None = None, open_gaps: list[tuple[int, int]] | None = None) -> None:
@@ -30,12 +30,12 @@ class TradeContinuity:
         """Inclusive ranges of missing ids, oldest first."""
 
     def observe(self, trade_id: int) -> Verdict:
-        """Take note of one id and say what it is.
+        """Add one id and return its verdict.
 
-        >>> seen = TradeContinuity()
-        >>> [seen.observe(i).value for i in (7, 8, 11, 9, 9)]
+        >>> trades = TradeContinuity()
+        >>> [trades.observe(i).value for i in (7, 8, 11, 9, 9)]
         ['next', 'next', 'opens_gap', 'fills_gap', 'duplicate']
-        >>> seen.open_gaps
+        >>> trades.open_gaps
         [(10, 10)]
         """
         if self.last_id is None or trade_id == self.last_id + 1:
@@ -52,22 +52,22 @@ class TradeContinuity:
                 return Verdict.FILLS_GAP
         return Verdict.DUPLICATE
 
-    def give_up(self, first_id: int, last_id: int) -> int:
-        """Take the missing ids of this range out of the open gaps: they will never come. Returns how many those were.
+    def mark_absent(self, first_id: int, last_id: int) -> int:
+        """Remove the missing ids of a range from the open gaps, because they will never arrive; return their number.
 
-        >>> seen = TradeContinuity(10, [(3, 5), (8, 8)])
-        >>> seen.give_up(4, 8), seen.open_gaps
+        >>> trades = TradeContinuity(10, [(3, 5), (8, 8)])
+        >>> trades.mark_absent(4, 8), trades.open_gaps
         (3, [(3, 3)])
         """
-        before = self.missing()
+        missing_before = self.missing()
         self.open_gaps = [
             (low, high)
             for first, last in self.open_gaps
             for low, high in ((first, min(last, first_id - 1)), (max(first, last_id + 1), last))
             if low <= high
         ]
-        return before - self.missing()
+        return missing_before - self.missing()
 
     def missing(self) -> int:
-        """How many ids are missing in all open gaps."""
+        """Return the number of ids that are missing in all open gaps."""
         return sum(last - first + 1 for first, last in self.open_gaps)

@@ -1,7 +1,7 @@
-"""The events in a frame: quotes, trades and minute bars, each of them checked.
+"""The events in a frame: quotes, trades and minute bars, with their checks.
 
-Every reader of the log gets its events from here, so all of them refuse the same entries.
-What does not belong here: the wire format (`frames`), or what happens to a refused entry.
+Every reader of the log gets its events from here, so all readers refuse the same entries.
+What does not belong here: the wire format (`frames`), or what a reader does with a refused entry.
 """
 
 from __future__ import annotations
@@ -22,27 +22,30 @@ if TYPE_CHECKING:
     from btc_core.market.frames import AnyFrame, Candle, Quote, Trade
 
 FUTURE_S = 600
-"""An exchange time further ahead of ours than this is refused: one such event would stop the clock of the fold.
-Wide enough for a machine whose clock is off; more than the slack in `WARM_UP_S` would break equality after a restart."""
+"""An event is refused if its exchange time is more than this after its receive time.
+
+The clock of the fold is the latest exchange time, so one event from the far future would stop it. The limit leaves
+room for a machine whose clock is wrong. It must stay below the slack in `WARM_UP_S`, or a restart could change rows."""
 MAX_PRICE_USD = 1e9
 MAX_QTY = 1e10
 MAX_NOTIONAL_USD = 1e9
-"""Beyond these the fold's integer counters (1e-8 of a coin, 1e-9 USD, 64 bits) would overflow in one step."""
+"""An event beyond these limits could overflow an integer counter of the fold at once: the counters have 64 bits and
+count units of 1e-8 BTC and 1e-9 USD."""
 MAX_TRADE_ID = 2**63 - 1
 
 QUOTE, TRADE, BAR = 0, 1, 2
-"""Kinds of event, where one stands as a number: in the fold and on the topic `features`."""
+"""The kind of an event as a number, as the fold and the topic `features` use it."""
 
 EVENT_CHANNELS = frozenset({"ticker", "trade", "ohlc"})
 
 
 class QuoteEvent(msgspec.Struct, frozen=True, gc=False):
-    """A best bid and ask, with the figures of the last 24 hours that came with it."""
+    """A best bid and ask, and the 24-hour figures of the same frame entry."""
 
     symbol: str
     ts_event_ns: int
     item: int
-    """Position in the frame."""
+    """The position of the entry in the frame."""
     bid: float
     bid_qty: float
     ask: float
@@ -58,28 +61,28 @@ class TradeEvent(msgspec.Struct, frozen=True, gc=False):
     symbol: str
     ts_event_ns: int
     item: int
-    """Position in the frame."""
+    """The position of the entry in the frame."""
     trade_id: int
     price: float
     qty: float
     side: str
-    """`buy` or `sell`: what the taker did."""
+    """The side of the taker, `buy` or `sell`."""
     ord_type: str
 
     @property
     def sign(self) -> float:
-        """+1 when the taker bought, −1 when the taker sold."""
+        """The sign of the taker's side: +1 for a buy, −1 for a sell."""
         return 1.0 if self.side == "buy" else -1.0
 
 
 class BarEvent(msgspec.Struct, frozen=True, gc=False):
-    """A closed one-minute bar of trades."""
+    """A one-minute bar that is closed."""
 
     symbol: str
     ts_event_ns: int
-    """The open of the bar."""
+    """The time of the bar's open."""
     item: int
-    """Position in the frame."""
+    """The position of the entry in the frame."""
     open: float
     high: float
     low: float
@@ -91,9 +94,9 @@ Event = QuoteEvent | TradeEvent | BarEvent
 
 
 def events_in(frame: AnyFrame, ts_recv_ns: int) -> Iterator[Event | BadFrame]:
-    """The events of a frame that was received at `ts_recv_ns`, in order; none for a channel without events.
+    """Yield the events of a frame that was received at `ts_recv_ns`, in order; nothing for a channel without events.
 
-    An entry that cannot be used comes as its `BadFrame`, and the entries behind it follow.
+    An entry that fails a check is yielded as a `BadFrame`, and the entries after it follow.
     """
     latest_ns = ts_recv_ns + FUTURE_S * NS_PER_S
     if isinstance(frame, TickerFrame):
@@ -108,13 +111,13 @@ def events_in(frame: AnyFrame, ts_recv_ns: int) -> Iterator[Event | BadFrame]:
 
 
 def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> QuoteEvent | BadFrame:
-    problem = _bad_price("bid", quote.bid) or _bad_price("ask", quote.ask)
-    problem = problem or _bad_qty("bid_qty", quote.bid_qty) or _bad_qty("ask_qty", quote.ask_qty)
-    if problem is None and quote.bid > quote.ask:
-        problem = BadFrame("crossed_quote", f"{quote.symbol}: bid {quote.bid} above ask {quote.ask}")
-    problem = problem or _bad_time(ts_ns, latest_ns)
-    if problem is not None:
-        return problem
+    error = _price_error("bid", quote.bid) or _price_error("ask", quote.ask)
+    error = error or _qty_error("bid_qty", quote.bid_qty) or _qty_error("ask_qty", quote.ask_qty)
+    if error is None and quote.bid > quote.ask:
+        error = BadFrame("crossed_quote", f"{quote.symbol}: bid {quote.bid} is above ask {quote.ask}")
+    error = error or _time_error(ts_ns, latest_ns)
+    if error is not None:
+        return error
     return QuoteEvent(
         quote.symbol,
         ts_ns,
@@ -130,70 +133,74 @@ def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> QuoteEv
 
 
 def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> TradeEvent | BadFrame:
-    price, qty = _number(trade.price), _number(trade.qty)
-    problem = _bad_price("price", price) or _bad_price("qty", qty) or _bad_time(ts_ns, latest_ns)
-    problem = problem or _bad_size(price, qty)
-    if problem is None and not 0 < trade.trade_id <= MAX_TRADE_ID:
-        problem = BadFrame("bad_trade_id", f"{trade.symbol}: trade_id {trade.trade_id} is not a positive int64")
-    if problem is None and trade.side not in ("buy", "sell"):
-        problem = BadFrame("bad_side", f"{trade.symbol}: side {trade.side[:16]!r} is neither buy nor sell")
-    if problem is not None:
-        return problem
+    price, qty = _float_or_nan(trade.price), _float_or_nan(trade.qty)
+    error = _price_error("price", price) or _traded_qty_error(qty) or _time_error(ts_ns, latest_ns)
+    error = error or _notional_error(price, qty)
+    if error is None and not 0 < trade.trade_id <= MAX_TRADE_ID:
+        error = BadFrame("bad_trade_id", f"{trade.symbol}: trade_id {trade.trade_id} is not a positive int64")
+    if error is None and trade.side not in ("buy", "sell"):
+        error = BadFrame("bad_side", f"{trade.symbol}: side {trade.side[:16]!r} is neither buy nor sell")
+    if error is not None:
+        return error
     return TradeEvent(trade.symbol, ts_ns, item, trade.trade_id, price, qty, trade.side, trade.ord_type)
 
 
 def _bar_event(bar: Candle, item: int, ts_ns: int, latest_ns: int) -> BarEvent | BadFrame:
-    problem = _bad_time(ts_ns, latest_ns)
+    error = _time_error(ts_ns, latest_ns)
     for name in ("open", "high", "low", "close"):
-        problem = problem or _bad_price(name, getattr(bar, name))
-    problem = problem or _bad_qty("volume", bar.volume)
-    if problem is None and not bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high:
-        problem = BadFrame(
-            "bad_bar", f"{bar.symbol}: open and close must lie between low {bar.low} and high {bar.high}"
+        error = error or _price_error(name, getattr(bar, name))
+    error = error or _qty_error("volume", bar.volume)
+    if error is None and not bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high:
+        error = BadFrame("bad_bar", f"{bar.symbol}: open and close must lie between low {bar.low} and high {bar.high}")
+    if error is None and bar.interval != 1:
+        error = BadFrame("bad_interval", f"{bar.symbol}: a bar must last one minute, not {bar.interval}")
+    if error is None and ts_ns + NS_PER_MIN > latest_ns - FUTURE_S * NS_PER_S:
+        error = BadFrame(
+            "open_bar", f"{bar.symbol}: the bar that opens at {ts_ns} ns was not closed when it was received"
         )
-    if problem is None and bar.interval != 1:
-        problem = BadFrame("bad_interval", f"{bar.symbol}: only one-minute bars are events, not {bar.interval}")
-    if problem is None and ts_ns + NS_PER_MIN > latest_ns - FUTURE_S * NS_PER_S:
-        problem = BadFrame("open_bar", f"{bar.symbol}: the bar that begins at {ts_ns} ns was still open at its receipt")
-    if problem is not None:
-        return problem
+    if error is not None:
+        return error
     return BarEvent(bar.symbol, ts_ns, item, bar.open, bar.high, bar.low, bar.close, bar.volume)
 
 
-def _number(value: Decimal) -> float:
+def _float_or_nan(value: Decimal) -> float:
     return float(value) if value.is_finite() else math.nan
 
 
-def _bad_price(name: str, value: float) -> BadFrame | None:
-    if 0.0 < value <= (MAX_PRICE_USD if name != "qty" else MAX_QTY):
+def _price_error(name: str, price: float) -> BadFrame | None:
+    if 0.0 < price <= MAX_PRICE_USD:
         return None
-    return BadFrame(
-        "bad_price" if name != "qty" else "bad_quantity", f"{name} is {value}; it must be above zero and sane"
-    )
+    return BadFrame("bad_price", f"{name} is {price}; it must be above zero and at most {MAX_PRICE_USD:.0e}")
 
 
-def _bad_qty(name: str, value: float) -> BadFrame | None:
-    if 0.0 <= value <= MAX_QTY:
+def _traded_qty_error(qty: float) -> BadFrame | None:
+    if 0.0 < qty <= MAX_QTY:
         return None
-    return BadFrame("bad_quantity", f"{name} is {value}; it must be neither negative nor above {MAX_QTY:.0e}")
+    return BadFrame("bad_quantity", f"qty is {qty}; it must be above zero and at most {MAX_QTY:.0e}")
 
 
-def _bad_size(price: float, qty: float) -> BadFrame | None:
+def _qty_error(name: str, qty: float) -> BadFrame | None:
+    if 0.0 <= qty <= MAX_QTY:
+        return None
+    return BadFrame("bad_quantity", f"{name} is {qty}; it must be zero or more and at most {MAX_QTY:.0e}")
+
+
+def _notional_error(price: float, qty: float) -> BadFrame | None:
     if price * qty <= MAX_NOTIONAL_USD:
         return None
-    return BadFrame("bad_quantity", f"{qty} at {price} is more than {MAX_NOTIONAL_USD:.0e} USD")
+    return BadFrame("bad_quantity", f"{qty} at the price {price} is more than {MAX_NOTIONAL_USD:.0e} USD")
 
 
 def check_time(ts_ns: int, ts_recv_ns: int) -> None:
-    """Raises `BadFrame` for an exchange time that no event may have."""
-    problem = _bad_time(ts_ns, ts_recv_ns + FUTURE_S * NS_PER_S)
-    if problem is not None:
-        raise problem
+    """Raise `BadFrame` if no event received at `ts_recv_ns` may have the exchange time `ts_ns`."""
+    error = _time_error(ts_ns, ts_recv_ns + FUTURE_S * NS_PER_S)
+    if error is not None:
+        raise error
 
 
-def _bad_time(ts_ns: int, latest_ns: int) -> BadFrame | None:
+def _time_error(ts_ns: int, latest_ns: int) -> BadFrame | None:
     if ts_ns <= 0:
-        return BadFrame("no_timestamp", "neither the exchange nor the recording says when this was")
+        return BadFrame("no_timestamp", "the entry has no exchange time and its frame has no receive time")
     if ts_ns <= latest_ns:
         return None
-    return BadFrame("future_timestamp", f"exchange time {ts_ns} ns is more than {FUTURE_S} s after its receipt")
+    return BadFrame("future_timestamp", f"exchange time {ts_ns} ns is more than {FUTURE_S} s after the receive time")

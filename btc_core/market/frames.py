@@ -1,11 +1,11 @@
-"""The frames of every channel we read, as frozen structs: those of Kraken's WebSocket v2, as they are on the wire.
+"""The frames of every channel that the project reads, as frozen structs in the form of Kraken's WebSocket v2.
 
-`decode` turns one frame's bytes into one struct or raises `BadFrame` with a stable reason; adapters make the same
-structs of the frames of other exchanges (`exchange`). Numbers whose identity
-matters (trade prices, book levels) are decimals with the digits of the wire; ticker numbers are float64, whose
-shortest repr is the wire text up to 15 significant digits.
+`decode` turns the bytes of one frame into one struct, or raises `BadFrame` with a stable reason. The frames of other
+exchanges are converted to the same structs (`exchanges.decoding`). Numbers that must be exact (trade prices, book
+levels) are decimals with the digits of the wire. Ticker numbers are float64, whose shortest text equals the text on the
+wire up to 15 significant digits.
 
-What does not belong here: what the numbers mean (`events`), or how the book is kept (`book`).
+What does not belong here: checks of the values (`events`), or keeping the book (`book`).
 """
 
 from __future__ import annotations
@@ -20,20 +20,18 @@ from btc_core.clock import to_ns
 from btc_core.errors import BadFrame
 
 KRAKEN = "kraken"
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
-"""A time that says its zone: one that does not is a bad field, not a guess."""
-
-
+Timestamp = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time with its zone. A time without a zone is refused as a bad field."""
 Symbol = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
-Crc = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Crc32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """What every channel frame is."""
+    """The base class of frames and of their parts."""
 
 
 class Quote(Frame, frozen=True):
-    """One entry of `ticker`: best bid and ask, and the rolling 24-hour figures."""
+    """One entry of `ticker`: the best bid and ask, and figures of the last 24 hours."""
 
     symbol: Symbol
     bid: float
@@ -47,11 +45,11 @@ class Quote(Frame, frozen=True):
     high: float
     change: float
     change_pct: float
-    timestamp: Moment | None = None
+    timestamp: Timestamp | None = None
 
 
 class Trade(Frame, frozen=True):
-    """One entry of `trade`; `side` is the taker's, `trade_id` is gapless per symbol."""
+    """One entry of `trade`. `side` is the taker's side; `trade_id` counts the trades of a symbol without gaps."""
 
     symbol: Symbol
     side: str
@@ -59,28 +57,28 @@ class Trade(Frame, frozen=True):
     qty: Decimal
     ord_type: str
     trade_id: int
-    timestamp: Moment
+    timestamp: Timestamp
 
 
 class Level(Frame, frozen=True):
-    """One price level; a quantity of zero deletes it."""
+    """One price level of the book; a quantity of zero deletes the level."""
 
     price: Decimal
     qty: Decimal
 
 
 class BookData(Frame, frozen=True):
-    """One entry of `book`; the checksum covers the ten best levels of each side after the update."""
+    """One entry of `book`. The checksum covers the ten best levels of each side after the update."""
 
     symbol: Symbol
     bids: list[Level]
     asks: list[Level]
-    checksum: Crc
-    timestamp: Moment | None = None
+    checksum: Crc32
+    timestamp: Timestamp | None = None
 
 
 class Candle(Frame, frozen=True):
-    """One entry of `ohlc`; open until `interval` minutes after `interval_begin`."""
+    """One entry of `ohlc`. The candle closes `interval` minutes after `interval_begin`."""
 
     symbol: Symbol
     open: float
@@ -88,15 +86,15 @@ class Candle(Frame, frozen=True):
     low: float
     close: float
     volume: float
-    interval_begin: Moment
+    interval_begin: Timestamp
     interval: int
     trades: int = 0
     vwap: float = 0.0
-    timestamp: Moment | None = None
+    timestamp: Timestamp | None = None
 
 
 class EngineStatus(Frame, frozen=True):
-    """One entry of `status`. `connection_id` exceeds int64 and is redacted in recordings."""
+    """One entry of `status`. `connection_id` may exceed int64; recordings contain a redacted text instead."""
 
     system: str
     connection_id: int | str = ""
@@ -116,66 +114,66 @@ class Pair(Frame, frozen=True):
 
 
 class Instruments(Frame, frozen=True):
-    """`instrument` data: an object, not a list."""
+    """The data of `instrument`, which is an object and not a list."""
 
     pairs: list[Pair]
 
 
 class TickerFrame(Frame, frozen=True, tag_field="channel", tag="ticker"):
-    """Quotes."""
+    """Quotes of the channel `ticker`."""
 
     type: str
     data: list[Quote]
 
 
 class TradeFrame(Frame, frozen=True, tag_field="channel", tag="trade"):
-    """Trades; several a frame are normal."""
+    """Trades; one frame often contains several."""
 
     type: str
     data: list[Trade]
 
 
 class BookFrame(Frame, frozen=True, tag_field="channel", tag="book"):
-    """A book snapshot or update."""
+    """A snapshot or an update of the book."""
 
     type: str
     data: list[BookData]
 
 
 class OhlcFrame(Frame, frozen=True, tag_field="channel", tag="ohlc"):
-    """Candles."""
+    """Candles of the channel `ohlc`."""
 
     type: str
     data: list[Candle]
 
 
 class StatusFrame(Frame, frozen=True, tag_field="channel", tag="status"):
-    """Engine status, unsolicited."""
+    """The status of the exchange's engine, which is sent without a subscription."""
 
     data: list[EngineStatus]
     type: str = "update"
 
 
 class InstrumentFrame(Frame, frozen=True, tag_field="channel", tag="instrument"):
-    """Reference data."""
+    """Reference data of the trading pairs."""
 
     type: str
     data: Instruments
 
 
 class HeartbeatFrame(Frame, frozen=True, tag_field="channel", tag="heartbeat"):
-    """Nothing else flowed for about a second."""
+    """A sign that the connection works, sent after about a second without other frames."""
 
 
 class Ack(Frame, frozen=True):
-    """What an answer to `subscribe` or `unsubscribe` carries."""
+    """The channel and symbol that an answer to `subscribe` or `unsubscribe` confirms."""
 
     channel: str = ""
     symbol: str = ""
 
 
 class Reply(Frame, frozen=True):
-    """An answer to a request, or an error that answers none (`{"Error": …}`)."""
+    """An answer to a request, or an error that does not answer a request (`{"Error": …}`)."""
 
     method: str = ""
     success: bool | None = None
@@ -184,17 +182,17 @@ class Reply(Frame, frozen=True):
     Error: str = ""
     symbol: str = ""
     req_id: int | None = None
-    time_in: Moment | None = None
-    time_out: Moment | None = None
+    time_in: Timestamp | None = None
+    time_out: Timestamp | None = None
 
     @property
     def acks(self) -> list[Ack]:
-        """What is subscribed now."""
+        """The confirmed subscriptions."""
         return self.result if isinstance(self.result, list) else [self.result] if self.result else []
 
     @property
     def refusal(self) -> str:
-        """The exchange's words when it refused, else an empty string."""
+        """The error text if the exchange refused the request, else an empty string."""
         return self.error or self.Error or ("refused" if self.success is False else "")
 
 
@@ -212,50 +210,55 @@ def decode(raw: bytes | str) -> AnyFrame:
     """Decode one frame.
 
     Raises `BadFrame` with the reason `malformed_json`, `not_an_object`, `unknown_channel`, `unknown_message` or
-    `bad_field` (a field missing or of the wrong type, named in the message).
+    `bad_field` (the message names the field that is missing or has the wrong type).
     """
     try:
         return _channel_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _decode_other(raw, error)
+        return _decode_reply(raw, error)
 
 
-def _decode_other(raw: bytes | str, error: Exception) -> Reply:
-    """The slow way: a reply without a channel, or a frame that cannot be used and why."""
-    keys = keys_of(raw, error)
-    if "channel" in keys:
-        raise unusable(keys["channel"], KNOWN_CHANNELS, error)
-    if not keys.keys() & {"method", "error", "Error"}:
-        raise BadFrame("unknown_message", f"neither a channel nor a reply; keys {sorted(keys)[:8]}")
+def _decode_reply(raw: bytes | str, channel_error: Exception) -> Reply:
+    """Decode a reply, which has no channel; raises `BadFrame` for anything else."""
+    fields = raw_fields(raw, channel_error)
+    if "channel" in fields:
+        raise bad_channel_frame(fields["channel"], KNOWN_CHANNELS, channel_error)
+    if not fields.keys() & {"method", "error", "Error"}:
+        raise BadFrame(
+            "unknown_message", f"the message is neither a channel frame nor a reply; keys {sorted(fields)[:8]}"
+        )
     try:
         return _reply_decoder.decode(raw)
-    except (UnicodeDecodeError, RecursionError) as problem:
-        raise BadFrame("malformed_json", str(problem)) from None
-    except msgspec.DecodeError as problem:
-        raise BadFrame("bad_field", f"reply: {problem}") from None
-
-
-def keys_of(raw: bytes | str, error: Exception) -> dict[str, msgspec.Raw]:
-    """What is in a frame that could not be decoded because of `error`; raises `BadFrame` when it is no object."""
-    try:
-        keys = _object_decoder.decode(raw)
-    except msgspec.ValidationError as problem:
-        raise BadFrame("not_an_object", str(problem)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise BadFrame("malformed_json", str(problem)) from None
-    if isinstance(error, UnicodeDecodeError | RecursionError):
+    except (UnicodeDecodeError, RecursionError) as error:
         raise BadFrame("malformed_json", str(error)) from None
-    return keys
+    except msgspec.DecodeError as error:
+        raise BadFrame("bad_field", f"reply: {error}") from None
 
 
-def unusable(tag: msgspec.Raw, known: frozenset[str], error: Exception) -> BadFrame:
-    """Why the frame of a channel cannot be used: it is not one of the `known`, or has a bad field."""
+def raw_fields(raw: bytes | str, cause: Exception) -> dict[str, msgspec.Raw]:
+    """Return the undecoded fields of a frame that could not be decoded because of `cause`.
+
+    Raises `BadFrame` when the frame is not a JSON object.
+    """
+    try:
+        fields = _object_decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise BadFrame("not_an_object", str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadFrame("malformed_json", str(error)) from None
+    if isinstance(cause, UnicodeDecodeError | RecursionError):
+        raise BadFrame("malformed_json", str(cause)) from None
+    return fields
+
+
+def bad_channel_frame(tag: msgspec.Raw, known: frozenset[str], cause: Exception) -> BadFrame:
+    """Return the error for a frame that could not be decoded: its channel is not in `known`, or a field is bad."""
     channel = bytes(tag).decode(errors="replace").strip('"')
     if channel not in known:
-        return BadFrame("unknown_channel", f"channel {channel[:64]!r} is not one we know")
-    return BadFrame("bad_field", f"{channel} frame: {error}")
+        return BadFrame("unknown_channel", f"the channel {channel[:64]!r} is unknown")
+    return BadFrame("bad_field", f"{channel} frame: {cause}")
 
 
-def timestamp_ns(moment: datetime | None, fallback_ns: int) -> int:
-    """The exchange's time in ns, or `fallback_ns` (the receive time) where the exchange sent none."""
-    return fallback_ns if moment is None else to_ns(moment)
+def timestamp_ns(timestamp: datetime | None, fallback_ns: int) -> int:
+    """Return the exchange's time in ns, or `fallback_ns` (the receive time) if the exchange sent no time."""
+    return fallback_ns if timestamp is None else to_ns(timestamp)

@@ -1,6 +1,6 @@
-"""What a message of the log holds, topic by topic, and how it is encoded.
+"""The messages of each Kafka topic and their encoding.
 
-What does not belong here: reading and writing topics (`stores.kafka`), or what a worker does with a message (`streaming`).
+What does not belong here: reading and writing topics (`stores.kafka`), or the use of a message (`streaming`).
 """
 
 from __future__ import annotations
@@ -14,51 +14,52 @@ from btc_core.market.frames import KRAKEN
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
-    """One frame as received, with everything needed to replay it."""
+    """One frame as it was received, with everything that a replay needs."""
 
     ts_recv_ns: int
     connection: int
-    """Counts the connections of one ingest process."""
+    """The number of the connection within one ingest process."""
     sequence: int
-    """Counts the frames of one connection."""
+    """The number of the frame within its connection."""
     channel: str
     origin: str
-    """`ws` from the socket, `rest` fetched, `file` replayed, `redrive` sent again from the dead letters.
-    A trade from REST was missing and is repaired."""
+    """Where the frame came from: `ws` (WebSocket), `rest` (REST API), `file` (recording) or `redrive` (sent again from
+    the dead letters). A trade with the origin `rest` repairs a gap."""
     raw: bytes
     book_ok: bool | None = None
-    """Whether the checksum of a book frame matched; None for other channels."""
+    """Whether the checksum of a book frame was correct; None for other channels."""
     exchange: str = KRAKEN
-    """Whose frame `raw` is; Kraken's was the first and only one for a time."""
+    """The exchange that sent the frame. Messages from before this field existed hold frames of Kraken."""
 
 
 class RowId(msgspec.Struct, frozen=True, gc=False):
-    """Which event a row was computed at: its market, its times, and its place in the log.
+    """The event that a row was computed from: its market, its times and its position in the log.
 
-    Every row that is made of an event, on a topic, in Redis or in a table, carries this.
+    Every row of an event contains these fields, on a topic, in Redis and in a table.
     """
 
     symbol: str
     ts_event_ns: int
-    """Exchange time."""
+    """The time at the exchange."""
     ts_recv_ns: int
-    """When ingest received the frame."""
+    """The time at which ingest received the frame."""
     partition: int
-    """Of `market.events`, as `offset`."""
+    """The partition of `market.events`."""
     offset: int
+    """The offset in the partition."""
     item: int
-    """Position in the frame."""
+    """The position of the entry in the frame."""
 
 
 class FeatureId(RowId, frozen=True, gc=False):
-    """The same of a feature row."""
+    """The event that a feature row was computed from, with its kind."""
 
     kind: int
-    """`features.state.QUOTE` or `TRADE`."""
+    """`events.QUOTE` or `events.TRADE`."""
 
     @classmethod
     def of(cls, other: FeatureId, *more: Any) -> Self:
-        """A row of this class at the event of another row; `more` are the fields that this class adds."""
+        """Return a row of this class for the event of another row; `more` are the fields that this class adds."""
         return cls(
             other.symbol, other.ts_event_ns, other.ts_recv_ns, other.partition, other.offset, other.item, other.kind, *more
         )  # fmt: skip
@@ -69,11 +70,12 @@ class FeatureMessage(FeatureId, frozen=True, array_like=True, gc=False):
 
     feature_version: str
     values: bytes
-    """float64, little-endian, in the order of `features.FEATURE_NAMES`: a fifth of the cost of a list of numbers."""
+    """All features as little-endian float64 in the order of `features.catalogue.FEATURE_NAMES`. Encoding a list of
+    numbers would cost five times as much."""
 
 
 class ForecastRow(RowId, frozen=True):
-    """One forecast on the topic `predictions`, as msgpack by field; its paths lie 1…5 minutes ahead of `ts_event_ns`."""
+    """One forecast on the topic `predictions`, as a msgpack map. A path has the values 1 to 5 minutes after `ts_event_ns`."""
 
     made_at_ns: int
     bid: float
@@ -86,13 +88,13 @@ class ForecastRow(RowId, frozen=True):
     volatility_model_kind: str
     feature_version: str
     bid_bounds_usd: list[list[float]] = []
-    """Per horizon the bounds of its 90, 80 and 50 % intervals, ascending: quantiles 5, 10, 25, 75, 90 and 95 %."""
+    """For each horizon the bounds of the 90, 80 and 50 % intervals: quantiles 5, 10, 25, 75, 90 and 95 %, ascending."""
     sigma_bounds_bps: list[list[float]] = []
-    """The same of the realized volatility."""
+    """For each horizon the bounds of the realized volatility, in the order of `bid_bounds_usd`."""
 
 
-class Absent(msgspec.Struct, frozen=True):
-    """Trade ids that the exchange does not have either, as the `raw` of an envelope of the channel `absent`."""
+class AbsentTrades(msgspec.Struct, frozen=True):
+    """Missing trade ids that the exchange does not have. JSON in the `raw` of an envelope with the channel `absent`."""
 
     symbol: str
     first_id: int
@@ -100,7 +102,7 @@ class Absent(msgspec.Struct, frozen=True):
 
 
 class GapNotice(msgspec.Struct, frozen=True):
-    """A gap in the trade ids of a symbol, or what became of it. JSON on the topic `gaps`."""
+    """A gap in the trade ids of a symbol and its state. JSON on the topic `gaps`."""
 
     symbol: str
     first_id: int
@@ -108,27 +110,28 @@ class GapNotice(msgspec.Struct, frozen=True):
     state: str
     """`open`, `repaired` or `absent`."""
     after_ns: int
-    """Exchange time of the last trade before it."""
+    """The exchange time of the last trade before the gap."""
     before_ns: int
-    """Exchange time of the trade that showed it."""
+    """The exchange time of the first trade after the gap."""
     seen_ns: int
-    """When that trade was received."""
+    """The receive time of the first trade after the gap."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """What could not be used, why, and where it came from. JSON on the topic."""
+    """A message that a process refused, with the reason. JSON on the topic `deadletters`."""
 
     reason: str
     message: str
     ts_ns: int
     source: str
-    """The process that refused it."""
+    """The process that refused the message."""
     topic: str = ""
     partition: int = -1
     offset: int = -1
     raw: bytes = b""
-    """The first of `size_bytes`; all of them unless it was huge."""
+    """The refused bytes; only the first of them if the message was very large."""
     size_bytes: int = 0
+    """The size of the whole message."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -136,12 +139,12 @@ _decoder: msgspec.msgpack.Decoder[Envelope] = msgspec.msgpack.Decoder(Envelope)
 
 
 def encode_envelope(envelope: Envelope) -> bytes:
-    """The value of a message on `market.events`."""
+    """Encode an envelope as the value of a message on `market.events`."""
     return _encoder.encode(envelope)
 
 
 def decode_envelope(value: bytes) -> Envelope:
-    """Read a message of `market.events`; raises `BadFrame` (`bad_envelope`) for anything else."""
+    """Decode the value of a message on `market.events`; raises `BadFrame` (`bad_envelope`) if it is not an envelope."""
     try:
         return _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -14,7 +14,7 @@ import numpy as np
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.errors import NotReady
 from btc_core.features import catalogue
-from btc_core.features.replay import bar_feature_blocks
+from btc_core.features.bar_features import bar_feature_chunks
 from btc_core.models.harx import INPUT_COLUMNS
 from btc_core.models.recipe import RECIPE, DatasetRecipe
 from btc_core.models.targets import bid_path_bps, close_times_ns, realized_variance
@@ -83,10 +83,10 @@ def make_frame(bars: npt.NDArray[Any], recipe: DatasetRecipe = RECIPE.dataset) -
     chosen &= ~np.isnan(realized).any(axis=1)
     matrix = np.empty((int(chosen.sum()), len(catalogue.MODEL_FEATURES)), order="F")
     folded = kept = 0
-    for block in bar_feature_blocks(bars):
+    for block in bar_feature_chunks(bars):
         rows = chosen[folded : folded + len(block)]  # a view: what is cleared here is cleared in `chosen`
         rows &= ~np.isnan(block["log_rv_5m"])
-        features = catalogue.matrix(block[rows])
+        features = catalogue.model_matrix(block[rows])
         matrix[kept : kept + len(features)] = features
         folded, kept = folded + len(block), kept + len(features)
     return Frame(origin_ns[chosen], matrix[:kept], realized[chosen], bid[chosen])

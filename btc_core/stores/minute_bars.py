@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY
-from btc_core.market.bars import BARS, FILE_COLUMNS, from_table
+from btc_core.market.bars import BARS, FILE_COLUMNS, bars_of_table
 from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def read_stored(db: QuestDB, symbol: str, days: float) -> np.ndarray:
         return np.empty(0, BARS)
     since_ns = int(newest[0][0]) - int(days * NS_PER_DAY)
     columns = ", ".join((*FILE_COLUMNS, "trades"))
-    return from_table(
+    return bars_of_table(
         db.query(
             f"SELECT {columns} FROM minute_bars WHERE {of_symbol(symbol)} "  # noqa: S608 - a quoted symbol
             f"AND ts > cast({since_ns} AS TIMESTAMP_NS) ORDER BY ts"

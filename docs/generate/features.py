@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SOURCES = (Path(formulas_module.__file__), Path(state_module.__file__))
 """The files that contain the formulas and the functions that formulas call."""
-ROW_NAMES = {"row", "s.block"}
+ROW_NAMES = {"row", "s.minute_features"}
 """The expressions that stand for a row in the code that computes its columns."""
 GROUPS = {
     "volatility": "These features measure how much the mid price moved. Minute bars alone are enough to compute them.",
@@ -83,7 +83,7 @@ def formulas() -> dict[str, str]:
         for target, value in _pairs(node):
             if isinstance(target, ast.Attribute) and ast.unparse(target.value) in ROW_NAMES:
                 text = ast.unparse(value)
-                if not text.startswith("block.") and text != "math.nan":
+                if not text.startswith("source.") and text != "math.nan":
                     found[target.attr] = text
     return found
 

@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from btc_core.clock import NS_PER_S, from_ns, now_ns
 from btc_core.exchanges.coinbase import Coinbase
-from btc_core.features.replay import replay_file
+from btc_core.features.file_replay import replay_file
 from btc_core.names import DEADLETTERS_TOPIC
 from btc_core.stores.kafka import read_topic
 from btc_core.stores.questdb import QuestDB

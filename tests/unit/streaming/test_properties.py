@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btc_core.features.engine import FeatureEngine, Rows
-from btc_core.market.messages import Absent, Envelope, decode_envelope, encode_envelope
+from btc_core.market.messages import AbsentTrades, Envelope, decode_envelope, encode_envelope
 from streaming.bronze_rows import BronzeReader
 from streaming.worker import Record
 from tests.service.workers import quote_frame, trade_frame
@@ -142,7 +142,7 @@ def test_every_missing_id_ends_as_repaired_or_absent_and_no_gap_stays_open(
     answers = [
         Envelope(BEGIN_NS + 99, 0, 0, "trade", "rest", trade_frame(SYMBOL, BEGIN_NS + i, 60_000.0, i))
         if i in repaired
-        else Envelope(BEGIN_NS + 99, 0, 0, "absent", "rest", msgspec.json.encode(Absent(SYMBOL, i, i)))
+        else Envelope(BEGIN_NS + 99, 0, 0, "absent", "rest", msgspec.json.encode(AbsentTrades(SYMBOL, i, i)))
         for i in lost
     ]
     order.shuffle(answers)

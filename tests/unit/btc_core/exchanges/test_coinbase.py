@@ -1,4 +1,4 @@
-"""Coinbase's frames and REST answers, in the form its pages document, become what Kraken's become."""
+"""Coinbase's frames and REST answers, in the documented form, become the same frames and events as Kraken's."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from btc_core.errors import BadFrame, ExchangeError, NotOffered, SubscriptionRef
 from btc_core.exchanges.adapters import EXCHANGES
 from btc_core.exchanges.coinbase import MAX_CANDLES, Coinbase
 from btc_core.exchanges.coinbase_frames import decode
-from btc_core.exchanges.decoding import events_of, frame_of
+from btc_core.exchanges.decoding import DECODERS, events_of, frame_of
 from btc_core.features.engine import FeatureEngine, run
-from btc_core.features.replay import replay_file
+from btc_core.features.file_replay import replay_file
 from btc_core.market.events import QUOTE, Event, TradeEvent
 from btc_core.market.frames import HeartbeatFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
 from btc_core.market.messages import Envelope, GapNotice, decode_envelope, encode_envelope
@@ -58,7 +58,7 @@ def envelope(body: bytes, channel: str = "trade") -> Envelope:
     return Envelope(RECEIVED_NS, 1, 1, channel, "ws", body, exchange="coinbase")
 
 
-def test_a_ticker_is_a_quote_with_every_digit_and_nothing_made_up() -> None:
+def test_a_ticker_becomes_a_quote_with_every_digit_and_nan_for_what_is_not_sent() -> None:
     frame = decode(raw(TICKER))
     assert isinstance(frame, TickerFrame)
     (quote,) = frame.data
@@ -72,7 +72,7 @@ def test_a_ticker_is_a_quote_with_every_digit_and_nothing_made_up() -> None:
 
 
 @pytest.mark.parametrize(("maker", "taker"), [("sell", "buy"), ("buy", "sell")])
-def test_a_match_tells_the_side_of_the_maker_and_a_trade_that_of_the_taker(maker: str, taker: str) -> None:
+def test_a_match_has_the_side_of_the_maker_and_its_trade_the_side_of_the_taker(maker: str, taker: str) -> None:
     frame = decode(raw(MATCH, side=maker))
     assert isinstance(frame, TradeFrame)
     (trade,) = frame.data
@@ -91,7 +91,7 @@ def test_the_last_match_of_a_new_subscription_is_a_snapshot() -> None:
     assert first.data == later.data
 
 
-def test_a_heartbeat_is_a_sign_of_life() -> None:
+def test_a_heartbeat_becomes_a_heartbeat_frame() -> None:
     beat = {
         "type": "heartbeat",
         "sequence": 90,
@@ -102,9 +102,9 @@ def test_a_heartbeat_is_a_sign_of_life() -> None:
     assert isinstance(decode(raw(beat)), HeartbeatFrame)
 
 
-def test_what_is_subscribed_is_live_for_each_product_and_a_refusal_stops_with_its_words() -> None:
-    desk = Subscriptions(Coinbase(ExchangeSettings(name="coinbase")), ("BTC/USD", "ETH/USD"), 8.0)
-    requests = desk.open(0.0)
+def test_a_subscription_becomes_live_for_each_product_and_a_refusal_raises_its_text() -> None:
+    subscriptions = Subscriptions(Coinbase(ExchangeSettings(name="coinbase")), ("BTC/USD", "ETH/USD"), 8.0)
+    requests = subscriptions.open(0.0)
     assert requests == [
         {"type": "subscribe", "product_ids": ["BTC-USD", "ETH-USD"], "channels": [name]}
         for name in ("heartbeat", "matches", "ticker")
@@ -112,14 +112,13 @@ def test_what_is_subscribed_is_live_for_each_product_and_a_refusal_stops_with_it
     channels = [{"name": name, "product_ids": ["BTC-USD"], "account_ids": None} for name in ("heartbeat", "matches")]
     answer = decode(raw({"type": "subscriptions", "channels": channels}))
     assert isinstance(answer, Reply)
-    desk.replied(answer, 1.0)
-    assert [desk.state("trade", "BTC/USD"), desk.state("trade", "ETH/USD"), desk.state("ticker", "BTC/USD")] == [
-        "acked", "pending", "pending"
-    ]  # fmt: skip
-    desk.heard("trade", "BTC/USD", 1.0, news=True)
-    desk.replied(answer, 2.0)
-    assert desk.state("trade", "BTC/USD") == "live", "every answer names all that is subscribed, again"
-    assert desk.again("trade", "BTC/USD", "silent", 3.0) == [
+    subscriptions.replied(answer, 1.0)
+    states = [subscriptions.state(*key) for key in (("trade", "BTC/USD"), ("trade", "ETH/USD"), ("ticker", "BTC/USD"))]
+    assert states == ["acked", "pending", "pending"]
+    subscriptions.heard("trade", "BTC/USD", 1.0, news=True)
+    subscriptions.replied(answer, 2.0)
+    assert subscriptions.state("trade", "BTC/USD") == "live", "every answer repeats all subscriptions of the connection"
+    assert subscriptions.again("trade", "BTC/USD", "silent", 3.0) == [
         {"type": method, "product_ids": ["BTC-USD"], "channels": ["matches"]} for method in ("unsubscribe", "subscribe")
     ]
     refusal = decode(
@@ -127,16 +126,16 @@ def test_what_is_subscribed_is_live_for_each_product_and_a_refusal_stops_with_it
     )
     assert isinstance(refusal, Reply)
     with pytest.raises(SubscriptionRefused, match="NO-SUCH is not a valid product"):
-        desk.replied(refusal, 4.0)
+        subscriptions.replied(refusal, 4.0)
 
 
-def test_an_error_that_answers_no_request_stops_nothing() -> None:
-    desk = Subscriptions(Coinbase(ExchangeSettings(name="coinbase")), ("BTC/USD",), 8.0)
-    desk.open(0.0)
+def test_an_error_that_answers_no_request_raises_nothing() -> None:
+    subscriptions = Subscriptions(Coinbase(ExchangeSettings(name="coinbase")), ("BTC/USD",), 8.0)
+    subscriptions.open(0.0)
     answer = decode(raw({"type": "error", "message": "Slow consumer"}))
     assert isinstance(answer, Reply)
     assert answer.refusal == "Slow consumer"
-    desk.replied(answer, 1.0)
+    subscriptions.replied(answer, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +153,7 @@ def test_an_error_that_answers_no_request_stops_nothing() -> None:
         (raw(TICKER, best_bid=None), "bad_field"),
     ],
 )
-def test_what_cannot_be_read_has_the_reasons_of_krakens_frames(body: bytes, reason: str) -> None:
+def test_a_frame_that_cannot_be_decoded_has_the_same_reasons_as_krakens(body: bytes, reason: str) -> None:
     with pytest.raises(BadFrame) as refused:
         decode(body)
     assert refused.value.reason == reason
@@ -164,13 +163,13 @@ def test_what_cannot_be_read_has_the_reasons_of_krakens_frames(body: bytes, reas
     ("changed", "reason"),
     [({"price": "-1"}, "bad_price"), ({"size": "NaN"}, "bad_quantity"), ({"side": "both"}, "bad_side")],
 )
-def test_entries_are_checked_as_krakens_are(changed: dict[str, str], reason: str) -> None:
+def test_entries_get_the_same_checks_as_krakens(changed: dict[str, str], reason: str) -> None:
     (event,) = events_of(envelope(raw(MATCH, **changed)))
     assert isinstance(event, BadFrame)
     assert event.reason == reason
 
 
-def test_an_envelope_says_whose_frame_it_holds_and_an_old_one_holds_krakens() -> None:
+def test_an_envelope_names_its_exchange_and_one_without_a_name_holds_a_frame_of_kraken() -> None:
     assert decode_envelope(encode_envelope(envelope(raw(MATCH)))).exchange == "coinbase"
     old = msgspec.msgpack.encode([RECEIVED_NS, 1, 1, "heartbeat", "ws", b'{"channel":"heartbeat"}', None])
     assert isinstance(frame_of(decode_envelope(old)), HeartbeatFrame)
@@ -178,15 +177,19 @@ def test_an_envelope_says_whose_frame_it_holds_and_an_old_one_holds_krakens() ->
         frame_of(msgspec.structs.replace(envelope(raw(MATCH)), exchange="elsewhere"))
 
 
-def test_every_adapter_has_its_public_addresses_and_a_setting_wins_over_them() -> None:
+def test_every_adapter_has_a_decoder_and_public_addresses() -> None:
+    assert {name: adapter.decode for name, adapter in EXCHANGES.items()} == DECODERS
     assert set(PUBLIC_URLS) == set(EXCHANGES)
+
+
+def test_a_setting_overrides_the_public_address_of_an_exchange() -> None:
     assert ExchangeSettings(name="coinbase").ws_url == "wss://ws-feed.exchange.coinbase.com"
     chosen = ExchangeSettings(name="coinbase", ws_url="ws://127.0.0.1:1", rest_url="")
     assert (chosen.ws_url, chosen.rest_url) == ("ws://127.0.0.1:1", "https://api.exchange.coinbase.com")
 
 
 @pytest.mark.parametrize("values", [{"name": "elsewhere"}, {"name": "coinbase", "mode": "sim"}])
-def test_an_exchange_without_an_adapter_and_one_that_is_not_simulated_are_refused(values: dict[str, Any]) -> None:
+def test_an_exchange_without_an_adapter_or_without_a_simulation_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="BTC_EXCHANGE_NAME"):
         ExchangeSettings(**values)
 
@@ -194,17 +197,17 @@ def test_an_exchange_without_an_adapter_and_one_that_is_not_simulated_are_refuse
 # --- REST -----------------------------------------------------------------------------------------------------------
 
 
-class Rest:
-    """Trades 1 to 5,000 and a candle a minute, paged as Coinbase pages them; `asked` keeps the queries."""
+class FakeRest:
+    """A server with trades 1 to 5,000 and a candle for each minute, in pages like Coinbase's; `queries` keeps the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, str]] = []
+        self.queries: list[dict[str, str]] = []
         self.answer: object = None
 
     def get(self, path: str) -> object:
         url = urlsplit(path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        self.asked.append(query)
+        self.queries.append(query)
         if self.answer is not None:
             return self.answer
         if url.path == "/products/BTC-USD/trades":
@@ -222,18 +225,18 @@ class Rest:
 
 
 @pytest.fixture
-def rest(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Coinbase, Rest]]:
+def rest(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Coinbase, FakeRest]]:
     monkeypatch.setattr(Coinbase, "rest_pause_s", 0.0)
-    played = Rest()
+    server = FakeRest()
 
-    with answering(lambda path: (200, json.dumps(played.get(path)).encode())) as url:
-        yield Coinbase(ExchangeSettings(name="coinbase", rest_url=url)), played
+    with answering(lambda path: (200, json.dumps(server.get(path)).encode())) as url:
+        yield Coinbase(ExchangeSettings(name="coinbase", rest_url=url)), server
 
 
-def test_a_gap_is_fetched_page_by_page_from_its_end_and_as_the_socket_would_have_sent_it(
-    rest: tuple[Coinbase, Rest],
+def test_a_gap_is_fetched_in_pages_from_its_end_as_the_websocket_would_have_sent_it(
+    rest: tuple[Coinbase, FakeRest],
 ) -> None:
-    coinbase, played = rest
+    coinbase, server = rest
     gap = GapNotice("BTC/USD", 1_501, 3_700, "open", 0, 0, 0)
     found: dict[int, bytes] = {}
     cursor = None
@@ -242,8 +245,8 @@ def test_a_gap_is_fetched_page_by_page_from_its_end_and_as_the_socket_would_have
         found |= page
         if cursor is None:
             break
-    assert set(found) == set(range(1_501, 3_701)) - {2_000}, "the exchange does not have 2,000"
-    assert [(query["after"], query["limit"]) for query in played.asked] == [
+    assert set(found) == set(range(1_501, 3_701)) - {2_000}, "the exchange does not have trade 2,000"
+    assert [(query["after"], query["limit"]) for query in server.queries] == [
         ("3701", "1000"), ("2701", "1000"), ("1701", "200")
     ]  # fmt: skip
     (event,) = events_of(envelope(found[1_501]))
@@ -251,21 +254,21 @@ def test_a_gap_is_fetched_page_by_page_from_its_end_and_as_the_socket_would_have
     assert (event.trade_id, event.price, event.qty, event.sign) == (1_501, 16209.91, 0.00698254, 1.0)
 
 
-def test_a_gap_of_trades_that_the_exchange_does_not_have_comes_to_an_end(rest: tuple[Coinbase, Rest]) -> None:
-    coinbase, played = rest
-    played.answer = []
+def test_fetching_a_gap_ends_when_the_exchange_does_not_have_its_trades(rest: tuple[Coinbase, FakeRest]) -> None:
+    coinbase, server = rest
+    server.answer = []
     assert coinbase.missing_trades(GapNotice("BTC/USD", 7, 9, "open", 0, 0, 0), None) == ({}, None)
-    played.answer = [Rest.trade(3)]
+    server.answer = [FakeRest.trade(3)]
     assert coinbase.missing_trades(GapNotice("BTC/USD", 7, 9, "open", 0, 0, 0), None) == ({}, None)
 
 
-def test_minute_bars_come_in_pages_of_what_an_answer_may_hold_and_go_through_the_log(
-    rest: tuple[Coinbase, Rest],
+def test_minute_bars_are_fetched_in_pages_of_300_and_their_frames_pass_the_engine(
+    rest: tuple[Coinbase, FakeRest],
 ) -> None:
-    coinbase, played = rest
+    coinbase, server = rest
     before_ns = now_ns()
     bars, source = coinbase.minute_bars("BTC/USD", 2)
-    assert (source, len(played.asked)) == ("rest", 10)
+    assert (source, len(server.queries)) == ("rest", 10)
     assert (np.diff(bars["ts_ns"]) == NS_PER_MIN).all()
     assert 2_880 <= len(bars) <= 2_881
     assert bars["ts_ns"][-1] + NS_PER_MIN <= now_ns()
@@ -281,16 +284,18 @@ def test_minute_bars_come_in_pages_of_what_an_answer_may_hold_and_go_through_the
 
 
 @pytest.mark.parametrize("answer", [{"message": "NotFound"}, [{"trade_id": 1}], [[1, 2]]])
-def test_an_answer_of_another_form_is_an_error_of_the_exchange(rest: tuple[Coinbase, Rest], answer: object) -> None:
-    coinbase, played = rest
-    played.answer = answer
-    with pytest.raises(ExchangeError, match="another form"):
+def test_an_answer_with_an_unexpected_form_raises_exchange_error(
+    rest: tuple[Coinbase, FakeRest], answer: object
+) -> None:
+    coinbase, server = rest
+    server.answer = answer
+    with pytest.raises(ExchangeError, match="unexpected form"):
         coinbase.missing_trades(GapNotice("BTC/USD", 7, 9, "open", 0, 0, 0), None)
-    with pytest.raises(ExchangeError, match="another form"):
+    with pytest.raises(ExchangeError, match="unexpected form"):
         coinbase.minute_bars("BTC/USD", 1)
 
 
-def test_trades_by_time_are_not_offered_and_the_message_says_what_to_do() -> None:
+def test_trades_by_time_are_not_offered_and_the_error_names_the_alternative() -> None:
     with pytest.raises(NotOffered, match="btc import-trades"):
         Coinbase(ExchangeSettings(name="coinbase")).trades_since("BTC/USD", RECEIVED_NS)
 
@@ -298,11 +303,11 @@ def test_trades_by_time_are_not_offered_and_the_message_says_what_to_do() -> Non
 # --- the recording --------------------------------------------------------------------------------------------------
 
 
-def test_the_recorded_twenty_minutes_give_a_feature_row_for_each_quote(tmp_path: Path) -> None:
-    """Of Coinbase's other public feed (Advanced Trade), each frame as it was received beside its receive time."""
+def test_a_recording_of_twenty_minutes_gives_a_feature_row_for_each_quote(tmp_path: Path) -> None:
+    """The recording is of the feed Advanced Trade; it has each frame with its receive time."""
     file = DATA / "coinbase_ticker_btcusd_20260405_20min.ndjson.gz"
     if not file.is_file():
-        pytest.skip(f"the recording {file.name} is not on this machine")
+        pytest.skip(f"this machine does not have the recording {file.name}")
     with gzip.open(file) as recorded:
         lines = [json.loads(line) for line in recorded]
     path = tmp_path / "coinbase.txt"

@@ -1,4 +1,4 @@
-"""Trades of Kraken's REST page by page: none is lost where a page ends, whatever the times."""
+"""Pages of trades from Kraken's REST API: no trade is lost at the end of a page, whatever the times are."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ PAGE = 4
 START_NS = 1_700_000_000 * NS_PER_S
 
 
-class Paged(Kraken):
-    """Kraken with these trades, (id, seconds after the start), and pages of four; REST orders by time."""
+class PagedKraken(Kraken):
+    """Kraken with given trades (id, seconds after the start) and pages of four trades; REST sorts them by time."""
 
     def __init__(self, trades: Iterable[tuple[int, float]]) -> None:
         super().__init__(ExchangeSettings())
         self.trades = sorted(((START_NS + round(at_s * NS_PER_S), number) for number, at_s in trades))
-        self.asked = 0
+        self.requests = 0
 
     def trades_since(self, symbol: str, since_ns: int) -> tuple[list[Trade], int]:
-        self.asked += 1
-        assert self.asked < 100, "pages without end"
-        page = [each for each in self.trades if each[0] > since_ns][:PAGE]
+        self.requests += 1
+        assert self.requests < 100, "the pages do not end"
+        page = [(ts_ns, number) for ts_ns, number in self.trades if ts_ns > since_ns][:PAGE]
         rows: list[Any] = [Trade(symbol, "buy", 1.0, 1.0, "limit", number, from_ns(ts_ns)) for ts_ns, number in page]
         return rows, page[-1][0] if page else since_ns
 
 
-def found(kraken: Paged, first: int, last: int, after_s: float, before_s: float) -> set[int]:
-    """Ids that the pages of one repair give."""
+def repaired_ids(kraken: PagedKraken, first: int, last: int, after_s: float, before_s: float) -> set[int]:
+    """Return the ids in the pages of one repair."""
     after_ns, before_ns = (START_NS + round(at_s * NS_PER_S) for at_s in (after_s, before_s))
     gap = GapNotice("BTC/USD", first, last, "open", after_ns, before_ns, before_ns)
     ids: set[int] = set()
@@ -53,20 +53,20 @@ def found(kraken: Paged, first: int, last: int, after_s: float, before_s: float)
 @pytest.mark.parametrize(
     "times",
     [
-        pytest.param([0, 1, 2, 2, 2, 3, 4, 5, 6, 7, 30], id="one order at one time over the end of a page"),
-        pytest.param([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], id="nothing behind the gap yet"),
+        pytest.param([0, 1, 2, 2, 2, 3, 4, 5, 6, 7, 30], id="trades with the same time on two pages"),
+        pytest.param([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], id="no page after the gap yet"),
         pytest.param([4, 1, 2, 3, 3.5, 3.6, 3.7, 3.8, 3.9, 3.95, 30], id="the clock stepped back before the gap"),
-        pytest.param([0, 5, 6, 7, 8, 8.1, 8.2, 8.3, 8.4, 8.5, 4], id="and behind it"),
+        pytest.param([0, 5, 6, 7, 8, 8.1, 8.2, 8.3, 8.4, 8.5, 4], id="the clock stepped back after the gap"),
     ],
 )
 def test_every_missing_trade_is_found(times: list[float]) -> None:
-    kraken = Paged(enumerate(times))
-    assert found(kraken, 1, 9, times[0], times[10]) == set(range(1, 10))
+    kraken = PagedKraken(enumerate(times))
+    assert repaired_ids(kraken, 1, 9, times[0], times[10]) == set(range(1, 10))
 
 
-def test_trades_of_a_span_come_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trades_between_two_times_are_yielded_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     times = [0, 1, 2, 2, 2, 3, 4, 4, 4, 4.5]
-    kraken = Paged(enumerate(times))
+    kraken = PagedKraken(enumerate(times))
     monkeypatch.setattr(history, "exchange_of", lambda _: kraken)
     pages = history.trades_between(ExchangeSettings(), "BTC/USD", START_NS, START_NS + 10 * NS_PER_S, pause_s=0.0)
     assert np.concatenate([page["trade_id"] for page in pages]).tolist() == list(range(10))

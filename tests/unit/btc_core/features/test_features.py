@@ -1,4 +1,4 @@
-"""Every feature against a slow second implementation, written from the catalogue's definitions and nothing else."""
+"""Every feature, compared with a slow second implementation that follows the definitions in the catalogue."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from btc_core.market.events import BAR, QUOTE, TRADE
 pytestmark = pytest.mark.unit
 
 S = 1_000_000_000
-HOLE_NS, COVER_NS, DAY_NS = 90 * S, 600 * S, 86_400 * S
+MAX_SILENCE_NS, LATE_TRADE_NS, DAY_NS = 90 * S, 600 * S, 86_400 * S
 NEVER = math.inf
 FLOOR = 1e-10
 MONDAY_S = 1_700_438_400  # 2023-11-20 00:00 UTC
@@ -30,7 +30,10 @@ NAN = math.nan
 
 
 def random_market(seed: int, ticks: int, bars: int, *, rough: bool, pace_s: float = 0.4) -> np.ndarray:
-    """Bars, then ticks; rough ones have holes, late and simultaneous events, whole seconds and bars in between."""
+    """Return bars followed by quotes and trades (ticks).
+
+    A rough market has silences, late and simultaneous events, events at whole seconds, and bars between the ticks.
+    """
     rng = np.random.default_rng(seed)
     now = (MONDAY_S + int(rng.integers(-3, 3)) * 1_800) * S + int(rng.integers(0, 60 * S))
     price, events = 60_000.0, []
@@ -74,8 +77,8 @@ def random_market(seed: int, ticks: int, bars: int, *, rough: bool, pace_s: floa
 
 
 @dataclass
-class Moment:
-    """What a row needs beside the observations up to it."""
+class Snapshot:
+    """The values that a row needs in addition to the observations up to its event."""
 
     clock: int
     n_obs: int
@@ -84,7 +87,7 @@ class Moment:
     ticks_since: float
     volume_since: float
     quotes_from: int
-    """Quotes before this index do not count for the moving averages."""
+    """The index of the first quote that counts for the moving averages."""
     top: tuple[float, float, float, float]
     mid: float
     last_price: float
@@ -95,21 +98,21 @@ class Moment:
 
 @dataclass
 class Reference:
-    """Observations in the order of the log, each under the second ⌈t⌉ it belongs to, and one `Moment` per event."""
+    """The observations in the order of the log, each with the number ⌈t⌉ of its second; and one `Snapshot` per event."""
 
     obs: list[tuple[int, int, float, float, float]] = field(default_factory=list)  # second, clock, close, high, low
-    opens: dict[int, float] = field(default_factory=dict)  # seconds whose mid is the open of the bar that followed
+    opens: dict[int, float] = field(default_factory=dict)  # seconds whose mid is the open of the next bar
     trades: list[tuple[int, float, float, float]] = field(default_factory=list)  # second, signed, price, bar volume
     quotes: list[tuple[int, float, float, float, float, float, bool]] = field(default_factory=list)
-    moments: list[Moment] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
 
     def read(self, events: np.ndarray) -> Reference:
-        clock = seen = mid_at = quote_at = trade_at = covered = 0
+        clock = last_event = mid_at = quote_at = trade_at = bar_end = 0
         ticks_since = volume_since = NEVER
         quotes_from, top, mid, last_price, grid = 0, (NAN,) * 4, NAN, NAN, 0
         for ts, kind, a, b, c, d, e in events.tolist():
             if kind == BAR and clock > ts:
-                self._moment(
+                self._add_snapshot(
                     clock, ticks_since, volume_since, quotes_from, top, mid, last_price, quote_at, trade_at, grid
                 )
                 continue
@@ -117,18 +120,18 @@ class Reference:
             clock = max(clock, ts + 60 * S if kind == BAR else ts)
             second = -(-clock // S)
             if first:
-                seen, grid = clock, (second - 1) // 5 * 5
-            if clock - seen > HOLE_NS:
+                last_event, grid = clock, (second - 1) // 5 * 5
+            if clock - last_event > MAX_SILENCE_NS:
                 ticks_since = volume_since = NEVER
-            seen = clock
-            if clock - mid_at > HOLE_NS:
+            last_event = clock
+            if clock - mid_at > MAX_SILENCE_NS:
                 mid, top, quotes_from = NAN, (NAN,) * 4, len(self.quotes)
             before = (quote_at, trade_at)
             if kind == BAR:
                 if math.isnan(mid):
                     self.opens[second - 60] = math.log(a)
                 volume_since = min(volume_since, second - 60)
-                ticks_since, covered, mid_at, mid = NEVER, clock, clock, d
+                ticks_since, bar_end, mid_at, mid = NEVER, clock, clock, d
                 top, quotes_from = (NAN,) * 4, len(self.quotes)
                 self.obs.append((second, clock, math.log(d), math.log(b), math.log(c)))
                 self.trades.append((second, 0.0, NAN, e))
@@ -141,20 +144,20 @@ class Reference:
                 self.obs.append((second, clock, math.log(mid), math.log(mid), math.log(mid)))
             else:
                 trade_at = clock
-                if ts >= covered or clock - covered > COVER_NS:
+                if ts >= bar_end or clock - bar_end > LATE_TRADE_NS:
                     ticks_since, volume_since = min(ticks_since, second), min(volume_since, second)
                     self.trades.append((second, math.copysign(b, c), a, 0.0))
                     last_price = a
-            self._moment(clock, ticks_since, volume_since, quotes_from, top, mid, last_price, *before, grid)
+            self._add_snapshot(clock, ticks_since, volume_since, quotes_from, top, mid, last_price, *before, grid)
             grid = (second - 1) // 5 * 5
         self.table = np.array(self.obs or np.empty((0, 5)))
         self.clocks = np.array([clock for _, clock, *_ in self.obs])
         return self
 
-    def _moment(self, clock, ticks, volume, quotes_from, top, mid, price, quote_at, trade_at, grid):  # noqa: ANN001, ANN202, PLR0917
+    def _add_snapshot(self, clock, ticks, volume, quotes_from, top, mid, price, quote_at, trade_at, grid):  # noqa: ANN001, ANN202, PLR0917 - the local variables of `read`
         since = [(clock - at) / 1e9 if at > 0 and clock - at <= DAY_NS else NAN for at in (quote_at, trade_at)]
-        self.moments.append(
-            Moment(
+        self.snapshots.append(
+            Snapshot(
                 clock, len(self.obs), len(self.trades), len(self.quotes), ticks, volume, quotes_from, top, mid, price,
                 since[0], since[1], grid,
             )
@@ -168,14 +171,14 @@ class Reference:
     def _ask_flow(top: tuple[float, ...], ask: float, qty: float) -> float:
         return (qty if ask <= top[2] else 0.0) - (top[3] if ask >= top[2] else 0.0)
 
-    def log_mid(self, moment: Moment, seconds: np.ndarray, *, opens: bool = True) -> np.ndarray:
-        """Log-mid at the end of each second as known at the moment."""
-        if moment.n_obs == 0:
+    def log_mid(self, snapshot: Snapshot, seconds: np.ndarray, *, opens: bool = True) -> np.ndarray:
+        """Return the log mid at the end of each second, as far as it is known in the snapshot."""
+        if snapshot.n_obs == 0:
             return np.full(len(seconds), NAN)
-        known = self.table[: moment.n_obs]
+        known = self.table[: snapshot.n_obs]
         index = np.searchsorted(known[:, 0], seconds, "right") - 1
         values = known[index, 2]
-        stale = (index < 0) | (seconds * S - self.clocks[index] > HOLE_NS)
+        stale = (index < 0) | (seconds * S - self.clocks[index] > MAX_SILENCE_NS)
         values = np.where(stale, NAN, values)
         for at, value in self.opens.items():
             if opens and at + 60 <= known[-1, 0]:
@@ -183,20 +186,20 @@ class Reference:
         return values
 
     def row(self, i: int) -> dict[str, float]:
-        m = self.moments[i]
+        m = self.snapshots[i]
         now = m.clock // S
         return {
             **self._volatility(m, now),
             **self._clock(now),
             **self._activity(m, now),
             **self._top(m),
-            **self._original(m, now),
+            **self._chart(m),
             "since_quote_s": m.since_quote,
             "since_trade_s": m.since_trade,
             "rv_5s_step": self._rv_step(m),
         }
 
-    def _volatility(self, m: Moment, now: int) -> dict[str, float]:
+    def _volatility(self, m: Snapshot, now: int) -> dict[str, float]:
         path = self.log_mid(m, now - 60 * np.arange(1_441))
         moves = path[:-1] - path[1:]
         squares, known = moves**2, ~np.isnan(moves)
@@ -221,7 +224,7 @@ class Reference:
             out[f"log_rv_5s_{w}m"] = math.log(max((grid**2).sum(), FLOOR)) if covered else NAN
         return out
 
-    def _range(self, m: Moment, end: int) -> float:
+    def _range(self, m: Snapshot, end: int) -> float:
         seconds = np.arange(end - 60, end + 1)
         mids = self.log_mid(m, seconds, opens=False)
         carried = mids[:-1][~np.isnan(mids[:-1]) & ~np.isnan(mids[1:])]
@@ -240,10 +243,10 @@ class Reference:
             "minute_of_hour": float(stamp.minute), "new_york_minute": float(there.hour * 60 + there.minute),
         }  # fmt: skip
 
-    def _activity(self, m: Moment, now: int) -> dict[str, float]:
+    def _activity(self, m: Snapshot, now: int) -> dict[str, float]:
         trades = pd.DataFrame(self.trades[: m.n_trades], columns=["second", "signed", "price", "bar"])
         quotes = pd.DataFrame(
-            self.quotes[: m.n_quotes], columns=["second", "bid", "bid_qty", "ask_qty", "flow", "depth", "still"]
+            self.quotes[: m.n_quotes], columns=["second", "bid", "bid_qty", "ask_qty", "flow", "depth", "unchanged"]
         )
         out = {}
         for w in (1, 5, 15, 60, 240):
@@ -263,7 +266,7 @@ class Reference:
             out[f"ofi_{w}s"] = recent.flow.sum() / recent.depth.mean() if covered else NAN
         for w in (60, 300):
             recent = quotes[quotes.second > now - w]
-            out[f"zero_move_share_{w}s"] = recent.still.mean() if now - w >= m.ticks_since and len(recent) else NAN
+            out[f"zero_move_share_{w}s"] = recent.unchanged.mean() if now - w >= m.ticks_since and len(recent) else NAN
         for w in (30, 60, 300):
             recent = trades[trades.second > now - w]
             traded = recent.signed.abs().sum()
@@ -272,7 +275,7 @@ class Reference:
         return out | self._volumes(m, now, trades)
 
     @staticmethod
-    def _volumes(m: Moment, now: int, trades: pd.DataFrame) -> dict[str, float]:
+    def _volumes(m: Snapshot, now: int, trades: pd.DataFrame) -> dict[str, float]:
         volume = trades.signed.abs() + trades.bar
         midnight = now // 86_400 * 86_400
         today = volume[trades.second > midnight].sum()
@@ -288,7 +291,7 @@ class Reference:
         }
 
     @staticmethod
-    def _top(m: Moment) -> dict[str, float]:
+    def _top(m: Snapshot) -> dict[str, float]:
         bid, bid_qty, ask, ask_qty = m.top
         both = bid_qty + ask_qty
         micro = (ask * bid_qty + bid * ask_qty) / both if both > 0 else NAN
@@ -299,18 +302,19 @@ class Reference:
             "microprice_minus_mid_bps": (micro - m.mid) / m.mid * 1e4,
         }  # fmt: skip
 
-    def _original(self, m: Moment, now: int) -> dict[str, float]:
-        del now
+    def _chart(self, m: Snapshot) -> dict[str, float]:
         recent = self.quotes[m.quotes_from : m.n_quotes][-64:]
         bids = pd.Series([NAN] + [quote[1] for quote in recent])
         logs = np.log(bids).diff()
         sizes = pd.DataFrame([(NAN, NAN)] + [(quote[2], quote[3]) for quote in recent]).rolling(14).mean().iloc[-1]
         change = bids.diff().iloc[-1]
-        last = [roll.iloc[-1] for roll in (bids.rolling(5).mean(), bids.rolling(14).mean(), bids.rolling(14).std())]
+        means = [
+            rolled.iloc[-1] for rolled in (bids.rolling(5).mean(), bids.rolling(14).mean(), bids.rolling(14).std())
+        ]
         if math.isnan(m.top[0]):
             change = NAN
         return {
-            "ma_5": last[0], "ma_14": last[1], "std_14": last[2],
+            "ma_5": means[0], "ma_14": means[1], "std_14": means[2],
             "ema_5": bids[1:].ewm(span=5).mean().iloc[-1] if len(recent) == 64 else NAN,
             "price_change": change, "price_change_pct": change / bids.shift().iloc[-1] * 100,
             "log_return": logs.iloc[-1], "momentum": bids.diff(14).iloc[-1], "volatility": logs.rolling(14).std().iloc[-1],
@@ -318,7 +322,7 @@ class Reference:
             "mean_bid_qty": sizes[0], "mean_ask_qty": sizes[1],
         }  # fmt: skip
 
-    def _rv_step(self, m: Moment) -> float:
+    def _rv_step(self, m: Snapshot) -> float:
         if m.ticks_since == NEVER:
             return NAN
         ends = np.arange(m.grid + 5, (-(-m.clock // S) - 1) // 5 * 5 + 1, 5)
@@ -327,7 +331,7 @@ class Reference:
 
 
 def log_sum(parts: np.ndarray, steps: int) -> float:
-    """Log of a sum scaled up from the known parts to all steps; NaN below half."""
+    """Return the log of a sum, scaled up from the known parts to all steps; NaN if less than half are known."""
     known = parts[~np.isnan(parts)]
     if len(known) * 2 < steps or len(known) == 0:
         return NAN
@@ -337,18 +341,18 @@ def log_sum(parts: np.ndarray, steps: int) -> float:
 # --- the comparison -------------------------------------------------------------------------------------------------
 
 
-def folded(events: np.ndarray, emit: int) -> np.ndarray:
+def fold_rows(events: np.ndarray, emit: int) -> np.ndarray:
     rows = np.full(len(events), NAN, ROW)
     return rows[: fold(new_state(), events, rows, emit)]
 
 
-def compare(events: np.ndarray, emit: int, wanted: list[int]) -> None:
-    rows = folded(events, emit)
-    emits = events["kind"] == BAR if emit == EMIT_BARS else events["kind"] != BAR
-    row_of = np.cumsum(emits) - 1
+def compare(events: np.ndarray, emit: int, indices: list[int]) -> None:
+    rows = fold_rows(events, emit)
+    gives_row = events["kind"] == BAR if emit == EMIT_BARS else events["kind"] != BAR
+    row_of = np.cumsum(gives_row) - 1
     reference = Reference().read(events)
-    for i in wanted:
-        if not emits[i]:
+    for i in indices:
+        if not gives_row[i]:
             continue
         expected, row = reference.row(i), rows[row_of[i]]
         assert set(expected) == set(FEATURE_NAMES)
@@ -363,47 +367,45 @@ def sample(events: np.ndarray, seed: int, count: int) -> list[int]:
 
 
 PACES = st.sampled_from((0.4, 4.0, 15.0))
-"""Mean seconds between ticks: slow ones reach far back with few events."""
+"""Mean seconds between ticks. With a slow pace, few events cover a long time."""
 RANDOM = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @RANDOM
 @given(st.integers(0, 2**32), st.integers(1, 3_000), PACES)
-@example(884, 881, 15.0)  # a mid that expires within the second of the next quote
-def test_every_feature_of_a_smooth_tick_stream_equals_its_definition(seed: int, ticks: int, pace_s: float) -> None:
+@example(884, 881, 15.0)  # the mid becomes unknown in the second of the next quote
+def test_every_feature_of_a_smooth_market_equals_its_definition(seed: int, ticks: int, pace_s: float) -> None:
     events = random_market(seed, ticks, 0, rough=False, pace_s=pace_s)
     compare(events, EMIT_TICKS, sample(events, seed, 12))
 
 
 @RANDOM
 @given(st.integers(0, 2**32), st.integers(1, 3_000), st.integers(0, 90), PACES)
-def test_every_feature_survives_holes_late_events_and_bars_between_ticks(
-    seed: int, ticks: int, bars: int, pace_s: float
-) -> None:
+def test_every_feature_of_a_rough_market_equals_its_definition(seed: int, ticks: int, bars: int, pace_s: float) -> None:
     events = random_market(seed, ticks, bars, rough=True, pace_s=pace_s)
     compare(events, EMIT_TICKS, sample(events, seed, 12))
 
 
 @settings(RANDOM, max_examples=8)
-@given(st.integers(0, 2**32), st.integers(1, 3_000), st.booleans())
-def test_every_feature_of_minute_bars_equals_its_definition(seed: int, bars: int, rough: bool) -> None:  # noqa: FBT001
+@given(seed=st.integers(0, 2**32), bars=st.integers(1, 3_000), rough=st.booleans())
+def test_every_feature_of_minute_bars_equals_its_definition(seed: int, bars: int, *, rough: bool) -> None:
     events = random_market(seed, 0, bars, rough=rough)
     compare(events, EMIT_BARS, sample(events, seed, 20))
 
 
-def test_long_windows_reach_from_live_ticks_back_into_bar_history() -> None:
+def test_a_long_window_of_a_quote_contains_earlier_bars() -> None:
     events = random_market(7, 2_000, 1_700, rough=False)
     compare(events, EMIT_TICKS, sample(events[-2_000:], 7, 30) + sample(events, 1, 10))
-    last = folded(events, EMIT_TICKS)[-1]
+    last = fold_rows(events, EMIT_TICKS)[-1]
     assert not math.isnan(last["log_rv_1440m"])
     assert not math.isnan(last["log_ewma_120m"])
 
 
-def test_the_parts_of_the_realized_variance_sum_up_to_the_whole() -> None:
+def test_the_steps_of_the_realized_variance_add_up_to_the_realized_variance() -> None:
     events = random_market(3, 20_000, 0, rough=False)
-    rows = folded(events, EMIT_TICKS)
+    rows = fold_rows(events, EMIT_TICKS)
     reference = Reference().read(events)
-    last = reference.moments[-1]
+    last = reference.snapshots[-1]
     first_s, end_s = -(-events["ts_ns"][0] // S), (-(-last.clock // S) - 1) // 5 * 5
     grid = np.arange(-(-first_s // 5) * 5, end_s + 1, 5)
     steps = np.diff(reference.log_mid(last, grid))

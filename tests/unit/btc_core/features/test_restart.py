@@ -1,4 +1,4 @@
-"""The hard promise of the fold: warmed up over its window, it goes on as if it had never stopped, bit for bit."""
+"""After a restart with a warm-up, the fold gives the rows of a fold that never stopped, to the last bit."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ pytestmark = pytest.mark.unit
 S = 1_000_000_000
 BEGIN_S = 1_700_438_400 + 80_000  # Monday, 2023-11-20 22:13:20 UTC
 KINDS = (
-    "plain", "rare_trades", "no_trades", "silent_quotes", "no_quotes", "rare_quotes", "holes", "long_holes", "future",
+    "plain", "rare_trades", "no_trades", "silent_quotes", "no_quotes", "rare_quotes", "silences", "long_silences", "future",
     "bars", "all",
 )  # fmt: skip
 
 
 def share_of_trades(kind: str, now_s: int) -> float:
-    """How many of the events are trades; the rest are quotes."""
+    """Return the share of the events that are trades; the others are quotes."""
     if kind in {"no_quotes", "no_trades"} and 3 * 3_600 < now_s - BEGIN_S < 50 * 3_600:
-        return float(kind == "no_quotes")  # one of the two falls silent for longer than anything is remembered
+        return float(kind == "no_quotes")  # quotes or trades stop for longer than the memory of the fold
     if kind == "silent_quotes" and now_s // 2_000 % 3 == 0:
         return 1.0
     return {"rare_trades": 2e-4, "rare_quotes": 0.97}.get(kind, 0.3)
 
 
 def market(kind: str, seed: int, hours: float = 56.0) -> tuple[np.ndarray, np.ndarray]:
-    """Events and when they were received: about one every 8 s; each kind is hard on another part of the state."""
+    """Return events, about one every 8 s, and their receive times. Each kind of market tests another part of the state."""
     rng = np.random.default_rng(seed)
     now, end, price, events, received = BEGIN_S * S, int((BEGIN_S + hours * 3_600) * S), 60_000.0, [], []
-    jumps = {"holes": 0.003, "long_holes": 0.0006, "future": 0.002, "bars": 0.002, "all": 0.001}.get(kind, 0.0)
+    jumps = {"silences": 0.003, "long_silences": 0.0006, "future": 0.002, "bars": 0.002, "all": 0.001}.get(kind, 0.0)
     while now < end:
         now += int(rng.exponential(8.0) * S)
         stamp = now
@@ -45,12 +45,12 @@ def market(kind: str, seed: int, hours: float = 56.0) -> tuple[np.ndarray, np.nd
         elif chance < 0.15:
             stamp = now - int(rng.exponential(20.0) * S)
         if rng.random() < jumps:
-            if kind in {"holes", "long_holes"} or (kind == "all" and rng.random() < 0.5):
-                now += int(rng.choice([60, 89, 90, 91, 600, 5_000] if kind != "long_holes" else [95_000, 7_000]) * S)
+            if kind in {"silences", "long_silences"} or (kind == "all" and rng.random() < 0.5):
+                now += int(rng.choice([60, 89, 90, 91, 600, 5_000] if kind != "long_silences" else [95_000, 7_000]) * S)
                 stamp = now
             elif kind == "future" or rng.random() < 0.5:
                 stamp = now + int(rng.integers(1, FUTURE_S) * S)
-            else:  # the history after a connection: bars over what was seen, and a little beyond
+            else:  # bars after a new connection: they overlap the events so far and end a little later
                 begin = now // (60 * S) * 60 * S
                 begins = [begin - back * 60 * S for back in range(int(rng.integers(1, 2_000)), -2, -1)]
                 events += [(at, BAR, price, price + 9.0, price - 9.0, price + 1.0, 2.5) for at in begins]
@@ -67,21 +67,21 @@ def market(kind: str, seed: int, hours: float = 56.0) -> tuple[np.ndarray, np.nd
     return np.array(events, EVENT), np.array(received)
 
 
-def warm(events: np.ndarray, received: np.ndarray, stop: int, warm_up_s: int = WARM_UP_S) -> np.ndarray:
-    """The state of a worker that starts at `stop` and reads back the window by receive time."""
+def warmed_up(events: np.ndarray, received: np.ndarray, stop: int, warm_up_s: int = WARM_UP_S) -> np.ndarray:
+    """Return the state of a worker that starts at `stop`, after it has folded the warm-up window by receive time."""
     since = int(np.searchsorted(received, received[stop] - warm_up_s * S))
     state = new_state()
     fold(state, events[since:stop], np.empty(0, ROW), EMIT_NONE)
     return state
 
 
-def run(state: np.ndarray, events: np.ndarray) -> np.ndarray:
+def rows_of(state: np.ndarray, events: np.ndarray) -> np.ndarray:
     rows = np.empty(len(events), ROW)
     return rows[: fold(state, events, rows, EMIT_TICKS)]
 
 
 def different(left: np.ndarray, right: np.ndarray) -> dict[str, int]:
-    """Names of features that are not bit for bit equal, and how many rows."""
+    """Return the names of the features that are not equal to the last bit, with the number of such rows."""
     assert len(left) == len(right)
     counts = {name: int((left[name].view("u8") != right[name].view("u8")).sum()) for name in FEATURE_NAMES}
     return {name: count for name, count in counts.items() if count}
@@ -89,35 +89,35 @@ def different(left: np.ndarray, right: np.ndarray) -> dict[str, int]:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(3))
-def test_rows_after_a_warm_restart_equal_those_of_a_run_that_never_stopped(kind: str, seed: int) -> None:
+def test_rows_after_a_restart_equal_the_rows_of_a_fold_that_never_stopped(kind: str, seed: int) -> None:
     events, received = market(kind, seed)
-    rows = run(new_state(), events)
+    rows = rows_of(new_state(), events)
     row_of = np.concatenate([[0], np.cumsum(events["kind"] != BAR)])
     late_enough = np.flatnonzero(received > received[0] + WARM_UP_S * S)
     assert len(late_enough) > 100
     for stop in np.random.default_rng(seed).choice(late_enough, 12, replace=False).tolist():
-        again = run(warm(events, received, stop), events[stop : stop + 3_000])
+        again = rows_of(warmed_up(events, received, stop), events[stop : stop + 3_000])
         assert different(rows[row_of[stop] :][: len(again)], again) == {}, stop
 
 
-@pytest.mark.parametrize("kind", ["plain", "bars", "long_holes"])
-def test_a_restart_before_and_after_midnight_keeps_the_volume_of_the_day(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["plain", "bars", "long_silences"])
+def test_a_restart_around_midnight_keeps_the_volume_of_the_day(kind: str) -> None:
     events, received = market(kind, 11)
     midnight = ((BEGIN_S // 86_400) + 2) * 86_400 * S
-    rows = run(new_state(), events)
+    rows = rows_of(new_state(), events)
     row_of = np.concatenate([[0], np.cumsum(events["kind"] != BAR)])
     for step in (-9, -1, 0, 1, 9, 3_600, 7_000):
         stop = int(np.searchsorted(received, midnight + step * S))
-        again = run(warm(events, received, stop), events[stop : stop + 500])
+        again = rows_of(warmed_up(events, received, stop), events[stop : stop + 500])
         assert different(rows[row_of[stop] :][: len(again)], again) == {}
 
 
-def test_the_warm_up_is_not_longer_than_it_must_be() -> None:
-    """With half of it the day-long windows differ, so the promise above tests something."""
+def test_half_of_the_warm_up_is_not_enough_for_the_windows_of_a_day() -> None:
+    """This shows that the tests above can fail."""
     events, received = market("plain", 5)
     stop = len(events) - 1_000
-    state = warm(events, received, stop, WARM_UP_S // 2)
-    changed = different(run(new_state(), events)[stop:], run(state, events[stop:]))
+    state = warmed_up(events, received, stop, WARM_UP_S // 2)
+    changed = different(rows_of(new_state(), events)[stop:], rows_of(state, events[stop:]))
     assert {"log_rv_1440m", "log_ewma_120m"} <= set(changed)
     assert not {"log_rv_240m", "log_volume_240m", "log_trades_240m"} & set(changed)
 
@@ -127,43 +127,45 @@ def test_the_warm_up_is_not_longer_than_it_must_be() -> None:
 def test_rows_do_not_depend_on_how_events_are_batched(kind: str, size: int) -> None:
     events, _ = market(kind, 3, hours=8.0)
     state = new_state()
-    parts = [run(state, events[at : at + size]) for at in range(0, len(events), size)]
-    assert different(run(new_state(), events), np.concatenate(parts)) == {}
+    parts = [rows_of(state, events[at : at + size]) for at in range(0, len(events), size)]
+    assert different(rows_of(new_state(), events), np.concatenate(parts)) == {}
 
 
-def test_a_silent_event_leaves_the_same_state_as_one_with_a_row() -> None:
+def test_an_event_without_a_row_leaves_the_same_state_as_one_with_a_row() -> None:
     events, _ = market("all", 4, hours=8.0)
     rng = np.random.default_rng(0)
     state, at, parts = new_state(), 0, []
-    rows = run(new_state(), events)
+    rows = rows_of(new_state(), events)
     row_of = np.concatenate([[0], np.cumsum(events["kind"] != BAR)])
     while at < len(events):
         stop = at + int(rng.integers(1, 40))
         if rng.random() < 0.5:
             fold(state, events[at:stop], np.empty(0, ROW), EMIT_NONE)
         else:
-            parts.append((at, run(state, events[at:stop])))
+            parts.append((at, rows_of(state, events[at:stop])))
         at = stop
     for begin, part in parts:
         assert different(rows[row_of[begin] :][: len(part)], part) == {}
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nothing_that_happens_later_changes_a_row(seed: int) -> None:
+def test_later_events_do_not_change_earlier_rows(seed: int) -> None:
     events, _ = market("all", seed, hours=5.0)
-    cut = len(events) // 2
-    future = events.copy()
-    future["slot_0"][cut:] *= 1.5
-    future["slot_1"][cut:] += 3.0
-    future["ts_ns"][cut:] += np.random.default_rng(seed).integers(0, 300 * S)
-    n = int((events["kind"][:cut] != BAR).sum())
-    left, right = run(new_state(), events), run(new_state(), future)
+    middle = len(events) // 2
+    changed = events.copy()
+    changed["slot_0"][middle:] *= 1.5
+    changed["slot_1"][middle:] += 3.0
+    changed["ts_ns"][middle:] += np.random.default_rng(seed).integers(0, 300 * S)
+    n = int((events["kind"][:middle] != BAR).sum())
+    left, right = rows_of(new_state(), events), rows_of(new_state(), changed)
     assert different(left[:n], right[:n]) == {}
     assert different(left[n:], right[n:]) != {}
 
 
 def seeded_events() -> np.ndarray:
-    """Bars and ticks from a generator that is the same everywhere: x ← 6364136223846793005 x + 1442695040888963407."""
+    """Return bars, quotes and trades from a generator that gives the same numbers on every machine:
+    x ← 6364136223846793005 x + 1442695040888963407 (mod 2⁶⁴).
+    """
     x, events, price, now = 42, [], 60_000.0, (1_700_438_400 - 3_600) * S
 
     def draw() -> float:
@@ -187,12 +189,12 @@ def seeded_events() -> np.ndarray:
 
 
 GOLDEN = (4, "898c50aa571c6439")
-"""FOLD_REVISION and the digest of the rows of `seeded_events`."""
+"""The `FOLD_REVISION` and the digest of the rows of `seeded_events`."""
 
 
-def test_changed_numbers_need_a_new_fold_revision() -> None:
-    """Nine digits: the last bits of a logarithm are the C library's."""
-    rows = run(new_state(), seeded_events())
+def test_rows_with_other_numbers_need_a_new_fold_revision() -> None:
+    """The digest uses nine digits, because the last bits of a logarithm depend on the C library."""
+    rows = rows_of(new_state(), seeded_events())
     assert [name for name in FEATURE_NAMES if not np.isfinite(rows[-1][name])] == []
     text = "\n".join(" ".join(f"{value:.8e}" for value in row.tolist()) for row in rows[::50])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]

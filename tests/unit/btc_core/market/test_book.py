@@ -1,4 +1,4 @@
-"""The order book against a reference that keeps a plain sorted list, over any sequence of updates."""
+"""The order book, compared with a reference that keeps sorted lists, for random sequences of updates."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ pytestmark = pytest.mark.unit
 
 DEPTH = 10
 LEVELS = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3)), max_size=8)
-"""(price in tenths, quantity in hundred-millionths); quantity 0 deletes."""
+"""Tuples (price in tenths, quantity in hundred-millionths). A quantity of 0 deletes the level."""
 
 
 def reference(old: list[tuple[int, int]], changes: list[tuple[int, int]], *, best_high: bool) -> list[tuple[int, int]]:
-    """Levels, best first, after the changes, cut to the depth."""
+    """Return the levels after the changes, best first, truncated to the depth."""
     for price, qty in changes:
         old = [level for level in old if level[0] != price] + ([(price, qty)] if qty else [])
     return sorted(old, reverse=best_high)[:DEPTH]
@@ -50,7 +50,7 @@ def test_the_book_equals_its_reference_after_every_update(
 
 
 @given(bids=LEVELS, asks=LEVELS)
-def test_any_other_checksum_is_a_mismatch(bids: list[tuple[int, int]], asks: list[tuple[int, int]]) -> None:
+def test_a_wrong_checksum_raises_a_mismatch(bids: list[tuple[int, int]], asks: list[tuple[int, int]]) -> None:
     right = crc(reference([], bids, best_high=True), reference([], asks, best_high=False))
     with pytest.raises(ChecksumMismatch):
         OrderBook("BTC/USD", DEPTH).apply(BookData("BTC/USD", levels(bids), levels(asks), right ^ 1), snapshot=True)

@@ -1,4 +1,4 @@
-"""Trade ids against the plainest model there is: a set of the ids seen and a set of those missing."""
+"""The continuity of trade ids, compared with a simple model: a set of observed ids and a set of missing ids."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from btc_core.market.continuity import TradeContinuity, Verdict
 pytestmark = pytest.mark.unit
 
 
-class Model:
+class SetModel:
     def __init__(self) -> None:
-        self.seen: set[int] = set()
+        self.observed: set[int] = set()
         self.missing: set[int] = set()
 
     def observe(self, trade_id: int) -> Verdict:
         if trade_id in self.missing:
             self.missing.remove(trade_id)
             return Verdict.FILLS_GAP
-        if self.seen and trade_id <= max(self.seen):
+        if self.observed and trade_id <= max(self.observed):
             return Verdict.DUPLICATE
-        jumped = set(range(max(self.seen) + 1, trade_id)) if self.seen else set()
-        self.missing |= jumped
-        self.seen.add(trade_id)
-        return Verdict.OPENS_GAP if jumped else Verdict.NEXT
+        skipped = set(range(max(self.observed) + 1, trade_id)) if self.observed else set()
+        self.missing |= skipped
+        self.observed.add(trade_id)
+        return Verdict.OPENS_GAP if skipped else Verdict.NEXT
 
 
 @given(st.lists(st.integers(1, 60), max_size=120))
-def test_every_verdict_equals_the_one_of_a_set_of_ids(ids: list[int]) -> None:
-    tested, model = TradeContinuity(), Model()
+def test_every_verdict_equals_that_of_the_set_model(ids: list[int]) -> None:
+    tested, model = TradeContinuity(), SetModel()
     for trade_id in ids:
         assert tested.observe(trade_id) is model.observe(trade_id)
         assert tested.missing() == len(model.missing)
@@ -40,15 +40,15 @@ def test_every_verdict_equals_the_one_of_a_set_of_ids(ids: list[int]) -> None:
 
 
 @given(st.permutations(range(100, 130)))
-def test_any_order_of_all_ids_leaves_no_gap_above_the_first(ids: list[int]) -> None:
+def test_all_ids_in_any_order_leave_no_gap_above_the_first_one(ids: list[int]) -> None:
     tested = TradeContinuity()
-    taken = [trade_id for trade_id in ids if tested.observe(trade_id) is not Verdict.DUPLICATE]
+    accepted = [trade_id for trade_id in ids if tested.observe(trade_id) is not Verdict.DUPLICATE]
     assert tested.open_gaps == []
-    assert sorted(taken) == list(range(ids[0], 130))
+    assert sorted(accepted) == list(range(ids[0], 130))
 
 
 @given(st.lists(st.integers(1, 60), max_size=60), st.integers(0, 60))
-def test_a_sequence_goes_on_from_its_saved_state(ids: list[int], stop: int) -> None:
+def test_a_restored_sequence_gives_the_verdicts_of_one_that_never_stopped(ids: list[int], stop: int) -> None:
     whole, first = TradeContinuity(), TradeContinuity()
     verdicts = [whole.observe(trade_id) for trade_id in ids]
     for trade_id in ids[:stop]:
@@ -57,7 +57,7 @@ def test_a_sequence_goes_on_from_its_saved_state(ids: list[int], stop: int) -> N
     assert [second.observe(trade_id) for trade_id in ids[stop:]] == verdicts[stop:]
 
 
-def test_a_jump_of_a_billion_ids_costs_one_gap() -> None:
+def test_a_jump_of_a_billion_ids_is_stored_as_one_gap() -> None:
     tested = TradeContinuity(last_id=1)
     assert tested.observe(1_000_000_001) is Verdict.OPENS_GAP
     assert tested.observe(500) is Verdict.FILLS_GAP

@@ -1,4 +1,4 @@
-"""Batch is replay: recorded files and bars through the engine and the fold that the stream uses."""
+"""Recorded files through the engine that the stream uses: their rows, and the lines that are refused."""
 
 from __future__ import annotations
 
@@ -10,19 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from btc_core.clock import column_ns, from_ns
+from btc_core.clock import from_ns
 from btc_core.errors import InvalidInput
-from btc_core.features.catalogue import BAR_FEATURES, FEATURE_NAMES, FEATURES, MODEL_FEATURES, matrix
+from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.features.engine import FeatureEngine, Rows, run
-from btc_core.features.replay import (
-    BadLine,
-    bar_features,
-    envelope_line,
-    read_lines,
-    replay_file,
-    rows_table,
-)
-from btc_core.market.bars import BARS
+from btc_core.features.file_replay import BadLine, envelope_line, read_lines, replay_file, rows_table
 from btc_core.market.events import TRADE
 from btc_core.market.messages import Envelope
 from tests.paths import DATA
@@ -32,70 +24,70 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.unit
 
-"""Recorded by others; what is where says its README.md."""
-
 
 def recorded(name: str) -> Path:
     path = DATA / name
     if not path.is_file():
-        pytest.skip(f"{path} is not there; it holds recorded market data that is not part of the project")
+        pytest.skip(f"{path} is missing; the recorded market data is not part of the project")
     return path
 
 
-def ticker(moment: str | None, bid: float, ask: float, bid_qty: float = 1.0, ask_qty: float = 1.0) -> dict[str, object]:
+def ticker(
+    timestamp: str | None, bid: float, ask: float, bid_qty: float = 1.0, ask_qty: float = 1.0
+) -> dict[str, object]:
     figures = dict.fromkeys(("last", "volume", "vwap", "low", "high", "change", "change_pct"), 1.0)
     quote = {"symbol": "BTC/USD", "bid": bid, "bid_qty": bid_qty, "ask": ask, "ask_qty": ask_qty, **figures}
-    return {"channel": "ticker", "type": "update", "data": [quote | ({"timestamp": moment} if moment else {})]}
+    return {"channel": "ticker", "type": "update", "data": [quote | ({"timestamp": timestamp} if timestamp else {})]}
 
 
-def trade(moment: str, trade_id: int, price: float, qty: float, side: str = "buy") -> dict[str, object]:
+def trade(timestamp: str, trade_id: int, price: float, qty: float, side: str = "buy") -> dict[str, object]:
     entry = {"symbol": "BTC/USD", "side": side, "price": price, "qty": qty, "ord_type": "limit", "trade_id": trade_id}
-    return {"channel": "trade", "type": "update", "data": [entry | {"timestamp": moment}]}
+    return {"channel": "trade", "type": "update", "data": [entry | {"timestamp": timestamp}]}
 
 
 def binance_frames() -> list[tuple[int, dict[str, object]]]:
-    """Quotes and trades of the recording as Kraken would have sent them; quotes carry the receive time only."""
+    """Convert the quotes and trades of the recording to frames of Kraken; a quote has a receive time only."""
     frames = []
     with gzip.open(recorded("binance_spot_raw_btcusdt_20240809.jsonl.gz"), "rb") as file:
         for line in file:
-            stamp, _, text = line.partition(b" ")
+            ts_recv_ns, _, text = line.partition(b" ")
             data = json.loads(text)["data"]
             if "e" not in data:
-                frames.append((int(stamp), ticker(None, *(float(data[name]) for name in ("b", "a", "B", "A")))))
+                frames.append((int(ts_recv_ns), ticker(None, *(float(data[name]) for name in ("b", "a", "B", "A")))))
             elif data["e"] == "trade":
-                moment = from_ns(data["T"] * 1_000_000).isoformat()
+                timestamp = from_ns(data["T"] * 1_000_000).isoformat()
                 side = "sell" if data["m"] else "buy"
-                frames.append((int(stamp), trade(moment, data["t"], float(data["p"]), float(data["q"]), side)))
+                frames.append((int(ts_recv_ns), trade(timestamp, data["t"], float(data["p"]), float(data["q"]), side)))
     return frames
 
 
 def as_envelopes(frames: list[tuple[int, dict[str, object]]]) -> list[Envelope]:
     return [
-        Envelope(stamp, 1, number, str(frame["channel"]), "ws", json.dumps(frame).encode())
-        for number, (stamp, frame) in enumerate(frames, start=1)
+        Envelope(ts_recv_ns, 1, number, str(frame["channel"]), "ws", json.dumps(frame).encode())
+        for number, (ts_recv_ns, frame) in enumerate(frames, start=1)
     ]
 
 
-def joined(batches: list[Rows]) -> bytes:
+def row_bytes(batches: list[Rows]) -> bytes:
     return np.concatenate([batch.values for batch in batches]).tobytes()
 
 
-def test_the_binance_recording_gives_a_row_per_quote_and_trade_and_the_same_for_any_batch_size(tmp_path: Path) -> None:
+def test_a_recording_gives_a_row_for_each_quote_and_trade_whatever_the_batch_size(tmp_path: Path) -> None:
     envelopes = as_envelopes(binance_frames())
     assert len(envelopes) > 10_000
     messages = [(envelope, 0, number) for number, envelope in enumerate(envelopes, start=1)]
     engine = FeatureEngine()
     rows = run(engine, messages)
     assert engine.rejected == {}
-    assert engine.skipped == 0
+    assert engine.skipped_trades == 0
     assert sum(len(batch.ids) for batch in rows) == len(envelopes)
-    assert joined(rows) == joined(run(FeatureEngine(), messages, batch_rows=333))
+    assert row_bytes(rows) == row_bytes(run(FeatureEngine(), messages, batch_rows=333))
     path = tmp_path / "binance.jsonl.gz"
     with gzip.open(path, "wb") as file:
         file.writelines(map(envelope_line, envelopes))
     replay = replay_file(path)
     assert replay.bad == []
-    assert joined(replay.rows) == joined(rows)
+    assert row_bytes(replay.rows) == row_bytes(rows)
     last = rows[-1].values[-1]
     since_ns = (rows[-1].ids[-1].ts_event_ns // 10**9 - 60) * 10**9
     assert np.isnan(last["cumulative_volume"])  # the recording begins just after midnight
@@ -105,8 +97,8 @@ def test_the_binance_recording_gives_a_row_per_quote_and_trade_and_the_same_for_
     assert -20.0 < last["log_rv_5s_1m"] < -8.0
 
 
-def test_a_clock_behind_the_exchange_gives_rows_all_the_same() -> None:
-    """The recording's own clock was 1.27 s behind: trades come with times after their receipt."""
+def test_a_receive_clock_behind_the_exchange_still_gives_rows() -> None:
+    """The clock of the recording was 1.27 s behind, so the exchange times of trades are after their receive times."""
     envelopes = as_envelopes(binance_frames())[:2_000]
     rows = run(FeatureEngine(), [(envelope, 0, i) for i, envelope in enumerate(envelopes)])
     ids = [row for batch in rows for row in batch.ids]
@@ -114,78 +106,44 @@ def test_a_clock_behind_the_exchange_gives_rows_all_the_same() -> None:
     assert all(row["since_quote_s"] >= 0.0 for row in rows[0].values[1_000:])
 
 
-def test_the_book_tape_replays_without_a_bad_line_and_without_rows() -> None:
+def test_a_recording_of_the_book_gives_no_bad_line_and_no_row() -> None:
     replay = replay_file(recorded("kraken_v2_book_btcusd_20260719.jsonl"))
     assert (replay.frames, replay.bad, replay.rows) == (1_376, [], [])
 
 
-def test_single_frames_replay_and_a_quote_without_any_time_is_named_with_its_line() -> None:
+def test_a_quote_without_any_time_is_refused_with_its_line_number() -> None:
     replay = replay_file(recorded("kraken_v2_single_frames.jsonl"))
     assert replay.frames == 11
     assert [(line.line, line.reason) for line in replay.bad] == [(4, "no_timestamp")]
     assert sum(len(batch.ids) for batch in replay.rows) == 4
 
 
-def test_kraken_trades_replay_into_the_volume_of_their_hour(tmp_path: Path) -> None:
+def test_recorded_trades_give_the_volume_of_their_hour(tmp_path: Path) -> None:
     lines = recorded("kraken_trades_btcusd_20190701_h00.csv").read_text().splitlines()[1:]
     path, total = tmp_path / "trades.jsonl", 0.0
     with path.open("w") as file:
         for number, line in enumerate(lines, start=1):
-            _, moment, side, price, qty = line.split(",")
+            _, timestamp, side, price, qty = line.split(",")
             total += float(qty)
-            print(json.dumps(trade(moment, number, float(price), float(qty), side)), file=file)
+            print(json.dumps(trade(timestamp, number, float(price), float(qty), side)), file=file)
     (rows,) = replay_file(path).rows
     assert len(rows.ids) == len(lines) == 2_672
     assert sum(row.trade_qty for row in rows.ids) == pytest.approx(total)
-    reached = ~np.isnan(rows.values["log_volume_15m"])
-    assert reached.sum() > 1_000
-    assert np.expm1(rows.values["log_volume_15m"][reached]).max() < total
+    known = ~np.isnan(rows.values["log_volume_15m"])
+    assert known.sum() > 1_000
+    assert np.expm1(rows.values["log_volume_15m"][known]).max() < total
 
 
-def test_bars_of_two_years_give_every_bar_feature_and_no_tick_feature() -> None:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(recorded("btcusdt_1m_2024_2025h1.parquet")).slice(0, 20_000)
-    bars = np.zeros(len(table), BARS)
-    bars["ts_ns"] = column_ns(table["ts"])
-    for name in ("open", "high", "low", "close", "volume"):
-        bars[name] = table[name].to_numpy()
-    rows = bar_features(bars)
-    assert np.isfinite(matrix(rows, BAR_FEATURES)[1_500:]).all()
-    ticks = [feature.name for feature in FEATURES if feature.group == "microstructure"]
-    assert np.isnan(matrix(rows, tuple(ticks))).all()
-    moves = np.diff(np.log(bars["close"][-1_441:]))
-    assert rows[-1]["log_rv_1440m"] == pytest.approx(np.log((moves**2).sum()), rel=1e-9)
-    assert rows[-1]["log_volume_60m"] == pytest.approx(np.log1p(bars["volume"][-60:].sum()), rel=1e-9)
-
-
-def test_rows_of_bars_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(2)
-    bars = np.zeros(3_000, BARS)
-    bars["ts_ns"] = np.arange(3_000) * 60 * 10**9
-    for name in ("open", "high", "low", "close", "volume"):
-        bars[name] = 10.0 + rng.random(3_000)
-    whole = bar_features(bars)
-    monkeypatch.setattr("btc_core.features.replay.BLOCK_BARS", 701)
-    assert bar_features(bars).tobytes() == whole.tobytes()
-
-
-def test_bars_out_of_order_are_refused() -> None:
-    bars = np.zeros(2, BARS)
-    with pytest.raises(InvalidInput, match="sorted"):
-        bar_features(bars)
-
-
-def test_lines_are_read_with_and_without_a_receive_time_and_bad_ones_are_named(tmp_path: Path) -> None:
+def test_lines_may_have_a_receive_time_and_bad_lines_are_returned_with_their_number(tmp_path: Path) -> None:
     path = tmp_path / "mixed.jsonl"
     good = json.dumps(ticker("2026-07-19T18:00:00Z", 10.0, 11.0)).encode()
     lines = [b"5 " + good, good, b"", b"not json", b"9" * 5_000 + b" " + good, b'{"channel":"level9"}', b"-5 " + good]
     path.write_bytes(b"\n".join(lines))
-    read = list(read_lines(path))
-    stamps = [(number, line.ts_recv_ns) for number, line in read if isinstance(line, Envelope)]
+    lines_read = list(read_lines(path))
+    received = [(number, line.ts_recv_ns) for number, line in lines_read if isinstance(line, Envelope)]
     at_ns = int(datetime(2026, 7, 19, 18, tzinfo=UTC).timestamp()) * 10**9
-    assert stamps == [(1, 5), (2, at_ns)]
-    bad = [(line.line, line.reason) for _, line in read if isinstance(line, BadLine)]
+    assert received == [(1, 5), (2, at_ns)]
+    bad = [(line.line, line.reason) for _, line in lines_read if isinstance(line, BadLine)]
     assert bad == [(4, "malformed_json"), (5, "not_an_object"), (6, "unknown_channel"), (7, "not_an_object")]
 
 
@@ -201,7 +159,7 @@ def test_recorded_bars_without_a_receive_time_count_as_closed(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("content", [b"not gzip at all", gzip.compress(b"{}\n" * 1_000)[:-9]])
-def test_a_broken_gzip_file_is_named(tmp_path: Path, content: bytes) -> None:
+def test_the_error_for_a_damaged_or_missing_file_has_its_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.jsonl.gz"
     path.write_bytes(content)
     with pytest.raises(InvalidInput, match=r"broken\.jsonl\.gz"):
@@ -210,7 +168,7 @@ def test_a_broken_gzip_file_is_named(tmp_path: Path, content: bytes) -> None:
         replay_file(tmp_path / "absent.jsonl")
 
 
-def test_rows_become_a_table_with_every_feature_bit_for_bit(tmp_path: Path) -> None:
+def test_the_table_of_rows_has_every_feature_bit_for_bit(tmp_path: Path) -> None:
     path = tmp_path / "few.jsonl"
     frames = [ticker(f"2026-07-19T18:00:{i:02d}Z", 10.0 + i, 11.0 + i) for i in range(40)]
     frames.insert(20, trade("2026-07-19T18:00:19.5Z", 1, 10.5, 0.25, "sell"))
@@ -223,13 +181,3 @@ def test_rows_become_a_table_with_every_feature_bit_for_bit(tmp_path: Path) -> N
     for name in FEATURE_NAMES:
         assert table[name].to_numpy().tobytes() == np.ascontiguousarray(batches[0].values[name]).tobytes()
     assert rows_table([]).num_rows == 0
-
-
-def test_the_matrix_of_a_model_takes_columns_by_name_in_the_given_order() -> None:
-    bars = np.zeros(3, BARS)
-    bars["ts_ns"] = np.arange(1, 4) * 60 * 10**9
-    for name in ("open", "high", "low", "close"):
-        bars[name] = 10.0
-    rows = bar_features(bars)
-    assert matrix(rows).shape == (3, len(MODEL_FEATURES))
-    assert (matrix(rows, ("mid", "weekday")) == np.array([[10.0, 3.0]] * 3)).all()

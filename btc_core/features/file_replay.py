@@ -1,6 +1,7 @@
-"""Batch is replay: recorded frames or minute bars through the same fold that the stream uses.
+"""The replay of a file of recorded frames: its lines, the feature rows they give, and the rows as an Arrow table.
 
-What does not belong here: formulas (`fold_rows`), or reading tables (`questdb_client`).
+The rows come from the `FeatureEngine` that the stream uses, so they equal the streamed rows to the last bit.
+What does not belong here: the replay of a stored day (`days.day_replay`), or features of minute bars (`bar_features`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,7 @@ from btc_core.errors import BadFrame, InvalidInput
 from btc_core.exchanges.decoding import DECODERS, events_of
 from btc_core.features.catalogue import FEATURE_NAMES, ROW
 from btc_core.features.engine import FeatureEngine, Rows, run
-from btc_core.features.fold import EMIT_BARS, fold
-from btc_core.features.state import EVENT, EVENT_FIELDS, new_state, slot_of
-from btc_core.market.events import BAR, EVENT_CHANNELS
+from btc_core.market.events import EVENT_CHANNELS
 from btc_core.market.frames import KRAKEN, OhlcFrame, Reply
 from btc_core.market.messages import Envelope
 
@@ -29,60 +28,37 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-BLOCK_BARS = 50_000
-"""Bars whose rows are in memory at once, 50 MB."""
 NS_DIGITS = 19
-"""A receive time in ns has no more digits until the year 2262."""
+"""The largest number of digits that a receive time in ns has before the year 2286."""
 
 
 class BadLine(msgspec.Struct, frozen=True):
-    """A line of a recorded file that could not be used."""
+    """A line of a recorded file, or an entry of its frame, that was refused."""
 
     line: int
     reason: str
     message: str
 
 
-class Replay(msgspec.Struct, frozen=True):
-    """What a recorded file gave."""
+class FileReplay(msgspec.Struct, frozen=True):
+    """The feature rows of a recorded file, its number of lines, and the refused ones."""
 
     rows: list[Rows]
     frames: int
     bad: list[BadLine]
 
 
-def bar_features(bars: np.ndarray) -> np.ndarray:
-    """Feature rows of sorted minute bars (dtype `bars.BARS`): one record of `features.ROW` per bar, at its close."""
-    return np.concatenate([np.empty(0, ROW), *bar_feature_blocks(bars)])
-
-
-def bar_feature_blocks(bars: np.ndarray) -> Iterator[np.ndarray]:
-    """The same rows in blocks: those of all minutes take five times what models are trained on."""
-    if len(bars) and (np.diff(bars["ts_ns"]) <= 0).any():
-        msg = "minute bars must be sorted by time without repeats"
-        raise InvalidInput(msg)
-    state = new_state()
-    for begin in range(0, len(bars), BLOCK_BARS):
-        block = bars[begin : begin + BLOCK_BARS]
-        events = np.zeros(len(block), EVENT)
-        events["ts_ns"], events["kind"] = block["ts_ns"], BAR
-        for name in EVENT_FIELDS[BAR]:
-            events[slot_of(BAR, name)] = block[name]
-        rows = np.empty(len(block), ROW)
-        fold(state, events, rows, EMIT_BARS)
-        yield rows
-
-
 def envelope_line(envelope: Envelope) -> bytes:
-    """One line of a recorded file: `<receive time in ns> <frame>`."""
+    """Return one line of a recorded file: `<receive time in ns> <frame>`."""
     return b"%d %b\n" % (envelope.ts_recv_ns, envelope.raw)
 
 
 def read_lines(path: Path, exchange: str = KRAKEN) -> Iterator[tuple[int, Envelope | BadLine]]:
-    """Each non-empty line of a recorded file of an exchange as an envelope, with its number from 1.
+    """Yield each non-empty line of a recorded file as an envelope, with its line number from 1.
 
-    A line is a raw frame, or a receive time in ns, a space and a raw frame. Without a receive time it is 0, and
-    an event without an exchange time then is refused. Files may be gzipped; raises `InvalidInput` for a broken one.
+    A line is a raw frame, or a receive time in ns, a space and a raw frame. If a line has no receive time, it gets the
+    latest exchange time in its frame; if the frame has no time either, the receive time is 0 and its events are refused.
+    The file may be gzipped. Raises `InvalidInput` for a damaged gzip file.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
@@ -92,41 +68,44 @@ def read_lines(path: Path, exchange: str = KRAKEN) -> Iterator[tuple[int, Envelo
                 if text:
                     yield number, _parse_line(number, text, exchange)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        msg = f"{path} is not a whole gzip file: {error}"
+        msg = f"{path} is not a complete gzip file: {error}"
         raise InvalidInput(msg) from error
 
 
 def _parse_line(number: int, text: bytes, exchange: str) -> Envelope | BadLine:
     head, _, rest = text.partition(b" ")
-    stamped = head.isdigit() and len(head) <= NS_DIGITS and rest.startswith(b"{")
-    raw = rest if stamped else text
+    has_receive_time = head.isdigit() and len(head) <= NS_DIGITS and rest.startswith(b"{")
+    raw = rest if has_receive_time else text
     try:
         frame = DECODERS[exchange](raw)
     except BadFrame as error:
         return BadLine(number, error.reason, str(error))
     channel = "" if isinstance(frame, Reply) else str(frame.__struct_config__.tag)
-    recv_ns = int(head) if stamped else _own_time(frame)
-    return Envelope(recv_ns, 0, number, channel, "file", raw, exchange=exchange)
+    ts_recv_ns = int(head) if has_receive_time else _latest_exchange_time_ns(frame)
+    return Envelope(ts_recv_ns, 0, number, channel, "file", raw, exchange=exchange)
 
 
-def _own_time(frame: object) -> int:
-    """The latest exchange time in a frame recorded without a receive time; 0 when it has none."""
+def _latest_exchange_time_ns(frame: object) -> int:
+    """Return the latest exchange time in a frame; 0 if the frame has none."""
     data = getattr(frame, "data", None)
     times = [getattr(entry, "timestamp", None) for entry in data] if isinstance(data, list) else []
-    if isinstance(frame, OhlcFrame):  # recorded when it was closed
+    if isinstance(frame, OhlcFrame):  # a recorded bar was closed, so its receive time is not before its close
         times += [candle.interval_begin + timedelta(minutes=candle.interval) for candle in frame.data]
-    return max((to_ns(moment) for moment in times if moment is not None), default=0)
+    return max((to_ns(time) for time in times if time is not None), default=0)
 
 
-def replay_file(path: Path, exchange: str = KRAKEN) -> Replay:
-    """Run a recorded file of an exchange through the engine; bad lines and bad entries are reported with their line."""
+def replay_file(path: Path, exchange: str = KRAKEN) -> FileReplay:
+    """Compute the feature rows of a recorded file; lines and entries that were refused are returned with their number.
+
+    Raises `InvalidInput` if the file does not exist or is damaged, or if the exchange is unknown.
+    """
     bad: list[BadLine] = []
-    counted = 0
+    lines = 0
 
     def messages() -> Iterator[tuple[Envelope, int, int]]:
-        nonlocal counted
+        nonlocal lines
         for number, line in read_lines(path, exchange):
-            counted += 1
+            lines += 1
             if isinstance(line, BadLine):
                 bad.append(line)
                 continue
@@ -135,13 +114,13 @@ def replay_file(path: Path, exchange: str = KRAKEN) -> Replay:
                 yield line, 0, number
 
     if not path.is_file():
-        msg = f"{path} is not a file; give a recording with one frame a line (.jsonl or .jsonl.gz)"
+        msg = f"{path} is not a file; name a recording with one frame per line (.jsonl or .jsonl.gz)"
         raise InvalidInput(msg)
     if exchange not in DECODERS:
-        msg = f"there is no adapter for {exchange!r}; there are {', '.join(DECODERS)}"
+        msg = f"the exchange {exchange!r} is unknown; choose one of {', '.join(DECODERS)}"
         raise InvalidInput(msg)
     rows = run(FeatureEngine(), messages())
-    return Replay(rows, counted, bad)
+    return FileReplay(rows, lines, bad)
 
 
 def _bad_entries(number: int, envelope: Envelope) -> list[BadLine]:
@@ -149,12 +128,12 @@ def _bad_entries(number: int, envelope: Envelope) -> list[BadLine]:
 
 
 def rows_table(batches: list[Rows]) -> pa.Table:
-    """Feature rows as an Arrow table: identity columns, then every feature."""
+    """Convert feature rows to an Arrow table: the columns that identify the event, then every feature."""
     columns: dict[str, pa.Array] = {}
     ids = [(batch.symbol, row) for batch in batches for row in batch.ids]
-    stamps = pa.timestamp("ns", tz="UTC")
-    columns["ts_event"] = pa.array([row.ts_event_ns for _, row in ids], stamps)
-    columns["ts_recv"] = pa.array([row.ts_recv_ns for _, row in ids], stamps)
+    timestamp = pa.timestamp("ns", tz="UTC")
+    columns["ts_event"] = pa.array([row.ts_event_ns for _, row in ids], timestamp)
+    columns["ts_recv"] = pa.array([row.ts_recv_ns for _, row in ids], timestamp)
     columns["symbol"] = pa.array([symbol for symbol, _ in ids], pa.string())
     for name in ("kind", "trade_id", "partition", "offset", "item"):
         columns[name] = pa.array([getattr(row, name) for _, row in ids], pa.int64())
