@@ -21,7 +21,7 @@ from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.tables.catalogue import MINUTE_BARS
 from btc_core.tables.rows import minute_bars
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings

@@ -29,7 +29,7 @@ from btc_core.stores.redis_rows import connect, forecast_key, update_channel
 from stack.preflight import free_ports
 from stack.runtime import Stack
 from streaming import features
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

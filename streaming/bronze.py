@@ -16,7 +16,7 @@ from btc_core.features.state import WARM_UP_S
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName
 from btc_core.stores.questdb import QuestDB, append
 from streaming.bronze_rows import BronzeReader, BronzeRows
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 from streaming.worker import Role, Worker
 
 if TYPE_CHECKING:

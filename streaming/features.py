@@ -24,8 +24,8 @@ from btc_core.stores.questdb import QuestDB, append
 from btc_core.stores.redis_rows import FeatureRow, feature_fields, feature_key
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import SILVER_FEATURES
-from streaming.latest import LatestRows
-from streaming.publish import Publisher
+from streaming.latest_rows import LatestRows
+from streaming.publisher import Publisher
 from streaming.worker import Role, Worker
 
 if TYPE_CHECKING:

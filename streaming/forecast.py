@@ -27,7 +27,7 @@ from btc_core.stores.questdb import QuestDB, append
 from btc_core.stores.redis_rows import forecast_fields, forecast_key
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BID_PREDICTION, PREDICTION_OUTCOMES, VOLATILITY_PREDICTION
-from streaming.latest import LatestRows
+from streaming.latest_rows import LatestRows
 from streaming.outcomes import (
     OUTCOME_WARM_UP_S,
     STATE_VERSION,
@@ -38,7 +38,7 @@ from streaming.outcomes import (
     restored,
     row_of,
 )
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 from streaming.worker import Role, Worker
 
 if TYPE_CHECKING:

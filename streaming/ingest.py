@@ -36,9 +36,9 @@ from btc_core.market.frames import (
 from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
 from streaming.backoff import bound_s
+from streaming.conflation import Outbox
 from streaming.exchange_clock import ExchangeClock
-from streaming.outbox import Outbox
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 from streaming.subscriptions import Subscriptions
 from streaming.warm_up_bars import recent_bars
 

@@ -20,7 +20,7 @@ from btc_core.exchanges.adapters import exchange_of
 from btc_core.market.continuity import TradeContinuity, Verdict
 from btc_core.market.messages import Absent, Envelope, GapNotice, encode_envelope
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 from streaming.worker import Role, Stateless, Worker
 
 if TYPE_CHECKING:

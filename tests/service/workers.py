@@ -14,7 +14,7 @@ from btc_core.features.engine import FeatureEngine, run
 from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import read_all
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

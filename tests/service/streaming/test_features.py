@@ -15,7 +15,7 @@ from btc_core.stores.kafka import read_topic
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import connect, feature_key, read_features, update_channel
 from streaming import bronze, features
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 from tests.service.workers import (
     Running,
     count,

@@ -20,7 +20,7 @@ from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import connect, read_forecast
 from streaming import features
 from streaming.forecast import ROLE, ForecastHandler
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 from streaming.worker import Record, Worker
 from tests.service.workers import Running, count, market, publish, unique
 from tests.waiting import wait_for

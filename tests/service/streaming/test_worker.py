@@ -22,7 +22,7 @@ from btc_core.errors import ServiceError
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC
 from btc_core.stores.kafka import kept_since, read_topic
 from streaming import worker
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 from streaming.worker import Role, Stateless, Worker
 from tests.service.workers import Running
 from tests.waiting import wait_for

@@ -2,7 +2,7 @@
 
 Above `conflate_above` waiting messages a quote is held back; a newer one of its symbol takes its place, and it is sent
 before the next trade, so that their order stays the record. Book frames are left out then. Both are counted.
-What does not belong here: what a frame means (`ingest`), or how Kafka is reached (`publish`).
+What does not belong here: what a frame means (`ingest`), or how Kafka is reached (`publisher`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from btc_core.stores.kafka import MAX_QUEUED_MESSAGES
 if TYPE_CHECKING:
     from btc_core.market.frames import ChannelFrame
     from btc_core.market.messages import Envelope
-    from streaming.publish import Publisher
+    from streaming.publisher import Publisher
 
 FULL = MAX_QUEUED_MESSAGES * 9 // 10
 """Beyond this the socket is not read: the rest is room for what was read already."""
