@@ -1,7 +1,8 @@
-"""What ingest still owes the log: frames on their way to Kafka, and what is left out when too many wait.
+"""Publishing frames to the log, with conflation of quotes while too many messages wait for Kafka.
 
-Above `conflate_above` waiting messages a quote is held back; a newer one of its symbol takes its place, and it is sent
-before the next trade, so that their order stays the record. Book frames are left out then. Both are counted.
+Above `conflate_above` waiting messages a quote is held back, and a newer quote of its symbol replaces it. It is sent
+before the symbol's next trade, so the order of the log stays the order of receipt. Book frames are left out meanwhile.
+Both are counted. Trades are never left out.
 What does not belong here: what a frame means (`ingest`), or how Kafka is reached (`publisher`).
 """
 
@@ -20,49 +21,49 @@ if TYPE_CHECKING:
     from btc_core.market.messages import Envelope
     from streaming.publisher import Publisher
 
-FULL = MAX_QUEUED_MESSAGES * 9 // 10
-"""Beyond this the socket is not read: the rest is room for what was read already."""
+FULL_MESSAGES = MAX_QUEUED_MESSAGES * 9 // 10
+"""Above this many waiting messages the socket is not read; the rest of the queue is for frames already read."""
 
 
-class Outbox:
-    """Frames to the log in order."""
+class ConflatingPublisher:
+    """Frames to `market.events` in the order of their receipt."""
 
     def __init__(self, publisher: Publisher, conflate_above: int) -> None:
         self._publisher = publisher
         self._conflate_above = conflate_above
-        self._held: dict[str, Envelope] = {}
+        self._held_quotes: dict[str, Envelope] = {}
 
     @property
     def full(self) -> bool:
-        """True when nothing more should be read."""
-        return self._publisher.waiting >= FULL
+        """Whether no more frames should be read from the socket."""
+        return self._publisher.waiting >= FULL_MESSAGES
 
-    def put(self, symbol: str, envelope: Envelope, frame: ChannelFrame) -> None:
-        """Send a frame, or hold it back or leave it out while too many wait."""
-        crowded = self._publisher.waiting > self._conflate_above
-        if crowded and isinstance(frame, BookFrame):
-            metrics.CONFLATED.labels("book", symbol).inc()
+    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
+        """Publish a frame; while too many messages wait, hold it back if it is a quote, leave it out if it is a book."""
+        conflating = self._publisher.waiting > self._conflate_above
+        if conflating and isinstance(frame, BookFrame):
+            metrics.CONFLATED.labels("book", key).inc()
             return
-        if crowded and isinstance(frame, TickerFrame):
-            if symbol in self._held:
-                metrics.CONFLATED.labels("ticker", symbol).inc()
-            self._held[symbol] = envelope
+        if conflating and isinstance(frame, TickerFrame):
+            if key in self._held_quotes:
+                metrics.CONFLATED.labels("ticker", key).inc()
+            self._held_quotes[key] = envelope
             return
-        if self._held:
-            self._release(symbol)
-        self._send(symbol, envelope)
+        if self._held_quotes:
+            self._send_held_quote(key)
+        self._send(key, envelope)
 
-    def settle(self) -> None:
-        """Serve Kafka's answers, and send what is held when there is room again."""
+    def poll(self) -> None:
+        """Process Kafka's acknowledgements, and send the held quotes once few enough messages wait."""
         self._publisher.poll(0)
-        if self._held and self._publisher.waiting <= self._conflate_above:
-            for symbol in list(self._held):
-                self._release(symbol)
+        if self._held_quotes and self._publisher.waiting <= self._conflate_above:
+            for key in list(self._held_quotes):
+                self._send_held_quote(key)
 
-    def _release(self, symbol: str) -> None:
-        held = self._held.pop(symbol, None)
-        if held is not None:
-            self._send(symbol, held)
+    def _send_held_quote(self, key: str) -> None:
+        envelope = self._held_quotes.pop(key, None)
+        if envelope is not None:
+            self._send(key, envelope)
 
-    def _send(self, symbol: str, envelope: Envelope) -> None:
-        self._publisher.publish(EVENTS_TOPIC, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
+    def _send(self, key: str, envelope: Envelope) -> None:
+        self._publisher.publish(EVENTS_TOPIC, key, encode_envelope(envelope), envelope.ts_recv_ns)

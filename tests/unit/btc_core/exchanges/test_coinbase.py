@@ -116,10 +116,10 @@ def test_what_is_subscribed_is_live_for_each_product_and_a_refusal_stops_with_it
     assert [desk.state("trade", "BTC/USD"), desk.state("trade", "ETH/USD"), desk.state("ticker", "BTC/USD")] == [
         "acked", "pending", "pending"
     ]  # fmt: skip
-    desk.heard("trade", "BTC/USD", 1.0, news=True)
+    desk.heard("trade", "BTC/USD", 1.0, is_new=True)
     desk.replied(answer, 2.0)
     assert desk.state("trade", "BTC/USD") == "live", "every answer names all that is subscribed, again"
-    assert desk.again("trade", "BTC/USD", "silent", 3.0) == [
+    assert desk.resubscribe("trade", "BTC/USD", "silent", 3.0) == [
         {"type": method, "product_ids": ["BTC-USD"], "channels": ["matches"]} for method in ("unsubscribe", "subscribe")
     ]
     refusal = decode(
