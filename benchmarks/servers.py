@@ -122,7 +122,7 @@ def flush_each(settings: Settings, envelopes: list[Envelope]) -> float:
     for offset, envelope in enumerate(envelopes):
         engine.push(envelope, 0, offset)
         rows = engine.flush()
-        sink.announce(rows)
+        sink.publish(rows)
         sink.keep(rows)
         sink.drain()()
     return len(envelopes) / (time.perf_counter() - begin_s)

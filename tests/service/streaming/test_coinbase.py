@@ -1,4 +1,4 @@
-"""Ingest and the workers on a second exchange: Coinbase is the edge of the world, so it is played here."""
+"""Ingest and the workers on a second exchange, Coinbase, which a stand-in in this file plays."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BTC, ETH = "BTC/USD", "ETH/USD"
 
 
 class StandIn:
-    """Coinbase's socket: answers requests as its pages say, then sends `frames` and heartbeats until it is left."""
+    """Coinbase's socket: answers requests as its documentation says, then sends `frames`, then heartbeats."""
 
     def __init__(self, frames: list[str]) -> None:
         self.requests: list[dict[str, Any]] = []
@@ -71,7 +71,7 @@ class StandIn:
 
 @contextmanager
 def rest(trades: dict[int, dict[str, Any]]) -> Iterator[str]:
-    """Coinbase's REST: no candles, and these trades by trade_id."""
+    """Coinbase's REST API, with no candles and with these trades by trade_id."""
 
     def answer(path: str) -> tuple[int, bytes]:
         query = {name: int(values[0]) for name, values in parse_qs(urlsplit(path).query).items() if values[0].isdigit()}
@@ -83,7 +83,7 @@ def rest(trades: dict[int, dict[str, Any]]) -> Iterator[str]:
 
 
 def follow(base: Settings, symbol: str, stand_in: StandIn, rest_url: str, done: Callable[[Settings], None]) -> None:
-    """Run ingest on the stand-in while `done`, in a thread, waits for what comes of it."""
+    """Run ingest on the stand-in while `done`, in a thread, waits for the results."""
 
     async def body() -> None:
         async with serve(stand_in.connection, "127.0.0.1", 0) as server:
@@ -113,10 +113,10 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Coinbase, "rest_pause_s", 0.0)
 
 
-def test_written_matches_and_tickers_arrive_whole_and_a_missing_one_is_fetched_by_its_id(
+def test_matches_and_tickers_arrive_complete_and_missing_trades_are_fetched_by_their_ids(
     stream: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repair, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(repair, "MIN_GAP_AGE_S", 0.1)
     start_ns = (now_ns() // NS_PER_S - 60) * NS_PER_S
     missing = {5, 6}
 
@@ -175,7 +175,7 @@ def test_written_matches_and_tickers_arrive_whole_and_a_missing_one_is_fetched_b
     assert all(request["product_ids"] == ["ETH-USD"] for request in stand_in.requests)
 
 
-def test_the_recording_streams_into_the_rows_of_its_replay(stream: Settings, tmp_path: Path) -> None:
+def test_a_recording_gives_the_same_rows_streamed_and_replayed(stream: Settings, tmp_path: Path) -> None:
     file = DATA / "coinbase_ticker_btcusd_20260405_20min.ndjson.gz"
     if not file.is_file():
         pytest.skip(f"the recording {file.name} is not on this machine")
