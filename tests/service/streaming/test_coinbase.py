@@ -113,38 +113,41 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Coinbase, "rest_pause_s", 0.0)
 
 
+def recent_trade(trade_id: int, start_ns: int) -> dict[str, Any]:
+    """A trade as REST and the socket describe it; buyers and sellers take turns, a second apart."""
+    return {
+        "trade_id": trade_id,
+        "side": "sell" if trade_id % 2 else "buy",
+        "size": "0.25",
+        "price": f"{60_000 + trade_id}.5",
+        "time": from_ns(start_ns + trade_id * NS_PER_S).isoformat().replace("+00:00", "Z"),
+    }
+
+
+def match_and_ticker_frames(trades: dict[int, dict[str, Any]], missing: set[int]) -> list[str]:
+    """A match and a ticker for each trade; the matches of `missing` ids are left out."""
+    frames = []
+    for step, trade in trades.items():
+        kind = "last_match" if step == 1 else "match"
+        if step not in missing:
+            frames.append({"type": kind, "sequence": step, "maker_order_id": "a", "taker_order_id": "b",
+                           "product_id": "ETH-USD", **trade})  # fmt: skip
+        frames.append({"type": "ticker", "sequence": step, "product_id": "ETH-USD", "price": f"{60_000 + step}.5",
+                       "open_24h": "1", "volume_24h": "2", "low_24h": "1", "high_24h": "3", "volume_30d": "4",
+                       "best_bid": f"{60_000 + step}.5", "best_bid_size": "0.5", "best_ask": f"{60_001 + step}",
+                       "best_ask_size": "1.5", "side": "buy", "time": trade["time"], "trade_id": step,
+                       "last_size": "0.25"})  # fmt: skip
+    return [json.dumps(frame) for frame in frames]
+
+
 def test_matches_and_tickers_arrive_complete_and_missing_trades_are_fetched_by_their_ids(
     stream: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repair, "MIN_GAP_AGE_S", 0.1)
     start_ns = (now_ns() // NS_PER_S - 60) * NS_PER_S
     missing = {5, 6}
-
-    def moment(step: int) -> str:
-        return from_ns(start_ns + step * NS_PER_S).isoformat().replace("+00:00", "Z")
-
-    def trade(trade_id: int) -> dict[str, Any]:
-        side = "sell" if trade_id % 2 else "buy"
-        return {
-            "trade_id": trade_id,
-            "side": side,
-            "size": "0.25",
-            "price": f"{60_000 + trade_id}.5",
-            "time": moment(trade_id),
-        }
-
-    frames = []
-    for step in range(1, 21):
-        kind = "last_match" if step == 1 else "match"
-        if step not in missing:
-            frames.append({"type": kind, "sequence": step, "maker_order_id": "a", "taker_order_id": "b",
-                           "product_id": "ETH-USD", **trade(step)})  # fmt: skip
-        frames.append({"type": "ticker", "sequence": step, "product_id": "ETH-USD", "price": f"{60_000 + step}.5",
-                       "open_24h": "1", "volume_24h": "2", "low_24h": "1", "high_24h": "3", "volume_30d": "4",
-                       "best_bid": f"{60_000 + step}.5", "best_bid_size": "0.5", "best_ask": f"{60_001 + step}",
-                       "best_ask_size": "1.5", "side": "buy", "time": moment(step), "trade_id": step,
-                       "last_size": "0.25"})  # fmt: skip
-    stand_in = StandIn([json.dumps(frame) for frame in frames])
+    trades = {trade_id: recent_trade(trade_id, start_ns) for trade_id in range(1, 21)}
+    stand_in = StandIn(match_and_ticker_frames(trades, missing))
 
     def done(settings: Settings) -> None:
         workers = Running(bronze.build(settings)), Running(repair.build(settings)), Running(features.build(settings))
@@ -169,7 +172,7 @@ def test_matches_and_tickers_arrive_complete_and_missing_trades_are_fetched_by_t
             assert db.execute("SELECT count() FROM bronze_book_checks") == [[0]]
             assert same_bits(streamed(db, ETH), replayed(settings, ETH))
 
-    with rest({i: trade(i) for i in range(1, 21)}) as url:
+    with rest(trades) as url:
         follow(stream, ETH, stand_in, url, done)
     assert [request["channels"] for request in stand_in.requests[:3]] == [["heartbeat"], ["matches"], ["ticker"]]
     assert all(request["product_ids"] == ["ETH-USD"] for request in stand_in.requests)

@@ -57,13 +57,17 @@ def exchange(directory: Path) -> Iterator[str]:
         loop.close()
 
 
+def stored(trade: Trade, *, repaired: bool) -> list[object]:
+    """The row of a trade in `bronze_trades`."""
+    return [trade.trade_id, float(trade.price), float(trade.qty), trade.side, "rest" if repaired else "ws"]
+
+
 def test_missing_trades_are_fetched_and_those_the_exchange_never_had_are_confirmed_absent(
     servers: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = servers("questdb", "kafka")
     refusals = [ExchangeError("EAPI:Rate limit exceeded")]
     absent: set[int] = set()
-
     whole_page = Kraken.trades_since
 
     def page(kraken: Kraken, symbol: str, since_ns: int) -> tuple[list[Trade], int]:
@@ -99,15 +103,4 @@ def test_missing_trades_are_fetched_and_those_the_exchange_never_had_are_confirm
             rows = db.execute(
                 f"SELECT trade_id, price, qty, side, origin FROM bronze_trades {inside} ORDER BY trade_id"
             )
-    expected = [
-        [
-            trade.trade_id,
-            float(trade.price),
-            float(trade.qty),
-            trade.side,
-            "rest" if index in LOST else "ws",
-        ]
-        for index, trade in enumerate(trades)
-        if index != 40
-    ]
-    assert rows == expected
+    assert rows == [stored(trade, repaired=index in LOST) for index, trade in enumerate(trades) if index != 40]
