@@ -1,7 +1,8 @@
-"""Other libraries on the same events in the same run: quixstreams from Kafka to Kafka, pandas and polars in a batch.
+"""Other libraries on the same events in one run: quixstreams from Kafka to Kafka, pandas and polars in a batch.
 
-They live in an environment of their own (`.venv-peers`, made by `make bench`): one of them wants another Kafka client.
-What does not belong here: the naive ways of our own steps (`pure`, `servers`).
+They are installed in a separate environment (`.venv-peers`, made by `make bench`), because one of them needs another
+version of the Kafka client.
+What does not belong here: naive implementations of our own steps (`pure`, `servers`).
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from benchmarks.pure import frames, market
 from benchmarks.registry import Figure, Plan, benchmark, seconds
-from benchmarks.servers import SYMBOL, now_dated, stack_for_now
+from benchmarks.servers import SYMBOL, received_now, stack_for_now
 from btc_core.clock import NS_PER_MS, now_ns
 from btc_core.errors import NotReady
-from btc_core.features.catalogue import ROW
+from btc_core.features.catalogue import FEATURE_NAMES, ROW
 from btc_core.features.engine import FeatureEngine
 from btc_core.features.fold import EMIT_TICKS, fold
 from btc_core.features.state import new_state, slot_of
@@ -44,9 +45,9 @@ TIMEOUT_S = 600.0
 
 @benchmark("peers", needs_servers=True)
 def peers(plan: Plan) -> list[Figure]:
-    """All of our features against a handful of theirs, on the same events."""
+    """All of our features against a few aggregates of other libraries."""
     if not PYTHON.exists():
-        msg = f"{PYTHON} is not there; `make bench` makes it"
+        msg = f"{PYTHON} does not exist; `make bench` creates it"
         raise NotReady(msg)
     events = market(plan.size(100_000), 100.0)
     return [*_in_a_batch(events), *_through_kafka(events, plan)]
@@ -66,7 +67,7 @@ def _in_a_batch(events: np.ndarray) -> list[Figure]:
         file = Path(folder) / "events.npy"
         np.save(file, quotes)
         theirs = _peer("rolling.py", str(file))
-    name, note = f"replay in a batch, {len(FEATURES_TOPIC)} features", "they: 10 rolling columns"
+    name, note = f"replay in a batch, {len(FEATURE_NAMES)} features", "the other: 10 rolling columns"
     return [
         Figure(name, ours, "events/s", None, "higher", peer, len(events) / theirs[peer], note)
         for peer in ("pandas", "polars")
@@ -74,7 +75,7 @@ def _in_a_batch(events: np.ndarray) -> list[Figure]:
 
 
 def _through_kafka(events: np.ndarray, plan: Plan) -> list[Figure]:
-    envelopes = now_dated(frames(events))
+    envelopes = received_now(frames(events))
     with stack_for_now() as stack:
         stack.up(only=("kafka",))
         kafka = stack.settings.kafka
@@ -86,15 +87,17 @@ def _through_kafka(events: np.ndarray, plan: Plan) -> list[Figure]:
             kind: count / _peer("quix.py", kind, kafka.bootstrap, *topics, str(count))["seconds"]
             for kind, count in counts.items()
         }
-    name = f"Kafka to Kafka, {len(FEATURES_TOPIC)} features"
+    name = f"Kafka to Kafka, {len(FEATURE_NAMES)} features"
     return [
-        Figure(name, ours, "msg/s", None, "higher", f"quixstreams, {kind}", rate, "it: 5 aggregates over a minute")
+        Figure(
+            name, ours, "msg/s", None, "higher", f"quixstreams, {kind}", rate, "the other: 5 aggregates over a minute"
+        )
         for kind, rate in theirs.items()
     ]
 
 
 def _ours(kafka: KafkaSettings, envelopes: list[Envelope]) -> float:
-    """Seconds from the first message read to the last row acknowledged."""
+    """Seconds from reading the first message until the last row is acknowledged."""
     sender = producer(kafka, "bench")
     for envelope in envelopes:
         sender.produce(EVENTS_TOPIC, encode_envelope(envelope), SYMBOL)
@@ -121,17 +124,20 @@ def _ours(kafka: KafkaSettings, envelopes: list[Envelope]) -> float:
 
 
 def _fill_for_peer(kafka: KafkaSettings, events: np.ndarray) -> None:
-    """The same events as JSON with a mid and a quantity, which is all that the peer reads."""
+    """Publish the events as JSON with a mid price and a quantity, which is all that the peer reads."""
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     topics = [NewTopic(name, 1, 1) for name in ("peer.events", "peer.features")]
-    for made in admin.create_topics(topics).values():
-        made.result(30)
+    for created in admin.create_topics(topics).values():
+        created.result(30)
     sender = producer(kafka, "bench")
-    late_ns = now_ns() - int(events["ts_ns"][-1])  # the log keeps by time
+    shift_ns = now_ns() - int(events["ts_ns"][-1])  # the log deletes old messages by their time
     for ts_ns, kind, a, b, c, *_ in events.tolist():
         mid = a if kind == TRADE else (a + c) / 2
         sender.produce(
-            "peer.events", msgspec.json.encode({"mid": mid, "qty": b}), SYMBOL, timestamp=(ts_ns + late_ns) // NS_PER_MS
+            "peer.events",
+            msgspec.json.encode({"mid": mid, "qty": b}),
+            SYMBOL,
+            timestamp=(ts_ns + shift_ns) // NS_PER_MS,
         )
         sender.poll(0)
     sender.flush()

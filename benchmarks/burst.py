@@ -1,6 +1,6 @@
-"""Ingest in a burst: a real worker reads frames from a socket as fast as it can, and Kafka acknowledges them.
+"""Throughput of ingest: a real worker reads frames from a socket as fast as it can, and Kafka acknowledges them.
 
-What does not belong here: what happens to the frames then (`servers`).
+What does not belong here: the workers that read these frames from the log (`servers`).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 FRAMES = 200_000
 PATIENCE_S = 180.0
 REQUESTS = 4
-"""That ingest sends before it listens."""
+"""Requests that ingest sends first."""
 
 
 @benchmark("ingest", needs_servers=True)
 def ingest_burst(plan: Plan) -> list[Figure]:
-    """Frames a second from the socket into Kafka, acknowledged, beside the naive client."""
+    """Frames per second from the socket to Kafka, acknowledged."""
     texts = [envelope.raw.decode() for envelope in frames(market(plan.size(FRAMES), 100.0))]
     with stack_for_now() as stack:
         stack.up(only=("kafka",))
@@ -49,7 +49,7 @@ def ingest_burst(plan: Plan) -> list[Figure]:
 
 
 async def _burst(stack: Stack, texts: list[str]) -> float:
-    """Serve all frames to one ingest process; frames a second from its first receipt to Kafka's last answer."""
+    """Serve all frames to one ingest process; frames per second from its first receipt until Kafka holds the last one."""
     async with _exchange(texts) as url, asyncio.timeout(PATIENCE_S):
         env = os.environ | {
             "BTC_ENV_FILE": str(stack.layout.env_file),
@@ -82,7 +82,7 @@ async def _exchange(texts: list[str]) -> AsyncIterator[str]:
 
 
 def _all_in_kafka(settings: Settings, count: int) -> int:
-    """When the log held them all, ns."""
+    """Wait until the log holds `count` frames; returns when that was, ns."""
     reader = consumer(settings.kafka, "bench-burst")
     begin_s = time.monotonic()
     try:
@@ -91,10 +91,10 @@ def _all_in_kafka(settings: Settings, count: int) -> int:
             try:
                 if sum(reader.get_watermark_offsets(part, timeout=10)[1] for part in parts) >= count:
                     return now_ns()
-            except KafkaException:  # a topic that was just made has no leader yet
+            except KafkaException:  # a new topic has no leader yet
                 time.sleep(0.1)
             time.sleep(0.01)
     finally:
         reader.close()
-    msg = f"Kafka has not {count} frames after {PATIENCE_S:.0f} s"
+    msg = f"Kafka does not hold {count} frames after {PATIENCE_S:.0f} s"
     raise NotReady(msg)

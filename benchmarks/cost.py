@@ -1,6 +1,6 @@
-"""What running workers cost: processor time, memory, and the time a restart takes.
+"""The cost of running workers: processor time, memory, and the time that a restart takes.
 
-What does not belong here: how fast messages pass through them (`servers`).
+What does not belong here: their throughput and latency (`servers`).
 """
 
 from __future__ import annotations
@@ -26,49 +26,49 @@ SYMBOL = "BTC/USD"
 RESTART_PATIENCE_S = 60.0
 
 
-class Spent:
-    """Filled when the block of `of` ends."""
+class Usage:
+    """What components used during the block of `usage_of`; filled at its end."""
 
     def __init__(self) -> None:
         self.cores_of: dict[str, float] = {}
-        """Processor seconds a second."""
+        """Processor seconds per second, by component."""
         self.memory_mb: dict[str, int] = {}
-        """At the end."""
+        """Resident memory at the end, by component."""
 
     @property
     def cores(self) -> float:
-        """Processor seconds a second, all of them together."""
+        """Processor seconds per second of all components together."""
         return sum(self.cores_of.values())
 
     @property
     def largest(self) -> str:
-        """Who takes the most memory."""
+        """Name of the component with the most memory."""
         return max(self.memory_mb, key=lambda name: self.memory_mb[name])
 
 
 @contextmanager
-def of(stack: Stack, names: tuple[str, ...]) -> Iterator[Spent]:
-    """Watch components for the time of a block."""
-    spent = Spent()
+def usage_of(stack: Stack, names: tuple[str, ...]) -> Iterator[Usage]:
+    """Measure what components use during a block."""
+    usage = Usage()
     processes = {each.name: psutil.Process(each.pid) for each in stack.status(names)}
 
     def used_s() -> dict[str, float]:
         return {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
 
     begin_s, before_s = time.perf_counter(), used_s()
-    yield spent
+    yield usage
     took_s = time.perf_counter() - begin_s
-    spent.cores_of = {name: (after_s - before_s[name]) / took_s for name, after_s in used_s().items()}
-    spent.memory_mb = memory_mb(stack, names)
+    usage.cores_of = {name: (after_s - before_s[name]) / took_s for name, after_s in used_s().items()}
+    usage.memory_mb = memory_mb(stack, names)
 
 
 def memory_mb(stack: Stack, names: tuple[str, ...]) -> dict[str, int]:
-    """What each component takes now."""
+    """Resident memory of each component now."""
     return {each.name: each.memory_mb for each in stack.status(names)}
 
 
 def restarts(stack: Stack, names: tuple[str, ...]) -> list[Figure]:
-    """Seconds from `kill -9` of a worker until Redis holds a row that it made afterwards."""
+    """Seconds from `kill -9` of a worker until Redis holds a row that it made after its restart."""
     return [Figure(f"{name}, kill -9 to its next row", _restart_s(stack, name), "s", 5.0) for name in names]
 
 
@@ -84,5 +84,5 @@ def _restart_s(stack: Stack, name: str) -> float:
         if now is not None and (before is None or now.ts_recv_ns > before.ts_recv_ns):
             return time.perf_counter() - killed_s
         time.sleep(0.01)
-    msg = f"{name} made no row within {RESTART_PATIENCE_S:.0f} s after it was killed"
+    msg = f"{name} made no row within {RESTART_PATIENCE_S:.0f} s of being killed"
     raise NotReady(msg)

@@ -35,7 +35,7 @@ from btc_core.tables.catalogue import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, MINUTE
 from btc_core.tables.rows import minute_bars
 from btc_core.utc_day import day_ns, day_of, days_between
 from streaming import bronze, features
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings

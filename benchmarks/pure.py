@@ -1,4 +1,4 @@
-"""Benchmarks of the core: decoding, the book, the fold and replay. They need nothing but this package.
+"""Benchmarks of the core, without servers: decoding, the order book, the fold and replay.
 
 What does not belong here: anything with a server (`servers`).
 """
@@ -38,7 +38,7 @@ TICKER = (
 
 
 def market(count: int, per_second: float, seed: int = 1) -> np.ndarray:
-    """Quotes (80 %) and trades of a random walk, dtype `EVENT`."""
+    """Quotes (80 %) and trades (20 %) with a random walk as the price, dtype `EVENT`."""
     rng = np.random.default_rng(seed)
     events = np.zeros(count, EVENT)
     events["ts_ns"] = BEGIN_NS + np.cumsum(rng.exponential(NS_PER_S / per_second, count).astype(np.int64))
@@ -53,7 +53,7 @@ def market(count: int, per_second: float, seed: int = 1) -> np.ndarray:
 
 
 def frames(events: np.ndarray, trade_id: int = 0) -> list[Envelope]:
-    """The same events as frames off the socket, one each; `trade_id` is that of the last trade before them."""
+    """The events as frames from the socket, one each; `trade_id` is that of the last trade before them."""
     envelopes = []
     for number, (ts_ns, kind, a, b, c, d, _) in enumerate(events.tolist(), start=1):
         if kind == TRADE:
@@ -85,7 +85,7 @@ def decode_ticker(plan: Plan) -> list[Figure]:
 
     return [
         Figure(
-            "decode a ticker frame", each(decode), "µs", 1.0, "lower", "json.loads: no types, no time, no check",
+            "decode a ticker frame", each(decode), "µs", 1.0, "lower", "json.loads, without types, times and checks",
             each(json.loads),
         )
     ]  # fmt: skip
@@ -93,7 +93,7 @@ def decode_ticker(plan: Plan) -> list[Figure]:
 
 @benchmark("fold-one")
 def fold_one(plan: Plan) -> list[Figure]:
-    """One event and its row of every feature, asked for from Python."""
+    """One event folded and its row of all features computed, in one call from Python."""
     events = market(plan.size(50_000), per_second=10.0)
     rows = np.zeros(1, ROW)
     singles = [events[i : i + 1] for i in range(len(events))]
@@ -111,12 +111,12 @@ def fold_one(plan: Plan) -> list[Figure]:
         for end in range(len(quotes) - asked, len(quotes)):
             pandas_columns(quotes.iloc[end - 300 : end])
 
-    way = "pandas: 12 of the columns anew over 300 quotes"
+    way = "pandas: 12 of the columns recomputed over 300 quotes"
     return [Figure("fold an event and make its row", ours, "µs", 5.0, "lower", way, seconds(naive, 3) / asked * 1e6)]
 
 
 def pandas_columns(quotes: pd.DataFrame) -> object:
-    """What a stream worker does that keeps the last quotes in a frame: a few columns, recomputed at each tick."""
+    """What a worker computes that keeps the last quotes in a data frame: a few columns, recomputed for each quote."""
     bid = quotes[slot_of(QUOTE, "bid")]
     move = bid.pct_change().map(math.log1p)
     columns = {
@@ -131,7 +131,7 @@ def pandas_columns(quotes: pd.DataFrame) -> object:
 
 @benchmark("replay-fold")
 def replay_fold(plan: Plan) -> list[Figure]:
-    """Millions of events in arrays through the fold, a row of every feature each; and minute bars."""
+    """Events in arrays through the fold, with a row of all features for each; at two densities of events."""
     figures = []
     for per_second in (100.0, 10.0):
         events = market(plan.size(1_000_000), per_second)
@@ -148,8 +148,8 @@ def replay_fold(plan: Plan) -> list[Figure]:
 
         figures.append(
             Figure(
-                "replay: fold arrays, a row an event", len(events) / seconds(work, plan.repeats), "events/s", 1_000_000,
-                "higher", "a call an event", len(few) / seconds(naive, 3), f"{per_second:.0f} events/s of market time",
+                "replay: fold arrays, a row per event", len(events) / seconds(work, plan.repeats), "events/s", 1_000_000,
+                "higher", "a call per event", len(few) / seconds(naive, 3), f"{per_second:.0f} events/s of market time",
             )
         )  # fmt: skip
     return figures
@@ -157,7 +157,7 @@ def replay_fold(plan: Plan) -> list[Figure]:
 
 @benchmark("replay-engine")
 def replay_engine(plan: Plan) -> list[Figure]:
-    """The whole engine from raw frames to rows: decode, checks, trade continuity, fold."""
+    """The whole engine from raw frames to rows: decoding, checks, trade continuity and the fold."""
     envelopes = frames(market(plan.size(50_000), 100.0))
     messages = [(envelope, 0, number) for number, envelope in enumerate(envelopes)]
 
@@ -169,18 +169,18 @@ def replay_engine(plan: Plan) -> list[Figure]:
 
     rate = len(messages) / seconds(work, plan.repeats)
     slow = len(messages) // 5 / seconds(naive, 3)
-    return [Figure("replay: raw frames to rows", rate, "events/s", None, "higher", "a flush a frame", slow)]
+    return [Figure("replay: raw frames to rows", rate, "events/s", None, "higher", "a flush per frame", slow)]
 
 
 class DecimalBook:
-    """The book as the exchange's page describes it: sorted decimals, printed and stripped for the checksum."""
+    """The order book as the exchange's documentation describes it: sorted decimals, formatted as text for the checksum."""
 
     def __init__(self) -> None:
         self.bids: dict[Decimal, Decimal] = {}
         self.asks: dict[Decimal, Decimal] = {}
 
     def apply(self, data: BookData) -> int:
-        """Update, truncate and give the checksum."""
+        """Update and truncate the book; returns its checksum."""
         for side, levels in ((self.bids, data.bids), (self.asks, data.asks)):
             for level in levels:
                 if level.qty == 0:
@@ -198,7 +198,7 @@ class DecimalBook:
 
 
 def book_tape(count: int) -> list[BookData]:
-    """A snapshot and updates of one level each around a fixed price, with right checksums."""
+    """A snapshot, then updates of one level each around a fixed price, with correct checksums."""
     rng, book = np.random.default_rng(3), DecimalBook()
     tape = []
     for number in range(count):
@@ -216,7 +216,7 @@ def book_tape(count: int) -> list[BookData]:
 
 @benchmark("book")
 def book_checksum(plan: Plan) -> list[Figure]:
-    """One book update applied, truncated and proven by its checksum."""
+    """One book update applied, truncated and verified by its checksum."""
     tape = book_tape(plan.size(10_000))
 
     def work() -> None:
@@ -231,4 +231,4 @@ def book_checksum(plan: Plan) -> list[Figure]:
 
     per_update = 1e6 / len(tape)
     ours, slow = seconds(work, plan.repeats) * per_update, seconds(naive, 3) * per_update
-    return [Figure("book update with checksum", ours, "µs", None, "lower", "decimals, printed and stripped", slow)]
+    return [Figure("book update with checksum", ours, "µs", None, "lower", "decimals formatted as text", slow)]

@@ -1,4 +1,4 @@
-"""Benchmarks on real servers: how many messages a second are kept everywhere, and how old a forecast is when it is there.
+"""Benchmarks of the stream on real servers: its throughput, and the latency from a frame to its forecast.
 
 What does not belong here: the core alone (`pure`).
 """
@@ -29,7 +29,7 @@ from btc_core.stores.redis_rows import connect, forecast_key, update_channel
 from stack.ports import free_ports
 from stack.runtime import Stack
 from streaming import features
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,14 +40,14 @@ SYMBOL = "BTC/USD"
 PATIENCE_S = 180.0
 WORKERS = ("ingest", "bronze", "features", "forecast", "repair")
 WARM_S = 60.0
-"""After the start, before anything is measured: the JVMs compile what they do often, and take two cores for it."""
+"""Time from the start to the first measurement: until then the JVMs compile hot code, which takes two cores."""
 RATE = 10.0
-"""Of the simulator: ten times its usual market, about 100 messages a second."""
+"""Speed of the simulator: ten times its usual market, about 100 messages per second."""
 
 
 @contextmanager
 def stack_for_now(*exchange_args: str, symbols: tuple[str, ...] = ()) -> Iterator[Stack]:
-    """A stack of its own on free ports; it goes with its data."""
+    """A new stack on free ports for the length of a block; its data is deleted afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="btc-bench-"))
     stack = Stack(directory)
     stack.create("sim", free_ports(), exchange_args, symbols)
@@ -61,43 +61,43 @@ def stack_for_now(*exchange_args: str, symbols: tuple[str, ...] = ()) -> Iterato
 
 @benchmark("stream", needs_servers=True)
 def stream_throughput(plan: Plan) -> list[Figure]:
-    """Frames on the log until their rows are in silver, on the topic `features` and in Redis, all acknowledged."""
-    envelopes = now_dated(frames(market(plan.size(300_000), 100.0)))
+    """From frames in the log to their rows in silver, on the topic `features` and in Redis, all acknowledged."""
+    envelopes = received_now(frames(market(plan.size(300_000), 100.0)))
     warm, *rounds = np.split(np.arange(len(envelopes)), [plan.size(at) for at in (100_000, 150_000, 200_000, 250_000)])
     with stack_for_now() as stack:
         stack.up(only=("features",))
         settings = stack.settings
-        kept_after(settings, [envelopes[i] for i in warm])
-        times = [len(part) / kept_after(settings, [envelopes[i] for i in part]) for part in rounds]
+        seconds_to_commit(settings, [envelopes[i] for i in warm])
+        times = [len(part) / seconds_to_commit(settings, [envelopes[i] for i in part]) for part in rounds]
         slow = flush_each(settings, envelopes[: plan.size(1_000)])
     return [
         Figure(
             "Kafka to silver, Redis and features topic", statistics.median(times), "msg/s", 20_000, "higher",
-            "a flush a message", slow,
+            "a flush per message", slow,
         )
     ]  # fmt: skip
 
 
-def now_dated(envelopes: list[Envelope]) -> list[Envelope]:
-    """Received now: the log keeps by receive time."""
+def received_now(envelopes: list[Envelope]) -> list[Envelope]:
+    """The envelopes with the present time as their receive time, by which the log deletes old messages."""
     stamp_ns = now_ns()
     return [Envelope(stamp_ns, e.connection, e.sequence, e.channel, e.origin, e.raw) for e in envelopes]
 
 
-def kept_after(settings: Settings, envelopes: list[Envelope]) -> float:
-    """Seconds from the first message published until the features worker has committed the last one."""
+def seconds_to_commit(settings: Settings, envelopes: list[Envelope]) -> float:
+    """Seconds from publishing the first message until the features worker has committed the last one."""
     publisher = Publisher(settings.kafka, "bench")
     values = [encode_envelope(envelope) for envelope in envelopes]
     begin_s = time.perf_counter()
     for envelope, value in zip(envelopes, values, strict=True):
         publisher.publish(EVENTS_TOPIC, SYMBOL, value, envelope.ts_recv_ns)
     publisher.flush()
-    wait_until_kept(settings, features.GROUP, EVENTS_TOPIC)
+    wait_until_committed(settings, features.GROUP, EVENTS_TOPIC)
     return time.perf_counter() - begin_s
 
 
-def wait_until_kept(settings: Settings, group: str, topic: str) -> None:
-    """Return when a worker has committed all that its topic holds now; raises `NotReady` after `PATIENCE_S`."""
+def wait_until_committed(settings: Settings, group: str, topic: str) -> None:
+    """Return when a group has committed everything that its topic holds now; raises `NotReady` after `PATIENCE_S`."""
     watcher = consumer(settings.kafka, group)
     begin_s = time.monotonic()
     try:
@@ -108,7 +108,7 @@ def wait_until_kept(settings: Settings, group: str, topic: str) -> None:
             if all(part.offset >= end for part, end in zip(committed, ends, strict=True) if end > 0):
                 return
             if time.monotonic() - begin_s > PATIENCE_S:
-                msg = f"{group} has not kept all of {topic} after {PATIENCE_S:.0f} s"
+                msg = f"{group} has not committed all of {topic} after {PATIENCE_S:.0f} s"
                 raise NotReady(msg)
             time.sleep(0.01)
     finally:
@@ -116,13 +116,13 @@ def wait_until_kept(settings: Settings, group: str, topic: str) -> None:
 
 
 def flush_each(settings: Settings, envelopes: list[Envelope]) -> float:
-    """Messages a second of one that writes and waits for each row; the same servers, the same sinks."""
+    """Messages per second of a worker that writes each row and waits for it, with the same servers and sinks."""
     sink, engine = features.FeatureSink(settings), FeatureEngine()
     begin_s = time.perf_counter()
     for offset, envelope in enumerate(envelopes):
         engine.push(envelope, 0, offset)
         rows = engine.flush()
-        sink.announce(rows)
+        sink.publish(rows)
         sink.keep(rows)
         sink.drain()()
     return len(envelopes) / (time.perf_counter() - begin_s)
@@ -130,7 +130,7 @@ def flush_each(settings: Settings, envelopes: list[Envelope]) -> float:
 
 @benchmark("latency", needs_servers=True)
 def latency(plan: Plan) -> list[Figure]:
-    """From the exchange's time of a frame until a forecast that knows it is readable in Redis; what workers cost."""
+    """From the exchange's time of a frame until a forecast made with it is readable in Redis; and the cost of the workers."""
     watch_s = 10.0 if plan.quick else 60.0
     if plan.data_dir is not None:
         return watched_latency(Stack(plan.data_dir).settings, watch_s, (5.0, 20.0))
@@ -139,33 +139,36 @@ def latency(plan: Plan) -> list[Figure]:
         with stack_for_now("--rate", str(rate)) as stack:
             stack.up(only=WORKERS)
             time.sleep(WARM_S)
-            with cost.of(stack, WORKERS) as spent:
+            with cost.usage_of(stack, WORKERS) as usage:
                 figures += watched_latency(stack.settings, watch_s, targets)
             if rate == RATE:
                 figures += [
-                    Figure("all workers at 100 msg/s", 100 * spent.cores, "% of a core", 50.0),
-                    Figure("largest worker", max(spent.memory_mb.values()), "MB", 300.0, note=spent.largest),
+                    Figure("all workers at 100 msg/s", 100 * usage.cores, "% of a core", 50.0),
+                    Figure("largest worker", max(usage.memory_mb.values()), "MB", 300.0, note=usage.largest),
                     *cost.restarts(stack, ("features", "forecast")),
                 ]
     return figures
 
 
 def watched_latency(settings: Settings, watch_s: float, targets: tuple[float | None, float]) -> list[Figure]:
-    """Latency of the stream that runs, over `watch_s` seconds; targets of its p50 and p99, ms."""
-    waited_ms, received_ms = waits_ms(settings, forecasts_seen(settings, watch_s))
+    """Latency of a running stream over `watch_s` seconds; `targets` are those of its p50 and p99, ms."""
+    waited_ms, received_ms = latencies_ms(settings, forecasts_seen(settings, watch_s))
     median, late = np.percentile(waited_ms, (50, 99)).tolist()
     first_median, first_late = np.percentile(received_ms, (50, 99)).tolist()
     note = f"{len(waited_ms) / watch_s:.0f} msg/s, {len(waited_ms)} frames"
     return [
         Figure("frame sent to forecast readable, p50", median, "ms", targets[0], note=note),
         Figure("frame sent to forecast readable, p99", late, "ms", targets[1], note=note),
-        Figure("of it until ingest has the frame, p50", first_median, "ms"),
-        Figure("of it until ingest has the frame, p99", first_late, "ms"),
+        Figure("of which until ingest has the frame, p50", first_median, "ms"),
+        Figure("of which until ingest has the frame, p99", first_late, "ms"),
     ]
 
 
 def forecasts_seen(settings: Settings, watch_s: float) -> dict[str, list[tuple[int, int]]]:
-    """Of each symbol (event time a forecast knows, when it was readable), both ns, rising; the first seconds do not count."""
+    """By symbol, for each forecast: the event time of its newest data, and when it became readable (both ns, ascending).
+
+    The first three seconds of an up-to-date stream do not count.
+    """
     symbols = {update_channel(forecast_key(symbol)).encode(): symbol for symbol in settings.exchange.symbols}
     seen: dict[str, list[tuple[int, int]]] = {symbol: [] for symbol in settings.exchange.symbols}
     with connect(settings.redis).pubsub(ignore_subscribe_messages=True) as listener:  # type: ignore[no-untyped-call]
@@ -177,12 +180,12 @@ def forecasts_seen(settings: Settings, watch_s: float) -> dict[str, list[tuple[i
             at_ns = now_ns()
             if message is None:
                 if counting_s is None and time.monotonic() - begin_s > PATIENCE_S:
-                    msg = f"no forecast after {PATIENCE_S:.0f} s"
+                    msg = f"there is no forecast after {PATIENCE_S:.0f} s"
                     raise NotReady(msg)
                 continue
             known_ns = int(message["data"])
             if at_ns - known_ns > NS_PER_S and time.monotonic() - begin_s < PATIENCE_S:
-                continue  # still working off what came before
+                continue  # the workers still have a backlog
             counting_s = counting_s or time.monotonic() + 3.0
             rows = seen[symbols[message["channel"]]]
             if time.monotonic() >= counting_s and (not rows or known_ns > rows[-1][0]):
@@ -190,8 +193,8 @@ def forecasts_seen(settings: Settings, watch_s: float) -> dict[str, list[tuple[i
     return seen
 
 
-def waits_ms(settings: Settings, seen: dict[str, list[tuple[int, int]]]) -> np.ndarray:
-    """Of the quotes and trades that the forecasts seen know: from the exchange's time until readable, and until received."""
+def latencies_ms(settings: Settings, seen: dict[str, list[tuple[int, int]]]) -> np.ndarray:
+    """Of every quote and trade behind the forecasts: ms from the exchange's time until readable, and until received, (2, n)."""
     engine = FeatureEngine()
     for envelope, partition, offset in read_all(settings.kafka):
         engine.push(envelope, partition, offset)

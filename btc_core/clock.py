@@ -1,6 +1,6 @@
-"""Where the time in our data is read; pauses and deadlines may use `time.monotonic` itself.
+"""The clocks, and conversions of time. Every time of ours in data is read here; pauses may use `time.monotonic` itself.
 
-What does not belong here: arithmetic on timestamps. Those are plain integers, nanoseconds since the Unix epoch, UTC.
+What does not belong here: arithmetic on timestamps. They are plain integers, nanoseconds since the Unix epoch, UTC.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ NS_PER_DAY = 86_400 * NS_PER_S
 
 
 class Clock(Protocol):
-    """What a component takes instead of reading the time itself."""
+    """The clock that a component is given, so that a test can choose the time."""
 
     def now_ns(self) -> int:
-        """Wall clock, ns since the epoch, UTC."""
+        """The wall clock, ns since the epoch, UTC."""
         ...
 
     def monotonic_s(self) -> float:
-        """Monotonic seconds; only differences mean anything."""
+        """The monotonic clock, seconds; only differences have a meaning."""
         ...
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The clocks of this machine."""
 
     def now_ns(self) -> int:
-        """Wall clock, ns since the epoch, UTC."""
+        """The wall clock, ns since the epoch, UTC."""
         return time.time_ns()
 
     def monotonic_s(self) -> float:
-        """Monotonic seconds; only differences mean anything."""
+        """The monotonic clock, seconds; only differences have a meaning."""
         return time.monotonic()
 
 
@@ -44,12 +44,12 @@ SYSTEM_CLOCK = SystemClock()
 
 
 def now_ns() -> int:
-    """Wall clock of this machine, ns since the epoch, UTC."""
+    """The wall clock of this machine, ns since the epoch, UTC."""
     return time.time_ns()
 
 
 def from_ns(ts_ns: int) -> datetime:
-    """An aware UTC datetime, truncated to microseconds.
+    """Nanoseconds since the epoch as an aware UTC datetime, truncated to microseconds.
 
     >>> from_ns(1_500_000_000).isoformat()
     '1970-01-01T00:00:01.500000+00:00'
@@ -58,7 +58,7 @@ def from_ns(ts_ns: int) -> datetime:
 
 
 def column_ns(column: Any) -> Any:
-    """Nanoseconds since the epoch of an Arrow column of times, as an int64 array."""
+    """An Arrow column of times as nanoseconds since the epoch, an int64 array."""
     return column.cast("timestamp[ns]").cast("int64").to_numpy()
 
 
@@ -66,7 +66,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_ns(moment: datetime) -> int:
-    """Nanoseconds since the epoch of an aware datetime, exact to the microsecond.
+    """An aware datetime as nanoseconds since the epoch, exact to the microsecond.
 
     >>> to_ns(datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC))
     1500000000

@@ -1,20 +1,19 @@
-"""Every error this project raises on purpose, as one tree.
+"""The tree of errors that this project raises on purpose.
 
 ```
 BtcError
 ├── ConfigError          a setting is missing, malformed or contradicts another
-├── BadFrame             an exchange frame that cannot be used; goes to the dead letters with its reason
-├── ContinuityError      a worker met something about its own state that it cannot explain; it stops
-├── SchemaError          a row, table or bundle of another feature set or layout
-├── ServiceError         a server we depend on refused or did not answer
+├── BadFrame             a frame of the exchange cannot be used; it becomes a dead letter with a reason
+├── SchemaError          a row, table or bundle belongs to another feature set or layout
+├── ServiceError         a server that we depend on refused a request or did not answer
 │   ├── QuestDBError
-│   ├── ExchangeError    the exchange refused or did not answer
-│   │   ├── SubscriptionRefused   it will not stream what the settings ask for
-│   │   └── NotOffered            it has no such thing
+│   ├── ExchangeError
+│   │   ├── SubscriptionRefused   the exchange does not stream what the settings ask for
+│   │   └── NotOffered            the exchange does not offer what was asked for
 │   └── StoreError       the object store or the model registry
-├── NotReady             asked for a forecast before there is one, or with stale features
-├── InvalidInput         a request or file given by a person; the message names the field
-└── StackError           the native stack cannot start: port, download, disk, memory
+├── NotReady             there is no forecast yet, or only one from stale features
+├── InvalidInput         a request or a file of a user is wrong; the message names the field
+└── StackError           the native stack cannot start or does not answer
 ```
 
 What does not belong here: exceptions of libraries. They are translated where they can be acted on, and only there.
@@ -24,7 +23,7 @@ from __future__ import annotations
 
 
 class BtcError(Exception):
-    """The root: `except BtcError` catches what this project raises on purpose and nothing else."""
+    """The root of the tree: `except BtcError` catches what this project raises on purpose, and nothing else."""
 
 
 class ConfigError(BtcError):
@@ -32,9 +31,9 @@ class ConfigError(BtcError):
 
 
 class BadFrame(BtcError):
-    """An exchange frame that cannot be used.
+    """A frame of the exchange, or an entry of one, cannot be used.
 
-    `reason` is a short stable code for counting, the message says what was wrong with which field.
+    `reason` is a short, stable code for counting; the message says which field was wrong, and how.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -42,16 +41,12 @@ class BadFrame(BtcError):
         self.reason = reason
 
 
-class ContinuityError(BtcError):
-    """A worker met something about its own state that it cannot explain; it stops instead of guessing."""
-
-
 class SchemaError(BtcError):
-    """A row, table or model bundle that belongs to another feature set or layout."""
+    """A row, table or model bundle belongs to another feature set or layout."""
 
 
 class ServiceError(BtcError):
-    """A server we depend on refused a request or did not answer."""
+    """A server that we depend on refused a request or did not answer."""
 
 
 class QuestDBError(ServiceError):
@@ -59,15 +54,15 @@ class QuestDBError(ServiceError):
 
 
 class ExchangeError(ServiceError):
-    """The exchange refused a request or a subscription."""
+    """The exchange refused a request or did not answer."""
 
 
 class SubscriptionRefused(ExchangeError):
-    """The exchange will not stream what the settings ask for; a setting must change, waiting does not help."""
+    """The exchange does not stream what the settings ask for; a setting must be fixed, waiting does not help."""
 
 
 class NotOffered(ExchangeError):
-    """The exchange has no such thing; another way must be taken, waiting does not help."""
+    """The exchange does not offer what was asked for; the caller needs another source, waiting does not help."""
 
 
 class StoreError(ServiceError):
@@ -75,12 +70,12 @@ class StoreError(ServiceError):
 
 
 class NotReady(BtcError):
-    """Asked for something live before there is any, or with features that are too old."""
+    """There is no live result yet, or only one from features that are too old."""
 
 
 class InvalidInput(BtcError):
-    """A request or a file given by a person is wrong; the message names the field and the fix."""
+    """A request or a file of a user is wrong; the message names the field and the fix."""
 
 
 class StackError(BtcError):
-    """The native stack cannot start or answer; the message names the part and says what to do."""
+    """The native stack cannot start or does not answer; the message names the part and says what to do."""

@@ -1,9 +1,10 @@
-"""Every setting of every process, read once, frozen.
+"""Every setting of every process, read once and frozen.
 
-A setting comes from the environment (`BTC_<SECTION>_<NAME>`) or from the env file named by `BTC_ENV_FILE`
-(the native stack writes one, mode 0600). The environment wins. Every name carries its unit.
+A setting comes from the environment (`BTC_<SECTION>_<NAME>`) or from the env file that `BTC_ENV_FILE` names (the native
+stack writes one, mode 0600). The environment wins. Every name carries its unit. The docstrings of the fields are the
+reference documentation.
 
-What does not belong here: a value nobody would tune. That is a constant beside the code it steers.
+What does not belong here: a value that nobody would tune. It is a constant beside the code that uses it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from btc_core.errors import ConfigError
 
 
 class Section(BaseModel):
-    """A frozen group of settings that refuses names it does not know."""
+    """A frozen group of settings that rejects unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,228 +30,262 @@ PUBLIC_URLS = {
     "kraken": {"ws_url": "wss://ws.kraken.com/v2", "rest_url": "https://api.kraken.com"},
     "coinbase": {"ws_url": "wss://ws-feed.exchange.coinbase.com", "rest_url": "https://api.exchange.coinbase.com"},
 }
-"""Of each exchange that has an adapter (`exchange.EXCHANGES`)."""
+"""The public addresses of every exchange that has an adapter (`exchanges.adapters.EXCHANGES`)."""
 
 
 class ExchangeSettings(Section):
-    """Which exchange and which markets are followed, and where it is."""
+    """The exchange that is followed, its addresses, and the symbols."""
 
     mode: Literal["live", "sim"] = "live"
-    """`sim` for a market that is no real exchange's: then every page says SIMULATED. The stack sets it. The simulator speaks
-    as Kraken does."""
+    """`sim` when the data comes from the simulator: every page then says SIMULATED. The stack sets this. The simulator uses
+    Kraken's protocol."""
     name: str = "kraken"
-    """Trade ids of two exchanges do not mix: each needs a data directory of its own."""
+    """The exchange: `kraken` or `coinbase`. Each needs a data directory of its own, because their trade ids do not mix."""
     ws_url: str = ""
-    """Empty: the exchange's own, as `rest_url`."""
+    """Address of the exchange's WebSocket. Empty: the public one."""
     rest_url: str = ""
+    """Address of the exchange's REST API. Empty: the public one."""
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(("BTC/USD",), min_length=1)
-    """With commas: `BTC_EXCHANGE_SYMBOLS=BTC/USD,ETH/USD`. The first is the one that models are trained on."""
+    """The markets to follow, separated by commas: `BTC_EXCHANGE_SYMBOLS=BTC/USD,ETH/USD`. Models are trained on the first."""
     history_url: str = ""
-    """Where months of minute bars are published as CSV (`time,open,high,low,close,volume,trades`, no header); "" when nowhere."""
+    """Address that serves months of minute bars as CSV (`time,open,high,low,close,volume,trades`, without a header). Empty:
+    there is none, and bars come from the exchange's REST API."""
 
     @property
     def modelled_symbols(self) -> tuple[str, ...]:
-        """Markets that have models of their own. The others are forecast by those of the first."""
+        """Symbols that have models of their own. The others are forecast with the models of the first."""
         return self.symbols[:1]
 
     @model_validator(mode="before")
     @classmethod
     def _own_urls(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Another exchange lives at another address."""
+        """Fill in the public addresses of the chosen exchange."""
         name = values.get("name", "kraken")
         if name not in PUBLIC_URLS:
             msg = f"BTC_EXCHANGE_NAME is {name!r}; there are adapters for {', '.join(PUBLIC_URLS)}"
             raise ValueError(msg)
         if name != "kraken" and values.get("mode") == "sim":
-            msg = f"the simulator speaks as Kraken does, and BTC_EXCHANGE_NAME is {name!r}"
+            msg = f"the simulator uses the protocol of kraken, but BTC_EXCHANGE_NAME is {name!r}"
             raise ValueError(msg)
         return values | {key: values.get(key) or url for key, url in PUBLIC_URLS[name].items()}
 
     @field_validator("symbols", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        """Text from the environment is a list with commas."""
+        """Split the text from the environment at its commas."""
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class KafkaSettings(Section):
-    """The log and what it keeps."""
+    """The Kafka log."""
 
     bootstrap: str = "127.0.0.1:9092"
+    """Host and port of a broker."""
     partitions: int = Field(4, ge=1)
-    """Of every topic. One symbol uses one; more are for more symbols. Raising it later moves symbols to other partitions."""
+    """Number of partitions of every topic. A symbol uses one, so more only help with more symbols. Raising it later would
+    move symbols to other partitions."""
     retention_hours: int = Field(168, ge=26)
-    """Must outlast the 24 h 30 min warm-up of the features."""
+    """How long the log keeps messages. It must exceed the warm-up of the features, which is 24 h 30 min."""
 
 
 class QuestdbSettings(Section):
     """The time-series database."""
 
     http_url: str = "http://127.0.0.1:9000"
+    """Address of the HTTP endpoint, for queries and writes."""
     pg_port: int = 8812
+    """Port of the PostgreSQL wire protocol."""
     user: str = "admin"
+    """User of the HTTP endpoint and of the PostgreSQL protocol."""
     password: SecretStr = SecretStr("")
+    """Password of that user."""
     ttl_bronze_days: int = Field(30, ge=2)
-    """How long a day of bronze stays; the next two say the same of silver and gold."""
+    """How long a day of the bronze tables stays in QuestDB. A day is only dropped once its copy has been verified."""
     ttl_silver_days: int = Field(30, ge=2)
+    """How long a day of the silver tables stays in QuestDB."""
     ttl_gold_days: int = Field(365, ge=2)
+    """How long a day of the gold tables stays in QuestDB."""
     ttl_bars_days: int = Field(3_650, ge=30)
-    """Of `minute_bars`, 70 MB a year: models train on them, and trees like long windows."""
+    """How long a day of `minute_bars` stays in QuestDB. A year takes 70 MB; models need long training windows."""
 
 
 class RedisSettings(Section):
-    """The newest features and forecasts."""
+    """The store of the newest features and forecasts."""
 
     url: str = "redis://127.0.0.1:6379/0"
-    """May be `unix:///path/to/socket?db=0`, which is a little faster."""
+    """Address of the server. `unix:///path/to/socket?db=0` is a little faster."""
     password: SecretStr = SecretStr("")
+    """Password of the server."""
     ttl_s: int = Field(300, ge=1)
-    """Of a row that no newer one replaces."""
+    """How long a row stays when no newer one replaces it."""
 
 
 class PostgresSettings(Section):
-    """Metadata of Dagster and MLflow."""
+    """The database of Dagster's and MLflow's metadata."""
 
     host: str = "127.0.0.1"
+    """Host of the server."""
     port: int = 5432
+    """Port of the server."""
     user: str = "btc"
+    """User of both databases."""
     password: SecretStr = SecretStr("")
+    """Password of that user."""
     dagster_db: str = "dagster"
+    """Name of Dagster's database."""
     mlflow_db: str = "mlflow"
+    """Name of MLflow's database."""
 
 
 class StoreSettings(Section):
     """The S3-compatible object store."""
 
     endpoint_url: str = "http://127.0.0.1:9010"
+    """Address of the store."""
     access_key: str = "btc"
+    """Access key id."""
     secret_key: SecretStr = SecretStr("")
+    """Secret access key."""
     mlflow_bucket: str = "mlflow"
+    """Bucket of MLflow's artifacts, such as model bundles."""
     lake_bucket: str = "data-lake"
+    """Bucket of the copies of tables."""
 
 
 class MlflowSettings(Section):
     """Model tracking and registry."""
 
     url: str = "http://127.0.0.1:5000"
+    """Address of the tracking server."""
 
 
 class DagsterSettings(Section):
     """The Dagster webserver."""
 
     url: str = "http://127.0.0.1:3001"
+    """Address of the webserver."""
 
 
 class ApiSettings(Section):
     """The HTTP API."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(5050, ge=1, le=65_535)
+    """Port to listen on."""
     token: SecretStr = SecretStr("")
-    """Bearer token of `/retrain` and `/reload`; while it is empty both answer 401. Changed in the env file it holds at once."""
+    """Bearer token of `/retrain` and `/reload`. While it is empty, both answer 401. A change in the env file applies at
+    once, without a restart."""
     threads: int = Field(4, ge=1)
-    """For requests that wait for QuestDB, MLflow or Dagster; forecasts are answered by the thread that reads requests, or
-    by two others while Redis is slow."""
+    """Threads for requests that wait for QuestDB, MLflow or Dagster. Forecasts need none of them: the thread that reads
+    requests answers them, or two further threads while Redis is slow."""
     max_body_bytes: int = Field(1_048_576, ge=1_024)
+    """Largest body of a request; a larger one is answered with 413."""
     max_feature_age_s: float = Field(10.0, gt=0)
-    """A forecast from older features is refused with 503."""
+    """Largest age of the features behind a forecast; a request for an older forecast is answered with 503."""
     rate_limit_per_s: float = Field(0.0, ge=0)
-    """Requests a second of one address, as many again at once, then 429; 0 is no limit, which is right on loopback."""
+    """Requests per second and client address, with bursts of as many at once; further ones are answered with 429. 0 sets no
+    limit, which is appropriate on loopback."""
     max_streams: int = Field(16, ge=0)
-    """Open `/v1/stream` connections; each holds a thread of its own that mostly sleeps."""
+    """Largest number of open `/v1/stream` connections. Each takes a thread that sleeps most of the time."""
     stream_interval_ms: int = Field(250, ge=20)
-    """Least time between two events of a stream; 5 kB an event and client."""
+    """Least time between two events of a stream. An event is 5 kB for each client."""
 
 
 class StreamSettings(Section):
-    """The workers."""
+    """The streaming workers."""
 
     instance: int = Field(1, ge=1)
-    """Tells the processes of one consumer group apart; each needs its own number."""
+    """Number of this process within its consumer group; every process of a group needs its own."""
     state_dir: Path = Path("var/state")
-    """Where workers keep checkpoints of their state; a restart without them reads a day of the log."""
+    """Directory of the workers' checkpoints. A worker without its checkpoint reads a day of the log when it starts."""
     batch_rows: int = Field(5_000, ge=1)
-    """Most messages a worker takes at once; bounds its memory and the time to the next commit."""
+    """Largest number of messages that a worker takes at once. A larger batch takes more memory, and more time passes before
+    its offsets are committed."""
     batch_wait_ms: int = Field(0, ge=0)
-    """How long a worker waits for a batch to fill. Adds to the latency of every message; under load batches fill anyway."""
+    """How long a worker waits for a batch to fill. It adds to the latency of every message; under load batches fill anyway."""
     table_flush_ms: int = Field(500, ge=0)
-    """How often a worker writes its tables and commits. Redis and topics do not wait for it; QuestDB and the
-    materialized views cost a fixed amount a write, a third of a core at 100 writes a second."""
+    """Time between two writes of a worker's tables, with which it commits its offsets. Redis and the topics do not wait for
+    it. Each write costs QuestDB and the materialized views a fixed amount: a third of a core at 100 writes a second."""
     data_deadline_s: float = Field(10.0, gt=0)
-    """A connection without any frame for this long is closed and opened again."""
+    """A connection on which no frame arrives for this long is closed, and a new one is opened."""
     subscription_deadline_s: float = Field(8.0, gt=0)
-    """A subscription without data for this long is made anew, alone; a quiet market doubles it up to a minute."""
+    """A subscription without data for this long is subscribed again, alone. In a quiet market the deadline doubles each
+    time, up to one minute."""
     conflate_above_messages: int = Field(200_000, ge=1)
-    """More frames than this waiting for Kafka: superseded quotes and books are left out. 15 minutes of a busy market."""
+    """Number of messages waiting for Kafka above which ingest leaves out superseded quotes and book frames. The default is
+    15 minutes of a busy market."""
     max_unwritten_rows: int = Field(100_000, ge=1)
-    """Rows a worker keeps while QuestDB is away, about 100 MB of features; then it takes no more until they are
-    written. Topics and Redis go on until then."""
+    """Rows that a worker keeps while QuestDB is unavailable; with more it takes no further messages until they are written.
+    Topics and Redis are served until then. 100,000 rows of features take about 100 MB."""
     max_frame_bytes: int = Field(1_000_000, ge=10_000)
-    """A larger frame is a dead letter."""
+    """Largest frame of the exchange; a larger one becomes a dead letter."""
 
 
 class MetricsSettings(Section):
-    """Prometheus metrics of one process."""
+    """The endpoint of one process for Prometheus."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(0, ge=0, le=65_535)
-    """0: none. The stack gives every worker a port of its own."""
+    """Port to listen on; 0 serves no metrics. The stack gives every process a port of its own."""
 
 
 class ModelSettings(Section):
-    """Training and the bundle cache."""
+    """Training of the models, and how processes load them."""
 
     train_days: int = Field(700, ge=3)
-    """Length of the training window, of what there is; trees want long ones, see docs/decisions.md."""
+    """Length of the training window; a shorter history is used whole. Trees need long windows, see docs/decisions.md."""
     history_days: int = Field(120, ge=3)
-    """How far back bars are fetched from the exchange by itself: at a page of trades a second more takes days.
-    `btc import-bars` brings older ones."""
+    """How far back minute bars are fetched from the exchange automatically. At one page of trades per second, much more
+    would take days; `btc import-bars` imports older bars from a file."""
     cache_dir: Path = Path("var/models")
-    """Where the last good bundle of each model lies, so that forecasts go on while MLflow is away."""
+    """Directory of the last valid bundle of each model, from which forecasts continue while MLflow is unavailable."""
     reload_s: float = Field(5.0, gt=0)
-    """How often a serving process looks for a new champion."""
+    """Time between two checks for a new champion in a process that forecasts."""
     trainer: Literal["memory", "dask"] = "memory"
-    """Where trees are grown: in the process that trains, or on a Dask cluster."""
+    """Where trees are grown: in the memory of the process that trains, or on a Dask cluster."""
     dask_address: str = ""
-    """Address of the scheduler of the Dask cluster, for example tcp://127.0.0.1:8786."""
+    """Address of the scheduler of the Dask cluster, such as tcp://127.0.0.1:8786."""
 
 
 class SealSettings(Section):
-    """When a day is complete."""
+    """When a day is complete, and which days are sealed."""
 
     first_day: str = Field("2022-01-01", pattern=r"^\d{4}-\d{2}-\d{2}$")
-    """Oldest day that Dagster knows; its assets have one partition a day from here on."""
+    """First daily partition of the Dagster assets, a UTC day; older days cannot be sealed."""
     grace_s: int = Field(300, ge=0)
-    """After midnight, for what is still on its way."""
+    """How long after midnight UTC the sealing of a day waits for data that is still on its way."""
     gap_wait_h: float = Field(6.0, ge=0)
-    """A gap in the trades may still be repaired for so long; then the day is sealed with it, and sealed again when it is repaired."""
+    """How long after midnight UTC the sealing of a day waits for the repair of its gaps. It is then sealed with them, and
+    sealed again once they are repaired."""
     lookback_days: int = Field(7, ge=1)
-    """Days before today that are looked at for late data; the log keeps a week."""
+    """How many past days are checked for late data. The log keeps a week (`BTC_KAFKA_RETENTION_HOURS`)."""
     days_per_run: int = Field(0, ge=0)
     """Of a backfill through Dagster; 0: all days in one run. Where each run has a machine of its own (a pod), fewer days
     a run are more days at the same time."""
 
 
 class BackupSettings(Section):
-    """Copies on the object store."""
+    """The copies of sealed days on the object store."""
 
     keep_days: int = Field(3_650, ge=31)
-    """Older copies are removed."""
+    """Age from which copies are removed."""
 
 
 class LinksSettings(Section):
-    """Where a person's browser finds the other pages, when that is not where the processes find the servers."""
+    """Addresses for a person's browser, where they differ from those that the processes use."""
 
     questdb_url: str = ""
-    """Empty: the same as `BTC_QUESTDB_HTTP_URL`."""
+    """Address of the QuestDB console. Empty: `BTC_QUESTDB_HTTP_URL`."""
     mlflow_url: str = ""
-    """Empty: the same as `BTC_MLFLOW_URL`."""
+    """Address of the MLflow pages. Empty: `BTC_MLFLOW_URL`."""
     grafana_url: str = ""
-    """Empty: there is no Grafana, and no link to it."""
+    """Address of Grafana. Empty: there is none, and no page links to it."""
 
 
 class Settings(BaseSettings):
-    """All settings; build it with `load_settings`."""
+    """All settings, by section; built by `load_settings`."""
 
     model_config = SettingsConfigDict(
         env_prefix="BTC_", env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="ignore"
@@ -274,14 +309,14 @@ class Settings(BaseSettings):
 
     @property
     def simulated(self) -> bool:
-        """True when the market data does not come from a real exchange; every page and status line says so."""
+        """Whether the market data comes from the simulator; every page and status line then says so."""
         return self.exchange.mode == "sim"
 
 
 def load_settings(env_file: Path | None = None) -> Settings:
-    """Read the environment and the env file (`env_file`, else the one named by `BTC_ENV_FILE`).
+    """Read the settings from the environment and from the env file: `env_file`, else the one that `BTC_ENV_FILE` names.
 
-    Raises `ConfigError` naming each bad setting as the variable a person would set.
+    Raises `ConfigError`, which names each bad setting by its variable.
     """
     path = env_file or (Path(os.environ["BTC_ENV_FILE"]) if os.environ.get("BTC_ENV_FILE") else None)
     if path is not None and not path.is_file():
@@ -300,5 +335,5 @@ def load_settings(env_file: Path | None = None) -> Settings:
 
 @cache
 def settings() -> Settings:
-    """The settings of this process, read at the first call."""
+    """The settings of this process; they are read at the first call."""
     return load_settings()

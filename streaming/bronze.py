@@ -1,6 +1,6 @@
-"""The bronze worker: the log in, what the exchange sent out to the bronze tables, as it was.
+"""The bronze worker: reads the log and writes what the exchange sent to the bronze tables, unchanged.
 
-It alone writes dead letters for what it finds in the log, and gap marks.
+It is the only worker that writes gap marks, and dead letters for messages of the log.
 What does not belong here: what is in a row (`bronze_rows`), or features.
 """
 
@@ -16,34 +16,35 @@ from btc_core.features.state import WARM_UP_S
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName
 from btc_core.stores.questdb import QuestDB, append
 from streaming.bronze_rows import BronzeReader, BronzeRows
-from streaming.publish import Publisher
-from streaming.worker import Role, Worker
+from streaming.handler import WorkerSpec
+from streaming.publisher import Publisher
+from streaming.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.settings import Settings
-    from streaming.worker import Record
+    from streaming.handler import Record
 
 GROUP = WorkerName.BRONZE
 STATE_VERSION = "1"
-"""Of `SavedSequence`: raise it when what it holds or means changes."""
+"""Version of the saved state. Raise it when the fields of `SavedSequence` or their meaning change."""
 
 
 class BronzeHandler:
-    """Turns messages into rows of the bronze tables."""
+    """Writes the rows that `BronzeReader` makes, and publishes its dead letters and gap notices."""
 
     def __init__(self, settings: Settings) -> None:
         self._db = QuestDB(settings.questdb)
         self._publisher = Publisher(settings.kafka, GROUP)
         self._reader = BronzeReader()
-        self._kept = 0
+        self._kept_messages = 0
         self._chunk_rows = settings.stream.batch_rows
 
     def reset(self) -> None:
-        """Forget which trades have been seen, and rows that nobody has drained: their messages come again."""
+        """Forget which trades have been seen, and rows not yet drained: their messages come again."""
         self._reader.remove_gauges()
-        self._reader, self._kept = BronzeReader(), 0
+        self._reader, self._kept_messages = BronzeReader(), 0
 
     def warm(self, messages: list[Record]) -> None:
         """Rebuild which trades have been seen."""
@@ -51,15 +52,15 @@ class BronzeHandler:
             self._reader.warm(message)
 
     def save(self, partition: int) -> bytes:
-        """Which trades have been seen."""
+        """Which trades of the partition have been seen."""
         return self._reader.save(partition)
 
     def load(self, state: bytes) -> None:
-        """The same again."""
+        """Restore which trades have been seen."""
         self._reader.load(state)
 
     def handle(self, messages: list[Record]) -> int:
-        """Read every message into rows; what cannot be used and what is missing is told at once."""
+        """Read messages into rows; publish dead letters and gap notices at once. Returns the messages kept by now."""
         reader = self._reader
         for message in messages:
             reader.read(message)
@@ -69,18 +70,18 @@ class BronzeHandler:
             self._publisher.publish(GAPS_TOPIC, notice.symbol, msgspec.json.encode(notice), notice.seen_ns)
         reader.refused.clear()
         reader.notices.clear()
-        self._kept += len(messages)
-        return self._kept
+        self._kept_messages += len(messages)
+        return self._kept_messages
 
     def drain(self) -> Callable[[], None]:
-        """Rows of every table to write; the dead letters and notices of the same messages are waited for."""
-        kept, self._reader.rows, self._kept = self._reader.rows, BronzeRows(), 0
-        chunks = list(kept.tables(self._chunk_rows))
+        """The kept rows as a write; it also waits until Kafka has acknowledged the dead letters and gap notices."""
+        rows, self._reader.rows, self._kept_messages = self._reader.rows, BronzeRows(), 0
+        chunks = list(rows.tables(self._chunk_rows))
 
         def write() -> None:
             while chunks:
-                table, rows, oldest_ns = chunks[0]
-                append(self._db, table, rows)
+                table, chunk, oldest_ns = chunks[0]
+                append(self._db, table, chunk)
                 chunks.pop(0)
                 metrics.STAGE_LATENCY.labels("bronze").observe((now_ns() - oldest_ns) / NS_PER_S)
             self._publisher.flush()
@@ -89,5 +90,11 @@ class BronzeHandler:
 
 
 def build(settings: Settings) -> Worker:
-    """The worker, ready to run; it looks back as far as the features do, to know every trade they know."""
-    return Worker(settings, Role(GROUP, EVENTS_TOPIC, WARM_UP_S, STATE_VERSION, eager=False), BronzeHandler(settings))
+    """The worker, ready to run. Its warm-up is as long as that of the features, so both know the same trades."""
+    spec = WorkerSpec(GROUP, EVENTS_TOPIC, WARM_UP_S, STATE_VERSION, eager=False)
+    return Worker(settings, spec, BronzeHandler(settings))
+
+
+def run(settings: Settings) -> None:
+    """Run the worker until SIGTERM."""
+    build(settings).run_as_process()

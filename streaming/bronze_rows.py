@@ -1,6 +1,6 @@
-"""What the log says, as rows of the bronze tables, dead letters and notices of gaps. Pure: no server is touched.
+"""Messages of the log as rows of the bronze tables, dead letters and gap notices. Pure: no server is used.
 
-What does not belong here: writing any of it (`bronze`).
+What does not belong here: writing or publishing any of them (`bronze`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 
-from btc_core.clock import NS_PER_MIN
 from btc_core.errors import BadFrame
 from btc_core.exchanges.decoding import events_of, frame_of
 from btc_core.market.bars import bars_of_events
@@ -38,14 +37,14 @@ if TYPE_CHECKING:
     from btc_core.tables.form import Table
     from btc_core.tables.rows import GapMark
     from streaming.gaps import Gap
-    from streaming.worker import Record
+    from streaming.handler import Record
 
 Place = tuple[str, int, int]
 """Topic, partition, offset."""
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """What could not be used."""
+    """A message, or an entry of one, that cannot be used; it becomes a dead letter."""
 
     reason: str
     message: str
@@ -54,7 +53,7 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class BronzeRows:
-    """What the bronze tables are owed, table by table."""
+    """Rows to write, by table."""
 
     def __init__(self) -> None:
         self.ticks: list[Logged[QuoteEvent]] = []
@@ -65,8 +64,8 @@ class BronzeRows:
         self.gaps: list[GapMark] = []
 
     def tables(self, chunk_rows: int) -> Iterator[tuple[Table, pa.Table, int]]:
-        """Rows to write, at most `chunk_rows` at a time: the table, the rows, and when the oldest was received (ns)."""
-        made: tuple[tuple[Table, Callable[[Any], pa.Table], Sequence[Any]], ...] = (
+        """Chunks of at most `chunk_rows` rows: the table, the rows, and when the oldest of them was received (ns)."""
+        tables: tuple[tuple[Table, Callable[[Any], pa.Table], Sequence[Any]], ...] = (
             (BRONZE_TICKS, table_rows.bronze_ticks, self.ticks),
             (BRONZE_TRADES, table_rows.bronze_trades, self.trades),
             (MINUTE_BARS, _minute_bars, self.bars),
@@ -74,72 +73,73 @@ class BronzeRows:
             (BRONZE_STATUS, table_rows.bronze_status, self.status),
             (GAP_MARKS, table_rows.gap_marks, self.gaps),
         )
-        for table, make, entries in made:
+        for table, make, entries in tables:
             for start in range(0, len(entries), chunk_rows):
                 chunk = entries[start : start + chunk_rows]
                 yield table, make(chunk), chunk[0].ts_recv_ns
 
 
 class BronzeReader:
-    """Messages in the order of the log; `take` hands over what has gathered."""
+    """Reads messages in the order of the log; the results gather in `rows`, `refused` and `notices`."""
 
     def __init__(self) -> None:
         self.rows = BronzeRows()
         self.refused: list[Refused] = []
         self.notices: list[GapNotice] = []
-        self._trades: dict[str, TradeSequence] = {}
+        self._sequences: dict[str, TradeSequence] = {}
         self._partitions: dict[str, int] = {}
+        """The partition of each symbol."""
 
     def warm(self, message: Record) -> None:
-        """Take note of the trades in a message that was read before."""
+        """Observe the trades of a message that was handled before, without making rows."""
         try:
             envelope = decode_envelope(message.value)
             if envelope.channel == "absent":
-                self._give_up(envelope)
+                self._confirm_absent(envelope)
             elif envelope.channel == "trade":
                 for event in events_of(envelope):
                     if isinstance(event, TradeEvent):
                         self._partitions[event.symbol] = message.partition
-                        self._sequence(event.symbol).take(event, envelope.ts_recv_ns, envelope.origin)
-        except BadFrame:  # it was a dead letter when it was live
+                        self._sequence(event.symbol).observe(event, envelope.ts_recv_ns, envelope.origin)
+        except BadFrame:  # it became a dead letter when it was handled
             return
 
     def read(self, message: Record) -> None:
-        """Make rows of a message."""
+        """Make the rows, dead letters and gap notices of a message."""
         place = (EVENTS_TOPIC, message.partition, message.offset)
         raw = message.value
         try:
             envelope = decode_envelope(raw)
             if envelope.channel in ("book", "status"):
-                self._read_other(envelope, place)
+                self._read_book_or_status(envelope, place)
             elif envelope.channel == "absent":
-                for symbol, gap in self._give_up(envelope):
+                for symbol, gap in self._confirm_absent(envelope):
                     self._mark(symbol, gap)
             for event in events_of(envelope):
                 if isinstance(event, BadFrame):
                     self.refused.append(Refused(event.reason, str(event), envelope.raw, place))
                 else:
-                    self._add(event, envelope, place)
+                    self._add_event(event, envelope, place)
         except BadFrame as error:
             self.refused.append(Refused(error.reason, str(error), raw, place))
 
     def save(self, partition: int) -> bytes:
-        """Which trades of a partition have been seen, for `load`."""
-        symbols = [symbol for symbol in self._trades if self._partitions.get(symbol) == partition]
-        return msgspec.msgpack.encode([(partition, self._trades[symbol].save()) for symbol in symbols])
+        """The trade sequences of a partition's symbols, as `load` takes them."""
+        symbols = [symbol for symbol in self._sequences if self._partitions.get(symbol) == partition]
+        return msgspec.msgpack.encode([(partition, self._sequences[symbol].save()) for symbol in symbols])
 
     def load(self, saved: bytes) -> None:
-        """Go on as the reader that saved this would have."""
-        for partition, one in msgspec.msgpack.decode(saved, type=list[tuple[int, SavedSequence]]):
-            self._partitions[one.symbol] = partition
-            self._trades[one.symbol] = TradeSequence.load(one)
+        """Restore the trade sequences that `save` returned."""
+        for partition, sequence in msgspec.msgpack.decode(saved, type=list[tuple[int, SavedSequence]]):
+            self._partitions[sequence.symbol] = partition
+            self._sequences[sequence.symbol] = TradeSequence.load(sequence)
 
     def remove_gauges(self) -> None:
-        """Take back what the gauges say of the markets read so far."""
-        for trades in self._trades.values():
-            trades.remove_gauges()
+        """Stop exporting the gauges of every symbol read so far."""
+        for sequence in self._sequences.values():
+            sequence.remove_gauges()
 
-    def _read_other(self, envelope: Envelope, place: Place) -> None:
+    def _read_book_or_status(self, envelope: Envelope, place: Place) -> None:
         frame = frame_of(envelope)
         if isinstance(frame, BookFrame):
             for item, data in enumerate(frame.data):
@@ -152,36 +152,36 @@ class BronzeReader:
                 event = StatusEvent(envelope.ts_recv_ns, item, status.system, status.version)
                 self.rows.status.append(_logged(event, envelope, place))
 
-    def _add(self, event: Event, envelope: Envelope, place: Place) -> None:
+    def _add_event(self, event: Event, envelope: Envelope, place: Place) -> None:
         if isinstance(event, QuoteEvent):
             self.rows.ticks.append(_logged(event, envelope, place))
         elif isinstance(event, TradeEvent):
             self._partitions[event.symbol] = place[1]
-            new, gap = self._sequence(event.symbol).take(event, envelope.ts_recv_ns, envelope.origin)
+            new, gap = self._sequence(event.symbol).observe(event, envelope.ts_recv_ns, envelope.origin)
             if gap is not None:
                 self._mark(event.symbol, gap)
             if new:
                 self.rows.trades.append(_logged(event, envelope, place))
-        elif event.ts_event_ns + NS_PER_MIN <= envelope.ts_recv_ns:
+        else:
             self.rows.bars.append(_logged(event, envelope, place))
 
-    def _give_up(self, envelope: Envelope) -> list[tuple[str, Gap]]:
+    def _confirm_absent(self, envelope: Envelope) -> list[tuple[str, Gap]]:
         try:
             absent = msgspec.json.decode(envelope.raw, type=AbsentTrades)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadFrame("bad_envelope", f"absent trades: {error}") from None
-        settled = self._sequence(absent.symbol).give_up(absent, envelope.ts_recv_ns)
-        return [(absent.symbol, gap) for gap in settled]
+        closed = self._sequence(absent.symbol).confirm_absent(absent, envelope.ts_recv_ns)
+        return [(absent.symbol, gap) for gap in closed]
 
     def _mark(self, symbol: str, gap: Gap) -> None:
-        """Write a gap down and tell the repair worker."""
+        """Record a gap that opened or closed, and notify the repair worker."""
         self.rows.gaps.append(gap.mark(symbol))
         self.notices.append(gap.notice(symbol))
 
     def _sequence(self, symbol: str) -> TradeSequence:
-        if symbol not in self._trades:
-            self._trades[symbol] = TradeSequence(symbol)
-        return self._trades[symbol]
+        if symbol not in self._sequences:
+            self._sequences[symbol] = TradeSequence(symbol)
+        return self._sequences[symbol]
 
 
 def _logged(entry: Entry, envelope: Envelope, place: Place) -> Logged[Entry]:
@@ -189,7 +189,7 @@ def _logged(entry: Entry, envelope: Envelope, place: Place) -> Logged[Entry]:
 
 
 def _minute_bars(logged: Sequence[Logged[BarEvent]]) -> pa.Table:
-    """Bars of the exchange as rows that models train on; the bars may be of several markets."""
+    """Rows of `minute_bars`, which models are trained on; the bars may be of several markets."""
     parts: dict[tuple[str, str], list[BarEvent]] = {}
     for each in logged:
         parts.setdefault((each.entry.symbol, each.origin), []).append(each.entry)

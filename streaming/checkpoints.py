@@ -1,8 +1,8 @@
-"""What a worker remembers at an offset it has committed, on disk, so that a restart need not read a day of the log.
+"""Checkpoints: the state of a worker at a committed offset, on disk, so that a restart need not read a day of the log.
 
-A checkpoint only saves time: it is used when it belongs to this log and this version and lies at or before the
-committed offset; else the worker warms up from the log. That the state it holds is right is proven elsewhere: tests
-compare restarts with runs that never stopped, and every sealed day compares what the stream wrote with a replay.
+A checkpoint only saves time: it is used if it belongs to this log and this version and lies at or before the committed
+offset; otherwise the worker warms up from the log. That a loaded state is correct is checked elsewhere: tests compare
+restarts with runs that never stopped, and sealing a day compares what the stream wrote with a replay.
 What does not belong here: what the state is (`Handler.save`).
 """
 
@@ -23,12 +23,12 @@ DIGEST_BYTES = 32
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """The state after every message before `offset`."""
+    """The state of one partition after every message before `offset`."""
 
     cluster: str
-    """Of the Kafka that the offsets belong to."""
+    """Id of the Kafka cluster whose offsets these are."""
     version: str
-    """Of the code that made the state."""
+    """Version of the code that made the state."""
     topic: str
     partition: int
     offset: int
@@ -44,26 +44,26 @@ class Checkpoints:
         self._version = version
 
     def write(self, cluster: str, partition: int, offset: int, state: bytes) -> None:
-        """Replace the partition's checkpoint; a disk that does not take it costs the next start time, nothing else."""
+        """Replace the checkpoint of a partition; when the disk refuses it, the next start takes longer and nothing is lost."""
         body = msgspec.msgpack.encode(Checkpoint(cluster, self._version, self._topic, partition, offset, state))
         path = self._path(partition)
-        draft = path.with_suffix(".new")
+        new = path.with_suffix(".new")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(hashlib.sha256(body).digest() + body)
-            draft.replace(path)
+            new.write_bytes(hashlib.sha256(body).digest() + body)
+            new.replace(path)
         except OSError as error:
-            log.warning("no checkpoint at %s: %s; a restart will read the log instead", path, error)
+            log.warning("the checkpoint %s was not written: %s; a restart will read the log instead", path, error)
 
     def read(self, cluster: str, partition: int, first: int, last: int) -> Checkpoint | None:
-        """The partition's checkpoint if it is whole, of this log and version, and of an offset in `first`…`last`."""
+        """The checkpoint of a partition; None unless it is intact, of this cluster, version and topic, and `first` ≤ offset ≤ `last`."""
         try:
             data = self._path(partition).read_bytes()
         except FileNotFoundError:
             return None
         digest, body = data[:DIGEST_BYTES], data[DIGEST_BYTES:]
         if hashlib.sha256(body).digest() != digest:
-            log.warning("the checkpoint %s is damaged and is left out", self._path(partition))
+            log.warning("the checkpoint %s is damaged and is ignored", self._path(partition))
             return None
         found = msgspec.msgpack.decode(body, type=Checkpoint)
         ours = (found.cluster, found.version, found.topic) == (cluster, self._version, self._topic)

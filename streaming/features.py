@@ -1,4 +1,4 @@
-"""The features worker: the log in, feature rows out to silver, the topic `features` and Redis.
+"""The features worker: reads the log and writes feature rows to silver, the topic `features` and Redis.
 
 What does not belong here: how a row is computed (`btc_core.features.engine`).
 """
@@ -24,9 +24,10 @@ from btc_core.stores.questdb import QuestDB, append
 from btc_core.stores.redis_rows import FeatureRow, feature_fields, feature_key
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import SILVER_FEATURES
-from streaming.latest import LatestRows
-from streaming.publish import Publisher
-from streaming.worker import Role, Worker
+from streaming.handler import WorkerSpec
+from streaming.latest_rows import LatestRows
+from streaming.publisher import Publisher
+from streaming.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,52 +36,52 @@ if TYPE_CHECKING:
 
     from btc_core.features.engine import Rows
     from btc_core.settings import Settings
-    from streaming.worker import Record
+    from streaming.handler import Record
 
 log = logging.getLogger(__name__)
 
 GROUP = WorkerName.FEATURES
 STATE_VERSION = f"{FEATURE_VERSION}-{hashlib.sha256(repr(STATE).encode()).hexdigest()[:8]}"
-"""Of the fold's state: the features, the revision of the fold and the layout of what it remembers."""
-MARGIN_S = 600
-"""Warm up a little longer than the fold needs: the log is cut by receive time, the fold by exchange time."""
+"""Version of the saved state: the features, the revision of the fold and the layout of its state."""
+WARM_UP_MARGIN_S = 600
+"""Extra warm-up: the log is read from a receive time, whereas the windows of the fold are in exchange time."""
 
 
 class FeatureSink:
-    """Announces rows at once on the topic and in Redis, and writes them to QuestDB when told to."""
+    """Publishes rows to the topic and Redis at once, and keeps them until they are written to QuestDB."""
 
     def __init__(self, settings: Settings) -> None:
         self._db = QuestDB(settings.questdb)
         self._publisher = Publisher(settings.kafka, "features")
-        self._latest = LatestRows(settings.redis, GROUP)
+        self._redis = LatestRows(settings.redis, GROUP)
         self._chunk_rows = settings.stream.batch_rows
         self._encoder = msgspec.msgpack.Encoder()
         self._kept: list[Rows] = []
         self._kept_rows = 0
 
-    def announce(self, batches: list[Rows]) -> None:
-        """Publish every row and replace the newest in Redis."""
+    def publish(self, batches: list[Rows]) -> None:
+        """Publish every row to the topic and the newest of each symbol to Redis."""
         newest = {}
         for batch in batches:
             for message in _messages(batch):
                 self._publisher.publish(FEATURES_TOPIC, batch.symbol, self._encoder.encode(message), message.ts_recv_ns)
             newest[feature_key(batch.symbol)] = feature_fields(_last_row(batch))
-        if self._latest.put(newest) and batches:
+        if self._redis.write(newest) and batches:
             oldest_ns = min(batch.ids[0].ts_recv_ns for batch in batches)
             metrics.STAGE_LATENCY.labels("features").observe((now_ns() - oldest_ns) / NS_PER_S)
 
     def keep(self, batches: list[Rows]) -> int:
-        """Keep rows for `drain`; returns how many are kept now."""
+        """Keep rows for `drain`; returns how many are kept by now."""
         self._kept.extend(batches)
         self._kept_rows += sum(len(batch.ids) for batch in batches)
         return self._kept_rows
 
     def drop(self) -> None:
-        """Forget what is kept."""
+        """Forget the kept rows."""
         self._kept, self._kept_rows = [], 0
 
     def drain(self) -> Callable[[], None]:
-        """What is kept, as work that writes it and waits until QuestDB and Kafka have acknowledged everything."""
+        """The kept rows as a write that returns once QuestDB and Kafka have acknowledged everything."""
         chunks = list(_chunks(self._kept, self._chunk_rows))
         self._kept, self._kept_rows = [], 0
 
@@ -94,7 +95,7 @@ class FeatureSink:
 
 
 def _chunks(batches: list[Rows], rows: int) -> Iterator[list[Rows]]:
-    """Runs of batches of about `rows` rows each."""
+    """Group batches into chunks of at least `rows` rows; the last one may have fewer."""
     chunk: list[Rows] = []
     count = 0
     for batch in batches:
@@ -119,52 +120,52 @@ def _last_row(batch: Rows) -> FeatureRow:
 
 
 def _silver(batches: list[Rows]) -> pa.Table:
-    """Rows of `silver_features`."""
+    """The batches as rows of `silver_features`."""
     events = [event for batch in batches for event in batch.ids]
     return table_rows.silver_features(columns_of(events), np.concatenate([batch.matrix() for batch in batches]))
 
 
 class FeaturesHandler:
-    """Folds messages in the order of the log."""
+    """Folds messages in the order of the log and hands the feature rows to the sink."""
 
     def __init__(self, settings: Settings) -> None:
         self._engine = FeatureEngine()
         self._sink = FeatureSink(settings)
 
     def reset(self) -> None:
-        """Forget every market, and rows that nobody has drained: their messages come again."""
+        """Forget the state of every symbol, and rows not yet drained: their messages come again."""
         self._engine = FeatureEngine()
         self._sink.drop()
 
     def warm(self, messages: list[Record]) -> None:
-        """Fold silently."""
+        """Fold messages without making rows."""
         self._push(messages)
         self._engine.flush(emit=False)
 
     def save(self, partition: int) -> bytes:
-        """The state of the fold."""
+        """The state of the partition's symbols."""
         return self._engine.save(partition)
 
     def load(self, state: bytes) -> None:
-        """The same again."""
+        """Restore the state of a partition."""
         self._engine.load(state)
 
     def handle(self, messages: list[Record]) -> int:
-        """Fold and announce."""
+        """Fold messages, publish their rows and keep them; returns how many rows are kept by now."""
         self._push(messages)
         batches = self._engine.flush()
-        self._sink.announce(batches)
+        self._sink.publish(batches)
         return self._sink.keep(batches)
 
     def drain(self) -> Callable[[], None]:
-        """Silver rows to write."""
+        """The kept rows as a write."""
         return self._sink.drain()
 
     def _push(self, messages: list[Record]) -> None:
         for message in messages:
             try:
                 envelope = decode_envelope(message.value)
-            except BadFrame as error:  # bronze writes the dead letter
+            except BadFrame as error:  # the bronze worker writes the dead letter
                 log.warning("%s[%d]@%d: %s", EVENTS_TOPIC, message.partition, message.offset, error)
                 continue
             self._engine.push(envelope, message.partition, message.offset)
@@ -172,4 +173,10 @@ class FeaturesHandler:
 
 def build(settings: Settings) -> Worker:
     """The worker, ready to run."""
-    return Worker(settings, Role(GROUP, EVENTS_TOPIC, WARM_UP_S + MARGIN_S, STATE_VERSION), FeaturesHandler(settings))
+    spec = WorkerSpec(GROUP, EVENTS_TOPIC, WARM_UP_S + WARM_UP_MARGIN_S, STATE_VERSION)
+    return Worker(settings, spec, FeaturesHandler(settings))
+
+
+def run(settings: Settings) -> None:
+    """Run the worker until SIGTERM."""
+    build(settings).run_as_process()

@@ -1,7 +1,7 @@
-"""The ingest worker: the exchange's socket in, the log `market.events` out, every frame as it was received.
+"""The ingest worker: reads the exchange's socket and appends every frame to the log `market.events` as it was received.
 
-Frames that cannot be read go to the dead letters. While Kafka is away frames wait in memory; when too many wait, quotes
-that a newer one has replaced are left out and counted, trades never; when there is no room, the socket waits.
+Frames that cannot be read become dead letters. While Kafka is unavailable, frames wait in memory. When too many wait,
+superseded quotes and book frames are left out and counted, trades never are. When the queue is full, the socket is not read.
 What does not belong here: what a frame means beyond its channel, symbol and the book's checksum.
 """
 
@@ -22,7 +22,6 @@ from btc_core import metrics
 from btc_core.clock import SYSTEM_CLOCK, to_ns
 from btc_core.errors import BadFrame, ExchangeError, InvalidInput, ServiceError, SubscriptionRefused
 from btc_core.exchanges.adapters import exchange_of
-from btc_core.market.book import ChecksumMismatch, OrderBook
 from btc_core.market.frames import (
     BookFrame,
     HeartbeatFrame,
@@ -35,10 +34,11 @@ from btc_core.market.frames import (
 )
 from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
-from streaming.backoff import bound_s
+from streaming.backoff import backoff_s
+from streaming.conflation import ConflatingPublisher
 from streaming.exchange_clock import ExchangeClock
-from streaming.outbox import Outbox
-from streaming.publish import Publisher
+from streaming.order_books import OrderBooks
+from streaming.publisher import Publisher
 from streaming.subscriptions import Subscriptions
 from streaming.warm_up_bars import recent_bars
 
@@ -52,98 +52,100 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 30.0
-"""After one immediate retry: full jitter up to a doubling bound. Below half a second the exchange bans."""
+"""Pause after a connection without data: random between the first value and a limit that doubles up to the second. The
+exchange bans clients that reconnect in less than half a second."""
 HISTORY_AFTER_S = 60.0
-"""After a longer silence the missing minutes are fetched as bars, so that the features have no hole."""
-HISTORY_TRIES, HISTORY_PAUSE_S = 3, 1.5
-"""REST takes one request a second."""
+"""After a longer time without data the missed minutes are fetched as bars, so that the features have no hole."""
+HISTORY_ATTEMPTS, HISTORY_PAUSE_S = 3, 1.5
+"""Attempts to fetch the bars of a symbol, and the pause between them: REST accepts one request a second."""
 HISTORY_DEADLINE_S = 30.0
-"""Of all markets together; the socket is opened then, whatever REST does."""
+"""Longest time for the bars of all symbols together; then the socket is opened without them."""
 MAX_SOCKET_FRAME_BYTES = 16 * 1024 * 1024
-"""The socket itself closes beyond this; between the setting's bound and this a frame is a dead letter."""
+"""A larger frame closes the connection; one between `BTC_STREAM_MAX_FRAME_BYTES` and this is a dead letter."""
 SOCKET_QUEUE_FRAMES = 1_024
-"""Frames that the socket reads ahead; the library's 16 make it stop and start at every burst."""
+"""Frames that the socket reads ahead; with the library's 16 it stops and starts again in every burst."""
 OPEN_TIMEOUT_S = 10.0
-TEND_S = 0.5
-"""How often deadlines are looked at."""
+CHECK_S = 0.5
+"""Time between two checks of the deadlines."""
 PING_S = 5.0
-FIRST_PING = 1_000_000
+FIRST_PING_ID = 1_000_000
 """Request ids of pings lie above those of subscriptions."""
-WARN_S = 3.0
-FRAMES_AT_ONCE = 200
-"""A burst must not keep deadlines and signals waiting for longer than some milliseconds."""
+SILENCE_WARNING_S = 3.0
+MAX_FRAMES_AT_ONCE = 200
+"""Frames read before other tasks run: a burst must not delay deadlines and signals by more than a few milliseconds."""
+FULL_PAUSE_S = 0.05
+"""Time between two looks at a full queue."""
 
 _json = msgspec.json.Encoder()
 
 
 class Ingest:
-    """One process's connections to the exchange, one after another."""
+    """The connections of one process to the exchange, one after another."""
 
     def __init__(self, settings: Settings, clock: Clock = SYSTEM_CLOCK) -> None:
         self._settings = settings
         self._clock = clock
         self._publisher = Publisher(settings.kafka, "ingest")
-        self._outbox = Outbox(self._publisher, settings.stream.conflate_above_messages)
+        self._frame_publisher = ConflatingPublisher(self._publisher, settings.stream.conflate_above_messages)
         self._exchange_clock = ExchangeClock()
         self._exchange = exchange_of(settings.exchange)
         self._connection = 0
         self._sequence = 0
         self._subscriptions = Subscriptions(self._exchange, (), 0.0)
         self._requests: asyncio.Queue[dict[str, object]] = asyncio.Queue()
-        self._books: dict[str, OrderBook] = {}
-        self._broken: set[str] = set()
-        self._precision: dict[str, tuple[int, int]] = {}
+        self._books = OrderBooks()
         self._last_trade_id: dict[str, int] = {}
         self._pings: dict[int, int] = {}
-        self._ping_numbers = itertools.count(FIRST_PING)
+        """When each unanswered ping was sent (ns), by request id."""
+        self._ping_ids = itertools.count(FIRST_PING_ID)
         self._last_frame_s = 0.0
         self._last_data_s: float | None = None
-        self._data_on_this_connection = False
+        self._received_data = False
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Connect, read, connect again, until stopped.
+        """Connect, read frames, and connect again after every failure, until stopped.
 
-        Raises `SubscriptionRefused` when the exchange refuses a subscription: that is a setting to mend, not an outage.
+        Raises `SubscriptionRefused` when the exchange refuses a subscription: a setting must be fixed, waiting does not help.
         """
-        attempt = 0
+        failures = 0
         while not self._stop.is_set():
-            self._data_on_this_connection = False
+            self._received_data = False
             try:
-                await self._catch_up()
-                await self._session()
+                await self._fetch_missed_minutes()
+                await self._follow()
             except SubscriptionRefused:
                 raise
             except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidMessage, ServiceError) as error:
                 metrics.CONNECTIONS.labels(type(error).__name__).inc()
                 log.warning("connection %d ended: %s", self._connection, error or type(error).__name__)
-            attempt = 0 if self._data_on_this_connection else attempt + 1
-            await self._pause(attempt)
+            failures = 0 if self._received_data else failures + 1
+            await self._pause(failures)
         self._publisher.flush()
 
     def stop(self) -> None:
-        """Leave after the frame in hand."""
+        """End `run` after the current frame."""
         self._stop.set()
 
-    async def _pause(self, attempt: int) -> None:
-        """Once at once, then full jitter under a doubling bound, for ever."""
-        if attempt == 0 or self._stop.is_set():
+    async def _pause(self, failures: int) -> None:
+        """Wait before the next connection; `failures` counts the connections in a row that delivered no data."""
+        if failures == 0 or self._stop.is_set():
             return
-        bound = bound_s(attempt, BACKOFF_FIRST_S, BACKOFF_MAX_S)
-        pause_s = random.uniform(BACKOFF_FIRST_S, bound)  # noqa: S311 - jitter is no secret
-        log.info("next attempt in %.1f s", pause_s)
+        longest_s = backoff_s(failures, BACKOFF_FIRST_S, BACKOFF_MAX_S)
+        pause_s = random.uniform(BACKOFF_FIRST_S, longest_s)  # noqa: S311 - jitter is no secret
+        log.info("next connection in %.1f s", pause_s)
         try:
             async with asyncio.timeout(pause_s):
                 while not self._stop.is_set():
-                    self._tell_alive()
-                    await asyncio.sleep(TEND_S)
+                    self._report_loop()
+                    await asyncio.sleep(CHECK_S)
         except TimeoutError:
             return
 
-    async def _catch_up(self) -> None:
-        """Publish the closed minute bars of the time we did not see, before the first quote after it.
+    async def _fetch_missed_minutes(self) -> None:
+        """Publish the closed minute bars of a time without data, before the first quote after it.
 
-        Without them the stream goes on and long windows fill up as it goes: quotes must not wait long for history.
+        Without these bars the stream continues and long windows fill up slowly: quotes must not wait long for history.
         """
         now_s = self._clock.monotonic_s()
         if self._last_data_s is not None and now_s - self._last_data_s < HISTORY_AFTER_S:
@@ -152,30 +154,30 @@ class Ingest:
             async with asyncio.timeout(HISTORY_DEADLINE_S):
                 await self._publish_history()
         except TimeoutError:
-            log.warning("no minute bars of all markets within %.0f s: going on without", HISTORY_DEADLINE_S)
+            log.warning("not all minute bars arrived within %.0f s: connecting without them", HISTORY_DEADLINE_S)
 
     async def _publish_history(self) -> None:
         for symbol in self._settings.exchange.symbols:
-            self._tell_alive()
+            self._report_loop()
             frames = await self._history(symbol)
             for raw in frames:
                 place = self._clock.now_ns(), self._connection, 0
                 envelope = Envelope(*place, "ohlc", "rest", raw, exchange=self._exchange.name)
                 self._publisher.publish(EVENTS_TOPIC, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
-            log.info("%s: %d frames of minute bars from the exchange's history", symbol, len(frames))
+            log.info("%s: published %d frames of minute bars from the exchange's history", symbol, len(frames))
 
     async def _history(self, symbol: str) -> list[bytes]:
-        """Bars in a few tries; none when the exchange's answers are of no use."""
-        for left in reversed(range(HISTORY_TRIES)):
+        """Bars as frames, after a few attempts if need be; none when every attempt fails."""
+        for left in reversed(range(HISTORY_ATTEMPTS)):
             try:
                 return await asyncio.to_thread(recent_bars, self._exchange, symbol)
             except (ExchangeError, InvalidInput) as error:
-                log.warning("%s: no minute bars, %d tries left: %s", symbol, left, error)
+                log.warning("%s: the minute bars could not be fetched (%d attempts left): %s", symbol, left, error)
                 await asyncio.sleep(HISTORY_PAUSE_S if left else 0.0)
         return []
 
-    async def _session(self) -> None:
-        """One connection: what ends it is raised, or `stop` was called."""
+    async def _follow(self) -> None:
+        """Follow one connection until `stop` is called; whatever else ends it is raised."""
         url = self._settings.exchange.ws_url
         async with connect(
             url,
@@ -184,8 +186,9 @@ class Ingest:
             open_timeout=OPEN_TIMEOUT_S,
             compression=None,
         ) as socket:
-            self._begin(url)
-            tasks = [asyncio.create_task(work) for work in (self._read(socket), self._tend(socket), self._stop.wait())]
+            self._start_connection(url)
+            work = (self._read(socket), self._maintain(socket), self._stop.wait())
+            tasks = [asyncio.create_task(each) for each in work]
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -195,78 +198,77 @@ class Ingest:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, url: str) -> None:
+    def _start_connection(self, url: str) -> None:
         now_s = self._clock.monotonic_s()
         self._connection += 1
         self._sequence = 0
         self._books.clear()
-        self._broken.clear()
         self._pings.clear()
         self._last_frame_s = now_s
         self._requests = asyncio.Queue()
         exchange, stream = self._settings.exchange, self._settings.stream
         self._subscriptions = Subscriptions(self._exchange, exchange.symbols, stream.subscription_deadline_s)
-        self._ask(self._subscriptions.open(now_s))
+        self._enqueue(self._subscriptions.open(now_s))
         metrics.CONNECTIONS.labels("opened").inc()
         log.info("connection %d to %s", self._connection, url)
 
-    def _ask(self, requests: list[dict[str, object]]) -> None:
+    def _enqueue(self, requests: list[dict[str, object]]) -> None:
         for request in requests:
             self._requests.put_nowait(request)
 
     async def _read(self, socket: ClientConnection) -> None:
         while True:
-            while self._outbox.full:
-                self._outbox.settle()
-                self._last_frame_s = self._clock.monotonic_s()  # the exchange is not silent: we do not listen
-                await asyncio.sleep(0.05)
-            for _ in range(FRAMES_AT_ONCE):
-                self._take(await socket.recv(decode=False))
+            while self._frame_publisher.full:
+                self._frame_publisher.poll()
+                self._last_frame_s = self._clock.monotonic_s()  # nothing is read, so this is no silence of the exchange
+                await asyncio.sleep(FULL_PAUSE_S)
+            for _ in range(MAX_FRAMES_AT_ONCE):
+                self._receive(await socket.recv(decode=False))
             await asyncio.sleep(0)
 
-    async def _tend(self, socket: ClientConnection) -> None:
-        """Send requests, ping, and look at every deadline."""
+    async def _maintain(self, socket: ClientConnection) -> None:
+        """Send queued requests and pings, and check every deadline."""
         next_ping_s = 0.0
         while True:
             try:
-                async with asyncio.timeout(TEND_S):
+                async with asyncio.timeout(CHECK_S):
                     while True:
                         await socket.send(_json.encode(await self._requests.get()), text=True)
             except TimeoutError:
                 now_s = self._clock.monotonic_s()
-            self._tell_alive()
-            self._outbox.settle()
+            self._report_loop()
+            self._frame_publisher.poll()
             self._check_silence(now_s)
-            self._ask(self._subscriptions.due(now_s))
+            self._enqueue(self._subscriptions.resubscribe_overdue(now_s))
             if now_s >= next_ping_s:
                 next_ping_s = now_s + PING_S
                 await self._ping(socket)
 
     async def _ping(self, socket: ClientConnection) -> None:
-        number = next(self._ping_numbers)
-        request = self._exchange.ping(number)
+        request_id = next(self._ping_ids)
+        request = self._exchange.ping(request_id)
         if request is not None:
-            self._pings[number] = self._clock.now_ns()
+            self._pings[request_id] = self._clock.now_ns()
             await socket.send(_json.encode(request), text=True)
 
-    def _tell_alive(self) -> None:
+    def _report_loop(self) -> None:
         metrics.LOOP_AT.labels("ingest").set_to_current_time()
 
     def _check_silence(self, now_s: float) -> None:
-        """A pong is no sign of life of the market; everything else is."""
+        """Raise `TimeoutError` when no frame came within the deadline; a pong does not count, every other frame does."""
         silent_s = now_s - self._last_frame_s
         deadline_s = self._settings.stream.data_deadline_s
         if silent_s > deadline_s:
-            raise TimeoutError(f"no frame for {deadline_s:.1f} s")
-        if silent_s > WARN_S:
-            log.warning("no frame for %.1f s", silent_s)
+            raise TimeoutError(f"no frame arrived for {deadline_s:.1f} s")
+        if silent_s > SILENCE_WARNING_S:
+            log.warning("no frame has arrived for %.1f s", silent_s)
 
-    def _take(self, raw: bytes) -> None:
+    def _receive(self, raw: bytes) -> None:
         now_ns = self._clock.now_ns()
         self._sequence += 1
         if len(raw) > self._settings.stream.max_frame_bytes:
-            bound = self._settings.stream.max_frame_bytes
-            self._publisher.dead_letter("oversized", f"frame of {len(raw)} bytes, at most {bound} are read", raw)
+            limit = self._settings.stream.max_frame_bytes
+            self._publisher.dead_letter("oversized", f"the frame has {len(raw)} bytes, the limit is {limit}", raw)
             return
         try:
             frame = self._exchange.decode(raw)
@@ -275,7 +277,7 @@ class Ingest:
             self._publisher.dead_letter(error.reason, str(error), raw)
             return
         if isinstance(frame, Reply):
-            self._replied(frame, now_ns)
+            self._handle_reply(frame, now_ns)
             return
         self._last_frame_s = self._clock.monotonic_s()
         if isinstance(frame, HeartbeatFrame):
@@ -283,16 +285,16 @@ class Ingest:
         else:
             self._publish(frame, raw, now_ns)
 
-    def _replied(self, reply: Reply, now_ns: int) -> None:
+    def _handle_reply(self, reply: Reply, now_ns: int) -> None:
         if reply.method != "pong":
             self._last_frame_s = now_s = self._clock.monotonic_s()
             if reply.refusal:
-                log.warning("%s refused: %s", reply.method or "a request", reply.refusal)
+                log.warning("the exchange refused %s: %s", reply.method or "a request", reply.refusal)
             self._subscriptions.replied(reply, now_s)
             return
         sent_ns = self._pings.pop(reply.req_id or 0, None)
         if sent_ns is not None and reply.time_in is not None and reply.time_out is not None:
-            self._exchange_clock.ponged(sent_ns, to_ns(reply.time_in), to_ns(reply.time_out), now_ns)
+            self._exchange_clock.measure(sent_ns, to_ns(reply.time_in), to_ns(reply.time_out), now_ns)
 
     def _publish(self, frame: ChannelFrame, raw: bytes, now_ns: int) -> None:
         channel = str(frame.__struct_config__.tag)
@@ -302,54 +304,34 @@ class Ingest:
         if isinstance(frame, TickerFrame | TradeFrame | OhlcFrame | BookFrame):
             symbol = frame.data[0].symbol if frame.data else ""
             self._last_data_s = self._last_frame_s
-            self._data_on_this_connection = True
-            self._heard(frame, channel, symbol, now_ns)
+            self._received_data = True
+            self._record_data(frame, channel, symbol, now_ns)
         if isinstance(frame, BookFrame):
-            book_ok = self._follow_book(frame)
+            book_ok, mismatched = self._books.apply(frame)
+            for each in mismatched:
+                self._enqueue(self._subscriptions.resubscribe("book", each, "checksum", self._last_frame_s))
         elif isinstance(frame, InstrumentFrame):
-            for pair in frame.data.pairs:
-                self._precision[pair.symbol] = (pair.price_precision, pair.qty_precision)
+            self._books.set_precisions(frame)
             return
         elif isinstance(frame, StatusFrame):
             log.info("exchange status: %s", [status.system for status in frame.data])
         place = now_ns, self._connection, self._sequence
-        key = symbol or self._settings.exchange.symbols[0]  # without one Kafka takes any partition, also an empty one
-        self._outbox.put(key, Envelope(*place, channel, "ws", raw, book_ok, self._exchange.name), frame)
+        key = symbol or self._settings.exchange.symbols[0]  # a message without a key would go to any partition
+        self._frame_publisher.publish(key, Envelope(*place, channel, "ws", raw, book_ok, self._exchange.name), frame)
 
-    def _heard(
+    def _record_data(
         self, frame: TickerFrame | TradeFrame | OhlcFrame | BookFrame, channel: str, symbol: str, now_ns: int
     ) -> None:
-        news = frame.type == "update"
+        """Note that a subscription delivers, and whether the data is new; measure the latency of updates."""
+        is_new = frame.type == "update"
         if isinstance(frame, TradeFrame):
             for trade in frame.data:
-                news = news or trade.trade_id > self._last_trade_id.get(symbol, 0)
+                is_new = is_new or trade.trade_id > self._last_trade_id.get(symbol, 0)
                 self._last_trade_id[symbol] = max(trade.trade_id, self._last_trade_id.get(symbol, 0))
-        self._subscriptions.heard(channel, symbol, self._last_frame_s, news=news)
+        self._subscriptions.heard(channel, symbol, self._last_frame_s, is_new=is_new)
         moment = frame.data[-1].timestamp if frame.data else None
         if moment is not None and frame.type == "update":
             self._exchange_clock.observe(channel, to_ns(moment), now_ns)
-
-    def _follow_book(self, frame: BookFrame) -> bool:
-        """Apply a book frame; on a mismatch subscribe that book anew, only that, and trust it again from its snapshot."""
-        good = True
-        for data in frame.data:
-            book = self._books.get(data.symbol)
-            if frame.type == "snapshot":
-                precision = self._precision.get(data.symbol, (1, 8))
-                book = self._books[data.symbol] = OrderBook(data.symbol, 10, *precision)
-                self._broken.discard(data.symbol)
-            if book is None or data.symbol in self._broken:
-                good = False
-                continue
-            try:
-                book.apply(data, snapshot=frame.type == "snapshot")
-            except (ChecksumMismatch, BadFrame) as error:
-                good = False
-                log.warning("%s; subscribing this book anew", error)
-                metrics.BOOK_MISMATCHES.labels(data.symbol).inc()
-                self._broken.add(data.symbol)
-                self._ask(self._subscriptions.again("book", data.symbol, "checksum", self._last_frame_s))
-        return good
 
 
 async def _main(settings: Settings) -> None:

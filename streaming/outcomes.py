@@ -1,9 +1,10 @@
-"""What became of forecasts: each minute's forecast joined to what the market did, and intervals corrected by it.
+"""Outcomes of forecasts: each minute's forecast joined with what the market did, and the intervals corrected by it.
 
-An origin is a closed UTC minute; the state at it is the last row before it, none when that is older than `FRESH_NS`.
-Five minutes later its outcome is final: returns of the bid and realized variances over 1…5 min, or nothing when a minute
-between is unknown. Outcomes five minutes apart move the quantiles of the intervals (`btc_core.models.intervals`).
-What does not belong here: forecasting (`forecast`), and writing tables.
+An origin is the end of a UTC minute. Its forecast is the last one made before it, unless that is older than `FRESH_NS`.
+Five minutes later its outcome is final: returns of the bid and realized variances over 1…5 min. It has no outcome when
+one of these five minutes has no fresh forecast. Outcomes whose origins are five minutes apart move the quantiles of the
+intervals (`btc_core.models.intervals`).
+What does not belong here: forecasting (`forecast`), or writing tables.
 """
 
 from __future__ import annotations
@@ -32,58 +33,68 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 FRESH_NS = 10 * NS_PER_S
-"""A state older than this at the end of a minute is not the state at that minute."""
+"""A forecast older than this at the end of a minute does not describe that minute."""
 OUTCOME_WARM_UP_S = 420.0
-"""Of the log before the first live message: the longest horizon, a minute in progress, and one to be sure."""
+"""Warm-up before the first live message: the longest horizon, the minute in progress, and one as a margin."""
 STATE_VERSION = "2"
-"""Raise it when `TrackerState` changes."""
+"""Version of the saved state. Raise it when the fields of `TrackerState` or their meaning change."""
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """The forecast that stood when a minute closed, with what its outcome is judged against."""
+    """The last forecast of a minute, with what its outcome is compared with."""
 
     minute_ns: int
+    """The end of the minute."""
     forecast: ForecastRow
     mid: float
+    """Mid price at the forecast, USD."""
     baselines_bps: dict[str, float]
-    """σ over five minutes of the simple baselines."""
+    """σ of the next five minutes by each simple baseline."""
     ar_bps: float
-    """Return of the bid over five minutes by its autoregression; NaN when there is none."""
+    """Return of the bid over the next five minutes by its autoregression; NaN when there is none."""
     variance_floor: tuple[float, ...]
-    """Of the model, ln²: what an RV of 0 counts as."""
+    """Least realized variance by horizon, ln², from the model; a smaller one, such as 0, counts as this."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """An origin and what came; the row of `gold_prediction_outcomes`."""
+    """An origin and what the market did after it."""
 
     origin: Origin
     return_bps: list[float]
-    """Of the bid, per horizon."""
+    """Return of the bid by horizon."""
     realized: list[float]
-    """RV per horizon, ln², floored."""
+    """Realized variance by horizon, ln², not below the floor."""
     qlike_5m: dict[str, float]
-    """Loss over five minutes of the model and each baseline."""
+    """QLIKE of the five-minute forecast of the model and of each baseline."""
     bid_inside: dict[int, bool]
+    """By level (%), whether the bid after five minutes was inside the interval."""
     volatility_inside: dict[int, bool]
-    """Whether the five-minute outcome was inside the interval of each level."""
+    """By level (%), whether the realized volatility of the five minutes was inside the interval."""
     bid_quantiles: tuple[tuple[float, ...], ...]
+    """Quantiles of the bid's intervals after this outcome; a restarted worker continues with those of the newest row."""
     volatility_quantiles: tuple[tuple[float, ...], ...]
-    """In force after this outcome: a restarted worker goes on from the newest."""
+    """Quantiles of the volatility's intervals after this outcome."""
 
 
 class TrackerState(msgspec.Struct, frozen=True):
-    """Everything a tracker remembers, for a checkpoint."""
+    """An `OutcomeTracker` in a checkpoint."""
 
     bid_quantiles: tuple[tuple[float, ...], ...]
     volatility_quantiles: tuple[tuple[float, ...], ...]
     known_until_ns: int
     minute: int
+    """The newest minute, counted from the epoch."""
     last: Origin | None
+    """The newest forecast; its `minute_ns` is not set yet."""
     origins: dict[int, Origin]
+    """Origins whose outcome may still be needed, by `minute_ns`."""
 
 
 class OutcomeTracker:
-    """Of one symbol; feed it every forecast in order with `observe`."""
+    """The origins and the quantiles of one symbol. Call `advance`, then `observe`, for every forecast in order.
+
+    Origins up to `known_until_ns` have their outcome in the table already and get no second one.
+    """
 
     def __init__(self, bid_quantiles: Floats, volatility_quantiles: Floats, known_until_ns: int = 0) -> None:
         self.bid_quantiles = bid_quantiles
@@ -91,23 +102,24 @@ class OutcomeTracker:
         self._known_until_ns = known_until_ns
         self._minute = 0
         self._last: Origin | None = None
-        self._seen: Callable[[], Origin] | None = None
+        self._make_last: Callable[[], Origin] | None = None
+        """Makes the newest forecast an origin; called only if it is the last one of its minute."""
         self._origins: dict[int, Origin] = {}
 
     def save(self) -> TrackerState:
-        """What `loaded` makes an equal tracker of."""
-        quantiles = _plain(self.bid_quantiles), _plain(self.volatility_quantiles)
-        return TrackerState(*quantiles, self._known_until_ns, self._minute, self._newest(), dict(self._origins))
+        """The tracker as `load` takes it."""
+        quantiles = _tuples(self.bid_quantiles), _tuples(self.volatility_quantiles)
+        return TrackerState(*quantiles, self._known_until_ns, self._minute, self._last_origin(), dict(self._origins))
 
     @classmethod
-    def loaded(cls, state: TrackerState) -> OutcomeTracker:
-        """The inverse of `save`."""
+    def load(cls, state: TrackerState) -> OutcomeTracker:
+        """A tracker that continues where the saved one was."""
         tracker = cls(np.array(state.bid_quantiles), np.array(state.volatility_quantiles), state.known_until_ns)
         tracker._minute, tracker._last, tracker._origins = state.minute, state.last, dict(state.origins)
         return tracker
 
     def advance(self, ts_ns: int) -> list[Outcome]:
-        """Time has come to `ts_ns`: close every minute that has ended; the outcomes that became final by it."""
+        """Close every minute that ended up to `ts_ns`; returns the outcomes that became final."""
         minute = ts_ns // NS_PER_MIN
         begin = max(self._minute + 1, minute - len(HORIZONS_MIN))
         closed = [self._close(each * NS_PER_MIN) for each in range(begin, minute + 1)] if self._minute else []
@@ -115,7 +127,7 @@ class OutcomeTracker:
         return [outcome for outcome in closed if outcome is not None]
 
     def _close(self, minute_ns: int) -> Outcome | None:
-        last = self._newest()
+        last = self._last_origin()
         if last is not None and 0 <= minute_ns - last.forecast.ts_event_ns <= FRESH_NS:
             self._origins[minute_ns] = msgspec.structs.replace(last, minute_ns=minute_ns)
         self._origins = {at: origin for at, origin in self._origins.items() if at >= minute_ns - LABEL_SPAN_NS}
@@ -132,52 +144,54 @@ class OutcomeTracker:
         baselines: Callable[[], tuple[dict[str, float], float]],
         floor: tuple[float, ...],
     ) -> None:
-        """The newest forecast; `advance` has closed the minutes before it. A forecast still warming up does not count.
+        """Take the newest forecast; `advance` must have closed the minutes before it. One with a NaN does not count.
 
-        The baselines, `baselines_bps` and `ar_bps` of the origin, are asked for only if the forecast turns out to be the
-        last one of its minute.
+        `baselines` returns the `baselines_bps` and `ar_bps` of the origin, and `floor` is its `variance_floor`. The
+        baselines are computed only if this is the last forecast of its minute.
         """
         if all(map(math.isfinite, (*forecast.sigma_path_bps, *forecast.bid_path_usd))):
-            self._seen = lambda: Origin(0, forecast, mid, *baselines(), floor)
+            self._make_last = lambda: Origin(0, forecast, mid, *baselines(), floor)
 
-    def _newest(self) -> Origin | None:
-        if self._seen is not None:
-            self._last, self._seen = self._seen(), None
+    def _last_origin(self) -> Origin | None:
+        if self._make_last is not None:
+            self._last, self._make_last = self._make_last(), None
         return self._last
 
     def _judge(self, path: list[Origin]) -> Outcome:
+        """The outcome of the first origin of a path of six, a minute apart; moves the quantiles once in five minutes."""
         origin = path[0]
-        bids, mids = (np.log([getattr(each, name) for each in values]) for name, values in
-                      (("bid", [each.forecast for each in path]), ("mid", path)))  # fmt: skip
-        moves = (bids[1:] - bids[0]) * 1e4
+        bids = np.log([each.forecast.bid for each in path])
+        mids = np.log([each.mid for each in path])
+        returns = (bids[1:] - bids[0]) * 1e4
         realized = np.maximum(np.cumsum(np.square(np.diff(mids))), origin.variance_floor)
         sigma = np.asarray(origin.forecast.sigma_path_bps)
-        forecast = np.log(np.asarray(origin.forecast.bid_path_usd) / origin.forecast.bid) * 1e4
+        forecast_returns = np.log(np.asarray(origin.forecast.bid_path_usd) / origin.forecast.bid) * 1e4
         if origin.minute_ns % LABEL_SPAN_NS == 0:
-            self.bid_quantiles = intervals.update(self.bid_quantiles, intervals.bid_score(moves, forecast, sigma))
-            score = intervals.volatility_score(realized, np.square(sigma / 1e4))
-            self.volatility_quantiles = intervals.update(self.volatility_quantiles, score)
-        compared = {"model": sigma[-1], "harx": origin.forecast.baseline_sigma_path_bps[-1], **origin.baselines_bps}
-        bid_5m = origin.forecast.bid * math.exp(moves[-1] / 1e4)
+            bid_score = intervals.bid_score(returns, forecast_returns, sigma)
+            self.bid_quantiles = intervals.update(self.bid_quantiles, bid_score)
+            volatility_score = intervals.volatility_score(realized, np.square(sigma / 1e4))
+            self.volatility_quantiles = intervals.update(self.volatility_quantiles, volatility_score)
+        sigmas = {"model": sigma[-1], "harx": origin.forecast.baseline_sigma_path_bps[-1], **origin.baselines_bps}
+        bid_5m = origin.forecast.bid * math.exp(returns[-1] / 1e4)
         return Outcome(
             origin=origin,
-            return_bps=moves.tolist(),
+            return_bps=returns.tolist(),
             realized=realized.tolist(),
             qlike_5m={
                 name: float(scores.qlike_losses(realized[-1:], np.array([(float(each) / 1e4) ** 2]))[0])
-                for name, each in compared.items()
+                for name, each in sigmas.items()
             },
             bid_inside=_inside(bid_5m, origin.forecast.bid_bounds_usd),
             volatility_inside=_inside(math.sqrt(realized[-1]) * 1e4, origin.forecast.sigma_bounds_bps),
-            bid_quantiles=_plain(self.bid_quantiles),
-            volatility_quantiles=_plain(self.volatility_quantiles),
+            bid_quantiles=_tuples(self.bid_quantiles),
+            volatility_quantiles=_tuples(self.volatility_quantiles),
         )
 
 
-def restored(db: QuestDB, symbol: str, bid_start: Floats, volatility_start: Floats) -> OutcomeTracker:
-    """A tracker that goes on from the newest outcome in the table, else from the models' own calibration."""
+def restore_tracker(db: QuestDB, symbol: str, bid_start: Floats, volatility_start: Floats) -> OutcomeTracker:
+    """A tracker that continues after the newest outcome in the table, else starts with the given quantiles."""
     found = db.execute(
-        "SELECT cast(ts_event AS LONG), bid_quantiles, volatility_quantiles FROM gold_prediction_outcomes "  # noqa: S608
+        "SELECT cast(ts_event AS LONG), bid_quantiles, volatility_quantiles FROM gold_prediction_outcomes "  # noqa: S608 - `of_symbol` quotes the name
         f"WHERE {of_symbol(symbol)} ORDER BY ts_event DESC LIMIT 1"
     )
     if not found:
@@ -190,12 +204,12 @@ def _inside(value: float, bounds: list[list[float]]) -> dict[int, bool]:
     return {level: bounds[-1][low] <= value <= bounds[-1][high] for level, (low, high) in intervals.BOUNDS.items()}
 
 
-def _plain(quantiles: Floats) -> tuple[tuple[float, ...], ...]:
+def _tuples(quantiles: Floats) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in quantiles.tolist())
 
 
 def count_outcome(outcome: Outcome) -> None:
-    """Count an outcome: ratios of the metrics' rates are live skill and coverage over any window."""
+    """Add an outcome to the metrics: their rates give live skill and coverage over any window."""
     symbol = outcome.origin.forecast.symbol
     for name, loss in outcome.qlike_5m.items():
         if math.isfinite(loss):
@@ -205,8 +219,8 @@ def count_outcome(outcome: Outcome) -> None:
             metrics.OUTCOMES.labels(symbol, quantity, str(level), "yes" if was_inside else "no").inc()
 
 
-def row_of(outcome: Outcome) -> dict[str, Any]:
-    """The row of `gold_prediction_outcomes`, by column."""
+def outcome_row(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as a row of `gold_prediction_outcomes`, by column."""
     origin, forecast = outcome.origin, outcome.origin.forecast
     row: dict[str, Any] = {
         "ts_event": origin.minute_ns,

@@ -1,19 +1,20 @@
-"""The loop of every consumer: warm up, take a batch, hand it on at once, write the tables behind it, then commit.
+"""The loop of every consumer: warm up, take a batch, handle it at once, write the tables in a second thread, commit.
 
-Offsets are committed only after every table and topic has acknowledged, so a crash repeats rows and the keys of the tables
-make them one. State is rebuilt at the start: from the last checkpoint and the log behind it, or from the log alone.
-What does not belong here: what a worker makes of a message.
+Offsets are committed only after every table and topic has acknowledged, so a crash repeats rows and the keys of the
+tables make them one. State is rebuilt at the start: from the last checkpoint and the log behind it, or from the log alone.
+What does not belong here: what a worker does with a message (`handler`).
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import threading
 import time
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
@@ -22,7 +23,9 @@ from btc_core import metrics
 from btc_core.clock import NS_PER_MS, now_ns
 from btc_core.errors import ServiceError
 from btc_core.stores.kafka import consumer, timestamp_at
+from streaming.backoff import backoff_s
 from streaming.checkpoints import Checkpoints
+from streaming.handler import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,141 +33,81 @@ if TYPE_CHECKING:
     from confluent_kafka import Consumer, Message
 
     from btc_core.settings import Settings
+    from streaming.handler import Handler, WorkerSpec
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.2, 5.0
-"""Between two tries while a service is away, doubling."""
+"""Pause between two attempts while a service is unavailable; it doubles after each."""
 KAFKA_TIMEOUT_S = 30.0
-AHEAD_BATCHES = 4
-"""How far a worker may be ahead of its tables while they can be written: more only costs memory."""
-LET_GO_S = 5.0
-"""Longest wait for tables when partitions go to another member: the whole group stands still meanwhile."""
-WRITING_POLL_S = 0.02
-"""How soon offsets are committed after their tables were written, when no message comes meanwhile."""
+MAX_BATCHES_AHEAD = 4
+"""Batches that may be handled while the tables of earlier ones are being written: more would only take memory."""
+REVOKE_WAIT_S = 5.0
+"""Longest wait for the tables when partitions are revoked: the whole group stands still meanwhile."""
+WRITE_POLL_S = 0.02
+"""How soon offsets are committed after their tables were written, when no message arrives meanwhile."""
 CHECKPOINT_S = 60.0
-"""A restart folds at most this much of the log again; two megabytes a symbol are written each time."""
+"""Time between two checkpoints: a restart reads about this much of the log again. Each writes 2 MB per symbol."""
 LAG_S = 1.0
-"""How often the lag is looked up; it costs no request."""
+"""Time between two updates of the lag metric; the client knows the numbers without a request."""
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """One message of the log and its place there."""
-
-    partition: int
-    offset: int
-    value: bytes
-
-
-class Handler(Protocol):
-    """What a worker does; `warm` must not write anywhere."""
-
-    def reset(self) -> None:
-        """Forget everything: partitions are assigned anew, and each is warmed up from its beginning."""
-        ...
-
-    def warm(self, messages: list[Record]) -> None:
-        """Rebuild state from messages that were handled before."""
-        ...
-
-    def save(self, partition: int, /) -> bytes:
-        """The state of one partition after everything handled so far."""
-        ...
-
-    def load(self, state: bytes, /) -> None:
-        """Take up what `save` gave."""
-        ...
-
-    def handle(self, messages: list[Record]) -> int:
-        """Hand a batch on to those who wait for it and keep its rows for `drain`; returns how many are kept in all.
-
-        May be called again with the same batch when it raised `ServiceError`.
-        """
-        ...
-
-    def drain(self) -> Callable[[], None]:
-        """Hand over what is kept as work that writes it and returns when every table and topic has acknowledged.
-
-        The work runs in another thread, one piece at a time, and may be called again when it raised `ServiceError`.
-        """
-        ...
-
-
-class Stateless:
-    """What a handler has that remembers nothing between batches."""
-
-    def warm(self, messages: list[Record], /) -> None:
-        """Nothing is learned from the past."""
-
-    def save(self, _partition: int, /) -> bytes:
-        """Nothing outlasts a batch."""
-        return b""
-
-    def load(self, state: bytes, /) -> None:
-        """There is nothing to take up."""
-
-
-class Role(msgspec.Struct, frozen=True):
-    """What a worker reads, and how far back its state reaches.
-
-    `warm_up_s` is how far before the committed offset (by receive time) the state must be rebuilt from, and
-    `state_version` that of the state in its checkpoints; one without state has neither. Nobody waits for what a worker
-    that is not `eager` makes.
-    """
-
-    group: str
-    topic: str
-    warm_up_s: float = 0.0
-    state_version: str = ""
-    eager: bool = True
-
-
-class Writing(msgspec.Struct, frozen=True):
-    """What is being written: the work, the offsets to commit after it, and checkpoints of that moment."""
+class PendingWrite(msgspec.Struct, frozen=True):
+    """A write in progress: its work, the offsets to commit after it, and checkpoints of the moment it began."""
 
     work: Future[None]
     offsets: list[TopicPartition]
     states: dict[int, bytes]
-    given_up: threading.Event
-    """Set when nobody waits for it any more: it is not tried again."""
+    """State to save by partition; empty when no checkpoint is due."""
+    abandoned: threading.Event
+    """Set when the loop no longer waits for this write; it is then not retried."""
 
 
 class Worker:
-    """One consumer of one topic in one group."""
+    """One consumer of one topic in one consumer group."""
 
-    def __init__(self, settings: Settings, role: Role, handler: Handler) -> None:
+    def __init__(self, settings: Settings, spec: WorkerSpec, handler: Handler) -> None:
         self._kafka = settings.kafka
         self._stream = settings.stream
-        self._topic = role.topic
+        self._topic = spec.topic
         self._handler = handler
-        self._warm_up_s = role.warm_up_s
-        self._group = role.group
+        self._warm_up_s = spec.warm_up_s
+        self._group = spec.group
         self._consumer: Consumer = consumer(
-            settings.kafka, role.group, f"{role.group}-{settings.stream.instance}", eager=role.eager
+            settings.kafka, spec.group, f"{spec.group}-{settings.stream.instance}", eager=spec.eager
         )
-        self._live_from: dict[int, int] = {}
-        self._next: dict[int, int] = {}
-        self._settled_at_s = 0.0
-        self._kept = 0
+        self._committed: dict[int, int] = {}
+        """By partition the first offset to handle; messages before it only warm up the state."""
+        self._positions: dict[int, int] = {}
+        """By partition the offset behind the last message taken."""
+        self._unwritten_rows = 0
+        self._write_started_s = 0.0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="tables")
-        self._writing: Writing | None = None
-        self._checkpoints = Checkpoints(settings.stream.state_dir, role.group, role.topic, role.state_version)
-        self._checkpoint_at_s = time.monotonic()
-        self._cluster = ""
+        self._pending: PendingWrite | None = None
+        self._checkpoints = Checkpoints(settings.stream.state_dir, spec.group, spec.topic, spec.state_version)
+        self._checkpoint_s = time.monotonic()
+        self._cluster_id = ""
         self._stop = threading.Event()
-        self._away = threading.Event()
-        """Set while a service that tables or topics are written to is away."""
-        self._lag_at_s = 0.0
+        self._tables_unavailable = threading.Event()
+        """Set while the writer waits for a service that does not answer."""
+        self._lag_measured_s = 0.0
+
+    def run_as_process(self) -> None:
+        """Run as the only work of this process, until SIGTERM or SIGINT."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
+        gc.freeze()  # a full collection over the loaded modules would stop the stream for many milliseconds
+        self.run()
 
     def run(self) -> None:
-        """Work until `stop` is called; commits once more on the way out. Raises `ServiceError` when it cannot go on."""
+        """Work until `stop` is called, then write and commit what is left; raises `ServiceError` when Kafka fails."""
         self._consumer.subscribe([self._topic], on_assign=self._assign, on_revoke=self._revoke)
         try:
             while not self._stop.is_set():
                 self._step()
-            self._settle_all()
+            self._write_and_commit_all()
         except KafkaException as error:
             msg = f"Kafka at {self._kafka.bootstrap}, topic {self._topic}, group {self._group}: {error}"
             raise ServiceError(msg) from error
@@ -174,214 +117,220 @@ class Worker:
             self._consumer.close()
 
     def stop(self) -> None:
-        """Finish the batch in hand and leave; safe to call from a signal handler."""
+        """End `run` after the current batch; safe to call from a signal handler and from another thread."""
         self._stop.set()
-
-    def stop_on_signals(self) -> None:
-        """SIGTERM and SIGINT end the worker after its batch."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self.stop())
 
     def _step(self) -> None:
         metrics.LOOP_AT.labels(self._group).set_to_current_time()
-        batch = self._take()
-        warm: list[Record] = []
+        batch = self._take_batch()
+        warm_up: list[Record] = []
         live: list[Record] = []
         for message in batch:
-            known = message.offset < self._live_from.get(message.partition, 0)
-            (warm if known else live).append(message)
-        if warm:
-            self._handler.warm(warm)
+            handled_before = message.offset < self._committed.get(message.partition, 0)
+            (warm_up if handled_before else live).append(message)
+        if warm_up:
+            self._handler.warm(warm_up)
         if live:
-            self._kept = self._patiently(lambda: self._handler.handle(live), self._idle)
+            self._unwritten_rows = self._with_retries(lambda: self._handler.handle(live), self._wait_paused)
             metrics.CONSUMED.labels(self._group, self._topic).inc(len(live))
         for message in batch:
-            self._next[message.partition] = message.offset + 1
-        self._settle()
+            self._positions[message.partition] = message.offset + 1
+        self._commit_and_write()
         self._measure_lag()
 
-    def _take(self) -> list[Record]:
-        """At least one message as soon as there is one, and whatever else comes within the batch wait."""
-        first = self._consumer.poll(self._until_due_s())
+    def _take_batch(self) -> list[Record]:
+        """At least one message as soon as there is one, and what else arrives within the batch wait; empty when none does."""
+        first = self._consumer.poll(self._poll_timeout_s())
         if first is None:
             return []
         rest = self._consumer.consume(self._stream.batch_rows - 1, self._stream.batch_wait_ms / 1_000)
         return [record for message in (first, *rest) if (record := _record(message)) is not None]
 
-    def _until_due_s(self) -> float:
-        """How long nothing but a message needs this thread: until tables are due, or may have been written."""
-        if self._writing is not None:
-            return WRITING_POLL_S
+    def _poll_timeout_s(self) -> float:
+        """How long the loop may wait for a message before it has to commit a write or start the next one."""
+        if self._pending is not None:
+            return WRITE_POLL_S
         flush_s = self._stream.table_flush_ms / 1_000
-        return max(0.0, flush_s - (time.monotonic() - self._settled_at_s)) if self._kept else flush_s
+        if not self._unwritten_rows:
+            return flush_s
+        return max(0.0, flush_s - (time.monotonic() - self._write_started_s))
 
-    def _patiently(self, work: Callable[[], T], idle: Callable[[float], None]) -> T:
-        """Do `work`, again for as long as a service is away; `idle` waits. Stops trying when the worker is stopped."""
-        pause_s = PAUSE_FIRST_S
+    def _with_retries(self, work: Callable[[], T], wait: Callable[[float], None]) -> T:
+        """Do `work`, again after each `ServiceError`; `wait` sleeps in between. Once the worker is stopped, errors are raised."""
+        retries = 0
         while True:
             try:
                 result = work()
             except ServiceError as error:
                 if self._stop.is_set():
                     raise
-                log.warning("%s; next try in %.1f s", error, pause_s)
+                pause_s = backoff_s(retries, PAUSE_FIRST_S, PAUSE_MAX_S)
+                log.warning("%s; next attempt in %.1f s", error, pause_s)
                 metrics.RETRIES.labels(self._group).inc()
-                idle(pause_s)
-                pause_s = min(pause_s * 2, PAUSE_MAX_S)
+                wait(pause_s)
+                retries += 1
             else:
                 return result
 
-    def _idle(self, seconds: float) -> None:
-        """Wait as a living member of the group that takes nothing: Kafka expels one that does not poll."""
+    def _wait_paused(self, seconds: float) -> None:
+        """Wait without taking messages, but keep polling: Kafka removes a member that does not poll from its group."""
         metrics.LOOP_AT.labels(self._group).set_to_current_time()
-        parts = self._consumer.assignment()
-        self._consumer.pause(parts)
+        self._consumer.pause(self._consumer.assignment())
         message = self._consumer.poll(seconds)
-        if message is not None and _record(message) is not None:  # taken before the pause: take it again later
+        if message is not None and _record(message) is not None:  # fetched before the pause: take it again later
             self._consumer.seek(TopicPartition(self._topic, message.partition() or 0, message.offset() or 0))
         self._consumer.resume(self._consumer.assignment())
 
-    def _settle(self) -> None:
-        """Commit what is written; when it is time, start to write what is kept."""
-        most = self._stream.max_unwritten_rows if self._away.is_set() else AHEAD_BATCHES * self._stream.batch_rows
-        while self._writing is not None and not self._writing.work.done():
-            if self._kept < min(most, self._stream.max_unwritten_rows):
+    def _commit_and_write(self) -> None:
+        """Commit a finished write and start the next one when it is due; wait here while too many rows are unwritten."""
+        limit = (
+            self._stream.max_unwritten_rows
+            if self._tables_unavailable.is_set()
+            else MAX_BATCHES_AHEAD * self._stream.batch_rows
+        )
+        while self._pending is not None and not self._pending.work.done():
+            if self._unwritten_rows < min(limit, self._stream.max_unwritten_rows):
                 return
-            if self._away.is_set():
-                most = self._stream.max_unwritten_rows
-                self._idle(PAUSE_FIRST_S)
-            else:  # pausing would throw away what was fetched ahead
+            if self._tables_unavailable.is_set():
+                limit = self._stream.max_unwritten_rows
+                self._wait_paused(PAUSE_FIRST_S)
+            else:  # a pause of the consumer would throw away what it has fetched ahead
                 metrics.LOOP_AT.labels(self._group).set_to_current_time()
-                futures.wait([self._writing.work], PAUSE_FIRST_S)
-        if self._writing is not None:
-            self._commit()
-        waited_ms = 1_000 * (time.monotonic() - self._settled_at_s)
-        if self._kept >= self._stream.batch_rows or waited_ms >= self._stream.table_flush_ms:
-            self._write()
+                futures.wait([self._pending.work], PAUSE_FIRST_S)
+        if self._pending is not None:
+            self._finish_write()
+        waited_ms = 1_000 * (time.monotonic() - self._write_started_s)
+        if self._unwritten_rows >= self._stream.batch_rows or waited_ms >= self._stream.table_flush_ms:
+            self._start_write()
 
     def _measure_lag(self) -> None:
         now_s = time.monotonic()
-        if now_s - self._lag_at_s < LAG_S:
+        if now_s - self._lag_measured_s < LAG_S:
             return
-        self._lag_at_s = now_s
-        for partition, position in self._next.items():
+        self._lag_measured_s = now_s
+        for partition, position in self._positions.items():
             _low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
             metrics.LAG.labels(self._group, str(partition)).set(max(0, high - position))
 
-    def _settle_all(self, wait_s: float | None = None) -> None:
-        """Write and commit everything taken so far, as far as it takes no longer than `wait_s` each."""
-        if self._commit(wait_s):
-            self._write(last=True)
-            self._commit(wait_s)
+    def _write_and_commit_all(self, wait_s: float | None = None) -> None:
+        """Write and commit everything taken so far; each write may take `wait_s`, else its rows stay uncommitted."""
+        if self._finish_write(wait_s):
+            self._start_write(last=True)
+            self._finish_write(wait_s)
 
-    def _write(self, *, last: bool = False) -> None:
-        """Begin to write what is kept; now and then, and at last, with a checkpoint."""
-        now_s = self._settled_at_s = time.monotonic()
-        ready = [
+    def _start_write(self, *, last: bool = False) -> None:
+        """Start to write the unwritten rows, with a checkpoint when one is due or when it is the `last` write."""
+        now_s = self._write_started_s = time.monotonic()
+        offsets = [
             TopicPartition(self._topic, partition, offset)
-            for partition, offset in self._next.items()
-            if offset > self._live_from.get(partition, 0)
+            for partition, offset in self._positions.items()
+            if offset > self._committed.get(partition, 0)
         ]
-        if not ready:
+        if not offsets:
             return
         work = self._handler.drain()
-        self._kept = 0
+        self._unwritten_rows = 0
         states = {}
-        if self._warm_up_s > 0 and (last or now_s - self._checkpoint_at_s > CHECKPOINT_S):
-            self._checkpoint_at_s = now_s
-            states = {part.partition: self._handler.save(part.partition) for part in ready}
-        given_up = threading.Event()
+        if self._warm_up_s > 0 and (last or now_s - self._checkpoint_s > CHECKPOINT_S):
+            self._checkpoint_s = now_s
+            states = {part.partition: self._handler.save(part.partition) for part in offsets}
+        abandoned = threading.Event()
 
         def write() -> None:
-            if not given_up.is_set():
+            if not abandoned.is_set():
                 work()
-            self._away.clear()
+            self._tables_unavailable.clear()
 
-        def rest(seconds: float) -> None:
-            self._away.set()
+        def wait(seconds: float) -> None:
+            self._tables_unavailable.set()
             until_s = time.monotonic() + seconds
-            while time.monotonic() < until_s and not given_up.is_set() and not self._stop.wait(WRITING_POLL_S):
+            while time.monotonic() < until_s and not abandoned.is_set() and not self._stop.wait(WRITE_POLL_S):
                 pass
 
-        job = self._writer.submit(lambda: self._patiently(write, rest))
-        self._writing = Writing(job, ready, states, given_up)
+        job = self._writer.submit(lambda: self._with_retries(write, wait))
+        self._pending = PendingWrite(job, offsets, states, abandoned)
 
-    def _commit(self, wait_s: float | None = None) -> bool:
-        """Wait for the writer, raise what it raised, commit what it wrote; False when it took longer than `wait_s`.
+    def _finish_write(self, wait_s: float | None = None) -> bool:
+        """Wait for the pending write, raise what it raised, commit its offsets; False when it took longer than `wait_s`.
 
-        Then its offsets stay where they are: whoever has the partitions writes the same rows again.
+        Its offsets then stay uncommitted, and the next owner of the partitions writes the same rows again.
         """
-        if self._writing is None:
+        if self._pending is None:
             return True
-        written, self._writing = self._writing, None
+        written, self._pending = self._pending, None
         futures.wait([written.work], wait_s)
         if not written.work.done():
-            written.given_up.set()
-            log.warning("%s s were not enough to write the tables; whoever goes on writes these rows", wait_s)
+            written.abandoned.set()
+            log.warning("the tables were not written within %s s; the partitions' next owner writes these rows", wait_s)
             return False
         written.work.result()
         try:
             if not written.states:
                 self._consumer.commit(offsets=written.offsets)
-            else:  # a checkpoint must not be ahead of what is committed
+            else:  # a checkpoint must not be ahead of the committed offset
                 self._consumer.commit(offsets=written.offsets, asynchronous=False)
-        except KafkaException as error:  # the rows are written; whoever goes on writes them once more, as the same rows
-            log.warning("offsets not committed: %s", error)
+        except KafkaException as error:  # the rows are written: a repetition has the same keys
+            log.warning("the offsets were not committed, so these rows will be written again: %s", error)
             return True
         for part in written.offsets:
-            self._live_from[part.partition] = part.offset
+            self._committed[part.partition] = part.offset
             if part.partition in written.states:
                 state = written.states[part.partition]
-                self._writer.submit(self._checkpoints.write, self._cluster, part.partition, part.offset, state)
+                self._writer.submit(self._checkpoints.write, self._cluster_id, part.partition, part.offset, state)
         return True
 
-    def _assign(self, taker: Consumer, partitions: list[TopicPartition]) -> None:
+    def _assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._handler.reset()
-        self._kept = 0
-        committed = taker.committed(partitions, timeout=KAFKA_TIMEOUT_S)
-        start = []
+        self._unwritten_rows = 0
+        committed = self._consumer.committed(partitions, timeout=KAFKA_TIMEOUT_S)
+        starts = []
         for part in committed:
-            low, high = taker.get_watermark_offsets(part, timeout=KAFKA_TIMEOUT_S)
+            low, high = self._consumer.get_watermark_offsets(part, timeout=KAFKA_TIMEOUT_S)
             live = part.offset if part.offset >= 0 else low
-            self._live_from[part.partition] = live
-            self._next.pop(part.partition, None)
-            begin = self._begin(taker, part, low, live, high) if self._warm_up_s > 0 else live
-            start.append(TopicPartition(part.topic, part.partition, begin if begin > 0 else OFFSET_BEGINNING))
-            log.info("%s[%d]: warm from %d, live from %d, end %d", part.topic, part.partition, begin, live, high)
-        taker.assign(start)
+            self._committed[part.partition] = live
+            self._positions.pop(part.partition, None)
+            start = self._warm_up_start(part, low, live, high) if self._warm_up_s > 0 else live
+            starts.append(TopicPartition(part.topic, part.partition, start if start > 0 else OFFSET_BEGINNING))
+            place = f"{part.topic}[{part.partition}]"
+            log.info("%s: reading from offset %d, handling from %d, the log ends at %d", place, start, live, high)
+        self._consumer.assign(starts)
 
-    def _begin(self, taker: Consumer, part: TopicPartition, low: int, live: int, high: int) -> int:
-        """First offset to fold silently: behind the checkpoint if there is one that fits."""
-        self._cluster = self._cluster or str(taker.list_topics(part.topic, timeout=KAFKA_TIMEOUT_S).cluster_id)
-        found = self._checkpoints.read(self._cluster, part.partition, low, live)
+    def _warm_up_start(self, part: TopicPartition, low: int, live: int, high: int) -> int:
+        """The offset to read from: that of a usable checkpoint, which is loaded, else the start of the warm-up window.
+
+        `low` and `high` bound the partition; `live` is the first offset to handle.
+        """
+        if not self._cluster_id:
+            self._cluster_id = str(self._consumer.list_topics(part.topic, timeout=KAFKA_TIMEOUT_S).cluster_id)
+        found = self._checkpoints.read(self._cluster_id, part.partition, low, live)
         if found is not None:
             self._handler.load(found.state)
             return found.offset
-        return max(low, min(live, self._warm_from(taker, part, live, high)))
+        return max(low, min(live, self._window_start(part, live, high)))
 
-    def _warm_from(self, taker: Consumer, part: TopicPartition, live: int, high: int) -> int:
-        """First offset to fold silently: `warm_up_s` before the first live message, which may be long ago."""
+    def _window_start(self, part: TopicPartition, live: int, high: int) -> int:
+        """The first offset received within `warm_up_s` before the first message to handle, which may be long ago."""
         first_ms = timestamp_at(self._kafka, part.topic, part.partition, live) if live < high else now_ns() // NS_PER_MS
         since_ms = max(0, first_ms - int(self._warm_up_s * 1_000))
-        (mark,) = taker.offsets_for_times(
+        (mark,) = self._consumer.offsets_for_times(
             [TopicPartition(part.topic, part.partition, since_ms)], timeout=KAFKA_TIMEOUT_S
         )
         return mark.offset if mark.offset >= 0 else high
 
-    def _revoke(self, _taker: Consumer, partitions: list[TopicPartition]) -> None:
-        self._settle_all(LET_GO_S)
+    def _revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._write_and_commit_all(REVOKE_WAIT_S)
         for part in partitions:
-            self._live_from.pop(part.partition, None)
-            if self._next.pop(part.partition, None) is not None:  # somebody else's lag now
+            self._committed.pop(part.partition, None)
+            if self._positions.pop(part.partition, None) is not None:  # another member reports its lag from now on
                 metrics.LAG.remove(self._group, str(part.partition))
 
 
 def _record(message: Message) -> Record | None:
-    """The message, or None for an event of the client that passes; raises `KafkaException` for one that does not."""
+    """The message as a record, None for a passing client event; raises `KafkaException` for one that does not pass."""
     error = message.error()
     if error is None:
         return Record(message.partition() or 0, message.offset() or 0, message.value() or b"")
-    if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - its public name; the client is finished: only a new process goes on
+    if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - the code has no public name; only a new process recovers from it
         raise KafkaException(error)
     log.warning("kafka: %s", error)
     return None

@@ -1,6 +1,6 @@
-"""A running system, killed and lied to at random times by a seed, and what is left of the market's data afterwards.
+"""Fault injection into a running system: random kills and exchange faults from a seed, or servers stopped for a while.
 
-What does not belong here: judging the result (`verdict`), or how a simulator fault is done (`exchange_simulator`).
+What does not belong here: judging the result (`verdict`), or how the simulator makes a fault (`exchange_simulator`).
 """
 
 from __future__ import annotations
@@ -36,43 +36,43 @@ WORKERS = ("ingest", "bronze", "features", "forecast", "repair")
 SERVERS = ("questdb", "kafka", "valkey")
 KILLED = (*WORKERS, *SERVERS)
 KILL_SHARE = 0.4
-"""Of all faults; the others are the exchange's."""
+"""Share of the kills among all faults; the others are faults of the exchange."""
 RECOVERY_PATIENCE_S = 120.0
 SETTLE_PATIENCE_S = 240.0
-"""After the last fault: reconnects, repairs at one request a second, and what had to wait."""
+"""Time after the last fault for reconnecting, for repairs at one request a second, and for working off the backlog."""
 POLL_S = 0.2
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How long, how often, and from which seed; or which servers are away, one after another, and for how long."""
+    """Random faults for `seconds`, one every `every_s` on average; and servers to stop, each for `outage_s` seconds."""
 
     seed: int = 1
     seconds: float = 0.0
     every_s: float = 1.0
     outages: tuple[str, ...] = ()
-    away_s: float = 0.0
+    outage_s: float = 0.0
 
 
-class Damage(msgspec.Struct):
-    """What was done, and what it took."""
+class FaultReport(msgspec.Struct):
+    """The faults that were injected, how long recovery took, and how much memory the workers used."""
 
     kills: dict[str, int]
     exchange_faults: dict[str, int]
     outages: tuple[str, ...]
-    """Servers that were away, in this order."""
+    """Servers that were stopped, in this order."""
     recovery_s: dict[str, float]
-    """Longest time from a kill until the component's own health check passes again."""
+    """Longest time from a kill until the health check of the component passes again, by component."""
     memory_mb: dict[str, float]
-    """Largest resident memory seen."""
+    """Largest resident memory, by worker."""
 
     @property
     def total(self) -> int:
-        """All faults."""
+        """Number of all faults."""
         return sum(self.kills.values()) + sum(self.exchange_faults.values()) + len(self.outages)
 
 
 class Chaos:
-    """One run against a stack that is up; `symbol` is the market that is counted."""
+    """One run against a running stack; `symbol` is the market whose trades are counted."""
 
     def __init__(self, stack: Stack, plan: Plan, symbol: str = "BTC/USD") -> None:
         self._stack = stack
@@ -85,69 +85,71 @@ class Chaos:
         self._memory_mb: dict[str, float] = defaultdict(float)
         self._down: set[str] = set()
         self._target_id = 0
-        self._over = threading.Event()
+        self._finished = threading.Event()
 
-    def run(self, say: Callable[[str], None] = log.info) -> Damage:
-        """Do damage for as long as planned, then wait until the system has caught up with the exchange."""
+    def run(self, say: Callable[[str], None] = log.info) -> FaultReport:
+        """Inject the planned faults, then wait until the system has caught up with the exchange."""
         watcher = threading.Thread(target=self._watch_memory)
         watcher.start()
         try:
-            self._take_away(say)
-            self._kill_and_lie(say)
+            self._stop_servers(say)
+            self._inject_random(say)
             self._settle(say)
         finally:
-            self._over.set()
+            self._finished.set()
             watcher.join()
-        return Damage(
+        return FaultReport(
             dict(self._kills), dict(self._injected), self._plan.outages, self._recovery_s, dict(self._memory_mb)
         )
 
-    def _take_away(self, say: Callable[[str], None]) -> None:
-        """Stop one server after another and start it again; the workers go on without it."""
+    def _stop_servers(self, say: Callable[[str], None]) -> None:
+        """Stop one server after another for a while; the workers continue without it."""
         for name in self._plan.outages:
-            self._wait(self._connected, "the exchange followed")
+            self._wait(self._connected, "new trades reach their table")
             self._target_id = 0
-            say(f"{name} is away for {self._plan.away_s:.0f} s")
+            say(f"{name} is stopped for {self._plan.outage_s:.0f} s")
             self._stack.stop_component(name)
-            time.sleep(self._plan.away_s)
+            time.sleep(self._plan.outage_s)
             self._stack.up(only=(name,))
 
-    def _kill_and_lie(self, say: Callable[[str], None]) -> None:
-        healers: list[threading.Thread] = []
+    def _inject_random(self, say: Callable[[str], None]) -> None:
+        recoveries: list[threading.Thread] = []
         begin_s = time.monotonic()
-        for at_s, what in self._schedule():
+        for at_s, fault in self._schedule():
             time.sleep(max(0.0, begin_s + at_s - time.monotonic()))
-            say(f"{at_s:6.1f} s  {what if isinstance(what, str) else what.kind}")
-            if isinstance(what, str):
-                healers += self._kill(what)
+            say(f"{at_s:6.1f} s  {fault if isinstance(fault, str) else fault.kind}")
+            if isinstance(fault, str):
+                recoveries += self._kill(fault)
             else:
-                self._inject(what)
-        for healer in healers:
-            healer.join()
+                self._inject(fault)
+        for recovery in recoveries:
+            recovery.join()
 
     def _schedule(self) -> Iterator[tuple[float, str | catalogue.Fault]]:
-        """(seconds from the start, component to kill or fault to inject): the same for the same plan."""
+        """(seconds from the start, component to kill or fault to inject); a plan always gives the same schedule."""
         draws = np.random.default_rng(self._plan.seed)
-        lies = schedule.sequence(self._plan.seed, self._plan.every_s, tuple(catalogue.CATALOGUE), (self._symbol,))
+        exchange_faults = schedule.sequence(
+            self._plan.seed, self._plan.every_s, tuple(catalogue.CATALOGUE), (self._symbol,)
+        )
         kills = (str(name) for _ in iter(int, 1) for name in draws.permutation(KILLED))
         at_s = 0.0
         while True:
             at_s += self._plan.every_s * draws.uniform(0.5, 1.5)
             if at_s >= self._plan.seconds:
                 return
-            yield at_s, next(kills) if draws.random() < KILL_SHARE else next(lies)[1]
+            yield at_s, next(kills) if draws.random() < KILL_SHARE else next(exchange_faults)[1]
 
     def _kill(self, name: str) -> list[threading.Thread]:
-        """kill -9; a component that is down already is left alone."""
+        """Kill a component with SIGKILL and watch its recovery in a thread; one that is still down is not killed again."""
         pid = self._pid(name)
         if name in self._down or not pid:
             return []
         self._down.add(name)
         self._kills[name] += 1
         os.kill(pid, signal.SIGKILL)
-        healer = threading.Thread(target=self._await_recovery, args=(name, pid, time.monotonic()))
-        healer.start()
-        return [healer]
+        recovery = threading.Thread(target=self._await_recovery, args=(name, pid, time.monotonic()))
+        recovery.start()
+        return [recovery]
 
     def _pid(self, name: str) -> int:
         return next(each.pid for each in self._stack.status((name,)))
@@ -172,7 +174,7 @@ class Chaos:
 
     def _watch_memory(self) -> None:
         processes: dict[int, psutil.Process] = {}
-        while not self._over.wait(1.0):
+        while not self._finished.wait(1.0):
             for each in self._stack.status(WORKERS):
                 if not each.pid:
                     continue
@@ -184,20 +186,20 @@ class Chaos:
                 self._memory_mb[each.name] = max(self._memory_mb[each.name], used_mb)
 
     def _settle(self, say: Callable[[str], None]) -> None:
-        """Until no gap is open and every worker has caught up; then ingest is stopped, and they catch up once more."""
-        self._wait(lambda: not self._unhealthy(), "every component healthy")
-        self._wait(self._connected, "the exchange followed again")
-        self._wait(lambda: not self._open_gaps(), "no open gap")
+        """Wait until no gap is open, stop ingest, and wait until every worker has handled the whole log."""
+        self._wait(lambda: not self._unhealthy(), "every component is healthy")
+        self._wait(self._connected, "new trades reach their table again")
+        self._wait(lambda: not self._open_gaps(), "no gap is open")
         say("no gap is open; stopping ingest")
         self._stack.stop_component("ingest")
-        self._wait(self._caught_up, "all that is in the log handled")
-        self._wait(lambda: not self._open_gaps(), "no open gap at the end")
+        self._wait(self._caught_up, "every message of the log is handled")
+        self._wait(lambda: not self._open_gaps(), "no gap is open at the end")
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         deadline_s = time.monotonic() + SETTLE_PATIENCE_S
         while not condition():
             if time.monotonic() > deadline_s:
-                msg = f"not within {SETTLE_PATIENCE_S:.0f} s after the last fault: {what}"
+                msg = f"not reached within {SETTLE_PATIENCE_S:.0f} s after the last fault: {what}"
                 raise StackError(msg)
             time.sleep(0.5)
 
@@ -205,7 +207,7 @@ class Chaos:
         return [each.name for each in self._stack.status(KILLED) if each.state != "healthy"]
 
     def _connected(self) -> bool:
-        """A trade that was published after the last fault has reached its table."""
+        """Whether a trade that was published after the last fault has reached its table."""
         if not self._target_id:
             self._target_id = published(self._exchange, self._symbol)[-1][1] + 1
         rows = query(self._stack.settings, f"SELECT max(trade_id) FROM bronze_trades WHERE symbol = '{self._symbol}'")
@@ -219,7 +221,7 @@ class Chaos:
 
 
 def caught_up(settings: Settings) -> bool:
-    """Whether every worker has committed everything that its topic holds."""
+    """Whether every worker has committed everything in its topic."""
     read = ((EVENTS_TOPIC, ("bronze", "features")), (FEATURES_TOPIC, ("forecast",)))
     return not any(any(topic_state(settings.kafka, *each).lag.values()) for each in read)
 
@@ -231,7 +233,6 @@ def published(exchange_url: str, symbol: str) -> list[list[int]]:
 
 
 def query(settings: Settings, sql: str) -> list[list[Any]]:
-    """A small answer of QuestDB, with a connection of its own."""
-
+    """The result of a small query, on a connection of its own."""
     with QuestDB(settings.questdb) as db:
         return db.execute(sql)

@@ -1,4 +1,4 @@
-"""Eight markets shared by two features workers of one group: one is lost for good, and nothing with it."""
+"""Eight symbols shared by two features workers of one group: no data is lost when one worker is killed for good."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ wait_for = partial(waiting.wait_for, patience_s=180.0)
 
 
 def rows_since(stack: Stack, seconds: int) -> set[str]:
-    """Symbols with a feature row of the last seconds."""
+    """Symbols with a feature row in the last `seconds` seconds."""
     recent = f"SELECT DISTINCT symbol FROM silver_features WHERE ts_recv > dateadd('s', -{seconds}, now())"
     return {row[0] for row in query(stack.settings, recent)}
 
 
 def consumed(stack: Stack, name: str) -> float:
-    """Messages that a worker says it took."""
+    """Messages that a worker has handled, by its own metric."""
     (status,) = stack.status((name,))
     text = httpx.get(status.url, timeout=10).text
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith("btc_messages_consumed_total{"))
 
 
-def test_two_workers_share_the_symbols_and_one_takes_over_all_when_the_other_is_gone() -> None:
+def test_two_workers_share_the_symbols_and_one_takes_over_all_when_the_other_is_killed() -> None:
     directory = Path(tempfile.mkdtemp(prefix="btc-many-"))
     stack = Stack(directory)
     try:
@@ -45,13 +45,16 @@ def test_two_workers_share_the_symbols_and_one_takes_over_all_when_the_other_is_
         stack.layout.set_features_workers(2)
         stack.up(only=(*KILLED, "features_2"))
         wait_for(lambda: rows_since(stack, 60) == set(SYMBOLS), "rows of every symbol")
-        wait_for(lambda: min(consumed(stack, name) for name in ("features", "features_2")) > 0, "both at work")
+        wait_for(
+            lambda: min(consumed(stack, name) for name in ("features", "features_2")) > 0,
+            "both workers handle messages",
+        )
         (lost,) = stack.status(("features_2",))
         os.kill(lost.pid, signal.SIGKILL)
-        stack.stop_component("features_2")  # or the supervisor starts it again
-        wait_for(lambda: rows_since(stack, 5) == set(SYMBOLS), "new rows of every symbol from the one that is left")
+        stack.stop_component("features_2")  # so that the supervisor does not restart it
+        wait_for(lambda: rows_since(stack, 5) == set(SYMBOLS), "new rows of every symbol from the remaining worker")
         stack.stop_component("ingest")
-        wait_for(lambda: caught_up(stack.settings), "everything handled")
+        wait_for(lambda: caught_up(stack.settings), "every message is handled")
         replay = replay_of_log(stack.settings)
         for symbol in SYMBOLS:
             verdict = judge(stack.settings, symbol, replay)

@@ -1,6 +1,6 @@
-"""What is left after chaos, compared with what the exchange published and what a replay of the log gives.
+"""The stored data after faults, compared with what the exchange published and with a replay of the log.
 
-What does not belong here: doing damage (`chaos`).
+What does not belong here: injecting faults (`chaos`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEY_COLUMNS = ("kafka_partition", "kafka_offset", "frame_item")
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Counts; everything named missing, twice, open, different or extra must be zero for `sound`."""
+    """Counts of rows; all that are named missing, twice, open, different or extra must be zero for `sound`."""
 
     trades_published: int
     trades_kept: int
@@ -38,18 +38,18 @@ class Verdict(msgspec.Struct, frozen=True):
     gaps_open: int
     quotes_sent: int
     quotes_kept: int
-    """Fewer than sent: those on a connection that died, or conflated. Quotes cannot be asked for again."""
+    """Fewer than were sent when a connection broke or quotes were conflated: quotes cannot be requested again."""
     silver_rows: int
     silver_missing: int
     silver_extra: int
     silver_different: int
-    """Rows with any bit other than that of a replay of the log."""
+    """Rows that differ from those of a replay of the log in any bit."""
     forecasts_missing: int
     newest_in_redis_is_newest: bool
 
     @property
     def sound(self) -> bool:
-        """Nothing lost, nothing twice, nothing different."""
+        """Whether no row is missing, duplicate or different."""
         wrong = (
             self.trades_missing,
             self.trades_twice,
@@ -63,11 +63,11 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 Replay = dict[str, tuple[np.ndarray, np.ndarray]]
-"""By symbol the keys (dtype `KEY`) in order, and the feature rows (float64, one row a key)."""
+"""By symbol the keys (dtype `KEY`) in order, and the feature rows (float64, one for each key)."""
 
 
 def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = None) -> Verdict:
-    """Compare; the stack's QuestDB, Kafka, Valkey and simulator must be up, and its workers must have caught up."""
+    """Compare the data of one symbol. QuestDB, Kafka, Valkey and the simulator must run; the workers must have caught up."""
     with QuestDB(settings.questdb) as db:
         trades = db.query(f"SELECT trade_id, origin FROM bronze_trades WHERE symbol = '{symbol}'")
         kept_ids = trades["trade_id"].to_numpy()
@@ -108,14 +108,14 @@ def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = N
 
 
 def _expected(settings: Settings, symbol: str, kept_ids: np.ndarray) -> np.ndarray:
-    """Ids that exist on the exchange from the first to the last that we have seen."""
+    """Trade ids that the exchange published, between the first and the last that are stored."""
     ranges = published(settings.exchange.rest_url, symbol)
     ids = np.concatenate([np.arange(first, last + 1) for first, last in ranges])
     return ids[(ids >= kept_ids.min()) & (ids <= kept_ids.max())]
 
 
 def replay_of_log(settings: Settings) -> Replay:
-    """What one fold over the whole log gives."""
+    """The feature rows of one fold over the whole log."""
     batches: dict[str, list[Rows]] = {}
     for batch in run(FeatureEngine(), read_all(settings.kafka)):
         batches.setdefault(batch.symbol, []).append(batch)

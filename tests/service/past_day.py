@@ -1,4 +1,4 @@
-"""A market around a midnight of the past, through the real workers: what tests of sealed days share."""
+"""Shared by the tests of sealed days: a market around a past midnight, streamed through the real workers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MIDNIGHT_NS = day_ns(DAY)
 
 
 def lose_day(db: QuestDB, table: Table, day: str) -> None:
-    """Drop a day as someone might by hand; QuestDB holds the views of the table invalid from then on."""
+    """Drop a day as a person might by hand; from then on QuestDB treats the views of the table as invalid."""
     db.execute(f"ALTER TABLE {table.name} DROP PARTITION LIST '{day}'")
     wait_until_applied(db, table.name)
 
@@ -51,7 +51,10 @@ def ohlc(symbol: str, begin_ns: int, minutes: int) -> bytes:
 
 
 def evening_and_morning(symbol: str, day: str, late: dict[int, int]) -> list[Envelope]:
-    """Ten minutes around midnight: bars, then two quotes a second, a trade every second; `late` trades come steps later."""
+    """Ten minutes around midnight: bars, then two quotes and two trades a second.
+
+    `late` delays the trades of a step by that many steps; they then come from REST.
+    """
     rng = np.random.default_rng(9)
     start_ns = day_ns(day) - 300 * NS_PER_S
     found = [Envelope(start_ns, 1, 0, "ohlc", "rest", ohlc(symbol, start_ns - 60 * NS_PER_MIN, 60))]
@@ -73,6 +76,7 @@ def evening_and_morning(symbol: str, day: str, late: dict[int, int]) -> list[Env
 
 
 def behind(settings: Settings) -> str:
+    """Which worker has not committed the whole log yet; empty when all have."""
     try:
         return str(first_group_behind(settings.kafka, TABLE_WRITERS, now_ns()) or "")
     except ServiceError as error:  # a new broker has no coordinator of a new group yet
@@ -80,15 +84,15 @@ def behind(settings: Settings) -> str:
 
 
 def work_off(settings: Settings, *builders: Callable[[Settings], Worker]) -> None:
-    """Run workers until they have committed the whole log."""
+    """Run workers until they have committed everything in the log."""
     workers = [build(settings) for build in builders]
     threads = [threading.Thread(target=worker.run) for worker in workers]
     for thread in threads:
         thread.start()
     try:
         deadline_s = time.monotonic() + PATIENCE_S
-        while why := behind(settings):
-            assert time.monotonic() < deadline_s, why
+        while lag := behind(settings):
+            assert time.monotonic() < deadline_s, lag
             time.sleep(0.1)
     finally:
         for worker in workers:
@@ -98,7 +102,7 @@ def work_off(settings: Settings, *builders: Callable[[Settings], Worker]) -> Non
 
 
 def day_of_symbol(stream: Settings, name: str, late: dict[int, int], day: str = DAY) -> str:
-    """A market whose day went through both workers, the features worker restarted in the middle of it."""
+    """A symbol whose day went through both workers, which were restarted in the middle of it."""
     symbol = f"{name}{now_ns()}/USD"
     envelopes = evening_and_morning(symbol, day, late)
     publish(stream, symbol, envelopes[:900])

@@ -1,4 +1,4 @@
-"""What tests of workers share: running one in a thread, frames of a small market, rows as streamed and as replayed."""
+"""Shared by the tests of workers: running one in a thread, frames of a small market, streamed and replayed rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from btc_core.features.engine import FeatureEngine, run
 from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import read_all
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,12 +27,12 @@ PATIENCE_S = 60.0
 
 
 def unique(name: str) -> str:
-    """A symbol that no earlier run against the same servers has used."""
+    """A symbol that no earlier test on the same servers has used."""
     return f"{name}{now_ns()}/USD"
 
 
 class Running:
-    """A worker in a thread; an exception of the worker is raised when the block ends."""
+    """A worker that runs in a thread for the length of a block; its exception is raised at the end of the block."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -42,7 +42,7 @@ class Running:
     def _run(self) -> None:
         try:
             self._worker.run()
-        except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
+        except BaseException as error:  # noqa: BLE001 - raised in the thread of the test
             self._error = error
 
     def __enter__(self) -> Self:
@@ -76,7 +76,7 @@ def trade_frame(symbol: str, ts_ns: int, price: float, *ids: int) -> bytes:
 
 
 def market(symbol: str, seconds: int, seed: int) -> Iterator[Envelope]:
-    """Ten quotes and two trades a second, prices a random walk of ticks."""
+    """Ten quotes and four trades a second; the price is a random walk in ticks."""
     rng = np.random.default_rng(seed)
     start_ns = (now_ns() // NS_PER_S - seconds - 5) * NS_PER_S
     bid, trade_id = 60_000.0, 1
@@ -113,5 +113,5 @@ def replayed(settings: Settings, symbol: str) -> np.ndarray:
 
 
 def same_bits(left: np.ndarray, right: np.ndarray) -> bool:
-    """Equal to the last bit; any NaN is a NaN, as a database null carries no payload."""
+    """Whether both are equal to the last bit; all NaNs count as equal, because a null of the database has no payload."""
     return left.shape == right.shape and bool(np.array_equal(left, right, equal_nan=True))

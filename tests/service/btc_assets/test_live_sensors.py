@@ -12,7 +12,7 @@ from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, PREDICTIONS_TOPIC
 from btc_core.stores.kafka import consumer, ensure_topics, group_members
 from btc_core.stores.redis_rows import FeatureRow, connect, feature_fields, feature_key, replace
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 from tests.waiting import wait_for
 
 with warnings.catch_warnings():

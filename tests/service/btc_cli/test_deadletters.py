@@ -12,7 +12,7 @@ from btc_core.errors import InvalidInput
 from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import read_all
-from streaming.publish import MAX_DEADLETTER_BYTES, Publisher
+from streaming.publisher import MAX_DEADLETTER_BYTES, Publisher
 from tests.service.workers import quote_frame, unique
 
 if TYPE_CHECKING:

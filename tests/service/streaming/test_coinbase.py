@@ -1,4 +1,4 @@
-"""Ingest and the workers on a second exchange: Coinbase is the edge of the world, so it is played here."""
+"""Ingest and the workers on a second exchange, Coinbase, which a stand-in in this file plays."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BTC, ETH = "BTC/USD", "ETH/USD"
 
 
 class StandIn:
-    """Coinbase's socket: answers requests as its pages say, then sends `frames` and heartbeats until it is left."""
+    """Coinbase's socket: answers requests as its documentation says, then sends `frames`, then heartbeats."""
 
     def __init__(self, frames: list[str]) -> None:
         self.requests: list[dict[str, Any]] = []
@@ -71,7 +71,7 @@ class StandIn:
 
 @contextmanager
 def rest(trades: dict[int, dict[str, Any]]) -> Iterator[str]:
-    """Coinbase's REST: no candles, and these trades by trade_id."""
+    """Coinbase's REST API, with no candles and with these trades by trade_id."""
 
     def answer(path: str) -> tuple[int, bytes]:
         query = {name: int(values[0]) for name, values in parse_qs(urlsplit(path).query).items() if values[0].isdigit()}
@@ -83,7 +83,7 @@ def rest(trades: dict[int, dict[str, Any]]) -> Iterator[str]:
 
 
 def follow(base: Settings, symbol: str, stand_in: StandIn, rest_url: str, done: Callable[[Settings], None]) -> None:
-    """Run ingest on the stand-in while `done`, in a thread, waits for what comes of it."""
+    """Run ingest on the stand-in while `done`, in a thread, waits for the results."""
 
     async def body() -> None:
         async with serve(stand_in.connection, "127.0.0.1", 0) as server:
@@ -113,38 +113,41 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Coinbase, "rest_pause_s", 0.0)
 
 
-def test_written_matches_and_tickers_arrive_whole_and_a_missing_one_is_fetched_by_its_id(
-    stream: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(repair, "PATIENCE_S", 0.1)
-    start_ns = (now_ns() // NS_PER_S - 60) * NS_PER_S
-    missing = {5, 6}
+def recent_trade(trade_id: int, start_ns: int) -> dict[str, Any]:
+    """A trade as REST and the socket describe it; buyers and sellers take turns, a second apart."""
+    return {
+        "trade_id": trade_id,
+        "side": "sell" if trade_id % 2 else "buy",
+        "size": "0.25",
+        "price": f"{60_000 + trade_id}.5",
+        "time": from_ns(start_ns + trade_id * NS_PER_S).isoformat().replace("+00:00", "Z"),
+    }
 
-    def moment(step: int) -> str:
-        return from_ns(start_ns + step * NS_PER_S).isoformat().replace("+00:00", "Z")
 
-    def trade(trade_id: int) -> dict[str, Any]:
-        side = "sell" if trade_id % 2 else "buy"
-        return {
-            "trade_id": trade_id,
-            "side": side,
-            "size": "0.25",
-            "price": f"{60_000 + trade_id}.5",
-            "time": moment(trade_id),
-        }
-
+def match_and_ticker_frames(trades: dict[int, dict[str, Any]], missing: set[int]) -> list[str]:
+    """A match and a ticker for each trade; the matches of `missing` ids are left out."""
     frames = []
-    for step in range(1, 21):
+    for step, trade in trades.items():
         kind = "last_match" if step == 1 else "match"
         if step not in missing:
             frames.append({"type": kind, "sequence": step, "maker_order_id": "a", "taker_order_id": "b",
-                           "product_id": "ETH-USD", **trade(step)})  # fmt: skip
+                           "product_id": "ETH-USD", **trade})  # fmt: skip
         frames.append({"type": "ticker", "sequence": step, "product_id": "ETH-USD", "price": f"{60_000 + step}.5",
                        "open_24h": "1", "volume_24h": "2", "low_24h": "1", "high_24h": "3", "volume_30d": "4",
                        "best_bid": f"{60_000 + step}.5", "best_bid_size": "0.5", "best_ask": f"{60_001 + step}",
-                       "best_ask_size": "1.5", "side": "buy", "time": moment(step), "trade_id": step,
+                       "best_ask_size": "1.5", "side": "buy", "time": trade["time"], "trade_id": step,
                        "last_size": "0.25"})  # fmt: skip
-    stand_in = StandIn([json.dumps(frame) for frame in frames])
+    return [json.dumps(frame) for frame in frames]
+
+
+def test_matches_and_tickers_arrive_complete_and_missing_trades_are_fetched_by_their_ids(
+    stream: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "MIN_GAP_AGE_S", 0.1)
+    start_ns = (now_ns() // NS_PER_S - 60) * NS_PER_S
+    missing = {5, 6}
+    trades = {trade_id: recent_trade(trade_id, start_ns) for trade_id in range(1, 21)}
+    stand_in = StandIn(match_and_ticker_frames(trades, missing))
 
     def done(settings: Settings) -> None:
         workers = Running(bronze.build(settings)), Running(repair.build(settings)), Running(features.build(settings))
@@ -169,13 +172,13 @@ def test_written_matches_and_tickers_arrive_whole_and_a_missing_one_is_fetched_b
             assert db.execute("SELECT count() FROM bronze_book_checks") == [[0]]
             assert same_bits(streamed(db, ETH), replayed(settings, ETH))
 
-    with rest({i: trade(i) for i in range(1, 21)}) as url:
+    with rest(trades) as url:
         follow(stream, ETH, stand_in, url, done)
     assert [request["channels"] for request in stand_in.requests[:3]] == [["heartbeat"], ["matches"], ["ticker"]]
     assert all(request["product_ids"] == ["ETH-USD"] for request in stand_in.requests)
 
 
-def test_the_recording_streams_into_the_rows_of_its_replay(stream: Settings, tmp_path: Path) -> None:
+def test_a_recording_gives_the_same_rows_streamed_and_replayed(stream: Settings, tmp_path: Path) -> None:
     file = DATA / "coinbase_ticker_btcusd_20260405_20min.ndjson.gz"
     if not file.is_file():
         pytest.skip(f"the recording {file.name} is not on this machine")

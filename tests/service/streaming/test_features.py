@@ -1,4 +1,4 @@
-"""The workers against a real Kafka, QuestDB and Valkey: nothing lost, nothing twice, the same rows as replay."""
+"""The bronze and features workers with real servers: nothing lost, nothing twice, and the rows equal those of a replay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from btc_core.stores.kafka import read_topic
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import connect, feature_key, read_features, update_channel
 from streaming import bronze, features
-from streaming.publish import Publisher
+from streaming.publisher import Publisher
 from tests.service.workers import (
     Running,
     count,
@@ -51,7 +51,7 @@ def test_streamed_rows_equal_replayed_rows_to_the_last_bit(stream: Settings) -> 
         assert same_bits(streamed(db, symbol), replayed(stream, symbol))
 
 
-def test_a_worker_that_was_restarted_writes_the_rows_of_one_that_never_stopped(stream: Settings) -> None:
+def test_a_restarted_worker_writes_the_rows_of_one_that_never_stopped(stream: Settings) -> None:
     symbol = unique("RESTART")
     envelopes = list(market(symbol, 60, seed=2))
     half = len(envelopes) // 2
@@ -65,7 +65,7 @@ def test_a_worker_that_was_restarted_writes_the_rows_of_one_that_never_stopped(s
         assert same_bits(streamed(db, symbol), replayed(stream, symbol))
 
 
-def test_every_trade_is_in_bronze_once_though_a_snapshot_repeats_it_and_a_gap_is_marked(stream: Settings) -> None:
+def test_every_trade_is_in_bronze_once_although_a_snapshot_repeats_it_and_a_gap_is_marked(stream: Settings) -> None:
     symbol = unique("ONCE")
     start_ns = now_ns() - 60 * NS_PER_S
     sent = [(1, 2, 3), (3, 2), (6, 7), (5,), (4,), (7, 8)]
@@ -80,14 +80,12 @@ def test_every_trade_is_in_bronze_once_though_a_snapshot_repeats_it_and_a_gap_is
             f"SELECT trade_id, kafka_offset FROM bronze_trades WHERE symbol = '{symbol}' ORDER BY trade_id"
         )
         assert [row[0] for row in ids] == [1, 2, 3, 4, 5, 6, 7, 8]
-        assert ids[1][1] == ids[0][1], (
-            "the first sight of a trade stays: its place in the log is the snapshot's otherwise"
-        )
+        assert ids[1][1] == ids[0][1], "the row of a trade keeps the place in the log where it was first seen"
         marks = f"SELECT first_id, last_id, state FROM gap_marks WHERE symbol = '{symbol}'"
         wait_for(lambda: db.execute(marks) == [[4, 5, "repaired"]], "the gap marked and repaired")
 
 
-def test_bad_entries_become_dead_letters_with_their_reason_and_their_neighbours_stay(stream: Settings) -> None:
+def test_bad_entries_become_dead_letters_with_their_reason_and_good_ones_are_kept(stream: Settings) -> None:
     symbol = unique("BAD")
     now = now_ns()
     good = quote_frame(symbol, now, 60_000.0)
@@ -109,11 +107,11 @@ def test_bad_entries_become_dead_letters_with_their_reason_and_their_neighbours_
 
 
 def reasons(settings: Settings, symbol: str) -> list[str]:
-    """Reasons of all dead letters about a symbol, or about messages that name none."""
+    """Reasons of all dead letters about a symbol, or about the message that is not an envelope."""
     found = []
     for value, *_ in read_topic(settings.kafka, DEADLETTERS_TOPIC):
         letter = msgspec.json.decode(value, type=DeadLetter)
-        if letter.topic != EVENTS_TOPIC:  # from another test, about frames that never reached the log
+        if letter.topic != EVENTS_TOPIC:  # written by ingest in another test, for frames that never reached the log
             continue
         assert letter.offset >= 0
         if symbol.encode() in letter.raw or b"not an envelope" in letter.raw:
@@ -137,11 +135,11 @@ def test_redis_holds_the_newest_row_with_its_ttl_and_announces_it(stream: Settin
         )
     assert newest == [[row.bid, row.offset]]
     assert 0 < int(client.ttl(feature_key(symbol))) <= stream.redis.ttl_s
-    told = [message["data"] for message in iter(lambda: listener.get_message(timeout=1.0), None)]
-    assert str(row.ts_event_ns).encode() in told
+    announced = [message["data"] for message in iter(lambda: listener.get_message(timeout=1.0), None)]
+    assert str(row.ts_event_ns).encode() in announced
 
 
-def test_gold_bars_are_the_aggregates_of_the_rows(stream: Settings) -> None:
+def test_gold_bars_are_aggregates_of_the_silver_rows(stream: Settings) -> None:
     symbol = unique("GOLD")
     publish(stream, symbol, list(market(symbol, 130, seed=4)))
     with QuestDB(stream.questdb) as db, Running(features.build(stream)):

@@ -1,4 +1,4 @@
-"""The forecast worker against real servers: every row forecast once, outcomes true, intervals kept across a restart."""
+"""The forecast worker with real servers: every row forecast once, outcomes correct, intervals kept across a restart."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from btc_core.registry.champions import Champions
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import connect, read_forecast
 from streaming import features
-from streaming.forecast import ROLE, ForecastHandler
-from streaming.publish import Publisher
-from streaming.worker import Record, Worker
+from streaming.forecast import SPEC, ForecastHandler
+from streaming.handler import Record
+from streaming.publisher import Publisher
+from streaming.worker import Worker
 from tests.service.workers import Running, count, market, publish, unique
 from tests.waiting import wait_for
 
@@ -37,7 +38,7 @@ ROWS = SECONDS * 14
 
 
 class Holder:
-    """Two baselines that never change."""
+    """A model holder with two baselines that never change."""
 
     def __init__(self) -> None:
         rng = np.random.default_rng(7)
@@ -51,7 +52,7 @@ class Holder:
 
 def worker(settings: Settings, holder: Holder) -> Worker:
     handler = ForecastHandler(settings, holder)  # type: ignore[arg-type]
-    return Worker(settings, ROLE, handler)
+    return Worker(settings, SPEC, handler)
 
 
 def outcomes(db: QuestDB, symbol: str) -> list[list[object]]:
@@ -74,7 +75,7 @@ def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_
             wait_for(lambda: count(db, "gold_prediction_outcomes", symbol) > 0, "outcomes before the restart")
         publish(settings, symbol, sent[half:])
         publisher = Publisher(settings.kafka, "test")
-        publisher.publish(FEATURES_TOPIC, symbol, f"no row of {symbol}".encode(), now_ns())
+        publisher.publish(FEATURES_TOPIC, symbol, f"not a row of {symbol}".encode(), now_ns())
         publisher.flush()
         with Running(worker(settings, holder)):
             for table in ("gold_bid_price_prediction", "gold_volatility_prediction"):
@@ -84,7 +85,7 @@ def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_
             "ORDER BY kafka_partition, kafka_offset, frame_item"
         )
         found = outcomes(db, symbol)
-        judge(found, holder.floor, silver)
+        check_outcomes(found, holder.floor, silver)
         bounds = db.query(
             "SELECT bid, bid_5m_q05_usd AS low, bid_5m_q95_usd AS high, bid_5m_usd AS middle "
             f"FROM gold_bid_price_prediction WHERE symbol = '{symbol}' AND bid_5m_q05_usd IS NOT NULL"
@@ -92,7 +93,7 @@ def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_
     assert (bounds["low"] < bounds["middle"]).all()
     assert (bounds["middle"] < bounds["high"]).all()
     letters = [letter.body for letter in deadletters.read(settings.kafka, "bad_features")]
-    assert [letter.raw for letter in letters if symbol.encode() in letter.raw] == [f"no row of {symbol}".encode()]
+    assert [letter.raw for letter in letters if symbol.encode() in letter.raw] == [f"not a row of {symbol}".encode()]
     with connect(settings.redis) as client:
         newest = read_forecast(client, symbol)
     assert newest is not None
@@ -100,8 +101,8 @@ def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_
     assert newest.sigma_bounds_bps[4] == sorted(newest.sigma_bounds_bps[4])
 
 
-def judge(found: list[list[object]], floor: float, silver: pa.Table) -> None:
-    """Every outcome, from the rows alone: the last row before each minute's end, and quantiles moved in order."""
+def check_outcomes(found: list[list[object]], floor: float, silver: pa.Table) -> None:
+    """Compare every outcome with one computed from the last silver row of each minute, and the order of the quantiles."""
     stamps = column_ns(silver["ts_event"])
     bid, mid, log_rv = (silver[name].to_numpy() for name in ("bid", "mid", "log_rv_1m"))
     order = np.argsort(stamps, kind="stable")
@@ -122,7 +123,7 @@ def judge(found: list[list[object]], floor: float, silver: pa.Table) -> None:
         assert np.array_equal(before, after) != on_grid
 
 
-def test_a_partition_that_warms_up_takes_nothing_from_one_that_is_live(servers: Callable[..., Settings]) -> None:
+def test_a_partition_that_warms_up_does_not_affect_one_that_is_live(servers: Callable[..., Settings]) -> None:
     settings = servers("questdb", "kafka", "valkey")
     live, warming = unique("LIVE"), unique("WARM")
     handler = ForecastHandler(settings, Holder())  # type: ignore[arg-type]
@@ -130,12 +131,12 @@ def test_a_partition_that_warms_up_takes_nothing_from_one_that_is_live(servers: 
     handler.warm(rows_of(warming, 1))
     handler.drain()()
     with QuestDB(settings.questdb) as db:
-        wait_for(lambda: len(outcomes(db, live)) >= SECONDS // 60 - 8, "outcomes of what was live")
+        wait_for(lambda: len(outcomes(db, live)) >= SECONDS // 60 - 8, "outcomes of the live symbol")
         assert outcomes(db, warming) == []
 
 
 def rows_of(symbol: str, partition: int) -> list[Record]:
-    """Feature rows of a market as a partition of the topic holds them."""
+    """Feature rows of a market as messages of a partition of the topic."""
     engine, encoder = FeatureEngine(), msgspec.msgpack.Encoder()
     for offset, envelope in enumerate(market(symbol, SECONDS, seed=6)):
         engine.push(envelope, partition, offset)

@@ -1,4 +1,4 @@
-"""Ingest against a real Kafka and a socket that misbehaves: the exchange is the edge of the world, so it is played here."""
+"""Ingest with a real Kafka and an exchange played by the tests, whose socket misbehaves."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def settings_for(settings: Settings, url: str, symbol: str, **stream: Any) -> Se
 
 
 async def play(settings: Settings, symbol: str, talk: Talk, **stream: Any) -> None:
-    """Run ingest against a server that lets `talk` answer each connection, until `talk` has nothing more to say."""
+    """Run ingest against a server on which `talk` handles each connection, until `talk` returns."""
     done = asyncio.Event()
 
     async def connection(socket: ServerConnection) -> None:
@@ -74,7 +74,7 @@ def frames(settings: Settings, symbol: str) -> list[str]:
 
 
 def reasons(settings: Settings, since_ns: int) -> list[str]:
-    """Reasons of the dead letters of ingest since then."""
+    """Reasons of the dead letters that ingest wrote since `since_ns`."""
     letters = [
         msgspec.json.decode(value, type=DeadLetter) for value, *_ in read_topic(settings.kafka, DEADLETTERS_TOPIC)
     ]
@@ -88,11 +88,11 @@ def kafka(servers: Callable[..., Settings]) -> Settings:
 
 @pytest.fixture(autouse=True)
 def no_pause_before_history(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exchange that is played here has no REST API; the stream goes on without history."""
+    """The played exchange has no REST API, so ingest starts without history."""
     monkeypatch.setattr(streaming.ingest, "HISTORY_PAUSE_S", 0.0)
 
 
-def test_it_subscribes_to_everything_with_snapshots(kafka: Settings) -> None:
+def test_ingest_subscribes_to_every_channel_with_snapshots(kafka: Settings) -> None:
     seen: list[dict[str, Any]] = []
 
     async def talk(socket: ServerConnection, asked: list[dict[str, Any]]) -> None:
@@ -109,7 +109,7 @@ def test_it_subscribes_to_everything_with_snapshots(kafka: Settings) -> None:
 
 
 @pytest.mark.parametrize("answer", ["never comes", "is nonsense"])
-def test_quotes_do_not_wait_for_a_rest_api_that_is_ill(
+def test_quotes_do_not_wait_for_a_rest_api_that_fails(
     kafka: Settings, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     symbol, over = f"REST{now_ns()}/USD", threading.Event()
@@ -130,14 +130,16 @@ def test_quotes_do_not_wait_for_a_rest_api_that_is_ill(
     assert frames(kafka, symbol) == ["ticker"]
 
 
-def test_an_exchange_that_is_away_all_night_is_still_tried(kafka: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    bounds = []
-    monkeypatch.setattr(streaming.ingest.random, "uniform", lambda _low, high: bounds.append(high) or 0.0)
+def test_an_exchange_that_is_unreachable_all_night_is_still_tried(
+    kafka: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+    monkeypatch.setattr(streaming.ingest.random, "uniform", lambda _low, high: limits.append(high) or 0.0)
     asyncio.run(Ingest(kafka)._pause(5_000))
-    assert bounds == [streaming.ingest.BACKOFF_MAX_S]
+    assert limits == [streaming.ingest.BACKOFF_MAX_S]
 
 
-def test_frames_that_cannot_be_read_are_dead_letters_and_the_others_are_in_the_log(kafka: Settings) -> None:
+def test_frames_that_cannot_be_read_become_dead_letters_and_the_others_are_in_the_log(kafka: Settings) -> None:
     since_ns = now_ns()
     symbol = f"MIX{since_ns}/USD"
 
@@ -154,7 +156,7 @@ def test_frames_that_cannot_be_read_are_dead_letters_and_the_others_are_in_the_l
     assert frames(kafka, symbol) == ["ticker"]
 
 
-def test_a_refused_subscription_stops_it_with_the_words_of_the_exchange(kafka: Settings) -> None:
+def test_a_refused_subscription_stops_ingest_with_the_words_of_the_exchange(kafka: Settings) -> None:
     async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
         refusal = {"method": "subscribe", "success": False, "error": "Currency pair not supported NO/SUCH"}
         await socket.send(json.dumps(refusal))
@@ -164,14 +166,14 @@ def test_a_refused_subscription_stops_it_with_the_words_of_the_exchange(kafka: S
         asyncio.run(play(kafka, "NO/SUCH", talk))
 
 
-def test_a_silent_connection_is_opened_again_and_subscribed_again(kafka: Settings) -> None:
+def test_a_silent_connection_is_replaced_and_subscribed_again(kafka: Settings) -> None:
     connections = 0
 
     async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
         nonlocal connections
         connections += 1
         if connections == 1:
-            await socket.wait_closed()  # acknowledged by the network, silent for ever
+            await socket.wait_closed()  # connected, but nothing is ever sent
             raise asyncio.CancelledError
         await socket.send(quote("SILENT/USD"))
         await asyncio.sleep(0.5)
@@ -181,7 +183,7 @@ def test_a_silent_connection_is_opened_again_and_subscribed_again(kafka: Setting
     assert "ticker" in frames(kafka, "SILENT/USD")
 
 
-def test_a_book_that_does_not_match_is_subscribed_anew_alone_and_marked(kafka: Settings) -> None:
+def test_only_a_book_that_does_not_match_is_subscribed_again_and_its_frame_is_marked(kafka: Settings) -> None:
     symbol = f"BOOK{now_ns()}/USD"
     book = {"symbol": symbol, "bids": [{"price": 1.0, "qty": 1.0}], "asks": [{"price": 2.0, "qty": 1.0}], "checksum": 1}
     again: list[dict[str, Any]] = []
@@ -198,7 +200,7 @@ def test_a_book_that_does_not_match_is_subscribed_anew_alone_and_marked(kafka: S
     assert marks == [False]
 
 
-def test_only_the_channel_that_fell_silent_is_subscribed_anew(kafka: Settings) -> None:
+def test_only_the_channel_that_fell_silent_is_subscribed_again(kafka: Settings) -> None:
     symbol = f"QUIET{now_ns()}/USD"
     again: list[dict[str, Any]] = []
 
@@ -225,7 +227,7 @@ def test_only_the_channel_that_fell_silent_is_subscribed_anew(kafka: Settings) -
     assert {request["params"]["channel"] for request in again} == {"trade"}
 
 
-def test_the_offset_of_the_exchanges_clock_is_measured_with_pings(kafka: Settings) -> None:
+def test_the_offset_of_the_exchange_clock_is_measured_with_pings(kafka: Settings) -> None:
     ahead_s = 2.0
 
     async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Gaps in the trade ids, repaired from the real simulator's REST API through a real Kafka and QuestDB."""
+"""Gaps in the trade ids, repaired from the REST API of the simulator with a real Kafka and QuestDB."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
 
 SYMBOL = "BTC/USD"
-SEEN = 60
-"""Trades of the test; those with index 20 to 29 and 40 do not come on the socket."""
+TRADES = 60
 LOST = {*range(20, 30), 40}
+"""Indexes of the trades that the socket does not deliver."""
 
 
 @contextmanager
@@ -57,13 +57,17 @@ def exchange(directory: Path) -> Iterator[str]:
         loop.close()
 
 
+def stored(trade: Trade, *, repaired: bool) -> list[object]:
+    """The row of a trade in `bronze_trades`."""
+    return [trade.trade_id, float(trade.price), float(trade.qty), trade.side, "rest" if repaired else "ws"]
+
+
 def test_missing_trades_are_fetched_and_those_the_exchange_never_had_are_confirmed_absent(
     servers: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = servers("questdb", "kafka")
     refusals = [ExchangeError("EAPI:Rate limit exceeded")]
     absent: set[int] = set()
-
     whole_page = Kraken.trades_since
 
     def page(kraken: Kraken, symbol: str, since_ns: int) -> tuple[list[Trade], int]:
@@ -77,10 +81,10 @@ def test_missing_trades_are_fetched_and_those_the_exchange_never_had_are_confirm
     with exchange(tmp_path) as url:
         settings = base.model_copy(update={"exchange": base.exchange.model_copy(update={"rest_url": url})})
         trades, _ = whole_page(Kraken(settings.exchange), SYMBOL, now_ns() - 600 * NS_PER_S)
-        trades = trades[:SEEN]
+        trades = trades[:TRADES]
         absent.add(trades[40].trade_id)
-        came = [trade for index, trade in enumerate(trades) if index not in LOST]
-        frames = [trade_frame(trade) for trade in came]
+        delivered = [trade for index, trade in enumerate(trades) if index not in LOST]
+        frames = [trade_frame(trade) for trade in delivered]
         publish(settings, SYMBOL, [Envelope(now_ns(), 1, n, "trade", "ws", raw) for n, raw in enumerate(frames)])
         first, last = trades[20].trade_id, trades[29].trade_id
         inside = f"WHERE trade_id BETWEEN {trades[0].trade_id} AND {trades[-1].trade_id}"
@@ -94,20 +98,9 @@ def test_missing_trades_are_fetched_and_those_the_exchange_never_had_are_confirm
                 "both gaps settled",
             )
             wait_for(
-                lambda: db.execute(f"SELECT count() FROM bronze_trades {inside}") == [[SEEN - 1]], "every trade once"
+                lambda: db.execute(f"SELECT count() FROM bronze_trades {inside}") == [[TRADES - 1]], "every trade once"
             )
             rows = db.execute(
                 f"SELECT trade_id, price, qty, side, origin FROM bronze_trades {inside} ORDER BY trade_id"
             )
-    expected = [
-        [
-            trade.trade_id,
-            float(trade.price),
-            float(trade.qty),
-            trade.side,
-            "rest" if index in LOST else "ws",
-        ]
-        for index, trade in enumerate(trades)
-        if index != 40
-    ]
-    assert rows == expected
+    assert rows == [stored(trade, repaired=index in LOST) for index, trade in enumerate(trades) if index != 40]

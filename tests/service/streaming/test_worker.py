@@ -1,4 +1,4 @@
-"""The loop of every worker on a real Kafka: tables that are away, members that come, messages that Kafka refuses."""
+"""The worker loop with a real Kafka: unavailable tables, members that join a group, and messages that Kafka refuses."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from btc_core.errors import ServiceError
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC
 from btc_core.stores.kafka import kept_since, read_topic
 from streaming import worker
-from streaming.publish import Publisher
-from streaming.worker import Role, Stateless, Worker
+from streaming.handler import StatelessHandler, WorkerSpec
+from streaming.publisher import Publisher
+from streaming.worker import Worker
 from tests.service.workers import Running
 from tests.waiting import wait_for
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.settings import Settings
-    from streaming.worker import Record
+    from streaming.handler import Record
 
 MESSAGES = 1_000
 DAY_NS = 86_400 * NS_PER_S
@@ -42,11 +43,11 @@ def kafka(servers: Callable[..., Settings]) -> Settings:
     return servers("kafka")
 
 
-class Hoarder(Stateless):
-    """Takes messages and cannot write them while its tables are `away`."""
+class BufferingHandler(StatelessHandler):
+    """Takes messages, and cannot write them while its tables are `unavailable`."""
 
     def __init__(self) -> None:
-        self.away = threading.Event()
+        self.unavailable = threading.Event()
         self.handled: list[bytes] = []
         self.written: list[bytes] = []
         self._kept: list[bytes] = []
@@ -63,8 +64,8 @@ class Hoarder(Stateless):
         kept, self._kept = self._kept, []
 
         def write() -> None:
-            if self.away.is_set():
-                raise ServiceError("the tables are away")
+            if self.unavailable.is_set():
+                raise ServiceError("the tables are unavailable")
             self.written += kept
 
         return write
@@ -78,7 +79,7 @@ def new_topic(settings: Settings, name: str, partitions: int = 1, config: dict[s
 
 
 def settings_of(settings: Settings, member: str) -> Settings:
-    """Small batches, written at once."""
+    """Small batches that are written at once, for one member of the group."""
     stream = settings.stream.model_copy(update={"batch_rows": 10, "table_flush_ms": 20, "instance": member})
     return settings.model_copy(update={"stream": stream})
 
@@ -90,64 +91,66 @@ def fill(settings: Settings, topic: str, numbers: range) -> None:
     publisher.flush()
 
 
-def test_who_waits_for_forecasts_does_not_wait_for_tables(kafka: Settings) -> None:
-    topic, hoarder = new_topic(kafka, "hoard"), Hoarder()
-    hoarder.away.set()
-    assert worker.AHEAD_BATCHES * 10 < MESSAGES < kafka.stream.max_unwritten_rows
-    with Running(Worker(settings_of(kafka, "0"), Role(topic, topic), hoarder)):
+def test_messages_are_handled_while_the_tables_are_unavailable(kafka: Settings) -> None:
+    topic, handler = new_topic(kafka, "buffering"), BufferingHandler()
+    handler.unavailable.set()
+    assert worker.MAX_BATCHES_AHEAD * 10 < MESSAGES < kafka.stream.max_unwritten_rows
+    with Running(Worker(settings_of(kafka, "0"), WorkerSpec(topic, topic), handler)):
         fill(kafka, topic, range(100))
-        wait_for(lambda: len(hoarder.handled) == 100, "the first messages handled")
+        wait_for(lambda: len(handler.handled) == 100, "the first messages handled")
         fill(kafka, topic, range(100, MESSAGES))
-        wait_for(lambda: len(hoarder.handled) == MESSAGES, "all messages handled without tables")
-        assert not hoarder.written
-        hoarder.away.clear()
-        wait_for(lambda: len(hoarder.written) == MESSAGES, "all written")
-    assert sorted(map(int, hoarder.written)) == list(range(MESSAGES))
+        wait_for(lambda: len(handler.handled) == MESSAGES, "all messages handled without tables")
+        assert not handler.written
+        handler.unavailable.clear()
+        wait_for(lambda: len(handler.written) == MESSAGES, "all written")
+    assert sorted(map(int, handler.written)) == list(range(MESSAGES))
 
 
-def test_a_member_whose_tables_are_away_does_not_hold_up_the_group(
+def test_a_member_whose_tables_are_unavailable_does_not_hold_up_the_group(
     kafka: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "LET_GO_S", 1.0)
-    topic = new_topic(kafka, "let-go", partitions=2)
-    first, second = Hoarder(), Hoarder()
-    first.away.set()
-    with Running(Worker(settings_of(kafka, "first"), Role(topic, topic), first)):
+    monkeypatch.setattr(worker, "REVOKE_WAIT_S", 1.0)
+    topic = new_topic(kafka, "rebalance", partitions=2)
+    first, second = BufferingHandler(), BufferingHandler()
+    first.unavailable.set()
+    with Running(Worker(settings_of(kafka, "first"), WorkerSpec(topic, topic), first)):
         fill(kafka, topic, range(100))
         wait_for(lambda: len(first.handled) == 100, "all handled by the first")
-        with Running(Worker(settings_of(kafka, "second"), Role(topic, topic), second)):
+        with Running(Worker(settings_of(kafka, "second"), WorkerSpec(topic, topic), second)):
             wait_for(lambda: second.written, "something written by the second")
             assert not first.written
-            first.away.clear()
+            first.unavailable.clear()
             wait_for(lambda: len(first.written) + len(second.written) >= 100, "all written")
     assert sorted({*map(int, first.written), *map(int, second.written)}) == list(range(100))
 
 
 def test_a_message_that_kafka_refused_is_sent_again_before_anything_is_committed(kafka: Settings) -> None:
     topic = new_topic(kafka, "narrow", config={"max.message.bytes": "200"})
-    publisher, value = Publisher(kafka.kafka, "test"), os.urandom(1_000)  # compresses to nothing smaller
+    publisher, value = Publisher(kafka.kafka, "test"), os.urandom(1_000)  # random bytes do not compress
     publisher.publish(topic, "BTC/USD", value, now_ns())
     for _ in range(2):
         with pytest.raises(ServiceError, match=topic):
             publisher.flush()
-    wider = ConfigEntry("max.message.bytes", "10000", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[wider])
+    larger = ConfigEntry("max.message.bytes", "10000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[larger])
     admin = AdminClient({"bootstrap.servers": kafka.kafka.bootstrap})
     admin.incremental_alter_configs([resource])[resource].result(30)
 
-    def taken() -> bool:
+    def accepted() -> bool:
         try:
             publisher.flush()
         except ServiceError:
             return False
         return True
 
-    wait_for(taken, "the refused message taken")
+    wait_for(accepted, "the refused message is accepted")
     one = kafka.kafka.model_copy(update={"partitions": 1})
     assert [value for value, *_ in read_topic(one, topic)] == [value]
 
 
-def test_a_partition_that_lost_old_messages_has_lost_no_younger_ones(own_servers: Callable[..., Settings]) -> None:
+def test_a_partition_that_lost_old_messages_still_holds_everything_younger(
+    own_servers: Callable[..., Settings],
+) -> None:
     kafka = own_servers("kafka").kafka
     publisher = Publisher(kafka, "test")
     publisher.publish(EVENTS_TOPIC, "BTC/USD", b"old", now_ns())

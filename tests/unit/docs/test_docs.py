@@ -112,7 +112,9 @@ def test_every_setting_is_in_the_reference_with_its_words(site: Path) -> None:
     for section, field in Settings.model_fields.items():
         for name in field.annotation.model_fields:  # type: ignore[union-attr]
             assert page.has(f"BTC_{section}_{name}".upper()), name
-    assert "Must outlast the 24 h 30 min warm-up of the features." in page.text, "docstrings of attributes are there"
+    assert "It must exceed the warm-up of the features, which is 24 h 30 min." in page.text, (
+        "docstrings of attributes are there"
+    )
 
 
 def test_every_table_and_column_is_in_the_reference(site: Path) -> None:

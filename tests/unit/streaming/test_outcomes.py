@@ -1,10 +1,11 @@
-"""Outcomes: joined by time and only when known, and a restarted tracker goes on as one that never stopped."""
+"""Outcomes are joined by time, only where all prices are known, and a restarted tracker continues without a difference."""
 
 from __future__ import annotations
 
 import itertools
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals
 from btc_core.names import HORIZONS_MIN
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
-from streaming.outcomes import Outcome, OutcomeTracker, TrackerState, row_of
+from streaming.outcomes import Outcome, OutcomeTracker, TrackerState, outcome_row
 
 START_NS = 1_700_000_100_000_000_000 // (5 * NS_PER_MIN) * 5 * NS_PER_MIN
 NORMAL = np.tile(np.asarray(intervals.NORMAL), (len(HORIZONS_MIN), 1))
@@ -35,7 +36,7 @@ def path(minutes: int, seed: int = 1) -> list[float]:
 
 
 def run(tracker: OutcomeTracker, bids: list[float], first: int = 0, skip: tuple[int, ...] = ()) -> list[Outcome]:
-    """A row two seconds before the end of each minute, except in those of `skip`."""
+    """Observe a forecast two seconds before the end of each minute, except in the minutes of `skip`."""
     outcomes = []
     for minute in range(first, len(bids)):
         ts_ns = START_NS + (minute + 1) * NS_PER_MIN - 2 * NS_PER_S
@@ -47,7 +48,7 @@ def run(tracker: OutcomeTracker, bids: list[float], first: int = 0, skip: tuple[
     return outcomes
 
 
-def test_an_outcome_is_what_the_market_did_in_the_five_minutes_after_the_origin() -> None:
+def test_an_outcome_is_what_the_market_did_in_the_five_minutes_after_its_origin() -> None:
     bids = path(30)
     outcomes = run(OutcomeTracker(NORMAL, NORMAL), bids)
     assert [outcome.origin.minute_ns for outcome in outcomes] == [START_NS + k * NS_PER_MIN for k in range(1, 25)]
@@ -58,49 +59,47 @@ def test_an_outcome_is_what_the_market_did_in_the_five_minutes_after_the_origin(
     ratio = first.realized[-1] / (6e-4) ** 2
     assert first.qlike_5m["model"] == pytest.approx(ratio - math.log(ratio) - 1.0)
     assert set(first.qlike_5m) == {"model", "harx", "har"}
-    assert row_of(first)["bid_ar_5m_bps"] == 0.25
-    assert set(row_of(first)) == {column.name for column in PREDICTION_OUTCOMES.columns}
+    assert outcome_row(first)["bid_ar_5m_bps"] == 0.25
+    assert set(outcome_row(first)) == {column.name for column in PREDICTION_OUTCOMES.columns}
 
 
-def test_a_minute_without_a_fresh_state_leaves_every_outcome_that_needs_it_open() -> None:
+def test_outcomes_that_need_a_minute_without_a_fresh_forecast_are_left_out() -> None:
     outcomes = run(OutcomeTracker(NORMAL, NORMAL), path(30), skip=(10,))
-    gone = {START_NS + k * NS_PER_MIN for k in range(6, 12)}
-    assert not gone & {outcome.origin.minute_ns for outcome in outcomes}
-    assert len(outcomes) == 24 - len(gone)
+    missing = {START_NS + k * NS_PER_MIN for k in range(6, 12)}
+    assert not missing & {outcome.origin.minute_ns for outcome in outcomes}
+    assert len(outcomes) == 24 - len(missing)
 
 
 def test_only_outcomes_five_minutes_apart_move_the_intervals() -> None:
     tracker = OutcomeTracker(NORMAL, NORMAL)
-    seen = [outcome.bid_quantiles for outcome in run(tracker, path(40))]
-    changes = sum(a != b for a, b in itertools.pairwise(seen))
+    quantiles = [outcome.bid_quantiles for outcome in run(tracker, path(40))]
+    changes = sum(a != b for a, b in itertools.pairwise(quantiles))
     assert changes == 6
 
 
-def test_a_restarted_tracker_goes_on_as_one_that_never_stopped() -> None:
+def test_a_restarted_tracker_gives_the_outcomes_of_one_that_never_stopped() -> None:
     bids = path(200)
     whole = run(OutcomeTracker(NORMAL, NORMAL), bids)
     before = run(OutcomeTracker(NORMAL, NORMAL), bids[:101])
     last = before[-1]
-    again = OutcomeTracker(np.array(last.bid_quantiles), np.array(last.volatility_quantiles), last.origin.minute_ns)
-    after = run(again, bids, first=94)  # warmed up with the minutes whose outcomes were still open
+    restarted = OutcomeTracker(np.array(last.bid_quantiles), np.array(last.volatility_quantiles), last.origin.minute_ns)
+    after = run(restarted, bids, first=94)  # warmed up with the minutes whose outcomes were still open
     assert [each.origin.minute_ns for each in before + after] == [each.origin.minute_ns for each in whole]
     assert [each.bid_quantiles for each in before + after] == [each.bid_quantiles for each in whole]
     assert [each.volatility_quantiles for each in before + after] == [each.volatility_quantiles for each in whole]
 
 
-def test_a_tracker_out_of_a_checkpoint_goes_on_as_one_that_never_stopped() -> None:
-    import msgspec
-
+def test_a_tracker_loaded_from_a_checkpoint_gives_the_outcomes_of_one_that_never_stopped() -> None:
     bids = path(120)
     whole = run(OutcomeTracker(NORMAL, NORMAL), bids)
     tracker = OutcomeTracker(NORMAL, NORMAL)
     before = run(tracker, bids[:70])
     saved = msgspec.msgpack.decode(msgspec.msgpack.encode(tracker.save()), type=TrackerState)
-    after = run(OutcomeTracker.loaded(saved), bids, first=70)
+    after = run(OutcomeTracker.load(saved), bids, first=70)
     assert before + after == whole
 
 
-def test_a_long_silence_closes_no_minute_of_it() -> None:
+def test_a_long_silence_has_no_outcomes() -> None:
     tracker = OutcomeTracker(NORMAL, NORMAL)
     run(tracker, path(10))
     assert tracker.advance(START_NS + 1_000_000 * NS_PER_MIN) == []

@@ -1,4 +1,4 @@
-"""What must hold for any stream: however it is cut into runs and whatever comes twice, tables and rows are the same."""
+"""Properties of any stream: rows and tables do not depend on restarts, on batches, or on messages that come twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from btc_core.features.engine import FeatureEngine, Rows
 from btc_core.market.messages import AbsentTrades, Envelope, decode_envelope, encode_envelope
 from streaming.bronze_rows import BronzeReader
-from streaming.worker import Record
+from streaming.handler import Record
 from tests.service.workers import quote_frame, trade_frame
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def tables(reader: BronzeReader) -> dict[str, dict[tuple[Any, ...], dict[str, An
     }
 
 
-@given(stream=streams(), cuts=st.lists(st.integers(0, 60), max_size=4), batch=st.integers(1, 9))
+@given(stream=streams(), restarts=st.lists(st.integers(0, 60), max_size=4), batch=st.integers(1, 9))
 @settings(max_examples=60, deadline=None)
-def test_any_split_into_runs_gives_the_rows_and_tables_of_one_run(
-    stream: list[Envelope], cuts: list[int], batch: int
+def test_any_restarts_give_the_rows_and_tables_of_one_run(
+    stream: list[Envelope], restarts: list[int], batch: int
 ) -> None:
     whole, reader = FeatureEngine(), BronzeReader()
     for record in records(stream):
@@ -80,15 +80,15 @@ def test_any_split_into_runs_gives_the_rows_and_tables_of_one_run(
 
     found_rows: dict[tuple[int, int], bytes] = {}
     found_tables: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {}
-    begins = sorted({0, *(cut for cut in cuts if cut < len(stream))})
+    begins = sorted({0, *(at for at in restarts if at < len(stream))})
     for begin, end in zip(begins, [*begins[1:], len(stream)], strict=True):
         engine, reader = FeatureEngine(), BronzeReader()
-        again = max(0, begin - 2)  # a run that died had handled more than it committed
-        for record in records(stream)[:again]:
+        committed = max(0, begin - 2)  # the killed run had handled two messages more than it committed
+        for record in records(stream)[:committed]:
             engine.push(decode_envelope(record.value), 0, record.offset)
             reader.warm(record)
         engine.flush(emit=False)
-        for record in records(stream)[again:end]:
+        for record in records(stream)[committed:end]:
             engine.push(decode_envelope(record.value), 0, record.offset)
             reader.read(record)
             if record.offset % batch == 0:
@@ -102,7 +102,7 @@ def test_any_split_into_runs_gives_the_rows_and_tables_of_one_run(
 
 @given(stream=streams(), repeats=st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_trades_that_come_again_change_neither_a_table_nor_a_feature(
+def test_repeated_trades_change_neither_a_table_nor_a_feature(
     stream: list[Envelope], repeats: list[tuple[int, int]]
 ) -> None:
     trades = [number for number, envelope in enumerate(stream) if envelope.channel == "trade"]

@@ -115,10 +115,10 @@ def test_a_subscription_becomes_live_for_each_product_and_a_refusal_raises_its_t
     subscriptions.replied(answer, 1.0)
     states = [subscriptions.state(*key) for key in (("trade", "BTC/USD"), ("trade", "ETH/USD"), ("ticker", "BTC/USD"))]
     assert states == ["acked", "pending", "pending"]
-    subscriptions.heard("trade", "BTC/USD", 1.0, news=True)
+    subscriptions.heard("trade", "BTC/USD", 1.0, is_new=True)
     subscriptions.replied(answer, 2.0)
     assert subscriptions.state("trade", "BTC/USD") == "live", "every answer repeats all subscriptions of the connection"
-    assert subscriptions.again("trade", "BTC/USD", "silent", 3.0) == [
+    assert subscriptions.resubscribe("trade", "BTC/USD", "silent", 3.0) == [
         {"type": method, "product_ids": ["BTC-USD"], "channels": ["matches"]} for method in ("unsubscribe", "subscribe")
     ]
     refusal = decode(

@@ -1,4 +1,4 @@
-"""Publishing to a topic and knowing that it arrived.
+"""Publishing to topics with acknowledgement: the producer of every worker.
 
 What does not belong here: what is published.
 """
@@ -23,19 +23,22 @@ if TYPE_CHECKING:
 
 FLUSH_TIMEOUT_S = 30.0
 MAX_DEADLETTER_BYTES = 700_000
-"""Of a refused frame that much is kept: in JSON it is a third more, and Kafka takes messages of a million bytes."""
+"""The first bytes of a refused frame that are kept: base64 in JSON makes them a third longer, and Kafka takes messages of
+a million bytes."""
 
 _json = msgspec.json.Encoder()
 
 
 class Publisher:
-    """One producer; `flush` returns when everything published before is acknowledged."""
+    """One producer; `flush` returns once everything published before it is acknowledged."""
 
     def __init__(self, settings: KafkaSettings, client_id: str, linger_ms: int = 0) -> None:
         self._producer = producer(settings, client_id, linger_ms)
         self._client_id = client_id
         self._failed: list[tuple[str, Message]] = []
-        self._sent: dict[str, int] = {}
+        """Each refused message with the reason."""
+        self._published: dict[str, int] = {}
+        """By topic the messages not yet counted as acknowledged."""
 
     @property
     def waiting(self) -> int:
@@ -43,59 +46,59 @@ class Publisher:
         return len(self._producer)
 
     def publish(self, topic: str, key: str, value: bytes, ts_ns: int) -> None:
-        """Queue one message; when the queue is full, wait until it has room."""
+        """Queue one message with its time (ns since the epoch); waits while the queue is full."""
         self._produce(topic, key, value, timestamp_ms(ts_ns))
-        self._sent[topic] = self._sent.get(topic, 0) + 1
+        self._published[topic] = self._published.get(topic, 0) + 1
 
     def _produce(self, topic: str, key: str | bytes, value: bytes, ts_ms: int) -> None:
         while True:
             try:
-                return self._producer.produce(topic, value, key, timestamp=ts_ms, on_delivery=self._failed_one)
+                return self._producer.produce(topic, value, key, timestamp=ts_ms, on_delivery=self._on_failure)
             except BufferError:
                 self._producer.poll(0.1)
 
     def dead_letter(self, reason: str, message: str, raw: bytes, place: tuple[str, int, int] = ("", -1, -1)) -> None:
-        """Queue what could not be used with its reason; `place` is the topic, partition and offset it came from."""
+        """Queue a dead letter: what could not be used, and why. `place` is its topic, partition and offset if it has one."""
         kept = raw[:MAX_DEADLETTER_BYTES]
         letter = DeadLetter(reason, message, now_ns(), self._client_id, *place, kept, len(raw))
         metrics.DEAD_LETTERS.labels(self._client_id, reason).inc()
         self.publish(DEADLETTERS_TOPIC, reason, _json.encode(letter), letter.ts_ns)
 
     def poll(self, timeout_s: float) -> None:
-        """Serve Kafka's answers; raises `ServiceError` when it refused a message."""
+        """Process Kafka's acknowledgements; raises `ServiceError` when it refused a message, which is then queued again."""
         self._producer.poll(timeout_s)
         self._raise_failed()
         if not self.waiting:
-            self._count()
+            self._count_acknowledged()
 
     def flush(self) -> None:
-        """Wait for all acknowledgements; raises `ServiceError` when one did not come.
+        """Wait for all acknowledgements; raises `ServiceError` when one is missing or Kafka refused a message.
 
-        What Kafka refused is sent again first, so whoever calls again waits for it too.
+        A refused message is queued again, so the next `flush` waits for it too.
         """
         left = self._producer.flush(FLUSH_TIMEOUT_S)
         self._raise_failed()
         if left:
-            msg = f"Kafka did not take everything: {left} messages not acknowledged in {FLUSH_TIMEOUT_S:.0f} s"
+            msg = f"Kafka did not acknowledge {left} messages within {FLUSH_TIMEOUT_S:.0f} s"
             raise ServiceError(msg)
-        self._count()
+        self._count_acknowledged()
 
-    def _count(self) -> None:
-        for topic, count in self._sent.items():
+    def _count_acknowledged(self) -> None:
+        for topic, count in self._published.items():
             metrics.ACKED_MESSAGES.labels(self._client_id, topic).inc(count)
-        self._sent.clear()
+        self._published.clear()
 
     def _raise_failed(self) -> None:
-        """Queue anew what was refused, and say why it was."""
+        """Queue refused messages again and raise the reason of the first."""
         if not self._failed:
             return
         failed, self._failed = self._failed, []
         for _, message in failed:
             _, ts_ms = message.timestamp()
             self._produce(message.topic() or "", message.key() or b"", message.value() or b"", ts_ms)
-        msg = f"Kafka did not take everything: {failed[0][0]}"
+        msg = f"Kafka refused a message on {failed[0][0]}"
         raise ServiceError(msg)
 
-    def _failed_one(self, error: Any, message: Message) -> None:
-        """Called for failures only (`delivery.report.only.error`)."""
+    def _on_failure(self, error: Any, message: Message) -> None:
+        """Kafka refused a message; the client reports nothing else (`delivery.report.only.error`)."""
         self._failed.append((f"{message.topic()}: {error}", message))
