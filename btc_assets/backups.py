@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from btc_assets.catalogue import OWNERS
+from btc_assets.asset_metadata import OWNERS
 from btc_assets.partitions import Result, markdown
 from btc_assets.resources import Database, Environment, Lake  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.timetable import scheduled

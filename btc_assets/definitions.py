@@ -19,7 +19,6 @@ from btc_assets.backups import (
     weekly_drill,
 )
 from btc_assets.failures import failure_sensor
-from btc_assets.history import minute_bars, older_bars
 from btc_assets.jobs import (
     TRAINED,
     bars_schedule,
@@ -32,8 +31,8 @@ from btc_assets.jobs import (
     train_models,
     watch_models,
 )
-from btc_assets.live import live_specs, live_tables_sensor, log_sensor
-from btc_assets.models import bid_champion_serves, volatility_champion_serves
+from btc_assets.live_assets import live_specs, live_tables_sensor, log_sensor
+from btc_assets.model_assets import bid_champion_serves, volatility_champion_serves
 from btc_assets.past_trades import bronze_history
 from btc_assets.pruning import daily_pruning, prune_events
 from btc_assets.resources import Database, Environment, Lake, Registry
@@ -41,6 +40,7 @@ from btc_assets.sealed import sealed_assets, sealed_specs
 from btc_assets.sealing import seal_day, sealing_sensor
 from btc_assets.skill import demotions, feature_drift, prediction_skill
 from btc_assets.table_checks import check_tables, daily_checks, table_checks
+from btc_assets.training_bars import minute_bars, older_bars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

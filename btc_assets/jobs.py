@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from btc_assets.history import minute_bars, older_bars, stored_range
-from btc_assets.models import bid_champion, bid_model, volatility_champion, volatility_model
+from btc_assets.model_assets import bid_champion, bid_model, volatility_champion, volatility_model
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.skill import SKILL_CHECKS, demotions, feature_drift, prediction_skill
 from btc_assets.timetable import scheduled
+from btc_assets.training_bars import minute_bars, older_bars, stored_range
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.names import FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from btc_assets.catalogue import EXCHANGE_FEED, OWNERS
+from btc_assets.asset_metadata import EXCHANGE_FEED, OWNERS
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, for_each_day
 from btc_assets.resources import Database, Environment
 from btc_core.clock import NS_PER_DAY, SYSTEM_CLOCK

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from btc_assets.catalogue import OWNERS, code_version, table_metadata, upstream_tables
+from btc_assets.asset_metadata import OWNERS, code_version, table_metadata, upstream_tables
 from btc_assets.partitions import DAYS, ROW_COUNT, RUNS, Result, for_each_day, markdown
 from btc_assets.pictures import day_of_bars
 from btc_assets.resources import Database, Environment, Lake

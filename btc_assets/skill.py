@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import msgspec
 
-from btc_assets.catalogue import OWNERS, table_metadata
+from btc_assets.asset_metadata import OWNERS, table_metadata
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_S, column_ns, from_ns, now_ns
 from btc_core.names import BID_MODEL, LEVELS_PCT, VOLATILITY_MODEL

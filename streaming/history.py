@@ -1,6 +1,6 @@
 """The last day of minute bars, as frames for the log, so that long windows are covered from the first quote on.
 
-What does not belong here: months of history for training (`btc_assets.history`).
+What does not belong here: months of history for training (`btc_assets.training_bars`).
 """
 
 from __future__ import annotations

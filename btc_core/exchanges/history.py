@@ -1,6 +1,6 @@
 """The past from the exchange's REST API: trades page by page, and minute bars of them.
 
-What does not belong here: what a request looks like (the adapters), or when to ask (`btc_assets.history`).
+What does not belong here: what a request looks like (the adapters), or when to ask (`btc_assets.training_bars`).
 """
 
 from __future__ import annotations

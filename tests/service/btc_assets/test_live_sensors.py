@@ -17,7 +17,7 @@ from tests.waiting import wait_for
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from btc_assets.live import TOPICS, look_at_serving, look_at_topic
+    from btc_assets.live_assets import TOPICS, look_at_serving, look_at_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable

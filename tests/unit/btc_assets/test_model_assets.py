@@ -22,7 +22,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import dagster as dg
 
-    from btc_assets import models
+    from btc_assets import model_assets
     from btc_assets.resources import Database, Environment, Promoted, Registry
 
 if TYPE_CHECKING:
@@ -120,8 +120,13 @@ def _run(bars: np.ndarray, *, champions: dict[str, Any] | None = None) -> dg.Exe
     with tempfile.TemporaryDirectory() as scratch, dg.DagsterInstance.ephemeral(tempdir=scratch) as instance:
         return dg.materialize(
             [
-                *(models.volatility_model, models.bid_model, models.volatility_champion, models.bid_champion),
-                *(models.volatility_champion_serves, models.bid_champion_serves),
+                *(
+                    model_assets.volatility_model,
+                    model_assets.bid_model,
+                    model_assets.volatility_champion,
+                    model_assets.bid_champion,
+                ),
+                *(model_assets.volatility_champion_serves, model_assets.bid_champion_serves),
             ],
             resources={"environment": Environment(), "database": FakeDatabase(), "registry": FakeRegistry()},
             instance=instance,
@@ -163,13 +168,13 @@ def test_without_bars_the_run_fails_and_says_why() -> None:
 def test_a_check_fails_with_the_reason_when_there_is_no_champion() -> None:
     WORLD.clear()
     WORLD["bars"] = _bars(300)
-    passed, facts = models._checked(Environment(), FakeDatabase(), FakeRegistry(), "volatility-model")
+    passed, facts = model_assets._checked(Environment(), FakeDatabase(), FakeRegistry(), "volatility-model")
     assert not passed
     assert "no champion" in facts["reason"]
 
 
 def test_the_scores_table_has_a_row_per_model_and_horizon() -> None:
-    text = models.scores_table({"harx/5m/qlike": 0.5, "har/5m/qlike": 0.6, "har/5m/dm_t": 2.0, "test_rows": 9.0})
+    text = model_assets.scores_table({"harx/5m/qlike": 0.5, "har/5m/qlike": 0.6, "har/5m/dm_t": 2.0, "test_rows": 9.0})
     assert text.splitlines() == [
         "| model / horizon | qlike | dm_t |",
         "|---|---|---|",

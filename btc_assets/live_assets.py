@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import msgspec
 
-from btc_assets.catalogue import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_metadata, upstream_tables
+from btc_assets.asset_metadata import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_metadata, upstream_tables
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core import names
 from btc_core.clock import NS_PER_S, now_ns

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import msgspec
 
-from btc_assets.catalogue import OWNERS
-from btc_assets.history import minute_bars, older_bars
+from btc_assets.asset_metadata import OWNERS
 from btc_assets.pictures import of_training
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
+from btc_assets.training_bars import minute_bars, older_bars
 from btc_core.clock import SYSTEM_CLOCK, from_ns
 from btc_core.errors import BtcError
 from btc_core.features.catalogue import FEATURE_VERSION

@@ -15,7 +15,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import dagster as dg
 
-    from btc_assets import live
+    from btc_assets import live_assets
     from btc_assets.resources import Database
 
 if TYPE_CHECKING:
@@ -45,40 +45,45 @@ class FakeQuestDB:
 
 def test_an_advanced_watermark_is_an_event_with_rows_and_lag() -> None:
     db = FakeQuestDB({"bronze_ticks": NOW - 2 * NS_PER_S})
-    told = live.look(db, "bronze_ticks", None, NOW)  # type: ignore[arg-type]
+    told = live_assets.look(db, "bronze_ticks", None, NOW)  # type: ignore[arg-type]
     assert told is not None
     event, seen = told
     assert event.metadata["rows"].value == 17
     assert event.metadata["lag_s"].value == 2.0
-    assert seen == live.Seen(NOW - 2 * NS_PER_S, NOW)
+    assert seen == live_assets.Seen(NOW - 2 * NS_PER_S, NOW)
 
 
 def test_a_table_that_stands_still_gives_no_event_however_often_it_is_looked_at() -> None:
     db = FakeQuestDB({"bronze_ticks": NOW})
-    seen = live.Seen(NOW, NOW)
+    seen = live_assets.Seen(NOW, NOW)
     for minute in range(1, 20):
-        assert live.look(db, "bronze_ticks", seen, NOW + minute * NS_PER_MIN) is None  # type: ignore[arg-type]
+        assert live_assets.look(db, "bronze_ticks", seen, NOW + minute * NS_PER_MIN) is None  # type: ignore[arg-type]
 
 
 def test_a_moving_table_gives_at_most_one_event_a_minute() -> None:
     seen, events = None, 0
     for second in range(0, 600, 30):
         now = NOW + second * NS_PER_S
-        told = live.look(FakeQuestDB({"bronze_ticks": now}), "bronze_ticks", seen, now)  # type: ignore[arg-type]
+        told = live_assets.look(FakeQuestDB({"bronze_ticks": now}), "bronze_ticks", seen, now)  # type: ignore[arg-type]
         if told is not None:
             seen, events = told[1], events + 1
     assert events == 10
 
 
 def test_an_empty_or_missing_table_gives_no_event() -> None:
-    assert live.look(FakeQuestDB({"gap_marks": None}), "gap_marks", None, NOW) is None  # type: ignore[arg-type]
-    assert live.look(FakeQuestDB({}), "gap_marks", None, NOW) is None  # type: ignore[arg-type]
+    assert live_assets.look(FakeQuestDB({"gap_marks": None}), "gap_marks", None, NOW) is None  # type: ignore[arg-type]
+    assert live_assets.look(FakeQuestDB({}), "gap_marks", None, NOW) is None  # type: ignore[arg-type]
 
 
 def test_the_cursor_survives_writing_and_nonsense() -> None:
-    seen = {"bronze_ticks": live.Seen(1, 2)}
-    assert live.read_cursor(live.write_cursor(seen)) == seen
-    assert live.read_cursor(None) == live.read_cursor("nonsense") == live.read_cursor('{"a": 1}') == {}
+    seen = {"bronze_ticks": live_assets.Seen(1, 2)}
+    assert live_assets.read_cursor(live_assets.write_cursor(seen)) == seen
+    assert (
+        live_assets.read_cursor(None)
+        == live_assets.read_cursor("nonsense")
+        == live_assets.read_cursor('{"a": 1}')
+        == {}
+    )
 
 
 class FakeDatabase(Database):
@@ -95,7 +100,7 @@ CURRENT: list[FakeQuestDB] = []
 def _tick(cursor: str | None, db: FakeQuestDB) -> Any:
     CURRENT[:] = [db]
     context = dg.build_sensor_context(cursor=cursor)
-    return live.live_tables_sensor(context, database=FakeDatabase())
+    return live_assets.live_tables_sensor(context, database=FakeDatabase())
 
 
 def test_a_tick_gives_one_event_per_moved_table_and_a_second_tick_none() -> None:
@@ -112,21 +117,21 @@ def test_questdb_being_away_skips_with_the_reason() -> None:
 
 
 def test_only_tables_that_should_move_every_minute_have_a_freshness_policy() -> None:
-    policies = {spec.key.to_user_string(): spec.freshness_policy for spec in live.live_specs}
-    assert policies["bronze_ticks"] is live.MINUTE
-    assert policies["gold_5min"] is live.FIVE_MINUTES
+    policies = {spec.key.to_user_string(): spec.freshness_policy for spec in live_assets.live_specs}
+    assert policies["bronze_ticks"] is live_assets.MINUTE
+    assert policies["gold_5min"] is live_assets.FIVE_MINUTES
     assert policies["gap_marks"] is None
 
 
 def test_a_table_that_stands_still_is_observed_with_its_lag_and_never_materialized() -> None:
-    seen = live.Seen(NOW, NOW)
-    assert live.standing_still("bronze_ticks", seen, NOW + NS_PER_MIN) is None
-    told = live.standing_still("bronze_ticks", seen, NOW + 10 * NS_PER_MIN)
+    seen = live_assets.Seen(NOW, NOW)
+    assert live_assets.standing_still("bronze_ticks", seen, NOW + NS_PER_MIN) is None
+    told = live_assets.standing_still("bronze_ticks", seen, NOW + 10 * NS_PER_MIN)
     assert told is not None
     assert isinstance(told[0], dg.AssetObservation)
     assert told[0].metadata["lag_s"].value == 600.0
     assert told[1].watermark_ns == NOW, "the watermark is the table's, not the sensor's"
-    assert live.standing_still("gap_marks", seen, NOW + 10 * NS_PER_MIN) is None
+    assert live_assets.standing_still("gap_marks", seen, NOW + 10 * NS_PER_MIN) is None
 
 
 def test_old_events_of_live_tables_are_forgotten_and_the_newest_stays() -> None:
