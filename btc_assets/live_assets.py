@@ -1,7 +1,7 @@
-"""What streams: tables, topics and rows that the workers own, shown in the graph and watched, never run from here.
+"""Assets that other processes write all the time: tables, topics, rows in Redis and the API. Sensors report how they are.
 
-A table counts as fresh only when its own watermark moved: an event for every tick would make a dead stream look green.
-What does not belong here: anything Dagster materializes itself (`history`, `models`).
+A table counts as fresh only if its own watermark, the newest timestamp in it, has advanced. An event at every tick would
+show a stream that stands still as fresh. What does not belong here: what Dagster materializes itself.
 """
 
 from __future__ import annotations
@@ -11,13 +11,24 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import httpx
 import msgspec
 
-from btc_assets.asset_metadata import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_metadata, upstream_tables
+from btc_assets.asset_metadata import (
+    EVENTS_TOPIC,
+    EXCHANGE_FEED,
+    MODEL_KEYS,
+    OWNERS,
+    champion_asset,
+    table_metadata,
+    upstream_tables,
+)
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core import names
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import BtcError, QuestDBError, ServiceError
+from btc_core.names import VOLATILITY
+from btc_core.stores.kafka import group_members, topic_state
 from btc_core.tables.catalogue import TABLES
 
 if TYPE_CHECKING:
@@ -29,54 +40,55 @@ if TYPE_CHECKING:
 
 MINUTE = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=2), fail_window=timedelta(minutes=5))
 FIVE_MINUTES = dg.FreshnessPolicy.time_window(warn_window=timedelta(minutes=12), fail_window=timedelta(minutes=16))
-"""A five-minute bar appears under its open, so its watermark stands still for five minutes by nature."""
+"""A five-minute bar has the time at which it opens, so the watermark of `gold_5min` advances every five minutes."""
 SENSOR_INTERVAL_S = 30
-"""How often watermarks are looked at; a tick asks one small query per table."""
-STILL_INTERVAL_NS = 300 * NS_PER_S
-"""How often a table that stands still is told about: an observation with its lag, which never counts as fresh."""
+"""How often watermarks are read; a tick sends one small query for each table."""
 EVENT_INTERVAL_NS = 55 * NS_PER_S
-"""At most one event per table and minute, some 20,000 a day until they are pruned; a little less than 60 s, so that a
-tick that comes early does not halve the rate."""
+"""At most one event for a table each minute, which makes some 20,000 a day until they are pruned. A little less than 60 s,
+so that a tick that comes early does not halve the rate."""
+IDLE_INTERVAL_NS = 300 * NS_PER_S
+"""How often a table that stands still is observed. An observation shows its lag and never counts as fresh."""
+API_TIMEOUT_S = 3.0
 
 _FEATURES_TOPIC, _PREDICTIONS_TOPIC = "features_topic", "predictions_topic"
-_MODELS = ("bid_champion", "volatility_champion")
-_PREDICTIONS = ("gold_bid_price_prediction", "gold_volatility_prediction")
-API_TIMEOUT_S = 3.0
-_SELDOM = {"bronze_status", "gap_marks"}
-"""Tables whose silence is good news: no freshness."""
+_CHAMPIONS = tuple(champion_asset(key) for key in MODEL_KEYS)
+_CHAMPIONS_BEHIND = {
+    "gold_bid_price_prediction": _CHAMPIONS,  # the bid model multiplies by the forecast volatility
+    "gold_volatility_prediction": tuple(champion_asset(key) for key in MODEL_KEYS if key.quantity == VOLATILITY),
+}
+_QUIET_TABLES = {"bronze_status", "gap_marks"}
+"""Tables that get rows only when something is wrong, so their silence is no problem."""
 LIVE_VERSION = {"dagster/data_version": "live"}
-"""Of every live event: new rows are no new version. A day's seal is; so a sealed day is not out of date because the
-stream went on."""
+"""Tag of every event of a live asset: new rows are not a new version. A sealed day has a version, its seal, and does not
+become outdated because the stream continues."""
 TOPICS: dict[str, tuple[str, tuple[str, ...]]] = {
     EVENTS_TOPIC: (names.EVENTS_TOPIC, names.TABLE_WRITERS),
     _FEATURES_TOPIC: (names.FEATURES_TOPIC, (names.WorkerName.FORECAST,)),
     _PREDICTIONS_TOPIC: (names.PREDICTIONS_TOPIC, ()),
 }
 """The topic behind each asset, and the workers that read it."""
-_OWN_MODEL = {"gold_bid_price_prediction": _MODELS, "gold_volatility_prediction": ("volatility_champion",)}
-
 BATCH_TABLES = ("minute_bars", "gold_prediction_skill", "gold_feature_drift")
-"""Tables that Dagster itself writes."""
+"""Tables that Dagster writes."""
 LIVE_TABLES: tuple[str, ...] = tuple(
     name for name, table in TABLES.items() if name not in BATCH_TABLES and not table.sealed
 )
-"""Tables that the stream (or QuestDB itself) writes."""
+"""Tables that the workers or QuestDB itself write."""
 
 
-def _other(key: str, kind: str, group: str, description: str, deps: tuple[str, ...] = ()) -> dg.AssetSpec:
+def _asset(key: str, kind: str, group: str, description: str, deps: tuple[str, ...] = ()) -> dg.AssetSpec:
     return dg.AssetSpec(key, kinds={kind}, group_name=group, description=description, deps=deps, owners=OWNERS)
 
 
-def _table(table: Table) -> dg.AssetSpec:
-    streamed: tuple[str, ...] = () if table.view else (EVENTS_TOPIC,)
-    if table.name in _PREDICTIONS:
-        streamed = (_FEATURES_TOPIC, *_OWN_MODEL[table.name])
+def _table_asset(table: Table) -> dg.AssetSpec:
+    sources: tuple[str, ...] = () if table.view else (EVENTS_TOPIC,)
+    if table.name in _CHAMPIONS_BEHIND:
+        sources = (_FEATURES_TOPIC, *_CHAMPIONS_BEHIND[table.name])
     elif table.name == "silver_features":
-        streamed = (EVENTS_TOPIC, "minute_bars")
-    policy = None if table.name in _SELDOM else FIVE_MINUTES if table.name == "gold_5min" else MINUTE
+        sources = (EVENTS_TOPIC, "minute_bars")
+    policy = None if table.name in _QUIET_TABLES else FIVE_MINUTES if table.name == "gold_5min" else MINUTE
     return dg.AssetSpec(
         table.name,
-        deps=sorted({*streamed, *upstream_tables(table)}),
+        deps=sorted({*sources, *upstream_tables(table)}),
         kinds={"questdb", table.layer} | ({"view"} if table.view else set()),
         group_name=table.layer,
         description=table.meaning,
@@ -87,57 +99,78 @@ def _table(table: Table) -> dg.AssetSpec:
 
 
 live_specs: list[dg.AssetSpec] = [
-    _other(EXCHANGE_FEED, "api", "exchange", "WebSocket v2 and REST of the exchange, or of the simulator."),
-    _other(
-        EVENTS_TOPIC, "kafka", "log", "Topic `market.events`: every frame of market data as received.", (EXCHANGE_FEED,)
+    _asset(EXCHANGE_FEED, "api", "exchange", "WebSocket and REST API of the exchange, or of the simulator."),
+    _asset(
+        EVENTS_TOPIC,
+        "kafka",
+        "log",
+        "Topic `market.events`: every frame of market data as it was received.",
+        (EXCHANGE_FEED,),
     ),
-    _other(_FEATURES_TOPIC, "kafka", "log", "Topic `features`: one row per quote and trade.", (EVENTS_TOPIC,)),
-    _other(
+    _asset(
+        _FEATURES_TOPIC, "kafka", "log", "Topic `features`: one row for each quote and each trade.", (EVENTS_TOPIC,)
+    ),
+    _asset(
         _PREDICTIONS_TOPIC,
         "kafka",
         "log",
-        "Topic `predictions`: one forecast per feature row.",
-        (_FEATURES_TOPIC, *_MODELS),
+        "Topic `predictions`: one forecast for each feature row.",
+        (_FEATURES_TOPIC, *_CHAMPIONS),
     ),
-    _other("redis_features", "redis", "serving", "Hash `feature:BTCUSD`: the newest feature row.", (_FEATURES_TOPIC,)),
-    _other("redis_forecasts", "redis", "serving", "The newest forecasts, same form.", (_PREDICTIONS_TOPIC,)),
-    _other(
+    _asset(
+        "redis_features",
+        "redis",
+        "serving",
+        "The newest feature row of each market in Redis, as the hash `feature:BTCUSD`.",
+        (_FEATURES_TOPIC,),
+    ),
+    _asset(
+        "redis_forecasts",
+        "redis",
+        "serving",
+        "The newest forecast of each market in Redis, as the hash `forecast:BTCUSD`.",
+        (_PREDICTIONS_TOPIC,),
+    ),
+    _asset(
         "forecast_api",
         "flask",
         "serving",
-        "HTTP API on port 5050.",
-        ("redis_features", "redis_forecasts", *_MODELS),
+        "The HTTP API on port 5050.",
+        ("redis_features", "redis_forecasts", *_CHAMPIONS),
     ),
-    *(_table(TABLES[name]) for name in LIVE_TABLES),
+    *(_table_asset(TABLES[name]) for name in LIVE_TABLES),
 ]
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """What the sensor remembers of a table: its watermark when it last told Dagster, and when that was."""
+class LastEvent(msgspec.Struct, frozen=True):
+    """What a sensor remembers of an asset: its watermark when it was reported last, and when that was."""
 
     watermark_ns: int
-    told_ns: int
+    """The newest timestamp of a table; the number of messages ever written to a topic."""
+    reported_ns: int
 
 
-def read_cursor(text: str | None) -> dict[str, Seen]:
-    """The sensor's memory; empty at first and after a change of its form."""
+def read_cursor(text: str | None) -> dict[str, LastEvent]:
+    """The last event of each asset; empty at the first tick and after a release that changed the form of the cursor."""
     try:
-        return msgspec.json.decode(text or "{}", type=dict[str, Seen])
+        return msgspec.json.decode(text or "{}", type=dict[str, LastEvent])
     except msgspec.MsgspecError:
         return {}
 
 
-def write_cursor(seen: Mapping[str, Seen]) -> str:
+def write_cursor(events: Mapping[str, LastEvent]) -> str:
     """The inverse of `read_cursor`."""
-    return json.dumps({name: msgspec.to_builtins(entry) for name, entry in sorted(seen.items())})
+    return json.dumps({name: msgspec.to_builtins(event) for name, event in sorted(events.items())})
 
 
-def look(db: QuestDB, name: str, before: Seen | None, now: int) -> tuple[dg.AssetMaterialization, Seen] | None:
-    """An event for the table if its watermark advanced since the last one, at most once a minute; else None.
+def table_event(
+    db: QuestDB, name: str, before: LastEvent | None, now: int
+) -> tuple[dg.AssetMaterialization, LastEvent] | None:
+    """An event for a table whose watermark has advanced, at most once a minute; otherwise None.
 
-    Raises `ServiceError` when QuestDB is away; a table that is not there yet gives None.
+    A table that does not exist yet gives None as well. Raises `ServiceError` if QuestDB does not answer.
     """
-    if before is not None and now - before.told_ns < EVENT_INTERVAL_NS:
+    if before is not None and now - before.reported_ns < EVENT_INTERVAL_NS:
         return None
     stamp = TABLES[name].timestamp
     try:
@@ -147,59 +180,56 @@ def look(db: QuestDB, name: str, before: Seen | None, now: int) -> tuple[dg.Asse
         watermark_ns = int(newest[0][0])
         if before is not None and watermark_ns <= before.watermark_ns:
             return None
-        since = before.watermark_ns if before is not None else watermark_ns - 60 * NS_PER_S
-        counted = db.execute(f"SELECT count() FROM {name} WHERE {stamp} > cast({since} AS TIMESTAMP_NS)")  # noqa: S608
+        since_ns = before.watermark_ns if before is not None else watermark_ns - 60 * NS_PER_S
+        counted = db.execute(f"SELECT count() FROM {name} WHERE {stamp} > cast({since_ns} AS TIMESTAMP_NS)")  # noqa: S608 - names of the catalogue
     except QuestDBError:
         return None
     rows = int(counted[0][0])
     metadata: dict[str, Any] = {
         "rows": rows,
-        "rows_per_s": round(rows * NS_PER_S / max(watermark_ns - since, 1), 3),
+        "rows_per_s": round(rows * NS_PER_S / max(watermark_ns - since_ns, 1), 3),
         "lag_s": round((now - watermark_ns) / NS_PER_S, 3),
         "watermark": dg.MetadataValue.timestamp(watermark_ns / NS_PER_S),
     }
-    return dg.AssetMaterialization(name, metadata=metadata, tags=LIVE_VERSION), Seen(watermark_ns, now)
+    return dg.AssetMaterialization(name, metadata=metadata, tags=LIVE_VERSION), LastEvent(watermark_ns, now)
 
 
-def standing_still(name: str, before: Seen | None, now: int) -> tuple[dg.AssetObservation, Seen] | None:
-    """An observation of a table that should move and does not; it shows the lag and leaves the table stale."""
-    if name in _SELDOM or before is None or now - before.told_ns < STILL_INTERVAL_NS:
+def idle_table_event(name: str, before: LastEvent | None, now: int) -> tuple[dg.AssetObservation, LastEvent] | None:
+    """An observation with the lag of a table that should move and stands still; it does not make the table fresh."""
+    if name in _QUIET_TABLES or before is None or now - before.reported_ns < IDLE_INTERVAL_NS:
         return None
     lag_s = round((now - before.watermark_ns) / NS_PER_S, 3)
-    return dg.AssetObservation(name, metadata={"lag_s": lag_s, "rows": 0}), Seen(before.watermark_ns, now)
+    return dg.AssetObservation(name, metadata={"lag_s": lag_s, "rows": 0}), LastEvent(before.watermark_ns, now)
 
 
-def look_at_topic(
-    kafka: KafkaSettings, asset: str, before: Seen | None, now: int
-) -> tuple[dg.AssetMaterialization | dg.AssetObservation, Seen] | None:
-    """An event for a topic: how many messages came, how many workers read it, how far they are behind.
+def topic_event(
+    kafka: KafkaSettings, asset: str, before: LastEvent | None, now: int
+) -> tuple[dg.AssetMaterialization | dg.AssetObservation, LastEvent] | None:
+    """An event for a topic: new messages, how many workers read it, and how many messages they are behind.
 
-    The mark is the number of messages ever written. A topic that stands still is observed. Raises `ServiceError`.
+    A topic that stands still is observed, which does not make it fresh. Raises `ServiceError` if Kafka does not answer.
     """
-    if before is not None and now - before.told_ns < EVENT_INTERVAL_NS:
+    if before is not None and now - before.reported_ns < EVENT_INTERVAL_NS:
         return None
-    from btc_core.stores.kafka import group_members, topic_state  # noqa: PLC0415 - Kafka's client is slow to import
-
     topic, groups = TOPICS[asset]
     state = topic_state(kafka, topic, groups)
     moved = before is None or state.messages > before.watermark_ns
-    if not moved and before is not None and now - before.told_ns < STILL_INTERVAL_NS:
+    if not moved and before is not None and now - before.reported_ns < IDLE_INTERVAL_NS:
         return None
     metadata: dict[str, Any] = {"messages": state.messages - (before.watermark_ns if before else state.messages)}
     metadata |= {f"{group}_behind": behind for group, behind in state.behind.items()}
     metadata |= {f"{group}_workers": members for group, members in group_members(kafka, groups).items()}
     event = dg.AssetMaterialization if moved else dg.AssetObservation
-    return event(asset, metadata=metadata, tags=LIVE_VERSION), Seen(state.messages, now)
+    return event(asset, metadata=metadata, tags=LIVE_VERSION), LastEvent(state.messages, now)
 
 
-def look_at_serving(chosen: Settings, now: int) -> list[dg.AssetObservation]:
-    """How old the rows in Redis are, and whether the API says that it is ready; what does not answer is told so."""
-    import httpx  # noqa: PLC0415 - slow to import, not needed to load the graph
-    import redis  # noqa: PLC0415 - the same
+def serving_observations(chosen: Settings, now: int) -> list[dg.AssetObservation]:
+    """How old the rows in Redis are and whether the API is ready; an observation of what does not answer says so."""
+    import redis  # noqa: PLC0415 - 80 ms, and only this sensor needs it
 
-    from btc_core.stores.redis_rows import connect, read_features, read_forecast  # noqa: PLC0415 - the same
+    from btc_core.stores.redis_rows import connect, read_features, read_forecast  # noqa: PLC0415 - imports redis
 
-    observed = []
+    observations = []
     with connect(chosen.redis) as client:
         for asset, read in (("redis_features", read_features), ("redis_forecasts", read_forecast)):
             metadata: dict[str, Any] = {}
@@ -210,57 +240,66 @@ def look_at_serving(chosen: Settings, now: int) -> list[dg.AssetObservation]:
                     metadata["problem"] = f"{symbol}: {type(error).__name__}: {error}"
                     continue
                 metadata[f"{symbol} age_s"] = "no row" if row is None else round((now - row.ts_recv_ns) / NS_PER_S, 3)
-            observed.append(dg.AssetObservation(asset, metadata=metadata))
+            observations.append(dg.AssetObservation(asset, metadata=metadata))
     url = f"http://{chosen.api.host}:{chosen.api.port}/readyz"
     try:
         answer = httpx.get(url, timeout=API_TIMEOUT_S)
         metadata = {"ready": answer.is_success, "status": answer.status_code}
     except httpx.HTTPError as error:
         metadata = {"ready": False, "problem": f"{url}: {error!r}"}
-    return [*observed, dg.AssetObservation("forecast_api", metadata=metadata)]
+    return [*observations, dg.AssetObservation("forecast_api", metadata=metadata)]
 
 
-@dg.sensor(minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=SENSOR_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Reports which live tables got rows: how many since the last event, their rate, the lag and the watermark.",
+)
 def live_tables_sensor(context: dg.SensorEvaluationContext, database: Database) -> dg.SensorResult | dg.SkipReason:
-    """Tell Dagster which live tables moved: rows since the last event, rate, lag and watermark of each."""
-    seen = read_cursor(context.cursor)
+    """Report the tables that moved, and those that stand still."""
+    reported = read_cursor(context.cursor)
     events: list[Any] = []
     now = now_ns()
     try:
         with database.connect() as db:
             for name in LIVE_TABLES:
-                before = seen.get(name)
-                told = look(db, name, before, now) or standing_still(name, before, now)
-                if told is not None:
-                    events.append(told[0])
-                    seen[name] = told[1]
+                before = reported.get(name)
+                event = table_event(db, name, before, now) or idle_table_event(name, before, now)
+                if event is not None:
+                    events.append(event[0])
+                    reported[name] = event[1]
     except ServiceError as error:
-        return dg.SkipReason(f"nothing was looked at: {error}")
+        return dg.SkipReason(f"the live tables could not be read: {error}")
     if not events:
-        return dg.SkipReason("no live table moved since its last event")
-    return dg.SensorResult(asset_events=events, cursor=write_cursor(seen))
+        return dg.SkipReason("no live table has moved since its last event")
+    return dg.SensorResult(asset_events=events, cursor=write_cursor(reported))
 
 
-@dg.sensor(minimum_interval_seconds=SENSOR_INTERVAL_S, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=SENSOR_INTERVAL_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Reports on topics, the workers that read them, open gaps, the rows in Redis and the API.",
+)
 def log_sensor(
     context: dg.SensorEvaluationContext, environment: Environment, database: Database
 ) -> dg.SensorResult | dg.SkipReason:
-    """Tell Dagster how all is that is no table: messages, how far each worker is behind, open gaps, Redis, the API."""
-    seen = read_cursor(context.cursor)
+    """Report everything that is live and no table."""
+    reported = read_cursor(context.cursor)
     now = now_ns()
     chosen = environment.get()
     events: list[Any] = []
     try:
         for asset in TOPICS:
-            told = look_at_topic(chosen.kafka, asset, seen.get(asset), now)
-            if told is not None:
-                events.append(told[0])
-                seen[asset] = told[1]
+            event = topic_event(chosen.kafka, asset, reported.get(asset), now)
+            if event is not None:
+                events.append(event[0])
+                reported[asset] = event[1]
         if not events:
-            return dg.SkipReason("the topics have been told about, or stand still")
+            return dg.SkipReason("every topic was reported less than a minute ago or stands still")
         with database.connect() as db:
             gaps = db.execute("SELECT count() FROM gap_marks WHERE state = 'open'")
     except ServiceError as error:
-        return dg.SkipReason(f"nothing was looked at: {error}")
-    events += [dg.AssetObservation("gap_marks", metadata={"open_gaps": int(gaps[0][0])}), *look_at_serving(chosen, now)]
-    return dg.SensorResult(asset_events=events, cursor=write_cursor(seen))
+        return dg.SkipReason(f"the topics could not be read: {error}")
+    events.append(dg.AssetObservation("gap_marks", metadata={"open_gaps": int(gaps[0][0])}))
+    events += serving_observations(chosen, now)
+    return dg.SensorResult(asset_events=events, cursor=write_cursor(reported))

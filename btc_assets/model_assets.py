@@ -1,8 +1,8 @@
-"""The assets of both models: trained and judged, promoted when the gate lets them, checked as they are served.
+"""The assets of the models: each is trained and judged, promoted if its gate lets it, and checked as it is served.
 
-`volatility_model` and `bid_model` register a challenger; their check `gate` blocks `volatility_champion` and
-`bid_champion`, which move the alias. What does not belong here: how models are fitted and judged (`training`, and
-`btc_core.models.gate`), and demotion (`skill`).
+A model has two assets. `volatility_model` registers a challenger, and its check `gate` blocks `volatility_champion`, which
+moves the alias. What does not belong here: how models are fitted and judged (`training`, `btc_core.models.gate`), and
+demotion (`skill`).
 """
 
 from __future__ import annotations
@@ -11,33 +11,45 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import msgspec
+import numpy as np
 
-from btc_assets.asset_metadata import OWNERS
+from btc_assets.asset_metadata import MODEL_KEYS, OWNERS, champion_asset, model_asset
 from btc_assets.pictures import of_training
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.training_bars import minute_bars, older_bars
 from btc_core.clock import SYSTEM_CLOCK, from_ns
-from btc_core.errors import BtcError
+from btc_core.days.seals import seals_of_bars
+from btc_core.errors import BtcError, NotReady, SchemaError
+from btc_core.features import catalogue
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.market.bars import read_stored
-from btc_core.names import BID_MODEL, VOLATILITY_MODEL
+from btc_core.names import BID, VOLATILITY, ModelKey, Quantity
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from collections.abc import Callable
 
-    from btc_assets.training import Trained
-    from btc_core.models.bundle import BidModel, VolatilityModel
+    from btc_assets.training import TrainingResult
     from btc_core.models.dataset import Frame
+    from btc_core.registry.bundles import Model
 
 SEALED_BARS = dg.AssetDep("sealed_bars", partition_mapping=dg.AllPartitionMapping())
 """Training reads every day of its window, so it comes after all of them."""
 CHECKED_BARS = 2_000
-"""Recent bars whose rows the checks forecast: enough to cover the longest window (1440 min)."""
+"""Recent bars whose features the checks forecast from: enough to cover the longest window (1440 min)."""
+MODEL_DESCRIPTIONS: dict[Quantity, str] = {
+    VOLATILITY: "Realized volatility of the next 1 to 5 minutes: trees fitted on years and corrected by a recent HARX model, "
+    "or HARX alone if the trees are not better.",
+    BID: "The bid of the next 1 to 5 minutes: trees whose forecasts are shrunk, or the random walk if they do not beat it.",
+}
+SERVES_DESCRIPTIONS: dict[Quantity, str] = {
+    VOLATILITY: "The champion loads, reproduces its golden batch, and forecasts finite, positive σ from recent bars.",
+    BID: "The champion loads, reproduces its golden batch, and forecasts finite returns from recent bars.",
+}
 _METRICS = ("qlike", "r2_log", "median_ape", "dm_t", "lambda", "mse_ratio", "direction", "direction_se")
 
 
 def scores_table(scores: dict[str, float]) -> str:
-    """Out-of-sample scores as Markdown, a row per model and horizon."""
+    """Out-of-sample scores as Markdown, one row for each model and horizon."""
     places = list(dict.fromkeys(key.rpartition("/")[0] for key in scores if "/" in key))
     used = [metric for metric in _METRICS if any(key.endswith(f"/{metric}") for key in scores)]
     lines = [f"| model / horizon | {' | '.join(used)} |", "|---" * (len(used) + 1) + "|"]
@@ -48,10 +60,10 @@ def scores_table(scores: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _facts(model: BidModel | VolatilityModel) -> dict[str, Any]:
-    """What the Dagster UI shows of a model."""
+def _model_metadata(model: Model) -> dict[str, Any]:
+    """What Dagster shows of a model."""
     manifest = model.manifest
-    facts: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "kind": model.kind,
         "feature_version": manifest.feature_version,
         "recipe": manifest.recipe,
@@ -61,46 +73,51 @@ def _facts(model: BidModel | VolatilityModel) -> dict[str, Any]:
         "scores": dg.MetadataValue.md(scores_table(manifest.scores)),
     }
     if manifest.train_rows:
-        facts["trained_from"] = from_ns(manifest.trained_from_ns).isoformat()
-        facts["trained_to"] = from_ns(manifest.trained_to_ns).isoformat()
-    return facts | {key.replace("/", "_"): value for key, value in manifest.scores.items() if "/5m/" in key}
+        metadata["trained_from"] = from_ns(manifest.trained_from_ns).isoformat()
+        metadata["trained_to"] = from_ns(manifest.trained_to_ns).isoformat()
+    return metadata | {key.replace("/", "_"): value for key, value in manifest.scores.items() if "/5m/" in key}
 
 
-def _bars(environment: Environment, database: Database, days: float) -> npt.NDArray[Any]:
-    with database.connect() as db:
-        return read_stored(db, environment.get().exchange.symbols[0], days)
+def _usable(load: Callable[[ModelKey], Model], key: ModelKey) -> Model | None:
+    """A registered model, or None if there is none or this process cannot use it: then it need not be compared with."""
+    try:
+        return load(key)
+    except (NotReady, SchemaError):
+        return None
 
 
-def _train(name: str, environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
-    """Train, judge, register as challenger; the check `gate` says what came of it."""
-    from btc_assets import training  # noqa: PLC0415 - slow to import
-    from btc_core.days.seals import seals_of_bars  # noqa: PLC0415 - the same
-    from btc_core.models.dataset import live_frame  # noqa: PLC0415 - the same
+def _train(
+    key: ModelKey, environment: Environment, database: Database, registry: Registry
+) -> dg.MaterializeResult[None]:
+    """Train and judge a model and register it as the challenger."""
+    from btc_assets import training  # noqa: PLC0415 - imports numba
+    from btc_core.models.dataset import live_frame  # noqa: PLC0415 - imports numba
 
     started_s = SYSTEM_CLOCK.monotonic_s()
-    bars = _bars(environment, database, environment.get().model.train_days)
-    symbol = environment.get().exchange.symbols[0]
+    with database.connect() as db:
+        bars = read_stored(db, key.symbol, environment.get().model.train_days)
 
-    def lived(since_ns: int) -> Frame:
+    def live_rows_since(ts_ns: int) -> Frame:
         with database.connect() as db:
-            return live_frame(db, symbol, since_ns)
+            return live_frame(db, key.symbol, ts_ns)
 
-    trained, rows = training.train(name, bars, registry.held(name), registry.in_shadow(name), lived)
-    if trained.is_new and trained.model.manifest.train_rows:
+    champion, challenger = _usable(registry.champion, key), _usable(registry.challenger, key)
+    result, rows = training.train(key.quantity, bars, champion, challenger, live_rows_since)
+    if result.is_new and result.model.manifest.train_rows:
         with database.connect() as db:
-            seals = seals_of_bars(db, symbol, trained.model.manifest.trained_from_ns)
-        trained.model.manifest = msgspec.structs.replace(trained.model.manifest, seals=seals)
-    metadata: dict[str, Any] = {"gate": trained.verdict.reason} | _facts(trained.model)
-    if trained.is_new:
-        pictures = of_training(trained, rows)
-        registered = registry.register(trained.model, rows, trained.verdict, training.params(name), pictures)
-        metadata |= {"version": registered.version, "mlflow": dg.MetadataValue.url(registered.url)}
+            seals = seals_of_bars(db, key.symbol, result.model.manifest.trained_from_ns)
+        result.model.manifest = msgspec.structs.replace(result.model.manifest, seals=seals)
+    metadata: dict[str, Any] = {"gate": result.verdict.reason} | _model_metadata(result.model)
+    if result.is_new:
+        params, pictures = training.params(key.quantity), of_training(result, rows)
+        registration = registry.register(key, result.model, rows, result.verdict, params=params, pictures=pictures)
+        metadata |= {"version": registration.version, "mlflow": dg.MetadataValue.url(registration.url)}
     metadata["train_s"] = round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)
-    return dg.MaterializeResult(metadata=metadata, check_results=[_gate(trained)])
+    return dg.MaterializeResult(metadata=metadata, check_results=[_gate_result(result)])
 
 
-def _gate(trained: Trained) -> dg.AssetCheckResult:
-    verdict = trained.verdict
+def _gate_result(result: TrainingResult) -> dg.AssetCheckResult:
+    verdict = result.verdict
     return dg.AssetCheckResult(
         check_name="gate",
         passed=verdict.passed,
@@ -109,79 +126,68 @@ def _gate(trained: Trained) -> dg.AssetCheckResult:
     )
 
 
-def _gate_spec(asset: str) -> dg.AssetCheckSpec:
-    return dg.AssetCheckSpec(
-        "gate", asset=asset, blocking=True, description="May this model serve? Not worse than the champion, at least."
+def _model_asset(key: ModelKey) -> dg.AssetsDefinition:
+    gate = dg.AssetCheckSpec(
+        "gate",
+        asset=model_asset(key),
+        blocking=True,
+        description="The model may serve: it is not worse than the champion, or has proven in shadow to be better.",
     )
 
+    @dg.asset(
+        name=model_asset(key),
+        deps=[minute_bars, older_bars, SEALED_BARS],
+        check_specs=[gate],
+        kinds={"xgboost", "mlflow"},
+        group_name="models",
+        owners=OWNERS,
+        code_version=FEATURE_VERSION,
+        description=MODEL_DESCRIPTIONS[key.quantity],
+    )
+    def trained_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg] # Dagster accepts only the name without brackets
+        return _train(key, environment, database, registry)
 
-@dg.asset(
-    deps=[minute_bars, older_bars, SEALED_BARS],
-    check_specs=[_gate_spec("volatility_model")],
-    kinds={"xgboost", "mlflow"},
-    group_name="models",
-    owners=OWNERS,
-    code_version=FEATURE_VERSION,
-)
-def volatility_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """Realized volatility of the next 1 to 5 minutes: trees of years with a recent HARX, or HARX where trees do not win."""
-    return _train(VOLATILITY_MODEL, environment, database, registry)
-
-
-@dg.asset(
-    deps=[minute_bars, older_bars, SEALED_BARS],
-    check_specs=[_gate_spec("bid_model")],
-    kinds={"xgboost", "mlflow"},
-    group_name="models",
-    owners=OWNERS,
-    code_version=FEATURE_VERSION,
-)
-def bid_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """The bid of the next 1 to 5 minutes: shrunk trees, or the random walk where they do not beat it."""
-    return _train(BID_MODEL, environment, database, registry)
+    return trained_model
 
 
-def _promote(name: str, registry: Registry) -> dg.MaterializeResult[None]:
-    promoted = registry.promote_challenger(name)
-    if promoted is None:
-        return dg.MaterializeResult(metadata={"moved": False, "reason": "there is no challenger; the champion stays"})
-    return dg.MaterializeResult(metadata={"moved": True, "version": promoted.version, "reason": promoted.reason})
+def _champion_asset(key: ModelKey) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=champion_asset(key),
+        deps=[model_asset(key)],
+        kinds={"mlflow"},
+        group_name="models",
+        owners=OWNERS,
+        description=f"The {key.quantity} model that serves. A challenger that passed its gate replaces it within seconds.",
+    )
+    def champion(registry: Registry) -> dg.MaterializeResult[None]:
+        promotion = registry.promote_challenger(key)
+        if promotion is None:
+            reason = "there is no challenger that passed its gate; the champion stays"
+            return dg.MaterializeResult(metadata={"moved": False, "reason": reason})
+        metadata: dict[str, Any] = {"moved": True, "version": promotion.version, "reason": promotion.reason}
+        return dg.MaterializeResult(metadata=metadata)
+
+    return champion
 
 
-@dg.asset(deps=[volatility_model], kinds={"mlflow"}, group_name="models", owners=OWNERS)
-def volatility_champion(registry: Registry) -> dg.MaterializeResult[None]:
-    """The volatility model that serves: the challenger that passed the gate takes over within seconds."""
-    return _promote(VOLATILITY_MODEL, registry)
-
-
-@dg.asset(deps=[bid_model], kinds={"mlflow"}, group_name="models", owners=OWNERS)
-def bid_champion(registry: Registry) -> dg.MaterializeResult[None]:
-    """The bid model that serves: the challenger that passed the gate takes over within seconds."""
-    return _promote(BID_MODEL, registry)
-
-
-def _checked(
-    environment: Environment, database: Database, registry: Registry, name: str
-) -> tuple[bool, dict[str, Any]]:
-    """Load the champion with parity and forecast recent rows; passed, and the facts."""
-    import numpy as np  # noqa: PLC0415
-
-    from btc_core.features import catalogue  # noqa: PLC0415 - slow to import
-    from btc_core.features.replay import bar_features  # noqa: PLC0415
-    from btc_core.models import bundle  # noqa: PLC0415 - slow to import
+def serves(database: Database, registry: Registry, key: ModelKey) -> tuple[bool, dict[str, Any]]:
+    """Whether the champion loads and forecasts recent rows as it should, and the facts."""
+    from btc_core.features.replay import bar_features  # noqa: PLC0415 - imports numba
+    from btc_core.models.bundle import BidModel, VolatilityModel  # noqa: PLC0415 - imports numba
 
     try:
-        model = registry.champion(name)
-        volatility = registry.champion(VOLATILITY_MODEL) if name == BID_MODEL else model
+        model = registry.champion(key)
+        volatility = model if key.quantity == VOLATILITY else registry.champion(ModelKey(key.symbol, VOLATILITY))
     except BtcError as error:
         return False, {"reason": str(error)}
-    bars = _bars(environment, database, CHECKED_BARS / 1440)
+    with database.connect() as db:
+        bars = read_stored(db, key.symbol, CHECKED_BARS / 1440)
     matrix = catalogue.matrix(bar_features(bars))
     matrix = matrix[~np.isnan(matrix[:, catalogue.MODEL_FEATURES.index("log_rv_5m")])]
-    sigma = volatility.predict(matrix) if isinstance(volatility, bundle.VolatilityModel) else np.empty((0, 5))
-    values = model.predict(matrix, sigma) if isinstance(model, bundle.BidModel) else sigma
+    sigma = volatility.predict(matrix) if isinstance(volatility, VolatilityModel) else np.empty((0, 5))
+    values = model.predict(matrix, sigma) if isinstance(model, BidModel) else sigma
     passed = bool(len(values) and np.isfinite(values).all())
-    if isinstance(model, bundle.VolatilityModel):
+    if isinstance(model, VolatilityModel):
         passed = passed and bool((values > 0.0).all())
     facts: dict[str, Any] = {"rows": len(values), "version": model.version, "kind": model.kind}
     if len(values):
@@ -189,19 +195,22 @@ def _checked(
     return passed, facts
 
 
-@dg.asset_check(asset=volatility_champion, description="The champion loads with parity; σ is finite and positive.")
-def volatility_champion_serves(environment: Environment, database: Database, registry: Registry) -> dg.AssetCheckResult:
-    """Check the champion as a serving process would load it."""
-    passed, facts = _checked(environment, database, registry, VOLATILITY_MODEL)
-    return dg.AssetCheckResult(passed=passed, metadata=facts)
+def _serves_check(key: ModelKey) -> dg.AssetChecksDefinition:
+    needs_volatility = key.quantity == BID  # whose forecasts are multiples of σ
+
+    @dg.asset_check(
+        name=f"{champion_asset(key)}_serves",
+        asset=champion_asset(key),
+        additional_deps=[champion_asset(ModelKey(key.symbol, VOLATILITY))] if needs_volatility else None,
+        description=SERVES_DESCRIPTIONS[key.quantity],
+    )
+    def check(database: Database, registry: Registry) -> dg.AssetCheckResult:
+        passed, facts = serves(database, registry, key)
+        return dg.AssetCheckResult(passed=passed, metadata=facts)
+
+    return check
 
 
-@dg.asset_check(
-    asset=bid_champion,
-    additional_deps=[volatility_champion],
-    description="The champion loads with parity; its returns are finite.",
-)
-def bid_champion_serves(environment: Environment, database: Database, registry: Registry) -> dg.AssetCheckResult:
-    """Check the champion as a serving process would load it."""
-    passed, facts = _checked(environment, database, registry, BID_MODEL)
-    return dg.AssetCheckResult(passed=passed, metadata=facts)
+MODEL_ASSETS = tuple(_model_asset(key) for key in MODEL_KEYS)
+CHAMPION_ASSETS = tuple(_champion_asset(key) for key in MODEL_KEYS)
+SERVES_CHECKS = tuple(_serves_check(key) for key in MODEL_KEYS)

@@ -33,11 +33,12 @@ def models(
     from rich.console import Console  # noqa: PLC0415 - the same
     from rich.padding import Padding  # noqa: PLC0415 - the same
 
-    from btc_core.names import BID_MODEL, VOLATILITY_MODEL  # noqa: PLC0415 - the same
     from btc_core.registry import promotion  # noqa: PLC0415 - the same
+    from btc_core.registry.keys import model_keys  # noqa: PLC0415 - the same
 
     settings = _settings(data_dir)
-    listed = [each for name in (BID_MODEL, VOLATILITY_MODEL) for each in promotion.versions(settings, name)]
+    keys = model_keys(settings.exchange.modelled_symbols)
+    listed = [each for key in keys for each in promotion.versions(settings, key)]
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(listed), indent=2).decode())
         return
@@ -62,8 +63,11 @@ def promote(
 ) -> None:
     """Make a version champion; forecasts and the API switch within seconds, without a restart."""
     from btc_core.registry import promotion  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_core.registry.keys import key_of_name  # noqa: PLC0415 - the same
 
-    promotion.promote(_settings(data_dir), name, version, reason)
+    settings = _settings(data_dir)
+    key = key_of_name(name, settings.exchange.modelled_symbols)
+    promotion.promote(settings, key, version, reason)
     typer.echo(f"version {version} is champion of {name}")
 
 
@@ -71,8 +75,11 @@ def promote(
 def rollback(name: Name, reason: Reason, data_dir: DataDir = None) -> None:
     """Give the title back to the champion before."""
     from btc_core.registry import promotion  # noqa: PLC0415 - heavy, and `btc --help` must be quick
+    from btc_core.registry.keys import key_of_name  # noqa: PLC0415 - the same
 
-    version = promotion.rollback(_settings(data_dir), name, reason)
+    settings = _settings(data_dir)
+    key = key_of_name(name, settings.exchange.modelled_symbols)
+    version = promotion.rollback(settings, key, reason)
     typer.echo(f"version {version} is champion of {name} again")
 
 

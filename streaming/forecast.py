@@ -163,17 +163,18 @@ class ForecastHandler:
 
         return write
 
-    def _models(self) -> tuple[BidModel, VolatilityModel]:
-        models = self._holder.current
-        if models.volatility is None or models.bid is None:
-            raise ServiceError(f"no model: {'; '.join(models.reasons)}")
-        return models.bid, models.volatility
+    def _models(self, symbol: str) -> tuple[BidModel, VolatilityModel]:
+        champions = self._holder.current
+        bid, volatility = champions.bid(symbol), champions.volatility(symbol)
+        if bid is None or volatility is None:
+            raise ServiceError(f"no model: {'; '.join(champions.reasons)}")
+        return bid, volatility
 
     def _close(self, row: FeatureMessage) -> list[Outcome]:
         """Close the minutes that ended before `row`; what became final by it."""
         tracker = self._trackers.get(row.symbol)
         if tracker is None:
-            bid, volatility = self._models()
+            bid, volatility = self._models(row.symbol)
             with QuestDB(self._settings.questdb) as db:
                 tracker = restored(db, row.symbol, start_quantiles(bid), start_quantiles(volatility))
             self._trackers[row.symbol] = tracker
@@ -188,7 +189,7 @@ class ForecastHandler:
         if not rows:
             return []
         matrix, bid = np.ascontiguousarray(values[:, _MODEL_COLUMNS]), values[:, _BID_COLUMN]
-        bid_model, volatility = self._models()
+        bid_model, volatility = self._models(rows[0].symbol)
         tracker = self._trackers[rows[0].symbol]
         sigma, baseline = volatility.predict_both(matrix)
         moves = bid_model.predict(matrix, sigma)

@@ -61,6 +61,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     layout: int = LAYOUT
     name: str
+    symbol: str = ""
     kind: ModelKind
     version: str
     """Of the registry when it came from there, else a build id."""

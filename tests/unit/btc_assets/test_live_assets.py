@@ -1,4 +1,4 @@
-"""The sensor tells Dagster about a table only when the table itself moved."""
+"""The sensor reports a table only when the table itself has moved."""
 
 from __future__ import annotations
 
@@ -45,38 +45,38 @@ class FakeQuestDB:
 
 def test_an_advanced_watermark_is_an_event_with_rows_and_lag() -> None:
     db = FakeQuestDB({"bronze_ticks": NOW - 2 * NS_PER_S})
-    told = live_assets.look(db, "bronze_ticks", None, NOW)  # type: ignore[arg-type]
-    assert told is not None
-    event, seen = told
+    event = live_assets.table_event(db, "bronze_ticks", None, NOW)  # type: ignore[arg-type]
+    assert event is not None
+    event, seen = event
     assert event.metadata["rows"].value == 17
     assert event.metadata["lag_s"].value == 2.0
-    assert seen == live_assets.Seen(NOW - 2 * NS_PER_S, NOW)
+    assert seen == live_assets.LastEvent(NOW - 2 * NS_PER_S, NOW)
 
 
-def test_a_table_that_stands_still_gives_no_event_however_often_it_is_looked_at() -> None:
+def test_a_table_that_stands_still_gives_no_event_however_often_it_is_read() -> None:
     db = FakeQuestDB({"bronze_ticks": NOW})
-    seen = live_assets.Seen(NOW, NOW)
+    seen = live_assets.LastEvent(NOW, NOW)
     for minute in range(1, 20):
-        assert live_assets.look(db, "bronze_ticks", seen, NOW + minute * NS_PER_MIN) is None  # type: ignore[arg-type]
+        assert live_assets.table_event(db, "bronze_ticks", seen, NOW + minute * NS_PER_MIN) is None  # type: ignore[arg-type]
 
 
 def test_a_moving_table_gives_at_most_one_event_a_minute() -> None:
     seen, events = None, 0
     for second in range(0, 600, 30):
         now = NOW + second * NS_PER_S
-        told = live_assets.look(FakeQuestDB({"bronze_ticks": now}), "bronze_ticks", seen, now)  # type: ignore[arg-type]
-        if told is not None:
-            seen, events = told[1], events + 1
+        event = live_assets.table_event(FakeQuestDB({"bronze_ticks": now}), "bronze_ticks", seen, now)  # type: ignore[arg-type]
+        if event is not None:
+            seen, events = event[1], events + 1
     assert events == 10
 
 
 def test_an_empty_or_missing_table_gives_no_event() -> None:
-    assert live_assets.look(FakeQuestDB({"gap_marks": None}), "gap_marks", None, NOW) is None  # type: ignore[arg-type]
-    assert live_assets.look(FakeQuestDB({}), "gap_marks", None, NOW) is None  # type: ignore[arg-type]
+    assert live_assets.table_event(FakeQuestDB({"gap_marks": None}), "gap_marks", None, NOW) is None  # type: ignore[arg-type]
+    assert live_assets.table_event(FakeQuestDB({}), "gap_marks", None, NOW) is None  # type: ignore[arg-type]
 
 
-def test_the_cursor_survives_writing_and_nonsense() -> None:
-    seen = {"bronze_ticks": live_assets.Seen(1, 2)}
+def test_a_cursor_is_read_as_it_was_written_and_a_malformed_one_is_empty() -> None:
+    seen = {"bronze_ticks": live_assets.LastEvent(1, 2)}
     assert live_assets.read_cursor(live_assets.write_cursor(seen)) == seen
     assert (
         live_assets.read_cursor(None)
@@ -87,7 +87,7 @@ def test_the_cursor_survives_writing_and_nonsense() -> None:
 
 
 class FakeDatabase(Database):
-    """Hands out a fake client; held beside the fields because resources are frozen."""
+    """Hands out the client in `CURRENT`; a field would not do, because resources are frozen."""
 
     @contextmanager
     def connect(self) -> Iterator[FakeQuestDB]:  # type: ignore[override]
@@ -103,14 +103,14 @@ def _tick(cursor: str | None, db: FakeQuestDB) -> Any:
     return live_assets.live_tables_sensor(context, database=FakeDatabase())
 
 
-def test_a_tick_gives_one_event_per_moved_table_and_a_second_tick_none() -> None:
+def test_a_tick_gives_one_event_for_each_table_that_moved_and_a_second_tick_none() -> None:
     db = FakeQuestDB({"bronze_ticks": NOW, "silver_features": NOW})
     first = _tick(None, db)
     assert {event.asset_key.to_user_string() for event in first.asset_events} == {"bronze_ticks", "silver_features"}
     assert isinstance(_tick(first.cursor, db), dg.SkipReason)
 
 
-def test_questdb_being_away_skips_with_the_reason() -> None:
+def test_a_tick_is_skipped_with_the_reason_while_questdb_does_not_answer() -> None:
     skipped = _tick(None, FakeQuestDB({}, away=True))
     assert isinstance(skipped, dg.SkipReason)
     assert "does not answer" in str(skipped.skip_message)
@@ -124,17 +124,17 @@ def test_only_tables_that_should_move_every_minute_have_a_freshness_policy() -> 
 
 
 def test_a_table_that_stands_still_is_observed_with_its_lag_and_never_materialized() -> None:
-    seen = live_assets.Seen(NOW, NOW)
-    assert live_assets.standing_still("bronze_ticks", seen, NOW + NS_PER_MIN) is None
-    told = live_assets.standing_still("bronze_ticks", seen, NOW + 10 * NS_PER_MIN)
-    assert told is not None
-    assert isinstance(told[0], dg.AssetObservation)
-    assert told[0].metadata["lag_s"].value == 600.0
-    assert told[1].watermark_ns == NOW, "the watermark is the table's, not the sensor's"
-    assert live_assets.standing_still("gap_marks", seen, NOW + 10 * NS_PER_MIN) is None
+    seen = live_assets.LastEvent(NOW, NOW)
+    assert live_assets.idle_table_event("bronze_ticks", seen, NOW + NS_PER_MIN) is None
+    event = live_assets.idle_table_event("bronze_ticks", seen, NOW + 10 * NS_PER_MIN)
+    assert event is not None
+    assert isinstance(event[0], dg.AssetObservation)
+    assert event[0].metadata["lag_s"].value == 600.0
+    assert event[1].watermark_ns == NOW, "the watermark is the table's, not the sensor's"
+    assert live_assets.idle_table_event("gap_marks", seen, NOW + 10 * NS_PER_MIN) is None
 
 
-def test_old_events_of_live_tables_are_forgotten_and_the_newest_stays() -> None:
+def test_old_events_of_live_tables_are_deleted_and_the_newest_stays() -> None:
     from datetime import UTC, datetime, timedelta
 
     from btc_assets.pruning import prune

@@ -42,14 +42,14 @@ def of_another_recipe(model: bundle.VolatilityModel) -> bundle.VolatilityModel:
 
 def judged(
     frame: dataset.Frame, champion: bundle.VolatilityModel, challenger: bundle.VolatilityModel, days: float = DAYS
-) -> training.Trained:
+) -> training.TrainingResult:
     asked: list[int] = []
 
     def lived(since_ns: int) -> dataset.Frame:
         asked.append(since_ns)
         return frame.between(since_ns, since_ns + int(days * NS_PER_DAY))
 
-    trained = training.train(names.VOLATILITY_MODEL, BARS, of_another_recipe(champion), challenger, lived)[0]
+    trained = training.train(names.VOLATILITY, BARS, of_another_recipe(champion), challenger, lived)[0]
     assert asked == [challenger.manifest.trained_to_ns + dataset.EMBARGO_NS], "nothing it was trained on is asked for"
     return trained
 
