@@ -5,7 +5,6 @@ What does not belong here: what an asset does with a day (`btc_assets`).
 
 from __future__ import annotations
 
-import math
 import os
 import subprocess
 import sys
@@ -44,12 +43,11 @@ class Plan(msgspec.Struct, frozen=True):
     """Where Dagster's days begin before this is carried out."""
     processes: int = 1
     """Of its own, without the daemon."""
-    days_per_run: int = 1
 
     @property
     def runs(self) -> int:
-        """A process of its own makes one run a day, so that it can go on after each."""
-        return len(self.groups) * math.ceil(len(self.days) / self.days_per_run)
+        """The daemon makes one run of all days; a process of its own makes one a day, so that it can go on after each."""
+        return len(self.groups) * (1 if self.by_daemon else len(self.days))
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -57,7 +55,7 @@ class Plan(msgspec.Struct, frozen=True):
 
         A day's replay begins in the day before, so all bronze comes first.
         """
-        if self.processes == 1 and not (self.by_daemon and self.days_per_run < len(self.days)):
+        if self.processes == 1:
             return (self.assets,)
         found = (tuple(name for name in self.assets if name in group) for group in (FETCHED, PROVEN, SEALED[1:]))
         return tuple(group for group in found if group)
@@ -90,8 +88,7 @@ def plan(layout: Layout, first: str, last: str, assets: tuple[str, ...], process
         raise InvalidInput(msg)
     chosen = tuple(name for name in KNOWN if name in (assets or SEALED))
     by_daemon = processes == 1 and daemon_runs(settings)
-    days_per_run = (settings.seal.days_per_run or len(days)) if by_daemon else 1
-    return Plan(chosen, tuple(days), by_daemon, settings.seal.first_day, min(processes, len(days)), days_per_run)
+    return Plan(chosen, tuple(days), by_daemon, settings.seal.first_day, min(processes, len(days)))
 
 
 def carry_out(layout: Layout, chosen: Plan, advance: Callable[[int], None]) -> None:

@@ -226,9 +226,6 @@ class SealSettings(Section):
     """A gap in the trades may still be repaired for so long; then the day is sealed with it, and sealed again when it is repaired."""
     lookback_days: int = Field(7, ge=1)
     """Days before today that are looked at for late data; the log keeps a week."""
-    days_per_run: int = Field(0, ge=0)
-    """Of a backfill through Dagster; 0: all days in one run. Where each run has a machine of its own (a pod), fewer days
-    a run are more days at the same time."""
 
 
 class BackupSettings(Section):

@@ -26,8 +26,8 @@ for day in days:
 """
 
 
-def made(processes: int = 1, *, by_daemon: bool = False, days_per_run: int = 1) -> backfill.Plan:
-    return backfill.Plan(backfill.KNOWN, DAYS, by_daemon, DAYS[0], processes, days_per_run)
+def made(processes: int = 1, *, by_daemon: bool = False) -> backfill.Plan:
+    return backfill.Plan(backfill.KNOWN, DAYS, by_daemon, DAYS[0], processes)
 
 
 @pytest.fixture
@@ -46,15 +46,15 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 def test_one_process_or_one_run_of_the_daemon_makes_everything_in_the_order_of_the_days() -> None:
     assert made().groups == (backfill.KNOWN,)
     assert made().runs == len(DAYS)
-    one = made(by_daemon=True, days_per_run=len(DAYS))
+    one = made(by_daemon=True)
     assert one.groups == (backfill.KNOWN,)
     assert one.runs == 1
 
 
 def test_days_at_the_same_time_have_all_their_bronze_first() -> None:
-    for plan in (made(processes=2), made(by_daemon=True, days_per_run=2)):
-        assert plan.groups == (("bronze_history",), ("sealed_bronze",), backfill.SEALED[1:])
-    assert made(by_daemon=True, days_per_run=2).runs == 3 * 3
+    plan = made(processes=2)
+    assert plan.groups == (("bronze_history",), ("sealed_bronze",), backfill.SEALED[1:])
+    assert plan.runs == 3 * len(DAYS)
 
 
 def test_every_day_goes_to_one_process_and_one_that_stops_leaves_the_others_their_days(layout: Layout) -> None:
