@@ -143,7 +143,7 @@ live_specs: list[dg.AssetSpec] = [
 
 
 class LastEvent(msgspec.Struct, frozen=True):
-    """What a sensor remembers of an asset: its watermark when it was reported last, and when that was."""
+    """A sensor's memory of the last event of an asset: the watermark that it reported, and when."""
 
     watermark_ns: int
     """The newest timestamp of a table; the number of messages ever written to a topic."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from btc_assets.training import TrainingResult
 
 MAX_BYTES = 50 * 1024
-"""Of an inline picture."""
+"""The largest picture that goes into the event log."""
 SIZE_INCHES, DPI = (8.0, 3.6), 96
 COLOURS = 24
 """An inline picture with so few colours is an eighth of what matplotlib writes."""

@@ -1,7 +1,7 @@
 """Sealed days: bronze compared with the log, silver with its replay, gold computed for good, then a copy of every table.
 
-Materializing a day proves and repairs it: what differs is written again and counted. Doing so again with the same rows
-changes nothing. What does not belong here: when a day is complete (`sealing`).
+Materializing a day proves and repairs it: what differs is written again and counted. A second time, it changes
+nothing. What does not belong here: when a day is complete (`sealing`).
 """
 
 # no `from __future__ import annotations`: Dagster wants the type of `context`, not its name

@@ -64,7 +64,7 @@ class Skill(msgspec.Struct, frozen=True):
 
 
 class MarketSkill(msgspec.Struct, frozen=True):
-    """What the outcomes of one market say."""
+    """How good the forecasts of one market were."""
 
     symbol: str
     outcomes: int

@@ -39,7 +39,7 @@ OLDER_BARS_BUDGET_S = 900.0
 
 
 class FetchResult(msgspec.Struct, frozen=True):
-    """What fetching the newest bars of one market did, and what is stored of it now."""
+    """How many bars of one market were fetched and written, and which are stored now."""
 
     fetched_rows: int
     written_rows: int

@@ -188,7 +188,7 @@ class RegistrySource:
 
 
 class BaselineSource(RegistrySource):
-    """The same, with baselines where there is no champion yet: a random walk of the bid, HARX fitted on the stored bars."""
+    """Champions from MLflow; while a model has none, its baseline: the random walk, or HARX fitted on the stored bars."""
 
     def load(self, key: ModelKey) -> Model:
         """Load the champion, or make the baseline; raises `NotReady` while there are too few bars for HARX."""

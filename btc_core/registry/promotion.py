@@ -34,7 +34,7 @@ REASON_TAG = "alias_reason"
 
 
 class RegisteredVersion(msgspec.Struct, frozen=True):
-    """What a person wants to know of a registered version; `btc models` shows it."""
+    """A registered version as `btc models` shows it."""
 
     name: str
     version: str

@@ -45,28 +45,28 @@ class FakeQuestDB:
 
 def test_an_advanced_watermark_is_an_event_with_rows_and_lag() -> None:
     db = FakeQuestDB({"bronze_ticks": NOW - 2 * NS_PER_S})
-    event = live_assets.table_event(db, "bronze_ticks", None, NOW)  # type: ignore[arg-type]
-    assert event is not None
-    event, seen = event
+    reported = live_assets.table_event(db, "bronze_ticks", None, NOW)  # type: ignore[arg-type]
+    assert reported is not None
+    event, last_event = reported
     assert event.metadata["rows"].value == 17
     assert event.metadata["lag_s"].value == 2.0
-    assert seen == live_assets.LastEvent(NOW - 2 * NS_PER_S, NOW)
+    assert last_event == live_assets.LastEvent(NOW - 2 * NS_PER_S, NOW)
 
 
 def test_a_table_that_stands_still_gives_no_event_however_often_it_is_read() -> None:
     db = FakeQuestDB({"bronze_ticks": NOW})
-    seen = live_assets.LastEvent(NOW, NOW)
+    last_event = live_assets.LastEvent(NOW, NOW)
     for minute in range(1, 20):
-        assert live_assets.table_event(db, "bronze_ticks", seen, NOW + minute * NS_PER_MIN) is None  # type: ignore[arg-type]
+        assert live_assets.table_event(db, "bronze_ticks", last_event, NOW + minute * NS_PER_MIN) is None  # type: ignore[arg-type]
 
 
 def test_a_moving_table_gives_at_most_one_event_a_minute() -> None:
-    seen, events = None, 0
+    last_event, events = None, 0
     for second in range(0, 600, 30):
         now = NOW + second * NS_PER_S
-        event = live_assets.table_event(FakeQuestDB({"bronze_ticks": now}), "bronze_ticks", seen, now)  # type: ignore[arg-type]
+        event = live_assets.table_event(FakeQuestDB({"bronze_ticks": now}), "bronze_ticks", last_event, now)  # type: ignore[arg-type]
         if event is not None:
-            seen, events = event[1], events + 1
+            last_event, events = event[1], events + 1
     assert events == 10
 
 
@@ -76,8 +76,8 @@ def test_an_empty_or_missing_table_gives_no_event() -> None:
 
 
 def test_a_cursor_is_read_as_it_was_written_and_a_malformed_one_is_empty() -> None:
-    seen = {"bronze_ticks": live_assets.LastEvent(1, 2)}
-    assert live_assets.read_cursor(live_assets.write_cursor(seen)) == seen
+    last_event = {"bronze_ticks": live_assets.LastEvent(1, 2)}
+    assert live_assets.read_cursor(live_assets.write_cursor(last_event)) == last_event
     assert (
         live_assets.read_cursor(None)
         == live_assets.read_cursor("nonsense")
@@ -124,14 +124,14 @@ def test_only_tables_that_should_move_every_minute_have_a_freshness_policy() -> 
 
 
 def test_a_table_that_stands_still_is_observed_with_its_lag_and_never_materialized() -> None:
-    seen = live_assets.LastEvent(NOW, NOW)
-    assert live_assets.idle_table_event("bronze_ticks", seen, NOW + NS_PER_MIN) is None
-    event = live_assets.idle_table_event("bronze_ticks", seen, NOW + 10 * NS_PER_MIN)
+    last_event = live_assets.LastEvent(NOW, NOW)
+    assert live_assets.idle_table_event("bronze_ticks", last_event, NOW + NS_PER_MIN) is None
+    event = live_assets.idle_table_event("bronze_ticks", last_event, NOW + 10 * NS_PER_MIN)
     assert event is not None
     assert isinstance(event[0], dg.AssetObservation)
     assert event[0].metadata["lag_s"].value == 600.0
     assert event[1].watermark_ns == NOW, "the watermark is the table's, not the sensor's"
-    assert live_assets.idle_table_event("gap_marks", seen, NOW + 10 * NS_PER_MIN) is None
+    assert live_assets.idle_table_event("gap_marks", last_event, NOW + 10 * NS_PER_MIN) is None
 
 
 def test_old_events_of_live_tables_are_deleted_and_the_newest_stays() -> None:

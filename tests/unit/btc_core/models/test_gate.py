@@ -1,4 +1,4 @@
-"""The gates: luck does not promote, worse does not pass, and a bad day hands over to the baseline."""
+"""The gates: luck promotes no model, a worse model does not pass, and a bad day demotes the champion."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_refresh_that_is_worse_than_the_champion_is_refused() -> None:
     assert "of the champion's" in verdict.reason
 
 
-def test_a_champion_that_has_seen_the_days_is_no_yardstick_on_them() -> None:
+def test_a_champion_is_not_compared_on_days_that_it_was_fitted_on() -> None:
     candidate, champion, baselines = losses(7, 0.45, 2), losses(7, 0.30, 3), {"harx": losses(7, 0.5, 4)}
     champion[-DAY:] = losses(7, 0.45, 5)[-DAY:]
     assert not gate.refresh(candidate, champion, baselines).passed
@@ -75,7 +75,7 @@ def test_a_better_model_with_one_terrible_day_or_wrong_intervals_is_not_promoted
     assert "covers 80.0%" in gate.change(better, champion, days_of(14), VOLATILITY, 0.8).reason
 
 
-def test_live_loss_far_above_the_baseline_or_lost_coverage_demotes_and_an_hour_decides_nothing() -> None:
+def test_a_loss_far_above_the_baseline_or_low_coverage_demotes_and_less_than_an_hour_decides_nothing() -> None:
     inside = np.ones(360, np.bool_)
     inside[::10] = False
     good, baselines = losses(5, 0.45, 5), {"harx": losses(5, 0.5, 6)}
