@@ -1,4 +1,4 @@
-# One image per kind of process, each with only what it imports; `docker compose build` makes them all.
+# One image per kind of process, each with only what it imports; `docker compose build` builds them all.
 
 FROM python:3.12.12-slim-bookworm AS build
 COPY --from=ghcr.io/astral-sh/uv:0.9.13 /uv /usr/local/bin/uv
@@ -50,7 +50,7 @@ FROM runtime AS assets
 COPY --from=assets-packages /venv /venv
 COPY btc_core btc_core
 COPY btc_assets btc_assets
-COPY stack/__init__.py stack/prepare.py stack/
+COPY stack/__init__.py stack/postgres_connection.py stack/prepare.py stack/
 COPY stack/servers/dagster.yaml deploy/dagster.containers.yaml deploy/
 COPY deploy/workspace.yaml /var/lib/btc/workspace.yaml
 RUN cat deploy/dagster.yaml deploy/dagster.containers.yaml > /var/lib/btc/dagster.yaml

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-# uv from the PATH, else a copy of our own; it lies beside the packages, which `uv pip sync` would clean it out of.
+# uv from the PATH, else a copy in a folder of its own: among the packages, `uv pip sync` would remove it.
 UV = $$(command -v uv || echo $(VENV)/.uv/bin/uv)
 ARGS ?=
 MINUTES ?= 10
@@ -48,9 +48,9 @@ docs: $(STAMPS)/dev ## build the documentation site into build/site; fails on a 
 	$(BIN)/python -m docs.generate
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# The lock for development holds all of the lock for running and the same versions, so whoever has the first needs not
-# the second: an environment is never taken back from `dev` to `run`. Compiled at once, or every process compiles its
-# imports itself where the packages cannot be written to.
+# The lock for development contains the lock for running at the same versions, so an environment with the first is never
+# reduced to the second. Packages are compiled when they are installed: a process that may not write to them would compile
+# its imports at every start.
 $(STAMPS)/dev: requirements-dev.lock pyproject.toml | $(STAMPS)
 	@echo "installing what development needs (requirements-dev.lock)"
 	@$(UV) pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements-dev.lock
@@ -73,7 +73,7 @@ $(STAMPS)/run: requirements.lock pyproject.toml | $(STAMPS)
 	@$(UV) pip sync --quiet --python .venv-peers/bin/python --require-hashes requirements-peers.lock
 	@touch $@
 
-# The build tool is in the lock, so nothing is fetched here.
+# The build tool is in the lock, so this downloads nothing.
 define install_ourselves
 $(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 endef

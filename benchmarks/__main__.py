@@ -24,6 +24,7 @@ from benchmarks import (  # noqa: F401 - importing registers them
     servers,
     serving,
     symbols,
+    writers,
 )
 from benchmarks.registry import BENCHMARKS, Figure, Plan
 from btc_core.errors import BtcError

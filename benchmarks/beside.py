@@ -25,7 +25,9 @@ from btc_core.clock import NS_PER_MS, now_ns
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import ROW
 from btc_core.features.engine import FeatureEngine
-from btc_core.features.fold import EMIT_TICKS, TRADE, fold, new_state
+from btc_core.features.fold import EMIT_TICKS, fold
+from btc_core.features.state import new_state, slot_of
+from btc_core.market.events import QUOTE, TRADE
 from btc_core.market.messages import decode_envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC
 from btc_core.stores.kafka import consumer, producer
@@ -53,7 +55,11 @@ def peers(plan: Plan) -> list[Figure]:
 def _in_a_batch(events: np.ndarray) -> list[Figure]:
     quotes = np.zeros(len(events), [("ts_ns", "i8"), ("mid", "f8")])
     quotes["ts_ns"] = events["ts_ns"]
-    quotes["mid"] = np.where(events["kind"] == TRADE, events["a"], (events["a"] + events["c"]) / 2)
+    quotes["mid"] = np.where(
+        events["kind"] == TRADE,
+        events[slot_of(TRADE, "price")],
+        (events[slot_of(QUOTE, "bid")] + events[slot_of(QUOTE, "ask")]) / 2,
+    )
     rows = np.zeros(len(events), ROW)
     ours = len(events) / seconds(lambda: fold(new_state(), events, rows, EMIT_TICKS), 3)
     with tempfile.TemporaryDirectory() as folder:

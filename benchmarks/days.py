@@ -23,16 +23,17 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, NS_PER_US, from_ns,
 from btc_core.days import lake
 from btc_core.days.bronze_proof import prove_bronze
 from btc_core.days.gold import make_gold
-from btc_core.days.rows import day_ns, day_of, days_between, in_form, write_rows
 from btc_core.days.silver_proof import prove
 from btc_core.days.trade_import import put, put_bars, read_trades
-from btc_core.market.bars import BARS, read_bars, to_table
+from btc_core.market.bars import BARS, read_bars
 from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import ensure_topics
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, MINUTE_BARS, STORED
+from btc_core.tables.rows import minute_bars
+from btc_core.utc_day import day_ns, day_of, days_between
 from streaming import bronze, features
 from streaming.publish import Publisher
 
@@ -79,7 +80,7 @@ def stream_day(settings: Settings, day: str, trades: int) -> None:
     import threading
 
     from btc_core.names import TABLE_WRITERS
-    from btc_core.stores.kafka import passed
+    from btc_core.stores.kafka import first_group_behind
 
     ensure_topics(settings)
     publisher = Publisher(settings.kafka, "bench")
@@ -91,7 +92,7 @@ def stream_day(settings: Settings, day: str, trades: int) -> None:
     for thread in threads:
         thread.start()
     time.sleep(2.0)
-    while passed(settings.kafka, TABLE_WRITERS, now_ns()):
+    while first_group_behind(settings.kafka, TABLE_WRITERS, now_ns()):
         time.sleep(0.2)
     for worker in workers:
         worker.stop()
@@ -195,7 +196,7 @@ def history(plan: Plan) -> list[Figure]:
         begin_s = time.perf_counter()
         with QuestDB(stack.settings.questdb) as db:
             bars = read_bars(bars_file)
-            write_rows(db, MINUTE_BARS, in_form(to_table(bars, "YEAR/USD", "file"), MINUTE_BARS))
+            write_rows(db, MINUTE_BARS, minute_bars(bars, "YEAR/USD", "file"))
         bars_s = time.perf_counter() - begin_s
     return [
         Figure("days of a file imported and sealed", backfill_s, "s", 180.0, note=f"{days} days, {rows} trades"),
@@ -244,7 +245,7 @@ def import_trades(stack: Stack, file: Path) -> int:
 
 def seal_days(stack: Stack, days: list[str], processes: int) -> None:
     """What `btc backfill` does."""
-    stack.know_days_from(days[0])
+    stack.extend_days_back_to(days[0])
     plan = backfill.plan(stack.layout, days[0], days[-1], (), processes)
     backfill.carry_out(stack.layout, plan, lambda _: None)
 

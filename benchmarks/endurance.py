@@ -14,13 +14,13 @@ from benchmarks.pure import BEGIN_NS, frames, market
 from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import SYMBOL, now_dated, stack_for_now, wait_until_kept
 from btc_core.clock import NS_PER_MIN
-from btc_core.days.rows import in_form, write_rows
-from btc_core.features.fold import TRADE
-from btc_core.market.bars import BARS, to_table
+from btc_core.market.bars import BARS
+from btc_core.market.events import TRADE
 from btc_core.market.messages import encode_envelope
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.tables.catalogue import MINUTE_BARS
+from btc_core.tables.rows import minute_bars
 from streaming.publish import Publisher
 
 if TYPE_CHECKING:
@@ -77,4 +77,4 @@ def write_history(settings: Settings) -> None:
     bars["high"], bars["low"] = bars["close"] * 1.0005, bars["close"] * 0.9995
     bars["volume"] = rng.exponential(1.0, HISTORY_MIN)
     with QuestDB(settings.questdb) as db:
-        write_rows(db, MINUTE_BARS, in_form(to_table(bars, SYMBOL, "file"), MINUTE_BARS))
+        write_rows(db, MINUTE_BARS, minute_bars(bars, SYMBOL, "file"))

@@ -19,8 +19,10 @@ from benchmarks.registry import Figure, Plan, benchmark, seconds
 from btc_core.clock import NS_PER_S, from_ns
 from btc_core.features.catalogue import ROW
 from btc_core.features.engine import FeatureEngine, run
-from btc_core.features.fold import EMIT_TICKS, EVENT, QUOTE, TRADE, fold, new_state
+from btc_core.features.fold import EMIT_TICKS, fold
+from btc_core.features.state import EVENT, new_state, slot_of
 from btc_core.market.book import OrderBook
+from btc_core.market.events import QUOTE, TRADE
 from btc_core.market.frames import BookData, Level, decode
 from btc_core.market.messages import Envelope
 
@@ -43,10 +45,10 @@ def market(count: int, per_second: float, seed: int = 1) -> np.ndarray:
     is_trade = rng.random(count) < 0.2
     price = np.round(60_000 * np.exp(np.cumsum(rng.normal(0, 1e-5, count))), 1)
     events["kind"] = np.where(is_trade, TRADE, QUOTE)
-    events["a"] = price
-    events["b"] = np.round(rng.exponential(1, count) + 1e-6, 8)
-    events["c"] = np.where(is_trade, np.where(rng.random(count) < 0.5, 1.0, -1.0), np.round(price + 0.1, 1))
-    events["d"] = np.where(is_trade, 0.0, np.round(rng.exponential(1, count) + 1e-6, 8))
+    events["slot_0"] = price
+    events["slot_1"] = np.round(rng.exponential(1, count) + 1e-6, 8)
+    events["slot_2"] = np.where(is_trade, np.where(rng.random(count) < 0.5, 1.0, -1.0), np.round(price + 0.1, 1))
+    events["slot_3"] = np.where(is_trade, 0.0, np.round(rng.exponential(1, count) + 1e-6, 8))
     return events
 
 
@@ -115,14 +117,14 @@ def fold_one(plan: Plan) -> list[Figure]:
 
 def pandas_columns(quotes: pd.DataFrame) -> object:
     """What a stream worker does that keeps the last quotes in a frame: a few columns, recomputed at each tick."""
-    bid = quotes["a"]
+    bid = quotes[slot_of(QUOTE, "bid")]
     move = bid.pct_change().map(math.log1p)
     columns = {
         "ma_5": bid.rolling(5).mean(), "ma_14": bid.rolling(14).mean(), "ema_5": bid.ewm(span=5).mean(),
         "std_14": bid.rolling(14).std(), "price_change": bid.diff(), "price_change_pct": bid.pct_change() * 100,
         "max_14": bid.rolling(14).max(), "min_14": bid.rolling(14).min(), "log_return": move,
         "momentum": bid.diff(14), "volatility": move.rolling(14).std(),
-        "bid_ask_spread": quotes["c"] - bid,
+        "bid_ask_spread": quotes[slot_of(QUOTE, "ask")] - bid,
     }  # fmt: skip
     return pd.DataFrame(columns).iloc[-1]
 

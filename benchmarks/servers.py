@@ -26,7 +26,7 @@ from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import consumer, read_all
 from btc_core.stores.redis_rows import connect, forecast_key, update_channel
-from stack.preflight import free_ports
+from stack.ports import free_ports
 from stack.runtime import Stack
 from streaming import features
 from streaming.publish import Publisher
@@ -124,7 +124,7 @@ def flush_each(settings: Settings, envelopes: list[Envelope]) -> float:
         rows = engine.flush()
         sink.announce(rows)
         sink.keep(rows)
-        sink.cut()()
+        sink.drain()()
     return len(envelopes) / (time.perf_counter() - begin_s)
 
 

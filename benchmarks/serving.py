@@ -25,8 +25,9 @@ from benchmarks.servers import RATE, SYMBOL, WARM_S, stack_for_now, watched_late
 from btc_core.clock import now_ns
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
-from btc_core.stores.redis_rows import ForecastRow, connect, forecast_fields, forecast_key, replace
-from stack.preflight import free_ports
+from btc_core.market.messages import ForecastRow
+from btc_core.stores.redis_rows import connect, forecast_fields, forecast_key, replace
+from stack.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +125,7 @@ def forecast_now() -> ForecastRow:
     """Any forecast, made now."""
     now, path = now_ns(), [1.0, 2.0, 3.0, 4.0, 5.0]
     return ForecastRow(
-        SYMBOL, now, now, now, 0, 1, 0, 60_000.0, [60_000.0 + step for step in path], path, path,
+        SYMBOL, now, now, 0, 1, 0, now, 60_000.0, [60_000.0 + step for step in path], path, path,
         "1", "xgboost", "1", "xgboost", FEATURE_VERSION,
     )  # fmt: skip
 

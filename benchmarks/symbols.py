@@ -38,7 +38,7 @@ def of_markets(markets: int, rate: float, features_workers: int, _plan: Plan) ->
     """One shape on a stack of its own: messages a second, latency over all markets, cores and memory."""
     chosen = tuple(PAIRS)[:markets]
     with stack_for_now("--rate", str(rate), "--ledger-mb", "0", symbols=chosen) as stack:
-        stack.layout.share_features(features_workers)
+        stack.layout.set_features_workers(features_workers)
         workers = (*WORKERS, *(("features_2",) if features_workers > 1 else ()))
         stack.up(only=workers)
         wait_until_forecast(stack.settings)

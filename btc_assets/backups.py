@@ -15,10 +15,11 @@ from btc_assets.resources import Database, Environment, Lake  # noqa: TC001 - Da
 from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK, now_ns
 from btc_core.days import lake as copies
-from btc_core.days.rows import day_of, stored_days
+from btc_core.days.stored_days import stored_days
 from btc_core.errors import BtcError
 from btc_core.tables.catalogue import STORED
 from btc_core.tables.schema import ensure_tables
+from btc_core.utc_day import day_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ def lake_backups(environment: Environment, database: Database, lake: Lake) -> Re
                 made.append({"table": table.name, "day": day, "rows": manifest.rows, "object": manifest.key})
         retention = copies.drop_old(db, store, now)
         expired = copies.expire(store, environment.get().backup.keep_days, now)
-    held = [{"table": table, "day": day, "why": why} for table, day, why in retention.held]
+    held = [{"table": table, "day": day, "why": why} for table, day, why in retention.blocked]
     check = dg.AssetCheckResult(
         check_name="retention_covered",
         passed=not held and not refused,

@@ -217,7 +217,7 @@ def topic_event(
     if not moved and before is not None and now - before.reported_ns < IDLE_INTERVAL_NS:
         return None
     metadata: dict[str, Any] = {"messages": state.messages - (before.watermark_ns if before else state.messages)}
-    metadata |= {f"{group}_behind": behind for group, behind in state.behind.items()}
+    metadata |= {f"{group}_behind": behind for group, behind in state.lag.items()}
     metadata |= {f"{group}_workers": members for group, members in group_members(kafka, groups).items()}
     event = dg.AssetMaterialization if moved else dg.AssetObservation
     return event(asset, metadata=metadata, tags=LIVE_VERSION), LastEvent(state.messages, now)

@@ -22,8 +22,8 @@ from btc_core.days.seals import seals_of_bars
 from btc_core.errors import BtcError, NotReady, SchemaError
 from btc_core.features import catalogue
 from btc_core.features.catalogue import FEATURE_VERSION
-from btc_core.market.bars import read_stored
 from btc_core.names import BID, VOLATILITY, ModelKey, Quantity
+from btc_core.stores.minute_bars import read_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,8 @@ from btc_assets.asset_metadata import EXCHANGE_FEED, OWNERS
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, for_each_day
 from btc_assets.resources import Database, Environment
 from btc_core.clock import NS_PER_DAY, SYSTEM_CLOCK
-from btc_core.days.rows import day_ns
 from btc_core.days.trade_import import fetch_day
+from btc_core.utc_day import day_ns
 
 LOG_EVERY_S = 10.0
 

@@ -18,8 +18,8 @@ from btc_assets.resources import Database, Environment, Lake
 from btc_core.clock import SYSTEM_CLOCK
 from btc_core.days import lake as copies
 from btc_core.days.gold import fill_minute_bars, make_gold
-from btc_core.days.rows import read_day
 from btc_core.days.seals import seal_of
+from btc_core.days.stored_days import read_day
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.tables.catalogue import BRONZE_BARS, GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, SILVER_FEATURES, STORED, TABLES
 from btc_core.tables.form import Table

@@ -12,10 +12,10 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.sealed import SEAL_TAG, sealed_assets
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
-from btc_core.days.rows import day_ns, day_of
-from btc_core.days.seals import seal_of, why_open
+from btc_core.days.seals import seal_of, sealing_blocker
 from btc_core.errors import ServiceError
 from btc_core.names import SEAL_DAY_JOB
+from btc_core.utc_day import day_ns, day_of
 
 SENSOR_INTERVAL_S = 60
 MAX_ATTEMPTS = 6
@@ -55,7 +55,7 @@ def failed_runs(instance: dg.DagsterInstance, day: str, seal: str) -> tuple[int,
     return failed, runs[0].end_time or 0.0
 
 
-def retry_obstacle(failed: int, since_s: float) -> str:
+def retry_blocker(failed: int, since_s: float) -> str:
     """Why a day is not requested now after `failed` runs, the last of which ended `since_s` ago; empty if it is."""
     if failed >= MAX_ATTEMPTS:
         return f"{failed} runs have failed, and their pages say why; after the repair run btc backfill"
@@ -89,9 +89,9 @@ def sealing_sensor(
                 failed, ended_s = failed_runs(context.instance, day, seal.id)
                 if requested.get(day) == seal.id and not failed:
                     continue
-                obstacle = why_open(chosen, db, day, now) or retry_obstacle(failed, now / NS_PER_S - ended_s)
-                if obstacle:
-                    waiting.append(f"{day}: {obstacle}")
+                blocker = sealing_blocker(chosen, db, day, now) or retry_blocker(failed, now / NS_PER_S - ended_s)
+                if blocker:
+                    waiting.append(f"{day}: {blocker}")
                 else:
                     requests.append(run_request(day, seal.id, failed))
                     requested[day] = seal.id

@@ -21,7 +21,7 @@ from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import drift, gate
 from btc_core.names import BID, LEVELS_PCT, QUANTITIES, VOLATILITY, ModelKey, Quantity
 from btc_core.tables.catalogue import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL
-from btc_core.tables.form import of_symbol
+from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
     import numpy.typing as npt

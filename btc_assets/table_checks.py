@@ -17,11 +17,13 @@ from btc_assets.partitions import TABLE_ROWS, markdown
 from btc_assets.resources import Database
 from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, now_ns
-from btc_core.days.rows import day_ns, day_of, on_day, stored_days, within
+from btc_core.days.stored_days import stored_days
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import STORED, TABLES
-from btc_core.tables.form import Table, of_symbol
+from btc_core.tables.form import Table
 from btc_core.tables.schema import compare
+from btc_core.tables.sql import of_symbol, on_day, within
+from btc_core.utc_day import day_ns, day_of
 
 COUNTED = ("bronze_ticks", "bronze_trades", "silver_features")
 """Tables that have about as many rows each day."""

@@ -16,14 +16,14 @@ import numpy as np
 from btc_assets.asset_metadata import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_metadata
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, column_ns, from_ns, now_ns
-from btc_core.days.rows import wait_until_applied
 from btc_core.errors import NotOffered
 from btc_core.exchanges import history
-from btc_core.exchanges.interface import exchange_of
-from btc_core.market.bars import to_table
-from btc_core.tables.catalogue import TABLES
-from btc_core.tables.form import of_symbol
+from btc_core.exchanges.adapters import exchange_of
+from btc_core.stores.questdb import append, wait_until_applied
+from btc_core.tables import rows as table_rows
+from btc_core.tables.catalogue import MINUTE_BARS, TABLES
 from btc_core.tables.schema import ensure_tables
+from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings
@@ -57,7 +57,7 @@ def store(db: QuestDB, symbol: str, bars: np.ndarray, source: str) -> int:
     fresh = bars[~np.isin(bars["ts_ns"], from_file)]
     for start in range(0, len(fresh), WRITE_ROWS):
         part = fresh[start : start + WRITE_ROWS]
-        db.write(TABLE, to_table(part, symbol, source), timestamp="ts")
+        append(db, MINUTE_BARS, table_rows.minute_bars(part, symbol, source))
     wait_until_applied(db, TABLE)
     return len(fresh)
 

@@ -1,24 +1,26 @@
-"""The page that `btc evaluate --report` writes: the tables and plots, in one file without anything from elsewhere.
+"""The results of `btc evaluate` for people: tables for the screen, and an HTML page with tables and plots.
 
-What does not belong here: computing figures (`btc_core.models.evaluation`).
+The page is one file that loads nothing else. What does not belong here: computing results (`btc_core.models.evaluation`).
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
 from rich.console import Console
+from rich.table import Table
 
-from btc_cli.evaluation_screen import tables
 from btc_core.models import evaluation
 from btc_core.names import QUANTILES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from matplotlib.axes import Axes
 
     from btc_core.models.evaluation import Walk
@@ -27,108 +29,191 @@ SHOWN_FEATURES = 20
 CALIBRATION_BINS = 20
 SCATTER_POINTS = 4_000
 """Enough to see the cloud, few enough to keep the page below a megabyte."""
+TABLE_WIDTH_CHARS = 110
+NOT_AVAILABLE = "–"
 _COLOURS = {"model": "#1261a0", "harx": "#d1661a", "har": "#555555", "ewma": "#5a9a3b", "naive": "#bbbbbb"}
+_REFERENCE_LINE: dict[str, Any] = {"color": "#999999", "linewidth": 0.8}
 
 
-def page(walk: Walk, found: dict[str, Any]) -> str:
-    """HTML with everything inside."""
-    mpl.use("agg")
-    console = Console(record=True, width=110, file=io.StringIO())
-    for table in tables(found):
+def tables(results: dict[str, Any]) -> list[Table]:
+    """Accuracy of the volatility and of the price, and coverage of both kinds of intervals."""
+    return [
+        _volatility_table(results),
+        _price_table(results),
+        _interval_table(results["intervals"], "bid, return over 5 min, bps"),
+        _interval_table(results["volatility_intervals"], "realized volatility over 5 min, bps"),
+    ]
+
+
+def page(walk: Walk, results: dict[str, Any]) -> str:
+    """The report as HTML, with its plots embedded."""
+    console = Console(record=True, width=TABLE_WIDTH_CHARS, file=io.StringIO())
+    for table in tables(results):
         console.print(table)
-    text = html.escape(console.export_text())
-    plots = {
-        "Volatility: QLIKE of each month over HAR's (lower is better)": _skill_by_month,
-        "Volatility: calibration, mean realized against mean forecast σ by twentieths": _calibration,
-        "Volatility: forecast against realized": _scatter,
-        "Intervals: coverage of each month": _coverage,
-        "Intervals: reliability": _reliability,
-        "Price: mean squared error over the random walk's by horizon": _price,
-        "Importance of features in the trees of the last month, share of total gain": _importance,
-    }
-    figures = "\n".join(f"<h2>{title}</h2>{_plot(draw, walk, found)}" for title, draw in plots.items())
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Forecast evaluation</title>"
-        "<style>body{font:15px/1.5 system-ui;max-width:980px;margin:2em auto;padding:0 1em;color:#222}"
-        "pre{overflow-x:auto;font-size:12px;line-height:1.25}img{max-width:100%}h2{font-size:1.1em;margin-top:2em}</style>"
-        f"<h1>Forecast evaluation, {found['from'][:10]} to {found['to'][:10]}</h1>"
-        f"<p>Purged walk-forward, monthly refits on {found['window_days']:g} days, {found['origins']:,} origins, feature "
-        f"set {found['feature_version']}. Realized variance over five minutes is floored at {found['rv_floor']:g} ln².</p>"
-        f"<pre>{text}</pre>{figures}</html>"
+    plots = {title: _plot(draw, walk, results) for title, draw in _PLOTS.items()}
+    environment = Environment(loader=PackageLoader("btc_cli"), autoescape=True)
+    template = environment.get_template("evaluation.html")
+    return template.render(results=results, tables=console.export_text(), plots=plots)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if place == 0 else "right")
+    return table
+
+
+def _volatility_table(results: dict[str, Any]) -> Table:
+    period = f"{results['from'][:10]} to {results['to'][:10]}"
+    table = _table(
+        f"Volatility of the next 5 min, {period}, {results['origins']:,} origins",
+        "forecast",
+        "QLIKE",
+        "gain over HAR",
+        "DM t",
+        "months better",
+        "R² of log RV",
+        "debiased",
     )
+    for name, row in results["volatility"].items():
+        is_compared = row["dm_t"] is not None
+        table.add_row(
+            name,
+            f"{row['qlike']:.4f}",
+            f"{100 * row['gain_vs_har']:+.1f} %",
+            f"{row['dm_t']:.1f}" if is_compared else NOT_AVAILABLE,
+            f"{row['months_better']} of {row['months']}" if is_compared else NOT_AVAILABLE,
+            f"{row['r2_log']:.3f}",
+            f"{row['r2_log_debiased']:.3f}",
+        )
+    return table
 
 
-def _plot(draw: Any, walk: Walk, found: dict[str, Any]) -> str:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - after the backend is chosen
+def _price_table(results: dict[str, Any]) -> Table:
+    table = _table(
+        "Price against the random walk",
+        "minutes",
+        "MSE ratio",
+        "R²",
+        "DM t",
+        "direction",
+        "months served",
+        "AR's MSE ratio",
+    )
+    for horizon, row in results["price"].items():
+        direction = NOT_AVAILABLE
+        if row["direction"] is not None:
+            direction = f"{100 * row['direction']:.2f} ± {100 * row['direction_se']:.2f} %"
+        table.add_row(
+            horizon,
+            f"{row['mse_ratio']:.5f}",
+            f"{100 * row['r2']:+.3f} %",
+            NOT_AVAILABLE if row["dm_t"] is None else f"{row['dm_t']:.1f}",
+            direction,
+            f"{row['months_with_a_forecast']} of {len(results['months'])}",
+            f"{row['ar_mse_ratio']:.5f}",
+        )
+    return table
 
+
+def _interval_table(levels: Mapping[str, Any], quantity: str) -> Table:
+    columns = ("level", "coverage", "lowest month", "highest month", "mean width", "Winkler score")
+    table = _table(f"Intervals: {quantity}", *columns)
+    for level, row in levels.items():
+        months = row["coverage_by_month"].values()
+        coverages = (row["coverage"], min(months), max(months))
+        table.add_row(
+            f"{level} %",
+            *(f"{100 * coverage:.1f} %" for coverage in coverages),
+            f"{row['width']:.2f}",
+            f"{row['winkler']:.2f}",
+        )
+    return table
+
+
+def _plot(draw: Callable[[Axes, Walk, dict[str, Any]], None], walk: Walk, results: dict[str, Any]) -> str:
+    """A plot as PNG in base64."""
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
-    draw(figure.add_subplot(), walk, found)
+    draw(figure.add_subplot(), walk, results)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _skill_by_month(axes: Axes, _walk: Walk, found: dict[str, Any]) -> None:
-    months = found["months"]
-    reference = found["volatility"]["har"]["qlike_by_month"]
+def _qlike_by_month(axes: Axes, _walk: Walk, results: dict[str, Any]) -> None:
+    months = results["months"]
+    reference = results["volatility"]["har"]["qlike_by_month"]
     for name in ("model", "harx", "ewma"):
-        ratios = [found["volatility"][name]["qlike_by_month"][month] / reference[month] for month in months]
+        ratios = [results["volatility"][name]["qlike_by_month"][month] / reference[month] for month in months]
         axes.plot(months, ratios, marker="o", color=_COLOURS[name], label=name)
     axes.axhline(1.0, color=_COLOURS["har"], label="har")
     axes.tick_params(axis="x", rotation=60)
     axes.legend(ncols=4)
 
 
-def _calibration(axes: Axes, walk: Walk, _found: dict[str, Any]) -> None:
-    label = walk.joined("labels")[:, -1]
+def _calibration(axes: Axes, walk: Walk, _results: dict[str, Any]) -> None:
+    realized = walk.joined("labels")[:, -1]
     for name in ("model", "harx", "har"):
         forecast = walk.variance(name)[:, -1]
-        parts = np.array_split(np.argsort(forecast), CALIBRATION_BINS)
-        points = [(np.sqrt(forecast[part].mean()) * 1e4, np.sqrt(label[part].mean()) * 1e4) for part in parts]
+        bins = np.array_split(np.argsort(forecast), CALIBRATION_BINS)
+        points = [(np.sqrt(forecast[rows].mean()) * 1e4, np.sqrt(realized[rows].mean()) * 1e4) for rows in bins]
         axes.loglog(*zip(*points, strict=True), marker="o", color=_COLOURS[name], label=name)
     low, high = axes.get_xlim()
-    axes.loglog([low, high], [low, high], color="#999999", linewidth=0.8)
+    axes.loglog([low, high], [low, high], **_REFERENCE_LINE)
     axes.set(xlabel="forecast σ, bps", ylabel="realized σ, bps")
     axes.legend()
 
 
-def _scatter(axes: Axes, walk: Walk, _found: dict[str, Any]) -> None:
-    label, forecast = walk.joined("labels")[:, -1], walk.typical("model")[:, -1]
-    chosen = np.linspace(0, len(label) - 1, min(SCATTER_POINTS, len(label))).astype(int)
-    sigma = np.sqrt(forecast[chosen]) * 1e4, np.sqrt(label[chosen]) * 1e4
-    axes.loglog(*sigma, ".", markersize=2, alpha=0.4, color=_COLOURS["model"])
-    axes.loglog(sigma[0], sigma[0], color="#999999", linewidth=0.8)
+def _scatter(axes: Axes, walk: Walk, _results: dict[str, Any]) -> None:
+    realized, forecast = walk.joined("labels")[:, -1], walk.typical("model")[:, -1]
+    rows = np.linspace(0, len(realized) - 1, min(SCATTER_POINTS, len(realized))).astype(int)
+    forecast_bps, realized_bps = np.sqrt(forecast[rows]) * 1e4, np.sqrt(realized[rows]) * 1e4
+    axes.loglog(forecast_bps, realized_bps, ".", markersize=2, alpha=0.4, color=_COLOURS["model"])
+    axes.loglog(forecast_bps, forecast_bps, **_REFERENCE_LINE)
     axes.set(xlabel="typical σ, bps", ylabel="realized σ, bps")
 
 
-def _coverage(axes: Axes, _walk: Walk, found: dict[str, Any]) -> None:
-    for level, row in found["intervals"].items():
-        months = list(row["coverage_by_month"])
-        axes.plot(months, [100 * share for share in row["coverage_by_month"].values()], marker="o", label=f"{level} %")
-        axes.axhline(float(level), color="#999999", linewidth=0.8)
+def _coverage_by_month(axes: Axes, _walk: Walk, results: dict[str, Any]) -> None:
+    for level, row in results["intervals"].items():
+        coverage_pct = [100 * share for share in row["coverage_by_month"].values()]
+        axes.plot(list(row["coverage_by_month"]), coverage_pct, marker="o", label=f"{level} %")
+        axes.axhline(float(level), **_REFERENCE_LINE)
     axes.tick_params(axis="x", rotation=60)
-    axes.set(ylabel="inside, %")
+    axes.set(ylabel="coverage, %")
     axes.legend(ncols=3)
 
 
-def _reliability(axes: Axes, walk: Walk, _found: dict[str, Any]) -> None:
-    for name, pair in (("bid", evaluation.bid_intervals(walk)), ("volatility", evaluation.volatility_intervals(walk))):
-        actual, bounds = pair
-        below = [(actual <= bounds[:, place]).mean() for place in range(len(QUANTILES))]
+def _reliability(axes: Axes, walk: Walk, _results: dict[str, Any]) -> None:
+    intervals = {"bid": evaluation.bid_intervals(walk), "volatility": evaluation.volatility_intervals(walk)}
+    for name, (outcomes, bounds) in intervals.items():
+        below = [(outcomes <= bounds[:, place]).mean() for place in range(len(QUANTILES))]
         axes.plot(QUANTILES, below, marker="o", label=name)
-    axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
+    axes.plot([0, 1], [0, 1], **_REFERENCE_LINE)
     axes.set(xlabel="quantile", ylabel="share of outcomes below it")
     axes.legend()
 
 
-def _price(axes: Axes, _walk: Walk, found: dict[str, Any]) -> None:
-    horizons = list(found["price"])
-    axes.bar(horizons, [100 * (1 - found["price"][h]["mse_ratio"]) for h in horizons], color=_COLOURS["model"])
-    axes.axhline(0.0, color="#999999", linewidth=0.8)
-    axes.set(xlabel="minutes ahead", ylabel="better than the random walk, % of its error")
+def _price_gain(axes: Axes, _walk: Walk, results: dict[str, Any]) -> None:
+    horizons = list(results["price"])
+    gains_pct = [100 * (1 - results["price"][horizon]["mse_ratio"]) for horizon in horizons]
+    axes.bar(horizons, gains_pct, color=_COLOURS["model"])
+    axes.axhline(0.0, **_REFERENCE_LINE)
+    axes.set(xlabel="minutes ahead", ylabel="gain over the random walk, % of its MSE")
 
 
-def _importance(axes: Axes, walk: Walk, _found: dict[str, Any]) -> None:
+def _importance(axes: Axes, walk: Walk, _results: dict[str, Any]) -> None:
     shares = dict(list(walk.months[-1].importance.items())[:SHOWN_FEATURES])
     axes.barh(list(shares)[::-1], list(shares.values())[::-1], color=_COLOURS["model"])
     axes.tick_params(axis="y", labelsize=7)
+
+
+_PLOTS = {
+    "Volatility: QLIKE of each month relative to HAR (lower is better)": _qlike_by_month,
+    "Volatility: calibration, mean realized against mean forecast σ in 20 bins": _calibration,
+    "Volatility: forecast against realized": _scatter,
+    "Intervals: coverage of each month": _coverage_by_month,
+    "Intervals: reliability": _reliability,
+    "Price: gain over the random walk by horizon": _price_gain,
+    "Feature importance in the trees of the last month, share of total gain": _importance,
+}
+"""Titles of the report's plots in their order, and the functions that draw them."""

@@ -1,48 +1,102 @@
-"""Which exchange `btc up` follows: the live one, or the simulator when the live one cannot be reached.
+"""Which exchange `btc up` and `btc init` follow, and in which data directory when none is named.
 
-What does not belong here: the simulator itself (`exchange_simulator`).
+What does not belong here: the adapters of exchanges (`btc_core.exchanges`) and the simulator (`exchange_simulator`).
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
 
-from btc_core.exchanges.interface import exchange_of
+from btc_cli import screen
+from btc_cli.options import open_stack
+from btc_core.errors import StackError
+from btc_core.exchanges.adapters import exchange_of
+from btc_core.settings import load_settings
+from stack.layout import Layout, default_data_dir
 
 if TYPE_CHECKING:
     from btc_core.settings import ExchangeSettings
+    from stack.layout import Mode
 
-PATIENCE_S = 3.0
-"""For each of the two addresses. An exchange answers within half a second from anywhere."""
-
-
-def why_unreachable(exchange: ExchangeSettings) -> str:
-    """Why the exchange cannot be reached; "" when it can."""
-    return _rest(exchange.rest_url, exchange_of(exchange).time_path) or _socket(exchange.ws_url)
+TIMEOUT_S = 3.0
+"""For each of the exchange's two addresses. An exchange answers within half a second from anywhere."""
 
 
-def _rest(url: str, path: str) -> str:
+class Exchange(StrEnum):
+    """The values of `--exchange`."""
+
+    AUTO = "auto"
+    LIVE = "live"
+    SIM = "sim"
+    COINBASE = "coinbase"
+
+    @property
+    def adapter(self) -> str:
+        """The adapter of an exchange other than Kraken; "" for the rest."""
+        return "" if self in {Exchange.AUTO, Exchange.LIVE, Exchange.SIM} else self.value
+
+
+def running_data_dir() -> Path | None:
+    """The data directory of the stack started last, if it is running."""
     try:
-        httpx.get(url + path, timeout=PATIENCE_S).raise_for_status()
+        current = open_stack(None)
+    except StackError:
+        return None
+    return current.layout.data_dir if current.running else None
+
+
+def choose_mode(exchange: Exchange, data_dir: Path | None) -> Mode:
+    """Live or simulated market data.
+
+    `auto` keeps the mode of an existing data directory that the user named. Otherwise it is live if Kraken can be
+    reached, and simulated, with a warning, if not.
+    """
+    if exchange is not Exchange.AUTO:
+        return "sim" if exchange is Exchange.SIM else "live"
+    named = data_dir or default_data_dir("sim")  # the latter differs from var/sim if BTC_DATA_DIR names a directory
+    if (data_dir or named != Path("var") / "sim") and Layout(named).exists:
+        return "sim" if Layout(named).settings().simulated else "live"
+    problem = connection_problem(load_settings().exchange)
+    if problem is None:
+        return "live"
+    screen.warn(
+        f"The live exchange cannot be reached: {problem}.\n"
+        "Starting on the SIMULATOR instead: real servers, a generated market, and a data directory of its own.\n"
+        "Use `btc up --exchange live` to start on the live exchange anyway."
+    )
+    return "sim"
+
+
+def connection_problem(exchange: ExchangeSettings) -> str | None:
+    """Which address of the exchange does not answer and why; None if both answer."""
+    return _rest_problem(exchange.rest_url, exchange_of(exchange).time_path) or _websocket_problem(exchange.ws_url)
+
+
+def _rest_problem(url: str, path: str) -> str | None:
+    try:
+        httpx.get(url + path, timeout=TIMEOUT_S).raise_for_status()
     except (httpx.HTTPError, OSError) as error:
         return f"{url} does not answer ({error})"
-    return ""
+    return None
 
 
-def _socket(url: str) -> str:
+def _websocket_problem(url: str) -> str | None:
+    """Whether a TCP connection, with TLS where the URL asks for it, can be opened."""
     address = urlsplit(url)
-    encrypted = address.scheme == "wss"
+    is_encrypted = address.scheme == "wss"
+    endpoint = (address.hostname or "", address.port or (443 if is_encrypted else 80))
     try:
-        with socket.create_connection(
-            (address.hostname or "", address.port or (443 if encrypted else 80)), PATIENCE_S
-        ) as plain:
-            if encrypted:
-                ssl.create_default_context().wrap_socket(plain, server_hostname=address.hostname).close()
+        with socket.create_connection(endpoint, TIMEOUT_S) as connection:
+            if is_encrypted:
+                context = ssl.create_default_context()
+                context.wrap_socket(connection, server_hostname=address.hostname).close()
     except OSError as error:
         return f"{url} does not answer ({error})"
-    return ""
+    return None

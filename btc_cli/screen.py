@@ -1,4 +1,4 @@
-"""What a person sees: the table of components, progress, and what serves.
+"""Output for people: progress lines, warnings, tables, the state of the components, and what the API serves.
 
 What does not belong here: finding any of it out.
 """
@@ -18,31 +18,32 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from btc_core.settings import Settings
-    from stack.runtime import Status
+    from stack.status import Status
 
 console = Console(highlight=False)
 STYLES = {"healthy": "green", "starting": "yellow", "restarting": "yellow", "stopped": "dim"}
 _lock = Lock()
+"""Components report their progress from several threads."""
 
 
 def say(text: str) -> None:
-    """One line."""
+    """Print one line."""
     with _lock:
         console.print(text, markup=False, soft_wrap=True)
 
 
 def progress(component: str, what: str) -> None:
-    """A component changed its state."""
+    """Print that a component has changed its state."""
     say(f"  {component:<15} {what}")
 
 
-def loud(text: str) -> None:
-    """Something nobody must miss."""
+def warn(text: str) -> None:
+    """Print a warning in a box."""
     console.print(Panel(text, style="bold yellow", expand=False))
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A plain table; a last column may be long."""
+    """Print a table; long text in the last column is wrapped."""
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in headings[:-1]:
         shown.add_column(name, no_wrap=True)
@@ -52,8 +53,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(shown)
 
 
-def components(found: Sequence[Status], settings: Settings) -> None:
-    """The table of components."""
+def components(statuses: Sequence[Status], settings: Settings) -> None:
+    """Print the components and the reasons why any of them is not healthy."""
     title = "SIMULATED market, not a real exchange" if settings.simulated else f"live, {settings.exchange.ws_url}"
     shown = Table(
         title=title,
@@ -61,41 +62,43 @@ def components(found: Sequence[Status], settings: Settings) -> None:
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
+        show_edge=False,  # so that the table fits into 80 columns
+        pad_edge=False,
     )
-    for name in ("component", "state", "where"):
+    for name in ("component", "state", "address"):
         shown.add_column(name, no_wrap=True)
     for name in ("pid", "memory", "up"):
         shown.add_column(name, justify="right", no_wrap=True)
-    for each in found:
+    for status in statuses:
         shown.add_row(
-            each.name,
-            f"[{STYLES.get(each.state, 'bold red')}]{each.state}[/]",
-            each.url,
-            str(each.pid or ""),
-            f"{each.memory_mb} MB" if each.memory_mb else "",
-            _duration(each.alive_s) if each.pid else "",
+            status.name,
+            f"[{STYLES.get(status.state, 'bold red')}]{status.state}[/]",
+            status.url,
+            str(status.pid or ""),
+            f"{status.memory_mb} MB" if status.memory_mb else "",
+            _duration(status.alive_s) if status.pid else "",
         )
     shown.add_section()
-    shown.add_row("all", "", "", "", f"{sum(each.memory_mb for each in found)} MB", "")
+    shown.add_row("all", "", "", "", f"{sum(status.memory_mb for status in statuses)} MB", "")
     console.print(shown)
-    for each in found:
-        if each.reason:
-            say(f"{each.name} is {each.state}: {each.reason}")
+    for status in statuses:
+        if status.reason:
+            say(f"{status.name} is {status.state}: {status.reason}")
 
 
 def readiness(answer: dict[str, Any], settings: Settings) -> None:
-    """What `/readyz` said."""
+    """Print what an answer of the API's `/readyz` means."""
     api = f"http://{settings.api.host}:{settings.api.port}"
     simulated = " (SIMULATED market)" if settings.simulated else ""
     if answer.get("status") != "ready":
         reasons = "; ".join(str(reason) for reason in answer.get("reasons", [])) or "no reason given"
-        say(f"No forecast yet{simulated}: {reasons}. `btc status` and {api}/readyz say when it comes.")
+        say(f"No forecast is served yet{simulated}: {reasons}. Follow it with `btc status` and {api}/readyz.")
         return
     models = ", ".join(
         f"{name} by {model.get('kind')} version {model.get('version')}"
         for name, model in answer.get("models", {}).items()
     )
-    say(f"Serving{simulated}: {models or 'no model named'}; features are {answer.get('feature_age_s')} s old.")
+    say(f"Serving{simulated}: {models or 'no model'}; the features are {answer.get('feature_age_s')} s old.")
     say(f"Try it: curl {api}/predict_bid")
 
 

@@ -1,5 +1,5 @@
-"""The domain: frames, order book, features, targets, scores, tables and the thin clients.
+"""The domain of the project, in rooms that import only downwards.
 
-What belongs here is needed by at least two of `streaming`, `serving`, `btc_assets` and `stack`.
-Nothing here imports any of them.
+From below: `names`, `errors`, `clock`, `settings` and their like · `market` · `exchanges` · `features` · `models` ·
+`tables` · `stores` · `registry` · `days`. ARCHITECTURE.md says what each holds. Nothing here imports a program.
 """

@@ -1,11 +1,23 @@
-"""An exchange that speaks Kraken's WebSocket v2 and REST over a generated or a replayed market.
+"""A stand-in for Kraken: WebSocket v2 and REST over a generated or a recorded market, with faults on demand.
 
-Run it with `python -m exchange_simulator --port P --data-dir DIR`. The order to read: `pairs`, `kernels`, `market`
-(the generated market), `replay` (recorded files), `wire` (frames as text), `channels` (what each symbol last said),
-`connection`, `hub`, `rest`, `ledger`, `server`. It can misbehave on demand: `faults` (the catalogue), `frame_faults` and
-`told_tape` (what they do to frames and to the past), `injector`, `fault_schedule`.
+Run it with `python -m exchange_simulator --data-dir DIR`. Nothing else imports this package except tests, benchmarks
+and the list of faults in `btc fault --list`; the pipeline talks to it over sockets only. Of our own code it may import
+only `btc_core.clock` and `btc_core.errors`.
 
-What does not belong here: anything the pipeline itself needs. It talks to this package over sockets only.
+Read it in this order; each part imports only from the parts above it:
+
+1. `units`, `pairs`: ticks and lots, how the exchange prints numbers and times, and the pairs that it lists.
+2. `market`: what happens on the market. `generated` computes trades and quotes from a seed with the compiled functions
+   of `kernels`; `recording` and `recording_formats` read them from files. `published_tape` is the layer between the
+   market and all its readers. Faults can void trades and skew the exchange's clock; the layer records what they
+   changed, so that the stream, snapshots, REST and bars agree. The generated market itself never changes.
+3. `rate_limit`, `websocket`: from a market event to the frames that each client gets. `wire` formats frames, `channels`
+   decides which frames an event causes, `hub` holds the clients and their subscriptions, `feeds` publish events when
+   they are due, and `ledger` records everything that was sent, so that tests can compare it with what arrived.
+4. `rest`: the public REST API and the published history, over the same tapes.
+5. `faults`: the `catalogue` of faults, their effect on frames (`frame_faults`), the `injector` that carries them out,
+   and the `schedule` that draws them from a seed.
+6. `http_routes`, `server`, `__main__`: the HTTP paths, one exchange assembled on one port, and the command line.
 """
 
 from __future__ import annotations

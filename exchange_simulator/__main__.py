@@ -1,6 +1,6 @@
 """The command `python -m exchange_simulator`.
 
-What does not belong here: anything but reading arguments and starting `server.Exchange`.
+What does not belong here: anything but reading the arguments and running `server.Exchange`.
 """
 
 from __future__ import annotations
@@ -16,42 +16,46 @@ from pathlib import Path
 from btc_core.errors import BtcError
 from exchange_simulator.server import Exchange, Options
 
+DESCRIPTION = "Simulate Kraken: WebSocket v2 and REST over a generated or a recorded market, with faults on demand."
+
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments."""
-    args = argparse.ArgumentParser(
-        prog="python -m exchange_simulator", description=sys.modules["exchange_simulator"].__doc__
-    )
+    """The parser of the command line."""
+    args = argparse.ArgumentParser(prog="python -m exchange_simulator", description=DESCRIPTION)
     add = args.add_argument
-    add("--data-dir", type=Path, required=True, help="where the ledger is written")
+    add("--data-dir", type=Path, required=True, help="directory for the ledger")
     add("--host", default="127.0.0.1", help="address to listen on")
-    add("--port", type=int, default=0, help="port for WebSocket and HTTP; 0 takes a free one and prints it")
-    add("--seed", type=int, default=1, help="which generated market")
-    add("--speed", type=float, default=1.0, help="market time against the clock; 0 (replay): as fast as clients read")
+    add("--port", type=int, default=0, help="port for WebSocket and HTTP; 0 takes a free port and prints it")
+    add("--seed", type=int, default=1, help="seed of the generated market")
+    add("--speed", type=float, default=1.0, help="market time against wall time; 0 replays as fast as clients read")
     add("--rate", type=float, default=1.0, help="multiplies the events of the generated market (100: about 1,000/s)")
     add("--symbols", nargs="+", default=["BTC/USD"], help="pairs of the generated market")
     add("--replay", type=Path, help="replay this recording instead of generating a market")
     add("--original-time", action="store_true", help="keep the times of the recording")
     add("--rest-rate-limit", type=float, default=1.0, help="Trades requests a second for each address; 0: no limit")
     add("--ledger-mb", type=float, default=200.0, help="disk space for the ledger; 0: keep counts only")
-    add("--queue-mb", type=float, default=32.0, help="a client with more than this unread is disconnected")
-    add("--faults-every", type=float, default=0.0, help="inject a fault about every so many seconds; 0: none")
-    add("--faults-seed", type=int, default=1, help="which sequence of faults")
-    add("--faults", default="", help="kinds to choose from, with commas (all); `btc fault --list` explains them")
+    add("--queue-mb", type=float, default=32.0, help="disconnect a client with more than this unread")
+    add("--faults-every", type=float, default=0.0, help="average seconds between injected faults; 0: no faults")
+    add("--faults-seed", type=int, default=1, help="seed of the sequence of faults")
+    add(
+        "--faults",
+        default="",
+        help="comma-separated kinds of faults to draw from; all by default, and `btc fault --list` explains them",
+    )
     return args
 
 
 def options(argv: list[str]) -> Options:
-    """Read the arguments; exits with a message for bad ones."""
+    """Read the arguments; exits with a message when one is wrong."""
     args = parser()
-    given = args.parse_args(argv)
-    if given.speed < 0 or (given.speed == 0 and given.replay is None):
-        args.error("--speed must be positive; 0 is for --replay")
-    if given.rate <= 0 or given.seed < 0:
-        args.error("--rate must be positive, --seed not negative")
-    if given.faults_every < 0 or given.faults_seed < 0:
+    parsed = args.parse_args(argv)
+    if parsed.speed < 0 or (parsed.speed == 0 and parsed.replay is None):
+        args.error("--speed must be positive; 0 is allowed only with --replay")
+    if parsed.rate <= 0 or parsed.seed < 0:
+        args.error("--rate must be positive, --seed must not be negative")
+    if parsed.faults_every < 0 or parsed.faults_seed < 0:
         args.error("--faults-every and --faults-seed must not be negative")
-    return Options(**vars(given) | {"symbols": tuple(given.symbols)})
+    return Options(**vars(parsed) | {"symbols": tuple(parsed.symbols)})
 
 
 async def run(chosen: Options) -> None:
@@ -64,15 +68,15 @@ async def run(chosen: Options) -> None:
 
 
 def punctual_loop() -> asyncio.AbstractEventLoop:
-    """One that wakes within a tenth of a millisecond: epoll's timeouts are whole milliseconds, rounded up.
+    """An event loop that wakes within 0.1 ms of a deadline: it uses `select`, because `epoll` rounds up to whole ms.
 
-    It bounds open files, so clients, to 1,023; an exchange on loopback has a handful.
+    `select` allows at most 1,023 open files, and so clients; a simulated exchange has a handful.
     """
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status."""
+    """Run the exchange; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         with asyncio.Runner(loop_factory=punctual_loop) as runner:

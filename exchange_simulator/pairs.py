@@ -1,6 +1,6 @@
-"""The pairs that the simulated exchange lists: names, precision, typical price.
+"""The pairs that the simulated exchange lists: their names, price precision and typical price.
 
-What does not belong here: how prices move (`market`).
+What does not belong here: how prices move (`market.generated`).
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ from btc_core.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-QTY_DECIMALS = 8
-"""Quantities are integers of 1e-8 of the base asset ("lots") everywhere in this package."""
-
-LOTS_PER_UNIT = 10**QTY_DECIMALS
-
 
 class Pair(msgspec.Struct, frozen=True):
-    """One listed pair; prices are integers of `10 ** -price_decimals` ("ticks") everywhere in this package."""
+    """One listed pair. Prices are integers of `10 ** -price_decimals` ("ticks") everywhere in this package."""
 
     symbol: str
+    """The name on the WebSocket."""
     rest_name: str
+    """The name in REST requests."""
     rest_key: str
+    """The key of this pair in REST answers."""
     price_decimals: int
     base_price: float
-    """Level around which the generated market moves, in the quote currency."""
+    """The price around which the generated market moves, in the quote currency."""
 
     @property
     def ticks_per_unit(self) -> int:
@@ -45,19 +43,9 @@ class Pair(msgspec.Struct, frozen=True):
         return f"{whole}.{part:0{self.price_decimals}d}"
 
 
-def qty_text(qty_lots: int) -> str:
-    """The quantity as the exchange prints it.
-
-    >>> qty_text(37_711)
-    '0.00037711'
-    """
-    whole, part = divmod(qty_lots, LOTS_PER_UNIT)
-    return f"{whole}.{part:08d}"
-
-
 BTC_USD = Pair("BTC/USD", "XBTUSD", "XXBTZUSD", 1, 60_000.0)
 
-_OLD_PAIRS = (
+_FIRST_PAIRS = (
     BTC_USD,
     Pair("ETH/USD", "ETHUSD", "XETHZUSD", 2, 3_000.0),
     Pair("SOL/USD", "SOLUSD", "SOLUSD", 2, 150.0),
@@ -74,9 +62,9 @@ _OLD_PAIRS = (
     Pair("MLN/USD", "MLNUSD", "XMLNZUSD", 3, 18.0),
     Pair("REP/USD", "REPUSD", "XREPZUSD", 3, 1.2),
 )
-"""Pairs that the exchange has under names of their own, and those it listed with them."""
+"""The first pairs of the listing. The REST names of most are not simply the symbol without the slash."""
 
-_PLAIN_PAIRS = """
+_OTHER_PAIRS = """
 AAVE 2 95      ALGO 5 0.15    APE 4 1.0      APT 4 8.0      ARB 4 0.9      ATOM 4 7.0     AVAX 2 30
 AXS 3 6.5      BAL 3 3.0      BAND 3 1.3     BAT 5 0.2      COMP 2 50      CRV 4 0.35     DASH 3 28
 DOT 4 6.0      DYDX 4 1.4     EGLD 2 35      ENJ 4 0.2      ENS 3 20       FET 4 1.3      FIL 3 5.0
@@ -85,11 +73,14 @@ KAVA 4 0.45    KSM 2 25       LDO 3 1.8      MANA 5 0.35    MINA 4 0.6     NEAR 
 PENDLE 4 4.0   PYTH 5 0.35    QTUM 4 2.6     RUNE 4 4.5     SAND 4 0.35    SEI 5 0.4      SNX 3 2.2
 STX 4 1.7      SUI 4 1.1      TAO 2 350      TIA 4 7.0      TRX 6 0.12     UNI 3 8.0      XTZ 4 0.8
 """
-"""Asset, decimals of its price, typical price in USD; REST calls the pair as the socket does, without the stroke.
-None is below 0.1 USD: the lots of a candle of REST must fit in 64 bits, and the cheaper an asset, the more there are."""
+"""Asset, decimals of its price, typical price in USD. REST uses the WebSocket symbol without the slash.
+
+No asset costs less than 0.1 USD: the volume of a REST candle in lots must fit into 64 bits, and it grows as the price
+falls."""
 
 
-def _plain(text: str) -> tuple[Pair, ...]:
+def _parsed(text: str) -> tuple[Pair, ...]:
+    """The pairs of a table like `_OTHER_PAIRS`."""
     words = text.split()
     rows = zip(words[::3], words[1::3], words[2::3], strict=True)
     return tuple(
@@ -98,11 +89,11 @@ def _plain(text: str) -> tuple[Pair, ...]:
     )
 
 
-PAIRS = {pair.symbol: pair for pair in (*_OLD_PAIRS, *_plain(_PLAIN_PAIRS))}
+PAIRS = {pair.symbol: pair for pair in (*_FIRST_PAIRS, *_parsed(_OTHER_PAIRS))}
 
 
 def choose(symbols: Iterable[str]) -> tuple[Pair, ...]:
-    """The pairs of these WebSocket symbols, in order; raises `ConfigError` for one that is not listed."""
+    """The pairs with these WebSocket symbols, in the given order; raises `ConfigError` for a symbol that is not listed."""
     chosen = []
     for symbol in symbols:
         if symbol not in PAIRS:

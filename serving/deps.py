@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.clock import Clock
+    from btc_core.market.messages import ForecastRow
     from btc_core.registry.champions import ModelHolder
     from btc_core.settings import Settings
-    from btc_core.stores.redis_rows import FeatureRow, ForecastRow
+    from btc_core.stores.redis_rows import FeatureRow
     from serving.answers import LiveForecast, MinuteBar, PastForecast
     from serving.history import Scores
 

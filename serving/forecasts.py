@@ -22,9 +22,10 @@ from serving.answers import Forecast, HorizonPoint, ModelInfo, Models, Predictio
 from serving.problems import Problem
 
 if TYPE_CHECKING:
+    from btc_core.market.messages import ForecastRow
     from btc_core.models.bundle import BidModel, VolatilityModel
     from btc_core.registry.champions import Champions
-    from btc_core.stores.redis_rows import FeatureRow, ForecastRow
+    from btc_core.stores.redis_rows import FeatureRow
     from serving.deps import Deps
     from serving.inputs import Given
 

@@ -16,7 +16,7 @@ from btc_core.errors import ServiceError
 from btc_core.names import HORIZONS_MIN, LEVELS_PCT
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
-from btc_core.tables.form import of_symbol
+from btc_core.tables.sql import of_symbol
 from serving.answers import MinuteBar, Outcome, PastForecast, past_model
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from serving.answers import (
 from serving.forecasts import Made, Paths, age_s, annual_pct, from_worker, is_current, is_stale, newest
 
 if TYPE_CHECKING:
+    from btc_core.market.messages import ForecastRow
     from btc_core.models.bundle import BidModel, VolatilityModel
-    from btc_core.stores.redis_rows import ForecastRow
     from serving.deps import Deps
 
 WIDEST_FIRST = tuple(sorted(LEVELS_PCT, reverse=True))

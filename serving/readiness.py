@@ -13,7 +13,8 @@ from serving.answers import ModelInfo, Models, Readiness, ServedModel, ServedMod
 from serving.forecasts import age_s, models_of, row_models
 
 if TYPE_CHECKING:
-    from btc_core.stores.redis_rows import FeatureRow, ForecastRow
+    from btc_core.market.messages import ForecastRow
+    from btc_core.stores.redis_rows import FeatureRow
     from serving.deps import Deps
 
 

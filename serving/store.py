@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.clock import Clock
+    from btc_core.market.messages import ForecastRow
     from btc_core.settings import RedisSettings
-    from btc_core.stores.redis_rows import FeatureRow, ForecastRow
+    from btc_core.stores.redis_rows import FeatureRow
 
 
 REUSE_S = 0.01

@@ -1,4 +1,4 @@
-"""What must run around us: the native servers, the exchange simulator and the `btc` command.
+"""The native stack: it starts and supervises the servers, the workers and the API on one machine.
 
-What does not belong here: anything the workers, the API or the assets import. They are started as processes.
+What does not belong here: anything that the workers, the API or the assets import. The stack starts them as processes.
 """

@@ -1,4 +1,4 @@
-"""What the stack knows about one process: how it is started, what it waits for, and when it is healthy.
+"""What the stack knows about one process: its command, which components it waits for, and how its health is checked.
 
 What does not belong here: any particular server. Those are in `stack/servers`, one module each.
 """
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from btc_core.settings import Settings
-    from stack.layout import InternalPorts, Layout
+    from stack.layout import Layout
+    from stack.ports import InternalPorts
 
 Check = Callable[[], None]
-"""Returns when the server answers as it should; raises anything when it does not (yet)."""
+"""Returns when the process is healthy; raises any error when it is not healthy yet or any more."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,16 @@ class Context:
     settings: Settings
     ports: InternalPorts
     exchange_args: tuple[str, ...] = ()
-    """More arguments of the simulator."""
+    """Additional arguments of the simulator."""
     features_workers: int = 1
 
-    def dir(self, name: str) -> Path:
-        """The directory of a server's own files."""
+    def server_dir(self, name: str) -> Path:
+        """The directory in which a server keeps its files."""
         return self.layout.data_dir / name
 
 
-def nothing() -> None:
-    """The hook of a component that needs none."""
+def _do_nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -47,46 +48,46 @@ class Component:
 
     name: str
     title: str
-    """What it is, for people: a name and what it does here."""
+    """Shown to people: the product and its role in this system."""
     command: tuple[str, ...]
     check: Check | None = None
-    """None means: running for `steady_s` is all that can be asked."""
+    """None for a process that answers no requests: it counts as healthy after it has run for `steady_s`."""
     env: Mapping[str, str] = field(default_factory=dict)
-    after: tuple[str, ...] = ()
-    """Names of components that must be healthy first."""
+    waits_for: tuple[str, ...] = ()
+    """Names of the components that must be healthy before this one starts."""
     ports: tuple[int, ...] = ()
     """TCP ports it binds on loopback."""
     url: str = ""
-    before: Callable[[], None] = nothing
-    """Runs before each start: installs, writes configuration, initializes files."""
-    prepared: Callable[[], None] = nothing
-    """Runs once it is healthy and before anything that waits for it: databases, buckets, topics, tables."""
+    before_start: Callable[[], None] = _do_nothing
+    """Runs before each start: creates directories, writes configuration, initializes files."""
+    when_healthy: Callable[[], None] = _do_nothing
+    """Runs in each `up` once the process is healthy, before the components that wait for it: creates tables, topics, buckets."""
     user: str | None = None
-    """System user to run as, when we are root and the server refuses to be."""
+    """System user to run as, for a server that refuses to run as root."""
     stop_signal: str = "TERM"
     stop_wait_s: int = 10
-    """Then it is killed."""
+    """supervisord kills a process that still runs this long after the stop signal."""
     start_timeout_s: float = 60.0
-    """A healthy machine needs a tenth of this; beyond it something is wrong and the log says what."""
+    """On two cores a start takes a tenth of this; after so long something is wrong, and the log shows what."""
     steady_s: float = 2.0
 
 
 def in_order(components: Mapping[str, Component], names: tuple[str, ...] | None = None) -> list[Component]:
-    """`names` (all when None) with everything they wait for, each after what it waits for.
+    """The named components (all when None) and everything they wait for, each after what it waits for.
 
-    Raises `StackError` on a name that does not exist.
+    Raises `StackError` for an unknown name.
     """
-    done: dict[str, Component] = {}
+    ordered: dict[str, Component] = {}
 
     def add(name: str) -> None:
         if name not in components:
             msg = f"there is no component {name}; there are {', '.join(components)}"
             raise StackError(msg)
-        if name not in done:
-            for before in components[name].after:
-                add(before)
-            done[name] = components[name]
+        if name not in ordered:
+            for needed in components[name].waits_for:
+                add(needed)
+            ordered[name] = components[name]
 
     for name in components if names is None else names:
         add(name)
-    return list(done.values())
+    return list(ordered.values())

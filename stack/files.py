@@ -1,13 +1,12 @@
-"""Files: secrets, those that are there whole or not at all, and paths that another user must be able to pass.
+"""Writing files: whole or not at all, readable by their owner only, and reachable by another user.
 
-What does not belong here: where files lie (`stack/layout.py`).
+What does not belong here: where files lie (`stack/layout.py`), and reading logs (`stack/logs.py`).
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,23 +17,22 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-FOLLOW_POLL_S = 0.2
-
-
-def write_secret(path: Path, text: str) -> None:
-    """Write a file that nobody else can read, at no moment."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
+SECRET_MODE = 0o600
+DEFAULT_MODE = 0o666
+"""The umask still takes permissions from it."""
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
-    """A file to write in the place of another, which stays as it was until this one is whole. Raises `InvalidInput`."""
+def atomic_write(path: Path, mode: int = DEFAULT_MODE) -> Iterator[BinaryIO]:
+    """Open a draft that replaces `path` once the block has ended; after an error `path` stays as it was.
+
+    Raises `InvalidInput` when the file cannot be written.
+    """
     draft = path.with_name(f".{path.name}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             try:
                 yield file
                 file.flush()
@@ -47,41 +45,15 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
         raise InvalidInput(msg) from error
 
 
-def let_pass(path: Path) -> None:
-    """Let everybody pass through the directories above a path (not list them); only root needs it, for PostgreSQL."""
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that no other user can read, not even while it is being written."""
+    with atomic_write(path, SECRET_MODE) as file:
+        file.write(text.encode())
+
+
+def allow_traversal(path: Path) -> None:
+    """Let every user pass through the directories above a path, without listing them."""
     for parent in path.absolute().parents:
         mode = parent.stat().st_mode
         if not mode & stat.S_IXOTH:
             parent.chmod(mode | stat.S_IXOTH)
-
-
-def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a log; empty when there is none.
-
-    Reads at most 64 KB, which is 200 long lines.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 65_536))
-            return file.read().decode(errors="replace").splitlines()[-lines:]
-    except OSError:
-        return []
-
-
-def follow(path: Path) -> Iterator[str]:
-    """What is added to a log, for ever; goes on in the new file when the log is rotated."""
-    file = path.open(errors="replace")
-    file.seek(0, os.SEEK_END)
-    while True:
-        text = file.read()
-        if text:
-            yield text
-            continue
-        try:
-            rotated = path.stat().st_ino != os.fstat(file.fileno()).st_ino
-        except FileNotFoundError:
-            rotated = False  # between the two steps of a rotation
-        if rotated:
-            file.close()
-            file = path.open(errors="replace")
-        time.sleep(FOLLOW_POLL_S)

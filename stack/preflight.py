@@ -1,20 +1,18 @@
-"""What can be known to be wrong before anything starts: Python, disk, memory, ports, socket paths.
+"""What can be known to be wrong before anything starts: Python, disk, memory, ports.
 
-Each check returns a sentence that names the problem and the fix, or None. What does not belong here: asking servers.
+Each check returns a sentence that names the problem and the fix, or None when there is no problem. What does not belong
+here: asking servers.
 """
 
 from __future__ import annotations
 
-import random
 import shutil
-import socket
 import sys
 from typing import TYPE_CHECKING
 
 import psutil
 
-from btc_core.errors import StackError
-from stack.layout import HOST, ports_from
+from stack.ports import is_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,21 +22,21 @@ if TYPE_CHECKING:
 
 GB = 1024**3
 MIN_DISK_GB = 2
-"""A day of live data takes 1 to 2 GB; below this QuestDB and SeaweedFS stop taking writes."""
+"""A day of live data takes 1 to 2 GB; with less free space QuestDB and SeaweedFS soon refuse writes."""
 MIN_MEMORY_GB = 3
-"""The whole system takes up to 4 GB, of which a quarter is shared; below this the kernel kills the largest process."""
+"""The whole system takes up to 4 GB, of which a quarter is shared; with less the kernel kills the largest process."""
 OLDEST_PYTHON = (3, 11)
 
 
 def python_problem() -> str | None:
-    """Too old a Python."""
+    """Whether this Python is too old."""
     if sys.version_info >= OLDEST_PYTHON:
         return None
     return f"this is Python {sys.version.split()[0]}; 3.11 or newer is needed"
 
 
 def disk_problem(path: Path) -> str | None:
-    """Too little disk where the data goes."""
+    """Whether the disk of the data directory has too little space; the directory need not exist yet."""
     place = next(parent for parent in (path, *path.parents) if parent.exists())
     free_gb = shutil.disk_usage(place).free / GB
     if free_gb >= MIN_DISK_GB:
@@ -50,7 +48,7 @@ def disk_problem(path: Path) -> str | None:
 
 
 def memory_problem(needed_gb: float = MIN_MEMORY_GB) -> str | None:
-    """Too little memory for what is about to start."""
+    """Whether there is too little memory for what is about to start."""
     available_gb = psutil.virtual_memory().available / GB
     if available_gb >= needed_gb:
         return None
@@ -58,8 +56,8 @@ def memory_problem(needed_gb: float = MIN_MEMORY_GB) -> str | None:
 
 
 def port_problem(component: Component) -> str | None:
-    """A port of a component that somebody else uses."""
-    taken = [port for port in component.ports if not _free(port)]
+    """Whether another program uses a port of this component."""
+    taken = [port for port in component.ports if not is_free(port)]
     if not taken:
         return None
     return (
@@ -69,7 +67,7 @@ def port_problem(component: Component) -> str | None:
 
 
 def duplicate_ports(components: Iterable[Component]) -> str | None:
-    """Two components with the same port."""
+    """Whether two components have the same port."""
     owners: dict[int, str] = {}
     for component in components:
         for port in component.ports:
@@ -79,30 +77,8 @@ def duplicate_ports(components: Iterable[Component]) -> str | None:
     return None
 
 
-def free_ports() -> dict[str, int]:
-    """Ports for a stack that nobody uses now: for tests, and for a second stack beside the first."""
-    for _ in range(100):
-        # Below the range from which the system takes ports for outgoing connections.
-        ports = ports_from(random.randrange(10_000, 32_000))  # noqa: S311 - no secret
-        if all(_free(port) for port in ports.values()):
-            return ports
-    msg = f"no {len(ports)} consecutive free ports were found between 10000 and 32000"
-    raise StackError(msg)
-
-
-def _free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port of a connection that was just closed counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
 def _owner(port: int) -> str:
-    """` by NAME (pid N)`, where the system lets us see it."""
+    """` by NAME (pid N)`; "" where the system does not show whose port it is."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:

@@ -1,4 +1,4 @@
-"""A stack as an object: bring it up in the order of what waits for what, ask how it is, take it down.
+"""A stack as an object: start its components in order, ask for their status, stop them.
 
 ```
 stack = Stack(Path("var/sim"))
@@ -8,7 +8,7 @@ stack.settings.questdb.http_url
 stack.down()
 ```
 
-What does not belong here: words for people (`btc_cli/screen.py`) and the command line (`btc_cli/app.py`).
+What does not belong here: the command line and what it prints (`btc_cli`).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psutil
-
 from btc_core.errors import StackError
+from btc_core.waiting import wait_until
 from stack import preflight
-from stack.catalogue import components
+from stack.all_components import all_components
 from stack.component import Component, Context, in_order
-from stack.files import tail
+from stack.health_checks import problem_of
 from stack.layout import Layout, Mode, remember_current
-from stack.servers.dagster import DAGSTER
-from stack.supervise import DOWN, ProcessState, Supervisor
+from stack.logs import tail
+from stack.servers.dagster import COMPONENT_NAMES as DAGSTER_COMPONENTS
+from stack.status import Status, status_of
+from stack.supervisor import FINAL_STATES, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,29 +39,17 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
 
 POLL_S = 0.3
-"""Between two health checks while starting; a check costs up to 20 ms of the cores that the servers start on."""
+"""Pause between two health checks of a component that starts. A check takes up to 20 ms of the cores that the servers need."""
 LOG_LINES = 15
-"""Last lines of a log shown when a component does not start."""
+"""Last lines of a log that are shown when a component does not start."""
 MEMORY_GB_PER_COMPONENT = 0.2
-"""What a subset of components is asked to leave; the whole stack has `preflight.MIN_MEMORY_GB`."""
+"""Memory required for each component of a subset; the whole stack requires `preflight.MIN_MEMORY_GB`."""
+
+FAILED_START_STATES = frozenset({"BACKOFF", "FATAL", "STOPPED", "UNKNOWN"})
+"""EXITED is not among them: such a process had started, and supervisord starts it again."""
 
 Report = Callable[[str, str], None]
 """Called as `report(component, what)` from several threads."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """How one component is."""
-
-    name: str
-    title: str
-    state: str
-    """`healthy`, `unhealthy`, `starting`, `restarting`, `failed` or `stopped`."""
-    url: str
-    pid: int
-    memory_mb: int
-    alive_s: int
-    reason: str
 
 
 class Stack:
@@ -73,7 +61,7 @@ class Stack:
 
     @property
     def settings(self) -> Settings:
-        """The settings as this stack's processes see them."""
+        """The settings as the processes of this stack see them."""
         return self.layout.settings()
 
     def create(
@@ -84,10 +72,10 @@ class Stack:
         symbols: tuple[str, ...] = (),
         exchange: str = "",
     ) -> None:
-        """Make the data directory if there is none; raises `StackError` when it holds other data.
+        """Create the data directory unless it exists; raises `StackError` when it holds data of another market.
 
-        `exchange_args` are more arguments of the simulator (`python -m exchange_simulator --help`), kept with the data, as
-        are the `symbols` and the name of the `exchange` when it is not Kraken.
+        The directory keeps `exchange_args`, which are additional arguments of the simulator (see
+        `python -m exchange_simulator --help`), the `symbols`, and the name of the `exchange` when it is not Kraken.
         """
         if not self.layout.exists:
             self.layout.create(mode, ports, exchange_args, symbols, exchange)
@@ -104,27 +92,28 @@ class Stack:
                 "name another directory with --data-dir"
             )
             raise StackError(msg)
-        was = "sim" if self.settings.simulated else "live"
-        if was != mode:
+        existing = "sim" if self.settings.simulated else "live"
+        if existing != mode:
             msg = (
-                f"{self.layout.data_dir} holds {was} data, and simulated and live data never mix: "
-                f"start it with --exchange {was}, or name another directory with --data-dir"
+                f"{self.layout.data_dir} holds {existing} data, and simulated and live data never mix: "
+                f"start it with --exchange {existing}, or name another directory with --data-dir"
             )
             raise StackError(msg)
         if ports is not None:
-            self._move(ports)
+            self._change_ports(ports)
 
     def components(self) -> dict[str, Component]:
         """All components by name."""
         self.layout.make_dirs()
         layout = self.layout
         more = layout.exchange_args(), layout.features_workers()
-        return components(Context(layout, self.settings, layout.internal_ports(), *more))
+        return all_components(Context(layout, self.settings, layout.internal_ports(), *more))
 
     def up(self, only: tuple[str, ...] | None = None, report: Report = lambda _name, _what: None) -> None:
-        """Start what is not running (`only` these and what they wait for) and return when all of it is healthy.
+        """Start all components, or `only` these and what they wait for, and return when they are healthy.
 
-        Raises `StackError` about the first component that fails; the others keep running.
+        Components that run already are left running. Raises `StackError` for the first component that fails; the others
+        keep running.
         """
         with self._locked():
             known = self.components()
@@ -136,19 +125,19 @@ class Stack:
             self._start_all(wanted, report)
 
     def down(self, report: Report = lambda _name, _what: None) -> None:
-        """Stop everything, what waits for others first."""
+        """Stop all components, each before what it waits for, and supervisord."""
         with self._locked():
-            if not self._supervisor.answers():
+            if not self._supervisor.is_running():
                 return
             self._stop_all(report)
             self._supervisor.shutdown()
 
     def restart(self, name: str, report: Report = lambda _name, _what: None) -> None:
-        """Stop one component and start it again, with its present configuration; others get theirs at the next `up`."""
+        """Stop one component and start it with its present configuration; the others keep theirs until the next `up`."""
         with self._locked():
             known = self.components()
             (*_, component) = in_order(known, (name,))
-            if not self._supervisor.answers():
+            if not self._supervisor.is_running():
                 msg = f"the stack in {self.layout.data_dir} is down; start it with `btc up`"
                 raise StackError(msg)
             self._supervisor.stop_process(name)
@@ -156,44 +145,47 @@ class Stack:
             self._supervisor.reload(name)
             self._start_one(component, report)
 
-    def know_days_from(self, day: str, report: Report = lambda _name, _what: None) -> None:
-        """Let Dagster's days begin at `day`, as 2026-07-19, where they begin later; what runs of it starts again."""
+    def extend_days_back_to(self, day: str, report: Report = lambda _name, _what: None) -> None:
+        """Let Dagster's daily partitions begin at `day`, as 2026-07-19, unless they begin earlier.
+
+        Dagster's processes that run are restarted. Raises `StackError` when an environment variable sets a later day.
+        """
         if self.settings.seal.first_day <= day:
             return
-        self.layout.know_days_from(day)
+        self.layout.set_first_day(day)
         if self.settings.seal.first_day > day:
             msg = (
                 f"Dagster's first day is {self.settings.seal.first_day}, from BTC_SEAL_FIRST_DAY in the environment, "
                 f"which wins over {self.layout.env_file}: unset it, or set it to {day}"
             )
             raise StackError(msg)
-        for each in self.status(DAGSTER) if self.running else ():
+        for each in self.status(DAGSTER_COMPONENTS) if self.running else ():
             if each.pid:
                 self.restart(each.name, report)
 
     def status(self, only: tuple[str, ...] | None = None) -> list[Status]:
-        """How every component (or `only` these) is, each asked now."""
+        """Check all components, or `only` these, and return the status of each."""
         states = self._supervisor.states()
         known = self.components()
         wanted = [known[name] for name in only or tuple(known)]
         with ThreadPoolExecutor(len(wanted)) as pool:
-            return list(pool.map(lambda component: _status(component, states.get(component.name)), wanted))
+            return list(pool.map(lambda component: status_of(component, states.get(component.name)), wanted))
 
     def stop_component(self, name: str) -> None:
-        """Stop one component and leave it stopped until the next `up`; the others go on without it."""
+        """Stop one component until the next `up`; the others continue without it."""
         with self._locked():
             self._supervisor.stop_process(name)
 
     @property
     def running(self) -> bool:
-        """True while its supervisor runs."""
-        return self._supervisor.answers()
+        """Whether supervisord is running."""
+        return self._supervisor.is_running()
 
-    def _move(self, ports: Mapping[str, int]) -> None:
+    def _change_ports(self, ports: Mapping[str, int]) -> None:
         if self.running:
             msg = f"the stack in {self.layout.data_dir} is running: its ports can change only after `btc down`"
             raise StackError(msg)
-        self.layout.move_ports(ports)
+        self.layout.change_ports(ports)
 
     def _preflight(self, wanted: list[Component], *, everything: bool) -> None:
         states = self._supervisor.states()
@@ -211,17 +203,17 @@ class Stack:
             raise StackError("\n".join(found))
 
     def _start_all(self, wanted: list[Component], report: Report) -> None:
-        """Each in its own thread, which first waits for those of what it waits for."""
+        """Start each component in a thread of its own, which first waits for the threads of `waits_for`."""
         futures: dict[str, Future[None]] = {}
 
-        def bring_up(component: Component) -> None:
-            for name in component.after:
+        def start_when_possible(component: Component) -> None:
+            for name in component.waits_for:
                 futures[name].result()
             self._start_one(component, report)
 
         with ThreadPoolExecutor(len(wanted)) as pool:
             for component in wanted:
-                futures[component.name] = pool.submit(bring_up, component)
+                futures[component.name] = pool.submit(start_when_possible, component)
             for future in as_completed(futures.values()):
                 if future.exception() is not None:
                     pool.shutdown(wait=True, cancel_futures=True)
@@ -231,62 +223,62 @@ class Stack:
         started_s = time.monotonic()
         if not self._supervisor.state(component.name).pid:
             report(component.name, "starting")
-            component.before()
+            component.before_start()
             self._supervisor.start_process(component.name)
         self._wait_healthy(component)
-        component.prepared()
+        component.when_healthy()
         report(component.name, f"healthy after {time.monotonic() - started_s:.1f} s")
 
     def _wait_healthy(self, component: Component) -> None:
-        deadline_s = time.monotonic() + component.start_timeout_s
-        why = "it gave no answer"
-        while time.monotonic() < deadline_s:
-            state = self._supervisor.state(component.name)
-            if state.state in {"BACKOFF", "FATAL", "STOPPED", "UNKNOWN"}:  # EXITED: it had run and comes back
-                self._supervisor.stop_process(component.name)
-                raise self._failed(component, f"ended at its start ({state.reason or state.state})")
-            if component.check is None:
-                if state.alive_s > component.steady_s:
-                    return
-            else:
-                why = _why_not(component.check)
-                if not why:
-                    return
-            time.sleep(POLL_S)
-        raise self._failed(component, f"is not healthy after {component.start_timeout_s:g} s: {why}")
+        problem = "it has not been running long enough"
 
-    def _failed(self, component: Component, what: str) -> StackError:
+        def is_healthy() -> bool:
+            nonlocal problem
+            process = self._supervisor.state(component.name)
+            if process.state in FAILED_START_STATES:
+                self._supervisor.stop_process(component.name)
+                raise self._start_error(component, f"exited while it started ({process.reason or process.state})")
+            if component.check is None:
+                return process.uptime_s > component.steady_s
+            problem = problem_of(component.check)
+            return not problem
+
+        if not wait_until(is_healthy, component.start_timeout_s, POLL_S):
+            raise self._start_error(component, f"is not healthy after {component.start_timeout_s:g} s: {problem}")
+
+    def _start_error(self, component: Component, what: str) -> StackError:
         log = self.layout.log(component.name)
         lines = "\n".join(f"    {line}" for line in tail(log, LOG_LINES)) or "    (empty)"
         return StackError(
             f"{component.name} ({component.title}) {what}. The end of its log {log}:\n{lines}\n"
-            f"When the cause is gone, run `btc up` again; `btc doctor` checks everything else."
+            f"Fix the cause and run `btc up` again; `btc doctor` checks everything else."
         )
 
     def _stop_all(self, report: Report) -> None:
-        """In parallel, each after everything that waits for it."""
+        """Stop each component in a thread of its own, which first waits for the threads of everything that waits for it."""
         known = self.components()
         states = self._supervisor.states()
         futures: dict[str, Future[None]] = {}
 
-        def take_down(component: Component) -> None:
+        def stop_when_possible(component: Component) -> None:
             for other in known.values():
-                if component.name in other.after and other.name in futures:  # a newer version may know more components
+                # A supervisord that an older version started may not know every component.
+                if component.name in other.waits_for and other.name in futures:
                     futures[other.name].result()
-            if states[component.name].state not in DOWN:
+            if states[component.name].state not in FINAL_STATES:
                 self._supervisor.stop_process(component.name)
                 report(component.name, "stopped")
 
         with ThreadPoolExecutor(len(known)) as pool:
             for component in reversed(in_order(known)):
                 if component.name in states:
-                    futures[component.name] = pool.submit(take_down, component)
+                    futures[component.name] = pool.submit(stop_when_possible, component)
         for future in futures.values():
             future.result()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One `up`, `down` or `restart` of a data directory at a time."""
+        """Hold the lock of the data directory, so that only one command at a time starts or stops components in it."""
         self.layout.make_dirs()
         with (self.layout.data_dir / "lock").open("w") as file:
             try:
@@ -295,62 +287,3 @@ class Stack:
                 msg = f"another `btc` command is starting or stopping {self.layout.data_dir}; wait for it"
                 raise StackError(msg) from None
             yield
-
-
-def _why_not(check: Callable[[], None]) -> str:
-    """Ask a server; "" when it is healthy. Whatever a client library raises means the same here: not healthy (yet)."""
-    try:
-        check()
-    except Exception as error:  # noqa: BLE001 - seven client libraries, each with its own tree of errors
-        return f"{type(error).__name__}: {error}".strip()
-    return ""
-
-
-def _status(component: Component, process: ProcessState | None) -> Status:
-    state, reason = _judge(component, process)
-    pid = process.pid if process else 0
-    return Status(
-        name=component.name,
-        title=component.title,
-        state=state,
-        url=component.url,
-        pid=pid,
-        memory_mb=_memory_mb(pid),
-        alive_s=process.alive_s if process else 0,
-        reason=reason,
-    )
-
-
-def _judge(component: Component, process: ProcessState | None) -> tuple[str, str]:
-    if process is None or process.state in {"STOPPED", "STOPPING"}:
-        return "stopped", ""
-    if process.state == "BACKOFF":
-        return "restarting", process.reason
-    if process.state in {"FATAL", "EXITED", "UNKNOWN"}:
-        return "failed", process.reason
-    why = _why_not(component.check) if component.check else ""
-    if why:
-        return ("starting" if process.alive_s < component.start_timeout_s else "unhealthy"), why
-    return ("starting" if process.state == "STARTING" and component.check is None else "healthy"), ""
-
-
-def _memory_mb(pid: int) -> int:
-    """Proportional set size of a process and its children: pages that processes share are split among them."""
-    if not pid:
-        return 0
-    try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0
-    return sum(_pss(each) for each in family) // 1_000_000
-
-
-def _pss(process: psutil.Process) -> int:
-    try:
-        try:
-            return int(process.memory_full_info().pss)
-        except (psutil.AccessDenied, AttributeError):  # another user's process, or not Linux
-            return int(process.memory_info().rss)
-    except psutil.NoSuchProcess:
-        return 0

@@ -12,20 +12,17 @@ import msgspec
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
-from btc_core.features.fold import WARM_UP_S
+from btc_core.features.state import WARM_UP_S
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName
-from btc_core.stores.questdb import QuestDB
-from btc_core.tables.catalogue import TABLES
-from streaming.bronze_rows import BronzeReader
+from btc_core.stores.questdb import QuestDB, append
+from streaming.bronze_rows import BronzeReader, BronzeRows
 from streaming.publish import Publisher
-from streaming.table_rows import typed
 from streaming.worker import Role, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.settings import Settings
-    from streaming.bronze_rows import Row
     from streaming.worker import Record
 
 GROUP = WorkerName.BRONZE
@@ -44,8 +41,8 @@ class BronzeHandler:
         self._chunk_rows = settings.stream.batch_rows
 
     def reset(self) -> None:
-        """Forget which trades have been seen, and rows that nobody has cut: their messages come again."""
-        self._reader.untell()
+        """Forget which trades have been seen, and rows that nobody has drained: their messages come again."""
+        self._reader.remove_gauges()
         self._reader, self._kept = BronzeReader(), 0
 
     def warm(self, messages: list[Record]) -> None:
@@ -75,30 +72,20 @@ class BronzeHandler:
         self._kept += len(messages)
         return self._kept
 
-    def cut(self) -> Callable[[], None]:
+    def drain(self) -> Callable[[], None]:
         """Rows of every table to write; the dead letters and notices of the same messages are waited for."""
-        kept, self._reader.rows, self._kept = self._reader.rows, {}, 0
-        chunks = [
-            (table, rows[start : start + self._chunk_rows])
-            for table, rows in kept.items()
-            for start in range(0, len(rows), self._chunk_rows)
-        ]
+        kept, self._reader.rows, self._kept = self._reader.rows, BronzeRows(), 0
+        chunks = list(kept.tables(self._chunk_rows))
 
         def write() -> None:
             while chunks:
-                table, rows = chunks[0]
-                self._db.write(table, typed(TABLES[table], rows), TABLES[table].timestamp)
+                table, rows, oldest_ns = chunks[0]
+                append(self._db, table, rows)
                 chunks.pop(0)
-                _tell_delay(rows)
+                metrics.STAGE_LATENCY.labels("bronze").observe((now_ns() - oldest_ns) / NS_PER_S)
             self._publisher.flush()
 
         return write
-
-
-def _tell_delay(rows: list[Row]) -> None:
-    oldest_ns = rows[0].get("ts_recv")
-    if oldest_ns is not None:
-        metrics.STAGE_LATENCY.labels("bronze").observe((now_ns() - oldest_ns) / NS_PER_S)
 
 
 def build(settings: Settings) -> Worker:

@@ -8,23 +8,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import pyarrow as pa
 
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import BadFrame
-from btc_core.exchanges.interface import frame_of
-from btc_core.features.fold import BAR, QUOTE, TRADE
-from btc_core.market.events import Event, check_time, events_of
-from btc_core.market.frames import BookFrame, StatusFrame, TickerFrame, timestamp_ns
+from btc_core.exchanges.decoding import events_of, frame_of
+from btc_core.market.bars import bars_of_events
+from btc_core.market.events import BarEvent, QuoteEvent, TradeEvent, check_time
+from btc_core.market.frames import BookFrame, StatusFrame, timestamp_ns
 from btc_core.market.messages import Absent, decode_envelope
 from btc_core.names import EVENTS_TOPIC
+from btc_core.tables import rows as table_rows
+from btc_core.tables.catalogue import (
+    BRONZE_BOOK_CHECKS,
+    BRONZE_STATUS,
+    BRONZE_TICKS,
+    BRONZE_TRADES,
+    GAP_MARKS,
+    MINUTE_BARS,
+)
+from btc_core.tables.rows import BookCheck, Entry, Logged, StatusEvent
 from streaming.gaps import SavedSequence, TradeSequence
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from btc_core.market.events import Event
     from btc_core.market.messages import Envelope, GapNotice
+    from btc_core.tables.form import Table
+    from btc_core.tables.rows import GapMark
     from streaming.gaps import Gap
     from streaming.worker import Record
 
-Row = dict[str, Any]
 Place = tuple[str, int, int]
 """Topic, partition, offset."""
 
@@ -38,12 +53,38 @@ class Refused(msgspec.Struct, frozen=True):
     place: Place
 
 
+class BronzeRows:
+    """What the bronze tables are owed, table by table."""
+
+    def __init__(self) -> None:
+        self.ticks: list[Logged[QuoteEvent]] = []
+        self.trades: list[Logged[TradeEvent]] = []
+        self.bars: list[Logged[BarEvent]] = []
+        self.book_checks: list[Logged[BookCheck]] = []
+        self.status: list[Logged[StatusEvent]] = []
+        self.gaps: list[GapMark] = []
+
+    def tables(self, chunk_rows: int) -> Iterator[tuple[Table, pa.Table, int]]:
+        """Rows to write, at most `chunk_rows` at a time: the table, the rows, and when the oldest was received (ns)."""
+        made: tuple[tuple[Table, Callable[[Any], pa.Table], Sequence[Any]], ...] = (
+            (BRONZE_TICKS, table_rows.bronze_ticks, self.ticks),
+            (BRONZE_TRADES, table_rows.bronze_trades, self.trades),
+            (MINUTE_BARS, _minute_bars, self.bars),
+            (BRONZE_BOOK_CHECKS, table_rows.bronze_book_checks, self.book_checks),
+            (BRONZE_STATUS, table_rows.bronze_status, self.status),
+            (GAP_MARKS, table_rows.gap_marks, self.gaps),
+        )
+        for table, make, entries in made:
+            for start in range(0, len(entries), chunk_rows):
+                chunk = entries[start : start + chunk_rows]
+                yield table, make(chunk), chunk[0].ts_recv_ns
+
+
 class BronzeReader:
     """Messages in the order of the log; `take` hands over what has gathered."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, list[Row]] = {}
-        """By table."""
+        self.rows = BronzeRows()
         self.refused: list[Refused] = []
         self.notices: list[GapNotice] = []
         self._trades: dict[str, TradeSequence] = {}
@@ -57,7 +98,7 @@ class BronzeReader:
                 self._give_up(envelope)
             elif envelope.channel == "trade":
                 for event in events_of(envelope):
-                    if isinstance(event, Event):
+                    if isinstance(event, TradeEvent):
                         self._partitions[event.symbol] = message.partition
                         self._sequence(event.symbol).take(event, envelope.ts_recv_ns, envelope.origin)
         except BadFrame:  # it was a dead letter when it was live
@@ -93,13 +134,10 @@ class BronzeReader:
             self._partitions[one.symbol] = partition
             self._trades[one.symbol] = TradeSequence.load(one)
 
-    def untell(self) -> None:
+    def remove_gauges(self) -> None:
         """Take back what the gauges say of the markets read so far."""
         for trades in self._trades.values():
-            trades.untell()
-
-    def _add_row(self, table: str, row: Row) -> None:
-        self.rows.setdefault(table, []).append(row)
+            trades.remove_gauges()
 
     def _read_other(self, envelope: Envelope, place: Place) -> None:
         frame = frame_of(envelope)
@@ -107,33 +145,25 @@ class BronzeReader:
             for item, data in enumerate(frame.data):
                 ts_event_ns = timestamp_ns(data.timestamp, envelope.ts_recv_ns)
                 check_time(ts_event_ns, envelope.ts_recv_ns)
-                row = {
-                    "ts_event": ts_event_ns,
-                    "ts_recv": envelope.ts_recv_ns,
-                    "symbol": data.symbol,
-                    "kind": frame.type,
-                    "checksum": data.checksum,
-                    "matches": envelope.book_ok is True,
-                }
-                self._add_row("bronze_book_checks", row | _place(place, item))
+                check = BookCheck(data.symbol, ts_event_ns, item, frame.type, data.checksum, envelope.book_ok is True)
+                self.rows.book_checks.append(_logged(check, envelope, place))
         elif isinstance(frame, StatusFrame):
             for item, status in enumerate(frame.data):
-                row = {"ts_event": envelope.ts_recv_ns, "system": status.system, "version": status.version}
-                self._add_row("bronze_status", row | _place(place, item))
+                event = StatusEvent(envelope.ts_recv_ns, item, status.system, status.version)
+                self.rows.status.append(_logged(event, envelope, place))
 
     def _add(self, event: Event, envelope: Envelope, place: Place) -> None:
-        times = {"ts_event": event.ts_event_ns, "ts_recv": envelope.ts_recv_ns, "symbol": event.symbol}
-        if event.kind == QUOTE:
-            self._add_row("bronze_ticks", times | _quote(envelope, event) | _place(place, event.item))
-        elif event.kind == TRADE:
+        if isinstance(event, QuoteEvent):
+            self.rows.ticks.append(_logged(event, envelope, place))
+        elif isinstance(event, TradeEvent):
             self._partitions[event.symbol] = place[1]
             new, gap = self._sequence(event.symbol).take(event, envelope.ts_recv_ns, envelope.origin)
             if gap is not None:
                 self._mark(event.symbol, gap)
             if new:
-                self._add_row("bronze_trades", times | _trade(event, envelope.origin) | _place(place, event.item))
-        elif event.kind == BAR and event.ts_event_ns + NS_PER_MIN <= envelope.ts_recv_ns:
-            self._add_row("minute_bars", _bar(event, envelope.origin))
+                self.rows.trades.append(_logged(event, envelope, place))
+        elif event.ts_event_ns + NS_PER_MIN <= envelope.ts_recv_ns:
+            self.rows.bars.append(_logged(event, envelope, place))
 
     def _give_up(self, envelope: Envelope) -> list[tuple[str, Gap]]:
         try:
@@ -145,7 +175,7 @@ class BronzeReader:
 
     def _mark(self, symbol: str, gap: Gap) -> None:
         """Write a gap down and tell the repair worker."""
-        self._add_row("gap_marks", _gap_row(gap, symbol))
+        self.rows.gaps.append(gap.mark(symbol))
         self.notices.append(gap.notice(symbol))
 
     def _sequence(self, symbol: str) -> TradeSequence:
@@ -154,52 +184,13 @@ class BronzeReader:
         return self._trades[symbol]
 
 
-def _place(place: Place, item: int) -> Row:
-    return {"kafka_partition": place[1], "kafka_offset": place[2], "frame_item": item}
+def _logged(entry: Entry, envelope: Envelope, place: Place) -> Logged[Entry]:
+    return Logged(entry, envelope.ts_recv_ns, envelope.origin, place[1], place[2])
 
 
-def _quote(envelope: Envelope, event: Event) -> Row:
-    frame = frame_of(envelope)
-    if not isinstance(frame, TickerFrame):  # events_of gave a quote, so this is one
-        raise BadFrame("bad_envelope", f"a quote in a frame of channel {envelope.channel}")
-    quote = frame.data[event.item]
-    names = ("bid", "bid_qty", "ask", "ask_qty", "last", "volume", "vwap")
-    return {name: getattr(quote, name) for name in names}
-
-
-def _trade(event: Event, origin: str) -> Row:
-    return {
-        "trade_id": event.trade_id,
-        "price": event.a,
-        "qty": event.b,
-        "side": "buy" if event.c > 0 else "sell",
-        "ord_type": event.ord_type,
-        "origin": origin,
-    }
-
-
-def _bar(event: Event, origin: str) -> Row:
-    return {
-        "ts": event.ts_event_ns,
-        "symbol": event.symbol,
-        "open": event.a,
-        "high": event.b,
-        "low": event.c,
-        "close": event.d,
-        "volume": event.e,
-        "trades": -1,
-        "source": origin,
-    }
-
-
-def _gap_row(gap: Gap, symbol: str) -> Row:
-    return {
-        "ts_event": gap.before_ns,
-        "symbol": symbol,
-        "first_id": gap.first_id,
-        "last_id": gap.last_id,
-        "ts_recv": gap.changed_ns,
-        "missing": gap.missing,
-        "absent": gap.absent,
-        "state": gap.state,
-    }
+def _minute_bars(logged: Sequence[Logged[BarEvent]]) -> pa.Table:
+    """Bars of the exchange as rows that models train on; the bars may be of several markets."""
+    parts: dict[tuple[str, str], list[BarEvent]] = {}
+    for each in logged:
+        parts.setdefault((each.entry.symbol, each.origin), []).append(each.entry)
+    return pa.concat_tables(table_rows.minute_bars(bars_of_events(bars), *market) for market, bars in parts.items())

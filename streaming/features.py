@@ -11,25 +11,27 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import pandas as pd
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import BadFrame
-from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
-from btc_core.features.engine import FeatureEngine
-from btc_core.features.fold import TRADE, WARM_UP_S
-from btc_core.features.state import STATE
+from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.features.engine import FeatureEngine, columns_of
+from btc_core.features.state import STATE, WARM_UP_S
 from btc_core.market.messages import FeatureMessage, decode_envelope
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, WorkerName
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, append
 from btc_core.stores.redis_rows import FeatureRow, feature_fields, feature_key
+from btc_core.tables import rows as table_rows
+from btc_core.tables.catalogue import SILVER_FEATURES
 from streaming.latest import LatestRows
 from streaming.publish import Publisher
 from streaming.worker import Role, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import pyarrow as pa
 
     from btc_core.features.engine import Rows
     from btc_core.settings import Settings
@@ -68,7 +70,7 @@ class FeatureSink:
             metrics.STAGE_LATENCY.labels("features").observe((now_ns() - oldest_ns) / NS_PER_S)
 
     def keep(self, batches: list[Rows]) -> int:
-        """Keep rows for `cut`; returns how many are kept now."""
+        """Keep rows for `drain`; returns how many are kept now."""
         self._kept.extend(batches)
         self._kept_rows += sum(len(batch.ids) for batch in batches)
         return self._kept_rows
@@ -77,14 +79,14 @@ class FeatureSink:
         """Forget what is kept."""
         self._kept, self._kept_rows = [], 0
 
-    def cut(self) -> Callable[[], None]:
+    def drain(self) -> Callable[[], None]:
         """What is kept, as work that writes it and waits until QuestDB and Kafka have acknowledged everything."""
         chunks = list(_chunks(self._kept, self._chunk_rows))
         self._kept, self._kept_rows = [], 0
 
         def write() -> None:
             while chunks:
-                self._db.write("silver_features", silver_frame(chunks[0]))
+                append(self._db, SILVER_FEATURES, _silver(chunks[0]))
                 chunks.pop(0)
             self._publisher.flush()
 
@@ -109,56 +111,17 @@ def _messages(batch: Rows) -> Iterator[FeatureMessage]:
     matrix = batch.matrix()
     values, width = matrix.tobytes(), matrix.strides[0]
     for number, row in enumerate(batch.ids):
-        yield FeatureMessage(
-            batch.symbol,
-            row.ts_event_ns,
-            row.ts_recv_ns,
-            row.partition,
-            row.offset,
-            row.item,
-            row.kind,
-            FEATURE_VERSION,
-            values[number * width : (number + 1) * width],
-        )
+        yield FeatureMessage.of(row, FEATURE_VERSION, values[number * width : (number + 1) * width])
 
 
 def _last_row(batch: Rows) -> FeatureRow:
-    row = batch.ids[-1]
-    return FeatureRow(
-        batch.symbol,
-        row.ts_event_ns,
-        row.ts_recv_ns,
-        row.partition,
-        row.offset,
-        row.item,
-        row.kind,
-        FEATURE_VERSION,
-        batch.matrix()[-1].tolist(),
-    )
+    return FeatureRow.of(batch.ids[-1], FEATURE_VERSION, batch.matrix()[-1].tolist())
 
 
-def silver_frame(batches: list[Rows]) -> pd.DataFrame:
-    """Rows as the table `silver_features` has them."""
-    ids = [row for batch in batches for row in batch.ids]
-    symbols = [batch.symbol for batch in batches for _ in batch.ids]
-    head = pd.DataFrame(
-        {
-            "ts_event": pd.to_datetime([row.ts_event_ns for row in ids]),
-            "ts_recv": pd.to_datetime([row.ts_recv_ns for row in ids]),
-            "symbol": pd.Categorical(symbols),
-            "kind": pd.Categorical(["trade" if row.kind == TRADE else "quote" for row in ids]),
-            "feature_version": pd.Categorical([FEATURE_VERSION] * len(ids)),
-            "trade_id": np.array([row.trade_id for row in ids], np.int64),
-            "trade_price": [row.trade_price for row in ids],
-            "trade_qty": [row.trade_qty for row in ids],
-            "trade_side": [row.trade_side for row in ids],
-            "kafka_partition": np.array([row.partition for row in ids], np.int32),
-            "kafka_offset": np.array([row.offset for row in ids], np.int64),
-            "frame_item": np.array([row.item for row in ids], np.int32),
-        }
-    )
-    values = np.concatenate([batch.matrix() for batch in batches])
-    return pd.concat([head, pd.DataFrame(values, columns=list(FEATURE_NAMES))], axis=1)
+def _silver(batches: list[Rows]) -> pa.Table:
+    """Rows of `silver_features`."""
+    events = [event for batch in batches for event in batch.ids]
+    return table_rows.silver_features(columns_of(events), np.concatenate([batch.matrix() for batch in batches]))
 
 
 class FeaturesHandler:
@@ -169,7 +132,7 @@ class FeaturesHandler:
         self._sink = FeatureSink(settings)
 
     def reset(self) -> None:
-        """Forget every market, and rows that nobody has cut: their messages come again."""
+        """Forget every market, and rows that nobody has drained: their messages come again."""
         self._engine = FeatureEngine()
         self._sink.drop()
 
@@ -193,9 +156,9 @@ class FeaturesHandler:
         self._sink.announce(batches)
         return self._sink.keep(batches)
 
-    def cut(self) -> Callable[[], None]:
+    def drain(self) -> Callable[[], None]:
         """Silver rows to write."""
-        return self._sink.cut()
+        return self._sink.drain()
 
     def _push(self, messages: list[Record]) -> None:
         for message in messages:

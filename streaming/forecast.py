@@ -13,33 +13,32 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import pandas as pd
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
-from btc_core.market.messages import FeatureMessage
+from btc_core.market.messages import FeatureMessage, ForecastRow
 from btc_core.models.bundle import bid_path, start_quantiles
 from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
-from btc_core.names import FEATURES_TOPIC, HORIZONS_MIN, PREDICTIONS_TOPIC, QUANTILE_NAMES, WorkerName
+from btc_core.names import FEATURES_TOPIC, PREDICTIONS_TOPIC, WorkerName
 from btc_core.registry.champions import BaselineSource, ModelHolder
-from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis_rows import ForecastRow, forecast_fields, forecast_key
-from btc_core.tables.catalogue import PREDICTION_OUTCOMES
+from btc_core.stores.questdb import QuestDB, append
+from btc_core.stores.redis_rows import forecast_fields, forecast_key
+from btc_core.tables import rows as table_rows
+from btc_core.tables.catalogue import BID_PREDICTION, PREDICTION_OUTCOMES, VOLATILITY_PREDICTION
 from streaming.latest import LatestRows
 from streaming.outcomes import (
+    OUTCOME_WARM_UP_S,
     STATE_VERSION,
-    WARM_UP_S,
     Outcome,
     OutcomeTracker,
     TrackerState,
+    count_outcome,
     restored,
     row_of,
-    tell_skill,
 )
 from streaming.publish import Publisher
-from streaming.table_rows import typed
 from streaming.worker import Role, Worker
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUP = WorkerName.FORECAST
-ROLE = Role(GROUP, FEATURES_TOPIC, WARM_UP_S, f"{STATE_VERSION}-{FEATURE_VERSION}")
+ROLE = Role(GROUP, FEATURES_TOPIC, OUTCOME_WARM_UP_S, f"{STATE_VERSION}-{FEATURE_VERSION}")
 WAIT_FOR_MODEL_S = 2.0
 PREDICTIONS_LINGER_MS = 20
 """Who is in a hurry reads Redis; a request to the broker for each forecast costs as much as the forecast."""
@@ -79,7 +78,7 @@ class ForecastHandler:
         self._outcomes: list[Outcome] = []
 
     def reset(self) -> None:
-        """Forget rows that nobody has cut, and what is open: their messages come again."""
+        """Forget rows that nobody has drained, and what is open: their messages come again."""
         self._kept, self._pending = [], None
         self._outcomes, self._trackers = [], {}
 
@@ -109,7 +108,7 @@ class ForecastHandler:
                 final = self._close(part[-1])
                 self._outcomes += final
                 for outcome in final:
-                    tell_skill(outcome)
+                    count_outcome(outcome)
                 pending += self._forecast(part)
             self._pending = pending
         self._announce(self._pending)
@@ -148,17 +147,18 @@ class ForecastHandler:
                 PREDICTIONS_TOPIC, forecast.symbol, self._encoder.encode(forecast), forecast.ts_recv_ns
             )
 
-    def cut(self) -> Callable[[], None]:
+    def drain(self) -> Callable[[], None]:
         """Rows of both prediction tables and of outcomes to write."""
         kept, self._kept = self._kept, []
         outcomes, self._outcomes = self._outcomes, []
 
         def write() -> None:
             if outcomes:
-                self._db.write("gold_prediction_outcomes", outcome_frame(outcomes))
+                judged = table_rows.from_records(PREDICTION_OUTCOMES, [row_of(outcome) for outcome in outcomes])
+                append(self._db, PREDICTION_OUTCOMES, judged)
             if kept:
-                self._db.write("gold_bid_price_prediction", bid_frame(kept))
-                self._db.write("gold_volatility_prediction", volatility_frame(kept))
+                append(self._db, BID_PREDICTION, table_rows.gold_bid_price_prediction(kept))
+                append(self._db, VOLATILITY_PREDICTION, table_rows.gold_volatility_prediction(kept))
             self._publisher.flush()
 
         return write
@@ -182,7 +182,7 @@ class ForecastHandler:
 
     def _forecast(self, messages: list[FeatureMessage]) -> list[ForecastRow]:
         """Forecasts of rows of one symbol and minute, which all get the same quantiles; none before the first quote."""
-        values = np.frombuffer(b"".join([message.values for message in messages])).reshape(len(messages), -1)  # noqa: PD011 - a struct's field
+        values = np.frombuffer(b"".join([message.values for message in messages])).reshape(len(messages), -1)
         quoted = np.isfinite(values[:, _BID_COLUMN])
         values = values[quoted]
         rows = [message for message, has_bid in zip(messages, quoted, strict=True) if has_bid]
@@ -202,10 +202,10 @@ class ForecastHandler:
                 row.symbol,
                 row.ts_event_ns,
                 row.ts_recv_ns,
-                made_at_ns,
                 row.partition,
                 row.offset,
                 row.item,
+                made_at_ns,
                 float(bid[index]),
                 path[index].tolist(),
                 sigma[index].tolist(),
@@ -221,7 +221,7 @@ class ForecastHandler:
             for index, row in enumerate(rows)
         ]
         newest = matrix[-1:]
-        tracker.see(
+        tracker.observe(
             forecasts[-1],
             float(values[-1, _MID_COLUMN]),
             lambda: _baselines(bid_model, volatility, newest),
@@ -242,61 +242,6 @@ def _minutes(rows: list[FeatureMessage]) -> list[list[FeatureMessage]]:
     for row in rows:
         parts.setdefault((row.symbol, row.ts_event_ns // NS_PER_MIN), []).append(row)
     return list(parts.values())
-
-
-def _identity(rows: list[ForecastRow], version: str, kind: str) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "ts_event": pd.to_datetime([row.ts_event_ns for row in rows]),
-            "ts_recv": pd.to_datetime([row.ts_recv_ns for row in rows]),
-            "made_at": pd.to_datetime([row.made_at_ns for row in rows]),
-            "symbol": pd.Categorical([row.symbol for row in rows]),
-            "model_version": pd.Categorical([getattr(row, version) for row in rows]),
-            "model_kind": pd.Categorical([getattr(row, kind) for row in rows]),
-            "feature_version": pd.Categorical([row.feature_version for row in rows]),
-            "kafka_partition": np.array([row.partition for row in rows], np.int32),
-            "kafka_offset": np.array([row.offset for row in rows], np.int64),
-            "frame_item": np.array([row.item for row in rows], np.int32),
-        }
-    )
-
-
-def _paths(rows: list[ForecastRow], field: str, column: str) -> dict[str, np.ndarray]:
-    values = np.array([getattr(row, field) for row in rows])
-    return {column.format(horizon): values[:, index] for index, horizon in enumerate(HORIZONS_MIN)}
-
-
-def _bounds(rows: list[ForecastRow], field: str, column: str) -> dict[str, np.ndarray]:
-    values = np.array([getattr(row, field) for row in rows])
-    return {
-        column.format(horizon, percent): values[:, place, at]
-        for place, horizon in enumerate(HORIZONS_MIN)
-        for at, percent in enumerate(QUANTILE_NAMES)
-    }
-
-
-def bid_frame(rows: list[ForecastRow]) -> pd.DataFrame:
-    """Rows of `gold_bid_price_prediction`."""
-    frame = _identity(rows, "bid_model_version", "bid_model_kind")
-    return frame.assign(
-        bid=[row.bid for row in rows],
-        **_paths(rows, "bid_path_usd", "bid_{}m_usd"),
-        **_bounds(rows, "bid_bounds_usd", "bid_{}m_q{}_usd"),
-    )
-
-
-def volatility_frame(rows: list[ForecastRow]) -> pd.DataFrame:
-    """Rows of `gold_volatility_prediction`."""
-    return _identity(rows, "volatility_model_version", "volatility_model_kind").assign(
-        **_paths(rows, "sigma_path_bps", "sigma_{}m_bps"),
-        **_paths(rows, "baseline_sigma_path_bps", "baseline_sigma_{}m_bps"),
-        **_bounds(rows, "sigma_bounds_bps", "sigma_{}m_q{}_bps"),
-    )
-
-
-def outcome_frame(outcomes: list[Outcome]) -> pd.DataFrame:
-    """Rows of `gold_prediction_outcomes`."""
-    return typed(PREDICTION_OUTCOMES, [row_of(outcome) for outcome in outcomes])
 
 
 def build(settings: Settings) -> Worker:

@@ -12,9 +12,10 @@ import msgspec
 from btc_core import metrics
 from btc_core.market.continuity import TradeContinuity, Verdict
 from btc_core.market.messages import GapNotice
+from btc_core.tables.rows import GapMark
 
 if TYPE_CHECKING:
-    from btc_core.market.events import Event
+    from btc_core.market.events import TradeEvent
     from btc_core.market.messages import Absent
 
 
@@ -36,6 +37,12 @@ class Gap:
         if self.missing:
             return "open"
         return "absent" if self.absent else "repaired"
+
+    def mark(self, symbol: str) -> GapMark:
+        """The row of `gap_marks`."""
+        return GapMark(
+            symbol, self.before_ns, self.first_id, self.last_id, self.changed_ns, self.missing, self.absent, self.state
+        )
 
     def notice(self, symbol: str) -> GapNotice:
         """What the topic `gaps` is told."""
@@ -63,7 +70,7 @@ class TradeSequence:
         self._open: list[Gap] = []
         self._last_ns = 0
 
-    def take(self, trade: Event, ts_recv_ns: int, origin: str) -> tuple[bool, Gap | None]:
+    def take(self, trade: TradeEvent, ts_recv_ns: int, origin: str) -> tuple[bool, Gap | None]:
         """Whether the trade is new, and the gap that it opened or closed."""
         verdict = self._seen.observe(trade.trade_id)
         if verdict is Verdict.DUPLICATE:
@@ -77,7 +84,7 @@ class TradeSequence:
             first, last = self._seen.open_gaps[-1]
             opened = Gap(first, last, self._last_ns, trade.ts_event_ns, ts_recv_ns)
             self._open.append(opened)
-            self._tell()
+            self._set_gauges()
         self._last_ns = trade.ts_event_ns
         return True, opened
 
@@ -112,7 +119,7 @@ class TradeSequence:
             gap = Gap(*place)
             gap.missing, gap.absent = missing, absent
             sequence._open.append(gap)
-        sequence._tell()
+        sequence._set_gauges()
         return sequence
 
     def _fewer(self, gap: Gap, count: int, ts_recv_ns: int) -> bool:
@@ -121,14 +128,14 @@ class TradeSequence:
         gap.changed_ns = ts_recv_ns
         if gap.missing == 0:
             self._open.remove(gap)
-        self._tell()
+        self._set_gauges()
         return gap.missing == 0
 
-    def untell(self) -> None:
+    def remove_gauges(self) -> None:
         """Another process may have this market now: its gauges are not ours any more."""
         metrics.OPEN_GAPS.remove(self._symbol)
         metrics.MISSING_TRADES.remove(self._symbol)
 
-    def _tell(self) -> None:
+    def _set_gauges(self) -> None:
         metrics.OPEN_GAPS.labels(self._symbol).set(len(self._open))
         metrics.MISSING_TRADES.labels(self._symbol).set(self._seen.missing())

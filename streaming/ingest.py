@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from btc_core import metrics
 from btc_core.clock import SYSTEM_CLOCK, to_ns
 from btc_core.errors import BadFrame, ExchangeError, InvalidInput, ServiceError, SubscriptionRefused
-from btc_core.exchanges.interface import exchange_of
+from btc_core.exchanges.adapters import exchange_of
 from btc_core.market.book import ChecksumMismatch, OrderBook
 from btc_core.market.frames import (
     BookFrame,
@@ -37,10 +37,10 @@ from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
 from streaming.backoff import bound_s
 from streaming.exchange_clock import ExchangeClock
-from streaming.history import recent_bars
 from streaming.outbox import Outbox
 from streaming.publish import Publisher
 from streaming.subscriptions import Subscriptions
+from streaming.warm_up_bars import recent_bars
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection

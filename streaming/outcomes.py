@@ -16,11 +16,11 @@ import numpy as np
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_MIN, NS_PER_S
+from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals, scores
 from btc_core.models.targets import LABEL_SPAN_NS
 from btc_core.names import HORIZONS_MIN, LEVELS_PCT
-from btc_core.stores.redis_rows import ForecastRow
-from btc_core.tables.form import of_symbol
+from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FRESH_NS = 10 * NS_PER_S
 """A state older than this at the end of a minute is not the state at that minute."""
-WARM_UP_S = 420.0
+OUTCOME_WARM_UP_S = 420.0
 """Of the log before the first live message: the longest horizon, a minute in progress, and one to be sure."""
 STATE_VERSION = "2"
 """Raise it when `TrackerState` changes."""
@@ -83,7 +83,7 @@ class TrackerState(msgspec.Struct, frozen=True):
 
 
 class OutcomeTracker:
-    """Of one symbol; feed it every forecast in order with `see`."""
+    """Of one symbol; feed it every forecast in order with `observe`."""
 
     def __init__(self, bid_quantiles: Floats, volatility_quantiles: Floats, known_until_ns: int = 0) -> None:
         self.bid_quantiles = bid_quantiles
@@ -125,7 +125,7 @@ class OutcomeTracker:
             return None
         return self._judge(known)
 
-    def see(
+    def observe(
         self,
         forecast: ForecastRow,
         mid: float,
@@ -194,7 +194,7 @@ def _plain(quantiles: Floats) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in quantiles.tolist())
 
 
-def tell_skill(outcome: Outcome) -> None:
+def count_outcome(outcome: Outcome) -> None:
     """Count an outcome: ratios of the metrics' rates are live skill and coverage over any window."""
     symbol = outcome.origin.forecast.symbol
     for name, loss in outcome.qlike_5m.items():

@@ -16,7 +16,7 @@ import msgspec
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ExchangeError
-from btc_core.exchanges.interface import exchange_of
+from btc_core.exchanges.adapters import exchange_of
 from btc_core.market.continuity import TradeContinuity, Verdict
 from btc_core.market.messages import Absent, Envelope, GapNotice, encode_envelope
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName
@@ -39,7 +39,7 @@ RECHECK_S = 5.0
 
 
 class RepairHandler(Stateless):
-    """Gaps wait in `handle`; the work of `cut` repairs them one by one, slowly enough for the exchange."""
+    """Gaps wait in `handle`; the work of `drain` repairs them one by one, slowly enough for the exchange."""
 
     def __init__(self, settings: Settings) -> None:
         self._exchange = exchange_of(settings.exchange)
@@ -68,7 +68,7 @@ class RepairHandler(Stateless):
                 self._settled.add(key)
         return len(self._waiting)
 
-    def cut(self) -> Callable[[], None]:
+    def drain(self) -> Callable[[], None]:
         """The repair of every gap taken up so far."""
         gaps, self._waiting = list(self._waiting.values()), {}
 

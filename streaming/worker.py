@@ -78,13 +78,13 @@ class Handler(Protocol):
         ...
 
     def handle(self, messages: list[Record]) -> int:
-        """Hand a batch on to those who wait for it and keep its rows for `cut`; returns how many are kept in all.
+        """Hand a batch on to those who wait for it and keep its rows for `drain`; returns how many are kept in all.
 
         May be called again with the same batch when it raised `ServiceError`.
         """
         ...
 
-    def cut(self) -> Callable[[], None]:
+    def drain(self) -> Callable[[], None]:
         """Hand over what is kept as work that writes it and returns when every table and topic has acknowledged.
 
         The work runs in another thread, one piece at a time, and may be called again when it raised `ServiceError`.
@@ -198,7 +198,7 @@ class Worker:
         for message in batch:
             self._next[message.partition] = message.offset + 1
         self._settle()
-        self._tell_lag()
+        self._measure_lag()
 
     def _take(self) -> list[Record]:
         """At least one message as soon as there is one, and whatever else comes within the batch wait."""
@@ -259,7 +259,7 @@ class Worker:
         if self._kept >= self._stream.batch_rows or waited_ms >= self._stream.table_flush_ms:
             self._write()
 
-    def _tell_lag(self) -> None:
+    def _measure_lag(self) -> None:
         now_s = time.monotonic()
         if now_s - self._lag_at_s < LAG_S:
             return
@@ -284,7 +284,7 @@ class Worker:
         ]
         if not ready:
             return
-        work = self._handler.cut()
+        work = self._handler.drain()
         self._kept = 0
         states = {}
         if self._warm_up_s > 0 and (last or now_s - self._checkpoint_at_s > CHECKPOINT_S):

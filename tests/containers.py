@@ -1,4 +1,4 @@
-"""What tests of containers share: docker-compose.yml as read, and the same processes as the native stack starts them."""
+"""What tests of containers share: the parsed docker-compose.yml, and the processes of the native stack to compare it with."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import yaml
 
 from btc_core.settings import Settings
 from stack.component import Context
-from stack.layout import InternalPorts, Layout
-from stack.servers import dagster, mlflow, ours
+from stack.layout import Layout
+from stack.ports import InternalPorts
+from stack.servers import dagster, mlflow, programs
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -23,30 +24,30 @@ KNOWN_SETTINGS = {
     for section, kind in Settings.model_fields.items()
     for field in kind.annotation.model_fields  # type: ignore[union-attr]
 }
-PLACE = {"--host", "--port", "--socket", "--workspace", "--working-directory", "--allowed-hosts"}
-"""Options that say where, not what; they differ between a machine and a container."""
+LOCATION_OPTIONS = {"--host", "--port", "--socket", "--workspace", "--working-directory", "--allowed-hosts"}
+"""Options that say where a process listens or finds its files; a machine and a container differ in them."""
 
 
-def native() -> dict[str, Component]:
-    """Processes of the native stack by name."""
+def native_components() -> dict[str, Component]:
+    """Components of the native stack by name."""
     layout = Layout(ROOT / "var" / "of-no-stack")
     context = Context(layout, Settings(), layout.internal_ports() if layout.exists else InternalPorts())
-    found = (*ours.components(context), *dagster.components(context), mlflow.component(context))
+    found = (*programs.components(context), *dagster.components(context), mlflow.component(context))
     return {component.name: component for component in found}
 
 
-def without_place(command: tuple[str, ...] | list[str]) -> list[str]:
-    """Arguments of a command that say what it does."""
+def without_location(command: tuple[str, ...] | list[str]) -> list[str]:
+    """The arguments of a command without those that say where."""
     kept, skip = [], False
     for part in command[1:]:
-        if not skip and part not in PLACE:
+        if not skip and part not in LOCATION_OPTIONS:
             kept.append(part)
-        skip = part in PLACE and not skip
+        skip = part in LOCATION_OPTIONS and not skip
     return kept
 
 
 def version() -> str:
-    """Of this project."""
+    """The version of this project."""
     found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert found is not None
     return found[1]

@@ -1,1 +1,1 @@
-"""Days of data: seals, proofs, copies on the object store, and imports."""
+"""Days: seals, proofs, copies on the object store, and imports of past data."""

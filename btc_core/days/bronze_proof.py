@@ -1,163 +1,120 @@
-"""The proof that bronze holds what the log holds of a day: entries missing or different there are written again.
+"""The proof of a day's bronze rows: a comparison with the log that rewrites missing and different rows.
 
-It also writes `bronze_bars`, the minute bars with their place in the log. A day that the log has forgotten is taken as
-it is. What does not belong here: features (`proof`).
+It also writes `bronze_bars`, the minute bars with their place in the log. A day that the log no longer holds is not
+compared. What does not belong here: features (`silver_proof`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days.day_replay import MARGIN_NS
-from btc_core.days.rows import arrow_schema, day_ns, in_form, within, write_rows
 from btc_core.errors import BadFrame
-from btc_core.exchanges.interface import frame_of
-from btc_core.features.fold import BAR, QUOTE, WARM_UP_S
-from btc_core.market.events import Event, events_of
-from btc_core.market.frames import TickerFrame
-from btc_core.market.messages import Envelope
+from btc_core.exchanges.decoding import events_of
+from btc_core.features.state import WARM_UP_S
+from btc_core.market.events import BarEvent, QuoteEvent, TradeEvent
 from btc_core.stores.kafka import kept_since, read_all
+from btc_core.stores.questdb import write_rows
+from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BRONZE_BARS, BRONZE_TICKS, BRONZE_TRADES
+from btc_core.tables.rows import Logged
+from btc_core.tables.sql import within
+from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
+    from btc_core.market.messages import Envelope
     from btc_core.settings import KafkaSettings
     from btc_core.stores.questdb import QuestDB
     from btc_core.tables.form import Table
 
-Row = dict[str, Any]
 Key = tuple[object, ...]
 PIECE_ROWS = 50_000
-"""Rows held before they are compared: some 60 MB."""
-_QUOTE_COLUMNS = ("bid", "bid_qty", "ask", "ask_qty", "last", "volume", "vwap")
+"""The number of rows that are compared at a time: about 60 MB."""
+_IDENTITY = {BRONZE_TICKS.name: ("symbol", "kafka_offset", "frame_item"), BRONZE_TRADES.name: ("symbol", "trade_id")}
+"""The columns that identify a row of a day: a quote's place in the log, or a trade's id."""
 _COMPARED = {
-    "bronze_ticks": ("ts_event", "bid", "bid_qty", "ask", "ask_qty"),
-    "bronze_trades": ("ts_event", "price", "qty", "side"),
+    BRONZE_TICKS.name: ("ts_event", "bid", "bid_qty", "ask", "ask_qty"),
+    BRONZE_TRADES.name: ("ts_event", "price", "qty", "side"),
 }
 
 
-class _Seen(msgspec.Struct, frozen=True, gc=False):
-    """An event with where it was; its row is made only when it must be written."""
-
-    event: Event
-    envelope: Envelope
-    partition: int
-    offset: int
-
-    def compared(self) -> Key:
-        """What the stored row must say, as `_COMPARED` names it."""
-        event = self.event
-        if event.kind == QUOTE:
-            return event.ts_event_ns, event.a, event.b, event.c, event.d
-        return event.ts_event_ns, event.a, event.b, _side(event)
-
-    def row(self) -> Row:
-        """The row as the bronze worker writes it."""
-        event, envelope = self.event, self.envelope
-        head: Row = {"ts_event": event.ts_event_ns, "ts_recv": envelope.ts_recv_ns, "symbol": event.symbol}
-        place = {"kafka_partition": self.partition, "kafka_offset": self.offset, "frame_item": event.item}
-        if event.kind == BAR:
-            return head | dict(zip(("open", "high", "low", "close", "volume"), _numbers(event), strict=True)) | place
-        return head | (_quote(envelope, event) if event.kind == QUOTE else _trade(envelope, event)) | place
-
-
 class BronzeProof(msgspec.Struct, frozen=True, kw_only=True):
-    """How a day's bronze compares with the log."""
+    """The result of comparing the bronze rows of a day with the log."""
 
     log_has_day: bool
-    """False when the log has forgotten the day, or part of it: then nothing was compared."""
+    """Whether the log still holds the whole day. If not, nothing was compared."""
     rows: int = 0
-    """Ticks and trades the log has of the day."""
+    """Ticks and trades of the day in the log."""
     rows_missing: int = 0
     rows_different: int = 0
     bars: int = 0
-    """Minute bars met in the log from the warm-up window on."""
+    """Minute bars in the log since the beginning of the warm-up window."""
 
 
 class _Comparison:
-    """Rows of one day as the log has them, compared with the tables piece by piece."""
+    """Compares the rows of one day, as the log has them, with the tables piece by piece."""
 
     def __init__(self, db: QuestDB, begin_ns: int) -> None:
         self._db = db
         self._begin_ns, self._end_ns = begin_ns, begin_ns + NS_PER_DAY
-        self._bars: list[_Seen] = []
-        self._ticks: dict[Key, _Seen] = {}
-        self._trades: dict[Key, _Seen] = {}
-        self._seen: set[Key] = set()
+        self._bars: list[Logged[BarEvent]] = []
+        self._ticks: list[Logged[QuoteEvent]] = []
+        self._trades: list[Logged[TradeEvent]] = []
+        self._trade_keys: set[Key] = set()
         self.rows = self.missing = self.different = self.bars = 0
 
     def take(self, envelope: Envelope, partition: int, offset: int) -> None:
         for event in events_of(envelope):
             if isinstance(event, BadFrame):
                 continue
-            seen = _Seen(event, envelope, partition, offset)
-            if event.kind == BAR:
-                self._bars.append(seen)
+            place = (envelope.ts_recv_ns, envelope.origin, partition, offset)
+            if isinstance(event, BarEvent):
+                self._bars.append(Logged(event, *place))
             elif not self._begin_ns <= event.ts_event_ns < self._end_ns:
                 continue
-            elif event.kind == QUOTE:
-                self._ticks[event.symbol, offset, event.item] = seen
-            elif (event.symbol, event.trade_id) not in self._seen:  # the first time counts, as for the workers
-                self._seen.add((event.symbol, event.trade_id))
-                self._trades[event.symbol, event.trade_id] = seen
+            elif isinstance(event, QuoteEvent):
+                self._ticks.append(Logged(event, *place))
+            elif (event.symbol, event.trade_id) not in self._trade_keys:  # the first one counts, as in the workers
+                self._trade_keys.add((event.symbol, event.trade_id))
+                self._trades.append(Logged(event, *place))
         if len(self._bars) + len(self._ticks) + len(self._trades) >= PIECE_ROWS:
             self.settle()
 
     def settle(self) -> None:
-        """Compare and write what was taken since the last time."""
-        write_rows(self._db, BRONZE_BARS, _table(self._bars, BRONZE_BARS))
+        """Compare the rows taken since the last call, and write those that are missing or different."""
+        if self._bars:
+            write_rows(self._db, BRONZE_BARS, table_rows.bronze_bars(self._bars))
         self.bars += len(self._bars)
-        for table, found in ((BRONZE_TICKS, self._ticks), (BRONZE_TRADES, self._trades)):
-            if not found:
-                continue
-            stored = self._stored(table, found)
-            absent = [seen for key, seen in found.items() if key not in stored]
-            changed = [seen for key, seen in found.items() if key in stored and stored[key] != seen.compared()]
-            write_rows(self._db, table, _table([*absent, *changed], table))
-            self.rows += len(found)
-            self.missing += len(absent)
-            self.different += len(changed)
-        self._bars, self._ticks, self._trades = [], {}, {}
+        if self._ticks:
+            self._compare(BRONZE_TICKS, table_rows.bronze_ticks(self._ticks))
+        if self._trades:
+            self._compare(BRONZE_TRADES, table_rows.bronze_trades(self._trades))
+        self._bars, self._ticks, self._trades = [], [], []
 
-    def _stored(self, table: Table, found: dict[Key, _Seen]) -> dict[Key, Key]:
-        """Compared values by what identifies a row: place for ticks, trade_id for trades."""
-        identity = ("symbol", "trade_id") if table is BRONZE_TRADES else ("symbol", "kafka_offset", "frame_item")
-        compared = _COMPARED[table.name]
+    def _compare(self, table: Table, expected: pa.Table) -> None:
+        identity, compared = _IDENTITY[table.name], _COMPARED[table.name]
         names = tuple(dict.fromkeys((*identity, *compared)))
-        times = [seen.event.ts_event_ns for seen in found.values()]
-        rows = self._db.query(
-            f"SELECT {', '.join(names)} FROM {table.name} WHERE {within('ts_event', min(times), max(times) + 1)}"  # noqa: S608 - names of the catalogue
-        )
-        values = {
-            name: rows[name].cast(pa.int64()).to_pylist()
-            if pa.types.is_timestamp(rows[name].type)
-            else rows[name].to_pylist()
-            for name in names
-        }
-        keys = zip(*(values[name] for name in identity), strict=True)
-        return dict(zip(keys, zip(*(values[name] for name in compared), strict=True), strict=True))
+        times = expected["ts_event"].cast(pa.int64()).to_numpy()
+        span = within("ts_event", int(times.min()), int(times.max()) + 1)
+        rows = self._db.query(f"SELECT {', '.join(names)} FROM {table.name} WHERE {span}")  # noqa: S608 - names of the catalogue
+        stored = dict(zip(_tuples(rows, identity), _tuples(rows, compared), strict=True))
+        found = [stored.get(key) for key in _tuples(expected, identity)]
+        wrong = [here != there for here, there in zip(_tuples(expected, compared), found, strict=True)]
+        write_rows(self._db, table, expected.filter(pa.array(wrong, pa.bool_())))
+        self.rows += len(expected)
+        self.missing += found.count(None)
+        self.different += sum(wrong) - found.count(None)
 
 
-def _numbers(event: Event) -> tuple[float, ...]:
-    return event.a, event.b, event.c, event.d, event.e
-
-
-def _side(event: Event) -> str:
-    return "buy" if event.c > 0 else "sell"
-
-
-def _quote(envelope: Envelope, event: Event) -> Row:
-    frame = frame_of(envelope)
-    entry = frame.data[event.item] if isinstance(frame, TickerFrame) else None
-    return {name: getattr(entry, name) for name in _QUOTE_COLUMNS}
-
-
-def _trade(envelope: Envelope, event: Event) -> Row:
-    row = {"trade_id": event.trade_id, "price": event.a, "qty": event.b, "side": _side(event)}
-    return row | {"ord_type": event.ord_type, "origin": envelope.origin}
+def _tuples(rows: pa.Table, names: tuple[str, ...]) -> list[Key]:
+    """The values of some columns, row by row; times as nanoseconds."""
+    columns = (rows[name] for name in names)
+    values = (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in columns)
+    return list(zip(*(column.to_pylist() for column in values), strict=True))
 
 
 def prove_bronze(db: QuestDB, kafka: KafkaSettings, day: str) -> BronzeProof:
@@ -172,7 +129,7 @@ def prove_bronze(db: QuestDB, kafka: KafkaSettings, day: str) -> BronzeProof:
         if envelope.channel == "ohlc" or envelope.ts_recv_ns >= since_ns:
             try:
                 comparison.take(envelope, partition, offset)
-            except BadFrame:  # a dead letter, as it was when it was live
+            except BadFrame:  # the workers refused it, too
                 continue
     comparison.settle()
     return BronzeProof(
@@ -182,10 +139,3 @@ def prove_bronze(db: QuestDB, kafka: KafkaSettings, day: str) -> BronzeProof:
         rows_different=comparison.different,
         bars=comparison.bars,
     )
-
-
-def _table(seen: list[_Seen], table: Table) -> pa.Table:
-    schema = arrow_schema(table)
-    rows = [each.row() for each in seen]
-    columns = {name: pa.array([row[name] for row in rows], schema.field(name).type) for name in schema.names}
-    return in_form(pa.table(columns, schema=schema), table)

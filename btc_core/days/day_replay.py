@@ -1,6 +1,6 @@
-"""A day's bronze rows as events, in the order the stream folded them and in the order they belong, and their replay.
+"""The events of a stored day, in the order of the stream and in the order of the trade ids, and their replay.
 
-What does not belong here: comparing the rows with what is stored (`proof`).
+What does not belong here: comparing replayed rows with stored ones (`silver_proof`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
-from btc_core.days.rows import day_ns, within
 from btc_core.features.catalogue import ROW
-from btc_core.features.fold import BAR, EMIT_NONE, EMIT_TICKS, EVENT, QUOTE, TRADE, WARM_UP_S, fold, new_state
-from btc_core.tables.form import of_symbol
+from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
+from btc_core.features.state import EVENT, EVENT_FIELDS, WARM_UP_S, new_state, slot_of
+from btc_core.market.events import BAR, QUOTE, TRADE
+from btc_core.tables.sql import of_symbol, within
+from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from btc_core.stores.questdb import QuestDB
 
 MARGIN_NS = 1_200 * NS_PER_S
-"""Around the warm-up window and the day: the log is in the order of receipt, tables are in that of the exchange."""
+"""A margin around the warm-up window and the day. The log is ordered by receipt, and tables are ordered by exchange time."""
 CHUNK = 50_000
-"""Events folded at a time: 40 MB of rows."""
+"""The number of events folded at a time: 40 MB of rows."""
 _BAR_NS = 60 * NS_PER_S
 
 LOGGED = np.dtype(
@@ -31,25 +33,26 @@ LOGGED = np.dtype(
      ("item", "i4"), ("trade_id", "i8")],
     align=True,
 )  # fmt: skip
-"""An event with its place in the log; partition −1 for a trade that never was in the log."""
+"""An event with its place in the log. The partition is −1 for an imported trade, which never was in the log."""
 
 _TIMES = "cast(ts_event AS LONG) AS ts_ns, cast(ts_recv AS LONG) AS recv_ns"
 _PLACE = "kafka_partition, kafka_offset, frame_item"
 _READS = {
-    QUOTE: ("bronze_ticks", "bid AS a, bid_qty AS b, ask AS c, ask_qty AS d"),
-    TRADE: ("bronze_trades", "price AS a, qty AS b, CASE WHEN side = 'buy' THEN 1.0 ELSE -1.0 END AS c, trade_id"),
-    BAR: ("bronze_bars", "open AS a, high AS b, low AS c, close AS d, volume AS e"),
+    QUOTE: ("bronze_ticks", ", ".join(EVENT_FIELDS[QUOTE])),
+    TRADE: ("bronze_trades", "price, qty, CASE WHEN side = 'buy' THEN 1.0 ELSE -1.0 END AS sign, trade_id"),
+    BAR: ("bronze_bars", ", ".join(EVENT_FIELDS[BAR])),
 }
+"""The table of each kind of event, and the columns that make an event."""
 
 
 def events_around(db: QuestDB, symbol: str, day: str) -> np.ndarray:
-    """Everything that can bear on a day's rows: its events and those of the warm-up window before."""
+    """All events that can influence the rows of a day: those of the day and of the warm-up window before it."""
     begin_ns = day_ns(day)
     return read_events(db, symbol, begin_ns - WARM_UP_S * NS_PER_S - MARGIN_NS, begin_ns + NS_PER_DAY + MARGIN_NS)
 
 
 def read_events(db: QuestDB, symbol: str, begin_ns: int, end_ns: int) -> np.ndarray:
-    """Events of bronze with an exchange time in a range, dtype `LOGGED`, in the order of the log."""
+    """Bronze events with an exchange time in a range, dtype `LOGGED`, in the order of the log."""
     parts = []
     for kind, (table, columns) in _READS.items():
         found = db.query(
@@ -60,25 +63,26 @@ def read_events(db: QuestDB, symbol: str, begin_ns: int, end_ns: int) -> np.ndar
         events["kind"] = kind
         for name, column in (("partition", "kafka_partition"), ("offset", "kafka_offset"), ("item", "frame_item")):
             events[name] = found[column].to_numpy()
-        for name in found.column_names:
-            if name in (LOGGED.names or ()):
-                events[name] = found[name].to_numpy()
+        for name in EVENT_FIELDS[kind]:
+            events[slot_of(kind, name)] = found[name].to_numpy()
+        for name in ("ts_ns", "recv_ns", *(("trade_id",) if kind == TRADE else ())):
+            events[name] = found[name].to_numpy()
         parts.append(events)
     events = np.concatenate(parts)
     return events[np.lexsort((events["item"], events["offset"], events["partition"]))]
 
 
 def orders(events: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """The events as the stream folded them, as they should be folded, and how many trades were late or imported.
+    """The events as the stream folded them, as they should be folded, and the number of late or imported trades.
 
-    A trade is late when a higher trade_id came before it: it filled a gap.
+    A trade is late when a trade with a higher id came before it, that is, when it filled a gap.
     """
-    placed, imported = events[events["partition"] >= 0], events[events["partition"] < 0]
-    ids = np.where(placed["kind"] == TRADE, placed["trade_id"], np.iinfo(np.int64).min)
+    logged, imported = events[events["partition"] >= 0], events[events["partition"] < 0]
+    ids = np.where(logged["kind"] == TRADE, logged["trade_id"], np.iinfo(np.int64).min)
     before = np.concatenate([[np.iinfo(np.int64).min], np.maximum.accumulate(ids)[:-1]]) if len(ids) else ids
-    late = (placed["kind"] == TRADE) & (ids < before)
-    streamed = placed[~late]
-    moved = np.concatenate([placed[late], _without_known(imported, placed)])
+    late = (logged["kind"] == TRADE) & (ids < before)
+    streamed = logged[~late]
+    moved = np.concatenate([logged[late], _not_logged(imported, logged)])
     if not len(moved):
         return streamed, streamed, 0
     place = np.concatenate([np.arange(len(streamed)) * 2, _places(streamed, moved)])
@@ -86,15 +90,16 @@ def orders(events: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     return streamed, everything[np.lexsort((everything["trade_id"], everything["ts_ns"], place))], len(moved)
 
 
-def _without_known(imported: np.ndarray, placed: np.ndarray) -> np.ndarray:
-    known = placed["trade_id"][placed["kind"] == TRADE]
+def _not_logged(imported: np.ndarray, logged: np.ndarray) -> np.ndarray:
+    """Imported trades whose id no trade of the log has."""
+    known = logged["trade_id"][logged["kind"] == TRADE]
     return imported[~np.isin(imported["trade_id"], known)]
 
 
 def _places(streamed: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """Where each moved trade belongs among the streamed events (at twice their index): before the next trade_id.
+    """The place of each moved trade among the streamed events, whose places are twice their index.
 
-    Imported trades, and those after the last id, go by the fold's clock.
+    A late trade goes before the next higher trade id. Imported trades, and trades after the last id, are placed by time.
     """
     close_ns = streamed["ts_ns"] + np.where(streamed["kind"] == BAR, _BAR_NS, 0)
     clock_ns = np.maximum.accumulate(close_ns) if len(streamed) else close_ns
@@ -108,7 +113,7 @@ def _places(streamed: np.ndarray, moved: np.ndarray) -> np.ndarray:
 
 
 def replay(events: np.ndarray, begin_ns: int, end_ns: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Fold events in their order; the quotes and trades from `begin_ns` up to before `end_ns` with their rows."""
+    """Fold events in the given order, and yield the quotes and trades from `begin_ns` up to `end_ns` with their rows."""
     inside = (events["kind"] != BAR) & (events["ts_ns"] >= begin_ns) & (events["ts_ns"] < end_ns)
     wanted = np.flatnonzero(inside)
     if not len(wanted):
@@ -132,7 +137,7 @@ def _for_fold(events: np.ndarray) -> np.ndarray:
 
 
 def symbols_on(db: QuestDB, day: str) -> list[str]:
-    """Markets with bronze rows on a day."""
+    """The markets that have bronze rows on a day."""
     begin_ns = day_ns(day)
     where = within("ts_event", begin_ns, begin_ns + NS_PER_DAY)
     found: set[str] = set()

@@ -1,6 +1,6 @@
-"""Gold bars of a sealed day, computed from its silver rows and kept whatever the materialized views keep.
+"""The gold bars of a sealed day: computed from its silver rows, and kept independently of the materialized views.
 
-What does not belong here: the bars' formulas; they are the views' own statements in `tables`.
+What does not belong here: the formulas of the bars. Those are the statements of the views in `tables.catalogue`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from btc_core.days.rows import in_form, on_day, read_day, write_rows
+from btc_core.days.stored_days import read_day
+from btc_core.market.bars import from_table
+from btc_core.stores.questdb import write_rows
+from btc_core.tables.arrow import in_form
 from btc_core.tables.catalogue import (
     GOLD_1MIN,
     GOLD_1MIN_SEALED,
@@ -21,21 +24,23 @@ from btc_core.tables.catalogue import (
     MINUTE_BARS,
     SILVER_FEATURES,
 )
+from btc_core.tables.rows import minute_bars
+from btc_core.tables.sql import on_day
 
 if TYPE_CHECKING:
     from btc_core.stores.questdb import QuestDB
     from btc_core.tables.form import Table
 
 RELATIVE_TOLERANCE = 1e-9
-"""QuestDB adds in parallel, so the last digits of sums depend on how it split the day."""
+"""QuestDB sums in parallel, so the last digits of a sum depend on how it splits the day."""
 
 
 class GoldProof(msgspec.Struct, frozen=True, kw_only=True):
-    """How the view's bars of a day compare with those computed now."""
+    """The result of comparing a view's bars of a day with the bars computed at sealing."""
 
     rows: int
     rows_missing: int
-    """Not in the view."""
+    """Bars that the view does not have."""
     rows_different: int
     max_abs_diff: dict[str, float]
 
@@ -44,32 +49,33 @@ _SOURCES: dict[str, tuple[Table, Table, Table]] = {
     GOLD_1MIN_SEALED.name: (GOLD_1MIN, SILVER_FEATURES, SILVER_FEATURES),
     GOLD_5MIN_SEALED.name: (GOLD_5MIN, GOLD_1MIN, GOLD_1MIN_SEALED),
 }
-"""The view, the table it reads, and the one to read instead."""
+"""For each table of sealed bars: its view, the table that the view reads, and the table to read instead."""
 
 
 def statement(sealed: Table, day: str) -> str:
-    """The view's SELECT over one day of the sealed source."""
+    """The SELECT of the view, over one day of the sealed source."""
     view, reads, source = _SOURCES[sealed.name]
     return view.view.replace(f"FROM {reads.name} SAMPLE", f"FROM {source.name} WHERE {on_day(source, day)} SAMPLE")
 
 
 def make_gold(db: QuestDB, sealed: Table, day: str) -> GoldProof:
-    """Compute a day's bars, write them, and compare the view with them."""
+    """Compute the bars of a day, write them, and compare the view with them."""
     rows = in_form(db.query(statement(sealed, day)), sealed)
     write_rows(db, sealed, rows)
     return _compare(rows, read_day(db, _SOURCES[sealed.name][0], day), sealed)
 
 
 def fill_minute_bars(db: QuestDB, day: str) -> tuple[int, int]:
-    """Put a day's bars of trades into `minute_bars` where it has none; returns bars of trades and rows written."""
+    """Add the traded minutes of a day to `minute_bars` where it has no bar; returns traded minutes and bars written."""
     bars = read_day(db, GOLD_1MIN_SEALED, day)
     traded = bars.filter(pc.greater(bars["trades"], 0))
     stored = read_day(db, MINUTE_BARS, day)
     known = set(zip(stored["ts"].to_pylist(), stored["symbol"].to_pylist(), strict=True))
     places = zip(traded["ts"].to_pylist(), traded["symbol"].to_pylist(), strict=True)
     new = traded.filter(pa.array([place not in known for place in places], pa.bool_()))
-    sources = pa.array(["sealed"] * len(new), pa.string())
-    write_rows(db, MINUTE_BARS, in_form(new.append_column("source", sources), MINUTE_BARS))
+    for symbol in pc.unique(new["symbol"]).to_pylist():
+        bars = from_table(new.filter(pc.equal(new["symbol"], symbol)))
+        write_rows(db, MINUTE_BARS, minute_bars(bars, symbol, "sealed"))
     return len(traded), len(new)
 
 

@@ -1,7 +1,7 @@
-"""Days of tables on the object store: copies that are verified, restored, and the only leave to forget a day.
+"""Copies of days on the object store: making, verifying and restoring them, and deleting days that have one.
 
-`<table>/<day>/<digest>.parquet` holds the rows, `<table>/<day>/manifest.json` says what is in it. The manifest is
-written last and names its object, so a reader sees the copy of before or the new one, never half of one.
+`<table>/<day>/<digest>.parquet` holds the rows and `<table>/<day>/manifest.json` describes them. The manifest is written
+last and names its object, so a reader sees either the previous copy or the new one, never a part of one.
 What does not belong here: when to back up (`btc_assets.backups`).
 """
 
@@ -17,20 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from btc_core.clock import NS_PER_DAY, now_ns
-from btc_core.days.rows import (
-    arrow_schema,
-    count_rows,
-    day_ns,
-    day_of,
-    digest,
-    drop_days_through,
-    read_day,
-    stored_days,
-    write_rows,
-)
+from btc_core.days.stored_days import count_rows, drop_days_through, read_day, stored_days
 from btc_core.errors import SchemaError, StoreError
 from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.stores.questdb import write_rows
+from btc_core.tables.arrow import arrow_schema, digest
 from btc_core.tables.catalogue import STORED
+from btc_core.utc_day import day_ns, day_of
 
 if TYPE_CHECKING:
     from btc_core.stores.questdb import QuestDB
@@ -38,37 +31,37 @@ if TYPE_CHECKING:
     from btc_core.tables.form import Table
 
 COMPRESSION_LEVEL = 3
-"""Of zstd: 9 makes a day a tenth smaller and takes four times as long."""
+"""The compression level of zstd. Level 9 makes a day a tenth smaller and takes four times as long."""
 DRILL_PREFIX = "restore_drill_"
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a copy of a day holds."""
+    """The description of a copy of a day."""
 
     table: str
     day: str
     key: str
-    """Of the Parquet object."""
+    """The key of the Parquet object."""
     rows: int
     size_bytes: int
     sha256: str
-    """Of the object's bytes."""
+    """The hash of the object's bytes."""
     content_sha256: str
-    """Of the rows (`days.digest`), whatever they are stored in."""
+    """The hash of the rows (`tables.arrow.digest`), independent of the file format."""
     columns: tuple[tuple[str, str], ...]
     feature_version: str
     seal: str
-    """What the day was when it was copied; empty for tables without seals."""
+    """The seal of the day when it was copied; empty for tables without seals."""
     written_at_ns: int
 
 
 def manifest_key(table: str, day: str) -> str:
-    """Where the manifest of a day lies."""
+    """The key of the manifest of a day."""
     return f"{table}/{day}/manifest.json"
 
 
 def read_manifest(store: ObjectStore, table: str, day: str) -> Manifest | None:
-    """What is kept of a day, None when nothing is; raises `StoreError`."""
+    """The manifest of a day; None when there is no copy. Raises `StoreError`."""
     key = manifest_key(table, day)
     body = store.get(key)
     if body is None:
@@ -80,24 +73,24 @@ def read_manifest(store: ObjectStore, table: str, day: str) -> Manifest | None:
 
 
 def kept_days(store: ObjectStore, table: str) -> list[str]:
-    """Days with a manifest, oldest first."""
+    """The days that have a copy, oldest first."""
     return [key.split("/")[1] for key in store.keys(f"{table}/") if key.endswith("/manifest.json")]
 
 
 def back_up(db: QuestDB, store: ObjectStore, table: Table, day: str, seal: str = "") -> Manifest | None:
-    """Copy a day, read the copy back, then name it in the manifest; None when the day has no rows and no copy.
+    """Copy a day, read the copy back, and then write the manifest; None when the day has neither rows nor a copy.
 
-    A copy of the same rows stays as it is. Raises `StoreError` when the day now has fewer rows than a sound copy:
-    what is worse never replaces what is better.
+    A copy of the same rows stays as it is. Raises `StoreError` when the day now has fewer rows than an undamaged copy,
+    because a copy is never replaced by fewer rows.
     """
     rows = read_day(db, table, day)
     before = read_manifest(store, table.name, day)
     if before is None and not len(rows):
         return None
     content = digest(rows)
-    if before is not None and before.content_sha256 == content and _sound(store, before):
+    if before is not None and before.content_sha256 == content and _undamaged(store, before):
         return before
-    if before is not None and len(rows) < before.rows and _sound(store, before):
+    if before is not None and len(rows) < before.rows and _undamaged(store, before):
         msg = f"{table.name} of {day} has {len(rows)} rows and its copy {before.rows}; restore the day, the copy stays"
         raise StoreError(msg)
     body = _parquet(rows)
@@ -124,9 +117,10 @@ def back_up(db: QuestDB, store: ObjectStore, table: Table, day: str, seal: str =
 
 
 def load(store: ObjectStore, table: Table, manifest: Manifest) -> pa.Table:
-    """The rows of a copy, proven against its manifest; raises `StoreError` when they are not what was written.
+    """The rows of a copy, verified against its manifest; raises `StoreError` when they are not what was written.
 
-    A copy made under an older catalogue lacks the columns that came later; those that are gone are left out.
+    A copy made under an older catalogue lacks the columns that were added later. Columns that the catalogue no longer has
+    are left out.
     """
     body = _bytes(store, manifest)
     rows = pq.read_table(io.BytesIO(body))
@@ -136,10 +130,10 @@ def load(store: ObjectStore, table: Table, manifest: Manifest) -> pa.Table:
 
 
 def restore(db: QuestDB, store: ObjectStore, table: Table, day: str, name: str = "") -> int:
-    """Write the copy of a day back and compare what QuestDB then holds; returns the rows, 0 without a copy.
+    """Write the copy of a day back, compare what QuestDB then holds, and return the number of rows; 0 without a copy.
 
-    Rows that are there stay unless the copy has them too. Raises `StoreError` for a broken copy, `SchemaError` when
-    the table does not hold the copy's rows afterwards.
+    Rows that are only in QuestDB stay. Raises `StoreError` for a damaged copy, and `SchemaError` when the table does not
+    hold the rows of the copy afterwards.
     """
     manifest = read_manifest(store, table.name, day)
     if manifest is None:
@@ -158,7 +152,7 @@ def restore(db: QuestDB, store: ObjectStore, table: Table, day: str, name: str =
 
 
 def drill(db: QuestDB, store: ObjectStore, table: Table, day: str) -> int:
-    """Restore a day into a scratch table, compare, and drop it again; returns the rows."""
+    """Restore a day into a scratch table, compare it, drop the table, and return the number of rows."""
     for (left,) in db.execute(f"SELECT table_name FROM tables() WHERE table_name LIKE '{DRILL_PREFIX}%'"):  # noqa: S608 - names made here
         db.execute(f"DROP TABLE IF EXISTS {left}")
     name = f"{DRILL_PREFIX}{table.name}_{now_ns()}"  # QuestDB lists a dropped table of the same name for a while
@@ -169,17 +163,17 @@ def drill(db: QuestDB, store: ObjectStore, table: Table, day: str) -> int:
         db.execute(f"DROP TABLE IF EXISTS {name}")
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """What became of days that are past their time."""
+class Retention(msgspec.Struct, frozen=True):
+    """The days that are older than the TTL of their table: those that were dropped, and those that had to stay."""
 
     dropped: tuple[tuple[str, str], ...]
     """Table and day."""
-    held: tuple[tuple[str, str, str], ...]
-    """Table, day and why it must stay in QuestDB."""
+    blocked: tuple[tuple[str, str, str], ...]
+    """Table, day, and the reason why the day stays in QuestDB."""
 
 
-def uncovered(db: QuestDB, store: ObjectStore, table: Table, day: str) -> str:
-    """Why a day must not be forgotten yet; empty when its copy is sound and holds every row."""
+def deletion_blocker(db: QuestDB, store: ObjectStore, table: Table, day: str) -> str:
+    """Why a day must not be deleted from QuestDB; empty when its copy is undamaged and holds every row."""
     try:
         manifest = read_manifest(store, table.name, day)
         if manifest is None:
@@ -192,22 +186,22 @@ def uncovered(db: QuestDB, store: ObjectStore, table: Table, day: str) -> str:
     return ""
 
 
-def drop_old(db: QuestDB, store: ObjectStore, today_ns: int) -> Kept:
-    """Drop days beyond their TTL from QuestDB, oldest first, up to the first whose copy is not sound and complete.
+def drop_old(db: QuestDB, store: ObjectStore, today_ns: int) -> Retention:
+    """Drop days beyond their TTL from QuestDB, oldest first, up to the first whose copy is damaged or incomplete.
 
     The newest days of a table stay, however old they are (`drop_days_through`).
     """
     dropped: list[tuple[str, str]] = []
-    held: list[tuple[str, str, str]] = []
+    blocked: list[tuple[str, str, str]] = []
     for table in STORED:
         oldest = day_of(today_ns - table.ttl_days(db.settings) * NS_PER_DAY)
         past = [day for day in stored_days(db, table) if day < oldest]
-        reasons = {day: uncovered(db, store, table, day) for day in past}
-        held += [(table.name, day, why) for day, why in reasons.items() if why]
+        reasons = {day: deletion_blocker(db, store, table, day) for day in past}
+        blocked += [(table.name, day, why) for day, why in reasons.items() if why]
         free = list(itertools.takewhile(lambda day: not reasons[day], past))  # noqa: B023 - used up in this turn
         if free:
             dropped += [(table.name, day) for day in drop_days_through(db, table, free[-1])]
-    return Kept(tuple(dropped), tuple(held))
+    return Retention(tuple(dropped), tuple(blocked))
 
 
 def expire(store: ObjectStore, keep_days: int, today_ns: int) -> list[str]:
@@ -235,7 +229,7 @@ def _bytes(store: ObjectStore, manifest: Manifest) -> bytes:
     return body
 
 
-def _sound(store: ObjectStore, manifest: Manifest) -> bool:
-    """Whether the copy is there and undamaged; a store that does not answer still raises `StoreError`."""
+def _undamaged(store: ObjectStore, manifest: Manifest) -> bool:
+    """Whether the copy exists and is undamaged; raises `StoreError` when the store does not answer."""
     body = store.get(manifest.key)
     return body is not None and hashlib.sha256(body).hexdigest() == manifest.sha256

@@ -1,6 +1,6 @@
-"""Whether a UTC day is complete, and what it then is: its seal.
+"""The seal of a UTC day: whether the day is complete, and a fingerprint of its bronze rows.
 
-What does not belong here: proving what the stream made of it (`proof`).
+What does not belong here: proving what the stream computed of a day (`silver_proof`).
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
-from btc_core.days.rows import applied, day_ns, day_of, on_day
 from btc_core.names import TABLE_WRITERS
-from btc_core.stores.kafka import passed
+from btc_core.stores.kafka import first_group_behind
+from btc_core.stores.questdb import applied
 from btc_core.tables.catalogue import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS, MINUTE_BARS
-from btc_core.tables.form import of_symbol
+from btc_core.tables.sql import of_symbol, on_day
+from btc_core.utc_day import day_ns, day_of
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings
     from btc_core.stores.questdb import QuestDB
 
 WRITTEN = ("bronze_ticks", "bronze_trades", "gap_marks", "silver_features")
-"""Tables whose writes must be readable."""
+"""Tables whose written rows must be readable before a day is sealed."""
 
 _PRIME = 1_000_000_007
-"""Sums of remainders stay far below 2^63 for any day."""
+"""Columns are summed modulo this prime, so a sum stays far below 2^63 for any day."""
 _CONTENTS = {
     BRONZE_TICKS: ("bid", "bid_qty", "ask", "ask_qty"),
     BRONZE_TRADES: ("price", "qty"),
@@ -33,13 +34,13 @@ _CONTENTS = {
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """What a day was when it was looked at; the same rows give the same id."""
+    """The state of a day at one moment; equal rows give equal ids."""
 
     day: str
     id: str
     rows: dict[str, int]
     last_offset: int
-    """Newest place in the log among its rows, −1 when none came from the log."""
+    """The highest log offset among its rows; −1 when none came from the log."""
     open_gaps: int
 
 
@@ -61,7 +62,7 @@ def seal_of(db: QuestDB, day: str) -> Seal:
 
 
 def seals_of_bars(db: QuestDB, symbol: str, since_ns: int) -> tuple[str, ...]:
-    """`day@seal` of each day since then that has minute bars from its sealed trades, and trades still in QuestDB."""
+    """`day@seal` of each day since `since_ns` whose minute bars come from sealed trades that QuestDB still holds."""
     days = db.execute(
         f"SELECT cast(ts AS LONG), count() FROM {MINUTE_BARS.name} WHERE {of_symbol(symbol)} AND source = 'sealed' "  # noqa: S608 - names of the catalogue
         f"AND ts >= cast({since_ns} AS TIMESTAMP_NS) SAMPLE BY 1d"
@@ -71,22 +72,25 @@ def seals_of_bars(db: QuestDB, symbol: str, since_ns: int) -> tuple[str, ...]:
 
 
 def open_gaps(db: QuestDB, day: str) -> int:
-    """Gaps in the trades of a day that may still be repaired."""
+    """The number of open gaps in the trades of a day."""
     return int(db.execute(f"SELECT count() FROM gap_marks WHERE state = 'open' AND {on_day(GAP_MARKS, day)}")[0][0])  # noqa: S608 - the same
 
 
-def why_open(settings: Settings, db: QuestDB, day: str, now: int) -> str:
-    """Why a day is not complete yet; empty when it can be sealed. Raises `ServiceError` when it cannot be known."""
+def sealing_blocker(settings: Settings, db: QuestDB, day: str, now: int) -> str:
+    """What keeps a day from being sealed, in words; empty when nothing does.
+
+    Raises `ServiceError` when a server that has to be asked does not answer.
+    """
     end_ns = day_ns(day) + NS_PER_DAY
     settled_ns = end_ns + settings.seal.grace_s * NS_PER_S
     if now < settled_ns:
         return "the day and its grace are not over"
-    behind = passed(settings.kafka, TABLE_WRITERS, settled_ns)
-    if behind:
-        return behind
+    behind = first_group_behind(settings.kafka, TABLE_WRITERS, settled_ns)
+    if behind is not None:
+        return str(behind)
     unread = [name for name in WRITTEN if not applied(db, name)]
     if unread:
-        return f"rows of {', '.join(unread)} are written and not yet readable"
+        return f"rows of {', '.join(unread)} are written but not yet readable"
     gaps = open_gaps(db, day)
     if gaps and now < end_ns + settings.seal.gap_wait_h * 3_600 * NS_PER_S:
         return f"{gaps} gaps in the trades may still be repaired"

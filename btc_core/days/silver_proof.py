@@ -1,9 +1,9 @@
-"""The proof of a sealed day: its bronze rows through the fold again, compared with what the stream wrote.
+"""The proof of a day's silver rows: a replay of its bronze rows, compared with what the stream wrote.
 
-Two replays answer two questions. In the order of the log, late trades left out as the stream left them out: did the
-stream compute what it should? With every late or imported trade at its place: what should the day's rows be? Where no
-trade was late they are one.
-What does not belong here: the order of events (`day_replay`), and whether bronze holds all of the log (`bronze_proof`).
+Two replays answer two questions. A replay in the order of the log leaves late trades out, as the stream did; it tells
+whether the stream computed the right rows. A replay with every late or imported trade at its place tells what the rows of
+the day should be. Without late trades both are the same replay.
+What does not belong here: the order of events (`day_replay`), or whether bronze holds all of the log (`bronze_proof`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY
 from btc_core.days.day_replay import events_around, orders, replay
-from btc_core.days.rows import arrow_schema, day_ns, in_form, within, write_rows
-from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
-from btc_core.features.fold import TRADE
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, as_matrix
+from btc_core.features.state import EVENT_FIELDS, slot_of
+from btc_core.market.events import TRADE
+from btc_core.stores.questdb import write_rows
+from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import SILVER_FEATURES
-from btc_core.tables.form import of_symbol
+from btc_core.tables.sql import of_symbol, within
+from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
     from btc_core.stores.questdb import QuestDB
@@ -28,81 +31,71 @@ if TYPE_CHECKING:
 EXAMPLES = 10
 _MAX_ITEMS = 1 << 16
 _PLACE = "kafka_partition, kafka_offset, frame_item"
-_COMPARED = ("trade_price", "trade_qty", "trade_side", *FEATURE_NAMES)
+_TRADE_COLUMNS = ("trade_price", "trade_qty", "trade_side")
+_COMPARED = (*_TRADE_COLUMNS, *FEATURE_NAMES)
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """How a day's stored rows compare with its replay."""
+    """The result of comparing the stored rows of a day with its replay."""
 
     rows: int
-    """Rows that the day has."""
+    """Rows that the replay gives."""
     rows_missing: int
-    """Of them, not stored; written now."""
+    """Rows that were not stored. They have been written."""
     rows_different: int
-    """Of them, stored with other numbers; written anew now."""
+    """Rows that were stored with other values. They have been replaced."""
     rows_unexplained: int
-    """Missing or different although no trade was late: the stream did not compute what it should."""
+    """Missing or different rows that no late trade explains: the stream computed or stored them wrongly."""
     rows_extra: int
-    """Stored, and given by no replay."""
+    """Stored rows that no replay gives."""
     rows_of_other_version: int
-    """Stored by another feature set, so neither right nor wrong."""
+    """Rows of another feature version, which cannot be compared. They have been replaced."""
     late_trades: int
+    """Trades that filled a gap or were imported."""
     max_abs_diff: dict[str, float]
-    """Of the columns in which a stored row differs."""
+    """The largest absolute difference in each column in which a row differs."""
     examples: tuple[dict[str, Any], ...]
     """The first unexplained rows."""
 
     @property
     def stream_equals_replay(self) -> bool:
-        """Whether every row the stream wrote is the row it should have written, to the last bit."""
+        """Whether every row that the stream wrote equals the replayed row to the last bit."""
         return self.rows_unexplained == 0 and self.rows_extra == 0
 
 
 def silver_rows(symbol: str, events: np.ndarray, rows: np.ndarray) -> pa.Table:
-    """Replayed rows as the table has them."""
+    """Replayed rows (dtype `features.catalogue.ROW`) of one market at their events (dtype `LOGGED`), as the table has them."""
     trade = events["kind"] == TRADE
-    columns: dict[str, Any] = {name: rows[name] for name in FEATURE_NAMES}
-    columns |= {
-        "ts_event": pa.array(events["ts_ns"], pa.timestamp("ns")),
-        "ts_recv": pa.array(events["recv_ns"], pa.timestamp("ns")),
-        "symbol": np.full(len(events), symbol),
-        "kind": np.where(trade, "trade", "quote"),
-        "feature_version": np.full(len(events), FEATURE_VERSION),
-        "trade_id": events["trade_id"],
-        **_trade_columns(events),
-        "kafka_partition": events["partition"],
-        "kafka_offset": events["offset"],
-        "frame_item": events["item"],
+    traded = {
+        name: np.where(trade, events[slot_of(TRADE, field)], np.nan)
+        for name, field in zip(_TRADE_COLUMNS, EVENT_FIELDS[TRADE], strict=True)
     }
-    return in_form(pa.table({name: columns[name] for name in arrow_schema(SILVER_FEATURES).names}), SILVER_FEATURES)
-
-
-def _trade_columns(events: np.ndarray) -> dict[str, np.ndarray]:
-    trade = events["kind"] == TRADE
-    names = {"trade_price": "a", "trade_qty": "b", "trade_side": "c"}
-    return {name: np.where(trade, events[field], np.nan) for name, field in names.items()}
+    identity = {"ts_event_ns": events["ts_ns"], "ts_recv_ns": events["recv_ns"], "symbol": [symbol] * len(events)}
+    place = {name: events[name] for name in ("partition", "offset", "item", "kind", "trade_id")}
+    return table_rows.silver_features(identity | place | traded, as_matrix(rows))
 
 
 class _Comparison:
-    """Stored rows of one symbol beside replayed ones; collects what differs."""
+    """Compares the stored rows of one market with replayed ones, and collects what differs."""
 
     def __init__(self, db: QuestDB, symbol: str) -> None:
         self._db = db
         self._symbol = symbol
         self.rows = self.missing = self.different = self.matched = self.other_version = 0
         self.suspect: list[np.ndarray] = []
-        """Keys that are missing, or different though of the present feature set."""
+        """Keys of rows that are missing, or that differ and have the present feature version."""
         self.max_abs_diff: dict[str, float] = {}
         self.examples: list[dict[str, Any]] = []
 
-    def take(self, events: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Compare one piece; the mask of what is missing or different."""
+    def take(self, events: np.ndarray, rows: np.ndarray) -> pa.Table:
+        """Compare one piece, and return the rows that are missing or different as the table should have them."""
+        expected = silver_rows(self._symbol, events, rows)
         stored = self._stored(int(events["ts_ns"].min()), int(events["ts_ns"].max()) + 1)
         keys = _keys(events)
         pairs = _pairs(keys, _stored_keys(stored))
         present = np.zeros(len(keys), bool)
         present[pairs.here] = True
-        wrong = self._different(events, rows, stored, pairs)
+        wrong = self._different(events, expected, stored, pairs)
         current = np.ones(len(keys), bool)
         current[pairs.here] = stored["feature_version"].to_numpy()[pairs.there] == FEATURE_VERSION
         self.rows += len(keys)
@@ -111,24 +104,25 @@ class _Comparison:
         self.different += int((wrong | ~current).sum())
         self.other_version += int((~current).sum())
         self.suspect.append(keys[~present | (wrong & current)])
-        return wrong | ~present | ~current
+        return expected.filter(pa.array(wrong | ~present | ~current))
 
-    def _different(self, events: np.ndarray, rows: np.ndarray, stored: pa.Table, pairs: _Pairs) -> np.ndarray:
-        """Mask of the events that are stored with other numbers."""
+    def _different(self, events: np.ndarray, expected: pa.Table, stored: pa.Table, pairs: _Pairs) -> np.ndarray:
+        """The mask of the events whose stored row has other values."""
         wrong = np.zeros(len(events), bool)
-        values = {name: rows[name] for name in FEATURE_NAMES} | _trade_columns(events)
         for name in _COMPARED:
-            there, here = stored[name].to_numpy()[pairs.there], values[name][pairs.here]
+            there, here = stored[name].to_numpy()[pairs.there], expected[name].to_numpy()[pairs.here]
             differs = (there != here) & ~(np.isnan(there) & np.isnan(here))
             if not differs.any():
                 continue
             wrong[pairs.here[differs]] = True
-            gap = np.nan_to_num(np.abs(there - here)[differs], nan=np.inf)  # a number where there should be none
+            gap = np.nan_to_num(
+                np.abs(there - here)[differs], nan=np.inf
+            )  # NaN against a number counts as an infinite difference
             self.max_abs_diff[name] = max(self.max_abs_diff.get(name, 0.0), float(gap.max()))
-            self._remember(events[pairs.here[differs]], name, there[differs], here[differs])
+            self._add_examples(events[pairs.here[differs]], name, there[differs], here[differs])
         return wrong
 
-    def _remember(self, events: np.ndarray, name: str, there: np.ndarray, here: np.ndarray) -> None:
+    def _add_examples(self, events: np.ndarray, name: str, there: np.ndarray, here: np.ndarray) -> None:
         for event, stored, replayed in zip(events, there, here, strict=True):
             if len(self.examples) >= EXAMPLES:
                 return
@@ -144,20 +138,20 @@ class _Comparison:
 
 
 class _Pairs(msgspec.Struct, frozen=True):
-    """Indices of rows that are the same row on both sides."""
+    """Indices of the rows that both sides have."""
 
     here: np.ndarray
     there: np.ndarray
 
 
 def _pairs(here: np.ndarray, there: np.ndarray) -> _Pairs:
-    """Keys are unique on each side."""
+    """The rows with equal keys; a key is unique on each side."""
     _, first, second = np.intersect1d(here, there, assume_unique=True, return_indices=True)
     return _Pairs(first, second)
 
 
 def _keys(events: np.ndarray) -> np.ndarray:
-    """A number for each place in the log; below zero for what never was there."""
+    """A number for each place in the log, or for the place of an imported trade."""
     return np.asarray((events["offset"] * _MAX_ITEMS + events["item"]) * 2 + (events["partition"] >= 0))
 
 
@@ -167,7 +161,7 @@ def _stored_keys(stored: pa.Table) -> np.ndarray:
 
 
 def prove(db: QuestDB, symbol: str, day: str) -> Proof:
-    """Replay a day, compare it with `silver_features`, and write what is missing or different there."""
+    """Replay a day, compare it with `silver_features`, and write the rows that are missing or different there."""
     begin_ns = day_ns(day)
     end_ns = begin_ns + NS_PER_DAY
     streamed, truth, late = orders(events_around(db, symbol, day))
@@ -178,9 +172,7 @@ def prove(db: QuestDB, symbol: str, day: str) -> Proof:
             as_streamed.take(part, rows)
     true = _Comparison(db, symbol) if late else as_streamed
     for part, rows in replay(truth, begin_ns, end_ns):
-        wrong = true.take(part, rows)
-        if wrong.any():
-            write_rows(db, SILVER_FEATURES, silver_rows(symbol, part[wrong], rows[wrong]))
+        write_rows(db, SILVER_FEATURES, true.take(part, rows))
     suspects = [_joined(each.suspect) for each in (as_streamed, true)]
     unexplained = np.intersect1d(suspects[0], suspects[1]) if late else suspects[0]
     return Proof(

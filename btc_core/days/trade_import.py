@@ -1,8 +1,8 @@
-"""Trades that never streamed: from a file or from the exchange's REST, put into bronze without overlapping the stream.
+"""Importing past trades, from a file or from the exchange's REST API, into the bronze tables.
 
-A trade that has an id goes in unless its id is there already. A file without ids says nothing about what it shares
-with the stream, so what the stream has covered stays the stream's.
-What does not belong here: repairing the live stream's gaps (`streaming.repair`).
+A trade with an id is written unless that id is stored already. A file without ids does not tell which of its trades the
+stream has stored, so its trades are left out for the time that the stream covers.
+What does not belong here: repairing gaps of the live stream (`streaming.repair`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, NS_PER_US, now_ns, to_ns
-from btc_core.days.rows import day_ns, in_form, within, write_rows
 from btc_core.errors import InvalidInput
+from btc_core.exchanges.adapters import exchange_of
 from btc_core.exchanges.history import bars_of_trades
-from btc_core.exchanges.interface import exchange_of
 from btc_core.exchanges.rest import next_page_ns, patiently
-from btc_core.market.bars import to_table
+from btc_core.market.events import TradeEvent
+from btc_core.stores.questdb import append, wait_until_applied, write_rows
 from btc_core.tables.catalogue import BRONZE_TRADES, MINUTE_BARS
-from btc_core.tables.form import of_symbol
+from btc_core.tables.rows import NOT_FROM_THE_LOG, Logged, bronze_trades, minute_bars
+from btc_core.tables.sql import of_symbol, within
+from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from btc_core.stores.questdb import QuestDB
 
 PAST = np.dtype([("ts_ns", "i8"), ("trade_id", "i8"), ("price", "f8"), ("qty", "f8"), ("buy", "?")], align=True)
-"""A trade of the past; trade_id below zero when it is not known."""
+"""A past trade; its `trade_id` is negative when the source has none."""
 NAMES = {
     "ts_ns": ("ts_event", "ts", "time_ms", "time", "timestamp"),
     "price": ("price",),
@@ -42,22 +44,24 @@ NAMES = {
     "side": ("side",),
     "trade_id": ("trade_id", "id"),
 }
-"""What files call the columns, the first that is there wins."""
+"""The names that files use for each column, in order of preference."""
 BUYS, SELLS = ("b", "buy"), ("s", "sell")
-"""What files call the side of a trade, in any case."""
+"""The words that files use for the side of a trade, in upper or lower case."""
 EARLIEST_DAY = "2009-01-01"
-"""Before this there was nothing to trade."""
+"""Times before this day are refused: Bitcoin began in 2009."""
+WRITE_TRADES = 100_000
+"""The number of trades that are converted and written at a time: about 60 MB."""
 MOST_NS = float(2**63)
 _UNITS = ((1e11, NS_PER_S), (1e14, NS_PER_MS), (1e17, NS_PER_US))
-_NOT_KNOWN = ""
+_ORDER_TYPE_NOT_KNOWN = ""
 
 
 def read_trades(file: Path) -> np.ndarray:
-    """Trades of a Parquet file or a CSV, dtype `PAST`, oldest first.
+    """The trades of a Parquet or CSV file, dtype `PAST`, oldest first.
 
-    A CSV without a header is Kraken's published form: time in s, price, volume. Times are timestamps, or numbers since
-    1970 in s, ms, µs or ns. Without sides the tick rule gives them: a trade above the one before bought, below sold.
-    Raises `InvalidInput` naming the file and what is wrong.
+    A CSV file without a header has Kraken's published form: time in s, price, volume. Times are timestamps, or numbers
+    since 1970 in s, ms, µs or ns. A file without sides gets them by the tick rule: a trade above the previous price was
+    bought, a trade below it was sold. Raises `InvalidInput` that names the file and the problem.
     """
     table = _read(file)
     columns = {ours: next((n for n in theirs if n in table.column_names), "") for ours, theirs in NAMES.items()}
@@ -81,7 +85,7 @@ def read_trades(file: Path) -> np.ndarray:
 
 
 def _fill(trades: np.ndarray, table: pa.Table, columns: dict[str, str]) -> None:
-    """What the file says, in its order; `InvalidInput` names the first trade that cannot be."""
+    """Fill in the columns of the file in its order; raises `InvalidInput` that names the first impossible trade."""
     for name in ("price", "qty"):
         trades[name] = table[columns[name]].cast(pa.float64()).to_numpy()
     _refuse(~((trades["price"] > 0) & (trades["qty"] > 0)), "has a price or quantity that is not above zero")
@@ -120,9 +124,9 @@ def _read(file: Path) -> pa.Table:
 
 
 def _times(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """Nanoseconds of timestamps, or of numbers whose size tells the unit; whole microseconds, as on the socket.
+    """Times in ns, truncated to microseconds as on the socket.
 
-    Seconds of this century have ten digits, milliseconds thirteen, and so on.
+    The size of a number tells its unit: seconds of this century have ten digits, milliseconds thirteen, and so on.
     """
     if pa.types.is_timestamp(column.type):
         ns = column.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
@@ -132,7 +136,7 @@ def _times(column: pa.ChunkedArray, name: str) -> np.ndarray:
     unit_ns = next((unit for most, unit in _UNITS if largest < most), 1)
     if name == "time_ms":
         unit_ns = NS_PER_MS
-    _refuse(~(np.abs(numbers) < MOST_NS / unit_ns), "has a time that is no number or beyond any date")
+    _refuse(~(np.abs(numbers) < MOST_NS / unit_ns), "has a time that is not a number or outside every calendar")
     if pa.types.is_integer(column.type):
         return np.asarray(column.to_numpy().astype(np.int64) * unit_ns // NS_PER_US * NS_PER_US)
     return np.asarray(np.rint(numbers * (unit_ns / NS_PER_US)).astype(np.int64) * NS_PER_US)
@@ -145,18 +149,21 @@ def _tick_rule(price: np.ndarray) -> np.ndarray:
 
 
 def _rank(groups: np.ndarray) -> np.ndarray:
-    """Position within each run of equal numbers."""
+    """The position of each number within its run of equal numbers."""
     first = np.concatenate([[True], np.diff(groups) != 0]) if len(groups) else np.empty(0, bool)
     begin = np.maximum.accumulate(np.where(first, np.arange(len(groups)), 0))
     return np.asarray(np.arange(len(groups)) - begin)
 
 
 def put(db: QuestDB, symbol: str, trades: np.ndarray, origin: str) -> int:
-    """Write those of `trades` (dtype `PAST`, oldest first) that bronze does not have; returns how many."""
+    """Write the trades (dtype `PAST`, oldest first) that bronze does not have, and return their number."""
     if not len(trades):
         return 0
     fresh = trades[~_present(db, symbol, trades)]
-    write_rows(db, BRONZE_TRADES, _rows(symbol, fresh, origin))
+    for start in range(0, len(fresh), WRITE_TRADES):
+        append(db, BRONZE_TRADES, _rows(symbol, fresh[start : start + WRITE_TRADES], origin))
+    if len(fresh):
+        wait_until_applied(db, BRONZE_TRADES.name)
     return len(fresh)
 
 
@@ -178,28 +185,24 @@ def _present(db: QuestDB, symbol: str, trades: np.ndarray) -> np.ndarray:
 
 
 def _rows(symbol: str, trades: np.ndarray, origin: str) -> pa.Table:
-    """Rows of bronze; in place of a place in the log stands the microsecond of the day and the rank within it."""
-    moments = pa.array(trades["ts_ns"], pa.timestamp("ns"))
+    """Rows of bronze. Instead of a log offset they carry the microsecond of the day, and their rank within it."""
     micros = trades["ts_ns"] // NS_PER_US
-    columns = {
-        "ts_event": moments,
-        "ts_recv": moments,
-        "symbol": np.full(len(trades), symbol),
-        "trade_id": trades["trade_id"],
-        "price": trades["price"],
-        "qty": trades["qty"],
-        "side": np.where(trades["buy"], "buy", "sell"),
-        "ord_type": np.full(len(trades), _NOT_KNOWN),
-        "origin": np.full(len(trades), origin),
-        "kafka_partition": np.full(len(trades), -1),
-        "kafka_offset": micros % (NS_PER_DAY // NS_PER_US),
-        "frame_item": _rank(micros),
-    }
-    return in_form(pa.table(columns), BRONZE_TRADES)
+    columns = (trades["ts_ns"], _rank(micros), trades["trade_id"], trades["price"], trades["qty"], trades["buy"])
+    places = (micros % (NS_PER_DAY // NS_PER_US)).tolist()
+    logged = [
+        Logged(
+            TradeEvent(symbol, ts_ns, rank, trade_id, price, qty, "buy" if buy else "sell", _ORDER_TYPE_NOT_KNOWN),
+            ts_ns, origin, NOT_FROM_THE_LOG, place,
+        )
+        for place, (ts_ns, rank, trade_id, price, qty, buy) in zip(
+            places, zip(*(column.tolist() for column in columns), strict=True), strict=True
+        )
+    ]  # fmt: skip
+    return bronze_trades(logged)
 
 
 def put_bars(db: QuestDB, symbol: str, trades: np.ndarray) -> int:
-    """Write the minute bars of whole minutes of trades where `minute_bars` has none; returns how many."""
+    """Write the minute bars of these trades where `minute_bars` has none, and return their number."""
     bars = bars_of_trades(trades)
     if not len(bars):
         return 0
@@ -207,7 +210,7 @@ def put_bars(db: QuestDB, symbol: str, trades: np.ndarray) -> int:
     stored = db.query(f"SELECT ts FROM minute_bars WHERE {of_symbol(symbol)} AND {span}")  # noqa: S608 - the same
     known = stored["ts"].cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
     fresh = bars[~np.isin(bars["ts_ns"], known)]
-    write_rows(db, MINUTE_BARS, in_form(to_table(fresh, symbol, "trades"), MINUTE_BARS))
+    write_rows(db, MINUTE_BARS, minute_bars(fresh, symbol, "trades"))
     return len(fresh)
 
 
@@ -218,10 +221,10 @@ def fetch_day(
     day: str,
     report: Callable[[int, int], None] = lambda _ns, _written: None,
 ) -> int:
-    """Fetch a day's trades from REST, page by page, each stored before the next; returns rows written.
+    """Fetch the trades of a day from REST page by page, store each page, and return the number of rows written.
 
-    Goes on behind what an interrupted fetch has stored. `report(time reached in ns, rows written)` after each page.
-    Raises `ExchangeError`.
+    A fetch that was interrupted continues behind the last stored page. The function calls `report(time reached in ns,
+    rows written)` after each page. Raises `ExchangeError`.
     """
     exchange = exchange_of(settings)
     begin_ns = day_ns(day)
@@ -243,7 +246,7 @@ def fetch_day(
 
 
 def _fetched_until(db: QuestDB, symbol: str, begin_ns: int, end_ns: int) -> int:
-    """Time of the newest trade of the range that was fetched before, a microsecond earlier; 0 when none was."""
+    """One microsecond before the newest trade of the range that an earlier call fetched; 0 when there is none."""
     newest = db.execute(
         f"SELECT cast(max(ts_event) AS LONG) FROM bronze_trades WHERE {of_symbol(symbol)} "  # noqa: S608 - the same
         f"AND origin = 'rest' AND kafka_partition < 0 AND {within('ts_event', begin_ns, end_ns)}"

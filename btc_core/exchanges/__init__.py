@@ -1,1 +1,1 @@
-"""Exchanges: what the pipeline asks of one, the adapter of each, and their REST APIs."""
+"""Exchanges: what the pipeline asks of one, an adapter for each, decoding of their frames, and their REST APIs."""

@@ -20,6 +20,7 @@ from btc_core.clock import NS_PER_MIN, NS_PER_S, from_ns, now_ns
 from btc_core.errors import ExchangeError, NotOffered
 from btc_core.exchanges import coinbase_frames
 from btc_core.exchanges.coinbase_frames import CHANNELS, Candles, Match, product
+from btc_core.exchanges.decoding import COINBASE
 from btc_core.exchanges.rest import closed, fetch, patiently
 from btc_core.market.bars import bars_from
 from btc_core.market.frames import Moment
@@ -55,7 +56,7 @@ class RestTrade(msgspec.Struct, frozen=True):
 class Coinbase:
     """The adapter; `exchange.Exchange` says what each part is for."""
 
-    name = "coinbase"
+    name = COINBASE
     channels: tuple[str, ...] = ("trade", "ticker")
     side_channels: tuple[str, ...] = ("heartbeat",)
     time_path = "/time"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN, to_ns
-from btc_core.exchanges.interface import exchange_of
+from btc_core.exchanges.adapters import exchange_of
 from btc_core.exchanges.rest import next_page_ns, patiently
 from btc_core.market.bars import BARS
 

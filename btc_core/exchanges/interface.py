@@ -1,25 +1,19 @@
-"""The exchanges: what the pipeline asks of one, and which there are.
+"""What the pipeline asks of an exchange.
 
-An adapter turns the frames of its exchange into those of `frames`; behind it nothing knows the difference. The log
-keeps every frame as it was received with the name of its exchange, so each reader gets it from `frame_of`.
-What does not belong here: what a frame means (`events`), or anything of one exchange (`kraken`, `coinbase`).
+What does not belong here: which exchanges there are (`adapters`), or what their frames mean (`decoding`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from btc_core.errors import BadFrame
-from btc_core.exchanges.coinbase import Coinbase
-from btc_core.exchanges.kraken import Kraken
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
 
     from btc_core.market.frames import AnyFrame, Trade
-    from btc_core.market.messages import Envelope, GapNotice
+    from btc_core.market.messages import GapNotice
     from btc_core.settings import ExchangeSettings
 
 Request = dict[str, Any]
@@ -70,23 +64,3 @@ class Exchange(Protocol):
 
         Raises `NotOffered` when the exchange does not find trades by time, else `ExchangeError`.
         """
-
-
-EXCHANGES: Mapping[str, type[Exchange]] = {Kraken.name: Kraken, Coinbase.name: Coinbase}
-"""By `BTC_EXCHANGE_NAME`."""
-_DECODERS = {name: exchange.decode for name, exchange in EXCHANGES.items()}
-
-
-def exchange_of(settings: ExchangeSettings) -> Exchange:
-    """The exchange that the settings name."""
-    return EXCHANGES[settings.name](settings)
-
-
-def frame_of(envelope: Envelope) -> AnyFrame:
-    """The frame in an envelope, read as its exchange's; raises `BadFrame`."""
-    try:
-        decode = _DECODERS[envelope.exchange]
-    except KeyError:
-        words = f"a frame of {envelope.exchange[:32]!r}, which has no adapter here"
-        raise BadFrame("unknown_exchange", words) from None
-    return decode(envelope.raw)

@@ -1,1 +1,1 @@
-"""Features: their catalogue, the fold that computes them, and its two drivers, the engine and replay."""
+"""Features: their catalogue, the fold that computes them, and what drives it: the engine and replay."""

@@ -19,7 +19,7 @@ import numpy as np
 FOLD_REVISION = 4
 """Raise it whenever the fold gives other numbers for the same events: rows and bundles of another revision are refused."""
 
-Group = Literal["volatility", "returns", "time", "activity", "microstructure", "original", "gold"]
+Group = Literal["volatility", "returns", "time", "activity", "microstructure", "chart", "gold"]
 
 MODEL_GROUPS: tuple[Group, ...] = ("volatility", "returns", "time", "activity", "microstructure")
 """Groups whose features are scale-free and feed the models; the others are columns for people."""
@@ -197,31 +197,31 @@ FEATURES: tuple[Feature, ...] = (
     Feature("ask_qty", "BTC", "quantity at the best ask", "gold", ("bronze_ticks.ask_qty",)),
     Feature("mid", "USD", "mean of best bid and best ask; on bar history the close", "gold", _MID),
     # what people look at, not models: indicators in the units of a price chart, over the last quotes and trades
-    Feature("ma_5", "USD", "mean of the last 5 bids", "original", _MID),
-    Feature("ma_14", "USD", "mean of the last 14 bids", "original", _MID),
+    Feature("ma_5", "USD", "mean of the last 5 bids", "chart", _MID),
+    Feature("ma_14", "USD", "mean of the last 14 bids", "chart", _MID),
     Feature(
-        "ema_5", "USD", "exponential mean of the last 64 bids, span 5 (α = 1/3), weights normalised", "original", _MID
+        "ema_5", "USD", "exponential mean of the last 64 bids, span 5 (α = 1/3), weights normalised", "chart", _MID
     ),
-    Feature("std_14", "USD", "sample standard deviation of the last 14 bids", "original", _MID),
-    Feature("price_change", "USD", "bid minus the bid before", "original", _MID),
-    Feature("price_change_pct", "%", "price_change over the bid before", "original", _MID),
-    Feature("max_14", "USD", "highest of the last 14 bids", "original", _MID),
-    Feature("min_14", "USD", "lowest of the last 14 bids", "original", _MID),
+    Feature("std_14", "USD", "sample standard deviation of the last 14 bids", "chart", _MID),
+    Feature("price_change", "USD", "bid minus the bid before", "chart", _MID),
+    Feature("price_change_pct", "%", "price_change over the bid before", "chart", _MID),
+    Feature("max_14", "USD", "highest of the last 14 bids", "chart", _MID),
+    Feature("min_14", "USD", "lowest of the last 14 bids", "chart", _MID),
     Feature(
         "vwap_diff",
         "USD",
         "last trade price minus the volume-weighted mean price of 60 min of trades",
-        "original",
+        "chart",
         _TRADE,
     ),
-    Feature("bid_ask_spread", "USD", "ask minus bid", "original", _MID),
-    Feature("log_return", "ln", "log of bid over the bid before", "original", _MID),
-    Feature("momentum", "USD", "bid minus the bid 14 quotes before", "original", _MID),
-    Feature("volatility", "ln", "sample standard deviation of the last 14 log returns of the bid", "original", _MID),
-    Feature("cumulative_volume", "BTC", "traded since UTC midnight", "original", _VOLUME),
-    Feature("volume_change", "BTC", "traded in the last minute minus the minute before", "original", _VOLUME),
-    Feature("mean_bid_qty", "BTC", "mean best-bid quantity of the last 14 quotes", "original", _QUOTE),
-    Feature("mean_ask_qty", "BTC", "mean best-ask quantity of the last 14 quotes", "original", _QUOTE),
+    Feature("bid_ask_spread", "USD", "ask minus bid", "chart", _MID),
+    Feature("log_return", "ln", "log of bid over the bid before", "chart", _MID),
+    Feature("momentum", "USD", "bid minus the bid 14 quotes before", "chart", _MID),
+    Feature("volatility", "ln", "sample standard deviation of the last 14 log returns of the bid", "chart", _MID),
+    Feature("cumulative_volume", "BTC", "traded since UTC midnight", "chart", _VOLUME),
+    Feature("volume_change", "BTC", "traded in the last minute minus the minute before", "chart", _VOLUME),
+    Feature("mean_bid_qty", "BTC", "mean best-bid quantity of the last 14 quotes", "chart", _QUOTE),
+    Feature("mean_ask_qty", "BTC", "mean best-ask quantity of the last 14 quotes", "chart", _QUOTE),
     Feature(
         "rv_5s_step",
         "ln²",
@@ -246,13 +246,17 @@ DRIFTING_FEATURES: tuple[str, ...] = tuple(
 ROW = np.dtype([(name, np.float64) for name in FEATURE_NAMES])
 """One row as a record; `rows.view(np.float64).reshape(-1, len(FEATURES))` is the matrix."""
 
-FEATURE_VERSION: str = hashlib.sha256(
-    repr((FOLD_REVISION, [(f.name, f.unit, f.meaning, f.group) for f in FEATURES])).encode()
-).hexdigest()[:12]
+FEATURE_VERSION: str = hashlib.sha256(repr((FOLD_REVISION, [(f.name, f.unit) for f in FEATURES])).encode()).hexdigest()[
+    :12
+]
 """Carried by every row, message and bundle; those of another version are refused."""
+
+
+def as_matrix(rows: np.ndarray) -> np.ndarray:
+    """Rows of dtype `ROW` as a float64 matrix of shape (rows, features)."""
+    return np.ascontiguousarray(rows).view(np.float64).reshape(len(rows), len(FEATURES))
 
 
 def matrix(rows: np.ndarray, names: tuple[str, ...] = MODEL_FEATURES) -> np.ndarray:
     """Rows of dtype `ROW` as a float64 matrix of shape (rows, names) in the given order."""
-    full = np.ascontiguousarray(rows).view(np.float64).reshape(len(rows), len(FEATURES))
-    return full[:, [FEATURE_NAMES.index(name) for name in names]]
+    return as_matrix(rows)[:, [FEATURE_NAMES.index(name) for name in names]]

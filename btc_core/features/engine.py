@@ -6,49 +6,59 @@ What does not belong here: where messages come from and where rows go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from btc_core.errors import BadFrame
-from btc_core.features.catalogue import FEATURES, ROW
-from btc_core.features.fold import BAR, EMIT_NONE, EMIT_TICKS, EVENT, TRADE, fold, new_state
+from btc_core.exchanges.decoding import events_of
+from btc_core.features.catalogue import ROW, as_matrix
+from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
+from btc_core.features.state import EVENT, new_state, pack
 from btc_core.market.continuity import TradeContinuity, Verdict
-from btc_core.market.events import Event, events_of
+from btc_core.market.events import QUOTE, TRADE, BarEvent, TradeEvent
+from btc_core.market.messages import FeatureId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from btc_core.features.state import PackedEvent
+    from btc_core.market.events import Event, QuoteEvent
     from btc_core.market.messages import Envelope
 
 
-class RowId(msgspec.Struct, frozen=True, gc=False):
-    """Where a row comes from: its event's times and its place in the log."""
+_NOT_FOLDED = frozenset({Verdict.DUPLICATE, Verdict.FILLS_GAP})
+"""Trades that the fold leaves out: one that it has, and one that comes late."""
 
-    ts_event_ns: int
-    ts_recv_ns: int
-    partition: int
-    offset: int
-    item: int
-    kind: int
-    trade_id: int
-    trade_price: float
-    trade_qty: float
-    trade_side: float
+
+class FoldedEvent(FeatureId, frozen=True, gc=False):
+    """A quote or trade that the fold gave a row for; the fields of a trade are empty for a quote."""
+
+    trade_id: int = 0
+    trade_price: float = math.nan
+    trade_qty: float = math.nan
+    trade_side: float = math.nan
+    """+1 when the taker bought, −1 when the taker sold."""
 
 
 class Rows(msgspec.Struct, frozen=True):
     """Feature rows of one symbol in the order of the log."""
 
     symbol: str
-    ids: list[RowId]
+    ids: list[FoldedEvent]
     values: np.ndarray
     """dtype `features.ROW`, one record per id."""
 
     def matrix(self) -> np.ndarray:
         """All features as float64 of shape (rows, features)."""
-        return self.values.view(np.float64).reshape(len(self.values), len(FEATURES))
+        return as_matrix(self.values)
+
+
+def columns_of(events: Sequence[FoldedEvent]) -> dict[str, list[Any]]:
+    """The fields of events, each as a column."""
+    return {field: [getattr(event, field) for event in events] for field in FoldedEvent.__struct_fields__}
 
 
 class SavedMarket(msgspec.Struct, frozen=True):
@@ -68,8 +78,8 @@ class _Market:
         self.partition = partition
         self.state = new_state()
         self.trades = TradeContinuity()
-        self.events: list[tuple[int, int, float, float, float, float, float]] = []
-        self.ids: list[RowId] = []
+        self.events: list[PackedEvent] = []
+        self.ids: list[FoldedEvent] = []
 
 
 class FeatureEngine:
@@ -101,7 +111,7 @@ class FeatureEngine:
         for symbol, market in self._markets.items():
             if not market.events:
                 continue
-            events = np.array(market.events, dtype=EVENT)
+            events = np.array(market.events, EVENT)
             values = np.empty(len(market.ids) if emit else 0, ROW)
             written = fold(market.state, events, values, EMIT_TICKS if emit else EMIT_NONE)
             if emit and written:
@@ -130,31 +140,22 @@ class FeatureEngine:
         market = self._markets.get(event.symbol)
         if market is None:
             market = self._markets[event.symbol] = _Market(partition)
-        is_trade = event.kind == TRADE
-        if is_trade and market.trades.observe(event.trade_id) in (Verdict.DUPLICATE, Verdict.FILLS_GAP):
+        if isinstance(event, TradeEvent) and market.trades.observe(event.trade_id) in _NOT_FOLDED:
             self.skipped += 1
             return
-        market.events.append((event.ts_event_ns, event.kind, event.a, event.b, event.c, event.d, event.e))
-        if event.kind == BAR:
-            return
-        price, qty, side = (event.a, event.b, event.c) if is_trade else (np.nan, np.nan, np.nan)
-        market.ids.append(
-            RowId(
-                event.ts_event_ns,
-                ts_recv_ns,
-                partition,
-                offset,
-                event.item,
-                event.kind,
-                event.trade_id,
-                price,
-                qty,
-                side,
-            )
-        )
+        market.events.append(pack(event))
+        if not isinstance(event, BarEvent):
+            market.ids.append(_folded(event, ts_recv_ns, partition, offset))
 
     def _reject(self, error: BadFrame) -> None:
         self.rejected[error.reason] = self.rejected.get(error.reason, 0) + 1
+
+
+def _folded(event: QuoteEvent | TradeEvent, ts_recv_ns: int, partition: int, offset: int) -> FoldedEvent:
+    place = (event.symbol, event.ts_event_ns, ts_recv_ns, partition, offset, event.item)
+    if isinstance(event, TradeEvent):
+        return FoldedEvent(*place, TRADE, event.trade_id, event.price, event.qty, event.sign)
+    return FoldedEvent(*place, QUOTE)
 
 
 def run(engine: FeatureEngine, messages: Iterable[tuple[Envelope, int, int]], batch_rows: int = 10_000) -> list[Rows]:

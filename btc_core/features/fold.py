@@ -16,32 +16,8 @@ from typing import Any
 
 from btc_core.compiled import njit
 from btc_core.features.formulas import write_row
-from btc_core.features.state import (
-    BAR,
-    EVENT,
-    MEMORY_S,
-    QUOTE,
-    S_NS,
-    STATE,
-    TRADE,
-    WARM_UP_S,
-    apply_event,
-    new_state,
-)
-
-__all__ = [
-    "BAR",
-    "EMIT_BARS",
-    "EMIT_NONE",
-    "EMIT_TICKS",
-    "EVENT",
-    "QUOTE",
-    "STATE",
-    "TRADE",
-    "WARM_UP_S",
-    "fold",
-    "new_state",
-]
+from btc_core.features.state import MEMORY_S, S_NS, apply_event
+from btc_core.market.events import BAR, QUOTE, TRADE
 
 EMIT_NONE, EMIT_TICKS, EMIT_BARS = 0, 1, 2
 """Which events give a row: none (warm-up), every quote and trade, or every bar."""

@@ -16,11 +16,12 @@ import pyarrow as pa
 
 from btc_core.clock import to_ns
 from btc_core.errors import BadFrame, InvalidInput
-from btc_core.exchanges.interface import EXCHANGES
+from btc_core.exchanges.decoding import DECODERS, events_of
 from btc_core.features.catalogue import FEATURE_NAMES, ROW
 from btc_core.features.engine import FeatureEngine, Rows, run
-from btc_core.features.fold import BAR, EMIT_BARS, EVENT, fold, new_state
-from btc_core.market.events import EVENT_CHANNELS, events_of
+from btc_core.features.fold import EMIT_BARS, fold
+from btc_core.features.state import EVENT, EVENT_FIELDS, new_state, slot_of
+from btc_core.market.events import BAR, EVENT_CHANNELS
 from btc_core.market.frames import KRAKEN, OhlcFrame, Reply
 from btc_core.market.messages import Envelope
 
@@ -65,8 +66,8 @@ def bar_feature_blocks(bars: np.ndarray) -> Iterator[np.ndarray]:
         block = bars[begin : begin + BLOCK_BARS]
         events = np.zeros(len(block), EVENT)
         events["ts_ns"], events["kind"] = block["ts_ns"], BAR
-        for field, name in zip("abcde", ("open", "high", "low", "close", "volume"), strict=True):
-            events[field] = block[name]
+        for name in EVENT_FIELDS[BAR]:
+            events[slot_of(BAR, name)] = block[name]
         rows = np.empty(len(block), ROW)
         fold(state, events, rows, EMIT_BARS)
         yield rows
@@ -100,7 +101,7 @@ def _parse_line(number: int, text: bytes, exchange: str) -> Envelope | BadLine:
     stamped = head.isdigit() and len(head) <= NS_DIGITS and rest.startswith(b"{")
     raw = rest if stamped else text
     try:
-        frame = EXCHANGES[exchange].decode(raw)
+        frame = DECODERS[exchange](raw)
     except BadFrame as error:
         return BadLine(number, error.reason, str(error))
     channel = "" if isinstance(frame, Reply) else str(frame.__struct_config__.tag)
@@ -136,8 +137,8 @@ def replay_file(path: Path, exchange: str = KRAKEN) -> Replay:
     if not path.is_file():
         msg = f"{path} is not a file; give a recording with one frame a line (.jsonl or .jsonl.gz)"
         raise InvalidInput(msg)
-    if exchange not in EXCHANGES:
-        msg = f"there is no adapter for {exchange!r}; there are {', '.join(EXCHANGES)}"
+    if exchange not in DECODERS:
+        msg = f"there is no adapter for {exchange!r}; there are {', '.join(DECODERS)}"
         raise InvalidInput(msg)
     rows = run(FeatureEngine(), messages())
     return Replay(rows, counted, bad)

@@ -6,15 +6,16 @@ What does not belong here: what a row is computed from the state (`fold_rows`).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from btc_core.compiled import njit
 from btc_core.features.catalogue import ROW
+from btc_core.market.events import BAR, QUOTE, TRADE, QuoteEvent, TradeEvent
 
-QUOTE, TRADE, BAR = 0, 1, 2
-"""Kinds of event. Fields a…e: quote bid, bid_qty, ask, ask_qty; trade price, qty, side (+1 buy, −1 sell); bar o, h, l, c, v."""
+if TYPE_CHECKING:
+    from btc_core.market.events import Event
 
 STEPS = 1440
 """Longest window in one-minute steps."""
@@ -40,9 +41,36 @@ S_NS = np.int64(1_000_000_000)
 QTY_SCALE = 1e8  # quantities are counted in satoshi
 USD_SCALE = 1e9  # notionals in 1e-9 USD: exact for prices of one decimal; an hour may hold 9e9 USD
 
-EVENT = np.dtype(
-    [("ts_ns", "i8"), ("kind", "i8"), ("a", "f8"), ("b", "f8"), ("c", "f8"), ("d", "f8"), ("e", "f8")], align=True
-)
+EVENT_FIELDS: dict[int, tuple[str, ...]] = {
+    QUOTE: ("bid", "bid_qty", "ask", "ask_qty"),
+    TRADE: ("price", "qty", "sign"),
+    BAR: ("open", "high", "low", "close", "volume"),
+}
+"""The numbers of an event by its kind; `sign` is +1 when the taker bought and −1 when the taker sold."""
+_SLOTS = ("slot_0", "slot_1", "slot_2", "slot_3", "slot_4")
+EVENT = np.dtype([("ts_ns", "i8"), ("kind", "i8"), *((slot, "f8") for slot in _SLOTS)], align=True)
+"""One event as the fold takes it: exchange time (a bar's open), kind, and the numbers of its kind, slot by slot."""
+PackedEvent = tuple[int, int, float, float, float, float, float]
+"""The same as a tuple."""
+
+
+def pack(event: Event) -> PackedEvent:
+    """An event as a row of dtype `EVENT`; slots that its kind does not need are zero."""
+    if isinstance(event, QuoteEvent):
+        return event.ts_event_ns, QUOTE, event.bid, event.bid_qty, event.ask, event.ask_qty, 0.0
+    if isinstance(event, TradeEvent):
+        return event.ts_event_ns, TRADE, event.price, event.qty, event.sign, 0.0, 0.0
+    return event.ts_event_ns, BAR, event.open, event.high, event.low, event.close, event.volume
+
+
+def slot_of(kind: int, field: str) -> str:
+    """The slot of `EVENT` that holds a field of a kind of event.
+
+    >>> slot_of(TRADE, "qty")
+    'slot_1'
+    """
+    return _SLOTS[EVENT_FIELDS[kind].index(field)]
+
 
 STATE = np.dtype(
     [
@@ -193,11 +221,11 @@ def _quote(s: Any, bid: float, bid_qty: float, ask: float, ask_qty: float) -> No
 
 
 @njit
-def _trade(s: Any, price: float, qty: float, side: float) -> None:
+def _trade(s: Any, price: float, qty: float, sign: float) -> None:
     _begin_ticks(s)
     satoshi = np.int64(np.rint(qty * QTY_SCALE))
     s.volume += satoshi
-    s.signed += satoshi if side > 0.0 else -satoshi
+    s.signed += satoshi if sign > 0.0 else -satoshi
     s.notional += np.int64(np.rint(price * qty * USD_SCALE))
     s.trades += 1
     s.trade_price = price
@@ -229,11 +257,11 @@ def apply_event(s: Any, event: Any) -> bool:
         if s.clock_ns > event.ts_ns:
             return False
         _advance(s, (begin_s + 60) * S_NS)
-        _bar(s, event.a, event.b, event.c, event.d, event.e)
+        _bar(s, event.slot_0, event.slot_1, event.slot_2, event.slot_3, event.slot_4)
     else:
         _advance(s, event.ts_ns)
         if event.kind == QUOTE:
-            _quote(s, event.a, event.b, event.c, event.d)
+            _quote(s, event.slot_0, event.slot_1, event.slot_2, event.slot_3)
         elif event.ts_ns >= s.covered_ns or s.clock_ns - s.covered_ns > COVER_S * S_NS:
-            _trade(s, event.a, event.b, event.c)
+            _trade(s, event.slot_0, event.slot_1, event.slot_2)
     return True

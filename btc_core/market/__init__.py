@@ -1,1 +1,1 @@
-"""Market data: frames and their checks, the events they hold, the order book, trade continuity and minute bars."""
+"""Market data: frames, the events in them, messages of the log, the order book, trade continuity and minute bars."""

@@ -11,16 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
+from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import InvalidInput
-from btc_core.tables.form import of_symbol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from btc_core.stores.questdb import QuestDB
+    from btc_core.market.events import BarEvent
+
 
 PRICES = ("open", "high", "low", "close")
 FILE_COLUMNS = ("ts", *PRICES, "volume")
@@ -29,6 +30,14 @@ BARS = np.dtype(
     align=True,
 )
 """One-minute bars: open of the bar in ns, prices in USD, volume in BTC, number of trades (−1 when unknown)."""
+
+
+def bars_of_events(events: Sequence[BarEvent]) -> np.ndarray:
+    """Bars of events, dtype `BARS`, in their order; how many trades they had is not known."""
+    columns = [
+        (event.ts_event_ns, event.open, event.high, event.low, event.close, event.volume, -1) for event in events
+    ]
+    return np.array(columns, BARS)
 
 
 def bars_from(numbers: npt.NDArray[np.float64], name: str) -> np.ndarray:
@@ -104,29 +113,3 @@ def from_table(table: pa.Table) -> np.ndarray:
         bars[name] = table[name].cast(pa.float64()).to_numpy()
     bars["trades"] = table["trades"].to_numpy() if "trades" in table.column_names else -1
     return bars
-
-
-def to_table(bars: np.ndarray, symbol: str, source: str) -> pa.Table:
-    """Bars as rows of the table `minute_bars`."""
-    columns = {
-        "ts": pa.array(bars["ts_ns"], pa.timestamp("ns")),
-        "symbol": pa.array([symbol] * len(bars), pa.string()).dictionary_encode(),
-        **{name: pa.array(np.ascontiguousarray(bars[name])) for name in (*FILE_COLUMNS[1:], "trades")},
-        "source": pa.array([source] * len(bars), pa.string()).dictionary_encode(),
-    }
-    return pa.table(columns)
-
-
-def read_stored(db: QuestDB, symbol: str, days: float) -> np.ndarray:
-    """Stored bars of the last `days` before the newest one, dtype `BARS`, oldest first."""
-    newest = db.execute(f"SELECT cast(max(ts) AS LONG) FROM minute_bars WHERE {of_symbol(symbol)}")  # noqa: S608
-    if not newest or newest[0][0] is None:
-        return np.empty(0, BARS)
-    since_ns = int(newest[0][0]) - int(days * NS_PER_DAY)
-    columns = ", ".join((*FILE_COLUMNS, "trades"))
-    return from_table(
-        db.query(
-            f"SELECT {columns} FROM minute_bars WHERE {of_symbol(symbol)} "  # noqa: S608
-            f"AND ts > cast({since_ns} AS TIMESTAMP_NS) ORDER BY ts"
-        )
-    )

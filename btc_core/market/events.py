@@ -1,7 +1,7 @@
-"""What a frame means: quotes, trades and bars as numbers for the fold, each checked before it counts.
+"""The events in a frame: quotes, trades and minute bars, each of them checked.
 
-The checks are the same for every reader, so that all of them refuse the same entries.
-What does not belong here: the wire format (`frames`, `exchange`), or deciding what happens to a refused entry.
+Every reader of the log gets its events from here, so all of them refuse the same entries.
+What does not belong here: the wire format (`frames`), or what happens to a refused entry.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ import msgspec
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import BadFrame
-from btc_core.exchanges.interface import frame_of
-from btc_core.features.state import BAR, QUOTE, TRADE
 from btc_core.market.frames import OhlcFrame, TickerFrame, TradeFrame, timestamp_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from decimal import Decimal
 
-    from btc_core.market.frames import Candle, Quote, Trade
-    from btc_core.market.messages import Envelope
+    from btc_core.market.frames import AnyFrame, Candle, Quote, Trade
 
 FUTURE_S = 600
 """An exchange time further ahead of ours than this is refused: one such event would stop the clock of the fold.
@@ -33,47 +30,84 @@ MAX_NOTIONAL_USD = 1e9
 """Beyond these the fold's integer counters (1e-8 of a coin, 1e-9 USD, 64 bits) would overflow in one step."""
 MAX_TRADE_ID = 2**63 - 1
 
+QUOTE, TRADE, BAR = 0, 1, 2
+"""Kinds of event, where one stands as a number: in the fold and on the topic `features`."""
+
 EVENT_CHANNELS = frozenset({"ticker", "trade", "ohlc"})
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
-    """One quote, trade or bar of a frame; `a`…`e` as in `fold_state.EVENT`."""
+class QuoteEvent(msgspec.Struct, frozen=True, gc=False):
+    """A best bid and ask, with the figures of the last 24 hours that came with it."""
 
-    kind: int
     symbol: str
     ts_event_ns: int
     item: int
     """Position in the frame."""
-    a: float
-    b: float
-    c: float
-    d: float = 0.0
-    e: float = 0.0
-    trade_id: int = 0
-    ord_type: str = ""
+    bid: float
+    bid_qty: float
+    ask: float
+    ask_qty: float
+    last: float
+    volume: float
+    vwap: float
 
 
-def events_of(envelope: Envelope) -> Iterator[Event | BadFrame]:
-    """The events of one frame in order; an entry that cannot be used comes as its `BadFrame`, the others still come.
+class TradeEvent(msgspec.Struct, frozen=True, gc=False):
+    """A trade."""
 
-    Raises `BadFrame` when the frame as a whole cannot be read. Channels without events give none.
+    symbol: str
+    ts_event_ns: int
+    item: int
+    """Position in the frame."""
+    trade_id: int
+    price: float
+    qty: float
+    side: str
+    """`buy` or `sell`: what the taker did."""
+    ord_type: str
+
+    @property
+    def sign(self) -> float:
+        """+1 when the taker bought, −1 when the taker sold."""
+        return 1.0 if self.side == "buy" else -1.0
+
+
+class BarEvent(msgspec.Struct, frozen=True, gc=False):
+    """A closed one-minute bar of trades."""
+
+    symbol: str
+    ts_event_ns: int
+    """The open of the bar."""
+    item: int
+    """Position in the frame."""
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+
+
+Event = QuoteEvent | TradeEvent | BarEvent
+
+
+def events_in(frame: AnyFrame, ts_recv_ns: int) -> Iterator[Event | BadFrame]:
+    """The events of a frame that was received at `ts_recv_ns`, in order; none for a channel without events.
+
+    An entry that cannot be used comes as its `BadFrame`, and the entries behind it follow.
     """
-    if envelope.channel not in EVENT_CHANNELS:
-        return
-    frame = frame_of(envelope)
-    latest_ns = envelope.ts_recv_ns + FUTURE_S * NS_PER_S
+    latest_ns = ts_recv_ns + FUTURE_S * NS_PER_S
     if isinstance(frame, TickerFrame):
         for item, quote in enumerate(frame.data):
-            yield _quote_event(quote, item, timestamp_ns(quote.timestamp, envelope.ts_recv_ns), latest_ns)
+            yield _quote_event(quote, item, timestamp_ns(quote.timestamp, ts_recv_ns), latest_ns)
     elif isinstance(frame, TradeFrame):
         for item, trade in enumerate(frame.data):
-            yield _trade_event(trade, item, timestamp_ns(trade.timestamp, envelope.ts_recv_ns), latest_ns)
+            yield _trade_event(trade, item, timestamp_ns(trade.timestamp, ts_recv_ns), latest_ns)
     elif isinstance(frame, OhlcFrame):
         for item, candle in enumerate(frame.data):
             yield _bar_event(candle, item, timestamp_ns(candle.interval_begin, 0), latest_ns)
 
 
-def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> Event | BadFrame:
+def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> QuoteEvent | BadFrame:
     problem = _bad_price("bid", quote.bid) or _bad_price("ask", quote.ask)
     problem = problem or _bad_qty("bid_qty", quote.bid_qty) or _bad_qty("ask_qty", quote.ask_qty)
     if problem is None and quote.bid > quote.ask:
@@ -81,10 +115,21 @@ def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> Event |
     problem = problem or _bad_time(ts_ns, latest_ns)
     if problem is not None:
         return problem
-    return Event(QUOTE, quote.symbol, ts_ns, item, quote.bid, quote.bid_qty, quote.ask, quote.ask_qty)
+    return QuoteEvent(
+        quote.symbol,
+        ts_ns,
+        item,
+        quote.bid,
+        quote.bid_qty,
+        quote.ask,
+        quote.ask_qty,
+        quote.last,
+        quote.volume,
+        quote.vwap,
+    )
 
 
-def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> Event | BadFrame:
+def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> TradeEvent | BadFrame:
     price, qty = _number(trade.price), _number(trade.qty)
     problem = _bad_price("price", price) or _bad_price("qty", qty) or _bad_time(ts_ns, latest_ns)
     problem = problem or _bad_size(price, qty)
@@ -94,11 +139,10 @@ def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> Event |
         problem = BadFrame("bad_side", f"{trade.symbol}: side {trade.side[:16]!r} is neither buy nor sell")
     if problem is not None:
         return problem
-    side = 1.0 if trade.side == "buy" else -1.0
-    return Event(TRADE, trade.symbol, ts_ns, item, price, qty, side, trade_id=trade.trade_id, ord_type=trade.ord_type)
+    return TradeEvent(trade.symbol, ts_ns, item, trade.trade_id, price, qty, trade.side, trade.ord_type)
 
 
-def _bar_event(bar: Candle, item: int, ts_ns: int, latest_ns: int) -> Event | BadFrame:
+def _bar_event(bar: Candle, item: int, ts_ns: int, latest_ns: int) -> BarEvent | BadFrame:
     problem = _bad_time(ts_ns, latest_ns)
     for name in ("open", "high", "low", "close"):
         problem = problem or _bad_price(name, getattr(bar, name))
@@ -113,7 +157,7 @@ def _bar_event(bar: Candle, item: int, ts_ns: int, latest_ns: int) -> Event | Ba
         problem = BadFrame("open_bar", f"{bar.symbol}: the bar that begins at {ts_ns} ns was still open at its receipt")
     if problem is not None:
         return problem
-    return Event(BAR, bar.symbol, ts_ns, item, bar.open, bar.high, bar.low, bar.close, bar.volume)
+    return BarEvent(bar.symbol, ts_ns, item, bar.open, bar.high, bar.low, bar.close, bar.volume)
 
 
 def _number(value: Decimal) -> float:

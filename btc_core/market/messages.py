@@ -5,6 +5,8 @@ What does not belong here: reading and writing topics (`stores.kafka`), or what 
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import msgspec
 
 from btc_core.errors import BadFrame
@@ -30,20 +32,63 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """Whose frame `raw` is; Kraken's was the first and only one for a time."""
 
 
-class FeatureMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One feature row on the topic `features`. msgpack."""
+class RowId(msgspec.Struct, frozen=True, gc=False):
+    """Which event a row was computed at: its market, its times, and its place in the log.
+
+    Every row that is made of an event, on a topic, in Redis or in a table, carries this.
+    """
 
     symbol: str
     ts_event_ns: int
+    """Exchange time."""
     ts_recv_ns: int
+    """When ingest received the frame."""
     partition: int
-    """Its event's place in `market.events`."""
+    """Of `market.events`, as `offset`."""
     offset: int
     item: int
+    """Position in the frame."""
+
+
+class FeatureId(RowId, frozen=True, gc=False):
+    """The same of a feature row."""
+
     kind: int
+    """`features.state.QUOTE` or `TRADE`."""
+
+    @classmethod
+    def of(cls, other: FeatureId, *more: Any) -> Self:
+        """A row of this class at the event of another row; `more` are the fields that this class adds."""
+        return cls(
+            other.symbol, other.ts_event_ns, other.ts_recv_ns, other.partition, other.offset, other.item, other.kind, *more
+        )  # fmt: skip
+
+
+class FeatureMessage(FeatureId, frozen=True, array_like=True, gc=False):
+    """One feature row on the topic `features`, as msgpack."""
+
     feature_version: str
     values: bytes
     """float64, little-endian, in the order of `features.FEATURE_NAMES`: a fifth of the cost of a list of numbers."""
+
+
+class ForecastRow(RowId, frozen=True):
+    """One forecast on the topic `predictions`, as msgpack by field; its paths lie 1…5 minutes ahead of `ts_event_ns`."""
+
+    made_at_ns: int
+    bid: float
+    bid_path_usd: list[float]
+    sigma_path_bps: list[float]
+    baseline_sigma_path_bps: list[float]
+    bid_model_version: str
+    bid_model_kind: str
+    volatility_model_version: str
+    volatility_model_kind: str
+    feature_version: str
+    bid_bounds_usd: list[list[float]] = []
+    """Per horizon the bounds of its 90, 80 and 50 % intervals, ascending: quantiles 5, 10, 25, 75, 90 and 95 %."""
+    sigma_bounds_bps: list[list[float]] = []
+    """The same of the realized volatility."""
 
 
 class Absent(msgspec.Struct, frozen=True):

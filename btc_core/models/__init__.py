@@ -1,1 +1,1 @@
-"""Models: targets and scores, baselines and trees, how they are fitted, judged and bundled."""
+"""Models: targets, scores, baselines and trees, and how models are fitted, judged, bundled and explained."""

@@ -19,7 +19,7 @@ from btc_core.models.harx import INPUTS
 from btc_core.models.targets import LABEL_SPAN_NS, bid_path_bps, close_times_ns, realized_variance
 from btc_core.names import HORIZONS_MIN
 from btc_core.settings import settings
-from btc_core.tables.form import of_symbol
+from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -175,7 +175,7 @@ def code_version() -> str:
     try:
         done = subprocess.run(
             # Of ours, not of a repository that happens to lie around an installed package.
-            ["git", "-C", str(Path(__file__).parents[1]), "--git-dir=.git", "rev-parse", "HEAD"],  # noqa: S607 - whichever git the user has
+            ["git", "-C", str(Path(__file__).parents[2]), "--git-dir=.git", "rev-parse", "HEAD"],  # noqa: S607 - whichever git the user has
             capture_output=True, check=True, text=True, timeout=5,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):

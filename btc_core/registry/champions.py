@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Protocol, cast
 import msgspec
 
 from btc_core.errors import BtcError, NotReady, ServiceError
-from btc_core.market.bars import read_stored
 from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model
 from btc_core.models.fitting import harx_bundle
 from btc_core.names import BID, VOLATILITY, ModelKey
 from btc_core.registry import bundles
 from btc_core.registry.bundles import Model
 from btc_core.registry.keys import model_keys, modelled_by
+from btc_core.stores.minute_bars import read_stored
 from btc_core.stores.questdb import QuestDB
 from btc_core.waiting import wait_until
 

@@ -1,4 +1,4 @@
-"""Starting and following Dagster runs over its GraphQL API.
+"""A client of Dagster's GraphQL API: it starts runs and backfills and reads their status.
 
 What does not belong here: what the runs do (`btc_assets`).
 """
@@ -64,17 +64,17 @@ _DAEMON = """{ instance { daemonHealth { daemonStatus(daemonType: "BACKFILL") { 
 
 
 class BackfillStatus(msgspec.Struct, frozen=True):
-    """How far a backfill is, in partitions of assets."""
+    """The progress of a backfill, in partitions of assets."""
 
     status: str
-    """REQUESTED, COMPLETED_SUCCESS, COMPLETED_FAILED, CANCELED or one on the way to these."""
+    """REQUESTED, COMPLETED_SUCCESS, COMPLETED_FAILED, CANCELED, or an intermediate status."""
     targeted: int
     done: int
     failed: int
 
 
 def daemon_runs(settings: Settings) -> bool:
-    """Whether Dagster answers and its daemon starts backfills."""
+    """Whether Dagster answers and its backfill daemon is healthy."""
     try:
         health = _ask(settings, _DAEMON, {})["instance"]["daemonHealth"]["daemonStatus"]
     except ServiceError:
@@ -93,7 +93,7 @@ def launch_backfill(settings: Settings, assets: Sequence[str], days: Sequence[st
 
 
 def backfill_status(settings: Settings, backfill_id: str) -> BackfillStatus:
-    """How far a backfill is; raises `ServiceError`."""
+    """The progress of a backfill; raises `ServiceError`."""
     result = _ask(settings, _BACKFILL_STATUS, {"id": backfill_id})["partitionBackfillOrError"]
     if result["__typename"] != "PartitionBackfill":
         msg = f"Dagster knows no backfill {backfill_id}: {result.get('message', result['__typename'])}"
@@ -105,7 +105,7 @@ def backfill_status(settings: Settings, backfill_id: str) -> BackfillStatus:
 
 
 def launch_job(settings: Settings, job: str) -> str:
-    """Start a job of the code location and return its run id; raises `ServiceError` with Dagster's words."""
+    """Start a job of the code location and return its run id; raises `ServiceError` with Dagster's message."""
     selector = {"repositoryLocationName": CODE_LOCATION, "repositoryName": REPOSITORY, "jobName": job}
     result = _ask(settings, _LAUNCH, {"selector": selector})["launchRun"]
     if result["__typename"] != "LaunchRunSuccess":
@@ -116,7 +116,7 @@ def launch_job(settings: Settings, job: str) -> str:
 
 
 def run_status(settings: Settings, run_id: str) -> str:
-    """The status of a run: QUEUED, STARTING, STARTED, SUCCESS, FAILURE, CANCELED or one on the way to these."""
+    """The status of a run: QUEUED, STARTING, STARTED, SUCCESS, FAILURE, CANCELED, or an intermediate status."""
     result = _ask(settings, _STATUS, {"id": run_id})["runOrError"]
     if result["__typename"] != "Run":
         msg = f"Dagster knows no run {run_id}: {result.get('message', result['__typename'])}"
@@ -125,7 +125,7 @@ def run_status(settings: Settings, run_id: str) -> str:
 
 
 def run_url(settings: Settings, run_id: str) -> str:
-    """Where a person looks at the run."""
+    """The page of a run in Dagster's UI."""
     return f"{settings.dagster.url}/runs/{run_id}"
 
 
@@ -141,6 +141,6 @@ def _ask(settings: Settings, query: str, variables: dict[str, Any]) -> dict[str,
         msg = f"Dagster refused: {[error['message'] for error in answer['errors']]}"
         raise ServiceError(msg)
     if not isinstance(answer.get("data"), dict):
-        msg = f"{url} answered something that is not GraphQL; is that Dagster?"
+        msg = f"{url} did not answer with GraphQL; check that Dagster runs at this address"
         raise ServiceError(msg)
     return answer["data"]  # type: ignore[no-any-return]

@@ -1,6 +1,6 @@
-"""A thin QuestDB client: statements, Arrow reads, acknowledged batch writes.
+"""A thin client of QuestDB: statements, reads as Arrow tables, and acknowledged batch writes.
 
-Reads come as Parquet over `GET /exp`; writes go as ILP over HTTP, which answers when the rows are in the WAL.
+It reads Parquet over `GET /exp` and writes ILP over HTTP, which QuestDB acknowledges once the rows are in the WAL.
 What does not belong here: what the tables look like (`tables`).
 """
 
@@ -17,19 +17,25 @@ from questdb import Sender
 
 from btc_core import metrics
 from btc_core.errors import QuestDBError, ServiceError
+from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from btc_core.settings import QuestdbSettings
+    from btc_core.tables.form import Table
 
 TIMEOUT_S = 60.0
+APPLY_TIMEOUT_S = 120.0
+"""The longest time that written rows may take to become readable."""
+WRITE_BYTES = 20_000_000
+"""The size of one write. It is large enough for 100,000 rows/s and small enough to bound QuestDB's memory."""
 _PORTS = {"http": 80, "https": 443}
-"""Of an address that names none."""
+"""Ports for an address that names none."""
 
 
 class QuestDB:
-    """One connection's worth of QuestDB; threads may share its reads, not its writes."""
+    """One client; threads may share it for reads but not for writes."""
 
     def __init__(self, settings: QuestdbSettings, timeout_s: float = TIMEOUT_S) -> None:
         self.settings = settings
@@ -44,14 +50,14 @@ class QuestDB:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; rows not yet acknowledged were reported as failed."""
+        """Close the connections. Rows that were not acknowledged have already been reported as failed."""
         self._http.close()
         self._drop_sender()
 
     def execute(self, sql: str) -> list[list[Any]]:
         """Run one statement; the result's rows as JSON values, for DDL and small answers.
 
-        Raises `QuestDBError` with QuestDB's words when it refuses, `ServiceError` when it does not answer.
+        Raises `QuestDBError` with QuestDB's message when it refuses, `ServiceError` when it does not answer.
         """
         answer = self._get("/exec", query=sql).json()
         return answer.get("dataset", [])  # type: ignore[no-any-return]
@@ -63,8 +69,8 @@ class QuestDB:
     def write(self, table: str, rows: pa.Table | pd.DataFrame, timestamp: str = "ts_event") -> None:
         """Write rows and return when QuestDB has acknowledged all of them.
 
-        Strings that are SYMBOL columns are sent as strings; the table must exist. Raises `QuestDBError`; then the
-        caller may write the same rows again, the table's keys make them one.
+        Strings that are SYMBOL columns are sent as strings; the table must exist. Raises `QuestDBError`. The
+        caller may then write the same rows again: the table's keys deduplicate them.
         """
         frame = rows.to_pandas() if isinstance(rows, pa.Table) else rows
         if len(frame) == 0:
@@ -113,3 +119,43 @@ class QuestDB:
             msg = f"QuestDB refused ({response.status_code}): {words[:500]} in: {params['query'][:300]}"
             raise QuestDBError(msg)
         return response
+
+
+def append(db: QuestDB, table: Table, rows: pa.Table, name: str = "") -> None:
+    """Write rows of a table of the catalogue; `name` is that of a scratch table of the same form.
+
+    QuestDB has acknowledged the rows when this returns, and shows them to queries a little later.
+    """
+    symbols = {column.name for column in table.columns if column.type == "SYMBOL"}
+    for place, column in enumerate(rows.column_names):
+        if column in symbols:
+            rows = rows.set_column(place, column, rows.column(column).combine_chunks().dictionary_encode())
+    db.write(name or table.name, rows, table.timestamp)
+
+
+def write_rows(db: QuestDB, table: Table, rows: pa.Table, name: str = "") -> None:
+    """Upsert rows and return when queries can read them; a row whose keys are stored already replaces the stored one."""
+    step = max(1_000, WRITE_BYTES // (8 * max(1, rows.num_columns)))
+    for start in range(0, len(rows), step):
+        append(db, table, rows.slice(start, step), name)
+    if len(rows):
+        wait_until_applied(db, name or table.name)
+
+
+def applied(db: QuestDB, name: str) -> bool:
+    """Whether queries can read everything that was written to a table.
+
+    Raises `QuestDBError` when QuestDB has suspended the table.
+    """
+    state = db.execute(f"SELECT sequencerTxn, writerTxn, suspended FROM wal_tables() WHERE name = '{name}'")  # noqa: S608 - names of the catalogue
+    if state and state[0][2]:
+        msg = f"QuestDB has suspended {name}; ALTER TABLE {name} RESUME WAL after freeing disk"
+        raise QuestDBError(msg)
+    return bool(state) and state[0][0] == state[0][1]
+
+
+def wait_until_applied(db: QuestDB, name: str) -> None:
+    """Return when queries can read what was written to a table; raises `QuestDBError` after `APPLY_TIMEOUT_S`."""
+    if not wait_until(lambda: applied(db, name), APPLY_TIMEOUT_S, pause_s=0.02):
+        msg = f"rows written to {name} were not readable after {APPLY_TIMEOUT_S:g} s"
+        raise QuestDBError(msg)

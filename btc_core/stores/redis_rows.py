@@ -1,6 +1,6 @@
-"""The newest features and forecasts in Redis: keys, fields, writing all at once, reading back.
+"""The newest feature row and the newest forecast of each market in Redis: keys, fields, writing and reading.
 
-What does not belong here: history. That is in QuestDB.
+What does not belong here: older rows. Those are in QuestDB.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import redis
 
 from btc_core.errors import SchemaError, ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.market.messages import FeatureId, ForecastRow
 from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES
 
 if TYPE_CHECKING:
@@ -31,23 +32,17 @@ _BOUND_FIELDS = {
     name: tuple(tuple(template.format(horizon, percent) for percent in QUANTILE_NAMES) for horizon in HORIZONS_MIN)
     for name, template in {"bid_bounds_usd": "bid_{}m_q{}_usd", "sigma_bounds_bps": "sigma_{}m_q{}_bps"}.items()
 }
-"""Fields of a hash by field of `ForecastRow`: made once, not for each row."""
+"""The fields of a Redis hash for each field of `ForecastRow`."""
 
 SOCKET_TIMEOUT_S = 5.0
 
 
-class FeatureRow(msgspec.Struct, frozen=True, array_like=True):
-    """One feature row; `values` in the order of `features.FEATURE_NAMES`."""
+class FeatureRow(FeatureId, frozen=True):
+    """One feature row."""
 
-    symbol: str
-    ts_event_ns: int
-    ts_recv_ns: int
-    partition: int
-    offset: int
-    item: int
-    kind: int
     feature_version: str
     values: list[float]
+    """In the order of `features.catalogue.FEATURE_NAMES`."""
 
     def value(self, name: str) -> float:
         """One feature by name."""
@@ -74,63 +69,38 @@ class FeatureRow(msgspec.Struct, frozen=True, array_like=True):
         return self.value("ask_qty")
 
 
-class ForecastRow(msgspec.Struct, frozen=True):
-    """One forecast; paths are 1…5 minutes ahead of `ts_event_ns`."""
-
-    symbol: str
-    ts_event_ns: int
-    ts_recv_ns: int
-    made_at_ns: int
-    partition: int
-    offset: int
-    item: int
-    bid: float
-    bid_path_usd: list[float]
-    sigma_path_bps: list[float]
-    baseline_sigma_path_bps: list[float]
-    bid_model_version: str
-    bid_model_kind: str
-    volatility_model_version: str
-    volatility_model_kind: str
-    feature_version: str
-    bid_bounds_usd: list[list[float]] = []
-    """Per horizon the bounds of its 90, 80 and 50 % intervals, ascending: quantiles 5, 10, 25, 75, 90 and 95 %."""
-    sigma_bounds_bps: list[list[float]] = []
-    """The same of the realized volatility."""
-
-
 def compact(symbol: str) -> str:
-    """`BTC/USD` as it stands in keys: `BTCUSD`."""
+    """A symbol as keys spell it: `BTCUSD` for `BTC/USD`."""
     return symbol.replace("/", "")
 
 
 def feature_key(symbol: str) -> str:
-    """Hash of the newest feature row."""
+    """The key of the newest feature row."""
     return f"feature:{compact(symbol)}"
 
 
 def forecast_key(symbol: str) -> str:
-    """Hash of the newest forecast."""
+    """The key of the newest forecast."""
     return f"forecast:{compact(symbol)}"
 
 
 def update_channel(key: str) -> str:
-    """Where a new row is announced: `feature_update:BTCUSD` for `feature:BTCUSD`."""
+    """The channel that announces a new row: `feature_update:BTCUSD` for the key `feature:BTCUSD`."""
     kind, _, name = key.partition(":")
     return f"{kind}_update:{name}"
 
 
 def connect(settings: RedisSettings, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
-    """A client; connects at the first command."""
+    """A client that connects at its first command."""
     return redis.Redis.from_url(
         settings.url, password=settings.password.get_secret_value() or None, socket_timeout=timeout_s
     )
 
 
 def replace(client: Any, rows: Mapping[str, dict[str, Any]], ttl_s: int) -> None:
-    """Replace the hash at each key, set its TTL and announce it, all or nothing, in one round trip.
+    """Replace the hash at each key, set its TTL and announce it, in one transaction and one round trip.
 
-    The announcement is the row's event time in ns. Raises `ServiceError`.
+    The announcement carries the row's event time in ns. Raises `ServiceError`.
     """
     try:
         with client.pipeline(transaction=True) as pipe:
@@ -145,75 +115,49 @@ def replace(client: Any, rows: Mapping[str, dict[str, Any]], ttl_s: int) -> None
         raise ServiceError(msg) from error
 
 
-_META = ("symbol", "ts_event_ns", "ts_recv_ns", "partition", "offset", "item", "kind", "feature_version")
+_IDENTITY = (*FeatureId.__struct_fields__, "feature_version")
 
 
 def feature_fields(row: FeatureRow) -> dict[str, Any]:
-    """Identity fields, then every feature by its name."""
-    fields: dict[str, Any] = {name: getattr(row, name) for name in _META}
+    """The fields of a feature row: its identity, then every feature by its name."""
+    fields: dict[str, Any] = {name: getattr(row, name) for name in _IDENTITY}
     fields.update(zip(FEATURE_NAMES, row.values, strict=True))
     return fields
 
 
 def forecast_fields(row: ForecastRow) -> dict[str, Any]:
-    """Every field by its name; paths as `bid_1m_usd`, `sigma_1m_bps`, `baseline_sigma_1m_bps`, bounds as `bid_1m_q05_usd`, ….."""
+    """The fields of a forecast by name; a path has one for each horizon (`bid_1m_usd`), and so has a bound (`bid_1m_q05_usd`)."""
     fields: dict[str, Any] = {
         name: value for name, value in msgspec.structs.asdict(row).items() if not isinstance(value, list)
     }
     for name, names in _PATH_FIELDS.items():
         fields.update(zip(names, getattr(row, name), strict=True))
     for name, names_of in _BOUND_FIELDS.items():
-        for names, bounds in zip(names_of, getattr(row, name), strict=False):  # without intervals there are none
+        for names, bounds in zip(
+            names_of, getattr(row, name), strict=False
+        ):  # a model without intervals gives no bounds
             fields.update(zip(names, bounds, strict=True))
     return fields
 
 
 def read_features(client: redis.Redis, symbol: str) -> FeatureRow | None:
-    """The newest feature row, None when there is none.
+    """The newest feature row; None when there is none.
 
-    Raises `SchemaError` when it is of another feature version.
+    Raises `SchemaError` when the row has another feature version than this process.
     """
     fields = _read(client, feature_key(symbol))
     if fields is None:
         return None
     if fields["feature_version"] != FEATURE_VERSION:
-        msg = f"{feature_key(symbol)} is of feature version {fields['feature_version']}, this process of {FEATURE_VERSION}"
+        msg = f"{feature_key(symbol)} has feature version {fields['feature_version']}, and this process computes version {FEATURE_VERSION}"
         raise SchemaError(msg)
-    meta = {name: fields.pop(name) for name in _META}
-    return msgspec.convert(
-        {**meta, "values": [fields[name] for name in FEATURE_NAMES]}, _FeatureFields, strict=False
-    ).row()
-
-
-class _FeatureFields(msgspec.Struct):
-    """A hash of strings on its way to a `FeatureRow`."""
-
-    symbol: str
-    ts_event_ns: int
-    ts_recv_ns: int
-    partition: int
-    offset: int
-    item: int
-    kind: int
-    feature_version: str
-    values: list[str]
-
-    def row(self) -> FeatureRow:
-        return FeatureRow(
-            self.symbol,
-            self.ts_event_ns,
-            self.ts_recv_ns,
-            self.partition,
-            self.offset,
-            self.item,
-            self.kind,
-            self.feature_version,
-            [float(value) for value in self.values],
-        )
+    identity = {name: fields[name] for name in _IDENTITY}
+    values = [float(fields[name]) for name in FEATURE_NAMES]
+    return msgspec.convert({**identity, "values": values}, FeatureRow, strict=False)
 
 
 def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:
-    """The newest forecast, None when there is none."""
+    """The newest forecast; None when there is none."""
     fields: dict[str, Any] | None = _read(client, forecast_key(symbol))
     if fields is None:
         return None

@@ -1,1 +1,1 @@
-"""Tables: every column, the DDL made of them, and the schema that QuestDB has."""
+"""Tables: the catalogue of every column, how events become rows, and the schema in QuestDB."""

@@ -1,7 +1,7 @@
-"""The table catalogue: every column with type, unit, meaning and upstream.
+"""The table catalogue: every column with its type, unit, meaning and upstream columns.
 
-Bronze is what the exchange sent, silver what the fold made of it, gold what people and models look at.
-What does not belong here: what a table is in QuestDB (`table_form`), reading and writing rows (`questdb_client`).
+Bronze tables hold what the exchange sent, silver tables what the fold computed, and gold tables forecasts and summaries.
+What does not belong here: what a table is in QuestDB (`form`), or making and writing rows (`rows`, `stores.questdb`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _kraken(channel: str, name: str, unit: str, meaning: str) -> Column:
 BRONZE_TICKS = Table(
     "bronze_ticks",
     "bronze",
-    "Every quote of the ticker channel as the exchange sent it.",
+    "Each row is one quote of the ticker channel, as the exchange sent it.",
     (
         *_event_times("ticker"),
         _kraken("ticker", "bid", "USD", "best bid"),
@@ -55,15 +55,21 @@ BRONZE_TICKS = Table(
 BRONZE_TRADES = Table(
     "bronze_trades",
     "bronze",
-    "Every trade exactly once.",
+    "Each row is one trade; every trade is stored exactly once.",
     (
         *_event_times("trade"),
-        Column("trade_id", "LONG", "", "gapless per symbol", ("kraken.trade.trade_id",)),
+        Column("trade_id", "LONG", "", "trade id, gapless for each symbol", ("kraken.trade.trade_id",)),
         _kraken("trade", "price", "USD", "price"),
         _kraken("trade", "qty", "BTC", "quantity"),
         Column("side", "SYMBOL", "", "taker's side: buy or sell", ("kraken.trade.side",)),
         Column("ord_type", "SYMBOL", "", "taker's order type", ("kraken.trade.ord_type",)),
-        Column("origin", "SYMBOL", "", "ws: live; rest: was missing and is repaired; file; redrive", ("log.origin",)),
+        Column(
+            "origin",
+            "SYMBOL",
+            "",
+            "how the trade came: ws (live), rest (it was missing and was fetched), file (imported) or redrive",
+            ("log.origin",),
+        ),
         *_PLACE,
     ),
     ("ts_event", "symbol", "trade_id"),
@@ -72,7 +78,7 @@ BRONZE_TRADES = Table(
 BRONZE_BARS = Table(
     "bronze_bars",
     "bronze",
-    "Minute bars as they entered the log, with their place in it: replay needs to know when the fold met them.",
+    "Minute bars with their place in the log, so that a replay folds each bar where the stream folded it.",
     (
         Column("ts_event", "TIMESTAMP_NS", "UTC", "open of the bar", ("kraken.ohlc.interval_begin",)),
         Column("ts_recv", "TIMESTAMP_NS", "UTC", "when ingest received the frame", ("log.ts_recv",)),
@@ -91,12 +97,12 @@ BRONZE_BARS = Table(
 BRONZE_BOOK_CHECKS = Table(
     "bronze_book_checks",
     "bronze",
-    "One row per book frame: did its checksum match our book?",
+    "Each row tells whether the checksum of a book frame matched the book that ingest keeps.",
     (
         *_event_times("book"),
         Column("kind", "SYMBOL", "", "snapshot or update", ("kraken.book.type",)),
         Column("checksum", "LONG", "", "the exchange's CRC-32", ("kraken.book.checksum",)),
-        Column("matches", "BOOLEAN", "", "whether our book gave the same", ("kraken.book.checksum",)),
+        Column("matches", "BOOLEAN", "", "whether our book had the same checksum", ("kraken.book.checksum",)),
         *_PLACE,
     ),
     _PLACE_KEYS,
@@ -105,7 +111,7 @@ BRONZE_BOOK_CHECKS = Table(
 BRONZE_STATUS = Table(
     "bronze_status",
     "bronze",
-    "What the exchange said about its engine.",
+    "Status messages of the exchange about its trading engine.",
     (
         Column("ts_event", "TIMESTAMP_NS", "UTC", "when ingest received the frame", ("log.ts_recv",)),
         Column("system", "SYMBOL", "", "online, cancel_only, maintenance or post_only", ("kraken.status.system",)),
@@ -118,7 +124,7 @@ BRONZE_STATUS = Table(
 MINUTE_BARS = Table(
     "minute_bars",
     "bronze",
-    "Minute bars from the exchange's history or a file; the models train on them.",
+    "Minute bars from the exchange, from files or from sealed trades. The models train on them.",
     (
         Column("ts", "TIMESTAMP_NS", "UTC", "open of the bar", ("kraken.ohlc.interval_begin",)),
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("kraken.ohlc.symbol",)),
@@ -128,7 +134,9 @@ MINUTE_BARS = Table(
         _kraken("ohlc", "close", "USD", "last trade price"),
         _kraken("ohlc", "volume", "BTC", "traded"),
         Column("trades", "LONG", "", "number of trades, −1 when unknown", ("kraken.ohlc.trades",)),
-        Column("source", "SYMBOL", "", "history, rest, trades, sealed or file", ("log.origin",)),
+        Column(
+            "source", "SYMBOL", "", "where the bar comes from: history, rest, trades, sealed or file", ("log.origin",)
+        ),
     ),
     ("ts", "symbol"),
     ttl="bars",
@@ -137,7 +145,7 @@ MINUTE_BARS = Table(
 GAP_MARKS = Table(
     "gap_marks",
     "bronze",
-    "Jumps in trade_id: which ids were missing, and what became of them.",
+    "Gaps in the trade ids: the ids that were missing, and what became of them.",
     (
         Column(
             "ts_event",
@@ -150,13 +158,13 @@ GAP_MARKS = Table(
         Column("first_id", "LONG", "", "first missing trade_id", ("kraken.trade.trade_id",)),
         Column("last_id", "LONG", "", "last missing trade_id", ("kraken.trade.trade_id",)),
         Column("ts_recv", "TIMESTAMP_NS", "UTC", "when the gap was seen, or when its state changed", ("log.ts_recv",)),
-        Column("missing", "LONG", "", "ids that are still missing", ("kraken.trade.trade_id",)),
-        Column("absent", "LONG", "", "ids that the exchange does not have either", ("log.raw",)),
+        Column("missing", "LONG", "", "number of ids that are still missing", ("kraken.trade.trade_id",)),
+        Column("absent", "LONG", "", "number of ids that the exchange does not have", ("log.raw",)),
         Column(
             "state",
             "SYMBOL",
             "",
-            "open; repaired: all came; absent: none is missing, some never were",
+            "open (ids are missing), repaired (all ids came) or absent (the rest does not exist at the exchange)",
             ("kraken.trade.trade_id",),
         ),
     ),
@@ -166,14 +174,14 @@ GAP_MARKS = Table(
 SILVER_FEATURES = Table(
     "silver_features",
     "silver",
-    "One row per quote and per trade: the state of the fold right after it.",
+    "Each row holds the features right after one quote or one trade.",
     (
         *_event_times("ticker"),
         Column("kind", "SYMBOL", "", "quote or trade", ("log.channel",)),
-        Column("trade_id", "LONG", "", "of a trade, else 0", ("bronze_trades.trade_id",)),
-        Column("trade_price", "DOUBLE", "USD", "of a trade", ("bronze_trades.price",)),
-        Column("trade_qty", "DOUBLE", "BTC", "of a trade", ("bronze_trades.qty",)),
-        Column("trade_side", "DOUBLE", "", "+1 taker bought, −1 taker sold", ("bronze_trades.side",)),
+        Column("trade_id", "LONG", "", "trade id on the row of a trade, else 0", ("bronze_trades.trade_id",)),
+        Column("trade_price", "DOUBLE", "USD", "price on the row of a trade, else NaN", ("bronze_trades.price",)),
+        Column("trade_qty", "DOUBLE", "BTC", "quantity on the row of a trade, else NaN", ("bronze_trades.qty",)),
+        Column("trade_side", "DOUBLE", "", "on the row of a trade: +1 when the taker bought, −1 when the taker sold", ("bronze_trades.side",)),
         *(
             Column(feature.name, "DOUBLE", feature.unit, feature.meaning, feature.upstream) for feature in FEATURES
         ),
@@ -187,7 +195,7 @@ SILVER_FEATURES = Table(
 def _origin(*upstream: str) -> tuple[Column, ...]:
     return (
         Column("ts_event", "TIMESTAMP_NS", "UTC", "exchange time of the feature row", ("silver_features.ts_event",)),
-        Column("ts_recv", "TIMESTAMP_NS", "UTC", "receive time of the frame behind it", ("silver_features.ts_recv",)),
+        Column("ts_recv", "TIMESTAMP_NS", "UTC", "receive time of that frame", ("silver_features.ts_recv",)),
         Column("made_at", "TIMESTAMP_NS", "UTC", "when the forecast was made", upstream),
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("silver_features.symbol",)),
     )
@@ -196,14 +204,14 @@ def _origin(*upstream: str) -> tuple[Column, ...]:
 def _provenance(asset: str) -> tuple[Column, ...]:
     return (
         Column("model_version", "SYMBOL", "", "version in the model registry", (f"model.{asset}.version",)),
-        Column("model_kind", "SYMBOL", "", "xgboost, or the baseline that served: harx, random_walk",
+        Column("model_kind", "SYMBOL", "", "xgboost, or the baseline that served (harx, random_walk)",
                (f"model.{asset}.kind",)),
         Column("feature_version", "SYMBOL", "", "hash of the feature set", ("silver_features.feature_version",)),
         *_PLACE,
     )  # fmt: skip
 
 
-_MODEL_INPUTS = tuple(f"silver_features.{f.name}" for f in FEATURES if f.group not in {"original", "gold"})
+_MODEL_INPUTS = tuple(f"silver_features.{f.name}" for f in FEATURES if f.group not in {"chart", "gold"})
 
 
 def _bounds(template: str, unit: str, what: str) -> tuple[Column, ...]:
@@ -223,7 +231,7 @@ def _bounds(template: str, unit: str, what: str) -> tuple[Column, ...]:
 BID_PREDICTION = Table(
     "gold_bid_price_prediction",
     "gold",
-    "The forecast path of the bid, 1 to 5 minutes ahead; its baseline is the random walk, the bid itself.",
+    "Forecasts of the bid 1 to 5 minutes ahead. The baseline is the random walk, that is, the bid itself.",
     (
         *_origin(),
         Column("bid", "DOUBLE", "USD", "best bid at the origin", ("silver_features.bid",)),
@@ -240,7 +248,7 @@ BID_PREDICTION = Table(
 VOLATILITY_PREDICTION = Table(
     "gold_volatility_prediction",
     "gold",
-    "The forecast of realized volatility over the next 1 to 5 minutes, beside the HARX baseline.",
+    "Forecasts of the realized volatility of the next 1 to 5 minutes, with those of the HARX baseline.",
     (
         *_origin(),
         *(
@@ -262,7 +270,7 @@ _SIGMAS = "gold_volatility_prediction"
 PREDICTION_OUTCOMES = Table(
     "gold_prediction_outcomes",
     "gold",
-    "What became of the forecast that stood at each closed minute, once its five minutes are over.",
+    "The outcome of the forecast in force at each closed minute, written five minutes later.",
     (
         Column("ts_event", "TIMESTAMP_NS", "UTC", "the closed minute: origin of the forecast", (f"{_BIDS}.ts_event",)),
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", (f"{_BIDS}.symbol",)),
@@ -280,14 +288,14 @@ PREDICTION_OUTCOMES = Table(
             for column in (
                 Column(f"bid_return_{h}m_bps", "DOUBLE", "bps", f"log return of the bid over {h} min",
                        ("silver_features.bid",)),
-                Column(f"bid_forecast_{h}m_bps", "DOUBLE", "bps", "its forecast; the random walk's is 0",
+                Column(f"bid_forecast_{h}m_bps", "DOUBLE", "bps", "forecast of that return; the random walk's forecast is 0",
                        (f"{_BIDS}.bid_{h}m_usd",)),
                 Column(f"realized_{h}m_bps", "DOUBLE", "bps",
                        f"root of the summed squared one-minute log-mid returns over {h} min", ("silver_features.mid",)),
-                Column(f"sigma_{h}m_bps", "DOUBLE", "bps", "its forecast", (f"{_SIGMAS}.sigma_{h}m_bps",)),
+                Column(f"sigma_{h}m_bps", "DOUBLE", "bps", f"forecast of the realized volatility over {h} min", (f"{_SIGMAS}.sigma_{h}m_bps",)),
             )
         ),
-        Column("bid_ar_5m_bps", "DOUBLE", "bps", "forecast of the autoregression over 5 min; null when none was fitted",
+        Column("bid_ar_5m_bps", "DOUBLE", "bps", "forecast of the bid's return over 5 min by the autoregression; NaN when none was fitted",
                tuple(f"silver_features.{f.name}" for f in FEATURES if f.group == "returns")),
         *(
             Column(f"qlike_{name}_5m", "DOUBLE", "1", f"QLIKE of {what} over 5 min", (f"{_SIGMAS}.sigma_5m_bps",))
@@ -301,8 +309,8 @@ PREDICTION_OUTCOMES = Table(
             for level in LEVELS_PCT
         ),
         *(
-            Column(f"{name}_quantiles", "VARCHAR", "", "quantiles of the score in force after this outcome, as JSON: "
-                   "what a restarted worker goes on from", ("silver_features.mid",))
+            Column(f"{name}_quantiles", "VARCHAR", "", "quantiles of the intervals after this outcome, as JSON; a restarted worker "
+                   "continues from them", ("silver_features.mid",))
             for name in ("bid", "volatility")
         ),
     ),
@@ -313,17 +321,17 @@ _OUTCOMES = "gold_prediction_outcomes"
 PREDICTION_SKILL = Table(
     "gold_prediction_skill",
     "gold",
-    "Rolling skill of live forecasts against each baseline, and coverage of their intervals.",
+    "Rolling skill of live forecasts against the best baseline, and the coverage of their intervals.",
     (
         Column("ts", "TIMESTAMP_NS", "UTC", "end of the period", (f"{_OUTCOMES}.ts_event",)),
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", (f"{_OUTCOMES}.symbol",)),
         Column("quantity", "SYMBOL", "", "bid or volatility", (f"{_OUTCOMES}.ts_event",)),
         Column("hours", "INT", "h", "length of the period", (f"{_OUTCOMES}.ts_event",)),
-        Column("outcomes", "LONG", "", "forecasts with a final outcome in it", (f"{_OUTCOMES}.ts_event",)),
+        Column("outcomes", "LONG", "", "number of forecasts in the period whose outcome is known", (f"{_OUTCOMES}.ts_event",)),
         Column("loss", "DOUBLE", "1", "mean QLIKE of the volatility, mean squared error of the bid in bps², at 5 min",
                (f"{_OUTCOMES}.qlike_model_5m", f"{_OUTCOMES}.bid_forecast_5m_bps")),
         Column("best_baseline", "SYMBOL", "", "the baseline with the smallest loss", (f"{_OUTCOMES}.qlike_harx_5m",)),
-        Column("baseline_loss", "DOUBLE", "1", "its loss", (f"{_OUTCOMES}.qlike_harx_5m",)),
+        Column("baseline_loss", "DOUBLE", "1", "loss of the best baseline", (f"{_OUTCOMES}.qlike_harx_5m",)),
         Column("ratio", "DOUBLE", "1", "loss over the best baseline's: below 1 is skill",
                (f"{_OUTCOMES}.qlike_model_5m",)),
         *(
@@ -338,15 +346,15 @@ PREDICTION_SKILL = Table(
 FEATURE_DRIFT = Table(
     "gold_feature_drift",
     "gold",
-    "How far a week's features of volatility, returns and activity are from what the volatility model was trained on.",
+    "How far the features of the last week have moved from those that the volatility model was trained on.",
     (
         Column("ts", "TIMESTAMP_NS", "UTC", "time of the run that compared", ("silver_features.ts_event",)),
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("silver_features.symbol",)),
         Column("feature", "SYMBOL", "", "name of the feature", ("silver_features.feature_version",)),
-        Column("rows", "LONG", "", "minutes compared, of the last week", ("silver_features.ts_event",)),
+        Column("rows", "LONG", "", "number of minutes compared, of the last week", ("silver_features.ts_event",)),
         Column("psi", "DOUBLE", "1", "population stability index over ten bins",
                tuple(f"silver_features.{name}" for name in DRIFTING_FEATURES)),
-        Column("psi_by_chance", "DOUBLE", "1", "what the 99.9 % quantile of it would be without any drift",
+        Column("psi_by_chance", "DOUBLE", "1", "the 99.9 % quantile of the index without any drift",
                ("silver_features.ts_event",)),
     ),
     ("ts", "symbol", "feature"),
@@ -417,7 +425,7 @@ GOLD_5MIN = Table(
 
 
 def _of_sealed_days(view: Table, source: str) -> Table:
-    """The table that keeps a view's rows for good, computed anew when a day is sealed."""
+    """The table that keeps a view's rows permanently. They are computed again when a day is sealed."""
     columns = tuple(
         msgspec.structs.replace(
             column, upstream=tuple(f"{source}.{name.partition('.')[2]}" for name in column.upstream)
@@ -453,8 +461,8 @@ TABLES: dict[str, Table] = {
         GOLD_5MIN_SEALED,
     )
 }
-"""In an order in which they can be created."""
+"""All tables, in an order in which they can be created."""
 
 
 STORED: tuple[Table, ...] = tuple(table for table in TABLES.values() if not table.view)
-"""Tables with rows of their own: they are backed up, views are computed again."""
+"""Tables with rows of their own. These are backed up; views are recomputed."""

@@ -1,6 +1,6 @@
-"""What a column and a table are, and the DDL made of them.
+"""What a column and a table are, and the DDL that creates a table.
 
-What does not belong here: which ones there are (`tables`).
+What does not belong here: which tables there are (`catalogue`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Column(msgspec.Struct, frozen=True):
     """One column.
 
     `upstream` names columns as `table.column`, `kraken.channel.field`, `log.field` of the envelope, or
-    `model.asset.field`. Only what comes from the code or a clock has none.
+    `model.asset.field`. A column that comes from the code or from a clock has no upstream.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Table(msgspec.Struct, frozen=True):
-    """A WAL table, partitioned by day of its first column, deduplicated on `keys`; or a materialized view."""
+    """A WAL table that is partitioned by day of its first column and deduplicated on `keys`, or a materialized view."""
 
     name: str
     layer: Layer
@@ -39,11 +39,11 @@ class Table(msgspec.Struct, frozen=True):
     columns: tuple[Column, ...]
     keys: tuple[str, ...]
     ttl: str = ""
-    """Name of its TTL in the settings when it is not that of its layer."""
+    """The name of its TTL in the settings, where that is not the TTL of its layer."""
     view: str = ""
     """The SELECT of a materialized view; empty for a table."""
     sealed: bool = False
-    """Written when a day is sealed, not by the stream."""
+    """Whether the sealing of a day writes it, and not the stream."""
 
     @property
     def timestamp(self) -> str:
@@ -51,13 +51,13 @@ class Table(msgspec.Struct, frozen=True):
         return self.columns[0].name
 
     def ttl_days(self, settings: QuestdbSettings) -> int:
-        """How long QuestDB keeps a day, from the settings of the layer."""
+        """The number of days that QuestDB keeps, from the settings."""
         return int(getattr(settings, f"ttl_{self.ttl or self.layer}_days"))
 
     def ddl(self, settings: QuestdbSettings, name: str = "") -> str:
-        """CREATE statement, also for a scratch table of another name.
+        """The CREATE statement; `name` creates a scratch table of the same form under another name.
 
-        Only views have a TTL in QuestDB: a day of a table is dropped once its backup is verified (`lake.drop_old`).
+        Only views have a TTL in QuestDB. A day of a table is dropped once its copy is verified (`days.lake.drop_old`).
         """
         if self.view:
             return (
@@ -69,13 +69,3 @@ class Table(msgspec.Struct, frozen=True):
             f"CREATE TABLE IF NOT EXISTS {name or self.name} ({columns}) TIMESTAMP({self.timestamp}) "
             f"PARTITION BY DAY WAL DEDUP UPSERT KEYS({', '.join(self.keys)})"
         )
-
-
-def of_symbol(symbol: str) -> str:
-    """The condition of a query about one market.
-
-    >>> of_symbol("BTC/USD")
-    "symbol = 'BTC/USD'"
-    """
-    quoted = symbol.replace("'", "''")
-    return f"symbol = '{quoted}'"

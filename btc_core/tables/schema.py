@@ -1,21 +1,21 @@
-"""The tables and views of the catalogue in QuestDB: made, brought up to a newer catalogue, put right where they went wrong.
+"""The tables and views of the catalogue in QuestDB: creating, upgrading and repairing them.
 
-What does not belong here: what the tables are (`btc_core.tables.catalogue`), their rows (`btc_core.days.rows`).
+What does not belong here: what the tables are (`catalogue`), or their rows (`rows`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
 import pyarrow as pa
 
-from btc_core.clock import SYSTEM_CLOCK, now_ns
+from btc_core.clock import now_ns
 from btc_core.errors import QuestDBError, SchemaError
 from btc_core.tables.catalogue import STORED, TABLES
 from btc_core.tables.form import Column, Table
+from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
     from btc_core.stores.questdb import QuestDB
@@ -25,47 +25,47 @@ REFRESH_TIMEOUT_S = 300.0
 CATALOGUE_VERSION = hashlib.sha256(
     repr([(t.name, [(c.name, c.type) for c in t.columns], t.keys, t.view) for t in TABLES.values()]).encode()
 ).hexdigest()[:12]
-"""Of everything in the catalogue that QuestDB knows."""
+"""A hash of everything in the catalogue that QuestDB knows of."""
 
 SCHEMA_CHANGES = Table(
     "schema_changes",
     "bronze",
-    "What was changed in QuestDB's tables, and for which catalogue.",
+    "Statements that changed QuestDB's tables, and the catalogue that they brought the tables to.",
     (
-        Column("ts", "TIMESTAMP_NS", "UTC", "when it was done"),
-        Column("catalogue", "SYMBOL", "", "`CATALOGUE_VERSION` of the program that did it"),
+        Column("ts", "TIMESTAMP_NS", "UTC", "when the statement ran"),
+        Column("catalogue", "SYMBOL", "", "`CATALOGUE_VERSION` of the program that ran it"),
         Column("statement", "VARCHAR", "", "the statement"),
     ),
     ("ts",),
 )
-"""No part of the catalogue: it tells of this database's tables and of no market, so nobody needs a copy of it."""
+"""This table is no part of the catalogue. It describes this database and no market, so no copy of it is kept."""
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What lies between the tables and the catalogue."""
+    """The differences between the tables in QuestDB and the catalogue."""
 
     additions: tuple[str, ...]
-    """Statements that make what is missing; nothing is lost by them."""
+    """Statements that create what is missing. They lose nothing."""
     rebuilds: tuple[str, ...]
-    """Statements that drop the views and make them anew, when one has another definition now."""
+    """Statements that drop and re-create the views, when the definition of one has changed."""
     refused: tuple[str, ...]
-    """Differences that only a person should end, each with the statement that does and what it costs."""
+    """Differences that a person has to resolve, each with the statement that does it and what it costs."""
 
 
 def ensure_tables(db: QuestDB) -> None:
-    """Create what is missing and end what would lose rows or bars; tables that are there keep their rows.
+    """Create missing tables, columns and views, remove TTLs from tables, and recompute invalid views.
 
-    A TTL left on a table would drop days that have no copy. A view that QuestDB holds invalid (a day of its table was
-    dropped by hand) stands still, so it is computed again from the rows that are left.
-    Raises `SchemaError` when the tables differ from the catalogue by more than what is missing, `QuestDBError`.
+    Existing tables keep their rows. A TTL on a table would drop days that have no copy. QuestDB marks a view as invalid
+    when a day of its table is dropped by hand, and no longer refreshes it.
+    Raises `SchemaError` when the tables differ from the catalogue by more than what is missing, and `QuestDBError`.
     """
     planned = plan(db)
     if planned.refused:
         raise SchemaError("\n".join(planned.refused))
     if planned.rebuilds:
         msg = (
-            "the views have another definition now: `btc migrate` computes them again from the rows that "
-            "silver_features still has; bars of sealed days before those stay in gold_1min_sealed and gold_5min_sealed"
+            "the definition of the views has changed. `btc migrate` computes them again from the rows that silver_features "
+            "still has; the bars of older sealed days stay in gold_1min_sealed and gold_5min_sealed"
         )
         raise SchemaError(msg)
     carry_out(db, planned.additions)
@@ -73,7 +73,7 @@ def ensure_tables(db: QuestDB) -> None:
     for table in STORED:
         if table.name in limited:
             db.execute(f"ALTER TABLE {table.name} SET TTL 0 DAYS")
-    for name in invalid_views(db):  # one after the other: the refresh of a view of an invalid view fails
+    for name in invalid_views(db):  # in order: a view over an invalid view cannot be refreshed
         _refresh(db, name)
 
 
@@ -99,9 +99,9 @@ def plan(db: QuestDB) -> Plan:
 
 
 def compare(db: QuestDB, table: Table) -> tuple[list[str], list[str]]:
-    """Statements for the columns it lacks, and what else is not as in the catalogue.
+    """The statements that add missing columns, and descriptions of every other difference from the catalogue.
 
-    A column that the catalogue no longer has stays with its values; new rows have none.
+    A column that the catalogue no longer has keeps its values, and new rows have none.
     """
     rows = db.execute(f"""SELECT "column", type, upsertKey FROM table_columns('{table.name}')""")  # noqa: S608 - names of the catalogue
     types = {name: kind for name, kind, _ in rows}
@@ -128,7 +128,7 @@ def compare(db: QuestDB, table: Table) -> tuple[list[str], list[str]]:
 
 
 def carry_out(db: QuestDB, statements: tuple[str, ...]) -> None:
-    """Run statements of a plan, each kept in `schema_changes`; raises `QuestDBError` at the first that fails."""
+    """Run the statements of a plan and record each in `schema_changes`; raises `QuestDBError` at the first that fails."""
     db.execute(SCHEMA_CHANGES.ddl(db.settings))
     for statement in statements:
         db.execute(statement)
@@ -137,7 +137,7 @@ def carry_out(db: QuestDB, statements: tuple[str, ...]) -> None:
 
 
 def invalid_views(db: QuestDB) -> dict[str, str]:
-    """Views that no longer follow their table, each with QuestDB's reason, in the order of the catalogue."""
+    """Views that QuestDB no longer refreshes, each with QuestDB's reason, in the order of the catalogue."""
     rows = db.execute("SELECT view_name, invalidation_reason FROM materialized_views() WHERE view_status = 'invalid'")
     found = dict(rows)
     return {name: found[name] for name in TABLES if name in found}
@@ -145,9 +145,7 @@ def invalid_views(db: QuestDB) -> dict[str, str]:
 
 def _refresh(db: QuestDB, view: str) -> None:
     db.execute(f"REFRESH MATERIALIZED VIEW {view} FULL")
-    deadline_s = SYSTEM_CLOCK.monotonic_s() + REFRESH_TIMEOUT_S
-    while view in (standing := invalid_views(db)):
-        if SYSTEM_CLOCK.monotonic_s() > deadline_s:
-            msg = f"QuestDB has not computed the view {view} again in {REFRESH_TIMEOUT_S:g} s: {standing[view]}"
-            raise QuestDBError(msg)
-        time.sleep(0.1)
+    if not wait_until(lambda: view not in invalid_views(db), REFRESH_TIMEOUT_S, pause_s=0.1):
+        reason = invalid_views(db).get(view, "")
+        msg = f"QuestDB has not computed the view {view} again in {REFRESH_TIMEOUT_S:g} s: {reason}"
+        raise QuestDBError(msg)

@@ -1,6 +1,6 @@
-"""Writes Grafana's dashboards and alerts and Prometheus's rules from `panels.py`: `make dashboards`.
+"""Write Grafana's dashboards and alerts and Prometheus's rules from `panels.py`: `make dashboards`.
 
-With `--check` it writes nothing and fails when a file differs. What does not belong here: queries.
+With `--check` it writes nothing and fails if a file differs. Queries do not belong here.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ ANY_RESULT: dict[str, Any] = {
         "conditions": [{"evaluator": {"type": "gt", "params": [-1e12]}}],
     },
 }
-"""The expression itself compares; whatever it gives, be it 0, fires."""
+"""The alert expression contains the comparison, so any result fires the alert, even 0."""
 
 AnyPanel = timeseries.Panel | stat.Panel | table.Panel
 
 
 class Sql(Builder[Dataquery], Dataquery):
-    """A query of Grafana's PostgreSQL source, which QuestDB answers; the SDK has no type of its own for it."""
+    """A query of Grafana's PostgreSQL data source, which QuestDB answers. The SDK has no type for it."""
 
     def __init__(self, ref_id: str, sql: str, *, is_table: bool) -> None:
         self._json = {
@@ -59,16 +59,16 @@ class Sql(Builder[Dataquery], Dataquery):
         }
 
     def build(self) -> Dataquery:
-        """Itself."""
+        """Return the query itself, which needs no further building."""
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """What Grafana reads."""
+        """Return the query in Grafana's JSON form."""
         return self._json
 
 
 def panel(one: Panel) -> AnyPanel:
-    """The SDK's builder of a panel."""
+    """Return the SDK's builder of a panel."""
     made = _shape(one)
     made = made.title(one.title).description(one.meaning).unit(one.unit).span(one.width).height(HEIGHT)
     made = made.datasource(PROMETHEUS if one.promql else QUESTDB)
@@ -107,7 +107,7 @@ def _value(name: str, value: object) -> DynamicConfigValue:
 
 
 def board(uid: str, title: str, panels: tuple[Panel, ...]) -> str:
-    """One dashboard as JSON."""
+    """Return one dashboard as JSON."""
     symbol = (
         dashboard.QueryVariable("symbol")
         .label("Market")
@@ -131,7 +131,7 @@ def board(uid: str, title: str, panels: tuple[Panel, ...]) -> str:
 
 
 def rules() -> str:
-    """Prometheus's recording and alerting rules."""
+    """Return Prometheus's recording and alerting rules as YAML."""
     recorded = [{"record": name, "expr": expr} for name, expr in RECORDED.items()]
     alerts = [
         {"alert": one.name, "expr": one.expr, "for": one.lasting, "annotations": _annotations(one.name, one.summary)}
@@ -142,7 +142,7 @@ def rules() -> str:
 
 
 def alerting() -> str:
-    """The same alerts as Grafana's own, so that they show and notify without an Alertmanager."""
+    """Return the alerts as Grafana alerts, so that Grafana shows them and notifies without an Alertmanager."""
     made = [
         {
             "uid": f"btc-{one.name.lower()}",
@@ -170,7 +170,7 @@ def alerting() -> str:
 
 
 def _annotations(name: str, summary: str) -> dict[str, str]:
-    """What a person reads; the runbook is named by its place in the repository, since the site has no address."""
+    """Return the texts of an alert. The runbook is named by its path in the repository, because the site has no public address."""
     return {"summary": summary, "runbook": f"docs/runbook.md#{name.lower()}"}
 
 
@@ -197,7 +197,7 @@ def _table_alert(one: TableAlert) -> dict[str, Any]:
 
 
 def files() -> dict[Path, str]:
-    """Every generated file and what it holds."""
+    """Return the path and content of every generated file."""
     boards = {
         DEPLOY / "grafana" / "dashboards" / f"{uid}.json": board(uid, title, panels)
         for uid, (title, panels) in BOARDS.items()
@@ -209,7 +209,7 @@ def files() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write the files, or with `--check` return 1 when one is not what would be written."""
+    """Write the files, or with `--check` return 1 if a file differs from what would be written."""
     check = "--check" in sys.argv[1:]
     stale = []
     for path, text in files().items():
@@ -219,7 +219,7 @@ def main() -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
     for path in stale:
-        sys.stderr.write(f"{path} is not what `make dashboards` writes\n")
+        sys.stderr.write(f"{path} differs from what `make dashboards` writes\n")
     return 1 if stale else 0
 
 

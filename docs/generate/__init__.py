@@ -1,5 +1,5 @@
-"""The reference of the site, written from the code: `python -m docs.generate`, before the site is built.
+"""Generate the reference pages of the documentation from the code: `python -m docs.generate`.
 
-A page is a function that reads one part of the code and gives Markdown; `__main__` lists them. They lie in
-`docs/reference`, which git ignores. What does not belong here: text a person writes; that is the rest of `docs`.
+Each page is a function that reads one part of the code and returns Markdown; `__main__` lists them. The pages are
+written to `docs/reference`, which git ignores. Text that a person writes does not belong here: it is in the rest of `docs`.
 """

@@ -1,4 +1,4 @@
-"""Writes every generated page to `docs/reference`."""
+"""Write every generated page to `docs/reference`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics": metrics.page,
     "api": api.page,
     "commands": commands.page,
-    "results": repository.results,
     **{name.removesuffix(".md").lower(): partial(repository.page, name) for name in repository.FILES},
 }
 
 
 def main() -> None:
-    """Write the pages anew."""
+    """Replace every generated page by its current text."""
     FOLDER.mkdir(exist_ok=True)
     for name, page in PAGES.items():
         (FOLDER / f"{name}.md").write_text(page())

@@ -1,6 +1,6 @@
-"""The HTTP API, from its own OpenAPI document and the routes it has.
+"""Generate the page about the HTTP API from its OpenAPI document and its routes.
 
-What does not belong here: what a view promises (`serving/contract.py`).
+Descriptions of a route do not belong here: each view declares its own (`serving/contract.py`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ TOKEN=$(sed -n "s/^BTC_API_TOKEN=//p" var/live/stack.env)
 curl -X POST -H "Authorization: Bearer $TOKEN" http://127.0.0.1:5050/retrain
 ```
 
-The same as `/openapi.json`, which a running system serves, and `/docs`, its page. Refusals are
-`application/problem+json` with a stable `code`. Times are ISO 8601, UTC.
+This page lists what the API serves. A running system serves the same information as `/openapi.json`, and as a page at
+`/docs`. Errors are `application/problem+json` documents with a stable `code`. Times are ISO 8601 in UTC.
 """
 
 
 def application() -> Flask:
-    """An application with every route and nothing behind them."""
+    """Return a Flask application that has every route and is connected to no server."""
     app = Flask("serving", static_folder=None)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
@@ -37,63 +37,63 @@ def application() -> Flask:
 
 
 def page() -> str:
-    """Every operation, the pages beside them, and the schemas they name."""
+    """Describe every operation, the pages that the OpenAPI document omits, and the schemas."""
     app = application()
-    told = document(app)
+    openapi = document(app)
     parts = [HEAD]
-    for path, operations in told["paths"].items():
+    for path, operations in openapi["paths"].items():
         parts += [_operation(path, method, operation) for method, operation in operations.items()]
-    beside = [
+    other_pages = [
         (code(rule.rule), (app.view_functions[rule.endpoint].__doc__ or "").strip())
         for rule in app.url_map.iter_rules()
-        if rule.rule not in told["paths"]
+        if rule.rule not in openapi["paths"]
     ]
-    parts.append(f"## Pages and documents\n\n{table(('path', 'what'), sorted(beside))}\n\n## Schemas\n")
-    parts += [_schema(name, schema) for name, schema in told["components"]["schemas"].items()]
+    parts.append(f"## Pages and documents\n\n{table(('path', 'content'), sorted(other_pages))}\n\n## Schemas\n")
+    parts += [_schema(name, schema) for name, schema in openapi["components"]["schemas"].items()]
     return "\n".join(parts)
 
 
 def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
     parts = [f"## {method.upper()} {path}\n\n{operation['summary']}\n"]
     if "security" in operation:
-        parts.append("Needs the bearer token.\n")
+        parts.append("This operation needs the bearer token.\n")
     if "requestBody" in operation:
         (media,) = operation["requestBody"]["content"].values()
-        parts.append(f"Body: {kind(media['schema'])}.\n")
+        parts.append(f"Request body: {kind(media['schema'])}.\n")
     if "parameters" in operation:
         rows = [
             (
-                code(one["name"]),
-                _asked(one["schema"]),
-                code(one["schema"].get("default", "")),
-                one.get("description", ""),
+                code(parameter["name"]),
+                _type(parameter["schema"]),
+                code(parameter["schema"].get("default", "")),
+                parameter.get("description", ""),
             )
-            for one in operation["parameters"]
+            for parameter in operation["parameters"]
         ]
-        parts.append(table(("query", "type", "default", "meaning"), rows) + "\n")
-    answers = [
+        parts.append(table(("query parameter", "type", "default", "meaning"), rows) + "\n")
+    responses = [
         (
             status,
-            answer["description"],
-            ", ".join(f"{media}: {kind(body['schema'])}" for media, body in answer["content"].items()),
+            response["description"],
+            ", ".join(f"{media}: {kind(body['schema'])}" for media, body in response["content"].items()),
         )
-        for status, answer in sorted(operation["responses"].items())
+        for status, response in sorted(operation["responses"].items())
     ]
-    parts.append(table(("answer", "meaning", "body"), answers) + "\n")
+    parts.append(table(("status", "meaning", "body"), responses) + "\n")
     return "\n".join(parts)
 
 
-def _asked(schema: dict[str, Any]) -> str:
+def _type(schema: dict[str, Any]) -> str:
     return ", ".join(filter(None, (kind(schema), bounds(schema))))
 
 
 def _schema(name: str, schema: dict[str, Any]) -> str:
-    words = schema.get("description", "")
+    description = schema.get("description", "")
     if "properties" not in schema:
-        return f"### {name}\n\n{words}\n\n{_asked(schema)}\n"
-    needed = set(schema.get("required", ()))
+        return f"### {name}\n\n{description}\n\n{_type(schema)}\n"
+    required = set(schema.get("required", ()))
     rows = [
-        (code(field), _asked(inside), "yes" if field in needed else "", inside.get("description", ""))
-        for field, inside in schema["properties"].items()
+        (code(field), _type(value), "yes" if field in required else "", value.get("description", ""))
+        for field, value in schema["properties"].items()
     ]
-    return f"### {name}\n\n{words}\n\n{table(('field', 'type', 'always', 'meaning'), rows)}\n"
+    return f"### {name}\n\n{description}\n\n{table(('field', 'type', 'required', 'meaning'), rows)}\n"

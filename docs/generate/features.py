@@ -1,6 +1,6 @@
-"""Features, from the catalogue `btc_core/features/catalogue.py`, each with its formula as `btc_core/features/formulas.py` computes it.
+"""Generate the page about features: the entries of the catalogue, each with its formula from the source code.
 
-What does not belong here: which of them a model likes; MLflow has each model's importances.
+The importance of a feature for a model does not belong here: MLflow holds the importances of each model.
 """
 
 from __future__ import annotations
@@ -9,25 +9,27 @@ import ast
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import btc_core
+from btc_core.features import formulas as formulas_module
+from btc_core.features import state as state_module
 from btc_core.features.catalogue import FEATURE_VERSION, FEATURES
 from docs.generate.markdown import code, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SOURCES = ("fold_rows.py", "fold_state.py")
-"""Where formulas, and the functions they call, are."""
+SOURCES = (Path(formulas_module.__file__), Path(state_module.__file__))
+"""The files that contain the formulas and the functions that formulas call."""
 ROW_NAMES = {"row", "s.block"}
-"""What a row is called where its columns are computed."""
+"""The expressions that stand for a row in the code that computes its columns."""
 GROUPS = {
-    "volatility": "How much the mid moved; also from minute bars alone.",
-    "returns": "Where the mid moved; also from minute bars alone.",
-    "time": "The clock; also from minute bars alone.",
-    "activity": "How much was traded; also from minute bars alone.",
-    "microstructure": "The book, the flow of orders and the pace of events; empty on minute bars, which trees take.",
-    "original": "For people: means and extremes of the last quotes. No model reads them.",
-    "gold": "For the bars of `gold_1min`. No model reads them.",
+    "volatility": "These features measure how much the mid price moved. Minute bars alone are enough to compute them.",
+    "returns": "These features measure in which direction the mid price moved. Minute bars alone are enough to compute them.",
+    "time": "These features encode the time of day. Minute bars alone are enough to compute them.",
+    "activity": "These features measure how much was traded. Minute bars alone are enough to compute them.",
+    "microstructure": "These features describe the order book, the order flow and the rate of events. They are empty on rows that are made "
+    "from minute bars; the trees handle missing values.",
+    "chart": "These features are means and extremes of the last quotes, for people to read. No model uses them.",
+    "gold": "The bars of `gold_1min` are computed from these features. No model uses them.",
 }
 HEAD = f"""\
 # Features
@@ -37,33 +39,36 @@ curl -s http://127.0.0.1:5050/v1/features          # the newest row, by name
 btc replay frames.txt --out rows.parquet           # the same columns from a recorded file
 ```
 
-One fold computes them, row by row, in the stream and in every replay. A row is a quote or a trade. Windows end at the
-event and begin at a whole second; steps of a minute end at the last whole second. A feature is empty until its window is
-covered. Sets carry a version, now `{FEATURE_VERSION}`: rows and models of another one are refused.
+The same code computes the features in the stream and in every replay. Each quote and each trade produces one row. A window
+ends at the event and begins at a whole second. One-minute steps end at the last whole second before the event. A feature is
+empty until the data covers its window. The feature set has a version, which is now `{FEATURE_VERSION}`. Rows and models of
+another version are refused.
 
-The formula is the line of [`btc_core/features/formulas.py`](#functions) that fills the column; `s` is the state of the fold.
+The formula in the table is the line of `btc_core/features/formulas.py` that computes the column. In a formula, `s` is the
+state that the feature engine keeps of a market. The last section, [Functions](#functions), shows the functions that the
+formulas call.
 """
 
 
 def page() -> str:
-    """Every feature by group, then the functions that formulas call."""
+    """Describe every feature by group, then the functions that the formulas call."""
     expressions = formulas()
     parts = [HEAD]
-    for group, words in GROUPS.items():
+    for group, description in GROUPS.items():
         rows = [
             (code(each.name), each.unit, f"{each.meaning}<br>{code(expressions[each.name])}", columns(each.upstream))
             for each in FEATURES
             if each.group == group
         ]
         shown = table(("feature", "unit", "meaning and formula", "comes from"), rows)
-        parts.append(f"## {group.title()}\n\n{words}\n\n{shown}\n")
-    parts.append("## Functions\n\nThose that formulas call.\n")
+        parts.append(f"## {group.title()}\n\n{description}\n\n{shown}\n")
+    parts.append("## Functions\n\nThe formulas call these functions.\n")
     parts += [f"```python\n{text}\n```\n" for text in _functions(" ".join(expressions.values()))]
     return "\n".join(parts)
 
 
 def columns(upstream: tuple[str, ...]) -> str:
-    """Columns of bronze by their table."""
+    """List bronze columns by their table, with links to the tables."""
     tables: dict[str, list[str]] = {}
     for owner, _, name in (place.partition(".") for place in upstream):
         tables.setdefault(owner, []).append(name)
@@ -71,7 +76,7 @@ def columns(upstream: tuple[str, ...]) -> str:
 
 
 def formulas() -> dict[str, str]:
-    """What each column is set to, as the code says it; the last time where it is set more than once."""
+    """Return the expression that the code assigns to each column; the last one if there are several assignments."""
     found: dict[str, str] = {}
     assigned = (node for tree, _ in _parsed() for node in ast.walk(tree) if isinstance(node, ast.Assign))
     for node in sorted(assigned, key=lambda node: node.lineno):
@@ -84,18 +89,18 @@ def formulas() -> dict[str, str]:
 
 
 def _pairs(node: ast.Assign) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """Targets and what each gets; a call that gives several values is what each of them gets."""
+    """Yield each target of an assignment with its value; a call that returns several values is the value of each target."""
     for target in node.targets:
         if not isinstance(target, ast.Tuple):
             yield target, node.value
         elif isinstance(node.value, ast.Tuple):
             yield from zip(target.elts, node.value.elts, strict=True)
         else:
-            yield from ((one, node.value) for one in target.elts)
+            yield from ((element, node.value) for element in target.elts)
 
 
 def _functions(text: str) -> Iterator[str]:
-    """Source of the functions that are called in `text`."""
+    """Yield the source of each function that `text` calls."""
     for tree, source in _parsed():
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and f"{node.name}(" in text:
@@ -103,7 +108,6 @@ def _functions(text: str) -> Iterator[str]:
 
 
 def _parsed() -> Iterator[tuple[ast.Module, str]]:
-    folder = Path(btc_core.__file__).parent
-    for name in SOURCES:
-        source = (folder / name).read_text()
+    for path in SOURCES:
+        source = path.read_text()
         yield ast.parse(source), source

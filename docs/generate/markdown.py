@@ -1,6 +1,6 @@
-"""Markdown as the site reads it, and JSON Schema in words.
+"""Format Markdown tables and code, and describe JSON Schema in words.
 
-What does not belong here: what a page says.
+The content of a page does not belong here.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ BOUNDS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",
     "maximum": "at most {}",
-    "minItems": "at least {} of them",
-    "maxItems": "at most {} of them",
+    "minItems": "at least {} items",
+    "maxItems": "at most {} items",
     "minLength": "at least {} characters",
     "maxLength": "at most {} characters",
-    "pattern": "as `{}`",
+    "pattern": "matches `{}`",
 }
-"""Keywords of JSON Schema and what they ask for."""
+"""JSON Schema keywords and the constraint that each expresses."""
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; line breaks in a cell become spaces.
+    """Format a table; line breaks in a cell become spaces.
 
     >>> print(table(("a", "b"), [("1", "2 or 3")]))
     | a | b |
@@ -36,12 +36,12 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def code(text: object) -> str:
-    """Text as code, nothing for no text."""
+    """Format text as code; an empty text stays empty."""
     return f"`{text}`" if text != "" else ""
 
 
 def kind(schema: dict[str, Any]) -> str:
-    """The type that a schema asks for; a schema of its own is a link to its heading.
+    """Describe the type that a schema requires; a reference to a named schema becomes a link to its heading.
 
     >>> kind({"type": "array", "items": {"type": "integer"}})
     'array of integer'
@@ -52,19 +52,19 @@ def kind(schema: dict[str, Any]) -> str:
     if "enum" in schema or "const" in schema:
         return " or ".join(code(value) for value in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(kind(one) for one in schema["anyOf"]))
+        return " or ".join(dict.fromkeys(kind(option) for option in schema["anyOf"]))
     types = schema.get("type", "anything")
     name = " or ".join(types) if isinstance(types, list) else types
     if schema.get("format"):
         name = f"{name} ({schema['format']})"
-    inside = schema.get("items") or schema.get("additionalProperties")
-    return f"{name} of {kind(inside)}" if inside else name
+    element = schema.get("items") or schema.get("additionalProperties")
+    return f"{name} of {kind(element)}" if element else name
 
 
 def bounds(schema: dict[str, Any]) -> str:
-    """What else it asks for.
+    """Describe the bounds that a schema sets beside the type.
 
     >>> bounds({"type": "integer", "minimum": 1, "maximum": 5})
     'at least 1, at most 5'
     """
-    return ", ".join(words.format(schema[name]) for name, words in BOUNDS.items() if name in schema)
+    return ", ".join(text.format(schema[name]) for name, text in BOUNDS.items() if name in schema)

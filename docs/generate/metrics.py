@@ -1,6 +1,6 @@
-"""Metrics, from `btc_core/metrics.py`, and the alerts that read them.
+"""Generate the page about metrics from `btc_core/metrics.py` and from the alerts that use them.
 
-What does not belong here: what to do when one alerts (`docs/runbook.md`).
+The response to an alert does not belong here: it is in `docs/runbook.md`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ HEAD = """\
 # Metrics
 
 ```
-curl -s http://127.0.0.1:9103/metrics | grep btc_consumer_lag      # the features worker; ports are under Settings
+curl -s http://127.0.0.1:9103/metrics | grep btc_consumer_lag      # the features worker
 ```
 
-Each worker and the API serve their own on loopback; Prometheus in `docker-compose.yml` scrapes them all.
+Each worker and the API serve their own metrics on the loopback interface. The ports are listed under
+[Settings](settings.md#ports-of-a-stack). The Prometheus server in `docker-compose.yml` scrapes all of them.
 """
 
 
 def page() -> str:
-    """Every metric with its labels, and those that rules compute from them."""
+    """Describe every exported metric with its labels, and the metrics that Prometheus computes by its recording rules."""
     rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
     rows = [
-        (code(name), family, ", ".join(map(code, labels)), meaning, _readers(name, rules))
+        (code(name), family, ", ".join(map(code, labels)), meaning, _alerts(name, rules))
         for name, family, labels, meaning in exported()
     ]
     shown = table(("metric", "kind", "labels", "meaning", "alerts"), rows)
@@ -42,14 +43,15 @@ def page() -> str:
 
 
 def exported() -> Iterator[tuple[str, str, tuple[str, ...], str]]:
-    """Name as Prometheus shows it, kind, labels and meaning of every metric."""
+    """Yield the name as Prometheus shows it, the kind, the labels and the meaning of every metric."""
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
             (family,) = metric.describe()
             name = f"{family.name}_total" if family.type == "counter" else family.name
-            yield name, family.type, metric._labelnames, family.documentation  # noqa: SLF001 - it is nowhere else
+            yield name, family.type, metric._labelnames, family.documentation  # noqa: SLF001 - prometheus_client has no public accessor for label names
 
 
-def _readers(name: str, rules: list[dict[str, str]]) -> str:
-    alerts = [rule["alert"] for rule in rules if "alert" in rule and name in rule["expr"]]
-    return ", ".join(f"[{alert}](../runbook.md#{alert.lower()})" for alert in alerts)
+def _alerts(name: str, rules: list[dict[str, str]]) -> str:
+    """Return links to the alerts whose expression contains the metric."""
+    names = [rule["alert"] for rule in rules if "alert" in rule and name in rule["expr"]]
+    return ", ".join(f"[{alert}](../runbook.md#{alert.lower()})" for alert in names)

@@ -1,6 +1,6 @@
-"""Settings, from `btc_core/settings.py`: variable, type, default, unit and docstring; and the ports of a stack.
+"""Generate the page about settings from `btc_core/settings.py`, and the list of a stack's ports.
 
-What does not belong here: how to change one (`docs/how-to`).
+Recipes that change a setting do not belong here: they are in `docs/how-to`.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from pydantic import SecretStr
 
 from btc_core.settings import Settings
 from docs.generate.markdown import bounds, code, kind, table
-from stack.layout import DEFAULT_PORTS
+from stack.ports import DEFAULT_PORTS
 
 if TYPE_CHECKING:
     from btc_core.settings import Section
 
 UNITS = {"_per_s": "1/s", "_ms": "ms", "_s": "s", "_h": "h", "_hours": "h", "_days": "days", "_bytes": "bytes",
          "_rows": "rows", "_messages": "messages"}  # fmt: skip
-"""What a name ends with, the longer before the shorter."""
+"""Units by the suffix of a setting's name; a longer suffix comes before a shorter one that it contains."""
 HEAD = """\
 # Settings
 
 ```
-BTC_STREAM_TABLE_FLUSH_MS=200     # a line of var/live/stack.env; `btc restart features` reads it
+BTC_STREAM_TABLE_FLUSH_MS=200     # a line of var/live/stack.env; `btc restart features` applies it
 ```
 
-Every process reads them once at its start, from its environment and from the file that `BTC_ENV_FILE` names; the
-environment wins. A stack keeps its own in `stack.env` of its data directory. A malformed one ends the process with the
-name of the variable.
+Every process reads its settings once, when it starts. It reads them from its environment and from the file that
+`BTC_ENV_FILE` names; the environment takes precedence. A stack keeps its settings in the file `stack.env` of its data
+directory. If a value is malformed, the process exits with a message that names the variable.
 """
 
 
 def page() -> str:
-    """Each section with its settings in the order of the code."""
+    """Describe each section and its settings in the order of the code."""
     source = griffe.load("btc_core.settings", try_relative_path=False)
     parts = [HEAD]
     for name, field in Settings.model_fields.items():
@@ -45,14 +45,14 @@ def page() -> str:
         parts.append(f"## {name}\n\n{described.docstring.value}\n\n{table(headings, rows)}\n")
     rows = [(code(name), str(port)) for name, port in DEFAULT_PORTS.items()]
     parts.append(
-        "## Ports of a stack\n\n`btc up --ports-from N` gives N, N+1, … in this order.\n\n"
+        "## Ports of a stack\n\n`btc up --ports-from N` assigns the ports N, N+1, … in this order.\n\n"
         + table(("port", "default"), rows)
     )
     return "\n".join(parts) + "\n"
 
 
 def variable(section: str, name: str) -> str:
-    """The variable of a setting."""
+    """Return the name of the environment variable of a setting."""
     config = Settings.model_config
     return f"{config['env_prefix']}{section}{config['env_nested_delimiter']}{name}".upper()
 
@@ -61,7 +61,7 @@ def _row(section: str, name: str, kind_of: type[Section], described: griffe.Obje
     schema: dict[str, Any] = kind_of.model_json_schema()["properties"][name]
     default: Any = kind_of.model_fields[name].default
     shown = "" if isinstance(default, SecretStr) else ",".join(default) if isinstance(default, tuple) else default
-    asked = ", ".join(filter(None, (kind(schema), bounds(schema))))
+    type_and_bounds = ", ".join(filter(None, (kind(schema), bounds(schema))))
     docstring = described[name].docstring
     unit = next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
-    return code(variable(section, name)), asked, code(shown), unit, docstring.value if docstring else ""
+    return code(variable(section, name)), type_and_bounds, code(shown), unit, docstring.value if docstring else ""

@@ -1,4 +1,4 @@
-"""How each server is installed, configured, started and asked whether it is healthy: one module a server.
+"""How each server is configured, started and checked: one module per server, and one for our own programs.
 
 What does not belong here: the order of starting, supervision, tables and topics.
 """

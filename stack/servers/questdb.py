@@ -1,80 +1,56 @@
 """QuestDB: the time-series database.
 
-Its web console, REST and PostgreSQL port ask for the password of `stack.env`. ILP over TCP is off (we use HTTP), and
-so is telemetry.
+Its web console, REST and PostgreSQL port ask for the password in `stack.env`. ILP over TCP is off, because the workers
+write over HTTP, and so is telemetry.
 """
 
 from __future__ import annotations
 
-import httpx
-
-from btc_core.errors import QuestDBError
 from stack.component import Component, Context
+from stack.health_checks import http_check
 from stack.jars import jars
-from stack.java import flags, java
-from stack.layout import HOST, port_of
+from stack.java import java_command
+from stack.ports import HOST, port_of
+from stack.prepare import tables
 
 HEAP_MB = 384
-"""QuestDB keeps its data off-heap: the heap holds SQL plans and parsed rows. 160 MB are used under our load."""
+"""QuestDB keeps its data off-heap; the heap holds SQL plans and parsed rows, 160 MB under our load."""
 NETWORK_WORKERS = 2
-"""Each answers one HTTP or PostgreSQL request at a time; the workers' writes are short, a page of Grafana is not."""
-NAP_AFTER, SLEEP_AFTER = 20, 60
-"""Rounds without work after which a thread naps (1 ms) and sleeps. The defaults are 7,000 and 10,000: with a few writes a
-second no thread ever sleeps, and QuestDB idles at 30 % of a core."""
-SLEEP_MS, SLEEP_BEHIND_MS = 5, 20
-"""How long they then sleep: those that answer requests, and those that apply the WAL and refresh views behind them. Adds
-to the latency of a request that finds everything asleep."""
+"""Each thread answers one HTTP or PostgreSQL request at a time. A page of Grafana takes long; with a second thread the short
+writes of the workers need not wait for it."""
+NAP_THRESHOLD, SLEEP_THRESHOLD = 20, 60
+"""Polls without work after which a thread naps for 1 ms, and then sleeps. With the defaults, 7,000 and 10,000, no thread
+ever sleeps between a few writes a second, and an idle QuestDB takes 30 % of a core."""
+REQUEST_SLEEP_MS, BACKGROUND_SLEEP_MS = 5, 20
+"""How long a thread then sleeps: one that answers requests, and one that applies the WAL or refreshes views. A request
+that finds all threads asleep waits this much longer."""
 
 
 def component(context: Context) -> Component:
     """QuestDB as one supervised process."""
     settings = context.settings.questdb
     port = port_of(settings.http_url)
-    path, version = java()
-    home = context.dir("questdb")
+    home = context.server_dir("questdb")
+    password = settings.password.get_secret_value()
     (jar,) = jars("questdb")
-
-    def before() -> None:
-        (home / "tmp").mkdir(parents=True, exist_ok=True)
-
-    def check() -> None:
-        response = httpx.get(
-            f"{settings.http_url}/exec",
-            params={"query": "select 1"},
-            auth=(settings.user, settings.password.get_secret_value()),
-            timeout=5,
-        )
-        if response.status_code != httpx.codes.OK:
-            msg = f"QuestDB answers {response.status_code}"
-            raise QuestDBError(msg)
-
-    def prepared() -> None:
-        from stack.prepare import tables  # noqa: PLC0415 - heavy, and only needed when starting
-
-        tables(context.settings)
 
     return Component(
         name="questdb",
         title="QuestDB, time-series database",
         command=(
-            str(path),
-            "-Xms64m",
-            f"-Xmx{HEAP_MB}m",
-            *flags(version),
-            f"-Djava.io.tmpdir={home / 'tmp'}",
-            "-p",
-            str(jar),
-            "-m",
-            "io.questdb/io.questdb.ServerMain",
-            "-d",
-            str(home),
+            *java_command(HEAP_MB, home / "tmp"),
+            *("-p", str(jar)),
+            *("-m", "io.questdb/io.questdb.ServerMain"),
+            *("-d", str(home)),
         ),
-        env=_environment(settings.user, settings.password.get_secret_value(), port, settings.pg_port),
+        env=_environment(settings.user, password, port, settings.pg_port),
         ports=(port, settings.pg_port),
         url=settings.http_url,
-        check=check,
-        before=before,
-        prepared=prepared,
+        check=http_check(
+            f"{settings.http_url}/exec", "QuestDB", params={"query": "select 1"}, auth=(settings.user, password)
+        ),
+        before_start=lambda: (home / "tmp").mkdir(parents=True, exist_ok=True),
+        when_healthy=lambda: tables(context.settings),
     )
 
 
@@ -92,18 +68,18 @@ def _environment(user: str, password: str, port: int, pg_port: int) -> dict[str,
         "QDB_TELEMETRY_ENABLED": "false",
         **_threads(),
         "QDB_METRICS_ENABLED": "true",
-        # INFO is four lines a query, hundreds a second under load.
+        # INFO logs four lines per query, which is hundreds of lines a second under load.
         "QDB_LOG_W_STDOUT_LEVEL": "CRITICAL,ERROR,ADVISORY",
-        # Most open WAL segments roll over by size; a small one keeps idle disk use down.
+        # Most open WAL segments roll over by size, so a small size keeps the disk use of an idle system low.
         "QDB_CAIRO_WAL_SEGMENT_ROLLOVER_SIZE": "4194304",
-        # Every column of the present day takes this much disk at once. The default of 16 MB makes 5 GB of an empty system.
+        # Every column of the current day takes this much disk at once; with the default of 16 MB an empty system takes 5 GB.
         "QDB_CAIRO_WRITER_DATA_APPEND_PAGE_SIZE": "1048576",
         "QDB_CAIRO_WRITER_DATA_INDEX_VALUE_APPEND_PAGE_SIZE": "1048576",
     }
 
 
 def _threads() -> dict[str, str]:
-    """One thread of each kind but for the network: the defaults grow with the cores, and each thread polls."""
+    """One thread of each kind, except for the network: the defaults grow with the cores, and every thread polls."""
     counts = {
         "SHARED_NETWORK_WORKER_COUNT": NETWORK_WORKERS,
         "SHARED_QUERY_WORKER_COUNT": 1,
@@ -113,11 +89,11 @@ def _threads() -> dict[str, str]:
         "VIEW_COMPILER_WORKER_COUNT": 1,
         "EXPORT_WORKER_COUNT": 1,
     }
-    pools = {"SHARED": SLEEP_MS, "WAL_APPLY": SLEEP_BEHIND_MS, "MAT_VIEW_REFRESH": SLEEP_BEHIND_MS}
-    pools |= {"VIEW_COMPILER": SLEEP_BEHIND_MS, "EXPORT": SLEEP_BEHIND_MS}
+    background = ("WAL_APPLY", "MAT_VIEW_REFRESH", "VIEW_COMPILER", "EXPORT")
+    pools = {"SHARED": REQUEST_SLEEP_MS} | dict.fromkeys(background, BACKGROUND_SLEEP_MS)
     values = {f"QDB_{name}": str(count) for name, count in counts.items()}
     for pool, sleep_ms in pools.items():
-        values[f"QDB_{pool}_WORKER_NAP_THRESHOLD"] = str(NAP_AFTER)
-        values[f"QDB_{pool}_WORKER_SLEEP_THRESHOLD"] = str(SLEEP_AFTER)
+        values[f"QDB_{pool}_WORKER_NAP_THRESHOLD"] = str(NAP_THRESHOLD)
+        values[f"QDB_{pool}_WORKER_SLEEP_THRESHOLD"] = str(SLEEP_THRESHOLD)
         values[f"QDB_{pool}_WORKER_SLEEP_TIMEOUT"] = str(sleep_ms)
     return values

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from btc_core.errors import BtcError
-from stack.preflight import free_ports
+from stack.ports import free_ports
 from stack.runtime import Stack
 from tests.faults.chaos import KILLED, SERVERS, Chaos, Damage, Plan
 from tests.faults.verdict import Verdict, judge

@@ -22,7 +22,7 @@ from btc_core.errors import StackError
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC
 from btc_core.stores.kafka import topic_state
 from btc_core.stores.questdb import QuestDB
-from exchange_simulator import fault_schedule, faults
+from exchange_simulator.faults import catalogue, schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,10 +125,10 @@ class Chaos:
         for healer in healers:
             healer.join()
 
-    def _schedule(self) -> Iterator[tuple[float, str | faults.Fault]]:
+    def _schedule(self) -> Iterator[tuple[float, str | catalogue.Fault]]:
         """(seconds from the start, component to kill or fault to inject): the same for the same plan."""
         draws = np.random.default_rng(self._plan.seed)
-        lies = fault_schedule.sequence(self._plan.seed, self._plan.every_s, tuple(faults.CATALOGUE), (self._symbol,))
+        lies = schedule.sequence(self._plan.seed, self._plan.every_s, tuple(catalogue.CATALOGUE), (self._symbol,))
         kills = (str(name) for _ in iter(int, 1) for name in draws.permutation(KILLED))
         at_s = 0.0
         while True:
@@ -162,7 +162,7 @@ class Chaos:
         self._recovery_s[name] = max(took_s, self._recovery_s.get(name, 0.0))
         self._down.discard(name)
 
-    def _inject(self, fault: faults.Fault) -> None:
+    def _inject(self, fault: catalogue.Fault) -> None:
         arguments = {name: value for name, value in msgspec.to_builtins(fault).items() if value != ""}
         answer = httpx.get(f"{self._exchange}/faults/inject", params=arguments, timeout=10).json()
         if "error" in answer:
@@ -221,7 +221,7 @@ class Chaos:
 def caught_up(settings: Settings) -> bool:
     """Whether every worker has committed everything that its topic holds."""
     read = ((EVENTS_TOPIC, ("bronze", "features")), (FEATURES_TOPIC, ("forecast",)))
-    return not any(any(topic_state(settings.kafka, *each).behind.values()) for each in read)
+    return not any(any(topic_state(settings.kafka, *each).lag.values()) for each in read)
 
 
 def published(exchange_url: str, symbol: str) -> list[list[int]]:

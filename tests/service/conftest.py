@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stack.preflight import free_ports
+from stack.ports import free_ports
 from stack.runtime import Stack
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import NS_PER_S
-from btc_core.days.rows import arrow_schema, day_ns
+from btc_core.tables.arrow import arrow_schema
+from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
     from btc_core.tables.form import Table

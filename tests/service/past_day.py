@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, from_ns, now_ns
-from btc_core.days.rows import day_ns, day_of, wait_until_applied
 from btc_core.errors import ServiceError
 from btc_core.market.messages import Envelope
 from btc_core.names import TABLE_WRITERS
-from btc_core.stores.kafka import passed
+from btc_core.stores.kafka import first_group_behind
+from btc_core.stores.questdb import wait_until_applied
+from btc_core.utc_day import day_ns, day_of
 from streaming import bronze, features
 from tests.service.workers import publish, quote_frame, trade_frame
 
@@ -73,7 +74,7 @@ def evening_and_morning(symbol: str, day: str, late: dict[int, int]) -> list[Env
 
 def behind(settings: Settings) -> str:
     try:
-        return passed(settings.kafka, TABLE_WRITERS, now_ns())
+        return str(first_group_behind(settings.kafka, TABLE_WRITERS, now_ns()) or "")
     except ServiceError as error:  # a new broker has no coordinator of a new group yet
         return str(error)
 

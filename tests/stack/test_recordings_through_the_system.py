@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from btc_cli.app import app
 from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.stores.questdb import QuestDB
-from stack.preflight import free_ports
+from stack.ports import free_ports
 from stack.runtime import Stack
 from tests import waiting
 from tests.paths import DATA

@@ -19,7 +19,7 @@ from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FE
 from btc_core.stores.dagster import run_status
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import connect, read_features, read_forecast
-from stack.preflight import free_ports
+from stack.ports import free_ports
 from stack.runtime import Stack
 from tests import panels, waiting
 
@@ -36,7 +36,7 @@ UP_S = 600.0
 
 
 def btc(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "btc_cli.app", *arguments, "--data-dir", str(stack.layout.data_dir)]
+    command = [sys.executable, "-m", "btc_cli", *arguments, "--data-dir", str(stack.layout.data_dir)]
     return subprocess.run(command, capture_output=True, text=True, timeout=UP_S, check=False)
 
 

@@ -14,13 +14,15 @@ import pytest
 from btc_cli import backfill
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days import lake
-from btc_core.days.rows import arrow_schema, day_ns, day_of, digest, read_day, write_rows
 from btc_core.days.silver_proof import prove
+from btc_core.days.stored_days import read_day
 from btc_core.settings import settings as process_settings
 from btc_core.stores.kafka import ensure_topics
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
+from btc_core.tables.arrow import arrow_schema, digest
 from btc_core.tables.catalogue import STORED, TABLES
+from btc_core.utc_day import day_ns, day_of
 from tests.service.past_day import day_of_symbol
 
 with warnings.catch_warnings():
@@ -91,7 +93,7 @@ def btc(stack: Stack, *arguments: str) -> str:
         "-W",
         "ignore",
         "-m",
-        "btc_cli.app",
+        "btc_cli",
         *arguments,
         "--data-dir",
         str(stack.layout.data_dir),
@@ -207,7 +209,7 @@ def test_a_hundred_changes_of_a_day_are_a_hundred_runs(db: QuestDB, symbol: str,
 def test_days_lost_with_questdb_are_restored_and_proven(own_stack: Stack, system: Settings, symbol: str) -> None:
     printed = btc(own_stack, "backfill", "--from", EVENING, "--to", DAY, "--dry-run")
     assert "2 days" in printed
-    assert "no daemon is up" in printed
+    assert "the Dagster daemon is not running" in printed
     btc(own_stack, "backfill", "--from", EVENING, "--to", DAY)
     with QuestDB(system.questdb) as db:
         before = {table.name: digest(read_day(db, table, DAY)) for table in STORED}
@@ -215,7 +217,7 @@ def test_days_lost_with_questdb_are_restored_and_proven(own_stack: Stack, system
     shutil.rmtree(own_stack.layout.data_dir / "questdb")
     own_stack.up(only=SERVERS)
     printed = btc(own_stack, "restore", "--from", EVENING, "--to", DAY, "--into-empty")
-    assert "rows are back" in printed
+    assert "rows restored" in printed
     with QuestDB(system.questdb) as db:
         assert {table.name: digest(read_day(db, table, DAY)) for table in STORED} == before
         proof = prove(db, symbol, DAY)
@@ -247,7 +249,7 @@ def test_checks_backups_and_the_drill_run_on_real_tables(instance: dg.DagsterIns
 
 
 def test_the_command_knows_the_assets_with_days_in_their_order() -> None:
-    assert tuple(asset.key.to_user_string() for asset in sealed_assets) == backfill.SEALED
+    assert tuple(asset.key.to_user_string() for asset in sealed_assets) == backfill.SEALING_ASSETS
     graph = defs.resolve_asset_graph()
     with_days = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).partitions_def}
-    assert with_days == set(backfill.KNOWN)
+    assert with_days == set(backfill.DAILY_ASSETS)

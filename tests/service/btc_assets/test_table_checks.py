@@ -8,9 +8,9 @@ import pytest
 
 from btc_assets import table_checks
 from btc_core.clock import NS_PER_MIN, NS_PER_S
-from btc_core.days.rows import day_ns, write_rows
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.tables.catalogue import TABLES
+from btc_core.utc_day import day_ns
 from tests.service.made_up import made_up
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Dead letters are listed with where they came from, and sent again once they can be read, once."""
+"""Dead letters are listed with their origin, and sent again, once, when they can be processed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def places_in_log(settings: Settings, symbol: str) -> list[tuple[str, str, int, 
     ]
 
 
-def test_a_letter_is_sent_again_when_it_can_be_read_and_only_once(servers: Callable[..., Settings]) -> None:
+def test_a_letter_is_sent_again_when_it_can_be_processed_and_only_once(servers: Callable[..., Settings]) -> None:
     settings = servers("kafka")
     symbol, now = unique("AGAIN"), now_ns()
     good, crossed = quote_frame(symbol, now, 60_000.0), quote_frame(symbol, now, -1.0)
@@ -49,17 +49,17 @@ def test_a_letter_is_sent_again_when_it_can_be_read_and_only_once(servers: Calla
     assert letters[2].body.size_bytes == MAX_DEADLETTER_BYTES + len(good)
     assert len(letters[2].body.raw) == MAX_DEADLETTER_BYTES
 
-    sent, refused = deadletters.redrive(settings, letters)
+    sent, refused = deadletters.send_again(settings, letters)
     assert [letter.body.reason for letter in sent] == [f"later_{symbol}"]
-    reasons = [why for _, why in refused]
-    assert "bid is -1" in reasons[0]
-    assert "bytes were kept" in reasons[1]
+    problems = [problem for _, problem in refused]
+    assert "bid is -1" in problems[0]
+    assert "bytes were kept" in problems[1]
     assert [place[:2] for place in places_in_log(settings, symbol)] == [("ws", "ticker"), ("redrive", "ticker")]
 
     again = deadletters.read(settings.kafka, f"later_{symbol}")
     assert [letter.redriven for letter in again] == [True]
-    sent, refused = deadletters.redrive(settings, again)
+    sent, refused = deadletters.send_again(settings, again)
     assert sent == []
-    assert refused[0][1] == "was sent again before"
+    assert refused[0][1] == "it was sent again before"
     with pytest.raises(InvalidInput, match="partition:offset"):
         deadletters.find(again, "9:9")

@@ -1,4 +1,4 @@
-"""Faults of the simulated exchange over real sockets, and that its ledger knows the truth about them."""
+"""Faults of the simulated exchange over real sockets, compared with its ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from btc_core.clock import NS_PER_S
-from exchange_simulator import fault_schedule
+from exchange_simulator.faults import schedule
 from tests.service.exchange_client import ClientBook, ask, exchange, get, is_answer, is_data, run, until, ws
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def active(server: Exchange) -> list[str]:
 
 
 async def rest_ids(server: Exchange, since_ns: int) -> set[int]:
-    """All trades that REST has of the time since then."""
+    """The ids of all trades that REST has after this time."""
     ids: set[int] = set()
     since = str(since_ns)
     while True:
@@ -50,8 +50,7 @@ async def rest_ids(server: Exchange, since_ns: int) -> set[int]:
         since = result["last"]
 
 
-async def over(server: Exchange) -> None:
-    """Wait until no fault acts any more."""
+async def until_all_faults_end(server: Exchange) -> None:
     while await active(server):
         pass
 
@@ -73,7 +72,7 @@ def trade_ids(frame: Message) -> list[int]:
     return [row["trade_id"] for row in frame["data"]] if frame.get("channel") == "trade" else []
 
 
-def test_connections_close_as_told_or_die_half_open(tmp_path: Path) -> None:
+def test_connections_close_with_the_given_code_or_stay_half_open(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, rate=50.0) as server:
             for code in (1001, 1006):
@@ -82,30 +81,30 @@ def test_connections_close_as_told_or_die_half_open(tmp_path: Path) -> None:
                     assert (await inject(server, "close", code=code))["clients"] == 1
                     assert await close_code(client) == code
 
-            async with ws(server) as dead, connect(f"ws://127.0.0.1:{server.port}/v2", close_timeout=0.2) as leaving:
-                for client in (dead, leaving):
+            async with ws(server) as staying, connect(f"ws://127.0.0.1:{server.port}/v2", close_timeout=0.2) as leaving:
+                for client in (staying, leaving):
                     await subscribed(client, "ticker")
                 await inject(server, "half_open", seconds=2)
-                pong = await dead.ping()
-                await ask(dead, "ping", req_id=1)
+                pong = await staying.ping()
+                await ask(staying, "ping", req_id=1)
                 async with ws(server) as fresh:
                     await subscribed(fresh, "ticker")
                     await leaving.close()
                     while (await get(server, "/healthz")).json()["connections"] > 2:
                         pass
                     assert await active(server) == ["half_open"]
-                    answered = asyncio.create_task(until(dead, is_answer))
+                    answered = asyncio.create_task(until(staying, is_answer))
                     await asyncio.wait([answered])
                     assert isinstance(answered.exception(), ConnectionClosed)
-                    assert dead.close_code == 1006
+                    assert staying.close_code == 1006
                     assert pong.cancelled() or pong.exception() is not None
-                    await over(server)
+                    await until_all_faults_end(server)
                     await until(fresh, is_data("ticker", "update"))
 
     run(body)
 
 
-def test_a_stall_delivers_everything_late_and_a_silence_lasts_until_the_stream_is_subscribed_again(
+def test_a_stall_delivers_everything_late_and_a_silence_lasts_until_the_client_subscribes_again(
     tmp_path: Path,
 ) -> None:
     async def body() -> None:
@@ -113,7 +112,7 @@ def test_a_stall_delivers_everything_late_and_a_silence_lasts_until_the_stream_i
             await subscribed(client, "ticker", "trade")
             ids = trade_ids(await until(client, is_data("trade", "update")))
             stalled_ns = (await inject(server, "stall", seconds=1))["at_ns"]
-            await over(server)
+            await until_all_faults_end(server)
             while len(ids) < 60:
                 ids += trade_ids(await until(client, is_data("trade", "update")))
             assert ids == list(range(ids[0], ids[0] + len(ids)))
@@ -137,7 +136,7 @@ def test_a_stall_delivers_everything_late_and_a_silence_lasts_until_the_stream_i
     run(body)
 
 
-def test_the_ledger_tells_trades_that_were_not_sent_from_trades_that_never_were(tmp_path: Path) -> None:
+def test_the_ledger_distinguishes_trades_that_were_not_sent_from_trades_that_never_existed(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, rate=50.0) as server, ws(server) as client:
             await subscribed(client, "trade")
@@ -155,21 +154,21 @@ def test_the_ledger_tells_trades_that_were_not_sent_from_trades_that_never_were(
             kinds = {"skip_trades": 3, "void_trades": 4, "duplicate_trades": 5, "reorder_trades": 6, "merge_trades": 15}
             for kind, count in kinds.items():
                 await inject(server, kind, count=count)
-                await over(server)
+                await until_all_faults_end(server)
             await inject(server, "bad_checksum", count=2)
-            await over(server)
+            await until_all_faults_end(server)
             ids = list(itertools.chain(*seen))
             published = (await get(server, "/ledger/published?symbol=BTC/USD")).json()["ranges"]
             sent = (await get(server, "/ledger/trades?symbol=BTC/USD")).json()
             in_rest = await rest_ids(server, server.clock.now_ns() - 60 * NS_PER_S)
             reader.cancel()
 
-            exist = {number for first, last in published for number in range(first, last + 1)}
+            existing = {number for first, last in published for number in range(first, last + 1)}
             missing = set(range(min(ids), max(ids) + 1)) - set(ids)
-            assert len(missing & exist) == 3
-            assert len(missing - exist) == 4
-            assert missing & exist <= in_rest
-            assert in_rest.isdisjoint(missing - exist)
+            assert len(missing & existing) == 3
+            assert len(missing - existing) == 4
+            assert missing & existing <= in_rest
+            assert in_rest.isdisjoint(missing - existing)
             assert len(ids) - len(set(ids)) == sent["repeats"] == 5
             assert max(map(len, seen)) >= 15
             assert sum(later < earlier for earlier, later in itertools.pairwise(ids)) >= 5
@@ -207,7 +206,7 @@ def test_outages_skewed_clocks_and_extra_frames_reach_the_client_and_end(tmp_pat
             await inject(server, "refuse", seconds=0.5, error="rate_limit")
             await ask(client, channel="trade", symbol=["BTC/USD"])
             await until(client, lambda frame: frame == {"Error": "Exceeded msg rate"})
-            await over(server)
+            await until_all_faults_end(server)
             await subscribed(client, "trade")
             assert (await get(server, "/0/public/Time")).json()["error"] == []
 
@@ -231,7 +230,7 @@ def test_outages_skewed_clocks_and_extra_frames_reach_the_client_and_end(tmp_pat
     run(body)
 
 
-def test_bad_faults_are_refused_with_a_reason_and_the_command_line_injects(tmp_path: Path) -> None:
+def test_wrong_faults_are_refused_with_a_reason_and_the_command_line_injects_faults(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path) as server:
             for query, named in (
@@ -248,7 +247,7 @@ def test_bad_faults_are_refused_with_a_reason_and_the_command_line_injects(tmp_p
 
             async def fault(*arguments: str) -> tuple[int | None, str]:
                 done = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "btc_cli.app", "fault", *arguments),
+                    *(sys.executable, "-m", "btc_cli", "fault", *arguments),
                     *("--url", f"http://127.0.0.1:{server.port}"),
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.STDOUT,
@@ -273,7 +272,7 @@ def test_a_schedule_injects_the_faults_of_its_seed(tmp_path: Path) -> None:
         async with exchange(tmp_path, faults_every=0.02, faults_seed=3, faults="unknown,status,clock_skew") as server:
             while (listing := (await get(server, "/faults")).json())["count"] < 9:
                 pass
-        expected = fault_schedule.sequence(3, 0.02, ("unknown", "status", "clock_skew"), ("BTC/USD",))
+        expected = schedule.sequence(3, 0.02, ("unknown", "status", "clock_skew"), ("BTC/USD",))
         for row, (_, fault) in zip(listing["injected"], expected, strict=False):
             assert (row["kind"], row["scheduled"]) == (fault.kind, True)
             assert row.get("seconds") == getattr(fault, "seconds", None)

@@ -1,4 +1,4 @@
-"""The simulated exchange over real sockets: WebSocket v2, REST, ledger, replays."""
+"""The simulated exchange over real sockets: WebSocket v2, REST, the ledger and replays."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from websockets.exceptions import ConnectionClosedError
 
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import StackError
-from exchange_simulator.market import Market
+from exchange_simulator.market.generated import GeneratedMarket
 from exchange_simulator.pairs import BTC_USD, PAIRS
-from exchange_simulator.wire import Frame
+from exchange_simulator.websocket.wire import Frame
 from tests.paths import DATA
 from tests.service.exchange_client import ClientBook, ask, exchange, get, is_answer, is_data, run, until, ws
 
@@ -30,11 +30,11 @@ pytestmark = pytest.mark.service
 def recorded(name: str) -> Path:
     path = DATA / name
     if not path.is_file():
-        pytest.skip(f"the recording ../shared/data/{name} is not here")
+        pytest.skip(f"the recording ../shared/data/{name} does not exist")
     return path
 
 
-def test_a_connection_opens_with_status_and_each_symbol_is_acknowledged_or_refused_on_its_own(tmp_path: Path) -> None:
+def test_a_connection_begins_with_status_and_every_symbol_of_a_request_gets_its_own_answer(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, symbols=("BTC/USD", "ETH/USD")) as server, ws(server) as client:
             status = json.loads(await client.recv())
@@ -52,7 +52,7 @@ def test_a_connection_opens_with_status_and_each_symbol_is_acknowledged_or_refus
     run(body)
 
 
-def test_requests_that_cannot_be_are_refused_and_harm_nothing(tmp_path: Path) -> None:
+def test_invalid_requests_are_refused_and_the_connection_stays_open(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path) as server, ws(server) as client:
             for text, error in (
@@ -82,7 +82,7 @@ def test_requests_that_cannot_be_are_refused_and_harm_nothing(tmp_path: Path) ->
     run(body)
 
 
-def test_the_trade_snapshot_holds_the_last_fifty_and_updates_go_on_without_a_gap(tmp_path: Path) -> None:
+def test_the_trade_snapshot_holds_the_last_fifty_trades_and_updates_follow_without_a_gap(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, rate=100.0) as server, ws(server) as client:
             await ask(client, channel="trade", symbol=["BTC/USD"], snapshot=True)
@@ -96,14 +96,14 @@ def test_the_trade_snapshot_holds_the_last_fifty_and_updates_go_on_without_a_gap
     run(body)
 
 
-def test_the_stream_is_the_pure_market(tmp_path: Path) -> None:
+def test_the_streamed_trades_are_those_of_the_generated_market(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, rate=20.0, seed=11) as server, ws(server) as client:
             await ask(client, channel="trade", symbol=["BTC/USD"])
             rows: list[Message] = []
             while len(rows) < 40:
                 rows += (await until(client, is_data("trade", "update")))["data"]
-            market, now_ns = Market(BTC_USD, rate=20.0, seed=11), server.clock.now_ns()
+            market, now_ns = GeneratedMarket(BTC_USD, rate=20.0, seed=11), server.clock.now_ns()
         minutes = range(now_ns // NS_PER_MIN - 2, now_ns // NS_PER_MIN + 1)
         expected = {trade.trade_id: trade for minute in minutes for trade in market.trades(minute)}
         for row in rows:
@@ -129,7 +129,7 @@ def test_every_book_checksum_verifies(tmp_path: Path, depth: int) -> None:
     run(body)
 
 
-def test_ticker_triggers_differ_and_unsubscribing_ends_the_stream_with_heartbeats_for_the_rest(tmp_path: Path) -> None:
+def test_a_ticker_follows_its_trigger_and_after_unsubscribing_only_heartbeats_come(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path) as server, ws(server) as client:
             await ask(client, channel="instrument")
@@ -147,7 +147,7 @@ def test_ticker_triggers_differ_and_unsubscribing_ends_the_stream_with_heartbeat
     run(body)
 
 
-def test_eight_symbols_flow_over_one_connection(tmp_path: Path) -> None:
+def test_one_connection_gets_updates_of_eight_symbols(tmp_path: Path) -> None:
     symbols = list(PAIRS)[:8]
 
     async def body() -> None:
@@ -160,7 +160,7 @@ def test_eight_symbols_flow_over_one_connection(tmp_path: Path) -> None:
     run(body)
 
 
-def test_more_than_twenty_requests_a_second_are_told_so(tmp_path: Path) -> None:
+def test_more_than_twenty_requests_a_second_get_the_rate_limit_frame(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path) as server, ws(server) as client:
             for number in range(30):
@@ -170,7 +170,7 @@ def test_more_than_twenty_requests_a_second_are_told_so(tmp_path: Path) -> None:
     run(body)
 
 
-def test_a_client_that_does_not_read_is_disconnected_and_others_are_not(tmp_path: Path) -> None:
+def test_a_client_that_does_not_read_is_disconnected_and_others_stay_connected(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, queue_mb=1.0, ledger_mb=0.0) as server, ws(server) as good:
             await ask(good, channel="ticker", symbol=["BTC/USD"], event_trigger="bbo")
@@ -191,7 +191,7 @@ def test_a_client_that_does_not_read_is_disconnected_and_others_are_not(tmp_path
     run(body)
 
 
-def test_rest_pages_give_each_trade_once_and_agree_with_bars(tmp_path: Path) -> None:
+def test_rest_pages_return_every_trade_once_and_agree_with_bars(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path) as server:
             now_ns = server.clock.now_ns()
@@ -258,7 +258,7 @@ def test_rest_errors_come_with_status_200(tmp_path: Path) -> None:
     run(body)
 
 
-def test_the_ledger_knows_exactly_what_a_client_got(tmp_path: Path) -> None:
+def test_the_ledger_holds_exactly_what_a_client_received(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, rate=10.0) as server:
             got: list[str] = []
@@ -285,7 +285,7 @@ def test_the_ledger_knows_exactly_what_a_client_got(tmp_path: Path) -> None:
     run(body)
 
 
-def test_a_transformer_changes_what_one_connection_gets_and_the_ledger_says_so(tmp_path: Path) -> None:
+def test_a_transformer_changes_the_frames_of_one_connection_and_the_ledger_records_it(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, rate=20.0) as server, ws(server) as client, ws(server) as other:
             for each in (client, other):
@@ -303,7 +303,7 @@ def test_a_transformer_changes_what_one_connection_gets_and_the_ledger_says_so(t
     run(body)
 
 
-def test_market_time_can_run_faster_than_the_clock(tmp_path: Path) -> None:
+def test_market_time_can_run_faster_than_wall_time(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, speed=50.0) as server:
             first = (await get(server, "/0/public/Time")).json()["result"]["unixtime"]
@@ -314,7 +314,7 @@ def test_market_time_can_run_faster_than_the_clock(tmp_path: Path) -> None:
     run(body)
 
 
-def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+def test_a_port_in_use_is_named_in_the_error(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path) as server:
             with pytest.raises(StackError, match=str(server.port)):
@@ -367,7 +367,7 @@ def test_a_replay_as_fast_as_clients_read_sends_every_trade_once(
     run(body)
 
 
-def test_a_replay_of_raw_frames_passes_them_on_with_valid_checksums(tmp_path: Path) -> None:
+def test_a_replay_of_recorded_frames_sends_them_with_valid_checksums(tmp_path: Path) -> None:
     path = recorded("kraken_v2_book_btcusd_20260719.jsonl")
 
     async def body() -> None:

@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 
 from btc_core.clock import NS_PER_MIN, now_ns
-from btc_core.stores.questdb import QuestDB
-from btc_core.tables.catalogue import PREDICTION_OUTCOMES
-from streaming.forecast import bid_frame, volatility_frame
+from btc_core.stores.questdb import QuestDB, append
+from btc_core.tables.catalogue import BID_PREDICTION, PREDICTION_OUTCOMES, VOLATILITY_PREDICTION
+from btc_core.tables.rows import gold_bid_price_prediction, gold_volatility_prediction
 from tests.serving_process import TOKEN, Api, running, slow_dagster, write_champions, write_features, write_forecast
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         for index in range(ROWS)
     ]  # fmt: skip
     with QuestDB(settings.questdb) as db:
-        db.write("gold_bid_price_prediction", bid_frame(rows))
-        db.write("gold_volatility_prediction", volatility_frame(rows))
+        append(db, BID_PREDICTION, gold_bid_price_prediction(rows))
+        append(db, VOLATILITY_PREDICTION, gold_volatility_prediction(rows))
         db.write(PREDICTION_OUTCOMES.name, outcomes(first_ns))
     tables = {
         "BTC_QUESTDB_HTTP_URL": settings.questdb.http_url,

@@ -1,4 +1,4 @@
-"""The native servers, each started for real by the stack's own code."""
+"""The native servers, each started by the stack itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stack.runtime import Stack
 
 
-def test_questdb_refuses_whoever_has_no_password(servers: Callable[..., Settings]) -> None:
+def test_questdb_refuses_clients_without_a_password(servers: Callable[..., Settings]) -> None:
     settings = servers("questdb").questdb
     query = {"query": "select 1"}
     assert httpx.get(f"{settings.http_url}/exec", params=query).status_code == httpx.codes.UNAUTHORIZED
@@ -30,7 +30,7 @@ def test_questdb_refuses_whoever_has_no_password(servers: Callable[..., Settings
         psycopg2.connect(host="127.0.0.1", port=settings.pg_port, user="admin", password="quest", dbname="qdb")
 
 
-def test_valkey_refuses_whoever_has_no_password_and_serves_its_socket_too(
+def test_valkey_refuses_clients_without_a_password_and_also_serves_its_socket(
     servers: Callable[..., Settings], stack_of_session: Stack
 ) -> None:
     settings = servers("valkey").redis
@@ -42,7 +42,7 @@ def test_valkey_refuses_whoever_has_no_password_and_serves_its_socket_too(
             assert client.ping()
 
 
-def test_kafka_makes_no_topic_by_accident(servers: Callable[..., Settings]) -> None:
+def test_kafka_creates_no_topic_for_a_misspelled_name(servers: Callable[..., Settings]) -> None:
     admin = AdminClient({"bootstrap.servers": servers("kafka").kafka.bootstrap})
     found = admin.list_topics("a.misspelled.topic", timeout=10).topics["a.misspelled.topic"]
     assert found.error is not None
@@ -63,7 +63,7 @@ def test_postgres_has_the_databases_and_asks_for_the_password(servers: Callable[
         psycopg2.connect(host=settings.host, port=settings.port, user=settings.user, password="x", dbname="postgres")
 
 
-def test_an_object_survives_the_death_of_the_store(servers: Callable[..., Settings], stack_of_session: Stack) -> None:
+def test_an_object_survives_a_kill_of_the_store(servers: Callable[..., Settings], stack_of_session: Stack) -> None:
     settings = servers("store").store
     client = boto3.client(
         "s3",

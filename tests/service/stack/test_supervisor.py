@@ -1,4 +1,4 @@
-"""The supervisor, with processes that do nothing: what is stopped stays stopped."""
+"""The supervisor, with idle processes: a stopped process stays stopped, and a reload changes only what it must."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from stack.component import Component
 from stack.layout import Layout
-from stack.preflight import free_ports
-from stack.supervise import Supervisor
+from stack.ports import free_ports
+from stack.supervisor import Supervisor
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 PROCESSES = tuple(f"idle_{number}" for number in range(30))
-"""The supervisor knows of a death for a millisecond before it starts anew: one question in seven falls into it."""
+"""For about a millisecond supervisord reports an exited process before it restarts it. One request in seven falls into that
+time, so with thirty processes some do."""
 
 
 @pytest.fixture
@@ -40,10 +41,10 @@ def supervisor() -> Iterator[Supervisor]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_what_died_a_moment_ago_and_is_about_to_come_back_is_stopped_for_good(supervisor: Supervisor) -> None:
+def test_a_process_that_has_just_exited_and_would_be_restarted_stays_stopped(supervisor: Supervisor) -> None:
     for name in PROCESSES:
         supervisor.start_process(name)
-    wait_for(lambda: {each.state for each in supervisor.states().values()} == {"RUNNING"}, "starts that count")
+    wait_for(lambda: {each.state for each in supervisor.states().values()} == {"RUNNING"}, "processes that run")
     for name, running in supervisor.states().items():
         psutil.Process(running.pid).kill()
         supervisor.stop_process(name)
@@ -56,7 +57,7 @@ def test_a_process_that_was_never_started_counts_as_stopped(supervisor: Supervis
     assert supervisor.state(PROCESSES[0]).pid == 0
 
 
-def test_one_that_takes_its_new_configuration_leaves_the_others_running(supervisor: Supervisor) -> None:
+def test_reloading_one_process_leaves_the_others_running(supervisor: Supervisor) -> None:
     first, second, third = PROCESSES[:3]
     for name in (first, second, third):
         supervisor.start_process(name)

@@ -129,7 +129,7 @@ def test_a_partition_that_warms_up_takes_nothing_from_one_that_is_live(servers: 
     handler = ForecastHandler(settings, Holder())  # type: ignore[arg-type]
     handler.handle(rows_of(live, 0))
     handler.warm(rows_of(warming, 1))
-    handler.cut()()
+    handler.drain()()
     with QuestDB(settings.questdb) as db:
         wait_for(lambda: len(outcomes(db, live)) >= SECONDS // 60 - 8, "outcomes of what was live")
         assert outcomes(db, warming) == []

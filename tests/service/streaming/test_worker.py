@@ -59,7 +59,7 @@ class Hoarder(Stateless):
         self._kept += [message.value for message in messages]
         return len(self._kept)
 
-    def cut(self) -> Callable[[], None]:
+    def drain(self) -> Callable[[], None]:
         kept, self._kept = self._kept, []
 
         def write() -> None:

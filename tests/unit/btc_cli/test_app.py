@@ -1,23 +1,29 @@
-"""The command `btc`: what a person sees when something is wrong."""
+"""The command `btc`: its help, its completion, and what it prints when something is wrong."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from btc_cli.app import Exchange
-from btc_cli.exchange_choice import why_unreachable
-from btc_core.exchanges.interface import EXCHANGES
+from btc_cli import exchange_choice
+from btc_cli.app import COMMANDS
+from btc_cli.exchange_choice import Exchange, connection_problem
+from btc_cli.lazy import Entry, LazyCommand
+from btc_core.exchanges.adapters import EXCHANGES
 from btc_core.settings import ExchangeSettings
-from stack.layout import Layout
+from stack.layout import Layout, remember_current
+from stack.runtime import Stack
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def btc(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "btc_cli.app", *arguments],
+        [sys.executable, "-m", "btc_cli", *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -32,14 +38,14 @@ def _importable(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
 
 
 @pytest.mark.parametrize("command", ["status", "down", "logs kafka", "restart kafka"])
-def test_without_a_stack_there_is_one_line_and_no_traceback(command: str, tmp_path: Path) -> None:
+def test_without_a_stack_the_error_is_one_line_without_a_traceback(command: str, tmp_path: Path) -> None:
     done = btc(*command.split(), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("btc: there is no stack in var/current")
     assert done.stderr.count("\n") == 1
 
 
-def test_init_makes_a_stack_and_says_how_to_start_it(tmp_path: Path) -> None:
+def test_init_creates_a_stack_and_says_how_to_start_it(tmp_path: Path) -> None:
     done = btc("init", "--exchange", "sim", "--ports-from", "20000", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "var" / "sim" / "stack.env").exists()
@@ -65,38 +71,72 @@ def test_down_says_when_nothing_runs(tmp_path: Path) -> None:
     assert "nothing is running in" in done.stdout + done.stderr
 
 
-def test_up_goes_on_with_the_stack_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from btc_cli import app
-    from stack.layout import Layout, remember_current
-    from stack.runtime import Stack
-
+def test_up_continues_with_the_stack_that_is_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert app._running() is None, "there is none yet"
+    assert exchange_choice.running_data_dir() is None, "no stack exists yet"
     live = Layout(tmp_path / "var" / "live")
     live.create("live", {})
     remember_current(live.data_dir)
-    assert app._running() is None, "it does not run"
+    assert exchange_choice.running_data_dir() is None, "the stack is not running"
     monkeypatch.setattr(Stack, "running", True)
-    assert app._running() == live.data_dir
+    assert exchange_choice.running_data_dir() == live.data_dir
 
 
 def test_the_command_line_knows_every_exchange() -> None:
     assert {*Exchange} == {"auto", "live", "sim", *EXCHANGES} - {"kraken"}
 
 
-def test_an_unknown_log_is_answered_with_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_log_is_refused_with_the_logs_that_exist(tmp_path: Path) -> None:
     btc("init", "--exchange", "sim", cwd=tmp_path)
+    refusal = "btc: there is no log of kafak; "
     done = btc("logs", "kafak", "--data-dir", "var/sim", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (1, "btc: there is no log of kafak; there are none yet\n")
+    assert (done.returncode, done.stderr) == (1, f"{refusal}nothing has been started in this stack yet\n")
+    (tmp_path / "var/sim/logs/kafka.log").touch()
+    done = btc("logs", "kafak", "--data-dir", "var/sim", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"{refusal}choose one of kafka\n")
 
 
-def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
-    code = "import sys, btc_cli.app; print(*sorted(m for m in sys.modules if m in sys.argv))"
-    heavy = ["mlflow", "dagster", "numpy", "httpx", "boto3", "psutil", "confluent_kafka"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *heavy], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.strip() == ""
+HEAVY = ("numba", "numpy", "pyarrow", "confluent_kafka", "redis", "boto3", "httpx", "xgboost", "questdb", "mlflow",
+         "dagster", "psutil", "pydantic", "matplotlib")  # fmt: skip
+
+
+LISTS_MODULES = """
+import atexit, sys
+from btc_cli.app import main
+atexit.register(lambda: sys.stderr.write(" ".join(sys.modules)))
+main()
+"""
+
+
+def modules_of(*arguments: str, cwd: Path) -> set[str]:
+    """The modules that are imported when `btc` ends."""
+    command = [sys.executable, "-c", LISTS_MODULES, *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stderr.split())
+
+
+def test_help_imports_no_module_of_a_command_and_nothing_heavy(tmp_path: Path) -> None:
+    modules = modules_of("--help", cwd=tmp_path)
+    assert {"btc_cli.app", "typer.rich_utils"} <= modules
+    assert not modules & {*HEAVY, *(entry.function.partition(":")[0] for entry in COMMANDS)}
+
+
+def test_help_of_a_command_imports_the_module_of_that_command_alone(tmp_path: Path) -> None:
+    modules = modules_of("fault", "--help", cwd=tmp_path)
+    assert modules & {entry.function.partition(":")[0] for entry in COMMANDS} == {"btc_cli.faults"}
+
+
+@pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)
+def test_the_summary_of_a_command_is_the_first_line_of_its_help(entry: Entry) -> None:
+    command = LazyCommand(entry).load()
+    assert command.name == entry.name
+    assert command.help.splitlines()[0] == entry.summary
+
+
+def test_an_unknown_command_is_refused_with_similar_ones(tmp_path: Path) -> None:
+    done = btc("stats", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Did you mean 'status'" in done.stderr
 
 
 def test_help_groups_the_commands(tmp_path: Path) -> None:
@@ -112,14 +152,20 @@ def test_help_groups_the_commands(tmp_path: Path) -> None:
         assert f"│ {command} " in titled[0]
 
 
-def test_a_shell_completes_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = Path(sys.executable).with_name("btc")
-    for name, value in {"_BTC_COMPLETE": "complete_bash", "COMP_WORDS": "btc dead", "COMP_CWORD": "1"}.items():
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [("btc dead", ["deadletters"]), ("btc backfill --pro", ["--processes"]), ("btc up --exchange coin", ["coinbase"])],
+)
+def test_a_shell_completes_commands_options_and_values(
+    words: str, completions: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = str(len(words.split()) - 1)
+    for name, value in {"_BTC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": place}.items():
         monkeypatch.setenv(name, value)
-    done = subprocess.run([installed], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.split() == ["deadletters"]
+    done = btc(cwd=tmp_path)
+    assert (done.returncode, done.stdout.split()) == (0, completions), done.stderr
 
 
 def test_an_exchange_that_cannot_be_reached_is_named() -> None:
     exchange = ExchangeSettings(rest_url="http://127.0.0.1:1", ws_url="ws://127.0.0.1:1/v2")
-    assert "http://127.0.0.1:1 does not answer" in why_unreachable(exchange)
+    assert "http://127.0.0.1:1 does not answer" in (connection_problem(exchange) or "")

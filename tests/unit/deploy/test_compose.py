@@ -1,4 +1,4 @@
-"""docker-compose.yml and the Dockerfile, checked without Docker: schema, pins, ports, variables, commands, users."""
+"""docker-compose.yml and the Dockerfile, checked without Docker: schema, versions, ports, variables, commands, users."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import yaml
 from dotenv import dotenv_values
 
 from stack.jars import WANTED
-from stack.layout import DEFAULT_PORTS, Layout
-from stack.servers import ours
-from tests.containers import COMPOSE, KNOWN_SETTINGS, SERVICES, native, version, without_place
+from stack.layout import Layout
+from stack.ports import DEFAULT_PORTS
+from stack.servers import programs
+from tests.containers import COMPOSE, KNOWN_SETTINGS, SERVICES, native_components, version, without_location
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ EVERY_SERVICE = pytest.mark.parametrize("name", list(SERVICES))
 
 ONE_SHOT = {"prepare", "store-owner"}
 STARTS_AS_ROOT = {"questdb", "postgres", "store-owner"}
-"""Their entry points take the data directory and drop to a user of their own; the last only does the former."""
-ONLY_HERE = {"grafana": 3000, "prometheus": 9090, "kafka-ui": 8080, "redis-ui": 5540, "store": 9001}
-"""Published ports of what the native stack has not, and of MinIO's console."""
+"""Their entry points change the owner of the data directory and then drop to a user of their own; `store-owner` only does the
+former."""
+ONLY_IN_CONTAINERS = {"grafana": 3000, "prometheus": 9090, "kafka-ui": 8080, "redis-ui": 5540, "store": 9001}
+"""Published ports of the services that the native stack lacks, and of MinIO's console."""
 NATIVE_PORTS = {"kafka": ["kafka"], "questdb": ["questdb_http", "questdb_pg"], "redis": ["redis"], "store": ["store"],
                 "postgres": ["postgres"], "mlflow": ["mlflow"], "dagster-web": ["dagster"], "api": ["api"]}  # fmt: skip
 PINNED = re.compile(r"(@sha256:[0-9a-f]{64}|:v?\d+\.\d+\.\d+(-[a-z0-9]+)*|:v?\d+\.\d+-[a-z]+|:RELEASE\.[\dTZ-]+)$")
@@ -38,12 +40,12 @@ IMAGES = {
     "serving": ("btc_core", "serving"),
     "assets": ("btc_core", "btc_assets"),
 }
-"""What each image of ours holds; the simulator's is the first with `exchange_simulator`."""
-EXTRA = {"dask", "distributed"}
-"""Imported only where `BTC_MODEL_TRAINER=dask` asks for them, which says what to install."""
+"""Our packages in each image. The simulator's image is the first one with `exchange_simulator`."""
+OPTIONAL = {"dask", "distributed"}
+"""Imported only with `BTC_MODEL_TRAINER=dask`; when they are missing, the error says what to install."""
 
 
-def test_it_is_valid_by_the_compose_specification() -> None:
+def test_the_file_is_valid_by_the_compose_specification() -> None:
     command = [
         sys.executable,
         "-m",
@@ -57,7 +59,7 @@ def test_it_is_valid_by_the_compose_specification() -> None:
 
 
 @EVERY_SERVICE
-def test_a_service_is_pinned_bounded_healthy_and_not_root(name: str) -> None:
+def test_a_service_is_pinned_and_limited_has_a_health_check_and_does_not_run_as_root(name: str) -> None:
     service = SERVICES[name]
     assert PINNED.search(service["image"]), service["image"]
     assert service["mem_limit"]
@@ -72,7 +74,7 @@ def test_a_service_is_pinned_bounded_healthy_and_not_root(name: str) -> None:
         assert service["build"]["target"] in _stages()
 
 
-def test_the_servers_are_of_the_versions_of_the_native_stack() -> None:
+def test_the_servers_have_the_versions_of_the_native_stack() -> None:
     assert SERVICES["questdb"]["image"].endswith(WANTED["questdb"][0].rpartition(":")[2])
     assert SERVICES["kafka"]["image"].endswith(WANTED["kafka"][0].rpartition(":")[2])
 
@@ -85,11 +87,11 @@ def test_ports_are_published_on_loopback_and_are_those_of_the_native_stack(name:
         assert host == "127.0.0.1"
         published.append(int(outside))
     expected = [DEFAULT_PORTS[each] for each in NATIVE_PORTS.get(name, ())]
-    assert sorted(published) == sorted(expected + ([ONLY_HERE[name]] if name in ONLY_HERE else []))
+    assert sorted(published) == sorted(expected + ([ONLY_IN_CONTAINERS[name]] if name in ONLY_IN_CONTAINERS else []))
 
 
 def test_every_variable_is_a_setting_and_every_secret_comes_from_init(tmp_path: Path) -> None:
-    for name in (*ours.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "prepare"):
+    for name in (*programs.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "prepare"):
         given = {variable for variable in SERVICES[name]["environment"] if variable.startswith("BTC_")}
         assert given <= KNOWN_SETTINGS, name
     Layout(tmp_path / "stack").create("live")
@@ -97,14 +99,14 @@ def test_every_variable_is_a_setting_and_every_secret_comes_from_init(tmp_path: 
     text = (ROOT / "docker-compose.yml").read_text()
     assert set(re.findall(r"\$\{(BTC_\w+)", text)) <= set(written)
     assert all(needed in text for needed in re.findall(r"\$\{BTC_\w+:\?run btc init\}", text))
-    assert not re.findall(r"\$\{BTC_\w+\}", text), "each says what to do when it is missing"
+    assert not re.findall(r"\$\{BTC_\w+\}", text), "a variable without a message for when it is missing"
     simulated = dotenv_values(ROOT / "deploy" / "compose.sim.env")
     assert set(re.findall(r"\$\{(COMPOSE_\w+)", text)) == set(simulated) - {"COMPOSE_PROFILES"}
     assert simulated["COMPOSE_PROFILES"] == SERVICES["exchange"]["profiles"][0]
 
 
 @EVERY_SERVICE
-def test_addresses_name_services_and_the_ports_they_listen_on(name: str) -> None:
+def test_addresses_name_services_and_the_ports_on_which_they_listen(name: str) -> None:
     listens = {"kafka": 9092, "questdb": 9000, "redis": 6379, "store": 9010, "mlflow": 5000, "dagster-web": 3001,
                "prometheus": 9090, "postgres": 5432}  # fmt: skip
     for variable, value in (SERVICES[name].get("environment") or {}).items():
@@ -114,10 +116,10 @@ def test_addresses_name_services_and_the_ports_they_listen_on(name: str) -> None
             assert listens[host] == int(port), (variable, value)
 
 
-@pytest.mark.parametrize("name", [*ours.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "mlflow"])
+@pytest.mark.parametrize("name", [*programs.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "mlflow"])
 def test_a_command_is_the_one_of_the_native_stack(name: str) -> None:
-    process = native()[name]
-    assert without_place(SERVICES[name]["command"]) == without_place(process.command)
+    process = native_components()[name]
+    assert without_location(SERVICES[name]["command"]) == without_location(process.command)
     fixed = {key: value for key, value in process.env.items() if key not in {"DAGSTER_HOME", "BTC_METRICS_PORT"}}
     given = SERVICES[name]["environment"]
     dockerfile = (ROOT / "Dockerfile").read_text()
@@ -138,9 +140,9 @@ def test_dependencies_exist_and_wait_for_health() -> None:
             assert (ROOT / source).exists() if source.startswith("./") else source in COMPOSE["volumes"], volume
 
 
-def test_metrics_of_every_process_are_scraped_here_and_natively() -> None:
-    ports = {worker: DEFAULT_PORTS[f"{worker}_metrics"] for worker in ours.WORKERS} | {"api": DEFAULT_PORTS["api"]}
-    for worker in ours.WORKERS:
+def test_metrics_of_every_process_are_scraped_in_containers_and_natively() -> None:
+    ports = {worker: DEFAULT_PORTS[f"{worker}_metrics"] for worker in programs.WORKERS} | {"api": DEFAULT_PORTS["api"]}
+    for worker in programs.WORKERS:
         assert SERVICES[worker]["environment"]["BTC_METRICS_PORT"] == str(ports[worker])
     for file, address in (("compose", "{name}:{port}"), ("native", "127.0.0.1:{port}")):
         targets = yaml.safe_load((ROOT / f"deploy/prometheus/targets/{file}.yml").read_text())
@@ -170,7 +172,7 @@ def _stages() -> dict[str, list[tuple[str, str]]]:
     return stages
 
 
-def test_every_stage_of_the_dockerfile_starts_from_a_pinned_image_and_copies_what_there_is() -> None:
+def test_every_stage_of_the_dockerfile_starts_from_a_pinned_image_and_copies_files_that_exist() -> None:
     stages = _stages()
     for word, rest in _instructions():
         assert word not in {"ADD", "MAINTAINER", "ONBUILD"}, word
@@ -183,14 +185,24 @@ def test_every_stage_of_the_dockerfile_starts_from_a_pinned_image_and_copies_wha
                 assert (ROOT / source).exists(), source
 
 
-def test_every_image_runs_its_process_without_a_shell_and_as_nobody() -> None:
+def test_every_image_runs_its_process_without_a_shell_and_as_an_ordinary_user() -> None:
     stages = _stages()
     ours_built = {service["build"]["target"] for service in SERVICES.values() if "build" in service}
     for name in ours_built:
         commands = [rest for word, rest in stages[name] if word == "CMD"]
         assert commands, name
-        assert commands[-1].startswith('["'), "no shell between Docker and the process: signals arrive"
+        assert commands[-1].startswith('["'), "a shell between Docker and the process would keep signals from it"
         assert [rest for word, rest in stages[name] if word == "USER"][-1] == "btc", name
+
+
+def test_the_image_that_prepares_the_servers_has_every_module_of_the_stack_that_it_imports() -> None:
+    sources = [source for word, rest in _stages()["assets"] if word == "COPY" for source in rest.split()[:-1]]
+    copied = {ROOT / source for source in sources if source.startswith("stack/") and source.endswith(".py")}
+    assert ROOT / "stack/prepare.py" in copied
+    for file in copied:
+        nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+        needed = {node.module for node in nodes if node.module and node.module.startswith("stack.")}
+        assert {ROOT / f"{module.replace('.', '/')}.py" for module in needed} <= copied, file.name
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -201,7 +213,7 @@ def test_an_image_has_every_package_its_code_imports_at_the_locked_version(image
     for package in IMAGES[image]:
         for file in sorted((ROOT / package).rglob("*.py")):
             for module in _imported(file):
-                if module in sys.stdlib_module_names or (ROOT / module).is_dir() or module in EXTRA:
+                if module in sys.stdlib_module_names or (ROOT / module).is_dir() or module in OPTIONAL:
                     continue
                 names = {name.lower().replace("_", "-") for name in owners[module]}
                 assert names & {name for name, _ in locked}, f"{file.relative_to(ROOT)} imports {module}"

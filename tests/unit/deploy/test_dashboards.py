@@ -1,4 +1,7 @@
-"""Grafana's and Prometheus's files: generated, parsed, and naming only what exists. Queries run in tests/service and stack."""
+"""The files of Grafana and Prometheus are generated, can be parsed, and name only metrics and sources that exist.
+
+Tests in tests/service and tests/stack run the queries.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ EXPRESSIONS = [rule["expr"] for group in RULES for rule in group["rules"]] + [qu
 
 
 def exported() -> dict[str, set[str]]:
-    """Sample names of the catalogue and their labels."""
+    """Return the sample names of every metric of `btc_core.metrics` with their labels."""
     names: dict[str, set[str]] = {}
     for collector in (value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)):
         for family in collector.describe():

@@ -21,9 +21,9 @@ from dotenv import dotenv_values
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, TOPICS
 from btc_core.settings import KafkaSettings
 from stack.layout import Layout
-from stack.servers import ours
+from stack.servers import programs
 from streaming import bronze, features, forecast
-from tests.containers import KNOWN_SETTINGS, SERVICES, version, without_place
+from tests.containers import KNOWN_SETTINGS, SERVICES, version, without_location
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def test_no_worker_has_more_processes_than_partitions() -> None:
         assert "replicas" not in target, "or applying the manifests again would undo KEDA"
 
 
-@pytest.mark.parametrize("name", ours.WORKERS)
+@pytest.mark.parametrize("name", programs.WORKERS)
 def test_a_worker_is_the_member_of_its_group_that_its_pod_counts(name: str) -> None:
     spec = rendered()["StatefulSet", name]["spec"]
     (instance,) = (each for each in container(name)["env"] if each["name"] == "BTC_STREAM_INSTANCE")
@@ -349,7 +349,7 @@ def test_dagster_in_the_cluster_is_dagster_in_compose() -> None:
     chart = values("dagster")
     (code,) = chart["dagster-user-deployments"]["deployments"]
     given = ["dagster", "api", "grpc", *code["dagsterApiGrpcArgs"]]
-    assert without_place(["", *given]) == without_place(SERVICES["dagster-code"]["command"])[1:]
+    assert without_location(["", *given]) == without_location(SERVICES["dagster-code"]["command"])[1:]
     assert f"{code['image']['repository']}:{code['image']['tag']}" == SERVICES["dagster-code"]["image"]
     workspace = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text())["load_from"][0]["grpc_server"]
     (server,) = chart["dagsterWebserver"]["workspace"]["servers"]

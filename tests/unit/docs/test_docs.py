@@ -1,4 +1,4 @@
-"""The documentation site: built as `make docs` builds it, complete against the code, true about commands and alerts."""
+"""The documentation site builds as `make docs` builds it, covers the code, and names only commands, tables and alerts that exist."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import typer.main
@@ -15,6 +15,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from btc_cli.app import app
+from btc_cli.lazy import LazyGroup
 from btc_core import metrics
 from btc_core.features.catalogue import FEATURES
 from btc_core.settings import Settings
@@ -29,13 +30,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-HAND_WRITTEN = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.parent != FOLDER)
-EVERY_PAGE = pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda path: path.stem)
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+PAGES_OF_SITE = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.parent != FOLDER)
+HAND_WRITTEN = [ROOT / "README.md", ROOT / "deploy/kubernetes/README.md", *PAGES_OF_SITE]
+EVERY_PAGE = pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda path: f"{path.parent.name}-{path.stem}")
+OPTIONS_OF_BTC = {"--help", "--install-completion"}
+FIGURE = r"\d[\d,.]*\d|\d"
+COMMAND_LINE = cast(LazyGroup, typer.main.get_command(app))
+COMMAND_LINE.load_all()
+COMMANDS = COMMAND_LINE.commands
 
 
 class Page(HTMLParser):
-    """The words of a page, its headings' anchors, and what a browser would load for it."""
+    """The text of a page, the anchors of its headings, and the files that a browser would load for it."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -56,19 +62,19 @@ class Page(HTMLParser):
             self.loads.append(found.get("src") or found.get("href") or "")
 
     def has(self, name: str) -> bool:
-        """Whether a cell of a table holds the name and nothing else."""
+        """Return whether a table cell contains the name and nothing else."""
         return re.search(rf"^{re.escape(name)}$", self.text, re.MULTILINE) is not None
 
 
 @pytest.fixture(scope="module")
 def generated() -> dict[str, str]:
-    """What `docs.generate` writes."""
+    """The pages that `docs.generate` writes."""
     return {f"reference/{name}.md": page() for name, page in PAGES.items()}
 
 
 @pytest.fixture(scope="module")
 def site(generated: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built strictly from a copy of what it is made of."""
+    """The site, built in strict mode from a copy of its sources."""
     copy = tmp_path_factory.mktemp("docs")
     built = build(copy, generated)
     assert built.returncode == 0, built.stdout + built.stderr
@@ -76,7 +82,7 @@ def site(generated: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def build(copy: Path, pages: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Build in `copy`, with `pages` in place of those of the same name."""
+    """Build the site in `copy`; `pages` replace those of the same name."""
     shutil.copy(ROOT / "mkdocs.yml", copy)
     shutil.copytree(ROOT / "docs", copy / "docs", ignore=shutil.ignore_patterns("reference", "__pycache__"))
     for name, text in pages.items():
@@ -89,7 +95,7 @@ def build(copy: Path, pages: dict[str, str]) -> subprocess.CompletedProcess[str]
 def test_a_link_that_leads_nowhere_ends_the_build(generated: dict[str, str], tmp_path: Path) -> None:
     wrong = {
         "start.md": "# Start\n\n[a page](nowhere.md), [a heading](runbook.md#nothing)\n",
-        "forgotten.md": "# Of no menu\n",
+        "forgotten.md": "# In no menu\n",
     }
     built = build(tmp_path, generated | wrong)
     assert built.returncode != 0
@@ -113,11 +119,11 @@ def test_every_table_and_column_is_in_the_reference(site: Path) -> None:
     page = reference(site, "tables")
     assert set(TABLES) <= page.anchors
     sections = re.split(rf"^({'|'.join(TABLES)})¶?$", page.text, flags=re.MULTILINE)
-    told = dict(zip(sections[1::2], sections[2::2], strict=True))
+    described = dict(zip(sections[1::2], sections[2::2], strict=True))
     for table in TABLES.values():
         for column in table.columns:
-            assert re.search(rf"^{column.name}$", told[table.name], re.MULTILINE), (table.name, column.name)
-            assert " ".join(column.meaning.split()) in told[table.name], (table.name, column.name)
+            assert re.search(rf"^{column.name}$", described[table.name], re.MULTILINE), (table.name, column.name)
+            assert " ".join(column.meaning.split()) in described[table.name], (table.name, column.name)
 
 
 def test_every_feature_is_in_the_reference_with_its_formula(site: Path) -> None:
@@ -151,12 +157,32 @@ def test_every_command_and_option_is_in_the_reference(site: Path) -> None:
             assert not option.startswith("--") or option in page.text, (name, option)
 
 
-def test_measured_results_are_those_of_the_readme(site: Path) -> None:
-    page = reference(site, "results")
-    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "README.md").read_text().partition("## Measured")[2], re.MULTILINE)
+def test_measured_results_contain_every_figure_of_the_readme(site: Path) -> None:
+    source = (ROOT / "docs/benchmarks.md").read_text()
+    page = Page(site / "benchmarks.html")
+    rows = re.findall(r"^\| ([^|]+) \|", source, re.MULTILINE)
     assert len(rows) > 20
     for row in rows:
         assert re.sub(r"[`*]", "", row) in page.text, row
+    measured = (ROOT / "README.md").read_text().partition("## Measured")[2].partition("## Security")[0]
+    results = re.findall(r"^\| [^|]+ \| ([^|]*\d[^|]*) \|", measured, re.MULTILINE)
+    assert 5 < len(results) <= 8
+    known = set(re.findall(FIGURE, source))
+    for result in results:
+        assert set(re.findall(FIGURE, result)) <= known, result
+
+
+@pytest.mark.parametrize("page", HAND_WRITTEN[:2], ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_of_pages_outside_the_site_lead_to_files_and_headings(page: Path, site: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (page.parent / file).resolve()
+        assert path.exists(), target
+        if anchor:
+            built = site / path.relative_to(ROOT / "docs").with_suffix(".html")
+            assert anchor in Page(built).anchors, target
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
@@ -167,7 +193,7 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 
 
 def quoted(text: str) -> Iterator[str]:
-    """Commands of `btc` in a page: lines of code blocks and code within text."""
+    """Yield the `btc` commands in a page, from code blocks and from inline code."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     inline = re.findall(r"`(btc [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
     lines = [line.strip() for block in blocks for line in block.splitlines()]
@@ -178,9 +204,11 @@ def quoted(text: str) -> Iterator[str]:
 def test_a_quoted_command_exists_with_its_options(page: Path) -> None:
     for line in quoted(page.read_text()):
         _btc, name, *words = line.split()
+        if name in OPTIONS_OF_BTC:
+            continue
         assert name in COMMANDS, line
         known = {opt for param in COMMANDS[name].params for opt in param.opts} | {"--help"}
-        if name != "run":  # what follows is another program's
+        if name != "run":  # the words after it belong to another program
             assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line
 
 
@@ -195,7 +223,7 @@ def test_each_alert_has_its_section_in_the_runbook_and_names_it(site: Path) -> N
         assert file == "docs/runbook.md"
         assert anchor in Page(site / "runbook.html").anchors
         words = re.findall(r"^\*\*(\w+)\.\*\*", section, re.MULTILINE)
-        assert words == ["Meaning", "Look", "Fix"], name
+        assert words == ["Meaning", "Check", "Action"], name
 
 
 def test_tables_and_columns_in_quoted_sql_exist() -> None:

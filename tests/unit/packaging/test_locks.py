@@ -1,4 +1,4 @@
-"""The lock files fit pyproject.toml: everything it asks for is locked, at a version it allows and with hashes."""
+"""The lock files match pyproject.toml: every dependency is locked, at a version that it allows and with hashes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WANTED = {
 
 
 def locked(file: str) -> dict[str, set[str]]:
-    """Versions by name; a package may have one for each range of Python versions."""
+    """The locked versions by package; a package may have one for each range of Python versions."""
     found: dict[str, set[str]] = {}
     for name, version in re.findall(r"^([A-Za-z0-9._-]+)==([^\s;\\]+)", (ROOT / file).read_text(), re.MULTILINE):
         found.setdefault(canonicalize_name(name), set()).add(version)
@@ -32,15 +32,15 @@ def locked(file: str) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("file", WANTED)
-def test_everything_that_is_asked_for_is_locked_at_a_version_that_is_allowed(file: str) -> None:
+def test_every_dependency_is_locked_at_a_version_that_pyproject_allows(file: str) -> None:
     versions = locked(file)
     for requirement in map(Requirement, WANTED[file]):
         found = versions.get(canonicalize_name(requirement.name))
-        assert found, f"{requirement.name} is not in {file}: write the locks anew, see CONTRIBUTING.md"
+        assert found, f"{requirement.name} is not in {file}: write the locks again, see CONTRIBUTING.md"
         assert all(requirement.specifier.contains(version) for version in found), f"{requirement} but {found}"
 
 
-def test_development_runs_on_the_versions_that_users_run_on() -> None:
+def test_development_uses_the_versions_that_users_run() -> None:
     run, dev = locked("requirements.lock"), locked("requirements-dev.lock")
     assert {name: dev.get(name) for name in run} == run
 

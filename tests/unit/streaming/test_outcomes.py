@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
+from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals
 from btc_core.names import HORIZONS_MIN
-from btc_core.stores.redis_rows import ForecastRow
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from streaming.outcomes import Outcome, OutcomeTracker, TrackerState, row_of
 
@@ -24,7 +24,7 @@ def forecast(ts_ns: int, bid: float, tracker: OutcomeTracker) -> ForecastRow:
     sigma = np.array([SIGMA])
     bounds = intervals.bid_bounds_bps(tracker.bid_quantiles, np.zeros((1, 5)), sigma)[0]
     return ForecastRow(
-        "BTC/USD", ts_ns, ts_ns, ts_ns, 0, 1, 0, bid, [bid] * 5, SIGMA, SIGMA, "1", "random_walk", "2", "harx", "f",
+        "BTC/USD", ts_ns, ts_ns, 0, 1, 0, ts_ns, bid, [bid] * 5, SIGMA, SIGMA, "1", "random_walk", "2", "harx", "f",
         (bid * np.exp(bounds / 1e4)).tolist(),
         intervals.volatility_bounds_bps(tracker.volatility_quantiles, sigma)[0].tolist(),
     )  # fmt: skip
@@ -41,7 +41,7 @@ def run(tracker: OutcomeTracker, bids: list[float], first: int = 0, skip: tuple[
         ts_ns = START_NS + (minute + 1) * NS_PER_MIN - 2 * NS_PER_S
         outcomes += tracker.advance(ts_ns)
         if minute not in skip:
-            tracker.see(
+            tracker.observe(
                 forecast(ts_ns, bids[minute], tracker), bids[minute] + 0.05, lambda: ({"har": 5.0}, 0.25), (1e-10,) * 5
             )
     return outcomes

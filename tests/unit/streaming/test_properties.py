@@ -61,11 +61,9 @@ def rows_of(batches: list[Rows]) -> dict[tuple[int, int], bytes]:
 
 def tables(reader: BronzeReader) -> dict[str, dict[tuple[Any, ...], dict[str, Any]]]:
     """What QuestDB would hold: the last row of each key."""
-    keys = {"bronze_trades": ("ts_event", "symbol", "trade_id"), "gap_marks": ("ts_event", "symbol", "first_id")}
-    own = ("ts_event", "symbol", "kafka_partition", "kafka_offset", "frame_item")
     return {
-        table: {tuple(row[name] for name in keys.get(table, own)): row for row in rows}
-        for table, rows in reader.rows.items()
+        table.name: {tuple(row[name] for name in table.keys): row for row in rows.to_pylist()}
+        for table, rows, _ in reader.rows.tables(chunk_rows=10_000)
     }
 
 
@@ -124,8 +122,8 @@ def test_trades_that_come_again_change_neither_a_table_nor_a_feature(
         place = {"kafka_partition", "kafka_offset", "frame_item"}
         rows = [
             {name: value for name, value in row.items() if name not in place}
-            for table in sorted(reader.rows)
-            for row in tables(reader)[table].values()
+            for _, table in sorted(tables(reader).items())
+            for row in table.values()
         ]
         return features, rows, reader.notices
 
@@ -154,7 +152,7 @@ def test_every_missing_id_ends_as_repaired_or_absent_and_no_gap_stays_open(
     marks = tables(reader).get("gap_marks", {}).values()
     assert {row["state"] for row in marks} <= {"repaired", "absent"}
     assert sum(row["absent"] for row in marks) == len(lost - repaired)
-    origins = {row["trade_id"]: row["origin"] for row in reader.rows["bronze_trades"]}
+    origins = {row["trade_id"]: row["origin"] for row in tables(reader)["bronze_trades"].values()}
     assert origins == dict.fromkeys(live, "ws") | dict.fromkeys(lost & repaired, "rest")
 
 

@@ -8,12 +8,14 @@ import pytest
 
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days import lake
-from btc_core.days.rows import count_rows, day_of, digest, in_form, read_day, write_rows
+from btc_core.days.stored_days import count_rows, read_day
 from btc_core.errors import StoreError
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
+from btc_core.tables.arrow import digest, in_form
 from btc_core.tables.catalogue import STORED, TABLES
 from btc_core.tables.schema import ensure_tables, invalid_views
+from btc_core.utc_day import day_of
 from tests.service.made_up import ROWS, made_up
 from tests.service.past_day import lose_day
 from tests.waiting import wait_for
@@ -93,7 +95,7 @@ def test_a_day_past_its_time_stays_while_the_store_is_away_and_goes_when_it_is_c
     away = own_servers("questdb").store.model_copy(update={"endpoint_url": "http://127.0.0.1:9"})
     with ObjectStore(away) as gone:
         kept = lake.drop_old(db, gone, now)
-    assert {entry[:2] for entry in kept.held} >= {(table.name, old)}
+    assert {entry[:2] for entry in kept.blocked} >= {(table.name, old)}
     assert kept.dropped == ()
     lake.back_up(db, store, table, old)
     write_rows(db, table, made_up(table, old, ROWS + 1))
@@ -118,7 +120,7 @@ def test_views_keep_their_bars_when_days_are_dropped_and_are_computed_again_when
 
     kept = lake.drop_old(db, store, now)
     assert (table.name, older) in kept.dropped
-    assert (table.name, old, "it has no copy") in kept.held
+    assert (table.name, old, "it has no copy") in kept.blocked
     assert (count_rows(db, table, older), count_rows(db, table, old)) == (0, ROWS)
     assert bars_of(db, older) == expected
     assert invalid_views(db) == {}

@@ -9,13 +9,15 @@ import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days.bronze_proof import prove_bronze
-from btc_core.days.rows import count_rows, day_of, digest, read_day, write_rows
-from btc_core.days.seals import seal_of, why_open
+from btc_core.days.seals import seal_of, sealing_blocker
 from btc_core.days.silver_proof import prove
+from btc_core.days.stored_days import count_rows, read_day
 from btc_core.market.messages import Envelope
 from btc_core.stores.kafka import ensure_topics
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, write_rows
+from btc_core.tables.arrow import digest
 from btc_core.tables.catalogue import TABLES
+from btc_core.utc_day import day_of
 from streaming import bronze, features
 from tests.service.past_day import DAY, MIDNIGHT_NS, day_of_symbol, lose_day, work_off
 from tests.service.workers import publish, trade_frame
@@ -96,8 +98,8 @@ def test_bronze_rows_that_are_lost_are_written_again_from_the_log(stream: Settin
 def test_a_day_is_sealed_only_when_it_is_over_worked_off_and_whole(stream: Settings, db: QuestDB) -> None:
     day_of_symbol(stream, "SEAL", late={})
     now = now_ns()
-    assert "grace" in why_open(stream, db, day_of(now), now)
-    assert why_open(stream, db, DAY, now) == ""
+    assert "grace" in sealing_blocker(stream, db, day_of(now), now)
+    assert sealing_blocker(stream, db, DAY, now) == ""
     seal = seal_of(db, DAY)
     assert seal == seal_of(db, DAY)
     assert seal.rows["bronze_ticks"] == count_rows(db, TICKS, DAY)
@@ -107,7 +109,7 @@ def test_a_day_is_sealed_only_when_it_is_over_worked_off_and_whole(stream: Setti
     publish(
         stream, symbol, [Envelope(end_ns - 5, 1, 0, "trade", "ws", trade_frame(symbol, end_ns - NS_PER_S, 60_000.0, 1))]
     )
-    assert "is needed" in why_open(stream, db, DAY, now)
+    assert "is needed" in sealing_blocker(stream, db, DAY, now)
     work_off(stream, bronze.build, features.build)
     assert seal_of(db, DAY).id != seal.id, "one more trade is another day"
 
@@ -123,8 +125,8 @@ def test_a_day_is_sealed_only_when_it_is_over_worked_off_and_whole(stream: Setti
         "state": "open",
     }
     write_rows(db, gaps, _one(mark))
-    assert "may still be repaired" in why_open(stream, db, DAY, end_ns + NS_PER_DAY // 6)
-    assert why_open(stream, db, DAY, now) == "", "a gap does not hold the seal for ever"
+    assert "may still be repaired" in sealing_blocker(stream, db, DAY, end_ns + NS_PER_DAY // 6)
+    assert sealing_blocker(stream, db, DAY, now) == "", "a gap does not hold the seal for ever"
     write_rows(db, gaps, _one(mark | {"state": "absent"}))
     assert seal_of(db, DAY).open_gaps == 0
 
@@ -132,7 +134,7 @@ def test_a_day_is_sealed_only_when_it_is_over_worked_off_and_whole(stream: Setti
 def _one(row: dict[str, object]) -> object:
     import pyarrow as pa
 
-    from btc_core.days.rows import arrow_schema
+    from btc_core.tables.arrow import arrow_schema
 
     schema = arrow_schema(TABLES["gap_marks"])
     return pa.table({field.name: pa.array([row[field.name]], field.type) for field in schema})

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, now_ns
-from btc_core.days.rows import day_of, read_day, write_rows
+from btc_core.days.stored_days import read_day
 from btc_core.days.trade_import import fetch_day
 from btc_core.exchanges.history import bars_of_trades, trades_between
 from btc_core.exchanges.kraken import Kraken
 from btc_core.settings import ExchangeSettings
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.tables.catalogue import TABLES
+from btc_core.utc_day import day_of
 from exchange_simulator.server import Exchange, Options
 from tests.service.past_day import lose_day
 

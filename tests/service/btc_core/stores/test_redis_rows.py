@@ -9,9 +9,9 @@ import pytest
 
 from btc_core.errors import SchemaError, ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.market.messages import ForecastRow
 from btc_core.stores.redis_rows import (
     FeatureRow,
-    ForecastRow,
     connect,
     feature_fields,
     feature_key,
@@ -51,7 +51,7 @@ def feature_row(symbol: str, version: str = FEATURE_VERSION) -> FeatureRow:
 def forecast_row(symbol: str, **bounds: list[list[float]]) -> ForecastRow:
     paths = [[h + offset / 3 for h in range(1, 6)] for offset in (1, 2, 3)]
     return ForecastRow(
-        symbol, 1, 2, 3, 0, 4, 5, 60_000.1, *paths, "1", "xgboost", "2", "harx", FEATURE_VERSION, **bounds
+        symbol, 1, 2, 0, 4, 5, 3, 60_000.1, *paths, "1", "xgboost", "2", "harx", FEATURE_VERSION, **bounds
     )
 
 

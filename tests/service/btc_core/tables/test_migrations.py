@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 
 from btc_cli.app import app
 from btc_core.days import lake
-from btc_core.days.rows import count_rows, digest, read_day, wait_until_applied, write_rows
+from btc_core.days.stored_days import count_rows, read_day
 from btc_core.errors import SchemaError
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, wait_until_applied, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables import schema
+from btc_core.tables.arrow import digest
 from btc_core.tables.catalogue import (
     BRONZE_STATUS,
     BRONZE_TICKS,

@@ -15,18 +15,18 @@ import pytest
 
 from btc_core.clock import NS_PER_MIN, from_ns, now_ns, to_ns
 from btc_core.errors import BadFrame, ExchangeError, NotOffered, SubscriptionRefused
+from btc_core.exchanges.adapters import EXCHANGES
 from btc_core.exchanges.coinbase import MAX_CANDLES, Coinbase
 from btc_core.exchanges.coinbase_frames import decode
-from btc_core.exchanges.interface import EXCHANGES, frame_of
+from btc_core.exchanges.decoding import events_of, frame_of
 from btc_core.features.engine import FeatureEngine, run
-from btc_core.features.fold import QUOTE, TRADE
 from btc_core.features.replay import replay_file
-from btc_core.market.events import Event, events_of
+from btc_core.market.events import QUOTE, Event, TradeEvent
 from btc_core.market.frames import HeartbeatFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
 from btc_core.market.messages import Envelope, GapNotice, decode_envelope, encode_envelope
 from btc_core.settings import PUBLIC_URLS, ExchangeSettings
-from streaming.history import recent_bars
 from streaming.subscriptions import Subscriptions
+from streaming.warm_up_bars import recent_bars
 from tests.http_server import answering
 from tests.paths import DATA
 
@@ -80,7 +80,7 @@ def test_a_match_tells_the_side_of_the_maker_and_a_trade_that_of_the_taker(maker
     assert (trade.price, trade.qty) == (Decimal("400.23"), Decimal("5.23512"))
     (event,) = events_of(envelope(raw(MATCH, side=maker)))
     assert isinstance(event, Event)
-    assert (event.kind, event.c) == (TRADE, 1.0 if taker == "buy" else -1.0)
+    assert (type(event), event.sign) == (TradeEvent, 1.0 if taker == "buy" else -1.0)
 
 
 def test_the_last_match_of_a_new_subscription_is_a_snapshot() -> None:
@@ -248,7 +248,7 @@ def test_a_gap_is_fetched_page_by_page_from_its_end_and_as_the_socket_would_have
     ]  # fmt: skip
     (event,) = events_of(envelope(found[1_501]))
     assert isinstance(event, Event)
-    assert (event.trade_id, event.a, event.b, event.c) == (1_501, 16209.91, 0.00698254, 1.0)
+    assert (event.trade_id, event.price, event.qty, event.sign) == (1_501, 16209.91, 0.00698254, 1.0)
 
 
 def test_a_gap_of_trades_that_the_exchange_does_not_have_comes_to_an_end(rest: tuple[Coinbase, Rest]) -> None:

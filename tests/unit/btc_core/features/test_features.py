@@ -12,7 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from btc_core.features.catalogue import FEATURE_NAMES, ROW
-from btc_core.features.fold import BAR, EMIT_BARS, EMIT_TICKS, EVENT, QUOTE, TRADE, fold, new_state
+from btc_core.features.fold import EMIT_BARS, EMIT_TICKS, fold
+from btc_core.features.state import EVENT, new_state
+from btc_core.market.events import BAR, QUOTE, TRADE
 
 pytestmark = pytest.mark.unit
 

@@ -14,7 +14,6 @@ from btc_core.clock import column_ns, from_ns
 from btc_core.errors import InvalidInput
 from btc_core.features.catalogue import BAR_FEATURES, FEATURE_NAMES, FEATURES, MODEL_FEATURES, matrix
 from btc_core.features.engine import FeatureEngine, Rows, run
-from btc_core.features.fold import TRADE
 from btc_core.features.replay import (
     BadLine,
     bar_features,
@@ -24,6 +23,7 @@ from btc_core.features.replay import (
     rows_table,
 )
 from btc_core.market.bars import BARS
+from btc_core.market.events import TRADE
 from btc_core.market.messages import Envelope
 from tests.paths import DATA
 

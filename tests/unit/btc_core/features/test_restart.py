@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from btc_core.features.catalogue import FEATURE_NAMES, FOLD_REVISION, ROW
-from btc_core.features.fold import BAR, EMIT_NONE, EMIT_TICKS, EVENT, QUOTE, TRADE, WARM_UP_S, fold, new_state
-from btc_core.market.events import FUTURE_S
+from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
+from btc_core.features.state import EVENT, WARM_UP_S, new_state
+from btc_core.market.events import BAR, FUTURE_S, QUOTE, TRADE
 
 pytestmark = pytest.mark.unit
 
@@ -152,8 +153,8 @@ def test_nothing_that_happens_later_changes_a_row(seed: int) -> None:
     events, _ = market("all", seed, hours=5.0)
     cut = len(events) // 2
     future = events.copy()
-    future["a"][cut:] *= 1.5
-    future["b"][cut:] += 3.0
+    future["slot_0"][cut:] *= 1.5
+    future["slot_1"][cut:] += 3.0
     future["ts_ns"][cut:] += np.random.default_rng(seed).integers(0, 300 * S)
     n = int((events["kind"][:cut] != BAR).sum())
     left, right = run(new_state(), events), run(new_state(), future)

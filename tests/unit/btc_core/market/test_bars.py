@@ -13,8 +13,9 @@ import pytest
 from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.errors import ExchangeError, InvalidInput
 from btc_core.exchanges.kraken import Kraken
-from btc_core.market.bars import parse_csv, read_bars, to_table
+from btc_core.market.bars import parse_csv, read_bars
 from btc_core.settings import ExchangeSettings
+from btc_core.tables.rows import minute_bars
 from tests.http_server import answering
 from tests.paths import DATA
 
@@ -48,7 +49,7 @@ def test_impossible_history_is_refused(line: str) -> None:
 
 def test_a_parquet_file_gives_the_bars_that_were_written(tmp_path: Path) -> None:
     bars = parse_csv("60,1,2,1,2,0.25,3\n120,2,3,1,2.5,0.5,7\n", "file.csv")
-    pq.write_table(to_table(bars, "BTC/USD", "file"), tmp_path / "bars.parquet")
+    pq.write_table(minute_bars(bars, "BTC/USD", "file"), tmp_path / "bars.parquet")
     assert np.array_equal(read_bars(tmp_path / "bars.parquet"), bars)
 
 

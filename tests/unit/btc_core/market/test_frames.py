@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from btc_core.clock import NS_PER_S, to_ns
 from btc_core.errors import BadFrame
+from btc_core.exchanges.decoding import events_of
 from btc_core.features.engine import FeatureEngine
 from btc_core.market.book import ChecksumMismatch, OrderBook
-from btc_core.market.events import FUTURE_S, Event, events_of
+from btc_core.market.events import FUTURE_S, Event
 from btc_core.market.frames import BookData, BookFrame, Frame, Level, Reply, TickerFrame, TradeFrame, decode
 from btc_core.market.messages import Envelope
 from tests.paths import DATA
@@ -135,7 +136,7 @@ def test_trade_prices_keep_every_digit_of_the_wire(price: Decimal) -> None:
 def test_every_trade_of_a_frame_is_an_event_with_its_position() -> None:
     raw = frame("trade", TRADE, TRADE | {"trade_id": 8, "side": "sell"}, TRADE | {"trade_id": 9})
     events = [event for event in events_of(envelope(raw, "trade")) if isinstance(event, Event)]
-    assert [(event.item, event.trade_id, event.c) for event in events] == [(0, 7, 1.0), (1, 8, -1.0), (2, 9, 1.0)]
+    assert [(event.item, event.trade_id, event.sign) for event in events] == [(0, 7, 1.0), (1, 8, -1.0), (2, 9, 1.0)]
 
 
 def test_unknown_keys_are_tolerated_everywhere() -> None:

@@ -1,0 +1,123 @@
+"""`btc evaluate`: a backtest of the models on minute bars from files.
+
+What does not belong here: fitting and scoring (`btc_core.models.evaluation`), and showing the results
+(`btc_cli/evaluation_report.py`).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from btc_cli.evaluation_report import page, tables
+from btc_core.clock import to_ns
+from btc_core.errors import InvalidInput
+from btc_core.market.bars import read_bars, sorted_bars
+from btc_core.models import evaluation
+from btc_core.models.dataset import make_frame
+
+if TYPE_CHECKING:
+    from btc_core.models.evaluation import Walk
+
+
+def evaluate(  # noqa: PLR0913 - every option of the command is an argument
+    bars: Annotated[
+        list[Path],
+        typer.Option(
+            help="Minute bars: Parquet with the columns ts, open, high, low, close, volume, or Kraken's OHLCVT CSV. "
+            "May be repeated."
+        ),
+    ],
+    more_bars: Annotated[list[Path] | None, typer.Argument(help="More files of minute bars.")] = None,
+    *,
+    first: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="First month or day to forecast, for example 2024-01 or 2024-01-15. "
+            f"Default: the first month with {evaluation.FIRST_WINDOW_DAYS:g} days of bars before it.",
+        ),
+    ] = "",
+    last: Annotated[
+        str, typer.Option("--to", help="Last month or day to forecast, inclusive. Default: the end of the bars.")
+    ] = "",
+    window_days: Annotated[
+        float, typer.Option(min=21, help="Days of history that each monthly refit uses.")
+    ] = evaluation.WINDOW_DAYS,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write all results to this JSON file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report with plots to this HTML file.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Months to forecast in parallel. Default: the number of cores.")
+    ] = None,
+) -> None:
+    """Backtest the models on minute bars with monthly refits, and print how good the forecasts were.
+
+    Features and models are those that the live system uses, and every month is forecast from earlier data only.
+    """
+    begin_ns = _period_ns("--from", first)[0] if first else None
+    end_ns = _period_ns("--to", last)[1] if last else None
+    walk = _walk_forward(_joined([*bars, *(more_bars or [])]), begin_ns, end_ns, window_days, processes)
+    results = evaluation.results(walk)
+    console = Console()
+    for table in tables(results):
+        console.print(table)
+    if json_out is not None:
+        json_out.parent.mkdir(parents=True, exist_ok=True)
+        json_out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2))
+        typer.echo(f"results → {json_out}")
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(page(walk, results))
+        typer.echo(f"report → {report}")
+
+
+def _joined(files: list[Path]) -> np.ndarray[Any, Any]:
+    """The bars of all files in time order; of several bars at one time the first is kept."""
+    return sorted_bars(np.concatenate([read_bars(file) for file in files]), "the files together")
+
+
+def _walk_forward(
+    bars: np.ndarray[Any, Any],
+    begin_ns: int | None,
+    end_ns: int | None,
+    window_days: float,
+    processes: int | None,
+) -> Walk:
+    """Forecast month by month, by default all that the bars allow, with a progress bar on stderr."""
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("computing features", total=None)
+        frame = make_frame(bars)
+        begin_ns = evaluation.first_month_ns(frame) if begin_ns is None else begin_ns
+        end_ns = int(frame.origin_ns[-1]) if end_ns is None else end_ns
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, description="forecasting months", completed=done, total=total)
+
+        show(0, len(evaluation.month_borders(begin_ns, end_ns)) - 1)
+        return evaluation.walk_forward(frame, begin_ns, end_ns, window_days, processes=processes, progress=show)
+
+
+def _period_ns(option: str, text: str) -> tuple[int, int]:
+    """Start and end of a UTC day or month in ns, the end exclusive; raises `InvalidInput` naming the option.
+
+    >>> begin_ns, end_ns = _period_ns("--to", "2024-02")
+    >>> (end_ns - begin_ns) // (24 * 3_600 * 10**9)
+    29
+    """
+    for form in ("%Y-%m-%d", "%Y-%m"):
+        try:
+            begin = datetime.strptime(text, form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+        if form == "%Y-%m":
+            return to_ns(begin), to_ns((begin + timedelta(days=31)).replace(day=1))
+        return to_ns(begin), to_ns(begin + timedelta(days=1))
+    msg = f"{option}: {text!r} is neither a month (2024-01) nor a day (2024-01-15)"
+    raise InvalidInput(msg)

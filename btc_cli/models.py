@@ -1,0 +1,74 @@
+"""`btc models`, `btc promote` and `btc rollback`: the model registry, and moving the champion alias by hand.
+
+What does not belong here: moving the alias (`btc_core.registry.promotion`), and the gates that usually decide it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.padding import Padding
+
+from btc_cli.options import DataDir, open_stack
+from btc_core.names import BID_MODEL, VOLATILITY_MODEL
+from btc_core.registry import promotion
+from btc_core.registry.keys import key_of_name, model_keys
+
+SHOWN_VERSIONS = 10
+"""Newest versions of each model that are listed without `--all`."""
+
+Model = Annotated[str, typer.Argument(help=f"{BID_MODEL} or {VOLATILITY_MODEL}.")]
+Reason = Annotated[str, typer.Option(prompt=True, help="Reason for the change; it is stored with the version.")]
+
+
+def models(
+    data_dir: DataDir = None,
+    *,
+    show_all: Annotated[
+        bool, typer.Option("--all", help=f"List all versions, not only the newest {SHOWN_VERSIONS} of each model.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the registered models with their aliases, gate results and promotions.
+
+    Versions with an alias are always listed.
+    """
+    settings = open_stack(data_dir).settings
+    keys = model_keys(settings.exchange.modelled_symbols)
+    versions = [each for key in keys for each in promotion.versions(settings, key)]
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(versions), indent=2).decode())
+        return
+    if not versions:
+        typer.echo("no model is registered yet; train some with POST /retrain or the Dagster job train_models")
+    console = Console(highlight=False)
+    counted: Counter[str] = Counter()
+    for each in versions:
+        counted[each.name] += 1
+        if show_all or counted[each.name] <= SHOWN_VERSIONS or each.aliases:
+            details = f"{each.kind}, created {each.created[:16]}, gate: {each.gate_result}"
+            console.print(f"[bold]{each.name} {each.version}[/] [green]{', '.join(each.aliases)}[/]  {details}")
+            console.print(Padding(each.reason or each.gate_reason, (0, 0, 0, 4)))
+
+
+def promote(
+    model: Model,
+    version: Annotated[str, typer.Argument(help="Version number, as shown by `btc models`.")],
+    reason: Reason,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a model version the champion; forecasts and the API use it within seconds."""
+    settings = open_stack(data_dir).settings
+    promotion.promote(settings, key_of_name(model, settings.exchange.modelled_symbols), version, reason)
+    typer.echo(f"version {version} is now the champion of {model}")
+
+
+def rollback(model: Model, reason: Reason, data_dir: DataDir = None) -> None:
+    """Make the previous champion the champion again."""
+    settings = open_stack(data_dir).settings
+    version = promotion.rollback(settings, key_of_name(model, settings.exchange.modelled_symbols), reason)
+    typer.echo(f"version {version} is the champion of {model} again")

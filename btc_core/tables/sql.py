@@ -1,0 +1,34 @@
+"""Conditions of SQL statements about tables of the catalogue.
+
+What does not belong here: whole statements; those are where they are sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from btc_core.clock import NS_PER_DAY
+from btc_core.utc_day import day_ns
+
+if TYPE_CHECKING:
+    from btc_core.tables.form import Table
+
+
+def of_symbol(symbol: str) -> str:
+    """The condition for the rows of one market.
+
+    >>> of_symbol("BTC/USD")
+    "symbol = 'BTC/USD'"
+    """
+    quoted = symbol.replace("'", "''")
+    return f"symbol = '{quoted}'"
+
+
+def within(column: str, begin_ns: int, end_ns: int) -> str:
+    """The condition for timestamps from `begin_ns` up to, and without, `end_ns`."""
+    return f"{column} >= cast({begin_ns} AS TIMESTAMP_NS) AND {column} < cast({end_ns} AS TIMESTAMP_NS)"
+
+
+def on_day(table: Table, day: str) -> str:
+    """The condition for the rows of one UTC day."""
+    return within(table.timestamp, day_ns(day), day_ns(day) + NS_PER_DAY)

@@ -1,0 +1,255 @@
+"""The catalogue of faults: every way in which this exchange can misbehave, with its arguments, units and defaults.
+
+A fault is a struct: `parse("stall", {"seconds": "2"})` returns `Stall(seconds=2.0)`. Its docstring and the descriptions
+of its fields are printed by `btc fault --list`. `scheduled` in a field's metadata holds the values that the schedule
+draws from: the ends of a range of numbers, or texts. For a `Literal` field the schedule draws from the literals.
+
+What does not belong here: carrying a fault out (`injector`, `frame_faults`, `market.published_tape`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import msgspec
+from msgspec import Meta, inspect
+
+from btc_core.errors import InvalidInput
+from exchange_simulator.market.clock import MAX_SKEW_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MAX_SECONDS = 3_600.0
+RATE_LIMIT_ERROR = "rate_limit"
+"""With this `error`, `refuse` sends the bare frame `{"Error":"Exceeded msg rate"}` instead of an answer."""
+
+
+def _meta(description: str, scheduled: tuple[Any, ...], **limits: Any) -> Meta:
+    """Metadata of a field; `scheduled` is as in `Argument`."""
+    return Meta(description=description, extra={"scheduled": scheduled}, **limits)
+
+
+Pause = Annotated[float, _meta("duration, s", (1.0, 8.0), gt=0, le=MAX_SECONDS)]
+Outage = Annotated[float, _meta("duration, s", (2.0, 15.0), gt=0, le=MAX_SECONDS)]
+Skew = Annotated[
+    float, _meta("seconds ahead (+) or behind (-)", (-MAX_SKEW_S, MAX_SKEW_S), ge=-MAX_SKEW_S, le=MAX_SKEW_S)
+]
+Trades = Annotated[int, _meta("number of trades", (1, 20), ge=1, le=1_000)]
+SeveralTrades = Annotated[int, _meta("number of trades, at least 2", (2, 10), ge=2, le=1_000)]
+Updates = Annotated[int, _meta("number of updates", (1, 3), ge=1, le=1_000)]
+Size = Annotated[int, _meta("size of the frame, bytes", (1_000_001, 3_000_000), ge=64, le=16_000_000)]
+Symbol = Annotated[str, Meta(description="pair; by default the first listed one")]
+ErrorText = Annotated[
+    str,
+    _meta(
+        f"error text of the refusal; {RATE_LIMIT_ERROR} sends Kraken's bare rate-limit frame",
+        (RATE_LIMIT_ERROR, "EService:Unavailable"),
+        min_length=1,
+        max_length=200,
+    ),
+]
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
+    """One fault. The tag is the name of its kind on the command line and in the API."""
+
+    @property
+    def kind(self) -> str:
+        """The name of its kind."""
+        return str(self.__struct_config__.tag)
+
+
+class Close(Fault, frozen=True, tag="close"):
+    """End every connection: with a closing handshake (1001), or by cutting it (1006)."""
+
+    code: Literal[1001, 1006] = 1006
+
+
+class HalfOpen(Fault, frozen=True, tag="half_open"):
+    """Keep every connection open but send nothing, not even pongs; cut those whose clients are still there at the end."""
+
+    seconds: Outage = 60.0
+
+
+class Stall(Fault, frozen=True, tag="stall"):
+    """Send nothing, not even heartbeats, then everything that was queued meanwhile."""
+
+    seconds: Pause = 5.0
+
+
+class Silence(Fault, frozen=True, tag="silence"):
+    """Send no more data for one subscription until the client subscribes again; all else continues."""
+
+    channel: Literal["ticker", "trade", "book", "ohlc"] = "ticker"
+    symbol: Symbol = ""
+
+
+class SkipTrades(Fault, frozen=True, tag="skip_trades"):
+    """Do not send the next trades as updates; snapshots and REST have them."""
+
+    count: Trades = 3
+    symbol: Symbol = ""
+
+
+class VoidTrades(Fault, frozen=True, tag="void_trades"):
+    """Void the next trades: neither WebSocket nor REST ever has their ids."""
+
+    count: Trades = 2
+    symbol: Symbol = ""
+
+
+class DuplicateTrades(Fault, frozen=True, tag="duplicate_trades"):
+    """Send the next trades twice."""
+
+    count: Trades = 3
+    symbol: Symbol = ""
+
+
+class ReorderTrades(Fault, frozen=True, tag="reorder_trades"):
+    """Hold the next trades back, then send them newest first, each in its own frame."""
+
+    count: SeveralTrades = 4
+    symbol: Symbol = ""
+
+
+class MergeTrades(Fault, frozen=True, tag="merge_trades"):
+    """Hold the next trades back, then send them in one frame."""
+
+    count: SeveralTrades = 4
+    symbol: Symbol = ""
+
+
+class BadChecksum(Fault, frozen=True, tag="bad_checksum"):
+    """Send the next book updates with a wrong checksum; their levels are right."""
+
+    count: Updates = 1
+    symbol: Symbol = ""
+
+
+class Malformed(Fault, frozen=True, tag="malformed"):
+    """Send an extra frame of truncated JSON."""
+
+
+class Oversized(Fault, frozen=True, tag="oversized"):
+    """Send an extra frame that is too large."""
+
+    size_bytes: Size = msgspec.field(name="bytes", default=1_000_001)
+
+
+class Unknown(Fault, frozen=True, tag="unknown"):
+    """Send an extra frame of an unknown channel."""
+
+
+class BadQuote(Fault, frozen=True, tag="bad_quote"):
+    """Send an extra ticker update whose bid is null, NaN, negative or above the ask."""
+
+    price: Literal["null", "nan", "negative", "crossed"] = "null"
+    symbol: Symbol = ""
+
+
+class Refuse(Fault, frozen=True, tag="refuse"):
+    """Refuse every new subscription."""
+
+    seconds: Outage = 5.0
+    error: ErrorText = "EService:Unavailable"
+
+
+class RestLimit(Fault, frozen=True, tag="rest_limit"):
+    """Answer every REST request with `EAPI:Rate limit exceeded`."""
+
+    seconds: Outage = 5.0
+
+
+class RestError(Fault, frozen=True, tag="rest_error"):
+    """Answer every REST request with HTTP 503 and `EService:Unavailable`."""
+
+    seconds: Outage = 5.0
+
+
+class Status(Fault, frozen=True, tag="status"):
+    """Change the status of the exchange, in `status` frames and in REST's SystemStatus; data continues."""
+
+    system: Literal["maintenance", "cancel_only", "post_only", "online"] = "maintenance"
+    seconds: Outage = 5.0
+
+
+class ClockSkew(Fault, frozen=True, tag="clock_skew"):
+    """Set the exchange's clock ahead or behind from now on, until the next skew; 0 ends it."""
+
+    seconds: Skew = 2.0
+
+
+AnyFault = (
+    Close
+    | HalfOpen
+    | Stall
+    | Silence
+    | SkipTrades
+    | VoidTrades
+    | DuplicateTrades
+    | ReorderTrades
+    | MergeTrades
+    | BadChecksum
+    | Malformed
+    | Oversized
+    | Unknown
+    | BadQuote
+    | Refuse
+    | RestLimit
+    | RestError
+    | Status
+    | ClockSkew
+)
+
+CATALOGUE: Mapping[str, type[Fault]] = {str(kind.__struct_config__.tag): kind for kind in AnyFault.__args__}
+
+
+class Argument(msgspec.Struct, frozen=True):
+    """One argument of a kind of fault."""
+
+    name: str
+    default: Any
+    meaning: str
+    choices: tuple[Any, ...] = ()
+    scheduled: tuple[Any, ...] = ()
+    """The values that the schedule draws from: the two ends of a range of numbers, or texts."""
+
+
+def arguments(kind: type[Fault]) -> tuple[Argument, ...]:
+    """The arguments of a kind of fault, in order."""
+    found = []
+    for field in cast("inspect.StructType", inspect.type_info(kind)).fields:
+        type_info, meaning = field.type, ""
+        choices: tuple[Any, ...] = ()
+        scheduled: tuple[Any, ...] = ()
+        if isinstance(type_info, inspect.Metadata):
+            meaning = (type_info.extra_json_schema or {}).get("description", "")
+            scheduled = (type_info.extra or {}).get("scheduled", ())
+        if isinstance(type_info, inspect.LiteralType):
+            choices = tuple(type_info.values)
+            meaning = " | ".join(map(str, choices))
+        found.append(Argument(field.encode_name, field.default, meaning, choices, scheduled))
+    return tuple(found)
+
+
+def parse(kind: str, values: Mapping[str, str | float]) -> Fault:
+    """The fault of this kind with these arguments, texts or numbers; raises `InvalidInput` naming the wrong argument."""
+    if kind not in CATALOGUE:
+        msg = f"kind: there is no fault {kind!r}; there are {', '.join(CATALOGUE)}"
+        raise InvalidInput(msg)
+    try:
+        return msgspec.convert({**values, "kind": kind}, CATALOGUE[kind], strict=False)
+    except msgspec.ValidationError as error:
+        known = ", ".join(argument.name for argument in arguments(CATALOGUE[kind])) or "none"
+        msg = f"{kind}: {error}; its arguments: {known}"
+        raise InvalidInput(msg) from error
+
+
+def described() -> Iterator[str]:
+    """The catalogue as lines of text for `btc fault --list`."""
+    for name, kind in CATALOGUE.items():
+        yield f"{name}: {(kind.__doc__ or '').strip()}"
+        for argument in arguments(kind):
+            default = "" if argument.default == "" else f" (default {argument.default})"
+            yield f"    {argument.name}: {argument.meaning}{default}"

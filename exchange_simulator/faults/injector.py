@@ -1,0 +1,236 @@
+"""The injector: carries faults out on the running exchange, and knows which were injected and which are active.
+
+What does not belong here: which faults there are (`catalogue`), or what they do to a frame (`frame_faults`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from btc_core.clock import NS_PER_S
+from btc_core.errors import InvalidInput
+from exchange_simulator.faults import frame_faults
+from exchange_simulator.faults.catalogue import (
+    RATE_LIMIT_ERROR,
+    BadQuote,
+    ClockSkew,
+    Close,
+    HalfOpen,
+    Refuse,
+    RestError,
+    RestLimit,
+    Silence,
+    Stall,
+    Status,
+    VoidTrades,
+)
+from exchange_simulator.faults.frame_faults import INJECTED, ExtraFrameFault, UpdateFault
+from exchange_simulator.rest.api import RATE_LIMITED, UNAVAILABLE
+from exchange_simulator.websocket.connection import CLOSE_GOING_AWAY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exchange_simulator.faults.catalogue import Fault
+    from exchange_simulator.rest.api import RestApi
+    from exchange_simulator.websocket.connection import Connection
+    from exchange_simulator.websocket.hub import Hub
+
+MAX_REMEMBERED = 10_000
+"""Faults that `/faults` can list; with one every 5 s the oldest are forgotten after 14 hours. Counts cover all faults."""
+MAX_HOLD_S = 5.0
+"""Trades that wait to be reordered or merged are sent after this long, complete or not, so that none waits for ever."""
+
+_Kind = TypeVar("_Kind")
+
+
+class InjectedFault:
+    """One fault that was injected."""
+
+    def __init__(self, number: int, fault: Fault, at_ns: int, *, scheduled: bool) -> None:
+        self.number = number
+        self.fault = fault
+        self.at_ns = at_ns
+        self.scheduled = scheduled
+        self.ended_ns: int | None = None
+        self.clients = 0
+        """How many connections it affected when it began."""
+        self.is_over: Callable[[], bool] = lambda: False
+        """Whether its effect has ended by itself."""
+
+    def row(self) -> dict[str, Any]:
+        """Its row in `/faults`: times are market time in ns, `ended_ns` is null while the fault is active."""
+        return {
+            "number": self.number,
+            **msgspec.to_builtins(self.fault),
+            "at_ns": self.at_ns,
+            "ended_ns": self.ended_ns,
+            "scheduled": self.scheduled,
+            "clients": self.clients,
+        }
+
+
+class Injector:
+    """The faults of one exchange. Only the event loop uses it."""
+
+    def __init__(self, hub: Hub, rest: RestApi, *, replays_frames: bool) -> None:
+        self._hub = hub
+        self._rest = rest
+        self._replays_frames = replays_frames
+        self._remembered: deque[InjectedFault] = deque(maxlen=MAX_REMEMBERED)
+        self._active: list[InjectedFault] = []
+        self.counts: Counter[str] = Counter()
+        """Faults injected so far, by kind."""
+        hub.on_change = self._end_what_is_over
+
+    def inject(self, fault: Fault, *, scheduled: bool = False) -> InjectedFault:
+        """Begin this fault; raises `InvalidInput` when this exchange cannot have it."""
+        symbol = getattr(fault, "symbol", "") or self._hub.pairs[0].symbol
+        if symbol not in self._hub.channels:
+            msg = (
+                f"{fault.kind}: symbol: the exchange does not list {symbol!r}; it lists {', '.join(self._hub.channels)}"
+            )
+            raise InvalidInput(msg)
+        if self._replays_frames and isinstance(fault, VoidTrades | ClockSkew):
+            msg = f"{fault.kind}: a recording of raw frames keeps its ids and times"
+            raise InvalidInput(msg)
+        if hasattr(fault, "symbol"):
+            fault = msgspec.structs.replace(fault, symbol=symbol)
+        number = sum(self.counts.values()) + 1
+        injected = InjectedFault(number, fault, self._hub.clock.now_ns(), scheduled=scheduled)
+        self._begin(injected, symbol)
+        self.counts[fault.kind] += 1
+        self._remembered.append(injected)
+        self._active.append(injected)
+        self._update_outages()
+        if isinstance(fault, Status):
+            self._send_status()
+        self._end_what_is_over()
+        return injected
+
+    def _begin(self, injected: InjectedFault, symbol: str) -> None:
+        fault, hub = injected.fault, self._hub
+        connections = tuple(hub.connections)
+        injected.clients = len(connections)
+        match fault:
+            case Close() | HalfOpen() | Stall() | Silence():
+                self._begin_on_connections(injected, connections)
+            case VoidTrades():
+                tape = hub.channels[symbol].tape
+                tape.void_next(fault.count)
+                injected.is_over = lambda: not tape.voids_pending
+            case ClockSkew():
+                hub.clock.set_skew(int(fault.seconds * NS_PER_S))
+                injected.is_over = lambda: fault.seconds == 0 or self._latest(ClockSkew) is not fault
+            case Refuse() | RestLimit() | RestError() | Status():
+                self._end_after(injected, fault.seconds)
+            case _ if isinstance(fault, ExtraFrameFault):
+                injected.clients = self._send_extra_frame(fault, symbol)
+                injected.is_over = lambda: True
+            case _ if isinstance(fault, UpdateFault):
+                self._intercept(injected, fault, symbol)
+
+    def _begin_on_connections(self, injected: InjectedFault, connections: tuple[Connection, ...]) -> None:
+        match injected.fault:
+            case Close(code=code):
+                for connection in connections:
+                    if code == CLOSE_GOING_AWAY:
+                        connection.close(code, "going away")
+                    else:
+                        connection.cut()
+                injected.is_over = lambda: True
+            case HalfOpen(seconds=seconds):
+                for connection in connections:
+                    connection.mute()
+                asyncio.get_running_loop().call_later(seconds, _cut_all, connections)
+                injected.is_over = lambda: self._hub.connections.isdisjoint(connections)
+            case Stall(seconds=seconds):
+                for connection in connections:
+                    connection.stall(seconds)
+                self._end_after(injected, seconds)
+            case Silence(channel=channel, symbol=symbol):
+                key = channel, symbol
+                subscribed = [connection for connection in connections if key in connection.streams]
+                for connection in subscribed:
+                    connection.silenced.add(key)
+                injected.clients = len(subscribed)
+                injected.is_over = lambda: not any(key in each.silenced for each in self._hub.connections)
+
+    def _intercept(self, injected: InjectedFault, fault: UpdateFault, symbol: str) -> None:
+        interceptor = frame_faults.interceptor(fault, symbol)
+        self._hub.interceptors.append(interceptor)
+        injected.is_over = lambda: interceptor not in self._hub.interceptors
+        if isinstance(interceptor, frame_faults.TradeHolder):
+            asyncio.get_running_loop().call_later(MAX_HOLD_S, self._stop_holding, interceptor)
+
+    def _stop_holding(self, holder: frame_faults.TradeHolder) -> None:
+        if holder in self._hub.interceptors:
+            self._hub.interceptors.remove(holder)
+            self._hub.broadcast(holder.flush())
+            self._end_what_is_over()
+
+    def _send_extra_frame(self, fault: ExtraFrameFault, symbol: str) -> int:
+        """Send the fault's frame to every subscribed client; returns how many there are."""
+        ticker, hub = None, self._hub
+        receivers = [connection for connection in hub.connections if connection.streams]
+        if isinstance(fault, BadQuote):
+            ticker = hub.channels[symbol].ticker_snapshot()
+            if ticker is None:
+                msg = f"{fault.kind}: {symbol} has no quote yet"
+                raise InvalidInput(msg)
+            receivers = [connection for connection in receivers if ("ticker", symbol) in connection.streams]
+        frame = frame_faults.extra_frame(fault, ticker)
+        for connection in receivers:
+            connection.enqueue(frame)
+        return len(receivers)
+
+    def _end_after(self, injected: InjectedFault, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._end, injected)
+
+    def _end(self, injected: InjectedFault) -> None:
+        if injected.ended_ns is None:
+            injected.ended_ns = self._hub.clock.now_ns()
+            self._active.remove(injected)
+            self._update_outages()
+            if isinstance(injected.fault, Status):
+                self._send_status()
+
+    def _end_what_is_over(self) -> None:
+        for injected in [injected for injected in self._active if injected.is_over()]:
+            self._end(injected)
+
+    def _latest(self, kind: type[_Kind]) -> _Kind | None:
+        """The newest active fault of a kind."""
+        return next((injected.fault for injected in reversed(self._active) if isinstance(injected.fault, kind)), None)
+
+    def _update_outages(self) -> None:
+        """Set status, refusals and REST errors to what the newest active fault of each kind says."""
+        status, refuse = self._latest(Status), self._latest(Refuse)
+        self._hub.system = self._rest.system = status.system if status else "online"
+        self._hub.subscribe_error = refuse.error if refuse else ""
+        self._hub.subscribe_limited = self._hub.subscribe_error == RATE_LIMIT_ERROR
+        self._rest.outage = UNAVAILABLE if self._latest(RestError) else RATE_LIMITED if self._latest(RestLimit) else ""
+
+    def _send_status(self) -> None:
+        for connection in self._hub.connections:
+            self._hub.send_status(connection)
+
+    def listing(self, after: int = 0) -> dict[str, Any]:
+        """The faults injected with numbers above `after`, the active ones, and how many of each kind there were."""
+        self._end_what_is_over()
+        return {
+            "count": sum(self.counts.values()),
+            "kinds": dict(self.counts),
+            "active": [injected.row() for injected in self._active],
+            "injected": [injected.row() for injected in self._remembered if injected.number > after],
+            "extra_frames_sent": self._hub.ledger.frames[INJECTED],
+        }
+
+
+def _cut_all(connections: tuple[Connection, ...]) -> None:
+    for connection in connections:
+        connection.cut()

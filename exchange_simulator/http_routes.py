@@ -1,0 +1,141 @@
+"""Plain HTTP on the port of the exchange: REST, the published history, health, the ledger, and faults.
+
+What does not belong here: what these answer (`rest.api`, `websocket.ledger`, `faults.injector`), or WebSockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import resource
+import sys
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+
+from btc_core.errors import InvalidInput
+from exchange_simulator.faults import catalogue
+from exchange_simulator.rest.api import UNAVAILABLE, ApiError
+from exchange_simulator.websocket.id_ranges import IdRanges
+
+if TYPE_CHECKING:
+    from websockets.asyncio.server import ServerConnection
+    from websockets.http11 import Request
+
+    from exchange_simulator.faults.injector import Injector
+    from exchange_simulator.rest.api import RestApi
+    from exchange_simulator.websocket.hub import Hub
+
+WEBSOCKET_PATHS = ("/v2", "/v2/")
+PUBLIC_PREFIX = "/0/public/"
+HISTORY_PREFIX = "/history/"
+HISTORY_SUFFIX = "_1.csv"
+DEFAULT_HISTORY_DAYS = 120
+_RSS_PER_MB = 1_024 if sys.platform != "darwin" else 1_048_576
+"""Units of `ru_maxrss` in a megabyte: it is in KiB on Linux and in bytes on macOS."""
+
+
+class MarketSource(msgspec.Struct, frozen=True):
+    """Which market this exchange shows, as `/healthz` says it."""
+
+    market: str
+    """`generated`, or the name of the recording."""
+    seed: int
+    speed: float
+    rate: float
+
+
+class HttpRoutes:
+    """Answers plain HTTP requests; called with every request before it may become a WebSocket."""
+
+    def __init__(self, hub: Hub, rest: RestApi, injector: Injector, source: MarketSource) -> None:
+        self._hub = hub
+        self._rest = rest
+        self._injector = injector
+        self._source = source
+
+    async def answer(self, socket: ServerConnection, request: Request) -> Response | None:
+        """The answer to a plain request; None lets a WebSocket handshake continue."""
+        url = urlsplit(request.path)
+        if url.path in WEBSOCKET_PATHS:
+            return None
+        client_ip = str(socket.remote_address[0])
+        query = dict(parse_qsl(url.query))
+        if url.path == "/healthz":
+            return _json(self._health())
+        if url.path.startswith(PUBLIC_PREFIX):
+            name = url.path.removeprefix(PUBLIC_PREFIX)
+            status = HTTPStatus.SERVICE_UNAVAILABLE if self._rest.outage == UNAVAILABLE else HTTPStatus.OK
+            return _json(await asyncio.to_thread(self._rest.answer, name, query, client_ip), status)
+        if url.path.startswith(HISTORY_PREFIX) and url.path.endswith(HISTORY_SUFFIX):
+            return await self._history(url.path, query)
+        if url.path.split("/")[1] in {"ledger", "faults"}:
+            return self._control(url.path, query, client_ip)
+        return _json({"error": "not found"}, HTTPStatus.NOT_FOUND)
+
+    async def _history(self, path: str, query: dict[str, str]) -> Response:
+        pair_name = path.removeprefix(HISTORY_PREFIX).removesuffix(HISTORY_SUFFIX)
+        days = query.get("days", str(DEFAULT_HISTORY_DAYS))
+        if not days.isdecimal():
+            return _json({"error": "days must be a whole number"}, HTTPStatus.BAD_REQUEST)
+        try:
+            body = await asyncio.to_thread(self._rest.history_csv, pair_name, int(days))
+        except ApiError as error:
+            return _json({"error": str(error)}, HTTPStatus.NOT_FOUND)
+        except InvalidInput as error:
+            return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        return _response(HTTPStatus.OK, "text/csv", body)
+
+    def _control(self, path: str, query: dict[str, str], client_ip: str) -> Response:
+        """Faults and the ledger, which only clients on this machine may use."""
+        if not ipaddress.ip_address(client_ip.removeprefix("::ffff:")).is_loopback:
+            return _json({"error": "only from this machine"}, HTTPStatus.FORBIDDEN)
+        if path == "/faults":
+            after = query.get("after", "0")
+            if not after.isdecimal():
+                return _json({"error": "after must be a whole number"}, HTTPStatus.BAD_REQUEST)
+            return _json(self._injector.listing(int(after)))
+        if path == "/faults/inject":
+            try:
+                fault = catalogue.parse(query.pop("kind", ""), query)
+                return _json(self._injector.inject(fault).row())
+            except InvalidInput as error:
+                return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        return self._ledger(path, query.get("symbol", self._hub.pairs[0].symbol))
+
+    def _ledger(self, path: str, symbol: str) -> Response:
+        ledger = self._hub.ledger
+        ledger.flush()
+        if path == "/ledger":
+            return _json(self._hub.summary() | {"faults": self._injector.counts})
+        if symbol not in self._hub.channels or path not in {"/ledger/trades", "/ledger/published"}:
+            return _json({"error": "not found"}, HTTPStatus.NOT_FOUND)
+        sent = path == "/ledger/trades"
+        ids = ledger.trade_ids.get(symbol, IdRanges()) if sent else self._hub.channels[symbol].published
+        return _json({"symbol": symbol, "count": len(ids), "repeats": ids.repeats, "ranges": ids.ranges()})
+
+    def _health(self) -> dict[str, Any]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {
+            "status": "ok",
+            "simulated": True,
+            **msgspec.structs.asdict(self._source),
+            "symbols": list(self._hub.channels),
+            "now_ns": self._hub.clock.now_ns(),
+            "connections": len(self._hub.connections),
+            "finished": self._hub.finished,
+            "peak_rss_mb": round(peak / _RSS_PER_MB, 1),
+        }
+
+
+def _json(body: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return _response(status, "application/json", msgspec.json.encode(body))
+
+
+def _response(status: HTTPStatus, content_type: str, body: bytes) -> Response:
+    headers = Headers({"Content-Type": content_type, "Content-Length": str(len(body)), "Connection": "close"})
+    return Response(status.value, status.phrase, headers, body)

@@ -1,0 +1,198 @@
+"""The generated market: a pure function of seed, rate, symbol and minute.
+
+A restarted simulator continues the same market, and history read later equals what was streamed. Of every day since
+`EPOCH_NS` only the state at midnight is kept; the minutes of a day are computed again when they are asked for.
+
+What does not belong here: the arithmetic (`kernels`), the levels of a book (`order_book`), frames and sockets.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from bisect import bisect_right
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from btc_core.clock import NS_PER_MIN, NS_PER_US
+from btc_core.errors import InvalidInput
+from exchange_simulator.market import kernels
+from exchange_simulator.market.events import Bars, Quote, Trade
+from exchange_simulator.units import MIN_PER_DAY
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from exchange_simulator.pairs import Pair
+
+EPOCH_NS = 1_704_067_200_000_000_000
+"""2024-01-01 00:00 UTC, the first minute of every generated market. Another epoch changes every market."""
+EPOCH_MIN = EPOCH_NS // NS_PER_MIN
+
+DAYS_CACHED = 3
+"""Days whose walks and bars stay in memory, 150 KB each. The rolling 24 hours touch two days."""
+REFERENCE_PRICE = 60_000.0
+"""The price at which quantities have a scale of 1; a cheaper asset trades in larger quantities."""
+
+
+def symbol_seed(pair: Pair, seed: int) -> np.uint64:
+    """The seed of one symbol of the market with this seed."""
+    return np.uint64(kernels.mix(np.uint64(seed) ^ np.uint64(zlib.crc32(pair.symbol.encode()) << 20)))
+
+
+def qty_scale(pair: Pair) -> float:
+    """What quantities of this pair are multiplied with."""
+    return REFERENCE_PRICE / pair.base_price
+
+
+def _stream_key(seed: np.uint64, minute: int, stream: int) -> np.uint64:
+    """A compiled function returns a plain integer; with a key that is not uint64 the arithmetic would be in floats."""
+    return np.uint64(kernels.stream_key(seed, minute, stream))
+
+
+def _walk_day(
+    seed: np.uint64, rate: float, day: int, state: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    """The walk and the trade counts of a day that begins in `state` (see `kernels.walk_minutes`), and its end state."""
+    walk, trade_counts, end_state = np.zeros((MIN_PER_DAY + 1, 3)), np.zeros(MIN_PER_DAY, np.int64), state.copy()
+    kernels.walk_minutes(seed, day * MIN_PER_DAY, MIN_PER_DAY, rate, end_state, walk, trade_counts)
+    return walk, trade_counts, end_state
+
+
+class _Midnights:
+    """The state of one market at every midnight so far: 50 bytes a day, one second of work for three years."""
+
+    def __init__(self, seed: np.uint64, rate: float) -> None:
+        self._seed = seed
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._states = [np.zeros(4)]
+        self._first_ids = [1]
+
+    def at(self, day: int) -> tuple[NDArray[np.float64], int]:
+        """The state at the start of a day (counted since the epoch), and the id of the day's first trade."""
+        with self._lock:
+            for earlier in range(len(self._states) - 1, day):
+                _, trade_counts, end_state = _walk_day(self._seed, self._rate, earlier, self._states[earlier])
+                self._states.append(end_state)
+                self._first_ids.append(self._first_ids[earlier] + int(trade_counts.sum()))
+            return self._states[day], self._first_ids[day]
+
+
+_midnights = lru_cache(16)(_Midnights)
+
+
+class GeneratedMarket:
+    """One symbol of the generated market, and a tape of its past. Several threads may use it at once."""
+
+    def __init__(self, pair: Pair, *, seed: int = 1, rate: float = 1.0) -> None:
+        self.pair = pair
+        self.seed = symbol_seed(pair, seed)
+        self.rate = rate
+        self.base_ticks = pair.base_price * pair.ticks_per_unit
+        self.qty_scale = qty_scale(pair)
+        self._midnights = _midnights(self.seed, rate)
+        self._day = lru_cache(DAYS_CACHED)(self._make_day)
+        self._day_bars = lru_cache(DAYS_CACHED)(self._make_day_bars)
+
+    # `day` and `minute` count from the epoch of the market; `*_min` counts from 1970.
+
+    def _make_day(self, day: int) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+        """The walk of a day, its trade counts, and the first trade id of each minute and of the next day."""
+        if day < 0:
+            msg = f"the generated market of {self.pair.symbol} begins on 2024-01-01; nothing is known before"
+            raise InvalidInput(msg)
+        state, first_id = self._midnights.at(day)
+        walk, trade_counts, _ = _walk_day(self.seed, self.rate, day, state)
+        first_ids = np.concatenate(([first_id], first_id + np.cumsum(trade_counts)))
+        return walk, trade_counts, first_ids
+
+    def _make_day_bars(self, day: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        walk, trade_counts, _ = self._day(day)
+        bars, value = np.zeros((MIN_PER_DAY, 6), np.int64), np.zeros(MIN_PER_DAY)
+        kernels.fill_bars(
+            self.seed, day * MIN_PER_DAY, self.rate, self.base_ticks, self.qty_scale, walk, trade_counts, bars, value
+        )
+        return bars, value
+
+    def log_vol(self, at_min: int) -> float:
+        """The log volatility of this minute (0 is typical): the true value of what a forecast estimates."""
+        day, row = divmod(at_min - EPOCH_MIN, MIN_PER_DAY)
+        return float(self._day(day)[0][row, 2])
+
+    def _moves(self, minute: int) -> NDArray[np.int64]:
+        """The best prices of one minute, as `kernels.fill_moves` writes them."""
+        day, row = divmod(minute, MIN_PER_DAY)
+        walk, _, _ = self._day(day)
+        log_price, sigma, log_vol = walk[row]
+        start, end = (self.base_ticks * float(np.exp(price)) for price in (log_price, walk[row + 1, 0]))
+        moves = np.empty((kernels.move_count(log_vol, self.rate), 3), np.int64)
+        key = _stream_key(self.seed, minute, kernels.STREAM_MOVES)
+        kernels.fill_moves(key, start, end, start * sigma, log_vol, moves)
+        return moves
+
+    def trades(self, at_min: int) -> list[Trade]:
+        """All trades of one minute (counted since 1970), in order."""
+        minute = at_min - EPOCH_MIN
+        day, row = divmod(minute, MIN_PER_DAY)
+        _, trade_counts, first_ids = self._day(day)
+        rows = np.empty((trade_counts[row], 5), np.int64)
+        key = _stream_key(self.seed, minute, kernels.STREAM_TRADES)
+        kernels.fill_trades(key, self._moves(minute), self.qty_scale, rows)
+        start_ns, first_id = at_min * NS_PER_MIN, int(first_ids[row])
+        return [
+            Trade(start_ns + time_us * NS_PER_US, first_id + i, price, qty, buy == 1, market == 1)
+            for i, (time_us, price, qty, buy, market) in enumerate(rows.tolist())
+        ]
+
+    def quotes(self, at_min: int) -> list[Quote]:
+        """All quotes of one minute (counted since 1970), in order; the first is at the start of the minute."""
+        minute = at_min - EPOCH_MIN
+        moves = self._moves(minute)
+        activity = np.exp(0.5 * self.log_vol(at_min))
+        size_times = np.empty(int(kernels.SIZES_PER_MIN * activity * self.rate), np.int64)
+        key = _stream_key(self.seed, minute, kernels.STREAM_SIZES)
+        kernels.arrival_times(key, 0.0, size_times)
+        rows = np.empty((len(moves) + len(size_times), 5), np.int64)
+        kernels.fill_quotes(np.uint64(kernels.mix(key)), moves, size_times, self.qty_scale, rows)
+        start_ns = at_min * NS_PER_MIN
+        return [
+            Quote(start_ns + time_us * NS_PER_US, bid, bid_qty, ask, ask_qty)
+            for time_us, bid, bid_qty, ask, ask_qty in rows.tolist()
+        ]
+
+    def quote_at(self, ts_ns: int) -> Quote:
+        """The quote that is valid at this time."""
+        quotes = self.quotes(ts_ns // NS_PER_MIN)
+        return quotes[bisect_right(quotes, ts_ns, key=lambda quote: quote.ts_ns) - 1]
+
+    def trades_since(self, since_ns: int, count: int, until_ns: int) -> list[Trade]:
+        """The first `count` trades after `since_ns`, up to and including `until_ns`."""
+        found: list[Trade] = []
+        at_min = max(since_ns // NS_PER_MIN, EPOCH_MIN)
+        while len(found) < count and at_min * NS_PER_MIN <= until_ns:
+            found += [trade for trade in self.trades(at_min) if since_ns < trade.ts_ns <= until_ns]
+            at_min += 1
+        return found[:count]
+
+    def last_trades(self, count: int, until_ns: int) -> list[Trade]:
+        """The newest `count` trades up to and including `until_ns`, oldest first."""
+        found: list[Trade] = []
+        at_min = until_ns // NS_PER_MIN
+        while len(found) < count and at_min >= EPOCH_MIN:
+            found = [trade for trade in self.trades(at_min) if trade.ts_ns <= until_ns] + found
+            at_min -= 1
+        return found[-count:]
+
+    def minute_bars(self, first_min: int, end_min: int) -> Bars:
+        """Bars of the minutes [first_min, end_min), counted since 1970, without minutes before the epoch."""
+        first, end = max(0, first_min - EPOCH_MIN), max(0, end_min - EPOCH_MIN)
+        columns, values = [np.zeros((0, 6), np.int64)], [np.zeros(0)]
+        for day in range(first // MIN_PER_DAY, -(-end // MIN_PER_DAY)):
+            bars, value = self._day_bars(day)
+            rows = slice(max(0, first - day * MIN_PER_DAY), end - day * MIN_PER_DAY)
+            columns.append(bars[rows])
+            values.append(value[rows])
+        return Bars(np.arange(first, max(first, end)) + EPOCH_MIN, np.concatenate(columns), np.concatenate(values))

@@ -1,0 +1,118 @@
+"""Our own programs: the exchange simulator, the stream workers and the API."""
+
+from __future__ import annotations
+
+import sys
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from btc_core.clock import NS_PER_S, now_ns
+from btc_core.errors import ServiceError
+from stack.component import Component, Context
+from stack.health_checks import HTTP_TIMEOUT_S, http_check
+from stack.ports import HOST
+
+WORKERS = {
+    "ingest": ("Ingest, exchange to Kafka", ("kafka",)),
+    "bronze": ("Bronze, Kafka to raw tables", ("kafka", "questdb")),
+    "features": ("Features, Kafka to features", ("kafka", "questdb", "valkey")),
+    "repair": ("Repair, missing trades from REST", ("kafka",)),
+    # It does not wait for MLflow: without MLflow it forecasts with the last good model.
+    "forecast": ("Forecast, features to forecasts", ("kafka", "questdb", "valkey")),
+}
+"""By name: what the worker does, and the components that must be healthy before it starts."""
+
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+"""The arrays of a worker are small: more threads would only take cores from the other processes, and more memory."""
+
+MAX_ITERATION_S = 60.0
+"""Longest time between two iterations of a healthy worker's loop; at a first start compiling the fold takes a third of it."""
+
+
+def components(context: Context) -> tuple[Component, ...]:
+    """The simulator (in sim mode only), the workers and the API."""
+    simulator = (_simulator(context),) if context.settings.simulated else ()
+    simulator_names = tuple(component.name for component in simulator)
+    workers = [
+        _worker(context, name, title, waits_for + (simulator_names if name == "ingest" else ()))
+        for name, (title, waits_for) in WORKERS.items()
+    ]
+    if context.features_workers > 1:
+        workers.append(_worker(context, "features", *WORKERS["features"], instance=2))
+    return (*simulator, *workers, _api(context))
+
+
+def _worker(context: Context, worker: str, title: str, waits_for: tuple[str, ...], instance: int = 1) -> Component:
+    name = worker if instance == 1 else f"{worker}_{instance}"
+    port = getattr(context.ports, f"{name}_metrics")
+    url = f"http://{HOST}:{port}/metrics"
+
+    def check() -> None:
+        """The worker's loop must iterate: a process that hangs still answers with its metrics."""
+        metrics = httpx.get(url, timeout=HTTP_TIMEOUT_S).raise_for_status().text
+        idle_s = now_ns() / NS_PER_S - _last_iteration_s(metrics)
+        if idle_s > MAX_ITERATION_S:
+            msg = f"{name} has done nothing for {idle_s:.0f} s; `btc logs {name}` shows why"
+            raise ServiceError(msg)
+
+    return Component(
+        name=name,
+        title=title,
+        command=(sys.executable, "-m", "streaming", worker),
+        env=ONE_THREAD | {"BTC_METRICS_PORT": str(port), "BTC_STREAM_INSTANCE": str(instance)},
+        waits_for=waits_for,
+        ports=(port,),
+        url=url,
+        check=check,
+    )
+
+
+def _last_iteration_s(metrics: str) -> float:
+    """When a worker's loop last iterated, in seconds since the epoch, from its metrics; 0 before the first iteration."""
+    for family in text_string_to_metric_families(metrics):
+        if family.name == "btc_loop_timestamp_seconds" and family.samples:
+            return float(family.samples[0].value)
+    return 0.0
+
+
+def _simulator(context: Context) -> Component:
+    port = context.ports.exchange
+    url = f"http://{HOST}:{port}"
+    data_dir = context.server_dir("exchange")
+    return Component(
+        name="exchange",
+        title="Exchange simulator",
+        command=(
+            *(sys.executable, "-m", "exchange_simulator"),
+            *("--port", str(port), "--data-dir", str(data_dir)),
+            *("--symbols", *context.settings.exchange.symbols),
+            *context.exchange_args,
+        ),
+        env=ONE_THREAD,
+        ports=(port,),
+        url=url,
+        # Not a path of its REST API: in a simulated outage that refuses, and the process is healthy all the same.
+        check=http_check(f"{url}/healthz", "the simulator"),
+        before_start=lambda: data_dir.mkdir(parents=True, exist_ok=True),
+    )
+
+
+def _api(context: Context) -> Component:
+    settings = context.settings.api
+    url = f"http://{settings.host}:{settings.port}"
+    return Component(
+        name="api",
+        title="HTTP API",
+        command=(sys.executable, "-m", "serving"),
+        env=ONE_THREAD,
+        waits_for=("valkey",),
+        ports=(settings.port,),
+        url=url,
+        check=http_check(f"{url}/healthz", "the API"),
+    )

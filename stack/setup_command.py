@@ -1,0 +1,35 @@
+"""Running a command that prepares a server's files before its first start.
+
+What does not belong here: the servers themselves, which the supervisor starts.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+from btc_core.errors import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TIMEOUT_S = 120
+SHOWN_CHARACTERS = 2_000
+"""Of the output of a command that failed."""
+
+
+def run_setup(command: Sequence[str], failure: str, user: str | None = None) -> None:
+    """Run a command as `user` (None: as this one); raises `StackError` with `failure` and its output when it fails."""
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+        cwd="/",  # another user may not be allowed into the present directory
+        user=user,
+        extra_groups=[] if user else None,
+    )
+    if done.returncode != 0:
+        msg = f"{failure}:\n{(done.stdout + done.stderr)[-SHOWN_CHARACTERS:]}"
+        raise StackError(msg)

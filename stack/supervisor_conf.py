@@ -1,0 +1,74 @@
+"""The text of `supervisord.conf`: how supervisord starts, restarts and stops each component.
+
+What does not belong here: talking to supervisord (`stack/supervisor.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stack.component import Component
+    from stack.layout import Layout
+
+LOG_MAX_BYTES = 10 * 1024 * 1024
+LOG_BACKUPS = 3
+"""Rotated logs that are kept of each component. With the current log it takes at most 40 MB, all components 600 MB."""
+START_RETRIES = 20
+"""supervisord waits one second longer before each retry, 210 s in all. Then the process stays down as FATAL."""
+START_S = 3
+"""A process that exits earlier counts as a failed start and is retried with a backoff."""
+
+
+def conf_text(layout: Layout, components: Iterable[Component]) -> str:
+    """The text of the whole file. It holds secrets, in the environments of the components."""
+    sections: dict[str, dict[str, object]] = {
+        "supervisord": {
+            "logfile": layout.log("supervisord"),
+            "logfile_maxbytes": LOG_MAX_BYTES,
+            "logfile_backups": LOG_BACKUPS,
+            "pidfile": layout.run_dir / "supervisord.pid",
+            "childlogdir": layout.logs_dir,
+            "umask": "077",
+            "minfds": 4096,  # QuestDB and Kafka keep many files open
+        },
+        "unix_http_server": {"file": layout.supervisor_socket, "chmod": "0600"},
+        "rpcinterface:supervisor": {
+            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface",
+        },
+    }
+    for component in components:
+        sections[f"program:{component.name}"] = _program(layout, component)
+    return "\n".join(
+        f"[{title}]\n" + "".join(f"{key}={str(value).replace('%', '%%')}\n" for key, value in values.items())
+        for title, values in sections.items()
+    )
+
+
+def _program(layout: Layout, component: Component) -> dict[str, object]:
+    values: dict[str, object] = {
+        "command": " ".join(_quote(word) for word in component.command),
+        "directory": layout.data_dir,
+        "autostart": "false",
+        "autorestart": "true",
+        "startsecs": START_S,
+        "startretries": START_RETRIES,
+        "stopsignal": component.stop_signal,
+        "stopwaitsecs": component.stop_wait_s,
+        "killasgroup": "true",
+        "redirect_stderr": "true",
+        "stdout_logfile": layout.log(component.name),
+        "stdout_logfile_maxbytes": LOG_MAX_BYTES,
+        "stdout_logfile_backups": LOG_BACKUPS,
+    }
+    if component.env:
+        values["environment"] = ",".join(f"{key}={_quote(value)}" for key, value in component.env.items())
+    if component.user:
+        values["user"] = component.user
+    return values
+
+
+def _quote(word: str) -> str:
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,42 @@
+"""Which components a stack has, and their ports and commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stack import preflight
+from stack.all_components import all_components
+from stack.component import Context
+from stack.layout import Layout
+from stack.ports import DEFAULT_PORTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_every_port_belongs_to_one_component(layout: Layout) -> None:
+    known = all_components(Context(layout, layout.settings(), layout.internal_ports(), features_workers=2))
+    taken = [port for component in known.values() for port in component.ports]
+    assert sorted(taken) == list(range(20_000, 20_000 + len(DEFAULT_PORTS)))
+    assert preflight.duplicate_ports(known.values()) is None
+
+
+def test_a_live_stack_has_no_simulator(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "live")
+    layout.create("live")
+    assert "exchange" not in all_components(Context(layout, layout.settings(), layout.internal_ports()))
+
+
+def test_the_simulator_gets_the_symbols_and_a_second_features_worker_is_started_on_request(tmp_path: Path) -> None:
+    few, many = Layout(tmp_path / "few"), Layout(tmp_path / "many")
+    few.create("sim", symbols=("BTC/USD", "ETH/USD"))
+    assert few.settings().exchange.symbols == ("BTC/USD", "ETH/USD")
+    simulator = all_components(Context(few, few.settings(), few.internal_ports()))["exchange"]
+    assert simulator.command[-3:] == ("--symbols", "BTC/USD", "ETH/USD")
+    assert few.features_workers() == 1
+    many.create("sim", symbols=tuple(f"S{number}/USD" for number in range(8)))
+    many.set_features_workers(2)
+    context = Context(many, many.settings(), many.internal_ports(), features_workers=many.features_workers())
+    known = all_components(context)
+    assert known["features_2"].command == known["features"].command
+    assert known["features_2"].env["BTC_STREAM_INSTANCE"] == "2"
