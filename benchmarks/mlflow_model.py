@@ -1,6 +1,6 @@
-"""`python -m benchmarks.mlflow_model FOLDER`: the naive way to serve, five boosters in one MLflow model.
+"""`python -m benchmarks.mlflow_model FOLDER` writes what the benchmark of `mlflow models serve` serves: five boosters.
 
-Of the size of the shipped ones: 300 trees of depth 6 over the model features, one booster a horizon.
+Each has 300 trees of depth 6 over the features of the models, which is about the size of the shipped boosters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from btc_core.names import HORIZONS_MIN
 
 
 class Boosters(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """One booster a horizon."""
+    """One booster for each horizon, in one MLflow model."""
 
     def __init__(self) -> None:
         random = np.random.default_rng(7)
@@ -32,7 +32,7 @@ class Boosters(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         ]
 
     def predict(self, context: Any, model_input: Any, params: Any = None) -> np.ndarray:  # noqa: ARG002 - MLflow's signature
-        """Rows in, five columns out."""
+        """Five columns from rows of features."""
         matrix = np.asarray(model_input, np.float32)
         return np.column_stack([booster.inplace_predict(matrix) for booster in self._boosters])
 

@@ -1,4 +1,4 @@
-"""Benchmarks of the models: one forecast as a live row makes it, and training on eighteen months.
+"""Benchmarks of the models: one forecast of one live row, and training on eighteen months.
 
 What does not belong here: how good forecasts are (`btc evaluate`).
 """
@@ -19,6 +19,7 @@ from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.market.bars import BARS
 from btc_core.models import bundle, fitting
 from btc_core.models.dataset import Frame, make_frame
+from btc_core.models.recipe import RECIPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,13 +47,14 @@ def minutes(days: int) -> np.ndarray[Any, Any]:
 
 
 def fitted(days: int) -> tuple[Frame, bundle.VolatilityModel, bundle.BidModel]:
-    """Both models with trees, whatever the gate would say."""
+    """Both models with trees, whether or not the gate would let them serve."""
     frame = make_frame(minutes(days))
-    return frame, fitting.fit_volatility(frame), fitting.serve_bid(frame.last_days(fitting.BID_DAYS), np.full(5, 0.5))
+    bid = fitting.serve_bid(frame.last_days(RECIPE.bid.window_days), np.full(5, 0.5))
+    return frame, fitting.fit_volatility(frame), bid
 
 
 def p50_us(work: Callable[[np.ndarray[Any, Any]], object], rows: np.ndarray[Any, Any]) -> float:
-    """Median time of one row, µs, after a hundred that do not count."""
+    """Median time of one row, µs, without the first hundred."""
     times = []
     for index in range(len(rows)):
         row = rows[index : index + 1]
@@ -64,7 +66,7 @@ def p50_us(work: Callable[[np.ndarray[Any, Any]], object], rows: np.ndarray[Any,
 
 @benchmark("forecast-one")
 def forecast_one(plan: Plan) -> list[Figure]:
-    """σ of five horizons with its baseline, and the bid path: all that one live row needs of the models."""
+    """σ of five horizons with its baseline, and the returns of the bid: what each live row needs from the models."""
     frame, volatility, bid = fitted(QUICK_DAYS)
     rows = np.ascontiguousarray(frame.matrix[: plan.size(FORECASTS)])
 
@@ -89,7 +91,7 @@ def forecast_one(plan: Plan) -> list[Figure]:
 
 
 def pyfunc_us(booster: Any, rows: np.ndarray[Any, Any]) -> float:
-    """One booster behind MLflow's generic loader, a frame of one row with a signature, as its server calls it."""
+    """Median time of one booster behind MLflow's generic loader, called with a frame of one row as its server does, µs."""
     import pandas as pd
 
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:

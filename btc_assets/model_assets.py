@@ -24,6 +24,7 @@ from btc_core.features import catalogue
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.names import BID, VOLATILITY, ModelKey, Quantity
 from btc_core.stores.minute_bars import read_stored
+from btc_core.version import git_commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +92,7 @@ def _train(
 ) -> dg.MaterializeResult[None]:
     """Train and judge a model and register it as the challenger."""
     from btc_assets import training  # noqa: PLC0415 - imports numba
-    from btc_core.models.dataset import live_frame  # noqa: PLC0415 - imports numba
+    from btc_core.stores.live_rows import live_frame  # noqa: PLC0415 - imports numba
 
     started_s = SYSTEM_CLOCK.monotonic_s()
     with database.connect() as db:
@@ -106,7 +107,7 @@ def _train(
     if result.is_new and result.model.manifest.train_rows:
         with database.connect() as db:
             seals = seals_of_bars(db, key.symbol, result.model.manifest.trained_from_ns)
-        result.model.manifest = msgspec.structs.replace(result.model.manifest, seals=seals)
+        result.model.manifest = msgspec.structs.replace(result.model.manifest, seals=seals, code=git_commit())
     metadata: dict[str, Any] = {"gate": result.verdict.reason} | _model_metadata(result.model)
     if result.is_new:
         params, pictures = training.params(key.quantity), of_training(result, rows)

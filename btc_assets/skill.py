@@ -18,7 +18,7 @@ from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 
 from btc_core.clock import NS_PER_S, column_ns, from_ns, now_ns
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.models import drift, gate
+from btc_core.models import gate
 from btc_core.names import BID, LEVELS_PCT, QUANTITIES, VOLATILITY, ModelKey, Quantity
 from btc_core.tables.catalogue import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL
 from btc_core.tables.sql import of_symbol
@@ -301,6 +301,8 @@ def _market_drift(db: QuestDB, registry: Registry, symbol: str) -> dict[str, Any
     """Write the drift of one market's features and return facts about it, or why it is unknown."""
     import pandas as pd  # noqa: PLC0415 - 280 ms
 
+    from btc_core.models import drift  # noqa: PLC0415 - imports scipy, 100 ms
+
     try:
         trained = registry.champion(ModelKey(symbol, VOLATILITY)).manifest.distributions
     except NotReady as error:
@@ -308,7 +310,7 @@ def _market_drift(db: QuestDB, registry: Registry, symbol: str) -> dict[str, Any
     rows = _recent_rows(db, symbol, tuple(trained), DRIFT_HOURS)
     if len(rows) < DRIFT_MIN_ROWS:
         return f"{len(rows)} minutes of features of {symbol}, {DRIFT_MIN_ROWS} are needed"
-    found = [(name, *drift.psi(edges, rows[:, column])) for column, (name, edges) in enumerate(trained.items())]
+    found = [(name, *drift.psi(histogram, rows[:, column])) for column, (name, histogram) in enumerate(trained.items())]
     frame = pd.DataFrame(found, columns=["feature", "psi", "psi_by_chance"])
     frame = frame.assign(ts=pd.to_datetime(now_ns()), symbol=symbol, rows=len(rows))
     db.write(FEATURE_DRIFT.name, frame.astype({"symbol": "category", "feature": "category"}), "ts")
@@ -323,9 +325,9 @@ def _market_drift(db: QuestDB, registry: Registry, symbol: str) -> dict[str, Any
 
 def _recent_rows(db: QuestDB, symbol: str, names: tuple[str, ...], hours: int) -> Floats:
     """One feature row for each minute of the last hours before the newest, (n, names)."""
-    from btc_core.models.dataset import closed_minutes  # noqa: PLC0415 - imports numba
+    from btc_core.stores.live_rows import features_at_minute_ends  # noqa: PLC0415 - imports numba
 
     newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM silver_features WHERE {of_symbol(symbol)}")  # noqa: S608 - names of the catalogue
     if not names or not newest or newest[0][0] is None:
         return np.empty((0, len(names)))
-    return closed_minutes(db, symbol, names, int(newest[0][0]) - hours * HOUR_NS)[1]
+    return features_at_minute_ends(db, symbol, names, int(newest[0][0]) - hours * HOUR_NS)[1]

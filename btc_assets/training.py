@@ -15,7 +15,9 @@ from btc_core.clock import NS_PER_DAY
 from btc_core.errors import SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import bundle, fitting, gate, intervals, scores
-from btc_core.models.dataset import EMBARGO_NS, MIN_BARS, Frame, make_frame
+from btc_core.models.dataset import Frame, make_frame
+from btc_core.models.recipe import RECIPE
+from btc_core.models.trainers import trainer_of
 from btc_core.names import HORIZONS_MIN, VOLATILITY, Quantity
 from btc_core.registry.bundles import Model
 from btc_core.settings import settings
@@ -46,14 +48,13 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
 
 def params(quantity: Quantity) -> dict[str, str]:
     """The parameters of the trees, which MLflow shows beside the scores."""
-    volatility = quantity == VOLATILITY
-    shown = {
-        name: str(value) for name, value in (fitting.VOLATILITY_PARAMS if volatility else fitting.BID_PARAMS).items()
-    }
-    return shown | {
-        "trainer": settings().model.trainer,
-        "trees": str(fitting.TREE_COUNTS if volatility else fitting.BID_TREES),
-    }
+    if quantity == VOLATILITY:
+        booster = RECIPE.volatility.booster
+        trees = str((RECIPE.volatility.trees_from_harx, RECIPE.volatility.trees_from_level))
+    else:
+        booster, trees = RECIPE.bid.booster, str(RECIPE.bid.trees)
+    shown = {key: str(value) for key, value in booster.params().items()}
+    return shown | {"trainer": settings().model.trainer, "trees": trees}
 
 
 def train(
@@ -68,18 +69,22 @@ def train(
     If the champion has another recipe, the new model only enters shadow. A challenger that is in shadow already is judged
     instead, on the rows that the stream wrote since a time in ns.
     """
-    if len(bars) < MIN_BARS:
+    if len(bars) < RECIPE.dataset.min_bars:
         cold = gate.Verdict(
             passed=True, beats_baselines=False, reason="too few bars to judge a model: the baseline serves"
         )
         model = fitting.harx_bundle(bars) if quantity == VOLATILITY else bundle.random_walk_model()
         return TrainingResult(model=model, verdict=cold), np.empty((0, len(MODEL_FEATURES)))
     frame = make_frame(bars)
-    changed = champion is not None and champion.kind == "xgboost" and champion.manifest.recipe != fitting.recipe()
-    if changed and challenger is not None and challenger.manifest.recipe == fitting.recipe():
+    changed = champion is not None and champion.kind == "xgboost" and champion.manifest.recipe != RECIPE.digest
+    if changed and challenger is not None and challenger.manifest.recipe == RECIPE.digest:
         assert champion is not None  # noqa: S101 - `changed` says so, and mypy does not see it
         verdict = judge_shadow(
-            quantity, frame, live_rows_since(challenger.manifest.trained_to_ns + EMBARGO_NS), champion, challenger
+            quantity,
+            frame,
+            live_rows_since(challenger.manifest.trained_to_ns + RECIPE.dataset.embargo_ns),
+            champion,
+            challenger,
         )
         if not verdict.passed:
             return TrainingResult(model=challenger, verdict=verdict, is_new=False), frame.matrix
@@ -113,7 +118,7 @@ def judge_shadow(
         losses, champion_losses = _losses(labels, sigma), _losses(labels, champion.predict(live_rows.matrix))
         score = intervals.volatility_score(labels, np.square(sigma / 1e4))
     elif isinstance(champion, bundle.BidModel) and isinstance(challenger, bundle.BidModel):
-        known = frame.between(0, challenger.manifest.trained_to_ns).last_days(fitting.HARX_DAYS)
+        known = frame.between(0, challenger.manifest.trained_to_ns).last_days(RECIPE.harx.window_days)
         sigma = fitting.harx_sigma(known, live_rows)
         moves = challenger.predict(live_rows.matrix, sigma)
         losses, champion_losses = (
@@ -132,7 +137,7 @@ def hold_out(frame: Frame) -> tuple[Frame, Frame]:
     """Rows to fit on, and the newest block, which begins an embargo after them."""
     days = min(BLOCK_DAYS, frame.days * BLOCK_SHARE)
     border = int(frame.origin_ns[-1]) - int(days * NS_PER_DAY)
-    return frame.between(0, border - EMBARGO_NS), frame.between(border, int(frame.origin_ns[-1]))
+    return frame.between(0, border - RECIPE.dataset.embargo_ns), frame.between(border, int(frame.origin_ns[-1]))
 
 
 def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = None) -> TrainingResult:
@@ -141,10 +146,11 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
     If the trees do not beat the best baseline there, they are left out, and the model is of kind `harx`.
     """
     before, block = hold_out(frame)
-    candidate = fitting.fit_volatility(before)
+    trainer = trainer_of(settings().model)
+    candidate = fitting.fit_volatility(before, trainer=trainer)
     labels = np.maximum(block.realized, candidate.harx.rv_floor)
     sigma, harx = candidate.predict_both(block.matrix)
-    forecasts = {**candidate.others(block.matrix), "harx": harx}
+    forecasts = {**candidate.baseline_forecasts(block.matrix), "harx": harx}
     if candidate.kind == "xgboost":
         forecasts["xgboost"] = sigma
     champion_losses = None
@@ -156,7 +162,7 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
         {name: _losses(labels, each) for name, each in forecasts.items() if name != "xgboost"},
     )
     table = volatility_scores(labels, forecasts) | {"test_rows": float(len(block.origin_ns))}
-    model = fitting.fit_volatility(frame)
+    model = fitting.fit_volatility(frame, trainer=trainer)
     if model.kind == "xgboost" and not verdict.beats_baselines:
         model = model.as_baseline()
     unseen = (np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1])
@@ -165,7 +171,7 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
 
 def _new_to(model: Model, rows: Frame) -> npt.NDArray[np.bool_]:
     """Which rows are an embargo or more after those that the model was fitted on."""
-    return np.asarray(rows.origin_ns > model.manifest.trained_to_ns + EMBARGO_NS)
+    return np.asarray(rows.origin_ns > model.manifest.trained_to_ns + RECIPE.dataset.embargo_ns)
 
 
 def _losses(labels: Floats, sigma_bps: Floats) -> Floats:
@@ -202,8 +208,10 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Training
     becomes 0 only at the horizons that did not gain.
     """
     before, block = hold_out(frame)
-    candidate = fitting.fit_bid(before) if before.days >= fitting.TREES_NEED_DAYS else bundle.random_walk_model()
-    sigma = fitting.harx_sigma(before.last_days(fitting.HARX_DAYS), block)
+    trainer = trainer_of(settings().model)
+    few = before.days < RECIPE.trees_need_days
+    candidate = bundle.random_walk_model() if few else fitting.fit_bid(before, trainer=trainer)
+    sigma = fitting.harx_sigma(before.last_days(RECIPE.harx.window_days), block)
     returns = candidate.predict(block.matrix, sigma)
     shrinkage = np.asarray(candidate.manifest.shrinkage)
     table = bid_scores(block.bid_bps, returns, shrinkage) | {"test_rows": float(len(block.origin_ns))}
@@ -211,7 +219,7 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Training
     if champion is not None:
         squares = _squares(block.bid_bps, champion.predict(block.matrix, sigma))
         champion_losses = np.where(_new_to(champion, block), squares, np.nan)
-    baselines = {"random_walk": np.zeros_like(returns), **candidate.others(block.matrix)}
+    baselines = {"random_walk": np.zeros_like(returns), **candidate.baseline_forecasts(block.matrix)}
     verdict = gate.refresh(
         _squares(block.bid_bps, returns),
         champion_losses,
@@ -219,7 +227,7 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Training
     )
     gained = np.array([table.get(f"model/{h}m/mse_ratio", 1.0) < 1.0 for h in HORIZONS_MIN])
     served = np.where(gained & verdict.beats_baselines, shrinkage, 0.0)
-    model = fitting.serve_bid(frame.last_days(fitting.BID_DAYS), served)
+    model = fitting.serve_bid(frame.last_days(RECIPE.bid.window_days), served, trainer=trainer)
     manifest = msgspec.structs.replace(model.manifest, scores=table)
     unseen = (block.bid_bps[:, -1], returns[:, -1])
     model = bundle.BidModel(manifest, model.boosters, model.autoregression)

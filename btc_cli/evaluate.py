@@ -22,9 +22,11 @@ from btc_core.errors import InvalidInput
 from btc_core.market.bars import read_bars, sorted_bars
 from btc_core.models import evaluation
 from btc_core.models.dataset import make_frame
+from btc_core.models.trainers import trainer_of
+from btc_core.settings import settings
 
 if TYPE_CHECKING:
-    from btc_core.models.evaluation import Walk
+    from btc_core.models.evaluation import WalkForward
 
 
 def evaluate(  # noqa: PLR0913 - every option of the command is an argument
@@ -89,7 +91,7 @@ def _walk_forward(
     end_ns: int | None,
     window_days: float,
     processes: int | None,
-) -> Walk:
+) -> WalkForward:
     """Forecast month by month, by default all that the bars allow, with a progress bar on stderr."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("computing features", total=None)
@@ -101,7 +103,15 @@ def _walk_forward(
             progress.update(task, description="forecasting months", completed=done, total=total)
 
         show(0, len(evaluation.month_borders(begin_ns, end_ns)) - 1)
-        return evaluation.walk_forward(frame, begin_ns, end_ns, window_days, processes=processes, progress=show)
+        return evaluation.walk_forward(
+            frame,
+            begin_ns,
+            end_ns,
+            window_days,
+            processes=processes,
+            trainer=trainer_of(settings().model),
+            progress=show,
+        )
 
 
 def _period_ns(option: str, text: str) -> tuple[int, int]:

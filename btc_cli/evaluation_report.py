@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from btc_core.models.evaluation import Walk
+    from btc_core.models.evaluation import WalkForward
 
 SHOWN_FEATURES = 20
 CALIBRATION_BINS = 20
@@ -45,7 +45,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
     ]
 
 
-def page(walk: Walk, results: dict[str, Any]) -> str:
+def page(walk: WalkForward, results: dict[str, Any]) -> str:
     """The report as HTML, with its plots embedded."""
     console = Console(record=True, width=TABLE_WIDTH_CHARS, file=io.StringIO())
     for table in tables(results):
@@ -131,7 +131,7 @@ def _interval_table(levels: Mapping[str, Any], quantity: str) -> Table:
     return table
 
 
-def _plot(draw: Callable[[Axes, Walk, dict[str, Any]], None], walk: Walk, results: dict[str, Any]) -> str:
+def _plot(draw: Callable[[Axes, WalkForward, dict[str, Any]], None], walk: WalkForward, results: dict[str, Any]) -> str:
     """A plot as PNG in base64."""
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     draw(figure.add_subplot(), walk, results)
@@ -140,7 +140,7 @@ def _plot(draw: Callable[[Axes, Walk, dict[str, Any]], None], walk: Walk, result
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _qlike_by_month(axes: Axes, _walk: Walk, results: dict[str, Any]) -> None:
+def _qlike_by_month(axes: Axes, _walk: WalkForward, results: dict[str, Any]) -> None:
     months = results["months"]
     reference = results["volatility"]["har"]["qlike_by_month"]
     for name in ("model", "harx", "ewma"):
@@ -151,7 +151,7 @@ def _qlike_by_month(axes: Axes, _walk: Walk, results: dict[str, Any]) -> None:
     axes.legend(ncols=4)
 
 
-def _calibration(axes: Axes, walk: Walk, _results: dict[str, Any]) -> None:
+def _calibration(axes: Axes, walk: WalkForward, _results: dict[str, Any]) -> None:
     realized = walk.joined("labels")[:, -1]
     for name in ("model", "harx", "har"):
         forecast = walk.variance(name)[:, -1]
@@ -164,8 +164,8 @@ def _calibration(axes: Axes, walk: Walk, _results: dict[str, Any]) -> None:
     axes.legend()
 
 
-def _scatter(axes: Axes, walk: Walk, _results: dict[str, Any]) -> None:
-    realized, forecast = walk.joined("labels")[:, -1], walk.typical("model")[:, -1]
+def _scatter(axes: Axes, walk: WalkForward, _results: dict[str, Any]) -> None:
+    realized, forecast = walk.joined("labels")[:, -1], walk.median_variance("model")[:, -1]
     rows = np.linspace(0, len(realized) - 1, min(SCATTER_POINTS, len(realized))).astype(int)
     forecast_bps, realized_bps = np.sqrt(forecast[rows]) * 1e4, np.sqrt(realized[rows]) * 1e4
     axes.loglog(forecast_bps, realized_bps, ".", markersize=2, alpha=0.4, color=_COLOURS["model"])
@@ -173,7 +173,7 @@ def _scatter(axes: Axes, walk: Walk, _results: dict[str, Any]) -> None:
     axes.set(xlabel="typical σ, bps", ylabel="realized σ, bps")
 
 
-def _coverage_by_month(axes: Axes, _walk: Walk, results: dict[str, Any]) -> None:
+def _coverage_by_month(axes: Axes, _walk: WalkForward, results: dict[str, Any]) -> None:
     for level, row in results["intervals"].items():
         coverage_pct = [100 * share for share in row["coverage_by_month"].values()]
         axes.plot(list(row["coverage_by_month"]), coverage_pct, marker="o", label=f"{level} %")
@@ -183,7 +183,7 @@ def _coverage_by_month(axes: Axes, _walk: Walk, results: dict[str, Any]) -> None
     axes.legend(ncols=3)
 
 
-def _reliability(axes: Axes, walk: Walk, _results: dict[str, Any]) -> None:
+def _reliability(axes: Axes, walk: WalkForward, _results: dict[str, Any]) -> None:
     intervals = {"bid": evaluation.bid_intervals(walk), "volatility": evaluation.volatility_intervals(walk)}
     for name, (outcomes, bounds) in intervals.items():
         below = [(outcomes <= bounds[:, place]).mean() for place in range(len(QUANTILES))]
@@ -193,7 +193,7 @@ def _reliability(axes: Axes, walk: Walk, _results: dict[str, Any]) -> None:
     axes.legend()
 
 
-def _price_gain(axes: Axes, _walk: Walk, results: dict[str, Any]) -> None:
+def _price_gain(axes: Axes, _walk: WalkForward, results: dict[str, Any]) -> None:
     horizons = list(results["price"])
     gains_pct = [100 * (1 - results["price"][horizon]["mse_ratio"]) for horizon in horizons]
     axes.bar(horizons, gains_pct, color=_COLOURS["model"])
@@ -201,7 +201,7 @@ def _price_gain(axes: Axes, _walk: Walk, results: dict[str, Any]) -> None:
     axes.set(xlabel="minutes ahead", ylabel="gain over the random walk, % of its MSE")
 
 
-def _importance(axes: Axes, walk: Walk, _results: dict[str, Any]) -> None:
+def _importance(axes: Axes, walk: WalkForward, _results: dict[str, Any]) -> None:
     shares = dict(list(walk.months[-1].importance.items())[:SHOWN_FEATURES])
     axes.barh(list(shares)[::-1], list(shares.values())[::-1], color=_COLOURS["model"])
     axes.tick_params(axis="y", labelsize=7)

@@ -1,7 +1,7 @@
-"""How the fold is compiled: numba, cached on disk, without the GIL.
+"""How numerical functions are compiled: with numba, cached on disk, without the GIL.
 
-numba's own cache looks only at the file of the function that is called, not at those of the functions it inlines.
-So the cache lies in a folder named by the text of all of them.
+numba's own cache looks only at the file of the function that is called, not at the files of the functions that it
+inlines. So the cache lies in a folder that is named by a hash of all of their text.
 What does not belong here: anything that computes.
 """
 
@@ -14,13 +14,13 @@ from typing import Any
 
 import numba
 
-_ROOMS = ("features", "models")
-"""Packages with compiled functions. Any change in any of their files makes a new cache."""
+_COMPILED_PACKAGES = ("features", "models")
+"""Packages with compiled functions. A change in any of their files starts a new cache."""
 
 
 def _cache_dir() -> str:
     core = Path(__file__).parent
-    files = sorted(file for room in _ROOMS for file in (core / room).glob("**/*.py"))
+    files = sorted(file for package in _COMPILED_PACKAGES for file in (core / package).glob("**/*.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return str(base / "btc-forecast" / f"numba-{digest}")

@@ -209,10 +209,10 @@ class ModelSettings(Section):
     """Where the last good bundle of each model lies, so that forecasts go on while MLflow is away."""
     reload_s: float = Field(5.0, gt=0)
     """How often a serving process looks for a new champion."""
-    trainer: Literal["memory", "disk", "dask"] = "memory"
-    """Where trees are grown: in the memory of the process that trains, from files of its own, or on a Dask cluster."""
+    trainer: Literal["memory", "dask"] = "memory"
+    """Where trees are grown: in the process that trains, or on a Dask cluster."""
     dask_address: str = ""
-    """Of the cluster's scheduler, as tcp://127.0.0.1:8786."""
+    """Address of the scheduler of the Dask cluster, for example tcp://127.0.0.1:8786."""
 
 
 class SealSettings(Section):

@@ -232,8 +232,8 @@ class ForecastHandler:
 
 def _baselines(bid: BidModel, volatility: VolatilityModel, row: np.ndarray) -> tuple[dict[str, float], float]:
     """Of one row at five minutes, bps: σ of each simple baseline, the bid's return by its autoregression."""
-    sigmas = {name: float(each[0, -1]) for name, each in volatility.others(row).items()}
-    return sigmas, next((float(each[0, -1]) for each in bid.others(row).values()), math.nan)
+    sigmas = {name: float(each[0, -1]) for name, each in volatility.baseline_forecasts(row).items()}
+    return sigmas, next((float(each[0, -1]) for each in bid.baseline_forecasts(row).values()), math.nan)
 
 
 def _minutes(rows: list[FeatureMessage]) -> list[list[FeatureMessage]]:

@@ -1,8 +1,8 @@
 """The purged walk-forward: what the shipped features and models would have forecast, month by month, beside the baselines.
 
-Each month is forecast by models fitted on what was known an embargo before it; every forecaster is scored on the same
-origins. Nothing here may choose anything: that is done in `fitting`, on other years.
-What does not belong here: fitting, and what a score is (`scores`).
+Each month is forecast by models that were fitted on what was known an embargo before it, and every forecaster is scored
+on the same origins. Nothing is chosen here: decisions are made on other years and written down in `recipe`.
+What does not belong here: fitting (`fitting`), and what a score is (`scores`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from btc_core.clock import NS_PER_DAY, from_ns, to_ns
 from btc_core.errors import InvalidInput
 from btc_core.features import catalogue
 from btc_core.models import bundle, fitting, intervals, scores
-from btc_core.models.dataset import EMBARGO_NS, Frame
+from btc_core.models.recipe import RECIPE
+from btc_core.models.trainers import in_memory
 from btc_core.names import HORIZONS_MIN, LEVELS_PCT
 
 if TYPE_CHECKING:
@@ -29,70 +30,73 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from btc_core.models.dataset import Frame
+    from btc_core.models.trainers import Trainer
+
     Floats = npt.NDArray[np.float64]
     Longs = npt.NDArray[np.int64]
 
 WINDOW_DAYS = 700.0
-"""Trees like years; HARX, baselines and the bid model take the newest part of it."""
+"""History that each month is fitted on. Trees gain from years; HARX, the baselines and the bid model take the newest part."""
 FIRST_WINDOW_DAYS = 120.0
-"""Without `--from`, the first month that has this much before it is the first that is forecast."""
+"""Without `--from`, the first month that has this much history before it is the first that is forecast."""
 FLOOR_5M = 2.5e-8
-"""Of the scored RV over five minutes, ln²; in proportion for other horizons. The published floor of this protocol:
-a market of minute bars that did not move for five minutes would otherwise decide the mean of a loss in ln RV."""
+"""Floor of the scored RV over five minutes, ln²; in proportion for other horizons. It is the published floor of this
+protocol: without it, minutes in which no price moved would decide the mean of a loss in ln RV."""
 REFERENCE = "har"
 FORECASTERS = ("model", "har", "harx", "ewma", "naive")
 
 _FLOORS = FLOOR_5M * np.asarray(HORIZONS_MIN) / 5.0
 
 
-class Month(msgspec.Struct, frozen=True):
-    """Forecasts of one month, and what came."""
+class MonthForecasts(msgspec.Struct, frozen=True):
+    """Forecasts of one month, and their outcomes."""
 
     name: str
     origin_ns: Any
     labels: Any
     """RV, floored, (n, 5)."""
     bid_bps: Any
+    """Returns of the bid, (n, 5)."""
     variances: dict[str, Any]
-    """By forecaster, floored, (n, 5)."""
-    typical: dict[str, Any]
-    """By forecaster, exp of the mean of ln(RV / forecast) in training, (5,): it times the forecast is the typical RV."""
+    """Forecasts of RV by forecaster, floored, (n, 5)."""
+    median_ratios: dict[str, Any]
+    """By forecaster, exp of the mean of ln(RV / forecast) in training, (5,): times the forecast it is the median RV, if
+    ln RV is distributed symmetrically."""
     bid_forecast_bps: Any
     ar_bps: Any
-    """The autoregression's forecast of the same, (n, 5)."""
+    """The autoregression's forecasts of the return of the bid, (n, 5)."""
     sigma_bps: Any
     volatility_start: Any
+    """Quantiles at which the intervals of the volatility start, (5, 6)."""
     bid_start: Any
+    """Quantiles at which the intervals of the bid start, (5, 6)."""
     shrinkage: tuple[float, ...]
     importance: dict[str, float]
-    """Total gain of each feature in the volatility's trees, as a share."""
+    """Share of each feature in the total gain of the volatility's trees."""
 
 
-class Walk(msgspec.Struct, frozen=True):
+class WalkForward(msgspec.Struct, frozen=True):
     """All months, in time order."""
 
-    months: list[Month]
+    months: list[MonthForecasts]
     window_days: float
 
     def joined(self, field: str) -> Floats:
-        """One field of every month, one after the other."""
+        """One field of all months, concatenated."""
         return np.concatenate([getattr(month, field) for month in self.months])
 
     def variance(self, name: str) -> Floats:
-        """One forecaster's variances."""
+        """The variances that one forecaster forecast, (n, 5)."""
         return np.concatenate([month.variances[name] for month in self.months])
 
-    def typical(self, name: str) -> Floats:
-        """One forecaster's typical RV: its median in a log-symmetric world."""
-        return np.concatenate([month.variances[name] * month.typical[name] for month in self.months])
-
-    def labels_of_rows(self) -> list[str]:
-        """The month of each origin."""
-        return [month.name for month in self.months for _ in month.origin_ns]
+    def median_variance(self, name: str) -> Floats:
+        """One forecaster's forecasts of the median RV, (n, 5)."""
+        return np.concatenate([month.variances[name] * month.median_ratios[name] for month in self.months])
 
 
 def month_borders(begin_ns: int, end_ns: int) -> list[int]:
-    """`begin_ns`, the month starts (UTC) between, `end_ns`."""
+    """`begin_ns`, the starts of the months (UTC) between, and `end_ns`."""
     borders = [begin_ns]
     moment = from_ns(begin_ns)
     year, month = moment.year, moment.month
@@ -105,7 +109,7 @@ def month_borders(begin_ns: int, end_ns: int) -> list[int]:
 
 
 def first_month_ns(frame: Frame) -> int:
-    """The first month start with `FIRST_WINDOW_DAYS` before it; raises `InvalidInput` when there is none."""
+    """Start of the first month with `FIRST_WINDOW_DAYS` before it; raises `InvalidInput` when there is none."""
     first, last = int(frame.origin_ns[0]), int(frame.origin_ns[-1])
     found = [b for b in month_borders(first, last)[1:-1] if b - first >= FIRST_WINDOW_DAYS * NS_PER_DAY]
     if not found:
@@ -114,27 +118,29 @@ def first_month_ns(frame: Frame) -> int:
     return found[0]
 
 
-def forecast_month(frame: Frame, begin_ns: int, end_ns: int, window_days: float) -> Month:
-    """Fit on the window before `begin_ns`, an embargo away, and forecast the origins in (begin, end]."""
-    train = frame.between(begin_ns - int(window_days * NS_PER_DAY), begin_ns - EMBARGO_NS)
+def forecast_month(
+    frame: Frame, begin_ns: int, end_ns: int, window_days: float, trainer: Trainer = in_memory
+) -> MonthForecasts:
+    """Fit on the window that ends an embargo before `begin_ns`, and forecast the origins in (begin, end]."""
+    train = frame.between(begin_ns - int(window_days * NS_PER_DAY), begin_ns - RECIPE.dataset.embargo_ns)
     test = frame.between(begin_ns, end_ns)
-    volatility = fitting.fit_volatility(train)
-    bid = fitting.fit_bid(train)
-    late = train.last_days(fitting.CALIBRATION_DAYS)
+    volatility = fitting.fit_volatility(train, RECIPE, trainer)
+    bid = fitting.fit_bid(train, RECIPE, trainer)
+    late = train.last_days(RECIPE.intervals.calibration_days)
     late_labels = np.maximum(late.realized, _FLOORS)
-    typical = {
+    median_ratios = {
         name: np.exp(np.log(late_labels / each).mean(axis=0)) for name, each in _variances(volatility, late).items()
     }
     sigma = volatility.predict(test.matrix)
-    return Month(
+    return MonthForecasts(
         name=from_ns(begin_ns).strftime("%Y-%m"),
         origin_ns=test.origin_ns,
         labels=np.maximum(test.realized, _FLOORS),
         bid_bps=test.bid_bps,
         variances=_variances(volatility, test),
-        typical=typical,
+        median_ratios=median_ratios,
         bid_forecast_bps=bid.predict(test.matrix, sigma),
-        ar_bps=bid.others(test.matrix).get("ar", np.zeros_like(sigma)),
+        ar_bps=bid.baseline_forecasts(test.matrix).get("ar", np.zeros_like(sigma)),
         sigma_bps=sigma,
         volatility_start=bundle.start_quantiles(volatility),
         bid_start=bundle.start_quantiles(bid),
@@ -145,16 +151,16 @@ def forecast_month(frame: Frame, begin_ns: int, end_ns: int, window_days: float)
 
 def _variances(model: bundle.VolatilityModel, frame: Frame) -> dict[str, Floats]:
     sigma, harx = model.predict_both(frame.matrix)
-    forecasts = {"model": sigma, "harx": harx, **model.others(frame.matrix)}
+    forecasts = {"model": sigma, "harx": harx, **model.baseline_forecasts(frame.matrix)}
     return {name: np.maximum(np.square(forecasts[name] / 1e4), _FLOORS) for name in FORECASTERS}
 
 
 def importance(model: bundle.VolatilityModel) -> dict[str, float]:
-    """Share of the total gain of each feature in the trees, largest first; empty without trees."""
+    """Share of each feature in the total gain of the trees, largest first; empty without trees."""
     gains = dict.fromkeys(catalogue.MODEL_FEATURES, 0.0)
     for booster in model.boosters:
-        scored: dict[str, Any] = booster.get_score(importance_type="total_gain")
-        for key, gain in scored.items():
+        by_column: dict[str, Any] = booster.get_score(importance_type="total_gain")
+        for key, gain in by_column.items():  # the keys are f0, f1, …
             gains[catalogue.MODEL_FEATURES[int(key[1:])]] += float(gain)
     total = sum(gains.values())
     ranked = sorted(gains.items(), key=lambda pair: -pair[1])
@@ -162,46 +168,50 @@ def importance(model: bundle.VolatilityModel) -> dict[str, float]:
 
 
 _shared: list[Frame] = []
-"""The frame, for processes that are forked with it: sent to each it would be copied for every month."""
+"""The frame, which forked processes inherit. Passed as an argument it would be copied for every month."""
 
 
-def _forecast_shared(begin_ns: int, end_ns: int, window_days: float) -> Month:
-    return forecast_month(_shared[0], begin_ns, end_ns, window_days)
+def _forecast_shared(begin_ns: int, end_ns: int, window_days: float, trainer: Trainer) -> MonthForecasts:
+    return forecast_month(_shared[0], begin_ns, end_ns, window_days, trainer)
 
 
-def walk_forward(  # noqa: PLR0913 - three say what, two how it is run
+def walk_forward(  # noqa: PLR0913 - four arguments say what is forecast, three how it is run
     frame: Frame,
     begin_ns: int,
     end_ns: int,
     window_days: float = WINDOW_DAYS,
     *,
     processes: int | None = None,
+    trainer: Trainer = in_memory,
     progress: Callable[[int, int], object] = lambda _done, _of: None,
-) -> Walk:
-    """Forecast (begin, end] month by month, months in parallel; `progress` hears of each that is done.
+) -> WalkForward:
+    """Forecast (begin, end] month by month, months in parallel processes.
 
-    Raises `InvalidInput` when a month has no bars or too little before it.
+    `progress` is called after each month with the number of months done and their total. Raises `InvalidInput` when a
+    month has no bars, or none before it.
     """
     borders = month_borders(begin_ns, end_ns)
     spans = list(pairwise(borders))
     for begin, end in spans:
-        if not len(frame.between(begin, end).origin_ns) or not len(frame.between(0, begin - EMBARGO_NS).origin_ns):
+        if not len(frame.between(begin, end).origin_ns) or not len(
+            frame.between(0, begin - RECIPE.dataset.embargo_ns).origin_ns
+        ):
             msg = f"{from_ns(begin):%Y-%m} cannot be forecast: no bars in it or before it"
             raise InvalidInput(msg)
-    months: list[Month] = []
+    months: list[MonthForecasts] = []
     _shared[:] = [frame]
     workers = min(len(spans), processes or os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        waiting = [pool.submit(_forecast_shared, begin, end, window_days) for begin, end in spans]
+        waiting = [pool.submit(_forecast_shared, begin, end, window_days, trainer) for begin, end in spans]
         for done in as_completed(waiting):
             months.append(done.result())
             progress(len(months), len(spans))
     _shared.clear()
-    return Walk(sorted(months, key=lambda month: int(month.origin_ns[0])), window_days)
+    return WalkForward(sorted(months, key=lambda month: int(month.origin_ns[0])), window_days)
 
 
-def results(walk: Walk) -> dict[str, Any]:
-    """Everything that is reported, as plain numbers: the JSON of `btc evaluate`."""
+def results(walk: WalkForward) -> dict[str, Any]:
+    """Everything that is reported, as plain numbers; this is the JSON of `btc evaluate`."""
     months = [month.name for month in walk.months]
     return {
         "from": from_ns(int(walk.months[0].origin_ns[0])).isoformat(),
@@ -218,7 +228,7 @@ def results(walk: Walk) -> dict[str, Any]:
     }
 
 
-def volatility_results(walk: Walk) -> dict[str, dict[str, Any]]:
+def volatility_results(walk: WalkForward) -> dict[str, dict[str, Any]]:
     """Scores at five minutes by forecaster; `dm_t` below −1.64 is better than HAR at one-sided 5 %."""
     label = walk.joined("labels")[:, -1]
     losses = {name: scores.qlike_losses(label, walk.variance(name)[:, -1]) for name in FORECASTERS}
@@ -230,7 +240,7 @@ def volatility_results(walk: Walk) -> dict[str, dict[str, Any]]:
         better = sum(a < b for a, b in zip(by_month[name], by_month[REFERENCE], strict=True))
         table[name] = {
             "qlike": mean[name],
-            "r2_log": scores.r2_log(label, walk.typical(name)[:, -1]),
+            "r2_log": scores.r2_log(label, walk.median_variance(name)[:, -1]),
             "r2_log_debiased": scores.r2_log_debiased(label, walk.variance(name)[:, -1]),
             "gain_vs_har": 1.0 - mean[name] / mean[REFERENCE],
             "dm_t": None if name == REFERENCE else scores.diebold_mariano_t(losses[name], losses[REFERENCE]),
@@ -245,8 +255,8 @@ def volatility_results(walk: Walk) -> dict[str, dict[str, Any]]:
     return table
 
 
-def price_results(walk: Walk) -> dict[str, dict[str, Any]]:
-    """Scores per horizon against the random walk; `ar_…` are the autoregression's."""
+def price_results(walk: WalkForward) -> dict[str, dict[str, Any]]:
+    """Scores against the random walk by horizon; `ar_…` are those of the autoregression."""
     actual, forecast, ar = (walk.joined(field) for field in ("bid_bps", "bid_forecast_bps", "ar_bps"))
     table = {}
     for column, horizon in enumerate(HORIZONS_MIN):
@@ -269,27 +279,27 @@ def price_results(walk: Walk) -> dict[str, dict[str, Any]]:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no NaN: a forecast that is always 0 has no direction."""
+    """None for NaN, which JSON does not have: a forecast that is always 0 has no direction."""
     return float(value) if np.isfinite(value) else None
 
 
-def bid_intervals(walk: Walk) -> tuple[Floats, Floats]:
-    """What came and the bounds in force, bps, at five minutes: (n,) and (n, 6)."""
+def bid_intervals(walk: WalkForward) -> tuple[Floats, Floats]:
+    """Outcomes of the return at five minutes, (n,), and the bounds in force at each origin, (n, 6), bps."""
     actual, forecast, sigma = (walk.joined(field) for field in ("bid_bps", "bid_forecast_bps", "sigma_bps"))
     in_force = intervals.track(walk.months[0].bid_start, intervals.bid_score(actual, forecast, sigma))
     return actual[:, -1], intervals.bid_bounds_bps(in_force, forecast, sigma)[:, -1]
 
 
-def volatility_intervals(walk: Walk) -> tuple[Floats, Floats]:
-    """The same of the realized volatility, bps."""
+def volatility_intervals(walk: WalkForward) -> tuple[Floats, Floats]:
+    """Outcomes of the realized volatility over five minutes, (n,), and the bounds in force, (n, 6), bps."""
     labels, variance = walk.joined("labels"), walk.variance("model")
     in_force = intervals.track(walk.months[0].volatility_start, intervals.volatility_score(labels, variance))
     bounds = intervals.volatility_bounds_bps(in_force, np.sqrt(variance) * 1e4)
     return np.sqrt(labels[:, -1]) * 1e4, bounds[:, -1]
 
 
-def interval_results(walk: Walk, actual: Floats, bounds: Floats) -> dict[str, dict[str, Any]]:
-    """Coverage, by month too, mean width and Winkler score of each level, in the unit of `actual`."""
+def interval_results(walk: WalkForward, actual: Floats, bounds: Floats) -> dict[str, dict[str, Any]]:
+    """Coverage (in all and by month), mean width and Winkler score of each level, in the unit of `actual`."""
     rows = np.cumsum([len(month.origin_ns) for month in walk.months])[:-1]
     table = {}
     for level in LEVELS_PCT:

@@ -1,6 +1,7 @@
-"""Why a forecast is what it is: TreeSHAP of the trees, and for the volatility the part that HARX gives.
+"""Which features a forecast comes from: TreeSHAP of the trees, and for the volatility the part of HARX.
 
-A few milliseconds a row, so on request and at the end of a training. What does not belong here: plots.
+It takes a few milliseconds a row, so it runs on request and at the end of a training.
+What does not belong here: plots.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from btc_core.models.bundle import HARX_SHARE, VolatilityModel
-from btc_core.models.dataset import HARX_COLUMNS
+from btc_core.models.harx import INPUT_COLUMNS
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+    import xgboost
 
-    from btc_core.models.bundle import BidModel
+    from btc_core.models.bundle import BidModel, VolatilityModel
 
     Floats = npt.NDArray[np.float64]
 
@@ -26,42 +27,45 @@ class Explanation(msgspec.Struct, frozen=True):
 
     log_variance: float
     base: float
-    """What the forecast of an average row would be."""
+    """The forecast of an average row."""
     harx: float
     """What HARX adds, at its share of the forecast."""
     offset: float
     trees: dict[str, float]
-    """Lundberg et al. (2020), per feature, largest effect first."""
+    """What each feature adds through the trees (Lundberg et al. 2020), largest effect first."""
 
 
 def explain(model: VolatilityModel, row: Floats) -> Explanation:
-    """The forecast of one row (1, MODEL_FEATURES) taken apart; without trees HARX is all of it."""
-    log_harx = float(model.harx.log_variance(row[:, HARX_COLUMNS])[0, -1])
+    """The parts of the forecast of one row (1, MODEL_FEATURES); without trees HARX is all of it."""
+    log_harx = float(model.harx.log_variance(row[:, INPUT_COLUMNS])[0, -1])
     if not model.boosters:
         return Explanation(log_harx, 0.0, log_harx, 0.0, {})
-    import xgboost  # noqa: PLC0415 - slow to import, only needed here
-
-    data = xgboost.DMatrix(row.astype(np.float32))
-    data.set_base_margin(np.zeros(1))
-    parts = 0.5 * np.sum([booster.predict(data, pred_contribs=True)[0] for booster in model.boosters], axis=0)
-    level, offset = model.manifest.level, model.manifest.offsets[-1]
-    harx = HARX_SHARE * (log_harx - level)
-    effects = dict(zip(model.manifest.features, parts[:-1].tolist(), strict=True))
+    parts = 0.5 * np.sum([each[0] for each in _contributions(model.boosters, row)], axis=0)
+    manifest = model.manifest
+    level, offset = manifest.level, manifest.offsets[-1]
+    harx = manifest.harx_share * (log_harx - level)
+    effects = dict(zip(manifest.features, parts[:-1].tolist(), strict=True))
     ranked = dict(sorted(effects.items(), key=lambda pair: -abs(pair[1])))
     base = level + float(parts[-1])
     return Explanation(base + harx + offset + float(parts[:-1].sum()), base, harx, offset, ranked)
 
 
 def mean_effects(model: VolatilityModel | BidModel, rows: Floats) -> dict[str, float]:
-    """Mean absolute TreeSHAP effect of each feature over `rows` (n, MODEL_FEATURES), largest first; without trees empty.
+    """Mean absolute TreeSHAP effect of each feature over `rows` (n, MODEL_FEATURES), largest first; empty without trees.
 
-    In the unit of the trees: ln of the variance, or bid returns in σ.
+    Its unit is that of the trees: ln of the variance, or bid returns in σ.
     """
     if not model.boosters or not len(rows):
         return {}
-    import xgboost  # noqa: PLC0415 - slow to import, only needed here
-
-    data = xgboost.DMatrix(rows.astype(np.float32))
-    parts = [np.abs(booster.predict(data, pred_contribs=True)[:, :-1]).mean(axis=0) for booster in model.boosters]
+    parts = [np.abs(each[:, :-1]).mean(axis=0) for each in _contributions(model.boosters, rows)]
     effects = dict(zip(model.manifest.features, np.mean(parts, axis=0).tolist(), strict=True))
     return dict(sorted(effects.items(), key=lambda pair: -pair[1]))
+
+
+def _contributions(boosters: tuple[xgboost.Booster, ...], rows: Floats) -> list[Floats]:
+    """TreeSHAP values of each booster, (n, features + 1), the last of which is the mean forecast without any margin."""
+    import xgboost  # noqa: PLC0415 - 0.6 s and 90 MB, which a process that serves a baseline does without
+
+    data = xgboost.DMatrix(rows.astype(np.float32))
+    data.set_base_margin(np.zeros(len(rows)))
+    return [booster.predict(data, pred_contribs=True) for booster in boosters]

@@ -27,11 +27,15 @@ Z_95 = 1.645
 REFRESH_MAX_RATIO = 1.02
 """Largest upper bound of the ratio of a refresh's loss to the champion's."""
 CHANGE_MAX_RATIO = 0.99
+"""A change must have at most this share of the champion's loss."""
 CHANGE_MIN_BETTER_DAYS = 0.60
+"""A change must be better on at least this share of the days."""
 CHANGE_MAX_DAILY_RATIO = 1.25
+"""On its worst day, a change's loss must be below this multiple of the champion's."""
 SHADOW_DAYS: dict[Quantity, int] = {VOLATILITY: 14, BID: 28}
 """Days in shadow before a change is judged: a price model's edge is smaller, so it takes longer to see."""
 COVERAGE_90 = (0.88, 0.92)
+"""Lowest and highest coverage of the 90 % interval of a change."""
 DEMOTE_RATIO = 1.2
 """Loss over 24 h relative to the best baseline's, above which the baseline takes over."""
 DEMOTE_COVERAGE = 0.80
@@ -47,6 +51,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
     reason: str
     beats_baselines: bool = True
+    """False when the model passed only as the baseline that is part of it."""
     figures: dict[str, float] = {}
 
 

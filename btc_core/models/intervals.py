@@ -1,12 +1,12 @@
-"""Prediction intervals whose coverage is held from outside: conformal quantiles in units of the forecast, corrected online.
+"""Prediction intervals: conformal quantiles in units of the forecast, corrected by every outcome.
 
-A forecast is wrong by some score: (y − f) / σ̂ for the bid, ln(RV / forecast) for the volatility. Its quantiles are first
-those of the training window (scaled conformal). Then every outcome moves each of them a little towards covering what it
-should: up when it was exceeded, down when it was not, in the proportion of its level (adaptive conformal inference,
-Gibbs and Candès 2021, as quantile tracking: Angelopoulos, Candès and Tibshirani 2023). So over time each quantile is
-exceeded as often as it says, whatever the market or the model do.
+The score of a forecast is its error in units of itself: (y − f) / σ̂ for the bid, ln(RV / forecast) for the volatility.
+The quantiles of the score start at those of the training window (scaled conformal prediction). Then every outcome moves
+each quantile a little: up when the outcome exceeded it, down when it did not, in proportion to its level (adaptive
+conformal inference, Gibbs and Candès 2021, as quantile tracking, Angelopoulos, Candès and Tibshirani 2023). So over time
+each quantile is exceeded as often as its level says, whatever the market and the model do.
 
-What does not belong here: where the state is kept (`streaming.outcomes`), and coverage as a score (`scores`).
+What does not belong here: where the quantiles are kept (`streaming.outcomes`).
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ BOUNDS: dict[int, tuple[int, int]] = {
     level: (QUANTILES.index(round(0.5 - level / 200, 2)), QUANTILES.index(round(0.5 + level / 200, 2)))
     for level in LEVELS_PCT
 }
-"""Places in `QUANTILES` of the lower and upper bound of each level."""
+"""For each level the places of its lower and upper bound in `QUANTILES`."""
 NORMAL = (-1.6449, -1.2816, -0.6745, 0.6745, 1.2816, 1.6449)
-"""Of a standard normal score: the start of a model that was never calibrated."""
+"""Quantiles of a standard normal score, at which a model starts that was never calibrated."""
 RATE = 0.02
-"""Step of an outcome as a share of the 90 % width: a wrong level is corrected within a day of five-minute outcomes.
-Faster makes intervals nervous, slower lets a shock go uncovered for days."""
+"""How far an outcome moves a quantile, as a share of the width of the 90 % interval: a wrong level is corrected within a
+day of five-minute outcomes. A larger step makes the intervals nervous; a smaller one leaves a shock uncovered for days."""
 
 _TARGET = np.asarray(QUANTILES)
 
 
 def fit_quantiles(score: Floats) -> tuple[tuple[float, ...], ...]:
-    """Quantiles of scores (n, 5), shape (5, 6), as plain numbers; what tracking starts from."""
+    """Quantiles of scores (n, 5), shape (5, 6), as plain numbers, at which tracking starts."""
     found = np.nanquantile(score, QUANTILES, axis=0).T
     return tuple(tuple(row) for row in found.tolist())
 
 
 def update(quantiles: Floats, score: Floats) -> Floats:
-    """Quantiles (5, 6) after one outcome's scores (5,); a NaN score changes nothing.
+    """Quantiles (5, 6) after the scores (5,) of one outcome; a NaN score changes nothing.
 
-    Their order is kept: a bound that would pass its neighbour waits for it.
+    They stay in ascending order.
     """
     width = np.maximum(quantiles[:, -1] - quantiles[:, 0], 1e-6)[:, np.newaxis]
     exceeded = score[:, np.newaxis] > quantiles
@@ -54,9 +54,9 @@ def update(quantiles: Floats, score: Floats) -> Floats:
 
 
 def track(start: Floats, score: Floats) -> Floats:
-    """The quantiles in force at each of n origins, (n, 5, 6): those after all outcomes before it.
+    """The quantiles in force at each of n origins, (n, 5, 6), which follow from all outcomes before it.
 
-    Origins are at least the longest horizon apart, so the outcome of one is known at the next.
+    Origins are at least the longest horizon apart, so the outcome of each is known at the next.
     """
     in_force = np.empty((len(score), len(HORIZONS_MIN), len(QUANTILES)))
     current = start
@@ -67,7 +67,7 @@ def track(start: Floats, score: Floats) -> Floats:
 
 
 def bid_score(actual_bps: Floats, forecast_bps: Floats, sigma_bps: Floats) -> Floats:
-    """(y − f) / σ̂, any shape."""
+    """(y − f) / σ̂, of any shape."""
     return (actual_bps - forecast_bps) / sigma_bps
 
 
@@ -77,7 +77,7 @@ def bid_bounds_bps(quantiles: Floats, forecast_bps: Floats, sigma_bps: Floats) -
 
 
 def volatility_score(realized: Floats, variance: Floats) -> Floats:
-    """ln(RV / forecast), any shape."""
+    """ln(RV / forecast), of any shape."""
     return np.log(realized / variance)
 
 

@@ -1,7 +1,7 @@
 """How a forecast is judged: the losses that are reported, and whether a difference is more than luck.
 
-Volatility is judged by QLIKE, price by its squared error against the random walk (docs/concepts/forecasting.md).
-Never here: R² of a price level, MAPE of a price: the random walk has those too.
+Volatility is judged by QLIKE, and the price by its squared error against the random walk (docs/concepts/forecasting.md).
+What does not belong here: R² or MAPE of a price level, which are excellent for the random walk too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def qlike_losses(realized: Floats, forecast: Floats) -> Floats:
-    """RV/F − ln(RV/F) − 1 per row, 0 when perfect; both variances, positive. Patton (2011), eq. 24.
+    """RV/F − ln(RV/F) − 1 for each row; both are positive variances, and 0 is perfect. Patton (2011), eq. 24.
 
     >>> float(qlike_losses(np.array([4.0]), np.array([4.0]))[0])
     0.0
@@ -28,12 +28,12 @@ def qlike_losses(realized: Floats, forecast: Floats) -> Floats:
 
 
 def qlike(realized: Floats, forecast: Floats) -> float:
-    """Mean of `qlike_losses`; its minimiser is the conditional mean of RV. Patton (2011)."""
+    """Mean of `qlike_losses`. The conditional mean of RV minimises it. Patton (2011)."""
     return float(np.mean(qlike_losses(realized, forecast)))
 
 
 def r2_log(realized: Floats, median: Floats) -> float:
-    """Share of the variance of ln RV that ln of a median forecast explains, its bias counted against it.
+    """Share of the variance of ln RV that ln of a median forecast explains; a bias of the forecast counts against it.
 
     >>> r2_log(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
     1.0
@@ -44,7 +44,7 @@ def r2_log(realized: Floats, median: Floats) -> float:
 
 
 def winkler(actual: Floats, low: Floats, high: Floats, level: float) -> Floats:
-    """Width of an interval of `level`, plus 2/(1 − level) times what an outcome lies outside. Winkler (1972).
+    """Width of an interval of `level`, plus 2/(1 − level) times the distance of an outcome outside it. Winkler (1972).
 
     >>> winkler(np.array([0.0, 3.0]), np.array([-1.0, -1.0]), np.array([1.0, 1.0]), 0.9).round(6).tolist()
     [2.0, 42.0]
@@ -54,9 +54,9 @@ def winkler(actual: Floats, low: Floats, high: Floats, level: float) -> Floats:
 
 
 def r2_log_debiased(realized: Floats, forecast: Floats) -> float:
-    """Share of the variance of ln RV that ln F explains after its mean error is taken out.
+    """Share of the variance of ln RV that ln F explains once its mean error is subtracted.
 
-    Debiased because ln of a mean forecast lies above the mean of the logs (Jensen) whatever its quality.
+    The error is subtracted because ln of a mean forecast lies above the mean of the logs whatever its quality (Jensen).
     """
     target, error = np.log(realized), np.log(realized) - np.log(forecast)
     spread = float(np.var(target))
@@ -70,7 +70,7 @@ def median_ape(realized: Floats, forecast: Floats) -> float:
 
 
 def mse_ratio(actual: Floats, forecast: Floats) -> float:
-    """Mean squared error over that of the random walk (a forecast of 0 return); below 1 is better than it.
+    """Mean squared error over that of the random walk, which forecasts a return of 0; below 1 is better.
 
     One minus this is the out-of-sample R² of Campbell and Thompson (2008).
 
@@ -82,7 +82,7 @@ def mse_ratio(actual: Floats, forecast: Floats) -> float:
 
 
 def direction_hits(actual: Floats, forecast: Floats) -> tuple[float, float]:
-    """Share of right signs and its standard error, without rows where either is exactly 0; NaN when none are left."""
+    """Share of right signs and its standard error, over the rows where neither is exactly 0; NaN when there are none."""
     used = (actual != 0.0) & (forecast != 0.0)
     n = int(np.count_nonzero(used))
     if n == 0:
@@ -92,10 +92,10 @@ def direction_hits(actual: Floats, forecast: Floats) -> tuple[float, float]:
 
 
 def diebold_mariano_t(losses: Floats, reference_losses: Floats, lags: int | None = None) -> float:
-    """T of the mean of (losses − reference_losses): below −1.64 is better than the reference at one-sided 5 %.
+    """The t statistic of the mean of (losses − reference_losses); below −1.64 is better at one-sided 5 %.
 
-    Diebold and Mariano (1995) with the HAC variance of Newey and West (1987), Bartlett weights;
-    `lags` is ⌊4 (n/100)^(2/9)⌋ (Newey and West 1994) unless given. NaN for fewer than 10 rows or equal losses.
+    Diebold and Mariano (1995), with the HAC variance of Newey and West (1987) and Bartlett weights. Without `lags` it
+    uses ⌊4 (n/100)^(2/9)⌋ of them (Newey and West 1994). NaN for fewer than 10 rows and for equal losses.
     """
     difference = np.asarray(losses, np.float64) - np.asarray(reference_losses, np.float64)
     n = len(difference)

@@ -1,8 +1,8 @@
 """What the models forecast: returns and realized variances of the next one to five minutes, joined by time.
 
-A label at origin t (a bar's close, or the time of a live row) uses prices at t, t + 1 min … t + h min and nothing else.
-A minute that is missing makes every label that needs it NaN: rows are looked up by time, never shifted.
-What does not belong here: features (`fold`), and scores of forecasts against these labels (`scores`).
+A label at origin t (a bar's close, or the time of a live row) uses the prices at t, t + 1 min, … t + h min and nothing
+else. Prices are looked up by time, so a missing minute makes every label that needs it NaN.
+What does not belong here: features (`btc_core.features`), and scores of forecasts against these labels (`scores`).
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     Longs = npt.NDArray[np.int64]
 
 BID_TARGETS: tuple[str, ...] = tuple(f"bid_{h}m_bps" for h in HORIZONS_MIN)
-"""10⁴ ln(bid[t + h] / bid[t]); on bar history the close stands in for the bid, since bars hold no quotes."""
+"""10⁴ ln(bid[t + h] / bid[t]). In a history of bars the close takes the place of the bid, since bars hold no quotes."""
 RV_TARGETS: tuple[str, ...] = tuple(f"rv_1m_grid_{h}m" for h in HORIZONS_MIN)
-"""Sum of squared one-minute log returns over (t, t + h min]; the 5-second grid of ticks is another target, of another name."""
+"""Sum of squared one-minute log returns over (t, t + h min]. The name says the grid, since other grids are other targets."""
 
 LABEL_SPAN_NS = max(HORIZONS_MIN) * NS_PER_MIN
-"""How far a label looks ahead; nothing nearer than this to a test block may be trained on."""
+"""How far a label looks ahead. Rows nearer than this to a test block must not be trained on."""
 
 
 def close_times_ns(open_ns: Longs) -> Longs:
-    """Origins of minute bars: the close of each, ns, from their opens."""
+    """Origins of minute bars, which are their closing times, ns, from their opening times."""
     return np.asarray(open_ns, np.int64) + NS_PER_MIN
 
 
 def log_price_path(ts_ns: Longs, price: Floats) -> Floats:
     """ln(price[t + k min] / price[t]), shape (n, 5) for k = 1…5; NaN where that exact minute is missing.
 
-    `ts_ns` is sorted without duplicates, prices that are not positive count as missing.
+    `ts_ns` is sorted and without duplicates; prices that are not positive count as missing.
     """
     ts = np.asarray(ts_ns, np.int64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -59,7 +59,7 @@ def bid_path_bps(ts_ns: Longs, price: Floats) -> Floats:
 
 
 def realized_variance(ts_ns: Longs, price: Floats) -> Floats:
-    """Targets `RV_TARGETS`, ln², shape (n, 5): cumulated over the horizons, NaN from the first missing minute on."""
+    """Targets `RV_TARGETS`, ln², shape (n, 5), cumulative over the horizons; NaN from the first missing minute on."""
     path = log_price_path(ts_ns, price)
     steps = np.diff(path, axis=1, prepend=0.0)
     return np.cumsum(steps * steps, axis=1)

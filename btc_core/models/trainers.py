@@ -1,128 +1,107 @@
-"""Where boosters are grown: in memory, from blocks on disk, or by the workers of a Dask cluster.
+"""Where trees are grown: in the process that trains, or by the workers of a Dask cluster.
 
-Where every value has a bin of its own and no rows are drawn, all three grow the same trees (`tests/unit/btc_core/models/test_trainers.py`).
-A cluster merges the sketches of its workers into other bins, and each worker draws its own rows for a tree: its forecasts
-then differ from those of one process as far as those of another seed do, and are as good.
-What does not belong here: what is fitted, and with which parameters (`fitting`).
+Where every value has a bin of its own and rows are not sampled, both grow the same trees
+(`tests/unit/btc_core/models/test_trainers.py`). Otherwise a cluster bins values differently, because it merges the
+quantile sketches of its workers, and each worker samples its own rows for a tree. The forecasts then differ from those
+of one process by as much as those of another random seed do, and are as good.
+What does not belong here: what is fitted, and with which parameters (`fitting`, `recipe`).
 """
 
 from __future__ import annotations
 
-import secrets
-import tempfile
+import functools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import xgboost
 
 from btc_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     import numpy.typing as npt
+    import xgboost
 
     from btc_core.settings import ModelSettings
 
     Floats = npt.NDArray[np.float64]
 
 THREADS = 1
-"""Of one fit: two busy threads on two busy cores once took a minute waiting for each other; months run in parallel."""
+"""Threads of one fit. Two of them on two busy cores once took a minute waiting for each other; months run in parallel
+processes instead."""
 BLOCK_ROWS = 100_000
-"""Read at a time from disk, and sent at a time to a cluster: 30 MB of our features. Larger blocks only need more memory."""
+"""Rows sent to a cluster at a time, 30 MB of our features. Larger blocks only need more memory."""
 
 
-class Train(Protocol):
-    """Grows one booster on the rows it was opened with; labels and margins are (n,)."""
+class TrainBooster(Protocol):
+    """Trains one booster on the features that a `Trainer` was opened with."""
 
     def __call__(
         self, params: dict[str, Any], rounds: int, label: Floats, margin: Floats | None = None
     ) -> xgboost.Booster:
-        """Labels and margins go with the rows in their order."""
+        """Train on labels (n,) that start from margins (n,), both in the order of the features' rows."""
 
 
-def trainer(settings: ModelSettings, matrix: Floats, bins: int) -> AbstractContextManager[Train]:
-    """What `BTC_MODEL_TRAINER` names, for features (n, features) and a number of bins a feature.
+class Trainer(Protocol):
+    """Prepares features (n, features) once, with at most `bins` bins for each, for every booster trained on them."""
 
-    Raises `ConfigError` when it is a cluster without an address, or one whose packages are missing.
-    """
-    if settings.trainer == "dask":
-        return on_cluster(matrix, bins, settings.dask_address)
-    return from_disk(matrix, bins) if settings.trainer == "disk" else in_memory(matrix, bins)
+    def __call__(self, matrix: Floats, bins: int) -> AbstractContextManager[TrainBooster]:
+        """Hold the prepared features until the context is left."""
 
 
-@contextmanager
-def in_memory(matrix: Floats, bins: int) -> Iterator[Train]:
-    """The rows as one array."""
-    yield _train_on(xgboost.QuantileDMatrix(matrix.astype(np.float32), nthread=THREADS, max_bin=bins))
-
-
-@contextmanager
-def from_disk(matrix: Floats, bins: int) -> Iterator[Train]:
-    """The rows in blocks, binned into files in `TMPDIR` that go with the last reference; `matrix` may be a memmap."""
-    yield _train_on(xgboost.ExtMemQuantileDMatrix(_Blocks(matrix), nthread=THREADS, max_bin=bins))
+def trainer_of(settings: ModelSettings) -> Trainer:
+    """The trainer that `BTC_MODEL_TRAINER` names; raises `ConfigError` for a cluster without an address."""
+    if settings.trainer == "memory":
+        return in_memory
+    if not settings.dask_address:
+        raise ConfigError("BTC_MODEL_TRAINER=dask needs BTC_MODEL_DASK_ADDRESS, for example tcp://127.0.0.1:8786")
+    return functools.partial(on_cluster, address=settings.dask_address)
 
 
 @contextmanager
-def on_cluster(matrix: Floats, bins: int, address: str) -> Iterator[Train]:
-    """The rows spread over the workers of the scheduler at `address`, block by block."""
-    if not address:
-        raise ConfigError("BTC_MODEL_TRAINER=dask needs BTC_MODEL_DASK_ADDRESS, as tcp://127.0.0.1:8786")
+def in_memory(matrix: Floats, bins: int) -> Iterator[TrainBooster]:
+    """Train in this process; the features are binned once for all boosters."""
+    import xgboost  # noqa: PLC0415 - 0.6 s and 90 MB, which a process that serves a baseline does without
+
+    data = xgboost.QuantileDMatrix(matrix.astype(np.float32), nthread=THREADS, max_bin=bins)
+
+    def train(params: dict[str, Any], rounds: int, label: Floats, margin: Floats | None = None) -> xgboost.Booster:
+        data.set_info(label=label, base_margin=margin)
+        return xgboost.train({**params, "nthread": THREADS}, data, rounds)
+
+    yield train
+
+
+@contextmanager
+def on_cluster(matrix: Floats, bins: int, address: str) -> Iterator[TrainBooster]:
+    """Train on the workers of the Dask scheduler at `address`; raises `ConfigError` when Dask is not installed."""
     try:
-        from distributed import Client  # noqa: PLC0415 - an extra
-        from xgboost import dask as cluster  # noqa: PLC0415 - the same
+        from distributed import Client  # noqa: PLC0415 - an optional dependency
+        from xgboost import dask as cluster  # noqa: PLC0415 - needs the optional dependency
     except ImportError as error:
         msg = "BTC_MODEL_TRAINER=dask needs Dask: `pip install 'dask[distributed]'`"
         raise ConfigError(msg) from error
 
     with Client(address) as client:  # type: ignore[no-untyped-call]
-        rows = _spread(client, matrix)
+        rows = _scatter(client, matrix)
 
         def train(params: dict[str, Any], rounds: int, label: Floats, margin: Floats | None = None) -> xgboost.Booster:
-            start = None if margin is None else _spread(client, margin)
-            data = cluster.DaskQuantileDMatrix(client, rows, _spread(client, label), base_margin=start, max_bin=bins)
+            start = None if margin is None else _scatter(client, margin)
+            data = cluster.DaskQuantileDMatrix(client, rows, _scatter(client, label), base_margin=start, max_bin=bins)
             booster: xgboost.Booster = cluster.train(client, params, data, rounds)["booster"]
             return booster
 
         yield train
 
 
-def _train_on(data: xgboost.DMatrix) -> Train:
-    """The rows are binned once for all boosters."""
+def _scatter(client: Any, values: Floats) -> Any:
+    """Send rows to the workers as float32 blocks, at least one to each, and return them as one Dask array.
 
-    def train(params: dict[str, Any], rounds: int, label: Floats, margin: Floats | None = None) -> xgboost.Booster:
-        data.set_info(label=label, base_margin=margin)
-        return xgboost.train({**params, "nthread": THREADS}, data, rounds)
-
-    return train
-
-
-class _Blocks(xgboost.DataIter):
-    """Rows a block at a time; XGBoost passes over them twice, once for the bins."""
-
-    def __init__(self, matrix: Floats) -> None:
-        self._matrix = matrix
-        self._begin = 0
-        super().__init__(cache_prefix=f"{tempfile.gettempdir()}/btc-train-{secrets.token_hex(8)}")
-
-    def next(self, input_data: Callable[..., None]) -> bool:
-        """Give the next block; False when there is none."""
-        if self._begin >= len(self._matrix):
-            return False
-        input_data(data=self._matrix[self._begin : self._begin + BLOCK_ROWS].astype(np.float32))
-        self._begin += BLOCK_ROWS
-        return True
-
-    def reset(self) -> None:
-        """Start again."""
-        self._begin = 0
-
-
-def _spread(client: Any, values: Floats) -> Any:
-    """A Dask array of float32 whose blocks lie on the workers, none of them without one; this process holds one at a time."""
-    from dask import array  # noqa: PLC0415 - an extra
+    This process holds one block at a time.
+    """
+    from dask import array  # noqa: PLC0415 - an optional dependency
 
     rows = min(BLOCK_ROWS, -(-len(values) // len(client.nthreads())))
     blocks = (values[begin : begin + rows].astype(np.float32) for begin in range(0, len(values), rows))

@@ -26,8 +26,8 @@ from btc_core.waiting import wait_until
 if TYPE_CHECKING:
     from btc_core.settings import Settings
 
-BASELINE_DAYS = 60
-"""How many days of minute bars the baseline of a cold start is fitted on; linear models do best on recent windows."""
+COLD_START_DAYS = 60
+"""Days of minute bars that are read for the baseline of a cold start."""
 WAIT_PAUSE_S = 0.1
 JOIN_TIMEOUT_S = 5.0
 
@@ -199,4 +199,4 @@ class BaselineSource(RegistrySource):
         if key.quantity == BID:
             return random_walk_model()
         with QuestDB(self._settings.questdb) as db:
-            return harx_bundle(read_stored(db, key.symbol, BASELINE_DAYS))
+            return harx_bundle(read_stored(db, key.symbol, COLD_START_DAYS))

@@ -14,7 +14,6 @@ import msgspec
 
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput
-from btc_core.mlflow_flavor import describe
 from btc_core.models.bundle import golden_rows
 from btc_core.models.gate import Verdict
 from btc_core.names import CHALLENGER, CHAMPION, PREVIOUS, ModelKey
@@ -150,9 +149,7 @@ def publish(  # noqa: PLR0913 - everything that MLflow keeps of a version
     model.manifest = msgspec.structs.replace(model.manifest, symbol=key.symbol)
     with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
         folder = Path(scratch) / "bundle"
-        golden = golden_rows(rows)
-        model.save(folder, golden)
-        describe(folder, model.manifest, golden[0])
+        model.save(folder, golden_rows(rows))
         return register(settings, key, folder, verdict, params=params, pictures=pictures)
 
 

@@ -13,13 +13,13 @@ import pytest
 from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
-from btc_core.models import drift
 from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
-from btc_core.models.dataset import live_frame
 from btc_core.models.harx import INPUTS, fit_harx
+from btc_core.models.histograms import histogram_of
 from btc_core.names import VOLATILITY_MODEL, ModelKey
 from btc_core.registry.bundles import Registration
 from btc_core.settings import ExchangeSettings
+from btc_core.stores.live_rows import live_frame
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from btc_core.tables.schema import ensure_tables
@@ -101,7 +101,7 @@ def model() -> VolatilityModel:
     rng = np.random.default_rng(7)
     inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
     realized = np.exp(rng.normal(-14.0, 0.3, (300, 5))) * np.arange(1, 6)
-    known = {name: drift.edges_of(rng.normal(size=5_000)) for name in ("log_rv_5m", "return_1m_bps")}
+    known = {name: histogram_of(rng.normal(size=5_000), bins=10) for name in ("log_rv_5m", "return_1m_bps")}
     manifest = new_manifest(VOLATILITY_MODEL, "xgboost", distributions=known)
     return VolatilityModel(msgspec.structs.replace(manifest, version="7"), fit_harx(inputs, realized, 1.0))
 

@@ -190,6 +190,6 @@ def test_a_repository_around_the_installed_package_is_not_taken_for_ours(install
     )
     for arguments in (("init",), commit):
         run("git", *arguments, cwd=installed.parent)
-    asked = "from btc_core.models.fitting import code_version; print(code_version())"
+    asked = "from btc_core.version import git_commit; print(git_commit())"
     assert run(installed / "python", "-c", asked, cwd=installed.parent).strip() == ""
     assert run(sys.executable, "-c", asked, cwd=ROOT) == run("git", "rev-parse", "HEAD", cwd=ROOT)

@@ -1,4 +1,4 @@
-"""Bundles: what is loaded is what was saved, or it is refused; and training finds skill only where there is some."""
+"""A bundle loads as it was saved or is refused, and training finds skill only where there is some."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from btc_core.features import catalogue
 from btc_core.market.bars import BARS
 from btc_core.models import bundle, dataset, fitting, gate
 from btc_core.models.baselines import fit_autoregression
+from btc_core.models.recipe import RECIPE
 from tests.paths import DATA
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def volatility(frame: dataset.Frame) -> bundle.VolatilityModel:
 
 @pytest.fixture(scope="module")
 def trees(frame: dataset.Frame) -> bundle.VolatilityModel:
-    """A model with boosters, whoever would have won."""
+    """A model with trees, whether or not the gate would let them serve."""
     model = fitting.fit_volatility(frame)
     assert model.kind == "xgboost"
     return model
@@ -75,7 +76,7 @@ def bid(frame: dataset.Frame) -> bundle.BidModel:
     return bundle.BidModel(manifest, boosters, fit_autoregression(frame.matrix, frame.bid_bps))
 
 
-def test_training_recovers_the_skill_of_a_market_with_clustered_volatility(volatility: bundle.VolatilityModel) -> None:
+def test_training_finds_skill_in_a_market_with_clustered_volatility(volatility: bundle.VolatilityModel) -> None:
     scores = volatility.manifest.scores
     served = scores[f"{volatility.kind}/5m/qlike"]
     assert served < 0.6 * scores["naive/5m/qlike"]
@@ -92,7 +93,7 @@ def test_shuffled_labels_leave_no_skill(frame: dataset.Frame) -> None:
     assert model.manifest.scores["xgboost/5m/r2_log"] < 0.02
     walk = training.train_bid(shuffled).model
     assert isinstance(walk, bundle.BidModel)
-    assert np.abs(walk.others(frame.matrix)["ar"]).mean() < 0.1 * np.abs(frame.bid_bps).mean()
+    assert np.abs(walk.baseline_forecasts(frame.matrix)["ar"]).mean() < 0.1 * np.abs(frame.bid_bps).mean()
     assert all(walk.manifest.scores[f"model/{h}m/mse_ratio"] > 0.99 for h in range(1, 6))
 
 
@@ -106,8 +107,8 @@ def test_a_market_without_a_trend_is_a_random_walk(frame: dataset.Frame) -> None
 def test_trees_of_the_bid_serve_where_they_gained_if_the_gate_says_so(
     frame: dataset.Frame, bid: bundle.BidModel, monkeypatch: pytest.MonkeyPatch, *, beats: bool, kind: str
 ) -> None:
-    monkeypatch.setattr(fitting, "fit_bid", lambda _frame: bid)  # has seen the block, so it gains there
-    verdict = gate.Verdict(passed=True, beats_baselines=beats, reason="said so")
+    monkeypatch.setattr(fitting, "fit_bid", lambda *_, **__: bid)  # it was fitted on the block, so it gains there
+    verdict = gate.Verdict(passed=True, beats_baselines=beats, reason="stub")
     monkeypatch.setattr(gate, "refresh", lambda *_: verdict)
     model = training.train_bid(frame).model
     assert model.kind == kind
@@ -119,23 +120,23 @@ def test_a_champion_is_compared_only_where_it_was_not_fitted(
     frame: dataset.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel, monkeypatch: pytest.MonkeyPatch,
     quantity: str,
 ) -> None:  # fmt: skip
-    asked = []
+    compared = []
 
     def refresh(losses: np.ndarray, champion: np.ndarray, _baselines: dict[str, np.ndarray]) -> gate.Verdict:
-        asked.append((losses, champion))
-        return gate.Verdict(passed=True, reason="said so")
+        compared.append((losses, champion))
+        return gate.Verdict(passed=True, reason="stub")
 
     monkeypatch.setattr(gate, "refresh", refresh)
     _before, block = training.hold_out(frame)
-    seen_ns = int(block.origin_ns[1000])
+    trained_to_ns = int(block.origin_ns[1000])
     if quantity == "volatility":
-        known = msgspec.structs.replace(trees.manifest, trained_to_ns=seen_ns)
+        known = msgspec.structs.replace(trees.manifest, trained_to_ns=trained_to_ns)
         training.train_volatility(frame, bundle.VolatilityModel(known, trees.harx, trees.boosters, trees.baselines))
     else:
-        known = msgspec.structs.replace(bid.manifest, trained_to_ns=seen_ns)
+        known = msgspec.structs.replace(bid.manifest, trained_to_ns=trained_to_ns)
         training.train_bid(frame, bundle.BidModel(known, bid.boosters, bid.autoregression))
-    ((losses, champion),) = asked
-    new = block.origin_ns > seen_ns + dataset.EMBARGO_NS
+    ((losses, champion),) = compared
+    new = block.origin_ns > trained_to_ns + RECIPE.dataset.embargo_ns
     assert 0 < new.sum() < len(new) - 1000
     assert np.array_equal(np.isfinite(champion), new)
     assert np.isfinite(losses).all()
@@ -146,7 +147,8 @@ def test_changing_the_future_changes_no_feature_and_no_forecast(volatility: bund
     other = bars.copy()
     for name in ("open", "high", "low", "close", "volume"):
         other[name][2000:] *= 1.5
-    before, after = (dataset.make_frame(each, step_min=1) for each in (bars, other))
+    every_minute = msgspec.structs.replace(RECIPE.dataset, origin_step_min=1)
+    before, after = (dataset.make_frame(each, every_minute) for each in (bars, other))
     known = before.origin_ns <= bars["ts_ns"][1999] + NS_PER_MIN - 6 * NS_PER_MIN
     same = after.origin_ns <= bars["ts_ns"][1999] + NS_PER_MIN - 6 * NS_PER_MIN
     assert np.array_equal(before.matrix[known], after.matrix[same], equal_nan=True)
@@ -155,9 +157,9 @@ def test_changing_the_future_changes_no_feature_and_no_forecast(volatility: bund
 
 
 def test_no_row_of_the_test_block_is_within_the_embargo_of_a_fitted_row(frame: dataset.Frame) -> None:
-    for before, after in (dataset.cut(frame, 0.8), training.hold_out(frame)):
+    for before, after in (dataset.split_by_time(frame, 0.8, RECIPE.dataset.embargo_ns), training.hold_out(frame)):
         gap = after.origin_ns.min() - before.origin_ns.max()
-        assert gap >= dataset.EMBARGO_NS >= 10 * NS_PER_MIN
+        assert gap >= RECIPE.dataset.embargo_ns >= 10 * NS_PER_MIN
 
 
 def test_features_that_bars_do_not_hold_have_no_effect_when_they_arrive_live(
@@ -185,7 +187,7 @@ def test_a_saved_bundle_loads_and_gives_the_same_numbers(
     assert np.array_equal(loaded.predict(frame.matrix), sigma)
     assert np.array_equal(loaded.baseline(frame.matrix), trees.baseline(frame.matrix))
     assert np.array_equal(loaded_bid.predict(frame.matrix, sigma), bid.predict(frame.matrix, sigma))
-    assert np.array_equal(loaded_bid.others(frame.matrix)["ar"], bid.others(frame.matrix)["ar"])
+    assert np.array_equal(loaded_bid.baseline_forecasts(frame.matrix)["ar"], bid.baseline_forecasts(frame.matrix)["ar"])
     assert loaded_bid.as_baseline().autoregression == bid.autoregression
 
 
@@ -264,6 +266,13 @@ def test_another_feature_list_is_refused(tmp_path: Path) -> None:
         bundle.load_bundle(tmp_path)
 
 
+def test_a_bundle_of_another_layout_is_refused(tmp_path: Path) -> None:
+    older = msgspec.structs.replace(bundle.random_walk_model().manifest, layout=bundle.LAYOUT - 1)
+    bundle.BidModel(older).save(tmp_path, np.zeros((1, len(catalogue.MODEL_FEATURES))))
+    with pytest.raises(SchemaError, match=f"layout {bundle.LAYOUT - 1}, .*layout {bundle.LAYOUT}; train again"):
+        bundle.load_bundle(tmp_path)
+
+
 def test_rows_of_another_width_are_refused(volatility: bundle.VolatilityModel) -> None:
     with pytest.raises(SchemaError, match=r"takes \d+ features"):
         volatility.predict(np.zeros((1, 3)))
@@ -273,7 +282,7 @@ def test_a_few_hours_of_bars_give_the_flagged_baseline(tmp_path: Path) -> None:
     bars = market(400)
     model = fitting.harx_bundle(bars)
     assert model.kind == "harx"
-    rows = dataset.make_frame(market(700), step_min=1).matrix
+    rows = dataset.make_frame(market(700)).matrix
     assert np.isfinite(model.predict(rows)).all()
     assert np.array_equal(model.predict(rows), model.baseline(rows))
     model.save(tmp_path, bundle.golden_rows(rows))
@@ -320,16 +329,16 @@ def test_an_explanation_adds_up_to_the_forecast(frame: dataset.Frame, trees: bun
     assert explain(trees.as_baseline(), row).trees == {}
 
 
-def test_where_the_walk_differs_from_xgboost_xgboost_serves(
+def test_where_the_compiled_sums_differ_from_xgboost_xgboost_serves(
     frame: dataset.Frame, trees: bundle.VolatilityModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     forest = bundle.Forest(trees.boosters)
     rows = frame.matrix[:3]
     expected = forest.margins(rows)
-    assert forest.verify(rows)
+    assert forest.check_against_xgboost(rows)
     leaves = forest._nodes["left"] == -1
     forest._nodes["value"][leaves] += 0.01
     assert not np.array_equal(forest.margins(rows), expected)
-    assert not forest.verify(rows)
+    assert not forest.check_against_xgboost(rows)
     assert "XGBoost serves" in caplog.text
     assert np.array_equal(forest.margins(rows), expected)

@@ -1,4 +1,4 @@
-"""The walk-forward: forecasts a month from what came before it, finds skill that is there, and writes what it found."""
+"""The walk-forward forecasts a month from what came before it, finds skill where there is some, and reports it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DAYS_ORIGINS = 288
 
 
 def market(minutes: int) -> np.ndarray:
-    """Volatility clusters, and three tenths of a minute's move come back in the next: both can be forecast."""
+    """Volatility clusters, and 30 % of a minute's move is reversed in the next minute: both can be forecast."""
     rng = np.random.default_rng(12)
     log_sigma, moves = np.zeros(minutes), np.zeros(minutes)
     shocks, draws = rng.normal(0.0, 0.15, minutes), rng.normal(size=minutes)
@@ -73,7 +73,7 @@ def test_a_month_is_forecast_the_same_whatever_comes_after_it(bars: np.ndarray) 
     assert not np.array_equal(known.sigma_bps[~before], other.sigma_bps[~before])
 
 
-def test_the_command_finds_the_skill_that_is_there_and_writes_every_figure(bars: np.ndarray, tmp_path: Path) -> None:
+def test_the_command_finds_the_skill_of_the_models_and_writes_every_figure(bars: np.ndarray, tmp_path: Path) -> None:
     from btc_cli.app import app
 
     half = len(bars) // 2

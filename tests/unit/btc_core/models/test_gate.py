@@ -12,7 +12,7 @@ RNG = np.random.default_rng(3)
 
 
 def losses(days: int, mean: float, seed: int) -> np.ndarray:
-    """Losses whose size is shared by all forecasters of a moment, as real ones are."""
+    """Losses with a part that all forecasters share at each time, as real losses have."""
     common = np.random.default_rng(1).gamma(2.0, 0.5, days * DAY)
     own = np.random.default_rng(seed).normal(0.0, 0.05, days * DAY)
     return np.abs(common * mean + own)

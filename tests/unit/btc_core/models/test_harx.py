@@ -1,4 +1,4 @@
-"""HARX: finds the volatility that is there, forecasts its mean, and does without what is missing."""
+"""HARX recovers a known volatility, forecasts its mean, and replaces missing features."""
 
 from __future__ import annotations
 

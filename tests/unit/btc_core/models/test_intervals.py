@@ -1,4 +1,4 @@
-"""Intervals: coverage holds through a shock that fixed ones do not survive, and their order is kept."""
+"""Intervals keep their coverage through a shock in which fixed ones lose it, and their bounds stay in order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def covered(bounds: np.ndarray, score: np.ndarray, level: int) -> float:
     return float(((score[:, -1] >= low) & (score[:, -1] <= high)).mean())
 
 
-def test_coverage_is_kept_through_a_volatility_shock_that_the_model_does_not_see() -> None:
+def test_coverage_is_kept_through_a_volatility_shock_that_the_model_does_not_forecast() -> None:
     before, shock, after = scores(20, 1.0, 1), scores(10, 3.0, 2), scores(20, 1.0, 3)
     score = np.concatenate([before, shock, after])
     bounds = intervals.track(START, score)
@@ -40,7 +40,7 @@ def test_bounds_never_cross_and_a_missing_outcome_changes_nothing() -> None:
     assert np.array_equal(intervals.update(bounds[-1], nothing), bounds[-1])
 
 
-def test_bounds_in_force_do_not_know_their_own_outcome() -> None:
+def test_bounds_in_force_do_not_depend_on_their_own_outcome() -> None:
     score = scores(3, 1.0, 5)
     other = score.copy()
     other[400:] *= 7.0

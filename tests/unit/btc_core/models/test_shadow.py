@@ -1,4 +1,4 @@
-"""The shadow: a challenger of another recipe takes the title only on what the stream lived through since it was trained."""
+"""A challenger of another recipe becomes champion only by what the stream stored since it was trained."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from btc_core import names
 from btc_core.clock import NS_PER_DAY
 from btc_core.features import catalogue
 from btc_core.models import bundle, dataset, fitting
+from btc_core.models.recipe import RECIPE
 from tests.unit.btc_core.models.test_bundle import market
 
 DAYS, TRAINED_DAYS = 36, 18
@@ -43,18 +44,19 @@ def of_another_recipe(model: bundle.VolatilityModel) -> bundle.VolatilityModel:
 def judged(
     frame: dataset.Frame, champion: bundle.VolatilityModel, challenger: bundle.VolatilityModel, days: float = DAYS
 ) -> training.TrainingResult:
-    asked: list[int] = []
+    requested_ns: list[int] = []
 
-    def lived(since_ns: int) -> dataset.Frame:
-        asked.append(since_ns)
+    def live_rows(since_ns: int) -> dataset.Frame:
+        requested_ns.append(since_ns)
         return frame.between(since_ns, since_ns + int(days * NS_PER_DAY))
 
-    trained = training.train(names.VOLATILITY, BARS, of_another_recipe(champion), challenger, lived)[0]
-    assert asked == [challenger.manifest.trained_to_ns + dataset.EMBARGO_NS], "nothing it was trained on is asked for"
+    trained = training.train(names.VOLATILITY, BARS, of_another_recipe(champion), challenger, live_rows)[0]
+    first_unseen_ns = challenger.manifest.trained_to_ns + RECIPE.dataset.embargo_ns
+    assert requested_ns == [first_unseen_ns], "the challenger must not be judged on rows that it was trained on"
     return trained
 
 
-def test_a_better_challenger_wins_and_its_successor_knows_everything(
+def test_a_better_challenger_wins_and_its_successor_is_trained_on_everything(
     frame: dataset.Frame, good: bundle.VolatilityModel
 ) -> None:
     trained = judged(frame, twice_too_high(good), good)

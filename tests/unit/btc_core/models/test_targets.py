@@ -1,4 +1,4 @@
-"""Labels: joined by time, in the units they say."""
+"""Labels are joined by time and have the units that they state."""
 
 from __future__ import annotations
 

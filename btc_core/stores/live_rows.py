@@ -1,0 +1,58 @@
+"""What the live stream has stored in QuestDB, read back as the rows that models are judged on.
+
+What does not belong here: features and labels that are computed from minute bars (`btc_core.models.dataset`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from btc_core.clock import NS_PER_MIN, column_ns
+from btc_core.features import catalogue
+from btc_core.models.dataset import Frame
+from btc_core.models.recipe import RECIPE
+from btc_core.names import HORIZONS_MIN
+from btc_core.tables.sql import of_symbol
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from btc_core.stores.questdb import QuestDB
+
+    Floats = npt.NDArray[np.float64]
+    Longs = npt.NDArray[np.int64]
+
+
+def features_at_minute_ends(db: QuestDB, symbol: str, names: tuple[str, ...], after_ns: int) -> tuple[Longs, Floats]:
+    """The last feature row of each minute after `after_ns`: the ends of the minutes, ns, and the rows, (n, names).
+
+    Minutes without a row are missing, and so are rows of another feature version.
+    """
+    table = db.query(
+        f"SELECT ts_event, {', '.join(f'last({name}) AS {name}' for name in names)} FROM silver_features "  # noqa: S608 - the names come from the catalogue
+        f"WHERE {of_symbol(symbol)} AND feature_version = '{catalogue.FEATURE_VERSION}' "
+        f"AND ts_event > cast({after_ns} AS TIMESTAMP_NS) SAMPLE BY 1m"
+    )
+    rows = np.column_stack([table[name].to_numpy() for name in names]) if len(table) else np.empty((0, len(names)))
+    return column_ns(table["ts_event"]) + NS_PER_MIN, rows
+
+
+def live_frame(db: QuestDB, symbol: str, after_ns: int) -> Frame:
+    """Origins as far apart as the recipe says whose outcome is final, with the features that the forecast worker used.
+
+    Unlike a frame of bars, it holds the features of the book and of trades. Its labels are the ones that the stream
+    stored, from its mid and bid.
+    """
+    minutes, matrix = features_at_minute_ends(db, symbol, catalogue.MODEL_FEATURES, after_ns - NS_PER_MIN)
+    columns = [f"{name}_{h}m_bps" for name in ("realized", "bid_return") for h in HORIZONS_MIN]
+    table = db.query(
+        f"SELECT ts_event, {', '.join(columns)} FROM gold_prediction_outcomes "  # noqa: S608 - the names come from the catalogue
+        f"WHERE {of_symbol(symbol)} AND ts_event > cast({after_ns} AS TIMESTAMP_NS)"
+    )
+    origin_ns, left, right = np.intersect1d(minutes, column_ns(table["ts_event"]), return_indices=True)
+    apart = (origin_ns // NS_PER_MIN) % RECIPE.dataset.origin_step_min == 0
+    labels = np.column_stack([table[name].to_numpy() for name in columns])[right][apart]
+    realized, bid_bps = np.split(labels, 2, axis=1)
+    return Frame(origin_ns[apart], matrix[left][apart], np.square(realized / 1e4), bid_bps)
