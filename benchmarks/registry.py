@@ -20,15 +20,15 @@ class Plan(msgspec.Struct, frozen=True):
 
     quick: bool
     data_dir: Path | None = None
-    """A running stack to measure on; None starts one for the time of the benchmark."""
+    """The directory of a running stack to measure on; if it is None, the benchmark starts one of its own."""
 
     @property
     def repeats(self) -> int:
-        """Of each measurement; the median counts."""
+        """How often each measurement is repeated; the median is reported."""
         return 3 if self.quick else 7
 
     def size(self, full: int) -> int:
-        """A number of events or frames: a fifth when quick."""
+        """`full`, a number of events or frames, or a fifth of it in a quick run."""
         return full // 5 if self.quick else full
 
 
@@ -41,28 +41,28 @@ class Figure(msgspec.Struct, frozen=True):
     target: float | None = None
     better: Literal["lower", "higher"] = "lower"
     naive: str = ""
-    """What the naive way is; empty when there is none."""
+    """The usual, simple way to do the same step; empty if there is none to compare with."""
     naive_value: float | None = None
-    """The naive way's number, in the same unit and the same run."""
+    """The number of the naive way, measured in the same run and unit."""
     note: str = ""
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without one."""
+        """Whether the target is met; None if there is no target."""
         if self.target is None:
             return None
         return self.value <= self.target if self.better == "lower" else self.value >= self.target
 
     @property
     def ratio(self) -> float | None:
-        """How many times better than the naive way."""
+        """How many times better than the naive way it is; None if that was not measured."""
         if self.naive_value is None:
             return None
         return self.naive_value / self.value if self.better == "lower" else self.value / self.naive_value
 
 
 class Benchmark(msgspec.Struct, frozen=True):
-    """One function and what it needs."""
+    """A function that measures, and whether it needs servers."""
 
     name: str
     needs_servers: bool
@@ -75,7 +75,7 @@ BENCHMARKS: dict[str, Benchmark] = {}
 def benchmark(
     name: str, *, needs_servers: bool = False
 ) -> Callable[[Callable[[Plan], list[Figure]]], Callable[[Plan], list[Figure]]]:
-    """Put a function into the registry under `name`."""
+    """Register a function that measures under `name`."""
 
     def register(function: Callable[[Plan], list[Figure]]) -> Callable[[Plan], list[Figure]]:
         BENCHMARKS[name] = Benchmark(name, needs_servers, function)
@@ -85,7 +85,7 @@ def benchmark(
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median wall-clock seconds of `work` after one run that does not count, without the garbage collector."""
+    """Median duration of `work` in seconds, after one warm-up and without the garbage collector."""
     work()
     times = []
     gc.collect()

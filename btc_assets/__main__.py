@@ -1,7 +1,7 @@
-"""`python -m btc_assets DAY DAY ... --assets NAME ...`: materialize days in this process, without a daemon.
+"""`python -m btc_assets DAY DAY ... --assets NAME ...`: materialize days in this process, without Dagster's daemon.
 
-`btc backfill` starts it when no daemon is up. A line `done DAY` on stdout after each day; what is interrupted is begun
-again without harm, since sealing a day twice changes nothing.
+`btc backfill` starts it if no daemon is running. It prints a line `done DAY` after each day. An interrupted call can be
+repeated, because sealing a day twice changes nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from btc_core.errors import BtcError
 
 
 def main() -> int:
-    """The exit code: 0 when every day is done."""
+    """Returns the exit code: 0 if every day is done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("days", nargs="+")
     parser.add_argument("--assets", nargs="+", required=True)
     chosen = parser.parse_args()
-    warnings.simplefilter("ignore")  # Dagster's notes on its own parameters
+    warnings.simplefilter("ignore")  # Dagster warns of its own parameters that are in beta
     from btc_assets.definitions import defs  # noqa: PLC0415 - after the filter
 
     graph = defs.resolve_asset_graph()
@@ -38,15 +38,15 @@ def main() -> int:
                 sys.stderr.write(f"{day}: {error}\n")
                 return 1
             if not result.success:
-                sys.stderr.write(f"{day}: {_why(result)}\n")
+                sys.stderr.write(f"{day}: {_failure(result)}\n")
                 return 1
             sys.stdout.write(f"done {day}\n")
             sys.stdout.flush()
     return 0
 
 
-def _why(result: dg.ExecuteInProcessResult) -> str:
-    """The innermost words of the first step that failed."""
+def _failure(result: dg.ExecuteInProcessResult) -> str:
+    """The first step that failed and the message of its root cause."""
     failed = [event for event in result.all_events if event.is_step_failure]
     error = failed[0].step_failure_data.error if failed else None
     while error is not None and error.cause is not None:

@@ -1,7 +1,7 @@
-"""The code location: what `dagster` loads.
+"""The code location: all definitions that Dagster loads.
 
-What does not belong here: anything but the list; each part says in its own module what it is.
-Nothing here has `AutomationCondition.eager`: downstream of a stream it is a storm of runs.
+What does not belong here: anything but the lists; the modules say what each part is.
+No asset has `AutomationCondition.eager`: downstream of a live table it would start runs all the time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from btc_assets.backups import (
     weekly_drill,
 )
 from btc_assets.failures import failure_sensor
-from btc_assets.history import minute_bars, older_bars
 from btc_assets.jobs import (
     TRAINED,
     bars_schedule,
@@ -32,8 +31,8 @@ from btc_assets.jobs import (
     train_models,
     watch_models,
 )
-from btc_assets.live import live_specs, live_tables_sensor, log_sensor
-from btc_assets.models import bid_champion_serves, volatility_champion_serves
+from btc_assets.live_assets import live_specs, live_tables_sensor, log_sensor
+from btc_assets.model_assets import SERVES_CHECKS
 from btc_assets.past_trades import bronze_history
 from btc_assets.pruning import daily_pruning, prune_events
 from btc_assets.resources import Database, Environment, Lake, Registry
@@ -41,13 +40,14 @@ from btc_assets.sealed import sealed_assets, sealed_specs
 from btc_assets.sealing import seal_day, sealing_sensor
 from btc_assets.skill import demotions, feature_drift, prediction_skill
 from btc_assets.table_checks import check_tables, daily_checks, table_checks
+from btc_assets.training_bars import minute_bars, older_bars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 EXECUTOR = dg.in_process_executor
-"""Of every job: the steps of a run share its process, since starting another one costs more than most steps take.
-Assets hand nothing to one another but tables and models, so another executor changes only this line."""
+"""The executor of every job. The steps of a run share its process, because starting another one takes longer than most
+steps. Assets pass nothing to each other but tables and models, so this line is all that another executor changes."""
 RESOURCES: dict[str, Any] = {
     "environment": Environment(),
     "database": Database(),
@@ -57,7 +57,7 @@ RESOURCES: dict[str, Any] = {
 
 
 def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
-    """Everything, with other resources where a test wants them."""
+    """All definitions, with other resources where a test replaces them."""
     return dg.Definitions(
         assets=[
             *live_specs,
@@ -73,7 +73,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             lake_backups,
             restore_drill,
         ],
-        asset_checks=[volatility_champion_serves, bid_champion_serves, table_checks],
+        asset_checks=[*SERVES_CHECKS, table_checks],
         jobs=[
             train_models,
             refresh_bars,

@@ -18,38 +18,37 @@ if TYPE_CHECKING:
     Result: TypeAlias = dg.MaterializeResult[None]
 else:
     Result = dg.MaterializeResult
-"""What an asset with checks returns; Dagster knows it only by its plain name."""
+"""What an asset with checks returns. Dagster accepts only the name without brackets."""
 
 DAYS = dg.DailyPartitionsDefinition(start_date=settings().seal.first_day, timezone="UTC")
-"""UTC days, the present one not among them."""
+"""UTC days that are over."""
 ONE_RUN = dg.BackfillPolicy.single_run()
-"""A range of days is one run: starting a run costs more than sealing a quiet day."""
-DAYS_PER_RUN = settings().seal.days_per_run
-RUNS = dg.BackfillPolicy.multi_run(DAYS_PER_RUN) if DAYS_PER_RUN else ONE_RUN
-"""Of days that may be sealed at the same time."""
+"""A range of days is one run, because starting a run takes longer than sealing a quiet day. `btc backfill --processes`
+works on days in parallel."""
 ROW_COUNT = "dagster/partition_row_count"
 TABLE_ROWS = 10
+"""Rows of a table in the metadata of an event."""
 
 
 def for_each_day(
     context: dg.AssetExecutionContext, asset: str, work: Callable[[str], Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """Do `work` for every day of the run, oldest first, and put what it returns on that day's materialization."""
+    """Do `work` for every day of the run, oldest first, and attach its result to the materialization of that day."""
     days = sorted(context.partition_keys)
-    done = []
+    results = []
     for number, day in enumerate(days, start=1):
-        facts = work(day)
-        context.add_asset_metadata(facts, asset_key=asset, partition_key=day)
-        context.log.info("%s: %s (%d of %d days)", asset, day, number, len(days))
-        done.append(facts)
-    return done
+        metadata = work(day)
+        context.add_asset_metadata(metadata, asset_key=asset, partition_key=day)
+        context.log.info("%s: %s is done (%d of %d days)", asset, day, number, len(days))
+        results.append(metadata)
+    return results
 
 
-def markdown(rows: list[dict[str, Any]]) -> dg.MarkdownMetadataValue:
-    """Rows as a table to look at."""
+def markdown(rows: list[dict[str, Any]], limit: int = TABLE_ROWS) -> dg.MarkdownMetadataValue:
+    """The first `limit` rows as a Markdown table."""
     if not rows:
         return dg.MetadataValue.md("none")
     names = list(rows[0])
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-    lines += [f"| {' | '.join(str(row.get(name, '')) for name in names)} |" for row in rows[:TABLE_ROWS]]
+    lines += [f"| {' | '.join(str(row.get(name, '')) for name in names)} |" for row in rows[:limit]]
     return dg.MetadataValue.md("\n".join(lines))

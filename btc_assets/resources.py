@@ -1,6 +1,6 @@
-"""Dagster resources: thin holders that hand out plain `btc_core` clients, so that assets can be tested with others.
+"""Dagster resources: they hand out clients of `btc_core`, so that tests can hand out others.
 
-What does not belong here: configuration. Settings come from the environment of the process, as everywhere.
+What does not belong here: configuration. Settings come from the environment of the process, as in every other program.
 """
 
 from __future__ import annotations
@@ -8,18 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import msgspec
 
-from btc_core.errors import NotReady, SchemaError
-from btc_core.names import CHALLENGER
 from btc_core.settings import Settings, settings
+from btc_core.stores.questdb import QuestDB
+from btc_core.stores.s3 import ObjectStore
 
 if TYPE_CHECKING:
-    from btc_core.models.bundle import BidModel, VolatilityModel
     from btc_core.models.gate import Verdict
-    from btc_core.registry.bundles import Registered
-    from btc_core.stores.questdb import QuestDB
-    from btc_core.stores.s3 import ObjectStore
+    from btc_core.names import ModelKey
+    from btc_core.registry.bundles import Model, Registration
+    from btc_core.registry.promotion import Promotion
 
 
 class Environment(dg.ConfigurableResource[Any]):
@@ -34,81 +32,59 @@ class Database(dg.ConfigurableResource[Any]):
     """QuestDB."""
 
     def connect(self) -> QuestDB:
-        """A client of its own; use it in a `with`."""
-        from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - pyarrow is slow to import
-
+        """A new client; use it in a `with`."""
         return QuestDB(settings().questdb)
 
 
 class Lake(dg.ConfigurableResource[Any]):
-    """The bucket of copies on the object store."""
+    """The bucket of the object store that has the copies of tables."""
 
     def connect(self) -> ObjectStore:
-        """A client of its own; use it in a `with`."""
-        from btc_core.stores.s3 import ObjectStore  # noqa: PLC0415 - boto3 is slow to import
-
+        """A new client; use it in a `with`."""
         return ObjectStore(settings().store)
 
 
-class Promoted(msgspec.Struct, frozen=True):
-    """A version that became champion, and why."""
-
-    version: str
-    reason: str
-
-
 class Registry(dg.ConfigurableResource[Any]):
-    """The MLflow model bundles."""
+    """The model registry in MLflow.
 
-    def register(
+    Its methods import what they need, because models import numba, which takes a quarter of a second.
+    """
+
+    def register(  # noqa: PLR0913 - everything that MLflow keeps of a version
         self,
-        model: BidModel | VolatilityModel,
+        key: ModelKey,
+        model: Model,
         rows: Any,
         verdict: Verdict,
+        *,
         params: dict[str, str],
         pictures: dict[str, bytes],
-    ) -> Registered:
+    ) -> Registration:
         """Log the model and register it as challenger; raises `StoreError`."""
-        from btc_core.registry import promotion  # noqa: PLC0415 - needs XGBoost's neighbours, slow to import
+        from btc_core.registry import promotion  # noqa: PLC0415 - imports numba
 
-        return promotion.publish(settings(), model, rows, verdict, params=params, pictures=pictures)
+        return promotion.publish(settings(), key, model, rows, verdict, params=params, pictures=pictures)
 
-    def promote_challenger(self, name: str) -> Promoted | None:
-        """Make the challenger that passed its gate champion, for that gate's reason; None when there is none."""
-        from btc_core.registry import promotion  # noqa: PLC0415 - the same
+    def promote_challenger(self, key: ModelKey) -> Promotion | None:
+        """Make the challenger champion if it passed its gate; returns None if there is no such challenger."""
+        from btc_core.registry import promotion  # noqa: PLC0415 - imports numba
 
-        found = [each for each in promotion.versions(settings(), name) if "challenger" in each.aliases]
-        found = [each for each in found if each.gate_result == "passed"]
-        if not found:
-            return None
-        promotion.promote(settings(), name, found[0].version, found[0].gate_reason)
-        return Promoted(found[0].version, found[0].gate_reason)
+        return promotion.promote_challenger(settings(), key)
 
-    def demote(self, model: BidModel | VolatilityModel, rows: Any, reason: str) -> Registered:
-        """Make the baseline inside the champion the champion; raises `StoreError`."""
-        from btc_core.registry import promotion  # noqa: PLC0415 - the same
+    def demote(self, key: ModelKey, model: Model, rows: Any, reason: str) -> Registration:
+        """Make the baseline that is part of the champion champion itself; raises `StoreError`."""
+        from btc_core.registry import promotion  # noqa: PLC0415 - imports numba
 
-        return promotion.demote(settings(), model, rows, reason)
+        return promotion.demote(settings(), key, model, rows, reason)
 
-    def champion(self, name: str) -> BidModel | VolatilityModel:
-        """The champion, loaded with parity; raises `NotReady` or `SchemaError`."""
-        from btc_core.registry import bundles  # noqa: PLC0415 - the same
+    def champion(self, key: ModelKey) -> Model:
+        """The champion, as a serving process loads it; raises `NotReady` or `SchemaError`."""
+        from btc_core.registry import bundles  # noqa: PLC0415 - imports numba
 
-        return bundles.load_champion(settings(), name)
+        return bundles.load_champion(settings(), key)
 
-    def held(self, name: str) -> BidModel | VolatilityModel | None:
-        """The champion, None when there is none that this process could use: then nothing stands in the way of a new one."""
-        try:
-            return self.champion(name)
-        except (NotReady, SchemaError):
-            return None
+    def challenger(self, key: ModelKey) -> Model:
+        """The challenger; raises `NotReady` if there is none, and `SchemaError` if this process cannot use it."""
+        from btc_core.registry import bundles  # noqa: PLC0415 - imports numba
 
-    def in_shadow(self, name: str) -> BidModel | VolatilityModel | None:
-        """The challenger, None when there is none that this process could use."""
-        from btc_core.registry import bundles  # noqa: PLC0415 - the same
-
-        version = bundles.version_of(settings(), name, CHALLENGER)
-        try:
-            return None if version is None else bundles.load_version(settings(), name, version)
-        except SchemaError:
-            return None
+        return bundles.load_challenger(settings(), key)

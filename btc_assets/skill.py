@@ -1,7 +1,7 @@
-"""Live truth: how good forecasts have been against their baselines, how far features have drifted, and what follows.
+"""How good live forecasts have been against their baselines, how far features have drifted, and what follows from that.
 
-`prediction_skill` and `feature_drift` write tables and check them; `demotions` hands a champion's title to the baseline
-inside it when it has stopped being good. What does not belong here: outcomes (the forecast worker writes them).
+`prediction_skill` and `feature_drift` write tables and check them. `demotions` makes the baseline inside a champion the
+champion when its forecasts have become bad. What does not belong here: outcomes, which the forecast worker writes.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import msgspec
+import numpy as np
 
-from btc_assets.catalogue import OWNERS, table_metadata
+from btc_assets.asset_metadata import OWNERS, market_suffix, table_metadata
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_S, column_ns, from_ns, now_ns
-from btc_core.names import BID_MODEL, LEVELS_PCT, VOLATILITY_MODEL
+from btc_core.errors import NotReady
+from btc_core.features.catalogue import MODEL_FEATURES
+from btc_core.models import gate
+from btc_core.names import BID, LEVELS_PCT, QUANTITIES, VOLATILITY, ModelKey, Quantity
 from btc_core.tables.catalogue import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL
 from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
     import pandas as pd
 
-    from btc_core.models.gate import Verdict
     from btc_core.stores.questdb import QuestDB
 
     Floats = npt.NDArray[np.float64]
@@ -32,24 +34,24 @@ if TYPE_CHECKING:
 HOUR_NS = 3_600 * NS_PER_S
 PERIODS_H = (1, 6, 24, 168)
 OUTCOMES_STALE_S = 900
-"""Newest outcome older than this: forecasts or their features have stopped."""
+"""If the newest outcome is older, forecasts or their features have stopped."""
 DRIFT_HOURS = 168
-"""A day is one kind of weather; a week has seen a weekend too."""
-DRIFT_ROWS = 120
+"""A day is like one kind of weather; a week includes a weekend."""
+DRIFT_MIN_ROWS = 120
 """Fewer minutes than this say nothing about a distribution."""
-DRIFTED_AT_MOST = 5
-"""Features that may be beyond both bounds before the check fails: they are thirty, and move together."""
+DRIFT_MAX_FEATURES = 5
+"""How many of the thirty features may have drifted before the check fails; they tend to drift together."""
 
 _BASELINES = ("harx", "har", "ewma", "naive")
-_QUANTITIES = {"volatility": VOLATILITY_MODEL, "bid": BID_MODEL}
-SKILL_CHECKS = {quantity: f"{quantity}_is_good" for quantity in _QUANTITIES}
-"""The live check of each forecast."""
+SKILL_CHECKS: dict[Quantity, str] = {quantity: f"{quantity}_is_good" for quantity in QUANTITIES}
+"""The live check of each quantity's forecasts."""
+_ARRIVAL_CHECK, _DRIFT_CHECK = "outcomes_arrive", "features_are_familiar"
 
 
 class Skill(msgspec.Struct, frozen=True):
-    """One row of `gold_prediction_skill`."""
+    """One row of `gold_prediction_skill`, without its time and market."""
 
-    quantity: str
+    quantity: Quantity
     hours: int
     outcomes: int
     loss: float
@@ -61,11 +63,19 @@ class Skill(msgspec.Struct, frozen=True):
     coverage_90: float
 
 
-def losses_of(outcomes: pd.DataFrame, quantity: str) -> tuple[Floats, dict[str, Floats]]:
-    """Losses at five minutes of the served forecast and of each baseline that was scored."""
-    import numpy as np  # noqa: PLC0415 - not needed to load the graph
+class MarketSkill(msgspec.Struct, frozen=True):
+    """How good the forecasts of one market were."""
 
-    if quantity == "bid":
+    symbol: str
+    outcomes: int
+    newest_ns: int
+    rows: list[Skill]
+    verdicts: dict[Quantity, gate.Verdict]
+
+
+def losses_of(outcomes: pd.DataFrame, quantity: Quantity) -> tuple[Floats, dict[str, Floats]]:
+    """Losses five minutes ahead of the served forecast, and of each baseline that has a loss for every outcome."""
+    if quantity == BID:
         moved = outcomes["bid_return_5m_bps"].to_numpy()
         losses = (moved - outcomes["bid_forecast_5m_bps"].to_numpy()) ** 2
         scored = {"random_walk": moved**2, "ar": (moved - outcomes["bid_ar_5m_bps"].to_numpy()) ** 2}
@@ -75,21 +85,19 @@ def losses_of(outcomes: pd.DataFrame, quantity: str) -> tuple[Floats, dict[str, 
     return losses, {name: each for name, each in scored.items() if not np.isnan(each).any()}
 
 
-def skill_of(outcomes: pd.DataFrame, quantity: str, hours: int) -> Skill:
-    """Skill over outcomes, which must not be empty."""
+def skill_of(outcomes: pd.DataFrame, quantity: Quantity, hours: int) -> Skill:
+    """The skill over some outcomes, of which there must be one at least."""
     losses, baselines = losses_of(outcomes, quantity)
     means = {name: float(each.mean()) for name, each in baselines.items()}
     best = min(means, key=lambda name: means[name])
     loss = float(losses.mean())
-    inside = [float(outcomes[f"{quantity}_inside_{level}"].mean()) for level in LEVELS_PCT]
+    coverages = [float(outcomes[f"{quantity}_inside_{level}"].mean()) for level in LEVELS_PCT]
     ratio = loss / means[best] if means[best] > 0.0 else math.nan
-    return Skill(quantity, hours, len(outcomes), loss, best, means[best], ratio, *inside)
+    return Skill(quantity, hours, len(outcomes), loss, best, means[best], ratio, *coverages)
 
 
-def verdict_of(outcomes: pd.DataFrame, quantity: str) -> Verdict:
-    """The live gate over the last 24 h of outcomes, their coverage over the last 6."""
-    from btc_core.models import gate  # noqa: PLC0415 - numpy is slow to import
-
+def verdict_of(outcomes: pd.DataFrame, quantity: Quantity) -> gate.Verdict:
+    """The live gate's verdict on the outcomes of a day; intervals are judged by those of the last hours."""
     losses, baselines = losses_of(outcomes, quantity)
     late = outcomes["ts_event"] > outcomes["ts_event"].max() - gate.DEMOTE_COVERAGE_HOURS * HOUR_NS
     return gate.live(losses, baselines, outcomes.loc[late, f"{quantity}_inside_90"].to_numpy().astype(bool))
@@ -97,7 +105,7 @@ def verdict_of(outcomes: pd.DataFrame, quantity: str) -> Verdict:
 
 def read_outcomes(db: QuestDB, symbol: str, hours: int) -> pd.DataFrame:
     """Outcomes of the last hours before the newest one, in time order, `ts_event` in ns."""
-    newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM {PREDICTION_OUTCOMES.name} WHERE {of_symbol(symbol)}")  # noqa: S608
+    newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM {PREDICTION_OUTCOMES.name} WHERE {of_symbol(symbol)}")  # noqa: S608 - names of the catalogue
     since = int(newest[0][0]) - hours * HOUR_NS if newest and newest[0][0] is not None else 0
     table = db.query(
         f"SELECT * FROM {PREDICTION_OUTCOMES.name} WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue
@@ -107,152 +115,219 @@ def read_outcomes(db: QuestDB, symbol: str, hours: int) -> pd.DataFrame:
     return frame.assign(ts_event=column_ns(table["ts_event"]))
 
 
-def _check_spec(name: str, asset: str, description: str) -> dg.AssetCheckSpec:
-    return dg.AssetCheckSpec(name, asset=asset, description=description)
+def _market_skill(db: QuestDB, symbol: str) -> MarketSkill | None:
+    """The skill of one market's forecasts, written to the table; None if no forecast has an outcome yet."""
+    import pandas as pd  # noqa: PLC0415 - 280 ms
+
+    outcomes = read_outcomes(db, symbol, max(PERIODS_H))
+    if outcomes.empty:
+        return None
+    newest_ns = int(outcomes["ts_event"].max())
+
+    def last(hours: int) -> pd.DataFrame:
+        return outcomes[outcomes["ts_event"] > newest_ns - hours * HOUR_NS]
+
+    rows = [skill_of(last(hours), quantity, hours) for hours in PERIODS_H for quantity in QUANTITIES]
+    frame = pd.DataFrame([msgspec.structs.asdict(row) for row in rows])
+    frame.insert(0, "ts", pd.to_datetime(newest_ns))
+    frame.insert(1, "symbol", symbol)
+    for name in ("symbol", "quantity", "best_baseline"):
+        frame[name] = frame[name].astype("category")
+    db.write(PREDICTION_SKILL.name, frame.astype({"hours": "int32"}), "ts")
+    verdicts = {quantity: verdict_of(last(gate.DEMOTE_HOURS), quantity) for quantity in QUANTITIES}
+    return MarketSkill(symbol, len(outcomes), newest_ns, rows, verdicts)
 
 
 @dg.asset(
     name=PREDICTION_SKILL.name,
     deps=[PREDICTION_OUTCOMES.name],
     check_specs=[
-        _check_spec(name, PREDICTION_SKILL.name, f"24 h loss and 6 h coverage of the {quantity} forecast.")
-        for quantity, name in SKILL_CHECKS.items()
-    ]
-    + [_check_spec("outcomes_arrive", PREDICTION_SKILL.name, "The newest outcome is not stale.")],
+        *(
+            dg.AssetCheckSpec(
+                name,
+                asset=PREDICTION_SKILL.name,
+                description=f"The {quantity} forecasts of the last 24 h are not much worse than the best baseline, and "
+                "their 90 % intervals of the last 6 h held most outcomes.",
+            )
+            for quantity, name in SKILL_CHECKS.items()
+        ),
+        dg.AssetCheckSpec(
+            _ARRIVAL_CHECK,
+            asset=PREDICTION_SKILL.name,
+            description=f"The newest outcome is less than {OUTCOMES_STALE_S // 60} minutes old.",
+        ),
+    ],
     kinds={"questdb", "gold"},
     group_name="gold",
     owners=OWNERS,
     description=PREDICTION_SKILL.meaning,
     metadata=table_metadata(PREDICTION_SKILL),
 )
-def prediction_skill(environment: Environment, database: Database) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """Write the skill of the last hour, six hours, day and week."""
-    import pandas as pd  # noqa: PLC0415 - slow to import, not needed to load the graph
-
-    symbol = environment.get().exchange.symbols[0]
+def prediction_skill(environment: Environment, database: Database) -> dg.MaterializeResult:  # type: ignore[type-arg] # Dagster accepts only the name without brackets
+    """Write the skill of the last hour, six hours, day and week, for each market that has models."""
     with database.connect() as db:
-        outcomes = read_outcomes(db, symbol, max(PERIODS_H))
-        if outcomes.empty:
-            why = "no forecast has an outcome yet"
-            checks = [dg.AssetCheckResult(check_name=name, passed=True, description=why) for name in _check_names()]
-            return dg.MaterializeResult(metadata={"outcomes": 0}, check_results=checks)
-        newest_ns = int(outcomes["ts_event"].max())
-        rows = [
-            skill_of(outcomes[outcomes["ts_event"] > newest_ns - hours * HOUR_NS], quantity, hours)
-            for hours in PERIODS_H
-            for quantity in _QUANTITIES
-        ]
-        frame = pd.DataFrame([msgspec.structs.asdict(row) for row in rows])
-        frame.insert(0, "ts", pd.to_datetime(newest_ns))
-        frame.insert(1, "symbol", symbol)
-        for name in ("symbol", "quantity", "best_baseline"):
-            frame[name] = frame[name].astype("category")
-        db.write(PREDICTION_SKILL.name, frame.astype({"hours": "int32"}), "ts")
-    day = outcomes[outcomes["ts_event"] > newest_ns - 24 * HOUR_NS]
-    checks = [_is_good(quantity, verdict_of(day, quantity)) for quantity in _QUANTITIES]
+        found = [_market_skill(db, symbol) for symbol in environment.get().exchange.modelled_symbols]
+    markets = [market for market in found if market is not None]
+    if not markets:
+        reason = "no forecast has an outcome yet"
+        names = (*SKILL_CHECKS.values(), _ARRIVAL_CHECK)
+        checks = [dg.AssetCheckResult(check_name=name, passed=True, description=reason) for name in names]
+        return dg.MaterializeResult(metadata={"outcomes": 0}, check_results=checks)
+    newest_ns = min(market.newest_ns for market in markets)
     age_s = (now_ns() - newest_ns) / NS_PER_S
-    metadata: dict[str, Any] = {"outcomes": len(outcomes), "newest": from_ns(newest_ns).isoformat(), "age_s": age_s}
-    metadata |= {f"{row.quantity}_{row.hours}h_ratio": row.ratio for row in rows if math.isfinite(row.ratio)}
-    metadata |= {f"{row.quantity}_{row.hours}h_coverage_90": row.coverage_90 for row in rows}
-    arrived = dg.AssetCheckResult(
-        check_name="outcomes_arrive", passed=age_s < OUTCOMES_STALE_S, severity=dg.AssetCheckSeverity.WARN,
+    metadata: dict[str, Any] = {
+        "outcomes": sum(market.outcomes for market in markets),
+        "newest": from_ns(newest_ns).isoformat(),
+        "age_s": age_s,
+    }
+    for market in markets:
+        suffix = market_suffix(market.symbol)
+        metadata |= {
+            f"{row.quantity}_{row.hours}h_ratio{suffix}": row.ratio for row in market.rows if math.isfinite(row.ratio)
+        }
+        metadata |= {f"{row.quantity}_{row.hours}h_coverage_90{suffix}": row.coverage_90 for row in market.rows}
+    arrival = dg.AssetCheckResult(
+        check_name=_ARRIVAL_CHECK,
+        passed=age_s < OUTCOMES_STALE_S,
+        severity=dg.AssetCheckSeverity.WARN,
         metadata={"age_s": age_s},
-    )  # fmt: skip
-    return dg.MaterializeResult(metadata=metadata, check_results=[*checks, arrived])
+    )
+    return dg.MaterializeResult(
+        metadata=metadata, check_results=[*(_skill_result(quantity, markets) for quantity in QUANTITIES), arrival]
+    )
 
 
-def _check_names() -> list[str]:
-    return [*SKILL_CHECKS.values(), "outcomes_arrive"]
-
-
-def _is_good(quantity: str, verdict: Verdict) -> dg.AssetCheckResult:
-    facts = {name: value for name, value in verdict.figures.items() if math.isfinite(value)}
+def _skill_result(quantity: Quantity, markets: list[MarketSkill]) -> dg.AssetCheckResult:
+    """Passed if the forecasts of every market are good; the reason is that of the first market that is not, or of the first."""
+    verdicts = {market.symbol: market.verdicts[quantity] for market in markets}
+    shown = min(verdicts.values(), key=lambda verdict: verdict.passed)
+    facts = {
+        f"{name}{market_suffix(symbol)}": value
+        for symbol, verdict in verdicts.items()
+        for name, value in verdict.figures.items()
+        if math.isfinite(value)
+    }
     return dg.AssetCheckResult(
-        check_name=SKILL_CHECKS[quantity], passed=verdict.passed, severity=dg.AssetCheckSeverity.WARN,
-        description=verdict.reason, metadata=facts,
-    )  # fmt: skip
+        check_name=SKILL_CHECKS[quantity],
+        passed=shown.passed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=shown.reason,
+        metadata=facts,
+    )
 
 
-@dg.asset(deps=[prediction_skill], kinds={"mlflow"}, group_name="models", owners=OWNERS)
+@dg.asset(
+    deps=[prediction_skill],
+    kinds={"mlflow"},
+    group_name="models",
+    owners=OWNERS,
+    description="Champions whose forecasts of the last day were bad, each replaced by the baseline that is part of it.",
+)
 def demotions(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
-    """Hand the title to the baseline inside the champion, when the champion's last day was bad."""
-    from btc_core.errors import NotReady  # noqa: PLC0415 - with it
-    from btc_core.features.catalogue import MODEL_FEATURES  # noqa: PLC0415 - the same
-    from btc_core.models.bundle import golden_rows  # noqa: PLC0415 - slow to import
-
-    symbol = environment.get().exchange.symbols[0]
-    metadata: dict[str, Any] = {}
+    """Judge the last day of each champion, by the outcomes of its own version."""
+    modelled = environment.get().exchange.modelled_symbols
     with database.connect() as db:
-        day = read_outcomes(db, symbol, 24)
-        rows = _recent_rows(db, symbol, MODEL_FEATURES)
-    for quantity, name in _QUANTITIES.items():
-        try:
-            champion = registry.champion(name)
-        except NotReady as error:
-            metadata[name] = str(error)
-            continue
-        mine = day[(day[f"{quantity}_model_version"] == champion.version)] if len(day) else day
-        if champion.kind != "xgboost" or mine.empty:
-            metadata[name] = f"version {champion.version} ({champion.kind}) stays"
-            continue
-        verdict = verdict_of(mine, quantity)
-        metadata[name] = f"version {champion.version}: {verdict.reason}"
-        if not verdict.passed:
-            served = registry.demote(champion, golden_rows(rows), verdict.reason)
-            metadata[name] = f"version {champion.version} demoted to {served.version}: {verdict.reason}"
-    return dg.MaterializeResult(metadata=metadata)
+        decisions = {
+            key.name: _demote_if_bad(db, registry, key)
+            for key in (ModelKey(symbol, quantity) for symbol in modelled for quantity in QUANTITIES)
+        }
+    return dg.MaterializeResult(metadata=decisions)
+
+
+def _demote_if_bad(db: QuestDB, registry: Registry, key: ModelKey) -> str:
+    """Judge one champion, demote it if it is bad, and return the decision in words."""
+    try:
+        champion = registry.champion(key)
+    except NotReady as error:
+        return str(error)
+    day = read_outcomes(db, key.symbol, gate.DEMOTE_HOURS)
+    own = day[day[f"{key.quantity}_model_version"] == champion.version] if len(day) else day
+    if champion.kind != "xgboost" or own.empty:
+        return f"version {champion.version} ({champion.kind}) stays"
+    verdict = verdict_of(own, key.quantity)
+    if verdict.passed:
+        return f"version {champion.version}: {verdict.reason}"
+    rows = _recent_rows(db, key.symbol, MODEL_FEATURES, gate.DEMOTE_HOURS)
+    baseline = registry.demote(key, champion, rows, verdict.reason)
+    return f"version {champion.version} was replaced by its baseline, version {baseline.version}: {verdict.reason}"
 
 
 @dg.asset(
     name=FEATURE_DRIFT.name,
     deps=["silver_features"],
-    check_specs=[_check_spec("features_are_familiar", FEATURE_DRIFT.name, "Few features are far from their training.")],
+    check_specs=[
+        dg.AssetCheckSpec(
+            _DRIFT_CHECK,
+            asset=FEATURE_DRIFT.name,
+            description=f"At most {DRIFT_MAX_FEATURES} features of the last week are distributed differently than in the "
+            "champion's training.",
+        )
+    ],
     kinds={"questdb", "gold"},
     group_name="gold",
     owners=OWNERS,
     description=FEATURE_DRIFT.meaning,
     metadata=table_metadata(FEATURE_DRIFT),
 )
-def feature_drift(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """PSI of each feature that the champion keeps the distribution of: the last week against its training window."""
-    import pandas as pd  # noqa: PLC0415 - slow to import, not needed to load the graph
-
-    from btc_core.errors import NotReady  # noqa: PLC0415 - the same
-    from btc_core.models import drift  # noqa: PLC0415 - the same
-
-    def unknown(why: str) -> dg.MaterializeResult[None]:
-        check = dg.AssetCheckResult(check_name="features_are_familiar", passed=True, description=why)
-        return dg.MaterializeResult(metadata={"reason": why}, check_results=[check])
-
-    symbol = environment.get().exchange.symbols[0]
-    try:
-        trained = registry.champion(VOLATILITY_MODEL).manifest.distributions
-    except NotReady as error:
-        return unknown(str(error))
+def feature_drift(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg] # Dagster accepts only the name without brackets
+    """Write the PSI of each feature: its distribution in the last week against that in the training of the champion."""
+    facts: dict[str, Any] = {}
+    far_features: list[int] = []
+    unknown: list[str] = []
     with database.connect() as db:
-        rows = _recent_rows(db, symbol, tuple(trained), hours=DRIFT_HOURS)
-        if len(rows) < DRIFT_ROWS:
-            return unknown(f"{len(rows)} minutes of features, {DRIFT_ROWS} are needed")
-        found = [(name, *drift.psi(edges, rows[:, column])) for column, (name, edges) in enumerate(trained.items())]
-        frame = pd.DataFrame(found, columns=["feature", "psi", "psi_by_chance"])
-        frame = frame.assign(ts=pd.to_datetime(now_ns()), symbol=symbol, rows=len(rows))
-        db.write(FEATURE_DRIFT.name, frame.astype({"symbol": "category", "feature": "category"}), "ts")
-    far = frame[(frame["psi"] > drift.LARGE) & (frame["psi"] > frame["psi_by_chance"])].sort_values("psi")
-    facts: dict[str, Any] = {"rows": len(rows), "features_far": len(far), "farthest": ", ".join(far["feature"].tail(5))}
+        for symbol in environment.get().exchange.modelled_symbols:
+            drifts = _market_drift(db, registry, symbol)
+            if isinstance(drifts, str):
+                unknown.append(drifts)
+                continue
+            far_features.append(int(drifts["features_far"]))
+            facts |= {f"{name}{market_suffix(symbol)}": value for name, value in drifts.items()}
+    if not far_features:
+        reason = "; ".join(unknown)
+        check = dg.AssetCheckResult(check_name=_DRIFT_CHECK, passed=True, description=reason)
+        return dg.MaterializeResult(metadata={"reason": reason}, check_results=[check])
+    if unknown:
+        facts["unknown"] = "; ".join(unknown)
     check = dg.AssetCheckResult(
-        check_name="features_are_familiar", passed=len(far) <= DRIFTED_AT_MOST, severity=dg.AssetCheckSeverity.WARN,
+        check_name=_DRIFT_CHECK,
+        passed=max(far_features) <= DRIFT_MAX_FEATURES,
+        severity=dg.AssetCheckSeverity.WARN,
         metadata=facts,
-    )  # fmt: skip
-    return dg.MaterializeResult(metadata=facts | {"psi_largest": float(frame["psi"].max())}, check_results=[check])
+    )
+    return dg.MaterializeResult(metadata=facts, check_results=[check])
 
 
-def _recent_rows(db: QuestDB, symbol: str, names: tuple[str, ...], hours: int = 24) -> Floats:
-    """One feature row a minute of the last hours before the newest, (n, names)."""
-    import numpy as np  # noqa: PLC0415 - slow to import, not needed to load the graph
+def _market_drift(db: QuestDB, registry: Registry, symbol: str) -> dict[str, Any] | str:
+    """Write the drift of one market's features and return facts about it, or why it is unknown."""
+    import pandas as pd  # noqa: PLC0415 - 280 ms
 
-    from btc_core.stores.live_rows import features_at_minute_ends  # noqa: PLC0415 - the same
+    from btc_core.models import drift  # noqa: PLC0415 - imports scipy, 100 ms
 
-    newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM silver_features WHERE {of_symbol(symbol)}")  # noqa: S608
+    try:
+        trained = registry.champion(ModelKey(symbol, VOLATILITY)).manifest.distributions
+    except NotReady as error:
+        return str(error)
+    rows = _recent_rows(db, symbol, tuple(trained), DRIFT_HOURS)
+    if len(rows) < DRIFT_MIN_ROWS:
+        return f"{len(rows)} minutes of features of {symbol}, {DRIFT_MIN_ROWS} are needed"
+    found = [(name, *drift.psi(histogram, rows[:, column])) for column, (name, histogram) in enumerate(trained.items())]
+    frame = pd.DataFrame(found, columns=["feature", "psi", "psi_by_chance"])
+    frame = frame.assign(ts=pd.to_datetime(now_ns()), symbol=symbol, rows=len(rows))
+    db.write(FEATURE_DRIFT.name, frame.astype({"symbol": "category", "feature": "category"}), "ts")
+    far = frame[(frame["psi"] > drift.LARGE) & (frame["psi"] > frame["psi_by_chance"])].sort_values("psi")
+    return {
+        "rows": len(rows),
+        "features_far": len(far),
+        "farthest": ", ".join(far["feature"].tail(5)),
+        "psi_largest": float(frame["psi"].max()),
+    }
+
+
+def _recent_rows(db: QuestDB, symbol: str, names: tuple[str, ...], hours: int) -> Floats:
+    """One feature row for each minute of the last hours before the newest, (n, names)."""
+    from btc_core.stores.live_rows import features_at_minute_ends  # noqa: PLC0415 - imports numba
+
+    newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM silver_features WHERE {of_symbol(symbol)}")  # noqa: S608 - names of the catalogue
     if not names or not newest or newest[0][0] is None:
         return np.empty((0, len(names)))
     return features_at_minute_ends(db, symbol, names, int(newest[0][0]) - hours * HOUR_NS)[1]

@@ -1,6 +1,6 @@
-"""How schedules are made here: by UTC, and running from the first start on.
+"""How schedules are made here: in UTC, and switched on from the start.
 
-What does not belong here: which jobs there are, and when each runs; that stands beside the job.
+What does not belong here: which jobs there are and when each runs; that is beside the job.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def scheduled(
     name: str, job: JobDefinition | UnresolvedAssetJobDefinition, cron_schedule: str
 ) -> dg.ScheduleDefinition:
-    """A schedule that nobody has to switch on."""
+    """A schedule in UTC that runs without being switched on."""
     return dg.ScheduleDefinition(
         name=name,
         job=job,

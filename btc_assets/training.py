@@ -1,6 +1,7 @@
-"""What a training run makes of bars: a model that has proven itself on days it has not seen, fitted once more on everything.
+"""What a training run does with bars: judge a model on days that it was not fitted on, then fit it on all of them.
 
-What does not belong here: fitting (`btc_core.models.fitting`), where bars come from (`history`), Dagster (`models`).
+What does not belong here: fitting (`btc_core.models.fitting`), where bars come from (`training_bars`), and Dagster
+(`model_assets`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from btc_core.models import bundle, fitting, gate, intervals, scores
 from btc_core.models.dataset import Frame, make_frame
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import trainer_of
-from btc_core.names import HORIZONS_MIN, VOLATILITY_MODEL
+from btc_core.names import HORIZONS_MIN, VOLATILITY, Quantity
+from btc_core.registry.bundles import Model
 from btc_core.settings import settings
 
 if TYPE_CHECKING:
@@ -28,25 +30,25 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 BLOCK_DAYS = 7.0
-"""The newest days, forecast by a model that has not seen them: candidate, champion and baselines on the same rows."""
+"""The newest days, on which a candidate that was fitted on the days before is compared with the champion and the baselines."""
 BLOCK_SHARE = 0.2
-"""Of a history too short for that."""
+"""The share of a history that is too short for such a block."""
 
 
-class Trained(msgspec.Struct, frozen=True, kw_only=True):
-    """A model fitted on everything, and what the gate said of its twin that had not seen the newest days."""
+class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A model fitted on all days, and the gate's verdict on a candidate of the same recipe without the newest days."""
 
-    model: bundle.VolatilityModel | bundle.BidModel
+    model: Model
     verdict: gate.Verdict
     is_new: bool = True
-    """False when the model in shadow stays the challenger and nothing was trained."""
+    """False if the model in shadow stays the challenger and nothing was trained."""
     unseen: tuple[Floats, Floats] | None = None
-    """At five minutes on the newest days: what came, and what the twin said; σ in bps, or returns in bps."""
+    """Five minutes ahead on the newest days: the actual values and the candidate's forecasts, bps of σ or of return."""
 
 
-def params(name: str) -> dict[str, str]:
-    """What MLflow shows beside the scores."""
-    if name == VOLATILITY_MODEL:
+def params(quantity: Quantity) -> dict[str, str]:
+    """The parameters of the trees, which MLflow shows beside the scores."""
+    if quantity == VOLATILITY:
         booster = RECIPE.volatility.booster
         trees = str((RECIPE.volatility.trees_from_harx, RECIPE.volatility.trees_from_level))
     else:
@@ -56,90 +58,92 @@ def params(name: str) -> dict[str, str]:
 
 
 def train(
-    name: str,
+    quantity: Quantity,
     bars: npt.NDArray[Any],
-    champion: bundle.VolatilityModel | bundle.BidModel | None,
-    challenger: bundle.VolatilityModel | bundle.BidModel | None,
-    lived: Callable[[int], Frame],
-) -> tuple[Trained, Floats]:
-    """Train the model called `name` on minute bars; and the rows whose forecasts prove the bundle.
+    champion: Model | None,
+    challenger: Model | None,
+    live_rows_since: Callable[[int], Frame],
+) -> tuple[TrainingResult, Floats]:
+    """Train a model on minute bars; returns it with rows (n, features) for the golden batch of its bundle.
 
-    Against a champion of another recipe it goes into shadow, and a challenger that is in shadow is judged instead, on
-    what the stream has `lived` through since a time in ns.
+    If the champion has another recipe, the new model only enters shadow. A challenger that is in shadow already is judged
+    instead, on the rows that the stream wrote since a time in ns.
     """
-    volatility = name == VOLATILITY_MODEL
     if len(bars) < RECIPE.dataset.min_bars:
         cold = gate.Verdict(
-            passed=True, beats_baselines=False, reason="too few bars to judge anything: the baseline serves"
+            passed=True, beats_baselines=False, reason="too few bars to judge a model: the baseline serves"
         )
-        model = fitting.harx_bundle(bars) if volatility else bundle.random_walk_model()
-        return Trained(model=model, verdict=cold), np.empty((0, len(MODEL_FEATURES)))
+        model = fitting.harx_bundle(bars) if quantity == VOLATILITY else bundle.random_walk_model()
+        return TrainingResult(model=model, verdict=cold), np.empty((0, len(MODEL_FEATURES)))
     frame = make_frame(bars)
     changed = champion is not None and champion.kind == "xgboost" and champion.manifest.recipe != RECIPE.digest
     if changed and challenger is not None and challenger.manifest.recipe == RECIPE.digest:
         assert champion is not None  # noqa: S101 - `changed` says so, and mypy does not see it
         verdict = judge_shadow(
-            frame, lived(challenger.manifest.trained_to_ns + RECIPE.dataset.embargo_ns), champion, challenger
+            quantity,
+            frame,
+            live_rows_since(challenger.manifest.trained_to_ns + RECIPE.dataset.embargo_ns),
+            champion,
+            challenger,
         )
         if not verdict.passed:
-            return Trained(model=challenger, verdict=verdict, is_new=False), frame.matrix
-        champion = None  # beaten: its successor is fitted anew on everything, and need not be compared again
+            return TrainingResult(model=challenger, verdict=verdict, is_new=False), frame.matrix
+        champion = None  # it was beaten in shadow: its successor is fitted on all days and need not be compared again
     elif changed:
         entered = gate.Verdict(passed=False, reason="another recipe than the champion's: it is in shadow from now on")
-        return msgspec.structs.replace(_fit(volatility, frame, None), verdict=entered), frame.matrix
-    return _fit(volatility, frame, champion), frame.matrix
+        return msgspec.structs.replace(_judge_and_fit(quantity, frame, None), verdict=entered), frame.matrix
+    return _judge_and_fit(quantity, frame, champion), frame.matrix
 
 
-def _fit(volatility: bool, frame: Frame, champion: bundle.VolatilityModel | bundle.BidModel | None) -> Trained:  # noqa: FBT001
-    if volatility:
+def _judge_and_fit(quantity: Quantity, frame: Frame, champion: Model | None) -> TrainingResult:
+    if quantity == VOLATILITY:
         return train_volatility(frame, champion if isinstance(champion, bundle.VolatilityModel) else None)
     return train_bid(frame, champion if isinstance(champion, bundle.BidModel) else None)
 
 
 def judge_shadow(
-    frame: Frame,
-    seen: Frame,
-    champion: bundle.VolatilityModel | bundle.BidModel,
-    challenger: bundle.VolatilityModel | bundle.BidModel,
+    quantity: Quantity, frame: Frame, live_rows: Frame, champion: Model, challenger: Model
 ) -> gate.Verdict:
-    """The change gate on what was `seen` live since the challenger was trained; `frame` is the history before it.
+    """The gate of a change, on the rows that the stream wrote since the challenger was trained; `frame` is the history before.
 
-    The same rows give a frozen model the same forecasts as they would have live, to the last bit: the shadow needs no
-    worker.
+    No worker has to run the challenger: the same rows give a frozen model the forecasts that it would have made live.
     """
-    if not len(seen.origin_ns):
+    if not len(live_rows.origin_ns):
         return gate.Verdict(passed=False, reason="in shadow, and no outcome yet")
-    days = seen.origin_ns // NS_PER_DAY
+    days = live_rows.origin_ns // NS_PER_DAY
     start = bundle.start_quantiles(challenger)
     if isinstance(champion, bundle.VolatilityModel) and isinstance(challenger, bundle.VolatilityModel):
-        labels = np.maximum(seen.realized, challenger.harx.rv_floor)
-        sigma = challenger.predict(seen.matrix)
-        losses, held = _losses(labels, sigma), _losses(labels, champion.predict(seen.matrix))
+        labels = np.maximum(live_rows.realized, challenger.harx.rv_floor)
+        sigma = challenger.predict(live_rows.matrix)
+        losses, champion_losses = _losses(labels, sigma), _losses(labels, champion.predict(live_rows.matrix))
         score = intervals.volatility_score(labels, np.square(sigma / 1e4))
     elif isinstance(champion, bundle.BidModel) and isinstance(challenger, bundle.BidModel):
         known = frame.between(0, challenger.manifest.trained_to_ns).last_days(RECIPE.harx.window_days)
-        sigma = fitting.harx_sigma(known, seen)
-        moves = challenger.predict(seen.matrix, sigma)
-        losses, held = _squares(seen.bid_bps, moves), _squares(seen.bid_bps, champion.predict(seen.matrix, sigma))
-        score = intervals.bid_score(seen.bid_bps, moves, sigma)
+        sigma = fitting.harx_sigma(known, live_rows)
+        moves = challenger.predict(live_rows.matrix, sigma)
+        losses, champion_losses = (
+            _squares(live_rows.bid_bps, moves),
+            _squares(live_rows.bid_bps, champion.predict(live_rows.matrix, sigma)),
+        )
+        score = intervals.bid_score(live_rows.bid_bps, moves, sigma)
     else:
         raise SchemaError("champion and challenger are models of different quantities")
-    in_force = intervals.track(start, score)[:, -1]
-    inside = (score[:, -1] >= in_force[:, 0]) & (score[:, -1] <= in_force[:, -1])
-    return gate.change(losses, held, days, challenger.manifest.name, float(inside.mean()))
+    quantiles = intervals.track(start, score)[:, -1]
+    inside = (score[:, -1] >= quantiles[:, 0]) & (score[:, -1] <= quantiles[:, -1])
+    return gate.change(losses, champion_losses, days, quantity, float(inside.mean()))
 
 
 def hold_out(frame: Frame) -> tuple[Frame, Frame]:
-    """Rows to fit on and the newest block, an embargo apart."""
+    """Rows to fit on, and the newest block, which begins an embargo after them."""
     days = min(BLOCK_DAYS, frame.days * BLOCK_SHARE)
     border = int(frame.origin_ns[-1]) - int(days * NS_PER_DAY)
     return frame.between(0, border - RECIPE.dataset.embargo_ns), frame.between(border, int(frame.origin_ns[-1]))
 
 
-def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = None) -> Trained:
-    """Judge on the newest block against the champion and every baseline, then fit on everything.
+def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = None) -> TrainingResult:
+    """Judge on the newest block against the champion and every baseline, then fit on all days.
 
-    Trees that do not beat the best baseline there are left out: HARX serves, and its kind says so.
+    If the trees do not beat the best baseline there, they are left out, and the model is of kind `harx`.
     """
     before, block = hold_out(frame)
     trainer = trainer_of(settings().model)
@@ -149,12 +153,12 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
     forecasts = {**candidate.baseline_forecasts(block.matrix), "harx": harx}
     if candidate.kind == "xgboost":
         forecasts["xgboost"] = sigma
-    held = None
+    champion_losses = None
     if champion is not None:
-        held = np.where(_new_to(champion, block), _losses(labels, champion.predict(block.matrix)), np.nan)
+        champion_losses = np.where(_new_to(champion, block), _losses(labels, champion.predict(block.matrix)), np.nan)
     verdict = gate.refresh(
         _losses(labels, sigma),
-        held,
+        champion_losses,
         {name: _losses(labels, each) for name, each in forecasts.items() if name != "xgboost"},
     )
     table = volatility_scores(labels, forecasts) | {"test_rows": float(len(block.origin_ns))}
@@ -162,11 +166,11 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
     if model.kind == "xgboost" and not verdict.beats_baselines:
         model = model.as_baseline()
     unseen = (np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1])
-    return Trained(model=_with(model, table), verdict=verdict, unseen=unseen)
+    return TrainingResult(model=_with_scores(model, table), verdict=verdict, unseen=unseen)
 
 
-def _new_to(model: bundle.VolatilityModel | bundle.BidModel, rows: Frame) -> npt.NDArray[np.bool_]:
-    """Rows that a model was not fitted on, an embargo apart."""
+def _new_to(model: Model, rows: Frame) -> npt.NDArray[np.bool_]:
+    """Which rows are an embargo or more after those that the model was fitted on."""
     return np.asarray(rows.origin_ns > model.manifest.trained_to_ns + RECIPE.dataset.embargo_ns)
 
 
@@ -174,13 +178,13 @@ def _losses(labels: Floats, sigma_bps: Floats) -> Floats:
     return scores.qlike_losses(labels[:, -1], np.square(sigma_bps[:, -1] / 1e4))
 
 
-def _with(model: bundle.VolatilityModel, table: dict[str, float]) -> bundle.VolatilityModel:
+def _with_scores(model: bundle.VolatilityModel, table: dict[str, float]) -> bundle.VolatilityModel:
     manifest = msgspec.structs.replace(model.manifest, scores=table)
     return bundle.VolatilityModel(manifest, model.harx, model.boosters, model.baselines)
 
 
 def volatility_scores(realized: Floats, sigmas_bps: dict[str, Floats]) -> dict[str, float]:
-    """`model/horizon/metric` of forecasts of σ (n, 5) against floored labels; DM t is against HARX."""
+    """Scores of forecasts of σ (n, 5) by `model/horizon/metric`, on floored labels; the Diebold-Mariano t is against HARX."""
     table: dict[str, float] = {}
     for column, minutes in enumerate(HORIZONS_MIN):
         label = realized[:, column]
@@ -197,11 +201,11 @@ def volatility_scores(realized: Floats, sigmas_bps: dict[str, Floats]) -> dict[s
     return {name: value for name, value in table.items() if np.isfinite(value)}
 
 
-def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
-    """Judge on the newest block against the champion, the random walk and the autoregression, then fit on everything.
+def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> TrainingResult:
+    """Judge on the newest block against the champion, the random walk and the autoregression, then fit on all days.
 
-    Trees that do not beat the best baseline there are left out: λ is 0 at every horizon, which is the random walk. Where
-    they do, λ still goes back to 0 at horizons that did not gain.
+    If the trees do not beat the best baseline there, λ becomes 0 at every horizon, which is the random walk. Otherwise λ
+    becomes 0 only at the horizons that did not gain.
     """
     before, block = hold_out(frame)
     trainer = trainer_of(settings().model)
@@ -211,14 +215,14 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
     returns = candidate.predict(block.matrix, sigma)
     shrinkage = np.asarray(candidate.manifest.shrinkage)
     table = bid_scores(block.bid_bps, returns, shrinkage) | {"test_rows": float(len(block.origin_ns))}
-    held = None
+    champion_losses = None
     if champion is not None:
         squares = _squares(block.bid_bps, champion.predict(block.matrix, sigma))
-        held = np.where(_new_to(champion, block), squares, np.nan)
+        champion_losses = np.where(_new_to(champion, block), squares, np.nan)
     baselines = {"random_walk": np.zeros_like(returns), **candidate.baseline_forecasts(block.matrix)}
     verdict = gate.refresh(
         _squares(block.bid_bps, returns),
-        held,
+        champion_losses,
         {name: _squares(block.bid_bps, each) for name, each in baselines.items()},
     )
     gained = np.array([table.get(f"model/{h}m/mse_ratio", 1.0) < 1.0 for h in HORIZONS_MIN])
@@ -227,7 +231,7 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Trained:
     manifest = msgspec.structs.replace(model.manifest, scores=table)
     unseen = (block.bid_bps[:, -1], returns[:, -1])
     model = bundle.BidModel(manifest, model.boosters, model.autoregression)
-    return Trained(model=model, verdict=verdict, unseen=unseen)
+    return TrainingResult(model=model, verdict=verdict, unseen=unseen)
 
 
 def _squares(actual_bps: Floats, forecast_bps: Floats) -> Floats:
@@ -235,7 +239,7 @@ def _squares(actual_bps: Floats, forecast_bps: Floats) -> Floats:
 
 
 def bid_scores(actual_bps: Floats, forecast_bps: Floats, shrinkage: Floats) -> dict[str, float]:
-    """`model/horizon/metric` against the random walk; DM t is of squared errors."""
+    """Scores by `model/horizon/metric` against the random walk; the Diebold-Mariano t is of squared errors."""
     table: dict[str, float] = {}
     for column, minutes in enumerate(HORIZONS_MIN):
         actual, forecast = actual_bps[:, column], forecast_bps[:, column]

@@ -83,8 +83,6 @@ class Plan(msgspec.Struct, frozen=True):
     """The first day that Dagster has partitions for before the backfill."""
     processes: int = 1
     """Processes that share the days if the daemon does not run the backfill."""
-    days_per_run: int = 1
-    """Days that one Dagster run materializes. Without the daemon it is 1, so that an interruption loses one day."""
 
     @property
     def partitions(self) -> int:
@@ -93,8 +91,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def runs(self) -> int:
-        """The number of Dagster runs."""
-        return len(self.groups) * math.ceil(len(self.days) / self.days_per_run)
+        """The number of Dagster runs: one by the daemon, otherwise one for each day, so that an interruption loses one day."""
+        return len(self.groups) * (1 if self.by_daemon else len(self.days))
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
@@ -102,8 +100,7 @@ class Plan(msgspec.Struct, frozen=True):
 
         Days in parallel need bronze first: the replay of a day begins with the bronze of the day before.
         """
-        is_parallel = self.processes > 1 or (self.by_daemon and self.days_per_run < len(self.days))
-        if not is_parallel:
+        if self.processes == 1:
             return (self.assets,)
         stages = (FETCHING_ASSETS, BRONZE_ASSETS, SEALING_ASSETS[1:])
         groups = (tuple(name for name in self.assets if name in stage) for stage in stages)
@@ -143,8 +140,7 @@ def plan(layout: Layout, first: str, last: str, assets: tuple[str, ...], process
         raise InvalidInput(msg)
     chosen = tuple(name for name in DAILY_ASSETS if name in (assets or SEALING_ASSETS))
     by_daemon = processes == 1 and daemon_runs(settings)
-    days_per_run = (settings.seal.days_per_run or len(days)) if by_daemon else 1
-    return Plan(chosen, tuple(days), by_daemon, settings.seal.first_day, min(processes, len(days)), days_per_run)
+    return Plan(chosen, tuple(days), by_daemon, settings.seal.first_day, min(processes, len(days)))
 
 
 def carry_out(layout: Layout, chosen: Plan, advance: Callable[[int], None]) -> None:

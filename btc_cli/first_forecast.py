@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from btc_core.errors import ServiceError, StackError
+from btc_core.errors import StackError
 from btc_core.features.catalogue import FEATURE_VERSION
-from btc_core.names import BID_MODEL, CHAMPION, FETCH_HISTORY_JOB, TRAIN_MODELS_JOB, VOLATILITY_MODEL
+from btc_core.names import CHAMPION, FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
+from btc_core.registry.keys import model_keys
 from btc_core.stores.dagster import launch_job, run_status, run_url
+from btc_core.stores.mlflow import MlflowClient
 from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
     from btc_core.settings import Settings
 
-MODELS = (BID_MODEL, VOLATILITY_MODEL)
 TRAINING_TIMEOUT_S = 600.0
 """On two cores a first training takes about a minute, most of it for loading libraries and fetching history."""
 READY_TIMEOUT_S = 60.0
@@ -50,25 +51,13 @@ def ensure_forecasts(settings: Settings, say: Callable[[str], None]) -> dict[str
 
 def missing_champions(settings: Settings) -> list[str]:
     """The models without a champion of this feature version; raises `ServiceError` if MLflow does not answer."""
+    mlflow = MlflowClient(settings.mlflow, settings.store)
     missing = []
-    for model in MODELS:
-        try:
-            response = httpx.get(
-                f"{settings.mlflow.url}/api/2.0/mlflow/registered-models/alias",
-                params={"name": model, "alias": CHAMPION},
-                timeout=10,
-            )
-        except httpx.HTTPError as error:
-            msg = f"MLflow at {settings.mlflow.url} does not answer: {error}"
-            raise ServiceError(msg) from error
-        if response.status_code != httpx.codes.OK or _feature_version(response) != FEATURE_VERSION:
-            missing.append(model)
+    for key in model_keys(settings.exchange.modelled_symbols):
+        champion = mlflow.aliased_version(key.name, CHAMPION)
+        if champion is None or champion.tags.get("feature_version") != FEATURE_VERSION:
+            missing.append(key.name)
     return missing
-
-
-def _feature_version(response: httpx.Response) -> str:
-    tags = response.json()["model_version"].get("tags", [])
-    return str(next((tag["value"] for tag in tags if tag["key"] == "feature_version"), ""))
 
 
 def train(settings: Settings, say: Callable[[str], None]) -> str:

@@ -16,6 +16,7 @@ from rich.padding import Padding
 from btc_cli.options import DataDir, open_stack
 from btc_core.names import BID_MODEL, VOLATILITY_MODEL
 from btc_core.registry import promotion
+from btc_core.registry.keys import key_of_name, model_keys
 
 SHOWN_VERSIONS = 10
 """Newest versions of each model that are listed without `--all`."""
@@ -37,7 +38,8 @@ def models(
     Versions with an alias are always listed.
     """
     settings = open_stack(data_dir).settings
-    versions = [each for name in (BID_MODEL, VOLATILITY_MODEL) for each in promotion.versions(settings, name)]
+    keys = model_keys(settings.exchange.modelled_symbols)
+    versions = [each for key in keys for each in promotion.versions(settings, key)]
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(versions), indent=2).decode())
         return
@@ -60,11 +62,13 @@ def promote(
     data_dir: DataDir = None,
 ) -> None:
     """Make a model version the champion; forecasts and the API use it within seconds."""
-    promotion.promote(open_stack(data_dir).settings, model, version, reason)
+    settings = open_stack(data_dir).settings
+    promotion.promote(settings, key_of_name(model, settings.exchange.modelled_symbols), version, reason)
     typer.echo(f"version {version} is now the champion of {model}")
 
 
 def rollback(model: Model, reason: Reason, data_dir: DataDir = None) -> None:
     """Make the previous champion the champion again."""
-    version = promotion.rollback(open_stack(data_dir).settings, model, reason)
+    settings = open_stack(data_dir).settings
+    version = promotion.rollback(settings, key_of_name(model, settings.exchange.modelled_symbols), reason)
     typer.echo(f"version {version} is the champion of {model} again")

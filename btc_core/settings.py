@@ -261,9 +261,6 @@ class SealSettings(Section):
     sealed again once they are repaired."""
     lookback_days: int = Field(7, ge=1)
     """How many past days are checked for late data. The log keeps a week (`BTC_KAFKA_RETENTION_HOURS`)."""
-    days_per_run: int = Field(0, ge=0)
-    """Of a backfill through Dagster; 0: all days in one run. Where each run has a machine of its own (a pod), fewer days
-    a run are more days at the same time."""
 
 
 class BackupSettings(Section):

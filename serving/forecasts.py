@@ -91,9 +91,9 @@ def model_info(model: BidModel | VolatilityModel | None) -> ModelInfo:
     return _info(model.kind, model.version) if model is not None else ModelInfo()
 
 
-def models_of(champions: Champions) -> Models:
-    """What an answer says about the loaded models."""
-    return Models(bid=model_info(champions.bid), volatility=model_info(champions.volatility))
+def models_of(champions: Champions, symbol: str) -> Models:
+    """What an answer says about the loaded models that forecast a market."""
+    return Models(bid=model_info(champions.bid(symbol)), volatility=model_info(champions.volatility(symbol)))
 
 
 def row_models(row: ForecastRow) -> Models:
@@ -124,7 +124,8 @@ def newest(deps: Deps, symbol: str, quantity: Quantity) -> Made:
     if features is not None and behind:
         _refuse_stale(deps, now_ns, features.ts_recv_ns, symbol)
         champions = deps.models.current
-        usable = champions.volatility is not None and (champions.bid is not None or quantity == "volatility")
+        has_bid_model = champions.bid(symbol) is not None
+        usable = champions.volatility(symbol) is not None and (has_bid_model or quantity == "volatility")
         if usable or row is None or is_stale(deps, now_ns, row.ts_recv_ns):
             return _from_features(deps, features, now_ns, quantity)
     if row is None:
@@ -138,12 +139,12 @@ def from_given(deps: Deps, given: Given, symbol: str, quantity: Quantity) -> lis
     provenance = Provenance(
         symbol=symbol,
         source="request",
-        models=models_of(champions),
+        models=models_of(champions, symbol),
         made_at_ns=deps.clock.now_ns(),
         feature_version=FEATURE_VERSION,
         simulated=deps.settings.simulated,
     )
-    computed = _compute(champions, given.matrix, given.bids_usd, quantity)
+    computed = _compute(champions, symbol, given.matrix, given.bids_usd, quantity)
     for index, paths in enumerate(computed):
         if not _is_finite(paths):
             where = f"rows[{index}]" if given.is_batch else "features"
@@ -212,7 +213,7 @@ def _from_features(deps: Deps, row: FeatureRow, now_ns: int, quantity: Quantity)
     provenance = Provenance(
         symbol=row.symbol,
         source="api",
-        models=models_of(champions),
+        models=models_of(champions, row.symbol),
         made_at_ns=now_ns,
         ts_event_ns=row.ts_event_ns,
         ts_recv_ns=row.ts_recv_ns,
@@ -220,7 +221,7 @@ def _from_features(deps: Deps, row: FeatureRow, now_ns: int, quantity: Quantity)
         feature_version=row.feature_version,
         simulated=deps.settings.simulated,
     )
-    return Made(_warm(_compute(champions, matrix, [row.bid], quantity)[0]), provenance)
+    return Made(_warm(_compute(champions, row.symbol, matrix, [row.bid], quantity)[0]), provenance)
 
 
 def _warm(paths: Paths) -> Paths:
@@ -235,10 +236,11 @@ def _is_finite(paths: Paths) -> bool:
 
 
 def _compute(
-    champions: Champions, matrix: npt.NDArray[np.float64], bids: list[float | None], quantity: Quantity
+    champions: Champions, symbol: str, matrix: npt.NDArray[np.float64], bids: list[float | None], quantity: Quantity
 ) -> list[Paths]:
     """Run the models over (rows, MODEL_FEATURES); the bid model is needed only when the bid was asked for."""
-    if champions.volatility is None or (champions.bid is None and quantity == "bid"):
+    bid_model, volatility_model = champions.bid(symbol), champions.volatility(symbol)
+    if volatility_model is None or (bid_model is None and quantity == "bid"):
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "model_unavailable",
@@ -247,9 +249,9 @@ def _compute(
             headers={"Retry-After": "10"},
         )
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # given features may be absurd; see _is_finite
-        sigma = np.asarray(champions.volatility.predict(matrix), dtype=np.float64)
-        baseline = np.asarray(champions.volatility.baseline(matrix), dtype=np.float64)
-        moves = np.asarray(champions.bid.predict(matrix, sigma)) if champions.bid is not None else None
+        sigma = np.asarray(volatility_model.predict(matrix), dtype=np.float64)
+        baseline = np.asarray(volatility_model.baseline(matrix), dtype=np.float64)
+        moves = np.asarray(bid_model.predict(matrix, sigma)) if bid_model is not None else None
     return [
         Paths(
             bid=bid,

@@ -88,7 +88,7 @@ def explain(deps: Deps, symbol: str, top: int) -> Explanation:
     if row is None:
         raise NotReady(f"there are no features of {symbol} in Redis yet; `btc status` shows whether the workers run")
     current = deps.models.current
-    model = current.volatility
+    model = current.volatility(symbol)
     if model is None:
         raise NotReady(f"no model can be explained: {'; '.join(current.reasons) or 'none is loaded'}")
     matrix = np.asarray(row.values, dtype=np.float64)[_MODEL_COLUMNS].reshape(1, -1)

@@ -44,6 +44,5 @@ def measure(deps: Deps) -> None:
         FORECAST_AGE.labels(symbol).set(age_s(now_ns, deps.known_ns.setdefault(symbol, now_ns)))
     MODEL_CREATED.clear()
     current = deps.models.current
-    for model in (current.bid, current.volatility):
-        if model is not None:
-            MODEL_CREATED.labels(model.manifest.name, model.kind).set(model.manifest.created_ns / NS_PER_S)
+    for key, model in current.models.items():
+        MODEL_CREATED.labels(key.name, model.kind).set(model.manifest.created_ns / NS_PER_S)

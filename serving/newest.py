@@ -145,9 +145,10 @@ def live_features(deps: Deps, symbol: str) -> LiveFeatures:
 def loaded_models(deps: Deps) -> LoadedModels:
     """The models this process has loaded."""
     current = deps.models.current
+    symbol = deps.settings.exchange.symbols[0]
     return LoadedModels(
-        bid=_card(current.bid),
-        volatility=_card(current.volatility),
+        bid=_card(current.bid(symbol)),
+        volatility=_card(current.volatility(symbol)),
         reasons=deps.models.reasons,
         simulated=deps.settings.simulated,
     )

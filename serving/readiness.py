@@ -37,7 +37,7 @@ def readiness(deps: Deps) -> Readiness:
     elif row is not None and not fresh:
         age = age_s(now_ns, row.ts_recv_ns)
         reasons.append(f"the forecast of {symbol} is {age:.1f} s old, at most {limit_s:g} s are served")
-    models = _serving(models_of(deps.models.current), row_models(row) if row is not None else None)
+    models = _serving(models_of(deps.models.current, symbol), row_models(row) if row is not None else None)
     reasons.extend(deps.models.reasons)
     has_models = models.bid.kind is not None and models.volatility.kind is not None
     status: Literal["ready", "starting"] = "ready" if fresh and has_models else "starting"

@@ -169,17 +169,18 @@ class ForecastHandler:
 
         return write
 
-    def _models(self) -> tuple[BidModel, VolatilityModel]:
-        models = self._holder.current
-        if models.volatility is None or models.bid is None:
-            raise ServiceError(f"there is no model: {'; '.join(models.reasons)}")
-        return models.bid, models.volatility
+    def _models(self, symbol: str) -> tuple[BidModel, VolatilityModel]:
+        champions = self._holder.current
+        bid, volatility = champions.bid(symbol), champions.volatility(symbol)
+        if bid is None or volatility is None:
+            raise ServiceError(f"there is no model: {'; '.join(champions.reasons)}")
+        return bid, volatility
 
     def _close_minutes(self, row: FeatureMessage) -> list[Outcome]:
         """Close the minutes that ended before `row`; returns the outcomes that became final."""
         tracker = self._trackers.get(row.symbol)
         if tracker is None:
-            bid, volatility = self._models()
+            bid, volatility = self._models(row.symbol)
             with QuestDB(self._settings.questdb) as db:
                 tracker = restore_tracker(db, row.symbol, start_quantiles(bid), start_quantiles(volatility))
             self._trackers[row.symbol] = tracker
@@ -194,7 +195,7 @@ class ForecastHandler:
         if not rows:
             return []
         matrix = np.ascontiguousarray(values[:, _MODEL_COLUMNS])
-        bid_model, volatility = self._models()
+        bid_model, volatility = self._models(rows[0].symbol)
         tracker = self._trackers[rows[0].symbol]
         forecasts = _forecasts(rows, matrix, values[:, _BID_COLUMN], (bid_model, volatility), tracker)
         newest = matrix[-1:]

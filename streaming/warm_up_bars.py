@@ -1,6 +1,6 @@
 """The last day of minute bars as frames for the log, so that long windows are filled from the first quote on.
 
-What does not belong here: months of history for training (`btc_assets.history`), or when bars are fetched (`ingest`).
+What does not belong here: months of history for training (`btc_assets.training_bars`), or when bars are fetched (`ingest`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.market.messages import ForecastRow
 from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
-from btc_core.names import VOLATILITY_MODEL
+from btc_core.names import VOLATILITY, VOLATILITY_MODEL, ModelKey
 from btc_core.registry.champions import ModelHolder
 from btc_core.settings import ApiSettings, ExchangeSettings, Settings
 from btc_core.stores.redis_rows import FeatureRow
@@ -68,23 +68,22 @@ class FakeStore:
 
 
 class FakeSource:
+    modelled_symbols = ("BTC/USD",)
     volatility: VolatilityModel | None = None
     bid: Any = None
     error: Exception | None = None
 
-    def champion_version(self, name: str) -> str | None:
-        model = self.volatility if name == VOLATILITY_MODEL else self.bid
+    def _model(self, key: ModelKey) -> Any:
+        return self.volatility if key.quantity == VOLATILITY else self.bid
+
+    def champion_version(self, key: ModelKey) -> str | None:
+        model = self._model(key)
         return model.version if model is not None else None
 
-    def bid_model(self) -> Any:
-        return self._load(self.bid)
-
-    def volatility_model(self) -> Any:
-        return self._load(self.volatility)
-
-    def _load(self, model: Any) -> Any:
+    def load(self, key: ModelKey) -> Any:
         if self.error is not None:
             raise self.error
+        model = self._model(key)
         if model is None:
             raise StoreError("MLflow has no champion and the cache is empty")
         return model

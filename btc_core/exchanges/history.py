@@ -1,6 +1,6 @@
 """Past trades from an exchange's REST API, page by page, and the minute bars of trades.
 
-What does not belong here: the form of a request (the adapters), or when to send it (`btc_assets.history`).
+What does not belong here: the form of a request (the adapters), or when to send it (`btc_assets.training_bars`).
 """
 
 from __future__ import annotations

@@ -60,6 +60,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     layout: int = LAYOUT
     name: str
+    symbol: str = ""
+    """The market it was trained on; empty in bundles that were made when there was only one."""
     kind: ModelKind
     version: str
     """The registry's version where the bundle came from there, else a build id."""

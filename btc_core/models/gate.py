@@ -1,8 +1,8 @@
-"""Which model may serve: losses on the same rows are compared, and the reason is given in words.
+"""Which model may serve: the losses of a model compared with those of others on the same rows, and the reason in words.
 
-A *refresh* is the champion's recipe on newer data: it must not be worse than the champion, and better than every
-baseline. A *change* is another recipe: it must prove itself better in shadow, over weeks. One day has almost no power to
-tell models apart, and requiring the lowest loss ever measured could keep one lucky champion for a year.
+A *refresh* is the same recipe fitted on newer data. It must not be worse than the champion, and its trees must be better
+than every baseline. A *change* is another recipe. It must prove to be better in shadow for weeks, because a single day has
+almost no statistical power to tell models apart, and the best loss of many past runs may be luck.
 What does not belong here: where losses come from, and moving aliases (`btc_core.registry`).
 """
 
@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from btc_core.models import scores
-from btc_core.names import BID_MODEL, VOLATILITY_MODEL
+from btc_core.names import BID, VOLATILITY, Quantity
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -23,41 +23,40 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 Z_95 = 1.645
-"""Standard errors to a one-sided 95 % bound."""
-REFRESH_WORSE_AT_MOST = 1.02
-"""The 95 % bound of a refresh's loss over the champion's must be below this."""
-CHANGE_RATIO = 0.99
+"""Standard errors of a one-sided 95 % bound."""
+REFRESH_MAX_RATIO = 1.02
+"""Largest upper bound of the ratio of a refresh's loss to the champion's."""
+CHANGE_MAX_RATIO = 0.99
 """A change must have at most this share of the champion's loss."""
-CHANGE_DAYS_BETTER = 0.60
+CHANGE_MIN_BETTER_DAYS = 0.60
 """A change must be better on at least this share of the days."""
-CHANGE_WORST_DAY = 1.25
+CHANGE_MAX_DAILY_RATIO = 1.25
 """On its worst day, a change's loss must be below this multiple of the champion's."""
-SHADOW_DAYS = {VOLATILITY_MODEL: 14, BID_MODEL: 28}
-"""Days in shadow before a change is judged. The edge of a price model is smaller, so it takes longer to measure."""
+SHADOW_DAYS: dict[Quantity, int] = {VOLATILITY: 14, BID: 28}
+"""Days in shadow before a change is judged: a price model's edge is smaller, so it takes longer to see."""
 COVERAGE_90 = (0.88, 0.92)
 """Lowest and highest coverage of the 90 % interval of a change."""
 DEMOTE_RATIO = 1.2
-"""Above this ratio of the champion's loss to the best baseline's, the baseline serves."""
+"""Loss over 24 h relative to the best baseline's, above which the baseline takes over."""
 DEMOTE_COVERAGE = 0.80
-"""Below this coverage of the 90 % interval, the baseline serves."""
-DEMOTE_COVERAGE_HOURS = 6
-"""The newest hours over which coverage is measured; losses are compared over 24."""
+"""Coverage of the 90 % interval over 6 h, below which the baseline takes over."""
+DEMOTE_HOURS, DEMOTE_COVERAGE_HOURS = 24, 6
 MIN_ROWS = 60
-"""Fewer rows than an hour's decide nothing."""
+"""Less than an hour of rows decides nothing."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gate decided, why, and the figures it decided by."""
+    """What a gate decided, the reason, and the figures behind it."""
 
     passed: bool
     reason: str
     beats_baselines: bool = True
-    """False when the model passed only as the baseline that is inside it."""
+    """False when the model passed only as the baseline that is part of it."""
     figures: dict[str, float] = {}
 
 
 def ratio_bound(losses: Floats, reference: Floats) -> tuple[float, float]:
-    """Ratio of the mean losses, and its upper 95 % bound from the HAC standard error of their difference.
+    """The ratio of the mean losses, and its upper 95 % bound from the HAC standard error of their difference.
 
     >>> ratio_bound(np.ones(50), np.ones(50))
     (1.0, 1.0)
@@ -70,73 +69,82 @@ def ratio_bound(losses: Floats, reference: Floats) -> tuple[float, float]:
 
 
 def refresh(losses: Floats, champion: Floats | None, baselines: dict[str, Floats]) -> Verdict:
-    """Judge a candidate with the champion's recipe; all losses are on the same rows, in time order.
+    """Judge a candidate with the champion's recipe; all losses are of the same rows, in time order.
 
-    The champion's losses are NaN on rows it was fitted on; it is compared on the others, if these are at least an hour.
-    The candidate fails only when it may be worse than the champion. A candidate that is not better than the best baseline
-    passes as that baseline: `beats_baselines` is false, and training must leave its trees out.
+    The champion's losses are NaN on rows that it was fitted on. It is compared on the others, if these are at least an
+    hour's. The candidate fails only if it may be worse than the champion. If it is not better than the best baseline it
+    passes with `beats_baselines` false, and the training leaves its trees out.
     """
-    best = min(baselines, key=lambda name: float(np.mean(baselines[name])))
-    to_best = ratio_bound(losses, baselines[best])
-    figures = {"ratio_to_baseline": to_best[0], "ratio_to_baseline_bound": to_best[1]}
-    beats = to_best[1] < 1.0
-    words = f"loss {to_best[0]:.3f} of {best}'s (95 % bound {to_best[1]:.3f}, below 1) on {len(losses)} rows"
-    if not beats:
-        return Verdict(
-            passed=True, beats_baselines=False, figures=figures, reason=f"{words}: the baseline serves until trees win"
-        )
+    best = _best(baselines)
+    ratio, bound = ratio_bound(losses, baselines[best])
+    figures = {"ratio_to_baseline": ratio, "ratio_to_baseline_bound": bound}
+    reason = f"loss {ratio:.3f} of {best}'s (95 % bound {bound:.3f}, must be below 1) on {len(losses)} rows"
+    beats_baselines = bound < 1.0
+    if not beats_baselines:
+        reason = f"{reason}: the baseline serves until trees are better"
+        return Verdict(passed=True, beats_baselines=beats_baselines, figures=figures, reason=reason)
     if champion is None:
-        return Verdict(passed=True, reason=f"{words}; there is no champion to compare with", figures=figures)
-    new = np.isfinite(champion)
-    if new.sum() < MIN_ROWS:
-        words = f"{words}; the champion was fitted on all but {new.sum()} of them, and is not compared"
-        return Verdict(passed=True, reason=words, figures=figures)
-    ratio, bound = ratio_bound(losses[new], champion[new])
+        return Verdict(passed=True, reason=f"{reason}; there is no champion to compare with", figures=figures)
+    unseen = np.isfinite(champion)
+    if unseen.sum() < MIN_ROWS:
+        reason = f"{reason}; not compared with the champion, which was fitted on all but {unseen.sum()} of them"
+        return Verdict(passed=True, reason=reason, figures=figures)
+    ratio, bound = ratio_bound(losses[unseen], champion[unseen])
     figures |= {"ratio_to_champion": ratio, "ratio_to_champion_bound": bound}
-    words = (
-        f"{words}, {ratio:.3f} of the champion's (95 % bound {bound:.3f}, below {REFRESH_WORSE_AT_MOST:g}) on the "
-        f"{new.sum()} that it was not fitted on"
+    reason = (
+        f"{reason}, {ratio:.3f} of the champion's (95 % bound {bound:.3f}, must be below {REFRESH_MAX_RATIO:g}) on the "
+        f"{unseen.sum()} that it was not fitted on"
     )
-    return Verdict(passed=bound < REFRESH_WORSE_AT_MOST, reason=words, figures=figures)
+    return Verdict(passed=bound < REFRESH_MAX_RATIO, reason=reason, figures=figures)
 
 
-def change(losses: Floats, champion: Floats, days: npt.NDArray[np.int64], name: str, coverage_90: float) -> Verdict:
+def change(
+    losses: Floats, champion: Floats, days: npt.NDArray[np.int64], quantity: Quantity, coverage_90: float
+) -> Verdict:
     """Judge another recipe by its time in shadow: losses of both models on the same rows, and each row's UTC day number."""
-    shadow_days, place = np.unique(days, return_inverse=True)
-    sums = np.bincount(place, losses), np.bincount(place, champion)
-    daily = sums[0] / sums[1]
+    distinct_days, day_index = np.unique(days, return_inverse=True)
+    daily_ratios = np.bincount(day_index, losses) / np.bincount(day_index, champion)
+    better_days = float(np.mean(daily_ratios < 1.0))
+    worst_ratio = float(daily_ratios.max())
     ratio = float(np.mean(losses)) / float(np.mean(champion))
     t = scores.diebold_mariano_t(losses, champion)
-    needed = SHADOW_DAYS[name]
+    needed_days = SHADOW_DAYS[quantity]
     low, high = COVERAGE_90
     rules = {
-        f"{len(shadow_days)} days in shadow, {needed} are needed": len(shadow_days) >= needed,
-        f"loss ratio {ratio:.4f}, at most {CHANGE_RATIO:g}": ratio <= CHANGE_RATIO,
-        f"HAC-DM t {t:.2f}, below {-Z_95:g} is more than luck": t < -Z_95,
-        f"better on {np.mean(daily < 1.0):.0%} of days, at least {CHANGE_DAYS_BETTER:.0%}": bool(
-            np.mean(daily < 1.0) >= CHANGE_DAYS_BETTER
+        f"{len(distinct_days)} days in shadow, {needed_days} are needed": len(distinct_days) >= needed_days,
+        f"loss ratio {ratio:.4f}, at most {CHANGE_MAX_RATIO:g}": ratio <= CHANGE_MAX_RATIO,
+        f"HAC-DM t {t:.2f}, must be below {-Z_95:g} to exclude luck": t < -Z_95,
+        f"better on {better_days:.0%} of days, at least {CHANGE_MIN_BETTER_DAYS:.0%}": (
+            better_days >= CHANGE_MIN_BETTER_DAYS
         ),
-        f"worst day {daily.max():.2f} of the champion's, below {CHANGE_WORST_DAY:g}": bool(
-            daily.max() < CHANGE_WORST_DAY
+        f"worst day {worst_ratio:.2f} of the champion's, must be below {CHANGE_MAX_DAILY_RATIO:g}": (
+            worst_ratio < CHANGE_MAX_DAILY_RATIO
         ),
-        f"90 % interval covers {coverage_90:.1%}, {low:.0%} to {high:.0%}": low <= coverage_90 <= high,
+        f"90 % interval covers {coverage_90:.1%}, {low:.0%} to {high:.0%} is right": low <= coverage_90 <= high,
     }
-    failed = [rule for rule, passed in rules.items() if not passed]
-    figures = {"ratio_to_champion": ratio, "dm_t": t, "days": float(len(shadow_days)), "coverage_90": coverage_90}
-    return Verdict(passed=not failed, reason="; ".join(failed or rules), figures=figures)
+    broken = [rule for rule, is_kept in rules.items() if not is_kept]
+    figures = {"ratio_to_champion": ratio, "dm_t": t, "days": float(len(distinct_days)), "coverage_90": coverage_90}
+    return Verdict(passed=not broken, reason="; ".join(broken or rules), figures=figures)
 
 
 def live(losses: Floats, baselines: dict[str, Floats], inside_90: npt.NDArray[np.bool_]) -> Verdict:
-    """Whether the champion may continue, by its losses and the baselines' over the last 24 h, and its coverage over 6 h.
+    """Whether the champion may stay: its losses of the last 24 h against the baselines', and its coverage of the last 6 h.
 
-    Rows are outcomes in time order; `inside_90` covers only the last `DEMOTE_COVERAGE_HOURS`.
+    Rows are outcomes in time order. `inside_90` says of those of the last 6 h whether the 90 % interval held them.
     """
     if len(losses) < MIN_ROWS:
         return Verdict(passed=True, reason=f"only {len(losses)} outcomes in 24 h, {MIN_ROWS} are needed")
-    best = min(baselines, key=lambda name: float(np.mean(baselines[name])))
+    best = _best(baselines)
     ratio = float(np.mean(losses)) / float(np.mean(baselines[best]))
-    covered = float(np.mean(inside_90)) if len(inside_90) >= MIN_ROWS else math.nan
-    figures = {"ratio_to_baseline": ratio, "coverage_90": covered}
-    words = f"24 h loss {ratio:.3f} of {best}'s (at most {DEMOTE_RATIO:g}), 90 % interval covers {covered:.1%} over 6 h"
-    good = ratio <= DEMOTE_RATIO and not covered < DEMOTE_COVERAGE
-    return Verdict(passed=good, reason=words, beats_baselines=ratio < 1.0, figures=figures)
+    coverage = float(np.mean(inside_90)) if len(inside_90) >= MIN_ROWS else math.nan
+    figures = {"ratio_to_baseline": ratio, "coverage_90": coverage}
+    reason = (
+        f"24 h loss {ratio:.3f} of {best}'s (at most {DEMOTE_RATIO:g}), 90 % interval covers {coverage:.1%} over 6 h "
+        f"(at least {DEMOTE_COVERAGE:.0%})"
+    )
+    stays = ratio <= DEMOTE_RATIO and not coverage < DEMOTE_COVERAGE
+    return Verdict(passed=stays, reason=reason, beats_baselines=ratio < 1.0, figures=figures)
+
+
+def _best(baselines: dict[str, Floats]) -> str:
+    return min(baselines, key=lambda name: float(np.mean(baselines[name])))

@@ -1,1 +1,1 @@
-"""The model registry: bundles in MLflow and in a local cache, promotion, and the champions that serve."""
+"""The model registry: versions in MLflow, copies of them on disk, their aliases, and the champions a process serves."""

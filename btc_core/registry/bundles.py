@@ -1,45 +1,38 @@
-"""Model bundles in the MLflow registry: log, register, load, with a cache on disk for when it is away.
+"""Model bundles in MLflow: registering them as challengers, and loading champions and challengers through the cache on disk.
 
-Talks MLflow's REST API over httpx: importing `mlflow` takes seconds and 200 MB, which no worker has to spare.
-Artifacts go where the server says: straight to the object store (`s3:`) or through the server (`mlflow-artifacts:`).
-What does not belong here: what a bundle is (`bundle`), who deserves to be champion (`gate`), and moving aliases (`promotion`).
+What does not belong here: what a bundle is (`btc_core.models.bundle`), how MLflow is spoken to (`btc_core.stores.mlflow`),
+and which version becomes champion (`promotion`).
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
-import os
-import shutil
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, TypeAlias
 
-import httpx
 import msgspec
 
-from btc_core.clock import from_ns, now_ns
-from btc_core.errors import NotReady, SchemaError, ServiceError, StoreError
-from btc_core.models.bundle import BidModel, Manifest, VolatilityModel, load_bundle
-from btc_core.names import CHALLENGER, CHAMPION, TRAIN_MODELS_JOB
+from btc_core.clock import from_ns
+from btc_core.errors import NotReady, SchemaError, ServiceError
+from btc_core.models.bundle import BidModel, Manifest, VolatilityModel
+from btc_core.names import BID, CHALLENGER, CHAMPION, TRAIN_MODELS_JOB, ModelKey
+from btc_core.registry.cache import MANIFEST, BundleCache
+from btc_core.stores.mlflow import MAX_TAG_CHARACTERS, MlflowClient
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from btc_core.models.gate import Verdict
-    from btc_core.settings import Settings, StoreSettings
+    from btc_core.settings import Settings
+
+Model: TypeAlias = BidModel | VolatilityModel
 
 ARTIFACT_FOLDER, PLOTS_FOLDER = "bundle", "plots"
-TIMEOUT_S = 10.0
-"""Of one request; an answer takes milliseconds. A champion check blocks its caller's loop at most this long."""
-MAX_TAG = 4_000
-"""Characters; MLflow refuses more than 5,000."""
-KEPT_VERSIONS = 3
-"""Bundles kept in the cache per model; each is about a megabyte."""
 
 
-class Registered(msgspec.Struct, frozen=True):
-    """A registered model version and where to look at it."""
+class Registration(msgspec.Struct, frozen=True):
+    """A new version of a registered model, and its page in MLflow."""
 
     name: str
     version: str
@@ -47,130 +40,130 @@ class Registered(msgspec.Struct, frozen=True):
     url: str
 
 
-def register(
+def mlflow_of(settings: Settings) -> MlflowClient:
+    """A client of the MLflow server that the settings name."""
+    return MlflowClient(settings.mlflow, settings.store)
+
+
+def register(  # noqa: PLR0913 - everything that MLflow keeps of a version
     settings: Settings,
+    key: ModelKey,
     folder: Path,
     verdict: Verdict,
-    params: dict[str, str] | None = None,
-    pictures: dict[str, bytes] | None = None,
-) -> Registered:
-    """Log the bundle in `folder` as a run of the experiment of its name and register it as `challenger`.
+    *,
+    params: Mapping[str, str] | None = None,
+    pictures: Mapping[str, bytes] | None = None,
+) -> Registration:
+    """Log the bundle in `folder` as a run and register it as the challenger; `pictures` are PNG files by name.
 
-    `pictures` are PNG files by name, for the run.
-
-    The version appears last, when every file of it is stored: a run that is killed on the way leaves none.
-    Raises `StoreError` when MLflow or the object store refuses or is away; then no alias has moved.
+    The version is created last, after all of its files, so an interrupted registration leaves no version behind.
+    Raises `StoreError` if MLflow or the object store refuses or does not answer; then no alias has moved.
     """
-    manifest = msgspec.json.decode((folder / "bundle.json").read_bytes(), type=Manifest)
-    tags = _tags(settings, manifest) | {
+    mlflow = mlflow_of(settings)
+    manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    tags = _tags(settings, key, manifest) | {
         "gate_result": "passed" if verdict.passed else "failed",
         "gate_reason": verdict.reason,
     }
-    run = _start_run(settings, manifest, tags)
-    run_id, artifacts = str(run["run_id"]), str(run["artifact_uri"]).rstrip("/")
-    source = f"{artifacts}/{ARTIFACT_FOLDER}"
+    run = mlflow.create_run(mlflow.experiment_id(key.experiment), manifest.version, manifest.created_ns, tags)
     figures = {f"gate/{name}": value for name, value in verdict.figures.items() if math.isfinite(value)}
-    _log_numbers(settings, run_id, manifest, figures, params or {})
+    mlflow.log(run.run_id, {**manifest.scores, **figures}, _params(manifest) | dict(params or {}))
+    source = f"{run.artifact_uri}/{ARTIFACT_FOLDER}"
     for path in sorted(folder.iterdir()):
-        _put(settings, f"{source}/{path.name}", path.read_bytes())
+        mlflow.put_artifact(f"{source}/{path.name}", path.read_bytes())
     for name, picture in (pictures or {}).items():
-        _put(settings, f"{artifacts}/{PLOTS_FOLDER}/{name}", picture)
-    call(settings, "POST", "runs/update", {"run_id": run_id, "status": "FINISHED", "end_time": _now_ms()})
-    _ensure_model(settings, manifest.name)
-    body = {"name": manifest.name, "source": source, "run_id": run_id, "tags": _pairs(tags)}
-    version = str(call(settings, "POST", "model-versions/create", body)["model_version"]["version"])
-    set_alias(settings, manifest.name, CHALLENGER, version)
-    url = f"{settings.links.mlflow_url or settings.mlflow.url}/#/models/{manifest.name}/versions/{version}"
-    return Registered(manifest.name, version, run_id, url)
+        mlflow.put_artifact(f"{run.artifact_uri}/{PLOTS_FOLDER}/{name}", picture)
+    mlflow.finish_run(run.run_id)
+    mlflow.ensure_model(key.name)
+    version = mlflow.create_version(key.name, source, run.run_id, tags)
+    mlflow.set_alias(key.name, CHALLENGER, version)
+    url = f"{settings.links.mlflow_url or settings.mlflow.url}/#/models/{key.name}/versions/{version}"
+    return Registration(key.name, version, run.run_id, url)
 
 
-def champion_version(settings: Settings, name: str) -> str | None:
-    """Version behind the alias `champion`, None when nobody holds it; `StoreError` when MLflow is away."""
-    return version_of(settings, name, CHAMPION)
+def champion_version(settings: Settings, key: ModelKey) -> str | None:
+    """The version with the alias `champion`, None if there is none; raises `StoreError` if MLflow does not answer."""
+    return version_of(settings, key, CHAMPION)
 
 
-def version_of(settings: Settings, name: str, alias: str) -> str | None:
-    """Version behind an alias, None when nobody holds it; `StoreError` when MLflow is away."""
-    answer = _find(settings, "registered-models/alias", {"name": name, "alias": alias})
-    return None if answer is None else str(answer["model_version"]["version"])
+def version_of(settings: Settings, key: ModelKey, alias: str) -> str | None:
+    """The version with an alias, None if there is none; raises `StoreError` if MLflow does not answer."""
+    found = mlflow_of(settings).aliased_version(key.name, alias)
+    return None if found is None else found.version
 
 
-def load_champion(settings: Settings, name: str) -> BidModel | VolatilityModel:
-    """The champion, proven by its golden batch; its `version` is the registry's.
+def load_champion(settings: Settings, key: ModelKey) -> Model:
+    """The champion, with the number of its registered version as its `version`.
 
-    While MLflow or the store is away the last champion that loaded here serves. Raises `NotReady` when there is neither,
-    `SchemaError` when the champion is altered or belongs to another feature set.
+    While MLflow or the object store does not answer, this is the champion that was loaded last on this machine. Raises
+    `NotReady` if there is none either, and `SchemaError` if the champion is damaged or was made for other features.
     """
-    shelf = settings.model.cache_dir / name
+    cache = _cache(settings, key)
     try:
-        version = champion_version(settings, name)
-        if version is not None and not (shelf / version / "bundle.json").is_file():
-            _download(settings, name, version, shelf)
+        version = champion_version(settings, key)
+        if version is not None:
+            _ensure_cached(settings, key, version)
     except ServiceError as error:
-        return _load_cached(shelf, name, error)
+        version = cache.last_champion()
+        if version is None:
+            msg = f"no champion of {key.name}: the registry does not answer ({error}) and the cache {cache.folder} is empty"
+            raise NotReady(msg) from error
+        return _load(cache, key, version)
     if version is None:
-        msg = f"the registry has no champion of {name} yet; materialize the asset that trains it, or run {TRAIN_MODELS_JOB}"
+        msg = f"the registry has no champion of {key.name} yet; run the Dagster job {TRAIN_MODELS_JOB}"
         raise NotReady(msg)
-    model = load_bundle(shelf / version, version)
-    _remember(shelf, version)
+    model = _load(cache, key, version)
+    cache.keep_champion(version)
     return model
 
 
-def load_version(settings: Settings, name: str, version: str) -> BidModel | VolatilityModel:
-    """One version, proven by its golden batch; `StoreError` or `SchemaError` when it cannot be had."""
-    shelf = settings.model.cache_dir / name
-    if not (shelf / version / "bundle.json").is_file():
-        _download(settings, name, version, shelf)
-    return load_bundle(shelf / version, version)
+def load_challenger(settings: Settings, key: ModelKey) -> Model:
+    """The challenger; raises `NotReady` if there is none, `StoreError` or `SchemaError` if it cannot be loaded."""
+    version = version_of(settings, key, CHALLENGER)
+    if version is None:
+        msg = f"the registry has no challenger of {key.name}"
+        raise NotReady(msg)
+    _ensure_cached(settings, key, version)
+    return _load(_cache(settings, key), key, version)
 
 
-def _load_cached(shelf: Path, name: str, cause: ServiceError) -> BidModel | VolatilityModel:
-    marker = shelf / CHAMPION
-    if not marker.is_file():
-        msg = f"no champion of {name}: the registry is away ({cause}) and the cache {shelf} is empty"
-        raise NotReady(msg) from cause
-    version = marker.read_text().strip()
-    return load_bundle(shelf / version, version)
+def _cache(settings: Settings, key: ModelKey) -> BundleCache:
+    return BundleCache(settings.model.cache_dir / key.name)
 
 
-def _remember(shelf: Path, version: str) -> None:
-    """Note the last good version and drop old ones; another process may do the same at the same time."""
-    marker = shelf / CHAMPION
-    if marker.is_file() and marker.read_text() == version:
+def _ensure_cached(settings: Settings, key: ModelKey, version: str) -> None:
+    """Download a version unless the cache has it."""
+    cache = _cache(settings, key)
+    if cache.has(version):
         return
-    scratch = shelf / f".{CHAMPION}-{os.getpid()}"
-    scratch.write_text(version)
-    scratch.replace(marker)
-    kept = sorted((path for path in shelf.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
-    for path in kept[:-KEPT_VERSIONS]:
-        if path.name != version:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _download(settings: Settings, name: str, version: str, shelf: Path) -> None:
-    answer = call(settings, "GET", "model-versions/get", {"name": name, "version": version})
-    source = str(answer["model_version"]["source"]).rstrip("/")
-    shelf.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".download-", dir=shelf))
+    mlflow = mlflow_of(settings)
+    source = mlflow.version(key.name, version).source
+    text = mlflow.get_artifact(f"{source}/{MANIFEST}")
     try:
-        text = _get(settings, f"{source}/bundle.json")
-        for file in msgspec.json.decode(text, type=Manifest).files:
-            (scratch / Path(file).name).write_bytes(_get(settings, f"{source}/{file}"))
-        (scratch / "bundle.json").write_bytes(text)
-        if not (shelf / version).exists():
-            scratch.replace(shelf / version)
+        manifest = msgspec.json.decode(text, type=Manifest)
     except msgspec.MsgspecError as error:
-        msg = f"version {version} of {name} has no readable bundle at {source}: {error}"
+        msg = f"version {version} of {key.name} has no readable bundle at {source}: {error}"
         raise SchemaError(msg) from error
-    except OSError:
-        if not (shelf / version / "bundle.json").is_file():  # another process may have been first
-            raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    files = {Path(name).name: mlflow.get_artifact(f"{source}/{name}") for name in manifest.files}
+    cache.add(version, files | {MANIFEST: text})
 
 
-def _tags(settings: Settings, manifest: Manifest) -> dict[str, str]:
+def _load(cache: BundleCache, key: ModelKey, version: str) -> Model:
+    """Load a cached version and check that it is a model of this market and quantity."""
+    model = cache.load(version)
+    symbol = model.manifest.symbol or key.symbol  # bundles made before there were several markets name none
+    if not isinstance(model, BidModel if key.quantity == BID else VolatilityModel) or symbol != key.symbol:
+        msg = (
+            f"version {version} of {key.name} is a {type(model).__name__} of {symbol}, not the {key.quantity} of "
+            f"{key.symbol}; train the model again"
+        )
+        raise SchemaError(msg)
+    return model
+
+
+def _tags(settings: Settings, key: ModelKey, manifest: Manifest) -> dict[str, str]:
     return {
+        "symbol": key.symbol,
         "kind": manifest.kind,
         "feature_version": manifest.feature_version,
         "market": "simulated" if settings.simulated else "live",
@@ -178,170 +171,20 @@ def _tags(settings: Settings, manifest: Manifest) -> dict[str, str]:
         "data_to": from_ns(manifest.trained_to_ns).isoformat() if manifest.train_rows else "",
         "recipe": manifest.recipe,
         "git_commit": manifest.code,
-        "seals": _spelled(manifest.seals),
+        "seals": _seals_tag(manifest.seals),
     }
 
 
-def _spelled(seals: tuple[str, ...]) -> str:
-    """All of them where a tag has room, else how many and what they are together; the bundle's manifest has all."""
+def _seals_tag(seals: tuple[str, ...]) -> str:
+    """All seals if a tag has room for them, otherwise their number, range and digest; the manifest lists all of them."""
     text = " ".join(seals)
-    if len(text) <= MAX_TAG:
+    if len(text) <= MAX_TAG_CHARACTERS:
         return text
     return f"{len(seals)} days, {seals[0]} to {seals[-1]}, sha256 {hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _start_run(settings: Settings, manifest: Manifest, tags: dict[str, str]) -> dict[str, Any]:
-    found = _find(settings, "experiments/get-by-name", {"experiment_name": manifest.name})
-    if found is None:
-        experiment_id = call(settings, "POST", "experiments/create", {"name": manifest.name})["experiment_id"]
-    else:
-        experiment_id = found["experiment"]["experiment_id"]
-    body = {
-        "experiment_id": experiment_id,
-        "start_time": manifest.created_ns // 1_000_000,
-        "run_name": manifest.version,
-        "tags": _pairs(tags),
-    }
-    return dict(call(settings, "POST", "runs/create", body)["run"]["info"])
-
-
-def _log_numbers(
-    settings: Settings, run_id: str, manifest: Manifest, figures: dict[str, float], params: dict[str, str]
-) -> None:
-    stamp = _now_ms()
-    metrics = [
-        {"key": key, "value": value, "timestamp": stamp, "step": 0}
-        for key, value in sorted({**manifest.scores, **figures}.items())
-    ]
-    described = {"kind": manifest.kind, "train_rows": str(manifest.train_rows), **params}
+def _params(manifest: Manifest) -> dict[str, str]:
+    params = {"kind": manifest.kind, "train_rows": str(manifest.train_rows)}
     if manifest.shrinkage:
-        described["shrinkage"] = ", ".join(f"{value:g}" for value in manifest.shrinkage)
-    body = {"run_id": run_id, "metrics": metrics, "params": _pairs(described)}
-    call(settings, "POST", "runs/log-batch", body)
-
-
-def _ensure_model(settings: Settings, name: str) -> None:
-    if _find(settings, "registered-models/get", {"name": name}) is None:
-        call(settings, "POST", "registered-models/create", {"name": name})
-
-
-def set_alias(settings: Settings, name: str, alias: str, version: str) -> None:
-    """Give an alias to a version; whoever held it holds it no more."""
-    call(settings, "POST", "registered-models/alias", {"name": name, "alias": alias, "version": version})
-
-
-def _pairs(values: dict[str, str]) -> list[dict[str, str]]:
-    return [{"key": key, "value": value} for key, value in values.items()]
-
-
-def _now_ms() -> int:
-    return now_ns() // 1_000_000
-
-
-def _find(settings: Settings, path: str, params: dict[str, str]) -> dict[str, Any] | None:
-    """A GET that may find nothing."""
-    response = _send(settings, "GET", f"/api/2.0/mlflow/{path}", params=params)
-    if response.status_code != httpx.codes.OK and _code(response) in {
-        "RESOURCE_DOES_NOT_EXIST",
-        "INVALID_PARAMETER_VALUE",
-    }:
-        # MLflow says INVALID_PARAMETER_VALUE for an alias that nobody holds
-        return None
-    return _answer(path, response)
-
-
-def call(settings: Settings, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """One request to MLflow's REST API; raises `StoreError`."""
-    sent: dict[str, Any] = {"params": body} if method == "GET" else {"json": body}
-    return _answer(path, _send(settings, method, f"/api/2.0/mlflow/{path}", **sent))
-
-
-def _answer(path: str, response: httpx.Response) -> dict[str, Any]:
-    if response.status_code != httpx.codes.OK:
-        msg = f"MLflow refused {path} ({response.status_code} {_code(response)}): {response.text[:300]}"
-        raise StoreError(msg)
-    return dict(response.json())
-
-
-def _code(response: httpx.Response) -> str:
-    try:
-        return str(response.json().get("error_code", ""))
-    except (ValueError, AttributeError):
-        return ""
-
-
-@functools.cache
-def _client() -> httpx.Client:
-    """One for the process: each new one reads the certificates of all authorities, 20 ms of a worker's time."""
-    return httpx.Client(timeout=TIMEOUT_S, limits=httpx.Limits(max_keepalive_connections=0))
-
-
-def _send(settings: Settings, method: str, path: str, **more: Any) -> httpx.Response:
-    url = settings.mlflow.url.rstrip("/")
-    try:
-        return _client().request(method, url + path, **more)
-    except httpx.HTTPError as error:
-        msg = f"MLflow at {url} does not answer: {error!r}"
-        raise StoreError(msg) from error
-
-
-def _put(settings: Settings, uri: str, data: bytes) -> None:
-    parts = urlsplit(uri)
-    if parts.scheme == "s3":
-        _s3(settings.store, "put_object", uri, Bucket=parts.netloc, Key=parts.path.lstrip("/"), Body=data)
-    else:
-        response = _send(settings, "PUT", _proxied(uri), content=data)
-        if response.status_code not in {httpx.codes.OK, httpx.codes.NO_CONTENT}:
-            msg = f"MLflow did not store {uri} ({response.status_code}): {response.text[:300]}"
-            raise StoreError(msg)
-
-
-def _get(settings: Settings, uri: str) -> bytes:
-    parts = urlsplit(uri)
-    if parts.scheme == "s3":
-        return bytes(
-            _s3(settings.store, "get_object", uri, Bucket=parts.netloc, Key=parts.path.lstrip("/"))["Body"].read()
-        )
-    response = _send(settings, "GET", _proxied(uri))
-    if response.status_code != httpx.codes.OK:
-        msg = f"MLflow has no {uri} ({response.status_code}): {response.text[:300]}"
-        raise StoreError(msg)
-    return response.content
-
-
-def _proxied(uri: str) -> str:
-    parts = urlsplit(uri)
-    if parts.scheme != "mlflow-artifacts":
-        msg = (
-            f"artifacts at {uri} are out of reach; the MLflow server must keep them on s3: or behind mlflow-artifacts:"
-        )
-        raise StoreError(msg)
-    return f"/api/2.0/mlflow-artifacts/artifacts/{parts.path.lstrip('/')}"
-
-
-def _s3(store: StoreSettings, action: str, uri: str, **arguments: Any) -> dict[str, Any]:
-    """One call to the object store."""
-    import boto3  # noqa: PLC0415 - a third of a second to import, only for loading and registering
-    from botocore.config import Config  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-    client = boto3.client(
-        "s3",
-        endpoint_url=store.endpoint_url,
-        aws_access_key_id=store.access_key,
-        aws_secret_access_key=store.secret_key.get_secret_value(),
-        region_name="us-east-1",
-        config=Config(
-            s3={"addressing_style": "path"},
-            connect_timeout=TIMEOUT_S,
-            read_timeout=TIMEOUT_S,
-            retries={"max_attempts": 2},
-        ),
-    )
-    try:
-        return dict(getattr(client, action)(**arguments))
-    except (BotoCoreError, ClientError) as error:
-        msg = f"the object store at {store.endpoint_url} refused {action} of {uri}: {error}"
-        raise StoreError(msg) from error
-    finally:
-        client.close()
+        params["shrinkage"] = ", ".join(f"{value:g}" for value in manifest.shrinkage)
+    return params

@@ -1,73 +1,83 @@
-"""The champions a process forecasts with: loaded at start, looked for again every few seconds, swapped by one reference.
+"""The champions that a process forecasts with: loaded at its start and replaced within seconds of a promotion.
 
-A caller takes `ModelHolder.current` once and keeps it, so a swap can never mix two generations within an answer.
-What does not belong here: how a bundle is fetched (`registry`) or what it computes (`bundle`).
+A caller takes `ModelHolder.current` once and keeps it for the whole answer, so an answer never mixes two generations.
+What does not belong here: how a bundle is fetched (`bundles`), and what it computes (`btc_core.models.bundle`).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
-from btc_core.errors import BtcError, NotReady, SchemaError, ServiceError
+from btc_core.errors import BtcError, NotReady, ServiceError
 from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model
 from btc_core.models.fitting import harx_bundle
-from btc_core.names import BID_MODEL, VOLATILITY_MODEL
+from btc_core.names import BID, VOLATILITY, ModelKey
 from btc_core.registry import bundles
+from btc_core.registry.bundles import Model
+from btc_core.registry.keys import model_keys, modelled_by
 from btc_core.stores.minute_bars import read_stored
 from btc_core.stores.questdb import QuestDB
+from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings
 
 COLD_START_DAYS = 60
 """Days of minute bars that are read for the baseline of a cold start."""
+WAIT_PAUSE_S = 0.1
+JOIN_TIMEOUT_S = 5.0
 
 _log = logging.getLogger(__name__)
-
-Model = TypeVar("Model", BidModel, VolatilityModel)
 
 
 class ModelSource(Protocol):
     """Where champions come from."""
 
-    def champion_version(self, name: str) -> str | None:
-        """Version of the champion, None when there is none; `ServiceError` when the registry is away."""
+    modelled_symbols: tuple[str, ...]
+    """The markets that have models of their own."""
+
+    def champion_version(self, key: ModelKey) -> str | None:
+        """The version of the champion, None if there is none; raises `ServiceError` if the registry does not answer."""
         ...
 
-    def bid_model(self) -> BidModel:
-        """Load the champion of the bid price; `BtcError` with the reason when there is none."""
-        ...
-
-    def volatility_model(self) -> VolatilityModel:
-        """Load the champion of the volatility; `BtcError` with the reason when there is none."""
+    def load(self, key: ModelKey) -> Model:
+        """Load the champion: a `BidModel` or a `VolatilityModel`, as the key says; raises `BtcError` if it cannot."""
         ...
 
 
 class Champions(msgspec.Struct, frozen=True):
-    """One generation of models; None is a model that could not be had yet, and `reasons` says why."""
+    """One generation of models by key. A model that could not be loaded is missing, and `reasons` says why."""
 
-    bid: BidModel | None = None
-    volatility: VolatilityModel | None = None
+    modelled_symbols: tuple[str, ...]
+    models: dict[ModelKey, Model] = {}
     reasons: tuple[str, ...] = ()
+
+    def bid(self, symbol: str) -> BidModel | None:
+        """The model that forecasts the bid of a market."""
+        return cast("BidModel | None", self.models.get(ModelKey(modelled_by(symbol, self.modelled_symbols), BID)))
+
+    def volatility(self, symbol: str) -> VolatilityModel | None:
+        """The model that forecasts the volatility of a market."""
+        key = ModelKey(modelled_by(symbol, self.modelled_symbols), VOLATILITY)
+        return cast("VolatilityModel | None", self.models.get(key))
 
     @property
     def complete(self) -> bool:
-        """Whether both models are there."""
-        return self.bid is not None and self.volatility is not None
+        """Whether every model is loaded."""
+        return all(key in self.models for key in model_keys(self.modelled_symbols))
 
 
 class ModelHolder:
-    """Holds the current generation and keeps it current from one background thread."""
+    """Holds the current generation of champions and keeps it current from a background thread."""
 
     def __init__(self, source: ModelSource, reload_s: float) -> None:
         self._source = source
         self._reload_s = reload_s
-        self._current = Champions(reasons=("the models have not been loaded yet",))
+        self._current = Champions(source.modelled_symbols, reasons=("the models have not been loaded yet",))
         self._reloading = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -80,7 +90,7 @@ class ModelHolder:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What is wrong with the models or with looking for newer ones; empty when all is well."""
+        """What is wrong with the models or with looking for newer ones; empty if nothing is."""
         reasons = self._current.reasons
         if self._poll_failure:
             reasons = (*reasons, self._poll_failure)
@@ -89,122 +99,104 @@ class ModelHolder:
         return reasons
 
     def reload(self, *, force: bool = False) -> Champions:
-        """Look for new champions and swap them in; `force` loads them even when the version is the same.
+        """Look for new champions and make them the current generation; `force` loads unchanged versions again, too.
 
-        A model that can't be had leaves the one before in place; the new generation's `reasons` say so.
+        A model that cannot be loaded leaves its predecessor in place, and `reasons` of the new generation says so.
         """
         with self._reloading:
             before = self._current
-            bid, bid_reason = self._newest(BID_MODEL, before.bid, force=force)
-            volatility, volatility_reason = self._newest(VOLATILITY_MODEL, before.volatility, force=force)
-            self._current = Champions(
-                bid=bid,
-                volatility=volatility,
-                reasons=tuple(reason for reason in (bid_reason, volatility_reason) if reason),
-            )
-            self._report(before, self._current)
+            models: dict[ModelKey, Model] = {}
+            reasons = []
+            for key in model_keys(self._source.modelled_symbols):
+                model, reason = self._newest(key, before.models.get(key), force=force)
+                if model is not None:
+                    models[key] = model
+                if reason:
+                    reasons.append(reason)
+            self._current = Champions(self._source.modelled_symbols, models, tuple(reasons))
+            _report(before, self._current)
             return self._current
 
-    def _newest(self, name: str, held: Model | None, *, force: bool) -> tuple[Model | None, str]:
-        """The champion called `name`, or the held model and the reason for keeping it."""
+    def _newest(self, key: ModelKey, loaded: Model | None, *, force: bool) -> tuple[Model | None, str]:
+        """The champion, or the model that is loaded already and the reason for keeping it."""
         try:
-            version = self._source.champion_version(name)
+            version = self._source.champion_version(key)
         except ServiceError as error:
-            if held is not None:
-                return held, f"{name}: version {held.version} stays, the registry is away: {error}"
-            version = None  # without a registry there may still be a cached bundle: loading finds out
-        if held is not None and not force and version in (held.version, None):
-            return held, ""  # without a champion, what is held is the baseline
+            if loaded is not None:
+                return loaded, f"{key.name}: keeping version {loaded.version}, the registry does not answer: {error}"
+            version = None  # the cache on disk may still have a champion, and loading finds out
+        if loaded is not None and not force and version in (loaded.version, None):
+            return loaded, ""  # without a champion, the baseline is loaded
         try:
-            loaded = self._source.bid_model() if name == BID_MODEL else self._source.volatility_model()
+            return self._source.load(key), ""
         except BtcError as error:
-            kept = f"version {held.version} stays, " if held is not None else ""
-            return held, f"{name}: {kept}no champion could be loaded: {error}"
-        return loaded, ""  # type: ignore[return-value]
-
-    @staticmethod
-    def _report(before: Champions, after: Champions) -> None:
-        for name, old, new in (
-            (BID_MODEL, before.bid, after.bid),
-            (VOLATILITY_MODEL, before.volatility, after.volatility),
-        ):
-            if new is not None and (old is None or old.version != new.version):
-                _log.info("serving %s version %s (%s)", name, new.version, new.kind)
-        for reason in after.reasons:
-            if reason not in before.reasons:
-                _log.warning("%s", reason)
+            kept = f"keeping version {loaded.version}, " if loaded is not None else ""
+            return loaded, f"{key.name}: {kept}no champion could be loaded: {error}"
 
     def start(self) -> None:
-        """Load in the background at once, then look for new champions every `reload_s` seconds until `stop`."""
+        """Load the models in the background, then look for new champions every `reload_s` seconds until `stop`."""
         self._thread = threading.Thread(target=self._poll, name="model-poll", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the background thread; returns when it has ended or after five seconds."""
+        """End the background thread; returns when it has ended, after `JOIN_TIMEOUT_S` at the latest."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(timeout=5)
+            self._thread.join(JOIN_TIMEOUT_S)
 
     def _poll(self) -> None:
         while not self._stop.is_set():
             try:
                 self.reload()
                 self._poll_failure = ""
-            except Exception as error:  # noqa: BLE001 the outermost loop of this thread: it must outlive anything
+            except Exception as error:  # noqa: BLE001 - the outermost loop of this thread, which must never end
                 self._poll_failure = f"looking for new models failed: {type(error).__name__}: {error}"
                 _log.exception("looking for new models failed")
             self._stop.wait(self._reload_s)
 
     def wait(self, timeout_s: float) -> Champions:
-        """The current generation, as soon as both models are there or after `timeout_s`."""
-        deadline_s = time.monotonic() + timeout_s
-        while not self._current.complete and time.monotonic() < deadline_s:
-            self._stop.wait(0.1)
+        """The current generation, as soon as all models are loaded and after `timeout_s` at the latest."""
+        wait_until(lambda: self._current.complete or self._stop.is_set(), timeout_s, WAIT_PAUSE_S, self._stop.wait)
         return self._current
 
 
+def _report(before: Champions, after: Champions) -> None:
+    """Log which models are new, and problems that are new."""
+    for key, model in after.models.items():
+        old = before.models.get(key)
+        if old is None or old.version != model.version:
+            _log.info("serving %s version %s (%s)", key.name, model.version, model.kind)
+    for reason in after.reasons:
+        if reason not in before.reasons:
+            _log.warning("%s", reason)
+
+
 class RegistrySource:
-    """The MLflow bundles, and the cache on disk while it is away."""
+    """Champions from MLflow, and from the cache on disk while MLflow does not answer."""
 
     def __init__(self, settings: Settings) -> None:
+        self.modelled_symbols = settings.exchange.modelled_symbols
         self._settings = settings
 
-    def champion_version(self, name: str) -> str | None:
-        """Version of the champion, None when there is none."""
-        return bundles.champion_version(self._settings, name)
+    def champion_version(self, key: ModelKey) -> str | None:
+        """The version of the champion, None if there is none."""
+        return bundles.champion_version(self._settings, key)
 
-    def bid_model(self) -> BidModel:
-        """Load the champion of the bid price."""
-        return _expect(bundles.load_champion(self._settings, BID_MODEL), BidModel)
-
-    def volatility_model(self) -> VolatilityModel:
-        """Load the champion of the volatility."""
-        return _expect(bundles.load_champion(self._settings, VOLATILITY_MODEL), VolatilityModel)
-
-
-def _expect(model: object, kind: type[Model]) -> Model:
-    if not isinstance(model, kind):
-        msg = f"the registry holds a {type(model).__name__} where a {kind.__name__} belongs; train the model again"
-        raise SchemaError(msg)
-    return model
+    def load(self, key: ModelKey) -> Model:
+        """Load the champion."""
+        return bundles.load_champion(self._settings, key)
 
 
 class BaselineSource(RegistrySource):
-    """The registry; while it holds no champion, the HARX baseline on the minute bars there are, and the random walk."""
+    """Champions from MLflow; while a model has none, its baseline: the random walk, or HARX fitted on the stored bars."""
 
-    def bid_model(self) -> BidModel:
-        """The champion, else the random walk."""
+    def load(self, key: ModelKey) -> Model:
+        """Load the champion, or make the baseline; raises `NotReady` while there are too few bars for HARX."""
         try:
-            return super().bid_model()
+            return super().load(key)
         except (NotReady, ServiceError) as error:
-            _log.info("the random walk serves: %s", error)
+            _log.info("serving the baseline of %s: %s", key.name, error)
+        if key.quantity == BID:
             return random_walk_model()
-
-    def volatility_model(self) -> VolatilityModel:
-        """The champion, else HARX; raises `NotReady` while there are too few bars even for that."""
-        try:
-            return super().volatility_model()
-        except (NotReady, ServiceError) as error:
-            _log.info("the HARX baseline serves: %s", error)
-            with QuestDB(self._settings.questdb) as db:
-                return harx_bundle(read_stored(db, self._settings.exchange.symbols[0], COLD_START_DAYS))
+        with QuestDB(self._settings.questdb) as db:
+            return harx_bundle(read_stored(db, key.symbol, COLD_START_DAYS))

@@ -1,37 +1,39 @@
-"""Moving the aliases of registered models, always with a reason: promote, roll back, demote to the baseline, list.
+"""Moving the aliases of registered models, always with a reason: promote, roll back, demote to a baseline; and listing them.
 
-Serving processes look at the alias every few seconds and swap what they hold, so a move needs no restart.
-What does not belong here: whether a model deserves it (`gate`), and files (`registry`).
+Serving processes look for the champion every few seconds, so moving an alias needs no restart.
+What does not belong here: whether a model deserves it (`btc_core.models.gate`), and the files of a version (`bundles`).
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput
-from btc_core.models.bundle import BidModel, VolatilityModel, golden_rows
+from btc_core.models.bundle import golden_rows
 from btc_core.models.gate import Verdict
-from btc_core.names import CHALLENGER, CHAMPION, PREVIOUS
-from btc_core.registry import bundles
+from btc_core.names import CHALLENGER, CHAMPION, PREVIOUS, ModelKey
+from btc_core.registry.bundles import champion_version, mlflow_of, register, version_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import numpy.typing as npt
 
-    from btc_core.registry.bundles import Registered
+    from btc_core.registry.bundles import Model, Registration
     from btc_core.settings import Settings
+    from btc_core.stores.mlflow import ModelVersion
 
-MAX_VERSIONS = 200
-"""Listed of one model, newest first."""
+REASON_TAG = "alias_reason"
 
 
-class Listed(msgspec.Struct, frozen=True):
-    """A registered version as a person looks at it."""
+class RegisteredVersion(msgspec.Struct, frozen=True):
+    """A registered version as `btc models` shows it."""
 
     name: str
     version: str
@@ -41,106 +43,116 @@ class Listed(msgspec.Struct, frozen=True):
     gate_result: str
     gate_reason: str
     reason: str
-    """Why it was last moved, and when; empty for one that never was."""
+    """When and why an alias was last moved to or from it; empty if that never happened."""
     data_from: str
     data_to: str
     feature_version: str
 
 
-def versions(settings: Settings, name: str) -> list[Listed]:
-    """Versions of a model, newest first; empty before the first training. Raises `StoreError`."""
-    query = {"filter": f"name='{name}'", "max_results": str(MAX_VERSIONS), "order_by": "version_number DESC"}
-    answer = bundles.call(settings, "GET", "model-versions/search", query)
-    aliases: dict[str, list[str]] = {}
-    for alias in (CHAMPION, CHALLENGER, PREVIOUS):
-        holder = bundles.version_of(settings, name, alias) if answer.get("model_versions") else None
-        if holder is not None:
-            aliases.setdefault(holder, []).append(alias)
-    listed = [_listed(name, each, aliases) for each in answer.get("model_versions", [])]
-    return sorted(listed, key=lambda each: -int(each.version))
+class Promotion(msgspec.Struct, frozen=True):
+    """A version that became champion, and why."""
+
+    version: str
+    reason: str
 
 
-def _listed(name: str, answer: dict[str, Any], aliases: dict[str, list[str]]) -> Listed:
-    tags = {tag["key"]: tag["value"] for tag in answer.get("tags", [])}
-    return Listed(
-        name=name,
-        version=str(answer["version"]),
-        aliases=tuple(aliases.get(str(answer["version"]), ())),
+def versions(settings: Settings, key: ModelKey) -> list[RegisteredVersion]:
+    """The versions of a model, newest first; empty before the first training. Raises `StoreError`."""
+    found = mlflow_of(settings).versions(key.name)
+    if not found:
+        return []
+    holders = {alias: version_of(settings, key, alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
+    return [_registered_version(key, each, holders) for each in found]
+
+
+def _registered_version(key: ModelKey, version: ModelVersion, holders: Mapping[str, str | None]) -> RegisteredVersion:
+    tags = version.tags
+    return RegisteredVersion(
+        name=key.name,
+        version=version.version,
+        aliases=tuple(alias for alias, holder in holders.items() if holder == version.version),
         kind=tags.get("kind", ""),
-        created=from_ns(int(answer["creation_timestamp"]) * 1_000_000).isoformat(timespec="seconds"),
+        created=from_ns(version.created_ns).isoformat(timespec="seconds"),
         gate_result=tags.get("gate_result", ""),
         gate_reason=tags.get("gate_reason", ""),
-        reason=tags.get("alias_reason", ""),
+        reason=tags.get(REASON_TAG, ""),
         data_from=tags.get("data_from", ""),
         data_to=tags.get("data_to", ""),
         feature_version=tags.get("feature_version", ""),
     )
 
 
-def promote(settings: Settings, name: str, version: str, reason: str) -> None:
-    """Make a version champion; the one before becomes `previous`. Raises `InvalidInput` for a version there is not."""
+def promote(settings: Settings, key: ModelKey, version: str, reason: str) -> None:
+    """Make a version champion and its predecessor `previous`.
+
+    Raises `InvalidInput` without a reason or for a version that does not exist.
+    """
     if not reason.strip():
         raise InvalidInput("a promotion needs a reason")
-    if version not in {each.version for each in versions(settings, name)}:
-        msg = f"{name} has no version {version}; `btc models` lists what there is"
+    if version not in {each.version for each in versions(settings, key)}:
+        msg = f"{key.name} has no version {version}; `btc models` lists them"
         raise InvalidInput(msg)
-    before = bundles.champion_version(settings, name)
+    before = champion_version(settings, key)
     if before == version:
         return
-    _explain(settings, name, version, f"promoted: {reason}")
+    mlflow = mlflow_of(settings)
+    _set_reason(settings, key, version, f"promoted: {reason}")
     if before is not None:
-        bundles.set_alias(settings, name, PREVIOUS, before)
-    bundles.set_alias(settings, name, CHAMPION, version)
-    if bundles.version_of(settings, name, CHALLENGER) == version:
-        body = {"name": name, "alias": CHALLENGER}
-        bundles.call(settings, "DELETE", "registered-models/alias", body)
+        mlflow.set_alias(key.name, PREVIOUS, before)
+    mlflow.set_alias(key.name, CHAMPION, version)
+    if version_of(settings, key, CHALLENGER) == version:
+        mlflow.delete_alias(key.name, CHALLENGER)
 
 
-def rollback(settings: Settings, name: str, reason: str) -> str:
-    """Give the title back to the previous champion; returns its version. Raises `InvalidInput` when there is none."""
+def promote_challenger(settings: Settings, key: ModelKey) -> Promotion | None:
+    """Make the challenger champion if it passed its gate, for the reason that the gate gave; returns None if it did not."""
+    for each in versions(settings, key):
+        if CHALLENGER in each.aliases and each.gate_result == "passed":
+            promote(settings, key, each.version, each.gate_reason)
+            return Promotion(each.version, each.gate_reason)
+    return None
+
+
+def rollback(settings: Settings, key: ModelKey, reason: str) -> str:
+    """Make the previous champion champion again and return its version; raises `InvalidInput` if there is none."""
     if not reason.strip():
         raise InvalidInput("a rollback needs a reason")
-    before, champion = (bundles.version_of(settings, name, alias) for alias in (PREVIOUS, CHAMPION))
+    before, champion = (version_of(settings, key, alias) for alias in (PREVIOUS, CHAMPION))
     if before is None or before == champion:
-        msg = f"{name} has no champion before the present one"
+        msg = f"{key.name} has no previous champion"
         raise InvalidInput(msg)
     if champion is not None:
-        _explain(settings, name, champion, f"rolled back: {reason}")
-    promote(settings, name, before, f"rollback of {champion}: {reason}")
+        _set_reason(settings, key, champion, f"rolled back: {reason}")
+    promote(settings, key, before, f"rollback of {champion}: {reason}")
     return before
 
 
-def demote(
-    settings: Settings, model: VolatilityModel | BidModel, rows: npt.NDArray[np.float64], reason: str
-) -> Registered:
-    """Register the baseline that is inside the champion and make it champion; `rows` are the inputs of its proof."""
+def demote(settings: Settings, key: ModelKey, model: Model, rows: npt.NDArray[np.float64], reason: str) -> Registration:
+    """Register the baseline that is part of the champion `model` and make it champion; `rows` (n, features) prove it."""
     verdict = Verdict(passed=True, beats_baselines=False, reason=f"the baseline of version {model.version}: {reason}")
-    return publish(
-        settings, model.as_baseline(), rows, verdict, promote_because=f"demotion of {model.version}: {reason}"
-    )
+    registration = publish(settings, key, model.as_baseline(), rows, verdict)
+    promote(settings, key, registration.version, f"demotion of {model.version}: {reason}")
+    return registration
 
 
-def publish(  # noqa: PLR0913 - everything a registered version carries
+def publish(  # noqa: PLR0913 - everything that MLflow keeps of a version
     settings: Settings,
-    model: VolatilityModel | BidModel,
+    key: ModelKey,
+    model: Model,
     rows: npt.NDArray[np.float64],
     verdict: Verdict,
     *,
-    params: dict[str, str] | None = None,
-    pictures: dict[str, bytes] | None = None,
-    promote_because: str = "",
-) -> Registered:
-    """Save and register a model, its pictures beside it; with a reason to, make it champion at once."""
+    params: Mapping[str, str] | None = None,
+    pictures: Mapping[str, bytes] | None = None,
+) -> Registration:
+    """Save a model as a bundle, whose golden batch is taken from `rows` (n, features), and register it as the challenger."""
+    model.manifest = msgspec.structs.replace(model.manifest, symbol=key.symbol)
     with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
         folder = Path(scratch) / "bundle"
         model.save(folder, golden_rows(rows))
-        registered = bundles.register(settings, folder, verdict, params, pictures)
-    if promote_because:
-        promote(settings, registered.name, registered.version, promote_because)
-    return registered
+        return register(settings, key, folder, verdict, params=params, pictures=pictures)
 
 
-def _explain(settings: Settings, name: str, version: str, reason: str) -> None:
+def _set_reason(settings: Settings, key: ModelKey, version: str, reason: str) -> None:
     stamped = f"{from_ns(now_ns()).isoformat(timespec='seconds')} {reason}"
-    body = {"name": name, "version": version, "key": "alias_reason", "value": stamped}
-    bundles.call(settings, "POST", "model-versions/set-tag", body)
+    mlflow_of(settings).set_version_tag(key.name, version, REASON_TAG, stamped)

@@ -238,7 +238,8 @@ def group_members(kafka: KafkaSettings, groups: tuple[str, ...]) -> dict[str, in
     if not groups:
         return {}
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    asked = admin.describe_consumer_groups(list(groups), request_timeout=ADMIN_TIMEOUT_S)
+    plain = [str(group) for group in groups]  # the client takes two members of an enum for the same group
+    asked = admin.describe_consumer_groups(plain, request_timeout=ADMIN_TIMEOUT_S)
     with _translated_errors(kafka):
         return {group: len(found.result().members) for group, found in asked.items()}
 

@@ -27,14 +27,16 @@ blueprint = Blueprint("control", __name__)
 def reload() -> Response:
     """Load the champions of the registry now; 503 when there is nothing to serve afterwards."""
     champions = deps().models.reload(force=True)
-    if champions.bid is None and champions.volatility is None:
+    if not champions.models:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "model_unavailable",
             f"no model can be loaded: {'; '.join(champions.reasons)}; train one with POST /retrain",
             headers={"Retry-After": "10"},
         )
-    return respond(Reloaded(models=models_of(champions), reasons=champions.reasons))
+    return respond(
+        Reloaded(models=models_of(champions, deps().settings.exchange.symbols[0]), reasons=champions.reasons)
+    )
 
 
 @blueprint.post("/retrain")

@@ -52,7 +52,7 @@ def test() -> Response:
         Test(
             message="The API works.",
             feature_version=FEATURE_VERSION,
-            models=models_of(deps().models.current),
+            models=models_of(deps().models.current, deps().settings.exchange.symbols[0]),
             simulated=deps().settings.simulated,
         )
     )

@@ -1,4 +1,4 @@
-"""The sensor that watches what is no table, over real servers: Redis rows with their age, an API that is away."""
+"""The sensor of topics, Redis and the API on real servers: rows with their age, an API that does not answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.waiting import wait_for
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from btc_assets.live import TOPICS, look_at_serving, look_at_topic
+    from btc_assets.live_assets import TOPICS, serving_observations, topic_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ pytestmark = [
 ]
 
 
-def test_redis_and_the_api_are_told_about_as_they_are(own_servers: Callable[..., Settings]) -> None:
+def test_the_age_of_rows_in_redis_and_the_state_of_the_api_are_observed(own_servers: Callable[..., Settings]) -> None:
     settings = own_servers("questdb", "kafka", "valkey")
     symbol = "WATCH/USD"
     watched = settings.model_copy(update={"exchange": settings.exchange.model_copy(update={"symbols": (symbol,)})})
@@ -38,41 +38,41 @@ def test_redis_and_the_api_are_told_about_as_they_are(own_servers: Callable[...,
     row = FeatureRow(symbol, now, now - 7 * NS_PER_S, 0, 1, 0, 0, FEATURE_VERSION, [1.0] * len(FEATURE_NAMES))
     replace(connect(settings.redis), {feature_key(symbol): feature_fields(row)}, 60)
 
-    told = {event.asset_key.to_user_string(): event.metadata for event in look_at_serving(watched, now)}
-    assert set(told) == {"redis_features", "redis_forecasts", "forecast_api"}
-    assert told["redis_features"][f"{symbol} age_s"].value == 7.0
-    assert told["redis_forecasts"][f"{symbol} age_s"].value == "no row"
-    assert told["forecast_api"]["ready"].value is False
-    assert "/readyz" in str(told["forecast_api"]["problem"].value)
+    observed = {event.asset_key.to_user_string(): event.metadata for event in serving_observations(watched, now)}
+    assert set(observed) == {"redis_features", "redis_forecasts", "forecast_api"}
+    assert observed["redis_features"][f"{symbol} age_s"].value == 7.0
+    assert observed["redis_forecasts"][f"{symbol} age_s"].value == "no row"
+    assert observed["forecast_api"]["ready"].value is False
+    assert "/readyz" in str(observed["forecast_api"]["problem"].value)
 
     away = watched.model_copy(update={"redis": settings.redis.model_copy(update={"url": "redis://127.0.0.1:9/0"})})
-    told = {event.asset_key.to_user_string(): event.metadata for event in look_at_serving(away, now)}
-    assert "ConnectionError" in str(told["redis_features"]["problem"].value)
+    observed = {event.asset_key.to_user_string(): event.metadata for event in serving_observations(away, now)}
+    assert "ConnectionError" in str(observed["redis_features"]["problem"].value)
 
 
 @pytest.mark.parametrize("asset", TOPICS)
-def test_a_topic_is_told_about_once_and_again_only_when_it_moved(
+def test_a_topic_is_reported_once_and_again_only_when_it_moved(
     own_servers: Callable[..., Settings], asset: str
 ) -> None:
     settings = own_servers("kafka")
     ensure_topics(settings)
     now = now_ns()
-    first = look_at_topic(settings.kafka, asset, None, now)
+    first = topic_event(settings.kafka, asset, None, now)
     assert first is not None
-    assert look_at_topic(settings.kafka, asset, first[1], now + NS_PER_S) is None, "a moment ago"
-    assert look_at_topic(settings.kafka, asset, first[1], now + 60 * NS_PER_S) is None, "nothing came"
+    assert topic_event(settings.kafka, asset, first[1], now + NS_PER_S) is None, "it was reported a moment ago"
+    assert topic_event(settings.kafka, asset, first[1], now + 60 * NS_PER_S) is None, "no message came"
     topic, groups = TOPICS[asset]
     assert {first[0].metadata[f"{group}_workers"].value for group in groups} <= {0}
     assert topic in {EVENTS_TOPIC, FEATURES_TOPIC, PREDICTIONS_TOPIC}
     publisher = Publisher(settings.kafka, "test")
     publisher.publish(topic, "KEY", b"", now)
     publisher.flush()
-    moved = look_at_topic(settings.kafka, asset, first[1], now + 60 * NS_PER_S)
+    moved = topic_event(settings.kafka, asset, first[1], now + 60 * NS_PER_S)
     assert moved is not None
     assert moved[0].metadata["messages"].value == 1
-    still = look_at_topic(settings.kafka, asset, moved[1], now + 3_600 * NS_PER_S)
+    still = topic_event(settings.kafka, asset, moved[1], now + 3_600 * NS_PER_S)
     assert still is not None
-    assert type(still[0]).__name__ == "AssetObservation", "a topic that stands still is never made fresh"
+    assert type(still[0]).__name__ == "AssetObservation", "a topic that stands still never counts as fresh"
 
 
 def test_a_worker_that_reads_a_topic_is_counted_and_one_that_has_left_is_not(

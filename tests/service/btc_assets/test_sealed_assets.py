@@ -1,4 +1,4 @@
-"""Dagster over real servers: a day is sealed once for each seal, copied, lost with QuestDB, restored and proven again."""
+"""Dagster on real servers: a day is sealed once for each seal, copied, lost with QuestDB, restored and proven again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ with warnings.catch_warnings():
 
     from btc_assets.definitions import RESOURCES, defs
     from btc_assets.sealed import sealed_assets
-    from btc_assets.sealing import AGAIN_S, ATTEMPTS, sealing_sensor
+    from btc_assets.sealing import MAX_ATTEMPTS, RETRY_PAUSE_S, sealing_sensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,14 +46,14 @@ pytestmark = [
 SERVERS = ("questdb", "kafka", "valkey", "store")
 RESEALS = 100
 DAY = day_of(now_ns() - 4 * NS_PER_DAY)
-"""Not the day of other tests: what is lost here is lost for them."""
+"""Not a day of other tests, because this one is lost."""
 EVENING = day_of(now_ns() - 5 * NS_PER_DAY)
-"""The warm-up window of the day is in it."""
+"""The day before, in which the warm-up window of `DAY` begins."""
 
 
 @pytest.fixture(scope="module")
 def system(own_stack: Stack) -> Iterator[Settings]:
-    """Servers, and this process set up as one of the stack's."""
+    """Servers, with the settings of their stack in this process."""
     own_stack.up(only=SERVERS)
     ensure_topics(own_stack.settings)
     patch = pytest.MonkeyPatch()
@@ -66,7 +66,7 @@ def system(own_stack: Stack) -> Iterator[Settings]:
 
 @pytest.fixture(scope="module")
 def symbol(system: Settings) -> str:
-    """A market whose day has been streamed."""
+    """A market of which the stream has written the day."""
     return day_of_symbol(system, "ASSETS", late={}, day=DAY)
 
 
@@ -110,7 +110,7 @@ def test_a_complete_day_is_sealed_proven_and_copied_in_one_run(
     requests = {request.partition_key: request for request in asked.run_requests}
     run_key = requests[DAY].run_key
     assert run_key.startswith(f"{DAY}@")
-    assert isinstance(tick(asked.cursor, instance), dg.SkipReason), "the same seal is asked for once"
+    assert isinstance(tick(asked.cursor, instance), dg.SkipReason), "a seal is requested once"
 
     result = defs.resolve_job_def("seal_day").execute_in_process(
         partition_key=DAY, instance=instance, tags=requests[DAY].tags
@@ -136,7 +136,7 @@ def test_a_complete_day_is_sealed_proven_and_copied_in_one_run(
 
 
 @pytest.mark.usefixtures("symbol")
-def test_a_day_is_asked_for_once_when_its_midnight_and_its_grace_have_passed(
+def test_a_day_is_requested_once_when_its_midnight_and_its_grace_have_passed(
     system: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     midnight_ns = day_ns(DAY) + NS_PER_DAY
@@ -145,24 +145,24 @@ def test_a_day_is_asked_for_once_when_its_midnight_and_its_grace_have_passed(
     asked: dict[int, list[str | None]] = {}
     for after_s in (-60, -1, 0, 60, grace_s - 1, grace_s, grace_s + 60, 86_399):
         monkeypatch.setattr("btc_assets.sealing.now_ns", lambda after_s=after_s: midnight_ns + after_s * NS_PER_S)
-        told = tick(cursor, instance)
-        cursor = getattr(told, "cursor", None) or cursor
-        asked[after_s] = [request.partition_key for request in getattr(told, "run_requests", None) or []]
+        result = tick(cursor, instance)
+        cursor = getattr(result, "cursor", None) or cursor
+        asked[after_s] = [request.partition_key for request in getattr(result, "run_requests", None) or []]
     assert [after_s for after_s, days in asked.items() if DAY in days] == [grace_s]
 
 
 @dg.op
-def breaks() -> None:
-    raise dg.Failure("QuestDB is away")
+def failing_step() -> None:
+    raise dg.Failure("QuestDB does not answer")
 
 
 @dg.job(name="seal_day")
-def breaking_seal_day() -> None:
-    breaks()
+def failing_seal_day() -> None:
+    failing_step()
 
 
 @pytest.mark.usefixtures("symbol")
-def test_a_day_whose_sealing_failed_is_asked_for_again_and_again_but_not_for_ever(
+def test_a_day_whose_sealing_failed_is_requested_again_but_not_for_ever(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cursor, keys, pauses = None, [], []
@@ -171,16 +171,16 @@ def test_a_day_whose_sealing_failed_is_asked_for_again_and_again_but_not_for_eve
         monkeypatch.setattr("btc_assets.sealing.now_ns", lambda: now_ns() + round(seconds * NS_PER_S))
         return tick(cursor, instance)
 
-    for number in range(ATTEMPTS):
+    for number in range(MAX_ATTEMPTS):
         if number:
-            pauses.append(AGAIN_S * 2 ** (number - 1))
-            assert f"{DAY}: run {number} has failed; again in" in later(pauses[-1] - 30).skip_message
-        told = later(pauses[-1] + 30 if pauses else 0)
-        cursor = told.cursor
-        (asked,) = [request for request in told.run_requests if request.partition_key == DAY]
+            pauses.append(RETRY_PAUSE_S * 2 ** (number - 1))
+            assert f"{DAY}: run {number} has failed; the next one starts in" in later(pauses[-1] - 30).skip_message
+        result = later(pauses[-1] + 30 if pauses else 0)
+        cursor = result.cursor
+        (asked,) = [request for request in result.run_requests if request.partition_key == DAY]
         keys.append(asked.run_key)
         tags = {**asked.tags, "dagster/partition": DAY}
-        assert not breaking_seal_day.execute_in_process(instance=instance, tags=tags, raise_on_error=False).success
+        assert not failing_seal_day.execute_in_process(instance=instance, tags=tags, raise_on_error=False).success
     assert [key.partition("#")[2] for key in keys] == ["", "2", "3", "4", "5", "6"]
     assert sum(pauses) == pytest.approx(2.6 * 3_600, rel=0.02)
     assert f"{DAY}: 6 runs have failed" in later(86_400).skip_message
@@ -195,7 +195,7 @@ def test_a_hundred_changes_of_a_day_are_a_hundred_runs(db: QuestDB, symbol: str,
     for number in range(RESEALS):
         late = {name: row[name] for name in arrow_schema(trades).names}
         late["symbol"] = pa.array([f"LATE{symbol}"])
-        late["kafka_partition"] = pa.array([-1], pa.int32())  # imported: it never streamed
+        late["kafka_partition"] = pa.array([-1], pa.int32())  # as an imported trade has it, which is not in the log
         late["kafka_offset"] = late["trade_id"] = pa.array([number + 1])
         late["ts_event"] = pa.array([day_ns(DAY) + number], pa.timestamp("ns"))
         write_rows(db, trades, pa.table(late))
@@ -206,18 +206,18 @@ def test_a_hundred_changes_of_a_day_are_a_hundred_runs(db: QuestDB, symbol: str,
     assert isinstance(tick(cursor, instance), dg.SkipReason)
 
 
-def test_losing_questdb_is_a_drill(own_stack: Stack, system: Settings, symbol: str) -> None:
-    said = btc(own_stack, "backfill", "--from", EVENING, "--to", DAY, "--dry-run")
-    assert "2 days" in said
-    assert "the Dagster daemon is not running" in said
+def test_days_lost_with_questdb_are_restored_and_proven(own_stack: Stack, system: Settings, symbol: str) -> None:
+    printed = btc(own_stack, "backfill", "--from", EVENING, "--to", DAY, "--dry-run")
+    assert "2 days" in printed
+    assert "the Dagster daemon is not running" in printed
     btc(own_stack, "backfill", "--from", EVENING, "--to", DAY)
     with QuestDB(system.questdb) as db:
         before = {table.name: digest(read_day(db, table, DAY)) for table in STORED}
     own_stack.stop_component("questdb")
     shutil.rmtree(own_stack.layout.data_dir / "questdb")
     own_stack.up(only=SERVERS)
-    said = btc(own_stack, "restore", "--from", EVENING, "--to", DAY, "--into-empty")
-    assert "rows restored" in said
+    printed = btc(own_stack, "restore", "--from", EVENING, "--to", DAY, "--into-empty")
+    assert "rows restored" in printed
     with QuestDB(system.questdb) as db:
         assert {table.name: digest(read_day(db, table, DAY)) for table in STORED} == before
         proof = prove(db, symbol, DAY)
@@ -232,9 +232,9 @@ def test_two_processes_seal_what_one_seals(own_stack: Stack, system: Settings) -
         before = {table.name: digest(read_day(db, table, DAY)) for table in STORED}
         for name in ("gold_1min_sealed", "gold_5min_sealed"):
             db.execute(f"TRUNCATE TABLE {name}")
-    said = btc(own_stack, "backfill", "--from", EVENING, "--to", DAY, "--processes", "2")
-    assert "2 days" in said
-    assert "in 2 processes" in said
+    printed = btc(own_stack, "backfill", "--from", EVENING, "--to", DAY, "--processes", "2")
+    assert "2 days" in printed
+    assert "in 2 processes" in printed
     with QuestDB(system.questdb) as db:
         assert {table.name: digest(read_day(db, table, DAY)) for table in STORED} == before
 

@@ -1,4 +1,4 @@
-"""Live truth against a real QuestDB: skill and drift become rows and checks, and a bad day demotes."""
+"""Skill and drift on a real QuestDB: they become rows and checks, and a champion with a bad day is demoted."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FE
 from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.models.histograms import histogram_of
-from btc_core.names import VOLATILITY_MODEL
-from btc_core.registry.bundles import Registered
+from btc_core.names import VOLATILITY_MODEL, ModelKey
+from btc_core.registry.bundles import Registration
+from btc_core.settings import ExchangeSettings
 from btc_core.stores.live_rows import live_frame
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
@@ -47,7 +48,7 @@ MINUTES = 300
 WORLD: dict[str, Any] = {}
 
 
-class Elsewhere(Environment):
+class WorldEnvironment(Environment):
     def get(self) -> Settings:
         return WORLD["settings"]  # type: ignore[no-any-return]
 
@@ -57,17 +58,23 @@ class RealDatabase(Database):
         return QuestDB(WORLD["settings"].questdb)
 
 
-class Titles(Registry):
-    """Champions as they are in `WORLD`; remembers who was demoted and why."""
+class FakeRegistry(Registry):
+    """Has the champions in `WORLD`, by quantity, and remembers which was demoted and why."""
 
-    def champion(self, name: str) -> BidModel | VolatilityModel:
-        if name not in WORLD:
-            raise NotReady(f"no champion of {name}")
-        return WORLD[name]  # type: ignore[no-any-return]
+    def champion(self, key: ModelKey) -> BidModel | VolatilityModel:
+        if key.quantity not in WORLD:
+            raise NotReady(f"no champion of {key.name}")
+        return WORLD[key.quantity]  # type: ignore[no-any-return]
 
-    def demote(self, model: BidModel | VolatilityModel, rows: Any, reason: str) -> Registered:
-        WORLD["demoted"] = (model.manifest.name, len(rows), reason)
-        return Registered(model.manifest.name, "8", "run", "url")
+    def demote(self, key: ModelKey, model: BidModel | VolatilityModel, rows: Any, reason: str) -> Registration:
+        WORLD["demoted"] = (key, model.version, len(rows), reason)
+        return Registration(key.name, "8", "run", "url")
+
+
+class EveryMarketHasModels(ExchangeSettings):
+    @property
+    def modelled_symbols(self) -> tuple[str, ...]:
+        return self.symbols
 
 
 def outcomes(symbol: str, loss: float, inside: float) -> pd.DataFrame:
@@ -111,26 +118,26 @@ def silver(symbol: str) -> pd.DataFrame:
     return pd.DataFrame({"ts_event": stamps, **names, **rows})
 
 
-def run(settings: Settings, symbol: str) -> dict[str, bool]:
-    """Materialize all three; the checks by name."""
-    exchange = settings.exchange.model_copy(update={"symbols": (symbol,)})
+def run(settings: Settings, *symbols: str) -> dict[str, bool]:
+    """Materialize all three assets for markets that have models; returns which checks passed."""
+    exchange = EveryMarketHasModels(**settings.exchange.model_dump(exclude={"symbols"}), symbols=symbols)
     WORLD["settings"] = settings.model_copy(update={"exchange": exchange})
     with dg.DagsterInstance.ephemeral() as instance:
         done = dg.materialize(
             [prediction_skill, feature_drift, demotions],
-            resources={"environment": Elsewhere(), "database": RealDatabase(), "registry": Titles()},
+            resources={"environment": WorldEnvironment(), "database": RealDatabase(), "registry": FakeRegistry()},
             instance=instance,
         )
     assert done.success
     return {check.check_name: check.passed for check in done.get_asset_check_evaluations()}
 
 
-def test_skill_and_drift_are_written_and_checked_and_a_bad_day_hands_over_to_the_baseline(
+def test_skill_and_drift_are_written_and_checked_and_a_champion_with_a_bad_day_is_demoted(
     servers: Callable[..., Settings],
 ) -> None:
     settings = servers("questdb")
     WORLD.clear()
-    WORLD.update({VOLATILITY_MODEL: model(), "bid-price-model": random_walk_model()})
+    WORLD.update({"volatility": model(), "bid": random_walk_model()})
     good, bad, empty = unique("GOOD"), unique("BAD"), unique("EMPTY")
     with QuestDB(settings.questdb) as db:
         for symbol, loss in ((good, 0.45), (bad, 0.9)):
@@ -157,18 +164,23 @@ def test_skill_and_drift_are_written_and_checked_and_a_bad_day_hands_over_to_the
         assert found["log_rv_5m"] < 0.0 < found["return_1m_bps"]
 
         assert not run(settings, bad)["volatility_is_good"]
-        name, _, reason = WORLD["demoted"]
-        assert name == VOLATILITY_MODEL
+        key, version, _, reason = WORLD.pop("demoted")
+        assert (key, version) == (ModelKey(bad, "volatility"), "7")
         assert "of harx's" in reason
 
         assert all(run(settings, empty).values())
 
+        checks = run(settings, good, bad, empty)
+        assert not checks["volatility_is_good"], "one bad market is enough"
+        assert checks["outcomes_arrive"]
+        assert WORLD["demoted"][0] == ModelKey(bad, "volatility"), "the champion of the good market stays"
 
-def test_what_the_stream_lived_through_is_the_last_row_of_each_minute_and_its_outcome(
+
+def test_rows_for_judging_a_challenger_are_the_last_of_each_minute_with_their_outcomes(
     servers: Callable[..., Settings],
 ) -> None:
     settings = servers("questdb")
-    symbol = unique("LIVED")
+    symbol = unique("SHADOW")
     rows = silver(symbol)
     early = rows.assign(ts_event=rows["ts_event"] - pd.Timedelta(seconds=20), return_1m_bps=0.0)
     late = rows.assign(ts_event=rows["ts_event"] - pd.Timedelta(seconds=2))

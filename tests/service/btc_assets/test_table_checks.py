@@ -43,9 +43,7 @@ def judged(db: QuestDB, rule: str, day: str = DAY) -> dg.AssetCheckResult:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_statement_is_one_that_questdb_understands_and_a_day_without_rows_breaks_none(
-    db: QuestDB, rule: str
-) -> None:
+def test_questdb_understands_every_statement_and_a_day_without_rows_breaks_no_rule(db: QuestDB, rule: str) -> None:
     assert judged(db, rule, "2020-01-01").passed
 
 
@@ -55,7 +53,7 @@ def test_the_tables_of_a_new_questdb_are_those_of_the_catalogue(db: QuestDB, tab
 
 
 def quotes(db: QuestDB, day: str, **wrong: float) -> None:
-    """Three sound quotes of a day, the second with what is `wrong`."""
+    """Three valid quotes of a day, the second with the `wrong` values."""
     table = TABLES["bronze_ticks"]
     names = {column.name for column in table.columns}
     given = {name: [value] * 3 for name, value in QUOTE.items() if name in names}
@@ -126,7 +124,7 @@ def test_a_bar_that_opens_within_a_minute_is_found(db: QuestDB) -> None:
     assert not judged(db, "minute_bars_minutes").passed
 
 
-def test_a_day_with_far_fewer_or_more_rows_than_usual_is_told_about(db: QuestDB) -> None:
+def test_a_day_with_far_fewer_or_more_rows_than_usual_is_found(db: QuestDB) -> None:
     table = TABLES["bronze_ticks"]
     sizes = {"2019-05-01": 90, "2019-05-02": 100, "2019-05-03": 110, "2019-05-04": 9, "2019-05-05": 1_200}
     for day, rows in sizes.items():

@@ -14,7 +14,7 @@ from btc_core.features.engine import FeatureEngine
 from btc_core.models import intervals
 from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
-from btc_core.names import FEATURES_TOPIC, VOLATILITY_MODEL
+from btc_core.names import BID, FEATURES_TOPIC, VOLATILITY, VOLATILITY_MODEL, ModelKey
 from btc_core.registry.champions import Champions
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import connect, read_forecast
@@ -47,7 +47,8 @@ class Holder:
         harx = VolatilityModel(new_manifest(VOLATILITY_MODEL, "harx"), fit_harx(inputs, realized, 1.0))
         self.floor = 1e-10
         harx.harx = msgspec.structs.replace(harx.harx, rv_floor=(self.floor,) * 5)
-        self.current = Champions(random_walk_model(), harx)
+        models = {ModelKey("BTC/USD", BID): random_walk_model(), ModelKey("BTC/USD", VOLATILITY): harx}
+        self.current = Champions(("BTC/USD",), models)
 
 
 def worker(settings: Settings, holder: Holder) -> Worker:

@@ -14,7 +14,7 @@ pytestmark = [
 ]
 
 
-def told(instance: dg.DagsterInstance, name: str, *, passed: bool) -> None:
+def report(instance: dg.DagsterInstance, name: str, *, passed: bool) -> None:
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
             asset_key=jobs.prediction_skill.key, check_name=name, passed=passed, metadata={},
@@ -23,14 +23,14 @@ def told(instance: dg.DagsterInstance, name: str, *, passed: bool) -> None:
     )  # fmt: skip
 
 
-def test_a_training_is_asked_for_when_a_live_check_fails_and_not_again_for_hours(
+def test_a_training_is_requested_when_a_live_check_fails_and_not_again_for_hours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hour_ns = 3_600 * NS_PER_S
     now_ns = 1_800_000_000 * NS_PER_S
     cursor: str | None = None
 
-    def ask() -> dg.RunRequest | dg.SkipReason:
+    def tick() -> dg.RunRequest | dg.SkipReason:
         nonlocal cursor
         context = dg.build_sensor_context(instance, cursor=cursor)
         monkeypatch.setattr(jobs, "now_ns", lambda: now_ns)
@@ -40,18 +40,18 @@ def test_a_training_is_asked_for_when_a_live_check_fails_and_not_again_for_hours
         return result
 
     with dg.DagsterInstance.ephemeral() as instance:
-        assert isinstance(ask(), dg.SkipReason), "nothing is known yet"
-        told(instance, "bid_is_good", passed=True)
-        told(instance, "volatility_is_good", passed=True)
-        assert isinstance(ask(), dg.SkipReason)
-        told(instance, "volatility_is_good", passed=False)
-        asked = ask()
-        assert isinstance(asked, dg.RunRequest)
-        assert asked.tags["btc/because"] == "volatility_is_good"
+        assert isinstance(tick(), dg.SkipReason), "nothing is known yet"
+        report(instance, "bid_is_good", passed=True)
+        report(instance, "volatility_is_good", passed=True)
+        assert isinstance(tick(), dg.SkipReason)
+        report(instance, "volatility_is_good", passed=False)
+        requested = tick()
+        assert isinstance(requested, dg.RunRequest)
+        assert requested.tags["btc/because"] == "volatility_is_good"
         now_ns += hour_ns
-        assert isinstance(ask(), dg.SkipReason), "it was asked for an hour ago"
+        assert isinstance(tick(), dg.SkipReason), "it was requested an hour ago"
         now_ns += 6 * hour_ns
-        assert isinstance(ask(), dg.RunRequest), "it still fails"
-        told(instance, "volatility_is_good", passed=True)
+        assert isinstance(tick(), dg.RunRequest), "it still fails"
+        report(instance, "volatility_is_good", passed=True)
         now_ns += 24 * hour_ns
-        assert isinstance(ask(), dg.SkipReason)
+        assert isinstance(tick(), dg.SkipReason)

@@ -33,7 +33,7 @@ def bars(symbols: tuple[str, ...], minutes: int = 1_440) -> pa.Table:
 
 
 @pytest.mark.parametrize("symbols", [("BTC/USD",), ("BTC/USD", "ETH/USD", "SOL/USD")])
-def test_a_noisy_day_is_a_picture_within_the_bound(symbols: tuple[str, ...]) -> None:
+def test_the_picture_of_a_noisy_day_is_within_the_size_limit(symbols: tuple[str, ...]) -> None:
     text = pictures.day_of_bars(bars(symbols)).value
     assert text is not None
     body = base64.b64decode(text.partition("base64,")[2].removesuffix(")"))

@@ -27,8 +27,8 @@ for day in days:
 """
 
 
-def plan_of(processes: int = 1, *, by_daemon: bool = False, days_per_run: int = 1) -> backfill.Plan:
-    return backfill.Plan(backfill.DAILY_ASSETS, DAYS, by_daemon, DAYS[0], processes, days_per_run)
+def plan_of(processes: int = 1, *, by_daemon: bool = False) -> backfill.Plan:
+    return backfill.Plan(backfill.DAILY_ASSETS, DAYS, by_daemon, DAYS[0], processes)
 
 
 @pytest.fixture
@@ -47,15 +47,15 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 def test_one_process_or_one_run_of_the_daemon_materializes_all_assets_day_by_day() -> None:
     assert plan_of().groups == (backfill.DAILY_ASSETS,)
     assert plan_of().runs == len(DAYS)
-    one = plan_of(by_daemon=True, days_per_run=len(DAYS))
+    one = plan_of(by_daemon=True)
     assert one.groups == (backfill.DAILY_ASSETS,)
     assert one.runs == 1
 
 
 def test_days_in_parallel_have_all_their_bronze_first() -> None:
-    for plan in (plan_of(processes=2), plan_of(by_daemon=True, days_per_run=2)):
-        assert plan.groups == (("bronze_history",), ("sealed_bronze",), backfill.SEALING_ASSETS[1:])
-    assert plan_of(by_daemon=True, days_per_run=2).runs == 3 * 3
+    plan = plan_of(processes=2)
+    assert plan.groups == (("bronze_history",), ("sealed_bronze",), backfill.SEALING_ASSETS[1:])
+    assert plan.runs == 3 * len(DAYS)
 
 
 def test_every_day_goes_to_one_process_and_the_others_finish_when_one_fails(layout: Layout) -> None:
@@ -81,7 +81,7 @@ def test_a_backfill_by_the_daemon_advances_with_it_and_fails_with_it(
 
     monkeypatch.setattr(backfill, "backfill_status", status)
     advanced: list[int] = []
-    one_run = plan_of(by_daemon=True, days_per_run=len(DAYS))
+    one_run = plan_of(by_daemon=True)
     if problem:
         with pytest.raises(ServiceError, match=f"{problem}; see http://.*/runs/b/backfill-1"):
             backfill.carry_out(layout, one_run, advanced.append)

@@ -11,6 +11,7 @@ from btc_cli import first_forecast
 from btc_core.errors import StackError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.settings import Settings
+from btc_core.stores.mlflow import MlflowClient, ModelVersion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,12 +22,12 @@ pytestmark = pytest.mark.unit
 def test_a_model_without_a_champion_and_one_of_other_features_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     versions: Mapping[str, str] = {"bid-price-model": FEATURE_VERSION, "volatility-model": "an older version"}
 
-    def get(_url: str, *, params: dict[str, str], **_: Any) -> httpx.Response:
-        version = versions.get(params["name"])
-        tags = [{"key": "kind", "value": "harx"}, {"key": "feature_version", "value": version}]
-        return httpx.Response(404 if version is None else 200, json={"model_version": {"version": "1", "tags": tags}})
+    def aliased_version(_client: MlflowClient, name: str, _alias: str) -> ModelVersion | None:
+        version = versions.get(name)
+        tags = {"kind": "harx", "feature_version": str(version)}
+        return None if version is None else ModelVersion("1", "s3://mlflow/1", 0, tags)
 
-    monkeypatch.setattr(first_forecast.httpx, "get", get)
+    monkeypatch.setattr(MlflowClient, "aliased_version", aliased_version)
     assert first_forecast.missing_champions(Settings()) == ["volatility-model"]
     versions = {"volatility-model": FEATURE_VERSION}
     assert first_forecast.missing_champions(Settings()) == ["bid-price-model"]

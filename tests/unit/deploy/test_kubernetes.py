@@ -160,7 +160,7 @@ def test_variables_are_settings_and_secrets_are_what_init_writes(name: str, tmp_
             assert variable == key
     given = {variable for variable in (*environment(name), *secrets(name)) if variable.startswith("BTC_")}
     assert given <= KNOWN_SETTINGS
-    only_here = {"BTC_EXCHANGE_SYMBOLS", "BTC_KAFKA_PARTITIONS", "BTC_SEAL_DAYS_PER_RUN", "BTC_METRICS_HOST"}
+    only_here = {"BTC_EXCHANGE_SYMBOLS", "BTC_KAFKA_PARTITIONS", "BTC_METRICS_HOST"}
     assert given - only_here <= SERVICES["dagster-code"]["environment"].keys() | SERVICES[name]["environment"].keys()
 
 

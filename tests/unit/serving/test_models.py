@@ -8,7 +8,7 @@ from typing import Any
 
 from btc_core.errors import ServiceError, StoreError
 from btc_core.models.bundle import random_walk_model
-from btc_core.names import BID_MODEL
+from btc_core.names import BID_MODEL, ModelKey
 from btc_core.registry.champions import ModelHolder
 
 
@@ -24,6 +24,8 @@ class Named:
 class Registry:
     """A registry whose answers a test sets; counts loads and tells when it was asked."""
 
+    modelled_symbols = ("BTC/USD",)
+
     def __init__(self) -> None:
         self.versions: dict[str, str | None] = {}
         self.version_error: Exception | None = None
@@ -31,23 +33,17 @@ class Registry:
         self.loads = 0
         self.asked = threading.Event()
 
-    def champion_version(self, name: str) -> str | None:
+    def champion_version(self, key: ModelKey) -> str | None:
         self.asked.set()
         if self.version_error is not None:
             raise self.version_error
-        return self.versions.get(name, "1")
+        return self.versions.get(key.name, "1")
 
-    def bid_model(self) -> Any:
-        return self._load(BID_MODEL)
-
-    def volatility_model(self) -> Any:
-        return self._load("volatility-model")
-
-    def _load(self, name: str) -> Any:
+    def load(self, key: ModelKey) -> Any:
         if self.load_error is not None:
             raise self.load_error
         self.loads += 1
-        return Named(self.versions.get(name) or "1")
+        return Named(self.versions.get(key.name) or "1")
 
 
 def test_models_are_loaded_once_and_again_only_for_another_version() -> None:
@@ -59,9 +55,9 @@ def test_models_are_loaded_once_and_again_only_for_another_version() -> None:
     registry.versions[BID_MODEL] = "2"
     second = holder.reload()
     assert registry.loads == 3
-    assert second.bid is not None
-    assert second.bid.version == "2"
-    assert second.volatility is first.volatility
+    assert second.bid("BTC/USD") is not None
+    assert second.bid("BTC/USD").version == "2"
+    assert second.volatility("BTC/USD") is first.volatility("BTC/USD")
 
 
 def test_a_forced_reload_loads_the_same_version_again() -> None:
@@ -78,8 +74,8 @@ def test_a_request_keeps_its_generation_through_a_swap() -> None:
     taken = holder.reload()
     registry.versions[BID_MODEL] = "2"
     holder.reload()
-    assert taken.bid is not None
-    assert taken.bid.version == "1"
+    assert taken.bid("BTC/USD") is not None
+    assert taken.bid("BTC/USD").version == "1"
 
 
 def test_held_models_stay_while_the_registry_is_away_and_the_reason_is_shown() -> None:
@@ -88,8 +84,8 @@ def test_held_models_stay_while_the_registry_is_away_and_the_reason_is_shown() -
     before = holder.reload()
     registry.version_error = StoreError("MLflow does not answer")
     after = holder.reload()
-    assert after.bid is before.bid
-    assert after.volatility is before.volatility
+    assert after.bid("BTC/USD") is before.bid("BTC/USD")
+    assert after.volatility("BTC/USD") is before.volatility("BTC/USD")
     assert len(holder.reasons) == 2
     assert "MLflow does not answer" in holder.reasons[0]
     registry.version_error = None
@@ -104,15 +100,15 @@ def test_a_model_that_cannot_be_loaded_leaves_the_one_before() -> None:
     registry.versions[BID_MODEL] = "2"
     registry.load_error = StoreError("the bundle does not reproduce its golden batch")
     after = holder.reload()
-    assert after.bid is not None
-    assert after.bid.version == "1"
+    assert after.bid("BTC/USD") is not None
+    assert after.bid("BTC/USD").version == "1"
     assert "golden batch" in after.reasons[0]
 
 
 def test_the_cache_is_tried_when_the_registry_is_away_at_the_start() -> None:
     registry = Registry()
     registry.version_error = ServiceError("MLflow does not answer")
-    assert ModelHolder(registry, reload_s=10.0).reload().bid is not None
+    assert ModelHolder(registry, reload_s=10.0).reload().bid("BTC/USD") is not None
 
 
 def test_the_thread_outlives_any_fault_and_shows_it() -> None:
@@ -133,7 +129,7 @@ def test_the_thread_outlives_any_fault_and_shows_it() -> None:
             if not holder.reasons:
                 break
             time.sleep(0.01)
-        assert holder.current.bid is not None
+        assert holder.current.bid("BTC/USD") is not None
     finally:
         holder.stop()
 

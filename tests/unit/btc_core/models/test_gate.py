@@ -1,10 +1,11 @@
-"""The gates: luck does not promote, a worse model does not pass, and after a bad day the baseline serves."""
+"""The gates: luck promotes no model, a worse model does not pass, and a bad day demotes the champion."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from btc_core.models import gate
+from btc_core.names import VOLATILITY
 
 DAY = 288
 RNG = np.random.default_rng(3)
@@ -53,17 +54,15 @@ def test_a_refresh_that_does_not_beat_the_best_baseline_serves_as_that_baseline(
 def test_a_model_that_looks_better_by_chance_is_not_promoted() -> None:
     """Twenty candidates no better than the champion, each the best of its own luck: none may pass."""
     champion = losses(14, 0.45, 100)
-    verdicts = [
-        gate.change(losses(14, 0.45, seed), champion, days_of(14), "volatility-model", 0.9) for seed in range(20)
-    ]
+    verdicts = [gate.change(losses(14, 0.45, seed), champion, days_of(14), VOLATILITY, 0.9) for seed in range(20)]
     assert any(verdict.figures["ratio_to_champion"] < 1.0 for verdict in verdicts)
     assert not any(verdict.passed for verdict in verdicts)
 
 
 def test_a_better_model_is_promoted_after_two_weeks_and_not_before() -> None:
     better, champion = losses(14, 0.43, 5), losses(14, 0.45, 6)
-    assert gate.change(better, champion, days_of(14), "volatility-model", 0.9).passed
-    early = gate.change(better[: 5 * DAY], champion[: 5 * DAY], days_of(5), "volatility-model", 0.9)
+    assert gate.change(better, champion, days_of(14), VOLATILITY, 0.9).passed
+    early = gate.change(better[: 5 * DAY], champion[: 5 * DAY], days_of(5), VOLATILITY, 0.9)
     assert not early.passed
     assert "5 days in shadow, 14 are needed" in early.reason
 
@@ -72,11 +71,11 @@ def test_a_better_model_with_one_terrible_day_or_wrong_intervals_is_not_promoted
     better, champion = losses(14, 0.40, 5), losses(14, 0.45, 6)
     terrible = better.copy()
     terrible[:DAY] *= 1.6
-    assert "worst day" in gate.change(terrible, champion, days_of(14), "volatility-model", 0.9).reason
-    assert "covers 80.0%" in gate.change(better, champion, days_of(14), "volatility-model", 0.8).reason
+    assert "worst day" in gate.change(terrible, champion, days_of(14), VOLATILITY, 0.9).reason
+    assert "covers 80.0%" in gate.change(better, champion, days_of(14), VOLATILITY, 0.8).reason
 
 
-def test_live_loss_far_above_the_baseline_or_lost_coverage_demotes_and_an_hour_decides_nothing() -> None:
+def test_a_loss_far_above_the_baseline_or_low_coverage_demotes_and_less_than_an_hour_decides_nothing() -> None:
     inside = np.ones(360, np.bool_)
     inside[::10] = False
     good, baselines = losses(5, 0.45, 5), {"harx": losses(5, 0.5, 6)}

@@ -43,14 +43,14 @@ def of_another_recipe(model: bundle.VolatilityModel) -> bundle.VolatilityModel:
 
 def judged(
     frame: dataset.Frame, champion: bundle.VolatilityModel, challenger: bundle.VolatilityModel, days: float = DAYS
-) -> training.Trained:
+) -> training.TrainingResult:
     requested_ns: list[int] = []
 
     def live_rows(since_ns: int) -> dataset.Frame:
         requested_ns.append(since_ns)
         return frame.between(since_ns, since_ns + int(days * NS_PER_DAY))
 
-    trained = training.train(names.VOLATILITY_MODEL, BARS, of_another_recipe(champion), challenger, live_rows)[0]
+    trained = training.train(names.VOLATILITY, BARS, of_another_recipe(champion), challenger, live_rows)[0]
     first_unseen_ns = challenger.manifest.trained_to_ns + RECIPE.dataset.embargo_ns
     assert requested_ns == [first_unseen_ns], "the challenger must not be judged on rows that it was trained on"
     return trained

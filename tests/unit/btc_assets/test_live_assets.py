@@ -1,4 +1,4 @@
-"""The sensor tells Dagster about a table only when the table itself moved."""
+"""The sensor reports a table only when the table itself has moved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import dagster as dg
 
-    from btc_assets import live
+    from btc_assets import live_assets
     from btc_assets.resources import Database
 
 if TYPE_CHECKING:
@@ -45,44 +45,49 @@ class FakeQuestDB:
 
 def test_an_advanced_watermark_is_an_event_with_rows_and_lag() -> None:
     db = FakeQuestDB({"bronze_ticks": NOW - 2 * NS_PER_S})
-    told = live.look(db, "bronze_ticks", None, NOW)  # type: ignore[arg-type]
-    assert told is not None
-    event, seen = told
+    reported = live_assets.table_event(db, "bronze_ticks", None, NOW)  # type: ignore[arg-type]
+    assert reported is not None
+    event, last_event = reported
     assert event.metadata["rows"].value == 17
     assert event.metadata["lag_s"].value == 2.0
-    assert seen == live.Seen(NOW - 2 * NS_PER_S, NOW)
+    assert last_event == live_assets.LastEvent(NOW - 2 * NS_PER_S, NOW)
 
 
-def test_a_table_that_stands_still_gives_no_event_however_often_it_is_looked_at() -> None:
+def test_a_table_that_stands_still_gives_no_event_however_often_it_is_read() -> None:
     db = FakeQuestDB({"bronze_ticks": NOW})
-    seen = live.Seen(NOW, NOW)
+    last_event = live_assets.LastEvent(NOW, NOW)
     for minute in range(1, 20):
-        assert live.look(db, "bronze_ticks", seen, NOW + minute * NS_PER_MIN) is None  # type: ignore[arg-type]
+        assert live_assets.table_event(db, "bronze_ticks", last_event, NOW + minute * NS_PER_MIN) is None  # type: ignore[arg-type]
 
 
 def test_a_moving_table_gives_at_most_one_event_a_minute() -> None:
-    seen, events = None, 0
+    last_event, events = None, 0
     for second in range(0, 600, 30):
         now = NOW + second * NS_PER_S
-        told = live.look(FakeQuestDB({"bronze_ticks": now}), "bronze_ticks", seen, now)  # type: ignore[arg-type]
-        if told is not None:
-            seen, events = told[1], events + 1
+        event = live_assets.table_event(FakeQuestDB({"bronze_ticks": now}), "bronze_ticks", last_event, now)  # type: ignore[arg-type]
+        if event is not None:
+            last_event, events = event[1], events + 1
     assert events == 10
 
 
 def test_an_empty_or_missing_table_gives_no_event() -> None:
-    assert live.look(FakeQuestDB({"gap_marks": None}), "gap_marks", None, NOW) is None  # type: ignore[arg-type]
-    assert live.look(FakeQuestDB({}), "gap_marks", None, NOW) is None  # type: ignore[arg-type]
+    assert live_assets.table_event(FakeQuestDB({"gap_marks": None}), "gap_marks", None, NOW) is None  # type: ignore[arg-type]
+    assert live_assets.table_event(FakeQuestDB({}), "gap_marks", None, NOW) is None  # type: ignore[arg-type]
 
 
-def test_the_cursor_survives_writing_and_nonsense() -> None:
-    seen = {"bronze_ticks": live.Seen(1, 2)}
-    assert live.read_cursor(live.write_cursor(seen)) == seen
-    assert live.read_cursor(None) == live.read_cursor("nonsense") == live.read_cursor('{"a": 1}') == {}
+def test_a_cursor_is_read_as_it_was_written_and_a_malformed_one_is_empty() -> None:
+    last_event = {"bronze_ticks": live_assets.LastEvent(1, 2)}
+    assert live_assets.read_cursor(live_assets.write_cursor(last_event)) == last_event
+    assert (
+        live_assets.read_cursor(None)
+        == live_assets.read_cursor("nonsense")
+        == live_assets.read_cursor('{"a": 1}')
+        == {}
+    )
 
 
 class FakeDatabase(Database):
-    """Hands out a fake client; held beside the fields because resources are frozen."""
+    """Hands out the client in `CURRENT`; a field would not do, because resources are frozen."""
 
     @contextmanager
     def connect(self) -> Iterator[FakeQuestDB]:  # type: ignore[override]
@@ -95,41 +100,41 @@ CURRENT: list[FakeQuestDB] = []
 def _tick(cursor: str | None, db: FakeQuestDB) -> Any:
     CURRENT[:] = [db]
     context = dg.build_sensor_context(cursor=cursor)
-    return live.live_tables_sensor(context, database=FakeDatabase())
+    return live_assets.live_tables_sensor(context, database=FakeDatabase())
 
 
-def test_a_tick_gives_one_event_per_moved_table_and_a_second_tick_none() -> None:
+def test_a_tick_gives_one_event_for_each_table_that_moved_and_a_second_tick_none() -> None:
     db = FakeQuestDB({"bronze_ticks": NOW, "silver_features": NOW})
     first = _tick(None, db)
     assert {event.asset_key.to_user_string() for event in first.asset_events} == {"bronze_ticks", "silver_features"}
     assert isinstance(_tick(first.cursor, db), dg.SkipReason)
 
 
-def test_questdb_being_away_skips_with_the_reason() -> None:
+def test_a_tick_is_skipped_with_the_reason_while_questdb_does_not_answer() -> None:
     skipped = _tick(None, FakeQuestDB({}, away=True))
     assert isinstance(skipped, dg.SkipReason)
     assert "does not answer" in str(skipped.skip_message)
 
 
 def test_only_tables_that_should_move_every_minute_have_a_freshness_policy() -> None:
-    policies = {spec.key.to_user_string(): spec.freshness_policy for spec in live.live_specs}
-    assert policies["bronze_ticks"] is live.MINUTE
-    assert policies["gold_5min"] is live.FIVE_MINUTES
+    policies = {spec.key.to_user_string(): spec.freshness_policy for spec in live_assets.live_specs}
+    assert policies["bronze_ticks"] is live_assets.MINUTE
+    assert policies["gold_5min"] is live_assets.FIVE_MINUTES
     assert policies["gap_marks"] is None
 
 
 def test_a_table_that_stands_still_is_observed_with_its_lag_and_never_materialized() -> None:
-    seen = live.Seen(NOW, NOW)
-    assert live.standing_still("bronze_ticks", seen, NOW + NS_PER_MIN) is None
-    told = live.standing_still("bronze_ticks", seen, NOW + 10 * NS_PER_MIN)
-    assert told is not None
-    assert isinstance(told[0], dg.AssetObservation)
-    assert told[0].metadata["lag_s"].value == 600.0
-    assert told[1].watermark_ns == NOW, "the watermark is the table's, not the sensor's"
-    assert live.standing_still("gap_marks", seen, NOW + 10 * NS_PER_MIN) is None
+    last_event = live_assets.LastEvent(NOW, NOW)
+    assert live_assets.idle_table_event("bronze_ticks", last_event, NOW + NS_PER_MIN) is None
+    event = live_assets.idle_table_event("bronze_ticks", last_event, NOW + 10 * NS_PER_MIN)
+    assert event is not None
+    assert isinstance(event[0], dg.AssetObservation)
+    assert event[0].metadata["lag_s"].value == 600.0
+    assert event[1].watermark_ns == NOW, "the watermark is the table's, not the sensor's"
+    assert live_assets.idle_table_event("gap_marks", last_event, NOW + 10 * NS_PER_MIN) is None
 
 
-def test_old_events_of_live_tables_are_forgotten_and_the_newest_stays() -> None:
+def test_old_events_of_live_tables_are_deleted_and_the_newest_stays() -> None:
     from datetime import UTC, datetime, timedelta
 
     from btc_assets.pruning import prune

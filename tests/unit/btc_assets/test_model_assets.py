@@ -1,4 +1,4 @@
-"""The model assets from stored bars to a registered, checked champion, with QuestDB and MLflow played by fakes."""
+"""The model assets, from stored bars to a registered and checked champion, with fakes instead of QuestDB and MLflow."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from btc_core.clock import NS_PER_MIN
 from btc_core.errors import NotReady
 from btc_core.market.bars import BARS
 from btc_core.models.bundle import golden_rows, load_bundle
-from btc_core.registry.bundles import Registered
+from btc_core.names import ModelKey
+from btc_core.registry.bundles import Registration
+from btc_core.registry.promotion import Promotion
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import dagster as dg
 
-    from btc_assets import models
-    from btc_assets.resources import Database, Environment, Promoted, Registry
+    from btc_assets import model_assets
+    from btc_assets.resources import Database, Environment, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +54,7 @@ def _bars(minutes: int) -> np.ndarray:
 
 
 class FakeQuestDB:
-    """Holds bars and answers the two statements that read them; none of the bars is of a sealed day."""
+    """Has bars and answers the two statements that read them; none of the bars is of a sealed day."""
 
     def __init__(self, bars: np.ndarray) -> None:
         self.bars = bars
@@ -81,36 +83,39 @@ class FakeDatabase(Database):
 class FakeRegistry(Registry):
     def register(
         self,
+        key: ModelKey,
         model: BidModel | VolatilityModel,
         rows: Any,
         verdict: Verdict,
+        *,
         params: dict[str, str],
         pictures: dict[str, bytes],
-    ) -> Registered:
+    ) -> Registration:
         with tempfile.TemporaryDirectory() as scratch:
             model.save(Path(scratch), golden_rows(rows))
-            WORLD["challenger", model.manifest.name] = load_bundle(Path(scratch), "1"), verdict
+            WORLD["challenger", key.name] = load_bundle(Path(scratch), "1"), verdict
         assert params["trees"]
         assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
         assert ("importance.png" in pictures) == bool(model.boosters)
         assert ("unseen_days.png" in pictures) == bool(model.manifest.scores)
-        return Registered(model.manifest.name, "1", "run", "http://127.0.0.1:5000/#/models")
+        return Registration(key.name, "1", "run", "http://127.0.0.1:5000/#/models")
 
-    def promote_challenger(self, name: str) -> Promoted | None:
-        model, verdict = WORLD["challenger", name]
+    def promote_challenger(self, key: ModelKey) -> Promotion | None:
+        model, verdict = WORLD["challenger", key.name]
         if not verdict.passed:
             return None
-        WORLD[name] = model
-        return Promoted("1", verdict.reason)
+        WORLD[key.name] = model
+        return Promotion("1", verdict.reason)
 
-    def in_shadow(self, name: str) -> BidModel | VolatilityModel | None:
-        found = WORLD.get(("challenger", name))
-        return found[0] if found is not None else None
+    def challenger(self, key: ModelKey) -> BidModel | VolatilityModel:
+        if ("challenger", key.name) not in WORLD:
+            raise NotReady(f"no challenger of {key.name}")
+        return WORLD["challenger", key.name][0]  # type: ignore[no-any-return]
 
-    def champion(self, name: str) -> BidModel | VolatilityModel:
-        if name not in WORLD:
-            raise NotReady(f"no champion of {name}")
-        return WORLD[name]  # type: ignore[no-any-return]
+    def champion(self, key: ModelKey) -> BidModel | VolatilityModel:
+        if key.name not in WORLD:
+            raise NotReady(f"no champion of {key.name}")
+        return WORLD[key.name]  # type: ignore[no-any-return]
 
 
 def _run(bars: np.ndarray, *, champions: dict[str, Any] | None = None) -> dg.ExecuteInProcessResult:
@@ -119,10 +124,7 @@ def _run(bars: np.ndarray, *, champions: dict[str, Any] | None = None) -> dg.Exe
     WORLD["bars"] = bars
     with tempfile.TemporaryDirectory() as scratch, dg.DagsterInstance.ephemeral(tempdir=scratch) as instance:
         return dg.materialize(
-            [
-                *(models.volatility_model, models.bid_model, models.volatility_champion, models.bid_champion),
-                *(models.volatility_champion_serves, models.bid_champion_serves),
-            ],
+            [*model_assets.MODEL_ASSETS, *model_assets.CHAMPION_ASSETS, *model_assets.SERVES_CHECKS],
             resources={"environment": Environment(), "database": FakeDatabase(), "registry": FakeRegistry()},
             instance=instance,
             raise_on_error=champions is None,
@@ -163,13 +165,13 @@ def test_without_bars_the_run_fails_and_says_why() -> None:
 def test_a_check_fails_with_the_reason_when_there_is_no_champion() -> None:
     WORLD.clear()
     WORLD["bars"] = _bars(300)
-    passed, facts = models._checked(Environment(), FakeDatabase(), FakeRegistry(), "volatility-model")
+    passed, facts = model_assets.serves(FakeDatabase(), FakeRegistry(), ModelKey("BTC/USD", "volatility"))
     assert not passed
     assert "no champion" in facts["reason"]
 
 
 def test_the_scores_table_has_a_row_per_model_and_horizon() -> None:
-    text = models.scores_table({"harx/5m/qlike": 0.5, "har/5m/qlike": 0.6, "har/5m/dm_t": 2.0, "test_rows": 9.0})
+    text = model_assets.scores_table({"harx/5m/qlike": 0.5, "har/5m/qlike": 0.6, "har/5m/dm_t": 2.0, "test_rows": 9.0})
     assert text.splitlines() == [
         "| model / horizon | qlike | dm_t |",
         "|---|---|---|",
@@ -197,3 +199,16 @@ def test_another_recipe_goes_into_shadow_and_the_champion_stays() -> None:
     entered, verdict = WORLD["challenger", "volatility-model"]
     assert "in shadow" in verdict.reason
     assert entered.manifest.recipe == trained.manifest.recipe != "another"
+
+
+def test_another_market_has_assets_of_its_own() -> None:
+    key = ModelKey("ETH/USD", "bid")
+    model, champion, check = (
+        make(key) for make in (model_assets._model_asset, model_assets._champion_asset, model_assets._serves_check)
+    )
+    assert model.key.to_user_string() == "bid_model_ETHUSD"
+    assert champion.key.to_user_string() == "bid_champion_ETHUSD"
+    assert [parent.to_user_string() for parent in champion.dependency_keys] == ["bid_model_ETHUSD"]
+    (spec,) = check.check_specs
+    assert (spec.name, spec.asset_key) == ("bid_champion_ETHUSD_serves", champion.key)
+    assert [dep.asset_key.to_user_string() for dep in spec.additional_deps] == ["volatility_champion_ETHUSD"]
