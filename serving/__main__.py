@@ -17,9 +17,9 @@ from serving import logs
 from serving.app import create_app, new_feed
 from serving.auth import RotatingToken
 from serving.deps import Deps
-from serving.history import QuestHistory
+from serving.newest_rows import Announcements, RedisStore
 from serving.server import serve
-from serving.store import Announcements, RedisStore
+from serving.stored_rows import QuestHistory
 from serving.training import DagsterTrainer
 
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
 
-from serving import problems
+from serving import problem_details
 from serving.deps import EXTENSION
-from serving.feed import Feed, render
-from serving.limits import RateLimit
-from serving.measured import count
-from serving.routes import control, documents, forecast, live, state, stream, v1
+from serving.event_stream import Feed, render
+from serving.legacy import routes as legacy
+from serving.metrics import count
+from serving.rate_limit import RateLimit
+from serving.routes import control, documents, live, state, stream, v1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from serving.deps import Deps
 
 BLUEPRINTS = (
-    forecast.blueprint,
+    legacy.blueprint,
     v1.blueprint,
     stream.blueprint,
     control.blueprint,
@@ -62,7 +63,7 @@ def create_app(deps: Deps) -> Flask:
     app = Flask("serving", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = deps.settings.api.max_body_bytes
     app.extensions[EXTENSION] = deps
-    problems.install(app, deps.settings.api.max_body_bytes)
+    problem_details.install(app, deps.settings.api.max_body_bytes)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
     limit = RateLimit(deps.settings.api.rate_limit_per_s, deps.clock)

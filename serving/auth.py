@@ -17,7 +17,7 @@ from flask import Response, request
 from btc_core.errors import ConfigError
 from btc_core.settings import load_settings
 from serving.deps import deps
-from serving.problems import Problem
+from serving.problem_details import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
     from btc_core.stores.redis_rows import FeatureRow, ForecastRow
     from serving.answers import LiveForecast, MinuteBar, PastForecast
-    from serving.history import Scores
+    from serving.stored_rows import Scores
 
 EXTENSION = "btc"
 

@@ -19,14 +19,14 @@ from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.names import BASELINE_KINDS, HORIZONS_MIN, Quantity
 from serving.answers import Forecast, HorizonPoint, ModelInfo, Models, Prediction, Source, iso
-from serving.problems import Problem
+from serving.problem_details import Problem
 
 if TYPE_CHECKING:
     from btc_core.models.bundle import BidModel, VolatilityModel
     from btc_core.registry.champions import Champions
     from btc_core.stores.redis_rows import FeatureRow, ForecastRow
     from serving.deps import Deps
-    from serving.inputs import Given
+    from serving.legacy.bodies import Given
 
 CURRENT_NS = NS_PER_S
 """A worker's forecast this much behind the newest features still counts as made from them: at 100 rows/s the API would

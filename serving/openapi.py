@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from btc_core.features.catalogue import FEATURES, MODEL_FEATURES
-from serving.contract import PROMISE, NoQuery, Promise
-from serving.inputs import MAX_MAGNITUDE, MAX_ROWS
-from serving.problems import PROBLEM_TYPE, ProblemDocument
+from serving.endpoints import PROMISE, NoQuery, Promise
+from serving.legacy.bodies import MAX_MAGNITUDE, MAX_ROWS
+from serving.problem_details import PROBLEM_TYPE, ProblemDocument
 
 if TYPE_CHECKING:
     from flask import Flask

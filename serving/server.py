@@ -20,7 +20,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
 
 from btc_core.errors import ConfigError
-from serving.problems import PROBLEM_TYPE, UNKNOWN_REQUEST, Problem, document, too_large
+from serving.problem_details import PROBLEM_TYPE, UNKNOWN_REQUEST, Problem, document, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable

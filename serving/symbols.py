@@ -10,8 +10,8 @@ from http import HTTPStatus
 from msgspec import UnsetType
 
 from serving.deps import deps
-from serving.inputs import SHOWN_CHARACTERS
-from serving.problems import Problem
+from serving.legacy.bodies import SHOWN_CHARACTERS
+from serving.problem_details import Problem
 
 
 def followed(symbol: str | UnsetType) -> str:

@@ -24,14 +24,14 @@ from btc_core.stores.redis_rows import FeatureRow, ForecastRow
 from serving.app import create_app, new_feed
 from serving.auth import RotatingToken
 from serving.deps import Deps, TrainingRun
-from serving.history import Scores
+from serving.stored_rows import Scores
 
 if TYPE_CHECKING:
     from flask import Flask
     from flask.testing import FlaskClient
 
     from serving.answers import MinuteBar, PastForecast
-    from serving.feed import Feed
+    from serving.event_stream import Feed
 
 NOW_NS = 1_800_000_000 * NS_PER_S
 TOKEN = "a-token-of-tests"

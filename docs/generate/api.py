@@ -1,6 +1,6 @@
 """The HTTP API, from its own OpenAPI document and the routes it has.
 
-What does not belong here: what a view promises (`serving/contract.py`).
+What does not belong here: what a view promises (`serving/endpoints.py`).
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ from btc_core.errors import ServiceError
 from btc_core.names import TRAIN_MODELS_JOB
 from serving.answers import Reloaded, Retraining, respond
 from serving.auth import needs_token
-from serving.contract import promises
 from serving.deps import deps
+from serving.endpoints import promises
 from serving.forecasts import models_of
-from serving.problems import Problem
+from serving.problem_details import Problem
 
 blueprint = Blueprint("control", __name__)
 

@@ -1,6 +1,6 @@
 """What the API is: `/openapi.json` for programs, `/docs` for people, both from the promises of the views.
 
-What does not belong here: the promises (`serving.contract`).
+What does not belong here: the promises (`serving.endpoints`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flask import Blueprint, Response, request
 
-from serving.problems import Problem
+from serving.problem_details import Problem
 
 blueprint = Blueprint("live", __name__)
 

@@ -12,11 +12,11 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from btc_core.features.catalogue import FEATURE_VERSION
 from serving.answers import Alive, Echo, Readiness, Test, respond
-from serving.contract import promises
 from serving.deps import deps
+from serving.endpoints import promises
 from serving.forecasts import models_of
-from serving.inputs import decode
-from serving.measured import measure
+from serving.legacy.bodies import decode
+from serving.metrics import measure
 from serving.readiness import readiness
 
 blueprint = Blueprint("state", __name__)

@@ -11,12 +11,12 @@ import msgspec
 from flask import Blueprint, Response, current_app
 from msgspec import UNSET, UnsetType
 
-from serving.contract import Symbol, parsed, promises
 from serving.deps import deps
+from serving.endpoints import Symbol, parsed, promises
 from serving.symbols import followed
 
 if TYPE_CHECKING:
-    from serving.feed import Feed
+    from serving.event_stream import Feed
 
 blueprint = Blueprint("stream", __name__, url_prefix="/v1")
 

@@ -24,10 +24,10 @@ from serving.answers import (
     iso,
     respond,
 )
-from serving.contract import NoQuery, Symbol, SymbolQuery, moment, parsed, promises
 from serving.deps import deps
-from serving.judged import explain, skill
-from serving.newest import live_features, live_forecast, loaded_models
+from serving.endpoints import NoQuery, Symbol, SymbolQuery, moment, parsed, promises
+from serving.live_forecast import live_features, live_forecast, loaded_models
+from serving.live_skill import explain, skill
 from serving.symbols import followed
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")

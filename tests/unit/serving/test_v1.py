@@ -15,9 +15,9 @@ from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
 from btc_core.settings import load_settings
 from serving.answers import MinuteBar, PastForecast, PastModel
 from serving.auth import RotatingToken
-from serving.contract import PROMISE
-from serving.feed import render
-from serving.history import Scores
+from serving.endpoints import PROMISE
+from serving.event_stream import render
+from serving.stored_rows import Scores
 from tests.serving_world import NOW_NS, TOKEN, World, build, feature_row, forecast_row
 
 if TYPE_CHECKING:

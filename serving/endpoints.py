@@ -15,7 +15,7 @@ import msgspec
 from flask import request
 from msgspec import UNSET, UnsetType
 
-from serving.problems import Problem
+from serving.problem_details import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from btc_core.features.catalogue import MODEL_FEATURES
-from serving.problems import Problem
+from serving.problem_details import Problem
 
 ORDER_URL = "/v1/features/order"
 MAX_ROWS = 1_000

@@ -10,7 +10,7 @@ import pytest
 from btc_core.errors import ServiceError
 from btc_core.settings import RedisSettings
 from btc_core.stores import redis_rows
-from serving.store import REUSE_S, RedisStore
+from serving.newest_rows import REUSE_S, RedisStore
 
 
 class Clock:

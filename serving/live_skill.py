@@ -21,7 +21,7 @@ from serving.forecasts import model_info
 if TYPE_CHECKING:
     from btc_core.names import Quantity
     from serving.deps import Deps
-    from serving.history import Scores
+    from serving.stored_rows import Scores
 
 NO_SKILL = (
     "no forecast of these hours has a final outcome yet; the first comes five minutes after the first closed minute"

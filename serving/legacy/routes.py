@@ -12,10 +12,10 @@ from msgspec import UNSET
 
 from btc_core.features.catalogue import FEATURE_VERSION, FEATURES, MODEL_FEATURES
 from serving.answers import Batch, FeatureOrder, Forecast, OrderedFeature, respond
-from serving.contract import SymbolQuery, promises
 from serving.deps import deps
+from serving.endpoints import SymbolQuery, promises
 from serving.forecasts import from_given, live
-from serving.inputs import given
+from serving.legacy.bodies import given
 from serving.symbols import followed
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import threading
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from serving.problems import Problem
+from serving.problem_details import Problem
 
 if TYPE_CHECKING:
     from btc_core.clock import Clock

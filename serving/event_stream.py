@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from btc_core.errors import BtcError
 from btc_core.metrics import HTTP_STREAMS
 from serving.answers import encoded
-from serving.newest import live_features, live_forecast
-from serving.problems import Problem, as_problem, document
+from serving.live_forecast import live_features, live_forecast
+from serving.problem_details import Problem, as_problem, document
 from serving.readiness import readiness
 
 if TYPE_CHECKING:
