@@ -1,7 +1,7 @@
-"""Server-sent events: one thread renders what is new, every open stream sends the same bytes.
+"""The events of `/v1/stream`: one thread makes each event once, and every open stream sends the same bytes.
 
-A stream that cannot keep up skips events instead of queueing them: each event is a whole picture.
-What does not belong here: HTTP (`routes.stream`).
+Each event has the whole state, so a stream that cannot keep up skips events instead of queueing them. What does not
+belong here: HTTP (`routes.stream`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from btc_core.errors import BtcError
 from btc_core.metrics import HTTP_STREAMS
 from serving.answers import encoded
-from serving.live_forecast import live_features, live_forecast
-from serving.problem_details import Problem, as_problem, document
+from serving.live_features import live_features
+from serving.live_forecast import live_forecast
+from serving.problem_details import Problem, document, problem_of
 from serving.readiness import readiness
 
 if TYPE_CHECKING:
@@ -25,35 +26,39 @@ if TYPE_CHECKING:
     from serving.deps import Deps
 
 HEARTBEAT_S = 10.0
-"""A comment is sent after this much silence, so that proxies keep the connection and a dead client is noticed."""
+"""A comment is sent after this much silence. It keeps proxies from closing the connection and shows a client is gone."""
 RETRY_MS = 1_000
 """How long a browser waits before it connects again."""
+QUIET_S = 1.0
+"""An event is made after this time even if there is no new forecast, because ages grow and the page must show it."""
 
-_log = logging.getLogger("serving")
+_logger = logging.getLogger("serving")
 
 
-class Feed:
-    """Holds the newest event of each symbol; renders only while somebody listens."""
+class EventBroadcaster:
+    """Keeps the newest event of each market; makes events only while a stream is open."""
 
-    def __init__(self, render: Callable[[str], bytes], announced: Callable[[float], bool], interval_s: float) -> None:
+    def __init__(
+        self, render: Callable[[str], bytes], wait_for_forecast: Callable[[float], bool], interval_s: float
+    ) -> None:
         self._render = render
-        self._announced = announced
+        self._wait_for_forecast = wait_for_forecast
         self._interval_s = interval_s
         self._changed = threading.Condition()
         self._events: dict[str, tuple[int, bytes]] = {}
-        self._listeners: dict[str, int] = {}
+        self._streams: dict[str, int] = {}
         self._number = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
-    def listeners(self) -> int:
-        """Open streams."""
-        return sum(self._listeners.values())
+    def stream_count(self) -> int:
+        """Number of open streams."""
+        return sum(self._streams.values())
 
     def start(self) -> None:
-        """Render in the background until `stop`."""
-        self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+        """Make events in a thread until `stop`."""
+        self._thread = threading.Thread(target=self._run, name="event-stream", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -62,69 +67,72 @@ class Feed:
         with self._changed:
             self._changed.notify_all()
 
-    def open(self, symbol: str, most: int) -> Callable[[], None]:
-        """Count a listener in; returns what counts it out, which may be called twice. 503 beyond `most` listeners."""
+    def open(self, symbol: str, max_streams: int) -> Callable[[], None]:
+        """Count a new stream; raises a 503 if there are `max_streams` already.
+
+        Returns a function that counts the stream out. It may be called twice.
+        """
         with self._changed:
-            if self.listeners >= most:
+            if self.stream_count >= max_streams:
                 raise Problem(
                     HTTPStatus.SERVICE_UNAVAILABLE,
                     "too_many_streams",
-                    f"{most} streams are open already (BTC_API_MAX_STREAMS); ask again later, or poll /v1/forecast",
+                    f"{max_streams} streams are open already (BTC_API_MAX_STREAMS); ask again later, or poll "
+                    "/v1/forecast",
                     headers={"Retry-After": "5"},
                 )
-            self._listeners[symbol] = self._listeners.get(symbol, 0) + 1
-            HTTP_STREAMS.labels(symbol).set(self._listeners[symbol])
-            if self._listeners[symbol] == 1:
-                self._events.pop(symbol, None)  # from before the last listener left
+            self._streams[symbol] = self._streams.get(symbol, 0) + 1
+            HTTP_STREAMS.labels(symbol).set(self._streams[symbol])
+            if self._streams[symbol] == 1:
+                self._events.pop(symbol, None)  # it is from before the last stream was closed
             self._changed.notify_all()
-        left = threading.Event()
+        is_closed = threading.Event()
 
         def close() -> None:
-            if not left.is_set():
-                left.set()
+            if not is_closed.is_set():
+                is_closed.set()
                 with self._changed:
-                    self._listeners[symbol] -= 1
-                    HTTP_STREAMS.labels(symbol).set(self._listeners[symbol])
+                    self._streams[symbol] -= 1
+                    HTTP_STREAMS.labels(symbol).set(self._streams[symbol])
 
         return close
 
-    def events(self, symbol: str, most: int | None = None) -> Iterator[bytes]:
-        """Bytes to send: each new event as it comes, `most` of them or until `stop`."""
-        sent, seen = 0, -1
+    def events(self, symbol: str, max_events: int | None = None) -> Iterator[bytes]:
+        """The bytes of a stream: each new event, until there were `max_events` or `stop` is called."""
+        sent, last_number = 0, -1
         yield f"retry: {RETRY_MS}\n\n".encode()
-        while not self._stop.is_set() and (most is None or sent < most):
-            number, event = self._after(symbol, seen)
-            if number > seen:
-                seen, sent = number, sent + 1
+        while not self._stop.is_set() and (max_events is None or sent < max_events):
+            number, event = self._next_event(symbol, last_number)
+            if number > last_number:
+                last_number, sent = number, sent + 1
                 yield event
             elif not self._stop.is_set():
                 yield b": alive\n\n"
 
-    def _after(self, symbol: str, seen: int) -> tuple[int, bytes]:
-        """The newest event beyond `seen`; after `HEARTBEAT_S` or a stop possibly the one already seen."""
+    def _next_event(self, symbol: str, last_number: int) -> tuple[int, bytes]:
+        """The newest event after `last_number`; after `HEARTBEAT_S` or `stop` it may have that number."""
 
         def newest() -> tuple[int, bytes]:
-            return self._events.get(symbol, (seen, b""))
+            return self._events.get(symbol, (last_number, b""))
 
         with self._changed:
-            self._changed.wait_for(lambda: self._stop.is_set() or newest()[0] > seen, HEARTBEAT_S)
+            self._changed.wait_for(lambda: self._stop.is_set() or newest()[0] > last_number, HEARTBEAT_S)
             return newest()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             with self._changed:
-                self._changed.wait_for(lambda: self._stop.is_set() or self.listeners > 0)
+                self._changed.wait_for(lambda: self._stop.is_set() or self.stream_count > 0)
             try:
-                self.tick()
-            except Exception:  # noqa: BLE001 the outermost loop of this thread: it must outlive anything
-                _log.exception("an event could not be rendered")
-            # A second without news is news too: ages grow and the page must say so.
+                self._make_events()
+            except Exception:
+                _logger.exception("an event could not be made")
             if not self._stop.wait(self._interval_s):
-                self._announced(1.0)
+                self._wait_for_forecast(QUIET_S)
 
-    def tick(self) -> None:
-        """Render each symbol somebody listens to and wake its streams."""
-        for symbol in [symbol for symbol, count in list(self._listeners.items()) if count > 0]:
+    def _make_events(self) -> None:
+        """Make an event for each market that has a stream, and wake its streams."""
+        for symbol in [symbol for symbol, count in list(self._streams.items()) if count > 0]:
             body = self._render(symbol)
             with self._changed:
                 self._number += 1
@@ -132,17 +140,17 @@ class Feed:
                 self._changed.notify_all()
 
 
-def render(deps: Deps, symbol: str) -> bytes:
-    """The events `forecast` (or `problem`), `features` and `health`: the bodies of the endpoints, in one piece."""
-    parts = []
+def render_events(deps: Deps, symbol: str) -> bytes:
+    """The events `forecast` (or `problem`), `features` and `health`, which have the bodies of the endpoints."""
+    events = []
     try:
-        parts.append(_event("forecast", encoded(live_forecast(deps, symbol))))
+        events.append(_event("forecast", encoded(live_forecast(deps, symbol))))
     except BtcError as error:
-        parts.append(_event("problem", document(as_problem(error), "stream")))
-    with suppress(BtcError):  # the forecast's problem says it already
-        parts.append(_event("features", encoded(live_features(deps, symbol))))
-    parts.append(_event("health", encoded(readiness(deps))))
-    return b"".join(parts)
+        events.append(_event("problem", document(problem_of(error), "stream")))
+    with suppress(BtcError):  # the problem of the forecast says the same
+        events.append(_event("features", encoded(live_features(deps, symbol))))
+    events.append(_event("health", encoded(readiness(deps))))
+    return b"".join(events)
 
 
 def _event(name: str, data: bytes) -> bytes:

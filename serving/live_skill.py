@@ -1,77 +1,72 @@
-"""Forecasts judged and explained: live skill, coverage, contributions of the features.
+"""The body of `GET /v1/skill`: live losses beside those of the baselines, and how often the intervals held.
 
-What does not belong here: computing losses or contributions; this puts stored and computed numbers into answers.
+What does not belong here: computing losses. The forecast worker does so when it writes an outcome.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from btc_core.clock import NS_PER_S
-from btc_core.errors import NotReady
-from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
-from btc_core.models import explain as shap
-from btc_core.names import LEVELS_PCT
-from serving.answers import Contribution, CoverageRow, Explanation, Skill, SkillRow, iso
-from serving.forecasts import model_info
+from btc_core.names import BID, LEVELS_PCT, QUANTITIES, VOLATILITY
+from serving.answers import CoverageRow, Skill, SkillRow
 
 if TYPE_CHECKING:
     from btc_core.names import Quantity
     from serving.deps import Deps
     from serving.stored_rows import Scores
 
-NO_SKILL = (
+NO_OUTCOMES = (
     "no forecast of these hours has a final outcome yet; the first comes five minutes after the first closed minute"
 )
-NO_TREES = "a baseline serves; it is a formula and has no trees to explain"
 HORIZON_MIN = 5
-"""Of losses and contributions: the headline horizon."""
+"""The horizon of all scores."""
 
-_MODEL_COLUMNS = [FEATURE_NAMES.index(name) for name in MODEL_FEATURES]
-_BASELINES: tuple[tuple[Quantity, str, str, str], ...] = (
-    ("volatility", "QLIKE", "qlike_model", "qlike_harx"),
-    ("volatility", "QLIKE", "qlike_model", "qlike_har"),
-    ("volatility", "QLIKE", "qlike_model", "qlike_ewma"),
-    ("volatility", "QLIKE", "qlike_model", "qlike_naive"),
-    ("bid", "squared error, bps²", "mse_model", "mse_random_walk"),
-    ("bid", "squared error, bps²", "mse_model", "mse_ar"),
+_COMPARISONS: tuple[tuple[Quantity, str, str, str], ...] = (
+    (VOLATILITY, "QLIKE", "qlike_model", "qlike_harx"),
+    (VOLATILITY, "QLIKE", "qlike_model", "qlike_har"),
+    (VOLATILITY, "QLIKE", "qlike_model", "qlike_ewma"),
+    (VOLATILITY, "QLIKE", "qlike_model", "qlike_naive"),
+    (BID, "squared error, bps²", "mse_model", "mse_random_walk"),
+    (BID, "squared error, bps²", "mse_model", "mse_ar"),
 )
+"""Quantity, loss, and the names of the model's and the baseline's score."""
 
 
-def skill(deps: Deps, symbol: str, hours: int) -> Skill:
-    """Losses of what was served and of its baselines over the last `hours`; empty with a reason without outcomes."""
+def live_skill(deps: Deps, symbol: str, hours: int) -> Skill:
+    """The scores of the last `hours`; without any outcome there are no rows but a reason."""
     now_ns = deps.clock.now_ns()
-    scores = deps.history.scores(symbol, now_ns - hours * 3_600 * NS_PER_S, now_ns)
+    scores = deps.stored_rows.scores(symbol, now_ns - hours * 3_600 * NS_PER_S, now_ns)
+    rows: list[SkillRow] = []
+    coverage: list[CoverageRow] = []
+    if scores.count:
+        rows = [_skill_row(scores, *comparison) for comparison in _COMPARISONS]
+        coverage = [_coverage_row(scores, quantity, level) for quantity in QUANTITIES for level in LEVELS_PCT]
     return Skill(
         symbol=symbol,
         hours=hours,
-        rows=[_row(scores, *names) for names in _BASELINES] if scores.count else [],
-        coverage=[_coverage(scores, name, level) for name in ("bid", "volatility") for level in LEVELS_PCT]
-        if scores.count
-        else [],
-        reason=None if scores.count else NO_SKILL,
+        rows=rows,
+        coverage=coverage,
+        reason=None if scores.count else NO_OUTCOMES,
         simulated=deps.settings.simulated,
     )
 
 
-def _row(scores: Scores, quantity: Quantity, loss: str, model: str, baseline: str) -> SkillRow:
-    ours, theirs = scores.means[model], scores.means[baseline]
+def _skill_row(scores: Scores, quantity: Quantity, loss: str, model: str, baseline: str) -> SkillRow:
+    model_loss, baseline_loss = scores.means[model], scores.means[baseline]
     return SkillRow(
         quantity=quantity,
         horizon_min=HORIZON_MIN,
         forecasts=scores.count,
         loss=loss,
-        model_loss=ours,
+        model_loss=model_loss,
         baseline=baseline.partition("_")[2],
-        baseline_loss=theirs,
-        ratio=ours / theirs if ours is not None and theirs else None,
+        baseline_loss=baseline_loss,
+        ratio=model_loss / baseline_loss if model_loss is not None and baseline_loss else None,
     )
 
 
-def _coverage(scores: Scores, quantity: Quantity, level_pct: int) -> CoverageRow:
+def _coverage_row(scores: Scores, quantity: Quantity, level_pct: int) -> CoverageRow:
     share = scores.means[f"{quantity}_inside_{level_pct}"]
     return CoverageRow(
         quantity=quantity,
@@ -79,39 +74,4 @@ def _coverage(scores: Scores, quantity: Quantity, level_pct: int) -> CoverageRow
         horizon_min=HORIZON_MIN,
         forecasts=scores.count,
         covered_pct=None if share is None else 100.0 * share,
-    )
-
-
-def explain(deps: Deps, symbol: str, top: int) -> Explanation:
-    """Contributions to the volatility forecast from the newest features; none, with a reason, while a baseline serves."""
-    row = deps.store.features(symbol)
-    if row is None:
-        raise NotReady(f"there are no features of {symbol} in Redis yet; `btc status` shows whether the workers run")
-    current = deps.models.current
-    model = current.volatility
-    if model is None:
-        raise NotReady(f"no model can be explained: {'; '.join(current.reasons) or 'none is loaded'}")
-    matrix = np.asarray(row.values, dtype=np.float64)[_MODEL_COLUMNS].reshape(1, -1)
-    parts = shap.explain(model, matrix)
-    if not math.isfinite(parts.log_variance):
-        raise NotReady("the features are still warming up; ask again in a minute")
-    values = dict(zip(MODEL_FEATURES, matrix[0].tolist(), strict=True))
-    listed = tuple(
-        Contribution(name, values[name] if math.isfinite(values[name]) else None, effect)
-        for name, effect in list(parts.trees.items())[:top]
-    )
-    return Explanation(
-        symbol=symbol,
-        horizon_min=HORIZON_MIN,
-        unit="ln of the variance over 5 min",
-        log_variance=parts.log_variance,
-        base=parts.base,
-        harx=parts.harx,
-        offset=parts.offset,
-        rest=sum(parts.trees.values()) - sum(one.contribution for one in listed),
-        contributions=listed,
-        model=model_info(model),
-        ts_event=iso(row.ts_event_ns),
-        reason=None if parts.trees else NO_TREES,
-        simulated=deps.settings.simulated,
     )

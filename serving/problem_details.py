@@ -1,6 +1,6 @@
-"""Errors as `application/problem+json` (RFC 9457): a stable `code`, and a `detail` that says what, where and what to do.
+"""Errors as `application/problem+json` (RFC 9457): a stable `code`, and a `detail` that says what is wrong and what to do.
 
-What does not belong here: deciding that something is an error. Views and the modules below them raise, this file answers.
+What does not belong here: deciding that something is an error. Other modules raise; this one makes the answer.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 PROBLEM_TYPE = "application/problem+json"
 UNKNOWN_REQUEST = "none"
-"""Request id of an answer that is given before there is a request, such as the refusal of a malformed header."""
+"""The request id in answers to what is not a request, such as a malformed header."""
 
-_log = logging.getLogger("serving")
+_logger = logging.getLogger("serving")
 
 
 class Problem(BtcError):
-    """An answer that is not 2xx; `code` never changes its meaning, `detail` is for people."""
+    """An answer that is not 2xx. Its `code` never changes its meaning; its `detail` is for people."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Problem(BtcError):
 
 
 class ProblemDocument(msgspec.Struct, frozen=True):
-    """The body of every answer that is not 2xx (RFC 9457); further members name what was wrong."""
+    """The body of every answer that is not 2xx (RFC 9457). Some codes have further members with the particulars."""
 
     type: str
     title: str
@@ -54,7 +54,7 @@ class ProblemDocument(msgspec.Struct, frozen=True):
     code: str
     """Stable: programs may compare it."""
     detail: str
-    """For people: what, where, and what to do."""
+    """What is wrong and what to do about it, for people."""
     request_id: str
 
 
@@ -71,16 +71,8 @@ def document(problem: Problem, request_id: str) -> bytes:
     return msgspec.json.encode(msgspec.structs.asdict(body) | problem.more)
 
 
-def _answer(problem: Problem) -> Response:
-    body = document(problem, g.get("request_id", UNKNOWN_REQUEST))
-    response = Response(body, status=problem.status.value, content_type=PROBLEM_TYPE)
-    response.headers.update(problem.headers)
-    g.problem_code = problem.code
-    return response
-
-
-def as_problem(error: BtcError) -> Problem:
-    """What an error of the layers below means to a client."""
+def problem_of(error: BtcError) -> Problem:
+    """The answer to an error of another module."""
     match error:
         case Problem():
             return error
@@ -92,7 +84,7 @@ def as_problem(error: BtcError) -> Problem:
             return Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "feature_set_mismatch",
-                f"{error}; this heals once every process runs the same release",
+                f"{error}; this ends when every process runs the same release",
                 headers={"Retry-After": "10"},
             )
         case ServiceError():
@@ -100,59 +92,70 @@ def as_problem(error: BtcError) -> Problem:
                 HTTPStatus.SERVICE_UNAVAILABLE, "service_unavailable", str(error), headers={"Retry-After": "1"}
             )
         case _:
-            _log.error("unexpected error of ours", exc_info=error)
-            return _internal()
+            _logger.error("unexpected error of this project's own kind", exc_info=error)
+            return _internal_error()
 
 
-def _of_http(error: HTTPException, max_body_bytes: int) -> Problem:
-    """What Flask itself refuses: unknown path, wrong method, body too large."""
+def body_too_large(max_body_bytes: int) -> Problem:
+    """The answer to a body over the limit."""
+    return Problem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "body_too_large",
+        f"the body may have {max_body_bytes} bytes; send fewer rows in a request, or raise BTC_API_MAX_BODY_BYTES",
+        more={"max_body_bytes": max_body_bytes},
+    )
+
+
+def install(app: Flask, max_body_bytes: int) -> None:
+    """Answer every error of `app` with a problem document."""
+
+    def own_error(error: BtcError) -> Response:
+        return _respond(problem_of(error))
+
+    def http_error(error: HTTPException) -> Response:
+        return _respond(_problem_of_http(error, max_body_bytes))
+
+    # The outermost handler of a request: the log gets the traceback, and the client does not.
+    def unforeseen_error(error: Exception) -> Response:
+        _logger.error("unforeseen error", exc_info=error, extra={"request_id": g.get("request_id")})
+        return _respond(_internal_error())
+
+    app.register_error_handler(BtcError, own_error)
+    app.register_error_handler(HTTPException, http_error)
+    app.register_error_handler(Exception, unforeseen_error)
+
+
+def _problem_of_http(error: HTTPException, max_body_bytes: int) -> Problem:
+    """The answer to what Flask refuses by itself: an unknown path, a wrong method, a body over the limit."""
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
     match error:
         case MethodNotAllowed():
             allowed = ", ".join(sorted(error.valid_methods or ()))
             return Problem(
-                status, "method_not_allowed", f"this path takes {allowed}; use one of these", headers={"Allow": allowed}
+                status,
+                "method_not_allowed",
+                f"this path allows {allowed}; use one of these",
+                headers={"Allow": allowed},
             )
         case RequestEntityTooLarge():
-            return too_large(max_body_bytes)
+            return body_too_large(max_body_bytes)
         case _ if status is HTTPStatus.NOT_FOUND:
             return Problem(status, "not_found", "there is nothing at this path; GET /docs lists the paths")
         case _:
             return Problem(status, status.name.lower(), error.description or status.description)
 
 
-def too_large(max_body_bytes: int) -> Problem:
-    """The body is over the limit."""
-    return Problem(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "body_too_large",
-        f"the body may have {max_body_bytes} bytes; send fewer rows a request, or raise BTC_API_MAX_BODY_BYTES",
-        more={"max_body_bytes": max_body_bytes},
-    )
-
-
-def _internal() -> Problem:
+def _internal_error() -> Problem:
     return Problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "internal_error",
-        "a fault of this server, not of the request; its log has the reason under this request id",
+        "an error in this server, not in the request; the server's log has the cause under this request id",
     )
 
 
-def install(app: Flask, max_body_bytes: int) -> None:
-    """Answer every error of `app` as a problem."""
-
-    def ours(error: BtcError) -> Response:
-        return _answer(as_problem(error))
-
-    def http(error: HTTPException) -> Response:
-        return _answer(_of_http(error, max_body_bytes))
-
-    # The outermost net of a request: whatever nobody foresaw is logged with its trace and answered without it.
-    def unforeseen(error: Exception) -> Response:
-        _log.error("unforeseen error", exc_info=error, extra={"request_id": g.get("request_id")})
-        return _answer(_internal())
-
-    app.register_error_handler(BtcError, ours)
-    app.register_error_handler(HTTPException, http)
-    app.register_error_handler(Exception, unforeseen)
+def _respond(problem: Problem) -> Response:
+    body = document(problem, g.get("request_id", UNKNOWN_REQUEST))
+    response = Response(body, status=problem.status.value, content_type=PROBLEM_TYPE)
+    response.headers.update(problem.headers)
+    g.problem_code = problem.code
+    return response

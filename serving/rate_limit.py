@@ -28,7 +28,7 @@ class RateLimit:
         self._lock = threading.Lock()
         self._buckets: dict[str, tuple[float, float]] = {}
 
-    def take(self, client: str) -> None:
+    def check(self, client: str) -> None:
         """Count one request of `client`; raises a 429 that says when to ask again."""
         if self._per_s <= 0:
             return

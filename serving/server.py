@@ -20,7 +20,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
 
 from btc_core.errors import ConfigError
-from serving.problem_details import PROBLEM_TYPE, UNKNOWN_REQUEST, Problem, document, too_large
+from serving.problem_details import PROBLEM_TYPE, UNKNOWN_REQUEST, Problem, body_too_large, document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +38,6 @@ CHANNEL_TIMEOUT_S = 30
 """A connection without traffic is closed after this; longer helps who opens connections and says nothing."""
 MAX_HEADER_BYTES = 16_384
 """All headers of a request together; what browsers send is under 4,096."""
-QUICK = frozenset({"/v1/forecast", "/v1/features", "/predict_bid", "/predict_volatility", "/predict_vol", "/healthz"})
-"""Paths answered from memory or from Redis."""
 SMALL = frozenset({"GET", "HEAD"})
 """Methods whose request is its first line."""
 QUICK_THREADS = 2
@@ -61,7 +59,7 @@ class _ProblemTask(ErrorTask):  # type: ignore[misc]
         error = self.request.error
         status = HTTPStatus(error.code)
         if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            problem = too_large(self.channel.server.adj.max_request_body_size - 1)
+            problem = body_too_large(self.channel.server.adj.max_request_body_size - 1)
         elif status is HTTPStatus.INTERNAL_SERVER_ERROR:
             problem = Problem(
                 status, "internal_error", "a fault of this server, not of the request; its log has the reason"
@@ -117,10 +115,11 @@ class Dispatcher:
     loop waits for Redis once, and not with every request.
     """
 
-    def __init__(self, waiting_threads: int, clock: Clock) -> None:
+    def __init__(self, waiting_threads: int, fast_paths: frozenset[str], clock: Clock) -> None:
         self._quick, self._waiting = ThreadedTaskDispatcher(), ThreadedTaskDispatcher()
         self._quick.set_thread_count(QUICK_THREADS)
         self._waiting.set_thread_count(waiting_threads)
+        self._fast_paths = fast_paths
         self._clock = clock
         self._loop_thread = threading.get_ident()
         self._here: deque[_Timed] = deque()
@@ -130,7 +129,7 @@ class Dispatcher:
         """Have the first request of a channel answered."""
         request = channel.requests[0]
         path = getattr(request, "path", "")  # one that cannot be read has none
-        if path not in QUICK:
+        if path not in self._fast_paths:
             self._waiting.add_task(channel)
             return
         task = _Timed(channel, path, self._clock, self._slow)
@@ -191,17 +190,21 @@ class Drain:
         raise SystemExit(0)
 
 
-def serve(app: Flask, settings: ApiSettings, clock: Clock, stopping: Callable[[], None]) -> None:
+def serve(
+    app: Flask, settings: ApiSettings, clock: Clock, *, fast_paths: frozenset[str], end_streams: Callable[[], None]
+) -> None:
     """Serve until SIGTERM or SIGINT; returns when the running requests are answered.
 
-    `stopping` is called first, in a signal handler: it ends what would go on for ever.
+    `end_streams` is called first, in a signal handler: it ends what would go on for ever.
 
     Raises `ConfigError` when the address cannot be had.
     """
     try:
         # a stream holds its thread
         server = _Server(
-            app, dispatcher=Dispatcher(settings.threads + settings.max_streams, clock), adj=_adjustments(settings)
+            app,
+            dispatcher=Dispatcher(settings.threads + settings.max_streams, fast_paths, clock),
+            adj=_adjustments(settings),
         )
     except OSError as error:
         msg = (
@@ -209,7 +212,7 @@ def serve(app: Flask, settings: ApiSettings, clock: Clock, stopping: Callable[[]
             "stop what uses it, or set BTC_API_HOST and BTC_API_PORT"
         )
         raise ConfigError(msg) from error
-    drain = Drain(server, clock, stopping)
+    drain = Drain(server, clock, end_streams)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, drain.begin)
     _log.info("listening on http://%s:%s", server.effective_host, server.effective_port)

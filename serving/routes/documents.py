@@ -1,6 +1,6 @@
-"""What the API is: `/openapi.json` for programs, `/docs` for people, both from the promises of the views.
+"""The description of the API: `/openapi.json` for programs and `/docs` for people.
 
-What does not belong here: the promises (`serving.endpoints`).
+What does not belong here: its content, which comes from the views (`serving.endpoints`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ blueprint = Blueprint("documents", __name__, template_folder="../templates")
 
 @cache
 def _document() -> dict[str, Any]:
-    """The document; the same for every application, since the routes are."""
+    """The OpenAPI document, made once: every application has the same routes."""
     return openapi.document(current_app)
 
 
@@ -31,7 +31,7 @@ def openapi_json() -> Response:
 
 @blueprint.get("/docs")
 def docs() -> Response:
-    """The same document as a page."""
+    """The OpenAPI document as a page."""
     return Response(
         render_template("docs.html", document=_document(), resolve=_resolve),
         content_type="text/html; charset=utf-8",
@@ -40,6 +40,6 @@ def docs() -> Response:
 
 
 def _resolve(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema a reference points to."""
+    """The schema that a reference points to, or `schema` itself if it is no reference."""
     name = schema.get("$ref", "").rpartition("/")[2]
     return _document()["components"]["schemas"][name] if name else schema

@@ -48,11 +48,11 @@ def problem(response: TestResponse, status: int, code: str) -> dict[str, Any]:
 
 
 def test_a_fresh_forecast_of_the_worker_is_served_as_it_is_with_one_read(world: World) -> None:
-    world.store.made = forecast_row()
+    world.newest.forecast_row = forecast_row()
     response = world.client.get("/predict_bid?symbol=BTC/USD")
     assert response.status_code == 200
     body = response.get_json()
-    assert world.store.reads == 1
+    assert world.newest.reads == 1
     assert body["symbol"] == "BTC/USD"
     assert body["bid"] == 60_000.0
     assert body["source"] == "worker"
@@ -82,7 +82,7 @@ def test_a_fresh_forecast_of_the_worker_is_served_as_it_is_with_one_read(world: 
 
 @pytest.mark.parametrize("path", ["/predict_volatility", "/predict_vol"])
 def test_volatility_is_the_prediction_on_both_its_paths(world: World, path: str) -> None:
-    world.store.made = forecast_row()
+    world.newest.forecast_row = forecast_row()
     body = world.client.get(path).get_json()
     assert body["prediction"]["quantity"] == "volatility"
     assert body["prediction"]["unit"] == "bps"
@@ -91,7 +91,7 @@ def test_volatility_is_the_prediction_on_both_its_paths(world: World, path: str)
 
 def test_the_api_forecasts_by_itself_when_the_worker_is_behind(world: World) -> None:
     world.load_models()
-    world.store.row, world.store.made = feature_row(0.2), forecast_row(5.0)
+    world.newest.feature_row, world.newest.forecast_row = feature_row(0.2), forecast_row(5.0)
     body = world.client.get("/predict_bid").get_json()
     assert body["source"] == "api"
     assert body["feature_age_s"] == 0.2
@@ -107,20 +107,20 @@ def test_the_api_forecasts_by_itself_when_the_worker_is_behind(world: World) -> 
 
 
 def test_a_forecast_a_few_seconds_old_is_current_while_no_newer_features_exist(world: World) -> None:
-    world.store.row, world.store.made = feature_row(5.0), forecast_row(5.0)
+    world.newest.feature_row, world.newest.forecast_row = feature_row(5.0), forecast_row(5.0)
     body = world.client.get("/predict_bid").get_json()
     assert body["source"] == "worker"
     assert body["feature_age_s"] == 5.0
 
 
 def test_a_forecast_behind_the_features_is_still_served_when_no_model_is_loaded(world: World) -> None:
-    world.store.row, world.store.made = feature_row(0.2), forecast_row(5.0)
+    world.newest.feature_row, world.newest.forecast_row = feature_row(0.2), forecast_row(5.0)
     assert world.client.get("/predict_bid").get_json()["source"] == "worker"
 
 
 def test_stale_features_answer_503_with_their_age(world: World) -> None:
     world.load_models()
-    world.store.row, world.store.made = feature_row(12.5), forecast_row(12.5)
+    world.newest.feature_row, world.newest.forecast_row = feature_row(12.5), forecast_row(12.5)
     response = world.client.get("/predict_bid")
     body = problem(response, 503, "stale_features")
     assert body["feature_age_s"] == 12.5
@@ -134,7 +134,7 @@ def test_without_anything_in_redis_the_answer_is_503(world: World) -> None:
 
 
 def test_features_without_any_model_answer_503_with_the_reason(world: World) -> None:
-    world.store.row = feature_row()
+    world.newest.feature_row = feature_row()
     world.holder.reload()
     body = problem(world.client.get("/predict_volatility"), 503, "model_unavailable")
     assert "MLflow has no champion and the cache is empty" in body["detail"]
@@ -142,7 +142,7 @@ def test_features_without_any_model_answer_503_with_the_reason(world: World) -> 
 
 def test_features_that_are_warming_up_answer_503(world: World) -> None:
     world.load_models()
-    world.store.row = feature_row(**dict.fromkeys(INPUTS, math.nan))
+    world.newest.feature_row = feature_row(**dict.fromkeys(INPUTS, math.nan))
     assert "warming up" in problem(world.client.get("/predict_volatility"), 503, "not_ready")["detail"]
 
 
@@ -153,9 +153,9 @@ def test_an_unknown_symbol_is_404_and_names_the_known_ones(world: World) -> None
 
 
 def test_redis_away_is_503_and_rows_of_another_release_are_503(world: World) -> None:
-    world.store.error = ServiceError("Redis does not answer")
+    world.newest.error = ServiceError("Redis does not answer")
     problem(world.client.get("/predict_bid"), 503, "service_unavailable")
-    world.store.error = SchemaError("feature:BTCUSD is of feature version 1")
+    world.newest.error = SchemaError("feature:BTCUSD is of feature version 1")
     problem(world.client.get("/predict_bid"), 503, "feature_set_mismatch")
 
 
@@ -218,7 +218,11 @@ ORDER_URL = "/v1/features/order"
     ("body", "code", "words"),
     [
         ({"features": {"log_rv_5": -14}}, "unknown_feature", ["features.log_rv_5 ", "mean log_rv_", ORDER_URL]),
-        ({"features": [1.0, 2.0]}, "wrong_feature_count", ["2 numbers", f"{len(MODEL_FEATURES)} belong", ORDER_URL]),
+        (
+            {"features": [1.0, 2.0]},
+            "wrong_feature_count",
+            ["2 numbers", f"{len(MODEL_FEATURES)} are needed", ORDER_URL],
+        ),
         ([], "wrong_feature_count", ["0 numbers"]),
         ([1.0], "wrong_feature_count", ["1 numbers"]),
         ({"features": {"log_rv_5m": "x"}}, "bad_value", ["features.log_rv_5m must be"]),
@@ -359,7 +363,7 @@ def test_an_unknown_path_is_404(world: World) -> None:
 def test_a_fault_is_500_with_its_trace_in_the_log_and_nothing_of_it_in_the_answer(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.store.error = ZeroDivisionError("a secret of the inside")
+    world.newest.error = ZeroDivisionError("a secret of the inside")
     response = world.client.get("/predict_bid")
     problem(response, 500, "internal_error")
     assert "secret" not in response.text
@@ -367,10 +371,10 @@ def test_a_fault_is_500_with_its_trace_in_the_log_and_nothing_of_it_in_the_answe
 
 
 def test_healthz_asks_nobody(world: World) -> None:
-    world.store.error = ServiceError("away")
+    world.newest.error = ServiceError("away")
     response = world.client.get("/healthz")
     assert (response.status_code, response.get_json()) == (200, {"status": "alive"})
-    assert world.store.reads == 0
+    assert world.newest.reads == 0
 
 
 def test_readyz_is_503_until_a_fresh_forecast_is_there_and_says_why(world: World) -> None:
@@ -385,7 +389,7 @@ def test_readyz_is_503_until_a_fresh_forecast_is_there_and_says_why(world: World
         "models": {"bid": {"kind": None, "version": None}, "volatility": {"kind": None, "version": None}},
     }
     world.load_models()
-    world.store.made, world.store.row = forecast_row(11.0), feature_row(11.0)
+    world.newest.forecast_row, world.newest.feature_row = forecast_row(11.0), feature_row(11.0)
     response = world.client.get("/readyz")
     assert response.status_code == 503
     assert response.get_json()["reasons"] == ["the forecast of BTC/USD is 11.0 s old, at most 10 s are served"]
@@ -393,7 +397,7 @@ def test_readyz_is_503_until_a_fresh_forecast_is_there_and_says_why(world: World
 
 def test_readyz_is_200_with_a_fresh_forecast_and_names_what_serves(world: World) -> None:
     world.load_models()
-    world.store.made, world.store.row = forecast_row(0.25), feature_row(0.125)
+    world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.125)
     response = world.client.get("/readyz")
     assert response.status_code == 200
     assert response.get_json() == {
@@ -407,7 +411,7 @@ def test_readyz_is_200_with_a_fresh_forecast_and_names_what_serves(world: World)
 
 
 def test_readyz_stays_an_answer_when_redis_is_away(world: World) -> None:
-    world.store.error = ServiceError("Redis does not answer")
+    world.newest.error = ServiceError("Redis does not answer")
     response = world.client.get("/readyz")
     assert response.status_code == 503
     assert response.get_json()["reasons"][0] == "Redis does not answer"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from serving.logs import JsonLines, Together
+from serving.logs import BatchingHandler, JsonLines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Piped:
 
     def __init__(self) -> None:
         self.reader, writer = os.pipe()
-        self.handler = Together(os.fdopen(writer, "w"), JsonLines(), together_s=1.0)
+        self.handler = BatchingHandler(os.fdopen(writer, "w"), JsonLines(), batch_s=1.0)
         self.log = logging.Logger("piped", logging.INFO)  # noqa: LOG001 - known to nobody else
         self.log.addHandler(self.handler)
 

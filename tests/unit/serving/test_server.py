@@ -35,11 +35,12 @@ class Channel:
 
 
 CLOCK = FakeClock()
+FAST_PATHS = frozenset({"/v1/forecast", "/predict_bid", "/healthz"})
 
 
 @pytest.fixture
 def dispatcher() -> Iterator[Dispatcher]:
-    made = Dispatcher(1, CLOCK)
+    made = Dispatcher(1, FAST_PATHS, CLOCK)
     yield made
     made.shutdown()
 
