@@ -55,7 +55,7 @@ def newest_forecast(
     if baseline_when_stale and row is not None and _are_all_stale(deps, now_ns, row, features):
         return from_worker(row, now_ns).as_stale_baseline()
     if features is not None and (row is None or features.ts_recv_ns - row.ts_recv_ns > CURRENT_NS):
-        _refuse_stale(deps, now_ns, features.ts_recv_ns, features.symbol)
+        _refuse_stale(deps, now_ns, features.ts_recv_ns, symbol)
         models = deps.model_generation()
         if row is None or is_stale(deps, now_ns, row.ts_recv_ns) or models.can_forecast(symbol, quantity):
             return _from_features(models, features, now_ns, quantity)

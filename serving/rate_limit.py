@@ -1,13 +1,15 @@
-"""How much one client may ask: a token bucket per address, and a bound on open streams.
+"""Limits how many requests a client may make: a token bucket for each address, from pyrate-limiter.
 
-What does not belong here: sizes of bodies and headers (`server`).
+What does not belong here: limits on the size of bodies and headers (`server`) and on open streams (`event_stream`).
 """
 
 from __future__ import annotations
 
-import threading
+from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from pyrate_limiter import Rate, RateItem, StateBucket, TokenBucket
 
 from serving.problem_details import Problem
 
@@ -15,37 +17,32 @@ if TYPE_CHECKING:
     from btc_core.clock import Clock
 
 MAX_CLIENTS = 10_000
-"""Buckets kept, some 200 bytes each; beyond it the oldest are forgotten, which gives those clients a full one again."""
+"""Most buckets that are kept, at 500 bytes each. Beyond it the client that was seen longest ago loses its bucket and gets
+a full one when it returns."""
+_PERIOD_S = 1_000
+"""The limit is given to the library for this time, because it counts whole requests and `per_s` may be a fraction."""
 
 
 class RateLimit:
-    """Each client may make `per_s` requests a second on average and as many again at once; 0 lets everything pass."""
+    """Each client may make `per_s` requests a second, and as many at once after a pause."""
 
     def __init__(self, per_s: float, clock: Clock) -> None:
+        rate = Rate(max(1, round(per_s * _PERIOD_S)), _PERIOD_S * 1_000, burst=max(1, int(per_s)))
         self._per_s = per_s
-        self._burst = max(per_s, 1.0)
         self._clock = clock
-        self._lock = threading.Lock()
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._bucket_of = lru_cache(MAX_CLIENTS)(lambda _client: StateBucket([rate], TokenBucket()))
 
     def check(self, client: str) -> None:
-        """Count one request of `client`; raises a 429 that says when to ask again."""
-        if self._per_s <= 0:
+        """Count a request of `client`; raises a 429 that says when to ask again if there were too many."""
+        bucket = self._bucket_of(client)
+        request = RateItem(client, int(self._clock.monotonic_s() * 1_000))
+        if bucket.put(request) is True:
             return
-        now_s = self._clock.monotonic_s()
-        with self._lock:
-            tokens, seen_s = self._buckets.pop(client, (self._burst, now_s))
-            tokens = min(self._burst, tokens + (now_s - seen_s) * self._per_s)
-            allowed = tokens >= 1.0
-            self._buckets[client] = (tokens - 1.0 if allowed else tokens, now_s)
-            if len(self._buckets) > MAX_CLIENTS:
-                del self._buckets[next(iter(self._buckets))]
-        if not allowed:
-            wait_s = (1.0 - tokens) / self._per_s
-            raise Problem(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "too_many_requests",
-                f"more than {self._per_s:g} requests a second from this address; ask again in {wait_s:.3f} s",
-                headers={"Retry-After": str(int(wait_s) + 1)},
-                more={"retry_after_s": round(wait_s, 3)},
-            )
+        wait_s = cast("int", bucket.waiting(request)) / 1_000
+        raise Problem(
+            HTTPStatus.TOO_MANY_REQUESTS,
+            "too_many_requests",
+            f"more than {self._per_s:g} requests a second from this address; ask again in {wait_s:.3f} s",
+            headers={"Retry-After": str(int(wait_s) + 1)},
+            more={"retry_after_s": round(wait_s, 3)},
+        )
