@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from btc_core.clock import NS_PER_S
+from serving.endpoints import fast_paths
 from serving.server import SLOW_S, Dispatcher
-from tests.serving_world import FakeClock
+from tests.serving_world import FakeClock, build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,17 +22,27 @@ HERE = threading.get_ident()
 class Channel:
     """One request, and who answered it."""
 
-    def __init__(self, path: str, command: str = "GET", *, unread: int = 0, takes_s: float = 0.0) -> None:
+    is_cancelled = False
+
+    def __init__(
+        self, path: str, command: str = "GET", *, unread: int = 0, takes_s: float = 0.0, fails: bool = False
+    ) -> None:
         self.requests = [SimpleNamespace(path=path, command=command)]
         self.total_outbufs_len = unread
         self.by: int | None = None
         self.answered = threading.Event()
         self._takes_s = takes_s
+        self._fails = fails
 
     def service(self) -> None:
+        if self._fails:
+            raise ZeroDivisionError
         CLOCK.now += round(self._takes_s * NS_PER_S)
         self.by = threading.get_ident()
         self.answered.set()
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
 
 
 CLOCK = FakeClock()
@@ -47,7 +58,7 @@ def dispatcher() -> Iterator[Dispatcher]:
 
 def answered_here(dispatcher: Dispatcher, channel: Any) -> bool:
     dispatcher.add_task(channel)
-    dispatcher.answer_here()
+    dispatcher.answer_queued()
     assert channel.answered.wait(10)
     return bool(channel.by == HERE)
 
@@ -88,3 +99,17 @@ def test_a_second_request_of_a_channel_waits_in_a_thread_when_a_thread_asks(disp
     asking.join()
     assert channel.answered.wait(10)
     assert channel.by != HERE
+
+
+def test_the_paths_that_need_only_memory_or_one_read_of_redis_are_fast() -> None:
+    assert fast_paths(build().app) == {
+        "/v1/forecast", "/v1/features", "/predict_bid", "/predict_volatility", "/predict_vol", "/healthz"
+    }  # fmt: skip
+
+
+def test_an_answer_that_fails_does_not_end_the_reading_thread(dispatcher: Dispatcher) -> None:
+    broken = Channel("/v1/forecast", fails=True)
+    dispatcher.add_task(broken)
+    dispatcher.answer_queued()
+    assert broken.is_cancelled
+    assert answered_here(dispatcher, Channel("/healthz"))
