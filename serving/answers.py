@@ -53,7 +53,7 @@ class ServedModels(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """Whether forecasts are served. With several modelled markets, ages and models are those of one that is not ready."""
+    """Whether forecasts are served. If several markets have models, ages and models are those of one that is not ready."""
 
     status: Literal["ready", "starting"]
     simulated: bool

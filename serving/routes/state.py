@@ -22,7 +22,7 @@ blueprint = Blueprint("state", __name__)
 @blueprint.get("/healthz")
 @documented("state", Alive, is_fast=True)
 def healthz() -> Response:
-    """Whether the process runs; asks no other process."""
+    """Whether the process runs. The answer depends on no other process."""
     return respond(Alive())
 
 
