@@ -1,6 +1,6 @@
-"""The outside of the API, faked at its edges: the clock, Redis, QuestDB, the registry and Dagster.
+"""Fakes of everything outside of the API: the clock, Redis, QuestDB, the registry and Dagster.
 
-What does not belong here: tests. `build()` gives one world; each is independent of the others.
+`build()` makes a world that is independent of all others. What does not belong here: tests.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class FakeTrainer:
 
 @dataclasses.dataclass
 class World:
-    """Everything outside the API, and a client of it."""
+    """The fakes outside of an API, the API, and a client of it."""
 
     clock: FakeClock
     newest: FakeNewestRows

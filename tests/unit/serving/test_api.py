@@ -1,4 +1,4 @@
-"""The API through Flask's test client: every status code, with the outside world faked at its edges."""
+"""The old paths, control, state and pages, through Flask's test client with fakes for everything outside of the API."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def problem(response: TestResponse, status: int, code: str) -> dict[str, Any]:
 # --- GET: live forecasts ---
 
 
-def test_a_fresh_forecast_of_the_worker_is_served_as_it_is_with_one_read(world: World) -> None:
+def test_a_fresh_forecast_of_the_worker_is_served_unchanged_with_one_read(world: World) -> None:
     world.newest.forecast_row = forecast_row()
     response = world.client.get("/predict_bid?symbol=BTC/USD")
     assert response.status_code == 200
@@ -89,7 +89,7 @@ def test_volatility_is_the_prediction_on_both_its_paths(world: World, path: str)
     assert body["prediction"]["values"] == [2.0, 3.0, 4.0, 5.0, 6.0]
 
 
-def test_the_api_forecasts_by_itself_when_the_worker_is_behind(world: World) -> None:
+def test_the_api_makes_a_forecast_itself_when_the_worker_is_late(world: World) -> None:
     world.load_models()
     world.newest.feature_row, world.newest.forecast_row = feature_row(0.2), forecast_row(5.0)
     body = world.client.get("/predict_bid").get_json()
@@ -152,14 +152,14 @@ def test_an_unknown_symbol_is_404_and_names_the_known_ones(world: World) -> None
         assert body["symbols"] == ["BTC/USD", "ETH/USD"]
 
 
-def test_redis_away_is_503_and_rows_of_another_release_are_503(world: World) -> None:
+def test_a_missing_redis_and_rows_of_another_release_are_503(world: World) -> None:
     world.newest.error = ServiceError("Redis does not answer")
     problem(world.client.get("/predict_bid"), 503, "service_unavailable")
     world.newest.error = SchemaError("feature:BTCUSD is of feature version 1")
     problem(world.client.get("/predict_bid"), 503, "feature_set_mismatch")
 
 
-# --- POST: given features ---
+# --- POST: features in the body ---
 
 
 def test_named_features_give_a_forecast_and_missing_ones_are_nan(world: World) -> None:
@@ -197,7 +197,7 @@ def test_a_list_in_the_documented_order_equals_the_same_features_by_name(world: 
     assert bare.get_json()["path"][0]["bid_usd"] is None
 
 
-def test_a_batch_answers_one_forecast_a_row_in_order(world: World) -> None:
+def test_a_batch_is_answered_with_one_forecast_for_each_row_in_order(world: World) -> None:
     world.load_models()
     quiet, loud = {"features": {"log_rv_5m": -17}}, {"features": {"log_rv_5m": -11}, "bid": 1.0}
     full = [-14.0] * len(MODEL_FEATURES)
@@ -263,7 +263,7 @@ def test_a_number_beyond_64_bits_is_named(world: World) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b'{"features":{"weekday":NaN}}', b"\xff", b"[" * 60_000])
 @pytest.mark.parametrize("path", ["/predict_bid", "/test_post"])
-def test_what_is_not_json_is_400(world: World, body: bytes, path: str) -> None:
+def test_a_body_that_is_not_json_is_400(world: World, body: bytes, path: str) -> None:
     problem(world.client.post(path, data=body), 400, "bad_json")
 
 
@@ -273,7 +273,7 @@ def test_a_body_over_the_limit_is_413_and_says_the_limit() -> None:
     assert body["max_body_bytes"] == 2_048
 
 
-def test_given_features_without_a_model_answer_503(world: World) -> None:
+def test_posted_features_without_a_model_answer_503(world: World) -> None:
     problem(world.client.post("/predict_bid", json={"features": {"log_rv_5m": -14}}), 503, "model_unavailable")
 
 
@@ -320,7 +320,7 @@ def test_without_the_token_the_answer_is_401(world: World, path: str, header: st
 
 
 @pytest.mark.parametrize("header", ["Bearer ", "Bearer", "Bearer x"])
-def test_an_empty_configured_token_opens_nothing(header: str) -> None:
+def test_an_empty_configured_token_matches_nothing(header: str) -> None:
     problem(build(token="").client.post("/retrain", headers={"Authorization": header}), 401, "unauthorized")
 
 
@@ -333,7 +333,7 @@ def test_reload_loads_the_champions_and_says_which(world: World) -> None:
     assert body["reasons"] == []
 
 
-def test_retrain_answers_202_with_the_run_and_502_when_dagster_is_away(world: World) -> None:
+def test_retrain_answers_202_with_the_run_and_502_when_dagster_does_not_answer(world: World) -> None:
     response = world.client.post("/retrain", headers=bearer())
     assert response.status_code == 202
     assert response.get_json() == {
@@ -360,7 +360,7 @@ def test_an_unknown_path_is_404(world: World) -> None:
     problem(world.client.get("/nothing"), 404, "not_found")
 
 
-def test_a_fault_is_500_with_its_trace_in_the_log_and_nothing_of_it_in_the_answer(
+def test_an_unforeseen_error_is_500_with_its_traceback_in_the_log_and_none_of_it_in_the_answer(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.newest.error = ZeroDivisionError("a secret of the inside")
@@ -370,14 +370,14 @@ def test_a_fault_is_500_with_its_trace_in_the_log_and_nothing_of_it_in_the_answe
     assert "a secret of the inside" in caplog.text
 
 
-def test_healthz_asks_nobody(world: World) -> None:
+def test_healthz_depends_on_no_other_process(world: World) -> None:
     world.newest.error = ServiceError("away")
     response = world.client.get("/healthz")
     assert (response.status_code, response.get_json()) == (200, {"status": "alive"})
     assert world.newest.reads == 0
 
 
-def test_readyz_is_503_until_a_fresh_forecast_is_there_and_says_why(world: World) -> None:
+def test_readyz_is_503_with_the_reasons_until_there_is_a_fresh_forecast(world: World) -> None:
     response = world.client.get("/readyz")
     assert response.status_code == 503
     assert response.get_json() == {
@@ -395,7 +395,7 @@ def test_readyz_is_503_until_a_fresh_forecast_is_there_and_says_why(world: World
     assert response.get_json()["reasons"] == ["the forecast of BTC/USD is 11.0 s old, at most 10 s are served"]
 
 
-def test_readyz_is_200_with_a_fresh_forecast_and_names_what_serves(world: World) -> None:
+def test_readyz_is_200_with_a_fresh_forecast_and_names_the_models(world: World) -> None:
     world.load_models()
     world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.125)
     response = world.client.get("/readyz")
@@ -410,7 +410,7 @@ def test_readyz_is_200_with_a_fresh_forecast_and_names_what_serves(world: World)
     }
 
 
-def test_readyz_stays_an_answer_when_redis_is_away(world: World) -> None:
+def test_readyz_says_that_redis_does_not_answer(world: World) -> None:
     world.newest.error = ServiceError("Redis does not answer")
     response = world.client.get("/readyz")
     assert response.status_code == 503
@@ -422,7 +422,7 @@ def test_the_test_paths_answer(world: World) -> None:
     assert world.client.post("/test_post", json={"a": [1, None]}).get_json()["received"] == {"a": [1, None]}
 
 
-# --- what every answer has ---
+# --- every answer ---
 
 
 def test_every_answer_has_security_headers_and_a_request_id(world: World) -> None:
@@ -451,7 +451,7 @@ def test_each_request_is_one_json_line_without_secrets(world: World, caplog: pyt
 
 
 @pytest.mark.parametrize("path", ["/live", "/docs"])
-def test_a_page_runs_only_its_own_files_and_loads_nothing_from_elsewhere(world: World, path: str) -> None:
+def test_a_page_loads_only_its_own_files(world: World, path: str) -> None:
     response = world.client.get(path)
     assert response.status_code == 200
     assert response.content_type == "text/html; charset=utf-8"
@@ -469,7 +469,7 @@ def test_a_page_runs_only_its_own_files_and_loads_nothing_from_elsewhere(world: 
     assert not re.search(r"<script>|<style>", response.text)
 
 
-def test_a_file_of_the_page_is_kept_by_the_browser_until_it_changes(world: World) -> None:
+def test_a_browser_keeps_a_file_of_a_page_until_it_changes(world: World) -> None:
     first = world.client.get("/static/live.js")
     assert world.client.get("/static/live.js", headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
     problem(world.client.get("/static/..%2Fapp.py"), 404, "not_found")

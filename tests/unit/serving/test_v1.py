@@ -43,10 +43,10 @@ def past_forecast() -> PastForecast:
     return PastForecast(NOW, NOW, 60_000.0, path, path, path, model, model)
 
 
-# --- the newest ---
+# --- the newest forecast, features and models ---
 
 
-def test_the_newest_forecast_comes_with_baselines_latency_and_due_times(world: World) -> None:
+def test_the_newest_forecast_has_baselines_latency_and_the_times_it_is_for(world: World) -> None:
     world.newest.forecast_row = forecast_row(0.5)
     body = world.client.get("/v1/forecast").get_json()
     assert (body["symbol"], body["bid_usd"], body["served"], body["stale"]) == ("BTC/USD", 60_000.0, "model", False)
@@ -74,7 +74,7 @@ def test_intervals_are_the_pairs_of_quantiles_from_the_outside_in(world: World) 
     assert body["horizons"][4]["sigma_intervals"][0] == {"level_pct": 90, "low_bps": 5.0, "high_bps": 10.0}
 
 
-def test_stale_features_are_refused_unless_the_flagged_baseline_is_asked_for(world: World) -> None:
+def test_stale_features_are_refused_unless_the_request_wants_the_flagged_baseline(world: World) -> None:
     world.newest.forecast_row = forecast_row(60.0)
     refused = world.client.get("/v1/forecast")
     assert code(refused) == (503, "stale_features")
@@ -87,7 +87,7 @@ def test_stale_features_are_refused_unless_the_flagged_baseline_is_asked_for(wor
     assert world.client.get("/v1/forecast?stale=baseline").get_json()["served"] == "model"
 
 
-def test_features_come_by_name_with_null_for_what_is_not_covered_yet(world: World) -> None:
+def test_features_have_names_and_are_null_while_the_data_does_not_cover_them(world: World) -> None:
     assert code(world.client.get("/v1/features")) == (503, "not_ready")
     world.newest.feature_row = feature_row(30.0, spread_bps=math.nan)
     body = world.client.get("/v1/features").get_json()
@@ -96,7 +96,7 @@ def test_features_come_by_name_with_null_for_what_is_not_covered_yet(world: Worl
     assert (body["age_s"], body["stale"]) == (30.0, True)
 
 
-def test_a_model_card_says_what_it_was_made_of(world: World) -> None:
+def test_a_model_card_says_what_the_model_was_made_from(world: World) -> None:
     assert world.client.get("/v1/model").get_json()["volatility"] is None
     world.load_models()
     card = world.client.get("/v1/model").get_json()["volatility"]
@@ -136,10 +136,10 @@ def test_skill_is_the_ratio_of_mean_losses_and_coverage_a_share(world: World) ->
     }
 
 
-# --- the past ---
+# --- pages of stored rows ---
 
 
-def test_a_page_of_the_past_is_whole_steps_and_names_the_next(world: World) -> None:
+def test_a_page_has_whole_steps_and_names_the_next_page(world: World) -> None:
     world.stored.past = [past_forecast()]
     body = world.client.get("/v1/forecasts?since=2027-01-15T07:00:30Z&limit=10").get_json()
     from_ns = NOW_NS - 60 * NS_PER_MIN
@@ -162,7 +162,7 @@ def test_following_next_reaches_the_present_and_ends(world: World) -> None:
     assert windows[-1][1] > NOW_NS
 
 
-def test_without_since_the_newest_page_is_given(world: World) -> None:
+def test_without_since_the_answer_is_the_newest_page(world: World) -> None:
     world.stored.minutes = [MinuteBar(NOW, 1.0, 2.0, 0.5, 1.5, 3.0, 4, 5, 1.0, 1.1, 0.2, 9.0)]
     body = world.client.get("/v1/bars?limit=5").get_json()
     assert world.stored.asked == [("BTC/USD", NOW_NS - 4 * NS_PER_MIN, NOW_NS + NS_PER_MIN)]
@@ -170,7 +170,7 @@ def test_without_since_the_newest_page_is_given(world: World) -> None:
     assert body["bars"][0]["realized_volatility_bps"] == 9.0
 
 
-def test_tables_away_are_503(world: World) -> None:
+def test_tables_that_cannot_be_read_are_503(world: World) -> None:
     world.stored.error = ServiceError("QuestDB does not answer")
     for path in ("/v1/bars", "/v1/forecasts"):
         assert code(world.client.get(path)) == (503, "service_unavailable")
@@ -199,7 +199,7 @@ def test_a_bad_parameter_is_422_and_named(world: World, query: str, parameter: s
 
 
 @pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
-def test_the_ends_of_time_are_no_fault(world: World, since: str) -> None:
+def test_the_first_and_the_last_date_are_no_error(world: World, since: str) -> None:
     assert world.client.get(f"/v1/forecasts?since={since}").status_code == 200
 
 
@@ -220,7 +220,7 @@ def events(data: bytes) -> list[tuple[str, Any]]:
     return found
 
 
-def test_an_event_holds_the_bodies_of_the_endpoints(world: World) -> None:
+def test_events_have_the_bodies_of_the_endpoints(world: World) -> None:
     world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.25)
     assert events(render_events(world.deps, "BTC/USD")) == [
         ("forecast", world.client.get("/v1/forecast").get_json()),
@@ -234,7 +234,7 @@ def test_without_a_forecast_the_stream_says_why(world: World) -> None:
     assert (name, body["code"], health) == ("problem", "not_ready", "health")
 
 
-def test_a_stream_sends_as_many_pictures_as_asked_for_and_frees_its_place() -> None:
+def test_a_stream_sends_the_requested_number_of_events_and_frees_its_place() -> None:
     world = build(max_streams=1, stream_interval_ms=20)
     world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.25)
     world.broadcaster.start()
@@ -288,7 +288,7 @@ def test_the_docs_page_shows_every_operation(world: World) -> None:
 # --- limits and the token ---
 
 
-def test_who_asks_too_often_is_told_when_to_ask_again_and_others_are_served() -> None:
+def test_a_client_that_asks_too_often_learns_when_to_ask_again_and_others_are_served() -> None:
     world = build(rate_limit_per_s=2)
     assert [world.client.get("/test").status_code for _ in range(3)] == [200, 200, 429]
     refused = world.client.get("/test")
@@ -300,7 +300,7 @@ def test_who_asks_too_often_is_told_when_to_ask_again_and_others_are_served() ->
     assert [world.client.get("/test").status_code for _ in range(2)] == [200, 429]
 
 
-def test_a_token_changed_in_the_env_file_is_valid_at_once_and_the_old_one_no_more(tmp_path: Path) -> None:
+def test_a_token_changed_in_the_env_file_replaces_the_old_one_at_once(tmp_path: Path) -> None:
     env_file = tmp_path / "stack.env"
     env_file.write_text("BTC_API_TOKEN=first\n")
     token = RotatingToken(load_settings(env_file).api, env_file)
@@ -315,13 +315,13 @@ def test_a_token_changed_in_the_env_file_is_valid_at_once_and_the_old_one_no_mor
     assert token() == "second"
 
 
-def test_no_other_origin_may_read_answers(world: World) -> None:
+def test_pages_of_other_origins_may_not_read_answers(world: World) -> None:
     response = world.client.get("/test", headers={"Origin": "https://elsewhere.example"})
     assert not [name for name in response.headers if name[0].lower().startswith("access-control")]
     assert TOKEN not in response.text
 
 
-def test_metrics_count_requests_by_route_and_tell_the_age_of_the_forecast(world: World) -> None:
+def test_metrics_count_requests_by_route_and_have_the_age_of_the_forecast(world: World) -> None:
     world.load_models()
     world.newest.forecast_row = forecast_row(2.5)
 
@@ -334,25 +334,25 @@ def test_metrics_count_requests_by_route_and_tell_the_age_of_the_forecast(world:
     for _ in range(3):
         world.client.get("/v1/forecast")
     assert value(name) == before + 3
-    world.client.get("/an/address/somebody/guessed")
+    world.client.get("/an/address/that/was/guessed")
     assert value('btc_http_requests_total{method="none",path="none",status="404"}') >= 1
     assert "guessed" not in world.client.get("/metrics").text
     assert value('btc_forecast_age_seconds{symbol="BTC/USD"}') == 2.5
     assert value('btc_model_created_timestamp_seconds{kind="harx",model="volatility-model"}') > 0
 
 
-@pytest.mark.parametrize("gone", ["never there", "expired", "Redis is away"])
-def test_the_age_of_a_forecast_that_is_gone_grows_until_the_alert_hears_it(world: World, gone: str) -> None:
+@pytest.mark.parametrize("gone", ["never written", "expired", "Redis does not answer"])
+def test_the_age_of_a_missing_forecast_grows_so_that_the_alert_fires(world: World, gone: str) -> None:
     def age_s() -> float:
         lines = world.client.get("/metrics").text.splitlines()
         return next(
             float(line.split()[-1]) for line in lines if line.startswith('btc_forecast_age_seconds{symbol="BTC')
         )
 
-    world.newest.forecast_row = None if gone == "never there" else forecast_row(2.5)
+    world.newest.forecast_row = None if gone == "never written" else forecast_row(2.5)
     before_s = age_s()
-    assert before_s == (0.0 if gone == "never there" else 2.5)
+    assert before_s == (0.0 if gone == "never written" else 2.5)
     world.newest.forecast_row = None
-    world.newest.error = StoreError("Redis does not answer") if gone == "Redis is away" else None
+    world.newest.error = StoreError("Redis does not answer") if gone == "Redis does not answer" else None
     world.clock.now += 60 * NS_PER_S
     assert age_s() == before_s + 60.0
