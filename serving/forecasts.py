@@ -42,7 +42,7 @@ MODEL_COLUMNS = np.array([FEATURE_NAMES.index(name) for name in MODEL_FEATURES])
 def newest_forecast(
     deps: Deps, symbol: str, quantity: Quantity, *, baseline_when_stale: bool = False
 ) -> MarketForecast:
-    """The newest forecast of a market; `quantity` says which of the models are indispensable.
+    """The newest forecast of a market; `quantity` says which models it cannot do without.
 
     Raises a 503 if there are no features, they are too old, they are still warming up, or there is no model.
     `baseline_when_stale` asks for the flagged baseline of the last row instead of the refusal of old features.
@@ -50,10 +50,10 @@ def newest_forecast(
     now_ns = deps.clock.now_ns()
     row = deps.newest_rows.forecast(symbol)
     if row is not None and is_current(deps, row, now_ns):
-        return from_worker(row, now_ns)  # no features can be newer by more than CURRENT_NS: one read is enough
+        return worker_forecast(row, now_ns)  # no features can be newer by more than CURRENT_NS: one read is enough
     features = deps.newest_rows.features(symbol)
     if baseline_when_stale and row is not None and _are_all_stale(deps, now_ns, row, features):
-        return from_worker(row, now_ns).as_stale_baseline()
+        return worker_forecast(row, now_ns).as_stale_baseline()
     if features is not None and (row is None or features.ts_recv_ns - row.ts_recv_ns > CURRENT_NS):
         _refuse_stale(deps, now_ns, features.ts_recv_ns, symbol)
         models = deps.model_generation()
@@ -62,7 +62,7 @@ def newest_forecast(
     if row is None:
         raise no_features(symbol)
     _refuse_stale(deps, now_ns, row.ts_recv_ns, row.symbol)
-    return from_worker(row, now_ns)
+    return worker_forecast(row, now_ns)
 
 
 def forecast_rows(
@@ -72,7 +72,7 @@ def forecast_rows(
     matrix: npt.NDArray[np.float64],
     origins: list[Origin],
 ) -> list[MarketForecast]:
-    """One forecast for each row of `matrix`, which has the shape (rows, MODEL_FEATURES) and one origin a row.
+    """One forecast for each row of `matrix`, which has the shape (rows, MODEL_FEATURES), and of `origins`.
 
     Raises a 503 if a model is missing; the bid model is needed only for the bid. The numbers may be infinite or NaN.
     """
@@ -101,7 +101,7 @@ def forecast_rows(
     return forecasts
 
 
-def from_worker(row: ForecastRow, now_ns: int) -> MarketForecast:
+def worker_forecast(row: ForecastRow, now_ns: int) -> MarketForecast:
     """The forecast of the worker, however old; raises a 503 while the features behind it were warming up."""
     return _refuse_unfinished(from_worker_row(row, now_ns))
 
@@ -133,7 +133,7 @@ def _refuse_stale(deps: Deps, now_ns: int, ts_recv_ns: int, symbol: str) -> None
     raise Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "stale_features",
-        f"the newest features of {symbol} are {age:.1f} s old, at most {limit:g} s are served; "
+        f"the newest features of {symbol} are {age:.1f} s old, at most {limit:g} s is allowed; "
         "`btc status` shows whether the feed and the workers run",
         headers={"Retry-After": "1"},
         more={"feature_age_s": age, "max_feature_age_s": limit},

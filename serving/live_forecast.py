@@ -13,7 +13,7 @@ from btc_core.clock import NS_PER_MIN, NS_PER_MS
 from btc_core.errors import NotReady
 from btc_core.names import BID, HORIZONS_MIN, LEVELS_PCT, VOLATILITY
 from serving.answers import HorizonForecast, Interval, LiveForecast, SigmaInterval, iso
-from serving.forecasts import from_worker, is_current, newest_forecast
+from serving.forecasts import is_current, newest_forecast, worker_forecast
 from serving.served_forecast import MarketForecast, age_s, annual_pct
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ WIDEST_FIRST = tuple(sorted(LEVELS_PCT, reverse=True))
 """90, 80 and 50: the level of the outermost pair of quantiles first."""
 NO_INTERVALS = {
     "worker": "the models behind this forecast give no intervals; train them again",
-    "api": "the API made this forecast because the worker is behind; intervals come with the worker's",
-    "request": "",
+    "api": "the API made this forecast because the forecast worker is late; only those of the worker have intervals",
+    "request": "",  # forecasts from posted features have another body
 }
-NO_BASELINE_INTERVALS = "the features are stale and the baseline of the last row is served"
+"""Why there are no intervals, by the source of the forecast."""
+NO_BASELINE_INTERVALS = "the features are too old, so the baseline of the last forecast is served"
 
 
 def live_forecast(deps: Deps, symbol: str, *, baseline_when_stale: bool = False) -> LiveForecast:
@@ -41,7 +42,7 @@ def live_forecast(deps: Deps, symbol: str, *, baseline_when_stale: bool = False)
         return _body(forecast, simulated=deps.settings.simulated)
     cached = deps.live_forecasts.get(symbol)
     if cached is None or cached[0] is not row:
-        cached = (row, _body(from_worker(row, now_ns), simulated=deps.settings.simulated))
+        cached = (row, _body(worker_forecast(row, now_ns), simulated=deps.settings.simulated))
         deps.live_forecasts[symbol] = cached
     return msgspec.structs.replace(cached[1], feature_age_s=age_s(now_ns, row.ts_recv_ns))
 

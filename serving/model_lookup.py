@@ -47,9 +47,8 @@ class ModelGeneration:
         return model if isinstance(model, VolatilityModel) else None
 
     def can_forecast(self, symbol: str, quantity: Quantity) -> bool:
-        """Whether the models that a forecast of `quantity` needs are there: the bid model needs the volatility."""
-        needs_bid = quantity == BID
-        return self.volatility(symbol) is not None and (not needs_bid or self.bid(symbol) is not None)
+        """Whether there are models for a forecast of `quantity`. That of the bid needs both, that of the volatility its own."""
+        return self.volatility(symbol) is not None and (quantity == VOLATILITY or self.bid(symbol) is not None)
 
     def _key(self, symbol: str, quantity: Quantity) -> ModelKey:
         return ModelKey(symbol if symbol in self._modelled_symbols else self._modelled_symbols[0], quantity)

@@ -62,7 +62,7 @@ def _market_state(deps: Deps, models: ModelGeneration, symbol: str) -> _MarketSt
     elif row is not None and not is_fresh:
         limit_s = deps.settings.api.max_feature_age_s
         age = age_s(now_ns, row.ts_recv_ns)
-        reasons.append(f"the forecast of {symbol} is {age:.1f} s old, at most {limit_s:g} s are served")
+        reasons.append(f"the forecast of {symbol} is {age:.1f} s old, at most {limit_s:g} s is allowed")
     serving = _models_of(row) if row is not None else models_of(models.bid(symbol), models.volatility(symbol))
     has_models = serving.bid.kind is not None and serving.volatility.kind is not None
     return _MarketState(

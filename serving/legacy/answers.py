@@ -36,7 +36,7 @@ class HorizonPoint(msgspec.Struct, frozen=True):
 
 
 class Forecast(msgspec.Struct, frozen=True):
-    """A forecast, and what is needed to judge it. Fields that given features leave open are null."""
+    """A forecast, and what is needed to judge it. Fields that posted features leave open are null."""
 
     symbol: str
     prediction: Prediction

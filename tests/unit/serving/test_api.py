@@ -392,7 +392,7 @@ def test_readyz_is_503_with_the_reasons_until_there_is_a_fresh_forecast(world: W
     world.newest.forecast_row, world.newest.feature_row = forecast_row(11.0), feature_row(11.0)
     response = world.client.get("/readyz")
     assert response.status_code == 503
-    assert response.get_json()["reasons"] == ["the forecast of BTC/USD is 11.0 s old, at most 10 s are served"]
+    assert response.get_json()["reasons"] == ["the forecast of BTC/USD is 11.0 s old, at most 10 s is allowed"]
 
 
 def test_readyz_is_200_with_a_fresh_forecast_and_names_the_models(world: World) -> None:
