@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+from serving.history import Scores
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import StoreError
@@ -25,14 +26,13 @@ from btc_core.stores.redis_rows import FeatureRow
 from serving.app import create_app, new_feed
 from serving.auth import RotatingToken
 from serving.deps import Deps, TrainingRun
-from serving.history import Scores
 
 if TYPE_CHECKING:
     from flask import Flask
     from flask.testing import FlaskClient
+    from serving.feed import Feed
 
     from serving.answers import MinuteBar, PastForecast
-    from serving.feed import Feed
 
 NOW_NS = 1_800_000_000 * NS_PER_S
 TOKEN = "a-token-of-tests"

@@ -15,7 +15,7 @@ import msgspec
 from btc_core.errors import BtcError, NotReady, ServiceError
 from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model
 from btc_core.models.fitting import harx_bundle
-from btc_core.names import BID, VOLATILITY, ModelKey
+from btc_core.names import BID, VOLATILITY, ModelKey, Quantity
 from btc_core.registry import bundles
 from btc_core.registry.bundles import Model
 from btc_core.registry.keys import model_keys, modelled_by
@@ -64,6 +64,10 @@ class Champions(msgspec.Struct, frozen=True):
         """The model that forecasts the volatility of a market."""
         key = ModelKey(modelled_by(symbol, self.modelled_symbols), VOLATILITY)
         return cast("VolatilityModel | None", self.models.get(key))
+
+    def can_forecast(self, symbol: str, quantity: Quantity) -> bool:
+        """Whether the models for a forecast are loaded: that of the bid needs both, that of the volatility its own."""
+        return self.volatility(symbol) is not None and (quantity == VOLATILITY or self.bid(symbol) is not None)
 
     @property
     def complete(self) -> bool:
