@@ -127,7 +127,7 @@ def consumer(kafka: KafkaSettings, group: str, member: str = "", *, eager: bool 
     config: dict[str, Any] = {
         **_connection(kafka, group),
         **({"group.instance.id": member} if member else {}),
-        "group.id": group,
+        "group.id": str(group),
         "session.timeout.ms": SESSION_TIMEOUT_MS,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
