@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
-from btc_core.errors import BtcError, NotReady, ServiceError
+from btc_core.errors import BtcError, NotReady, SchemaError, ServiceError
 from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model
 from btc_core.models.fitting import harx_bundle
 from btc_core.names import BID, VOLATILITY, ModelKey, Quantity
@@ -200,6 +200,8 @@ class BaselineSource(RegistrySource):
             return super().load(key)
         except (NotReady, ServiceError) as error:
             _log.info("serving the baseline of %s: %s", key.name, error)
+        except SchemaError as error:  # after an upgrade, until the next training; or a damaged bundle
+            _log.warning("serving the baseline of %s: %s", key.name, error)
         if key.quantity == BID:
             return random_walk_model()
         with QuestDB(self._settings.questdb) as db:
