@@ -175,7 +175,7 @@ def _present(db: QuestDB, symbol: str, trades: np.ndarray) -> np.ndarray:
     )
     known = np.isin(trades["trade_id"], stored["trade_id"].to_numpy())
     streamed = db.execute(
-        "SELECT cast(min(ts_event) AS LONG), cast(max(ts_event) AS LONG) FROM bronze_trades "  # noqa: S608 - the same
+        "SELECT cast(min(ts_event) AS LONG), cast(max(ts_event) AS LONG) FROM bronze_trades "  # noqa: S608 - names of the catalogue
         f"WHERE {of_symbol(symbol)} AND kafka_partition >= 0"
     )
     if streamed and streamed[0][0] is not None:
@@ -207,7 +207,7 @@ def put_bars(db: QuestDB, symbol: str, trades: np.ndarray) -> int:
     if not len(bars):
         return 0
     span = within("ts", int(bars["ts_ns"][0]), int(bars["ts_ns"][-1]) + 1)
-    stored = db.query(f"SELECT ts FROM minute_bars WHERE {of_symbol(symbol)} AND {span}")  # noqa: S608 - the same
+    stored = db.query(f"SELECT ts FROM minute_bars WHERE {of_symbol(symbol)} AND {span}")  # noqa: S608 - names of the catalogue
     known = stored["ts"].cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
     fresh = bars[~np.isin(bars["ts_ns"], known)]
     write_rows(db, MINUTE_BARS, minute_bars(fresh, symbol, "trades"))
@@ -250,7 +250,7 @@ def fetch_day(
 def _fetched_until(db: QuestDB, symbol: str, begin_ns: int, end_ns: int) -> int:
     """One microsecond before the newest trade of the range that an earlier call fetched; 0 when there is none."""
     newest = db.execute(
-        f"SELECT cast(max(ts_event) AS LONG) FROM bronze_trades WHERE {of_symbol(symbol)} "  # noqa: S608 - the same
+        f"SELECT cast(max(ts_event) AS LONG) FROM bronze_trades WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue
         f"AND origin = 'rest' AND kafka_partition < 0 AND {within('ts_event', begin_ns, end_ns)}"
     )
     return int(newest[0][0]) - NS_PER_US if newest and newest[0][0] is not None else 0

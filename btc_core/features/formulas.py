@@ -230,8 +230,8 @@ def _price_and_clock_features(s: Any, now_s: int) -> None:
 
 
 @njit
-def _rv_5s(s: Any, now_s: int, steps: int) -> float:
-    """Return the realized variance of the last `steps` 5-second returns; NaN if quotes do not cover them."""
+def _log_rv_5s(s: Any, now_s: int, steps: int) -> float:
+    """Return the log of the realized variance of the last `steps` 5-second returns; NaN if quotes do not cover them."""
     if now_s - 5 * steps < s.ticks_since_s:
         return math.nan
     sum_squares = 0.0
@@ -241,13 +241,7 @@ def _rv_5s(s: Any, now_s: int, steps: int) -> float:
         earlier = s.log_mids[second % 60, (second // 60) % MINUTE_SLOTS]
         sum_squares += (later - earlier) * (later - earlier)
         later = earlier
-    return sum_squares
-
-
-@njit
-def _floored_log(variance: float) -> float:
-    """Return the log of a variance, at least that of `_VARIANCE_FLOOR`; NaN for NaN."""
-    return math.log(max(variance, _VARIANCE_FLOOR)) if variance == variance else math.nan
+    return math.log(max(sum_squares, _VARIANCE_FLOOR)) if sum_squares == sum_squares else math.nan
 
 
 @njit
@@ -363,11 +357,12 @@ def _chart_columns(s: Any, row: Any, now_s: int) -> None:
             sum_ask_qty += s.ask_qtys[(n - 1 - k) % QUOTE_SLOTS]
     row.ma_5 = sum_5 / 5.0 if n >= 5 else math.nan
     row.ema_5 = weighted_sum / sum_weights if n >= QUOTE_SLOTS else math.nan
-    row.ma_14 = sum_14 / 14.0 if n >= 14 else math.nan
-    row.max_14 = high if n >= 14 else math.nan
-    row.min_14 = low if n >= 14 else math.nan
-    row.mean_bid_qty = sum_bid_qty / 14.0 if n >= 14 else math.nan
-    row.mean_ask_qty = sum_ask_qty / 14.0 if n >= 14 else math.nan
+    has_14 = n >= 14
+    row.ma_14 = sum_14 / 14.0 if has_14 else math.nan
+    row.max_14 = high if has_14 else math.nan
+    row.min_14 = low if has_14 else math.nan
+    row.mean_bid_qty = sum_bid_qty / 14.0 if has_14 else math.nan
+    row.mean_ask_qty = sum_ask_qty / 14.0 if has_14 else math.nan
     row.std_14, row.volatility = _bid_deviations(s, n)
     _volume_columns(s, row, now_s)
 
@@ -472,8 +467,8 @@ def write_row(s: Any, row: Any, since_quote_s: float, since_trade_s: float) -> N
     if s.minute_features_s != now_s:
         _minute_step_features(s, now_s)
         _price_and_clock_features(s, now_s)
-        s.minute_features.log_rv_5s_1m = _floored_log(_rv_5s(s, now_s, 12))
-        s.minute_features.log_rv_5s_5m = _floored_log(_rv_5s(s, now_s, 60))
+        s.minute_features.log_rv_5s_1m = _log_rv_5s(s, now_s, 12)
+        s.minute_features.log_rv_5s_5m = _log_rv_5s(s, now_s, 60)
         s.minute_features_s = now_s
     _copy_minute_features(s.minute_features, row)
     _flow_columns(s, row, now_s)
