@@ -14,8 +14,8 @@ import typer
 
 from btc_cli.options import DataDir, open_stack
 from btc_core.features.file_replay import envelope_line, replay_file, rows_table
+from btc_core.files import atomic_write
 from btc_core.stores.kafka import read_all
-from stack.files import atomic_write
 
 SHOWN_BAD_LINES = 20
 

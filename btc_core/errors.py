@@ -7,6 +7,7 @@ BtcError
 ├── SchemaError          a row, table or bundle belongs to another feature set or layout
 ├── ServiceError         a server that we depend on refused a request or did not answer
 │   ├── QuestDBError
+│   │   └── RowsRefused            QuestDB will never take one of these rows
 │   ├── ExchangeError
 │   │   ├── SubscriptionRefused   the exchange does not stream what the settings ask for
 │   │   └── NotOffered            the exchange does not offer what was asked for
@@ -51,6 +52,10 @@ class ServiceError(BtcError):
 
 class QuestDBError(ServiceError):
     """QuestDB refused a statement or a batch of rows."""
+
+
+class RowsRefused(QuestDBError):
+    """QuestDB refused a batch because of a value in it; the same batch will be refused again."""
 
 
 class ExchangeError(ServiceError):

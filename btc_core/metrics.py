@@ -65,8 +65,29 @@ WRITE_TIME = Histogram(
     "btc_write_seconds", "Duration of a write of rows, until it was acknowledged.", ["table"], buckets=LATENCY_BUCKETS_S
 )
 LAG = Gauge(
-    "btc_consumer_lag_messages", "Messages of the topic that the worker has not taken yet.", ["worker", "partition"]
+    "btc_consumer_lag_messages",
+    "Messages of the topic that the worker has not committed yet: it commits them once their rows are written.",
+    ["worker", "partition"],
 )
+UNWRITTEN_AGE = Gauge(
+    "btc_unwritten_age_seconds",
+    "Time since the worker took the oldest message whose rows are not written yet; 0 when all are written.",
+    ["worker"],
+)
+REJOINS = Counter(
+    "btc_consumer_rejoins",
+    "New consumers that a worker made because the one it had failed or was replaced.",
+    ["worker"],
+)
+LOG_BREAKS = Counter(
+    "btc_log_breaks",
+    "Partitions whose log did not fit the committed offset, by problem: other_log, shorter_log or expired.",
+    ["worker", "problem"],
+)
+EXPIRED = Counter(
+    "btc_messages_expired", "Messages that left the log before the worker handled them.", ["worker", "topic"]
+)
+CHECKPOINT_FAILURES = Counter("btc_checkpoint_failures", "Checkpoints that could not be written.", ["worker"])
 STAGE_LATENCY = Histogram(
     "btc_stage_latency_seconds",
     "Time from the receipt of a frame until its result is readable in Redis (features, forecast) or its table (bronze).",

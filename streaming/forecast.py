@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from btc_core import metrics
-from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
+from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.errors import ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.market.messages import FeatureMessage, ForecastRow
@@ -23,7 +23,7 @@ from btc_core.models.bundle import bid_path, start_quantiles
 from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
 from btc_core.names import FEATURES_TOPIC, PREDICTIONS_TOPIC, WorkerName
 from btc_core.registry.champions import BaselineSource, ModelHolder
-from btc_core.stores.questdb import QuestDB, append
+from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import forecast_fields, forecast_key
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BID_PREDICTION, PREDICTION_OUTCOMES, VOLATILITY_PREDICTION
@@ -40,6 +40,7 @@ from streaming.outcomes import (
     restore_tracker,
 )
 from streaming.publisher import Publisher
+from streaming.table_writer import TableWriter
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class ForecastHandler:
     def __init__(self, settings: Settings, holder: ModelHolder) -> None:
         self._settings = settings
         self._holder = holder
-        self._db = QuestDB(settings.questdb)
         self._publisher = Publisher(settings.kafka, "forecast", PREDICTIONS_LINGER_MS)
+        self._tables = TableWriter(settings.questdb, self._publisher)
         self._redis = LatestRows(settings.redis, GROUP)
         self._decoder = msgspec.msgpack.Decoder(FeatureMessage)
         self._encoder = msgspec.msgpack.Encoder()
@@ -146,8 +147,8 @@ class ForecastHandler:
             forecast.symbol: forecast for forecast in forecasts if all(map(math.isfinite, forecast.sigma_path_bps))
         }
         rows = {forecast_key(symbol): forecast_fields(forecast) for symbol, forecast in newest.items()}
-        if self._redis.write(rows) and forecasts:
-            metrics.STAGE_LATENCY.labels("forecast").observe((now_ns() - forecasts[0].ts_recv_ns) / NS_PER_S)
+        if rows:
+            self._redis.write(rows, forecasts[0].ts_recv_ns)
         for forecast in forecasts:
             self._publisher.publish(
                 PREDICTIONS_TOPIC, forecast.symbol, self._encoder.encode(forecast), forecast.ts_recv_ns
@@ -161,10 +162,10 @@ class ForecastHandler:
         def write() -> None:
             if outcomes:
                 rows = table_rows.from_records(PREDICTION_OUTCOMES, [outcome_row(outcome) for outcome in outcomes])
-                append(self._db, PREDICTION_OUTCOMES, rows)
+                self._tables.write(PREDICTION_OUTCOMES, rows)
             if kept:
-                append(self._db, BID_PREDICTION, table_rows.gold_bid_price_prediction(kept))
-                append(self._db, VOLATILITY_PREDICTION, table_rows.gold_volatility_prediction(kept))
+                self._tables.write(BID_PREDICTION, table_rows.gold_bid_price_prediction(kept))
+                self._tables.write(VOLATILITY_PREDICTION, table_rows.gold_volatility_prediction(kept))
             self._publisher.flush()
 
         return write

@@ -5,6 +5,7 @@ What does not belong here: what is published.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -39,6 +40,8 @@ class Publisher:
         """Each refused message with the reason."""
         self._published: dict[str, int] = {}
         """By topic the messages not yet counted as acknowledged."""
+        self._counting = threading.Lock()
+        """The loop publishes while the thread that writes the tables flushes."""
 
     @property
     def waiting(self) -> int:
@@ -48,7 +51,8 @@ class Publisher:
     def publish(self, topic: str, key: str, value: bytes, ts_ns: int) -> None:
         """Queue one message with its time (ns since the epoch); waits while the queue is full."""
         self._produce(topic, key, value, timestamp_ms(ts_ns))
-        self._published[topic] = self._published.get(topic, 0) + 1
+        with self._counting:
+            self._published[topic] = self._published.get(topic, 0) + 1
 
     def _produce(self, topic: str, key: str | bytes, value: bytes, ts_ms: int) -> None:
         while True:
@@ -84,9 +88,10 @@ class Publisher:
         self._count_acknowledged()
 
     def _count_acknowledged(self) -> None:
-        for topic, count in self._published.items():
+        with self._counting:
+            published, self._published = self._published, {}
+        for topic, count in published.items():
             metrics.ACKED_MESSAGES.labels(self._client_id, topic).inc(count)
-        self._published.clear()
 
     def _raise_failed(self) -> None:
         """Queue refused messages again and raise the reason of the first."""
