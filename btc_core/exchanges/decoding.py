@@ -18,10 +18,10 @@ from btc_core.market.events import EVENT_CHANNELS, events_in
 from btc_core.market.frames import NO_BAD_ENTRIES, HeartbeatFrame, Reply, original_position
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from btc_core.market.events import Event
-    from btc_core.market.frames import AnyFrame, BadEntries
+    from btc_core.market.frames import AnyFrame, BadEntry
     from btc_core.market.messages import Envelope
 
 COINBASE = "coinbase"
@@ -63,6 +63,6 @@ def events_of(envelope: Envelope) -> Iterator[Event | BadFrame]:
             yield msgspec.structs.replace(event, item=original_position(bad, event.item))
 
 
-def bad_entries(bad: BadEntries) -> list[BadFrame]:
+def bad_entries(bad: Iterable[BadEntry]) -> list[BadFrame]:
     """The error of each entry that could not be decoded, with its position in the frame."""
     return [BadFrame("bad_field", f"entry {entry.position}: {entry.error}") for entry in bad]

@@ -324,6 +324,19 @@ def _decode_reply(raw: bytes | str, fields: dict[str, msgspec.Raw]) -> Reply:
         raise BadFrame("bad_field", f"reply: {error}") from None
 
 
+def with_symbol(raw: bytes, symbol: str) -> bytes:
+    """The frame with only the entries of one symbol, each with the text that the exchange sent.
+
+    Raises `BadFrame` if the frame has no list of entries.
+    """
+    try:
+        fields = _object_decoder.decode(raw)
+        entries = [entry for entry in _list_decoder.decode(fields["data"]) if _symbol_in(entry) == symbol]
+    except (KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadFrame("bad_field", f"the frame cannot be divided by symbol: {error!r}") from None
+    return msgspec.json.encode(fields | {"data": entries})
+
+
 def shown_keys(fields: Mapping[str, object]) -> list[str]:
     """The first keys of a message, shortened for an error text."""
     return sorted(key[:MAX_SHOWN_KEY_CHARS] for key in list(fields)[:MAX_SHOWN_KEYS])
