@@ -9,7 +9,8 @@ BtcError
 │   ├── QuestDBError
 │   │   └── RowsRefused            QuestDB will never take one of these rows
 │   ├── ExchangeError
-│   │   ├── SubscriptionRefused   the exchange does not stream what the settings ask for
+│   │   ├── SubscriptionRefused   the exchange streams nothing of what the settings ask for
+│   │   ├── SubscriptionSilent    a subscription brings nothing on this connection, however often it is made
 │   │   └── NotOffered            the exchange does not offer what was asked for
 │   └── StoreError       the object store or the model registry
 ├── NotReady             there is no forecast yet, or only one from stale features
@@ -63,7 +64,11 @@ class ExchangeError(ServiceError):
 
 
 class SubscriptionRefused(ExchangeError):
-    """The exchange does not stream what the settings ask for; a setting must be fixed, waiting does not help."""
+    """The exchange streams nothing of what the settings ask for; a setting must be fixed, waiting does not help."""
+
+
+class SubscriptionSilent(ExchangeError):
+    """A subscription brings nothing on this connection, however often it is made; a new connection may help."""
 
 
 class NotOffered(ExchangeError):

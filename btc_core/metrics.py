@@ -57,6 +57,12 @@ CONFLATED = Counter(
     ["channel", "symbol"],
 )
 BOOK_MISMATCHES = Counter("btc_book_mismatches", "Order books whose checksum did not match.", ["symbol"])
+BOOK_UNVERIFIED = Gauge(
+    "btc_book_unverified", "1 while an order book does not match its checksums however often it is renewed.", ["symbol"]
+)
+FOREIGN_FRAMES = Counter(
+    "btc_frames_foreign", "Frames of a market that ingest did not ask for; they are not used.", ["channel"]
+)
 
 CONSUMED = Counter("btc_messages_consumed", "Messages that a worker handled.", ["worker", "topic"])
 ACKED_MESSAGES = Counter("btc_messages_acked", "Published messages that Kafka acknowledged.", ["worker", "topic"])

@@ -218,8 +218,8 @@ class StreamSettings(Section):
     max_unwritten_rows: int = Field(100_000, ge=1)
     """Rows that a worker keeps while QuestDB is unavailable; with more it takes no further messages until they are written.
     Topics and Redis are served until then. 100,000 rows of features take about 100 MB."""
-    max_frame_bytes: int = Field(1_000_000, ge=10_000)
-    """Largest frame of the exchange; a larger one becomes a dead letter."""
+    max_frame_bytes: int = Field(1_000_000, ge=10_000, le=1_000_000)
+    """Largest frame of the exchange; a larger one becomes a dead letter. Kafka takes no more than the default."""
 
 
 class MetricsSettings(Section):

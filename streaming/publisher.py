@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from confluent_kafka import KafkaException
 
 from btc_core import metrics
 from btc_core.clock import now_ns
@@ -26,6 +27,8 @@ FLUSH_TIMEOUT_S = 30.0
 MAX_DEADLETTER_BYTES = 700_000
 """The first bytes of a refused frame that are kept: base64 in JSON makes them a third longer, and Kafka takes messages of
 a million bytes."""
+MAX_REASON_CHARS, MAX_MESSAGE_CHARS = 64, 1_000
+"""Bounds of the text of a dead letter, which may quote what an exchange sent."""
 
 _json = msgspec.json.Encoder()
 
@@ -49,7 +52,10 @@ class Publisher:
         return len(self._producer)
 
     def publish(self, topic: str, key: str, value: bytes, ts_ns: int) -> None:
-        """Queue one message with its time (ns since the epoch); waits while the queue is full."""
+        """Queue one message with its time (ns since the epoch); waits while the queue is full.
+
+        Raises `ServiceError` if Kafka's client does not take the message, for example because it is too large.
+        """
         self._produce(topic, key, value, timestamp_ms(ts_ns))
         with self._counting:
             self._published[topic] = self._published.get(topic, 0) + 1
@@ -60,10 +66,16 @@ class Publisher:
                 return self._producer.produce(topic, value, key, timestamp=ts_ms, on_delivery=self._on_failure)
             except BufferError:
                 self._producer.poll(0.1)
+            except KafkaException as error:
+                if error.args[0].fatal():  # this producer takes nothing more: only a new process helps
+                    raise
+                msg = f"Kafka's client does not take a message of {len(value)} bytes for {topic}: {error.args[0].str()}"
+                raise ServiceError(msg) from error
 
     def dead_letter(self, reason: str, message: str, raw: bytes, place: tuple[str, int, int] = ("", -1, -1)) -> None:
         """Queue a dead letter: what could not be used, and why. `place` is its topic, partition and offset if it has one."""
         kept = raw[:MAX_DEADLETTER_BYTES]
+        reason, message = reason[:MAX_REASON_CHARS], message[:MAX_MESSAGE_CHARS]
         letter = DeadLetter(reason, message, now_ns(), self._client_id, *place, kept, len(raw))
         metrics.DEAD_LETTERS.labels(self._client_id, reason).inc()
         self.publish(DEADLETTERS_TOPIC, reason, _json.encode(letter), letter.ts_ns)

@@ -63,7 +63,7 @@ class RestTrade(msgspec.Struct, frozen=True, array_like=True):
         side = {"b": "buy", "s": "sell"}.get(self.side, self.side)
         ord_type = {"m": "market", "l": "limit"}.get(self.ord_type, self.ord_type)
         timestamp = from_ns(int(self.time_s * 1_000_000) * NS_PER_US)
-        return Trade(symbol, side, self.price, self.qty, ord_type, self.trade_id, timestamp)
+        return Trade(symbol, side, self.price, self.qty, self.trade_id, timestamp, ord_type)
 
 
 def rest_pair(symbol: str) -> str:

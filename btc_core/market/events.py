@@ -126,9 +126,9 @@ def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> QuoteEv
         quote.bid_qty,
         quote.ask,
         quote.ask_qty,
-        quote.last,
-        quote.volume,
-        quote.vwap,
+        math.nan if quote.last is None else quote.last,
+        math.nan if quote.volume is None else quote.volume,
+        math.nan if quote.vwap is None else quote.vwap,
     )
 
 
@@ -142,7 +142,7 @@ def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> TradeEv
         error = BadFrame("bad_side", f"{trade.symbol}: side {trade.side[:16]!r} is neither buy nor sell")
     if error is not None:
         return error
-    return TradeEvent(trade.symbol, ts_ns, item, trade.trade_id, price, qty, trade.side, trade.ord_type)
+    return TradeEvent(trade.symbol, ts_ns, item, trade.trade_id, price, qty, trade.side, trade.ord_type or "")
 
 
 def _bar_event(bar: Candle, item: int, ts_ns: int, latest_ns: int) -> BarEvent | BadFrame:

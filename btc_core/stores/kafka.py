@@ -22,7 +22,7 @@ from btc_core.names import EVENTS_TOPIC, TOPICS
 from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from btc_core.settings import KafkaSettings, Settings
 
@@ -60,6 +60,13 @@ def ensure_topics(settings: Settings) -> list[str]:
     if created:
         _wait_for_leaders(kafka, created)
     return created
+
+
+def missing_topics(kafka: KafkaSettings, names: Sequence[str], timeout_s: float) -> list[str]:
+    """The topics that do not exist; raises `ServiceError` when Kafka does not answer."""
+    with _translated_errors(kafka):
+        existing = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=timeout_s).topics
+    return [name for name in names if name not in existing]
 
 
 def _wait_for_leaders(kafka: KafkaSettings, topics: list[str]) -> None:

@@ -295,6 +295,13 @@ ALERTS = (
           "There are {{ $value }} new dead letters with the reason {{ $labels.reason }}. `btc deadletters` lists them."),
     Alert("BookMismatch", "sum(increase(btc_book_mismatches_total[5m])) > 0", "0s",
           "The checksum of an order book does not match. Ingest renews the subscription; more than one mismatch a day is a bug."),
+    Alert("BookUnverified", "btc_book_unverified == 1", "1m",
+          "The order book of {{ $labels.symbol }} does not match its checksums however often it is renewed. Ingest continues without it."),
+    Alert("SubscriptionDown",
+          'max by (channel, symbol) (btc_subscription_state{btc_subscription_state=~"pending|acked|stale|refused"}) == 1', "1m",
+          "The exchange does not deliver {{ $labels.channel }} of {{ $labels.symbol }}, or refuses it. `btc logs ingest` has its words."),
+    Alert("ConnectionRefused", 'sum by (event) (increase(btc_connections_total{event=~"http_.*"}[5m])) > 0', "0s",
+          "The exchange refuses connections with {{ $labels.event }}. Ingest waits as long as the exchange says."),
     Alert("ApiErrors", 'sum(rate(btc_http_requests_total{status=~"500|502"}[5m])) > 0', "1m",
           "The API answers with status 500 or 502. Its log has the reasons by request id."),
 )  # fmt: skip

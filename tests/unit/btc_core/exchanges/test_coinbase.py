@@ -102,7 +102,7 @@ def test_a_heartbeat_becomes_a_heartbeat_frame() -> None:
     assert isinstance(decode(raw(beat)), HeartbeatFrame)
 
 
-def test_a_subscription_becomes_live_for_each_product_and_a_refusal_raises_its_text() -> None:
+def test_a_subscription_becomes_live_for_each_product_and_a_refusal_concerns_the_others() -> None:
     subscriptions = Subscriptions(Coinbase(ExchangeSettings(name="coinbase")), ("BTC/USD", "ETH/USD"), 8.0)
     requests = subscriptions.open(0.0)
     assert requests == [
@@ -125,8 +125,12 @@ def test_a_subscription_becomes_live_for_each_product_and_a_refusal_raises_its_t
         raw({"type": "error", "message": "Failed to subscribe", "reason": "NO-SUCH is not a valid product"})
     )
     assert isinstance(refusal, Reply)
+    subscriptions.replied(refusal, 4.0)
+    assert subscriptions.state("trade", "ETH/USD") == "refused"
+    nothing_yet = Subscriptions(Coinbase(ExchangeSettings(name="coinbase")), ("NO/SUCH",), 8.0)
+    nothing_yet.open(0.0)
     with pytest.raises(SubscriptionRefused, match="NO-SUCH is not a valid product"):
-        subscriptions.replied(refusal, 4.0)
+        nothing_yet.replied(refusal, 4.0)
 
 
 def test_an_error_that_answers_no_request_raises_nothing() -> None:

@@ -33,7 +33,7 @@ class PagedKraken(Kraken):
         self.requests += 1
         assert self.requests < 100, "the pages do not end"
         page = [(ts_ns, number) for ts_ns, number in self.trades if ts_ns > since_ns][:PAGE]
-        rows: list[Any] = [Trade(symbol, "buy", 1.0, 1.0, "limit", number, from_ns(ts_ns)) for ts_ns, number in page]
+        rows: list[Any] = [Trade(symbol, "buy", 1.0, 1.0, number, from_ns(ts_ns), "limit") for ts_ns, number in page]
         return rows, page[-1][0] if page else since_ns
 
 

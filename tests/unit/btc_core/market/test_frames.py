@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,8 +19,18 @@ from btc_core.errors import BadFrame
 from btc_core.exchanges.decoding import events_of
 from btc_core.features.engine import FeatureEngine
 from btc_core.market.book import ChecksumMismatch, OrderBook
-from btc_core.market.events import FUTURE_S, Event
-from btc_core.market.frames import BookData, BookFrame, Frame, Level, Reply, TickerFrame, TradeFrame, decode
+from btc_core.market.events import FUTURE_S, Event, QuoteEvent, TradeEvent
+from btc_core.market.frames import (
+    BookData,
+    BookFrame,
+    Frame,
+    InstrumentFrame,
+    Level,
+    Reply,
+    TickerFrame,
+    TradeFrame,
+    decode,
+)
 from btc_core.market.messages import Envelope
 from tests.paths import DATA
 
@@ -147,6 +158,59 @@ def test_a_quote_without_a_time_gets_its_receive_time() -> None:
     assert event.ts_event_ns == NOW_NS
 
 
+def without(entry: dict[str, object], *names: str) -> dict[str, object]:
+    return {name: value for name, value in entry.items() if name not in names}
+
+
+UNUSED = [
+    ("ticker", TICKER, ("last", "volume", "vwap", "low", "high", "change", "change_pct", "timestamp")),
+    ("trade", TRADE, ("ord_type",)),
+    ("ohlc", BAR | {"trades": 1, "vwap": 10.0}, ("trades", "vwap")),
+]
+
+
+@pytest.mark.parametrize(("channel", "entry", "unused"), UNUSED)
+def test_fields_that_nobody_needs_may_be_null_or_absent(
+    channel: str, entry: dict[str, object], unused: tuple[str, ...]
+) -> None:
+    for changed in (entry | dict.fromkeys(unused), without(entry, *unused)):
+        (event,) = events_of(envelope(frame_bytes(channel, changed), channel))
+        assert isinstance(event, Event)
+    if isinstance(event, QuoteEvent):
+        assert [math.isnan(number) for number in (event.last, event.volume, event.vwap)] == [True] * 3
+
+
+@pytest.mark.parametrize("field", ["trade_id", "price", "timestamp", "symbol"])
+def test_one_bad_trade_of_a_snapshot_of_fifty_costs_only_itself(field: str) -> None:
+    entries = [TRADE | {"trade_id": number} for number in range(100, 150)]
+    entries[20] = entries[20] | {field: None}
+    events = list(events_of(envelope(frame_bytes("trade", *entries), "trade")))
+    good = [event for event in events if isinstance(event, TradeEvent)]
+    assert [(event.item, event.trade_id) for event in good] == [(n, 100 + n) for n in range(50) if n != 20]
+    (bad,) = [event for event in events if isinstance(event, BadFrame)]
+    assert bad.reason == "bad_field"
+    assert "entry 20" in str(bad)
+    assert field in str(bad)
+
+
+def test_a_field_of_the_wire_cannot_declare_entries_bad() -> None:
+    raw = frame_bytes("ticker", TICKER)[:-1] + b',"bad":[{"position":0,"symbol":"","error":""}]}'
+    (event,) = events_of(envelope(raw))
+    assert isinstance(event, Event)
+    assert event.item == 0
+
+
+def test_one_odd_pair_of_a_thousand_does_not_cost_the_precision_of_the_others() -> None:
+    pairs = [{"symbol": f"S{n}/USD", "price_precision": n % 9, "qty_precision": 8} for n in range(1_000)]
+    pairs[3]["price_precision"] = None
+    pairs[4]["price_precision"] = 5_000
+    raw = json.dumps({"channel": "instrument", "type": "snapshot", "data": {"assets": [], "pairs": pairs}}).encode()
+    frame = decode(raw)
+    assert isinstance(frame, InstrumentFrame)
+    assert [pair.price_precision for pair in frame.data.pairs] == [n % 9 for n in range(1_000) if n not in (3, 4)]
+    assert [(entry.position, entry.symbol) for entry in frame.bad] == [(3, "S3/USD"), (4, "S4/USD")]
+
+
 # --- bad input: whole frames ----------------------------------------------------------------------------------------
 
 MEGABYTE = 1_000_000
@@ -173,6 +237,12 @@ BAD_FRAMES = {
     ),
     "a time without a zone": (frame_bytes("trade", TRADE | {"timestamp": "2026-07-19T18:00:00"}), "bad_field"),
     "a time that is a number": (frame_bytes("ticker", TICKER | {"timestamp": 1784484000}), "bad_field"),
+    "a key of 800 kB": (b'{"' + b"k" * 800_000 + b'":1}', "unknown_message"),
+    "no good entry": (frame_bytes("trade", TRADE | {"price": None}, TRADE | {"qty": None}), "bad_field"),
+    "an instrument frame without a good pair": (
+        b'{"channel":"instrument","type":"snapshot","data":{"pairs":[{"symbol":"A/USD","price_precision":null}]}}',
+        "bad_field",
+    ),
     "a megabyte of brackets": (
         b'{"channel":"heartbeat","x":' + b"[" * MEGABYTE + b"]" * MEGABYTE + b"}",
         "malformed_json",
