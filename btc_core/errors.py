@@ -9,7 +9,8 @@ BtcError
 │   ├── QuestDBError
 │   ├── ExchangeError
 │   │   ├── SubscriptionRefused   the exchange does not stream what the settings ask for
-│   │   └── NotOffered            the exchange does not offer what was asked for
+│   │   ├── NotOffered            the exchange does not offer what was asked for
+│   │   └── RateLimited           the exchange refuses requests for a while because there were too many
 │   └── StoreError       the object store or the model registry
 ├── NotReady             there is no forecast yet, or only one from stale features
 ├── InvalidInput         a request or a file of a user is wrong; the message names the field
@@ -63,6 +64,10 @@ class SubscriptionRefused(ExchangeError):
 
 class NotOffered(ExchangeError):
     """The exchange does not offer what was asked for; the caller needs another source, waiting does not help."""
+
+
+class RateLimited(ExchangeError):
+    """The exchange refuses requests for a while because there were too many; the same request works later."""
 
 
 class StoreError(ServiceError):
