@@ -11,7 +11,8 @@ BtcError
 │   ├── ExchangeError
 │   │   ├── SubscriptionRefused   the exchange streams nothing of what the settings ask for
 │   │   ├── SubscriptionSilent    a subscription brings nothing on this connection, however often it is made
-│   │   └── NotOffered            the exchange does not offer what was asked for
+│   │   ├── NotOffered            the exchange does not offer what was asked for
+│   │   └── RateLimited           the exchange refuses requests for a while because there were too many
 │   └── StoreError       the object store or the model registry
 ├── NotReady             there is no forecast yet, or only one from stale features
 ├── InvalidInput         a request or a file of a user is wrong; the message names the field
@@ -73,6 +74,10 @@ class SubscriptionSilent(ExchangeError):
 
 class NotOffered(ExchangeError):
     """The exchange does not offer what was asked for; the caller needs another source, waiting does not help."""
+
+
+class RateLimited(ExchangeError):
+    """The exchange refuses requests for a while because there were too many; the same request works later."""
 
 
 class StoreError(ServiceError):

@@ -106,7 +106,14 @@ MISSING_TRADES = Gauge("btc_trades_missing", "Trade ids missing in open gaps.", 
 SETTLED_TRADES = Counter(
     "btc_trades_settled", "Missing trade ids that were settled: live, repaired or absent.", ["symbol", "state"]
 )
-REPAIR_REQUESTS = Counter("btc_repair_requests", "REST requests of the repair worker, answered or failed.", ["outcome"])
+REPAIR_REQUESTS = Counter(
+    "btc_repair_requests", "REST requests of the repair worker: answered, failed, limited or refused.", ["outcome"]
+)
+REPAIR_GAPS = Gauge(
+    "btc_repair_gaps",
+    "Open gaps of the repair worker: searching, behind (REST shows no trade after the gap yet) or refused.",
+    ["symbol", "state"],
+)
 
 OUTCOME_QLIKE = Summary(
     "btc_outcome_qlike", "QLIKE of final five-minute forecasts, of the model and of each baseline.",

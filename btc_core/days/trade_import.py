@@ -7,7 +7,6 @@ What does not belong here: repairing gaps of the live stream (`streaming.repair`
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -244,7 +243,6 @@ def fetch_day(
         if not page or next_ns is None or cursor_ns >= min(end_ns, now_ns()):
             return written
         since_ns = next_ns
-        time.sleep(exchange.rest_pause_s)
 
 
 def _fetched_until(db: QuestDB, symbol: str, begin_ns: int, end_ns: int) -> int:

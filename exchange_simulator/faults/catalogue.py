@@ -32,6 +32,7 @@ def _meta(description: str, scheduled: tuple[Any, ...], **limits: Any) -> Meta:
 
 Pause = Annotated[float, _meta("duration, s", (1.0, 8.0), gt=0, le=MAX_SECONDS)]
 Outage = Annotated[float, _meta("duration, s", (2.0, 15.0), gt=0, le=MAX_SECONDS)]
+Lag = Annotated[float, _meta("how far behind, s", (5.0, 60.0), gt=0, le=MAX_SECONDS)]
 Skew = Annotated[
     float, _meta("seconds ahead (+) or behind (-)", (-MAX_SKEW_S, MAX_SKEW_S), ge=-MAX_SKEW_S, le=MAX_SKEW_S)
 ]
@@ -167,6 +168,32 @@ class RestError(Fault, frozen=True, tag="rest_error"):
     seconds: Outage = 5.0
 
 
+class RestThrottle(Fault, frozen=True, tag="rest_throttle"):
+    """Answer every REST request with HTTP 429 and a `Retry-After` with the seconds that are left."""
+
+    seconds: Outage = 5.0
+
+
+class RestLag(Fault, frozen=True, tag="rest_lag"):
+    """Leave the newest trades out of REST, which is then behind the WebSocket."""
+
+    seconds: Outage = 5.0
+    lag_s: Lag = 45.0
+
+
+class RestEmpty(Fault, frozen=True, tag="rest_empty"):
+    """Answer every REST request for trades with an empty page."""
+
+    seconds: Outage = 5.0
+
+
+class RestUnknownPair(Fault, frozen=True, tag="rest_unknown_pair"):
+    """Answer every REST request for the trades of a pair as if it were not listed."""
+
+    seconds: Outage = 5.0
+    symbol: Symbol = ""
+
+
 class Status(Fault, frozen=True, tag="status"):
     """Change the status of the exchange, in `status` frames and in REST's SystemStatus; data continues."""
 
@@ -198,6 +225,10 @@ AnyFault = (
     | Refuse
     | RestLimit
     | RestError
+    | RestThrottle
+    | RestLag
+    | RestEmpty
+    | RestUnknownPair
     | Status
     | ClockSkew
 )

@@ -21,8 +21,12 @@ from exchange_simulator.faults.catalogue import (
     Close,
     HalfOpen,
     Refuse,
+    RestEmpty,
     RestError,
+    RestLag,
     RestLimit,
+    RestThrottle,
+    RestUnknownPair,
     Silence,
     Stall,
     Status,
@@ -126,7 +130,10 @@ class Injector:
             case ClockSkew():
                 hub.clock.set_skew(int(fault.seconds * NS_PER_S))
                 injected.is_over = lambda: fault.seconds == 0 or self._latest(ClockSkew) is not fault
-            case Refuse() | RestLimit() | RestError() | Status():
+            case RestThrottle(seconds=seconds):
+                self._rest.throttle(seconds)
+                self._end_after(injected, seconds)
+            case Refuse() | RestLimit() | RestError() | RestLag() | RestEmpty() | RestUnknownPair() | Status():
                 self._end_after(injected, fault.seconds)
             case _ if isinstance(fault, ExtraFrameFault):
                 injected.clients = self._send_extra_frame(fault, symbol)
@@ -208,12 +215,18 @@ class Injector:
         return next((injected.fault for injected in reversed(self._active) if isinstance(injected.fault, kind)), None)
 
     def _update_outages(self) -> None:
-        """Set status, refusals and REST errors to what the newest active fault of each kind says."""
+        """Set status, refusals and what is wrong with REST to what the newest active fault of each kind says."""
         status, refuse = self._latest(Status), self._latest(Refuse)
         self._hub.system = self._rest.system = status.system if status else "online"
         self._hub.subscribe_error = refuse.error if refuse else ""
         self._hub.subscribe_limited = self._hub.subscribe_error == RATE_LIMIT_ERROR
         self._rest.outage = UNAVAILABLE if self._latest(RestError) else RATE_LIMITED if self._latest(RestLimit) else ""
+        if self._latest(RestThrottle) is None:
+            self._rest.throttle(0.0)
+        lag, unknown_pair = self._latest(RestLag), self._latest(RestUnknownPair)
+        self._rest.lag_ns = int(lag.lag_s * NS_PER_S) if lag else 0
+        self._rest.is_empty = self._latest(RestEmpty) is not None
+        self._rest.unlisted = unknown_pair.symbol if unknown_pair else ""
 
     def _send_status(self) -> None:
         for connection in self._hub.connections:

@@ -249,7 +249,7 @@ def test_rest_errors_come_with_status_200(tmp_path: Path) -> None:
                 assert (answer.status_code, answer.json()["error"]) == (200, [error])
             assert (await get(server, "/0/public/Time")).json()["error"] == []
             assert (await get(server, "/0/public/SystemStatus")).json()["result"]["status"] == "online"
-            assert (await get(server, "/0/public/AssetPairs")).json()["result"]["XXBTZUSD"]["wsname"] == "BTC/USD"
+            assert (await get(server, "/0/public/AssetPairs")).json()["result"]["XXBTZUSD"]["wsname"] == "XBT/USD"
             assert (await get(server, "/history/FOO_1.csv")).status_code == 404
             assert (await get(server, "/history/XBTUSD_1.csv?days=x")).status_code == 400
             assert (await get(server, "/nothing")).status_code == 404
