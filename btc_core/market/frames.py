@@ -10,6 +10,7 @@ What does not belong here: checks of the values (`events`), or keeping the book 
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
@@ -215,7 +216,24 @@ def decode(raw: bytes | str) -> AnyFrame:
     try:
         return _channel_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _decode_reply(raw, error)
+        changed = without_leap_seconds(raw)
+        return _decode_reply(raw, error) if changed is None else decode(changed)
+
+
+_LEAP_SECOND = re.compile(rb"(T\d\d:\d\d):60(\.\d+)?")
+
+
+def without_leap_seconds(raw: bytes | str) -> bytes | None:
+    """Return a frame with every time in a leap second moved to the last microsecond before it; None if it has none.
+
+    The decoder knows no second 60. The new time is in the order of the times around it, and in the right day.
+
+    >>> without_leap_seconds(b'"2016-12-31T23:59:60.25Z"')
+    b'"2016-12-31T23:59:59.999999Z"'
+    """
+    text = raw.encode(errors="surrogatepass") if isinstance(raw, str) else raw
+    changed, times = _LEAP_SECOND.subn(rb"\1:59.999999", text)
+    return changed if times else None
 
 
 def _decode_reply(raw: bytes | str, channel_error: Exception) -> Reply:
