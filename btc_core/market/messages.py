@@ -30,6 +30,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """Whether the checksum of a book frame was correct; None for other channels."""
     exchange: str = KRAKEN
     """The exchange that sent the frame. Messages from before this field existed hold frames of Kraken."""
+    exchange_ahead_ns: int = 0
+    """How far the exchange's clock was ahead of ours, as measured last; 0 if it was not measured."""
 
 
 class RowId(msgspec.Struct, frozen=True, gc=False):
