@@ -43,7 +43,9 @@ def replay(
 
 
 def record(
-    out: Annotated[Path, typer.Option(help="File to write, one `<receive time in ns> <frame>` per line.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write, one `<receive time in ns>+<clock offset in ns> <frame>` per line.")
+    ],
     data_dir: DataDir = None,
 ) -> None:
     """Write all messages of the Kafka topic `market.events` to a file for `btc replay`."""

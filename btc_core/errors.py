@@ -4,6 +4,7 @@
 BtcError
 ├── ConfigError          a setting is missing, malformed or contradicts another
 ├── BadFrame             a frame of the exchange cannot be used; it becomes a dead letter with a reason
+│   └── RefusedTrade     a trade whose id can be read, but which cannot be used
 ├── SchemaError          a row, table or bundle belongs to another feature set or layout
 ├── ServiceError         a server that we depend on refused a request or did not answer
 │   ├── QuestDBError
@@ -42,6 +43,16 @@ class BadFrame(BtcError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(f"{reason}: {message}")
         self.reason = reason
+        self.message = message
+
+
+class RefusedTrade(BadFrame):
+    """A trade that cannot be used, with its id, so that nobody waits for it."""
+
+    def __init__(self, cause: BadFrame, symbol: str, trade_id: int) -> None:
+        super().__init__(cause.reason, cause.message)
+        self.symbol = symbol
+        self.trade_id = trade_id
 
 
 class SchemaError(BtcError):

@@ -32,6 +32,7 @@ from btc_core.market.frames import (
     bad_channel_frame,
     raw_fields,
     shown_keys,
+    without_leap_seconds,
 )
 
 CHANNEL_NAMES = {"trade": "matches", "ticker": "ticker", "heartbeat": "heartbeat"}
@@ -234,7 +235,8 @@ def decode(raw: bytes | str) -> AnyFrame:
     try:
         return _decoder.decode(raw).frame()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _decode_advanced(raw, error)
+        changed = without_leap_seconds(raw)
+        return _decode_advanced(raw, error) if changed is None else decode(changed)
 
 
 def _decode_advanced(raw: bytes | str, exchange_error: Exception) -> AnyFrame:

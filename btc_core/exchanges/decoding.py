@@ -53,10 +53,10 @@ def events_of(envelope: Envelope) -> Iterator[Event | BadFrame]:
     frame = frame_of(envelope)
     bad = NO_BAD_ENTRIES if isinstance(frame, HeartbeatFrame | Reply) else frame.bad
     if not bad:
-        yield from events_in(frame, envelope.ts_recv_ns)
+        yield from events_in(frame, envelope.ts_recv_ns, envelope.clock_offset_ns or 0)
         return
     yield from bad_entries(bad)
-    for event in events_in(frame, envelope.ts_recv_ns):
+    for event in events_in(frame, envelope.ts_recv_ns, envelope.clock_offset_ns or 0):
         if isinstance(event, BadFrame):
             yield event
         else:

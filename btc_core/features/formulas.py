@@ -16,15 +16,19 @@ from btc_core.features.new_york import new_york_behind_s
 from btc_core.features.state import (
     BLOCK_SLOTS,
     BLOCK_STEPS,
+    HIGH,
+    LOW,
     MINUTE_SLOTS,
     NEVER,
+    NOTIONAL_SCALE,
     QTY_SCALE,
     QUOTE_SLOTS,
     RANGE_SLOTS,
     S_NS,
     SECOND_SLOTS,
     STEPS,
-    USD_SCALE,
+    difference,
+    float_of,
     store_second,
 )
 
@@ -38,8 +42,20 @@ _PARKINSON = 1.0 / (4.0 * math.log(2.0))
 
 @njit
 def _counted_since(ring: Any, counter: int, since_s: int) -> int:
-    """Return how much a counter has grown since the end of the second `since_s`."""
-    return counter - ring[since_s % SECOND_SLOTS]
+    """Return how much a count has grown since the end of the second `since_s`."""
+    return difference(counter, ring[since_s % SECOND_SLOTS])
+
+
+@njit
+def _summed_since(ring: Any, total: Any, since_s: int) -> float:
+    """Return how much a sum has grown since the end of the second `since_s`, in its units."""
+    return _grown(total, ring[since_s % SECOND_SLOTS])
+
+
+@njit
+def _grown(total: Any, before: Any) -> float:
+    """Return how much a sum has grown since it had the words `before`, in its units."""
+    return float_of(total[LOW] - before[LOW], difference(total[HIGH], before[HIGH]))
 
 
 @njit
@@ -246,11 +262,11 @@ def _log_rv_5s(s: Any, now_s: int, steps: int) -> float:
 
 @njit
 def _log1p_volume(s: Any, now_s: int, minutes: int) -> float:
-    """Return the log of one plus the BTC traded in the last `minutes` minutes; NaN if they are not covered."""
+    """Return the log of one plus the quantity traded in the last `minutes` minutes; NaN if they are not covered."""
     since_s = now_s - 60 * minutes
     if since_s < s.volume_since_s:
         return math.nan
-    return math.log1p(_counted_since(s.volumes, s.volume, since_s) / QTY_SCALE)
+    return math.log1p(_summed_since(s.volumes, s.volume, since_s) / QTY_SCALE)
 
 
 @njit
@@ -267,10 +283,10 @@ def _ofi(s: Any, now_s: int, window_s: int) -> float:
     """Return the order-flow imbalance over the mean quantity of one side at the top of the book."""
     since_s = now_s - window_s
     quotes = _counted_since(s.quote_counts, s.quotes, since_s)
-    depth = _counted_since(s.depths, s.depth, since_s)
-    if since_s < s.ticks_since_s or quotes == 0 or depth == 0:
+    depth = _summed_since(s.depths, s.depth, since_s)
+    if since_s < s.ticks_since_s or quotes == 0 or depth == 0.0:
         return math.nan
-    return _counted_since(s.ofis, s.ofi, since_s) / (depth / (2 * quotes))
+    return _summed_since(s.ofis, s.ofi, since_s) / (depth / (2 * quotes))
 
 
 @njit
@@ -279,8 +295,8 @@ def _trade_sign_imbalance(s: Any, now_s: int, window_s: int) -> float:
     since_s = now_s - window_s
     if since_s < s.ticks_since_s:
         return math.nan
-    volume = _counted_since(s.volumes, s.volume, since_s)
-    return _counted_since(s.signed_volumes, s.signed_volume, since_s) / volume if volume > 0 else 0.0
+    volume = _summed_since(s.volumes, s.volume, since_s)
+    return _summed_since(s.signed_volumes, s.signed_volume, since_s) / volume if volume > 0.0 else 0.0
 
 
 @njit
@@ -394,17 +410,17 @@ def _bid_deviations(s: Any, n: int) -> tuple[float, float]:
 def _volume_columns(s: Any, row: Any, now_s: int) -> None:
     """Compute the volumes of the day and of the last minutes, and the last price against the mean price of an hour."""
     hour_ago_s = now_s - 3_600
-    traded = _counted_since(s.volumes, s.volume, hour_ago_s) / QTY_SCALE
+    traded = _summed_since(s.volumes, s.volume, hour_ago_s) / QTY_SCALE
     row.vwap_diff = math.nan
     if hour_ago_s >= s.ticks_since_s and traded > 0.0:
-        row.vwap_diff = s.trade_price - _counted_since(s.notionals, s.notional, hour_ago_s) / USD_SCALE / traded
+        row.vwap_diff = s.trade_price - _summed_since(s.notionals, s.notional, hour_ago_s) / NOTIONAL_SCALE / traded
     day_is_covered = s.midnight_s >= s.volume_since_s and now_s - s.midnight_s < 86_400
-    row.cumulative_volume = (s.volume - s.volume_at_midnight) / QTY_SCALE if day_is_covered else math.nan
+    row.cumulative_volume = _grown(s.volume, s.volume_at_midnight) / QTY_SCALE if day_is_covered else math.nan
     row.volume_change = math.nan
     if now_s - 120 >= s.volume_since_s:
-        last_minute = _counted_since(s.volumes, s.volume, now_s - 60)
-        last_two_minutes = _counted_since(s.volumes, s.volume, now_s - 120)
-        row.volume_change = (2 * last_minute - last_two_minutes) / QTY_SCALE
+        last_minute = _summed_since(s.volumes, s.volume, now_s - 60)
+        last_two_minutes = _summed_since(s.volumes, s.volume, now_s - 120)
+        row.volume_change = (2.0 * last_minute - last_two_minutes) / QTY_SCALE
 
 
 @njit

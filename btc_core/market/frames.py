@@ -13,6 +13,7 @@ What does not belong here: checks of the values (`events`), or keeping the book 
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
@@ -266,6 +267,9 @@ def decode(raw: bytes | str) -> AnyFrame:
     try:
         return _channel_decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        changed = without_leap_seconds(raw)
+        if changed is not None:
+            return decode(changed)
         fields = raw_fields(raw, error)
         if "channel" not in fields:
             return _decode_reply(raw, fields)
@@ -273,6 +277,22 @@ def decode(raw: bytes | str) -> AnyFrame:
         if frame is None:
             raise bad_channel_frame(fields["channel"], KNOWN_CHANNELS, error) from None
         return frame
+
+
+_LEAP_SECOND = re.compile(rb"(T\d\d:\d\d):60(\.\d+)?")
+
+
+def without_leap_seconds(raw: bytes | str) -> bytes | None:
+    """Return a frame with every time in a leap second moved to the last microsecond before it; None if it has none.
+
+    The decoder knows no second 60. The new time is in the order of the times around it, and in the right day.
+
+    >>> without_leap_seconds(b'"2016-12-31T23:59:60.25Z"')
+    b'"2016-12-31T23:59:59.999999Z"'
+    """
+    text = raw.encode(errors="surrogatepass") if isinstance(raw, str) else raw
+    changed, times = _LEAP_SECOND.subn(rb"\1:59.999999", text)
+    return changed if times else None
 
 
 def _decode_entries(fields: dict[str, msgspec.Raw]) -> ChannelFrame | None:

@@ -84,6 +84,12 @@ def test_a_match_has_the_side_of_the_maker_and_its_trade_the_side_of_the_taker(m
     assert (type(event), event.sign) == (TradeEvent, 1.0 if taker == "buy" else -1.0)
 
 
+def test_a_match_in_a_leap_second_is_accepted() -> None:
+    frame = decode(raw(MATCH, time="2016-12-31T23:59:60.5Z"))
+    assert isinstance(frame, TradeFrame)
+    assert frame.data[0].timestamp.isoformat() == "2016-12-31T23:59:59.999999+00:00"
+
+
 def test_the_last_match_of_a_new_subscription_is_a_snapshot() -> None:
     first, later = decode(raw(MATCH, type="last_match")), decode(raw(MATCH))
     assert isinstance(first, TradeFrame)

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btc_core.clock import NS_PER_S, to_ns
-from btc_core.errors import BadFrame
+from btc_core.errors import BadFrame, RefusedTrade
 from btc_core.exchanges.decoding import events_of
 from btc_core.features.engine import FeatureEngine
 from btc_core.market.book import ChecksumMismatch, OrderBook
-from btc_core.market.events import FUTURE_S, Event, QuoteEvent, TradeEvent
+from btc_core.market.events import FUTURE_S, MAX_AHEAD_S, Event, QuoteEvent, TradeEvent
 from btc_core.market.frames import (
     BookData,
     BookFrame,
@@ -304,7 +304,7 @@ BAD_ENTRIES = [
     ("trade", {"price": 0}, "bad_price"), ("trade", {"price": -5}, "bad_price"), ("trade", {"price": "NaN"}, "bad_price"),
     ("trade", {"price": "Infinity"}, "bad_price"), ("trade", {"price": "1e999999999"}, "bad_price"),
     ("trade", {"qty": 0}, "bad_quantity"), ("trade", {"qty": -1}, "bad_quantity"), ("trade", {"qty": "sNaN"}, "bad_quantity"),
-    ("trade", {"qty": 1e9}, "bad_quantity"), ("trade", {"side": "hold"}, "bad_side"),
+    ("trade", {"qty": 1e15}, "bad_quantity"), ("trade", {"side": "hold"}, "bad_side"),
     ("trade", {"trade_id": 0}, "bad_trade_id"), ("trade", {"trade_id": 10**30}, "bad_trade_id"),
     ("trade", {"timestamp": "2030-01-01T00:00:00Z"}, "future_timestamp"),
     ("ohlc", {"low": 0.0}, "bad_price"), ("ohlc", {"volume": -1.0}, "bad_quantity"), ("ohlc", {"high": 10.5}, "bad_bar"),
@@ -328,6 +328,87 @@ def test_a_bad_entry_is_refused_and_its_neighbours_are_accepted(
 def test_a_locked_quote_and_a_time_at_the_limit_are_accepted() -> None:
     latest = datetime.fromtimestamp(NOW_NS // NS_PER_S + FUTURE_S, UTC).isoformat()
     assert reasons(frame_bytes("ticker", TICKER | {"bid": 64525.1}, TICKER | {"timestamp": latest}), "ticker") == []
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "latest_s"),
+    [(0, FUTURE_S), (30, 30 + FUTURE_S), (-30, FUTURE_S), (1e9, MAX_AHEAD_S)],
+    ids=["not measured", "our clock is behind", "our clock is ahead", "an offset nobody can believe"],
+)
+@pytest.mark.parametrize("channel", ["ticker", "trade"])
+def test_an_event_may_be_ahead_of_the_exchange_clock_by_seconds_only(
+    channel: str, ahead_s: float, latest_s: int
+) -> None:
+    for after_s, expected in ((latest_s, []), (latest_s + 1, ["future_timestamp"])):
+        stamp = datetime.fromtimestamp(NOW_NS // NS_PER_S + after_s, UTC).isoformat()
+        raw = frame_bytes(channel, GOOD[channel] | {"timestamp": stamp})
+        received = msgspec.structs.replace(envelope(raw, channel), clock_offset_ns=int(ahead_s * NS_PER_S))
+        assert [event.reason for event in events_of(received) if isinstance(event, BadFrame)] == expected
+
+
+def test_a_bar_is_closed_by_the_clock_of_the_exchange() -> None:
+    raw = frame_bytes("ohlc", BAR | {"interval_begin": "2026-07-19T17:59:03Z"})
+    behind = msgspec.structs.replace(envelope(raw, "ohlc"), clock_offset_ns=3 * NS_PER_S)
+    assert reasons(raw, "ohlc") == ["open_bar"]
+    assert [type(event).__name__ for event in events_of(behind)] == ["BarEvent"]
+
+
+def test_one_quote_from_the_future_does_not_change_the_features_after_it() -> None:
+    """One quote that was stamped 599 s ahead made features empty or wrong for hours."""
+    rows = []
+    for bad in (False, True):
+        engine = FeatureEngine()
+        for second in range(400):
+            at = NOW_NS + second * NS_PER_S
+            for offset, stamp_s in (
+                (2 * second, second),
+                *(((2 * second + 1, second + 599),) if bad and second == 200 else ()),
+            ):
+                stamp = datetime.fromtimestamp(NOW_NS // NS_PER_S + stamp_s, UTC).isoformat()
+                entry = TICKER | {"timestamp": stamp, "bid_qty": 1.0 + second % 7}
+                engine.push(Envelope(at, 1, second, "ticker", "ws", frame_bytes("ticker", entry)), 0, offset)
+        rows.append(engine.flush()[0].values.tobytes())
+        assert engine.rejected == ({"future_timestamp": 1} if bad else {})
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "price", "qty"),
+    [
+        ("BTC/JPY", 15_000_000, 70), ("PEPE/USD", 0.00001, 11_000_000_000), ("BTC/IDR", 1_600_000_000, 5),
+        ("BTC/USD", 100_000, 20_000), ("SHIB/USD", 0.000012, 500_000_000_000),
+    ],
+)  # fmt: skip
+def test_a_large_trade_of_any_market_is_accepted(symbol: str, price: float, qty: float) -> None:
+    """Limits in USD refused 70 BTC in JPY, and 110,000 USD of a small coin."""
+    entry = TRADE | {"symbol": symbol, "price": price, "qty": qty}
+    assert reasons(frame_bytes("trade", entry), "trade") == []
+
+
+def test_a_refused_trade_has_its_id_unless_the_id_is_what_is_wrong() -> None:
+    raw = frame_bytes("trade", TRADE | {"qty": 0, "trade_id": 41}, TRADE | {"qty": 0, "trade_id": -1})
+    first, second = events_of(envelope(raw, "trade"))
+    assert isinstance(first, RefusedTrade)
+    assert (first.reason, first.symbol, first.trade_id) == ("bad_quantity", "BTC/USD", 41)
+    assert str(first).startswith("bad_quantity: qty is 0.0")
+    assert isinstance(second, BadFrame)
+    assert not isinstance(second, RefusedTrade)
+
+
+@pytest.mark.parametrize("stamp", ["2016-12-31T23:59:60Z", "2016-12-31T23:59:60.750000Z"])
+def test_a_trade_in_a_leap_second_is_a_trade_of_the_last_microsecond_of_its_day(stamp: str) -> None:
+    """The decoder refused the whole frame."""
+    raw = frame_bytes("trade", TRADE | {"timestamp": stamp}, TRADE)
+    frame = decode(raw)
+    assert isinstance(frame, TradeFrame)
+    assert [trade.timestamp for trade in frame.data] == [datetime(2016, 12, 31, 23, 59, 59, 999_999, UTC), NOW]
+    assert decode(raw.decode()) == frame
+
+
+def test_a_frame_that_is_bad_and_in_a_leap_second_is_refused_for_what_is_bad() -> None:
+    raw = frame_bytes("trade", {name: value for name, value in TRADE.items() if name != "price"})
+    with pytest.raises(BadFrame, match="missing required field `price`"):
+        decode(raw.replace(NOW.isoformat().encode(), b"2016-12-31T23:59:60Z"))
 
 
 def test_duplicate_and_late_trades_give_no_row() -> None:
