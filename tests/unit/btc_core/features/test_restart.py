@@ -199,6 +199,7 @@ def test_rows_with_other_numbers_need_a_new_fold_revision() -> None:
     text = "\n".join(" ".join(f"{value:.8e}" for value in row.tolist()) for row in rows[::50])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     assert (FOLD_REVISION, digest) == GOLDEN, (
-        "the fold gives other numbers for the same events: raise FOLD_REVISION in btc_core/features/catalogue.py, "
-        f"then set GOLDEN to ({FOLD_REVISION}, {digest!r}) with the new revision"
+        f"the rows of the same events have changed. If you only added a feature, set GOLDEN to ({FOLD_REVISION}, "
+        f"{digest!r}). If an existing feature gives other numbers, raise FOLD_REVISION in "
+        "btc_core/features/catalogue.py first"
     )
