@@ -9,10 +9,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from confluent_kafka import KafkaException
 
 from btc_core import metrics
 from btc_core.clock import now_ns
-from btc_core.errors import ServiceError
+from btc_core.errors import BtcError, ServiceError
 from btc_core.market.messages import DeadLetter
 from btc_core.names import DEADLETTERS_TOPIC
 from btc_core.stores.kafka import producer, timestamp_ms
@@ -49,7 +50,10 @@ class Publisher:
         return len(self._producer)
 
     def publish(self, topic: str, key: str, value: bytes, ts_ns: int) -> None:
-        """Queue one message with its time (ns since the epoch); waits while the queue is full."""
+        """Queue one message with its time (ns since the epoch); waits while the queue is full.
+
+        Raises `BtcError` when the producer cannot send anything any more; the process must then end.
+        """
         self._produce(topic, key, value, timestamp_ms(ts_ns))
         with self._counting:
             self._published[topic] = self._published.get(topic, 0) + 1
@@ -60,6 +64,14 @@ class Publisher:
                 return self._producer.produce(topic, value, key, timestamp=ts_ms, on_delivery=self._on_failure)
             except BufferError:
                 self._producer.poll(0.1)
+            except KafkaException as error:
+                cause = error.args[0]
+                if not cause.fatal():
+                    raise
+                msg = (
+                    f"the Kafka producer {self._client_id} failed for good, and only a new process has another: {cause}"
+                )
+                raise BtcError(msg) from error
 
     def dead_letter(self, reason: str, message: str, raw: bytes, place: tuple[str, int, int] = ("", -1, -1)) -> None:
         """Queue a dead letter: what could not be used, and why. `place` is its topic, partition and offset if it has one."""
