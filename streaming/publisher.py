@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 
 from btc_core import metrics
 from btc_core.clock import now_ns
-from btc_core.errors import ServiceError
+from btc_core.errors import BtcError, ServiceError
 from btc_core.market.messages import DeadLetter
 from btc_core.names import DEADLETTERS_TOPIC
 from btc_core.stores.kafka import producer, timestamp_ms
@@ -54,7 +54,8 @@ class Publisher:
     def publish(self, topic: str, key: str, value: bytes, ts_ns: int) -> None:
         """Queue one message with its time (ns since the epoch); waits while the queue is full.
 
-        Raises `ServiceError` if Kafka's client does not take the message, for example because it is too large.
+        Raises `ServiceError` if Kafka's client does not take the message, for example because it is too large, and
+        `BtcError` when the producer cannot send anything any more; the process must then end.
         """
         self._produce(topic, key, value, timestamp_ms(ts_ns))
         with self._counting:
@@ -67,9 +68,14 @@ class Publisher:
             except BufferError:
                 self._producer.poll(0.1)
             except KafkaException as error:
-                if error.args[0].fatal():  # this producer takes nothing more: only a new process helps
-                    raise
-                msg = f"Kafka's client does not take a message of {len(value)} bytes for {topic}: {error.args[0].str()}"
+                cause = error.args[0]
+                if cause.fatal():
+                    msg = (
+                        f"the Kafka producer {self._client_id} failed for good, "
+                        f"and only a new process has another: {cause}"
+                    )
+                    raise BtcError(msg) from error
+                msg = f"Kafka's client does not take a message of {len(value)} bytes for {topic}: {cause.str()}"
                 raise ServiceError(msg) from error
 
     def dead_letter(self, reason: str, message: str, raw: bytes, place: tuple[str, int, int] = ("", -1, -1)) -> None:
