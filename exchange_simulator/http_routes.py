@@ -35,6 +35,8 @@ PUBLIC_PREFIX = "/0/public/"
 HISTORY_PREFIX = "/history/"
 HISTORY_SUFFIX = "_1.csv"
 DEFAULT_HISTORY_DAYS = 120
+RETRY_AFTER_S = 2
+"""What a blocked client is told to wait."""
 _RSS_PER_MB = 1_024 if sys.platform != "darwin" else 1_048_576
 """Units of `ru_maxrss` in a megabyte: it is in KiB on Linux and in bytes on macOS."""
 
@@ -62,7 +64,7 @@ class HttpRoutes:
         """The answer to a plain request; None lets a WebSocket handshake continue."""
         url = urlsplit(request.path)
         if url.path in WEBSOCKET_PATHS:
-            return None
+            return self._blocked()
         client_ip = str(socket.remote_address[0])
         query = dict(parse_qsl(url.query))
         if url.path == "/healthz":
@@ -84,6 +86,14 @@ class HttpRoutes:
             return _json(body)
         response = _json(body, HTTPStatus.TOO_MANY_REQUESTS)
         response.headers["Retry-After"] = str(retry_after_s)
+        return response
+
+    def _blocked(self) -> Response | None:
+        """The answer to a handshake while connections are blocked; None when they are accepted."""
+        if not self._hub.blocked_status:
+            return None
+        response = _json({"error": "too many connections"}, HTTPStatus(self._hub.blocked_status))
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
         return response
 
     async def _history(self, path: str, query: dict[str, str]) -> Response:

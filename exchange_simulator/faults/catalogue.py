@@ -45,7 +45,14 @@ ErrorText = Annotated[
     str,
     _meta(
         f"error text of the refusal; {RATE_LIMIT_ERROR} sends Kraken's bare rate-limit frame",
-        (RATE_LIMIT_ERROR, "EService:Unavailable"),
+        (
+            RATE_LIMIT_ERROR,
+            "EService:Unavailable",
+            "EGeneral:Internal error",
+            "EGeneral:Too many requests",
+            "Already subscribed",
+            "Market in post_only mode",
+        ),
         min_length=1,
         max_length=200,
     ),
@@ -67,6 +74,19 @@ class Close(Fault, frozen=True, tag="close"):
     code: Literal[1001, 1006] = 1006
 
 
+class Flap(Fault, frozen=True, tag="flap"):
+    """End every connection, and each new one after its first snapshot (1013)."""
+
+    seconds: Outage = 5.0
+
+
+class Block(Fault, frozen=True, tag="block"):
+    """End every connection, and answer each handshake with an HTTP status and `Retry-After`."""
+
+    status: Literal[403, 429, 503] = 429
+    seconds: Pause = 5.0
+
+
 class HalfOpen(Fault, frozen=True, tag="half_open"):
     """Keep every connection open but send nothing, not even pongs; cut those whose clients are still there at the end."""
 
@@ -83,6 +103,19 @@ class Silence(Fault, frozen=True, tag="silence"):
     """Send no more data for one subscription until the client subscribes again; all else continues."""
 
     channel: Literal["ticker", "trade", "book", "ohlc"] = "ticker"
+    symbol: Symbol = ""
+
+
+class Deaf(Fault, frozen=True, tag="deaf"):
+    """Acknowledge every subscription but send no data on the present connections and on new ones, until they end."""
+
+    seconds: Outage = 5.0
+
+
+class Delist(Fault, frozen=True, tag="delist"):
+    """Send no more data of a pair, and refuse every new subscription to it as not supported."""
+
+    seconds: Outage = 5.0
     symbol: Symbol = ""
 
 
@@ -128,6 +161,13 @@ class BadChecksum(Fault, frozen=True, tag="bad_checksum"):
     symbol: Symbol = ""
 
 
+class WrongChecksums(Fault, frozen=True, tag="wrong_checksums"):
+    """Send a wrong checksum with every book frame of a pair, snapshots included."""
+
+    seconds: Outage = 5.0
+    symbol: Symbol = ""
+
+
 class Malformed(Fault, frozen=True, tag="malformed"):
     """Send an extra frame of truncated JSON."""
 
@@ -140,6 +180,28 @@ class Oversized(Fault, frozen=True, tag="oversized"):
 
 class Unknown(Fault, frozen=True, tag="unknown"):
     """Send an extra frame of an unknown channel."""
+
+
+class LongKey(Fault, frozen=True, tag="long_key"):
+    """Send an extra message with one very long key."""
+
+    size_bytes: Size = msgspec.field(name="bytes", default=800_000)
+
+
+class ForeignBook(Fault, frozen=True, tag="foreign_book"):
+    """Send an extra book of a pair that nobody asked for, with a wrong checksum."""
+
+
+class OddPair(Fault, frozen=True, tag="odd_pair"):
+    """Send an extra `instrument` snapshot in which one more pair has an impossible precision."""
+
+    precision: Literal["null", "absent", "negative", "huge"] = "null"
+
+
+class OddTrades(Fault, frozen=True, tag="odd_trades"):
+    """Send an extra snapshot of the latest trades, one without its order type and one with an impossible price."""
+
+    symbol: Symbol = ""
 
 
 class BadQuote(Fault, frozen=True, tag="bad_quote"):
@@ -209,18 +271,27 @@ class ClockSkew(Fault, frozen=True, tag="clock_skew"):
 
 AnyFault = (
     Close
+    | Flap
+    | Block
     | HalfOpen
     | Stall
     | Silence
+    | Deaf
+    | Delist
     | SkipTrades
     | VoidTrades
     | DuplicateTrades
     | ReorderTrades
     | MergeTrades
     | BadChecksum
+    | WrongChecksums
     | Malformed
     | Oversized
     | Unknown
+    | LongKey
+    | ForeignBook
+    | OddPair
+    | OddTrades
     | BadQuote
     | Refuse
     | RestLimit

@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
-from btc_core.clock import SYSTEM_CLOCK
 from btc_core.errors import ServiceError
-from btc_core.exchanges.adapters import exchange_of
-from btc_core.settings import ExchangeSettings, Settings
-from streaming.exchange_link import ExchangeLink
-
-if TYPE_CHECKING:
-    from btc_core.market.frames import ChannelFrame
-    from btc_core.market.messages import Envelope
+from tests.link_sink import Sink, link_to
 
 pytestmark = pytest.mark.unit
 
 BTC, ETH = "BTC/USD", "ETH/USD"
-
-
-class Sink:
-    """Keeps what a link delivers; `error` is raised at every frame."""
-
-    full = False
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.published: list[tuple[str, Envelope]] = []
-        self.letters: list[tuple[str, str, int]] = []
-        self._error = error
-
-    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
-        assert frame is not None
-        if self._error is not None:
-            raise self._error
-        self.published.append((key, envelope))
-
-    def dead_letter(self, reason: str, message: str, raw: bytes) -> None:
-        self.letters.append((reason, message, len(raw)))
-
-    def poll(self) -> None:
-        """Nothing waits."""
-
-
-def link_to(sink: Sink, *symbols: str) -> ExchangeLink:
-    settings = Settings(exchange=ExchangeSettings(symbols=symbols or (BTC,)))
-    link = ExchangeLink(settings, exchange_of(settings.exchange), SYSTEM_CLOCK, sink, itertools.count(1))
-    link._start_connection("ws://nowhere")
-    return link
 
 
 def book(symbol: str, price: str = "1.0", checksum: int = 1) -> bytes:
