@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from btc_core.clock import from_ns
+from btc_core.clock import NS_PER_S, from_ns
 from btc_core.errors import ServiceError
-from btc_core.names import HORIZONS_MIN, LEVELS_PCT
+from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from btc_core.tables.sql import of_symbol
@@ -54,6 +54,10 @@ _SCORE_COLUMNS = {
 }
 
 
+_IN_TIME = f"cast(made_at AS LONG) - cast(ts_recv AS LONG) <= {LATE_FORECAST_S * NS_PER_S}"
+"""The condition that a forecast in a prediction table is not late."""
+
+
 class Scores(msgspec.Struct, frozen=True):
     """Means over the outcomes of a time, by name; None without any outcome."""
 
@@ -72,25 +76,30 @@ class QuestRows:
         self._slots = threading.BoundedSemaphore(MAX_READS)
 
     def forecasts(self, symbol: str, from_ns: int, to_ns: int, step_s: int) -> list[PastForecast]:
-        """The first forecast of each step from `from_ns` until before `to_ns`, in the order of time."""
+        """The first forecast of each step from `from_ns` until before `to_ns`, in the order of time.
+
+        Forecasts that were made too late to serve are left out, and so are their outcomes.
+        """
         bid_paths = [f"first(bid_{h}m_usd)" for h in HORIZONS_MIN]
         sigmas = [f"first({name}_{h}m_bps)" for name in ("sigma", "baseline_sigma") for h in HORIZONS_MIN]
         model = ["first(model_kind)", "first(model_version)"]
         about = ["first(ts_event)", "first(made_at)", "first(bid)"]
         with self._slot():
-            window = f"{_window('ts_event', symbol, from_ns, to_ns)} SAMPLE BY {step_s}s"
-            bids = self._sampled("gold_bid_price_prediction", about + bid_paths + model, window)
-            sampled = self._sampled("gold_volatility_prediction", sigmas + model, window)
+            window, step = _window("ts_event", symbol, from_ns, to_ns), f"SAMPLE BY {step_s}s"
+            made_in_time = f"{window} AND {_IN_TIME} {step}"
+            bids = self._sampled("gold_bid_price_prediction", about + bid_paths + model, made_in_time)
+            sampled = self._sampled("gold_volatility_prediction", sigmas + model, made_in_time)
             volatilities = {row[0]: row[1:] for row in sampled}
-            outcomes = {row[0]: row[1:] for row in self._sampled(PREDICTION_OUTCOMES.name, _OUTCOME_COLUMNS, window)}
+            judged = self._sampled(PREDICTION_OUTCOMES.name, _OUTCOME_COLUMNS, f"{window} AND late = false {step}")
+            outcomes = {row[0]: row[1:] for row in judged}
         return [
             _past_forecast(row, volatilities[row[0]], outcomes.get(row[0])) for row in bids if row[0] in volatilities
         ]
 
     def scores(self, symbol: str, from_ns: int, to_ns: int) -> Scores:
-        """Mean losses of the outcomes from `from_ns` until before `to_ns`, and their number."""
+        """Mean losses of the outcomes from `from_ns` until before `to_ns`, and their number, without those of late forecasts."""
         with self._slot():
-            window = _window("ts_event", symbol, from_ns, to_ns)
+            window = f"{_window('ts_event', symbol, from_ns, to_ns)} AND late = false"
             means = ", ".join(_SCORE_COLUMNS.values())
             (row,) = self._db.execute(f"SELECT count(), {means} FROM {PREDICTION_OUTCOMES.name} WHERE {window}")  # noqa: S608 - names from the catalogue, and times
         return Scores(count=row[0], means=dict(zip(_SCORE_COLUMNS, row[1:], strict=True)))

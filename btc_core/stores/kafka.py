@@ -22,7 +22,7 @@ from btc_core.names import EVENTS_TOPIC, TOPICS
 from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from btc_core.settings import KafkaSettings, Settings
 
@@ -325,14 +325,19 @@ def _offset_at(reader: Consumer, part: TopicPartition, ts_ns: int) -> int:
 
 
 def read_topic(
-    kafka: KafkaSettings, topic: str, begin_ns: int | None = None, end_ns: int | None = None
+    kafka: KafkaSettings,
+    topic: str,
+    begin_ns: int | None = None,
+    end_ns: int | None = None,
+    partitions: Iterable[int] | None = None,
 ) -> Iterator[tuple[bytes, int, int]]:
     """Yield every message that a topic holds now as (value, partition, offset), one partition after the other.
 
-    `begin_ns` and `end_ns` bound the receive time. Raises `ServiceError` when Kafka does not answer.
+    `begin_ns` and `end_ns` bound the receive time; `partitions` are all by default. Raises `ServiceError` when Kafka does
+    not answer.
     """
     with _reader(kafka, "read-topic") as reader:
-        for partition in range(kafka.partitions):
+        for partition in range(kafka.partitions) if partitions is None else partitions:
             part = TopicPartition(topic, partition)
             low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
             low = low if begin_ns is None else _offset_at(reader, part, begin_ns)

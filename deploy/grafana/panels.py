@@ -76,7 +76,9 @@ _LAST_BIDS = ", ".join(
 )
 _BIDS = f"SELECT ts_event, {_LAST_BIDS} FROM gold_bid_price_prediction WHERE {SQL_RANGE}"
 _SQUARE = "(bid_return_5m_bps - {0}) * (bid_return_5m_bps - {0})"
-_OUTCOMES = "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY 30m"
+_OUTCOMES = (
+    "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' AND late = false SAMPLE BY 30m"
+)
 _EVERY_5M = "$__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY 5m"
 _ORIGINS = (
     "SELECT ts_event AS ts, first(sigma_5m_bps) AS sigma, first(baseline_sigma_5m_bps) AS harx "
@@ -324,7 +326,7 @@ TABLE_ALERTS = tuple(
     TableAlert(
         f"Coverage{name.title()}",
         f"SELECT avg(CASE WHEN {name}_inside_90 THEN 1.0 ELSE 0.0 END) AS coverage FROM gold_prediction_outcomes "
-        "WHERE ts_event > dateadd('h', -6, now())",
+        "WHERE late = false AND ts_event > dateadd('h', -6, now())",
         0.8,
         f"The 90 % intervals of the {name} contained less than 80 % of the outcomes of six hours. A tree model that serves will be demoted.",
     )

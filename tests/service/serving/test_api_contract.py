@@ -11,11 +11,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
-from btc_core.clock import NS_PER_MIN, now_ns
+from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
+from btc_core.names import LATE_FORECAST_S
 from btc_core.stores.questdb import QuestDB, append
 from btc_core.tables.catalogue import BID_PREDICTION, PREDICTION_OUTCOMES, VOLATILITY_PREDICTION
 from btc_core.tables.rows import gold_bid_price_prediction, gold_volatility_prediction
@@ -55,10 +57,21 @@ def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         })
         for index in range(ROWS)
     ]  # fmt: skip
+    late_ns = newest.ts_recv_ns + (LATE_FORECAST_S + 1) * NS_PER_S
+    rows += [
+        msgspec.structs.replace(
+            row, ts_event_ns=row.ts_event_ns - NS_PER_S, offset=ROWS + row.offset, bid=1.0, made_at_ns=late_ns
+        )
+        for row in rows
+    ]
+    late_outcomes = outcomes(first_ns).assign(late=True, qlike_model_5m=99.0, bid_inside_90=False)
     with QuestDB(settings.questdb) as db:
         append(db, BID_PREDICTION, gold_bid_price_prediction(rows))
         append(db, VOLATILITY_PREDICTION, gold_volatility_prediction(rows))
         db.write(PREDICTION_OUTCOMES.name, outcomes(first_ns))
+        db.write(
+            PREDICTION_OUTCOMES.name, late_outcomes.assign(ts_event=late_outcomes["ts_event"] - pd.Timedelta(seconds=1))
+        )
     tables = {
         "BTC_QUESTDB_HTTP_URL": settings.questdb.http_url,
         "BTC_QUESTDB_USER": settings.questdb.user,
@@ -89,6 +102,7 @@ def outcomes(first_ns: int) -> pd.DataFrame:
             case _:
                 values[column.name] = ["BTC/USD" if column.name == "symbol" else "x"] * ROWS
     values |= {
+        "late": np.full(ROWS, False),
         "qlike_model_5m": np.full(ROWS, 0.3),
         "bid_return_5m_bps": np.full(ROWS, 3.0),
         "bid_forecast_5m_bps": np.full(ROWS, 1.0),
