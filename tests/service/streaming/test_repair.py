@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import msgspec
+import pytest
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
@@ -25,8 +26,6 @@ from tests.waiting import wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    import pytest
 
     from btc_core.market.frames import Trade
     from btc_core.settings import Settings
@@ -179,3 +178,16 @@ def test_a_symbol_that_rest_refuses_is_visible_and_the_gaps_of_others_are_repair
             ids = lose_trades(settings, ETH, trades[:10])
             wait_for(lambda: marks(db, ETH, ids) == [["repaired"]], "the other symbol is repaired")
             assert marks(db, GONE, lost) == [["open"]]
+
+
+def test_the_worker_ends_with_the_error_of_its_repairs(
+    servers: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = servers("kafka")
+
+    def fails(_handler: repair.RepairHandler, _stop: threading.Event) -> None:
+        raise RuntimeError("the repairs failed")
+
+    monkeypatch.setattr(repair.RepairHandler, "repair_until", fails)
+    with pytest.raises(RuntimeError, match="the repairs failed"):
+        repair.build(settings).run()
