@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btc_core import metrics
-from btc_core.clock import NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, now_ns
+from btc_core.clock import SYSTEM_CLOCK
 from btc_core.errors import ServiceError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.market.messages import FeatureMessage, ForecastRow

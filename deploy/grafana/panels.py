@@ -198,8 +198,9 @@ PIPELINE = (
         promql={"{{table}}": "sum by (table) (rate(btc_rows_acked_total[1m]))"},
     ),
     Panel(
-        "Open gaps", "short", "Open gaps in the trade ids, and the number of missing ids in them.",
-        promql={"open gaps": "sum(btc_gaps_open)", "missing trades": "sum(btc_trades_missing)"},
+        "Open gaps", "short", "Open gaps in the trade ids, the number of missing ids in them, and the gaps of the repair worker by state.",
+        promql={"open gaps": "sum(btc_gaps_open)", "missing trades": "sum(btc_trades_missing)",
+                "repair {{state}}": "sum by (state) (btc_repair_gaps)"},
     ),
     Panel(
         "Dead letters, conflation, retries", "cps",
@@ -291,6 +292,10 @@ ALERTS = (
           "The main loop of {{ $labels.worker }} has not completed an iteration for {{ $value }} s. Restart the worker."),
     Alert("GapOpen", "btc_gaps_open > 0", "2m",
           "{{ $value }} gaps in the trade ids of {{ $labels.symbol }} are not repaired. See `btc logs repair`."),
+    Alert("RepairRefused", 'btc_repair_gaps{state="refused"} > 0', "0s",
+          "{{ $value }} gaps of {{ $labels.symbol }} are not repaired: REST does not know the symbol, or the gap is too large to be real."),
+    Alert("RepairBehind", 'btc_repair_gaps{state="behind"} > 0', "1m",
+          "REST shows no trade after {{ $value }} gaps of {{ $labels.symbol }} yet, so their trades stay missing."),
     Alert("LatencyHigh", 'btc:stage_latency_seconds:p99{stage="forecast"} > 0.05', "5m",
           "One forecast in a hundred takes more than {{ $value }} s from the receipt of its frame until it is readable."),
     Alert("LagGrowing", "sum by (worker) (min_over_time(btc_consumer_lag_messages[1m])) > 1000", "1m",

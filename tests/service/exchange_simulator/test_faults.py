@@ -297,6 +297,42 @@ def test_a_delisted_pair_is_refused_and_every_checksum_of_a_pair_is_wrong(tmp_pa
     run(body)
 
 
+def test_rest_may_throttle_be_behind_be_empty_and_deny_a_pair(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path, rate=50.0, rest_rate_limit=0.0, symbols=("BTC/USD", "DOGE/USD")) as server:
+
+            async def trades(pair: str = "XBTUSD") -> Message:
+                since_ns = server.clock.now_ns() - 30 * NS_PER_S
+                return dict((await get(server, f"/0/public/Trades?pair={pair}&since={since_ns}")).json())
+
+            names = (await get(server, "/0/public/AssetPairs")).json()["result"]["XDGUSD"]
+            assert (names["wsname"], names["altname"]) == ("XDG/USD", "XDGUSD")
+            assert (await trades("DOGEUSD"))["error"] == ["EQuery:Unknown asset pair"]
+
+            await inject(server, "rest_throttle", seconds=3)
+            answer = await get(server, "/0/public/Time")
+            assert answer.status_code == 429
+            assert 1 <= int(answer.headers["Retry-After"]) <= 3
+            assert answer.json() == {"error": ["EGeneral:Too many requests"]}
+            await until_all_faults_end(server)
+            assert (await get(server, "/0/public/Time")).status_code == 200
+
+            await inject(server, "rest_lag", seconds=4, lag_s=10)
+            newest_s = (await trades())["result"]["XXBTZUSD"][-1][2]
+            assert 10.0 <= server.clock.now_ns() / NS_PER_S - newest_s < 15.0
+            await inject(server, "rest_empty", seconds=3)
+            assert (await trades())["result"]["XXBTZUSD"] == []
+            await inject(server, "rest_unknown_pair", seconds=3, symbol="DOGE/USD")
+            assert (await trades("XDGUSD"))["error"] == ["EQuery:Unknown asset pair"]
+            assert (await trades())["error"] == []
+            await until_all_faults_end(server)
+            newest_s = (await trades())["result"]["XXBTZUSD"][-1][2]
+            assert server.clock.now_ns() / NS_PER_S - newest_s < 5.0
+            assert len((await trades("XDGUSD"))["result"]["XDGUSD"]) > 0
+
+    run(body)
+
+
 def test_wrong_faults_are_refused_with_a_reason_and_the_command_line_injects_faults(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path) as server:

@@ -262,7 +262,7 @@ def test_a_gap_is_fetched_in_pages_from_its_end_as_the_websocket_would_have_sent
     assert missing == set(range(1_501, 3_701)) - {2_000}, "the exchange does not have trade 2,000"
     assert {1_500, 3_701} <= set(found), "the trades around the gap show that REST is not behind"
     assert [(query["after"], query["limit"]) for query in server.queries] == [
-        ("3702", "1000"), ("2702", "1000"), ("1701", "1000")
+        ("3702", "1000"), ("2702", "1000"), ("1702", "1000")
     ]  # fmt: skip
     (event,) = events_of(envelope(found[1_501]))
     assert isinstance(event, Event)
