@@ -149,7 +149,7 @@ class BronzeReader:
         if isinstance(frame, BookFrame):
             for item, data in enumerate(frame.data):
                 ts_event_ns = timestamp_ns(data.timestamp, envelope.ts_recv_ns)
-                check_time(ts_event_ns, envelope.ts_recv_ns, envelope.exchange_ahead_ns)
+                check_time(ts_event_ns, envelope.ts_recv_ns, envelope.clock_offset_ns)
                 check = BookCheck(data.symbol, ts_event_ns, item, frame.type, data.checksum, envelope.book_ok is True)
                 self.rows.book_checks.append(_logged(check, envelope, place))
         elif isinstance(frame, StatusFrame):

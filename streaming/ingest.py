@@ -317,8 +317,7 @@ class Ingest:
             log.info("exchange status: %s", [status.system for status in frame.data])
         place = now_ns, self._connection, self._sequence
         key = symbol or self._settings.exchange.symbols[0]  # a message without a key would go to any partition
-        about = book_ok, self._exchange.name, self._exchange_clock.offset_ns
-        self._frame_publisher.publish(key, Envelope(*place, channel, "ws", raw, *about), frame)
+        self._frame_publisher.publish(key, Envelope(*place, channel, "ws", raw, book_ok, self._exchange.name), frame)
 
     def _record_data(
         self, frame: TickerFrame | TradeFrame | OhlcFrame | BookFrame, channel: str, symbol: str, now_ns: int

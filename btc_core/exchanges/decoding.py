@@ -46,4 +46,4 @@ def events_of(envelope: Envelope) -> Iterator[Event | BadFrame]:
     frame as a whole cannot be decoded.
     """
     if envelope.channel in EVENT_CHANNELS:
-        yield from events_in(frame_of(envelope), envelope.ts_recv_ns, envelope.exchange_ahead_ns)
+        yield from events_in(frame_of(envelope), envelope.ts_recv_ns, envelope.clock_offset_ns)

@@ -51,10 +51,11 @@ class FileReplay(msgspec.Struct, frozen=True):
 def envelope_line(envelope: Envelope) -> bytes:
     """Return one line of a recorded file: `<receive time> <frame>`, or `<receive time>+<clock offset> <frame>`.
 
-    Both numbers are in ns. The offset is `Envelope.exchange_ahead_ns`; an offset that is not above zero is left out,
+    Both numbers are in ns. The offset is `Envelope.clock_offset_ns`; an offset that is not above zero is left out,
     because it does not change which events are accepted.
     """
-    offset = b"+%d" % envelope.exchange_ahead_ns if envelope.exchange_ahead_ns > 0 else b""
+    offset_ns = max(envelope.clock_offset_ns or 0, 0)
+    offset = b"+%d" % offset_ns if offset_ns else b""
     return b"%d%b %b\n" % (envelope.ts_recv_ns, offset, envelope.raw)
 
 
@@ -79,8 +80,8 @@ def read_lines(path: Path, exchange: str = KRAKEN) -> Iterator[tuple[int, Envelo
 
 def _parse_line(number: int, text: bytes, exchange: str) -> Envelope | BadLine:
     head, _, rest = text.partition(b" ")
-    received, plus, ahead = head.partition(b"+")
-    is_time = all(part.isdigit() and len(part) <= NS_DIGITS for part in ((received, ahead) if plus else (received,)))
+    received, plus, offset = head.partition(b"+")
+    is_time = all(part.isdigit() and len(part) <= NS_DIGITS for part in ((received, offset) if plus else (received,)))
     has_receive_time = is_time and rest.startswith(b"{")
     raw = rest if has_receive_time else text
     try:
@@ -89,8 +90,8 @@ def _parse_line(number: int, text: bytes, exchange: str) -> Envelope | BadLine:
         return BadLine(number, error.reason, str(error))
     channel = "" if isinstance(frame, Reply) else str(frame.__struct_config__.tag)
     ts_recv_ns = int(received) if has_receive_time else _latest_exchange_time_ns(frame)
-    exchange_ahead_ns = int(ahead) if has_receive_time and plus else 0
-    return Envelope(ts_recv_ns, 0, number, channel, "file", raw, exchange=exchange, exchange_ahead_ns=exchange_ahead_ns)
+    offset_ns = int(offset) if has_receive_time and plus else None
+    return Envelope(ts_recv_ns, 0, number, channel, "file", raw, exchange=exchange, clock_offset_ns=offset_ns)
 
 
 def _latest_exchange_time_ns(frame: object) -> int:

@@ -32,8 +32,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """Whether the checksum of a book frame was correct; None for other channels."""
     exchange: str = KRAKEN
     """The exchange that sent the frame. Messages from before this field existed hold frames of Kraken."""
-    exchange_ahead_ns: int = 0
-    """How far the exchange's clock was ahead of ours, as measured last; 0 if it was not measured."""
+    clock_offset_ns: int | None = None
+    """The exchange's clock minus ours when the frame was received; None if it had not been measured."""
 
 
 class RowId(msgspec.Struct, frozen=True, gc=False):

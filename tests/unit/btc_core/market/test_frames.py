@@ -262,23 +262,25 @@ def test_a_locked_quote_and_a_time_at_the_limit_are_accepted() -> None:
 
 @pytest.mark.parametrize(
     ("ahead_s", "latest_s"),
-    [(0, FUTURE_S), (30, 30 + FUTURE_S), (-30, FUTURE_S), (1e9, MAX_AHEAD_S)],
+    [(None, FUTURE_S), (30, 30 + FUTURE_S), (-30, FUTURE_S), (1e9, MAX_AHEAD_S)],
     ids=["not measured", "our clock is behind", "our clock is ahead", "an offset nobody can believe"],
 )
 @pytest.mark.parametrize("channel", ["ticker", "trade"])
 def test_an_event_may_be_ahead_of_the_exchange_clock_by_seconds_only(
-    channel: str, ahead_s: float, latest_s: int
+    channel: str, ahead_s: float | None, latest_s: int
 ) -> None:
     for after_s, expected in ((latest_s, []), (latest_s + 1, ["future_timestamp"])):
         stamp = datetime.fromtimestamp(NOW_NS // NS_PER_S + after_s, UTC).isoformat()
         raw = frame_bytes(channel, GOOD[channel] | {"timestamp": stamp})
-        received = msgspec.structs.replace(envelope(raw, channel), exchange_ahead_ns=int(ahead_s * NS_PER_S))
+        received = msgspec.structs.replace(
+            envelope(raw, channel), clock_offset_ns=None if ahead_s is None else int(ahead_s * NS_PER_S)
+        )
         assert [event.reason for event in events_of(received) if isinstance(event, BadFrame)] == expected
 
 
 def test_a_bar_is_closed_by_the_clock_of_the_exchange() -> None:
     raw = frame_bytes("ohlc", BAR | {"interval_begin": "2026-07-19T17:59:03Z"})
-    behind = msgspec.structs.replace(envelope(raw, "ohlc"), exchange_ahead_ns=3 * NS_PER_S)
+    behind = msgspec.structs.replace(envelope(raw, "ohlc"), clock_offset_ns=3 * NS_PER_S)
     assert reasons(raw, "ohlc") == ["open_bar"]
     assert [type(event).__name__ for event in events_of(behind)] == ["BarEvent"]
 
