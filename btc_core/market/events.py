@@ -100,13 +100,13 @@ class BarEvent(msgspec.Struct, frozen=True, gc=False):
 Event = QuoteEvent | TradeEvent | BarEvent
 
 
-def events_in(frame: AnyFrame, ts_recv_ns: int, exchange_ahead_ns: int = 0) -> Iterator[Event | BadFrame]:
+def events_in(frame: AnyFrame, ts_recv_ns: int, clock_offset_ns: int | None = None) -> Iterator[Event | BadFrame]:
     """Yield the events of a frame that was received at `ts_recv_ns`, in order; nothing for a channel without events.
 
-    `exchange_ahead_ns` is how far the exchange's clock was ahead of ours. An entry that fails a check is yielded as a
+    `clock_offset_ns` is the exchange's clock minus ours, or None if it was not measured. An entry that fails a check is yielded as a
     `BadFrame` (of a trade, as a `RefusedTrade` if its id can be read), and the entries after it follow.
     """
-    latest_ns = _latest_ns(ts_recv_ns, exchange_ahead_ns)
+    latest_ns = _latest_ns(ts_recv_ns, clock_offset_ns)
     if isinstance(frame, TickerFrame):
         for item, quote in enumerate(frame.data):
             yield _quote_event(quote, item, timestamp_ns(quote.timestamp, ts_recv_ns), latest_ns)
@@ -199,20 +199,21 @@ def _notional_error(price: float, qty: float) -> BadFrame | None:
     return BadFrame("bad_quantity", f"{qty} at the price {price} is worth more than {MAX_NOTIONAL:.0e}")
 
 
-def check_time(ts_ns: int, ts_recv_ns: int, exchange_ahead_ns: int = 0) -> None:
+def check_time(ts_ns: int, ts_recv_ns: int, clock_offset_ns: int | None = None) -> None:
     """Raise `BadFrame` if no event received at `ts_recv_ns` may have the exchange time `ts_ns`, as `events_in`."""
-    error = _time_error(ts_ns, _latest_ns(ts_recv_ns, exchange_ahead_ns))
+    error = _time_error(ts_ns, _latest_ns(ts_recv_ns, clock_offset_ns))
     if error is not None:
         raise error
 
 
-def _latest_ns(ts_recv_ns: int, exchange_ahead_ns: int) -> int:
+def _latest_ns(ts_recv_ns: int, clock_offset_ns: int | None) -> int:
     """Return the latest exchange time of an event that was received at `ts_recv_ns`.
 
     An exchange behind our clock does not make the limit stricter: right after our clock is set back, the last measured
     offset is wrong by the whole step, and every event would be refused until the next measurement.
     """
-    return ts_recv_ns + min(max(exchange_ahead_ns, 0), (MAX_AHEAD_S - FUTURE_S) * NS_PER_S) + FUTURE_S * NS_PER_S
+    offset_ns = min(max(clock_offset_ns or 0, 0), (MAX_AHEAD_S - FUTURE_S) * NS_PER_S)
+    return ts_recv_ns + offset_ns + FUTURE_S * NS_PER_S
 
 
 def _time_error(ts_ns: int, latest_ns: int) -> BadFrame | None:
