@@ -197,8 +197,14 @@ def log_id(kafka: KafkaSettings, topic: str) -> str:
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     with _translated_errors(kafka):
         cluster = admin.list_topics(topic, timeout=ADMIN_TIMEOUT_S).cluster_id
-        described = admin.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT_S)
-        return f"{cluster}/{described[topic].result().topic_id}"
+        described = admin.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT_S)[topic]
+        problem = described.exception(ADMIN_TIMEOUT_S)
+        if (
+            problem is not None
+        ):  # a topic that is being created has no description yet; the client sets no KafkaException
+            msg = f"Kafka at {kafka.bootstrap} does not describe the topic {topic}: {problem}"
+            raise ServiceError(msg)
+        return f"{cluster}/{described.result().topic_id}"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_MS, NS_PER_S, now_ns
+from btc_core.errors import ServiceError
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import consumer, first_group_behind, log_id, topic_state
 from streaming import worker
@@ -103,6 +104,11 @@ def test_a_committed_offset_carries_the_mark_of_its_log(kafka: Settings) -> None
     assert offset == 5
     assert mark is not None
     assert (mark.log, mark.checksum) == (log_id(kafka.kafka, topic), LogMark.behind("", b"4", 0).checksum)
+
+
+def test_a_topic_that_does_not_exist_is_an_error_that_a_worker_retries(kafka: Settings) -> None:
+    with pytest.raises(ServiceError, match="missing-topic"):
+        log_id(kafka.kafka, "missing-topic")
 
 
 @pytest.mark.parametrize("with_mark", [True, False])

@@ -18,6 +18,7 @@ from btc_core.features.state import new_state
 from btc_core.market.messages import decode_envelope
 from streaming.bronze_rows import BronzeReader
 from streaming.checkpoints import Checkpoint, Checkpoints
+from streaming.forecast import ForecastHandler
 from streaming.handler import UNUSABLE_STATE
 from streaming.log_marks import LogMark
 from tests.service.workers import market, trade_frame
@@ -209,3 +210,11 @@ def test_rows_and_tables_after_a_checkpoint_equal_those_of_a_run_that_never_stop
         found.setdefault(table, {}).update(new_rows)
     assert found == tables(whole_reader)
     assert found["gap_marks"], "the gap that was open at the checkpoint is still known"
+
+
+@pytest.mark.parametrize("state", [b"", b"12345", msgspec.msgpack.encode((0, {SYMBOL: [1, 2]}))])
+def test_every_handler_refuses_bytes_that_are_no_state_of_it(state: bytes) -> None:
+    loads = (FeatureEngine().load, BronzeReader().load, ForecastHandler.load.__get__(object()))
+    for load in loads:
+        with pytest.raises(UNUSABLE_STATE):
+            load(state)
