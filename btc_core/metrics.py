@@ -26,6 +26,12 @@ FRAMES = Counter("btc_frames", "Frames received from the exchange.", ["channel"]
 CONNECTIONS = Counter(
     "btc_connections", "Connections to the exchange that were opened, or ended with an error.", ["event"]
 )
+LINK_FRAMES = Counter(
+    "btc_link_frames",
+    "With two connections, frames by the connection that brought them: first, as a copy, or too late; and messages that "
+    "only one of them had (only).",
+    ["link", "outcome"],
+)
 SUBSCRIPTION = Enum(
     "btc_subscription_state",
     "State of each subscription to the exchange.",

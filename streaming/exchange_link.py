@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 from websockets.asyncio.client import connect
@@ -35,7 +35,7 @@ from btc_core.market.frames import (
 from btc_core.market.messages import Envelope
 from streaming.exchange_clock import ExchangeClock
 from streaming.order_books import OrderBooks
-from streaming.subscriptions import Subscriptions
+from streaming.subscriptions import Subscriptions, SubscriptionStates
 from streaming.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class FrameSink(Protocol):
         """Whether no more frames should be read from the socket."""
         ...
 
-    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
-        """Take a frame; raises `ServiceError` if it cannot be published."""
+    def publish(self, link: int, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
+        """Take a frame of the link with this number; raises `ServiceError` if it cannot be published."""
         ...
 
     def dead_letter(self, reason: str, message: str, raw: bytes) -> None:
@@ -100,24 +100,37 @@ class FrameSink(Protocol):
         ...
 
 
-class ExchangeLink:
-    """The connections to one address of the exchange, one after another; `numbers` numbers those of the process."""
+class Shared(NamedTuple):
+    """What the links of a process have in common."""
 
-    def __init__(
-        self, settings: Settings, exchange: Exchange, clock: Clock, sink: FrameSink, numbers: itertools.count[int]
-    ) -> None:
+    sink: FrameSink
+    exchange: Exchange
+    clock: Clock
+    connection_numbers: itertools.count[int]
+    states: SubscriptionStates
+
+
+class ExchangeLink:
+    """The connections to the exchange, one after another. `number` is that of the link within its process."""
+
+    def __init__(self, settings: Settings, shared: Shared, number: int = 1) -> None:
         self._settings = settings
-        self._exchange = exchange
-        self._clock = clock
-        self._sink = sink
-        self._numbers = numbers
+        self._number = number
+        self._exchange = shared.exchange
+        self._clock = shared.clock
+        self._sink = shared.sink
+        self._connection_numbers = shared.connection_numbers
         self._symbols = frozenset(settings.exchange.symbols)
         self._default_key = settings.exchange.symbols[0]
         self._connection = 0
         self._sequence = 0
         self._opened_s: float | None = None
         self._subscriptions = Subscriptions(
-            exchange, settings.exchange.symbols, settings.stream.subscription_deadline_s
+            shared.exchange,
+            settings.exchange.symbols,
+            settings.stream.subscription_deadline_s,
+            shared.states,
+            number,
         )
         self._books = OrderBooks(settings.exchange.symbols)
         self._exchange_clock = ExchangeClock()
@@ -184,7 +197,7 @@ class ExchangeLink:
 
     def _start_connection(self, url: str) -> None:
         now_s = self._clock.monotonic_s()
-        self._connection = next(self._numbers)
+        self._connection = next(self._connection_numbers)
         self._sequence = 0
         self._books.clear()
         self._pings.clear()
@@ -194,7 +207,7 @@ class ExchangeLink:
         self._request_budget = TokenBucket(REQUESTS_PER_S, REQUESTS_AT_ONCE)
         self._enqueue(self._subscriptions.open(now_s))
         metrics.CONNECTIONS.labels("opened").inc()
-        log.info("connection %d to %s", self._connection, url)
+        log.info("link %d: connection %d to %s", self._number, self._connection, url)
 
     def _enqueue(self, requests: list[Request]) -> None:
         for request in requests:
@@ -355,7 +368,7 @@ class ExchangeLink:
             self._exchange.name,
             self._exchange_clock.measured_offset_ns,
         )
-        self._sink.publish(key, envelope, frame)
+        self._sink.publish(self._number, key, envelope, frame)
 
     def _record_data(self, frame: MarketFrame, symbol: str, now_ns: int) -> None:
         """Note that a subscription delivers, and whether the data is new; measure the latency of updates."""

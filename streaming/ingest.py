@@ -25,9 +25,11 @@ from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
 from btc_core.stores.kafka import missing_topics
 from streaming.conflation import ConflatingPublisher
-from streaming.exchange_link import ExchangeLink
+from streaming.exchange_link import ExchangeLink, Shared
+from streaming.first_copy import FirstCopies
 from streaming.publisher import Publisher
 from streaming.reconnecting import Reconnecting, new_budget
+from streaming.subscriptions import SubscriptionStates
 from streaming.warm_up_bars import recent_bars
 
 if TYPE_CHECKING:
@@ -58,9 +60,13 @@ class Ingest:
         self._publisher = Publisher(settings.kafka, "ingest")
         self._frame_publisher = ConflatingPublisher(self._publisher, settings.stream.conflate_above_messages)
         self._exchange = exchange_of(settings.exchange)
-        self._numbers = itertools.count(1)
-        self._link = ExchangeLink(settings, self._exchange, clock, self, self._numbers)
-        self._reconnecting = Reconnecting(new_budget())
+        shared = Shared(self, self._exchange, clock, itertools.count(1), SubscriptionStates())
+        self._links = [ExchangeLink(settings, shared, number) for number in range(1, settings.exchange.connections + 1)]
+        self._copies = FirstCopies() if len(self._links) > 1 else None
+        self._budget = new_budget()
+        self._history_lock = asyncio.Lock()
+        self._history_s: float | None = None
+        """When the minute bars were last asked for, monotonic seconds."""
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -71,15 +77,21 @@ class Ingest:
         """
         try:
             await self._wait_for_topics()
-            while not self._stop.is_set():
-                await self._fetch_missed_minutes()
-                await self._wait_for_budget()
-                failure = await self._link.follow(self._reconnecting, self._stop)
-                await self._wait_to_connect(self._reconnecting.pause_s(failure))
+            await asyncio.gather(*(self._run_link(link) for link in self._links))
             self._publisher.flush()
         except KafkaException as error:
             msg = f"Kafka at {self._settings.kafka.bootstrap}: {error}"
             raise ServiceError(msg) from error
+
+    async def _run_link(self, link: ExchangeLink) -> None:
+        reconnecting = Reconnecting()
+        while not self._stop.is_set():
+            async with self._history_lock:
+                await self._fetch_missed_minutes()
+            while not self._stop.is_set() and (wait_s := self._budget.take(self._clock.monotonic_s())) > 0:
+                await self._wait_to_connect(wait_s)
+            failure = await link.follow(reconnecting, self._stop)
+            await self._wait_to_connect(reconnecting.pause_s(failure))
 
     def stop(self) -> None:
         """End `run` after the current frame."""
@@ -90,8 +102,11 @@ class Ingest:
         """Whether no more frames should be read from the socket."""
         return self._frame_publisher.full
 
-    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
-        """Append a frame to the log; raises `ServiceError` if Kafka's client does not take it."""
+    def publish(self, link: int, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
+        """Append a frame to the log, unless another link had it; raises `ServiceError` if Kafka's client does not take it."""
+        now_s = self._clock.monotonic_s()
+        if self._copies is not None and not self._copies.is_new(link, key, frame, envelope.raw, now_s):
+            return
         self._frame_publisher.publish(key, envelope, frame)
 
     def dead_letter(self, reason: str, message: str, raw: bytes) -> None:
@@ -117,11 +132,6 @@ class Ingest:
             self.poll()
             await asyncio.sleep(min(CHECK_S, left_s))
 
-    async def _wait_for_budget(self) -> None:
-        """Wait until the budget of connections allows another one."""
-        while not self._stop.is_set() and (wait_s := self._reconnecting.budget_wait_s(self._clock.monotonic_s())) > 0:
-            await self._wait_to_connect(wait_s)
-
     async def _wait_to_connect(self, seconds: float) -> None:
         if seconds > 0 and not self._stop.is_set():
             log.info("next connection in %.1f s", seconds)
@@ -146,9 +156,13 @@ class Ingest:
 
         Without these bars the stream continues and long windows fill up slowly: quotes must not wait long for history.
         """
-        last_s = self._link.last_data_s
-        if last_s is not None and self._clock.monotonic_s() - last_s < HISTORY_AFTER_S:
+        now_s = self._clock.monotonic_s()
+        known_s = [
+            last_s for last_s in (self._history_s, *(link.last_data_s for link in self._links)) if last_s is not None
+        ]
+        if known_s and now_s - max(known_s) < HISTORY_AFTER_S:
             return
+        self._history_s = now_s
         try:
             async with asyncio.timeout(HISTORY_DEADLINE_S):
                 await self._publish_history()

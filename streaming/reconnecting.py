@@ -32,10 +32,9 @@ BLOCKED = (HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 class Reconnecting:
-    """The pauses between the connections of one process; two links to one exchange share a `budget`."""
+    """The pauses between the connections of one link, besides those of the budget that all links share."""
 
-    def __init__(self, budget: TokenBucket) -> None:
-        self._budget = budget
+    def __init__(self) -> None:
         self._failures = 0
         self._blocks = 0
 
@@ -52,10 +51,6 @@ class Reconnecting:
             return demanded_s
         longest_s = backoff_s(self._failures, BACKOFF_FIRST_S, BACKOFF_MAX_S)
         return max(demanded_s, random.uniform(BACKOFF_FIRST_S, longest_s))  # noqa: S311 - jitter is no secret
-
-    def budget_wait_s(self, now_s: float) -> float:
-        """Take one connection from the budget and return 0, or return the seconds until there is one."""
-        return self._budget.take(now_s)
 
     def _demanded_s(self, error: InvalidStatus) -> float:
         """The pause that the answer to a handshake demands."""

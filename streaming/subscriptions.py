@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import logging
 import random
+from functools import partial
 from typing import TYPE_CHECKING
 
 from btc_core import metrics
@@ -20,6 +21,8 @@ from btc_core.errors import SubscriptionRefused, SubscriptionSilent
 from streaming.backoff import backoff_s
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from btc_core.exchanges.interface import Exchange, Request
     from btc_core.market.frames import Ack, Reply
 
@@ -41,15 +44,33 @@ REPLACEMENT_PAUSE_S = 600.0
 """One silent subscription costs the others their connection at most this often, in case a new one does not help it."""
 UNSUPPORTED_WORDS = ("not supported", "unsupported", "not a valid", "invalid", "malformed", "unknown", "not found")
 """Words of refusals that no waiting changes. Any other refusal counts as temporary, whatever its words."""
+BEST_FIRST = ("live", "data", "acked", "pending", "stale", "refused")
 ALREADY_SUBSCRIBED = "already subscribed"
 
 
-class Subscription:
-    """One channel of one symbol."""
+class SubscriptionStates:
+    """What the links of a process share: the exported state of each channel of each symbol is the best one of all links."""
 
-    def __init__(self, channel: str, symbol: str, deadline_s: float) -> None:
+    def __init__(self) -> None:
+        self.any_acknowledged = False
+        """Whether any subscription of this process was ever acknowledged or brought data."""
+        self._states: dict[tuple[str, str], dict[int, str]] = {}
+
+    def report(self, link: int, channel: str, symbol: str, state: str) -> None:
+        """Note the state on one link."""
+        states = self._states.setdefault((channel, symbol), {})
+        states[link] = state
+        best = min(states.values(), key=BEST_FIRST.index)
+        metrics.SUBSCRIPTION.labels(channel, symbol).state(best)
+
+
+class Subscription:
+    """One channel of one symbol; `export` is called with its channel, its symbol and each new state."""
+
+    def __init__(self, channel: str, symbol: str, deadline_s: float, export: Callable[[str, str, str], None]) -> None:
         self.channel = channel
         self.symbol = symbol
+        self._export = export
         self.state = "pending"
         self.acked = False
         self.heard = False
@@ -62,7 +83,7 @@ class Subscription:
         self.refusals = 0
         self.refusal = ""
         """The exchange's words of the last refusal."""
-        self._export_state()
+        export(channel, symbol, self.state)
 
     @property
     def unsupported(self) -> bool:
@@ -73,7 +94,7 @@ class Subscription:
         """Change the state, and the metric that shows it."""
         if state != self.state:
             self.state = state
-            self._export_state()
+            self._export(self.channel, self.symbol, state)
 
     def open(self, now_s: float, deadline_s: float) -> None:
         """Begin again on a new connection."""
@@ -104,25 +125,32 @@ class Subscription:
             self.acked = True
             self.set_state("live" if self.state == "data" else "acked")
 
-    def _export_state(self) -> None:
-        metrics.SUBSCRIPTION.labels(self.channel, self.symbol).state(self.state)
-
 
 class Subscriptions:
-    """All subscriptions of one connection after another. `deadline_s` is their first deadline; `now_s` is monotonic seconds."""
+    """All subscriptions of one link. `deadline_s` is their first deadline; `now_s` is monotonic seconds.
 
-    def __init__(self, exchange: Exchange, symbols: tuple[str, ...], deadline_s: float) -> None:
+    `states` exports the states; two links share it.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        symbols: tuple[str, ...],
+        deadline_s: float,
+        states: SubscriptionStates | None = None,
+        link: int = 1,
+    ) -> None:
         self._exchange = exchange
         self._symbols = symbols
         self._first_deadline_s = deadline_s
         self._request_ids = itertools.count(1)
         self._requests: dict[int, tuple[str, str, tuple[str, ...]]] = {}
         """Method, channel and symbols of the newest requests by id."""
-        self._ever_acknowledged = False
-        """Whether any subscription of this process was ever acknowledged or brought data."""
+        self._states = states or SubscriptionStates()
         self._next_replacement_s = 0.0
+        export = partial(self._states.report, link)
         self._subscriptions = {
-            (channel, symbol): Subscription(channel, symbol, deadline_s)
+            (channel, symbol): Subscription(channel, symbol, deadline_s, export)
             for channel in exchange.channels
             for symbol in symbols
         }
@@ -164,7 +192,7 @@ class Subscriptions:
                 each.refused(reply.refusal, now_s)
         if not concerned:
             log.warning("the exchange refused %s: %s", f"{channel} {reply.symbol or ''}".strip(), reply.refusal)
-        if not self._ever_acknowledged and all(each.unsupported for each in self._subscriptions.values()):
+        if not self._states.any_acknowledged and all(each.unsupported for each in self._subscriptions.values()):
             msg = (
                 f"the exchange refused every subscription, the last one with: {reply.refusal}; check "
                 "BTC_EXCHANGE_SYMBOLS and BTC_EXCHANGE_WS_URL"
@@ -176,7 +204,7 @@ class Subscriptions:
         each = self._subscriptions.get((channel, symbol))
         if each is None:
             return
-        self._ever_acknowledged = True
+        self._states.any_acknowledged = True
         each.heard = True
         each.unanswered = 0
         if is_new:
@@ -240,7 +268,7 @@ class Subscriptions:
         each = self._subscriptions.get((ack.channel, ack.symbol))
         if each is None:
             return
-        self._ever_acknowledged = True
+        self._states.any_acknowledged = True
         if each.state == "refused":
             each.due_s = now_s + self._first_deadline_s
         each.acknowledged()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from btc_core.clock import SYSTEM_CLOCK
 from btc_core.exchanges.adapters import exchange_of
 from btc_core.settings import ExchangeSettings, Settings
-from streaming.exchange_link import ExchangeLink
+from streaming.exchange_link import ExchangeLink, Shared
+from streaming.subscriptions import SubscriptionStates
 
 if TYPE_CHECKING:
     from btc_core.market.frames import ChannelFrame
@@ -26,8 +27,9 @@ class Sink:
         """Reason, message, and size of the frame of each dead letter."""
         self._error = error
 
-    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
+    def publish(self, link: int, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
         """Keep a frame."""
+        assert link == 1
         assert frame is not None
         if self._error is not None:
             raise self._error
@@ -44,6 +46,7 @@ class Sink:
 def link_to(sink: Sink, *symbols: str) -> ExchangeLink:
     """A link that follows these symbols, BTC/USD by default, and whose connection is open."""
     settings = Settings(exchange=ExchangeSettings(symbols=symbols or ("BTC/USD",)))
-    link = ExchangeLink(settings, exchange_of(settings.exchange), SYSTEM_CLOCK, sink, itertools.count(1))
+    shared = Shared(sink, exchange_of(settings.exchange), SYSTEM_CLOCK, itertools.count(1), SubscriptionStates())
+    link = ExchangeLink(settings, shared)
     link._start_connection("ws://nowhere")
     return link

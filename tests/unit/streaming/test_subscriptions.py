@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from prometheus_client import REGISTRY
 
 from btc_core.errors import SubscriptionRefused, SubscriptionSilent
 from btc_core.exchanges.kraken import Kraken
 from btc_core.market.frames import Ack, Reply
 from btc_core.settings import ExchangeSettings
 from streaming.exchange_clock import ExchangeClock
-from streaming.subscriptions import DEADLINE_MAX_S, Subscriptions
+from streaming.subscriptions import DEADLINE_MAX_S, Subscriptions, SubscriptionStates
 
 pytestmark = pytest.mark.unit
 
@@ -153,6 +154,22 @@ def test_one_delisted_pair_of_64_is_refused_and_asked_again_rarely_while_the_oth
     assert subscriptions.state("trade", symbols[8]) == "live"
     subscriptions.replied(ack("trade", gone), now_s)
     assert subscriptions.state("trade", gone) == "acked"
+
+
+def test_the_best_state_of_two_links_is_exported_and_one_that_is_refused_ends_nothing() -> None:
+    states = SubscriptionStates()
+    links = [Subscriptions(Kraken(ExchangeSettings()), ("TWO/USD",), 8.0, states, number) for number in (1, 2)]
+    for link in links:
+        link.open(0.0)
+    make_live(links[0], symbols=("TWO/USD",))
+    links[1].replied(refused("Currency pair not supported TWO/USD"), 0.0)
+    labels = {"channel": "trade", "symbol": "TWO/USD"}
+    exported = [
+        REGISTRY.get_sample_value("btc_subscription_state", labels | {"btc_subscription_state": state})
+        for state in ("live", "refused")
+    ]
+    assert exported == [1.0, 0.0]
+    assert links[1].state("trade", "TWO/USD") == "refused"
 
 
 def test_already_subscribed_counts_as_an_acknowledgement() -> None:
