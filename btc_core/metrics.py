@@ -74,6 +74,17 @@ STAGE_LATENCY = Histogram(
     buckets=LATENCY_BUCKETS_S,
 )
 
+TRADES = Counter(
+    "btc_trades",
+    "Trades read from the log, by what their ids showed: next, opens_gap, fills_gap (late), duplicate, starts_epoch or "
+    "corrects.",
+    ["symbol", "verdict"],
+)
+SETTLED_JUMPS = Counter(
+    "btc_trade_jumps_settled",
+    "Trades whose id was in doubt, by what the next trade showed: epoch (another numbering began) or outlier.",
+    ["symbol", "outcome"],
+)
 OPEN_GAPS = Gauge("btc_gaps_open", "Gaps in the trade ids that are neither repaired nor confirmed absent.", ["symbol"])
 MISSING_TRADES = Gauge("btc_trades_missing", "Trade ids missing in open gaps.", ["symbol"])
 SETTLED_TRADES = Counter(
