@@ -80,10 +80,12 @@ TRADES = Counter(
     "corrects.",
     ["symbol", "verdict"],
 )
-SETTLED_JUMPS = Counter(
-    "btc_trade_jumps_settled",
-    "Trades whose id was in doubt, by what the next trade showed: epoch (another numbering began) or outlier.",
-    ["symbol", "outcome"],
+ODD_TRADE_KINDS = ("epoch", "outlier", "correction")
+ODD_TRADES = Counter(
+    "btc_odd_trades",
+    "Trades with an odd id: epoch (another numbering began), outlier (the next trade did not continue from it) or "
+    "correction (the id came before with other values).",
+    ["symbol", "kind"],
 )
 OPEN_GAPS = Gauge("btc_gaps_open", "Gaps in the trade ids that are neither repaired nor confirmed absent.", ["symbol"])
 MISSING_TRADES = Gauge("btc_trades_missing", "Trade ids missing in open gaps.", ["symbol"])

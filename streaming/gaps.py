@@ -48,6 +48,8 @@ class TradeSequence:
     def __init__(self, symbol: str, state: RecorderState | None = None) -> None:
         self._symbol = symbol
         self._recorder = TradeRecorder(state)
+        for kind in metrics.ODD_TRADE_KINDS:  # Prometheus sees no increase in a counter that begins at 1
+            metrics.ODD_TRADES.labels(symbol, kind)
         self._set_gauges()
 
     def warm(self, logged: Logged[TradeEvent]) -> None:
@@ -60,7 +62,9 @@ class TradeSequence:
         decision, rows = self._recorder.take(logged)
         metrics.TRADES.labels(self._symbol, decision.verdict.value).inc()
         if decision.settled:
-            metrics.SETTLED_JUMPS.labels(self._symbol, decision.settled).inc()
+            metrics.ODD_TRADES.labels(self._symbol, decision.settled).inc()
+        if decision.verdict is Verdict.CORRECTS:
+            metrics.ODD_TRADES.labels(self._symbol, "correction").inc()
         if decision.verdict is Verdict.FILLS_GAP:
             metrics.SETTLED_TRADES.labels(self._symbol, "live" if logged.origin == "ws" else "repaired").inc()
         if decision.verdict is not Verdict.NEXT:

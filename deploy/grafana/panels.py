@@ -196,6 +196,12 @@ PIPELINE = (
         promql={"open gaps": "sum(btc_gaps_open)", "missing trades": "sum(btc_trades_missing)"},
     ),
     Panel(
+        "Trades that are not the next", "cps",
+        "Trades by what their ids showed: late (fills_gap), repeated, corrected, or the beginning of another numbering.",
+        promql={"{{symbol}} {{verdict}}": 'sum by (symbol, verdict) (rate(btc_trades_total{verdict!="next"}[5m]))',
+                "{{symbol}} {{kind}}": "sum by (symbol, kind) (rate(btc_odd_trades_total[5m]))"},
+    ),
+    Panel(
         "Dead letters, conflation, retries", "cps",
         "Dead letters by reason, frames that were left out under overload, and retries.",
         promql={"dead letter {{reason}}": "sum by (reason) (rate(btc_dead_letters_total[5m]))",
@@ -285,6 +291,14 @@ ALERTS = (
           "The main loop of {{ $labels.worker }} has not completed an iteration for {{ $value }} s. Restart the worker."),
     Alert("GapOpen", "btc_gaps_open > 0", "2m",
           "{{ $value }} gaps in the trade ids of {{ $labels.symbol }} are not repaired. See `btc logs repair`."),
+    Alert("NothingStored",
+          'sum(increase(btc_frames_total{channel="trade"}[5m])) > 20 '
+          'unless on() sum(increase(btc_rows_acked_total{table="bronze_trades"}[5m])) > 0 '
+          'or sum(increase(btc_frames_total{channel="ticker"}[5m])) > 20 '
+          'unless on() sum(increase(btc_rows_acked_total{table="bronze_ticks"}[5m])) > 0', "1m",
+          "The exchange has sent {{ $value }} frames of trades or quotes in five minutes, and none of them became a row."),
+    Alert("TradeIdsOdd", "sum by (symbol) (increase(btc_odd_trades_total[15m])) > 0", "0s",
+          "{{ $value }} trades of {{ $labels.symbol }} have ids that jumped, restarted or came again with other values."),
     Alert("LatencyHigh", 'btc:stage_latency_seconds:p99{stage="forecast"} > 0.05', "5m",
           "One forecast in a hundred takes more than {{ $value }} s from the receipt of its frame until it is readable."),
     Alert("LagGrowing", "sum by (worker) (btc_consumer_lag_messages) > 1000", "2m",

@@ -75,14 +75,14 @@ def test_a_thousand_trades_after_an_absurd_id_are_stored_and_folded() -> None:
 
 
 def test_ids_that_restart_at_one_are_stored_and_folded_and_mark_their_epoch() -> None:
-    before = metrics.SETTLED_JUMPS.labels(SYMBOL, "epoch")._value.get()
+    before = metrics.ODD_TRADES.labels(SYMBOL, "epoch")._value.get()
     stream = Stream()
     stream.trades(*run_of(FIRST_ID, 10, 0), *run_of(1, 1_000, 20))
     rows = stream.rows("bronze_trades")
     assert len(rows) == len(stream.folded) == 1_010
     assert {row["trade_id"]: row["mark"] for row in rows if row["mark"]} == {1: "epoch"}
     assert stream.reader.notices == []
-    assert metrics.SETTLED_JUMPS.labels(SYMBOL, "epoch")._value.get() == before + 1
+    assert metrics.ODD_TRADES.labels(SYMBOL, "epoch")._value.get() == before + 1
 
 
 def test_a_trade_that_was_called_absent_is_stored_and_its_gap_mark_corrected() -> None:
