@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from btc_core.clock import NS_PER_S
+from btc_core.market.events import MAX_TRADE_ID
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from btc_core.market.events import TradeEvent
 
 STATE_VERSION = "2"
@@ -190,13 +193,17 @@ class Numbering(msgspec.Struct, frozen=True):
     """Exchange time."""
     recv_ns: int
 
+    def plausible_ids(self, ts_ns: int, ts_recv_ns: int) -> int:
+        """Return how many trades there can have been between the newest trade and a moment after it."""
+        elapsed_ns = max(0, ts_ns - self.last_ns, ts_recv_ns - self.recv_ns)
+        return BURST_IDS + MAX_IDS_PER_S * elapsed_ns // NS_PER_S
+
     def distance(self, trade: TradeEvent, ts_recv_ns: int) -> int:
         """Return how many ids the trade is ahead; 0 if it cannot continue this numbering."""
         ahead = trade.trade_id - self.last_id
         if ahead <= 1:
             return max(0, ahead)
-        elapsed_ns = max(0, trade.ts_event_ns - self.last_ns, ts_recv_ns - self.recv_ns)
-        return ahead if ahead <= BURST_IDS + MAX_IDS_PER_S * elapsed_ns // NS_PER_S else 0
+        return ahead if ahead <= self.plausible_ids(trade.ts_event_ns, ts_recv_ns) else 0
 
 
 Content = tuple[int, float, float]
@@ -290,7 +297,8 @@ class TradeIntake:
         near = [each for each in (current, state.doubted) if each is not None and each.distance(trade, ts_recv_ns)]
         if near:
             return self._continue(min(near, key=lambda each: each.distance(trade, ts_recv_ns)), trade, ts_recv_ns)
-        if gaps:
+        returns = state.previous is not None and state.previous.distance(trade, ts_recv_ns) > 0
+        if gaps and not returns:
             return self._fill(gaps[-1], trade.trade_id)
         return self._place_elsewhere(current, trade, ts_recv_ns, is_known=is_known)
 
@@ -318,8 +326,10 @@ class TradeIntake:
         elif state.doubted is not None and numbering is state.current and numbering.epoch != state.doubted.epoch:
             settled = "epoch"
             state.previous = state.doubted
+            changed += self._open_gaps_around(state.doubted, numbering)
         elif numbering is state.previous:
             state.previous = state.current
+            changed += self._withdraw_gaps_after(numbering)
         state.doubted = None
         state.current = Numbering(numbering.epoch, trade.trade_id, trade.ts_event_ns, ts_recv_ns)
         if trade.trade_id == numbering.last_id + 1:
@@ -342,17 +352,43 @@ class TradeIntake:
         state.epochs += 1
         return Decision(Verdict.STARTS_EPOCH, state.current.epoch, in_doubt=True, settled=settled)
 
+    def _open_gaps_around(self, old: Numbering, new: Numbering) -> list[Gap]:
+        """Open the gaps between the last trade of an epoch and the first of the next.
+
+        Nobody knows whether trades were missed there, with the last ids of one or the first ids of the other numbering.
+        The gaps have as many ids as there can have been trades; the exchange says which of them exist.
+        """
+        count = old.plausible_ids(new.last_ns, new.recv_ns)
+        ranges = (
+            (old.epoch, old.last_id + 1, min(old.last_id + count, MAX_TRADE_ID)),
+            (new.epoch, max(1, new.last_id - count), new.last_id - 1),
+        )
+        opened = [
+            Gap(epoch, first, last, old.last_ns, new.last_ns, [(first, last)])
+            for epoch, first, last in ranges
+            if first <= last
+        ]
+        self.state.gaps += opened
+        return opened
+
     def _withdraw_gap(self) -> list[Gap]:
         """Remove the gap that the outlier opened, if it is still open."""
         outlier, before = self.state.current, self.state.doubted
-        found = [
-            gap
-            for gap in self.state.gaps
-            if outlier and before and (gap.first_id, gap.last_id) == (before.last_id + 1, outlier.last_id - 1)
-        ]
+        return self._withdraw(
+            lambda gap: bool(
+                outlier and before and (gap.first_id, gap.last_id) == (before.last_id + 1, outlier.last_id - 1)
+            )
+        )
+
+    def _withdraw_gaps_after(self, numbering: Numbering) -> list[Gap]:
+        """Remove the gap behind the last trade of an epoch that continues after all."""
+        return self._withdraw(lambda gap: gap.epoch == numbering.epoch and gap.first_id > numbering.last_id)
+
+    def _withdraw(self, is_wrong: Callable[[Gap], bool]) -> list[Gap]:
+        found = [gap for gap in self.state.gaps if is_wrong(gap)]
         for gap in found:
             gap.missing, gap.absent, gap.withdrawn = [], [], True
-            self.state.gaps.remove(gap)
+        self.state.gaps = [gap for gap in self.state.gaps if not gap.withdrawn]
         return found
 
     def _fill(self, gap: Gap, trade_id: int) -> Decision:

@@ -77,7 +77,7 @@ BRONZE_TRADES = Table(
         *_TRADE_COLUMNS,
         Column(
             "mark",
-            "SYMBOL",
+            "VARCHAR",
             "",
             "what is odd about the id: late (it was missing), epoch (another numbering began with it), outlier (the next "
             "trade continued the numbering before it); else empty",

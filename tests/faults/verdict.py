@@ -79,7 +79,9 @@ Replay = dict[str, tuple[np.ndarray, np.ndarray]]
 def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = None) -> Verdict:
     """Compare the data of one symbol. QuestDB, Kafka, Valkey and the simulator must run; the workers must have caught up."""
     with QuestDB(settings.questdb) as db:
-        trades = db.query(f"SELECT ts_event, trade_id, origin, mark FROM bronze_trades WHERE symbol = '{symbol}'")
+        trades = db.query(
+            f"SELECT ts_event, trade_id, origin, mark::STRING mark FROM bronze_trades WHERE symbol = '{symbol}'"
+        )
         corrections = db.query(
             f"SELECT ts_event, trade_id, price, qty FROM bronze_trade_corrections WHERE symbol = '{symbol}'"
         )

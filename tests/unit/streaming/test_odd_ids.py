@@ -81,7 +81,8 @@ def test_ids_that_restart_at_one_are_stored_and_folded_and_mark_their_epoch() ->
     rows = stream.rows("bronze_trades")
     assert len(rows) == len(stream.folded) == 1_010
     assert {row["trade_id"]: row["mark"] for row in rows if row["mark"]} == {1: "epoch"}
-    assert stream.reader.notices == []
+    notices = [(notice.first_id, notice.state) for notice in stream.reader.notices]
+    assert notices == [(FIRST_ID + 10, "open")], "REST is asked for the last trades before the restart"
     assert metrics.ODD_TRADES.labels(SYMBOL, "epoch")._value.get() == before + 1
 
 

@@ -118,11 +118,42 @@ def test_ids_that_restart_at_one_begin_an_epoch_and_none_of_their_trades_is_left
     assert set(taken(intake, *run_of(3, 998, 22))) == {"next"}
 
 
+def test_trades_that_were_missed_around_a_restart_are_waited_for() -> None:
+    intake = TradeIntake()
+    taken(intake, *run_of(FIRST_ID, 10, 0))
+    after_s, start = 30, FIRST_ID - 1_000_000
+    missed = [trade(FIRST_ID + 10, 10), trade(FIRST_ID + 11, 11), *run_of(start, 3, 20)]
+    taken(intake, trade(start + 3, after_s))
+    second = trade(start + 4, after_s + 1)
+    opened = intake.take(second, second.ts_event_ns).gaps
+    assert [(gap.after_ns, gap.before_ns) for gap in opened] == [
+        (BEGIN_NS + 9 * NS_PER_S, BEGIN_NS + after_s * NS_PER_S)
+    ] * 2
+    assert all(any(gap.waits_for(each.trade_id) for gap in opened) for each in missed)
+    assert taken(intake, *missed) == ["fills_gap"] * 5
+    assert [count for _, count in intake.mark_absent(1, FIRST_ID + 10**8)] == [
+        gap.last_id - gap.first_id + 1 - filled for gap, filled in zip(opened, (2, 3), strict=True)
+    ]
+    assert intake.open_gaps() == []
+
+
+def test_an_epoch_that_two_outliers_began_ends_when_the_old_numbering_continues() -> None:
+    intake = TradeIntake()
+    taken(intake, *run_of(FIRST_ID, 10, 0), trade(7, 10), trade(8, 11))
+    after = trade(FIRST_ID + 12, 12)
+    decision = intake.take(after, after.ts_event_ns)
+    assert decision.verdict is Verdict.OPENS_GAP
+    assert [(gap.first_id, gap.last_id, gap.state) for gap in decision.gaps] == [
+        (FIRST_ID + 10, FIRST_ID + 2_009, "withdrawn"),
+        (FIRST_ID + 10, FIRST_ID + 11, "open"),
+    ]
+
+
 def test_late_and_repeated_trades_of_the_old_numbering_are_recognized_after_a_restart() -> None:
     intake = TradeIntake()
     taken(intake, *run_of(FIRST_ID, 10, 0), trade(FIRST_ID + 12, 12), trade(FIRST_ID + 13, 13), *run_of(1, 20, 20))
     assert taken(intake, trade(FIRST_ID + 11, 11), trade(FIRST_ID + 9, 9)) == ["fills_gap", "duplicate"]
-    assert intake.missing() == 1
+    assert next(gap.missing for gap in intake.open_gaps()) == [(FIRST_ID + 10, FIRST_ID + 10)]
     assert taken(intake, *run_of(21, 5, 40)) == ["next"] * 5
 
 
