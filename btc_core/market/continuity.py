@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from btc_core.clock import NS_PER_S
+from btc_core.clock import NS_PER_MS, NS_PER_S
 from btc_core.market.events import MAX_TRADE_ID
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ a checkpoint and one that starts from the log decide alike."""
 SAME_PERIOD_NS = 600 * NS_PER_S
 """A repeated trade settles its id in an open gap if its time is at most this far from the gap. Trades of an earlier
 numbering with the same id are older."""
+SAME_TIME_NS = NS_PER_MS
+"""Times of one id that differ by less than this are the same time: REST and the socket may round it differently."""
 KEPT_ABSENT_GAPS = 100
 """How many closed gaps with absent ids are kept, so that a trade that arrives after all corrects its gap."""
 
@@ -228,6 +230,10 @@ class IntakeState(msgspec.Struct):
     """A trade up to this time may have been taken and forgotten."""
 
 
+def _is_same(content: Content, seen: Content) -> bool:
+    return content[1:] == seen[1:] and abs(content[0] - seen[0]) < SAME_TIME_NS
+
+
 class TradeIntake:
     """Decides for each trade of one symbol, in the order of the log, whether it is new and where it belongs.
 
@@ -248,7 +254,7 @@ class TradeIntake:
             state.current = Numbering(0, trade_id, ts_ns, ts_recv_ns)
             state.horizon_ns = min(ts_ns, ts_recv_ns)
             decision = Decision(Verdict.NEXT, 0)
-        elif known is not None and content in known:
+        elif known is not None and any(_is_same(content, seen) for seen in known):
             return self._repeated(trade_id, ts_ns)
         elif known is not None and any(ts_ns == seen[0] for seen in known):
             decision = Decision(Verdict.CORRECTS, state.current.epoch)
@@ -306,7 +312,7 @@ class TradeIntake:
         """Decide about a trade with a new content that no gap waits for and that does not continue the numbering."""
         state = self.state
         if is_known:  # ids may also have restarted; then the next trade continues from this one
-            if trade.ts_event_ns <= current.last_ns:
+            if trade.ts_event_ns <= current.last_ns or trade.trade_id == current.last_id:
                 return Decision(Verdict.CORRECTS, current.epoch)
             return msgspec.structs.replace(self._jump(trade, ts_recv_ns), verdict=Verdict.CORRECTS)
         if state.previous is not None and state.previous.distance(trade, ts_recv_ns):

@@ -191,6 +191,21 @@ def test_the_same_id_with_another_price_quantity_or_time_is_a_correction() -> No
     assert taken(intake, *run_of(6, 20, 31)) == ["next"] * 20
 
 
+def test_a_time_that_rest_rounds_differently_is_no_correction() -> None:
+    intake = TradeIntake()
+    taken(intake, *run_of(1, 5, 0))
+    assert taken(intake, trade(3, 2.000_001), trade(3, 1.999_999)) == ["duplicate", "duplicate"]
+
+
+def test_corrections_of_the_newest_trades_begin_no_epoch() -> None:
+    intake = TradeIntake()
+    taken(intake, *run_of(1, 5, 0))
+    assert taken(intake, trade(5, 6, price=1.0), trade(4, 6, price=1.0)) == ["corrects", "corrects"]
+    after = trade(6, 7)
+    decision = intake.take(after, after.ts_event_ns)
+    assert (decision.verdict, decision.epoch, decision.gaps) == (Verdict.NEXT, 0, ())
+
+
 def test_a_repeated_trade_closes_a_gap_that_wrongly_waits_for_it() -> None:
     intake = TradeIntake()
     # 104 comes first and is taken for an outlier, because the exchange's clock stepped back before 101.
