@@ -38,7 +38,10 @@ from streaming import bronze, features
 from streaming.publisher import Publisher
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from btc_core.settings import Settings
+    from btc_core.tables.form import Table
     from stack.runtime import Stack
 
 SYMBOL = "BTC/USD"
@@ -73,6 +76,10 @@ def day_frames(day: str, trades: int) -> list[Envelope]:
             )
             found.append(Envelope(ts_ns + 5_000, 1, number, "ticker", "ws", raw.encode()))
     return found
+
+
+def _keep_nothing(_table: Table, _rows: pa.Table) -> None:
+    """A `Keep` for days in which no row is replaced."""
 
 
 def stream_day(settings: Settings, day: str, trades: int) -> None:
@@ -112,9 +119,9 @@ def seal(plan: Plan) -> list[Figure]:
         prove_warm(settings, day)
         with QuestDB(settings.questdb) as db, ObjectStore(settings.store) as store:
             begin_s = time.perf_counter()
-            bronze_proof = prove_bronze(db, settings.kafka, day)
+            bronze_proof = prove_bronze(db, settings.kafka, day, _keep_nothing)
             bronze_s = time.perf_counter() - begin_s
-            proof = prove(db, SYMBOL, day)
+            proof = prove(db, SYMBOL, day, _keep_nothing)
             for table in (GOLD_1MIN_SEALED, GOLD_5MIN_SEALED):
                 make_gold(db, table, day)
             sealed_s = time.perf_counter() - begin_s
@@ -150,7 +157,7 @@ def overhead_s(stack: Stack) -> float:
     plain = (
         "from btc_core.days.bronze_proof import prove_bronze; from btc_core.stores.questdb import QuestDB; "
         "from btc_core.days.seals import seal_of; from btc_core.settings import settings; "
-        f"db = QuestDB(settings().questdb); prove_bronze(db, settings().kafka, {day!r}); seal_of(db, {day!r})"
+        f"db = QuestDB(settings().questdb); prove_bronze(db, settings().kafka, {day!r}, print); seal_of(db, {day!r})"
     )
     materialized = ["-m", "btc_assets", day, "--assets", "sealed_bronze"]
     pairs = [process_s(stack, materialized) - process_s(stack, ["-c", plain]) for _ in range(5)]
@@ -174,7 +181,7 @@ def prove_warm(settings: Settings, day: str) -> None:
         engine.push(envelope, 0, number)
     engine.flush(emit=False)
     with QuestDB(settings.questdb) as db:
-        prove(db, "NONE/USD", day)
+        prove(db, "NONE/USD", day, _keep_nothing)
 
 
 @benchmark("history", needs_servers=True)

@@ -56,7 +56,7 @@ _CHAMPIONS_BEHIND = {
     "gold_bid_price_prediction": _CHAMPIONS,  # the bid model multiplies by the forecast volatility
     "gold_volatility_prediction": tuple(champion_asset(key) for key in MODEL_KEYS if key.quantity == VOLATILITY),
 }
-_QUIET_TABLES = {"bronze_status", "gap_marks"}
+_QUIET_TABLES = {"bronze_status", "bronze_trade_corrections", "gap_marks"}
 """Tables that get rows only when something is wrong, so their silence is no problem."""
 LIVE_VERSION = {"dagster/data_version": "live"}
 """Tag of every event of a live asset: new rows are not a new version. A sealed day has a version, its seal, and does not

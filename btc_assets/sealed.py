@@ -1,7 +1,8 @@
 """Sealed days: bronze compared with the log, silver with its replay, gold computed for good, then a copy of every table.
 
 Materializing a day proves and repairs it: what differs is written again and counted. A second time, it changes
-nothing. What does not belong here: when a day is complete (`sealing`).
+nothing. Replaced rows are kept on the object store. If a day would change too much, the check `changes_are_plausible`
+fails and the day stays as it is. What does not belong here: when a day is complete (`sealing`).
 """
 
 # no `from __future__ import annotations`: Dagster wants the type of `context`, not its name
@@ -18,13 +19,16 @@ from btc_assets.resources import Database, Environment, Lake
 from btc_core.clock import SYSTEM_CLOCK
 from btc_core.days import lake as copies
 from btc_core.days.gold import fill_minute_bars, make_gold
+from btc_core.days.replaced import keeper
 from btc_core.days.seals import seal_of
 from btc_core.days.stored_days import read_day
 from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.names import INSIST_TAG
 from btc_core.tables.catalogue import BRONZE_BARS, GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, SILVER_FEATURES, STORED, TABLES
 from btc_core.tables.form import Table
 
 SEAL_TAG = "btc/seal"
+PLAUSIBLE_CHECK = "changes_are_plausible"
 SERVER_RETRY = dg.RetryPolicy(max_retries=2, delay=10)
 """For a server that does not answer for a moment. A proof that fails is no error, so it is not tried again."""
 DAILY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
@@ -38,6 +42,32 @@ def _seconds_since(started_s: float) -> float:
 def _data_version(context: dg.AssetExecutionContext, results: Sequence[Mapping[str, Any]]) -> dg.DataVersion | None:
     """The seal, if the run is about one day."""
     return dg.DataVersion(str(results[0]["seal"])) if len(results) == 1 and context.has_partition_key else None
+
+
+def _insists(context: dg.AssetExecutionContext) -> bool:
+    """Whether the person who started the run wants implausible changes to be written."""
+    return INSIST_TAG in context.run.tags
+
+
+def _plausible_spec(asset: str) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        PLAUSIBLE_CHECK,
+        asset=asset,
+        description="The proof replaces no more stored rows of a day than plausible; otherwise it has changed nothing. "
+        "`btc backfill --insist` writes the changes nevertheless.",
+        blocking=True,
+    )
+
+
+def _plausible_result(results: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
+    refusals = [result["refusal"] for result in results if result["refusal"]]
+    advice = "Nothing of the day was changed. If the changes are right, run `btc backfill` for the day with `--insist`."
+    return dg.AssetCheckResult(
+        check_name=PLAUSIBLE_CHECK,
+        passed=not refusals,
+        description="; ".join((*refusals, advice)) if refusals else None,
+        metadata={"days_refused": len(refusals)},
+    )
 
 
 def _total(results: Iterable[Mapping[str, Any]], *names: str) -> int:
@@ -57,7 +87,8 @@ def _differences(largest: Mapping[str, float]) -> dg.MarkdownMetadataValue:
             "bronze_equals_log",
             asset="sealed_bronze",
             description="Every tick and trade of the day in the log was in bronze before this run.",
-        )
+        ),
+        _plausible_spec("sealed_bronze"),
     ],
     kinds={"questdb", "bronze"},
     group_name="sealed",
@@ -66,14 +97,17 @@ def _differences(largest: Mapping[str, float]) -> dg.MarkdownMetadataValue:
     code_version="1",
     retry_policy=SERVER_RETRY,
 )
-def sealed_bronze(context: dg.AssetExecutionContext, environment: Environment, database: Database) -> Result:
+def sealed_bronze(
+    context: dg.AssetExecutionContext, environment: Environment, database: Database, lake: Lake
+) -> Result:
     """Ticks and trades of a day, compared with the log. Missing and different rows are written again."""
     from btc_core.days.bronze_proof import prove_bronze  # noqa: PLC0415 - imports numba
 
     def prove_day(day: str) -> dict[str, Any]:
         started_s = SYSTEM_CLOCK.monotonic_s()
-        with database.connect() as db:
-            proof = prove_bronze(db, environment.get().kafka, day)
+        with database.connect() as db, lake.connect() as store:
+            keep = keeper(store, day, seal_of(db, day).id)
+            proof = prove_bronze(db, environment.get().kafka, day, keep, insist=_insists(context))
             seal = seal_of(db, day)
         return {
             "seal": seal.id,
@@ -84,6 +118,7 @@ def sealed_bronze(context: dg.AssetExecutionContext, environment: Environment, d
             "rows_different": proof.rows_different,
             "open_gaps": seal.open_gaps,
             "last_offset": seal.last_offset,
+            "refusal": proof.refusal,
             "took_s": _seconds_since(started_s),
         }
 
@@ -97,7 +132,8 @@ def sealed_bronze(context: dg.AssetExecutionContext, environment: Environment, d
             "days_the_log_has_forgotten": sum(not result["log_has_day"] for result in results),
         },
     )
-    return dg.MaterializeResult(check_results=[check], data_version=_data_version(context, results))
+    checks = [check, _plausible_result(results)]
+    return dg.MaterializeResult(check_results=checks, data_version=_data_version(context, results))
 
 
 @dg.asset(
@@ -110,7 +146,8 @@ def sealed_bronze(context: dg.AssetExecutionContext, environment: Environment, d
             asset="sealed_silver",
             description="Every row that the stream wrote equals, to the last bit, the row that a replay of the day's bronze gives.",
             blocking=True,
-        )
+        ),
+        _plausible_spec("sealed_silver"),
     ],
     kinds={"questdb", "silver"},
     group_name="sealed",
@@ -120,7 +157,7 @@ def sealed_bronze(context: dg.AssetExecutionContext, environment: Environment, d
     metadata=table_metadata(SILVER_FEATURES),
     retry_policy=SERVER_RETRY,
 )
-def sealed_silver(context: dg.AssetExecutionContext, database: Database) -> Result:
+def sealed_silver(context: dg.AssetExecutionContext, database: Database, lake: Lake) -> Result:
     """Feature rows of a day, compared with a replay of its bronze, in which late trades are in their place."""
     from btc_core.days.day_replay import symbols_on  # noqa: PLC0415 - imports numba
     from btc_core.days.silver_proof import prove  # noqa: PLC0415 - imports numba
@@ -130,9 +167,10 @@ def sealed_silver(context: dg.AssetExecutionContext, database: Database) -> Resu
 
     def prove_day(day: str) -> dict[str, Any]:
         started_s = SYSTEM_CLOCK.monotonic_s()
-        with database.connect() as db:
-            proofs = [prove(db, symbol, day) for symbol in symbols_on(db, day)]
+        with database.connect() as db, lake.connect() as store:
             seal = seal_of(db, day)
+            keep = keeper(store, day, seal.id)
+            proofs = [prove(db, symbol, day, keep, insist=_insists(context)) for symbol in symbols_on(db, day)]
         examples.extend(example for proof in proofs for example in proof.examples)
         if not all(proof.stream_equals_replay for proof in proofs):
             failed_days.append(day)
@@ -146,6 +184,7 @@ def sealed_silver(context: dg.AssetExecutionContext, database: Database) -> Resu
             ROW_COUNT: sum(proof.rows for proof in proofs),
             **{name: sum(getattr(proof, name) for proof in proofs) for name in counts},
             "max_abs_diff": _differences(largest),
+            "refusal": "; ".join(proof.refusal for proof in proofs if proof.refusal),
             "took_s": _seconds_since(started_s),
         }
 
@@ -160,7 +199,8 @@ def sealed_silver(context: dg.AssetExecutionContext, database: Database) -> Resu
             "examples": markdown(examples),
         },
     )
-    return dg.MaterializeResult(check_results=[check], data_version=_data_version(context, results))
+    checks = [check, _plausible_result(results)]
+    return dg.MaterializeResult(check_results=checks, data_version=_data_version(context, results))
 
 
 def _gold_asset(table: Table) -> dg.AssetsDefinition:

@@ -124,8 +124,11 @@ _OTHER_RULES = (
         "trade_ids_gapless",
         "bronze_trades",
         "No trade_id is missing, except those that the exchange confirmed as absent.",
-        "SELECT * FROM (SELECT ts_event, symbol, trade_id, lag(trade_id) OVER (PARTITION BY symbol ORDER BY trade_id) AS "
-        "id_before FROM bronze_trades WHERE {day_and_before} AND trade_id > 0) WHERE {day} AND trade_id > id_before + 1",
+        "SELECT * FROM (SELECT ts_event, symbol, trade_id, lag(trade_id) OVER (PARTITION BY symbol, epoch ORDER BY trade_id) "
+        "AS id_before FROM (SELECT ts_event, symbol, trade_id, sum(CASE WHEN mark = 'epoch' THEN 1 ELSE 0 END) "
+        "OVER (PARTITION BY symbol ORDER BY ts_event) AS epoch FROM bronze_trades "
+        "WHERE {day_and_before} AND trade_id > 0 AND (mark IS NULL OR mark != 'outlier'))) "
+        "WHERE {day} AND trade_id > id_before + 1",
         is_excused=_is_absent,
     ),
     Rule(

@@ -59,6 +59,10 @@ COMMANDS = (
         "Restore days of tables from the object store and verify each against its manifest.",
         DATA,
     ),
+    Entry(
+        "seals", "btc_cli.seals:seals", "List the rows that sealing a day has replaced, by seal, newest first.", DATA
+    ),
+    Entry("undo-seal", "btc_cli.seals:undo_seal", "Write back the rows that a seal of a day has replaced.", DATA),
     Entry("import-trades", "btc_cli.imports:import_trades", "Import trades and the minute bars made from them.", DATA),
     Entry("migrate", "btc_cli.tables:migrate", "Upgrade the tables and views to the version of this program.", DATA),
     Entry(

@@ -19,6 +19,7 @@ from btc_cli import screen
 from btc_cli.options import DataDir, FirstDay, LastDay, open_stack
 from btc_core.clock import now_ns
 from btc_core.errors import InvalidInput, ServiceError
+from btc_core.names import INSIST_TAG
 from btc_core.stores.dagster import BackfillStatus, backfill_status, daemon_runs, launch_backfill
 from btc_core.utc_day import day_of, days_between
 from btc_core.waiting import wait_until
@@ -55,6 +56,10 @@ def backfill(  # noqa: PLR0913 - every option of the command is an argument
         ),
     ] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started and start nothing.")] = False,
+    insist: Annotated[
+        bool,
+        typer.Option("--insist", help="Write the changes of days whose check `changes_are_plausible` has failed."),
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Seal and verify past days again, or fetch the trades of days that were never streamed.
@@ -63,7 +68,7 @@ def backfill(  # noqa: PLR0913 - every option of the command is an argument
     Days that are correct stay as they are, so the command may be repeated.
     """
     stack = open_stack(data_dir)
-    chosen = plan(stack.layout, first, last, tuple(assets or ()), processes)
+    chosen = msgspec.structs.replace(plan(stack.layout, first, last, tuple(assets or ()), processes), insists=insist)
     typer.echo(chosen.description())
     if dry_run:
         return
@@ -83,6 +88,8 @@ class Plan(msgspec.Struct, frozen=True):
     """The first day that Dagster has partitions for before the backfill."""
     processes: int = 1
     """Processes that share the days if the daemon does not run the backfill."""
+    insists: bool = False
+    """Whether changes are written that the proof of a day refuses."""
 
     @property
     def partitions(self) -> int:
@@ -147,19 +154,18 @@ def carry_out(layout: Layout, chosen: Plan, advance: Callable[[int], None]) -> N
     """Run a plan; `advance` gets the number of partitions done since its last call. Raises `ServiceError` on failure."""
     for assets in chosen.groups:
         if chosen.by_daemon:
-            _run_by_daemon(layout, assets, chosen.days, advance)
+            _run_by_daemon(layout, assets, chosen, advance)
         else:
             # The exchange's REST API takes one request a second, however many processes ask.
             processes = 1 if assets == FETCHING_ASSETS else chosen.processes
             shares = [chosen.days[start::processes] for start in range(processes)]
-            _run_in_processes(layout, assets, shares, advance)
+            _run_in_processes(layout, assets, shares, advance, insists=chosen.insists)
 
 
-def _run_by_daemon(
-    layout: Layout, assets: tuple[str, ...], days: tuple[str, ...], advance: Callable[[int], None]
-) -> None:
+def _run_by_daemon(layout: Layout, assets: tuple[str, ...], chosen: Plan, advance: Callable[[int], None]) -> None:
     settings = layout.settings()
-    backfill_id = launch_backfill(settings, assets, days)
+    tags = {INSIST_TAG: "yes"} if chosen.insists else {}
+    backfill_id = launch_backfill(settings, assets, chosen.days, tags)
     finished = 0
 
     def final_status() -> BackfillStatus | None:
@@ -177,10 +183,16 @@ def _run_by_daemon(
 
 
 def _run_in_processes(
-    layout: Layout, assets: tuple[str, ...], shares: list[tuple[str, ...]], advance: Callable[[int], None]
+    layout: Layout,
+    assets: tuple[str, ...],
+    shares: list[tuple[str, ...]],
+    advance: Callable[[int], None],
+    *,
+    insists: bool = False,
 ) -> None:
     """Materialize each share of the days in its own process; when one fails, the others finish their days."""
     env = {**os.environ, **layout.environment()}
+    options = ["--insist"] if insists else []
     command = [sys.executable, "-W", "ignore", "-m", "btc_assets"]
     log = layout.log("backfill")
     layout.make_dirs()
@@ -191,7 +203,11 @@ def _run_in_processes(
         running = [
             opened.enter_context(
                 subprocess.Popen(
-                    [*command, *days, "--assets", *assets], cwd=ROOT, env=env, stdout=write_end, stderr=errors
+                    [*command, *days, "--assets", *assets, *options],
+                    cwd=ROOT,
+                    env=env,
+                    stdout=write_end,
+                    stderr=errors,
                 )
             )
             for days in shares

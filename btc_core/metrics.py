@@ -107,6 +107,19 @@ STAGE_LATENCY = Histogram(
     buckets=LATENCY_BUCKETS_S,
 )
 
+TRADES = Counter(
+    "btc_trades",
+    "Trades read from the log, by what their ids showed: next, opens_gap, fills_gap (late), duplicate, starts_epoch or "
+    "corrects.",
+    ["symbol", "verdict"],
+)
+ODD_TRADE_KINDS = ("epoch", "outlier", "correction")
+ODD_TRADES = Counter(
+    "btc_odd_trades",
+    "Trades with an odd id: epoch (another numbering began), outlier (the next trade did not continue from it) or "
+    "correction (the id came before with other values).",
+    ["symbol", "kind"],
+)
 OPEN_GAPS = Gauge("btc_gaps_open", "Gaps in the trade ids that are neither repaired nor confirmed absent.", ["symbol"])
 MISSING_TRADES = Gauge("btc_trades_missing", "Trade ids missing in open gaps.", ["symbol"])
 SETTLED_TRADES = Counter(

@@ -90,6 +90,8 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 TRAIN_MODELS_JOB = "train_models"
 FETCH_HISTORY_JOB = "fetch_history"
 SEAL_DAY_JOB = "seal_day"
+INSIST_TAG = "btc/insist"
+"""The tag of a Dagster run that writes the changes of a day even if its proof refuses them."""
 
 CODE_LOCATION = "btc_assets"
 """Name of the Dagster code location."""

@@ -19,6 +19,7 @@ from websockets.http11 import Response
 
 from btc_core.errors import InvalidInput
 from exchange_simulator.faults import catalogue
+from exchange_simulator.market.events import ALL_TRADES
 from exchange_simulator.rest.api import UNAVAILABLE, ApiError
 from exchange_simulator.websocket.id_ranges import IdRanges
 
@@ -124,15 +125,25 @@ class HttpRoutes:
                 return _json(self._injector.inject(fault).row())
             except InvalidInput as error:
                 return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
-        return self._ledger(path, query.get("symbol", self._hub.pairs[0].symbol))
+        return self._ledger(path, query.get("symbol", self._hub.pairs[0].symbol), query)
 
-    def _ledger(self, path: str, symbol: str) -> Response:
+    def _tape(self, symbol: str, query: dict[str, str]) -> Response:
+        """Id and time of every trade of the exchange from `since_ns` on, in the order of their times."""
+        since = query.get("since_ns", "")
+        if not since.isdecimal():
+            return _json({"error": "since_ns must be a whole number"}, HTTPStatus.BAD_REQUEST)
+        trades = self._hub.channels[symbol].tape.trades_since(int(since) - 1, ALL_TRADES, self._hub.clock.now_ns())
+        return _json({"symbol": symbol, "trades": [(trade.trade_id, trade.ts_ns) for trade in trades]})
+
+    def _ledger(self, path: str, symbol: str, query: dict[str, str]) -> Response:
         ledger = self._hub.ledger
         ledger.flush()
         if path == "/ledger":
             return _json(self._hub.summary() | {"faults": self._injector.counts})
-        if symbol not in self._hub.channels or path not in {"/ledger/trades", "/ledger/published"}:
+        if symbol not in self._hub.channels or path not in {"/ledger/trades", "/ledger/published", "/ledger/tape"}:
             return _json({"error": "not found"}, HTTPStatus.NOT_FOUND)
+        if path == "/ledger/tape":
+            return self._tape(symbol, query)
         sent = path == "/ledger/trades"
         ids = ledger.trade_ids.get(symbol, IdRanges()) if sent else self._hub.channels[symbol].published
         return _json({"symbol": symbol, "count": len(ids), "repeats": ids.repeats, "ranges": ids.ranges()})

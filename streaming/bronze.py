@@ -13,6 +13,7 @@ import msgspec
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features.state import WARM_UP_S
+from btc_core.market import continuity
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName
 from streaming.bronze_rows import BronzeReader, BronzeRows
 from streaming.handler import WorkerSpec
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from streaming.handler import Record
 
 GROUP = WorkerName.BRONZE
-STATE_VERSION = "1"
-"""Version of the saved state. Raise it when the fields of `SavedSequence` or their meaning change."""
+STATE_VERSION = f"2-{continuity.STATE_VERSION}"
+"""Version of the saved state. Raise its first part when the fields of `SavedSequence` or their meaning change."""
 
 
 class BronzeHandler:

@@ -15,28 +15,29 @@ from btc_core.exchanges.decoding import events_of, frame_of
 from btc_core.market.bars import bars_of_events
 from btc_core.market.events import BarEvent, QuoteEvent, TradeEvent, check_time
 from btc_core.market.frames import BookFrame, StatusFrame, timestamp_ns
-from btc_core.market.messages import AbsentTrades, decode_envelope
+from btc_core.market.messages import AbsentTrades, decode_absent, decode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import (
     BRONZE_BOOK_CHECKS,
     BRONZE_STATUS,
     BRONZE_TICKS,
+    BRONZE_TRADE_CORRECTIONS,
     BRONZE_TRADES,
     GAP_MARKS,
     MINUTE_BARS,
 )
 from btc_core.tables.rows import BookCheck, Entry, Logged, StatusEvent
-from streaming.gaps import SavedSequence, TradeSequence
+from streaming.gaps import SavedSequence, TradeSequence, mark_of, notice_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from btc_core.market.continuity import Gap
     from btc_core.market.events import Event
     from btc_core.market.messages import Envelope, GapNotice
     from btc_core.tables.form import Table
     from btc_core.tables.rows import GapMark
-    from streaming.gaps import Gap
     from streaming.handler import Record
 
 Place = tuple[str, int, int]
@@ -58,6 +59,7 @@ class BronzeRows:
     def __init__(self) -> None:
         self.ticks: list[Logged[QuoteEvent]] = []
         self.trades: list[Logged[TradeEvent]] = []
+        self.corrections: list[Logged[TradeEvent]] = []
         self.bars: list[Logged[BarEvent]] = []
         self.book_checks: list[Logged[BookCheck]] = []
         self.status: list[Logged[StatusEvent]] = []
@@ -68,6 +70,7 @@ class BronzeRows:
         tables: tuple[tuple[Table, Callable[[Any], pa.Table], Sequence[Any]], ...] = (
             (BRONZE_TICKS, table_rows.bronze_ticks, self.ticks),
             (BRONZE_TRADES, table_rows.bronze_trades, self.trades),
+            (BRONZE_TRADE_CORRECTIONS, table_rows.bronze_trade_corrections, self.corrections),
             (MINUTE_BARS, _minute_bars, self.bars),
             (BRONZE_BOOK_CHECKS, table_rows.bronze_book_checks, self.book_checks),
             (BRONZE_STATUS, table_rows.bronze_status, self.status),
@@ -94,13 +97,14 @@ class BronzeReader:
         """Observe the trades of a message that was handled before, without making rows."""
         try:
             envelope = decode_envelope(message.value)
+            place = (EVENTS_TOPIC, message.partition, message.offset)
             if envelope.channel == "absent":
-                self._confirm_absent(envelope)
+                self._mark_absent(envelope)
             elif envelope.channel == "trade":
                 for event in events_of(envelope):
                     if isinstance(event, TradeEvent):
                         self._partitions[event.symbol] = message.partition
-                        self._sequence(event.symbol).observe(event, envelope.ts_recv_ns, envelope.origin)
+                        self._sequence(event.symbol).warm(_logged(event, envelope, place))
                     elif isinstance(event, RefusedTrade):
                         self._settle_refused(event, envelope)
         except BadFrame:  # it became a dead letter when it was handled
@@ -115,14 +119,14 @@ class BronzeReader:
             if envelope.channel in ("book", "status"):
                 self._read_book_or_status(envelope, place)
             elif envelope.channel == "absent":
-                for symbol, gap in self._confirm_absent(envelope):
-                    self._mark(symbol, gap)
+                for symbol, gap in self._mark_absent(envelope):
+                    self._report(symbol, gap, envelope.ts_recv_ns)
             for event in events_of(envelope):
                 if isinstance(event, BadFrame):
                     self.refused.append(Refused(event.reason, str(event), envelope.raw, place))
                     if isinstance(event, RefusedTrade):
                         for gap in self._settle_refused(event, envelope):
-                            self._mark(event.symbol, gap)
+                            self._report(event.symbol, gap, envelope.ts_recv_ns)
                 else:
                     self._add_event(event, envelope, place)
         except BadFrame as error:
@@ -162,21 +166,17 @@ class BronzeReader:
             self.rows.ticks.append(_logged(event, envelope, place))
         elif isinstance(event, TradeEvent):
             self._partitions[event.symbol] = place[1]
-            new, gap = self._sequence(event.symbol).observe(event, envelope.ts_recv_ns, envelope.origin)
-            if gap is not None:
-                self._mark(event.symbol, gap)
-            if new:
-                self.rows.trades.append(_logged(event, envelope, place))
+            rows, gaps = self._sequence(event.symbol).take(_logged(event, envelope, place))
+            for gap in gaps:
+                self._report(event.symbol, gap, envelope.ts_recv_ns)
+            self.rows.trades += rows.trades
+            self.rows.corrections += rows.corrections
         else:
             self.rows.bars.append(_logged(event, envelope, place))
 
-    def _confirm_absent(self, envelope: Envelope) -> list[tuple[str, Gap]]:
-        try:
-            absent = msgspec.json.decode(envelope.raw, type=AbsentTrades)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadFrame("bad_envelope", f"absent trades: {error}") from None
-        closed = self._sequence(absent.symbol).confirm_absent(absent, envelope.ts_recv_ns)
-        return [(absent.symbol, gap) for gap in closed]
+    def _mark_absent(self, envelope: Envelope) -> list[tuple[str, Gap]]:
+        absent = decode_absent(envelope)
+        return [(absent.symbol, gap) for gap in self._sequence(absent.symbol).mark_absent(absent)]
 
     def _settle_refused(self, trade: RefusedTrade, envelope: Envelope) -> list[Gap]:
         """Stop waiting for a trade that REST repeats in the form that we refuse; returns the gaps that are closed by this.
@@ -185,13 +185,12 @@ class BronzeReader:
         """
         if envelope.origin != "rest":
             return []
-        refused = AbsentTrades(trade.symbol, trade.trade_id, trade.trade_id)
-        return self._sequence(trade.symbol).confirm_absent(refused, envelope.ts_recv_ns)
+        return self._sequence(trade.symbol).mark_absent(AbsentTrades(trade.symbol, trade.trade_id, trade.trade_id))
 
-    def _mark(self, symbol: str, gap: Gap) -> None:
-        """Record a gap that opened or closed, and notify the repair worker."""
-        self.rows.gaps.append(gap.mark(symbol))
-        self.notices.append(gap.notice(symbol))
+    def _report(self, symbol: str, gap: Gap, changed_ns: int) -> None:
+        """Record a gap whose state changed, and notify the repair worker."""
+        self.rows.gaps.append(mark_of(gap, symbol, changed_ns))
+        self.notices.append(notice_of(gap, symbol, changed_ns))
 
     def _sequence(self, symbol: str) -> TradeSequence:
         if symbol not in self._sequences:

@@ -16,6 +16,7 @@ from btc_core.errors import BadFrame
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.features.engine import FeatureEngine, columns_of
 from btc_core.features.state import STATE, WARM_UP_S
+from btc_core.market import continuity
 from btc_core.market.messages import FeatureMessage, decode_envelope
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, WorkerName
 from btc_core.stores.redis_rows import FeatureRow, feature_fields, feature_key
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUP = WorkerName.FEATURES
-STATE_VERSION = f"{FEATURE_VERSION}-{hashlib.sha256(repr(STATE).encode()).hexdigest()[:8]}"
-"""Version of the saved state: the features, the revision of the fold and the layout of its state."""
+STATE_VERSION = f"{FEATURE_VERSION}-{hashlib.sha256(repr(STATE).encode()).hexdigest()[:8]}-{continuity.STATE_VERSION}"
+"""Version of the saved state: the features, the revision of the fold, the layout of its state, and the trade ids."""
 WARM_UP_MARGIN_S = 600
 """Extra warm-up: the log is read from a receive time, whereas the windows of the fold are in exchange time."""
 

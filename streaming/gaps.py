@@ -1,6 +1,7 @@
-"""The trade ids of one symbol: which trades are new, which ids are missing, and how each gap ends.
+"""The trades of one symbol in the order of the log: their rows, which ids are missing, and how each gap ends.
 
-What does not belong here: fetching missing trades (`repair`), or writing rows (`bronze`).
+What does not belong here: the decision about a trade (`market.continuity`), fetching missing trades (`repair`), or
+writing rows (`bronze`).
 """
 
 from __future__ import annotations
@@ -10,132 +11,82 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from btc_core import metrics
-from btc_core.market.continuity import TradeContinuity, Verdict
+from btc_core.market.continuity import Verdict, count_ids
 from btc_core.market.messages import GapNotice
 from btc_core.tables.rows import GapMark
+from btc_core.tables.trade_recorder import RecorderState, TradeRecorder
 
 if TYPE_CHECKING:
+    from btc_core.market.continuity import Gap
     from btc_core.market.events import TradeEvent
     from btc_core.market.messages import AbsentTrades
+    from btc_core.tables.rows import Logged
+    from btc_core.tables.trade_recorder import TradeRows
 
 
-class Gap:
-    """A range of missing trade ids, and how many of them are still missing.
+def mark_of(gap: Gap, symbol: str, changed_ns: int) -> GapMark:
+    """The gap as a row of `gap_marks`; `changed_ns` is when it was seen, or when its state changed."""
+    missing, absent = count_ids(gap.missing), count_ids(gap.absent)
+    return GapMark(symbol, gap.before_ns, gap.first_id, gap.last_id, changed_ns, missing, absent, gap.state)
 
-    `after_ns` and `before_ns` are the exchange times of the trades around it, `seen_ns` is when it was noticed.
-    """
 
-    def __init__(self, first_id: int, last_id: int, after_ns: int, before_ns: int, seen_ns: int) -> None:
-        self.first_id = first_id
-        self.last_id = last_id
-        self.after_ns = after_ns
-        self.before_ns = before_ns
-        self.changed_ns = seen_ns
-        self.missing = last_id - first_id + 1
-        self.absent = 0
-
-    @property
-    def state(self) -> str:
-        """`open`, `repaired` or `absent`."""
-        if self.missing:
-            return "open"
-        return "absent" if self.absent else "repaired"
-
-    def mark(self, symbol: str) -> GapMark:
-        """The gap as a row of `gap_marks`."""
-        return GapMark(
-            symbol, self.before_ns, self.first_id, self.last_id, self.changed_ns, self.missing, self.absent, self.state
-        )
-
-    def notice(self, symbol: str) -> GapNotice:
-        """The gap as a message of the topic `gaps`."""
-        return GapNotice(
-            symbol, self.first_id, self.last_id, self.state, self.after_ns, self.before_ns, self.changed_ns
-        )
+def notice_of(gap: Gap, symbol: str, changed_ns: int) -> GapNotice:
+    """The gap as a message of the topic `gaps`."""
+    return GapNotice(symbol, gap.first_id, gap.last_id, gap.state, gap.after_ns, gap.before_ns, changed_ns)
 
 
 class SavedSequence(msgspec.Struct, frozen=True):
     """A `TradeSequence` in a checkpoint."""
 
     symbol: str
-    last_id: int | None
-    open_ids: list[tuple[int, int]]
-    """Inclusive ranges of missing ids."""
-    gaps: list[tuple[int, int, int, int, int, int, int]]
-    """Open gaps: the five arguments of `Gap`, then `missing` and `absent`."""
-    last_ns: int
-    """Exchange time of the last trade in sequence."""
+    trades: RecorderState
 
 
 class TradeSequence:
-    """The trades of one symbol in the order of the log."""
+    """The trades of one symbol, with its metrics."""
 
-    def __init__(self, symbol: str) -> None:
+    def __init__(self, symbol: str, state: RecorderState | None = None) -> None:
         self._symbol = symbol
-        self._continuity = TradeContinuity()
-        self._open: list[Gap] = []
-        self._last_ns = 0
+        self._recorder = TradeRecorder(state)
+        for kind in metrics.ODD_TRADE_KINDS:  # Prometheus sees no increase in a counter that begins at 1
+            metrics.ODD_TRADES.labels(symbol, kind)
+        self._set_gauges()
 
-    def observe(self, trade: TradeEvent, ts_recv_ns: int, origin: str) -> tuple[bool, Gap | None]:
-        """Take the next trade of the log; returns whether it is new, and the gap that it opened or closed."""
-        verdict = self._continuity.observe(trade.trade_id)
-        if verdict is Verdict.DUPLICATE:
-            return False, None
-        if verdict is Verdict.FILLS_GAP:
-            gap = next(gap for gap in self._open if gap.first_id <= trade.trade_id <= gap.last_id)
-            metrics.SETTLED_TRADES.labels(self._symbol, "live" if origin == "ws" else "repaired").inc()
-            return True, gap if self._settle_ids(gap, 1, ts_recv_ns) else None
-        opened = None
-        if verdict is Verdict.OPENS_GAP:
-            first, last = self._continuity.open_gaps[-1]
-            opened = Gap(first, last, self._last_ns, trade.ts_event_ns, ts_recv_ns)
-            self._open.append(opened)
+    def warm(self, logged: Logged[TradeEvent]) -> None:
+        """Take a trade that was handled before."""
+        self._recorder.take(logged)
+        self._set_gauges()
+
+    def take(self, logged: Logged[TradeEvent]) -> tuple[TradeRows, tuple[Gap, ...]]:
+        """Take the next trade of the log; return its rows, and the gaps whose state it changed."""
+        decision, rows = self._recorder.take(logged)
+        metrics.TRADES.labels(self._symbol, decision.verdict.value).inc()
+        if decision.settled:
+            metrics.ODD_TRADES.labels(self._symbol, decision.settled).inc()
+        if decision.verdict is Verdict.CORRECTS:
+            metrics.ODD_TRADES.labels(self._symbol, "correction").inc()
+        if decision.verdict is Verdict.FILLS_GAP:
+            metrics.SETTLED_TRADES.labels(self._symbol, "live" if logged.origin == "ws" else "repaired").inc()
+        if decision.verdict is not Verdict.NEXT:
             self._set_gauges()
-        self._last_ns = trade.ts_event_ns
-        return True, opened
+        return rows, decision.gaps
 
-    def confirm_absent(self, absent: AbsentTrades, ts_recv_ns: int) -> list[Gap]:
-        """Stop waiting for ids that the exchange does not have; returns the gaps that are closed by this."""
-        closed = []
-        for gap in list(self._open):
-            first, last = max(gap.first_id, absent.first_id), min(gap.last_id, absent.last_id)
-            count = self._continuity.mark_absent(first, last) if first <= last else 0
-            if count:
-                gap.absent += count
-                metrics.SETTLED_TRADES.labels(self._symbol, "absent").inc(count)
-                if self._settle_ids(gap, count, ts_recv_ns):
-                    closed.append(gap)
-        return closed
+    def mark_absent(self, absent: AbsentTrades) -> list[Gap]:
+        """Stop waiting for ids that the exchange does not have; return the gaps that this closes."""
+        changed = self._recorder.intake.mark_absent(absent.first_id, absent.last_id)
+        for _, count in changed:
+            metrics.SETTLED_TRADES.labels(self._symbol, "absent").inc(count)
+        self._set_gauges()
+        return [gap for gap, _ in changed if not gap.missing]
 
     def save(self) -> SavedSequence:
-        """The sequence as `load` takes it."""
-        gaps = [
-            (gap.first_id, gap.last_id, gap.after_ns, gap.before_ns, gap.changed_ns, gap.missing, gap.absent)
-            for gap in self._open
-        ]
-        return SavedSequence(self._symbol, self._continuity.last_id, self._continuity.open_gaps, gaps, self._last_ns)
+        """The sequence as `load` takes it; encode it before the next trade."""
+        return SavedSequence(self._symbol, self._recorder.state)
 
     @classmethod
     def load(cls, saved: SavedSequence) -> Self:
         """A sequence that continues where the saved one was."""
-        sequence = cls(saved.symbol)
-        sequence._continuity = TradeContinuity(saved.last_id, saved.open_ids)
-        sequence._last_ns = saved.last_ns
-        for *place, missing, absent in saved.gaps:
-            gap = Gap(*place)
-            gap.missing, gap.absent = missing, absent
-            sequence._open.append(gap)
-        sequence._set_gauges()
-        return sequence
-
-    def _settle_ids(self, gap: Gap, count: int, ts_recv_ns: int) -> bool:
-        """Take `count` ids off the gap's missing ones; True when none is left and the gap is closed."""
-        gap.missing -= count
-        gap.changed_ns = ts_recv_ns
-        if gap.missing == 0:
-            self._open.remove(gap)
-        self._set_gauges()
-        return gap.missing == 0
+        return cls(saved.symbol, saved.trades)
 
     def remove_gauges(self) -> None:
         """Stop exporting the gauges of this symbol, because another process may follow it now."""
@@ -143,5 +94,5 @@ class TradeSequence:
         metrics.MISSING_TRADES.remove(self._symbol)
 
     def _set_gauges(self) -> None:
-        metrics.OPEN_GAPS.labels(self._symbol).set(len(self._open))
-        metrics.MISSING_TRADES.labels(self._symbol).set(self._continuity.missing())
+        metrics.OPEN_GAPS.labels(self._symbol).set(len(self._recorder.intake.open_gaps()))
+        metrics.MISSING_TRADES.labels(self._symbol).set(self._recorder.intake.missing())

@@ -13,6 +13,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -181,8 +182,13 @@ def deletion_blocker(db: QuestDB, store: ObjectStore, table: Table, day: str) ->
         _bytes(store, manifest)
     except StoreError as error:
         return str(error)
-    if digest(read_day(db, table, day)) != manifest.content_sha256:
+    rows = read_day(db, table, day)
+    copied = [name for name, _ in manifest.columns if name in rows.column_names]
+    added = [name for name in rows.column_names if name not in copied]
+    if digest(rows.select(copied)) != manifest.content_sha256:
         return "its rows have changed since the copy"
+    if any(_has_values(rows[name]) for name in added):
+        return f"its copy was made before the columns {', '.join(added)} had values"
     return ""
 
 
@@ -198,7 +204,7 @@ def drop_old(db: QuestDB, store: ObjectStore, today_ns: int) -> Retention:
         past = [day for day in stored_days(db, table) if day < oldest]
         reasons = {day: deletion_blocker(db, store, table, day) for day in past}
         blocked += [(table.name, day, why) for day, why in reasons.items() if why]
-        free = list(itertools.takewhile(lambda day: not reasons[day], past))  # noqa: B023 - used up in this turn
+        free = list(itertools.takewhile(lambda day: not reasons[day], past))  # noqa: B023 - `takewhile` is consumed in this iteration
         if free:
             dropped += [(table.name, day) for day in drop_days_through(db, table, free[-1])]
     return Retention(tuple(dropped), tuple(blocked))
@@ -213,6 +219,15 @@ def expire(store: ObjectStore, keep_days: int, today_ns: int) -> list[str]:
                 store.delete(key)
                 removed.append(key)
     return removed
+
+
+def _has_values(column: pa.ChunkedArray) -> bool:
+    """Whether a column that was added later holds anything; QuestDB fills it with null, NaN or the smallest integer."""
+    if pa.types.is_floating(column.type):
+        return not np.isnan(column.to_numpy()).all()
+    if pa.types.is_string(column.type):
+        return any(column.to_pylist())
+    return bool(column.null_count < len(column))
 
 
 def _parquet(rows: pa.Table) -> bytes:

@@ -3,6 +3,8 @@
 Two replays answer two questions. A replay in the order of the log leaves late trades out, as the stream did; it tells
 whether the stream computed the right rows. A replay with every late or imported trade at its place tells what the rows of
 the day should be. Without late trades both are the same replay.
+Nothing is written before everything has been compared. If the replay would change too much, the proof refuses to write,
+because then the replay itself is more likely to be wrong than the stored rows.
 What does not belong here: the order of events (`day_replay`), or whether bronze holds all of the log (`bronze_proof`).
 """
 
@@ -16,6 +18,7 @@ import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY
 from btc_core.days.day_replay import events_around, orders, replay
+from btc_core.days.stored_days import read_rows
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, as_matrix
 from btc_core.features.state import EVENT_FIELDS, slot_of
 from btc_core.market.events import TRADE
@@ -26,8 +29,20 @@ from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from btc_core.days.day_replay import DayOrders
+    from btc_core.days.replaced import Keep
     from btc_core.stores.questdb import QuestDB
 
+MAX_CHANGED_SHARE = 0.2
+"""The largest share of a day's rows that a proof changes unasked. A late trade changes the rows of the hour after it, which
+are 4 % of a day, so five repaired outages pass."""
+FEW_ROWS = 1_000
+"""Up to this many changed rows are always accepted: on a quiet market one late trade can change a large share."""
+MAX_MOVE_S = 900.0
+"""The most that the place of a late trade may disagree with its time. A stamp may be ten minutes ahead of its receipt
+(`events.FUTURE_S`); a larger difference means that its id belongs to another numbering."""
 EXAMPLES = 10
 _MAX_ITEMS = 1 << 16
 _PLACE = "kafka_partition, kafka_offset, frame_item"
@@ -41,21 +56,23 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     """Rows that the replay gives."""
     rows_missing: int
-    """Rows that were not stored. They have been written."""
+    """Rows that were not stored. They have been written unless the proof was refused."""
     rows_different: int
-    """Rows that were stored with other values. They have been replaced."""
+    """Rows that were stored with other values. They have been replaced unless the proof was refused."""
     rows_unexplained: int
     """Missing or different rows that no late trade explains: the stream computed or stored them wrongly."""
     rows_extra: int
     """Stored rows that no replay gives."""
     rows_of_other_version: int
-    """Rows of another feature version, which cannot be compared. They have been replaced."""
+    """Rows of another feature version, which cannot be compared. They are part of `rows_different`."""
     late_trades: int
     """Trades that filled a gap or were imported."""
     max_abs_diff: dict[str, float]
     """The largest absolute difference in each column in which a row differs."""
     examples: tuple[dict[str, Any], ...]
     """The first unexplained rows."""
+    refusal: str = ""
+    """Why nothing was written; empty if everything that differed was written."""
 
     @property
     def stream_equals_replay(self) -> bool:
@@ -105,6 +122,10 @@ class _Comparison:
         self.other_version += int((~current).sum())
         self.suspect.append(keys[~present | (wrong & current)])
         return expected.filter(pa.array(wrong | ~present | ~current))
+
+    def changed_share(self) -> float:
+        """The share of the rows that were stored with other values of the present feature version."""
+        return (self.different - self.other_version) / max(1, self.rows)
 
     def _different(self, events: np.ndarray, expected: pa.Table, stored: pa.Table, pairs: _Pairs) -> np.ndarray:
         """The mask of the events whose stored row has other values."""
@@ -160,21 +181,29 @@ def _stored_keys(stored: pa.Table) -> np.ndarray:
     return np.asarray((offset.astype(np.int64) * _MAX_ITEMS + item) * 2 + (partition >= 0))
 
 
-def prove(db: QuestDB, symbol: str, day: str) -> Proof:
-    """Replay a day, compare it with `silver_features`, and write the rows that are missing or different there."""
+def prove(db: QuestDB, symbol: str, day: str, keep: Keep, *, insist: bool = False) -> Proof:
+    """Replay a day, compare it with `silver_features`, and write the rows that are missing or different there.
+
+    `keep` stores the old rows before they are replaced. If too much would change, nothing is written and `Proof.refusal`
+    says why; `insist` writes it nevertheless.
+    """
     begin_ns = day_ns(day)
     end_ns = begin_ns + NS_PER_DAY
-    streamed, truth, late = orders(events_around(db, symbol, day))
+    ordered = orders(events_around(db, symbol, day))
     stored = _stored_rows(db, symbol, day)
     as_streamed = _Comparison(db, symbol)
-    if late:
-        for part, rows in replay(streamed, begin_ns, end_ns):
-            as_streamed.take(part, rows)
-    true = _Comparison(db, symbol) if late else as_streamed
-    for part, rows in replay(truth, begin_ns, end_ns):
-        write_rows(db, SILVER_FEATURES, true.take(part, rows))
+    for part, rows in replay(ordered.streamed, begin_ns, end_ns):
+        as_streamed.take(part, rows)
+    true = as_streamed
+    if ordered.moved_trades:
+        true = _Comparison(db, symbol)
+        for part, rows in replay(ordered.truth, begin_ns, end_ns):
+            true.take(part, rows)
     suspects = [_joined(each.suspect) for each in (as_streamed, true)]
-    unexplained = np.intersect1d(suspects[0], suspects[1]) if late else suspects[0]
+    unexplained = np.intersect1d(suspects[0], suspects[1])
+    refusal = "" if insist else _refusal(symbol, day, ordered, true)
+    if not refusal and true.missing + true.different:
+        _write(db, symbol, replay(ordered.truth, begin_ns, end_ns), keep)
     return Proof(
         rows=true.rows,
         rows_missing=true.missing,
@@ -182,10 +211,44 @@ def prove(db: QuestDB, symbol: str, day: str) -> Proof:
         rows_unexplained=len(unexplained),
         rows_extra=stored - true.matched,
         rows_of_other_version=true.other_version,
-        late_trades=late,
+        late_trades=ordered.moved_trades,
         max_abs_diff=true.max_abs_diff,
         examples=tuple(as_streamed.examples) if len(unexplained) else (),
+        refusal=refusal,
     )
+
+
+def _refusal(symbol: str, day: str, ordered: DayOrders, true: _Comparison) -> str:
+    """Why the rows of the replay must not be written without a person's consent; empty if they may."""
+    if ordered.largest_move_s > MAX_MOVE_S:
+        return (
+            f"{symbol} on {day}: the replay puts a late trade {ordered.largest_move_s:.0f} s away from its time; at most "
+            f"{MAX_MOVE_S:.0f} s are plausible, so its id probably belongs to another numbering"
+        )
+    changed = true.different - true.other_version
+    if changed > FEW_ROWS and true.changed_share() > MAX_CHANGED_SHARE:
+        return (
+            f"{symbol} on {day}: the replay changes {changed} of {true.rows} stored feature rows "
+            f"({true.changed_share():.0%}); at most {MAX_CHANGED_SHARE:.0%} are plausible"
+        )
+    return ""
+
+
+def _write(db: QuestDB, symbol: str, replayed: Iterator[tuple[np.ndarray, np.ndarray]], keep: Keep) -> None:
+    """Write the replayed rows that are missing or different, after storing the rows that they replace."""
+    for part, rows in replayed:
+        fresh = _Comparison(db, symbol).take(part, rows)
+        if not len(fresh):
+            continue
+        keep(SILVER_FEATURES, _replaced_rows(db, symbol, part, fresh))
+        write_rows(db, SILVER_FEATURES, fresh)
+
+
+def _replaced_rows(db: QuestDB, symbol: str, events: np.ndarray, fresh: pa.Table) -> pa.Table:
+    """The whole stored rows that `fresh` replaces."""
+    span = within("ts_event", int(events["ts_ns"].min()), int(events["ts_ns"].max()) + 1)
+    stored = read_rows(db, SILVER_FEATURES, f"{of_symbol(symbol)} AND {span}")
+    return stored.filter(pa.array(np.isin(_stored_keys(stored), _stored_keys(fresh))))
 
 
 def _stored_rows(db: QuestDB, symbol: str, day: str) -> int:

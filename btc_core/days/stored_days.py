@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 
 def read_day(db: QuestDB, table: Table, day: str, name: str = "") -> pa.Table:
     """Every row of a day, sorted by the table's keys; `name` reads a scratch table of the same form."""
+    return read_rows(db, table, on_day(table, day), name)
+
+
+def read_rows(db: QuestDB, table: Table, condition: str, name: str = "") -> pa.Table:
+    """The rows that satisfy an SQL condition, in the form of `read_day`."""
     # Without the cast, QuestDB 9.3.4 exports a VARCHAR of up to nine bytes to Parquet as null.
     names = ", ".join(f"{c.name}::STRING {c.name}" if c.type == "VARCHAR" else c.name for c in table.columns)
-    return in_form(db.query(f"SELECT {names} FROM {name or table.name} WHERE {on_day(table, day)}"), table)  # noqa: S608 - names of the catalogue
+    return in_form(db.query(f"SELECT {names} FROM {name or table.name} WHERE {condition}"), table)  # noqa: S608 - names of the catalogue
 
 
 def count_rows(db: QuestDB, table: Table, day: str, name: str = "") -> int:

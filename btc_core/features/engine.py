@@ -17,9 +17,9 @@ from btc_core.exchanges.decoding import events_of
 from btc_core.features.catalogue import ROW, as_matrix
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
 from btc_core.features.state import EVENT, new_state, pack
-from btc_core.market.continuity import TradeContinuity, Verdict
+from btc_core.market.continuity import IntakeState, TradeIntake
 from btc_core.market.events import QUOTE, TRADE, BarEvent, TradeEvent
-from btc_core.market.messages import FeatureId
+from btc_core.market.messages import FeatureId, decode_absent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from btc_core.features.state import PackedEvent
     from btc_core.market.events import Event, QuoteEvent
     from btc_core.market.messages import Envelope
-
-
-_NOT_FOLDED = frozenset({Verdict.DUPLICATE, Verdict.FILLS_GAP})
-"""The verdicts for trades that the fold leaves out: a trade that it has already, and a trade that is late."""
 
 
 class FoldedEvent(FeatureId, frozen=True, gc=False):
@@ -67,8 +63,7 @@ class SavedMarket(msgspec.Struct, frozen=True):
     symbol: str
     partition: int
     state: bytes
-    last_id: int | None
-    open_gaps: list[tuple[int, int]]
+    trades: IntakeState
 
 
 class _Market:
@@ -77,7 +72,7 @@ class _Market:
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.state = new_state()
-        self.trades = TradeContinuity()
+        self.trades = TradeIntake()
         self.events: list[PackedEvent] = []
         self.ids: list[FoldedEvent] = []
 
@@ -85,8 +80,8 @@ class _Market:
 class FeatureEngine:
     """Computes feature rows: `push` adds a message of the log, `flush` returns the rows since the last flush.
 
-    `rejected` counts the refused entries by reason. `skipped_trades` counts trades that were duplicates or late. A late
-    trade fills a gap; it is folded in its place when the day is sealed.
+    `rejected` counts the refused entries by reason. `skipped_trades` counts trades that were duplicates, corrections or
+    late. A late trade is folded in its place when the day is sealed.
     """
 
     def __init__(self) -> None:
@@ -97,6 +92,8 @@ class FeatureEngine:
     def push(self, envelope: Envelope, partition: int, offset: int) -> None:
         """Add one message; entries that fail a check are counted, the others wait for `flush`."""
         try:
+            if envelope.channel == "absent":
+                self._mark_absent(envelope)
             for event in events_of(envelope):
                 if isinstance(event, BadFrame):
                     self._reject(event)
@@ -123,7 +120,7 @@ class FeatureEngine:
         """Encode the state of the markets of one partition, for `load`; call it between two flushes."""
         return msgspec.msgpack.encode(
             [
-                SavedMarket(symbol, partition, market.state.tobytes(), market.trades.last_id, market.trades.open_gaps)
+                SavedMarket(symbol, partition, market.state.tobytes(), market.trades.state)
                 for symbol, market in self._markets.items()
                 if market.partition == partition
             ]
@@ -137,18 +134,23 @@ class FeatureEngine:
                 msg = f"the state of {saved_market.symbol} has {len(saved_market.state)} bytes instead of {market.state.nbytes}"
                 raise SchemaError(msg)
             market.state = np.frombuffer(saved_market.state, market.state.dtype).copy()
-            market.trades = TradeContinuity(saved_market.last_id, saved_market.open_gaps)
+            market.trades = TradeIntake(saved_market.trades)
 
     def _add_event(self, event: Event, ts_recv_ns: int, partition: int, offset: int) -> None:
         market = self._markets.get(event.symbol)
         if market is None:
             market = self._markets[event.symbol] = _Market(partition)
-        if isinstance(event, TradeEvent) and market.trades.observe(event.trade_id) in _NOT_FOLDED:
+        if isinstance(event, TradeEvent) and not market.trades.take(event, ts_recv_ns).folded:
             self.skipped_trades += 1
             return
         market.events.append(pack(event))
         if not isinstance(event, BarEvent):
             market.ids.append(_folded_event(event, ts_recv_ns, partition, offset))
+
+    def _mark_absent(self, envelope: Envelope) -> None:
+        absent = decode_absent(envelope)
+        if absent.symbol in self._markets:
+            self._markets[absent.symbol].trades.mark_absent(absent.first_id, absent.last_id)
 
     def _reject(self, error: BadFrame) -> None:
         self.rejected[error.reason] = self.rejected.get(error.reason, 0) + 1

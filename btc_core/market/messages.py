@@ -117,7 +117,7 @@ class GapNotice(msgspec.Struct, frozen=True):
     first_id: int
     last_id: int
     state: str
-    """`open`, `repaired` or `absent`."""
+    """`open`, `repaired`, `absent` or `withdrawn`."""
     after_ns: int
     """The exchange time of the last trade before the gap."""
     before_ns: int
@@ -141,6 +141,14 @@ class DeadLetter(msgspec.Struct, frozen=True):
     """The refused bytes; only the first of them if the message was very large."""
     size_bytes: int = 0
     """The size of the whole message."""
+
+
+def decode_absent(envelope: Envelope) -> AbsentTrades:
+    """Decode an envelope of the channel `absent`; raises `BadFrame` (`bad_envelope`)."""
+    try:
+        return msgspec.json.decode(envelope.raw, type=AbsentTrades)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadFrame("bad_envelope", f"absent trades: {error}") from None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -14,7 +14,7 @@ from btc_core.errors import ServiceError
 from btc_core.names import CODE_LOCATION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from btc_core.settings import Settings
 
@@ -82,9 +82,13 @@ def daemon_runs(settings: Settings) -> bool:
     return bool(health["healthy"])
 
 
-def launch_backfill(settings: Settings, assets: Sequence[str], days: Sequence[str]) -> str:
+def launch_backfill(settings: Settings, assets: Sequence[str], days: Sequence[str], tags: Mapping[str, str]) -> str:
     """Ask the daemon to materialize days of assets and return the backfill's id; raises `ServiceError`."""
-    params = {"assetSelection": [{"path": [name]} for name in assets], "partitionNames": list(days)}
+    params = {
+        "assetSelection": [{"path": [name]} for name in assets],
+        "partitionNames": list(days),
+        "tags": [{"key": key, "value": value} for key, value in tags.items()],
+    }
     result = _ask(settings, _BACKFILL, {"params": params})["launchPartitionBackfill"]
     if result["__typename"] != "LaunchBackfillSuccess":
         msg = f"Dagster did not start the backfill: {result.get('message', result['__typename'])}"

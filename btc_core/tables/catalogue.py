@@ -52,27 +52,48 @@ BRONZE_TICKS = Table(
     _PLACE_KEYS,
 )
 
+_TRADE_COLUMNS = (
+    *_event_times("trade"),
+    Column("trade_id", "LONG", "", "trade id; each symbol counts its trades without gaps", ("kraken.trade.trade_id",)),
+    _kraken("trade", "price", "USD", "price"),
+    _kraken("trade", "qty", "BTC", "quantity"),
+    Column("side", "SYMBOL", "", "taker's side: buy or sell", ("kraken.trade.side",)),
+    Column("ord_type", "SYMBOL", "", "taker's order type", ("kraken.trade.ord_type",)),
+    Column(
+        "origin",
+        "SYMBOL",
+        "",
+        "how the trade came: ws (live), rest (it was missing and was fetched), file (imported) or redrive",
+        ("log.origin",),
+    ),
+    *_PLACE,
+)
+
 BRONZE_TRADES = Table(
     "bronze_trades",
     "bronze",
     "Each row is one trade; every trade is stored exactly once.",
     (
-        *_event_times("trade"),
-        Column("trade_id", "LONG", "", "trade id, gapless for each symbol", ("kraken.trade.trade_id",)),
-        _kraken("trade", "price", "USD", "price"),
-        _kraken("trade", "qty", "BTC", "quantity"),
-        Column("side", "SYMBOL", "", "taker's side: buy or sell", ("kraken.trade.side",)),
-        Column("ord_type", "SYMBOL", "", "taker's order type", ("kraken.trade.ord_type",)),
+        *_TRADE_COLUMNS,
         Column(
-            "origin",
-            "SYMBOL",
+            "mark",
+            "VARCHAR",
             "",
-            "how the trade came: ws (live), rest (it was missing and was fetched), file (imported) or redrive",
-            ("log.origin",),
+            "what is odd about the id: late (it was missing), epoch (another numbering began with it), outlier (the next "
+            "trade continued the numbering before it); else empty",
+            ("kraken.trade.trade_id",),
         ),
-        *_PLACE,
     ),
     ("ts_event", "symbol", "trade_id"),
+)
+
+BRONZE_TRADE_CORRECTIONS = Table(
+    "bronze_trade_corrections",
+    "bronze",
+    "Trades whose id came before with another time, price or quantity. The first version stays in bronze_trades, and "
+    "only the first version is part of the features.",
+    _TRADE_COLUMNS,
+    ("ts_event", "symbol", "trade_id", "price", "qty"),
 )
 
 BRONZE_BARS = Table(
@@ -164,7 +185,8 @@ GAP_MARKS = Table(
             "state",
             "SYMBOL",
             "",
-            "open (ids are missing), repaired (all ids came) or absent (the rest does not exist at the exchange)",
+            "open (ids are missing), repaired (all ids came), absent (the rest does not exist at the exchange) or "
+            "withdrawn (the trade that showed the gap had a wrong id)",
             ("kraken.trade.trade_id",),
         ),
     ),
@@ -446,6 +468,7 @@ TABLES: dict[str, Table] = {
     for table in (
         BRONZE_TICKS,
         BRONZE_TRADES,
+        BRONZE_TRADE_CORRECTIONS,
         BRONZE_BARS,
         BRONZE_BOOK_CHECKS,
         BRONZE_STATUS,

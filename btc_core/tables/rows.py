@@ -25,6 +25,7 @@ from btc_core.tables.catalogue import (
     BRONZE_BOOK_CHECKS,
     BRONZE_STATUS,
     BRONZE_TICKS,
+    BRONZE_TRADE_CORRECTIONS,
     BRONZE_TRADES,
     GAP_MARKS,
     MINUTE_BARS,
@@ -92,6 +93,8 @@ class Logged(msgspec.Struct, Generic[Entry], frozen=True, gc=False):
     """As `Envelope.origin`."""
     partition: int
     offset: int
+    mark: str = ""
+    """What is odd about the id of a trade: one of the marks of `trade_recorder`, empty for nothing."""
 
 
 def bronze_ticks(logged: Sequence[Logged[QuoteEvent]]) -> pa.Table:
@@ -102,8 +105,12 @@ def bronze_ticks(logged: Sequence[Logged[QuoteEvent]]) -> pa.Table:
 
 def bronze_trades(logged: Sequence[Logged[TradeEvent]]) -> pa.Table:
     """Trades of the log, or imported ones (`NOT_FROM_THE_LOG`)."""
-    columns = _fields(logged, ("trade_id", "price", "qty", "side", "ord_type"))
-    return _table(BRONZE_TRADES, _logged(logged) | columns | {"origin": [each.origin for each in logged]})
+    return _table(BRONZE_TRADES, _trades(logged) | {"mark": [each.mark for each in logged]})
+
+
+def bronze_trade_corrections(logged: Sequence[Logged[TradeEvent]]) -> pa.Table:
+    """Trades whose id came before with another content."""
+    return _table(BRONZE_TRADE_CORRECTIONS, _trades(logged))
 
 
 def bronze_bars(logged: Sequence[Logged[BarEvent]]) -> pa.Table:
@@ -195,6 +202,12 @@ def _logged(logged: Sequence[Logged[Any]], *, with_market: bool = True) -> dict[
         columns["ts_recv"] = [each.ts_recv_ns for each in logged]
         columns["symbol"] = [each.entry.symbol for each in logged]
     return columns
+
+
+def _trades(logged: Sequence[Logged[TradeEvent]]) -> dict[str, Any]:
+    """The columns that both tables of trades have."""
+    columns = _fields(logged, ("trade_id", "price", "qty", "side", "ord_type"))
+    return _logged(logged) | columns | {"origin": [each.origin for each in logged]}
 
 
 def _fields(logged: Sequence[Logged[Any]], names: Iterable[str]) -> dict[str, Any]:

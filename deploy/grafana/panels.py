@@ -203,6 +203,12 @@ PIPELINE = (
                 "repair {{state}}": "sum by (state) (btc_repair_gaps)"},
     ),
     Panel(
+        "Trades that are not the next", "cps",
+        "Trades by what their ids showed: late (fills_gap), repeated, corrected, or the beginning of another numbering.",
+        promql={"{{symbol}} {{verdict}}": 'sum by (symbol, verdict) (rate(btc_trades_total{verdict!="next"}[5m]))',
+                "{{symbol}} {{kind}}": "sum by (symbol, kind) (rate(btc_odd_trades_total[5m]))"},
+    ),
+    Panel(
         "Dead letters, conflation, retries", "cps",
         "Dead letters by reason, frames that were left out under overload, and retries.",
         promql={"dead letter {{reason}}": "sum by (reason) (rate(btc_dead_letters_total[5m]))",
@@ -296,6 +302,14 @@ ALERTS = (
           "{{ $value }} gaps of {{ $labels.symbol }} are not repaired: REST does not know the symbol, or the gap is too large to be real."),
     Alert("RepairBehind", 'btc_repair_gaps{state="behind"} > 0', "1m",
           "REST shows no trade after {{ $value }} gaps of {{ $labels.symbol }} yet, so their trades stay missing."),
+    Alert("NothingStored",
+          'sum(increase(btc_frames_total{channel="trade"}[5m])) > 20 '
+          'unless on() sum(increase(btc_rows_acked_total{table="bronze_trades"}[5m])) > 0 '
+          'or sum(increase(btc_frames_total{channel="ticker"}[5m])) > 20 '
+          'unless on() sum(increase(btc_rows_acked_total{table="bronze_ticks"}[5m])) > 0', "1m",
+          "The exchange has sent {{ $value }} frames of trades or quotes in five minutes, and none of them became a row."),
+    Alert("TradeIdsOdd", "sum by (symbol) (increase(btc_odd_trades_total[15m])) > 0", "0s",
+          "{{ $value }} trades of {{ $labels.symbol }} have ids that jumped, restarted or came again with other values."),
     Alert("LatencyHigh", 'btc:stage_latency_seconds:p99{stage="forecast"} > 0.05', "5m",
           "One forecast in a hundred takes more than {{ $value }} s from the receipt of its frame until it is readable."),
     Alert("LagGrowing", "sum by (worker) (min_over_time(btc_consumer_lag_messages[1m])) > 1000", "1m",

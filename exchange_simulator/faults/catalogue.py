@@ -38,6 +38,11 @@ Skew = Annotated[
 ]
 Trades = Annotated[int, _meta("number of trades", (1, 20), ge=1, le=1_000)]
 SeveralTrades = Annotated[int, _meta("number of trades, at least 2", (2, 10), ge=2, le=1_000)]
+Ahead = Annotated[int, _meta("how far ahead the id is", (10_000_000, 10**15), ge=1, le=10**18)]
+Below = Annotated[
+    int, _meta("how far below every earlier id the ids restart, at 1 or above", (100_000, 1_000_000), ge=1, le=10**18)
+]
+Delay = Annotated[float, _meta("delay, s", (15.0, 25.0), gt=0, le=MAX_SECONDS)]
 Updates = Annotated[int, _meta("number of updates", (1, 3), ge=1, le=1_000)]
 Size = Annotated[int, _meta("size of the frame, bytes", (1_000_001, 3_000_000), ge=64, le=16_000_000)]
 Symbol = Annotated[str, Meta(description="pair; by default the first listed one")]
@@ -151,6 +156,34 @@ class MergeTrades(Fault, frozen=True, tag="merge_trades"):
     """Hold the next trades back, then send them in one frame."""
 
     count: SeveralTrades = 4
+    symbol: Symbol = ""
+
+
+class CorrectTrades(Fault, frozen=True, tag="correct_trades"):
+    """Send the next trades and then again with another price; REST keeps the first price."""
+
+    count: Trades = 1
+    symbol: Symbol = ""
+
+
+class JumpId(Fault, frozen=True, tag="jump_id"):
+    """Give one trade an id far ahead; the ids of the trades after it continue as before."""
+
+    ahead: Ahead = 10**15
+    symbol: Symbol = ""
+
+
+class RestartIds(Fault, frozen=True, tag="restart_ids"):
+    """Number the trades from now on from a lower id."""
+
+    below: Below = 1_000_000
+    symbol: Symbol = ""
+
+
+class LateTrade(Fault, frozen=True, tag="late_trade"):
+    """Withhold the next trade from WebSocket and REST, then publish it after all; it is sent three times, 5 s apart."""
+
+    seconds: Delay = 20.0
     symbol: Symbol = ""
 
 
@@ -283,6 +316,10 @@ AnyFault = (
     | DuplicateTrades
     | ReorderTrades
     | MergeTrades
+    | CorrectTrades
+    | JumpId
+    | RestartIds
+    | LateTrade
     | BadChecksum
     | WrongChecksums
     | Malformed

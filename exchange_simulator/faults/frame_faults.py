@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from exchange_simulator.faults.catalogue import (
     BadChecksum,
     BadQuote,
+    CorrectTrades,
     DuplicateTrades,
     ForeignBook,
     LongKey,
@@ -37,13 +38,14 @@ INJECTED = "injected"
 CROSSED_RATIO = 1.01
 """The bid of a crossed quote is this many times its ask."""
 _TRADE = re.compile(r"\{[^{}]*\}")
+_INTEGER_PRICE = re.compile(r'("price":)(\d+)')
 _BID = re.compile(r'"bid":[^,}]+')
 _PRICE = re.compile(r'"price":[^,}]+')
 _ORD_TYPE = re.compile(r'"ord_type":"[a-z]+",')
 _LONG_KEY_REST = '{"":1}'
 _ASK = re.compile(r'"ask":([^,}]+)')
 
-UpdateFault = SkipTrades | DuplicateTrades | ReorderTrades | MergeTrades | BadChecksum
+UpdateFault = SkipTrades | DuplicateTrades | ReorderTrades | MergeTrades | CorrectTrades | BadChecksum
 """Faults that change the updates of one symbol."""
 ExtraFrameFault = Malformed | Oversized | Unknown | LongKey | ForeignBook | OddPair | OddTrades | BadQuote
 """Faults that send a frame beside the real ones."""
@@ -106,6 +108,15 @@ def _duplicated(frame: Frame, trades: list[PrintedTrade]) -> list[Frame]:
     return [with_trades(frame, trades)] * 2
 
 
+def _corrected(frame: Frame, trades: list[PrintedTrade]) -> list[Frame]:
+    """The trades as they are, then again with the whole part of the price one higher."""
+    changed = [
+        trade._replace(text=_INTEGER_PRICE.sub(lambda match: f"{match[1]}{int(match[2]) + 1}", trade.text))
+        for trade in trades
+    ]
+    return [with_trades(frame, trades), with_trades(frame, changed)]
+
+
 class TradeHolder(TradeInterceptor):
     """Holds trades back until all have come, then sends them in one frame, or newest first, each in its own frame."""
 
@@ -165,6 +176,8 @@ def interceptor(fault: UpdateFault, symbol: str) -> FrameInterceptor:
             return TradeInterceptor(symbol, fault.count, _dropped)
         case DuplicateTrades():
             return TradeInterceptor(symbol, fault.count, _duplicated)
+        case CorrectTrades():
+            return TradeInterceptor(symbol, fault.count, _corrected)
         case ReorderTrades() | MergeTrades():
             return TradeHolder(symbol, fault.count, merge=isinstance(fault, MergeTrades))
         case BadChecksum():

@@ -24,9 +24,12 @@ from exchange_simulator.faults.catalogue import (
     Delist,
     Flap,
     HalfOpen,
+    JumpId,
+    LateTrade,
     OddPair,
     OddTrades,
     Refuse,
+    RestartIds,
     RestEmpty,
     RestError,
     RestLag,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from exchange_simulator.faults.catalogue import Fault
+    from exchange_simulator.market.events import Trade
     from exchange_simulator.rest.api import RestApi
     from exchange_simulator.websocket.connection import Connection
     from exchange_simulator.websocket.hub import Hub
@@ -57,6 +61,11 @@ MAX_REMEMBERED = 10_000
 """Faults that `/faults` can list; with one every 5 s the oldest are forgotten after 14 hours. Counts cover all faults."""
 MAX_HOLD_S = 5.0
 """Trades that wait to be reordered or merged are sent after this long, complete or not, so that none waits for ever."""
+LATE_REPEATS, LATE_REPEAT_S = 3, 5.0
+"""How often and how far apart a withheld trade is sent, so that a client that is just reconnecting gets it, too."""
+NO_SUBSCRIBER_S = 1.0
+"""The pause before the next attempt if no client is subscribed, or no trade has been withheld yet."""
+_CHANGES_OF_THE_TAPE = VoidTrades | JumpId | RestartIds | LateTrade
 
 _Kind = TypeVar("_Kind")
 
@@ -108,7 +117,7 @@ class Injector:
                 f"{fault.kind}: symbol: the exchange does not list {symbol!r}; it lists {', '.join(self._hub.channels)}"
             )
             raise InvalidInput(msg)
-        if self._replays_frames and isinstance(fault, VoidTrades | ClockSkew):
+        if self._replays_frames and isinstance(fault, _CHANGES_OF_THE_TAPE | ClockSkew):
             msg = f"{fault.kind}: a recording of raw frames keeps its ids and times"
             raise InvalidInput(msg)
         if hasattr(fault, "symbol"):
@@ -132,10 +141,8 @@ class Injector:
         match fault:
             case Close() | HalfOpen() | Stall() | Silence():
                 self._begin_on_connections(injected, connections)
-            case VoidTrades():
-                tape = hub.channels[symbol].tape
-                tape.void_next(fault.count)
-                injected.is_over = lambda: not tape.voids_pending
+            case _ if isinstance(fault, _CHANGES_OF_THE_TAPE):
+                self._change_tape(injected, fault, symbol)
             case ClockSkew():
                 hub.clock.set_skew(int(fault.seconds * NS_PER_S))
                 injected.is_over = lambda: fault.seconds == 0 or self._latest(ClockSkew) is not fault
@@ -189,6 +196,35 @@ class Injector:
                     connection.silenced.add(key)
                 injected.clients = len(subscribed)
                 injected.is_over = lambda: not any(key in each.silenced for each in self._hub.connections)
+
+    def _change_tape(self, injected: InjectedFault, fault: Fault, symbol: str) -> None:
+        tape = self._hub.channels[symbol].tape
+        injected.is_over = lambda: not tape.changes_pending
+        match fault:
+            case VoidTrades(count=count):
+                tape.void_next(count)
+            case JumpId(ahead=ahead):
+                tape.jump_next(ahead)
+            case RestartIds(below=below):
+                tape.restart_next(below)
+            case LateTrade(seconds=seconds):
+                tape.withhold_next()
+                injected.is_over = lambda: False
+                asyncio.get_running_loop().call_later(seconds, self._release, injected, symbol, [], LATE_REPEATS)
+
+    def _release(self, injected: InjectedFault, symbol: str, trades: list[Trade], repeats: int) -> None:
+        """Send withheld trades `repeats` times; the first time, the tape publishes them."""
+        loop = asyncio.get_running_loop()
+        tape = self._hub.channels[symbol].tape
+        if tape.changes_pending or not self._hub.has_subscribers("trade", symbol):
+            loop.call_later(NO_SUBSCRIBER_S, self._release, injected, symbol, trades, repeats)
+            return
+        trades = trades or tape.release()
+        if not trades or repeats == 0:
+            self._end(injected)
+            return
+        self._hub.publish_late(symbol, trades)
+        loop.call_later(LATE_REPEAT_S, self._release, injected, symbol, trades, repeats - 1)
 
     def _intercept(self, injected: InjectedFault, fault: UpdateFault, symbol: str) -> None:
         interceptor = frame_faults.interceptor(fault, symbol)

@@ -108,14 +108,21 @@ class Hub:
         if isinstance(event, Quote):
             frames = channels.on_quote(channels.tape.quote(event), self._subscribers)
         else:
+            was_pending = channels.tape.changes_pending
             published = channels.tape.publish(event)
             frames = channels.on_trades(published, self._subscribers) if published else []
-            if len(published) < len(event):
+            if was_pending:
                 self.on_change()
         for stream, frame in frames:
             for sent in self._intercepted(self._with_checksum(frame)):
                 for connection in self._subscribers.get(stream, ()):
                     connection.enqueue(sent)
+
+    def publish_late(self, symbol: str, trades: Sequence[Trade]) -> None:
+        """Send all subscribers trades of the past."""
+        channels = self.channels[symbol]
+        channels.count_published([trade.trade_id for trade in trades])
+        self.broadcast([wire.trade(channels.pair, "update", trades)])
 
     def publish_recorded(self, frame: wire.Frame) -> None:
         """Send a recorded frame to all subscribers of its channel, whatever the variant."""

@@ -23,6 +23,7 @@ from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC
 from btc_core.stores.kafka import topic_state
 from btc_core.stores.questdb import QuestDB
 from exchange_simulator.faults import catalogue, schedule
+from exchange_simulator.market.clock import MAX_SKEW_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,7 +109,7 @@ class Chaos:
         self._recovery_s: dict[str, float] = {}
         self._memory_mb: dict[str, float] = defaultdict(float)
         self._down: set[str] = set()
-        self._target_id = 0
+        self._target_ns = 0
         self._finished = threading.Event()
 
     def run(self, say: Callable[[str], None] = log.info) -> FaultReport:
@@ -135,7 +136,7 @@ class Chaos:
         """Stop one server after another for a while; the workers continue without it."""
         for name in self._plan.outages:
             self._wait(self._connected, "new trades reach their table")
-            self._target_id = 0
+            self._target_ns = 0
             say(f"{name} is stopped for {self._plan.outage_s:.0f} s")
             self._stack.stop_component(name)
             time.sleep(self._plan.outage_s)
@@ -247,6 +248,7 @@ class Chaos:
         """Wait until no gap is open, stop ingest, and wait until every worker has handled the whole log."""
         self._wait(lambda: not self._unhealthy(), "every component is healthy")
         self._wait(self._connected, "new trades reach their table again")
+        self._wait(lambda: "late_trade" not in self._active_faults(), "every withheld trade has been sent")
         self._wait(lambda: not self._open_gaps(), "no gap is open")
         say("no gap is open; stopping ingest")
         self._stack.stop_component("ingest")
@@ -266,10 +268,17 @@ class Chaos:
 
     def _connected(self) -> bool:
         """Whether a trade that was published after the last fault has reached its table."""
-        if not self._target_id:
-            self._target_id = published(self._exchange, self._symbol)[-1][1] + 1
-        rows = query(self._stack.settings, f"SELECT max(trade_id) FROM bronze_trades WHERE symbol = '{self._symbol}'")
-        return bool(rows and rows[0][0] is not None and rows[0][0] >= self._target_id)
+        if not self._target_ns:
+            now_ns = httpx.get(f"{self._exchange}/healthz", timeout=10).json()["now_ns"]
+            self._target_ns = now_ns + MAX_SKEW_NS
+        newest = "SELECT cast(max(ts_event) AS LONG) FROM bronze_trades"
+        rows = query(self._stack.settings, f"{newest} WHERE symbol = '{self._symbol}'")
+        return bool(rows and rows[0][0] is not None and rows[0][0] > self._target_ns)
+
+    def _active_faults(self) -> list[str]:
+        """The kinds of the exchange's faults that have not ended."""
+        answer = httpx.get(f"{self._exchange}/faults", timeout=10).json()
+        return [row["kind"] for row in answer["active"]]
 
     def _open_gaps(self) -> int:
         return int(query(self._stack.settings, "SELECT count() FROM gap_marks WHERE state = 'open'")[0][0])
@@ -284,10 +293,11 @@ def caught_up(settings: Settings) -> bool:
     return not any(any(topic_state(settings.kafka, *each).lag.values()) for each in read)
 
 
-def published(exchange_url: str, symbol: str) -> list[list[int]]:
-    """Inclusive ranges of the trade ids that exist on the exchange."""
-    answer: dict[str, Any] = httpx.get(f"{exchange_url}/ledger/published", params={"symbol": symbol}, timeout=30).json()
-    return answer["ranges"]  # type: ignore[no-any-return]
+def published(exchange_url: str, symbol: str, since_ns: int) -> list[list[int]]:
+    """Id and time in ns of every trade of the exchange from a time on."""
+    params: dict[str, str | int] = {"symbol": symbol, "since_ns": since_ns}
+    answer: dict[str, Any] = httpx.get(f"{exchange_url}/ledger/tape", params=params, timeout=30).json()
+    return answer["trades"]  # type: ignore[no-any-return]
 
 
 def query(settings: Settings, sql: str) -> list[list[Any]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import msgspec
 import numpy as np
+import pyarrow as pa
 
 from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.features.engine import FeatureEngine, run
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
 
 KEY = np.dtype([("partition", "i8"), ("offset", "i8"), ("item", "i8")])
+TRADE = np.dtype([("ts_ns", "i8"), ("trade_id", "i8")])
+"""What tells two trades of the exchange apart. It corrects a trade under its id and time."""
 KEY_COLUMNS = ("kafka_partition", "kafka_offset", "frame_item")
 
 
@@ -34,6 +37,12 @@ class Verdict(msgspec.Struct, frozen=True):
     trades_missing: int
     trades_twice: int
     trades_repaired: int
+    trades_late: int
+    """Trades that filled a gap."""
+    odd_ids: int
+    """Trades with which another numbering began, and outliers."""
+    corrections_kept: int
+    corrections_twice: int
     gaps_seen: int
     gaps_open: int
     quotes_sent: int
@@ -53,6 +62,7 @@ class Verdict(msgspec.Struct, frozen=True):
         wrong = (
             self.trades_missing,
             self.trades_twice,
+            self.corrections_twice,
             self.gaps_open,
             self.silver_missing,
             self.silver_extra,
@@ -69,8 +79,12 @@ Replay = dict[str, tuple[np.ndarray, np.ndarray]]
 def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = None) -> Verdict:
     """Compare the data of one symbol. QuestDB, Kafka, Valkey and the simulator must run; the workers must have caught up."""
     with QuestDB(settings.questdb) as db:
-        trades = db.query(f"SELECT trade_id, origin FROM bronze_trades WHERE symbol = '{symbol}'")
-        kept_ids = trades["trade_id"].to_numpy()
+        trades = db.query(
+            f"SELECT ts_event, trade_id, origin, mark::STRING mark FROM bronze_trades WHERE symbol = '{symbol}'"
+        )
+        corrections = db.query(
+            f"SELECT ts_event, trade_id, price, qty FROM bronze_trade_corrections WHERE symbol = '{symbol}'"
+        )
         gaps = db.execute(f"SELECT state, count() FROM gap_marks WHERE symbol = '{symbol}'")
         quotes = db.execute(f"SELECT count() FROM bronze_ticks WHERE symbol = '{symbol}'")[0][0]
         silver = db.query(f"SELECT * FROM silver_features WHERE symbol = '{symbol}'")
@@ -78,7 +92,10 @@ def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = N
             "SELECT kafka_partition, kafka_offset, frame_item FROM gold_volatility_prediction "
             f"WHERE symbol = '{symbol}'"
         )
-    wanted = _expected(settings, symbol, kept_ids)
+    kept, corrected = _trades(trades), _trades(corrections)
+    wanted = _expected(settings, symbol, kept)
+    contents = set(zip(corrected.tolist(), corrections["price"].to_pylist(), strict=True))
+    marks = trades["mark"].to_pylist()
     summary: dict[str, Any] = httpx.get(f"{settings.exchange.rest_url}/ledger", timeout=30).json()
     replayed_keys, replayed = (replay or replay_of_log(settings))[symbol]
     silver_keys, order = _keys(silver)
@@ -89,10 +106,14 @@ def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = N
     newest = read_features(connect(settings.redis), symbol)
     return Verdict(
         trades_published=len(wanted),
-        trades_kept=len(np.unique(kept_ids)),
-        trades_missing=len(np.setdiff1d(wanted, kept_ids)),
-        trades_twice=len(kept_ids) - len(np.unique(kept_ids)),
+        trades_kept=len(np.unique(kept)),
+        trades_missing=len(np.setdiff1d(wanted, np.concatenate([kept, corrected]))),
+        trades_twice=len(kept) - len(np.unique(kept)) + len(np.setdiff1d(kept, wanted)),
         trades_repaired=sum(origin == "rest" for origin in trades["origin"].to_pylist()),
+        trades_late=marks.count("late"),
+        odd_ids=marks.count("epoch") + marks.count("outlier"),
+        corrections_kept=len(corrected),
+        corrections_twice=len(corrected) - len(contents),
         gaps_seen=sum(count for _, count in gaps),
         gaps_open=sum(count for state, count in gaps if state == "open"),
         quotes_sent=sum(summary["quotes"].get(symbol, {}).values()),
@@ -107,11 +128,21 @@ def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = N
     )
 
 
-def _expected(settings: Settings, symbol: str, kept_ids: np.ndarray) -> np.ndarray:
-    """Trade ids that the exchange published, between the first and the last that are stored."""
-    ranges = published(settings.exchange.rest_url, symbol)
-    ids = np.concatenate([np.arange(first, last + 1) for first, last in ranges])
-    return ids[(ids >= kept_ids.min()) & (ids <= kept_ids.max())]
+def _trades(table: Any) -> np.ndarray:
+    """The trades of a table (dtype `TRADE`), oldest first."""
+    trades = np.empty(table.num_rows, TRADE)
+    trades["ts_ns"] = table["ts_event"].cast(pa.int64()).to_numpy()
+    trades["trade_id"] = table["trade_id"].to_numpy()
+    return np.sort(trades)
+
+
+def _expected(settings: Settings, symbol: str, kept: np.ndarray) -> np.ndarray:
+    """The trades of the exchange (dtype `TRADE`) between the first and the last that are stored."""
+    tape = published(settings.exchange.rest_url, symbol, int(kept[0]["ts_ns"]))
+    trades = np.array([(ts_ns, trade_id) for trade_id, ts_ns in tape], TRADE)
+    first, last = kept[0], kept[-1]
+    after_first = (trades["ts_ns"] > first["ts_ns"]) | (trades["trade_id"] >= first["trade_id"])
+    return trades[after_first & (trades["ts_ns"] <= last["ts_ns"])]
 
 
 def replay_of_log(settings: Settings) -> Replay:

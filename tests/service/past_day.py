@@ -22,14 +22,21 @@ from tests.service.workers import publish, quote_frame, trade_frame
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pyarrow as pa
+
     from btc_core.settings import Settings
     from btc_core.stores.questdb import QuestDB
     from btc_core.tables.form import Table
     from streaming.worker import Worker
 
 PATIENCE_S = 60.0
+ABSURD_ID = 9_000_000_000_000_000_000
 DAY = day_of(now_ns() - 2 * NS_PER_DAY)
 MIDNIGHT_NS = day_ns(DAY)
+
+
+def keep_nothing(_table: Table, _rows: pa.Table) -> None:
+    """A `Keep` for proofs whose replaced rows a test does not need."""
 
 
 def lose_day(db: QuestDB, table: Table, day: str) -> None:
@@ -72,6 +79,26 @@ def evening_and_morning(symbol: str, day: str, late: dict[int, int]) -> list[Env
                 found.append(Envelope(ts_ns + 6_000, 1, step, "trade", "ws", raw))
         if step in waiting:
             found.append(Envelope(ts_ns + 7_000, 1, step, "trade", "rest", waiting.pop(step)))
+    return found
+
+
+def with_odd_ids(symbol: str, day: str) -> list[Envelope]:
+    """Trades and quotes of ten minutes around midnight whose ids jump once, restart at 1, and are corrected and late."""
+    start_ns = day_ns(day) - 300 * NS_PER_S
+    found, last_id, late = [], 80_000_000, b""
+    for second in range(600):
+        ts_ns = start_ns + second * NS_PER_S
+        bid = 60_000.0 + second % 7
+        found.append(Envelope(ts_ns + 5_000, 1, second, "ticker", "ws", quote_frame(symbol, ts_ns, bid)))
+        last_id = 1 if second == 450 else last_id + 1
+        raw = trade_frame(symbol, ts_ns, bid, ABSURD_ID if second == 400 else last_id)
+        if second == 380:
+            late = raw
+        else:
+            found.append(Envelope(ts_ns + 6_000, 1, second, "trade", "ws", raw))
+        if second == 500:
+            found.append(Envelope(ts_ns + 7_000, 1, second, "trade", "rest", late))
+            found.append(Envelope(ts_ns + 8_000, 1, second, "trade", "ws", trade_frame(symbol, ts_ns, 1.0, last_id)))
     return found
 
 

@@ -23,7 +23,7 @@ from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.arrow import arrow_schema, digest
 from btc_core.tables.catalogue import STORED, TABLES
 from btc_core.utc_day import day_ns, day_of
-from tests.service.past_day import day_of_symbol
+from tests.service.past_day import day_of_symbol, keep_nothing
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -87,7 +87,7 @@ def tick(cursor: str | None, instance: dg.DagsterInstance) -> Any:
     return sealing_sensor(context, environment=RESOURCES["environment"], database=RESOURCES["database"])
 
 
-def btc(stack: Stack, *arguments: str) -> str:
+def btc(stack: Stack, *arguments: str, fails: bool = False) -> str:
     command = [
         sys.executable,
         "-W",
@@ -99,8 +99,8 @@ def btc(stack: Stack, *arguments: str) -> str:
         str(stack.layout.data_dir),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert (done.returncode != 0) is fails, done.stdout + done.stderr
+    return done.stderr if fails else done.stdout
 
 
 def test_a_complete_day_is_sealed_proven_and_copied_in_one_run(
@@ -206,6 +206,46 @@ def test_a_hundred_changes_of_a_day_are_a_hundred_runs(db: QuestDB, symbol: str,
     assert isinstance(tick(cursor, instance), dg.SkipReason)
 
 
+def test_a_seal_that_would_change_most_of_a_day_is_refused_until_a_person_insists(
+    own_stack: Stack, system: Settings, symbol: str, instance: dg.DagsterInstance
+) -> None:
+    btc(own_stack, "backfill", "--from", DAY, "--to", DAY)
+    with QuestDB(system.questdb) as db:
+        silver = TABLES["silver_features"]
+        right = read_day(db, silver, DAY)
+        column = right.schema.names.index("mid")
+        write_rows(db, silver, right.set_column(column, "mid", [pa.compute.add(right["mid"], 1.0)]))
+        wrong = digest(read_day(db, silver, DAY))
+
+    job = defs.resolve_job_def("seal_day")
+    result = job.execute_in_process(partition_key=DAY, instance=instance, raise_on_error=False)
+    assert not result.success
+    failed = {check.check_name: check for check in result.get_asset_check_evaluations() if not check.passed}
+    assert "1200 of 1200 stored feature rows (100%)" in str(failed["changes_are_plausible"].description)
+    assert not result.asset_materializations_for_node("day_backup"), "nothing wrong is copied"
+    refused = btc(own_stack, "backfill", "--from", DAY, "--to", DAY, fails=True)
+    assert "changes_are_plausible failed" in refused
+    assert "--insist" in refused
+    with QuestDB(system.questdb) as db:
+        assert digest(read_day(db, silver, DAY)) == wrong, "a refused seal changes nothing"
+
+    # The stored rows were damaged, so a run that insists repairs them; `stream_equals_replay` reports the damage.
+    refused = btc(own_stack, "backfill", "--from", DAY, "--to", DAY, "--insist", fails=True)
+    assert "stream_equals_replay failed" in refused
+    btc(own_stack, "backfill", "--from", DAY, "--to", DAY)
+    with QuestDB(system.questdb) as db:
+        assert digest(read_day(db, silver, DAY)) == digest(right)
+    listed = btc(own_stack, "seals", DAY)
+    assert "1200 rows of silver_features replaced" in listed
+    seal = next(line.split()[0] for line in listed.splitlines() if "replaced" in line)
+    assert "1200 rows" in btc(own_stack, "undo-seal", DAY, seal)
+    with QuestDB(system.questdb) as db:
+        assert digest(read_day(db, silver, DAY)) == wrong
+    btc(own_stack, "backfill", "--from", DAY, "--to", DAY, "--insist", fails=True)
+    btc(own_stack, "backfill", "--from", DAY, "--to", DAY)
+    assert symbol
+
+
 def test_days_lost_with_questdb_are_restored_and_proven(own_stack: Stack, system: Settings, symbol: str) -> None:
     printed = btc(own_stack, "backfill", "--from", EVENING, "--to", DAY, "--dry-run")
     assert "2 days" in printed
@@ -220,7 +260,7 @@ def test_days_lost_with_questdb_are_restored_and_proven(own_stack: Stack, system
     assert "rows restored" in printed
     with QuestDB(system.questdb) as db:
         assert {table.name: digest(read_day(db, table, DAY)) for table in STORED} == before
-        proof = prove(db, symbol, DAY)
+        proof = prove(db, symbol, DAY, keep_nothing)
     assert proof.stream_equals_replay
     assert (proof.rows, proof.rows_missing, proof.rows_different) == (1_200, 0, 0)
 

@@ -97,6 +97,18 @@ def test_a_missing_trade_is_found_unless_the_exchange_has_none(db: QuestDB) -> N
     assert judged(db, "trade_ids_gapless").passed
 
 
+def test_outliers_and_another_numbering_leave_no_hole_but_a_hole_in_an_epoch_is_found(db: QuestDB) -> None:
+    trades, symbol, day = TABLES["bronze_trades"], "EPOCHS/USD", "2020-03-08"
+    ids, marks = [70, 71, 9 * 10**18, 72, 1, 2, 3], ["", "", "outlier", "", "epoch", "", ""]
+    write_rows(db, trades, made_up(trades, day, 7, trade_id=ids, mark=marks, symbol=[symbol] * 7))
+    assert judged(db, "trade_ids_gapless", day).passed
+    ids, marks = [*ids, 5], [*marks, ""]
+    write_rows(db, trades, made_up(trades, day, 8, trade_id=ids, mark=marks, symbol=[symbol] * 8))
+    found = judged(db, "trade_ids_gapless", day)
+    assert not found.passed
+    assert str(found.metadata["rows"].value).count("\n") == 2, "a head, a line and the one row"
+
+
 def test_a_missing_trade_is_found_behind_any_number_of_absent_ones_and_over_midnight(db: QuestDB) -> None:
     trades, marks, symbol = TABLES["bronze_trades"], TABLES["gap_marks"], "HOLES/USD"
     yesterday, today = "2020-03-02", "2020-03-03"

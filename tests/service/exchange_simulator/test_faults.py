@@ -178,6 +178,45 @@ def test_the_ledger_distinguishes_trades_that_were_not_sent_from_trades_that_nev
     run(body)
 
 
+def test_odd_ids_are_the_same_on_the_socket_and_in_rest_and_a_withheld_trade_comes_late(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path, rate=50.0) as server, ws(server) as client:
+            await subscribed(client, "trade")
+            rows: list[Message] = []
+
+            async def read() -> None:
+                while True:
+                    frame = json.loads(await client.recv())
+                    rows.extend(frame["data"] if frame.get("channel") == "trade" else [])
+
+            reader = asyncio.create_task(read())
+            since_ns = server.clock.now_ns() - 60 * NS_PER_S
+            for query in ({"kind": "jump_id"}, {"kind": "restart_ids"}, {"kind": "correct_trades", "count": 2}):
+                await inject(server, **query)
+                await until_all_faults_end(server)
+            await inject(server, "late_trade", seconds=0.5)
+            assert await active(server) == ["late_trade"]
+            await asyncio.sleep(1.0)
+            in_rest = await rest_ids(server, since_ns)
+            tape = (await get(server, f"/ledger/tape?symbol=BTC/USD&since_ns={since_ns}")).json()["trades"]
+            reader.cancel()
+
+            ids = [row["trade_id"] for row in rows]
+            jumped = max(ids)
+            assert jumped >= 10**15
+            assert {jumped, min(ids)} <= in_rest
+            assert set(ids) <= {trade_id for trade_id, _ in tape}
+            prices: dict[int, set[float]] = {}
+            for row in rows:
+                prices.setdefault(row["trade_id"], set()).add(row["price"])
+            assert [len(each) for each in prices.values()].count(2) == 2, "two trades came with another price, too"
+            newest = ids.index(min(ids))
+            assert any(later < earlier for earlier, later in itertools.pairwise(ids[newest:])), "one came late"
+            assert (await get(server, "/ledger/tape?since_ns=x")).status_code == 400
+
+    run(body)
+
+
 def test_outages_skewed_clocks_and_extra_frames_reach_the_client_and_end(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, rate=50.0) as server, ws(server) as client:

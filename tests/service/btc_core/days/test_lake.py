@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from btc_core.clock import NS_PER_DAY, now_ns
@@ -104,6 +105,20 @@ def test_a_day_past_its_time_stays_while_the_store_is_away_and_goes_when_it_is_c
     assert (table.name, old) in lake.drop_old(db, store, now).dropped
     assert (count_rows(db, table, old), count_rows(db, table, recent)) == (0, ROWS)
     assert lake.restore(db, store, table, old) == ROWS + 1
+
+
+def test_a_copy_from_before_a_column_was_added_frees_its_day_unless_the_column_has_values(
+    db: QuestDB, store: ObjectStore
+) -> None:
+    table = TABLES["bronze_trades"]
+    older = msgspec.structs.replace(table, columns=table.columns[:-1])
+    for day, marks, blocker in (
+        ("2021-03-08", [None] * ROWS, ""),
+        ("2021-03-09", ["late"] * ROWS, "its copy was made before the columns mark had values"),
+    ):
+        write_rows(db, table, made_up(table, day, mark=marks))
+        assert lake.back_up(db, store, older, day) is not None
+        assert lake.deletion_blocker(db, store, table, day) == blocker
 
 
 def test_views_keep_their_bars_when_days_are_dropped_and_are_computed_again_when_one_is_lost(

@@ -68,6 +68,17 @@ def test_trade_faults_touch_the_next_trades_and_no_others_however_they_are_frame
     assert list(itertools.chain(*merged)) == first + rest
 
 
+def test_a_corrected_trade_is_sent_as_it_is_and_then_with_another_price() -> None:
+    interceptor = frame_faults.interceptor(catalogue.CorrectTrades(count=1), SYMBOL)
+    sent = [changed for frame in _trade_frames([2, 1]) for changed in interceptor(frame)]
+    rows = [json.loads(frame.text)["data"] for frame in sent]
+    assert [[(row["trade_id"], row["price"]) for row in each] for each in rows] == [
+        [(1, 60_000.1)], [(1, 60_001.1)], [(2, 60_000.1)], [(3, 60_000.1)]
+    ]  # fmt: skip
+    assert {row["timestamp"] for each in rows for row in each} == {rows[0][0]["timestamp"]}
+    assert interceptor.done
+
+
 def test_a_trade_fault_leaves_other_symbols_and_channels_alone() -> None:
     interceptor = frame_faults.interceptor(catalogue.SkipTrades(count=1), "ETH/USD")
     (trades,) = _trade_frames([2])
