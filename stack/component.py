@@ -68,7 +68,7 @@ class Component:
     stop_wait_s: int = 10
     """supervisord kills a process that still runs this long after the stop signal."""
     start_timeout_s: float = 60.0
-    """On two cores a start takes a tenth of this; after so long something is wrong, and the log shows what."""
+    """A start is given up when the process has made no progress for this long. On two cores a start takes a tenth of it."""
     steady_s: float = 2.0
 
 
