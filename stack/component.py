@@ -54,6 +54,8 @@ class Component:
     """None for a process that answers no requests: it counts as healthy after it has run for `steady_s`."""
     env: Mapping[str, str] = field(default_factory=dict)
     waits_for: tuple[str, ...] = ()
+    work_check: Check | None = None
+    """Raises when a server answers but cannot do all of its work, because it is full or has suspended a table, say."""
     """Names of the components that must be healthy before this one starts."""
     ports: tuple[int, ...] = ()
     """TCP ports it binds on loopback."""
@@ -72,6 +74,8 @@ class Component:
     steady_s: float = 2.0
 
 
+    retry_s: int = 3
+    """A process that exits sooner after its start counts as a failed start and is retried with growing pauses."""
 def in_order(components: Mapping[str, Component], names: tuple[str, ...] | None = None) -> list[Component]:
     """The named components (all when None) and everything they wait for, each after what it waits for.
 
