@@ -74,6 +74,10 @@ STAGE_LATENCY = Histogram(
     buckets=LATENCY_BUCKETS_S,
 )
 
+DISK_LEFT_OUT = Counter(
+    "btc_disk_left_out", "Frames that ingest left out because the disk is nearly full.", ["channel", "symbol"]
+)
+
 OPEN_GAPS = Gauge("btc_gaps_open", "Gaps in the trade ids that are neither repaired nor confirmed absent.", ["symbol"])
 MISSING_TRADES = Gauge("btc_trades_missing", "Trade ids missing in open gaps.", ["symbol"])
 SETTLED_TRADES = Counter(

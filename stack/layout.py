@@ -137,11 +137,15 @@ class Layout:
         return self.values() | known | {"BTC_ENV_FILE": str(self.env_file), "PYTHONPATH": python_path()}
 
     def settings(self) -> Settings:
-        """The settings as this stack's processes see them."""
+        """The settings as this stack's processes see them; the watched disk is that of the data directory unless set."""
         if not self.exists:
             msg = f"there is no stack in {self.data_dir}; `btc up` or `btc init` creates one"
             raise StackError(msg)
-        return load_settings(self.env_file)
+        settings = load_settings(self.env_file)
+        if settings.disk.path:
+            return settings
+        disk = settings.disk.model_copy(update={"path": str(self.data_dir)})
+        return settings.model_copy(update={"disk": disk})
 
     def internal_ports(self) -> InternalPorts:
         """The ports that no other setting names."""

@@ -179,6 +179,10 @@ class Stack:
         with ThreadPoolExecutor(len(wanted)) as pool:
             return list(pool.map(lambda component: status_of(component, states.get(component.name)), wanted))
 
+    def disk_problem(self) -> str:
+        """What is given up because the disk of the data directory is nearly full; "" when nothing is."""
+        return disk_problem(self.settings.disk)
+
     def stop_component(self, name: str) -> None:
         """Stop one component until the next `up`; the others continue without it."""
         with self._locked():

@@ -216,10 +216,15 @@ def _environment(layout: Layout) -> dict[str, str]:
     The processes read `stack.env` themselves, and variables win over that file; so in sim mode variables with the
     addresses of an exchange are left out.
     """
-    simulated = layout.settings().simulated
+    settings = layout.settings()
     inherited = {
         key: value
         for key, value in os.environ.items()
-        if not (simulated and key.startswith("BTC_EXCHANGE_")) and key not in {"BTC_ENV_FILE", "PYTHONHOME"}
+        if not (settings.simulated and key.startswith("BTC_EXCHANGE_")) and key not in {"BTC_ENV_FILE", "PYTHONHOME"}
     }
-    return inherited | {"BTC_ENV_FILE": str(layout.env_file), "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
+    return inherited | {
+        "BTC_ENV_FILE": str(layout.env_file),
+        "BTC_DISK_PATH": settings.disk.path,
+        "PYTHONPATH": python_path(),
+        "PYTHONUNBUFFERED": "1",
+    }

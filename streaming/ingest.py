@@ -37,6 +37,7 @@ from btc_core.names import EVENTS_TOPIC
 from streaming.backoff import backoff_s
 from streaming.conflation import ConflatingPublisher
 from streaming.exchange_clock import ExchangeClock
+from streaming.disk_saver import DiskSaver
 from streaming.order_books import OrderBooks
 from streaming.publisher import Publisher
 from streaming.subscriptions import Subscriptions
@@ -86,7 +87,8 @@ class Ingest:
         self._settings = settings
         self._clock = clock
         self._publisher = Publisher(settings.kafka, "ingest")
-        self._frame_publisher = ConflatingPublisher(self._publisher, settings.stream.conflate_above_messages)
+        conflating = ConflatingPublisher(self._publisher, settings.stream.conflate_above_messages)
+        self._frame_publisher = DiskSaver(conflating, settings.disk, clock)
         self._exchange_clock = ExchangeClock()
         self._exchange = exchange_of(settings.exchange)
         self._connection = 0
