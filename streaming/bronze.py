@@ -18,6 +18,7 @@ from btc_core.stores.questdb import QuestDB, append
 from streaming.bronze_rows import BronzeReader, BronzeRows
 from streaming.handler import WorkerSpec
 from streaming.publisher import Publisher
+from streaming.storage_watch import StorageWatch
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
@@ -97,4 +98,5 @@ def build(settings: Settings) -> Worker:
 
 def run(settings: Settings) -> None:
     """Run the worker until SIGTERM."""
+    StorageWatch(settings).start()
     build(settings).run_as_process()

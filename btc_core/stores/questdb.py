@@ -149,7 +149,10 @@ def applied(db: QuestDB, name: str) -> bool:
     """
     state = db.execute(f"SELECT sequencerTxn, writerTxn, suspended FROM wal_tables() WHERE name = '{name}'")  # noqa: S608 - names of the catalogue
     if state and state[0][2]:
-        msg = f"QuestDB has suspended {name}; ALTER TABLE {name} RESUME WAL after freeing disk"
+        msg = (
+            f"QuestDB has suspended {name}: it acknowledges rows and does not show them. Free disk space if there is none; "
+            "the worker bronze resumes the table within a minute"
+        )
         raise QuestDBError(msg)
     return bool(state) and state[0][0] == state[0][1]
 
