@@ -34,10 +34,11 @@ from btc_core.market.frames import (
 )
 from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
+from btc_core.stores.kafka import require_topics
 from streaming.backoff import backoff_s
 from streaming.conflation import ConflatingPublisher
-from streaming.exchange_clock import ExchangeClock
 from streaming.disk_saver import DiskSaver
+from streaming.exchange_clock import ExchangeClock
 from streaming.order_books import OrderBooks
 from streaming.publisher import Publisher
 from streaming.subscriptions import Subscriptions
@@ -91,6 +92,7 @@ class Ingest:
         self._frame_publisher = DiskSaver(conflating, settings.disk, clock)
         self._exchange_clock = ExchangeClock()
         self._exchange = exchange_of(settings.exchange)
+        self._found_topics = False
         self._connection = 0
         self._sequence = 0
         self._subscriptions = Subscriptions(self._exchange, (), 0.0)
@@ -114,16 +116,25 @@ class Ingest:
         while not self._stop.is_set():
             self._received_data = False
             try:
+                await self._find_topics()
                 await self._fetch_missed_minutes()
                 await self._follow()
             except SubscriptionRefused:
                 raise
             except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidMessage, ServiceError) as error:
+                if isinstance(error, ServiceError):  # Kafka may have lost a topic
+                    self._found_topics = False
                 metrics.CONNECTIONS.labels(type(error).__name__).inc()
                 log.warning("connection %d ended: %s", self._connection, error or type(error).__name__)
             failures = 0 if self._received_data else failures + 1
             await self._pause(failures)
         self._publisher.flush()
+
+    async def _find_topics(self) -> None:
+        """Read the exchange only once Kafka has the topics; while Kafka does not answer, frames may wait in memory."""
+        if not self._found_topics:
+            await asyncio.to_thread(require_topics, self._settings.kafka)
+            self._found_topics = True
 
     def stop(self) -> None:
         """End `run` after the current frame."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from confluent_kafka import KafkaException
 
 from btc_core import metrics
 from btc_core.clock import now_ns
@@ -56,6 +57,9 @@ class Publisher:
                 return self._producer.produce(topic, value, key, timestamp=ts_ms, on_delivery=self._on_failure)
             except BufferError:
                 self._producer.poll(0.1)
+            except KafkaException as error:
+                msg = f"Kafka does not take a message for {topic}: {error}"
+                raise ServiceError(msg) from error
 
     def dead_letter(self, reason: str, message: str, raw: bytes, place: tuple[str, int, int] = ("", -1, -1)) -> None:
         """Queue a dead letter: what could not be used, and why. `place` is its topic, partition and offset if it has one."""
