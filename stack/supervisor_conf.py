@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stack.limits import open_files
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -34,7 +36,7 @@ def conf_text(layout: Layout, components: Iterable[Component]) -> str:
             "pidfile": layout.run_dir / "supervisord.pid",
             "childlogdir": layout.logs_dir,
             "umask": "077",
-            "minfds": 4096,  # QuestDB and Kafka keep many files open
+            "minfds": min(MIN_FILES, open_files()),
         },
         "unix_http_server": {"file": layout.supervisor_socket, "chmod": "0600"},
         "rpcinterface:supervisor": {

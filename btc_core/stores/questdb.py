@@ -66,6 +66,10 @@ class QuestDB:
         """The result of a SELECT as an Arrow table."""
         return pq.read_table(io.BytesIO(self._get("/exp", query=sql, fmt="parquet").content))
 
+    def warnings(self) -> list[str]:
+        """What QuestDB finds too low on its machine, such as the limit of memory maps; raises as `execute`."""
+        return [str(each["warning"]) for each in self._get("/warnings").json()]
+
     def write(self, table: str, rows: pa.Table | pd.DataFrame, timestamp: str = "ts_event") -> None:
         """Write rows and return when QuestDB has acknowledged all of them.
 
@@ -116,7 +120,7 @@ class QuestDB:
                 words = response.json().get("error", response.text)
             except ValueError:
                 words = response.text
-            msg = f"QuestDB refused ({response.status_code}): {words[:500]} in: {params['query'][:300]}"
+            msg = f"QuestDB refused ({response.status_code}): {words[:500]} in: {params.get('query', path)[:300]}"
             raise QuestDBError(msg)
         return response
 
