@@ -23,6 +23,8 @@ from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC
 from btc_core.stores.kafka import topic_state
 from btc_core.stores.questdb import QuestDB
 from exchange_simulator.faults import catalogue, schedule
+from tests.faults import server_faults
+from tests.faults.server_faults import ServerFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 WORKERS = ("ingest", "bronze", "features", "forecast", "repair")
 SERVERS = ("questdb", "kafka", "valkey")
 KILLED = (*WORKERS, *SERVERS)
+SERVER_FAULT_SHARE = 0.15
+"""Share of the faults of running servers."""
 KILL_SHARE = 0.4
 """Share of the kills among all faults; the others are faults of the exchange."""
 RECOVERY_PATIENCE_S = 120.0
@@ -58,6 +62,7 @@ class FaultReport(msgspec.Struct):
 
     kills: dict[str, int]
     exchange_faults: dict[str, int]
+    server_faults: dict[str, int]
     outages: tuple[str, ...]
     """Servers that were stopped, in this order."""
     recovery_s: dict[str, float]
@@ -68,7 +73,8 @@ class FaultReport(msgspec.Struct):
     @property
     def total(self) -> int:
         """Number of all faults."""
-        return sum(self.kills.values()) + sum(self.exchange_faults.values()) + len(self.outages)
+        counts = (self.kills, self.exchange_faults, self.server_faults)
+        return sum(sum(count.values()) for count in counts) + len(self.outages)
 
 
 class Chaos:
@@ -81,6 +87,7 @@ class Chaos:
         self._exchange = stack.settings.exchange.rest_url
         self._kills: dict[str, int] = defaultdict(int)
         self._injected: dict[str, int] = defaultdict(int)
+        self._server_faults: dict[str, int] = defaultdict(int)
         self._recovery_s: dict[str, float] = {}
         self._memory_mb: dict[str, float] = defaultdict(float)
         self._down: set[str] = set()
@@ -99,7 +106,12 @@ class Chaos:
             self._finished.set()
             watcher.join()
         return FaultReport(
-            dict(self._kills), dict(self._injected), self._plan.outages, self._recovery_s, dict(self._memory_mb)
+            dict(self._kills),
+            dict(self._injected),
+            dict(self._server_faults),
+            self._plan.outages,
+            self._recovery_s,
+            dict(self._memory_mb),
         )
 
     def _stop_servers(self, say: Callable[[str], None]) -> None:
@@ -117,15 +129,17 @@ class Chaos:
         begin_s = time.monotonic()
         for at_s, fault in self._schedule():
             time.sleep(max(0.0, begin_s + at_s - time.monotonic()))
-            say(f"{at_s:6.1f} s  {fault if isinstance(fault, str) else fault.kind}")
+            say(f"{at_s:6.1f} s  {fault.kind if isinstance(fault, catalogue.Fault) else fault}")
             if isinstance(fault, str):
                 recoveries += self._kill(fault)
+            elif isinstance(fault, ServerFault):
+                recoveries += self._spoil(fault)
             else:
                 self._inject(fault)
         for recovery in recoveries:
             recovery.join()
 
-    def _schedule(self) -> Iterator[tuple[float, str | catalogue.Fault]]:
+    def _schedule(self) -> Iterator[tuple[float, str | ServerFault | catalogue.Fault]]:
         """(seconds from the start, component to kill or fault to inject); a plan always gives the same schedule."""
         draws = np.random.default_rng(self._plan.seed)
         exchange_faults = schedule.sequence(
@@ -137,7 +151,13 @@ class Chaos:
             at_s += self._plan.every_s * draws.uniform(0.5, 1.5)
             if at_s >= self._plan.seconds:
                 return
-            yield at_s, next(kills) if draws.random() < KILL_SHARE else next(exchange_faults)[1]
+            chance = draws.random()
+            if chance < KILL_SHARE:
+                yield at_s, next(kills)
+            elif chance < KILL_SHARE + SERVER_FAULT_SHARE:
+                yield at_s, server_faults.draw(draws)
+            else:
+                yield at_s, next(exchange_faults)[1]
 
     def _kill(self, name: str) -> list[threading.Thread]:
         """Kill a component with SIGKILL and watch its recovery in a thread; one that is still down is not killed again."""
@@ -150,6 +170,16 @@ class Chaos:
         recovery = threading.Thread(target=self._await_recovery, args=(name, pid, time.monotonic()))
         recovery.start()
         return [recovery]
+
+    def _spoil(self, fault: ServerFault) -> list[threading.Thread]:
+        """Let a server misbehave for a while, unless it is down already."""
+        pid = self._pid(fault.server)
+        if fault.server in self._down or not pid:
+            return []
+        self._server_faults[str(fault)] += 1
+        spoiling = threading.Thread(target=server_faults.inject, args=(self._stack, fault, psutil.Process(pid)))
+        spoiling.start()
+        return [spoiling]
 
     def _pid(self, name: str) -> int:
         return next(each.pid for each in self._stack.status((name,)))
