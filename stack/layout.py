@@ -13,7 +13,7 @@ import secrets
 import shlex
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from dotenv import dotenv_values
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Mode = Literal["live", "sim"]
+Durability = Literal["page-cache", "fsync"]
+"""When Kafka and QuestDB acknowledge a write: once the kernel has it, or once it is on the disk."""
+DURABILITY_MODES: tuple[Durability, ...] = get_args(Durability)
+"""The first is the default; docs/decisions.md has the reason."""
 
 ROOT = Path(__file__).resolve().parents[1]
 """The folder with our programs (`streaming`, `serving`, `exchange_simulator`): a checkout, or `btc_programs` of an
@@ -126,6 +130,10 @@ class Layout:
         """Set how many processes share the symbols' features, 1 or 2, from the next start on."""
         self._write(self.values() | {"BTC_STACK_FEATURES_WORKERS": str(workers)})
 
+    def set_durability(self, mode: Durability) -> None:
+        """Set when Kafka and QuestDB acknowledge a write, from their next start on."""
+        self._write(self.values() | {"BTC_STACK_DURABILITY": mode})
+
     def values(self) -> dict[str, str]:
         """The variables in `stack.env`, as written."""
         return {key: value or "" for key, value in dotenv_values(self.env_file, interpolate=False).items()}
@@ -154,6 +162,15 @@ class Layout:
     def features_workers(self) -> int:
         """How many processes share the symbols' features: 1 unless `BTC_STACK_FEATURES_WORKERS` is 2."""
         return int(self.values().get("BTC_STACK_FEATURES_WORKERS", "1"))
+
+    def durability(self) -> Durability:
+        """When a write counts as acknowledged, from `BTC_STACK_DURABILITY`. Raises `StackError` for another mode."""
+        mode = self.values().get("BTC_STACK_DURABILITY", DURABILITY_MODES[0])
+        for known in DURABILITY_MODES:
+            if mode == known:
+                return known
+        msg = f"BTC_STACK_DURABILITY in {self.env_file} is {mode!r}; it can be {' or '.join(DURABILITY_MODES)}"
+        raise StackError(msg)
 
     def exchange_args(self) -> tuple[str, ...]:
         """Additional arguments of the simulator."""

@@ -114,7 +114,7 @@ class Stack:
         """All components by name."""
         self.layout.make_dirs()
         layout = self.layout
-        more = layout.exchange_args(), layout.features_workers()
+        more = layout.exchange_args(), layout.features_workers(), layout.durability()
         return all_components(Context(layout, self.settings, layout.internal_ports(), *more))
 
     def up(self, only: tuple[str, ...] | None = None, report: Report = lambda _name, _what: None) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from btc_core.settings import DiskSettings
+    from stack.layout import Durability
 
 HEAP_MB = 384
 """Kafka serves from the page cache; the heap holds requests in flight, 180 MB under our load."""
@@ -47,7 +48,7 @@ def component(context: Context) -> Component:
 
     def before_start() -> None:
         (home / "tmp").mkdir(parents=True, exist_ok=True)
-        properties.write_text(_properties(home, port, controller_port, settings.kafka.partitions))
+        properties.write_text(_properties(home, port, controller_port, settings.kafka.partitions, context.durability))
         if not (home / "data" / "meta.properties").exists():
             _format(classpath, properties)
 
@@ -108,7 +109,7 @@ def _check_partitions(data: Path) -> None:
         raise ServiceError(msg)
 
 
-def _properties(home: Path, port: int, controller_port: int, partitions: int) -> str:
+def _properties(home: Path, port: int, controller_port: int, partitions: int, durability: Durability) -> str:
     values = {
         "process.roles": "broker,controller",
         "node.id": NODE_ID,
@@ -145,6 +146,8 @@ def _properties(home: Path, port: int, controller_port: int, partitions: int) ->
         # Topics have a limit in bytes (`ensure_topics`); with the default of five minutes they may exceed it by gigabytes.
         "log.retention.check.interval.ms": 30_000,
     }
+    if durability == "fsync":
+        values["log.flush.interval.messages"] = 1  # an append returns after its fsync, and only then is it acknowledged
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 

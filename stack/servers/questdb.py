@@ -20,6 +20,7 @@ from stack.prepare import tables
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from stack.layout import Durability
 
 HEAP_MB = 384
 """QuestDB keeps its data off-heap; the heap holds SQL plans and parsed rows, 160 MB under our load."""
@@ -63,7 +64,7 @@ def component(context: Context) -> Component:
             *("-m", "io.questdb/io.questdb.ServerMain"),
             *("-d", str(home)),
         ),
-        env=_environment(settings.user, password, port, settings.pg_port),
+        env=_environment(settings.user, password, port, settings.pg_port) | _durability(context.durability),
         ports=(port, settings.pg_port),
         url=settings.http_url,
         check=http_check(f"{settings.http_url}/exec", "QuestDB", params={"query": "select 1"}, auth=auth),
@@ -106,6 +107,10 @@ def _environment(user: str, password: str, port: int, pg_port: int) -> dict[str,
         "QDB_CAIRO_WRITER_DATA_APPEND_PAGE_SIZE": "1048576",
         "QDB_CAIRO_WRITER_DATA_INDEX_VALUE_APPEND_PAGE_SIZE": "1048576",
     }
+
+
+def _durability(mode: Durability) -> dict[str, str]:
+    return {"QDB_CAIRO_COMMIT_MODE": "sync" if mode == "fsync" else "nosync"}
 
 
 def _threads() -> dict[str, str]:
