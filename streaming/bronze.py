@@ -98,5 +98,5 @@ def build(settings: Settings) -> Worker:
 
 def run(settings: Settings) -> None:
     """Run the worker until SIGTERM."""
-    StorageWatch(settings).start()
-    build(settings).run_as_process()
+    with StorageWatch(settings):
+        build(settings).run_as_process()

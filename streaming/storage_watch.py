@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from btc_core import metrics
 from btc_core.errors import ServiceError
@@ -29,6 +29,8 @@ LOOP_NAME = "bronze_storage"
 PERIOD_S = 5.0
 QUESTDB_TIMEOUT_S = 10.0
 """The query takes milliseconds. While QuestDB hangs, the thread must iterate more often than LoopStuck waits."""
+JOIN_TIMEOUT_S = 1.0
+"""Longest wait for the thread when the worker stops; a thread that waits for QuestDB ends with the process."""
 RESUME_FIRST_S, RESUME_MAX_S = 5.0, 60.0
 """Pause between two attempts to resume a table, doubling. An attempt costs one failing transaction, and rows should appear
 within a minute after the cause is gone."""
@@ -63,7 +65,7 @@ class Resumer:
 
 
 class StorageWatch:
-    """Looks at QuestDB and at the disk every few seconds, for as long as the process runs."""
+    """Looks at QuestDB and at the disk every few seconds."""
 
     def __init__(self, settings: Settings) -> None:
         self._db = QuestDB(settings.questdb, QUESTDB_TIMEOUT_S)
@@ -75,16 +77,25 @@ class StorageWatch:
         """Tables that have gauges."""
         self._step = Saving.NOTHING
         self._failure = ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=LOOP_NAME, daemon=True)
 
-    def start(self) -> None:
-        """Watch from a thread that ends with the process."""
-        threading.Thread(target=self._run, name=LOOP_NAME, daemon=True).start()
+    def __enter__(self) -> Self:
+        """Watch from a thread until the end of the block."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(JOIN_TIMEOUT_S)
+        if not self._thread.is_alive():
+            self._db.close()
 
     def _run(self) -> None:
-        while True:
+        while not self._stop.is_set():
             metrics.LOOP_AT.labels(LOOP_NAME).set_to_current_time()
             self.look(time.monotonic())
-            time.sleep(PERIOD_S)
+            self._stop.wait(PERIOD_S)
 
     def look(self, now_s: float) -> None:
         """Look once; `now_s` is monotonic."""
