@@ -18,6 +18,7 @@ from benchmarks import (  # noqa: F401 - importing registers them
     beside,
     burst,
     days,
+    durability,
     endurance,
     models,
     pure,

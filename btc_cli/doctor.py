@@ -10,7 +10,9 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
+import httpx
 import typer
+from prometheus_client.parser import text_string_to_metric_families
 
 from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
 from btc_core.errors import BtcError, StackError
@@ -20,6 +22,7 @@ from stack import preflight
 from stack.jars import jars
 from stack.java import java
 from stack.layout import current_data_dir, default_data_dir
+from stack.limits import usage_of
 from stack.logs import tail
 from stack.runtime import Stack
 
@@ -31,6 +34,13 @@ if TYPE_CHECKING:
 
 LOG_LINES = 5
 """Last lines of its log shown for a component that is not healthy."""
+MIN_DAYS_LEFT = 2.0
+"""The alert DiskFilling has the same bound."""
+METRICS_TIMEOUT_S = 5.0
+RAISE_LIMITS = (
+    "To raise them: `sudo sysctl -w vm.max_map_count=1048576` (in /etc/sysctl.d it stays), and for open files "
+    "`ulimit -Hn` or LimitNOFILE of the service that runs `btc up`; then `btc down` and `btc up`"
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class Finding:
     subject: str
     problem: str
     """What is wrong and how to fix it; empty if nothing is."""
+    is_warning: bool = False
+    """Whether the problem may be left as it is; it does not change the exit code."""
 
 
 def doctor(data_dir: DataDir = None) -> None:
@@ -53,8 +65,9 @@ def doctor(data_dir: DataDir = None) -> None:
         stack = Stack(default_data_dir("live"))
     has_problem = False
     for finding in chain(check_machine(stack), check_components(stack) if stack.layout.exists else ()):
-        typer.echo(f"  no  {finding.subject}: {finding.problem}" if finding.problem else f"  ok  {finding.subject}")
-        has_problem = has_problem or bool(finding.problem)
+        mark = "ok" if not finding.problem else "!!" if finding.is_warning else "no"
+        typer.echo(f"  {mark}  {finding.subject}" + (f": {finding.problem}" if finding.problem else ""))
+        has_problem = has_problem or mark == "no"
     if not stack.layout.exists:
         typer.echo(f"there is no stack in {stack.layout.data_dir} yet; `btc up` creates one")
     elif not stack.running:
@@ -67,6 +80,7 @@ def check_machine(stack: Stack) -> Iterator[Finding]:
     """What could keep a stack from starting."""
     yield Finding("Python", preflight.python_problem() or "")
     yield Finding("disk", preflight.disk_problem(stack.layout.data_dir) or "")
+    yield Finding("open files", preflight.open_files_problem() or "")
     yield Finding("memory", "" if stack.running else preflight.memory_problem() or "")
     yield Finding("Java", _problem(java))
     for server in ("questdb", "kafka"):
@@ -84,8 +98,10 @@ def check_components(stack: Stack) -> Iterator[Finding]:
     statuses = {status.name: status for status in stack.status()}
     for component in components.values():
         yield Finding(component.name, _component_problem(stack, component, statuses[component.name]))
-    if statuses["questdb"].state == "healthy":
+    yield Finding("room on the disk", stack.disk_problem() or _full_soon(statuses["bronze"].url))
+    if statuses["questdb"].state in {"healthy", "degraded"}:
         yield Finding("views", _view_problem(stack))
+        yield from _limits(stack, statuses["questdb"])
 
 
 def _component_problem(stack: Stack, component: Component, status: Status) -> str:
@@ -102,6 +118,34 @@ def _view_problem(stack: Stack) -> str:
     with QuestDB(stack.settings.questdb) as db:
         invalid = "; ".join(f"{name} is no longer refreshed ({why})" for name, why in invalid_views(db).items())
     return invalid and f"{invalid}: `btc up` recomputes it"
+
+
+def _limits(stack: Stack, questdb: Status) -> Iterator[Finding]:
+    """What QuestDB says about the limits of this machine, and how near to them it is."""
+    usages = usage_of(questdb.pid)
+    used = ", ".join(map(str, usages))
+    near = [usage for usage in usages if usage.is_near]
+    yield Finding("limits of questdb", f"it uses {used}, and fails when it needs more: {RAISE_LIMITS}" if near else "")
+    with QuestDB(stack.settings.questdb) as db:
+        advice = "; ".join(db.warnings())
+    text = f"QuestDB recommends more than this machine has: {advice}. It uses {used} now. {RAISE_LIMITS}"
+    yield Finding("advice of questdb", text if advice else "", is_warning=True)
+
+
+def _full_soon(metrics_url: str) -> str:
+    """Whether the disk is soon full at its present rate; "" also when bronze, which measures it, does not answer."""
+    try:
+        text = httpx.get(metrics_url, timeout=METRICS_TIMEOUT_S).text
+    except httpx.HTTPError:
+        return ""
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "btc_disk_days_left" and sample.value < MIN_DAYS_LEFT:
+                return (
+                    f"it is full in {sample.value:.1f} days at the rate of the last day: free some, or keep fewer days "
+                    "(BTC_QUESTDB_TTL_BRONZE_DAYS, BTC_QUESTDB_TTL_SILVER_DAYS, BTC_KAFKA_RETENTION_HOURS)"
+                )
+    return ""
 
 
 def _problem(check: Callable[[], object]) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stack.status import Status
 
 console = Console(highlight=False)
-STYLES = {"healthy": "green", "starting": "yellow", "restarting": "yellow", "stopped": "dim"}
+STYLES = {"healthy": "green", "degraded": "bold yellow", "starting": "yellow", "restarting": "yellow", "stopped": "dim"}
 _lock = Lock()
 """Components report their progress from several threads."""
 

@@ -93,22 +93,26 @@ def status(
 ) -> None:
     """Show the state, address, process and memory of every component.
 
-    The exit code is 3 if a component is not healthy.
+    The exit code is 3 if a component is not healthy or the disk is nearly full.
     """
     stack = open_stack(data_dir)
     components = stack.status()
     settings = stack.settings
-    is_healthy = all(component.state == "healthy" for component in components)
+    disk = stack.disk_problem()
+    is_healthy = not disk and all(component.state == "healthy" for component in components)
     if as_json:
         answer = {
             "data_dir": str(stack.layout.data_dir),
             "simulated": settings.simulated,
             "healthy": is_healthy,
+            "disk": disk,
             "components": [asdict(component) for component in components],
         }
         typer.echo(json.dumps(answer, indent=2))
     else:
         screen.components(components, settings)
+        if disk:
+            screen.say(f"the disk is nearly full: {disk}")
     if not is_healthy:
         raise typer.Exit(UNHEALTHY_EXIT_CODE)
 

@@ -120,6 +120,32 @@ ODD_TRADES = Counter(
     "correction (the id came before with other values).",
     ["symbol", "kind"],
 )
+WAL_SUSPENDED = Gauge(
+    "btc_questdb_suspended",
+    "1 if QuestDB has suspended the table: it acknowledges rows and does not show them.",
+    ["table"],
+)
+WAL_LAG = Gauge(
+    "btc_questdb_wal_lag_transactions",
+    "Transactions of a table that QuestDB acknowledged and has not applied.",
+    ["table"],
+)
+WAL_RESUMES = Counter("btc_questdb_resumes", "Attempts to resume a table that QuestDB had suspended.", ["table"])
+
+DISK_FREE = Gauge("btc_disk_free_bytes", "Free bytes of the disk that holds the servers' data.", ["path"])
+DISK_DAYS_LEFT = Gauge(
+    "btc_disk_days_left", "Days until that disk is full, at the rate of the last day; infinite while it does not fill.",
+    ["path"],
+)  # fmt: skip
+DISK_SAVING = Gauge(
+    "btc_disk_saving_step",
+    "What is given up because the disk fills: 0 nothing, 1 order books, 2 also superseded quotes, 3 Kafka is stopped.",
+    ["path"],
+)
+DISK_LEFT_OUT = Counter(
+    "btc_disk_left_out", "Frames that ingest left out because the disk is nearly full.", ["channel", "symbol"]
+)
+
 OPEN_GAPS = Gauge("btc_gaps_open", "Gaps in the trade ids that are neither repaired nor confirmed absent.", ["symbol"])
 MISSING_TRADES = Gauge("btc_trades_missing", "Trade ids missing in open gaps.", ["symbol"])
 SETTLED_TRADES = Counter(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -89,6 +89,10 @@ class KafkaSettings(Section):
     move symbols to other partitions."""
     retention_hours: int = Field(168, ge=26)
     """How long the log keeps messages. It must exceed the warm-up of the features, which is 24 h 30 min."""
+    retention_bytes: int = Field(0, ge=0)
+    """Most bytes that one partition of a topic keeps, beside `retention_hours`; Kafka deletes its oldest messages then. 0: the
+    native stack derives it from the free space at each `btc up`, so that the log takes at most half of it; in containers,
+    there is no limit."""
 
 
 class QuestdbSettings(Section):
@@ -273,6 +277,34 @@ class BackupSettings(Section):
     """Age from which copies are removed."""
 
 
+class DiskSettings(Section):
+    """The disk that holds the servers' data, and what is given up before it is full. Trades are always recorded."""
+
+    path: str = ""
+    """A directory on that disk. The native stack sets it to its data directory. Empty: no disk is watched."""
+    books_below_bytes: int = Field(2_000_000_000, ge=0)
+    """With less free space, ingest leaves out order-book frames."""
+    quotes_below_bytes: int = Field(1_000_000_000, ge=0)
+    """With less free space, ingest also leaves out superseded quotes: it keeps the newest one of each
+    `BTC_DISK_QUOTE_INTERVAL_S`, and the one before each trade."""
+    kafka_stops_below_bytes: int = Field(300_000_000, ge=0)
+    """With less free space, the native stack stops Kafka until there is more, because a Kafka that meets a full disk can lose
+    its topics. Meanwhile frames wait in the memory of ingest."""
+    quote_interval_s: float = Field(1.0, gt=0)
+    """Time between two quotes of a symbol while quotes are left out."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        """Refuse bounds that would give up the more valuable data first."""
+        if self.kafka_stops_below_bytes <= self.quotes_below_bytes <= self.books_below_bytes:
+            return self
+        msg = (
+            "BTC_DISK_BOOKS_BELOW_BYTES, BTC_DISK_QUOTES_BELOW_BYTES and BTC_DISK_KAFKA_STOPS_BELOW_BYTES must not increase "
+            f"in this order, and are {self.books_below_bytes}, {self.quotes_below_bytes} and {self.kafka_stops_below_bytes}"
+        )
+        raise ValueError(msg)
+
+
 class LinksSettings(Section):
     """Addresses for a person's browser, where they differ from those that the processes use."""
 
@@ -305,6 +337,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     seal: SealSettings = SealSettings()
     backup: BackupSettings = BackupSettings()
+    disk: DiskSettings = DiskSettings()
     links: LinksSettings = LinksSettings()
 
     @property

@@ -20,6 +20,7 @@ from serving.deps import Deps
 from serving.endpoints import fast_paths
 from serving.newest_rows import Announcements, RedisRows
 from serving.server import serve
+from serving.storage_problems import StorageProblems
 from serving.stored_rows import QuestRows
 from serving.training import DagsterTrainer
 
@@ -30,6 +31,7 @@ def main() -> int:
         configured = settings()
         logs.configure()
         env_file = os.environ.get("BTC_ENV_FILE")
+        storage_problems = StorageProblems(configured)
         models = ModelHolder(BaselineSource(configured), configured.model.reload_s)
         deps = Deps(
             settings=configured,
@@ -39,10 +41,12 @@ def main() -> int:
             models=models,
             trainer=DagsterTrainer(configured),
             token=RotatingToken(configured.api, Path(env_file) if env_file else None),
+            storage_problems=storage_problems,
         )
         app = create_app(deps)
         announcements = Announcements(configured.redis, configured.exchange.symbols, SYSTEM_CLOCK)
         broadcaster = new_broadcaster(app, deps, announcements.wait)
+        storage_problems.start()
         models.start()
         broadcaster.start()
         try:

@@ -81,6 +81,8 @@ class Deps:
     trainer: Trainer
     token: Callable[[], str]
     """Returns the bearer token that is valid now; "" if there is none."""
+    storage_problems: Callable[[], tuple[str, ...]] = tuple
+    """Returns what is wrong with the tables and the disk; it does not wait for a server."""
     live_forecasts: dict[str, tuple[ForecastRow, LiveForecast]] = field(default_factory=dict)
     """For each market the newest row of the worker and the body made from it. Two threads may make the same body at once,
     which does no harm."""

@@ -40,7 +40,7 @@ def readiness(deps: Deps) -> Readiness:
     return Readiness(
         status="ready" if shown.is_ready else "starting",
         simulated=deps.settings.simulated,
-        reasons=tuple(dict.fromkeys([*reasons, *deps.models.reasons])),
+        reasons=tuple(dict.fromkeys([*reasons, *deps.models.reasons, *deps.storage_problems()])),
         feature_age_s=shown.feature_age_s,
         forecast_age_s=shown.forecast_age_s,
         models=ServedModels(bid=_served_model(shown.models.bid), volatility=_served_model(shown.models.volatility)),

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from btc_core.errors import StackError
+from stack.layout import DURABILITY_MODES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from btc_core.settings import Settings
-    from stack.layout import Layout
+    from stack.layout import Durability, Layout
     from stack.ports import InternalPorts
 
 Check = Callable[[], None]
@@ -32,6 +33,7 @@ class Context:
     exchange_args: tuple[str, ...] = ()
     """Additional arguments of the simulator."""
     features_workers: int = 1
+    durability: Durability = DURABILITY_MODES[0]
 
     def server_dir(self, name: str) -> Path:
         """The directory in which a server keeps its files."""
@@ -52,6 +54,8 @@ class Component:
     command: tuple[str, ...]
     check: Check | None = None
     """None for a process that answers no requests: it counts as healthy after it has run for `steady_s`."""
+    work_check: Check | None = None
+    """Raises when a server answers but cannot do all of its work, because it is full or has suspended a table, say."""
     env: Mapping[str, str] = field(default_factory=dict)
     waits_for: tuple[str, ...] = ()
     """Names of the components that must be healthy before this one starts."""
@@ -68,8 +72,10 @@ class Component:
     stop_wait_s: int = 10
     """supervisord kills a process that still runs this long after the stop signal."""
     start_timeout_s: float = 60.0
-    """On two cores a start takes a tenth of this; after so long something is wrong, and the log shows what."""
+    """A start is given up when the process has made no progress for this long. On two cores a start takes a tenth of it."""
     steady_s: float = 2.0
+    retry_s: int = 3
+    """A process that exits sooner after its start counts as a failed start and is retried with growing pauses."""
 
 
 def in_order(components: Mapping[str, Component], names: tuple[str, ...] | None = None) -> list[Component]:

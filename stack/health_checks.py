@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from btc_core.errors import ServiceError
+from btc_core.errors import BtcError, ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,16 +19,37 @@ if TYPE_CHECKING:
 HTTP_TIMEOUT_S = 5.0
 
 
+def get(
+    url: str, server: str, params: Mapping[str, str] | None = None, auth: tuple[str, str] | None = None
+) -> httpx.Response:
+    """The answer of `url`; raises `ServiceError` that says what `server` does instead of answering 200."""
+    try:
+        response = httpx.get(url, params=params, auth=auth, timeout=HTTP_TIMEOUT_S)
+    except httpx.ConnectError as error:
+        msg = f"{server} does not accept connections at {url}: {error}"
+        raise ServiceError(msg) from error
+    except httpx.TimeoutException as error:
+        msg = f"{server} has not answered within {HTTP_TIMEOUT_S:g} s at {url}"
+        raise ServiceError(msg) from error
+    except httpx.HTTPError as error:
+        msg = f"{server} broke off its answer at {url}: {error!r}"
+        raise ServiceError(msg) from error
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        msg = f"{server} refuses the user or the password in stack.env"
+        raise ServiceError(msg)
+    if response.status_code != httpx.codes.OK:
+        msg = f"{server} answers {response.status_code}"
+        raise ServiceError(msg)
+    return response
+
+
 def http_check(
     url: str, server: str, params: Mapping[str, str] | None = None, auth: tuple[str, str] | None = None
 ) -> Check:
     """A check that `url` answers 200; `server` is the subject of its error message."""
 
     def check() -> None:
-        response = httpx.get(url, params=params, auth=auth, timeout=HTTP_TIMEOUT_S)
-        if response.status_code != httpx.codes.OK:
-            msg = f"{server} answers {response.status_code}"
-            raise ServiceError(msg)
+        get(url, server, params, auth)
 
     return check
 
@@ -37,6 +58,8 @@ def problem_of(check: Check) -> str:
     """Run a check; return "" when it passes, else its error as text."""
     try:
         check()
+    except BtcError as error:
+        return str(error)
     except Exception as error:  # noqa: BLE001 - the checks use seven client libraries, each with its own tree of errors
         return f"{type(error).__name__}: {error}".strip()
     return ""

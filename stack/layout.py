@@ -13,7 +13,7 @@ import secrets
 import shlex
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from dotenv import dotenv_values
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Mode = Literal["live", "sim"]
+Durability = Literal["page-cache", "fsync"]
+"""When Kafka and QuestDB acknowledge a write: once the kernel has it, or once it is on the disk."""
+DURABILITY_MODES: tuple[Durability, ...] = get_args(Durability)
+"""The first is the default; docs/decisions.md has the reason."""
 
 ROOT = Path(__file__).resolve().parents[1]
 """The folder with our programs (`streaming`, `serving`, `exchange_simulator`): a checkout, or `btc_programs` of an
@@ -126,6 +130,10 @@ class Layout:
         """Set how many processes share the symbols' features, 1 or 2, from the next start on."""
         self._write(self.values() | {"BTC_STACK_FEATURES_WORKERS": str(workers)})
 
+    def set_durability(self, mode: Durability) -> None:
+        """Set when Kafka and QuestDB acknowledge a write, from their next start on."""
+        self._write(self.values() | {"BTC_STACK_DURABILITY": mode})
+
     def values(self) -> dict[str, str]:
         """The variables in `stack.env`, as written."""
         return {key: value or "" for key, value in dotenv_values(self.env_file, interpolate=False).items()}
@@ -137,11 +145,15 @@ class Layout:
         return self.values() | known | {"BTC_ENV_FILE": str(self.env_file), "PYTHONPATH": python_path()}
 
     def settings(self) -> Settings:
-        """The settings as this stack's processes see them."""
+        """The settings as this stack's processes see them; the watched disk is that of the data directory unless set."""
         if not self.exists:
             msg = f"there is no stack in {self.data_dir}; `btc up` or `btc init` creates one"
             raise StackError(msg)
-        return load_settings(self.env_file)
+        settings = load_settings(self.env_file)
+        if settings.disk.path:
+            return settings
+        disk = settings.disk.model_copy(update={"path": str(self.data_dir)})
+        return settings.model_copy(update={"disk": disk})
 
     def internal_ports(self) -> InternalPorts:
         """The ports that no other setting names."""
@@ -150,6 +162,15 @@ class Layout:
     def features_workers(self) -> int:
         """How many processes share the symbols' features: 1 unless `BTC_STACK_FEATURES_WORKERS` is 2."""
         return int(self.values().get("BTC_STACK_FEATURES_WORKERS", "1"))
+
+    def durability(self) -> Durability:
+        """When a write counts as acknowledged, from `BTC_STACK_DURABILITY`. Raises `StackError` for another mode."""
+        mode = self.values().get("BTC_STACK_DURABILITY", DURABILITY_MODES[0])
+        for known in DURABILITY_MODES:
+            if mode == known:
+                return known
+        msg = f"BTC_STACK_DURABILITY in {self.env_file} is {mode!r}; it can be {' or '.join(DURABILITY_MODES)}"
+        raise StackError(msg)
 
     def exchange_args(self) -> tuple[str, ...]:
         """Additional arguments of the simulator."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from stack.limits import open_files
 from stack.ports import is_free
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ MIN_DISK_GB = 2
 """A day of live data takes 1 to 2 GB; with less free space QuestDB and SeaweedFS soon refuse writes."""
 MIN_MEMORY_GB = 3
 """The whole system takes up to 4 GB, of which a quarter is shared; with less the kernel kills the largest process."""
+MIN_OPEN_FILES = 4_096
+"""Twice what QuestDB has open after its first days with one market."""
 OLDEST_PYTHON = (3, 11)
 
 
@@ -53,6 +56,17 @@ def memory_problem(needed_gb: float = MIN_MEMORY_GB) -> str | None:
     if available_gb >= needed_gb:
         return None
     return f"only {available_gb:.1f} GB of memory are available, {needed_gb:.1f} GB are needed: end other programs"
+
+
+def open_files_problem() -> str | None:
+    """Whether this account may open too few files for QuestDB and Kafka; `btc up` raises the soft limit by itself."""
+    allowed = open_files()
+    if allowed >= MIN_OPEN_FILES:
+        return None
+    return (
+        f"at most {allowed} files may be open, at least {MIN_OPEN_FILES} are needed: raise the hard limit, with "
+        "`ulimit -Hn`, /etc/security/limits.conf or LimitNOFILE of the service that runs `btc up`"
+    )
 
 
 def port_problem(component: Component) -> str | None:

@@ -74,9 +74,9 @@ def _create_and_probe(client: Any, names: tuple[str, ...]) -> None:  # boto3 mak
     client.get_object(Bucket=names[-1], Key=PROBE_KEY)["Body"].read()
 
 
-def topics(settings: Settings) -> None:
-    """Create the Kafka topics."""
-    ensure_topics(settings)
+def topics(settings: Settings, retention_bytes: int = 0) -> None:
+    """Create the Kafka topics and set what each partition may keep; 0 bytes: as the settings say."""
+    ensure_topics(settings, retention_bytes or settings.kafka.retention_bytes)
 
 
 def tables(settings: Settings) -> None:

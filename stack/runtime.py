@@ -21,16 +21,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from btc_core.errors import StackError
-from btc_core.waiting import wait_until
+from btc_core.stores.disk import disk_problem
 from stack import preflight
 from stack.all_components import all_components
 from stack.component import Component, Context, in_order
 from stack.health_checks import problem_of
 from stack.layout import Layout, Mode, remember_current
 from stack.logs import tail
+from stack.progress import Progress
 from stack.servers.dagster import COMPONENT_NAMES as DAGSTER_COMPONENTS
 from stack.status import Status, status_of
-from stack.supervisor import FINAL_STATES, Supervisor
+from stack.supervisor import FINAL_STATES, ProcessState, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,6 +41,13 @@ if TYPE_CHECKING:
 
 POLL_S = 0.3
 """Pause between two health checks of a component that starts. A check takes up to 20 ms of the cores that the servers need."""
+START_BOUND_S = 900.0
+"""A start is given up after this time even if it makes progress. The longest that was seen, on a loaded machine, took over a
+minute."""
+MAX_RESTARTS = 3
+"""A component that exits this often while `up` waits for it is given up."""
+REPORT_S = 15.0
+"""Time between two reports on a component that is still starting."""
 LOG_LINES = 15
 """Last lines of a log that are shown when a component does not start."""
 MEMORY_GB_PER_COMPONENT = 0.2
@@ -106,7 +114,7 @@ class Stack:
         """All components by name."""
         self.layout.make_dirs()
         layout = self.layout
-        more = layout.exchange_args(), layout.features_workers()
+        more = layout.exchange_args(), layout.features_workers(), layout.durability()
         return all_components(Context(layout, self.settings, layout.internal_ports(), *more))
 
     def up(self, only: tuple[str, ...] | None = None, report: Report = lambda _name, _what: None) -> None:
@@ -171,6 +179,10 @@ class Stack:
         with ThreadPoolExecutor(len(wanted)) as pool:
             return list(pool.map(lambda component: status_of(component, states.get(component.name)), wanted))
 
+    def disk_problem(self) -> str:
+        """What is given up because the disk of the data directory is nearly full; "" when nothing is."""
+        return disk_problem(self.settings.disk)
+
     def stop_component(self, name: str) -> None:
         """Stop one component until the next `up`; the others continue without it."""
         with self._locked():
@@ -225,26 +237,45 @@ class Stack:
             report(component.name, "starting")
             component.before_start()
             self._supervisor.start_process(component.name)
-        self._wait_healthy(component)
+        self._wait_healthy(component, report)
         component.when_healthy()
         report(component.name, f"healthy after {time.monotonic() - started_s:.1f} s")
 
-    def _wait_healthy(self, component: Component) -> None:
-        problem = "it has not been running long enough"
-
-        def is_healthy() -> bool:
-            nonlocal problem
+    def _wait_healthy(self, component: Component, report: Report = lambda _name, _what: None) -> None:
+        """Return once a component is healthy; raise `StackError` once it has exited or makes no progress any more."""
+        log = self.layout.log(component.name)
+        progress = Progress(log)
+        pids: set[int] = set()
+        began_s = reported_s = time.monotonic()
+        while True:
             process = self._supervisor.state(component.name)
-            if process.state in FAILED_START_STATES:
-                self._supervisor.stop_process(component.name)
-                raise self._start_error(component, f"exited while it started ({process.reason or process.state})")
-            if component.check is None:
-                return process.uptime_s > component.steady_s
-            problem = problem_of(component.check)
-            return not problem
+            problem = self._start_problem(component, process)
+            if not problem:
+                return
+            pids.add(process.pid)
+            if len(pids - {0}) > MAX_RESTARTS:
+                raise self._start_error(component, f"exited {MAX_RESTARTS} times while it started: {problem}")
+            idle_s = progress.idle_s(process.pid)
+            took_s = time.monotonic() - began_s
+            if idle_s >= component.start_timeout_s or took_s >= START_BOUND_S:
+                idle = f". It has made no progress for {idle_s:.0f} s" if idle_s >= component.start_timeout_s else ""
+                raise self._start_error(component, f"is not healthy after {took_s:.0f} s: {problem}{idle}")
+            if time.monotonic() - reported_s >= REPORT_S:
+                reported_s = time.monotonic()
+                newest = "".join(tail(log, 1))
+                report(
+                    component.name, f"still starting after {took_s:.0f} s: {problem}. Its log: {newest or '(empty)'}"
+                )
+            time.sleep(POLL_S)
 
-        if not wait_until(is_healthy, component.start_timeout_s, POLL_S):
-            raise self._start_error(component, f"is not healthy after {component.start_timeout_s:g} s: {problem}")
+    def _start_problem(self, component: Component, process: ProcessState) -> str:
+        """Why a component is not healthy yet; raises `StackError` when it has exited."""
+        if process.state in FAILED_START_STATES:
+            self._supervisor.stop_process(component.name)
+            raise self._start_error(component, f"exited while it started ({process.reason or process.state})")
+        if component.check is not None:
+            return problem_of(component.check)
+        return "" if process.uptime_s > component.steady_s else "it has not been running long enough"
 
     def _start_error(self, component: Component, what: str) -> StackError:
         log = self.layout.log(component.name)

@@ -24,7 +24,8 @@ class Status:
     name: str
     title: str
     state: str
-    """`healthy`, `unhealthy`, `starting`, `restarting`, `failed` or `stopped`."""
+    """`healthy`, `degraded` (it answers and cannot do all of its work), `unhealthy`, `starting`, `restarting`, `failed` or
+    `stopped`."""
     url: str
     pid: int
     memory_mb: int
@@ -57,10 +58,28 @@ def _state_and_reason(component: Component, process: ProcessState | None) -> tup
         return "restarting", process.reason
     if process.state in {"FATAL", "EXITED", "UNKNOWN"}:
         return "failed", process.reason
+    return _checked(component, process)
+
+
+def _checked(component: Component, process: ProcessState) -> tuple[str, str]:
+    """The state of a process that runs, from its checks."""
+    if _is_suspended(process.pid):
+        return "unhealthy", f"the process is suspended (SIGSTOP); `kill -CONT {process.pid}` lets it continue"
     problem = problem_of(component.check) if component.check else ""
     if problem:
         return ("starting" if process.uptime_s < component.start_timeout_s else "unhealthy"), problem
-    return ("starting" if process.state == "STARTING" and component.check is None else "healthy"), ""
+    if process.state == "STARTING" and component.check is None:
+        return "starting", ""
+    problem = problem_of(component.work_check) if component.work_check else ""
+    return ("degraded", problem) if problem else ("healthy", "")
+
+
+def _is_suspended(pid: int) -> bool:
+    """Whether a process is stopped by a signal: it hangs, and no check of it would be answered."""
+    try:
+        return bool(pid) and psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False
 
 
 def _memory_mb(pid: int) -> int:

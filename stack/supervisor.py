@@ -20,6 +20,7 @@ from btc_core.errors import StackError
 from btc_core.waiting import wait_until
 from stack.files import write_secret
 from stack.layout import python_path
+from stack.limits import raise_open_files
 from stack.logs import tail
 from stack.supervisor_conf import conf_text
 
@@ -113,6 +114,7 @@ class Supervisor:
         if self.is_running():
             self.reload()
             return
+        raise_open_files()
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._layout.supervisor_conf)]
         env = _environment(self._layout)
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd="/")
@@ -216,10 +218,15 @@ def _environment(layout: Layout) -> dict[str, str]:
     The processes read `stack.env` themselves, and variables win over that file; so in sim mode variables with the
     addresses of an exchange are left out.
     """
-    simulated = layout.settings().simulated
+    settings = layout.settings()
     inherited = {
         key: value
         for key, value in os.environ.items()
-        if not (simulated and key.startswith("BTC_EXCHANGE_")) and key not in {"BTC_ENV_FILE", "PYTHONHOME"}
+        if not (settings.simulated and key.startswith("BTC_EXCHANGE_")) and key not in {"BTC_ENV_FILE", "PYTHONHOME"}
     }
-    return inherited | {"BTC_ENV_FILE": str(layout.env_file), "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
+    return inherited | {
+        "BTC_ENV_FILE": str(layout.env_file),
+        "BTC_DISK_PATH": settings.disk.path,
+        "PYTHONPATH": python_path(),
+        "PYTHONUNBUFFERED": "1",
+    }

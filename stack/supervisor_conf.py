@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stack.limits import open_files
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -16,10 +18,12 @@ if TYPE_CHECKING:
 LOG_MAX_BYTES = 10 * 1024 * 1024
 LOG_BACKUPS = 3
 """Rotated logs that are kept of each component. With the current log it takes at most 40 MB, all components 600 MB."""
-START_RETRIES = 20
-"""supervisord waits one second longer before each retry, 210 s in all. Then the process stays down as FATAL."""
-START_S = 3
-"""A process that exits earlier counts as a failed start and is retried with a backoff."""
+START_RETRIES = 1_000
+"""supervisord waits one second longer before each retry: a minute after half an hour, seven minutes after a day. A server that
+cannot start while the disk is full therefore starts by itself once there is room. After six days it stays down as FATAL."""
+MIN_FILES = 4_096
+"""Open files that supervisord requires. It closes as many in each process that it starts, so it gets no more than this;
+`stack/limits.py` raises the limit that the servers inherit."""
 
 
 def conf_text(layout: Layout, components: Iterable[Component]) -> str:
@@ -32,7 +36,7 @@ def conf_text(layout: Layout, components: Iterable[Component]) -> str:
             "pidfile": layout.run_dir / "supervisord.pid",
             "childlogdir": layout.logs_dir,
             "umask": "077",
-            "minfds": 4096,  # QuestDB and Kafka keep many files open
+            "minfds": min(MIN_FILES, open_files()),
         },
         "unix_http_server": {"file": layout.supervisor_socket, "chmod": "0600"},
         "rpcinterface:supervisor": {
@@ -53,7 +57,7 @@ def _program(layout: Layout, component: Component) -> dict[str, object]:
         "directory": layout.data_dir,
         "autostart": "false",
         "autorestart": "true",
-        "startsecs": START_S,
+        "startsecs": component.retry_s,
         "startretries": START_RETRIES,
         "stopsignal": component.stop_signal,
         "stopwaitsecs": component.stop_wait_s,

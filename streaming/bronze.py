@@ -18,6 +18,7 @@ from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName
 from streaming.bronze_rows import BronzeReader, BronzeRows
 from streaming.handler import WorkerSpec
 from streaming.publisher import Publisher
+from streaming.storage_watch import StorageWatch
 from streaming.table_writer import TableWriter
 from streaming.worker import Worker
 
@@ -98,4 +99,5 @@ def build(settings: Settings) -> Worker:
 
 def run(settings: Settings) -> None:
     """Run the worker until SIGTERM."""
-    build(settings).run_as_process()
+    with StorageWatch(settings):
+        build(settings).run_as_process()

@@ -25,6 +25,7 @@ from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
 from btc_core.stores.kafka import missing_topics
 from streaming.conflation import ConflatingPublisher
+from streaming.disk_saver import DiskSaver
 from streaming.exchange_link import ExchangeLink, Shared
 from streaming.first_copy import FirstCopies
 from streaming.publisher import Publisher
@@ -58,7 +59,8 @@ class Ingest:
         self._settings = settings
         self._clock = clock
         self._publisher = Publisher(settings.kafka, "ingest")
-        self._frame_publisher = ConflatingPublisher(self._publisher, settings.stream.conflate_above_messages)
+        conflating = ConflatingPublisher(self._publisher, settings.stream.conflate_above_messages)
+        self._frame_publisher = DiskSaver(conflating, settings.disk, clock)
         self._exchange = exchange_of(settings.exchange)
         shared = Shared(self, self._exchange, clock, itertools.count(1), SubscriptionStates())
         self._links = [ExchangeLink(settings, shared, number) for number in range(1, settings.exchange.connections + 1)]

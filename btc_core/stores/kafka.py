@@ -13,12 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+)
 
 from btc_core.clock import NS_PER_MS, NS_PER_S, now_ns
 from btc_core.errors import BadFrame, ConfigError, ServiceError
 from btc_core.market.messages import Envelope, decode_envelope
-from btc_core.names import EVENTS_TOPIC, TOPICS
+from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC, GAPS_TOPIC, TOPICS
 from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -27,27 +33,39 @@ if TYPE_CHECKING:
     from btc_core.settings import KafkaSettings, Settings
 
 ADMIN_TIMEOUT_S = 30.0
+CHECK_TIMEOUT_S = 3.0
+SEGMENT_BYTES = 128 * 1024 * 1024
+"""Retention deletes whole segments, so smaller segments follow its limits more closely."""
+MIN_SEGMENT_BYTES = 1024 * 1024
+"""Kafka takes no smaller one."""
+SMALL_TOPICS = (GAPS_TOPIC, DEADLETTERS_TOPIC)
+"""They hold what went wrong, and so must not take the room of the others when much does."""
 MAX_QUEUED_MESSAGES = 400_000
 """Messages that a producer holds while Kafka is unreachable: half an hour at 200 messages a second."""
 MAX_QUEUED_KB = 262_144
 """The memory that these messages may take; enough for frames of twice the usual size."""
 
 
-def ensure_topics(settings: Settings) -> list[str]:
-    """Create the topics that are missing, with the partitions and retention of the settings, and return their names.
+def ensure_topics(settings: Settings, retention_bytes: int = 0) -> list[str]:
+    """Create the topics that are missing, and return their names.
 
-    Raises `ConfigError` when a topic exists with fewer partitions than the settings say.
+    Every topic gets the retention time of the settings. A partition of the topics that grow with the market keeps at most
+    `retention_bytes`, one of the others a tenth of it; 0 is no limit. Raises `ConfigError` when a topic exists with fewer
+    partitions than the settings say.
     """
     kafka = settings.kafka
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     try:
         existing = admin.list_topics(timeout=ADMIN_TIMEOUT_S).topics
-        config = {"retention.ms": str(kafka.retention_hours * 3_600_000), "min.insync.replicas": "1"}
-        missing = [NewTopic(name, kafka.partitions, 1, config=config) for name in TOPICS if name not in existing]
-        for future in (admin.create_topics(missing) if missing else {}).values():
+        configs = {name: _topic_config(name, kafka, retention_bytes) for name in TOPICS}
+        missing = [NewTopic(name, kafka.partitions, 1, config=configs[name]) for name in TOPICS if name not in existing]
+        asked = [*(admin.create_topics(missing) if missing else {}).values()]
+        kept = [_changes(name, configs[name]) for name in TOPICS if name in existing]
+        asked += [*(admin.incremental_alter_configs(kept) if kept else {}).values()]
+        for future in asked:
             future.result(ADMIN_TIMEOUT_S)
     except KafkaException as error:
-        msg = f"Kafka at {kafka.bootstrap} did not create the topics: {error}"
+        msg = f"Kafka at {kafka.bootstrap} did not create or configure the topics: {error}"
         raise ServiceError(msg) from error
     for name in TOPICS:
         if name in existing and len(existing[name].partitions) < kafka.partitions:
@@ -67,6 +85,23 @@ def missing_topics(kafka: KafkaSettings, names: Sequence[str], timeout_s: float)
     with _translated_errors(kafka):
         existing = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=timeout_s).topics
     return [name for name in names if name not in existing]
+
+
+def _topic_config(name: str, kafka: KafkaSettings, retention_bytes: int) -> dict[str, str]:
+    limit = retention_bytes if name not in SMALL_TOPICS else retention_bytes // 10
+    segment_bytes = min(SEGMENT_BYTES, max(MIN_SEGMENT_BYTES, limit // 8)) if limit else SEGMENT_BYTES
+    return {
+        "retention.ms": str(kafka.retention_hours * 3_600_000),
+        "retention.bytes": str(limit or -1),
+        "segment.bytes": str(segment_bytes),
+        "min.insync.replicas": "1",
+    }
+
+
+def _changes(name: str, config: dict[str, str]) -> ConfigResource:
+    """The request that gives a topic that exists this configuration."""
+    entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in config.items()]
+    return ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
 
 
 def _wait_for_leaders(kafka: KafkaSettings, topics: list[str]) -> None:
@@ -307,15 +342,17 @@ def kept_since(kafka: KafkaSettings, ts_ns: int) -> bool:
     """Whether the log still holds everything received since `ts_ns`; raises `ServiceError`.
 
     A partition without recent writes is empty and begins at a high offset. It has still lost nothing that is younger than
-    the retention time.
+    the retention time: Kafka empties a partition only by time. By size it deletes the oldest segments of one.
     """
-    if ts_ns > now_ns() - kafka.retention_hours * 3_600 * NS_PER_S:
-        return True
+    within_hours = ts_ns > now_ns() - kafka.retention_hours * 3_600 * NS_PER_S
     with _reader(kafka, "kept-since") as reader:
         for partition in range(kafka.partitions):
             part = TopicPartition(EVENTS_TOPIC, partition)
             low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
-            expired = low > 0 and (low == high or _offset_at(reader, part, ts_ns) == low)
+            if low == high:
+                expired = low > 0 and not within_hours
+            else:
+                expired = low > 0 and _offset_at(reader, part, ts_ns) == low
             if expired:
                 return False
     return True

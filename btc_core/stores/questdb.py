@@ -70,6 +70,10 @@ class QuestDB:
         """The result of a SELECT as an Arrow table."""
         return pq.read_table(io.BytesIO(self._get("/exp", query=sql, fmt="parquet").content))
 
+    def warnings(self) -> list[str]:
+        """What QuestDB finds too low on its machine, such as the limit of memory maps; raises as `execute`."""
+        return [str(each["warning"]) for each in self._get("/warnings").json()]
+
     def write(self, table: str, rows: pa.Table | pd.DataFrame, timestamp: str = "ts_event") -> None:
         """Write rows and return when QuestDB has acknowledged all of them.
 
@@ -124,7 +128,7 @@ class QuestDB:
                 words = response.json().get("error", response.text)
             except ValueError:
                 words = response.text
-            msg = f"QuestDB refused ({response.status_code}): {words[:500]} in: {params['query'][:300]}"
+            msg = f"QuestDB refused ({response.status_code}): {words[:500]} in: {params.get('query', path)[:300]}"
             raise QuestDBError(msg)
         return response
 
@@ -164,7 +168,10 @@ def applied(db: QuestDB, name: str) -> bool:
     """
     state = db.execute(f"SELECT sequencerTxn, writerTxn, suspended FROM wal_tables() WHERE name = '{name}'")  # noqa: S608 - names of the catalogue
     if state and state[0][2]:
-        msg = f"QuestDB has suspended {name}; ALTER TABLE {name} RESUME WAL after freeing disk"
+        msg = (
+            f"QuestDB has suspended {name}: it acknowledges rows and does not show them. Free disk space if there is none; "
+            "the worker bronze resumes the table within a minute"
+        )
         raise QuestDBError(msg)
     return bool(state) and state[0][0] == state[0][1]
 

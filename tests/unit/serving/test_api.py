@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ from btc_core.models.bundle import random_walk_model
 from btc_core.models.harx import INPUTS
 from serving.app import SECURITY_HEADERS
 from serving.logs import JsonLines
+from serving.readiness import readiness
 from tests.serving_world import TOKEN, World, build, feature_row, forecast_row, harx_model
 
 if TYPE_CHECKING:
@@ -408,6 +410,14 @@ def test_readyz_is_200_with_a_fresh_forecast_and_names_the_models(world: World) 
         "forecast_age_s": 0.25,
         "models": {"bid": {"kind": "random_walk", "version": "3"}, "volatility": {"kind": "xgboost", "version": "7"}},
     }
+
+
+def test_readyz_names_a_suspended_table_and_is_ready_all_the_same(world: World) -> None:
+    world.load_models()
+    world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.125)
+    problem = "QuestDB has suspended bronze_trades: it acknowledges rows and does not show them, 3 transactions wait"
+    state = readiness(dataclasses.replace(world.deps, storage_problems=lambda: (problem,)))
+    assert (state.status, state.reasons) == ("ready", (problem,))
 
 
 def test_readyz_says_that_redis_does_not_answer(world: World) -> None:

@@ -90,3 +90,20 @@ def test_without_a_stack_the_error_says_how_to_start_one(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StackError, match="btc up"):
         current_data_dir()
+
+
+def test_the_watched_disk_is_that_of_the_data_directory_unless_it_is_set(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert layout.settings().disk.path == str(layout.data_dir)
+    monkeypatch.setenv("BTC_DISK_PATH", "/mnt/data")
+    assert layout.settings().disk.path == "/mnt/data"
+
+
+def test_durability_is_the_page_cache_unless_it_is_set_and_a_misspelled_mode_is_refused(layout: Layout) -> None:
+    assert layout.durability() == "page-cache"
+    layout.set_durability("fsync")
+    assert layout.durability() == "fsync"
+    layout.env_file.write_text(layout.env_file.read_text().replace("fsync", "sync"))
+    with pytest.raises(StackError, match=r"BTC_STACK_DURABILITY in .* is 'sync'; it can be page-cache or fsync"):
+        layout.durability()

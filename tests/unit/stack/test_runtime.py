@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from btc_core.errors import StackError
+from stack import progress, runtime
 from stack.component import Component
 from stack.runtime import Stack
 from stack.supervisor import ProcessState, Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from stack.layout import Layout
 
 
@@ -33,15 +39,16 @@ def test_simulated_and_live_data_never_mix(layout: Layout) -> None:
 
 
 class OneProcess(Supervisor):
-    """A supervisor whose only process is always in the same state."""
+    """A supervisor whose only process is always in the same state; `next_pid` gives its process id."""
 
-    def __init__(self, layout: Layout, state: str) -> None:
+    def __init__(self, layout: Layout, state: str, next_pid: Callable[[], int] = lambda: 1) -> None:
         super().__init__(layout)
         self._state = state
+        self._next_pid = next_pid
         self.stopped: list[str] = []
 
     def state(self, name: str) -> ProcessState:
-        return ProcessState(name, self._state, pid=1, started_s=0, now_s=1, reason="")
+        return ProcessState(name, self._state, pid=self._next_pid(), started_s=0, now_s=1, reason="")
 
     def stop_process(self, name: str) -> None:
         self.stopped.append(name)
@@ -56,7 +63,11 @@ def refuse() -> None:
     ("state", "message", "stopped"),
     [
         ("BACKOFF", r"kafka \(the log\) exited while it started \(BACKOFF\)", ["kafka"]),
-        ("RUNNING", r"kafka \(the log\) is not healthy after 0 s: TimeoutError: no answer", []),
+        (
+            "RUNNING",
+            r"kafka \(the log\) is not healthy after 0 s: TimeoutError: no answer. It has made no progress",
+            [],
+        ),
     ],
 )
 def test_a_failed_start_shows_the_end_of_the_log_and_stops_only_what_would_be_retried(
@@ -70,3 +81,81 @@ def test_a_failed_start_shows_the_end_of_the_log_and_stops_only_what_would_be_re
         stack._wait_healthy(component)
     assert "    the disk is full\nFix the cause" in str(caught.value)
     assert supervisor.stopped == stopped
+
+
+class Opening:
+    """A database that logs a line in each of `steps` checks and answers after the last of them."""
+
+    def __init__(self, log: Path, steps: int) -> None:
+        self._log = log
+        self._left = steps
+
+    def __call__(self) -> None:
+        if not self._left:
+            return
+        self._left -= 1
+        with self._log.open("a") as file:
+            file.write(f"{self._left} tables left\n")
+        refuse()
+
+
+@pytest.fixture
+def starting(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """A stack that checks its starting processes every 20 ms and reports every 100 ms; no process uses the processor."""
+    monkeypatch.setattr(runtime, "POLL_S", 0.02)
+    monkeypatch.setattr(runtime, "REPORT_S", 0.1)
+    monkeypatch.setattr(progress, "_cpu_s", lambda _pid: 0.0)
+    stack = Stack(layout.data_dir)
+    stack._supervisor = OneProcess(layout, "RUNNING")
+    return stack
+
+
+def test_a_start_that_makes_progress_may_take_longer_than_one_that_makes_none(starting: Stack) -> None:
+    log = starting.layout.log("questdb")
+    log.touch()
+    opening = Component("questdb", "database", ("true",), check=Opening(log, 50), start_timeout_s=0.4)
+    reports: list[tuple[str, str]] = []
+    began_s = time.monotonic()
+    starting._wait_healthy(opening, lambda *report: reports.append(report))
+    assert time.monotonic() - began_s > 2 * 0.4, "the deadline followed the progress"
+    name, text = reports[0]
+    assert name == "questdb"
+    assert re.fullmatch(r"still starting after 0 s: TimeoutError: no answer. Its log: \d+ tables left", text)
+
+
+def test_a_start_without_progress_is_given_up(starting: Stack) -> None:
+    log = starting.layout.log("questdb")
+    log.touch()
+    hanging = Component("questdb", "database", ("true",), check=refuse, start_timeout_s=0.4)
+    with pytest.raises(StackError, match=r"no answer\. It has made no progress for 0 s"):
+        starting._wait_healthy(hanging)
+
+
+def test_processor_time_is_progress(starting: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    used_s = (0.2 * number for number in range(10_000))
+    monkeypatch.setattr(progress, "_cpu_s", lambda _pid: next(used_s))
+    answers = iter([True] * 40 + [False])
+    busy = Component("questdb", "database", ("true",), check=lambda: refuse() if next(answers) else None,
+                     start_timeout_s=0.3)  # fmt: skip
+    starting._wait_healthy(busy)
+
+
+def test_progress_without_end_is_given_up_at_the_bound(starting: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "START_BOUND_S", 0.5)
+    log = starting.layout.log("questdb")
+    log.touch()
+    endless = Component("questdb", "database", ("true",), check=Opening(log, 10_000), start_timeout_s=0.4)
+    with pytest.raises(
+        StackError, match="is not healthy after 1 s: TimeoutError: no answer\\. The end of its log"
+    ) as caught:
+        starting._wait_healthy(endless)
+    assert "no progress" not in str(caught.value)
+
+
+def test_a_process_that_exits_again_and_again_is_given_up(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "POLL_S", 0.0)
+    pids = iter(range(1, 100))
+    stack = Stack(layout.data_dir)
+    stack._supervisor = OneProcess(layout, "EXITED", lambda: next(pids))
+    with pytest.raises(StackError, match="exited 3 times while it started: TimeoutError: no answer"):
+        stack._wait_healthy(Component("kafka", "the log", ("true",), check=refuse))

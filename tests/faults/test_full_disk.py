@@ -1,0 +1,101 @@
+"""A disk of its own that fills up under the running system and is emptied again: nothing is lost but what is said to be."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from btc_core.stores.disk import free_bytes
+from stack import preflight
+from tests import waiting
+from tests.faults.__main__ import system
+from tests.faults.chaos import Chaos, Plan, query
+from tests.faults.small_disk import MB, SmallDisk, small_disk
+from tests.faults.verdict import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stack.runtime import Stack
+
+pytestmark = pytest.mark.timeout(900)
+
+DISK_MB = 3_000
+"""The system takes up to 700 MB in this test, most of it segments that QuestDB has allocated in advance."""
+BOOKS_MB, QUOTES_MB, KAFKA_MB = 1_200, 800, 300
+wait_for = partial(waiting.wait_for, patience_s=120.0)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallDisk]:
+    """A disk with bounds that fit its size."""
+    monkeypatch.setattr(preflight, "MIN_DISK_GB", 0.5)
+    for name, bound in (("BOOKS", BOOKS_MB), ("QUOTES", QUOTES_MB), ("KAFKA_STOPS", KAFKA_MB)):
+        monkeypatch.setenv(f"BTC_DISK_{name}_BELOW_BYTES", str(bound * MB))
+    with small_disk(DISK_MB) as mounted:
+        yield mounted
+
+
+def metric(stack: Stack, worker: str, name: str, **labels: str) -> float:
+    """The sum of a worker's samples with these labels; 0 while it does not answer."""
+    (status,) = stack.status((worker,))
+    try:
+        text = httpx.get(status.url, timeout=10).text
+    except httpx.HTTPError:
+        return 0.0
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+def last_trade(stack: Stack) -> int:
+    return int(query(stack.settings, "SELECT max(trade_id) FROM bronze_trades")[0][0] or 0)
+
+
+def test_a_full_disk_costs_books_then_quotes_and_never_a_trade(disk: SmallDisk) -> None:
+    stack = system(disk.path / "data")
+    left_out = partial(metric, stack, "ingest", "btc_disk_left_out_total")
+    try:
+        wait_for(lambda: last_trade(stack) > 0, "the first trades")
+        wait_for(lambda: metric(stack, "bronze", "btc_disk_free_bytes") > BOOKS_MB * MB, "room at the start")
+        assert not stack.disk_problem()
+
+        disk.fill_to(BOOKS_MB - 100)
+        wait_for(lambda: left_out(channel="book") > 0, "books left out first")
+        assert left_out(channel="ticker") == 0
+        wait_for(lambda: metric(stack, "bronze", "btc_disk_saving_step") == 1.0, "a metric that says so")
+        assert "order books are not recorded" in stack.disk_problem()
+
+        disk.fill_to(QUOTES_MB - 100)
+        wait_for(lambda: left_out(channel="ticker") > 0, "then superseded quotes")
+        before = last_trade(stack)
+        wait_for(lambda: last_trade(stack) > before, "trades are recorded all the same")
+
+        disk.fill_to(KAFKA_MB - 50)
+        wait_for(lambda: "held back" in stack.status(("kafka",))[0].reason, "Kafka is stopped before the disk is full")
+        disk.fill_to(0)
+        assert free_bytes(disk.path) < 10 * MB
+        (kafka,) = stack.status(("kafka",))
+        assert "starts by itself" in kafka.reason
+        assert stack.status(("ingest",))[0].state == "healthy", "frames wait in its memory"
+
+        disk.empty()
+        wait_for(lambda: last_trade(stack) > before, "new trades after there is room again")
+        Chaos(stack, Plan()).run()
+        assert not stack.disk_problem()
+        assert not list((disk.path / "data" / "kafka" / "data").glob("*-stray")), "Kafka has kept its topics"
+        verdict = judge(stack.settings)
+        assert verdict.sound, verdict
+        assert verdict.gaps_seen == 0, "the exchange was followed all the time"
+        assert verdict.quotes_kept < verdict.quotes_sent
+    finally:
+        stack.down()
+        shutil.rmtree(stack.layout.run_dir, ignore_errors=True)
