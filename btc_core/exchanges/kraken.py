@@ -14,7 +14,7 @@ from btc_core.clock import NS_PER_S, NS_PER_US, from_ns
 from btc_core.errors import ExchangeError
 from btc_core.exchanges.rest import closed_bars, drop_open_bar, fetch, fetch_json, next_page_ns, unexpected_form
 from btc_core.market import frames
-from btc_core.market.bars import parse_csv
+from btc_core.market.checked_bars import parse_csv
 from btc_core.market.frames import KRAKEN, Candle, OhlcFrame, Trade, TradeFrame
 
 if TYPE_CHECKING:
