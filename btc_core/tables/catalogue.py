@@ -27,6 +27,7 @@ _PLACE = (
     Column("kafka_offset", "LONG", "", "offset in market.events", ("log.offset",)),
     Column("frame_item", "INT", "", "position in the frame's data, from 0", ("log.raw",)),
 )
+_IMPORT_ID = Column("import_id", "SYMBOL", "", "id of the import that wrote the row, null if none did")
 _PLACE_KEYS = ("ts_event", "symbol", "kafka_partition", "kafka_offset", "frame_item")
 
 
@@ -58,7 +59,13 @@ BRONZE_TRADES = Table(
     "Each row is one trade; every trade is stored exactly once.",
     (
         *_event_times("trade"),
-        Column("trade_id", "LONG", "", "trade id, gapless for each symbol", ("kraken.trade.trade_id",)),
+        Column(
+            "trade_id",
+            "LONG",
+            "",
+            "trade id, gapless for each symbol; negative for a trade whose source has none",
+            ("kraken.trade.trade_id",),
+        ),
         _kraken("trade", "price", "USD", "price"),
         _kraken("trade", "qty", "BTC", "quantity"),
         Column("side", "SYMBOL", "", "taker's side: buy or sell", ("kraken.trade.side",)),
@@ -71,6 +78,7 @@ BRONZE_TRADES = Table(
             ("log.origin",),
         ),
         *_PLACE,
+        _IMPORT_ID,
     ),
     ("ts_event", "symbol", "trade_id"),
 )
@@ -135,8 +143,14 @@ MINUTE_BARS = Table(
         _kraken("ohlc", "volume", "BTC", "traded"),
         Column("trades", "LONG", "", "number of trades, −1 when unknown", ("kraken.ohlc.trades",)),
         Column(
-            "source", "SYMBOL", "", "where the bar comes from: history, rest, trades, sealed or file", ("log.origin",)
+            "source",
+            "SYMBOL",
+            "",
+            "where the bar comes from: history or rest (the exchange), trades (of REST), bronze (trades in bronze_trades), "
+            "sealed (trades of a sealed day) or file (imported bars)",
+            ("log.origin",),
         ),
+        _IMPORT_ID,
     ),
     ("ts", "symbol"),
     ttl="bars",
