@@ -13,7 +13,7 @@ import numpy as np
 
 from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.days.bad_rows import BadRows
-from btc_core.days.file_columns import find_column, key_of, numbers, times, whole_numbers
+from btc_core.days.file_columns import A_TIME, find_column, key_of, numbers, times, whole_numbers
 from btc_core.days.file_names import check_market
 from btc_core.days.market_files import open_market_file
 from btc_core.days.row_checks import RowChecks, first_market
@@ -134,7 +134,7 @@ def _bars_of(block: Block, places: dict[str, int], symbol: str | None, bad: BadR
         checks.market(raw["market"], symbol)
     bars = np.zeros(len(block.numbers), BARS)
     opens = times(raw["time"])
-    bars["ts_ns"] = checks.values("time", raw["time"], opens, "a time")
+    bars["ts_ns"] = checks.values("time", raw["time"], opens, A_TIME)
     for name in _VALUES:
         bars[name] = checks.values(name, raw[name], numbers(raw[name]), "a number")
     bars["trades"] = UNKNOWN_TRADES

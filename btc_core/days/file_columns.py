@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BUYS, SELLS = ("b", "buy"), ("s", "sell")
 """The words that files use for the side of the taker, in upper or lower case."""
+A_TIME = "a time: a number of s, ms, µs or ns since 1970, or ISO 8601 text"
+"""What `times` reads, for messages."""
 MAX_NS = 2**63 - 1
 MAX_EXACT_FLOAT = 2**53
 _UNITS = ((10**11, NS_PER_S), (10**14, NS_PER_MS), (10**17, NS_PER_US))

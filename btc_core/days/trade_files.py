@@ -13,6 +13,7 @@ import numpy as np
 from btc_core.clock import NS_PER_S, NS_PER_US, now_ns
 from btc_core.days.bad_rows import BadRows
 from btc_core.days.file_columns import (
+    A_TIME,
     BUYS,
     SELLS,
     find_column,
@@ -126,7 +127,7 @@ def _trades_of(block: Block, places: dict[str, int], symbol: str, bad: BadRows) 
     if "market" in raw:
         checks.market(raw["market"], symbol)
     trades = np.zeros(len(block.numbers), PAST)
-    trades["ts_ns"] = checks.values("time", raw["time"], times(raw["time"]), "a time") // NS_PER_US * NS_PER_US
+    trades["ts_ns"] = checks.values("time", raw["time"], times(raw["time"]), A_TIME) // NS_PER_US * NS_PER_US
     for name in ("price", "qty"):
         trades[name] = checks.values(name, raw[name], numbers(raw[name]), "a number")
     _check_bounds(checks, trades)

@@ -180,7 +180,7 @@ FAULTS = [
     ("0,85000,85001,84999,85000,1,3", "the time is before 2009-01-01: line 4"),
     ("4102444800,85000,85001,84999,85000,1,3", "the time lies in the future, or in a minute that was not over: line 4"),
     ("9223372020,85000,85001,84999,85000,1,3", r"the time lies in the future.*: line 4 \(2262-04-11"),
-    ("99999999999,85000,85001,84999,85000,1,3", r"time is not a time: line 4 \(99999999999\)"),
+    ("99999999999,85000,85001,84999,85000,1,3", r"time is not a time: .*: line 4 \(99999999999\)"),
     ("1743466001,85000,85001,84999,85000,1,3", "the time is not a whole minute: line 4"),
     ("1743466020,85000,8500000000,84999,85000,1,3", r"high must be above zero and at most 1e\+09: line 4"),
     ("1743466020,85000,85001,-1,85000,1,3", "low must be above zero"),
@@ -226,7 +226,7 @@ def test_rows_without_a_time_are_bad_in_parquet(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="time is missing: row 1"):
         read_bar_file(parquet(tmp_path / "bars.parquet", bars, ts=stamps), BTC)
     late = pa.array([253_402_300_740_000_000, *(bars["ts_ns"][1:] // 1_000).tolist()], pa.timestamp("us"))
-    with pytest.raises(InvalidInput, match=r"time is not a time: row 1 \(9999-12-31"):
+    with pytest.raises(InvalidInput, match=r"time is not a time: .*: row 1 \(9999-12-31"):
         read_bar_file(parquet(tmp_path / "bars.parquet", bars, ts=late), BTC)
 
 
