@@ -77,6 +77,11 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
     console = Console()
     for table in tables(results):
         console.print(table)
+    _write(walk, results, json_out, report)
+
+
+def _write(walk: WalkForward, results: dict[str, Any], json_out: Path | None, report: Path | None) -> None:
+    """Write the results to the files that the user named."""
     if json_out is not None:
         json_out.parent.mkdir(parents=True, exist_ok=True)
         json_out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2))
