@@ -25,6 +25,7 @@ from btc_core.errors import InvalidInput
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import BRONZE_TRADES, MINUTE_BARS
+from btc_core.tables.schema import ensure_tables
 from btc_core.utc_day import day_of
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def import_bars(
     read = read_bar_file(file, symbol, skip_bad_rows=skip_bad_rows)
     first_ns, last_ns = int(read.bars["ts_ns"][0]), int(read.bars["ts_ns"][-1])
     with QuestDB(settings.questdb) as db:
+        ensure_tables(db)
         with ObjectStore(settings.store) as store:
             check_in_questdb(db, store, [MINUTE_BARS], day_of(first_ns), day_of(last_ns))
         plan = bar_import.plan_bars(db, symbol, read.bars, replaces=replace)
@@ -100,6 +102,7 @@ def import_trades(
     read = read_trade_file(file, symbol, skip_bad_rows=skip_bad_rows)
     first_ns, last_ns = (int(read.trades["ts_ns"][row]) for row in (0, -1))
     with QuestDB(stack.settings.questdb) as db:
+        ensure_tables(db)
         with ObjectStore(stack.settings.store) as store:
             check_in_questdb(db, store, [BRONZE_TRADES], day_of(first_ns), day_of(last_ns))
         plan = trade_import.plan_trades(db, symbol, read.trades, has_sides=read.has_sides)
@@ -141,6 +144,7 @@ def undo_import(
     """
     settings = open_stack(data_dir).settings
     with QuestDB(settings.questdb) as db, ObjectStore(settings.store) as store:
+        ensure_tables(db)
         found = import_of(db, import_id)
         done = undo(db, store, found)
     screen.say(f"{done.removed:,} {found.kind} of {found.symbol} removed, {done.restored:,} replaced bars restored")
