@@ -1,6 +1,6 @@
-"""Keep-alive HTTP clients from one process: each sends its next request when its answer is there, or at a given rate.
+"""Keep-alive HTTP clients in one process. Each sends a request after each answer, or all together at a given rate.
 
-What does not belong here: what is asked of whom (`serving`).
+What does not belong here: which server and path are measured (`serving`).
 """
 
 from __future__ import annotations
@@ -18,30 +18,33 @@ MAX_HEADER_BYTES = 65_536
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What the clients saw."""
+    """What the clients measured."""
 
     seconds: float
     latencies_ms: list[float]
     failed: int
-    """Answers other than 200, and connections that broke."""
+    """Number of answers other than 200 and of connections that broke."""
 
     @property
     def per_s(self) -> float:
-        """Answers a second."""
+        """Answers per second."""
         return len(self.latencies_ms) / self.seconds
 
     def percentile_ms(self, percent: float) -> float:
-        """Of the time from request to whole answer."""
+        """A percentile of the time from a request to its complete answer."""
         return float(np.percentile(self.latencies_ms, percent))
 
 
 def in_background(address: tuple[str, int], path: str, clients: int, seconds: float, per_s: float = 0.0) -> Running:
-    """Start the clients in a process of their own, so that they share no interpreter with whoever measures."""
+    """Start clients in a separate process, so that they do not share an interpreter with the benchmark.
+
+    `per_s` is the rate of all clients together; 0 means as fast as the server answers.
+    """
     return Running(address, path, clients, seconds, per_s)
 
 
 class Running:
-    """Clients that run; `result` waits for their end."""
+    """Clients that are running."""
 
     def __init__(self, address: tuple[str, int], path: str, clients: int, seconds: float, per_s: float) -> None:
         context = multiprocessing.get_context("spawn")
@@ -50,13 +53,13 @@ class Running:
         self._process.start()
 
     def result(self) -> Load:
-        """What they saw."""
+        """Wait for the end of the clients and return what they measured."""
         found = msgspec.msgpack.decode(self._receiver.recv_bytes(), type=Load)
         self._process.join()
         return found
 
 
-def _run(sender, address, path, clients, seconds, per_s) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, PLR0913, PLR0917 - a process's entry
+def _run(sender, address, path, clients, seconds, per_s) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, PLR0913, PLR0917 - the entry point of a process, whose arguments are pickled
     sender.send_bytes(msgspec.msgpack.encode(_clients(address, path, clients, seconds, per_s)))
 
 
@@ -74,11 +77,11 @@ def _clients(address: tuple[str, int], path: str, clients: int, seconds: float, 
     begin_s = time.perf_counter()
     while (now_s := time.perf_counter()) < begin_s + seconds:
         while idle and (not per_s or asked < (now_s - begin_s) * per_s):
-            client = idle.popleft()  # in turn: a server closes a connection that nobody uses
+            client = idle.popleft()  # in turn, because a server closes a connection that is not used
             client.sendall(request)
             sent_s[client] = (
                 now_s if not per_s else begin_s + asked / per_s
-            )  # a late request counts from when it was due
+            )  # the latency of a late request counts from when it was due
             asked += 1
         wait_s = begin_s + asked / per_s - now_s if per_s and idle else 0.1
         for key, _ in selector.select(max(0.0, wait_s)):
@@ -96,7 +99,7 @@ def _clients(address: tuple[str, int], path: str, clients: int, seconds: float, 
 
 
 def _answered(client: socket.socket) -> bool:
-    """Read one whole answer; whether it is a 200. A connection that fails is not used again."""
+    """Read a complete answer and return whether it is a 200. The caller stops using a connection that fails."""
     data = b""
     while b"\r\n\r\n" not in data:
         if not (more := client.recv(MAX_HEADER_BYTES)):

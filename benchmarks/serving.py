@@ -1,6 +1,6 @@
-"""Benchmarks of the API: requests a second at rest, reloads under load, and what requests cost the stream.
+"""Benchmarks of the API: its throughput alone, with reloads under load, and how much requests delay the stream.
 
-What does not belong here: the clients (`load`) and the stream alone (`servers`).
+What does not belong here: the clients (`load`), and the stream without requests (`servers`).
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
 CLIENTS = 8
 RELOADS = 20
 BESIDE_PER_S = 200.0
-"""Requests a second while the latency of the stream is measured."""
+"""Requests per second while the latency of the stream is measured."""
 PATH = "/v1/forecast"
 
 
 @benchmark("api", needs_servers=True)
 def api_at_rest(plan: Plan) -> list[Figure]:
-    """`/v1/forecast` by eight keep-alive clients while nothing else runs, then with reloads in between."""
+    """`/v1/forecast` with eight keep-alive clients: first while nothing else runs, then with reloads."""
     seconds = 3.0 if plan.quick else 15.0
     with stack_for_now() as stack:
         stack.up(only=("api",))
         settings = stack.settings
         address = (settings.api.host, settings.api.port)
         with fresh_forecasts(settings):
-            in_background(address, PATH, CLIENTS, 2.0).result()  # warm
+            in_background(address, PATH, CLIENTS, 2.0).result()  # the first requests are slower
             load = in_background(address, PATH, CLIENTS, seconds).result()
             alone = in_background(address, PATH, 1, seconds).result()
             running = in_background(address, PATH, CLIENTS, seconds)
@@ -72,7 +72,7 @@ def api_at_rest(plan: Plan) -> list[Figure]:
 
 @benchmark("api_beside_stream", needs_servers=True)
 def api_beside_the_stream(plan: Plan) -> list[Figure]:
-    """The latency of the stream at some 100 messages a second while 200 requests a second are answered."""
+    """The latency of the stream at about 100 messages a second while the API answers 200 requests a second."""
     watch_s = 10.0 if plan.quick else 60.0
     with stack_for_now("--rate", str(RATE)) as stack:
         stack.up(only=("ingest", "bronze", "features", "forecast", "api"))
@@ -102,7 +102,7 @@ def api_beside_the_stream(plan: Plan) -> list[Figure]:
 
 @contextlib.contextmanager
 def fresh_forecasts(settings: Settings) -> Iterator[None]:
-    """A new forecast in Redis ten times a second, so that none is stale."""
+    """Write a new forecast to Redis ten times a second, so that none is stale."""
     ended = threading.Event()
     client = connect(settings.redis)
 
@@ -122,7 +122,7 @@ def fresh_forecasts(settings: Settings) -> Iterator[None]:
 
 
 def forecast_now() -> ForecastRow:
-    """Any forecast, made now."""
+    """A forecast with the current time and arbitrary numbers."""
     now, path = now_ns(), [1.0, 2.0, 3.0, 4.0, 5.0]
     return ForecastRow(
         SYMBOL, now, now, 0, 1, 0, now, 60_000.0, [60_000.0 + step for step in path], path, path,
@@ -131,7 +131,7 @@ def forecast_now() -> ForecastRow:
 
 
 def reload_often(settings: Settings, seconds: float) -> None:
-    """`RELOADS` times over most of the given time."""
+    """Reload the models `RELOADS` times, spread over most of `seconds`."""
     url = f"http://{settings.api.host}:{settings.api.port}/reload"
     for _ in range(RELOADS):
         httpx.post(url, headers={"Authorization": f"Bearer {settings.api.token.get_secret_value()}"}, timeout=30)
@@ -139,7 +139,7 @@ def reload_often(settings: Settings, seconds: float) -> None:
 
 
 def wait_for_forecast(settings: Settings) -> None:
-    """Returns when the API serves one."""
+    """Return when the API serves a forecast; raises `NotReady` after three minutes."""
     deadline_s = time.monotonic() + 180.0
     url = f"http://{settings.api.host}:{settings.api.port}{PATH}"
     while httpx.get(url).status_code != httpx.codes.OK:
@@ -150,7 +150,7 @@ def wait_for_forecast(settings: Settings) -> None:
 
 
 def mlflow_serve(seconds: float) -> dict[int, float]:
-    """Requests a second of `mlflow models serve` with five boosters of the shipped size, by number of clients."""
+    """Requests per second to `mlflow models serve` with five boosters of the served size, by number of clients."""
     with tempfile.TemporaryDirectory(prefix="btc-bench-") as name:
         folder = Path(name)
         subprocess.run(
@@ -159,7 +159,7 @@ def mlflow_serve(seconds: float) -> dict[int, float]:
         port = free_ports()["mlflow"]
         command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder / "model"), "--env-manager", "local",
                    "--host", "127.0.0.1", "--port", str(port)]  # fmt: skip
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it looks for uvicorn there
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow looks for uvicorn there
         environment = {
             **os.environ,
             "PATH": path,
@@ -178,7 +178,7 @@ def mlflow_serve(seconds: float) -> dict[int, float]:
 
 
 def wait_for_url(url: str, log: Path) -> None:
-    """Returns when it answers 200."""
+    """Return when the URL answers 200; raises `NotReady` with the end of the log after two minutes."""
     deadline_s = time.monotonic() + 120.0
     while True:
         with contextlib.suppress(httpx.HTTPError):
@@ -191,7 +191,7 @@ def wait_for_url(url: str, log: Path) -> None:
 
 
 def posts_per_s(url: str, clients: int, seconds: float) -> float:
-    """Predictions of one row a second, by keep-alive clients."""
+    """Requests per second of keep-alive clients, each request with one row."""
     row = np.zeros((1, len(MODEL_FEATURES))).tolist()
     counts = [0] * clients
 

@@ -103,7 +103,7 @@ def _calibration(axes: Axes, actual: Any, forecast: Any) -> None:
 
 def _figure() -> Figure:
     import matplotlib as mpl  # noqa: PLC0415 - 90 ms with the next line, and only runs that draw need it
-    from matplotlib.figure import Figure  # noqa: PLC0415 - see above
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow to import
 
     mpl.rcParams.update({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
     return Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 HOUR_NS = 3_600 * NS_PER_S
 PERIODS_H = (1, 6, 24, 168)
 OUTCOMES_STALE_S = 900
-"""If the newest outcome is older, forecasts or their features have stopped."""
+"""If the newest outcome is older, forecasts or their features have stopped, or are made too late to serve."""
 DRIFT_HOURS = 168
 """A day is like one kind of weather; a week includes a weekend."""
 DRIFT_MIN_ROWS = 120
@@ -104,11 +104,12 @@ def verdict_of(outcomes: pd.DataFrame, quantity: Quantity) -> gate.Verdict:
 
 
 def read_outcomes(db: QuestDB, symbol: str, hours: int) -> pd.DataFrame:
-    """Outcomes of the last hours before the newest one, in time order, `ts_event` in ns."""
-    newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM {PREDICTION_OUTCOMES.name} WHERE {of_symbol(symbol)}")  # noqa: S608 - names of the catalogue
+    """Outcomes of the last hours before the newest one, in time order, `ts_event` in ns; those of late forecasts are left out."""
+    in_time = f"{of_symbol(symbol)} AND late = false"
+    newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM {PREDICTION_OUTCOMES.name} WHERE {in_time}")  # noqa: S608 - names of the catalogue
     since = int(newest[0][0]) - hours * HOUR_NS if newest and newest[0][0] is not None else 0
     table = db.query(
-        f"SELECT * FROM {PREDICTION_OUTCOMES.name} WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue
+        f"SELECT * FROM {PREDICTION_OUTCOMES.name} WHERE {in_time} "  # noqa: S608 - names of the catalogue
         f"AND ts_event > cast({since} AS TIMESTAMP_NS) ORDER BY ts_event"
     )
     frame: pd.DataFrame = table.to_pandas()
@@ -154,7 +155,7 @@ def _market_skill(db: QuestDB, symbol: str) -> MarketSkill | None:
         dg.AssetCheckSpec(
             _ARRIVAL_CHECK,
             asset=PREDICTION_SKILL.name,
-            description=f"The newest outcome is less than {OUTCOMES_STALE_S // 60} minutes old.",
+            description=f"The newest outcome of a forecast that was made in time is less than {OUTCOMES_STALE_S // 60} minutes old.",
         ),
     ],
     kinds={"questdb", "gold"},

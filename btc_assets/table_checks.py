@@ -30,8 +30,8 @@ COUNTED = ("bronze_ticks", "bronze_trades", "silver_features")
 USUAL_DAYS, USUAL_MIN_DAYS, USUAL_FACTOR = 7, 3, 10.0
 """A day is unusual if its rows differ from the median of the days before by more than this factor; fewer days than this
 decide nothing. The busiest day of a year has about eight times the trades of the median day."""
-FUTURE_S = 600
-"""Equals `FUTURE_S` of `btc_core.market.events`, which takes half a second to import; a test compares them."""
+MAX_AHEAD_S = 600
+"""Equals `MAX_AHEAD_S` of `btc_core.market.events`, which takes half a second to import; a test compares them."""
 _MAY_BE_EMPTY = {"version", "ord_type"}
 
 
@@ -64,9 +64,9 @@ def rules_of(table: Table) -> Iterator[Rule]:
         yield _rule(table, "ranges", "Prices are above zero, and quantities are not below zero.", " OR ".join(bounded))
     names = {column.name for column in table.columns}
     if {"ts_event", "ts_recv"} <= names:
-        future_ns = FUTURE_S * 1_000_000_000
+        future_ns = MAX_AHEAD_S * 1_000_000_000
         ahead = f"cast(ts_event AS LONG) > cast(ts_recv AS LONG) + {future_ns}"
-        yield _rule(table, "times", f"No event time is more than {FUTURE_S} s after the receipt.", ahead)
+        yield _rule(table, "times", f"No event time is more than {MAX_AHEAD_S} s after the receipt.", ahead)
     keys = ", ".join(table.keys)
     yield Rule(
         f"{name}_keys",

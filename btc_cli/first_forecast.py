@@ -11,6 +11,7 @@ import httpx
 
 from btc_core.errors import StackError
 from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.models.bundle import LAYOUT
 from btc_core.names import CHAMPION, FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
 from btc_core.registry.keys import model_keys
 from btc_core.stores.dagster import launch_job, run_status, run_url
@@ -50,12 +51,16 @@ def ensure_forecasts(settings: Settings, say: Callable[[str], None]) -> dict[str
 
 
 def missing_champions(settings: Settings) -> list[str]:
-    """The models without a champion of this feature version; raises `ServiceError` if MLflow does not answer."""
+    """The models without a champion that this version can load; raises `ServiceError` if MLflow does not answer.
+
+    An upgrade may have changed the features or the layout of a bundle.
+    """
+    needed = {"feature_version": FEATURE_VERSION, "layout": str(LAYOUT)}
     mlflow = MlflowClient(settings.mlflow, settings.store)
     missing = []
     for key in model_keys(settings.exchange.modelled_symbols):
         champion = mlflow.aliased_version(key.name, CHAMPION)
-        if champion is None or champion.tags.get("feature_version") != FEATURE_VERSION:
+        if champion is None or not needed.items() <= champion.tags.items():
             missing.append(key.name)
     return missing
 

@@ -15,8 +15,8 @@ import typer
 from btc_cli.options import DataDir, open_stack
 from btc_core.errors import InvalidInput
 from btc_core.features.file_replay import envelope_line, replay_file, rows_table
+from btc_core.files import atomic_write
 from btc_core.stores.kafka import read_all
-from stack.files import atomic_write
 
 SHOWN_BAD_LINES = 20
 
@@ -51,7 +51,9 @@ def replay(
 
 
 def record(
-    out: Annotated[Path, typer.Option(help="File to write, one `<receive time in ns> <frame>` per line.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write, one `<receive time in ns>+<clock offset in ns> <frame>` per line.")
+    ],
     data_dir: DataDir = None,
 ) -> None:
     """Write all messages of the Kafka topic `market.events` to a file for `btc replay`."""

@@ -26,6 +26,12 @@ FRAMES = Counter("btc_frames", "Frames received from the exchange.", ["channel"]
 CONNECTIONS = Counter(
     "btc_connections", "Connections to the exchange that were opened, or ended with an error.", ["event"]
 )
+LINK_FRAMES = Counter(
+    "btc_link_frames",
+    "With two connections, frames by the connection that brought them: first, as a copy, or too late; and messages that "
+    "only one of them had (only).",
+    ["link", "outcome"],
+)
 SUBSCRIPTION = Enum(
     "btc_subscription_state",
     "State of each subscription to the exchange.",
@@ -57,6 +63,12 @@ CONFLATED = Counter(
     ["channel", "symbol"],
 )
 BOOK_MISMATCHES = Counter("btc_book_mismatches", "Order books whose checksum did not match.", ["symbol"])
+BOOK_UNVERIFIED = Gauge(
+    "btc_book_unverified", "1 while an order book does not match its checksums however often it is renewed.", ["symbol"]
+)
+FOREIGN_FRAMES = Counter(
+    "btc_frames_foreign", "Frames of a market that ingest did not ask for; they are not used.", ["channel"]
+)
 
 CONSUMED = Counter("btc_messages_consumed", "Messages that a worker handled.", ["worker", "topic"])
 ACKED_MESSAGES = Counter("btc_messages_acked", "Published messages that Kafka acknowledged.", ["worker", "topic"])
@@ -65,8 +77,29 @@ WRITE_TIME = Histogram(
     "btc_write_seconds", "Duration of a write of rows, until it was acknowledged.", ["table"], buckets=LATENCY_BUCKETS_S
 )
 LAG = Gauge(
-    "btc_consumer_lag_messages", "Messages of the topic that the worker has not taken yet.", ["worker", "partition"]
+    "btc_consumer_lag_messages",
+    "Messages of the topic that the worker has not committed yet: it commits them once their rows are written.",
+    ["worker", "partition"],
 )
+UNWRITTEN_AGE = Gauge(
+    "btc_unwritten_age_seconds",
+    "Time since the worker took the oldest message whose rows are not written yet; 0 when all are written.",
+    ["worker"],
+)
+REJOINS = Counter(
+    "btc_consumer_rejoins",
+    "New consumers that a worker made because the one it had failed or was replaced.",
+    ["worker"],
+)
+LOG_BREAKS = Counter(
+    "btc_log_breaks",
+    "Partitions whose log did not fit the committed offset, by problem: other_log, shorter_log or expired.",
+    ["worker", "problem"],
+)
+EXPIRED = Counter(
+    "btc_messages_expired", "Messages that left the log before the worker handled them.", ["worker", "topic"]
+)
+CHECKPOINT_FAILURES = Counter("btc_checkpoint_failures", "Checkpoints that could not be written.", ["worker"])
 STAGE_LATENCY = Histogram(
     "btc_stage_latency_seconds",
     "Time from the receipt of a frame until its result is readable in Redis (features, forecast) or its table (bronze).",
@@ -79,7 +112,14 @@ MISSING_TRADES = Gauge("btc_trades_missing", "Trade ids missing in open gaps.", 
 SETTLED_TRADES = Counter(
     "btc_trades_settled", "Missing trade ids that were settled: live, repaired or absent.", ["symbol", "state"]
 )
-REPAIR_REQUESTS = Counter("btc_repair_requests", "REST requests of the repair worker, answered or failed.", ["outcome"])
+REPAIR_REQUESTS = Counter(
+    "btc_repair_requests", "REST requests of the repair worker: answered, failed, limited or refused.", ["outcome"]
+)
+REPAIR_GAPS = Gauge(
+    "btc_repair_gaps",
+    "Open gaps of the repair worker: searching, behind (REST shows no trade after the gap yet) or refused.",
+    ["symbol", "state"],
+)
 
 OUTCOME_QLIKE = Summary(
     "btc_outcome_qlike", "QLIKE of final five-minute forecasts, of the model and of each baseline.",

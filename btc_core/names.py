@@ -33,6 +33,10 @@ TABLE_WRITERS = (WorkerName.BRONZE, WorkerName.FEATURES)
 
 HORIZONS_MIN = (1, 2, 3, 4, 5)
 """The horizons of every forecast."""
+LATE_FORECAST_S = 10
+"""A forecast that was made longer than this after the receipt of its row came too late to serve. Late forecasts are
+stored, and left out of scores, coverage and everything that follows from them. A worker that is killed is back after four
+seconds; after ten, a sixth of the shortest horizon is over."""
 LEVELS_PCT = (50, 80, 90)
 """The levels of the prediction intervals of every forecast. Both tails of an interval have the same probability."""
 QUANTILES = (0.05, 0.10, 0.25, 0.75, 0.90, 0.95)

@@ -47,6 +47,9 @@ class ExchangeSettings(Section):
     """Address of the exchange's REST API. Empty: the public one."""
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(("BTC/USD",), min_length=1)
     """The markets to follow, separated by commas: `BTC_EXCHANGE_SYMBOLS=BTC/USD,ETH/USD`. Models are trained on the first."""
+    connections: int = Field(1, ge=1, le=2)
+    """Connections to the exchange. With 2, each message is taken from whichever brings it first, so a stall or a restart of
+    one connection costs no quote."""
     history_url: str = ""
     """Address that serves months of minute bars as CSV (`time,open,high,low,close,volume,trades`, without a header). Empty:
     there is none, and bars come from the exchange's REST API."""
@@ -218,8 +221,8 @@ class StreamSettings(Section):
     max_unwritten_rows: int = Field(100_000, ge=1)
     """Rows that a worker keeps while QuestDB is unavailable; with more it takes no further messages until they are written.
     Topics and Redis are served until then. 100,000 rows of features take about 100 MB."""
-    max_frame_bytes: int = Field(1_000_000, ge=10_000)
-    """Largest frame of the exchange; a larger one becomes a dead letter."""
+    max_frame_bytes: int = Field(1_000_000, ge=10_000, le=1_000_000)
+    """Largest frame of the exchange; a larger one becomes a dead letter. Kafka takes no more than the default."""
 
 
 class MetricsSettings(Section):

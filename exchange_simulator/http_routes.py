@@ -35,6 +35,8 @@ PUBLIC_PREFIX = "/0/public/"
 HISTORY_PREFIX = "/history/"
 HISTORY_SUFFIX = "_1.csv"
 DEFAULT_HISTORY_DAYS = 120
+RETRY_AFTER_S = 2
+"""What a blocked client is told to wait."""
 _RSS_PER_MB = 1_024 if sys.platform != "darwin" else 1_048_576
 """Units of `ru_maxrss` in a megabyte: it is in KiB on Linux and in bytes on macOS."""
 
@@ -62,20 +64,37 @@ class HttpRoutes:
         """The answer to a plain request; None lets a WebSocket handshake continue."""
         url = urlsplit(request.path)
         if url.path in WEBSOCKET_PATHS:
-            return None
+            return self._blocked()
         client_ip = str(socket.remote_address[0])
         query = dict(parse_qsl(url.query))
         if url.path == "/healthz":
             return _json(self._health())
         if url.path.startswith(PUBLIC_PREFIX):
-            name = url.path.removeprefix(PUBLIC_PREFIX)
-            status = HTTPStatus.SERVICE_UNAVAILABLE if self._rest.outage == UNAVAILABLE else HTTPStatus.OK
-            return _json(await asyncio.to_thread(self._rest.answer, name, query, client_ip), status)
+            return await self._public(url.path.removeprefix(PUBLIC_PREFIX), query, client_ip)
         if url.path.startswith(HISTORY_PREFIX) and url.path.endswith(HISTORY_SUFFIX):
             return await self._history(url.path, query)
         if url.path.split("/")[1] in {"ledger", "faults"}:
             return self._control(url.path, query, client_ip)
         return _json({"error": "not found"}, HTTPStatus.NOT_FOUND)
+
+    async def _public(self, name: str, query: dict[str, str], client_ip: str) -> Response:
+        retry_after_s, outage = self._rest.retry_after_s(), self._rest.outage
+        body = await asyncio.to_thread(self._rest.answer, name, query, client_ip)
+        if outage == UNAVAILABLE:
+            return _json(body, HTTPStatus.SERVICE_UNAVAILABLE)
+        if not retry_after_s or outage:
+            return _json(body)
+        response = _json(body, HTTPStatus.TOO_MANY_REQUESTS)
+        response.headers["Retry-After"] = str(retry_after_s)
+        return response
+
+    def _blocked(self) -> Response | None:
+        """The answer to a handshake while connections are blocked; None when they are accepted."""
+        if not self._hub.blocked_status:
+            return None
+        response = _json({"error": "too many connections"}, HTTPStatus(self._hub.blocked_status))
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+        return response
 
     async def _history(self, path: str, query: dict[str, str]) -> Response:
         pair_name = path.removeprefix(HISTORY_PREFIX).removesuffix(HISTORY_SUFFIX)

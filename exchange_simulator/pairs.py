@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+V1_ASSETS = {"BTC": "XBT", "DOGE": "XDG"}
+"""Assets that REST and the WebSocket v1 know by other names than the WebSocket v2."""
+
+
 class Pair(msgspec.Struct, frozen=True):
     """One listed pair. Prices are integers of `10 ** -price_decimals` ("ticks") everywhere in this package."""
 
@@ -27,6 +31,15 @@ class Pair(msgspec.Struct, frozen=True):
     price_decimals: int
     base_price: float
     """The price around which the generated market moves, in the quote currency."""
+
+    @property
+    def v1_symbol(self) -> str:
+        """The name on the old WebSocket v1, which REST's `AssetPairs` still gives as `wsname`.
+
+        >>> PAIRS["DOGE/USD"].v1_symbol
+        'XDG/USD'
+        """
+        return "/".join(V1_ASSETS.get(asset, asset) for asset in self.symbol.split("/"))
 
     @property
     def ticks_per_unit(self) -> int:

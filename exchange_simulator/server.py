@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from websockets.asyncio.server import serve
 
-from btc_core.errors import StackError
+from btc_core.errors import ConfigError, StackError
 from exchange_simulator import pairs
 from exchange_simulator.faults import schedule
 from exchange_simulator.faults.injector import Injector
@@ -41,6 +41,8 @@ OPEN_TIMEOUT_S = 60.0
 """A request that is neither answered nor a WebSocket by then is dropped; years of history at a high rate take a while."""
 CLOSE_TIMEOUT_S = 1.0
 MAX_REQUEST_BYTES = 65_536
+MARKET_FILE = "market.json"
+"""The seed and the rate of the market in a data directory."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,8 @@ class Exchange:
         self.options = options
         self.port = options.port
         self.clock = MarketClock(options.speed)
+        if options.replay is None:
+            _check_same_market(options)
         self.ledger = Ledger(options.data_dir / "ledger", limit_mb=options.ledger_mb)
         self._recording = recording_formats.read(options.replay) if options.replay else None
         listed = (self._recording.pair,) if self._recording else pairs.choose(options.symbols)
@@ -159,6 +163,24 @@ class Exchange:
                 unfinished -= done
                 if not endless <= unfinished:
                     return
+
+
+def _check_same_market(options: Options) -> None:
+    """Keep the seed and the rate of the generated market beside its ledger; raises `ConfigError` if they were others before.
+
+    The trade ids of a market depend on both. With another rate the same client would see its ids move back.
+    """
+    path = options.data_dir / MARKET_FILE
+    market = msgspec.json.encode({"seed": options.seed, "rate": options.rate})
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(market)
+    elif path.read_bytes() != market:
+        msg = (
+            f"{options.data_dir} belongs to a market with other trade ids ({path.read_text()} in {MARKET_FILE}), but the "
+            f"options say {market.decode()}: use the same --seed and --rate, or another --data-dir (of the whole stack)"
+        )
+        raise ConfigError(msg)
 
 
 def _websockets_logger() -> logging.Logger:

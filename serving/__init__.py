@@ -1,5 +1,5 @@
-"""The HTTP API: forecasts from live features or from given ones, model control, health.
+"""The HTTP API: forecasts, features, past rows, control of the models, and the live page.
 
-Belongs here: everything that speaks HTTP. What does not: the features, the models and the forecasts of the stream;
-they live in `btc_core` and `streaming` and would be the same without this package.
+What belongs here: everything about HTTP. What does not: features, models and forecasting, which are in `btc_core` and
+`streaming` and do not need this package.
 """

@@ -1,6 +1,6 @@
-"""`python -m serving`: the API process.
+"""`python -m serving`: the process of the API.
 
-What does not belong here: anything a test would want; this only puts the real parts together.
+What does not belong here: anything that a test would want. This module only connects the real parts.
 """
 
 from __future__ import annotations
@@ -14,40 +14,42 @@ from btc_core.errors import BtcError
 from btc_core.registry.champions import BaselineSource, ModelHolder
 from btc_core.settings import settings
 from serving import logs
-from serving.app import create_app, new_feed
+from serving.app import create_app, new_broadcaster
 from serving.auth import RotatingToken
 from serving.deps import Deps
-from serving.history import QuestHistory
+from serving.endpoints import fast_paths
+from serving.newest_rows import Announcements, RedisRows
 from serving.server import serve
-from serving.store import Announcements, RedisStore
+from serving.stored_rows import QuestRows
 from serving.training import DagsterTrainer
 
 
 def main() -> int:
-    """Serve until told to stop; 2 when the settings do not allow it."""
+    """Serve until a signal ends the process; returns 2 if the settings are wrong."""
     try:
         configured = settings()
         logs.configure()
         env_file = os.environ.get("BTC_ENV_FILE")
-        holder = ModelHolder(BaselineSource(configured), configured.model.reload_s)
+        models = ModelHolder(BaselineSource(configured), configured.model.reload_s)
         deps = Deps(
             settings=configured,
             clock=SYSTEM_CLOCK,
-            store=RedisStore(configured.redis, SYSTEM_CLOCK),
-            models=holder,
+            newest_rows=RedisRows(configured.redis, SYSTEM_CLOCK),
+            stored_rows=QuestRows(configured.questdb),
+            models=models,
             trainer=DagsterTrainer(configured),
-            history=QuestHistory(configured.questdb),
             token=RotatingToken(configured.api, Path(env_file) if env_file else None),
         )
         app = create_app(deps)
-        feed = new_feed(app, deps, Announcements(configured.redis, configured.exchange.symbols, SYSTEM_CLOCK).wait)
-        holder.start()
-        feed.start()
+        announcements = Announcements(configured.redis, configured.exchange.symbols, SYSTEM_CLOCK)
+        broadcaster = new_broadcaster(app, deps, announcements.wait)
+        models.start()
+        broadcaster.start()
         try:
-            serve(app, configured.api, SYSTEM_CLOCK, stopping=feed.stop)
+            serve(app, configured.api, SYSTEM_CLOCK, fast_paths=fast_paths(app), end_streams=broadcaster.stop)
         finally:
-            feed.stop()
-            holder.stop()
+            broadcaster.stop()
+            models.stop()
     except BtcError as error:
         sys.stderr.write(f"{error}\n")
         return 2

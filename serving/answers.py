@@ -1,14 +1,15 @@
-"""What a client gets: the structs of every 2xx body, and the one function that turns one into a response.
+"""The bodies of the 2xx answers, and the functions that turn one into a response.
 
-Units are in the names. Times are ISO 8601, UTC, microseconds: nanoseconds as JSON numbers would lose digits in a browser.
-What does not belong here: errors (`problems`) and how a number is computed (`forecasts`).
+The OpenAPI document is made from these structs and their docstrings. Times are ISO 8601 in UTC with microseconds:
+a browser would lose digits of nanoseconds as JSON numbers. What does not belong here: errors (`problem_details`), the
+bodies of the old paths (`legacy.answers`), and how a number comes about.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from flask import Response
@@ -17,11 +18,13 @@ from btc_core.clock import NS_PER_S, NS_PER_US, from_ns
 from btc_core.names import Quantity
 
 Source = Literal["worker", "api", "request"]
-"""`worker`: the forecast worker made it; `api`: made here because the worker is behind; `request`: from given features."""
+"""Who made a forecast: the forecast worker, this process because the worker is late, or this process from the features of
+a request."""
+Unit = Literal["USD", "bps"]
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
-    """Which model made a number; nulls while there is none."""
+    """The model behind a number; all null while there is none."""
 
     kind: str | None = None
     version: str | None = None
@@ -35,70 +38,27 @@ class Models(msgspec.Struct, frozen=True):
     volatility: ModelInfo
 
 
-class Prediction(msgspec.Struct, frozen=True):
-    """The quantity that was asked for, alone; the same numbers are in `path`."""
-
-    quantity: Quantity
-    unit: Literal["USD", "bps"]
-    horizons_min: tuple[int, ...]
-    values: tuple[float | None, ...]
-
-
-class HorizonPoint(msgspec.Struct, frozen=True):
-    """The forecast for one horizon; σ is over the whole horizon, the baselines are the random walk and HARX."""
-
-    horizon_min: int
-    bid_usd: float | None
-    bid_bps: float | None
-    baseline_bid_usd: float | None
-    sigma_bps: float
-    sigma_annualized_pct: float
-    baseline_sigma_bps: float | None
-
-
-class Forecast(msgspec.Struct, frozen=True):
-    """One forecast with everything needed to judge it; nulls where given features leave something open."""
-
-    symbol: str
-    prediction: Prediction
-    bid: float | None
-    path: tuple[HorizonPoint, ...]
-    made_at: str
-    ts_event: str | None
-    ts_recv: str | None
-    feature_age_s: float | None
-    models: Models
-    feature_version: str
-    source: Source
-    simulated: bool
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """Forecasts for the rows of a batch, in their order."""
-
-    forecasts: list[Forecast]
-
-
 class ServedModel(msgspec.Struct, frozen=True):
-    """As `/readyz` shows a model."""
+    """A model in the answer of `/readyz`."""
 
     kind: str | None
     version: str | None
 
 
 class ServedModels(msgspec.Struct, frozen=True):
-    """As `/readyz` shows the models."""
+    """The models in the answer of `/readyz`."""
 
     bid: ServedModel
     volatility: ServedModel
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """Whether forecasts are served; `reasons` may also name what is wrong without stopping them."""
+    """Whether forecasts are served. If several markets have models, ages and models are those of one that is not ready."""
 
     status: Literal["ready", "starting"]
     simulated: bool
     reasons: tuple[str, ...]
+    """Why no forecasts are served, and what is wrong without stopping them."""
     feature_age_s: float | None
     forecast_age_s: float | None
     models: ServedModels
@@ -110,31 +70,15 @@ class Alive(msgspec.Struct, frozen=True):
     status: Literal["alive"] = "alive"
 
 
-class Test(msgspec.Struct, frozen=True):
-    """What `/test` says."""
-
-    message: str
-    feature_version: str
-    models: Models
-    simulated: bool
-
-
-class Echo(msgspec.Struct, frozen=True):
-    """What `/test_post` says."""
-
-    message: str
-    received: Any
-
-
 class Reloaded(msgspec.Struct, frozen=True):
-    """The models served after `/reload`, and why one is not the newest, if so."""
+    """The models that serve after `/reload`, and why one of them is not the newest."""
 
     models: Models
     reasons: tuple[str, ...]
 
 
 class Retraining(msgspec.Struct, frozen=True):
-    """A started training run; the new models are served some seconds after it has promoted them."""
+    """A started training run. New models serve a few seconds after the run has promoted them."""
 
     status: Literal["started"]
     job: str
@@ -143,7 +87,7 @@ class Retraining(msgspec.Struct, frozen=True):
 
 
 class OrderedFeature(msgspec.Struct, frozen=True):
-    """One place of a feature list."""
+    """One feature and its place in a list of features."""
 
     index: int
     name: str
@@ -152,7 +96,7 @@ class OrderedFeature(msgspec.Struct, frozen=True):
 
 
 class FeatureOrder(msgspec.Struct, frozen=True):
-    """The documented order of a feature list."""
+    """The inputs of the models in the order that a list of features must have."""
 
     feature_version: str
     count: int
@@ -160,7 +104,7 @@ class FeatureOrder(msgspec.Struct, frozen=True):
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """Where the bid will be with a probability of `level_pct`."""
+    """The interval that holds the future bid with a probability of `level_pct` percent."""
 
     level_pct: int
     low_usd: float
@@ -168,7 +112,7 @@ class Interval(msgspec.Struct, frozen=True):
 
 
 class SigmaInterval(msgspec.Struct, frozen=True):
-    """Where the realized volatility will be with a probability of `level_pct`."""
+    """The interval that holds the realized volatility with a probability of `level_pct` percent."""
 
     level_pct: int
     low_bps: float
@@ -176,46 +120,54 @@ class SigmaInterval(msgspec.Struct, frozen=True):
 
 
 class HorizonForecast(msgspec.Struct, frozen=True):
-    """One horizon of `/v1/forecast`: the model's numbers, and beside them what the baselines say."""
+    """The forecast for one horizon: the numbers of the models and, for comparison, those of the baselines."""
 
     horizon_min: int
     at: str
-    """When the forecast comes due."""
+    """The time that the forecast is for."""
     bid_usd: float
     bid_bps: float
+    """Log return from the current bid."""
     sigma_bps: float
+    """Volatility over the whole horizon."""
     sigma_annualized_pct: float
     intervals: tuple[Interval, ...]
     sigma_intervals: tuple[SigmaInterval, ...]
     baseline_bid_usd: float
+    """The random walk: the current bid."""
     baseline_sigma_bps: float
+    """HARX."""
 
 
 class LiveForecast(msgspec.Struct, frozen=True):
-    """The newest forecast with its provenance."""
+    """The newest forecast, and what is needed to judge it."""
 
     symbol: str
     bid_usd: float
     horizons: tuple[HorizonForecast, ...]
     intervals_reason: str | None
-    """Why there are no intervals; null when there are."""
+    """Why there are no intervals; null if there are."""
     served: Literal["model", "baseline"]
-    """`baseline` only when `stale=baseline` was asked for and the features are too old for the model."""
+    """`baseline` only if the request has `stale=baseline` and the features are too old for the model."""
     stale: bool
     models: Models
     made_at: str
     ts_event: str
+    """Exchange time of the newest event in the features."""
     ts_recv: str
+    """When this system received that event."""
     feature_age_s: float
+    """Time since `ts_recv`."""
     latency_ms: float
-    """From the exchange's time of the newest event to the finished forecast; the clocks of two machines."""
+    """From `ts_event` to `made_at`. The two times come from the clocks of two machines."""
     feature_version: str
     source: Source
+    """`worker`: made by the forecast worker. `api`: made by the API because the worker is late."""
     simulated: bool
 
 
 class LiveFeatures(msgspec.Struct, frozen=True):
-    """The newest features by name; null while a window is not covered yet. Units: `/v1/features/order`."""
+    """The newest features by name, null while the data does not cover a window. `/v1/features/order` has the units."""
 
     symbol: str
     values: dict[str, float | None]
@@ -228,7 +180,7 @@ class LiveFeatures(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of the forecast that stood when the first minute of the step closed; paths per horizon."""
+    """What happened after the forecast at the close of a minute. Paths have one entry for each horizon."""
 
     ts_event: str
     """The closed minute."""
@@ -249,7 +201,7 @@ class PastModel(msgspec.Struct, frozen=True):
 
 
 class PastForecast(msgspec.Struct, frozen=True):
-    """One forecast of the past; paths are 1 to 5 minutes ahead of `ts_event`."""
+    """A past forecast. Paths are 1 to 5 minutes ahead of `ts_event`."""
 
     ts_event: str
     made_at: str
@@ -263,7 +215,7 @@ class PastForecast(msgspec.Struct, frozen=True):
 
 
 class PastForecasts(msgspec.Struct, frozen=True):
-    """One page: the first forecast of each step in [from, to)."""
+    """A page of past forecasts: the first one of each step from `from` until before `to`."""
 
     symbol: str
     step_s: int
@@ -271,16 +223,17 @@ class PastForecasts(msgspec.Struct, frozen=True):
     window_to: str = msgspec.field(name="to")
     forecasts: list[PastForecast]
     next: str | None
-    """`since` of the next page; null when this page reaches the present."""
+    """`since` of the next page; null if this page reaches the present."""
     outcomes_reason: str | None
-    """Why no outcome is on this page; null when there is one."""
+    """Why no forecast of this page has an outcome; null if one has."""
     simulated: bool
 
 
 class MinuteBar(msgspec.Struct, frozen=True):
-    """One minute of trades and quotes; null where there were none. `ts` is its open."""
+    """One minute of trades and quotes; null where there were none."""
 
     ts: str
+    """Start of the minute."""
     open: float | None
     high: float | None
     low: float | None
@@ -295,18 +248,19 @@ class MinuteBar(msgspec.Struct, frozen=True):
 
 
 class MinuteBars(msgspec.Struct, frozen=True):
-    """One page of minutes in [from, to)."""
+    """A page of minutes from `from` until before `to`."""
 
     symbol: str
     window_from: str = msgspec.field(name="from")
     window_to: str = msgspec.field(name="to")
     bars: list[MinuteBar]
     next: str | None
+    """`since` of the next page; null if this page reaches the present."""
     simulated: bool
 
 
 class ModelCard(msgspec.Struct, frozen=True):
-    """What a loaded model is: its training window, inputs, and scores on data it had not seen."""
+    """A loaded model: its training window, its inputs, and its scores on data that it was not trained on."""
 
     name: str
     kind: str
@@ -317,60 +271,67 @@ class ModelCard(msgspec.Struct, frozen=True):
     trained_to: str | None
     train_rows: int
     features: int
+    """Number of inputs."""
     feature_version: str
     targets: tuple[str, ...]
     unit: str
     shrinkage: tuple[float, ...]
-    """λ per horizon of the bid model; 0 is the random walk."""
+    """λ of the bid model for each horizon; 0 is the random walk."""
     scores: dict[str, float | None]
 
 
 class LoadedModels(msgspec.Struct, frozen=True):
-    """The models this process has loaded; null with a reason while there is none."""
+    """The models that this process has loaded; null while there is none."""
 
     bid: ModelCard | None
     volatility: ModelCard | None
     reasons: tuple[str, ...]
+    """Why a model is missing or not the newest."""
     simulated: bool
 
 
 class SkillRow(msgspec.Struct, frozen=True):
-    """Live losses of one quantity at one horizon; a ratio below 1 is better than the baseline."""
+    """The live loss of one quantity at one horizon beside that of a baseline."""
 
     quantity: Quantity
     horizon_min: int
     forecasts: int
+    """Number of forecasts with an outcome."""
     loss: str
     model_loss: float | None
     baseline: str
     baseline_loss: float | None
     ratio: float | None
+    """Model over baseline: below 1 the model is better."""
 
 
 class CoverageRow(msgspec.Struct, frozen=True):
-    """How often the outcome lay inside an interval."""
+    """How often the outcome was inside an interval."""
 
     quantity: Quantity
     level_pct: int
+    """How often it should be, percent."""
     horizon_min: int
     forecasts: int
+    """Number of forecasts with an outcome."""
     covered_pct: float | None
+    """How often it was."""
 
 
 class Skill(msgspec.Struct, frozen=True):
-    """Live skill against the baselines over the last hours."""
+    """Live losses beside those of the baselines, and the coverage of the intervals, over the last hours."""
 
     symbol: str
     hours: int
     rows: list[SkillRow]
     coverage: list[CoverageRow]
     reason: str | None
-    """Why there is nothing to judge yet; null when there is."""
+    """Why there are no rows; null if there are."""
     simulated: bool
 
 
 class Contribution(msgspec.Struct, frozen=True):
-    """How much one feature moves the forecast, and the value it has."""
+    """How much one feature moves the forecast, and the value of the feature."""
 
     feature: str
     value: float | None
@@ -378,14 +339,14 @@ class Contribution(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The volatility over five minutes taken apart: base, HARX, offset, contributions and rest add up to log_variance."""
+    """The forecast of the volatility over five minutes as a sum of parts, which together are `log_variance`."""
 
     symbol: str
     horizon_min: int
     unit: str
     log_variance: float
     base: float
-    """What the forecast of an average row would be."""
+    """The forecast for an average row of features."""
     harx: float
     """What the linear part adds."""
     offset: float
@@ -395,39 +356,34 @@ class Explanation(msgspec.Struct, frozen=True):
     model: ModelInfo
     ts_event: str
     reason: str | None
-    """Why there are no contributions; null when there are."""
+    """Why there are no contributions; null if there are."""
     simulated: bool
-
-
-def past_model(kind: str | None, version: str | None) -> PastModel:
-    """The model of a past row; a row without one says so."""
-    return PastModel(kind=kind or "unknown", version=version or "unknown")
 
 
 _encoder = msgspec.json.Encoder()
 
 
 def encoded(body: msgspec.Struct) -> bytes:
-    """The JSON of an answer."""
+    """The JSON of a body."""
     return _encoder.encode(body)
 
 
 def respond(body: msgspec.Struct, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    """A JSON response."""
+    """A response with a JSON body."""
     return Response(_encoder.encode(body), status=status.value, content_type="application/json")
 
 
 def iso(ts_ns: int) -> str:
-    """A time as clients get it.
+    """A time as answers show it.
 
     >>> iso(1_500_000_000)
     '1970-01-01T00:00:01.500000Z'
     """
     second, rest_ns = divmod(ts_ns, NS_PER_S)
-    return f"{_to_second(second)}.{rest_ns // NS_PER_US:06d}Z"
+    return f"{_iso_second(second)}.{rest_ns // NS_PER_US:06d}Z"
 
 
 @lru_cache(maxsize=256)
-def _to_second(second: int) -> str:
-    """An answer has nine times, most within the same few seconds."""
+def _iso_second(second: int) -> str:
+    """A time in whole seconds. Cached, because an answer has nine times and most share a few seconds."""
     return from_ns(second * NS_PER_S).replace(tzinfo=None).isoformat()

@@ -1,6 +1,6 @@
-"""The Flask application: routes, errors, request ids, security headers, one log line a request.
+"""The Flask application: routes, errors, request ids, security headers, and one log line for each request.
 
-What does not belong here: the process (`__main__`), the sockets (`server`), and any single URL (`routes`).
+What does not belong here: the process (`__main__`), the sockets (`server`), and any single path (`routes`, `legacy`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
 
-from serving import problems
+from serving import problem_details
 from serving.deps import EXTENSION
-from serving.feed import Feed, render
-from serving.limits import RateLimit
-from serving.measured import count
-from serving.routes import control, documents, forecast, live, state, stream, v1
+from serving.event_stream import EventBroadcaster, render_events
+from serving.legacy import routes as legacy
+from serving.metrics import count_request
+from serving.rate_limit import RateLimit
+from serving.routes import control, documents, live, state, stream, v1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from serving.deps import Deps
 
 BLUEPRINTS = (
-    forecast.blueprint,
+    legacy.blueprint,
     v1.blueprint,
     stream.blueprint,
     control.blueprint,
@@ -38,7 +39,7 @@ BLUEPRINTS = (
     documents.blueprint,
 )
 UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
-"""Paths a supervisor asks: refusing them would look like a fault of the API."""
+"""Paths without a rate limit: a supervisor that is refused would take it for a failure of the API."""
 
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
@@ -47,68 +48,70 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Of every answer; a page that needs more sets its own policy, which stays."""
-_SECURITY = list(SECURITY_HEADERS.items())
+"""Headers of every answer. A page that needs another policy sets its own, which is kept."""
+_SECURITY_HEADERS = list(SECURITY_HEADERS.items())
 
 LOGGED_PATH_CHARACTERS = 200
-"""A path is the client's text: bounded in the log. Queries, headers and bodies are never logged."""
+"""How much of a path is logged, since clients choose it. Queries, headers and bodies are never logged."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_access = logging.getLogger("serving.access")
+_access_logger = logging.getLogger("serving.access")
 
 
 def create_app(deps: Deps) -> Flask:
-    """The application over the given dependencies; nothing is started and nobody is asked yet."""
+    """The application with the given dependencies. It starts nothing and connects to nothing yet."""
     app = Flask("serving", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = deps.settings.api.max_body_bytes
     app.extensions[EXTENSION] = deps
-    problems.install(app, deps.settings.api.max_body_bytes)
+    problem_details.install(app, deps.settings.api.max_body_bytes)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
-    limit = RateLimit(deps.settings.api.rate_limit_per_s, deps.clock)
-
-    def admit() -> None:
-        if request.path not in UNLIMITED:
-            limit.take(request.remote_addr or "")
-
-    app.before_request(partial(_begin, deps.clock))
-    app.before_request(admit)
-    app.after_request(partial(_finish, deps.clock))
+    app.before_request(partial(_start_request, deps.clock))
+    if deps.settings.api.rate_limit_per_s > 0:
+        limit = RateLimit(deps.settings.api.rate_limit_per_s, deps.clock)
+        app.before_request(partial(_check_rate, limit))
+    app.after_request(partial(_finish_request, deps.clock))
     app.wsgi_app = partial(_with_security_headers, app.wsgi_app)  # type: ignore[method-assign]
     return app
+
+
+def new_broadcaster(app: Flask, deps: Deps, wait_for_forecast: Callable[[float], bool]) -> EventBroadcaster:
+    """The source of the application's event streams. The caller starts and stops it."""
+    interval_s = deps.settings.api.stream_interval_ms / 1_000
+    broadcaster = EventBroadcaster(partial(render_events, deps), wait_for_forecast, interval_s)
+    app.extensions[stream.EXTENSION] = broadcaster
+    return broadcaster
 
 
 def _with_security_headers(
     inner: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse
 ) -> Iterable[bytes]:
-    """Add what the answer has not set itself, past the checks that headers of unknown origin need."""
+    """Add the security headers that an answer does not set itself. Flask would validate them again for each answer."""
 
     def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Callable[[bytes], object]:
         own = {name for name, _ in headers}
-        return start_response(status, headers + [each for each in _SECURITY if each[0] not in own], *more)
+        return start_response(status, headers + [each for each in _SECURITY_HEADERS if each[0] not in own], *more)
 
     return inner(environ, start)
 
 
-def new_feed(app: Flask, deps: Deps, announced: Callable[[float], bool]) -> Feed:
-    """The source of the app's streams; whoever runs the process starts and stops it."""
-    feed = Feed(partial(render, deps), announced, deps.settings.api.stream_interval_ms / 1_000)
-    app.extensions[stream.FEED] = feed
-    return feed
-
-
-def _begin(clock: Clock) -> None:
-    """Name the request; a client's own id is kept when it is harmless."""
-    asked = request.headers.get("X-Request-ID", "")
-    g.request_id = asked if _REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+def _start_request(clock: Clock) -> None:
+    """Give the request an id: the client's own if it is harmless."""
+    wanted = request.headers.get("X-Request-ID", "")
+    g.request_id = wanted if _REQUEST_ID.fullmatch(wanted) else uuid.uuid4().hex
     g.started_s = clock.monotonic_s()
 
 
-def _finish(clock: Clock, response: Response) -> Response:
+def _check_rate(limit: RateLimit) -> None:
+    if request.path not in UNLIMITED:
+        limit.check(request.remote_addr or "")
+
+
+def _finish_request(clock: Clock, response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     took_s = clock.monotonic_s() - g.started_s
-    count(response.status_code, took_s)
-    _access.info(
+    count_request(response.status_code, took_s)
+    _access_logger.info(
         "request",
         extra={
             "fields": {

@@ -1,6 +1,6 @@
 """The bearer token of the requests that change something.
 
-What does not belong here: users, roles, sessions. There is one token, and it opens `/retrain` and `/reload`.
+What does not belong here: users, roles and sessions. There is one token, for `/retrain` and `/reload`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flask import Response, request
 from btc_core.errors import ConfigError
 from btc_core.settings import load_settings
 from serving.deps import deps
-from serving.problems import Problem
+from serving.problem_details import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,47 +25,48 @@ if TYPE_CHECKING:
 
     from btc_core.settings import ApiSettings
 
-_log = logging.getLogger("serving")
+_logger = logging.getLogger("serving")
 _SCHEME = "bearer "
 
 
 class RotatingToken:
-    """The token of the settings, read again whenever the env file has changed: it is rotated without a restart.
+    """The token of the settings, read again when the env file has changed, so that it is rotated without a restart.
 
-    A token of the environment stays until the end of the process, since the environment wins over the file.
+    A token from the environment stays until the process ends, because the environment wins over the file.
     """
 
     def __init__(self, settings: ApiSettings, env_file: Path | None) -> None:
         self._env_file = env_file
         self._token = settings.token.get_secret_value()
-        self._stamp = self._now()
+        self._file_state = self._current_file_state()
         self._lock = threading.Lock()
 
     def __call__(self) -> str:
-        """The token that is valid now; a file that cannot be read leaves the one before in place."""
+        """The token that is valid now. If the file cannot be used, the last token stays valid."""
         with self._lock:
-            stamp = self._now()
-            if stamp != self._stamp:
+            state = self._current_file_state()
+            if state != self._file_state:
                 try:
                     self._token = load_settings(self._env_file).api.token.get_secret_value()
-                    self._stamp = stamp
-                    _log.info("the token was read again")
+                    self._file_state = state
+                    _logger.info("the token was read again")
                 except ConfigError as error:
-                    _log.warning("the env file has changed and cannot be used, the token stays: %s", error)
+                    _logger.warning("the env file has changed but cannot be used, so the token stays: %s", error)
             return self._token
 
-    def _now(self) -> tuple[int, int, int] | None:
+    def _current_file_state(self) -> tuple[int, int, int] | None:
+        """What changes with the content of the file; None if there is no file."""
         if self._env_file is None:
             return None
         try:
-            found = self._env_file.stat()
+            status = self._env_file.stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def token_matches(configured: str, header: str) -> bool:
-    """Whether `Authorization: Bearer …` carries the configured token; an empty configured token matches nothing.
+    """Whether `header`, `Authorization: Bearer …`, has the configured token. An empty configured token matches nothing.
 
     The comparison takes the same time wherever the two differ.
     """
@@ -75,7 +76,7 @@ def token_matches(configured: str, header: str) -> bool:
 
 
 def needs_token(view: Callable[[], Response]) -> Callable[[], Response]:
-    """Answer 401 instead of running the view when the token is missing or wrong."""
+    """Answer 401 instead of running the view if the token is missing or wrong."""
 
     @wraps(view)
     def guarded() -> Response:
@@ -83,8 +84,8 @@ def needs_token(view: Callable[[], Response]) -> Callable[[], Response]:
             raise Problem(
                 HTTPStatus.UNAUTHORIZED,
                 "unauthorized",
-                "this path needs `Authorization: Bearer TOKEN` with the token of BTC_API_TOKEN "
-                "(`btc init` writes one to the env file; while it is empty nothing is accepted)",
+                "this path needs the header `Authorization: Bearer TOKEN` with the token in BTC_API_TOKEN "
+                "(`btc init` writes one to the env file; while it is empty, no token is accepted)",
                 headers={"WWW-Authenticate": 'Bearer realm="btc"'},
             )
         return view()

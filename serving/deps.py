@@ -1,6 +1,6 @@
-"""What the views need from outside, as protocols, so that a test hands in its own.
+"""What the views need from outside, as protocols, so that a test can pass its own.
 
-What does not belong here: the real ones' code; they are in `store`, `models` and `training`.
+What does not belong here: the real implementations (`newest_rows`, `stored_rows`, `training`, `btc_core.registry`).
 """
 
 from __future__ import annotations
@@ -20,70 +20,72 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
     from btc_core.stores.redis_rows import FeatureRow
     from serving.answers import LiveForecast, MinuteBar, PastForecast
-    from serving.history import Scores
+    from serving.stored_rows import Scores
 
 EXTENSION = "btc"
+"""The Flask extension that holds the dependencies."""
 
 
-class Store(Protocol):
-    """Where the newest row of features and of the forecast is."""
+class NewestRows(Protocol):
+    """The newest features and forecast of each market."""
 
     def features(self, symbol: str) -> FeatureRow | None:
-        """The newest features, None when there are none or they have expired."""
+        """The newest features, None if there are none or they have expired."""
         ...
 
     def forecast(self, symbol: str) -> ForecastRow | None:
-        """The newest forecast of the forecast worker, None when there is none or it has expired."""
+        """The newest forecast of the forecast worker, None if there is none or it has expired."""
         ...
 
 
-class History(Protocol):
-    """Where the past is."""
+class StoredRows(Protocol):
+    """Past forecasts, their scores, and minute bars. Each method raises `ServiceError` if the tables cannot be read."""
 
     def forecasts(self, symbol: str, from_ns: int, to_ns: int, step_s: int) -> list[PastForecast]:
-        """The first forecast of each step in [from, to) that has one; `ServiceError` when the tables are away."""
+        """The first forecast of each step from `from_ns` until before `to_ns`; steps without one are left out."""
         ...
 
     def scores(self, symbol: str, from_ns: int, to_ns: int) -> Scores:
-        """Mean losses of the outcomes in [from, to); `ServiceError` when the tables are away."""
+        """Mean losses of the forecasts from `from_ns` until before `to_ns` that have an outcome."""
         ...
 
     def bars(self, symbol: str, from_ns: int, to_ns: int) -> list[MinuteBar]:
-        """Minutes in [from, to); `ServiceError` when the tables are away."""
+        """The minutes from `from_ns` until before `to_ns`."""
         ...
 
 
 class TrainingRun(msgspec.Struct, frozen=True):
-    """A started training run and where a person can watch it."""
+    """A started training run and the page where a person can watch it."""
 
     run_id: str
     url: str
 
 
 class Trainer(Protocol):
-    """What starts a training run."""
+    """Starts training runs."""
 
     def launch(self) -> TrainingRun:
-        """Start it and return at once; raises `ServiceError` when the orchestrator refuses or is away."""
+        """Start a run without waiting for its end; raises `ServiceError` if the orchestrator refuses or does not answer."""
         ...
 
 
 @dataclass(frozen=True)
 class Deps:
-    """Everything a view may touch."""
+    """Everything outside of the API that a view may use."""
 
     settings: Settings
     clock: Clock
-    store: Store
+    newest_rows: NewestRows
+    stored_rows: StoredRows
     models: ModelHolder
     trainer: Trainer
-    history: History
     token: Callable[[], str]
-    """The bearer token that is valid now; "" when there is none."""
-    answered: dict[str, tuple[ForecastRow, LiveForecast]] = field(default_factory=dict)
-    """By symbol the newest row of the worker and its answer; two threads may both make it, which does no harm."""
-    known_ns: dict[str, int] = field(default_factory=dict)
-    """By symbol the receipt of what the newest forecast that was ever seen knows, ns."""
+    """Returns the bearer token that is valid now; "" if there is none."""
+    live_forecasts: dict[str, tuple[ForecastRow, LiveForecast]] = field(default_factory=dict)
+    """For each market the newest row of the worker and the body made from it. Two threads may make the same body at once,
+    which does no harm."""
+    newest_forecast_ns: dict[str, int] = field(default_factory=dict)
+    """For each market the receipt of the data behind the newest forecast that `/metrics` has seen."""
 
 
 def deps() -> Deps:

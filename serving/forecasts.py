@@ -1,169 +1,129 @@
-"""Forecasts as the API answers them: the forecast worker's row while it is current, else made here from the features.
+"""Chooses the forecast to serve: the newest row of the forecast worker if it is current, otherwise one made here.
 
-Age is counted from the moment we received what the features were computed from: a replayed or simulated market
-has event times of its own. What does not belong here: HTTP (`routes`) and reading bodies (`inputs`).
+The age of a forecast counts from when we received the market data behind it, because the event times of a replayed or
+simulated market are its own. What does not belong here: HTTP (`routes`), and the shape of a forecast (`served_forecast`).
 """
 
 from __future__ import annotations
 
-import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady
-from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
-from btc_core.names import BASELINE_KINDS, HORIZONS_MIN, Quantity
-from serving.answers import Forecast, HorizonPoint, ModelInfo, Models, Prediction, Source, iso
-from serving.problems import Problem
+from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
+from serving.problem_details import Problem
+from serving.served_forecast import (
+    MarketForecast,
+    Origin,
+    age_s,
+    bid_from_model,
+    from_worker_row,
+    volatility_from_model,
+)
 
 if TYPE_CHECKING:
     from btc_core.market.messages import ForecastRow
-    from btc_core.models.bundle import BidModel, VolatilityModel
+    from btc_core.names import Quantity
     from btc_core.registry.champions import Champions
     from btc_core.stores.redis_rows import FeatureRow
     from serving.deps import Deps
-    from serving.inputs import Given
 
 CURRENT_NS = NS_PER_S
-"""A worker's forecast this much behind the newest features still counts as made from them: at 100 rows/s the API would
-otherwise repeat work that is about to arrive. Beyond it the worker is down or late, and the API forecasts by itself."""
-MINUTES_PER_YEAR = 525_600
-BPS = 10_000.0
+"""A forecast of the worker may be this much older than the newest features. At 100 rows a second a smaller value would
+make the API repeat work whose result is about to arrive; a worker that is later than this is down or overloaded."""
 
-_MODEL_COLUMNS = np.array([FEATURE_NAMES.index(name) for name in MODEL_FEATURES])
-_ANNUAL_PCT = tuple(100.0 / BPS * math.sqrt(MINUTES_PER_YEAR / horizon) for horizon in HORIZONS_MIN)
+MODEL_COLUMNS = np.array([FEATURE_NAMES.index(name) for name in MODEL_FEATURES])
+"""Where the inputs of the models are in a feature row."""
 
 
-class Paths(msgspec.Struct, frozen=True):
-    """Numbers of one forecast per horizon; `bid_bps` is None without a bid model."""
+def newest_forecast(
+    deps: Deps, symbol: str, quantity: Quantity, *, baseline_when_stale: bool = False
+) -> MarketForecast:
+    """The newest forecast of a market; `quantity` says which models it cannot do without.
 
-    bid: float | None
-    bid_bps: list[float] | None
-    sigma_bps: list[float]
-    baseline_sigma_bps: list[float]
-    bid_bounds_usd: list[list[float]] = []
-    sigma_bounds_bps: list[list[float]] = []
-    """Quantiles per horizon, as the worker gives them; none when the API forecasts by itself."""
-
-
-class Provenance(msgspec.Struct, frozen=True):
-    """Where the numbers of one forecast come from."""
-
-    symbol: str
-    source: Source
-    models: Models
-    made_at_ns: int
-    feature_version: str
-    simulated: bool
-    ts_event_ns: int | None = None
-    ts_recv_ns: int | None = None
-    feature_age_s: float | None = None
-
-
-class Made(msgspec.Struct, frozen=True):
-    """One forecast before it is put into words; `bid_path_usd` when the worker has it already, to the last digit."""
-
-    paths: Paths
-    provenance: Provenance
-    bid_path_usd: list[float] | None = None
-
-    def bids_usd(self) -> list[float] | None:
-        """The path of the bid in USD; None while the bid or its model is unknown."""
-        if self.bid_path_usd is not None:
-            return self.bid_path_usd
-        if self.paths.bid is None or self.paths.bid_bps is None:
-            return None
-        return [self.paths.bid * math.exp(bps / BPS) if bps < BPS else math.nan for bps in self.paths.bid_bps]
-
-
-def age_s(now_ns: int, ts_recv_ns: int) -> float:
-    """Seconds since `ts_recv_ns`, rounded to the millisecond; 0 when another process's clock reads a little later."""
-    return round(max(0, now_ns - ts_recv_ns) / NS_PER_S, 3)
-
-
-def model_info(model: BidModel | VolatilityModel | None) -> ModelInfo:
-    """What an answer says about a model."""
-    return _info(model.kind, model.version) if model is not None else ModelInfo()
-
-
-def models_of(champions: Champions, symbol: str) -> Models:
-    """What an answer says about the loaded models that forecast a market."""
-    return Models(bid=model_info(champions.bid(symbol)), volatility=model_info(champions.volatility(symbol)))
-
-
-def row_models(row: ForecastRow) -> Models:
-    """What an answer says about the models of a worker's row."""
-    return Models(
-        bid=_info(row.bid_model_kind, row.bid_model_version),
-        volatility=_info(row.volatility_model_kind, row.volatility_model_version),
-    )
-
-
-def _info(kind: str, version: str) -> ModelInfo:
-    return ModelInfo(kind=kind, version=version, is_baseline=kind in BASELINE_KINDS)
-
-
-def live(deps: Deps, symbol: str, quantity: Quantity) -> Forecast:
-    """The forecast from live features; 503 when there are none, they are too old, or no model can use them."""
-    return _forecast(newest(deps, symbol, quantity), quantity)
-
-
-def newest(deps: Deps, symbol: str, quantity: Quantity) -> Made:
-    """The numbers of `live`; `quantity` says which models are needed."""
+    Raises a 503 if there are no features, they are too old, they are still warming up, or there is no model.
+    `baseline_when_stale` asks for the flagged baseline of the last row instead of the refusal of old features.
+    """
     now_ns = deps.clock.now_ns()
-    row = deps.store.forecast(symbol)
-    if row is not None and is_current(row, now_ns):
-        return from_worker(deps, row, now_ns)  # nothing can be more than CURRENT_NS newer: one read is enough
-    features = deps.store.features(symbol)
-    behind = features is not None and (row is None or features.ts_recv_ns - row.ts_recv_ns > CURRENT_NS)
-    if features is not None and behind:
+    row = deps.newest_rows.forecast(symbol)
+    if row is not None and is_current(deps, row, now_ns):
+        return worker_forecast(row, now_ns)  # no features can be newer by more than CURRENT_NS: one read is enough
+    features = deps.newest_rows.features(symbol)
+    if baseline_when_stale and row is not None and _are_all_stale(deps, now_ns, row, features):
+        return worker_forecast(row, now_ns).as_stale_baseline()
+    if features is not None and (row is None or features.ts_recv_ns - row.ts_recv_ns > CURRENT_NS):
         _refuse_stale(deps, now_ns, features.ts_recv_ns, symbol)
-        champions = deps.models.current
-        has_bid_model = champions.bid(symbol) is not None
-        usable = champions.volatility(symbol) is not None and (has_bid_model or quantity == "volatility")
-        if usable or row is None or is_stale(deps, now_ns, row.ts_recv_ns):
-            return _from_features(deps, features, now_ns, quantity)
+        models = deps.models.current
+        if row is None or is_stale(deps, now_ns, row.ts_recv_ns) or models.can_forecast(symbol, quantity):
+            return _from_features(models, features, now_ns, quantity)
     if row is None:
-        raise NotReady(f"there are no features of {symbol} in Redis yet; `btc status` shows whether the workers run")
-    return from_worker(deps, row, now_ns)
+        raise no_features(symbol)
+    _refuse_stale(deps, now_ns, row.ts_recv_ns, row.symbol)
+    return worker_forecast(row, now_ns)
 
 
-def from_given(deps: Deps, given: Given, symbol: str, quantity: Quantity) -> list[Forecast]:
-    """Forecasts from the features of a request, one a row."""
-    champions = deps.models.current
-    provenance = Provenance(
-        symbol=symbol,
-        source="request",
-        models=models_of(champions, symbol),
-        made_at_ns=deps.clock.now_ns(),
-        feature_version=FEATURE_VERSION,
-        simulated=deps.settings.simulated,
-    )
-    computed = _compute(champions, symbol, given.matrix, given.bids_usd, quantity)
-    for index, paths in enumerate(computed):
-        if not _is_finite(paths):
-            where = f"rows[{index}]" if given.is_batch else "features"
-            raise Problem(
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-                "no_finite_forecast",
-                f"{where} give no finite forecast with these models; give at least the log_rv_ features, in their units",
-            )
-    return [_forecast(Made(paths, provenance), quantity) for paths in computed]
+def forecast_rows(
+    models: Champions,
+    symbol: str,
+    quantity: Quantity,
+    matrix: npt.NDArray[np.float64],
+    origins: list[Origin],
+) -> list[MarketForecast]:
+    """One forecast for each row of `matrix`, which has the shape (rows, MODEL_FEATURES), and of `origins`.
+
+    Raises a 503 if a model is missing; the bid model is needed only for the bid. The numbers may be infinite or NaN.
+    """
+    volatility_model, bid_model = models.volatility(symbol), models.bid(symbol)
+    if volatility_model is None or not models.can_forecast(symbol, quantity):
+        raise Problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "model_unavailable",
+            f"no model can be served: {'; '.join(models.reasons) or 'none is loaded'}; "
+            "train one with POST /retrain, or `btc status` shows whether MLflow runs",
+            headers={"Retry-After": "10"},
+        )
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the features of a request may be absurd
+        sigma_bps = np.asarray(volatility_model.predict(matrix), dtype=np.float64)
+        baseline_bps = np.asarray(volatility_model.baseline(matrix), dtype=np.float64)
+        returns_bps = np.asarray(bid_model.predict(matrix, sigma_bps)) if bid_model is not None else None
+    forecasts = []
+    for at, origin in enumerate(origins):
+        bid = None
+        if bid_model is not None and returns_bps is not None:
+            bid = bid_from_model(symbol, origin, bid_model, returns_bps[at].tolist())
+        volatility = volatility_from_model(
+            symbol, origin, volatility_model, sigma_bps[at].tolist(), baseline_bps[at].tolist()
+        )
+        forecasts.append(MarketForecast(bid, volatility))
+    return forecasts
 
 
-def is_current(row: ForecastRow, now_ns: int) -> bool:
-    """Whether no features can be so much newer that the API would forecast by itself."""
-    return now_ns - row.ts_recv_ns <= CURRENT_NS
+def worker_forecast(row: ForecastRow, now_ns: int) -> MarketForecast:
+    """The forecast of the worker, however old; raises a 503 while the features behind it were warming up."""
+    return _refuse_unfinished(from_worker_row(row, now_ns))
+
+
+def is_current(deps: Deps, row: ForecastRow, now_ns: int) -> bool:
+    """Whether a row can be served without asking for newer features."""
+    return now_ns - row.ts_recv_ns <= CURRENT_NS and not is_stale(deps, now_ns, row.ts_recv_ns)
 
 
 def is_stale(deps: Deps, now_ns: int, ts_recv_ns: int) -> bool:
-    """Whether what was received then is too old to be served now."""
+    """Whether data received at `ts_recv_ns` is too old to be served at `now_ns`."""
     return now_ns - ts_recv_ns > deps.settings.api.max_feature_age_s * NS_PER_S
+
+
+def no_features(symbol: str) -> NotReady:
+    """The error for a market that has no features yet."""
+    return NotReady(f"there are no features of {symbol} in Redis yet; `btc status` shows whether the workers run")
+
+
+def _are_all_stale(deps: Deps, now_ns: int, row: ForecastRow, features: FeatureRow | None) -> bool:
+    return is_stale(deps, now_ns, row.ts_recv_ns) and (features is None or is_stale(deps, now_ns, features.ts_recv_ns))
 
 
 def _refuse_stale(deps: Deps, now_ns: int, ts_recv_ns: int, symbol: str) -> None:
@@ -174,136 +134,31 @@ def _refuse_stale(deps: Deps, now_ns: int, ts_recv_ns: int, symbol: str) -> None
     raise Problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "stale_features",
-        f"the newest features of {symbol} are {age:.1f} s old, at most {limit:g} s are served; "
+        f"the newest features of {symbol} are {age:.1f} s old, at most {limit:g} s is allowed; "
         "`btc status` shows whether the feed and the workers run",
         headers={"Retry-After": "1"},
         more={"feature_age_s": age, "max_feature_age_s": limit},
     )
 
 
-def from_worker(deps: Deps, row: ForecastRow, now_ns: int, *, however_old: bool = False) -> Made:
-    """A worker's row; refused when it is stale unless `however_old`, and while the features warm up."""
-    if not however_old:
-        _refuse_stale(deps, now_ns, row.ts_recv_ns, row.symbol)
-    paths = Paths(
-        bid=row.bid,
-        bid_bps=[BPS * math.log(usd / row.bid) if usd > 0 and row.bid > 0 else math.nan for usd in row.bid_path_usd],
-        sigma_bps=row.sigma_path_bps,
-        baseline_sigma_bps=row.baseline_sigma_path_bps,
-        bid_bounds_usd=row.bid_bounds_usd,
-        sigma_bounds_bps=row.sigma_bounds_bps,
-    )
-    provenance = Provenance(
-        symbol=row.symbol,
-        source="worker",
-        models=row_models(row),
-        made_at_ns=row.made_at_ns,
-        ts_event_ns=row.ts_event_ns,
-        ts_recv_ns=row.ts_recv_ns,
-        feature_age_s=age_s(now_ns, row.ts_recv_ns),
-        feature_version=row.feature_version,
-        simulated=deps.settings.simulated,
-    )
-    return Made(_warm(paths), provenance, row.bid_path_usd)
-
-
-def _from_features(deps: Deps, row: FeatureRow, now_ns: int, quantity: Quantity) -> Made:
-    champions = deps.models.current
-    matrix = np.asarray(row.values, dtype=np.float64)[_MODEL_COLUMNS].reshape(1, -1)
-    provenance = Provenance(
-        symbol=row.symbol,
+def _from_features(models: Champions, row: FeatureRow, now_ns: int, quantity: Quantity) -> MarketForecast:
+    """A forecast made here from the newest features."""
+    matrix = np.asarray(row.values, dtype=np.float64)[MODEL_COLUMNS].reshape(1, -1)
+    origin = Origin(
         source="api",
-        models=models_of(champions, row.symbol),
         made_at_ns=now_ns,
+        feature_version=row.feature_version,
+        bid_usd=row.bid,
         ts_event_ns=row.ts_event_ns,
         ts_recv_ns=row.ts_recv_ns,
         feature_age_s=age_s(now_ns, row.ts_recv_ns),
-        feature_version=row.feature_version,
-        simulated=deps.settings.simulated,
     )
-    return Made(_warm(_compute(champions, row.symbol, matrix, [row.bid], quantity)[0]), provenance)
+    (forecast,) = forecast_rows(models, row.symbol, quantity, matrix, [origin])
+    return _refuse_unfinished(forecast)
 
 
-def _warm(paths: Paths) -> Paths:
-    """Refuse what was computed before the windows were covered."""
-    if not _is_finite(paths):
+def _refuse_unfinished(forecast: MarketForecast) -> MarketForecast:
+    """Refuse a forecast from features whose windows do not reach back far enough yet."""
+    if not forecast.is_finite:
         raise NotReady("the features are still warming up and give no finite forecast yet; ask again in a minute")
-    return paths
-
-
-def _is_finite(paths: Paths) -> bool:
-    return all(map(math.isfinite, paths.sigma_bps)) and all(map(math.isfinite, paths.bid_bps or ()))
-
-
-def _compute(
-    champions: Champions, symbol: str, matrix: npt.NDArray[np.float64], bids: list[float | None], quantity: Quantity
-) -> list[Paths]:
-    """Run the models over (rows, MODEL_FEATURES); the bid model is needed only when the bid was asked for."""
-    bid_model, volatility_model = champions.bid(symbol), champions.volatility(symbol)
-    if volatility_model is None or (bid_model is None and quantity == "bid"):
-        raise Problem(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "model_unavailable",
-            f"no model can be served: {'; '.join(champions.reasons) or 'none is loaded'}; "
-            "train one with POST /retrain, or `btc status` shows whether MLflow runs",
-            headers={"Retry-After": "10"},
-        )
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # given features may be absurd; see _is_finite
-        sigma = np.asarray(volatility_model.predict(matrix), dtype=np.float64)
-        baseline = np.asarray(volatility_model.baseline(matrix), dtype=np.float64)
-        moves = np.asarray(bid_model.predict(matrix, sigma)) if bid_model is not None else None
-    return [
-        Paths(
-            bid=bid,
-            bid_bps=moves[index].tolist() if moves is not None else None,
-            sigma_bps=sigma[index].tolist(),
-            baseline_sigma_bps=baseline[index].tolist(),
-        )
-        for index, bid in enumerate(bids)
-    ]
-
-
-def annual_pct(sigma_bps: float, index: int) -> float:
-    """σ over the horizon at `index` of `HORIZONS_MIN` as percent a year."""
-    return sigma_bps * _ANNUAL_PCT[index]
-
-
-def _forecast(made: Made, quantity: Quantity) -> Forecast:
-    """Put one answer together."""
-    paths, provenance, bid_path_usd = made.paths, made.provenance, made.bids_usd()
-    points = tuple(
-        HorizonPoint(
-            horizon_min=horizon,
-            bid_usd=bid_path_usd[index] if bid_path_usd is not None else None,
-            bid_bps=paths.bid_bps[index] if paths.bid_bps is not None else None,
-            baseline_bid_usd=paths.bid,
-            sigma_bps=paths.sigma_bps[index],
-            sigma_annualized_pct=annual_pct(paths.sigma_bps[index], index),
-            baseline_sigma_bps=paths.baseline_sigma_bps[index],
-        )
-        for index, horizon in enumerate(HORIZONS_MIN)
-    )
-    values: tuple[float | None, ...]
-    if quantity == "volatility":
-        values = tuple(point.sigma_bps for point in points)
-    else:
-        values = tuple(point.bid_usd if paths.bid is not None else point.bid_bps for point in points)
-    return Forecast(
-        symbol=provenance.symbol,
-        prediction=Prediction(
-            quantity=quantity,
-            unit="USD" if quantity == "bid" and paths.bid is not None else "bps",
-            horizons_min=HORIZONS_MIN,
-            values=values,
-        ),
-        bid=paths.bid,
-        path=points,
-        made_at=iso(provenance.made_at_ns),
-        ts_event=iso(provenance.ts_event_ns) if provenance.ts_event_ns is not None else None,
-        ts_recv=iso(provenance.ts_recv_ns) if provenance.ts_recv_ns is not None else None,
-        feature_age_s=provenance.feature_age_s,
-        models=provenance.models,
-        feature_version=provenance.feature_version,
-        source=provenance.source,
-        simulated=provenance.simulated,
-    )
+    return forecast

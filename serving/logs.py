@@ -1,6 +1,6 @@
-"""Structured logs of the API: one JSON object a line on standard error, lines of requests a few times a second.
+"""The log of the API: one JSON object a line on standard error.
 
-What does not belong here: what is logged. A record's own fields come in `extra={"fields": {…}}`.
+What does not belong here: what is logged. A record brings its own fields in `extra={"fields": {…}}`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from serving.answers import iso
 if TYPE_CHECKING:
     from typing import TextIO
 
-TOGETHER_S = 0.2
-"""Lines wait this long for others; who is killed loses them."""
+BATCH_S = 0.2
+"""How long a line may wait to be written together with others. A process that is killed loses the lines that wait."""
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record."""
+    """Formats a record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON, its trace in `trace`."""
+        """The record as JSON, with its traceback in `trace`."""
         line: dict[str, object] = {
             "ts": iso(int(record.created * NS_PER_S)),
             "level": record.levelname.lower(),
@@ -43,49 +43,49 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
-class Together(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes the lines of `together_s` seconds in one piece, and a warning at once with all before it.
+class BatchingHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes the lines of `batch_s` seconds together; a warning is written at once, with the lines before it.
 
-    Whoever keeps the log wakes for each write, and the supervisor's waking costs more than the answer that is logged.
+    Each write wakes the process that collects the log. For a supervisor that costs more than the answer that is logged.
     """
 
-    def __init__(self, stream: TextIO, formatter: logging.Formatter, together_s: float = TOGETHER_S) -> None:
+    def __init__(self, stream: TextIO, formatter: logging.Formatter, batch_s: float = BATCH_S) -> None:
         super().__init__(stream)
         self.setFormatter(formatter)
-        self._together_s = together_s
+        self._batch_s = batch_s
         self._lines: list[str] = []
-        self._some = threading.Event()
-        threading.Thread(target=self._write_now_and_then, name="log", daemon=True).start()
+        self._has_lines = threading.Event()
+        threading.Thread(target=self._write_batches, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the line, or write all there are."""
+        """Keep the line for the next batch, or write all lines if it is a warning."""
         self._lines.append(self.format(record))
         if record.levelno >= logging.WARNING:
             self.flush()
         else:
-            self._some.set()
+            self._has_lines.set()
 
     def flush(self) -> None:
-        """Write what is kept."""
+        """Write all lines that wait."""
         with self.lock:  # type: ignore[union-attr]
             lines, self._lines = self._lines, []
             if lines:
-                with suppress(BrokenPipeError):  # nobody keeps the log any more; answers go on
+                with suppress(BrokenPipeError):  # nothing reads the log any more, but requests are still answered
                     self.stream.write("\n".join(lines) + "\n")
                     super().flush()
 
-    def _write_now_and_then(self) -> None:
+    def _write_batches(self) -> None:
         while True:
-            self._some.wait()
-            time.sleep(self._together_s)
-            self._some.clear()
+            self._has_lines.wait()
+            time.sleep(self._batch_s)
+            self._has_lines.clear()
             self.flush()
 
 
 def configure(level: int = logging.INFO) -> None:
-    """Send every log record of this process to standard error as JSON."""
+    """Write every log record of this process to standard error as JSON."""
     root = logging.getLogger()
-    root.handlers[:] = [Together(sys.stderr, JsonLines())]
+    root.handlers[:] = [BatchingHandler(sys.stderr, JsonLines())]
     root.setLevel(level)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request to Dagster, with its address
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line per queued request: under load that is noise
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request to Dagster with its address
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it logs each queued request: too much under load

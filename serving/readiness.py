@@ -1,61 +1,86 @@
-"""Whether forecasts are served right now, and if not, why.
+"""Whether forecasts are served right now, and if not, why: the body of `/readyz` and the event `health` of the stream.
 
-What does not belong here: alarms and history; the metrics have those.
+What does not belong here: alerts, which are made from the metrics.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from btc_core.clock import NS_PER_S
+import msgspec
+
 from btc_core.errors import BtcError
 from serving.answers import ModelInfo, Models, Readiness, ServedModel, ServedModels
-from serving.forecasts import age_s, models_of, row_models
+from serving.forecasts import is_stale
+from serving.served_forecast import age_s, model_info, models_of
 
 if TYPE_CHECKING:
     from btc_core.market.messages import ForecastRow
+    from btc_core.registry.champions import Champions
     from btc_core.stores.redis_rows import FeatureRow
     from serving.deps import Deps
 
 
+class _MarketState(msgspec.Struct, frozen=True):
+    """The part of the answer that is about one market."""
+
+    is_ready: bool
+    reasons: tuple[str, ...]
+    feature_age_s: float | None
+    forecast_age_s: float | None
+    models: Models
+
+
 def readiness(deps: Deps) -> Readiness:
-    """Ready means: the first symbol has a fresh forecast in Redis, made by models or by flagged baselines."""
-    symbol = deps.settings.exchange.symbols[0]
+    """Ready if every market with models of its own has a fresh forecast in Redis, from models or flagged baselines."""
+    models = deps.models.current
+    markets = [_market_state(deps, models, symbol) for symbol in deps.settings.exchange.modelled_symbols]
+    shown = next((market for market in markets if not market.is_ready), markets[0])
+    reasons = [reason for market in markets for reason in market.reasons]
+    return Readiness(
+        status="ready" if shown.is_ready else "starting",
+        simulated=deps.settings.simulated,
+        reasons=tuple(dict.fromkeys([*reasons, *deps.models.reasons])),
+        feature_age_s=shown.feature_age_s,
+        forecast_age_s=shown.forecast_age_s,
+        models=ServedModels(bid=_served_model(shown.models.bid), volatility=_served_model(shown.models.volatility)),
+    )
+
+
+def _market_state(deps: Deps, models: Champions, symbol: str) -> _MarketState:
     features: FeatureRow | None = None
     row: ForecastRow | None = None
     reasons: list[str] = []
     try:
-        row = deps.store.forecast(symbol)
-        features = deps.store.features(symbol)
+        row = deps.newest_rows.forecast(symbol)
+        features = deps.newest_rows.features(symbol)
     except BtcError as error:
         reasons.append(str(error))
     now_ns = deps.clock.now_ns()
-    limit_s = deps.settings.api.max_feature_age_s
-    fresh = row is not None and now_ns - row.ts_recv_ns <= limit_s * NS_PER_S
+    is_fresh = row is not None and not is_stale(deps, now_ns, row.ts_recv_ns)
     if row is None and not reasons:
         reasons.append(f"there is no forecast of {symbol} in Redis yet")
-    elif row is not None and not fresh:
+    elif row is not None and not is_fresh:
+        limit_s = deps.settings.api.max_feature_age_s
         age = age_s(now_ns, row.ts_recv_ns)
-        reasons.append(f"the forecast of {symbol} is {age:.1f} s old, at most {limit_s:g} s are served")
-    models = _serving(models_of(deps.models.current, symbol), row_models(row) if row is not None else None)
-    reasons.extend(deps.models.reasons)
-    has_models = models.bid.kind is not None and models.volatility.kind is not None
-    status: Literal["ready", "starting"] = "ready" if fresh and has_models else "starting"
-    return Readiness(
-        status=status,
-        simulated=deps.settings.simulated,
+        reasons.append(f"the forecast of {symbol} is {age:.1f} s old, at most {limit_s:g} s is allowed")
+    serving = _models_of(row) if row is not None else models_of(models.bid(symbol), models.volatility(symbol))
+    has_models = serving.bid.kind is not None and serving.volatility.kind is not None
+    return _MarketState(
+        is_ready=is_fresh and has_models,
         reasons=tuple(reasons),
         feature_age_s=age_s(now_ns, features.ts_recv_ns) if features is not None else None,
         forecast_age_s=age_s(now_ns, row.ts_recv_ns) if row is not None else None,
-        models=models,
+        models=serving,
     )
 
 
-def _serving(loaded: Models, in_row: Models | None) -> ServedModels:
-    """The models behind `GET /predict_*`: those of the worker's row, else those loaded here."""
-    chosen = in_row or loaded
-    return ServedModels(bid=_short(chosen.bid), volatility=_short(chosen.volatility))
+def _models_of(row: ForecastRow) -> Models:
+    return Models(
+        bid=model_info(row.bid_model_kind, row.bid_model_version),
+        volatility=model_info(row.volatility_model_kind, row.volatility_model_version),
+    )
 
 
-def _short(model: ModelInfo) -> ServedModel:
+def _served_model(model: ModelInfo) -> ServedModel:
     return ServedModel(kind=model.kind, version=model.version)

@@ -1,7 +1,7 @@
-"""The Waitress server: its limits, its refusals as problem+json, and a stop that lets running requests finish.
+"""Runs the application on Waitress: its limits, the threads that answer, its own errors, and stopping without losing answers.
 
-What does not belong here: anything about a URL. Waitress reads requests in one thread and has whole ones answered, so
-a slow sender holds a connection and nothing else.
+Waitress reads requests in one thread and passes on only complete ones, so a slow sender holds a connection but no thread.
+What does not belong here: anything about a single path.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
 
 from btc_core.errors import ConfigError
-from serving.problems import PROBLEM_TYPE, UNKNOWN_REQUEST, Problem, document, too_large
+from serving.problem_details import PROBLEM_TYPE, UNKNOWN_REQUEST, Problem, body_too_large, document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,39 +32,38 @@ if TYPE_CHECKING:
     from btc_core.settings import ApiSettings
 
 CONNECTION_LIMIT = 500
-"""Open sockets, ours included; further clients wait in the backlog. Each costs some 20 kB, and 1,024 is a common limit
-of open files."""
+"""Open sockets, with those of the server itself; further clients wait in the backlog. Each costs about 20 kB, and a common
+limit of open files is 1,024."""
 CHANNEL_TIMEOUT_S = 30
-"""A connection without traffic is closed after this; longer helps who opens connections and says nothing."""
+"""A connection without traffic is closed after this time. A longer one helps clients that open connections and send nothing."""
 MAX_HEADER_BYTES = 16_384
-"""All headers of a request together; what browsers send is under 4,096."""
-QUICK = frozenset({"/v1/forecast", "/v1/features", "/predict_bid", "/predict_volatility", "/predict_vol", "/healthz"})
-"""Paths answered from memory or from Redis."""
-SMALL = frozenset({"GET", "HEAD"})
-"""Methods whose request is its first line."""
-QUICK_THREADS = 2
+"""All headers of a request together. Browsers send less than 4,096."""
+BODILESS_METHODS = frozenset({"GET", "HEAD"})
+FAST_THREADS = 2
 SLOW_S = 0.05
-"""A hundred times what an answer takes."""
+"""An answer that takes longer is slow. A fast one takes less than a hundredth of this."""
+POLL_S = 1.0
+"""Longest time between two looks at connections that have been idle for too long."""
 DRAIN_S = 10.0
-"""Longest wait for running requests at a stop; a supervisor kills after its own, longer, time."""
-DRAIN_CHECK_S = 0.02
+"""Longest wait for running requests when the process stops. A supervisor waits longer before it kills the process."""
+DRAIN_POLL_S = 0.02
 SHOWN_CHARACTERS = 100
-"""How much of Waitress's own words a refusal repeats."""
+"""How much of Waitress's own message an error repeats."""
 
-_log = logging.getLogger("serving")
+_logger = logging.getLogger("serving")
 
 
 class _ProblemTask(ErrorTask):  # type: ignore[misc]
-    """What Waitress refuses by itself, answered in the form of every other error."""
+    """Answers a request that Waitress refuses with a problem document, as the application does with every other error."""
 
     def execute(self) -> None:
         error = self.request.error
         status = HTTPStatus(error.code)
         if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            problem = too_large(self.channel.server.adj.max_request_body_size - 1)
+            problem = body_too_large(self.channel.server.adj.max_request_body_size - 1)
         elif status is HTTPStatus.INTERNAL_SERVER_ERROR:
             problem = Problem(
-                status, "internal_error", "a fault of this server, not of the request; its log has the reason"
+                status, "internal_error", "an error in this server, not in the request; the server's log has the cause"
             )
         else:
             reason = str(error.body).splitlines()[0][:SHOWN_CHARACTERS] if error.body else error.reason
@@ -79,142 +78,149 @@ class _ProblemTask(ErrorTask):  # type: ignore[misc]
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
+    """A connection whose refusals are problem documents. Waitress has no setting for their form."""
+
     error_task_class = _ProblemTask
 
-    def handle_read(self) -> None:
-        super().handle_read()
-        self.server.task_dispatcher.answer_here()
 
+class _TimedTask:
+    """Answers a request to a fast path and notes whether that was slow."""
 
-class _Server(TcpWSGIServer):  # type: ignore[misc]
-    channel_class = _Channel
-
-
-class _Timed:
-    """A quick task that finds out whether its path is."""
-
-    def __init__(self, channel: HTTPChannel, path: str, clock: Clock, slow: set[str]) -> None:
-        self._channel, self._path, self._clock, self._slow = channel, path, clock, slow
+    def __init__(self, channel: HTTPChannel, path: str, clock: Clock, slow_paths: set[str]) -> None:
+        self._channel, self._path, self._clock, self._slow_paths = channel, path, clock, slow_paths
 
     def service(self) -> None:
-        began_s = self._clock.monotonic_s()
+        started_s = self._clock.monotonic_s()
         self._channel.service()
-        if self._clock.monotonic_s() - began_s > SLOW_S:
-            self._slow.add(self._path)
+        if self._clock.monotonic_s() - started_s > SLOW_S:
+            self._slow_paths.add(self._path)
         else:
-            self._slow.discard(self._path)
+            self._slow_paths.discard(self._path)
 
     def cancel(self) -> None:
         self._channel.cancel()
 
 
 class Dispatcher:
-    """Who answers a request: the thread that read it, one of two that compute, or one of many that wait for a server.
+    """Decides which thread answers a request: the one that reads requests, one of two that compute, or one that may wait.
 
-    Python computes one thing at a time, and handing a request to a thread and its answer back costs more than the answer
-    itself: what is in memory or one read of Redis away is answered by the thread that runs the server's loop. A path
-    whose answer was slow, because Redis does not answer, is for threads until one of its answers is quick again: the
-    loop waits for Redis once, and not with every request.
+    Python computes in one thread at a time, and passing a request to another thread and its answer back costs more than a
+    fast answer, which needs no more than memory and one read of Redis. The thread that reads requests therefore answers
+    those itself. A path whose answer was slow, because Redis does not respond, is left to other threads until one of its
+    answers is fast again, so that the reading thread waits for Redis once and not for every request.
+
+    Waitress calls `add_task` and `shutdown` as it would those of its own `ThreadedTaskDispatcher`.
     """
 
-    def __init__(self, waiting_threads: int, clock: Clock) -> None:
-        self._quick, self._waiting = ThreadedTaskDispatcher(), ThreadedTaskDispatcher()
-        self._quick.set_thread_count(QUICK_THREADS)
+    def __init__(self, waiting_threads: int, fast_paths: frozenset[str], clock: Clock) -> None:
+        self._fast, self._waiting = ThreadedTaskDispatcher(), ThreadedTaskDispatcher()
+        self._fast.set_thread_count(FAST_THREADS)
         self._waiting.set_thread_count(waiting_threads)
+        self._fast_paths = fast_paths
         self._clock = clock
-        self._loop_thread = threading.get_ident()
-        self._here: deque[_Timed] = deque()
-        self._slow: set[str] = set()
+        self._reading_thread = threading.get_ident()
+        self._queue: deque[_TimedTask] = deque()
+        self._slow_paths: set[str] = set()
 
     def add_task(self, channel: HTTPChannel) -> None:
-        """Have the first request of a channel answered."""
+        """Have the first request of a connection answered. The caller holds locks of the connection."""
         request = channel.requests[0]
-        path = getattr(request, "path", "")  # one that cannot be read has none
-        if path not in QUICK:
+        path = getattr(request, "path", "")  # a request that cannot be read has none
+        if path not in self._fast_paths:
             self._waiting.add_task(channel)
             return
-        task = _Timed(channel, path, self._clock, self._slow)
-        if self._may_be_here(channel, request):
-            self._here.append(task)
+        task = _TimedTask(channel, path, self._clock, self._slow_paths)
+        if self._is_for_reading_thread(channel, request):
+            self._queue.append(task)
         else:
-            self._quick.add_task(task)
+            self._fast.add_task(task)
 
-    def _may_be_here(self, channel: HTTPChannel, request: HTTPRequestParser) -> bool:
-        """Not a body of features, which may be large; nor what would wait for a client that does not read."""
+    def _is_for_reading_thread(self, channel: HTTPChannel, request: HTTPRequestParser) -> bool:
+        """Not for a request with a body, which may be large, nor for a client that does not read its earlier answers."""
         return (
-            request.command in SMALL
-            and request.path not in self._slow
+            request.command in BODILESS_METHODS
+            and request.path not in self._slow_paths
             and not channel.total_outbufs_len
-            and threading.get_ident() == self._loop_thread
+            and threading.get_ident() == self._reading_thread
         )
 
-    def answer_here(self) -> None:
-        """Answer what is left to the loop's own thread, which calls this once it holds no lock of a channel."""
-        while self._here:
-            self._here.popleft().service()
+    def answer_queued(self) -> None:
+        """Answer the requests that are left to the reading thread, which calls this when it holds no lock."""
+        while self._queue:
+            task = self._queue.popleft()
+            try:
+                task.service()
+            except Exception:
+                _logger.exception("a request could not be answered")
+                task.cancel()
 
-    def shutdown(self, cancel_pending: bool = True, timeout: int = 5) -> bool:  # noqa: FBT001, FBT002 - Waitress's words
+    def shutdown(self, cancel_pending: bool = True, timeout: int = 5) -> bool:  # noqa: FBT001, FBT002 - Waitress calls it so
         """End the threads."""
-        return bool(self._quick.shutdown(cancel_pending, timeout)) | bool(
+        return bool(self._fast.shutdown(cancel_pending, timeout)) | bool(
             self._waiting.shutdown(cancel_pending, timeout)
         )
 
 
-class Drain:
-    """Stops a server on a signal: no new connections, then an end when nothing runs or `DRAIN_S` is over.
+class _StopSignals:
+    """Counts SIGTERM and SIGINT: the first one ends the server when running requests are answered, the second at once."""
 
-    Everything happens in signal handlers of the main thread, the thread that also runs the server's loop.
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self.count = 0
+        self._wake = wake
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._handle)
+
+    def _handle(self, _signal: int, _frame: object) -> None:
+        self.count += 1
+        self._wake()
+
+
+def serve(
+    app: Flask, settings: ApiSettings, clock: Clock, *, fast_paths: frozenset[str], end_streams: Callable[[], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT; returns when running requests are answered, or after `DRAIN_S`.
+
+    `end_streams` ends the answers that would otherwise never end. Raises `ConfigError` if the address is not available.
     """
-
-    def __init__(self, server: Any, clock: Clock, stopping: Callable[[], None]) -> None:
-        self._server = server
-        self._clock = clock
-        self._stopping = stopping
-        self._deadline_s: float | None = None
-
-    def begin(self, _signal: int, _frame: object) -> None:
-        """Close the listening socket and start waiting; a second signal ends the wait."""
-        if self._deadline_s is not None:
-            raise SystemExit(0)
-        self._deadline_s = self._clock.monotonic_s() + DRAIN_S
-        wasyncore.dispatcher.close(self._server)
-        self._stopping()
-        signal.signal(signal.SIGALRM, self._check)
-        signal.setitimer(signal.ITIMER_REAL, DRAIN_CHECK_S, DRAIN_CHECK_S)
-
-    def _check(self, _signal: int, _frame: object) -> None:
-        channels = tuple(self._server.active_channels.values())
-        is_busy = any(channel.requests or channel.total_outbufs_len for channel in channels)
-        if self._deadline_s is None or (is_busy and self._clock.monotonic_s() < self._deadline_s):
-            return
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        raise SystemExit(0)
-
-
-def serve(app: Flask, settings: ApiSettings, clock: Clock, stopping: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT; returns when the running requests are answered.
-
-    `stopping` is called first, in a signal handler: it ends what would go on for ever.
-
-    Raises `ConfigError` when the address cannot be had.
-    """
+    threads = settings.threads + settings.max_streams  # each stream holds a thread
+    dispatcher = Dispatcher(threads, fast_paths, clock)
+    sockets: dict[int, Any] = {}
     try:
-        # a stream holds its thread
-        server = _Server(
-            app, dispatcher=Dispatcher(settings.threads + settings.max_streams, clock), adj=_adjustments(settings)
-        )
+        server = TcpWSGIServer(app, map=sockets, dispatcher=dispatcher, adj=_adjustments(settings))
     except OSError as error:
         msg = (
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
             "stop what uses it, or set BTC_API_HOST and BTC_API_PORT"
         )
         raise ConfigError(msg) from error
-    drain = Drain(server, clock, stopping)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, drain.begin)
-    _log.info("listening on http://%s:%s", server.effective_host, server.effective_port)
-    server.run()
-    _log.info("stopped")
+    server.channel_class = _Channel
+    signals = _StopSignals(server.pull_trigger)
+    _logger.info("listening on http://%s:%s", server.effective_host, server.effective_port)
+    while not signals.count:
+        _handle_ready(sockets, dispatcher, POLL_S)
+    wasyncore.dispatcher.close(
+        server
+    )  # the listening socket alone: server.close() would also take the threads' trigger
+    end_streams()
+    deadline_s = clock.monotonic_s() + DRAIN_S
+    while _is_busy(server) and signals.count < 2 and clock.monotonic_s() < deadline_s:
+        _handle_ready(sockets, dispatcher, DRAIN_POLL_S)
+    dispatcher.shutdown()
+    _logger.info("stopped")
+
+
+def _handle_ready(sockets: dict[int, Any], dispatcher: Dispatcher, timeout_s: float) -> None:
+    """Read from and write to the sockets that are ready, then answer what this thread is to answer.
+
+    This is one iteration of Waitress's `server.run()`, whose loop leaves no room for the second step.
+    """
+    wasyncore.loop(timeout=timeout_s, use_poll=True, map=sockets, count=1)  # select() ends at descriptor 1,024
+    dispatcher.answer_queued()
+
+
+def _is_busy(server: TcpWSGIServer) -> bool:
+    """Whether a request is being answered or a client has not read its whole answer yet."""
+    return any(channel.requests or channel.total_outbufs_len for channel in server.active_channels.values())
 
 
 def _adjustments(settings: ApiSettings) -> Adjustments:
@@ -223,10 +229,7 @@ def _adjustments(settings: ApiSettings) -> Adjustments:
         port=settings.port,
         connection_limit=CONNECTION_LIMIT,
         channel_timeout=CHANNEL_TIMEOUT_S,
-        max_request_body_size=settings.max_body_bytes + 1,  # Waitress refuses from here on, Flask beyond its limit
+        max_request_body_size=settings.max_body_bytes + 1,  # Waitress refuses this size, Flask what is over its limit
         max_request_header_size=MAX_HEADER_BYTES,
-        asyncore_use_poll=True,  # select() ends at descriptor 1,024
-        clear_untrusted_proxy_headers=True,
-        expose_tracebacks=False,
         ident="",
     )

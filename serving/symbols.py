@@ -1,29 +1,40 @@
 """Which market a request is about.
 
-What does not belong here: what is known about it.
+What does not belong here: which models forecast it (`btc_core.registry.keys`).
 """
 
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from msgspec import UnsetType
 
 from serving.deps import deps
-from serving.inputs import SHOWN_CHARACTERS
-from serving.problems import Problem
+from serving.endpoints import SHOWN_CHARACTERS
+from serving.problem_details import Problem
+
+if TYPE_CHECKING:
+    from btc_core.settings import Settings
 
 
-def followed(symbol: str | UnsetType) -> str:
-    """The symbol, or the first one that is followed; 404 when it is not followed."""
-    symbols = deps().settings.exchange.symbols
+def default_symbol(settings: Settings) -> str:
+    """The market of a request that names none: the first of `BTC_EXCHANGE_SYMBOLS`."""
+    return settings.exchange.symbols[0]
+
+
+def requested_symbol(symbol: str | UnsetType) -> str:
+    """The market of a request, from its parameter `symbol`; raises a 404 if it is not followed."""
+    settings = deps().settings
     if isinstance(symbol, UnsetType):
-        return symbols[0]
-    if symbol in symbols:
+        return default_symbol(settings)
+    followed = settings.exchange.symbols
+    if symbol in followed:
         return symbol
     raise Problem(
         HTTPStatus.NOT_FOUND,
         "unknown_symbol",
-        f"{symbol[:SHOWN_CHARACTERS]!r} is not followed; this system follows {', '.join(symbols)} (BTC_EXCHANGE_SYMBOLS)",
-        more={"symbols": symbols},
+        f"{symbol[:SHOWN_CHARACTERS]!r} is not followed; this system follows {', '.join(followed)} "
+        "(BTC_EXCHANGE_SYMBOLS)",
+        more={"symbols": followed},
     )

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class DagsterTrainer:
-    """Launches `train_models` over Dagster's GraphQL."""
+    """Launches `train_models` through Dagster's GraphQL API."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def launch(self) -> TrainingRun:
-        """Start it and return at once; raises `ServiceError` when Dagster refuses or is away."""
+        """Start a run without waiting for its end; raises `ServiceError` if Dagster refuses or does not answer."""
         run_id = dagster.launch_job(self._settings, TRAIN_MODELS_JOB)
         return TrainingRun(run_id=run_id, url=dagster.run_url(self._settings, run_id))

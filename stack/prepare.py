@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from psycopg2 import sql
 
 from btc_core.errors import StoreError
 from btc_core.settings import load_settings
 from btc_core.stores.kafka import ensure_topics
+from btc_core.stores.s3 import s3_client
 from btc_core.waiting import wait_until
 from stack.postgres_connection import connect
 
@@ -23,6 +25,7 @@ PROBE_KEY = ".stack/probe"
 STORE_TIMEOUT_S = 30.0
 """The S3 gateway answers a second or two before its filer and volume server have found each other."""
 STORE_POLL_S = 0.3
+READ_TIMEOUT_S = 10.0
 
 
 def databases(settings: Settings) -> None:
@@ -39,19 +42,8 @@ def databases(settings: Settings) -> None:
 
 def buckets(settings: Settings) -> None:
     """Create the buckets and read an object back; raises `StoreError` when that does not succeed in time."""
-    import boto3  # noqa: PLC0415 - with `tables` 0.25 s and 58 MB, which `btc status` and `btc logs` would pay for nothing
-    from botocore.config import Config  # noqa: PLC0415 - part of boto3
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - part of boto3
-
     store = settings.store
-    client = boto3.client(
-        "s3",
-        endpoint_url=store.endpoint_url,
-        aws_access_key_id=store.access_key,
-        aws_secret_access_key=store.secret_key.get_secret_value(),
-        region_name="us-east-1",
-        config=Config(connect_timeout=3, read_timeout=10, retries={"max_attempts": 1}),
-    )
+    client = s3_client(store, read_timeout_s=READ_TIMEOUT_S, retries=1)
     last_error: Exception | None = None
 
     def stores_objects() -> bool:
@@ -89,8 +81,8 @@ def topics(settings: Settings) -> None:
 
 def tables(settings: Settings) -> None:
     """Create the QuestDB tables."""
-    from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - loads pyarrow; see `buckets`
-    from btc_core.tables.schema import ensure_tables  # noqa: PLC0415 - loads pyarrow; see `buckets`
+    from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - loads pyarrow, which `btc status` and `btc logs` do not need
+    from btc_core.tables.schema import ensure_tables  # noqa: PLC0415 - loads pyarrow, which `btc status` and `btc logs` do not need
 
     with QuestDB(settings.questdb) as db:
         ensure_tables(db)

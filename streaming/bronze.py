@@ -14,10 +14,10 @@ from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features.state import WARM_UP_S
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName
-from btc_core.stores.questdb import QuestDB, append
 from streaming.bronze_rows import BronzeReader, BronzeRows
 from streaming.handler import WorkerSpec
 from streaming.publisher import Publisher
+from streaming.table_writer import TableWriter
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class BronzeHandler:
     """Writes the rows that `BronzeReader` makes, and publishes its dead letters and gap notices."""
 
     def __init__(self, settings: Settings) -> None:
-        self._db = QuestDB(settings.questdb)
         self._publisher = Publisher(settings.kafka, GROUP)
+        self._tables = TableWriter(settings.questdb, self._publisher)
         self._reader = BronzeReader()
         self._kept_messages = 0
         self._chunk_rows = settings.stream.batch_rows
@@ -81,7 +81,7 @@ class BronzeHandler:
         def write() -> None:
             while chunks:
                 table, chunk, oldest_ns = chunks[0]
-                append(self._db, table, chunk)
+                self._tables.write(table, chunk)
                 chunks.pop(0)
                 metrics.STAGE_LATENCY.labels("bronze").observe((now_ns() - oldest_ns) / NS_PER_S)
             self._publisher.flush()

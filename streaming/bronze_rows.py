@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 
-from btc_core.errors import BadFrame
+from btc_core.errors import BadFrame, RefusedTrade
 from btc_core.exchanges.decoding import events_of, frame_of
 from btc_core.market.bars import bars_of_events
 from btc_core.market.events import BarEvent, QuoteEvent, TradeEvent, check_time
@@ -101,6 +101,8 @@ class BronzeReader:
                     if isinstance(event, TradeEvent):
                         self._partitions[event.symbol] = message.partition
                         self._sequence(event.symbol).observe(event, envelope.ts_recv_ns, envelope.origin)
+                    elif isinstance(event, RefusedTrade):
+                        self._settle_refused(event, envelope)
         except BadFrame:  # it became a dead letter when it was handled
             return
 
@@ -118,6 +120,9 @@ class BronzeReader:
             for event in events_of(envelope):
                 if isinstance(event, BadFrame):
                     self.refused.append(Refused(event.reason, str(event), envelope.raw, place))
+                    if isinstance(event, RefusedTrade):
+                        for gap in self._settle_refused(event, envelope):
+                            self._mark(event.symbol, gap)
                 else:
                     self._add_event(event, envelope, place)
         except BadFrame as error:
@@ -144,7 +149,7 @@ class BronzeReader:
         if isinstance(frame, BookFrame):
             for item, data in enumerate(frame.data):
                 ts_event_ns = timestamp_ns(data.timestamp, envelope.ts_recv_ns)
-                check_time(ts_event_ns, envelope.ts_recv_ns)
+                check_time(ts_event_ns, envelope.ts_recv_ns, envelope.clock_offset_ns or 0)
                 check = BookCheck(data.symbol, ts_event_ns, item, frame.type, data.checksum, envelope.book_ok is True)
                 self.rows.book_checks.append(_logged(check, envelope, place))
         elif isinstance(frame, StatusFrame):
@@ -172,6 +177,16 @@ class BronzeReader:
             raise BadFrame("bad_envelope", f"absent trades: {error}") from None
         closed = self._sequence(absent.symbol).confirm_absent(absent, envelope.ts_recv_ns)
         return [(absent.symbol, gap) for gap in closed]
+
+    def _settle_refused(self, trade: RefusedTrade, envelope: Envelope) -> list[Gap]:
+        """Stop waiting for a trade that REST repeats in the form that we refuse; returns the gaps that are closed by this.
+
+        A refused trade of the socket is not settled: REST may have it in a form that can be stored.
+        """
+        if envelope.origin != "rest":
+            return []
+        refused = AbsentTrades(trade.symbol, trade.trade_id, trade.trade_id)
+        return self._sequence(trade.symbol).confirm_absent(refused, envelope.ts_recv_ns)
 
     def _mark(self, symbol: str, gap: Gap) -> None:
         """Record a gap that opened or closed, and notify the repair worker."""

@@ -12,21 +12,19 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from btc_core import metrics
-from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import BadFrame
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.features.engine import FeatureEngine, columns_of
 from btc_core.features.state import STATE, WARM_UP_S
 from btc_core.market.messages import FeatureMessage, decode_envelope
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, WorkerName
-from btc_core.stores.questdb import QuestDB, append
 from btc_core.stores.redis_rows import FeatureRow, feature_fields, feature_key
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import SILVER_FEATURES
 from streaming.handler import WorkerSpec
 from streaming.latest_rows import LatestRows
 from streaming.publisher import Publisher
+from streaming.table_writer import TableWriter
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
@@ -51,8 +49,8 @@ class FeatureSink:
     """Publishes rows to the topic and Redis at once, and keeps them until they are written to QuestDB."""
 
     def __init__(self, settings: Settings) -> None:
-        self._db = QuestDB(settings.questdb)
         self._publisher = Publisher(settings.kafka, "features")
+        self._tables = TableWriter(settings.questdb, self._publisher)
         self._redis = LatestRows(settings.redis, GROUP)
         self._chunk_rows = settings.stream.batch_rows
         self._encoder = msgspec.msgpack.Encoder()
@@ -66,9 +64,8 @@ class FeatureSink:
             for message in _messages(batch):
                 self._publisher.publish(FEATURES_TOPIC, batch.symbol, self._encoder.encode(message), message.ts_recv_ns)
             newest[feature_key(batch.symbol)] = feature_fields(_last_row(batch))
-        if self._redis.write(newest) and batches:
-            oldest_ns = min(batch.ids[0].ts_recv_ns for batch in batches)
-            metrics.STAGE_LATENCY.labels("features").observe((now_ns() - oldest_ns) / NS_PER_S)
+        if newest:
+            self._redis.write(newest, min(batch.ids[0].ts_recv_ns for batch in batches))
 
     def keep(self, batches: list[Rows]) -> int:
         """Keep rows for `drain`; returns how many are kept by now."""
@@ -87,7 +84,7 @@ class FeatureSink:
 
         def write() -> None:
             while chunks:
-                append(self._db, SILVER_FEATURES, _silver(chunks[0]))
+                self._tables.write(SILVER_FEATURES, _silver(chunks[0]))
                 chunks.pop(0)
             self._publisher.flush()
 

@@ -2,7 +2,7 @@
 
 Forecasts go to the prediction tables, the topic `predictions` and Redis, outcomes to `gold_prediction_outcomes`.
 Until a champion is registered, the HARX baseline fitted on the available minute bars serves, and is marked as a baseline.
-What does not belong here: what a model computes (`btc_core.models.bundle`), or training (`btc_assets`).
+What does not belong here: forecasts and outcomes without servers (`forecaster`, `outcomes`), or training (`btc_assets`).
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ import math
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from btc_core import metrics
-from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
+from btc_core.clock import SYSTEM_CLOCK
 from btc_core.errors import ServiceError
-from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
+from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.market.messages import FeatureMessage, ForecastRow
-from btc_core.models.bundle import bid_path, start_quantiles
-from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
+from btc_core.models.bundle import start_quantiles
 from btc_core.names import FEATURES_TOPIC, PREDICTIONS_TOPIC, WorkerName
 from btc_core.registry.champions import BaselineSource, ModelHolder
-from btc_core.stores.questdb import QuestDB, append
+from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import forecast_fields, forecast_key
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BID_PREDICTION, PREDICTION_OUTCOMES, VOLATILITY_PREDICTION
+from streaming.forecaster import Forecaster
 from streaming.handler import WorkerSpec
 from streaming.latest_rows import LatestRows
 from streaming.outcomes import (
@@ -39,12 +38,15 @@ from streaming.outcomes import (
     outcome_row,
     restore_tracker,
 )
+from streaming.published_forecasts import PublishedForecasts
 from streaming.publisher import Publisher
+from streaming.table_writer import TableWriter
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from btc_core.clock import Clock
     from btc_core.models.bundle import BidModel, VolatilityModel
     from btc_core.settings import Settings
     from streaming.handler import Record
@@ -59,69 +61,64 @@ PREDICTIONS_LINGER_MS = 20
 """How long forecasts are gathered into one request to Kafka: a request for each costs as much processor time as the
 forecast itself. Redis gets every forecast at once."""
 
-_MODEL_COLUMNS = [FEATURE_NAMES.index(name) for name in MODEL_FEATURES]
-_BID_COLUMN, _MID_COLUMN = FEATURE_NAMES.index("bid"), FEATURE_NAMES.index("mid")
-
 
 class ForecastHandler:
-    """Forecasts all rows of a batch together, publishes the forecasts, and keeps them and final outcomes for the tables."""
+    """Publishes forecasts of rows, and keeps them and final outcomes for the tables."""
 
-    def __init__(self, settings: Settings, holder: ModelHolder) -> None:
+    def __init__(self, settings: Settings, holder: ModelHolder, clock: Clock = SYSTEM_CLOCK) -> None:
         self._settings = settings
         self._holder = holder
-        self._db = QuestDB(settings.questdb)
         self._publisher = Publisher(settings.kafka, "forecast", PREDICTIONS_LINGER_MS)
+        self._tables = TableWriter(settings.questdb, self._publisher)
         self._redis = LatestRows(settings.redis, GROUP)
         self._decoder = msgspec.msgpack.Decoder(FeatureMessage)
         self._encoder = msgspec.msgpack.Encoder()
-        self._kept: list[ForecastRow] = []
-        self._trackers: dict[str, OutcomeTracker] = {}
+        self._published = PublishedForecasts(settings.kafka, clock)
+        self._forecaster = Forecaster(self._models, self._new_tracker, self._published_forecast, clock)
         self._partitions: dict[str, int] = {}
+        self._kept: list[ForecastRow] = []
         self._outcomes: list[Outcome] = []
 
     def reset(self) -> None:
         """Forget rows not yet drained, and outcomes still open: their messages come again."""
-        self._kept, self._outcomes, self._trackers = [], [], {}
+        self._kept, self._outcomes = [], []
+        self._forecaster.reset()
+        self._published.forget()
 
     def warm(self, messages: list[Record]) -> None:
-        """Forecast the last row of each minute again: its outcome may still be open."""
-        for part in _minutes(self._usable(messages, live=False)):
-            self._close_minutes(
-                part[-1]
-            )  # outcomes that become final here were written before the offset was committed
-            self._forecast(part[-1:])
+        """Continue the outcomes that may still be open."""
+        self._forecaster.warm(self._usable(messages, live=False))
 
     def save(self, partition: int, /) -> bytes:
         """The outcome trackers of the partition's symbols."""
         symbols = {symbol for symbol, its_partition in self._partitions.items() if its_partition == partition}
-        states = {symbol: tracker.save() for symbol, tracker in self._trackers.items() if symbol in symbols}
-        return msgspec.msgpack.encode((partition, states))
+        return msgspec.msgpack.encode((partition, self._forecaster.save(symbols)))
 
     def load(self, state: bytes, /) -> None:
         """Restore the outcome trackers that `save` returned."""
         partition, states = msgspec.msgpack.decode(state, type=tuple[int, dict[str, TrackerState]])
-        for symbol, tracker_state in states.items():
-            self._trackers[symbol] = OutcomeTracker.load(tracker_state)
-            self._partitions[symbol] = partition
+        self._forecaster.load(states)
+        self._partitions |= dict.fromkeys(states, partition)
 
     def handle(self, messages: list[Record]) -> int:
         """Forecast rows and publish the forecasts; returns how many are kept by now.
 
-        Rows of another feature version, and rows before the first quote, have no forecast.
+        Rows of another feature version, and rows before the first quote, have no forecast. A row whose forecast was
+        published before a restart keeps it.
         """
-        forecasts = []
-        for part in _minutes(self._usable(messages, live=True)):
-            final = self._close_minutes(part[-1])
-            self._outcomes += final
-            for outcome in final:
-                count_outcome(outcome)
-            forecasts += self._forecast(part)
-        self._publish(forecasts)
-        self._kept += forecasts
+        results = self._forecaster.handle(self._usable(messages, live=True))
+        for outcome in results.outcomes:
+            count_outcome(outcome)
+        self._outcomes += results.outcomes
+        self._publish(results.unpublished)
+        self._kept += results.forecasts
         return len(self._kept)
 
     def _usable(self, messages: list[Record], *, live: bool) -> list[FeatureMessage]:
-        """Rows of this feature version; a message that is not a feature row becomes a dead letter when it is `live`."""
+        """Rows of this feature version; a message that is not a feature row becomes a dead letter when it is `live`.
+
+        Published forecasts of these rows are loaded.
+        """
         rows = []
         for message in messages:
             try:
@@ -135,6 +132,8 @@ class ForecastHandler:
             self._partitions[row.symbol] = message.partition
             rows.append(row)
         usable = [row for row in rows if row.feature_version == FEATURE_VERSION]
+        for partition in {self._partitions[row.symbol] for row in usable}:
+            self._published.load(partition, [row for row in usable if self._partitions[row.symbol] == partition])
         if len(usable) < len(rows):
             log.info(
                 "%d of %d rows have another feature version and get no forecast", len(rows) - len(usable), len(rows)
@@ -146,8 +145,8 @@ class ForecastHandler:
             forecast.symbol: forecast for forecast in forecasts if all(map(math.isfinite, forecast.sigma_path_bps))
         }
         rows = {forecast_key(symbol): forecast_fields(forecast) for symbol, forecast in newest.items()}
-        if self._redis.write(rows) and forecasts:
-            metrics.STAGE_LATENCY.labels("forecast").observe((now_ns() - forecasts[0].ts_recv_ns) / NS_PER_S)
+        if rows:
+            self._redis.write(rows, forecasts[0].ts_recv_ns)
         for forecast in forecasts:
             self._publisher.publish(
                 PREDICTIONS_TOPIC, forecast.symbol, self._encoder.encode(forecast), forecast.ts_recv_ns
@@ -159,13 +158,14 @@ class ForecastHandler:
         outcomes, self._outcomes = self._outcomes, []
 
         def write() -> None:
+            self._publisher.flush()  # first, so that a forecast that is stored is published, and a restart finds it
             if outcomes:
                 rows = table_rows.from_records(PREDICTION_OUTCOMES, [outcome_row(outcome) for outcome in outcomes])
-                append(self._db, PREDICTION_OUTCOMES, rows)
+                self._tables.write(PREDICTION_OUTCOMES, rows)
             if kept:
-                append(self._db, BID_PREDICTION, table_rows.gold_bid_price_prediction(kept))
-                append(self._db, VOLATILITY_PREDICTION, table_rows.gold_volatility_prediction(kept))
-            self._publisher.flush()
+                self._tables.write(BID_PREDICTION, table_rows.gold_bid_price_prediction(kept))
+                self._tables.write(VOLATILITY_PREDICTION, table_rows.gold_volatility_prediction(kept))
+            self._publisher.flush()  # the dead letters of refused rows
 
         return write
 
@@ -176,90 +176,13 @@ class ForecastHandler:
             raise ServiceError(f"there is no model: {'; '.join(champions.reasons)}")
         return bid, volatility
 
-    def _close_minutes(self, row: FeatureMessage) -> list[Outcome]:
-        """Close the minutes that ended before `row`; returns the outcomes that became final."""
-        tracker = self._trackers.get(row.symbol)
-        if tracker is None:
-            bid, volatility = self._models(row.symbol)
-            with QuestDB(self._settings.questdb) as db:
-                tracker = restore_tracker(db, row.symbol, start_quantiles(bid), start_quantiles(volatility))
-            self._trackers[row.symbol] = tracker
-        return tracker.advance(row.ts_event_ns)
+    def _new_tracker(self, symbol: str) -> OutcomeTracker:
+        bid, volatility = self._models(symbol)
+        with QuestDB(self._settings.questdb) as db:
+            return restore_tracker(db, symbol, start_quantiles(bid), start_quantiles(volatility))
 
-    def _forecast(self, messages: list[FeatureMessage]) -> list[ForecastRow]:
-        """Forecasts of rows of one symbol and minute, which share the quantiles in force; none before the first quote."""
-        values = np.frombuffer(b"".join([message.values for message in messages])).reshape(len(messages), -1)
-        quoted = np.isfinite(values[:, _BID_COLUMN])
-        values = values[quoted]
-        rows = [message for message, has_bid in zip(messages, quoted, strict=True) if has_bid]
-        if not rows:
-            return []
-        matrix = np.ascontiguousarray(values[:, _MODEL_COLUMNS])
-        bid_model, volatility = self._models(rows[0].symbol)
-        tracker = self._trackers[rows[0].symbol]
-        forecasts = _forecasts(rows, matrix, values[:, _BID_COLUMN], (bid_model, volatility), tracker)
-        newest = matrix[-1:]
-        tracker.observe(
-            forecasts[-1],
-            float(values[-1, _MID_COLUMN]),
-            lambda: _baselines(bid_model, volatility, newest),
-            volatility.harx.rv_floor,
-        )
-        return forecasts
-
-
-def _forecasts(
-    rows: list[FeatureMessage],
-    matrix: np.ndarray,
-    bid: np.ndarray,
-    models: tuple[BidModel, VolatilityModel],
-    tracker: OutcomeTracker,
-) -> list[ForecastRow]:
-    """A forecast of each row from its model features (n, features) and bid (n,), with the tracker's intervals."""
-    bid_model, volatility = models
-    sigma, baseline = volatility.predict_both(matrix)
-    returns = bid_model.predict(matrix, sigma)
-    path = bid_path(bid[:, np.newaxis], returns)
-    bid_bounds = bid_path(bid[:, np.newaxis, np.newaxis], bid_bounds_bps(tracker.bid_quantiles, returns, sigma))
-    sigma_bounds = volatility_bounds_bps(tracker.volatility_quantiles, sigma)
-    made_at_ns = now_ns()
-    return [
-        ForecastRow(
-            row.symbol,
-            row.ts_event_ns,
-            row.ts_recv_ns,
-            row.partition,
-            row.offset,
-            row.item,
-            made_at_ns,
-            float(bid[index]),
-            path[index].tolist(),
-            sigma[index].tolist(),
-            baseline[index].tolist(),
-            bid_model.version,
-            bid_model.kind,
-            volatility.version,
-            volatility.kind,
-            row.feature_version,
-            bid_bounds[index].tolist(),
-            sigma_bounds[index].tolist(),
-        )
-        for index, row in enumerate(rows)
-    ]
-
-
-def _baselines(bid: BidModel, volatility: VolatilityModel, row: np.ndarray) -> tuple[dict[str, float], float]:
-    """Forecasts of one row, five minutes ahead, in bps: σ by each simple baseline; the bid's return by its autoregression."""
-    sigmas = {name: float(each[0, -1]) for name, each in volatility.baseline_forecasts(row).items()}
-    return sigmas, next((float(each[0, -1]) for each in bid.baseline_forecasts(row).values()), math.nan)
-
-
-def _minutes(rows: list[FeatureMessage]) -> list[list[FeatureMessage]]:
-    """Group rows by symbol and UTC minute, in order: one batch may span many minutes."""
-    parts: dict[tuple[str, int], list[FeatureMessage]] = {}
-    for row in rows:
-        parts.setdefault((row.symbol, row.ts_event_ns // NS_PER_MIN), []).append(row)
-    return list(parts.values())
+    def _published_forecast(self, row: FeatureMessage) -> ForecastRow | None:
+        return self._published.get(self._partitions[row.symbol], row)
 
 
 def build(settings: Settings) -> Worker:

@@ -9,8 +9,22 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from btc_core.errors import SchemaError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+UNUSABLE_STATE = (
+    SchemaError,
+    msgspec.MsgspecError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+)
+"""What decoding bytes can raise that are no state of this handler."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -19,6 +33,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     partition: int
     offset: int
     value: bytes
+    ts_ms: int = 0
+    """Kafka's timestamp, ms since the epoch."""
 
 
 class Handler(Protocol):
@@ -37,7 +53,10 @@ class Handler(Protocol):
         ...
 
     def load(self, state: bytes, /) -> None:
-        """Restore the state of one partition from what `save` returned."""
+        """Restore the state of one partition from what `save` returned.
+
+        Raises one of `UNUSABLE_STATE` when the bytes are no such state.
+        """
         ...
 
     def handle(self, messages: list[Record]) -> int:

@@ -2,7 +2,7 @@
 
 Frames that cannot be read become dead letters. While Kafka is unavailable, frames wait in memory. When too many wait,
 superseded quotes and book frames are left out and counted, trades never are. When the queue is full, the socket is not read.
-What does not belong here: what a frame means beyond its channel, symbol and the book's checksum.
+What does not belong here: the connection and the frames on it (`exchange_link`).
 """
 
 from __future__ import annotations
@@ -10,137 +10,146 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
 import signal
 from typing import TYPE_CHECKING
 
-import msgspec
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
+from confluent_kafka import KafkaException
+from websockets.exceptions import InvalidURI
+from websockets.uri import parse_uri
 
 from btc_core import metrics
-from btc_core.clock import SYSTEM_CLOCK, to_ns
-from btc_core.errors import BadFrame, ExchangeError, InvalidInput, ServiceError, SubscriptionRefused
+from btc_core.clock import SYSTEM_CLOCK
+from btc_core.errors import ConfigError, ExchangeError, InvalidInput, ServiceError
 from btc_core.exchanges.adapters import exchange_of
-from btc_core.market.frames import (
-    BookFrame,
-    HeartbeatFrame,
-    InstrumentFrame,
-    OhlcFrame,
-    Reply,
-    StatusFrame,
-    TickerFrame,
-    TradeFrame,
-)
 from btc_core.market.messages import Envelope, encode_envelope
-from btc_core.names import EVENTS_TOPIC
-from streaming.backoff import backoff_s
+from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
+from btc_core.stores.kafka import missing_topics
 from streaming.conflation import ConflatingPublisher
-from streaming.exchange_clock import ExchangeClock
-from streaming.order_books import OrderBooks
+from streaming.exchange_link import ExchangeLink, Shared
+from streaming.first_copy import FirstCopies
 from streaming.publisher import Publisher
-from streaming.subscriptions import Subscriptions
+from streaming.reconnecting import Reconnecting, new_budget
+from streaming.subscriptions import SubscriptionStates
 from streaming.warm_up_bars import recent_bars
 
 if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
-
     from btc_core.clock import Clock
     from btc_core.market.frames import ChannelFrame
     from btc_core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.5, 30.0
-"""Pause after a connection without data: random between the first value and a limit that doubles up to the second. The
-exchange bans clients that reconnect in less than half a second."""
 HISTORY_AFTER_S = 60.0
 """After a longer time without data the missed minutes are fetched as bars, so that the features have no hole."""
 HISTORY_ATTEMPTS, HISTORY_PAUSE_S = 3, 1.5
 """Attempts to fetch the bars of a symbol, and the pause between them: REST accepts one request a second."""
 HISTORY_DEADLINE_S = 30.0
 """Longest time for the bars of all symbols together; then the socket is opened without them."""
-MAX_SOCKET_FRAME_BYTES = 16 * 1024 * 1024
-"""A larger frame closes the connection; one between `BTC_STREAM_MAX_FRAME_BYTES` and this is a dead letter."""
-SOCKET_QUEUE_FRAMES = 1_024
-"""Frames that the socket reads ahead; with the library's 16 it stops and starts again in every burst."""
-OPEN_TIMEOUT_S = 10.0
 CHECK_S = 0.5
-"""Time between two checks of the deadlines."""
-PING_S = 5.0
-FIRST_PING_ID = 1_000_000
-"""Request ids of pings lie above those of subscriptions."""
-SILENCE_WARNING_S = 3.0
-MAX_FRAMES_AT_ONCE = 200
-"""Frames read before other tasks run: a burst must not delay deadlines and signals by more than a few milliseconds."""
-FULL_PAUSE_S = 0.05
-"""Time between two looks at a full queue."""
-
-_json = msgspec.json.Encoder()
+"""Time between two checks while ingest waits."""
+TOPICS_TIMEOUT_S = 5.0
+"""How long Kafka may take to name its topics. If it does not answer, frames wait in memory."""
 
 
 class Ingest:
-    """The connections of one process to the exchange, one after another."""
+    """The connections of one process to the exchange, and the log that they write to."""
 
     def __init__(self, settings: Settings, clock: Clock = SYSTEM_CLOCK) -> None:
         self._settings = settings
         self._clock = clock
         self._publisher = Publisher(settings.kafka, "ingest")
         self._frame_publisher = ConflatingPublisher(self._publisher, settings.stream.conflate_above_messages)
-        self._exchange_clock = ExchangeClock()
         self._exchange = exchange_of(settings.exchange)
-        self._connection = 0
-        self._sequence = 0
-        self._subscriptions = Subscriptions(self._exchange, (), 0.0)
-        self._requests: asyncio.Queue[dict[str, object]] = asyncio.Queue()
-        self._books = OrderBooks()
-        self._last_trade_id: dict[str, int] = {}
-        self._pings: dict[int, int] = {}
-        """When each unanswered ping was sent (ns), by request id."""
-        self._ping_ids = itertools.count(FIRST_PING_ID)
-        self._last_frame_s = 0.0
-        self._last_data_s: float | None = None
-        self._received_data = False
+        shared = Shared(self, self._exchange, clock, itertools.count(1), SubscriptionStates())
+        self._links = [ExchangeLink(settings, shared, number) for number in range(1, settings.exchange.connections + 1)]
+        self._copies = FirstCopies() if len(self._links) > 1 else None
+        self._budget = new_budget()
+        self._history_lock = asyncio.Lock()
+        self._history_s: float | None = None
+        """When the minute bars were last asked for, monotonic seconds."""
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
         """Connect, read frames, and connect again after every failure, until stopped.
 
-        Raises `SubscriptionRefused` when the exchange refuses a subscription: a setting must be fixed, waiting does not help.
+        Raises `SubscriptionRefused` when the exchange offers nothing of what the settings ask for, and `ServiceError` when
+        Kafka's client can no longer be used.
         """
-        failures = 0
+        try:
+            await self._wait_for_topics()
+            await asyncio.gather(*(self._run_link(link) for link in self._links))
+            self._publisher.flush()
+        except KafkaException as error:
+            msg = f"Kafka at {self._settings.kafka.bootstrap}: {error}"
+            raise ServiceError(msg) from error
+
+    async def _run_link(self, link: ExchangeLink) -> None:
+        reconnecting = Reconnecting()
         while not self._stop.is_set():
-            self._received_data = False
-            try:
+            async with self._history_lock:
                 await self._fetch_missed_minutes()
-                await self._follow()
-            except SubscriptionRefused:
-                raise
-            except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake, InvalidMessage, ServiceError) as error:
-                metrics.CONNECTIONS.labels(type(error).__name__).inc()
-                log.warning("connection %d ended: %s", self._connection, error or type(error).__name__)
-            failures = 0 if self._received_data else failures + 1
-            await self._pause(failures)
-        self._publisher.flush()
+            while not self._stop.is_set() and (wait_s := self._budget.take(self._clock.monotonic_s())) > 0:
+                await self._wait_to_connect(wait_s)
+            failure = await link.follow(reconnecting, self._stop)
+            await self._wait_to_connect(reconnecting.pause_s(failure))
 
     def stop(self) -> None:
         """End `run` after the current frame."""
         self._stop.set()
 
-    async def _pause(self, failures: int) -> None:
-        """Wait before the next connection; `failures` counts the connections in a row that delivered no data."""
-        if failures == 0 or self._stop.is_set():
+    @property
+    def full(self) -> bool:
+        """Whether no more frames should be read from the socket."""
+        return self._frame_publisher.full
+
+    def publish(self, link: int, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
+        """Append a frame to the log, unless another link had it; raises `ServiceError` if Kafka's client does not take it."""
+        now_s = self._clock.monotonic_s()
+        if self._copies is not None and not self._copies.is_new(link, key, frame, envelope.raw, now_s):
             return
-        longest_s = backoff_s(failures, BACKOFF_FIRST_S, BACKOFF_MAX_S)
-        pause_s = random.uniform(BACKOFF_FIRST_S, longest_s)  # noqa: S311 - jitter is no secret
-        log.info("next connection in %.1f s", pause_s)
+        self._frame_publisher.publish(key, envelope, frame)
+
+    def dead_letter(self, reason: str, message: str, raw: bytes) -> None:
+        """Keep a frame that cannot be used."""
         try:
-            async with asyncio.timeout(pause_s):
-                while not self._stop.is_set():
-                    self._report_loop()
-                    await asyncio.sleep(CHECK_S)
-        except TimeoutError:
-            return
+            self._publisher.dead_letter(reason, message, raw)
+        except ServiceError as error:
+            log.error("a dead letter was not published: %s", error)  # noqa: TRY400 - the place is known
+
+    def poll(self) -> None:
+        """Process Kafka's acknowledgements, send the held quotes, and report that the loop runs."""
+        metrics.LOOP_AT.labels("ingest").set_to_current_time()
+        try:
+            self._frame_publisher.poll()
+        except ServiceError as error:  # the refused messages are queued again; the connection to the exchange is sound
+            metrics.RETRIES.labels("ingest").inc()
+            log.warning("%s; sending it again", error)
+
+    async def _wait(self, seconds: float) -> None:
+        """Sleep for this long or until stopped."""
+        until_s = self._clock.monotonic_s() + seconds
+        while not self._stop.is_set() and (left_s := until_s - self._clock.monotonic_s()) > 0:
+            self.poll()
+            await asyncio.sleep(min(CHECK_S, left_s))
+
+    async def _wait_to_connect(self, seconds: float) -> None:
+        if seconds > 0 and not self._stop.is_set():
+            log.info("next connection in %.1f s", seconds)
+            await self._wait(seconds)
+
+    async def _wait_for_topics(self) -> None:
+        """Wait while Kafka answers that a topic does not exist yet: it would refuse every message."""
+        needed = (EVENTS_TOPIC, DEADLETTERS_TOPIC)
+        while not self._stop.is_set():
+            try:
+                missing = await asyncio.to_thread(missing_topics, self._settings.kafka, needed, TOPICS_TIMEOUT_S)
+            except ServiceError as error:
+                log.warning("%s; frames wait in memory until it does", error)
+                return
+            if not missing:
+                return
+            log.warning("waiting for the topics %s; `btc up` creates them", ", ".join(missing))
+            await self._wait(CHECK_S)
 
     async def _fetch_missed_minutes(self) -> None:
         """Publish the closed minute bars of a time without data, before the first quote after it.
@@ -148,20 +157,26 @@ class Ingest:
         Without these bars the stream continues and long windows fill up slowly: quotes must not wait long for history.
         """
         now_s = self._clock.monotonic_s()
-        if self._last_data_s is not None and now_s - self._last_data_s < HISTORY_AFTER_S:
+        known_s = [
+            last_s for last_s in (self._history_s, *(link.last_data_s for link in self._links)) if last_s is not None
+        ]
+        if known_s and now_s - max(known_s) < HISTORY_AFTER_S:
             return
+        self._history_s = now_s
         try:
             async with asyncio.timeout(HISTORY_DEADLINE_S):
                 await self._publish_history()
         except TimeoutError:
             log.warning("not all minute bars arrived within %.0f s: connecting without them", HISTORY_DEADLINE_S)
+        except ServiceError as error:
+            log.warning("not all minute bars were published: %s", error)
 
     async def _publish_history(self) -> None:
         for symbol in self._settings.exchange.symbols:
-            self._report_loop()
+            self.poll()
             frames = await self._history(symbol)
             for raw in frames:
-                place = self._clock.now_ns(), self._connection, 0
+                place = self._clock.now_ns(), 0, 0
                 envelope = Envelope(*place, "ohlc", "rest", raw, exchange=self._exchange.name)
                 self._publisher.publish(EVENTS_TOPIC, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
             log.info("%s: published %d frames of minute bars from the exchange's history", symbol, len(frames))
@@ -176,163 +191,6 @@ class Ingest:
                 await asyncio.sleep(HISTORY_PAUSE_S if left else 0.0)
         return []
 
-    async def _follow(self) -> None:
-        """Follow one connection until `stop` is called; whatever else ends it is raised."""
-        url = self._settings.exchange.ws_url
-        async with connect(
-            url,
-            max_size=MAX_SOCKET_FRAME_BYTES,
-            max_queue=SOCKET_QUEUE_FRAMES,
-            open_timeout=OPEN_TIMEOUT_S,
-            compression=None,
-        ) as socket:
-            self._start_connection(url)
-            work = (self._read(socket), self._maintain(socket), self._stop.wait())
-            tasks = [asyncio.create_task(each) for each in work]
-            try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _start_connection(self, url: str) -> None:
-        now_s = self._clock.monotonic_s()
-        self._connection += 1
-        self._sequence = 0
-        self._books.clear()
-        self._pings.clear()
-        self._last_frame_s = now_s
-        self._requests = asyncio.Queue()
-        exchange, stream = self._settings.exchange, self._settings.stream
-        self._subscriptions = Subscriptions(self._exchange, exchange.symbols, stream.subscription_deadline_s)
-        self._enqueue(self._subscriptions.open(now_s))
-        metrics.CONNECTIONS.labels("opened").inc()
-        log.info("connection %d to %s", self._connection, url)
-
-    def _enqueue(self, requests: list[dict[str, object]]) -> None:
-        for request in requests:
-            self._requests.put_nowait(request)
-
-    async def _read(self, socket: ClientConnection) -> None:
-        while True:
-            while self._frame_publisher.full:
-                self._frame_publisher.poll()
-                self._last_frame_s = self._clock.monotonic_s()  # nothing is read, so this is no silence of the exchange
-                await asyncio.sleep(FULL_PAUSE_S)
-            for _ in range(MAX_FRAMES_AT_ONCE):
-                self._receive(await socket.recv(decode=False))
-            await asyncio.sleep(0)
-
-    async def _maintain(self, socket: ClientConnection) -> None:
-        """Send queued requests and pings, and check every deadline."""
-        next_ping_s = 0.0
-        while True:
-            try:
-                async with asyncio.timeout(CHECK_S):
-                    while True:
-                        await socket.send(_json.encode(await self._requests.get()), text=True)
-            except TimeoutError:
-                now_s = self._clock.monotonic_s()
-            self._report_loop()
-            self._frame_publisher.poll()
-            self._check_silence(now_s)
-            self._enqueue(self._subscriptions.resubscribe_overdue(now_s))
-            if now_s >= next_ping_s:
-                next_ping_s = now_s + PING_S
-                await self._ping(socket)
-
-    async def _ping(self, socket: ClientConnection) -> None:
-        request_id = next(self._ping_ids)
-        request = self._exchange.ping(request_id)
-        if request is not None:
-            self._pings[request_id] = self._clock.now_ns()
-            await socket.send(_json.encode(request), text=True)
-
-    def _report_loop(self) -> None:
-        metrics.LOOP_AT.labels("ingest").set_to_current_time()
-
-    def _check_silence(self, now_s: float) -> None:
-        """Raise `TimeoutError` when no frame came within the deadline; a pong does not count, every other frame does."""
-        silent_s = now_s - self._last_frame_s
-        deadline_s = self._settings.stream.data_deadline_s
-        if silent_s > deadline_s:
-            raise TimeoutError(f"no frame arrived for {deadline_s:.1f} s")
-        if silent_s > SILENCE_WARNING_S:
-            log.warning("no frame has arrived for %.1f s", silent_s)
-
-    def _receive(self, raw: bytes) -> None:
-        now_ns = self._clock.now_ns()
-        self._sequence += 1
-        if len(raw) > self._settings.stream.max_frame_bytes:
-            limit = self._settings.stream.max_frame_bytes
-            self._publisher.dead_letter("oversized", f"the frame has {len(raw)} bytes, the limit is {limit}", raw)
-            return
-        try:
-            frame = self._exchange.decode(raw)
-        except BadFrame as error:
-            log.warning("%s", error)
-            self._publisher.dead_letter(error.reason, str(error), raw)
-            return
-        if isinstance(frame, Reply):
-            self._handle_reply(frame, now_ns)
-            return
-        self._last_frame_s = self._clock.monotonic_s()
-        if isinstance(frame, HeartbeatFrame):
-            metrics.FRAMES.labels("heartbeat").inc()
-        else:
-            self._publish(frame, raw, now_ns)
-
-    def _handle_reply(self, reply: Reply, now_ns: int) -> None:
-        if reply.method != "pong":
-            self._last_frame_s = now_s = self._clock.monotonic_s()
-            if reply.refusal:
-                log.warning("the exchange refused %s: %s", reply.method or "a request", reply.refusal)
-            self._subscriptions.replied(reply, now_s)
-            return
-        sent_ns = self._pings.pop(reply.req_id or 0, None)
-        if sent_ns is not None and reply.time_in is not None and reply.time_out is not None:
-            self._exchange_clock.measure(sent_ns, to_ns(reply.time_in), to_ns(reply.time_out), now_ns)
-
-    def _publish(self, frame: ChannelFrame, raw: bytes, now_ns: int) -> None:
-        channel = str(frame.__struct_config__.tag)
-        metrics.FRAMES.labels(channel).inc()
-        book_ok = None
-        symbol = ""
-        if isinstance(frame, TickerFrame | TradeFrame | OhlcFrame | BookFrame):
-            symbol = frame.data[0].symbol if frame.data else ""
-            self._last_data_s = self._last_frame_s
-            self._received_data = True
-            self._record_data(frame, channel, symbol, now_ns)
-        if isinstance(frame, BookFrame):
-            book_ok, mismatched = self._books.apply(frame)
-            for each in mismatched:
-                self._enqueue(self._subscriptions.resubscribe("book", each, "checksum", self._last_frame_s))
-        elif isinstance(frame, InstrumentFrame):
-            self._books.set_precisions(frame)
-            return
-        elif isinstance(frame, StatusFrame):
-            log.info("exchange status: %s", [status.system for status in frame.data])
-        place = now_ns, self._connection, self._sequence
-        key = symbol or self._settings.exchange.symbols[0]  # a message without a key would go to any partition
-        self._frame_publisher.publish(key, Envelope(*place, channel, "ws", raw, book_ok, self._exchange.name), frame)
-
-    def _record_data(
-        self, frame: TickerFrame | TradeFrame | OhlcFrame | BookFrame, channel: str, symbol: str, now_ns: int
-    ) -> None:
-        """Note that a subscription delivers, and whether the data is new; measure the latency of updates."""
-        is_new = frame.type == "update"
-        if isinstance(frame, TradeFrame):
-            for trade in frame.data:
-                is_new = is_new or trade.trade_id > self._last_trade_id.get(symbol, 0)
-                self._last_trade_id[symbol] = max(trade.trade_id, self._last_trade_id.get(symbol, 0))
-        self._subscriptions.heard(channel, symbol, self._last_frame_s, is_new=is_new)
-        moment = frame.data[-1].timestamp if frame.data else None
-        if moment is not None and frame.type == "update":
-            self._exchange_clock.observe(channel, to_ns(moment), now_ns)
-
 
 async def _main(settings: Settings) -> None:
     ingest = Ingest(settings)
@@ -343,5 +201,10 @@ async def _main(settings: Settings) -> None:
 
 
 def run(settings: Settings) -> None:
-    """Read the exchange until SIGTERM."""
+    """Read the exchange until SIGTERM; raises `ConfigError` for an address that is none."""
+    try:
+        parse_uri(settings.exchange.ws_url)
+    except (InvalidURI, ValueError) as error:
+        msg = f"BTC_EXCHANGE_WS_URL is not the address of a WebSocket: {error}"
+        raise ConfigError(msg) from error
     asyncio.run(_main(settings))

@@ -1,6 +1,9 @@
 """The order books of one connection, kept only to verify the exchange's checksums.
 
-What does not belong here: how a book and its checksum are computed (`btc_core.market.book`), or subscribing (`ingest`).
+A book that does not match is wrong until its next snapshot. The first mismatch asks for one at once, further ones ask
+more and more rarely: the stream continues without that book, and a metric says so.
+What does not belong here: how a book and its checksum are computed (`btc_core.market.book`), or subscribing
+(`exchange_link`).
 """
 
 from __future__ import annotations
@@ -10,10 +13,13 @@ from typing import TYPE_CHECKING
 
 from btc_core import metrics
 from btc_core.errors import BadFrame
-from btc_core.market.book import ChecksumMismatch, OrderBook
+from btc_core.market.book import OrderBook
+from streaming.backoff import backoff_s
 
 if TYPE_CHECKING:
-    from btc_core.market.frames import BookFrame, InstrumentFrame
+    from collections.abc import Iterable
+
+    from btc_core.market.frames import BookData, BookFrame, InstrumentFrame
 
 log = logging.getLogger(__name__)
 
@@ -21,45 +27,104 @@ DEPTH = 10
 """Levels of each side: the depth that ingest subscribes to."""
 DEFAULT_PRECISION = (1, 8)
 """Decimals of price and quantity of BTC/USD, for a book that comes before the exchange's list of pairs."""
+RETRY_FIRST_S, RETRY_MAX_S = 2.0, 600.0
+"""Pause before the snapshot after the second mismatch; it doubles after each further one."""
+SNAPSHOT_PATIENCE_S = 30.0
+"""Time after which a requested snapshot that did not come is requested again."""
+UNVERIFIED_MISMATCHES = 3
+"""So many mismatches without a stable time between them, and the book counts as one that cannot be verified."""
+STABLE_S = 60.0
+"""A book that matched for this long is sound again, and its next mismatch counts as the first."""
+
+
+class _Check:
+    """The history of one book, across connections."""
+
+    def __init__(self, symbol: str) -> None:
+        self.symbol = symbol
+        self.mismatches = 0
+        self.matching_since_s: float | None = None
+        self.request_s: float | None = None
+        """When the next snapshot is requested; None while none is needed."""
+
+    def matched(self, now_s: float) -> None:
+        if self.matching_since_s is None:
+            self.matching_since_s = now_s
+        if self.mismatches and now_s - self.matching_since_s >= STABLE_S:
+            if self.mismatches >= UNVERIFIED_MISMATCHES:
+                log.info("%s: the order book matches its checksums again", self.symbol)
+            self.mismatches = 0
+            metrics.BOOK_UNVERIFIED.labels(self.symbol).set(0)
+
+    def mismatched(self, error: BadFrame, now_s: float) -> None:
+        self.mismatches += 1
+        self.matching_since_s = None
+        pause_s = 0.0 if self.mismatches == 1 else backoff_s(self.mismatches - 2, RETRY_FIRST_S, RETRY_MAX_S)
+        self.request_s = now_s + pause_s
+        metrics.BOOK_MISMATCHES.labels(self.symbol).inc()
+        if self.mismatches < UNVERIFIED_MISMATCHES:
+            log.warning("%s; subscribing to this book again in %.0f s", error, pause_s)
+        elif self.mismatches == UNVERIFIED_MISMATCHES:
+            log.error("%s: the order book does not match after %d snapshots (%s); continuing without it, and asking "
+                      "more and more rarely", self.symbol, self.mismatches, error)  # fmt: skip
+            metrics.BOOK_UNVERIFIED.labels(self.symbol).set(1)
 
 
 class OrderBooks:
-    """One book per symbol. After a mismatch a book is wrong until its next snapshot."""
+    """One book for each of `symbols`; frames of other markets are not applied. `now_s` is monotonic seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, symbols: Iterable[str]) -> None:
         self._books: dict[str, OrderBook] = {}
-        self._mismatched: set[str] = set()
+        self._checks = {symbol: _Check(symbol) for symbol in symbols}
         self._precision: dict[str, tuple[int, int]] = {}
+        for symbol in self._checks:
+            metrics.BOOK_UNVERIFIED.labels(symbol).set(0)
 
     def clear(self) -> None:
-        """Forget every book, for a new connection; precisions stay."""
+        """Forget every book, for a new connection; precisions and past mismatches stay."""
         self._books.clear()
-        self._mismatched.clear()
+        for check in self._checks.values():
+            check.request_s = None
 
-    def set_precisions(self, frame: InstrumentFrame) -> None:
-        """Remember the decimals of every pair."""
+    def set_precisions(self, frame: InstrumentFrame, now_s: float) -> None:
+        """Remember the decimals of the followed pairs; a book of another precision needs a new snapshot."""
         for pair in frame.data.pairs:
-            self._precision[pair.symbol] = (pair.price_precision, pair.qty_precision)
-
-    def apply(self, frame: BookFrame) -> tuple[bool, list[str]]:
-        """Apply a frame; returns whether all its checksums match, and the symbols that have to be subscribed again."""
-        matches = True
-        mismatched = []
-        for data in frame.data:
-            book = self._books.get(data.symbol)
-            if frame.type == "snapshot":
-                precision = self._precision.get(data.symbol, DEFAULT_PRECISION)
-                book = self._books[data.symbol] = OrderBook(data.symbol, DEPTH, *precision)
-                self._mismatched.discard(data.symbol)
-            if book is None or data.symbol in self._mismatched:
-                matches = False
+            if pair.symbol not in self._checks:
                 continue
-            try:
-                book.apply(data, snapshot=frame.type == "snapshot")
-            except (ChecksumMismatch, BadFrame) as error:
-                matches = False
-                log.warning("%s; subscribing to this book again", error)
-                metrics.BOOK_MISMATCHES.labels(data.symbol).inc()
-                self._mismatched.add(data.symbol)
-                mismatched.append(data.symbol)
-        return matches, mismatched
+            precision = (pair.price_precision, pair.qty_precision)
+            if pair.symbol in self._books and self._precision.get(pair.symbol, DEFAULT_PRECISION) != precision:
+                del self._books[pair.symbol]
+                self._checks[pair.symbol].request_s = now_s
+            self._precision[pair.symbol] = precision
+
+    def apply(self, frame: BookFrame, now_s: float) -> bool:
+        """Apply a frame; returns whether all its books are known and all its checksums match."""
+        results = [self._apply_entry(data, now_s, snapshot=frame.type == "snapshot") for data in frame.data]
+        return all(results) and not frame.bad
+
+    def take_requests(self, now_s: float) -> list[str]:
+        """The symbols whose snapshot has to be requested now; each is returned once."""
+        due = [check for check in self._checks.values() if check.request_s is not None and check.request_s <= now_s]
+        for check in due:
+            check.request_s = now_s + SNAPSHOT_PATIENCE_S
+        return [check.symbol for check in due]
+
+    def _apply_entry(self, data: BookData, now_s: float, *, snapshot: bool) -> bool:
+        check = self._checks.get(data.symbol)
+        if check is None:
+            return False
+        if snapshot:
+            precision = self._precision.get(data.symbol, DEFAULT_PRECISION)
+            self._books[data.symbol] = OrderBook(data.symbol, DEPTH, *precision)
+            check.request_s = None
+        book = self._books.get(data.symbol)
+        if book is None:
+            return False
+        try:
+            book.apply(data, snapshot=snapshot)
+        except BadFrame as error:
+            del self._books[data.symbol]
+            check.mismatched(error, now_s)
+            return False
+        check.matched(now_s)
+        return True

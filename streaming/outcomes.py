@@ -1,10 +1,13 @@
 """Outcomes of forecasts: each minute's forecast joined with what the market did, and the intervals corrected by it.
 
-An origin is the end of a UTC minute. Its forecast is the last one made before it, unless that is older than `FRESH_NS`.
-Five minutes later its outcome is final: returns of the bid and realized variances over 1…5 min. It has no outcome when
-one of these five minutes has no fresh forecast. Outcomes whose origins are five minutes apart move the quantiles of the
-intervals (`btc_core.models.intervals`).
-What does not belong here: forecasting (`forecast`), or writing tables.
+An origin is the end of a UTC minute. Its forecast is that of the last row before it in the order of the log, unless that
+is older than `FRESH_NS`. Five minutes later its outcome is final: returns of the bid and realized variances over 1…5 min.
+It has no outcome when one of these five minutes has no fresh forecast. Outcomes whose origins are five minutes apart move
+the quantiles of the intervals (`btc_core.models.intervals`), unless the forecast was made too late to serve.
+
+The clock of a symbol is the latest event time of its rows so far, as in the fold: a row that comes late holds the prices
+of the minute in which it comes, and belongs to it.
+What does not belong here: forecasting (`forecaster`), or writing tables.
 """
 
 from __future__ import annotations
@@ -33,10 +36,10 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 FRESH_NS = 10 * NS_PER_S
-"""A forecast older than this at the end of a minute does not describe that minute."""
+"""A row older than this at the end of a minute does not describe the end of that minute."""
 OUTCOME_WARM_UP_S = 420.0
 """Warm-up before the first live message: the longest horizon, the minute in progress, and one as a margin."""
-STATE_VERSION = "2"
+STATE_VERSION = "3"
 """Version of the saved state. Raise it when the fields of `TrackerState` or their meaning change."""
 
 
@@ -77,15 +80,16 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class TrackerState(msgspec.Struct, frozen=True):
-    """An `OutcomeTracker` in a checkpoint."""
+    """An `OutcomeTracker` in a checkpoint; `clock_ns` and `known_until_ns` are those of the tracker."""
 
     bid_quantiles: tuple[tuple[float, ...], ...]
     volatility_quantiles: tuple[tuple[float, ...], ...]
     known_until_ns: int
-    minute: int
-    """The newest minute, counted from the epoch."""
+    clock_ns: int
     last: Origin | None
     """The newest forecast; its `minute_ns` is not set yet."""
+    last_ns: int
+    """The clock at the row of the newest forecast."""
     origins: dict[int, Origin]
     """Origins whose outcome may still be needed, by `minute_ns`."""
 
@@ -99,36 +103,47 @@ class OutcomeTracker:
     def __init__(self, bid_quantiles: Floats, volatility_quantiles: Floats, known_until_ns: int = 0) -> None:
         self.bid_quantiles = bid_quantiles
         self.volatility_quantiles = volatility_quantiles
+        self.clock_ns = 0
+        """The latest event time of all rows so far; 0 before the first one."""
         self._known_until_ns = known_until_ns
-        self._minute = 0
         self._last: Origin | None = None
+        self._last_ns = 0
+        """The clock at the row of the newest forecast."""
         self._make_last: Callable[[], Origin] | None = None
         """Makes the newest forecast an origin; called only if it is the last one of its minute."""
         self._origins: dict[int, Origin] = {}
 
     def save(self) -> TrackerState:
         """The tracker as `load` takes it."""
-        quantiles = _tuples(self.bid_quantiles), _tuples(self.volatility_quantiles)
-        return TrackerState(*quantiles, self._known_until_ns, self._minute, self._last_origin(), dict(self._origins))
+        return TrackerState(
+            _tuples(self.bid_quantiles),
+            _tuples(self.volatility_quantiles),
+            self._known_until_ns,
+            self.clock_ns,
+            self._last_origin(),
+            self._last_ns,
+            dict(self._origins),
+        )
 
     @classmethod
     def load(cls, state: TrackerState) -> OutcomeTracker:
         """A tracker that continues where the saved one was."""
         tracker = cls(np.array(state.bid_quantiles), np.array(state.volatility_quantiles), state.known_until_ns)
-        tracker._minute, tracker._last, tracker._origins = state.minute, state.last, dict(state.origins)
+        tracker.clock_ns, tracker._last, tracker._last_ns = state.clock_ns, state.last, state.last_ns
+        tracker._origins = dict(state.origins)
         return tracker
 
     def advance(self, ts_ns: int) -> list[Outcome]:
-        """Close every minute that ended up to `ts_ns`; returns the outcomes that became final."""
-        minute = ts_ns // NS_PER_MIN
-        begin = max(self._minute + 1, minute - len(HORIZONS_MIN))
-        closed = [self._close(each * NS_PER_MIN) for each in range(begin, minute + 1)] if self._minute else []
-        self._minute = max(self._minute, minute)
+        """Set the clock to `ts_ns` unless it is later, and close the minutes that ended; returns the outcomes that became final."""
+        before, minute = self.clock_ns // NS_PER_MIN, ts_ns // NS_PER_MIN
+        begin = max(before + 1, minute - len(HORIZONS_MIN))
+        closed = [self._close(each * NS_PER_MIN) for each in range(begin, minute + 1)] if before else []
+        self.clock_ns = max(self.clock_ns, ts_ns)
         return [outcome for outcome in closed if outcome is not None]
 
     def _close(self, minute_ns: int) -> Outcome | None:
         last = self._last_origin()
-        if last is not None and 0 <= minute_ns - last.forecast.ts_event_ns <= FRESH_NS:
+        if last is not None and minute_ns - self._last_ns <= FRESH_NS:
             self._origins[minute_ns] = msgspec.structs.replace(last, minute_ns=minute_ns)
         self._origins = {at: origin for at, origin in self._origins.items() if at >= minute_ns - LABEL_SPAN_NS}
         path = [self._origins.get(minute_ns - LABEL_SPAN_NS + k * NS_PER_MIN) for k in range(len(HORIZONS_MIN) + 1)]
@@ -140,17 +155,22 @@ class OutcomeTracker:
     def observe(
         self,
         forecast: ForecastRow,
+        clock_ns: int,
         mid: float,
         baselines: Callable[[], tuple[dict[str, float], float]],
         floor: tuple[float, ...],
-    ) -> None:
-        """Take the newest forecast; `advance` must have closed the minutes before it. One with a NaN does not count.
+    ) -> bool:
+        """Take the newest forecast, and the clock at its row; False if it has a NaN and does not count.
 
+        `advance` must have closed the minutes before it.
         `baselines` returns the `baselines_bps` and `ar_bps` of the origin, and `floor` is its `variance_floor`. The
         baselines are computed only if this is the last forecast of its minute.
         """
-        if all(map(math.isfinite, (*forecast.sigma_path_bps, *forecast.bid_path_usd))):
-            self._make_last = lambda: Origin(0, forecast, mid, *baselines(), floor)
+        if not all(map(math.isfinite, (*forecast.sigma_path_bps, *forecast.bid_path_usd))):
+            return False
+        self._last_ns = clock_ns
+        self._make_last = lambda: Origin(0, forecast, mid, *baselines(), floor)
+        return True
 
     def _last_origin(self) -> Origin | None:
         if self._make_last is not None:
@@ -166,7 +186,7 @@ class OutcomeTracker:
         realized = np.maximum(np.cumsum(np.square(np.diff(mids))), origin.variance_floor)
         sigma = np.asarray(origin.forecast.sigma_path_bps)
         forecast_returns = np.log(np.asarray(origin.forecast.bid_path_usd) / origin.forecast.bid) * 1e4
-        if origin.minute_ns % LABEL_SPAN_NS == 0:
+        if origin.minute_ns % LABEL_SPAN_NS == 0 and not origin.forecast.is_late:
             bid_score = intervals.bid_score(returns, forecast_returns, sigma)
             self.bid_quantiles = intervals.update(self.bid_quantiles, bid_score)
             volatility_score = intervals.volatility_score(realized, np.square(sigma / 1e4))
@@ -209,7 +229,9 @@ def _tuples(quantiles: Floats) -> tuple[tuple[float, ...], ...]:
 
 
 def count_outcome(outcome: Outcome) -> None:
-    """Add an outcome to the metrics: their rates give live skill and coverage over any window."""
+    """Add an outcome to the metrics, unless its forecast was late: their rates give live skill and coverage over any window."""
+    if outcome.origin.forecast.is_late:
+        return
     symbol = outcome.origin.forecast.symbol
     for name, loss in outcome.qlike_5m.items():
         if math.isfinite(loss):
@@ -246,4 +268,5 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
         row[f"volatility_inside_{level}"] = outcome.volatility_inside[level]
     row["bid_quantiles"] = msgspec.json.encode(outcome.bid_quantiles).decode()
     row["volatility_quantiles"] = msgspec.json.encode(outcome.volatility_quantiles).decode()
+    row["late"] = forecast.is_late
     return row

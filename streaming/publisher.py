@@ -5,13 +5,15 @@ What does not belong here: what is published.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from confluent_kafka import KafkaException
 
 from btc_core import metrics
 from btc_core.clock import now_ns
-from btc_core.errors import ServiceError
+from btc_core.errors import BtcError, ServiceError
 from btc_core.market.messages import DeadLetter
 from btc_core.names import DEADLETTERS_TOPIC
 from btc_core.stores.kafka import producer, timestamp_ms
@@ -25,6 +27,8 @@ FLUSH_TIMEOUT_S = 30.0
 MAX_DEADLETTER_BYTES = 700_000
 """The first bytes of a refused frame that are kept: base64 in JSON makes them a third longer, and Kafka takes messages of
 a million bytes."""
+MAX_REASON_CHARS, MAX_MESSAGE_CHARS = 64, 1_000
+"""Bounds of the text of a dead letter, which may quote what an exchange sent."""
 
 _json = msgspec.json.Encoder()
 
@@ -39,6 +43,8 @@ class Publisher:
         """Each refused message with the reason."""
         self._published: dict[str, int] = {}
         """By topic the messages not yet counted as acknowledged."""
+        self._counting = threading.Lock()
+        """The loop publishes while the thread that writes the tables flushes."""
 
     @property
     def waiting(self) -> int:
@@ -46,9 +52,14 @@ class Publisher:
         return len(self._producer)
 
     def publish(self, topic: str, key: str, value: bytes, ts_ns: int) -> None:
-        """Queue one message with its time (ns since the epoch); waits while the queue is full."""
+        """Queue one message with its time (ns since the epoch); waits while the queue is full.
+
+        Raises `ServiceError` if Kafka's client does not take the message, for example because it is too large, and
+        `BtcError` when the producer cannot send anything any more; the process must then end.
+        """
         self._produce(topic, key, value, timestamp_ms(ts_ns))
-        self._published[topic] = self._published.get(topic, 0) + 1
+        with self._counting:
+            self._published[topic] = self._published.get(topic, 0) + 1
 
     def _produce(self, topic: str, key: str | bytes, value: bytes, ts_ms: int) -> None:
         while True:
@@ -56,10 +67,21 @@ class Publisher:
                 return self._producer.produce(topic, value, key, timestamp=ts_ms, on_delivery=self._on_failure)
             except BufferError:
                 self._producer.poll(0.1)
+            except KafkaException as error:
+                cause = error.args[0]
+                if cause.fatal():
+                    msg = (
+                        f"the Kafka producer {self._client_id} failed for good, "
+                        f"and only a new process has another: {cause}"
+                    )
+                    raise BtcError(msg) from error
+                msg = f"Kafka's client does not take a message of {len(value)} bytes for {topic}: {cause.str()}"
+                raise ServiceError(msg) from error
 
     def dead_letter(self, reason: str, message: str, raw: bytes, place: tuple[str, int, int] = ("", -1, -1)) -> None:
         """Queue a dead letter: what could not be used, and why. `place` is its topic, partition and offset if it has one."""
         kept = raw[:MAX_DEADLETTER_BYTES]
+        reason, message = reason[:MAX_REASON_CHARS], message[:MAX_MESSAGE_CHARS]
         letter = DeadLetter(reason, message, now_ns(), self._client_id, *place, kept, len(raw))
         metrics.DEAD_LETTERS.labels(self._client_id, reason).inc()
         self.publish(DEADLETTERS_TOPIC, reason, _json.encode(letter), letter.ts_ns)
@@ -84,9 +106,10 @@ class Publisher:
         self._count_acknowledged()
 
     def _count_acknowledged(self) -> None:
-        for topic, count in self._published.items():
+        with self._counting:
+            published, self._published = self._published, {}
+        for topic, count in published.items():
             metrics.ACKED_MESSAGES.labels(self._client_id, topic).inc(count)
-        self._published.clear()
 
     def _raise_failed(self) -> None:
         """Queue refused messages again and raise the reason of the first."""

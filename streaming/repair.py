@@ -1,156 +1,230 @@
 """The repair worker: reads gap notices, fetches the missing trades from the exchange's REST API and appends them to the log.
 
-A trade that also arrives on the socket does no harm: the bronze worker takes each id once. Ids that REST does not have
-either, asked twice, are confirmed absent. The offset of a notice is committed once its gap is settled, so after a crash
-the repair starts again.
-What does not belong here: finding gaps (`gaps`), or deciding that one is closed (`bronze`).
+A trade that also arrives on the socket does no harm: the bronze worker takes each id once. The offset of a notice is
+committed at once, because a gap may stay open for hours; after a restart the worker knows the open gaps from its
+checkpoint and from the notices of the log.
+What does not belong here: finding gaps (`gaps`), which page to request (`repair_queue`), or deciding that a gap is closed
+(`bronze`).
 """
 
 from __future__ import annotations
 
 import logging
-import time
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from btc_core import metrics
-from btc_core.clock import NS_PER_S, now_ns
-from btc_core.errors import ExchangeError
+from btc_core.clock import now_ns
+from btc_core.errors import ExchangeError, NotOffered, RateLimited, ServiceError
 from btc_core.exchanges.adapters import exchange_of
-from btc_core.market.continuity import TradeContinuity, Verdict
+from btc_core.exchanges.rest import BUDGET
 from btc_core.market.messages import AbsentTrades, Envelope, GapNotice, encode_envelope
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC, WorkerName
-from streaming.handler import StatelessHandler, WorkerSpec
+from streaming.handler import WorkerSpec
 from streaming.publisher import Publisher
+from streaming.repair_queue import RepairQueue
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
+    from btc_core.exchanges.interface import TradePage
     from btc_core.settings import Settings
     from streaming.handler import Record
+    from streaming.repair_queue import PageRequest, PageResult
 
 log = logging.getLogger(__name__)
 
 GROUP = WorkerName.REPAIR
-MIN_GAP_AGE_S = 2.0
-"""A younger gap may still close by itself: a frame came out of order, or a new connection sends a snapshot."""
-RECHECK_S = 5.0
-"""Pause before REST is asked a second time for ids that it did not have: it may be a moment behind the socket."""
+STATE_VERSION = "1"
+"""Version of the saved state. Raise it when the fields of `SavedGaps` or their meaning change."""
+POLL_S = 0.1
+"""How soon a gap that became due is seen."""
+FLUSH_RETRY_S = 1.0
+"""Pause before the next attempt while Kafka does not acknowledge."""
 
 
-class RepairHandler(StatelessHandler):
-    """Collects open gaps in `handle`; the work that `drain` returns repairs them one by one, within the exchange's rate limit."""
+class SavedGaps(msgspec.Struct, frozen=True):
+    """The open gaps of one partition in a checkpoint."""
+
+    partition: int
+    notices: list[GapNotice]
+
+
+class RepairHandler:
+    """Keeps the open gaps from the notices; `repair_until` repairs them, in a thread of its own."""
 
     def __init__(self, settings: Settings) -> None:
         self._exchange = exchange_of(settings.exchange)
+        self._refusals = Publisher(settings.kafka, GROUP)
+        """Publishes dead letters, in the thread of the loop."""
         self._publisher = Publisher(settings.kafka, GROUP)
-        self._waiting: dict[tuple[str, int, int], GapRepair] = {}
-        """Open gaps whose repair has not begun, by symbol, first and last id."""
-        self._closed: set[tuple[str, int, int]] = set()
-        """Gaps that closed by themselves after `drain` had handed them over."""
-        self._requested_s = 0.0
+        """Publishes trades, in the thread of the repairs."""
+        self._lock = threading.Lock()
+        """Held while the queue is used."""
+        self._queue = RepairQueue(self._exchange.gap_search)
+        self._handled = 0
+        """Messages since the last `drain`."""
 
     def reset(self) -> None:
-        """Forget gaps not yet drained: their notices come again."""
-        self._waiting.clear()
+        """Forget all gaps: their notices come again."""
+        with self._lock:
+            self._queue.clear()
+        self._handled = 0
 
-    def handle(self, messages: list[Record]) -> int:
-        """Add gaps that opened and drop those that closed by themselves; returns how many wait."""
+    def warm(self, messages: list[Record]) -> None:
+        """Rebuild which gaps are open."""
         for message in messages:
             try:
-                notice = msgspec.json.decode(message.value, type=GapNotice)
+                self._apply(message)
+            except (msgspec.DecodeError, UnicodeDecodeError):  # it became a dead letter when it was handled
+                continue
+
+    def save(self, partition: int) -> bytes:
+        """The open gaps of the partition."""
+        with self._lock:
+            return msgspec.msgpack.encode(SavedGaps(partition, self._queue.notices(partition)))
+
+    def load(self, state: bytes) -> None:
+        """Restore the open gaps of a partition."""
+        saved = msgspec.msgpack.decode(state, type=SavedGaps)
+        with self._lock:
+            for notice in saved.notices:
+                self._queue.apply(notice, saved.partition)
+
+    def handle(self, messages: list[Record]) -> int:
+        """Add gaps that opened and drop those that closed; returns the messages since the last `drain`."""
+        for message in messages:
+            try:
+                self._apply(message)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 place = (GAPS_TOPIC, message.partition, message.offset)
-                self._publisher.dead_letter("bad_gap", str(error), message.value, place)
-                continue
-            key = (notice.symbol, notice.first_id, notice.last_id)
-            if notice.state == "open":
-                self._waiting[key] = GapRepair(notice)
-            elif self._waiting.pop(key, None) is None:
-                self._closed.add(key)
-        return len(self._waiting)
+                self._refusals.dead_letter("bad_gap", str(error), message.value, place)
+        self._handled += len(messages)
+        return self._handled
 
     def drain(self) -> Callable[[], None]:
-        """The repair of every waiting gap."""
-        gaps, self._waiting = list(self._waiting.values()), {}
+        """The wait until Kafka has acknowledged the dead letters."""
+        self._handled = 0
+        return self._refusals.flush
 
-        def repair() -> None:
-            while gaps:
-                self._repair(gaps[0])
-                gaps.pop(0)
-            self._closed.clear()
-            self._publisher.flush()
+    def _apply(self, message: Record) -> None:
+        notice = msgspec.json.decode(message.value, type=GapNotice)
+        with self._lock:
+            self._queue.apply(notice, message.partition)
 
-        return repair
+    def repair_until(self, stop: threading.Event) -> None:
+        """Request page after page, within the request budget, and publish what the pages hold, until `stop` is set."""
+        while not stop.wait(min(POLL_S, BUDGET.ready_in_s())):
+            if BUDGET.ready_in_s() > 0.0:
+                continue
+            with self._lock:
+                request = self._queue.next_request()
+            if request is None:
+                stop.wait(POLL_S)
+                continue
+            page = self._page(request)
+            if page is None:
+                continue
+            with self._lock:
+                result = self._queue.take(request, page)
+            self._publish_result(request.symbol, result)
+            if self._flush(stop):
+                with self._lock:
+                    self._queue.remove(result.settled)
 
-    def _repair(self, gap: GapRepair) -> None:
-        notice = gap.notice
-        _wait_until(notice.seen_ns + round(MIN_GAP_AGE_S * NS_PER_S))
-        if (notice.symbol, notice.first_id, notice.last_id) in self._closed:
-            return
-        self._fetch(gap)
-        if gap.continuity.missing():
-            time.sleep(RECHECK_S)
-            self._fetch(gap)
-        absent = gap.continuity.open_gaps
-        for first, last in absent:
-            self._publish(
-                notice.symbol, "absent", msgspec.json.encode(AbsentTrades(notice.symbol, first, last)), now_ns()
-            )
-        self._publisher.flush()
-        log.info(
-            "%s, trades %d to %d: %d repaired; absent: %s",
-            notice.symbol,
-            notice.first_id,
-            notice.last_id,
-            notice.last_id - notice.first_id + 1 - gap.continuity.missing(),
-            absent or "none",
-        )
-
-    def _fetch(self, gap: GapRepair) -> None:
-        """Page through REST to the end of the gap, publishing its trades; after an error the next call continues."""
-        while gap.continuity.missing():
-            for trade_id, frame in self._page(gap).items():
-                if gap.continuity.observe(trade_id) is Verdict.FILLS_GAP:
-                    self._publish(gap.notice.symbol, "trade", frame, now_ns())
-            if gap.cursor is None:
-                return
-
-    def _page(self, gap: GapRepair) -> dict[int, bytes]:
-        """Frames by trade id from one request, sent no sooner than the exchange's rate limit allows."""
-        time.sleep(max(0.0, self._requested_s + self._exchange.rest_pause_s - time.monotonic()))
-        self._requested_s = time.monotonic()
+    def _page(self, request: PageRequest) -> TradePage | None:
+        """The requested page; None if there was no answer, and the queue then knows when to ask again."""
+        outcome = "answered"
         try:
-            found, gap.cursor = self._exchange.missing_trades(gap.notice, gap.cursor)
-        except ExchangeError:
-            metrics.REPAIR_REQUESTS.labels("failed").inc()
-            raise
-        metrics.REPAIR_REQUESTS.labels("answered").inc()
-        return found
+            return self._exchange.trade_page(request.symbol, request.cursor)
+        except RateLimited as error:  # the request budget waits
+            outcome = "limited"
+            log.warning("%s; next request in %.0f s", error, BUDGET.ready_in_s())
+        except NotOffered as error:
+            outcome = "refused"
+            with self._lock:
+                is_new = self._queue.refused(request)
+            if is_new:
+                log.error("the gaps of %s are not repaired while REST refuses it: %s", request.symbol, error)  # noqa: TRY400 - a refusal of the exchange needs no traceback
+        except ExchangeError as error:
+            outcome = "failed"
+            with self._lock:
+                pause_s = self._queue.unanswered(request)
+            metrics.RETRIES.labels(GROUP).inc()
+            log.warning("%s; next attempt for %s in %.1f s", error, request.symbol, pause_s)
+        finally:
+            metrics.REPAIR_REQUESTS.labels(outcome).inc()
+        return None
 
-    def _publish(self, symbol: str, channel: str, raw: bytes, ts_ns: int) -> None:
+    def _publish_result(self, symbol: str, result: PageResult) -> None:
+        for frame in result.frames:
+            self._publish(symbol, "trade", frame)
+        for gap in result.settled:
+            notice = gap.notice
+            for first, last in gap.absent:
+                self._publish(symbol, "absent", msgspec.json.encode(AbsentTrades(symbol, first, last)))
+            absent = sum(last - first + 1 for first, last in gap.absent)
+            log.info(
+                "%s, trades %d to %d: %d repaired; absent: %s",
+                symbol,
+                notice.first_id,
+                notice.last_id,
+                notice.last_id - notice.first_id + 1 - absent,
+                gap.absent or "none",
+            )
+
+    def _publish(self, symbol: str, channel: str, raw: bytes) -> None:
+        ts_ns = now_ns()
         envelope = Envelope(ts_ns, 0, 0, channel, "rest", raw, exchange=self._exchange.name)
         self._publisher.publish(EVENTS_TOPIC, symbol, encode_envelope(envelope), ts_ns)
 
+    def _flush(self, stop: threading.Event) -> bool:
+        """Wait until Kafka has acknowledged everything published; False if the worker was stopped before that."""
+        while True:
+            try:
+                self._publisher.flush()
+            except ServiceError as error:
+                metrics.RETRIES.labels(GROUP).inc()
+                log.warning("%s; next attempt in %.0f s", error, FLUSH_RETRY_S)
+                if stop.wait(FLUSH_RETRY_S):
+                    return False
+            else:
+                return True
 
-class GapRepair:
-    """The repair of one gap: which ids are still missing, and where the next REST request begins."""
 
-    def __init__(self, notice: GapNotice) -> None:
-        self.notice = notice
-        self.continuity = TradeContinuity(notice.last_id, [(notice.first_id, notice.last_id)])
-        self.cursor: int | None = None
+class RepairWorker(Worker):
+    """A worker whose handler repairs gaps in a thread while the loop reads notices."""
 
+    def __init__(self, settings: Settings, spec: WorkerSpec, handler: RepairHandler) -> None:
+        super().__init__(settings, spec, handler)
+        self._repairs = handler
 
-def _wait_until(ts_ns: int) -> None:
-    time.sleep(max(0.0, (ts_ns - now_ns()) / NS_PER_S))
+    def run(self) -> None:
+        """Work until `stop` is called; raises what either thread raised."""
+        stop_repairs = threading.Event()
+
+        def ended(_: Future[None]) -> None:  # without repairs, the worker must not continue
+            self.stop()
+
+        with ThreadPoolExecutor(1, thread_name_prefix="repairs") as pool:
+            repairs = pool.submit(self._repairs.repair_until, stop_repairs)
+            repairs.add_done_callback(ended)
+            try:
+                super().run()
+            finally:
+                stop_repairs.set()
+            repairs.result()
 
 
 def build(settings: Settings) -> Worker:
-    """The worker, ready to run."""
-    return Worker(settings, WorkerSpec(GROUP, GAPS_TOPIC), RepairHandler(settings))
+    """The worker, ready to run. It reads all notices that the log still has, unless a checkpoint knows the open gaps."""
+    spec = WorkerSpec(GROUP, GAPS_TOPIC, settings.kafka.retention_hours * 3_600.0, STATE_VERSION)
+    return RepairWorker(settings, spec, RepairHandler(settings))
 
 
 def run(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The API as a process of its own, the rows it reads, and the Dagster it asks.
+"""The API as a separate process, the rows that it reads, and a stand-in for Dagster.
 
 What does not belong here: tests.
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 TOKEN = "a-token-of-tests"
 START_S = 30.0
-"""Importing numpy and flask takes about a second; a busy machine takes longer."""
+"""Importing NumPy and Flask takes about a second, and longer on a busy machine."""
 DAGSTER_TAKES_S = 1.0
 
 
@@ -92,7 +92,7 @@ def write_forecast(settings: Settings, age_s: float = 0.0, bid: float = 60_000.0
 
 
 def write_champions(cache: Path) -> None:
-    """What the cache on disk looks like after the registry was there once."""
+    """Fill the cache on disk as a process does that has loaded the champions once."""
     rng = np.random.default_rng(7)
     inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
     realized = np.exp(rng.normal(-14.0, 0.3, (300, 5))) * np.arange(1, 6)
@@ -105,7 +105,7 @@ def write_champions(cache: Path) -> None:
 
 
 class SlowDagster(BaseHTTPRequestHandler):
-    """Starts any run, after a while; `asked` is set when it was asked to."""
+    """Starts any run after `DAGSTER_TAKES_S`; `asked` is set when a request arrives."""
 
     asked = threading.Event()
 
@@ -147,8 +147,8 @@ class Api:
 
 
 def environment(settings: Settings, port: int, folder: Path, **more: str | None) -> dict[str, str]:
-    """What the process sees; None takes a variable away."""
-    away = f"http://127.0.0.1:{free_port()}"
+    """The environment of the process; None removes a variable."""
+    unused = f"http://127.0.0.1:{free_port()}"
     values = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(Path.cwd()),
@@ -158,8 +158,8 @@ def environment(settings: Settings, port: int, folder: Path, **more: str | None)
         "BTC_API_PORT": str(port),
         "BTC_API_TOKEN": TOKEN,
         "BTC_MODEL_CACHE_DIR": str(folder / "models"),
-        "BTC_MLFLOW_URL": away,
-        "BTC_DAGSTER_URL": away,
+        "BTC_MLFLOW_URL": unused,
+        "BTC_DAGSTER_URL": unused,
         **more,
     }
     return {name: value for name, value in values.items() if value is not None}

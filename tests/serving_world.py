@@ -1,6 +1,6 @@
-"""The outside of the API, faked at its edges: the clock, Redis, QuestDB, the registry and Dagster.
+"""Fakes of everything outside of the API: the clock, Redis, QuestDB, the registry and Dagster.
 
-What does not belong here: tests. `build()` gives one world; each is independent of the others.
+`build()` makes a world that is independent of all others. What does not belong here: tests.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from btc_core.names import VOLATILITY, VOLATILITY_MODEL, ModelKey
 from btc_core.registry.champions import ModelHolder
 from btc_core.settings import ApiSettings, ExchangeSettings, Settings
 from btc_core.stores.redis_rows import FeatureRow
-from serving.app import create_app, new_feed
+from serving.app import create_app, new_broadcaster
 from serving.auth import RotatingToken
 from serving.deps import Deps, TrainingRun
-from serving.history import Scores
+from serving.stored_rows import Scores
 
 if TYPE_CHECKING:
     from flask import Flask
     from flask.testing import FlaskClient
 
     from serving.answers import MinuteBar, PastForecast
-    from serving.feed import Feed
+    from serving.event_stream import EventBroadcaster
 
 NOW_NS = 1_800_000_000 * NS_PER_S
 TOKEN = "a-token-of-tests"
@@ -48,17 +48,17 @@ class FakeClock:
         return self.now / NS_PER_S
 
 
-class FakeStore:
-    row: FeatureRow | None = None
-    made: ForecastRow | None = None
+class FakeNewestRows:
+    feature_row: FeatureRow | None = None
+    forecast_row: ForecastRow | None = None
     error: Exception | None = None
     reads: int = 0
 
     def features(self, symbol: str) -> FeatureRow | None:
-        return self._read(self.row, symbol)
+        return self._read(self.feature_row, symbol)
 
     def forecast(self, symbol: str) -> ForecastRow | None:
-        return self._read(self.made, symbol)
+        return self._read(self.forecast_row, symbol)
 
     def _read(self, value: Any, _symbol: str) -> Any:
         self.reads += 1
@@ -89,8 +89,8 @@ class FakeSource:
         return model
 
 
-class FakeHistory:
-    judged = Scores(0, {})
+class FakeStoredRows:
+    scored = Scores(0, {})
     past: list[PastForecast]
     minutes: list[MinuteBar]
     error: Exception | None = None
@@ -107,7 +107,7 @@ class FakeHistory:
 
     def scores(self, *asked: Any) -> Scores:
         self.asked.append(asked)
-        return self.judged
+        return self.scored
 
     def bars(self, *asked: Any) -> list[MinuteBar]:
         self.asked.append(asked)
@@ -127,17 +127,17 @@ class FakeTrainer:
 
 @dataclasses.dataclass
 class World:
-    """Everything outside the API, and a client of it."""
+    """The fakes outside of an API, the API, and a client of it."""
 
     clock: FakeClock
-    store: FakeStore
+    newest: FakeNewestRows
     source: FakeSource
     trainer: FakeTrainer
-    history: FakeHistory
+    stored: FakeStoredRows
     holder: ModelHolder
     deps: Deps
     app: Flask
-    feed: Feed
+    broadcaster: EventBroadcaster
     client: FlaskClient
 
     def load_models(self) -> None:
@@ -188,18 +188,23 @@ def build(token: str = TOKEN, **api: Any) -> World:
         api=ApiSettings(token=token, **api),
         exchange=ExchangeSettings(mode="sim", symbols=("BTC/USD", "ETH/USD")),
     )
-    clock, store, source, trainer = FakeClock(), FakeStore(), FakeSource(), FakeTrainer()
+    clock, newest, stored, source, trainer = (
+        FakeClock(),
+        FakeNewestRows(),
+        FakeStoredRows(),
+        FakeSource(),
+        FakeTrainer(),
+    )
     holder = ModelHolder(source, reload_s=10.0)
-    history = FakeHistory()
     deps = Deps(
         settings=configured,
         clock=clock,
-        store=store,
+        newest_rows=newest,
+        stored_rows=stored,
         models=holder,
         trainer=trainer,
-        history=history,
         token=RotatingToken(configured.api, None),
     )
     app = create_app(deps)
-    feed = new_feed(app, deps, lambda _timeout_s: True)
-    return World(clock, store, source, trainer, history, holder, deps, app, feed, app.test_client())
+    broadcaster = new_broadcaster(app, deps, lambda _timeout_s: True)
+    return World(clock, newest, source, trainer, stored, holder, deps, app, broadcaster, app.test_client())

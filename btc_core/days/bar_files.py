@@ -142,7 +142,7 @@ def _bars_of(block: Block, places: dict[str, int], symbol: str | None, bad: BadR
         counts = whole_numbers(raw["trades"])
         values = checks.values("trades", raw["trades"], counts, "a whole number", is_optional=True)
         bars["trades"] = np.where(counts.is_missing, UNKNOWN_TRADES, values)
-    for fault, mask in bar_faults(bars, now_ns() - NS_PER_MIN).items():
+    for fault, mask in bar_faults(bars, now_ns() - NS_PER_MIN, symbol).items():
         checks.refuse(fault, mask, lambda row: describe(bars[row]))
     is_read = ~opens.is_missing & ~opens.is_unreadable
     return _Part(opens.values[is_read], bars[checks.is_good], block.numbers[checks.is_good])

@@ -142,5 +142,5 @@ def symbols_on(db: QuestDB, day: str) -> list[str]:
     where = within("ts_event", begin_ns, begin_ns + NS_PER_DAY)
     found: set[str] = set()
     for name in ("bronze_ticks", "bronze_trades"):
-        found |= {row[0] for row in db.execute(f"SELECT DISTINCT symbol FROM {name} WHERE {where}")}  # noqa: S608 - the same
+        found |= {row[0] for row in db.execute(f"SELECT DISTINCT symbol FROM {name} WHERE {where}")}  # noqa: S608 - names of the catalogue
     return sorted(found)

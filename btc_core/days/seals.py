@@ -73,7 +73,7 @@ def seals_of_bars(db: QuestDB, symbol: str, since_ns: int) -> tuple[str, ...]:
 
 def open_gaps(db: QuestDB, day: str) -> int:
     """The number of open gaps in the trades of a day."""
-    return int(db.execute(f"SELECT count() FROM gap_marks WHERE state = 'open' AND {on_day(GAP_MARKS, day)}")[0][0])  # noqa: S608 - the same
+    return int(db.execute(f"SELECT count() FROM gap_marks WHERE state = 'open' AND {on_day(GAP_MARKS, day)}")[0][0])  # noqa: S608 - names of the catalogue
 
 
 def sealing_blocker(settings: Settings, db: QuestDB, day: str, now: int) -> str:

@@ -191,7 +191,7 @@ def prove(db: QuestDB, symbol: str, day: str) -> Proof:
 def _stored_rows(db: QuestDB, symbol: str, day: str) -> int:
     begin_ns = day_ns(day)
     where = f"{of_symbol(symbol)} AND {within('ts_event', begin_ns, begin_ns + NS_PER_DAY)}"
-    return int(db.execute(f"SELECT count() FROM silver_features WHERE {where}")[0][0])  # noqa: S608 - the same
+    return int(db.execute(f"SELECT count() FROM silver_features WHERE {where}")[0][0])  # noqa: S608 - names of the catalogue
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -27,8 +27,8 @@ from btc_core.days.file_names import check_market
 from btc_core.days.market_files import open_market_file
 from btc_core.days.row_checks import RowChecks
 from btc_core.errors import InvalidInput
-from btc_core.market.checked_bars import EARLIEST, EARLIEST_NS, describe_time
-from btc_core.market.events import FUTURE_S, MAX_NOTIONAL_USD, MAX_PRICE_USD, MAX_QTY
+from btc_core.market.checked_bars import EARLIEST, EARLIEST_NS, describe_time, max_price
+from btc_core.market.events import FUTURE_S, MAX_NOTIONAL, MAX_QTY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +130,7 @@ def _trades_of(block: Block, places: dict[str, int], symbol: str, bad: BadRows) 
     trades["ts_ns"] = checks.values("time", raw["time"], times(raw["time"]), A_TIME) // NS_PER_US * NS_PER_US
     for name in ("price", "qty"):
         trades[name] = checks.values(name, raw[name], numbers(raw[name]), "a number")
-    _check_bounds(checks, trades)
+    _check_bounds(checks, trades, max_price(symbol))
     if "side" in raw:
         words = f"one of {', '.join(BUYS + SELLS)}"
         trades["buy"] = checks.values("side", raw["side"], sides(raw["side"]), words)
@@ -147,7 +147,7 @@ def _trades_of(block: Block, places: dict[str, int], symbol: str, bad: BadRows) 
     return trades, checks.is_good
 
 
-def _check_bounds(checks: RowChecks, trades: np.ndarray) -> None:
+def _check_bounds(checks: RowChecks, trades: np.ndarray, most: float) -> None:
     ts_ns, price, qty = trades["ts_ns"], trades["price"], trades["qty"]
     latest_ns = now_ns() + FUTURE_S * NS_PER_S
 
@@ -160,11 +160,11 @@ def _check_bounds(checks: RowChecks, trades: np.ndarray) -> None:
     checks.refuse(f"the time is before {EARLIEST}", ts_ns < EARLIEST_NS, time_of)
     checks.refuse("the time lies in the future", ts_ns > latest_ns, time_of)
     with np.errstate(invalid="ignore", over="ignore"):
-        is_price, is_qty = (price > 0) & (price <= MAX_PRICE_USD), (qty > 0) & (qty <= MAX_QTY)
-        is_too_much = price * qty > MAX_NOTIONAL_USD
-    checks.refuse(f"price must be above zero and at most {MAX_PRICE_USD:.0e}", ~is_price, size_of)
+        is_price, is_qty = (price > 0) & (price <= most), (qty > 0) & (qty <= MAX_QTY)
+        is_too_much = price * qty > MAX_NOTIONAL
+    checks.refuse(f"price must be above zero and at most {most:.0e}", ~is_price, size_of)
     checks.refuse(f"qty must be above zero and at most {MAX_QTY:.0e}", ~is_qty, size_of)
-    checks.refuse(f"price times qty must be at most {MAX_NOTIONAL_USD:.0e}", is_too_much, size_of)
+    checks.refuse(f"price times qty must be at most {MAX_NOTIONAL:.0e}", is_too_much, size_of)
 
 
 def _without_repeats(trades: np.ndarray, numbered: np.ndarray, bad: BadRows) -> tuple[np.ndarray, int]:

@@ -7,7 +7,6 @@ repairing gaps of the live stream (`streaming.repair`).
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -153,7 +152,6 @@ def fetch_day(
         if not page or next_ns is None or cursor_ns >= min(end_ns, now_ns()):
             return written
         since_ns = next_ns
-        time.sleep(exchange.rest_pause_s)
 
 
 def _store_page(db: QuestDB, symbol: str, trades: np.ndarray) -> int:

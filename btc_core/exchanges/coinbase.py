@@ -9,7 +9,6 @@ What does not belong here: its frames (`coinbase_frames`), or when to send a req
 
 from __future__ import annotations
 
-import time
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -21,7 +20,8 @@ from btc_core.errors import NotOffered
 from btc_core.exchanges import coinbase_frames
 from btc_core.exchanges.coinbase_frames import CHANNEL_NAMES, Candles, Match, product_of
 from btc_core.exchanges.decoding import COINBASE
-from btc_core.exchanges.rest import closed_bars, fetch_json, retry_when_rate_limited, unexpected_form
+from btc_core.exchanges.interface import GapSearch, TradePage
+from btc_core.exchanges.rest import BUDGET, closed_bars, fetch_json, retry_when_rate_limited, unexpected_form
 from btc_core.market.frames import Timestamp
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ class Coinbase:
             begin_ns = end_ns + minute * NS_PER_MIN
             last_ns = min(begin_ns + (MAX_CANDLES - 1) * NS_PER_MIN, end_ns)
             rows += retry_when_rate_limited(partial(self._candles, symbol, begin_ns, last_ns), self.rest_pause_s)
-            time.sleep(self.rest_pause_s)
         try:
             bars = [(begin_s, first, high, low, last, volume, -1) for begin_s, low, high, first, last, volume in rows]
         except ValueError as error:
@@ -109,15 +108,15 @@ class Coinbase:
         ]
         return msgspec.json.encode(Candles(product_of(symbol), rows))
 
-    def missing_trades(self, gap: GapNotice, cursor: int | None) -> tuple[dict[int, bytes], int | None]:
-        """Request trades by trade_id, from the end of the gap to its beginning; the cursor is the lowest id found so far."""
-        above = gap.last_id + 1 if cursor is None else cursor
-        limit = min(MAX_TRADES, above - gap.first_id)
-        rows = self._get(gap.symbol, "trades", _trades_decoder, after=above, limit=limit)
-        wanted = [row for row in rows if gap.first_id <= row.trade_id < above]
-        found = {row.trade_id: row.match(product_of(gap.symbol)) for row in wanted}
-        lowest = min(found, default=gap.first_id)
-        return found, lowest if lowest > gap.first_id else None
+    def gap_search(self, gap: GapNotice) -> GapSearch:
+        """Search from the trade after the gap down to the trade before it; a cursor is an id, made negative, to stay below."""
+        return GapSearch((-(gap.last_id + 2),), 1 - gap.first_id)
+
+    def trade_page(self, symbol: str, cursor: int) -> TradePage:
+        """Request the `MAX_TRADES` trades whose ids are below the cursor's. A page less than half full is the last one."""
+        rows = self._get(symbol, "trades", _trades_decoder, after=-cursor, limit=MAX_TRADES)
+        found = {row.trade_id: row.match(product_of(symbol)) for row in rows if row.trade_id < -cursor}
+        return TradePage(found, None if len(found) < MAX_TRADES // 2 else -min(found))
 
     def trades_since(self, symbol: str, since_ns: int) -> NoReturn:
         """Raise `NotOffered`: Coinbase finds trades by trade_id only."""
@@ -131,4 +130,7 @@ class Coinbase:
         return self._get(symbol, "candles", _candles_decoder, granularity=60, **span)
 
     def _get(self, symbol: str, path: str, decoder: msgspec.json.Decoder[Answer], **params: str | int) -> Answer:
-        return fetch_json(f"{self._settings.rest_url}/products/{product_of(symbol)}/{path}", params, decoder)
+        url = f"{self._settings.rest_url}/products/{product_of(symbol)}/{path}"
+        answer = fetch_json(url, params, decoder, self.rest_pause_s)
+        BUDGET.answered()
+        return answer

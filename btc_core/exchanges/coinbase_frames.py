@@ -31,6 +31,8 @@ from btc_core.market.frames import (
     TradeFrame,
     bad_channel_frame,
     raw_fields,
+    shown_keys,
+    without_leap_seconds,
 )
 
 CHANNEL_NAMES = {"trade": "matches", "ticker": "ticker", "heartbeat": "heartbeat"}
@@ -59,17 +61,17 @@ def symbol_of(product_id: str) -> str:
 
 
 class Ticker(Frame, frozen=True, tag_field="type", tag="ticker"):
-    """The best bid and offer after a match, and figures of the last 24 hours."""
+    """The best bid and offer after a match, and figures of the last 24 hours, each of which may be missing."""
 
     product_id: Symbol
-    price: float
     best_bid: float
     best_bid_size: float
     best_ask: float
     best_ask_size: float
-    volume_24h: float
-    low_24h: float
-    high_24h: float
+    price: float | None = None
+    volume_24h: float | None = None
+    low_24h: float | None = None
+    high_24h: float | None = None
     time: Timestamp | None = None
 
     def quote(self, timestamp: Timestamp | None) -> Quote:
@@ -108,7 +110,7 @@ class Match(Frame, frozen=True, tag_field="type", tag="match"):
     def trade(self) -> Trade:
         """Convert to a trade with the side of the taker. Coinbase does not send the taker's order type."""
         side = _TAKER_SIDE.get(self.side, self.side)
-        return Trade(symbol_of(self.product_id), side, self.price, self.size, "", self.trade_id, self.time)
+        return Trade(symbol_of(self.product_id), side, self.price, self.size, self.trade_id, self.time)
 
     def frame(self) -> TradeFrame:
         """Convert to a frame with one trade."""
@@ -187,9 +189,9 @@ class AdvancedTicker(Ticker, frozen=True, kw_only=True):
 
     best_bid_size: float = msgspec.field(name="best_bid_quantity")
     best_ask_size: float = msgspec.field(name="best_ask_quantity")
-    volume_24h: float = msgspec.field(name="volume_24_h")
-    low_24h: float = msgspec.field(name="low_24_h")
-    high_24h: float = msgspec.field(name="high_24_h")
+    volume_24h: float | None = msgspec.field(default=None, name="volume_24_h")
+    low_24h: float | None = msgspec.field(default=None, name="low_24_h")
+    high_24h: float | None = msgspec.field(default=None, name="high_24_h")
 
 
 class AdvancedEvent(Frame, frozen=True):
@@ -233,7 +235,8 @@ def decode(raw: bytes | str) -> AnyFrame:
     try:
         return _decoder.decode(raw).frame()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return _decode_advanced(raw, error)
+        changed = without_leap_seconds(raw)
+        return _decode_advanced(raw, error) if changed is None else decode(changed)
 
 
 def _decode_advanced(raw: bytes | str, exchange_error: Exception) -> AnyFrame:
@@ -242,7 +245,7 @@ def _decode_advanced(raw: bytes | str, exchange_error: Exception) -> AnyFrame:
     if "type" in fields:
         raise bad_channel_frame(fields["type"], KNOWN_TYPES, exchange_error)
     if "channel" not in fields:
-        raise BadFrame("unknown_message", f"the message has neither a type nor a channel; keys {sorted(fields)[:8]}")
+        raise BadFrame("unknown_message", f"the message has neither a type nor a channel; keys {shown_keys(fields)}")
     try:
         return _advanced_decoder.decode(raw).frame()
     except msgspec.DecodeError as error:

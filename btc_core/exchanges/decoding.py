@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from btc_core.errors import BadFrame
 from btc_core.exchanges import coinbase_frames
 from btc_core.market import frames
 from btc_core.market.events import EVENT_CHANNELS, events_in
+from btc_core.market.frames import NO_BAD_ENTRIES, HeartbeatFrame, Reply, original_position
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from btc_core.market.events import Event
-    from btc_core.market.frames import AnyFrame
+    from btc_core.market.frames import AnyFrame, BadEntry
     from btc_core.market.messages import Envelope
 
 COINBASE = "coinbase"
@@ -42,8 +45,24 @@ def frame_of(envelope: Envelope) -> AnyFrame:
 def events_of(envelope: Envelope) -> Iterator[Event | BadFrame]:
     """Yield the events of an envelope in order; nothing for a channel without events.
 
-    An entry that fails a check is yielded as a `BadFrame`, and the entries after it follow. Raises `BadFrame` if the
-    frame as a whole cannot be decoded.
+    An entry that cannot be decoded or that fails a check is yielded as a `BadFrame`, and the other entries follow with
+    their positions in the frame. Raises `BadFrame` if the frame as a whole cannot be decoded.
     """
-    if envelope.channel in EVENT_CHANNELS:
-        yield from events_in(frame_of(envelope), envelope.ts_recv_ns)
+    if envelope.channel not in EVENT_CHANNELS:
+        return
+    frame = frame_of(envelope)
+    bad = NO_BAD_ENTRIES if isinstance(frame, HeartbeatFrame | Reply) else frame.bad
+    if not bad:
+        yield from events_in(frame, envelope.ts_recv_ns, envelope.clock_offset_ns or 0)
+        return
+    yield from bad_entries(bad)
+    for event in events_in(frame, envelope.ts_recv_ns, envelope.clock_offset_ns or 0):
+        if isinstance(event, BadFrame):
+            yield event
+        else:
+            yield msgspec.structs.replace(event, item=original_position(bad, event.item))
+
+
+def bad_entries(bad: Iterable[BadEntry]) -> list[BadFrame]:
+    """The error of each entry that could not be decoded, with its position in the frame."""
+    return [BadFrame("bad_field", f"entry {entry.position}: {entry.error}") for entry in bad]

@@ -5,7 +5,6 @@ What does not belong here: the form of a request (the adapters), or when to send
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,19 +24,17 @@ TRADES = np.dtype([("trade_id", "i8"), ("ts_ns", "i8"), ("price", "f8"), ("qty",
 """Trades to make bars from. REST rounds their times, so they cannot replace the trades of the WebSocket."""
 
 
-def trades_between(
-    settings: ExchangeSettings, symbol: str, begin_ns: int, end_ns: int, pause_s: float | None = None
-) -> Iterator[np.ndarray]:
+def trades_between(settings: ExchangeSettings, symbol: str, begin_ns: int, end_ns: int) -> Iterator[np.ndarray]:
     """Yield pages of trades (dtype `TRADES`) from `begin_ns` to before `end_ns`, oldest first, each trade once.
 
-    The pause between two requests is `pause_s`, by default that of the exchange's adapter. It becomes longer while the
-    exchange limits the rate. Raises `ExchangeError`.
+    The adapter pauses between two requests, and longer while the exchange limits the rate. Raises `ExchangeError`.
     """
     exchange = exchange_of(settings)
-    pause_s = exchange.rest_pause_s if pause_s is None else pause_s
     since_ns, last_id = begin_ns - 1, -1
     while True:
-        rows, newest_ns = retry_when_rate_limited(partial(exchange.trades_since, symbol, since_ns), pause_s)
+        rows, newest_ns = retry_when_rate_limited(
+            partial(exchange.trades_since, symbol, since_ns), exchange.rest_pause_s
+        )
         page = np.array([(row.trade_id, to_ns(row.timestamp), row.price, row.qty) for row in rows], TRADES)
         wanted = page[(page["trade_id"] > last_id) & (page["ts_ns"] < end_ns)]
         if len(wanted):
@@ -47,7 +44,6 @@ def trades_between(
         if not rows or next_ns is None or newest_ns >= end_ns:
             return
         since_ns = next_ns
-        time.sleep(pause_s)
 
 
 def bars_of_trades(trades: np.ndarray) -> np.ndarray:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -18,6 +20,28 @@ if TYPE_CHECKING:
 
 Request = dict[str, Any]
 """A message to the WebSocket, before it is encoded as JSON."""
+
+
+class GapSearch(msgspec.Struct, frozen=True):
+    """Where REST may have the trades of a gap.
+
+    A cursor is a position in the order in which REST pages through trades; it grows from page to page.
+    """
+
+    begins: tuple[int, ...]
+    """The cursors at which a search may begin, the best first. The next one is tried if a search leads to no trade before
+    the gap, or takes far more pages than the gap can fill."""
+    end: int
+    """The cursor at which the search has passed the whole gap."""
+
+
+class TradePage(msgspec.Struct, frozen=True):
+    """One answer of REST: the trades behind a cursor."""
+
+    frames: dict[int, bytes]
+    """Frames for the log by trade_id."""
+    next: int | None
+    """The cursor of the next page; None if REST has no further trades at the moment."""
 
 
 class Exchange(Protocol):
@@ -35,9 +59,9 @@ class Exchange(Protocol):
     time_path: str
     """The REST path of the exchange's clock, used to check whether the exchange can be reached."""
     rest_pause_s: float
-    """The pause between two REST requests that keeps them below the exchange's rate limit."""
+    """The pause after a REST request that keeps a process below the exchange's rate limit; the adapter itself keeps it."""
     decode: Callable[[bytes | str], AnyFrame]
-    """Decode a frame of the WebSocket, of `bars_frame` or of `missing_trades`; raises `BadFrame`."""
+    """Decode a frame of the WebSocket, of `bars_frame` or of `trade_page`; raises `BadFrame`."""
 
     def __init__(self, settings: ExchangeSettings) -> None: ...
 
@@ -59,14 +83,18 @@ class Exchange(Protocol):
     def bars_frame(self, symbol: str, bars: np.ndarray) -> bytes:
         """Encode bars (dtype `bars.BARS`) as a frame for the log."""
 
-    def missing_trades(self, gap: GapNotice, cursor: int | None) -> tuple[dict[int, bytes], int | None]:
-        """Send one request for the trades of a gap; return frames for the log by trade_id, and the next cursor.
+    def gap_search(self, gap: GapNotice) -> GapSearch:
+        """Return where to look for the trades of a gap. The times of the gap may be wrong, because a trade had a wrong time."""
 
-        The first cursor is None. The returned cursor is None after the last request of the gap. Raises `ExchangeError`.
+    def trade_page(self, symbol: str, cursor: int) -> TradePage:
+        """Send one request for the trades behind a cursor.
+
+        Raises `NotOffered` if REST does not know the symbol, `RateLimited` if it refuses requests for a while, else
+        `ExchangeError`.
         """
 
     def trades_since(self, symbol: str, since_ns: int) -> tuple[list[Trade], int]:
         """Fetch a page of trades after `since_ns`, oldest first; return them and the time of the newest one in ns.
 
-        Raises `NotOffered` if the exchange cannot find trades by time, else `ExchangeError`.
+        Raises `NotOffered` if the exchange cannot find trades by time or does not know the symbol, else `ExchangeError`.
         """

@@ -1,11 +1,15 @@
-"""Requests to an exchange's REST API: one GET, retries when the exchange limits the rate, and the bars in an answer.
+"""Requests to an exchange's REST API: the request budget, one GET, retries under a rate limit, and the bars in an answer.
 
 What does not belong here: the requests of an exchange (the adapters), or when to send one (`streaming`, `btc_assets`).
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -13,7 +17,7 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN, now_ns
-from btc_core.errors import ExchangeError
+from btc_core.errors import ExchangeError, NotOffered, RateLimited
 from btc_core.market.checked_bars import bars_of_rows
 
 if TYPE_CHECKING:
@@ -23,21 +27,113 @@ Answer = TypeVar("Answer")
 
 TIMEOUT_S = 120.0
 """Months of bars are about 10 MB, and the simulator needs seconds to generate them."""
-RATE_LIMIT_ERRORS = ("Rate limit exceeded", "Too many requests", "429 Too Many Requests")
 RATE_LIMIT_TRIES = 6
 """The pauses double, so together they last about a minute. Exchanges lift a rate limit within seconds."""
+BLOCKING_STATUSES = (HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+"""403 is how an exchange's proxy blocks an address that ignored its rate limit."""
+PAUSE_FIRST_S, PAUSE_MAX_S = 2.0, 120.0
+"""Pause after a refusal without `Retry-After`; it doubles with each further refusal until a request is answered."""
+RETRY_AFTER_MAX_S = 3_600.0
+"""The longest `Retry-After` that is obeyed; a longer one is a mistake, and one request an hour does no harm."""
+
+
+class RequestBudget:
+    """The requests that this process may send to the exchange's REST API: one at a time, with a pause between two.
+
+    It is a token bucket that holds one token, shared by everything in the process that asks REST: repair, history,
+    imports. Exchanges limit the rate by address, and some also by pair; the budget does not distinguish pairs, so it
+    stays below both limits. Two processes have two budgets; when the exchange refuses, both slow down.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free_s = 0.0
+        """When the next request may be sent (monotonic)."""
+        self._refusals = 0
+        """Refusals since the last answer."""
+
+    def ready_in_s(self) -> float:
+        """Return the seconds until a request may be sent, 0 if one may be sent now."""
+        with self._lock:
+            return max(0.0, self._free_s - time.monotonic())
+
+    def take(self, pause_s: float) -> None:
+        """Wait until a request may be sent; the next one may be sent `pause_s` later."""
+        with self._lock:
+            now_s = time.monotonic()
+            at_s = max(now_s, self._free_s)
+            self._free_s = at_s + pause_s
+        if at_s > now_s:
+            time.sleep(at_s - now_s)
+
+    def refused(self, retry_after_s: float | None) -> None:
+        """Send nothing for as long as the exchange asks, or for a pause that doubles if it names no time."""
+        with self._lock:
+            pause_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2.0 ** min(self._refusals, 10))
+            self._refusals += 1
+            if retry_after_s is not None:
+                pause_s = min(retry_after_s, RETRY_AFTER_MAX_S)
+            self._free_s = max(self._free_s, time.monotonic() + pause_s)
+
+    def answered(self) -> None:
+        """Note that the exchange answers again."""
+        with self._lock:
+            self._refusals = 0
+
+
+BUDGET = RequestBudget()
+"""The budget of this process."""
 
 
 def fetch(url: str, params: dict[str, str | int]) -> httpx.Response:
-    """Send one GET; raises `ExchangeError` if there is no answer or its status is not 200."""
+    """Send one GET; raises `ExchangeError` if there is no answer or its status is not 200.
+
+    Raises `RateLimited` for the statuses 403 and 429, and for any other that has a `Retry-After`; `NotOffered` for 404.
+    """
     try:
-        return httpx.get(url, params=params, timeout=TIMEOUT_S, follow_redirects=True).raise_for_status()
+        response = httpx.get(url, params=params, timeout=TIMEOUT_S, follow_redirects=True)
     except httpx.HTTPError as error:
         raise ExchangeError(f"no answer from {url}: {error!r}") from error
+    if response.is_success:
+        return response
+    message = f"{url} answered with the status {response.status_code} {response.reason_phrase}: {response.text[:200]}"
+    retry_after_s = _retry_after_s(response.headers.get("Retry-After"))
+    if response.status_code in BLOCKING_STATUSES or retry_after_s is not None:
+        raise rate_limited(message, retry_after_s)
+    raise NotOffered(message) if response.status_code == HTTPStatus.NOT_FOUND else ExchangeError(message)
 
 
-def fetch_json(url: str, params: dict[str, str | int], decoder: msgspec.json.Decoder[Answer]) -> Answer:
-    """Send one GET and decode its JSON; raises `ExchangeError` if there is no answer or its form is unexpected."""
+def _retry_after_s(value: str | None) -> float | None:
+    """Return the seconds that a `Retry-After` header asks to wait; None if there is no such header or it is unreadable.
+
+    >>> _retry_after_s("120"), _retry_after_s(None), _retry_after_s("soon"), _retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT")
+    (120.0, None, None, 0.0)
+    """
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+
+
+def rate_limited(message: str, retry_after_s: float | None = None) -> RateLimited:
+    """Make the request budget wait, and return the error for a request that exceeded the exchange's rate limit."""
+    BUDGET.refused(retry_after_s)
+    asked = "" if retry_after_s is None else f"; it asks to wait {retry_after_s:.0f} s"
+    return RateLimited(f"{message}{asked}")
+
+
+def fetch_json(url: str, params: dict[str, str | int], decoder: msgspec.json.Decoder[Answer], pause_s: float) -> Answer:
+    """Send one GET within the request budget and decode its JSON; the next request may follow after `pause_s`.
+
+    Raises what `fetch` raises, and `ExchangeError` if the form of the answer is unexpected.
+    """
+    BUDGET.take(pause_s)
     content = fetch(url, params).content
     try:
         return decoder.decode(content)
@@ -51,13 +147,15 @@ def unexpected_form(what: str, error: Exception) -> ExchangeError:
 
 
 def retry_when_rate_limited(request: Callable[[], Answer], pause_s: float) -> Answer:
-    """Return the result of `request`; while the exchange limits the rate, call it again after pauses that double."""
+    """Return the result of `request`; while the exchange limits the rate, call it again after pauses that double.
+
+    The request budget makes the next call wait for the `Retry-After` of the exchange, if that is longer.
+    """
     for attempt in range(RATE_LIMIT_TRIES):
         try:
             return request()
-        except ExchangeError as error:
-            is_rate_limit = any(text in str(error) for text in RATE_LIMIT_ERRORS)
-            if not is_rate_limit or attempt == RATE_LIMIT_TRIES - 1:
+        except RateLimited:
+            if attempt == RATE_LIMIT_TRIES - 1:
                 raise
             time.sleep(max(pause_s, 1.0) * 2.0**attempt)
     raise AssertionError  # the last attempt returns or raises

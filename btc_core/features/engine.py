@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core.errors import BadFrame
+from btc_core.errors import BadFrame, SchemaError
 from btc_core.exchanges.decoding import events_of
 from btc_core.features.catalogue import ROW, as_matrix
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
@@ -130,9 +130,12 @@ class FeatureEngine:
         )
 
     def load(self, saved: bytes) -> None:
-        """Restore the markets that `save` of the same feature version encoded."""
+        """Restore the markets that `save` of the same feature version encoded; raises `SchemaError` for another size."""
         for saved_market in msgspec.msgpack.decode(saved, type=list[SavedMarket]):
             market = self._markets[saved_market.symbol] = _Market(saved_market.partition)
+            if len(saved_market.state) != market.state.nbytes:
+                msg = f"the state of {saved_market.symbol} has {len(saved_market.state)} bytes instead of {market.state.nbytes}"
+                raise SchemaError(msg)
             market.state = np.frombuffer(saved_market.state, market.state.dtype).copy()
             market.trades = TradeContinuity(saved_market.last_id, saved_market.open_gaps)
 

@@ -55,15 +55,21 @@ class FileReplay(msgspec.Struct, frozen=True):
 
 
 def envelope_line(envelope: Envelope) -> bytes:
-    """Return one line of a recorded file: `<receive time in ns> <frame>`."""
-    return b"%d %b\n" % (envelope.ts_recv_ns, envelope.raw)
+    """Return one line of a recorded file: `<receive time> <frame>`, or `<receive time>+<clock offset> <frame>`.
+
+    Both numbers are in ns. The offset is `Envelope.clock_offset_ns`; an offset that is not above zero is left out,
+    because it does not change which events are accepted.
+    """
+    offset_ns = envelope.clock_offset_ns or 0
+    offset = b"+%d" % offset_ns if offset_ns > 0 else b""
+    return b"%d%b %b\n" % (envelope.ts_recv_ns, offset, envelope.raw)
 
 
 def read_lines(path: Path, exchange: str = KRAKEN) -> Iterator[tuple[int, Envelope | BadLine]]:
     """Yield each non-empty line of a recorded file as an envelope, with its line number from 1.
 
-    A line is a raw frame, or a receive time in ns, a space and a raw frame. If a line has no receive time, it gets the
-    latest exchange time in its frame; if the frame has no time either, the receive time is 0 and its events are refused.
+    A line is a raw frame, or what `envelope_line` returns. If a line has no receive time, it gets the latest exchange
+    time in its frame; if the frame has no time either, the receive time is 0 and its events are refused.
     The file may be packed by gzip or zstd. Raises `InvalidInput` for a damaged packed file.
     """
     try:
@@ -93,15 +99,18 @@ def _unpacked(file: io.BufferedReader, path: Path) -> io.BufferedReader:
 
 def _parse_line(number: int, text: bytes, exchange: str) -> Envelope | BadLine:
     head, _, rest = text.partition(b" ")
-    has_receive_time = head.isdigit() and len(head) <= NS_DIGITS and rest.startswith(b"{")
+    received, plus, ahead = head.partition(b"+")
+    is_time = all(part.isdigit() and len(part) <= NS_DIGITS for part in ((received, ahead) if plus else (received,)))
+    has_receive_time = is_time and rest.startswith(b"{")
     raw = rest if has_receive_time else text
     try:
         frame = DECODERS[exchange](raw)
     except BadFrame as error:
         return BadLine(number, error.reason, str(error))
     channel = "" if isinstance(frame, Reply) else str(frame.__struct_config__.tag)
-    ts_recv_ns = int(head) if has_receive_time else _latest_exchange_time_ns(frame)
-    return Envelope(ts_recv_ns, 0, number, channel, "file", raw, exchange=exchange)
+    ts_recv_ns = int(received) if has_receive_time else _latest_exchange_time_ns(frame)
+    clock_offset_ns = int(ahead) if has_receive_time and plus else None
+    return Envelope(ts_recv_ns, 0, number, channel, "file", raw, exchange=exchange, clock_offset_ns=clock_offset_ns)
 
 
 def _latest_exchange_time_ns(frame: object) -> int:

@@ -1,9 +1,12 @@
 """The fold: market events in, feature rows out, compiled with numba.
 
 There is one state per symbol, which `fold` changes in place. The state depends on the events of the last `WARM_UP_S`
-seconds and on nothing older: sums over windows are differences of integer counters, and everything else is recomputed
-from rings. A worker that folds the events of the warm-up window again therefore reaches, to the last bit, the state of a
-worker that never stopped. (An integer counter may wrap around; differences stay correct.)
+seconds and on nothing older: sums over windows are differences of integers, and everything else is recomputed from
+rings. A worker that folds the events of the warm-up window again therefore gives, to the last bit, the rows of a worker
+that never stopped.
+
+Quantities and notionals are summed in fixed units in integers of two words, which hold more than any market trades: a
+cheap coin trades 1e13 coins a day. The units are constants, so that no row depends on the event that came first.
 
 The clock is the latest exchange time of all events so far, so a late event counts as if it happened now.
 What does not belong here: frames and their checks (`market.events`), or names and units of features (`catalogue`).

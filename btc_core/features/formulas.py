@@ -16,15 +16,19 @@ from btc_core.features.new_york import new_york_behind_s
 from btc_core.features.state import (
     BLOCK_SLOTS,
     BLOCK_STEPS,
+    HIGH,
+    LOW,
     MINUTE_SLOTS,
     NEVER,
+    NOTIONAL_SCALE,
     QTY_SCALE,
     QUOTE_SLOTS,
     RANGE_SLOTS,
     S_NS,
     SECOND_SLOTS,
     STEPS,
-    USD_SCALE,
+    difference,
+    float_of,
     store_second,
 )
 
@@ -38,8 +42,20 @@ _PARKINSON = 1.0 / (4.0 * math.log(2.0))
 
 @njit
 def _counted_since(ring: Any, counter: int, since_s: int) -> int:
-    """Return how much a counter has grown since the end of the second `since_s`."""
-    return counter - ring[since_s % SECOND_SLOTS]
+    """Return how much a count has grown since the end of the second `since_s`."""
+    return difference(counter, ring[since_s % SECOND_SLOTS])
+
+
+@njit
+def _summed_since(ring: Any, total: Any, since_s: int) -> float:
+    """Return how much a sum has grown since the end of the second `since_s`, in its units."""
+    return _grown(total, ring[since_s % SECOND_SLOTS])
+
+
+@njit
+def _grown(total: Any, before: Any) -> float:
+    """Return how much a sum has grown since it had the words `before`, in its units."""
+    return float_of(total[LOW] - before[LOW], difference(total[HIGH], before[HIGH]))
 
 
 @njit
@@ -230,8 +246,8 @@ def _price_and_clock_features(s: Any, now_s: int) -> None:
 
 
 @njit
-def _rv_5s(s: Any, now_s: int, steps: int) -> float:
-    """Return the realized variance of the last `steps` 5-second returns; NaN if quotes do not cover them."""
+def _log_rv_5s(s: Any, now_s: int, steps: int) -> float:
+    """Return the log of the realized variance of the last `steps` 5-second returns; NaN if quotes do not cover them."""
     if now_s - 5 * steps < s.ticks_since_s:
         return math.nan
     sum_squares = 0.0
@@ -241,22 +257,16 @@ def _rv_5s(s: Any, now_s: int, steps: int) -> float:
         earlier = s.log_mids[second % 60, (second // 60) % MINUTE_SLOTS]
         sum_squares += (later - earlier) * (later - earlier)
         later = earlier
-    return sum_squares
-
-
-@njit
-def _floored_log(variance: float) -> float:
-    """Return the log of a variance, at least that of `_VARIANCE_FLOOR`; NaN for NaN."""
-    return math.log(max(variance, _VARIANCE_FLOOR)) if variance == variance else math.nan
+    return math.log(max(sum_squares, _VARIANCE_FLOOR)) if sum_squares == sum_squares else math.nan
 
 
 @njit
 def _log1p_volume(s: Any, now_s: int, minutes: int) -> float:
-    """Return the log of one plus the BTC traded in the last `minutes` minutes; NaN if they are not covered."""
+    """Return the log of one plus the quantity traded in the last `minutes` minutes; NaN if they are not covered."""
     since_s = now_s - 60 * minutes
     if since_s < s.volume_since_s:
         return math.nan
-    return math.log1p(_counted_since(s.volumes, s.volume, since_s) / QTY_SCALE)
+    return math.log1p(_summed_since(s.volumes, s.volume, since_s) / QTY_SCALE)
 
 
 @njit
@@ -273,10 +283,10 @@ def _ofi(s: Any, now_s: int, window_s: int) -> float:
     """Return the order-flow imbalance over the mean quantity of one side at the top of the book."""
     since_s = now_s - window_s
     quotes = _counted_since(s.quote_counts, s.quotes, since_s)
-    depth = _counted_since(s.depths, s.depth, since_s)
-    if since_s < s.ticks_since_s or quotes == 0 or depth == 0:
+    depth = _summed_since(s.depths, s.depth, since_s)
+    if since_s < s.ticks_since_s or quotes == 0 or depth == 0.0:
         return math.nan
-    return _counted_since(s.ofis, s.ofi, since_s) / (depth / (2 * quotes))
+    return _summed_since(s.ofis, s.ofi, since_s) / (depth / (2 * quotes))
 
 
 @njit
@@ -285,8 +295,8 @@ def _trade_sign_imbalance(s: Any, now_s: int, window_s: int) -> float:
     since_s = now_s - window_s
     if since_s < s.ticks_since_s:
         return math.nan
-    volume = _counted_since(s.volumes, s.volume, since_s)
-    return _counted_since(s.signed_volumes, s.signed_volume, since_s) / volume if volume > 0 else 0.0
+    volume = _summed_since(s.volumes, s.volume, since_s)
+    return _summed_since(s.signed_volumes, s.signed_volume, since_s) / volume if volume > 0.0 else 0.0
 
 
 @njit
@@ -363,11 +373,12 @@ def _chart_columns(s: Any, row: Any, now_s: int) -> None:
             sum_ask_qty += s.ask_qtys[(n - 1 - k) % QUOTE_SLOTS]
     row.ma_5 = sum_5 / 5.0 if n >= 5 else math.nan
     row.ema_5 = weighted_sum / sum_weights if n >= QUOTE_SLOTS else math.nan
-    row.ma_14 = sum_14 / 14.0 if n >= 14 else math.nan
-    row.max_14 = high if n >= 14 else math.nan
-    row.min_14 = low if n >= 14 else math.nan
-    row.mean_bid_qty = sum_bid_qty / 14.0 if n >= 14 else math.nan
-    row.mean_ask_qty = sum_ask_qty / 14.0 if n >= 14 else math.nan
+    has_14 = n >= 14
+    row.ma_14 = sum_14 / 14.0 if has_14 else math.nan
+    row.max_14 = high if has_14 else math.nan
+    row.min_14 = low if has_14 else math.nan
+    row.mean_bid_qty = sum_bid_qty / 14.0 if has_14 else math.nan
+    row.mean_ask_qty = sum_ask_qty / 14.0 if has_14 else math.nan
     row.std_14, row.volatility = _bid_deviations(s, n)
     _volume_columns(s, row, now_s)
 
@@ -399,17 +410,17 @@ def _bid_deviations(s: Any, n: int) -> tuple[float, float]:
 def _volume_columns(s: Any, row: Any, now_s: int) -> None:
     """Compute the volumes of the day and of the last minutes, and the last price against the mean price of an hour."""
     hour_ago_s = now_s - 3_600
-    traded = _counted_since(s.volumes, s.volume, hour_ago_s) / QTY_SCALE
+    traded = _summed_since(s.volumes, s.volume, hour_ago_s) / QTY_SCALE
     row.vwap_diff = math.nan
     if hour_ago_s >= s.ticks_since_s and traded > 0.0:
-        row.vwap_diff = s.trade_price - _counted_since(s.notionals, s.notional, hour_ago_s) / USD_SCALE / traded
+        row.vwap_diff = s.trade_price - _summed_since(s.notionals, s.notional, hour_ago_s) / NOTIONAL_SCALE / traded
     day_is_covered = s.midnight_s >= s.volume_since_s and now_s - s.midnight_s < 86_400
-    row.cumulative_volume = (s.volume - s.volume_at_midnight) / QTY_SCALE if day_is_covered else math.nan
+    row.cumulative_volume = _grown(s.volume, s.volume_at_midnight) / QTY_SCALE if day_is_covered else math.nan
     row.volume_change = math.nan
     if now_s - 120 >= s.volume_since_s:
-        last_minute = _counted_since(s.volumes, s.volume, now_s - 60)
-        last_two_minutes = _counted_since(s.volumes, s.volume, now_s - 120)
-        row.volume_change = (2 * last_minute - last_two_minutes) / QTY_SCALE
+        last_minute = _summed_since(s.volumes, s.volume, now_s - 60)
+        last_two_minutes = _summed_since(s.volumes, s.volume, now_s - 120)
+        row.volume_change = (2.0 * last_minute - last_two_minutes) / QTY_SCALE
 
 
 @njit
@@ -472,8 +483,8 @@ def write_row(s: Any, row: Any, since_quote_s: float, since_trade_s: float) -> N
     if s.minute_features_s != now_s:
         _minute_step_features(s, now_s)
         _price_and_clock_features(s, now_s)
-        s.minute_features.log_rv_5s_1m = _floored_log(_rv_5s(s, now_s, 12))
-        s.minute_features.log_rv_5s_5m = _floored_log(_rv_5s(s, now_s, 60))
+        s.minute_features.log_rv_5s_1m = _log_rv_5s(s, now_s, 12)
+        s.minute_features.log_rv_5s_5m = _log_rv_5s(s, now_s, 60)
         s.minute_features_s = now_s
     _copy_minute_features(s.minute_features, row)
     _flow_columns(s, row, now_s)

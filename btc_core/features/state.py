@@ -26,7 +26,7 @@ WARM_UP_S = (STEPS + 30) * 60
 """An event that was received longer ago than this cannot change a row.
 
 It is the longest window and 30 minutes of slack. The slack covers a clock that a future timestamp moved ahead
-(`events.FUTURE_S`), `MAX_SILENCE_S`, `LATE_TRADE_S`, and the delay between the exchange and us."""
+(`events.MAX_AHEAD_S`), `MAX_SILENCE_S`, `LATE_TRADE_S`, and the delay between the exchange and us."""
 MEMORY_S = STEPS * 60
 """A quote or trade older than this has no influence on `since_quote_s` and `since_trade_s`."""
 MAX_SILENCE_S = 90
@@ -46,8 +46,11 @@ BLOCK_SLOTS = 32  # of the block rings; at least STEPS / BLOCK_STEPS + 1
 QUOTE_SLOTS = 64  # of the quote rings, from which the moving averages are computed
 NEVER = np.int64(1) << np.int64(62)
 S_NS = np.int64(1_000_000_000)
-QTY_SCALE = 1e8  # quantities are counted in units of 1e-8 BTC
-USD_SCALE = 1e9  # notionals are counted in units of 1e-9 USD: exact for prices of one decimal; an hour may hold 9e9 USD
+QTY_SCALE = 1e8  # quantities are counted in units of 1e-8 of the base currency
+NOTIONAL_SCALE = 1e9  # notionals are counted in units of 1e-9 of the quote currency: exact for prices of one decimal
+WORD_BITS = 52  # of the low word of a sum, so that a float64 holds the word exactly
+WORD = 2.0**WORD_BITS
+LOW, HIGH = 0, 1  # the words of a sum: it is LOW + HIGH · 2**52, with 0 ≤ LOW < 2**52
 
 EVENT_FIELDS: dict[int, tuple[str, ...]] = {
     QUOTE: ("bid", "bid_qty", "ask", "ask_qty"),
@@ -91,22 +94,22 @@ STATE = np.dtype(
         ("mid_ns", "i8"),  # the clock at the last quote or bar; the mid is known until MAX_SILENCE_S later
         ("last_bar_end_ns", "i8"),  # the close of the last bar, whose volume contains the trades before it
         ("ticks_since_s", "i8"), ("volume_since_s", "i8"),  # a window that begins before this second is not covered
-        # counters of everything so far
-        ("volume", "i8"), ("signed_volume", "i8"), ("notional", "i8"), ("trades", "i8"), ("quotes", "i8"),
-        ("unchanged_mids", "i8"),  # quotes that did not change the mid
-        ("ofi", "i8"), ("depth", "i8"),  # order flow, and the quantity at the top of the book summed over quotes
-        ("midnight_s", "i8"), ("volume_at_midnight", "i8"),
+        # counts and sums of everything so far
+        ("trades", "i8"), ("quotes", "i8"), ("unchanged_mids", "i8"),  # the last are quotes that did not change the mid
+        ("volume", "i8", (2,)), ("signed_volume", "i8", (2,)), ("notional", "i8", (2,)),
+        ("ofi", "i8", (2,)), ("depth", "i8", (2,)),  # order flow, and the quantity at the top of the book over all quotes
+        ("midnight_s", "i8"), ("volume_at_midnight", "i8", (2,)),
         ("rv_step_end_s", "i8"),  # the last 5-second boundary that is contained in rv_5s_step
         # the newest quotes, and their number since the book was last unknown
         ("bids", "f8", (QUOTE_SLOTS,)), ("bid_qtys", "f8", (QUOTE_SLOTS,)), ("ask_qtys", "f8", (QUOTE_SLOTS,)),
         ("quotes_since_reset", "i8"),
         ("log_mids", "f8", (60, MINUTE_SLOTS)),  # at the end of each second, by second of the minute and by minute
         ("highs", "f8", (RANGE_SLOTS,)), ("lows", "f8", (RANGE_SLOTS,)),
-        # the counters at the end of each second
-        ("volumes", "i8", (SECOND_SLOTS,)), ("signed_volumes", "i8", (SECOND_SLOTS,)),
-        ("notionals", "i8", (SECOND_SLOTS,)), ("trade_counts", "i8", (SECOND_SLOTS,)),
-        ("quote_counts", "i8", (SECOND_SLOTS,)), ("unchanged_mid_counts", "i8", (SECOND_SLOTS,)),
-        ("ofis", "i8", (SECOND_SLOTS,)), ("depths", "i8", (SECOND_SLOTS,)),
+        # the counts and sums at the end of each second
+        ("trade_counts", "i8", (SECOND_SLOTS,)), ("quote_counts", "i8", (SECOND_SLOTS,)),
+        ("unchanged_mid_counts", "i8", (SECOND_SLOTS,)),
+        ("volumes", "i8", (SECOND_SLOTS, 2)), ("signed_volumes", "i8", (SECOND_SLOTS, 2)),
+        ("notionals", "i8", (SECOND_SLOTS, 2)), ("ofis", "i8", (SECOND_SLOTS, 2)), ("depths", "i8", (SECOND_SLOTS, 2)),
         # results that depend on closed seconds only, with the second or block that each slot belongs to
         ("minute_range_end_s", "i8", (RANGE_SLOTS,)), ("minute_ranges", "f8", (RANGE_SLOTS,)),
         ("block_numbers", "i8", (60, BLOCK_SLOTS)), ("block_sums", "f8", (60, BLOCK_SLOTS, 10)),
@@ -118,7 +121,7 @@ STATE = np.dtype(
 
 
 def new_state() -> np.ndarray:
-    """Create the state before the first event, an array of shape (1,) and dtype `STATE` (about 2 MB)."""
+    """Create the state before the first event, an array of shape (1,) and dtype `STATE` (2.7 MB)."""
     state = np.zeros(1, STATE)
     for name in ("mid", "log_mid", "bid", "bid_qty", "ask", "ask_qty", "trade_price", "log_mids"):
         state[name] = np.nan
@@ -133,23 +136,56 @@ def new_state() -> np.ndarray:
 
 
 @njit
+def _copy(target: Any, total: Any) -> None:
+    """Copy a sum."""
+    target[LOW] = total[LOW]
+    target[HIGH] = total[HIGH]
+
+
+@njit
+def _add(total: Any, units: float) -> None:
+    """Add a whole number of units, which may be negative or have more than 64 bits, to a sum."""
+    high = np.floor(units / WORD)
+    low = total[LOW] + np.int64(units - high * WORD)
+    total[LOW] = low & ((1 << WORD_BITS) - 1)
+    total[HIGH] += np.int64(high) + (low >> WORD_BITS)
+
+
+@njit
+def difference(now: int, then: int) -> int:
+    """Return `now - then`, also if the counter wrapped around in between.
+
+    The subtraction is unsigned because the compiler may assume that a signed one never overflows, and then computes
+    `now - then > 0` as `now > then`.
+    """
+    return int(np.int64(np.uint64(now) - np.uint64(then)))
+
+
+@njit
+def float_of(low: int, high: int) -> float:
+    """Return a sum as the nearest float64. The low word may be out of its range, as the difference of two low words is."""
+    high += low >> WORD_BITS
+    return high * WORD + (low & ((1 << WORD_BITS) - 1))
+
+
+@njit
 def store_second(s: Any, second: int) -> None:
     """Write the values at the end of one second into the rings."""
     s.log_mids[second % 60, (second // 60) % MINUTE_SLOTS] = s.log_mid
     s.highs[second % RANGE_SLOTS] = s.high
     s.lows[second % RANGE_SLOTS] = s.low
     slot = second % SECOND_SLOTS
-    s.volumes[slot] = s.volume
-    s.signed_volumes[slot] = s.signed_volume
-    s.notionals[slot] = s.notional
     s.trade_counts[slot] = s.trades
     s.quote_counts[slot] = s.quotes
     s.unchanged_mid_counts[slot] = s.unchanged_mids
-    s.ofis[slot] = s.ofi
-    s.depths[slot] = s.depth
+    _copy(s.volumes[slot], s.volume)
+    _copy(s.signed_volumes[slot], s.signed_volume)
+    _copy(s.notionals[slot], s.notional)
+    _copy(s.ofis[slot], s.ofi)
+    _copy(s.depths[slot], s.depth)
     if second % 86_400 == 0:
         s.midnight_s = second
-        s.volume_at_midnight = s.volume
+        _copy(s.volume_at_midnight, s.volume)
 
 
 @njit
@@ -182,7 +218,7 @@ def _advance_clock(s: Any, ts_ns: int) -> None:
         s.low = s.log_mid if s.log_mid == s.log_mid else math.inf
     if first > s.open_second_s:
         s.midnight_s = (second_s - 1) // 86_400 * 86_400
-        s.volume_at_midnight = s.volume
+        _copy(s.volume_at_midnight, s.volume)
     if s.clock_ns - s.mid_ns > MAX_SILENCE_S * S_NS:
         _forget_mid(s)
     s.open_second_s = max(s.open_second_s, second_s)
@@ -210,7 +246,7 @@ def _start_windows(s: Any) -> None:
 
 @njit
 def _side_flow(before: float, before_qty: float, after: float, after_qty: float, direction: float) -> float:
-    """Return one side of the order-flow imbalance: the added minus the removed quantity, in BTC."""
+    """Return one side of the order-flow imbalance: the added minus the removed quantity."""
     if (after - before) * direction > 0.0:
         return after_qty
     if (after - before) * direction < 0.0:
@@ -225,10 +261,10 @@ def _apply_quote(s: Any, bid: float, bid_qty: float, ask: float, ask_qty: float)
     mid = 0.5 * (bid + ask)
     if s.bid == s.bid:
         flow = _side_flow(s.bid, s.bid_qty, bid, bid_qty, 1.0) - _side_flow(s.ask, s.ask_qty, ask, ask_qty, -1.0)
-        s.ofi += np.int64(np.rint(flow * QTY_SCALE))
+        _add(s.ofi, np.rint(flow * QTY_SCALE))
         s.unchanged_mids += 1 if mid == s.mid else 0
     s.quotes += 1
-    s.depth += np.int64(np.rint((bid_qty + ask_qty) * QTY_SCALE))
+    _add(s.depth, np.rint((bid_qty + ask_qty) * QTY_SCALE))
     s.bid, s.bid_qty, s.ask, s.ask_qty = bid, bid_qty, ask, ask_qty
     slot = s.quotes_since_reset % QUOTE_SLOTS
     s.bids[slot] = bid
@@ -240,12 +276,12 @@ def _apply_quote(s: Any, bid: float, bid_qty: float, ask: float, ask_qty: float)
 
 @njit
 def _apply_trade(s: Any, price: float, qty: float, sign: float) -> None:
-    """Apply a trade: add its quantity, signed quantity and notional to the counters."""
+    """Apply a trade: count it, and add its quantity, signed quantity and notional to the sums."""
     _start_windows(s)
-    units = np.int64(np.rint(qty * QTY_SCALE))
-    s.volume += units
-    s.signed_volume += units if sign > 0.0 else -units
-    s.notional += np.int64(np.rint(price * qty * USD_SCALE))
+    units = np.rint(qty * QTY_SCALE)
+    _add(s.volume, units)
+    _add(s.signed_volume, units if sign > 0.0 else -units)
+    _add(s.notional, np.rint(price * qty * NOTIONAL_SCALE))
     s.trades += 1
     s.trade_price = price
 
@@ -262,7 +298,7 @@ def _apply_bar(s: Any, open_: float, high: float, low: float, close: float, volu
     s.ticks_since_s = NEVER
     s.quotes_since_reset = 0
     s.bid = s.bid_qty = s.ask = s.ask_qty = math.nan
-    s.volume += np.int64(np.rint(volume * QTY_SCALE))
+    _add(s.volume, np.rint(volume * QTY_SCALE))
     _set_mid(s, close)
     s.high = math.log(high)
     s.low = math.log(low)

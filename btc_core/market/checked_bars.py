@@ -12,7 +12,7 @@ import numpy as np
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, from_ns, now_ns
 from btc_core.errors import InvalidInput
 from btc_core.market.bars import BARS, PRICES
-from btc_core.market.events import FUTURE_S, MAX_PRICE_USD, MAX_QTY
+from btc_core.market.events import MAX_AHEAD_S, MAX_PRICE, MAX_QTY
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 EARLIEST_NS = 14_245 * NS_PER_DAY
 """2009-01-01. No market of a cryptocurrency is older than Bitcoin."""
 EARLIEST = f"{from_ns(EARLIEST_NS):%Y-%m-%d}"
+STRONG_QUOTES = ("USD", "USDT", "USDC", "EUR", "GBP", "CHF", "CAD", "AUD", "JPY", "BTC", "ETH")
+"""Assets of which a unit is worth a cent or more."""
+MAX_STRONG_PRICE = 1e9
+"""The limit of prices in these assets. The stream's own limit leaves room for currencies that are worth a millionth."""
+MAX_HIGH_TO_LOW = 1e4
+"""The limit of a minute's high over its low. The deepest flash crashes of large exchanges were a factor of about 3,000."""
 INTERVALS_MIN = (1_440, 720, 480, 360, 240, 120, 60, 30, 20, 15, 10, 5, 4, 3, 2)
 """Lengths of bars other than one minute, longest first."""
 INTERVAL_NAMES = {1_440: "daily", 60: "hourly"}
@@ -30,23 +36,34 @@ ALIGNED_SHARE = 0.9
 the grid of two minutes, and fewer on any other."""
 
 
-def bar_faults(bars: np.ndarray, latest_ns: int) -> dict[str, np.ndarray]:
-    """The mask of the bars (dtype `BARS`) that have each fault, by a description of the fault.
+def max_price(symbol: str | None) -> float:
+    """The highest price that a market may have, in its quote currency.
+
+    >>> max_price("BTC/USD") < max_price("BTC/IDR") == max_price(None)
+    True
+    """
+    return MAX_STRONG_PRICE if (symbol or "").partition("/")[2] in STRONG_QUOTES else MAX_PRICE
+
+
+def bar_faults(bars: np.ndarray, latest_ns: int, symbol: str | None = None) -> dict[str, np.ndarray]:
+    """The mask of the bars (dtype `BARS`) of a market that have each fault, by a description of the fault.
 
     A bar that opens after `latest_ns` has a fault.
     """
+    most = max_price(symbol)
     faults = {
         f"the time is before {EARLIEST}": bars["ts_ns"] < EARLIEST_NS,
         "the time lies in the future, or in a minute that was not over": bars["ts_ns"] > latest_ns,
         "the time is not a whole minute": bars["ts_ns"] % NS_PER_MIN != 0,
     }
     for name in PRICES:
-        is_sane = (bars[name] > 0) & (bars[name] <= MAX_PRICE_USD)
-        faults[f"{name} must be above zero and at most {MAX_PRICE_USD:.0e}"] = ~is_sane
+        is_sane = (bars[name] > 0) & (bars[name] <= most)
+        faults[f"{name} must be above zero and at most {most:.0e}"] = ~is_sane
     volume, low, high = bars["volume"], bars["low"], bars["high"]
     faults[f"volume must be zero or more and at most {MAX_QTY:.0e}"] = ~((volume >= 0) & (volume <= MAX_QTY))
     is_inside = np.all([(low <= bars[name]) & (bars[name] <= high) for name in ("open", "close")], axis=0)
     faults["open and close must lie between low and high"] = ~is_inside
+    faults[f"high is more than {MAX_HIGH_TO_LOW:.0e} times low"] = high > MAX_HIGH_TO_LOW * low
     faults["the number of trades is negative"] = bars["trades"] < -1
     return faults
 
@@ -112,7 +129,7 @@ def sorted_bars(bars: np.ndarray, name: str) -> np.ndarray:
     Raises `InvalidInput` with the name of the source and the first impossible bar. Such a bar would distort the
     features of every window that contains it. An exchange's newest bar may still be open.
     """
-    for fault, is_bad in bar_faults(bars, now_ns() + FUTURE_S * NS_PER_S).items():
+    for fault, is_bad in bar_faults(bars, now_ns() + MAX_AHEAD_S * NS_PER_S).items():
         if is_bad.any():
             row = int(is_bad.argmax())
             msg = f"{name}: bar {row + 1} ({describe(bars[row])}): {fault} ({int(is_bad.sum())} such bars in total)"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
-from btc_core.errors import BadFrame
+from btc_core.errors import BadFrame, RefusedTrade
 from btc_core.market.frames import OhlcFrame, TickerFrame, TradeFrame, timestamp_ns
 
 if TYPE_CHECKING:
@@ -21,16 +21,23 @@ if TYPE_CHECKING:
 
     from btc_core.market.frames import AnyFrame, Candle, Quote, Trade
 
-FUTURE_S = 600
-"""An event is refused if its exchange time is more than this after its receive time.
+FUTURE_S = 5
+"""An event is refused if its exchange time is more than this after the time that the exchange's clock showed when the
+event was received.
 
-The clock of the fold is the latest exchange time, so one event from the far future would stop it. The limit leaves
-room for a machine whose clock is wrong. It must stay below the slack in `WARM_UP_S`, or a restart could change rows."""
-MAX_PRICE_USD = 1e9
-MAX_QTY = 1e10
-MAX_NOTIONAL_USD = 1e9
-"""An event beyond these limits could overflow an integer counter of the fold at once: the counters have 64 bits and
-count units of 1e-8 BTC and 1e-9 USD."""
+The clock of the fold is the latest exchange time, so an event from the future ends every window early until the market
+has caught up. After 90 s without other events the windows would start again, and their features would be empty for
+hours. A right stamp is never ahead: the limit only covers the error of the measured clock offset, which is at most half
+of a round trip, and a clock that is stepped between two measurements."""
+MAX_AHEAD_S = 600
+"""The largest difference between exchange time and receive time: a clock offset beyond `MAX_AHEAD_S - FUTURE_S` is not
+believed. It must stay below the slack in `WARM_UP_S`, or a restart could change rows."""
+MAX_PRICE = 1e15
+MAX_QTY = 1e16
+MAX_NOTIONAL = 1e16
+"""Limits in the quote currency, the base currency and the quote currency. No market has a price, a quantity or a trade
+beyond them: a coin that costs 1e-9 USD has about 1e17 units, and 1e9 USD are about 1e14 in the weakest quote currency.
+The sums of the fold hold 4e9 events at the limits."""
 MAX_TRADE_ID = 2**63 - 1
 
 QUOTE, TRADE, BAR = 0, 1, 2
@@ -93,12 +100,13 @@ class BarEvent(msgspec.Struct, frozen=True, gc=False):
 Event = QuoteEvent | TradeEvent | BarEvent
 
 
-def events_in(frame: AnyFrame, ts_recv_ns: int) -> Iterator[Event | BadFrame]:
+def events_in(frame: AnyFrame, ts_recv_ns: int, clock_offset_ns: int | None = None) -> Iterator[Event | BadFrame]:
     """Yield the events of a frame that was received at `ts_recv_ns`, in order; nothing for a channel without events.
 
-    An entry that fails a check is yielded as a `BadFrame`, and the entries after it follow.
+    `clock_offset_ns` is the exchange's clock minus ours, or None if it was not measured. An entry that fails a check is yielded as a
+    `BadFrame` (of a trade, as a `RefusedTrade` if its id can be read), and the entries after it follow.
     """
-    latest_ns = ts_recv_ns + FUTURE_S * NS_PER_S
+    latest_ns = _latest_ns(ts_recv_ns, clock_offset_ns)
     if isinstance(frame, TickerFrame):
         for item, quote in enumerate(frame.data):
             yield _quote_event(quote, item, timestamp_ns(quote.timestamp, ts_recv_ns), latest_ns)
@@ -126,23 +134,23 @@ def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> QuoteEv
         quote.bid_qty,
         quote.ask,
         quote.ask_qty,
-        quote.last,
-        quote.volume,
-        quote.vwap,
+        math.nan if quote.last is None else quote.last,
+        math.nan if quote.volume is None else quote.volume,
+        math.nan if quote.vwap is None else quote.vwap,
     )
 
 
 def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> TradeEvent | BadFrame:
     price, qty = _float_or_nan(trade.price), _float_or_nan(trade.qty)
+    if not 0 < trade.trade_id <= MAX_TRADE_ID:
+        return BadFrame("bad_trade_id", f"{trade.symbol}: trade_id {trade.trade_id} is not a positive int64")
     error = _price_error("price", price) or _traded_qty_error(qty) or _time_error(ts_ns, latest_ns)
     error = error or _notional_error(price, qty)
-    if error is None and not 0 < trade.trade_id <= MAX_TRADE_ID:
-        error = BadFrame("bad_trade_id", f"{trade.symbol}: trade_id {trade.trade_id} is not a positive int64")
     if error is None and trade.side not in ("buy", "sell"):
         error = BadFrame("bad_side", f"{trade.symbol}: side {trade.side[:16]!r} is neither buy nor sell")
     if error is not None:
-        return error
-    return TradeEvent(trade.symbol, ts_ns, item, trade.trade_id, price, qty, trade.side, trade.ord_type)
+        return RefusedTrade(error, trade.symbol, trade.trade_id)
+    return TradeEvent(trade.symbol, ts_ns, item, trade.trade_id, price, qty, trade.side, trade.ord_type or "")
 
 
 def _bar_event(bar: Candle, item: int, ts_ns: int, latest_ns: int) -> BarEvent | BadFrame:
@@ -168,9 +176,9 @@ def _float_or_nan(value: Decimal) -> float:
 
 
 def _price_error(name: str, price: float) -> BadFrame | None:
-    if 0.0 < price <= MAX_PRICE_USD:
+    if 0.0 < price <= MAX_PRICE:
         return None
-    return BadFrame("bad_price", f"{name} is {price}; it must be above zero and at most {MAX_PRICE_USD:.0e}")
+    return BadFrame("bad_price", f"{name} is {price}; it must be above zero and at most {MAX_PRICE:.0e}")
 
 
 def _traded_qty_error(qty: float) -> BadFrame | None:
@@ -186,16 +194,26 @@ def _qty_error(name: str, qty: float) -> BadFrame | None:
 
 
 def _notional_error(price: float, qty: float) -> BadFrame | None:
-    if price * qty <= MAX_NOTIONAL_USD:
+    if price * qty <= MAX_NOTIONAL:
         return None
-    return BadFrame("bad_quantity", f"{qty} at the price {price} is more than {MAX_NOTIONAL_USD:.0e} USD")
+    return BadFrame("bad_quantity", f"{qty} at the price {price} is worth more than {MAX_NOTIONAL:.0e}")
 
 
-def check_time(ts_ns: int, ts_recv_ns: int) -> None:
-    """Raise `BadFrame` if no event received at `ts_recv_ns` may have the exchange time `ts_ns`."""
-    error = _time_error(ts_ns, ts_recv_ns + FUTURE_S * NS_PER_S)
+def check_time(ts_ns: int, ts_recv_ns: int, clock_offset_ns: int | None = None) -> None:
+    """Raise `BadFrame` if no event received at `ts_recv_ns` may have the exchange time `ts_ns`, as `events_in`."""
+    error = _time_error(ts_ns, _latest_ns(ts_recv_ns, clock_offset_ns))
     if error is not None:
         raise error
+
+
+def _latest_ns(ts_recv_ns: int, clock_offset_ns: int | None) -> int:
+    """Return the latest exchange time of an event that was received at `ts_recv_ns`.
+
+    An exchange behind our clock does not make the limit stricter: right after our clock is set back, the last measured
+    offset is wrong by the whole step, and every event would be refused until the next measurement.
+    """
+    offset_ns = min(max(clock_offset_ns or 0, 0), (MAX_AHEAD_S - FUTURE_S) * NS_PER_S)
+    return ts_recv_ns + offset_ns + FUTURE_S * NS_PER_S
 
 
 def _time_error(ts_ns: int, latest_ns: int) -> BadFrame | None:
@@ -203,4 +221,8 @@ def _time_error(ts_ns: int, latest_ns: int) -> BadFrame | None:
         return BadFrame("no_timestamp", "the entry has no exchange time and its frame has no receive time")
     if ts_ns <= latest_ns:
         return None
-    return BadFrame("future_timestamp", f"exchange time {ts_ns} ns is more than {FUTURE_S} s after the receive time")
+    ahead_s = (ts_ns - latest_ns) / NS_PER_S + FUTURE_S
+    return BadFrame(
+        "future_timestamp",
+        f"exchange time {ts_ns} ns is {ahead_s:.1f} s ahead of the exchange's clock; at most {FUTURE_S} s are accepted",
+    )

@@ -9,8 +9,10 @@ from typing import Any, Self
 
 import msgspec
 
+from btc_core.clock import NS_PER_S
 from btc_core.errors import BadFrame
 from btc_core.market.frames import KRAKEN
+from btc_core.names import LATE_FORECAST_S
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -30,6 +32,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """Whether the checksum of a book frame was correct; None for other channels."""
     exchange: str = KRAKEN
     """The exchange that sent the frame. Messages from before this field existed hold frames of Kraken."""
+    clock_offset_ns: int | None = None
+    """The exchange's clock minus ours when the frame was received; None if it had not been measured."""
 
 
 class RowId(msgspec.Struct, frozen=True, gc=False):
@@ -91,6 +95,11 @@ class ForecastRow(RowId, frozen=True):
     """For each horizon the bounds of the 90, 80 and 50 % intervals: quantiles 5, 10, 25, 75, 90 and 95 %, ascending."""
     sigma_bounds_bps: list[list[float]] = []
     """For each horizon the bounds of the realized volatility, in the order of `bid_bounds_usd`."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it was made more than `LATE_FORECAST_S` after the receipt of its row."""
+        return self.made_at_ns - self.ts_recv_ns > LATE_FORECAST_S * NS_PER_S
 
 
 class AbsentTrades(msgspec.Struct, frozen=True):

@@ -166,6 +166,7 @@ def _tags(settings: Settings, key: ModelKey, manifest: Manifest) -> dict[str, st
         "symbol": key.symbol,
         "kind": manifest.kind,
         "feature_version": manifest.feature_version,
+        "layout": str(manifest.layout),
         "market": "simulated" if settings.simulated else "live",
         "data_from": from_ns(manifest.trained_from_ns).isoformat() if manifest.train_rows else "",
         "data_to": from_ns(manifest.trained_to_ns).isoformat() if manifest.train_rows else "",

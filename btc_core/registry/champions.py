@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
-from btc_core.errors import BtcError, NotReady, ServiceError
+from btc_core.errors import BtcError, NotReady, SchemaError, ServiceError
 from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model
 from btc_core.models.fitting import harx_bundle
-from btc_core.names import BID, VOLATILITY, ModelKey
+from btc_core.names import BID, VOLATILITY, ModelKey, Quantity
 from btc_core.registry import bundles
 from btc_core.registry.bundles import Model
 from btc_core.registry.keys import model_keys, modelled_by
@@ -64,6 +64,10 @@ class Champions(msgspec.Struct, frozen=True):
         """The model that forecasts the volatility of a market."""
         key = ModelKey(modelled_by(symbol, self.modelled_symbols), VOLATILITY)
         return cast("VolatilityModel | None", self.models.get(key))
+
+    def can_forecast(self, symbol: str, quantity: Quantity) -> bool:
+        """Whether the models for a forecast are loaded: that of the bid needs both, that of the volatility its own."""
+        return self.volatility(symbol) is not None and (quantity == VOLATILITY or self.bid(symbol) is not None)
 
     @property
     def complete(self) -> bool:
@@ -196,6 +200,8 @@ class BaselineSource(RegistrySource):
             return super().load(key)
         except (NotReady, ServiceError) as error:
             _log.info("serving the baseline of %s: %s", key.name, error)
+        except SchemaError as error:  # after an upgrade, until the next training; or a damaged bundle
+            _log.warning("serving the baseline of %s: %s", key.name, error)
         if key.quantity == BID:
             return random_walk_model()
         with QuestDB(self._settings.questdb) as db:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from btc_core.clock import NS_PER_MS, NS_PER_S, now_ns
@@ -21,7 +22,7 @@ from btc_core.names import EVENTS_TOPIC, TOPICS
 from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from btc_core.settings import KafkaSettings, Settings
 
@@ -59,6 +60,13 @@ def ensure_topics(settings: Settings) -> list[str]:
     if created:
         _wait_for_leaders(kafka, created)
     return created
+
+
+def missing_topics(kafka: KafkaSettings, names: Sequence[str], timeout_s: float) -> list[str]:
+    """The topics that do not exist; raises `ServiceError` when Kafka does not answer."""
+    with _translated_errors(kafka):
+        existing = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=timeout_s).topics
+    return [name for name in names if name not in existing]
 
 
 def _wait_for_leaders(kafka: KafkaSettings, topics: list[str]) -> None:
@@ -113,21 +121,30 @@ FETCH_WAIT_MS = 100
 """The broker answers a fetch after this time at the latest."""
 LAZY_FETCH_BYTES = 262_144
 """A consumer that is not `eager` lets the broker collect so many bytes first."""
-SESSION_TIMEOUT_MS = 10_000
-"""The broker reassigns the partitions of a silent member after this time. A member that returns under its name within it
-gets its partitions back at once."""
+SESSION_TIMEOUT_MS = 45_000
+"""The broker reassigns the partitions of a silent member after this time, which is Kafka's own default. On a machine that is
+starved of processor time a healthy process can be silent for many seconds. A member that returns under its name within
+this time gets its partitions back at once."""
 
 
-def consumer(kafka: KafkaSettings, group: str, member: str = "", *, eager: bool = True) -> Consumer:
+def consumer(
+    kafka: KafkaSettings,
+    group: str,
+    member: str = "",
+    *,
+    eager: bool = True,
+    options: Mapping[str, object] = MappingProxyType({}),
+) -> Consumer:
     """A consumer that commits only on request and that starts at the beginning of the log.
 
     `member` is a static group member id: a process that restarts under the same id causes no rebalance. A consumer that
-    is not `eager` receives messages in batches about ten times a second, which costs the broker very little.
+    is not `eager` receives messages in batches about ten times a second, which costs the broker very little. `options` are
+    further settings of the client, which win over those made here.
     """
     config: dict[str, Any] = {
         **_connection(kafka, group),
         **({"group.instance.id": member} if member else {}),
-        "group.id": group,
+        "group.id": str(group),
         "session.timeout.ms": SESSION_TIMEOUT_MS,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
@@ -136,6 +153,7 @@ def consumer(kafka: KafkaSettings, group: str, member: str = "", *, eager: bool 
         "fetch.min.bytes": 1 if eager else LAZY_FETCH_BYTES,
         "queued.max.messages.kbytes": 16_384,  # read-ahead: 50,000 frames, a second of work
         "partition.assignment.strategy": "range",
+        **options,
     }
     return Consumer(config)
 
@@ -145,15 +163,48 @@ def timestamp_ms(ts_ns: int) -> int:
     return ts_ns // NS_PER_MS
 
 
-def timestamp_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> int:
-    """Kafka's timestamp of one message, ms since the epoch; raises `ServiceError` when Kafka does not return the message."""
-    with _reader(kafka, "timestamp-at") as reader:
-        reader.assign([TopicPartition(topic, partition, offset)])
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message that was read from its place in the log."""
+
+    ts_ms: int
+    """Kafka's timestamp, ms since the epoch."""
+    value: bytes
+
+
+def message_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) -> StoredMessage | None:
+    """The message at an offset; None when the log has no such message.
+
+    Raises `ServiceError` when Kafka does not answer.
+    """
+    with _reader(kafka, "message-at") as reader:
+        part = TopicPartition(topic, partition, offset)
+        low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
+        if not low <= offset < high:
+            return None
+        reader.assign([part])
         message = reader.poll(ADMIN_TIMEOUT_S)
         if message is None or message.error() is not None:
             msg = f"Kafka at {kafka.bootstrap} did not return the message {topic}[{partition}]@{offset}"
             raise ServiceError(msg)
-        return int(message.timestamp()[1])
+        return StoredMessage(message.timestamp()[1], message.value() or b"") if message.offset() == offset else None
+
+
+def log_id(kafka: KafkaSettings, topic: str) -> str:
+    """The identity of a topic's log: the ids of the cluster and of the topic. A topic that is created again has another id.
+
+    Raises `ServiceError` when Kafka does not answer.
+    """
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    with _translated_errors(kafka):
+        cluster = admin.list_topics(topic, timeout=ADMIN_TIMEOUT_S).cluster_id
+        described = admin.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT_S)[topic]
+        problem = described.exception(ADMIN_TIMEOUT_S)
+        if (
+            problem is not None
+        ):  # a topic that is being created has no description yet; the client sets no KafkaException
+            msg = f"Kafka at {kafka.bootstrap} does not describe the topic {topic}: {problem}"
+            raise ServiceError(msg)
+        return f"{cluster}/{described.result().topic_id}"
 
 
 @contextmanager
@@ -203,11 +254,17 @@ def first_group_behind(kafka: KafkaSettings, groups: tuple[str, ...], ts_ns: int
             for partition in range(kafka.partitions):
                 part = TopicPartition(EVENTS_TOPIC, partition)
                 needed = _offset_at(reader, part, ts_ns)
-                (mark,) = reader.committed([part], timeout=ADMIN_TIMEOUT_S)
-                committed = max(mark.offset, 0)
+                _low, end = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
+                (found,) = reader.committed([part], timeout=ADMIN_TIMEOUT_S)
+                committed = _committed_offset(found, end)
                 if committed < needed:
                     return GroupBehind(group, partition, committed, needed)
     return None
+
+
+def _committed_offset(part: TopicPartition, end: int) -> int:
+    """The committed offset in a log with this end; 0 when the offset was committed in another log, which was longer."""
+    return part.offset if 0 <= part.offset <= end else 0
 
 
 class TopicState(msgspec.Struct, frozen=True):
@@ -227,9 +284,11 @@ def topic_state(kafka: KafkaSettings, topic: str, groups: tuple[str, ...]) -> To
     lag = {}
     for group in groups:
         with _reader(kafka, group) as reader:
-            marks = reader.committed(parts, timeout=ADMIN_TIMEOUT_S)
-        # the ends were read first, so a group may have passed them since
-        lag[group] = sum(max(0, end - max(mark.offset, 0)) for end, mark in zip(ends, marks, strict=True))
+            found = reader.committed(parts, timeout=ADMIN_TIMEOUT_S)
+            # the group may have committed messages that were written since the ends were read
+            newest = [reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)[1] for part in parts]
+        committed = [_committed_offset(part, end) for part, end in zip(found, newest, strict=True)]
+        lag[group] = sum(max(0, end - offset) for end, offset in zip(ends, committed, strict=True))
     return TopicState(sum(ends), lag)
 
 
@@ -272,14 +331,19 @@ def _offset_at(reader: Consumer, part: TopicPartition, ts_ns: int) -> int:
 
 
 def read_topic(
-    kafka: KafkaSettings, topic: str, begin_ns: int | None = None, end_ns: int | None = None
+    kafka: KafkaSettings,
+    topic: str,
+    begin_ns: int | None = None,
+    end_ns: int | None = None,
+    partitions: Iterable[int] | None = None,
 ) -> Iterator[tuple[bytes, int, int]]:
     """Yield every message that a topic holds now as (value, partition, offset), one partition after the other.
 
-    `begin_ns` and `end_ns` bound the receive time. Raises `ServiceError` when Kafka does not answer.
+    `begin_ns` and `end_ns` bound the receive time; `partitions` are all by default. Raises `ServiceError` when Kafka does
+    not answer.
     """
     with _reader(kafka, "read-topic") as reader:
-        for partition in range(kafka.partitions):
+        for partition in range(kafka.partitions) if partitions is None else partitions:
             part = TopicPartition(topic, partition)
             low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
             low = low if begin_ns is None else _offset_at(reader, part, begin_ns)

@@ -43,13 +43,13 @@ def live_frame(db: QuestDB, symbol: str, after_ns: int) -> Frame:
     """Origins as far apart as the recipe says whose outcome is final, with the features that the forecast worker used.
 
     Unlike a frame of bars, it holds the features of the book and of trades. Its labels are the ones that the stream
-    stored, from its mid and bid.
+    stored, from its mid and bid. Outcomes of late forecasts are left out: nothing was served at their origins.
     """
     minutes, matrix = features_at_minute_ends(db, symbol, catalogue.MODEL_FEATURES, after_ns - NS_PER_MIN)
     columns = [f"{name}_{h}m_bps" for name in ("realized", "bid_return") for h in HORIZONS_MIN]
     table = db.query(
         f"SELECT ts_event, {', '.join(columns)} FROM gold_prediction_outcomes "  # noqa: S608 - the names come from the catalogue
-        f"WHERE {of_symbol(symbol)} AND ts_event > cast({after_ns} AS TIMESTAMP_NS)"
+        f"WHERE {of_symbol(symbol)} AND late = false AND ts_event > cast({after_ns} AS TIMESTAMP_NS)"
     )
     origin_ns, left, right = np.intersect1d(minutes, column_ns(table["ts_event"]), return_indices=True)
     apart = (origin_ns // NS_PER_MIN) % RECIPE.dataset.origin_step_min == 0

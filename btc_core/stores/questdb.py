@@ -13,10 +13,10 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 from questdb import QuestDBError as _SenderError
-from questdb import Sender
+from questdb import QuestDBErrorCode, Sender
 
 from btc_core import metrics
-from btc_core.errors import QuestDBError, ServiceError
+from btc_core.errors import QuestDBError, RowsRefused, ServiceError
 from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ APPLY_TIMEOUT_S = 120.0
 """The longest time that written rows may take to become readable."""
 WRITE_BYTES = 20_000_000
 """The size of one write. It is large enough for 100,000 rows/s and small enough to bound QuestDB's memory."""
+_VALUE_ERRORS = {QuestDBErrorCode.BadDataFrame, QuestDBErrorCode.InvalidTimestamp, QuestDBErrorCode.InvalidUtf8}
+"""The client cannot encode a value, such as a time before 1970."""
+_SERVER_REFUSAL = '"code":"invalid"'
+"""QuestDB cannot store a value in its column; other answers, such as a full disk, have other codes."""
 _PORTS = {"http": 80, "https": 443}
 """Ports for an address that names none."""
 
@@ -69,8 +73,9 @@ class QuestDB:
     def write(self, table: str, rows: pa.Table | pd.DataFrame, timestamp: str = "ts_event") -> None:
         """Write rows and return when QuestDB has acknowledged all of them.
 
-        Strings that are SYMBOL columns are sent as strings; the table must exist. Raises `QuestDBError`. The
-        caller may then write the same rows again: the table's keys deduplicate them.
+        Strings that are SYMBOL columns are sent as strings; the table must exist. Raises `RowsRefused` when QuestDB will
+        never take one of the values, and `QuestDBError` when it did not take the rows for another reason. The caller may
+        write the same rows again: the table's keys deduplicate them.
         """
         frame = rows.to_pandas() if isinstance(rows, pa.Table) else rows
         if len(frame) == 0:
@@ -81,12 +86,15 @@ class QuestDB:
         try:
             with metrics.WRITE_TIME.labels(table).time():
                 sender = self._open_sender()
-                sender.dataframe(frame, table_name=table, at=timestamp)
-                sender.flush()
+                buffer = sender.new_buffer()
+                buffer.dataframe(frame, table_name=table, at=timestamp)
+                sender.flush(buffer)
         except _SenderError as error:
-            self._drop_sender()
+            refused = _is_refusal(error)
+            if not refused:
+                self._drop_sender()
             msg = f"QuestDB at {self.settings.http_url} did not take {len(frame)} rows for {table}: {error}"
-            raise QuestDBError(msg) from error
+            raise (RowsRefused if refused else QuestDBError)(msg) from error
         metrics.ACKED_ROWS.labels(table).inc(len(frame))
 
     def _open_sender(self) -> Sender:
@@ -119,6 +127,13 @@ class QuestDB:
             msg = f"QuestDB refused ({response.status_code}): {words[:500]} in: {params['query'][:300]}"
             raise QuestDBError(msg)
         return response
+
+
+def _is_refusal(error: _SenderError) -> bool:
+    """Whether a value is the reason, so that the same rows will be refused again."""
+    if error.code in _VALUE_ERRORS:
+        return True
+    return error.code is QuestDBErrorCode.ServerFlushError and _SERVER_REFUSAL in str(error)
 
 
 def append(db: QuestDB, table: Table, rows: pa.Table, name: str = "") -> None:

@@ -34,7 +34,7 @@ def s3_client(
     It addresses buckets by path, because the names of self-hosted stores have no subdomain for each bucket.
     """
     # Importing boto3 takes 0.1 s and 10 MB. The workers and the API need it only when MLflow keeps artifacts on S3.
-    import boto3  # noqa: PLC0415 - see above
+    import boto3  # noqa: PLC0415 - slow to import
     from botocore.config import Config  # noqa: PLC0415 - 30 of these 100 ms
 
     return boto3.client(

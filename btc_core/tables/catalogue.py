@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from btc_core.features.catalogue import DRIFTING_FEATURES, FEATURES
-from btc_core.names import HORIZONS_MIN, LEVELS_PCT, QUANTILE_NAMES
+from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT, QUANTILE_NAMES
 from btc_core.tables.form import Column, Table
 
 
@@ -327,6 +327,8 @@ PREDICTION_OUTCOMES = Table(
                    "continues from them", ("silver_features.mid",))
             for name in ("bid", "volatility")
         ),
+        Column("late", "BOOLEAN", "", f"whether the forecast was made more than {LATE_FORECAST_S} s after its row was received; scores "
+               "and coverage leave such outcomes out", (f"{_BIDS}.made_at", f"{_BIDS}.ts_recv")),
     ),
     ("ts_event", "symbol"),
 )  # fmt: skip

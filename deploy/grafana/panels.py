@@ -76,7 +76,9 @@ _LAST_BIDS = ", ".join(
 )
 _BIDS = f"SELECT ts_event, {_LAST_BIDS} FROM gold_bid_price_prediction WHERE {SQL_RANGE}"
 _SQUARE = "(bid_return_5m_bps - {0}) * (bid_return_5m_bps - {0})"
-_OUTCOMES = "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY 30m"
+_OUTCOMES = (
+    "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' AND late = false SAMPLE BY 30m"
+)
 _EVERY_5M = "$__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY 5m"
 _ORIGINS = (
     "SELECT ts_event AS ts, first(sigma_5m_bps) AS sigma, first(baseline_sigma_5m_bps) AS harx "
@@ -180,8 +182,12 @@ PIPELINE = (
          f"max(made_at::long - ts_event::long) / 1e6 AS longest_ms FROM gold_bid_price_prediction WHERE {SQL_RANGE}",),
     ),
     Panel(
-        "Consumer lag", "short", "Messages that a worker has not read yet.",
+        "Consumer lag", "short", "Messages whose rows a worker has not written yet.",
         promql={"{{worker}}": "sum by (worker) (btc_consumer_lag_messages)"},
+    ),
+    Panel(
+        "Age of unwritten rows", "s", "Time since a worker took the oldest message whose rows are not written yet.",
+        promql={"{{worker}}": "btc_unwritten_age_seconds"},
     ),
     Panel(
         "Frames per second", "cps", "Frames received from the exchange, by channel.",
@@ -192,8 +198,9 @@ PIPELINE = (
         promql={"{{table}}": "sum by (table) (rate(btc_rows_acked_total[1m]))"},
     ),
     Panel(
-        "Open gaps", "short", "Open gaps in the trade ids, and the number of missing ids in them.",
-        promql={"open gaps": "sum(btc_gaps_open)", "missing trades": "sum(btc_trades_missing)"},
+        "Open gaps", "short", "Open gaps in the trade ids, the number of missing ids in them, and the gaps of the repair worker by state.",
+        promql={"open gaps": "sum(btc_gaps_open)", "missing trades": "sum(btc_trades_missing)",
+                "repair {{state}}": "sum by (state) (btc_repair_gaps)"},
     ),
     Panel(
         "Dead letters, conflation, retries", "cps",
@@ -285,16 +292,37 @@ ALERTS = (
           "The main loop of {{ $labels.worker }} has not completed an iteration for {{ $value }} s. Restart the worker."),
     Alert("GapOpen", "btc_gaps_open > 0", "2m",
           "{{ $value }} gaps in the trade ids of {{ $labels.symbol }} are not repaired. See `btc logs repair`."),
+    Alert("RepairRefused", 'btc_repair_gaps{state="refused"} > 0', "0s",
+          "{{ $value }} gaps of {{ $labels.symbol }} are not repaired: REST does not know the symbol, or the gap is too large to be real."),
+    Alert("RepairBehind", 'btc_repair_gaps{state="behind"} > 0', "1m",
+          "REST shows no trade after {{ $value }} gaps of {{ $labels.symbol }} yet, so their trades stay missing."),
     Alert("LatencyHigh", 'btc:stage_latency_seconds:p99{stage="forecast"} > 0.05', "5m",
           "One forecast in a hundred takes more than {{ $value }} s from the receipt of its frame until it is readable."),
-    Alert("LagGrowing", "sum by (worker) (btc_consumer_lag_messages) > 1000", "2m",
-          "The worker {{ $labels.worker }} has {{ $value }} unread messages."),
+    Alert("LagGrowing", "sum by (worker) (min_over_time(btc_consumer_lag_messages[1m])) > 1000", "1m",
+          "The worker {{ $labels.worker }} has not written the rows of {{ $value }} messages."),
+    Alert("RowsUnwritten", 'btc_unwritten_age_seconds{worker!="repair"} > 30', "0s",
+          "The worker {{ $labels.worker }} has held rows for {{ $value }} s that it cannot write. See `btc logs {{ $labels.worker }}`."),
+    Alert("RetriesRepeated", "sum by (worker) (increase(btc_retries_total[1m])) > 5", "1m",
+          "The worker {{ $labels.worker }} made {{ $value }} retries in a minute. A server that it needs does not answer."),
+    Alert("ConsumerReplaced", "sum by (worker) (increase(btc_consumer_rejoins_total[10m])) > 2", "0s",
+          "The worker {{ $labels.worker }} joined its group again {{ $value }} times in ten minutes. Look for a second process with its name."),
+    Alert("LogBroken", "sum by (worker, problem) (btc_log_breaks_total) > 0", "0s",
+          "The log did not fit the offsets of {{ $labels.worker }} ({{ $labels.problem }}). The log of the worker says what it did."),
+    Alert("CheckpointFailed", "sum by (worker) (increase(btc_checkpoint_failures_total[10m])) > 2", "0s",
+          "The worker {{ $labels.worker }} cannot write its checkpoints. Check the disk: a restart now reads a day of the log."),
     Alert("ModelStale", "time() - btc_model_created_timestamp_seconds > 172800", "5m",
           "The model {{ $labels.model }} is more than two days old. Check the training job."),
     Alert("DeadLetters", "sum by (reason) (increase(btc_dead_letters_total[5m])) > 0", "0s",
           "There are {{ $value }} new dead letters with the reason {{ $labels.reason }}. `btc deadletters` lists them."),
     Alert("BookMismatch", "sum(increase(btc_book_mismatches_total[5m])) > 0", "0s",
           "The checksum of an order book does not match. Ingest renews the subscription; more than one mismatch a day is a bug."),
+    Alert("BookUnverified", "btc_book_unverified == 1", "1m",
+          "The order book of {{ $labels.symbol }} does not match its checksums however often it is renewed. Ingest continues without it."),
+    Alert("SubscriptionDown",
+          'max by (channel, symbol) (btc_subscription_state{btc_subscription_state=~"pending|acked|stale|refused"}) == 1', "1m",
+          "The exchange does not deliver {{ $labels.channel }} of {{ $labels.symbol }}, or refuses it. `btc logs ingest` has its words."),
+    Alert("ConnectionRefused", 'sum by (event) (increase(btc_connections_total{event=~"http_.*"}[5m])) > 0', "0s",
+          "The exchange refuses connections with {{ $labels.event }}. Ingest waits as long as the exchange says."),
     Alert("ApiErrors", 'sum(rate(btc_http_requests_total{status=~"500|502"}[5m])) > 0', "1m",
           "The API answers with status 500 or 502. Its log has the reasons by request id."),
 )  # fmt: skip
@@ -303,7 +331,7 @@ TABLE_ALERTS = tuple(
     TableAlert(
         f"Coverage{name.title()}",
         f"SELECT avg(CASE WHEN {name}_inside_90 THEN 1.0 ELSE 0.0 END) AS coverage FROM gold_prediction_outcomes "
-        "WHERE ts_event > dateadd('h', -6, now())",
+        "WHERE late = false AND ts_event > dateadd('h', -6, now())",
         0.8,
         f"The 90 % intervals of the {name} contained less than 80 % of the outcomes of six hours. A tree model that serves will be demoted.",
     )

@@ -1,6 +1,6 @@
 """Generate the page about the HTTP API from its OpenAPI document and its routes.
 
-Descriptions of a route do not belong here: each view declares its own (`serving/contract.py`).
+Descriptions of a route do not belong here: each view declares its own (`serving/endpoints.py`).
 """
 
 from __future__ import annotations

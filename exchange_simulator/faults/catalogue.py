@@ -32,6 +32,7 @@ def _meta(description: str, scheduled: tuple[Any, ...], **limits: Any) -> Meta:
 
 Pause = Annotated[float, _meta("duration, s", (1.0, 8.0), gt=0, le=MAX_SECONDS)]
 Outage = Annotated[float, _meta("duration, s", (2.0, 15.0), gt=0, le=MAX_SECONDS)]
+Lag = Annotated[float, _meta("how far behind, s", (5.0, 60.0), gt=0, le=MAX_SECONDS)]
 Skew = Annotated[
     float, _meta("seconds ahead (+) or behind (-)", (-MAX_SKEW_S, MAX_SKEW_S), ge=-MAX_SKEW_S, le=MAX_SKEW_S)
 ]
@@ -44,7 +45,14 @@ ErrorText = Annotated[
     str,
     _meta(
         f"error text of the refusal; {RATE_LIMIT_ERROR} sends Kraken's bare rate-limit frame",
-        (RATE_LIMIT_ERROR, "EService:Unavailable"),
+        (
+            RATE_LIMIT_ERROR,
+            "EService:Unavailable",
+            "EGeneral:Internal error",
+            "EGeneral:Too many requests",
+            "Already subscribed",
+            "Market in post_only mode",
+        ),
         min_length=1,
         max_length=200,
     ),
@@ -66,6 +74,19 @@ class Close(Fault, frozen=True, tag="close"):
     code: Literal[1001, 1006] = 1006
 
 
+class Flap(Fault, frozen=True, tag="flap"):
+    """End every connection, and each new one after its first snapshot (1013)."""
+
+    seconds: Outage = 5.0
+
+
+class Block(Fault, frozen=True, tag="block"):
+    """End every connection, and answer each handshake with an HTTP status and `Retry-After`."""
+
+    status: Literal[403, 429, 503] = 429
+    seconds: Pause = 5.0
+
+
 class HalfOpen(Fault, frozen=True, tag="half_open"):
     """Keep every connection open but send nothing, not even pongs; cut those whose clients are still there at the end."""
 
@@ -82,6 +103,19 @@ class Silence(Fault, frozen=True, tag="silence"):
     """Send no more data for one subscription until the client subscribes again; all else continues."""
 
     channel: Literal["ticker", "trade", "book", "ohlc"] = "ticker"
+    symbol: Symbol = ""
+
+
+class Deaf(Fault, frozen=True, tag="deaf"):
+    """Acknowledge every subscription but send no data on the present connections and on new ones, until they end."""
+
+    seconds: Outage = 5.0
+
+
+class Delist(Fault, frozen=True, tag="delist"):
+    """Send no more data of a pair, and refuse every new subscription to it as not supported."""
+
+    seconds: Outage = 5.0
     symbol: Symbol = ""
 
 
@@ -127,6 +161,13 @@ class BadChecksum(Fault, frozen=True, tag="bad_checksum"):
     symbol: Symbol = ""
 
 
+class WrongChecksums(Fault, frozen=True, tag="wrong_checksums"):
+    """Send a wrong checksum with every book frame of a pair, snapshots included."""
+
+    seconds: Outage = 5.0
+    symbol: Symbol = ""
+
+
 class Malformed(Fault, frozen=True, tag="malformed"):
     """Send an extra frame of truncated JSON."""
 
@@ -139,6 +180,28 @@ class Oversized(Fault, frozen=True, tag="oversized"):
 
 class Unknown(Fault, frozen=True, tag="unknown"):
     """Send an extra frame of an unknown channel."""
+
+
+class LongKey(Fault, frozen=True, tag="long_key"):
+    """Send an extra message with one very long key."""
+
+    size_bytes: Size = msgspec.field(name="bytes", default=800_000)
+
+
+class ForeignBook(Fault, frozen=True, tag="foreign_book"):
+    """Send an extra book of a pair that nobody asked for, with a wrong checksum."""
+
+
+class OddPair(Fault, frozen=True, tag="odd_pair"):
+    """Send an extra `instrument` snapshot in which one more pair has an impossible precision."""
+
+    precision: Literal["null", "absent", "negative", "huge"] = "null"
+
+
+class OddTrades(Fault, frozen=True, tag="odd_trades"):
+    """Send an extra snapshot of the latest trades, one without its order type and one with an impossible price."""
+
+    symbol: Symbol = ""
 
 
 class BadQuote(Fault, frozen=True, tag="bad_quote"):
@@ -167,6 +230,32 @@ class RestError(Fault, frozen=True, tag="rest_error"):
     seconds: Outage = 5.0
 
 
+class RestThrottle(Fault, frozen=True, tag="rest_throttle"):
+    """Answer every REST request with HTTP 429 and a `Retry-After` with the seconds that are left."""
+
+    seconds: Outage = 5.0
+
+
+class RestLag(Fault, frozen=True, tag="rest_lag"):
+    """Leave the newest trades out of REST, which is then behind the WebSocket."""
+
+    seconds: Outage = 5.0
+    lag_s: Lag = 45.0
+
+
+class RestEmpty(Fault, frozen=True, tag="rest_empty"):
+    """Answer every REST request for trades with an empty page."""
+
+    seconds: Outage = 5.0
+
+
+class RestUnknownPair(Fault, frozen=True, tag="rest_unknown_pair"):
+    """Answer every REST request for the trades of a pair as if it were not listed."""
+
+    seconds: Outage = 5.0
+    symbol: Symbol = ""
+
+
 class Status(Fault, frozen=True, tag="status"):
     """Change the status of the exchange, in `status` frames and in REST's SystemStatus; data continues."""
 
@@ -182,22 +271,35 @@ class ClockSkew(Fault, frozen=True, tag="clock_skew"):
 
 AnyFault = (
     Close
+    | Flap
+    | Block
     | HalfOpen
     | Stall
     | Silence
+    | Deaf
+    | Delist
     | SkipTrades
     | VoidTrades
     | DuplicateTrades
     | ReorderTrades
     | MergeTrades
     | BadChecksum
+    | WrongChecksums
     | Malformed
     | Oversized
     | Unknown
+    | LongKey
+    | ForeignBook
+    | OddPair
+    | OddTrades
     | BadQuote
     | Refuse
     | RestLimit
     | RestError
+    | RestThrottle
+    | RestLag
+    | RestEmpty
+    | RestUnknownPair
     | Status
     | ClockSkew
 )

@@ -14,14 +14,18 @@ from exchange_simulator.faults.catalogue import (
     BadChecksum,
     BadQuote,
     DuplicateTrades,
+    ForeignBook,
+    LongKey,
     Malformed,
     MergeTrades,
+    OddPair,
+    OddTrades,
     Oversized,
     ReorderTrades,
     SkipTrades,
     Unknown,
 )
-from exchange_simulator.websocket.wire import Frame
+from exchange_simulator.websocket.wire import Frame, with_wrong_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,13 +37,15 @@ INJECTED = "injected"
 CROSSED_RATIO = 1.01
 """The bid of a crossed quote is this many times its ask."""
 _TRADE = re.compile(r"\{[^{}]*\}")
-_CHECKSUM = re.compile(r'("checksum":)(\d+)')
 _BID = re.compile(r'"bid":[^,}]+')
+_PRICE = re.compile(r'"price":[^,}]+')
+_ORD_TYPE = re.compile(r'"ord_type":"[a-z]+",')
+_LONG_KEY_REST = '{"":1}'
 _ASK = re.compile(r'"ask":([^,}]+)')
 
 UpdateFault = SkipTrades | DuplicateTrades | ReorderTrades | MergeTrades | BadChecksum
 """Faults that change the updates of one symbol."""
-ExtraFrameFault = Malformed | Oversized | Unknown | BadQuote
+ExtraFrameFault = Malformed | Oversized | Unknown | LongKey | ForeignBook | OddPair | OddTrades | BadQuote
 """Faults that send a frame beside the real ones."""
 
 
@@ -145,7 +151,7 @@ class ChecksumInterceptor:
         if frame.channel != "book" or frame.symbol != self._symbol or self.done:
             return [frame]
         self._left -= 1
-        return [frame._replace(text=_CHECKSUM.sub(lambda match: f"{match[1]}{int(match[2]) ^ 1}", frame.text))]
+        return [with_wrong_checksum(frame)]
 
     def flush(self) -> list[Frame]:
         """No frames, because this fault holds nothing back."""
@@ -165,8 +171,13 @@ def interceptor(fault: UpdateFault, symbol: str) -> FrameInterceptor:
             return ChecksumInterceptor(symbol, fault.count)
 
 
-def extra_frame(fault: ExtraFrameFault, ticker: Frame | None) -> Frame:
-    """The frame that is sent beside the real ones; `bad_quote` is built from the current `ticker`."""
+def extra_frame(fault: ExtraFrameFault, source: Frame | None) -> Frame:
+    """The frame that is sent beside the real ones.
+
+    `source` is the frame that it is made of: the ticker for `bad_quote`, the snapshot of the trades for `odd_trades`, the
+    list of pairs for `odd_pair`.
+    """
+    text = source.text if source else ""
     match fault:
         case Malformed():
             text = '{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":60'
@@ -175,8 +186,22 @@ def extra_frame(fault: ExtraFrameFault, ticker: Frame | None) -> Frame:
             text = f"{head}{'x' * (fault.size_bytes - len(head) - len(tail))}{tail}"
         case Unknown():
             text = '{"channel":"weather","type":"update","data":[{"symbol":"BTC/USD","outlook":"stormy"}]}'
+        case LongKey():
+            text = f'{{"{"k" * (fault.size_bytes - len(_LONG_KEY_REST))}":1}}'
+        case ForeignBook():
+            text = (
+                '{"channel":"book","type":"snapshot","data":[{"symbol":"XBT/USD","bids":[{"price":1.0,"qty":1.0}],'
+                '"asks":[],"checksum":1}]}'
+            )
+        case OddPair():
+            precision = {"null": '"price_precision":null,', "absent": "", "negative": '"price_precision":-3,',
+                         "huge": '"price_precision":5000,'}[fault.precision]  # fmt: skip
+            odd = f'{{"symbol":"ODD/USD","status":"online",{precision}"qty_precision":8}},'
+            text = text.replace('"pairs":[', f'"pairs":[{odd}')
+        case OddTrades():
+            text = _PRICE.sub('"price":null', _ORD_TYPE.sub("", text, count=1), count=1)
         case BadQuote():
-            text = _bad_quote(fault, ticker.text if ticker else "")
+            text = _bad_quote(fault, text)
     return Frame(INJECTED, "", text)
 
 

@@ -17,20 +17,33 @@ from exchange_simulator.faults import frame_faults
 from exchange_simulator.faults.catalogue import (
     RATE_LIMIT_ERROR,
     BadQuote,
+    Block,
     ClockSkew,
     Close,
+    Deaf,
+    Delist,
+    Flap,
     HalfOpen,
+    OddPair,
+    OddTrades,
     Refuse,
+    RestEmpty,
     RestError,
+    RestLag,
     RestLimit,
+    RestThrottle,
+    RestUnknownPair,
     Silence,
     Stall,
     Status,
     VoidTrades,
+    WrongChecksums,
 )
 from exchange_simulator.faults.frame_faults import INJECTED, ExtraFrameFault, UpdateFault
 from exchange_simulator.rest.api import RATE_LIMITED, UNAVAILABLE
+from exchange_simulator.websocket import wire
 from exchange_simulator.websocket.connection import CLOSE_GOING_AWAY
+from exchange_simulator.websocket.subscriptions import SYMBOL_CHANNELS, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +139,24 @@ class Injector:
             case ClockSkew():
                 hub.clock.set_skew(int(fault.seconds * NS_PER_S))
                 injected.is_over = lambda: fault.seconds == 0 or self._latest(ClockSkew) is not fault
-            case Refuse() | RestLimit() | RestError() | Status():
+            case RestThrottle(seconds=seconds):
+                self._rest.throttle(seconds)
+                self._end_after(injected, seconds)
+            case (
+                Flap()
+                | Block()
+                | Deaf()
+                | Delist()
+                | Refuse()
+                | RestLimit()
+                | RestError()
+                | RestLag()
+                | RestEmpty()
+                | RestUnknownPair()
+                | Status()
+                | WrongChecksums()
+            ):
+                _begin_outage(fault, connections)
                 self._end_after(injected, fault.seconds)
             case _ if isinstance(fault, ExtraFrameFault):
                 injected.clients = self._send_extra_frame(fault, symbol)
@@ -175,15 +205,18 @@ class Injector:
 
     def _send_extra_frame(self, fault: ExtraFrameFault, symbol: str) -> int:
         """Send the fault's frame to every subscribed client; returns how many there are."""
-        ticker, hub = None, self._hub
+        source, hub = None, self._hub
         receivers = [connection for connection in hub.connections if connection.streams]
-        if isinstance(fault, BadQuote):
-            ticker = hub.channels[symbol].ticker_snapshot()
-            if ticker is None:
-                msg = f"{fault.kind}: {symbol} has no quote yet"
+        if isinstance(fault, OddPair):
+            source = wire.instrument(hub.pairs)
+        elif isinstance(fault, BadQuote | OddTrades):
+            channel = "ticker" if isinstance(fault, BadQuote) else "trade"
+            source = hub.channels[symbol].snapshot(Stream(channel, symbol))
+            if source is None:
+                msg = f"{fault.kind}: {symbol} has no {channel} yet"
                 raise InvalidInput(msg)
-            receivers = [connection for connection in receivers if ("ticker", symbol) in connection.streams]
-        frame = frame_faults.extra_frame(fault, ticker)
+            receivers = [connection for connection in receivers if (channel, symbol) in connection.streams]
+        frame = frame_faults.extra_frame(fault, source)
         for connection in receivers:
             connection.enqueue(frame)
         return len(receivers)
@@ -207,13 +240,29 @@ class Injector:
         """The newest active fault of a kind."""
         return next((injected.fault for injected in reversed(self._active) if isinstance(injected.fault, kind)), None)
 
+    def _symbols_of(self, kind: type[Delist | WrongChecksums]) -> frozenset[str]:
+        """The symbols of the active faults of a kind."""
+        return frozenset(injected.fault.symbol for injected in self._active if isinstance(injected.fault, kind))
+
     def _update_outages(self) -> None:
-        """Set status, refusals and REST errors to what the newest active fault of each kind says."""
+        """Set status, refusals, connections and REST to what the active faults say, the newest of each kind."""
         status, refuse = self._latest(Status), self._latest(Refuse)
         self._hub.system = self._rest.system = status.system if status else "online"
         self._hub.subscribe_error = refuse.error if refuse else ""
         self._hub.subscribe_limited = self._hub.subscribe_error == RATE_LIMIT_ERROR
+        self._hub.flapping = self._latest(Flap) is not None
+        self._hub.deaf = self._latest(Deaf) is not None
+        block = self._latest(Block)
+        self._hub.blocked_status = block.status if block else 0
+        self._hub.delisted = self._symbols_of(Delist)
+        self._hub.wrong_checksums = self._symbols_of(WrongChecksums)
         self._rest.outage = UNAVAILABLE if self._latest(RestError) else RATE_LIMITED if self._latest(RestLimit) else ""
+        if self._latest(RestThrottle) is None:
+            self._rest.throttle(0.0)
+        lag, unknown_pair = self._latest(RestLag), self._latest(RestUnknownPair)
+        self._rest.lag_ns = int(lag.lag_s * NS_PER_S) if lag else 0
+        self._rest.is_empty = self._latest(RestEmpty) is not None
+        self._rest.unlisted = unknown_pair.symbol if unknown_pair else ""
 
     def _send_status(self) -> None:
         for connection in self._hub.connections:
@@ -229,6 +278,18 @@ class Injector:
             "injected": [injected.row() for injected in self._remembered if injected.number > after],
             "extra_frames_sent": self._hub.ledger.frames[INJECTED],
         }
+
+
+def _begin_outage(fault: Fault, connections: tuple[Connection, ...]) -> None:
+    """What an outage does to the present connections; `_update_outages` makes it concern new ones."""
+    for connection in connections:
+        match fault:
+            case Flap() | Block():
+                connection.cut()
+            case Deaf():
+                connection.make_deaf()
+            case Delist(symbol=symbol):
+                connection.silenced.update((channel, symbol) for channel in SYMBOL_CHANNELS)
 
 
 def _cut_all(connections: tuple[Connection, ...]) -> None:

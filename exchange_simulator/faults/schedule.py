@@ -38,13 +38,11 @@ def sequence(seed: int, every_s: float, kinds: Sequence[str], symbols: Sequence[
 
 def _drawn(argument: Argument, rng: np.random.Generator, symbols: Sequence[str]) -> Any:
     choices = tuple(symbols) if argument.name == "symbol" else argument.choices
+    if not choices and isinstance(argument.scheduled[0], str):
+        choices = argument.scheduled
     if not choices:
         low, high = argument.scheduled
-        if isinstance(low, int):
-            return int(rng.integers(low, high + 1))
-        if isinstance(low, float):
-            return round(float(rng.uniform(low, high)), 1)
-        choices = argument.scheduled
+        return int(rng.integers(low, high + 1)) if isinstance(low, int) else round(float(rng.uniform(low, high)), 1)
     return choices[int(rng.integers(len(choices)))]
 
 

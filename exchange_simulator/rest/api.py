@@ -6,6 +6,7 @@ of the market. What does not belong here: sockets and routes (`http_routes`), or
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, from_ns
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 RATE_LIMITED = "EAPI:Rate limit exceeded"
 UNAVAILABLE = "EService:Unavailable"
-"""Comes with HTTP 503; every other error comes with 200."""
+"""Comes with HTTP 503."""
+THROTTLED = "EGeneral:Too many requests"
+"""Comes with HTTP 429 and a `Retry-After`. Every other error comes with 200."""
+UNKNOWN_PAIR = "EQuery:Unknown asset pair"
 INTERVALS_MIN = (1, 5, 15, 30, 60, 240, 1_440, 10_080, 21_600)
 OHLC_ROWS = 720
 MAX_TRADES = 1_000
@@ -72,7 +76,7 @@ class RestApi:
         self._listings = {
             name: listing
             for listing in listings.values()
-            for name in (listing.pair.rest_name, listing.pair.rest_key, listing.pair.symbol)
+            for name in (listing.pair.rest_name, listing.pair.rest_key, listing.pair.v1_symbol)
         }
         self._pairs = tuple(listing.pair for listing in listings.values())
         self._clock = clock
@@ -80,11 +84,27 @@ class RestApi:
         """The state of the exchange's engine that SystemStatus reports."""
         self.outage = ""
         """The error with which every request is answered; empty when there is no outage."""
+        self.lag_ns = 0
+        """How far the trades of REST are behind the market."""
+        self.is_empty = False
+        """Whether every page of trades is empty."""
+        self.unlisted = ""
+        """The symbol whose trades are refused as if it were not listed; empty for none."""
+        self._throttled_until_s = 0.0
+        """Before this time (monotonic) every request is refused with a `Retry-After`."""
         self._trades_per_s = trades_per_s
         """Trades requests a second for each address and pair; 0 for no limit."""
         self._closed_candles: dict[tuple[str, int], tuple[int, list[list[Any]]]] = {}
         """By symbol and interval: the minute up to which they were computed, and their rows."""
         self._limits: dict[tuple[str, str], RateLimit] = {}
+
+    def throttle(self, seconds: float) -> None:
+        """Refuse every request for some seconds from now on, and name the seconds that are left; 0 ends it."""
+        self._throttled_until_s = self._clock.monotonic_s() + seconds if seconds else 0.0
+
+    def retry_after_s(self) -> int:
+        """The whole seconds after which requests are answered again; 0 while they are answered."""
+        return max(0, math.ceil(self._throttled_until_s - self._clock.monotonic_s()))
 
     def answer(self, name: str, query: Mapping[str, str], client_ip: str) -> dict[str, Any]:
         """The JSON body of `/0/public/<name>`."""
@@ -106,6 +126,8 @@ class RestApi:
         """Raise `ApiError` during an outage, and for a Trades request above the rate limit."""
         if self.outage:
             raise ApiError(self.outage)
+        if self.retry_after_s():
+            raise ApiError(THROTTLED)
         if name != "Trades" or self._trades_per_s <= 0:
             return
         listing = self._listings.get(pair_name)
@@ -119,7 +141,7 @@ class RestApi:
         """The pair of this name; raises `ApiError` when it is not listed."""
         listing = self._listings.get(pair_name)
         if listing is None:
-            raise ApiError("EQuery:Unknown asset pair")
+            raise ApiError(UNKNOWN_PAIR)
         return listing
 
     def _time(self, _query: Mapping[str, str]) -> dict[str, Any]:
@@ -134,9 +156,9 @@ class RestApi:
         return {
             pair.rest_key: {
                 "altname": pair.rest_name,
-                "wsname": pair.symbol,
-                "base": pair.symbol.split("/")[0],
-                "quote": pair.symbol.split("/")[1],
+                "wsname": pair.v1_symbol,
+                "base": pair.v1_symbol.split("/")[0],
+                "quote": pair.v1_symbol.split("/")[1],
                 "pair_decimals": pair.price_decimals,
                 "lot_decimals": QTY_DECIMALS,
                 "tick_size": pair.price_text(1),
@@ -149,12 +171,16 @@ class RestApi:
     def _trades(self, query: Mapping[str, str]) -> dict[str, Any]:
         """Trades after `since`; trades of one time are never split between pages."""
         pair, tape = self._listing(query.get("pair", ""))
+        if pair.symbol == self.unlisted:
+            raise ApiError(UNKNOWN_PAIR)
         count = _whole_number(query, "count", MAX_TRADES)
         if not 1 <= count <= MAX_TRADES:
             raise ApiError("EGeneral:Invalid arguments:count")
-        since_ns, now_ns = _whole_number(query, "since", 0), self._clock.now_ns()
+        since_ns, now_ns = _whole_number(query, "since", 0), self._clock.now_ns() - self.lag_ns
         since_ns *= NS_PER_S if since_ns < SECONDS_BELOW else 1
-        if "since" in query:
+        if self.is_empty:
+            trades = []
+        elif "since" in query:
             trades = _page(tape.trades_since(since_ns, count + 1, now_ns), count)
         else:
             trades = tape.last_trades(count, now_ns)

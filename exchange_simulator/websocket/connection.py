@@ -29,6 +29,7 @@ REQUESTS_PER_S = 20
 """Kraken's limit for one connection; this many may also arrive at once."""
 CLOSE_GOING_AWAY = 1001
 CLOSE_POLICY_VIOLATION = 1008
+CLOSE_TRY_AGAIN_LATER = 1013
 CLOSE_TIMEOUT_S = 1.0
 """How long the closing handshake with a client that reads too slowly may take before the connection is cut (1006)."""
 
@@ -59,6 +60,10 @@ class Connection:
         """Each replaces a frame to this client by the frames that it returns."""
         self.silenced: set[tuple[str, str]] = set()
         """Subscriptions, by channel and symbol, that get no frames until the client subscribes again."""
+        self.deaf = False
+        """Whether no subscription of this connection gets any data, however often it is made."""
+        self.close_when_sent = False
+        """Whether the connection is closed once everything queued is sent."""
         self.queued_bytes = 0
         self.last_queued_s = clock.monotonic_s()
         self.request_limit = RateLimit(REQUESTS_PER_S, REQUESTS_PER_S)
@@ -111,6 +116,11 @@ class Connection:
         self._queue.clear()
         self.queued_bytes = 0
 
+    def make_deaf(self) -> None:
+        """Send no more data on any subscription of this connection."""
+        self.deaf = True
+        self.silenced.update(self.streams)
+
     def stall(self, seconds: float) -> None:
         """Send nothing for this long, then everything that was queued meanwhile."""
         self._stalled_until_s = max(self._stalled_until_s, self._clock.monotonic_s() + seconds)
@@ -120,6 +130,9 @@ class Connection:
         try:
             while self._closing is None:
                 if not self._queue:
+                    if self.close_when_sent:
+                        self.close(CLOSE_TRY_AGAIN_LATER, "try again later")
+                        return
                     self._not_empty.clear()
                     await self._not_empty.wait()
                     continue

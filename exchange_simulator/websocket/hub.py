@@ -74,6 +74,16 @@ class Hub:
         """The `error` with which every new subscription is refused; empty when none is."""
         self.subscribe_limited = False
         """Whether every new subscription is answered with the bare rate-limit frame."""
+        self.flapping = False
+        """Whether every new connection is closed after its first snapshot."""
+        self.deaf = False
+        """Whether the subscriptions of every new connection are acknowledged but get no data."""
+        self.blocked_status = 0
+        """The HTTP status that answers every handshake; 0 when connections are accepted."""
+        self.delisted: frozenset[str] = frozenset()
+        """Pairs to which every new subscription is refused."""
+        self.wrong_checksums: frozenset[str] = frozenset()
+        """Pairs whose book frames all have a wrong checksum."""
         self.interceptors: list[FrameInterceptor] = []
         self.on_change: Callable[[], None] = lambda: None
         """Called when a fault may have ended: an interceptor is done, a trade is voided, a client subscribes or leaves."""
@@ -103,7 +113,7 @@ class Hub:
             if len(published) < len(event):
                 self.on_change()
         for stream, frame in frames:
-            for sent in self._intercepted(frame):
+            for sent in self._intercepted(self._with_checksum(frame)):
                 for connection in self._subscribers.get(stream, ()):
                     connection.enqueue(sent)
 
@@ -120,6 +130,12 @@ class Hub:
                 if stream.channel == frame.channel and stream.symbol == frame.symbol:
                     for connection in connections:
                         connection.enqueue(frame)
+
+    def _with_checksum(self, frame: wire.Frame) -> wire.Frame:
+        """The frame, with a wrong checksum if it is a book of a pair in `wrong_checksums`."""
+        if frame.channel == "book" and frame.symbol in self.wrong_checksums:
+            return wire.with_wrong_checksum(frame)
+        return frame
 
     def _intercepted(self, frame: wire.Frame) -> Sequence[wire.Frame]:
         """The frames that the interceptors send in place of this update."""
@@ -147,6 +163,8 @@ class Hub:
             self.clock,
             queue_limit_bytes=self._queue_limit_bytes,
         )
+        if self.deaf:
+            connection.make_deaf()
         self.connections.add(connection)
         self.connections_seen += 1
         self.send_status(connection)
@@ -204,7 +222,7 @@ class Hub:
         try:
             asked = subscriptions.stream_request(request, symbol, self.channels)
             current = connection.streams.get((asked.stream.channel, asked.stream.symbol))
-            subscriptions.check_allowed(request, asked.stream, current, self.subscribe_error)
+            subscriptions.check_allowed(request, asked.stream, current, self._outage_error(symbol))
         except Refusal as refusal:
             self._refuse(connection, request.method, request.req_id, refusal, time_in_ns)
             return
@@ -215,15 +233,23 @@ class Hub:
         if request.method == "subscribe":
             self._subscribe(connection, asked)
 
+    def _outage_error(self, symbol: str) -> str:
+        """The error with which a new subscription to this symbol is refused; empty when it is accepted."""
+        return subscriptions.NOT_SUPPORTED.format(symbol) if symbol in self.delisted else self.subscribe_error
+
     def _subscribe(self, connection: Connection, asked: StreamRequest) -> None:
         stream = asked.stream
         connection.streams[stream.channel, stream.symbol] = stream
         self._subscribers.setdefault(stream, set()).add(connection)
-        connection.silenced.discard((stream.channel, stream.symbol))
+        if connection.deaf:
+            connection.silenced.add((stream.channel, stream.symbol))
+        else:
+            connection.silenced.discard((stream.channel, stream.symbol))
         self.on_change()
         snapshot = self._snapshot(stream)
         if asked.snapshot and snapshot is not None:
-            connection.enqueue(snapshot)
+            connection.close_when_sent = self.flapping and bool(stream.symbol)
+            connection.enqueue(self._with_checksum(snapshot))
         self.subscribed.set()
 
     def _snapshot(self, stream: Stream) -> wire.Frame | None:

@@ -14,6 +14,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+NOT_SUPPORTED = "Currency pair not supported {}"
 METHODS = ("subscribe", "unsubscribe")
 DEPTHS = (10, 25, 100, 500, 1_000)
 INTERVALS = (1,)
@@ -96,7 +97,7 @@ def stream_request(request: Request, symbol: str, listed: Collection[str]) -> St
     if channel == "instrument":
         return StreamRequest(Stream(channel, ""), snapshot, result)
     if symbol not in listed:
-        raise Refusal(f"Currency pair not supported {symbol}", symbol)
+        raise Refusal(NOT_SUPPORTED.format(symbol), symbol)
     result["symbol"] = symbol
     variant: str | int = ""
     if channel == "book":

@@ -6,6 +6,7 @@ What does not belong here: which frames an event causes (`channels`), or which c
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 CHECKSUM_LEVELS = 10
 API_VERSION = "2.0.10"
+_CHECKSUM = re.compile(r'("checksum":)(\d+)')
 
 
 class Frame(NamedTuple):
@@ -106,6 +108,11 @@ def book(pair: Pair, kind: str, sides: tuple[Mapping[int, int], Mapping[int, int
         f'"asks":[{_levels(pair, asks)}],"checksum":{crc},"timestamp":"{time_text(ts_ns)}"}}]}}'
     )
     return Frame("book", pair.symbol, text)
+
+
+def with_wrong_checksum(frame: Frame) -> Frame:
+    """A book frame like this one with one bit of its checksum flipped."""
+    return frame._replace(text=_CHECKSUM.sub(lambda match: f"{match[1]}{int(match[2]) ^ 1}", frame.text))
 
 
 def candle(pair: Pair, kind: str, bar: Bar, ts_ns: int) -> Frame:

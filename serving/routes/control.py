@@ -1,6 +1,6 @@
-"""What changes something, behind the token: `/reload`, `/retrain`.
+"""The paths that change something and need the token: `/reload` and `/retrain`.
 
-What does not belong here: training and loading; these views only start them.
+What does not belong here: loading and training models. These views only start them.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ from btc_core.errors import ServiceError
 from btc_core.names import TRAIN_MODELS_JOB
 from serving.answers import Reloaded, Retraining, respond
 from serving.auth import needs_token
-from serving.contract import promises
 from serving.deps import deps
-from serving.forecasts import models_of
-from serving.problems import Problem
+from serving.endpoints import documented
+from serving.problem_details import Problem
+from serving.served_forecast import models_of
+from serving.symbols import default_symbol
 
 blueprint = Blueprint("control", __name__)
 
 
 @blueprint.post("/reload")
-@promises("control", Reloaded, guarded=True, problems=(503,))
+@documented("control", Reloaded, needs_token=True, problems=(503,))
 @needs_token
 def reload() -> Response:
-    """Load the champions of the registry now; 503 when there is nothing to serve afterwards."""
-    champions = deps().models.reload(force=True)
-    if not champions.models:
+    """Load the newest champions from the registry now; 503 if there is no model to serve afterwards."""
+    deps().models.reload(force=True)
+    models = deps().models.current
+    if not models.models:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "model_unavailable",
-            f"no model can be loaded: {'; '.join(champions.reasons)}; train one with POST /retrain",
+            f"no model can be loaded: {'; '.join(models.reasons)}; train one with POST /retrain",
             headers={"Retry-After": "10"},
         )
-    return respond(
-        Reloaded(models=models_of(champions, deps().settings.exchange.symbols[0]), reasons=champions.reasons)
-    )
+    symbol = default_symbol(deps().settings)
+    return respond(Reloaded(models=models_of(models.bid(symbol), models.volatility(symbol)), reasons=models.reasons))
 
 
 @blueprint.post("/retrain")
-@promises("control", Retraining, status=202, guarded=True, problems=(502,))
+@documented("control", Retraining, status=202, needs_token=True, problems=(502,))
 @needs_token
 def retrain() -> Response:
-    """Start the training job; 202 with the run to watch, 502 when Dagster refuses or is away."""
+    """Start the training job; 202 with the run to watch, or 502 if Dagster refuses or does not answer."""
     try:
         run = deps().trainer.launch()
     except ServiceError as error:

@@ -1,6 +1,6 @@
-"""The live page and its own files; nothing is loaded from elsewhere.
+"""The live page and its own files. It loads nothing from other hosts.
 
-What does not belong here: numbers; the page shows what the API answers.
+What does not belong here: numbers. The page shows what the API answers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flask import Blueprint, Response, request
 
-from serving.problems import Problem
+from serving.problem_details import Problem
 
 blueprint = Blueprint("live", __name__)
 
@@ -20,17 +20,17 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
 def _load(path: Path) -> tuple[bytes, str, str]:
-    """Content, type and entity tag of one file."""
+    """Content, type and entity tag of a file."""
     content = path.read_bytes()
     return content, f"{_TYPES[path.suffix]}; charset=utf-8", hashlib.sha256(content).hexdigest()[:16]
 
 
 _FILES = {path.name: _load(path) for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
-"""Read once: a request can name only these, never a path."""
+"""Read once. A request can name only one of these files and never a path."""
 
 
 def page_policy() -> str:
-    """What a page may load: its own files and nothing else."""
+    """The content security policy of a page that loads only its own files."""
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -45,15 +45,15 @@ def live_page() -> Response:
 
 @blueprint.get("/static/<name>")
 def static_file(name: str) -> Response:
-    """A file of the pages; the browser keeps it and asks whether it has changed."""
+    """A file of the pages. A browser keeps it and asks each time whether it has changed."""
     if name not in _FILES:
-        raise Problem(HTTPStatus.NOT_FOUND, "not_found", "there is no such file; /live loads those that there are")
+        raise Problem(HTTPStatus.NOT_FOUND, "not_found", "there is no such file; the pages load only files that exist")
     return _serve(name, {})
 
 
 def _serve(name: str, headers: dict[str, str]) -> Response:
-    content, kind, tag = _FILES[name]
-    response = Response(content, content_type=kind, headers={"Cache-Control": "no-cache", **headers})
+    content, content_type, tag = _FILES[name]
+    response = Response(content, content_type=content_type, headers={"Cache-Control": "no-cache", **headers})
     response.set_etag(tag)
     response.make_conditional(request)
     return response

@@ -1,6 +1,6 @@
 """`/v1/stream`: server-sent events.
 
-What does not belong here: what an event holds (`feed`).
+What does not belong here: the content of an event (`event_stream`).
 """
 
 from __future__ import annotations
@@ -11,34 +11,39 @@ import msgspec
 from flask import Blueprint, Response, current_app
 from msgspec import UNSET, UnsetType
 
-from serving.contract import Symbol, parsed, promises
 from serving.deps import deps
-from serving.symbols import followed
+from serving.endpoints import Symbol, documented, parse_query
+from serving.symbols import requested_symbol
 
 if TYPE_CHECKING:
-    from serving.feed import Feed
+    from serving.event_stream import EventBroadcaster
 
 blueprint = Blueprint("stream", __name__, url_prefix="/v1")
 
-FEED = "btc-feed"
+EXTENSION = "btc-events"
+"""The Flask extension that holds the broadcaster."""
 
 
 class StreamQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Without `events` the stream goes on until either side ends it."""
+    """Without `events` the stream continues until the client or the server ends it."""
 
     symbol: Symbol = UNSET
-    events: Annotated[int, msgspec.Meta(ge=1, description="End after this many pictures.")] | UnsetType = UNSET
+    events: (
+        Annotated[int, msgspec.Meta(ge=1, description="End after this many updates. Default: the stream does not end.")]
+        | UnsetType
+    ) = UNSET
 
 
 @blueprint.get("/stream")
-@promises("forecasts", str, query=StreamQuery, problems=(404, 422, 503), media="text/event-stream")
+@documented("forecasts", str, query=StreamQuery, problems=(404, 422, 503), media="text/event-stream")
 def stream() -> Response:
-    """Events `forecast` (or `problem`), `features` and `health`, each with the body of its endpoint, as they change."""
-    query = parsed(StreamQuery)
-    symbol = followed(query.symbol)
-    feed = cast("Feed", current_app.extensions[FEED])
-    close = feed.open(symbol, deps().settings.api.max_streams)
-    response = Response(feed.events(symbol, query.events or None), content_type="text/event-stream; charset=utf-8")
+    """Updates as they happen: events `forecast` (or `problem`), `features` and `health`, each with its endpoint's body."""
+    query = parse_query(StreamQuery)
+    symbol = requested_symbol(query.symbol)
+    broadcaster = cast("EventBroadcaster", current_app.extensions[EXTENSION])
+    close = broadcaster.open(symbol, deps().settings.api.max_streams)
+    events = broadcaster.events(symbol, query.events or None)
+    response = Response(events, content_type="text/event-stream; charset=utf-8")
     response.headers["X-Accel-Buffering"] = "no"
     response.call_on_close(close)
     return response

@@ -1,4 +1,4 @@
-"""`/v1`: the newest forecast, features and models; the past; live skill; explanations.
+"""`/v1`: the newest forecast, features and models; past rows; live skill; explanations.
 
 What does not belong here: numbers. A view parses its query, calls one function and answers with one struct.
 """
@@ -13,34 +13,50 @@ from flask import Blueprint, Response
 from msgspec import UNSET, UnsetType
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, to_ns
+from btc_core.features.catalogue import FEATURE_VERSION, FEATURES, MODEL_FEATURES
 from serving.answers import (
     Explanation,
+    FeatureOrder,
     LiveFeatures,
     LiveForecast,
     LoadedModels,
     MinuteBars,
+    OrderedFeature,
     PastForecasts,
     Skill,
     iso,
     respond,
 )
-from serving.contract import NoQuery, Symbol, SymbolQuery, moment, parsed, promises
 from serving.deps import deps
-from serving.judged import explain, skill
-from serving.newest import live_features, live_forecast, loaded_models
-from serving.symbols import followed
+from serving.endpoints import NoQuery, Symbol, SymbolQuery, documented, parse_query, parse_time
+from serving.explanations import explanation
+from serving.live_features import live_features
+from serving.live_forecast import live_forecast
+from serving.live_skill import live_skill
+from serving.model_cards import loaded_models
+from serving.symbols import requested_symbol
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-"""`since` is taken as if it lay between these: nothing was recorded before, and nanoseconds end in 2262."""
-NO_OUTCOMES = "no outcome on this page: they are final five minutes after a closed minute, and kept from then on"
+"""Bounds of `since`. Nothing was recorded before the first, and times in nanoseconds end in 2262."""
+NO_OUTCOMES = "no forecast of this page has an outcome; outcomes are final five minutes after a closed minute"
+
+_BY_NAME = {feature.name: feature for feature in FEATURES}
+_FEATURE_ORDER = FeatureOrder(
+    feature_version=FEATURE_VERSION,
+    count=len(MODEL_FEATURES),
+    features=tuple(
+        OrderedFeature(index=index, name=name, unit=_BY_NAME[name].unit, meaning=_BY_NAME[name].meaning)
+        for index, name in enumerate(MODEL_FEATURES)
+    ),
+)
 
 Since = (
     Annotated[
         str,
         msgspec.Meta(
-            description="Start of the page, ISO 8601 with a time zone; the newest page when left out.",
+            description="Start of the page, ISO 8601 with a time zone. Default: the newest page.",
             extra_json_schema={"format": "date-time"},
         ),
     ]
@@ -50,18 +66,26 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000, description="Most entries of
 
 
 class ForecastQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`stale=baseline` asks for the flagged baseline of the last row instead of a 503 when the features are stale."""
+    """The query of the newest forecast."""
 
     symbol: Symbol = UNSET
-    stale: Literal["refuse", "baseline"] = "refuse"
+    stale: Annotated[
+        Literal["refuse", "baseline"],
+        msgspec.Meta(description="If the features are too old: a 503, or the flagged baseline of the last forecast."),
+    ] = "refuse"
 
 
 class PastQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A page of the past: `limit` steps of `step_s` seconds from `since` on."""
+    """A page of past forecasts: `limit` steps of `step_s` seconds from `since` on."""
 
     symbol: Symbol = UNSET
     since: Since = UNSET
-    step_s: Annotated[int, msgspec.Meta(ge=1, le=86_400, description="One forecast a step: the first in it.")] = 60
+    step_s: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1, le=86_400, description="Length of a step in seconds. A page has the first forecast of each."
+        ),
+    ] = 60
     limit: Limit = 60
 
 
@@ -74,10 +98,10 @@ class BarsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SkillQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The window that is judged: the last `hours`."""
+    """The time that is scored: the last `hours`."""
 
     symbol: Symbol = UNSET
-    hours: Annotated[int, msgspec.Meta(ge=1, le=720, description="Length of the judged window.")] = 24
+    hours: Annotated[int, msgspec.Meta(ge=1, le=720, description="Score the forecasts of this many hours.")] = 24
 
 
 class ExplainQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,21 +112,22 @@ class ExplainQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @blueprint.get("/forecast")
-@promises("forecasts", LiveForecast, query=ForecastQuery, problems=(404, 422, 503))
+@documented("forecasts", LiveForecast, query=ForecastQuery, problems=(404, 422, 503), is_fast=True)
 def forecast() -> Response:
-    """The newest forecast: bid and volatility 1 to 5 minutes ahead, with intervals, baselines and provenance."""
-    query = parsed(ForecastQuery)
-    return respond(live_forecast(deps(), followed(query.symbol), baseline_when_stale=query.stale == "baseline"))
+    """The newest forecast: bid and volatility 1 to 5 minutes ahead, with intervals, baselines and the models behind it."""
+    query = parse_query(ForecastQuery)
+    symbol = requested_symbol(query.symbol)
+    return respond(live_forecast(deps(), symbol, baseline_when_stale=query.stale == "baseline"))
 
 
 @blueprint.get("/forecasts")
-@promises("forecasts", PastForecasts, query=PastQuery, problems=(404, 422, 503))
+@documented("forecasts", PastForecasts, query=PastQuery, problems=(404, 422, 503))
 def forecasts() -> Response:
-    """Past forecasts with their outcomes, one a step, in pages."""
-    query = parsed(PastQuery)
-    symbol = followed(query.symbol)
-    from_ns, to_ns, following = _window(query.since, query.step_s * NS_PER_S, query.limit)
-    found = deps().history.forecasts(symbol, from_ns, to_ns, query.step_s)
+    """Past forecasts with their outcomes, one for each step, in pages."""
+    query = parse_query(PastQuery)
+    symbol = requested_symbol(query.symbol)
+    from_ns, to_ns, next_since = _page(query.since, query.step_s * NS_PER_S, query.limit)
+    found = deps().stored_rows.forecasts(symbol, from_ns, to_ns, query.step_s)
     return respond(
         PastForecasts(
             symbol=symbol,
@@ -110,70 +135,77 @@ def forecasts() -> Response:
             window_from=iso(from_ns),
             window_to=iso(to_ns),
             forecasts=found,
-            next=following,
-            outcomes_reason=None if any(one.outcome for one in found) else NO_OUTCOMES,
+            next=next_since,
+            outcomes_reason=None if any(each.outcome for each in found) else NO_OUTCOMES,
             simulated=deps().settings.simulated,
         )
     )
 
 
 @blueprint.get("/bars")
-@promises("market", MinuteBars, query=BarsQuery, problems=(404, 422, 503))
+@documented("market", MinuteBars, query=BarsQuery, problems=(404, 422, 503))
 def bars() -> Response:
     """Minutes of trades, quotes, spread and realized volatility, in pages."""
-    query = parsed(BarsQuery)
-    symbol = followed(query.symbol)
-    from_ns, to_ns, following = _window(query.since, NS_PER_MIN, query.limit)
+    query = parse_query(BarsQuery)
+    symbol = requested_symbol(query.symbol)
+    from_ns, to_ns, next_since = _page(query.since, NS_PER_MIN, query.limit)
     return respond(
         MinuteBars(
             symbol=symbol,
             window_from=iso(from_ns),
             window_to=iso(to_ns),
-            bars=deps().history.bars(symbol, from_ns, to_ns),
-            next=following,
+            bars=deps().stored_rows.bars(symbol, from_ns, to_ns),
+            next=next_since,
             simulated=deps().settings.simulated,
         )
     )
 
 
 @blueprint.get("/features")
-@promises("market", LiveFeatures, query=SymbolQuery, problems=(404, 422, 503))
+@documented("market", LiveFeatures, query=SymbolQuery, problems=(404, 422, 503), is_fast=True)
 def features() -> Response:
-    """The newest features by name, with their age; `/v1/features/order` has units and meaning."""
-    return respond(live_features(deps(), followed(parsed(SymbolQuery).symbol)))
+    """The newest features by name, with their age. `/v1/features/order` has their units and meaning."""
+    return respond(live_features(deps(), requested_symbol(parse_query(SymbolQuery).symbol)))
+
+
+@blueprint.get("/features/order")
+@documented("market", FeatureOrder)
+def feature_order() -> Response:
+    """The inputs of the models in their order, with units and meaning."""
+    return respond(_FEATURE_ORDER)
 
 
 @blueprint.get("/model")
-@promises("models", LoadedModels, query=NoQuery)
+@documented("models", LoadedModels, query=NoQuery)
 def model() -> Response:
-    """The loaded models: training window, inputs, and scores on data they had not seen."""
+    """The loaded models: training window, inputs, and scores on data they were not trained on."""
     return respond(loaded_models(deps()))
 
 
 @blueprint.get("/skill")
-@promises("models", Skill, query=SkillQuery, problems=(404, 422, 503))
-def live_skill() -> Response:
-    """Live losses against the baselines, and how often the intervals held."""
-    query = parsed(SkillQuery)
-    return respond(skill(deps(), followed(query.symbol), query.hours))
+@documented("models", Skill, query=SkillQuery, problems=(404, 422, 503))
+def skill() -> Response:
+    """Live losses beside those of the baselines, and how often the intervals held the outcome."""
+    query = parse_query(SkillQuery)
+    return respond(live_skill(deps(), requested_symbol(query.symbol), query.hours))
 
 
 @blueprint.get("/explain")
-@promises("models", Explanation, query=ExplainQuery, problems=(404, 422, 503))
-def explanation() -> Response:
-    """What the features contribute to the volatility forecast of now (TreeSHAP), largest first."""
-    query = parsed(ExplainQuery)
-    return respond(explain(deps(), followed(query.symbol), query.top))
+@documented("models", Explanation, query=ExplainQuery, problems=(404, 422, 503))
+def explain() -> Response:
+    """What each feature contributes to the newest forecast of the volatility (TreeSHAP), largest first."""
+    query = parse_query(ExplainQuery)
+    return respond(explanation(deps(), requested_symbol(query.symbol), query.top))
 
 
-def _window(since: str | UnsetType, step_ns: int, limit: int) -> tuple[int, int, str | None]:
-    """From, to, and `since` of the next page: `limit` whole steps from `since`, or the last ones up to now."""
+def _page(since: str | UnsetType, step_ns: int, limit: int) -> tuple[int, int, str | None]:
+    """Start and end of a page, and `since` of the next one: `limit` steps from `since`, or the last ones until now."""
     now_ns = deps().clock.now_ns()
-    last_ns = now_ns - now_ns % step_ns  # start of the running step
+    running_step_ns = now_ns - now_ns % step_ns
     if isinstance(since, UnsetType):
-        from_ns = last_ns - (limit - 1) * step_ns
+        from_ns = running_step_ns - (limit - 1) * step_ns
     else:
-        asked_ns = to_ns(min(max(moment("since", since), EARLIEST), LATEST))
-        from_ns = asked_ns - asked_ns % step_ns
+        since_ns = to_ns(min(max(parse_time("since", since), EARLIEST), LATEST))
+        from_ns = since_ns - since_ns % step_ns
     end_ns = from_ns + limit * step_ns
-    return from_ns, end_ns, iso(end_ns) if end_ns <= last_ns else None
+    return from_ns, end_ns, iso(end_ns) if end_ns <= running_step_ns else None

@@ -41,6 +41,7 @@ def show(console: Console, report: FaultReport, verdict: Verdict) -> None:
     rows: list[tuple[str, object]] = [
         ("faults injected", report.total),
         ("  kill -9", ", ".join(f"{name} {count}" for name, count in report.kills.items())),
+        ("  SIGSTOP", ", ".join(f"{name} {count}" for name, count in report.freezes.items())),
         ("  by the exchange", ", ".join(f"{name} {count}" for name, count in report.exchange_faults.items())),
         ("  servers stopped", ", ".join(report.outages)),
         ("trades published", verdict.trades_published),

@@ -35,8 +35,10 @@ log = logging.getLogger(__name__)
 WORKERS = ("ingest", "bronze", "features", "forecast", "repair")
 SERVERS = ("questdb", "kafka", "valkey")
 KILLED = (*WORKERS, *SERVERS)
-KILL_SHARE = 0.4
-"""Share of the kills among all faults; the others are faults of the exchange."""
+KILL_SHARE = 0.45
+"""Share of the kills and freezes among all faults; the others are faults of the exchange."""
+FREEZE_S = (2.0, 12.0)
+"""Shortest and longest time for which a server is stopped with SIGSTOP: its connections stay open and nothing answers."""
 RECOVERY_PATIENCE_S = 120.0
 SETTLE_PATIENCE_S = 240.0
 """Time after the last fault for reconnecting, for repairs at one request a second, and for working off the backlog."""
@@ -53,22 +55,43 @@ class Plan(msgspec.Struct, frozen=True):
     outage_s: float = 0.0
 
 
+class Kill(msgspec.Struct, frozen=True):
+    """SIGKILL to a component, which the supervisor then starts again."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"kill -9 {self.name}"
+
+
+class Freeze(msgspec.Struct, frozen=True):
+    """SIGSTOP to a server, and SIGCONT after `seconds`."""
+
+    name: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"freeze {self.name} for {self.seconds:.1f} s"
+
+
 class FaultReport(msgspec.Struct):
     """The faults that were injected, how long recovery took, and how much memory the workers used."""
 
     kills: dict[str, int]
+    freezes: dict[str, int]
     exchange_faults: dict[str, int]
     outages: tuple[str, ...]
     """Servers that were stopped, in this order."""
     recovery_s: dict[str, float]
-    """Longest time from a kill until the health check of the component passes again, by component."""
+    """Longest time from a kill, or from the end of a freeze, until the health check of the component passes again, by component."""
     memory_mb: dict[str, float]
     """Largest resident memory, by worker."""
 
     @property
     def total(self) -> int:
         """Number of all faults."""
-        return sum(self.kills.values()) + sum(self.exchange_faults.values()) + len(self.outages)
+        counts = (self.kills, self.freezes, self.exchange_faults)
+        return sum(sum(each.values()) for each in counts) + len(self.outages)
 
 
 class Chaos:
@@ -80,6 +103,7 @@ class Chaos:
         self._symbol = symbol
         self._exchange = stack.settings.exchange.rest_url
         self._kills: dict[str, int] = defaultdict(int)
+        self._freezes: dict[str, int] = defaultdict(int)
         self._injected: dict[str, int] = defaultdict(int)
         self._recovery_s: dict[str, float] = {}
         self._memory_mb: dict[str, float] = defaultdict(float)
@@ -99,7 +123,12 @@ class Chaos:
             self._finished.set()
             watcher.join()
         return FaultReport(
-            dict(self._kills), dict(self._injected), self._plan.outages, self._recovery_s, dict(self._memory_mb)
+            kills=dict(self._kills),
+            freezes=dict(self._freezes),
+            exchange_faults=dict(self._injected),
+            outages=self._plan.outages,
+            recovery_s=self._recovery_s,
+            memory_mb=dict(self._memory_mb),
         )
 
     def _stop_servers(self, say: Callable[[str], None]) -> None:
@@ -117,27 +146,55 @@ class Chaos:
         begin_s = time.monotonic()
         for at_s, fault in self._schedule():
             time.sleep(max(0.0, begin_s + at_s - time.monotonic()))
-            say(f"{at_s:6.1f} s  {fault if isinstance(fault, str) else fault.kind}")
-            if isinstance(fault, str):
-                recoveries += self._kill(fault)
+            say(f"{at_s:6.1f} s  {fault if isinstance(fault, Kill | Freeze) else fault.kind}")
+            if isinstance(fault, Kill):
+                recoveries += self._kill(fault.name)
+            elif isinstance(fault, Freeze):
+                recoveries += self._freeze(fault)
             else:
                 self._inject(fault)
         for recovery in recoveries:
             recovery.join()
 
-    def _schedule(self) -> Iterator[tuple[float, str | catalogue.Fault]]:
-        """(seconds from the start, component to kill or fault to inject); a plan always gives the same schedule."""
+    def _schedule(self) -> Iterator[tuple[float, Kill | Freeze | catalogue.Fault]]:
+        """(seconds from the start, fault); a plan always gives the same schedule."""
         draws = np.random.default_rng(self._plan.seed)
         exchange_faults = schedule.sequence(
             self._plan.seed, self._plan.every_s, tuple(catalogue.CATALOGUE), (self._symbol,)
         )
-        kills = (str(name) for _ in iter(int, 1) for name in draws.permutation(KILLED))
+        process_faults = self._process_faults(draws)
         at_s = 0.0
         while True:
             at_s += self._plan.every_s * draws.uniform(0.5, 1.5)
             if at_s >= self._plan.seconds:
                 return
-            yield at_s, next(kills) if draws.random() < KILL_SHARE else next(exchange_faults)[1]
+            yield at_s, next(process_faults) if draws.random() < KILL_SHARE else next(exchange_faults)[1]
+
+    def _process_faults(self, draws: np.random.Generator) -> Iterator[Kill | Freeze]:
+        """Kills of all components and freezes of all servers, each once before any comes again."""
+        while True:
+            for number in draws.permutation(len(KILLED) + len(SERVERS)):
+                if number < len(KILLED):
+                    yield Kill(KILLED[number])
+                else:
+                    yield Freeze(SERVERS[number - len(KILLED)], float(draws.uniform(*FREEZE_S)))
+
+    def _freeze(self, fault: Freeze) -> list[threading.Thread]:
+        """Freeze a server, and let a thread continue it and watch its recovery; one that is down is left alone."""
+        pid = self._pid(fault.name)
+        if fault.name in self._down or not pid:
+            return []
+        self._down.add(fault.name)
+        self._freezes[fault.name] += 1
+        os.kill(pid, signal.SIGSTOP)
+        recovery = threading.Thread(target=self._continue, args=(fault, pid))
+        recovery.start()
+        return [recovery]
+
+    def _continue(self, fault: Freeze, pid: int) -> None:
+        time.sleep(fault.seconds)
+        os.kill(pid, signal.SIGCONT)
+        self._await_recovery(fault.name, 0, time.monotonic())
 
     def _kill(self, name: str) -> list[threading.Thread]:
         """Kill a component with SIGKILL and watch its recovery in a thread; one that is still down is not killed again."""
@@ -155,6 +212,7 @@ class Chaos:
         return next(each.pid for each in self._stack.status((name,)))
 
     def _await_recovery(self, name: str, old_pid: int, killed_s: float) -> None:
+        """Wait until a component is healthy in a process other than `old_pid`."""
         while time.monotonic() - killed_s < RECOVERY_PATIENCE_S:
             (now,) = self._stack.status((name,))
             if now.state == "healthy" and now.pid not in (0, old_pid):

@@ -33,6 +33,7 @@ def test_no_data_is_missing_duplicate_or_different_after_random_faults() -> None
     report, verdict = result_of(Plan(seed=4, seconds=60.0, every_s=2.0))
     assert report.total >= 20, report
     assert sum(report.kills.values()) >= 6, report
+    assert report.freezes, report
     assert verdict.sound, verdict
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from btc_core.clock import NS_PER_MIN, now_ns
+from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
@@ -77,8 +77,8 @@ class EveryMarketHasModels(ExchangeSettings):
         return self.symbols
 
 
-def outcomes(symbol: str, loss: float, inside: float) -> pd.DataFrame:
-    """Five hours of outcomes of version 7, whose QLIKE is `loss` where HARX's is about 0.5."""
+def outcomes(symbol: str, loss: float, inside: float, *, late: bool = False) -> pd.DataFrame:
+    """Five hours of outcomes of version 7, whose QLIKE is `loss` where HARX's is about 0.5; late ones between the minutes."""
     rng = np.random.default_rng(2)
     rows: dict[str, Any] = {}
     for column in PREDICTION_OUTCOMES.columns:
@@ -88,9 +88,10 @@ def outcomes(symbol: str, loss: float, inside: float) -> pd.DataFrame:
             rows[column.name] = rng.random(MINUTES) < inside
         elif column.type in {"SYMBOL", "VARCHAR"}:
             rows[column.name] = pd.Categorical(["7"] * MINUTES) if column.type == "SYMBOL" else ["[]"] * MINUTES
-    newest = now_ns() // NS_PER_MIN * NS_PER_MIN
+    newest = now_ns() // NS_PER_MIN * NS_PER_MIN + (20 * NS_PER_S if late else 0)
     stamps = pd.to_datetime(newest - np.arange(MINUTES)[::-1] * NS_PER_MIN)
     rows |= {"ts_event": stamps, "made_at": stamps, "symbol": pd.Categorical([symbol] * MINUTES)}
+    rows["late"] = np.full(MINUTES, late)
     for name, mean in (("model", loss), ("harx", 0.5), ("har", 0.6), ("ewma", 0.6), ("naive", 1.2)):
         rows[f"qlike_{name}_5m"] = rng.gamma(2.0, mean / 2.0, MINUTES)
     rows["bid_forecast_5m_bps"] = np.zeros(MINUTES)
@@ -142,7 +143,8 @@ def test_skill_and_drift_are_written_and_checked_and_a_champion_with_a_bad_day_i
     with QuestDB(settings.questdb) as db:
         for symbol, loss in ((good, 0.45), (bad, 0.9)):
             db.write(PREDICTION_OUTCOMES.name, outcomes(symbol, loss, 0.9), "ts_event")
-            wait_for(lambda symbol=symbol: count(db, PREDICTION_OUTCOMES.name, symbol) == MINUTES, "outcomes")  # type: ignore[misc]
+            db.write(PREDICTION_OUTCOMES.name, outcomes(symbol, 50.0, 0.0, late=True), "ts_event")
+            wait_for(lambda symbol=symbol: count(db, PREDICTION_OUTCOMES.name, symbol) == 2 * MINUTES, "outcomes")  # type: ignore[misc]
         db.write("silver_features", silver(good), "ts_event")
         wait_for(lambda: count(db, "silver_features", good) == MINUTES, "feature rows")
 
@@ -188,6 +190,7 @@ def test_rows_for_judging_a_challenger_are_the_last_of_each_minute_with_their_ou
         ts_event=rows["ts_event"] - pd.Timedelta(seconds=1), feature_version=pd.Categorical(["another"] * MINUTES)
     )
     what_came = outcomes(symbol, 0.4, 0.9)
+    what_came["late"] = what_came["ts_event"].astype("int64") % (15 * NS_PER_MIN) == 0
     with QuestDB(settings.questdb) as db:
         ensure_tables(db)
         for part in (early, late, other):
@@ -196,7 +199,7 @@ def test_rows_for_judging_a_challenger_are_the_last_of_each_minute_with_their_ou
         wait_for(lambda: count(db, "silver_features", symbol) == 3 * MINUTES, "the features are readable")
         wait_for(lambda: count(db, PREDICTION_OUTCOMES.name, symbol) == MINUTES, "the outcomes are readable")
         origin_ns = what_came["ts_event"].astype("int64").to_numpy()
-        fifths = origin_ns % (5 * NS_PER_MIN) == 0
+        fifths = (origin_ns % (5 * NS_PER_MIN) == 0) & ~what_came["late"].to_numpy()
         frame = live_frame(db, symbol, int(origin_ns[fifths][0]) - 1)
     assert np.array_equal(frame.origin_ns, origin_ns[fifths])
     assert np.array_equal(frame.matrix, late.loc[fifths, list(MODEL_FEATURES)].to_numpy())

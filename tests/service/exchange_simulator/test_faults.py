@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from btc_core.clock import NS_PER_S
 from exchange_simulator.faults import schedule
@@ -226,6 +226,109 @@ def test_outages_skewed_clocks_and_extra_frames_reach_the_client_and_end(tmp_pat
             assert ledger["frames"]["injected"] == listing["extra_frames_sent"] == 4
             assert ledger["quotes"]["BTC/USD"]["update"] + 1 == ledger["frames"]["ticker"]
             assert ledger["faults"]["clock_skew"] == 3
+
+    run(body)
+
+
+def test_connections_flap_are_blocked_or_stay_deaf(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path, rate=50.0) as server:
+            await inject(server, "flap", seconds=2)
+            async with ws(server) as client:
+                await ask(client, channel="ticker", symbol=["BTC/USD"], event_trigger="bbo")
+                await until(client, is_data("ticker", "snapshot"))
+                assert await close_code(client) == 1013
+            await until_all_faults_end(server)
+
+            await inject(server, "block", status=429, seconds=1)
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"ws://127.0.0.1:{server.port}/v2")
+            assert refused.value.response.status_code == 429
+            assert int(refused.value.response.headers["Retry-After"]) > 0
+            await until_all_faults_end(server)
+
+            async with ws(server) as client:
+                await subscribed(client, "ticker")
+                await until(client, is_data("ticker", "update"))
+                await inject(server, "deaf", seconds=1)
+                async with ws(server) as later:
+                    for each in (client, later):
+                        await subscribed(each, "trade", "ticker")
+                    await until_all_faults_end(server)
+                    frames = [json.loads(await each.recv()) for each in (client, later) for _ in range(2)]
+                    assert {frame.get("channel", "answer") for frame in frames} <= {"heartbeat", "answer", "status"}
+            async with ws(server) as client:
+                await subscribed(client, "ticker")
+                await until(client, is_data("ticker", "update"))
+
+    run(body)
+
+
+def test_a_delisted_pair_is_refused_and_every_checksum_of_a_pair_is_wrong(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path, rate=50.0, symbols=("BTC/USD", "ETH/USD")) as server, ws(server) as client:
+            await inject(server, "delist", symbol="ETH/USD", seconds=1)
+            await ask(client, channel="ticker", symbol=["BTC/USD", "ETH/USD"])
+            answers = [await until(client, is_answer) for _ in range(2)]
+            assert [answer["success"] for answer in answers] == [True, False]
+            assert answers[1]["error"] == "Currency pair not supported ETH/USD"
+            await until_all_faults_end(server)
+            await ask(client, channel="ticker", symbol=["ETH/USD"])
+            assert (await until(client, is_answer))["success"] is True
+
+            await inject(server, "wrong_checksums", symbol="BTC/USD", seconds=1)
+            await ask(client, channel="book", symbol=["BTC/USD"])
+            snapshot = await until(client, is_data("book", "snapshot"))
+            update = await until(client, is_data("book", "update"))
+            book = ClientBook(10)
+            assert [book.apply(frame["data"][0]) for frame in (snapshot, update)] == [False, False]
+            await until_all_faults_end(server)
+            await until(client, is_data("book", "update"))
+            await ask(client, channel="book", symbol=["BTC/USD"])
+            snapshot = await until(client, is_data("book", "snapshot"))
+            assert ClientBook(10).apply(snapshot["data"][0]) is True
+
+            for kind in ("long_key", "foreign_book", "odd_pair"):
+                assert (await inject(server, kind))["clients"] == 1
+                await until(
+                    client, lambda frame: "kkk" in str(frame) or "XBT/USD" in str(frame) or "ODD/USD" in str(frame)
+                )
+
+    run(body)
+
+
+def test_rest_may_throttle_be_behind_be_empty_and_deny_a_pair(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path, rate=50.0, rest_rate_limit=0.0, symbols=("BTC/USD", "DOGE/USD")) as server:
+
+            async def trades(pair: str = "XBTUSD") -> Message:
+                since_ns = server.clock.now_ns() - 30 * NS_PER_S
+                return dict((await get(server, f"/0/public/Trades?pair={pair}&since={since_ns}")).json())
+
+            names = (await get(server, "/0/public/AssetPairs")).json()["result"]["XDGUSD"]
+            assert (names["wsname"], names["altname"]) == ("XDG/USD", "XDGUSD")
+            assert (await trades("DOGEUSD"))["error"] == ["EQuery:Unknown asset pair"]
+
+            await inject(server, "rest_throttle", seconds=3)
+            answer = await get(server, "/0/public/Time")
+            assert answer.status_code == 429
+            assert 1 <= int(answer.headers["Retry-After"]) <= 3
+            assert answer.json() == {"error": ["EGeneral:Too many requests"]}
+            await until_all_faults_end(server)
+            assert (await get(server, "/0/public/Time")).status_code == 200
+
+            await inject(server, "rest_lag", seconds=4, lag_s=10)
+            newest_s = (await trades())["result"]["XXBTZUSD"][-1][2]
+            assert 10.0 <= server.clock.now_ns() / NS_PER_S - newest_s < 15.0
+            await inject(server, "rest_empty", seconds=3)
+            assert (await trades())["result"]["XXBTZUSD"] == []
+            await inject(server, "rest_unknown_pair", seconds=3, symbol="DOGE/USD")
+            assert (await trades("XDGUSD"))["error"] == ["EQuery:Unknown asset pair"]
+            assert (await trades())["error"] == []
+            await until_all_faults_end(server)
+            newest_s = (await trades())["result"]["XXBTZUSD"][-1][2]
+            assert server.clock.now_ns() / NS_PER_S - newest_s < 5.0
+            assert len((await trades("XDGUSD"))["result"]["XDGUSD"]) > 0
 
     run(body)
 

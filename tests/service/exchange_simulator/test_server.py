@@ -12,9 +12,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
 from btc_core.clock import NS_PER_MIN
-from btc_core.errors import StackError
+from btc_core.errors import ConfigError, StackError
 from exchange_simulator.market.generated import GeneratedMarket
 from exchange_simulator.pairs import BTC_USD, PAIRS
+from exchange_simulator.server import Exchange, Options
 from exchange_simulator.websocket.wire import Frame
 from tests.paths import DATA
 from tests.service.exchange_client import ClientBook, ask, exchange, get, is_answer, is_data, run, until, ws
@@ -249,7 +250,7 @@ def test_rest_errors_come_with_status_200(tmp_path: Path) -> None:
                 assert (answer.status_code, answer.json()["error"]) == (200, [error])
             assert (await get(server, "/0/public/Time")).json()["error"] == []
             assert (await get(server, "/0/public/SystemStatus")).json()["result"]["status"] == "online"
-            assert (await get(server, "/0/public/AssetPairs")).json()["result"]["XXBTZUSD"]["wsname"] == "BTC/USD"
+            assert (await get(server, "/0/public/AssetPairs")).json()["result"]["XXBTZUSD"]["wsname"] == "XBT/USD"
             assert (await get(server, "/history/FOO_1.csv")).status_code == 404
             assert (await get(server, "/history/XBTUSD_1.csv?days=x")).status_code == 400
             assert (await get(server, "/nothing")).status_code == 404
@@ -382,5 +383,18 @@ def test_a_replay_of_recorded_frames_sends_them_with_valid_checksums(tmp_path: P
                     frames += 1
                     assert book.apply(frame["data"][0])
             assert frames == 1_254
+
+    run(body)
+
+
+def test_a_data_directory_refuses_a_market_whose_trade_ids_would_move_back(tmp_path: Path) -> None:
+    async def body() -> None:
+        for rate in (2.0, 2.0):
+            async with exchange(tmp_path, rate=rate):
+                pass
+        with pytest.raises(ConfigError, match=r"--seed and --rate"):
+            Exchange(Options(data_dir=tmp_path, rate=1.0))
+        with pytest.raises(ConfigError, match=r"another --data-dir"):
+            Exchange(Options(data_dir=tmp_path, rate=2.0, seed=2))
 
     run(body)

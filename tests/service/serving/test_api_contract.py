@@ -1,6 +1,6 @@
-"""The OpenAPI document held against the running process: schemathesis sends what it allows and what it forbids.
+"""The running process compared with its OpenAPI document: schemathesis sends what the document allows and what it forbids.
 
-Redis, QuestDB and the process are real and have rows, so no answer has a reason to be a 5xx.
+Redis, QuestDB and the process are real and have rows, so no answer should be a 5xx.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
-from btc_core.clock import NS_PER_MIN, now_ns
+from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
+from btc_core.names import LATE_FORECAST_S
 from btc_core.stores.questdb import QuestDB, append
 from btc_core.tables.catalogue import BID_PREDICTION, PREDICTION_OUTCOMES, VOLATILITY_PREDICTION
 from btc_core.tables.rows import gold_bid_price_prediction, gold_volatility_prediction
@@ -33,7 +35,7 @@ CONFIG = """
 include-method = "POST"
 checks.positive_data_acceptance.enabled = false
 """
-"""No schema can say which numbers give a finite forecast; 422 `no_finite_forecast` is the answer to the others."""
+"""No schema can describe which numbers give a finite forecast. The answer to others is a 422 `no_finite_forecast`."""
 
 
 @pytest.fixture(scope="module")
@@ -45,26 +47,37 @@ def settings(servers: Callable[..., Settings]) -> Settings:
 def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder: Path = tmp_path_factory.mktemp("api")
     write_champions(folder / "models")
-    made = write_forecast(settings)
+    newest = write_forecast(settings)
     write_features(settings)
     first_ns = now_ns() - ROWS * NS_PER_MIN
     rows = [
-        type(made)(**{
-            **{name: getattr(made, name) for name in made.__struct_fields__},
+        type(newest)(**{
+            **{name: getattr(newest, name) for name in newest.__struct_fields__},
             "ts_event_ns": first_ns + index * NS_PER_MIN, "offset": index, "bid": 60_000.0 + index,
         })
         for index in range(ROWS)
     ]  # fmt: skip
+    late_ns = newest.ts_recv_ns + (LATE_FORECAST_S + 1) * NS_PER_S
+    rows += [
+        msgspec.structs.replace(
+            row, ts_event_ns=row.ts_event_ns - NS_PER_S, offset=ROWS + row.offset, bid=1.0, made_at_ns=late_ns
+        )
+        for row in rows
+    ]
+    late_outcomes = outcomes(first_ns).assign(late=True, qlike_model_5m=99.0, bid_inside_90=False)
     with QuestDB(settings.questdb) as db:
         append(db, BID_PREDICTION, gold_bid_price_prediction(rows))
         append(db, VOLATILITY_PREDICTION, gold_volatility_prediction(rows))
         db.write(PREDICTION_OUTCOMES.name, outcomes(first_ns))
+        db.write(
+            PREDICTION_OUTCOMES.name, late_outcomes.assign(ts_event=late_outcomes["ts_event"] - pd.Timedelta(seconds=1))
+        )
     tables = {
         "BTC_QUESTDB_HTTP_URL": settings.questdb.http_url,
         "BTC_QUESTDB_USER": settings.questdb.user,
         "BTC_QUESTDB_PASSWORD": settings.questdb.password.get_secret_value(),
     }
-    # An hour, so that the rows stay fresh until the end.
+    # One hour, so that the rows stay fresh until the last test.
     with (
         slow_dagster() as dagster,
         running(settings, folder, BTC_API_MAX_FEATURE_AGE_S="3600", BTC_DAGSTER_URL=dagster, **tables) as api,
@@ -73,8 +86,8 @@ def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def outcomes(first_ns: int) -> pd.DataFrame:
-    """One outcome a minute in which the model's losses are 0.3 and 4 bps², the baselines' 0.4 and 9, and every
-    second 90 % interval held."""
+    """One outcome for each minute. The losses of the model are 0.3 and 4 bps², those of the baselines 0.4 and 9, and every
+    other interval held the outcome."""
     minutes = np.arange(ROWS)
     values: dict[str, Any] = {}
     for column in PREDICTION_OUTCOMES.columns:
@@ -89,6 +102,7 @@ def outcomes(first_ns: int) -> pd.DataFrame:
             case _:
                 values[column.name] = ["BTC/USD" if column.name == "symbol" else "x"] * ROWS
     values |= {
+        "late": np.full(ROWS, False),
         "qlike_model_5m": np.full(ROWS, 0.3),
         "bid_return_5m_bps": np.full(ROWS, 3.0),
         "bid_forecast_5m_bps": np.full(ROWS, 1.0),
@@ -100,7 +114,7 @@ def outcomes(first_ns: int) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(symbols, "category"))
 
 
-def test_outcomes_are_joined_and_judged(api: Api) -> None:
+def test_outcomes_are_joined_to_forecasts_and_scored(api: Api) -> None:
     page = api.client.get("/v1/forecasts?limit=100").json()
     assert page["outcomes_reason"] is None
     judged = [row["outcome"] for row in page["forecasts"] if row["outcome"]]
@@ -118,12 +132,12 @@ def test_outcomes_are_joined_and_judged(api: Api) -> None:
     }
     assert all(45 < row["covered_pct"] < 55 for row in skill["coverage"])
     assert all(50 < row["forecasts"] <= 60 for row in skill["coverage"]), (
-        "one a minute, less the time this took to start"
+        "one for each minute, less the time until the process was ready"
     )
     assert api.client.get("/v1/skill?hours=24").json()["rows"][0]["forecasts"] == ROWS
 
 
-def test_pages_of_the_past_give_every_row_once_and_in_order(api: Api) -> None:
+def test_pages_have_every_row_once_and_in_order(api: Api) -> None:
     url: str | None = f"/v1/forecasts?limit=37&since={_iso_minutes_ago(ROWS + 5)}"
     bids: list[float] = []
     while url:
@@ -137,7 +151,7 @@ def test_pages_of_the_past_give_every_row_once_and_in_order(api: Api) -> None:
     assert api.client.get("/v1/bars").json()["bars"] == []
 
 
-def test_no_request_the_document_allows_or_forbids_breaks_it(api: Api, tmp_path: Path) -> None:
+def test_no_request_that_the_document_allows_or_forbids_causes_a_failure(api: Api, tmp_path: Path) -> None:
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
     done = subprocess.run(
@@ -151,9 +165,9 @@ def test_no_request_the_document_allows_or_forbids_breaks_it(api: Api, tmp_path:
                 "run",
                 f"http://127.0.0.1:{api.port}/openapi.json",
             ),
-            # one worker: in CPython 3.11 two threads that parse Python at once break each other (gh-106905)
+            # one worker: in CPython 3.11 two threads that parse Python code at once disturb each other (gh-106905)
             *("--phases", "coverage,fuzzing", "--max-examples", "10", "--seed", "1", "--workers", "1"),
-            *("--exclude-path", "/v1/stream"),  # it ends only when it is told to
+            *("--exclude-path", "/v1/stream"),  # without a number of events it does not end
             *("--exclude-path", "/predict_vol"),  # the same view as /predict_volatility
             *("-H", f"Authorization: Bearer {TOKEN}"),
         ],

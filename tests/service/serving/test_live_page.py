@@ -15,7 +15,6 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from btc_core.clock import now_ns
-from btc_core.settings import QuestdbSettings
 from tests.serving_process import Api, free_port, running, write_champions, write_features, write_forecast
 
 if TYPE_CHECKING:
@@ -36,8 +35,8 @@ pytestmark = [
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")  # fmt: skip
 PATIENCE_MS = 20_000
-FIRST_PICTURE_MS = 5_000
-"""The page aims at one second; a machine that runs other tests at the same time may take longer."""
+FIRST_NUMBERS_MS = 5_000
+"""The page should need one second. A machine that runs other tests as well may need longer."""
 
 
 class Market(threading.Thread):
@@ -90,18 +89,19 @@ def page(browser: Browser) -> Iterator[Page]:
 @pytest.fixture
 def api(settings: Settings, tmp_path: Path) -> Iterator[Api]:
     write_champions(tmp_path / "models")
-    # QuestDB is away: the present must do without the past.
-    away = QuestdbSettings(http_url=f"http://127.0.0.1:{free_port()}")
-    with running(settings, tmp_path, BTC_QUESTDB_HTTP_URL=away.http_url) as started:
+    # QuestDB does not answer: the live numbers must do without past rows.
+    with running(settings, tmp_path, BTC_QUESTDB_HTTP_URL=f"http://127.0.0.1:{free_port()}") as started:
         yield started
 
 
 def open_page(page: Page, api: Api) -> None:
     page.goto(f"http://127.0.0.1:{api.port}/live")
-    expect(page.locator("#bid")).to_have_text(re.compile(r"^60,0\d\d\.\d\d$"), timeout=FIRST_PICTURE_MS)
+    expect(page.locator("#bid")).to_have_text(re.compile(r"^60,0\d\d\.\d\d$"), timeout=FIRST_NUMBERS_MS)
 
 
-def test_the_page_shows_the_numbers_of_the_api_and_says_simulated(api: Api, settings: Settings, page: Page) -> None:
+def test_the_page_shows_the_numbers_of_the_api_and_that_they_are_simulated(
+    api: Api, settings: Settings, page: Page
+) -> None:
     failures: list[str] = []
     page.on("pageerror", lambda error: failures.append(str(error)))
     page.on("console", lambda m: failures.append(m.text) if "Content Security Policy" in m.text else None)
@@ -128,7 +128,9 @@ def test_the_page_shows_the_numbers_of_the_api_and_says_simulated(api: Api, sett
     assert [url for url in asked if not url.startswith((f"http://127.0.0.1:{api.port}/", "data:"))] == []
 
 
-def test_new_forecasts_arrive_by_themselves_and_silence_is_said(settings: Settings, page: Page, tmp_path: Path) -> None:
+def test_new_forecasts_appear_without_a_reload_and_a_silent_market_is_reported(
+    settings: Settings, page: Page, tmp_path: Path
+) -> None:
     write_champions(tmp_path / "models")
     with running(settings, tmp_path, BTC_API_MAX_FEATURE_AGE_S="2") as api:
         with market(settings):
@@ -142,7 +144,7 @@ def test_new_forecasts_arrive_by_themselves_and_silence_is_said(settings: Settin
             expect(page.locator("#trouble")).to_be_hidden(timeout=PATIENCE_MS)
 
 
-def test_the_page_comes_back_after_the_api_was_restarted(settings: Settings, page: Page, tmp_path: Path) -> None:
+def test_the_page_recovers_after_a_restart_of_the_api(settings: Settings, page: Page, tmp_path: Path) -> None:
     write_champions(tmp_path / "models")
     port = str(free_port())
     with market(settings):
@@ -187,7 +189,7 @@ def test_text_is_readable_in_both_themes(api: Api, settings: Settings, browser: 
         context.close()
 
 
-def test_the_theme_changes_by_keyboard_and_is_remembered(api: Api, settings: Settings, page: Page) -> None:
+def test_the_theme_can_be_changed_with_the_keyboard_and_is_remembered(api: Api, settings: Settings, page: Page) -> None:
     write_features(settings)
     write_forecast(settings)
     open_page(page, api)
@@ -200,7 +202,7 @@ def test_the_theme_changes_by_keyboard_and_is_remembered(api: Api, settings: Set
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 19, 15)"
 
 
-def test_a_narrow_screen_needs_no_sideways_scrolling(api: Api, settings: Settings, page: Page) -> None:
+def test_a_narrow_screen_needs_no_horizontal_scrolling(api: Api, settings: Settings, page: Page) -> None:
     write_features(settings)
     write_forecast(settings)
     page.set_viewport_size({"width": 360, "height": 740})

@@ -68,7 +68,7 @@ def wait_for_models(api: Api) -> dict[str, Any]:
         time.sleep(0.05)
 
 
-def test_what_the_worker_wrote_is_what_a_client_gets(api: Api, settings: Settings) -> None:
+def test_a_client_gets_the_forecast_that_the_worker_wrote(api: Api, settings: Settings) -> None:
     assert api.client.get("/readyz").status_code == 503
     row = write_forecast(settings)
     body = api.client.get("/predict_bid").json()
@@ -84,7 +84,7 @@ def test_what_the_worker_wrote_is_what_a_client_gets(api: Api, settings: Setting
     }
 
 
-def test_without_the_forecast_worker_the_api_forecasts_with_the_cached_champions(api: Api, settings: Settings) -> None:
+def test_without_the_forecast_worker_the_api_uses_the_cached_champions(api: Api, settings: Settings) -> None:
     assert wait_for_models(api)["models"]["volatility"] == {"kind": "harx", "version": "1", "is_baseline": True}
     write_features(settings)
     body = api.client.get("/predict_volatility").json()
@@ -93,7 +93,7 @@ def test_without_the_forecast_worker_the_api_forecasts_with_the_cached_champions
     assert row["prediction"]["values"] == pytest.approx(body["prediction"]["values"])
 
 
-def test_rows_that_stopped_coming_answer_503_with_their_age(api: Api, settings: Settings) -> None:
+def test_old_rows_are_refused_with_503_and_their_age(api: Api, settings: Settings) -> None:
     write_features(settings, age_s=60)
     write_forecast(settings, age_s=60)
     response = api.client.get("/predict_bid")
@@ -102,7 +102,7 @@ def test_rows_that_stopped_coming_answer_503_with_their_age(api: Api, settings: 
     assert 59 < response.json()["feature_age_s"] < 90
 
 
-def test_a_row_nobody_can_read_answers_503_and_not_500(api: Api, settings: Settings) -> None:
+def test_a_row_that_cannot_be_read_is_503_and_not_500(api: Api, settings: Settings) -> None:
     client = redis_rows.connect(settings.redis)
     client.hset(redis_rows.forecast_key("BTC/USD"), mapping={"symbol": "BTC/USD", "ts_event_ns": "soon"})
     client.close()
@@ -111,7 +111,7 @@ def test_a_row_nobody_can_read_answers_503_and_not_500(api: Api, settings: Setti
     assert api.client.get("/readyz").json()["status"] == "starting"
 
 
-def test_reload_is_guarded_and_says_what_serves_while_mlflow_is_away(api: Api) -> None:
+def test_reload_needs_the_token_and_says_what_serves_while_mlflow_does_not_answer(api: Api) -> None:
     wait_for_models(api)
     assert api.client.post("/reload").status_code == 401
     response = api.client.post("/reload", headers={"Authorization": f"Bearer {TOKEN}"})
@@ -130,7 +130,7 @@ def raw(port: int, data: bytes) -> bytes:
     return answer
 
 
-def test_what_waitress_refuses_is_a_problem_document_too(api: Api) -> None:
+def test_a_request_that_waitress_refuses_is_answered_with_a_problem_document(api: Api) -> None:
     huge = raw(api.port, b"POST /predict_bid HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n")
     assert huge.startswith(b"HTTP/1.1 413 ")
     assert b"application/problem+json" in huge
@@ -142,7 +142,7 @@ def test_what_waitress_refuses_is_a_problem_document_too(api: Api) -> None:
     assert (chunked.status_code, chunked.json()["code"]) == (413, "body_too_large")
 
 
-def test_slow_senders_do_not_hold_up_others(api: Api) -> None:
+def test_slow_senders_do_not_delay_others(api: Api) -> None:
     slow = [socket.create_connection(("127.0.0.1", api.port)) for _ in range(50)]
     try:
         for sender in slow:
@@ -156,7 +156,7 @@ def test_slow_senders_do_not_hold_up_others(api: Api) -> None:
             sender.close()
 
 
-def test_a_redis_that_hangs_holds_up_one_request_and_then_nobody_else(
+def test_a_redis_that_hangs_delays_one_request_and_then_no_other(
     api: Api, settings: Settings, stack_of_session: Stack
 ) -> None:
     write_forecast(settings)
@@ -173,7 +173,7 @@ def test_a_redis_that_hangs_holds_up_one_request_and_then_nobody_else(
             while not waiting[0].done():
                 assert api.client.get("/healthz").status_code == 200
                 answered += 1
-            assert answered > 10, "the loop answers others while threads wait for Redis"
+            assert answered > 10, "the reading thread answers others while other threads wait for Redis"
             assert {each.result().status_code for each in waiting} == {503}
     finally:
         os.kill(valkey.pid, signal.SIGCONT)
@@ -210,7 +210,7 @@ def test_an_idle_process_stops_at_once(api: Api) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_a_port_in_use_is_a_clear_refusal(api: Api, settings: Settings, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_with_the_setting_to_change(api: Api, settings: Settings, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "serving"],
         env=environment(settings, api.port, tmp_path),
@@ -224,7 +224,9 @@ def test_a_port_in_use_is_a_clear_refusal(api: Api, settings: Settings, tmp_path
     assert "BTC_API_PORT" in done.stderr
 
 
-def test_streams_hold_up_nobody_follow_the_worker_and_end_at_a_stop(api: Api, settings: Settings) -> None:
+def test_streams_delay_no_other_request_follow_the_worker_and_end_with_the_process(
+    api: Api, settings: Settings
+) -> None:
     write_forecast(settings)
     write_features(settings)
     opened = []
@@ -233,18 +235,20 @@ def test_streams_hold_up_nobody_follow_the_worker_and_end_at_a_stop(api: Api, se
             stream = socket.create_connection(("127.0.0.1", api.port), timeout=15)
             opened.append(stream)
             stream.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert stream.recv(64).startswith(b"HTTP/1.1 200"), "it has its place before the next one asks"
+            assert stream.recv(64).startswith(b"HTTP/1.1 200"), "this stream is counted before the next one is opened"
         with httpx.stream("GET", f"http://127.0.0.1:{api.port}/v1/stream", timeout=15) as refused:
             refused.read()
             assert (refused.status_code, refused.json()["code"]) == (503, "too_many_streams")
         assert api.client.get("/v1/forecast").status_code == 200
-        made = write_forecast(settings, bid=61_000.0)
-        heard = b""
-        while f'"bid_usd":{made.bid}'.encode() not in heard:
-            heard += opened[0].recv(65_536)
+        newest = write_forecast(settings, bid=61_000.0)
+        received = b""
+        while f'"bid_usd":{newest.bid}'.encode() not in received:
+            received += opened[0].recv(65_536)
         opened.pop().close()
         deadline = time.monotonic() + 20
-        while api.client.get("/v1/stream?events=1").status_code == 503:  # until the dead client is noticed
+        while (
+            api.client.get("/v1/stream?events=1").status_code == 503
+        ):  # until the server notices that the client is gone
             assert time.monotonic() < deadline
             write_forecast(settings)
             time.sleep(0.1)
@@ -252,7 +256,7 @@ def test_streams_hold_up_nobody_follow_the_worker_and_end_at_a_stop(api: Api, se
         assert api.stop() == 0
         assert time.monotonic() - started < 5
         while opened[0].recv(65_536):
-            pass  # to the end that the server sends
+            pass  # until the server closes the connection
     finally:
         for stream in opened:
             stream.close()
@@ -271,7 +275,7 @@ def test_a_rotated_token_is_valid_without_a_restart_and_no_token_is_logged(setti
         assert (status("the-first-token"), status("the-second-token")) == (401, 200)
         api.client.get("/v1/forecast?symbol=the-second-token")
         assert api.stop() == 0
-        said = api.log.read_text()
-        assert '"path":"/reload"' in said
+        logged = api.log.read_text()
+        assert '"path":"/reload"' in logged
         for token in ("the-first-token", "the-second-token"):
-            assert token not in said
+            assert token not in logged

@@ -19,7 +19,7 @@ from btc_core.features.file_replay import replay_file
 from btc_core.names import DEADLETTERS_TOPIC
 from btc_core.stores.kafka import read_topic
 from btc_core.stores.questdb import QuestDB
-from streaming import bronze, features, repair
+from streaming import bronze, features, repair, repair_queue
 from streaming.ingest import Ingest
 from tests.http_server import answering
 from tests.paths import DATA
@@ -143,7 +143,7 @@ def match_and_ticker_frames(trades: dict[int, dict[str, Any]], missing: set[int]
 def test_matches_and_tickers_arrive_complete_and_missing_trades_are_fetched_by_their_ids(
     stream: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repair, "MIN_GAP_AGE_S", 0.1)
+    monkeypatch.setattr(repair_queue, "MIN_GAP_AGE_S", 0.1)
     start_ns = (now_ns() // NS_PER_S - 60) * NS_PER_S
     missing = {5, 6}
     trades = {trade_id: recent_trade(trade_id, start_ns) for trade_id in range(1, 21)}

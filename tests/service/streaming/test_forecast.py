@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from btc_cli import deadletters
-from btc_core.clock import NS_PER_MIN, column_ns, now_ns
+from btc_core.clock import NS_PER_MIN, NS_PER_S, column_ns, now_ns
 from btc_core.features.engine import FeatureEngine
+from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals
 from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
-from btc_core.names import BID, FEATURES_TOPIC, VOLATILITY, VOLATILITY_MODEL, ModelKey
+from btc_core.names import BID, FEATURES_TOPIC, PREDICTIONS_TOPIC, VOLATILITY, VOLATILITY_MODEL, ModelKey
 from btc_core.registry.champions import Champions
+from btc_core.stores.kafka import read_topic
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import connect, read_forecast
 from streaming import features
@@ -51,8 +53,21 @@ class Holder:
         self.current = Champions(("BTC/USD",), models)
 
 
+class StoppedClock:
+    """A clock that stopped when it was made: forecasts of rows that come later are never late."""
+
+    def __init__(self) -> None:
+        self.at_ns = now_ns()
+
+    def now_ns(self) -> int:
+        return self.at_ns
+
+    def monotonic_s(self) -> float:
+        return self.at_ns / NS_PER_S
+
+
 def worker(settings: Settings, holder: Holder) -> Worker:
-    handler = ForecastHandler(settings, holder)  # type: ignore[arg-type]
+    handler = ForecastHandler(settings, holder, StoppedClock())  # type: ignore[arg-type]
     return Worker(settings, SPEC, handler)
 
 
@@ -134,6 +149,55 @@ def test_a_partition_that_warms_up_does_not_affect_one_that_is_live(servers: Cal
     with QuestDB(settings.questdb) as db:
         wait_for(lambda: len(outcomes(db, live)) >= SECONDS // 60 - 8, "outcomes of the live symbol")
         assert outcomes(db, warming) == []
+
+
+def test_a_forecast_that_was_served_is_kept_when_its_row_is_handled_again_after_a_kill(
+    servers: Callable[..., Settings],
+) -> None:
+    """A restarted worker made the forecasts since its last commit again and overwrote those that had been served."""
+    settings, symbol = servers("questdb", "kafka", "valkey"), unique("KILLED")
+    records = logged(settings, symbol, rows_of(symbol, 0)[:7_500])
+    killed = ForecastHandler(settings, Holder())  # type: ignore[arg-type]
+    killed.handle(records[:6_000])
+    killed.drain()()
+    killed.handle(records[6_000:7_000])  # published and not stored
+    killed._publisher.flush()
+    served = published(settings, symbol)
+    assert len(served) == 7_000
+    restarted = ForecastHandler(settings, Holder())  # type: ignore[arg-type]
+    restarted.warm(records[:5_000])
+    restarted.handle(records[5_000:7_500])
+    restarted.drain()()
+    with QuestDB(settings.questdb) as db:
+        wait_for(lambda: count(db, "gold_bid_price_prediction", symbol) == 7_500, "a forecast of every row")
+        stored = db.execute(
+            f"SELECT kafka_offset, frame_item, cast(made_at AS LONG) FROM gold_bid_price_prediction WHERE symbol = '{symbol}'"
+        )
+    assert len(published(settings, symbol)) == 7_500
+    made_at = {(offset, item): at_ns for offset, item, at_ns in stored}
+    assert {place: made_at[place] for place in served} == served
+
+
+def logged(settings: Settings, symbol: str, rows: list[Record]) -> list[Record]:
+    """The rows with their places on the topic `features`, to which they are published."""
+    publisher = Publisher(settings.kafka, "test")
+    for row in rows:
+        publisher.publish(FEATURES_TOPIC, symbol, row.value, now_ns())
+    publisher.flush()
+    own = {row.value for row in rows}
+    found = read_topic(settings.kafka, FEATURES_TOPIC)
+    return [Record(partition, offset, value) for value, partition, offset in found if value in own]
+
+
+def published(settings: Settings, symbol: str) -> dict[tuple[int, int], int]:
+    """When each forecast of a symbol on the topic was made, by offset and item of its row; none may be there twice."""
+    found: dict[tuple[int, int], int] = {}
+    for value, *_ in read_topic(settings.kafka, PREDICTIONS_TOPIC):
+        forecast = msgspec.msgpack.decode(value, type=ForecastRow)
+        if forecast.symbol == symbol:
+            assert (forecast.offset, forecast.item) not in found
+            found[forecast.offset, forecast.item] = forecast.made_at_ns
+    return found
 
 
 def rows_of(symbol: str, partition: int) -> list[Record]:

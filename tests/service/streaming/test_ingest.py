@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import threading
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 from prometheus_client import REGISTRY
 from websockets.asyncio.server import ServerConnection, serve
 
+import streaming.conflation
 import streaming.ingest
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput, SubscriptionRefused
@@ -23,6 +27,8 @@ from streaming.ingest import Ingest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from websockets.http11 import Request, Response
 
     from btc_core.settings import Settings
 
@@ -41,13 +47,13 @@ def quote(symbol: str) -> str:
 
 def settings_for(settings: Settings, url: str, symbol: str, **stream: Any) -> Settings:
     exchange = settings.exchange.model_copy(
-        update={"ws_url": url, "rest_url": "http://127.0.0.1:1", "history_url": "", "symbols": (symbol,)}
+        update={"ws_url": url, "rest_url": "http://127.0.0.1:1", "history_url": "", "symbols": tuple(symbol.split(","))}
     )
     return settings.model_copy(update={"exchange": exchange, "stream": settings.stream.model_copy(update=stream)})
 
 
-async def play(settings: Settings, symbol: str, talk: Talk, **stream: Any) -> None:
-    """Run ingest against a server on which `talk` handles each connection, until `talk` returns."""
+async def play(settings: Settings, symbol: str, talk: Talk, process_request: Any = None, **stream: Any) -> None:
+    """Run ingest against a server on which `talk` handles each connection, until `talk` returns; symbols have commas between them."""
     done = asyncio.Event()
 
     async def connection(socket: ServerConnection) -> None:
@@ -57,7 +63,7 @@ async def play(settings: Settings, symbol: str, talk: Talk, **stream: Any) -> No
         await talk(socket, asked)
         done.set()
 
-    async with serve(connection, "127.0.0.1", 0) as server:
+    async with serve(connection, "127.0.0.1", 0, process_request=process_request) as server:
         port = server.sockets[0].getsockname()[1]
         ingest = Ingest(settings_for(settings, f"ws://127.0.0.1:{port}", symbol, **stream))
         running = asyncio.create_task(ingest.run())
@@ -130,15 +136,6 @@ def test_quotes_do_not_wait_for_a_rest_api_that_fails(
     assert frames(kafka, symbol) == ["ticker"]
 
 
-def test_an_exchange_that_is_unreachable_all_night_is_still_tried(
-    kafka: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = []
-    monkeypatch.setattr(streaming.ingest.random, "uniform", lambda _low, high: limits.append(high) or 0.0)
-    asyncio.run(Ingest(kafka)._pause(5_000))
-    assert limits == [streaming.ingest.BACKOFF_MAX_S]
-
-
 def test_frames_that_cannot_be_read_become_dead_letters_and_the_others_are_in_the_log(kafka: Settings) -> None:
     since_ns = now_ns()
     symbol = f"MIX{since_ns}/USD"
@@ -181,6 +178,108 @@ def test_a_silent_connection_is_replaced_and_subscribed_again(kafka: Settings) -
     asyncio.run(play(kafka, "SILENT/USD", talk, data_deadline_s=0.5))
     assert connections == 2
     assert "ticker" in frames(kafka, "SILENT/USD")
+
+
+def test_a_server_that_sends_a_snapshot_and_closes_is_not_stormed(kafka: Settings) -> None:
+    symbol, begin_s, opened = f"FLAP{now_ns()}/USD", time.monotonic(), []
+
+    async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
+        opened.append(time.monotonic() - begin_s)
+        await socket.send(quote(symbol))
+        if len(opened) < 4:
+            await socket.close(1013, "try again later")
+            raise asyncio.CancelledError
+
+    asyncio.run(play(kafka, symbol, talk))
+    pauses = [later - earlier for earlier, later in itertools.pairwise(opened)]
+    assert all(pause >= 0.5 for pause in pauses), pauses
+    assert frames(kafka, symbol).count("ticker") == 4
+
+
+def test_a_handshake_that_is_refused_is_repeated_when_the_exchange_says(kafka: Settings) -> None:
+    attempts: list[float] = []
+
+    def refuse_once(socket: ServerConnection, _request: Request) -> Response | None:
+        attempts.append(time.monotonic())
+        if len(attempts) > 1:
+            return None
+        response = socket.respond(429, "slow down")
+        response.headers["Retry-After"] = "2"
+        return response
+
+    async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
+        await socket.send(quote("LIMIT/USD"))
+
+    asyncio.run(play(kafka, "LIMIT/USD", talk, process_request=refuse_once))
+    assert attempts[1] - attempts[0] >= 2.0
+    assert REGISTRY.get_sample_value("btc_connections_total", {"event": "http_429"}) == 1.0
+
+
+def test_one_refused_market_does_not_disturb_the_others_and_is_marked(kafka: Settings) -> None:
+    good, gone = f"GOOD{now_ns()}/USD", f"GONE{now_ns()}/USD"
+
+    async def talk(socket: ServerConnection, asked: list[dict[str, Any]]) -> None:
+        for request in asked[1:]:
+            words = f"Currency pair not supported {gone}"
+            refusal = {"method": "subscribe", "success": False, "error": words, "symbol": gone}
+            await socket.send(json.dumps(refusal | {"req_id": request["req_id"]}))
+        await socket.send(quote(good))
+        await asyncio.sleep(0.5)
+
+    asyncio.run(play(kafka, f"{good},{gone}", talk))
+    assert frames(kafka, good) == ["ticker"]
+    labels = {"channel": "ticker", "symbol": gone, "btc_subscription_state": "refused"}
+    assert REGISTRY.get_sample_value("btc_subscription_state", labels) == 1.0
+
+
+def test_a_connection_that_acknowledges_and_then_sends_no_data_is_replaced(kafka: Settings) -> None:
+    symbol, sockets = f"DEAF{now_ns()}/USD", []
+
+    async def heartbeats(socket: ServerConnection) -> None:
+        while True:
+            await socket.send('{"channel":"heartbeat"}')
+            await asyncio.sleep(0.1)
+
+    async def talk(socket: ServerConnection, asked: list[dict[str, Any]]) -> None:
+        sockets.append(socket)
+        if len(sockets) == 2:
+            await socket.send(quote(symbol))
+            return
+        beating = asyncio.create_task(heartbeats(socket))
+        for request in asked[1:]:
+            result = {"channel": request["params"]["channel"], "symbol": symbol}
+            await socket.send(json.dumps({"method": "subscribe", "success": True, "result": result}))
+        await socket.wait_closed()
+        beating.cancel()
+        raise asyncio.CancelledError
+
+    asyncio.run(play(kafka, symbol, talk, subscription_deadline_s=0.5))
+    assert frames(kafka, symbol) == ["ticker"]
+    assert REGISTRY.get_sample_value("btc_connections_total", {"event": "SubscriptionSilent"}) == 1.0
+
+
+def test_ingest_waits_for_its_topics(kafka: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    symbol = f"TOPIC{now_ns()}/USD"
+    absent, created, ready = f"absent.{now_ns()}", threading.Event(), []
+    monkeypatch.setattr(streaming.ingest, "EVENTS_TOPIC", absent)
+    monkeypatch.setattr(streaming.conflation, "EVENTS_TOPIC", absent)
+
+    async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
+        ready.append(created.is_set())
+        await socket.send(quote(symbol))
+        await asyncio.sleep(0.5)
+
+    def create() -> None:
+        created.set()
+        admin = AdminClient({"bootstrap.servers": kafka.kafka.bootstrap})
+        admin.create_topics([NewTopic(absent, kafka.kafka.partitions, 1)])[absent].result()
+
+    timer = threading.Timer(2.0, create)
+    timer.start()
+    asyncio.run(play(kafka, symbol, talk))
+    timer.join()
+    assert ready == [True], "nothing is read before there is a topic to write to"
+    assert len([value for value, *_ in read_topic(kafka.kafka, absent)]) == 1
 
 
 def test_only_a_book_that_does_not_match_is_subscribed_again_and_its_frame_is_marked(kafka: Settings) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -17,6 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
+from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC
@@ -30,6 +32,8 @@ from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from prometheus_client import Gauge
 
     from btc_core.settings import Settings
     from streaming.handler import Record
@@ -163,3 +167,74 @@ def test_a_partition_that_lost_old_messages_still_holds_everything_younger(
     retention_ns = kafka.retention_hours * 3_600 * NS_PER_S
     assert kept_since(kafka, now_ns() - retention_ns + DAY_NS)
     assert not kept_since(kafka, now_ns() - retention_ns - DAY_NS)
+
+
+def gauge(metric: Gauge, *labels: str) -> float:
+    return metric.labels(*labels)._value.get()
+
+
+def test_a_worker_that_cannot_write_shows_its_lag_the_age_of_its_rows_and_its_retries(kafka: Settings) -> None:
+    topic, handler = new_topic(kafka, "stuck"), BufferingHandler()
+    handler.unavailable.set()
+    settings = settings_of(kafka, "1")
+    settings = settings.model_copy(update={"stream": settings.stream.model_copy(update={"max_unwritten_rows": 50})})
+    began_s = time.monotonic()
+    with Running(Worker(settings, WorkerSpec(topic, topic), handler)):
+        fill(kafka, topic, range(30))
+        wait_for(lambda: len(handler.handled) == 30, "the first messages handled")
+        fill(kafka, topic, range(30, 5_030))
+        wait_for(lambda: gauge(metrics.LAG, topic, "0") == 5_030, "the lag counts what is not committed")
+        assert len(handler.handled) < 200, "the worker stopped reading"
+        wait_for(lambda: gauge(metrics.UNWRITTEN_AGE, topic) > 3, "the oldest row gets older")
+        assert gauge(metrics.UNWRITTEN_AGE, topic) < time.monotonic() - began_s
+        assert metrics.RETRIES.labels(topic)._value.get() >= 2
+        assert time.time() - gauge(metrics.LOOP_AT, topic) < 2, "the loop is running"
+        handler.unavailable.clear()
+        wait_for(lambda: len(handler.written) == 5_030, "all written")
+        wait_for(lambda: gauge(metrics.LAG, topic, "0") == 0, "no lag is left")
+        wait_for(lambda: gauge(metrics.UNWRITTEN_AGE, topic) == 0, "no row waits")
+
+
+def test_a_commit_that_fails_is_repeated_and_counts_as_lag(kafka: Settings) -> None:
+    topic, handler = new_topic(kafka, "uncommitted"), BufferingHandler()
+    made = Worker(settings_of(kafka, "1"), WorkerSpec(topic, topic), handler)
+    confirm, failures = made._confirm_commit, [KafkaError(KafkaError.REQUEST_TIMED_OUT)] * 3
+    made._confirm_commit = lambda error, offsets: confirm(failures.pop() if failures else error, offsets)  # type: ignore[method-assign]
+    made._consumer = made._new_consumer()
+    with Running(made):
+        fill(kafka, topic, range(10))
+        wait_for(lambda: not failures, "the commit is repeated until it succeeds")
+        wait_for(lambda: gauge(metrics.LAG, topic, "0") == 0, "no lag is left")
+
+
+class FlakyHandler(BufferingHandler):
+    """Cannot handle anything while its service is `down`; counts how often it was reset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = threading.Event()
+        self.resets = 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.resets += 1
+
+    def handle(self, messages: list[Record]) -> int:
+        if self.down.is_set():
+            raise ServiceError("the service is down")
+        return super().handle(messages)
+
+
+def test_a_batch_that_waits_is_not_handled_after_its_partition_was_assigned_again(kafka: Settings) -> None:
+    topic, handler = new_topic(kafka, "stale", partitions=2), FlakyHandler()
+    handler.down.set()
+    with Running(Worker(settings_of(kafka, "first"), WorkerSpec(topic, topic), handler)):
+        wait_for(lambda: handler.resets == 1, "the first assignment")
+        fill(kafka, topic, range(40))
+        wait_for(lambda: metrics.RETRIES.labels(topic)._value.get() >= 2, "a batch waits")
+        other = BufferingHandler()
+        with Running(Worker(settings_of(kafka, "second"), WorkerSpec(topic, topic), other)):
+            wait_for(lambda: handler.resets >= 2, "assigned again")
+            handler.down.clear()
+            wait_for(lambda: len(handler.written) + len(other.written) >= 40, "all written")
+            assert sorted(map(int, handler.written + other.written)) == list(range(40)), "nothing is written twice"

@@ -100,10 +100,10 @@ def test_the_dependencies_of_the_assets_are_those_of_the_snapshot() -> None:
 
 def test_every_stored_table_has_checks_made_from_its_columns() -> None:
     from btc_assets import table_checks
-    from btc_core.market.events import FUTURE_S
+    from btc_core.market.events import MAX_AHEAD_S
     from btc_core.tables.catalogue import STORED
 
-    assert table_checks.FUTURE_S == FUTURE_S
+    assert table_checks.MAX_AHEAD_S == MAX_AHEAD_S
     names = [spec.name for spec in table_checks.SPECS]
     assert len(names) == len(set(names))
     for table in STORED:

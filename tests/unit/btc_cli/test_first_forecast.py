@@ -10,6 +10,7 @@ import pytest
 from btc_cli import first_forecast
 from btc_core.errors import StackError
 from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.models.bundle import LAYOUT
 from btc_core.settings import Settings
 from btc_core.stores.mlflow import MlflowClient, ModelVersion
 
@@ -21,16 +22,19 @@ pytestmark = pytest.mark.unit
 
 def test_a_model_without_a_champion_and_one_of_other_features_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     versions: Mapping[str, str] = {"bid-price-model": FEATURE_VERSION, "volatility-model": "an older version"}
+    layout = str(LAYOUT)
 
     def aliased_version(_client: MlflowClient, name: str, _alias: str) -> ModelVersion | None:
         version = versions.get(name)
-        tags = {"kind": "harx", "feature_version": str(version)}
+        tags = {"kind": "harx", "feature_version": str(version), "layout": layout}
         return None if version is None else ModelVersion("1", "s3://mlflow/1", 0, tags)
 
     monkeypatch.setattr(MlflowClient, "aliased_version", aliased_version)
     assert first_forecast.missing_champions(Settings()) == ["volatility-model"]
     versions = {"volatility-model": FEATURE_VERSION}
     assert first_forecast.missing_champions(Settings()) == ["bid-price-model"]
+    layout = str(LAYOUT - 1)
+    assert set(first_forecast.missing_champions(Settings())) == {"bid-price-model", "volatility-model"}
 
 
 def trained_through(monkeypatch: pytest.MonkeyPatch, *statuses: str) -> list[str]:

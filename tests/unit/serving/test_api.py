@@ -1,4 +1,4 @@
-"""The API through Flask's test client: every status code, with the outside world faked at its edges."""
+"""The old paths, control, state and pages, through Flask's test client with fakes for everything outside of the API."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def problem(response: TestResponse, status: int, code: str) -> dict[str, Any]:
 # --- GET: live forecasts ---
 
 
-def test_a_fresh_forecast_of_the_worker_is_served_as_it_is_with_one_read(world: World) -> None:
-    world.store.made = forecast_row()
+def test_a_fresh_forecast_of_the_worker_is_served_unchanged_with_one_read(world: World) -> None:
+    world.newest.forecast_row = forecast_row()
     response = world.client.get("/predict_bid?symbol=BTC/USD")
     assert response.status_code == 200
     body = response.get_json()
-    assert world.store.reads == 1
+    assert world.newest.reads == 1
     assert body["symbol"] == "BTC/USD"
     assert body["bid"] == 60_000.0
     assert body["source"] == "worker"
@@ -82,16 +82,16 @@ def test_a_fresh_forecast_of_the_worker_is_served_as_it_is_with_one_read(world: 
 
 @pytest.mark.parametrize("path", ["/predict_volatility", "/predict_vol"])
 def test_volatility_is_the_prediction_on_both_its_paths(world: World, path: str) -> None:
-    world.store.made = forecast_row()
+    world.newest.forecast_row = forecast_row()
     body = world.client.get(path).get_json()
     assert body["prediction"]["quantity"] == "volatility"
     assert body["prediction"]["unit"] == "bps"
     assert body["prediction"]["values"] == [2.0, 3.0, 4.0, 5.0, 6.0]
 
 
-def test_the_api_forecasts_by_itself_when_the_worker_is_behind(world: World) -> None:
+def test_the_api_makes_a_forecast_itself_when_the_worker_is_late(world: World) -> None:
     world.load_models()
-    world.store.row, world.store.made = feature_row(0.2), forecast_row(5.0)
+    world.newest.feature_row, world.newest.forecast_row = feature_row(0.2), forecast_row(5.0)
     body = world.client.get("/predict_bid").get_json()
     assert body["source"] == "api"
     assert body["feature_age_s"] == 0.2
@@ -107,20 +107,20 @@ def test_the_api_forecasts_by_itself_when_the_worker_is_behind(world: World) -> 
 
 
 def test_a_forecast_a_few_seconds_old_is_current_while_no_newer_features_exist(world: World) -> None:
-    world.store.row, world.store.made = feature_row(5.0), forecast_row(5.0)
+    world.newest.feature_row, world.newest.forecast_row = feature_row(5.0), forecast_row(5.0)
     body = world.client.get("/predict_bid").get_json()
     assert body["source"] == "worker"
     assert body["feature_age_s"] == 5.0
 
 
 def test_a_forecast_behind_the_features_is_still_served_when_no_model_is_loaded(world: World) -> None:
-    world.store.row, world.store.made = feature_row(0.2), forecast_row(5.0)
+    world.newest.feature_row, world.newest.forecast_row = feature_row(0.2), forecast_row(5.0)
     assert world.client.get("/predict_bid").get_json()["source"] == "worker"
 
 
 def test_stale_features_answer_503_with_their_age(world: World) -> None:
     world.load_models()
-    world.store.row, world.store.made = feature_row(12.5), forecast_row(12.5)
+    world.newest.feature_row, world.newest.forecast_row = feature_row(12.5), forecast_row(12.5)
     response = world.client.get("/predict_bid")
     body = problem(response, 503, "stale_features")
     assert body["feature_age_s"] == 12.5
@@ -134,7 +134,7 @@ def test_without_anything_in_redis_the_answer_is_503(world: World) -> None:
 
 
 def test_features_without_any_model_answer_503_with_the_reason(world: World) -> None:
-    world.store.row = feature_row()
+    world.newest.feature_row = feature_row()
     world.holder.reload()
     body = problem(world.client.get("/predict_volatility"), 503, "model_unavailable")
     assert "MLflow has no champion and the cache is empty" in body["detail"]
@@ -142,7 +142,7 @@ def test_features_without_any_model_answer_503_with_the_reason(world: World) -> 
 
 def test_features_that_are_warming_up_answer_503(world: World) -> None:
     world.load_models()
-    world.store.row = feature_row(**dict.fromkeys(INPUTS, math.nan))
+    world.newest.feature_row = feature_row(**dict.fromkeys(INPUTS, math.nan))
     assert "warming up" in problem(world.client.get("/predict_volatility"), 503, "not_ready")["detail"]
 
 
@@ -152,14 +152,14 @@ def test_an_unknown_symbol_is_404_and_names_the_known_ones(world: World) -> None
         assert body["symbols"] == ["BTC/USD", "ETH/USD"]
 
 
-def test_redis_away_is_503_and_rows_of_another_release_are_503(world: World) -> None:
-    world.store.error = ServiceError("Redis does not answer")
+def test_a_missing_redis_and_rows_of_another_release_are_503(world: World) -> None:
+    world.newest.error = ServiceError("Redis does not answer")
     problem(world.client.get("/predict_bid"), 503, "service_unavailable")
-    world.store.error = SchemaError("feature:BTCUSD is of feature version 1")
+    world.newest.error = SchemaError("feature:BTCUSD is of feature version 1")
     problem(world.client.get("/predict_bid"), 503, "feature_set_mismatch")
 
 
-# --- POST: given features ---
+# --- POST: features in the body ---
 
 
 def test_named_features_give_a_forecast_and_missing_ones_are_nan(world: World) -> None:
@@ -197,7 +197,7 @@ def test_a_list_in_the_documented_order_equals_the_same_features_by_name(world: 
     assert bare.get_json()["path"][0]["bid_usd"] is None
 
 
-def test_a_batch_answers_one_forecast_a_row_in_order(world: World) -> None:
+def test_a_batch_is_answered_with_one_forecast_for_each_row_in_order(world: World) -> None:
     world.load_models()
     quiet, loud = {"features": {"log_rv_5m": -17}}, {"features": {"log_rv_5m": -11}, "bid": 1.0}
     full = [-14.0] * len(MODEL_FEATURES)
@@ -218,7 +218,11 @@ ORDER_URL = "/v1/features/order"
     ("body", "code", "words"),
     [
         ({"features": {"log_rv_5": -14}}, "unknown_feature", ["features.log_rv_5 ", "mean log_rv_", ORDER_URL]),
-        ({"features": [1.0, 2.0]}, "wrong_feature_count", ["2 numbers", f"{len(MODEL_FEATURES)} belong", ORDER_URL]),
+        (
+            {"features": [1.0, 2.0]},
+            "wrong_feature_count",
+            ["2 numbers", f"{len(MODEL_FEATURES)} are needed", ORDER_URL],
+        ),
         ([], "wrong_feature_count", ["0 numbers"]),
         ([1.0], "wrong_feature_count", ["1 numbers"]),
         ({"features": {"log_rv_5m": "x"}}, "bad_value", ["features.log_rv_5m must be"]),
@@ -259,7 +263,7 @@ def test_a_number_beyond_64_bits_is_named(world: World) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b'{"features":{"weekday":NaN}}', b"\xff", b"[" * 60_000])
 @pytest.mark.parametrize("path", ["/predict_bid", "/test_post"])
-def test_what_is_not_json_is_400(world: World, body: bytes, path: str) -> None:
+def test_a_body_that_is_not_json_is_400(world: World, body: bytes, path: str) -> None:
     problem(world.client.post(path, data=body), 400, "bad_json")
 
 
@@ -269,7 +273,7 @@ def test_a_body_over_the_limit_is_413_and_says_the_limit() -> None:
     assert body["max_body_bytes"] == 2_048
 
 
-def test_given_features_without_a_model_answer_503(world: World) -> None:
+def test_posted_features_without_a_model_answer_503(world: World) -> None:
     problem(world.client.post("/predict_bid", json={"features": {"log_rv_5m": -14}}), 503, "model_unavailable")
 
 
@@ -316,7 +320,7 @@ def test_without_the_token_the_answer_is_401(world: World, path: str, header: st
 
 
 @pytest.mark.parametrize("header", ["Bearer ", "Bearer", "Bearer x"])
-def test_an_empty_configured_token_opens_nothing(header: str) -> None:
+def test_an_empty_configured_token_matches_nothing(header: str) -> None:
     problem(build(token="").client.post("/retrain", headers={"Authorization": header}), 401, "unauthorized")
 
 
@@ -329,7 +333,7 @@ def test_reload_loads_the_champions_and_says_which(world: World) -> None:
     assert body["reasons"] == []
 
 
-def test_retrain_answers_202_with_the_run_and_502_when_dagster_is_away(world: World) -> None:
+def test_retrain_answers_202_with_the_run_and_502_when_dagster_does_not_answer(world: World) -> None:
     response = world.client.post("/retrain", headers=bearer())
     assert response.status_code == 202
     assert response.get_json() == {
@@ -356,24 +360,24 @@ def test_an_unknown_path_is_404(world: World) -> None:
     problem(world.client.get("/nothing"), 404, "not_found")
 
 
-def test_a_fault_is_500_with_its_trace_in_the_log_and_nothing_of_it_in_the_answer(
+def test_an_unforeseen_error_is_500_with_its_traceback_in_the_log_and_none_of_it_in_the_answer(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.store.error = ZeroDivisionError("a secret of the inside")
+    world.newest.error = ZeroDivisionError("a secret of the inside")
     response = world.client.get("/predict_bid")
     problem(response, 500, "internal_error")
     assert "secret" not in response.text
     assert "a secret of the inside" in caplog.text
 
 
-def test_healthz_asks_nobody(world: World) -> None:
-    world.store.error = ServiceError("away")
+def test_healthz_depends_on_no_other_process(world: World) -> None:
+    world.newest.error = ServiceError("away")
     response = world.client.get("/healthz")
     assert (response.status_code, response.get_json()) == (200, {"status": "alive"})
-    assert world.store.reads == 0
+    assert world.newest.reads == 0
 
 
-def test_readyz_is_503_until_a_fresh_forecast_is_there_and_says_why(world: World) -> None:
+def test_readyz_is_503_with_the_reasons_until_there_is_a_fresh_forecast(world: World) -> None:
     response = world.client.get("/readyz")
     assert response.status_code == 503
     assert response.get_json() == {
@@ -385,15 +389,15 @@ def test_readyz_is_503_until_a_fresh_forecast_is_there_and_says_why(world: World
         "models": {"bid": {"kind": None, "version": None}, "volatility": {"kind": None, "version": None}},
     }
     world.load_models()
-    world.store.made, world.store.row = forecast_row(11.0), feature_row(11.0)
+    world.newest.forecast_row, world.newest.feature_row = forecast_row(11.0), feature_row(11.0)
     response = world.client.get("/readyz")
     assert response.status_code == 503
-    assert response.get_json()["reasons"] == ["the forecast of BTC/USD is 11.0 s old, at most 10 s are served"]
+    assert response.get_json()["reasons"] == ["the forecast of BTC/USD is 11.0 s old, at most 10 s is allowed"]
 
 
-def test_readyz_is_200_with_a_fresh_forecast_and_names_what_serves(world: World) -> None:
+def test_readyz_is_200_with_a_fresh_forecast_and_names_the_models(world: World) -> None:
     world.load_models()
-    world.store.made, world.store.row = forecast_row(0.25), feature_row(0.125)
+    world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.125)
     response = world.client.get("/readyz")
     assert response.status_code == 200
     assert response.get_json() == {
@@ -406,8 +410,8 @@ def test_readyz_is_200_with_a_fresh_forecast_and_names_what_serves(world: World)
     }
 
 
-def test_readyz_stays_an_answer_when_redis_is_away(world: World) -> None:
-    world.store.error = ServiceError("Redis does not answer")
+def test_readyz_says_that_redis_does_not_answer(world: World) -> None:
+    world.newest.error = ServiceError("Redis does not answer")
     response = world.client.get("/readyz")
     assert response.status_code == 503
     assert response.get_json()["reasons"][0] == "Redis does not answer"
@@ -418,7 +422,7 @@ def test_the_test_paths_answer(world: World) -> None:
     assert world.client.post("/test_post", json={"a": [1, None]}).get_json()["received"] == {"a": [1, None]}
 
 
-# --- what every answer has ---
+# --- every answer ---
 
 
 def test_every_answer_has_security_headers_and_a_request_id(world: World) -> None:
@@ -447,7 +451,7 @@ def test_each_request_is_one_json_line_without_secrets(world: World, caplog: pyt
 
 
 @pytest.mark.parametrize("path", ["/live", "/docs"])
-def test_a_page_runs_only_its_own_files_and_loads_nothing_from_elsewhere(world: World, path: str) -> None:
+def test_a_page_loads_only_its_own_files(world: World, path: str) -> None:
     response = world.client.get(path)
     assert response.status_code == 200
     assert response.content_type == "text/html; charset=utf-8"
@@ -465,7 +469,7 @@ def test_a_page_runs_only_its_own_files_and_loads_nothing_from_elsewhere(world: 
     assert not re.search(r"<script>|<style>", response.text)
 
 
-def test_a_file_of_the_page_is_kept_by_the_browser_until_it_changes(world: World) -> None:
+def test_a_browser_keeps_a_file_of_a_page_until_it_changes(world: World) -> None:
     first = world.client.get("/static/live.js")
     assert world.client.get("/static/live.js", headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
     problem(world.client.get("/static/..%2Fapp.py"), 404, "not_found")

@@ -15,9 +15,9 @@ from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
 from btc_core.settings import load_settings
 from serving.answers import MinuteBar, PastForecast, PastModel
 from serving.auth import RotatingToken
-from serving.contract import PROMISE
-from serving.feed import render
-from serving.history import Scores
+from serving.endpoints import endpoint_of
+from serving.event_stream import render_events
+from serving.stored_rows import Scores
 from tests.serving_world import NOW_NS, TOKEN, World, build, feature_row, forecast_row
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def past_forecast() -> PastForecast:
     return PastForecast(NOW, NOW, 60_000.0, path, path, path, model, model)
 
 
-# --- the newest ---
+# --- the newest forecast, features and models ---
 
 
-def test_the_newest_forecast_comes_with_baselines_latency_and_due_times(world: World) -> None:
-    world.store.made = forecast_row(0.5)
+def test_the_newest_forecast_has_baselines_latency_and_the_times_it_is_for(world: World) -> None:
+    world.newest.forecast_row = forecast_row(0.5)
     body = world.client.get("/v1/forecast").get_json()
     assert (body["symbol"], body["bid_usd"], body["served"], body["stale"]) == ("BTC/USD", 60_000.0, "model", False)
     assert body["latency_ms"] == 1.0
@@ -63,7 +63,7 @@ def test_the_newest_forecast_comes_with_baselines_latency_and_due_times(world: W
 def test_intervals_are_the_pairs_of_quantiles_from_the_outside_in(world: World) -> None:
     bounds = [[59_900.0 + 10 * place + h for place in range(6)] for h in range(5)]
     sigmas = [[1.0 + place + h for place in range(6)] for h in range(5)]
-    world.store.made = forecast_row(0.5, bid_bounds_usd=bounds, sigma_bounds_bps=sigmas)
+    world.newest.forecast_row = forecast_row(0.5, bid_bounds_usd=bounds, sigma_bounds_bps=sigmas)
     body = world.client.get("/v1/forecast").get_json()
     assert body["intervals_reason"] is None
     assert body["horizons"][0]["intervals"] == [
@@ -74,8 +74,8 @@ def test_intervals_are_the_pairs_of_quantiles_from_the_outside_in(world: World) 
     assert body["horizons"][4]["sigma_intervals"][0] == {"level_pct": 90, "low_bps": 5.0, "high_bps": 10.0}
 
 
-def test_stale_features_are_refused_unless_the_flagged_baseline_is_asked_for(world: World) -> None:
-    world.store.made = forecast_row(60.0)
+def test_stale_features_are_refused_unless_the_request_wants_the_flagged_baseline(world: World) -> None:
+    world.newest.forecast_row = forecast_row(60.0)
     refused = world.client.get("/v1/forecast")
     assert code(refused) == (503, "stale_features")
     assert refused.get_json(force=True)["feature_age_s"] == 60.0
@@ -83,20 +83,20 @@ def test_stale_features_are_refused_unless_the_flagged_baseline_is_asked_for(wor
     assert (body["served"], body["stale"], body["feature_age_s"]) == ("baseline", True, 60.0)
     assert [point["bid_usd"] for point in body["horizons"]] == [60_000.0] * 5
     assert [point["sigma_bps"] for point in body["horizons"]] == [2.5, 3.5, 4.5, 5.5, 6.5]
-    world.store.made = forecast_row(0.5)
+    world.newest.forecast_row = forecast_row(0.5)
     assert world.client.get("/v1/forecast?stale=baseline").get_json()["served"] == "model"
 
 
-def test_features_come_by_name_with_null_for_what_is_not_covered_yet(world: World) -> None:
+def test_features_have_names_and_are_null_while_the_data_does_not_cover_them(world: World) -> None:
     assert code(world.client.get("/v1/features")) == (503, "not_ready")
-    world.store.row = feature_row(30.0, spread_bps=math.nan)
+    world.newest.feature_row = feature_row(30.0, spread_bps=math.nan)
     body = world.client.get("/v1/features").get_json()
     assert list(body["values"]) == list(FEATURE_NAMES)
     assert (body["values"]["bid"], body["values"]["spread_bps"]) == (60_000.0, None)
     assert (body["age_s"], body["stale"]) == (30.0, True)
 
 
-def test_a_model_card_says_what_it_was_made_of(world: World) -> None:
+def test_a_model_card_says_what_the_model_was_made_from(world: World) -> None:
     assert world.client.get("/v1/model").get_json()["volatility"] is None
     world.load_models()
     card = world.client.get("/v1/model").get_json()["volatility"]
@@ -105,7 +105,7 @@ def test_a_model_card_says_what_it_was_made_of(world: World) -> None:
 
 def test_a_baseline_is_not_explained_and_the_answer_says_why(world: World) -> None:
     world.load_models()
-    world.store.row = feature_row()
+    world.newest.feature_row = feature_row()
     body = world.client.get("/v1/explain").get_json()
     assert body["contributions"] == []
     assert "baseline" in body["reason"]
@@ -116,11 +116,11 @@ def test_skill_is_the_ratio_of_mean_losses_and_coverage_a_share(world: World) ->
     assert "no forecast" in world.client.get("/v1/skill").get_json()["reason"]
     means = {f"qlike_{name}": loss for name, loss in (("model", 0.3), ("harx", 0.4), ("har", 0.6), ("ewma", None))}
     inside = {f"{name}_inside_{level}": level / 100 for name in ("bid", "volatility") for level in (50, 80, 90)}
-    world.history.judged = Scores(
+    world.stored.scored = Scores(
         7, {**means, "qlike_naive": 1.2, "mse_model": 4.0, "mse_random_walk": 4.0, "mse_ar": 5.0, **inside}
     )
     body = world.client.get("/v1/skill?hours=6").get_json()
-    assert world.history.asked[-1] == ("BTC/USD", NOW_NS - 360 * NS_PER_MIN, NOW_NS)
+    assert world.stored.asked[-1] == ("BTC/USD", NOW_NS - 360 * NS_PER_MIN, NOW_NS)
     assert body["reason"] is None
     ratios = {(row["quantity"], row["baseline"]): row["ratio"] for row in body["rows"]}
     assert ratios == {
@@ -136,14 +136,14 @@ def test_skill_is_the_ratio_of_mean_losses_and_coverage_a_share(world: World) ->
     }
 
 
-# --- the past ---
+# --- pages of stored rows ---
 
 
-def test_a_page_of_the_past_is_whole_steps_and_names_the_next(world: World) -> None:
-    world.history.past = [past_forecast()]
+def test_a_page_has_whole_steps_and_names_the_next_page(world: World) -> None:
+    world.stored.past = [past_forecast()]
     body = world.client.get("/v1/forecasts?since=2027-01-15T07:00:30Z&limit=10").get_json()
     from_ns = NOW_NS - 60 * NS_PER_MIN
-    assert world.history.asked == [("BTC/USD", from_ns, from_ns + 10 * NS_PER_MIN, 60)]
+    assert world.stored.asked == [("BTC/USD", from_ns, from_ns + 10 * NS_PER_MIN, 60)]
     assert (body["from"], body["to"]) == ("2027-01-15T07:00:00.000000Z", "2027-01-15T07:10:00.000000Z")
     assert body["next"] == body["to"]
     assert body["forecasts"][0]["bid_path_usd"] == [1.0, 2.0, 3.0, 4.0, None]
@@ -156,22 +156,22 @@ def test_following_next_reaches_the_present_and_ends(world: World) -> None:
     while since:
         since = world.client.get(f"/v1/bars?since={since}&limit=7").get_json()["next"]
         pages += 1
-    windows = [(first, last) for _, first, last in world.history.asked]
+    windows = [(first, last) for _, first, last in world.stored.asked]
     assert pages == len(windows) == math.ceil(61 / 7)
     assert all(before[1] == after[0] for before, after in itertools.pairwise(windows))
     assert windows[-1][1] > NOW_NS
 
 
-def test_without_since_the_newest_page_is_given(world: World) -> None:
-    world.history.minutes = [MinuteBar(NOW, 1.0, 2.0, 0.5, 1.5, 3.0, 4, 5, 1.0, 1.1, 0.2, 9.0)]
+def test_without_since_the_answer_is_the_newest_page(world: World) -> None:
+    world.stored.minutes = [MinuteBar(NOW, 1.0, 2.0, 0.5, 1.5, 3.0, 4, 5, 1.0, 1.1, 0.2, 9.0)]
     body = world.client.get("/v1/bars?limit=5").get_json()
-    assert world.history.asked == [("BTC/USD", NOW_NS - 4 * NS_PER_MIN, NOW_NS + NS_PER_MIN)]
+    assert world.stored.asked == [("BTC/USD", NOW_NS - 4 * NS_PER_MIN, NOW_NS + NS_PER_MIN)]
     assert body["next"] is None
     assert body["bars"][0]["realized_volatility_bps"] == 9.0
 
 
-def test_tables_away_are_503(world: World) -> None:
-    world.history.error = ServiceError("QuestDB does not answer")
+def test_tables_that_cannot_be_read_are_503(world: World) -> None:
+    world.stored.error = ServiceError("QuestDB does not answer")
     for path in ("/v1/bars", "/v1/forecasts"):
         assert code(world.client.get(path)) == (503, "service_unavailable")
 
@@ -195,11 +195,11 @@ def test_a_bad_parameter_is_422_and_named(world: World, query: str, parameter: s
     response = world.client.get(f"/v1/forecasts?{query}")
     assert code(response) == (422, "bad_parameter")
     assert response.get_json(force=True)["parameter"] == parameter
-    assert world.history.asked == []
+    assert world.stored.asked == []
 
 
 @pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
-def test_the_ends_of_time_are_no_fault(world: World, since: str) -> None:
+def test_the_first_and_the_last_date_are_no_error(world: World, since: str) -> None:
     assert world.client.get(f"/v1/forecasts?since={since}").status_code == 200
 
 
@@ -220,9 +220,9 @@ def events(data: bytes) -> list[tuple[str, Any]]:
     return found
 
 
-def test_an_event_holds_the_bodies_of_the_endpoints(world: World) -> None:
-    world.store.made, world.store.row = forecast_row(0.25), feature_row(0.25)
-    assert events(render(world.deps, "BTC/USD")) == [
+def test_events_have_the_bodies_of_the_endpoints(world: World) -> None:
+    world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.25)
+    assert events(render_events(world.deps, "BTC/USD")) == [
         ("forecast", world.client.get("/v1/forecast").get_json()),
         ("features", world.client.get("/v1/features").get_json()),
         ("health", world.client.get("/readyz").get_json()),
@@ -230,14 +230,14 @@ def test_an_event_holds_the_bodies_of_the_endpoints(world: World) -> None:
 
 
 def test_without_a_forecast_the_stream_says_why(world: World) -> None:
-    (name, body), (health, _) = events(render(world.deps, "BTC/USD"))
+    (name, body), (health, _) = events(render_events(world.deps, "BTC/USD"))
     assert (name, body["code"], health) == ("problem", "not_ready", "health")
 
 
-def test_a_stream_sends_as_many_pictures_as_asked_for_and_frees_its_place() -> None:
+def test_a_stream_sends_the_requested_number_of_events_and_frees_its_place() -> None:
     world = build(max_streams=1, stream_interval_ms=20)
-    world.store.made, world.store.row = forecast_row(0.25), feature_row(0.25)
-    world.feed.start()
+    world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.25)
+    world.broadcaster.start()
     try:
         for _ in range(2):  # the second finds the place free
             response = world.client.get("/v1/stream?events=2")
@@ -249,14 +249,14 @@ def test_a_stream_sends_as_many_pictures_as_asked_for_and_frees_its_place() -> N
         first.close()
         assert world.client.get("/v1/stream?events=1").status_code == 200
     finally:
-        world.feed.stop()
+        world.broadcaster.stop()
 
 
 def test_stopping_ends_every_stream() -> None:
     world = build()
-    world.feed.start()
+    world.broadcaster.start()
     response = world.client.get("/v1/stream", buffered=False)
-    world.feed.stop()
+    world.broadcaster.stop()
     assert b"retry: " in response.data  # reading to the end returns
 
 
@@ -268,8 +268,8 @@ def test_every_view_is_in_the_document_with_its_answers(world: World) -> None:
     undocumented = {"/openapi.json", "/docs", "/live", "/static/<name>", "/metrics"}
     rules = {rule.rule for rule in world.app.url_map.iter_rules()} - undocumented
     assert set(document["paths"]) == rules
-    assert all(hasattr(world.app.view_functions[rule.endpoint], PROMISE)
-               for rule in world.app.url_map.iter_rules() if rule.rule in rules)  # fmt: skip
+    described = [endpoint_of(world.app, rule.endpoint) for rule in world.app.url_map.iter_rules() if rule.rule in rules]
+    assert None not in described
     forecast = document["paths"]["/v1/forecast"]["get"]
     assert [parameter["name"] for parameter in forecast["parameters"]] == ["symbol", "stale"]
     assert {"200", "404", "422", "429", "503"} <= set(forecast["responses"])
@@ -288,7 +288,7 @@ def test_the_docs_page_shows_every_operation(world: World) -> None:
 # --- limits and the token ---
 
 
-def test_who_asks_too_often_is_told_when_to_ask_again_and_others_are_served() -> None:
+def test_a_client_that_asks_too_often_learns_when_to_ask_again_and_others_are_served() -> None:
     world = build(rate_limit_per_s=2)
     assert [world.client.get("/test").status_code for _ in range(3)] == [200, 200, 429]
     refused = world.client.get("/test")
@@ -300,7 +300,7 @@ def test_who_asks_too_often_is_told_when_to_ask_again_and_others_are_served() ->
     assert [world.client.get("/test").status_code for _ in range(2)] == [200, 429]
 
 
-def test_a_token_changed_in_the_env_file_is_valid_at_once_and_the_old_one_no_more(tmp_path: Path) -> None:
+def test_a_token_changed_in_the_env_file_replaces_the_old_one_at_once(tmp_path: Path) -> None:
     env_file = tmp_path / "stack.env"
     env_file.write_text("BTC_API_TOKEN=first\n")
     token = RotatingToken(load_settings(env_file).api, env_file)
@@ -315,15 +315,15 @@ def test_a_token_changed_in_the_env_file_is_valid_at_once_and_the_old_one_no_mor
     assert token() == "second"
 
 
-def test_no_other_origin_may_read_answers(world: World) -> None:
+def test_pages_of_other_origins_may_not_read_answers(world: World) -> None:
     response = world.client.get("/test", headers={"Origin": "https://elsewhere.example"})
     assert not [name for name in response.headers if name[0].lower().startswith("access-control")]
     assert TOKEN not in response.text
 
 
-def test_metrics_count_requests_by_route_and_tell_the_age_of_the_forecast(world: World) -> None:
+def test_metrics_count_requests_by_route_and_have_the_age_of_the_forecast(world: World) -> None:
     world.load_models()
-    world.store.made = forecast_row(2.5)
+    world.newest.forecast_row = forecast_row(2.5)
 
     def value(sample: str) -> float:
         lines = world.client.get("/metrics").text.splitlines()
@@ -334,25 +334,25 @@ def test_metrics_count_requests_by_route_and_tell_the_age_of_the_forecast(world:
     for _ in range(3):
         world.client.get("/v1/forecast")
     assert value(name) == before + 3
-    world.client.get("/an/address/somebody/guessed")
+    world.client.get("/an/address/that/was/guessed")
     assert value('btc_http_requests_total{method="none",path="none",status="404"}') >= 1
     assert "guessed" not in world.client.get("/metrics").text
     assert value('btc_forecast_age_seconds{symbol="BTC/USD"}') == 2.5
     assert value('btc_model_created_timestamp_seconds{kind="harx",model="volatility-model"}') > 0
 
 
-@pytest.mark.parametrize("gone", ["never there", "expired", "Redis is away"])
-def test_the_age_of_a_forecast_that_is_gone_grows_until_the_alert_hears_it(world: World, gone: str) -> None:
+@pytest.mark.parametrize("gone", ["never written", "expired", "Redis does not answer"])
+def test_the_age_of_a_missing_forecast_grows_so_that_the_alert_fires(world: World, gone: str) -> None:
     def age_s() -> float:
         lines = world.client.get("/metrics").text.splitlines()
         return next(
             float(line.split()[-1]) for line in lines if line.startswith('btc_forecast_age_seconds{symbol="BTC')
         )
 
-    world.store.made = None if gone == "never there" else forecast_row(2.5)
+    world.newest.forecast_row = None if gone == "never written" else forecast_row(2.5)
     before_s = age_s()
-    assert before_s == (0.0 if gone == "never there" else 2.5)
-    world.store.made = None
-    world.store.error = StoreError("Redis does not answer") if gone == "Redis is away" else None
+    assert before_s == (0.0 if gone == "never written" else 2.5)
+    world.newest.forecast_row = None
+    world.newest.error = StoreError("Redis does not answer") if gone == "Redis does not answer" else None
     world.clock.now += 60 * NS_PER_S
     assert age_s() == before_s + 60.0

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from btc_core.errors import InvalidInput
-from stack.files import atomic_write, write_secret
+from btc_core.files import atomic_write
+from stack.files import write_secret
 
 if TYPE_CHECKING:
     from pathlib import Path

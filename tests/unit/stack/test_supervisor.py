@@ -32,10 +32,10 @@ def test_the_address_of_a_real_exchange_does_not_reach_a_simulated_stack(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BTC_EXCHANGE_WS_URL", "wss://ws.kraken.com/v2")
-    monkeypatch.setenv("BTC_MODEL_TRAINER", "disk")
+    monkeypatch.setenv("BTC_MODEL_TRAINER", "dask")
     environment = _environment(layout)
     assert "BTC_EXCHANGE_WS_URL" not in environment
-    assert environment["BTC_MODEL_TRAINER"] == "disk"
+    assert environment["BTC_MODEL_TRAINER"] == "dask"
     assert environment["BTC_ENV_FILE"] == str(layout.env_file)
 
 

@@ -42,9 +42,8 @@ def run(tracker: OutcomeTracker, bids: list[float], first: int = 0, skip: tuple[
         ts_ns = START_NS + (minute + 1) * NS_PER_MIN - 2 * NS_PER_S
         outcomes += tracker.advance(ts_ns)
         if minute not in skip:
-            tracker.observe(
-                forecast(ts_ns, bids[minute], tracker), bids[minute] + 0.05, lambda: ({"har": 5.0}, 0.25), (1e-10,) * 5
-            )
+            made = forecast(ts_ns, bids[minute], tracker)
+            tracker.observe(made, ts_ns, bids[minute] + 0.05, lambda: ({"har": 5.0}, 0.25), (1e-10,) * 5)
     return outcomes
 
 

@@ -156,6 +156,32 @@ def test_every_missing_id_ends_as_repaired_or_absent_and_no_gap_stays_open(
     assert origins == dict.fromkeys(live, "ws") | dict.fromkeys(lost & repaired, "rest")
 
 
+@pytest.mark.parametrize("bad", [b'"qty":0.0', b'"qty":1e30', b'"side":"hold"'])
+def test_a_trade_that_rest_repeats_in_a_refused_form_closes_its_gap(bad: bytes) -> None:
+    """Its gap stayed open for ever, although nothing was left that could fill it."""
+    at = [BEGIN_NS + number for number in range(9)]
+    good = [trade_frame(SYMBOL, at[number], 60_000.0, number) for number in range(9)]
+    spoiled = good[5].replace(b'"qty":0.25' if b"qty" in bad else b'"side":"buy"', bad)
+    assert spoiled != good[5]
+    live = [Envelope(at[8], 1, n, "trade", "ws", spoiled if n == 5 else good[n]) for n in (3, 4, 5, 6)]
+    by_rest = Envelope(at[8], 0, 0, "trade", "rest", spoiled)
+    reader = BronzeReader()
+    for record in records(live):
+        reader.read(record)
+    (gap,) = tables(reader)["gap_marks"].values()
+    assert (gap["state"], gap["missing"]) == ("open", 1), "REST may have the trade in a form that can be stored"
+    for record in records([by_rest]):
+        reader.read(record)
+    (gap,) = tables(reader)["gap_marks"].values()
+    assert (gap["state"], gap["first_id"], gap["missing"]) == ("absent", 5, 0)
+    assert [notice.state for notice in reader.notices] == ["open", "absent"]
+    assert len(reader.refused) == 2, "the dead letters hold it"
+    warm = BronzeReader()
+    for record in records([*live, by_rest]):
+        warm.warm(record)
+    assert warm.save(0) == reader.save(0)
+
+
 def test_features_are_compared_bit_by_bit_so_a_changed_quote_is_seen() -> None:
     frames = [quote_frame(SYMBOL, BEGIN_NS + n * 10**9, 60_000.0 + n) for n in range(3)]
     other = [*frames[:2], quote_frame(SYMBOL, BEGIN_NS + 2 * 10**9, 60_002.1)]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def fetch(settings: ExchangeSettings) -> tuple[np.ndarray, np.ndarray]:
     end_ns = (now_ns() // NS_PER_MIN - 1) * NS_PER_MIN
     begin_ns = end_ns - 180 * NS_PER_MIN
-    pages = list(trades_between(settings, "BTC/USD", begin_ns, end_ns, pause_s=0.0))
+    pages = list(trades_between(settings, "BTC/USD", begin_ns, end_ns))
     assert len(pages) > 3, "three hours are several pages"
     trades = np.concatenate(pages)
     assert (np.diff(trades["trade_id"]) == 1).all(), "each trade once, none missing"
@@ -41,7 +41,9 @@ def fetch(settings: ExchangeSettings) -> tuple[np.ndarray, np.ndarray]:
     return bars_of_trades(trades), published[inside]
 
 
-def test_bars_from_paged_trades_equal_the_published_bars(tmp_path: Path) -> None:
+def test_bars_from_paged_trades_equal_the_published_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kraken, "rest_pause_s", 0.0)
+
     async def body() -> tuple[np.ndarray, np.ndarray]:
         server = Exchange(Options(data_dir=tmp_path, rest_rate_limit=0.0))
         async with server.running():
@@ -56,6 +58,7 @@ def test_bars_from_paged_trades_equal_the_published_bars(tmp_path: Path) -> None
 
 
 def test_a_rate_limit_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kraken, "rest_pause_s", 0.0)
     real_sleep = time.sleep
     monkeypatch.setattr("btc_core.exchanges.rest.time.sleep", lambda _s: real_sleep(0.2))
 
@@ -65,7 +68,7 @@ def test_a_rate_limit_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             settings = ExchangeSettings(rest_url=f"http://127.0.0.1:{server.port}")
             end_ns = (now_ns() // NS_PER_MIN - 1) * NS_PER_MIN
             pages = await asyncio.to_thread(
-                lambda: list(trades_between(settings, "BTC/USD", end_ns - 90 * NS_PER_MIN, end_ns, pause_s=0.0))
+                lambda: list(trades_between(settings, "BTC/USD", end_ns - 90 * NS_PER_MIN, end_ns))
             )
             return sum(len(page) for page in pages)
 

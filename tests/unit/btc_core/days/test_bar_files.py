@@ -210,6 +210,20 @@ def test_a_bad_row_is_named_with_its_line_and_skipped_when_asked_for(tmp_path: P
     assert read.bad.count == 1 + conflicts
 
 
+def test_an_absurd_price_is_refused_in_every_market_and_a_weak_currency_may_have_high_ones(tmp_path: Path) -> None:
+    """A high of 8.5e9 in a market at 85,000 once passed."""
+    file = written(tmp_path / "bars.csv", lines(some_bars(5)) + ["1743466020,85000,8.5e9,84999,85000,1,3"])
+    with pytest.raises(InvalidInput, match=r"high is more than 1e\+04 times low: line 6"):
+        read_bar_file(file)
+    bars = some_bars(5)
+    for name in ("open", "high", "low", "close"):
+        bars[name] *= 16_000
+    file = written(tmp_path / "bars.csv", lines(bars))
+    assert len(read_bar_file(file, "BTC/IDR").bars) == 5
+    with pytest.raises(InvalidInput, match=r"open must be above zero and at most 1e\+09"):
+        read_bar_file(file, BTC)
+
+
 def test_the_first_rows_of_each_fault_are_shown_and_all_are_counted(tmp_path: Path) -> None:
     rows = lines(some_bars(30))
     bad = [line.replace(",8", ",-8", 1) for line in rows[:10]] + [f"{line},1" for line in rows[10:12]]

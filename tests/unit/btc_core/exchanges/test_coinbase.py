@@ -19,6 +19,7 @@ from btc_core.exchanges.adapters import EXCHANGES
 from btc_core.exchanges.coinbase import MAX_CANDLES, Coinbase
 from btc_core.exchanges.coinbase_frames import decode
 from btc_core.exchanges.decoding import DECODERS, events_of, frame_of
+from btc_core.exchanges.interface import TradePage
 from btc_core.features.engine import FeatureEngine, run
 from btc_core.features.file_replay import replay_file
 from btc_core.market.events import QUOTE, Event, TradeEvent
@@ -83,6 +84,12 @@ def test_a_match_has_the_side_of_the_maker_and_its_trade_the_side_of_the_taker(m
     assert (type(event), event.sign) == (TradeEvent, 1.0 if taker == "buy" else -1.0)
 
 
+def test_a_match_in_a_leap_second_is_accepted() -> None:
+    frame = decode(raw(MATCH, time="2016-12-31T23:59:60.5Z"))
+    assert isinstance(frame, TradeFrame)
+    assert frame.data[0].timestamp.isoformat() == "2016-12-31T23:59:59.999999+00:00"
+
+
 def test_the_last_match_of_a_new_subscription_is_a_snapshot() -> None:
     first, later = decode(raw(MATCH, type="last_match")), decode(raw(MATCH))
     assert isinstance(first, TradeFrame)
@@ -102,7 +109,7 @@ def test_a_heartbeat_becomes_a_heartbeat_frame() -> None:
     assert isinstance(decode(raw(beat)), HeartbeatFrame)
 
 
-def test_a_subscription_becomes_live_for_each_product_and_a_refusal_raises_its_text() -> None:
+def test_a_subscription_becomes_live_for_each_product_and_a_refusal_concerns_the_others() -> None:
     subscriptions = Subscriptions(Coinbase(ExchangeSettings(name="coinbase")), ("BTC/USD", "ETH/USD"), 8.0)
     requests = subscriptions.open(0.0)
     assert requests == [
@@ -125,8 +132,12 @@ def test_a_subscription_becomes_live_for_each_product_and_a_refusal_raises_its_t
         raw({"type": "error", "message": "Failed to subscribe", "reason": "NO-SUCH is not a valid product"})
     )
     assert isinstance(refusal, Reply)
+    subscriptions.replied(refusal, 4.0)
+    assert subscriptions.state("trade", "ETH/USD") == "refused"
+    nothing_yet = Subscriptions(Coinbase(ExchangeSettings(name="coinbase")), ("NO/SUCH",), 8.0)
+    nothing_yet.open(0.0)
     with pytest.raises(SubscriptionRefused, match="NO-SUCH is not a valid product"):
-        subscriptions.replied(refusal, 4.0)
+        nothing_yet.replied(refusal, 4.0)
 
 
 def test_an_error_that_answers_no_request_raises_nothing() -> None:
@@ -239,27 +250,32 @@ def test_a_gap_is_fetched_in_pages_from_its_end_as_the_websocket_would_have_sent
     coinbase, server = rest
     gap = GapNotice("BTC/USD", 1_501, 3_700, "open", 0, 0, 0)
     found: dict[int, bytes] = {}
-    cursor = None
+    search = coinbase.gap_search(gap)
+    (cursor,) = search.begins
     while True:
-        page, cursor = coinbase.missing_trades(gap, cursor)
-        found |= page
-        if cursor is None:
+        page = coinbase.trade_page("BTC/USD", cursor)
+        found |= page.frames
+        if page.next is None or page.next >= search.end:
             break
-    assert set(found) == set(range(1_501, 3_701)) - {2_000}, "the exchange does not have trade 2,000"
+        cursor = page.next
+    missing = {trade_id for trade_id in found if 1_501 <= trade_id <= 3_700}
+    assert missing == set(range(1_501, 3_701)) - {2_000}, "the exchange does not have trade 2,000"
+    assert {1_500, 3_701} <= set(found), "the trades around the gap show that REST is not behind"
     assert [(query["after"], query["limit"]) for query in server.queries] == [
-        ("3701", "1000"), ("2701", "1000"), ("1701", "200")
+        ("3702", "1000"), ("2702", "1000"), ("1702", "1000")
     ]  # fmt: skip
     (event,) = events_of(envelope(found[1_501]))
     assert isinstance(event, Event)
     assert (event.trade_id, event.price, event.qty, event.sign) == (1_501, 16209.91, 0.00698254, 1.0)
 
 
-def test_fetching_a_gap_ends_when_the_exchange_does_not_have_its_trades(rest: tuple[Coinbase, FakeRest]) -> None:
+def test_a_page_has_no_next_page_when_the_exchange_does_not_have_more_trades(rest: tuple[Coinbase, FakeRest]) -> None:
     coinbase, server = rest
     server.answer = []
-    assert coinbase.missing_trades(GapNotice("BTC/USD", 7, 9, "open", 0, 0, 0), None) == ({}, None)
+    assert coinbase.trade_page("BTC/USD", -11) == TradePage({}, None)
     server.answer = [FakeRest.trade(3)]
-    assert coinbase.missing_trades(GapNotice("BTC/USD", 7, 9, "open", 0, 0, 0), None) == ({}, None)
+    page = coinbase.trade_page("BTC/USD", -11)
+    assert (list(page.frames), page.next) == ([3], None)
 
 
 def test_minute_bars_are_fetched_in_pages_of_300_and_their_frames_pass_the_engine(
@@ -290,7 +306,7 @@ def test_an_answer_with_an_unexpected_form_raises_exchange_error(
     coinbase, server = rest
     server.answer = answer
     with pytest.raises(ExchangeError, match="unexpected form"):
-        coinbase.missing_trades(GapNotice("BTC/USD", 7, 9, "open", 0, 0, 0), None)
+        coinbase.trade_page("BTC/USD", -11)
     with pytest.raises(ExchangeError, match="unexpected form"):
         coinbase.minute_bars("BTC/USD", 1)
 

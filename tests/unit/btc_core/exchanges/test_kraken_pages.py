@@ -9,6 +9,7 @@ import pytest
 
 from btc_core.clock import NS_PER_S, from_ns
 from btc_core.exchanges import history
+from btc_core.exchanges import kraken as kraken_adapter
 from btc_core.exchanges.kraken import Kraken
 from btc_core.market.frames import Trade
 from btc_core.market.messages import GapNotice
@@ -33,7 +34,7 @@ class PagedKraken(Kraken):
         self.requests += 1
         assert self.requests < 100, "the pages do not end"
         page = [(ts_ns, number) for ts_ns, number in self.trades if ts_ns > since_ns][:PAGE]
-        rows: list[Any] = [Trade(symbol, "buy", 1.0, 1.0, "limit", number, from_ns(ts_ns)) for ts_ns, number in page]
+        rows: list[Any] = [Trade(symbol, "buy", 1.0, 1.0, number, from_ns(ts_ns), "limit") for ts_ns, number in page]
         return rows, page[-1][0] if page else since_ns
 
 
@@ -42,12 +43,14 @@ def repaired_ids(kraken: PagedKraken, first: int, last: int, after_s: float, bef
     after_ns, before_ns = (START_NS + round(at_s * NS_PER_S) for at_s in (after_s, before_s))
     gap = GapNotice("BTC/USD", first, last, "open", after_ns, before_ns, before_ns)
     ids: set[int] = set()
-    cursor = None
+    search = kraken.gap_search(gap)
+    cursor = search.begins[0]
     while True:
-        page, cursor = kraken.missing_trades(gap, cursor)
-        ids |= set(page)
-        if cursor is None:
-            return ids
+        page = kraken.trade_page(gap.symbol, cursor)
+        ids |= set(page.frames)
+        if page.next is None or page.next >= search.end:
+            return {trade_id for trade_id in ids if first <= trade_id <= last}
+        cursor = page.next
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,8 @@ def repaired_ids(kraken: PagedKraken, first: int, last: int, after_s: float, bef
         pytest.param([0, 5, 6, 7, 8, 8.1, 8.2, 8.3, 8.4, 8.5, 4], id="the clock stepped back after the gap"),
     ],
 )
-def test_every_missing_trade_is_found(times: list[float]) -> None:
+def test_every_missing_trade_is_found(times: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kraken_adapter, "MAX_TRADES", PAGE)
     kraken = PagedKraken(enumerate(times))
     assert repaired_ids(kraken, 1, 9, times[0], times[10]) == set(range(1, 10))
 
@@ -68,5 +72,5 @@ def test_trades_between_two_times_are_yielded_once_each(monkeypatch: pytest.Monk
     times = [0, 1, 2, 2, 2, 3, 4, 4, 4, 4.5]
     kraken = PagedKraken(enumerate(times))
     monkeypatch.setattr(history, "exchange_of", lambda _: kraken)
-    pages = history.trades_between(ExchangeSettings(), "BTC/USD", START_NS, START_NS + 10 * NS_PER_S, pause_s=0.0)
+    pages = history.trades_between(ExchangeSettings(), "BTC/USD", START_NS, START_NS + 10 * NS_PER_S)
     assert np.concatenate([page["trade_id"] for page in pages]).tolist() == list(range(10))

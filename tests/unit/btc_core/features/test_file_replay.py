@@ -147,6 +147,20 @@ def test_lines_may_have_a_receive_time_and_bad_lines_are_returned_with_their_num
     assert bad == [(4, "malformed_json"), (5, "not_an_object"), (6, "unknown_channel"), (7, "not_an_object")]
 
 
+@pytest.mark.parametrize("ahead_ns", [0, 30 * 10**9, -(10**9)])
+def test_a_recorded_line_keeps_how_far_the_clock_of_the_exchange_was_ahead(tmp_path: Path, ahead_ns: int) -> None:
+    """Without it, the recording of a machine whose clock is behind would be refused as being from the future."""
+    at_ns = int(datetime(2026, 7, 19, 18, tzinfo=UTC).timestamp()) * 10**9
+    raw = json.dumps(ticker("2026-07-19T18:00:20Z", 10.0, 11.0)).encode()
+    sent = Envelope(at_ns, 1, 1, "ticker", "ws", raw, clock_offset_ns=ahead_ns)
+    path = tmp_path / "recorded.jsonl"
+    path.write_bytes(envelope_line(sent))
+    ((_, read),) = read_lines(path)
+    assert isinstance(read, Envelope)
+    assert (read.ts_recv_ns, read.clock_offset_ns or 0, read.raw) == (at_ns, max(0, ahead_ns), raw)
+    assert [bad.reason for bad in replay_file(path).bad] == ([] if ahead_ns > 0 else ["future_timestamp"])
+
+
 def test_recorded_bars_without_a_receive_time_count_as_closed(tmp_path: Path) -> None:
     begin = datetime(2026, 7, 19, 17, tzinfo=UTC)
     prices = {"open": 10.0, "high": 12.0, "low": 9.0, "close": 11.0, "volume": 1.0, "interval": 1}

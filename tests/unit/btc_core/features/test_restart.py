@@ -10,7 +10,7 @@ import pytest
 from btc_core.features.catalogue import FEATURE_NAMES, FOLD_REVISION, ROW
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
 from btc_core.features.state import EVENT, WARM_UP_S, new_state
-from btc_core.market.events import BAR, FUTURE_S, QUOTE, TRADE
+from btc_core.market.events import BAR, MAX_AHEAD_S, QUOTE, TRADE
 
 pytestmark = pytest.mark.unit
 
@@ -49,7 +49,7 @@ def market(kind: str, seed: int, hours: float = 56.0) -> tuple[np.ndarray, np.nd
                 now += int(rng.choice([60, 89, 90, 91, 600, 5_000] if kind != "long_silences" else [95_000, 7_000]) * S)
                 stamp = now
             elif kind == "future" or rng.random() < 0.5:
-                stamp = now + int(rng.integers(1, FUTURE_S) * S)
+                stamp = now + int(rng.integers(1, MAX_AHEAD_S) * S)
             else:  # bars after a new connection: they overlap the events so far and end a little later
                 begin = now // (60 * S) * 60 * S
                 begins = [begin - back * 60 * S for back in range(int(rng.integers(1, 2_000)), -2, -1)]
@@ -199,6 +199,7 @@ def test_rows_with_other_numbers_need_a_new_fold_revision() -> None:
     text = "\n".join(" ".join(f"{value:.8e}" for value in row.tolist()) for row in rows[::50])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     assert (FOLD_REVISION, digest) == GOLDEN, (
-        "the fold gives other numbers for the same events: raise FOLD_REVISION in btc_core/features/catalogue.py, "
-        f"then set GOLDEN to ({FOLD_REVISION}, {digest!r}) with the new revision"
+        f"the rows of the same events have changed. If you only added a feature, set GOLDEN to ({FOLD_REVISION}, "
+        f"{digest!r}). If an existing feature gives other numbers, raise FOLD_REVISION in "
+        "btc_core/features/catalogue.py first"
     )

@@ -100,6 +100,8 @@ def exchange() -> Iterator[tuple[str, list[str]]]:
             body = "".join(f"{time},1,2,1,2,0.25,3\n" for time in times)
         elif path.endswith("Refused"):
             body = json.dumps({"error": ["EGeneral:Too many requests"]})
+        elif path.endswith("AssetPairs"):
+            body = json.dumps({"error": [], "result": {"XXBTZUSD": {"wsname": "XBT/USD", "altname": "XBTUSD"}}})
         else:
             rows = [[time, "1", "2", "1", "2", "1.5", "0.25", 3] for time in times]
             body = json.dumps({"error": [], "result": {"XXBTZUSD": rows, "last": minute}})
@@ -118,7 +120,11 @@ def test_the_open_minute_is_left_out_for_both_sources(exchange: tuple[str, list[
     rest_bars, source = Kraken(live).minute_bars("BTC/USD", 3)
     assert source == "rest"
     assert np.array_equal(bars, rest_bars)
-    assert requested == ["/history/XBTUSD_1.csv?days=3", "/0/public/OHLC?pair=XBTUSD&interval=1"]
+    assert requested == [
+        "/history/XBTUSD_1.csv?days=3",
+        "/0/public/AssetPairs",
+        "/0/public/OHLC?pair=XBTUSD&interval=1",
+    ]
     with pytest.raises(ExchangeError, match="500"):
         Kraken(simulated).minute_bars("BTC/USD", 9)
 

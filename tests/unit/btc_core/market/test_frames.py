@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,12 +15,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btc_core.clock import NS_PER_S, to_ns
-from btc_core.errors import BadFrame
+from btc_core.errors import BadFrame, RefusedTrade
 from btc_core.exchanges.decoding import events_of
 from btc_core.features.engine import FeatureEngine
 from btc_core.market.book import ChecksumMismatch, OrderBook
-from btc_core.market.events import FUTURE_S, Event
-from btc_core.market.frames import BookData, BookFrame, Frame, Level, Reply, TickerFrame, TradeFrame, decode
+from btc_core.market.events import FUTURE_S, MAX_AHEAD_S, Event, QuoteEvent, TradeEvent
+from btc_core.market.frames import (
+    BookData,
+    BookFrame,
+    Frame,
+    InstrumentFrame,
+    Level,
+    Reply,
+    TickerFrame,
+    TradeFrame,
+    decode,
+)
 from btc_core.market.messages import Envelope
 from tests.paths import DATA
 
@@ -147,6 +158,59 @@ def test_a_quote_without_a_time_gets_its_receive_time() -> None:
     assert event.ts_event_ns == NOW_NS
 
 
+def without(entry: dict[str, object], *names: str) -> dict[str, object]:
+    return {name: value for name, value in entry.items() if name not in names}
+
+
+UNUSED = [
+    ("ticker", TICKER, ("last", "volume", "vwap", "low", "high", "change", "change_pct", "timestamp")),
+    ("trade", TRADE, ("ord_type",)),
+    ("ohlc", BAR | {"trades": 1, "vwap": 10.0}, ("trades", "vwap")),
+]
+
+
+@pytest.mark.parametrize(("channel", "entry", "unused"), UNUSED)
+def test_fields_that_nobody_needs_may_be_null_or_absent(
+    channel: str, entry: dict[str, object], unused: tuple[str, ...]
+) -> None:
+    for changed in (entry | dict.fromkeys(unused), without(entry, *unused)):
+        (event,) = events_of(envelope(frame_bytes(channel, changed), channel))
+        assert isinstance(event, Event)
+    if isinstance(event, QuoteEvent):
+        assert [math.isnan(number) for number in (event.last, event.volume, event.vwap)] == [True] * 3
+
+
+@pytest.mark.parametrize("field", ["trade_id", "price", "timestamp", "symbol"])
+def test_one_bad_trade_of_a_snapshot_of_fifty_costs_only_itself(field: str) -> None:
+    entries = [TRADE | {"trade_id": number} for number in range(100, 150)]
+    entries[20] = entries[20] | {field: None}
+    events = list(events_of(envelope(frame_bytes("trade", *entries), "trade")))
+    good = [event for event in events if isinstance(event, TradeEvent)]
+    assert [(event.item, event.trade_id) for event in good] == [(n, 100 + n) for n in range(50) if n != 20]
+    (bad,) = [event for event in events if isinstance(event, BadFrame)]
+    assert bad.reason == "bad_field"
+    assert "entry 20" in str(bad)
+    assert field in str(bad)
+
+
+def test_a_field_of_the_wire_cannot_declare_entries_bad() -> None:
+    raw = frame_bytes("ticker", TICKER)[:-1] + b',"bad":[{"position":0,"symbol":"","error":""}]}'
+    (event,) = events_of(envelope(raw))
+    assert isinstance(event, Event)
+    assert event.item == 0
+
+
+def test_one_odd_pair_of_a_thousand_does_not_cost_the_precision_of_the_others() -> None:
+    pairs = [{"symbol": f"S{n}/USD", "price_precision": n % 9, "qty_precision": 8} for n in range(1_000)]
+    pairs[3]["price_precision"] = None
+    pairs[4]["price_precision"] = 5_000
+    raw = json.dumps({"channel": "instrument", "type": "snapshot", "data": {"assets": [], "pairs": pairs}}).encode()
+    frame = decode(raw)
+    assert isinstance(frame, InstrumentFrame)
+    assert [pair.price_precision for pair in frame.data.pairs] == [n % 9 for n in range(1_000) if n not in (3, 4)]
+    assert [(entry.position, entry.symbol) for entry in frame.bad] == [(3, "S3/USD"), (4, "S4/USD")]
+
+
 # --- bad input: whole frames ----------------------------------------------------------------------------------------
 
 MEGABYTE = 1_000_000
@@ -173,6 +237,12 @@ BAD_FRAMES = {
     ),
     "a time without a zone": (frame_bytes("trade", TRADE | {"timestamp": "2026-07-19T18:00:00"}), "bad_field"),
     "a time that is a number": (frame_bytes("ticker", TICKER | {"timestamp": 1784484000}), "bad_field"),
+    "a key of 800 kB": (b'{"' + b"k" * 800_000 + b'":1}', "unknown_message"),
+    "no good entry": (frame_bytes("trade", TRADE | {"price": None}, TRADE | {"qty": None}), "bad_field"),
+    "an instrument frame without a good pair": (
+        b'{"channel":"instrument","type":"snapshot","data":{"pairs":[{"symbol":"A/USD","price_precision":null}]}}',
+        "bad_field",
+    ),
     "a megabyte of brackets": (
         b'{"channel":"heartbeat","x":' + b"[" * MEGABYTE + b"]" * MEGABYTE + b"}",
         "malformed_json",
@@ -234,7 +304,7 @@ BAD_ENTRIES = [
     ("trade", {"price": 0}, "bad_price"), ("trade", {"price": -5}, "bad_price"), ("trade", {"price": "NaN"}, "bad_price"),
     ("trade", {"price": "Infinity"}, "bad_price"), ("trade", {"price": "1e999999999"}, "bad_price"),
     ("trade", {"qty": 0}, "bad_quantity"), ("trade", {"qty": -1}, "bad_quantity"), ("trade", {"qty": "sNaN"}, "bad_quantity"),
-    ("trade", {"qty": 1e9}, "bad_quantity"), ("trade", {"side": "hold"}, "bad_side"),
+    ("trade", {"qty": 1e15}, "bad_quantity"), ("trade", {"side": "hold"}, "bad_side"),
     ("trade", {"trade_id": 0}, "bad_trade_id"), ("trade", {"trade_id": 10**30}, "bad_trade_id"),
     ("trade", {"timestamp": "2030-01-01T00:00:00Z"}, "future_timestamp"),
     ("ohlc", {"low": 0.0}, "bad_price"), ("ohlc", {"volume": -1.0}, "bad_quantity"), ("ohlc", {"high": 10.5}, "bad_bar"),
@@ -258,6 +328,87 @@ def test_a_bad_entry_is_refused_and_its_neighbours_are_accepted(
 def test_a_locked_quote_and_a_time_at_the_limit_are_accepted() -> None:
     latest = datetime.fromtimestamp(NOW_NS // NS_PER_S + FUTURE_S, UTC).isoformat()
     assert reasons(frame_bytes("ticker", TICKER | {"bid": 64525.1}, TICKER | {"timestamp": latest}), "ticker") == []
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "latest_s"),
+    [(0, FUTURE_S), (30, 30 + FUTURE_S), (-30, FUTURE_S), (1e9, MAX_AHEAD_S)],
+    ids=["not measured", "our clock is behind", "our clock is ahead", "an offset nobody can believe"],
+)
+@pytest.mark.parametrize("channel", ["ticker", "trade"])
+def test_an_event_may_be_ahead_of_the_exchange_clock_by_seconds_only(
+    channel: str, ahead_s: float, latest_s: int
+) -> None:
+    for after_s, expected in ((latest_s, []), (latest_s + 1, ["future_timestamp"])):
+        stamp = datetime.fromtimestamp(NOW_NS // NS_PER_S + after_s, UTC).isoformat()
+        raw = frame_bytes(channel, GOOD[channel] | {"timestamp": stamp})
+        received = msgspec.structs.replace(envelope(raw, channel), clock_offset_ns=int(ahead_s * NS_PER_S))
+        assert [event.reason for event in events_of(received) if isinstance(event, BadFrame)] == expected
+
+
+def test_a_bar_is_closed_by_the_clock_of_the_exchange() -> None:
+    raw = frame_bytes("ohlc", BAR | {"interval_begin": "2026-07-19T17:59:03Z"})
+    behind = msgspec.structs.replace(envelope(raw, "ohlc"), clock_offset_ns=3 * NS_PER_S)
+    assert reasons(raw, "ohlc") == ["open_bar"]
+    assert [type(event).__name__ for event in events_of(behind)] == ["BarEvent"]
+
+
+def test_one_quote_from_the_future_does_not_change_the_features_after_it() -> None:
+    """One quote that was stamped 599 s ahead made features empty or wrong for hours."""
+    rows = []
+    for bad in (False, True):
+        engine = FeatureEngine()
+        for second in range(400):
+            at = NOW_NS + second * NS_PER_S
+            for offset, stamp_s in (
+                (2 * second, second),
+                *(((2 * second + 1, second + 599),) if bad and second == 200 else ()),
+            ):
+                stamp = datetime.fromtimestamp(NOW_NS // NS_PER_S + stamp_s, UTC).isoformat()
+                entry = TICKER | {"timestamp": stamp, "bid_qty": 1.0 + second % 7}
+                engine.push(Envelope(at, 1, second, "ticker", "ws", frame_bytes("ticker", entry)), 0, offset)
+        rows.append(engine.flush()[0].values.tobytes())
+        assert engine.rejected == ({"future_timestamp": 1} if bad else {})
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "price", "qty"),
+    [
+        ("BTC/JPY", 15_000_000, 70), ("PEPE/USD", 0.00001, 11_000_000_000), ("BTC/IDR", 1_600_000_000, 5),
+        ("BTC/USD", 100_000, 20_000), ("SHIB/USD", 0.000012, 500_000_000_000),
+    ],
+)  # fmt: skip
+def test_a_large_trade_of_any_market_is_accepted(symbol: str, price: float, qty: float) -> None:
+    """Limits in USD refused 70 BTC in JPY, and 110,000 USD of a small coin."""
+    entry = TRADE | {"symbol": symbol, "price": price, "qty": qty}
+    assert reasons(frame_bytes("trade", entry), "trade") == []
+
+
+def test_a_refused_trade_has_its_id_unless_the_id_is_what_is_wrong() -> None:
+    raw = frame_bytes("trade", TRADE | {"qty": 0, "trade_id": 41}, TRADE | {"qty": 0, "trade_id": -1})
+    first, second = events_of(envelope(raw, "trade"))
+    assert isinstance(first, RefusedTrade)
+    assert (first.reason, first.symbol, first.trade_id) == ("bad_quantity", "BTC/USD", 41)
+    assert str(first).startswith("bad_quantity: qty is 0.0")
+    assert isinstance(second, BadFrame)
+    assert not isinstance(second, RefusedTrade)
+
+
+@pytest.mark.parametrize("stamp", ["2016-12-31T23:59:60Z", "2016-12-31T23:59:60.750000Z"])
+def test_a_trade_in_a_leap_second_is_a_trade_of_the_last_microsecond_of_its_day(stamp: str) -> None:
+    """The decoder refused the whole frame."""
+    raw = frame_bytes("trade", TRADE | {"timestamp": stamp}, TRADE)
+    frame = decode(raw)
+    assert isinstance(frame, TradeFrame)
+    assert [trade.timestamp for trade in frame.data] == [datetime(2016, 12, 31, 23, 59, 59, 999_999, UTC), NOW]
+    assert decode(raw.decode()) == frame
+
+
+def test_a_frame_that_is_bad_and_in_a_leap_second_is_refused_for_what_is_bad() -> None:
+    raw = frame_bytes("trade", {name: value for name, value in TRADE.items() if name != "price"})
+    with pytest.raises(BadFrame, match="missing required field `price`"):
+        decode(raw.replace(NOW.isoformat().encode(), b"2016-12-31T23:59:60Z"))
 
 
 def test_duplicate_and_late_trades_give_no_row() -> None:

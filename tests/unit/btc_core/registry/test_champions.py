@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from btc_core.errors import InvalidInput, NotReady
+from btc_core.errors import InvalidInput, NotReady, SchemaError, ServiceError
 from btc_core.names import BID, VOLATILITY, ModelKey
-from btc_core.registry.champions import Champions, ModelHolder
+from btc_core.registry import bundles
+from btc_core.registry.champions import BaselineSource, Champions, ModelHolder
 from btc_core.registry.keys import key_of_name, model_keys
+from btc_core.settings import Settings
 
 MARKETS = ("BTC/USD", "ETH/USD")
 
@@ -80,3 +82,14 @@ def test_every_registered_name_belongs_to_one_key() -> None:
     assert [key_of_name(key.name, MARKETS) for key in keys] == list(keys)
     with pytest.raises(InvalidInput, match="no model bid-model; the models are bid-price-model, volatility-model"):
         key_of_name("bid-model", MARKETS)
+
+
+@pytest.mark.parametrize("error", [NotReady("none yet"), ServiceError("away"), SchemaError("of an older layout")])
+def test_the_random_walk_serves_while_the_champion_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def load_champion(_settings: Settings, _key: ModelKey) -> None:
+        raise error
+
+    monkeypatch.setattr(bundles, "load_champion", load_champion)
+    assert BaselineSource(Settings()).load(ModelKey("BTC/USD", BID)).kind == "random_walk"

@@ -28,10 +28,13 @@ class Sender:
     def establish(self) -> None:
         pass
 
+    def new_buffer(self) -> Sender:
+        return self
+
     def dataframe(self, *_: object, **__: object) -> None:
         pass
 
-    def flush(self) -> None:
+    def flush(self, *_: object, **__: object) -> None:
         pass
 
     close: Callable[..., None] = flush

@@ -106,3 +106,23 @@ def test_each_extra_frame_has_the_defect_of_its_fault() -> None:
     assert np.isnan(bids["nan"])
     assert bids["negative"] < 0
     assert bids["crossed"] > 60_000.1
+
+
+def test_odd_pairs_odd_trades_long_keys_and_foreign_books_have_their_defect_and_are_json() -> None:
+    pairs = wire.instrument((BTC_USD,))
+    for precision in ("null", "absent", "negative", "huge"):
+        odd = frame_faults.extra_frame(catalogue.parse("odd_pair", {"precision": precision}), pairs)  # type: ignore[arg-type]
+        frame = frames.decode(odd.text)
+        assert isinstance(frame, frames.InstrumentFrame)
+        assert [pair.symbol for pair in frame.data.pairs] == [BTC_USD.symbol]
+        assert [entry.symbol for entry in frame.bad] == ["ODD/USD"]
+    (source,) = _trade_frames([4])
+    shown = frame_faults.extra_frame(catalogue.OddTrades(), source)
+    rows = json.loads(shown.text)["data"]
+    assert ["ord_type" in row for row in rows] == [False, True, True, True]
+    assert [row["price"] is None for row in rows] == [True, False, False, False]
+    long_key = frame_faults.extra_frame(catalogue.LongKey(), None)
+    assert len(long_key.text) == 800_000
+    assert len(next(iter(json.loads(long_key.text)))) > 799_000
+    foreign = json.loads(frame_faults.extra_frame(catalogue.ForeignBook(), None).text)
+    assert (foreign["channel"], foreign["data"][0]["symbol"]) == ("book", "XBT/USD")

@@ -1,6 +1,6 @@
-"""The newest rows, read from Redis.
+"""The newest features and forecasts, read from Redis.
 
-What does not belong here: keys and encodings. Those are `btc_core.stores.redis_rows`'s.
+What does not belong here: keys and encodings (`btc_core.stores.redis_rows`), and past rows (`stored_rows`).
 """
 
 from __future__ import annotations
@@ -23,51 +23,51 @@ if TYPE_CHECKING:
 
 
 REUSE_S = 0.01
-"""A row read this recently is not read again: a read costs as much as the rest of an answer, and new rows come at some
-100/s. Longer adds its length to the age of every forecast."""
+"""How long a row is reused. A read costs as much as the rest of an answer, and new rows come at about 100 a second. This
+time is added to the age of a forecast."""
 
 TIMEOUT_S = 1.0
-"""Longest wait for Redis, which answers within a millisecond or is in trouble; a request waits as long."""
+"""Longest wait for Redis, and so of a request for it. Redis answers within a millisecond unless something is wrong."""
 
-FORGET_S = 5.0
-"""A subscription nobody read for this long is opened anew instead of reading what piled up in it."""
+UNREAD_S = 5.0
+"""A subscription that was not read for this long is opened again, instead of reading everything that arrived meanwhile."""
 
 Row = TypeVar("Row", "FeatureRow", "ForecastRow")
 
 
 class Announcements:
-    """Waits for the forecast worker's announcements; without Redis it waits just as long and says no."""
+    """Waits until the forecast worker announces a forecast."""
 
     def __init__(self, settings: RedisSettings, symbols: tuple[str, ...], clock: Clock) -> None:
         self._client = redis_rows.connect(settings)
         self._clock = clock
-        self._asked_s = 0.0
+        self._last_wait_s = 0.0
         self._channels = [redis_rows.update_channel(redis_rows.forecast_key(symbol)) for symbol in symbols]
         self._pubsub: redis.client.PubSub | None = None
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether a forecast was announced since the last call, as soon as one is or after `timeout_s`."""
-        was_s, self._asked_s = self._asked_s, self._clock.monotonic_s()
+        """Return True as soon as there is a new forecast, or False after `timeout_s`, also if Redis does not answer."""
+        last_wait_s, self._last_wait_s = self._last_wait_s, self._clock.monotonic_s()
         try:
-            if self._pubsub is not None and self._asked_s - was_s > FORGET_S:
+            if self._pubsub is not None and self._last_wait_s - last_wait_s > UNREAD_S:
                 self._pubsub.close()
                 self._pubsub = None
             if self._pubsub is None:
                 pubsub = self._client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
                 pubsub.subscribe(*self._channels)
                 self._pubsub = pubsub
-            heard = self._pubsub.get_message(timeout=timeout_s) is not None
-            while heard and self._pubsub.get_message(timeout=0) is not None:
-                pass  # those that came meanwhile are told by the same row
+            is_announced = self._pubsub.get_message(timeout=timeout_s) is not None
+            while is_announced and self._pubsub.get_message(timeout=0) is not None:
+                pass  # the newest row stands for all announcements so far
         except redis.RedisError:
             self._pubsub = None
             time.sleep(timeout_s)
             return False
-        return heard
+        return is_announced
 
 
-class RedisStore:
-    """Reads through one client; redis-py's pool gives each thread its own connection."""
+class RedisRows:
+    """Reads rows with one client, whose pool gives each thread a connection of its own."""
 
     def __init__(self, settings: RedisSettings, clock: Clock) -> None:
         self._client = redis_rows.connect(settings, TIMEOUT_S)
@@ -76,11 +76,11 @@ class RedisStore:
         self._forecasts: dict[str, tuple[float, ForecastRow | None]] = {}
 
     def features(self, symbol: str) -> FeatureRow | None:
-        """The newest features; `ServiceError` when Redis is away or the row can't be read."""
+        """The newest features; raises `ServiceError` if Redis does not answer or the row cannot be read."""
         return self._newest(self._features, redis_rows.read_features, symbol)
 
     def forecast(self, symbol: str) -> ForecastRow | None:
-        """The newest forecast; `ServiceError` when Redis is away or the row can't be read."""
+        """The newest forecast; raises `ServiceError` if Redis does not answer or the row cannot be read."""
         return self._newest(self._forecasts, redis_rows.read_forecast, symbol)
 
     def _newest(
@@ -89,7 +89,7 @@ class RedisStore:
         read: Callable[[redis.Redis, str], Row | None],
         symbol: str,
     ) -> Row | None:
-        """The row of `recent` while it is recent, else a new one; two threads may both read, which does no harm."""
+        """The row in `recent` if it was read recently, otherwise a new one. Two threads may both read it; no harm."""
         now_s = self._clock.monotonic_s()
         read_at_s, row = recent.get(symbol, (now_s, None))
         if row is None or now_s - read_at_s > REUSE_S:
@@ -101,9 +101,9 @@ class RedisStore:
         try:
             return read(self._client, symbol)
         except redis.RedisError as error:
-            # The type only: the message of an authentication error may carry what was sent.
+            # Only the type: the message of an authentication error may contain the password.
             msg = f"Redis does not answer ({type(error).__name__}); `btc status` shows whether it runs"
             raise ServiceError(msg) from error
-        except (KeyError, ValueError) as error:  # a field is missing, or msgspec or float() refuses one
+        except (KeyError, ValueError) as error:  # a field is missing or has a bad value
             msg = f"the row of {symbol} in Redis cannot be read: {error}; the workers write a new one within seconds"
             raise ServiceError(msg) from error

@@ -1,4 +1,4 @@
-"""Reading rows: reuse for a moment, and a clear error when Redis is away."""
+"""Reading the newest rows: a row is reused for a moment, and errors say what is wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from btc_core.errors import ServiceError
 from btc_core.settings import RedisSettings
 from btc_core.stores import redis_rows
-from serving.store import REUSE_S, RedisStore
+from serving.newest_rows import REUSE_S, RedisRows
 
 
 class Clock:
@@ -23,7 +23,7 @@ class Clock:
         return self.now_s
 
 
-def test_a_row_is_read_again_only_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_is_read_again_after_a_moment_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     answers: list[Any] = ["first", "second", "of another symbol"]
 
@@ -33,7 +33,7 @@ def test_a_row_is_read_again_only_after_a_moment(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(redis_rows, "read_forecast", read)
     clock = Clock()
-    store = RedisStore(RedisSettings(), clock)
+    store = RedisRows(RedisSettings(), clock)
     assert [store.forecast("BTC/USD") for _ in range(3)] == ["first"] * 3
     clock.now_s += REUSE_S * 1.01
     assert store.forecast("BTC/USD") == "second"
@@ -41,20 +41,20 @@ def test_a_row_is_read_again_only_after_a_moment(monkeypatch: pytest.MonkeyPatch
     assert asked == ["BTC/USD", "BTC/USD", "ETH/USD"]
 
 
-def test_redis_away_is_an_error_that_says_so_and_keeps_the_password() -> None:
+def test_the_error_about_a_missing_redis_does_not_contain_the_password() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"redis://127.0.0.1:{probe.getsockname()[1]}/0"
-    store = RedisStore(RedisSettings(url=url, password="a-secret"), Clock())
+    store = RedisRows(RedisSettings(url=url, password="a-secret"), Clock())
     with pytest.raises(ServiceError, match="Redis does not answer") as caught:
         store.features("BTC/USD")
     assert "a-secret" not in str(caught.value)
 
 
-def test_a_row_without_its_fields_is_an_error_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_with_a_missing_field_is_a_service_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(_client: object, _symbol: str) -> Any:
         raise KeyError("bid_1m_usd")
 
     monkeypatch.setattr(redis_rows, "read_forecast", read)
     with pytest.raises(ServiceError, match="bid_1m_usd"):
-        RedisStore(RedisSettings(), Clock()).forecast("BTC/USD")
+        RedisRows(RedisSettings(), Clock()).forecast("BTC/USD")

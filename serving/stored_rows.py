@@ -1,6 +1,6 @@
-"""What was: past forecasts and minute bars, read from QuestDB in bounded windows.
+"""Pages of stored rows: past forecasts with their outcomes, scores and minute bars, read from QuestDB.
 
-What does not belong here: the newest rows (`store`), and judging forecasts.
+Each read covers a bounded time. What does not belong here: the newest rows (`newest_rows`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from btc_core.clock import from_ns
+from btc_core.clock import NS_PER_S, from_ns
 from btc_core.errors import ServiceError
-from btc_core.names import HORIZONS_MIN, LEVELS_PCT
+from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from btc_core.tables.sql import of_symbol
-from serving.answers import MinuteBar, Outcome, PastForecast, past_model
+from serving.answers import MinuteBar, Outcome, PastForecast, PastModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from btc_core.settings import QuestdbSettings
 
 TIMEOUT_S = 5.0
-"""A read holds a thread of the API for no longer; a page of a day takes some 50 ms."""
+"""Longest time that a read holds a thread of the API. A page of a day takes about 50 ms."""
 MAX_READS = 2
-"""Reads at a time: QuestDB answers with as many threads, and the other threads of the API stay free for forecasts."""
+"""Reads at the same time. QuestDB answers with as many threads, and the other threads of the API stay free."""
 
 # In the order of the fields of `MinuteBar`.
-_BARS = ("open", "high", "low", "close", "volume", "trades", "quotes", "bid_close", "ask_close", "spread_mean_bps",
+_BAR_COLUMNS = ("open", "high", "low", "close", "volume", "trades", "quotes", "bid_close", "ask_close", "spread_mean_bps",
          "realized_volatility_bps")  # fmt: skip
 
 # In the order of the fields of `Outcome`.
-_OUTCOME = [
+_OUTCOME_COLUMNS = [
     "first(ts_event)",
     "first(bid)",
     *(f"first({name}_{h}m_bps)" for name in ("bid_return", "bid_forecast", "realized", "sigma") for h in HORIZONS_MIN),
     "first(qlike_model_5m)",
     "first(qlike_harx_5m)",
 ]
-_SCORES = {
+_SCORE_COLUMNS = {
     **{f"qlike_{name}": f"avg(qlike_{name}_5m)" for name in ("model", "harx", "har", "ewma", "naive")},
     "mse_model": "avg((bid_return_5m_bps - bid_forecast_5m_bps) * (bid_return_5m_bps - bid_forecast_5m_bps))",
     "mse_random_walk": "avg(bid_return_5m_bps * bid_return_5m_bps)",
@@ -54,60 +54,71 @@ _SCORES = {
 }
 
 
+_IN_TIME = f"cast(made_at AS LONG) - cast(ts_recv AS LONG) <= {LATE_FORECAST_S * NS_PER_S}"
+"""The condition that a forecast in a prediction table is not late."""
+
+
 class Scores(msgspec.Struct, frozen=True):
-    """Means over outcomes, by name; null without any."""
+    """Means over the outcomes of a time, by name; None without any outcome."""
 
     count: int
     means: dict[str, float | None]
 
 
-class QuestHistory:
-    """Reads through one HTTP client, which threads may share; opens no connection before the first read."""
+class QuestRows:
+    """Reads rows with one HTTP client, which threads may share. It connects at the first read.
+
+    Every method raises `ServiceError` if QuestDB does not answer, refuses, or is busy with other reads.
+    """
 
     def __init__(self, settings: QuestdbSettings) -> None:
         self._db = QuestDB(settings, timeout_s=TIMEOUT_S)
         self._slots = threading.BoundedSemaphore(MAX_READS)
 
     def forecasts(self, symbol: str, from_ns: int, to_ns: int, step_s: int) -> list[PastForecast]:
-        """The first forecast of each step that has one, from `from_ns` until before `to_ns`, in time order.
+        """The first forecast of each step from `from_ns` until before `to_ns`, in the order of time.
 
-        Raises `ServiceError` when QuestDB is away, refuses, or is busy with other reads.
+        Forecasts that were made too late to serve are left out, and so are their outcomes.
         """
         bid_paths = [f"first(bid_{h}m_usd)" for h in HORIZONS_MIN]
         sigmas = [f"first({name}_{h}m_bps)" for name in ("sigma", "baseline_sigma") for h in HORIZONS_MIN]
         model = ["first(model_kind)", "first(model_version)"]
         about = ["first(ts_event)", "first(made_at)", "first(bid)"]
         with self._slot():
-            window = f"{_window('ts_event', symbol, from_ns, to_ns)} SAMPLE BY {step_s}s"
-            bids = self._sampled("gold_bid_price_prediction", about + bid_paths + model, window)
-            sampled = self._sampled("gold_volatility_prediction", sigmas + model, window)
+            window, step = _window("ts_event", symbol, from_ns, to_ns), f"SAMPLE BY {step_s}s"
+            made_in_time = f"{window} AND {_IN_TIME} {step}"
+            bids = self._sampled("gold_bid_price_prediction", about + bid_paths + model, made_in_time)
+            sampled = self._sampled("gold_volatility_prediction", sigmas + model, made_in_time)
             volatilities = {row[0]: row[1:] for row in sampled}
-            outcomes = {row[0]: row[1:] for row in self._sampled(PREDICTION_OUTCOMES.name, _OUTCOME, window)}
-        return [_past(row, volatilities[row[0]], outcomes.get(row[0])) for row in bids if row[0] in volatilities]
+            judged = self._sampled(PREDICTION_OUTCOMES.name, _OUTCOME_COLUMNS, f"{window} AND late = false {step}")
+            outcomes = {row[0]: row[1:] for row in judged}
+        return [
+            _past_forecast(row, volatilities[row[0]], outcomes.get(row[0])) for row in bids if row[0] in volatilities
+        ]
 
     def scores(self, symbol: str, from_ns: int, to_ns: int) -> Scores:
-        """Mean losses of the outcomes in [from, to), and how many there are; raises `ServiceError`."""
+        """Mean losses of the outcomes from `from_ns` until before `to_ns`, and their number, without those of late forecasts."""
         with self._slot():
-            window = _window("ts_event", symbol, from_ns, to_ns)
-            means = ", ".join(_SCORES.values())
-            (row,) = self._db.execute(f"SELECT count(), {means} FROM {PREDICTION_OUTCOMES.name} WHERE {window}")  # noqa: S608 - names of the catalogue
-        return Scores(count=row[0], means=dict(zip(_SCORES, row[1:], strict=True)))
+            window = f"{_window('ts_event', symbol, from_ns, to_ns)} AND late = false"
+            means = ", ".join(_SCORE_COLUMNS.values())
+            (row,) = self._db.execute(f"SELECT count(), {means} FROM {PREDICTION_OUTCOMES.name} WHERE {window}")  # noqa: S608 - names from the catalogue, and times
+        return Scores(count=row[0], means=dict(zip(_SCORE_COLUMNS, row[1:], strict=True)))
 
     def bars(self, symbol: str, from_ns: int, to_ns: int) -> list[MinuteBar]:
-        """Closed and running minutes from `from_ns` until before `to_ns`, in time order; raises `ServiceError`."""
+        """The minutes from `from_ns` until before `to_ns`, in the order of time, with the running one."""
         with self._slot():
             rows = self._db.execute(
-                f"SELECT ts, {', '.join(_BARS)} FROM gold_1min WHERE {_window('ts', symbol, from_ns, to_ns)} ORDER BY ts"  # noqa: S608 - names of the catalogue
+                f"SELECT ts, {', '.join(_BAR_COLUMNS)} FROM gold_1min WHERE {_window('ts', symbol, from_ns, to_ns)} ORDER BY ts"  # noqa: S608 - names from the catalogue, and times
             )
         return [MinuteBar(_micros(row[0]), *row[1:]) for row in rows]
 
     def _sampled(self, table: str, columns: list[str], window: str) -> list[list[Any]]:
-        return self._db.execute(f"SELECT ts_event AS step, {', '.join(columns)} FROM {table} WHERE {window}")  # noqa: S608 - names of the catalogue, numbers, a symbol of the settings
+        return self._db.execute(f"SELECT ts_event AS step, {', '.join(columns)} FROM {table} WHERE {window}")  # noqa: S608 - names from the catalogue, numbers, and a symbol from the settings
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
         if not self._slots.acquire(timeout=TIMEOUT_S / 2):
-            msg = f"{MAX_READS} reads of history are running already; ask again in a second"
+            msg = f"{MAX_READS} reads of stored rows are running already; ask again in a second"
             raise ServiceError(msg)
         try:
             yield
@@ -124,7 +135,7 @@ def _literal(ts_ns: int) -> str:
 
 
 def _micros(text: str) -> str:
-    """QuestDB's nanoseconds as this API gives times.
+    """A time of QuestDB, in nanoseconds, as answers show it.
 
     >>> _micros("2026-01-02T03:04:05.123456789Z")
     '2026-01-02T03:04:05.123456Z'
@@ -137,11 +148,11 @@ def _outcome(row: list[Any] | None) -> Outcome | None:
         return None
     count = len(HORIZONS_MIN)
     returns, forecasts, realized, sigmas = (tuple(row[2 + count * at : 2 + count * (at + 1)]) for at in range(4))
-    model, harx = row[2 + 4 * count :]
-    return Outcome(_micros(row[0]), row[1], returns, forecasts, realized, sigmas, model, harx)
+    qlike, harx_qlike = row[2 + 4 * count :]
+    return Outcome(_micros(row[0]), row[1], returns, forecasts, realized, sigmas, qlike, harx_qlike)
 
 
-def _past(bid: list[Any], volatility: list[Any], outcome: list[Any] | None) -> PastForecast:
+def _past_forecast(bid: list[Any], volatility: list[Any], outcome: list[Any] | None) -> PastForecast:
     count = len(HORIZONS_MIN)
     return PastForecast(
         ts_event=_micros(bid[1]),
@@ -150,7 +161,11 @@ def _past(bid: list[Any], volatility: list[Any], outcome: list[Any] | None) -> P
         bid_path_usd=tuple(bid[4 : 4 + count]),
         sigma_path_bps=tuple(volatility[:count]),
         baseline_sigma_path_bps=tuple(volatility[count : 2 * count]),
-        bid_model=past_model(*bid[4 + count :]),
-        volatility_model=past_model(*volatility[2 * count :]),
+        bid_model=_past_model(*bid[4 + count :]),
+        volatility_model=_past_model(*volatility[2 * count :]),
         outcome=_outcome(outcome),
     )
+
+
+def _past_model(kind: str | None, version: str | None) -> PastModel:
+    return PastModel(kind=kind or "unknown", version=version or "unknown")

@@ -135,6 +135,6 @@ def test_the_thread_outlives_any_fault_and_shows_it() -> None:
 
 
 def test_random_walk_is_a_baseline_kind() -> None:
-    from serving.forecasts import model_info
+    from serving.served_forecast import model_info
 
-    assert model_info(random_walk_model()).is_baseline
+    assert model_info(random_walk_model().kind, "1").is_baseline

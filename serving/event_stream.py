@@ -1,0 +1,157 @@
+"""The events of `/v1/stream`: one thread makes each event once, and every open stream sends the same bytes.
+
+Each event has the whole state, so a stream that cannot keep up skips events instead of queueing them. What does not
+belong here: HTTP (`routes.stream`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from btc_core.errors import BtcError
+from btc_core.metrics import HTTP_STREAMS
+from serving.answers import encoded
+from serving.live_features import live_features
+from serving.live_forecast import live_forecast
+from serving.problem_details import Problem, document, problem_of
+from serving.readiness import readiness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from serving.deps import Deps
+
+HEARTBEAT_S = 10.0
+"""A comment is sent after this much silence. It keeps proxies from closing the connection and shows a client is gone."""
+RETRY_MS = 1_000
+"""How long a browser waits before it connects again."""
+QUIET_S = 1.0
+"""An event is made after this time even if there is no new forecast, because ages grow and the page must show it."""
+
+_logger = logging.getLogger("serving")
+
+
+class EventBroadcaster:
+    """Keeps the newest event of each market; makes events only while a stream is open."""
+
+    def __init__(
+        self, render: Callable[[str], bytes], wait_for_forecast: Callable[[float], bool], interval_s: float
+    ) -> None:
+        self._render = render
+        self._wait_for_forecast = wait_for_forecast
+        self._interval_s = interval_s
+        self._changed = threading.Condition()
+        self._events: dict[str, tuple[int, bytes]] = {}
+        self._streams: dict[str, int] = {}
+        self._number = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def stream_count(self) -> int:
+        """Number of open streams."""
+        return sum(self._streams.values())
+
+    def start(self) -> None:
+        """Make events in a thread until `stop`."""
+        self._thread = threading.Thread(target=self._run, name="event-stream", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End every stream and the thread."""
+        self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
+
+    def open(self, symbol: str, max_streams: int) -> Callable[[], None]:
+        """Count a new stream; raises a 503 if there are `max_streams` already.
+
+        Returns a function that counts the stream out. It may be called twice.
+        """
+        with self._changed:
+            if self.stream_count >= max_streams:
+                raise Problem(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    "too_many_streams",
+                    f"{max_streams} streams are open already (BTC_API_MAX_STREAMS); ask again later, or poll "
+                    "/v1/forecast",
+                    headers={"Retry-After": "5"},
+                )
+            self._streams[symbol] = self._streams.get(symbol, 0) + 1
+            HTTP_STREAMS.labels(symbol).set(self._streams[symbol])
+            if self._streams[symbol] == 1:
+                self._events.pop(symbol, None)  # it is from before the last stream was closed
+            self._changed.notify_all()
+        is_closed = threading.Event()
+
+        def close() -> None:
+            if not is_closed.is_set():
+                is_closed.set()
+                with self._changed:
+                    self._streams[symbol] -= 1
+                    HTTP_STREAMS.labels(symbol).set(self._streams[symbol])
+
+        return close
+
+    def events(self, symbol: str, max_events: int | None = None) -> Iterator[bytes]:
+        """The bytes of a stream: each new event, until there were `max_events` or `stop` is called."""
+        sent, last_number = 0, -1
+        yield f"retry: {RETRY_MS}\n\n".encode()
+        while not self._stop.is_set() and (max_events is None or sent < max_events):
+            number, event = self._next_event(symbol, last_number)
+            if number > last_number:
+                last_number, sent = number, sent + 1
+                yield event
+            elif not self._stop.is_set():
+                yield b": alive\n\n"
+
+    def _next_event(self, symbol: str, last_number: int) -> tuple[int, bytes]:
+        """The newest event after `last_number`; after `HEARTBEAT_S` or `stop` it may have that number."""
+
+        def newest() -> tuple[int, bytes]:
+            return self._events.get(symbol, (last_number, b""))
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._stop.is_set() or newest()[0] > last_number, HEARTBEAT_S)
+            return newest()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with self._changed:
+                self._changed.wait_for(lambda: self._stop.is_set() or self.stream_count > 0)
+            try:
+                self._make_events()
+            except Exception:
+                _logger.exception("an event could not be made")
+            if not self._stop.wait(self._interval_s):
+                self._wait_for_forecast(QUIET_S)
+
+    def _make_events(self) -> None:
+        """Make an event for each market that has a stream, and wake its streams."""
+        for symbol in [symbol for symbol, count in list(self._streams.items()) if count > 0]:
+            body = self._render(symbol)
+            with self._changed:
+                self._number += 1
+                self._events[symbol] = (self._number, f"id: {self._number}\n".encode() + body)
+                self._changed.notify_all()
+
+
+def render_events(deps: Deps, symbol: str) -> bytes:
+    """The events `forecast` (or `problem`), `features` and `health`, which have the bodies of the endpoints."""
+    events = []
+    try:
+        events.append(_event("forecast", encoded(live_forecast(deps, symbol))))
+    except BtcError as error:
+        events.append(_event("problem", document(problem_of(error), "stream")))
+    with suppress(BtcError):  # the problem of the forecast says the same
+        events.append(_event("features", encoded(live_features(deps, symbol))))
+    events.append(_event("health", encoded(readiness(deps))))
+    return b"".join(events)
+
+
+def _event(name: str, data: bytes) -> bytes:
+    return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"

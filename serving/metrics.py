@@ -1,0 +1,47 @@
+"""The metrics of the API: requests as they are answered; ages and models when Prometheus asks.
+
+What does not belong here: the names of metrics (`btc_core.metrics`).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from flask import request
+
+from btc_core.clock import NS_PER_S
+from btc_core.errors import BtcError
+from btc_core.metrics import FORECAST_AGE, HTTP_REQUESTS, HTTP_TIME, MODEL_CREATED
+from serving.served_forecast import age_s
+
+if TYPE_CHECKING:
+    from serving.deps import Deps
+
+NO_PATH = "none"
+"""Label of requests for paths that do not exist. A label for each of them would let clients grow the metrics at will."""
+
+
+def count_request(status: int, took_s: float) -> None:
+    """Count the request that is being answered."""
+    path = request.url_rule.rule if request.url_rule is not None else NO_PATH
+    HTTP_REQUESTS.labels(path, request.method if path != NO_PATH else NO_PATH, status).inc()
+    HTTP_TIME.labels(path).observe(took_s)
+
+
+def update_gauges(deps: Deps) -> None:
+    """Set the ages of forecasts and the times at which models were made.
+
+    The age of a forecast that has expired or cannot be read continues from the last one that was seen, or from the first
+    time it was missing, so that an alert on the age fires. `/readyz` has the reason.
+    """
+    now_ns = deps.clock.now_ns()
+    for symbol in deps.settings.exchange.symbols:
+        with suppress(BtcError):
+            row = deps.newest_rows.forecast(symbol)
+            if row is not None:
+                deps.newest_forecast_ns[symbol] = row.ts_recv_ns
+        FORECAST_AGE.labels(symbol).set(age_s(now_ns, deps.newest_forecast_ns.setdefault(symbol, now_ns)))
+    MODEL_CREATED.clear()
+    for model in deps.models.current.models.values():
+        MODEL_CREATED.labels(model.manifest.name, model.kind).set(model.manifest.created_ns / NS_PER_S)

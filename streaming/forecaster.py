@@ -1,0 +1,194 @@
+"""From feature rows to forecasts and outcomes, in the order of the log. Pure: no server is used.
+
+A batch may hold any number of rows; how the rows are batched changes neither a forecast nor an outcome.
+What does not belong here: what a model computes (`btc_core.models.bundle`), or what becomes of the results (`forecast`).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from btc_core.clock import NS_PER_MIN
+from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
+from btc_core.market.messages import FeatureMessage, ForecastRow
+from btc_core.models.bundle import bid_path
+from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
+from streaming.outcomes import Outcome, OutcomeTracker, TrackerState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from btc_core.clock import Clock
+    from btc_core.models.bundle import BidModel, VolatilityModel
+
+    Models = tuple[BidModel, VolatilityModel]
+
+_MODEL_COLUMNS = [FEATURE_NAMES.index(name) for name in MODEL_FEATURES]
+_BID_COLUMN, _MID_COLUMN = FEATURE_NAMES.index("bid"), FEATURE_NAMES.index("mid")
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Consecutive rows of one symbol during whose clock no minute ended."""
+
+    tracker: OutcomeTracker
+    models: Models
+    rows: list[FeatureMessage]
+    clocks_ns: list[int]
+    """The clock of the symbol at each row: the latest event time up to it."""
+
+    def newest(self) -> Part:
+        """The last row alone."""
+        return msgspec.structs.replace(self, rows=self.rows[-1:], clocks_ns=self.clocks_ns[-1:])
+
+
+class Results(msgspec.Struct, frozen=True):
+    """What a batch of rows gave."""
+
+    forecasts: list[ForecastRow]
+    """One for each row with a bid."""
+    unpublished: list[ForecastRow]
+    """Those that were made now; the others were published before a restart."""
+    outcomes: list[Outcome]
+
+
+class Forecaster:
+    """The outcome trackers of all symbols, and the forecasts of their rows.
+
+    `models_of` returns the models of a symbol, and `new_tracker` its tracker at the first row; both may raise
+    `ServiceError`, and then the batch has had no effect. `published` returns the forecast that was already published of a
+    row. `clock` stamps the forecasts.
+    """
+
+    def __init__(
+        self,
+        models_of: Callable[[str], Models],
+        new_tracker: Callable[[str], OutcomeTracker],
+        published: Callable[[FeatureMessage], ForecastRow | None],
+        clock: Clock,
+    ) -> None:
+        self._models_of = models_of
+        self._new_tracker = new_tracker
+        self._published = published
+        self._clock = clock
+        self._trackers: dict[str, OutcomeTracker] = {}
+
+    def reset(self) -> None:
+        """Forget outcomes that are still open: their rows come again."""
+        self._trackers = {}
+
+    def save(self, symbols: set[str]) -> dict[str, TrackerState]:
+        """The trackers of some symbols."""
+        return {symbol: tracker.save() for symbol, tracker in self._trackers.items() if symbol in symbols}
+
+    def load(self, states: dict[str, TrackerState]) -> None:
+        """Restore the trackers that `save` returned."""
+        for symbol, state in states.items():
+            self._trackers[symbol] = OutcomeTracker.load(state)
+
+    def warm(self, rows: Sequence[FeatureMessage]) -> None:
+        """Take rows that were handled before; only the forecast of the last row of each minute is needed again.
+
+        Outcomes that become final here were written before the offset of these rows was committed.
+        """
+        for part in self._parts(rows):
+            part.tracker.advance(part.clocks_ns[0])
+            newest = part.newest()
+            if not _observe_last(newest, self._as_published(newest, _forecasts(newest, self._clock.now_ns()))):
+                _observe_last(part, self._as_published(part, _forecasts(part, self._clock.now_ns())))
+            part.tracker.advance(part.clocks_ns[-1])
+
+    def handle(self, rows: Sequence[FeatureMessage]) -> Results:
+        """Forecast rows; a row before the first quote has no forecast."""
+        results = Results([], [], [])
+        for part in self._parts(rows):
+            results.outcomes.extend(part.tracker.advance(part.clocks_ns[0]))
+            made = _forecasts(part, self._clock.now_ns())
+            forecasts = self._as_published(part, made)
+            _observe_last(part, forecasts)
+            part.tracker.advance(part.clocks_ns[-1])
+            results.forecasts.extend(forecasts.values())
+            results.unpublished.extend(each for place, each in forecasts.items() if each is made[place])
+        return results
+
+    def _parts(self, rows: Sequence[FeatureMessage]) -> list[Part]:
+        by_symbol: dict[str, list[FeatureMessage]] = {}
+        for row in rows:
+            by_symbol.setdefault(row.symbol, []).append(row)
+        parts = []
+        for symbol, own in by_symbol.items():
+            models = self._models_of(symbol)
+            if symbol not in self._trackers:
+                self._trackers[symbol] = self._new_tracker(symbol)
+            tracker = self._trackers[symbol]
+            clocks_ns = np.maximum.accumulate([tracker.clock_ns, *(row.ts_event_ns for row in own)])[1:]
+            ends = np.flatnonzero(np.diff(clocks_ns // NS_PER_MIN)) + 1
+            for begin, end in zip([0, *ends.tolist()], [*ends.tolist(), len(own)], strict=True):
+                parts.append(Part(tracker, models, own[begin:end], clocks_ns[begin:end].tolist()))
+        return parts
+
+    def _as_published(self, part: Part, made: dict[int, ForecastRow]) -> dict[int, ForecastRow]:
+        """The forecasts, each replaced by the one that was published before a restart, if there is one."""
+        return {place: self._published(part.rows[place]) or forecast for place, forecast in made.items()}
+
+
+def _observe_last(part: Part, forecasts: dict[int, ForecastRow]) -> bool:
+    """Give the tracker the last forecast without a NaN, which may become an origin; False if there is none."""
+    bid_model, volatility = part.models
+    for place in reversed(forecasts):
+        values = np.frombuffer(part.rows[place].values)
+        matrix = np.ascontiguousarray(values[np.newaxis, _MODEL_COLUMNS])
+        baselines = partial(_baselines, bid_model, volatility, matrix)
+        mid, floor = float(values[_MID_COLUMN]), volatility.harx.rv_floor
+        if part.tracker.observe(forecasts[place], part.clocks_ns[place], mid, baselines, floor):
+            return True
+    return False
+
+
+def _forecasts(part: Part, made_at_ns: int) -> dict[int, ForecastRow]:
+    """The forecast of each row with a bid, by its place in the part, with the intervals that the tracker has now."""
+    values = np.frombuffer(b"".join([row.values for row in part.rows])).reshape(len(part.rows), -1)
+    places = np.flatnonzero(np.isfinite(values[:, _BID_COLUMN])).tolist()
+    if not places:
+        return {}
+    matrix = np.ascontiguousarray(values[places][:, _MODEL_COLUMNS])
+    bid = values[places, _BID_COLUMN]
+    bid_model, volatility = part.models
+    sigma, baseline = volatility.predict_both(matrix)
+    returns = bid_model.predict(matrix, sigma)
+    path = bid_path(bid[:, np.newaxis], returns)
+    bid_bounds = bid_path(bid[:, np.newaxis, np.newaxis], bid_bounds_bps(part.tracker.bid_quantiles, returns, sigma))
+    sigma_bounds = volatility_bounds_bps(part.tracker.volatility_quantiles, sigma)
+    return {
+        place: ForecastRow(
+            (row := part.rows[place]).symbol,
+            row.ts_event_ns,
+            row.ts_recv_ns,
+            row.partition,
+            row.offset,
+            row.item,
+            made_at_ns,
+            float(bid[index]),
+            path[index].tolist(),
+            sigma[index].tolist(),
+            baseline[index].tolist(),
+            bid_model.version,
+            bid_model.kind,
+            volatility.version,
+            volatility.kind,
+            row.feature_version,
+            bid_bounds[index].tolist(),
+            sigma_bounds[index].tolist(),
+        )
+        for index, place in enumerate(places)
+    }
+
+
+def _baselines(bid: BidModel, volatility: VolatilityModel, row: np.ndarray) -> tuple[dict[str, float], float]:
+    """Forecasts of one row, five minutes ahead, in bps: σ by each simple baseline; the bid's return by its autoregression."""
+    sigmas = {name: float(each[0, -1]) for name, each in volatility.baseline_forecasts(row).items()}
+    return sigmas, next((float(each[0, -1]) for each in bid.baseline_forecasts(row).values()), math.nan)

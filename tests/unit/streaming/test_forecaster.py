@@ -1,0 +1,243 @@
+"""Forecasts and outcomes follow the order of the log: they do not depend on how rows are batched, or on a restart."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from btc_core.clock import NS_PER_MIN, NS_PER_MS, NS_PER_S
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.market.events import QUOTE
+from btc_core.market.messages import FeatureMessage, ForecastRow
+from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model, start_quantiles
+from btc_core.models.harx import INPUTS, fit_harx
+from btc_core.names import LATE_FORECAST_S, VOLATILITY_MODEL
+from streaming.forecaster import Forecaster
+from streaming.outcomes import Outcome, OutcomeTracker, outcome_row
+from streaming.published_forecasts import place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+pytestmark = pytest.mark.unit
+
+START_NS = 1_760_000_100 * NS_PER_S // (5 * NS_PER_MIN) * 5 * NS_PER_MIN
+BID, MID = FEATURE_NAMES.index("bid"), FEATURE_NAMES.index("mid")
+
+
+class StoppedClock:
+    """Our clock, which shows the same time until a test sets it."""
+
+    def __init__(self, at_ns: int) -> None:
+        self.at_ns = at_ns
+
+    def now_ns(self) -> int:
+        return self.at_ns
+
+    def monotonic_s(self) -> float:
+        return self.at_ns / NS_PER_S
+
+
+class RowByRow(VolatilityModel):
+    """A HARX model that forecasts rows one by one: the last bits of a matrix product depend on the number of its rows."""
+
+    def predict_both(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        forecasts = [super(RowByRow, self).predict_both(matrix[place : place + 1]) for place in range(len(matrix))]
+        model, baseline = zip(*forecasts, strict=True)
+        return np.concatenate(model), np.concatenate(baseline)
+
+
+def harx() -> VolatilityModel:
+    rng = np.random.default_rng(7)
+    inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
+    realized = np.exp(rng.normal(-16.0, 0.3, (300, 5))) * np.arange(1, 6)
+    return RowByRow(new_manifest(VOLATILITY_MODEL, "harx"), fit_harx(inputs, realized, 1.0))
+
+
+MODELS = random_walk_model(), harx()
+
+
+class World:
+    """A forecaster, and everything that was published, stored and seen by the metrics."""
+
+    def __init__(self, now_ns: int = START_NS) -> None:
+        self.clock = StoppedClock(now_ns)
+        self.published: dict[tuple[str, int, int, int], ForecastRow] = {}
+        self.forecasts: list[ForecastRow] = []
+        self.outcomes: list[Outcome] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Lose the memory of the forecaster; what was published stays."""
+        start = start_quantiles(MODELS[0]), start_quantiles(MODELS[1])
+        self.forecaster = Forecaster(
+            lambda _symbol: MODELS,
+            lambda _symbol: OutcomeTracker(*start),
+            lambda row: self.published.get(place_of(row)),
+            self.clock,
+        )
+
+    def handle(self, rows: Sequence[FeatureMessage]) -> None:
+        results = self.forecaster.handle(rows)
+        self.published |= {place_of(each): each for each in results.unpublished}
+        self.forecasts += results.forecasts
+        self.outcomes += results.outcomes
+
+    def judged(self) -> list[dict[str, object]]:
+        return [outcome_row(outcome) for outcome in self.outcomes]
+
+
+def row(offset: int, ts_ns: int, bid: float, *, symbol: str = "BTC/USD", known: bool = True) -> FeatureMessage:
+    """A feature row; without `known` features its forecast is NaN, and with a NaN bid it has none."""
+    values = np.full(len(FEATURE_NAMES), -14.0 + math.sin(offset) if known else math.nan)
+    values[BID], values[MID] = bid, bid + 0.05
+    return FeatureMessage(symbol, ts_ns, ts_ns, 0, offset, 0, QUOTE, FEATURE_VERSION, values.tobytes())
+
+
+def rough_rows(seed: int, minutes: int = 14) -> list[FeatureMessage]:
+    """Rows of two symbols; some come late, some have no quote or no forecast, and some minutes have no row at their end."""
+    rng = np.random.default_rng(seed)
+    rows, bids = [], {"BTC/USD": 60_000.0, "ETH/USD": 3_000.0}
+    at_ns = START_NS
+    while at_ns < START_NS + minutes * NS_PER_MIN:
+        at_ns += int(rng.choice([50, 900, 4_000, 11_000], p=[0.1, 0.5, 0.38, 0.02]) * NS_PER_MS)
+        symbol = "ETH/USD" if rng.random() < 0.4 else "BTC/USD"
+        bids[symbol] *= math.exp(rng.normal(0.0, 2e-4))
+        late_ns = int(rng.exponential(2.0) * NS_PER_S) if rng.random() < 0.3 else 0
+        bid = math.nan if rng.random() < 0.03 else bids[symbol]
+        rows.append(row(len(rows), at_ns - late_ns, bid, symbol=symbol, known=rng.random() > 0.05))
+    return rows
+
+
+def test_rough_rows_have_rows_of_every_kind() -> None:
+    world, rows = World(), rough_rows(4)
+    world.handle(rows)
+    assert len(world.outcomes) > 10
+    assert len(rows) - len(world.forecasts) > 0, "some rows have no quote"
+    assert any(math.isnan(each.sigma_path_bps[0]) for each in world.forecasts)
+    assert any(later.ts_event_ns < earlier.ts_event_ns for earlier, later in itertools.pairwise(rows))
+
+
+@given(seed=st.integers(0, 10_000), ends=st.lists(st.integers(1, 400), max_size=40))
+@settings(max_examples=40, deadline=None)
+def test_forecasts_and_outcomes_do_not_depend_on_how_rows_are_batched(seed: int, ends: list[int]) -> None:
+    rows = rough_rows(seed)
+    single, split = World(), World()
+    for each in rows:
+        single.handle([each])
+    cuts = sorted({0, *(end for end in ends if end < len(rows)), len(rows)})
+    for begin, end in itertools.pairwise(cuts):
+        split.handle(rows[begin:end])
+
+    def in_order(world: World) -> list[ForecastRow]:
+        return sorted(world.forecasts, key=lambda each: each.offset)
+
+    def by_symbol(world: World) -> list[bytes]:
+        ordered = sorted(world.judged(), key=lambda each: (str(each["symbol"]), each["ts_event"]))
+        return [msgspec.msgpack.encode(each) for each in ordered]
+
+    assert by_symbol(split) == by_symbol(single)
+    assert list(map(msgspec.msgpack.encode, in_order(split))) == list(map(msgspec.msgpack.encode, in_order(single)))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 1_000])
+def test_a_late_row_belongs_to_the_minute_in_which_it_comes(batch: int) -> None:
+    """In one batch, a row that came late became the close of a minute that was over, with a price of the next minute."""
+    rows: list[FeatureMessage] = []
+    for minute in range(20):
+        at_ns, bid = START_NS + minute * NS_PER_MIN, 60_000.0 + 100 * minute
+        stamps = [200, -100, 30_000, 59_500] if minute else [200, 30_000, 59_500]
+        rows += [row(len(rows) + n, at_ns + ms * NS_PER_MS, bid) for n, ms in enumerate(stamps)]
+    world = World()
+    for begin in range(0, len(rows), batch):
+        world.handle(rows[begin : begin + batch])
+    assert [each["ts_event"] for each in world.judged()] == [START_NS + k * NS_PER_MIN for k in range(1, 15)]
+    assert [each["bid"] for each in world.judged()] == [60_000.0 + 100 * k for k in range(14)]
+    first = world.outcomes[0]
+    assert first.return_bps == pytest.approx([1e4 * math.log((60_000 + 100 * k) / 60_000) for k in range(1, 6)])
+
+
+def test_a_late_row_at_the_end_of_a_minute_is_as_fresh_as_the_row_before_it() -> None:
+    rows: list[FeatureMessage] = []
+    for minute in range(8):
+        at_ns = START_NS + minute * NS_PER_MIN
+        rows += [row(len(rows) + n, at_ns + ms * NS_PER_MS, 60_000.0) for n, ms in enumerate([55_000, 42_000])]
+    world = World()
+    world.handle(rows)
+    assert [each["ts_event"] for each in world.judged()] == [START_NS + NS_PER_MIN, START_NS + 2 * NS_PER_MIN]
+
+
+def quiet_rows(minutes: int) -> list[FeatureMessage]:
+    """One row two seconds before the end of each minute, with moves of the bid that are far outside of the intervals."""
+    return [
+        row(minute, START_NS + (minute + 1) * NS_PER_MIN - 2 * NS_PER_S, 60_000.0 * math.exp(0.01 * (minute % 2)))
+        for minute in range(minutes)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("after_s", "late"), [(LATE_FORECAST_S - 3, False), (LATE_FORECAST_S, False), (3 * 3_600, True)]
+)
+def test_outcomes_of_forecasts_made_from_a_backlog_are_late_and_do_not_move_the_intervals(
+    after_s: int, *, late: bool
+) -> None:
+    world = World()
+    for each in quiet_rows(12):
+        world.clock.at_ns = each.ts_recv_ns + after_s * NS_PER_S
+        world.handle([each])
+    assert [each["late"] for each in world.judged()] == [late] * 6
+    moved = {each["bid_quantiles"] for each in world.judged()}
+    assert (len(moved) == 1) == late, "an origin on the five-minute grid moves the quantiles, unless it is late"
+
+
+def test_rows_that_are_handled_again_keep_the_forecast_that_was_served() -> None:
+    """After `kill -9`, a forecast that was made again overwrote the one that had been served, with a later time."""
+    rows = quiet_rows(20)
+    world = World()
+    for each in rows:
+        world.clock.at_ns = each.ts_recv_ns + NS_PER_MS
+        world.handle([each])
+    served, judged = list(world.forecasts), world.judged()
+    world.restart()
+    world.forecasts, world.outcomes = [], []
+    world.clock.at_ns += 60 * NS_PER_MIN
+    world.handle(rows[:7])
+    world.handle(rows[7:])
+    assert world.forecasts == served
+    assert world.judged() == judged
+    assert not any(each["late"] for each in world.judged())
+
+
+def test_a_warm_up_keeps_the_forecasts_that_were_served() -> None:
+    """A warm-up made the forecasts of open outcomes again, with the time of the restart."""
+    rows = rough_rows(5, minutes=20)
+    whole, restarted = World(), World()
+    for world in (whole, restarted):
+        world.handle(rows[:300])
+    restarted.restart()
+    restarted.clock.at_ns += 60 * NS_PER_MIN
+    restarted.outcomes, whole.outcomes = [], []
+    restarted.forecaster.warm(rows[:100])
+    restarted.forecaster.warm(rows[100:300])
+    restarted.clock.at_ns = whole.clock.at_ns
+    for world in (whole, restarted):
+        world.handle(rows[300:])
+    assert restarted.judged() == whole.judged()
+    assert len(whole.outcomes) > 3
+
+
+def test_only_forecasts_that_are_made_now_are_published() -> None:
+    rows = quiet_rows(6)
+    world = World()
+    world.handle(rows[:3])
+    world.restart()
+    again = world.forecaster.handle(rows)
+    assert [each.offset for each in again.unpublished] == [3, 4, 5]
+    assert [each.offset for each in again.forecasts] == [0, 1, 2, 3, 4, 5]
