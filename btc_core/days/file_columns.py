@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BUYS, SELLS = ("b", "buy"), ("s", "sell")
 """The words that files use for the side of the taker, in upper or lower case."""
-A_TIME = "a time: a number of s, ms, µs or ns since 1970, or ISO 8601 text"
+A_TIME = "a number of s, ms, µs or ns since 1970, or an ISO 8601 time"
 """What `times` reads, for messages."""
 MAX_NS = 2**63 - 1
 MAX_EXACT_FLOAT = 2**53

@@ -329,7 +329,10 @@ def test_trades_of_rest_are_not_doubled_by_a_file_without_ids_nor_the_other_way_
 
 
 def rest_trade(symbol: str, ts_ns: int, price: float, qty: float, trade_id: int) -> Trade:
-    return Trade(symbol, "buy", Decimal(str(price)), Decimal(str(qty)), "limit", trade_id, from_ns(ts_ns))
+    return Trade(
+        symbol=symbol, side="buy", price=Decimal(str(price)), qty=Decimal(str(qty)), trade_id=trade_id,
+        timestamp=from_ns(ts_ns), ord_type="limit",
+    )  # fmt: skip
 
 
 def test_repeated_rows_with_ids_are_stored_once_and_count_once_in_the_bars(
