@@ -20,19 +20,21 @@ from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import stack_for_now
 from btc_cli import backfill
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, NS_PER_US, from_ns, now_ns
-from btc_core.days import lake
+from btc_core.days import lake, trade_import
+from btc_core.days.bar_files import read_bar_file
+from btc_core.days.bar_import import plan_bars, store_bars
 from btc_core.days.bronze_proof import prove_bronze
 from btc_core.days.gold import make_gold
 from btc_core.days.silver_proof import prove
-from btc_core.days.trade_import import put, put_bars, read_trades
-from btc_core.market.bars import BARS, read_bars
+from btc_core.days.trade_bars import make_bars
+from btc_core.days.trade_files import read_trade_file
+from btc_core.market.bars import BARS
 from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import ensure_topics
-from btc_core.stores.questdb import QuestDB, write_rows
+from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
-from btc_core.tables.catalogue import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, MINUTE_BARS, STORED
-from btc_core.tables.rows import minute_bars
+from btc_core.tables.catalogue import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, STORED
 from btc_core.utc_day import day_ns, day_of, days_between
 from streaming import bronze, features
 from streaming.publisher import Publisher
@@ -202,8 +204,8 @@ def history(plan: Plan) -> list[Figure]:
         backfill_s = time.perf_counter() - begin_s
         begin_s = time.perf_counter()
         with QuestDB(stack.settings.questdb) as db:
-            bars = read_bars(bars_file)
-            write_rows(db, MINUTE_BARS, minute_bars(bars, "YEAR/USD", "file"))
+            bars = read_bar_file(bars_file, "YEAR/USD").bars
+            store_bars(db, "YEAR/USD", plan_bars(db, "YEAR/USD", bars), "benchmark", lambda _: None)
         bars_s = time.perf_counter() - begin_s
     return [
         Figure("days of a file imported and sealed", backfill_s, "s", 180.0, note=f"{days} days, {rows} trades"),
@@ -243,11 +245,12 @@ def import_and_backfill(stack: Stack, file: Path, days: list[str]) -> int:
 
 def import_trades(stack: Stack, file: Path) -> int:
     """What `btc import-trades` does; trades written."""
-    trades = read_trades(file)
+    read = read_trade_file(file, SYMBOL)
     with QuestDB(stack.settings.questdb) as db:
-        written = put(db, SYMBOL, trades, "file")
-        put_bars(db, SYMBOL, trades)
-    return written
+        plan = trade_import.plan_trades(db, SYMBOL, read.trades, has_sides=read.has_sides)
+        trade_import.write_trades(db, SYMBOL, plan.new, "benchmark")
+        make_bars(db, SYMBOL, read.trades["ts_ns"], plan.unsettled_ns)
+    return len(plan.new)
 
 
 def seal_days(stack: Stack, days: list[str], processes: int) -> None:

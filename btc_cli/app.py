@@ -64,6 +64,13 @@ COMMANDS = (
     ),
     Entry("undo-seal", "btc_cli.seals:undo_seal", "Write back the rows that a seal of a day has replaced.", DATA),
     Entry("import-trades", "btc_cli.imports:import_trades", "Import trades and the minute bars made from them.", DATA),
+    Entry("imports", "btc_cli.imports:imports", "List the imports with their ids, oldest first.", DATA),
+    Entry(
+        "undo-import",
+        "btc_cli.imports:undo_import",
+        "Remove the rows that an import wrote and what was computed from them.",
+        DATA,
+    ),
     Entry("migrate", "btc_cli.tables:migrate", "Upgrade the tables and views to the version of this program.", DATA),
     Entry(
         "models",

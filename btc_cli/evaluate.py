@@ -18,8 +18,10 @@ from rich.progress import Progress
 
 from btc_cli.evaluation_report import page, tables
 from btc_core.clock import to_ns
+from btc_core.days.bar_files import read_bar_file
+from btc_core.days.file_names import markets_named, stem_of
 from btc_core.errors import InvalidInput
-from btc_core.market.bars import read_bars, sorted_bars
+from btc_core.market.checked_bars import sorted_bars
 from btc_core.models import evaluation
 from btc_core.models.dataset import make_frame
 from btc_core.models.trainers import trainer_of
@@ -33,8 +35,8 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
     bars: Annotated[
         list[Path],
         typer.Option(
-            help="Minute bars: Parquet with the columns ts, open, high, low, close, volume, or Kraken's OHLCVT CSV. "
-            "May be repeated."
+            help="Minute bars: CSV of Kraken (OHLCVT) or Binance, or CSV or Parquet with named columns; also zip, gz, "
+            "zst. May be repeated."
         ),
     ],
     more_bars: Annotated[list[Path] | None, typer.Argument(help="More files of minute bars.")] = None,
@@ -55,6 +57,10 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
     ] = evaluation.WINDOW_DAYS,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write all results to this JSON file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report with plots to this HTML file.")] = None,
+    skip_bad_rows: Annotated[
+        bool,
+        typer.Option("--skip-bad-rows", help="Leave bad rows out and count them. Without it, one bad row is an error."),
+    ] = False,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Months to forecast in parallel. Default: the number of cores.")
     ] = None,
@@ -65,11 +71,17 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
     """
     begin_ns = _period_ns("--from", first)[0] if first else None
     end_ns = _period_ns("--to", last)[1] if last else None
-    walk = _walk_forward(_joined([*bars, *(more_bars or [])]), begin_ns, end_ns, window_days, processes)
+    joined = _joined([*bars, *(more_bars or [])], skip_bad_rows=skip_bad_rows)
+    walk = _walk_forward(joined, begin_ns, end_ns, window_days, processes)
     results = evaluation.results(walk)
     console = Console()
     for table in tables(results):
         console.print(table)
+    _write(walk, results, json_out, report)
+
+
+def _write(walk: WalkForward, results: dict[str, Any], json_out: Path | None, report: Path | None) -> None:
+    """Write the results to the files that the user named."""
     if json_out is not None:
         json_out.parent.mkdir(parents=True, exist_ok=True)
         json_out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2))
@@ -80,9 +92,17 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
         typer.echo(f"report → {report}")
 
 
-def _joined(files: list[Path]) -> np.ndarray[Any, Any]:
-    """The bars of all files in time order; of several bars at one time the first is kept."""
-    return sorted_bars(np.concatenate([read_bars(file) for file in files]), "the files together")
+def _joined(files: list[Path], *, skip_bad_rows: bool) -> np.ndarray[Any, Any]:
+    """The bars of all files in time order; equal bars that several files have are kept once."""
+    markets = set[str]().union(*(markets_named(stem_of(file.name)) for file in files))
+    if len(markets) > 1:
+        msg = f"--bars: by their names, the files are of several markets: {', '.join(sorted(markets))}"
+        raise InvalidInput(msg)
+    parts = [read_bar_file(file, skip_bad_rows=skip_bad_rows) for file in files]
+    for file, part in zip(files, parts, strict=True):
+        if part.bad.count:
+            typer.echo("\n  ".join([f"{file}: {part.bad.count} bad rows skipped", *part.bad.report()]), err=True)
+    return sorted_bars(np.concatenate([part.bars for part in parts]), ", ".join(map(str, files)))
 
 
 def _walk_forward(

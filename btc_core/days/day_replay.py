@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
+from btc_core.days.trade_matching import pairs_of_ids
 from btc_core.features.catalogue import ROW
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
 from btc_core.features.state import EVENT, EVENT_FIELDS, WARM_UP_S, new_state, slot_of
-from btc_core.market.continuity import TradeIntake
+from btc_core.market.continuity import SAME_PERIOD_NS, TradeIntake
 from btc_core.market.events import BAR, QUOTE, TRADE, TradeEvent
 from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns
@@ -137,9 +138,15 @@ def _decisions(logged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _not_logged(imported: np.ndarray, logged: np.ndarray) -> np.ndarray:
-    """Imported trades whose id no trade of the log has."""
-    known = logged["trade_id"][logged["kind"] == TRADE]
-    return imported[~np.isin(imported["trade_id"], known)]
+    """Imported trades that no trade of the log has: none has the same id at about the same time.
+
+    The time matters because the exchange may have used the id before, in another numbering.
+    """
+    trades = logged[logged["kind"] == TRADE]
+    here, there = pairs_of_ids(imported["trade_id"], trades["trade_id"])
+    is_logged = np.zeros(len(imported), bool)
+    is_logged[here[np.abs(imported["ts_ns"][here] - trades["ts_ns"][there]) <= SAME_PERIOD_NS]] = True
+    return imported[~is_logged]
 
 
 def _places(

@@ -26,7 +26,7 @@ from btc_core.exchanges.rest import (
     unexpected_form,
 )
 from btc_core.market import frames
-from btc_core.market.bars import parse_csv
+from btc_core.market.checked_bars import parse_csv
 from btc_core.market.frames import KRAKEN, Candle, OhlcFrame, Trade, TradeFrame
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import numpy as np
 
 from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.errors import ExchangeError, NotOffered, RateLimited
-from btc_core.market.bars import bars_of_rows
+from btc_core.market.checked_bars import bars_of_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

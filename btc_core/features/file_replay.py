@@ -7,9 +7,10 @@ What does not belong here: the replay of a stored day (`days.day_replay`), or fe
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import numpy as np
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+"""The first bytes of packed files."""
+_PACKED_NAMES = (".gz", ".zst")
+_BOM = b"\xef\xbb\xbf"
+"""Some editors put this mark at the beginning of a text in UTF-8."""
 NS_DIGITS = 19
 """The largest number of digits that a receive time in ns has before the year 2286."""
 
@@ -64,18 +70,31 @@ def read_lines(path: Path, exchange: str = KRAKEN) -> Iterator[tuple[int, Envelo
 
     A line is a raw frame, or what `envelope_line` returns. If a line has no receive time, it gets the latest exchange
     time in its frame; if the frame has no time either, the receive time is 0 and its events are refused.
-    The file may be gzipped. Raises `InvalidInput` for a damaged gzip file.
+    The file may be packed by gzip or zstd. Raises `InvalidInput` for a damaged packed file.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                text = line.strip()
+        with path.open("rb") as file:
+            for number, line in enumerate(_unpacked(file, path), start=1):
+                text = line.removeprefix(_BOM if number == 1 else b"").strip()
                 if text:
                     yield number, _parse_line(number, text, exchange)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        msg = f"{path} is not a complete gzip file: {error}"
+    except (EOFError, OSError, zlib.error) as error:
+        msg = f"{path} cannot be read to its end: {error}"
         raise InvalidInput(msg) from error
+
+
+def _unpacked(file: io.BufferedReader, path: Path) -> io.BufferedReader:
+    """Return the content of a file. Its first bytes tell whether it is packed."""
+    magic = file.peek(len(_ZSTD))
+    if magic.startswith(_GZIP):
+        return io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=file)))
+    if magic.startswith(_ZSTD):
+        stream = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
+        return io.BufferedReader(cast("io.RawIOBase", stream))
+    if path.suffix in _PACKED_NAMES:
+        msg = f"{path} is named as a packed file, and its content is neither gzip nor zstd"
+        raise InvalidInput(msg)
+    return file
 
 
 def _parse_line(number: int, text: bytes, exchange: str) -> Envelope | BadLine:

@@ -146,6 +146,9 @@ def append(db: QuestDB, table: Table, rows: pa.Table, name: str = "") -> None:
     QuestDB has acknowledged the rows when this returns, and shows them to queries a little later.
     """
     symbols = {column.name for column in table.columns if column.type == "SYMBOL"}
+    # The sender cannot send a column of symbols without any value. A column that is not sent is null.
+    empty = [name for name in rows.column_names if name in symbols and rows.column(name).null_count == len(rows)]
+    rows = rows.drop_columns(empty)
     for place, column in enumerate(rows.column_names):
         if column in symbols:
             rows = rows.set_column(place, column, rows.column(column).combine_chunks().dictionary_encode())

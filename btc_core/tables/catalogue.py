@@ -27,6 +27,7 @@ _PLACE = (
     Column("kafka_offset", "LONG", "", "offset in market.events", ("log.offset",)),
     Column("frame_item", "INT", "", "position in the frame's data, from 0", ("log.raw",)),
 )
+_IMPORT_ID = Column("import_id", "SYMBOL", "", "id of the import that wrote the row, null if none did")
 _PLACE_KEYS = ("ts_event", "symbol", "kafka_partition", "kafka_offset", "frame_item")
 
 
@@ -54,7 +55,13 @@ BRONZE_TICKS = Table(
 
 _TRADE_COLUMNS = (
     *_event_times("trade"),
-    Column("trade_id", "LONG", "", "trade id; each symbol counts its trades without gaps", ("kraken.trade.trade_id",)),
+    Column(
+        "trade_id",
+        "LONG",
+        "",
+        "trade id; each symbol counts its trades without gaps; negative for a trade whose source has no ids",
+        ("kraken.trade.trade_id",),
+    ),
     _kraken("trade", "price", "USD", "price"),
     _kraken("trade", "qty", "BTC", "quantity"),
     Column("side", "SYMBOL", "", "taker's side: buy or sell", ("kraken.trade.side",)),
@@ -83,6 +90,7 @@ BRONZE_TRADES = Table(
             "trade continued the numbering before it); else empty",
             ("kraken.trade.trade_id",),
         ),
+        _IMPORT_ID,
     ),
     ("ts_event", "symbol", "trade_id"),
 )
@@ -156,8 +164,14 @@ MINUTE_BARS = Table(
         _kraken("ohlc", "volume", "BTC", "traded"),
         Column("trades", "LONG", "", "number of trades, −1 when unknown", ("kraken.ohlc.trades",)),
         Column(
-            "source", "SYMBOL", "", "where the bar comes from: history, rest, trades, sealed or file", ("log.origin",)
+            "source",
+            "SYMBOL",
+            "",
+            "where the bar comes from: history or rest (the exchange), trades (of REST), bronze (trades in bronze_trades), "
+            "sealed (trades of a sealed day) or file (imported bars)",
+            ("log.origin",),
         ),
+        _IMPORT_ID,
     ),
     ("ts", "symbol"),
     ttl="bars",

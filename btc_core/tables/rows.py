@@ -103,9 +103,10 @@ def bronze_ticks(logged: Sequence[Logged[QuoteEvent]]) -> pa.Table:
     return _table(BRONZE_TICKS, _logged(logged) | _fields(logged, names))
 
 
-def bronze_trades(logged: Sequence[Logged[TradeEvent]]) -> pa.Table:
-    """Trades of the log, or imported ones (`NOT_FROM_THE_LOG`)."""
-    return _table(BRONZE_TRADES, _trades(logged) | {"mark": [each.mark for each in logged]})
+def bronze_trades(logged: Sequence[Logged[TradeEvent]], import_id: str | None = None) -> pa.Table:
+    """Trades of the log, or fetched or imported ones (`NOT_FROM_THE_LOG`), with the id of the import if they have one."""
+    columns = {"mark": [each.mark for each in logged], "import_id": [import_id] * len(logged)}
+    return _table(BRONZE_TRADES, _trades(logged) | columns)
 
 
 def bronze_trade_corrections(logged: Sequence[Logged[TradeEvent]]) -> pa.Table:
@@ -129,10 +130,11 @@ def bronze_status(logged: Sequence[Logged[StatusEvent]]) -> pa.Table:
     return _table(BRONZE_STATUS, place | _fields(logged, ("system", "version")))
 
 
-def minute_bars(bars: np.ndarray, symbol: str, source: str) -> pa.Table:
-    """Bars (dtype `market.bars.BARS`) of one market from one source."""
+def minute_bars(bars: np.ndarray, symbol: str, source: str, import_id: str | None = None) -> pa.Table:
+    """Bars (dtype `market.bars.BARS`) of one market from one source, with the id of the import if they have one."""
     columns: dict[str, Any] = {name: np.ascontiguousarray(bars[name]) for name in (*PRICES, "volume", "trades")}
     columns |= {"ts": bars["ts_ns"], "symbol": [symbol] * len(bars), "source": [source] * len(bars)}
+    columns |= {"import_id": [import_id] * len(bars)}
     return _table(MINUTE_BARS, columns)
 
 

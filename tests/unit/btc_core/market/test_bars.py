@@ -1,4 +1,4 @@
-"""Minute bars from files and from REST: the accepted bars, and the errors for bad ones."""
+"""Minute bars from REST: the accepted bars, and the errors for bad ones."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import json
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from btc_core.clock import NS_PER_MIN, now_ns
+from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.errors import ExchangeError, InvalidInput
 from btc_core.exchanges.kraken import Kraken
-from btc_core.market.bars import parse_csv, read_bars
+from btc_core.market.bars import BARS
+from btc_core.market.checked_bars import interval_min, parse_csv, sorted_bars
 from btc_core.settings import ExchangeSettings
-from btc_core.tables.rows import minute_bars
 from tests.http_server import answering
-from tests.paths import DATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
+START_S = 1_743_465_600
+"""2025-04-01."""
+
 
 def test_csv_lines_become_sorted_bars_without_duplicates() -> None:
-    bars = parse_csv("120,2,3,1,2.5,0.5,7\n60,1,2,1,2,0.25,3\n120,2,3,1,2.5,0.5,7\n", "file.csv")
-    assert bars["ts_ns"].tolist() == [NS_PER_MIN, 2 * NS_PER_MIN]
+    rows = (f"{START_S + 60},2,3,1,2.5,0.5,7", f"{START_S},1,2,1,2,0.25,3", f"{START_S + 60},2,3,1,2.5,0.5,7")
+    bars = parse_csv("\n".join(rows), "file.csv")
+    assert (bars["ts_ns"] - START_S * NS_PER_S).tolist() == [0, NS_PER_MIN]
     assert bars["close"].tolist() == [2.0, 2.5]
     assert bars["trades"].tolist() == [3, 7]
 
@@ -39,31 +39,52 @@ def test_an_empty_file_gives_no_bars() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["60,1,2,1,2,0.25", "60,1,2,1,x,0.25,3", "60,0,2,1,2,0.25,3", "60,1,1,2,1,0.25,3", "60,1,2,1,2,-1,3",
-     "61,1,2,1,2,0.25,3", "60,1,nan,1,2,0.25,3", "<html>"],
+    ["1,2,1,2,0.25", "1,2,1,x,0.25,3", "0,2,1,2,0.25,3", "1,1,2,1,0.25,3", "1,2,1,2,-1,3", "1,nan,1,2,0.25,3",
+     "1,2,1.5,2,0.25,3", "1,2,1,2,inf,3", "1,2e9,1,2,0.25,3", "1,2,1,2,0.25,nan", "1,2,1,2,0.25,-2"],
 )  # fmt: skip
 def test_a_line_that_is_not_a_possible_bar_is_refused(line: str) -> None:
     with pytest.raises(InvalidInput):
-        parse_csv(line, "file.csv")
+        parse_csv(f"{START_S},{line}", "file.csv")
 
 
-def test_a_parquet_file_gives_back_the_bars_that_were_written(tmp_path: Path) -> None:
-    bars = parse_csv("60,1,2,1,2,0.25,3\n120,2,3,1,2.5,0.5,7\n", "file.csv")
-    pq.write_table(minute_bars(bars, "BTC/USD", "file"), tmp_path / "bars.parquet")
-    assert np.array_equal(read_bars(tmp_path / "bars.parquet"), bars)
+@pytest.mark.parametrize("time", [START_S + 1, 0, 4_102_444_800, "nan"])
+def test_a_bar_between_minutes_before_the_market_or_in_the_future_is_refused(time: float) -> None:
+    with pytest.raises(InvalidInput):
+        parse_csv(f"{time},1,2,1,2,0.25,3", "file.csv")
 
 
-def test_the_error_for_a_parquet_file_names_the_missing_columns(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"ts": [1], "open": [1.0]}), tmp_path / "bars.parquet")
-    with pytest.raises(InvalidInput, match="high, low, close, volume are missing"):
-        read_bars(tmp_path / "bars.parquet")
+def test_the_error_for_a_line_that_is_no_bar_names_the_line() -> None:
+    with pytest.raises(InvalidInput, match=r"answer, line 2: expected the numbers .*, not '<html>'"):
+        parse_csv(f"{START_S},1,2,1,2,0.25,3\n<html>", "answer")
 
 
-def test_every_bar_of_a_two_year_file_is_read() -> None:
-    file = DATA / "btcusdt_1m_2022_2023.parquet"
-    if not file.is_file():
-        pytest.skip("this machine has no recorded minute bars")
-    assert len(read_bars(file)) == 1_051_120
+def test_different_bars_of_the_same_minute_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="different bars of the same minute"):
+        parse_csv(f"{START_S},1,2,1,2,0.25,3\n{START_S},1,2,1,1.5,0.25,3", "file.csv")
+
+
+def test_equal_bars_whose_volume_was_summed_in_another_order_are_one_bar() -> None:
+    bars = np.zeros(2, BARS)
+    bars["ts_ns"] = START_S * NS_PER_S
+    for name in ("open", "high", "low", "close"):
+        bars[name] = 1.0
+    bars["volume"] = 0.1 + 0.2, 0.3
+    assert len(sorted_bars(bars, "bars")) == 1
+
+
+@pytest.mark.parametrize("minutes", [5, 15, 60, 240, 1_440])
+def test_the_length_of_bars_follows_from_their_times(minutes: int) -> None:
+    opens = START_S * NS_PER_S + np.arange(200) * minutes * NS_PER_MIN
+    assert interval_min(opens) == minutes
+    assert interval_min(np.append(opens, opens[-1] + NS_PER_MIN)) == minutes, "one bar off the grid"
+    assert interval_min(opens[:2]) == minutes
+
+
+def test_minute_bars_of_a_thin_market_are_minute_bars() -> None:
+    minutes = np.sort(np.random.default_rng(5).choice(100_000, 60, replace=False))
+    assert interval_min(START_S * NS_PER_S + minutes * NS_PER_MIN) == 1
+    two_bars = START_S * NS_PER_S + np.array([0, 10]) * NS_PER_MIN
+    assert interval_min(two_bars, named_min=1) == 1, "too few to tell, and the name of the file says it"
 
 
 @pytest.fixture
