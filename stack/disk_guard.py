@@ -37,6 +37,7 @@ def main() -> None:
     if os.fork() == 0:
         watch(args.path, args.stop_below, server)
         os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a parent may ignore it, and programs inherit that
     os.execvp(args.command[0], args.command)  # noqa: S606 - starting the server is the purpose
 
 

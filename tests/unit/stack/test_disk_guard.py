@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BOUND = 1_000_000
 PLAYED = """
+import signal
 import sys
 from collections import namedtuple
 from pathlib import Path
@@ -26,10 +27,11 @@ from stack import disk_guard
 Usage = namedtuple("Usage", "total used free")
 disk_guard.shutil.disk_usage = lambda path: Usage(0, 0, int((Path(path) / "free").read_text()))
 disk_guard.WAIT_S = 0.05
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 sys.argv[0] = "disk_guard"
 disk_guard.main()
 """
-"""Runs the guard on a disk whose free bytes are in a file."""
+"""Runs the guard on a disk whose free bytes are in a file. Its parent ignores SIGTERM, which a program inherits."""
 
 
 class Guarded:
@@ -64,8 +66,10 @@ class Guarded:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
+    before = psutil.Process().children()
     yield tmp_path
-    assert not [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+    left = [each for each in psutil.Process().children() if each not in before]
+    assert not [each for each in left if each.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_the_server_is_stopped_before_the_disk_is_full_and_its_log_says_so(directory: Path) -> None:
