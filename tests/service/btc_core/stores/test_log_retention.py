@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
-from btc_core.stores.kafka import consumer, ensure_topics, kept_since, require_topics
+from btc_core.stores.kafka import consumer, ensure_topics, kept_since, missing_topics
 from streaming.publisher import Publisher
 from tests.waiting import wait_for
 
@@ -83,13 +83,14 @@ def first_offsets(settings: Settings) -> list[int]:
         return [low for part in parts if (low := reader.get_watermark_offsets(part, timeout=10)[0])]
 
 
-def test_a_missing_topic_is_named_and_a_kafka_that_is_away_is_not_asked_again(settings: Settings) -> None:
-    require_topics(settings.kafka)
-    require_topics(settings.kafka.model_copy(update={"bootstrap": "127.0.0.1:1"}))
+def test_a_missing_topic_is_named_and_a_kafka_that_is_away_is_an_error(settings: Settings) -> None:
+    needed = (EVENTS_TOPIC, DEADLETTERS_TOPIC)
+    assert missing_topics(settings.kafka, needed, 10.0) == []
+    with pytest.raises(ServiceError, match=r"127\.0\.0\.1:1"):
+        missing_topics(settings.kafka.model_copy(update={"bootstrap": "127.0.0.1:1"}), needed, 1.0)
     admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap})
     admin.delete_topics([DEADLETTERS_TOPIC])[DEADLETTERS_TOPIC].result(10)
     wait_for(lambda: DEADLETTERS_TOPIC not in admin.list_topics(timeout=10).topics, "the topic is gone")
-    with pytest.raises(ServiceError, match=f"has no topic {DEADLETTERS_TOPIC} yet; `btc up` creates the topics"):
-        require_topics(settings.kafka)
+    assert missing_topics(settings.kafka, needed, 10.0) == [DEADLETTERS_TOPIC]
     assert ensure_topics(settings) == [DEADLETTERS_TOPIC]
-    require_topics(settings.kafka)
+    assert missing_topics(settings.kafka, needed, 10.0) == []
