@@ -14,7 +14,7 @@ from btc_core.errors import ServiceError
 from btc_core.market.messages import Envelope
 from btc_core.names import TABLE_WRITERS
 from btc_core.stores.kafka import first_group_behind
-from btc_core.stores.questdb import wait_until_applied
+from btc_core.stores.questdb import QuestDB, wait_until_applied
 from btc_core.utc_day import day_ns, day_of
 from streaming import bronze, features
 from tests.service.workers import publish, quote_frame, trade_frame
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from btc_core.settings import Settings
-    from btc_core.stores.questdb import QuestDB
     from btc_core.tables.form import Table
     from streaming.worker import Worker
 
@@ -111,7 +110,7 @@ def behind(settings: Settings) -> str:
 
 
 def work_off(settings: Settings, *builders: Callable[[Settings], Worker]) -> None:
-    """Run workers until they have committed everything in the log."""
+    """Run workers until they have committed everything in the log, and wait until their rows can be read."""
     workers = [build(settings) for build in builders]
     threads = [threading.Thread(target=worker.run) for worker in workers]
     for thread in threads:
@@ -126,6 +125,9 @@ def work_off(settings: Settings, *builders: Callable[[Settings], Worker]) -> Non
             worker.stop()
         for thread in threads:
             thread.join(PATIENCE_S)
+    with QuestDB(settings.questdb) as db:
+        for name in ("bronze_ticks", "bronze_trades", "gap_marks", "silver_features"):
+            wait_until_applied(db, name)
 
 
 def day_of_symbol(stream: Settings, name: str, late: dict[int, int], day: str = DAY) -> str:

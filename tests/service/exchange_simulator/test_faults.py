@@ -84,7 +84,7 @@ def test_connections_close_with_the_given_code_or_stay_half_open(tmp_path: Path)
             async with ws(server) as staying, connect(f"ws://127.0.0.1:{server.port}/v2", close_timeout=0.2) as leaving:
                 for client in (staying, leaving):
                     await subscribed(client, "ticker")
-                await inject(server, "half_open", seconds=2)
+                await inject(server, "half_open", seconds=4)
                 pong = await staying.ping()
                 await ask(staying, "ping", req_id=1)
                 async with ws(server) as fresh:
