@@ -117,3 +117,36 @@ def test_frames_carry_the_offset_of_the_exchange_clock_once_it_is_measured() -> 
     link._exchange_clock.measure(0, 500, 500, 1_000)
     link.receive(trades(trade(BTC, 2)))
     assert [each.clock_offset_ns for _, each in sink.published] == [None, 0]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param([80_000_000, 9_000_000_000_000_000_000, 80_000_001], id="after one odd id far ahead"),
+        pytest.param([80_000_000, 1], id="after ids that restarted"),
+        pytest.param([80_000_000, 80_000_002, 80_000_001], id="after trades out of order"),
+    ],
+)
+def test_a_snapshot_is_new_data_if_it_ends_with_another_trade_whatever_the_ids_are(
+    first: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = link_to(Sink())
+    found: list[bool] = []
+    monkeypatch.setattr(link._subscriptions, "heard", lambda *_, is_new: found.append(is_new))
+    for trade_id in first:
+        link.receive(trades(trade(BTC, trade_id)))
+    snapshot = [trade(BTC, trade_id) for trade_id in first]
+    new = trade(BTC, first[-1] + 1) | {"timestamp": "2026-01-01T00:00:01Z"}
+    for data in (snapshot, snapshot, [*snapshot, new], [*snapshot, new]):
+        link.receive(trades(*data).replace(b'"update"', b'"snapshot"'))
+    assert found == [True] * len(first) + [False, False, True, False]
+
+
+def test_a_snapshot_with_a_reused_id_is_new_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = link_to(Sink())
+    found: list[bool] = []
+    monkeypatch.setattr(link._subscriptions, "heard", lambda *_, is_new: found.append(is_new))
+    link.receive(trades(trade(BTC, 7)))
+    again = trades(trade(BTC, 7) | {"timestamp": "2026-01-02T00:00:00Z"})
+    link.receive(again.replace(b'"update"', b'"snapshot"'))
+    assert found == [True, True]
