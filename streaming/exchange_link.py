@@ -216,11 +216,13 @@ class ExchangeLink:
 
     async def _read(self, socket: ClientConnection) -> None:
         while True:
-            while self._sink.full:
-                self._sink.poll()
-                self._last_frame_s = self._clock.monotonic_s()  # nothing is read, so this is no silence of the exchange
-                await asyncio.sleep(FULL_PAUSE_S)
             for _ in range(MAX_FRAMES_AT_ONCE):
+                while self._sink.full:
+                    self._sink.poll()
+                    self._last_frame_s = (
+                        self._clock.monotonic_s()
+                    )  # nothing is read, so this is no silence of the exchange
+                    await asyncio.sleep(FULL_PAUSE_S)
                 self.receive(await socket.recv(decode=False))
             await asyncio.sleep(0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from btc_core.errors import ServiceError
+from btc_core.settings import Settings
+from streaming.ingest import Ingest
 from tests.link_sink import Sink, link_to
 
 pytestmark = pytest.mark.unit
@@ -150,3 +154,61 @@ def test_a_snapshot_with_a_reused_id_is_new_data(monkeypatch: pytest.MonkeyPatch
     again = trades(trade(BTC, 7) | {"timestamp": "2026-01-02T00:00:00Z"})
     link.receive(again.replace(b'"update"', b'"snapshot"'))
     assert found == [True, True]
+
+
+class FullSink(Sink):
+    """A sink that is full after the first frame."""
+
+    polls = 0
+
+    @property
+    def full(self) -> bool:  # type: ignore[override]
+        return bool(self.published)
+
+    def poll(self) -> None:
+        self.polls += 1
+
+
+class Burst:
+    """A socket that always has another frame."""
+
+    def __init__(self) -> None:
+        self.numbers = itertools.count(1)
+
+    async def recv(self, *, decode: bool) -> bytes:
+        assert not decode
+        return trades(trade(BTC, next(self.numbers)))
+
+
+def test_no_frame_is_read_once_the_sink_is_full_even_within_a_burst() -> None:
+    sink, socket = FullSink(), Burst()
+
+    async def run() -> None:
+        reading = asyncio.create_task(link_to(sink)._read(socket))  # type: ignore[arg-type]
+        await asyncio.sleep(0.2)
+        reading.cancel()
+
+    asyncio.run(run())
+    assert len(sink.published) == 1
+    assert sink.polls >= 2, "Kafka's acknowledgements are processed meanwhile"
+
+
+def test_ingest_opens_no_connection_while_the_queue_to_kafka_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [True, True, False]
+    monkeypatch.setattr(Ingest, "full", property(lambda _: answers.pop(0)))
+    monkeypatch.setattr("streaming.ingest.CHECK_S", 0.01)
+    seen: list[int] = []
+
+    class Link:
+        last_data_s = None
+
+        async def follow(self, *_: object) -> None:
+            seen.append(len(answers))
+            ingest.stop()
+
+    async def no_history() -> None: ...
+
+    ingest = Ingest(Settings())
+    monkeypatch.setattr(ingest, "_fetch_missed_minutes", no_history)
+    asyncio.run(ingest._run_link(Link()))  # type: ignore[arg-type]
+    assert seen == [0]
