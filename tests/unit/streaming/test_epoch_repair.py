@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from btc_core.settings import ExchangeSettings
 from streaming.bronze_rows import BronzeReader
 from streaming.handler import Record
 from streaming.repair_queue import PageRequest, RepairQueue
+from tests.http_server import answering
 from tests.odd_trades import BEGIN_NS, FIRST_ID, run_of, trade
 from tests.unit.streaming.test_odd_ids import frame
 
@@ -114,6 +116,44 @@ class System:
 
     def open_gaps(self) -> list[tuple[int, int, int]]:
         return [gap for gap, state in self.states.items() if state == "open"]
+
+
+class LoopbackSystem(System):
+    """A system whose REST API is a server on loopback, which Kraken's adapter requests."""
+
+    def __init__(self, trades: list[TradeEvent], url: str) -> None:
+        super().__init__(trades)
+        self._kraken = Kraken(ExchangeSettings(rest_url=url))
+
+    def _page(self, since_ns: int) -> TradePage:
+        return self._kraken.trade_page(self.symbol, since_ns)
+
+
+def rest_answer(trades: list[TradeEvent], path: str) -> tuple[int, bytes]:
+    """What Kraken's REST API answers if it has these trades."""
+    query = {name: int(value[0]) for name, value in parse_qs(urlsplit(path).query).items() if name != "pair"}
+    if "since" not in query:
+        return 200, b'{"error":[],"result":{"XXBTZUSD":{"wsname":"XBT/USD","altname":"XBTUSD"}}}'
+    page = [each for each in trades if each.ts_event_ns > query["since"]][: query["count"]]
+    rows = ",".join(
+        f'["{each.price}","{each.qty}",{each.ts_event_ns / NS_PER_S:.6f},"b","l","",{each.trade_id}]' for each in page
+    )
+    last_ns = page[-1].ts_event_ns if page else query["since"]
+    return 200, f'{{"error":[],"result":{{"XXBTZUSD":[{rows}],"last":"{last_ns}"}}}}'.encode()
+
+
+def test_an_epoch_is_repaired_from_a_rest_api_that_serves_both_numberings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kraken, "rest_pause_s", 0.0)
+    old, new = run_of(FIRST_ID, 1_200, 0), run_of(FIRST_ID - 5_000, 1_200, 4_800)
+    with answering(lambda path: rest_answer(old + new, path)) as url:
+        system = LoopbackSystem(old + new, url)
+        system.receive(*old[:1_100], *new[100:])
+        assert sum(each.last_id - each.first_id + 1 for each in system.queue.notices(0)) > 3_600_000
+        system.repair(60.0)
+    assert system.stored() == {identity(each) for each in old + new}
+    assert len(system.requests) == 2
+    assert system.open_gaps() == []
+    assert len(system.absent) == 2
 
 
 def test_an_epoch_after_an_hour_of_silence_is_settled_with_a_few_requests_and_two_ranges() -> None:
