@@ -42,7 +42,9 @@ class RequestBudget:
 
     It is a token bucket that holds one token, shared by everything in the process that asks REST: repair, history,
     imports. Exchanges limit the rate by address, and some also by pair; the budget does not distinguish pairs, so it
-    stays below both limits. Two processes have two budgets; when the exchange refuses, both slow down.
+    stays below both limits. Two processes have two budgets, so together they may exceed the limit for a short time. Only
+    repair asks continually; ingest asks for one page of bars for each symbol after a minute without data. A refusal makes
+    the refused process wait, longer each time, and loses nothing, so a lower rate for each would only delay repairs.
     """
 
     def __init__(self) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from btc_cli.app import main
 from btc_cli.evaluate import evaluate
 from btc_cli.recordings import replay
 from btc_core.clock import NS_PER_S, from_ns
@@ -40,6 +41,8 @@ def frames(count: int = 20) -> bytes:
         ("with a byte-order mark", lambda text: b"\xef\xbb\xbf" + text),
         ("gzip by its content", gzip.compress),
         ("two members.gz", lambda text: gzip.compress(text[:99]) + gzip.compress(text[99:])),
+        ("gzip that is called.zst", gzip.compress),
+        ("zstd that is called.gz", lambda text: pa.compress(text, codec="zstd", asbytes=True)),
         ("zstd by its content", lambda text: pa.compress(text, codec="zstd", asbytes=True)),
         ("frames.zst", lambda text: pa.compress(text, codec="zstd", asbytes=True)),
     ],
@@ -64,6 +67,30 @@ def test_a_recording_without_a_usable_frame_is_an_error_and_writes_nothing(tmp_p
     with pytest.raises(InvalidInput, match=r"none of the \d lines of .*frames.jsonl gave a feature row"):
         replay(tmp_path / "frames.jsonl", tmp_path / "rows.parquet")
     assert not (tmp_path / "rows.parquet").exists()
+
+
+def ended_with(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
+    """The exit code of the command line."""
+    monkeypatch.setattr("sys.argv", ["btc", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+def test_replay_without_a_usable_frame_ends_with_exit_code_1_and_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "frames.jsonl").write_bytes(b"not a frame\n")
+    out = str(tmp_path / "rows.parquet")
+    assert ended_with(monkeypatch, "replay", str(tmp_path / "frames.jsonl"), "--out", out) == 1
+    assert "none of the 1 lines" in capsys.readouterr().err
+
+
+def test_evaluate_of_hourly_bars_ends_with_exit_code_1_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended_with(monkeypatch, "evaluate", "--bars", str(bars(tmp_path / "data.csv", 60))) == 1
+    assert "holds hourly bars, and minute bars are needed" in capsys.readouterr().err
 
 
 def test_a_damaged_zstd_recording_is_named(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.server
 import json
+import subprocess
+import sys
+import threading
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -121,3 +124,42 @@ def test_the_errors_of_kraken_that_come_with_status_200_are_told_apart(text: str
     assert type(raised.value) is error
     limited = BUDGET.ready_in_s() > kraken.rest_pause_s
     assert limited is (error is RateLimited)
+
+
+ASKER = """
+import sys
+import btc_core.exchanges.rest as rest
+from btc_core.errors import RateLimited
+from btc_core.exchanges.kraken import Kraken
+from btc_core.settings import ExchangeSettings
+rest.PAUSE_FIRST_S, Kraken.rest_pause_s = 0.1, 0.2
+kraken, refused = Kraken(ExchangeSettings(rest_url=sys.argv[1])), 0
+for _ in range(8):
+    while True:
+        try:
+            kraken.trade_page("BTC/USD", 1)
+            break
+        except RateLimited:
+            refused += 1
+print(refused)
+"""
+
+
+def test_two_processes_that_exceed_the_limit_together_slow_down_and_both_get_every_answer() -> None:
+    lock, answered_s = threading.Lock(), [0.0]
+
+    def answer(path: str) -> tuple[int, bytes]:
+        if "AssetPairs" in path:
+            return 200, b'{"error":[],"result":{"XXBTZUSD":{"wsname":"XBT/USD","altname":"XBTUSD"}}}'
+        with lock:
+            if time.monotonic() - answered_s[0] < 0.15:  # one process stays below this limit, two together do not
+                return 429, b"slow down"
+            answered_s[0] = time.monotonic()
+        return 200, b'{"error":[],"result":{"XXBTZUSD":[],"last":"1"}}'
+
+    with answering(answer) as url:
+        command = [sys.executable, "-c", ASKER, url]
+        askers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        refused = [int(asker.communicate(timeout=60)[0]) for asker in askers]
+    assert [asker.returncode for asker in askers] == [0, 0]
+    assert sum(refused) <= 40, "a refused process does not storm"
