@@ -115,6 +115,8 @@ class Worker:
         self._tables_unavailable = threading.Event()
         """Set while the writer waits for a service that does not answer."""
         self._lag_measured_s = 0.0
+        for counter in (metrics.RETRIES, metrics.REJOINS, metrics.CHECKPOINT_FAILURES):
+            counter.labels(spec.group)  # exported from 0, so that alerts see the first event
 
     def run_as_process(self) -> None:
         """Run as the only work of this process, until SIGTERM or SIGINT."""

@@ -6,6 +6,7 @@ bars (`bar_import`).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,12 +15,19 @@ import numpy as np
 from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.days.bad_rows import BadRows
 from btc_core.days.file_columns import A_TIME, find_column, key_of, numbers, times, whole_numbers
-from btc_core.days.file_names import check_market
+from btc_core.days.file_names import CURRENCIES, OTHER_NAMES, check_market
 from btc_core.days.market_files import open_market_file
 from btc_core.days.row_checks import RowChecks, first_market
 from btc_core.errors import InvalidInput
 from btc_core.market.bars import BARS, PRICES
-from btc_core.market.checked_bars import bar_faults, check_interval, describe, repeats
+from btc_core.market.checked_bars import (
+    bar_faults,
+    check_interval,
+    describe,
+    interval_name,
+    repeats,
+    runs_of_longer_bars,
+)
 from btc_core.tables.rows import UNKNOWN_TRADES
 
 if TYPE_CHECKING:
@@ -50,7 +58,8 @@ _HEADLESS = {
 """The columns of files without a header by their number: 7 is Kraken's OHLCVT, 8 has a mean price, 12 is Binance's."""
 FORMS = (
     "A file of minute bars has the columns time, open, high, low, close and volume by name, or no header and Kraken's "
-    "7 columns (time,open,high,low,close,volume,trades) or Binance's 12"
+    "7 columns (time,open,high,low,close,volume,trades) or Binance's 12; numbers have a point before their decimals and "
+    "nothing between their thousands"
 )
 
 
@@ -79,14 +88,15 @@ def read_bar_file(path: Path, symbol: str | None = None, *, skip_bad_rows: bool 
     parts = [_Part(np.empty(0, np.int64), np.empty(0, BARS), np.empty(0, np.int64))]
     rows = 0
     with file.blocks() as blocks:
-        places = _places(file)
+        places = _places(file, symbol)
         for block in blocks:
             if symbol is None and "market" in places:
                 symbol = first_market(block.columns[places["market"]])
             parts.append(_bars_of(block, places, symbol, file.bad))
             rows += len(block.numbers)
     check_interval(np.concatenate([part.opens for part in parts]), file.label, file.named_interval_min)
-    bars, repeated = _without_repeats(parts, file.bad)
+    bars, numbered, repeated = _without_repeats(parts, file.bad)
+    bars = _without_longer_bars(bars, numbered, file.bad)
     rows += file.malformed_lines
     file.bad.refuse(file.label, rows, FORMS, are_skipped=skip_bad_rows)
     return BarFile(bars, rows, repeated, file.bad)
@@ -103,7 +113,7 @@ class _Part(msgspec.Struct, frozen=True):
     """Their rows in the file."""
 
 
-def _places(file: MarketFile) -> dict[str, int]:
+def _places(file: MarketFile, symbol: str | None) -> dict[str, int]:
     """The position of each column that the file has; raises `InvalidInput` when a required one is missing."""
     if not file.names:
         if file.width not in _HEADLESS:
@@ -112,7 +122,7 @@ def _places(file: MarketFile) -> dict[str, int]:
         return {name: place for place, name in enumerate(_HEADLESS[file.width])}
     found = {ours: find_column(file.names, theirs) for ours, theirs in _NAMES.items()}
     if found["volume"] is None:
-        found["volume"] = _base_volume(file.names)
+        found["volume"] = _base_volume(file.names, symbol)
     places = {name: place for name, place in found.items() if place is not None}
     missing = [name for name in _REQUIRED if name not in places]
     if missing:
@@ -121,10 +131,15 @@ def _places(file: MarketFile) -> dict[str, int]:
     return places
 
 
-def _base_volume(names: Sequence[str]) -> int | None:
-    """The column of the volume in the base asset, where a file names the asset: `Volume BTC` before `Volume USD`."""
-    keys = [key_of(name) for name in names]
-    return next((place for place, key in enumerate(keys) if key.startswith("volume")), None)
+def _base_volume(names: Sequence[str], symbol: str | None) -> int | None:
+    """The column of the volume in the base asset, where a file names the asset: `Volume BTC` and not `Volume USD`."""
+    assets = {place: key_of(name).removeprefix("volume").upper() for place, name in enumerate(names)
+              if key_of(name).startswith("volume")}  # fmt: skip
+    assets = {place: OTHER_NAMES.get(asset, asset) for place, asset in assets.items()}
+    base, _, quote = (symbol or "").partition("/")
+    named = [place for place, asset in assets.items() if asset == base]
+    others = [place for place, asset in assets.items() if asset not in (*CURRENCIES, quote)]
+    return next(iter(named or others), None)
 
 
 def _bars_of(block: Block, places: dict[str, int], symbol: str | None, bad: BadRows) -> _Part:
@@ -148,8 +163,11 @@ def _bars_of(block: Block, places: dict[str, int], symbol: str | None, bad: BadR
     return _Part(opens.values[is_read], bars[checks.is_good], block.numbers[checks.is_good])
 
 
-def _without_repeats(parts: list[_Part], bad: BadRows) -> tuple[np.ndarray, int]:
-    """The bars in order of time, one for each minute, and the number of repeats; minutes with different bars are bad."""
+def _without_repeats(parts: list[_Part], bad: BadRows) -> tuple[np.ndarray, np.ndarray, int]:
+    """The bars in order of time, one for each minute, their rows, and the number of repeats.
+
+    All rows of a minute with different bars are bad.
+    """
     bars = np.concatenate([part.bars for part in parts])
     order = np.argsort(bars["ts_ns"], kind="stable")
     bars, numbered = bars[order], np.concatenate([part.numbers for part in parts])[order]
@@ -160,4 +178,20 @@ def _without_repeats(parts: list[_Part], bad: BadRows) -> tuple[np.ndarray, int]
         numbered[places].tolist(),
         lambda place: describe(bars[places[place]]),
     )
-    return bars[~equal & ~conflicting], int(equal.sum())
+    is_kept = ~equal & ~conflicting
+    return bars[is_kept], numbered[is_kept], int(equal.sum())
+
+
+def _without_longer_bars(bars: np.ndarray, numbered: np.ndarray, bad: BadRows) -> np.ndarray:
+    """The bars (sorted by time) without those of a part of the file that holds longer bars."""
+    is_kept = np.ones(len(bars), bool)
+    for interval, is_longer in runs_of_longer_bars(bars["ts_ns"]).items():
+        longer = bars[is_longer]
+        fault = f"the row is in a part of {interval_name(interval)}, and minute bars are needed"
+        bad.add(fault, numbered[is_longer].tolist(), partial(_describe_one, longer))
+        is_kept &= ~is_longer
+    return bars[is_kept]
+
+
+def _describe_one(bars: np.ndarray, place: int) -> str:
+    return describe(bars[place])

@@ -14,7 +14,9 @@ from btc_core.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-QUOTES = ("USDT", "USDC", "USD", "EUR", "GBP", "CAD", "AUD", "JPY", "CHF", "XBT", "BTC", "ETH")
+CURRENCIES = ("USDT", "USDC", "USD", "EUR", "GBP", "CAD", "AUD", "JPY", "CHF")
+"""Assets that give the value of another one: a volume in one of them is not the volume of a bar, unless it is the base."""
+QUOTES = (*CURRENCIES, "XBT", "BTC", "ETH")
 """Assets that markets are quoted in. A longer name comes before any that it begins or ends with."""
 OTHER_NAMES = {"XBT": "BTC", "XDG": "DOGE"}
 """Kraken's names of assets, and the names that the pipeline uses."""

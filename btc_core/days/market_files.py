@@ -35,10 +35,14 @@ BLOCK_ROWS = 500_000
 HEAD_BYTES = 1 << 16
 """How much of the beginning of a text file is looked at to find its separator and its header."""
 PARQUET_NAMES = (".parquet", ".pq")
-_PARQUET, _ZIP, _GZIP, _ZSTD = b"PAR1", b"PK\x03\x04", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_PARQUET, _GZIP, _ZSTD = b"PAR1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_ZIPS = (b"PK\x03\x04", b"PK\x05\x06")
+"""The first bytes of a zip archive, and of one without files."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _MISSING = ["", "null", "NULL", "None", "nan", "NaN", "NA", "N/A"]
 _SHOWN_MEMBERS = 5
+MAX_LAYERS = 4
+"""How often a file may be packed. There are gzip files that unpack to themselves."""
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -79,6 +83,9 @@ class MarketFile:
     def blocks(self) -> Iterator[Iterator[Block]]:
         """Open the file and read it; `names` and `width` are known then. Raises `InvalidInput` when it is damaged."""
         with _named_errors(self.label), _unpacked(self.path, self.member) as stream:
+            if stream.peek(4)[:4] in _ZIPS:
+                msg = f"{self.label} holds a zip archive inside of another packed file. Unpack it and give one file"
+                raise InvalidInput(msg)
             if stream.peek(4)[:4] == _PARQUET:
                 yield self._parquet_blocks(stream)
             elif (self.member or self.path.name).lower().endswith(PARQUET_NAMES):
@@ -182,7 +189,7 @@ def open_market_file(path: Path, symbol: str | None) -> MarketFile:
         msg = f"{path} is not a file"
         raise InvalidInput(msg)
     with path.open("rb") as file:
-        if file.read(4) != _ZIP:
+        if file.read(4) not in _ZIPS:
             return MarketFile(path)
     with _named_errors(str(path)), zipfile.ZipFile(path) as archive:
         members = [
@@ -223,14 +230,17 @@ def _unpacked(path: Path, member: str) -> Iterator[io.BufferedReader]:
 
 
 def _decompressed(file: io.BufferedReader) -> io.BufferedReader:
-    magic = file.peek(4)[:4]
-    if magic.startswith(_GZIP):
-        return io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=file)), HEAD_BYTES)
-    if magic == _ZSTD:
-        return io.BufferedReader(
-            cast("io.RawIOBase", pa.CompressedInputStream(pa.PythonFile(file), "zstd")), HEAD_BYTES
-        )
-    return file
+    for _ in range(MAX_LAYERS):
+        magic = file.peek(4)[:4]
+        if magic.startswith(_GZIP):
+            raw = cast("io.RawIOBase", gzip.GzipFile("", "rb", fileobj=file))
+        elif magic == _ZSTD:
+            raw = cast("io.RawIOBase", pa.CompressedInputStream(pa.PythonFile(file), "zstd"))
+        else:
+            return file
+        file = io.BufferedReader(raw, HEAD_BYTES)
+    msg = f"it is packed more than {MAX_LAYERS - 1} times"
+    raise OSError(msg)
 
 
 @contextmanager

@@ -58,7 +58,8 @@ _HEADLESS = {
 """The columns of files without a header by their number: 3 is Kraken's, 7 Binance's trades, 8 its aggregated trades."""
 FORMS = (
     "A file of trades has the columns time, price and qty by name, and may have side and trade_id; or it has no header "
-    "and Kraken's 3 columns (time,price,volume) or Binance's 7 or 8"
+    "and Kraken's 3 columns (time,price,volume) or Binance's 7 or 8; numbers have a point before their decimals and nothing "
+    "between their thousands"
 )
 
 

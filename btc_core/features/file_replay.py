@@ -36,6 +36,8 @@ _BOM = b"\xef\xbb\xbf"
 """Some editors put this mark at the beginning of a text in UTF-8."""
 NS_DIGITS = 19
 """The largest number of digits that a receive time in ns has before the year 2286."""
+OTHER_UNITS = range(10**9, 10**18)
+"""Numbers that are times of this century in s, ms or µs. As a time in ns, each would lie before 2002."""
 
 
 class BadLine(msgspec.Struct, frozen=True):
@@ -102,6 +104,8 @@ def _parse_line(number: int, text: bytes, exchange: str) -> Envelope | BadLine:
     received, plus, ahead = head.partition(b"+")
     is_time = all(part.isdigit() and len(part) <= NS_DIGITS for part in ((received, ahead) if plus else (received,)))
     has_receive_time = is_time and rest.startswith(b"{")
+    if has_receive_time and int(received) in OTHER_UNITS:
+        return BadLine(number, "bad_receive_time", f"the receive time {int(received)} is not in ns since 1970")
     raw = rest if has_receive_time else text
     try:
         frame = DECODERS[exchange](raw)

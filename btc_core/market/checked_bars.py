@@ -5,6 +5,7 @@ What does not belong here: reading files (`days.bar_files`), or the checks of fr
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,9 @@ INTERVALS_MIN = (1_440, 720, 480, 360, 240, 120, 60, 30, 20, 15, 10, 5, 4, 3, 2)
 INTERVAL_NAMES = {1_440: "daily", 60: "hourly"}
 MANY_BARS = 20
 """From this number of bars on, a few bars off the grid of a longer interval do not hide that interval."""
+RUN_BITS = 50
+"""Consecutive bars on the grid of a longer interval are taken for such bars once chance would put minute bars there with a
+probability of 2 to the minus this, and never less than `MANY_BARS` of them."""
 ALIGNED_SHARE = 0.9
 """The share of many bars that lie on one grid when they are longer than a minute. Of minute bars, about half lie on
 the grid of two minutes, and fewer on any other."""
@@ -111,13 +115,41 @@ def interval_min(ts_ns: np.ndarray, named_min: int | None = None) -> int:
     return 1
 
 
+def runs_of_longer_bars(ts_ns: np.ndarray) -> dict[int, np.ndarray]:
+    """Find longer bars among minute bars: the masks of the bars of each interval in minutes. Times ascend.
+
+    >>> times = np.append(np.arange(60), np.arange(120, 120 + 25 * 5, 5)) * NS_PER_MIN
+    >>> {interval: int(mask.sum()) for interval, mask in runs_of_longer_bars(times).items()}
+    {5: 25}
+    """
+    minutes = ts_ns // NS_PER_MIN
+    is_free = np.ones(len(minutes), bool)
+    found: dict[int, np.ndarray] = {}
+    if not len(minutes):
+        return found
+    for interval in INTERVALS_MIN:
+        starts = np.flatnonzero(np.diff(minutes % interval, prepend=-1))
+        lengths = np.diff(starts, append=len(minutes))
+        fewest = max(MANY_BARS, math.ceil(RUN_BITS / math.log2(interval)))
+        is_run = np.add.reduceat(is_free, starts, dtype=np.int64) >= fewest
+        is_longer = np.repeat(is_run, lengths) & is_free
+        if is_longer.any():
+            found[interval] = is_longer
+            is_free &= ~is_longer
+    return found
+
+
+def interval_name(interval: int) -> str:
+    """Bars of an interval in minutes, in words."""
+    return f"{INTERVAL_NAMES.get(interval, f'{interval}-minute')} bars"
+
+
 def check_interval(ts_ns: np.ndarray, name: str, named_min: int | None = None) -> None:
     """Raise `InvalidInput` unless bars that open at these times are minute bars."""
     interval = interval_min(ts_ns, named_min)
     if interval != 1:
-        length = INTERVAL_NAMES.get(interval, f"{interval}-minute")
         msg = (
-            f"{name} holds {length} bars, and minute bars are needed. Exchanges name files of minute bars PAIR_1.csv "
+            f"{name} holds {interval_name(interval)}, and minute bars are needed. Exchanges name files of minute bars PAIR_1.csv "
             "or PAIR-1m-DATE.csv"
         )
         raise InvalidInput(msg)

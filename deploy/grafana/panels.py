@@ -290,6 +290,12 @@ class TableAlert:
     summary: str
 
 
+def _counted(series: str, window: str, by: str = "") -> str:
+    """The condition that a counter has grown, also by its first event: its series begins with that event, not with 0."""
+    total = f"sum by ({by}) " if by else "sum"
+    return f"{total}(increase({series}[{window}])) > 0 or {total}({series} unless {series} offset {window}) > 0"
+
+
 RECORDED = {
     "btc:stage_latency_seconds:p99": _p(0.99, "btc_stage_latency_seconds", "stage"),
     "btc:frames:rate1m": "sum(rate(btc_frames_total[1m]))",
@@ -324,7 +330,7 @@ ALERTS = (
           'or sum(increase(btc_frames_total{channel="ticker"}[5m])) > 20 '
           'unless on() sum(increase(btc_rows_acked_total{table="bronze_ticks"}[5m])) > 0', "1m",
           "The exchange has sent {{ $value }} frames of trades or quotes in five minutes, and none of them became a row."),
-    Alert("TradeIdsOdd", "sum by (symbol) (increase(btc_odd_trades_total[15m])) > 0", "0s",
+    Alert("TradeIdsOdd", _counted("btc_odd_trades_total", "15m", by="symbol"), "0s",
           "{{ $value }} trades of {{ $labels.symbol }} have ids that jumped, restarted or came again with other values."),
     Alert("TableSuspended", "btc_questdb_suspended > 0", "0s",
           "QuestDB has suspended {{ $labels.table }}: it acknowledges rows and does not show them. Bronze resumes it and loses nothing."),
@@ -350,18 +356,18 @@ ALERTS = (
           "The worker {{ $labels.worker }} cannot write its checkpoints. Check the disk: a restart now reads a day of the log."),
     Alert("ModelStale", "time() - btc_model_created_timestamp_seconds > 172800", "5m",
           "The model {{ $labels.model }} is more than two days old. Check the training job."),
-    Alert("DeadLetters", "sum by (reason) (increase(btc_dead_letters_total[5m])) > 0", "0s",
+    Alert("DeadLetters", _counted("btc_dead_letters_total", "5m", by="reason"), "0s",
           "There are {{ $value }} new dead letters with the reason {{ $labels.reason }}. `btc deadletters` lists them."),
-    Alert("BookMismatch", "sum(increase(btc_book_mismatches_total[5m])) > 0", "0s",
+    Alert("BookMismatch", _counted("btc_book_mismatches_total", "5m"), "0s",
           "The checksum of an order book does not match. Ingest renews the subscription; more than one mismatch a day is a bug."),
     Alert("BookUnverified", "btc_book_unverified == 1", "1m",
           "The order book of {{ $labels.symbol }} does not match its checksums however often it is renewed. Ingest continues without it."),
     Alert("SubscriptionDown",
           'max by (channel, symbol) (btc_subscription_state{btc_subscription_state=~"pending|acked|stale|refused"}) == 1', "1m",
           "The exchange does not deliver {{ $labels.channel }} of {{ $labels.symbol }}, or refuses it. `btc logs ingest` has its words."),
-    Alert("ConnectionRefused", 'sum by (event) (increase(btc_connections_total{event=~"http_.*"}[5m])) > 0', "0s",
+    Alert("ConnectionRefused", _counted('btc_connections_total{event=~"http_.*"}', "5m", by="event"), "0s",
           "The exchange refuses connections with {{ $labels.event }}. Ingest waits as long as the exchange says."),
-    Alert("ApiErrors", 'sum(rate(btc_http_requests_total{status=~"500|502"}[5m])) > 0', "1m",
+    Alert("ApiErrors", _counted('btc_http_requests_total{status=~"500|502"}', "5m"), "1m",
           "The API answers with status 500 or 502. Its log has the reasons by request id."),
 )  # fmt: skip
 

@@ -17,6 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
     ResourceType,
 )
+from prometheus_client import REGISTRY
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
@@ -180,6 +181,9 @@ def test_a_worker_that_cannot_write_shows_its_lag_the_age_of_its_rows_and_its_re
     settings = settings.model_copy(update={"stream": settings.stream.model_copy(update={"max_unwritten_rows": 50})})
     began_s = time.monotonic()
     with Running(Worker(settings, WorkerSpec(topic, topic), handler)):
+        for name in ("btc_retries", "btc_consumer_rejoins", "btc_checkpoint_failures"):
+            found = REGISTRY.get_sample_value(f"{name}_total", {"worker": topic})
+            assert found == 0, f"an alert does not see the first event of {name} unless it is exported before"
         fill(kafka, topic, range(30))
         wait_for(lambda: len(handler.handled) == 30, "the first messages handled")
         fill(kafka, topic, range(30, 5_030))

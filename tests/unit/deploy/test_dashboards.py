@@ -63,6 +63,19 @@ def test_an_expression_parses_and_names_metrics_that_exist(expression: str) -> N
             assert all(label in known[name] for name in named), (label, named)
 
 
+def test_an_alert_on_a_single_event_fires_for_the_first_one() -> None:
+    """The series of most counters begins with its first event, and `increase` does not see the step to its first value."""
+    alerts = {rule["alert"]: rule["expr"] for group in RULES for rule in group["rules"] if "alert" in rule}
+    single = re.compile(
+        r"^sum[^(]*(?:\([a-z]+\) )?\((?:increase|rate)\((?P<series>[^\[]+)\[(?P<window>\w+)\]\)\) > 0(?= or|$)"
+    )
+    found = {name: match for name, expr in alerts.items() if (match := single.search(expr))}
+    assert {"DeadLetters", "BookMismatch", "ConnectionRefused", "TradeIdsOdd", "ApiErrors"} == set(found)
+    for name, match in found.items():
+        series, window = match["series"], match["window"]
+        assert f"({series} unless {series} offset {window}) > 0" in alerts[name], name
+
+
 def test_every_alert_says_what_to_do_and_is_in_grafana_too() -> None:
     alerts = {rule["alert"]: rule for group in RULES for rule in group["rules"] if "alert" in rule}
     provisioned = yaml.safe_load((panels.DEPLOY / "grafana/provisioning/alerting/alerts.yml").read_text())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from btc_cli import seals as seals_command
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days.bronze_proof import prove_bronze
 from btc_core.days.replaced import keeper, replaced_rows, undo
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from btc_core.settings import Settings
+    from stack.runtime import Stack
 
 SILVER, TRADES, TICKS = TABLES["silver_features"], TABLES["bronze_trades"], TABLES["bronze_ticks"]
 
@@ -157,7 +159,9 @@ def test_a_day_whose_ids_jump_and_restart_keeps_every_row_that_the_stream_wrote(
     assert prove(db, symbol, DAY, keep_nothing).rows_different == 0
 
 
-def test_a_proof_that_would_change_most_of_a_day_leaves_it_as_it_is(stream: Settings, db: QuestDB) -> None:
+def test_a_proof_that_would_change_most_of_a_day_leaves_it_as_it_is(
+    stream: Settings, db: QuestDB, own_stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
     symbol = day_of_symbol(stream, "REFUSE", late={})
     prove_bronze(db, stream.kafka, DAY, keep_nothing)  # it writes the minute bars that the replay needs
     right = silver_of(db, symbol)
@@ -181,6 +185,13 @@ def test_a_proof_that_would_change_most_of_a_day_leaves_it_as_it_is(stream: Sett
         assert {(each.table, each.seal) for each in found} == {("silver_features", seal)}
         assert sum(each.rows for each in found) == 1_200
 
+        seals_command.seals(DAY, own_stack.layout.data_dir)
+        shown = capsys.readouterr().out
+        assert f"\n{seal}  " in shown
+        assert "rows of silver_features replaced" in shown
+        seals_command.undo_seal(DAY, seal, own_stack.layout.data_dir)
+        assert f"1200 rows of {DAY} written back" in capsys.readouterr().out
+        assert digest(silver_of(db, symbol)) == wrong, "the command wrote the old rows back"
         assert undo(db, store, DAY, seal) == 1_200
         assert digest(silver_of(db, symbol)) == wrong, "the old rows are back"
         with pytest.raises(InvalidInput, match="has replaced no row"):

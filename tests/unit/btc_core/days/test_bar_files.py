@@ -164,6 +164,72 @@ def test_longer_bars_are_refused_by_their_length(tmp_path: Path, minutes: int, w
         read_bar_file(written(tmp_path / "XBTUSD_60.csv", lines(bars[:1])), BTC)
 
 
+def test_a_part_of_longer_bars_is_refused_row_by_row_and_can_be_left_out(tmp_path: Path) -> None:
+    """Other bars were appended after a gap: most rows are minute bars, so the file as a whole looks like them."""
+    bars = np.concatenate([some_bars(400), some_bars()])
+    bars["ts_ns"][400:] = START_S * NS_PER_S + (48 + np.arange(40)) * 60 * NS_PER_MIN
+    file = written(tmp_path / "XBTUSD_1.csv", lines(bars))
+    with pytest.raises(
+        InvalidInput, match=r"40 of 440 rows.*\n  40 × the row is in a part of hourly bars.*: line 401 "
+    ):
+        read_bar_file(file, BTC)
+    assert np.array_equal(read_bar_file(file, BTC, skip_bad_rows=True).bars, bars[:400])
+
+
+def test_the_bars_of_a_thin_market_hold_no_part_of_longer_bars(tmp_path: Path) -> None:
+    bars = some_bars(20_000)
+    bars["ts_ns"] = START_S * NS_PER_S + np.random.default_rng(5).geometric(0.05, len(bars)).cumsum() * NS_PER_MIN
+    assert len(read_bar_file(written(tmp_path / "XBTUSD_1.csv", lines(bars)), BTC).bars) == len(bars)
+
+
+@pytest.mark.parametrize(
+    ("head", "symbol"),
+    [
+        ("time,open,high,low,close,Volume USD,Volume BTC,trades", BTC),
+        ("time,open,high,low,close,Volume USD,Volume XBT,trades", None),
+        ("time,open,high,low,close,Volume BTC,Volume ETH,trades", "ETH/BTC"),
+    ],
+)
+def test_the_volume_is_that_of_the_base_asset_wherever_its_column_stands(
+    tmp_path: Path, head: str, symbol: str | None
+) -> None:
+    bars = some_bars()
+    file = written(tmp_path / "bars.csv", lines(bars, form="{t},{o},{h},{l},{c},9e9,{v},{n}"), head)
+    assert np.array_equal(read_bar_file(file, symbol).bars, bars)
+
+
+def test_a_volume_in_the_quote_asset_alone_is_no_volume(tmp_path: Path) -> None:
+    file = written(tmp_path / "bars.csv", lines(some_bars()), "time,open,high,low,close,Volume USD,trades")
+    with pytest.raises(InvalidInput, match=r"has no column for volume; its columns are .*Volume USD"):
+        read_bar_file(file, BTC)
+
+
+def test_a_file_that_is_packed_twice_is_read_and_an_archive_in_an_archive_is_named(tmp_path: Path) -> None:
+    bars = some_bars()
+    text = "\n".join(lines(bars)).encode()
+    (tmp_path / "XBTUSD_1.csv.gz").write_bytes(gzip.compress(gzip.compress(text)))
+    assert np.array_equal(read_bar_file(tmp_path / "XBTUSD_1.csv.gz", BTC).bars, bars)
+    with zipfile.ZipFile(tmp_path / "inner.zip", "w") as archive:
+        archive.writestr("XBTUSD_1.csv", text)
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(tmp_path / "inner.zip", "inner.zip")
+    with pytest.raises(InvalidInput, match=r"outer.zip, inner.zip holds a zip archive inside of another packed file"):
+        read_bar_file(tmp_path / "outer.zip", BTC)
+    for _ in range(5):
+        text = gzip.compress(text)
+    (tmp_path / "often.gz").write_bytes(text)
+    with pytest.raises(InvalidInput, match=r"often.gz cannot be unpacked: it is packed more than 3 times"):
+        read_bar_file(tmp_path / "often.gz", BTC)
+
+
+def test_numbers_with_a_decimal_comma_are_refused_and_the_error_says_how_to_write_them(tmp_path: Path) -> None:
+    rows = [line.replace(",", ";").replace(".", ",") for line in lines(some_bars())]
+    with pytest.raises(
+        InvalidInput, match=r"open is not a number: line 1 \(85000,0\)(.|\n)*a point before their decimals"
+    ):
+        read_bar_file(written(tmp_path / "XBTUSD_1.csv", rows), BTC)
+
+
 def test_a_file_of_another_market_is_refused_by_its_name_and_by_its_column(tmp_path: Path) -> None:
     bars = some_bars(3)
     with pytest.raises(InvalidInput, match=r"ETHUSD_1.csv is a file of ETH/USD by its name.* --symbol ETH/USD"):

@@ -147,6 +147,15 @@ def test_lines_may_have_a_receive_time_and_bad_lines_are_returned_with_their_num
     assert bad == [(4, "malformed_json"), (5, "not_an_object"), (6, "unknown_channel"), (7, "not_an_object")]
 
 
+@pytest.mark.parametrize("received", [1_784_484_000, 1_784_484_000_000, 1_784_484_000_000_000])
+def test_a_receive_time_in_another_unit_than_ns_is_named(tmp_path: Path, received: int) -> None:
+    """It would make every event of the line one from the far future."""
+    path = tmp_path / "recorded.jsonl"
+    path.write_text(f"{received} {json.dumps(ticker('2026-07-19T18:00:00Z', 10.0, 11.0))}\n")
+    (bad,) = replay_file(path).bad
+    assert (bad.line, bad.message) == (1, f"the receive time {received} is not in ns since 1970")
+
+
 @pytest.mark.parametrize("ahead_ns", [0, 30 * 10**9, -(10**9)])
 def test_a_recorded_line_keeps_how_far_the_clock_of_the_exchange_was_ahead(tmp_path: Path, ahead_ns: int) -> None:
     """Without it, the recording of a machine whose clock is behind would be refused as being from the future."""
