@@ -27,8 +27,8 @@ from btc_core.days.file_names import check_market
 from btc_core.days.market_files import open_market_file
 from btc_core.days.row_checks import RowChecks
 from btc_core.errors import InvalidInput
-from btc_core.market.checked_bars import EARLIEST, EARLIEST_NS, describe_time, max_price
-from btc_core.market.events import FUTURE_S, MAX_NOTIONAL, MAX_QTY
+from btc_core.market.checked_bars import EARLIEST, EARLIEST_NS, describe_time
+from btc_core.market.events import FUTURE_S, MAX_NOTIONAL, MAX_QTY, max_price
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -70,12 +70,10 @@ class Ticker(Frame, frozen=True, tag_field="type", tag="ticker"):
     best_ask_size: float
     price: float | None = None
     volume_24h: float | None = None
-    low_24h: float | None = None
-    high_24h: float | None = None
     time: Timestamp | None = None
 
     def quote(self, timestamp: Timestamp | None) -> Quote:
-        """Convert to a quote; the mean price and the change of 24 hours are NaN, as Coinbase does not send them."""
+        """Convert to a quote; the mean price of 24 hours is NaN, as Coinbase does not send it."""
         return Quote(
             symbol=symbol_of(self.product_id),
             bid=self.best_bid,
@@ -85,10 +83,6 @@ class Ticker(Frame, frozen=True, tag_field="type", tag="ticker"):
             last=self.price,
             volume=self.volume_24h,
             vwap=math.nan,
-            low=self.low_24h,
-            high=self.high_24h,
-            change=math.nan,
-            change_pct=math.nan,
             timestamp=timestamp,
         )
 
@@ -190,8 +184,6 @@ class AdvancedTicker(Ticker, frozen=True, kw_only=True):
     best_bid_size: float = msgspec.field(name="best_bid_quantity")
     best_ask_size: float = msgspec.field(name="best_ask_quantity")
     volume_24h: float | None = msgspec.field(default=None, name="volume_24_h")
-    low_24h: float | None = msgspec.field(default=None, name="low_24_h")
-    high_24h: float | None = msgspec.field(default=None, name="high_24_h")
 
 
 class AdvancedEvent(Frame, frozen=True):

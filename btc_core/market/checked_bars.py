@@ -13,7 +13,7 @@ import numpy as np
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, from_ns, now_ns
 from btc_core.errors import InvalidInput
 from btc_core.market.bars import BARS, PRICES
-from btc_core.market.events import MAX_AHEAD_S, MAX_PRICE, MAX_QTY
+from btc_core.market.events import MAX_AHEAD_S, MAX_QTY, max_price
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 EARLIEST_NS = 14_245 * NS_PER_DAY
 """2009-01-01. No market of a cryptocurrency is older than Bitcoin."""
 EARLIEST = f"{from_ns(EARLIEST_NS):%Y-%m-%d}"
-STRONG_QUOTES = ("USD", "USDT", "USDC", "EUR", "GBP", "CHF", "CAD", "AUD", "JPY", "BTC", "ETH")
-"""Assets of which a unit is worth a cent or more."""
-MAX_STRONG_PRICE = 1e9
-"""The limit of prices in these assets. The stream's own limit leaves room for currencies that are worth a millionth."""
 MAX_HIGH_TO_LOW = 1e4
 """The limit of a minute's high over its low. The deepest flash crashes of large exchanges were a factor of about 3,000."""
 INTERVALS_MIN = (1_440, 720, 480, 360, 240, 120, 60, 30, 20, 15, 10, 5, 4, 3, 2)
@@ -38,15 +34,6 @@ probability of 2 to the minus this, and never less than `MANY_BARS` of them."""
 ALIGNED_SHARE = 0.9
 """The share of many bars that lie on one grid when they are longer than a minute. Of minute bars, about half lie on
 the grid of two minutes, and fewer on any other."""
-
-
-def max_price(symbol: str | None) -> float:
-    """The highest price that a market may have, in its quote currency.
-
-    >>> max_price("BTC/USD") < max_price("BTC/IDR") == max_price(None)
-    True
-    """
-    return MAX_STRONG_PRICE if (symbol or "").partition("/")[2] in STRONG_QUOTES else MAX_PRICE
 
 
 def bar_faults(bars: np.ndarray, latest_ns: int, symbol: str | None = None) -> dict[str, np.ndarray]:

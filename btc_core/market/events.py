@@ -7,6 +7,7 @@ What does not belong here: the wire format (`frames`), or what a reader does wit
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -38,6 +39,10 @@ MAX_NOTIONAL = 1e16
 """Limits in the quote currency, the base currency and the quote currency. No market has a price, a quantity or a trade
 beyond them: a coin that costs 1e-9 USD has about 1e17 units, and 1e9 USD are about 1e14 in the weakest quote currency.
 The sums of the fold hold 4e9 events at the limits."""
+STRONG_QUOTES = ("USD", "USDT", "USDC", "EUR", "GBP", "CHF", "CAD", "AUD", "JPY", "BTC", "ETH")
+"""Assets of which a unit is worth a cent or more."""
+MAX_STRONG_PRICE = 1e9
+"""The limit of prices in these assets. `MAX_PRICE` leaves room for currencies that are worth a millionth."""
 MAX_TRADE_ID = 2**63 - 1
 
 QUOTE, TRADE, BAR = 0, 1, 2
@@ -119,7 +124,7 @@ def events_in(frame: AnyFrame, ts_recv_ns: int, clock_offset_ns: int | None = No
 
 
 def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> QuoteEvent | BadFrame:
-    error = _price_error("bid", quote.bid) or _price_error("ask", quote.ask)
+    error = _price_error(quote.symbol, "bid", quote.bid) or _price_error(quote.symbol, "ask", quote.ask)
     error = error or _qty_error("bid_qty", quote.bid_qty) or _qty_error("ask_qty", quote.ask_qty)
     if error is None and quote.bid > quote.ask:
         error = BadFrame("crossed_quote", f"{quote.symbol}: bid {quote.bid} is above ask {quote.ask}")
@@ -144,7 +149,7 @@ def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> TradeEv
     price, qty = _float_or_nan(trade.price), _float_or_nan(trade.qty)
     if not 0 < trade.trade_id <= MAX_TRADE_ID:
         return BadFrame("bad_trade_id", f"{trade.symbol}: trade_id {trade.trade_id} is not a positive int64")
-    error = _price_error("price", price) or _traded_qty_error(qty) or _time_error(ts_ns, latest_ns)
+    error = _price_error(trade.symbol, "price", price) or _traded_qty_error(qty) or _time_error(ts_ns, latest_ns)
     error = error or _notional_error(price, qty)
     if error is None and trade.side not in ("buy", "sell"):
         error = BadFrame("bad_side", f"{trade.symbol}: side {trade.side[:16]!r} is neither buy nor sell")
@@ -156,7 +161,7 @@ def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> TradeEv
 def _bar_event(bar: Candle, item: int, ts_ns: int, latest_ns: int) -> BarEvent | BadFrame:
     error = _time_error(ts_ns, latest_ns)
     for name in ("open", "high", "low", "close"):
-        error = error or _price_error(name, getattr(bar, name))
+        error = error or _price_error(bar.symbol, name, getattr(bar, name))
     error = error or _qty_error("volume", bar.volume)
     if error is None and not bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high:
         error = BadFrame("bad_bar", f"{bar.symbol}: open and close must lie between low {bar.low} and high {bar.high}")
@@ -175,10 +180,21 @@ def _float_or_nan(value: Decimal) -> float:
     return float(value) if value.is_finite() else math.nan
 
 
-def _price_error(name: str, price: float) -> BadFrame | None:
-    if 0.0 < price <= MAX_PRICE:
+@lru_cache(1_024)
+def max_price(symbol: str | None) -> float:
+    """The highest price that a market may have, in its quote currency.
+
+    >>> max_price("BTC/USD") < max_price("BTC/IDR") == max_price(None)
+    True
+    """
+    return MAX_STRONG_PRICE if (symbol or "").partition("/")[2] in STRONG_QUOTES else MAX_PRICE
+
+
+def _price_error(symbol: str, name: str, price: float) -> BadFrame | None:
+    most = max_price(symbol)
+    if 0.0 < price <= most:
         return None
-    return BadFrame("bad_price", f"{name} is {price}; it must be above zero and at most {MAX_PRICE:.0e}")
+    return BadFrame("bad_price", f"{symbol}: {name} is {price}; it must be above zero and at most {most:.0e}")
 
 
 def _traded_qty_error(qty: float) -> BadFrame | None:

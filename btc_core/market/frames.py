@@ -69,7 +69,10 @@ class _Named(Frame, frozen=True):
 
 
 class Quote(Frame, frozen=True):
-    """One entry of `ticker`: the best bid and ask, and figures of the last 24 hours, each of which may be missing."""
+    """One entry of `ticker`: the best bid and ask, and figures of the last 24 hours, each of which may be missing.
+
+    The fields that no table has are not read, so nothing in them can cost a quote.
+    """
 
     symbol: Symbol
     bid: float
@@ -79,10 +82,6 @@ class Quote(Frame, frozen=True):
     last: float | None = None
     volume: float | None = None
     vwap: float | None = None
-    low: float | None = None
-    high: float | None = None
-    change: float | None = None
-    change_pct: float | None = None
     timestamp: Timestamp | None = None
 
 

@@ -56,11 +56,7 @@ BRONZE_TICKS = Table(
 _TRADE_COLUMNS = (
     *_event_times("trade"),
     Column(
-        "trade_id",
-        "LONG",
-        "",
-        "trade id; each symbol counts its trades without gaps; negative for a trade whose source has no ids",
-        ("kraken.trade.trade_id",),
+        "trade_id", "LONG", "", "trade id; negative for a trade whose source has no ids", ("kraken.trade.trade_id",)
     ),
     _kraken("trade", "price", "USD", "price"),
     _kraken("trade", "qty", "BTC", "quantity"),

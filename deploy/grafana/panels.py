@@ -328,8 +328,10 @@ ALERTS = (
           'sum(increase(btc_frames_total{channel="trade"}[5m])) > 20 '
           'unless on() sum(increase(btc_rows_acked_total{table="bronze_trades"}[5m])) > 0 '
           'or sum(increase(btc_frames_total{channel="ticker"}[5m])) > 20 '
-          'unless on() sum(increase(btc_rows_acked_total{table="bronze_ticks"}[5m])) > 0', "1m",
-          "The exchange has sent {{ $value }} frames of trades or quotes in five minutes, and none of them became a row."),
+          'unless on() sum(increase(btc_rows_acked_total{table="bronze_ticks"}[5m])) > 0 '
+          'or sum by (symbol) (increase(btc_trades_total{verdict="duplicate"}[5m])) > 20 '
+          'unless on(symbol) sum by (symbol) (increase(btc_trades_total{verdict!="duplicate"}[5m])) > 0', "1m",
+          "In five minutes {{ $value }} frames or trades {{ $labels.symbol }} came, and none of them became a row."),
     Alert("TradeIdsOdd", _counted("btc_odd_trades_total", "15m", by="symbol"), "0s",
           "{{ $value }} trades of {{ $labels.symbol }} have ids that jumped, restarted or came again with other values."),
     Alert("TableSuspended", "btc_questdb_suspended > 0", "0s",

@@ -48,6 +48,16 @@ def test_the_files_are_what_the_generator_writes() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def in_parentheses(text: str) -> str:
+    """The text up to the parenthesis that closes the one at its beginning."""
+    depth = 0
+    for place, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if depth == 0:
+            return text[: place + 1]
+    return text
+
+
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_an_expression_parses_and_names_metrics_that_exist(expression: str) -> None:
     promql_parser.parse(expression)
@@ -57,9 +67,9 @@ def test_an_expression_parses_and_names_metrics_that_exist(expression: str) -> N
             assert name in known, name
     for name in re.findall(r"\bbtc:[a-z_0-9:]+", expression):
         assert name in RECORDED, name
-    named = set(panels.METRIC.findall(expression)) & set(known)
-    for grouping in re.findall(r"by \(([^)]*)\)", expression):
-        for label in (part.strip() for part in grouping.split(",")):
+    for match in re.finditer(r"by \(([^)]*)\) ", expression):
+        named = set(panels.METRIC.findall(in_parentheses(expression[match.end() :]))) & set(known)
+        for label in (part.strip() for part in match[1].split(",")):
             assert all(label in known[name] for name in named), (label, named)
 
 
