@@ -56,6 +56,8 @@ class Connection:
         self.number = number
         self.streams: dict[tuple[str, str], Stream] = {}
         """Subscriptions by channel and symbol; there is at most one for each."""
+        self.subscribed_before: set[tuple[str, str]] = set()
+        """Channel and symbol of every subscription that it ever had."""
         self.transformers: list[Transformer] = []
         """Each replaces a frame to this client by the frames that it returns."""
         self.silenced: set[tuple[str, str]] = set()
