@@ -34,6 +34,8 @@ class Plan(msgspec.Struct, frozen=True):
     every_s: float = 1.0
     outages: tuple[str, ...] = ()
     outage_s: float = 0.0
+    without: tuple[str, ...] = ()
+    """Kinds of the exchange's faults that are left out."""
 
 
 def label(fault: AnyFault) -> str:
@@ -45,7 +47,8 @@ def moments(plan: Plan, symbols: tuple[str, ...]) -> Iterator[tuple[float, tuple
     """Seconds from the start, and the faults that begin then; a plan always gives the same ones."""
     draws = np.random.default_rng(plan.seed)
     of_components = component_faults.sequence(np.random.default_rng((plan.seed, 1)))
-    of_exchange = schedule.sequence(plan.seed, plan.every_s, tuple(catalogue.CATALOGUE), symbols)
+    kinds = tuple(kind for kind in catalogue.CATALOGUE if kind not in plan.without)
+    of_exchange = schedule.sequence(plan.seed, plan.every_s, kinds, symbols)
     at_s = 0.0
     while True:
         at_s += plan.every_s * draws.uniform(0.5, 1.5)

@@ -87,7 +87,7 @@ def totals(report: FaultReport, verdicts: Mapping[str, Verdict], outcomes: Mappi
     table.caption = (
         f"{report.total} faults injected, {report.total_skipped} skipped, "
         f"{report.together} times several at once; servers stopped: {', '.join(report.outages) or 'none'}; "
-        f"dead letters that hold no extra frame: {dict(other) or 'none'}; largest memory: {memory}"
+        f"not reached in time: {', '.join(report.not_reached) or 'nothing'}; dead letters that hold no extra frame: {dict(other) or 'none'}; largest memory: {memory}"
     )
     return table
 

@@ -43,6 +43,7 @@ def result_of(plan: Plan) -> Result:
 
 def test_no_data_of_any_market_is_missing_duplicate_or_different_after_random_faults() -> None:
     report, verdicts, came_of = result_of(Plan(seed=4, seconds=60.0, every_s=2.0))
+    assert not report.not_reached
     kinds = set(report.injected)
     assert report.total >= 20, report
     assert report.total > report.total_skipped, report
@@ -59,6 +60,7 @@ def test_no_data_of_any_market_is_missing_duplicate_or_different_after_random_fa
 def test_no_data_of_any_market_is_missing_duplicate_or_different_after_servers_were_stopped() -> None:
     report, verdicts, _ = result_of(Plan(outages=SERVERS, outage_s=15.0))
     assert report.outages == SERVERS
+    assert not report.not_reached
     for symbol, verdict in verdicts.items():
         assert verdict.sound, (symbol, verdict)
         assert verdict.gaps_seen == 0, "ingest never lost the exchange"

@@ -140,7 +140,7 @@ def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = N
         trades_missing=len(np.setdiff1d(wanted, np.concatenate([kept, corrected]))),
         trades_twice=len(kept) - len(np.unique(kept)),
         trades_unknown=len(np.setdiff1d(kept, wanted)),
-        trades_overwritten=_overwritten(trades, tape),
+        trades_overwritten=overwritten(trades, tape),
         trades_repaired=sum(origin == "rest" for origin in trades["origin"].to_pylist()),
         trades_late=marks.count("late"),
         odd_ids=marks.count("epoch") + marks.count("outlier"),
@@ -168,7 +168,7 @@ def _trades(table: Any) -> np.ndarray:
     return np.sort(trades)
 
 
-def _overwritten(stored: Any, tape: list[PublishedTrade]) -> int:
+def overwritten(stored: Any, tape: list[PublishedTrade]) -> int:
     """How many stored trades have another content than the exchange published."""
     right = {(trade.ts_ns, trade.trade_id): (trade.price, trade.qty, trade.side) for trade in tape}
     keys = zip(stored["ts_event"].cast(pa.int64()).to_pylist(), stored["trade_id"].to_pylist(), strict=True)
