@@ -58,7 +58,7 @@ class Market(msgspec.Struct, frozen=True):
     """What one market published and what is stored of it."""
 
     published: dict[int, int]
-    """Time in ns by trade id."""
+    """Time in ns by trade id, from the first to the last trade that is stored: ingest stops before the exchange does."""
     stored: dict[int, str]
     """How each trade was stored, by id."""
     corrections: Counter[int]
@@ -133,9 +133,10 @@ def _market(settings: Settings, symbol: str) -> Market:
         trades = db.execute(f"SELECT trade_id, origin, mark::STRING, cast(ts_event AS LONG) FROM bronze_trades {where}")
         corrections = db.execute(f"SELECT trade_id, count() FROM bronze_trade_corrections {where}")
         absent = db.execute(f"SELECT first_id, last_id FROM gap_marks {where} AND state = 'absent'")
-    first_ns = min((ts_ns for *_, ts_ns in trades), default=0)
+    times_ns = [ts_ns for *_, ts_ns in trades]
+    tape = published(settings.exchange.rest_url, symbol, min(times_ns, default=0))
     return Market(
-        published={trade.trade_id: trade.ts_ns for trade in published(settings.exchange.rest_url, symbol, first_ns)},
+        published={trade.trade_id: trade.ts_ns for trade in tape if trade.ts_ns <= max(times_ns, default=0)},
         stored={
             trade_id: ORIGINS.get(origin, origin) + (f", marked {mark}" if mark else "")
             for trade_id, origin, mark, _ in trades
