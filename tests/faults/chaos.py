@@ -155,8 +155,8 @@ class Chaos:
     def _ask_exchange(self, fault: catalogue.Fault) -> str:
         """Inject a fault of the exchange; returns the reason if it cannot have this fault now."""
         arguments = {name: value for name, value in msgspec.to_builtins(fault).items() if value != ""}
-        answer = httpx.get(f"{self._exchange}/faults/inject", params=arguments, timeout=10).json()
-        return str(answer.get("error", ""))
+        answer = httpx.get(f"{self._exchange}/faults/inject", params=arguments, timeout=10)
+        return str(answer.json()["error"]) if answer.is_error else ""
 
     def _run_fault(self, fault: ComponentFault, process: psutil.Process) -> None:
         """Carry out a component's fault, then measure the time from its end until the component works again."""

@@ -98,6 +98,8 @@ def outcomes(settings: Settings) -> dict[str, Outcome]:
     for fault in faults:
         kind = fault["kind"]
         happened = _during(fault)
+        if kind in effects["frames"]:
+            found[kind].counts["extra frames sent"] += fault["clients"]
         found[kind].counts.update(
             CLIENT_WORDS[event]
             for event, ts_ns, symbol in effects["clients"]
@@ -147,9 +149,7 @@ def _market(settings: Settings, symbol: str) -> Market:
 
 
 def _count_dead_letters(settings: Settings, frames: dict[str, list[str]], found: dict[str, Outcome]) -> None:
-    """Count the frames that each kind of fault sent, and the dead letters that hold one of them."""
-    for kind, heads in frames.items():
-        found[kind].counts["extra frames"] = len(heads)
+    """Count the dead letters that hold a frame which a kind of fault sent."""
     for value, _, _ in read_topic(settings.kafka, DEADLETTERS_TOPIC):
         letter = msgspec.json.decode(value, type=DeadLetter)
         kind = next((kind for kind, heads in frames.items() if any(head.encode() in letter.raw for head in heads)), "")
