@@ -247,9 +247,9 @@ class Injector:
             self._end_what_is_over()
 
     def _send_extra_frame(self, fault: ExtraFrameFault, symbol: str) -> int:
-        """Send the fault's frame to every subscribed client; returns how many there are."""
+        """Send the fault's frame to every subscribed client that is not muted; returns how many there are."""
         source, hub = None, self._hub
-        receivers = [connection for connection in hub.connections if connection.streams]
+        receivers = [connection for connection in hub.connections if connection.streams and not connection.muted]
         if isinstance(fault, OddPair):
             source = wire.instrument(hub.pairs)
         elif isinstance(fault, BadQuote | FutureQuote | OddTrades):

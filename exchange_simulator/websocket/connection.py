@@ -118,6 +118,11 @@ class Connection:
         self._queue.clear()
         self.queued_bytes = 0
 
+    @property
+    def muted(self) -> bool:
+        """Whether nothing is sent any more."""
+        return self._socket.muted
+
     def make_deaf(self) -> None:
         """Send no more data on any subscription of this connection."""
         self.deaf = True
