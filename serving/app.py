@@ -9,15 +9,18 @@ import logging
 import re
 import uuid
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
 
 from serving import problem_details
 from serving.deps import EXTENSION
+from serving.endpoints import SHOWN_CHARACTERS, endpoint_of
 from serving.event_stream import EventBroadcaster, render_events
 from serving.legacy import routes as legacy
 from serving.metrics import count_request
+from serving.problem_details import Problem
 from serving.rate_limit import RateLimit
 from serving.routes import control, documents, live, state, stream, v1
 
@@ -70,6 +73,7 @@ def create_app(deps: Deps) -> Flask:
     if deps.settings.api.rate_limit_per_s > 0:
         limit = RateLimit(deps.settings.api.rate_limit_per_s, deps.clock)
         app.before_request(partial(_check_rate, limit))
+    app.before_request(partial(_check_content_encoding, app))
     app.after_request(partial(_finish_request, deps.clock))
     app.wsgi_app = partial(_with_security_headers, app.wsgi_app)  # type: ignore[method-assign]
     return app
@@ -105,6 +109,22 @@ def _start_request(clock: Clock) -> None:
 def _check_rate(limit: RateLimit) -> None:
     if request.path not in UNLIMITED:
         limit.check(request.remote_addr or "")
+
+
+def _check_content_encoding(app: Flask) -> None:
+    """Refuse a body that is compressed or otherwise encoded, on the paths that read one; nothing here decodes it."""
+    encoding = request.headers.get("Content-Encoding", "").strip()
+    if encoding.lower() in ("", "identity") or request.endpoint is None:
+        return
+    endpoint = endpoint_of(app, request.endpoint)
+    if endpoint is not None and endpoint.body is not None:
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_content_encoding",
+            f"the body has the Content-Encoding {encoding[:SHOWN_CHARACTERS]}, which this API does not decode; send plain "
+            "JSON in UTF-8 without a Content-Encoding",
+            headers={"Accept-Encoding": "identity"},
+        )
 
 
 def _finish_request(clock: Clock, response: Response) -> Response:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 VERSION = "1"
 ALWAYS = (HTTPStatus.BAD_REQUEST, HTTPStatus.TOO_MANY_REQUESTS)
 """Statuses that every operation may answer with: for a request that cannot be read, and for too many requests."""
+WITH_BODY = (
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+"""Statuses that an operation with a body may answer with: for one that is too large, encoded, or has bad values."""
 
 _REF_TEMPLATE = schema_ref("{name}")["$ref"]
 
@@ -90,7 +96,7 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         }
         for status in (endpoint.status, *endpoint.also)
     }
-    of_body = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY) if endpoint.body else ()
+    of_body = WITH_BODY if endpoint.body else ()
     of_token = (HTTPStatus.UNAUTHORIZED,) if endpoint.needs_token else ()
     problem = {"schema": schema_ref(ProblemDocument.__name__)}
     for status in sorted({*ALWAYS, *endpoint.problems, *of_body, *of_token}):

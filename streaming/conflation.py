@@ -36,7 +36,7 @@ class ConflatingPublisher:
     @property
     def full(self) -> bool:
         """Whether no more frames should be read from the socket."""
-        return self._publisher.waiting >= FULL_MESSAGES
+        return self._publisher.full or self._publisher.waiting >= FULL_MESSAGES
 
     def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
         """Publish a frame; while too many messages wait, hold it back if it is a quote, leave it out if it is a book."""

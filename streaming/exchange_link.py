@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from btc_core.clock import Clock
     from btc_core.exchanges.interface import Exchange, Request
-    from btc_core.market.frames import ChannelFrame
+    from btc_core.market.frames import ChannelFrame, Trade
     from btc_core.settings import Settings
     from streaming.reconnecting import Reconnecting
 
@@ -136,7 +136,8 @@ class ExchangeLink:
         self._exchange_clock = ExchangeClock()
         self._requests: asyncio.Queue[Request] = asyncio.Queue()
         self._request_budget = TokenBucket(REQUESTS_PER_S, REQUESTS_AT_ONCE)
-        self._last_trade_id: dict[str, int] = {}
+        self._last_trades: dict[str, Trade] = {}
+        """The last trade that came for each symbol."""
         self._pings: dict[int, int] = {}
         """When each unanswered ping was sent (ns), by request id."""
         self._ping_ids = itertools.count(FIRST_PING_ID)
@@ -215,11 +216,13 @@ class ExchangeLink:
 
     async def _read(self, socket: ClientConnection) -> None:
         while True:
-            while self._sink.full:
-                self._sink.poll()
-                self._last_frame_s = self._clock.monotonic_s()  # nothing is read, so this is no silence of the exchange
-                await asyncio.sleep(FULL_PAUSE_S)
             for _ in range(MAX_FRAMES_AT_ONCE):
+                while self._sink.full:
+                    self._sink.poll()
+                    self._last_frame_s = (
+                        self._clock.monotonic_s()
+                    )  # nothing is read, so this is no silence of the exchange
+                    await asyncio.sleep(FULL_PAUSE_S)
                 self.receive(await socket.recv(decode=False))
             await asyncio.sleep(0)
 
@@ -376,10 +379,9 @@ class ExchangeLink:
         self.last_data_s = self._last_frame_s
         self._received_data = True
         is_new = frame.type == "update"
-        if isinstance(frame, TradeFrame):
-            newest = max(trade.trade_id for trade in frame.data)
-            is_new = is_new or newest > self._last_trade_id.get(symbol, 0)
-            self._last_trade_id[symbol] = max(newest, self._last_trade_id.get(symbol, 0))
+        if isinstance(frame, TradeFrame):  # a snapshot ends with the newest trade; ids do not say which one is newer
+            is_new = is_new or frame.data[-1] != self._last_trades.get(symbol)
+            self._last_trades[symbol] = frame.data[-1]
         self._subscriptions.heard(channel, symbol, self._last_frame_s, is_new=is_new)
         moment = frame.data[-1].timestamp
         if moment is not None and frame.type == "update":

@@ -52,7 +52,7 @@ class FirstCopies:
     def is_new(self, link: int, symbol: str, frame: ChannelFrame, raw: bytes, now_s: float) -> bool:
         """Whether any part of this frame has not come from the other link."""
         self._expire(now_s)
-        new = [key for key in _keys(symbol, frame, raw) if not self._is_copy(key, link)]
+        new = [key for key in _keys(frame, raw) if not self._is_copy(key, link)]
         counted = getattr(frame, "type", "update") == "update"
         for key in new:
             waiting = _Waiting(key, link, now_s, counted=counted)
@@ -99,11 +99,9 @@ class FirstCopies:
                 metrics.LINK_FRAMES.labels(str(waiting.link), "only").inc(waiting.counted)
 
 
-def _keys(symbol: str, frame: ChannelFrame, raw: bytes) -> Sequence[Hashable]:
+def _keys(frame: ChannelFrame, raw: bytes) -> Sequence[Hashable]:
     """What identifies the parts of a frame on any connection."""
-    if isinstance(frame, TradeFrame):
-        return [(symbol, trade.trade_id) for trade in frame.data]
-    if isinstance(frame, TickerFrame):
+    if isinstance(frame, TickerFrame | TradeFrame):
         return frame.data
     if isinstance(frame, StatusFrame):
         return [(status.system, status.version) for status in frame.data]

@@ -32,7 +32,9 @@ def mark_of(gap: Gap, symbol: str, changed_ns: int) -> GapMark:
 
 def notice_of(gap: Gap, symbol: str, changed_ns: int) -> GapNotice:
     """The gap as a message of the topic `gaps`."""
-    return GapNotice(symbol, gap.first_id, gap.last_id, gap.state, gap.after_ns, gap.before_ns, changed_ns)
+    return GapNotice(
+        symbol, gap.first_id, gap.last_id, gap.state, gap.after_ns, gap.before_ns, changed_ns, gap.between_epochs
+    )
 
 
 class SavedSequence(msgspec.Struct, frozen=True):
@@ -73,7 +75,7 @@ class TradeSequence:
 
     def mark_absent(self, absent: AbsentTrades) -> list[Gap]:
         """Stop waiting for ids that the exchange does not have; return the gaps that this closes."""
-        changed = self._recorder.intake.mark_absent(absent.first_id, absent.last_id)
+        changed = self._recorder.intake.mark_absent(absent.first_id, absent.last_id, absent.before_ns)
         for _, count in changed:
             metrics.SETTLED_TRADES.labels(self._symbol, "absent").inc(count)
         self._set_gauges()

@@ -58,7 +58,7 @@ class Ingest:
     def __init__(self, settings: Settings, clock: Clock = SYSTEM_CLOCK) -> None:
         self._settings = settings
         self._clock = clock
-        self._publisher = Publisher(settings.kafka, "ingest")
+        self._publisher = Publisher(settings.kafka, "ingest", blocking=False)
         conflating = ConflatingPublisher(self._publisher, settings.stream.conflate_above_messages)
         self._frame_publisher = DiskSaver(conflating, settings.disk, clock)
         self._exchange = exchange_of(settings.exchange)
@@ -88,6 +88,9 @@ class Ingest:
     async def _run_link(self, link: ExchangeLink) -> None:
         reconnecting = Reconnecting()
         while not self._stop.is_set():
+            if self.full:  # nothing could be read from a connection
+                await self._wait(CHECK_S)
+                continue
             async with self._history_lock:
                 await self._fetch_missed_minutes()
             while not self._stop.is_set() and (wait_s := self._budget.take(self._clock.monotonic_s())) > 0:

@@ -6,6 +6,7 @@ What does not belong here: what is published.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,11 +35,19 @@ _json = msgspec.json.Encoder()
 
 
 class Publisher:
-    """One producer; `flush` returns once everything published before it is acknowledged."""
+    """One producer; `flush` returns once everything published before it is acknowledged.
 
-    def __init__(self, settings: KafkaSettings, client_id: str, linger_ms: int = 0) -> None:
+    While the queue of Kafka's client is full, because too many messages or bytes wait, `publish` waits until there is room.
+    If `blocking` is false it returns at once and keeps the message for `poll` and `flush`: an event loop must not wait. The
+    caller must then publish no more while `full` is true.
+    """
+
+    def __init__(self, settings: KafkaSettings, client_id: str, linger_ms: int = 0, *, blocking: bool = True) -> None:
         self._producer = producer(settings, client_id, linger_ms)
         self._client_id = client_id
+        self._blocking = blocking
+        self._held: deque[tuple[str, str | bytes, bytes, int]] = deque()
+        """Topic, key, value and time (ms) of messages that Kafka's client has no room for, oldest first."""
         self._failed: list[tuple[str, Message]] = []
         """Each refused message with the reason."""
         self._published: dict[str, int] = {}
@@ -49,10 +58,15 @@ class Publisher:
     @property
     def waiting(self) -> int:
         """Messages that Kafka has not acknowledged yet."""
-        return len(self._producer)
+        return len(self._producer) + len(self._held)
+
+    @property
+    def full(self) -> bool:
+        """Whether Kafka's client has no room for further messages; never true if `publish` waits."""
+        return bool(self._held)
 
     def publish(self, topic: str, key: str, value: bytes, ts_ns: int) -> None:
-        """Queue one message with its time (ns since the epoch); waits while the queue is full.
+        """Queue one message with its time (ns since the epoch).
 
         Raises `ServiceError` if Kafka's client does not take the message, for example because it is too large, and
         `BtcError` when the producer cannot send anything any more; the process must then end.
@@ -62,21 +76,34 @@ class Publisher:
             self._published[topic] = self._published.get(topic, 0) + 1
 
     def _produce(self, topic: str, key: str | bytes, value: bytes, ts_ms: int) -> None:
-        while True:
-            try:
-                return self._producer.produce(topic, value, key, timestamp=ts_ms, on_delivery=self._on_failure)
-            except BufferError:
-                self._producer.poll(0.1)
-            except KafkaException as error:
-                cause = error.args[0]
-                if cause.fatal():
-                    msg = (
-                        f"the Kafka producer {self._client_id} failed for good, "
-                        f"and only a new process has another: {cause}"
-                    )
-                    raise BtcError(msg) from error
-                msg = f"Kafka's client does not take a message of {len(value)} bytes for {topic}: {cause.str()}"
-                raise ServiceError(msg) from error
+        if not self._blocking:
+            if self._held or not self._has_queued(topic, key, value, ts_ms):
+                self._held.append((topic, key, value, ts_ms))
+            return
+        while not self._has_queued(topic, key, value, ts_ms):
+            self._producer.poll(0.1)
+
+    def _has_queued(self, topic: str, key: str | bytes, value: bytes, ts_ms: int) -> bool:
+        """Queue a message; returns False if there is no room for it."""
+        try:
+            self._producer.produce(topic, value, key, timestamp=ts_ms, on_delivery=self._on_failure)
+        except BufferError:
+            return False
+        except KafkaException as error:
+            cause = error.args[0]
+            if cause.fatal():
+                msg = (
+                    f"the Kafka producer {self._client_id} failed for good, and only a new process has another: {cause}"
+                )
+                raise BtcError(msg) from error
+            msg = f"Kafka's client does not take a message of {len(value)} bytes for {topic}: {cause.str()}"
+            raise ServiceError(msg) from error
+        return True
+
+    def _queue_held(self) -> None:
+        """Queue the messages that were held back, as far as there is room, in their order."""
+        while self._held and self._has_queued(*self._held[0]):
+            self._held.popleft()
 
     def dead_letter(self, reason: str, message: str, raw: bytes, place: tuple[str, int, int] = ("", -1, -1)) -> None:
         """Queue a dead letter: what could not be used, and why. `place` is its topic, partition and offset if it has one."""
@@ -89,6 +116,7 @@ class Publisher:
     def poll(self, timeout_s: float) -> None:
         """Process Kafka's acknowledgements; raises `ServiceError` when it refused a message, which is then queued again."""
         self._producer.poll(timeout_s)
+        self._queue_held()
         self._raise_failed()
         if not self.waiting:
             self._count_acknowledged()
@@ -99,7 +127,11 @@ class Publisher:
         A refused message is queued again, so the next `flush` waits for it too.
         """
         left = self._producer.flush(FLUSH_TIMEOUT_S)
+        while self._held and not left:
+            self._queue_held()
+            left = self._producer.flush(FLUSH_TIMEOUT_S)
         self._raise_failed()
+        left += len(self._held)
         if left:
             msg = f"Kafka did not acknowledge {left} messages within {FLUSH_TIMEOUT_S:.0f} s"
             raise ServiceError(msg)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUP = WorkerName.REPAIR
-STATE_VERSION = "1"
+STATE_VERSION = "2"
 """Version of the saved state. Raise it when the fields of `SavedGaps` or their meaning change."""
 POLL_S = 0.1
 """How soon a gap that became due is seen."""
@@ -167,7 +167,9 @@ class RepairHandler:
         for gap in result.settled:
             notice = gap.notice
             for first, last in gap.absent:
-                self._publish(symbol, "absent", msgspec.json.encode(AbsentTrades(symbol, first, last)))
+                self._publish(
+                    symbol, "absent", msgspec.json.encode(AbsentTrades(symbol, first, last, notice.before_ns))
+                )
             absent = sum(last - first + 1 for first, last in gap.absent)
             log.info(
                 "%s, trades %d to %d: %d repaired; absent: %s",

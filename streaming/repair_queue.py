@@ -2,7 +2,8 @@
 
 Each symbol has a queue of its own, so a symbol that REST refuses holds up no other. Every page is used for every gap
 of its symbol. A missing id counts as absent only on evidence: in two searches, REST showed trades before and after the
-gap but not this one. Until then the gap stays open.
+gap but not this one. Until then the gap stays open. Before and after are meant by id within one numbering, and by time if
+another numbering began in between.
 What does not belong here: requests, publishing and threads (`repair`).
 """
 
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btc_core import metrics
-from btc_core.clock import NS_PER_S, SYSTEM_CLOCK
-from btc_core.market.continuity import TradeContinuity
+from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK
+from btc_core.market.continuity import CLOCK_STEP_NS, TradeContinuity, period_of
 from btc_core.market.messages import GapNotice
 from streaming.backoff import backoff_s
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from btc_core.clock import Clock
-    from btc_core.exchanges.interface import GapSearch, TradePage
+    from btc_core.exchanges.interface import GapSearch, PageTrade, TradePage
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,11 @@ REFUSED_FIRST_S, REFUSED_MAX_S = 60.0, 3_600.0
 """Pause of a symbol that REST does not know; it doubles each time, because a listing rarely comes back."""
 MAX_GAP_TRADES = 1_000_000
 """A larger gap is not searched for: it would take more than 1,000 requests. The most traded pairs need days to get there,
-so the reason is almost always a wrong trade id."""
+so the reason is almost always a wrong trade id. The size of a gap between two epochs says nothing; see
+`MAX_EPOCH_SILENCE_NS`."""
+MAX_EPOCH_SILENCE_NS = 7 * NS_PER_DAY
+"""A gap between two epochs is not searched for if the trades around it are further apart than this, because one of their
+times is wrong. Its search has as many pages as REST has trades in this time, and rarely more than one."""
 EXTRA_PAGES = 20
 """A search ends after twice the pages that the gap fills and this many: more means that it began at a wrong time."""
 TRADES_A_PAGE = 1_000
@@ -49,8 +54,12 @@ CONFIRMATIONS = 2
 """In how many searches REST must show the trades around a missing id without showing the id."""
 STATES = ("searching", "behind", "refused")
 
-GapKey = tuple[int, int]
-"""First and last missing id."""
+GapKey = tuple[int, int, int]
+"""First and last missing id, and the time of the trade that showed the gap: two numberings may lack the same ids."""
+
+
+def _key(notice: GapNotice) -> GapKey:
+    return notice.first_id, notice.last_id, notice.before_ns
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -77,6 +86,40 @@ class PageResult(msgspec.Struct, frozen=True):
     settled: list[SettledGap]
 
 
+class _SortedPage:
+    """The trades of a page by id, and what the page shows."""
+
+    def __init__(self, page: TradePage) -> None:
+        self.next = page.next
+        self._trades = sorted(page.trades, key=lambda trade: trade.trade_id)
+        self._ids = [trade.trade_id for trade in self._trades]
+        self._oldest_ns = min((trade.ts_ns for trade in page.trades), default=0)
+        self._newest_ns = max((trade.ts_ns for trade in page.trades), default=0)
+
+    def between(self, first_id: int, last_id: int) -> list[PageTrade]:
+        """The trades with ids from `first_id` to `last_id`."""
+        return self._trades[bisect_left(self._ids, first_id) : bisect_right(self._ids, last_id)]
+
+    def shows_before(self, notice: GapNotice) -> bool:
+        """Whether the page has a trade from before a gap."""
+        if notice.between_epochs:
+            return bool(self._ids) and self._oldest_ns <= notice.after_ns
+        return bool(self._ids) and self._ids[0] < notice.first_id
+
+    def shows_after(self, notice: GapNotice) -> bool:
+        """Whether the page has a trade from after a gap."""
+        if notice.between_epochs:
+            return bool(self._ids) and self._newest_ns >= notice.before_ns
+        return bool(self._ids) and self._ids[-1] > notice.last_id
+
+
+def _is_plausible(notice: GapNotice) -> bool:
+    """Whether the gap is not too large to be searched for."""
+    if notice.between_epochs:
+        return 0 <= notice.before_ns - notice.after_ns <= MAX_EPOCH_SILENCE_NS
+    return 0 < notice.last_id - notice.first_id + 1 <= MAX_GAP_TRADES
+
+
 class OpenGap:
     """One gap and the search for its trades."""
 
@@ -86,6 +129,11 @@ class OpenGap:
         """The partition of the notice."""
         self.search = search
         self.missing = TradeContinuity(notice.last_id, [(notice.first_id, notice.last_id)])
+        self._earliest_ns, self._latest_ns = period_of(
+            notice.after_ns, notice.before_ns, between_epochs=notice.between_epochs
+        )
+        self._beside: set[tuple[int, int]] = set()
+        """Ids and times of the trades with a missing id that were found right before these times, or after them."""
         self.eligible_s = due_s
         """When the gap is old enough to be filled (monotonic)."""
         self.due_s = due_s
@@ -109,28 +157,41 @@ class OpenGap:
         self._pages = 0
         self._found_before = self._found_after = False
 
-    def fill(self, page: TradePage, ids: list[int]) -> Iterator[bytes]:
-        """Yield the frames of the page that were missing; `ids` are the ids of the page in order."""
-        for trade_id in ids[bisect_left(ids, self.notice.first_id) : bisect_right(ids, self.notice.last_id)]:
-            if self.missing.mark_absent(trade_id, trade_id):  # no longer missing
-                yield page.frames[trade_id]
+    def fill(self, page: _SortedPage) -> Iterator[bytes]:
+        """Yield the frames of the page that were missing; of an id that comes twice in it, both.
+
+        A trade right before the time of a gap between epochs, or after it, is yielded too, but the search for its id
+        continues: the exchange's clock may have stepped, or another numbering has the id.
+        """
+        found_id = 0
+        for trade in page.between(self.notice.first_id, self.notice.last_id):
+            if not self._earliest_ns <= trade.ts_ns <= self._latest_ns:
+                place = trade.trade_id, trade.ts_ns
+                if trade.ts_ns >= self._earliest_ns - CLOCK_STEP_NS and place not in self._beside:
+                    self._beside.add(place)
+                    yield trade.frame
+                continue
+            is_missing = self.missing.mark_absent(trade.trade_id, trade.trade_id) > 0  # it no longer is
+            if is_missing or trade.trade_id == found_id:
+                found_id = trade.trade_id
+                yield trade.frame
         self.is_settled = not self.missing.open_gaps
 
-    def advance(self, cursor: int, page: TradePage, ids: list[int], now_s: float) -> None:
+    def advance(self, cursor: int, page: _SortedPage, now_s: float) -> None:
         """Continue the search behind a page that was requested with `cursor`, if the page is the next one of the search."""
         if self.is_settled or now_s < self.due_s or not self._is_next(cursor, page):
             return
         self._pages += 1
-        self._found_before |= bool(ids) and ids[0] < self.notice.first_id
-        self._found_after |= bool(ids) and ids[-1] > self.notice.last_id
+        self._found_before |= page.shows_before(self.notice)
+        self._found_after |= page.shows_after(self.notice)
         if page.next is None or page.next >= self.search.end:
             self._end_search(now_s)
-        elif self._pages > EXTRA_PAGES + 2 * self.size // TRADES_A_PAGE:
+        elif self._pages > EXTRA_PAGES + 2 * min(self.size, MAX_GAP_TRADES) // TRADES_A_PAGE:
             self._try_next_begin(now_s)
         else:
             self.cursor = page.next
 
-    def _is_next(self, cursor: int, page: TradePage) -> bool:
+    def _is_next(self, cursor: int, page: _SortedPage) -> bool:
         return cursor <= self.cursor and (page.next is None or self.cursor < page.next)
 
     def _end_search(self, now_s: float) -> None:
@@ -220,17 +281,16 @@ class RepairQueue:
 
     def apply(self, notice: GapNotice, partition: int) -> None:
         """Add a gap that opened, or remove one that closed; `partition` is that of the notice."""
-        key = notice.first_id, notice.last_id
+        key = _key(notice)
         queue = self._symbols.setdefault(notice.symbol, SymbolQueue())
-        size = notice.last_id - notice.first_id + 1
         if notice.state != "open":
             queue.gaps.pop(key, None)
             queue.oversized.pop(key, None)
-        elif not 0 < size <= MAX_GAP_TRADES:
+        elif not _is_plausible(notice):
             if key not in queue.oversized:
                 log.error(
-                    "%s: the gap from trade %d to %d has %d ids, more than %d, and is not repaired; a trade id is wrong",
-                    *(notice.symbol, *key, size, MAX_GAP_TRADES),
+                    "%s: the gap from trade %d to %d is too large and is not repaired; a trade id or time is wrong",
+                    *(notice.symbol, notice.first_id, notice.last_id),
                 )
             queue.oversized[key] = notice, partition
         elif key not in queue.gaps:
@@ -257,7 +317,7 @@ class RepairQueue:
         for symbol, queue in sorted(self._symbols.items(), key=lambda item: item[1].requested_s):
             gap = queue.due(now_s)
             if gap is not None:
-                return PageRequest(symbol, gap.cursor, (gap.notice.first_id, gap.notice.last_id))
+                return PageRequest(symbol, gap.cursor, _key(gap.notice))
         return None
 
     def take(self, request: PageRequest, page: TradePage) -> PageResult:
@@ -271,12 +331,12 @@ class RepairQueue:
             return PageResult([], [])
         queue.failures, queue.is_refused = 0, False
         now_s = self._clock.monotonic_s()
-        ids = sorted(page.frames)
+        found = _SortedPage(page)
         result = PageResult([], [])
         waiting = [gap for gap in queue.gaps.values() if not gap.is_settled and now_s >= gap.eligible_s]
         for gap in waiting:
-            result.frames.extend(gap.fill(page, ids))
-            gap.advance(request.cursor, page, ids, now_s)
+            result.frames.extend(gap.fill(found))
+            gap.advance(request.cursor, found, now_s)
             if gap.is_settled:
                 result.settled.append(SettledGap(gap.notice, gap.missing.open_gaps))
         self._export()
@@ -287,7 +347,7 @@ class RepairQueue:
         for each in settled:
             queue = self._symbols.get(each.notice.symbol)
             if queue is not None:
-                queue.gaps.pop((each.notice.first_id, each.notice.last_id), None)
+                queue.gaps.pop(_key(each.notice), None)
         self._export()
 
     def unanswered(self, request: PageRequest) -> float:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 
-from btc_core.clock import NS_PER_MIN, NS_PER_S, from_ns, now_ns
+from btc_core.clock import NS_PER_MIN, NS_PER_S, from_ns, now_ns, to_ns
 from btc_core.errors import NotOffered
 from btc_core.exchanges import coinbase_frames
 from btc_core.exchanges.coinbase_frames import CHANNEL_NAMES, Candles, Match, product_of
 from btc_core.exchanges.decoding import COINBASE
-from btc_core.exchanges.interface import GapSearch, TradePage
+from btc_core.exchanges.interface import GapSearch, PageTrade, TradePage
 from btc_core.exchanges.rest import BUDGET, closed_bars, fetch_json, retry_when_rate_limited, unexpected_form
 from btc_core.market.frames import Timestamp
 
@@ -115,8 +115,12 @@ class Coinbase:
     def trade_page(self, symbol: str, cursor: int) -> TradePage:
         """Request the `MAX_TRADES` trades whose ids are below the cursor's. A page less than half full is the last one."""
         rows = self._get(symbol, "trades", _trades_decoder, after=-cursor, limit=MAX_TRADES)
-        found = {row.trade_id: row.match(product_of(symbol)) for row in rows if row.trade_id < -cursor}
-        return TradePage(found, None if len(found) < MAX_TRADES // 2 else -min(found))
+        found = [
+            PageTrade(row.trade_id, to_ns(row.time), row.match(product_of(symbol)))
+            for row in rows
+            if row.trade_id < -cursor
+        ]
+        return TradePage(found, None if len(found) < MAX_TRADES // 2 else -min(trade.trade_id for trade in found))
 
     def trades_since(self, symbol: str, since_ns: int) -> NoReturn:
         """Raise `NotOffered`: Coinbase finds trades by trade_id only."""

@@ -35,11 +35,21 @@ class GapSearch(msgspec.Struct, frozen=True):
     """The cursor at which the search has passed the whole gap."""
 
 
-class TradePage(msgspec.Struct, frozen=True):
-    """One answer of REST: the trades behind a cursor."""
+class PageTrade(msgspec.Struct, frozen=True):
+    """A trade in an answer of REST."""
 
-    frames: dict[int, bytes]
-    """Frames for the log by trade_id."""
+    trade_id: int
+    """Two trades have the same id if the ids restarted."""
+    ts_ns: int
+    """The exchange time."""
+    frame: bytes
+    """The frame for the log."""
+
+
+class TradePage(msgspec.Struct, frozen=True):
+    """One answer of REST: the trades behind a cursor, in any order."""
+
+    trades: list[PageTrade]
     next: int | None
     """The cursor of the next page; None if REST has no further trades at the moment."""
 

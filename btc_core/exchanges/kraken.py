@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, NS_PER_US, from_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_US, from_ns, to_ns
 from btc_core.errors import ExchangeError, NotOffered, RateLimited
-from btc_core.exchanges.interface import GapSearch, TradePage
+from btc_core.exchanges.interface import GapSearch, PageTrade, TradePage
 from btc_core.exchanges.rest import (
     BUDGET,
     closed_bars,
@@ -27,6 +27,7 @@ from btc_core.exchanges.rest import (
 )
 from btc_core.market import frames
 from btc_core.market.checked_bars import parse_csv
+from btc_core.market.continuity import CLOCK_STEP_NS
 from btc_core.market.frames import KRAKEN, Candle, OhlcFrame, Trade, TradeFrame
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ _frame_encoder = msgspec.json.Encoder(decimal_format="number")
 
 MAX_TRADES = 1_000
 """The largest number of trades in one answer."""
-CLOCK_STEP_NS = 5 * NS_PER_S
-"""How far the time of a trade may be from its place in the order of ids: the exchange's clock sometimes steps."""
 MAX_OUTAGE_NS = 7 * NS_PER_DAY
 """A gap whose two ends are further apart in time is taken to have one wrong time."""
 SEARCH_BACK_NS = (NS_PER_MIN, 60 * NS_PER_MIN, NS_PER_DAY, 7 * NS_PER_DAY, 30 * NS_PER_DAY)
@@ -214,7 +213,8 @@ class Kraken:
         """Request trades by time. A page that is less than half full reaches to the present of REST."""
         page, newest_ns = self.trades_since(symbol, cursor)
         next_ns = next_page_ns(cursor, newest_ns) if len(page) >= MAX_TRADES // 2 else None
-        return TradePage({trade.trade_id: trade_frame(trade) for trade in page}, next_ns)
+        trades = [PageTrade(trade.trade_id, to_ns(trade.timestamp), trade_frame(trade)) for trade in page]
+        return TradePage(trades, next_ns)
 
     def trades_since(self, symbol: str, since_ns: int) -> tuple[list[Trade], int]:
         """Fetch up to `MAX_TRADES` trades."""

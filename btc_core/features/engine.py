@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core.errors import BadFrame, SchemaError
+from btc_core.errors import BadFrame, RefusedTrade, SchemaError
 from btc_core.exchanges.decoding import events_of
 from btc_core.features.catalogue import ROW, as_matrix
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
 from btc_core.features.state import EVENT, new_state, pack
 from btc_core.market.continuity import IntakeState, TradeIntake
 from btc_core.market.events import QUOTE, TRADE, BarEvent, TradeEvent
-from btc_core.market.messages import FeatureId, decode_absent
+from btc_core.market.messages import AbsentTrades, FeatureId, decode_absent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,10 +93,12 @@ class FeatureEngine:
         """Add one message; entries that fail a check are counted, the others wait for `flush`."""
         try:
             if envelope.channel == "absent":
-                self._mark_absent(envelope)
+                self._mark_absent(decode_absent(envelope))
             for event in events_of(envelope):
                 if isinstance(event, BadFrame):
                     self._reject(event)
+                    if isinstance(event, RefusedTrade) and envelope.origin == "rest":  # nothing else can fill its gap
+                        self._mark_absent(AbsentTrades(event.symbol, event.trade_id, event.trade_id))
                 else:
                     self._add_event(event, envelope.ts_recv_ns, partition, offset)
         except BadFrame as error:
@@ -147,10 +149,9 @@ class FeatureEngine:
         if not isinstance(event, BarEvent):
             market.ids.append(_folded_event(event, ts_recv_ns, partition, offset))
 
-    def _mark_absent(self, envelope: Envelope) -> None:
-        absent = decode_absent(envelope)
+    def _mark_absent(self, absent: AbsentTrades) -> None:
         if absent.symbol in self._markets:
-            self._markets[absent.symbol].trades.mark_absent(absent.first_id, absent.last_id)
+            self._markets[absent.symbol].trades.mark_absent(absent.first_id, absent.last_id, absent.before_ns)
 
     def _reject(self, error: BadFrame) -> None:
         self.rejected[error.reason] = self.rejected.get(error.reason, 0) + 1

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from btc_core.market.events import TradeEvent
 
-STATE_VERSION = "2"
+STATE_VERSION = "3"
 """Version of `IntakeState` in checkpoints. Raise it when a field or the meaning of one changes."""
 MAX_IDS_PER_S = 1_000
 """The largest plausible number of trades of one market in a second. Large liquidations reach several hundred; an id that
@@ -35,12 +35,16 @@ MEMORY_NS = 6 * 3_600 * NS_PER_S
 """Trades older than this count as beyond the memory. It is below the warm-up of the workers, so a worker that starts from
 a checkpoint and one that starts from the log decide alike."""
 SAME_PERIOD_NS = 600 * NS_PER_S
-"""A repeated trade settles its id in an open gap if its time is at most this far from the gap. Trades of an earlier
+"""A trade may belong to a gap within one numbering if its time is at most this far from the gap. Trades of an earlier
 numbering with the same id are older."""
+CLOCK_STEP_NS = 5 * NS_PER_S
+"""How far the time of a trade may be from its place in the order of ids: the exchange's clock sometimes steps."""
 SAME_TIME_NS = NS_PER_MS
 """Times of one id that differ by less than this are the same time: REST and the socket may round it differently."""
 KEPT_ABSENT_GAPS = 100
 """How many closed gaps with absent ids are kept, so that a trade that arrives after all corrects its gap."""
+
+MAX_TIME_NS = 2**63 - 1
 
 IdRange = tuple[int, int]
 """The first and the last id of a range, both included."""
@@ -151,6 +155,8 @@ class Gap(msgspec.Struct):
     """Ids that the exchange does not have."""
     withdrawn: bool = False
     """Whether the trade that showed the gap was an outlier, so that nothing was missing."""
+    between_epochs: bool = False
+    """Whether another numbering began, so that the number of ids is the largest plausible one and most were never used."""
 
     @property
     def state(self) -> str:
@@ -161,9 +167,26 @@ class Gap(msgspec.Struct):
             return "open"
         return "absent" if self.absent else "repaired"
 
-    def waits_for(self, trade_id: int) -> bool:
-        """Whether the id has not arrived."""
-        return _contains(self.missing, trade_id) or _contains(self.absent, trade_id)
+    def waits_for(self, trade_id: int, ts_ns: int) -> bool:
+        """Whether the id has not arrived, and a trade of this exchange time can be the one that is missing."""
+        earliest_ns, latest_ns = period_of(self.after_ns, self.before_ns, between_epochs=self.between_epochs)
+        if not earliest_ns <= ts_ns <= latest_ns:
+            return False
+        if _contains(self.missing, trade_id):
+            return True
+        # a trade after the gap whose id the exchange did not have belongs to another numbering
+        return ts_ns <= max(self.after_ns, self.before_ns) + CLOCK_STEP_NS and _contains(self.absent, trade_id)
+
+
+def period_of(after_ns: int, before_ns: int, *, between_epochs: bool) -> tuple[int, int]:
+    """Return the earliest and the latest exchange time of a trade that is missing between two trades with these times.
+
+    Another trade with the same id belongs to another numbering. The trades around a gap between two epochs belong to two
+    numberings, so no time beyond theirs is certain. Within one numbering, the time of a missing trade may be wrong.
+    """
+    if between_epochs:
+        return after_ns, before_ns
+    return min(after_ns, before_ns) - SAME_PERIOD_NS, MAX_TIME_NS
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -264,10 +287,15 @@ class TradeIntake:
             self._remember(trade_id, content, ts_recv_ns)
         return decision
 
-    def mark_absent(self, first_id: int, last_id: int) -> list[tuple[Gap, int]]:
-        """Stop waiting for ids that the exchange does not have; return the gaps concerned and the number of their ids."""
+    def mark_absent(self, first_id: int, last_id: int, before_ns: int | None = None) -> list[tuple[Gap, int]]:
+        """Stop waiting for ids that the exchange does not have; return the gaps concerned and the number of their ids.
+
+        Only the gap before a trade of the time `before_ns` is concerned if it is given: another numbering has the ids too.
+        """
         changed = []
         for gap in self.state.gaps:
+            if before_ns not in (None, gap.before_ns):
+                continue
             rest = without(gap.missing, first_id, last_id)
             count = count_ids(gap.missing) - count_ids(rest)
             if count:
@@ -294,12 +322,15 @@ class TradeIntake:
         state = self.state
         current = state.current
         assert current is not None  # noqa: S101 - `take` has set it
-        if trade.trade_id == current.last_id + 1:
+        is_next = trade.trade_id == current.last_id + 1
+        if is_next and trade.ts_event_ns >= current.last_ns:
             return self._continue(current, trade, ts_recv_ns)
-        gaps = [gap for gap in state.gaps if gap.waits_for(trade.trade_id)]
+        gaps = [gap for gap in state.gaps if gap.waits_for(trade.trade_id, trade.ts_event_ns)]
         late = [gap for gap in gaps if trade.ts_event_ns <= gap.before_ns]
         if late:
             return self._fill(late[-1], trade.trade_id)
+        if is_next:
+            return self._continue(current, trade, ts_recv_ns)
         near = [each for each in (current, state.doubted) if each is not None and each.distance(trade, ts_recv_ns)]
         if near:
             return self._continue(min(near, key=lambda each: each.distance(trade, ts_recv_ns)), trade, ts_recv_ns)
@@ -362,15 +393,17 @@ class TradeIntake:
         """Open the gaps between the last trade of an epoch and the first of the next.
 
         Nobody knows whether trades were missed there, with the last ids of one or the first ids of the other numbering.
-        The gaps have as many ids as there can have been trades; the exchange says which of them exist.
+        The gaps have as many ids as there can have been trades, but none in common; the exchange says which of them exist.
         """
         count = old.plausible_ids(new.last_ns, new.recv_ns)
-        ranges = (
-            (old.epoch, old.last_id + 1, min(old.last_id + count, MAX_TRADE_ID)),
-            (new.epoch, max(1, new.last_id - count), new.last_id - 1),
-        )
+        old_end = min(old.last_id + count, MAX_TRADE_ID)
+        new_begin = max(1, new.last_id - count)
+        if new.last_id > old.last_id:
+            old_end = min(old_end, new.last_id - 1)
+            new_begin = max(new_begin, old_end + 1)
+        ranges = ((old.epoch, old.last_id + 1, old_end), (new.epoch, new_begin, new.last_id - 1))
         opened = [
-            Gap(epoch, first, last, old.last_ns, new.last_ns, [(first, last)])
+            Gap(epoch, first, last, old.last_ns, new.last_ns, [(first, last)], between_epochs=True)
             for epoch, first, last in ranges
             if first <= last
         ]
@@ -414,8 +447,7 @@ class TradeIntake:
         """Leave out a trade that came before. A gap that waits for it was opened after it came, and is settled."""
         epoch = self.state.current.epoch if self.state.current else 0
         for gap in self.state.gaps:
-            in_period = gap.after_ns - SAME_PERIOD_NS <= ts_ns <= gap.before_ns + SAME_PERIOD_NS
-            if gap.waits_for(trade_id) and in_period:
+            if gap.waits_for(trade_id, ts_ns) and ts_ns <= gap.before_ns + SAME_PERIOD_NS:
                 changed = self._settle(gap, trade_id)
                 return Decision(Verdict.DUPLICATE, gap.epoch, (gap,) if changed else ())
         return Decision(Verdict.DUPLICATE, epoch)

@@ -108,6 +108,8 @@ class AbsentTrades(msgspec.Struct, frozen=True):
     symbol: str
     first_id: int
     last_id: int
+    before_ns: int | None = None
+    """The `before_ns` of the gap that the ids belong to; None stands for every gap. Two numberings may have the same ids."""
 
 
 class GapNotice(msgspec.Struct, frozen=True):
@@ -124,6 +126,8 @@ class GapNotice(msgspec.Struct, frozen=True):
     """The exchange time of the first trade after the gap."""
     seen_ns: int
     """The receive time of the first trade after the gap."""
+    between_epochs: bool = False
+    """Whether another numbering of ids began, so that most of the ids were never used."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.models.bundle import random_walk_model
 from btc_core.models.harx import INPUTS
 from serving.app import SECURITY_HEADERS
+from serving.endpoints import endpoint_of
 from serving.logs import JsonLines
 from serving.readiness import readiness
 from tests.serving_world import TOKEN, World, build, feature_row, forecast_row, harx_model
@@ -273,6 +275,35 @@ def test_a_body_over_the_limit_is_413_and_says_the_limit() -> None:
     world = build(max_body_bytes=2_048)
     body = problem(world.client.post("/predict_bid", data=b" " * 2_049), 413, "body_too_large")
     assert body["max_body_bytes"] == 2_048
+
+
+@pytest.mark.parametrize("path", ["/predict_bid", "/predict_volatility", "/predict_vol", "/test_post"])
+@pytest.mark.parametrize("encoding", ["gzip", "Deflate", "br", "zstd", "gzip, identity"])
+def test_an_encoded_body_is_415_and_says_what_is_accepted(world: World, path: str, encoding: str) -> None:
+    response = world.client.post(path, data=gzip.compress(b"{}"), headers={"Content-Encoding": encoding})
+    body = problem(response, 415, "unsupported_content_encoding")
+    assert encoding in body["detail"]
+    assert "plain JSON" in body["detail"]
+    assert response.headers["Accept-Encoding"] == "identity"
+
+
+def test_every_path_that_reads_a_body_refuses_an_encoded_one(world: World) -> None:
+    app = world.client.application
+    found = [rule for rule in app.url_map.iter_rules() if getattr(endpoint_of(app, rule.endpoint), "body", None)]
+    assert {rule.rule for rule in found} == {"/predict_bid", "/predict_volatility", "/predict_vol", "/test_post"}
+    for rule in found:
+        problem(
+            world.client.post(rule.rule, data=b"{}", headers={"Content-Encoding": "gzip"}),
+            415,
+            "unsupported_content_encoding",
+        )
+
+
+def test_a_body_that_says_it_is_not_encoded_and_a_request_without_a_body_are_answered(world: World) -> None:
+    identity = world.client.post("/test_post", data=b"[1]", headers={"Content-Encoding": "identity"})
+    assert (identity.status_code, identity.get_json()["received"]) == (200, [1])
+    assert world.client.get("/test", headers={"Content-Encoding": "gzip"}).status_code == 200
+    problem(world.client.get("/nothing", headers={"Content-Encoding": "gzip"}), 404, "not_found")
 
 
 def test_posted_features_without_a_model_answer_503(world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from btc_core.errors import ServiceError
+from btc_core.settings import Settings
+from streaming.ingest import Ingest
 from tests.link_sink import Sink, link_to
 
 pytestmark = pytest.mark.unit
@@ -117,3 +121,94 @@ def test_frames_carry_the_offset_of_the_exchange_clock_once_it_is_measured() -> 
     link._exchange_clock.measure(0, 500, 500, 1_000)
     link.receive(trades(trade(BTC, 2)))
     assert [each.clock_offset_ns for _, each in sink.published] == [None, 0]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param([80_000_000, 9_000_000_000_000_000_000, 80_000_001], id="after one odd id far ahead"),
+        pytest.param([80_000_000, 1], id="after ids that restarted"),
+        pytest.param([80_000_000, 80_000_002, 80_000_001], id="after trades out of order"),
+    ],
+)
+def test_a_snapshot_is_new_data_if_it_ends_with_another_trade_whatever_the_ids_are(
+    first: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = link_to(Sink())
+    found: list[bool] = []
+    monkeypatch.setattr(link._subscriptions, "heard", lambda *_, is_new: found.append(is_new))
+    for trade_id in first:
+        link.receive(trades(trade(BTC, trade_id)))
+    snapshot = [trade(BTC, trade_id) for trade_id in first]
+    new = trade(BTC, first[-1] + 1) | {"timestamp": "2026-01-01T00:00:01Z"}
+    for data in (snapshot, snapshot, [*snapshot, new], [*snapshot, new]):
+        link.receive(trades(*data).replace(b'"update"', b'"snapshot"'))
+    assert found == [True] * len(first) + [False, False, True, False]
+
+
+def test_a_snapshot_with_a_reused_id_is_new_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = link_to(Sink())
+    found: list[bool] = []
+    monkeypatch.setattr(link._subscriptions, "heard", lambda *_, is_new: found.append(is_new))
+    link.receive(trades(trade(BTC, 7)))
+    again = trades(trade(BTC, 7) | {"timestamp": "2026-01-02T00:00:00Z"})
+    link.receive(again.replace(b'"update"', b'"snapshot"'))
+    assert found == [True, True]
+
+
+class FullSink(Sink):
+    """A sink that is full after the first frame."""
+
+    polls = 0
+
+    @property
+    def full(self) -> bool:  # type: ignore[override]
+        return bool(self.published)
+
+    def poll(self) -> None:
+        self.polls += 1
+
+
+class Burst:
+    """A socket that always has another frame."""
+
+    def __init__(self) -> None:
+        self.numbers = itertools.count(1)
+
+    async def recv(self, *, decode: bool) -> bytes:
+        assert not decode
+        return trades(trade(BTC, next(self.numbers)))
+
+
+def test_no_frame_is_read_once_the_sink_is_full_even_within_a_burst() -> None:
+    sink, socket = FullSink(), Burst()
+
+    async def run() -> None:
+        reading = asyncio.create_task(link_to(sink)._read(socket))  # type: ignore[arg-type]
+        await asyncio.sleep(0.2)
+        reading.cancel()
+
+    asyncio.run(run())
+    assert len(sink.published) == 1
+    assert sink.polls >= 2, "Kafka's acknowledgements are processed meanwhile"
+
+
+def test_ingest_opens_no_connection_while_the_queue_to_kafka_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [True, True, False]
+    monkeypatch.setattr(Ingest, "full", property(lambda _: answers.pop(0)))
+    monkeypatch.setattr("streaming.ingest.CHECK_S", 0.01)
+    seen: list[int] = []
+
+    class Link:
+        last_data_s = None
+
+        async def follow(self, *_: object) -> None:
+            seen.append(len(answers))
+            ingest.stop()
+
+    async def no_history() -> None: ...
+
+    ingest = Ingest(Settings())
+    monkeypatch.setattr(ingest, "_fetch_missed_minutes", no_history)
+    asyncio.run(ingest._run_link(Link()))  # type: ignore[arg-type]
+    assert seen == [0]

@@ -47,6 +47,14 @@ def test_trades_in_other_frames_are_recognized_by_their_ids() -> None:
     assert not take(copies, 1, trade_frame(BTC, START_NS, 1.0, 10))
 
 
+def test_another_trade_with_an_id_of_the_other_link_is_no_copy() -> None:
+    copies = FirstCopies()
+    assert take(copies, 1, trade_frame(BTC, START_NS, 1.0, 7))
+    assert take(copies, 2, trade_frame(BTC, START_NS, 2.0, 7)), "the exchange corrected the price, or reuses the id"
+    assert take(copies, 2, trade_frame(BTC, START_NS + S, 1.0, 7)), "the exchange reuses the id"
+    assert not take(copies, 2, trade_frame(BTC, START_NS, 1.0, 7))
+
+
 def test_a_link_that_repeats_itself_is_not_silenced_and_a_late_quote_is_left_out() -> None:
     copies = FirstCopies()
     assert take(copies, 1, quote(1))

@@ -147,6 +147,39 @@ def test_a_reader_and_an_engine_that_continue_from_a_checkpoint_decide_as_before
     assert restarted.folded == whole.folded
 
 
+@given(trades=odd_streams(), others=odd_streams())
+@settings(max_examples=30, deadline=None)
+def test_two_symbols_with_the_same_ids_have_the_rows_that_each_has_alone(
+    trades: list[TradeEvent], others: list[TradeEvent]
+) -> None:
+    both, alone, other_alone = Stream(), Stream(), Stream()
+    others = [msgspec.structs.replace(each, symbol="ETH/USD") for each in others]
+    alone.trades(*trades)
+    other_alone.trades(*others)
+    for number in range(max(len(trades), len(others))):
+        both.trades(*trades[number : number + 1], *others[number : number + 1])
+    names = ("bronze_trades", "bronze_trade_corrections", "gap_marks")
+    without_place = [
+        [[{**row, "kafka_offset": 0} for row in stream.rows(name)] for name in names]
+        for stream in (both, alone, other_alone)
+    ]
+    for together, one, other in zip(*without_place, strict=True):
+        assert [row for row in together if row["symbol"] == SYMBOL] == one
+        assert [row for row in together if row["symbol"] == "ETH/USD"] == other
+    assert len(both.folded) == len(alone.folded) + len(other_alone.folded)
+
+
+@pytest.mark.parametrize("trade_id", [0, -1, -FIRST_ID, -(2**63), 2**63])
+def test_an_id_that_is_not_a_positive_int64_is_a_dead_letter_and_changes_nothing_else(trade_id: int) -> None:
+    stream, whole = Stream(), Stream()
+    whole.trades(*run_of(1, 4, 0), *run_of(5, 2, 5))
+    stream.trades(*run_of(1, 4, 0), trade(trade_id, 4), *run_of(5, 2, 5))
+    assert [each.reason for each in stream.reader.refused] == ["bad_trade_id"]
+    assert [row["trade_id"] for row in stream.rows("bronze_trades")] == [1, 2, 3, 4, 5, 6]
+    assert stream.rows("gap_marks") == whole.rows("gap_marks") == []
+    assert len(stream.folded) == 6
+
+
 def test_checkpoints_of_the_old_trade_ids_have_another_version() -> None:
     assert bronze.STATE_VERSION != "1"
     assert features.STATE_VERSION.count("-") == 2, "the version of the trade ids is part of it"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S
 from btc_core.exchanges.coinbase import Coinbase
-from btc_core.exchanges.interface import TradePage
+from btc_core.exchanges.interface import PageTrade, TradePage
 from btc_core.exchanges.kraken import Kraken
 from btc_core.market.messages import GapNotice
 from btc_core.settings import ExchangeSettings
@@ -53,7 +54,7 @@ class Rest:
         self.requests.append(request)
         found = sorted(i for i in self.ids if (START_S + i) * NS_PER_S > request.cursor)[:1_000]
         next_ns = (START_S + found[-1]) * NS_PER_S - 1 if len(found) >= 500 else None
-        return TradePage({i: b"%d" % i for i in found}, next_ns)
+        return TradePage([PageTrade(i, (START_S + i) * NS_PER_S, b"%d" % i) for i in found], next_ns)
 
 
 def notice(first: int, last: int, symbol: str = "BTC/USD", **times: int) -> GapNotice:
@@ -265,7 +266,7 @@ def test_a_settled_gap_stays_until_its_trades_are_in_the_log_and_a_closed_one_go
     assert repairs.open_gaps() == [(30, 40), (60, 70)], "a checkpoint of this moment must contain them"
     assert repairs.queue.next_request() is None
     repairs.queue.remove(result.settled[:1])
-    repairs.queue.apply(GapNotice("BTC/USD", 60, 70, "repaired", 0, 0, 0), 0)
+    repairs.queue.apply(msgspec.structs.replace(notice(60, 70), state="repaired"), 0)
     assert repairs.open_gaps() == []
 
 
@@ -273,7 +274,7 @@ def test_a_gap_may_close_by_itself_before_rest_is_asked() -> None:
     repairs = Repairs(Rest(range(500)), past_s=41.0)
     repairs.queue.apply(notice(30, 40), 0)
     assert repairs.queue.next_request() is None
-    repairs.queue.apply(GapNotice("BTC/USD", 30, 40, "repaired", 0, 0, 0), 0)
+    repairs.queue.apply(msgspec.structs.replace(notice(30, 40), state="repaired"), 0)
     repairs.work(10.0)
     assert repairs.rest.requests == []
 
@@ -301,7 +302,9 @@ def test_gaps_of_an_exchange_that_finds_trades_by_id_are_judged_by_the_trades_ar
             request = queue.next_request()
             if request is not None:
                 found = sorted((i for i in ids if i < -request.cursor), reverse=True)[:1_000]
-                result = queue.take(request, TradePage(dict.fromkeys(found, b""), None))
+                result = queue.take(
+                    request, TradePage([PageTrade(i, (START_S + i) * NS_PER_S, b"") for i in found], None)
+                )
                 absent += [gap.absent for gap in result.settled]
                 queue.remove(result.settled)
             clock.s += PAUSE_S

@@ -254,7 +254,7 @@ def test_a_gap_is_fetched_in_pages_from_its_end_as_the_websocket_would_have_sent
     (cursor,) = search.begins
     while True:
         page = coinbase.trade_page("BTC/USD", cursor)
-        found |= page.frames
+        found |= {trade.trade_id: trade.frame for trade in page.trades}
         if page.next is None or page.next >= search.end:
             break
         cursor = page.next
@@ -272,10 +272,10 @@ def test_a_gap_is_fetched_in_pages_from_its_end_as_the_websocket_would_have_sent
 def test_a_page_has_no_next_page_when_the_exchange_does_not_have_more_trades(rest: tuple[Coinbase, FakeRest]) -> None:
     coinbase, server = rest
     server.answer = []
-    assert coinbase.trade_page("BTC/USD", -11) == TradePage({}, None)
+    assert coinbase.trade_page("BTC/USD", -11) == TradePage([], None)
     server.answer = [FakeRest.trade(3)]
     page = coinbase.trade_page("BTC/USD", -11)
-    assert (list(page.frames), page.next) == ([3], None)
+    assert ([trade.trade_id for trade in page.trades], page.next) == ([3], None)
 
 
 def test_minute_bars_are_fetched_in_pages_of_300_and_their_frames_pass_the_engine(

@@ -47,7 +47,7 @@ def repaired_ids(kraken: PagedKraken, first: int, last: int, after_s: float, bef
     cursor = search.begins[0]
     while True:
         page = kraken.trade_page(gap.symbol, cursor)
-        ids |= set(page.frames)
+        ids |= {trade.trade_id for trade in page.trades}
         if page.next is None or page.next >= search.end:
             return {trade_id for trade_id in ids if first <= trade_id <= last}
         cursor = page.next

@@ -129,7 +129,7 @@ def test_trades_that_were_missed_around_a_restart_are_waited_for() -> None:
     assert [(gap.after_ns, gap.before_ns) for gap in opened] == [
         (BEGIN_NS + 9 * NS_PER_S, BEGIN_NS + after_s * NS_PER_S)
     ] * 2
-    assert all(any(gap.waits_for(each.trade_id) for gap in opened) for each in missed)
+    assert all(any(gap.waits_for(each.trade_id, each.ts_event_ns) for gap in opened) for each in missed)
     assert taken(intake, *missed) == ["fills_gap"] * 5
     assert [count for _, count in intake.mark_absent(1, FIRST_ID + 10**8)] == [
         gap.last_id - gap.first_id + 1 - filled for gap, filled in zip(opened, (2, 3), strict=True)
