@@ -163,8 +163,9 @@ class Chaos:
         try:
             component_faults.inject(self._stack, fault, process)
             ended_s = time.monotonic()
-            while time.monotonic() - ended_s < RECOVERY_PATIENCE_S:
-                if component_faults.is_over(self._stack, fault, process.pid):
+            while not component_faults.is_over(self._stack, fault, process.pid):
+                if time.monotonic() - ended_s > RECOVERY_PATIENCE_S:
+                    self._not_reached.append(f"recovery after: {fault.label}")
                     break
                 time.sleep(POLL_S)
             self._recoveries_s[fault.label].append(time.monotonic() - ended_s)
