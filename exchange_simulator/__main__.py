@@ -18,6 +18,11 @@ from exchange_simulator.server import Exchange, Options
 
 DESCRIPTION = "Simulate Kraken: WebSocket v2 and REST over a generated or a recorded market, with faults on demand."
 
+SPEED_HELP = (
+    "market time against wall time; 0 replays as fast as clients read. Only 1 fits a live stack: otherwise market time "
+    "drifts away from the clients' clocks, and a restart sets it back"
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
@@ -27,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--port", type=int, default=0, help="port for WebSocket and HTTP; 0 takes a free port and prints it")
     add("--seed", type=int, default=1, help="seed of the generated market")
-    add("--speed", type=float, default=1.0, help="market time against wall time; 0 replays as fast as clients read")
+    add("--speed", type=float, default=1.0, help=SPEED_HELP)
     add("--rate", type=float, default=1.0, help="multiplies the events of the generated market (100: about 1,000/s)")
     add("--symbols", nargs="+", default=["BTC/USD"], help="pairs of the generated market")
     add("--replay", type=Path, help="replay this recording instead of generating a market")

@@ -21,6 +21,7 @@ from btc_core.errors import InvalidInput
 from exchange_simulator.faults import catalogue
 from exchange_simulator.market.events import ALL_TRADES
 from exchange_simulator.rest.api import UNAVAILABLE, ApiError
+from exchange_simulator.units import qty_text
 from exchange_simulator.websocket.id_ranges import IdRanges
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class HttpRoutes:
     async def _public(self, name: str, query: dict[str, str], client_ip: str) -> Response:
         retry_after_s, outage = self._rest.retry_after_s(), self._rest.outage
         body = await asyncio.to_thread(self._rest.answer, name, query, client_ip)
+        if body["error"]:
+            self._hub.note("rest_refused")
         if outage == UNAVAILABLE:
             return _json(body, HTTPStatus.SERVICE_UNAVAILABLE)
         if not retry_after_s or outage:
@@ -114,26 +117,44 @@ class HttpRoutes:
         """Faults and the ledger, which only clients on this machine may use."""
         if not ipaddress.ip_address(client_ip.removeprefix("::ffff:")).is_loopback:
             return _json({"error": "only from this machine"}, HTTPStatus.FORBIDDEN)
+        if path.startswith("/faults"):
+            return self._faults(path, query)
+        return self._ledger(path, query.get("symbol", self._hub.pairs[0].symbol), query)
+
+    def _faults(self, path: str, query: dict[str, str]) -> Response:
         if path == "/faults":
             after = query.get("after", "0")
             if not after.isdecimal():
                 return _json({"error": "after must be a whole number"}, HTTPStatus.BAD_REQUEST)
             return _json(self._injector.listing(int(after)))
+        if path == "/faults/effects":
+            return _json(self._injector.effects())
         if path == "/faults/inject":
             try:
                 fault = catalogue.parse(query.pop("kind", ""), query)
                 return _json(self._injector.inject(fault).row())
             except InvalidInput as error:
                 return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
-        return self._ledger(path, query.get("symbol", self._hub.pairs[0].symbol), query)
+        return _json({"error": "not found"}, HTTPStatus.NOT_FOUND)
 
     def _tape(self, symbol: str, query: dict[str, str]) -> Response:
-        """Id and time of every trade of the exchange from `since_ns` on, in the order of their times."""
+        """Id, time, price, quantity and side of the exchange's trades from `since_ns` on, in the order of their times."""
         since = query.get("since_ns", "")
         if not since.isdecimal():
             return _json({"error": "since_ns must be a whole number"}, HTTPStatus.BAD_REQUEST)
         trades = self._hub.channels[symbol].tape.trades_since(int(since) - 1, ALL_TRADES, self._hub.clock.now_ns())
-        return _json({"symbol": symbol, "trades": [(trade.trade_id, trade.ts_ns) for trade in trades]})
+        price_text = self._hub.channels[symbol].pair.price_text
+        rows = [
+            (
+                trade.trade_id,
+                trade.ts_ns,
+                float(price_text(trade.price)),
+                float(qty_text(trade.qty)),
+                "buy" if trade.buy else "sell",
+            )
+            for trade in trades
+        ]
+        return _json({"symbol": symbol, "trades": rows})
 
     def _ledger(self, path: str, symbol: str, query: dict[str, str]) -> Response:
         ledger = self._hub.ledger

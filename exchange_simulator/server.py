@@ -166,19 +166,22 @@ class Exchange:
 
 
 def _check_same_market(options: Options) -> None:
-    """Keep the seed and the rate of the generated market beside its ledger; raises `ConfigError` if they were others before.
+    """Keep the seed, rate and speed of the generated market beside its ledger; raises `ConfigError` if they were others.
 
-    The trade ids of a market depend on both. With another rate the same client would see its ids move back.
+    The trade ids of a market depend on them, and the same client would see its ids jump. Market time begins at wall time
+    with each start, so a market at another speed than 1 cannot be continued at all.
     """
     path = options.data_dir / MARKET_FILE
-    market = msgspec.json.encode({"seed": options.seed, "rate": options.rate})
+    at_wall_pace = options.speed == 1.0
+    speed = {} if at_wall_pace else {"speed": options.speed}
+    market = msgspec.json.encode({"seed": options.seed, "rate": options.rate} | speed)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(market)
-    elif path.read_bytes() != market:
+    elif path.read_bytes() != market or not at_wall_pace:
         msg = (
             f"{options.data_dir} belongs to a market with other trade ids ({path.read_text()} in {MARKET_FILE}), but the "
-            f"options say {market.decode()}: use the same --seed and --rate, or another --data-dir (of the whole stack)"
+            f"options say {market.decode()}: use the same --seed and --rate and no --speed, or another --data-dir (of the whole stack)"
         )
         raise ConfigError(msg)
 

@@ -12,6 +12,7 @@ import os
 import secrets
 import shlex
 import tempfile
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -173,8 +174,19 @@ class Layout:
         raise StackError(msg)
 
     def exchange_args(self) -> tuple[str, ...]:
-        """Additional arguments of the simulator."""
-        return tuple(shlex.split(self.values().get("BTC_STACK_EXCHANGE_ARGS", "")))
+        """Additional arguments of the simulator. Raises `StackError` for a speed that does not fit a live stack."""
+        given = tuple(shlex.split(self.values().get("BTC_STACK_EXCHANGE_ARGS", "")))
+        reader = ArgumentParser(add_help=False)
+        reader.add_argument("--speed", default="1")
+        speed = reader.parse_known_args(given)[0].speed
+        if speed not in {"0", "1", "0.0", "1.0"}:
+            msg = (
+                f"BTC_STACK_EXCHANGE_ARGS in {self.env_file} has --speed {speed}: market time would drift away from the "
+                "clocks of this stack, which refuses data from the future, and a restart would set it back; use --speed 1, "
+                "--rate for a busier market, or --speed 0 with --replay"
+            )
+            raise StackError(msg)
+        return given
 
     def _write(self, values: Mapping[str, str]) -> None:
         lines = [

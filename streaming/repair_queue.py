@@ -18,7 +18,7 @@ import msgspec
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK
-from btc_core.market.continuity import CLOCK_STEP_NS, TradeContinuity, period_of
+from btc_core.market.continuity import BURST_IDS, CLOCK_STEP_NS, MAX_IDS_PER_S, TradeContinuity, period_of
 from btc_core.market.messages import GapNotice
 from streaming.backoff import backoff_s
 
@@ -100,6 +100,10 @@ class _SortedPage:
         """The trades with ids from `first_id` to `last_id`."""
         return self._trades[bisect_left(self._ids, first_id) : bisect_right(self._ids, last_id)]
 
+    def at(self, after_ns: int, before_ns: int) -> Iterator[PageTrade]:
+        """The trades with times between these two, without them."""
+        return (trade for trade in self._trades if after_ns < trade.ts_ns < before_ns)
+
     def shows_before(self, notice: GapNotice) -> bool:
         """Whether the page has a trade from before a gap."""
         if notice.between_epochs:
@@ -133,7 +137,8 @@ class OpenGap:
             notice.after_ns, notice.before_ns, between_epochs=notice.between_epochs
         )
         self._beside: set[tuple[int, int]] = set()
-        """Ids and times of the trades with a missing id that were found right before these times, or after them."""
+        """Ids and times of the trades with a missing id that were found right before these times, or after them, and of
+        the trades at the time of the gap whose ids belong to no numbering around it."""
         self.eligible_s = due_s
         """When the gap is old enough to be filled (monotonic)."""
         self.due_s = due_s
@@ -175,7 +180,21 @@ class OpenGap:
             if is_missing or trade.trade_id == found_id:
                 found_id = trade.trade_id
                 yield trade.frame
+        yield from self._fill_odd_ids(page)
         self.is_settled = not self.missing.open_gaps
+
+    def _fill_odd_ids(self, page: _SortedPage) -> Iterator[bytes]:
+        """Yield the trades at the time of the gap whose ids are too far from it to belong to its numbering.
+
+        The exchange gave them wrong ids, so no gap has their ids, and they were missed together with those of this gap.
+        """
+        after_ns, before_ns = sorted((self.notice.after_ns, self.notice.before_ns))
+        reach = BURST_IDS + MAX_IDS_PER_S * (before_ns - after_ns) // NS_PER_S
+        for trade in page.at(after_ns, before_ns):
+            is_near = self.notice.first_id - reach <= trade.trade_id <= self.notice.last_id + reach
+            if not is_near and (trade.trade_id, trade.ts_ns) not in self._beside:
+                self._beside.add((trade.trade_id, trade.ts_ns))
+                yield trade.frame
 
     def advance(self, cursor: int, page: _SortedPage, now_s: float) -> None:
         """Continue the search behind a page that was requested with `cursor`, if the page is the next one of the search."""

@@ -43,6 +43,7 @@ Below = Annotated[
     int, _meta("how far below every earlier id the ids restart, at 1 or above", (100_000, 1_000_000), ge=1, le=10**18)
 ]
 Delay = Annotated[float, _meta("delay, s", (15.0, 25.0), gt=0, le=MAX_SECONDS)]
+Future = Annotated[float, _meta("seconds ahead", (60.0, 600.0), gt=0, le=86_400)]
 Updates = Annotated[int, _meta("number of updates", (1, 3), ge=1, le=1_000)]
 Size = Annotated[int, _meta("size of the frame, bytes", (1_000_001, 3_000_000), ge=64, le=16_000_000)]
 Symbol = Annotated[str, Meta(description="pair; by default the first listed one")]
@@ -160,9 +161,10 @@ class MergeTrades(Fault, frozen=True, tag="merge_trades"):
 
 
 class CorrectTrades(Fault, frozen=True, tag="correct_trades"):
-    """Send the next trades and then again with another price; REST keeps the first price."""
+    """Send the next trades and then again with another price, quantity or time (a minute earlier); REST keeps the first."""
 
     count: Trades = 1
+    field: Literal["price", "qty", "time"] = "price"
     symbol: Symbol = ""
 
 
@@ -241,6 +243,13 @@ class BadQuote(Fault, frozen=True, tag="bad_quote"):
     """Send an extra ticker update whose bid is null, NaN, negative or above the ask."""
 
     price: Literal["null", "nan", "negative", "crossed"] = "null"
+    symbol: Symbol = ""
+
+
+class FutureQuote(Fault, frozen=True, tag="future_quote"):
+    """Send an extra ticker update whose time lies ahead; everything else in it is right."""
+
+    seconds: Future = 300.0
     symbol: Symbol = ""
 
 
@@ -330,6 +339,7 @@ AnyFault = (
     | OddPair
     | OddTrades
     | BadQuote
+    | FutureQuote
     | Refuse
     | RestLimit
     | RestError

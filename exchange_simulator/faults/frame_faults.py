@@ -8,14 +8,18 @@ What does not belong here: who gets a frame (`websocket.hub`), or when a fault b
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from btc_core.clock import to_ns
 from exchange_simulator.faults.catalogue import (
     BadChecksum,
     BadQuote,
     CorrectTrades,
     DuplicateTrades,
     ForeignBook,
+    FutureQuote,
     LongKey,
     Malformed,
     MergeTrades,
@@ -26,6 +30,7 @@ from exchange_simulator.faults.catalogue import (
     SkipTrades,
     Unknown,
 )
+from exchange_simulator.units import time_text
 from exchange_simulator.websocket.wire import Frame, with_wrong_checksum
 
 if TYPE_CHECKING:
@@ -39,6 +44,10 @@ CROSSED_RATIO = 1.01
 """The bid of a crossed quote is this many times its ask."""
 _TRADE = re.compile(r"\{[^{}]*\}")
 _INTEGER_PRICE = re.compile(r'("price":)(\d+)')
+_INTEGER_QTY = re.compile(r'("qty":)(\d+)')
+_TIME = re.compile(r'("timestamp":")([^"]+)')
+EARLIER_S = -60.0
+"""By how much the time of a corrected trade changes."""
 _BID = re.compile(r'"bid":[^,}]+')
 _PRICE = re.compile(r'"price":[^,}]+')
 _ORD_TYPE = re.compile(r'"ord_type":"[a-z]+",')
@@ -47,7 +56,7 @@ _ASK = re.compile(r'"ask":([^,}]+)')
 
 UpdateFault = SkipTrades | DuplicateTrades | ReorderTrades | MergeTrades | CorrectTrades | BadChecksum
 """Faults that change the updates of one symbol."""
-ExtraFrameFault = Malformed | Oversized | Unknown | LongKey | ForeignBook | OddPair | OddTrades | BadQuote
+ExtraFrameFault = Malformed | Oversized | Unknown | LongKey | ForeignBook | OddPair | OddTrades | BadQuote | FutureQuote
 """Faults that send a frame beside the real ones."""
 
 
@@ -80,6 +89,8 @@ class TradeInterceptor:
         self._symbol = symbol
         self._left = count
         self._replace = replace
+        self.trade_ids: list[int] = []
+        """The trades that it dropped, repeated, held back or changed."""
 
     @property
     def done(self) -> bool:
@@ -93,6 +104,7 @@ class TradeInterceptor:
         trades = printed_trades(frame)
         taken, rest = trades[: self._left], trades[self._left :]
         self._left -= len(taken)
+        self.trade_ids += [trade.trade_id for trade in taken]
         return self._replace(frame, taken) + ([with_trades(frame, rest)] if rest else [])
 
     def flush(self) -> list[Frame]:
@@ -108,12 +120,26 @@ def _duplicated(frame: Frame, trades: list[PrintedTrade]) -> list[Frame]:
     return [with_trades(frame, trades)] * 2
 
 
-def _corrected(frame: Frame, trades: list[PrintedTrade]) -> list[Frame]:
-    """The trades as they are, then again with the whole part of the price one higher."""
-    changed = [
-        trade._replace(text=_INTEGER_PRICE.sub(lambda match: f"{match[1]}{int(match[2]) + 1}", trade.text))
-        for trade in trades
-    ]
+def _shifted(text: str, seconds: float) -> str:
+    """A text whose times are this much later."""
+
+    def later(match: re.Match[str]) -> str:
+        return f"{match[1]}{time_text(to_ns(datetime.fromisoformat(match[2]) + timedelta(seconds=seconds)))}"
+
+    return _TIME.sub(later, text)
+
+
+def _changed(fault: CorrectTrades, trade: PrintedTrade) -> PrintedTrade:
+    """A trade whose price or quantity is one higher, or whose time is a minute earlier."""
+    if fault.field == "time":
+        return trade._replace(text=_shifted(trade.text, EARLIER_S))
+    number = _INTEGER_PRICE if fault.field == "price" else _INTEGER_QTY
+    return trade._replace(text=number.sub(lambda match: f"{match[1]}{int(match[2]) + 1}", trade.text))
+
+
+def _corrected(fault: CorrectTrades, frame: Frame, trades: list[PrintedTrade]) -> list[Frame]:
+    """The trades as they are, then again as the fault changes them."""
+    changed = [_changed(fault, trade) for trade in trades]
     return [with_trades(frame, trades), with_trades(frame, changed)]
 
 
@@ -151,6 +177,8 @@ class ChecksumInterceptor:
     def __init__(self, symbol: str, count: int) -> None:
         self._symbol = symbol
         self._left = count
+        self.trade_ids: list[int] = []
+        """Always empty: it changes no trade."""
 
     @property
     def done(self) -> bool:
@@ -177,7 +205,7 @@ def interceptor(fault: UpdateFault, symbol: str) -> FrameInterceptor:
         case DuplicateTrades():
             return TradeInterceptor(symbol, fault.count, _duplicated)
         case CorrectTrades():
-            return TradeInterceptor(symbol, fault.count, _corrected)
+            return TradeInterceptor(symbol, fault.count, partial(_corrected, fault))
         case ReorderTrades() | MergeTrades():
             return TradeHolder(symbol, fault.count, merge=isinstance(fault, MergeTrades))
         case BadChecksum():
@@ -187,7 +215,8 @@ def interceptor(fault: UpdateFault, symbol: str) -> FrameInterceptor:
 def extra_frame(fault: ExtraFrameFault, source: Frame | None) -> Frame:
     """The frame that is sent beside the real ones.
 
-    `source` is the frame that it is made of: the ticker for `bad_quote`, the snapshot of the trades for `odd_trades`, the
+    `source` is the frame that it is made of: the ticker for `bad_quote` and
+    `future_quote`, the snapshot of the trades for `odd_trades`, the
     list of pairs for `odd_pair`.
     """
     text = source.text if source else ""
@@ -215,6 +244,8 @@ def extra_frame(fault: ExtraFrameFault, source: Frame | None) -> Frame:
             text = _PRICE.sub('"price":null', _ORD_TYPE.sub("", text, count=1), count=1)
         case BadQuote():
             text = _bad_quote(fault, text)
+        case FutureQuote():
+            text = _shifted(text, fault.seconds).replace('"type":"snapshot"', '"type":"update"')
     return Frame(INJECTED, "", text)
 
 

@@ -6,7 +6,7 @@ What does not belong here: which faults there are (`catalogue`), or what they do
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -23,6 +23,7 @@ from exchange_simulator.faults.catalogue import (
     Deaf,
     Delist,
     Flap,
+    FutureQuote,
     HalfOpen,
     JumpId,
     LateTrade,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from exchange_simulator.market.events import Trade
     from exchange_simulator.rest.api import RestApi
     from exchange_simulator.websocket.connection import Connection
-    from exchange_simulator.websocket.hub import Hub
+    from exchange_simulator.websocket.hub import FrameInterceptor, Hub
 
 MAX_REMEMBERED = 10_000
 """Faults that `/faults` can list; with one every 5 s the oldest are forgotten after 14 hours. Counts cover all faults."""
@@ -63,6 +64,8 @@ MAX_HOLD_S = 5.0
 """Trades that wait to be reordered or merged are sent after this long, complete or not, so that none waits for ever."""
 LATE_REPEATS, LATE_REPEAT_S = 3, 5.0
 """How often and how far apart a withheld trade is sent, so that a client that is just reconnecting gets it, too."""
+FRAME_HEAD_CHARS = 200
+"""How much of each extra frame is remembered: enough to find it among dead letters."""
 NO_SUBSCRIBER_S = 1.0
 """The pause before the next attempt if no client is subscribed, or no trade has been withheld yet."""
 _CHANGES_OF_THE_TAPE = VoidTrades | JumpId | RestartIds | LateTrade
@@ -107,6 +110,9 @@ class Injector:
         self._active: list[InjectedFault] = []
         self.counts: Counter[str] = Counter()
         """Faults injected so far, by kind."""
+        self._interceptors: deque[tuple[str, str, FrameInterceptor]] = deque(maxlen=MAX_REMEMBERED)
+        """Kind, symbol and interceptor of the newest faults that changed updates."""
+        self._extra_frames: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=MAX_REMEMBERED))
         hub.on_change = self._end_what_is_over
 
     def inject(self, fault: Fault, *, scheduled: bool = False) -> InjectedFault:
@@ -229,6 +235,7 @@ class Injector:
     def _intercept(self, injected: InjectedFault, fault: UpdateFault, symbol: str) -> None:
         interceptor = frame_faults.interceptor(fault, symbol)
         self._hub.interceptors.append(interceptor)
+        self._interceptors.append((fault.kind, symbol, interceptor))
         injected.is_over = lambda: interceptor not in self._hub.interceptors
         if isinstance(interceptor, frame_faults.TradeHolder):
             asyncio.get_running_loop().call_later(MAX_HOLD_S, self._stop_holding, interceptor)
@@ -240,19 +247,20 @@ class Injector:
             self._end_what_is_over()
 
     def _send_extra_frame(self, fault: ExtraFrameFault, symbol: str) -> int:
-        """Send the fault's frame to every subscribed client; returns how many there are."""
+        """Send the fault's frame to every subscribed client that is not muted; returns how many there are."""
         source, hub = None, self._hub
-        receivers = [connection for connection in hub.connections if connection.streams]
+        receivers = [connection for connection in hub.connections if connection.streams and not connection.muted]
         if isinstance(fault, OddPair):
             source = wire.instrument(hub.pairs)
-        elif isinstance(fault, BadQuote | OddTrades):
-            channel = "ticker" if isinstance(fault, BadQuote) else "trade"
+        elif isinstance(fault, BadQuote | FutureQuote | OddTrades):
+            channel = "trade" if isinstance(fault, OddTrades) else "ticker"
             source = hub.channels[symbol].snapshot(Stream(channel, symbol))
             if source is None:
                 msg = f"{fault.kind}: {symbol} has no {channel} yet"
                 raise InvalidInput(msg)
             receivers = [connection for connection in receivers if (channel, symbol) in connection.streams]
         frame = frame_faults.extra_frame(fault, source)
+        self._extra_frames[fault.kind].append(frame.text[:FRAME_HEAD_CHARS])
         for connection in receivers:
             connection.enqueue(frame)
         return len(receivers)
@@ -313,6 +321,20 @@ class Injector:
             "active": [injected.row() for injected in self._active],
             "injected": [injected.row() for injected in self._remembered if injected.number > after],
             "extra_frames_sent": self._hub.ledger.frames[INJECTED],
+        }
+
+    def effects(self) -> dict[str, Any]:
+        """What the faults changed: trade ids by kind and symbol, the beginnings of extra frames, and what clients did."""
+        trades: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for kind, symbol, interceptor in self._interceptors:
+            trades[kind][symbol] += interceptor.trade_ids
+        for symbol, channels in self._hub.channels.items():
+            for kind, ids in channels.tape.changed_ids.items():
+                trades[kind][symbol] += ids
+        return {
+            "trades": trades,
+            "frames": {kind: list(heads) for kind, heads in self._extra_frames.items()},
+            "clients": list(self._hub.client_events),
         }
 
 

@@ -8,6 +8,7 @@ exchange runs. After a restart the layer is empty. What does not belong here: th
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from exchange_simulator.market.clock import MarketClock
     from exchange_simulator.market.events import Bars, Quote, Tape, Trade
+
+MAX_CHANGED_IDS = 10_000
 
 
 class PublishedTape:
@@ -43,6 +46,8 @@ class PublishedTape:
         """By how much each renumbering lowers the ids."""
         self._lowest_start = 0
         """The lowest published id at which a numbering began; 0 before the first renumbering."""
+        self.changed_ids: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=MAX_CHANGED_IDS))
+        """By kind of fault the published ids of the trades that it changed; a voided trade's is the one it would have had."""
         self._voids_left = 0
         self._jump_ahead = 0
         self._restart_below = 0
@@ -108,7 +113,9 @@ class PublishedTape:
             self._changed_minutes.add(self._as_sent(trade).ts_ns // NS_PER_MIN)
             if self._voids_left:
                 self._voids_left -= 1
+                self.changed_ids["void_trades"].append(self._published_id(trade.trade_id))
             else:
+                self.changed_ids["late_trade"].append(self._published_id(trade.trade_id))
                 self._withheld.append(trade)
                 self._withholds_next = False
         elif self._restart_below:
@@ -117,9 +124,11 @@ class PublishedTape:
             self._renumbered_from.append(trade.trade_id)
             self._shifts.append(trade.trade_id - self._lowest_start)
             self._restart_below = 0
+            self.changed_ids["restart_ids"].append(self._lowest_start)
         else:
             self._jumped_ids[trade.trade_id] = self._published_id(trade.trade_id) + self._jump_ahead
             self._jump_ahead = 0
+            self.changed_ids["jump_id"].append(self._published_id(trade.trade_id))
 
     def _published_id(self, trade_id: int) -> int:
         """The id under which a trade of the tape is published."""

@@ -56,6 +56,8 @@ class Connection:
         self.number = number
         self.streams: dict[tuple[str, str], Stream] = {}
         """Subscriptions by channel and symbol; there is at most one for each."""
+        self.subscribed_before: set[tuple[str, str]] = set()
+        """Channel and symbol of every subscription that it ever had."""
         self.transformers: list[Transformer] = []
         """Each replaces a frame to this client by the frames that it returns."""
         self.silenced: set[tuple[str, str]] = set()
@@ -115,6 +117,11 @@ class Connection:
         self._socket.muted = True
         self._queue.clear()
         self.queued_bytes = 0
+
+    @property
+    def muted(self) -> bool:
+        """Whether nothing is sent any more."""
+        return self._socket.muted
 
     def make_deaf(self) -> None:
         """Send no more data on any subscription of this connection."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from collections import deque
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from exchange_simulator.market.events import Quote
 from exchange_simulator.websocket import subscriptions, wire
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 FIRST_CONNECTION_ID = 15_564_437_896_659_189_083
 """Larger than int64, like the exchange's: a client that keeps it in an int64 must fail here, not in production."""
 HEARTBEAT_S = 1.0
+MAX_CLIENT_EVENTS = 10_000
 DRAINED_BYTES = 262_144
 """A replay at the clients' own speed waits while a client has more than this queued."""
 DRAIN_POLL_S = 0.001
@@ -37,6 +39,9 @@ DRAIN_POLL_S = 0.001
 
 class FrameInterceptor(Protocol):
     """Replaces updates on their way to all subscribers by other frames, until it is done."""
+
+    trade_ids: list[int]
+    """The trades that it dropped, repeated, held back or changed."""
 
     @property
     def done(self) -> bool:
@@ -50,6 +55,16 @@ class FrameInterceptor(Protocol):
     def flush(self) -> list[wire.Frame]:
         """Stop early and return the frames that it still holds back."""
         ...
+
+
+class ClientEvent(NamedTuple):
+    """Something that clients did, so that a test can tell how a client answered a fault."""
+
+    kind: Literal["connected", "renewed", "refused", "rest_refused"]
+    """A new connection, a subscription that the connection had before, a refused one, or a refused REST request."""
+    ts_ns: int
+    symbol: str
+    """The pair of a subscription; empty for all else."""
 
 
 class Hub:
@@ -92,6 +107,7 @@ class Hub:
         self.connections: set[Connection] = set()
         self.connections_seen = 0
         self.refused = 0
+        self.client_events: deque[ClientEvent] = deque(maxlen=MAX_CLIENT_EVENTS)
         self.subscribed = asyncio.Event()
         """Set at every new subscription; a feed that waits for subscribers clears it."""
         self._subscribers: dict[Stream, set[Connection]] = {}
@@ -145,14 +161,19 @@ class Hub:
         return frame
 
     def _intercepted(self, frame: wire.Frame) -> Sequence[wire.Frame]:
-        """The frames that the interceptors send in place of this update."""
-        frames = [frame]
+        """The frames that are sent in place of this update.
+
+        The first interceptor that changes it is the only one, because two faults on one trade could send only its wrong
+        version.
+        """
         for interceptor in tuple(self.interceptors):
-            frames = [changed for each in frames for changed in interceptor(each)]
+            frames = interceptor(frame)
             if interceptor.done:
                 self.interceptors.remove(interceptor)
                 self.on_change()
-        return frames
+            if frames != [frame]:
+                return frames
+        return [frame]
 
     async def wait_until_drained(self, below_bytes: int = DRAINED_BYTES) -> None:
         """Wait until no client has more than this queued."""
@@ -174,6 +195,7 @@ class Hub:
             connection.make_deaf()
         self.connections.add(connection)
         self.connections_seen += 1
+        self.note("connected")
         self.send_status(connection)
         sender = asyncio.create_task(connection.send_queued())
         try:
@@ -185,6 +207,10 @@ class Hub:
             for stream in list(connection.streams.values()):
                 self._unsubscribe(connection, stream)
             self.on_change()
+
+    def note(self, kind: Literal["connected", "renewed", "refused", "rest_refused"], symbol: str = "") -> None:
+        """Remember what a client just did."""
+        self.client_events.append(ClientEvent(kind, self.clock.now_ns(), symbol))
 
     def send_status(self, connection: Connection) -> None:
         """Send the state of the exchange's engine."""
@@ -217,6 +243,7 @@ class Hub:
                 return
             if request.method == "subscribe" and self.subscribe_limited:
                 self.refused += 1
+                self.note("refused")
                 connection.enqueue(wire.RATE_EXCEEDED)
                 return
             for symbol in subscriptions.requested_symbols(request):
@@ -247,6 +274,9 @@ class Hub:
     def _subscribe(self, connection: Connection, asked: StreamRequest) -> None:
         stream = asked.stream
         connection.streams[stream.channel, stream.symbol] = stream
+        if (stream.channel, stream.symbol) in connection.subscribed_before:
+            self.note("renewed", stream.symbol)
+        connection.subscribed_before.add((stream.channel, stream.symbol))
         self._subscribers.setdefault(stream, set()).add(connection)
         if connection.deaf:
             connection.silenced.add((stream.channel, stream.symbol))
@@ -280,6 +310,7 @@ class Hub:
         self, connection: Connection, method: str, req_id: int | None, refusal: Refusal, time_in_ns: int
     ) -> None:
         self.refused += 1
+        self.note("refused", refusal.symbol or "")
         body: dict[str, Any] = {"error": str(refusal), "method": method, "success": False}
         if refusal.symbol:
             body["symbol"] = refusal.symbol

@@ -1,4 +1,4 @@
-"""`make chaos`: minutes of random faults from a seed, then one table; exit status 1 if any data is lost or different.
+"""`make chaos`: minutes of random faults from a seed, then tables of what came of them; exit status 1 if data is lost or different.
 
 python -m tests.faults --minutes 10 --seed 1
 python -m tests.faults --outage questdb valkey kafka --away 600
@@ -12,64 +12,51 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
 from btc_core.errors import BtcError
+from exchange_simulator.faults.catalogue import CATALOGUE
 from stack.ports import free_ports
 from stack.runtime import Stack
-from tests.faults.chaos import KILLED, SERVERS, Chaos, FaultReport, Plan
-from tests.faults.server_faults import DEV_MODE
-from tests.faults.verdict import Verdict, judge
+from tests.faults.chaos import Chaos
+from tests.faults.component_faults import COMPONENTS, DEV_MODE, SERVERS
+from tests.faults.outcomes import outcomes
+from tests.faults.plan import Plan
+from tests.faults.report import component_table, exchange_table, totals
+from tests.faults.verdict import judge_all
 
-RATE = 20.0
-"""Speed of the simulated market: about 200 quotes and trades per second, more in its bursts."""
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.faults.chaos import FaultReport
+    from tests.faults.outcomes import Outcome
+    from tests.faults.verdict import Verdict
+
+SYMBOLS = ("BTC/USD", "ETH/USD")
+RATE = 10.0
+"""Speed of each simulated market: about 100 quotes and trades per second, more in its bursts."""
 EVERY_S = 4.5
 """Average time between two faults; ten minutes have 130."""
 
 
-def system(directory: Path, rate: float = RATE) -> Stack:
+def system(directory: Path, rate: float = RATE, symbols: tuple[str, ...] = SYMBOLS) -> Stack:
     """A new stack with the simulator, the workers and the servers they need."""
     os.environ.update(DEV_MODE)
     stack = Stack(directory)
-    stack.create("sim", free_ports(), ("--rate", str(rate), "--ledger-mb", "0"))
-    stack.up(only=KILLED)
+    stack.create("sim", free_ports(), ("--rate", str(rate), "--ledger-mb", "0"), symbols)
+    stack.up(only=COMPONENTS)
     return stack
 
 
-def show(console: Console, report: FaultReport, verdict: Verdict) -> None:
-    """Print the result as one table."""
-    table = Table(title="Chaos", show_header=False)
-    rows: list[tuple[str, object]] = [
-        ("faults injected", report.total),
-        ("  kill -9", ", ".join(f"{name} {count}" for name, count in report.kills.items())),
-        ("  by the exchange", ", ".join(f"{name} {count}" for name, count in report.exchange_faults.items())),
-        ("  by servers", ", ".join(f"{name} {count}" for name, count in report.server_faults.items())),
-        ("  servers stopped", ", ".join(report.outages)),
-        ("trades published", verdict.trades_published),
-        ("  in bronze", verdict.trades_kept),
-        ("  of them repaired", verdict.trades_repaired),
-        ("  of them late", verdict.trades_late),
-        ("  of them with an odd id", verdict.odd_ids),
-        ("  corrected, stored beside the first version", verdict.corrections_kept),
-        ("  missing", verdict.trades_missing),
-        ("  duplicate", verdict.trades_twice),
-        ("gaps in the trade ids / open at the end", f"{verdict.gaps_seen} / {verdict.gaps_open}"),
-        ("quotes sent / kept", f"{verdict.quotes_sent} / {verdict.quotes_kept}"),
-        ("silver rows", verdict.silver_rows),
-        ("  missing, against a replay of the log", verdict.silver_missing),
-        ("  not in the replay", verdict.silver_extra),
-        ("  different in any bit", verdict.silver_different),
-        ("forecasts missing", verdict.forecasts_missing),
-        ("Redis holds the newest row", "yes" if verdict.newest_in_redis_is_newest else "NO"),
-        ("longest recovery", ", ".join(f"{name} {took:.1f} s" for name, took in report.recovery_s.items())),
-        ("largest memory", ", ".join(f"{name} {used:.0f} MB" for name, used in report.memory_mb.items())),
-        ("verdict", "[green]sound[/]" if verdict.sound else "[bold red]NOT SOUND[/]"),
-    ]
-    for name, value in rows:
-        table.add_row(name, str(value))
-    console.print(table)
+def show(
+    console: Console, report: FaultReport, verdicts: Mapping[str, Verdict], came_of: Mapping[str, Outcome]
+) -> None:
+    """Print what was injected, what came of each kind, and the totals."""
+    console.print(component_table(report))
+    console.print(exchange_table(report, came_of))
+    console.print(totals(report, verdicts, came_of))
 
 
 def main() -> int:
@@ -79,7 +66,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=float, default=EVERY_S, help="seconds between two faults, on average")
     parser.add_argument(
-        "--rate", type=float, default=RATE, help="speed of the simulated market; 20 is 200 messages per second"
+        "--rate", type=float, default=RATE, help="speed of each simulated market; 10 is 100 messages per second"
     )
     parser.add_argument(
         "--outage",
@@ -88,10 +75,13 @@ def main() -> int:
         choices=SERVERS,
         help="instead of random faults: stop these servers, one after another",
     )
+    parser.add_argument(
+        "--without", nargs="+", default=[], choices=CATALOGUE, help="kinds of the exchange's faults to leave out"
+    )
     parser.add_argument("--away", type=float, default=600.0, help="seconds for which each of them is stopped")
     parser.add_argument("--keep", action="store_true", help="keep the data directory")
     args = parser.parse_args()
-    console = Console(width=110)
+    console = Console(width=150)
     directory = Path(tempfile.mkdtemp(prefix="btc-chaos-"))
     stack = None
     try:
@@ -99,10 +89,10 @@ def main() -> int:
         plan = (
             Plan(outages=tuple(args.outage), outage_s=args.away)
             if args.outage
-            else Plan(args.seed, args.minutes * 60, args.every)
+            else Plan(args.seed, args.minutes * 60, args.every, without=tuple(args.without))
         )
         report = Chaos(stack, plan).run(console.print)
-        verdict = judge(stack.settings)
+        verdicts, came_of = judge_all(stack.settings), outcomes(stack.settings)
     except BtcError as error:
         console.print(f"[bold red]the run did not finish:[/] {error}")
         args.keep = True
@@ -114,8 +104,9 @@ def main() -> int:
             console.print(f"the data is in {directory}")
         else:
             shutil.rmtree(directory, ignore_errors=True)
-    show(console, report, verdict)
-    return 0 if verdict.sound else 1
+    show(console, report, verdicts, came_of)
+    is_sound = all(verdict.sound for verdict in verdicts.values()) and not report.not_reached
+    return 0 if is_sound else 1
 
 
 if __name__ == "__main__":

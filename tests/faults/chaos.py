@@ -1,97 +1,89 @@
-"""Fault injection into a running system: random kills and exchange faults from a seed, or servers stopped for a while.
+"""Fault injection into a running system: random faults from a seed, or servers stopped for a while.
 
-What does not belong here: judging the result (`verdict`), or how the simulator makes a fault (`exchange_simulator`).
+What does not belong here: which faults there are (`plan`), or judging the result (`verdict`, `outcomes`).
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
-import numpy as np
 import psutil
 
-from btc_core.errors import StackError
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC
 from btc_core.stores.kafka import topic_state
 from btc_core.stores.questdb import QuestDB
-from exchange_simulator.faults import catalogue, schedule
 from exchange_simulator.market.clock import MAX_SKEW_NS
-from tests.faults import server_faults
-from tests.faults.server_faults import ServerFault
+from tests.faults import component_faults
+from tests.faults.component_faults import COMPONENTS, WORKERS, ComponentFault
+from tests.faults.plan import label, moments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from btc_core.settings import Settings
+    from exchange_simulator.faults import catalogue
     from stack.runtime import Stack
+    from tests.faults.plan import AnyFault, Plan
 
 log = logging.getLogger(__name__)
 
-WORKERS = ("ingest", "bronze", "features", "forecast", "repair")
-SERVERS = ("questdb", "kafka", "valkey")
-KILLED = (*WORKERS, *SERVERS)
-SERVER_FAULT_SHARE = 0.25
-"""Share of the faults of running servers."""
-KILL_SHARE = 0.3
-"""Share of the kills among all faults; the others are faults of the exchange."""
 RECOVERY_PATIENCE_S = 120.0
 SETTLE_PATIENCE_S = 240.0
 """Time after the last fault for reconnecting, for repairs at one request a second, and for working off the backlog."""
 POLL_S = 0.2
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """Random faults for `seconds`, one every `every_s` on average; and servers to stop, each for `outage_s` seconds."""
+class FaultReport(msgspec.Struct, frozen=True):
+    """The faults that were injected or skipped, how long recovery took, and how much memory the workers used."""
 
-    seed: int = 1
-    seconds: float = 0.0
-    every_s: float = 1.0
-    outages: tuple[str, ...] = ()
-    outage_s: float = 0.0
-
-
-class FaultReport(msgspec.Struct):
-    """The faults that were injected, how long recovery took, and how much memory the workers used."""
-
-    kills: dict[str, int]
-    exchange_faults: dict[str, int]
-    server_faults: dict[str, int]
+    injected: dict[str, int]
+    """Faults by label: a kind of the exchange's catalogue, or a component and what it did."""
+    skipped: dict[str, dict[str, int]]
+    """Faults that were drawn and not injected, by label and reason."""
+    together: int
+    """Moments at which more than one fault was injected."""
+    recoveries_s: dict[str, list[float]]
+    """Of each fault of a component, by label: the time from its end until the component's check passed again."""
     outages: tuple[str, ...]
     """Servers that were stopped, in this order."""
-    recovery_s: dict[str, float]
-    """Longest time from a kill, or from the end of a freeze, until the health check of the component passes again, by component."""
     memory_mb: dict[str, float]
     """Largest resident memory, by worker."""
+    not_reached: tuple[str, ...]
+    """What the system should have reached in the time after the last fault and did not."""
 
     @property
     def total(self) -> int:
-        """Number of all faults."""
-        counts = (self.kills, self.exchange_faults, self.server_faults)
-        return sum(sum(count.values()) for count in counts) + len(self.outages)
+        """Number of all faults that were injected."""
+        return sum(self.injected.values()) + len(self.outages)
+
+    @property
+    def total_skipped(self) -> int:
+        """Number of all faults that were drawn and not injected."""
+        return sum(sum(reasons.values()) for reasons in self.skipped.values())
 
 
 class Chaos:
-    """One run against a running stack; `symbol` is the market whose trades are counted."""
+    """One run against a running stack with the exchange simulator; every market that it follows is watched."""
 
-    def __init__(self, stack: Stack, plan: Plan, symbol: str = "BTC/USD") -> None:
+    def __init__(self, stack: Stack, plan: Plan) -> None:
         self._stack = stack
         self._plan = plan
-        self._symbol = symbol
+        self._symbols = stack.settings.exchange.symbols
         self._exchange = stack.settings.exchange.rest_url
-        self._kills: dict[str, int] = defaultdict(int)
-        self._injected: dict[str, int] = defaultdict(int)
-        self._server_faults: dict[str, int] = defaultdict(int)
-        self._recovery_s: dict[str, float] = {}
+        self._injected: Counter[str] = Counter()
+        self._skipped: dict[str, Counter[str]] = defaultdict(Counter)
+        self._together = 0
+        self._recoveries_s: dict[str, list[float]] = defaultdict(list)
         self._memory_mb: dict[str, float] = defaultdict(float)
         self._down: set[str] = set()
+        """Components with a fault that have not recovered."""
+        self._not_reached: list[str] = []
         self._target_ns = 0
         self._finished = threading.Event()
 
@@ -107,12 +99,13 @@ class Chaos:
             self._finished.set()
             watcher.join()
         return FaultReport(
-            kills=dict(self._kills),
-            exchange_faults=dict(self._injected),
-            server_faults=dict(self._server_faults),
+            injected=dict(self._injected),
+            skipped={name: dict(reasons) for name, reasons in self._skipped.items()},
+            together=self._together,
+            recoveries_s=dict(self._recoveries_s),
             outages=self._plan.outages,
-            recovery_s=self._recovery_s,
             memory_mb=dict(self._memory_mb),
+            not_reached=tuple(self._not_reached),
         )
 
     def _stop_servers(self, say: Callable[[str], None]) -> None:
@@ -126,83 +119,61 @@ class Chaos:
             self._stack.up(only=(name,))
 
     def _inject_random(self, say: Callable[[str], None]) -> None:
-        recoveries: list[threading.Thread] = []
+        threads: list[threading.Thread] = []
         begin_s = time.monotonic()
-        for at_s, fault in self._schedule():
+        for at_s, faults in moments(self._plan, self._symbols):
             time.sleep(max(0.0, begin_s + at_s - time.monotonic()))
-            say(f"{at_s:6.1f} s  {fault.kind if isinstance(fault, catalogue.Fault) else fault}")
-            if isinstance(fault, str):
-                recoveries += self._kill(fault)
-            elif isinstance(fault, ServerFault):
-                recoveries += self._spoil(fault)
-            else:
-                self._inject(fault)
-        for recovery in recoveries:
-            recovery.join()
+            say(f"{at_s:6.1f} s  {', '.join(map(label, faults))}")
+            before = self._injected.total()
+            for fault in faults:
+                threads += self._inject(fault)
+            self._together += self._injected.total() > before + 1
+        for thread in threads:
+            thread.join()
 
-    def _schedule(self) -> Iterator[tuple[float, str | ServerFault | catalogue.Fault]]:
-        """(seconds from the start, component to kill or fault to inject); a plan always gives the same schedule."""
-        draws = np.random.default_rng(self._plan.seed)
-        exchange_faults = schedule.sequence(
-            self._plan.seed, self._plan.every_s, tuple(catalogue.CATALOGUE), (self._symbol,)
-        )
-        kills = (str(name) for _ in iter(int, 1) for name in draws.permutation(KILLED))
-        at_s = 0.0
-        while True:
-            at_s += self._plan.every_s * draws.uniform(0.5, 1.5)
-            if at_s >= self._plan.seconds:
-                return
-            chance = draws.random()
-            if chance < KILL_SHARE:
-                yield at_s, next(kills)
-            elif chance < KILL_SHARE + SERVER_FAULT_SHARE:
-                yield at_s, server_faults.draw(draws)
-            else:
-                yield at_s, next(exchange_faults)[1]
-
-    def _kill(self, name: str) -> list[threading.Thread]:
-        """Kill a component with SIGKILL and watch its recovery in a thread; one that is still down is not killed again."""
-        pid = self._pid(name)
-        if name in self._down or not pid:
+    def _inject(self, fault: AnyFault) -> list[threading.Thread]:
+        """Begin a fault, or count why not; returns the thread that carries it out and waits for the recovery."""
+        if not isinstance(fault, ComponentFault):
+            self._count(fault, self._ask_exchange(fault))
             return []
-        self._down.add(name)
-        self._kills[name] += 1
-        os.kill(pid, signal.SIGKILL)
-        recovery = threading.Thread(target=self._await_recovery, args=(name, pid, time.monotonic()))
-        recovery.start()
-        return [recovery]
-
-    def _spoil(self, fault: ServerFault) -> list[threading.Thread]:
-        """Let a server misbehave for a while, unless it is down already."""
-        pid = self._pid(fault.server)
-        if fault.server in self._down or not pid:
+        pid = self._pid(fault.component)
+        if fault.component in self._down or not pid:
+            self._count(fault, "the component was down already")
             return []
-        self._server_faults[str(fault)] += 1
-        spoiling = threading.Thread(target=server_faults.inject, args=(self._stack, fault, psutil.Process(pid)))
-        spoiling.start()
-        return [spoiling]
+        self._count(fault)
+        self._down.add(fault.component)
+        thread = threading.Thread(target=self._run_fault, args=(fault, psutil.Process(pid)))
+        thread.start()
+        return [thread]
+
+    def _count(self, fault: AnyFault, skipped_because: str = "") -> None:
+        if skipped_because:
+            self._skipped[label(fault)][skipped_because] += 1
+        else:
+            self._injected[label(fault)] += 1
+
+    def _ask_exchange(self, fault: catalogue.Fault) -> str:
+        """Inject a fault of the exchange; returns the reason if it cannot have this fault now."""
+        arguments = {name: value for name, value in msgspec.to_builtins(fault).items() if value != ""}
+        answer = httpx.get(f"{self._exchange}/faults/inject", params=arguments, timeout=10)
+        return str(answer.json()["error"]) if answer.is_error else ""
+
+    def _run_fault(self, fault: ComponentFault, process: psutil.Process) -> None:
+        """Carry out a component's fault, then measure the time from its end until the component works again."""
+        try:
+            component_faults.inject(self._stack, fault, process)
+            ended_s = time.monotonic()
+            while not component_faults.is_over(self._stack, fault, process.pid):
+                if time.monotonic() - ended_s > RECOVERY_PATIENCE_S:
+                    self._not_reached.append(f"recovery after: {fault.label}")
+                    break
+                time.sleep(POLL_S)
+            self._recoveries_s[fault.label].append(time.monotonic() - ended_s)
+        finally:
+            self._down.discard(fault.component)
 
     def _pid(self, name: str) -> int:
         return next(each.pid for each in self._stack.status((name,)))
-
-    def _await_recovery(self, name: str, old_pid: int, killed_s: float) -> None:
-        """Wait until a component is healthy in a process other than `old_pid`."""
-        while time.monotonic() - killed_s < RECOVERY_PATIENCE_S:
-            (now,) = self._stack.status((name,))
-            if now.state == "healthy" and now.pid not in (0, old_pid):
-                break
-            time.sleep(POLL_S)
-        took_s = time.monotonic() - killed_s
-        self._recovery_s[name] = max(took_s, self._recovery_s.get(name, 0.0))
-        self._down.discard(name)
-
-    def _inject(self, fault: catalogue.Fault) -> None:
-        arguments = {name: value for name, value in msgspec.to_builtins(fault).items() if value != ""}
-        answer = httpx.get(f"{self._exchange}/faults/inject", params=arguments, timeout=10).json()
-        if "error" in answer:
-            log.info("fault skipped: %s", answer["error"])
-            return
-        self._injected[fault.kind] += 1
 
     def _watch_memory(self) -> None:
         processes: dict[int, psutil.Process] = {}
@@ -220,33 +191,36 @@ class Chaos:
     def _settle(self, say: Callable[[str], None]) -> None:
         """Wait until no gap is open, stop ingest, and wait until every worker has handled the whole log."""
         self._wait(lambda: not self._unhealthy(), "every component is healthy")
-        self._wait(self._connected, "new trades reach their table again")
+        self._wait(self._connected, "new trades of every market reach their table again")
         self._wait(lambda: "late_trade" not in self._active_faults(), "every withheld trade has been sent")
         self._wait(lambda: not self._open_gaps(), "no gap is open")
-        say("no gap is open; stopping ingest")
+        say("stopping ingest")
         self._stack.stop_component("ingest")
         self._wait(self._caught_up, "every message of the log is handled")
-        self._wait(lambda: not self._open_gaps(), "no gap is open at the end")
+        if not self._not_reached:
+            self._wait(lambda: not self._open_gaps(), "no gap is open at the end")
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until a condition holds; one that does not in time is reported, and the data is judged all the same."""
         deadline_s = time.monotonic() + SETTLE_PATIENCE_S
         while not condition():
             if time.monotonic() > deadline_s:
-                msg = f"not reached within {SETTLE_PATIENCE_S:.0f} s after the last fault: {what}"
-                raise StackError(msg)
+                log.error("not reached within %.0f s: %s", SETTLE_PATIENCE_S, what)
+                self._not_reached.append(what)
+                return
             time.sleep(0.5)
 
     def _unhealthy(self) -> list[str]:
-        return [each.name for each in self._stack.status(KILLED) if each.state != "healthy"]
+        return [each.name for each in self._stack.status(COMPONENTS) if each.state != "healthy"]
 
     def _connected(self) -> bool:
-        """Whether a trade that was published after the last fault has reached its table."""
+        """Whether a trade of every market that was published after the last fault has reached its table."""
         if not self._target_ns:
             now_ns = httpx.get(f"{self._exchange}/healthz", timeout=10).json()["now_ns"]
             self._target_ns = now_ns + MAX_SKEW_NS
-        newest = "SELECT cast(max(ts_event) AS LONG) FROM bronze_trades"
-        rows = query(self._stack.settings, f"{newest} WHERE symbol = '{self._symbol}'")
-        return bool(rows and rows[0][0] is not None and rows[0][0] > self._target_ns)
+        newest = "SELECT symbol, cast(max(ts_event) AS LONG) FROM bronze_trades"
+        rows = query(self._stack.settings, newest)
+        return {symbol for symbol, ts_ns in rows if (ts_ns or 0) > self._target_ns} == set(self._symbols)
 
     def _active_faults(self) -> list[str]:
         """The kinds of the exchange's faults that have not ended."""
@@ -264,13 +238,6 @@ def caught_up(settings: Settings) -> bool:
     """Whether every worker has committed everything in its topic."""
     read = ((EVENTS_TOPIC, ("bronze", "features")), (FEATURES_TOPIC, ("forecast",)))
     return not any(any(topic_state(settings.kafka, *each).lag.values()) for each in read)
-
-
-def published(exchange_url: str, symbol: str, since_ns: int) -> list[list[int]]:
-    """Id and time in ns of every trade of the exchange from a time on."""
-    params: dict[str, str | int] = {"symbol": symbol, "since_ns": since_ns}
-    answer: dict[str, Any] = httpx.get(f"{exchange_url}/ledger/tape", params=params, timeout=30).json()
-    return answer["trades"]  # type: ignore[no-any-return]
 
 
 def query(settings: Settings, sql: str) -> list[list[Any]]:

@@ -5,23 +5,35 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tests.faults.__main__ import system
-from tests.faults.chaos import SERVERS, Chaos, FaultReport, Plan
-from tests.faults.verdict import Verdict, judge
+from exchange_simulator.faults.catalogue import CATALOGUE
+from tests.faults.__main__ import SYMBOLS, system
+from tests.faults.chaos import Chaos, FaultReport
+from tests.faults.component_faults import COMPONENTS, KILLED, SERVERS
+from tests.faults.component_faults import labels as component_labels
+from tests.faults.outcomes import Outcome, outcomes
+from tests.faults.plan import Plan
+from tests.faults.verdict import Verdict, judge_all
 
 pytestmark = pytest.mark.timeout(900)
 
 
-def result_of(plan: Plan) -> tuple[FaultReport, Verdict]:
+class Result(NamedTuple):
+    report: FaultReport
+    verdicts: dict[str, Verdict]
+    came_of: dict[str, Outcome]
+
+
+def result_of(plan: Plan) -> Result:
     directory = Path(tempfile.mkdtemp(prefix="btc-chaos-"))
     stack = None
     try:
         stack = system(directory)
         report = Chaos(stack, plan).run()
-        return report, judge(stack.settings)
+        return Result(report, judge_all(stack.settings), outcomes(stack.settings))
     finally:
         if stack is not None:
             stack.down()
@@ -29,16 +41,27 @@ def result_of(plan: Plan) -> tuple[FaultReport, Verdict]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_no_data_is_missing_duplicate_or_different_after_random_faults() -> None:
-    report, verdict = result_of(Plan(seed=4, seconds=60.0, every_s=2.0))
+def test_no_data_of_any_market_is_missing_duplicate_or_different_after_random_faults() -> None:
+    report, verdicts, came_of = result_of(Plan(seed=2, seconds=60.0, every_s=2.0))
+    assert not report.not_reached
+    kinds = set(report.injected)
     assert report.total >= 20, report
-    assert sum(report.kills.values()) >= 6, report
-    assert report.server_faults, report
-    assert verdict.sound, verdict
+    assert report.total > report.total_skipped, report
+    assert report.together, report
+    assert sum(report.injected.get(f"{name} {KILLED}", 0) for name in COMPONENTS) >= 6, report
+    assert len(kinds & set(component_labels())) >= 10, report
+    assert len(kinds & set(CATALOGUE)) >= 10, report
+    assert set(report.recoveries_s) == kinds & set(component_labels()), "every recovery is watched"
+    assert set(verdicts) == set(SYMBOLS)
+    for symbol, verdict in verdicts.items():
+        assert verdict.sound, (symbol, verdict)
+    assert not any(outcome.counts["LOST"] for outcome in came_of.values()), came_of
 
 
-def test_no_data_is_missing_duplicate_or_different_after_servers_were_stopped() -> None:
-    report, verdict = result_of(Plan(outages=SERVERS, outage_s=15.0))
+def test_no_data_of_any_market_is_missing_duplicate_or_different_after_servers_were_stopped() -> None:
+    report, verdicts, _ = result_of(Plan(outages=SERVERS, outage_s=15.0))
     assert report.outages == SERVERS
-    assert verdict.sound, verdict
-    assert verdict.gaps_seen == 0, "ingest never lost the exchange"
+    assert not report.not_reached
+    for symbol, verdict in verdicts.items():
+        assert verdict.sound, (symbol, verdict)
+        assert verdict.gaps_seen == 0, "ingest never lost the exchange"

@@ -14,7 +14,8 @@ from btc_core.stores.disk import free_bytes
 from stack import preflight
 from tests import waiting
 from tests.faults.__main__ import system
-from tests.faults.chaos import Chaos, Plan, query
+from tests.faults.chaos import Chaos, query
+from tests.faults.plan import Plan
 from tests.faults.small_disk import MB, SmallDisk, small_disk
 from tests.faults.verdict import judge
 
@@ -61,7 +62,7 @@ def last_trade(stack: Stack) -> int:
 
 
 def test_a_full_disk_costs_books_then_quotes_and_never_a_trade(disk: SmallDisk) -> None:
-    stack = system(disk.path / "data")
+    stack = system(disk.path / "data", symbols=("BTC/USD",))
     left_out = partial(metric, stack, "ingest", "btc_disk_left_out_total")
     try:
         wait_for(lambda: last_trade(stack) > 0, "the first trades")

@@ -15,7 +15,8 @@ import pytest
 from stack.ports import free_ports
 from stack.runtime import Stack
 from tests import waiting
-from tests.faults.chaos import KILLED, caught_up, query
+from tests.faults.chaos import caught_up, query
+from tests.faults.component_faults import COMPONENTS
 from tests.faults.verdict import judge, replay_of_log
 
 pytestmark = pytest.mark.timeout(900)
@@ -43,7 +44,7 @@ def test_two_workers_share_the_symbols_and_one_takes_over_all_when_the_other_is_
     try:
         stack.create("sim", free_ports(), ("--rate", "2", "--ledger-mb", "0"), SYMBOLS)
         stack.layout.set_features_workers(2)
-        stack.up(only=(*KILLED, "features_2"))
+        stack.up(only=(*COMPONENTS, "features_2"))
         wait_for(lambda: rows_since(stack, 60) == set(SYMBOLS), "rows of every symbol")
         wait_for(
             lambda: min(consumed(stack, name) for name in ("features", "features_2")) > 0,

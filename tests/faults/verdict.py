@@ -5,7 +5,7 @@ What does not belong here: injecting faults (`chaos`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 import msgspec
@@ -17,7 +17,6 @@ from btc_core.features.engine import FeatureEngine, run
 from btc_core.stores.kafka import read_all
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_rows import connect, read_features
-from tests.faults.chaos import published
 
 if TYPE_CHECKING:
     from btc_core.features.engine import Rows
@@ -25,17 +24,38 @@ if TYPE_CHECKING:
 
 KEY = np.dtype([("partition", "i8"), ("offset", "i8"), ("item", "i8")])
 TRADE = np.dtype([("ts_ns", "i8"), ("trade_id", "i8")])
-"""What tells two trades of the exchange apart. It corrects a trade under its id and time."""
+"""What tells two trades of the exchange apart. It corrects a trade under its id."""
 KEY_COLUMNS = ("kafka_partition", "kafka_offset", "frame_item")
 
 
+class PublishedTrade(NamedTuple):
+    """One trade of the exchange as it published it."""
+
+    trade_id: int
+    ts_ns: int
+    price: float
+    qty: float
+    side: str
+
+
+def published(exchange_url: str, symbol: str, since_ns: int) -> list[PublishedTrade]:
+    """Every trade of the exchange from a time on."""
+    params: dict[str, str | int] = {"symbol": symbol, "since_ns": since_ns}
+    answer: dict[str, Any] = httpx.get(f"{exchange_url}/ledger/tape", params=params, timeout=30).json()
+    return [PublishedTrade(*row) for row in answer["trades"]]
+
+
 class Verdict(msgspec.Struct, frozen=True):
-    """Counts of rows; all that are named missing, twice, open, different or extra must be zero for `sound`."""
+    """Counts of rows; all that are named missing, twice, unknown, overwritten, open, different or extra must be zero for `sound`."""
 
     trades_published: int
     trades_kept: int
     trades_missing: int
     trades_twice: int
+    trades_unknown: int
+    """Stored trades that the exchange never published with this id and time."""
+    trades_overwritten: int
+    """Stored trades whose price, quantity or side is not the one that the exchange published first."""
     trades_repaired: int
     trades_late: int
     """Trades that filled a gap."""
@@ -62,6 +82,8 @@ class Verdict(msgspec.Struct, frozen=True):
         wrong = (
             self.trades_missing,
             self.trades_twice,
+            self.trades_unknown,
+            self.trades_overwritten,
             self.corrections_twice,
             self.gaps_open,
             self.silver_missing,
@@ -76,11 +98,18 @@ Replay = dict[str, tuple[np.ndarray, np.ndarray]]
 """By symbol the keys (dtype `KEY`) in order, and the feature rows (float64, one for each key)."""
 
 
+def judge_all(settings: Settings) -> dict[str, Verdict]:
+    """The verdict on each market that is followed."""
+    replay = replay_of_log(settings)
+    return {symbol: judge(settings, symbol, replay) for symbol in settings.exchange.symbols}
+
+
 def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = None) -> Verdict:
     """Compare the data of one symbol. QuestDB, Kafka, Valkey and the simulator must run; the workers must have caught up."""
     with QuestDB(settings.questdb) as db:
         trades = db.query(
-            f"SELECT ts_event, trade_id, origin, mark::STRING mark FROM bronze_trades WHERE symbol = '{symbol}'"
+            "SELECT ts_event, trade_id, price, qty, side::STRING side, origin, mark::STRING mark FROM bronze_trades "
+            f"WHERE symbol = '{symbol}'"
         )
         corrections = db.query(
             f"SELECT ts_event, trade_id, price, qty FROM bronze_trade_corrections WHERE symbol = '{symbol}'"
@@ -93,7 +122,8 @@ def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = N
             f"WHERE symbol = '{symbol}'"
         )
     kept, corrected = _trades(trades), _trades(corrections)
-    wanted = _expected(settings, symbol, kept)
+    tape = published(settings.exchange.rest_url, symbol, int(kept[0]["ts_ns"]) if len(kept) else 0)
+    wanted = _expected(tape, kept)
     contents = set(zip(corrected.tolist(), corrections["price"].to_pylist(), strict=True))
     marks = trades["mark"].to_pylist()
     summary: dict[str, Any] = httpx.get(f"{settings.exchange.rest_url}/ledger", timeout=30).json()
@@ -108,7 +138,9 @@ def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = N
         trades_published=len(wanted),
         trades_kept=len(np.unique(kept)),
         trades_missing=len(np.setdiff1d(wanted, np.concatenate([kept, corrected]))),
-        trades_twice=len(kept) - len(np.unique(kept)) + len(np.setdiff1d(kept, wanted)),
+        trades_twice=len(kept) - len(np.unique(kept)),
+        trades_unknown=len(np.setdiff1d(kept, wanted)),
+        trades_overwritten=overwritten(trades, tape),
         trades_repaired=sum(origin == "rest" for origin in trades["origin"].to_pylist()),
         trades_late=marks.count("late"),
         odd_ids=marks.count("epoch") + marks.count("outlier"),
@@ -136,10 +168,19 @@ def _trades(table: Any) -> np.ndarray:
     return np.sort(trades)
 
 
-def _expected(settings: Settings, symbol: str, kept: np.ndarray) -> np.ndarray:
+def overwritten(stored: Any, tape: list[PublishedTrade]) -> int:
+    """How many stored trades have another content than the exchange published."""
+    right = {(trade.ts_ns, trade.trade_id): (trade.price, trade.qty, trade.side) for trade in tape}
+    keys = zip(stored["ts_event"].cast(pa.int64()).to_pylist(), stored["trade_id"].to_pylist(), strict=True)
+    contents = zip(*(stored[name].to_pylist() for name in ("price", "qty", "side")), strict=True)
+    return sum(content != right.get(key, content) for key, content in zip(keys, contents, strict=True))
+
+
+def _expected(tape: list[PublishedTrade], kept: np.ndarray) -> np.ndarray:
     """The trades of the exchange (dtype `TRADE`) between the first and the last that are stored."""
-    tape = published(settings.exchange.rest_url, symbol, int(kept[0]["ts_ns"]))
-    trades = np.array([(ts_ns, trade_id) for trade_id, ts_ns in tape], TRADE)
+    trades = np.array([(trade.ts_ns, trade.trade_id) for trade in tape], TRADE)
+    if not len(kept):
+        return trades
     first, last = kept[0], kept[-1]
     after_first = (trades["ts_ns"] > first["ts_ns"]) | (trades["trade_id"] >= first["trade_id"])
     return trades[after_first & (trades["ts_ns"] <= last["ts_ns"])]

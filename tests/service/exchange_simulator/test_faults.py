@@ -198,14 +198,14 @@ def test_odd_ids_are_the_same_on_the_socket_and_in_rest_and_a_withheld_trade_com
             assert await active(server) == ["late_trade"]
             await asyncio.sleep(1.0)
             in_rest = await rest_ids(server, since_ns)
-            tape = (await get(server, f"/ledger/tape?symbol=BTC/USD&since_ns={since_ns}")).json()["trades"]
             reader.cancel()
+            tape = (await get(server, f"/ledger/tape?symbol=BTC/USD&since_ns={since_ns}")).json()["trades"]
 
             ids = [row["trade_id"] for row in rows]
             jumped = max(ids)
             assert jumped >= 10**15
             assert {jumped, min(ids)} <= in_rest
-            assert set(ids) <= {trade_id for trade_id, _ in tape}
+            assert set(ids) <= {trade_id for trade_id, *_ in tape}
             prices: dict[int, set[float]] = {}
             for row in rows:
                 prices.setdefault(row["trade_id"], set()).add(row["price"])
@@ -213,6 +213,33 @@ def test_odd_ids_are_the_same_on_the_socket_and_in_rest_and_a_withheld_trade_com
             newest = ids.index(min(ids))
             assert any(later < earlier for earlier, later in itertools.pairwise(ids[newest:])), "one came late"
             assert (await get(server, "/ledger/tape?since_ns=x")).status_code == 400
+
+    run(body)
+
+
+def test_each_trade_has_one_fault_and_the_exchange_says_what_its_faults_changed(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path, rate=50.0) as server, ws(server) as client:
+            await subscribed(client, "trade")
+            for kind in ("correct_trades", "skip_trades", "void_trades"):
+                await inject(server, kind, count=3)
+            await inject(server, "unknown")
+            await until_all_faults_end(server)
+            effects = (await get(server, "/faults/effects")).json()
+            changed = {kind: set(by_symbol["BTC/USD"]) for kind, by_symbol in effects["trades"].items()}
+            assert {kind: len(ids) for kind, ids in changed.items()} == dict.fromkeys(changed, 3)
+            assert not set.intersection(*changed.values())
+            assert "weather" in effects["frames"]["unknown"][0]
+            ids: list[int] = []
+            while not ids or ids[-1] <= max(set.union(*changed.values())) + 5:
+                ids += trade_ids(await until(client, is_data("trade", "update")))
+            twice = {trade_id for trade_id in ids if ids.count(trade_id) == 2}
+            assert twice == changed["correct_trades"]
+            assert not set(ids) & (changed["skip_trades"] | changed["void_trades"])
+            await ask(client, channel="trade", symbol=["NO/PAIR"])
+            await until(client, is_answer)
+            effects = (await get(server, "/faults/effects")).json()
+            assert [event for event, _, _ in effects["clients"]] == ["connected", "refused"]
 
     run(body)
 

@@ -396,5 +396,11 @@ def test_a_data_directory_refuses_a_market_whose_trade_ids_would_move_back(tmp_p
             Exchange(Options(data_dir=tmp_path, rate=1.0))
         with pytest.raises(ConfigError, match=r"another --data-dir"):
             Exchange(Options(data_dir=tmp_path, rate=2.0, seed=2))
+        with pytest.raises(ConfigError, match=r"no --speed"):
+            Exchange(Options(data_dir=tmp_path, rate=2.0, speed=3.0))
+        Exchange(Options(data_dir=tmp_path / "fast", speed=3.0))
+        for speed in (3.0, 1.0):
+            with pytest.raises(ConfigError, match=r"no --speed"):
+                Exchange(Options(data_dir=tmp_path / "fast", speed=speed))
 
     run(body)

@@ -43,6 +43,14 @@ def test_arguments_of_the_simulator_are_kept_with_their_spaces(tmp_path: Path) -
     assert layout.exchange_args() == given
 
 
+def test_a_speed_that_does_not_fit_a_live_stack_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    for number, given in enumerate((("--speed", "2"), ("--rate", "5", "--speed=0.5"))):
+        layout = Layout(tmp_path / str(number))
+        layout.create("sim", exchange_args=given)
+        with pytest.raises(StackError, match=r"use --speed 1, --rate for a busier market"):
+            layout.exchange_args()
+
+
 def test_the_address_of_the_exchange_comes_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

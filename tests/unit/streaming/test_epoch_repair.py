@@ -204,6 +204,21 @@ def test_a_trade_of_the_old_numbering_does_not_fill_the_gap_of_the_new_one() -> 
     assert system.open_gaps() == []
 
 
+@pytest.mark.parametrize("missed", [slice(10, 11), slice(8, 15)])
+def test_a_trade_with_an_id_far_ahead_that_the_socket_lost_is_repaired_with_the_trades_around_it(missed: slice) -> None:
+    trades = run_of(FIRST_ID, 20, 0)
+    trades[10] = msgspec.structs.replace(trades[10], trade_id=FIRST_ID + 10**12)
+    received = trades[: missed.start] + trades[missed.stop :]
+    system = System(trades)
+    system.receive(*received)
+    system.repair(60.0)
+    assert system.stored() == {identity(each) for each in trades}
+    assert system.open_gaps() == []
+    system.receive(*run_of(FIRST_ID + 20, 5, 100))
+    assert system.open_gaps() == [], "the numbering continues as before"
+    assert [row.mark for row in system.reader.rows.trades if row.entry.trade_id > 10**12][-1] == "outlier"
+
+
 def test_two_epochs_that_lack_the_same_ids_are_repaired_both() -> None:
     numberings = [run_of(FIRST_ID, 10, 0), *(run_of(1, 10, 1_000 * number) for number in (1, 2, 3))]
     lost = {identity(each) for numbering in numberings[1:] for each in numbering[4:6]}

@@ -79,6 +79,24 @@ def test_a_corrected_trade_is_sent_as_it_is_and_then_with_another_price() -> Non
     assert interceptor.done
 
 
+def test_a_corrected_trade_can_have_another_quantity_or_time() -> None:
+    for field, changed in (("qty", 1.00001234), ("timestamp", "1969-12-31T23:59:00.000000Z")):
+        fault = catalogue.parse("correct_trades", {"count": 1, "field": "time" if field == "timestamp" else field})
+        interceptor = frame_faults.interceptor(fault, SYMBOL)  # type: ignore[arg-type]
+        first, second = (json.loads(frame.text)["data"][0] for frame in interceptor(_trade_frames([1])[0]))
+        assert second == first | {field: changed}
+        assert first[field] != changed
+        assert interceptor.trade_ids == [1]
+
+
+def test_a_future_quote_differs_in_its_time_alone() -> None:
+    ticker = wire.ticker(BTC_USD, "snapshot", Quote(0, 600_000, 1, 600_001, 1), 1, wire.DayStatistics(1, 1, 1, 1, 1.0))
+    frame = frame_faults.extra_frame(catalogue.FutureQuote(seconds=90.0), ticker)
+    before, after = json.loads(ticker.text), json.loads(frame.text)
+    assert after["type"] == "update"
+    assert after["data"][0] == before["data"][0] | {"timestamp": "1970-01-01T00:01:30.000000Z"}
+
+
 def test_a_trade_fault_leaves_other_symbols_and_channels_alone() -> None:
     interceptor = frame_faults.interceptor(catalogue.SkipTrades(count=1), "ETH/USD")
     (trades,) = _trade_frames([2])

@@ -1,0 +1,61 @@
+"""What a run injects, and when: single faults and several at once, of components and of the exchange, all from one seed.
+
+What does not belong here: injecting them (`chaos`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from exchange_simulator.faults import catalogue, schedule
+from tests.faults import component_faults
+from tests.faults.component_faults import ComponentFault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AnyFault = ComponentFault | catalogue.Fault
+
+COMPONENT_SHARE = 0.5
+"""Share of the faults of components; the others are faults of the exchange."""
+SEVERAL_SHARE = 0.2
+"""Share of the moments at which two or three faults begin at once."""
+SEVERAL = (2, 3)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Random faults for `seconds`, every `every_s` on average; and servers to stop, each for `outage_s` seconds."""
+
+    seed: int = 1
+    seconds: float = 0.0
+    every_s: float = 1.0
+    outages: tuple[str, ...] = ()
+    outage_s: float = 0.0
+    without: tuple[str, ...] = ()
+    """Kinds of the exchange's faults that are left out."""
+
+
+def label(fault: AnyFault) -> str:
+    """The name under which a fault is counted."""
+    return fault.label if isinstance(fault, ComponentFault) else fault.kind
+
+
+def moments(plan: Plan, symbols: tuple[str, ...]) -> Iterator[tuple[float, tuple[AnyFault, ...]]]:
+    """Seconds from the start, and the faults that begin then; a plan always gives the same ones."""
+    draws = np.random.default_rng(plan.seed)
+    of_components = component_faults.sequence(np.random.default_rng((plan.seed, 1)))
+    kinds = tuple(kind for kind in catalogue.CATALOGUE if kind not in plan.without)
+    of_exchange = schedule.sequence(plan.seed, plan.every_s, kinds, symbols)
+    at_s = 0.0
+    while True:
+        at_s += plan.every_s * draws.uniform(0.5, 1.5)
+        if at_s >= plan.seconds:
+            return
+        count = int(draws.choice(SEVERAL)) if draws.random() < SEVERAL_SHARE else 1
+        chosen = [
+            next(of_components) if draws.random() < COMPONENT_SHARE else next(of_exchange)[1] for _ in range(count)
+        ]
+        yield at_s, tuple({label(fault): fault for fault in chosen}.values())
