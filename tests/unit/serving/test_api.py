@@ -1,4 +1,4 @@
-"""The old paths, control, state and pages, through Flask's test client with fakes for everything outside of the API."""
+"""The old paths, control and state, through Flask's test client with fakes for everything outside of the API."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import gzip
 import json
 import logging
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -486,31 +485,3 @@ def test_each_request_is_one_json_line_without_secrets(world: World, caplog: pyt
     assert line["duration_ms"] >= 0
     for secret in (TOKEN, "a-wrong-secret", "in-the-query", "in-the-body"):
         assert secret not in lines[0]
-
-
-# --- the pages ---
-
-
-@pytest.mark.parametrize("path", ["/live", "/docs"])
-def test_a_page_loads_only_its_own_files(world: World, path: str) -> None:
-    response = world.client.get(path)
-    assert response.status_code == 200
-    assert response.content_type == "text/html; charset=utf-8"
-    policy = response.headers["Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
-    assert "unsafe" not in policy
-    loaded = re.findall(r'(?:src|href)="([^"#]+)"', response.text)
-    own = [name for name in loaded if name.startswith("/static/")]
-    assert own
-    for name in own:
-        assert world.client.get(name).status_code == 200, name
-    for tag in re.findall(r"<(?:script|link|img)[^>]*>", response.text):
-        assert "http" not in tag.replace("http://www.w3.org/2000/svg", ""), tag
-    assert " style=" not in response.text
-    assert not re.search(r"<script>|<style>", response.text)
-
-
-def test_a_browser_keeps_a_file_of_a_page_until_it_changes(world: World) -> None:
-    first = world.client.get("/static/live.js")
-    assert world.client.get("/static/live.js", headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
-    problem(world.client.get("/static/..%2Fapp.py"), 404, "not_found")
