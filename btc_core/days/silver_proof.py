@@ -42,7 +42,7 @@ FEW_ROWS = 1_000
 """Up to this many changed rows are always accepted: on a quiet market one late trade can change a large share."""
 MAX_MOVE_S = 900.0
 """The most that the place of a late trade may disagree with its time. A stamp may be ten minutes ahead of its receipt
-(`events.FUTURE_S`); a larger difference means that its id belongs to another numbering."""
+(`events.MAX_AHEAD_S`); a larger difference means that its id belongs to another numbering."""
 EXAMPLES = 10
 _MAX_ITEMS = 1 << 16
 _PLACE = "kafka_partition, kafka_offset, frame_item"
