@@ -150,9 +150,12 @@ class DeadLetter(msgspec.Struct, frozen=True):
 def decode_absent(envelope: Envelope) -> AbsentTrades:
     """Decode an envelope of the channel `absent`; raises `BadFrame` (`bad_envelope`)."""
     try:
-        return msgspec.json.decode(envelope.raw, type=AbsentTrades)
+        absent = msgspec.json.decode(envelope.raw, type=AbsentTrades)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadFrame("bad_envelope", f"absent trades: {error}") from None
+    if not 0 < absent.first_id <= absent.last_id:
+        raise BadFrame("bad_envelope", f"absent trades: {absent.first_id} to {absent.last_id} is no range of ids")
+    return absent
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -102,6 +102,15 @@ def test_a_trade_that_was_called_absent_is_stored_and_its_gap_mark_corrected() -
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("first", "last"), [(4, 3), (0, 4), (-5, 4)])
+def test_a_range_that_holds_no_ids_settles_nothing(first: int, last: int) -> None:
+    stream = Stream()
+    stream.trades(trade(1, 0), trade(2, 1), trade(5, 2))
+    stream.send("absent", msgspec.json.encode(AbsentTrades(SYMBOL, first, last)), BEGIN_NS + 20 * NS_PER_S)
+    assert [refused.reason for refused in stream.reader.refused] == ["bad_envelope"]
+    assert [(row["missing"], row["state"]) for row in stream.rows("gap_marks")] == [(2, "open")]
+
+
 def test_a_corrected_trade_is_kept_beside_the_first_version() -> None:
     stream = Stream()
     stream.trades(trade(1, 0), trade(2, 1), trade(2, 1, price=50.0), trade(2, 1, price=50.0), trade(3, 2))
