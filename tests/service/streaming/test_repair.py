@@ -95,9 +95,9 @@ def test_missing_trades_are_fetched_and_those_the_exchange_never_had_are_confirm
         frames = [trade_frame(trade) for trade in delivered]
         publish(settings, SYMBOL, [Envelope(now_ns(), 1, n, "trade", "ws", raw) for n, raw in enumerate(frames)])
         first, last = trades[20].trade_id, trades[29].trade_id
-        inside = f"WHERE trade_id BETWEEN {trades[0].trade_id} AND {trades[-1].trade_id}"
+        inside = f"WHERE symbol = '{SYMBOL}' AND trade_id BETWEEN {trades[0].trade_id} AND {trades[-1].trade_id}"
         with QuestDB(settings.questdb) as db, Running(bronze.build(settings)), Running(repair.build(settings)):
-            marks = f"SELECT first_id, last_id, missing, absent, state FROM gap_marks WHERE first_id >= {first}"
+            marks = f"SELECT first_id, last_id, missing, absent, state FROM gap_marks WHERE symbol = '{SYMBOL}' AND first_id >= {first}"
             wait_for(
                 lambda: (
                     sorted(db.execute(marks))
