@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OWNERS = ["team:market-data"]
 EXCHANGE_FEED = "exchange_feed"
 EVENTS_TOPIC = "market_events_topic"
-MODEL_KEYS = model_keys(settings().exchange.modelled_symbols)
+MODEL_KEYS = model_keys(settings().exchange.symbols)
 """The models that have assets."""
 _KRAKEN = "kraken."
 
@@ -126,7 +126,7 @@ def _upstream_columns(upstream: str) -> list[tuple[str, str]]:
         return [(EVENTS_TOPIC, column)]
     if table == "model":
         asset, _, field = column.partition(".")
-        return [(f"{asset}{market_suffix(symbol)}", field) for symbol in settings().exchange.modelled_symbols]
+        return [(f"{asset}{market_suffix(symbol)}", field) for symbol in settings().exchange.symbols]
     if table not in TABLES:
         msg = f"the catalogue names {upstream} as an upstream column, and there is no table {table}"
         raise KeyError(msg)

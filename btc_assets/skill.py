@@ -167,7 +167,7 @@ def _market_skill(db: QuestDB, symbol: str) -> MarketSkill | None:
 def prediction_skill(environment: Environment, database: Database) -> dg.MaterializeResult:  # type: ignore[type-arg] # Dagster accepts only the name without brackets
     """Write the skill of the last hour, six hours, day and week, for each market that has models."""
     with database.connect() as db:
-        found = [_market_skill(db, symbol) for symbol in environment.get().exchange.modelled_symbols]
+        found = [_market_skill(db, symbol) for symbol in environment.get().exchange.symbols]
     markets = [market for market in found if market is not None]
     if not markets:
         reason = "no forecast has an outcome yet"
@@ -226,7 +226,7 @@ def _skill_result(quantity: Quantity, markets: list[MarketSkill]) -> dg.AssetChe
 )
 def demotions(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
     """Judge the last day of each champion, by the outcomes of its own version."""
-    modelled = environment.get().exchange.modelled_symbols
+    modelled = environment.get().exchange.symbols
     with database.connect() as db:
         decisions = {
             key.name: _demote_if_bad(db, registry, key)
@@ -276,7 +276,7 @@ def feature_drift(environment: Environment, database: Database, registry: Regist
     far_features: list[int] = []
     unknown: list[str] = []
     with database.connect() as db:
-        for symbol in environment.get().exchange.modelled_symbols:
+        for symbol in environment.get().exchange.symbols:
             drifts = _market_drift(db, registry, symbol)
             if isinstance(drifts, str):
                 unknown.append(drifts)

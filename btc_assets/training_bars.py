@@ -99,7 +99,7 @@ def minute_bars(environment: Environment, database: Database) -> dg.MaterializeR
     chosen = environment.get()
     with database.connect() as db:
         ensure_tables(db)
-        markets = [_fetch_newest(db, chosen, symbol) for symbol in chosen.exchange.modelled_symbols]
+        markets = [_fetch_newest(db, chosen, symbol) for symbol in chosen.exchange.symbols]
     metadata: dict[str, Any] = {
         "rows_fetched": sum(market.fetched_rows for market in markets),
         "rows_written": sum(market.written_rows for market in markets),
@@ -135,7 +135,7 @@ def older_bars(environment: Environment, database: Database) -> dg.MaterializeRe
     deadline_s = SYSTEM_CLOCK.monotonic_s() + OLDER_BARS_BUDGET_S
     written, days_left = 0, 0.0
     with database.connect() as db:
-        for symbol in chosen.exchange.modelled_symbols:
+        for symbol in chosen.exchange.symbols:
             rows, first = _fetch_backwards(db, chosen, symbol, wanted_ns, deadline_s)
             written += rows
             days_left += max(0.0, (first - wanted_ns) / NS_PER_DAY)
@@ -167,5 +167,5 @@ def _fetch_backwards(db: QuestDB, chosen: Settings, symbol: str, wanted_ns: int,
 def missing_history(db: QuestDB, chosen: Settings) -> bool:
     """Whether bars of `history_days` are not stored yet for a market that has models."""
     oldest_ns = now_ns() - (chosen.model.history_days - 1) * NS_PER_DAY
-    ranges = [stored_range(db, symbol) for symbol in chosen.exchange.modelled_symbols]
+    ranges = [stored_range(db, symbol) for symbol in chosen.exchange.symbols]
     return any(not rows or first > oldest_ns for rows, first, _ in ranges)

@@ -58,7 +58,7 @@ def missing_champions(settings: Settings) -> list[str]:
     needed = {"feature_version": FEATURE_VERSION, "layout": str(LAYOUT)}
     mlflow = MlflowClient(settings.mlflow, settings.store)
     missing = []
-    for key in model_keys(settings.exchange.modelled_symbols):
+    for key in model_keys(settings.exchange.symbols):
         champion = mlflow.aliased_version(key.name, CHAMPION)
         if champion is None or not needed.items() <= champion.tags.items():
             missing.append(key.name)

@@ -38,7 +38,7 @@ def models(
     Versions with an alias are always listed.
     """
     settings = open_stack(data_dir).settings
-    keys = model_keys(settings.exchange.modelled_symbols)
+    keys = model_keys(settings.exchange.symbols)
     versions = [each for key in keys for each in promotion.versions(settings, key)]
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(versions), indent=2).decode())
@@ -63,12 +63,12 @@ def promote(
 ) -> None:
     """Make a model version the champion; forecasts and the API use it within seconds."""
     settings = open_stack(data_dir).settings
-    promotion.promote(settings, key_of_name(model, settings.exchange.modelled_symbols), version, reason)
+    promotion.promote(settings, key_of_name(model, settings.exchange.symbols), version, reason)
     typer.echo(f"version {version} is now the champion of {model}")
 
 
 def rollback(model: Model, reason: Reason, data_dir: DataDir = None) -> None:
     """Make the previous champion the champion again."""
     settings = open_stack(data_dir).settings
-    version = promotion.rollback(settings, key_of_name(model, settings.exchange.modelled_symbols), reason)
+    version = promotion.rollback(settings, key_of_name(model, settings.exchange.symbols), reason)
     typer.echo(f"version {version} is the champion of {model} again")

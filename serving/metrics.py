@@ -43,5 +43,5 @@ def update_gauges(deps: Deps) -> None:
                 deps.newest_forecast_ns[symbol] = row.ts_recv_ns
         FORECAST_AGE.labels(symbol).set(age_s(now_ns, deps.newest_forecast_ns.setdefault(symbol, now_ns)))
     MODEL_CREATED.clear()
-    for model in deps.models.current.models.values():
-        MODEL_CREATED.labels(model.manifest.name, model.kind).set(model.manifest.created_ns / NS_PER_S)
+    for key, model in deps.models.current.models.items():
+        MODEL_CREATED.labels(key.symbol, model.manifest.name, model.kind).set(model.manifest.created_ns / NS_PER_S)

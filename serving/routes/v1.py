@@ -28,7 +28,7 @@ from serving.answers import (
     respond,
 )
 from serving.deps import deps
-from serving.endpoints import NoQuery, Symbol, SymbolQuery, documented, parse_query, parse_time
+from serving.endpoints import Symbol, SymbolQuery, documented, parse_query, parse_time
 from serving.explanations import explanation
 from serving.live_features import live_features
 from serving.live_forecast import live_forecast
@@ -176,10 +176,10 @@ def feature_order() -> Response:
 
 
 @blueprint.get("/model")
-@documented("models", LoadedModels, query=NoQuery)
+@documented("models", LoadedModels, query=SymbolQuery, problems=(404, 422))
 def model() -> Response:
-    """The loaded models: training window, inputs, and scores on data they were not trained on."""
-    return respond(loaded_models(deps()))
+    """The loaded models of a market: training window, inputs, and scores on data they were not trained on."""
+    return respond(loaded_models(deps(), requested_symbol(parse_query(SymbolQuery).symbol)))
 
 
 @blueprint.get("/skill")
