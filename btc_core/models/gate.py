@@ -1,5 +1,6 @@
 """Which model may serve: the losses of a model compared with those of others on the same rows, and the reason in words.
 
+Two fits of one recipe compete for each market: one on its own rows, and one whose trees are those of all markets (`choose`).
 A *refresh* is the same recipe fitted on newer data. It must not be worse than the champion, and its trees must be better
 than every baseline. A *change* is another recipe. It must prove to be better in shadow for weeks, because a single day has
 almost no statistical power to tell models apart, and the best loss of many past runs may be luck.
@@ -53,6 +54,33 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     beats_baselines: bool = True
     """False when the model passed only as the baseline that is part of it."""
     figures: dict[str, float] = {}
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """Which of two fits a market gets, and why."""
+
+    is_pooled: bool
+    reason: str
+    figures: dict[str, float] = {}
+
+
+def choose(own: Floats, pooled: Floats, markets: int) -> Choice:
+    """Choose between a market's own fit and the fit over several markets by their losses on the same unseen rows.
+
+    The smaller mean loss decides. Neither fit is a change of specification, so a wrong choice between two that are equally
+    good costs nothing; whether the chosen one may serve is up to `refresh`.
+    """
+    if np.array_equal(own, pooled):
+        return Choice(
+            is_pooled=False, reason="the pooled fit forecasts the same as the market's own fit, which is used"
+        )
+    ratio, bound = ratio_bound(pooled, own)
+    is_pooled = ratio < 1.0
+    used = f"the fit over {markets} markets" if is_pooled else "the market's own fit"
+    reason = (
+        f"{used} is used: pooled loss {ratio:.3f} of the own fit's (95 % bound {bound:.3f}) on {len(own)} unseen rows"
+    )
+    return Choice(is_pooled, reason, {"ratio_pooled_to_own": ratio, "ratio_pooled_to_own_bound": bound})
 
 
 def ratio_bound(losses: Floats, reference: Floats) -> tuple[float, float]:
