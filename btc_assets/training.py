@@ -79,7 +79,7 @@ def make_pool(symbols: Sequence[str], bars_of: Callable[[str], npt.NDArray[Any]]
             continue
         frame = make_frame(bars)
         try:
-            logs = fitting.rolling_log_variance(frame)
+            logs = fitting.pool_log_variance(frame)
         except ValueError as error:
             _log.info("the pooled fit leaves out %s: %s", symbol, error)
             continue
@@ -202,10 +202,13 @@ def train_volatility(
     champion_losses = None
     if champion is not None:
         champion_losses = np.where(_new_to(champion, block), _losses(labels, champion.predict(block.matrix)), np.nan)
+    is_new_market = before.days < RECIPE.trees_need_days
+    compared = {"harx"} if is_new_market else forecasts.keys() - TREES
     verdict = gate.refresh(
         _losses(labels, sigma),
         champion_losses,
-        {name: _losses(labels, each) for name, each in forecasts.items() if name not in TREES},
+        {name: _losses(labels, forecasts[name]) for name in compared},
+        is_new_market=is_new_market,
     )
     table = volatility_scores(labels, forecasts) | {"test_rows": float(len(block.origin_ns))}
     table["floor_share"] = float(np.mean(candidate.harx.is_at_floor(block.harx_inputs)))

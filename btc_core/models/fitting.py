@@ -122,6 +122,17 @@ def rolling_log_variance(frame: Frame, recipe: Recipe = RECIPE) -> Floats:
     return logs
 
 
+def pool_log_variance(frame: Frame, recipe: Recipe = RECIPE) -> Floats:
+    """What `rolling_log_variance` gives for the rows of a pool, (n, 5).
+
+    A fit on the pool up to some time must not see anything after it. Therefore the first HARX, which has seen the rows that
+    it forecasts, ends in the middle of a history that is shorter than its window: long before the days that judge a fit.
+    """
+    first_days = min(recipe.volatility.harx_first_days, 0.5 * frame.days)
+    volatility = msgspec.structs.replace(recipe.volatility, harx_first_days=first_days)
+    return rolling_log_variance(frame, msgspec.structs.replace(recipe, volatility=volatility))
+
+
 def harx_bundle(bars: npt.NDArray[Any], recipe: Recipe = RECIPE) -> VolatilityModel:
     """The HARX baseline (kind `harx`) from a few hours of minute bars, for a cold start.
 

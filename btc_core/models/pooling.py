@@ -87,7 +87,7 @@ def bid_inputs(matrix: Floats, sigma_bps: Floats) -> Floats:
 
 
 def pool_rows(symbol: str, frame: Frame, log_variance: Floats, max_rows: int) -> PoolRows:
-    """At most `max_rows` rows of a market's frame, evenly spread; `log_variance` (n, 5) is that of `rolling_log_variance`."""
+    """At most `max_rows` rows of a market's frame, evenly spread; `log_variance` (n, 5) is that of `pool_log_variance`."""
     chosen = slice(None, None, -(-len(frame.origin_ns) // max_rows) or 1)
     logs, rows = log_variance[chosen], frame.take(chosen)
     return PoolRows(
