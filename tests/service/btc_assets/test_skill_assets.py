@@ -174,7 +174,9 @@ def test_skill_and_drift_are_written_and_checked_and_a_champion_with_a_bad_day_i
         WORLD.pop("demoted")
         WORLD["damaged"] = good
         run(settings, good, bad)
-        assert WORLD["demoted"][0] == ModelKey(bad, "volatility"), "one that cannot be read stops the judgement of no other"
+        assert WORLD["demoted"][0] == ModelKey(bad, "volatility"), (
+            "one that cannot be read stops the judgement of no other"
+        )
 
 
 def test_rows_for_judging_a_challenger_are_the_last_of_each_minute_with_their_outcomes(
