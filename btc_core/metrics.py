@@ -165,6 +165,10 @@ ROWS_WITHOUT_MODEL = Counter(
     "Feature rows without a forecast, because their market has too few bars for a model.",
     ["symbol"],
 )
+FORECASTS = Counter(
+    "btc_forecasts", "Forecasts made; at_floor says whether HARX's volatility was raised to its floor (yes or no).",
+    ["symbol", "at_floor"],
+)  # fmt: skip
 OUTCOME_QLIKE = Summary(
     "btc_outcome_qlike", "QLIKE of final five-minute forecasts, of the model and of each baseline.",
     ["symbol", "forecast"],

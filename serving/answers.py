@@ -78,6 +78,15 @@ class Readiness(msgspec.Struct, frozen=True):
     """The state of each market that is followed."""
 
 
+class Markets(msgspec.Struct, frozen=True):
+    """The markets that are followed, each with its state and its models."""
+
+    default: str
+    """The market of a request that names none."""
+    markets: tuple[MarketReadiness, ...]
+    simulated: bool
+
+
 class Alive(msgspec.Struct, frozen=True):
     """The process answers."""
 

@@ -24,8 +24,7 @@ def readiness(deps: Deps) -> Readiness:
 
     A market that has too few bars for a model does not count, unless it is the only one.
     """
-    models = deps.models.current
-    markets = tuple(_market_state(deps, models, symbol) for symbol in deps.settings.exchange.symbols)
+    markets = market_states(deps)
     counted = [market for market in markets if market.status != "waits_for_bars"] or list(markets)
     shown = next((market for market in counted if market.status != "ready"), counted[0])
     reasons = [reason for market in markets for reason in market.reasons]
@@ -38,6 +37,12 @@ def readiness(deps: Deps) -> Readiness:
         models=ServedModels(bid=_served_model(shown.models.bid), volatility=_served_model(shown.models.volatility)),
         markets=markets,
     )
+
+
+def market_states(deps: Deps) -> tuple[MarketReadiness, ...]:
+    """The state of each market that is followed."""
+    models = deps.models.current
+    return tuple(_market_state(deps, models, symbol) for symbol in deps.settings.exchange.symbols)
 
 
 def _market_state(deps: Deps, models: Champions, symbol: str) -> MarketReadiness:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -113,6 +114,7 @@ class ForecastHandler:
         for outcome in results.outcomes:
             count_outcome(outcome)
         self._outcomes += results.outcomes
+        self._count(results.forecasts)
         self._publish(results.unpublished)
         self._kept += results.forecasts
         return len(self._kept)
@@ -158,6 +160,16 @@ class ForecastHandler:
                 if row.symbol in waiting:
                     metrics.ROWS_WITHOUT_MODEL.labels(row.symbol).inc()
         return [row for row in rows if row.symbol not in waiting]
+
+    def _count(self, forecasts: list[ForecastRow]) -> None:
+        """Count forecasts, and how many of them HARX's floor decides: a clip that binds must not be silent."""
+        champions, counts = self._holder.current, Counter[tuple[str, str]]()
+        for forecast in forecasts:
+            model = champions.volatility(forecast.symbol)
+            at_floor = model is not None and forecast.baseline_sigma_path_bps[-1] <= model.harx.floor_bps
+            counts[forecast.symbol, "yes" if at_floor else "no"] += 1
+        for labels, count in counts.items():
+            metrics.FORECASTS.labels(*labels).inc(count)
 
     def _publish(self, forecasts: list[ForecastRow]) -> None:
         newest = {

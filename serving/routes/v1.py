@@ -20,6 +20,7 @@ from serving.answers import (
     LiveFeatures,
     LiveForecast,
     LoadedModels,
+    Markets,
     MinuteBars,
     OrderedFeature,
     PastForecasts,
@@ -34,7 +35,8 @@ from serving.live_features import live_features
 from serving.live_forecast import live_forecast
 from serving.live_skill import live_skill
 from serving.model_cards import loaded_models
-from serving.symbols import requested_symbol
+from serving.readiness import market_states
+from serving.symbols import default_symbol, requested_symbol
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
@@ -173,6 +175,14 @@ def features() -> Response:
 def feature_order() -> Response:
     """The inputs of the models in their order, with units and meaning."""
     return respond(_FEATURE_ORDER)
+
+
+@blueprint.get("/markets")
+@documented("market", Markets)
+def markets() -> Response:
+    """The markets that are followed, each with its state and its models."""
+    settings = deps().settings
+    return respond(Markets(default_symbol(settings), market_states(deps()), settings.simulated))
 
 
 @blueprint.get("/model")
