@@ -71,15 +71,11 @@ def choose(own: Floats, pooled: Floats, markets: int) -> Choice:
     good costs nothing; whether the chosen one may serve is up to `refresh`.
     """
     if np.array_equal(own, pooled):
-        return Choice(
-            is_pooled=False, reason="the pooled fit forecasts the same as the market's own fit, which is used"
-        )
+        return Choice(is_pooled=False, reason="the pooled fit forecasts the same as the market's own fit")
     ratio, bound = ratio_bound(pooled, own)
     is_pooled = ratio < 1.0
-    used = f"the fit over {markets} markets" if is_pooled else "the market's own fit"
-    reason = (
-        f"{used} is used: pooled loss {ratio:.3f} of the own fit's (95 % bound {bound:.3f}) on {len(own)} unseen rows"
-    )
+    better = f"the fit over {markets} markets" if is_pooled else "the market's own fit"
+    reason = f"{better} is the candidate: pooled loss {ratio:.3f} of the own fit's (95 % bound {bound:.3f}) on {len(own)} unseen rows"
     return Choice(is_pooled, reason, {"ratio_pooled_to_own": ratio, "ratio_pooled_to_own_bound": bound})
 
 

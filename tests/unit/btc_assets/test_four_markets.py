@@ -106,7 +106,7 @@ def of_the_simulator() -> dict[str, VolatilityModel]:
     models = {}
     for symbol, bars in known.items():
         models[symbol], reason = trained(bars, pool)
-        assert "is used: pooled loss" in reason, "the choice between both fits is stored"
+        assert "is the candidate: pooled loss" in reason, "the choice between both fits is stored"
         assert models[symbol].manifest.choice in reason
     return models
 
