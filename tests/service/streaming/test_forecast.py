@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from btc_cli import deadletters
+from btc_core import metrics
 from btc_core.clock import NS_PER_MIN, NS_PER_S, column_ns, now_ns
 from btc_core.features.engine import FeatureEngine
 from btc_core.market.messages import ForecastRow
@@ -153,6 +154,30 @@ def test_a_partition_that_warms_up_does_not_affect_one_that_is_live(servers: Cal
     with QuestDB(settings.questdb) as db:
         wait_for(lambda: len(outcomes(db, live)) >= SECONDS // 60 - 8, "outcomes of the live symbol")
         assert outcomes(db, warming) == []
+
+
+def test_a_market_with_too_few_bars_for_a_model_holds_up_no_other_and_is_forecast_once_it_has_one(
+    servers: Callable[..., Settings],
+) -> None:
+    settings = servers("questdb", "kafka", "valkey")
+    ready, early = unique("READY"), unique("EARLY")
+    both, holder = Holder(ready, early).current, Holder(ready)
+    missing = frozenset(key for key in both.models if key.symbol == early)
+    problems = dict.fromkeys(missing, "too few bars")
+    holder.current = Champions((ready, early), holder.current.models, problems, missing)
+    skipped = metrics.ROWS_WITHOUT_MODEL.labels(early)
+    handler = ForecastHandler(settings, holder)  # type: ignore[arg-type]
+    rows = {symbol: rows_of(symbol, place)[:6_000] for place, symbol in enumerate((ready, early))}
+    mixed = [row for pair in zip(*rows.values(), strict=True) for row in pair]
+    assert handler.handle(mixed[:6_000]) == 3_000
+    assert skipped._value.get() == 3_000.0
+    holder.current = both
+    assert handler.handle(mixed[6_000:]) == 3_000 + 6_000
+    assert skipped._value.get() == 3_000.0
+    handler.drain()()
+    with QuestDB(settings.questdb) as db:
+        for symbol, expected in ((ready, 6_000), (early, 3_000)):
+            wait_for(lambda: count(db, "gold_volatility_prediction", symbol) == expected, f"forecasts of {symbol}")  # noqa: B023 - called at once
 
 
 def test_a_forecast_that_was_served_is_kept_when_its_row_is_handled_again_after_a_kill(
