@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN
+from btc_core.clock import NS_PER_DAY
 from btc_core.compiled import njit
 from btc_core.errors import SchemaError
 from btc_core.features.catalogue import FEATURES, MODEL_FEATURES
@@ -38,7 +38,9 @@ RELATIVE_FEATURES: tuple[str, ...] = (*MODEL_FEATURES, HARX_OVER_LEVEL)
 SILENT_SHARE = 0.01
 """Added to a window's share of its reference before the logarithm: a window without trades becomes ln 0.01, not −∞."""
 
-_HOUR_NS = 60 * NS_PER_MIN
+_STEP_NS = NS_PER_DAY // 4
+"""Trees are grown up to a multiple of this, so that markets whose newest bars differ by minutes share them. What the last
+hours were like is in the inputs, and in each market's own HARX."""
 _AS_IT_IS, _MINUS_LOG_VARIANCE, _OVER_SIGMA, _OVER_REFERENCE = range(4)
 _REFERENCES = {"log_volume_": 240, "log_trades_": 240, "log_quotes_": 60}
 """Amounts of a window are compared with those of this many minutes: the longest window of each that is a feature."""
@@ -116,19 +118,19 @@ class Pool:
         return tuple(member.symbol for member in self.members)
 
     def volatility_trees(self, until_ns: int) -> tuple[xgboost.Booster, ...]:
-        """Boosters in the order of `bundle.VOLATILITY_TREES`, grown from the rows up to the hour before `until_ns`."""
-        hour_ns = until_ns // _HOUR_NS * _HOUR_NS
-        if hour_ns not in self._volatility:
-            self._volatility[hour_ns] = self._grow_volatility([m.between(0, hour_ns) for m in self.members])
-        return self._volatility[hour_ns]
+        """Boosters in the order of `bundle.VOLATILITY_TREES`, grown from the rows before the quarter of a day of `until_ns`."""
+        border_ns = until_ns // _STEP_NS * _STEP_NS
+        if border_ns not in self._volatility:
+            self._volatility[border_ns] = self._grow_volatility([m.between(0, border_ns) for m in self.members])
+        return self._volatility[border_ns]
 
     def bid_trees(self, until_ns: int) -> tuple[xgboost.Booster, ...]:
-        """A booster for each horizon, grown from the rows of the bid's window up to the hour before `until_ns`."""
-        hour_ns = until_ns // _HOUR_NS * _HOUR_NS
-        if hour_ns not in self._bid:
-            since_ns = hour_ns - int(self._recipe.bid.window_days * NS_PER_DAY)
-            self._bid[hour_ns] = self._grow_bid([m.between(since_ns, hour_ns) for m in self.members])
-        return self._bid[hour_ns]
+        """A booster for each horizon, grown from the bid's window before the quarter of a day of `until_ns`."""
+        border_ns = until_ns // _STEP_NS * _STEP_NS
+        if border_ns not in self._bid:
+            since_ns = border_ns - int(self._recipe.bid.window_days * NS_PER_DAY)
+            self._bid[border_ns] = self._grow_bid([m.between(since_ns, border_ns) for m in self.members])
+        return self._bid[border_ns]
 
     def _grow_volatility(self, members: list[PoolRows]) -> tuple[xgboost.Booster, ...]:
         chosen = self._recipe.volatility
