@@ -51,6 +51,8 @@ SERVES_DESCRIPTIONS: dict[Quantity, str] = {
     "recent bars, most of them above the floor.",
     BID: "The champion of each market loads, reproduces its golden batch, and forecasts finite returns from recent bars.",
 }
+CLIPS = ("floor_share", "clipped_share")
+"""Scores that say how often a limit decided: HARX's floor, and the largest move that the trees of the bid learn from."""
 _METRICS = ("qlike", "r2_log", "median_ape", "dm_t", "lambda", "mse_ratio", "direction", "direction_se")
 
 
@@ -81,7 +83,8 @@ def _model_metadata(model: "Model") -> dict[str, Any]:
     if manifest.train_rows:
         metadata["trained_from"] = from_ns(manifest.trained_from_ns).isoformat()
         metadata["trained_to"] = from_ns(manifest.trained_to_ns).isoformat()
-    return metadata | {key.replace("/", "_"): value for key, value in manifest.scores.items() if "/5m/" in key}
+    shown = {key: value for key, value in manifest.scores.items() if "/5m/" in key or key in CLIPS}
+    return metadata | {key.replace("/", "_"): value for key, value in shown.items()}
 
 
 def _usable(load: "Callable[[ModelKey], Model]", key: ModelKey) -> "Model | None":

@@ -286,6 +286,7 @@ def train_bid(
             candidate, returns = pooled, pooled_returns
     shrinkage = np.asarray(candidate.manifest.shrinkage)
     table = bid_scores(block.bid_bps, returns, shrinkage) | {"test_rows": float(len(block.origin_ns))}
+    table["clipped_share"] = float(np.mean(np.abs(block.bid_bps / sigma) > RECIPE.bid.max_move_sigmas))
     champion_losses = None
     if champion is not None:
         squares = _squares(block.bid_bps, champion.predict(block.matrix, sigma))

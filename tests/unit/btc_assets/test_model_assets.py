@@ -163,6 +163,8 @@ def test_both_models_are_trained_registered_and_pass_their_checks() -> None:
     metadata = result.asset_materializations_for_node("volatility_model")[0].metadata
     assert metadata["kind"].value == WORLD["volatility-model"].kind
     assert metadata["harx_5m_qlike"].value > 0.0
+    assert 0.0 <= metadata["floor_share"].value < 0.5
+    assert 0.0 <= result.asset_materializations_for_node("bid_model")[0].metadata["clipped_share"].value < 0.01
     assert "| harx / 5m |" in str(metadata["scores"].value)
     assert "/#/models" in str(metadata["mlflow"].value)
 
