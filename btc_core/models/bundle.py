@@ -150,10 +150,10 @@ class VolatilityModel:
             return baseline, baseline
         share = self.manifest.harx_share
         five = share * logs[:, -1:] + (1.0 - share) * self.manifest.level
-        five = five + 0.5 * self._forest.margins(self.tree_inputs(matrix, logs)).sum(axis=1, keepdims=True)
+        five = five + 0.5 * self._forest.margins(self.forest_inputs(matrix, logs)).sum(axis=1, keepdims=True)
         return _sigma_bps(five + self.manifest.harx_shape_share * (logs - logs[:, -1:]) + self._offsets), baseline
 
-    def tree_inputs(self, matrix: Floats, log_variance: Floats | None = None) -> Floats:
+    def forest_inputs(self, matrix: Floats, log_variance: Floats | None = None) -> Floats:
         """What the trees read of `matrix`: its columns, or those of `pooling` if the trees are pooled.
 
         `log_variance` (n, 5) is HARX's; it is computed unless it is given.
@@ -183,7 +183,7 @@ class VolatilityModel:
     def check_against_xgboost(self, matrix: Floats) -> None:
         """Compare the compiled sums of the trees with XGBoost's on these rows; where they differ, XGBoost serves."""
         if self._forest is not None:
-            self._forest.check_against_xgboost(self.tree_inputs(matrix))
+            self._forest.check_against_xgboost(self.forest_inputs(matrix))
 
     def save(self, folder: Path, golden: Floats) -> None:
         """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its golden batch."""
@@ -232,9 +232,9 @@ class BidModel:
             raise SchemaError(msg)
         if self._forest is None:
             return np.zeros_like(sigma_bps)
-        return self._shrinkage * self._forest.margins(self.tree_inputs(matrix, sigma_bps)) * sigma_bps
+        return self._shrinkage * self._forest.margins(self.forest_inputs(matrix, sigma_bps)) * sigma_bps
 
-    def tree_inputs(self, matrix: Floats, sigma_bps: Floats) -> Floats:
+    def forest_inputs(self, matrix: Floats, sigma_bps: Floats) -> Floats:
         """What the trees read of `matrix`: its columns, or those of `pooling` if the trees are pooled."""
         if not self.manifest.pool:
             return matrix
@@ -253,7 +253,7 @@ class BidModel:
     def check_against_xgboost(self, matrix: Floats, sigma_bps: Floats) -> None:
         """Compare the compiled sums of the trees with XGBoost's on these rows; where they differ, XGBoost serves."""
         if self._forest is not None:
-            self._forest.check_against_xgboost(self.tree_inputs(matrix, sigma_bps))
+            self._forest.check_against_xgboost(self.forest_inputs(matrix, sigma_bps))
 
     def save(self, folder: Path, golden: Floats) -> None:
         """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its golden batch."""

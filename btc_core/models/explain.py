@@ -44,7 +44,7 @@ def explain(model: VolatilityModel, row: Floats) -> Explanation:
     log_harx = float(model.harx.log_variance(row[:, INPUT_COLUMNS])[0, -1])
     if not model.boosters:
         return Explanation(log_harx, 0.0, log_harx, 0.0, {})
-    parts = 0.5 * np.sum([each[0] for each in _contributions(model.boosters, model.tree_inputs(row))], axis=0)
+    parts = 0.5 * np.sum([each[0] for each in _contributions(model.boosters, model.forest_inputs(row))], axis=0)
     manifest = model.manifest
     level, offset = manifest.level, manifest.offsets[-1]
     harx = manifest.harx_share * (log_harx - level)
@@ -61,7 +61,9 @@ def mean_effects(model: VolatilityModel | BidModel, rows: Floats) -> dict[str, f
     """
     if not model.boosters or not len(rows):
         return {}
-    inputs = model.tree_inputs(rows) if isinstance(model, VolatilityModel) else model.tree_inputs(rows, _typical(rows))
+    inputs = (
+        model.forest_inputs(rows) if isinstance(model, VolatilityModel) else model.forest_inputs(rows, _typical(rows))
+    )
     parts = [np.abs(each[:, :-1]).mean(axis=0) for each in _contributions(model.boosters, inputs)]
     effects = dict(zip(_input_names(model.manifest), np.mean(parts, axis=0).tolist(), strict=True))
     return dict(sorted(effects.items(), key=lambda pair: -pair[1]))
