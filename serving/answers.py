@@ -270,7 +270,8 @@ class MinuteBar(msgspec.Struct, frozen=True):
     high: float | None
     low: float | None
     close: float | None
-    volume_btc: float | None
+    volume_base: float | None
+    """Traded quantity in the base asset: BTC in BTC/USD, ETH in ETH/USD."""
     trades: int | None
     quotes: int | None
     bid_close: float | None

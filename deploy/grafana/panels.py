@@ -56,7 +56,7 @@ MARKET = (
          f"FROM silver_features WHERE {SQL_RANGE}",),
     ),
     Panel(
-        "Volume per minute", "BTC", "Traded quantity of each minute.",
+        "Volume per minute", "short", "Traded quantity of each minute, in the base asset of the market.",
         ("SELECT ts AS time, volume FROM gold_1min WHERE $__timeFilter(ts) AND symbol = '$symbol'",),
         kind="bars",
     ),
