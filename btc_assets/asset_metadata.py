@@ -11,8 +11,7 @@ from urllib.parse import urlencode
 
 import dagster as dg
 
-from btc_core.names import BID, ModelKey
-from btc_core.registry.keys import model_keys
+from btc_core.names import BID, ModelKey, Quantity
 from btc_core.settings import settings
 from btc_core.tables.catalogue import TABLES
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 OWNERS = ["team:market-data"]
 EXCHANGE_FEED = "exchange_feed"
 EVENTS_TOPIC = "market_events_topic"
-MODEL_KEYS = model_keys(settings().exchange.modelled_symbols)
-"""The models that have assets."""
 _KRAKEN = "kraken."
 
 
@@ -37,14 +34,14 @@ def market_suffix(symbol: str) -> str:
     return key.name.removeprefix(key.experiment).replace("-", "_")
 
 
-def model_asset(key: ModelKey) -> str:
-    """Name of the asset that trains a model."""
-    return f"{key.quantity}_model{market_suffix(key.symbol)}"
+def model_asset(quantity: Quantity) -> str:
+    """Name of the asset that trains the models of a quantity; its partitions are the markets."""
+    return f"{quantity}_model"
 
 
-def champion_asset(key: ModelKey) -> str:
-    """Name of the asset that is a model's champion."""
-    return f"{key.quantity}_champion{market_suffix(key.symbol)}"
+def champion_asset(quantity: Quantity) -> str:
+    """Name of the asset that is the champions of a quantity; its partitions are the markets."""
+    return f"{quantity}_champion"
 
 
 def code_version(*parts: str) -> str:
@@ -117,7 +114,7 @@ def _column_deps(column: Column) -> list[dg.TableColumnDep]:
 def _upstream_columns(upstream: str) -> list[tuple[str, str]]:
     """Assets and columns behind `table.column`, `kraken.channel.field`, `log.field` or `model.asset.field`.
 
-    The last stands for the models of every market that has some.
+    The last stands for the models of every market.
     """
     if upstream.startswith(_KRAKEN):
         return [(EXCHANGE_FEED, upstream.removeprefix(_KRAKEN))]
@@ -126,7 +123,7 @@ def _upstream_columns(upstream: str) -> list[tuple[str, str]]:
         return [(EVENTS_TOPIC, column)]
     if table == "model":
         asset, _, field = column.partition(".")
-        return [(f"{asset}{market_suffix(symbol)}", field) for symbol in settings().exchange.modelled_symbols]
+        return [(asset, field)]
     if table not in TABLES:
         msg = f"the catalogue names {upstream} as an upstream column, and there is no table {table}"
         raise KeyError(msg)

@@ -17,7 +17,6 @@ import msgspec
 from btc_assets.asset_metadata import (
     EVENTS_TOPIC,
     EXCHANGE_FEED,
-    MODEL_KEYS,
     OWNERS,
     champion_asset,
     table_metadata,
@@ -27,7 +26,7 @@ from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster 
 from btc_core import names
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import BtcError, QuestDBError, ServiceError
-from btc_core.names import VOLATILITY
+from btc_core.names import QUANTITIES, VOLATILITY
 from btc_core.stores.kafka import group_members, topic_state
 from btc_core.tables.catalogue import TABLES
 
@@ -51,10 +50,10 @@ IDLE_INTERVAL_NS = 300 * NS_PER_S
 API_TIMEOUT_S = 3.0
 
 _FEATURES_TOPIC, _PREDICTIONS_TOPIC = "features_topic", "predictions_topic"
-_CHAMPIONS = tuple(champion_asset(key) for key in MODEL_KEYS)
+_CHAMPIONS = tuple(champion_asset(quantity) for quantity in QUANTITIES)
 _CHAMPIONS_BEHIND = {
     "gold_bid_price_prediction": _CHAMPIONS,  # the bid model multiplies by the forecast volatility
-    "gold_volatility_prediction": tuple(champion_asset(key) for key in MODEL_KEYS if key.quantity == VOLATILITY),
+    "gold_volatility_prediction": (champion_asset(VOLATILITY),),
 }
 _QUIET_TABLES = {"bronze_status", "bronze_trade_corrections", "gap_marks"}
 """Tables that get rows only when something is wrong, so their silence is no problem."""

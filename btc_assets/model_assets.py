@@ -1,51 +1,58 @@
 """The assets of the models: each is trained and judged, promoted if its gate lets it, and checked as it is served.
 
-A model has two assets. `volatility_model` registers a challenger, and its check `gate` blocks `volatility_champion`, which
-moves the alias. What does not belong here: how models are fitted and judged (`training`, `btc_core.models.gate`), and
-demotion (`skill`).
+A quantity has two assets, whose partitions are the markets. `volatility_model` registers a challenger for each market, and
+`volatility_champion` moves the alias of those that passed their gate; the others keep their champions.
+What does not belong here: how models are fitted and judged (`training`, `btc_core.models.gate`), and demotion (`skill`).
 """
 
-from __future__ import annotations
-
+# no `from __future__ import annotations`: Dagster wants the type of `context`, not its name
+import math
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import msgspec
 import numpy as np
 
-from btc_assets.asset_metadata import MODEL_KEYS, OWNERS, champion_asset, model_asset
+from btc_assets.asset_metadata import OWNERS, champion_asset, market_suffix, model_asset
+from btc_assets.partitions import MARKETS, ONE_RUN, Result, for_each_market
 from btc_assets.pictures import of_training
-from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
+from btc_assets.resources import Database, Environment, Registry
 from btc_assets.training_bars import minute_bars, older_bars
 from btc_core.clock import SYSTEM_CLOCK, from_ns
 from btc_core.days.seals import seals_of_bars
 from btc_core.errors import BtcError, NotReady, SchemaError
 from btc_core.features import catalogue
 from btc_core.features.catalogue import FEATURE_VERSION
-from btc_core.names import BID, VOLATILITY, ModelKey, Quantity
+from btc_core.models.gate import Verdict
+from btc_core.names import BID, QUANTITIES, VOLATILITY, ModelKey, Quantity
 from btc_core.stores.minute_bars import read_stored
 from btc_core.version import git_commit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from btc_assets.training import TrainingResult
     from btc_core.models.dataset import Frame
+    from btc_core.models.pooling import Pool
     from btc_core.registry.bundles import Model
 
 SEALED_BARS = dg.AssetDep("sealed_bars", partition_mapping=dg.AllPartitionMapping())
 """Training reads every day of its window, so it comes after all of them."""
 CHECKED_BARS = 2_000
 """Recent bars whose features the checks forecast from: enough to cover the longest window (1440 min)."""
+MAX_FLOOR_SHARE = 0.5
+"""The floor is the second percentile of what came in training. If half of the forecasts are there, the inputs are not of the
+market that the model was fitted on."""
 MODEL_DESCRIPTIONS: dict[Quantity, str] = {
     VOLATILITY: "Realized volatility of the next 1 to 5 minutes: trees fitted on years and corrected by a recent HARX model, "
     "or HARX alone if the trees are not better.",
     BID: "The bid of the next 1 to 5 minutes: trees whose forecasts are shrunk, or the random walk if they do not beat it.",
 }
 SERVES_DESCRIPTIONS: dict[Quantity, str] = {
-    VOLATILITY: "The champion loads, reproduces its golden batch, and forecasts finite, positive σ from recent bars.",
-    BID: "The champion loads, reproduces its golden batch, and forecasts finite returns from recent bars.",
+    VOLATILITY: "The champion of each market loads, reproduces its golden batch, and forecasts finite, positive σ from "
+    "recent bars, most of them above the floor.",
+    BID: "The champion of each market loads, reproduces its golden batch, and forecasts finite returns from recent bars.",
 }
+CLIPS = ("floor_share", "clipped_share")
+"""Scores that say how often a limit decided: HARX's floor, and the largest move that the trees of the bid learn from."""
 _METRICS = ("qlike", "r2_log", "median_ape", "dm_t", "lambda", "mse_ratio", "direction", "direction_se")
 
 
@@ -61,7 +68,7 @@ def scores_table(scores: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _model_metadata(model: Model) -> dict[str, Any]:
+def _model_metadata(model: "Model") -> dict[str, Any]:
     """What Dagster shows of a model."""
     manifest = model.manifest
     metadata: dict[str, Any] = {
@@ -76,10 +83,11 @@ def _model_metadata(model: Model) -> dict[str, Any]:
     if manifest.train_rows:
         metadata["trained_from"] = from_ns(manifest.trained_from_ns).isoformat()
         metadata["trained_to"] = from_ns(manifest.trained_to_ns).isoformat()
-    return metadata | {key.replace("/", "_"): value for key, value in manifest.scores.items() if "/5m/" in key}
+    shown = {key: value for key, value in manifest.scores.items() if "/5m/" in key or key in CLIPS}
+    return metadata | {key.replace("/", "_"): value for key, value in shown.items()}
 
 
-def _usable(load: Callable[[ModelKey], Model], key: ModelKey) -> Model | None:
+def _usable(load: "Callable[[ModelKey], Model]", key: ModelKey) -> "Model | None":
     """A registered model, or None if there is none or this process cannot use it: then it need not be compared with."""
     try:
         return load(key)
@@ -87,9 +95,40 @@ def _usable(load: Callable[[ModelKey], Model], key: ModelKey) -> Model | None:
         return None
 
 
+class Trained(msgspec.Struct, frozen=True):
+    """What a training gave: the gate's verdict, and what Dagster shows."""
+
+    verdict: Verdict
+    metadata: dict[str, Any]
+
+
+_pools: "dict[str, Pool | None]" = {}
+"""The pool of the newest run, by its id: both quantities are fitted on it."""
+
+
+def _pool(run_id: str, environment: Environment, database: Database) -> "Pool | None":
+    """The rows of all markets, made once for both quantities of a run."""
+    if run_id not in _pools:
+        _pools.clear()
+        _pools[run_id] = _new_pool(environment, database)
+    return _pools[run_id]
+
+
+def _new_pool(environment: Environment, database: Database) -> "Pool | None":
+    from btc_assets import training  # noqa: PLC0415 - imports numba
+
+    chosen = environment.get()
+
+    def bars_of(symbol: str) -> Any:
+        with database.connect() as db:
+            return read_stored(db, symbol, chosen.model.train_days)
+
+    return training.make_pool(chosen.exchange.symbols, bars_of)
+
+
 def _train(
-    key: ModelKey, environment: Environment, database: Database, registry: Registry
-) -> dg.MaterializeResult[None]:
+    key: ModelKey, environment: Environment, database: Database, registry: Registry, pool: "Pool | None"
+) -> Trained:
     """Train and judge a model and register it as the challenger."""
     from btc_assets import training  # noqa: PLC0415 - imports numba
     from btc_core.stores.live_rows import live_frame  # noqa: PLC0415 - imports numba
@@ -98,12 +137,12 @@ def _train(
     with database.connect() as db:
         bars = read_stored(db, key.symbol, environment.get().model.train_days)
 
-    def live_rows_since(ts_ns: int) -> Frame:
+    def live_rows_since(ts_ns: int) -> "Frame":
         with database.connect() as db:
             return live_frame(db, key.symbol, ts_ns)
 
     champion, challenger = _usable(registry.champion, key), _usable(registry.challenger, key)
-    result, rows = training.train(key.quantity, bars, champion, challenger, live_rows_since)
+    result, rows = training.train(key.quantity, bars, champion, challenger, live_rows_since, pool)
     if result.is_new and result.model.manifest.train_rows:
         with database.connect() as db:
             seals = seals_of_bars(db, key.symbol, result.model.manifest.trained_from_ns)
@@ -114,59 +153,84 @@ def _train(
         registration = registry.register(key, result.model, rows, result.verdict, params=params, pictures=pictures)
         metadata |= {"version": registration.version, "mlflow": dg.MetadataValue.url(registration.url)}
     metadata["train_s"] = round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)
-    return dg.MaterializeResult(metadata=metadata, check_results=[_gate_result(result)])
+    return Trained(result.verdict, metadata)
 
 
-def _gate_result(result: TrainingResult) -> dg.AssetCheckResult:
-    verdict = result.verdict
+def _gate_result(verdicts: Mapping[str, Verdict], failures: Mapping[str, str]) -> dg.AssetCheckResult:
+    """Passed if the models of all markets may serve; one that may not stops no other, because each gate is stored."""
+    refused = [symbol for symbol, verdict in verdicts.items() if not verdict.passed]
+    metadata: dict[str, Any] = {"refused": ", ".join([*refused, *failures])}
+    lines = [f"{symbol}: {reason}" for symbol, reason in failures.items()]
+    for symbol in [*refused, *(symbol for symbol in verdicts if symbol not in refused)]:
+        verdict, suffix = verdicts[symbol], market_suffix(symbol)
+        lines.append(f"{symbol}: {verdict.reason}")
+        metadata |= {f"reason{suffix}": verdict.reason, f"beats_baselines{suffix}": verdict.beats_baselines}
+        metadata |= {f"{name}{suffix}": value for name, value in verdict.figures.items() if math.isfinite(value)}
     return dg.AssetCheckResult(
         check_name="gate",
-        passed=verdict.passed,
-        description=verdict.reason,
-        metadata={"reason": verdict.reason, "beats_baselines": verdict.beats_baselines, **verdict.figures},
+        passed=not refused and not failures,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="\n".join(lines),
+        metadata=metadata,
     )
 
 
-def _model_asset(key: ModelKey) -> dg.AssetsDefinition:
+def _model_asset(quantity: Quantity, markets: dg.PartitionsDefinition[str] = MARKETS) -> dg.AssetsDefinition:
     gate = dg.AssetCheckSpec(
         "gate",
-        asset=model_asset(key),
-        blocking=True,
-        description="The model may serve: it is not worse than the champion, or has proven in shadow to be better.",
+        asset=model_asset(quantity),
+        description="The models of all markets may serve: each is not worse than its champion, or has proven in shadow to "
+        "be better. A market whose model may not serve keeps its champion.",
     )
 
     @dg.asset(
-        name=model_asset(key),
+        name=model_asset(quantity),
+        partitions_def=markets,
+        backfill_policy=ONE_RUN,
         deps=[minute_bars, older_bars, SEALED_BARS],
         check_specs=[gate],
         kinds={"xgboost", "mlflow"},
         group_name="models",
         owners=OWNERS,
         code_version=FEATURE_VERSION,
-        description=MODEL_DESCRIPTIONS[key.quantity],
+        description=MODEL_DESCRIPTIONS[quantity],
     )
-    def trained_model(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult:  # type: ignore[type-arg] # Dagster accepts only the name without brackets
-        return _train(key, environment, database, registry)
+    def trained_model(
+        context: dg.AssetExecutionContext, environment: Environment, database: Database, registry: Registry
+    ) -> Result:
+        pool = _pool(context.run.run_id, environment, database)
+        verdicts: dict[str, Verdict] = {}
+
+        def train_market(symbol: str) -> Mapping[str, Any]:
+            trained = _train(ModelKey(symbol, quantity), environment, database, registry, pool)
+            verdicts[symbol] = trained.verdict
+            return trained.metadata
+
+        failures = for_each_market(context, model_asset(quantity), train_market)
+        return dg.MaterializeResult(check_results=[_gate_result(verdicts, failures)])
 
     return trained_model
 
 
-def _champion_asset(key: ModelKey) -> dg.AssetsDefinition:
+def _champion_asset(quantity: Quantity, markets: dg.PartitionsDefinition[str] = MARKETS) -> dg.AssetsDefinition:
     @dg.asset(
-        name=champion_asset(key),
-        deps=[model_asset(key)],
+        name=champion_asset(quantity),
+        partitions_def=markets,
+        backfill_policy=ONE_RUN,
+        deps=[model_asset(quantity)],
         kinds={"mlflow"},
         group_name="models",
         owners=OWNERS,
-        description=f"The {key.quantity} model that serves. A challenger that passed its gate replaces it within seconds.",
+        description=f"The {quantity} model that serves. A challenger that passed its gate replaces it within seconds.",
     )
-    def champion(registry: Registry) -> dg.MaterializeResult[None]:
-        promotion = registry.promote_challenger(key)
-        if promotion is None:
-            reason = "there is no challenger that passed its gate; the champion stays"
-            return dg.MaterializeResult(metadata={"moved": False, "reason": reason})
-        metadata: dict[str, Any] = {"moved": True, "version": promotion.version, "reason": promotion.reason}
-        return dg.MaterializeResult(metadata=metadata)
+    def champion(context: dg.AssetExecutionContext, registry: Registry) -> None:
+        def promote_in(symbol: str) -> Mapping[str, Any]:
+            promotion = registry.promote_challenger(ModelKey(symbol, quantity))
+            if promotion is None:
+                return {"moved": False, "reason": "there is no challenger that passed its gate; the champion stays"}
+            return {"moved": True, "version": promotion.version, "reason": promotion.reason}
+
+        for_each_market(context, champion_asset(quantity), promote_in)
 
     return champion
 
@@ -175,6 +239,7 @@ def serves(database: Database, registry: Registry, key: ModelKey) -> tuple[bool,
     """Whether the champion loads and forecasts recent rows as it should, and the facts."""
     from btc_core.features.bar_features import bar_features  # noqa: PLC0415 - imports numba
     from btc_core.models.bundle import BidModel, VolatilityModel  # noqa: PLC0415 - imports numba
+    from btc_core.models.harx import INPUT_COLUMNS  # noqa: PLC0415 - imports numba
 
     try:
         model = registry.champion(key)
@@ -188,30 +253,39 @@ def serves(database: Database, registry: Registry, key: ModelKey) -> tuple[bool,
     sigma = volatility.predict(matrix) if isinstance(volatility, VolatilityModel) else np.empty((0, 5))
     values = model.predict(matrix, sigma) if isinstance(model, BidModel) else sigma
     passed = bool(len(values) and np.isfinite(values).all())
-    if isinstance(model, VolatilityModel):
-        passed = passed and bool((values > 0.0).all())
     facts: dict[str, Any] = {"rows": len(values), "version": model.version, "kind": model.kind}
+    if isinstance(model, VolatilityModel):
+        floor_share = float(np.mean(model.harx.is_at_floor(matrix[:, INPUT_COLUMNS]))) if len(values) else 0.0
+        passed = passed and bool((values > 0.0).all()) and floor_share < MAX_FLOOR_SHARE
+        facts["floor_share"] = floor_share
     if len(values):
         facts |= {"median_5m_bps": float(np.median(values[:, -1])), "max_5m_bps": float(np.max(np.abs(values[:, -1])))}
     return passed, facts
 
 
-def _serves_check(key: ModelKey) -> dg.AssetChecksDefinition:
-    needs_volatility = key.quantity == BID  # whose forecasts are multiples of σ
+def _serves_check(quantity: Quantity) -> dg.AssetChecksDefinition:
+    needs_volatility = quantity == BID  # whose forecasts are multiples of σ
 
     @dg.asset_check(
-        name=f"{champion_asset(key)}_serves",
-        asset=champion_asset(key),
-        additional_deps=[champion_asset(ModelKey(key.symbol, VOLATILITY))] if needs_volatility else None,
-        description=SERVES_DESCRIPTIONS[key.quantity],
+        name=f"{champion_asset(quantity)}_serves",
+        asset=champion_asset(quantity),
+        additional_deps=[champion_asset(VOLATILITY)] if needs_volatility else None,
+        description=SERVES_DESCRIPTIONS[quantity],
     )
-    def check(database: Database, registry: Registry) -> dg.AssetCheckResult:
-        passed, facts = serves(database, registry, key)
-        return dg.AssetCheckResult(passed=passed, metadata=facts)
+    def check(environment: Environment, database: Database, registry: Registry) -> dg.AssetCheckResult:
+        found = {
+            symbol: serves(database, registry, ModelKey(symbol, quantity))
+            for symbol in environment.get().exchange.symbols
+        }
+        facts = {
+            f"{name}{market_suffix(symbol)}": value for symbol, (_, of) in found.items() for name, value in of.items()
+        }
+        failed = [symbol for symbol, (passed, _) in found.items() if not passed]
+        return dg.AssetCheckResult(passed=not failed, metadata=facts | {"failed": ", ".join(failed)})
 
     return check
 
 
-MODEL_ASSETS = tuple(_model_asset(key) for key in MODEL_KEYS)
-CHAMPION_ASSETS = tuple(_champion_asset(key) for key in MODEL_KEYS)
-SERVES_CHECKS = tuple(_serves_check(key) for key in MODEL_KEYS)
+MODEL_ASSETS = tuple(_model_asset(quantity) for quantity in QUANTITIES)
+CHAMPION_ASSETS = tuple(_champion_asset(quantity) for quantity in QUANTITIES)
+SERVES_CHECKS = tuple(_serves_check(quantity) for quantity in QUANTITIES)

@@ -16,10 +16,11 @@ import numpy as np
 from btc_assets.asset_metadata import OWNERS, market_suffix, table_metadata
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_S, column_ns, from_ns, now_ns
-from btc_core.errors import NotReady
+from btc_core.errors import NotReady, SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import gate
 from btc_core.names import BID, LEVELS_PCT, QUANTITIES, VOLATILITY, ModelKey, Quantity
+from btc_core.registry.keys import model_keys
 from btc_core.tables.catalogue import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL
 from btc_core.tables.sql import of_symbol
 
@@ -45,6 +46,8 @@ DRIFT_MAX_FEATURES = 5
 _BASELINES = ("harx", "har", "ewma", "naive")
 SKILL_CHECKS: dict[Quantity, str] = {quantity: f"{quantity}_is_good" for quantity in QUANTITIES}
 """The live check of each quantity's forecasts."""
+BAD_MARKETS = "bad_markets"
+"""The metadata of a live check that lists the markets whose forecasts are bad, separated by commas."""
 _ARRIVAL_CHECK, _DRIFT_CHECK = "outcomes_arrive", "features_are_familiar"
 
 
@@ -165,9 +168,9 @@ def _market_skill(db: QuestDB, symbol: str) -> MarketSkill | None:
     metadata=table_metadata(PREDICTION_SKILL),
 )
 def prediction_skill(environment: Environment, database: Database) -> dg.MaterializeResult:  # type: ignore[type-arg] # Dagster accepts only the name without brackets
-    """Write the skill of the last hour, six hours, day and week, for each market that has models."""
+    """Write the skill of the last hour, six hours, day and week, for each market that is followed."""
     with database.connect() as db:
-        found = [_market_skill(db, symbol) for symbol in environment.get().exchange.modelled_symbols]
+        found = [_market_skill(db, symbol) for symbol in environment.get().exchange.symbols]
     markets = [market for market in found if market is not None]
     if not markets:
         reason = "no forecast has an outcome yet"
@@ -199,10 +202,11 @@ def prediction_skill(environment: Environment, database: Database) -> dg.Materia
 
 
 def _skill_result(quantity: Quantity, markets: list[MarketSkill]) -> dg.AssetCheckResult:
-    """Passed if the forecasts of every market are good; the reason is that of the first market that is not, or of the first."""
+    """Passed if the forecasts of every market are good; the reasons of the markets that are not come first."""
     verdicts = {market.symbol: market.verdicts[quantity] for market in markets}
-    shown = min(verdicts.values(), key=lambda verdict: verdict.passed)
-    facts = {
+    bad = [symbol for symbol, verdict in verdicts.items() if not verdict.passed]
+    shown = [*bad, *(symbol for symbol in verdicts if symbol not in bad)]
+    facts: dict[str, Any] = {
         f"{name}{market_suffix(symbol)}": value
         for symbol, verdict in verdicts.items()
         for name, value in verdict.figures.items()
@@ -210,10 +214,10 @@ def _skill_result(quantity: Quantity, markets: list[MarketSkill]) -> dg.AssetChe
     }
     return dg.AssetCheckResult(
         check_name=SKILL_CHECKS[quantity],
-        passed=shown.passed,
+        passed=not bad,
         severity=dg.AssetCheckSeverity.WARN,
-        description=shown.reason,
-        metadata=facts,
+        description="\n".join(f"{symbol}: {verdicts[symbol].reason}" for symbol in shown),
+        metadata=facts | {BAD_MARKETS: ", ".join(bad)},
     )
 
 
@@ -226,12 +230,9 @@ def _skill_result(quantity: Quantity, markets: list[MarketSkill]) -> dg.AssetChe
 )
 def demotions(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
     """Judge the last day of each champion, by the outcomes of its own version."""
-    modelled = environment.get().exchange.modelled_symbols
+    symbols = environment.get().exchange.symbols
     with database.connect() as db:
-        decisions = {
-            key.name: _demote_if_bad(db, registry, key)
-            for key in (ModelKey(symbol, quantity) for symbol in modelled for quantity in QUANTITIES)
-        }
+        decisions = {key.name: _demote_if_bad(db, registry, key) for key in model_keys(symbols)}
     return dg.MaterializeResult(metadata=decisions)
 
 
@@ -239,7 +240,7 @@ def _demote_if_bad(db: QuestDB, registry: Registry, key: ModelKey) -> str:
     """Judge one champion, demote it if it is bad, and return the decision in words."""
     try:
         champion = registry.champion(key)
-    except NotReady as error:
+    except (NotReady, SchemaError) as error:  # another market is judged all the same
         return str(error)
     day = read_outcomes(db, key.symbol, gate.DEMOTE_HOURS)
     own = day[day[f"{key.quantity}_model_version"] == champion.version] if len(day) else day
@@ -276,7 +277,7 @@ def feature_drift(environment: Environment, database: Database, registry: Regist
     far_features: list[int] = []
     unknown: list[str] = []
     with database.connect() as db:
-        for symbol in environment.get().exchange.modelled_symbols:
+        for symbol in environment.get().exchange.symbols:
             drifts = _market_drift(db, registry, symbol)
             if isinstance(drifts, str):
                 unknown.append(drifts)
@@ -306,7 +307,7 @@ def _market_drift(db: QuestDB, registry: Registry, symbol: str) -> dict[str, Any
 
     try:
         trained = registry.champion(ModelKey(symbol, VOLATILITY)).manifest.distributions
-    except NotReady as error:
+    except (NotReady, SchemaError) as error:
         return str(error)
     rows = _recent_rows(db, symbol, tuple(trained), DRIFT_HOURS)
     if len(rows) < DRIFT_MIN_ROWS:

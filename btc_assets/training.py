@@ -1,11 +1,14 @@
 """What a training run does with bars: judge a model on days that it was not fitted on, then fit it on all of them.
 
+Each market is fitted alone and with trees that are grown from the rows of all markets, and the better of the two is judged.
+
 What does not belong here: fitting (`btc_core.models.fitting`), where bars come from (`training_bars`), and Dagster
 (`model_assets`).
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,7 +17,7 @@ import numpy as np
 from btc_core.clock import NS_PER_DAY
 from btc_core.errors import SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.models import bundle, fitting, gate, intervals, scores
+from btc_core.models import bundle, fitting, gate, intervals, pooling, scores
 from btc_core.models.dataset import Frame, make_frame
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import trainer_of
@@ -23,7 +26,7 @@ from btc_core.registry.bundles import Model
 from btc_core.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -33,6 +36,12 @@ BLOCK_DAYS = 7.0
 """The newest days, on which a candidate that was fitted on the days before is compared with the champion and the baselines."""
 BLOCK_SHARE = 0.2
 """The share of a history that is too short for such a block."""
+MIN_POOL_MARKETS = 2
+"""A pool of one market would be its own fit with fewer inputs."""
+TREES = frozenset({"own", "pooled", "xgboost"})
+"""Names of the forecasts with trees among the scores: of both fits, and of the one that was chosen."""
+
+_log = logging.getLogger(__name__)
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,16 +66,41 @@ def params(quantity: Quantity) -> dict[str, str]:
     return shown | {"trainer": settings().model.trainer, "trees": trees}
 
 
-def train(
+def make_pool(symbols: Sequence[str], bars_of: Callable[[str], npt.NDArray[Any]]) -> pooling.Pool | None:
+    """The rows of all markets, for a pooled fit; None unless two have enough bars, one of them enough for trees.
+
+    The bars of one market are in memory at a time.
+    """
+    members: list[pooling.PoolRows] = []
+    longest_days = 0.0
+    for symbol in symbols:
+        bars = bars_of(symbol)
+        if len(symbols) < MIN_POOL_MARKETS or len(bars) < RECIPE.dataset.min_bars:
+            continue
+        frame = make_frame(bars)
+        try:
+            logs = fitting.pool_log_variance(frame)
+        except ValueError as error:
+            _log.info("the pooled fit leaves out %s: %s", symbol, error)
+            continue
+        longest_days = max(longest_days, frame.days)
+        members.append(pooling.pool_rows(symbol, frame, logs, RECIPE.pool.max_rows // len(symbols)))
+    if len(members) < MIN_POOL_MARKETS or longest_days < RECIPE.trees_need_days:
+        return None
+    return pooling.Pool(members, trainer_of(settings().model))
+
+
+def train(  # noqa: PLR0913, PLR0917 - a training compares with everything that is registered
     quantity: Quantity,
     bars: npt.NDArray[Any],
     champion: Model | None,
     challenger: Model | None,
     live_rows_since: Callable[[int], Frame],
+    pool: pooling.Pool | None = None,
 ) -> tuple[TrainingResult, Floats]:
     """Train a model on minute bars; returns it with rows (n, features) for the golden batch of its bundle.
 
-    If the champion has another recipe, the new model only enters shadow. A challenger that is in shadow already is judged
+    With a `pool`, the pooled fit competes with the market's own. If the champion has another recipe, the new model only enters shadow. A challenger that is in shadow already is judged
     instead, on the rows that the stream wrote since a time in ns.
     """
     if len(bars) < RECIPE.dataset.min_bars:
@@ -91,14 +125,16 @@ def train(
         champion = None  # it was beaten in shadow: its successor is fitted on all days and need not be compared again
     elif changed:
         entered = gate.Verdict(passed=False, reason="another recipe than the champion's: it is in shadow from now on")
-        return msgspec.structs.replace(_judge_and_fit(quantity, frame, None), verdict=entered), frame.matrix
-    return _judge_and_fit(quantity, frame, champion), frame.matrix
+        return msgspec.structs.replace(_judge_and_fit(quantity, frame, None, pool), verdict=entered), frame.matrix
+    return _judge_and_fit(quantity, frame, champion, pool), frame.matrix
 
 
-def _judge_and_fit(quantity: Quantity, frame: Frame, champion: Model | None) -> TrainingResult:
+def _judge_and_fit(
+    quantity: Quantity, frame: Frame, champion: Model | None, pool: pooling.Pool | None
+) -> TrainingResult:
     if quantity == VOLATILITY:
-        return train_volatility(frame, champion if isinstance(champion, bundle.VolatilityModel) else None)
-    return train_bid(frame, champion if isinstance(champion, bundle.BidModel) else None)
+        return train_volatility(frame, champion if isinstance(champion, bundle.VolatilityModel) else None, pool)
+    return train_bid(frame, champion if isinstance(champion, bundle.BidModel) else None, pool)
 
 
 def judge_shadow(
@@ -140,7 +176,9 @@ def hold_out(frame: Frame) -> tuple[Frame, Frame]:
     return frame.between(0, border - RECIPE.dataset.embargo_ns), frame.between(border, int(frame.origin_ns[-1]))
 
 
-def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = None) -> TrainingResult:
+def train_volatility(
+    frame: Frame, champion: bundle.VolatilityModel | None = None, pool: pooling.Pool | None = None
+) -> TrainingResult:
     """Judge on the newest block against the champion and every baseline, then fit on all days.
 
     If the trees do not beat the best baseline there, they are left out, and the model is of kind `harx`.
@@ -151,22 +189,44 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
     labels = np.maximum(block.realized, candidate.harx.rv_floor)
     sigma, harx = candidate.predict_both(block.matrix)
     forecasts = {**candidate.baseline_forecasts(block.matrix), "harx": harx}
+    choice = gate.Choice(is_pooled=False, reason="")
+    if pool is not None:
+        pooled = fitting.fit_volatility(before, trainer=trainer, pool=pool)
+        pooled_sigma = pooled.predict(block.matrix)
+        forecasts |= {"own": sigma, "pooled": pooled_sigma}
+        choice = gate.choose(_losses(labels, sigma), _losses(labels, pooled_sigma), len(pool.symbols))
+        if choice.is_pooled:
+            candidate, sigma = pooled, pooled_sigma
     if candidate.kind == "xgboost":
         forecasts["xgboost"] = sigma
     champion_losses = None
     if champion is not None:
         champion_losses = np.where(_new_to(champion, block), _losses(labels, champion.predict(block.matrix)), np.nan)
+    is_new_market = before.days < RECIPE.trees_need_days
+    compared = {"harx"} if is_new_market else forecasts.keys() - TREES
     verdict = gate.refresh(
         _losses(labels, sigma),
         champion_losses,
-        {name: _losses(labels, each) for name, each in forecasts.items() if name != "xgboost"},
+        {name: _losses(labels, forecasts[name]) for name in compared},
+        is_new_market=is_new_market,
     )
     table = volatility_scores(labels, forecasts) | {"test_rows": float(len(block.origin_ns))}
-    model = fitting.fit_volatility(frame, trainer=trainer)
+    table["floor_share"] = float(np.mean(candidate.harx.is_at_floor(block.harx_inputs)))
+    model = fitting.fit_volatility(frame, trainer=trainer, pool=pool if choice.is_pooled else None)
+    model.manifest = msgspec.structs.replace(model.manifest, choice=choice.reason)
     if model.kind == "xgboost" and not verdict.beats_baselines:
         model = model.as_baseline()
     unseen = (np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1])
-    return TrainingResult(model=_with_scores(model, table), verdict=verdict, unseen=unseen)
+    return TrainingResult(model=_with_scores(model, table), verdict=_with_choice(verdict, choice), unseen=unseen)
+
+
+def _with_choice(verdict: gate.Verdict, choice: gate.Choice) -> gate.Verdict:
+    """The verdict, whose reason begins with that of the choice between the two fits."""
+    if not choice.reason:
+        return verdict
+    return msgspec.structs.replace(
+        verdict, reason=f"{choice.reason}; {verdict.reason}", figures=choice.figures | verdict.figures
+    )
 
 
 def _new_to(model: Model, rows: Frame) -> npt.NDArray[np.bool_]:
@@ -201,7 +261,9 @@ def volatility_scores(realized: Floats, sigmas_bps: dict[str, Floats]) -> dict[s
     return {name: value for name, value in table.items() if np.isfinite(value)}
 
 
-def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> TrainingResult:
+def train_bid(
+    frame: Frame, champion: bundle.BidModel | None = None, pool: pooling.Pool | None = None
+) -> TrainingResult:
     """Judge on the newest block against the champion, the random walk and the autoregression, then fit on all days.
 
     If the trees do not beat the best baseline there, λ becomes 0 at every horizon, which is the random walk. Otherwise λ
@@ -213,8 +275,18 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Training
     candidate = bundle.random_walk_model() if few else fitting.fit_bid(before, trainer=trainer)
     sigma = fitting.harx_sigma(before.last_days(RECIPE.harx.window_days), block)
     returns = candidate.predict(block.matrix, sigma)
+    choice = gate.Choice(is_pooled=False, reason="")
+    if pool is not None and not few:
+        pooled = fitting.fit_bid(before, trainer=trainer, pool=pool)
+        pooled_returns = pooled.predict(block.matrix, sigma)
+        choice = gate.choose(
+            _squares(block.bid_bps, returns), _squares(block.bid_bps, pooled_returns), len(pool.symbols)
+        )
+        if choice.is_pooled:
+            candidate, returns = pooled, pooled_returns
     shrinkage = np.asarray(candidate.manifest.shrinkage)
     table = bid_scores(block.bid_bps, returns, shrinkage) | {"test_rows": float(len(block.origin_ns))}
+    table["clipped_share"] = float(np.mean(np.abs(block.bid_bps / sigma) > RECIPE.bid.max_move_sigmas))
     champion_losses = None
     if champion is not None:
         squares = _squares(block.bid_bps, champion.predict(block.matrix, sigma))
@@ -227,11 +299,13 @@ def train_bid(frame: Frame, champion: bundle.BidModel | None = None) -> Training
     )
     gained = np.array([table.get(f"model/{h}m/mse_ratio", 1.0) < 1.0 for h in HORIZONS_MIN])
     served = np.where(gained & verdict.beats_baselines, shrinkage, 0.0)
-    model = fitting.serve_bid(frame.last_days(RECIPE.bid.window_days), served, trainer=trainer)
-    manifest = msgspec.structs.replace(model.manifest, scores=table)
+    model = fitting.serve_bid(
+        frame.last_days(RECIPE.bid.window_days), served, trainer=trainer, pool=pool if choice.is_pooled else None
+    )
+    manifest = msgspec.structs.replace(model.manifest, scores=table, choice=choice.reason)
     unseen = (block.bid_bps[:, -1], returns[:, -1])
     model = bundle.BidModel(manifest, model.boosters, model.autoregression)
-    return TrainingResult(model=model, verdict=verdict, unseen=unseen)
+    return TrainingResult(model=model, verdict=_with_choice(verdict, choice), unseen=unseen)
 
 
 def _squares(actual_bps: Floats, forecast_bps: Floats) -> Floats:

@@ -13,7 +13,7 @@ import dagster as dg
 import msgspec
 import numpy as np
 
-from btc_assets.asset_metadata import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, table_metadata
+from btc_assets.asset_metadata import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, market_suffix, table_metadata
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, column_ns, from_ns, now_ns
 from btc_core.errors import NotOffered
@@ -26,6 +26,8 @@ from btc_core.tables.schema import ensure_tables
 from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from btc_core.settings import Settings
     from btc_core.stores.questdb import QuestDB
 
@@ -95,11 +97,11 @@ def _fetch_newest(db: QuestDB, chosen: Settings, symbol: str) -> FetchResult:
     retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
 )
 def minute_bars(environment: Environment, database: Database) -> dg.MaterializeResult[None]:
-    """Fetch the bars of the training window that are missing, for each market that has models."""
+    """Fetch the bars of the training window that are missing, for each market."""
     chosen = environment.get()
     with database.connect() as db:
         ensure_tables(db)
-        markets = [_fetch_newest(db, chosen, symbol) for symbol in chosen.exchange.modelled_symbols]
+        markets = [_fetch_newest(db, chosen, symbol) for symbol in chosen.exchange.symbols]
     metadata: dict[str, Any] = {
         "rows_fetched": sum(market.fetched_rows for market in markets),
         "rows_written": sum(market.written_rows for market in markets),
@@ -128,44 +130,63 @@ def minute_bars(environment: Environment, database: Database) -> dg.MaterializeR
 def older_bars(environment: Environment, database: Database) -> dg.MaterializeResult[None]:
     """Fetch the exchange's trades six hours at a time, until `history_days` are stored or the time of the run is over.
 
+    The next piece is always of the market with the shortest history, so that no market waits until another is complete.
     Each piece is stored before the next is fetched, so an interrupted run continues where it was.
     """
     chosen = environment.get()
     wanted_ns = now_ns() - chosen.model.history_days * NS_PER_DAY
     deadline_s = SYSTEM_CLOCK.monotonic_s() + OLDER_BARS_BUDGET_S
-    written, days_left = 0, 0.0
-    with database.connect() as db:
-        for symbol in chosen.exchange.modelled_symbols:
-            rows, first = _fetch_backwards(db, chosen, symbol, wanted_ns, deadline_s)
-            written += rows
-            days_left += max(0.0, (first - wanted_ns) / NS_PER_DAY)
-    return dg.MaterializeResult(metadata={"rows_written": written, "days_left": days_left})
-
-
-def _fetch_backwards(db: QuestDB, chosen: Settings, symbol: str, wanted_ns: int, deadline_s: float) -> tuple[int, int]:
-    """The rows written and the open of the oldest bar, ns, when `wanted_ns` or the deadline is reached."""
-    log = dg.get_dagster_logger()
     written = 0
-    _, first, _ = stored_range(db, symbol)
-    while wanted_ns < first and SYSTEM_CLOCK.monotonic_s() < deadline_s and not chosen.exchange.history_url:
-        begin = max(wanted_ns, first - PIECE_NS) // NS_PER_MIN * NS_PER_MIN
-        try:
-            pages = list(history.trades_between(chosen.exchange, symbol, begin, first))
-        except NotOffered as error:
-            log.info("%s", error)
-            break
-        if not pages:
-            log.info("the exchange has no trades of %s before %s", symbol, from_ns(first).isoformat())
-            break
-        bars = history.bars_of_trades(np.concatenate(pages))
-        written += store(db, symbol, bars, "trades")
-        first = min(begin, int(bars["ts_ns"][0]))
-        log.info("bars of %s are stored back to %s", symbol, from_ns(first).isoformat())
-    return written, first
+    with database.connect() as db:
+        first_ns = {symbol: stored_range(db, symbol)[1] for symbol in chosen.exchange.symbols}
+        open_symbols = set() if chosen.exchange.history_url else set(first_ns)
+        while SYSTEM_CLOCK.monotonic_s() < deadline_s:
+            symbol = next_market({each: first for each, first in first_ns.items() if each in open_symbols}, wanted_ns)
+            if symbol is None:
+                break
+            rows, first_ns[symbol], is_end = _fetch_piece(db, chosen, symbol, first_ns[symbol], wanted_ns)
+            written += rows
+            if is_end:
+                open_symbols.discard(symbol)
+    days_left = {symbol: max(0.0, (first - wanted_ns) / NS_PER_DAY) for symbol, first in first_ns.items()}
+    metadata: dict[str, Any] = {"rows_written": written, "days_left": sum(days_left.values())}
+    metadata |= {
+        f"days_left{market_suffix(symbol)}": days for symbol, days in days_left.items() if market_suffix(symbol)
+    }
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def next_market(first_ns: Mapping[str, int], wanted_ns: int) -> str | None:
+    """The market whose oldest bar (open, ns) is the newest, None if all begin at `wanted_ns` or before.
+
+    >>> next_market({"BTC/USD": 50, "ETH/USD": 90}, 10), next_market({"BTC/USD": 5}, 10)
+    ('ETH/USD', None)
+    """
+    short = {symbol: first for symbol, first in first_ns.items() if first > wanted_ns}
+    return max(short, key=lambda symbol: short[symbol], default=None)
+
+
+def _fetch_piece(db: QuestDB, chosen: Settings, symbol: str, first: int, wanted_ns: int) -> tuple[int, int, bool]:
+    """Store one piece before the bar that opens at `first`: the rows written, the new oldest open, and whether it is the last."""
+    log = dg.get_dagster_logger()
+    begin = max(wanted_ns, first - PIECE_NS) // NS_PER_MIN * NS_PER_MIN
+    try:
+        pages = list(history.trades_between(chosen.exchange, symbol, begin, first))
+    except NotOffered as error:
+        log.info("%s", error)
+        return 0, first, True
+    if not pages:
+        log.info("the exchange has no trades of %s before %s", symbol, from_ns(first).isoformat())
+        return 0, first, True
+    bars = history.bars_of_trades(np.concatenate(pages))
+    written = store(db, symbol, bars, "trades")
+    oldest = min(begin, int(bars["ts_ns"][0]))
+    log.info("bars of %s are stored back to %s", symbol, from_ns(oldest).isoformat())
+    return written, oldest, False
 
 
 def missing_history(db: QuestDB, chosen: Settings) -> bool:
-    """Whether bars of `history_days` are not stored yet for a market that has models."""
+    """Whether bars of `history_days` are not stored yet for a market."""
     oldest_ns = now_ns() - (chosen.model.history_days - 1) * NS_PER_DAY
-    ranges = [stored_range(db, symbol) for symbol in chosen.exchange.modelled_symbols]
+    ranges = [stored_range(db, symbol) for symbol in chosen.exchange.symbols]
     return any(not rows or first > oldest_ns for rows, first, _ in ranges)

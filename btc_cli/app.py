@@ -75,7 +75,7 @@ COMMANDS = (
     Entry(
         "models",
         "btc_cli.models:models",
-        "List the registered models with their aliases, gate results and promotions.",
+        "List the registered models of each market with their aliases, gate results and promotions.",
         MODELS,
     ),
     Entry(

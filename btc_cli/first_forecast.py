@@ -14,7 +14,7 @@ from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.models.bundle import LAYOUT
 from btc_core.names import CHAMPION, FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
 from btc_core.registry.keys import model_keys
-from btc_core.stores.dagster import launch_job, run_status, run_url
+from btc_core.stores.dagster import launch_job, market_tags, run_status, run_url
 from btc_core.stores.mlflow import MlflowClient
 from btc_core.waiting import wait_until
 
@@ -45,7 +45,7 @@ def ensure_forecasts(settings: Settings, say: Callable[[str], None]) -> dict[str
             say(f"the training run ended with {status}; the page above says why. The API serves its baselines.")
             return wait_ready(settings)
         if not settings.exchange.history_url:
-            url = run_url(settings, launch_job(settings, FETCH_HISTORY_JOB))
+            url = run_url(settings, launch_job(settings, FETCH_HISTORY_JOB, market_tags(settings.exchange.symbols)))
             say(f"fetching older trades in the background, to train the models on them as well ({url})")
     return wait_ready(settings, with_champions=True)
 
@@ -58,7 +58,7 @@ def missing_champions(settings: Settings) -> list[str]:
     needed = {"feature_version": FEATURE_VERSION, "layout": str(LAYOUT)}
     mlflow = MlflowClient(settings.mlflow, settings.store)
     missing = []
-    for key in model_keys(settings.exchange.modelled_symbols):
+    for key in model_keys(settings.exchange.symbols):
         champion = mlflow.aliased_version(key.name, CHAMPION)
         if champion is None or not needed.items() <= champion.tags.items():
             missing.append(key.name)
@@ -70,7 +70,7 @@ def train(settings: Settings, say: Callable[[str], None]) -> str:
 
     Raises `StackError` after `TRAINING_TIMEOUT_S`.
     """
-    run_id = launch_job(settings, TRAIN_MODELS_JOB)
+    run_id = launch_job(settings, TRAIN_MODELS_JOB, market_tags(settings.exchange.symbols))
     url = run_url(settings, run_id)
     reported = ""
 

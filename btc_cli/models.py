@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.padding import Padding
 
 from btc_cli.options import DataDir, open_stack
+from btc_core.errors import InvalidInput
 from btc_core.names import BID_MODEL, VOLATILITY_MODEL
 from btc_core.registry import promotion
 from btc_core.registry.keys import key_of_name, model_keys
@@ -21,24 +22,34 @@ from btc_core.registry.keys import key_of_name, model_keys
 SHOWN_VERSIONS = 10
 """Newest versions of each model that are listed without `--all`."""
 
-Model = Annotated[str, typer.Argument(help=f"{BID_MODEL} or {VOLATILITY_MODEL}.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help=f"{BID_MODEL} or {VOLATILITY_MODEL}; for another market than BTC/USD with its name, as {VOLATILITY_MODEL}-ETHUSD."
+    ),
+]
 Reason = Annotated[str, typer.Option(prompt=True, help="Reason for the change; it is stored with the version.")]
 
 
 def models(
     data_dir: DataDir = None,
     *,
+    symbol: Annotated[str, typer.Option(help="List the models of this market only, such as ETH/USD.")] = "",
     show_all: Annotated[
         bool, typer.Option("--all", help=f"List all versions, not only the newest {SHOWN_VERSIONS} of each model.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the registered models with their aliases, gate results and promotions.
+    """List the registered models of each market with their aliases, gate results and promotions.
 
     Versions with an alias are always listed.
     """
     settings = open_stack(data_dir).settings
-    keys = model_keys(settings.exchange.modelled_symbols)
+    followed = settings.exchange.symbols
+    if symbol and symbol not in followed:
+        msg = f"{symbol} is not followed; this system follows {', '.join(followed)}"
+        raise InvalidInput(msg)
+    keys = model_keys((symbol,) if symbol else followed)
     versions = [each for key in keys for each in promotion.versions(settings, key)]
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(versions), indent=2).decode())
@@ -47,10 +58,15 @@ def models(
         typer.echo("no model is registered yet; train some with POST /retrain or the Dagster job train_models")
     console = Console(highlight=False)
     counted: Counter[str] = Counter()
+    market = ""
     for each in versions:
+        if each.symbol != market:
+            market = each.symbol
+            console.print(f"[bold underline]{market}[/]")
         counted[each.name] += 1
         if show_all or counted[each.name] <= SHOWN_VERSIONS or each.aliases:
-            details = f"{each.kind}, created {each.created[:16]}, gate: {each.gate_result}"
+            kind = f"{each.kind} ({each.fit} fit)" if each.fit else each.kind
+            details = f"{kind}, created {each.created[:16]}, gate: {each.gate_result}"
             console.print(f"[bold]{each.name} {each.version}[/] [green]{', '.join(each.aliases)}[/]  {details}")
             console.print(Padding(each.reason or each.gate_reason, (0, 0, 0, 4)))
 
@@ -63,12 +79,12 @@ def promote(
 ) -> None:
     """Make a model version the champion; forecasts and the API use it within seconds."""
     settings = open_stack(data_dir).settings
-    promotion.promote(settings, key_of_name(model, settings.exchange.modelled_symbols), version, reason)
+    promotion.promote(settings, key_of_name(model, settings.exchange.symbols), version, reason)
     typer.echo(f"version {version} is now the champion of {model}")
 
 
 def rollback(model: Model, reason: Reason, data_dir: DataDir = None) -> None:
     """Make the previous champion the champion again."""
     settings = open_stack(data_dir).settings
-    version = promotion.rollback(settings, key_of_name(model, settings.exchange.modelled_symbols), reason)
+    version = promotion.rollback(settings, key_of_name(model, settings.exchange.symbols), reason)
     typer.echo(f"version {version} is the champion of {model} again")

@@ -86,6 +86,11 @@ def components(statuses: Sequence[Status], settings: Settings) -> None:
             say(f"{status.name} is {status.state}: {status.reason}")
 
 
+def _models(models: dict[str, dict[str, Any]]) -> str:
+    named = [f"{name} by {model.get('kind')} version {model.get('version')}" for name, model in models.items()]
+    return ", ".join(named) or "no model"
+
+
 def readiness(answer: dict[str, Any], settings: Settings) -> None:
     """Print what an answer of the API's `/readyz` means."""
     api = f"http://{settings.api.host}:{settings.api.port}"
@@ -94,11 +99,15 @@ def readiness(answer: dict[str, Any], settings: Settings) -> None:
         reasons = "; ".join(str(reason) for reason in answer.get("reasons", [])) or "no reason given"
         say(f"No forecast is served yet{simulated}: {reasons}. Follow it with `btc status` and {api}/readyz.")
         return
-    models = ", ".join(
-        f"{name} by {model.get('kind')} version {model.get('version')}"
-        for name, model in answer.get("models", {}).items()
-    )
-    say(f"Serving{simulated}: {models or 'no model'}; the features are {answer.get('feature_age_s')} s old.")
+    models = _models(answer.get("models", {}))
+    markets = answer.get("markets", [])
+    if len(markets) > 1:
+        say(f"Serving {len(markets)} markets{simulated}; the features are {answer.get('feature_age_s')} s old.")
+        for market in markets:
+            state = _models(market["models"]) if market["status"] == "ready" else "; ".join(market["reasons"])
+            say(f"  {market['symbol']}: {state}")
+    else:
+        say(f"Serving{simulated}: {models}; the features are {answer.get('feature_age_s')} s old.")
     say(f"Try it: curl {api}/predict_bid")
 
 

@@ -160,6 +160,15 @@ REPAIR_GAPS = Gauge(
     ["symbol", "state"],
 )
 
+ROWS_WITHOUT_MODEL = Counter(
+    "btc_rows_without_model",
+    "Feature rows without a forecast, because their market has too few bars for a model.",
+    ["symbol"],
+)
+FORECASTS = Counter(
+    "btc_forecasts", "Forecasts made; at_floor says whether HARX's volatility was raised to its floor (yes or no).",
+    ["symbol", "at_floor"],
+)  # fmt: skip
 OUTCOME_QLIKE = Summary(
     "btc_outcome_qlike", "QLIKE of final five-minute forecasts, of the model and of each baseline.",
     ["symbol", "forecast"],
@@ -176,7 +185,9 @@ HTTP_TIME = Histogram(
 )  # fmt: skip
 HTTP_STREAMS = Gauge("btc_http_streams_open", "Open streams of server-sent events.", ["symbol"])
 FORECAST_AGE = Gauge("btc_forecast_age_seconds", "Age of the newest data behind the newest forecast.", ["symbol"])
-MODEL_CREATED = Gauge("btc_model_created_timestamp_seconds", "When the serving model was built.", ["model", "kind"])
+MODEL_CREATED = Gauge(
+    "btc_model_created_timestamp_seconds", "When the serving model was built.", ["symbol", "model", "kind"]
+)
 
 
 def serve(host: str, port: int) -> None:

@@ -46,18 +46,14 @@ class ExchangeSettings(Section):
     rest_url: str = ""
     """Address of the exchange's REST API. Empty: the public one."""
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(("BTC/USD",), min_length=1)
-    """The markets to follow, separated by commas: `BTC_EXCHANGE_SYMBOLS=BTC/USD,ETH/USD`. Models are trained on the first."""
+    """The markets to follow, separated by commas: `BTC_EXCHANGE_SYMBOLS=BTC/USD,ETH/USD`. Each has models
+    of its own. A request that names no market is about the first."""
     connections: int = Field(1, ge=1, le=2)
     """Connections to the exchange. With 2, each message is taken from whichever brings it first, so a stall or a restart of
     one connection costs no quote."""
     history_url: str = ""
     """Address that serves months of minute bars as CSV (`time,open,high,low,close,volume,trades`, without a header). Empty:
     there is none, and bars come from the exchange's REST API."""
-
-    @property
-    def modelled_symbols(self) -> tuple[str, ...]:
-        """Symbols that have models of their own. The others are forecast with the models of the first."""
-        return self.symbols[:1]
 
     @model_validator(mode="before")
     @classmethod

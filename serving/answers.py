@@ -52,8 +52,20 @@ class ServedModels(msgspec.Struct, frozen=True):
     volatility: ServedModel
 
 
+class MarketReadiness(msgspec.Struct, frozen=True):
+    """Whether forecasts of one market are served, and by which models."""
+
+    symbol: str
+    status: Literal["ready", "starting", "waits_for_bars"]
+    """`waits_for_bars`: the market has too few minute bars for a model, so it has no forecasts yet."""
+    reasons: tuple[str, ...]
+    feature_age_s: float | None
+    forecast_age_s: float | None
+    models: Models
+
+
 class Readiness(msgspec.Struct, frozen=True):
-    """Whether forecasts are served. If several markets have models, ages and models are those of one that is not ready."""
+    """Whether forecasts are served. With several markets, ages and models are those of one that is not ready."""
 
     status: Literal["ready", "starting"]
     simulated: bool
@@ -62,6 +74,17 @@ class Readiness(msgspec.Struct, frozen=True):
     feature_age_s: float | None
     forecast_age_s: float | None
     models: ServedModels
+    markets: tuple[MarketReadiness, ...]
+    """The state of each market that is followed."""
+
+
+class Markets(msgspec.Struct, frozen=True):
+    """The markets that are followed, each with its state and its models."""
+
+    default: str
+    """The market of a request that names none."""
+    markets: tuple[MarketReadiness, ...]
+    simulated: bool
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -70,10 +93,19 @@ class Alive(msgspec.Struct, frozen=True):
     status: Literal["alive"] = "alive"
 
 
+class MarketModels(msgspec.Struct, frozen=True):
+    """The models of one market."""
+
+    symbol: str
+    models: Models
+
+
 class Reloaded(msgspec.Struct, frozen=True):
     """The models that serve after `/reload`, and why one of them is not the newest."""
 
     models: Models
+    """Those of the first market."""
+    markets: tuple[MarketModels, ...]
     reasons: tuple[str, ...]
 
 
@@ -238,7 +270,8 @@ class MinuteBar(msgspec.Struct, frozen=True):
     high: float | None
     low: float | None
     close: float | None
-    volume_btc: float | None
+    volume_base: float | None
+    """Traded quantity in the base asset: BTC in BTC/USD, ETH in ETH/USD."""
     trades: int | None
     quotes: int | None
     bid_close: float | None
@@ -263,6 +296,9 @@ class ModelCard(msgspec.Struct, frozen=True):
     """A loaded model: its training window, its inputs, and its scores on data that it was not trained on."""
 
     name: str
+    """Name of the kind of model."""
+    registered_name: str
+    """Name of the registered model in MLflow, which contains the market."""
     kind: str
     version: str
     is_baseline: bool
@@ -277,12 +313,17 @@ class ModelCard(msgspec.Struct, frozen=True):
     unit: str
     shrinkage: tuple[float, ...]
     """λ of the bid model for each horizon; 0 is the random walk."""
+    pool: tuple[str, ...]
+    """The markets that its trees were fitted on, if those are several; empty for a fit on the market alone."""
+    choice: str
+    """Why this fit was chosen: the pooled one or the market's own; empty where there was no choice."""
     scores: dict[str, float | None]
 
 
 class LoadedModels(msgspec.Struct, frozen=True):
-    """The models that this process has loaded; null while there is none."""
+    """The models of one market that this process has loaded; null while there is none."""
 
+    symbol: str
     bid: ModelCard | None
     volatility: ModelCard | None
     reasons: tuple[str, ...]

@@ -33,7 +33,9 @@ def explanation(deps: Deps, symbol: str, top: int) -> Explanation:
     models = deps.models.current
     model = models.volatility(symbol)
     if model is None:
-        raise NotReady(f"no model can be explained: {'; '.join(models.reasons) or 'none is loaded'}")
+        raise NotReady(
+            f"no model of {symbol} can be explained: {'; '.join(models.reasons_of(symbol)) or 'none is loaded'}"
+        )
     matrix = np.asarray(row.values, dtype=np.float64)[MODEL_COLUMNS].reshape(1, -1)
     parts = explain(model, matrix)
     if not math.isfinite(parts.log_variance):

@@ -82,7 +82,7 @@ def forecast_rows(
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "model_unavailable",
-            f"no model can be served: {'; '.join(models.reasons) or 'none is loaded'}; "
+            f"no model of {symbol} can be served: {'; '.join(models.reasons_of(symbol)) or 'none is loaded'}; "
             "train one with POST /retrain, or `btc status` shows whether MLflow runs",
             headers={"Retry-After": "10"},
         )

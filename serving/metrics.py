@@ -32,16 +32,19 @@ def count_request(status: int, took_s: float) -> None:
 def update_gauges(deps: Deps) -> None:
     """Set the ages of forecasts and the times at which models were made.
 
-    The age of a forecast that has expired or cannot be read continues from the last one that was seen, or from the first
+    A market that has too few bars for a model has no age. The age of a forecast that has expired or cannot be read continues from the last one that was seen, or from the first
     time it was missing, so that an alert on the age fires. `/readyz` has the reason.
     """
     now_ns = deps.clock.now_ns()
+    models = deps.models.current
     for symbol in deps.settings.exchange.symbols:
+        if symbol not in deps.newest_forecast_ns and models.waits_for_bars(symbol):
+            continue
         with suppress(BtcError):
             row = deps.newest_rows.forecast(symbol)
             if row is not None:
                 deps.newest_forecast_ns[symbol] = row.ts_recv_ns
         FORECAST_AGE.labels(symbol).set(age_s(now_ns, deps.newest_forecast_ns.setdefault(symbol, now_ns)))
     MODEL_CREATED.clear()
-    for model in deps.models.current.models.values():
-        MODEL_CREATED.labels(model.manifest.name, model.kind).set(model.manifest.created_ns / NS_PER_S)
+    for key, model in models.models.items():
+        MODEL_CREATED.labels(key.symbol, model.manifest.name, model.kind).set(model.manifest.created_ns / NS_PER_S)

@@ -8,32 +8,33 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from btc_core.names import BASELINE_KINDS
+from btc_core.names import BASELINE_KINDS, BID, VOLATILITY, ModelKey
 from serving.answers import LoadedModels, ModelCard, iso
-from serving.symbols import default_symbol
 
 if TYPE_CHECKING:
     from btc_core.registry.bundles import Model
     from serving.deps import Deps
 
 
-def loaded_models(deps: Deps) -> LoadedModels:
-    """The models of the default market."""
-    models, symbol = deps.models.current, default_symbol(deps.settings)
+def loaded_models(deps: Deps, symbol: str) -> LoadedModels:
+    """The models of a market."""
+    models = deps.models.current
     return LoadedModels(
-        bid=_card(models.bid(symbol)),
-        volatility=_card(models.volatility(symbol)),
-        reasons=deps.models.reasons,
+        symbol=symbol,
+        bid=_card(models.bid(symbol), ModelKey(symbol, BID)),
+        volatility=_card(models.volatility(symbol), ModelKey(symbol, VOLATILITY)),
+        reasons=deps.models.reasons_of(symbol),
         simulated=deps.settings.simulated,
     )
 
 
-def _card(model: Model | None) -> ModelCard | None:
+def _card(model: Model | None, key: ModelKey) -> ModelCard | None:
     if model is None:
         return None
     manifest = model.manifest
     return ModelCard(
         name=manifest.name,
+        registered_name=key.name,
         kind=manifest.kind,
         version=manifest.version,
         is_baseline=manifest.kind in BASELINE_KINDS,
@@ -46,5 +47,7 @@ def _card(model: Model | None) -> ModelCard | None:
         targets=manifest.targets,
         unit=manifest.unit,
         shrinkage=manifest.shrinkage,
+        pool=manifest.pool,
+        choice=manifest.choice,
         scores={name: score if math.isfinite(score) else None for name, score in manifest.scores.items()},
     )

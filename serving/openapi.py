@@ -52,7 +52,7 @@ def document(app: Flask) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "BTC/USD forecasts",
+            "title": "Forecasts of bid and volatility",
             "version": VERSION,
             "description": "Live forecasts of the bid and the volatility, with what is needed to judge them. "
             "Errors are application/problem+json with a stable `code`. Times are ISO 8601 in UTC.",

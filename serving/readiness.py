@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from btc_core.errors import BtcError
-from serving.answers import ModelInfo, Models, Readiness, ServedModel, ServedModels
+from serving.answers import MarketReadiness, ModelInfo, Models, Readiness, ServedModel, ServedModels
 from serving.forecasts import is_stale
 from serving.served_forecast import age_s, model_info, models_of
 
@@ -21,33 +19,33 @@ if TYPE_CHECKING:
     from serving.deps import Deps
 
 
-class _MarketState(msgspec.Struct, frozen=True):
-    """The part of the answer that is about one market."""
-
-    is_ready: bool
-    reasons: tuple[str, ...]
-    feature_age_s: float | None
-    forecast_age_s: float | None
-    models: Models
-
-
 def readiness(deps: Deps) -> Readiness:
-    """Ready if every market with models of its own has a fresh forecast in Redis, from models or flagged baselines."""
-    models = deps.models.current
-    markets = [_market_state(deps, models, symbol) for symbol in deps.settings.exchange.modelled_symbols]
-    shown = next((market for market in markets if not market.is_ready), markets[0])
+    """Ready if every market has a fresh forecast in Redis, from models or flagged baselines.
+
+    A market that has too few bars for a model does not count, unless it is the only one.
+    """
+    markets = market_states(deps)
+    counted = [market for market in markets if market.status != "waits_for_bars"] or list(markets)
+    shown = next((market for market in counted if market.status != "ready"), counted[0])
     reasons = [reason for market in markets for reason in market.reasons]
     return Readiness(
-        status="ready" if shown.is_ready else "starting",
+        status="ready" if shown.status == "ready" else "starting",
         simulated=deps.settings.simulated,
         reasons=tuple(dict.fromkeys([*reasons, *deps.models.reasons, *deps.storage_problems()])),
         feature_age_s=shown.feature_age_s,
         forecast_age_s=shown.forecast_age_s,
         models=ServedModels(bid=_served_model(shown.models.bid), volatility=_served_model(shown.models.volatility)),
+        markets=markets,
     )
 
 
-def _market_state(deps: Deps, models: Champions, symbol: str) -> _MarketState:
+def market_states(deps: Deps) -> tuple[MarketReadiness, ...]:
+    """The state of each market that is followed."""
+    models = deps.models.current
+    return tuple(_market_state(deps, models, symbol) for symbol in deps.settings.exchange.symbols)
+
+
+def _market_state(deps: Deps, models: Champions, symbol: str) -> MarketReadiness:
     features: FeatureRow | None = None
     row: ForecastRow | None = None
     reasons: list[str] = []
@@ -65,9 +63,11 @@ def _market_state(deps: Deps, models: Champions, symbol: str) -> _MarketState:
         age = age_s(now_ns, row.ts_recv_ns)
         reasons.append(f"the forecast of {symbol} is {age:.1f} s old, at most {limit_s:g} s is allowed")
     serving = _models_of(row) if row is not None else models_of(models.bid(symbol), models.volatility(symbol))
-    has_models = serving.bid.kind is not None and serving.volatility.kind is not None
-    return _MarketState(
-        is_ready=is_fresh and has_models,
+    is_ready = is_fresh and serving.bid.kind is not None and serving.volatility.kind is not None
+    waits = row is None and models.waits_for_bars(symbol)
+    return MarketReadiness(
+        symbol=symbol,
+        status="ready" if is_ready else "waits_for_bars" if waits else "starting",
         reasons=tuple(reasons),
         feature_age_s=age_s(now_ns, features.ts_recv_ns) if features is not None else None,
         forecast_age_s=age_s(now_ns, row.ts_recv_ns) if row is not None else None,

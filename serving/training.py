@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 class DagsterTrainer:
-    """Launches `train_models` through Dagster's GraphQL API."""
+    """Launches `train_models` for all markets through Dagster's GraphQL API."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def launch(self) -> TrainingRun:
         """Start a run without waiting for its end; raises `ServiceError` if Dagster refuses or does not answer."""
-        run_id = dagster.launch_job(self._settings, TRAIN_MODELS_JOB)
+        tags = dagster.market_tags(self._settings.exchange.symbols)
+        run_id = dagster.launch_job(self._settings, TRAIN_MODELS_JOB, tags)
         return TrainingRun(run_id=run_id, url=dagster.run_url(self._settings, run_id))

@@ -1,7 +1,8 @@
 """The forecast worker: reads feature rows and writes forecasts and their outcomes.
 
 Forecasts go to the prediction tables, the topic `predictions` and Redis, outcomes to `gold_prediction_outcomes`.
-Until a champion is registered, the HARX baseline fitted on the available minute bars serves, and is marked as a baseline.
+Each market is forecast by its own models. Until a champion is registered, the HARX baseline fitted on the market's own
+minute bars serves, and is marked as a baseline. A market with too few bars for that has no forecasts yet.
 What does not belong here: forecasts and outcomes without servers (`forecaster`, `outcomes`), or training (`btc_assets`).
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -76,6 +78,8 @@ class ForecastHandler:
         self._published = PublishedForecasts(settings.kafka, clock)
         self._forecaster = Forecaster(self._models, self._new_tracker, self._published_forecast, clock)
         self._partitions: dict[str, int] = {}
+        self._waiting: set[str] = set()
+        """Markets of the newest batch that have too few bars for a model."""
         self._kept: list[ForecastRow] = []
         self._outcomes: list[Outcome] = []
 
@@ -103,19 +107,20 @@ class ForecastHandler:
     def handle(self, messages: list[Record]) -> int:
         """Forecast rows and publish the forecasts; returns how many are kept by now.
 
-        Rows of another feature version, and rows before the first quote, have no forecast. A row whose forecast was
-        published before a restart keeps it.
+        Rows of another feature version, rows before the first quote, and rows of a market with too few bars for a model
+        have no forecast. A row whose forecast was published before a restart keeps it.
         """
         results = self._forecaster.handle(self._usable(messages, live=True))
         for outcome in results.outcomes:
             count_outcome(outcome)
         self._outcomes += results.outcomes
+        self._count(results.forecasts)
         self._publish(results.unpublished)
         self._kept += results.forecasts
         return len(self._kept)
 
     def _usable(self, messages: list[Record], *, live: bool) -> list[FeatureMessage]:
-        """Rows of this feature version; a message that is not a feature row becomes a dead letter when it is `live`.
+        """Rows that can be forecast; a message that is not a feature row becomes a dead letter when it is `live`.
 
         Published forecasts of these rows are loaded.
         """
@@ -131,14 +136,40 @@ class ForecastHandler:
                 continue
             self._partitions[row.symbol] = message.partition
             rows.append(row)
-        usable = [row for row in rows if row.feature_version == FEATURE_VERSION]
+        usable = self._with_models([row for row in rows if row.feature_version == FEATURE_VERSION], live=live)
         for partition in {self._partitions[row.symbol] for row in usable}:
             self._published.load(partition, [row for row in usable if self._partitions[row.symbol] == partition])
-        if len(usable) < len(rows):
-            log.info(
-                "%d of %d rows have another feature version and get no forecast", len(rows) - len(usable), len(rows)
-            )
+        old = sum(row.feature_version != FEATURE_VERSION for row in rows)
+        if old:
+            log.info("%d of %d rows have another feature version and get no forecast", old, len(rows))
         return usable
+
+    def _with_models(self, rows: list[FeatureMessage], *, live: bool) -> list[FeatureMessage]:
+        """The rows without those of markets that have too few bars for a model, which are counted when they are `live`."""
+        champions = self._holder.current
+        waiting = {symbol for symbol in {row.symbol for row in rows} if champions.waits_for_bars(symbol)}
+        for symbol in sorted(waiting - self._waiting):
+            log.info(
+                "%s has no forecasts yet: %s", symbol, "; ".join(champions.reasons_of(symbol)) or "it is not followed"
+            )
+        self._waiting = waiting
+        if not waiting:
+            return rows
+        if live:
+            for row in rows:
+                if row.symbol in waiting:
+                    metrics.ROWS_WITHOUT_MODEL.labels(row.symbol).inc()
+        return [row for row in rows if row.symbol not in waiting]
+
+    def _count(self, forecasts: list[ForecastRow]) -> None:
+        """Count forecasts, and how many of them HARX's floor decides: a clip that binds must not be silent."""
+        champions, counts = self._holder.current, Counter[tuple[str, str]]()
+        for forecast in forecasts:
+            model = champions.volatility(forecast.symbol)
+            at_floor = model is not None and forecast.baseline_sigma_path_bps[-1] <= model.harx.floor_bps
+            counts[forecast.symbol, "yes" if at_floor else "no"] += 1
+        for labels, count in counts.items():
+            metrics.FORECASTS.labels(*labels).inc(count)
 
     def _publish(self, forecasts: list[ForecastRow]) -> None:
         newest = {
@@ -173,7 +204,7 @@ class ForecastHandler:
         champions = self._holder.current
         bid, volatility = champions.bid(symbol), champions.volatility(symbol)
         if bid is None or volatility is None:
-            raise ServiceError(f"there is no model: {'; '.join(champions.reasons)}")
+            raise ServiceError(f"there is no model of {symbol}: {'; '.join(champions.reasons_of(symbol))}")
         return bid, volatility
 
     def _new_tracker(self, symbol: str) -> OutcomeTracker:
@@ -186,10 +217,10 @@ class ForecastHandler:
 
 
 def build(settings: Settings) -> Worker:
-    """The worker, ready to run; returns once there is a model, or a baseline, for both quantities."""
+    """The worker, ready to run; returns once every market has models or baselines, or too few bars for them."""
     holder = ModelHolder(BaselineSource(settings), settings.model.reload_s)
     holder.start()
-    while not (models := holder.wait(WAIT_FOR_MODEL_S)).complete:
+    while not (models := holder.wait(WAIT_FOR_MODEL_S)).can_start:
         metrics.LOOP_AT.labels(GROUP).set_to_current_time()
         log.info("waiting for a model, or for enough minute bars to fit a baseline: %s", "; ".join(models.reasons))
     return Worker(settings, SPEC, ForecastHandler(settings, holder))

@@ -61,10 +61,12 @@ def write_features(settings: Settings, age_s: float = 0.0) -> FeatureRow:
     return row
 
 
-def write_forecast(settings: Settings, age_s: float = 0.0, bid: float = 60_000.0) -> ForecastRow:
+def write_forecast(
+    settings: Settings, age_s: float = 0.0, bid: float = 60_000.0, symbol: str = "BTC/USD"
+) -> ForecastRow:
     at_ns = now_ns() - round(age_s * NS_PER_S)
     row = ForecastRow(
-        symbol="BTC/USD",
+        symbol=symbol,
         ts_event_ns=at_ns,
         ts_recv_ns=at_ns,
         made_at_ns=at_ns,
@@ -84,9 +86,7 @@ def write_forecast(settings: Settings, age_s: float = 0.0, bid: float = 60_000.0
         sigma_bounds_bps=[[1.0, 2.0, 3.0, 7.0, 9.0, 12.0]] * 5,
     )
     client = redis_rows.connect(settings.redis)
-    redis_rows.replace(
-        client, {redis_rows.forecast_key("BTC/USD"): redis_rows.forecast_fields(row)}, settings.redis.ttl_s
-    )
+    redis_rows.replace(client, {redis_rows.forecast_key(symbol): redis_rows.forecast_fields(row)}, settings.redis.ttl_s)
     client.close()
     return row
 

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_S
-from btc_core.errors import StoreError
+from btc_core.errors import NotReady, StoreError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.market.messages import ForecastRow
 from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
@@ -68,10 +68,11 @@ class FakeNewestRows:
 
 
 class FakeSource:
-    modelled_symbols = ("BTC/USD",)
+    symbols = ("BTC/USD", "ETH/USD")
     volatility: VolatilityModel | None = None
     bid: Any = None
     error: Exception | None = None
+    too_few_bars: tuple[str, ...] = ()
 
     def _model(self, key: ModelKey) -> Any:
         return self.volatility if key.quantity == VOLATILITY else self.bid
@@ -83,6 +84,8 @@ class FakeSource:
     def load(self, key: ModelKey) -> Any:
         if self.error is not None:
             raise self.error
+        if key.symbol in self.too_few_bars:
+            raise NotReady(f"too few bars for {key.name}")
         model = self._model(key)
         if model is None:
             raise StoreError("MLflow has no champion and the cache is empty")

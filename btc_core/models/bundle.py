@@ -31,6 +31,7 @@ from btc_core.models import intervals
 from btc_core.models.baselines import Autoregression, Baselines
 from btc_core.models.harx import INPUT_COLUMNS, Harx
 from btc_core.models.histograms import Histogram
+from btc_core.models.pooling import bid_inputs, relative_inputs
 from btc_core.models.targets import BID_TARGETS, RV_TARGETS
 from btc_core.models.trees import COMPILED_ROWS, Forest
 from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKind
@@ -89,6 +90,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Quantiles of the score of `intervals` for each horizon, at which the intervals start."""
     distributions: dict[str, Histogram] = {}
     """Histograms of the features in training, for `drift`."""
+    pool: tuple[str, ...] = ()
+    """The markets that its trees were fitted on, if those are several; empty for a fit on the market alone."""
+    choice: str = ""
+    """Why this fit was chosen: the pooled one or the market's own; empty where there was no choice."""
     recipe: str = ""
     """Digest of the recipe of the fit: a model of another one is a change of specification, not a refresh."""
     code: str = ""
@@ -145,8 +150,18 @@ class VolatilityModel:
             return baseline, baseline
         share = self.manifest.harx_share
         five = share * logs[:, -1:] + (1.0 - share) * self.manifest.level
-        five = five + 0.5 * self._forest.margins(matrix).sum(axis=1, keepdims=True)
+        five = five + 0.5 * self._forest.margins(self.forest_inputs(matrix, logs)).sum(axis=1, keepdims=True)
         return _sigma_bps(five + self.manifest.harx_shape_share * (logs - logs[:, -1:]) + self._offsets), baseline
+
+    def forest_inputs(self, matrix: Floats, log_variance: Floats | None = None) -> Floats:
+        """What the trees read of `matrix`: its columns, or those of `pooling` if the trees are pooled.
+
+        `log_variance` (n, 5) is HARX's; it is computed unless it is given.
+        """
+        if not self.manifest.pool:
+            return matrix
+        logs = self.harx.log_variance(matrix[:, INPUT_COLUMNS]) if log_variance is None else log_variance
+        return relative_inputs(matrix, np.ascontiguousarray(logs[:, -1]), self.manifest.level)
 
     def baseline(self, matrix: Floats) -> Floats:
         """The HARX forecast, with the unit and shape of `predict`."""
@@ -161,14 +176,14 @@ class VolatilityModel:
     def as_baseline(self) -> VolatilityModel:
         """HARX alone, which serves when the trees have stopped being better."""
         manifest = msgspec.structs.replace(
-            self.manifest, kind="harx", offsets=(), level=0.0, harx_share=0.0, harx_shape_share=0.0
+            self.manifest, kind="harx", pool=(), offsets=(), level=0.0, harx_share=0.0, harx_shape_share=0.0
         )
         return VolatilityModel(manifest, self.harx, (), self.baselines)
 
     def check_against_xgboost(self, matrix: Floats) -> None:
         """Compare the compiled sums of the trees with XGBoost's on these rows; where they differ, XGBoost serves."""
         if self._forest is not None:
-            self._forest.check_against_xgboost(matrix)
+            self._forest.check_against_xgboost(self.forest_inputs(matrix))
 
     def save(self, folder: Path, golden: Floats) -> None:
         """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its golden batch."""
@@ -217,7 +232,13 @@ class BidModel:
             raise SchemaError(msg)
         if self._forest is None:
             return np.zeros_like(sigma_bps)
-        return self._shrinkage * self._forest.margins(matrix) * sigma_bps
+        return self._shrinkage * self._forest.margins(self.forest_inputs(matrix, sigma_bps)) * sigma_bps
+
+    def forest_inputs(self, matrix: Floats, sigma_bps: Floats) -> Floats:
+        """What the trees read of `matrix`: its columns, or those of `pooling` if the trees are pooled."""
+        if not self.manifest.pool:
+            return matrix
+        return bid_inputs(matrix, sigma_bps)
 
     def baseline_forecasts(self, matrix: Floats) -> dict[str, Floats]:
         """Log returns in bps, (n, 5), of the baselines beside the random walk, by name; empty when nothing was fitted."""
@@ -226,13 +247,13 @@ class BidModel:
     def as_baseline(self) -> BidModel:
         """The random walk with its autoregression, which serves when the trees have stopped being better."""
         zero = (0.0,) * len(HORIZONS_MIN)
-        manifest = msgspec.structs.replace(self.manifest, kind="random_walk", shrinkage=zero)
+        manifest = msgspec.structs.replace(self.manifest, kind="random_walk", pool=(), shrinkage=zero)
         return BidModel(manifest, (), self.autoregression)
 
-    def check_against_xgboost(self, matrix: Floats) -> None:
+    def check_against_xgboost(self, matrix: Floats, sigma_bps: Floats) -> None:
         """Compare the compiled sums of the trees with XGBoost's on these rows; where they differ, XGBoost serves."""
         if self._forest is not None:
-            self._forest.check_against_xgboost(matrix)
+            self._forest.check_against_xgboost(self.forest_inputs(matrix, sigma_bps))
 
     def save(self, folder: Path, golden: Floats) -> None:
         """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its golden batch."""
@@ -315,7 +336,7 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
 
 def _checked_bid_model(folder: Path, model: BidModel, golden: dict[str, Floats]) -> BidModel:
     """The model, once XGBoost and the compiled code have both reproduced the golden batch; the latter takes few rows."""
-    model.check_against_xgboost(golden["matrix"])
+    model.check_against_xgboost(golden["matrix"], golden["sigma_bps"])
     for rows in (slice(None), slice(COMPILED_ROWS)):
         found = model.predict(golden["matrix"][rows], golden["sigma_bps"][rows])
         _check_reproduced(folder, found, golden["expected"][rows])

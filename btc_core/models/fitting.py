@@ -31,15 +31,18 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import xgboost
 
+    from btc_core.models.pooling import Pool
     from btc_core.models.trainers import Trainer
 
     Floats = npt.NDArray[np.float64]
 
 
-def fit_volatility(frame: Frame, recipe: Recipe = RECIPE, trainer: Trainer = in_memory) -> VolatilityModel:
+def fit_volatility(
+    frame: Frame, recipe: Recipe = RECIPE, trainer: Trainer = in_memory, pool: Pool | None = None
+) -> VolatilityModel:
     """HARX and the simple baselines, and trees where there is enough history; the model's kind says which.
 
-    Raises `NotReady` when there are too few rows even for HARX.
+    With a `pool`, the trees are those of the pool up to the last row of `frame`, however short its history is. Raises `NotReady` when there are too few rows even for HARX.
     """
     recent = frame.last_days(recipe.harx.window_days)
     try:
@@ -51,11 +54,16 @@ def fit_volatility(frame: Frame, recipe: Recipe = RECIPE, trainer: Trainer = in_
     baselines = fit_baselines(common.matrix, np.maximum(common.realized, floor), floor, recipe.baselines)
     manifest = new_manifest(VOLATILITY_MODEL, "harx", recipe=recipe.digest, **frame.training_window())
     boosters: tuple[xgboost.Booster, ...] = ()
-    if frame.days >= recipe.trees_need_days:
-        boosters, level = _grow_volatility(frame, floor[-1], recipe, trainer)
+    if pool is not None or frame.days >= recipe.trees_need_days:
+        if pool is not None:
+            boosters = pool.volatility_trees(int(frame.origin_ns[-1]))
+            level = float(np.log(np.maximum(frame.realized[:, -1], floor[-1]).mean()))
+        else:
+            boosters, level = _grow_volatility(frame, floor[-1], recipe, trainer)
         manifest = msgspec.structs.replace(
             manifest,
             kind="xgboost",
+            pool=pool.symbols if pool is not None else (),
             level=level,
             harx_share=recipe.volatility.harx_share,
             harx_shape_share=recipe.volatility.harx_shape_share,
@@ -105,11 +113,24 @@ def rolling_log_variance(frame: Frame, recipe: Recipe = RECIPE) -> Floats:
     done = 0
     for border in range(min(first, last), last + 1, refit_ns):
         known = frame.between(border - window_ns, border - recipe.dataset.embargo_ns)
+        if len(known.origin_ns) < recipe.harx.min_rows:  # after a gap as long as the window: the newest rows before it
+            known = frame.between(0, border - recipe.dataset.embargo_ns).last_days(recipe.harx.window_days)
         harx = fit_harx(known.harx_inputs, known.realized, known.days, recipe.harx)
         until = int(np.searchsorted(frame.origin_ns, border + refit_ns, side="right"))
         logs[done:until] = harx.log_variance(frame.take(slice(done, until)).harx_inputs)
         done = until
     return logs
+
+
+def pool_log_variance(frame: Frame, recipe: Recipe = RECIPE) -> Floats:
+    """What `rolling_log_variance` gives for the rows of a pool, (n, 5).
+
+    A fit on the pool up to some time must not see anything after it. Therefore the first HARX, which has seen the rows that
+    it forecasts, ends in the middle of a history that is shorter than its window: long before the days that judge a fit.
+    """
+    first_days = min(recipe.volatility.harx_first_days, 0.5 * frame.days)
+    volatility = msgspec.structs.replace(recipe.volatility, harx_first_days=first_days)
+    return rolling_log_variance(frame, msgspec.structs.replace(recipe, volatility=volatility))
 
 
 def harx_bundle(bars: npt.NDArray[Any], recipe: Recipe = RECIPE) -> VolatilityModel:
@@ -121,25 +142,36 @@ def harx_bundle(bars: npt.NDArray[Any], recipe: Recipe = RECIPE) -> VolatilityMo
     return fit_volatility(frame.last_days(recipe.trees_need_days - 1.0), recipe)
 
 
-def fit_bid(frame: Frame, recipe: Recipe = RECIPE, trainer: Trainer = in_memory) -> BidModel:
-    """Choose λ on the last part of the window, then fit on all of it; where every λ is 0 it is the random walk."""
+def fit_bid(frame: Frame, recipe: Recipe = RECIPE, trainer: Trainer = in_memory, pool: Pool | None = None) -> BidModel:
+    """Choose λ on the last part of the window, then fit on all of it; where every λ is 0 it is the random walk.
+
+    With a `pool`, the trees are those of the pool, and only λ is chosen on the frame.
+    """
     recent = frame.last_days(recipe.bid.window_days)
     if recent.days < recipe.trees_need_days:
         return random_walk_model()
     fitted, validation = split_by_time(recent, 1.0 - recipe.bid.validation_share, recipe.dataset.embargo_ns)
-    unshrunk = _unshrunk_forecast(fitted, validation, recipe, trainer)
+    unshrunk = _unshrunk_forecast(fitted, validation, recipe, trainer, pool)
     shrinkage = choose_lambda(validation.bid_bps, unshrunk, recipe.bid)
-    return serve_bid(recent, shrinkage, recipe, trainer)
+    return serve_bid(recent, shrinkage, recipe, trainer, pool)
 
 
-def serve_bid(frame: Frame, shrinkage: Floats, recipe: Recipe = RECIPE, trainer: Trainer = in_memory) -> BidModel:
+def serve_bid(
+    frame: Frame,
+    shrinkage: Floats,
+    recipe: Recipe = RECIPE,
+    trainer: Trainer = in_memory,
+    pool: Pool | None = None,
+) -> BidModel:
     """The bid model with the given λ (5,), fitted on `frame` and calibrated on its newest part."""
     kind: ModelKind = "xgboost" if shrinkage.any() else "random_walk"
     sigma = harx_sigma(frame, frame, recipe.harx)
-    boosters = grow_bid(frame, sigma, recipe.bid, trainer) if shrinkage.any() else ()
+    boosters = _bid_trees(frame, sigma, recipe, trainer, pool) if shrinkage.any() else ()
     manifest = new_manifest(
         BID_MODEL, kind, shrinkage=tuple(shrinkage.tolist()), recipe=recipe.digest, **frame.training_window()
     )
+    if boosters and pool is not None:
+        manifest = msgspec.structs.replace(manifest, pool=pool.symbols)
     common = frame.last_days(recipe.baselines.window_days)
     autoregression = fit_autoregression(common.matrix, common.bid_bps, recipe.baselines)
     model = BidModel(manifest, boosters, autoregression)
@@ -147,6 +179,15 @@ def serve_bid(frame: Frame, shrinkage: Floats, recipe: Recipe = RECIPE, trainer:
     sigma = sigma[-len(late.origin_ns) :]
     score = bid_score(late.bid_bps, model.predict(late.matrix, sigma), sigma)
     return BidModel(msgspec.structs.replace(manifest, quantiles=fit_quantiles(score)), boosters, autoregression)
+
+
+def _bid_trees(
+    frame: Frame, sigma_bps: Floats, recipe: Recipe, trainer: Trainer, pool: Pool | None
+) -> tuple[xgboost.Booster, ...]:
+    """The trees of the pool up to the last row of `frame`, or without one those of `frame` itself."""
+    if pool is not None:
+        return pool.bid_trees(int(frame.origin_ns[-1]))
+    return grow_bid(frame, sigma_bps, recipe.bid, trainer)
 
 
 def grow_bid(
@@ -180,8 +221,9 @@ def harx_sigma(train: Frame, rows: Frame, recipe: HarxRecipe = RECIPE.harx) -> F
     return np.exp(0.5 * harx.log_variance(rows.harx_inputs)) * 1e4
 
 
-def _unshrunk_forecast(train: Frame, rows: Frame, recipe: Recipe, trainer: Trainer) -> Floats:
+def _unshrunk_forecast(train: Frame, rows: Frame, recipe: Recipe, trainer: Trainer, pool: Pool | None) -> Floats:
     """The forecast f · σ̂ before λ, bps, for `rows`, fitted on `train`."""
-    boosters = grow_bid(train, harx_sigma(train, train, recipe.harx), recipe.bid, trainer)
-    manifest = new_manifest(BID_MODEL, "xgboost", shrinkage=(1.0,) * len(HORIZONS_MIN))
+    boosters = _bid_trees(train, harx_sigma(train, train, recipe.harx), recipe, trainer, pool)
+    symbols = pool.symbols if pool is not None else ()
+    manifest = new_manifest(BID_MODEL, "xgboost", shrinkage=(1.0,) * len(HORIZONS_MIN), pool=symbols)
     return BidModel(manifest, boosters).predict(rows.matrix, harx_sigma(train, rows, recipe.harx))

@@ -1,5 +1,6 @@
 """Which model may serve: the losses of a model compared with those of others on the same rows, and the reason in words.
 
+Two fits of one recipe compete for each market: one on its own rows, and one whose trees are those of all markets (`choose`).
 A *refresh* is the same recipe fitted on newer data. It must not be worse than the champion, and its trees must be better
 than every baseline. A *change* is another recipe. It must prove to be better in shadow for weeks, because a single day has
 almost no statistical power to tell models apart, and the best loss of many past runs may be luck.
@@ -55,6 +56,29 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     figures: dict[str, float] = {}
 
 
+class Choice(msgspec.Struct, frozen=True):
+    """Which of two fits a market gets, and why."""
+
+    is_pooled: bool
+    reason: str
+    figures: dict[str, float] = {}
+
+
+def choose(own: Floats, pooled: Floats, markets: int) -> Choice:
+    """Choose between a market's own fit and the fit over several markets by their losses on the same unseen rows.
+
+    The smaller mean loss decides. Neither fit is a change of specification, so a wrong choice between two that are equally
+    good costs nothing; whether the chosen one may serve is up to `refresh`.
+    """
+    if np.array_equal(own, pooled):
+        return Choice(is_pooled=False, reason="the pooled fit forecasts the same as the market's own fit")
+    ratio, bound = ratio_bound(pooled, own)
+    is_pooled = ratio < 1.0
+    better = f"the fit over {markets} markets" if is_pooled else "the market's own fit"
+    reason = f"{better} is the candidate: pooled loss {ratio:.3f} of the own fit's (95 % bound {bound:.3f}) on {len(own)} unseen rows"
+    return Choice(is_pooled, reason, {"ratio_pooled_to_own": ratio, "ratio_pooled_to_own_bound": bound})
+
+
 def ratio_bound(losses: Floats, reference: Floats) -> tuple[float, float]:
     """The ratio of the mean losses, and its upper 95 % bound from the HAC standard error of their difference.
 
@@ -68,18 +92,27 @@ def ratio_bound(losses: Floats, reference: Floats) -> tuple[float, float]:
     return ratio, ratio + Z_95 * error / mean
 
 
-def refresh(losses: Floats, champion: Floats | None, baselines: dict[str, Floats]) -> Verdict:
+def refresh(
+    losses: Floats, champion: Floats | None, baselines: dict[str, Floats], *, is_new_market: bool = False
+) -> Verdict:
     """Judge a candidate with the champion's recipe; all losses are of the same rows, in time order.
 
     The champion's losses are NaN on rows that it was fitted on. It is compared on the others, if these are at least an
     hour's. The candidate fails only if it may be worse than the champion. If it is not better than the best baseline it
     passes with `beats_baselines` false, and the training leaves its trees out.
+
+    A market that `is_new_market` has too few rows for such a bound. There a smaller loss is enough, against the baseline
+    that would serve, because trees that other markets have grown must be better in those markets, too.
     """
     best = _best(baselines)
     ratio, bound = ratio_bound(losses, baselines[best])
     figures = {"ratio_to_baseline": ratio, "ratio_to_baseline_bound": bound}
-    reason = f"loss {ratio:.3f} of {best}'s (95 % bound {bound:.3f}, must be below 1) on {len(losses)} rows"
-    beats_baselines = bound < 1.0
+    if is_new_market:
+        reason = f"loss {ratio:.3f} of {best}'s (must be below 1 in a new market) on {len(losses)} rows"
+        beats_baselines = ratio < 1.0
+    else:
+        reason = f"loss {ratio:.3f} of {best}'s (95 % bound {bound:.3f}, must be below 1) on {len(losses)} rows"
+        beats_baselines = bound < 1.0
     if not beats_baselines:
         reason = f"{reason}: the baseline serves until trees are better"
         return Verdict(passed=True, beats_baselines=beats_baselines, figures=figures, reason=reason)

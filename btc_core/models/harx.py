@@ -68,6 +68,15 @@ class Harx(msgspec.Struct, frozen=True, dict=True):
         logs: Floats = _design(inputs, columns, volume_means, self.range_offset) @ coefficients + log_smearing
         return np.maximum(logs, log_floor)  # NaN stays NaN
 
+    def is_at_floor(self, inputs: Floats) -> npt.NDArray[np.bool_]:
+        """Whether the forecast of five minutes is the floor, (n,), from `INPUTS` of shape (n, len(INPUTS))."""
+        return np.asarray(self.log_variance(inputs)[:, -1] <= np.log(self.rv_floor[-1]))
+
+    @functools.cached_property
+    def floor_bps(self) -> float:
+        """The smallest forecast of σ over five minutes, bps, a little above what `rv_floor` says for rounding."""
+        return math.sqrt(self.rv_floor[-1]) * 1e4 * (1.0 + 1e-9)
+
     @functools.cached_property
     def _arrays(self) -> tuple[Longs, Floats, Floats, Floats, Floats]:
         """Columns of the terms, mean volumes, coefficients (terms, 5), and ln of the smearing and of the floor (5,).

@@ -169,6 +169,14 @@ class BidRecipe(msgspec.Struct, frozen=True, kw_only=True):
     )
 
 
+class PoolRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """The fit over all markets that are followed."""
+
+    max_rows: int = 400_000
+    """Rows of all markets together; each gives an equal share, spread evenly over its history. It bounds the time and the
+    memory of the pooled fit however many markets there are, at twice those of 700 days of one market."""
+
+
 class IntervalsRecipe(msgspec.Struct, frozen=True, kw_only=True):
     """Where the prediction intervals of a new model start."""
 
@@ -186,6 +194,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """With less history trees are worse than the baselines, so none are grown (docs/concepts/forecasting.md)."""
     volatility: VolatilityRecipe = VolatilityRecipe()
     bid: BidRecipe = BidRecipe()
+    pool: PoolRecipe = PoolRecipe()
     intervals: IntervalsRecipe = IntervalsRecipe()
     histogram_bins: int = 10
     """Bins of the histogram of each feature in training, by which drift is measured."""

@@ -171,9 +171,19 @@ def _tags(settings: Settings, key: ModelKey, manifest: Manifest) -> dict[str, st
         "data_from": from_ns(manifest.trained_from_ns).isoformat() if manifest.train_rows else "",
         "data_to": from_ns(manifest.trained_to_ns).isoformat() if manifest.train_rows else "",
         "recipe": manifest.recipe,
+        "fit": _fit_tag(manifest),
+        "fit_reason": manifest.choice,
+        "pool": " ".join(manifest.pool)[:MAX_TAG_CHARACTERS],
         "git_commit": manifest.code,
         "seals": _seals_tag(manifest.seals),
     }
+
+
+def _fit_tag(manifest: Manifest) -> str:
+    """`pooled` or `own` for trees that were grown on several markets or on one, empty for a model without trees."""
+    if manifest.kind != "xgboost":
+        return ""
+    return "pooled" if manifest.pool else "own"
 
 
 def _seals_tag(seals: tuple[str, ...]) -> str:

@@ -15,10 +15,10 @@ import msgspec
 from btc_core.errors import BtcError, NotReady, SchemaError, ServiceError
 from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model
 from btc_core.models.fitting import harx_bundle
-from btc_core.names import BID, VOLATILITY, ModelKey, Quantity
+from btc_core.names import BID, QUANTITIES, VOLATILITY, ModelKey, Quantity
 from btc_core.registry import bundles
 from btc_core.registry.bundles import Model
-from btc_core.registry.keys import model_keys, modelled_by
+from btc_core.registry.keys import model_keys
 from btc_core.stores.minute_bars import read_stored
 from btc_core.stores.questdb import QuestDB
 from btc_core.waiting import wait_until
@@ -37,8 +37,8 @@ _log = logging.getLogger(__name__)
 class ModelSource(Protocol):
     """Where champions come from."""
 
-    modelled_symbols: tuple[str, ...]
-    """The markets that have models of their own."""
+    symbols: tuple[str, ...]
+    """The markets that are followed."""
 
     def champion_version(self, key: ModelKey) -> str | None:
         """The version of the champion, None if there is none; raises `ServiceError` if the registry does not answer."""
@@ -50,20 +50,31 @@ class ModelSource(Protocol):
 
 
 class Champions(msgspec.Struct, frozen=True):
-    """One generation of models by key. A model that could not be loaded is missing, and `reasons` says why."""
+    """One generation of models by key. A market is forecast by its own models and by no others."""
 
-    modelled_symbols: tuple[str, ...]
+    symbols: tuple[str, ...]
     models: dict[ModelKey, Model] = {}
-    reasons: tuple[str, ...] = ()
+    problems: dict[ModelKey, str] = {}
+    """Why a model is missing, or is not the newest."""
+    not_ready: frozenset[ModelKey] = frozenset()
+    """Missing models that cannot be made yet, because their market has too few bars."""
 
     def bid(self, symbol: str) -> BidModel | None:
         """The model that forecasts the bid of a market."""
-        return cast("BidModel | None", self.models.get(ModelKey(modelled_by(symbol, self.modelled_symbols), BID)))
+        return cast("BidModel | None", self.models.get(ModelKey(symbol, BID)))
 
     def volatility(self, symbol: str) -> VolatilityModel | None:
         """The model that forecasts the volatility of a market."""
-        key = ModelKey(modelled_by(symbol, self.modelled_symbols), VOLATILITY)
-        return cast("VolatilityModel | None", self.models.get(key))
+        return cast("VolatilityModel | None", self.models.get(ModelKey(symbol, VOLATILITY)))
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What is wrong with the models of all markets; empty if nothing is."""
+        return tuple(dict.fromkeys(self.problems.values()))
+
+    def reasons_of(self, symbol: str) -> tuple[str, ...]:
+        """What is wrong with the models of one market; empty if nothing is."""
+        return tuple(dict.fromkeys(reason for key, reason in self.problems.items() if key.symbol == symbol))
 
     def can_forecast(self, symbol: str, quantity: Quantity) -> bool:
         """Whether the models for a forecast are loaded: that of the bid needs both, that of the volatility its own."""
@@ -72,7 +83,19 @@ class Champions(msgspec.Struct, frozen=True):
     @property
     def complete(self) -> bool:
         """Whether every model is loaded."""
-        return all(key in self.models for key in model_keys(self.modelled_symbols))
+        return all(key in self.models for key in model_keys(self.symbols))
+
+    def waits_for_bars(self, symbol: str) -> bool:
+        """Whether a market has no forecasts for now because it has too few bars for a model, or is not followed."""
+        missing = {ModelKey(symbol, quantity) for quantity in QUANTITIES} - self.models.keys()
+        return bool(missing) and (symbol not in self.symbols or missing <= self.not_ready)
+
+    @property
+    def can_start(self) -> bool:
+        """Whether a market can be forecast, and all others too or their markets have too few bars for a model."""
+        waiting = [symbol for symbol in self.symbols if self.waits_for_bars(symbol)]
+        rest = [symbol for symbol in self.symbols if symbol not in waiting]
+        return bool(rest) and all(self.can_forecast(symbol, BID) for symbol in rest)
 
 
 class ModelHolder:
@@ -81,7 +104,8 @@ class ModelHolder:
     def __init__(self, source: ModelSource, reload_s: float) -> None:
         self._source = source
         self._reload_s = reload_s
-        self._current = Champions(source.modelled_symbols, reasons=("the models have not been loaded yet",))
+        unloaded = dict.fromkeys(model_keys(source.symbols), "the models have not been loaded yet")
+        self._current = Champions(source.symbols, problems=unloaded)
         self._reloading = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -95,7 +119,14 @@ class ModelHolder:
     @property
     def reasons(self) -> tuple[str, ...]:
         """What is wrong with the models or with looking for newer ones; empty if nothing is."""
-        reasons = self._current.reasons
+        return (*self._current.reasons, *self._poll_problems())
+
+    def reasons_of(self, symbol: str) -> tuple[str, ...]:
+        """What is wrong with the models of one market or with looking for newer ones; empty if nothing is."""
+        return (*self._current.reasons_of(symbol), *self._poll_problems())
+
+    def _poll_problems(self) -> tuple[str, ...]:
+        reasons: tuple[str, ...] = ()
         if self._poll_failure:
             reasons = (*reasons, self._poll_failure)
         if self._thread is not None and not self._thread.is_alive() and not self._stop.is_set():
@@ -110,19 +141,27 @@ class ModelHolder:
         with self._reloading:
             before = self._current
             models: dict[ModelKey, Model] = {}
-            reasons = []
-            for key in model_keys(self._source.modelled_symbols):
-                model, reason = self._newest(key, before.models.get(key), force=force)
+            problems: dict[ModelKey, str] = {}
+            not_ready: set[ModelKey] = set()
+            for key in model_keys(self._source.symbols):
+                try:
+                    model, reason = self._newest(key, before.models.get(key), force=force)
+                except NotReady as error:
+                    model, reason = None, f"{key.name}: no champion could be loaded: {error}"
+                    not_ready.add(key)
                 if model is not None:
                     models[key] = model
                 if reason:
-                    reasons.append(reason)
-            self._current = Champions(self._source.modelled_symbols, models, tuple(reasons))
+                    problems[key] = reason
+            self._current = Champions(self._source.symbols, models, problems, frozenset(not_ready))
             _report(before, self._current)
             return self._current
 
     def _newest(self, key: ModelKey, loaded: Model | None, *, force: bool) -> tuple[Model | None, str]:
-        """The champion, or the model that is loaded already and the reason for keeping it."""
+        """The champion, or the model that is loaded already and the reason for keeping it.
+
+        Raises `NotReady` if no model is loaded and none can be made yet.
+        """
         try:
             version = self._source.champion_version(key)
         except ServiceError as error:
@@ -134,6 +173,8 @@ class ModelHolder:
         try:
             return self._source.load(key), ""
         except BtcError as error:
+            if loaded is None and isinstance(error, NotReady):
+                raise
             kept = f"keeping version {loaded.version}, " if loaded is not None else ""
             return loaded, f"{key.name}: {kept}no champion could be loaded: {error}"
 
@@ -159,8 +200,8 @@ class ModelHolder:
             self._stop.wait(self._reload_s)
 
     def wait(self, timeout_s: float) -> Champions:
-        """The current generation, as soon as all models are loaded and after `timeout_s` at the latest."""
-        wait_until(lambda: self._current.complete or self._stop.is_set(), timeout_s, WAIT_PAUSE_S, self._stop.wait)
+        """The current generation, as soon as forecasts can start (`can_start`) and after `timeout_s` at the latest."""
+        wait_until(lambda: self._current.can_start or self._stop.is_set(), timeout_s, WAIT_PAUSE_S, self._stop.wait)
         return self._current
 
 
@@ -179,7 +220,7 @@ class RegistrySource:
     """Champions from MLflow, and from the cache on disk while MLflow does not answer."""
 
     def __init__(self, settings: Settings) -> None:
-        self.modelled_symbols = settings.exchange.modelled_symbols
+        self.symbols = settings.exchange.symbols
         self._settings = settings
 
     def champion_version(self, key: ModelKey) -> str | None:

@@ -16,7 +16,7 @@ from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput
 from btc_core.models.bundle import golden_rows
 from btc_core.models.gate import Verdict
-from btc_core.names import CHALLENGER, CHAMPION, PREVIOUS, ModelKey
+from btc_core.names import CHALLENGER, CHAMPION, PREVIOUS, ModelKey, Quantity
 from btc_core.registry.bundles import champion_version, mlflow_of, register, version_of
 
 if TYPE_CHECKING:
@@ -36,9 +36,15 @@ class RegisteredVersion(msgspec.Struct, frozen=True):
     """A registered version as `btc models` shows it."""
 
     name: str
+    symbol: str
+    quantity: Quantity
     version: str
     aliases: tuple[str, ...]
     kind: str
+    fit: str
+    """`pooled` or `own` for trees that were grown on several markets or on one, empty for a model without trees."""
+    fit_reason: str
+    """Why this fit was chosen; empty where there was no choice."""
     created: str
     gate_result: str
     gate_reason: str
@@ -69,9 +75,13 @@ def _registered_version(key: ModelKey, version: ModelVersion, holders: Mapping[s
     tags = version.tags
     return RegisteredVersion(
         name=key.name,
+        symbol=key.symbol,
+        quantity=key.quantity,
         version=version.version,
         aliases=tuple(alias for alias, holder in holders.items() if holder == version.version),
         kind=tags.get("kind", ""),
+        fit=tags.get("fit", ""),
+        fit_reason=tags.get("fit_reason", ""),
         created=from_ns(version.created_ns).isoformat(timespec="seconds"),
         gate_result=tags.get("gate_result", ""),
         gate_reason=tags.get("gate_reason", ""),

@@ -22,8 +22,8 @@ REPOSITORY = "__repository__"
 TIMEOUT_S = 30.0
 
 _LAUNCH = """
-mutation Launch($selector: JobOrPipelineSelector!) {
-  launchRun(executionParams: {selector: $selector}) {
+mutation Launch($selector: JobOrPipelineSelector!, $tags: [ExecutionTag!]!) {
+  launchRun(executionParams: {selector: $selector, executionMetadata: {tags: $tags}}) {
     __typename
     ... on LaunchRunSuccess { run { runId } }
     ... on PythonError { message }
@@ -108,10 +108,16 @@ def backfill_status(settings: Settings, backfill_id: str) -> BackfillStatus:
     return BackfillStatus(str(result["status"]), targeted, done, failed)
 
 
-def launch_job(settings: Settings, job: str) -> str:
+def market_tags(symbols: Sequence[str]) -> dict[str, str]:
+    """The tags of a run for all of these markets, which are the first to the last partition of its assets."""
+    return {"dagster/asset_partition_range_start": symbols[0], "dagster/asset_partition_range_end": symbols[-1]}
+
+
+def launch_job(settings: Settings, job: str, tags: Mapping[str, str]) -> str:
     """Start a job of the code location and return its run id; raises `ServiceError` with Dagster's message."""
     selector = {"repositoryLocationName": CODE_LOCATION, "repositoryName": REPOSITORY, "jobName": job}
-    result = _ask(settings, _LAUNCH, {"selector": selector})["launchRun"]
+    listed = [{"key": key, "value": value} for key, value in tags.items()]
+    result = _ask(settings, _LAUNCH, {"selector": selector, "tags": listed})["launchRun"]
     if result["__typename"] != "LaunchRunSuccess":
         words = result.get("message") or [error["message"] for error in result.get("errors", [])]
         msg = f"Dagster did not start the job {job}: {words or result['__typename']}"

@@ -56,7 +56,7 @@ MARKET = (
          f"FROM silver_features WHERE {SQL_RANGE}",),
     ),
     Panel(
-        "Volume per minute", "BTC", "Traded quantity of each minute.",
+        "Volume per minute", "short", "Traded quantity of each minute, in the base asset of the market.",
         ("SELECT ts AS time, volume FROM gold_1min WHERE $__timeFilter(ts) AND symbol = '$symbol'",),
         kind="bars",
     ),
@@ -151,11 +151,17 @@ FORECASTS = (
     ),
     Panel(
         "Forecast age", "s", "Age of the newest frame that the newest forecast is based on. Above 10 s the API refuses to serve it.",
-        promql={"{{symbol}}": "btc_forecast_age_seconds"}, kind="number", width=6,
+        promql={"{{symbol}}": 'btc_forecast_age_seconds{symbol="$symbol"}'}, kind="number", width=6,
+    ),
+    Panel(
+        "Forecasts at the floor", "percentunit",
+        "Share of the forecasts of five minutes in which HARX was raised to its floor, the second percentile of what came in training.",
+        promql={"{{symbol}}": 'sum by (symbol) (rate(btc_forecasts_total{symbol="$symbol",at_floor="yes"}[5m])) '
+                              '/ sum by (symbol) (rate(btc_forecasts_total{symbol="$symbol"}[5m]))'},
     ),
     Panel(
         "Model age", "h", "Time since the serving model was trained.",
-        promql={"{{model}} ({{kind}})": "(time() - btc_model_created_timestamp_seconds) / 3600"}, kind="number", width=6,
+        promql={"{{model}} ({{kind}})": '(time() - btc_model_created_timestamp_seconds{symbol="$symbol"}) / 3600'}, kind="number", width=6,
     ),
 )  # fmt: skip
 
@@ -262,8 +268,8 @@ PIPELINE = (
         "Live loss relative to the baselines", "none",
         "QLIKE of the model at five minutes, divided by that of each baseline, over six hours. Below 1, the model is better.",
         promql={"against {{forecast}}": (
-            'sum by (symbol) (btc:outcome_qlike:mean6h{forecast="model"}) / on (symbol) group_right '
-            'btc:outcome_qlike:mean6h{forecast!="model"}'
+            'sum by (symbol) (btc:outcome_qlike:mean6h{forecast="model",symbol="$symbol"}) / on (symbol) group_right '
+            'btc:outcome_qlike:mean6h{forecast!="model",symbol="$symbol"}'
         )},
     ),
     Panel("Processes up", "short", "1 if Prometheus could scrape the process.", promql={"{{process}}": "up"}, kind="number"),
@@ -357,7 +363,12 @@ ALERTS = (
     Alert("CheckpointFailed", "sum by (worker) (increase(btc_checkpoint_failures_total[10m])) > 2", "0s",
           "The worker {{ $labels.worker }} cannot write its checkpoints. Check the disk: a restart now reads a day of the log."),
     Alert("ModelStale", "time() - btc_model_created_timestamp_seconds > 172800", "5m",
-          "The model {{ $labels.model }} is more than two days old. Check the training job."),
+          "The model {{ $labels.model }} of {{ $labels.symbol }} is more than two days old. Check the training job."),
+    Alert("MarketWithoutModel", "sum by (symbol) (increase(btc_rows_without_model_total[15m])) > 0", "2h",
+          "{{ $labels.symbol }} has had no forecasts for two hours: it has too few minute bars for a model."),
+    Alert("ForecastAtFloor",
+          'sum by (symbol) (increase(btc_forecasts_total{at_floor="yes"}[1h])) / sum by (symbol) (increase(btc_forecasts_total[1h])) > 0.5', "0s",
+          "Most volatility forecasts of {{ $labels.symbol }} are at their floor. Either the market stands still or its model is of another scale."),
     Alert("DeadLetters", _counted("btc_dead_letters_total", "5m", by="reason"), "0s",
           "There are {{ $value }} new dead letters with the reason {{ $labels.reason }}. `btc deadletters` lists them."),
     Alert("BookMismatch", _counted("btc_book_mismatches_total", "5m"), "0s",
@@ -376,10 +387,11 @@ ALERTS = (
 TABLE_ALERTS = tuple(
     TableAlert(
         f"Coverage{name.title()}",
-        f"SELECT avg(CASE WHEN {name}_inside_90 THEN 1.0 ELSE 0.0 END) AS coverage FROM gold_prediction_outcomes "
-        "WHERE late = false AND ts_event > dateadd('h', -6, now())",
+        f"SELECT min(share) AS coverage FROM (SELECT symbol, avg(CASE WHEN {name}_inside_90 THEN 1.0 ELSE 0.0 END) AS share "
+        "FROM gold_prediction_outcomes WHERE late = false AND ts_event > dateadd('h', -6, now()))",
         0.8,
-        f"The 90 % intervals of the {name} contained less than 80 % of the outcomes of six hours. A tree model that serves will be demoted.",
+        f"The 90 % intervals of the {name} of a market contained less than 80 % of the outcomes of six hours. A tree model that serves "
+        "there will be demoted.",
     )
     for name in QUANTITIES
 )

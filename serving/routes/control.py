@@ -11,13 +11,12 @@ from flask import Blueprint, Response
 
 from btc_core.errors import ServiceError
 from btc_core.names import TRAIN_MODELS_JOB
-from serving.answers import Reloaded, Retraining, respond
+from serving.answers import MarketModels, Reloaded, Retraining, respond
 from serving.auth import needs_token
 from serving.deps import deps
 from serving.endpoints import documented
 from serving.problem_details import Problem
 from serving.served_forecast import models_of
-from serving.symbols import default_symbol
 
 blueprint = Blueprint("control", __name__)
 
@@ -36,8 +35,11 @@ def reload() -> Response:
             f"no model can be loaded: {'; '.join(models.reasons)}; train one with POST /retrain",
             headers={"Retry-After": "10"},
         )
-    symbol = default_symbol(deps().settings)
-    return respond(Reloaded(models=models_of(models.bid(symbol), models.volatility(symbol)), reasons=models.reasons))
+    markets = tuple(
+        MarketModels(symbol, models_of(models.bid(symbol), models.volatility(symbol)))
+        for symbol in deps().settings.exchange.symbols
+    )
+    return respond(Reloaded(models=markets[0].models, markets=markets, reasons=models.reasons))
 
 
 @blueprint.post("/retrain")

@@ -20,6 +20,7 @@ from serving.answers import (
     LiveFeatures,
     LiveForecast,
     LoadedModels,
+    Markets,
     MinuteBars,
     OrderedFeature,
     PastForecasts,
@@ -28,13 +29,14 @@ from serving.answers import (
     respond,
 )
 from serving.deps import deps
-from serving.endpoints import NoQuery, Symbol, SymbolQuery, documented, parse_query, parse_time
+from serving.endpoints import Symbol, SymbolQuery, documented, parse_query, parse_time
 from serving.explanations import explanation
 from serving.live_features import live_features
 from serving.live_forecast import live_forecast
 from serving.live_skill import live_skill
 from serving.model_cards import loaded_models
-from serving.symbols import requested_symbol
+from serving.readiness import market_states
+from serving.symbols import default_symbol, requested_symbol
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
@@ -175,11 +177,19 @@ def feature_order() -> Response:
     return respond(_FEATURE_ORDER)
 
 
+@blueprint.get("/markets")
+@documented("market", Markets)
+def markets() -> Response:
+    """The markets that are followed, each with its state and its models."""
+    settings = deps().settings
+    return respond(Markets(default_symbol(settings), market_states(deps()), settings.simulated))
+
+
 @blueprint.get("/model")
-@documented("models", LoadedModels, query=NoQuery)
+@documented("models", LoadedModels, query=SymbolQuery, problems=(404, 422))
 def model() -> Response:
-    """The loaded models: training window, inputs, and scores on data they were not trained on."""
-    return respond(loaded_models(deps()))
+    """The loaded models of a market: training window, inputs, and scores on data they were not trained on."""
+    return respond(loaded_models(deps(), requested_symbol(parse_query(SymbolQuery).symbol)))
 
 
 @blueprint.get("/skill")

@@ -84,11 +84,28 @@ function draw() {
   });
 }
 
-async function getJson(path, query) {
-  const response = await fetch(`/v1/${path}?${[query, symbolQuery].filter(Boolean).join("&")}`, { signal: AbortSignal.timeout(TIMEOUT_MS) });
+async function getJson(path, query = "", market = symbolQuery) {
+  const response = await fetch(`/v1/${path}?${[query, market].filter(Boolean).join("&")}`, { signal: AbortSignal.timeout(TIMEOUT_MS) });
   const body = await response.json();
   if (!response.ok) throw new Error(body.detail);
   return body;
+}
+
+/** Offer the followed markets for choice. Returns false if this page is about one that is not followed. */
+function showMarkets({ markets, default: first }) {
+  const shown = symbol ?? first, symbols = markets.map((m) => m.symbol), isKnown = symbols.includes(shown);
+  $("market").replaceChildren(...markets.map((m) => new Option(m.status === "ready" ? m.symbol : `${m.symbol} (${m.status.replaceAll("_", " ")})`, m.symbol, false, m.symbol === shown)));
+  if (!isKnown) { $("market").prepend(new Option("choose a market", "", true, true)); showTrouble(`${shown} is not followed; this system follows ${symbols.join(", ")}.`); }
+  $("market").hidden = isKnown && markets.length === 1;
+  setText("symbol", isKnown ? shown : "no");
+  return isKnown;
+}
+
+/** Show which fit the trees of this market's model come from, and why. */
+function showFit({ volatility: v }) {
+  if (!v) return setText("fit", "there is no model yet");
+  const trees = v.is_baseline ? "none, a baseline serves" : v.pool.length ? `grown on ${v.pool.length} markets (${v.pool.join(", ")})` : "grown on this market";
+  setText("fit", v.choice ? `${trees}; ${v.choice}` : trees);
 }
 
 /** Load past forecasts, bars and the skill. A failure does not affect the live numbers. */
@@ -96,6 +113,8 @@ async function loadPast(isFirst) {
   const jobs = [
     Promise.all([getJson("forecasts", "step_s=60&limit=66"), getJson("bars", "limit=66")]).then(([f, b]) => { if (f.forecasts.length) charts.showVolatility(f.forecasts, b.bars); }),
     getJson("skill", "hours=24").then(showSkill),
+    getJson("model").then(showFit),
+    getJson("markets", "", "").then(showMarkets),
   ];
   if (isFirst) jobs.push(getJson("forecasts", "step_s=5&limit=121").then((f) => { charts.addPast(f.forecasts); draw(); }));
   const failed = (await Promise.allSettled(jobs)).find((job) => job.status === "rejected");
@@ -145,6 +164,15 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => char
 
 charts = new Charts();
 setTheme(THEMES[localStorage.getItem("theme")] ? localStorage.getItem("theme") : "auto");
-connect();
-loadPast(true);
-setInterval(() => { if (performance.now() - lastEventMs > SILENT_MS) showTrouble("The API has sent nothing for several seconds; this page keeps listening."); }, 1_000);
+$("market").addEventListener("change", () => { if ($("market").value) location.search = `?symbol=${encodeURIComponent($("market").value)}`; });
+
+/** Start with the markets: a market that is not followed has no stream to wait for. */
+async function start() {
+  let isKnown = true;
+  try { isKnown = showMarkets(await getJson("markets", "", "")); } catch (error) { console.warn(error.message); }
+  if (!isKnown) return;
+  connect();
+  loadPast(true);
+  setInterval(() => { if (performance.now() - lastEventMs > SILENT_MS) showTrouble("The API has sent nothing for several seconds; this page keeps listening."); }, 1_000);
+}
+start();

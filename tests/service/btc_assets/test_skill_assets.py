@@ -11,14 +11,13 @@ import pandas as pd
 import pytest
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
-from btc_core.errors import NotReady
+from btc_core.errors import NotReady, SchemaError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.models.histograms import histogram_of
 from btc_core.names import VOLATILITY_MODEL, ModelKey
 from btc_core.registry.bundles import Registration
-from btc_core.settings import ExchangeSettings
 from btc_core.stores.live_rows import live_frame
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
@@ -62,6 +61,8 @@ class FakeRegistry(Registry):
     """Has the champions in `WORLD`, by quantity, and remembers which was demoted and why."""
 
     def champion(self, key: ModelKey) -> BidModel | VolatilityModel:
+        if key.symbol == WORLD.get("damaged"):
+            raise SchemaError(f"the champion of {key.name} is damaged")
         if key.quantity not in WORLD:
             raise NotReady(f"no champion of {key.name}")
         return WORLD[key.quantity]  # type: ignore[no-any-return]
@@ -69,12 +70,6 @@ class FakeRegistry(Registry):
     def demote(self, key: ModelKey, model: BidModel | VolatilityModel, rows: Any, reason: str) -> Registration:
         WORLD["demoted"] = (key, model.version, len(rows), reason)
         return Registration(key.name, "8", "run", "url")
-
-
-class EveryMarketHasModels(ExchangeSettings):
-    @property
-    def modelled_symbols(self) -> tuple[str, ...]:
-        return self.symbols
 
 
 def outcomes(symbol: str, loss: float, inside: float, *, late: bool = False) -> pd.DataFrame:
@@ -120,8 +115,8 @@ def silver(symbol: str) -> pd.DataFrame:
 
 
 def run(settings: Settings, *symbols: str) -> dict[str, bool]:
-    """Materialize all three assets for markets that have models; returns which checks passed."""
-    exchange = EveryMarketHasModels(**settings.exchange.model_dump(exclude={"symbols"}), symbols=symbols)
+    """Materialize all three assets for these markets; returns which checks passed."""
+    exchange = settings.exchange.model_copy(update={"symbols": symbols})
     WORLD["settings"] = settings.model_copy(update={"exchange": exchange})
     with dg.DagsterInstance.ephemeral() as instance:
         done = dg.materialize(
@@ -176,6 +171,12 @@ def test_skill_and_drift_are_written_and_checked_and_a_champion_with_a_bad_day_i
         assert not checks["volatility_is_good"], "one bad market is enough"
         assert checks["outcomes_arrive"]
         assert WORLD["demoted"][0] == ModelKey(bad, "volatility"), "the champion of the good market stays"
+        WORLD.pop("demoted")
+        WORLD["damaged"] = good
+        run(settings, good, bad)
+        assert WORLD["demoted"][0] == ModelKey(bad, "volatility"), (
+            "one that cannot be read stops the judgement of no other"
+        )
 
 
 def test_rows_for_judging_a_challenger_are_the_last_of_each_minute_with_their_outcomes(

@@ -158,6 +158,36 @@ def test_the_page_recovers_after_a_restart_of_the_api(settings: Settings, page: 
             expect(page.locator("#made_at")).not_to_have_text(before)
 
 
+def test_another_market_can_be_chosen_and_one_that_is_not_followed_is_not_waited_for(
+    settings: Settings, page: Page, tmp_path: Path
+) -> None:
+    write_champions(tmp_path / "models")
+    with running(settings, tmp_path, BTC_EXCHANGE_SYMBOLS="BTC/USD,ETH/USD,SOL/USD") as api:
+        write_features(settings)
+        write_forecast(settings)
+        open_page(page, api)
+        choice = page.locator("#market")
+        expect(choice).to_have_value("BTC/USD")
+        expect(choice.locator("option")).to_have_count(3)
+        expect(page.locator("#fit")).to_have_text("none, a baseline serves", timeout=PATIENCE_MS)
+        write_forecast(settings, bid=3_000.0, symbol="ETH/USD")
+        choice.select_option("ETH/USD")
+        expect(page.locator("#bid")).to_have_text("3,000.00")
+        expect(page.locator("#symbol")).to_have_text("ETH/USD")
+        expect(page.locator("#fit")).to_have_text("there is no model yet")
+        assert page.url.endswith("?symbol=ETH%2FUSD")
+        streams: list[str] = []
+        page.on("request", lambda request: streams.append(request.url) if "/v1/stream" in request.url else None)
+        page.goto(f"http://127.0.0.1:{api.port}/live?symbol=FOO")
+        expect(page.locator("#trouble")).to_have_text(
+            "FOO is not followed; this system follows BTC/USD, ETH/USD, SOL/USD."
+        )
+        assert streams == []
+        write_forecast(settings)
+        choice.select_option("BTC/USD")
+        expect(page.locator("#bid")).to_have_text("60,000.00")
+
+
 CONTRAST = """() => {
   const parse = (c) => c.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from btc_cli import deadletters
+from btc_core import metrics
 from btc_core.clock import NS_PER_MIN, NS_PER_S, column_ns, now_ns
 from btc_core.features.engine import FeatureEngine
 from btc_core.market.messages import ForecastRow
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from btc_core.models.bundle import BidModel
     from btc_core.settings import Settings
 
 SECONDS = 17 * 60
@@ -40,17 +42,19 @@ ROWS = SECONDS * 14
 
 
 class Holder:
-    """A model holder with two baselines that never change."""
+    """A model holder with two baselines for each market, which never change."""
 
-    def __init__(self) -> None:
+    def __init__(self, *symbols: str) -> None:
         rng = np.random.default_rng(7)
         inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
         realized = np.exp(rng.normal(-16.0, 0.3, (300, 5))) * np.arange(1, 6)
         harx = VolatilityModel(new_manifest(VOLATILITY_MODEL, "harx"), fit_harx(inputs, realized, 1.0))
         self.floor = 1e-10
         harx.harx = msgspec.structs.replace(harx.harx, rv_floor=(self.floor,) * 5)
-        models = {ModelKey("BTC/USD", BID): random_walk_model(), ModelKey("BTC/USD", VOLATILITY): harx}
-        self.current = Champions(("BTC/USD",), models)
+        models: dict[ModelKey, BidModel | VolatilityModel] = {}
+        for symbol in symbols:
+            models |= {ModelKey(symbol, BID): random_walk_model(), ModelKey(symbol, VOLATILITY): harx}
+        self.current = Champions(symbols, models)
 
 
 class StoppedClock:
@@ -82,7 +86,8 @@ def outcomes(db: QuestDB, symbol: str) -> list[list[object]]:
 def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_a_restart(
     servers: Callable[..., Settings],
 ) -> None:
-    settings, symbol, holder = servers("questdb", "kafka", "valkey"), unique("FORECAST"), Holder()
+    settings, symbol = servers("questdb", "kafka", "valkey"), unique("FORECAST")
+    holder = Holder(symbol)
     sent = list(market(symbol, SECONDS, seed=6))
     half = len(sent) * 3 // 5
     with QuestDB(settings.questdb) as db, Running(features.build(settings)):
@@ -142,7 +147,7 @@ def check_outcomes(found: list[list[object]], floor: float, silver: pa.Table) ->
 def test_a_partition_that_warms_up_does_not_affect_one_that_is_live(servers: Callable[..., Settings]) -> None:
     settings = servers("questdb", "kafka", "valkey")
     live, warming = unique("LIVE"), unique("WARM")
-    handler = ForecastHandler(settings, Holder())  # type: ignore[arg-type]
+    handler = ForecastHandler(settings, Holder(live, warming))  # type: ignore[arg-type]
     handler.handle(rows_of(live, 0))
     handler.warm(rows_of(warming, 1))
     handler.drain()()
@@ -151,20 +156,44 @@ def test_a_partition_that_warms_up_does_not_affect_one_that_is_live(servers: Cal
         assert outcomes(db, warming) == []
 
 
+def test_a_market_with_too_few_bars_for_a_model_holds_up_no_other_and_is_forecast_once_it_has_one(
+    servers: Callable[..., Settings],
+) -> None:
+    settings = servers("questdb", "kafka", "valkey")
+    ready, early = unique("READY"), unique("EARLY")
+    both, holder = Holder(ready, early).current, Holder(ready)
+    missing = frozenset(key for key in both.models if key.symbol == early)
+    problems = dict.fromkeys(missing, "too few bars")
+    holder.current = Champions((ready, early), holder.current.models, problems, missing)
+    skipped = metrics.ROWS_WITHOUT_MODEL.labels(early)
+    handler = ForecastHandler(settings, holder)  # type: ignore[arg-type]
+    rows = {symbol: rows_of(symbol, place)[:6_000] for place, symbol in enumerate((ready, early))}
+    mixed = [row for pair in zip(*rows.values(), strict=True) for row in pair]
+    assert handler.handle(mixed[:6_000]) == 3_000
+    assert skipped._value.get() == 3_000.0
+    holder.current = both
+    assert handler.handle(mixed[6_000:]) == 3_000 + 6_000
+    assert skipped._value.get() == 3_000.0
+    handler.drain()()
+    with QuestDB(settings.questdb) as db:
+        for symbol, expected in ((ready, 6_000), (early, 3_000)):
+            wait_for(lambda: count(db, "gold_volatility_prediction", symbol) == expected, f"forecasts of {symbol}")  # noqa: B023 - called at once
+
+
 def test_a_forecast_that_was_served_is_kept_when_its_row_is_handled_again_after_a_kill(
     servers: Callable[..., Settings],
 ) -> None:
     """A restarted worker made the forecasts since its last commit again and overwrote those that had been served."""
     settings, symbol = servers("questdb", "kafka", "valkey"), unique("KILLED")
     records = logged(settings, symbol, rows_of(symbol, 0)[:7_500])
-    killed = ForecastHandler(settings, Holder())  # type: ignore[arg-type]
+    killed = ForecastHandler(settings, Holder(symbol))  # type: ignore[arg-type]
     killed.handle(records[:6_000])
     killed.drain()()
     killed.handle(records[6_000:7_000])  # published and not stored
     killed._publisher.flush()
     served = published(settings, symbol)
     assert len(served) == 7_000
-    restarted = ForecastHandler(settings, Holder())  # type: ignore[arg-type]
+    restarted = ForecastHandler(settings, Holder(symbol))  # type: ignore[arg-type]
     restarted.warm(records[:5_000])
     restarted.handle(records[5_000:7_500])
     restarted.drain()()

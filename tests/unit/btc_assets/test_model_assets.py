@@ -16,9 +16,11 @@ from btc_core.clock import NS_PER_MIN
 from btc_core.errors import NotReady
 from btc_core.market.bars import BARS
 from btc_core.models.bundle import golden_rows, load_bundle
-from btc_core.names import ModelKey
+from btc_core.names import QUANTITIES, ModelKey
 from btc_core.registry.bundles import Registration
 from btc_core.registry.promotion import Promotion
+from btc_core.settings import ExchangeSettings, Settings
+from btc_core.stores.dagster import market_tags
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -39,8 +41,8 @@ pytestmark = [
 ]
 
 
-def _bars(minutes: int) -> np.ndarray:
-    rng = np.random.default_rng(11)
+def _bars(minutes: int, seed: int = 11) -> np.ndarray:
+    rng = np.random.default_rng(seed)
     log_sigma = np.zeros(minutes)
     for i in range(1, minutes):
         log_sigma[i] = 0.98 * log_sigma[i - 1] + rng.normal(0.0, 0.15)
@@ -54,19 +56,24 @@ def _bars(minutes: int) -> np.ndarray:
 
 
 class FakeQuestDB:
-    """Has bars and answers the two statements that read them; none of the bars is of a sealed day."""
+    """Has bars of markets and answers the two statements that read them; none of the bars is of a sealed day."""
 
-    def __init__(self, bars: np.ndarray) -> None:
+    def __init__(self, bars: dict[str, np.ndarray]) -> None:
         self.bars = bars
 
     def execute(self, sql: str) -> list[list[Any]]:
         if "source = 'sealed'" in sql:
             return []
-        return [[int(self.bars["ts_ns"][-1]) if len(self.bars) else None]]
+        bars = self._bars(sql)
+        return [[int(bars["ts_ns"][-1]) if len(bars) else None]]
+
+    def _bars(self, sql: str) -> np.ndarray:
+        return self.bars[sql.split("symbol = '")[1].split("'", maxsplit=1)[0]]
 
     def query(self, sql: str) -> pa.Table:
         since = int(sql.split("cast(")[1].split(maxsplit=1)[0])
-        chosen = self.bars[self.bars["ts_ns"] > since]
+        bars = self._bars(sql)
+        chosen = bars[bars["ts_ns"] > since]
         columns = {name: pa.array(chosen[name]) for name in BARS.names or () if name != "ts_ns"}
         return pa.table({"ts": pa.array(chosen["ts_ns"], pa.timestamp("ns")), **columns})
 
@@ -101,8 +108,8 @@ class FakeRegistry(Registry):
         return Registration(key.name, "1", "run", "http://127.0.0.1:5000/#/models")
 
     def promote_challenger(self, key: ModelKey) -> Promotion | None:
-        model, verdict = WORLD["challenger", key.name]
-        if not verdict.passed:
+        model, verdict = WORLD.get(("challenger", key.name), (None, None))
+        if verdict is None or not verdict.passed:
             return None
         WORLD[key.name] = model
         return Promotion("1", verdict.reason)
@@ -118,16 +125,32 @@ class FakeRegistry(Registry):
         return WORLD[key.name]  # type: ignore[no-any-return]
 
 
-def _run(bars: np.ndarray, *, champions: dict[str, Any] | None = None) -> dg.ExecuteInProcessResult:
+class TheseMarkets(Environment):
+    def get(self) -> Settings:
+        return Settings(exchange=ExchangeSettings(symbols=tuple(WORLD["bars"])))
+
+
+def _run(
+    bars: np.ndarray | dict[str, np.ndarray], *trained: str, champions: dict[str, Any] | None = None
+) -> dg.ExecuteInProcessResult:
+    """Train BTC/USD, or all of several markets, or of those only the `trained`, whose names are neighbours."""
+    markets = bars if isinstance(bars, dict) else {"BTC/USD": bars}
     WORLD.clear()
     WORLD.update(champions or {})
-    WORLD["bars"] = bars
+    WORLD["bars"] = markets
+    chosen = trained or tuple(markets)
+    partitions = dg.StaticPartitionsDefinition(list(markets))
+    assets = [
+        make(quantity, partitions)
+        for make in (model_assets._model_asset, model_assets._champion_asset)
+        for quantity in QUANTITIES
+    ]
     with tempfile.TemporaryDirectory() as scratch, dg.DagsterInstance.ephemeral(tempdir=scratch) as instance:
         return dg.materialize(
-            [*model_assets.MODEL_ASSETS, *model_assets.CHAMPION_ASSETS, *model_assets.SERVES_CHECKS],
-            resources={"environment": Environment(), "database": FakeDatabase(), "registry": FakeRegistry()},
+            [*assets, *model_assets.SERVES_CHECKS],
+            resources={"environment": TheseMarkets(), "database": FakeDatabase(), "registry": FakeRegistry()},
             instance=instance,
-            raise_on_error=champions is None,
+            tags=market_tags(chosen),
         )
 
 
@@ -140,6 +163,8 @@ def test_both_models_are_trained_registered_and_pass_their_checks() -> None:
     metadata = result.asset_materializations_for_node("volatility_model")[0].metadata
     assert metadata["kind"].value == WORLD["volatility-model"].kind
     assert metadata["harx_5m_qlike"].value > 0.0
+    assert 0.0 <= metadata["floor_share"].value < 0.5
+    assert 0.0 <= result.asset_materializations_for_node("bid_model")[0].metadata["clipped_share"].value < 0.01
     assert "| harx / 5m |" in str(metadata["scores"].value)
     assert "/#/models" in str(metadata["mlflow"].value)
 
@@ -164,7 +189,7 @@ def test_without_bars_the_run_fails_and_says_why() -> None:
 
 def test_a_check_fails_with_the_reason_when_there_is_no_champion() -> None:
     WORLD.clear()
-    WORLD["bars"] = _bars(300)
+    WORLD["bars"] = {"BTC/USD": _bars(300)}
     passed, facts = model_assets.serves(FakeDatabase(), FakeRegistry(), ModelKey("BTC/USD", "volatility"))
     assert not passed
     assert "no champion" in facts["reason"]
@@ -194,21 +219,34 @@ def test_another_recipe_goes_into_shadow_and_the_champion_stays() -> None:
     other = msgspec.structs.replace(old.manifest, recipe="another", version="9")
     champion = VolatilityModel(other, old.harx, old.boosters, old.baselines)
     result = _run(bars, champions={"volatility-model": champion})
-    assert not result.success
+    (gate,) = (check for check in result.get_asset_check_evaluations() if check.asset_key.path == ["volatility_model"])
+    assert not gate.passed
+    assert gate.metadata["refused"].value == "BTC/USD"
     assert WORLD["volatility-model"] is champion
     entered, verdict = WORLD["challenger", "volatility-model"]
     assert "in shadow" in verdict.reason
     assert entered.manifest.recipe == trained.manifest.recipe != "another"
 
 
-def test_another_market_has_assets_of_its_own() -> None:
-    key = ModelKey("ETH/USD", "bid")
-    model, champion, check = (
-        make(key) for make in (model_assets._model_asset, model_assets._champion_asset, model_assets._serves_check)
-    )
-    assert model.key.to_user_string() == "bid_model_ETHUSD"
-    assert champion.key.to_user_string() == "bid_champion_ETHUSD"
-    assert [parent.to_user_string() for parent in champion.dependency_keys] == ["bid_model_ETHUSD"]
-    (spec,) = check.check_specs
-    assert (spec.name, spec.asset_key) == ("bid_champion_ETHUSD_serves", champion.key)
-    assert [dep.asset_key.to_user_string() for dep in spec.additional_deps] == ["volatility_champion_ETHUSD"]
+def test_each_market_is_a_partition_with_models_of_its_own_and_one_that_cannot_be_trained_stops_no_other() -> None:
+    markets = {"BTC/USD": _bars(720), "ETH/USD": _bars(720, seed=12), "NEW/USD": np.empty(0, BARS)}
+    result = _run(markets)
+    assert result.success
+    made = {each.partition: each.metadata for each in result.asset_materializations_for_node("volatility_model")}
+    assert set(made) == set(markets)
+    assert made["BTC/USD"]["harx_5m_qlike"].value != made["ETH/USD"]["harx_5m_qlike"].value
+    assert "too few" in made["NEW/USD"]["error"].value
+    assert (WORLD["volatility-model"].kind, WORLD["volatility-model-ETHUSD"].kind) == ("harx", "harx")
+    assert "volatility-model-NEWUSD" not in WORLD
+    checks = {(check.asset_key.path[0], check.check_name): check for check in result.get_asset_check_evaluations()}
+    gate = checks["volatility_model", "gate"]
+    assert (gate.passed, gate.metadata["refused"].value) == (False, "NEW/USD")
+    serves = checks["volatility_champion", "volatility_champion_serves"]
+    assert (serves.passed, serves.metadata["failed"].value) == (False, "NEW/USD")
+
+
+def test_one_market_can_be_trained_alone() -> None:
+    result = _run({"BTC/USD": _bars(720), "ETH/USD": _bars(720, seed=12)}, "ETH/USD")
+    assert [each.partition for each in result.asset_materializations_for_node("bid_champion")] == ["ETH/USD"]
+    assert "volatility-model-ETHUSD" in WORLD
+    assert "volatility-model" not in WORLD

@@ -40,7 +40,7 @@ def test_a_model_without_a_champion_and_one_of_other_features_are_missing(monkey
 def trained_through(monkeypatch: pytest.MonkeyPatch, *statuses: str) -> list[str]:
     """Let a training run go through these statuses; returns the list of lines that will be printed."""
     monkeypatch.setattr(first_forecast, "POLL_S", 0.0)
-    monkeypatch.setattr(first_forecast, "launch_job", lambda _settings, _job: "run-1")
+    monkeypatch.setattr(first_forecast, "launch_job", lambda _settings, _job, _tags: "run-1")
     remaining = iter(statuses)
     monkeypatch.setattr(first_forecast, "run_status", lambda _settings, _run: next(remaining, statuses[-1]))
     return []

@@ -412,10 +412,21 @@ def test_healthz_depends_on_no_other_process(world: World) -> None:
 def test_readyz_is_503_with_the_reasons_until_there_is_a_fresh_forecast(world: World) -> None:
     response = world.client.get("/readyz")
     assert response.status_code == 503
-    assert response.get_json() == {
+    body = response.get_json()
+    markets = body.pop("markets")
+    assert [(market["symbol"], market["status"]) for market in markets] == [
+        ("BTC/USD", "starting"),
+        ("ETH/USD", "starting"),
+    ]
+    assert markets[1]["reasons"] == ["there is no forecast of ETH/USD in Redis yet"]
+    assert body == {
         "status": "starting",
         "simulated": True,
-        "reasons": ["there is no forecast of BTC/USD in Redis yet", "the models have not been loaded yet"],
+        "reasons": [
+            "there is no forecast of BTC/USD in Redis yet",
+            "there is no forecast of ETH/USD in Redis yet",
+            "the models have not been loaded yet",
+        ],
         "feature_age_s": None,
         "forecast_age_s": None,
         "models": {"bid": {"kind": None, "version": None}, "volatility": {"kind": None, "version": None}},
@@ -424,7 +435,9 @@ def test_readyz_is_503_with_the_reasons_until_there_is_a_fresh_forecast(world: W
     world.newest.forecast_row, world.newest.feature_row = forecast_row(11.0), feature_row(11.0)
     response = world.client.get("/readyz")
     assert response.status_code == 503
-    assert response.get_json()["reasons"] == ["the forecast of BTC/USD is 11.0 s old, at most 10 s is allowed"]
+    assert response.get_json()["reasons"] == [
+        f"the forecast of {symbol} is 11.0 s old, at most 10 s is allowed" for symbol in ("BTC/USD", "ETH/USD")
+    ]
 
 
 def test_readyz_is_200_with_a_fresh_forecast_and_names_the_models(world: World) -> None:
@@ -432,7 +445,9 @@ def test_readyz_is_200_with_a_fresh_forecast_and_names_the_models(world: World) 
     world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.125)
     response = world.client.get("/readyz")
     assert response.status_code == 200
-    assert response.get_json() == {
+    body = response.get_json()
+    assert [market["status"] for market in body.pop("markets")] == ["ready", "ready"]
+    assert body == {
         "status": "ready",
         "simulated": True,
         "reasons": [],

@@ -1,4 +1,4 @@
-"""Several markets: which models forecast which market, and readiness of all that have models of their own."""
+"""Several markets: each is forecast by its own models and has its own state."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import pytest
 from btc_core.models.bundle import random_walk_model
 from btc_core.names import BID, VOLATILITY, ModelKey
 from btc_core.registry.champions import Champions
-from btc_core.settings import ExchangeSettings
 from tests.serving_world import World, build, forecast_row, harx_model
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world in which both followed markets have models of their own."""
-    monkeypatch.setattr(ExchangeSettings, "modelled_symbols", property(lambda exchange: exchange.symbols))
+def world() -> World:
     return build()
 
 
-def test_a_market_with_models_of_its_own_is_forecast_by_them_and_others_by_the_first() -> None:
+def test_a_market_is_forecast_by_its_own_models_and_by_no_others() -> None:
     first, second = random_walk_model(), random_walk_model()
     volatility = harx_model()
     models = Champions(
@@ -31,14 +28,14 @@ def test_a_market_with_models_of_its_own_is_forecast_by_them_and_others_by_the_f
     )
     assert models.bid("BTC/USD") is first
     assert models.bid("ETH/USD") is second
-    assert models.bid("SOL/USD") is first
-    assert models.volatility("SOL/USD") is volatility
+    assert models.bid("SOL/USD") is None
     assert models.volatility("ETH/USD") is None
-    assert models.can_forecast("SOL/USD", BID)
+    assert models.can_forecast("BTC/USD", BID)
+    assert not models.can_forecast("SOL/USD", BID)
     assert not models.can_forecast("ETH/USD", BID)
 
 
-def test_the_api_is_ready_when_every_market_with_models_has_a_fresh_forecast(world: World) -> None:
+def test_the_api_is_ready_when_every_market_has_a_fresh_forecast(world: World) -> None:
     world.load_models()
     rows = {"BTC/USD": forecast_row(0.25)}
     world.newest.forecast = rows.get  # type: ignore[method-assign]
@@ -54,6 +51,34 @@ def test_the_api_is_ready_when_every_market_with_models_has_a_fresh_forecast(wor
     body = world.client.get("/readyz").get_json()
     assert body["status"] == "starting"
     assert body["forecast_age_s"] == 20.0
+
+
+def test_a_market_with_too_few_bars_for_a_model_does_not_make_the_others_unready(world: World) -> None:
+    world.source.too_few_bars = ("ETH/USD",)
+    world.load_models()
+    world.newest.forecast = {"BTC/USD": forecast_row(0.25)}.get  # type: ignore[method-assign]
+    response = world.client.get("/readyz")
+    assert response.status_code == 200
+    states = {market["symbol"]: market for market in response.get_json()["markets"]}
+    assert {symbol: state["status"] for symbol, state in states.items()} == {
+        "BTC/USD": "ready",
+        "ETH/USD": "waits_for_bars",
+    }
+    problem = world.client.get("/v1/forecast?symbol=ETH/USD")
+    assert problem.status_code == 503
+
+
+def test_the_models_of_each_market_are_shown_with_its_name_and_its_own_reasons(world: World) -> None:
+    world.source.too_few_bars = ("ETH/USD",)
+    world.load_models()
+    first, second = (world.client.get(f"/v1/model?symbol={symbol}").get_json() for symbol in ("BTC/USD", "ETH/USD"))
+    assert world.client.get("/v1/model").get_json() == first
+    assert (first["symbol"], first["volatility"]["registered_name"]) == ("BTC/USD", "volatility-model")
+    assert (first["volatility"]["pool"], first["volatility"]["choice"]) == ([], "")
+    assert first["reasons"] == []
+    assert (second["symbol"], second["bid"], second["volatility"]) == ("ETH/USD", None, None)
+    assert all("ETHUSD" in reason for reason in second["reasons"])
+    assert world.client.get("/v1/model?symbol=SOL/USD").status_code == 404
 
 
 @pytest.mark.parametrize(

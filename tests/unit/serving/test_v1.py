@@ -338,7 +338,7 @@ def test_metrics_count_requests_by_route_and_have_the_age_of_the_forecast(world:
     assert value('btc_http_requests_total{method="none",path="none",status="404"}') >= 1
     assert "guessed" not in world.client.get("/metrics").text
     assert value('btc_forecast_age_seconds{symbol="BTC/USD"}') == 2.5
-    assert value('btc_model_created_timestamp_seconds{kind="harx",model="volatility-model"}') > 0
+    assert value('btc_model_created_timestamp_seconds{kind="harx",model="volatility-model",symbol="ETH/USD"}') > 0
 
 
 @pytest.mark.parametrize("gone", ["never written", "expired", "Redis does not answer"])

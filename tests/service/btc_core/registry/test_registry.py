@@ -12,13 +12,16 @@ import pytest
 from btc_core import names
 from btc_core.errors import InvalidInput, NotReady, SchemaError, StoreError
 from btc_core.features import catalogue
-from btc_core.models import bundle
+from btc_core.models import bundle, fitting, pooling
+from btc_core.models.dataset import make_frame
 from btc_core.models.gate import Verdict
+from btc_core.models.trainers import in_memory
 from btc_core.names import BID_MODEL, HORIZONS_MIN, ModelKey
 from btc_core.registry import bundles, promotion
 from btc_core.registry.cache import KEPT_VERSIONS
 from btc_core.settings import MlflowSettings, ModelSettings, Settings, StoreSettings
 from btc_core.stores.mlflow import MlflowClient
+from tests.unit.btc_core.models.test_bundle import market
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,6 +198,51 @@ def test_a_demoted_champion_is_replaced_by_its_baseline(settings: Settings, tmp_
     champion = bundles.load_champion(settings, KEY)
     assert (champion.version, champion.kind) == (served.version, "random_walk")
     assert bundles.version_of(settings, KEY, names.PREVIOUS) == version
+
+
+def test_the_markets_have_champions_demotions_and_reasons_of_their_own(settings: Settings) -> None:
+    """Four markets whose models were chosen between two fits; one is demoted, and one rolled back."""
+    keys = [ModelKey(symbol, "bid") for symbol in ("AAA/USD", "BBB/USD", "CCC/USD", "DDD/USD")]
+    for key in keys:
+        for number in range(2):
+            model = _model(0.1)
+            model.manifest = msgspec.structs.replace(model.manifest, choice=f"choice {number} of {key.symbol}")
+            verdict = Verdict(passed=True, reason=f"gate {number} of {key.symbol}")
+            promotion.publish(settings, key, model, _rows(), verdict)
+            assert promotion.promote_challenger(settings, key) is not None
+    demoted, rolled_back = keys[1], keys[2]
+    promotion.demote(settings, demoted, bundles.load_champion(settings, demoted), _rows(), "24 h loss of 1.5")
+    promotion.rollback(settings, rolled_back, "it jumps")
+    champions = {key.symbol: bundles.champion_version(settings, key) for key in keys}
+    assert champions == {"AAA/USD": "2", "BBB/USD": "3", "CCC/USD": "1", "DDD/USD": "2"}
+    for key in keys:
+        listed = {each.version: each for each in promotion.versions(settings, key)}
+        assert {(each.symbol, each.quantity) for each in listed.values()} == {(key.symbol, "bid")}
+        assert listed["2"].gate_reason == f"gate 1 of {key.symbol}"
+        assert listed["2"].fit_reason == f"choice 1 of {key.symbol}"
+        assert bundles.load_champion(settings, key).manifest.symbol == key.symbol
+
+
+def test_pooled_trees_are_registered_as_such_and_loaded_by_their_market_alone(settings: Settings) -> None:
+    bars = market(3 * 1440)
+    frames = {symbol: make_frame(bars) for symbol in ("ONE/USD", "TWO/USD")}
+    members = [
+        pooling.pool_rows(symbol, frame, fitting.pool_log_variance(frame), 2_000) for symbol, frame in frames.items()
+    ]
+    pool = pooling.Pool(members, in_memory)
+    frame = frames["ONE/USD"]
+    model = fitting.fit_volatility(frame, pool=pool)
+    key = ModelKey("ONE/USD", "volatility")
+    registered = promotion.publish(settings, key, model, frame.matrix, PASSED)
+    promotion.promote(settings, key, registered.version, PASSED.reason)
+    loaded = bundles.load_champion(settings, key)
+    assert isinstance(loaded, bundle.VolatilityModel)
+    assert loaded.manifest.pool == ("ONE/USD", "TWO/USD")
+    assert np.array_equal(loaded.predict(frame.matrix[:100]), model.predict(frame.matrix[:100]))
+    (listed,) = promotion.versions(settings, key)
+    assert (listed.kind, listed.fit) == ("xgboost", "pooled")
+    with pytest.raises(NotReady, match="TWOUSD"):
+        bundles.load_champion(settings, ModelKey("TWO/USD", "volatility"))
 
 
 def test_a_training_that_is_killed_before_its_end_leaves_no_version(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from btc_core.models import gate
 from btc_core.names import VOLATILITY
@@ -86,3 +87,30 @@ def test_a_loss_far_above_the_baseline_or_low_coverage_demotes_and_less_than_an_
     assert not gate.live(good, baselines, outside).passed
     few = {name: each[:50] for name, each in baselines.items()}
     assert gate.live(good[:50] * 9.0, few, outside[:50]).passed
+
+
+def test_the_fit_with_the_smaller_loss_is_chosen_and_the_reason_names_both() -> None:
+    rng = np.random.default_rng(5)
+    own = rng.gamma(2.0, 0.25, 2_000)
+    better, worse = own * 0.95, own * 1.05
+    chosen = gate.choose(own, better, 4)
+    assert chosen.is_pooled
+    assert chosen.reason.startswith("the fit over 4 markets is the candidate: pooled loss 0.950 of the own fit's")
+    assert chosen.figures["ratio_pooled_to_own"] == pytest.approx(0.95)
+    kept = gate.choose(own, worse, 4)
+    assert not kept.is_pooled
+    assert kept.reason.startswith("the market's own fit is the candidate: pooled loss 1.050")
+    assert not gate.choose(own, own.copy(), 4).is_pooled
+
+
+def test_in_a_new_market_a_smaller_loss_is_enough_and_an_equal_one_is_not() -> None:
+    rng = np.random.default_rng(5)
+    harx = rng.gamma(2.0, 0.25, 150)
+    noise = rng.normal(0.0, 0.15, 150)
+    losses = harx * 0.99 + noise - noise.mean()
+    assert not gate.refresh(losses, None, {"harx": harx}).beats_baselines
+    verdict = gate.refresh(losses, None, {"harx": harx}, is_new_market=True)
+    assert verdict.passed
+    assert verdict.beats_baselines
+    assert "in a new market" in verdict.reason
+    assert not gate.refresh(harx, None, {"harx": harx}, is_new_market=True).beats_baselines

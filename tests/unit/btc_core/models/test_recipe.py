@@ -18,6 +18,7 @@ from btc_core.market.bars import BARS
 from btc_core.models import fitting, recipe
 from btc_core.models.bundle import BidModel, VolatilityModel, golden_rows, load_bundle
 from btc_core.models.dataset import Frame, make_frame, split_by_time
+from btc_core.models.pooling import pool_rows
 from btc_core.models.recipe import RECIPE, DatasetRecipe, Recipe
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ ANOTHER: dict[str, Any] = {
     "bid.validation_share": 0.6,
     "bid.booster.objective": "reg:pseudohubererror",
     "bid.booster.base_score": 1.0,
+    "pool.max_rows": 1_000,
     "intervals.calibration_days": 5.0,
     "histogram_bins": 5,
 }
@@ -139,6 +141,7 @@ def stages(chosen: Recipe) -> Iterator[list[Any]]:
         yield outputs(volatility, volatility.predict(rows), volatility.baseline_forecasts(rows))
         bid = fitting.fit_bid(frame, chosen)
         yield outputs(bid, bid.predict(rows, np.full((len(rows), 5), 8.0)), bid.baseline_forecasts(rows))
+        yield [len(pool_rows("A/USD", frame, np.zeros((len(frame.origin_ns), 5)), chosen.pool.max_rows).origin_ns)]
     except (BtcError, ValueError) as error:
         yield [str(error)]
 
@@ -177,7 +180,7 @@ def test_every_decision_changes_what_is_fitted(path: str) -> None:
 
 
 def test_the_same_recipe_fits_the_same_models() -> None:
-    _, volatility, bid = stages_of_the_small_recipe()
+    _, volatility, bid, _ = stages_of_the_small_recipe()
     assert (volatility[0].kind, bid[0].kind) == ("xgboost", "xgboost")
     assert list(stages(SMALL)) == stages_of_the_small_recipe()
 

@@ -24,7 +24,7 @@ class Named:
 class Registry:
     """A registry whose answers a test sets; counts loads and tells when it was asked."""
 
-    modelled_symbols = ("BTC/USD",)
+    symbols = ("BTC/USD",)
 
     def __init__(self) -> None:
         self.versions: dict[str, str | None] = {}
