@@ -1,4 +1,4 @@
-"""The seal of a UTC day: whether the day is complete, and a fingerprint of its bronze rows.
+"""The seal of a UTC day: whether the day is complete, and a hash of its bronze rows.
 
 What does not belong here: proving what the stream computed of a day (`silver_proof`).
 """
