@@ -15,7 +15,8 @@ checksums) and `24hrMiniTicker`. `markPriceUpdate` (mark price, index price and 
 frame of the channel `mark_price`, which the log keeps and which has no event yet.
 
 `bookTicker` of spot has no time of the exchange, so the time of receipt is the time of its quote. Trades have the time
-of the exchange in ms. Where the clock of this machine is wrong, quotes and trades are displaced by as much.
+of the exchange in ms. Where the clock of this machine is wrong, quotes and trades are displaced by as much. With two
+connections, a quote that only the slower one brings is not recognized as late.
 
 Only `bookTicker`, `trade` and `depthUpdate` of spot were tried on recorded messages. All others follow Binance's
 documentation.

@@ -36,16 +36,20 @@ pytestmark = pytest.mark.service
 
 HEARTBEAT_S = 0.2
 TRADES, MISSING = range(1, 21), {5, 6}
-MARKETS = {"binance": "ETH/USDT", "binance-perp": "BNB/USDT"}
-"""Each exchange has a market of its own, because both tests use the same servers."""
 STREAMS = {
-    "binance": {"/stream": {"btcusdt@miniTicker", "ethusdt@trade", "ethusdt@bookTicker"}},
+    "binance": {"/stream": ("btcusdt@miniTicker", "{}@trade", "{}@bookTicker")},
     "binance-perp": {
-        "/public/stream": {"btcusdt@depth5@500ms", "bnbusdt@bookTicker"},
-        "/market/stream": {"btcusdt@miniTicker", "bnbusdt@aggTrade", "bnbusdt@markPrice@1s"},
+        "/public/stream": ("btcusdt@depth5@500ms", "{}@bookTicker"),
+        "/market/stream": ("btcusdt@miniTicker", "{}@aggTrade", "{}@markPrice@1s"),
     },
 }
 """The streams that each path sends; Binance acknowledges others, too, and sends nothing of them."""
+
+
+def routes_of(exchange: str, symbol: str) -> dict[str, set[str]]:
+    """The streams of a market by path."""
+    name = symbol.replace("/", "").lower()
+    return {path: {stream.format(name) for stream in streams} for path, streams in STREAMS[exchange].items()}
 
 
 class StandIn:
@@ -54,6 +58,7 @@ class StandIn:
     def __init__(self, routes: dict[str, set[str]], messages: list[tuple[str, Any]]) -> None:
         self.subscribed: defaultdict[str, set[str]] = defaultdict(set)
         """The streams that were subscribed to, by path."""
+        self.connections = 0
         self._routes = routes
         self._messages = messages
 
@@ -61,14 +66,17 @@ class StandIn:
         assert socket.request is not None
         path = socket.request.path
         offered = self._routes[path]
+        asked: set[str] = set()
+        self.connections += 1
         sending: asyncio.Task[None] | None = None
         async for text in socket:
             request = json.loads(text)
             assert request["method"] in {"SUBSCRIBE", "UNSUBSCRIBE"}
             if request["method"] == "SUBSCRIBE":
-                self.subscribed[path].update(request["params"])
+                asked.update(request["params"])
+                self.subscribed[path].update(asked)
             await socket.send(json.dumps({"result": None, "id": request["id"]}))
-            if sending is None and offered <= self.subscribed[path]:
+            if sending is None and offered <= asked:
                 sending = asyncio.create_task(self._send(socket, offered))
         if sending is not None:
             sending.cancel()
@@ -136,9 +144,9 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repair_queue, "MIN_GAP_AGE_S", 0.1)
 
 
-def messages_of(exchange: str, start_ms: int) -> list[tuple[str, dict[str, Any]]]:
+def messages_of(exchange: str, symbol: str, start_ms: int) -> list[tuple[str, dict[str, Any]]]:
     """A trade, a quote and, on the perpetual, a mark price for each step; the trades of `MISSING` ids are left out."""
-    name = MARKETS[exchange].replace("/", "")
+    name = symbol.replace("/", "")
     is_spot = exchange == "binance"
     trade_event, id_field = ("trade", "t") if is_spot else ("aggTrade", "a")
     messages: list[tuple[str, dict[str, Any]]] = []
@@ -169,13 +177,15 @@ def rows_of(exchange: str, start_ms: int) -> dict[int, dict[str, Any]]:
     }
 
 
-@pytest.mark.parametrize("exchange", ["binance", "binance-perp"])
+@pytest.mark.parametrize(
+    ("exchange", "symbol", "connections"),
+    [("binance", "ETH/USDT", 1), ("binance-perp", "BNB/USDT", 1), ("binance-perp", "XRP/USDT", 2)],
+)
 def test_trades_and_quotes_arrive_complete_and_missing_trades_are_fetched_by_their_ids(
-    stream: Settings, exchange: str
+    stream: Settings, exchange: str, symbol: str, connections: int
 ) -> None:
-    symbol = MARKETS[exchange]
     start_ms = now_ns() // NS_PER_MS - 1_000
-    stand_in = StandIn(STREAMS[exchange], messages_of(exchange, start_ms))
+    stand_in = StandIn(routes_of(exchange, symbol), messages_of(exchange, symbol, start_ms))
     in_market = f"WHERE symbol = '{symbol}'"
 
     def done(settings: Settings) -> None:
@@ -195,10 +205,15 @@ def test_trades_and_quotes_arrive_complete_and_missing_trades_are_fetched_by_the
             assert same_bits(streamed(db, symbol), replayed(settings, symbol))
 
     with rest(symbol, rows_of(exchange, start_ms)) as url:
-        follow(stream, ExchangeSettings(name=exchange, symbols=(symbol,), rest_url=url), stand_in, done)
-    assert stand_in.subscribed == STREAMS[exchange]
-    logged = [envelope.channel for envelope, _, _ in read_all(stream.kafka) if envelope.exchange == exchange]
-    assert logged.count("mark_price") == (0 if exchange == "binance" else len(TRADES)), "the log keeps mark prices"
+        settings = ExchangeSettings(name=exchange, symbols=(symbol,), rest_url=url, connections=connections)
+        follow(stream, settings, stand_in, done)
+    assert stand_in.subscribed == routes_of(exchange, symbol)
+    assert stand_in.connections == connections * len(STREAMS[exchange])
+    name = symbol.replace("/", "").encode()
+    marks = [
+        raw for raw in (each.raw for each, _, _ in read_all(stream.kafka)) if b"markPriceUpdate" in raw and name in raw
+    ]
+    assert len(marks) == (0 if exchange == "binance" else len(TRADES)), "the log keeps mark prices"
     assert [value for value, _, _ in read_topic(stream.kafka, DEADLETTERS_TOPIC)] == []
 
 
