@@ -29,7 +29,7 @@ class Section(BaseModel):
 PUBLIC_URLS = {
     "kraken": {"ws_url": "wss://ws.kraken.com/v2", "rest_url": "https://api.kraken.com"},
     "coinbase": {"ws_url": "wss://ws-feed.exchange.coinbase.com", "rest_url": "https://api.exchange.coinbase.com"},
-    "binance": {"ws_url": "wss://stream.binance.com:9443", "rest_url": "https://api.binance.com"},
+    "binance": {"ws_url": "wss://stream.binance.com", "rest_url": "https://api.binance.com"},
     "binance-perp": {"ws_url": "wss://fstream.binance.com", "rest_url": "https://fapi.binance.com"},
 }
 """The public addresses of every exchange that has an adapter (`exchanges.adapters.EXCHANGES`)."""
