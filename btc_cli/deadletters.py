@@ -20,7 +20,7 @@ from btc_core.clock import from_ns, now_ns
 from btc_core.errors import BadFrame, InvalidInput, ServiceError
 from btc_core.exchanges.adapters import EXCHANGES
 from btc_core.exchanges.decoding import events_of, frame_of
-from btc_core.market.frames import BookFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
+from btc_core.market.frames import BookFrame, MarkPriceFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
 from btc_core.market.messages import DeadLetter, Envelope, decode_envelope, encode_envelope
 from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
 from btc_core.stores.kafka import ADMIN_TIMEOUT_S, consumer, producer, read_topic, timestamp_ms
@@ -171,7 +171,7 @@ def _checked_symbol(envelope: Envelope) -> str:
         if isinstance(event, BadFrame):
             raise event
     frame = frame_of(envelope)
-    if isinstance(frame, TickerFrame | TradeFrame | OhlcFrame | BookFrame) and frame.data:
+    if isinstance(frame, TickerFrame | TradeFrame | OhlcFrame | BookFrame | MarkPriceFrame) and frame.data:
         return frame.data[0].symbol
     return ""
 

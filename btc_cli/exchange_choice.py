@@ -36,6 +36,8 @@ class Exchange(StrEnum):
     LIVE = "live"
     SIM = "sim"
     COINBASE = "coinbase"
+    BINANCE = "binance"
+    BINANCE_PERP = "binance-perp"
 
     @property
     def adapter(self) -> str:

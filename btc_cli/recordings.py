@@ -24,7 +24,9 @@ SHOWN_BAD_LINES = 20
 def replay(
     file: Annotated[Path, typer.Argument(help="Recording with one frame per line; it may be packed by gzip or zstd.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write the feature rows to.")],
-    exchange: Annotated[str, typer.Option(help="Exchange that sent the frames: kraken or coinbase.")] = "kraken",
+    exchange: Annotated[
+        str, typer.Option(help="Exchange that sent the frames: kraken, coinbase, binance or binance-perp.")
+    ] = "kraken",
 ) -> None:
     """Compute the feature rows of a recording with the code that the live stream uses.
 

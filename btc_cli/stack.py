@@ -39,7 +39,7 @@ NewDataDir = Annotated[
     typer.Option(
         "--data-dir",
         help="Data directory, created if it does not exist. Default: $BTC_DATA_DIR, else var/live, var/sim or "
-        "var/coinbase.",
+        "a directory of the exchange, such as var/coinbase.",
     ),
 ]
 PortsFrom = Annotated[
@@ -54,7 +54,10 @@ def up(  # noqa: PLR0913 - every option of the command is an argument
     data_dir: NewDataDir = None,
     first_port: PortsFrom = None,
     symbols: Annotated[
-        str, typer.Option(help="Markets to follow, separated by commas. Default for a new directory: BTC/USD.")
+        str,
+        typer.Option(
+            help="Markets to follow, separated by commas. Default for a new directory: BTC/USD, and BTC/USDT on Binance."
+        ),
     ] = "",
     *,
     exchange_args: Annotated[

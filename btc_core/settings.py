@@ -29,8 +29,12 @@ class Section(BaseModel):
 PUBLIC_URLS = {
     "kraken": {"ws_url": "wss://ws.kraken.com/v2", "rest_url": "https://api.kraken.com"},
     "coinbase": {"ws_url": "wss://ws-feed.exchange.coinbase.com", "rest_url": "https://api.exchange.coinbase.com"},
+    "binance": {"ws_url": "wss://stream.binance.com", "rest_url": "https://api.binance.com"},
+    "binance-perp": {"ws_url": "wss://fstream.binance.com", "rest_url": "https://fapi.binance.com"},
 }
 """The public addresses of every exchange that has an adapter (`exchanges.adapters.EXCHANGES`)."""
+USDT_EXCHANGES = ("binance", "binance-perp")
+"""Exchanges without a market in US dollars: they follow BTC/USDT unless the settings name other markets."""
 
 
 class ExchangeSettings(Section):
@@ -40,14 +44,15 @@ class ExchangeSettings(Section):
     """`sim` when the data comes from the simulator: every page then says SIMULATED. The stack sets this. The simulator uses
     Kraken's protocol."""
     name: str = "kraken"
-    """The exchange: `kraken` or `coinbase`. Each needs a data directory of its own, because their trade ids do not mix."""
+    """The exchange: `kraken`, `coinbase`, `binance` (spot) or `binance-perp` (USDT-margined perpetuals). Each needs a data
+    directory of its own, because their trade ids do not mix."""
     ws_url: str = ""
     """Address of the exchange's WebSocket. Empty: the public one."""
     rest_url: str = ""
     """Address of the exchange's REST API. Empty: the public one."""
     symbols: Annotated[tuple[str, ...], NoDecode] = Field(("BTC/USD",), min_length=1)
     """The markets to follow, separated by commas: `BTC_EXCHANGE_SYMBOLS=BTC/USD,ETH/USD`. Each has models
-    of its own. A request that names no market is about the first."""
+    of its own. A request that names no market is about the first. Binance follows BTC/USDT by default."""
     connections: int = Field(1, ge=1, le=2)
     """Connections to the exchange. With 2, each message is taken from whichever brings it first, so a stall or a restart of
     one connection costs no quote."""
@@ -58,7 +63,7 @@ class ExchangeSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _own_urls(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Fill in the public addresses of the chosen exchange."""
+        """Fill in the public addresses of the chosen exchange, and its market."""
         name = values.get("name", "kraken")
         if name not in PUBLIC_URLS:
             msg = f"BTC_EXCHANGE_NAME is {name!r}; there are adapters for {', '.join(PUBLIC_URLS)}"
@@ -66,7 +71,8 @@ class ExchangeSettings(Section):
         if name != "kraken" and values.get("mode") == "sim":
             msg = f"the simulator uses the protocol of kraken, but BTC_EXCHANGE_NAME is {name!r}"
             raise ValueError(msg)
-        return values | {key: values.get(key) or url for key, url in PUBLIC_URLS[name].items()}
+        markets = {"symbols": ("BTC/USDT",)} if name in USDT_EXCHANGES else {}
+        return markets | values | {key: values.get(key) or url for key, url in PUBLIC_URLS[name].items()}
 
     @field_validator("symbols", mode="before")
     @classmethod

@@ -25,6 +25,7 @@ from btc_core.market.events import EVENT_CHANNELS
 from btc_core.market.frames import (
     BookFrame,
     InstrumentFrame,
+    MarkPriceFrame,
     OhlcFrame,
     Reply,
     StatusFrame,
@@ -35,7 +36,7 @@ from btc_core.market.frames import (
 from btc_core.market.messages import Envelope
 from streaming.exchange_clock import ExchangeClock
 from streaming.order_books import OrderBooks
-from streaming.subscriptions import Subscriptions, SubscriptionStates
+from streaming.subscriptions import Link, Subscriptions, SubscriptionStates
 from streaming.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
@@ -66,15 +67,13 @@ MAX_FRAMES_AT_ONCE = 200
 """Frames read before other tasks run: a burst must not delay deadlines and signals by more than a few milliseconds."""
 FULL_PAUSE_S = 0.05
 """Time between two looks at a full queue."""
-REQUESTS_PER_S, REQUESTS_AT_ONCE = 10.0, 10
-"""Half of the 20 requests a second that Kraken accepts on a connection."""
 RATE_LIMITED_PAUSE_S = 5.0
 """Pause of all requests after the exchange said that there were too many."""
 MAX_LOGGED_CHARS = 300
 MAX_FOREIGN_LETTERS = 20
 """Markets that were not asked for and of which a connection keeps one frame as a dead letter; all are counted."""
 
-MarketFrame = TickerFrame | TradeFrame | OhlcFrame | BookFrame
+MarketFrame = TickerFrame | TradeFrame | OhlcFrame | BookFrame | MarkPriceFrame
 
 _json = msgspec.json.Encoder()
 
@@ -111,10 +110,14 @@ class Shared(NamedTuple):
 
 
 class ExchangeLink:
-    """The connections to the exchange, one after another. `number` is that of the link within its process."""
+    """The connections to the exchange on one of its routes, one after another.
 
-    def __init__(self, settings: Settings, shared: Shared, number: int = 1) -> None:
+    The links of all routes that together bring every message once have the same `number`.
+    """
+
+    def __init__(self, settings: Settings, shared: Shared, number: int = 1, route: str = "") -> None:
         self._settings = settings
+        self._url = settings.exchange.ws_url + route
         self._number = number
         self._exchange = shared.exchange
         self._clock = shared.clock
@@ -130,12 +133,12 @@ class ExchangeLink:
             settings.exchange.symbols,
             settings.stream.subscription_deadline_s,
             shared.states,
-            number,
+            Link(number, shared.exchange.routes[route]),
         )
         self._books = OrderBooks(settings.exchange.symbols)
         self._exchange_clock = ExchangeClock()
         self._requests: asyncio.Queue[Request] = asyncio.Queue()
-        self._request_budget = TokenBucket(REQUESTS_PER_S, REQUESTS_AT_ONCE)
+        self._request_budget = self._full_request_budget()
         self._last_trades: dict[str, Trade] = {}
         """The last trade that came for each symbol."""
         self._pings: dict[int, int] = {}
@@ -171,7 +174,7 @@ class ExchangeLink:
         return failure
 
     async def _connect(self, stop: asyncio.Event) -> None:
-        url = self._settings.exchange.ws_url
+        url = self._url
         try:
             socket = await connect(
                 url,
@@ -205,10 +208,13 @@ class ExchangeLink:
         self._foreign.clear()
         self._opened_s = self._last_frame_s = now_s
         self._requests = asyncio.Queue()
-        self._request_budget = TokenBucket(REQUESTS_PER_S, REQUESTS_AT_ONCE)
+        self._request_budget = self._full_request_budget()
         self._enqueue(self._subscriptions.open(now_s))
         metrics.CONNECTIONS.labels("opened").inc()
         log.info("link %d: connection %d to %s", self._number, self._connection, url)
+
+    def _full_request_budget(self) -> TokenBucket:
+        return TokenBucket(self._exchange.requests_per_s, int(self._exchange.requests_per_s))
 
     def _enqueue(self, requests: list[Request]) -> None:
         for request in requests:

@@ -63,8 +63,12 @@ class Ingest:
         self._frame_publisher = DiskSaver(conflating, settings.disk, clock)
         self._exchange = exchange_of(settings.exchange)
         shared = Shared(self, self._exchange, clock, itertools.count(1), SubscriptionStates())
-        self._links = [ExchangeLink(settings, shared, number) for number in range(1, settings.exchange.connections + 1)]
-        self._copies = FirstCopies() if len(self._links) > 1 else None
+        self._links = [
+            ExchangeLink(settings, shared, number, route)
+            for number in range(1, settings.exchange.connections + 1)
+            for route in self._exchange.routes
+        ]
+        self._copies = FirstCopies() if settings.exchange.connections > 1 else None
         self._budget = new_budget()
         self._history_lock = asyncio.Lock()
         self._history_s: float | None = None

@@ -3,7 +3,8 @@
 A subscription is `pending` until it is acknowledged, `acked` until its first data, then `live`; it is `data` when data
 comes before the acknowledgement, and `refused` when the exchange refuses it. One that is silent beyond its deadline is
 `stale` and is subscribed again, alone: the snapshot shows what was missed. If that brings nothing new, the market was
-quiet, and the next deadline is twice as long. If it brings no snapshot either, twice, the connection is dead.
+quiet, and the next deadline is twice as long. If it brings no snapshot either, twice, the connection is dead. Where an
+exchange sends no snapshots, the acknowledgement stands for one, once the subscription has brought data.
 A refusal concerns only what it names: it is asked for again, more and more rarely, and the other markets continue.
 What does not belong here: sockets (`exchange_link`).
 """
@@ -14,17 +15,18 @@ import itertools
 import logging
 import random
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from btc_core import metrics
 from btc_core.errors import SubscriptionRefused, SubscriptionSilent
+from btc_core.market.frames import Ack
 from streaming.backoff import backoff_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.exchanges.interface import Exchange, Request
-    from btc_core.market.frames import Ack, Reply
+    from btc_core.market.frames import Reply
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +128,18 @@ class Subscription:
             self.set_state("live" if self.state == "data" else "acked")
 
 
+class Link(NamedTuple):
+    """Which part of the exchange's messages a link brings."""
+
+    number: int = 1
+    """Links of the same number together bring every message once."""
+    channels: tuple[str, ...] | None = None
+    """The channels that the exchange sends on the path of the link; None if it sends all of them."""
+
+
+ONLY_LINK = Link()
+
+
 class Subscriptions:
     """All subscriptions of one link. `deadline_s` is their first deadline; `now_s` is monotonic seconds.
 
@@ -138,9 +152,12 @@ class Subscriptions:
         symbols: tuple[str, ...],
         deadline_s: float,
         states: SubscriptionStates | None = None,
-        link: int = 1,
+        link: Link = ONLY_LINK,
     ) -> None:
         self._exchange = exchange
+        asked = (*exchange.side_channels, *exchange.channels)
+        self._channels = tuple(channel for channel in asked if link.channels is None or channel in link.channels)
+        """The channels to subscribe to on a new connection, in this order."""
         self._symbols = symbols
         self._first_deadline_s = deadline_s
         self._request_ids = itertools.count(1)
@@ -148,10 +165,11 @@ class Subscriptions:
         """Method, channel and symbols of the newest requests by id."""
         self._states = states or SubscriptionStates()
         self._next_replacement_s = 0.0
-        export = partial(self._states.report, link)
+        export = partial(self._states.report, link.number)
         self._subscriptions = {
             (channel, symbol): Subscription(channel, symbol, deadline_s, export)
             for channel in exchange.channels
+            if channel in self._channels
             for symbol in symbols
         }
 
@@ -159,8 +177,7 @@ class Subscriptions:
         """The requests that subscribe to everything, for a new connection."""
         for each in self._subscriptions.values():
             each.open(now_s, self._first_deadline_s)
-        channels = (*self._exchange.side_channels, *self._exchange.channels)
-        return [self._request("subscribe", channel, self._symbols) for channel in channels]
+        return [self._request("subscribe", channel, self._symbols) for channel in self._channels]
 
     def state(self, channel: str, symbol: str) -> str:
         """The state of one subscription."""
@@ -176,7 +193,7 @@ class Subscriptions:
         if method != "subscribe" and reply.method != "subscribe":
             return
         if not reply.refusal:
-            for ack in reply.acks:
+            for ack in reply.acks or [Ack(channel, symbol) for symbol in symbols]:
                 self._acknowledged(ack, now_s)
             return
         named = (reply.symbol,) if reply.symbol else symbols
@@ -271,6 +288,9 @@ class Subscriptions:
         self._states.any_acknowledged = True
         if each.state == "refused":
             each.due_s = now_s + self._first_deadline_s
+        if each.heard and not self._exchange.sends_snapshots:
+            each.unanswered = 0
+            each.due_s = now_s + each.deadline_s
         each.acknowledged()
 
     def _request(self, method: str, channel: str, symbols: tuple[str, ...]) -> Request:

@@ -1,12 +1,13 @@
 """The adapter of each exchange, by the name in `BTC_EXCHANGE_NAME`.
 
-What does not belong here: anything that concerns one exchange only (`kraken`, `coinbase`).
+What does not belong here: anything that concerns one exchange only (`kraken`, `coinbase`, `binance`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from btc_core.exchanges.binance import Binance, BinancePerpetual
 from btc_core.exchanges.coinbase import Coinbase
 from btc_core.exchanges.kraken import Kraken
 
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
     from btc_core.exchanges.interface import Exchange
     from btc_core.settings import ExchangeSettings
 
-EXCHANGES: Mapping[str, type[Exchange]] = {Kraken.name: Kraken, Coinbase.name: Coinbase}
+EXCHANGES: Mapping[str, type[Exchange]] = {
+    Kraken.name: Kraken,
+    Coinbase.name: Coinbase,
+    Binance.name: Binance,
+    BinancePerpetual.name: BinancePerpetual,
+}
 """The adapter class of each exchange."""
 
 

@@ -25,7 +25,7 @@ from btc_core.exchanges.rest import BUDGET, closed_bars, fetch_json, retry_when_
 from btc_core.market.frames import Timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
@@ -66,6 +66,10 @@ class Coinbase:
     name = COINBASE
     channels: tuple[str, ...] = ("trade", "ticker")
     side_channels: tuple[str, ...] = ("heartbeat",)
+    routes: Mapping[str, tuple[str, ...]] = {"": (*channels, *side_channels)}
+    requests_per_s = 10.0
+    """Coinbase accepts 100 messages a second; a new connection sends three."""
+    sends_snapshots = True
     time_path = "/time"
     rest_pause_s = 0.2
     """REST accepts ten requests a second from one address."""

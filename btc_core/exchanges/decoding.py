@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btc_core.errors import BadFrame
-from btc_core.exchanges import coinbase_frames
+from btc_core.exchanges import binance_frames, coinbase_frames
 from btc_core.market import frames
 from btc_core.market.events import EVENT_CHANNELS, events_in
 from btc_core.market.frames import NO_BAD_ENTRIES, HeartbeatFrame, Reply, original_position
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from btc_core.market.messages import Envelope
 
 COINBASE = "coinbase"
+BINANCE, BINANCE_PERPETUAL = "binance", "binance-perp"
 DECODERS: Mapping[str, Callable[[bytes | str], AnyFrame]] = {
     frames.KRAKEN: frames.decode,
     COINBASE: coinbase_frames.decode,
+    BINANCE: binance_frames.decode_spot,
+    BINANCE_PERPETUAL: binance_frames.decode_perpetual,
 }
 """The decoder of each exchange's frames. A decoder raises `BadFrame`."""
 

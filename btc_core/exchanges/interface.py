@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
@@ -63,9 +63,16 @@ class Exchange(Protocol):
 
     name: str
     channels: tuple[str, ...]
-    """The channels to follow for each symbol: `trade`, `ticker`, and `book` if its frames have checksums."""
+    """The channels to follow for each symbol: `trade`, `ticker`, `book` if its frames have checksums, and `mark_price`."""
     side_channels: tuple[str, ...]
     """The channels to subscribe to once per connection: heartbeats, reference data."""
+    routes: Mapping[str, tuple[str, ...]]
+    """By path, which is appended to the address of the WebSocket, the channels that the exchange sends there. Each path
+    takes a connection of its own. Most exchanges send everything on one."""
+    requests_per_s: float
+    """Messages that may be sent on a connection in a second; as many may be sent at once."""
+    sends_snapshots: bool
+    """Whether a subscription brings a snapshot. Without one, only the acknowledgement shows that a quiet subscription works."""
     time_path: str
     """The REST path of the exchange's clock, used to check whether the exchange can be reached."""
     rest_pause_s: float
@@ -78,7 +85,8 @@ class Exchange(Protocol):
     def request(self, method: str, channel: str, symbols: Sequence[str], number: int) -> Request:
         """Return the message that will `subscribe` to a channel, with a snapshot if there is one, or `unsubscribe`.
 
-        An exchange that supports request numbers sends `number` back in its answer.
+        An exchange that supports request numbers sends `number` back in its answer. An answer that confirms a request
+        without naming a channel or a symbol confirms all of it.
         """
 
     def ping(self, number: int) -> Request | None:

@@ -31,7 +31,7 @@ from btc_core.market.continuity import CLOCK_STEP_NS
 from btc_core.market.frames import KRAKEN, Candle, OhlcFrame, Trade, TradeFrame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
@@ -151,6 +151,10 @@ class Kraken:
     name = KRAKEN
     channels: tuple[str, ...] = ("trade", "ticker", "book")
     side_channels: tuple[str, ...] = (INSTRUMENT,)
+    routes: Mapping[str, tuple[str, ...]] = {"": (*channels, *side_channels)}
+    requests_per_s = 10.0
+    """Half of the 20 requests a second that Kraken accepts on a connection."""
+    sends_snapshots = True
     time_path = "/0/public/Time"
     rest_pause_s = 1.05
     """REST accepts one request a second for each address and pair."""

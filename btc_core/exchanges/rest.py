@@ -29,8 +29,8 @@ TIMEOUT_S = 120.0
 """Months of bars are about 10 MB, and the simulator needs seconds to generate them."""
 RATE_LIMIT_TRIES = 6
 """The pauses double, so together they last about a minute. Exchanges lift a rate limit within seconds."""
-BLOCKING_STATUSES = (HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
-"""403 is how an exchange's proxy blocks an address that ignored its rate limit."""
+BLOCKING_STATUSES = (HTTPStatus.FORBIDDEN, HTTPStatus.IM_A_TEAPOT, HTTPStatus.TOO_MANY_REQUESTS)
+"""How an exchange blocks an address that ignored its rate limit: 403 is sent by its proxy, 418 by Binance."""
 PAUSE_FIRST_S, PAUSE_MAX_S = 2.0, 120.0
 """Pause after a refusal without `Retry-After`; it doubles with each further refusal until a request is answered."""
 RETRY_AFTER_MAX_S = 3_600.0
@@ -90,7 +90,7 @@ BUDGET = RequestBudget()
 def fetch(url: str, params: dict[str, str | int]) -> httpx.Response:
     """Send one GET; raises `ExchangeError` if there is no answer or its status is not 200.
 
-    Raises `RateLimited` for the statuses 403 and 429, and for any other that has a `Retry-After`; `NotOffered` for 404.
+    Raises `RateLimited` for the statuses 403, 418 and 429, and for any other that has a `Retry-After`; `NotOffered` for 404.
     """
     try:
         response = httpx.get(url, params=params, timeout=TIMEOUT_S, follow_redirects=True)

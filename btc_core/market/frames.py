@@ -130,6 +130,18 @@ class Candle(Frame, frozen=True):
     timestamp: Timestamp | None = None
 
 
+class MarkPrice(Frame, frozen=True):
+    """One entry of `mark_price`: the prices from which a perpetual contract is valued, and its funding."""
+
+    symbol: Symbol
+    mark_price: float
+    index_price: float
+    funding_rate: float
+    """The rate that will be paid at `next_funding` if nothing changes, as a fraction of the position."""
+    next_funding: Timestamp
+    timestamp: Timestamp
+
+
 class EngineStatus(Frame, frozen=True):
     """One entry of `status`. `connection_id` may exceed int64; recordings contain a redacted text instead."""
 
@@ -185,6 +197,14 @@ class OhlcFrame(Frame, frozen=True, tag_field="channel", tag="ohlc", omit_defaul
     bad: BadEntries = NO_BAD_ENTRIES
 
 
+class MarkPriceFrame(Frame, frozen=True, tag_field="channel", tag="mark_price", omit_defaults=True):
+    """Mark prices of perpetual contracts. Kraken's spot markets have none; the log keeps them, and no event uses them yet."""
+
+    type: str
+    data: list[MarkPrice]
+    bad: BadEntries = NO_BAD_ENTRIES
+
+
 class StatusFrame(Frame, frozen=True, tag_field="channel", tag="status", omit_defaults=True):
     """The status of the exchange's engine, which is sent without a subscription."""
 
@@ -236,10 +256,11 @@ class Reply(Frame, frozen=True):
         return self.error or self.Error or ("refused" if self.success is False else "")
 
 
-ChannelFrame = TickerFrame | TradeFrame | BookFrame | OhlcFrame | StatusFrame | InstrumentFrame | HeartbeatFrame
+KrakenFrame = TickerFrame | TradeFrame | BookFrame | OhlcFrame | StatusFrame | InstrumentFrame | HeartbeatFrame
+ChannelFrame = KrakenFrame | MarkPriceFrame
 AnyFrame = ChannelFrame | Reply
 
-_channel_decoder: msgspec.json.Decoder[ChannelFrame] = msgspec.json.Decoder(ChannelFrame)
+_channel_decoder: msgspec.json.Decoder[KrakenFrame] = msgspec.json.Decoder(KrakenFrame)
 _reply_decoder: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
 _object_decoder: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list_decoder: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
@@ -294,7 +315,7 @@ def without_leap_seconds(raw: bytes | str) -> bytes | None:
     return changed if times else None
 
 
-def _decode_entries(fields: dict[str, msgspec.Raw]) -> ChannelFrame | None:
+def _decode_entries(fields: dict[str, msgspec.Raw]) -> KrakenFrame | None:
     """The frame with those of its entries that can be decoded; None if there is none, or if another field is bad."""
     try:
         channel, kind = _text_decoder.decode(fields["channel"]), _text_decoder.decode(fields.get("type", b'"update"'))
@@ -361,7 +382,7 @@ def shown_keys(fields: Mapping[str, object]) -> list[str]:
     return sorted(key[:MAX_SHOWN_KEY_CHARS] for key in list(fields)[:MAX_SHOWN_KEYS])
 
 
-def raw_fields(raw: bytes | str, cause: Exception) -> dict[str, msgspec.Raw]:
+def raw_fields(raw: bytes | str | msgspec.Raw, cause: Exception) -> dict[str, msgspec.Raw]:
     """Return the undecoded fields of a frame that could not be decoded because of `cause`.
 
     Raises `BadFrame` when the frame is not a JSON object.

@@ -139,7 +139,13 @@ BRONZE_STATUS = Table(
     "Status messages of the exchange about its trading engine.",
     (
         Column("ts_event", "TIMESTAMP_NS", "UTC", "when ingest received the frame", ("log.ts_recv",)),
-        Column("system", "SYMBOL", "", "online, cancel_only, maintenance or post_only", ("kraken.status.system",)),
+        Column(
+            "system",
+            "SYMBOL",
+            "",
+            "online, cancel_only, maintenance, post_only or server_shutdown",
+            ("kraken.status.system",),
+        ),
         Column("version", "VARCHAR", "", "engine version", ("kraken.status.version",)),
         *_PLACE,
     ),

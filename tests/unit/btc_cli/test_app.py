@@ -13,7 +13,7 @@ from btc_cli.app import COMMANDS
 from btc_cli.exchange_choice import Exchange, connection_problem
 from btc_cli.lazy import Entry, LazyCommand
 from btc_core.exchanges.adapters import EXCHANGES
-from btc_core.settings import ExchangeSettings
+from btc_core.settings import PUBLIC_URLS, ExchangeSettings
 from stack.layout import Layout, remember_current
 from stack.runtime import Stack
 
@@ -62,6 +62,15 @@ def test_another_exchange_gets_a_directory_of_its_own_and_keeps_it(tmp_path: Pat
     btc("init", "--exchange", "live", cwd=tmp_path)
     mixed = btc("up", "--exchange", "coinbase", "--data-dir", "var/live", cwd=tmp_path)
     assert (mixed.returncode, "follows kraken, and trades of two exchanges never mix" in mixed.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["binance", "binance-perp"])
+def test_binance_follows_its_own_market_in_a_directory_of_its_own(tmp_path: Path, name: str) -> None:
+    done = btc("init", "--exchange", name, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    kept = Layout(tmp_path / "var" / name).settings().exchange
+    assert (kept.mode, kept.name, kept.symbols) == ("live", name, ("BTC/USDT",))
+    assert kept.ws_url == PUBLIC_URLS[name]["ws_url"]
 
 
 def test_down_says_when_nothing_runs(tmp_path: Path) -> None:

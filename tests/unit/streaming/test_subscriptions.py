@@ -10,7 +10,7 @@ from btc_core.exchanges.kraken import Kraken
 from btc_core.market.frames import Ack, Reply
 from btc_core.settings import ExchangeSettings
 from streaming.exchange_clock import ExchangeClock
-from streaming.subscriptions import DEADLINE_MAX_S, Subscriptions, SubscriptionStates
+from streaming.subscriptions import DEADLINE_MAX_S, Link, Subscriptions, SubscriptionStates
 
 pytestmark = pytest.mark.unit
 
@@ -158,7 +158,7 @@ def test_one_delisted_pair_of_64_is_refused_and_asked_again_rarely_while_the_oth
 
 def test_the_best_state_of_two_links_is_exported_and_one_that_is_refused_ends_nothing() -> None:
     states = SubscriptionStates()
-    links = [Subscriptions(Kraken(ExchangeSettings()), ("TWO/USD",), 8.0, states, number) for number in (1, 2)]
+    links = [Subscriptions(Kraken(ExchangeSettings()), ("TWO/USD",), 8.0, states, Link(number)) for number in (1, 2)]
     for link in links:
         link.open(0.0)
     make_live(links[0], symbols=("TWO/USD",))

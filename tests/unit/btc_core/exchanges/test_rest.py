@@ -55,7 +55,7 @@ def refusing(status: int, **headers: str) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("status", [403, 429, 503])
+@pytest.mark.parametrize("status", [403, 418, 429, 503])
 def test_a_retry_after_in_seconds_is_obeyed_by_every_request_of_the_process(status: int) -> None:
     with refusing(status, Retry_After="40") as url, pytest.raises(RateLimited, match="wait 40 s"):
         fetch(url, {})
