@@ -14,7 +14,8 @@ import typer
 
 from btc_cli.options import DataDir, open_stack
 from btc_core.errors import InvalidInput
-from btc_core.features.file_replay import envelope_line, replay_file, rows_table
+from btc_core.exchanges.recorded_lines import envelope_line
+from btc_core.features.file_replay import replay_file, rows_table
 from btc_core.files import atomic_write
 from btc_core.stores.kafka import read_all
 
@@ -52,7 +53,7 @@ def replay(
 
 def record(
     out: Annotated[
-        Path, typer.Option(help="File to write, one `<receive time in ns>+<clock offset in ns> <frame>` per line.")
+        Path, typer.Option(help="File to write, one `<receive time in ns>@<place in the log> <frame>` per line.")
     ],
     data_dir: DataDir = None,
 ) -> None:
@@ -60,7 +61,7 @@ def record(
     settings = open_stack(data_dir).settings
     frames = 0
     with atomic_write(out) as file:
-        for envelope, _partition, _offset in read_all(settings.kafka):
-            file.write(envelope_line(envelope))
+        for envelope, partition, offset in read_all(settings.kafka):
+            file.write(envelope_line(envelope, partition, offset))
             frames += 1
     typer.echo(f"{frames} frames → {out}")
