@@ -271,10 +271,13 @@ class SealSettings(Section):
 
 
 class BackupSettings(Section):
-    """The copies of sealed days on the object store."""
+    """The copies of sealed days and the archives of the log on the object store."""
 
     keep_days: int = Field(3_650, ge=31)
     """Age from which copies are removed."""
+    log_days: int = Field(180, ge=0)
+    """Age from which archives of the log are removed. A day of one market takes XX MB at the simulator's rate. With 0, no day
+    is archived."""
 
 
 class DiskSettings(Section):
