@@ -108,7 +108,7 @@ def sealed_bronze(
         started_s = SYSTEM_CLOCK.monotonic_s()
         with database.connect() as db, lake.connect() as store:
             keep = keeper(store, day, seal_of(db, day).id)
-            proof = prove_bronze(db, environment.get().kafka, day, keep, insist=_insists(context))
+            proof = prove_bronze(db, environment.get().kafka, day, keep, insist=_insists(context), store=store)
             seal = seal_of(db, day)
         return {
             "seal": seal.id,

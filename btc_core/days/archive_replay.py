@@ -6,7 +6,6 @@ What does not belong here: the replay of bronze rows, with late trades at their 
 
 from __future__ import annotations
 
-import heapq
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +13,7 @@ import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days.day_replay import LOGGED, MARGIN_NS
-from btc_core.days.log_archive import LogArchive, read_archive, read_manifest, required_archive
+from btc_core.days.log_archive import LogArchive, in_log_order, read_manifest, required_archive
 from btc_core.days.silver_proof import Comparison
 from btc_core.features.engine import FeatureEngine, Rows
 from btc_core.features.state import EVENT_FIELDS, WARM_UP_S, slot_of
@@ -25,7 +24,6 @@ from btc_core.utc_day import day_ns, day_of, days_between
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from btc_core.exchanges.recorded_lines import RecordedMessage
     from btc_core.stores.questdb import QuestDB
     from btc_core.stores.s3 import ObjectStore
 
@@ -60,7 +58,9 @@ def replay_archived_day(store: ObjectStore, chosen: DayMessages) -> Iterator[Row
     for partition in partitions:
         engine = FeatureEngine()
         is_warm = False
-        for count, message in enumerate(_in_log_order(store, chosen, partition), start=1):
+        for count, message in enumerate(
+            in_log_order(store, chosen.archives, partition, _warm_from_ns(chosen.day)), start=1
+        ):
             if not is_warm and message.envelope.ts_recv_ns >= begin_ns:
                 engine.flush(emit=False)
                 is_warm = True
@@ -73,21 +73,6 @@ def replay_archived_day(store: ObjectStore, chosen: DayMessages) -> Iterator[Row
 
 def _warm_from_ns(day: str) -> int:
     return day_ns(day) - WARM_UP_S * NS_PER_S - MARGIN_NS
-
-
-def _in_log_order(store: ObjectStore, chosen: DayMessages, partition: int) -> Iterator[RecordedMessage]:
-    """The messages of a partition in the order of the log; around midnight, those of two days alternate.
-
-    Offsets of different logs cannot be compared. The messages of an older log come first.
-    """
-    logs = list(dict.fromkeys(archive.log_id for archive in chosen.archives))
-    for log in logs:
-        streams = [
-            read_archive(store, archive, partition, _warm_from_ns(chosen.day))
-            for archive in chosen.archives
-            if archive.log_id == log
-        ]
-        yield from heapq.merge(*streams, key=lambda message: message.offset)
 
 
 def _received_since(begin_ns: int, batches: list[Rows]) -> Iterator[Rows]:

@@ -9,6 +9,7 @@ What does not belong here: the comparison with bronze (`archive_proof`), or feat
 from __future__ import annotations
 
 import hashlib
+import heapq
 import io
 from typing import TYPE_CHECKING, cast
 
@@ -24,7 +25,7 @@ from btc_core.stores.kafka import OffsetRange, kept_since, log_id, offset_ranges
 from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from btc_core.settings import KafkaSettings
     from btc_core.stores.s3 import ObjectStore
@@ -333,6 +334,19 @@ def read_archive(
                 raise StoreError(f"{store.uri(part.key)}, line {number}: {message.message}")
             if message.envelope.ts_recv_ns >= begin_ns:
                 yield message
+
+
+def in_log_order(
+    store: ObjectStore, archives: Sequence[LogArchive], partition: int, begin_ns: int
+) -> Iterator[RecordedMessage]:
+    """The messages of a partition in several days, oldest day first, in the order of the log; see `read_archive`.
+
+    Around midnight the messages of two days alternate. Offsets of different logs cannot be compared; the messages of the
+    older log come first.
+    """
+    for log in dict.fromkeys(archive.log_id for archive in archives):
+        days = [read_archive(store, archive, partition, begin_ns) for archive in archives if archive.log_id == log]
+        yield from heapq.merge(*days, key=lambda message: message.offset)
 
 
 def expire(store: ObjectStore, keep_days: int, today_ns: int) -> list[str]:

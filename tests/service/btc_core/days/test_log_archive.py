@@ -14,6 +14,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days import log_archive
 from btc_core.days.archive_proof import days_without_archive, prove_archive
 from btc_core.days.archive_replay import StoredRows, archives_around, replay_archived_day
+from btc_core.days.bronze_proof import prove_bronze
 from btc_core.days.log_archive import LogArchive, archive_day, manifest_key, read_archive, read_manifest
 from btc_core.days.stored_days import read_day
 from btc_core.errors import InvalidInput, StoreError
@@ -23,10 +24,11 @@ from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import ensure_topics, read_all
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
+from btc_core.tables.arrow import digest
 from btc_core.tables.catalogue import TABLES
 from btc_core.utc_day import day_ns, day_of
 from streaming import bronze, features
-from tests.service.past_day import DAY, MIDNIGHT_NS, day_of_symbol, lose_day, work_off
+from tests.service.past_day import DAY, MIDNIGHT_NS, day_of_symbol, keep_nothing, lose_day, work_off
 from tests.service.workers import publish, quote_frame, trade_frame
 
 if TYPE_CHECKING:
@@ -264,6 +266,24 @@ def test_a_day_whose_beginning_the_log_has_dropped_keeps_its_archive_and_gets_no
         future.result(30.0)
     kept = archive_day(store, stream.kafka, DAY)
     assert (kept.written, kept.archive) == (False, before)
+
+
+def test_bronze_that_is_lost_with_its_copies_is_written_again_from_the_archive(
+    stream: Settings, db: QuestDB, store: ObjectStore
+) -> None:
+    tables = [TABLES[name] for name in ("bronze_ticks", "bronze_trades")]
+    before = {table.name: digest(read_day(db, table, DAY)) for table in tables}
+    assert not prove_bronze(db, stream.kafka, DAY, keep_nothing).log_has_day
+    for table in tables:
+        lose_day(db, table, DAY)
+    proof = prove_bronze(db, stream.kafka, DAY, keep_nothing, store=store)
+    assert proof.log_has_day
+    assert proof.rows_missing == proof.rows > 2_400
+    assert {table.name: digest(read_day(db, table, DAY)) for table in tables} == before
+
+
+def test_a_damaged_archive_of_a_day_that_the_log_has_dropped_is_an_error(stream: Settings, store: ObjectStore) -> None:
+    before = log_archive.required_archive(store, DAY)
     store.delete(before.parts[0].key)
     with pytest.raises(StoreError, match="is missing, and the log no longer holds the whole day"):
         archive_day(store, stream.kafka, DAY)
