@@ -135,13 +135,13 @@ def rows_from_log(db: QuestDB, day: str) -> int:
 
 
 def days_without_archive(settings: Settings, db: QuestDB, store: ObjectStore, now: int) -> list[str]:
-    """The days that the log may still hold, that should be archived by now, and that have no archive; oldest first.
+    """The days that the log may still hold whole, that should be archived by now, and that have no archive; oldest first.
 
     Days without quotes and trades from the exchange need none.
     """
     hours_kept = min(settings.kafka.retention_hours, settings.backup.log_days * 24)
     due_ns = now - round(settings.seal.gap_wait_h * 3_600 + settings.seal.grace_s + ARCHIVE_SLACK_S) * NS_PER_S
-    first = max(settings.seal.first_day, day_of(now - hours_kept * 3_600 * NS_PER_S))
+    first = max(settings.seal.first_day, day_of(now - hours_kept * 3_600 * NS_PER_S + NS_PER_DAY - 1))
     days = [day_of(ns) for ns in range(day_ns(first), due_ns - NS_PER_DAY + 1, NS_PER_DAY)]
     archived = set(archived_days(store))
     return [day for day in days if day not in archived and rows_from_log(db, day)]

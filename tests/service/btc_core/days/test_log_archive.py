@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from btc_cli.doctor import check_components
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days import log_archive
 from btc_core.days.archive_proof import days_without_archive, prove_archive
@@ -88,16 +89,24 @@ def publish_books(stream: Settings, day: str, messages: int, after_s: int = 0) -
     publish(stream, "BOOKS/USD", envelopes)
 
 
+def finding_of_doctor(stack: Stack) -> str:
+    """What `btc doctor` says about the archives."""
+    (problem,) = (each.problem for each in check_components(stack) if each.subject == "archives of the log")
+    return problem
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_a_day_is_archived_whole_once_and_its_rows_are_those_of_the_stream(
-    stream: Settings, db: QuestDB, store: ObjectStore, tmp_path: Path
+    stream: Settings, db: QuestDB, store: ObjectStore, own_stack: Stack, tmp_path: Path
 ) -> None:
     symbol = day_of_symbol(stream, "ARCHIVE", late={})
     publish_books(stream, DAY, 10)
     assert days_without_archive(stream, db, store, now_ns()) == [EVENING, DAY]
+    assert finding_of_doctor(own_stack).startswith(f"{EVENING}, {DAY} have none")
     made = archive_day(store, stream.kafka, DAY)
     archive_day(store, stream.kafka, EVENING)
     assert days_without_archive(stream, db, store, now_ns()) == []
+    assert finding_of_doctor(own_stack) == ""
     assert made.written
     archive = read_manifest(store, DAY)
     assert archive is not None
