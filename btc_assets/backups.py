@@ -15,6 +15,7 @@ from btc_assets.resources import Database, Environment, Lake  # noqa: TC001 - Da
 from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK, now_ns
 from btc_core.days import lake as copies
+from btc_core.days import log_archive
 from btc_core.days.stored_days import stored_days
 from btc_core.errors import BtcError
 from btc_core.tables.catalogue import STORED
@@ -61,7 +62,9 @@ def lake_backups(environment: Environment, database: Database, lake: Lake) -> Re
             if manifest is not None:
                 made.append({"table": table.name, "day": day, "rows": manifest.rows, "object": manifest.key})
         retention = copies.drop_old(db, store, now)
-        expired = copies.expire(store, environment.get().backup.keep_days, now)
+        backup = environment.get().backup
+        expired = copies.expire(store, backup.keep_days, now)
+        archives_expired = log_archive.expire(store, backup.log_days, now)
     held = [{"table": table, "day": day, "why": why} for table, day, why in retention.blocked]
     check = dg.AssetCheckResult(
         check_name="retention_covered",
@@ -76,6 +79,7 @@ def lake_backups(environment: Environment, database: Database, lake: Lake) -> Re
             "days_dropped": len(retention.dropped),
             "days_held": len(held),
             "copies_expired": len(expired),
+            "archive_objects_expired": len(archives_expired),
             "copies": markdown(made),
             "took_s": round(SYSTEM_CLOCK.monotonic_s() - started_s, 2),
         },

@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from btc_assets.archives import day_archive
 from btc_assets.asset_metadata import OWNERS, code_version, table_metadata, upstream_tables
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, Result, for_each_day, markdown
 from btc_assets.pictures import day_of_bars
@@ -107,7 +108,7 @@ def sealed_bronze(
         started_s = SYSTEM_CLOCK.monotonic_s()
         with database.connect() as db, lake.connect() as store:
             keep = keeper(store, day, seal_of(db, day).id)
-            proof = prove_bronze(db, environment.get().kafka, day, keep, insist=_insists(context))
+            proof = prove_bronze(db, environment.get().kafka, day, keep, insist=_insists(context), store=store)
             seal = seal_of(db, day)
         return {
             "seal": seal.id,
@@ -327,5 +328,5 @@ def day_backup(context: dg.AssetExecutionContext, database: Database, lake: Lake
     return dg.MaterializeResult(data_version=_data_version(context, results))
 
 
-sealed_assets = (sealed_bronze, sealed_silver, gold_1min_sealed, gold_5min_sealed, sealed_bars, day_backup)
+sealed_assets = (sealed_bronze, sealed_silver, gold_1min_sealed, gold_5min_sealed, sealed_bars, day_backup, day_archive)
 """In the order in which a day passes through them."""

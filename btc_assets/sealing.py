@@ -25,8 +25,8 @@ RETRY_PAUSE_S = 300.0
 seal_day = dg.define_asset_job(
     SEAL_DAY_JOB,
     selection=dg.AssetSelection.assets(*sealed_assets),
-    description="Prove a complete day against the log and a replay, repair what differs, keep its gold, and copy it to the "
-    "object store.",
+    description="Prove a complete day against the log and a replay, repair what differs, keep its gold, copy it to the "
+    "object store, and archive its messages of the log there.",
     tags={"btc/kind": "sealing"},
 )
 

@@ -32,7 +32,7 @@ COMMANDS = (
     Entry(
         "replay",
         "btc_cli.recordings:replay",
-        "Compute the feature rows of a recording with the code that the live stream uses.",
+        "Compute the feature rows of a recording or of an archived day with the code that the live stream uses.",
         DATA,
     ),
     Entry(

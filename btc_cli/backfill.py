@@ -30,7 +30,15 @@ if TYPE_CHECKING:
 
     from stack.layout import Layout
 
-SEALING_ASSETS = ("sealed_bronze", "sealed_silver", "gold_1min_sealed", "gold_5min_sealed", "sealed_bars", "day_backup")
+SEALING_ASSETS = (
+    "sealed_bronze",
+    "sealed_silver",
+    "gold_1min_sealed",
+    "gold_5min_sealed",
+    "sealed_bars",
+    "day_backup",
+    "day_archive",
+)
 """The assets that seal a day, in their order. They are the assets of the Dagster job `seal_day`."""
 FETCHING_ASSETS, BRONZE_ASSETS = ("bronze_history",), SEALING_ASSETS[:1]
 DAILY_ASSETS = (*FETCHING_ASSETS, *SEALING_ASSETS)

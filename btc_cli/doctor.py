@@ -15,8 +15,11 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
-from btc_core.errors import BtcError, StackError
+from btc_core.clock import now_ns
+from btc_core.days.archive_proof import days_without_archive
+from btc_core.errors import BtcError, ServiceError, StackError
 from btc_core.stores.questdb import QuestDB
+from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.schema import invalid_views
 from stack import preflight
 from stack.jars import jars
@@ -88,7 +91,7 @@ def check_machine(stack: Stack) -> Iterator[Finding]:
 
 
 def check_components(stack: Stack) -> Iterator[Finding]:
-    """Ports, the health of every component, and the materialized views."""
+    """Ports, the health of every component, the materialized views, and the archives of the log."""
     try:
         components = stack.components()
     except BtcError as error:
@@ -102,6 +105,8 @@ def check_components(stack: Stack) -> Iterator[Finding]:
     if statuses["questdb"].state in {"healthy", "degraded"}:
         yield Finding("views", _view_problem(stack))
         yield from _limits(stack, statuses["questdb"])
+        if statuses["store"].state == "healthy":
+            yield Finding("archives of the log", _archive_problem(stack), is_warning=True)
 
 
 def _component_problem(stack: Stack, component: Component, status: Status) -> str:
@@ -118,6 +123,21 @@ def _view_problem(stack: Stack) -> str:
     with QuestDB(stack.settings.questdb) as db:
         invalid = "; ".join(f"{name} is no longer refreshed ({why})" for name, why in invalid_views(db).items())
     return invalid and f"{invalid}: `btc up` recomputes it"
+
+
+def _archive_problem(stack: Stack) -> str:
+    settings = stack.settings
+    try:
+        with QuestDB(settings.questdb) as db, ObjectStore(settings.store) as store:
+            days = days_without_archive(settings, db, store, now_ns())
+    except ServiceError as error:
+        return f"they could not be checked: {error}"
+    return (
+        f"{', '.join(days)} {'has' if len(days) == 1 else 'have'} none, and the log keeps a day for "
+        f"{settings.kafka.retention_hours} hours: run `btc backfill --from {days[0]} --to {days[-1]} --assets day_archive`"
+        if days
+        else ""
+    )
 
 
 def _limits(stack: Stack, questdb: Status) -> Iterator[Finding]:

@@ -1,38 +1,71 @@
 """`btc replay` and `btc record`: recordings of exchange frames, made from the log and replayed into feature rows.
 
-What does not belong here: the format of a recording, and the replay itself (`btc_core.features.file_replay`).
+What does not belong here: the format of a recording (`btc_core.exchanges.recorded_lines`), and the replay itself
+(`btc_core.features.file_replay`, `btc_core.days.archive_replay`).
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pyarrow.parquet as pq
 import typer
 
 from btc_cli.options import DataDir, open_stack
-from btc_core.errors import InvalidInput
-from btc_core.features.file_replay import envelope_line, replay_file, rows_table
+from btc_core.days.archive_replay import StoredRows, archives_around, replay_archived_day, stored_rows
+from btc_core.errors import InvalidInput, ServiceError
+from btc_core.exchanges.recorded_lines import envelope_line
+from btc_core.features.file_replay import replay_file, rows_table
 from btc_core.files import atomic_write
 from btc_core.stores.kafka import read_all
+from btc_core.stores.questdb import QuestDB
+from btc_core.stores.s3 import ObjectStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from btc_core.days.archive_replay import ReplayComparison
+    from btc_core.settings import QuestdbSettings
 
 SHOWN_BAD_LINES = 20
 
 
-def replay(
-    file: Annotated[Path, typer.Argument(help="Recording with one frame per line; it may be packed by gzip or zstd.")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write the feature rows to.")],
+def replay(  # noqa: PLR0913 - every option of the command is an argument
+    file: Annotated[
+        Path | None, typer.Argument(help="Recording with one frame per line; it may be packed by gzip or zstd.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Parquet file to write the feature rows to. A day needs none.")
+    ] = None,
     exchange: Annotated[
         str, typer.Option(help="Exchange that sent the frames: kraken, coinbase, binance or binance-perp.")
     ] = "kraken",
+    *,
+    day: Annotated[str, typer.Option(help="Replay the archive of this UTC day instead of a file.")] = "",
+    symbol: Annotated[str, typer.Option(help="Market whose rows are wanted. Default: all of the day.")] = "",
+    data_dir: DataDir = None,
 ) -> None:
-    """Compute the feature rows of a recording with the code that the live stream uses.
+    """Compute the feature rows of a recording or of an archived day with the code that the live stream uses.
 
-    Lines that cannot be used are reported and skipped. If no line gives a feature row, nothing is written and the exit
-    code is 1.
+    Lines of a file that cannot be used are reported and skipped. If no line gives a feature row, nothing is written and the
+    exit code is 1. The rows of a day are also compared with those in `silver_features`.
     """
+    if bool(day) == (file is not None):
+        msg = "name either a recording, or a day with --day"
+        raise InvalidInput(msg)
+    if day:
+        _replay_day(day, symbol, out, data_dir)
+    elif file is not None and out is not None and not symbol:
+        _replay_file(file, out, exchange)
+    else:
+        msg = "a recording needs --out, the file for its rows, and takes no --symbol"
+        raise InvalidInput(msg)
+
+
+def _replay_file(file: Path, out: Path, exchange: str) -> None:
     started_s = time.perf_counter()
     result = replay_file(file, exchange)
     table = rows_table(result.rows)
@@ -52,9 +85,72 @@ def replay(
     typer.echo(f"{result.frames} frames, {len(table)} feature rows, {len(result.bad)} problems, {took_s:.1f} s → {out}")
 
 
+def _replay_day(day: str, symbol: str, out: Path | None, data_dir: Path | None) -> None:
+    started_s = time.perf_counter()
+    settings = open_stack(data_dir).settings
+    rows = 0
+    with ExitStack() as opened:
+        store = opened.enter_context(ObjectStore(settings.store))
+        chosen = archives_around(store, day)
+        if chosen.missing_days:
+            typer.echo(
+                f"there is no archive of {' and '.join(chosen.missing_days)}, so features over windows that begin before "
+                "the oldest archived message may differ from those of the stream",
+                err=True,
+            )
+        stored = _stored_rows(opened, settings.questdb, day)
+        written = None if out is None else opened.enter_context(_parquet(out))
+        for batch in replay_archived_day(store, chosen):
+            if symbol and batch.symbol != symbol:
+                continue
+            rows += len(batch.ids)
+            if written is not None:
+                written.write_table(rows_table([batch]))
+            if stored is not None:
+                stored.take(batch)
+        if not rows:
+            msg = f"the archive of {day} gave no feature row{f' of {symbol}' if symbol else ''}; nothing was written"
+            raise InvalidInput(msg)
+        compared = None if stored is None else stored.result()
+    took_s = time.perf_counter() - started_s
+    messages = chosen.archives[-1].messages
+    typer.echo(f"{messages} messages of {day}, {rows} feature rows, {took_s:.1f} s" + (f" → {out}" if out else ""))
+    typer.echo(_comparison_text(day, compared))
+
+
+@contextmanager
+def _parquet(out: Path) -> Iterator[pq.ParquetWriter]:
+    """A Parquet file of feature rows that appears at `out` when the block has ended without an error."""
+    with atomic_write(out) as file, pq.ParquetWriter(file, rows_table([]).schema, compression="zstd") as writer:
+        yield writer
+
+
+def _stored_rows(opened: ExitStack, questdb: QuestdbSettings, day: str) -> StoredRows | None:
+    """The stored feature rows of a day; None if QuestDB has none or does not answer."""
+    try:
+        db = opened.enter_context(QuestDB(questdb))
+        return StoredRows(db, day) if stored_rows(db, day, "") else None
+    except ServiceError as error:
+        typer.echo(f"the rows are not compared: {error}", err=True)
+        return None
+
+
+def _comparison_text(day: str, compared: ReplayComparison | None) -> str:
+    if compared is None:
+        return f"QuestDB has no feature rows of {day} to compare them with"
+    text = f"{compared.equal} of {compared.rows} rows equal those in silver_features to the last bit"
+    if compared.equal == compared.rows and not compared.not_replayed:
+        return text
+    return (
+        f"{text}; {compared.different} differ ({compared.other_version} of them are of another feature version), "
+        f"{compared.not_stored} are not stored, and {compared.not_replayed} stored rows were not replayed. Late trades, "
+        "which a seal puts in their place, explain such differences"
+    )
+
+
 def record(
     out: Annotated[
-        Path, typer.Option(help="File to write, one `<receive time in ns>+<clock offset in ns> <frame>` per line.")
+        Path, typer.Option(help="File to write, one `<receive time in ns>@<place in the log> <frame>` per line.")
     ],
     data_dir: DataDir = None,
 ) -> None:
@@ -62,7 +158,7 @@ def record(
     settings = open_stack(data_dir).settings
     frames = 0
     with atomic_write(out) as file:
-        for envelope, _partition, _offset in read_all(settings.kafka):
-            file.write(envelope_line(envelope))
+        for envelope, partition, offset in read_all(settings.kafka):
+            file.write(envelope_line(envelope, partition, offset))
             frames += 1
     typer.echo(f"{frames} frames → {out}")

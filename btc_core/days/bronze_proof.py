@@ -1,7 +1,7 @@
 """The proof of a day's bronze rows: a comparison with the log that rewrites missing and different rows.
 
-It also writes `bronze_bars`, the minute bars with their place in the log. A day that the log no longer holds is not
-compared. Nothing is written before everything has been compared; if too many rows differ, nothing is written at all.
+It also writes `bronze_bars`, the minute bars with their place in the log. A day that the log no longer holds is compared
+with its archive, and not at all if it has none. Nothing is written before everything has been compared; if too many rows differ, nothing is written at all.
 What does not belong here: features (`silver_proof`).
 """
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days.day_replay import MARGIN_NS
+from btc_core.days.log_archive import in_log_order, read_manifest
 from btc_core.days.stored_days import read_rows
 from btc_core.errors import BadFrame
 from btc_core.exchanges.decoding import events_of
@@ -26,13 +27,16 @@ from btc_core.tables.catalogue import BRONZE_BARS, BRONZE_TICKS, BRONZE_TRADE_CO
 from btc_core.tables.rows import Logged
 from btc_core.tables.sql import within
 from btc_core.tables.trade_recorder import TradeRecorder
-from btc_core.utc_day import day_ns
+from btc_core.utc_day import day_ns, day_of, days_between
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from btc_core.days.replaced import Keep
     from btc_core.market.messages import Envelope
     from btc_core.settings import KafkaSettings
     from btc_core.stores.questdb import QuestDB
+    from btc_core.stores.s3 import ObjectStore
     from btc_core.tables.form import Table
 
 Key = tuple[object, ...]
@@ -62,7 +66,7 @@ class BronzeProof(msgspec.Struct, frozen=True, kw_only=True):
     """The result of comparing the bronze rows of a day with the log."""
 
     log_has_day: bool
-    """Whether the log still holds the whole day. If not, nothing was compared."""
+    """Whether the log still holds the whole day, or its archive does. If not, nothing was compared."""
     rows: int = 0
     """Ticks and trades of the day in the log."""
     rows_missing: int = 0
@@ -167,19 +171,31 @@ def _tuples(rows: pa.Table, names: tuple[str, ...]) -> list[Key]:
     return list(zip(*(column.to_pylist() for column in values), strict=True))
 
 
-def prove_bronze(db: QuestDB, kafka: KafkaSettings, day: str, keep: Keep, *, insist: bool = False) -> BronzeProof:
+def prove_bronze(  # noqa: PLR0913 - what is compared, and how
+    db: QuestDB,
+    kafka: KafkaSettings,
+    day: str,
+    keep: Keep,
+    *,
+    insist: bool = False,
+    store: ObjectStore | None = None,
+) -> BronzeProof:
     """Compare a day of bronze with the log and write what is missing or different; raises `ServiceError`.
 
-    `keep` stores the old rows before they are replaced. If too many rows differ, nothing is written and
+    If the log no longer holds the day, its archive in `store` takes the place of the log. `keep` stores the old rows before they are replaced. If too many rows differ, nothing is written and
     `BronzeProof.refusal` says why; `insist` writes them nevertheless.
     """
     begin_ns = day_ns(day)
     since_ns = begin_ns - MARGIN_NS
-    if not kept_since(kafka, since_ns):
+    warm_ns = since_ns - WARM_UP_S * NS_PER_S
+    if kept_since(kafka, since_ns):
+        messages = read_all(kafka, warm_ns, begin_ns + NS_PER_DAY + MARGIN_NS)
+    elif store is not None and read_manifest(store, day) is not None:
+        messages = _archived(store, warm_ns, begin_ns + NS_PER_DAY + MARGIN_NS)
+    else:
         return BronzeProof(log_has_day=False)
     comparison = _Comparison(db, begin_ns)
-    warm_ns = since_ns - WARM_UP_S * NS_PER_S
-    for envelope, partition, offset in read_all(kafka, warm_ns, begin_ns + NS_PER_DAY + MARGIN_NS):
+    for envelope, partition, offset in messages:
         if envelope.channel == "ohlc" or envelope.ts_recv_ns >= since_ns:
             try:
                 comparison.take(envelope, partition, offset)
@@ -203,3 +219,13 @@ def prove_bronze(db: QuestDB, kafka: KafkaSettings, day: str, keep: Keep, *, ins
         bars=comparison.bars,
         refusal=refusal,
     )
+
+
+def _archived(store: ObjectStore, begin_ns: int, end_ns: int) -> Iterator[tuple[Envelope, int, int]]:
+    """The messages that were received in a time range, as far as days have archives, as `read_all` yields them."""
+    found = (read_manifest(store, day) for day in days_between(day_of(begin_ns), day_of(end_ns)))
+    archives = [archive for archive in found if archive is not None]
+    for partition in sorted({each.partition for archive in archives for each in archive.partitions}):
+        for message in in_log_order(store, archives, partition, begin_ns):
+            if message.envelope.ts_recv_ns < end_ns:
+                yield message.envelope, message.partition, message.offset

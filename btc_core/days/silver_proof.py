@@ -92,7 +92,7 @@ def silver_rows(symbol: str, events: np.ndarray, rows: np.ndarray) -> pa.Table:
     return table_rows.silver_features(identity | place | traded, as_matrix(rows))
 
 
-class _Comparison:
+class Comparison:
     """Compares the stored rows of one market with replayed ones, and collects what differs."""
 
     def __init__(self, db: QuestDB, symbol: str) -> None:
@@ -191,12 +191,12 @@ def prove(db: QuestDB, symbol: str, day: str, keep: Keep, *, insist: bool = Fals
     end_ns = begin_ns + NS_PER_DAY
     ordered = orders(events_around(db, symbol, day))
     stored = _stored_rows(db, symbol, day)
-    as_streamed = _Comparison(db, symbol)
+    as_streamed = Comparison(db, symbol)
     for part, rows in replay(ordered.streamed, begin_ns, end_ns):
         as_streamed.take(part, rows)
     true = as_streamed
     if ordered.moved_trades:
-        true = _Comparison(db, symbol)
+        true = Comparison(db, symbol)
         for part, rows in replay(ordered.truth, begin_ns, end_ns):
             true.take(part, rows)
     suspects = [_joined(each.suspect) for each in (as_streamed, true)]
@@ -218,7 +218,7 @@ def prove(db: QuestDB, symbol: str, day: str, keep: Keep, *, insist: bool = Fals
     )
 
 
-def _refusal(symbol: str, day: str, ordered: DayOrders, true: _Comparison) -> str:
+def _refusal(symbol: str, day: str, ordered: DayOrders, true: Comparison) -> str:
     """Why the rows of the replay must not be written without a person's consent; empty if they may."""
     if ordered.largest_move_s > MAX_MOVE_S:
         return (
@@ -237,7 +237,7 @@ def _refusal(symbol: str, day: str, ordered: DayOrders, true: _Comparison) -> st
 def _write(db: QuestDB, symbol: str, replayed: Iterator[tuple[np.ndarray, np.ndarray]], keep: Keep) -> None:
     """Write the replayed rows that are missing or different, after storing the rows that they replace."""
     for part, rows in replayed:
-        fresh = _Comparison(db, symbol).take(part, rows)
+        fresh = Comparison(db, symbol).take(part, rows)
         if not len(fresh):
             continue
         keep(SILVER_FEATURES, _replaced_rows(db, symbol, part, fresh))

@@ -367,6 +367,35 @@ def _offset_at(reader: Consumer, part: TopicPartition, ts_ns: int) -> int:
     return int(reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)[1])
 
 
+class OffsetRange(msgspec.Struct, frozen=True):
+    """The offsets of a partition from `begin` up to, and without, `end`."""
+
+    partition: int
+    begin: int
+    end: int
+
+
+def offset_ranges(kafka: KafkaSettings, topic: str, begin_ns: int, end_ns: int) -> list[OffsetRange]:
+    """For each partition, the offsets of the messages that a topic holds now and that were received in a time range.
+
+    Each range begins at the first message of the time range and ends before the first message at or after its end. The
+    messages of several producers are not in the order of their times, so a range holds some messages of later times, and
+    messages of the time range may follow it. Raises `ServiceError` when Kafka does not answer.
+    """
+    with _reader(kafka, "offset-ranges") as reader:
+        parts = [TopicPartition(topic, partition) for partition in range(kafka.partitions)]
+        return [
+            OffsetRange(part.partition, _offset_at(reader, part, begin_ns), _offset_at(reader, part, end_ns))
+            for part in parts
+        ]
+
+
+def read_range(kafka: KafkaSettings, topic: str, chosen: OffsetRange) -> Iterator[tuple[bytes, int]]:
+    """Yield the messages of a range of offsets as (value, offset); raises `ServiceError` when Kafka does not answer."""
+    with _reader(kafka, "read-range") as reader:
+        yield from _messages(reader, topic, chosen)
+
+
 def read_topic(
     kafka: KafkaSettings,
     topic: str,
@@ -385,18 +414,23 @@ def read_topic(
             low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
             low = low if begin_ns is None else _offset_at(reader, part, begin_ns)
             high = high if end_ns is None else _offset_at(reader, part, end_ns)
-            part.offset = low
-            reader.assign([part])
-            position = low
-            while position < high:
-                for message in reader.consume(
-                    min(10_000, high - position), 1.0
-                ):  # a larger number would wait for messages that do not exist
-                    if message.error() is not None:
-                        raise KafkaException(message.error())
-                    position = (message.offset() or 0) + 1
-                    if position <= high:
-                        yield message.value() or b"", partition, position - 1
+            for value, offset in _messages(reader, topic, OffsetRange(partition, low, high)):
+                yield value, partition, offset
+
+
+def _messages(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[tuple[bytes, int]]:
+    """Yield the messages of a range as (value, offset)."""
+    position = chosen.begin
+    reader.assign([TopicPartition(topic, chosen.partition, position)])
+    while position < chosen.end:
+        for message in reader.consume(
+            min(10_000, chosen.end - position), 1.0
+        ):  # a larger number would wait for messages that do not exist
+            if message.error() is not None:
+                raise KafkaException(message.error())
+            position = (message.offset() or 0) + 1
+            if position <= chosen.end:
+                yield message.value() or b"", position - 1
 
 
 def read_all(

@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from btc_cli import backfill
@@ -35,6 +36,7 @@ with warnings.catch_warnings():
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from btc_core.settings import Settings
     from stack.runtime import Stack
@@ -128,11 +130,35 @@ def test_a_complete_day_is_sealed_proven_and_copied_in_one_run(
     assert "data:image/png;base64," in gold.metadata["bars"].value
     copied = result.asset_materializations_for_node("day_backup")[0]
     assert copied.metadata["dagster/partition_row_count"].value > 2_400
+    assert checks["archive_equals_bronze"].passed
+    archived = result.asset_materializations_for_node("day_archive")[0].metadata
+    assert archived["dagster/partition_row_count"].value == 900
+    assert archived["written"].value is True
+    assert (archived["quotes"].value, archived["bronze_quotes"].value) == (600, 600)
+    assert (archived["trades"].value, archived["bronze_trades"].value) == (600, 600)
     with ObjectStore(system.store) as store:
         manifest = lake.read_manifest(store, "silver_features", DAY)
     assert manifest is not None
     assert manifest.seal == run_key.partition("@")[2]
     assert symbol
+
+
+def test_an_archived_day_is_replayed_and_compared_with_the_rows_of_the_stream(
+    own_stack: Stack, symbol: str, tmp_path: Path
+) -> None:
+    btc(own_stack, "backfill", "--from", EVENING, "--to", DAY, "--assets", "day_archive")
+    out = tmp_path / "rows.parquet"
+    printed = btc(own_stack, "replay", "--day", DAY, "--symbol", symbol, "--out", str(out))
+    assert "900 messages" in printed
+    assert "1200 of 1200 rows equal those in silver_features to the last bit" in printed
+    assert pq.read_metadata(out).num_rows == 1_200
+    assert "gave no feature row of OTHER/USD" in btc(
+        own_stack, "replay", "--day", DAY, "--symbol", "OTHER/USD", fails=True
+    )
+    refused = btc(own_stack, "replay", "--day", "2024-02-29", fails=True)
+    assert f"2024-02-29 has no archive of its log; there are archives of 2 days, from {EVENING} to {DAY}" in refused
+    assert "'yesterday' is not a day" in btc(own_stack, "replay", "--day", "yesterday", fails=True)
+    assert "name either a recording, or a day" in btc(own_stack, "replay", fails=True)
 
 
 @pytest.mark.usefixtures("symbol")

@@ -12,9 +12,10 @@ import pytest
 
 from btc_core.clock import from_ns
 from btc_core.errors import InvalidInput
+from btc_core.exchanges.recorded_lines import BadLine, RecordedMessage, envelope_line, read_lines
 from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.features.engine import FeatureEngine, Rows, run
-from btc_core.features.file_replay import BadLine, envelope_line, read_lines, replay_file, rows_table
+from btc_core.features.file_replay import replay_file, rows_table
 from btc_core.market.events import TRADE
 from btc_core.market.messages import Envelope
 from tests.paths import DATA
@@ -84,7 +85,7 @@ def test_a_recording_gives_a_row_for_each_quote_and_trade_whatever_the_batch_siz
     assert row_bytes(rows) == row_bytes(run(FeatureEngine(), messages, batch_rows=333))
     path = tmp_path / "binance.jsonl.gz"
     with gzip.open(path, "wb") as file:
-        file.writelines(map(envelope_line, envelopes))
+        file.writelines(envelope_line(*message) for message in messages)
     replay = replay_file(path)
     assert replay.bad == []
     assert row_bytes(replay.rows) == row_bytes(rows)
@@ -140,7 +141,7 @@ def test_lines_may_have_a_receive_time_and_bad_lines_are_returned_with_their_num
     lines = [b"5 " + good, good, b"", b"not json", b"9" * 5_000 + b" " + good, b'{"channel":"level9"}', b"-5 " + good]
     path.write_bytes(b"\n".join(lines))
     lines_read = list(read_lines(path))
-    received = [(number, line.ts_recv_ns) for number, line in lines_read if isinstance(line, Envelope)]
+    received = [(number, line.envelope.ts_recv_ns) for number, line in lines_read if isinstance(line, RecordedMessage)]
     at_ns = int(datetime(2026, 7, 19, 18, tzinfo=UTC).timestamp()) * 10**9
     assert received == [(1, 5), (2, at_ns)]
     bad = [(line.line, line.reason) for _, line in lines_read if isinstance(line, BadLine)]
@@ -163,9 +164,10 @@ def test_a_recorded_line_keeps_how_far_the_clock_of_the_exchange_was_ahead(tmp_p
     raw = json.dumps(ticker("2026-07-19T18:00:20Z", 10.0, 11.0)).encode()
     sent = Envelope(at_ns, 1, 1, "ticker", "ws", raw, clock_offset_ns=ahead_ns)
     path = tmp_path / "recorded.jsonl"
-    path.write_bytes(envelope_line(sent))
-    ((_, read),) = read_lines(path)
-    assert isinstance(read, Envelope)
+    path.write_bytes(envelope_line(sent, 0, 1))
+    ((_, line),) = read_lines(path)
+    assert isinstance(line, RecordedMessage)
+    read = line.envelope
     assert (read.ts_recv_ns, read.clock_offset_ns or 0, read.raw) == (at_ns, max(0, ahead_ns), raw)
     assert [bad.reason for bad in replay_file(path).bad] == ([] if ahead_ns > 0 else ["future_timestamp"])
 
@@ -204,3 +206,35 @@ def test_the_table_of_rows_has_every_feature_bit_for_bit(tmp_path: Path) -> None
     for name in FEATURE_NAMES:
         assert table[name].to_numpy().tobytes() == np.ascontiguousarray(batches[0].values[name]).tobytes()
     assert rows_table([]).num_rows == 0
+
+
+def test_a_recorded_line_keeps_the_whole_message_and_its_place_in_the_log(tmp_path: Path) -> None:
+    raw = json.dumps(trade("2026-07-19T18:00:00Z", 7, 10.0, 1.0)).encode()
+    at_ns = int(datetime(2026, 7, 19, 18, tzinfo=UTC).timestamp()) * 10**9
+    messages = [
+        RecordedMessage(Envelope(at_ns, 3, 9, "trade", "rest", raw, None, "coinbase", 5), 2, 1_234),
+        RecordedMessage(Envelope(at_ns, 3, 10, "book", "ws", b'{"channel":"book"}', False), 2, 1_235),
+        RecordedMessage(Envelope(at_ns, 3, 11, "book", "ws", b'{"channel":"book"}', True), 2, 1_236),
+        RecordedMessage(
+            Envelope(at_ns, 0, 0, "absent", "rest", b'{"symbol":"BTC/USD","first_id":1,"last_id":2}'), 2, 1_237
+        ),
+    ]
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b"".join(envelope_line(each.envelope, each.partition, each.offset) for each in messages))
+    assert [message for _, message in read_lines(path)] == messages
+
+
+def test_a_line_whose_place_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(b'1784484000000000000@0:x:1:1:ws:ticker:kraken: {"channel":"ticker"}\n')
+    assert [(bad.line, bad.reason) for bad in replay_file(path).bad] == [(1, "bad_place")]
+
+
+def test_a_line_break_within_a_frame_does_not_divide_its_line(tmp_path: Path) -> None:
+    pretty = json.dumps(ticker("2026-07-19T18:00:00Z", 10.0, 11.0), indent=1).encode()
+    at_ns = int(datetime(2026, 7, 19, 18, tzinfo=UTC).timestamp()) * 10**9
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(envelope_line(Envelope(at_ns, 1, 1, "ticker", "ws", pretty), 0, 5))
+    replay = replay_file(path)
+    assert (replay.frames, replay.bad) == (1, [])
+    assert [row.offset for row in replay.rows[0].ids] == [5]
