@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core.clock import NS_PER_DAY
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.errors import SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.models import bundle, fitting, gate, intervals, scores
+from btc_core.models import bundle, fitting, gate, intervals, level, scores
 from btc_core.models.dataset import Frame, make_frame
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import trainer_of
@@ -50,7 +50,7 @@ def params(quantity: Quantity) -> dict[str, str]:
     """The parameters of the trees, which MLflow shows beside the scores."""
     if quantity == VOLATILITY:
         booster = RECIPE.volatility.booster
-        trees = str((RECIPE.volatility.trees_from_harx, RECIPE.volatility.trees_from_level))
+        trees = str(RECIPE.volatility.trees)
     else:
         booster, trees = RECIPE.bid.booster, str(RECIPE.bid.trees)
     shown = {key: str(value) for key, value in booster.params().items()}
@@ -64,7 +64,7 @@ def train(
     challenger: Model | None,
     live_rows_since: Callable[[int], Frame],
 ) -> tuple[TrainingResult, Floats]:
-    """Train a model on minute bars; returns it with rows (n, features) for the golden batch of its bundle.
+    """Train a model on minute bars; returns it with rows (`Frame.sample`) for the golden batch of its bundle.
 
     If the champion has another recipe, the new model only enters shadow. A challenger that is in shadow already is judged
     instead, on the rows that the stream wrote since a time in ns.
@@ -87,12 +87,12 @@ def train(
             challenger,
         )
         if not verdict.passed:
-            return TrainingResult(model=challenger, verdict=verdict, is_new=False), frame.matrix
+            return TrainingResult(model=challenger, verdict=verdict, is_new=False), frame.sample()
         champion = None  # it was beaten in shadow: its successor is fitted on all days and need not be compared again
     elif changed:
         entered = gate.Verdict(passed=False, reason="another recipe than the champion's: it is in shadow from now on")
-        return msgspec.structs.replace(_judge_and_fit(quantity, frame, None), verdict=entered), frame.matrix
-    return _judge_and_fit(quantity, frame, champion), frame.matrix
+        return msgspec.structs.replace(_judge_and_fit(quantity, frame, None), verdict=entered), frame.sample()
+    return _judge_and_fit(quantity, frame, champion), frame.sample()
 
 
 def _judge_and_fit(quantity: Quantity, frame: Frame, champion: Model | None) -> TrainingResult:
@@ -114,8 +114,8 @@ def judge_shadow(
     start = bundle.start_quantiles(challenger)
     if isinstance(champion, bundle.VolatilityModel) and isinstance(challenger, bundle.VolatilityModel):
         labels = np.maximum(live_rows.realized, challenger.harx.rv_floor)
-        sigma = challenger.predict(live_rows.matrix)
-        losses, champion_losses = _losses(labels, sigma), _losses(labels, champion.predict(live_rows.matrix))
+        sigma = served_sigma(challenger, live_rows, labels)
+        losses, champion_losses = _losses(labels, sigma), _losses(labels, served_sigma(champion, live_rows, labels))
         score = intervals.volatility_score(labels, np.square(sigma / 1e4))
     elif isinstance(champion, bundle.BidModel) and isinstance(challenger, bundle.BidModel):
         known = frame.between(0, challenger.manifest.trained_to_ns).last_days(RECIPE.harx.window_days)
@@ -133,6 +133,19 @@ def judge_shadow(
     return gate.change(losses, champion_losses, days, quantity, float(inside.mean()))
 
 
+def served_sigma(model: bundle.VolatilityModel, rows: Frame, labels: Floats) -> Floats:
+    """σ in bps, (n, 5), as the forecast worker would have served it on rows in time order: with the online level.
+
+    The level follows from the rows' own outcomes, so it starts at 1. Rows closer than five minutes do not move it.
+    """
+    sigma = model.predict(rows.matrix, rows.columns)
+    if model.kind != "xgboost":
+        return sigma
+    ratio = labels[:, -1] / np.square(sigma[:, -1] / 1e4)
+    ratio[(rows.origin_ns // NS_PER_MIN) % level.EVERY_MIN != 0] = np.nan
+    return sigma * np.power(level.track(level.START, ratio), 0.5 * level.POWER)[:, np.newaxis]
+
+
 def hold_out(frame: Frame) -> tuple[Frame, Frame]:
     """Rows to fit on, and the newest block, which begins an embargo after them."""
     days = min(BLOCK_DAYS, frame.days * BLOCK_SHARE)
@@ -143,23 +156,27 @@ def hold_out(frame: Frame) -> tuple[Frame, Frame]:
 def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = None) -> TrainingResult:
     """Judge on the newest block against the champion and every baseline, then fit on all days.
 
-    If the trees do not beat the best baseline there, they are left out, and the model is of kind `harx`.
+    If trees and net do not beat the best baseline there, they are left out, and the model is of kind `harx`. Both members
+    are scored, too.
     """
     before, block = hold_out(frame)
     trainer = trainer_of(settings().model)
     candidate = fitting.fit_volatility(before, trainer=trainer)
     labels = np.maximum(block.realized, candidate.harx.rv_floor)
-    sigma, harx = candidate.predict_both(block.matrix)
+    sigma, harx = served_sigma(candidate, block, labels), candidate.baseline(block.matrix)
     forecasts = {**candidate.baseline_forecasts(block.matrix), "harx": harx}
+    members = candidate.members(block.matrix, block.columns)
     if candidate.kind == "xgboost":
-        forecasts["xgboost"] = sigma
+        forecasts |= {"xgboost": sigma, **members}
     champion_losses = None
     if champion is not None:
-        champion_losses = np.where(_new_to(champion, block), _losses(labels, champion.predict(block.matrix)), np.nan)
+        champion_losses = np.where(
+            _new_to(champion, block), _losses(labels, served_sigma(champion, block, labels)), np.nan
+        )
     verdict = gate.refresh(
         _losses(labels, sigma),
         champion_losses,
-        {name: _losses(labels, each) for name, each in forecasts.items() if name != "xgboost"},
+        {name: _losses(labels, each) for name, each in forecasts.items() if name != "xgboost" and name not in members},
     )
     table = volatility_scores(labels, forecasts) | {"test_rows": float(len(block.origin_ns))}
     model = fitting.fit_volatility(frame, trainer=trainer)
@@ -180,7 +197,7 @@ def _losses(labels: Floats, sigma_bps: Floats) -> Floats:
 
 def _with_scores(model: bundle.VolatilityModel, table: dict[str, float]) -> bundle.VolatilityModel:
     manifest = msgspec.structs.replace(model.manifest, scores=table)
-    return bundle.VolatilityModel(manifest, model.harx, model.boosters, model.baselines)
+    return model.with_manifest(manifest)
 
 
 def volatility_scores(realized: Floats, sigmas_bps: dict[str, Floats]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from btc_core.clock import NS_PER_MIN
 from btc_core.compiled import njit
 from btc_core.features.new_york import new_york_behind_s
 from btc_core.features.releases import KINDS, release_minutes
+from btc_core.market.bars import FILE_COLUMNS
 
 Floats = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
@@ -113,7 +114,10 @@ _WINDOWS = np.array(WINDOWS_MIN, np.float64)
 
 
 class Grid(NamedTuple):
-    """Quantities of consecutive minutes and their sums and maxima over windows; row i is minute `first + i`."""
+    """Quantities of consecutive minutes and their sums and maxima over windows; the place of a minute is its row.
+
+    `ratio` and `ratio_five` reach further back than the others: a minute at place i is their row `lead + i`.
+    """
 
     log_close: Floats
     one: Floats
@@ -134,11 +138,12 @@ class Grid(NamedTuple):
     """The place of the last minute with a large range, −1 before the first one."""
 
 
-def new_grid(capacity: int) -> Grid:
-    """An empty grid with room for `capacity` minutes."""
+def new_grid(capacity: int, lead: int = 0) -> Grid:
+    """An empty grid with room for `capacity` minutes, and for `lead` minutes more in the ratios."""
     one, five, hour, day = (np.zeros((capacity, _SUMS)) for _ in range(4))
     top_one, top_five, top_hour, top_day = (np.full((capacity, 3), -np.inf) for _ in range(4))
-    log_close, ratio, ratio_five = (np.full(capacity, np.nan) for _ in range(3))
+    log_close = np.full(capacity, np.nan)
+    ratio, ratio_five = (np.full(lead + capacity, np.nan) for _ in range(2))
     large = np.full(capacity, -1, np.int64)
     return Grid(log_close, one, five, hour, day, top_one, top_five, top_hour, top_day, ratio, ratio_five, large)
 
@@ -178,8 +183,10 @@ def _move(grid: Any, i: int) -> float:
 
 
 @njit
-def put_minute(grid: Any, i: int, open_: float, high: float, low: float, close: float, volume: float) -> None:
-    """Write minute i and its windows; a NaN price makes it unknown. The minutes before it must have been written."""
+def put_minute(
+    grid: Any, lead: int, i: int, open_: float, high: float, low: float, close: float, volume: float
+) -> None:
+    """Write the minute at place i and its windows; a NaN price makes it unknown. Those before it must have been written."""
     row, top = grid.one[i], grid.top_one[i]
     row[:] = 0.0
     top[:] = -np.inf
@@ -209,24 +216,25 @@ def put_minute(grid: Any, i: int, open_: float, high: float, low: float, close: 
     _max_rows(grid.top_day, grid.top_hour, i, 60, 24)
     day = grid.day[i]
     grid.large[i] = grid.large[i - 1] if i > 0 else -1
-    grid.ratio[i] = grid.ratio_five[i] = math.nan
+    j = lead + i
+    grid.ratio[j] = grid.ratio_five[j] = math.nan
     if day[_KNOWN] * 2.0 >= NEEDED_MIN:
         if row[_PARKINSON] * day[_KNOWN] > _LARGE_RANGE * day[_PARKINSON]:
             grid.large[i] = i
         mean = max(day[_GK] / day[_KNOWN], _FLOOR / 5.0)
         if row[_KNOWN] > 0.0:
-            grid.ratio[i] = min(row[_GK] / mean, _MAX_RATIO)
+            grid.ratio[j] = min(row[_GK] / mean, _MAX_RATIO)
         five = grid.five[i]
         if five[_KNOWN] >= 3.0:
-            grid.ratio_five[i] = min(five[_GK] / five[_KNOWN] / mean, _MAX_RATIO)
+            grid.ratio_five[j] = min(five[_GK] / five[_KNOWN] / mean, _MAX_RATIO)
 
 
 @njit
-def put_minutes(grid: Any, first: int, prices: Floats) -> None:
+def put_minutes(grid: Any, lead: int, first: int, prices: Floats) -> None:
     """Write minutes from place `first` on; `prices` (n, 5) are open, high, low, close and volume."""
     for k in range(len(prices)):
         row = prices[k]
-        put_minute(grid, first + k, row[0], row[1], row[2], row[3], row[4])
+        put_minute(grid, lead, first + k, row[0], row[1], row[2], row[3], row[4])
 
 
 @njit
@@ -322,7 +330,7 @@ def _sum_windows(grid: Any, i: int, sums: Floats) -> None:
 
 
 @njit
-def put_columns(grid: Any, i: int, minute: int, releases: Longs, kinds: Longs, out: Floats) -> None:
+def put_columns(grid: Any, lead: int, i: int, minute: int, releases: Longs, kinds: Longs, out: Floats) -> None:
     """Write the columns at the close of the minute at place i into `out`; `minute` is the time of the close.
 
     All are NaN while less than half of the last day is known.
@@ -409,12 +417,13 @@ def put_columns(grid: Any, i: int, minute: int, releases: Longs, kinds: Longs, o
         out[p] = _log_ratio(each[_GK] * w1440[_VOLUME], each[_VOLUME] * w1440[_GK])
         p += 1
     for half_life in range(2):
-        out[p] = _profile(grid.ratio_five, i + 5, minute + 5, _PROFILE_WEIGHTS[half_life])
+        out[p] = _profile(grid.ratio_five, lead + i + 5, minute + 5, _PROFILE_WEIGHTS[half_life])
         p += 1
-    out[p] = _profile(grid.ratio, i + 1, minute + 1, _PROFILE_WEIGHTS[1]) - out[p - 1]
-    out[p + 1] = -_profile(grid.ratio_five, i, minute, _PROFILE_WEIGHTS[1])
-    if grid.ratio_five[i] == grid.ratio_five[i]:
-        out[p + 1] += math.log(max(grid.ratio_five[i], 1e-3))
+    out[p] = _profile(grid.ratio, lead + i + 1, minute + 1, _PROFILE_WEIGHTS[1]) - out[p - 1]
+    out[p + 1] = -_profile(grid.ratio_five, lead + i, minute, _PROFILE_WEIGHTS[1])
+    now = grid.ratio_five[lead + i]
+    if now == now:
+        out[p + 1] += math.log(max(now, 1e-3))
     p += 2
     p = _put_releases(out, p, minute, releases, kinds)
     _put_clock(out, p, minute)
@@ -424,8 +433,17 @@ def put_columns(grid: Any, i: int, minute: int, releases: Longs, kinds: Longs, o
 def _put_all(grid: Any, places: Longs, first_min: int, releases: Longs, kinds: Longs, out: Any) -> None:
     row = np.empty(out.shape[1])
     for k in range(len(places)):
-        put_columns(grid, places[k], first_min + places[k] + 1, releases, kinds, row)
+        put_columns(grid, 0, places[k], first_min + places[k] + 1, releases, kinds, row)
         out[k, :] = row
+
+
+def prices_by_minute(bars: npt.NDArray[Any], first_min: int, count: int) -> Floats:
+    """Open, high, low, close and volume of consecutive minutes from `first_min` on, (count, 5); NaN without a bar."""
+    prices = np.full((count, 5), np.nan)
+    places = bars["ts_ns"] // NS_PER_MIN - first_min
+    for column, name in enumerate(FILE_COLUMNS[1:]):
+        prices[places, column] = bars[name]
+    return prices
 
 
 CHUNK_DAYS = 200
@@ -445,11 +463,9 @@ def minute_columns(bars: npt.NDArray[Any], chosen: npt.NDArray[np.bool_] | None 
         from_min = max(begin - MEMORY_DAYS * 1440, int(minutes[0]))
         low, middle, high = np.searchsorted(minutes, [from_min, begin, begin + CHUNK_DAYS * 1440])
         part = minutes[low:high] - from_min
-        prices = np.full((int(part[-1]) + 1 if len(part) else 0, 5), np.nan)
-        for place, name in enumerate(("open", "high", "low", "close", "volume")):
-            prices[part, place] = bars[name][low:high]
+        prices = prices_by_minute(bars[low:high], from_min, int(part[-1]) + 1 if len(part) else 0)
         grid = new_grid(len(prices))
-        put_minutes(grid, 0, prices)
+        put_minutes(grid, 0, 0, prices)
         places = part[middle - low :][wanted[middle:high]]
         _put_all(grid, places, from_min, releases, kinds, out[done : done + len(places)])
         done += len(places)

@@ -184,7 +184,6 @@ def test_another_recipe_goes_into_shadow_and_the_champion_stays() -> None:
     import msgspec
 
     from btc_core.models import fitting
-    from btc_core.models.bundle import VolatilityModel
     from btc_core.models.dataset import make_frame
 
     bars = _bars(21 * 1440)
@@ -192,7 +191,7 @@ def test_another_recipe_goes_into_shadow_and_the_champion_stays() -> None:
     trained = WORLD["challenger", "volatility-model"][0]
     old = fitting.fit_volatility(make_frame(bars[: 18 * 1440]))
     other = msgspec.structs.replace(old.manifest, recipe="another", version="9")
-    champion = VolatilityModel(other, old.harx, old.boosters, old.baselines)
+    champion = old.with_manifest(other)
     result = _run(bars, champions={"volatility-model": champion})
     assert not result.success
     assert WORLD["volatility-model"] is champion
