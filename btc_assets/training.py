@@ -156,8 +156,8 @@ def hold_out(frame: Frame) -> tuple[Frame, Frame]:
 def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = None) -> TrainingResult:
     """Judge on the newest block against the champion and every baseline, then fit on all days.
 
-    If trees and net do not beat the best baseline there, they are left out, and the model is of kind `harx`. Both members
-    are scored, too.
+    If trees and net do not beat the best baseline there, they are left out, and the model is of kind `harx`. Each member
+    is scored alone, too, and `ratio_of_…` is its loss over that of both together, as served.
     """
     before, block = hold_out(frame)
     trainer = trainer_of(settings().model)
@@ -178,6 +178,10 @@ def train_volatility(frame: Frame, champion: bundle.VolatilityModel | None = Non
         champion_losses,
         {name: _losses(labels, each) for name, each in forecasts.items() if name != "xgboost" and name not in members},
     )
+    if members:
+        own = float(_losses(labels, sigma).mean())
+        ratios = {f"ratio_of_{name}": float(_losses(labels, each).mean()) / own for name, each in members.items()}
+        verdict = msgspec.structs.replace(verdict, figures=verdict.figures | ratios)
     table = volatility_scores(labels, forecasts) | {"test_rows": float(len(block.origin_ns))}
     model = fitting.fit_volatility(frame, trainer=trainer)
     if model.kind == "xgboost" and not verdict.beats_baselines:

@@ -32,6 +32,7 @@ from btc_core.models import intervals
 from btc_core.models.baselines import Autoregression, Baselines
 from btc_core.models.harx import INPUT_COLUMNS, Harx
 from btc_core.models.histograms import Histogram
+from btc_core.models.model_rows import has_columns, split_rows, tree_inputs
 from btc_core.models.net import Net
 from btc_core.models.targets import BID_TARGETS, RV_TARGETS
 from btc_core.models.trees import COMPILED_ROWS, Forest
@@ -240,25 +241,6 @@ def served_kinds(model: VolatilityModel, columns: Singles) -> list[ModelKind]:
     return [model.kind if known else "harx" for known in has_columns(columns).tolist()]
 
 
-def has_columns(columns: Singles) -> npt.NDArray[np.bool_]:
-    """Which rows have columns, (n,): all of a row are NaN while its last day is not known."""
-    return ~np.isnan(columns[:, 0])
-
-
-def tree_input_names() -> tuple[str, ...]:
-    """Names of the inputs of the volatility's trees, in the order of `tree_inputs`."""
-    return (*catalogue.MODEL_FEATURES, *minute_columns.TREE_COLUMNS)
-
-
-def tree_inputs(matrix: Floats, columns: Singles) -> Singles:
-    """What the trees of the volatility read: the features and the first columns, (n, inputs)."""
-    width = matrix.shape[1]
-    inputs = np.empty((len(matrix), width + len(minute_columns.TREE_COLUMNS)), np.float32)
-    inputs[:, :width] = matrix
-    inputs[:, width:] = columns[:, : len(minute_columns.TREE_COLUMNS)]
-    return inputs
-
-
 class BidModel:
     """Forecasts the log return of the bid over the next 1…5 minutes as λ · f(features) · σ, where f are trees."""
 
@@ -363,15 +345,6 @@ def golden_rows(rows: Floats) -> Floats:
     """
     chosen = rows[np.linspace(0, len(rows) - 1, min(GOLDEN_ROWS, len(rows))).astype(int)] if len(rows) else rows
     return np.ascontiguousarray(np.vstack([chosen, np.zeros((1, rows.shape[1]))]))
-
-
-def split_rows(rows: Floats) -> tuple[Floats, Singles]:
-    """Features and minute columns of rows that hold both side by side; where they hold no columns, these are NaN."""
-    width = len(catalogue.MODEL_FEATURES)
-    columns = np.full((len(rows), len(minute_columns.COLUMNS)), np.nan, np.float32)
-    if rows.shape[1] > width:
-        columns[:] = rows[:, width:]
-    return np.ascontiguousarray(rows[:, :width]), columns
 
 
 def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | BidModel:

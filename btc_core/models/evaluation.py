@@ -21,6 +21,7 @@ from btc_core.clock import NS_PER_DAY, from_ns, to_ns
 from btc_core.errors import InvalidInput
 from btc_core.models import bundle, fitting, intervals, level
 from btc_core.models.harx import fit_harx
+from btc_core.models.model_rows import tree_input_names
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import in_memory
 from btc_core.names import HORIZONS_MIN
@@ -238,7 +239,7 @@ def merged(blocks: list[MonthForecasts]) -> MonthForecasts:
 
 def importance(model: bundle.VolatilityModel) -> dict[str, float]:
     """Share of each input in the total gain of the trees, largest first; empty without trees."""
-    inputs = bundle.tree_input_names()
+    inputs = tree_input_names()
     gains = dict.fromkeys(inputs, 0.0)
     for booster in model.boosters:
         by_column: dict[str, Any] = booster.get_score(importance_type="total_gain")

@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core.models.bundle import (
-    NET_MEMBER,
-    TREES_MEMBER,
-    VolatilityModel,
-    has_columns,
-    split_rows,
-    tree_input_names,
-    tree_inputs,
-)
+from btc_core.models.bundle import NET_MEMBER, TREES_MEMBER, VolatilityModel
 from btc_core.models.harx import INPUT_COLUMNS
+from btc_core.models.model_rows import has_columns, split_rows, tree_input_names, tree_inputs
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -24,15 +24,14 @@ from btc_core.models.bundle import (
     BidModel,
     Member,
     VolatilityModel,
-    has_columns,
     new_manifest,
     random_walk_model,
-    tree_inputs,
 )
 from btc_core.models.dataset import Frame, make_frame, split_by_time
 from btc_core.models.harx import fit_harx
 from btc_core.models.histograms import histogram_of
 from btc_core.models.intervals import bid_score, fit_quantiles, volatility_score
+from btc_core.models.model_rows import has_columns, tree_inputs
 from btc_core.models.net_fitting import fit_net
 from btc_core.models.recipe import RECIPE, BidRecipe, HarxRecipe, Recipe
 from btc_core.models.trainers import in_memory

@@ -16,7 +16,7 @@ from btc_core.clock import NS_PER_MIN, column_ns
 from btc_core.errors import NotReady, SchemaError
 from btc_core.features import catalogue
 from btc_core.market.bars import BARS
-from btc_core.models import bundle, dataset, fitting, gate
+from btc_core.models import bundle, dataset, fitting, gate, model_rows
 from btc_core.models.baselines import fit_autoregression
 from btc_core.models.recipe import RECIPE
 from tests.paths import DATA
@@ -204,7 +204,7 @@ def test_one_row_at_a_time_gives_the_numbers_of_a_batch_to_the_last_bit(
     missing = np.random.default_rng(8).random(frame.matrix[:300].shape) < 0.1
     matrix = np.where(missing, np.nan, frame.matrix[:300])
     for model in (trees, bid):
-        rows = bundle.tree_inputs(matrix, frame.columns[:300]) if model is trees else matrix
+        rows = model_rows.tree_inputs(matrix, frame.columns[:300]) if model is trees else matrix
         assert model._forest is not None
         one = np.vstack([model._forest.margins(rows[i : i + 1]) for i in range(len(rows))])
         assert np.array_equal(one, model._forest.margins(rows))
@@ -271,7 +271,7 @@ def test_a_row_without_columns_has_the_forecast_of_harx(frame: dataset.Frame, tr
     columns[::2] = np.nan
     found = trees.predict(frame.matrix[:20], columns)
     harx, full = trees.baseline(frame.matrix[:20]), trees.predict(frame.matrix[:20], frame.columns[:20])
-    known = bundle.has_columns(columns)
+    known = model_rows.has_columns(columns)
     assert np.array_equal(found[~known], harx[~known])
     assert np.array_equal(found[known], full[known])
     assert bundle.served_kinds(trees, columns) == ["xgboost" if each else "harx" for each in known]
@@ -279,7 +279,7 @@ def test_a_row_without_columns_has_the_forecast_of_harx(frame: dataset.Frame, tr
 
 
 def test_the_forecast_is_the_mean_of_its_members_in_logs(frame: dataset.Frame, trees: bundle.VolatilityModel) -> None:
-    known = bundle.has_columns(frame.columns)
+    known = model_rows.has_columns(frame.columns)
     rows, columns = frame.matrix[known], frame.columns[known]
     members = trees.members(rows, columns)
     shares = trees.manifest.members
@@ -374,7 +374,7 @@ def test_where_the_compiled_sums_differ_from_xgboost_xgboost_serves(
     frame: dataset.Frame, trees: bundle.VolatilityModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     forest = bundle.Forest(trees.boosters)
-    rows = bundle.tree_inputs(frame.matrix[:3], frame.columns[:3])
+    rows = model_rows.tree_inputs(frame.matrix[:3], frame.columns[:3])
     expected = forest.margins(rows)
     assert forest.check_against_xgboost(rows)
     leaves = forest._nodes["left"] == -1
