@@ -38,9 +38,11 @@ def fit_net(matrix: Floats, columns: Singles, log_harx: Floats, labels: Floats, 
 
 
 def standardisation(raw: Singles, recipe: NetRecipe) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of each input. Those of releases are not centred and have at least a given scale."""
-    centre = np.nan_to_num(np.nanmean(raw, axis=0, dtype=np.float64))
-    scale = np.nan_to_num(np.nanstd(raw, axis=0, dtype=np.float64))
+    """Mean and standard deviation of each input where it is known. Those of releases are not centred and have a given scale."""
+    known = ~np.isnan(raw)
+    count = np.maximum(known.sum(axis=0), 1)
+    centre = np.where(known, raw, 0.0).sum(axis=0, dtype=np.float64) / count
+    scale = np.sqrt(np.where(known, np.square(raw - centre), 0.0).sum(axis=0) / count)
     rare = np.isin(INPUTS, RELEASES)
     centre[rare], scale[rare] = 0.0, recipe.release_scale
     scale[scale < 1e-9] = math.inf  # a constant input has no effect

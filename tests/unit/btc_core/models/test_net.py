@@ -117,15 +117,17 @@ def test_gradients_are_those_of_the_loss() -> None:
         assert gradient[place] == pytest.approx((above - below) / 2e-5, rel=1e-3, abs=1e-5)
 
 
-def test_inputs_of_releases_are_not_centred_and_a_constant_input_has_no_effect(data: tuple[np.ndarray, ...]) -> None:
+def test_inputs_of_releases_are_not_centred_and_a_constant_or_unknown_input_has_no_effect(
+    data: tuple[np.ndarray, ...],
+) -> None:
     matrix, columns, log_harx, _labels = data
     raw = net_inputs(matrix, columns, log_harx)
-    raw[:, 0] = 1.0
+    raw[:, 0], raw[:, 1] = 1.0, np.nan
     centre, scale = net_fitting.standardisation(raw, SMALL)
     rare = np.isin(INPUTS, RELEASES)
     assert (centre[rare] == 0.0).all()
     assert (scale[rare] == SMALL.release_scale).all()
-    assert np.isinf(scale[0])
+    assert np.isinf(scale[:2]).all()
 
 
 def test_a_net_survives_its_bytes_and_other_shapes_are_refused(net: Net) -> None:
