@@ -372,7 +372,7 @@ class Skill(msgspec.Struct, frozen=True):
 
 
 class Contribution(msgspec.Struct, frozen=True):
-    """How much one feature moves the forecast, and the value of the feature."""
+    """How much one input moves the forecast, and its value. The net as a whole is listed as `net`, without a value."""
 
     feature: str
     value: float | None

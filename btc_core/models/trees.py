@@ -47,12 +47,12 @@ class Forest:
         for root, size, tree in zip(self._roots, sizes, trees, strict=True):
             self._nodes[root : root + size] = _nodes(tree, int(root))
 
-    def margins(self, matrix: Floats) -> Floats:
+    def margins(self, matrix: npt.NDArray[Any]) -> Floats:
         """Sum of the leaves of each booster, shape (n, boosters), on one thread; `matrix` is (n, features)."""
         inputs = np.ascontiguousarray(matrix, np.float32)
         return self._by_compiled_code(inputs) if len(inputs) <= self._compiled_rows else self._by_xgboost(inputs)
 
-    def check_against_xgboost(self, matrix: Floats) -> bool:
+    def check_against_xgboost(self, matrix: npt.NDArray[Any]) -> bool:
         """Whether the compiled code gives XGBoost's sums of these rows to the last bit; if not, XGBoost is always used."""
         inputs = np.ascontiguousarray(matrix, np.float32)
         compiled, boosted = self._by_compiled_code(inputs), self._by_xgboost(inputs)

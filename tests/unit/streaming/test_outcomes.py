@@ -102,3 +102,18 @@ def test_a_long_silence_has_no_outcomes() -> None:
     tracker = OutcomeTracker(NORMAL, NORMAL)
     run(tracker, path(10))
     assert tracker.advance(START_NS + 1_000_000 * NS_PER_MIN) == []
+
+
+def test_outcomes_of_trees_move_the_level_which_a_checkpoint_keeps() -> None:
+    tracker, harx = OutcomeTracker(NORMAL, NORMAL), OutcomeTracker(NORMAL, NORMAL)
+    bids = path(40)
+    for each, kind in ((tracker, "xgboost"), (harx, "harx")):
+        for minute, bid in enumerate(bids):
+            ts_ns = START_NS + (minute + 1) * NS_PER_MIN - 2 * NS_PER_S
+            each.advance(ts_ns)
+            made = msgspec.structs.replace(forecast(ts_ns, bid, each), volatility_model_kind=kind)
+            each.observe(made, ts_ns, bid + 0.05, lambda: ({}, 0.0), (1e-10,) * 5)
+    assert harx.level == 1.0
+    assert tracker.level != 1.0
+    saved = msgspec.msgpack.decode(msgspec.msgpack.encode(tracker.save()), type=TrackerState)
+    assert OutcomeTracker.load(saved).level == tracker.level
