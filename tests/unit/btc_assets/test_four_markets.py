@@ -92,7 +92,9 @@ def trained(bars: np.ndarray, pool: Pool | None) -> tuple[VolatilityModel, str]:
 
 def too_high(model: VolatilityModel, rows: Frame) -> float:
     """The median forecast of five minutes over the median of what came."""
-    return float(np.median(model.predict(rows.matrix)[:, -1]) / np.median(np.sqrt(rows.realized[:, -1]) * 1e4))
+    return float(
+        np.median(model.predict(rows.matrix, rows.columns)[:, -1]) / np.median(np.sqrt(rows.realized[:, -1]) * 1e4)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,7 @@ def test_forecasts_of_real_markets_lie_within_a_factor_of_two_of_what_comes(symb
     model, reason = trained(up_to(recorded(symbol), end_ns, days), real_pool)
     rows = after(recorded(symbol), end_ns, 2.0)
     assert 0.5 < too_high(model, rows) < 2.0, reason
-    variance = np.square(model.predict(rows.matrix)[:, -1] / 1e4)
+    variance = np.square(model.predict(rows.matrix, rows.columns)[:, -1] / 1e4)
     ratio = np.log(np.maximum(rows.realized[:, -1], model.harx.rv_floor[-1]) / variance)
     assert abs(ratio.mean()) < np.log(4.0)
 

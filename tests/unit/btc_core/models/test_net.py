@@ -28,9 +28,13 @@ def data() -> tuple[np.ndarray, ...]:
     return matrix, columns, log_harx, level * rng.gamma(2.5, 0.4, ROWS)
 
 
+def fitted(matrix: np.ndarray, columns: np.ndarray, log_harx: np.ndarray, labels: np.ndarray) -> Net:
+    return net_fitting.fit_net(net_inputs(matrix, columns, log_harx), log_harx, labels, SMALL)
+
+
 @pytest.fixture(scope="module")
 def net(data: tuple[np.ndarray, ...]) -> Net:
-    return net_fitting.fit_net(*data, SMALL)
+    return fitted(*data)
 
 
 def test_the_net_finds_what_harx_does_not_see(data: tuple[np.ndarray, ...], net: Net) -> None:
@@ -45,7 +49,7 @@ def test_shuffled_labels_leave_no_skill(data: tuple[np.ndarray, ...]) -> None:
     order = np.random.default_rng(5).permutation(ROWS)
     half = ROWS // 2
     shuffled = np.exp(log_harx) * ratio[order]
-    net = net_fitting.fit_net(matrix[:half], columns[:half], log_harx[:half], shuffled[:half], SMALL)
+    net = fitted(matrix[:half], columns[:half], log_harx[:half], shuffled[:half])
     forecast = np.exp(log_harx + net.corrections(matrix, columns, log_harx))[half:]
     offset = np.mean(shuffled[half:] / forecast)
     best = qlike(shuffled[half:], np.exp(log_harx[half:]) * ratio.mean())
@@ -53,7 +57,7 @@ def test_shuffled_labels_leave_no_skill(data: tuple[np.ndarray, ...]) -> None:
 
 
 def test_the_same_seed_gives_the_same_net(data: tuple[np.ndarray, ...], net: Net) -> None:
-    again = net_fitting.fit_net(*data, SMALL)
+    again = fitted(*data)
     for ours, theirs in zip((*net.weights, *net.biases), (*again.weights, *again.biases), strict=True):
         assert np.array_equal(ours, theirs)
     assert not np.array_equal(net.weights[0][0], net.weights[0][1]), "its seeds differ"
