@@ -20,7 +20,6 @@ from btc_core.features.live_minutes import LiveMinutes
 from btc_core.market.bars import BARS
 from btc_core.models import bundle, fitting
 from btc_core.models.dataset import Frame, make_frame
-from btc_core.models.model_rows import tree_inputs
 from btc_core.models.recipe import RECIPE
 
 if TYPE_CHECKING:
@@ -87,8 +86,8 @@ def forecast_one(plan: Plan) -> list[Figure]:
         sigma = volatility.predict_both(row, live.columns([clock_ns], features))[0]
         bid.predict(row, sigma)
 
-    inputs = tree_inputs(rows, columns)
-    single = rows.astype(np.float32)
+    inputs = volatility.tree_inputs(rows, columns)
+    single = bid.tree_inputs(rows, volatility.predict(rows, columns)).astype(np.float32)
 
     def each(index: int) -> None:
         for booster in volatility.boosters:

@@ -42,8 +42,8 @@ MAX_FLOOR_SHARE = 0.5
 """The floor is the second percentile of what came in training. If half of the forecasts are there, the inputs are not of the
 market that the model was fitted on."""
 MODEL_DESCRIPTIONS: dict[Quantity, str] = {
-    VOLATILITY: "Realized volatility of the next 1 to 5 minutes: trees fitted on years and corrected by a recent HARX model, "
-    "or HARX alone if the trees are not better.",
+    VOLATILITY: "Realized volatility of the next 1 to 5 minutes: a recent HARX model, corrected by trees and a net that are "
+    "fitted on years, or HARX alone if they are not better.",
     BID: "The bid of the next 1 to 5 minutes: trees whose forecasts are shrunk, or the random walk if they do not beat it.",
 }
 SERVES_DESCRIPTIONS: dict[Quantity, str] = {

@@ -314,7 +314,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     shrinkage: tuple[float, ...]
     """λ of the bid model for each horizon; 0 is the random walk."""
     pool: tuple[str, ...]
-    """The markets that its trees were fitted on, if those are several; empty for a fit on the market alone."""
+    """The markets that its trees and net were fitted on, if those are several; empty for a fit on the market alone."""
     choice: str
     """Why this fit was chosen: the pooled one or the market's own; empty where there was no choice."""
     scores: dict[str, float | None]

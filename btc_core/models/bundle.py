@@ -36,7 +36,7 @@ from btc_core.models.model_rows import has_columns, split_rows, tree_input_names
 from btc_core.models.net import Net
 from btc_core.models.pooling import POOLED_TREE_INPUTS, RELATIVE_FEATURES, bid_inputs, pooled_tree_inputs
 from btc_core.models.targets import BID_TARGETS, RV_TARGETS
-from btc_core.models.trees import COMPILED_ROWS, Forest
+from btc_core.models.trees import COMPILED_ROWS, Forest, booster_files, booster_of
 from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKind
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     distributions: dict[str, Histogram] = {}
     """Histograms of the features in training, for `drift`."""
     pool: tuple[str, ...] = ()
-    """The markets that its trees were fitted on, if those are several; empty for a fit on the market alone."""
+    """The markets that its trees and net were fitted on, if those are several; empty for a fit on the market alone."""
     choice: str = ""
     """Why this fit was chosen: the pooled one or the market's own; empty where there was no choice."""
     recipe: str = ""
@@ -255,7 +255,7 @@ class VolatilityModel:
         matrix, columns = split_rows(golden)
         sigma, baseline = self.predict_both(matrix, columns)
         batch: dict[str, Any] = {"matrix": matrix, "columns": columns, "expected": sigma, "baseline": baseline}
-        files = {"harx.json": self.harx.to_json(), **_booster_files(self.boosters, VOLATILITY_TREES)}
+        files = {"harx.json": self.harx.to_json(), **booster_files(self.boosters, VOLATILITY_TREES)}
         if self.net is not None:
             files[NET] = self.net.to_bytes()
         if self.baselines is not None:
@@ -336,7 +336,7 @@ class BidModel:
         matrix, _columns = split_rows(golden)
         sigma = np.tile(5.0 * np.sqrt(np.asarray(HORIZONS_MIN, np.float64)), (len(golden), 1))
         batch = {"matrix": matrix, "sigma_bps": sigma, "expected": self.predict(matrix, sigma)}
-        files = _booster_files(self.boosters, BID_TREES)
+        files = booster_files(self.boosters, BID_TREES)
         if self.autoregression is not None:
             files["baselines.json"] = msgspec.json.encode(self.autoregression)
         _write(folder, self.manifest, files, batch)
@@ -394,7 +394,7 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
         manifest = msgspec.structs.replace(manifest, version=version)
     wanted = VOLATILITY_TREES if manifest.name == VOLATILITY_MODEL else BID_TREES
     try:
-        boosters = tuple(_booster(contents[f"{name}.ubj"]) for name in wanted if f"{name}.ubj" in contents)
+        boosters = tuple(booster_of(contents[f"{name}.ubj"]) for name in wanted if f"{name}.ubj" in contents)
         with np.load(io.BytesIO(contents["golden.npz"]), allow_pickle=False) as arrays:
             golden = {name: arrays[name] for name in arrays.files}
         harx = Harx.from_json(contents["harx.json"]) if manifest.name == VOLATILITY_MODEL else None
@@ -443,24 +443,6 @@ def _check_width(matrix: Floats, manifest: Manifest) -> None:
     if matrix.ndim != 2 or matrix.shape[1] != len(manifest.features):
         msg = f"{manifest.name} takes {len(manifest.features)} features a row, got an array of shape {matrix.shape}"
         raise SchemaError(msg)
-
-
-def _booster(data: bytes) -> xgboost.Booster:
-    import xgboost  # noqa: PLC0415 - 0.6 s and 90 MB, which a process that serves a baseline does without
-
-    try:
-        booster = xgboost.Booster(model_file=bytearray(data))
-    except xgboost.core.XGBoostError as error:
-        msg = f"not an XGBoost model: {str(error).splitlines()[0]}"
-        raise ValueError(msg) from error
-    booster.set_param({"nthread": 1})
-    return booster
-
-
-def _booster_files(boosters: tuple[xgboost.Booster, ...], names: tuple[str, ...]) -> dict[str, bytes]:
-    return {
-        f"{name}.ubj": bytes(booster.save_raw(raw_format="ubj")) for name, booster in zip(names, boosters, strict=False)
-    }
 
 
 def _write(folder: Path, manifest: Manifest, contents: dict[str, bytes], golden: dict[str, Any]) -> None:
