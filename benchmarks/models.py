@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.registry import Figure, Plan, benchmark
-from btc_core.clock import NS_PER_MIN
-from btc_core.features.catalogue import MODEL_FEATURES
+from btc_core.clock import NS_PER_MIN, NS_PER_S
+from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
+from btc_core.features.live_minutes import LiveMinutes
 from btc_core.market.bars import BARS
 from btc_core.models import bundle, fitting
 from btc_core.models.dataset import Frame, make_frame
@@ -29,6 +30,8 @@ MONTHS_DAYS = 548
 """Eighteen months."""
 QUICK_DAYS = 60
 FORECASTS = 3_000
+LIVE_DAYS = 125
+"""More than the memory of the minute columns."""
 
 
 def minutes(days: int) -> np.ndarray[Any, Any]:
@@ -53,39 +56,51 @@ def fitted(days: int) -> tuple[Frame, bundle.VolatilityModel, bundle.BidModel]:
     return frame, fitting.fit_volatility(frame), bid
 
 
-def p50_us(work: Callable[[np.ndarray[Any, Any]], object], rows: np.ndarray[Any, Any]) -> float:
+def p50_us(work: Callable[[int], object], rows: int) -> float:
     """Median time of one row, µs, without the first hundred."""
     times = []
-    for index in range(len(rows)):
-        row = rows[index : index + 1]
+    for index in range(rows):
         begin_ns = time.perf_counter_ns()
-        work(row)
+        work(index)
         times.append(time.perf_counter_ns() - begin_ns)
     return float(np.median(times[100:])) / 1e3
 
 
 @benchmark("forecast-one")
 def forecast_one(plan: Plan) -> list[Figure]:
-    """σ of five horizons with its baseline, and the returns of the bid: what each live row needs from the models."""
+    """Minute columns, σ of five horizons with its baseline, and the returns of the bid: what each live row needs.
+
+    The rows are those of the second half of a minute, which need new columns.
+    """
     frame, volatility, bid = fitted(QUICK_DAYS)
-    rows = np.ascontiguousarray(frame.matrix[: plan.size(FORECASTS)])
+    count = plan.size(FORECASTS)
+    rows, columns = np.ascontiguousarray(frame.matrix[:count]), frame.columns[:count]
+    bars = minutes(LIVE_DAYS)
+    live = LiveMinutes(bars, int(bars["ts_ns"][-1]) + NS_PER_MIN)
+    features = np.full((1, len(FEATURE_NAMES)), np.nan)
+    features[0, FEATURE_NAMES.index("mid")] = bars["close"][-1]
+    clock_ns = int(bars["ts_ns"][-1]) + NS_PER_MIN + 45 * NS_PER_S
 
-    def ours(row: np.ndarray[Any, Any]) -> None:
-        bid.predict(row, volatility.predict_both(row)[0])
+    def ours(index: int) -> None:
+        row = rows[index : index + 1]
+        sigma = volatility.predict_both(row, live.columns([clock_ns], features))[0]
+        bid.predict(row, sigma)
 
-    boosters = [*volatility.boosters, *bid.boosters]
-    single = rows.astype(np.float32)
+    inputs = volatility.tree_inputs(rows, columns)
+    single = bid.tree_inputs(rows, volatility.predict(rows, columns)).astype(np.float32)
 
-    def each(row: np.ndarray[Any, Any]) -> None:
-        for booster in boosters:
-            booster.inplace_predict(row, predict_type="margin", validate_features=False)
+    def each(index: int) -> None:
+        for booster in volatility.boosters:
+            booster.inplace_predict(inputs[index : index + 1], predict_type="margin", validate_features=False)
+        for booster in bid.boosters:
+            booster.inplace_predict(single[index : index + 1], predict_type="margin", validate_features=False)
 
-    value = p50_us(ours, rows)
+    value = p50_us(ours, count)
     name = "one forecast: five horizons, both models"
     return [
-        Figure(name, value, "µs", 200.0, "lower", "Booster.inplace_predict for each", p50_us(each, single)),
+        Figure(name, value, "µs", 200.0, "lower", "Booster.inplace_predict for each", p50_us(each, count)),
         Figure(
-            name, value, "µs", 200.0, "lower", "MLflow pyfunc, one booster only", pyfunc_us(boosters[0], rows[:400])
+            name, value, "µs", 200.0, "lower", "MLflow pyfunc, one booster only", pyfunc_us(bid.boosters[0], rows[:400])
         ),
     ]
 

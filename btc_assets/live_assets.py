@@ -127,7 +127,8 @@ live_specs: list[dg.AssetSpec] = [
         "redis_forecasts",
         "redis",
         "serving",
-        "The newest forecast of each market in Redis, as the hash `forecast:BTCUSD`.",
+        "The newest forecast of each market in Redis, as the hash `forecast:BTCUSD`, and the minute columns it was made "
+        "from, as the hash `columns:BTCUSD`.",
         (_PREDICTIONS_TOPIC,),
     ),
     _asset(

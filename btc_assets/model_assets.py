@@ -42,8 +42,8 @@ MAX_FLOOR_SHARE = 0.5
 """The floor is the second percentile of what came in training. If half of the forecasts are there, the inputs are not of the
 market that the model was fitted on."""
 MODEL_DESCRIPTIONS: dict[Quantity, str] = {
-    VOLATILITY: "Realized volatility of the next 1 to 5 minutes: trees fitted on years and corrected by a recent HARX model, "
-    "or HARX alone if the trees are not better.",
+    VOLATILITY: "Realized volatility of the next 1 to 5 minutes: a recent HARX model, corrected by trees and a net that are "
+    "fitted on years, or HARX alone if they are not better.",
     BID: "The bid of the next 1 to 5 minutes: trees whose forecasts are shrunk, or the random walk if they do not beat it.",
 }
 SERVES_DESCRIPTIONS: dict[Quantity, str] = {
@@ -238,6 +238,7 @@ def _champion_asset(quantity: Quantity, markets: dg.PartitionsDefinition[str] = 
 def serves(database: Database, registry: Registry, key: ModelKey) -> tuple[bool, dict[str, Any]]:
     """Whether the champion loads and forecasts recent rows as it should, and the facts."""
     from btc_core.features.bar_features import bar_features  # noqa: PLC0415 - imports numba
+    from btc_core.features.minute_columns import minute_columns  # noqa: PLC0415 - imports numba
     from btc_core.models.bundle import BidModel, VolatilityModel  # noqa: PLC0415 - imports numba
     from btc_core.models.harx import INPUT_COLUMNS  # noqa: PLC0415 - imports numba
 
@@ -248,9 +249,10 @@ def serves(database: Database, registry: Registry, key: ModelKey) -> tuple[bool,
         return False, {"reason": str(error)}
     with database.connect() as db:
         bars = read_stored(db, key.symbol, CHECKED_BARS / 1440)
-    matrix = catalogue.model_matrix(bar_features(bars))
-    matrix = matrix[~np.isnan(matrix[:, catalogue.MODEL_FEATURES.index("log_rv_5m")])]
-    sigma = volatility.predict(matrix) if isinstance(volatility, VolatilityModel) else np.empty((0, 5))
+    matrix, columns = catalogue.model_matrix(bar_features(bars)), minute_columns(bars)
+    known = ~np.isnan(matrix[:, catalogue.MODEL_FEATURES.index("log_rv_5m")])
+    matrix, columns = matrix[known], columns[known]
+    sigma = volatility.predict(matrix, columns) if isinstance(volatility, VolatilityModel) else np.empty((0, 5))
     values = model.predict(matrix, sigma) if isinstance(model, BidModel) else sigma
     passed = bool(len(values) and np.isfinite(values).all())
     facts: dict[str, Any] = {"rows": len(values), "version": model.version, "kind": model.kind}

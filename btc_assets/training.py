@@ -1,6 +1,7 @@
 """What a training run does with bars: judge a model on days that it was not fitted on, then fit it on all of them.
 
-Each market is fitted alone and with trees that are grown from the rows of all markets, and the better of the two is judged.
+Each market is fitted alone and with trees and a net that are fitted on the rows of all markets, and the better of the two
+is judged.
 
 What does not belong here: fitting (`btc_core.models.fitting`), where bars come from (`training_bars`), and Dagster
 (`model_assets`).
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core.clock import NS_PER_DAY
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.errors import SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.models import bundle, fitting, gate, intervals, pooling, scores
+from btc_core.models import bundle, fitting, gate, intervals, level, pooling, scores
 from btc_core.models.dataset import Frame, make_frame
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import trainer_of
@@ -38,8 +39,8 @@ BLOCK_SHARE = 0.2
 """The share of a history that is too short for such a block."""
 MIN_POOL_MARKETS = 2
 """A pool of one market would be its own fit with fewer inputs."""
-TREES = frozenset({"own", "pooled", "xgboost"})
-"""Names of the forecasts with trees among the scores: of both fits, and of the one that was chosen."""
+FITTED = frozenset({"own", "pooled", "xgboost"})
+"""Names of the forecasts by trees and net among the scores: of both fits, and of the one that was chosen."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def params(quantity: Quantity) -> dict[str, str]:
     """The parameters of the trees, which MLflow shows beside the scores."""
     if quantity == VOLATILITY:
         booster = RECIPE.volatility.booster
-        trees = str((RECIPE.volatility.trees_from_harx, RECIPE.volatility.trees_from_level))
+        trees = str(RECIPE.volatility.trees)
     else:
         booster, trees = RECIPE.bid.booster, str(RECIPE.bid.trees)
     shown = {key: str(value) for key, value in booster.params().items()}
@@ -83,8 +84,12 @@ def make_pool(symbols: Sequence[str], bars_of: Callable[[str], npt.NDArray[Any]]
         except ValueError as error:
             _log.info("the pooled fit leaves out %s: %s", symbol, error)
             continue
+        rows = pooling.pool_rows(symbol, frame, logs, RECIPE.pool.max_rows // len(symbols))
+        if not len(rows.origin_ns):
+            _log.info("the pooled fit leaves out %s: no day of its bars is half known", symbol)
+            continue
         longest_days = max(longest_days, frame.days)
-        members.append(pooling.pool_rows(symbol, frame, logs, RECIPE.pool.max_rows // len(symbols)))
+        members.append(rows)
     if len(members) < MIN_POOL_MARKETS or longest_days < RECIPE.trees_need_days:
         return None
     return pooling.Pool(members, trainer_of(settings().model))
@@ -98,10 +103,11 @@ def train(  # noqa: PLR0913, PLR0917 - a training compares with everything that 
     live_rows_since: Callable[[int], Frame],
     pool: pooling.Pool | None = None,
 ) -> tuple[TrainingResult, Floats]:
-    """Train a model on minute bars; returns it with rows (n, features) for the golden batch of its bundle.
+    """Train a model on minute bars; returns it with rows (`Frame.sample`) for the golden batch of its bundle.
 
-    With a `pool`, the pooled fit competes with the market's own. If the champion has another recipe, the new model only enters shadow. A challenger that is in shadow already is judged
-    instead, on the rows that the stream wrote since a time in ns.
+    With a `pool`, the pooled fit competes with the market's own. If the champion has another recipe, the new model only
+    enters shadow. A challenger that is in shadow already is judged instead, on the rows that the stream wrote since a time
+    in ns.
     """
     if len(bars) < RECIPE.dataset.min_bars:
         cold = gate.Verdict(
@@ -121,12 +127,13 @@ def train(  # noqa: PLR0913, PLR0917 - a training compares with everything that 
             challenger,
         )
         if not verdict.passed:
-            return TrainingResult(model=challenger, verdict=verdict, is_new=False), frame.matrix
+            return TrainingResult(model=challenger, verdict=verdict, is_new=False), frame.sample()
         champion = None  # it was beaten in shadow: its successor is fitted on all days and need not be compared again
     elif changed:
         entered = gate.Verdict(passed=False, reason="another recipe than the champion's: it is in shadow from now on")
-        return msgspec.structs.replace(_judge_and_fit(quantity, frame, None, pool), verdict=entered), frame.matrix
-    return _judge_and_fit(quantity, frame, champion, pool), frame.matrix
+        result = msgspec.structs.replace(_judge_and_fit(quantity, frame, None, pool), verdict=entered)
+        return result, frame.sample()
+    return _judge_and_fit(quantity, frame, champion, pool), frame.sample()
 
 
 def _judge_and_fit(
@@ -150,8 +157,8 @@ def judge_shadow(
     start = bundle.start_quantiles(challenger)
     if isinstance(champion, bundle.VolatilityModel) and isinstance(challenger, bundle.VolatilityModel):
         labels = np.maximum(live_rows.realized, challenger.harx.rv_floor)
-        sigma = challenger.predict(live_rows.matrix)
-        losses, champion_losses = _losses(labels, sigma), _losses(labels, champion.predict(live_rows.matrix))
+        sigma = served_sigma(challenger, live_rows, labels)
+        losses, champion_losses = _losses(labels, sigma), _losses(labels, served_sigma(champion, live_rows, labels))
         score = intervals.volatility_score(labels, np.square(sigma / 1e4))
     elif isinstance(champion, bundle.BidModel) and isinstance(challenger, bundle.BidModel):
         known = frame.between(0, challenger.manifest.trained_to_ns).last_days(RECIPE.harx.window_days)
@@ -169,6 +176,19 @@ def judge_shadow(
     return gate.change(losses, champion_losses, days, quantity, float(inside.mean()))
 
 
+def served_sigma(model: bundle.VolatilityModel, rows: Frame, labels: Floats) -> Floats:
+    """σ in bps, (n, 5), as the forecast worker would have served it on rows in time order: with the online level.
+
+    The level follows from the rows' own outcomes, so it starts at 1. Rows closer than five minutes do not move it.
+    """
+    sigma = model.predict(rows.matrix, rows.columns)
+    if model.kind != "xgboost":
+        return sigma
+    ratio = labels[:, -1] / np.square(sigma[:, -1] / 1e4)
+    ratio[(rows.origin_ns // NS_PER_MIN) % level.EVERY_MIN != 0] = np.nan
+    return sigma * np.power(level.track(level.START, ratio), 0.5 * level.POWER)[:, np.newaxis]
+
+
 def hold_out(frame: Frame) -> tuple[Frame, Frame]:
     """Rows to fit on, and the newest block, which begins an embargo after them."""
     days = min(BLOCK_DAYS, frame.days * BLOCK_SHARE)
@@ -181,35 +201,43 @@ def train_volatility(
 ) -> TrainingResult:
     """Judge on the newest block against the champion and every baseline, then fit on all days.
 
-    If the trees do not beat the best baseline there, they are left out, and the model is of kind `harx`.
+    If trees and net do not beat the best baseline there, they are left out, and the model is of kind `harx`. Each member
+    is scored alone, too, and `ratio_of_…` is its loss over that of both together, as served.
     """
     before, block = hold_out(frame)
     trainer = trainer_of(settings().model)
     candidate = fitting.fit_volatility(before, trainer=trainer)
     labels = np.maximum(block.realized, candidate.harx.rv_floor)
-    sigma, harx = candidate.predict_both(block.matrix)
+    sigma, harx = served_sigma(candidate, block, labels), candidate.baseline(block.matrix)
     forecasts = {**candidate.baseline_forecasts(block.matrix), "harx": harx}
     choice = gate.Choice(is_pooled=False, reason="")
     if pool is not None:
         pooled = fitting.fit_volatility(before, trainer=trainer, pool=pool)
-        pooled_sigma = pooled.predict(block.matrix)
+        pooled_sigma = served_sigma(pooled, block, labels)
         forecasts |= {"own": sigma, "pooled": pooled_sigma}
         choice = gate.choose(_losses(labels, sigma), _losses(labels, pooled_sigma), len(pool.symbols))
         if choice.is_pooled:
             candidate, sigma = pooled, pooled_sigma
+    members = candidate.members(block.matrix, block.columns)
     if candidate.kind == "xgboost":
-        forecasts["xgboost"] = sigma
+        forecasts |= {"xgboost": sigma, **members}
     champion_losses = None
     if champion is not None:
-        champion_losses = np.where(_new_to(champion, block), _losses(labels, champion.predict(block.matrix)), np.nan)
+        champion_losses = np.where(
+            _new_to(champion, block), _losses(labels, served_sigma(champion, block, labels)), np.nan
+        )
     is_new_market = before.days < RECIPE.trees_need_days
-    compared = {"harx"} if is_new_market else forecasts.keys() - TREES
+    compared = {"harx"} if is_new_market else forecasts.keys() - FITTED - members.keys()
     verdict = gate.refresh(
         _losses(labels, sigma),
         champion_losses,
         {name: _losses(labels, forecasts[name]) for name in compared},
         is_new_market=is_new_market,
     )
+    if members:
+        own = float(_losses(labels, sigma).mean())
+        ratios = {f"ratio_of_{name}": float(_losses(labels, each).mean()) / own for name, each in members.items()}
+        verdict = msgspec.structs.replace(verdict, figures=verdict.figures | ratios)
     table = volatility_scores(labels, forecasts) | {"test_rows": float(len(block.origin_ns))}
     table["floor_share"] = float(np.mean(candidate.harx.is_at_floor(block.harx_inputs)))
     model = fitting.fit_volatility(frame, trainer=trainer, pool=pool if choice.is_pooled else None)
@@ -240,7 +268,7 @@ def _losses(labels: Floats, sigma_bps: Floats) -> Floats:
 
 def _with_scores(model: bundle.VolatilityModel, table: dict[str, float]) -> bundle.VolatilityModel:
     manifest = msgspec.structs.replace(model.manifest, scores=table)
-    return bundle.VolatilityModel(manifest, model.harx, model.boosters, model.baselines)
+    return model.with_manifest(manifest)
 
 
 def volatility_scores(realized: Floats, sigmas_bps: dict[str, Floats]) -> dict[str, float]:

@@ -88,7 +88,7 @@ COMMANDS = (
     Entry(
         "evaluate",
         "btc_cli.evaluate:evaluate",
-        "Backtest the models on minute bars with monthly refits, and print how good the forecasts were.",
+        "Backtest the models on minute bars, refitted as they go, and print how good the forecasts were.",
         MODELS,
     ),
     Entry(

@@ -1,4 +1,4 @@
-"""`btc evaluate`: a backtest of the models on minute bars from files.
+"""`btc evaluate`: a backtest of the models on minute bars from files, or on those that a stack has stored.
 
 What does not belong here: fitting and scoring (`btc_core.models.evaluation`), and showing the results
 (`btc_cli/evaluation_report.py`).
@@ -17,30 +17,40 @@ from rich.console import Console
 from rich.progress import Progress
 
 from btc_cli.evaluation_report import page, tables
+from btc_cli.options import DataDir, open_stack
 from btc_core.clock import to_ns
 from btc_core.days.bar_files import read_bar_file
 from btc_core.days.file_names import markets_named, stem_of
 from btc_core.errors import InvalidInput
 from btc_core.market.checked_bars import sorted_bars
-from btc_core.models import evaluation
+from btc_core.models import evaluation, evaluation_results
 from btc_core.models.dataset import make_frame
 from btc_core.models.trainers import trainer_of
 from btc_core.settings import settings
+from btc_core.stores.minute_bars import read_stored
+from btc_core.stores.questdb import QuestDB
 
 if TYPE_CHECKING:
     from btc_core.models.evaluation import WalkForward
 
 
+STORED_DAYS = 100 * 365.0
+"""Longer than any history."""
+
+
 def evaluate(  # noqa: PLR0913 - every option of the command is an argument
     bars: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(
             help="Minute bars: CSV of Kraken (OHLCVT) or Binance, or CSV or Parquet with named columns; also zip, gz, "
             "zst. May be repeated."
         ),
-    ],
+    ] = None,
     more_bars: Annotated[list[Path] | None, typer.Argument(help="More files of minute bars.")] = None,
     *,
+    symbol: Annotated[
+        str, typer.Option(help="Instead of files, take the minute bars of this market that the stack has stored.")
+    ] = "",
     first: Annotated[
         str,
         typer.Option(
@@ -53,8 +63,15 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
         str, typer.Option("--to", help="Last month or day to forecast, inclusive. Default: the end of the bars.")
     ] = "",
     window_days: Annotated[
-        float, typer.Option(min=21, help="Days of history that each monthly refit uses.")
+        float, typer.Option(min=21, help="Days of history that each refit uses.")
     ] = evaluation.WINDOW_DAYS,
+    refit: Annotated[
+        str,
+        typer.Option(
+            help="How often the models are refitted: daily, as the live system does, weekly or monthly. A refit takes "
+            "about half a minute of one core."
+        ),
+    ] = "monthly",
     json_out: Annotated[Path | None, typer.Option("--json", help="Write all results to this JSON file.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report with plots to this HTML file.")] = None,
     skip_bad_rows: Annotated[
@@ -62,18 +79,22 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
         typer.Option("--skip-bad-rows", help="Leave bad rows out and count them. Without it, one bad row is an error."),
     ] = False,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Months to forecast in parallel. Default: the number of cores.")
+        int | None, typer.Option(min=1, help="Refits to run in parallel. Default: the number of cores.")
     ] = None,
+    data_dir: DataDir = None,
 ) -> None:
-    """Backtest the models on minute bars with monthly refits, and print how good the forecasts were.
+    """Backtest the models on minute bars, refitted as they go, and print how good the forecasts were.
 
-    Features and models are those that the live system uses, and every month is forecast from earlier data only.
+    Features and models are those that the live system uses, and everything is forecast from earlier data only.
     """
     begin_ns = _period_ns("--from", first)[0] if first else None
     end_ns = _period_ns("--to", last)[1] if last else None
-    joined = _joined([*bars, *(more_bars or [])], skip_bad_rows=skip_bad_rows)
-    walk = _walk_forward(joined, begin_ns, end_ns, window_days, processes)
-    results = evaluation.results(walk)
+    files = [*(bars or []), *(more_bars or [])]
+    if bool(files) == bool(symbol):
+        raise InvalidInput("give either files with --bars, or a market with --symbol")
+    joined = _stored(data_dir, symbol) if symbol else _joined(files, skip_bad_rows=skip_bad_rows)
+    walk = _walk_forward(joined, begin_ns, end_ns, window_days, _refit(refit), processes)
+    results = evaluation_results.results(walk)
     console = Console()
     for table in tables(results):
         console.print(table)
@@ -92,6 +113,12 @@ def _write(walk: WalkForward, results: dict[str, Any], json_out: Path | None, re
         typer.echo(f"report → {report}")
 
 
+def _stored(data_dir: Path | None, symbol: str) -> np.ndarray[Any, Any]:
+    """All stored minute bars of a market."""
+    with QuestDB(open_stack(data_dir).settings.questdb) as db:
+        return read_stored(db, symbol, STORED_DAYS)
+
+
 def _joined(files: list[Path], *, skip_bad_rows: bool) -> np.ndarray[Any, Any]:
     """The bars of all files in time order; equal bars that several files have are kept once."""
     markets = set[str]().union(*(markets_named(stem_of(file.name)) for file in files))
@@ -105,14 +132,15 @@ def _joined(files: list[Path], *, skip_bad_rows: bool) -> np.ndarray[Any, Any]:
     return sorted_bars(np.concatenate([part.bars for part in parts]), ", ".join(map(str, files)))
 
 
-def _walk_forward(
+def _walk_forward(  # noqa: PLR0913, PLR0917 - one for each option of the command
     bars: np.ndarray[Any, Any],
     begin_ns: int | None,
     end_ns: int | None,
     window_days: float,
+    refit: evaluation.Refit,
     processes: int | None,
 ) -> WalkForward:
-    """Forecast month by month, by default all that the bars allow, with a progress bar on stderr."""
+    """Forecast block by block, by default all that the bars allow, with a progress bar on stderr."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("computing features", total=None)
         frame = make_frame(bars)
@@ -120,18 +148,27 @@ def _walk_forward(
         end_ns = int(frame.origin_ns[-1]) if end_ns is None else end_ns
 
         def show(done: int, total: int) -> None:
-            progress.update(task, description="forecasting months", completed=done, total=total)
+            progress.update(task, description=f"forecasting, refitted {refit}", completed=done, total=total)
 
-        show(0, len(evaluation.month_borders(begin_ns, end_ns)) - 1)
+        show(0, len(evaluation.block_borders(begin_ns, end_ns, refit)) - 1)
         return evaluation.walk_forward(
             frame,
             begin_ns,
             end_ns,
             window_days,
+            refit=refit,
             processes=processes,
             trainer=trainer_of(settings().model),
             progress=show,
         )
+
+
+def _refit(text: str) -> evaluation.Refit:
+    for refit in evaluation.REFIT_DAYS:
+        if text == refit:
+            return refit
+    msg = f"--refit: {text!r} is none of {', '.join(evaluation.REFIT_DAYS)}"
+    raise InvalidInput(msg)
 
 
 def _period_ns(option: str, text: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from btc_core.models import evaluation
+from btc_core.models import evaluation_results
 from btc_core.names import QUANTILES
 
 if TYPE_CHECKING:
@@ -36,12 +36,15 @@ _REFERENCE_LINE: dict[str, Any] = {"color": "#999999", "linewidth": 0.8}
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """Accuracy of the volatility and of the price, and coverage of both kinds of intervals."""
+    """Accuracy of the volatility and of the price, coverage of both kinds of intervals, and what the forecasts are worth."""
     return [
         _volatility_table(results),
+        _horizon_table(results),
         _price_table(results),
         _interval_table(results["intervals"], "bid, return over 5 min, bps"),
         _interval_table(results["volatility_intervals"], "realized volatility over 5 min, bps"),
+        _economic_table(results["economic"]),
+        _risk_table(results["economic"]["value_at_risk"]),
     ]
 
 
@@ -86,6 +89,79 @@ def _volatility_table(results: dict[str, Any]) -> Table:
             f"{row['r2_log']:.3f}",
             f"{row['r2_log_debiased']:.3f}",
         )
+    return table
+
+
+def _horizon_table(results: dict[str, Any]) -> Table:
+    table = _table(
+        "Each horizon: volatility of the model against HAR, and its 90 % interval of the bid",
+        "minutes",
+        "QLIKE",
+        "HAR's",
+        "gain",
+        "mean of months",
+        "worst month",
+        "months better",
+        "coverage",
+        "lowest month",
+        "highest month",
+    )
+    for horizon, row in results["horizons"].items():
+        shares = (row["gain_vs_har"], row["gain_mean_of_months"], row["gain_worst_month"])
+        coverages = (row["coverage_90"], row["coverage_90_lowest_month"], row["coverage_90_highest_month"])
+        table.add_row(
+            horizon,
+            f"{row['qlike']:.4f}",
+            f"{row['qlike_har']:.4f}",
+            *(f"{100 * share:+.1f} %" for share in shares),
+            f"{row['months_better']} of {len(results['months'])}",
+            *(f"{100 * coverage:.1f} %" for coverage in coverages),
+        )
+    return table
+
+
+_ECONOMIC_NAMES = {
+    "target_error": "position of a target volatility: mean |σ / target − 1|",
+    "realized_utility": "utility of that position, % of wealth a year (perfect: 4)",
+    "width_regret": "quote of the forecast's width: share of the best profit lost",
+}
+
+
+def _economic_table(economic: dict[str, Any]) -> Table:
+    table = _table("Economic value, five minutes ahead", "measure", "model", "HAR", "difference", "standard error")
+    rows = {_ECONOMIC_NAMES[name]: row for name, row in economic["from_volatility"].items()}
+    rows |= {f"CRPS of the quantiles, {quantity}, bps": row for quantity, row in economic["crps"].items()}
+    rows |= {
+        f"value at risk {100 * float(level):g} %: pinball loss, bps": row["loss"]
+        for level, row in economic["value_at_risk"].items()
+    }
+    for name, row in rows.items():
+        error = NOT_AVAILABLE if row["error"] is None else f"{row['error']:.5f}"
+        table.add_row(name, f"{row['model']:.5f}", f"{row['har']:.5f}", f"{row['difference']:+.5f}", error)
+    return table
+
+
+def _risk_table(levels: dict[str, Any]) -> Table:
+    table = _table(
+        "Breaches of the value at risk of the 5-minute return",
+        "level",
+        "forecast",
+        "breaches",
+        "after a breach",
+        "Kupiec p",
+        "Christoffersen p",
+        "both p",
+    )
+    for level, rows in levels.items():
+        for who in ("model", "har"):
+            row = rows[who]
+            table.add_row(
+                f"{100 * float(level):g} %",
+                who,
+                f"{100 * row['breaches']:.3f} %",
+                f"{100 * row['breaches_after_a_breach']:.2f} %",
+                *(f"{row[name]:.3f}" for name in ("kupiec_p", "christoffersen_p", "conditional_p")),
+            )
     return table
 
 
@@ -184,7 +260,10 @@ def _coverage_by_month(axes: Axes, _walk: WalkForward, results: dict[str, Any]) 
 
 
 def _reliability(axes: Axes, walk: WalkForward, _results: dict[str, Any]) -> None:
-    intervals = {"bid": evaluation.bid_intervals(walk), "volatility": evaluation.volatility_intervals(walk)}
+    intervals = {
+        "bid": evaluation_results.bid_intervals(walk),
+        "volatility": evaluation_results.volatility_intervals(walk),
+    }
     for name, (outcomes, bounds) in intervals.items():
         below = [(outcomes <= bounds[:, place]).mean() for place in range(len(QUANTILES))]
         axes.plot(QUANTILES, below, marker="o", label=name)

@@ -314,7 +314,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     shrinkage: tuple[float, ...]
     """λ of the bid model for each horizon; 0 is the random walk."""
     pool: tuple[str, ...]
-    """The markets that its trees were fitted on, if those are several; empty for a fit on the market alone."""
+    """The markets that its trees and net were fitted on, if those are several; empty for a fit on the market alone."""
     choice: str
     """Why this fit was chosen: the pooled one or the market's own; empty where there was no choice."""
     scores: dict[str, float | None]
@@ -372,7 +372,7 @@ class Skill(msgspec.Struct, frozen=True):
 
 
 class Contribution(msgspec.Struct, frozen=True):
-    """How much one feature moves the forecast, and the value of the feature."""
+    """How much one input moves the forecast, and its value. The net as a whole is listed as `net`, without a value."""
 
     feature: str
     value: float | None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from btc_core.market.messages import ForecastRow
     from btc_core.registry.champions import ModelHolder
     from btc_core.settings import Settings
-    from btc_core.stores.redis_rows import FeatureRow
+    from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
     from serving.answers import LiveForecast, MinuteBar, PastForecast
     from serving.stored_rows import Scores
 
@@ -27,7 +27,7 @@ EXTENSION = "btc"
 
 
 class NewestRows(Protocol):
-    """The newest features and forecast of each market."""
+    """The newest features, forecast and minute columns of each market."""
 
     def features(self, symbol: str) -> FeatureRow | None:
         """The newest features, None if there are none or they have expired."""
@@ -35,6 +35,10 @@ class NewestRows(Protocol):
 
     def forecast(self, symbol: str) -> ForecastRow | None:
         """The newest forecast of the forecast worker, None if there is none or it has expired."""
+        ...
+
+    def columns(self, symbol: str) -> ColumnsRow | None:
+        """The newest minute columns of the forecast worker, None if there are none or they have expired."""
         ...
 
 

@@ -12,17 +12,21 @@ import numpy as np
 
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import MODEL_FEATURES
+from btc_core.features.minute_columns import COLUMNS
 from btc_core.models.explain import explain
 from serving.answers import Contribution, Explanation, iso
-from serving.forecasts import MODEL_COLUMNS, no_features
+from serving.forecasts import MODEL_COLUMNS, columns_of, no_features
 from serving.served_forecast import model_info
 
 if TYPE_CHECKING:
     from serving.deps import Deps
 
 NO_TREES = "a baseline serves; it is a formula and has no trees to explain"
+NO_COLUMNS = "a baseline serves until the forecast worker knows the last day of minute bars"
+NET = "net"
+"""The name under which the net's correction of HARX is listed as a whole, among the inputs of the trees."""
 HORIZON_MIN = 5
-"""The horizon that the trees are grown for; the shorter ones follow from it."""
+"""The horizon that the trees are grown for; the net gives the shorter ones."""
 
 
 def explanation(deps: Deps, symbol: str, top: int) -> Explanation:
@@ -37,13 +41,17 @@ def explanation(deps: Deps, symbol: str, top: int) -> Explanation:
             f"no model of {symbol} can be explained: {'; '.join(models.reasons_of(symbol)) or 'none is loaded'}"
         )
     matrix = np.asarray(row.values, dtype=np.float64)[MODEL_COLUMNS].reshape(1, -1)
-    parts = explain(model, matrix)
+    row_columns = columns_of(deps, row)
+    columns = np.full((1, len(COLUMNS)), np.nan, np.float32) if row_columns is None else row_columns.columns
+    parts = explain(model, matrix, columns)
     if not math.isfinite(parts.log_variance):
         raise NotReady("the features are still warming up; ask again in a minute")
-    values = dict(zip(MODEL_FEATURES, matrix[0].tolist(), strict=True))
+    values = dict(zip((*MODEL_FEATURES, *COLUMNS), np.hstack([matrix, columns])[0].tolist(), strict=True))
+    effects = ({NET: parts.net} if parts.trees else {}) | parts.trees
+    ranked = sorted(effects.items(), key=lambda pair: -abs(pair[1]))
     listed = tuple(
-        Contribution(name, values[name] if math.isfinite(values[name]) else None, effect)
-        for name, effect in list(parts.trees.items())[:top]
+        Contribution(name, values[name] if math.isfinite(values.get(name, math.nan)) else None, effect)
+        for name, effect in ranked[:top]
     )
     return Explanation(
         symbol=symbol,
@@ -53,10 +61,10 @@ def explanation(deps: Deps, symbol: str, top: int) -> Explanation:
         base=parts.base,
         harx=parts.harx,
         offset=parts.offset,
-        rest=sum(parts.trees.values()) - sum(each.contribution for each in listed),
+        rest=sum(effects.values()) - sum(each.contribution for each in listed),
         contributions=listed,
-        model=model_info(model.kind, model.version),
+        model=model_info(model.kind if parts.trees else "harx", model.version),
         ts_event=iso(row.ts_event_ns),
-        reason=None if parts.trees else NO_TREES,
+        reason=None if parts.trees else NO_TREES if model.kind == "harx" else NO_COLUMNS,
         simulated=deps.settings.simulated,
     )

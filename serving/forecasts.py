@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from btc_core.clock import NS_PER_S
+from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
+from btc_core.features.minute_columns import COLUMNS
+from btc_core.models.bundle import served_kinds
+from btc_core.models.level import sigma_factor
 from serving.problem_details import Problem
 from serving.served_forecast import (
     MarketForecast,
@@ -22,6 +25,7 @@ from serving.served_forecast import (
     age_s,
     bid_from_model,
     from_worker_row,
+    model_info,
     volatility_from_model,
 )
 
@@ -29,12 +33,15 @@ if TYPE_CHECKING:
     from btc_core.market.messages import ForecastRow
     from btc_core.names import Quantity
     from btc_core.registry.champions import Champions
-    from btc_core.stores.redis_rows import FeatureRow
+    from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
     from serving.deps import Deps
 
 CURRENT_NS = NS_PER_S
 """A forecast of the worker may be this much older than the newest features. At 100 rows a second a smaller value would
 make the API repeat work whose result is about to arrive; a worker that is later than this is down or overloaded."""
+
+COLUMNS_MAX_AGE_NS = NS_PER_MIN
+"""Minute columns that differ by more than this in time from the features do not describe the same market."""
 
 MODEL_COLUMNS = np.array([FEATURE_NAMES.index(name) for name in MODEL_FEATURES])
 """Where the inputs of the models are in a feature row."""
@@ -59,21 +66,24 @@ def newest_forecast(
         _refuse_stale(deps, now_ns, features.ts_recv_ns, symbol)
         models = deps.models.current
         if row is None or is_stale(deps, now_ns, row.ts_recv_ns) or models.can_forecast(symbol, quantity):
-            return _from_features(models, features, now_ns, quantity)
+            return _from_features(models, features, columns_of(deps, features), now_ns, quantity)
     if row is None:
         raise no_features(symbol)
     _refuse_stale(deps, now_ns, row.ts_recv_ns, row.symbol)
     return worker_forecast(row, now_ns)
 
 
-def forecast_rows(
+def forecast_rows(  # noqa: PLR0913, PLR0917 - the models, what they read, and whose rows these are
     models: Champions,
     symbol: str,
     quantity: Quantity,
     matrix: npt.NDArray[np.float64],
     origins: list[Origin],
+    columns: ColumnsRow | None = None,
 ) -> list[MarketForecast]:
     """One forecast for each row of `matrix`, which has the shape (rows, MODEL_FEATURES), and of `origins`.
+
+    Without the minute columns of the market the volatility is that of HARX, which the answer says.
 
     Raises a 503 if a model is missing; the bid model is needed only for the bid. The numbers may be infinite or NaN.
     """
@@ -86,8 +96,14 @@ def forecast_rows(
             "train one with POST /retrain, or `btc status` shows whether MLflow runs",
             headers={"Retry-After": "10"},
         )
+    known = np.full((len(matrix), len(COLUMNS)), np.nan, np.float32)
+    if columns is not None:
+        known[:] = columns.columns
+    kinds = served_kinds(volatility_model, known)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the features of a request may be absurd
-        sigma_bps = np.asarray(volatility_model.predict(matrix), dtype=np.float64)
+        sigma_bps = np.asarray(volatility_model.predict(matrix, known), dtype=np.float64)
+        if columns is not None and kinds[0] == "xgboost":
+            sigma_bps = sigma_bps * sigma_factor(columns.level)
         baseline_bps = np.asarray(volatility_model.baseline(matrix), dtype=np.float64)
         returns_bps = np.asarray(bid_model.predict(matrix, sigma_bps)) if bid_model is not None else None
     forecasts = []
@@ -96,7 +112,11 @@ def forecast_rows(
         if bid_model is not None and returns_bps is not None:
             bid = bid_from_model(symbol, origin, bid_model, returns_bps[at].tolist())
         volatility = volatility_from_model(
-            symbol, origin, volatility_model, sigma_bps[at].tolist(), baseline_bps[at].tolist()
+            symbol,
+            origin,
+            model_info(kinds[at], volatility_model.version),
+            sigma_bps[at].tolist(),
+            baseline_bps[at].tolist(),
         )
         forecasts.append(MarketForecast(bid, volatility))
     return forecasts
@@ -141,7 +161,15 @@ def _refuse_stale(deps: Deps, now_ns: int, ts_recv_ns: int, symbol: str) -> None
     )
 
 
-def _from_features(models: Champions, row: FeatureRow, now_ns: int, quantity: Quantity) -> MarketForecast:
+def columns_of(deps: Deps, row: FeatureRow) -> ColumnsRow | None:
+    """The minute columns of a market, if they are recent enough for its features."""
+    columns = deps.newest_rows.columns(row.symbol)
+    return columns if columns is not None and abs(row.ts_event_ns - columns.ts_event_ns) <= COLUMNS_MAX_AGE_NS else None
+
+
+def _from_features(
+    models: Champions, row: FeatureRow, columns: ColumnsRow | None, now_ns: int, quantity: Quantity
+) -> MarketForecast:
     """A forecast made here from the newest features."""
     matrix = np.asarray(row.values, dtype=np.float64)[MODEL_COLUMNS].reshape(1, -1)
     origin = Origin(
@@ -153,7 +181,7 @@ def _from_features(models: Champions, row: FeatureRow, now_ns: int, quantity: Qu
         ts_recv_ns=row.ts_recv_ns,
         feature_age_s=age_s(now_ns, row.ts_recv_ns),
     )
-    (forecast,) = forecast_rows(models, row.symbol, quantity, matrix, [origin])
+    (forecast,) = forecast_rows(models, row.symbol, quantity, matrix, [origin], columns)
     return _refuse_unfinished(forecast)
 
 

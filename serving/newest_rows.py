@@ -1,4 +1,4 @@
-"""The newest features and forecasts, read from Redis.
+"""The newest features, forecasts and minute columns, read from Redis.
 
 What does not belong here: keys and encodings (`btc_core.stores.redis_rows`), and past rows (`stored_rows`).
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from btc_core.clock import Clock
     from btc_core.market.messages import ForecastRow
     from btc_core.settings import RedisSettings
-    from btc_core.stores.redis_rows import FeatureRow
+    from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
 
 
 REUSE_S = 0.01
@@ -32,7 +32,7 @@ TIMEOUT_S = 1.0
 UNREAD_S = 5.0
 """A subscription that was not read for this long is opened again, instead of reading everything that arrived meanwhile."""
 
-Row = TypeVar("Row", "FeatureRow", "ForecastRow")
+Row = TypeVar("Row", "FeatureRow", "ForecastRow", "ColumnsRow")
 
 
 class Announcements:
@@ -82,6 +82,10 @@ class RedisRows:
     def forecast(self, symbol: str) -> ForecastRow | None:
         """The newest forecast; raises `ServiceError` if Redis does not answer or the row cannot be read."""
         return self._newest(self._forecasts, redis_rows.read_forecast, symbol)
+
+    def columns(self, symbol: str) -> ColumnsRow | None:
+        """The newest minute columns; raises `ServiceError` if Redis does not answer or the row cannot be read."""
+        return self._read(redis_rows.read_columns, symbol)
 
     def _newest(
         self,

@@ -165,14 +165,14 @@ def bid_from_model(symbol: str, origin: Origin, model: BidModel, returns_bps: li
 
 
 def volatility_from_model(
-    symbol: str, origin: Origin, model: VolatilityModel, sigma_bps: list[float], baseline_bps: list[float]
+    symbol: str, origin: Origin, model: ModelInfo, sigma_bps: list[float], baseline_bps: list[float]
 ) -> ServedForecast:
     """The forecast of the volatility from the numbers of its model and of HARX."""
     return ServedForecast(
         symbol=symbol,
         quantity=VOLATILITY,
         origin=origin,
-        model=model_info(model.kind, model.version),
+        model=model,
         unit="bps",
         path=sigma_bps,
         path_bps=sigma_bps,

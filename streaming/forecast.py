@@ -19,12 +19,15 @@ from btc_core import metrics
 from btc_core.clock import SYSTEM_CLOCK
 from btc_core.errors import ServiceError
 from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.features.live_minutes import LiveMinutes
+from btc_core.features.minute_columns import MEMORY_DAYS
 from btc_core.market.messages import FeatureMessage, ForecastRow
 from btc_core.models.bundle import start_quantiles
 from btc_core.names import FEATURES_TOPIC, PREDICTIONS_TOPIC, WorkerName
 from btc_core.registry.champions import BaselineSource, ModelHolder
+from btc_core.stores.minute_bars import read_stored
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis_rows import forecast_fields, forecast_key
+from btc_core.stores.redis_rows import columns_fields, columns_key, forecast_fields, forecast_key
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BID_PREDICTION, PREDICTION_OUTCOMES, VOLATILITY_PREDICTION
 from streaming.forecaster import Forecaster
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from btc_core.clock import Clock
     from btc_core.models.bundle import BidModel, VolatilityModel
     from btc_core.settings import Settings
+    from btc_core.stores.redis_rows import ColumnsRow
     from streaming.handler import Record
 
 log = logging.getLogger(__name__)
@@ -76,7 +80,9 @@ class ForecastHandler:
         self._decoder = msgspec.msgpack.Decoder(FeatureMessage)
         self._encoder = msgspec.msgpack.Encoder()
         self._published = PublishedForecasts(settings.kafka, clock)
-        self._forecaster = Forecaster(self._models, self._new_tracker, self._published_forecast, clock)
+        self._forecaster = Forecaster(
+            self._models, self._new_tracker, self._new_minutes, self._published_forecast, clock
+        )
         self._partitions: dict[str, int] = {}
         self._waiting: set[str] = set()
         """Markets of the newest batch that have too few bars for a model."""
@@ -115,7 +121,7 @@ class ForecastHandler:
             count_outcome(outcome)
         self._outcomes += results.outcomes
         self._count(results.forecasts)
-        self._publish(results.unpublished)
+        self._publish(results.unpublished, results.columns)
         self._kept += results.forecasts
         return len(self._kept)
 
@@ -171,11 +177,12 @@ class ForecastHandler:
         for labels, count in counts.items():
             metrics.FORECASTS.labels(*labels).inc(count)
 
-    def _publish(self, forecasts: list[ForecastRow]) -> None:
+    def _publish(self, forecasts: list[ForecastRow], columns: dict[str, ColumnsRow]) -> None:
         newest = {
             forecast.symbol: forecast for forecast in forecasts if all(map(math.isfinite, forecast.sigma_path_bps))
         }
         rows = {forecast_key(symbol): forecast_fields(forecast) for symbol, forecast in newest.items()}
+        rows |= {columns_key(symbol): columns_fields(columns[symbol]) for symbol in newest}
         if rows:
             self._redis.write(rows, forecasts[0].ts_recv_ns)
         for forecast in forecasts:
@@ -211,6 +218,10 @@ class ForecastHandler:
         bid, volatility = self._models(symbol)
         with QuestDB(self._settings.questdb) as db:
             return restore_tracker(db, symbol, start_quantiles(bid), start_quantiles(volatility))
+
+    def _new_minutes(self, symbol: str, clock_ns: int) -> LiveMinutes:
+        with QuestDB(self._settings.questdb) as db:
+            return LiveMinutes(read_stored(db, symbol, MEMORY_DAYS), clock_ns)
 
     def _published_forecast(self, row: FeatureMessage) -> ForecastRow | None:
         return self._published.get(self._partitions[row.symbol], row)

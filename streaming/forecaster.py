@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -16,14 +16,17 @@ import numpy as np
 from btc_core.clock import NS_PER_MIN
 from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
 from btc_core.market.messages import FeatureMessage, ForecastRow
-from btc_core.models.bundle import bid_path
+from btc_core.models.bundle import bid_path, served_kinds
 from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
+from btc_core.models.level import sigma_factor
+from btc_core.stores.redis_rows import ColumnsRow
 from streaming.outcomes import Outcome, OutcomeTracker, TrackerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from btc_core.clock import Clock
+    from btc_core.features.live_minutes import LiveMinutes
     from btc_core.models.bundle import BidModel, VolatilityModel
 
     Models = tuple[BidModel, VolatilityModel]
@@ -40,10 +43,20 @@ class Part(msgspec.Struct, frozen=True):
     rows: list[FeatureMessage]
     clocks_ns: list[int]
     """The clock of the symbol at each row: the latest event time up to it."""
+    values: Any
+    """All features of the rows, (n, features)."""
+    columns: Any
+    """The minute columns at the rows, (n, COLUMNS)."""
 
     def newest(self) -> Part:
         """The last row alone."""
-        return msgspec.structs.replace(self, rows=self.rows[-1:], clocks_ns=self.clocks_ns[-1:])
+        return msgspec.structs.replace(
+            self,
+            rows=self.rows[-1:],
+            clocks_ns=self.clocks_ns[-1:],
+            values=self.values[-1:],
+            columns=self.columns[-1:],
+        )
 
 
 class Results(msgspec.Struct, frozen=True):
@@ -54,13 +67,15 @@ class Results(msgspec.Struct, frozen=True):
     unpublished: list[ForecastRow]
     """Those that were made now; the others were published before a restart."""
     outcomes: list[Outcome]
+    columns: dict[str, ColumnsRow]
+    """The minute columns of the newest row of each symbol."""
 
 
 class Forecaster:
     """The outcome trackers of all symbols, and the forecasts of their rows.
 
-    `models_of` returns the models of a symbol, and `new_tracker` its tracker at the first row; both may raise
-    `ServiceError`, and then the batch has had no effect. `published` returns the forecast that was already published of a
+    `models_of` returns the models of a symbol, `new_tracker` its tracker at the first row, and `new_minutes` its minutes up
+    to a time in ns; they may raise `ServiceError`, and then the batch has had no effect. `published` returns the forecast that was already published of a
     row. `clock` stamps the forecasts.
     """
 
@@ -68,18 +83,21 @@ class Forecaster:
         self,
         models_of: Callable[[str], Models],
         new_tracker: Callable[[str], OutcomeTracker],
+        new_minutes: Callable[[str, int], LiveMinutes],
         published: Callable[[FeatureMessage], ForecastRow | None],
         clock: Clock,
     ) -> None:
         self._models_of = models_of
         self._new_tracker = new_tracker
+        self._new_minutes = new_minutes
         self._published = published
         self._clock = clock
         self._trackers: dict[str, OutcomeTracker] = {}
+        self._minutes: dict[str, LiveMinutes] = {}
 
     def reset(self) -> None:
         """Forget outcomes that are still open: their rows come again."""
-        self._trackers = {}
+        self._trackers, self._minutes = {}, {}
 
     def save(self, symbols: set[str]) -> dict[str, TrackerState]:
         """The trackers of some symbols."""
@@ -104,13 +122,15 @@ class Forecaster:
 
     def handle(self, rows: Sequence[FeatureMessage]) -> Results:
         """Forecast rows; a row before the first quote has no forecast."""
-        results = Results([], [], [])
+        results = Results([], [], [], {})
         for part in self._parts(rows):
             results.outcomes.extend(part.tracker.advance(part.clocks_ns[0]))
             made = _forecasts(part, self._clock.now_ns())
             forecasts = self._as_published(part, made)
             _observe_last(part, forecasts)
             part.tracker.advance(part.clocks_ns[-1])
+            symbol, newest = part.rows[-1].symbol, part.columns[-1:]
+            results.columns[symbol] = ColumnsRow(symbol, part.clocks_ns[-1], part.tracker.level, newest)
             results.forecasts.extend(forecasts.values())
             results.unpublished.extend(each for place, each in forecasts.items() if each is made[place])
         return results
@@ -119,16 +139,32 @@ class Forecaster:
         by_symbol: dict[str, list[FeatureMessage]] = {}
         for row in rows:
             by_symbol.setdefault(row.symbol, []).append(row)
-        parts = []
+        models = {symbol: self._models_of(symbol) for symbol in by_symbol}
         for symbol, own in by_symbol.items():
-            models = self._models_of(symbol)
             if symbol not in self._trackers:
                 self._trackers[symbol] = self._new_tracker(symbol)
+            if symbol not in self._minutes:
+                begin_ns = max(self._trackers[symbol].clock_ns, own[0].ts_event_ns)
+                self._minutes[symbol] = self._new_minutes(symbol, begin_ns)
+        parts = []
+        for symbol, own in by_symbol.items():
             tracker = self._trackers[symbol]
             clocks_ns = np.maximum.accumulate([tracker.clock_ns, *(row.ts_event_ns for row in own)])[1:]
+            values = np.frombuffer(b"".join([row.values for row in own])).reshape(len(own), -1)
+            columns = self._minutes[symbol].columns(clocks_ns.tolist(), values)
             ends = np.flatnonzero(np.diff(clocks_ns // NS_PER_MIN)) + 1
             for begin, end in zip([0, *ends.tolist()], [*ends.tolist(), len(own)], strict=True):
-                parts.append(Part(tracker, models, own[begin:end], clocks_ns[begin:end].tolist()))
+                of_part = slice(begin, end)
+                parts.append(
+                    Part(
+                        tracker,
+                        models[symbol],
+                        own[of_part],
+                        clocks_ns[of_part].tolist(),
+                        values[of_part],
+                        columns[of_part],
+                    )
+                )
         return parts
 
     def _as_published(self, part: Part, made: dict[int, ForecastRow]) -> dict[int, ForecastRow]:
@@ -140,7 +176,7 @@ def _observe_last(part: Part, forecasts: dict[int, ForecastRow]) -> bool:
     """Give the tracker the last forecast without a NaN, which may become an origin; False if there is none."""
     bid_model, volatility = part.models
     for place in reversed(forecasts):
-        values = np.frombuffer(part.rows[place].values)
+        values = part.values[place]
         matrix = np.ascontiguousarray(values[np.newaxis, _MODEL_COLUMNS])
         baselines = partial(_baselines, bid_model, volatility, matrix)
         mid, floor = float(values[_MID_COLUMN]), volatility.harx.rv_floor
@@ -151,14 +187,18 @@ def _observe_last(part: Part, forecasts: dict[int, ForecastRow]) -> bool:
 
 def _forecasts(part: Part, made_at_ns: int) -> dict[int, ForecastRow]:
     """The forecast of each row with a bid, by its place in the part, with the intervals that the tracker has now."""
-    values = np.frombuffer(b"".join([row.values for row in part.rows])).reshape(len(part.rows), -1)
+    values = part.values
     places = np.flatnonzero(np.isfinite(values[:, _BID_COLUMN])).tolist()
     if not places:
         return {}
     matrix = np.ascontiguousarray(values[places][:, _MODEL_COLUMNS])
     bid = values[places, _BID_COLUMN]
     bid_model, volatility = part.models
-    sigma, baseline = volatility.predict_both(matrix)
+    columns = part.columns[places]
+    sigma, baseline = volatility.predict_both(matrix, columns)
+    kinds = served_kinds(volatility, columns)
+    factor = sigma_factor(part.tracker.level)
+    sigma *= np.array([[factor if kind == "xgboost" else 1.0] for kind in kinds])
     returns = bid_model.predict(matrix, sigma)
     path = bid_path(bid[:, np.newaxis], returns)
     bid_bounds = bid_path(bid[:, np.newaxis, np.newaxis], bid_bounds_bps(part.tracker.bid_quantiles, returns, sigma))
@@ -179,7 +219,7 @@ def _forecasts(part: Part, made_at_ns: int) -> dict[int, ForecastRow]:
             bid_model.version,
             bid_model.kind,
             volatility.version,
-            volatility.kind,
+            kinds[index],
             row.feature_version,
             bid_bounds[index].tolist(),
             sigma_bounds[index].tolist(),

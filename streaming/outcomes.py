@@ -19,9 +19,10 @@ import msgspec
 import numpy as np
 
 from btc_core import metrics
-from btc_core.clock import NS_PER_MIN, NS_PER_S
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals, scores
+from btc_core.models import level as online_level
 from btc_core.models.targets import LABEL_SPAN_NS
 from btc_core.names import HORIZONS_MIN, LEVELS_PCT
 from btc_core.tables.sql import of_symbol
@@ -39,7 +40,9 @@ FRESH_NS = 10 * NS_PER_S
 """A row older than this at the end of a minute does not describe the end of that minute."""
 OUTCOME_WARM_UP_S = 420.0
 """Warm-up before the first live message: the longest horizon, the minute in progress, and one as a margin."""
-STATE_VERSION = "3"
+LEVEL_DAYS = 7
+"""Days of outcomes from which the level is restored: seven half-lives, after which its start does not matter."""
+STATE_VERSION = "4"
 """Version of the saved state. Raise it when the fields of `TrackerState` or their meaning change."""
 
 
@@ -57,6 +60,8 @@ class Origin(msgspec.Struct, frozen=True):
     """Return of the bid over the next five minutes by its autoregression; NaN when there is none."""
     variance_floor: tuple[float, ...]
     """Least realized variance by horizon, ln², from the model; a smaller one, such as 0, counts as this."""
+    sigma_factor: float = 1.0
+    """What the online level multiplied the model's σ by."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -90,6 +95,8 @@ class TrackerState(msgspec.Struct, frozen=True):
     """The newest forecast; its `minute_ns` is not set yet."""
     last_ns: int
     """The clock at the row of the newest forecast."""
+    level: float
+    """The online level of the volatility."""
     origins: dict[int, Origin]
     """Origins whose outcome may still be needed, by `minute_ns`."""
 
@@ -100,9 +107,17 @@ class OutcomeTracker:
     Origins up to `known_until_ns` have their outcome in the table already and get no second one.
     """
 
-    def __init__(self, bid_quantiles: Floats, volatility_quantiles: Floats, known_until_ns: int = 0) -> None:
+    def __init__(
+        self,
+        bid_quantiles: Floats,
+        volatility_quantiles: Floats,
+        known_until_ns: int = 0,
+        level_in_force: float = online_level.START,
+    ) -> None:
         self.bid_quantiles = bid_quantiles
         self.volatility_quantiles = volatility_quantiles
+        self.level = level_in_force
+        """The online level of the volatility (`btc_core.models.level`)."""
         self.clock_ns = 0
         """The latest event time of all rows so far; 0 before the first one."""
         self._known_until_ns = known_until_ns
@@ -122,13 +137,16 @@ class OutcomeTracker:
             self.clock_ns,
             self._last_origin(),
             self._last_ns,
+            self.level,
             dict(self._origins),
         )
 
     @classmethod
     def load(cls, state: TrackerState) -> OutcomeTracker:
         """A tracker that continues where the saved one was."""
-        tracker = cls(np.array(state.bid_quantiles), np.array(state.volatility_quantiles), state.known_until_ns)
+        tracker = cls(
+            np.array(state.bid_quantiles), np.array(state.volatility_quantiles), state.known_until_ns, state.level
+        )
         tracker.clock_ns, tracker._last, tracker._last_ns = state.clock_ns, state.last, state.last_ns
         tracker._origins = dict(state.origins)
         return tracker
@@ -169,7 +187,8 @@ class OutcomeTracker:
         if not all(map(math.isfinite, (*forecast.sigma_path_bps, *forecast.bid_path_usd))):
             return False
         self._last_ns = clock_ns
-        self._make_last = lambda: Origin(0, forecast, mid, *baselines(), floor)
+        factor = online_level.sigma_factor(self.level) if forecast.volatility_model_kind == "xgboost" else 1.0
+        self._make_last = lambda: Origin(0, forecast, mid, *baselines(), floor, factor)
         return True
 
     def _last_origin(self) -> Origin | None:
@@ -191,6 +210,9 @@ class OutcomeTracker:
             self.bid_quantiles = intervals.update(self.bid_quantiles, bid_score)
             volatility_score = intervals.volatility_score(realized, np.square(sigma / 1e4))
             self.volatility_quantiles = intervals.update(self.volatility_quantiles, volatility_score)
+            if origin.forecast.volatility_model_kind == "xgboost":
+                uncorrected = float(sigma[-1]) / origin.sigma_factor / 1e4
+                self.level = online_level.update(self.level, float(realized[-1]) / uncorrected**2)
         sigmas = {"model": sigma[-1], "harx": origin.forecast.baseline_sigma_path_bps[-1], **origin.baselines_bps}
         bid_5m = origin.forecast.bid * math.exp(returns[-1] / 1e4)
         return Outcome(
@@ -217,7 +239,27 @@ def restore_tracker(db: QuestDB, symbol: str, bid_start: Floats, volatility_star
     if not found:
         return OutcomeTracker(bid_start, volatility_start)
     known_ns, bid, volatility = found[0]
-    return OutcomeTracker(np.array(msgspec.json.decode(bid)), np.array(msgspec.json.decode(volatility)), int(known_ns))
+    return OutcomeTracker(
+        np.array(msgspec.json.decode(bid)),
+        np.array(msgspec.json.decode(volatility)),
+        int(known_ns),
+        _restored_level(db, symbol, int(known_ns)),
+    )
+
+
+def _restored_level(db: QuestDB, symbol: str, newest_ns: int) -> float:
+    """The level that the outcomes of the last days give. They hold served forecasts, whose own level follows on the way."""
+    found = db.execute(
+        "SELECT cast(ts_event AS LONG), sigma_5m_bps, realized_5m_bps FROM gold_prediction_outcomes "  # noqa: S608 - `of_symbol` quotes the name
+        f"WHERE {of_symbol(symbol)} AND late = false AND volatility_model_kind = 'xgboost' "
+        f"AND ts_event > cast({newest_ns - LEVEL_DAYS * NS_PER_DAY} AS TIMESTAMP_NS) ORDER BY ts_event"
+    )
+    current = online_level.START
+    for ts_ns, sigma_bps, realized_bps in found:
+        if int(ts_ns) % LABEL_SPAN_NS == 0:
+            uncorrected_bps = sigma_bps / online_level.sigma_factor(current)
+            current = online_level.update(current, (realized_bps / uncorrected_bps) ** 2)
+    return current
 
 
 def _inside(value: float, bounds: list[list[float]]) -> dict[int, bool]:

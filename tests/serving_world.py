@@ -21,7 +21,7 @@ from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.names import VOLATILITY, VOLATILITY_MODEL, ModelKey
 from btc_core.registry.champions import ModelHolder
 from btc_core.settings import ApiSettings, ExchangeSettings, Settings
-from btc_core.stores.redis_rows import FeatureRow
+from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
 from serving.app import create_app, new_broadcaster
 from serving.auth import RotatingToken
 from serving.deps import Deps, TrainingRun
@@ -51,6 +51,7 @@ class FakeClock:
 class FakeNewestRows:
     feature_row: FeatureRow | None = None
     forecast_row: ForecastRow | None = None
+    columns_row: ColumnsRow | None = None
     error: Exception | None = None
     reads: int = 0
 
@@ -59,6 +60,9 @@ class FakeNewestRows:
 
     def forecast(self, symbol: str) -> ForecastRow | None:
         return self._read(self.forecast_row, symbol)
+
+    def columns(self, symbol: str) -> ColumnsRow | None:
+        return self._read(self.columns_row, symbol)
 
     def _read(self, value: Any, _symbol: str) -> Any:
         self.reads += 1

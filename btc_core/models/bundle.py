@@ -4,7 +4,8 @@
 bundle.json      the manifest: kind, features and their version, unit, training window, scores, SHA-256 of the other files
 harx.json        the log-HARX baseline (volatility only)
 baselines.json   HAR, EWMA and the last five minutes (volatility), the autoregression (bid), fitted on the same window
-NAME.ubj         XGBoost's own format (kind xgboost only): `from_harx` and `from_level` (volatility), `horizon_N` (bid)
+NAME.ubj         XGBoost's own format (kind xgboost only): `trees` (volatility), `horizon_N` (bid)
+net.npz          the net beside the trees (volatility of kind xgboost only); plain arrays, never pickles
 golden.npz       inputs and the outputs they gave when the bundle was made; plain arrays, never pickles
 ```
 
@@ -26,14 +27,16 @@ import numpy as np
 
 from btc_core.clock import now_ns
 from btc_core.errors import SchemaError
-from btc_core.features import catalogue
+from btc_core.features import catalogue, minute_columns
 from btc_core.models import intervals
 from btc_core.models.baselines import Autoregression, Baselines
 from btc_core.models.harx import INPUT_COLUMNS, Harx
 from btc_core.models.histograms import Histogram
-from btc_core.models.pooling import bid_inputs, relative_inputs
+from btc_core.models.model_rows import has_columns, split_rows, tree_input_names, tree_inputs
+from btc_core.models.net import Net
+from btc_core.models.pooling import POOLED_TREE_INPUTS, RELATIVE_FEATURES, bid_inputs, pooled_tree_inputs
 from btc_core.models.targets import BID_TARGETS, RV_TARGETS
-from btc_core.models.trees import COMPILED_ROWS, Forest
+from btc_core.models.trees import COMPILED_ROWS, Forest, booster_files, booster_of
 from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKind
 
 if TYPE_CHECKING:
@@ -43,17 +46,29 @@ if TYPE_CHECKING:
     import xgboost
 
     Floats = npt.NDArray[np.float64]
+    Singles = npt.NDArray[np.float32]
 
-LAYOUT = 3
+LAYOUT = 4
 """Version of the folder; raise it when its files or their meaning change. Bundles of another layout are refused."""
 GOLDEN_TOLERANCE = 1e-6
 """Relative. Boosters compute in float32, whose last digit (6e-8) may differ between machines; a wrong tree differs by
 1e-2."""
 GOLDEN_ROWS = 64
-VOLATILITY_TREES = ("from_harx", "from_level")
-"""Files of the volatility's boosters. Both forecast five minutes; one starts part way to HARX, the other at a constant."""
+VOLATILITY_TREES = ("trees",)
+"""File of the volatility's booster, which forecasts five minutes."""
+NET = "net.npz"
+TREES_MEMBER, NET_MEMBER = "trees", "net"
+"""Names of the two members of the volatility model, which correct HARX and are averaged in logs."""
 BID_TREES = tuple(f"horizon_{h}" for h in HORIZONS_MIN)
 """Files of the bid's boosters, one for each horizon."""
+
+
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of the forecasts that a volatility model is the mean of, in logs."""
+
+    share: float
+    offset: float = 0.0
+    """What brings its mean forecast over five minutes to the mean of RV in training, ln."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,6 +84,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     created_ns: int
     feature_version: str = catalogue.FEATURE_VERSION
     features: tuple[str, ...] = catalogue.MODEL_FEATURES
+    columns_version: str = minute_columns.COLUMNS_VERSION
     targets: tuple[str, ...]
     unit: str
     trained_from_ns: int = 0
@@ -84,6 +100,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Share of HARX in the start of the volatility's trees; the rest is `level`."""
     harx_shape_share: float = 0.0
     """Share of HARX's difference between a horizon and five minutes that a volatility forecast takes."""
+    members: dict[str, Member] = {}
+    """The members of the volatility model by name."""
     offsets: tuple[float, ...] = ()
     """For each horizon, what brings its mean forecast to the mean of RV in training, ln."""
     quantiles: tuple[tuple[float, ...], ...] = ()
@@ -91,7 +109,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     distributions: dict[str, Histogram] = {}
     """Histograms of the features in training, for `drift`."""
     pool: tuple[str, ...] = ()
-    """The markets that its trees were fitted on, if those are several; empty for a fit on the market alone."""
+    """The markets that its trees and net were fitted on, if those are several; empty for a fit on the market alone."""
     choice: str = ""
     """Why this fit was chosen: the pooled one or the market's own; empty where there was no choice."""
     recipe: str = ""
@@ -107,7 +125,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class VolatilityModel:
-    """Forecasts the realized volatility of the next 1…5 minutes; holds the baselines beside the boosters."""
+    """Forecasts the realized volatility of the next 1…5 minutes; holds the baselines beside the trees and the net."""
 
     def __init__(
         self,
@@ -115,11 +133,13 @@ class VolatilityModel:
         harx: Harx,
         boosters: tuple[xgboost.Booster, ...] = (),
         baselines: Baselines | None = None,
+        net: Net | None = None,
     ) -> None:
         self.manifest = manifest
         self.harx = harx
         self.boosters = boosters
         self.baselines = baselines
+        self.net = net
         self._forest = Forest(boosters) if boosters else None
         self._offsets = np.asarray(manifest.offsets or (0.0,) * len(HORIZONS_MIN))
 
@@ -133,35 +153,65 @@ class VolatilityModel:
         """The registry's version, or a build id."""
         return self.manifest.version
 
-    def predict(self, matrix: Floats) -> Floats:
+    def predict(self, matrix: Floats, columns: Singles | None = None) -> Floats:
         """σ in bps over the next 1…5 min, shape (n, 5), non-decreasing in the horizon.
 
-        `matrix` is (n, features) in the order of `manifest.features`; a row without any realized variance gives NaN.
-        Raises `SchemaError` for another width.
+        `matrix` is (n, features) in the order of `manifest.features`, and `columns` (n, COLUMNS). A row without columns
+        gets HARX's forecast; a row without any realized variance gives NaN. Raises `SchemaError` for another width.
         """
-        return self.predict_both(matrix)[0]
+        return self.predict_both(matrix, columns)[0]
 
-    def predict_both(self, matrix: Floats) -> tuple[Floats, Floats]:
-        """The forecast, and the forecast of HARX, which it is partly made of."""
+    def predict_both(self, matrix: Floats, columns: Singles | None = None) -> tuple[Floats, Floats]:
+        """The forecast, and the forecast of HARX, which it corrects."""
         _check_width(matrix, self.manifest)
         logs = self.harx.log_variance(matrix[:, INPUT_COLUMNS])
         baseline = _sigma_bps(logs)
-        if self._forest is None:
+        if self._forest is None or self.net is None or columns is None:
             return baseline, baseline
-        share = self.manifest.harx_share
-        five = share * logs[:, -1:] + (1.0 - share) * self.manifest.level
-        five = five + 0.5 * self._forest.margins(self.forest_inputs(matrix, logs)).sum(axis=1, keepdims=True)
-        return _sigma_bps(five + self.manifest.harx_shape_share * (logs - logs[:, -1:]) + self._offsets), baseline
+        members = self._member_logs(matrix, columns, logs)
+        five = sum(self.manifest.members[name].share * each for name, each in members.items())
+        mean = self._path(np.asarray(five), logs) + self._offsets
+        return _sigma_bps(np.where(has_columns(columns)[:, np.newaxis], mean, logs)), baseline
 
-    def forest_inputs(self, matrix: Floats, log_variance: Floats | None = None) -> Floats:
-        """What the trees read of `matrix`: its columns, or those of `pooling` if the trees are pooled.
+    def members(self, matrix: Floats, columns: Singles) -> dict[str, Floats]:
+        """σ in bps, (n, 5), by each member alone; only five minutes are calibrated."""
+        if self._forest is None or self.net is None:
+            return {}
+        logs = self.harx.log_variance(matrix[:, INPUT_COLUMNS])
+        members = self._member_logs(matrix, columns, logs)
+        return {name: _sigma_bps(self._path(each, logs)) for name, each in members.items()}
 
-        `log_variance` (n, 5) is HARX's; it is computed unless it is given.
+    def _path(self, five: Floats, logs: Floats) -> Floats:
+        """Ln of the variance over 1…5 minutes, (n, 5), from that over five, (n,), with a part of the shape of HARX's."""
+        path: Floats = five[:, np.newaxis] + self.manifest.harx_shape_share * (logs - logs[:, -1:])
+        return path
+
+    def _member_logs(self, matrix: Floats, columns: Singles, logs: Floats) -> dict[str, Floats]:
+        """Ln of the variance over five minutes by each member, (n,)."""
+        assert self._forest is not None  # noqa: S101 - the callers check it, and mypy does not see it
+        assert self.net is not None  # noqa: S101 - the callers check it, and mypy does not see it
+        manifest = self.manifest
+        share, harx = manifest.harx_share, np.ascontiguousarray(logs[:, -1])
+        start = share * harx + (1.0 - share) * manifest.level + manifest.members[TREES_MEMBER].offset
+        trees: Floats = start + self._forest.margins(self.tree_inputs(matrix, columns, harx))[:, 0]
+        net: Floats = harx + self.net.corrections(matrix, columns, harx) + manifest.members[NET_MEMBER].offset
+        return {TREES_MEMBER: trees, NET_MEMBER: net}
+
+    @property
+    def tree_input_names(self) -> tuple[str, ...]:
+        """Names of the inputs of the trees, in the order of `tree_inputs`."""
+        return POOLED_TREE_INPUTS if self.manifest.pool else tree_input_names()
+
+    def tree_inputs(self, matrix: Floats, columns: Singles, log_harx: Floats | None = None) -> Singles:
+        """What the trees read of features and columns, (n, inputs): without their scale if the trees are pooled.
+
+        `log_harx` (n,) is ln of HARX's variance over five minutes; it is computed unless it is given.
         """
         if not self.manifest.pool:
-            return matrix
-        logs = self.harx.log_variance(matrix[:, INPUT_COLUMNS]) if log_variance is None else log_variance
-        return relative_inputs(matrix, np.ascontiguousarray(logs[:, -1]), self.manifest.level)
+            return tree_inputs(matrix, columns)
+        if log_harx is None:
+            log_harx = np.ascontiguousarray(self.harx.log_variance(matrix[:, INPUT_COLUMNS])[:, -1])
+        return pooled_tree_inputs(matrix, columns, log_harx, self.manifest.level)
 
     def baseline(self, matrix: Floats) -> Floats:
         """The HARX forecast, with the unit and shape of `predict`."""
@@ -174,25 +224,48 @@ class VolatilityModel:
         return {name: np.sqrt(each) * 1e4 for name, each in self.baselines.variances(matrix).items()}
 
     def as_baseline(self) -> VolatilityModel:
-        """HARX alone, which serves when the trees have stopped being better."""
+        """HARX alone, which serves when the trees and the net have stopped being better."""
         manifest = msgspec.structs.replace(
-            self.manifest, kind="harx", pool=(), offsets=(), level=0.0, harx_share=0.0, harx_shape_share=0.0
+            self.manifest,
+            kind="harx",
+            pool=(),
+            offsets=(),
+            level=0.0,
+            harx_share=0.0,
+            harx_shape_share=0.0,
+            members={},
         )
         return VolatilityModel(manifest, self.harx, (), self.baselines)
 
-    def check_against_xgboost(self, matrix: Floats) -> None:
+    def with_harx(self, harx: Harx) -> VolatilityModel:
+        """The same trees and net on top of another HARX."""
+        return VolatilityModel(self.manifest, harx, self.boosters, self.baselines, self.net)
+
+    def with_manifest(self, manifest: Manifest) -> VolatilityModel:
+        """The same model with another manifest."""
+        return VolatilityModel(manifest, self.harx, self.boosters, self.baselines, self.net)
+
+    def check_against_xgboost(self, matrix: Floats, columns: Singles) -> None:
         """Compare the compiled sums of the trees with XGBoost's on these rows; where they differ, XGBoost serves."""
         if self._forest is not None:
-            self._forest.check_against_xgboost(self.forest_inputs(matrix))
+            self._forest.check_against_xgboost(self.tree_inputs(matrix, columns))
 
     def save(self, folder: Path, golden: Floats) -> None:
-        """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its golden batch."""
-        sigma, baseline = self.predict_both(golden)
-        batch = {"matrix": golden, "expected": sigma, "baseline": baseline}
-        files = {"harx.json": self.harx.to_json(), **_booster_files(self.boosters, VOLATILITY_TREES)}
+        """Write the bundle into an empty or missing folder; `golden` are the inputs of its golden batch (`golden_rows`)."""
+        matrix, columns = split_rows(golden)
+        sigma, baseline = self.predict_both(matrix, columns)
+        batch: dict[str, Any] = {"matrix": matrix, "columns": columns, "expected": sigma, "baseline": baseline}
+        files = {"harx.json": self.harx.to_json(), **booster_files(self.boosters, VOLATILITY_TREES)}
+        if self.net is not None:
+            files[NET] = self.net.to_bytes()
         if self.baselines is not None:
             files["baselines.json"] = msgspec.json.encode(self.baselines)
         _write(folder, self.manifest, files, batch)
+
+
+def served_kinds(model: VolatilityModel, columns: Singles) -> list[ModelKind]:
+    """What forecasts each row: the model's kind, or `harx` where a row has no columns."""
+    return [model.kind if known else "harx" for known in has_columns(columns).tolist()]
 
 
 class BidModel:
@@ -232,13 +305,16 @@ class BidModel:
             raise SchemaError(msg)
         if self._forest is None:
             return np.zeros_like(sigma_bps)
-        return self._shrinkage * self._forest.margins(self.forest_inputs(matrix, sigma_bps)) * sigma_bps
+        return self._shrinkage * self._forest.margins(self.tree_inputs(matrix, sigma_bps)) * sigma_bps
 
-    def forest_inputs(self, matrix: Floats, sigma_bps: Floats) -> Floats:
-        """What the trees read of `matrix`: its columns, or those of `pooling` if the trees are pooled."""
-        if not self.manifest.pool:
-            return matrix
-        return bid_inputs(matrix, sigma_bps)
+    @property
+    def tree_input_names(self) -> tuple[str, ...]:
+        """Names of the inputs of the trees, in the order of `tree_inputs`."""
+        return RELATIVE_FEATURES if self.manifest.pool else self.manifest.features
+
+    def tree_inputs(self, matrix: Floats, sigma_bps: Floats) -> Floats:
+        """What the trees read of the features, (n, inputs): without their scale if the trees are pooled."""
+        return bid_inputs(matrix, sigma_bps) if self.manifest.pool else matrix
 
     def baseline_forecasts(self, matrix: Floats) -> dict[str, Floats]:
         """Log returns in bps, (n, 5), of the baselines beside the random walk, by name; empty when nothing was fitted."""
@@ -253,13 +329,14 @@ class BidModel:
     def check_against_xgboost(self, matrix: Floats, sigma_bps: Floats) -> None:
         """Compare the compiled sums of the trees with XGBoost's on these rows; where they differ, XGBoost serves."""
         if self._forest is not None:
-            self._forest.check_against_xgboost(self.forest_inputs(matrix, sigma_bps))
+            self._forest.check_against_xgboost(self.tree_inputs(matrix, sigma_bps))
 
     def save(self, folder: Path, golden: Floats) -> None:
-        """Write the bundle into an empty or missing folder; `golden` (n, features) are the inputs of its golden batch."""
+        """Write the bundle into an empty or missing folder; `golden` are the inputs of its golden batch (`golden_rows`)."""
+        matrix, _columns = split_rows(golden)
         sigma = np.tile(5.0 * np.sqrt(np.asarray(HORIZONS_MIN, np.float64)), (len(golden), 1))
-        batch = {"matrix": golden, "sigma_bps": sigma, "expected": self.predict(golden, sigma)}
-        files = _booster_files(self.boosters, BID_TREES)
+        batch = {"matrix": matrix, "sigma_bps": sigma, "expected": self.predict(matrix, sigma)}
+        files = booster_files(self.boosters, BID_TREES)
         if self.autoregression is not None:
             files["baselines.json"] = msgspec.json.encode(self.autoregression)
         _write(folder, self.manifest, files, batch)
@@ -297,12 +374,13 @@ def random_walk_model() -> BidModel:
     return BidModel(new_manifest(BID_MODEL, "random_walk", shrinkage=(0.0,) * len(HORIZONS_MIN)))
 
 
-def golden_rows(matrix: Floats) -> Floats:
-    """The inputs of a golden batch: up to `GOLDEN_ROWS` rows spread over `matrix`, and one of zeros."""
-    chosen = (
-        matrix[np.linspace(0, len(matrix) - 1, min(GOLDEN_ROWS, len(matrix))).astype(int)] if len(matrix) else matrix
-    )
-    return np.ascontiguousarray(np.vstack([chosen, np.zeros((1, len(catalogue.MODEL_FEATURES)))]))
+def golden_rows(rows: Floats) -> Floats:
+    """The inputs of a golden batch: up to `GOLDEN_ROWS` rows spread over `rows`, and one of zeros.
+
+    `rows` are (n, features), or `Frame.sample`, which has the minute columns beside the features.
+    """
+    chosen = rows[np.linspace(0, len(rows) - 1, min(GOLDEN_ROWS, len(rows))).astype(int)] if len(rows) else rows
+    return np.ascontiguousarray(np.vstack([chosen, np.zeros((1, rows.shape[1]))]))
 
 
 def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | BidModel:
@@ -316,13 +394,14 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
         manifest = msgspec.structs.replace(manifest, version=version)
     wanted = VOLATILITY_TREES if manifest.name == VOLATILITY_MODEL else BID_TREES
     try:
-        boosters = tuple(_booster(contents[f"{name}.ubj"]) for name in wanted if f"{name}.ubj" in contents)
+        boosters = tuple(booster_of(contents[f"{name}.ubj"]) for name in wanted if f"{name}.ubj" in contents)
         with np.load(io.BytesIO(contents["golden.npz"]), allow_pickle=False) as arrays:
             golden = {name: arrays[name] for name in arrays.files}
         harx = Harx.from_json(contents["harx.json"]) if manifest.name == VOLATILITY_MODEL else None
         simple = contents.get("baselines.json")
         form = Autoregression if harx is None else Baselines
         baselines: Any = None if simple is None else msgspec.json.decode(simple, type=form)
+        net = Net.from_bytes(contents[NET]) if NET in contents else None
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
         msg = f"the bundle in {folder} cannot be read: {error}"
         raise SchemaError(msg) from error
@@ -331,7 +410,10 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
         raise SchemaError(msg)
     if harx is None:
         return _checked_bid_model(folder, BidModel(manifest, boosters, baselines), golden)
-    return _checked_volatility_model(folder, VolatilityModel(manifest, harx, boosters, baselines), golden)
+    if (net is not None) != (manifest.kind == "xgboost"):
+        msg = f"the bundle in {folder} is of kind {manifest.kind} and {'has no' if net is None else 'has a'} net"
+        raise SchemaError(msg)
+    return _checked_volatility_model(folder, VolatilityModel(manifest, harx, boosters, baselines, net), golden)
 
 
 def _checked_bid_model(folder: Path, model: BidModel, golden: dict[str, Floats]) -> BidModel:
@@ -343,11 +425,11 @@ def _checked_bid_model(folder: Path, model: BidModel, golden: dict[str, Floats])
     return model
 
 
-def _checked_volatility_model(folder: Path, model: VolatilityModel, golden: dict[str, Floats]) -> VolatilityModel:
+def _checked_volatility_model(folder: Path, model: VolatilityModel, golden: dict[str, Any]) -> VolatilityModel:
     """The model, once XGBoost and the compiled code have both reproduced the golden batch; the latter takes few rows."""
-    model.check_against_xgboost(golden["matrix"])
+    model.check_against_xgboost(golden["matrix"], golden["columns"])
     for rows in (slice(None), slice(COMPILED_ROWS)):
-        sigma, baseline = model.predict_both(golden["matrix"][rows])
+        sigma, baseline = model.predict_both(golden["matrix"][rows], golden["columns"][rows])
         _check_reproduced(folder, sigma, golden["expected"][rows])
         _check_reproduced(folder, baseline, golden["baseline"][rows])
     return model
@@ -363,25 +445,7 @@ def _check_width(matrix: Floats, manifest: Manifest) -> None:
         raise SchemaError(msg)
 
 
-def _booster(data: bytes) -> xgboost.Booster:
-    import xgboost  # noqa: PLC0415 - 0.6 s and 90 MB, which a process that serves a baseline does without
-
-    try:
-        booster = xgboost.Booster(model_file=bytearray(data))
-    except xgboost.core.XGBoostError as error:
-        msg = f"not an XGBoost model: {str(error).splitlines()[0]}"
-        raise ValueError(msg) from error
-    booster.set_param({"nthread": 1})
-    return booster
-
-
-def _booster_files(boosters: tuple[xgboost.Booster, ...], names: tuple[str, ...]) -> dict[str, bytes]:
-    return {
-        f"{name}.ubj": bytes(booster.save_raw(raw_format="ubj")) for name, booster in zip(names, boosters, strict=False)
-    }
-
-
-def _write(folder: Path, manifest: Manifest, contents: dict[str, bytes], golden: dict[str, Floats]) -> None:
+def _write(folder: Path, manifest: Manifest, contents: dict[str, bytes], golden: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **golden)
     everything = {**contents, "golden.npz": buffer.getvalue()}
@@ -412,6 +476,12 @@ def _read(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
             f"{manifest.name} {manifest.version} was trained on feature set {manifest.feature_version} "
             f"({len(manifest.features)} features), this process computes {catalogue.FEATURE_VERSION} "
             f"({len(catalogue.MODEL_FEATURES)}); train again"
+        )
+        raise SchemaError(msg)
+    if manifest.columns_version != minute_columns.COLUMNS_VERSION:
+        msg = (
+            f"{manifest.name} {manifest.version} was trained on minute columns {manifest.columns_version}, this process "
+            f"computes {minute_columns.COLUMNS_VERSION}; train again"
         )
         raise SchemaError(msg)
     for name, data in contents.items():

@@ -15,6 +15,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.errors import NotReady
 from btc_core.features import catalogue
 from btc_core.features.bar_features import bar_feature_chunks
+from btc_core.features.minute_columns import minute_columns
 from btc_core.models.harx import INPUT_COLUMNS
 from btc_core.models.recipe import RECIPE, DatasetRecipe
 from btc_core.models.targets import bid_path_bps, close_times_ns, realized_variance
@@ -33,6 +34,8 @@ class Frame(msgspec.Struct, frozen=True):
     """(n,); the time at which a forecast would have been made."""
     matrix: Any
     """(n, MODEL_FEATURES); features of the book are NaN where the frame was made from bars."""
+    columns: Any
+    """(n, COLUMNS), float32; columns of the closed minute bars, NaN where too few of them are known."""
     realized: Any
     """(n, 5), realized variance over 1…5 min, ln²."""
     bid_bps: Any
@@ -40,7 +43,9 @@ class Frame(msgspec.Struct, frozen=True):
 
     def take(self, rows: Mask | slice) -> Frame:
         """Some of the rows."""
-        return Frame(self.origin_ns[rows], self.matrix[rows], self.realized[rows], self.bid_bps[rows])
+        return Frame(
+            self.origin_ns[rows], self.matrix[rows], self.columns[rows], self.realized[rows], self.bid_bps[rows]
+        )
 
     def between(self, after_ns: int, until_ns: int) -> Frame:
         """Rows with an origin in (after, until], without a copy."""
@@ -56,6 +61,11 @@ class Frame(msgspec.Struct, frozen=True):
     def days(self) -> float:
         """Time from the first to the last origin."""
         return float(self.origin_ns[-1] - self.origin_ns[0]) / NS_PER_DAY if len(self.origin_ns) else 0.0
+
+    def sample(self, rows: int = 1_000) -> Floats:
+        """Up to `rows` rows spread over the frame, features and columns side by side, for a golden batch or an explanation."""
+        chosen = np.linspace(0, len(self.matrix) - 1, min(rows, len(self.matrix))).astype(int)
+        return np.hstack([self.matrix[chosen], self.columns[chosen]])
 
     @property
     def harx_inputs(self) -> Floats:
@@ -89,7 +99,7 @@ def make_frame(bars: npt.NDArray[Any], recipe: DatasetRecipe = RECIPE.dataset) -
         features = catalogue.model_matrix(block[rows])
         matrix[kept : kept + len(features)] = features
         folded, kept = folded + len(block), kept + len(features)
-    return Frame(origin_ns[chosen], matrix[:kept], realized[chosen], bid[chosen])
+    return Frame(origin_ns[chosen], matrix[:kept], minute_columns(bars, chosen), realized[chosen], bid[chosen])
 
 
 def split_by_time(frame: Frame, from_share: float, embargo_ns: int) -> tuple[Frame, Frame]:

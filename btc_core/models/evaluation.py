@@ -1,8 +1,8 @@
-"""The purged walk-forward: what the shipped features and models would have forecast, month by month, beside the baselines.
+"""The purged walk-forward: what the shipped features and models would have forecast, block by block, beside the baselines.
 
-Each month is forecast by models that were fitted on what was known an embargo before it, and every forecaster is scored
-on the same origins. Nothing is chosen here: decisions are made on other years and written down in `recipe`.
-What does not belong here: fitting (`fitting`), and what a score is (`scores`).
+Each block (a day, a week or a month) is forecast by models that were fitted on what was known an embargo before it, and
+every forecaster is scored on the same origins. Nothing is chosen here: decisions are made on other years and written down
+in `recipe`. What does not belong here: fitting (`fitting`), and scores of the forecasts (`evaluation_results`).
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY, from_ns, to_ns
 from btc_core.errors import InvalidInput
-from btc_core.features import catalogue
-from btc_core.models import bundle, fitting, intervals, scores
+from btc_core.models import bundle, fitting, intervals, level
+from btc_core.models.harx import fit_harx
+from btc_core.models.model_rows import tree_input_names
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import in_memory
-from btc_core.names import HORIZONS_MIN, LEVELS_PCT
+from btc_core.names import HORIZONS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from btc_core.models.dataset import Frame
+    from btc_core.models.harx import Harx
     from btc_core.models.trainers import Trainer
 
     Floats = npt.NDArray[np.float64]
@@ -44,13 +46,17 @@ FLOOR_5M = 2.5e-8
 """Floor of the scored RV over five minutes, ln²; in proportion for other horizons. It is the published floor of this
 protocol: without it, minutes in which no price moved would decide the mean of a loss in ln RV."""
 REFERENCE = "har"
-FORECASTERS = ("model", "har", "harx", "ewma", "naive")
+FORECASTERS = ("model", "without_level", "trees", "net", "har", "harx", "ewma", "naive")
+"""The served forecast; the same without the online level; its two members alone; and the baselines."""
+Refit = Literal["daily", "weekly", "monthly"]
+REFIT_DAYS: dict[Refit, int] = {"daily": 1, "weekly": 7, "monthly": 31}
+"""Days of a block. Blocks also end with the month."""
 
-_FLOORS = FLOOR_5M * np.asarray(HORIZONS_MIN) / 5.0
+FLOORS = FLOOR_5M * np.asarray(HORIZONS_MIN) / 5.0
 
 
 class MonthForecasts(msgspec.Struct, frozen=True):
-    """Forecasts of one month, and their outcomes."""
+    """Forecasts of one month or a part of it, and their outcomes."""
 
     name: str
     origin_ns: Any
@@ -60,20 +66,18 @@ class MonthForecasts(msgspec.Struct, frozen=True):
     """Returns of the bid, (n, 5)."""
     variances: dict[str, Any]
     """Forecasts of RV by forecaster, floored, (n, 5)."""
-    median_ratios: dict[str, Any]
-    """By forecaster, exp of the mean of ln(RV / forecast) in training, (5,): times the forecast it is the median RV, if
-    ln RV is distributed symmetrically."""
+    medians: dict[str, Any]
+    """Forecasts of the median RV by forecaster, (n, 5): the forecast times exp of the mean of ln(RV / forecast) in
+    training, which is the median if ln RV is distributed symmetrically."""
     bid_forecast_bps: Any
     ar_bps: Any
     """The autoregression's forecasts of the return of the bid, (n, 5)."""
     sigma_bps: Any
-    volatility_start: Any
-    """Quantiles at which the intervals of the volatility start, (5, 6)."""
-    bid_start: Any
-    """Quantiles at which the intervals of the bid start, (5, 6)."""
+    starts: dict[str, dict[str, Any]]
+    """Quantiles at which intervals start, (5, 6), by `volatility` and `bid`, then by forecaster."""
     shrinkage: tuple[float, ...]
     importance: dict[str, float]
-    """Share of each feature in the total gain of the volatility's trees."""
+    """Share of each input in the total gain of the volatility's trees."""
 
 
 class WalkForward(msgspec.Struct, frozen=True):
@@ -81,6 +85,7 @@ class WalkForward(msgspec.Struct, frozen=True):
 
     months: list[MonthForecasts]
     window_days: float
+    refit: Refit
 
     def joined(self, field: str) -> Floats:
         """One field of all months, concatenated."""
@@ -92,7 +97,7 @@ class WalkForward(msgspec.Struct, frozen=True):
 
     def median_variance(self, name: str) -> Floats:
         """One forecaster's forecasts of the median RV, (n, 5)."""
-        return np.concatenate([month.variances[name] * month.median_ratios[name] for month in self.months])
+        return np.concatenate([month.medians[name] for month in self.months])
 
 
 def month_borders(begin_ns: int, end_ns: int) -> list[int]:
@@ -108,6 +113,14 @@ def month_borders(begin_ns: int, end_ns: int) -> list[int]:
         borders.append(start)
 
 
+def block_borders(begin_ns: int, end_ns: int, refit: Refit) -> list[int]:
+    """The borders of the months, and between them one every `REFIT_DAYS` from the start of each."""
+    borders: list[int] = []
+    for first, last in pairwise(month_borders(begin_ns, end_ns)):
+        borders += range(first, last, REFIT_DAYS[refit] * NS_PER_DAY)
+    return [*borders, end_ns]
+
+
 def first_month_ns(frame: Frame) -> int:
     """Start of the first month with `FIRST_WINDOW_DAYS` before it; raises `InvalidInput` when there is none."""
     first, last = int(frame.origin_ns[0]), int(frame.origin_ns[-1])
@@ -118,199 +131,166 @@ def first_month_ns(frame: Frame) -> int:
     return found[0]
 
 
-def forecast_month(
+def forecast_block(
     frame: Frame, begin_ns: int, end_ns: int, window_days: float, trainer: Trainer = in_memory
 ) -> MonthForecasts:
-    """Fit on the window that ends an embargo before `begin_ns`, and forecast the origins in (begin, end]."""
+    """Fit on the window that ends an embargo before `begin_ns`, and forecast the origins in (begin, end].
+
+    HARX is refitted every `harx_refit_days` in a longer block, as it was for the rows that trees and net learn from.
+    The level is not applied yet, because it depends on the outcomes of earlier blocks.
+    """
     train = frame.between(begin_ns - int(window_days * NS_PER_DAY), begin_ns - RECIPE.dataset.embargo_ns)
-    test = frame.between(begin_ns, end_ns)
     volatility = fitting.fit_volatility(train, RECIPE, trainer)
     bid = fitting.fit_bid(train, RECIPE, trainer)
     late = train.last_days(RECIPE.intervals.calibration_days)
-    late_labels = np.maximum(late.realized, _FLOORS)
-    median_ratios = {
-        name: np.exp(np.log(late_labels / each).mean(axis=0)) for name, each in _variances(volatility, late).items()
-    }
-    sigma = volatility.predict(test.matrix)
+    late_labels = np.maximum(late.realized, FLOORS)
+    late_forecasts = {name: np.maximum(each, FLOORS) for name, each in variances_of(volatility, late).items()}
+    parts = []
+    for border in range(begin_ns, end_ns, RECIPE.volatility.harx_refit_days * NS_PER_DAY):
+        rows = frame.between(border, min(border + RECIPE.volatility.harx_refit_days * NS_PER_DAY, end_ns))
+        parts.append(variances_of(volatility.with_harx(_fresh_harx(frame, border)), rows))
+    raw = {name: np.concatenate([part[name] for part in parts]) for name in FORECASTERS}
+    variances = {name: np.maximum(each, FLOORS) for name, each in raw.items()}
+    test = frame.between(begin_ns, end_ns)
+    sigma = np.sqrt(raw["model"]) * 1e4
+    late_sigma = np.sqrt(late_forecasts[REFERENCE]) * 1e4
     return MonthForecasts(
         name=from_ns(begin_ns).strftime("%Y-%m"),
         origin_ns=test.origin_ns,
-        labels=np.maximum(test.realized, _FLOORS),
+        labels=np.maximum(test.realized, FLOORS),
         bid_bps=test.bid_bps,
-        variances=_variances(volatility, test),
-        median_ratios=median_ratios,
+        variances=variances,
+        medians={
+            name: each * np.exp(np.log(late_labels / late_forecasts[name]).mean(axis=0))
+            for name, each in variances.items()
+        },
         bid_forecast_bps=bid.predict(test.matrix, sigma),
         ar_bps=bid.baseline_forecasts(test.matrix).get("ar", np.zeros_like(sigma)),
         sigma_bps=sigma,
-        volatility_start=bundle.start_quantiles(volatility),
-        bid_start=bundle.start_quantiles(bid),
+        starts={
+            "volatility": {
+                "model": bundle.start_quantiles(volatility),
+                REFERENCE: np.array(
+                    intervals.fit_quantiles(intervals.volatility_score(late_labels, late_forecasts[REFERENCE]))
+                ),
+            },
+            "bid": {
+                "model": bundle.start_quantiles(bid),
+                REFERENCE: np.array(intervals.fit_quantiles(late.bid_bps / late_sigma)),
+            },
+        },
         shrinkage=bid.manifest.shrinkage,
         importance=importance(volatility),
     )
 
 
-def _variances(model: bundle.VolatilityModel, frame: Frame) -> dict[str, Floats]:
-    sigma, harx = model.predict_both(frame.matrix)
-    forecasts = {"model": sigma, "harx": harx, **model.baseline_forecasts(frame.matrix)}
-    return {name: np.maximum(np.square(forecasts[name] / 1e4), _FLOORS) for name in FORECASTERS}
+def _fresh_harx(frame: Frame, border_ns: int) -> Harx:
+    recent = frame.between(border_ns - int(RECIPE.harx.window_days * NS_PER_DAY), border_ns - RECIPE.dataset.embargo_ns)
+    return fit_harx(recent.harx_inputs, recent.realized, recent.days)
+
+
+def variances_of(model: bundle.VolatilityModel, rows: Frame) -> dict[str, Floats]:
+    """Forecasts of RV by forecaster, (n, 5); where a model has no members, they are its own forecast."""
+    sigma, harx = model.predict_both(rows.matrix, rows.columns)
+    members = model.members(rows.matrix, rows.columns) or dict.fromkeys((bundle.TREES_MEMBER, bundle.NET_MEMBER), sigma)
+    simple = model.baseline_forecasts(rows.matrix)
+    forecasts = {"model": sigma, "without_level": sigma, "harx": harx, **members, **simple}
+    return {name: np.square(forecasts[name] / 1e4) for name in FORECASTERS}
+
+
+def at_level(months: list[MonthForecasts]) -> list[MonthForecasts]:
+    """The months with the served forecast corrected by the online level, which follows from all outcomes before."""
+    served = []
+    current = level.START
+    for month in months:
+        ratio = month.labels[:, -1] / month.variances["without_level"][:, -1]
+        in_force = level.track(current, ratio)
+        current = level.update(float(in_force[-1]), float(ratio[-1]))
+        factor = np.power(in_force, level.POWER)[:, np.newaxis]
+        corrected = {
+            kind: forecasts | {"model": np.maximum(forecasts["without_level"] * factor, FLOORS)}
+            for kind, forecasts in (("variances", month.variances), ("medians", month.medians))
+        }
+        root = np.sqrt(factor)
+        served.append(
+            msgspec.structs.replace(
+                month, **corrected, sigma_bps=month.sigma_bps * root, bid_forecast_bps=month.bid_forecast_bps * root
+            )
+        )
+    return served
+
+
+def merged(blocks: list[MonthForecasts]) -> MonthForecasts:
+    """The blocks of one month as one."""
+    first, last = blocks[0], blocks[-1]
+    joined: dict[str, Any] = {
+        field: np.concatenate([getattr(block, field) for block in blocks])
+        for field in ("origin_ns", "labels", "bid_bps", "bid_forecast_bps", "ar_bps", "sigma_bps")
+    }
+    by_name: dict[str, Any] = {
+        field: {name: np.concatenate([getattr(block, field)[name] for block in blocks]) for name in FORECASTERS}
+        for field in ("variances", "medians")
+    }
+    shrinkage = tuple(np.max([block.shrinkage for block in blocks], axis=0).tolist())
+    return MonthForecasts(
+        name=first.name, **joined, **by_name, starts=first.starts, shrinkage=shrinkage, importance=last.importance
+    )
 
 
 def importance(model: bundle.VolatilityModel) -> dict[str, float]:
-    """Share of each feature in the total gain of the trees, largest first; empty without trees."""
-    gains = dict.fromkeys(catalogue.MODEL_FEATURES, 0.0)
+    """Share of each input in the total gain of the trees, largest first; empty without trees."""
+    inputs = tree_input_names()
+    gains = dict.fromkeys(inputs, 0.0)
     for booster in model.boosters:
         by_column: dict[str, Any] = booster.get_score(importance_type="total_gain")
         for key, gain in by_column.items():  # the keys are f0, f1, …
-            gains[catalogue.MODEL_FEATURES[int(key[1:])]] += float(gain)
+            gains[inputs[int(key[1:])]] += float(gain)
     total = sum(gains.values())
     ranked = sorted(gains.items(), key=lambda pair: -pair[1])
     return {name: gain / total for name, gain in ranked if gain > 0.0} if total else {}
 
 
 _shared: list[Frame] = []
-"""The frame, which forked processes inherit. Passed as an argument it would be copied for every month."""
+"""The frame, which forked processes inherit. Passed as an argument it would be copied for every block."""
 
 
 def _forecast_shared(begin_ns: int, end_ns: int, window_days: float, trainer: Trainer) -> MonthForecasts:
-    return forecast_month(_shared[0], begin_ns, end_ns, window_days, trainer)
+    return forecast_block(_shared[0], begin_ns, end_ns, window_days, trainer)
 
 
-def walk_forward(  # noqa: PLR0913 - four arguments say what is forecast, three how it is run
+def walk_forward(  # noqa: PLR0913 - five arguments say what is forecast, three how it is run
     frame: Frame,
     begin_ns: int,
     end_ns: int,
     window_days: float = WINDOW_DAYS,
     *,
+    refit: Refit = "monthly",
     processes: int | None = None,
     trainer: Trainer = in_memory,
     progress: Callable[[int, int], object] = lambda _done, _of: None,
 ) -> WalkForward:
-    """Forecast (begin, end] month by month, months in parallel processes.
+    """Forecast (begin, end] block by block, blocks in parallel processes.
 
-    `progress` is called after each month with the number of months done and their total. Raises `InvalidInput` when a
-    month has no bars, or none before it.
+    `progress` is called after each block with the number of blocks done and their total. Raises `InvalidInput` when a
+    block has no bars, or none before it.
     """
-    borders = month_borders(begin_ns, end_ns)
-    spans = list(pairwise(borders))
+    spans = list(pairwise(block_borders(begin_ns, end_ns, refit)))
     for begin, end in spans:
         if not len(frame.between(begin, end).origin_ns) or not len(
             frame.between(0, begin - RECIPE.dataset.embargo_ns).origin_ns
         ):
-            msg = f"{from_ns(begin):%Y-%m} cannot be forecast: no bars in it or before it"
+            msg = f"{from_ns(begin):{'%Y-%m' if refit == 'monthly' else '%Y-%m-%d'}} cannot be forecast: no bars in it or before it"
             raise InvalidInput(msg)
-    months: list[MonthForecasts] = []
+    blocks: list[MonthForecasts] = []
     _shared[:] = [frame]
     workers = min(len(spans), processes or os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
         waiting = [pool.submit(_forecast_shared, begin, end, window_days, trainer) for begin, end in spans]
         for done in as_completed(waiting):
-            months.append(done.result())
-            progress(len(months), len(spans))
+            blocks.append(done.result())
+            progress(len(blocks), len(spans))
     _shared.clear()
-    return WalkForward(sorted(months, key=lambda month: int(month.origin_ns[0])), window_days)
-
-
-def results(walk: WalkForward) -> dict[str, Any]:
-    """Everything that is reported, as plain numbers; this is the JSON of `btc evaluate`."""
-    months = [month.name for month in walk.months]
-    return {
-        "from": from_ns(int(walk.months[0].origin_ns[0])).isoformat(),
-        "to": from_ns(int(walk.months[-1].origin_ns[-1])).isoformat(),
-        "origins": int(sum(len(month.origin_ns) for month in walk.months)),
-        "months": months,
-        "window_days": walk.window_days,
-        "feature_version": catalogue.FEATURE_VERSION,
-        "rv_floor": FLOOR_5M,
-        "volatility": volatility_results(walk),
-        "price": price_results(walk),
-        "intervals": interval_results(walk, *bid_intervals(walk)),
-        "volatility_intervals": interval_results(walk, *volatility_intervals(walk)),
-    }
-
-
-def volatility_results(walk: WalkForward) -> dict[str, dict[str, Any]]:
-    """Scores at five minutes by forecaster; `dm_t` below −1.64 is better than HAR at one-sided 5 %."""
-    label = walk.joined("labels")[:, -1]
-    losses = {name: scores.qlike_losses(label, walk.variance(name)[:, -1]) for name in FORECASTERS}
-    rows = np.cumsum([len(month.origin_ns) for month in walk.months])[:-1]
-    by_month = {name: [float(part.mean()) for part in np.split(each, rows)] for name, each in losses.items()}
-    mean = {name: float(each.mean()) for name, each in losses.items()}
-    table = {}
-    for name in FORECASTERS:
-        better = sum(a < b for a, b in zip(by_month[name], by_month[REFERENCE], strict=True))
-        table[name] = {
-            "qlike": mean[name],
-            "r2_log": scores.r2_log(label, walk.median_variance(name)[:, -1]),
-            "r2_log_debiased": scores.r2_log_debiased(label, walk.variance(name)[:, -1]),
-            "gain_vs_har": 1.0 - mean[name] / mean[REFERENCE],
-            "dm_t": None if name == REFERENCE else scores.diebold_mariano_t(losses[name], losses[REFERENCE]),
-            "months_better": better,
-            "months": len(walk.months),
-            "qlike_by_month": dict(zip([month.name for month in walk.months], by_month[name], strict=True)),
-            "qlike_by_horizon": {
-                str(h): scores.qlike(walk.joined("labels")[:, column], walk.variance(name)[:, column])
-                for column, h in enumerate(HORIZONS_MIN)
-            },
-        }
-    return table
-
-
-def price_results(walk: WalkForward) -> dict[str, dict[str, Any]]:
-    """Scores against the random walk by horizon; `ar_…` are those of the autoregression."""
-    actual, forecast, ar = (walk.joined(field) for field in ("bid_bps", "bid_forecast_bps", "ar_bps"))
-    table = {}
-    for column, horizon in enumerate(HORIZONS_MIN):
-        ratio = scores.mse_ratio(actual[:, column], forecast[:, column])
-        share, error = scores.direction_hits(actual[:, column], forecast[:, column])
-        dm_t = scores.diebold_mariano_t(np.square(actual - forecast)[:, column], np.square(actual)[:, column])
-        table[str(horizon)] = {
-            "mse_ratio": ratio,
-            "r2": 1.0 - ratio,
-            "direction": _number(share),
-            "direction_se": _number(error),
-            "dm_t": _number(dm_t),
-            "ar_mse_ratio": scores.mse_ratio(actual[:, column], ar[:, column]),
-            "ar_dm_t": _number(
-                scores.diebold_mariano_t(np.square(actual - ar)[:, column], np.square(actual)[:, column])
-            ),
-            "months_with_a_forecast": sum(month.shrinkage[column] > 0.0 for month in walk.months),
-        }
-    return table
-
-
-def _number(value: float) -> float | None:
-    """None for NaN, which JSON does not have: a forecast that is always 0 has no direction."""
-    return float(value) if np.isfinite(value) else None
-
-
-def bid_intervals(walk: WalkForward) -> tuple[Floats, Floats]:
-    """Outcomes of the return at five minutes, (n,), and the bounds in force at each origin, (n, 6), bps."""
-    actual, forecast, sigma = (walk.joined(field) for field in ("bid_bps", "bid_forecast_bps", "sigma_bps"))
-    in_force = intervals.track(walk.months[0].bid_start, intervals.bid_score(actual, forecast, sigma))
-    return actual[:, -1], intervals.bid_bounds_bps(in_force, forecast, sigma)[:, -1]
-
-
-def volatility_intervals(walk: WalkForward) -> tuple[Floats, Floats]:
-    """Outcomes of the realized volatility over five minutes, (n,), and the bounds in force, (n, 6), bps."""
-    labels, variance = walk.joined("labels"), walk.variance("model")
-    in_force = intervals.track(walk.months[0].volatility_start, intervals.volatility_score(labels, variance))
-    bounds = intervals.volatility_bounds_bps(in_force, np.sqrt(variance) * 1e4)
-    return np.sqrt(labels[:, -1]) * 1e4, bounds[:, -1]
-
-
-def interval_results(walk: WalkForward, actual: Floats, bounds: Floats) -> dict[str, dict[str, Any]]:
-    """Coverage (in all and by month), mean width and Winkler score of each level, in the unit of `actual`."""
-    rows = np.cumsum([len(month.origin_ns) for month in walk.months])[:-1]
-    table = {}
-    for level in LEVELS_PCT:
-        low, high = (bounds[:, place] for place in intervals.BOUNDS[level])
-        inside = (actual >= low) & (actual <= high)
-        table[str(level)] = {
-            "coverage": float(inside.mean()),
-            "coverage_by_month": {
-                month.name: float(part.mean()) for month, part in zip(walk.months, np.split(inside, rows), strict=True)
-            },
-            "width": float((high - low).mean()),
-            "winkler": float(scores.winkler(actual, low, high, level / 100.0).mean()),
-        }
-    return table
+    blocks.sort(key=lambda block: int(block.origin_ns[0]))
+    names = sorted({block.name for block in blocks})
+    months = [merged([block for block in blocks if block.name == name]) for name in names]
+    return WalkForward(at_level(months), window_days, refit)

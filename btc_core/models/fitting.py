@@ -1,6 +1,6 @@
 """How the two models are fitted. `btc evaluate` and the Dagster assets both call this, so what is judged is what serves.
 
-Volatility: HARX on the last two months, and trees on years that correct it (`fit_volatility`).
+Volatility: HARX on the last two months, and trees and a net on years that correct it (`fit_volatility`).
 Bid: small trees on the return in units of σ̂, shrunk by λ (`fit_bid`).
 What does not belong here: decisions that could have been others (`recipe`), judging (`evaluation`,
 `btc_assets.training`), what a fitted model does (`bundle`), and where trees are grown (`trainers`).
@@ -18,11 +18,22 @@ from btc_core.errors import NotReady
 from btc_core.features.catalogue import DRIFTING_FEATURES, MODEL_FEATURES
 from btc_core.models import scores
 from btc_core.models.baselines import fit_autoregression, fit_baselines
-from btc_core.models.bundle import BidModel, VolatilityModel, new_manifest, random_walk_model
+from btc_core.models.bundle import (
+    NET_MEMBER,
+    TREES_MEMBER,
+    BidModel,
+    Member,
+    VolatilityModel,
+    new_manifest,
+    random_walk_model,
+)
 from btc_core.models.dataset import Frame, make_frame, split_by_time
 from btc_core.models.harx import fit_harx
 from btc_core.models.histograms import histogram_of
 from btc_core.models.intervals import bid_score, fit_quantiles, volatility_score
+from btc_core.models.model_rows import has_columns, tree_inputs
+from btc_core.models.net import net_inputs
+from btc_core.models.net_fitting import fit_net
 from btc_core.models.recipe import RECIPE, BidRecipe, HarxRecipe, Recipe
 from btc_core.models.trainers import in_memory
 from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKind
@@ -31,6 +42,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import xgboost
 
+    from btc_core.models.net import Net
     from btc_core.models.pooling import Pool
     from btc_core.models.trainers import Trainer
 
@@ -40,9 +52,10 @@ if TYPE_CHECKING:
 def fit_volatility(
     frame: Frame, recipe: Recipe = RECIPE, trainer: Trainer = in_memory, pool: Pool | None = None
 ) -> VolatilityModel:
-    """HARX and the simple baselines, and trees where there is enough history; the model's kind says which.
+    """HARX and the simple baselines, and trees and a net where there is enough history; the model's kind says which.
 
-    With a `pool`, the trees are those of the pool up to the last row of `frame`, however short its history is. Raises `NotReady` when there are too few rows even for HARX.
+    With a `pool`, trees and net are those of the pool up to the last row of `frame`, however short its history is. Raises
+    `NotReady` when there are too few rows even for HARX.
     """
     recent = frame.last_days(recipe.harx.window_days)
     try:
@@ -53,54 +66,72 @@ def fit_volatility(
     common = frame.last_days(recipe.baselines.window_days)
     baselines = fit_baselines(common.matrix, np.maximum(common.realized, floor), floor, recipe.baselines)
     manifest = new_manifest(VOLATILITY_MODEL, "harx", recipe=recipe.digest, **frame.training_window())
-    boosters: tuple[xgboost.Booster, ...] = ()
-    if pool is not None or frame.days >= recipe.trees_need_days:
-        if pool is not None:
-            boosters = pool.volatility_trees(int(frame.origin_ns[-1]))
-            level = float(np.log(np.maximum(frame.realized[:, -1], floor[-1]).mean()))
-        else:
-            boosters, level = _grow_volatility(frame, floor[-1], recipe, trainer)
-        manifest = msgspec.structs.replace(
-            manifest,
-            kind="xgboost",
-            pool=pool.symbols if pool is not None else (),
-            level=level,
-            harx_share=recipe.volatility.harx_share,
-            harx_shape_share=recipe.volatility.harx_shape_share,
-        )
+    model = VolatilityModel(manifest, harx, (), baselines)
+    if (pool is not None or frame.days >= recipe.trees_need_days) and has_columns(frame.columns).any():
+        model = _with_members(model, frame, recipe, trainer, pool)
     late = frame.last_days(recipe.intervals.calibration_days)
     labels = np.maximum(late.realized, floor)
-    if boosters:
-        raw = np.square(VolatilityModel(manifest, harx, boosters).predict(late.matrix) / 1e4)
-        offsets = np.log((labels / raw).mean(axis=0))
-        manifest = msgspec.structs.replace(manifest, offsets=tuple(offsets.tolist()))
-    score = volatility_score(labels, np.square(VolatilityModel(manifest, harx, boosters).predict(late.matrix) / 1e4))
+    if model.kind == "xgboost":
+        model = _with_offsets(model, late, labels)
+    score = volatility_score(labels, np.square(model.predict(late.matrix, late.columns) / 1e4))
     distributions = {
         name: histogram_of(frame.matrix[:, MODEL_FEATURES.index(name)], recipe.histogram_bins)
         for name in DRIFTING_FEATURES
     }
-    manifest = msgspec.structs.replace(manifest, quantiles=fit_quantiles(score), distributions=distributions)
-    return VolatilityModel(manifest, harx, boosters, baselines)
-
-
-def _grow_volatility(
-    frame: Frame, floor: float, recipe: Recipe, trainer: Trainer
-) -> tuple[tuple[xgboost.Booster, ...], float]:
-    """Boosters of the variance over five minutes in the order of `VOLATILITY_TREES`, and the level they start from."""
-    chosen = recipe.volatility
-    labels = np.maximum(frame.realized[:, -1], floor)
-    level = float(np.log(labels.mean()))
-    harx = rolling_log_variance(frame, recipe)[:, -1]
-    starts = (
-        (chosen.harx_start_share * harx + (1.0 - chosen.harx_start_share) * level, chosen.trees_from_harx),
-        (np.full(len(labels), level), chosen.trees_from_level),
+    return model.with_manifest(
+        msgspec.structs.replace(model.manifest, quantiles=fit_quantiles(score), distributions=distributions)
     )
-    with trainer(frame.matrix, chosen.booster.max_bin) as train:
-        boosters = tuple(
-            train(chosen.booster.params(), trees, labels * chosen.label_scale, start + np.log(chosen.label_scale))
-            for start, trees in starts
-        )
-    return boosters, level
+
+
+def _with_members(
+    model: VolatilityModel, frame: Frame, recipe: Recipe, trainer: Trainer, pool: Pool | None
+) -> VolatilityModel:
+    """The model with trees and a net, its own or those of the pool; their offsets are still missing."""
+    chosen = recipe.volatility
+    labels = np.maximum(frame.realized[has_columns(frame.columns), -1], model.harx.rv_floor[-1])
+    level = float(np.log(labels.mean()))
+    if pool is not None:
+        trees, net = pool.volatility_members(int(frame.origin_ns[-1]))
+    else:
+        trees, net = _fit_members(frame, labels, level, recipe, trainer)
+    manifest = msgspec.structs.replace(
+        model.manifest,
+        kind="xgboost",
+        pool=pool.symbols if pool is not None else (),
+        level=level,
+        harx_share=chosen.harx_start_share,
+        harx_shape_share=chosen.harx_shape_share,
+        members={TREES_MEMBER: Member(1.0 - chosen.net_share), NET_MEMBER: Member(chosen.net_share)},
+    )
+    return VolatilityModel(manifest, model.harx, (trees,), model.baselines, net)
+
+
+def _fit_members(
+    frame: Frame, labels: Floats, level: float, recipe: Recipe, trainer: Trainer
+) -> tuple[xgboost.Booster, Net]:
+    """Trees that start from HARX and `level`, and a net, fitted on the rows that have columns; `labels` are of these rows."""
+    chosen = recipe.volatility
+    known = frame.take(has_columns(frame.columns))
+    harx = rolling_log_variance(frame, recipe)[has_columns(frame.columns), -1]
+    start = chosen.harx_start_share * harx + (1.0 - chosen.harx_start_share) * level
+    with trainer(tree_inputs(known.matrix, known.columns), chosen.booster.max_bin) as train:
+        scaled = labels * chosen.label_scale
+        trees = train(chosen.booster.params(), chosen.trees, scaled, start + np.log(chosen.label_scale))
+    return trees, fit_net(net_inputs(known.matrix, known.columns, harx), harx, labels, chosen.net)
+
+
+def _with_offsets(model: VolatilityModel, late: Frame, labels: Floats) -> VolatilityModel:
+    """The model with the offsets of its members, then those of their mean, from the newest rows; `labels` are theirs."""
+    known = has_columns(late.columns)
+    rows, labels = late.take(known), labels[known]
+    members = {
+        name: Member(model.manifest.members[name].share, float(np.log((labels / np.square(sigma / 1e4))[:, -1].mean())))
+        for name, sigma in model.members(rows.matrix, rows.columns).items()
+    }
+    model = model.with_manifest(msgspec.structs.replace(model.manifest, members=members))
+    raw = np.square(model.predict(rows.matrix, rows.columns) / 1e4)
+    offsets = np.log((labels / raw).mean(axis=0))
+    return model.with_manifest(msgspec.structs.replace(model.manifest, offsets=tuple(offsets.tolist())))
 
 
 def rolling_log_variance(frame: Frame, recipe: Recipe = RECIPE) -> Floats:

@@ -1,6 +1,6 @@
 """Which model may serve: the losses of a model compared with those of others on the same rows, and the reason in words.
 
-Two fits of one recipe compete for each market: one on its own rows, and one whose trees are those of all markets (`choose`).
+Two fits of one recipe compete for each market: one on its own rows, and one whose trees and net are those of all markets (`choose`).
 A *refresh* is the same recipe fitted on newer data. It must not be worse than the champion, and its trees must be better
 than every baseline. A *change* is another recipe. It must prove to be better in shadow for weeks, because a single day has
 almost no statistical power to tell models apart, and the best loss of many past runs may be luck.

@@ -1,8 +1,9 @@
-"""One fit over several markets: its inputs, which have no scale, and the trees that are grown from the rows of all.
+"""One fit over several markets: its inputs, which have no scale, and the trees and the net that are fitted on the rows of all.
 
-A market that uses these trees keeps its own HARX, level, offsets and intervals; only the trees are shared. Their inputs
-say how a value compares with the market's own forecast or its own last hours, so that a coin that trades in millions and
-one that trades in tenths look alike.
+A market that uses these keeps its own HARX, level, offsets and intervals; only trees and net are shared. Their inputs say
+how a value compares with the market's own forecast or its own last hours, so that a coin that trades in millions and one
+that trades in tenths look alike. Of the minute columns, log variances are taken relative to HARX and returns in units of
+its σ. The others have no scale as they are: volumes, for example, are relative to those of the day.
 What does not belong here: fits of one market and which rows they use (`fitting`), and the choice between the two (`gate`).
 """
 
@@ -18,6 +19,10 @@ from btc_core.clock import NS_PER_DAY
 from btc_core.compiled import njit
 from btc_core.errors import SchemaError
 from btc_core.features.catalogue import FEATURES, MODEL_FEATURES
+from btc_core.features.minute_columns import COLUMNS, LOG_VARIANCES, RETURNS, TREE_COLUMNS
+from btc_core.models.model_rows import has_columns
+from btc_core.models.net import INPUTS, Net
+from btc_core.models.net_fitting import fit_net
 from btc_core.models.recipe import RECIPE, Recipe
 from btc_core.names import HORIZONS_MIN
 
@@ -31,13 +36,19 @@ if TYPE_CHECKING:
     from btc_core.models.trainers import Trainer
 
     Floats = npt.NDArray[np.float64]
+    Singles = npt.NDArray[np.float32]
 
 HARX_OVER_LEVEL = "log_harx_over_level"
 RELATIVE_FEATURES: tuple[str, ...] = (*MODEL_FEATURES, HARX_OVER_LEVEL)
-"""The inputs of pooled trees: the features of a model without their scale, and how far HARX is above the market's level."""
+"""The inputs of the bid's pooled trees: the features without their scale, and how far HARX is above the market's level."""
+POOLED_TREE_INPUTS: tuple[str, ...] = (*RELATIVE_FEATURES, *TREE_COLUMNS)
+"""The inputs of the volatility's pooled trees: minute columns, too, without their scale."""
 SILENT_SHARE = 0.01
 """Added to a window's share of its reference before the logarithm: a window without trades becomes ln 0.01, not −∞."""
 
+_RETURNS = slice(len(LOG_VARIANCES), len(LOG_VARIANCES) + len(RETURNS))
+_NET_PLACES = [(*RELATIVE_FEATURES, *COLUMNS).index(name) for name in INPUTS]
+"""Where the inputs of the net are among those of a pool, which has removed their scale in the way of `net.net_inputs`."""
 _STEP_NS = NS_PER_DAY // 4
 """Trees are grown up to a multiple of this, so that markets whose newest bars differ by minutes share them. What the last
 hours were like is in the inputs, and in each market's own HARX."""
@@ -47,12 +58,14 @@ _REFERENCES = {"log_volume_": 240, "log_trades_": 240, "log_quotes_": 60}
 
 
 class PoolRows(msgspec.Struct, frozen=True):
-    """The rows of one market in a pool, in time order, without scale."""
+    """The rows of one market in a pool that have minute columns, in time order, without scale."""
 
     symbol: str
     origin_ns: Any
     inputs: Any
     """(n, RELATIVE_FEATURES) as float32; each fit fills the last column, because the level depends on its rows."""
+    columns: Any
+    """(n, COLUMNS) as float32, without scale."""
     log_harx: Any
     """(n,), ln of HARX's variance over five minutes, by a HARX that was fitted before the row's week."""
     realized: Any
@@ -64,12 +77,12 @@ class PoolRows(msgspec.Struct, frozen=True):
         """Rows with an origin in (after, until], without a copy."""
         first, last = np.searchsorted(self.origin_ns, [after_ns, until_ns], side="right")
         rows = slice(int(first), int(last))
-        taken = (self.inputs, self.log_harx, self.realized, self.scaled_bid)
+        taken = (self.inputs, self.columns, self.log_harx, self.realized, self.scaled_bid)
         return PoolRows(self.symbol, self.origin_ns[rows], *(each[rows] for each in taken))
 
 
 def relative_inputs(matrix: Floats, log_variance: Floats, level: float) -> Floats:
-    """The inputs of pooled trees, (n, RELATIVE_FEATURES).
+    """The features without their scale, (n, RELATIVE_FEATURES).
 
     `matrix` is (n, MODEL_FEATURES), `log_variance` (n,) ln of HARX's variance over five minutes, and `level` ln of the
     market's mean variance over five minutes.
@@ -81,6 +94,23 @@ def relative_inputs(matrix: Floats, log_variance: Floats, level: float) -> Float
     return inputs
 
 
+def relative_columns(columns: Singles, log_variance: Floats) -> Singles:
+    """The minute columns (n, COLUMNS) without their scale; `log_variance` (n,) is ln of HARX's variance over five minutes."""
+    inputs = columns.copy()
+    logs, scale = slice(0, len(LOG_VARIANCES)), np.exp(-0.5 * log_variance)
+    inputs[:, logs] = columns[:, logs] - log_variance[:, np.newaxis]
+    inputs[:, _RETURNS] = columns[:, _RETURNS] * scale[:, np.newaxis]
+    return inputs
+
+
+def pooled_tree_inputs(matrix: Floats, columns: Singles, log_variance: Floats, level: float) -> Singles:
+    """The inputs of pooled trees of the volatility, (n, POOLED_TREE_INPUTS), with the arguments of `relative_inputs`."""
+    inputs = np.empty((len(matrix), len(POOLED_TREE_INPUTS)), np.float32)
+    inputs[:, : len(RELATIVE_FEATURES)] = relative_inputs(matrix, log_variance, level)
+    inputs[:, len(RELATIVE_FEATURES) :] = relative_columns(columns[:, : len(TREE_COLUMNS)], log_variance)
+    return inputs
+
+
 def bid_inputs(matrix: Floats, sigma_bps: Floats) -> Floats:
     """The inputs of pooled trees of the bid, (n, RELATIVE_FEATURES), of which the last is always 0; `sigma_bps` is (n, 5)."""
     inputs = relative_inputs(matrix, 2.0 * np.log(sigma_bps[:, -1] / 1e4), 0.0)
@@ -89,13 +119,18 @@ def bid_inputs(matrix: Floats, sigma_bps: Floats) -> Floats:
 
 
 def pool_rows(symbol: str, frame: Frame, log_variance: Floats, max_rows: int) -> PoolRows:
-    """At most `max_rows` rows of a market's frame, evenly spread; `log_variance` (n, 5) is that of `pool_log_variance`."""
+    """At most `max_rows` rows of a market's frame, evenly spread; `log_variance` (n, 5) is that of `pool_log_variance`.
+
+    Rows without minute columns are left out, which are those of the first half day.
+    """
     chosen = slice(None, None, -(-len(frame.origin_ns) // max_rows) or 1)
-    logs, rows = log_variance[chosen], frame.take(chosen)
+    known = has_columns(frame.columns[chosen])
+    logs, rows = log_variance[chosen][known], frame.take(chosen).take(known)
     return PoolRows(
         symbol,
         np.ascontiguousarray(rows.origin_ns),
         relative_inputs(rows.matrix, logs[:, -1], 0.0).astype(np.float32),
+        relative_columns(rows.columns, logs[:, -1]),
         np.ascontiguousarray(logs[:, -1]),
         np.ascontiguousarray(rows.realized[:, -1]),
         rows.bid_bps / (np.exp(0.5 * logs) * 1e4),
@@ -103,13 +138,13 @@ def pool_rows(symbol: str, frame: Frame, log_variance: Floats, max_rows: int) ->
 
 
 class Pool:
-    """The rows of several markets, and the trees that were grown from them, each only once."""
+    """The rows of several markets, and the trees and nets that were fitted on them, each only once."""
 
     def __init__(self, members: Sequence[PoolRows], trainer: Trainer, recipe: Recipe = RECIPE) -> None:
         self.members = tuple(members)
         self._trainer = trainer
         self._recipe = recipe
-        self._volatility: dict[int, tuple[xgboost.Booster, ...]] = {}
+        self._volatility: dict[int, tuple[xgboost.Booster, Net]] = {}
         self._bid: dict[int, tuple[xgboost.Booster, ...]] = {}
 
     @property
@@ -117,11 +152,11 @@ class Pool:
         """The markets of the pool."""
         return tuple(member.symbol for member in self.members)
 
-    def volatility_trees(self, until_ns: int) -> tuple[xgboost.Booster, ...]:
-        """Boosters in the order of `bundle.VOLATILITY_TREES`, grown from the rows before the quarter of a day of `until_ns`."""
+    def volatility_members(self, until_ns: int) -> tuple[xgboost.Booster, Net]:
+        """The trees and the net, fitted on the rows before the quarter of a day of `until_ns`."""
         border_ns = until_ns // _STEP_NS * _STEP_NS
         if border_ns not in self._volatility:
-            self._volatility[border_ns] = self._grow_volatility([m.between(0, border_ns) for m in self.members])
+            self._volatility[border_ns] = self._fit_volatility([m.between(0, border_ns) for m in self.members])
         return self._volatility[border_ns]
 
     def bid_trees(self, until_ns: int) -> tuple[xgboost.Booster, ...]:
@@ -132,10 +167,10 @@ class Pool:
             self._bid[border_ns] = self._grow_bid([m.between(since_ns, border_ns) for m in self.members])
         return self._bid[border_ns]
 
-    def _grow_volatility(self, members: list[PoolRows]) -> tuple[xgboost.Booster, ...]:
+    def _fit_volatility(self, members: list[PoolRows]) -> tuple[xgboost.Booster, Net]:
         chosen = self._recipe.volatility
         members = [member for member in members if len(member.origin_ns)]
-        labels, starts, flat = [], [], []
+        labels, starts = [], []
         for member in members:
             floor = max(float(np.quantile(member.realized, self._recipe.harx.rv_floor_quantile)),
                         self._recipe.harx.rv_floor_min_ln2)  # fmt: skip
@@ -144,17 +179,12 @@ class Pool:
             member.inputs[:, -1] = member.log_harx - level
             labels.append(label)
             starts.append(chosen.harx_start_share * member.log_harx + (1.0 - chosen.harx_start_share) * level)
-            flat.append(np.full(len(label), level))
-        label = np.concatenate(labels) * chosen.label_scale
-        margins = (
-            (np.concatenate(starts), chosen.trees_from_harx),
-            (np.concatenate(flat), chosen.trees_from_level),
-        )
-        with self._trainer(np.concatenate([member.inputs for member in members]), chosen.booster.max_bin) as train:
-            return tuple(
-                train(chosen.booster.params(), trees, label, margin + np.log(chosen.label_scale))
-                for margin, trees in margins
-            )
+        label, start = np.concatenate(labels), np.concatenate(starts)
+        with self._trainer(_stacked(members, range(len(POOLED_TREE_INPUTS))), chosen.booster.max_bin) as train:
+            scale = chosen.label_scale
+            trees = train(chosen.booster.params(), chosen.trees, label * scale, start + np.log(scale))
+        log_harx = np.concatenate([member.log_harx for member in members])
+        return trees, fit_net(_stacked(members, _NET_PLACES), log_harx, label, chosen.net)
 
     def _grow_bid(self, members: list[PoolRows]) -> tuple[xgboost.Booster, ...]:
         chosen = self._recipe.bid
@@ -167,6 +197,19 @@ class Pool:
             return tuple(
                 train(chosen.booster.params(), chosen.trees, scaled[:, column]) for column in range(len(HORIZONS_MIN))
             )
+
+
+def _stacked(members: list[PoolRows], places: Sequence[int]) -> Singles:
+    """Some of the inputs and columns of all rows, (n, places): place k of RELATIVE_FEATURES and COLUMNS side by side."""
+    width = len(RELATIVE_FEATURES)
+    stacked = np.empty((sum(len(member.origin_ns) for member in members), len(places)), np.float32)
+    first = 0
+    for member in members:
+        rows = stacked[first : first + len(member.origin_ns)]
+        for column, place in enumerate(places):
+            rows[:, column] = member.inputs[:, place] if place < width else member.columns[:, place - width]
+        first += len(rows)
+    return stacked
 
 
 def _kinds() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:

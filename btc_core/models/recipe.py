@@ -15,6 +15,7 @@ import msgspec
 
 from btc_core.clock import NS_PER_MIN
 from btc_core.features.catalogue import MODEL_FEATURES
+from btc_core.features.minute_columns import COLUMNS_VERSION
 from btc_core.models.targets import BID_TARGETS, LABEL_SPAN_NS, RV_TARGETS
 from btc_core.names import QUANTILES
 
@@ -105,23 +106,48 @@ class BoosterRecipe(msgspec.Struct, frozen=True, kw_only=True):
         return dict(msgspec.to_builtins(self))
 
 
+class NetRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """The net beside the trees of the volatility."""
+
+    hidden: tuple[int, ...] = (96, 32)
+    """Sizes of the hidden layers."""
+    seeds: int = 6
+    """Nets that differ only by their random start; their forecasts are averaged in logs."""
+    epochs: int = 6
+    batch_rows: int = 512
+    rate: float = 1e-3
+    """Adam's first step; it falls to zero as a cosine."""
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    """The defaults of Adam (Kingma and Ba 2015)."""
+    weight_decay: float = 1e-2
+    mean_of_weights: float = 0.995
+    """The fitted weights are the exponential mean of those of all steps, with this decay."""
+    max_ratio: float = 8.0
+    """In the gradient, RV over forecast counts with at most this."""
+    release_scale: float = 0.2
+    """Inputs of releases are divided by this: they are zero in all but a few rows, whose deviation says nothing."""
+
+
 class VolatilityRecipe(msgspec.Struct, frozen=True, kw_only=True):
-    """The trees of the volatility. Both of its boosters forecast five minutes: one starts from HARX, one from a constant."""
+    """The two members of the volatility model: trees and a net correct HARX over five minutes, and are averaged in logs."""
 
     harx_refit_days: int = 7
     """Each row that trees learn from has a HARX that was fitted before its week, because trees must learn to correct what
     a HARX leaves on data it has not seen."""
     harx_first_days: float = 21.0
     """The first of these fits needs this much history; rows before its end get a HARX that has seen them."""
-    trees_from_harx: int = 350
-    """Number of trees that start from HARX."""
-    trees_from_level: int = 400
-    """Number of trees that start from a constant. The mean of the logarithms of both forecasts is better than either."""
+    trees: int = 350
+    """Number of trees."""
     harx_start_share: float = 0.5
-    """Share of HARX in the start of the first booster; the rest is the constant."""
-    harx_shape_share: float = 0.4
-    """Share of HARX's difference between a horizon and five minutes that a forecast takes. Trees of a horizon's own
-    forecast it worse than trees of five minutes, because its labels are noisier. On 2023, 0.25 to 0.5 did equally well."""
+    """Share of HARX in the start of the trees; the rest is a constant."""
+    net: NetRecipe = NetRecipe()
+    net_share: float = 0.5
+    """Share of the net in the mean of both members; the rest is that of the trees."""
+    harx_shape_share: float = 0.2
+    """Share of HARX's difference between a horizon and five minutes that a forecast takes. What differs from row to row
+    between the horizons is mostly noise: outputs of the net for each horizon were worse at all of them."""
     label_scale: float = 1e6
     """Labels are multiplied by this for XGBoost, which computes in float32. It changes no gradient of the gamma deviance,
     because these are relative."""
@@ -133,11 +159,6 @@ class VolatilityRecipe(msgspec.Struct, frozen=True, kw_only=True):
         min_child_weight=20,
         reg_lambda=10.0,
     )
-
-    @property
-    def harx_share(self) -> float:
-        """Share of HARX in the start of both boosters together: that of the first, and nothing of the second."""
-        return 0.5 * self.harx_start_share
 
 
 class BidRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,7 +223,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with any decision, and with the inputs and outputs of the models."""
-        fitted = (self, MODEL_FEATURES, RV_TARGETS, BID_TARGETS, QUANTILES)
+        fitted = (self, MODEL_FEATURES, COLUMNS_VERSION, RV_TARGETS, BID_TARGETS, QUANTILES)
         return hashlib.sha256(msgspec.json.encode(fitted, order="sorted")).hexdigest()[:12]
 
 

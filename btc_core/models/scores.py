@@ -7,6 +7,7 @@ What does not belong here: R² or MAPE of a price level, which are excellent for
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +52,27 @@ def winkler(actual: Floats, low: Floats, high: Floats, level: float) -> Floats:
     """
     outside = np.maximum(low - actual, 0.0) + np.maximum(actual - high, 0.0)
     return high - low + 2.0 / (1.0 - level) * outside
+
+
+def pinball(actual: Floats, quantile: Floats, level: float) -> Floats:
+    """The loss of each row that the `level` quantile minimises. Koenker and Bassett (1978).
+
+    >>> pinball(np.array([1.0, -1.0]), np.zeros(2), 0.1).tolist()
+    [0.1, 0.9]
+    """
+    error = actual - quantile
+    return np.maximum(level * error, (level - 1.0) * error)
+
+
+def crps_of_quantiles(actual: Floats, bounds: Floats, levels: tuple[float, ...]) -> Floats:
+    """CRPS of each row from some of its quantiles, (n, levels): twice the pinball loss, integrated over the levels.
+
+    The integral is the trapezoidal sum over `levels`, extended to 0 and 1 by the loss of the outermost quantiles, so it
+    compares forecasts that give the same levels. Laio and Tamea (2007).
+    """
+    edges = np.array([0.0, *(0.5 * (low + high) for low, high in pairwise(levels)), 1.0])
+    losses = [pinball(actual, bounds[:, place], level) for place, level in enumerate(levels)]
+    return 2.0 * np.asarray(np.diff(edges) @ np.array(losses))
 
 
 def r2_log_debiased(realized: Floats, forecast: Floats) -> float:

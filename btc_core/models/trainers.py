@@ -47,7 +47,7 @@ class TrainBooster(Protocol):
 class Trainer(Protocol):
     """Prepares features (n, features) once, with at most `bins` bins for each, for every booster trained on them."""
 
-    def __call__(self, matrix: Floats, bins: int) -> AbstractContextManager[TrainBooster]:
+    def __call__(self, matrix: npt.NDArray[Any], bins: int) -> AbstractContextManager[TrainBooster]:
         """Hold the prepared features until the context is left."""
 
 
@@ -61,11 +61,11 @@ def trainer_of(settings: ModelSettings) -> Trainer:
 
 
 @contextmanager
-def in_memory(matrix: Floats, bins: int) -> Iterator[TrainBooster]:
+def in_memory(matrix: npt.NDArray[Any], bins: int) -> Iterator[TrainBooster]:
     """Train in this process; the features are binned once for all boosters."""
     import xgboost  # noqa: PLC0415 - 0.6 s and 90 MB, which a process that serves a baseline does without
 
-    data = xgboost.QuantileDMatrix(matrix.astype(np.float32), nthread=THREADS, max_bin=bins)
+    data = xgboost.QuantileDMatrix(np.asarray(matrix, np.float32), nthread=THREADS, max_bin=bins)
 
     def train(params: dict[str, Any], rounds: int, label: Floats, margin: Floats | None = None) -> xgboost.Booster:
         data.set_info(label=label, base_margin=margin)
@@ -75,7 +75,7 @@ def in_memory(matrix: Floats, bins: int) -> Iterator[TrainBooster]:
 
 
 @contextmanager
-def on_cluster(matrix: Floats, bins: int, address: str) -> Iterator[TrainBooster]:
+def on_cluster(matrix: npt.NDArray[Any], bins: int, address: str) -> Iterator[TrainBooster]:
     """Train on the workers of the Dask scheduler at `address`; raises `ConfigError` when Dask is not installed."""
     try:
         from distributed import Client  # noqa: PLC0415 - an optional dependency
@@ -96,7 +96,7 @@ def on_cluster(matrix: Floats, bins: int, address: str) -> Iterator[TrainBooster
         yield train
 
 
-def _scatter(client: Any, values: Floats) -> Any:
+def _scatter(client: Any, values: npt.NDArray[Any]) -> Any:
     """Send rows to the workers as float32 blocks, at least one to each, and return them as one Dask array.
 
     This process holds one block at a time.

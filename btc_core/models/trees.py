@@ -1,6 +1,6 @@
-"""Sums over the trees of boosters: a few rows at once in compiled code, batches by XGBoost.
+"""Boosters as bytes, and sums over their trees: a few rows at once in compiled code, batches by XGBoost.
 
-XGBoost's `inplace_predict` takes 0.1 to 0.2 ms for one row, almost all of it overhead, and a forecast needs seven boosters.
+XGBoost's `inplace_predict` takes 0.1 to 0.2 ms for one row, almost all of it overhead, and a forecast needs six boosters.
 Both ways give the same float32 to the last bit: they make the same comparisons and add the leaves in the same order.
 What does not belong here: training (`trainers`), and what the sums mean (`bundle`).
 """
@@ -47,12 +47,12 @@ class Forest:
         for root, size, tree in zip(self._roots, sizes, trees, strict=True):
             self._nodes[root : root + size] = _nodes(tree, int(root))
 
-    def margins(self, matrix: Floats) -> Floats:
+    def margins(self, matrix: npt.NDArray[Any]) -> Floats:
         """Sum of the leaves of each booster, shape (n, boosters), on one thread; `matrix` is (n, features)."""
         inputs = np.ascontiguousarray(matrix, np.float32)
         return self._by_compiled_code(inputs) if len(inputs) <= self._compiled_rows else self._by_xgboost(inputs)
 
-    def check_against_xgboost(self, matrix: Floats) -> bool:
+    def check_against_xgboost(self, matrix: npt.NDArray[Any]) -> bool:
         """Whether the compiled code gives XGBoost's sums of these rows to the last bit; if not, XGBoost is always used."""
         inputs = np.ascontiguousarray(matrix, np.float32)
         compiled, boosted = self._by_compiled_code(inputs), self._by_xgboost(inputs)
@@ -73,6 +73,26 @@ class Forest:
         for column, booster in enumerate(self._boosters):
             sums[:, column] = booster.inplace_predict(inputs, predict_type="margin", validate_features=False)
         return sums
+
+
+def booster_files(boosters: tuple[xgboost.Booster, ...], names: tuple[str, ...]) -> dict[str, bytes]:
+    """Boosters in XGBoost's own format, by file name; `names` may be more than there are boosters."""
+    return {
+        f"{name}.ubj": bytes(booster.save_raw(raw_format="ubj")) for name, booster in zip(names, boosters, strict=False)
+    }
+
+
+def booster_of(data: bytes) -> xgboost.Booster:
+    """The inverse of `booster_files` for one file; raises `ValueError` on anything else."""
+    import xgboost  # noqa: PLC0415 - 0.6 s and 90 MB, which a process that serves a baseline does without
+
+    try:
+        booster = xgboost.Booster(model_file=bytearray(data))
+    except xgboost.core.XGBoostError as error:
+        msg = f"not an XGBoost model: {str(error).splitlines()[0]}"
+        raise ValueError(msg) from error
+    booster.set_param({"nthread": 1})
+    return booster
 
 
 def _trees(booster: xgboost.Booster) -> list[dict[str, Any]]:

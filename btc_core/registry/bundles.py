@@ -180,7 +180,7 @@ def _tags(settings: Settings, key: ModelKey, manifest: Manifest) -> dict[str, st
 
 
 def _fit_tag(manifest: Manifest) -> str:
-    """`pooled` or `own` for trees that were grown on several markets or on one, empty for a model without trees."""
+    """`pooled` or `own` for trees and a net that were fitted on several markets or on one, empty for a model without them."""
     if manifest.kind != "xgboost":
         return ""
     return "pooled" if manifest.pool else "own"

@@ -42,7 +42,7 @@ class RegisteredVersion(msgspec.Struct, frozen=True):
     aliases: tuple[str, ...]
     kind: str
     fit: str
-    """`pooled` or `own` for trees that were grown on several markets or on one, empty for a model without trees."""
+    """`pooled` or `own` for trees and a net that were fitted on several markets or on one, empty for a model without them."""
     fit_reason: str
     """Why this fit was chosen; empty where there was no choice."""
     created: str

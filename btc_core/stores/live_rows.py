@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from btc_core.clock import NS_PER_MIN, column_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
 from btc_core.features import catalogue
+from btc_core.features.minute_columns import COLUMNS, MEMORY_DAYS, minute_columns
 from btc_core.models.dataset import Frame
 from btc_core.models.recipe import RECIPE
+from btc_core.models.targets import close_times_ns
 from btc_core.names import HORIZONS_MIN
+from btc_core.stores.minute_bars import read_stored
 from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
@@ -55,4 +58,18 @@ def live_frame(db: QuestDB, symbol: str, after_ns: int) -> Frame:
     apart = (origin_ns // NS_PER_MIN) % RECIPE.dataset.origin_step_min == 0
     labels = np.column_stack([table[name].to_numpy() for name in columns])[right][apart]
     realized, bid_bps = np.split(labels, 2, axis=1)
-    return Frame(origin_ns[apart], matrix[left][apart], np.square(realized / 1e4), bid_bps)
+    rows = matrix[left][apart]
+    return Frame(origin_ns[apart], rows, _columns_at(db, symbol, origin_ns[apart]), np.square(realized / 1e4), bid_bps)
+
+
+def _columns_at(db: QuestDB, symbol: str, origin_ns: Longs) -> npt.NDArray[np.float32]:
+    """The minute columns at origins, from the stored bars; NaN at an origin at which no bar closed."""
+    columns = np.full((len(origin_ns), len(COLUMNS)), np.nan, np.float32)
+    if len(origin_ns):
+        days = (int(origin_ns[-1]) - int(origin_ns[0])) / NS_PER_DAY + MEMORY_DAYS + 1.0
+        bars = read_stored(db, symbol, days)
+        _, at, closed = np.intersect1d(origin_ns, close_times_ns(bars["ts_ns"]), return_indices=True)
+        chosen = np.zeros(len(bars), np.bool_)
+        chosen[closed] = True
+        columns[at] = minute_columns(bars, chosen)
+    return columns

@@ -1,17 +1,20 @@
-"""The newest feature row and the newest forecast of each market in Redis: keys, fields, writing and reading.
+"""The newest feature row, forecast and minute columns of each market in Redis: keys, fields, writing and reading.
 
 What does not belong here: older rows. Those are in QuestDB.
 """
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import redis
 
 from btc_core.errors import SchemaError, ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.features.minute_columns import COLUMNS, COLUMNS_VERSION
 from btc_core.market.messages import FeatureId, ForecastRow
 from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES
 
@@ -69,6 +72,16 @@ class FeatureRow(FeatureId, frozen=True):
         return self.value("ask_qty")
 
 
+class ColumnsRow(msgspec.Struct, frozen=True):
+    """What the forecast of a row was made from beside the features: the minute columns and the online level."""
+
+    symbol: str
+    ts_event_ns: int
+    level: float
+    columns: Any
+    """(1, COLUMNS), float32."""
+
+
 def compact(symbol: str) -> str:
     """A symbol as keys spell it: `BTCUSD` for `BTC/USD`."""
     return symbol.replace("/", "")
@@ -82,6 +95,11 @@ def feature_key(symbol: str) -> str:
 def forecast_key(symbol: str) -> str:
     """The key of the newest forecast."""
     return f"forecast:{compact(symbol)}"
+
+
+def columns_key(symbol: str) -> str:
+    """The key of the newest minute columns."""
+    return f"columns:{compact(symbol)}"
 
 
 def update_channel(key: str) -> str:
@@ -167,6 +185,21 @@ def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:
         if names_of[0][0] in fields:
             fields[name] = [[float(fields.pop(each)) for each in names] for names in names_of]
     return msgspec.convert(fields, ForecastRow, strict=False)
+
+
+def columns_fields(row: ColumnsRow) -> dict[str, Any]:
+    """The fields of minute columns; the columns are float32 in base64, in the order of `COLUMNS`."""
+    encoded = base64.b64encode(np.asarray(row.columns, "<f4").tobytes()).decode()
+    return {"ts_event_ns": row.ts_event_ns, "level": row.level, "version": COLUMNS_VERSION, "columns": encoded}
+
+
+def read_columns(client: redis.Redis, symbol: str) -> ColumnsRow | None:
+    """The newest minute columns; None when there are none, or they are of another version than this process computes."""
+    fields = _read(client, columns_key(symbol))
+    if fields is None or fields["version"] != COLUMNS_VERSION:
+        return None
+    columns = np.frombuffer(base64.b64decode(fields["columns"]), "<f4").reshape(1, len(COLUMNS))
+    return ColumnsRow(symbol, int(fields["ts_event_ns"]), float(fields["level"]), columns)
 
 
 def _read(client: Any, key: str) -> dict[str, str] | None:

@@ -209,7 +209,6 @@ def test_another_recipe_goes_into_shadow_and_the_champion_stays() -> None:
     import msgspec
 
     from btc_core.models import fitting
-    from btc_core.models.bundle import VolatilityModel
     from btc_core.models.dataset import make_frame
 
     bars = _bars(21 * 1440)
@@ -217,7 +216,7 @@ def test_another_recipe_goes_into_shadow_and_the_champion_stays() -> None:
     trained = WORLD["challenger", "volatility-model"][0]
     old = fitting.fit_volatility(make_frame(bars[: 18 * 1440]))
     other = msgspec.structs.replace(old.manifest, recipe="another", version="9")
-    champion = VolatilityModel(other, old.harx, old.boosters, old.baselines)
+    champion = old.with_manifest(other)
     result = _run(bars, champions={"volatility-model": champion})
     (gate,) = (check for check in result.get_asset_check_evaluations() if check.asset_key.path == ["volatility_model"])
     assert not gate.passed

@@ -110,6 +110,16 @@ def test_evaluate_says_that_a_file_holds_hourly_bars(tmp_path: Path) -> None:
         evaluate([bars(tmp_path / "data.csv", 60)])
 
 
+def test_evaluate_wants_files_or_a_stored_market_and_a_known_refit(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="either files with --bars, or a market with --symbol"):
+        evaluate()
+    file = bars(tmp_path / "data.csv", 1)
+    with pytest.raises(InvalidInput, match="either files"):
+        evaluate([file], symbol="BTC/USD")
+    with pytest.raises(InvalidInput, match="'hourly' is none of daily, weekly, monthly"):
+        evaluate([file], refit="hourly")
+
+
 def test_evaluate_refuses_files_of_several_markets_and_files_that_contradict_each_other(tmp_path: Path) -> None:
     one = bars(tmp_path / "XBTUSD_1.csv", 1)
     with pytest.raises(InvalidInput, match="of several markets: BTC/USD, ETH/USD"):

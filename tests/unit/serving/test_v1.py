@@ -7,18 +7,23 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import ServiceError, StoreError
 from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
+from btc_core.features.minute_columns import minute_columns
 from btc_core.settings import load_settings
+from btc_core.stores.redis_rows import ColumnsRow
 from serving.answers import MinuteBar, PastForecast, PastModel
 from serving.auth import RotatingToken
 from serving.endpoints import endpoint_of
 from serving.event_stream import render_events
 from serving.stored_rows import Scores
 from tests.serving_world import NOW_NS, TOKEN, World, build, feature_row, forecast_row
+from tests.unit.btc_core.features.test_minute_columns import market
+from tests.unit.streaming.test_forecaster import trees_and_net
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,6 +115,45 @@ def test_a_baseline_is_not_explained_and_the_answer_says_why(world: World) -> No
     assert body["contributions"] == []
     assert "baseline" in body["reason"]
     assert body["harx"] == body["log_variance"]
+
+
+def columns_row(age_s: float = 0.1) -> ColumnsRow:
+    """The minute columns of a calm day, and a level that raises σ by a tenth."""
+    bars = market(2 * 1440)
+    columns = minute_columns(bars, np.arange(len(bars)) == len(bars) - 1)
+    return ColumnsRow("BTC/USD", NOW_NS - round(age_s * NS_PER_S), 1.1**4, columns)
+
+
+def test_the_parts_of_an_explanation_add_up_to_the_forecast_with_the_net_as_one_of_them(world: World) -> None:
+    world.load_models()
+    world.source.volatility = trees_and_net()
+    world.holder.reload(force=True)
+    world.newest.feature_row = feature_row()
+    assert "minute bars" in world.client.get("/v1/explain").get_json()["reason"]
+    world.newest.columns_row = columns_row()
+    body = world.client.get("/v1/explain?top=100").get_json()
+    assert body["reason"] is None
+    assert body["model"]["kind"] == "xgboost"
+    parts = {each["feature"]: each["contribution"] for each in body["contributions"]}
+    assert parts["net"] != 0.0
+    total = body["base"] + body["harx"] + body["offset"] + body["rest"] + sum(parts.values())
+    assert body["log_variance"] == pytest.approx(total, abs=1e-5)
+
+
+@pytest.mark.parametrize(("columns_age_s", "kind"), [(0.1, "xgboost"), (70.0, "harx"), (None, "harx")])
+def test_a_forecast_made_by_the_api_uses_trees_and_net_only_with_minute_columns(
+    world: World, columns_age_s: float | None, kind: str
+) -> None:
+    world.load_models()
+    model = world.source.volatility = trees_and_net()
+    world.holder.reload(force=True)
+    world.newest.feature_row, world.newest.forecast_row = feature_row(0.2), forecast_row(5.0)
+    world.newest.columns_row = None if columns_age_s is None else columns_row(columns_age_s)
+    body = world.client.get("/predict_volatility").get_json()
+    assert (body["source"], body["models"]["volatility"]["kind"]) == ("api", kind)
+    row = np.full((1, len(MODEL_FEATURES)), -14.0)
+    expected = model.baseline(row) if kind == "harx" else 1.1 * model.predict(row, columns_row().columns)
+    assert body["prediction"]["values"] == pytest.approx(expected[0].tolist(), rel=1e-6)
 
 
 def test_skill_is_the_ratio_of_mean_losses_and_coverage_a_share(world: World) -> None:

@@ -12,16 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from btc_core.clock import NS_PER_MIN, NS_PER_MS, NS_PER_S
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_MS, NS_PER_S
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.features.live_minutes import LiveMinutes
 from btc_core.market.events import QUOTE
 from btc_core.market.messages import FeatureMessage, ForecastRow
-from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model, start_quantiles
-from btc_core.models.harx import INPUTS, fit_harx
-from btc_core.names import LATE_FORECAST_S, VOLATILITY_MODEL
+from btc_core.models.bundle import VolatilityModel, random_walk_model, start_quantiles
+from btc_core.models.dataset import make_frame
+from btc_core.models.fitting import fit_volatility
+from btc_core.names import LATE_FORECAST_S
 from streaming.forecaster import Forecaster
 from streaming.outcomes import Outcome, OutcomeTracker, outcome_row
 from streaming.published_forecasts import place_of
+from tests.unit.btc_core.features.test_minute_columns import market
+from tests.unit.btc_core.models.test_recipe import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,22 +50,25 @@ class StoppedClock:
 
 
 class RowByRow(VolatilityModel):
-    """A HARX model that forecasts rows one by one: the last bits of a matrix product depend on the number of its rows."""
+    """A model that forecasts rows one by one: the last bits of a matrix product depend on the number of its rows."""
 
-    def predict_both(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        forecasts = [super(RowByRow, self).predict_both(matrix[place : place + 1]) for place in range(len(matrix))]
+    def predict_both(self, matrix: np.ndarray, columns: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        rows = range(len(matrix))
+        one = [None if columns is None else columns[place : place + 1] for place in rows]
+        forecasts = [super(RowByRow, self).predict_both(matrix[place : place + 1], one[place]) for place in rows]
         model, baseline = zip(*forecasts, strict=True)
         return np.concatenate(model), np.concatenate(baseline)
 
 
-def harx() -> VolatilityModel:
-    rng = np.random.default_rng(7)
-    inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
-    realized = np.exp(rng.normal(-16.0, 0.3, (300, 5))) * np.arange(1, 6)
-    return RowByRow(new_manifest(VOLATILITY_MODEL, "harx"), fit_harx(inputs, realized, 1.0))
+def trees_and_net() -> VolatilityModel:
+    fitted = fit_volatility(make_frame(market(16 * 1440)), SMALL)
+    assert fitted.kind == "xgboost"
+    return RowByRow(fitted.manifest, fitted.harx, fitted.boosters, fitted.baselines, fitted.net)
 
 
-MODELS = random_walk_model(), harx()
+MODELS = random_walk_model(), trees_and_net()
+BARS_BEFORE = market(2 * 1440, START_NS - 2 * NS_PER_DAY)
+"""The minute bars that are stored when the first row comes."""
 
 
 class World:
@@ -80,6 +87,7 @@ class World:
         self.forecaster = Forecaster(
             lambda _symbol: MODELS,
             lambda _symbol: OutcomeTracker(*start),
+            lambda _symbol, clock_ns: LiveMinutes(BARS_BEFORE, clock_ns),
             lambda row: self.published.get(place_of(row)),
             self.clock,
         )
@@ -145,6 +153,31 @@ def test_forecasts_and_outcomes_do_not_depend_on_how_rows_are_batched(seed: int,
 
     assert by_symbol(split) == by_symbol(single)
     assert list(map(msgspec.msgpack.encode, in_order(split))) == list(map(msgspec.msgpack.encode, in_order(single)))
+
+
+def test_trees_and_net_serve_with_the_level_of_the_outcomes_so_far() -> None:
+    world = World()
+    rows = quiet_rows(30)
+    for each in rows:
+        world.handle([each])
+    assert {each.volatility_model_kind for each in world.forecasts} == {"xgboost"}
+    assert all(each.sigma_path_bps != each.baseline_sigma_path_bps for each in world.forecasts)
+    factors = [outcome.origin.sigma_factor for outcome in world.outcomes]
+    assert factors[0] == 1.0
+    assert factors[-1] > 1.01, "the moves of these rows are far larger than the forecasts"
+    uncorrected = World()
+    uncorrected.handle(rows[-1:])
+    again = uncorrected.forecasts[0]
+    assert again.sigma_path_bps[-1] < world.forecasts[-1].sigma_path_bps[-1]
+
+
+def test_without_a_day_of_minutes_harx_serves_and_every_forecast_says_so() -> None:
+    world = World()
+    world.forecaster._new_minutes = lambda _symbol, clock_ns: LiveMinutes(BARS_BEFORE[:0], clock_ns)
+    world.handle(quiet_rows(8))
+    assert {each.volatility_model_kind for each in world.forecasts} == {"harx"}
+    assert all(each.sigma_path_bps == each.baseline_sigma_path_bps for each in world.forecasts)
+    assert all(outcome.origin.sigma_factor == 1.0 for outcome in world.outcomes)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 1_000])

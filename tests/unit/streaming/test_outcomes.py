@@ -11,10 +11,10 @@ import pytest
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.market.messages import ForecastRow
-from btc_core.models import intervals
+from btc_core.models import intervals, level
 from btc_core.names import HORIZONS_MIN
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
-from streaming.outcomes import Outcome, OutcomeTracker, TrackerState, outcome_row
+from streaming.outcomes import Outcome, OutcomeTracker, TrackerState, outcome_row, restore_tracker
 
 START_NS = 1_700_000_100_000_000_000 // (5 * NS_PER_MIN) * 5 * NS_PER_MIN
 NORMAL = np.tile(np.asarray(intervals.NORMAL), (len(HORIZONS_MIN), 1))
@@ -102,3 +102,39 @@ def test_a_long_silence_has_no_outcomes() -> None:
     tracker = OutcomeTracker(NORMAL, NORMAL)
     run(tracker, path(10))
     assert tracker.advance(START_NS + 1_000_000 * NS_PER_MIN) == []
+
+
+def test_outcomes_of_trees_move_the_level_which_a_checkpoint_keeps() -> None:
+    tracker, harx = OutcomeTracker(NORMAL, NORMAL), OutcomeTracker(NORMAL, NORMAL)
+    bids = path(40)
+    for each, kind in ((tracker, "xgboost"), (harx, "harx")):
+        for minute, bid in enumerate(bids):
+            ts_ns = START_NS + (minute + 1) * NS_PER_MIN - 2 * NS_PER_S
+            each.advance(ts_ns)
+            made = msgspec.structs.replace(forecast(ts_ns, bid, each), volatility_model_kind=kind)
+            each.observe(made, ts_ns, bid + 0.05, lambda: ({}, 0.0), (1e-10,) * 5)
+    assert harx.level == 1.0
+    assert tracker.level != 1.0
+    saved = msgspec.msgpack.decode(msgspec.msgpack.encode(tracker.save()), type=TrackerState)
+    assert OutcomeTracker.load(saved).level == tracker.level
+
+
+def test_the_level_is_restored_from_the_served_forecasts_and_their_outcomes() -> None:
+    rng = np.random.default_rng(3)
+    current, rows = 1.0, []
+    for step in range(500):
+        raw_bps, realized_bps = 10.0, 10.0 * math.exp(rng.normal(0.2, 0.3))
+        rows.append([START_NS + step * 5 * NS_PER_MIN, raw_bps * level.sigma_factor(current), realized_bps])
+        rows.append([START_NS + (step * 5 + 1) * NS_PER_MIN, 1.0, 100.0])  # between two that move the level
+        current = level.update(current, (realized_bps / raw_bps) ** 2)
+
+    class Table:
+        def execute(self, sql: str) -> list[list[object]]:
+            if "bid_quantiles" in sql:
+                return [[rows[-1][0], *[msgspec.json.encode(NORMAL.tolist()).decode()] * 2]]
+            assert "late = false AND volatility_model_kind = 'xgboost'" in sql
+            return rows
+
+    tracker = restore_tracker(Table(), "BTC/USD", NORMAL, NORMAL)  # type: ignore[arg-type]
+    assert tracker.level == pytest.approx(current)
+    assert current > 1.2

@@ -5,18 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import pytest
 
 from btc_core.errors import SchemaError, ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.features.minute_columns import COLUMNS
 from btc_core.market.messages import ForecastRow
 from btc_core.stores.redis_rows import (
+    ColumnsRow,
     FeatureRow,
+    columns_fields,
+    columns_key,
     connect,
     feature_fields,
     feature_key,
     forecast_fields,
     forecast_key,
+    read_columns,
     read_features,
     read_forecast,
     replace,
@@ -95,6 +101,21 @@ def test_a_forecast_comes_back_as_it_was(client: redis.Redis, bounds: dict[str, 
     replace(client, {forecast_key(row.symbol): forecast_fields(row)}, TTL_S)
     assert read_forecast(client, row.symbol) == row
     assert update_channel(forecast_key("BTC/USD")) == "forecast_update:BTCUSD"
+
+
+def test_minute_columns_come_back_to_the_last_bit_unless_they_are_of_another_version(client: redis.Redis) -> None:
+    symbol = unique("COLUMNS")
+    columns = np.random.default_rng(1).normal(size=(1, len(COLUMNS))).astype(np.float32)
+    columns[0, 3] = np.nan
+    row = ColumnsRow(symbol, 1_700_000_000_123_456_789, 1.0625, columns)
+    assert read_columns(client, symbol) is None
+    replace(client, {columns_key(symbol): columns_fields(row)}, TTL_S)
+    found = read_columns(client, symbol)
+    assert found is not None
+    assert (found.symbol, found.ts_event_ns, found.level) == (row.symbol, row.ts_event_ns, row.level)
+    assert found.columns.tobytes() == columns.tobytes()
+    replace(client, {columns_key(symbol): columns_fields(row) | {"version": "old"}}, TTL_S)
+    assert read_columns(client, symbol) is None
 
 
 def test_what_redis_refuses_is_an_error_and_the_next_row_is_taken(client: redis.Redis) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,7 +16,7 @@ from btc_core.clock import NS_PER_MIN, column_ns
 from btc_core.errors import NotReady, SchemaError
 from btc_core.features import catalogue
 from btc_core.market.bars import BARS
-from btc_core.models import bundle, dataset, fitting, gate
+from btc_core.models import bundle, dataset, fitting, gate, model_rows
 from btc_core.models.baselines import fit_autoregression
 from btc_core.models.recipe import RECIPE
 from tests.paths import DATA
@@ -86,7 +86,7 @@ def test_training_finds_skill_in_a_market_with_clustered_volatility(volatility: 
 
 def test_shuffled_labels_leave_no_skill(frame: dataset.Frame) -> None:
     order = np.random.default_rng(5).permutation(len(frame.origin_ns))
-    shuffled = dataset.Frame(frame.origin_ns, frame.matrix, frame.realized[order], frame.bid_bps[order])
+    shuffled = dataset.Frame(frame.origin_ns, frame.matrix, frame.columns, frame.realized[order], frame.bid_bps[order])
     model = training.train_volatility(shuffled).model
     assert model.kind == "harx"
     assert model.manifest.scores["harx/5m/r2_log"] < 0.02
@@ -131,7 +131,7 @@ def test_a_champion_is_compared_only_where_it_was_not_fitted(
     trained_to_ns = int(block.origin_ns[1000])
     if quantity == "volatility":
         known = msgspec.structs.replace(trees.manifest, trained_to_ns=trained_to_ns)
-        training.train_volatility(frame, bundle.VolatilityModel(known, trees.harx, trees.boosters, trees.baselines))
+        training.train_volatility(frame, trees.with_manifest(known))
     else:
         known = msgspec.structs.replace(bid.manifest, trained_to_ns=trained_to_ns)
         training.train_bid(frame, bundle.BidModel(known, bid.boosters, bid.autoregression))
@@ -142,7 +142,7 @@ def test_a_champion_is_compared_only_where_it_was_not_fitted(
     assert np.isfinite(losses).all()
 
 
-def test_changing_the_future_changes_no_feature_and_no_forecast(volatility: bundle.VolatilityModel) -> None:
+def test_changing_the_future_changes_no_feature_and_no_forecast(trees: bundle.VolatilityModel) -> None:
     bars = market(3000)
     other = bars.copy()
     for name in ("open", "high", "low", "close", "volume"):
@@ -152,7 +152,12 @@ def test_changing_the_future_changes_no_feature_and_no_forecast(volatility: bund
     known = before.origin_ns <= bars["ts_ns"][1999] + NS_PER_MIN - 6 * NS_PER_MIN
     same = after.origin_ns <= bars["ts_ns"][1999] + NS_PER_MIN - 6 * NS_PER_MIN
     assert np.array_equal(before.matrix[known], after.matrix[same], equal_nan=True)
-    assert np.array_equal(volatility.predict(before.matrix[known]), volatility.predict(after.matrix[same]))
+    assert np.array_equal(before.columns[known], after.columns[same], equal_nan=True)
+    forecasts = [
+        trees.predict(each.matrix[rows], each.columns[rows]) for each, rows in ((before, known), (after, same))
+    ]
+    assert np.array_equal(*forecasts)
+    assert not np.array_equal(forecasts[0], trees.baseline(before.matrix[known]))
     assert np.array_equal(before.realized[known], after.realized[same])
 
 
@@ -168,23 +173,25 @@ def test_features_that_bars_do_not_hold_have_no_effect_when_they_arrive_live(
     assert np.isnan(frame.matrix[:, MICRO]).all()
     live = frame.matrix[:500].copy()
     live[:, MICRO] = np.random.default_rng(6).normal(0.0, 100.0, (500, len(MICRO)))
-    assert np.array_equal(trees.predict(live), trees.predict(frame.matrix[:500]))
-    sigma = trees.predict(live)
+    columns = frame.columns[:500]
+    sigma = trees.predict(live, columns)
+    assert np.array_equal(sigma, trees.predict(frame.matrix[:500], columns))
     assert np.array_equal(bid.predict(live, sigma), bid.predict(frame.matrix[:500], sigma))
 
 
 def test_a_saved_bundle_loads_and_gives_the_same_numbers(
     frame: dataset.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel, tmp_path: Path
 ) -> None:
-    golden = bundle.golden_rows(frame.matrix)
+    golden = bundle.golden_rows(frame.sample())
     trees.save(tmp_path / "volatility", golden)
     bid.save(tmp_path / "bid", golden)
     loaded, loaded_bid = bundle.load_bundle(tmp_path / "volatility", "7"), bundle.load_bundle(tmp_path / "bid")
     assert isinstance(loaded, bundle.VolatilityModel)
     assert isinstance(loaded_bid, bundle.BidModel)
     assert (loaded.version, loaded.kind) == ("7", "xgboost")
-    sigma = trees.predict(frame.matrix)
-    assert np.array_equal(loaded.predict(frame.matrix), sigma)
+    sigma = trees.predict(frame.matrix, frame.columns)
+    assert np.array_equal(loaded.predict(frame.matrix, frame.columns), sigma)
+    assert not np.array_equal(sigma, trees.baseline(frame.matrix))
     assert np.array_equal(loaded.baseline(frame.matrix), trees.baseline(frame.matrix))
     assert np.array_equal(loaded_bid.predict(frame.matrix, sigma), bid.predict(frame.matrix, sigma))
     assert np.array_equal(loaded_bid.baseline_forecasts(frame.matrix)["ar"], bid.baseline_forecasts(frame.matrix)["ar"])
@@ -194,9 +201,10 @@ def test_a_saved_bundle_loads_and_gives_the_same_numbers(
 def test_one_row_at_a_time_gives_the_numbers_of_a_batch_to_the_last_bit(
     frame: dataset.Frame, trees: bundle.VolatilityModel, bid: bundle.BidModel
 ) -> None:
-    rows = frame.matrix[:300].copy()
-    rows[np.random.default_rng(8).random(rows.shape) < 0.1] = np.nan
+    missing = np.random.default_rng(8).random(frame.matrix[:300].shape) < 0.1
+    matrix = np.where(missing, np.nan, frame.matrix[:300])
     for model in (trees, bid):
+        rows = model_rows.tree_inputs(matrix, frame.columns[:300]) if model is trees else matrix
         assert model._forest is not None
         one = np.vstack([model._forest.margins(rows[i : i + 1]) for i in range(len(rows))])
         assert np.array_equal(one, model._forest.margins(rows))
@@ -205,7 +213,7 @@ def test_one_row_at_a_time_gives_the_numbers_of_a_batch_to_the_last_bit(
 def test_sigma_is_positive_and_never_falls_with_the_horizon(
     frame: dataset.Frame, trees: bundle.VolatilityModel
 ) -> None:
-    sigma = trees.predict(frame.matrix)
+    sigma = trees.predict(frame.matrix, frame.columns)
     assert (sigma > 0.0).all()
     assert (np.diff(sigma, axis=1) >= 0.0).all()
 
@@ -218,12 +226,12 @@ def test_a_lambda_of_zero_serves_the_bid_itself(frame: dataset.Frame, bid: bundl
     assert not bundle.random_walk_model().predict(frame.matrix[:10], sigma).any()
 
 
-@pytest.mark.parametrize("name", ["from_level.ubj", "harx.json", "baselines.json", "golden.npz", "bundle.json"])
+@pytest.mark.parametrize("name", ["trees.ubj", "net.npz", "harx.json", "baselines.json", "golden.npz", "bundle.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_bundle_is_refused(
     frame: dataset.Frame, trees: bundle.VolatilityModel, tmp_path: Path, name: str, damage: str
 ) -> None:
-    trees.save(tmp_path, bundle.golden_rows(frame.matrix))
+    trees.save(tmp_path, bundle.golden_rows(frame.sample()))
     file = tmp_path / name
     data = bytearray(file.read_bytes())
     if damage == "flip":
@@ -237,17 +245,50 @@ def test_a_damaged_bundle_is_refused(
         bundle.load_bundle(tmp_path)
 
 
-def test_a_booster_of_another_model_is_refused_by_the_golden_batch_even_with_a_matching_hash(
+def test_a_net_of_another_model_is_refused_by_the_golden_batch_even_with_a_matching_hash(
     frame: dataset.Frame, trees: bundle.VolatilityModel, tmp_path: Path
 ) -> None:
-    trees.save(tmp_path, bundle.golden_rows(frame.matrix))
-    shutil.copy(tmp_path / "from_level.ubj", tmp_path / "from_harx.ubj")
+    trees.save(tmp_path, bundle.golden_rows(frame.sample()))
+    assert trees.net is not None
+    data = msgspec.structs.replace(trees.net, centre=trees.net.centre + 0.1).to_bytes()
+    (tmp_path / "net.npz").write_bytes(data)
     manifest = msgspec.json.decode((tmp_path / "bundle.json").read_bytes(), type=bundle.Manifest)
-    files = {**manifest.files, "from_harx.ubj": manifest.files["from_level.ubj"]}
-    changed = msgspec.structs.replace(manifest, files=files)
-    (tmp_path / "bundle.json").write_bytes(msgspec.json.encode(changed))
+    files = {**manifest.files, "net.npz": hashlib.sha256(data).hexdigest()}
+    (tmp_path / "bundle.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, files=files)))
     with pytest.raises(SchemaError, match="golden batch"):
         bundle.load_bundle(tmp_path)
+
+
+def test_other_minute_columns_are_refused(tmp_path: Path) -> None:
+    other = msgspec.structs.replace(bundle.random_walk_model().manifest, columns_version="0123456789ab")
+    bundle.BidModel(other).save(tmp_path, np.zeros((1, len(catalogue.MODEL_FEATURES))))
+    with pytest.raises(SchemaError, match=r"minute columns 0123456789ab.*train again"):
+        bundle.load_bundle(tmp_path)
+
+
+def test_a_row_without_columns_has_the_forecast_of_harx(frame: dataset.Frame, trees: bundle.VolatilityModel) -> None:
+    columns = frame.columns[:20].copy()
+    columns[::2] = np.nan
+    found = trees.predict(frame.matrix[:20], columns)
+    harx, full = trees.baseline(frame.matrix[:20]), trees.predict(frame.matrix[:20], frame.columns[:20])
+    known = model_rows.has_columns(columns)
+    assert np.array_equal(found[~known], harx[~known])
+    assert np.array_equal(found[known], full[known])
+    assert bundle.served_kinds(trees, columns) == ["xgboost" if each else "harx" for each in known]
+    assert np.array_equal(trees.predict(frame.matrix[:20]), harx)
+
+
+def test_the_forecast_is_the_mean_of_its_members_in_logs(frame: dataset.Frame, trees: bundle.VolatilityModel) -> None:
+    known = model_rows.has_columns(frame.columns)
+    rows, columns = frame.matrix[known], frame.columns[known]
+    members = trees.members(rows, columns)
+    shares = trees.manifest.members
+    assert sum(member.share for member in shares.values()) == 1.0
+    five = sum(shares[name].share * np.log(sigma[:, -1]) for name, sigma in members.items())
+    offset = 0.5 * trees.manifest.offsets[-1]
+    is_mean = np.isclose(np.log(trees.predict(rows, columns)[:, -1]), five + offset, atol=1e-9)
+    assert is_mean.mean() > 0.95, "in the others, σ was kept from falling with the horizon"
+    assert trees.as_baseline().members(rows, columns) == {}
 
 
 def test_another_feature_set_is_refused_with_both_versions(tmp_path: Path) -> None:
@@ -320,20 +361,20 @@ def test_on_real_minutes_the_served_model_beats_every_simple_baseline_out_of_sam
 def test_an_explanation_adds_up_to_the_forecast(frame: dataset.Frame, trees: bundle.VolatilityModel) -> None:
     from btc_core.models.explain import explain
 
-    for index in (10, 2_000):
-        row = frame.matrix[index : index + 1]
-        parts = explain(trees, row)
-        total = parts.base + parts.harx + parts.offset + sum(parts.trees.values())
+    for index in (1_000, 2_000):
+        row, columns = frame.matrix[index : index + 1], frame.columns[index : index + 1]
+        parts = explain(trees, row, columns)
+        total = parts.base + parts.harx + parts.net + parts.offset + sum(parts.trees.values())
         assert parts.log_variance == pytest.approx(total, abs=1e-6)
-        assert np.exp(0.5 * total) * 1e4 == pytest.approx(trees.predict(row)[0, -1], rel=1e-4)
-    assert explain(trees.as_baseline(), row).trees == {}
+        assert np.exp(0.5 * total) * 1e4 == pytest.approx(trees.predict(row, columns)[0, -1], rel=1e-4)
+    assert explain(trees.as_baseline(), row, columns).trees == {}
 
 
 def test_where_the_compiled_sums_differ_from_xgboost_xgboost_serves(
     frame: dataset.Frame, trees: bundle.VolatilityModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     forest = bundle.Forest(trees.boosters)
-    rows = frame.matrix[:3]
+    rows = model_rows.tree_inputs(frame.matrix[:3], frame.columns[:3])
     expected = forest.margins(rows)
     assert forest.check_against_xgboost(rows)
     leaves = forest._nodes["left"] == -1

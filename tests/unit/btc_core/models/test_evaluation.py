@@ -63,7 +63,7 @@ def test_a_month_is_forecast_the_same_whatever_comes_after_it(bars: np.ndarray) 
     changed["high"] = np.max([changed[name] for name in ("open", "high", "low", "close")], axis=0)
     changed["low"] = np.min([changed[name] for name in ("open", "high", "low", "close")], axis=0)
     known, other = (
-        evaluation.forecast_month(make_frame(each), border - 5 * NS_PER_DAY, border + NS_PER_DAY, 20.0)
+        evaluation.forecast_block(make_frame(each), border - 5 * NS_PER_DAY, border + NS_PER_DAY, 20.0)
         for each in (bars, changed)
     )
     before = known.origin_ns <= border
@@ -93,7 +93,15 @@ def test_the_command_finds_the_skill_of_the_models_and_writes_every_figure(bars:
     assert found["origins"] == 20 * DAYS_ORIGINS
     model = found["volatility"]["model"]
     assert {"qlike", "r2_log", "gain_vs_har", "dm_t", "months_better", "months"} <= set(model)
-    assert set(found["volatility"]) == {"model", "har", "harx", "ewma", "naive"}
+    assert set(found["volatility"]) == {"model", "without_level", "trees", "net", "har", "harx", "ewma", "naive"}
+    assert sum(found["members"].values()) == 1.0
+    assert found["refit"] == "monthly"
+    assert [row["months_better"] for row in found["horizons"].values()] == [2] * 5
+    assert found["horizons"]["5"]["qlike"] == pytest.approx(model["qlike"])
+    assert 0.88 < found["horizons"]["1"]["coverage_90"] < 0.92
+    assert found["economic"]["from_volatility"]["target_error"]["difference"] < 0.0
+    assert found["economic"]["value_at_risk"]["0.05"]["model"]["breaches"] == pytest.approx(0.05, abs=0.01)
+    assert found["economic"]["crps"]["volatility"]["difference"] < 0.0
     assert model["qlike"] < 0.6 * found["volatility"]["naive"]["qlike"]
     assert model["r2_log"] > 0.3
     assert found["price"]["1"]["mse_ratio"] < 0.998

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 SMALL = msgspec.structs.replace(
     RECIPE,
-    volatility=msgspec.structs.replace(RECIPE.volatility, harx_first_days=5.0, trees_from_harx=3, trees_from_level=4),
+    volatility=msgspec.structs.replace(
+        RECIPE.volatility,
+        harx_first_days=5.0,
+        trees=3,
+        net=msgspec.structs.replace(RECIPE.volatility.net, hidden=(8, 4), seeds=2, epochs=1),
+    ),
     bid=msgspec.structs.replace(RECIPE.bid, trees=10, booster=msgspec.structs.replace(RECIPE.bid.booster, eta=0.5)),
 )
 """The shipped recipe with few trees, which are grown quickly, and a history that is short enough for sixteen days."""
@@ -54,10 +59,22 @@ ANOTHER: dict[str, Any] = {
     "trees_need_days": 30.0,
     "volatility.harx_refit_days": 2,
     "volatility.harx_first_days": 9.0,
-    "volatility.trees_from_harx": 2,
-    "volatility.trees_from_level": 2,
-    "volatility.harx_start_share": 0.9,
+    "volatility.trees": 2,
+    "volatility.net_share": 0.9,
     "volatility.harx_shape_share": 0.9,
+    "volatility.net.hidden": (8, 5),
+    "volatility.net.seeds": 1,
+    "volatility.net.epochs": 2,
+    "volatility.net.batch_rows": 256,
+    "volatility.net.rate": 5e-3,
+    "volatility.net.beta_1": 0.5,
+    "volatility.net.beta_2": 0.9,
+    "volatility.net.epsilon": 1e-3,
+    "volatility.net.weight_decay": 0.5,
+    "volatility.net.mean_of_weights": 0.5,
+    "volatility.net.max_ratio": 0.5,
+    "volatility.net.release_scale": 1.0,
+    "volatility.harx_start_share": 0.9,
     "volatility.label_scale": 1e-30,
     "volatility.booster.objective": "reg:tweedie",
     "volatility.booster.base_score": 2.0,
@@ -88,7 +105,7 @@ for _quantity in ("volatility", "bid"):
         f"{_quantity}.booster.seed": 8,
     }
 
-FITTING_MODULES = ("baselines", "dataset", "fitting", "harx", "histograms", "targets")
+FITTING_MODULES = ("baselines", "dataset", "fitting", "harx", "histograms", "net_fitting", "targets")
 
 
 def decisions(struct: msgspec.Struct, path: str = "") -> dict[str, Any]:
@@ -136,9 +153,10 @@ def stages(chosen: Recipe) -> Iterator[list[Any]]:
         frame = frame_of(chosen.dataset)
         parts = (frame, *split_by_time(frame, 0.8, chosen.dataset.embargo_ns))
         yield [part.origin_ns.tobytes() for part in parts]
-        rows = frame_of(RECIPE.dataset).matrix[::10]
+        usual = frame_of(RECIPE.dataset).take(slice(None, None, 10))
+        rows = usual.matrix
         volatility = fitting.fit_volatility(frame, chosen)
-        yield outputs(volatility, volatility.predict(rows), volatility.baseline_forecasts(rows))
+        yield outputs(volatility, volatility.predict(rows, usual.columns), volatility.baseline_forecasts(rows))
         bid = fitting.fit_bid(frame, chosen)
         yield outputs(bid, bid.predict(rows, np.full((len(rows), 5), 8.0)), bid.baseline_forecasts(rows))
         yield [len(pool_rows("A/USD", frame, np.zeros((len(frame.origin_ns), 5)), chosen.pool.max_rows).origin_ns)]
@@ -166,7 +184,7 @@ def test_every_decision_changes_the_digest() -> None:
     assert len(digests) == len(ANOTHER) + 1
 
 
-@pytest.mark.parametrize("inputs", ["MODEL_FEATURES", "RV_TARGETS", "BID_TARGETS", "QUANTILES"])
+@pytest.mark.parametrize("inputs", ["MODEL_FEATURES", "COLUMNS_VERSION", "RV_TARGETS", "BID_TARGETS", "QUANTILES"])
 def test_other_inputs_or_outputs_change_the_digest(monkeypatch: pytest.MonkeyPatch, inputs: str) -> None:
     before = RECIPE.digest
     monkeypatch.setattr(recipe, inputs, getattr(recipe, inputs)[:-1])
@@ -202,17 +220,19 @@ def test_a_module_that_fits_has_no_numbers_of_its_own(module: str) -> None:
 def test_a_loaded_bundle_forecasts_by_the_recipe_that_it_was_fitted_with(tmp_path: Path) -> None:
     chosen = SMALL
     for path in ("harx.rv_windows_min", "harx.volume_windows_min", "baselines.har_windows_min",
-                 "baselines.ar_windows_min", "volatility.harx_start_share", "volatility.harx_shape_share"):  # fmt: skip
+                 "baselines.ar_windows_min", "volatility.harx_start_share", "volatility.harx_shape_share",
+                 "volatility.net_share"):  # fmt: skip
         chosen = changed(chosen, path, ANOTHER[path])
     frame = frame_of(RECIPE.dataset)
     fitted = fitting.fit_volatility(frame, chosen), fitting.fit_bid(frame, chosen)
-    rows, sigma = frame.matrix[::50], np.full((len(frame.matrix[::50]), 5), 8.0)
+    rows, columns = frame.matrix[::50], frame.columns[::50]
+    sigma = np.full((len(rows), 5), 8.0)
     for number, model in enumerate(fitted):
-        model.save(tmp_path / str(number), golden_rows(frame.matrix))
+        model.save(tmp_path / str(number), golden_rows(frame.sample()))
     volatility, bid = (load_bundle(tmp_path / str(number)) for number in range(2))
     assert isinstance(volatility, VolatilityModel)
     assert isinstance(bid, BidModel)
-    assert np.array_equal(volatility.predict(rows), fitted[0].predict(rows))
+    assert np.array_equal(volatility.predict(rows, columns), fitted[0].predict(rows, columns))
     assert np.array_equal(bid.predict(rows, sigma), fitted[1].predict(rows, sigma))
     for model, before in ((volatility, fitted[0]), (bid, fitted[1])):
         for name, forecast in before.baseline_forecasts(rows).items():

@@ -31,14 +31,11 @@ def good(frame: dataset.Frame) -> bundle.VolatilityModel:
 
 def twice_too_high(model: bundle.VolatilityModel) -> bundle.VolatilityModel:
     offsets = tuple(each + np.log(4.0) for each in model.manifest.offsets)
-    return bundle.VolatilityModel(
-        msgspec.structs.replace(model.manifest, offsets=offsets), model.harx, model.boosters, model.baselines
-    )
+    return model.with_manifest(msgspec.structs.replace(model.manifest, offsets=offsets))
 
 
 def of_another_recipe(model: bundle.VolatilityModel) -> bundle.VolatilityModel:
-    manifest = msgspec.structs.replace(model.manifest, recipe="another")
-    return bundle.VolatilityModel(manifest, model.harx, model.boosters, model.baselines)
+    return model.with_manifest(msgspec.structs.replace(model.manifest, recipe="another"))
 
 
 def judged(

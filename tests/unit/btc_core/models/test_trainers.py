@@ -111,7 +111,7 @@ def test_the_setting_decides_where_the_trees_of_a_model_are_grown(address: str) 
     chosen = (ModelSettings(), ModelSettings(trainer="dask", dask_address=address))
     memory, cluster = (fitting.fit_volatility(frame, trainer=trainers.trainer_of(settings)) for settings in chosen)
     assert memory.kind == cluster.kind == "xgboost"
-    sigma, from_cluster = (np.log(model.predict(frame.matrix)) for model in (memory, cluster))
+    sigma, from_cluster = (np.log(model.predict(frame.matrix, frame.columns)) for model in (memory, cluster))
     assert 0.0 < rms(from_cluster - sigma) < 0.1
 
 

@@ -1,0 +1,57 @@
+"""The online level of the volatility forecast: outcomes of the last days raise or lower it a little.
+
+The level is an exponential mean of RV/F, where F is the forecast before this correction; 1 is no correction. The served
+forecast is F times the square root of the level: at full weight the correction followed noise and was worse on 2023.
+What does not belong here: where the level is kept (`streaming.outcomes`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+
+START = 1.0
+HALF_LIFE_MIN = 1440.0
+EVERY_MIN = 5
+"""Minutes between two outcomes that move the level, so that these do not overlap."""
+MAX_RATIO = 10.0
+"""RV/F counts with at most this: a jump says little about the level of the next days."""
+POWER = 0.5
+"""The forecast variance is multiplied by this power of the level."""
+
+_RATE = 1.0 - 0.5 ** (EVERY_MIN / HALF_LIFE_MIN)
+
+
+def update(level: float, ratio: float) -> float:
+    """The level after an outcome of RV/F over five minutes; NaN changes nothing."""
+    return level if math.isnan(ratio) else level + _RATE * (min(ratio, MAX_RATIO) - level)
+
+
+def track(start: float, ratio: Floats) -> Floats:
+    """The level in force at each of n origins, (n,), which follows from the outcomes of all origins before it.
+
+    Origins are at least five minutes apart, so the outcome of each is known at the next.
+    """
+    in_force = np.empty(len(ratio))
+    current = start
+    for row, outcome in enumerate(ratio.tolist()):
+        in_force[row] = current
+        current = update(current, outcome)
+    return in_force
+
+
+def corrected(variance: Floats, level: Floats) -> Floats:
+    """Forecast variances (n, 5) at levels (n,)."""
+    return np.asarray(variance * np.power(level, POWER)[:, np.newaxis])
+
+
+def sigma_factor(level: float) -> float:
+    """What σ is multiplied by at a level."""
+    return float(level ** (0.5 * POWER))
