@@ -479,29 +479,15 @@ def _of_sealed_days(view: Table, source: str) -> Table:
 GOLD_1MIN_SEALED = _of_sealed_days(GOLD_1MIN, "silver_features")
 GOLD_5MIN_SEALED = _of_sealed_days(GOLD_5MIN, "gold_1min_sealed")
 
-TABLES: dict[str, Table] = {
-    table.name: table
-    for table in (
-        BRONZE_TICKS,
-        BRONZE_TRADES,
-        BRONZE_TRADE_CORRECTIONS,
-        BRONZE_BARS,
-        BRONZE_BOOK_CHECKS,
-        BRONZE_STATUS,
-        MINUTE_BARS,
-        GAP_MARKS,
-        SILVER_FEATURES,
-        BID_PREDICTION,
-        VOLATILITY_PREDICTION,
-        PREDICTION_OUTCOMES,
-        PREDICTION_SKILL,
-        FEATURE_DRIFT,
-        GOLD_1MIN,
-        GOLD_5MIN,
-        GOLD_1MIN_SEALED,
-        GOLD_5MIN_SEALED,
-    )
-}
+_BRONZE = (
+    BRONZE_TICKS, BRONZE_TRADES, BRONZE_TRADE_CORRECTIONS, BRONZE_BARS, BRONZE_BOOK_CHECKS, BRONZE_STATUS, MINUTE_BARS,
+    GAP_MARKS,
+)  # fmt: skip
+_GOLD = (
+    BID_PREDICTION, VOLATILITY_PREDICTION, PREDICTION_OUTCOMES, PREDICTION_SKILL, FEATURE_DRIFT, GOLD_1MIN, GOLD_5MIN,
+    GOLD_1MIN_SEALED, GOLD_5MIN_SEALED,
+)  # fmt: skip
+TABLES: dict[str, Table] = {table.name: table for table in (*_BRONZE, SILVER_FEATURES, *_GOLD)}
 """All tables, in an order in which they can be created."""
 
 

@@ -1,4 +1,4 @@
-"""How the API writes its log to a pipe, as it does under a supervisor."""
+"""What the API writes to its log, and how it writes to a pipe, as it does under a supervisor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from serving.logs import BatchingHandler, JsonLines
+from tests.serving_world import TOKEN, build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,3 +71,16 @@ def test_logging_continues_when_no_one_reads_the_pipe(piped: Piped) -> None:
     piped.log.warning("not read")
     piped.log.warning("not read either")
     piped.reader = os.open(os.devnull, os.O_RDONLY)
+
+
+def test_each_request_is_one_json_line_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="serving.access")
+    headers = {"Authorization": "Bearer a-wrong-secret"}
+    build().client.post("/retrain?token=in-the-query", headers=headers, json={"k": "in-the-body"})
+    lines = [JsonLines().format(record) for record in caplog.records if record.name == "serving.access"]
+    assert len(lines) == 1
+    line = json.loads(lines[0])
+    assert (line["method"], line["path"], line["status"], line["code"]) == ("POST", "/retrain", 401, "unauthorized")
+    assert line["duration_ms"] >= 0
+    for secret in (TOKEN, "a-wrong-secret", "in-the-query", "in-the-body"):
+        assert secret not in lines[0]
