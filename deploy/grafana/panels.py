@@ -364,7 +364,7 @@ ALERTS = (
           "The worker {{ $labels.worker }} cannot write its checkpoints. Check the disk: a restart now reads a day of the log."),
     Alert("ModelStale", "time() - btc_model_created_timestamp_seconds > 172800", "5m",
           "The model {{ $labels.model }} of {{ $labels.symbol }} is more than two days old. Check the training job."),
-    Alert("MarketWithoutModel", _counted("btc_rows_without_model_total", "15m", by="symbol"), "2h",
+    Alert("MarketWithoutModel", "sum by (symbol) (increase(btc_rows_without_model_total[15m])) > 0", "2h",
           "{{ $labels.symbol }} has had no forecasts for two hours: it has too few minute bars for a model."),
     Alert("ForecastAtFloor",
           'sum by (symbol) (increase(btc_forecasts_total{at_floor="yes"}[1h])) / sum by (symbol) (increase(btc_forecasts_total[1h])) > 0.5', "0s",
