@@ -25,11 +25,17 @@ if TYPE_CHECKING:
     Singles = npt.NDArray[np.float32]
     Layers = list[Singles]
 
+BLOCK_ROWS, BLOCK_INPUTS = 50_000, 16
+"""How much is standardised at once. The rows of a pool as float64 would take several times the memory of the rest."""
+
 
 def fit_net(raw: Singles, log_harx: Floats, labels: Floats, recipe: NetRecipe) -> Net:
     """Fit one net for each seed on `net_inputs`; `labels` (n,) are positive variances, `log_harx` (n,) is ln of HARX's."""
     centre, scale = standardisation(raw, recipe)
-    inputs = np.clip(np.nan_to_num((raw - centre) / scale, nan=0.0), -CLIP, CLIP).astype(np.float32)
+    inputs = np.empty_like(raw)
+    for part in range(0, len(raw), BLOCK_ROWS):
+        rows = slice(part, part + BLOCK_ROWS)
+        inputs[rows] = np.clip(np.nan_to_num((raw[rows] - centre) / scale, nan=0.0), -CLIP, CLIP)
     ratio = (labels / np.exp(log_harx)).astype(np.float32)[:, np.newaxis]
     fitted = [_fit_seed(inputs, ratio, recipe, seed) for seed in range(recipe.seeds)]
     layers = [np.stack(each) for each in zip(*fitted, strict=True)]
@@ -38,10 +44,14 @@ def fit_net(raw: Singles, log_harx: Floats, labels: Floats, recipe: NetRecipe) -
 
 def standardisation(raw: Singles, recipe: NetRecipe) -> tuple[Floats, Floats]:
     """Mean and standard deviation of each input where it is known. Those of releases are not centred and have a given scale."""
-    known = ~np.isnan(raw)
-    count = np.maximum(known.sum(axis=0), 1)
-    centre = np.where(known, raw, 0.0).sum(axis=0, dtype=np.float64) / count
-    scale = np.sqrt(np.where(known, np.square(raw - centre), 0.0).sum(axis=0) / count)
+    centre, scale = np.empty(raw.shape[1]), np.empty(raw.shape[1])
+    for part in range(0, raw.shape[1], BLOCK_INPUTS):
+        inputs = slice(part, part + BLOCK_INPUTS)
+        known = ~np.isnan(raw[:, inputs])
+        count = np.maximum(known.sum(axis=0), 1)
+        centre[inputs] = np.where(known, raw[:, inputs], 0.0).sum(axis=0, dtype=np.float64) / count
+        squares = np.square(raw[:, inputs] - centre[inputs])
+        scale[inputs] = np.sqrt(np.where(known, squares, 0.0).sum(axis=0) / count)
     rare = np.isin(INPUTS, RELEASES)
     centre[rare], scale[rare] = 0.0, recipe.release_scale
     scale[scale < 1e-9] = math.inf  # a constant input has no effect
