@@ -194,7 +194,7 @@ def forecasts_seen(settings: Settings, watch_s: float) -> dict[str, list[tuple[i
 
 
 def latencies_ms(settings: Settings, seen: dict[str, list[tuple[int, int]]]) -> np.ndarray:
-    """Of every quote and trade behind the forecasts: ms from the exchange's time until readable, and until received, (2, n)."""
+    """Time in ms from each quote and trade until its forecast was readable, and until it was received, (2, n)."""
     engine = FeatureEngine()
     for envelope, partition, offset in read_all(settings.kafka):
         engine.push(envelope, partition, offset)

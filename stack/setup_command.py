@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 120
 SHOWN_CHARACTERS = 2_000
-"""Of the output of a command that failed."""
+"""How much of the output of a failed command is shown."""
 
 
 def run_setup(command: Sequence[str], failure: str, user: str | None = None) -> None:

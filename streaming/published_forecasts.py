@@ -60,7 +60,7 @@ class PublishedForecasts:
         self._partitions: dict[int, _Partition] = {}
 
     def forget(self) -> None:
-        """Read again: the partitions were assigned anew, and another worker may have published meanwhile."""
+        """Read the topic again. The partitions were reassigned, so another worker may have published forecasts meanwhile."""
         self._partitions.clear()
 
     def load(self, number: int, rows: Sequence[RowId]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RISK_LEVELS = (0.01, 0.05)
 SHARPE, RISK_AVERSION = 0.4, 2.0
-"""Of the investor in Bollerslev, Hood, Huss and Pedersen (2018)."""
+"""The Sharpe ratio and the risk aversion of the investor in Bollerslev, Hood, Huss and Pedersen (2018)."""
 
 
 def target_error(realized: Floats, forecast: Floats) -> Floats:
@@ -109,6 +109,6 @@ def breach_tests(breached: npt.NDArray[np.bool_], level: float) -> dict[str, flo
 
 
 def _log_likelihood(misses: int, hits: int, probability: float) -> float:
-    """Of independent breaches; 0 · ln 0 is 0."""
+    """The log likelihood of independent breaches. A count of zero contributes nothing: 0 · ln 0 is taken as 0."""
     total = misses * math.log1p(-probability) if misses else 0.0
     return total + (hits * math.log(probability) if hits else 0.0)

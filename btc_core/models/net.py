@@ -50,7 +50,7 @@ INPUTS: tuple[str, ...] = (*RELATIVE, *SCALED, *RAW)
 CLIP = 5.0
 """A standardised input counts with at most this."""
 SLOPE = 0.01
-"""Of the leaky rectifier below zero."""
+"""The slope of the leaky rectifier below zero."""
 
 _SOURCES = (*MODEL_FEATURES, *COLUMNS)
 _PLACES = np.array([_SOURCES.index(name) for name in INPUTS], np.int64)

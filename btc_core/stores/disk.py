@@ -34,7 +34,7 @@ class Saving(IntEnum):
     BOOKS = 1
     """Order-book frames are left out."""
     QUOTES = 2
-    """Of the quotes of a symbol, only the newest of each `quote_interval_s` is kept, besides the one before each trade."""
+    """Each symbol keeps only the newest quote of every `quote_interval_s`, and the last quote before each trade."""
     LOG = 3
     """Kafka is stopped while it can still end in order, and frames wait in the memory of ingest."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from exchange_simulator.pairs import Pair
 
 MAX_LEVELS = 1_000
-"""Of each side; the largest depth that a client can subscribe to."""
+"""The number of levels on each side, which is the largest depth that a client can subscribe to."""
 
 BookSides = tuple[dict[int, int], dict[int, int]]
 """Bids and asks, each from the best price outward: price in ticks -> quantity in lots."""

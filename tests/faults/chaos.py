@@ -49,7 +49,7 @@ class FaultReport(msgspec.Struct, frozen=True):
     together: int
     """Moments at which more than one fault was injected."""
     recoveries_s: dict[str, list[float]]
-    """Of each fault of a component, by label: the time from its end until the component's check passed again."""
+    """The time from the end of each component fault until the component's check passed again, by label of the fault."""
     outages: tuple[str, ...]
     """Servers that were stopped, in this order."""
     memory_mb: dict[str, float]

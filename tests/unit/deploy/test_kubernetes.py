@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 RELEASE = "1.35"
-"""Of Kubernetes, whose schemas are used."""
+"""The version of Kubernetes whose schemas are used."""
 CUSTOM = {"ScaledObject"}
 WORKLOADS = ("ingest", "bronze", "features", "forecast", "repair", "api", "mlflow", "prepare")
 EVERY_WORKLOAD = pytest.mark.parametrize("name", WORKLOADS)
