@@ -14,11 +14,10 @@ import numpy as np
 
 from btc_core.clock import NS_PER_MIN, now_ns
 from btc_core.days.bad_rows import BadRows
-from btc_core.days.file_columns import A_TIME, find_column, key_of, numbers, times, whole_numbers
+from btc_core.days.file_columns import A_TIME, FileForm, key_of, numbers, times, whole_numbers
 from btc_core.days.file_names import CURRENCIES, OTHER_NAMES, check_market
 from btc_core.days.market_files import open_market_file
 from btc_core.days.row_checks import RowChecks, first_market
-from btc_core.errors import InvalidInput
 from btc_core.market.bars import BARS, PRICES
 from btc_core.market.checked_bars import (
     bar_faults,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from btc_core.days.market_files import Block, MarketFile
+    from btc_core.days.market_files import Block
 
 _VALUES = (*PRICES, "volume")
 _REQUIRED = ("time", *_VALUES)
@@ -61,6 +60,7 @@ FORMS = (
     "7 columns (time,open,high,low,close,volume,trades) or Binance's 12; numbers have a point before their decimals and "
     "nothing between their thousands"
 )
+_FORM = FileForm(_NAMES, _REQUIRED, _HEADLESS, FORMS)
 
 
 class BarFile(msgspec.Struct, frozen=True):
@@ -88,7 +88,7 @@ def read_bar_file(path: Path, symbol: str | None = None, *, skip_bad_rows: bool 
     parts = [_Part(np.empty(0, np.int64), np.empty(0, BARS), np.empty(0, np.int64))]
     rows = 0
     with file.blocks() as blocks:
-        places = _places(file, symbol)
+        places = _FORM.places(file, volume=_base_volume(file.names, symbol))
         for block in blocks:
             if symbol is None and "market" in places:
                 symbol = first_market(block.columns[places["market"]])
@@ -111,24 +111,6 @@ class _Part(msgspec.Struct, frozen=True):
     """The good bars."""
     numbers: np.ndarray
     """Their rows in the file."""
-
-
-def _places(file: MarketFile, symbol: str | None) -> dict[str, int]:
-    """The position of each column that the file has; raises `InvalidInput` when a required one is missing."""
-    if not file.names:
-        if file.width not in _HEADLESS:
-            msg = f"{file.label} has {file.width} columns and no header. {FORMS}."
-            raise InvalidInput(msg)
-        return {name: place for place, name in enumerate(_HEADLESS[file.width])}
-    found = {ours: find_column(file.names, theirs) for ours, theirs in _NAMES.items()}
-    if found["volume"] is None:
-        found["volume"] = _base_volume(file.names, symbol)
-    places = {name: place for name, place in found.items() if place is not None}
-    missing = [name for name in _REQUIRED if name not in places]
-    if missing:
-        msg = f"{file.label} has no column for {', '.join(missing)}; its columns are {', '.join(file.names)}. {FORMS}."
-        raise InvalidInput(msg)
-    return places
 
 
 def _base_volume(names: Sequence[str], symbol: str | None) -> int | None:

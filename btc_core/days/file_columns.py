@@ -1,11 +1,12 @@
-"""Converting the columns of a file of market data to numbers, times and sides, with the rows that cannot be converted.
+"""The columns of a file of market data: finding them, and converting them to numbers, times and sides.
 
-What does not belong here: which columns a file has (`bar_files`, `trade_files`), and the bounds of the values.
+What does not belong here: which columns each kind of file has (`bar_files`, `trade_files`), and the bounds of the values.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,9 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MS, NS_PER_S, NS_PER_US
+from btc_core.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+
+    from btc_core.days.market_files import MarketFile
 
 BUYS, SELLS = ("b", "buy"), ("s", "sell")
 """The words that files use for the side of the taker, in upper or lower case."""
@@ -46,10 +50,40 @@ def key_of(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def find_column(names: Sequence[str], wanted: Sequence[str]) -> int | None:
-    """The position of the first of the `wanted` names (in the form of `key_of`) among the names of a file."""
-    keys = [key_of(name) for name in names]
-    return next((keys.index(name) for name in wanted if name in keys), None)
+class FileForm(msgspec.Struct, frozen=True):
+    """The columns that files of one kind of market data have."""
+
+    names: Mapping[str, Sequence[str]]
+    """The names that files use for each of our columns, in the form of `key_of`, the preferred one first."""
+    required: tuple[str, ...]
+    headless: Mapping[int, tuple[str, ...]]
+    """Our columns of the files without a header, in order, by their number of columns."""
+    description: str
+    """The forms that can be read, for messages."""
+
+    def places(self, file: MarketFile, **found_otherwise: int | None) -> dict[str, int]:
+        """The position of each column that the file has; raises `InvalidInput` when a required one is missing.
+
+        `found_otherwise` are positions of columns for which the file has none of the names.
+        """
+        if not file.names:
+            if file.width not in self.headless:
+                msg = f"{file.label} has {file.width} columns and no header. {self.description}."
+                raise InvalidInput(msg)
+            return {name: place for place, name in enumerate(self.headless[file.width])}
+        keys = [key_of(name) for name in file.names]
+        found = dict(found_otherwise)
+        for ours, theirs in self.names.items():
+            found[ours] = next((keys.index(name) for name in theirs if name in keys), found.get(ours))
+        places = {name: place for name, place in found.items() if place is not None}
+        missing = [name for name in self.required if name not in places]
+        if missing:
+            msg = (
+                f"{file.label} has no column for {', '.join(missing)}; its columns are {', '.join(file.names)}. "
+                f"{self.description}."
+            )
+            raise InvalidInput(msg)
+        return places
 
 
 def numbers(column: pa.Array) -> Column:

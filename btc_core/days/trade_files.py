@@ -16,7 +16,7 @@ from btc_core.days.file_columns import (
     A_TIME,
     BUYS,
     SELLS,
-    find_column,
+    FileForm,
     numbers,
     sides,
     sides_of_makers,
@@ -26,14 +26,13 @@ from btc_core.days.file_columns import (
 from btc_core.days.file_names import check_market
 from btc_core.days.market_files import open_market_file
 from btc_core.days.row_checks import RowChecks
-from btc_core.errors import InvalidInput
 from btc_core.market.checked_bars import EARLIEST, EARLIEST_NS, describe_time
 from btc_core.market.events import FUTURE_S, MAX_NOTIONAL, MAX_QTY, max_price
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from btc_core.days.market_files import Block, MarketFile
+    from btc_core.days.market_files import Block
 
 PAST = np.dtype([("ts_ns", "i8"), ("trade_id", "i8"), ("price", "f8"), ("qty", "f8"), ("buy", "?")], align=True)
 """A past trade. Its `trade_id` is `NO_ID` if the source has none."""
@@ -61,6 +60,7 @@ FORMS = (
     "and Kraken's 3 columns (time,price,volume) or Binance's 7 or 8; numbers have a point before their decimals and nothing "
     "between their thousands"
 )
+_FORM = FileForm(_NAMES, _REQUIRED, _HEADLESS, FORMS)
 
 
 class TradeFile(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ def read_trade_file(path: Path, symbol: str, *, skip_bad_rows: bool = False) -> 
     trades, numbered = [np.empty(0, PAST)], [np.empty(0, np.int64)]
     rows = 0
     with file.blocks() as blocks:
-        places = _places(file)
+        places = _FORM.places(file)
         for block in blocks:
             part, is_good = _trades_of(block, places, symbol, file.bad)
             trades.append(part[is_good])
@@ -103,22 +103,6 @@ def read_trade_file(path: Path, symbol: str, *, skip_bad_rows: bool = False) -> 
     if not has_sides:
         found["buy"] = _tick_rule(found["price"])
     return TradeFile(found, has_sides, rows, repeated, file.bad)
-
-
-def _places(file: MarketFile) -> dict[str, int]:
-    """The position of each column that the file has; raises `InvalidInput` when a required one is missing."""
-    if not file.names:
-        if file.width not in _HEADLESS:
-            msg = f"{file.label} has {file.width} columns and no header. {FORMS}."
-            raise InvalidInput(msg)
-        return {name: place for place, name in enumerate(_HEADLESS[file.width])}
-    found = {ours: find_column(file.names, theirs) for ours, theirs in _NAMES.items()}
-    places = {name: place for name, place in found.items() if place is not None}
-    missing = [name for name in _REQUIRED if name not in places]
-    if missing:
-        msg = f"{file.label} has no column for {', '.join(missing)}; its columns are {', '.join(file.names)}. {FORMS}."
-        raise InvalidInput(msg)
-    return places
 
 
 def _trades_of(block: Block, places: dict[str, int], symbol: str, bad: BadRows) -> tuple[np.ndarray, np.ndarray]:

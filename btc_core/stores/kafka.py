@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from btc_core.settings import KafkaSettings, Settings
 
 ADMIN_TIMEOUT_S = 30.0
-CHECK_TIMEOUT_S = 3.0
 SEGMENT_BYTES = 128 * 1024 * 1024
 """Retention deletes whole segments, so smaller segments follow its limits more closely."""
 MIN_SEGMENT_BYTES = 1024 * 1024
