@@ -12,7 +12,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
 
 from btc_core.clock import NS_PER_MS, now_ns
 from btc_core.exchanges.binance import Binance, BinancePerpetual
@@ -21,14 +20,16 @@ from btc_core.settings import ExchangeSettings
 from btc_core.stores.kafka import read_all, read_topic
 from btc_core.stores.questdb import QuestDB
 from streaming import bronze, features, repair, repair_queue
-from streaming.ingest import Ingest
 from tests.http_server import answering
 from tests.paths import DATA
+from tests.service.stand_in_exchange import follow
 from tests.service.workers import Running, count, replayed, same_bits, streamed
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from websockets.asyncio.server import ServerConnection
 
     from btc_core.settings import Settings
 
@@ -112,26 +113,6 @@ def rest(symbol: str, rows: dict[int, dict[str, Any]]) -> Iterator[str]:
         yield url
 
 
-def follow(base: Settings, exchange: ExchangeSettings, stand_in: StandIn, done: Callable[[Settings], None]) -> None:
-    """Run ingest on the stand-in while `done`, in a thread, waits for the results."""
-
-    async def body() -> None:
-        async with serve(stand_in.connection, "127.0.0.1", 0) as server:
-            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            settings = base.model_copy(update={"exchange": exchange.model_copy(update={"ws_url": url})})
-            ingest = Ingest(settings)
-            running = asyncio.create_task(ingest.run())
-            waiting = asyncio.create_task(asyncio.to_thread(done, settings))
-            try:
-                await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                ingest.stop()
-                await running
-                await waiting
-
-    asyncio.run(body())
-
-
 @pytest.fixture(scope="module")
 def stream(own_servers: Callable[..., Settings]) -> Settings:
     return own_servers("questdb", "kafka", "valkey")
@@ -206,7 +187,7 @@ def test_trades_and_quotes_arrive_complete_and_missing_trades_are_fetched_by_the
 
     with rest(symbol, rows_of(exchange, start_ms)) as url:
         settings = ExchangeSettings(name=exchange, symbols=(symbol,), rest_url=url, connections=connections)
-        follow(stream, settings, stand_in, done)
+        follow(stream, settings, stand_in.connection, done)
     assert stand_in.subscribed == routes_of(exchange, symbol)
     assert stand_in.connections == connections * len(STREAMS[exchange])
     name = symbol.replace("/", "").encode()
@@ -240,4 +221,4 @@ def test_a_recording_gives_the_same_rows_streamed_and_replayed(stream: Settings)
             assert np.isfinite(rows).any(axis=1).all()
 
     with rest("BTC/USDT", {}) as url:
-        follow(stream, ExchangeSettings(name="binance", rest_url=url), StandIn(routes, used), done)
+        follow(stream, ExchangeSettings(name="binance", rest_url=url), StandIn(routes, used).connection, done)

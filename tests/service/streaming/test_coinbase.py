@@ -11,7 +11,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
 
 from btc_core.clock import NS_PER_S, from_ns, now_ns
 from btc_core.exchanges.coinbase import Coinbase
@@ -20,9 +19,9 @@ from btc_core.names import DEADLETTERS_TOPIC
 from btc_core.stores.kafka import read_topic
 from btc_core.stores.questdb import QuestDB
 from streaming import bronze, features, repair, repair_queue
-from streaming.ingest import Ingest
 from tests.http_server import answering
 from tests.paths import DATA
+from tests.service.stand_in_exchange import follow
 from tests.service.workers import Running, count, replayed, same_bits, streamed
 from tests.waiting import wait_for
 
@@ -30,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from btc_core.settings import Settings
+    from websockets.asyncio.server import ServerConnection
+
+    from btc_core.settings import ExchangeSettings, Settings
 
 pytestmark = pytest.mark.service
 
@@ -82,25 +83,10 @@ def rest(trades: dict[int, dict[str, Any]]) -> Iterator[str]:
         yield url
 
 
-def follow(base: Settings, symbol: str, stand_in: StandIn, rest_url: str, done: Callable[[Settings], None]) -> None:
-    """Run ingest on the stand-in while `done`, in a thread, waits for the results."""
-
-    async def body() -> None:
-        async with serve(stand_in.connection, "127.0.0.1", 0) as server:
-            chosen = {"name": "coinbase", "mode": "live", "symbols": (symbol,), "history_url": "",
-                      "ws_url": f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", "rest_url": rest_url}  # fmt: skip
-            settings = base.model_copy(update={"exchange": base.exchange.model_copy(update=chosen)})
-            ingest = Ingest(settings)
-            running = asyncio.create_task(ingest.run())
-            waiting = asyncio.create_task(asyncio.to_thread(done, settings))
-            try:
-                await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                ingest.stop()
-                await running
-                await waiting
-
-    asyncio.run(body())
+def settings_of(base: Settings, symbol: str, rest_url: str) -> ExchangeSettings:
+    """The settings of Coinbase without the address of its WebSocket."""
+    chosen = {"name": "coinbase", "mode": "live", "symbols": (symbol,), "history_url": "", "rest_url": rest_url}
+    return base.exchange.model_copy(update=chosen)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +159,7 @@ def test_matches_and_tickers_arrive_complete_and_missing_trades_are_fetched_by_t
             assert same_bits(streamed(db, ETH), replayed(settings, ETH))
 
     with rest(trades) as url:
-        follow(stream, ETH, stand_in, url, done)
+        follow(stream, settings_of(stream, ETH, url), stand_in.connection, done)
     assert [request["channels"] for request in stand_in.requests[:3]] == [["heartbeat"], ["matches"], ["ticker"]]
     assert all(request["product_ids"] == ["ETH-USD"] for request in stand_in.requests)
 
@@ -195,6 +181,6 @@ def test_a_recording_gives_the_same_rows_streamed_and_replayed(stream: Settings,
             assert same_bits(streamed(db, BTC), recorded)
 
     with rest({}) as url:
-        follow(stream, BTC, StandIn(frames), url, done)
+        follow(stream, settings_of(stream, BTC, url), StandIn(frames).connection, done)
     letters = [value for value, _, _ in read_topic(stream.kafka, DEADLETTERS_TOPIC)]
     assert letters == []

@@ -22,7 +22,7 @@ from btc_core.errors import InvalidInput, StoreError
 from btc_core.features.file_replay import replay_file
 from btc_core.market.messages import Envelope
 from btc_core.names import EVENTS_TOPIC
-from btc_core.stores.kafka import ensure_topics, read_all
+from btc_core.stores.kafka import read_all
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.arrow import digest
@@ -33,7 +33,7 @@ from tests.service.past_day import DAY, MIDNIGHT_NS, day_of_symbol, keep_nothing
 from tests.service.workers import publish, quote_frame, trade_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from btc_core.exchanges.recorded_lines import RecordedMessage
@@ -44,19 +44,6 @@ EVENING = day_of(day_ns(DAY) - 1)
 OTHER_DAY = day_of(now_ns() - NS_PER_DAY)
 """A later day with few messages, for tests that do without the workers."""
 BOOK = b'{"channel":"book","type":"update","data":[]}'
-
-
-@pytest.fixture(scope="module")
-def stream(own_servers: Callable[..., Settings]) -> Settings:
-    settings = own_servers("questdb", "kafka", "valkey", "store")
-    ensure_topics(settings)
-    return settings
-
-
-@pytest.fixture
-def db(stream: Settings) -> Iterator[QuestDB]:
-    with QuestDB(stream.questdb) as client:
-        yield client
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from btc_core.days.silver_proof import prove
 from btc_core.days.stored_days import count_rows, read_day
 from btc_core.errors import InvalidInput
 from btc_core.market.messages import Envelope
-from btc_core.stores.kafka import ensure_topics
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.arrow import digest
@@ -27,27 +26,12 @@ from tests.service.past_day import DAY, MIDNIGHT_NS, day_of_symbol, keep_nothing
 from tests.service.workers import publish, trade_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     import pyarrow as pa
 
     from btc_core.settings import Settings
     from stack.runtime import Stack
 
 SILVER, TRADES, TICKS = TABLES["silver_features"], TABLES["bronze_trades"], TABLES["bronze_ticks"]
-
-
-@pytest.fixture(scope="module")
-def stream(own_servers: Callable[..., Settings]) -> Settings:
-    settings = own_servers("questdb", "kafka", "valkey", "store")
-    ensure_topics(settings)
-    return settings
-
-
-@pytest.fixture
-def db(stream: Settings) -> Iterator[QuestDB]:
-    with QuestDB(stream.questdb) as client:
-        yield client
 
 
 def test_a_streamed_day_is_proven_and_damage_is_found_and_healed(stream: Settings, db: QuestDB) -> None:
