@@ -1,8 +1,8 @@
 # One image per kind of process, each with only what it imports; `docker compose build` builds them all.
 
-FROM python:3.12.12-slim-bookworm AS build
+FROM python:3.11.14-slim-bookworm AS build
 COPY --from=ghcr.io/astral-sh/uv:0.9.13 /uv /usr/local/bin/uv
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_NO_CACHE=1
 RUN uv venv --quiet /venv
 WORKDIR /build
 
@@ -22,10 +22,11 @@ FROM build AS mlflow-packages
 COPY deploy/locks/mlflow.lock ./
 RUN uv pip sync --python /venv/bin/python --require-hashes mlflow.lock
 
-FROM python:3.12.12-slim-bookworm AS runtime
+FROM python:3.11.14-slim-bookworm AS runtime
 RUN useradd --uid 10001 --create-home btc \
     && mkdir -p /app /var/lib/btc \
     && chown btc:btc /var/lib/btc
+COPY deploy/answers /usr/local/bin/answers
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 USER btc

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,21 @@ def _cache_dir() -> str:
     core = Path(__file__).parent
     files = sorted(file for package in _COMPILED_PACKAGES for file in (core / package).glob("**/*.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return str(base / "btc-forecast" / f"numba-{digest}")
+    return str(_writable_base() / "btc-forecast" / f"numba-{digest}")
+
+
+def _writable_base() -> Path:
+    """The first folder for caches that can be written: a container may have a read-only home, and numba then refuses to start."""
+    for base in (os.environ.get("XDG_CACHE_HOME"), Path.home() / ".cache"):
+        if not base:
+            continue
+        try:
+            Path(base).mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(base, os.W_OK):
+            return Path(base)
+    return Path(tempfile.gettempdir()) / f"cache-{os.geteuid()}"
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:

@@ -120,9 +120,17 @@ def _properties(home: Path, port: int, controller_port: int, partitions: int, du
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": home / "data",
+        "num.partitions": partitions,
+        **broker_settings(durability),
+    }
+    return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def broker_settings(durability: Durability) -> dict[str, str | int]:
+    """The settings that a broker has everywhere, in a container too. docker-compose.yml is tested against them."""
+    values: dict[str, str | int] = {
         # Only `ensure_topics` creates topics; a misspelled name must not.
         "auto.create.topics.enable": "false",
-        "num.partitions": partitions,
         # One node cannot replicate, and waiting for more members of a consumer group only delays each start.
         "default.replication.factor": 1,
         "min.insync.replicas": 1,
@@ -148,7 +156,7 @@ def _properties(home: Path, port: int, controller_port: int, partitions: int, du
     }
     if durability == "fsync":
         values["log.flush.interval.messages"] = 1  # an append returns after its fsync, and only then is it acknowledged
-    return "".join(f"{key}={value}\n" for key, value in values.items())
+    return values
 
 
 def _format(classpath: str, properties: Path) -> None:

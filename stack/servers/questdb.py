@@ -64,7 +64,7 @@ def component(context: Context) -> Component:
             *("-m", "io.questdb/io.questdb.ServerMain"),
             *("-d", str(home)),
         ),
-        env=_environment(settings.user, password, port, settings.pg_port) | _durability(context.durability),
+        env=_location(settings.user, password, port, settings.pg_port) | server_settings(context.durability),
         ports=(port, settings.pg_port),
         url=settings.http_url,
         check=http_check(f"{settings.http_url}/exec", "QuestDB", params={"query": "select 1"}, auth=auth),
@@ -85,16 +85,24 @@ def _prepare(home: Path) -> None:
         version.unlink()
 
 
-def _environment(user: str, password: str, port: int, pg_port: int) -> dict[str, str]:
-    """QuestDB reads `a.b` of its server.conf from `QDB_A_B`."""
+def _location(user: str, password: str, port: int, pg_port: int) -> dict[str, str]:
+    """Where it listens, and its password. QuestDB reads `a.b` of its server.conf from `QDB_A_B`."""
     return {
         "QDB_HTTP_BIND_TO": f"{HOST}:{port}",
         "QDB_HTTP_USER": user,
         "QDB_HTTP_PASSWORD": password,
-        "QDB_HTTP_MIN_ENABLED": "false",
         "QDB_PG_NET_BIND_TO": f"{HOST}:{pg_port}",
         "QDB_PG_USER": user,
         "QDB_PG_PASSWORD": password,
+    }
+
+
+def server_settings(durability: Durability) -> dict[str, str]:
+    """The settings that QuestDB has everywhere, in a container too. docker-compose.yml is tested against them."""
+    return {
+        "QDB_HTTP_MIN_ENABLED": "false",
+        # `/ping` answers without the password, so that a health check of a container needs no secret.
+        "QDB_HTTP_HEALTH_CHECK_AUTHENTICATION_REQUIRED": "false",
         "QDB_LINE_TCP_ENABLED": "false",
         "QDB_TELEMETRY_ENABLED": "false",
         **_threads(),
@@ -106,11 +114,8 @@ def _environment(user: str, password: str, port: int, pg_port: int) -> dict[str,
         # Every column of the current day takes this much disk at once; with the default of 16 MB an empty system takes 5 GB.
         "QDB_CAIRO_WRITER_DATA_APPEND_PAGE_SIZE": "1048576",
         "QDB_CAIRO_WRITER_DATA_INDEX_VALUE_APPEND_PAGE_SIZE": "1048576",
+        "QDB_CAIRO_COMMIT_MODE": "sync" if durability == "fsync" else "nosync",
     }
-
-
-def _durability(mode: Durability) -> dict[str, str]:
-    return {"QDB_CAIRO_COMMIT_MODE": "sync" if mode == "fsync" else "nosync"}
 
 
 def _threads() -> dict[str, str]:

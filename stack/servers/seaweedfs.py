@@ -24,6 +24,21 @@ VOLUME_SIZE_MB = 512
 """The largest size of a volume file; no space is reserved in advance."""
 MAX_VOLUMES = 200
 """With the size of a volume, 100 GB. Each bucket takes volumes of its own, by default seven at a time."""
+SERVER_ARGUMENTS = (
+    "-master.telemetry=false",
+    f"-master.volumeSizeLimitMB={VOLUME_SIZE_MB}",
+    # Heartbeats and elections are for several masters; here there is one.
+    "-master.heartbeatInterval=1s",
+    "-master.electionTimeout=1s",
+    f"-volume.max={MAX_VOLUMES}",
+    "-volume.preStopSeconds=1",
+    "-filer",
+    "-s3",
+    "-s3.port.iceberg=0",
+    "-s3.port.lance=0",
+    "-s3.autoCreateBucket=false",
+)
+"""The arguments that it has everywhere, in a container too. docker-compose.yml is tested against them."""
 MEMORY_LIMIT_MB = 512
 """Soft limit of the Go runtime. The process needs about 110 MB; with a limit of 160 MB it collected garbage all the time,
 which took 7 % of a core."""
@@ -76,32 +91,21 @@ def _arguments(home: Path, keys: Path, run_dir: Path, port: int, ports: Internal
     return (
         "-logtostderr=true",
         "server",
+        *SERVER_ARGUMENTS,
         f"-dir={home / 'data'}",
         f"-ip={HOST}",
         f"-ip.bind={HOST}",
         f"-master.port={ports.store_master}",
         f"-master.port.grpc={ports.store_master_grpc}",
-        "-master.telemetry=false",
-        f"-master.volumeSizeLimitMB={VOLUME_SIZE_MB}",
-        # Heartbeats and elections are for several masters; here there is one.
-        "-master.heartbeatInterval=1s",
-        "-master.electionTimeout=1s",
         f"-volume.port={ports.store_volume}",
         f"-volume.port.grpc={ports.store_volume_grpc}",
-        f"-volume.max={MAX_VOLUMES}",
-        "-volume.preStopSeconds=1",
-        "-filer",
         f"-filer.port={ports.store_filer}",
         f"-filer.port.grpc={ports.store_filer_grpc}",
         f"-filer.localSocket={run_dir / 'filer.sock'}",
-        "-s3",
         f"-s3.localSocket={run_dir / 's3.sock'}",
         f"-s3.port={port}",
         f"-s3.port.grpc={ports.store_grpc}",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
         f"-s3.config={keys}",
-        "-s3.autoCreateBucket=false",
     )
 
 

