@@ -153,7 +153,7 @@ class GeneratedMarket:
     def _row(self, minute: int) -> NDArray[np.float64]:
         """The row of the walk of a minute."""
         day, row = divmod(minute, MIN_PER_DAY)
-        return self._day(day)[0][row + 1]
+        return np.asarray(self._day(day)[0][row + 1])
 
     def log_vol(self, at_min: int) -> float:
         """The log volatility of this minute (0 is typical): the true value of what a forecast estimates."""

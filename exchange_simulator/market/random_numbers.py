@@ -32,8 +32,10 @@ POISSON_EXACT_BELOW = 12.0
 
 
 def _cache_dir() -> str:
-    """The folder of the compiled functions. Its name holds a hash of the sources, because numba's own check looks only at
-    the file of the function that is called, not at those of the functions that it inlines."""
+    """The folder of the compiled functions, whose name holds a hash of the sources.
+
+    numba's own check looks only at the file of the function that is called, not at those of the functions that it inlines.
+    """
     files = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
     base = os.environ.get("NUMBA_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 import btc_core
-from btc_core.clock import NS_PER_MIN, NS_PER_S, from_ns
+from btc_core.clock import NS_PER_MIN, from_ns
 from exchange_simulator.units import MIN_PER_DAY
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ SEASON, RELEASE, IS_RELEASE = 0, 1, 2
 WEEKDAY_VARIANCE = (0.65, 0.65, 0.73, 0.79, 0.83, 0.76, 0.78, 0.84, 1.18, 1.6, 2.0, 1.85, 1.7, 1.55, 1.5, 1.5, 1.3, 1.25,
                     0.92, 0.95, 1.0, 0.95, 0.85, 0.72)  # fmt: skip
 """Variance by the hour in New York from Monday to Friday, without the bursts of `NEW_YORK_BURSTS` and `UTC_BURSTS`."""
-WEEKEND_VARIANCE = (0.33, 0.32, 0.32, 0.34, 0.36, 0.36, 0.37, 0.39, 0.45, 0.53, 0.59, 0.61, 0.61, 0.61, 0.61, 0.6, 0.67,
-                    0.74, 0.78, 0.7, 0.55, 0.48, 0.39, 0.35)  # fmt: skip
+WEEKEND_VARIANCE = (0.28, 0.28, 0.27, 0.29, 0.31, 0.31, 0.31, 0.33, 0.39, 0.47, 0.52, 0.54, 0.54, 0.54, 0.54, 0.53, 0.6,
+                    0.7, 0.76, 0.65, 0.52, 0.44, 0.35, 0.3)  # fmt: skip
 WEEKEND_FROM_MIN, WEEKEND_UNTIL_MIN = (4 * 24 + 20) * 60, (6 * 24 + 18) * 60
 """The weekend in minutes of the week in New York: from Friday 20:00 to Sunday 18:00, when futures open."""
 SLOT_VARIANCE = (1.14, 1.05, 0.93, 1.06, 0.98, 0.88, 1.2, 1.03, 0.96, 1.04, 0.92, 0.83)
@@ -58,10 +58,10 @@ RELEASE_REACH_MIN = 360
 
 
 def _interpolated(by_hour: tuple[float, ...]) -> Floats:
-    """The log of half-hourly centred values for each minute of a day, which continues as the next."""
+    """The logs of hourly values for each minute of a day. A value is that of the middle of its hour; midnight is no edge."""
     hours = np.arange(-1, 25)
     logs = np.log(np.take(by_hour, hours, mode="wrap"))
-    return np.interp(np.arange(MIN_PER_DAY), hours * 60.0 + 30.0, logs)
+    return np.asarray(np.interp(np.arange(MIN_PER_DAY), hours * 60.0 + 30.0, logs))
 
 
 def _decays(at_min: Floats, bursts: tuple[tuple[int, float, float], ...]) -> Floats:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # Each kind of number has a random stream of its own, so another draw in one kind does not change the other kinds.
 STREAM_WALK, STREAM_MOVES, STREAM_TRADES, STREAM_SIZES, STREAM_BOOK, STREAM_FACTOR, STREAM_PATH = 1, 2, 3, 4, 5, 6, 7
 
-MINUTE_SIGMA = 4.1e-4
+MINUTE_SIGMA = 4.2e-4
 """Typical volatility of the factor in one minute, as a fraction of the price."""
 MEMORY_SD = np.array([0.34, 0.2, 0.18, 0.22, 0.12])
 MEMORY_TAU_MIN = np.array([43_200.0, 2_880.0, 360.0, 75.0, 15.0])
@@ -49,9 +49,9 @@ CALM_MIN, TURBULENT_MIN = 14_400.0, 7_200.0
 BURST_PER_MIN, BURST_SIZE, BURST_TAU_MIN = 1 / 480, 0.6, 20.0
 """News of no calendar: every eight hours on average log volatility rises by an exponential amount, then decays."""
 PULSE_SD, PULSE_TAU_MIN = 0.36, 10.0
-PULSE_RESPONSE, PULSE_DELAY_MIN = 0.65, 4.0
+PULSE_RESPONSE, PULSE_DELAY_MIN = 0.55, 4.0
 """A pulse of interest raises trading at once and volatility within some minutes, so volume leads volatility a little."""
-FLUTTER_SD = 0.26
+FLUTTER_SD = 0.4
 """Log volatility that lasts for one minute only."""
 JUMP_PER_MIN, JUMP_SIGMAS, DOWN_SHARE = 1 / 2_000, 5.0, 0.55
 """Every day and a half on average the price jumps by about this many times the volatility of the minute."""
@@ -123,7 +123,7 @@ def _factor_log_vol(state: Floats) -> float:
     total = state[_BURST] + state[_RESPONSE] + (CALM if state[_REGIME] == 0.0 else TURBULENT)
     for k in range(len(MEMORY_SD)):
         total += state[k]
-    return total
+    return float(total)
 
 
 @compiled
@@ -176,8 +176,11 @@ def walk_minutes(  # noqa: PLR0913, PLR0917 - compiled functions take numbers, n
         own_log_vol = state[_OWN_FAST] + state[_OWN_SLOW]
         own_sigma, own_move, own_jump = own * sigma * math.exp(own_log_vol), normal(own_key, 0), 0.0
         if uniform(own_key, 75) < JUMP_PER_MIN:
-            own_jump = own_sigma * JUMP_SIGMAS * (0.5 + uniform(own_key, 76)) * (
-                -1.0 if uniform(own_key, 77) < DOWN_SHARE else 1.0
+            own_jump = (
+                own_sigma
+                * JUMP_SIGMAS
+                * (0.5 + uniform(own_key, 76))
+                * (-1.0 if uniform(own_key, 77) < DOWN_SHARE else 1.0)
             )
         own_share = own * own * math.exp(2.0 * own_log_vol)
         wide = 0.5 * math.log((beta * beta + own_share) / typical)
