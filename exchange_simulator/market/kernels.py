@@ -63,8 +63,10 @@ SIZE_TILT = 0.2
 """How much the log size rises on the side from which the price will move away, for a move of one standard deviation."""
 SIDE_KEPT = 0.35
 """The share of orders that have the side of the order before, as parts of one large order do."""
-SIDE_BY_FLOW, SIDE_BY_MOVE = 0.4, 0.9
-"""How much the log odds of a buy rise with the flow of the minute and with the move of the mid that follows the order."""
+SIDE_BY_FLOW, SIDE_BY_MOVE, SIDE_BY_TREND = 0.35, 1.5, 1.2
+TREND_MOVES = 20
+"""How much the log odds of a buy rise with the flow of the minute, with the move of the mid that follows the order, and
+with the sum of so many moves before it, in standard deviations."""
 
 TIME, BID, ASK, NEXT_MOVE = range(4)
 """The columns of moves. `NEXT_MOVE` is the change of the mid that comes next, in 1/1000 of its standard deviation."""
@@ -173,7 +175,11 @@ def fill_trades(key: Any, row: Floats, moves: Ints, qty_scale: float, trades: In
         if not sweep:
             depth = 0
             if i == 0 or uniform(key, 8 * i) >= SIDE_KEPT:
-                odds = SIDE_BY_FLOW * row[FLOW] + SIDE_BY_MOVE * 1e-3 * moves[at, NEXT_MOVE]
+                trend = 0
+                for j in range(max(0, at - TREND_MOVES), at):
+                    trend += moves[j, NEXT_MOVE]
+                odds = SIDE_BY_FLOW * row[FLOW] + 1e-3 * SIDE_BY_MOVE * moves[at, NEXT_MOVE]
+                odds += 1e-3 * SIDE_BY_TREND * trend / math.sqrt(TREND_MOVES)
                 buy = 1 if uniform(key, 8 * i + 5) * (1.0 + math.exp(-odds)) < 1.0 else 0
         elif uniform(key, 8 * i) < 0.5:
             depth += 1 + int(3.0 * uniform(key, 8 * i + 1))
