@@ -34,6 +34,9 @@ EPOCH_NS = 1_704_067_200_000_000_000
 """2024-01-01 00:00 UTC, the first minute of every generated market. Another epoch changes every market."""
 EPOCH_MIN = EPOCH_NS // NS_PER_MIN
 
+REVISION = 2
+"""Raise this whenever the same seed gives another market: a data directory then belongs to trades with other ids."""
+
 DAYS_CACHED = 3
 """Days whose walks and bars stay in memory, 210 KB each. The rolling 24 hours touch two days."""
 REFERENCE_PRICE = 60_000.0
