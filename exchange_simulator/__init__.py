@@ -7,10 +7,12 @@ only `btc_core.clock` and `btc_core.errors`.
 Read it in this order; each part imports only from the parts above it:
 
 1. `units`, `pairs`: ticks and lots, how the exchange prints numbers and times, and the pairs that it lists.
-2. `market`: what happens on the market. `generated` computes trades and quotes from a seed with the compiled functions
-   of `kernels`; `recording` and `recording_formats` read them from files. `published_tape` is the layer between the
-   market and all its readers. Faults can void trades and skew the exchange's clock; the layer records what they
-   changed, so that the stream, snapshots, REST and bars agree. The generated market itself never changes.
+2. `market`: what happens on the market. `generated` computes trades and quotes from a seed. The compiled functions are in
+   `random_numbers`, `volatility` (from minute to minute) and `kernels` (within a minute); `seasons` says what the clock and
+   releases do to volatility, and `characters` how symbols differ. `recording` and `recording_formats` read trades and
+   quotes from files. `published_tape` is the layer between the market and all its readers. Faults can void trades and skew
+   the exchange's clock; the layer records what they changed, so that the stream, snapshots, REST and bars agree. The
+   generated market itself never changes.
 3. `rate_limit`, `websocket`: from a market event to the frames that each client gets. `wire` formats frames, `channels`
    decides which frames an event causes, `hub` holds the clients and their subscriptions, `feeds` publish events when
    they are due, and `ledger` records everything that was sent, so that tests can compare it with what arrived.

@@ -21,7 +21,7 @@ from exchange_simulator.faults.injector import Injector
 from exchange_simulator.http_routes import HttpRoutes, MarketSource
 from exchange_simulator.market import recording_formats
 from exchange_simulator.market.clock import MarketClock
-from exchange_simulator.market.generated import GeneratedMarket
+from exchange_simulator.market.generated import REVISION, GeneratedMarket
 from exchange_simulator.market.order_book import BookGenerator
 from exchange_simulator.market.published_tape import PublishedTape
 from exchange_simulator.rest.api import Listing, RestApi
@@ -166,7 +166,7 @@ class Exchange:
 
 
 def _check_same_market(options: Options) -> None:
-    """Keep the seed, rate and speed of the generated market beside its ledger; raises `ConfigError` if they were others.
+    """Keep the seed, rate, revision and speed of the generated market beside its ledger; raises `ConfigError` if they differ.
 
     The trade ids of a market depend on them, and the same client would see its ids jump. Market time begins at wall time
     with each start, so a market at another speed than 1 cannot be continued at all.
@@ -174,14 +174,15 @@ def _check_same_market(options: Options) -> None:
     path = options.data_dir / MARKET_FILE
     at_wall_pace = options.speed == 1.0
     speed = {} if at_wall_pace else {"speed": options.speed}
-    market = msgspec.json.encode({"seed": options.seed, "rate": options.rate} | speed)
+    market = msgspec.json.encode({"seed": options.seed, "rate": options.rate, "revision": REVISION} | speed)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(market)
     elif path.read_bytes() != market or not at_wall_pace:
         msg = (
             f"{options.data_dir} belongs to a market with other trade ids ({path.read_text()} in {MARKET_FILE}), but the "
-            f"options say {market.decode()}: use the same --seed and --rate and no --speed, or another --data-dir (of the whole stack)"
+            f"options and this version say {market.decode()}: use the same --seed and --rate and no --speed, or "
+            "another --data-dir (of the whole stack), which another revision always needs"
         )
         raise ConfigError(msg)
 

@@ -1,152 +1,79 @@
-"""The compiled arithmetic of the generated market: every number is a pure function of a key and a counter.
+"""The compiled arithmetic of one minute: quotes, trades, bars and the levels of a book.
 
-Times within a minute are microseconds from its start, prices are ticks, quantities are lots (see `units`).
-The random numbers are splitmix64 over a counter, so any minute can be computed alone and is always equal.
+Times within a minute are microseconds from its start, prices are ticks, quantities are lots (see `units`). A minute
+follows from its row of the walk and the row before (`volatility`), and can be computed alone.
 
-What does not belong here: days, caches and Python objects (`generated`, `order_book`).
+What does not belong here: volatility from minute to minute, days, caches and Python objects (`generated`, `order_book`).
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 
-from exchange_simulator.units import MIN_PER_DAY
+from exchange_simulator.market.random_numbers import (
+    GOLDEN_GAMMA,
+    compiled,
+    mix,
+    normal,
+    quick_normal,
+    stream_key,
+    uniform,
+)
+from exchange_simulator.market.volatility import (
+    BETA,
+    FACTOR_JUMP,
+    FACTOR_PRICE,
+    FACTOR_SIGMA,
+    FLOW,
+    JUMP_AT,
+    LAG_S,
+    LOG_VOL,
+    OWN_JUMP,
+    OWN_PRICE,
+    OWN_SIGMA,
+    SIZE_SHARE,
+    STREAM_BOOK,
+    STREAM_MOVES,
+    STREAM_PATH,
+    STREAM_TRADES,
+    TRADING,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-_Function = TypeVar("_Function", bound="Callable[..., Any]")
-
-
-def _compiled(function: _Function) -> _Function:
-    return cast("_Function", numba.njit(cache=True, nogil=True, error_model="numpy")(function))
-
-
-GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-"""The increment of splitmix64."""
-_MIX_A = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_B = np.uint64(0x94D049BB133111EB)
 US_PER_MIN = 60_000_000
-
-# Each kind of number has a random stream of its own, so another draw in one kind does not change the other kinds.
-STREAM_WALK, STREAM_MOVES, STREAM_TRADES, STREAM_SIZES, STREAM_BOOK = 1, 2, 3, 4, 5
-
-# Log volatility is the sum of a slow and a medium AR(1) process, bursts and a daily cycle. The sizes are standard
-# deviations of log volatility. Together they give a median 5-minute realized volatility of 8 to 12 bps, and a HAR
-# forecast that beats the last value.
-SLOW_SD, SLOW_TAU_MIN = 0.35, 2_880.0
-MEDIUM_SD, MEDIUM_TAU_MIN = 0.40, 90.0
-BURST_PER_MIN, BURST_SIZE, BURST_TAU_MIN = 1 / 480, 0.8, 15.0
-"""Every eight hours on average volatility rises by an exponentially distributed amount of this mean, then decays."""
-DAILY_AMPLITUDE = 0.25
-MINUTE_SIGMA = 4.3e-4
-"""Typical volatility of one minute, as a fraction of the price (4.3 bps)."""
-LOG_VOL_LIMIT = 2.5
-"""Log volatility is clipped to plus or minus this: e**2.5 is 12 times the typical volatility."""
-JUMP_PER_MIN, JUMP_SIGMAS = 1 / 2_880, 6.0
-"""Every two days on average the price jumps, up or down, by this many times the volatility of the minute."""
-REVERSION_TAU_MIN = 43_200.0
-"""The log price reverts to its base within about a month. It stays within some 10 %; over minutes this has no effect."""
-
-TRADES_PER_MIN = 26.0
+PATH_STEPS = 240
+"""Steps of the factor's path in one minute, a quarter of a second each. A symbol sees a step when its quote moves."""
+_STEP_US = US_PER_MIN // PATH_STEPS
 MOVES_PER_MIN = 120.0
 SIZES_PER_MIN = 480.0
-"""Events in a minute of typical volatility at rate 1: trades, changes of a best price, changes of a best size only."""
-POISSON_EXACT_BELOW = 12.0
-"""Above this mean a rounded normal number replaces the Poisson number."""
+"""Events in a minute of typical volatility at rate 1: changes of a best price, changes of a best size only."""
+SPREAD_PER_MOVE = 0.5
+"""How much a move of one standard deviation widens the spread of the quote before it, as a share."""
+DEPTH_BY_LOG_VOL, DEPTH_PER_MOVE = 0.5, 0.3
+"""How quickly sizes fall with log volatility, and before a move."""
+SIZE_TILT = 0.2
+"""How much the log size rises on the side from which the price will move away, for a move of one standard deviation."""
+SIDE_KEPT = 0.35
+"""The share of orders that have the side of the order before, as parts of one large order do."""
+SIDE_BY_FLOW, SIDE_BY_MOVE, SIDE_BY_TREND = 0.35, 1.5, 1.2
+TREND_MOVES = 20
+"""How much the log odds of a buy rise with the flow of the minute, with the move of the mid that follows the order, and
+with the sum of so many moves before it, in standard deviations."""
+
+TIME, BID, ASK, NEXT_MOVE = range(4)
+"""The columns of moves. `NEXT_MOVE` is the change of the mid that comes next, in 1/1000 of its standard deviation."""
+MOVE_COLUMNS = 4
 
 
-@_compiled
-def mix(value: Any) -> Any:
-    """The output function of splitmix64: uint64 -> uint64."""
-    z = value
-    z = (z ^ (z >> np.uint64(30))) * _MIX_A
-    z = (z ^ (z >> np.uint64(27))) * _MIX_B
-    return z ^ (z >> np.uint64(31))
-
-
-@_compiled
-def stream_key(seed: Any, minute: int, stream: int) -> Any:
-    """The key of one random stream in one minute."""
-    return mix(mix(np.uint64(seed) + GOLDEN_GAMMA * np.uint64(minute)) + GOLDEN_GAMMA * np.uint64(stream))
-
-
-@_compiled
-def uniform(key: Any, counter: int) -> float:
-    """A uniform number strictly between 0 and 1."""
-    bits = mix(key + GOLDEN_GAMMA * np.uint64(counter)) >> np.uint64(11)
-    return (np.float64(bits) + 0.5) * (1.0 / 9007199254740992.0)
-
-
-@_compiled
-def normal(key: Any, counter: int) -> float:
-    """A standard normal number by Box-Muller. It uses the uniform numbers of counters `2 * counter` and the next."""
-    radius = math.sqrt(-2.0 * math.log(uniform(key, 2 * counter)))
-    return radius * math.cos(6.283185307179586 * uniform(key, 2 * counter + 1))
-
-
-@_compiled
-def poisson(mean: float, key: Any, counter: int) -> int:
-    """A Poisson number: exact for small means (Knuth's method), else a rounded normal number, which is faster."""
-    if mean > POISSON_EXACT_BELOW:
-        return max(0, int(mean + math.sqrt(mean) * normal(key, counter) + 0.5))
-    limit = math.exp(-mean)
-    product = uniform(key, 2 * counter)
-    count = 0
-    while product > limit:
-        count += 1
-        product *= uniform(key, 2 * counter + count)
-    return count
-
-
-@_compiled
-def walk_minutes(  # noqa: PLR0913, PLR0917 - compiled functions take numbers, not objects
-    seed: Any, first: int, count: int, rate: float, state: Floats, walk: Floats, trade_counts: Ints
-) -> None:
-    """Walk price and volatility through `count` minutes from minute `first` (since the market's epoch).
-
-    `state` holds the slow and the medium component, the burst and the log price; it is changed in place. A row of
-    `walk` holds the log price at the minute's start, the minute's volatility as a fraction, and its log volatility; one
-    more row holds only the log price at the end. `trade_counts` gets the number of trades in each minute.
-    """
-    slow_decay = math.exp(-1.0 / SLOW_TAU_MIN)
-    medium_decay = math.exp(-1.0 / MEDIUM_TAU_MIN)
-    burst_decay = math.exp(-1.0 / BURST_TAU_MIN)
-    slow_shock = SLOW_SD * math.sqrt(1.0 - slow_decay * slow_decay)
-    medium_shock = MEDIUM_SD * math.sqrt(1.0 - medium_decay * medium_decay)
-    slow, medium, burst, log_price = state[0], state[1], state[2], state[3]
-    for i in range(count):
-        minute = first + i
-        key = stream_key(seed, minute, STREAM_WALK)
-        slow = slow_decay * slow + slow_shock * normal(key, 0)
-        medium = medium_decay * medium + medium_shock * normal(key, 1)
-        burst *= burst_decay
-        if uniform(key, 4) < BURST_PER_MIN:
-            burst -= BURST_SIZE * math.log(uniform(key, 5))
-        phase = 6.283185307179586 * (minute % MIN_PER_DAY) / MIN_PER_DAY
-        cycle = DAILY_AMPLITUDE * math.cos(phase - 4.05)  # Highest at 15:30 UTC.
-        log_vol = min(LOG_VOL_LIMIT, max(-LOG_VOL_LIMIT, slow + medium + burst + cycle))
-        sigma = MINUTE_SIGMA * math.exp(log_vol)
-        change = sigma * normal(key, 3)
-        if uniform(key, 8) < JUMP_PER_MIN:
-            change += sigma * JUMP_SIGMAS * (1.0 if uniform(key, 9) < 0.5 else -1.0)
-        walk[i, 0], walk[i, 1], walk[i, 2] = log_price, sigma, log_vol
-        trade_counts[i] = poisson(TRADES_PER_MIN * rate * math.exp(0.7 * log_vol), key, 16)
-        log_price += change - log_price / REVERSION_TAU_MIN
-    walk[count, 0] = log_price
-    state[0], state[1], state[2], state[3] = slow, medium, burst, log_price
-
-
-@_compiled
+@compiled
 def arrival_times(key: Any, repeated_share: float, times: Ints) -> None:
     """Fill `times` with ordered times of a Poisson process in one minute, us; this share repeats the time before."""
     count = times.shape[0]
@@ -161,39 +88,77 @@ def arrival_times(key: Any, repeated_share: float, times: Ints) -> None:
         times[i] = min(US_PER_MIN - 1, int(elapsed[i] * scale))
 
 
-@_compiled
+@compiled
 def move_count(log_vol: float, rate: float) -> int:
     """How often a best price changes in one minute; grows with the square root of the rate."""
     return max(2, int(MOVES_PER_MIN * math.exp(0.5 * log_vol) * math.sqrt(rate)))
 
 
-@_compiled
-def fill_moves(key: Any, start: float, end: float, sd: float, log_vol: float, moves: Ints) -> None:  # noqa: PLR0913, PLR0917 - compiled functions take numbers, not objects
-    """One minute of best prices. The columns of `moves` are time in us, bid, ask.
+@compiled
+def fill_path(seed: Any, minute: int, row: Floats, next_row: Floats, path: Floats) -> None:
+    """The factor's log price in one minute: `PATH_STEPS` steps from its price at the begin to that at the end.
 
-    The mid moves from `start` to `end` (ticks) as a Brownian bridge of standard deviation `sd`. The first row is at the
-    start of the minute, so every quote depends on its own minute alone.
+    `row` and `next_row` are those of the walk. The path is a Brownian bridge, and jumps where the row says.
+    """
+    key = stream_key(seed, minute, STREAM_PATH)
+    step = row[FACTOR_SIGMA] / math.sqrt(PATH_STEPS)
+    path[0] = 0.0
+    for k in range(PATH_STEPS):
+        path[k + 1] = path[k] + step * quick_normal(key, k)
+    drift = (next_row[FACTOR_PRICE] - row[FACTOR_PRICE] - row[FACTOR_JUMP] - path[PATH_STEPS]) / PATH_STEPS
+    jump_at = row[JUMP_AT] * PATH_STEPS
+    for k in range(PATH_STEPS + 1):
+        path[k] += row[FACTOR_PRICE] + drift * k + (row[FACTOR_JUMP] if k > jump_at else 0.0)
+
+
+@compiled
+def _lagged(before: Floats, path: Floats, time_us: int, lag_us: int) -> float:
+    """The factor's log price so long before this time of the minute of `path`; `before` is the path of the minute before."""
+    place = (time_us - lag_us) // _STEP_US
+    return float(path[place] if place >= 0 else before[PATH_STEPS + place])
+
+
+@compiled
+def fill_moves(  # noqa: PLR0913, PLR0917 - compiled functions take numbers, not objects
+    key: Any, base: float, character: Floats, row: Floats, next_row: Floats, before: Floats, path: Floats, moves: Ints
+) -> None:
+    """One minute of best prices, with the columns `TIME` to `NEXT_MOVE`.
+
+    The mid is the symbol's own Brownian bridge plus the factor's path some seconds earlier. The first row is at the start
+    of the minute, so every quote depends on its own minute and the factor alone.
     """
     count = moves.shape[0]
     times = np.empty(count, np.int64)
     arrival_times(mix(key), 0.0, times)
-    walk = np.empty(count + 1)
-    walk[0] = 0.0
-    step = sd / math.sqrt(count)
+    times[0] = 0
+    beta, lag_us = character[BETA], int(character[LAG_S] * 1e6)
+    own = np.empty(count + 1)
+    own[0] = 0.0
+    step = row[OWN_SIGMA] / math.sqrt(count)
     for i in range(count):
-        walk[i + 1] = walk[i] + step * normal(key, i)
-    spread_scale = 1.2 + 1.6 * math.exp(0.6 * log_vol)
+        own[i + 1] = own[i] + step * normal(key, i)
+    drift = (next_row[OWN_PRICE] - row[OWN_PRICE] - row[OWN_JUMP] - own[count]) / count
     spread_key = mix(key + GOLDEN_GAMMA)
+    jump_at = uniform(spread_key, count) * count
+    for i in range(count + 1):
+        own[i] += row[OWN_PRICE] + drift * i + (row[OWN_JUMP] if i > jump_at else 0.0)
+    spread_scale = 1.2 + 1.6 * math.exp(0.6 * row[LOG_VOL])
+    move_sd = math.sqrt((beta * row[FACTOR_SIGMA]) ** 2 + row[OWN_SIGMA] ** 2 + 1e-18) / math.sqrt(count)
+    log_mid = beta * _lagged(before, path, 0, lag_us) + own[0]
     for i in range(count):
-        share = i / count
-        mid = start + (end - start) * share + walk[i] - walk[count] * share
-        spread = 1 - int(spread_scale * math.log(uniform(spread_key, i)))
-        bid = max(1, int(mid - 0.5 * spread + 0.5))
-        moves[i, 0], moves[i, 1], moves[i, 2] = (0 if i == 0 else times[i]), bid, bid + spread
+        next_us = times[i + 1] if i + 1 < count else US_PER_MIN
+        next_log_mid = beta * _lagged(before, path, next_us, lag_us) + own[i + 1]
+        change = min(4.0, max(-4.0, (next_log_mid - log_mid) / move_sd))
+        scale = spread_scale * (1.0 + SPREAD_PER_MOVE * (abs(change) - 0.8))
+        spread = 1 - int(scale * math.log(uniform(spread_key, i)))
+        bid = max(1, int(base * math.exp(log_mid) - 0.5 * spread + 0.5))
+        moves[i, TIME], moves[i, BID], moves[i, ASK] = times[i], bid, bid + spread
+        moves[i, NEXT_MOVE] = int(1000.0 * change)
+        log_mid = next_log_mid
 
 
-@_compiled
-def fill_trades(key: Any, moves: Ints, qty_scale: float, trades: Ints) -> None:
+@compiled
+def fill_trades(key: Any, row: Floats, moves: Ints, qty_scale: float, trades: Ints) -> None:
     """One minute of trades. The columns of `trades` are time in us, price, quantity, is a buy, is a market order.
 
     Trades at one time are one order that sweeps the book: they have one side, and prices further and further away.
@@ -202,26 +167,32 @@ def fill_trades(key: Any, moves: Ints, qty_scale: float, trades: Ints) -> None:
     times = np.empty(count, np.int64)
     arrival_times(mix(key), 0.3, times)
     at, buy, depth = 0, 1, 0
+    size_scale = qty_scale * math.exp(SIZE_SHARE * row[TRADING])
     for i in range(count):
         sweep = i > 0 and times[i] == times[i - 1]
-        while at + 1 < moves.shape[0] and moves[at + 1, 0] <= times[i]:
+        while at + 1 < moves.shape[0] and moves[at + 1, TIME] <= times[i]:
             at += 1
         if not sweep:
             depth = 0
-            if uniform(key, 8 * i) < 0.4:
-                buy = 1 - buy
+            if i == 0 or uniform(key, 8 * i) >= SIDE_KEPT:
+                trend = 0
+                for j in range(max(0, at - TREND_MOVES), at):
+                    trend += moves[j, NEXT_MOVE]
+                odds = SIDE_BY_FLOW * row[FLOW] + 1e-3 * SIDE_BY_MOVE * moves[at, NEXT_MOVE]
+                odds += 1e-3 * SIDE_BY_TREND * trend / math.sqrt(TREND_MOVES)
+                buy = 1 if uniform(key, 8 * i + 5) * (1.0 + math.exp(-odds)) < 1.0 else 0
         elif uniform(key, 8 * i) < 0.5:
             depth += 1 + int(3.0 * uniform(key, 8 * i + 1))
-        price = moves[at, 2] + depth if buy == 1 else max(1, moves[at, 1] - depth)
-        size = math.exp(1.5 * normal(key, 4 * i + 1) - 4.0) * qty_scale
+        price = moves[at, ASK] + depth if buy == 1 else max(1, moves[at, BID] - depth)
+        size = math.exp(1.5 * normal(key, 4 * i + 1) - 4.0) * size_scale
         trades[i, 0], trades[i, 1] = times[i], price
         trades[i, 2] = max(100, int(min(size, 15.0 * qty_scale) * 1e8))
         trades[i, 3] = buy
         trades[i, 4] = 1 if uniform(key, 8 * i + 4) < 0.4 else 0
 
 
-@_compiled
-def fill_quotes(key: Any, moves: Ints, size_times: Ints, qty_scale: float, quotes: Ints) -> None:
+@compiled
+def fill_quotes(key: Any, row: Floats, moves: Ints, size_times: Ints, qty_scale: float, quotes: Ints) -> None:  # noqa: PLR0913, PLR0917 - compiled functions take numbers, not objects
     """One minute of quotes. The columns of `quotes` are time in us, bid, bid quantity, ask, ask quantity.
 
     `size_times` holds the times at which only a size changes. `quotes` has a row for each of them and for each move.
@@ -229,30 +200,35 @@ def fill_quotes(key: Any, moves: Ints, size_times: Ints, qty_scale: float, quote
     i, j = 0, 0
     bid_qty, ask_qty = 0, 0
     for k in range(quotes.shape[0]):
-        moved = j >= size_times.shape[0] or (i < moves.shape[0] and moves[i, 0] <= size_times[j])
-        new_bid_qty = 1000 - int(math.log(uniform(key, 3 * k)) * 0.9e8 * qty_scale)
-        new_ask_qty = 1000 - int(math.log(uniform(key, 3 * k + 1)) * 0.9e8 * qty_scale)
+        moved = j >= size_times.shape[0] or (i < moves.shape[0] and moves[i, TIME] <= size_times[j])
+        next_move = 1e-3 * moves[i if moved else max(0, i - 1), NEXT_MOVE]
+        depth = 0.9e8 * qty_scale * math.exp(-DEPTH_BY_LOG_VOL * row[LOG_VOL]) / (1.0 + DEPTH_PER_MOVE * abs(next_move))
+        tilt = math.exp(SIZE_TILT * next_move)
+        new_bid_qty = 1000 - int(math.log(uniform(key, 3 * k)) * depth * tilt)
+        new_ask_qty = 1000 - int(math.log(uniform(key, 3 * k + 1)) * depth / tilt)
         bid_changes = uniform(key, 3 * k + 2) < 0.5
         if moved or bid_changes:
             bid_qty = new_bid_qty
         if moved or not bid_changes:
             ask_qty = new_ask_qty
-        quotes[k, 0] = moves[i, 0] if moved else size_times[j]
+        quotes[k, 0] = moves[i, TIME] if moved else size_times[j]
         if moved:
             i += 1
         else:
             j += 1
-        quotes[k, 1], quotes[k, 2] = moves[i - 1, 1], bid_qty
-        quotes[k, 3], quotes[k, 4] = moves[i - 1, 2], ask_qty
+        quotes[k, 1], quotes[k, 2] = moves[i - 1, BID], bid_qty
+        quotes[k, 3], quotes[k, 4] = moves[i - 1, ASK], ask_qty
 
 
-@_compiled
+@compiled
 def fill_bars(  # noqa: PLR0913, PLR0917 - compiled functions take numbers, not objects
-    seed: Any,
+    market_seed: Any,
+    symbol_seed: Any,
     first: int,
     rate: float,
     base: float,
     qty_scale: float,
+    character: Floats,
     walk: Floats,
     trade_counts: Ints,
     bars: Ints,
@@ -262,12 +238,17 @@ def fill_bars(  # noqa: PLR0913, PLR0917 - compiled functions take numbers, not 
 
     `walk` and `trade_counts` come from `walk_minutes`. `value` gets the sum of price times quantity (ticks times lots).
     """
+    before, path = np.empty(PATH_STEPS + 1), np.empty(PATH_STEPS + 1)
+    fill_path(market_seed, first - 1, walk[0], walk[1], path)
     for i in range(trade_counts.shape[0]):
-        moves = np.empty((move_count(walk[i, 2], rate), 3), np.int64)
+        before, path = path, before
+        row, next_row = walk[i + 1], walk[i + 2]
+        fill_path(market_seed, first + i, row, next_row, path)
+        moves = np.empty((move_count(row[LOG_VOL], rate), MOVE_COLUMNS), np.int64)
         trades = np.empty((trade_counts[i], 5), np.int64)
-        start, end = base * math.exp(walk[i, 0]), base * math.exp(walk[i + 1, 0])
-        fill_moves(stream_key(seed, first + i, STREAM_MOVES), start, end, start * walk[i, 1], walk[i, 2], moves)
-        fill_trades(stream_key(seed, first + i, STREAM_TRADES), moves, qty_scale, trades)
+        move_key = stream_key(symbol_seed, first + i, STREAM_MOVES)
+        fill_moves(move_key, base, character, row, next_row, before, path, moves)
+        fill_trades(stream_key(symbol_seed, first + i, STREAM_TRADES), row, moves, qty_scale, trades)
         fill_bar(trades, bars[i])
         total = 0.0
         for j in range(trade_counts[i]):
@@ -275,7 +256,7 @@ def fill_bars(  # noqa: PLR0913, PLR0917 - compiled functions take numbers, not 
         value[i] = total
 
 
-@_compiled
+@compiled
 def fill_bar(trades: Ints, bar: Ints) -> None:
     """The bar of these trades, with the columns of `fill_bars`; all zero when there are none."""
     bar[:] = 0
@@ -289,7 +270,7 @@ def fill_bar(trades: Ints, bar: Ints) -> None:
         bar[4] += trades[j, 2]
 
 
-@_compiled
+@compiled
 def book_side(seed: Any, time_us: int, side: int, best: int, best_qty: int, qty_scale: float, levels: Ints) -> int:  # noqa: PLR0913, PLR0917 - compiled functions take numbers, not objects
     """Fill `levels` (price, quantity) from the best price outward at one time; returns how many levels there are.
 

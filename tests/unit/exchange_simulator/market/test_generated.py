@@ -118,7 +118,8 @@ def _rv5_bps(seed: int, days: int) -> np.ndarray[tuple[int], np.dtype[np.float64
 
 
 def test_the_median_five_minute_volatility_is_that_of_bitcoin() -> None:
-    assert 7.0 < np.median(_rv5_bps(1, 60)) < 13.0
+    """Of several seeds, because the volatility of one wanders for months, as that of the market did."""
+    assert 7.0 < np.median([np.median(_rv5_bps(seed, 10)) for seed in range(1, 13)]) < 13.0
 
 
 def test_volatility_clusters_so_that_a_har_forecast_beats_the_last_value_and_the_mean() -> None:
