@@ -37,7 +37,7 @@ from btc_core.exchanges import binance_frames
 from btc_core.exchanges.binance_frames import AggregateTrade, Klines, MatchTrade, name_of, symbol_of
 from btc_core.exchanges.decoding import BINANCE, BINANCE_PERPETUAL
 from btc_core.exchanges.interface import GapSearch, PageTrade, TradePage
-from btc_core.exchanges.rest import BUDGET, closed_bars, fetch_json, retry_when_rate_limited, unexpected_form
+from btc_core.exchanges.rest import budget_of, closed_bars, fetch_json, retry_when_rate_limited, unexpected_form
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -182,6 +182,7 @@ class Binance:
             )
             raise ConfigError(msg)
         self._settings = settings
+        self.budget = budget_of(self.name)
         self._listings = Listings()
 
     def request(self, method: str, channel: str, symbols: Sequence[str], number: int) -> dict[str, Any]:
@@ -258,12 +259,12 @@ class Binance:
     def _fetch(self, path: str, decoder: msgspec.json.Decoder[Answer], params: dict[str, str | int]) -> Answer:
         url = f"{self._settings.rest_url}{self.rest_path}/{path}"
         try:
-            answer = fetch_json(url, params, decoder, self.rest_pause_s)
+            answer = fetch_json(url, params, decoder, self.budget, self.rest_pause_s)
         except ExchangeError as error:
             if UNKNOWN_MARKET in str(error):
                 raise NotOffered(str(error)) from error
             raise
-        BUDGET.answered()
+        self.budget.answered()
         return answer
 
 

@@ -21,7 +21,7 @@ from btc_core.exchanges import coinbase_frames
 from btc_core.exchanges.coinbase_frames import CHANNEL_NAMES, Candles, Match, product_of
 from btc_core.exchanges.decoding import COINBASE
 from btc_core.exchanges.interface import GapSearch, PageTrade, TradePage
-from btc_core.exchanges.rest import BUDGET, closed_bars, fetch_json, retry_when_rate_limited, unexpected_form
+from btc_core.exchanges.rest import budget_of, closed_bars, fetch_json, retry_when_rate_limited, unexpected_form
 from btc_core.market.frames import Timestamp
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class Coinbase:
 
     def __init__(self, settings: ExchangeSettings) -> None:
         self._settings = settings
+        self.budget = budget_of(self.name)
 
     def request(self, method: str, channel: str, symbols: Sequence[str], number: int) -> dict[str, Any]:
         """Return the message; answers to it contain no request number."""
@@ -139,6 +140,6 @@ class Coinbase:
 
     def _get(self, symbol: str, path: str, decoder: msgspec.json.Decoder[Answer], **params: str | int) -> Answer:
         url = f"{self._settings.rest_url}/products/{product_of(symbol)}/{path}"
-        answer = fetch_json(url, params, decoder, self.rest_pause_s)
-        BUDGET.answered()
+        answer = fetch_json(url, params, decoder, self.budget, self.rest_pause_s)
+        self.budget.answered()
         return answer
