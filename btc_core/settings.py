@@ -95,13 +95,23 @@ class ExchangeSettings(Section):
         if name in others:
             msg = f"BTC_EXCHANGE_SYMBOLS has a symbol with @{name}, but the symbols of the home exchange do not name it"
             raise ValueError(msg)
-        followed = {name} | others
-        unsimulated = sorted(followed.difference(SIMULATED_EXCHANGES))
-        if unsimulated and values.get("mode") == "sim":
-            msg = f"the simulator uses the protocols of {' and '.join(SIMULATED_EXCHANGES)}, not of {', '.join(unsimulated)}"
-            raise ValueError(msg)
         default = {"symbols": ("BTC/USDT",)} if name in USDT_EXCHANGES else {}
         return default | values | {key: values.get(key) or url for key, url in PUBLIC_URLS[name].items()}
+
+    @model_validator(mode="after")
+    def _check_simulated(self) -> Self:
+        """Refuse an exchange that the simulator does not stand for: its data would come from the real exchange."""
+        if self.mode != "sim":
+            return self
+        if unknown := sorted(set(self.names).difference(SIMULATED_EXCHANGES)):
+            msg = (
+                f"the simulator uses the protocols of {' and '.join(SIMULATED_EXCHANGES)}, not of {', '.join(unknown)}"
+            )
+            raise ValueError(msg)
+        if missing := [name for name in self.names[1:] if not (self.ws_urls.get(name) and self.rest_urls.get(name))]:
+            msg = f"BTC_EXCHANGE_WS_URLS and BTC_EXCHANGE_REST_URLS need the simulator's addresses for {', '.join(missing)}"
+            raise ValueError(msg)
+        return self
 
     @field_validator("symbols", "markets", mode="before")
     @classmethod

@@ -182,7 +182,9 @@ class ExchangeFeed:
         self._history_s = now_s
         blocked_s = self.exchange.budget.ready_in_s()
         if blocked_s > HISTORY_DEADLINE_S:
-            log.warning("%s: REST accepts no request for %.0f s: connecting without minute bars", self.exchange.name, blocked_s)
+            log.warning(
+                "%s: REST accepts no request for %.0f s: connecting without minute bars", self.exchange.name, blocked_s
+            )
             return
         try:
             async with asyncio.timeout(HISTORY_DEADLINE_S):

@@ -166,9 +166,7 @@ class ExchangeLink:
         except (OSError, TimeoutError, EOFError, WebSocketException, ServiceError) as error:
             failure = error
             status = getattr(getattr(error, "response", None), "status_code", None)
-            metrics.CONNECTIONS.labels(
-                self._exchange.name, f"http_{status}" if status else type(error).__name__
-            ).inc()
+            metrics.CONNECTIONS.labels(self._exchange.name, f"http_{status}" if status else type(error).__name__).inc()
             log.warning(
                 "%s: connection %d ended: %s",
                 *(self._exchange.name, self._connection, str(error)[:MAX_LOGGED_CHARS] or type(error).__name__),

@@ -256,7 +256,9 @@ def test_a_connection_that_acknowledges_and_then_sends_no_data_is_replaced(kafka
 
     asyncio.run(play(kafka, symbol, talk, subscription_deadline_s=0.5))
     assert frames(kafka, symbol) == ["ticker"]
-    assert REGISTRY.get_sample_value("btc_connections_total", {"exchange": "kraken", "event": "SubscriptionSilent"}) == 1.0
+    assert (
+        REGISTRY.get_sample_value("btc_connections_total", {"exchange": "kraken", "event": "SubscriptionSilent"}) == 1.0
+    )
 
 
 def test_ingest_waits_for_its_topics(kafka: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

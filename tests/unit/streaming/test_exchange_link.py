@@ -87,7 +87,10 @@ def test_frames_of_other_markets_are_counted_and_one_of_each_is_kept() -> None:
         link.receive(trades(trade("XBT/USD", number)))
     assert sink.published == []
     assert [reason for reason, *_ in sink.letters] == ["foreign_market"]
-    assert REGISTRY.get_sample_value("btc_frames_foreign_total", {"exchange": "kraken", "channel": "trade"}) == before + 100
+    assert (
+        REGISTRY.get_sample_value("btc_frames_foreign_total", {"exchange": "kraken", "channel": "trade"})
+        == before + 100
+    )
 
 
 def test_a_frame_of_several_markets_is_divided_so_that_each_part_has_the_key_of_its_market() -> None:

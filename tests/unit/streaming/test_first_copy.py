@@ -23,7 +23,12 @@ def quote(second: int) -> bytes:
 
 
 def count(link: int, outcome: str) -> float:
-    return REGISTRY.get_sample_value("btc_link_frames_total", {"exchange": "kraken", "link": str(link), "outcome": outcome}) or 0.0
+    return (
+        REGISTRY.get_sample_value(
+            "btc_link_frames_total", {"exchange": "kraken", "link": str(link), "outcome": outcome}
+        )
+        or 0.0
+    )
 
 
 def take(copies: FirstCopies, link: int, raw: bytes, now_s: float = 0.0) -> bool:
