@@ -28,7 +28,7 @@ from exchange_simulator.market.order_book import BookGenerator
 from exchange_simulator.market.published_tape import PublishedTape
 from exchange_simulator.perpetual.rest import PerpetualRest
 from exchange_simulator.perpetual.streams import PerpetualStreams
-from exchange_simulator.perpetual.tape import PerpetualTape
+from exchange_simulator.perpetual.tape import PerpetualTape, pair_of
 from exchange_simulator.rest.api import Listing, RestApi
 from exchange_simulator.units import BYTES_PER_MB
 from exchange_simulator.websocket.channels import SymbolChannels
@@ -108,15 +108,16 @@ class Exchange:
         self._fault_kinds = schedule.parse_kinds(options.faults)
         market = options.replay.name if options.replay else "generated"
         source = MarketSource(market, options.seed, options.speed, options.rate)
-        lead_ns = int(options.perpetual_lead_s * NS_PER_S)
-        tapes_of_perpetuals = [
-            PerpetualTape(symbol, seed=options.seed, rate=options.rate, lead_ns=lead_ns)
-            for symbol in options.perpetuals
-        ]
-        by_name = {tape.name: tape for tape in tapes_of_perpetuals}
+        by_name = {tape.name: tape for tape in map(self._perpetual, options.perpetuals)}
         self._perpetuals = PerpetualStreams(by_name, self.clock)
         perpetual_rest = PerpetualRest(by_name, self.clock)
         self._routes = HttpRoutes(self.hub, self.rest, self.injector, source, perpetual_rest)
+
+    def _perpetual(self, symbol: str) -> PerpetualTape:
+        """The perpetual of this symbol, over the market of its pair, also of a pair that this exchange does not list."""
+        options, pair = self.options, pair_of(symbol)
+        market = self._markets.get(pair.symbol) or GeneratedMarket(pair, seed=options.seed, rate=options.rate)
+        return PerpetualTape(market, int(options.perpetual_lead_s * NS_PER_S))
 
     async def _feeds(self) -> list[Coroutine[Any, Any, None]]:
         if self._recording:

@@ -12,6 +12,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
+from btc_core import metrics
 from btc_core.errors import ExchangeError, InvalidInput, ServiceError, SubscriptionRefused
 from btc_core.exchanges.adapters import exchange_of
 from btc_core.market.messages import Envelope
@@ -92,7 +93,7 @@ class ExchangeFeed:
     ) -> None:
         own = settings.exchange.only(name)
         self.exchange = exchange_of(settings.exchange, name)
-        self._is_only = settings.exchange.names == (name,)
+        self._is_only = len(own.symbols) == len(settings.exchange.symbols)
         self._symbols = own.symbols
         self._log = frame_log
         self._clock = clock
@@ -105,6 +106,7 @@ class ExchangeFeed:
         ]
         self._copies = FirstCopies(name) if own.connections > 1 else None
         self._budget = new_budget()
+        metrics.FRAMES.labels(name, "heartbeat")  # an exchange that has not sent anything yet counts as silent, too
         self._history_lock = asyncio.Lock()
         self._history_s: float | None = None
         """When the minute bars were last asked for, monotonic seconds."""

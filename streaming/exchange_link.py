@@ -281,7 +281,7 @@ class ExchangeLink:
         if silent_s > deadline_s:
             raise TimeoutError(f"no frame arrived for {deadline_s:.1f} s")
         if silent_s > SILENCE_WARNING_S:
-            log.warning("no frame has arrived for %.1f s", silent_s)
+            log.warning("%s: no frame has arrived for %.1f s", self._exchange.name, silent_s)
 
     def receive(self, raw: bytes) -> None:
         """Take one frame of the socket; one that cannot be used becomes a dead letter."""
@@ -314,7 +314,7 @@ class ExchangeLink:
             self._report_bad_entries(frame, raw)
             self._books.set_precisions(frame, self._last_frame_s)
         elif isinstance(frame, StatusFrame):
-            log.info("exchange status: %s", [status.system[:32] for status in frame.data[:8]])
+            log.info("%s: exchange status: %s", self._exchange.name, [status.system[:32] for status in frame.data[:8]])
             self._report_bad_entries(frame, raw)
             self._publish(self._default_key, frame, raw, now_ns)  # a message without a key would go to any partition
 

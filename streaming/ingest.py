@@ -53,7 +53,11 @@ class Ingest:
         self._frame_publisher = DiskSaver(conflating, settings.disk, clock)
         self.stopped = asyncio.Event()
         connection_numbers = itertools.count(1)
-        self.feeds = [ExchangeFeed(settings, name, self, clock, connection_numbers) for name in settings.exchange.names]
+        self.feeds = [
+            ExchangeFeed(settings, name, self, clock, connection_numbers)
+            for name in settings.exchange.names
+            if settings.exchange.only(name).symbols
+        ]
 
     async def run(self) -> None:
         """Follow every exchange until stopped.

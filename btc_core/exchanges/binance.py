@@ -11,9 +11,9 @@ Both call their market BTC/USDT; the exchange's name tells them apart. What diff
 - Binance closes each connection after 24 hours, and ingest opens the next one. What is missed between the two is
   repaired (trades) or lost (quotes); `BTC_EXCHANGE_CONNECTIONS=2` avoids both.
 - The book is not followed, as it has no checksums, so the precisions in `exchangeInfo` are not needed.
-- REST limits a weight per minute and address: 6,000 for spot, 2,400 for perpetuals. The pauses keep a process below half of
-  it. After 429 or 418 (a ban of up to three days), the request budget
-  waits for `Retry-After`, and at most `RETRY_AFTER_MAX_S`.
+- REST limits a weight per minute and address: 6,000 for spot, 2,400 for perpetuals. The pauses keep a process at or below
+  half of it. After 429 or 418 (a ban of up to three days), the request budget waits for `Retry-After`, and at most
+  `RETRY_AFTER_MAX_S`.
 
 REST finds trades by their ids, spot's with `historicalTrades` (which needs no key since 2023, and which
 data-api.binance.vision does not have) and perpetuals' with `aggTrades`. `binance_frames` says which ids these are.

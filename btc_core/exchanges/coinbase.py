@@ -1,8 +1,9 @@
 """The adapter of Coinbase: the requests of its Exchange feed and its public REST API. Neither needs a key.
 
-Coinbase offers less than Kraken. It sends no checksums of its book, so the book is not followed. It answers no ping
-with its time, so the difference between the clocks follows from the times in its frames (`streaming.exchange_clock`). It sends a ticker with each match, not with each change of
-the best bid or offer. REST finds trades by trade_id, not by time. Its minute bars go back for years.
+Coinbase offers less than Kraken. It sends no checksums of its book, so the book is not followed. It answers no ping with
+its time, so the difference between the clocks follows from the times in its frames (`streaming.exchange_clock`). It sends
+a ticker with each match, not with each change of the best bid or offer. REST finds trades by trade_id, not by time. Its
+minute bars go back for years.
 
 What does not belong here: its frames (`coinbase_frames`), or when to send a request (`streaming`, `btc_assets`).
 """

@@ -16,29 +16,36 @@ from typing import TYPE_CHECKING
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import ConfigError
 from exchange_simulator import pairs
-from exchange_simulator.market.generated import EPOCH_MIN, GeneratedMarket
+from exchange_simulator.market.generated import EPOCH_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from exchange_simulator.market.events import Bars, Quote, Trade
+    from exchange_simulator.market.generated import GeneratedMarket
+    from exchange_simulator.pairs import Pair
 
 QUOTE_ASSET = "USDT"
+
+
+def pair_of(symbol: str) -> Pair:
+    """The pair in US dollars of a perpetual; raises `ConfigError` if there is none."""
+    base, _, quote = symbol.partition("/")
+    if quote != QUOTE_ASSET:
+        msg = f"the simulator's perpetuals are quoted in {QUOTE_ASSET}, and {symbol!r} is not"
+        raise ConfigError(msg)
+    return pairs.choose((f"{base}/USD",))[0]
 
 
 class PerpetualTape:
     """One perpetual: its events, and its past by trade id. Several threads may use it at once."""
 
-    def __init__(self, symbol: str, *, seed: int, rate: float, lead_ns: int) -> None:
-        base, _, quote = symbol.partition("/")
-        if quote != QUOTE_ASSET:
-            msg = f"the simulator's perpetuals are quoted in {QUOTE_ASSET}, and {symbol!r} is not"
-            raise ConfigError(msg)
-        (self.pair,) = pairs.choose((f"{base}/USD",))
-        self.base = base
-        self.name = base + quote
+    def __init__(self, market: GeneratedMarket, lead_ns: int) -> None:
+        self.pair = market.pair
+        self.base = self.pair.symbol.partition("/")[0]
+        self.name = self.base + QUOTE_ASSET
         """The name in requests and messages."""
-        self._market = GeneratedMarket(self.pair, seed=seed, rate=rate)
+        self._market = market
         self._lead_ns = lead_ns
 
     def events(self, after_ns: int) -> Iterator[Quote | Trade]:
