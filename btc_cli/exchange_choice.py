@@ -19,7 +19,7 @@ from btc_cli import screen
 from btc_cli.options import open_stack
 from btc_core.errors import InvalidInput, StackError
 from btc_core.exchanges.adapters import exchange_of
-from btc_core.settings import ExchangeSettings, load_settings
+from btc_core.settings import SIMULATED_EXCHANGES, ExchangeSettings, load_settings
 from stack.layout import Layout, default_data_dir
 
 if TYPE_CHECKING:
@@ -67,6 +67,17 @@ def markets_of(exchange: Exchange, symbols: str, markets: str) -> tuple[str, ...
             msg = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise InvalidInput(msg) from None
     return tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())
+
+
+def check_simulated(mode: Mode, markets: tuple[str, ...]) -> None:
+    """Raise `InvalidInput` if a simulated stack is to follow an exchange that the simulator does not stand for."""
+    unknown = {market.partition(":")[0] for market in markets if ":" in market}.difference(SIMULATED_EXCHANGES)
+    if mode == "sim" and unknown:
+        msg = (
+            f"the simulator stands for {' and '.join(SIMULATED_EXCHANGES)}, not for {', '.join(sorted(unknown))}; follow "
+            "the real exchanges with --exchange live, or choose other --markets"
+        )
+        raise InvalidInput(msg)
 
 
 def choose_mode(exchange: Exchange, data_dir: Path | None, markets: tuple[str, ...] = ()) -> Mode:

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from btc_cli import first_forecast, screen
-from btc_cli.exchange_choice import Exchange, choose_mode, markets_of, running_data_dir
+from btc_cli.exchange_choice import Exchange, check_simulated, choose_mode, markets_of, running_data_dir
 from btc_cli.options import DataDir, open_stack
 from btc_core.errors import InvalidInput
 from stack import logs as log_files
@@ -190,6 +190,7 @@ def _create(
         data_dir = running_data_dir()
     with_exchanges = markets if markets_variable(markets) == MARKETS else ()
     mode = choose_mode(exchange, data_dir, with_exchanges)
+    check_simulated(mode, with_exchanges)
     home = with_exchanges[0].partition(":")[0] if with_exchanges else exchange.adapter
     own_directory = home if home != "kraken" and mode == "live" else ""
     stack = Stack(data_dir or default_data_dir(own_directory or mode))
