@@ -105,7 +105,8 @@ class ExchangeSettings(Section):
             return self
         if unknown := sorted(set(self.names).difference(SIMULATED_EXCHANGES)):
             msg = (
-                f"the simulator uses the protocols of {' and '.join(SIMULATED_EXCHANGES)}, not of {', '.join(unknown)}"
+                f"the simulator uses the protocols of {' and '.join(SIMULATED_EXCHANGES)}, and BTC_EXCHANGE_NAME or "
+                f"BTC_EXCHANGE_MARKETS has {', '.join(unknown)}"
             )
             raise ValueError(msg)
         if missing := [name for name in self.names[1:] if not (self.ws_urls.get(name) and self.rest_urls.get(name))]:
