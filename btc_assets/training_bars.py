@@ -16,7 +16,7 @@ import numpy as np
 from btc_assets.asset_metadata import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, market_suffix, table_metadata
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, column_ns, from_ns, now_ns
-from btc_core.errors import NotOffered
+from btc_core.errors import ExchangeError, NotOffered
 from btc_core.exchanges import history
 from btc_core.exchanges.adapters import exchange_for
 from btc_core.names import exchange_in
@@ -87,6 +87,22 @@ def _fetch_newest(db: QuestDB, chosen: Settings, symbol: str) -> FetchResult:
     return FetchResult(len(bars), written, stored_range(db, symbol), source)
 
 
+def _fetch_all(db: QuestDB, chosen: Settings) -> tuple[list[FetchResult], dict[str, str]]:
+    """Fetch the newest bars of every market; returns the results, and the problems of exchanges that did not answer."""
+    markets: list[FetchResult] = []
+    problems: dict[str, str] = {}
+    followed = [name for name in chosen.exchange.names if chosen.exchange.only(name).symbols]
+    for name in followed:
+        try:
+            markets += [_fetch_newest(db, chosen, symbol) for symbol in chosen.exchange.only(name).symbols]
+        except ExchangeError as error:
+            if len(problems) == len(followed) - 1:
+                raise
+            problems[name] = str(error)
+            dg.get_dagster_logger().error("the bars of %s are not fetched: %s", name, error)
+    return markets, problems
+
+
 @dg.asset(
     name=TABLE,
     deps=[EXCHANGE_FEED, EVENTS_TOPIC],
@@ -98,16 +114,19 @@ def _fetch_newest(db: QuestDB, chosen: Settings, symbol: str) -> FetchResult:
     retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
 )
 def minute_bars(environment: Environment, database: Database) -> dg.MaterializeResult[None]:
-    """Fetch the bars of the training window that are missing, for each market."""
+    """Fetch the bars of the training window that are missing, for each market.
+
+    While one exchange does not answer, the bars of the others are fetched. Raises the error if no exchange answers.
+    """
     chosen = environment.get()
     with database.connect() as db:
         ensure_tables(db)
-        markets = [_fetch_newest(db, chosen, symbol) for symbol in chosen.exchange.symbols]
+        markets, problems = _fetch_all(db, chosen)
     metadata: dict[str, Any] = {
         "rows_fetched": sum(market.fetched_rows for market in markets),
         "rows_written": sum(market.written_rows for market in markets),
         "dagster/row_count": sum(market.stored[0] for market in markets),
-    }
+    } | {f"problem of {name}": problem for name, problem in problems.items()}
     ranges = [market.stored for market in markets if market.stored[0]]
     if ranges:
         metadata |= {

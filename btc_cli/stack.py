@@ -114,6 +114,7 @@ def status(
         answer = {
             "data_dir": str(stack.layout.data_dir),
             "simulated": settings.simulated,
+            "markets": settings.exchange.symbols,
             "healthy": is_healthy,
             "disk": disk,
             "components": [asdict(component) for component in components],

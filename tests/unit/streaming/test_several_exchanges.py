@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from btc_cli import deadletters
 from btc_core.errors import SubscriptionRefused
 from btc_core.exchanges.interface import GapSearch
 from btc_core.exchanges.rest import budget_of
-from btc_core.market.messages import Envelope, GapNotice, encode_envelope
+from btc_core.market.messages import DeadLetter, Envelope, GapNotice, encode_envelope
 from btc_core.settings import ExchangeSettings, Settings
 from streaming import exchange_feed
 from streaming.bronze_rows import BronzeReader
@@ -162,3 +163,13 @@ def test_a_banned_exchange_is_connected_to_without_waiting_for_its_bars(monkeypa
 def test_an_exchange_without_symbols_is_not_connected_to() -> None:
     apart = Settings(exchange=ExchangeSettings(name="kraken", symbols=(PERPETUAL,)))
     assert [feed.exchange.name for feed in Ingest(apart).feeds] == ["binance-perp"]
+
+
+def test_a_dead_letter_of_a_socket_is_sent_again_as_a_message_of_its_exchange() -> None:
+    letters = [
+        DeadLetter("bad_field", "", RECEIVED_NS, "ingest", raw=raw, size_bytes=len(raw), exchange=exchange)
+        for raw, exchange in ((json.dumps(aggregate(7)).encode(), "binance-perp"), (b'{"channel":"heartbeat"}', ""))
+    ]
+    other, home = (deadletters._original(SETTINGS, letter) for letter in letters)
+    assert (other.exchange, other.qualified, deadletters._checked_symbol(other)) == ("binance-perp", True, PERPETUAL)
+    assert (home.exchange, home.qualified) == ("kraken", False)
