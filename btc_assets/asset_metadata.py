@@ -27,8 +27,8 @@ _KRAKEN = "kraken."
 def market_suffix(symbol: str) -> str:
     """The end of names that are about one market's models: empty where the registered model has no market in its name.
 
-    >>> market_suffix("BTC/USD"), market_suffix("ETH/USD")
-    ('', '_ETHUSD')
+    >>> market_suffix("BTC/USD"), market_suffix("ETH/USD"), market_suffix("BTC/USDT@binance-perp")
+    ('', '_ETHUSD', '_BTCUSDT_binance_perp')
     """
     key = ModelKey(symbol, BID)
     return key.name.removeprefix(key.experiment).replace("-", "_")

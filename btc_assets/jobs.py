@@ -14,7 +14,7 @@ from btc_assets.model_assets import CHAMPION_ASSETS, MODEL_ASSETS
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.skill import BAD_MARKETS, SKILL_CHECKS, demotions, feature_drift, prediction_skill
 from btc_assets.timetable import scheduled
-from btc_assets.training_bars import minute_bars, missing_history, older_bars
+from btc_assets.training_bars import lacks_bar_file, minute_bars, missing_history, older_bars
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.names import FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
 from btc_core.stores.dagster import market_tags
@@ -61,7 +61,7 @@ watch_models = dg.define_asset_job(
 def history_every_hour(environment: Environment, database: Database) -> dg.RunRequest | dg.SkipReason:
     """Request a run for all markets while bars of `history_days` are missing."""
     chosen = environment.get()
-    if chosen.exchange.history_url:
+    if not any(lacks_bar_file(chosen, symbol) for symbol in chosen.exchange.symbols):
         return dg.SkipReason("the exchange publishes months of minute bars, and the asset minute_bars fetches them")
     with database.connect() as db:
         if not missing_history(db, chosen):

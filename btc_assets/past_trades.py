@@ -13,6 +13,7 @@ from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, for_each_day
 from btc_assets.resources import Database, Environment
 from btc_core.clock import NS_PER_DAY, SYSTEM_CLOCK
 from btc_core.days.trade_import import fetch_day
+from btc_core.errors import NotOffered
 from btc_core.utc_day import day_ns
 
 LOG_EVERY_S = 10.0
@@ -32,7 +33,11 @@ LOG_EVERY_S = 10.0
 def bronze_history(
     context: dg.AssetExecutionContext, environment: Environment, database: Database
 ) -> dg.MaterializeResult[None]:
-    """Fetch the trades of each day that bronze does not have."""
+    """Fetch the trades of each day that bronze does not have.
+
+    Markets whose exchange finds no trades by time are left out, with its words in the metadata. Raises its error if that
+    holds for all markets.
+    """
     exchange = environment.get().exchange
 
     def fetch(day: str) -> dict[str, Any]:
@@ -45,9 +50,18 @@ def bronze_history(
                 share = (reached_ns - day_ns(day)) / NS_PER_DAY
                 context.log.info("%s: %.0f %% fetched, %d trades written", day, 100 * share, written)
 
+        rows = 0
+        refused: dict[str, str] = {}
         with database.connect() as db:
-            rows = [fetch_day(db, exchange, symbol, day, report) for symbol in exchange.symbols]
-        return {"rows_written": sum(rows), ROW_COUNT: sum(rows)}
+            for symbol in exchange.symbols:
+                try:
+                    rows += fetch_day(db, exchange, symbol, day, report)
+                except NotOffered as error:
+                    if len(refused) == len(exchange.symbols) - 1:
+                        raise
+                    refused[symbol] = str(error)
+                    context.log.warning("%s", error)
+        return {"rows_written": rows, ROW_COUNT: rows} | refused
 
     for_each_day(context, "bronze_history", fetch)
     return dg.MaterializeResult()

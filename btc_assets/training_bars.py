@@ -16,9 +16,10 @@ import numpy as np
 from btc_assets.asset_metadata import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, market_suffix, table_metadata
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, column_ns, from_ns, now_ns
-from btc_core.errors import NotOffered
+from btc_core.errors import ExchangeError, NotOffered
 from btc_core.exchanges import history
-from btc_core.exchanges.adapters import exchange_of
+from btc_core.exchanges.adapters import exchange_for
+from btc_core.names import exchange_in
 from btc_core.stores.questdb import append, wait_until_applied
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import MINUTE_BARS, TABLES
@@ -81,9 +82,25 @@ def missing_days(stored: tuple[int, int, int], wanted_days: int, now: int) -> in
 
 def _fetch_newest(db: QuestDB, chosen: Settings, symbol: str) -> FetchResult:
     days = missing_days(stored_range(db, symbol), chosen.model.history_days + 1, now_ns())
-    bars, source = exchange_of(chosen.exchange).minute_bars(symbol, days)
+    bars, source = exchange_for(chosen.exchange, symbol).minute_bars(symbol, days)
     written = store(db, symbol, bars, source)
     return FetchResult(len(bars), written, stored_range(db, symbol), source)
+
+
+def _fetch_all(db: QuestDB, chosen: Settings) -> tuple[list[FetchResult], dict[str, str]]:
+    """Fetch the newest bars of every market; returns the results, and the problems of exchanges that did not answer."""
+    markets: list[FetchResult] = []
+    problems: dict[str, str] = {}
+    followed = [name for name in chosen.exchange.names if chosen.exchange.only(name).symbols]
+    for name in followed:
+        try:
+            markets += [_fetch_newest(db, chosen, symbol) for symbol in chosen.exchange.only(name).symbols]
+        except ExchangeError as error:
+            if len(problems) == len(followed) - 1:
+                raise
+            problems[name] = str(error)
+            dg.get_dagster_logger().error("the bars of %s are not fetched: %s", name, error)
+    return markets, problems
 
 
 @dg.asset(
@@ -97,16 +114,19 @@ def _fetch_newest(db: QuestDB, chosen: Settings, symbol: str) -> FetchResult:
     retry_policy=dg.RetryPolicy(max_retries=2, delay=5),
 )
 def minute_bars(environment: Environment, database: Database) -> dg.MaterializeResult[None]:
-    """Fetch the bars of the training window that are missing, for each market."""
+    """Fetch the bars of the training window that are missing, for each market.
+
+    While one exchange does not answer, the bars of the others are fetched. Raises the error if no exchange answers.
+    """
     chosen = environment.get()
     with database.connect() as db:
         ensure_tables(db)
-        markets = [_fetch_newest(db, chosen, symbol) for symbol in chosen.exchange.symbols]
+        markets, problems = _fetch_all(db, chosen)
     metadata: dict[str, Any] = {
         "rows_fetched": sum(market.fetched_rows for market in markets),
         "rows_written": sum(market.written_rows for market in markets),
         "dagster/row_count": sum(market.stored[0] for market in markets),
-    }
+    } | {f"problem of {name}": problem for name, problem in problems.items()}
     ranges = [market.stored for market in markets if market.stored[0]]
     if ranges:
         metadata |= {
@@ -139,7 +159,7 @@ def older_bars(environment: Environment, database: Database) -> dg.MaterializeRe
     written = 0
     with database.connect() as db:
         first_ns = {symbol: stored_range(db, symbol)[1] for symbol in chosen.exchange.symbols}
-        open_symbols = set() if chosen.exchange.history_url else set(first_ns)
+        open_symbols = {symbol for symbol in first_ns if lacks_bar_file(chosen, symbol)}
         while SYSTEM_CLOCK.monotonic_s() < deadline_s:
             symbol = next_market({each: first for each, first in first_ns.items() if each in open_symbols}, wanted_ns)
             if symbol is None:
@@ -154,6 +174,11 @@ def older_bars(environment: Environment, database: Database) -> dg.MaterializeRe
         f"days_left{market_suffix(symbol)}": days for symbol, days in days_left.items() if market_suffix(symbol)
     }
     return dg.MaterializeResult(metadata=metadata)
+
+
+def lacks_bar_file(chosen: Settings, symbol: str) -> bool:
+    """Whether older bars of a market are made from trades: only the home exchange may publish a file of bars."""
+    return bool(exchange_in(symbol)) or not chosen.exchange.history_url
 
 
 def next_market(first_ns: Mapping[str, int], wanted_ns: int) -> str | None:
@@ -186,7 +211,7 @@ def _fetch_piece(db: QuestDB, chosen: Settings, symbol: str, first: int, wanted_
 
 
 def missing_history(db: QuestDB, chosen: Settings) -> bool:
-    """Whether bars of `history_days` are not stored yet for a market."""
+    """Whether bars of `history_days` are not stored yet for a market whose older bars are made from trades."""
     oldest_ns = now_ns() - (chosen.model.history_days - 1) * NS_PER_DAY
-    ranges = [stored_range(db, symbol) for symbol in chosen.exchange.symbols]
+    ranges = [stored_range(db, symbol) for symbol in chosen.exchange.symbols if lacks_bar_file(chosen, symbol)]
     return any(not rows or first > oldest_ns for rows, first, _ in ranges)

@@ -18,8 +18,7 @@ from btc_cli import screen
 from btc_cli.options import DataDir, open_stack
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import BadFrame, InvalidInput, ServiceError
-from btc_core.exchanges.adapters import EXCHANGES
-from btc_core.exchanges.decoding import events_of, frame_of
+from btc_core.exchanges.decoding import DECODERS, events_of, frame_of
 from btc_core.market.frames import BookFrame, MarkPriceFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
 from btc_core.market.messages import DeadLetter, Envelope, decode_envelope, encode_envelope
 from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
@@ -158,11 +157,14 @@ def _original(settings: Settings, letter: DeadLetter) -> Envelope:
         return msgspec.structs.replace(envelope, origin=REDRIVE)
     if len(letter.raw) < letter.size_bytes:
         raise BadFrame("cut_off", f"only {len(letter.raw)} of its {letter.size_bytes} bytes were kept")
-    exchange = settings.exchange.name
-    frame = EXCHANGES[exchange].decode(letter.raw)
+    exchange = letter.exchange or settings.exchange.name
+    if exchange not in DECODERS:
+        raise BadFrame("unknown_exchange", f"there is no decoder for frames of the exchange {exchange[:32]!r}")
+    frame = DECODERS[exchange](letter.raw)
     if isinstance(frame, Reply):
         raise BadFrame("unknown_message", "it answers a request and holds no market data")
-    return Envelope(letter.ts_ns, 0, 0, str(frame.__struct_config__.tag), REDRIVE, letter.raw, exchange=exchange)
+    channel, is_other = str(frame.__struct_config__.tag), exchange != settings.exchange.name
+    return Envelope(letter.ts_ns, 0, 0, channel, REDRIVE, letter.raw, exchange=exchange, qualified=is_other)
 
 
 def _checked_symbol(envelope: Envelope) -> str:

@@ -14,6 +14,7 @@ import httpx
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
+from btc_cli.exchange_choice import connection_problem
 from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
 from btc_core.clock import now_ns
 from btc_core.days.archive_proof import days_without_archive
@@ -91,7 +92,7 @@ def check_machine(stack: Stack) -> Iterator[Finding]:
 
 
 def check_components(stack: Stack) -> Iterator[Finding]:
-    """Ports, the health of every component, the materialized views, and the archives of the log."""
+    """Ports, the health of every component, the exchanges, the materialized views, and the archives of the log."""
     try:
         components = stack.components()
     except BtcError as error:
@@ -101,6 +102,9 @@ def check_components(stack: Stack) -> Iterator[Finding]:
     statuses = {status.name: status for status in stack.status()}
     for component in components.values():
         yield Finding(component.name, _component_problem(stack, component, statuses[component.name]))
+    exchange = stack.settings.exchange
+    for name in exchange.names if stack.running else ():
+        yield Finding(f"exchange {name}", connection_problem(exchange.only(name)) or "", is_warning=True)
     yield Finding("room on the disk", stack.disk_problem() or _full_soon(statuses["bronze"].url))
     if statuses["questdb"].state in {"healthy", "degraded"}:
         yield Finding("views", _view_problem(stack))

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic import ValidationError
 
 from btc_cli import screen
 from btc_cli.options import open_stack
-from btc_core.errors import StackError
+from btc_core.errors import InvalidInput, StackError
 from btc_core.exchanges.adapters import exchange_of
-from btc_core.settings import load_settings
+from btc_core.settings import SIMULATED_EXCHANGES, ExchangeSettings, load_settings
 from stack.layout import Layout, default_data_dir
 
 if TYPE_CHECKING:
-    from btc_core.settings import ExchangeSettings
     from stack.layout import Mode
 
 TIMEOUT_S = 3.0
@@ -54,18 +54,45 @@ def running_data_dir() -> Path | None:
     return current.layout.data_dir if current.running else None
 
 
-def choose_mode(exchange: Exchange, data_dir: Path | None) -> Mode:
+def markets_of(exchange: Exchange, symbols: str, markets: str) -> tuple[str, ...]:
+    """The value of `--symbols` or of `--markets` in parts; raises `InvalidInput` if the options contradict each other."""
+    if markets and (symbols or exchange.adapter):
+        other = "--symbols" if symbols else f"--exchange {exchange.value}"
+        msg = f"--markets names the exchanges and their markets, so it cannot be combined with {other}"
+        raise InvalidInput(msg)
+    if markets:
+        try:
+            return ExchangeSettings(markets=markets).markets
+        except ValidationError as error:
+            msg = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise InvalidInput(msg) from None
+    return tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())
+
+
+def check_simulated(mode: Mode, markets: tuple[str, ...]) -> None:
+    """Raise `InvalidInput` if a simulated stack is to follow an exchange that the simulator does not stand for."""
+    unknown = {market.partition(":")[0] for market in markets if ":" in market}.difference(SIMULATED_EXCHANGES)
+    if mode == "sim" and unknown:
+        msg = (
+            f"the simulator stands for {' and '.join(SIMULATED_EXCHANGES)}, not for {', '.join(sorted(unknown))}; follow "
+            "the real exchanges with --exchange live, or choose other --markets"
+        )
+        raise InvalidInput(msg)
+
+
+def choose_mode(exchange: Exchange, data_dir: Path | None, markets: tuple[str, ...] = ()) -> Mode:
     """Live or simulated market data.
 
-    `auto` keeps the mode of an existing data directory that the user named. Otherwise it is live if Kraken can be
-    reached, and simulated, with a warning, if not.
+    `auto` keeps the mode of an existing data directory that the user named. Otherwise it is live if the home exchange
+    (Kraken unless `markets` begin with another one) can be reached, and simulated, with a warning, if not.
     """
     if exchange is not Exchange.AUTO:
         return "sim" if exchange is Exchange.SIM else "live"
     named = data_dir or default_data_dir("sim")  # the latter differs from var/sim if BTC_DATA_DIR names a directory
     if (data_dir or named != Path("var") / "sim") and Layout(named).exists:
         return "sim" if Layout(named).settings().simulated else "live"
-    problem = connection_problem(load_settings().exchange)
+    chosen = ExchangeSettings(markets=markets) if markets else load_settings().exchange
+    problem = connection_problem(chosen)
     if problem is None:
         return "live"
     screen.warn(

@@ -44,7 +44,7 @@ def ensure_forecasts(settings: Settings, say: Callable[[str], None]) -> dict[str
         if status != "SUCCESS":
             say(f"the training run ended with {status}; the page above says why. The API serves its baselines.")
             return wait_ready(settings)
-        if not settings.exchange.history_url:
+        if not settings.exchange.history_url or len(settings.exchange.names) > 1:
             url = run_url(settings, launch_job(settings, FETCH_HISTORY_JOB, market_tags(settings.exchange.symbols)))
             say(f"fetching older trades in the background, to train the models on them as well ({url})")
     return wait_ready(settings, with_champions=True)

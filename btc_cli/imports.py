@@ -22,6 +22,8 @@ from btc_core.days.trade_bars import make_bars
 from btc_core.days.trade_files import read_trade_file
 from btc_core.days.undo_import import undo_import as undo
 from btc_core.errors import InvalidInput
+from btc_core.names import exchange_in, pair_of
+from btc_core.settings import PUBLIC_URLS
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import BRONZE_TRADES, MINUTE_BARS
@@ -66,7 +68,7 @@ def import_bars(
     """
     settings = open_stack(data_dir).settings
     _check_symbol(symbol)
-    read = read_bar_file(file, symbol, skip_bad_rows=skip_bad_rows)
+    read = read_bar_file(file, pair_of(symbol), skip_bad_rows=skip_bad_rows)
     first_ns, last_ns = int(read.bars["ts_ns"][0]), int(read.bars["ts_ns"][-1])
     with QuestDB(settings.questdb) as db:
         ensure_tables(db)
@@ -99,7 +101,7 @@ def import_trades(
     """
     stack = open_stack(data_dir)
     _check_symbol(symbol)
-    read = read_trade_file(file, symbol, skip_bad_rows=skip_bad_rows)
+    read = read_trade_file(file, pair_of(symbol), skip_bad_rows=skip_bad_rows)
     first_ns, last_ns = (int(read.trades["ts_ns"][row]) for row in (0, -1))
     with QuestDB(stack.settings.questdb) as db:
         ensure_tables(db)
@@ -157,10 +159,14 @@ def undo_import(
 
 
 def _check_symbol(symbol: str) -> None:
-    known = market_of(symbol)
-    if known != symbol:
+    pair, exchange = pair_of(symbol), exchange_in(symbol)
+    known = market_of(pair)
+    if known != pair:
         hint = f"write it as {known}" if known else "write it as BTC/USD"
         msg = f"--symbol: {symbol!r} is not the name of a market here; {hint}"
+        raise InvalidInput(msg)
+    if exchange and exchange not in PUBLIC_URLS:
+        msg = f"--symbol: {symbol!r} is on no exchange that is known here; choose one of {', '.join(PUBLIC_URLS)}"
         raise InvalidInput(msg)
 
 

@@ -55,7 +55,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def components(statuses: Sequence[Status], settings: Settings) -> None:
     """Print the components and the reasons why any of them is not healthy."""
-    title = "SIMULATED market, not a real exchange" if settings.simulated else f"live, {settings.exchange.ws_url}"
+    urls = ", ".join(settings.exchange.only(name).ws_url for name in settings.exchange.names)
+    title = "SIMULATED market, not a real exchange" if settings.simulated else f"live, {urls}"
     shown = Table(
         title=title,
         title_style="bold yellow" if settings.simulated else "bold green",

@@ -16,11 +16,11 @@ from typing import Annotated
 import typer
 
 from btc_cli import first_forecast, screen
-from btc_cli.exchange_choice import Exchange, choose_mode, running_data_dir
+from btc_cli.exchange_choice import Exchange, check_simulated, choose_mode, markets_of, running_data_dir
 from btc_cli.options import DataDir, open_stack
 from btc_core.errors import InvalidInput
 from stack import logs as log_files
-from stack.layout import default_data_dir
+from stack.layout import MARKETS, default_data_dir, markets_variable
 from stack.ports import ports_from
 from stack.runtime import Stack
 
@@ -59,6 +59,13 @@ def up(  # noqa: PLR0913 - every option of the command is an argument
             help="Markets to follow, separated by commas. Default for a new directory: BTC/USD, and BTC/USDT on Binance."
         ),
     ] = "",
+    markets: Annotated[
+        str,
+        typer.Option(
+            help="Markets of several exchanges, such as kraken:BTC/USD,binance-perp:BTC/USDT. The first exchange is the "
+            "home exchange."
+        ),
+    ] = "",
     *,
     exchange_args: Annotated[
         str, typer.Option(hidden=True, help="More arguments for the simulator of a new data directory.")
@@ -72,7 +79,7 @@ def up(  # noqa: PLR0913 - every option of the command is an argument
     Components that are already running are not restarted.
     Without --exchange and --data-dir, the stack that was started last is used if it is still running.
     """
-    stack = _create(exchange, data_dir, first_port, exchange_args, symbols)
+    stack = _create(exchange, data_dir, first_port, exchange_args, markets_of(exchange, symbols, markets))
     names = tuple(only.split(",")) if only else None
     stack.up(names, report=screen.progress)
     answer = None if names else first_forecast.ensure_forecasts(stack.settings, screen.say)
@@ -107,6 +114,7 @@ def status(
         answer = {
             "data_dir": str(stack.layout.data_dir),
             "simulated": settings.simulated,
+            "markets": settings.exchange.symbols,
             "healthy": is_healthy,
             "disk": disk,
             "components": [asdict(component) for component in components],
@@ -172,14 +180,21 @@ def init(exchange: ExchangeOption = Exchange.AUTO, data_dir: NewDataDir = None, 
 
 
 def _create(
-    exchange: Exchange, data_dir: Path | None, first_port: int | None, exchange_args: str = "", symbols: str = ""
+    exchange: Exchange,
+    data_dir: Path | None,
+    first_port: int | None,
+    exchange_args: str = "",
+    markets: tuple[str, ...] = (),
 ) -> Stack:
     """The stack that the options describe; its data directory is created if it is missing."""
     if exchange is Exchange.AUTO and data_dir is None:
         data_dir = running_data_dir()
-    mode = choose_mode(exchange, data_dir)
-    stack = Stack(data_dir or default_data_dir(exchange.adapter or mode))
+    with_exchanges = markets if markets_variable(markets) == MARKETS else ()
+    mode = choose_mode(exchange, data_dir, with_exchanges)
+    check_simulated(mode, with_exchanges)
+    home = with_exchanges[0].partition(":")[0] if with_exchanges else exchange.adapter
+    own_directory = home if home != "kraken" and mode == "live" else ""
+    stack = Stack(data_dir or default_data_dir(own_directory or mode))
     ports = None if first_port is None else ports_from(first_port)
-    markets = tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())
     stack.create(mode, ports, tuple(shlex.split(exchange_args)), markets, exchange.adapter)
     return stack

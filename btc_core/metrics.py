@@ -22,15 +22,17 @@ DEAD_LETTERS = Counter(
     "btc_dead_letters", "Messages and frames that could not be used, by reason.", ["worker", "reason"]
 )
 
-FRAMES = Counter("btc_frames", "Frames received from the exchange.", ["channel"])
+FRAMES = Counter("btc_frames", "Frames received from an exchange.", ["exchange", "channel"])
 CONNECTIONS = Counter(
-    "btc_connections", "Connections to the exchange that were opened, or ended with an error.", ["event"]
+    "btc_connections",
+    "Connections to an exchange that were opened, or ended with an error.",
+    ["exchange", "event"],
 )
 LINK_FRAMES = Counter(
     "btc_link_frames",
     "With two connections, frames by the connection that brought them: first, as a copy, or too late; and messages that "
     "only one of them had (only).",
-    ["link", "outcome"],
+    ["exchange", "link", "outcome"],
 )
 SUBSCRIPTION = Enum(
     "btc_subscription_state",
@@ -41,7 +43,11 @@ SUBSCRIPTION = Enum(
 RESUBSCRIPTIONS = Counter(
     "btc_resubscriptions", "Subscriptions that were made again, by reason.", ["channel", "symbol", "reason"]
 )
-CLOCK_OFFSET = Gauge("btc_clock_offset_seconds", "The exchange's clock minus ours, measured with pings.", ["exchange"])
+CLOCK_OFFSET = Gauge(
+    "btc_clock_offset_seconds",
+    "The clock of an exchange minus ours, measured with pings or with the times in its frames.",
+    ["exchange"],
+)
 ROUND_TRIP = Histogram(
     "btc_round_trip_seconds",
     "Round-trip time of a ping, without the time that the exchange took to answer.",
@@ -51,11 +57,11 @@ ROUND_TRIP = Histogram(
 FEED_LATENCY = Histogram(
     "btc_feed_latency_seconds",
     "Time from the exchange's timestamp to receipt, corrected by the clock offset; negative times count as zero.",
-    ["channel"],
+    ["exchange", "channel"],
     buckets=LATENCY_BUCKETS_S,
 )
 FEED_LATENCY_NEGATIVE = Counter(
-    "btc_feed_latency_negative", "Frames whose corrected latency was negative.", ["channel"]
+    "btc_feed_latency_negative", "Frames whose corrected latency was negative.", ["exchange", "channel"]
 )
 CONFLATED = Counter(
     "btc_conflated",
@@ -67,7 +73,7 @@ BOOK_UNVERIFIED = Gauge(
     "btc_book_unverified", "1 while an order book does not match its checksums however often it is renewed.", ["symbol"]
 )
 FOREIGN_FRAMES = Counter(
-    "btc_frames_foreign", "Frames of a market that ingest did not ask for; they are not used.", ["channel"]
+    "btc_frames_foreign", "Frames of a market that ingest did not ask for; they are not used.", ["exchange", "channel"]
 )
 
 CONSUMED = Counter("btc_messages_consumed", "Messages that a worker handled.", ["worker", "topic"])
@@ -152,7 +158,9 @@ SETTLED_TRADES = Counter(
     "btc_trades_settled", "Missing trade ids that were settled: live, repaired or absent.", ["symbol", "state"]
 )
 REPAIR_REQUESTS = Counter(
-    "btc_repair_requests", "REST requests of the repair worker: answered, failed, limited or refused.", ["outcome"]
+    "btc_repair_requests",
+    "REST requests of the repair worker: answered, failed, limited or refused.",
+    ["exchange", "outcome"],
 )
 REPAIR_GAPS = Gauge(
     "btc_repair_gaps",

@@ -44,6 +44,37 @@ QUANTILES = (0.05, 0.10, 0.25, 0.75, 0.90, 0.95)
 QUANTILE_NAMES: tuple[str, ...] = tuple(f"{round(100 * quantile):02d}" for quantile in QUANTILES)
 """The quantiles as they appear in the names of columns and fields: `05`, `10`, …"""
 
+_AT = "@"
+"""Stands between a pair and the name of its exchange in the symbol of a market that is not on the home exchange."""
+
+
+def qualified(pair: str, exchange: str) -> str:
+    """The symbol of a pair on an exchange that is not the home exchange.
+
+    >>> qualified("BTC/USDT", "binance-perp")
+    'BTC/USDT@binance-perp'
+    """
+    return f"{pair}{_AT}{exchange}"
+
+
+def pair_of(symbol: str) -> str:
+    """The pair of a symbol, as its exchange is asked for it.
+
+    >>> pair_of("BTC/USDT@binance-perp"), pair_of("BTC/USD")
+    ('BTC/USDT', 'BTC/USD')
+    """
+    return symbol.partition(_AT)[0]
+
+
+def exchange_in(symbol: str) -> str:
+    """The exchange that a symbol names; an empty string stands for the home exchange.
+
+    >>> exchange_in("BTC/USDT@binance-perp"), exchange_in("BTC/USD")
+    ('binance-perp', '')
+    """
+    return symbol.partition(_AT)[2]
+
+
 Quantity = Literal["bid", "volatility"]
 """A quantity that is forecast."""
 BID: Quantity = "bid"
@@ -68,10 +99,14 @@ class ModelKey:
     def name(self) -> str:
         """The name of the registered model in MLflow.
 
+        MLflow gives `/` and `@` a meaning of its own, so neither is part of a name.
+
         >>> ModelKey("BTC/USD", "volatility").name, ModelKey("ETH/USD", "bid").name
         ('volatility-model', 'bid-price-model-ETHUSD')
+        >>> ModelKey("BTC/USDT@binance-perp", "bid").name
+        'bid-price-model-BTCUSDT-binance-perp'
         """
-        market = "" if self.symbol == _UNNAMED_SYMBOL else f"-{self.symbol.replace('/', '')}"
+        market = "" if self.symbol == _UNNAMED_SYMBOL else f"-{self.symbol.replace('/', '').replace(_AT, '-')}"
         return f"{self.experiment}{market}"
 
     @property

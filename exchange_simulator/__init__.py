@@ -19,7 +19,8 @@ Read it in this order; each part imports only from the parts above it:
 4. `rest`: the public REST API and the published history, over the same tapes.
 5. `faults`: the `catalogue` of faults, their effect on frames (`frame_faults`), the `injector` that carries them out,
    and the `schedule` that draws them from a seed.
-6. `http_routes`, `server`, `__main__`: the HTTP paths, one exchange assembled on one port, and the command line.
+6. `perpetual`: the public streams and REST of Binance's perpetuals over the same generated market, a moment ahead of it.
+7. `http_routes`, `server`, `__main__`: the HTTP paths, one exchange assembled on one port, and the command line.
 """
 
 from __future__ import annotations

@@ -16,8 +16,13 @@ from pathlib import Path
 from btc_core.errors import BtcError
 from exchange_simulator.server import Exchange, Options
 
-DESCRIPTION = "Simulate Kraken: WebSocket v2 and REST over a generated or a recorded market, with faults on demand."
+DESCRIPTION = (
+    "Simulate Kraken: WebSocket v2 and REST over a generated or a recorded market, with faults on demand; and Binance's "
+    "perpetuals beside it, without faults."
+)
 
+MAX_LEAD_S = 60.0
+"""A longer lead of a perpetual would show more of the future than any market does."""
 SPEED_HELP = (
     "market time against wall time; 0 replays as fast as clients read. Only 1 fits a live stack: otherwise market time "
     "drifts away from the clients' clocks, and a restart sets it back"
@@ -35,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     add("--speed", type=float, default=1.0, help=SPEED_HELP)
     add("--rate", type=float, default=1.0, help="multiplies the events of the generated market (100: about 1,000/s)")
     add("--symbols", nargs="+", default=["BTC/USD"], help="pairs of the generated market")
+    add("--perpetuals", nargs="+", default=[], help="perpetuals of Binance at /binance-perp, such as BTC/USDT")
+    add("--perpetual-lead-s", type=float, default=1.5, help="seconds by which a perpetual is ahead of its pair in USD")
     add("--replay", type=Path, help="replay this recording instead of generating a market")
     add("--original-time", action="store_true", help="keep the times of the recording")
     add("--rest-rate-limit", type=float, default=1.0, help="Trades requests a second for each address; 0: no limit")
@@ -60,7 +67,11 @@ def options(argv: list[str]) -> Options:
         args.error("--rate must be positive, --seed must not be negative")
     if parsed.faults_every < 0 or parsed.faults_seed < 0:
         args.error("--faults-every and --faults-seed must not be negative")
-    return Options(**vars(parsed) | {"symbols": tuple(parsed.symbols)})
+    if parsed.perpetuals and (parsed.replay or parsed.speed != 1):
+        args.error("--perpetuals is of the generated market at --speed 1, so it cannot be combined with --replay")
+    if not 0 <= parsed.perpetual_lead_s <= MAX_LEAD_S:
+        args.error(f"--perpetual-lead-s must lie between 0 and {MAX_LEAD_S:.0f}")
+    return Options(**vars(parsed) | {"symbols": tuple(parsed.symbols), "perpetuals": tuple(parsed.perpetuals)})
 
 
 async def run(chosen: Options) -> None:

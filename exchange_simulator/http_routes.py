@@ -20,6 +20,7 @@ from websockets.http11 import Response
 from btc_core.errors import InvalidInput
 from exchange_simulator.faults import catalogue
 from exchange_simulator.market.events import ALL_TRADES
+from exchange_simulator.perpetual.streams import KINDS
 from exchange_simulator.rest.api import UNAVAILABLE, ApiError
 from exchange_simulator.units import qty_text
 from exchange_simulator.websocket.id_ranges import IdRanges
@@ -29,11 +30,14 @@ if TYPE_CHECKING:
     from websockets.http11 import Request
 
     from exchange_simulator.faults.injector import Injector
+    from exchange_simulator.perpetual.rest import PerpetualRest
     from exchange_simulator.rest.api import RestApi
     from exchange_simulator.websocket.hub import Hub
 
 WEBSOCKET_PATHS = ("/v2", "/v2/")
 PUBLIC_PREFIX = "/0/public/"
+PERPETUAL_PREFIX = "/binance-perp/"
+"""What comes before the paths of Binance's perpetuals."""
 HISTORY_PREFIX = "/history/"
 HISTORY_SUFFIX = "_1.csv"
 DEFAULT_HISTORY_DAYS = 120
@@ -56,7 +60,10 @@ class MarketSource(msgspec.Struct, frozen=True):
 class HttpRoutes:
     """Answers plain HTTP requests; called with every request before it may become a WebSocket."""
 
-    def __init__(self, hub: Hub, rest: RestApi, injector: Injector, source: MarketSource) -> None:
+    def __init__(
+        self, hub: Hub, rest: RestApi, injector: Injector, source: MarketSource, perpetual: PerpetualRest
+    ) -> None:
+        self._perpetual = perpetual
         self._hub = hub
         self._rest = rest
         self._injector = injector
@@ -69,15 +76,16 @@ class HttpRoutes:
             return self._blocked()
         client_ip = str(socket.remote_address[0])
         query = dict(parse_qsl(url.query))
-        if url.path == "/healthz":
-            return _json(self._health())
+        if url.path.startswith(PERPETUAL_PREFIX):
+            return await self._of_perpetual(url.path.removeprefix(PERPETUAL_PREFIX), query)
         if url.path.startswith(PUBLIC_PREFIX):
             return await self._public(url.path.removeprefix(PUBLIC_PREFIX), query, client_ip)
         if url.path.startswith(HISTORY_PREFIX) and url.path.endswith(HISTORY_SUFFIX):
             return await self._history(url.path, query)
         if url.path.split("/")[1] in {"ledger", "faults"}:
             return self._control(url.path, query, client_ip)
-        return _json({"error": "not found"}, HTTPStatus.NOT_FOUND)
+        is_known = url.path == "/healthz"
+        return _json(self._health()) if is_known else _json({"error": "not found"}, HTTPStatus.NOT_FOUND)
 
     async def _public(self, name: str, query: dict[str, str], client_ip: str) -> Response:
         retry_after_s, outage = self._rest.retry_after_s(), self._rest.outage
@@ -91,6 +99,15 @@ class HttpRoutes:
         response = _json(body, HTTPStatus.TOO_MANY_REQUESTS)
         response.headers["Retry-After"] = str(retry_after_s)
         return response
+
+    async def _of_perpetual(self, path: str, query: dict[str, str]) -> Response | None:
+        if path in KINDS:
+            return None
+        try:
+            status, body = await asyncio.to_thread(self._perpetual.answer, path, query)
+        except InvalidInput as error:
+            status, body = HTTPStatus.BAD_REQUEST, {"code": -1_100, "msg": str(error)}
+        return _json(body, status)
 
     def _blocked(self) -> Response | None:
         """The answer to a handshake while connections are blocked; None when they are accepted."""

@@ -10,20 +10,25 @@ import logging
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 from websockets.asyncio.server import serve
 
+from btc_core.clock import NS_PER_S
 from btc_core.errors import ConfigError, StackError
 from exchange_simulator import pairs
 from exchange_simulator.faults import schedule
 from exchange_simulator.faults.injector import Injector
-from exchange_simulator.http_routes import HttpRoutes, MarketSource
+from exchange_simulator.http_routes import PERPETUAL_PREFIX, HttpRoutes, MarketSource
 from exchange_simulator.market import recording_formats
 from exchange_simulator.market.clock import MarketClock
 from exchange_simulator.market.generated import REVISION, GeneratedMarket
 from exchange_simulator.market.order_book import BookGenerator
 from exchange_simulator.market.published_tape import PublishedTape
+from exchange_simulator.perpetual.rest import PerpetualRest
+from exchange_simulator.perpetual.streams import PerpetualStreams
+from exchange_simulator.perpetual.tape import PerpetualTape, pair_of
 from exchange_simulator.rest.api import Listing, RestApi
 from exchange_simulator.units import BYTES_PER_MB
 from exchange_simulator.websocket.channels import SymbolChannels
@@ -34,6 +39,8 @@ from exchange_simulator.websocket.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
+
+    from websockets.asyncio.server import ServerConnection
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +62,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     speed: float = 1.0
     rate: float = 1.0
     symbols: tuple[str, ...] = ("BTC/USD",)
+    perpetuals: tuple[str, ...] = ()
+    perpetual_lead_s: float = 1.5
     replay: Path | None = None
     original_time: bool = False
     rest_rate_limit: float = 1.0
@@ -99,7 +108,16 @@ class Exchange:
         self._fault_kinds = schedule.parse_kinds(options.faults)
         market = options.replay.name if options.replay else "generated"
         source = MarketSource(market, options.seed, options.speed, options.rate)
-        self._routes = HttpRoutes(self.hub, self.rest, self.injector, source)
+        by_name = {tape.name: tape for tape in map(self._perpetual, options.perpetuals)}
+        self._perpetuals = PerpetualStreams(by_name, self.clock)
+        perpetual_rest = PerpetualRest(by_name, self.clock)
+        self._routes = HttpRoutes(self.hub, self.rest, self.injector, source, perpetual_rest)
+
+    def _perpetual(self, symbol: str) -> PerpetualTape:
+        """The perpetual of this symbol, over the market of its pair, also of a pair that this exchange does not list."""
+        options, pair = self.options, pair_of(symbol)
+        market = self._markets.get(pair.symbol) or GeneratedMarket(pair, seed=options.seed, rate=options.rate)
+        return PerpetualTape(market, int(options.perpetual_lead_s * NS_PER_S))
 
     async def _feeds(self) -> list[Coroutine[Any, Any, None]]:
         if self._recording:
@@ -113,11 +131,19 @@ class Exchange:
         """Heartbeats, and faults by schedule when the options ask for them."""
         options = self.options
         if options.faults_every <= 0:
-            return [self.hub.send_heartbeats()]
+            return [self.hub.send_heartbeats(), *self._perpetuals.work()]
         faults = schedule.sequence(
             options.faults_seed, options.faults_every, self._fault_kinds, tuple(self.hub.channels)
         )
-        return [self.hub.send_heartbeats(), schedule.run(self.injector, faults)]
+        return [self.hub.send_heartbeats(), *self._perpetuals.work(), schedule.run(self.injector, faults)]
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        """Serve one client of Kraken's or of the perpetuals' WebSocket, as its path says."""
+        path = urlsplit(socket.request.path if socket.request else "").path
+        if path.startswith(PERPETUAL_PREFIX):
+            await self._perpetuals.serve(socket, path.removeprefix(PERPETUAL_PREFIX))
+        else:
+            await self.hub.serve(socket)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[list[asyncio.Task[None]]]:
@@ -126,7 +152,7 @@ class Exchange:
         tasks = [asyncio.create_task(work) for work in [*await self._feeds(), *self._background_work()]]
         try:
             async with serve(
-                self.hub.serve,
+                self._serve,
                 options.host,
                 options.port,
                 process_request=self._routes.answer,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def default_symbol(settings: Settings) -> str:
-    """The market of a request that names none: the first of `BTC_EXCHANGE_SYMBOLS`."""
+    """The market of a request that names none: the first that is followed."""
     return settings.exchange.symbols[0]
 
 
@@ -35,6 +35,6 @@ def requested_symbol(symbol: str | UnsetType) -> str:
         HTTPStatus.NOT_FOUND,
         "unknown_symbol",
         f"{symbol[:SHOWN_CHARACTERS]!r} is not followed; this system follows {', '.join(followed)} "
-        "(BTC_EXCHANGE_SYMBOLS)",
+        "(BTC_EXCHANGE_SYMBOLS or BTC_EXCHANGE_MARKETS)",
         more={"symbols": followed},
     )

@@ -33,6 +33,11 @@ Durability = Literal["page-cache", "fsync"]
 DURABILITY_MODES: tuple[Durability, ...] = get_args(Durability)
 """The first is the default; docs/decisions.md has the reason."""
 
+MARKETS = "BTC_EXCHANGE_MARKETS"
+HOME = "BTC_STACK_HOME_EXCHANGE"
+PERPETUAL = "binance-perp"
+"""The exchange beside Kraken whose protocol the simulator uses."""
+
 ROOT = Path(__file__).resolve().parents[1]
 """The folder with our programs (`streaming`, `serving`, `exchange_simulator`): a checkout, or `btc_programs` of an
 installed wheel."""
@@ -99,17 +104,21 @@ class Layout:
         symbols: tuple[str, ...] = (),
         exchange: str = "",
     ) -> None:
-        """Write `stack.env` with new random secrets; raises `StackError` when the file exists."""
+        """Write `stack.env` with new random secrets; raises `StackError` when the file exists.
+
+        The `symbols` are pairs of one exchange, or markets such as `kraken:BTC/USD`, of which the first has the home exchange.
+        """
         if self.exists:
             msg = f"{self.env_file} exists already, and the servers' data in this directory needs the secrets in it"
             raise StackError(msg)
         self.make_dirs()
-        values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS)
+        home = symbols[0].partition(":")[0] if markets_variable(symbols) == MARKETS else exchange
+        values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS, home)
         values["BTC_SEAL_FIRST_DAY"] = from_ns(now_ns() - DAYS_BEFORE_CREATION * NS_PER_DAY).strftime("%Y-%m-%d")
         if exchange:
             values["BTC_EXCHANGE_NAME"] = exchange
         if symbols:
-            values["BTC_EXCHANGE_SYMBOLS"] = ",".join(symbols)
+            values[markets_variable(symbols)] = ",".join(symbols)
         if exchange_args:
             values["BTC_STACK_EXCHANGE_ARGS"] = shlex.join(exchange_args)
         self._write(values)
@@ -118,7 +127,7 @@ class Layout:
         """Give every server another port. The stack must be down."""
         old = self.values()
         mode: Mode = "sim" if old.get("BTC_EXCHANGE_MODE") == "sim" else "live"
-        new = self._addresses(mode, ports)
+        new = self._addresses(mode, ports, self.settings().exchange.name)
         if mode == "live":
             new = {key: value for key, value in new.items() if not key.startswith("BTC_EXCHANGE_")}
         self._write(old | new)
@@ -126,6 +135,21 @@ class Layout:
     def set_first_day(self, day: str) -> None:
         """Let Dagster's daily partitions begin at `day`, as 2026-07-19. Its processes read this when they start."""
         self._write(self.values() | {"BTC_SEAL_FIRST_DAY": day})
+
+    def keep_home(self, exchange: str) -> None:
+        """Note the home exchange of this data at the first start; raises `StackError` if it was another one.
+
+        The symbols of the home exchange do not name it, so data of two exchanges would mix under one symbol.
+        """
+        kept = self.values().get(HOME)
+        if kept is None:
+            self._write(self.values() | {HOME: exchange})
+        elif kept != exchange:
+            msg = (
+                f"{self.data_dir} holds data of the home exchange {kept}, and the settings begin with {exchange}: name {kept} "
+                f"first in {MARKETS}, or name another directory with --data-dir"
+            )
+            raise StackError(msg)
 
     def set_features_workers(self, workers: int) -> None:
         """Set how many processes share the symbols' features, 1 or 2, from the next start on."""
@@ -202,7 +226,7 @@ class Layout:
         # Hexadecimal, so that no configuration format needs quoting.
         return {f"BTC_{name}": secrets.token_hex(20) for name in names} | {"BTC_STORE_ACCESS_KEY": "btc"}
 
-    def _addresses(self, mode: Mode, ports: Mapping[str, int]) -> dict[str, str]:
+    def _addresses(self, mode: Mode, ports: Mapping[str, int], home: str) -> dict[str, str]:
         internal = {name: ports[name] for name in InternalPorts.model_fields}
         values = {
             "BTC_QUESTDB_HTTP_URL": f"http://{HOST}:{ports['questdb_http']}",
@@ -225,18 +249,33 @@ class Layout:
             "BTC_STACK_PORTS": json.dumps(internal),
             "BTC_EXCHANGE_MODE": mode,
         }
-        return values | _exchange_addresses(mode, ports["exchange"])
+        return values | _exchange_addresses(mode, ports["exchange"], home)
 
 
-def _exchange_addresses(mode: Mode, port: int) -> dict[str, str]:
+def markets_variable(symbols: tuple[str, ...]) -> str:
+    """The variable for these symbols: markets with their exchanges have one of their own.
+
+    >>> markets_variable(("BTC/USD",)), markets_variable(("kraken:BTC/USD",))
+    ('BTC_EXCHANGE_SYMBOLS', 'BTC_EXCHANGE_MARKETS')
+    """
+    return MARKETS if any(":" in symbol for symbol in symbols) else "BTC_EXCHANGE_SYMBOLS"
+
+
+def _exchange_addresses(mode: Mode, port: int, home: str) -> dict[str, str]:
     if mode == "sim":
+        sockets = {"kraken": f"ws://{HOST}:{port}/v2", PERPETUAL: f"ws://{HOST}:{port}/{PERPETUAL}"}
+        rest = {"kraken": f"http://{HOST}:{port}", PERPETUAL: f"http://{HOST}:{port}/{PERPETUAL}"}
+        home = home or "kraken"
         return {
-            "BTC_EXCHANGE_WS_URL": f"ws://{HOST}:{port}/v2",
-            "BTC_EXCHANGE_REST_URL": f"http://{HOST}:{port}",
-            "BTC_EXCHANGE_HISTORY_URL": f"http://{HOST}:{port}/history",
+            "BTC_EXCHANGE_WS_URL": sockets.get(home, ""),
+            "BTC_EXCHANGE_REST_URL": rest.get(home, ""),
+            "BTC_EXCHANGE_WS_URLS": ",".join(f"{name}={url}" for name, url in sockets.items()),
+            "BTC_EXCHANGE_REST_URLS": ",".join(f"{name}={url}" for name, url in rest.items()),
+            "BTC_EXCHANGE_HISTORY_URL": f"http://{HOST}:{port}/history" if home == "kraken" else "",
         }
-    names = ("BTC_EXCHANGE_NAME", "BTC_EXCHANGE_WS_URL", "BTC_EXCHANGE_REST_URL", "BTC_EXCHANGE_HISTORY_URL")
-    return {name: os.environ[name] for name in names if os.environ.get(name)}
+    names = ("NAME", "MARKETS", "WS_URL", "WS_URLS", "REST_URL", "REST_URLS", "HISTORY_URL")
+    variables = [f"BTC_EXCHANGE_{name}" for name in names]
+    return {name: os.environ[name] for name in variables if os.environ.get(name)}
 
 
 def python_path() -> str:

@@ -26,7 +26,7 @@ from stack import preflight
 from stack.all_components import all_components
 from stack.component import Component, Context, in_order
 from stack.health_checks import problem_of
-from stack.layout import Layout, Mode, remember_current
+from stack.layout import Layout, Mode, markets_variable, remember_current
 from stack.logs import tail
 from stack.progress import Progress
 from stack.servers.dagster import COMPONENT_NAMES as DAGSTER_COMPONENTS
@@ -83,15 +83,17 @@ class Stack:
         """Create the data directory unless it exists; raises `StackError` when it holds data of another market.
 
         The directory keeps `exchange_args`, which are additional arguments of the simulator (see
-        `python -m exchange_simulator --help`), the `symbols`, and the name of the `exchange` when it is not Kraken.
+        `python -m exchange_simulator --help`), the `symbols` (as `Layout.create` takes them), and the name of the `exchange`
+        when it is not Kraken.
         """
         if not self.layout.exists:
             self.layout.create(mode, ports, exchange_args, symbols, exchange)
             return
-        if symbols and symbols != self.settings.exchange.symbols:
+        followed = self.settings.exchange.symbols, self.settings.exchange.markets
+        if symbols and symbols not in followed:
             msg = (
-                f"{self.layout.data_dir} follows {', '.join(self.settings.exchange.symbols)}: change "
-                f"BTC_EXCHANGE_SYMBOLS in {self.layout.env_file} while it is down, or name another --data-dir"
+                f"{self.layout.data_dir} follows {', '.join(followed[1] or followed[0])}: change "
+                f"{markets_variable(symbols)} in {self.layout.env_file} while it is down, or name another --data-dir"
             )
             raise StackError(msg)
         if exchange and exchange != self.settings.exchange.name:
@@ -126,6 +128,7 @@ class Stack:
         with self._locked():
             known = self.components()
             wanted = in_order(known, only)
+            self.layout.keep_home(self.settings.exchange.name)
             self._preflight(wanted, everything=only is None)
             remember_current(self.layout.data_dir)
             self._supervisor.write_conf(known.values())

@@ -158,7 +158,7 @@ class BronzeReader:
                 self.rows.book_checks.append(_logged(check, envelope, place))
         elif isinstance(frame, StatusFrame):
             for item, status in enumerate(frame.data):
-                event = StatusEvent(envelope.ts_recv_ns, item, status.system, status.version)
+                event = StatusEvent(envelope.ts_recv_ns, item, status.system, status.version, envelope.exchange)
                 self.rows.status.append(_logged(event, envelope, place))
 
     def _add_event(self, event: Event, envelope: Envelope, place: Place) -> None:

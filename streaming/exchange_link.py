@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from btc_core import metrics
-from btc_core.clock import to_ns
+from btc_core.clock import NS_PER_S, to_ns
 from btc_core.errors import BadFrame, ExchangeError, ServiceError, SubscriptionRefused
 from btc_core.exchanges.decoding import bad_entries
 from btc_core.market.events import EVENT_CHANNELS
@@ -34,6 +34,7 @@ from btc_core.market.frames import (
     with_symbol,
 )
 from btc_core.market.messages import Envelope
+from btc_core.names import exchange_in, pair_of
 from streaming.exchange_clock import ExchangeClock
 from streaming.order_books import OrderBooks
 from streaming.subscriptions import Link, Subscriptions, SubscriptionStates
@@ -100,7 +101,7 @@ class FrameSink(Protocol):
 
 
 class Shared(NamedTuple):
-    """What the links of a process have in common."""
+    """What the links to one exchange have in common."""
 
     sink: FrameSink
     exchange: Exchange
@@ -136,7 +137,7 @@ class ExchangeLink:
             Link(number, shared.exchange.routes[route]),
         )
         self._books = OrderBooks(settings.exchange.symbols)
-        self._exchange_clock = ExchangeClock()
+        self._exchange_clock = ExchangeClock(shared.exchange.name)
         self._requests: asyncio.Queue[Request] = asyncio.Queue()
         self._request_budget = self._full_request_budget()
         self._last_trades: dict[str, Trade] = {}
@@ -165,9 +166,10 @@ class ExchangeLink:
         except (OSError, TimeoutError, EOFError, WebSocketException, ServiceError) as error:
             failure = error
             status = getattr(getattr(error, "response", None), "status_code", None)
-            metrics.CONNECTIONS.labels(f"http_{status}" if status else type(error).__name__).inc()
+            metrics.CONNECTIONS.labels(self._exchange.name, f"http_{status}" if status else type(error).__name__).inc()
             log.warning(
-                "connection %d ended: %s", self._connection, str(error)[:MAX_LOGGED_CHARS] or type(error).__name__
+                "%s: connection %d ended: %s",
+                *(self._exchange.name, self._connection, str(error)[:MAX_LOGGED_CHARS] or type(error).__name__),
             )
         lived_s = 0.0 if self._opened_s is None else self._clock.monotonic_s() - self._opened_s
         reconnecting.ended(lived_s, received_data=self._received_data)
@@ -210,8 +212,8 @@ class ExchangeLink:
         self._requests = asyncio.Queue()
         self._request_budget = self._full_request_budget()
         self._enqueue(self._subscriptions.open(now_s))
-        metrics.CONNECTIONS.labels("opened").inc()
-        log.info("link %d: connection %d to %s", self._number, self._connection, url)
+        metrics.CONNECTIONS.labels(self._exchange.name, "opened").inc()
+        log.info("%s, link %d: connection %d to %s", self._exchange.name, self._number, self._connection, url)
 
     def _full_request_budget(self) -> TokenBucket:
         return TokenBucket(self._exchange.requests_per_s, int(self._exchange.requests_per_s))
@@ -258,10 +260,19 @@ class ExchangeLink:
     async def _ping(self, socket: ClientConnection, now_s: float) -> None:
         request_id = next(self._ping_ids)
         request = self._exchange.ping(request_id)
-        if request is not None and self._request_budget.take(now_s) == 0:
+        if self._request_budget.take(now_s) > 0:
+            return
+        if request is None:
+            asyncio.ensure_future(await socket.ping()).add_done_callback(self._take_round_trip)
+        else:
             self._pings[request_id] = self._clock.now_ns()
             self._pings.pop(request_id - MAX_OPEN_PINGS, None)
             await socket.send(_json.encode(request), text=True)
+
+    def _take_round_trip(self, answered: asyncio.Future[float]) -> None:
+        """Take the answer to a WebSocket ping; the connection may have ended without one."""
+        if not answered.cancelled() and answered.exception() is None:
+            self._exchange_clock.measure_round_trip(int(answered.result() * NS_PER_S))
 
     def _check_silence(self, now_s: float) -> None:
         """Raise `TimeoutError` when no frame came within the deadline; a pong does not count, every other frame does."""
@@ -270,7 +281,7 @@ class ExchangeLink:
         if silent_s > deadline_s:
             raise TimeoutError(f"no frame arrived for {deadline_s:.1f} s")
         if silent_s > SILENCE_WARNING_S:
-            log.warning("no frame has arrived for %.1f s", silent_s)
+            log.warning("%s: no frame has arrived for %.1f s", self._exchange.name, silent_s)
 
     def receive(self, raw: bytes) -> None:
         """Take one frame of the socket; one that cannot be used becomes a dead letter."""
@@ -296,14 +307,14 @@ class ExchangeLink:
             self._handle_reply(frame, now_ns)
             return
         self._last_frame_s = self._clock.monotonic_s()
-        metrics.FRAMES.labels(str(frame.__struct_config__.tag)).inc()
+        metrics.FRAMES.labels(self._exchange.name, str(frame.__struct_config__.tag)).inc()
         if isinstance(frame, MarketFrame):
             self._use_market_frame(frame, raw, now_ns)
         elif isinstance(frame, InstrumentFrame):
             self._report_bad_entries(frame, raw)
             self._books.set_precisions(frame, self._last_frame_s)
         elif isinstance(frame, StatusFrame):
-            log.info("exchange status: %s", [status.system[:32] for status in frame.data[:8]])
+            log.info("%s: exchange status: %s", self._exchange.name, [status.system[:32] for status in frame.data[:8]])
             self._report_bad_entries(frame, raw)
             self._publish(self._default_key, frame, raw, now_ns)  # a message without a key would go to any partition
 
@@ -327,7 +338,7 @@ class ExchangeLink:
         asked = symbols & self._symbols
         if len(symbols) > 1:  # a message of the log belongs to one symbol, which decides about its partition
             for symbol in sorted(asked):
-                part = with_symbol(raw, symbol)
+                part = with_symbol(raw, pair_of(symbol))
                 self._use(self._exchange.decode(part), part, now_ns)
         if len(asked) < len(symbols):
             self._refuse_foreign(sorted(symbols - asked), frame)
@@ -350,7 +361,7 @@ class ExchangeLink:
     def _refuse_foreign(self, symbols: list[str], frame: MarketFrame) -> None:
         """Count a frame of markets that were not asked for, and keep the first one of each as a dead letter."""
         channel = str(frame.__struct_config__.tag)
-        metrics.FOREIGN_FRAMES.labels(channel).inc()
+        metrics.FOREIGN_FRAMES.labels(self._exchange.name, channel).inc()
         new = [symbol for symbol in symbols if symbol not in self._foreign]
         if new and len(self._foreign) < MAX_FOREIGN_LETTERS:
             self._foreign.update(new)
@@ -376,6 +387,7 @@ class ExchangeLink:
             book_ok,
             self._exchange.name,
             self._exchange_clock.measured_offset_ns,
+            qualified=bool(exchange_in(key)),
         )
         self._sink.publish(self._number, key, envelope, frame)
 

@@ -40,9 +40,10 @@ class _Waiting:
 
 
 class FirstCopies:
-    """Decides which messages of two links are new. `now_s` is monotonic seconds."""
+    """Decides which messages of two links to one exchange are new. `now_s` is monotonic seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, exchange: str) -> None:
+        self._exchange = exchange
         self._unmatched: dict[Hashable, list[_Waiting]] = {}
         self._waiting: deque[_Waiting] = deque()
         """All messages of the last `MATCH_S`, matched or not, oldest first."""
@@ -59,12 +60,12 @@ class FirstCopies:
             self._unmatched.setdefault(key, []).append(waiting)
             self._waiting.append(waiting)
         if not new:
-            metrics.LINK_FRAMES.labels(str(link), "copy").inc()
+            metrics.LINK_FRAMES.labels(self._exchange, str(link), "copy").inc()
             return False
         if isinstance(frame, TickerFrame) and self._is_late(link, symbol, frame):
-            metrics.LINK_FRAMES.labels(str(link), "late").inc()
+            metrics.LINK_FRAMES.labels(self._exchange, str(link), "late").inc()
             return False
-        metrics.LINK_FRAMES.labels(str(link), "first").inc()
+        metrics.LINK_FRAMES.labels(self._exchange, str(link), "first").inc()
         return True
 
     def _is_copy(self, key: Hashable, link: int) -> bool:
@@ -96,7 +97,7 @@ class FirstCopies:
             waiting = self._waiting.popleft()
             if not waiting.matched:
                 self._remove(waiting)
-                metrics.LINK_FRAMES.labels(str(waiting.link), "only").inc(waiting.counted)
+                metrics.LINK_FRAMES.labels(self._exchange, str(waiting.link), "only").inc(waiting.counted)
 
 
 def _keys(frame: ChannelFrame, raw: bytes) -> Sequence[Hashable]:

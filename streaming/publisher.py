@@ -105,11 +105,21 @@ class Publisher:
         while self._held and self._has_queued(*self._held[0]):
             self._held.popleft()
 
-    def dead_letter(self, reason: str, message: str, raw: bytes, place: tuple[str, int, int] = ("", -1, -1)) -> None:
-        """Queue a dead letter: what could not be used, and why. `place` is its topic, partition and offset if it has one."""
+    def dead_letter(
+        self,
+        reason: str,
+        message: str,
+        raw: bytes,
+        place: tuple[str, int, int] = ("", -1, -1),
+        exchange: str = "",
+    ) -> None:
+        """Queue a dead letter: what could not be used, and why.
+
+        `place` is its topic, partition and offset if it has one; `exchange` sent it if it comes from a socket.
+        """
         kept = raw[:MAX_DEADLETTER_BYTES]
         reason, message = reason[:MAX_REASON_CHARS], message[:MAX_MESSAGE_CHARS]
-        letter = DeadLetter(reason, message, now_ns(), self._client_id, *place, kept, len(raw))
+        letter = DeadLetter(reason, message, now_ns(), self._client_id, *place, kept, len(raw), exchange)
         metrics.DEAD_LETTERS.labels(self._client_id, reason).inc()
         self.publish(DEADLETTERS_TOPIC, reason, _json.encode(letter), letter.ts_ns)
 

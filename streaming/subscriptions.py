@@ -51,11 +51,11 @@ ALREADY_SUBSCRIBED = "already subscribed"
 
 
 class SubscriptionStates:
-    """What the links of a process share: the exported state of each channel of each symbol is the best one of all links."""
+    """What the links to an exchange share: the exported state of each channel of each symbol is the best one of all links."""
 
     def __init__(self) -> None:
         self.any_acknowledged = False
-        """Whether any subscription of this process was ever acknowledged or brought data."""
+        """Whether any subscription to this exchange was ever acknowledged or brought data."""
         self._states: dict[tuple[str, str], dict[int, str]] = {}
 
     def report(self, link: int, channel: str, symbol: str, state: str) -> None:
@@ -186,8 +186,8 @@ class Subscriptions:
     def replied(self, reply: Reply, now_s: float) -> None:
         """Process an answer of the exchange.
 
-        Raises `SubscriptionRefused` once every market is refused as unsupported in a process that never got any: a
-        setting must be fixed, waiting does not help.
+        Raises `SubscriptionRefused` once every market is refused as unsupported in a process that never got any of this
+        exchange: a setting must be fixed, waiting does not help.
         """
         method, channel, symbols = self._requests.get(reply.req_id or 0, (reply.method, "", ()))
         if method != "subscribe" and reply.method != "subscribe":
@@ -211,8 +211,8 @@ class Subscriptions:
             log.warning("the exchange refused %s: %s", f"{channel} {reply.symbol or ''}".strip(), reply.refusal)
         if not self._states.any_acknowledged and all(each.unsupported for each in self._subscriptions.values()):
             msg = (
-                f"the exchange refused every subscription, the last one with: {reply.refusal}; check "
-                "BTC_EXCHANGE_SYMBOLS and BTC_EXCHANGE_WS_URL"
+                f"the exchange refused every subscription, the last one with: {reply.refusal}; check the markets "
+                "(BTC_EXCHANGE_SYMBOLS or BTC_EXCHANGE_MARKETS) and BTC_EXCHANGE_WS_URL"
             )
             raise SubscriptionRefused(msg)
 

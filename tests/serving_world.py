@@ -72,7 +72,7 @@ class FakeNewestRows:
 
 
 class FakeSource:
-    symbols = ("BTC/USD", "ETH/USD")
+    symbols: tuple[str, ...] = ("BTC/USD", "ETH/USD")
     volatility: VolatilityModel | None = None
     bid: Any = None
     error: Exception | None = None
@@ -190,10 +190,10 @@ def forecast_row(age_s: float = 0.1, **changes: Any) -> ForecastRow:
     return msgspec.structs.replace(row, **changes)
 
 
-def build(token: str = TOKEN, **api: Any) -> World:
+def build(token: str = TOKEN, exchange: ExchangeSettings | None = None, **api: Any) -> World:
     configured = Settings(
         api=ApiSettings(token=token, **api),
-        exchange=ExchangeSettings(mode="sim", symbols=("BTC/USD", "ETH/USD")),
+        exchange=exchange or ExchangeSettings(mode="sim", symbols=("BTC/USD", "ETH/USD")),
     )
     clock, newest, stored, source, trainer = (
         FakeClock(),
@@ -202,6 +202,7 @@ def build(token: str = TOKEN, **api: Any) -> World:
         FakeSource(),
         FakeTrainer(),
     )
+    source.symbols = configured.exchange.symbols
     holder = ModelHolder(source, reload_s=10.0)
     deps = Deps(
         settings=configured,

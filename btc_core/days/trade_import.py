@@ -18,7 +18,7 @@ from btc_core.days.trade_bars import minutes_of, update_bars
 from btc_core.days.trade_files import NO_ID, PAST, rank_in_groups
 from btc_core.days.trade_matching import MAX_TOLERANCE_NS, STORED, Matcher, pairs_of_ids, tolerances_ns
 from btc_core.errors import InvalidInput
-from btc_core.exchanges.adapters import exchange_of
+from btc_core.exchanges.adapters import exchange_for
 from btc_core.exchanges.rest import next_page_ns, retry_when_rate_limited
 from btc_core.market.checked_bars import describe_time
 from btc_core.market.events import TradeEvent
@@ -134,7 +134,7 @@ def fetch_day(
     A fetch that was interrupted continues behind the last stored page. The function calls `report(time reached in ns,
     rows written)` after each page. Raises `ExchangeError`.
     """
-    exchange = exchange_of(settings)
+    exchange = exchange_for(settings, symbol)
     begin_ns = day_ns(day)
     end_ns = begin_ns + NS_PER_DAY
     since_ns = _fetched_until(db, symbol, begin_ns, end_ns) or begin_ns - 1

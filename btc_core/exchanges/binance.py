@@ -4,15 +4,16 @@ Both call their market BTC/USDT; the exchange's name tells them apart. What diff
 
 - A subscription brings no snapshot, and the answer to a request names no stream: it confirms the whole request. Binance
   confirms streams of markets that do not exist, too, so `exchangeInfo` is asked before the first other REST request.
-- No message has Binance's clock in an answer to ours, so the difference between the clocks is taken as zero.
+- No answer to a message of ours has Binance's clock. The difference between the clocks follows from the times in its
+  frames and the round trip of WebSocket pings (`streaming.exchange_clock`).
 - Binance sends ping frames, which the WebSocket library answers, and no other sign of life in a quiet market. The
   adapter therefore subscribes to figures of the busiest market as a heartbeat.
 - Binance closes each connection after 24 hours, and ingest opens the next one. What is missed between the two is
   repaired (trades) or lost (quotes); `BTC_EXCHANGE_CONNECTIONS=2` avoids both.
 - The book is not followed, as it has no checksums, so the precisions in `exchangeInfo` are not needed.
-- REST limits a weight per minute and address: 6,000 for spot, 2,400 for perpetuals. The pause keeps a process that only
-  asks for the heaviest request below half of it. After 429 or 418 (a ban of up to three days), the request budget
-  waits for `Retry-After`, and at most `RETRY_AFTER_MAX_S`.
+- REST limits a weight per minute and address: 6,000 for spot, 2,400 for perpetuals. The pauses keep a process at or below
+  half of it. After 429 or 418 (a ban of up to three days), the request budget waits for `Retry-After`, and at most
+  `RETRY_AFTER_MAX_S`.
 
 REST finds trades by their ids, spot's with `historicalTrades` (which needs no key since 2023, and which
 data-api.binance.vision does not have) and perpetuals' with `aggTrades`. `binance_frames` says which ids these are.
@@ -37,7 +38,7 @@ from btc_core.exchanges import binance_frames
 from btc_core.exchanges.binance_frames import AggregateTrade, Klines, MatchTrade, name_of, symbol_of
 from btc_core.exchanges.decoding import BINANCE, BINANCE_PERPETUAL
 from btc_core.exchanges.interface import GapSearch, PageTrade, TradePage
-from btc_core.exchanges.rest import BUDGET, closed_bars, fetch_json, retry_when_rate_limited, unexpected_form
+from btc_core.exchanges.rest import budget_of, closed_bars, fetch_json, retry_when_rate_limited, unexpected_form
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -61,6 +62,7 @@ UNKNOWN_MARKET = '"code":-1121'
 """What an answer contains whose status is 400 because the market does not exist."""
 LISTING_MAX_AGE_S = 86_400.0
 """How long an answer of `exchangeInfo` is used: a name hardly ever changes its meaning."""
+KLINES = "klines"
 HEARTBEAT, BOOK_HEARTBEAT = "heartbeat", "book_heartbeat"
 
 
@@ -162,6 +164,8 @@ class Binance:
     time_path = "/api/v3/time"
     rest_pause_s = 0.5
     """`historicalTrades` has a weight of 25, and 6,000 a minute are allowed."""
+    klines_pause_s = 0.1
+    """`klines` has a weight of 2."""
     streams: Mapping[str, str] = {
         "trade": "{market}@trade",
         "ticker": "{market}@bookTicker",
@@ -182,6 +186,7 @@ class Binance:
             )
             raise ConfigError(msg)
         self._settings = settings
+        self.budget = budget_of(self.name)
         self._listings = Listings()
 
     def request(self, method: str, channel: str, symbols: Sequence[str], number: int) -> dict[str, Any]:
@@ -247,7 +252,7 @@ class Binance:
 
     def _klines(self, symbol: str, begin_ns: int) -> list[KlineRow]:
         return self._get(
-            symbol, "klines", _klines_decoder, interval="1m", startTime=begin_ns // NS_PER_MS, limit=MAX_KLINES
+            symbol, KLINES, _klines_decoder, interval="1m", startTime=begin_ns // NS_PER_MS, limit=MAX_KLINES
         )
 
     def _get(self, symbol: str, path: str, decoder: msgspec.json.Decoder[Answer], **params: str | int) -> Answer:
@@ -258,12 +263,13 @@ class Binance:
     def _fetch(self, path: str, decoder: msgspec.json.Decoder[Answer], params: dict[str, str | int]) -> Answer:
         url = f"{self._settings.rest_url}{self.rest_path}/{path}"
         try:
-            answer = fetch_json(url, params, decoder, self.rest_pause_s)
+            pause_s = self.klines_pause_s if path == KLINES else self.rest_pause_s
+            answer = fetch_json(url, params, decoder, self.budget, pause_s)
         except ExchangeError as error:
             if UNKNOWN_MARKET in str(error):
                 raise NotOffered(str(error)) from error
             raise
-        BUDGET.answered()
+        self.budget.answered()
         return answer
 
 
@@ -285,6 +291,8 @@ class BinancePerpetual(Binance):
     time_path = "/fapi/v1/time"
     rest_pause_s = 1.0
     """`aggTrades` has a weight of 20, and 2,400 a minute are allowed."""
+    klines_pause_s = 0.25
+    """`klines` of 1,000 minutes has a weight of 5."""
     streams: Mapping[str, str] = {
         "trade": "{market}@aggTrade",
         "ticker": "{market}@bookTicker",

@@ -1,8 +1,9 @@
 """The adapter of Coinbase: the requests of its Exchange feed and its public REST API. Neither needs a key.
 
-Coinbase offers less than Kraken. It sends no checksums of its book, so the book is not followed. It answers no ping, so
-the difference between its clock and ours is taken as zero. It sends a ticker with each match, not with each change of
-the best bid or offer. REST finds trades by trade_id, not by time. Its minute bars go back for years.
+Coinbase offers less than Kraken. It sends no checksums of its book, so the book is not followed. It answers no ping with
+its time, so the difference between the clocks follows from the times in its frames (`streaming.exchange_clock`). It sends
+a ticker with each match, not with each change of the best bid or offer. REST finds trades by trade_id, not by time. Its
+minute bars go back for years.
 
 What does not belong here: its frames (`coinbase_frames`), or when to send a request (`streaming`, `btc_assets`).
 """
@@ -21,7 +22,7 @@ from btc_core.exchanges import coinbase_frames
 from btc_core.exchanges.coinbase_frames import CHANNEL_NAMES, Candles, Match, product_of
 from btc_core.exchanges.decoding import COINBASE
 from btc_core.exchanges.interface import GapSearch, PageTrade, TradePage
-from btc_core.exchanges.rest import BUDGET, closed_bars, fetch_json, retry_when_rate_limited, unexpected_form
+from btc_core.exchanges.rest import budget_of, closed_bars, fetch_json, retry_when_rate_limited, unexpected_form
 from btc_core.market.frames import Timestamp
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class Coinbase:
 
     def __init__(self, settings: ExchangeSettings) -> None:
         self._settings = settings
+        self.budget = budget_of(self.name)
 
     def request(self, method: str, channel: str, symbols: Sequence[str], number: int) -> dict[str, Any]:
         """Return the message; answers to it contain no request number."""
@@ -139,6 +141,6 @@ class Coinbase:
 
     def _get(self, symbol: str, path: str, decoder: msgspec.json.Decoder[Answer], **params: str | int) -> Answer:
         url = f"{self._settings.rest_url}/products/{product_of(symbol)}/{path}"
-        answer = fetch_json(url, params, decoder, self.rest_pause_s)
-        BUDGET.answered()
+        answer = fetch_json(url, params, decoder, self.budget, self.rest_pause_s)
+        self.budget.answered()
         return answer

@@ -7,15 +7,24 @@ What does not belong here: the checks of an entry (`market.events`), or requests
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import msgspec
+from msgspec.structs import replace
 
 from btc_core.errors import BadFrame
 from btc_core.exchanges import binance_frames, coinbase_frames
 from btc_core.market import frames
 from btc_core.market.events import EVENT_CHANNELS, events_in
-from btc_core.market.frames import NO_BAD_ENTRIES, HeartbeatFrame, Reply, original_position
+from btc_core.market.frames import (
+    NO_BAD_ENTRIES,
+    BadEntries,
+    HeartbeatFrame,
+    InstrumentFrame,
+    Reply,
+    StatusFrame,
+    original_position,
+)
+from btc_core.names import qualified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,13 +45,44 @@ DECODERS: Mapping[str, Callable[[bytes | str], AnyFrame]] = {
 
 
 def frame_of(envelope: Envelope) -> AnyFrame:
-    """Decode the frame in an envelope; raises `BadFrame`."""
+    """Decode the frame in an envelope; raises `BadFrame`.
+
+    The symbols of an exchange that is not the home exchange are qualified here (`qualified_frame`), so that everything
+    behind the log only sees symbols.
+    """
     try:
         decode = DECODERS[envelope.exchange]
     except KeyError:
         message = f"there is no decoder for frames of the exchange {envelope.exchange[:32]!r}"
         raise BadFrame("unknown_exchange", message) from None
-    return decode(envelope.raw)
+    frame = decode(envelope.raw)
+    return qualified_frame(frame, envelope.exchange) if envelope.qualified else frame
+
+
+def qualified_frame(frame: AnyFrame, exchange: str) -> AnyFrame:
+    """Return the frame with symbols that name the exchange, also in the answer to a request and in entries that are bad."""
+    if isinstance(frame, HeartbeatFrame):
+        return frame
+    if isinstance(frame, Reply):
+        return _qualified_reply(frame, exchange)
+    bad = BadEntries(_named(entry, exchange) for entry in frame.bad) if frame.bad else frame.bad
+    if isinstance(frame, StatusFrame):
+        return replace(frame, bad=bad)
+    if isinstance(frame, InstrumentFrame):
+        pairs = [_named(pair, exchange) for pair in frame.data.pairs]
+        return replace(frame, data=replace(frame.data, pairs=pairs), bad=bad)
+    return replace(frame, data=[_named(entry, exchange) for entry in frame.data], bad=bad)
+
+
+def _qualified_reply(reply: Reply, exchange: str) -> Reply:
+    acks = [_named(ack, exchange) for ack in reply.acks]
+    symbol = reply.symbol and qualified(reply.symbol, exchange)
+    return replace(reply, result=acks or None, symbol=symbol)
+
+
+def _named(entry: Any, exchange: str) -> Any:
+    """The entry with a qualified symbol; one without a symbol stays as it is."""
+    return replace(entry, symbol=qualified(entry.symbol, exchange)) if entry.symbol else entry
 
 
 def events_of(envelope: Envelope) -> Iterator[Event | BadFrame]:
@@ -63,7 +103,7 @@ def events_of(envelope: Envelope) -> Iterator[Event | BadFrame]:
         if isinstance(event, BadFrame):
             yield event
         else:
-            yield msgspec.structs.replace(event, item=original_position(bad, event.item))
+            yield replace(event, item=original_position(bad, event.item))
 
 
 def bad_entries(bad: Iterable[BadEntry]) -> list[BadFrame]:

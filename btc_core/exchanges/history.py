@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN, to_ns
-from btc_core.exchanges.adapters import exchange_of
+from btc_core.exchanges.adapters import exchange_for
 from btc_core.exchanges.rest import next_page_ns, retry_when_rate_limited
 from btc_core.market.bars import BARS
 
@@ -29,7 +29,7 @@ def trades_between(settings: ExchangeSettings, symbol: str, begin_ns: int, end_n
 
     The adapter pauses between two requests, and longer while the exchange limits the rate. Raises `ExchangeError`.
     """
-    exchange = exchange_of(settings)
+    exchange = exchange_for(settings, symbol)
     since_ns, last_id = begin_ns - 1, -1
     while True:
         rows, newest_ns = retry_when_rate_limited(

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from btc_core.exchanges.rest import RequestBudget
     from btc_core.market.frames import AnyFrame, Trade
     from btc_core.market.messages import GapNotice
-    from btc_core.settings import ExchangeSettings
 
 Request = dict[str, Any]
 """A message to the WebSocket, before it is encoded as JSON."""
@@ -77,10 +77,10 @@ class Exchange(Protocol):
     """The REST path of the exchange's clock, used to check whether the exchange can be reached."""
     rest_pause_s: float
     """The pause after a REST request that keeps a process below the exchange's rate limit; the adapter itself keeps it."""
+    budget: RequestBudget
+    """The budget of REST requests, which all adapters of the exchange in a process share."""
     decode: Callable[[bytes | str], AnyFrame]
     """Decode a frame of the WebSocket, of `bars_frame` or of `trade_page`; raises `BadFrame`."""
-
-    def __init__(self, settings: ExchangeSettings) -> None: ...
 
     def request(self, method: str, channel: str, symbols: Sequence[str], number: int) -> Request:
         """Return the message that will `subscribe` to a channel, with a snapshot if there is one, or `unsubscribe`.

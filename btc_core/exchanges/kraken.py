@@ -16,7 +16,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_US, from_ns, to_ns
 from btc_core.errors import ExchangeError, NotOffered, RateLimited
 from btc_core.exchanges.interface import GapSearch, PageTrade, TradePage
 from btc_core.exchanges.rest import (
-    BUDGET,
+    budget_of,
     closed_bars,
     drop_open_bar,
     fetch,
@@ -162,6 +162,7 @@ class Kraken:
 
     def __init__(self, settings: ExchangeSettings) -> None:
         self._settings = settings
+        self.budget = budget_of(self.name)
         self._pairs = PairNames()
 
     def request(self, method: str, channel: str, symbols: Sequence[str], number: int) -> dict[str, Any]:
@@ -181,7 +182,7 @@ class Kraken:
         """Read the published file (`history`) if there is one, else the last 720 minutes from REST (`rest`)."""
         if self._settings.history_url:
             url = f"{self._settings.history_url}/{rest_pair(symbol)}_1.csv"
-            return drop_open_bar(parse_csv(fetch(url, {"days": days}).text, url)), "history"
+            return drop_open_bar(parse_csv(fetch(url, {"days": days}, self.budget).text, url)), "history"
         result = self._get_of_pair("OHLC", symbol, interval=1)
         try:
             rows = [(row[0], row[1], row[2], row[3], row[4], row[6], row[7]) for row in _pair_rows(result)]
@@ -244,11 +245,11 @@ class Kraken:
         `ExchangeError`; also for an error that the exchange sends with the status 200.
         """
         url = f"{self._settings.rest_url}/0/public/{path}"
-        answer = fetch_json(url, params, _answer_decoder, self.rest_pause_s)
+        answer = fetch_json(url, params, _answer_decoder, self.budget, self.rest_pause_s)
         errors = ", ".join(map(str, answer.get("error") or ()))
         if any(text in errors for text in RATE_LIMIT_ERRORS):
-            raise rate_limited(f"the exchange refused {path}: {errors}")
-        BUDGET.answered()
+            raise rate_limited(f"the exchange refused {path}: {errors}", self.budget)
+        self.budget.answered()
         if errors:
             message = f"the exchange refused {path}: {errors}"
             raise NotOffered(message) if errors.startswith(REFUSALS) else ExchangeError(message)

@@ -62,6 +62,7 @@ def envelope_line(envelope: Envelope, partition: int, offset: int) -> bytes:
     Both times are in ns. The clock offset is `Envelope.clock_offset_ns`; an offset that is not above zero is left out,
     because it does not change which events are accepted. The place is
     `<partition>:<offset>:<connection>:<sequence>:<origin>:<channel>:<exchange>:<1 if the book's checksum is right, 0 if not>`.
+    The exchange has an `@` before its name if the symbols of the frame are qualified with it (`Envelope.qualified`).
     A line break in a frame becomes a space, which means the same in JSON.
     """
     ahead_ns = envelope.clock_offset_ns or 0
@@ -69,7 +70,7 @@ def envelope_line(envelope: Envelope, partition: int, offset: int) -> bytes:
     book = "" if envelope.book_ok is None else int(envelope.book_ok)
     head = (
         f"{envelope.ts_recv_ns}{ahead}@{partition}:{offset}:{envelope.connection}:{envelope.sequence}:{envelope.origin}:"
-        f"{envelope.channel}:{envelope.exchange}:{book} "
+        f"{envelope.channel}:{'@' if envelope.qualified else ''}{envelope.exchange}:{book} "
     )
     return head.encode() + envelope.raw.translate(_NEW_LINES) + b"\n"
 
@@ -140,8 +141,9 @@ def _placed_message(
     partition, offset, connection, sequence = map(int, fields[:4])
     origin, channel, exchange, book = fields[4:]
     book_ok = book == "1" if book else None
+    qualified, name = exchange.startswith("@"), exchange.removeprefix("@") or KRAKEN
     envelope = Envelope(
-        ts_recv_ns, connection, sequence, channel, origin, raw, book_ok, exchange or KRAKEN, clock_offset_ns
+        ts_recv_ns, connection, sequence, channel, origin, raw, book_ok, name, clock_offset_ns, qualified
     )
     return RecordedMessage(envelope, partition, offset)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -38,7 +39,7 @@ RETRY_AFTER_MAX_S = 3_600.0
 
 
 class RequestBudget:
-    """The requests that this process may send to the exchange's REST API: one at a time, with a pause between two.
+    """The requests that this process may send to the REST API of one exchange: one at a time, with a pause between two.
 
     It is a token bucket that holds one token, shared by everything in the process that asks REST: repair, history,
     imports. Exchanges limit the rate by address, and some also by pair; the budget does not distinguish pairs, so it
@@ -83,11 +84,15 @@ class RequestBudget:
             self._refusals = 0
 
 
-BUDGET = RequestBudget()
-"""The budget of this process."""
+_budgets: defaultdict[str, RequestBudget] = defaultdict(RequestBudget)
 
 
-def fetch(url: str, params: dict[str, str | int]) -> httpx.Response:
+def budget_of(exchange: str) -> RequestBudget:
+    """The budget of this process for the exchange of this name; no exchange waits for another one."""
+    return _budgets[exchange]
+
+
+def fetch(url: str, params: dict[str, str | int], budget: RequestBudget) -> httpx.Response:
     """Send one GET; raises `ExchangeError` if there is no answer or its status is not 200.
 
     Raises `RateLimited` for the statuses 403, 418 and 429, and for any other that has a `Retry-After`; `NotOffered` for 404.
@@ -101,7 +106,7 @@ def fetch(url: str, params: dict[str, str | int]) -> httpx.Response:
     message = f"{url} answered with the status {response.status_code} {response.reason_phrase}: {response.text[:200]}"
     retry_after_s = _retry_after_s(response.headers.get("Retry-After"))
     if response.status_code in BLOCKING_STATUSES or retry_after_s is not None:
-        raise rate_limited(message, retry_after_s)
+        raise rate_limited(message, budget, retry_after_s)
     raise NotOffered(message) if response.status_code == HTTPStatus.NOT_FOUND else ExchangeError(message)
 
 
@@ -123,20 +128,26 @@ def _retry_after_s(value: str | None) -> float | None:
     return max(0.0, (aware - datetime.now(UTC)).total_seconds())
 
 
-def rate_limited(message: str, retry_after_s: float | None = None) -> RateLimited:
+def rate_limited(message: str, budget: RequestBudget, retry_after_s: float | None = None) -> RateLimited:
     """Make the request budget wait, and return the error for a request that exceeded the exchange's rate limit."""
-    BUDGET.refused(retry_after_s)
+    budget.refused(retry_after_s)
     asked = "" if retry_after_s is None else f"; it asks to wait {retry_after_s:.0f} s"
     return RateLimited(f"{message}{asked}")
 
 
-def fetch_json(url: str, params: dict[str, str | int], decoder: msgspec.json.Decoder[Answer], pause_s: float) -> Answer:
+def fetch_json(
+    url: str,
+    params: dict[str, str | int],
+    decoder: msgspec.json.Decoder[Answer],
+    budget: RequestBudget,
+    pause_s: float,
+) -> Answer:
     """Send one GET within the request budget and decode its JSON; the next request may follow after `pause_s`.
 
     Raises what `fetch` raises, and `ExchangeError` if the form of the answer is unexpected.
     """
-    BUDGET.take(pause_s)
-    content = fetch(url, params).content
+    budget.take(pause_s)
+    content = fetch(url, params, budget).content
     try:
         return decoder.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

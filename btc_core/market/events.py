@@ -15,6 +15,7 @@ import msgspec
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import BadFrame, RefusedTrade
 from btc_core.market.frames import OhlcFrame, TickerFrame, TradeFrame, timestamp_ns
+from btc_core.names import pair_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,10 +185,10 @@ def _float_or_nan(value: Decimal) -> float:
 def max_price(symbol: str | None) -> float:
     """The highest price that a market may have, in its quote currency.
 
-    >>> max_price("BTC/USD") < max_price("BTC/IDR") == max_price(None)
+    >>> max_price("BTC/USD") == max_price("BTC/USDT@binance-perp") < max_price("BTC/IDR") == max_price(None)
     True
     """
-    return MAX_STRONG_PRICE if (symbol or "").partition("/")[2] in STRONG_QUOTES else MAX_PRICE
+    return MAX_STRONG_PRICE if pair_of(symbol or "").partition("/")[2] in STRONG_QUOTES else MAX_PRICE
 
 
 def _price_error(symbol: str, name: str, price: float) -> BadFrame | None:

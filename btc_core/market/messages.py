@@ -34,6 +34,9 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """The exchange that sent the frame. Messages from before this field existed hold frames of Kraken."""
     clock_offset_ns: int | None = None
     """The exchange's clock minus ours when the frame was received; None if it had not been measured."""
+    qualified: bool = False
+    """Whether the exchange is not the home exchange. Every reader then sees its symbols with its name
+    (`BTC/USDT@binance-perp`), also after another exchange became the home exchange."""
 
 
 class RowId(msgspec.Struct, frozen=True, gc=False):
@@ -145,6 +148,8 @@ class DeadLetter(msgspec.Struct, frozen=True):
     """The refused bytes; only the first of them if the message was very large."""
     size_bytes: int = 0
     """The size of the whole message."""
+    exchange: str = ""
+    """The exchange that sent a frame which never reached the log; an empty string in other letters and in older ones."""
 
 
 def decode_absent(envelope: Envelope) -> AbsentTrades:

@@ -148,6 +148,7 @@ BRONZE_STATUS = Table(
         ),
         Column("version", "VARCHAR", "", "engine version", ("kraken.status.version",)),
         *_PLACE,
+        Column("exchange", "SYMBOL", "", "exchange, null in rows from before this column", ("log.exchange",)),
     ),
     ("ts_event", "kafka_partition", "kafka_offset", "frame_item"),
 )

@@ -64,6 +64,7 @@ class StatusEvent(msgspec.Struct, frozen=True, gc=False):
     item: int
     system: str
     version: str
+    exchange: str
 
 
 class GapMark(msgspec.Struct, frozen=True, gc=False):
@@ -127,7 +128,7 @@ def bronze_book_checks(logged: Sequence[Logged[BookCheck]]) -> pa.Table:
 def bronze_status(logged: Sequence[Logged[StatusEvent]]) -> pa.Table:
     """What the exchange said about its engine."""
     place = _logged(logged, with_market=False)
-    return _table(BRONZE_STATUS, place | _fields(logged, ("system", "version")))
+    return _table(BRONZE_STATUS, place | _fields(logged, ("system", "version", "exchange")))
 
 
 def minute_bars(bars: np.ndarray, symbol: str, source: str, import_id: str | None = None) -> pa.Table:

@@ -177,10 +177,10 @@ PIPELINE = (
                 "{{stage}} p99": "btc:stage_latency_seconds:p99"},
     ),
     Panel(
-        "Exchange to receipt", "s", "Time from the exchange to the receipt, by channel, corrected by the clock offset.",
-        promql={"{{channel}} p50": _p(0.5, "btc_feed_latency_seconds", "channel"),
-                "{{channel}} p99": _p(0.99, "btc_feed_latency_seconds", "channel"),
-                "clock offset": "btc_clock_offset_seconds"},
+        "Exchange to receipt", "s", "Time from an exchange to the receipt, by channel, corrected by the clock offset.",
+        promql={"{{exchange}} {{channel}} p50": _p(0.5, "btc_feed_latency_seconds", "exchange, channel"),
+                "{{exchange}} {{channel}} p99": _p(0.99, "btc_feed_latency_seconds", "exchange, channel"),
+                "{{exchange}} clock offset": "btc_clock_offset_seconds"},
     ),
     Panel(
         "Exchange to forecast, from the tables", "ms", "`made_at` minus the time of the exchange: mean and maximum.",
@@ -196,8 +196,8 @@ PIPELINE = (
         promql={"{{worker}}": "btc_unwritten_age_seconds"},
     ),
     Panel(
-        "Frames per second", "cps", "Frames received from the exchange, by channel.",
-        promql={"{{channel}}": "sum by (channel) (rate(btc_frames_total[1m]))"},
+        "Frames per second", "cps", "Frames received from the exchanges, by channel.",
+        promql={"{{exchange}} {{channel}}": "sum by (exchange, channel) (rate(btc_frames_total[1m]))"},
     ),
     Panel(
         "Rows per second", "cps", "Rows acknowledged by QuestDB, by table.",
@@ -319,8 +319,8 @@ RECORDED = {
 ALERTS = (
     Alert("StreamSilent", "btc_forecast_age_seconds > 10", "0s",
           "There has been no new forecast of {{ $labels.symbol }} for {{ $value }} s. Check the feed and the workers."),
-    Alert("FeedSilent", "sum(increase(btc_frames_total[15s])) == 0", "10s",
-          "The exchange has sent nothing for 15 s. Ingest reconnects automatically; `btc logs ingest` shows its attempts."),
+    Alert("FeedSilent", "sum by (exchange) (increase(btc_frames_total[15s])) == 0", "10s",
+          "The exchange {{ $labels.exchange }} has sent nothing for 15 s. Ingest reconnects automatically; `btc logs ingest` shows its attempts."),
     Alert("ProcessDown", "up == 0", "15s", "Prometheus cannot scrape {{ $labels.process }}. `btc status` shows the reason."),
     Alert("LoopStuck", "time() - btc_loop_timestamp_seconds > 60", "0s",
           "The main loop of {{ $labels.worker }} has not completed an iteration for {{ $value }} s. Restart the worker."),
@@ -378,8 +378,8 @@ ALERTS = (
     Alert("SubscriptionDown",
           'max by (channel, symbol) (btc_subscription_state{btc_subscription_state=~"pending|acked|stale|refused"}) == 1', "1m",
           "The exchange does not deliver {{ $labels.channel }} of {{ $labels.symbol }}, or refuses it. `btc logs ingest` has its words."),
-    Alert("ConnectionRefused", _counted('btc_connections_total{event=~"http_.*"}', "5m", by="event"), "0s",
-          "The exchange refuses connections with {{ $labels.event }}. Ingest waits as long as the exchange says."),
+    Alert("ConnectionRefused", _counted('btc_connections_total{event=~"http_.*"}', "5m", by="exchange, event"), "0s",
+          "The exchange {{ $labels.exchange }} refuses connections with {{ $labels.event }}. Ingest waits as long as the exchange says."),
     Alert("ApiErrors", _counted('btc_http_requests_total{status=~"500|502"}', "5m"), "1m",
           "The API answers with status 500 or 502. Its log has the reasons by request id."),
 )  # fmt: skip

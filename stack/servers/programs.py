@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
+from btc_core.names import pair_of
 from stack.component import Component, Context
 from stack.health_checks import get, http_check
+from stack.layout import PERPETUAL
 from stack.ports import HOST
+
+if TYPE_CHECKING:
+    from btc_core.settings import ExchangeSettings
 
 WORKERS = {
     "ingest": ("Ingest, exchange to Kafka", ("kafka",)),
@@ -98,7 +104,7 @@ def _simulator(context: Context) -> Component:
         command=(
             *(sys.executable, "-m", "exchange_simulator"),
             *("--port", str(port), "--data-dir", str(data_dir)),
-            *("--symbols", *context.settings.exchange.symbols),
+            *_simulated_markets(context.settings.exchange),
             *context.exchange_args,
         ),
         env=ONE_THREAD,
@@ -108,6 +114,14 @@ def _simulator(context: Context) -> Component:
         check=http_check(f"{url}/healthz", "the simulator"),
         before_start=lambda: data_dir.mkdir(parents=True, exist_ok=True),
     )
+
+
+def _simulated_markets(exchange: ExchangeSettings) -> tuple[str, ...]:
+    """The markets of the simulator: those of Kraken, and those of the perpetual."""
+    spot, perpetual = (
+        tuple(pair_of(symbol) for symbol in exchange.only(name).symbols) for name in ("kraken", PERPETUAL)
+    )
+    return (*(("--symbols", *spot) if spot else ()), *(("--perpetuals", *perpetual) if perpetual else ()))
 
 
 def _api(context: Context) -> Component:

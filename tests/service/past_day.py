@@ -12,7 +12,7 @@ import numpy as np
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, from_ns, now_ns
 from btc_core.errors import ServiceError
 from btc_core.market.messages import Envelope
-from btc_core.names import TABLE_WRITERS
+from btc_core.names import TABLE_WRITERS, qualified
 from btc_core.stores.kafka import first_group_behind
 from btc_core.stores.questdb import QuestDB, wait_until_applied
 from btc_core.utc_day import day_ns, day_of
@@ -130,10 +130,16 @@ def work_off(settings: Settings, *builders: Callable[[Settings], Worker]) -> Non
             wait_until_applied(db, name)
 
 
-def day_of_symbol(stream: Settings, name: str, late: dict[int, int], day: str = DAY) -> str:
-    """A symbol whose day went through both workers, which were restarted in the middle of it."""
+def day_of_symbol(stream: Settings, name: str, late: dict[int, int], day: str = DAY, other_exchange: str = "") -> str:
+    """A symbol whose day went through both workers, which were restarted in the middle of it.
+
+    An exchange that is not the home exchange sends frames in Kraken's form here.
+    """
     symbol = f"{name}{now_ns()}/USD"
     envelopes = evening_and_morning(symbol, day, late)
+    if other_exchange:
+        symbol = qualified(symbol, other_exchange)
+        envelopes = [msgspec.structs.replace(each, exchange=other_exchange, qualified=True) for each in envelopes]
     publish(stream, symbol, envelopes[:900])
     work_off(stream, bronze.build, features.build)
     publish(stream, symbol, envelopes[900:])

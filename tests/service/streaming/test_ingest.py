@@ -17,6 +17,7 @@ from prometheus_client import REGISTRY
 from websockets.asyncio.server import ServerConnection, serve
 
 import streaming.conflation
+import streaming.exchange_feed
 import streaming.ingest
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput, SubscriptionRefused
@@ -95,7 +96,7 @@ def kafka(servers: Callable[..., Settings]) -> Settings:
 @pytest.fixture(autouse=True)
 def no_pause_before_history(monkeypatch: pytest.MonkeyPatch) -> None:
     """The played exchange has no REST API, so ingest starts without history."""
-    monkeypatch.setattr(streaming.ingest, "HISTORY_PAUSE_S", 0.0)
+    monkeypatch.setattr(streaming.exchange_feed, "HISTORY_PAUSE_S", 0.0)
 
 
 def test_ingest_subscribes_to_every_channel_with_snapshots(kafka: Settings) -> None:
@@ -130,8 +131,8 @@ def test_quotes_do_not_wait_for_a_rest_api_that_fails(
         await asyncio.sleep(0.2)
         over.set()
 
-    monkeypatch.setattr(streaming.ingest, "recent_bars", bars)
-    monkeypatch.setattr(streaming.ingest, "HISTORY_DEADLINE_S", 0.3)
+    monkeypatch.setattr(streaming.exchange_feed, "recent_bars", bars)
+    monkeypatch.setattr(streaming.exchange_feed, "HISTORY_DEADLINE_S", 0.3)
     asyncio.run(play(kafka, symbol, talk))
     assert frames(kafka, symbol) == ["ticker"]
 
@@ -212,7 +213,7 @@ def test_a_handshake_that_is_refused_is_repeated_when_the_exchange_says(kafka: S
 
     asyncio.run(play(kafka, "LIMIT/USD", talk, process_request=refuse_once))
     assert attempts[1] - attempts[0] >= 2.0
-    assert REGISTRY.get_sample_value("btc_connections_total", {"event": "http_429"}) == 1.0
+    assert REGISTRY.get_sample_value("btc_connections_total", {"exchange": "kraken", "event": "http_429"}) == 1.0
 
 
 def test_one_refused_market_does_not_disturb_the_others_and_is_marked(kafka: Settings) -> None:
@@ -255,7 +256,9 @@ def test_a_connection_that_acknowledges_and_then_sends_no_data_is_replaced(kafka
 
     asyncio.run(play(kafka, symbol, talk, subscription_deadline_s=0.5))
     assert frames(kafka, symbol) == ["ticker"]
-    assert REGISTRY.get_sample_value("btc_connections_total", {"event": "SubscriptionSilent"}) == 1.0
+    assert (
+        REGISTRY.get_sample_value("btc_connections_total", {"exchange": "kraken", "event": "SubscriptionSilent"}) == 1.0
+    )
 
 
 def test_ingest_waits_for_its_topics(kafka: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,5 +342,5 @@ def test_the_offset_of_the_exchange_clock_is_measured_with_pings(kafka: Settings
         await asyncio.sleep(0.5)
 
     asyncio.run(play(kafka, "CLOCK/USD", talk))
-    offset_s = REGISTRY.get_sample_value("btc_clock_offset_seconds", {"exchange": "exchange"})
+    offset_s = REGISTRY.get_sample_value("btc_clock_offset_seconds", {"exchange": "kraken"})
     assert offset_s == pytest.approx(ahead_s, abs=0.2)

@@ -41,9 +41,9 @@ class CountingIngest(Ingest):
     quotes = 0
     last_quote_of: dict[str, int]
 
-    def publish(self, link: int, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
+    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
         """Publish a frame and count it."""
-        super().publish(link, key, envelope, frame)
+        super().publish(key, envelope, frame)
         if envelope.channel == "ticker":
             self.quotes += 1
             self.last_quote_of[key] = self.quotes

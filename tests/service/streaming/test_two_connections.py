@@ -114,4 +114,6 @@ def test_a_stall_a_cut_and_a_deaf_connection_cost_no_quote_and_no_trade(
     )
     assert set(logged_trades) == trades
     for link in ("1", "2"):
-        assert REGISTRY.get_sample_value("btc_link_frames_total", {"link": link, "outcome": "first"})
+        assert REGISTRY.get_sample_value(
+            "btc_link_frames_total", {"exchange": "kraken", "link": link, "outcome": "first"}
+        )

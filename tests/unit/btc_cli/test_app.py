@@ -91,6 +91,18 @@ def test_up_continues_with_the_stack_that_is_running(tmp_path: Path, monkeypatch
     assert exchange_choice.running_data_dir() == live.data_dir
 
 
+def test_markets_of_several_exchanges_are_checked_before_anything_is_created(tmp_path: Path) -> None:
+    for arguments, words in (
+        (("--markets", "krakn:BTC/USD"), "there are adapters for kraken"),
+        (("--markets", "kraken:BTC/USD", "--symbols", "BTC/USD"), "cannot be combined with --symbols"),
+        (("--markets", "kraken:BTC/USD", "--exchange", "coinbase"), "cannot be combined with --exchange coinbase"),
+        (("--markets", "kraken:BTC/USD,coinbase:BTC/USD", "--exchange", "sim"), "not for coinbase"),
+    ):
+        done = btc("up", *arguments, cwd=tmp_path)
+        assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+    assert not (tmp_path / "var").exists()
+
+
 def test_the_command_line_knows_every_exchange() -> None:
     assert {*Exchange} == {"auto", "live", "sim", *EXCHANGES} - {"kraken"}
 

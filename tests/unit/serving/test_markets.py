@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 
 from btc_core.models.bundle import random_walk_model
 from btc_core.names import BID, VOLATILITY, ModelKey
 from btc_core.registry.champions import Champions
+from btc_core.settings import ExchangeSettings
 from tests.serving_world import World, build, forecast_row, harx_model
 
 
@@ -92,3 +95,23 @@ def test_a_request_without_a_symbol_is_about_the_first_market_that_is_followed(
     response = world.client.get(path)
     assert response.status_code == 200
     assert response.get_json()["symbol"] == symbol
+
+
+def test_a_market_on_another_exchange_is_asked_for_by_its_whole_symbol() -> None:
+    perpetual = "BTC/USDT@binance-perp"
+    world = build(exchange=ExchangeSettings(markets="kraken:BTC/USD,binance-perp:BTC/USDT"))
+    world.load_models()
+    rows = {"BTC/USD": forecast_row(0.25), perpetual: forecast_row(0.5, symbol=perpetual, bid=59_990.0)}
+    world.newest.forecast = rows.get  # type: ignore[method-assign]
+    for url in (f"/v1/forecast?symbol={perpetual}", f"/v1/forecast?symbol={quote(perpetual, safe='')}"):
+        answer = world.client.get(url)
+        assert answer.status_code == 200, answer.get_data(as_text=True)
+        assert (answer.get_json()["symbol"], answer.get_json()["bid_usd"]) == (perpetual, 59_990.0)
+    assert world.client.get("/v1/forecast").get_json()["symbol"] == "BTC/USD"
+    models = world.client.get(f"/v1/model?symbol={quote(perpetual, safe='')}").get_json()
+    assert models["symbol"] == perpetual
+    markets = world.client.get("/v1/markets").get_json()["markets"]
+    assert [(each["symbol"], each["status"]) for each in markets] == [("BTC/USD", "ready"), (perpetual, "ready")]
+    unknown = world.client.get("/v1/forecast?symbol=BTC/USDT")
+    assert unknown.status_code == 404
+    assert perpetual in unknown.get_json()["detail"]

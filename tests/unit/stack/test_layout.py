@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from btc_core.errors import StackError
+from stack.all_components import all_components
+from stack.component import Context
 from stack.layout import MAX_SOCKET_PATH_BYTES, Layout, current_data_dir, remember_current
 from stack.ports import ports_from
 
@@ -59,6 +61,38 @@ def test_the_address_of_the_exchange_comes_from_the_environment(
     layout.create("live")
     monkeypatch.delenv("BTC_EXCHANGE_WS_URL")
     assert layout.settings().exchange.ws_url == "ws://127.0.0.1:1/v2"
+
+
+MARKETS = ("kraken:BTC/USD", "binance-perp:BTC/USDT")
+
+
+def test_a_simulated_stack_of_two_exchanges_has_the_addresses_of_the_simulator(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "sim")
+    layout.create("sim", ports_from(30_000), symbols=MARKETS)
+    exchange = layout.settings().exchange
+    assert exchange.symbols == ("BTC/USD", "BTC/USDT@binance-perp")
+    assert exchange.only("kraken").ws_url == "ws://127.0.0.1:30009/v2"
+    assert exchange.only("binance-perp").ws_url == "ws://127.0.0.1:30009/binance-perp"
+    assert exchange.only("binance-perp").rest_url == "http://127.0.0.1:30009/binance-perp"
+    layout.change_ports(ports_from(31_000))
+    assert layout.settings().exchange.only("binance-perp").ws_url == "ws://127.0.0.1:31009/binance-perp"
+
+
+def test_the_simulator_gets_the_pairs_of_each_exchange(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "sim")
+    layout.create("sim", symbols=(*MARKETS, "kraken:ETH/USD"))
+    command = all_components(Context(layout, layout.settings(), layout.internal_ports()))["exchange"].command
+    given = command[command.index("--symbols") :]
+    assert given == ("--symbols", "BTC/USD", "ETH/USD", "--perpetuals", "BTC/USDT")
+
+
+def test_a_data_directory_keeps_its_home_exchange(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "live")
+    layout.create("live", symbols=MARKETS)
+    layout.keep_home("kraken")
+    layout.keep_home("kraken")
+    with pytest.raises(StackError, match="name kraken first in BTC_EXCHANGE_MARKETS"):
+        layout.keep_home("binance-perp")
 
 
 def test_ports_change_and_secrets_stay(layout: Layout) -> None:

@@ -82,12 +82,15 @@ def test_one_odd_pair_among_a_thousand_leaves_the_precision_of_the_others_and_no
 def test_frames_of_other_markets_are_counted_and_one_of_each_is_kept() -> None:
     sink = Sink()
     link = link_to(sink)
-    before = REGISTRY.get_sample_value("btc_frames_foreign_total", {"channel": "trade"}) or 0.0
+    before = REGISTRY.get_sample_value("btc_frames_foreign_total", {"exchange": "kraken", "channel": "trade"}) or 0.0
     for number in range(100):
         link.receive(trades(trade("XBT/USD", number)))
     assert sink.published == []
     assert [reason for reason, *_ in sink.letters] == ["foreign_market"]
-    assert REGISTRY.get_sample_value("btc_frames_foreign_total", {"channel": "trade"}) == before + 100
+    assert (
+        REGISTRY.get_sample_value("btc_frames_foreign_total", {"exchange": "kraken", "channel": "trade"})
+        == before + 100
+    )
 
 
 def test_a_frame_of_several_markets_is_divided_so_that_each_part_has_the_key_of_its_market() -> None:
@@ -196,7 +199,7 @@ def test_no_frame_is_read_once_the_sink_is_full_even_within_a_burst() -> None:
 def test_ingest_opens_no_connection_while_the_queue_to_kafka_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [True, True, False]
     monkeypatch.setattr(Ingest, "full", property(lambda _: answers.pop(0)))
-    monkeypatch.setattr("streaming.ingest.CHECK_S", 0.01)
+    monkeypatch.setattr("streaming.exchange_feed.FULL_PAUSE_S", 0.01)
     seen: list[int] = []
 
     class Link:
@@ -209,6 +212,6 @@ def test_ingest_opens_no_connection_while_the_queue_to_kafka_is_full(monkeypatch
     async def no_history() -> None: ...
 
     ingest = Ingest(Settings())
-    monkeypatch.setattr(ingest, "_fetch_missed_minutes", no_history)
-    asyncio.run(ingest._run_link(Link()))  # type: ignore[arg-type]
+    monkeypatch.setattr(ingest.feeds[0], "_fetch_missed_minutes", no_history)
+    asyncio.run(ingest.feeds[0].run_link(Link()))  # type: ignore[arg-type]
     assert seen == [0]

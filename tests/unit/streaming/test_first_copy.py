@@ -23,7 +23,12 @@ def quote(second: int) -> bytes:
 
 
 def count(link: int, outcome: str) -> float:
-    return REGISTRY.get_sample_value("btc_link_frames_total", {"link": str(link), "outcome": outcome}) or 0.0
+    return (
+        REGISTRY.get_sample_value(
+            "btc_link_frames_total", {"exchange": "kraken", "link": str(link), "outcome": outcome}
+        )
+        or 0.0
+    )
 
 
 def take(copies: FirstCopies, link: int, raw: bytes, now_s: float = 0.0) -> bool:
@@ -32,7 +37,7 @@ def take(copies: FirstCopies, link: int, raw: bytes, now_s: float = 0.0) -> bool
 
 
 def test_each_message_is_taken_once_from_whichever_link_brings_it_first() -> None:
-    copies = FirstCopies()
+    copies = FirstCopies("kraken")
     assert take(copies, 1, quote(1))
     assert not take(copies, 2, quote(1))
     assert take(copies, 2, quote(2))
@@ -40,7 +45,7 @@ def test_each_message_is_taken_once_from_whichever_link_brings_it_first() -> Non
 
 
 def test_trades_in_other_frames_are_recognized_by_their_ids() -> None:
-    copies = FirstCopies()
+    copies = FirstCopies("kraken")
     assert take(copies, 1, trade_frame(BTC, START_NS, 1.0, 7, 8, 9))
     assert not take(copies, 2, trade_frame(BTC, START_NS, 1.0, 7))
     assert take(copies, 2, trade_frame(BTC, START_NS, 1.0, 8, 9, 10)), "10 is new"
@@ -48,7 +53,7 @@ def test_trades_in_other_frames_are_recognized_by_their_ids() -> None:
 
 
 def test_another_trade_with_an_id_of_the_other_link_is_no_copy() -> None:
-    copies = FirstCopies()
+    copies = FirstCopies("kraken")
     assert take(copies, 1, trade_frame(BTC, START_NS, 1.0, 7))
     assert take(copies, 2, trade_frame(BTC, START_NS, 2.0, 7)), "the exchange corrected the price, or reuses the id"
     assert take(copies, 2, trade_frame(BTC, START_NS + S, 1.0, 7)), "the exchange reuses the id"
@@ -56,7 +61,7 @@ def test_another_trade_with_an_id_of_the_other_link_is_no_copy() -> None:
 
 
 def test_a_link_that_repeats_itself_is_not_silenced_and_a_late_quote_is_left_out() -> None:
-    copies = FirstCopies()
+    copies = FirstCopies("kraken")
     assert take(copies, 1, quote(1))
     assert take(copies, 1, quote(1))
     assert take(copies, 1, quote(5))
@@ -68,7 +73,7 @@ def test_a_link_that_repeats_itself_is_not_silenced_and_a_late_quote_is_left_out
 
 
 def test_what_only_one_link_had_is_counted_and_forgotten() -> None:
-    copies = FirstCopies()
+    copies = FirstCopies("kraken")
     only = count(1, "only")
     for second in range(100):
         take(copies, 1, quote(second), float(second))
@@ -79,7 +84,7 @@ def test_what_only_one_link_had_is_counted_and_forgotten() -> None:
 def test_any_interleaving_of_two_links_with_losses_gives_every_quote_once_and_in_order() -> None:
     for seed in range(50):
         draws = random.Random(seed)
-        copies, taken = FirstCopies(), []
+        copies, taken = FirstCopies("kraken"), []
         sent = {link: [second for second in range(200) if draws.random() < 0.8] for link in (1, 2)}
         places = {1: 0, 2: 0}
         while any(places[link] < len(sent[link]) for link in (1, 2)):

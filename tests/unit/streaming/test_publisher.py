@@ -142,7 +142,7 @@ def test_a_queue_that_is_full_by_bytes_never_blocks_the_loop_of_ingest(monkeypat
         while not ingest.full and published < 1_000:
             envelope = trade_envelope(published, 10_000)
             frame = decode(envelope.raw)
-            ingest.publish(1, "BTC/USD", envelope, frame)  # type: ignore[arg-type]
+            ingest.publish("BTC/USD", envelope, frame)  # type: ignore[arg-type]
             published += 1
         ingest.poll()
         return time.monotonic() - began_s, published

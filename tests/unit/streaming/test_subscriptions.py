@@ -222,7 +222,7 @@ def test_many_overdue_subscriptions_are_requested_a_few_at_a_time() -> None:
 
 
 def test_the_clock_offset_is_that_of_the_quickest_answer_and_starts_again_when_a_clock_is_set() -> None:
-    clock = ExchangeClock()
+    clock = ExchangeClock("kraken")
     ms = 1_000_000
     clock.measure(0, 510 * ms, 510 * ms, 20 * ms)  # 500 ms ahead, 10 ms in each direction
     clock.measure(1_000 * ms, 1_590 * ms, 1_590 * ms, 1_100 * ms)  # slow in one direction
@@ -232,7 +232,7 @@ def test_the_clock_offset_is_that_of_the_quickest_answer_and_starts_again_when_a
 
 
 def test_the_clock_offset_is_unknown_until_measured_and_impossible_answers_are_ignored() -> None:
-    clock = ExchangeClock()
+    clock = ExchangeClock("kraken")
     assert clock.measured_offset_ns is None
     clock.measure(0, 10**18, 10**18 + 10**12, 20)  # the answer took longer than the ping was under way
     clock.measure(0, 10**18, 10**17, 20)

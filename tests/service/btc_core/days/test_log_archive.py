@@ -17,6 +17,7 @@ from btc_core.days.archive_proof import days_without_archive, prove_archive
 from btc_core.days.archive_replay import StoredRows, archives_around, replay_archived_day
 from btc_core.days.bronze_proof import prove_bronze
 from btc_core.days.log_archive import LogArchive, archive_day, manifest_key, read_archive, read_manifest
+from btc_core.days.silver_proof import prove
 from btc_core.days.stored_days import read_day
 from btc_core.errors import InvalidInput, StoreError
 from btc_core.features.file_replay import replay_file
@@ -127,6 +128,29 @@ def test_a_day_is_archived_whole_once_and_its_rows_are_those_of_the_stream(
     part = tmp_path / "part.jsonl.zst"
     part.write_bytes(store.get(archive.parts[0].key) or b"")
     assert replay_file(part).bad == [], "btc replay reads a part"
+
+
+def test_a_day_of_a_market_on_another_exchange_is_proven_archived_and_replayed(
+    stream: Settings, db: QuestDB, store: ObjectStore
+) -> None:
+    symbol = day_of_symbol(stream, "OTHER", late={}, other_exchange="kraken")
+    assert symbol.endswith("/USD@kraken")
+    bronze_proof = prove_bronze(db, stream.kafka, DAY, keep_nothing)
+    assert (bronze_proof.rows_missing, bronze_proof.rows_different) == (0, 0)
+    proof = prove(db, symbol, DAY, keep_nothing)
+    assert proof.stream_equals_replay, proof.examples
+    assert (proof.rows, proof.rows_missing, proof.rows_different) == (1_200, 0, 0)
+    for day in (EVENING, DAY):
+        archive_day(store, stream.kafka, day)
+    archive = read_manifest(store, DAY)
+    assert archive is not None
+    assert prove_archive(db, store, archive).is_complete
+    stored = StoredRows(db, DAY)
+    for batch in replay_archived_day(store, archives_around(store, DAY)):
+        stored.take(batch)
+    compared = stored.result()
+    assert compared.rows == compared.equal >= 1_200
+    assert (compared.not_stored, compared.not_replayed) == (0, 0)
 
 
 def test_repeated_and_late_trades_and_trades_at_midnight_are_no_difference(

@@ -71,6 +71,6 @@ def test_every_missing_trade_is_found(times: list[float], monkeypatch: pytest.Mo
 def test_trades_between_two_times_are_yielded_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     times = [0, 1, 2, 2, 2, 3, 4, 4, 4, 4.5]
     kraken = PagedKraken(enumerate(times))
-    monkeypatch.setattr(history, "exchange_of", lambda _: kraken)
+    monkeypatch.setattr(history, "exchange_for", lambda *_: kraken)
     pages = history.trades_between(ExchangeSettings(), "BTC/USD", START_NS, START_NS + 10 * NS_PER_S)
     assert np.concatenate([page["trade_id"] for page in pages]).tolist() == list(range(10))

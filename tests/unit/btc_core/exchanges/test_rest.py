@@ -17,7 +17,7 @@ import pytest
 
 from btc_core.errors import ExchangeError, NotOffered, RateLimited
 from btc_core.exchanges.kraken import Kraken
-from btc_core.exchanges.rest import BUDGET, PAUSE_FIRST_S, RequestBudget, fetch
+from btc_core.exchanges.rest import PAUSE_FIRST_S, RequestBudget, budget_of, fetch
 from btc_core.settings import ExchangeSettings
 from tests.http_server import answering, listening
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.unit
+
+BUDGET = budget_of("kraken")
 
 
 @pytest.fixture(autouse=True)
@@ -58,14 +60,14 @@ def refusing(status: int, **headers: str) -> Iterator[str]:
 @pytest.mark.parametrize("status", [403, 418, 429, 503])
 def test_a_retry_after_in_seconds_is_obeyed_by_every_request_of_the_process(status: int) -> None:
     with refusing(status, Retry_After="40") as url, pytest.raises(RateLimited, match="wait 40 s"):
-        fetch(url, {})
+        fetch(url, {}, BUDGET)
     assert 39.0 < BUDGET.ready_in_s() <= 40.0
 
 
 def test_a_retry_after_may_be_a_date() -> None:
     at = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     with refusing(429, Retry_After=at) as url, pytest.raises(RateLimited):
-        fetch(url, {})
+        fetch(url, {}, BUDGET)
     assert 80.0 < BUDGET.ready_in_s() <= 90.0
 
 
@@ -86,9 +88,16 @@ def test_without_a_retry_after_the_pauses_double_until_a_request_is_answered() -
 @pytest.mark.parametrize(("status", "error"), [(404, NotOffered), (500, ExchangeError), (503, ExchangeError)])
 def test_another_status_is_not_a_rate_limit(status: int, error: type[ExchangeError]) -> None:
     with refusing(status) as url, pytest.raises(error, match=str(status)) as raised:
-        fetch(url, {})
+        fetch(url, {}, BUDGET)
     assert not isinstance(raised.value, RateLimited)
     assert BUDGET.ready_in_s() == 0.0
+
+
+def test_a_rate_limit_of_one_exchange_makes_no_other_wait() -> None:
+    with refusing(429, Retry_After="40") as url, pytest.raises(RateLimited):
+        Kraken(ExchangeSettings(rest_url=url)).get("Time")
+    assert BUDGET.ready_in_s() > 39.0
+    assert budget_of("binance-perp").ready_in_s() == budget_of("binance").ready_in_s() == 0.0
 
 
 def test_two_clients_of_one_process_share_the_request_budget(monkeypatch: pytest.MonkeyPatch) -> None:
