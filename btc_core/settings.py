@@ -199,7 +199,7 @@ class ApiSettings(Section):
     """Largest number of open `/v1/stream` connections. Each takes a thread that sleeps most of the time."""
     max_exports: int = Field(2, ge=1)
     """Largest number of `/v1/data` answers at the same time; further requests are answered with 503. Each takes a thread and
-    about 100 MB of memory."""
+    about 250 MB of memory."""
     export_max_rows: int = Field(200_000_000, ge=1)
     """Most rows of one `/v1/data` answer; a request for more is answered with 422. The default is a year of feature rows of a
     market with six quotes and trades a second."""

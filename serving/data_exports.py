@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import msgspec
+import pyarrow as pa
 
 from btc_core.days.history import History
 from btc_core.days.series import Series, missing_text
@@ -23,8 +24,6 @@ from serving.problem_details import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import pyarrow as pa
 
     from btc_core.clock import Clock
     from btc_core.settings import Settings
@@ -128,4 +127,5 @@ class Export:
         if self._closed.acquire(blocking=False):
             self.history.close()
             self._db.close()
+            pa.default_memory_pool().release_unused()  # Arrow would keep it for its next allocations
             self._slots.release()

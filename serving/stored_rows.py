@@ -5,6 +5,7 @@ Each read covers a bounded time. What does not belong here: the newest rows (`ne
 
 from __future__ import annotations
 
+import math
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,13 +34,15 @@ MAX_READS = 2
 _BAR_COLUMNS = ("open", "high", "low", "close", "volume", "trades", "quotes", "bid_close", "ask_close", "spread_mean_bps",
          "realized_volatility_bps")  # fmt: skip
 
-# In the order of the fields of `Outcome`.
+# The baseline's loss and the four names of the models, at the end, may be missing.
 _OUTCOME_COLUMNS = [
     "first(ts_event)",
     "first(bid)",
     *(f"first({name}_{h}m_bps)" for name in ("bid_return", "bid_forecast", "realized", "sigma") for h in HORIZONS_MIN),
+    "first(made_at)",
     "first(qlike_model_5m)",
     "first(qlike_harx_5m)",
+    *(f"first({name}_model_{what})" for name in ("bid", "volatility") for what in ("kind", "version")),
 ]
 _SCORE_COLUMNS = {
     **{f"qlike_{name}": f"avg(qlike_{name}_5m)" for name in ("model", "harx", "har", "ewma", "naive")},
@@ -144,12 +147,26 @@ def _micros(text: str) -> str:
 
 
 def _outcome(row: list[Any] | None) -> Outcome | None:
-    if row is None or any(value is None for value in row[:-1]):
+    if row is None or any(value is None for value in row[: len(_OUTCOME_COLUMNS) - 5]):
         return None
     count = len(HORIZONS_MIN)
     returns, forecasts, realized, sigmas = (tuple(row[2 + count * at : 2 + count * (at + 1)]) for at in range(4))
-    qlike, harx_qlike = row[2 + 4 * count :]
-    return Outcome(_micros(row[0]), row[1], returns, forecasts, realized, sigmas, qlike, harx_qlike)
+    made_at, qlike, harx_qlike, *models = row[2 + 4 * count :]
+    bids = tuple(row[1] * math.exp(each / 1e4) for each in forecasts)
+    return Outcome(
+        _micros(row[0]),
+        row[1],
+        returns,
+        forecasts,
+        realized,
+        sigmas,
+        qlike,
+        harx_qlike,
+        _micros(made_at),
+        bids,
+        _past_model(*models[:2]),
+        _past_model(*models[2:]),
+    )
 
 
 def _past_forecast(bid: list[Any], volatility: list[Any], outcome: list[Any] | None) -> PastForecast:

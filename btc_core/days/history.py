@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from btc_core.stores.s3 import ObjectStore
     from btc_core.tables.form import Table
 
-CHUNK_BYTES = 16_000_000
-"""Size of a chunk, with 8 bytes for each value. An export holds a few copies of a chunk at once, about 60 MB."""
+CHUNK_BYTES = 8_000_000
+"""Size of a chunk, with 8 bytes for each value. An export of feature rows takes 220 MB of memory with 6 MB and 500 MB with
+16 MB, and is a fifth faster with 16 MB."""
 READ_BUFFER_BYTES = 1_000_000
 """How much of each column of a copy is read at once."""
 MANIFEST_THREADS = 8

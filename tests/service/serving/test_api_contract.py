@@ -5,6 +5,7 @@ Redis, QuestDB and the process are real and have rows, so no answer should be a 
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -124,6 +125,12 @@ def test_outcomes_are_joined_to_forecasts_and_scored(api: Api) -> None:
     )
     assert judged[0]["bid_return_path_bps"] == [0.4, 0.4, 0.4, 0.4, 3.0]
     assert (judged[0]["qlike_5m"], judged[0]["harx_qlike_5m"]) == (0.3, 0.4)
+    made_at = {row["forecast_made_at"] for row in judged}
+    assert made_at == {row["ts_event"] for row in judged}, (
+        "the outcome names the forecast that it scores, not the record"
+    )
+    assert judged[0]["forecast_bid_path_usd"] == pytest.approx([0.4 * math.exp(0.4e-4)] * 4 + [0.4 * math.exp(1e-4)])
+    assert judged[0]["forecast_volatility_model"] == {"kind": "x", "version": "x"}
     skill = api.client.get("/v1/skill?hours=1").json()
     assert {(row["quantity"], row["baseline"]): row["ratio"] for row in skill["rows"]} == {
         **{("volatility", name): pytest.approx(0.75) for name in ("harx", "har", "ewma", "naive")},
