@@ -69,6 +69,8 @@ class DataExports:
         export = Export(self._settings, self._slots)
         try:
             self._check(wanted, export.history)
+            span = (wanted.symbol, wanted.begin_ns, wanted.end_ns)
+            export.schema = wanted.series.described(wanted.columns, export.history, *span)
             export.begin(self._chunks(wanted, export.history))
         except BaseException:
             export.close()
@@ -115,6 +117,8 @@ class Export:
         self.history = History(self._db, lambda: ObjectStore(settings.store))
         self._slots = slots
         self._closed = threading.Lock()
+        self.schema = pa.schema([])
+        """The schema of all chunks."""
         self.chunks: Iterator[pa.Table] = iter(())
 
     def begin(self, chunks: Iterator[pa.Table]) -> None:

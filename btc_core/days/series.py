@@ -7,6 +7,7 @@ here: where rows are stored (`history`), file formats (`table_formats`), and HTT
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
+from btc_core.days import dataset_series
 from btc_core.days.history import History, chunk_rows, in_types, selected
 from btc_core.errors import InvalidInput
 from btc_core.tables.arrow import arrow_schema
@@ -56,6 +58,8 @@ class Series(msgspec.Struct, frozen=True):
     """The tables that it is made from. A day is stored if one of them has it."""
     read: Callable[[History, str, int, int, Sequence[str]], Iterator[pa.Table]]
     """Reads some columns from a time until before another, both in ns."""
+    metadata: Callable[[History, str, int, int], dict[str, str]] = lambda *_: {}
+    """What an Arrow or Parquet file of the rows says about them, beside their schema."""
     minutes_end: bool = False
     """Whether a row describes a whole minute, so that the running one is left out."""
 
@@ -70,6 +74,10 @@ class Series(msgspec.Struct, frozen=True):
     def part(self, names: Sequence[str]) -> pa.Schema:
         """The schema of some of the columns."""
         return pa.schema([self.schema.field(name) for name in names])
+
+    def described(self, names: Sequence[str], history: History, symbol: str, begin_ns: int, end_ns: int) -> pa.Schema:
+        """The schema of some of the columns, with the metadata of the rows of a time."""
+        return self.part(names).with_metadata(self.metadata(history, symbol, begin_ns, end_ns))
 
     def until(self, end_ns: int, now_ns: int) -> int:
         """The end of a read that asks for rows before `end_ns`: never in the future, nor in the running minute."""
@@ -136,6 +144,10 @@ def _bars(history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequ
             f"WHERE {of_symbol(symbol)} AND {within('ts', first_ns, last_ns)} AND open IS NOT NULL"
         )
         yield join_bars(kept, in_types(streamed, GOLD_1MIN, BAR_NAMES[:-1])).select(names)
+
+
+def _all_bars(history: History, symbol: str, begin_ns: int, end_ns: int) -> Iterator[pa.Table]:
+    return _bars(history, symbol, begin_ns, end_ns, BAR_NAMES)
 
 
 def join_bars(kept: list[pa.Table], streamed: pa.Table) -> pa.Table:
@@ -230,6 +242,15 @@ SERIES: dict[str, Series] = {
             _shown(arrow_schema(PREDICTION_OUTCOMES)),
             (PREDICTION_OUTCOMES,),
             _rows_of(PREDICTION_OUTCOMES),
+        ),
+        Series(
+            "dataset",
+            "The inputs of the models and their labels at every fifth minute, as training makes them from the bars.",
+            dataset_series.SCHEMA,
+            (MINUTE_BARS, GOLD_1MIN),
+            partial(dataset_series.rows_of, _all_bars),
+            metadata=dataset_series.metadata,
+            minutes_end=True,
         ),
         Series("skill", PREDICTION_SKILL.meaning, _shown(arrow_schema(PREDICTION_SKILL)), (PREDICTION_SKILL,), _rows_of(PREDICTION_SKILL)),
     )

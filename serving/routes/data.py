@@ -88,7 +88,7 @@ def data(table: str) -> Response:
     except InvalidInput as error:
         raise _bad("columns", str(error)) from None
     export = deps().exports.start(Wanted(series, symbol, begin_ns, end_ns, columns, query.missing == "skip"))
-    body = encoded(export.chunks, series.part(columns), query.format)
+    body = encoded(export.chunks, export.schema, query.format)
     response = Response(body, content_type=MEDIA[query.format])
     name = f"{table}-{symbol.replace('/', '')}-{iso(begin_ns)[:10]}.{SUFFIXES[query.format]}"
     response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
