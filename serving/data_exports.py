@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 TIMEOUT_S = 30.0
 """Longest time for one chunk. One takes less than a second."""
 RETRY_AFTER_S = 5
+SHOWN_DAYS = 366
+"""Days that an error lists."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -87,7 +89,7 @@ class DataExports:
                 HTTPStatus.NOT_FOUND,
                 "days_not_stored",
                 f"{missing_text(series, symbol, missing)}; ask for other days, or add missing=skip",
-                more={"days": missing},
+                more={"days": missing[:SHOWN_DAYS], "missing_days": len(missing)},
             )
         rows, most = sum(stored.values()), self._settings.api.export_max_rows
         if rows > most:

@@ -41,7 +41,7 @@ checks.positive_data_acceptance.enabled = false
 
 @pytest.fixture(scope="module")
 def settings(servers: Callable[..., Settings]) -> Settings:
-    return servers("valkey", "questdb")
+    return servers("valkey", "questdb", "store")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,9 @@ def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "BTC_QUESTDB_HTTP_URL": settings.questdb.http_url,
         "BTC_QUESTDB_USER": settings.questdb.user,
         "BTC_QUESTDB_PASSWORD": settings.questdb.password.get_secret_value(),
+        "BTC_STORE_ENDPOINT_URL": settings.store.endpoint_url,
+        "BTC_STORE_ACCESS_KEY": settings.store.access_key,
+        "BTC_STORE_SECRET_KEY": settings.store.secret_key.get_secret_value(),
     }
     # One hour, so that the rows stay fresh until the last test.
     with (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,13 +27,14 @@ from btc_core.models.dataset import make_frame
 from btc_core.stores.live_rows import features_at_minute_ends
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
-from btc_core.tables.catalogue import BRONZE_TICKS, BRONZE_TRADES, MINUTE_BARS, SILVER_FEATURES
+from btc_core.tables.catalogue import BRONZE_TICKS, BRONZE_TRADES, MINUTE_BARS, PREDICTION_OUTCOMES, SILVER_FEATURES
 from btc_core.tables.rows import minute_bars
 from btc_core.tables.schema import ensure_tables
-from btc_core.utc_day import day_ns
+from btc_core.utc_day import day_ns, days_between
+from tests.paths import ROOT
 from tests.service.made_up import ROWS, made_up
 from tests.service.past_day import lose_day
-from tests.serving_process import Api, running
+from tests.serving_process import Api, running, write_features, write_forecast
 from tests.unit.btc_core.features.test_minute_columns import market
 from tests.waiting import wait_for
 
@@ -273,3 +275,28 @@ def test_every_series_has_a_schema_that_its_rows_keep(settings: Settings, db: Qu
         for rows in series.chunks(history, SYMBOL, begin, end, series.columns(())):
             assert rows.schema.equals(series.schema), series.name
     history.close()
+
+
+def test_the_examples_of_the_page_about_python_run(
+    settings: Settings, db: QuestDB, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = market(25 * 1440)
+    bars["ts_ns"] = day_ns("2026-01-01") + np.arange(len(bars)) * NS_PER_MIN
+    write_rows(db, MINUTE_BARS, minute_bars(bars, SYMBOL, "file"))
+    for day in days_between("2026-01-20", "2026-01-25"):
+        for table in (*TABLES, PREDICTION_OUTCOMES):
+            write_rows(db, table, made_up(table, day))
+    write_forecast(settings)
+    write_features(settings)
+    page = (ROOT / "docs/how-to/python.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 5
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block.replace("http://127.0.0.1:5050", f"http://127.0.0.1:{api.port}"), names)  # noqa: S102 - our own page
+    names["client"].close()
+    assert len(names["bars"]) == 25 * 1440
+    assert names["rows"].column_names == ["ts_event", "bid", "spread_bps"]
+    assert names["forecast"].horizons[4].sigma_bps == 6.0
+    assert (tmp_path / "bars.parquet").exists()
