@@ -16,7 +16,8 @@ from btc_core.clock import NS_PER_S, from_ns
 from btc_core.errors import ServiceError
 from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT
 from btc_core.stores.questdb import QuestDB
-from btc_core.tables.catalogue import PREDICTION_OUTCOMES
+from btc_core.tables.catalogue import MINUTE_BARS, PREDICTION_OUTCOMES
+from btc_core.tables.rows import UNKNOWN_TRADES
 from btc_core.tables.sql import of_symbol
 from serving.answers import MinuteBar, Outcome, PastForecast, PastModel
 
@@ -33,6 +34,8 @@ MAX_READS = 2
 # In the order of the fields of `MinuteBar`.
 _BAR_COLUMNS = ("open", "high", "low", "close", "volume", "trades", "quotes", "bid_close", "ask_close", "spread_mean_bps",
          "realized_volatility_bps")  # fmt: skip
+KEPT_COLUMNS = 6
+"""How many of these `minute_bars` has, too."""
 
 # The baseline's loss and the four names of the models, at the end, may be missing.
 _OUTCOME_COLUMNS = [
@@ -108,12 +111,23 @@ class QuestRows:
         return Scores(count=row[0], means=dict(zip(_SCORE_COLUMNS, row[1:], strict=True)))
 
     def bars(self, symbol: str, from_ns: int, to_ns: int) -> list[MinuteBar]:
-        """The minutes from `from_ns` until before `to_ns`, in the order of time, with the running one."""
+        """The minutes from `from_ns` until before `to_ns`, in the order of time, with the running one.
+
+        Prices, volume and trades are those of `minute_bars`, as in `/v1/data/bars`; the rest is known of the stream's minutes
+        only.
+        """
+        window = _window("ts", symbol, from_ns, to_ns)
         with self._slot():
-            rows = self._db.execute(
-                f"SELECT ts, {', '.join(_BAR_COLUMNS)} FROM gold_1min WHERE {_window('ts', symbol, from_ns, to_ns)} ORDER BY ts"  # noqa: S608 - names from the catalogue, and times
+            streamed = self._db.execute(f"SELECT ts, {', '.join(_BAR_COLUMNS)} FROM gold_1min WHERE {window}")  # noqa: S608 - names from the catalogue, and times
+            kept = self._db.execute(
+                f"SELECT ts, {', '.join(_BAR_COLUMNS[:KEPT_COLUMNS])} FROM {MINUTE_BARS.name} WHERE {window}"  # noqa: S608 - names from the catalogue, and times
             )
-        return [MinuteBar(_micros(row[0]), *row[1:]) for row in rows]
+        bars: dict[str, list[Any]] = {row[0]: row[1:] for row in streamed}
+        for ts, *values in kept:
+            values[-1] = None if values[-1] == UNKNOWN_TRADES else values[-1]
+            quotes = bars.get(ts, [None] * len(_BAR_COLUMNS))[KEPT_COLUMNS:]
+            bars[ts] = values + quotes
+        return [MinuteBar(_micros(ts), *bars[ts]) for ts in sorted(bars)]
 
     def _sampled(self, table: str, columns: list[str], window: str) -> list[list[Any]]:
         return self._db.execute(f"SELECT ts_event AS step, {', '.join(columns)} FROM {table} WHERE {window}")  # noqa: S608 - names from the catalogue, numbers, and a symbol from the settings

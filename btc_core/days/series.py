@@ -64,12 +64,12 @@ class Series(msgspec.Struct, frozen=True):
     """Whether a row describes a whole minute, so that the running one is left out."""
 
     def columns(self, wanted: Sequence[str]) -> tuple[str, ...]:
-        """The wanted columns in the order of the series, all if none is named; raises `InvalidInput` for an unknown one."""
+        """The wanted columns, each once, or all if none is named; raises `InvalidInput` for an unknown one."""
         unknown = [name for name in wanted if name not in self.schema.names]
         if unknown:
             msg = f"{self.name} has no column {', '.join(unknown)}; its columns are {', '.join(self.schema.names)}"
             raise InvalidInput(msg)
-        return tuple(name for name in self.schema.names if name in wanted or not wanted)
+        return tuple(dict.fromkeys(wanted)) or tuple(self.schema.names)
 
     def part(self, names: Sequence[str]) -> pa.Schema:
         """The schema of some of the columns."""

@@ -182,9 +182,9 @@ def test_minute_features_are_the_last_rows_of_the_minutes_from_both_places(
     assert len(features_at_minute_ends(db, SYMBOL, ("bid",), day_ns(STORED))[0]) == 0, "another feature version"
 
 
-def test_chosen_columns_come_in_the_order_of_the_table(client: Client) -> None:
+def test_chosen_columns_come_in_the_order_of_the_request(client: Client) -> None:
     rows = client.trades(SYMBOL, ARCHIVED, END, columns=["price", "ts_event"])
-    assert rows.column_names == ["ts_event", "price"]
+    assert rows.column_names == ["price", "ts_event"]
     with pytest.raises(ApiError, match="trades has no column prize; its columns are ts_event") as raised:
         client.trades(SYMBOL, ARCHIVED, END, columns=["prize"])
     assert (raised.value.status, raised.value.code) == (422, "bad_parameter")
@@ -228,7 +228,7 @@ def test_a_damaged_copy_is_an_error_and_not_a_short_answer(settings: Settings, d
 
 
 def test_stored_bars_win_over_those_of_the_stream_which_fill_the_minutes_that_are_missing(
-    db: QuestDB, client: Client
+    db: QuestDB, client: Client, api: Api
 ) -> None:
     day = "2026-03-20"
     count = 600
@@ -245,6 +245,12 @@ def test_stored_bars_win_over_those_of_the_stream_which_fill_the_minutes_that_ar
     assert found["source"].to_pylist() == ["file"] * 10 + ["stream"] * 20
     assert found["close"].to_pylist() == [*bars["close"][:10].tolist(), *[100.0] * 20]
     assert np.diff(column_ns(found["ts"])).tolist() == [NS_PER_MIN] * 29
+    pages = api.client.get("/v1/bars", params={"symbol": SYMBOL, "since": f"{day}T00:00:00Z", "limit": 40}).json()[
+        "bars"
+    ]
+    assert [each["close"] for each in pages] == found["close"].to_pylist()
+    assert [each["trades"] for each in pages] == found["trades"].to_pylist()
+    assert all(each["quotes"] == 0 for each in pages), "what only the stream knows stays"
 
 
 def test_a_data_set_is_what_training_makes_and_btc_evaluate_reads_the_exported_bars(
