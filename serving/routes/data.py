@@ -35,15 +35,21 @@ EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo
 DAY_CHARACTERS = 10
 SUFFIXES: dict[Format, str] = {"arrow": "arrows", "parquet": "parquet", "csv": "csv"}
 
+_TIME_SCHEMA = {"anyOf": [{"format": "date-time"}, {"format": "date"}]}
 _A_TIME = "ISO 8601 with a time zone, or a UTC day such as 2026-07-19"
 
 
 class DataQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"begin": "from", "end": "to"}):
     """The rows from `from` until before `to`."""
 
-    begin: Annotated[str, msgspec.Meta(description=f"Time of the first row: {_A_TIME}.", min_length=1)]
+    begin: Annotated[
+        str, msgspec.Meta(description=f"Time of the first row: {_A_TIME}.", extra_json_schema=_TIME_SCHEMA)
+    ]
     end: (
-        Annotated[str, msgspec.Meta(description=f"End, not included: {_A_TIME}. Default: now.", min_length=1)]
+        Annotated[
+            str,
+            msgspec.Meta(description=f"End, not included: {_A_TIME}. Default: now.", extra_json_schema=_TIME_SCHEMA),
+        ]
         | UnsetType
     ) = UNSET
     symbol: Symbol = UNSET
@@ -111,7 +117,7 @@ def _period(query: DataQuery, series: Series) -> tuple[int, int]:
     """The times in ns; the end is now at the latest."""
     now_ns = deps().clock.now_ns()
     begin_ns = _time_ns("from", query.begin)
-    end_ns = _time_ns("to", query.end) if query.end else now_ns
+    end_ns = now_ns if isinstance(query.end, UnsetType) else _time_ns("to", query.end)
     if begin_ns >= end_ns:
         detail = f"from ({iso(begin_ns)}) must be before to ({iso(end_ns)}), which is not included"
         raise _bad("from", detail)

@@ -35,8 +35,13 @@ CONFIG = """
 [[operations]]
 include-method = "POST"
 checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-path = "/v1/data/{table}"
+checks.positive_data_acceptance.enabled = false
 """
-"""No schema can describe which numbers give a finite forecast. The answer to others is a 422 `no_finite_forecast`."""
+"""No schema can describe which numbers give a finite forecast; the answer to others is a 422 `no_finite_forecast`. Nor can
+one describe that `from` is before `to`, and which columns a table has."""
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+from btc_cli.export import export
 from btc_client import ApiError, Client
 from btc_core.clock import NS_PER_MIN, column_ns
 from btc_core.days import lake
@@ -22,7 +23,7 @@ from btc_core.days.history import History
 from btc_core.days.seals import seal_of
 from btc_core.days.series import BAR_NAMES, MINUTE_END, SERIES
 from btc_core.days.stored_days import read_day
-from btc_core.errors import StoreError
+from btc_core.errors import InvalidInput, StoreError
 from btc_core.models.dataset import make_frame
 from btc_core.stores.live_rows import features_at_minute_ends
 from btc_core.stores.questdb import QuestDB, write_rows
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from btc_core.settings import Settings
     from btc_core.tables.form import Table
+    from stack.runtime import Stack
 
 pytestmark = [pytest.mark.service, pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore")]
 
@@ -272,6 +274,26 @@ def test_a_data_set_is_what_training_makes_and_btc_evaluate_reads_the_exported_b
     assert dataset.table["bid_3m_bps"].to_pylist() == frame.bid_bps[:, 2].tolist()
     assert dataset.embargo_min == 10
     assert len(dataset.splits(3)) == 3
+
+
+def test_btc_export_writes_the_rows_of_the_api_to_a_file(
+    own_stack: Stack, client: Client, proof: Proof, tmp_path: Path
+) -> None:
+    assert proof.rows
+    folder = own_stack.layout.data_dir
+    out = tmp_path / "made" / "trades.parquet"
+    export("trades", ARCHIVED, STORED, out=out, data_dir=folder)
+    assert pq.read_table(out).equals(client.trades(SYMBOL, ARCHIVED, END))
+    export("trades", ARCHIVED, STORED, out=tmp_path / "one.arrow", symbol="ETH/USD", columns=["price"], data_dir=folder)
+    with (tmp_path / "one.arrow").open("rb") as file:
+        assert pa.ipc.open_stream(file).read_all().column_names == ["price"]
+    with pytest.raises(InvalidInput, match=f"no trades of BTC/USD on {NEVER}; .* --skip-missing"):
+        export("trades", ARCHIVED, NEVER, out=out, data_dir=folder)
+    with pytest.raises(InvalidInput, match="suffix"):
+        export("trades", ARCHIVED, STORED, out=tmp_path / "trades.xlsx", data_dir=folder)
+    with pytest.raises(InvalidInput, match="there is no table 'candles'; the tables are bars"):
+        export("candles", ARCHIVED, STORED, out=out, data_dir=folder)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["made", "one.arrow"]
 
 
 def test_every_series_has_a_schema_that_its_rows_keep(settings: Settings, db: QuestDB) -> None:
