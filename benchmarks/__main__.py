@@ -17,6 +17,7 @@ from rich.table import Table
 from benchmarks import (  # noqa: F401 - importing registers them
     beside,
     burst,
+    data,
     days,
     durability,
     endurance,

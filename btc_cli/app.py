@@ -60,6 +60,12 @@ COMMANDS = (
         DATA,
     ),
     Entry(
+        "export",
+        "btc_cli.export:export",
+        "Write stored rows of a market to a file, from QuestDB and, for older days, from the object store.",
+        DATA,
+    ),
+    Entry(
         "seals", "btc_cli.seals:seals", "List the rows that sealing a day has replaced, by seal, newest first.", DATA
     ),
     Entry("undo-seal", "btc_cli.seals:undo_seal", "Write back the rows that a seal of a day has replaced.", DATA),

@@ -308,6 +308,14 @@ class ApiSettings(Section):
     limit, which is appropriate on loopback."""
     max_streams: int = Field(16, ge=0)
     """Largest number of open `/v1/stream` connections. Each takes a thread that sleeps most of the time."""
+    max_exports: int = Field(2, ge=1)
+    """Largest number of `/v1/data` answers at the same time; further requests are answered with 503. Each takes a thread and
+    about 250 MB of memory."""
+    export_max_rows: int = Field(200_000_000, ge=1)
+    """Most rows of one `/v1/data` answer; a request for more is answered with 422. The default is a year of feature rows of a
+    market with six quotes and trades a second."""
+    export_max_s: float = Field(3_600.0, gt=0)
+    """Longest time that one `/v1/data` answer may take; a longer one is broken off."""
     stream_interval_ms: int = Field(250, ge=20)
     """Least time between two events of a stream. An event is 5 kB for each client."""
 

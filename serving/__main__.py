@@ -16,6 +16,7 @@ from btc_core.settings import settings
 from serving import logs
 from serving.app import create_app, new_broadcaster
 from serving.auth import RotatingToken
+from serving.data_exports import DataExports
 from serving.deps import Deps
 from serving.endpoints import fast_paths
 from serving.newest_rows import Announcements, RedisRows
@@ -40,6 +41,7 @@ def main() -> int:
             stored_rows=QuestRows(configured.questdb),
             models=models,
             trainer=DagsterTrainer(configured),
+            exports=DataExports(configured, SYSTEM_CLOCK),
             token=RotatingToken(configured.api, Path(env_file) if env_file else None),
             storage_problems=storage_problems,
         )

@@ -211,8 +211,19 @@ class LiveFeatures(msgspec.Struct, frozen=True):
     simulated: bool
 
 
+class PastModel(msgspec.Struct, frozen=True):
+    """The model that made a past forecast."""
+
+    kind: str
+    version: str
+
+
 class Outcome(msgspec.Struct, frozen=True):
-    """What happened after the forecast at the close of a minute. Paths have one entry for each horizon."""
+    """What happened after the forecast in force at the close of a minute. Paths have one entry for each horizon.
+
+    That forecast is not the one of the record, which is the first of its step. Its numbers are those with `forecast` in
+    their names, and `forecast_made_at` says when it was made.
+    """
 
     ts_event: str
     """The closed minute."""
@@ -223,17 +234,16 @@ class Outcome(msgspec.Struct, frozen=True):
     sigma_forecast_path_bps: tuple[float, ...]
     qlike_5m: float
     harx_qlike_5m: float | None
-
-
-class PastModel(msgspec.Struct, frozen=True):
-    """The model that made a past forecast."""
-
-    kind: str
-    version: str
+    forecast_made_at: str
+    """When the forecast that was scored was made."""
+    forecast_bid_path_usd: tuple[float, ...]
+    """Its bids."""
+    forecast_bid_model: PastModel
+    forecast_volatility_model: PastModel
 
 
 class PastForecast(msgspec.Struct, frozen=True):
-    """A past forecast. Paths are 1 to 5 minutes ahead of `ts_event`."""
+    """A past forecast: the first of its step. Paths are 1 to 5 minutes ahead of `ts_event`."""
 
     ts_event: str
     made_at: str
@@ -244,6 +254,7 @@ class PastForecast(msgspec.Struct, frozen=True):
     bid_model: PastModel
     volatility_model: PastModel
     outcome: Outcome | None = None
+    """What happened after the closed minute of this step, beside the forecast that was in force then."""
 
 
 class PastForecasts(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from serving.legacy import routes as legacy
 from serving.metrics import count_request
 from serving.problem_details import Problem
 from serving.rate_limit import RateLimit
-from serving.routes import control, documents, live, state, stream, v1
+from serving.routes import control, data, documents, live, state, stream, v1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 BLUEPRINTS = (
     legacy.blueprint,
     v1.blueprint,
+    data.blueprint,
     stream.blueprint,
     control.blueprint,
     state.blueprint,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
     from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
     from serving.answers import LiveForecast, MinuteBar, PastForecast
+    from serving.data_exports import DataExports
     from serving.stored_rows import Scores
 
 EXTENSION = "btc"
@@ -83,6 +84,7 @@ class Deps:
     stored_rows: StoredRows
     models: ModelHolder
     trainer: Trainer
+    exports: DataExports
     token: Callable[[], str]
     """Returns the bearer token that is valid now; "" if there is none."""
     storage_problems: Callable[[], tuple[str, ...]] = tuple

@@ -70,6 +70,10 @@ class Endpoint(msgspec.Struct, frozen=True):
     problems: tuple[int, ...] = ()
     """Statuses of the errors that are particular to this operation."""
     media: str = "application/json"
+    other_media: tuple[str, ...] = ()
+    """Further media types of a 2xx answer, which the query chooses from."""
+    path: dict[str, tuple[str, tuple[str, ...]]] = {}
+    """The parameters in the path, each with its meaning and its possible values."""
     also: tuple[int, ...] = ()
     """Further statuses that come with the body of a 2xx answer."""
     needs_token: bool = False

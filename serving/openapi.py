@@ -5,6 +5,7 @@ What does not belong here: the descriptions (`endpoints`).
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from serving.problem_details import PROBLEM_TYPE, ProblemDocument
 
 if TYPE_CHECKING:
     from flask import Flask
+    from werkzeug.routing import Rule
 
 VERSION = "1"
 ALWAYS = (HTTPStatus.BAD_REQUEST, HTTPStatus.TOO_MANY_REQUESTS)
@@ -32,7 +34,7 @@ _REF_TEMPLATE = schema_ref("{name}")["$ref"]
 def document(app: Flask) -> dict[str, Any]:
     """An OpenAPI 3.1 document of every view of `app` that has a description."""
     operations = [
-        (rule.rule, method.lower(), endpoint, (app.view_functions[rule.endpoint].__doc__ or "").strip())
+        (path_of(rule), method.lower(), endpoint, (app.view_functions[rule.endpoint].__doc__ or "").strip())
         for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule)
         for method in sorted((rule.methods or set()) & {"GET", "POST"})
         if (endpoint := endpoint_of(app, rule.endpoint)) is not None
@@ -65,17 +67,34 @@ def document(app: Flask) -> dict[str, Any]:
     }
 
 
+def path_of(rule: Rule) -> str:
+    """The path of a route as an OpenAPI document writes it: with `{name}` in place of `<name>`."""
+    return rule.rule.replace("<", "{").replace(">", "}")
+
+
 def _operation(
     path: str, method: str, endpoint: Endpoint, summary: str, components: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "operationId": f"{method}{path.replace('/', '_')}",
+        "operationId": f"{method}{re.sub('[/{}]+', '_', path).rstrip('_')}",
         "tags": [endpoint.tag],
         "summary": summary.splitlines()[0] if summary else path,
         "responses": _responses(endpoint),
     }
+    parameters = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": meaning,
+            "schema": {"type": "string", "enum": values},
+        }
+        for name, (meaning, values) in endpoint.path.items()
+    ]
     if endpoint.query is not NoQuery:
-        operation["parameters"] = _parameters(components[endpoint.query.__name__])
+        parameters += _parameters(components[endpoint.query.__name__])
+    if parameters:
+        operation["parameters"] = parameters
     if endpoint.body is not None:
         operation["requestBody"] = {
             "required": True,
@@ -92,7 +111,7 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     responses: dict[str, dict[str, Any]] = {
         str(int(status)): {
             "description": HTTPStatus(status).phrase,
-            "content": {endpoint.media: {"schema": schema}},
+            "content": {media: {"schema": schema} for media in (endpoint.media, *endpoint.other_media)},
         }
         for status in (endpoint.status, *endpoint.also)
     }
@@ -108,9 +127,10 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
 
 def _parameters(schema: dict[str, Any]) -> list[dict[str, Any]]:
     """The fields of a query struct as parameters."""
+    required = set(schema.get("required", ()))
     parameters = []
     for name, field in schema["properties"].items():
         rest = dict(field)
         description = {"description": rest.pop("description")} if "description" in rest else {}
-        parameters.append({"name": name, "in": "query", "required": False, **description, "schema": rest})
+        parameters.append({"name": name, "in": "query", "required": name in required, **description, "schema": rest})
     return parameters

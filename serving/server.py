@@ -19,6 +19,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
 
+from btc_core.clock import NS_PER_S
 from btc_core.errors import ConfigError
 from serving.problem_details import PROBLEM_TYPE, UNKNOWN_REQUEST, Problem, body_too_large, document
 
@@ -38,6 +39,8 @@ CHANNEL_TIMEOUT_S = 30
 """A connection without traffic is closed after this time. A longer one helps clients that open connections and send nothing."""
 MAX_HEADER_BYTES = 16_384
 """All headers of a request together. Browsers send less than 4,096."""
+UNREAD_BYTES = 1_000_000
+"""Bytes of an answer that wait for a client; a thread that has more to send waits until the client has read some."""
 BODILESS_METHODS = frozenset({"GET", "HEAD"})
 FAST_THREADS = 2
 SLOW_S = 0.05
@@ -182,7 +185,7 @@ def serve(
 
     `end_streams` ends the answers that would otherwise never end. Raises `ConfigError` if the address is not available.
     """
-    threads = settings.threads + settings.max_streams  # each stream holds a thread
+    threads = settings.threads + settings.max_streams + settings.max_exports  # each of these holds a thread
     dispatcher = Dispatcher(threads, fast_paths, clock)
     sockets: dict[int, Any] = {}
     try:
@@ -196,8 +199,12 @@ def serve(
     server.channel_class = _Channel
     signals = _StopSignals(server.pull_trigger)
     _logger.info("listening on http://%s:%s", server.effective_host, server.effective_port)
+    looked_s = clock.monotonic_s()
     while not signals.count:
         _handle_ready(sockets, dispatcher, POLL_S)
+        if clock.monotonic_s() - looked_s > POLL_S:
+            looked_s = clock.monotonic_s()
+            _close_unread(server, clock)
     wasyncore.dispatcher.close(
         server
     )  # the listening socket alone: server.close() would also take the threads' trigger
@@ -218,6 +225,17 @@ def _handle_ready(sockets: dict[int, Any], dispatcher: Dispatcher, timeout_s: fl
     dispatcher.answer_queued()
 
 
+def _close_unread(server: TcpWSGIServer, clock: Clock) -> None:
+    """Close the connections of clients that have read nothing of their answer for `CHANNEL_TIMEOUT_S`.
+
+    Waitress closes idle connections but waits forever for such a client, whose answer would hold a thread.
+    """
+    oldest_s = clock.now_ns() / NS_PER_S - CHANNEL_TIMEOUT_S
+    for channel in list(server.active_channels.values()):
+        if channel.total_outbufs_len and channel.last_activity < oldest_s:
+            channel.handle_close()
+
+
 def _is_busy(server: TcpWSGIServer) -> bool:
     """Whether a request is being answered or a client has not read its whole answer yet."""
     return any(channel.requests or channel.total_outbufs_len for channel in server.active_channels.values())
@@ -231,5 +249,7 @@ def _adjustments(settings: ApiSettings) -> Adjustments:
         channel_timeout=CHANNEL_TIMEOUT_S,
         max_request_body_size=settings.max_body_bytes + 1,  # Waitress refuses this size, Flask what is over its limit
         max_request_header_size=MAX_HEADER_BYTES,
+        outbuf_high_watermark=UNREAD_BYTES,
+        outbuf_overflow=2 * UNREAD_BYTES,  # more would be written to a temporary file
         ident="",
     )

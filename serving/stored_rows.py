@@ -5,6 +5,7 @@ Each read covers a bounded time. What does not belong here: the newest rows (`ne
 
 from __future__ import annotations
 
+import math
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from btc_core.clock import NS_PER_S, from_ns
 from btc_core.errors import ServiceError
 from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT
 from btc_core.stores.questdb import QuestDB
-from btc_core.tables.catalogue import PREDICTION_OUTCOMES
+from btc_core.tables.catalogue import MINUTE_BARS, PREDICTION_OUTCOMES
+from btc_core.tables.rows import UNKNOWN_TRADES
 from btc_core.tables.sql import of_symbol
 from serving.answers import MinuteBar, Outcome, PastForecast, PastModel
 
@@ -32,14 +34,18 @@ MAX_READS = 2
 # In the order of the fields of `MinuteBar`.
 _BAR_COLUMNS = ("open", "high", "low", "close", "volume", "trades", "quotes", "bid_close", "ask_close", "spread_mean_bps",
          "realized_volatility_bps")  # fmt: skip
+KEPT_COLUMNS = 6
+"""How many of these `minute_bars` has, too."""
 
-# In the order of the fields of `Outcome`.
+# The baseline's loss and the four names of the models, at the end, may be missing.
 _OUTCOME_COLUMNS = [
     "first(ts_event)",
     "first(bid)",
     *(f"first({name}_{h}m_bps)" for name in ("bid_return", "bid_forecast", "realized", "sigma") for h in HORIZONS_MIN),
+    "first(made_at)",
     "first(qlike_model_5m)",
     "first(qlike_harx_5m)",
+    *(f"first({name}_model_{what})" for name in ("bid", "volatility") for what in ("kind", "version")),
 ]
 _SCORE_COLUMNS = {
     **{f"qlike_{name}": f"avg(qlike_{name}_5m)" for name in ("model", "harx", "har", "ewma", "naive")},
@@ -105,12 +111,23 @@ class QuestRows:
         return Scores(count=row[0], means=dict(zip(_SCORE_COLUMNS, row[1:], strict=True)))
 
     def bars(self, symbol: str, from_ns: int, to_ns: int) -> list[MinuteBar]:
-        """The minutes from `from_ns` until before `to_ns`, in the order of time, with the running one."""
+        """The minutes from `from_ns` until before `to_ns`, in the order of time, with the running one.
+
+        Prices, volume and trades are those of `minute_bars`, as in `/v1/data/bars`; the rest is known of the stream's minutes
+        only.
+        """
+        window = _window("ts", symbol, from_ns, to_ns)
         with self._slot():
-            rows = self._db.execute(
-                f"SELECT ts, {', '.join(_BAR_COLUMNS)} FROM gold_1min WHERE {_window('ts', symbol, from_ns, to_ns)} ORDER BY ts"  # noqa: S608 - names from the catalogue, and times
+            streamed = self._db.execute(f"SELECT ts, {', '.join(_BAR_COLUMNS)} FROM gold_1min WHERE {window}")  # noqa: S608 - names from the catalogue, and times
+            kept = self._db.execute(
+                f"SELECT ts, {', '.join(_BAR_COLUMNS[:KEPT_COLUMNS])} FROM {MINUTE_BARS.name} WHERE {window}"  # noqa: S608 - names from the catalogue, and times
             )
-        return [MinuteBar(_micros(row[0]), *row[1:]) for row in rows]
+        bars: dict[str, list[Any]] = {row[0]: row[1:] for row in streamed}
+        for ts, *values in kept:
+            values[-1] = None if values[-1] == UNKNOWN_TRADES else values[-1]
+            quotes = bars.get(ts, [None] * len(_BAR_COLUMNS))[KEPT_COLUMNS:]
+            bars[ts] = values + quotes
+        return [MinuteBar(_micros(ts), *bars[ts]) for ts in sorted(bars)]
 
     def _sampled(self, table: str, columns: list[str], window: str) -> list[list[Any]]:
         return self._db.execute(f"SELECT ts_event AS step, {', '.join(columns)} FROM {table} WHERE {window}")  # noqa: S608 - names from the catalogue, numbers, and a symbol from the settings
@@ -144,12 +161,26 @@ def _micros(text: str) -> str:
 
 
 def _outcome(row: list[Any] | None) -> Outcome | None:
-    if row is None or any(value is None for value in row[:-1]):
+    if row is None or any(value is None for value in row[: len(_OUTCOME_COLUMNS) - 5]):
         return None
     count = len(HORIZONS_MIN)
     returns, forecasts, realized, sigmas = (tuple(row[2 + count * at : 2 + count * (at + 1)]) for at in range(4))
-    qlike, harx_qlike = row[2 + 4 * count :]
-    return Outcome(_micros(row[0]), row[1], returns, forecasts, realized, sigmas, qlike, harx_qlike)
+    made_at, qlike, harx_qlike, *models = row[2 + 4 * count :]
+    bids = tuple(row[1] * math.exp(each / 1e4) for each in forecasts)
+    return Outcome(
+        _micros(row[0]),
+        row[1],
+        returns,
+        forecasts,
+        realized,
+        sigmas,
+        qlike,
+        harx_qlike,
+        _micros(made_at),
+        bids,
+        _past_model(*models[:2]),
+        _past_model(*models[2:]),
+    )
 
 
 def _past_forecast(bid: list[Any], volatility: list[Any], outcome: list[Any] | None) -> PastForecast:

@@ -24,6 +24,7 @@ from btc_core.settings import ApiSettings, ExchangeSettings, Settings
 from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
 from serving.app import create_app, new_broadcaster
 from serving.auth import RotatingToken
+from serving.data_exports import DataExports
 from serving.deps import Deps, TrainingRun
 from serving.stored_rows import Scores
 
@@ -211,6 +212,7 @@ def build(token: str = TOKEN, exchange: ExchangeSettings | None = None, **api: A
         stored_rows=stored,
         models=holder,
         trainer=trainer,
+        exports=DataExports(configured, clock),
         token=RotatingToken(configured.api, None),
     )
     app = create_app(deps)

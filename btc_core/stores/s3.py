@@ -12,12 +12,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from btc_core.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from btc_core.settings import StoreSettings
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 60.0
 """The longest silence within an answer."""
 RETRIES = 2
+PIECE_BYTES = 1_000_000
 REGION = "us-east-1"
 """Signatures need a region; stores other than Amazon's accept any."""
 MISSING = frozenset({"NoSuchKey", "404"})
@@ -70,6 +73,10 @@ class ObjectStore:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
         self._client.close()
 
     def uri(self, key: str) -> str:
@@ -84,6 +91,16 @@ class ObjectStore:
         """The bytes of an object, or None if it does not exist; raises `StoreError`."""
         answer = self._request("get_object", key, Key=key)
         return None if answer is None else bytes(answer["Body"].read())
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        """The bytes of an object in pieces of at most `PIECE_BYTES`; none if it does not exist. Raises `StoreError`."""
+        answer = self._request("get_object", key, Key=key)
+        if answer is None:
+            return
+        try:
+            yield from answer["Body"].iter_chunks(PIECE_BYTES)
+        except BotoCoreError as error:
+            raise StoreError(f"the object store at {self._url} broke off {self.uri(key)}: {error}") from error
 
     def delete(self, key: str) -> None:
         """Remove an object, if it exists; raises `StoreError`."""

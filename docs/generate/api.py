@@ -11,7 +11,7 @@ from flask import Flask
 
 from docs.generate.markdown import bounds, code, kind, table
 from serving.app import BLUEPRINTS
-from serving.openapi import document
+from serving.openapi import document, path_of
 
 HEAD = """\
 # HTTP API
@@ -46,7 +46,7 @@ def page() -> str:
     other_pages = [
         (code(rule.rule), (app.view_functions[rule.endpoint].__doc__ or "").strip())
         for rule in app.url_map.iter_rules()
-        if rule.rule not in openapi["paths"]
+        if path_of(rule) not in openapi["paths"]
     ]
     parts.append(f"## Pages and documents\n\n{table(('path', 'content'), sorted(other_pages))}\n\n## Schemas\n")
     parts += [_schema(name, schema) for name, schema in openapi["components"]["schemas"].items()]
@@ -70,7 +70,7 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
             )
             for parameter in operation["parameters"]
         ]
-        parts.append(table(("query parameter", "type", "default", "meaning"), rows) + "\n")
+        parts.append(table(("parameter", "type", "default", "meaning"), rows) + "\n")
     responses = [
         (
             status,

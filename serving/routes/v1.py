@@ -147,7 +147,7 @@ def forecasts() -> Response:
 @blueprint.get("/bars")
 @documented("market", MinuteBars, query=BarsQuery, problems=(404, 422, 503))
 def bars() -> Response:
-    """Minutes of trades, quotes, spread and realized volatility, in pages."""
+    """Minutes of trades, quotes, spread and realized volatility, in pages. `/v1/data/bars` has long ranges."""
     query = parse_query(BarsQuery)
     symbol = requested_symbol(query.symbol)
     from_ns, to_ns, next_since = _page(query.since, NS_PER_MIN, query.limit)

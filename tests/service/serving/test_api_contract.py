@@ -5,6 +5,7 @@ Redis, QuestDB and the process are real and have rows, so no answer should be a 
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -34,13 +35,18 @@ CONFIG = """
 [[operations]]
 include-method = "POST"
 checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-path = "/v1/data/{table}"
+checks.positive_data_acceptance.enabled = false
 """
-"""No schema can describe which numbers give a finite forecast. The answer to others is a 422 `no_finite_forecast`."""
+"""No schema can describe which numbers give a finite forecast; the answer to others is a 422 `no_finite_forecast`. Nor can
+one describe that `from` is before `to`, and which columns a table has."""
 
 
 @pytest.fixture(scope="module")
 def settings(servers: Callable[..., Settings]) -> Settings:
-    return servers("valkey", "questdb")
+    return servers("valkey", "questdb", "store")
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +82,9 @@ def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "BTC_QUESTDB_HTTP_URL": settings.questdb.http_url,
         "BTC_QUESTDB_USER": settings.questdb.user,
         "BTC_QUESTDB_PASSWORD": settings.questdb.password.get_secret_value(),
+        "BTC_STORE_ENDPOINT_URL": settings.store.endpoint_url,
+        "BTC_STORE_ACCESS_KEY": settings.store.access_key,
+        "BTC_STORE_SECRET_KEY": settings.store.secret_key.get_secret_value(),
     }
     # One hour, so that the rows stay fresh until the last test.
     with (
@@ -124,6 +133,12 @@ def test_outcomes_are_joined_to_forecasts_and_scored(api: Api) -> None:
     )
     assert judged[0]["bid_return_path_bps"] == [0.4, 0.4, 0.4, 0.4, 3.0]
     assert (judged[0]["qlike_5m"], judged[0]["harx_qlike_5m"]) == (0.3, 0.4)
+    made_at = {row["forecast_made_at"] for row in judged}
+    assert made_at == {row["ts_event"] for row in judged}, (
+        "the outcome names the forecast that it scores, not the record"
+    )
+    assert judged[0]["forecast_bid_path_usd"] == pytest.approx([0.4 * math.exp(0.4e-4)] * 4 + [0.4 * math.exp(1e-4)])
+    assert judged[0]["forecast_volatility_model"] == {"kind": "x", "version": "x"}
     skill = api.client.get("/v1/skill?hours=1").json()
     assert {(row["quantity"], row["baseline"]): row["ratio"] for row in skill["rows"]} == {
         **{("volatility", name): pytest.approx(0.75) for name in ("harx", "har", "ewma", "naive")},

@@ -1,0 +1,132 @@
+"""The single objects that the API answers with. A field that a newer API adds is ignored.
+
+What does not belong here: tables, which are Arrow tables (`client`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Model(msgspec.Struct, frozen=True):
+    """The model behind a number; null while there is none."""
+
+    kind: str | None
+    version: str | None
+    is_baseline: bool
+
+
+class Models(msgspec.Struct, frozen=True):
+    """The two models of a market."""
+
+    bid: Model
+    volatility: Model
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """The interval that holds the future bid with a probability of `level_pct` percent."""
+
+    level_pct: int
+    low_usd: float
+    high_usd: float
+
+
+class SigmaInterval(msgspec.Struct, frozen=True):
+    """The interval that holds the realized volatility with a probability of `level_pct` percent."""
+
+    level_pct: int
+    low_bps: float
+    high_bps: float
+
+
+class HorizonForecast(msgspec.Struct, frozen=True):
+    """The forecast for one horizon, beside those of the baselines."""
+
+    horizon_min: int
+    at: str
+    bid_usd: float
+    bid_bps: float
+    sigma_bps: float
+    sigma_annualized_pct: float
+    intervals: tuple[Interval, ...]
+    sigma_intervals: tuple[SigmaInterval, ...]
+    baseline_bid_usd: float
+    baseline_sigma_bps: float
+
+
+class LiveForecast(msgspec.Struct, frozen=True):
+    """The newest forecast of a market. Times are ISO 8601 in UTC."""
+
+    symbol: str
+    bid_usd: float
+    horizons: tuple[HorizonForecast, ...]
+    intervals_reason: str | None
+    served: str
+    stale: bool
+    models: Models
+    made_at: str
+    ts_event: str
+    ts_recv: str
+    feature_age_s: float
+    latency_ms: float
+    feature_version: str
+    source: str
+    simulated: bool
+
+
+class ModelCard(msgspec.Struct, frozen=True):
+    """A model that the API has loaded, with its scores on data that it was not trained on."""
+
+    name: str
+    registered_name: str
+    kind: str
+    version: str
+    is_baseline: bool
+    created_at: str
+    trained_from: str | None
+    trained_to: str | None
+    train_rows: int
+    features: int
+    feature_version: str
+    targets: tuple[str, ...]
+    unit: str
+    shrinkage: tuple[float, ...]
+    pool: tuple[str, ...]
+    choice: str
+    scores: dict[str, float | None]
+
+
+class LoadedModels(msgspec.Struct, frozen=True):
+    """The models of one market; null while there is none."""
+
+    symbol: str
+    bid: ModelCard | None
+    volatility: ModelCard | None
+    reasons: tuple[str, ...]
+    simulated: bool
+
+
+class Market(msgspec.Struct, frozen=True):
+    """Whether forecasts of one market are served, and by which models."""
+
+    symbol: str
+    status: str
+    reasons: tuple[str, ...]
+    feature_age_s: float | None
+    forecast_age_s: float | None
+    models: Models
+
+
+class Markets(msgspec.Struct, frozen=True):
+    """The markets that are followed."""
+
+    default: str
+    markets: tuple[Market, ...]
+    simulated: bool
+
+
+def decoded(body: bytes, kind: Any) -> Any:
+    """A body as a struct."""
+    return msgspec.json.decode(body, type=kind)

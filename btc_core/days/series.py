@@ -1,0 +1,258 @@
+"""The series of a market that clients read by name: bars, features, trades, quotes, forecasts and skill.
+
+Each is a generator of Arrow tables in the order of time, so a year needs no more memory than a chunk. What does not belong
+here: where rows are stored (`history`), file formats (`table_formats`), and HTTP (`serving`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
+from btc_core.days import dataset_series
+from btc_core.days.history import History, chunk_rows, in_types, selected
+from btc_core.errors import InvalidInput
+from btc_core.tables.arrow import arrow_schema
+from btc_core.tables.catalogue import (
+    BRONZE_TICKS,
+    BRONZE_TRADES,
+    GOLD_1MIN,
+    MINUTE_BARS,
+    PREDICTION_OUTCOMES,
+    PREDICTION_SKILL,
+    SILVER_FEATURES,
+)
+from btc_core.tables.form import Table
+from btc_core.tables.sql import of_symbol, within
+from btc_core.utc_day import day_of, days_between
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+
+UTC_NS = pa.timestamp("ns", "UTC")
+BAR_NAMES = ("ts", "symbol", "open", "high", "low", "close", "volume", "trades", "source")
+STREAM = "stream"
+"""The source of a bar that only the stream has."""
+BAR_DAYS = 30
+"""Days of bars in a chunk: 43,200 rows."""
+MINUTE_END = "minute_end"
+SHOWN_DAYS = 5
+"""Days that an error names."""
+
+
+class Series(msgspec.Struct, frozen=True):
+    """A series, its columns, and how it is read."""
+
+    name: str
+    meaning: str
+    schema: pa.Schema
+    tables: tuple[Table, ...]
+    """The tables that it is made from. A day is stored if one of them has it."""
+    read: Callable[[History, str, int, int, Sequence[str]], Iterator[pa.Table]]
+    """Reads some columns from a time until before another, both in ns."""
+    metadata: Callable[[History, str, int, int], dict[str, str]] = lambda *_: {}
+    """What an Arrow or Parquet file of the rows says about them, beside their schema."""
+    minutes_end: bool = False
+    """Whether a row describes a whole minute, so that the running one is left out."""
+
+    def columns(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """The wanted columns, each once, or all if none is named; raises `InvalidInput` for an unknown one."""
+        unknown = [name for name in wanted if name not in self.schema.names]
+        if unknown:
+            msg = f"{self.name} has no column {', '.join(unknown)}; its columns are {', '.join(self.schema.names)}"
+            raise InvalidInput(msg)
+        return tuple(dict.fromkeys(wanted)) or tuple(self.schema.names)
+
+    def part(self, names: Sequence[str]) -> pa.Schema:
+        """The schema of some of the columns."""
+        return pa.schema([self.schema.field(name) for name in names])
+
+    def described(self, names: Sequence[str], history: History, symbol: str, begin_ns: int, end_ns: int) -> pa.Schema:
+        """The schema of some of the columns, with the metadata of the rows of a time."""
+        return self.part(names).with_metadata(self.metadata(history, symbol, begin_ns, end_ns))
+
+    def until(self, end_ns: int, now_ns: int) -> int:
+        """The end of a read that asks for rows before `end_ns`: never in the future, nor in the running minute."""
+        return min(end_ns, now_ns // NS_PER_MIN * NS_PER_MIN) if self.minutes_end else min(end_ns, now_ns)
+
+    def chunks(
+        self, history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequence[str]
+    ) -> Iterator[pa.Table]:
+        """The rows as tables of the schema `part(names)`, without empty ones. Raises `ServiceError`."""
+        schema = self.part(names)
+        for rows in self.read(history, symbol, begin_ns, end_ns, names):
+            if len(rows):
+                yield pa.table([rows[field.name].cast(field.type) for field in schema], schema=schema)
+
+    def stored_days(self, history: History, symbol: str, begin_ns: int, end_ns: int) -> dict[str, int]:
+        """The days of a time that one of the tables has, each with its rows there, or an upper bound of them."""
+        rows: dict[str, int] = {}
+        for table in self.tables:
+            for each in history.days(table, symbol, begin_ns, end_ns):
+                rows[each.day] = max(rows.get(each.day, 0), each.rows)
+        return rows
+
+    def days_without(self, stored: Container[str], begin_ns: int, end_ns: int) -> list[str]:
+        """The days of a time that are not among those that are stored."""
+        wanted = days_between(day_of(begin_ns), day_of(end_ns - 1)) if end_ns > begin_ns else []
+        return [day for day in wanted if day not in stored]
+
+
+def missing_text(series: Series, symbol: str, days: Sequence[str]) -> str:
+    """A sentence about days that were never stored."""
+    more = f" and {len(days) - SHOWN_DAYS} other days" if len(days) > SHOWN_DAYS else ""
+    return f"there are no {series.name} of {symbol} on {', '.join(days[:SHOWN_DAYS])}{more}"
+
+
+def series_named(name: str) -> Series:
+    """The series of a name; raises `InvalidInput` with the names that there are."""
+    if name not in SERIES:
+        msg = f"there is no table {name[:64]!r}; the tables are {', '.join(SERIES)}"
+        raise InvalidInput(msg)
+    return SERIES[name]
+
+
+def _shown(schema: pa.Schema) -> pa.Schema:
+    """A schema of the catalogue with the time zone that its times have."""
+    return pa.schema(
+        [pa.field(field.name, UTC_NS if pa.types.is_timestamp(field.type) else field.type) for field in schema]
+    )
+
+
+def _rows_of(table: Table) -> Callable[[History, str, int, int, Sequence[str]], Iterator[pa.Table]]:
+    def read(history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequence[str]) -> Iterator[pa.Table]:
+        yield from history.chunks(table, symbol, begin_ns, end_ns, names)
+
+    return read
+
+
+def _bars(history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequence[str]) -> Iterator[pa.Table]:
+    """Minute bars. `minute_bars` wins where both have a minute: it holds proven and published bars, and models train on it."""
+    for first_ns in range(begin_ns, end_ns, BAR_DAYS * NS_PER_DAY):
+        last_ns = min(first_ns + BAR_DAYS * NS_PER_DAY, end_ns)
+        kept = list(history.chunks(MINUTE_BARS, symbol, first_ns, last_ns, BAR_NAMES))
+        streamed = history.db.query(
+            f"SELECT {selected(GOLD_1MIN, BAR_NAMES[:-1])} FROM {GOLD_1MIN.name} "  # noqa: S608 - names of the catalogue
+            f"WHERE {of_symbol(symbol)} AND {within('ts', first_ns, last_ns)} AND open IS NOT NULL"
+        )
+        yield join_bars(kept, in_types(streamed, GOLD_1MIN, BAR_NAMES[:-1])).select(names)
+
+
+def _all_bars(history: History, symbol: str, begin_ns: int, end_ns: int) -> Iterator[pa.Table]:
+    return _bars(history, symbol, begin_ns, end_ns, BAR_NAMES)
+
+
+def join_bars(kept: list[pa.Table], streamed: pa.Table) -> pa.Table:
+    """The bars of `minute_bars`, and those minutes of the stream that it lacks, in the order of time."""
+    schema = pa.schema([arrow_schema(MINUTE_BARS).field(name) for name in BAR_NAMES])
+    bars = pa.concat_tables([schema.empty_table(), *kept])
+    new = streamed.filter(pa.array(~np.isin(column_ns(streamed["ts"]), column_ns(bars["ts"]))))
+    new = new.append_column("source", pa.array([STREAM] * len(new), pa.string())).cast(schema)
+    return pa.concat_tables([bars, new]).sort_by("ts") if len(new) else bars
+
+
+def _minute_features(
+    history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequence[str]
+) -> Iterator[pa.Table]:
+    """The last feature row of each minute, by the end of the minute, the time from which it is known.
+
+    Minutes are whole: a row belongs to a minute if the minute ends after `begin_ns` and not after `end_ns`.
+    """
+    first_ns = begin_ns // NS_PER_MIN * NS_PER_MIN
+    last_ns = end_ns // NS_PER_MIN * NS_PER_MIN
+    read = tuple(dict.fromkeys(("ts_event", "symbol", *(name for name in names if name != MINUTE_END))))
+    minutes = chunk_rows(len(read))
+    for span in history.spans(SILVER_FEATURES, symbol, first_ns, last_ns, 2**62):
+        if span.copy is not None:
+            yield last_of_minutes(history.rows_of_copy(SILVER_FEATURES, symbol, span, read)).select(names)
+            continue
+        for start_ns in range(span.begin_ns, span.end_ns, minutes * NS_PER_MIN):
+            stop_ns = min(start_ns + minutes * NS_PER_MIN, span.end_ns)
+            yield _minutes_of_questdb(history, symbol, start_ns, stop_ns, read).select(names)
+
+
+def _minutes_of_questdb(history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequence[str]) -> pa.Table:
+    """An ASOF join finds the row of each minute by a binary search and reads nothing else of the table."""
+    count = (end_ns - begin_ns) // NS_PER_MIN
+    ends = f"(SELECT cast({begin_ns} + x * {NS_PER_MIN} - 1 AS TIMESTAMP_NS) ts FROM long_sequence({count}))"  # noqa: S608 - numbers
+    rows = history.db.query(
+        f"SELECT {selected(SILVER_FEATURES, names, 'f.')} FROM ({ends} TIMESTAMP(ts)) m "  # noqa: S608 - names of the catalogue
+        f"ASOF JOIN (SELECT * FROM {SILVER_FEATURES.name} WHERE {of_symbol(symbol)}) f TOLERANCE 1m"
+    )
+    rows = rows.filter(pc.is_valid(rows["ts_event"]))
+    # The tolerance includes the last nanosecond of the minute before.
+    return last_of_minutes([in_types(rows, SILVER_FEATURES, names)])
+
+
+def last_of_minutes(chunks: Iterator[pa.Table] | list[pa.Table]) -> pa.Table:
+    """The last row of each minute of chunks in the order of time, with the end of its minute."""
+    kept: list[pa.Table] = []
+    for chunk in chunks:
+        rows = pa.concat_tables([*kept[-1:], chunk])
+        minutes = column_ns(rows["ts_event"]) // NS_PER_MIN
+        kept[-1:] = [rows.filter(pa.array(np.append(minutes[1:] != minutes[:-1], np.ones(min(1, len(rows)), bool))))]
+    rows = pa.concat_tables(kept)
+    ends = (column_ns(rows["ts_event"]) // NS_PER_MIN + 1) * NS_PER_MIN
+    return rows.add_column(0, MINUTE_END, pa.array(ends, pa.timestamp("ns")))
+
+
+_FEATURES = arrow_schema(SILVER_FEATURES)
+_BARS_SCHEMA = pa.schema([arrow_schema(MINUTE_BARS).field(name) for name in BAR_NAMES])
+
+SERIES: dict[str, Series] = {
+    each.name: each
+    for each in (
+        Series(
+            "bars",
+            "Minute bars: those of minute_bars (imported, fetched or made from sealed trades) and, for minutes that it lacks, "
+            "those of the stream.",
+            _shown(_BARS_SCHEMA),
+            (MINUTE_BARS, GOLD_1MIN),
+            _bars,
+            minutes_end=True,
+        ),
+        Series(
+            "features",
+            "One row for each quote and trade, with the features right after it.",
+            _shown(_FEATURES),
+            (SILVER_FEATURES,),
+            _rows_of(SILVER_FEATURES),
+        ),
+        Series(
+            "minute_features",
+            "The newest feature row of each minute. It is known from minute_end on.",
+            _shown(pa.schema([pa.field(MINUTE_END, pa.timestamp("ns")), *_FEATURES])),
+            (SILVER_FEATURES,),
+            _minute_features,
+            minutes_end=True,
+        ),
+        Series("trades", BRONZE_TRADES.meaning, _shown(arrow_schema(BRONZE_TRADES)), (BRONZE_TRADES,), _rows_of(BRONZE_TRADES)),
+        Series("quotes", BRONZE_TICKS.meaning, _shown(arrow_schema(BRONZE_TICKS)), (BRONZE_TICKS,), _rows_of(BRONZE_TICKS)),
+        Series(
+            "forecasts",
+            "The forecast in force at the end of each minute, which was scored, with its outcome over the next five minutes.",
+            _shown(arrow_schema(PREDICTION_OUTCOMES)),
+            (PREDICTION_OUTCOMES,),
+            _rows_of(PREDICTION_OUTCOMES),
+        ),
+        Series(
+            "dataset",
+            "The inputs of the models and their labels at every fifth minute, as training makes them from the bars.",
+            dataset_series.SCHEMA,
+            (MINUTE_BARS, GOLD_1MIN),
+            partial(dataset_series.rows_of, _all_bars),
+            metadata=dataset_series.metadata,
+            minutes_end=True,
+        ),
+        Series("skill", PREDICTION_SKILL.meaning, _shown(arrow_schema(PREDICTION_SKILL)), (PREDICTION_SKILL,), _rows_of(PREDICTION_SKILL)),
+    )
+}  # fmt: skip
+"""All series by name."""

@@ -1,0 +1,301 @@
+"""The client against a real HTTP server on loopback whose answers a test chooses."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import io
+import json
+import time
+import typing
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from btc_client import ApiError, Client, ClientError, NoConnection, connection
+from btc_client.answers import LiveForecast, LoadedModels, Markets
+from btc_client.connection import pause_s, retry_after_s
+from btc_client.dataset import Dataset
+from serving import answers
+from tests.http_server import listening
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+NS_PER_MIN = 60_000_000_000
+
+
+class Answers:
+    """What the server answers, in turn, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, str], dict[str, str]]] = []
+        self.turns: list[Callable[[http.server.BaseHTTPRequestHandler], None]] = []
+
+
+def ok(body: bytes, media: str = "application/json", *, cut: bool = False) -> Callable[[Any], None]:
+    """A whole answer; `cut` ends the connection in the middle of it."""
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", media)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body[: len(body) // 2] if cut else body)
+
+    return answer
+
+
+def refused(status: int, code: str, **headers: str) -> Callable[[Any], None]:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        body = json.dumps({"code": code, "detail": f"about {code}", "request_id": "r1"}).encode()
+        request.send_response(status)
+        for name, value in headers.items():
+            request.send_header(name.replace("_", "-"), value)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    return answer
+
+
+@pytest.fixture
+def answers_of() -> Answers:
+    return Answers()
+
+
+@pytest.fixture
+def client(answers_of: Answers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    monkeypatch.setattr(connection, "FIRST_PAUSE_S", 0.01)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+            answers_of.asked.append((parts.path, query, dict(self.headers)))
+            answers_of.turns.pop(0)(self)
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with listening(Handler) as url, Client(url, token="secret", retries=3, timeout_s=5) as found:
+        yield found
+
+
+def stream_of(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=100)
+    return sink.getvalue()
+
+
+TABLE = pa.table({"ts": pa.array(range(1_000), pa.timestamp("ns", "UTC")), "close": [1.5] * 1_000})
+
+
+def test_a_table_comes_as_arrow_or_pandas_and_the_request_has_the_range_and_the_token(
+    client: Client, answers_of: Answers
+) -> None:
+    answers_of.turns = [ok(stream_of(TABLE)), ok(stream_of(TABLE))]
+    assert client.bars("BTC/USD", "2026-10-01", date(2026, 10, 2), columns=["ts", "close"]).equals(TABLE)
+    path, query, headers = answers_of.asked[0]
+    assert path == "/v1/data/bars"
+    wanted = {"symbol": "BTC/USD", "from": "2026-10-01", "to": "2026-10-02", "columns": "ts,close", "missing": "refuse"}
+    assert query == wanted
+    assert headers["Authorization"] == "Bearer secret"
+    frame = client.features("BTC/USD", datetime(2026, 10, 1, tzinfo=UTC), frame="pandas")
+    assert list(frame.columns) == ["ts", "close"]
+    assert answers_of.asked[1][0] == "/v1/data/minute_features"
+    assert answers_of.asked[1][1]["from"] == "2026-10-01T00:00:00+00:00"
+
+
+def test_a_time_without_a_time_zone_is_refused_before_any_request(client: Client, answers_of: Answers) -> None:
+    with pytest.raises(ClientError, match=r"start=.* has no time zone"):
+        client.trades("BTC/USD", datetime(2026, 10, 1))  # noqa: DTZ001 - the mistake
+    assert answers_of.asked == []
+
+
+def test_429_and_503_are_tried_again_after_the_time_that_the_api_asks_for(client: Client, answers_of: Answers) -> None:
+    answers_of.turns = [
+        refused(429, "too_many_requests", Retry_After="1"),
+        refused(503, "too_many_exports"),
+        ok(stream_of(TABLE)),
+    ]
+    started_s = time.monotonic()
+    assert len(client.quotes("BTC/USD", "2026-10-01")) == 1_000
+    assert 1.0 <= time.monotonic() - started_s < 5.0
+    assert len(answers_of.asked) == 3
+
+
+def test_an_error_carries_the_code_and_the_detail_of_the_api_and_is_not_repeated(
+    client: Client, answers_of: Answers
+) -> None:
+    answers_of.turns = [refused(404, "days_not_stored")]
+    with pytest.raises(ApiError, match="404 days_not_stored: about days_not_stored") as raised:
+        client.trades("BTC/USD", "2026-10-01")
+    assert (raised.value.code, raised.value.detail, raised.value.request_id) == (
+        "days_not_stored",
+        "about days_not_stored",
+        "r1",
+    )
+    assert len(answers_of.asked) == 1
+
+
+def test_after_the_last_attempt_the_error_of_the_api_is_raised(client: Client, answers_of: Answers) -> None:
+    answers_of.turns = [refused(503, "not_ready") for _ in range(4)]
+    with pytest.raises(ApiError, match="not_ready"):
+        client.latest()
+    assert len(answers_of.asked) == 4
+
+
+def test_an_answer_that_is_broken_off_is_read_again_and_never_returned_in_part(
+    client: Client, answers_of: Answers
+) -> None:
+    body = stream_of(TABLE)
+    answers_of.turns = [ok(body, cut=True), ok(body)]
+    assert client.bars("BTC/USD", "2026-10-01").equals(TABLE)
+    answers_of.turns = [ok(body, cut=True) for _ in range(4)]
+    with pytest.raises(NoConnection, match="broke off its answer, 4 times"):
+        client.bars("BTC/USD", "2026-10-01")
+
+
+def test_a_server_that_does_not_listen_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "FIRST_PAUSE_S", 0.01)
+    with Client("http://127.0.0.1:9", retries=1) as client, pytest.raises(NoConnection, match=r"http://127\.0\.0\.1:9"):
+        client.markets()
+
+
+def test_a_file_is_written_only_when_it_is_whole(client: Client, answers_of: Answers, tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    pq.write_table(TABLE, sink)
+    answers_of.turns = [ok(sink.getvalue(), cut=True), ok(sink.getvalue())]
+    path = client.save(tmp_path / "bars.parquet", "bars", "BTC/USD", "2026-10-01")
+    assert pq.read_table(path).equals(TABLE)
+    assert answers_of.asked[0][1]["format"] == "parquet"
+    answers_of.turns = [refused(404, "days_not_stored")]
+    with pytest.raises(ApiError):
+        client.save(tmp_path / "none.csv", "bars", "BTC/USD", "2026-10-01")
+    assert [each.name for each in tmp_path.iterdir()] == ["bars.parquet"]
+    with pytest.raises(ClientError, match="suffix"):
+        client.save(tmp_path / "bars.xls", "bars", "BTC/USD", "2026-10-01")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(LiveForecast, answers.LiveForecast), (LoadedModels, answers.LoadedModels), (Markets, answers.Markets)],
+)
+def test_the_structs_of_the_client_have_the_fields_that_the_api_answers_with(ours: Any, theirs: Any) -> None:
+    assert fields_of(ours) == fields_of(theirs)
+
+
+def fields_of(kind: Any) -> dict[str, Any]:
+    """The names of the fields, with those of the structs inside, whatever these are called."""
+
+    def inner(hint: Any) -> Any:
+        for each in (hint, *typing.get_args(hint)):
+            if isinstance(each, type) and issubclass(each, msgspec.Struct):
+                return fields_of(each)
+        return None
+
+    return {name: inner(hint) for name, hint in typing.get_type_hints(kind).items()}
+
+
+def event_stream(*ids: int) -> Callable[[Any], None]:
+    """Updates with an event each, then the connection ends in the middle of another."""
+    text = "retry: 10\n\n: alive\n\n" + "".join(
+        f'id: {each}\nevent: health\ndata: {{"n":\ndata: {each}}}\n\n' for each in ids
+    )
+
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", "text/event-stream")
+        request.end_headers()
+        request.wfile.write(f'{text}event: health\ndata: {{"cut'.encode())
+
+    return answer
+
+
+def test_the_event_stream_connects_again_with_the_last_id_and_skips_an_event_that_was_cut_off(
+    client: Client, answers_of: Answers
+) -> None:
+    answers_of.turns = [event_stream(1, 2), refused(503, "too_many_streams", Retry_After="0"), event_stream(3)]
+    found = []
+    for event in client.events("BTC/USD"):
+        found.append(event)
+        if len(found) == 3:
+            break
+    assert [(each.name, each.id, each.body) for each in found] == [("health", str(n), {"n": n}) for n in (1, 2, 3)]
+    assert "Last-Event-ID" not in answers_of.asked[0][2]
+    assert answers_of.asked[2][2]["Last-Event-ID"] == "2"
+    assert answers_of.asked[0][1] == {"symbol": "BTC/USD"}
+
+
+def test_the_asynchronous_stream_gives_the_same_events(client: Client, answers_of: Answers) -> None:
+    answers_of.turns = [event_stream(1, 2), event_stream(3)]
+
+    async def first_three() -> list[str]:
+        found = []
+        async for event in client.async_events():
+            found.append(event.id)
+            if len(found) == 3:
+                break
+        return found
+
+    assert asyncio.run(first_three()) == ["1", "2", "3"]
+
+
+def test_a_stream_that_never_has_an_event_ends_with_an_error(client: Client, answers_of: Answers) -> None:
+    answers_of.turns = [event_stream() for _ in range(4)]
+    with pytest.raises(NoConnection, match="4 times without an event"):
+        next(client.events())
+    answers_of.turns = [refused(404, "unknown_symbol")]
+    with pytest.raises(ApiError, match="unknown_symbol"):
+        next(client.events("X/USD"))
+
+
+def test_pauses_double_up_to_a_limit_and_give_way_to_what_the_api_asks_for() -> None:
+    assert all(0.25 <= pause_s(0, None) <= 0.5 for _ in range(20))
+    assert all(15.0 <= pause_s(20, None) <= 30.0 for _ in range(20))
+    assert pause_s(20, 2.0) == 2.0
+    assert retry_after_s("7") == 7.0
+    assert retry_after_s("Thu, 01 Jan 1970 00:00:00 GMT") == 0.0
+    assert retry_after_s("soon") is None
+    assert retry_after_s(None) is None
+
+
+def test_no_split_trains_within_the_embargo_before_its_test_or_after_it() -> None:
+    origins = [minute * 5 * NS_PER_MIN for minute in range(1_000)]
+    table = pa.table({"origin": pa.array(origins, pa.timestamp("ns", "UTC")), "x": origins, "y": origins})
+    dataset = Dataset(table, ("x",), ("y",), 5, (), "v", 10)
+    splits = dataset.splits(4)
+    assert [len(each.test) for each in splits] == [200] * 4
+    assert sum(len(each.test) for each in splits) == 800, "each later row is tested once"
+    for each in splits:
+        gap_ns = each.test["x"][0].as_py() - each.train["x"][-1].as_py()
+        assert 10 * NS_PER_MIN <= gap_ns < 16 * NS_PER_MIN
+        assert each.train["x"][0].as_py() == 0
+    with pytest.raises(ClientError, match="too few"):
+        Dataset(table.slice(0, 3), ("x",), ("y",), 5, (), "v", 10).splits(3)
+
+
+def test_a_data_set_asks_for_its_columns_and_knows_what_it_rests_on(client: Client, answers_of: Answers) -> None:
+    about = {"inputs": "a,b", "labels": "rv_1m_grid_5m", "seals": "2026-10-01@abc", "feature_version": "v", "embargo_min": "10"}  # fmt: skip
+    names = ["origin", "symbol", "a", "b", "rv_1m_grid_1m", "rv_1m_grid_5m", "bid_5m_bps"]
+    full = pa.table({name: [1] for name in names}).replace_schema_metadata(about)
+    answers_of.turns = [ok(stream_of(full)), ok(stream_of(full.select(["origin", "b", "bid_5m_bps"])))]
+    dataset = client.dataset("BTC/USD", "2026-10-01")
+    assert dataset.table.column_names == ["origin", "a", "b", "rv_1m_grid_5m", "bid_5m_bps"]
+    assert (dataset.features, dataset.seals, dataset.embargo_min) == (("a", "b"), ("2026-10-01@abc",), 10)
+    dataset = client.dataset("BTC/USD", "2026-10-01", features=["b"], labels=["bid"])
+    assert answers_of.asked[1][1]["columns"] == "origin,b,bid_5m_bps"
+    assert dataset.features == ("b",)
+    with pytest.raises(ClientError, match="horizon=7"):
+        client.dataset("BTC/USD", "2026-10-01", horizon=7)
+    with pytest.raises(ClientError, match="choose from"):
+        client.dataset("BTC/USD", "2026-10-01", labels=["price"])  # type: ignore[list-item]
