@@ -18,6 +18,7 @@ from serving.app import create_app, new_broadcaster
 from serving.auth import RotatingToken
 from serving.deps import Deps
 from serving.endpoints import fast_paths
+from serving.gate_decisions import GateDecisions
 from serving.newest_rows import Announcements, RedisRows
 from serving.server import serve
 from serving.storage_problems import StorageProblems
@@ -42,6 +43,7 @@ def main() -> int:
             trainer=DagsterTrainer(configured),
             token=RotatingToken(configured.api, Path(env_file) if env_file else None),
             storage_problems=storage_problems,
+            gate_decision=GateDecisions(configured, SYSTEM_CLOCK),
         )
         app = create_app(deps)
         announcements = Announcements(configured.redis, configured.exchange.symbols, SYSTEM_CLOCK)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from serving.answers import MinuteBar, PastForecast
     from serving.event_stream import EventBroadcaster
+    from serving.stored_rows import LossBlock
 
 NOW_NS = 1_800_000_000 * NS_PER_S
 TOKEN = "a-token-of-tests"
@@ -100,14 +101,19 @@ class FakeStoredRows:
     scored = Scores(0, {})
     past: list[PastForecast]
     minutes: list[MinuteBar]
+    blocks: list[LossBlock]
+    closes: list[tuple[int, float]]
     error: Exception | None = None
     asked: list[tuple[Any, ...]]
+    asked_for_intervals = False
 
     def __init__(self) -> None:
         self.past, self.minutes, self.asked = [], [], []
+        self.blocks, self.closes = [], []
 
-    def forecasts(self, *asked: Any) -> list[PastForecast]:
+    def forecasts(self, *asked: Any, with_intervals: bool) -> list[PastForecast]:
         self.asked.append(asked)
+        self.asked_for_intervals = with_intervals
         if self.error is not None:
             raise self.error
         return self.past
@@ -115,6 +121,13 @@ class FakeStoredRows:
     def scores(self, *asked: Any) -> Scores:
         self.asked.append(asked)
         return self.scored
+
+    def loss_blocks(self, *_asked: Any) -> list[LossBlock]:
+        return self.blocks
+
+    def closes_of_hour(self, *asked: Any) -> list[tuple[int, float]]:
+        self.asked.append(asked)
+        return self.closes
 
     def bars(self, *asked: Any) -> list[MinuteBar]:
         self.asked.append(asked)
