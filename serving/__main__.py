@@ -20,6 +20,7 @@ from serving.deps import Deps
 from serving.endpoints import fast_paths
 from serving.gate_decisions import GateDecisions
 from serving.newest_rows import Announcements, RedisRows
+from serving.routes import operations
 from serving.server import serve
 from serving.storage_problems import StorageProblems
 from serving.stored_rows import QuestRows
@@ -50,6 +51,7 @@ def main() -> int:
         broadcaster = new_broadcaster(app, deps, announcements.wait)
         storage_problems.start()
         models.start()
+        app.extensions[operations.EXTENSION].start()
         broadcaster.start()
         try:
             serve(app, configured.api, SYSTEM_CLOCK, fast_paths=fast_paths(app), end_streams=broadcaster.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -11,6 +12,9 @@ from btc_core.errors import ServiceError
 from stack.component import Component, Context
 from stack.health_checks import get, http_check
 from stack.ports import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 WORKERS = {
     "ingest": ("Ingest, exchange to Kafka", ("kafka",)),
@@ -44,7 +48,7 @@ def components(context: Context) -> tuple[Component, ...]:
     ]
     if context.features_workers > 1:
         workers.append(_worker(context, "features", *WORKERS["features"], instance=2))
-    return (*simulator, *workers, _api(context))
+    return (*simulator, *workers, _api(context, workers))
 
 
 def _worker(context: Context, worker: str, title: str, waits_for: tuple[str, ...], instance: int = 1) -> Component:
@@ -110,14 +114,15 @@ def _simulator(context: Context) -> Component:
     )
 
 
-def _api(context: Context) -> Component:
+def _api(context: Context, workers: Sequence[Component]) -> Component:
     settings = context.settings.api
+    peers = ",".join(f"{worker.name}={HOST}:{worker.ports[0]}" for worker in workers)
     url = f"http://{settings.host}:{settings.port}"
     return Component(
         name="api",
         title="HTTP API",
         command=(sys.executable, "-m", "serving"),
-        env=ONE_THREAD,
+        env=ONE_THREAD | {"BTC_METRICS_PEERS": peers},
         waits_for=("valkey",),
         ports=(settings.port,),
         url=url,
