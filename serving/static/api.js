@@ -2,7 +2,7 @@
 
 import { element } from "./format.js";
 
-const TIMEOUT_MS = 8_000, RETRY_S = 15;
+const TIMEOUT_MS = 8_000, RETRY_S = 15, EMPTY_S = 5;
 
 export const symbol = new URLSearchParams(location.search).get("symbol");
 
@@ -55,7 +55,7 @@ export class Card {
   }
 }
 
-/** Fill a card now and every `everyS` seconds. `load` returns a reason if there is nothing to show; a failure is tried again. */
+/** Fill a card now and every `everyS` seconds, sooner if `load` returns a reason why there is nothing to show or fails. */
 export function keepFilled(card, everyS, load) {
   let waiting = 0, countdown = 0;
   async function run() {
@@ -64,7 +64,7 @@ export function keepFilled(card, everyS, load) {
     try {
       const reason = await load();
       card.set(reason ? "empty" : "ok", reason || "");
-      waiting = setTimeout(run, everyS * 1_000);
+      waiting = setTimeout(run, (reason ? Math.min(everyS, EMPTY_S) : everyS) * 1_000);
     } catch (error) {
       if (!(error instanceof Error)) throw error;
       console.warn(`${card.root.id}: ${error.message}`);

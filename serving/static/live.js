@@ -30,7 +30,7 @@ async function start() {
   });
   let kinds = {};
   const cards = { model: new Card("models"), skill: new Card("skill"), explain: new Card("explain") };
-  keepFilled(cards.model, PAST_S, async () => { const answer = await getJson("model"); kinds = kindsOf(answer); showModels(answer); });
+  keepFilled(cards.model, PAST_S, async () => { const answer = await getJson("model"); kinds = kindsOf(answer); return showModels(answer); });
   keepFilled(cards.skill, SKILL_S, async () => skill.show(await inTurn(() => getJson("skill", { hours: 24 })), kinds));
   const order = getJson("features/order", {}, null).then((answer) => new Map(answer.features.map((f) => [f.name, f]))).catch(() => new Map());
   keepFilled(cards.explain, EXPLAIN_S, async () => showExplanation(await getJson("explain", { top: 5 }), await order));

@@ -47,10 +47,13 @@ export function showRecent({ values }) {
   $("recent").replaceChildren(...known.map(([words, sigma]) => bar(`${words}: ${short(sigma)} bps`, sigma / most)));
 }
 
+/** Show both models. Returns why there is none; the page of a market without models asks again soon. */
 export function showModels(answer) {
   $("volatility_model").replaceChildren(...about(answer.volatility));
   $("bid_model").replaceChildren(...about(answer.bid));
-  setText("model_reasons", answer.reasons.join("; "));
+  const reasons = answer.reasons.join("; "), isEmpty = !answer.volatility && !answer.bid;
+  setText("model_reasons", isEmpty ? "" : reasons);
+  return isEmpty ? reasons || "There is no model." : "";
 }
 
 /** Which kinds serve, by quantity: a model is not compared with itself. */

@@ -50,7 +50,7 @@ export class PriceChart extends TimeChart {
     this.live = liveRow(f, 1);
     if (!this.live) return;
     const level = this.history.level(this.step), row = liveRow(f, this.step);
-    if (level.from !== null && !level.rows.has(row.time)) level.rows.set(row.time, row);
+    if (!level.rows.has(row.time)) level.rows.set(row.time, row);  // the live line needs no past
     if (this.drawnTo !== this.endS) return this.draw();
     this.setLive();
   }
@@ -64,7 +64,7 @@ export class PriceChart extends TimeChart {
   }
 
   setLive() {
-    if (!this.live || !this.history.level(this.step).rows.size) return;
+    if (!this.live || !this.drawnTo) return;
     const row = { ...this.live, time: this.nowS }, rows = fanRows(row, this.step, this.step > AHEAD_S ? 0 : AHEAD_S);
     this.bid.update({ time: row.time, value: row.bid });
     this.newest.setData(rows);

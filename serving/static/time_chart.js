@@ -194,7 +194,8 @@ export class TimeChart {
     } catch (error) {
       if (!(error instanceof Error)) throw error;
       console.warn(error.message);
-      this.card.set("failed", `Could not load the past: ${error.message}. Again in ${RETRY_MS / 1000} s.`);
+      this.card.hasData ||= this.rows.size > 0;
+      this.card.set("failed", `Could not load the past: ${error.message}. It is tried again every ${RETRY_MS / 1000} s.`);
       clearTimeout(this.retry);
       this.retry = setTimeout(() => this.load(), RETRY_MS);
     } finally {
@@ -206,7 +207,7 @@ export class TimeChart {
   /** Load again what can have changed; a failure is left to the next time. */
   async refresh() {
     if (this.history.level(this.step).from === null) return this.load();
-    try { await this.history.refresh(this.step); this.draw(); } catch (error) { console.warn(error.message); }
+    try { await this.history.refresh(this.step); this.draw(); if (this.card.root.dataset.state === "empty" && this.rows.size) this.card.set("ok"); } catch (error) { console.warn(error.message); }
   }
 
   /** Once the zoom has settled: change the resolution if the visible time asks for it, and load what it shows. */
