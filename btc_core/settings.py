@@ -357,6 +357,9 @@ class MetricsSettings(Section):
     """Address to listen on."""
     port: int = Field(0, ge=0, le=65_535)
     """Port to listen on; 0 serves no metrics. The stack gives every process a port of its own."""
+    peers: str = ""
+    """The workers whose metrics the API reads for its page for operators, as `NAME=HOST:PORT` separated by commas. The native
+    stack sets it. Empty: the page shows no workers."""
 
 
 class ModelSettings(Section):
@@ -438,6 +441,8 @@ class LinksSettings(Section):
     """Address of the MLflow pages. Empty: `BTC_MLFLOW_URL`."""
     grafana_url: str = ""
     """Address of Grafana. Empty: there is none, and no page links to it."""
+    runbook_url: str = ""
+    """Address of the runbook in the built documentation. Empty: pages name its place in the repository."""
 
 
 class Settings(BaseSettings):

@@ -19,7 +19,9 @@ from serving.auth import RotatingToken
 from serving.data_exports import DataExports
 from serving.deps import Deps
 from serving.endpoints import fast_paths
+from serving.gate_decisions import GateDecisions
 from serving.newest_rows import Announcements, RedisRows
+from serving.routes import operations
 from serving.server import serve
 from serving.storage_problems import StorageProblems
 from serving.stored_rows import QuestRows
@@ -44,12 +46,14 @@ def main() -> int:
             exports=DataExports(configured, SYSTEM_CLOCK),
             token=RotatingToken(configured.api, Path(env_file) if env_file else None),
             storage_problems=storage_problems,
+            gate_decision=GateDecisions(configured, SYSTEM_CLOCK),
         )
         app = create_app(deps)
         announcements = Announcements(configured.redis, configured.exchange.symbols, SYSTEM_CLOCK)
         broadcaster = new_broadcaster(app, deps, announcements.wait)
         storage_problems.start()
         models.start()
+        app.extensions[operations.EXTENSION].start()
         broadcaster.start()
         try:
             serve(app, configured.api, SYSTEM_CLOCK, fast_paths=fast_paths(app), end_streams=broadcaster.stop)

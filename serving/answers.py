@@ -15,7 +15,6 @@ import msgspec
 from flask import Response
 
 from btc_core.clock import NS_PER_S, NS_PER_US, from_ns
-from btc_core.names import Quantity
 
 Source = Literal["worker", "api", "request"]
 """Who made a forecast: the forecast worker, this process because the worker is late, or this process from the features of
@@ -240,6 +239,20 @@ class Outcome(msgspec.Struct, frozen=True):
     """Its bids."""
     forecast_bid_model: PastModel
     forecast_volatility_model: PastModel
+    count: int = 1
+    """Number of closed minutes in the step that have an outcome. The other fields are of the first of them."""
+    bid_outside_90: int = 0
+    """How many of them ended outside the 90 % interval of the bid five minutes ahead."""
+    volatility_outside_90: int = 0
+    """How many of them ended outside the 90 % interval of the volatility over five minutes."""
+
+
+class PathInterval(msgspec.Struct, frozen=True):
+    """The interval of the future bid with a probability of `level_pct` percent, 1 to 5 minutes ahead."""
+
+    level_pct: int
+    low_path_usd: tuple[float | None, ...]
+    high_path_usd: tuple[float | None, ...]
 
 
 class PastForecast(msgspec.Struct, frozen=True):
@@ -255,6 +268,8 @@ class PastForecast(msgspec.Struct, frozen=True):
     volatility_model: PastModel
     outcome: Outcome | None = None
     """What happened after the closed minute of this step, beside the forecast that was in force then."""
+    intervals: tuple[PathInterval, ...] = ()
+    """The intervals of the bid, widest first; empty unless the request asks for them with `intervals=true`."""
 
 
 class PastForecasts(msgspec.Struct, frozen=True):
@@ -303,6 +318,13 @@ class MinuteBars(msgspec.Struct, frozen=True):
     simulated: bool
 
 
+class GateDecision(msgspec.Struct, frozen=True):
+    """What the gate decided about a version before it could serve, in its own words."""
+
+    passed: bool
+    reason: str
+
+
 class ModelCard(msgspec.Struct, frozen=True):
     """A loaded model: its training window, its inputs, and its scores on data that it was not trained on."""
 
@@ -329,6 +351,10 @@ class ModelCard(msgspec.Struct, frozen=True):
     choice: str
     """Why this fit was chosen: the pooled one or the market's own; empty where there was no choice."""
     scores: dict[str, float | None]
+    members: dict[str, float] = {}
+    """The members that the forecast is a mean of, in logs, with their shares; empty for a baseline."""
+    gate: GateDecision | None = None
+    """What the gate decided; null if the registry does not know or does not answer."""
 
 
 class LoadedModels(msgspec.Struct, frozen=True):
@@ -339,46 +365,6 @@ class LoadedModels(msgspec.Struct, frozen=True):
     volatility: ModelCard | None
     reasons: tuple[str, ...]
     """Why a model is missing or not the newest."""
-    simulated: bool
-
-
-class SkillRow(msgspec.Struct, frozen=True):
-    """The live loss of one quantity at one horizon beside that of a baseline."""
-
-    quantity: Quantity
-    horizon_min: int
-    forecasts: int
-    """Number of forecasts with an outcome."""
-    loss: str
-    model_loss: float | None
-    baseline: str
-    baseline_loss: float | None
-    ratio: float | None
-    """Model over baseline: below 1 the model is better."""
-
-
-class CoverageRow(msgspec.Struct, frozen=True):
-    """How often the outcome was inside an interval."""
-
-    quantity: Quantity
-    level_pct: int
-    """How often it should be, percent."""
-    horizon_min: int
-    forecasts: int
-    """Number of forecasts with an outcome."""
-    covered_pct: float | None
-    """How often it was."""
-
-
-class Skill(msgspec.Struct, frozen=True):
-    """Live losses beside those of the baselines, and the coverage of the intervals, over the last hours."""
-
-    symbol: str
-    hours: int
-    rows: list[SkillRow]
-    coverage: list[CoverageRow]
-    reason: str | None
-    """Why there are no rows; null if there are."""
     simulated: bool
 
 

@@ -20,9 +20,10 @@ from serving.endpoints import SHOWN_CHARACTERS, endpoint_of
 from serving.event_stream import EventBroadcaster, render_events
 from serving.legacy import routes as legacy
 from serving.metrics import count_request
+from serving.operations import OperationsWatch
 from serving.problem_details import Problem
 from serving.rate_limit import RateLimit
-from serving.routes import control, data, documents, live, state, stream, v1
+from serving.routes import control, data, documents, live, operations, state, stream, v1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,6 +40,7 @@ BLUEPRINTS = (
     stream.blueprint,
     control.blueprint,
     state.blueprint,
+    operations.blueprint,
     live.blueprint,
     documents.blueprint,
 )
@@ -67,6 +69,7 @@ def create_app(deps: Deps) -> Flask:
     app = Flask("serving", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = deps.settings.api.max_body_bytes
     app.extensions[EXTENSION] = deps
+    app.extensions[operations.EXTENSION] = OperationsWatch(deps)
     problem_details.install(app, deps.settings.api.max_body_bytes)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)

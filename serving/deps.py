@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
     from btc_core.clock import Clock
     from btc_core.market.messages import ForecastRow
+    from btc_core.names import ModelKey
     from btc_core.registry.champions import ModelHolder
     from btc_core.settings import Settings
     from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
-    from serving.answers import LiveForecast, MinuteBar, PastForecast
+    from serving.answers import GateDecision, LiveForecast, MinuteBar, PastForecast
     from serving.data_exports import DataExports
-    from serving.stored_rows import Scores
+    from serving.market_answers import UsualVolatility
+    from serving.stored_rows import LossBlock, Scores
 
 EXTENSION = "btc"
 """The Flask extension that holds the dependencies."""
@@ -46,12 +48,22 @@ class NewestRows(Protocol):
 class StoredRows(Protocol):
     """Past forecasts, their scores, and minute bars. Each method raises `ServiceError` if the tables cannot be read."""
 
-    def forecasts(self, symbol: str, from_ns: int, to_ns: int, step_s: int) -> list[PastForecast]:
+    def forecasts(
+        self, symbol: str, from_ns: int, to_ns: int, step_s: int, *, with_intervals: bool
+    ) -> list[PastForecast]:
         """The first forecast of each step from `from_ns` until before `to_ns`; steps without one are left out."""
         ...
 
     def scores(self, symbol: str, from_ns: int, to_ns: int) -> Scores:
         """Mean losses of the forecasts from `from_ns` until before `to_ns` that have an outcome."""
+        ...
+
+    def loss_blocks(self, symbol: str, from_ns: int, to_ns: int, block_s: int) -> list[LossBlock]:
+        """The losses of these forecasts in blocks of `block_s` seconds."""
+        ...
+
+    def closes_of_hour(self, symbol: str, from_ns: int, to_ns: int, hour: int) -> list[tuple[int, float]]:
+        """Opening time and close of the minute bars of one hour (UTC) of each day."""
         ...
 
     def bars(self, symbol: str, from_ns: int, to_ns: int) -> list[MinuteBar]:
@@ -74,6 +86,11 @@ class Trainer(Protocol):
         ...
 
 
+def _no_decision(_key: ModelKey, _version: str) -> GateDecision | None:
+    """What is known without a registry."""
+    return None
+
+
 @dataclass(frozen=True)
 class Deps:
     """Everything outside of the API that a view may use."""
@@ -89,9 +106,13 @@ class Deps:
     """Returns the bearer token that is valid now; "" if there is none."""
     storage_problems: Callable[[], tuple[str, ...]] = tuple
     """Returns what is wrong with the tables and the disk; it does not wait for a server."""
+    gate_decision: Callable[[ModelKey, str], GateDecision | None] = _no_decision
+    """Returns what the gate decided about a version of a model; None if nobody knows."""
     live_forecasts: dict[str, tuple[ForecastRow, LiveForecast]] = field(default_factory=dict)
     """For each market the newest row of the worker and the body made from it. Two threads may make the same body at once,
     which does no harm."""
+    usual_volatility: dict[str, UsualVolatility] = field(default_factory=dict)
+    """For each market the usual volatility of the hour that was asked for last."""
     newest_forecast_ns: dict[str, int] = field(default_factory=dict)
     """For each market the receipt of the data behind the newest forecast that `/metrics` has seen."""
 

@@ -21,14 +21,14 @@ def loaded_models(deps: Deps, symbol: str) -> LoadedModels:
     models = deps.models.current
     return LoadedModels(
         symbol=symbol,
-        bid=_card(models.bid(symbol), ModelKey(symbol, BID)),
-        volatility=_card(models.volatility(symbol), ModelKey(symbol, VOLATILITY)),
+        bid=_card(deps, models.bid(symbol), ModelKey(symbol, BID)),
+        volatility=_card(deps, models.volatility(symbol), ModelKey(symbol, VOLATILITY)),
         reasons=deps.models.reasons_of(symbol),
         simulated=deps.settings.simulated,
     )
 
 
-def _card(model: Model | None, key: ModelKey) -> ModelCard | None:
+def _card(deps: Deps, model: Model | None, key: ModelKey) -> ModelCard | None:
     if model is None:
         return None
     manifest = model.manifest
@@ -50,4 +50,8 @@ def _card(model: Model | None, key: ModelKey) -> ModelCard | None:
         pool=manifest.pool,
         choice=manifest.choice,
         scores={name: score if math.isfinite(score) else None for name, score in manifest.scores.items()},
+        members={}
+        if manifest.kind in BASELINE_KINDS
+        else {name: each.share for name, each in manifest.members.items()},
+        gate=deps.gate_decision(key, manifest.version),
     )

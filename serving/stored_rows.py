@@ -14,12 +14,12 @@ import msgspec
 
 from btc_core.clock import NS_PER_S, from_ns
 from btc_core.errors import ServiceError
-from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT
+from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT, QUANTILE_NAMES
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import MINUTE_BARS, PREDICTION_OUTCOMES
 from btc_core.tables.rows import UNKNOWN_TRADES
 from btc_core.tables.sql import of_symbol
-from serving.answers import MinuteBar, Outcome, PastForecast, PastModel
+from serving.answers import MinuteBar, Outcome, PastForecast, PastModel, PathInterval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,12 +46,18 @@ _OUTCOME_COLUMNS = [
     "first(qlike_model_5m)",
     "first(qlike_harx_5m)",
     *(f"first({name}_model_{what})" for name in ("bid", "volatility") for what in ("kind", "version")),
+    "count()",
+    "sum(CASE WHEN bid_inside_90 THEN 0 ELSE 1 END)",
+    "sum(CASE WHEN volatility_inside_90 THEN 0 ELSE 1 END)",
 ]
-_SCORE_COLUMNS = {
+_LOSS_COLUMNS = {
     **{f"qlike_{name}": f"avg(qlike_{name}_5m)" for name in ("model", "harx", "har", "ewma", "naive")},
     "mse_model": "avg((bid_return_5m_bps - bid_forecast_5m_bps) * (bid_return_5m_bps - bid_forecast_5m_bps))",
     "mse_random_walk": "avg(bid_return_5m_bps * bid_return_5m_bps)",
     "mse_ar": "avg((bid_return_5m_bps - bid_ar_5m_bps) * (bid_return_5m_bps - bid_ar_5m_bps))",
+}
+_SCORE_COLUMNS = {
+    **_LOSS_COLUMNS,
     **{
         f"{name}_inside_{level}": f"avg(CASE WHEN {name}_inside_{level} THEN 1.0 ELSE 0.0 END)"
         for name in ("bid", "volatility")
@@ -59,6 +65,9 @@ _SCORE_COLUMNS = {
     },
 }
 
+
+_OPTIONAL_LAST = 8
+"""The last columns of an outcome may have no value: the QLIKE of HARX, the models, and the counts."""
 
 _IN_TIME = f"cast(made_at AS LONG) - cast(ts_recv AS LONG) <= {LATE_FORECAST_S * NS_PER_S}"
 """The condition that a forecast in a prediction table is not late."""
@@ -71,6 +80,15 @@ class Scores(msgspec.Struct, frozen=True):
     means: dict[str, float | None]
 
 
+class LossBlock(msgspec.Struct, frozen=True):
+    """The losses of the forecasts of one block of time."""
+
+    end_ns: int
+    count: int
+    means: dict[str, float | None]
+    """Mean losses by name, as in `Scores`."""
+
+
 class QuestRows:
     """Reads rows with one HTTP client, which threads may share. It connects at the first read.
 
@@ -81,7 +99,9 @@ class QuestRows:
         self._db = QuestDB(settings, timeout_s=TIMEOUT_S)
         self._slots = threading.BoundedSemaphore(MAX_READS)
 
-    def forecasts(self, symbol: str, from_ns: int, to_ns: int, step_s: int) -> list[PastForecast]:
+    def forecasts(
+        self, symbol: str, from_ns: int, to_ns: int, step_s: int, *, with_intervals: bool
+    ) -> list[PastForecast]:
         """The first forecast of each step from `from_ns` until before `to_ns`, in the order of time.
 
         Forecasts that were made too late to serve are left out, and so are their outcomes.
@@ -90,10 +110,11 @@ class QuestRows:
         sigmas = [f"first({name}_{h}m_bps)" for name in ("sigma", "baseline_sigma") for h in HORIZONS_MIN]
         model = ["first(model_kind)", "first(model_version)"]
         about = ["first(ts_event)", "first(made_at)", "first(bid)"]
+        bounds = [f"first(bid_{h}m_q{q}_usd)" for q in QUANTILE_NAMES for h in HORIZONS_MIN] if with_intervals else []
         with self._slot():
             window, step = _window("ts_event", symbol, from_ns, to_ns), f"SAMPLE BY {step_s}s"
             made_in_time = f"{window} AND {_IN_TIME} {step}"
-            bids = self._sampled("gold_bid_price_prediction", about + bid_paths + model, made_in_time)
+            bids = self._sampled("gold_bid_price_prediction", about + bid_paths + model + bounds, made_in_time)
             sampled = self._sampled("gold_volatility_prediction", sigmas + model, made_in_time)
             volatilities = {row[0]: row[1:] for row in sampled}
             judged = self._sampled(PREDICTION_OUTCOMES.name, _OUTCOME_COLUMNS, f"{window} AND late = false {step}")
@@ -109,6 +130,28 @@ class QuestRows:
             means = ", ".join(_SCORE_COLUMNS.values())
             (row,) = self._db.execute(f"SELECT count(), {means} FROM {PREDICTION_OUTCOMES.name} WHERE {window}")  # noqa: S608 - names from the catalogue, and times
         return Scores(count=row[0], means=dict(zip(_SCORE_COLUMNS, row[1:], strict=True)))
+
+    def loss_blocks(self, symbol: str, from_ns: int, to_ns: int, block_s: int) -> list[LossBlock]:
+        """The losses of the same outcomes in blocks of `block_s` seconds, in the order of time; empty blocks are left out."""
+        with self._slot():
+            window = f"{_window('ts_event', symbol, from_ns, to_ns)} AND late = false SAMPLE BY {block_s}s"
+            rows = self._db.execute(
+                f"SELECT cast(ts_event AS LONG), count(), {', '.join(_LOSS_COLUMNS.values())} "  # noqa: S608 - names from the catalogue, and times
+                f"FROM {PREDICTION_OUTCOMES.name} WHERE {window}"
+            )
+        return [
+            LossBlock(int(row[0]) + block_s * NS_PER_S, row[1], dict(zip(_LOSS_COLUMNS, row[2:], strict=True)))
+            for row in rows
+        ]
+
+    def closes_of_hour(self, symbol: str, from_ns: int, to_ns: int, hour: int) -> list[tuple[int, float]]:
+        """Opening time and close of the minute bars of one hour (UTC) of each day, in the order of time."""
+        with self._slot():
+            rows = self._db.execute(
+                f"SELECT cast(ts AS LONG), close FROM {MINUTE_BARS.name} WHERE {_window('ts', symbol, from_ns, to_ns)} "  # noqa: S608 - names from the catalogue, and times
+                f"AND hour(ts) = {hour} ORDER BY ts"
+            )
+        return [(int(ts_ns), float(close)) for ts_ns, close in rows if close is not None]
 
     def bars(self, symbol: str, from_ns: int, to_ns: int) -> list[MinuteBar]:
         """The minutes from `from_ns` until before `to_ns`, in the order of time, with the running one.
@@ -161,11 +204,12 @@ def _micros(text: str) -> str:
 
 
 def _outcome(row: list[Any] | None) -> Outcome | None:
-    if row is None or any(value is None for value in row[: len(_OUTCOME_COLUMNS) - 5]):
+    if row is None or any(value is None for value in row[:-_OPTIONAL_LAST]):
         return None
     count = len(HORIZONS_MIN)
     returns, forecasts, realized, sigmas = (tuple(row[2 + count * at : 2 + count * (at + 1)]) for at in range(4))
-    made_at, qlike, harx_qlike, *models = row[2 + 4 * count :]
+    made_at, qlike, harx_qlike, *rest = row[2 + 4 * count :]
+    models, counts = rest[:4], rest[4:]
     bids = tuple(row[1] * math.exp(each / 1e4) for each in forecasts)
     return Outcome(
         _micros(row[0]),
@@ -180,7 +224,17 @@ def _outcome(row: list[Any] | None) -> Outcome | None:
         bids,
         _past_model(*models[:2]),
         _past_model(*models[2:]),
+        *counts,
     )
+
+
+def _intervals(bounds: list[float | None]) -> tuple[PathInterval, ...]:
+    """The intervals from the quantiles of `QUANTILE_NAMES`, each with a value for each horizon, widest first."""
+    count, levels = len(HORIZONS_MIN), sorted(LEVELS_PCT, reverse=True)
+    paths = [tuple(bounds[at : at + count]) for at in range(0, len(bounds), count)]
+    if not paths or any(value is None for value in bounds):
+        return ()
+    return tuple(PathInterval(level, paths[at], paths[-1 - at]) for at, level in enumerate(levels))
 
 
 def _past_forecast(bid: list[Any], volatility: list[Any], outcome: list[Any] | None) -> PastForecast:
@@ -192,9 +246,10 @@ def _past_forecast(bid: list[Any], volatility: list[Any], outcome: list[Any] | N
         bid_path_usd=tuple(bid[4 : 4 + count]),
         sigma_path_bps=tuple(volatility[:count]),
         baseline_sigma_path_bps=tuple(volatility[count : 2 * count]),
-        bid_model=_past_model(*bid[4 + count :]),
+        bid_model=_past_model(*bid[4 + count : 6 + count]),
         volatility_model=_past_model(*volatility[2 * count :]),
         outcome=_outcome(outcome),
+        intervals=_intervals(bid[6 + count :]),
     )
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from serving.answers import MinuteBar, PastForecast
     from serving.event_stream import EventBroadcaster
+    from serving.stored_rows import LossBlock
 
 NOW_NS = 1_800_000_000 * NS_PER_S
 TOKEN = "a-token-of-tests"
@@ -101,14 +102,19 @@ class FakeStoredRows:
     scored = Scores(0, {})
     past: list[PastForecast]
     minutes: list[MinuteBar]
+    blocks: list[LossBlock]
+    closes: list[tuple[int, float]]
     error: Exception | None = None
     asked: list[tuple[Any, ...]]
+    asked_for_intervals = False
 
     def __init__(self) -> None:
         self.past, self.minutes, self.asked = [], [], []
+        self.blocks, self.closes = [], []
 
-    def forecasts(self, *asked: Any) -> list[PastForecast]:
+    def forecasts(self, *asked: Any, with_intervals: bool) -> list[PastForecast]:
         self.asked.append(asked)
+        self.asked_for_intervals = with_intervals
         if self.error is not None:
             raise self.error
         return self.past
@@ -116,6 +122,13 @@ class FakeStoredRows:
     def scores(self, *asked: Any) -> Scores:
         self.asked.append(asked)
         return self.scored
+
+    def loss_blocks(self, *_asked: Any) -> list[LossBlock]:
+        return self.blocks
+
+    def closes_of_hour(self, *asked: Any) -> list[tuple[int, float]]:
+        self.asked.append(asked)
+        return self.closes
 
     def bars(self, *asked: Any) -> list[MinuteBar]:
         self.asked.append(asked)

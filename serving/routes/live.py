@@ -1,6 +1,6 @@
-"""The live page and its own files. It loads nothing from other hosts.
+"""The pages for people and their own files. They load nothing from other hosts.
 
-What does not belong here: numbers. The page shows what the API answers.
+What does not belong here: numbers. The pages show what the API answers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from serving.problem_details import Problem
 blueprint = Blueprint("live", __name__)
 
 _FOLDER = Path(__file__).parent.parent / "static"
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def _load(path: Path) -> tuple[bytes, str, str]:
@@ -37,10 +37,28 @@ def page_policy() -> str:
     )
 
 
+@blueprint.get("/")
+def start_page() -> Response:
+    """The live page is where a person begins."""
+    return Response(status=HTTPStatus.FOUND, headers={"Location": "/live"})
+
+
+@blueprint.get("/favicon.ico")
+def favicon() -> Response:
+    """The icon, where browsers look for it if a page names none."""
+    return _serve("favicon.svg", {})
+
+
 @blueprint.get("/live")
 def live_page() -> Response:
     """The live page."""
     return _serve("live.html", {"Content-Security-Policy": page_policy()})
+
+
+@blueprint.get("/ops")
+def operations_page() -> Response:
+    """The page for operators."""
+    return _serve("ops.html", {"Content-Security-Policy": page_policy()})
 
 
 @blueprint.get("/static/<name>")

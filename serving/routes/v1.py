@@ -12,7 +12,7 @@ import msgspec
 from flask import Blueprint, Response
 from msgspec import UNSET, UnsetType
 
-from btc_core.clock import NS_PER_MIN, NS_PER_S, to_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, to_ns
 from btc_core.features.catalogue import FEATURE_VERSION, FEATURES, MODEL_FEATURES
 from serving.answers import (
     Explanation,
@@ -24,7 +24,6 @@ from serving.answers import (
     MinuteBars,
     OrderedFeature,
     PastForecasts,
-    Skill,
     iso,
     respond,
 )
@@ -34,9 +33,13 @@ from serving.explanations import explanation
 from serving.live_features import live_features
 from serving.live_forecast import live_forecast
 from serving.live_skill import live_skill
+from serving.market_answers import Releases, UsualVolatility
 from serving.model_cards import loaded_models
 from serving.readiness import market_states
+from serving.releases import releases_between
+from serving.skill_answers import Skill
 from serving.symbols import default_symbol, requested_symbol
+from serving.usual_volatility import usual_volatility
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
@@ -89,6 +92,14 @@ class PastQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 60
     limit: Limit = 60
+    intervals: Annotated[bool, msgspec.Meta(description="Whether each forecast has its intervals of the bid.")] = False
+
+
+class ReleasesQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The time whose releases are listed."""
+
+    since: Since = UNSET
+    days: Annotated[int, msgspec.Meta(ge=1, le=366, description="Length of the listed time in days.")] = 14
 
 
 class BarsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,7 +140,7 @@ def forecasts() -> Response:
     query = parse_query(PastQuery)
     symbol = requested_symbol(query.symbol)
     from_ns, to_ns, next_since = _page(query.since, query.step_s * NS_PER_S, query.limit)
-    found = deps().stored_rows.forecasts(symbol, from_ns, to_ns, query.step_s)
+    found = deps().stored_rows.forecasts(symbol, from_ns, to_ns, query.step_s, with_intervals=query.intervals)
     return respond(
         PastForecasts(
             symbol=symbol,
@@ -161,6 +172,25 @@ def bars() -> Response:
             simulated=deps().settings.simulated,
         )
     )
+
+
+@blueprint.get("/volatility/usual")
+@documented("market", UsualVolatility, query=SymbolQuery, problems=(404, 422, 503))
+def volatility_usual() -> Response:
+    """The volatility over five minutes that is usual in this hour of the day (UTC), from the last 28 days."""
+    return respond(usual_volatility(deps(), requested_symbol(parse_query(SymbolQuery).symbol)))
+
+
+@blueprint.get("/releases")
+@documented("market", Releases, query=ReleasesQuery, problems=(422,))
+def releases() -> Response:
+    """US economic releases that the models know of, from a day ago unless `since` says otherwise."""
+    query = parse_query(ReleasesQuery)
+    now_ns = deps().clock.now_ns()
+    since_ns = now_ns - NS_PER_DAY
+    if not isinstance(query.since, UnsetType):
+        since_ns = to_ns(min(max(parse_time("since", query.since), EARLIEST), LATEST))
+    return respond(releases_between(since_ns, since_ns + query.days * NS_PER_DAY, now_ns))
 
 
 @blueprint.get("/features")

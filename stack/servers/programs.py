@@ -16,6 +16,8 @@ from stack.layout import PERPETUAL
 from stack.ports import HOST
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from btc_core.settings import ExchangeSettings
 
 WORKERS = {
@@ -50,7 +52,7 @@ def components(context: Context) -> tuple[Component, ...]:
     ]
     if context.features_workers > 1:
         workers.append(_worker(context, "features", *WORKERS["features"], instance=2))
-    return (*simulator, *workers, _api(context))
+    return (*simulator, *workers, _api(context, workers))
 
 
 def _worker(context: Context, worker: str, title: str, waits_for: tuple[str, ...], instance: int = 1) -> Component:
@@ -124,14 +126,15 @@ def _simulated_markets(exchange: ExchangeSettings) -> tuple[str, ...]:
     return (*(("--symbols", *spot) if spot else ()), *(("--perpetuals", *perpetual) if perpetual else ()))
 
 
-def _api(context: Context) -> Component:
+def _api(context: Context, workers: Sequence[Component]) -> Component:
     settings = context.settings.api
+    peers = ",".join(f"{worker.name}={HOST}:{worker.ports[0]}" for worker in workers)
     url = f"http://{settings.host}:{settings.port}"
     return Component(
         name="api",
         title="HTTP API",
         command=(sys.executable, "-m", "serving"),
-        env=ONE_THREAD,
+        env=ONE_THREAD | {"BTC_METRICS_PEERS": peers},
         waits_for=("valkey",),
         ports=(settings.port,),
         url=url,

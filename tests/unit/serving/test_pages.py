@@ -18,7 +18,7 @@ def world() -> World:
     return build()
 
 
-@pytest.mark.parametrize("path", ["/live", "/docs"])
+@pytest.mark.parametrize("path", ["/live", "/ops", "/docs"])
 def test_a_page_loads_only_its_own_files(world: World, path: str) -> None:
     response = world.client.get(path)
     assert response.status_code == 200
@@ -42,3 +42,28 @@ def test_a_browser_keeps_a_file_of_a_page_until_it_changes(world: World) -> None
     assert world.client.get("/static/live.js", headers={"If-None-Match": first.headers["ETag"]}).status_code == 304
     missing = world.client.get("/static/..%2Fapp.py")
     assert (missing.status_code, missing.get_json(force=True)["code"]) == (404, "not_found")
+
+
+def test_the_root_leads_to_the_live_page_and_the_icon_is_where_browsers_look(world: World) -> None:
+    root = world.client.get("/")
+    assert (root.status_code, root.headers["Location"]) == (302, "/live")
+    icon = world.client.get("/favicon.ico")
+    assert (icon.status_code, icon.content_type) == (200, "image/svg+xml; charset=utf-8")
+
+
+def test_no_file_of_a_page_has_more_than_500_lines(world: World) -> None:
+    for folder in ("/live", "/ops"):
+        for name in re.findall(r'"(/static/[^"]+)"', world.client.get(folder).text):
+            if "lightweight-charts" not in name:
+                assert world.client.get(name).text.count("\n") < 500, name
+
+
+def test_a_module_imports_only_files_that_are_served(world: World) -> None:
+    checked, waiting = set(), ["live.js", "ops.js"]
+    while waiting:
+        name = waiting.pop()
+        text = world.client.get(f"/static/{name}")
+        assert text.status_code == 200, name
+        checked.add(name)
+        waiting += set(re.findall(r'from "\./([^"]+)"', text.text)) - checked
+    assert {"price_chart.js", "skill.js", "connection.js"} <= checked

@@ -1,0 +1,191 @@
+"""Collects the state of the whole system for operators: a thread looks every ten seconds, so that no request waits.
+
+What does not belong here: the conditions of alerts (`alert_rules`), and repairing anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Literal
+
+from btc_core.clock import NS_PER_DAY, NS_PER_S
+from btc_core.days.lake import kept_days
+from btc_core.days.log_archive import archived_days
+from btc_core.errors import BtcError
+from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb_wal import wal_states
+from btc_core.stores.s3 import ObjectStore
+from btc_core.tables.catalogue import GAP_MARKS, GOLD_1MIN, GOLD_1MIN_SEALED, SILVER_FEATURES
+from btc_core.tables.sql import within
+from btc_core.utc_day import day_ns, day_of
+from serving.alert_rules import RULES, Facts
+from serving.answers import iso
+from serving.metrics import update_gauges
+from serving.operation_answers import AlertState, DayState, GapMark, Operations, TableState
+from serving.operation_figures import Figures, parts_of
+from serving.worker_metrics import WorkerMetrics, peers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from serving.deps import Deps
+    from serving.stored_rows import Scores
+
+PERIOD_S = 10.0
+TABLES_EVERY = 3
+"""Collections between two reads of the tables."""
+DAYS_EVERY = 30
+"""Collections between two reads of the object store."""
+TIMEOUT_S = 5.0
+DAYS = 7
+"""As many past days are listed as the log keeps."""
+MAX_GAPS = 50
+COVERAGE_HOURS = 6
+NO_PEERS = "BTC_METRICS_PEERS names no process, so their metrics are not read"
+RUNBOOK = "docs/runbook.md"
+
+_logger = logging.getLogger("serving")
+
+
+class OperationsWatch:
+    """What was collected last."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        self._settings = deps.settings
+        self._metrics = WorkerMetrics(peers(deps.settings.metrics.peers))
+        self._db = QuestDB(deps.settings.questdb, TIMEOUT_S)
+        self._since_s: dict[str, float] = {}
+        self._problems: dict[str, str] = {}
+        self._tables: tuple[TableState, ...] = ()
+        self._gaps: tuple[GapMark, ...] = ()
+        self._days: tuple[DayState, ...] = ()
+        self._coverage: dict[str, Scores] = {}
+        self._rounds = 0
+        self._body = self._make(None, (), Figures(self._metrics))
+        self._thread = threading.Thread(target=self._run, name="operations", daemon=True)
+
+    def __call__(self) -> Operations:
+        """The newest state; before the first collection it is empty."""
+        return self._body
+
+    def start(self) -> None:
+        """Collect from a thread that ends with the process."""
+        self._thread.start()
+
+    def collect(self) -> None:
+        """Collect once."""
+        now_s, now_ns = self._deps.clock.monotonic_s(), self._deps.clock.now_ns()
+        update_gauges(self._deps)
+        self._metrics.read(now_s)
+        if self._rounds % TABLES_EVERY == 0:
+            self._attempt("tables", self._read_tables)
+            self._attempt("gaps", self._read_gaps)
+            self._attempt("coverage", self._read_coverage)
+        if self._rounds % DAYS_EVERY == 0:
+            self._attempt("days", self._read_days)
+        self._rounds += 1
+        facts = Facts(self._metrics, self._coverage)
+        alerts = tuple(self._judge(place, facts, now_s) for place in range(len(RULES)))
+        self._body = self._make(iso(now_ns), alerts, Figures(self._metrics))
+
+    def _run(self) -> None:
+        stop = threading.Event()
+        while True:
+            try:
+                self.collect()
+            except Exception:
+                _logger.exception("the state for operators could not be collected")
+            stop.wait(PERIOD_S)
+
+    def _attempt(self, name: str, read: Callable[[], None]) -> None:
+        """Run a read, and note why it failed."""
+        try:
+            read()
+            self._problems.pop(name, None)
+        except BtcError as error:
+            self._problems[name] = f"{name}: {error}"
+
+    def _judge(self, place: int, facts: Facts, now_s: float) -> AlertState:
+        rule = RULES[place]
+        found = rule.check(facts)
+        state: Literal["firing", "pending", "ok", "unknown"] = "unknown" if found is None else "ok"
+        if found:
+            held_s = now_s - self._since_s.setdefault(rule.name, now_s)
+            state = "firing" if held_s >= rule.lasting_s else "pending"
+        else:
+            self._since_s.pop(rule.name, None)
+        link = self._settings.links.runbook_url or RUNBOOK
+        runbook = f"{link}#{rule.name.lower()}"
+        return AlertState(rule.name, rule.part, state, rule.lasting_s, tuple(found or ()), runbook)
+
+    def _read_tables(self) -> None:
+        states = wal_states(self._db.execute)
+        self._tables = tuple(
+            TableState(each.table, each.suspended, each.lag_transactions)
+            for each in sorted(states, key=lambda state: (-state.suspended, -state.lag_transactions, state.table))
+        )
+
+    def _read_gaps(self) -> None:
+        names = ("symbol", "first_id", "last_id", "missing", "state")
+        since_ns = self._deps.clock.now_ns() - DAYS * NS_PER_DAY
+        rows = self._db.execute(
+            f"SELECT cast(ts_event AS LONG), {', '.join(names)} FROM {GAP_MARKS.name} "  # noqa: S608 - names of the catalogue
+            f"WHERE {within('ts_event', since_ns, since_ns + (DAYS + 1) * NS_PER_DAY)} ORDER BY ts_event DESC LIMIT {MAX_GAPS}"
+        )
+        self._gaps = tuple(GapMark(iso(int(row[0])), *row[1:]) for row in rows)
+
+    def _read_coverage(self) -> None:
+        now_ns = self._deps.clock.now_ns()
+        since_ns = now_ns - COVERAGE_HOURS * 3_600 * NS_PER_S
+        self._coverage = {
+            symbol: self._deps.stored_rows.scores(symbol, since_ns, now_ns)
+            for symbol in self._settings.exchange.symbols
+        }
+
+    def _read_days(self) -> None:
+        today_ns = day_ns(day_of(self._deps.clock.now_ns()))
+        first_ns = today_ns - DAYS * NS_PER_DAY
+        live, sealed = (self._minutes(table.name, first_ns, today_ns) for table in (GOLD_1MIN, GOLD_1MIN_SEALED))
+        copied: set[str] | None = None
+        archived: set[str] | None = None
+        try:
+            with ObjectStore(self._settings.store, connect_timeout_s=TIMEOUT_S, read_timeout_s=TIMEOUT_S) as store:
+                copied, archived = set(kept_days(store, SILVER_FEATURES.name)), set(archived_days(store))
+        finally:  # the seals are shown even if the object store does not answer
+            self._days = tuple(
+                DayState(day, live.get(day, 0), sealed.get(day, 0), _among(copied, day), _among(archived, day))
+                for day in (day_of(today_ns - back * NS_PER_DAY) for back in range(1, DAYS + 1))
+            )
+
+    def _minutes(self, table: str, from_ns: int, to_ns: int) -> dict[str, int]:
+        """Rows of each day."""
+        rows = self._db.execute(
+            f"SELECT cast(ts AS LONG), count() FROM {table} WHERE {within('ts', from_ns, to_ns)} SAMPLE BY 1d"  # noqa: S608 - names of the catalogue
+        )
+        return {day_of(int(begin_ns)): int(count) for begin_ns, count in rows}
+
+    def _make(self, collected_at: str | None, alerts: tuple[AlertState, ...], figures: Figures) -> Operations:
+        return Operations(
+            collected_at=collected_at,
+            parts=parts_of(self._deps, figures, alerts) if collected_at else (),
+            alerts=alerts,
+            processes=figures.processes(),
+            processes_reason=None if self._metrics.addresses else NO_PEERS,
+            stages=figures.stages(),
+            subscriptions=figures.subscriptions(),
+            channels=figures.channels(),
+            dead_letters=figures.dead_letters(),
+            tables=self._tables,
+            gaps=self._gaps,
+            days=self._days,
+            disk=figures.disk(),
+            problems=tuple(self._problems.values()),
+            simulated=self._settings.simulated,
+        )
+
+
+def _among(days: set[str] | None, day: str) -> bool | None:
+    """Whether a day is one of `days`; None if those are not known."""
+    return None if days is None else day in days

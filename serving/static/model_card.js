@@ -1,0 +1,77 @@
+/* The models that serve, why they do, and what the current forecast comes from. */
+
+import { $, duration, element, kindName, number, seconds, setText, short, signed } from "./format.js";
+
+const WINDOWS_MIN = [[5, "last 5 min"], [15, "15 min"], [60, "hour"], [240, "4 hours"], [1_440, "day"]], SPAN_MIN = 5, RECENT_MS = 1_000;
+let recentAt = -Infinity;
+
+const MEMBERS = { trees: "trees (XGBoost)", net: "neural net", harx: "HARX" };
+
+/** What the gate decided, in one sentence; its own words follow it in the title. */
+function verdict(card) {
+  const { scores, gate } = card, tested = scores.test_rows ? ` on ${number(scores.test_rows)} unseen rows` : " on unseen rows";
+  const [mine, base] = [scores["xgboost/5m/qlike"], scores["harx/5m/qlike"]];
+  if (card.name.startsWith("volatility") && mine && base) {
+    const change = 100 * (mine / base - 1), size = `${number(Math.abs(change), 1)} % ${change < 0 ? "lower" : "higher"} than HARX’s`;
+    return card.is_baseline ? `HARX serves: the loss of the trees was ${size}${tested}, which is not certainly better.` : `The trees serve: their loss was ${size}${tested}.`;
+  }
+  if (card.is_baseline) return `The random walk serves: no model was certainly better than “no change”${tested}.`;
+  return gate?.reason ? `It serves: ${gate.reason}.` : "The registry does not say why it serves.";
+}
+
+function about(card) {
+  if (!card) return [element("p", "", "There is no model yet. The first training starts once there are enough minute bars.")];
+  const age = duration(Date.now() / 1000 - seconds(card.created_at));
+  const parts = [element("p", "served", element("b", "", kindName(card.kind).replace(/^the /, "")), ` version ${card.version}, made ${age} ago from ${number(card.train_rows)} rows`), element("p", "", verdict(card))];
+  if (card.gate) parts.push(element("p", "note", `In the gate’s words: ${card.gate.reason}.`));
+  if (card.choice) parts.push(element("p", "note", card.choice));
+  const members = Object.entries(card.members);
+  if (members.length) parts.push(element("ul", "shares", ...members.map(([name, share]) => bar(`${MEMBERS[name] ?? name}, ${number(100 * share)} %`, share))));
+  return parts;
+}
+
+/** Words with a bar of a share of the full width. */
+function bar(words, share) {
+  const filled = element("i");
+  filled.style.width = `${Math.max(0, Math.min(1, share)) * 100}%`;
+  return element("li", "", element("span", "", words), element("span", "bar", filled));
+}
+
+/** Show how volatile the market was over windows of the past, each scaled to five minutes, once a second. */
+export function showRecent({ values }) {
+  if (performance.now() - recentAt < RECENT_MS) return;
+  recentAt = performance.now();
+  const known = WINDOWS_MIN.map(([min, words]) => [words, values[`log_rv_${min}m`], min]).filter(([, log]) => log !== null && log !== undefined)
+    .map(([words, log, min]) => [words, 1e4 * Math.exp(log / 2) * Math.sqrt(SPAN_MIN / min)]);
+  const most = Math.max(...known.map(([, sigma]) => sigma));
+  $("recent").replaceChildren(...known.map(([words, sigma]) => bar(`${words}: ${short(sigma)} bps`, sigma / most)));
+}
+
+/** Show both models. Returns why there is none; the page of a market without models asks again soon. */
+export function showModels(answer) {
+  $("volatility_model").replaceChildren(...about(answer.volatility));
+  $("bid_model").replaceChildren(...about(answer.bid));
+  const reasons = answer.reasons.join("; "), isEmpty = !answer.volatility && !answer.bid;
+  setText("model_reasons", isEmpty ? "" : reasons);
+  return isEmpty ? reasons || "There is no model." : "";
+}
+
+/** Which kinds serve, by quantity: a model is not compared with itself. */
+export const kindsOf = (answer) => ({ volatility: answer.volatility?.kind, bid: answer.bid?.kind });
+
+/** Show the parts of the forecast in words. `meanings` has the features by name. Returns why there are none. */
+export function showExplanation(answer, meanings) {
+  const sigma = 1e4 * Math.exp(answer.log_variance / 2);
+  const effect = (c) => `${signed(100 * Math.expm1(c / 2), Math.abs(c) < 0.02 ? 1 : 0)} %`;
+  $("explanation").replaceChildren(...answer.contributions.map((c) => {
+    const known = meanings.get(c.feature), value = c.value === null ? "" : ` It is ${number(c.value, 2)}${known && known.unit !== "1" && known.unit ? ` ${known.unit}` : ""}.`;
+    const meaning = c.feature === "net" ? "the neural net’s correction of HARX" : known?.meaning ?? c.feature.replaceAll("_", " ");
+    return element("li", "", element("b", c.contribution > 0 ? "more" : "less", effect(c.contribution)), ` ${meaning}.${value}`);
+  }));
+  $("explanation").hidden = !answer.contributions.length;
+  if (answer.reason) {
+    setText("explanation_note", `${answer.reason[0].toUpperCase()}${answer.reason.slice(1)}. HARX is a weighted mean of the volatilities of the last minutes, hours and days; it says ${number(sigma, 1)} bps.`);
+  } else {
+    setText("explanation_note", `What raises or lowers σ over five minutes, now ${number(sigma, 1)} bps, by TreeSHAP. All other inputs together: ${effect(answer.rest)}.`);
+  }
+}

@@ -1,0 +1,95 @@
+/* The bid, what was forecast of it, and the fan of the newest forecast. */
+
+import { clock, moment, number, priceDigits, rangeDigits, signed } from "./format.js";
+import { liveRow } from "./history.js";
+import { colour, fanRows, TimeChart } from "./time_chart.js";
+
+const AHEAD_S = 300, CHANGE_S = 900, STEPS_S = [5, 60, 300, 1_800], LEVEL_PCT = 90;
+
+export class PriceChart extends TimeChart {
+  constructor(card, history) {
+    super("price", card, history, { steps: STEPS_S, spanS: 900, aheadS: AHEAD_S, digits: 1 });
+    this.corridor = this.fan("base", 0.16);
+    this.ghost = this.fan("flow", 0.2);
+    this.newest = this.fan("path", 0.17);
+    this.bid = this.line("price", { lastValueVisible: true });
+    this.path = this.line("path", { lineStyle: 2 });
+    this.misses = LightweightCharts.createSeriesMarkers(this.bid, []);
+    this.paint();
+    this.show(900);
+  }
+
+  dataNowS() { return this.live ? this.live.at : Date.now() / 1000; }
+
+  /** Draw the past. Forecasts of five minutes ago appear as a corridor around the bid that they were about. */
+  setRows(rows) {
+    const end = this.nowS;
+    this.bid.setData(this.points(rows, (row) => row.bid).filter((point) => point.time <= end));
+    const shifts = AHEAD_S % this.step === 0;
+    this.corridor.setData(shifts ? rows.flatMap((row) => {
+      const band = row.bands.find((each) => each.level === LEVEL_PCT), time = row.time + AHEAD_S;
+      return band && time <= end ? [{ time, mid: row.path.at(-1), bands: [[band.low.at(-1), band.high.at(-1)]] }] : [];
+    }) : []);
+    const times = new Set(rows.map((row) => row.time)), missed = new Map();
+    for (const { outcome } of rows) {
+      const time = outcome && Math.floor((Date.parse(outcome.ts_event) / 1000 + AHEAD_S) / this.step) * this.step;
+      if (time && outcome.bid_outside_90 > 0 && times.has(time)) missed.set(time, (missed.get(time) ?? 0) + outcome.bid_outside_90);
+    }
+    this.missed = missed;
+    this.misses.setMarkers([...missed.keys()].sort((a, b) => a - b).map((time) => ({ time, position: "inBar", shape: "circle", size: 0.7, color: colour("down") })));
+    this.setLive();
+  }
+
+  paint() {
+    super.paint();
+    this.misses?.setMarkers(this.misses.markers().map((marker) => ({ ...marker, color: colour("down") })));
+  }
+
+  /** Take the newest forecast of the stream. */
+  showForecast(f) {
+    this.live = liveRow(f, 1);
+    if (!this.live) return;
+    const level = this.history.level(this.step), row = liveRow(f, this.step);
+    if (!level.rows.has(row.time)) level.rows.set(row.time, row);  // the live line needs no past
+    if (this.drawnTo !== this.endS) return this.draw();
+    this.setLive();
+  }
+
+  /** How the bid has changed in the last quarter of an hour, or since the first stored forecast; "" if that is not known. */
+  change() {
+    if (!this.live || this.step > 60) return "";
+    const from = this.live.at - CHANGE_S, first = [...this.rows.values()].filter((row) => row.at >= from).sort((a, b) => a.at - b.at)[0];
+    const span = first && Math.round((this.live.at - first.at) / 60);
+    return span ? `${signed(this.live.bid - first.bid, priceDigits(this.live.bid))} USD (${signed(1e4 * Math.log(this.live.bid / first.bid), 1)} bps) in ${span} min` : "";
+  }
+
+  setLive() {
+    if (!this.live || !this.drawnTo) return;
+    const row = { ...this.live, time: this.nowS }, rows = fanRows(row, this.step, this.step > AHEAD_S ? 0 : AHEAD_S);
+    this.bid.update({ time: row.time, value: row.bid });
+    this.newest.setData(rows);
+    this.path.setData(rows.map(({ time, mid }) => ({ time, value: mid })));
+    if (this.pointed === null) this.point(null);
+  }
+
+  point(time) {
+    super.point(time);
+    const row = time === null || time >= this.nowS ? null : this.rows.get(time);
+    this.ghost.setData(row?.bands.length && this.step <= AHEAD_S ? fanRows(row, this.step, AHEAD_S) : []);
+  }
+
+  words(row) {
+    if (!row) {
+      const misses = this.missed?.size ?? 0;
+      return this.live ? `Now ${number(this.live.bid, priceDigits(this.live.bid))} USD. ${misses ? `${misses} of the shown minutes ended outside their 90 % interval.` : "Point at the past to see the forecast made then."}` : "";
+    }
+    const when = this.step >= 300 ? moment(row.time) : clock(row.time, this.step < 60);
+    if (row.time > this.nowS) return `${when}: in the future`;
+    if (row.bid === undefined) return `${when}: no data`;
+    const band = row.bands.find((each) => each.level === LEVEL_PCT), came = row.outcome?.bid_return_path_bps.at(-1);
+    const range = band ? rangeDigits(band.high.at(-1) - band.low.at(-1)) : 0;
+    const forecast = band ? ` Forecast made then for 5 min later: ${number(band.low.at(-1), range)} – ${number(band.high.at(-1), range)} (90 %).` : "";
+    const outcome = came === undefined ? "" : ` It came ${signed(row.bid * Math.expm1(came / 1e4), priceDigits(row.bid))} USD, ${row.outcome.bid_outside_90 ? "outside" : "inside"}.`;
+    return `${when}: bid ${number(row.bid, priceDigits(row.bid))} USD.${forecast}${outcome}`;
+  }
+}

@@ -1,0 +1,207 @@
+"""Each state of the pages as a person sees it: widths, themes, loading, failure, empty, the stored past, a restart.
+
+The stream comes from a running API. Stored rows are made up here, since the API of these tests has no QuestDB.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from btc_core.clock import NS_PER_S, now_ns, to_ns
+from serving.answers import iso
+from serving.endpoints import parse_time
+from tests.browser_pages import CHROMIUM, CONTRAST, NO_CHROMIUM, PATIENCE_MS, TOO_WIDE, market
+from tests.serving_process import Api, free_port, running, write_champions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser, Page, Route
+
+    from btc_core.settings import Settings
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)]
+
+WIDTHS = (390, 768, 1_440, 1_920)
+MISSED_EVERY = 10
+"""Every tenth minute of the made-up past ended outside its interval."""
+GAP_S = range(1_800, 2_400)
+"""Ages without rows."""
+
+
+@pytest.fixture(scope="module")
+def settings(servers: Callable[..., Settings]) -> Settings:
+    return servers("valkey")
+
+
+@pytest.fixture(scope="module")
+def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    folder = tmp_path_factory.mktemp("api")
+    write_champions(folder / "models")
+    unused = {"BTC_QUESTDB_HTTP_URL": f"http://127.0.0.1:{free_port()}"}
+    workers = {"BTC_METRICS_PEERS": f"ingest=127.0.0.1:{free_port()}"}
+    with market(settings), running(settings, folder, **unused, **workers) as started:
+        yield started
+
+
+def past(query: dict[str, str]) -> dict[str, Any]:
+    """An answer of `/v1/forecasts` with a forecast in each step, except in a gap."""
+    step_s, limit = int(query["step_s"]), int(query["limit"])
+    newest_s = now_ns() // NS_PER_S // step_s * step_s
+    since_s = (
+        to_ns(parse_time("since", query["since"])) // NS_PER_S if "since" in query else newest_s - (limit - 1) * step_s
+    )
+    times = [
+        at for at in range(since_s, since_s + limit * step_s, step_s) if at <= newest_s and newest_s - at not in GAP_S
+    ]
+    return {"from": iso(since_s * NS_PER_S), "forecasts": [past_forecast(at, newest_s) for at in times]}
+
+
+def past_forecast(at_s: int, newest_s: int) -> dict[str, Any]:
+    bid = 60_000.0 + at_s // 60 % 50
+    model = {"kind": "xgboost", "version": "3"}
+    outcome = {
+        "ts_event": iso(at_s * NS_PER_S), "bid_usd": bid, "bid_return_path_bps": [1.0] * 5,
+        "realized_sigma_path_bps": [2.0, 3.0, 4.0, 5.0, 6.0],
+        "bid_outside_90": int(at_s // 60 % MISSED_EVERY == 0), "volatility_outside_90": 0, "count": 1,
+    }  # fmt: skip
+    return {
+        "ts_event": iso(at_s * NS_PER_S), "bid_usd": bid, "bid_path_usd": [bid] * 5,
+        "sigma_path_bps": [2.0, 3.0, 4.0, 5.0, 6.0], "baseline_sigma_path_bps": [2.5, 3.5, 4.5, 5.5, 6.5],
+        "volatility_model": model, "bid_model": model,
+        "outcome": outcome if at_s % 60 == 0 and at_s < newest_s - 300 else None,
+        "intervals": [{"level_pct": 90, "low_path_usd": [bid - 30] * 5, "high_path_usd": [bid + 30] * 5}],
+    }  # fmt: skip
+
+
+def query_of(url: str) -> dict[str, str]:
+    return {name: value.replace("%3A", ":") for name, value in re.findall(r"[?&](\w+)=([^&]*)", url)}
+
+
+def give_past(page: Page) -> list[dict[str, str]]:
+    """Answer for the past with made-up rows; returns the queries that were asked."""
+    asked: list[dict[str, str]] = []
+
+    def answer(route: Route) -> None:
+        asked.append(query_of(route.request.url))
+        route.fulfill(body=json.dumps(past(asked[-1])), content_type="application/json")
+
+    page.route("**/v1/forecasts?*", answer)
+    return asked
+
+
+def refuse(page: Page, path: str) -> None:
+    page.route(f"**/v1/{path}?*", lambda route: route.fulfill(status=503, body='{"detail": "QuestDB does not answer"}'))
+
+
+def open_live(page: Page, api: Api) -> None:
+    page.goto(f"http://127.0.0.1:{api.port}/live")
+    expect(page.locator("body")).to_have_attribute("data-connection", "live")
+    expect(page.locator("#rows tr")).to_have_count(5)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_cut_off_hard_to_read_or_unreachable(api: Api, browser: Browser, width: int, scheme: Any) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    try:
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        give_past(page)
+        open_live(page, api)
+        expect(page.locator("#price")).to_have_attribute("data-state", "ok")
+        for path in ("live", "ops"):
+            if path == "ops":
+                page.goto(f"http://127.0.0.1:{api.port}/ops")
+                expect(page.locator("#process_table tbody tr")).to_have_count(1)
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            assert page.evaluate(TOO_WIDE) == []
+            assert page.evaluate(CONTRAST) == []
+            violations = Axe().run(page).response["violations"]
+            assert [(each["id"], [node["target"] for node in each["nodes"]]) for each in violations] == []
+    finally:
+        context.close()
+
+
+def test_the_past_is_loaded_as_one_zooms_and_pans_and_misses_are_counted(api: Api, page: Page) -> None:
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    asked = give_past(page)
+    open_live(page, api)
+    expect(page.locator("#price")).to_have_attribute("data-state", "ok")
+    expect(page.locator("#price_readout")).to_have_text(re.compile(r"of the shown minutes ended outside"))
+    page.locator("#price_spans button", has_text="1 day").click()
+    expect(page.locator("#price_spans button", has_text="1 day")).to_have_attribute("aria-pressed", "true")
+    with page.expect_request(lambda request: "step_s=300" in request.url and "since=" in request.url):
+        page.locator("#price_chart").focus()
+        for _ in range(8):
+            page.keyboard.press("ArrowLeft")
+            page.wait_for_timeout(200)
+    steps = {query["step_s"] for query in asked}
+    assert {"5", "60", "300"} <= steps
+    assert failures == []
+
+
+def test_pointing_at_the_past_shows_the_forecast_made_then_and_what_came(api: Api, page: Page) -> None:
+    give_past(page)
+    open_live(page, api)
+    page.locator("#price_spans button", has_text="6 h").click()
+    expect(page.locator("#price")).to_have_attribute("data-state", "ok")
+    page.wait_for_timeout(1_000)
+    box = page.locator("#price_chart").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.5)
+    readout = page.locator("#price_readout")
+    expect(readout).to_have_text(re.compile(r"^\d\d:\d\d: bid 60,0\d\d\.0 USD\. Forecast made then for 5 min later: "))
+    expect(readout).to_have_text(re.compile(r"It came \+6\.0 USD, (in|out)side\.$"))
+    page.mouse.move(0, 0)
+    expect(readout).to_have_text(re.compile("^Now "))
+
+
+def test_each_card_says_that_it_waits_and_then_that_it_could_not_load(api: Api, page: Page) -> None:
+    waiting: list[Route] = []
+    for path in ("forecasts", "bars"):
+        page.route(f"**/v1/{path}?*", lambda route: waiting.append(route))  # noqa: PLW0108 - playwright sets an attribute on it
+    open_live(page, api)
+    for card in ("price", "volatility", "market_now"):
+        expect(page.locator(f"#{card}")).to_have_attribute("data-state", "loading")
+    page.unroute("**/v1/forecasts?*")
+    refuse(page, "forecasts")
+    refuse(page, "bars")
+    while waiting:
+        waiting.pop().fulfill(status=503, body='{"detail": "QuestDB does not answer"}')
+        page.wait_for_timeout(500)
+    for card in ("price", "volatility", "market_now"):
+        expect(page.locator(f"#{card} .cardnote")).to_contain_text("Could not load the past: QuestDB does not answer.")
+    expect(page.locator("#skill .cardnote")).to_contain_text(re.compile(r"Could not load: .* Again in \d+ s\."))
+    expect(page.locator("#price_readout")).to_contain_text("Now 60,0")
+    page.unroute("**/v1/forecasts?*")
+    give_past(page)
+    expect(page.locator("#price")).to_have_attribute("data-state", "ok", timeout=2 * PATIENCE_MS)
+
+
+def test_a_system_without_a_past_says_so(api: Api, page: Page) -> None:
+    nothing = {"from": iso(now_ns() - 1_200 * NS_PER_S), "bars": []}
+    page.route("**/v1/bars?*", lambda route: route.fulfill(body=json.dumps(nothing), content_type="application/json"))
+    open_live(page, api)
+    expect(page.locator("#market_now .cardnote")).to_have_text("Nothing is stored yet. The first minute appears here.")
+    assert page.locator("#market_now").get_attribute("data-state") == "empty"
+
+
+def test_the_page_for_operators_names_a_worker_that_is_down_and_the_section_of_the_runbook(
+    api: Api, page: Page
+) -> None:
+    page.goto(f"http://127.0.0.1:{api.port}/ops")
+    expect(page.locator("#process_table tbody")).to_contain_text("down")
+    expect(page.locator("#process_note")).to_contain_text("ingest does not answer at http://127.0.0.1:")
+    expect(page.locator("#alert_table")).to_contain_text("ProcessDown", timeout=2 * PATIENCE_MS)
+    expect(page.locator("#alert_table")).to_contain_text("docs/runbook.md#processdown")
+    expect(page.locator("#problems")).to_contain_text("Not collected: tables")
+    page.route("**/v1/operations?*", lambda route: route.abort())
+    expect(page.locator("#trouble_text")).to_contain_text("The state could not be loaded")

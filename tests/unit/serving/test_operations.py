@@ -1,0 +1,182 @@
+"""`/v1/operations`: reading workers' metrics, judging alerts, and the state of the parts."""
+
+from __future__ import annotations
+
+import time
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+
+from btc_core.clock import NS_PER_S
+from btc_core.settings import ExchangeSettings, MetricsSettings, QuestdbSettings, Settings, StoreSettings
+from deploy.grafana.panels import ALERTS, TABLE_ALERTS
+from serving.alert_rules import NOT_JUDGED, RULES
+from serving.operations import OperationsWatch
+from serving.worker_metrics import OWN, Reading, WorkerMetrics, quantile_s
+from tests.http_server import listening
+from tests.serving_world import World, build, forecast_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from serving.operation_answers import AlertState
+
+UNUSED = "http://127.0.0.1:9"
+"""A port on which nothing listens."""
+LASTING_S = {"s": 1, "m": 60, "h": 3_600}
+
+
+class Worker(BaseHTTPRequestHandler):
+    """Serves the metrics of a worker."""
+
+    lines: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        body = "\n".join([*self.lines, ""]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def worker() -> Iterator[str]:
+    Worker.lines = [
+        "process_start_time_seconds 1.0",
+        "process_resident_memory_bytes 1e8",
+        f'btc_loop_timestamp_seconds{{worker="bronze"}} {time.time()}',
+        'btc_consumer_lag_messages{worker="bronze",partition="0"} 5',
+    ]
+    with listening(Worker) as url:
+        yield url.removeprefix("http://")
+
+
+def watch_of(world: World, peers: str) -> OperationsWatch:
+    """A watch on these workers, without QuestDB and object store."""
+    settings = Settings(
+        exchange=ExchangeSettings(mode="sim", symbols=("BTC/USD",)),
+        metrics=MetricsSettings(peers=peers),
+        questdb=QuestdbSettings(http_url=UNUSED),
+        store=StoreSettings(endpoint_url=UNUSED),
+    )
+    object.__setattr__(world.deps, "settings", settings)
+    return OperationsWatch(world.deps)
+
+
+def alert(watch: OperationsWatch, name: str) -> AlertState:
+    return next(each for each in watch().alerts if each.name == name)
+
+
+def part(watch: OperationsWatch, name: str) -> tuple[str, str]:
+    return next((each.verdict, each.summary) for each in watch().parts if each.name == name)
+
+
+def test_the_judged_alerts_are_those_of_the_rules_and_last_as_long() -> None:
+    lasting = {each.name: int(each.lasting[:-1]) * LASTING_S[each.lasting[-1]] for each in ALERTS}
+    lasting |= {each.name: 0 for each in TABLE_ALERTS}
+    assert {rule.name: rule.lasting_s for rule in RULES} == {
+        name: seconds for name, seconds in lasting.items() if name not in NOT_JUDGED
+    }
+    assert lasting.keys() >= NOT_JUDGED
+
+
+def test_nothing_is_claimed_before_the_first_collection() -> None:
+    world = build()
+    body = world.client.get("/v1/operations").get_json()
+    assert (body["collected_at"], body["parts"], body["alerts"]) == (None, [], [])
+    assert "BTC_METRICS_PEERS" in body["processes_reason"]
+
+
+def test_a_worker_is_listed_with_its_loop_lag_and_memory(worker: str) -> None:
+    world = build()
+    world.newest.forecast_row = forecast_row()
+    watch = watch_of(world, f"bronze={worker}")
+    watch.collect()
+    (process,) = watch().processes
+    assert (process.name, process.up, process.lag_messages, process.memory_bytes) == ("bronze", True, 5.0, 1e8)
+    assert process.loop_age_s is not None
+    assert process.loop_age_s < 60
+    assert part(watch, "pipeline") == ("good", "1 of 1 workers run")
+    assert alert(watch, "LoopStuck").state == "ok"
+    assert alert(watch, "DiskLow").state == "unknown"
+    assert part(watch, "storage") == ("unknown", "not watched")
+    assert any(problem.startswith("tables: QuestDB") for problem in watch().problems)
+
+
+def test_an_alert_is_pending_until_its_condition_has_lasted_and_then_fires() -> None:
+    world = build()
+    watch = watch_of(world, "ingest=127.0.0.1:9")
+    watch.collect()
+    assert (alert(watch, "ProcessDown").state, part(watch, "pipeline")[0]) == ("pending", "warn")
+    world.clock.now += 15 * NS_PER_S
+    watch.collect()
+    down = alert(watch, "ProcessDown")
+    assert (down.state, down.runbook) == ("firing", "docs/runbook.md#processdown")
+    assert "ingest does not answer at http://127.0.0.1:9/metrics" in down.details[0]
+    assert part(watch, "pipeline")[0] == "bad"
+
+
+def test_a_gauge_above_its_bound_fires_and_names_its_labels(worker: str) -> None:
+    Worker.lines += [
+        'btc_gaps_open{symbol="BTC/USD"} 2',
+        'btc_repair_gaps{symbol="BTC/USD",state="refused"} 1',
+        'btc_repair_gaps{symbol="BTC/USD",state="behind"} 0',
+        'btc_questdb_suspended{table="bronze_ticks"} 1',
+        'btc_disk_free_bytes{path="/data"} 5e9',
+        'btc_disk_saving_step{path="/data"} 1',
+        'btc_disk_days_left{path="/data"} +Inf',
+    ]
+    world = build()
+    watch = watch_of(world, f"bronze={worker}")
+    watch.collect()
+    assert alert(watch, "RepairRefused").details == ("1 gaps of BTC/USD cannot be repaired",)
+    assert alert(watch, "RepairBehind").state == "ok"
+    assert alert(watch, "GapOpen").state == "pending"
+    assert alert(watch, "TableSuspended").details == ("bronze_ticks is suspended",)
+    assert part(watch, "storage")[0] == "bad"
+    disk = watch().disk
+    assert disk is not None
+    assert (disk.path, disk.free_bytes, disk.days_left, disk.saving_step) == ("/data", 5e9, None, 1)
+
+
+def test_dead_letters_are_counted_since_the_start_and_lately(worker: str) -> None:
+    letters = 'btc_dead_letters_total{{worker="bronze",reason="bad_json"}} {}'
+    Worker.lines.append(letters.format(3))
+    world = build()
+    watch = watch_of(world, f"bronze={worker}")
+    watch.collect()
+    world.client.get("/healthz")  # the API counts it, so its metrics have a second reading
+    Worker.lines[-1] = letters.format(5)
+    world.clock.now += 10 * NS_PER_S
+    watch.collect()
+    (count,) = watch().dead_letters
+    assert (count.process, count.reason, count.count, count.recent) == ("bronze", "bad_json", 5, 2)
+    assert alert(watch, "DeadLetters").details == ("2 dead letters of bronze: bad_json",)
+
+
+def test_growth_survives_a_restart_and_counts_a_new_series_from_zero() -> None:
+    metrics = WorkerMetrics({})
+    key = ("btc_frames_total", (("channel", "trade"),))
+    for at_s, samples in ((0.0, {}), (10.0, {key: 4.0}), (20.0, {key: 1.0})):
+        metrics._add(OWN, Reading(at_s, samples))
+    assert [each.value for each in metrics.growth("btc_frames_total", 10.0)] == [1.0]
+    assert [each.value for each in metrics.growth("btc_frames_total", 100.0)] == [1.0]
+    assert metrics.span_s(OWN, 15.0) == 10.0
+
+
+def test_old_readings_are_forgotten() -> None:
+    metrics = WorkerMetrics({})
+    for at_s in range(0, 2_000, 10):
+        metrics._add(OWN, Reading(float(at_s), {}))
+    assert metrics.span_s(OWN, 5_000.0) == 900.0
+
+
+def test_a_quantile_is_interpolated_and_never_infinite() -> None:
+    assert quantile_s({}, 0.5) is None
+    assert quantile_s({0.01: 0.0, float("inf"): 0.0}, 0.5) is None
+    assert quantile_s({0.01: 0.0, 0.02: 10.0, float("inf"): 10.0}, 0.5) == 0.015
+    assert quantile_s({0.01: 1.0, float("inf"): 10.0}, 0.99) == 0.01
