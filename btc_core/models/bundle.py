@@ -92,6 +92,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     trained_to_ns: int = 0
     """Last origin of the training window; 0 when nothing was fitted."""
     train_rows: int = 0
+    streamed_days: int = 0
+    """Days of the window whose rows have the features of the stream; the other rows are made from minute bars."""
     shrinkage: tuple[float, ...] = ()
     """λ per horizon of the bid model; 0 is the random walk."""
     level: float = 0.0
