@@ -70,6 +70,8 @@ def scores_table(scores: dict[str, float]) -> str:
 
 def _model_metadata(model: "Model") -> dict[str, Any]:
     """What Dagster shows of a model."""
+    from btc_core.models.input_gains import in_words  # noqa: PLC0415 - imports numba
+
     manifest = model.manifest
     metadata: dict[str, Any] = {
         "kind": model.kind,
@@ -78,7 +80,8 @@ def _model_metadata(model: "Model") -> dict[str, Any]:
         "git_commit": manifest.code,
         "sealed_days": len(manifest.seals),
         "train_rows": manifest.train_rows,
-        "streamed_days": manifest.streamed_days,
+        "inputs": in_words(manifest) or "no trees",
+        "streamed_days": manifest.inputs.streamed_days,
         "scores": dg.MetadataValue.md(scores_table(manifest.scores)),
     }
     if manifest.train_rows:

@@ -20,6 +20,7 @@ from btc_core.errors import SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import bundle, fitting, gate, intervals, level, pooling, scores
 from btc_core.models.dataset import Frame, StreamRows, make_frame
+from btc_core.models.input_gains import with_inputs
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import trainer_of
 from btc_core.names import HORIZONS_MIN, VOLATILITY, Quantity
@@ -247,6 +248,7 @@ def train_volatility(
     model.manifest = msgspec.structs.replace(model.manifest, choice=choice.reason)
     if model.kind == "xgboost" and not verdict.beats_baselines:
         model = model.as_baseline()
+    model.manifest = with_inputs(model.manifest, model, frame)
     unseen = (np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1])
     return TrainingResult(model=_with_scores(model, table), verdict=_with_choice(verdict, choice), unseen=unseen)
 
@@ -334,6 +336,7 @@ def train_bid(
         frame.last_days(RECIPE.bid.window_days), served, trainer=trainer, pool=pool if choice.is_pooled else None
     )
     manifest = msgspec.structs.replace(model.manifest, scores=table, choice=choice.reason)
+    manifest = with_inputs(manifest, model, frame)
     unseen = (block.bid_bps[:, -1], returns[:, -1])
     model = bundle.BidModel(manifest, model.boosters, model.autoregression)
     return TrainingResult(model=model, verdict=_with_choice(verdict, choice), unseen=unseen)

@@ -113,8 +113,7 @@ class Frame(msgspec.Struct, frozen=True):
     def training_window(self) -> dict[str, int]:
         """The fields of a manifest that describe what a model was trained on."""
         first, last = int(self.origin_ns[0]), int(self.origin_ns[-1])
-        rows = {"train_rows": len(self.origin_ns), "streamed_days": self.streamed_days}
-        return {"trained_from_ns": first, "trained_to_ns": last, **rows}
+        return {"trained_from_ns": first, "trained_to_ns": last, "train_rows": len(self.origin_ns)}
 
 
 def make_frame(

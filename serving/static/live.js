@@ -101,9 +101,13 @@ function showMarkets({ markets, default: first }) {
   return isKnown;
 }
 
-/** Show which fit the trees of this market's model come from, and why. */
+/** Show which fit the trees of this market's model come from, and why, and the inputs that gained most in them. */
 function showFit({ volatility: v }) {
   if (!v) return setText("fit", "there is no model yet");
+  const percent = (share) => `${(100 * share).toFixed(1)} %`;
+  const largest = Object.entries(v.gains).slice(0, 3).map(([name, share]) => `${name} ${percent(share)}`).join(", ");
+  const ofStream = `${percent(v.stream_gain)} from inputs that only the stream has, learned from ${v.streamed_days} sealed days`;
+  setText("inputs", v.inputs_used ? `${v.inputs_used} of ${v.inputs_offered} used; share of the gain: ${largest}; ${ofStream}` : "no trees");
   const trees = v.is_baseline ? "none, a baseline serves" : v.pool.length ? `fitted on ${v.pool.length} markets (${v.pool.join(", ")})` : "fitted on this market";
   setText("fit", v.choice ? `${trees}; ${v.choice}` : trees);
 }
