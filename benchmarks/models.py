@@ -78,12 +78,12 @@ def forecast_one(plan: Plan) -> list[Figure]:
     bars = minutes(LIVE_DAYS)
     live = LiveMinutes(bars, int(bars["ts_ns"][-1]) + NS_PER_MIN)
     features = np.full((1, len(FEATURE_NAMES)), np.nan)
-    features[0, FEATURE_NAMES.index("mid")] = bars["close"][-1]
+    features[0, FEATURE_NAMES.index("price")] = bars["close"][-1]
     clock_ns = int(bars["ts_ns"][-1]) + NS_PER_MIN + 45 * NS_PER_S
 
     def ours(index: int) -> None:
         row = rows[index : index + 1]
-        sigma = volatility.predict_both(row, live.columns([clock_ns], features))[0]
+        sigma = volatility.predict_both(row, live.columns([clock_ns], features, [False]))[0]
         bid.predict(row, sigma)
 
     inputs = volatility.tree_inputs(rows, columns)

@@ -8,7 +8,7 @@ What does not belong here: how models are fitted and judged (`training`, `btc_co
 # no `from __future__ import annotations`: Dagster wants the type of `context`, not its name
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 import msgspec
@@ -17,7 +17,7 @@ import numpy as np
 from btc_assets.asset_metadata import OWNERS, champion_asset, market_suffix, model_asset
 from btc_assets.partitions import MARKETS, ONE_RUN, Result, for_each_market
 from btc_assets.pictures import of_training
-from btc_assets.resources import Database, Environment, Registry
+from btc_assets.resources import Database, Environment, Lake, Registry
 from btc_assets.training_bars import minute_bars, older_bars
 from btc_core.clock import SYSTEM_CLOCK, from_ns
 from btc_core.days.seals import seals_of_bars
@@ -30,7 +30,7 @@ from btc_core.stores.minute_bars import read_stored
 from btc_core.version import git_commit
 
 if TYPE_CHECKING:
-    from btc_core.models.dataset import Frame
+    from btc_core.models.dataset import Frame, StreamRows
     from btc_core.models.pooling import Pool
     from btc_core.registry.bundles import Model
 
@@ -70,6 +70,8 @@ def scores_table(scores: dict[str, float]) -> str:
 
 def _model_metadata(model: "Model") -> dict[str, Any]:
     """What Dagster shows of a model."""
+    from btc_core.models.input_gains import in_words  # noqa: PLC0415 - imports numba
+
     manifest = model.manifest
     metadata: dict[str, Any] = {
         "kind": model.kind,
@@ -78,6 +80,8 @@ def _model_metadata(model: "Model") -> dict[str, Any]:
         "git_commit": manifest.code,
         "sealed_days": len(manifest.seals),
         "train_rows": manifest.train_rows,
+        "inputs": in_words(manifest) or "no trees",
+        "streamed_days": manifest.inputs.streamed_days,
         "scores": dg.MetadataValue.md(scores_table(manifest.scores)),
     }
     if manifest.train_rows:
@@ -95,6 +99,15 @@ def _usable(load: "Callable[[ModelKey], Model]", key: ModelKey) -> "Model | None
         return None
 
 
+class Servers(NamedTuple):
+    """What a training reads from and writes to."""
+
+    environment: Environment
+    database: Database
+    lake: Lake
+    registry: Registry
+
+
 class Trained(msgspec.Struct, frozen=True):
     """What a training gave: the gate's verdict, and what Dagster shows."""
 
@@ -106,43 +119,49 @@ _pools: "dict[str, Pool | None]" = {}
 """The pool of the newest run, by its id: both quantities are fitted on it."""
 
 
-def _pool(run_id: str, environment: Environment, database: Database) -> "Pool | None":
+def _pool(run_id: str, servers: Servers) -> "Pool | None":
     """The rows of all markets, made once for both quantities of a run."""
     if run_id not in _pools:
         _pools.clear()
-        _pools[run_id] = _new_pool(environment, database)
+        _pools[run_id] = _new_pool(servers)
     return _pools[run_id]
 
 
-def _new_pool(environment: Environment, database: Database) -> "Pool | None":
+def _new_pool(servers: Servers) -> "Pool | None":
     from btc_assets import training  # noqa: PLC0415 - imports numba
 
-    chosen = environment.get()
+    chosen = servers.environment.get()
 
-    def bars_of(symbol: str) -> Any:
-        with database.connect() as db:
-            return read_stored(db, symbol, chosen.model.train_days)
+    def history_of(symbol: str) -> "tuple[Any, StreamRows]":
+        return _history(symbol, chosen.model.train_days, servers)
 
-    return training.make_pool(chosen.exchange.symbols, bars_of)
+    return training.make_pool(chosen.exchange.symbols, history_of)
 
 
-def _train(
-    key: ModelKey, environment: Environment, database: Database, registry: Registry, pool: "Pool | None"
-) -> Trained:
+def _history(symbol: str, days: int, servers: Servers) -> "tuple[Any, StreamRows]":
+    """The newest bars of a market, and what its stream computed at their closes on sealed days."""
+    from btc_core.days.closing_rows import rows_for_bars  # noqa: PLC0415 - imports numba
+
+    with servers.database.connect() as db, servers.lake.connect() as store:
+        bars = read_stored(db, symbol, days)
+        return bars, rows_for_bars(db, store, symbol, bars)
+
+
+def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
     """Train and judge a model and register it as the challenger."""
     from btc_assets import training  # noqa: PLC0415 - imports numba
     from btc_core.stores.live_rows import live_frame  # noqa: PLC0415 - imports numba
 
     started_s = SYSTEM_CLOCK.monotonic_s()
-    with database.connect() as db:
-        bars = read_stored(db, key.symbol, environment.get().model.train_days)
+    database, registry = servers.database, servers.registry
+    bars, stream = _history(key.symbol, servers.environment.get().model.train_days, servers)
 
     def live_rows_since(ts_ns: int) -> "Frame":
         with database.connect() as db:
             return live_frame(db, key.symbol, ts_ns)
 
     champion, challenger = _usable(registry.champion, key), _usable(registry.challenger, key)
-    result, rows = training.train(key.quantity, bars, champion, challenger, live_rows_since, pool)
+    result, rows = training.train(key.quantity, bars, champion, challenger, live_rows_since, pool, stream)
     if result.is_new and result.model.manifest.train_rows:
         with database.connect() as db:
             seals = seals_of_bars(db, key.symbol, result.model.manifest.trained_from_ns)
@@ -196,13 +215,18 @@ def _model_asset(quantity: Quantity, markets: dg.PartitionsDefinition[str] = MAR
         description=MODEL_DESCRIPTIONS[quantity],
     )
     def trained_model(
-        context: dg.AssetExecutionContext, environment: Environment, database: Database, registry: Registry
+        context: dg.AssetExecutionContext,
+        environment: Environment,
+        database: Database,
+        lake: Lake,
+        registry: Registry,
     ) -> Result:
-        pool = _pool(context.run.run_id, environment, database)
+        servers = Servers(environment, database, lake, registry)
+        pool = _pool(context.run.run_id, servers)
         verdicts: dict[str, Verdict] = {}
 
         def train_market(symbol: str) -> Mapping[str, Any]:
-            trained = _train(ModelKey(symbol, quantity), environment, database, registry, pool)
+            trained = _train(ModelKey(symbol, quantity), servers, pool)
             verdicts[symbol] = trained.verdict
             return trained.metadata
 

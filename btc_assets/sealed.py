@@ -145,7 +145,8 @@ def sealed_bronze(
         dg.AssetCheckSpec(
             "stream_equals_replay",
             asset="sealed_silver",
-            description="Every row that the stream wrote equals, to the last bit, the row that a replay of the day's bronze gives.",
+            description="Every row that the stream wrote equals, to the last bit, the row that a replay of the day's bronze gives. "
+            "It says so if nothing was streamed on the day.",
             blocking=True,
         ),
         _plausible_spec("sealed_silver"),
@@ -165,6 +166,7 @@ def sealed_silver(context: dg.AssetExecutionContext, database: Database, lake: L
 
     examples: list[dict[str, Any]] = []
     failed_days: list[str] = []
+    empty_days: list[str] = []
 
     def prove_day(day: str) -> dict[str, Any]:
         started_s = SYSTEM_CLOCK.monotonic_s()
@@ -175,11 +177,13 @@ def sealed_silver(context: dg.AssetExecutionContext, database: Database, lake: L
         examples.extend(example for proof in proofs for example in proof.examples)
         if not all(proof.stream_equals_replay for proof in proofs):
             failed_days.append(day)
+        if not any(proof.rows_streamed for proof in proofs):
+            empty_days.append(day)
         largest: dict[str, float] = {}
         for proof in proofs:
             for name, value in proof.max_abs_diff.items():
                 largest[name] = max(value, largest.get(name, 0.0))
-        counts = ("rows_missing", "rows_different", "rows_unexplained", "rows_extra", "late_trades")
+        counts = ("rows_streamed", "rows_missing", "rows_different", "rows_unexplained", "rows_extra", "late_trades")
         return {
             "seal": seal.id,
             ROW_COUNT: sum(proof.rows for proof in proofs),
@@ -193,8 +197,13 @@ def sealed_silver(context: dg.AssetExecutionContext, database: Database, lake: L
     check = dg.AssetCheckResult(
         check_name="stream_equals_replay",
         passed=not failed_days,
+        description=f"nothing was streamed on {', '.join(empty_days)}, so there was nothing to compare"
+        if empty_days
+        else None,
         metadata={
             "days_failed": ", ".join(failed_days) or "none",
+            "days_with_nothing_to_compare": len(empty_days),
+            "rows_compared": _total(results, "rows_streamed"),
             "rows_unexplained": _total(results, "rows_unexplained"),
             "rows_extra": _total(results, "rows_extra"),
             "examples": markdown(examples),

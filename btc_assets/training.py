@@ -19,7 +19,8 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.errors import SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import bundle, fitting, gate, intervals, level, pooling, scores
-from btc_core.models.dataset import Frame, make_frame
+from btc_core.models.dataset import Frame, StreamRows, make_frame
+from btc_core.models.input_gains import with_inputs
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import trainer_of
 from btc_core.names import HORIZONS_MIN, VOLATILITY, Quantity
@@ -67,18 +68,20 @@ def params(quantity: Quantity) -> dict[str, str]:
     return shown | {"trainer": settings().model.trainer, "trees": trees}
 
 
-def make_pool(symbols: Sequence[str], bars_of: Callable[[str], npt.NDArray[Any]]) -> pooling.Pool | None:
+def make_pool(
+    symbols: Sequence[str], history_of: Callable[[str], tuple[npt.NDArray[Any], StreamRows | None]]
+) -> pooling.Pool | None:
     """The rows of all markets, for a pooled fit; None unless two have enough bars, one of them enough for trees.
 
-    The bars of one market are in memory at a time.
+    `history_of` returns the bars of a market and what its stream computed. The bars of one market are in memory at a time.
     """
     members: list[pooling.PoolRows] = []
     longest_days = 0.0
     for symbol in symbols:
-        bars = bars_of(symbol)
+        bars, stream = history_of(symbol)
         if len(symbols) < MIN_POOL_MARKETS or len(bars) < RECIPE.dataset.min_bars:
             continue
-        frame = make_frame(bars)
+        frame = make_frame(bars, stream=stream)
         try:
             logs = fitting.pool_log_variance(frame)
         except ValueError as error:
@@ -102,10 +105,11 @@ def train(  # noqa: PLR0913, PLR0917 - a training compares with everything that 
     challenger: Model | None,
     live_rows_since: Callable[[int], Frame],
     pool: pooling.Pool | None = None,
+    stream: StreamRows | None = None,
 ) -> tuple[TrainingResult, Floats]:
     """Train a model on minute bars; returns it with rows (`Frame.sample`) for the golden batch of its bundle.
 
-    With a `pool`, the pooled fit competes with the market's own. If the champion has another recipe, the new model only
+    At the closes that `stream` has, the features are those of the stream. With a `pool`, the pooled fit competes with the market's own. If the champion has another recipe, the new model only
     enters shadow. A challenger that is in shadow already is judged instead, on the rows that the stream wrote since a time
     in ns.
     """
@@ -115,7 +119,7 @@ def train(  # noqa: PLR0913, PLR0917 - a training compares with everything that 
         )
         model = fitting.harx_bundle(bars) if quantity == VOLATILITY else bundle.random_walk_model()
         return TrainingResult(model=model, verdict=cold), np.empty((0, len(MODEL_FEATURES)))
-    frame = make_frame(bars)
+    frame = make_frame(bars, stream=stream)
     changed = champion is not None and champion.kind == "xgboost" and champion.manifest.recipe != RECIPE.digest
     if changed and challenger is not None and challenger.manifest.recipe == RECIPE.digest:
         assert champion is not None  # noqa: S101 - `changed` says so, and mypy does not see it
@@ -244,6 +248,7 @@ def train_volatility(
     model.manifest = msgspec.structs.replace(model.manifest, choice=choice.reason)
     if model.kind == "xgboost" and not verdict.beats_baselines:
         model = model.as_baseline()
+    model.manifest = with_inputs(model.manifest, model, frame)
     unseen = (np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1])
     return TrainingResult(model=_with_scores(model, table), verdict=_with_choice(verdict, choice), unseen=unseen)
 
@@ -331,6 +336,7 @@ def train_bid(
         frame.last_days(RECIPE.bid.window_days), served, trainer=trainer, pool=pool if choice.is_pooled else None
     )
     manifest = msgspec.structs.replace(model.manifest, scores=table, choice=choice.reason)
+    manifest = with_inputs(manifest, model, frame)
     unseen = (block.bid_bps[:, -1], returns[:, -1])
     model = bundle.BidModel(manifest, model.boosters, model.autoregression)
     return TrainingResult(model=model, verdict=_with_choice(verdict, choice), unseen=unseen)

@@ -1,4 +1,4 @@
-"""`btc evaluate`: a backtest of the models on minute bars from files, or on those that a stack has stored.
+"""`btc evaluate`: a backtest of the models on minute bars from files, or on what a stack has stored.
 
 What does not belong here: fitting and scoring (`btc_core.models.evaluation`), and showing the results
 (`btc_cli/evaluation_report.py`).
@@ -16,21 +16,25 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from btc_cli.evaluation_report import page, tables
+from btc_cli.evaluation_report import page, stream_table, tables
 from btc_cli.options import DataDir, open_stack
 from btc_core.clock import to_ns
 from btc_core.days.bar_files import read_bar_file
+from btc_core.days.closing_rows import rows_for_bars
 from btc_core.days.file_names import markets_named, stem_of
 from btc_core.errors import InvalidInput
 from btc_core.market.checked_bars import sorted_bars
 from btc_core.models import evaluation, evaluation_results
 from btc_core.models.dataset import make_frame
+from btc_core.models.stream_value import check_days, stream_value
 from btc_core.models.trainers import trainer_of
 from btc_core.settings import settings
 from btc_core.stores.minute_bars import read_stored
 from btc_core.stores.questdb import QuestDB
+from btc_core.stores.s3 import ObjectStore
 
 if TYPE_CHECKING:
+    from btc_core.models.dataset import Frame, StreamRows
     from btc_core.models.evaluation import WalkForward
 
 
@@ -51,6 +55,14 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
     symbol: Annotated[
         str, typer.Option(help="Instead of files, take the minute bars of this market that the stack has stored.")
     ] = "",
+    stored: Annotated[
+        bool,
+        typer.Option(
+            "--stored",
+            help="With --symbol: at the closes of sealed days, use the features that the stream computed, and compare with "
+            "the same models without the inputs that only a stream has. It takes twice the time.",
+        ),
+    ] = False,
     first: Annotated[
         str,
         typer.Option(
@@ -92,12 +104,28 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
     files = [*(bars or []), *(more_bars or [])]
     if bool(files) == bool(symbol):
         raise InvalidInput("give either files with --bars, or a market with --symbol")
-    joined = _stored(data_dir, symbol) if symbol else _joined(files, skip_bad_rows=skip_bad_rows)
-    walk = _walk_forward(joined, begin_ns, end_ns, window_days, _refit(refit), processes)
+    if stored and not symbol:
+        raise InvalidInput("--stored needs a market: give --symbol")
+    chosen_refit = _refit(refit)
+    if symbol:
+        joined, stream = _stored(data_dir, symbol, with_stream=stored)
+    else:
+        joined, stream = _joined(files, skip_bad_rows=skip_bad_rows), None
+    frame = make_frame(joined, stream=stream)
+    begin_ns = evaluation.first_month_ns(frame) if begin_ns is None else begin_ns
+    end_ns = int(frame.origin_ns[-1]) if end_ns is None else end_ns
+    if stored:
+        check_days(frame, begin_ns, end_ns, symbol)
+    span = (begin_ns, end_ns, window_days, chosen_refit, processes)
+    walk = _walk_forward(frame, *span)
     results = evaluation_results.results(walk)
     console = Console()
     for table in tables(results):
         console.print(table)
+    if stored:
+        value = stream_value(frame, walk, _walk_forward(frame.without_stream(), *span))
+        console.print(stream_table(value))
+        results["stream"] = value
     _write(walk, results, json_out, report)
 
 
@@ -113,10 +141,12 @@ def _write(walk: WalkForward, results: dict[str, Any], json_out: Path | None, re
         typer.echo(f"report → {report}")
 
 
-def _stored(data_dir: Path | None, symbol: str) -> np.ndarray[Any, Any]:
-    """All stored minute bars of a market."""
-    with QuestDB(open_stack(data_dir).settings.questdb) as db:
-        return read_stored(db, symbol, STORED_DAYS)
+def _stored(data_dir: Path | None, symbol: str, *, with_stream: bool) -> tuple[np.ndarray[Any, Any], StreamRows | None]:
+    """All stored minute bars of a market, and what its stream computed at their closes on sealed days."""
+    chosen = open_stack(data_dir).settings
+    with QuestDB(chosen.questdb) as db, ObjectStore(chosen.store) as store:
+        bars = read_stored(db, symbol, STORED_DAYS)
+        return bars, rows_for_bars(db, store, symbol, bars) if with_stream else None
 
 
 def _joined(files: list[Path], *, skip_bad_rows: bool) -> np.ndarray[Any, Any]:
@@ -133,19 +163,11 @@ def _joined(files: list[Path], *, skip_bad_rows: bool) -> np.ndarray[Any, Any]:
 
 
 def _walk_forward(  # noqa: PLR0913, PLR0917 - one for each option of the command
-    bars: np.ndarray[Any, Any],
-    begin_ns: int | None,
-    end_ns: int | None,
-    window_days: float,
-    refit: evaluation.Refit,
-    processes: int | None,
+    frame: Frame, begin_ns: int, end_ns: int, window_days: float, refit: evaluation.Refit, processes: int | None
 ) -> WalkForward:
-    """Forecast block by block, by default all that the bars allow, with a progress bar on stderr."""
+    """Forecast block by block, with a progress bar on stderr."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("computing features", total=None)
-        frame = make_frame(bars)
-        begin_ns = evaluation.first_month_ns(frame) if begin_ns is None else begin_ns
-        end_ns = int(frame.origin_ns[-1]) if end_ns is None else end_ns
+        task = progress.add_task("", total=None)
 
         def show(done: int, total: int) -> None:
             progress.update(task, description=f"forecasting, refitted {refit}", completed=done, total=total)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from btc_core.models.evaluation import WalkForward
+    from btc_core.models.stream_value import StreamValue
 
 SHOWN_FEATURES = 20
 CALIBRATION_BINS = 20
@@ -46,6 +47,31 @@ def tables(results: dict[str, Any]) -> list[Table]:
         _economic_table(results["economic"]),
         _risk_table(results["economic"]["value_at_risk"]),
     ]
+
+
+def stream_table(value: StreamValue) -> Table:
+    """What the inputs add that only a stream has."""
+    table = _table(
+        f"Inputs of the stream: learned from {value.trained_days} sealed days or more, judged on {value.rows:,} rows of "
+        f"{value.tested_days} days",
+        "loss over 5 min",
+        "with",
+        "without",
+        "difference",
+        "standard error",
+    )
+    rows = {f"QLIKE, {name}": each for name, each in value.qlike.items()} | {
+        "squared error of the bid, bps²": value.bid
+    }
+    for name, row in rows.items():
+        table.add_row(
+            name,
+            f"{row.with_stream:.4f}",
+            f"{row.without_stream:.4f}",
+            f"{row.difference:+.4f}",
+            f"{row.error:.4f}",
+        )
+    return table
 
 
 def page(walk: WalkForward, results: dict[str, Any]) -> str:

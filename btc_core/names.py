@@ -37,6 +37,9 @@ LATE_FORECAST_S = 10
 """A forecast that was made longer than this after the receipt of its row came too late to serve. Late forecasts are
 stored, and left out of scores, coverage and everything that follows from them. A worker that is killed is back after four
 seconds; after ten, a sixth of the shortest horizon is over."""
+FRESH_ROW_NS = 10_000_000_000
+"""A feature row that is older than this at the close of a minute does not describe the close: it is no origin, neither of
+a forecast that is scored nor of a row that models learn from."""
 LEVELS_PCT = (50, 80, 90)
 """The levels of the prediction intervals of every forecast. Both tails of an interval have the same probability."""
 QUANTILES = (0.05, 0.10, 0.25, 0.75, 0.90, 0.95)

@@ -340,7 +340,19 @@ class ModelCard(msgspec.Struct, frozen=True):
     trained_to: str | None
     train_rows: int
     features: int
-    """Number of inputs."""
+    """Number of features that a request must give; `inputs_used` says what the model makes of them."""
+    streamed_days: int
+    """Sealed days of the training window whose rows have the features of the stream; the others come from minute bars."""
+    inputs_offered: int
+    """Number of inputs that the trees could choose from: features and columns of minute bars. 0 without trees."""
+    inputs_used: int
+    """Number of these that the trees use."""
+    gains: dict[str, float]
+    """Share of each input that the trees use in their total gain, largest first; empty without trees."""
+    stream_gain: float
+    """Share of the gain that comes from inputs that only the stream has, and no minute bar."""
+    net_effects: dict[str, float]
+    """Share of each input of the net in the changes of its output if inputs are missing, largest first."""
     feature_version: str
     targets: tuple[str, ...]
     unit: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from btc_core.models.input_gains import stream_gain
 from btc_core.names import BASELINE_KINDS, BID, VOLATILITY, ModelKey
 from serving.answers import LoadedModels, ModelCard, iso
 
@@ -43,6 +44,12 @@ def _card(deps: Deps, model: Model | None, key: ModelKey) -> ModelCard | None:
         trained_to=iso(manifest.trained_to_ns) if manifest.trained_to_ns else None,
         train_rows=manifest.train_rows,
         features=len(manifest.features),
+        streamed_days=manifest.inputs.streamed_days,
+        inputs_offered=manifest.inputs.offered,
+        inputs_used=len(manifest.inputs.gains),
+        gains=manifest.inputs.gains,
+        stream_gain=stream_gain(manifest.inputs.gains),
+        net_effects=manifest.inputs.net_effects,
         feature_version=manifest.feature_version,
         targets=manifest.targets,
         unit=manifest.unit,

@@ -15,6 +15,7 @@ import numpy as np
 
 from btc_core.clock import NS_PER_MIN
 from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
+from btc_core.market.events import TRADE
 from btc_core.market.messages import FeatureMessage, ForecastRow
 from btc_core.models.bundle import bid_path, served_kinds
 from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
@@ -151,7 +152,8 @@ class Forecaster:
             tracker = self._trackers[symbol]
             clocks_ns = np.maximum.accumulate([tracker.clock_ns, *(row.ts_event_ns for row in own)])[1:]
             values = np.frombuffer(b"".join([row.values for row in own])).reshape(len(own), -1)
-            columns = self._minutes[symbol].columns(clocks_ns.tolist(), values)
+            is_trade = [row.kind == TRADE for row in own]
+            columns = self._minutes[symbol].columns(clocks_ns.tolist(), values, is_trade)
             ends = np.flatnonzero(np.diff(clocks_ns // NS_PER_MIN)) + 1
             for begin, end in zip([0, *ends.tolist()], [*ends.tolist(), len(own)], strict=True):
                 of_part = slice(begin, end)

@@ -1,7 +1,7 @@
 """Outcomes of forecasts: each minute's forecast joined with what the market did, and the intervals corrected by it.
 
 An origin is the end of a UTC minute. Its forecast is that of the last row before it in the order of the log, unless that
-is older than `FRESH_NS`. Five minutes later its outcome is final: returns of the bid and realized variances over 1…5 min.
+is older than `FRESH_ROW_NS`. Five minutes later its outcome is final: returns of the bid and realized variances over 1…5 min.
 It has no outcome when one of these five minutes has no fresh forecast. Outcomes whose origins are five minutes apart move
 the quantiles of the intervals (`btc_core.models.intervals`), unless the forecast was made too late to serve.
 
@@ -19,12 +19,12 @@ import msgspec
 import numpy as np
 
 from btc_core import metrics
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals, scores
 from btc_core.models import level as online_level
 from btc_core.models.targets import LABEL_SPAN_NS
-from btc_core.names import HORIZONS_MIN, LEVELS_PCT
+from btc_core.names import FRESH_ROW_NS, HORIZONS_MIN, LEVELS_PCT
 from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-FRESH_NS = 10 * NS_PER_S
-"""A row older than this at the end of a minute does not describe the end of that minute."""
 OUTCOME_WARM_UP_S = 420.0
 """Warm-up before the first live message: the longest horizon, the minute in progress, and one as a margin."""
 LEVEL_DAYS = 7
@@ -161,7 +159,7 @@ class OutcomeTracker:
 
     def _close(self, minute_ns: int) -> Outcome | None:
         last = self._last_origin()
-        if last is not None and minute_ns - self._last_ns <= FRESH_NS:
+        if last is not None and minute_ns - self._last_ns <= FRESH_ROW_NS:
             self._origins[minute_ns] = msgspec.structs.replace(last, minute_ns=minute_ns)
         self._origins = {at: origin for at, origin in self._origins.items() if at >= minute_ns - LABEL_SPAN_NS}
         path = [self._origins.get(minute_ns - LABEL_SPAN_NS + k * NS_PER_MIN) for k in range(len(HORIZONS_MIN) + 1)]

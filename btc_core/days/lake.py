@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 COMPRESSION_LEVEL = 3
 """The compression level of zstd. Level 9 makes a day a tenth smaller and takes four times as long."""
 DRILL_PREFIX = "restore_drill_"
+CLOSES_PREFIX = "minute_closes"
+"""Where the rows at the closes of minutes of old days are kept (`closing_rows`); they are made of copies and can be again."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +125,7 @@ def load(store: ObjectStore, table: Table, manifest: Manifest) -> pa.Table:
     A copy made under an older catalogue lacks the columns that were added later. Columns that the catalogue no longer has
     are left out.
     """
-    body = _bytes(store, manifest)
+    body = object_bytes(store, manifest)
     rows = pq.read_table(io.BytesIO(body))
     if len(rows) != manifest.rows or digest(rows) != manifest.content_sha256:
         raise StoreError(f"{store.uri(manifest.key)} does not hold the {manifest.rows} rows that its manifest names")
@@ -179,7 +181,7 @@ def deletion_blocker(db: QuestDB, store: ObjectStore, table: Table, day: str) ->
         manifest = read_manifest(store, table.name, day)
         if manifest is None:
             return "it has no copy"
-        _bytes(store, manifest)
+        object_bytes(store, manifest)
     except StoreError as error:
         return str(error)
     rows = read_day(db, table, day)
@@ -213,8 +215,8 @@ def drop_old(db: QuestDB, store: ObjectStore, today_ns: int) -> Retention:
 def expire(store: ObjectStore, keep_days: int, today_ns: int) -> list[str]:
     """Remove copies older than `keep_days`; returns the keys removed."""
     removed = []
-    for table in STORED:
-        for key in store.keys(f"{table.name}/"):
+    for prefix in (*(table.name for table in STORED), CLOSES_PREFIX):
+        for key in store.keys(f"{prefix}/"):
             if day_ns(key.split("/")[1]) < today_ns - keep_days * NS_PER_DAY:
                 store.delete(key)
                 removed.append(key)
@@ -236,7 +238,8 @@ def _parquet(rows: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def _bytes(store: ObjectStore, manifest: Manifest) -> bytes:
+def object_bytes(store: ObjectStore, manifest: Manifest) -> bytes:
+    """The bytes of a copy; raises `StoreError` when they are missing or are not those that the manifest names."""
     body = store.get(manifest.key)
     if body is None or hashlib.sha256(body).hexdigest() != manifest.sha256:
         what = "is missing" if body is None else "is damaged"

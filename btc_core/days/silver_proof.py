@@ -55,6 +55,9 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: int
     """Rows that the replay gives."""
+    rows_streamed: int
+    """Rows that the stream should have written. With 0, there was nothing to compare: nothing was streamed on the day, or only
+    trades that were imported later are left of it."""
     rows_missing: int
     """Rows that were not stored. They have been written unless the proof was refused."""
     rows_different: int
@@ -76,7 +79,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stream_equals_replay(self) -> bool:
-        """Whether every row that the stream wrote equals the replayed row to the last bit."""
+        """Whether every row that the stream wrote equals the replayed row to the last bit; look at `rows_streamed`, too."""
         return self.rows_unexplained == 0 and self.rows_extra == 0
 
 
@@ -206,6 +209,7 @@ def prove(db: QuestDB, symbol: str, day: str, keep: Keep, *, insist: bool = Fals
         _write(db, symbol, replay(ordered.truth, begin_ns, end_ns), keep)
     return Proof(
         rows=true.rows,
+        rows_streamed=as_streamed.rows,
         rows_missing=true.missing,
         rows_different=true.different,
         rows_unexplained=len(unexplained),

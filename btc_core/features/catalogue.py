@@ -5,6 +5,8 @@ inputs. The formulas are in `formulas`; a change there that changes numbers must
 
 A window ends at the event and begins at a whole second: at the time t, a window of w minutes covers (⌊t⌋ − 60 w s, t].
 Volatilities and returns over minutes use steps of exactly one minute, which end at ⌊t⌋, ⌊t⌋ − 60 s, …
+They are those of the price, which is the price of the last trade, or the close of a later minute bar. A bar is made of
+trades, so at the close of a minute its bar and its trades give the same features. Returns over seconds are those of the mid.
 A feature is NaN until the data covers its window. Features of quotes and trades are NaN on minute bars.
 """
 
@@ -16,7 +18,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-FOLD_REVISION = 4
+FOLD_REVISION = 5
 """Raise this whenever the fold gives other numbers for the same events. Rows and model bundles of another revision are
 refused."""
 
@@ -39,6 +41,7 @@ class Feature(msgspec.Struct, frozen=True):
 _MID = ("bronze_ticks.bid", "bronze_ticks.ask")
 _QUOTE = ("bronze_ticks.bid", "bronze_ticks.bid_qty", "bronze_ticks.ask", "bronze_ticks.ask_qty")
 _TRADE = ("bronze_trades.price", "bronze_trades.qty", "bronze_trades.side")
+_PRICE = ("bronze_trades.price",)
 _VOLUME = ("bronze_trades.qty",)
 _TIME = ("bronze_ticks.ts_event",)
 
@@ -60,9 +63,9 @@ FEATURES: tuple[Feature, ...] = (
             f"log_rv_{w}m",
             "ln",
             f"log of the realized variance over {w} min, which is the sum of the squared one-minute log returns of the "
-            "mid; if some returns are missing, the sum is scaled up to the whole window",
+            "price; if some returns are missing, the sum is scaled up to the whole window",
             "volatility",
-            _MID,
+            _PRICE,
         )
         for w in RV_WINDOWS_MIN
     ),
@@ -72,7 +75,7 @@ FEATURES: tuple[Feature, ...] = (
             "ln",
             f"log of the exponentially weighted mean of squared one-minute log returns (RiskMetrics), half-life {h} min",
             "volatility",
-            _MID,
+            _PRICE,
         )
         for h in EWMA_HALF_LIVES_MIN
     ),
@@ -82,7 +85,7 @@ FEATURES: tuple[Feature, ...] = (
             "ln",
             f"log of the sum of the Parkinson (1980) variances ln(high/low)²/(4 ln 2) of the last {w} minutes",
             "volatility",
-            _MID,
+            _PRICE,
         )
         for w in PARKINSON_WINDOWS_MIN
     ),
@@ -92,7 +95,7 @@ FEATURES: tuple[Feature, ...] = (
             "ln",
             f"log of the bipower variation over {w} min (Barndorff-Nielsen and Shephard 2004), which is robust to jumps",
             "volatility",
-            _MID,
+            _PRICE,
         )
         for w in BIPOWER_WINDOWS_MIN
     ),
@@ -101,16 +104,24 @@ FEATURES: tuple[Feature, ...] = (
         "1",
         "share of the realized variance over 60 min that comes from negative one-minute returns",
         "volatility",
+        _PRICE,
+    ),
+    Feature(
+        "log_rv_5s_1m",
+        "ln",
+        "log of the realized variance of 5-second returns of the mid over 1 min",
+        "microstructure",
         _MID,
     ),
     Feature(
-        "log_rv_5s_1m", "ln", "log of the realized variance of 5-second returns over 1 min", "microstructure", _MID
-    ),
-    Feature(
-        "log_rv_5s_5m", "ln", "log of the realized variance of 5-second returns over 5 min", "microstructure", _MID
+        "log_rv_5s_5m",
+        "ln",
+        "log of the realized variance of 5-second returns of the mid over 5 min",
+        "microstructure",
+        _MID,
     ),
     *(
-        Feature(f"return_{w}m_bps", "bps", f"log return of the mid over {w} min", "returns", _MID)
+        Feature(f"return_{w}m_bps", "bps", f"log return of the price over {w} min", "returns", _PRICE)
         for w in RETURN_WINDOWS_MIN
     ),
     Feature("minute_of_day_sin", "1", "sine of the UTC minute of the day, with a period of 1440 min", "time", _TIME),
@@ -141,7 +152,11 @@ FEATURES: tuple[Feature, ...] = (
     ),
     *(
         Feature(
-            f"log_quotes_{w}m", "ln(1+n)", f"log of one plus the number of quotes over {w} min", "microstructure", _MID
+            f"log_quotes_{w}m",
+            "ln(1+n)",
+            f"log of one plus the number of quotes over {w} min; empty without a quote in the last hour",
+            "microstructure",
+            _MID,
         )
         for w in QUOTE_COUNT_WINDOWS_MIN
     ),
@@ -207,6 +222,9 @@ FEATURES: tuple[Feature, ...] = (
     Feature("ask", "USD", "best ask", "gold", ("bronze_ticks.ask",)),
     Feature("ask_qty", "BTC", "quantity at the best ask", "gold", ("bronze_ticks.ask_qty",)),
     Feature("mid", "USD", "mean of the best bid and the best ask; after a minute bar, its close", "gold", _MID),
+    Feature(
+        "price", "USD", "price of the last trade; after a minute bar, its close; empty after 5 min", "gold", _PRICE
+    ),
     # indicators for people, in the units of a price chart
     Feature("ma_5", "USD", "mean of the last 5 bids", "chart", _MID),
     Feature("ma_14", "USD", "mean of the last 14 bids", "chart", _MID),
@@ -242,8 +260,8 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "rv_5s_step",
         "ln²",
-        "sum of the squared 5-second returns that ended since the previous row; the sum over the rows of a period is "
-        "its realized variance",
+        "sum of the squared 5-second returns of the mid that ended since the previous row; the sum over the rows of a "
+        "period is its realized variance",
         "gold",
         _MID,
     ),

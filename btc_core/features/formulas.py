@@ -81,7 +81,7 @@ def _sum_block(s: Any, phase: int, block: int) -> None:
     The sums are those of the squared returns and of the known steps, plain and weighted for each half-life. The weights
     count back from the end of the block. All seconds of a block are closed, so it is summed only once.
     """
-    ring, sums = s.log_mids[phase], s.block_sums[phase, block % BLOCK_SLOTS]
+    ring, sums = s.log_prices[phase], s.block_sums[phase, block % BLOCK_SLOTS]
     sums[:] = 0.0
     end = BLOCK_STEPS * (block + 1)
     later = ring[end % MINUTE_SLOTS]
@@ -108,7 +108,7 @@ def _minute_step_features(s: Any, now_s: int) -> None:
     """
     row = s.minute_features
     phase, minute = now_s % 60, now_s // 60
-    ring = s.log_mids[phase]
+    ring = s.log_prices[phase]
     sum_squares, known, sum_negative = 0.0, 0, 0.0
     sum_products, pairs, later_move = 0.0, 0, math.nan
     sum_0, sum_1, sum_2, sum_3 = 0.0, 0.0, 0.0, 0.0
@@ -192,14 +192,14 @@ def _minute_step_features(s: Any, now_s: int) -> None:
 
 @njit
 def _return_bps(s: Any, now_s: int, minutes: int) -> float:
-    """Return the log return of the mid over the last `minutes` minutes, in basis points."""
-    then = s.log_mids[now_s % 60, (now_s // 60 - minutes) % MINUTE_SLOTS]
-    return (s.log_mids[now_s % 60, (now_s // 60) % MINUTE_SLOTS] - then) * 1e4
+    """Return the log return of the price over the last `minutes` minutes, in basis points."""
+    then = s.log_prices[now_s % 60, (now_s // 60 - minutes) % MINUTE_SLOTS]
+    return (s.log_prices[now_s % 60, (now_s // 60) % MINUTE_SLOTS] - then) * 1e4
 
 
 @njit
 def _minute_range(s: Any, end_s: int) -> float:
-    """Return high minus low of the log mid over the minute that ends at `end_s`; NaN if it was never known."""
+    """Return high minus low of the log price over the minute that ends at `end_s`; NaN if it was never known."""
     slot = end_s & (RANGE_SLOTS - 1)
     if s.minute_range_end_s[slot] == end_s:
         return s.minute_ranges[slot]
@@ -251,10 +251,9 @@ def _log_rv_5s(s: Any, now_s: int, steps: int) -> float:
     if now_s - 5 * steps < s.ticks_since_s:
         return math.nan
     sum_squares = 0.0
-    later = s.log_mids[now_s % 60, (now_s // 60) % MINUTE_SLOTS]
+    later = s.log_mids[now_s % RANGE_SLOTS]
     for k in range(1, steps + 1):
-        second = now_s - 5 * k
-        earlier = s.log_mids[second % 60, (second // 60) % MINUTE_SLOTS]
+        earlier = s.log_mids[(now_s - 5 * k) % RANGE_SLOTS]
         sum_squares += (later - earlier) * (later - earlier)
         later = earlier
     return math.log(max(sum_squares, _VARIANCE_FLOOR)) if sum_squares == sum_squares else math.nan
@@ -276,6 +275,14 @@ def _log1p_count(s: Any, ring: Any, counter: int, now_s: int, minutes: int) -> f
     if since_s < s.ticks_since_s:
         return math.nan
     return math.log1p(_counted_since(ring, counter, since_s))
+
+
+@njit
+def _log1p_quotes(s: Any, now_s: int, minutes: int) -> float:
+    """Return the log of one plus the number of quotes; NaN without one in the last hour, as on a day of imported trades."""
+    if _counted_since(s.quote_counts, s.quotes, now_s - 3_600) == 0:
+        return math.nan
+    return _log1p_count(s, s.quote_counts, s.quotes, now_s, minutes)
 
 
 @njit
@@ -321,9 +328,9 @@ def _flow_columns(s: Any, row: Any, now_s: int) -> None:
     row.log_trades_5m = _log1p_count(s, s.trade_counts, s.trades, now_s, 5)
     row.log_trades_60m = _log1p_count(s, s.trade_counts, s.trades, now_s, 60)
     row.log_trades_240m = _log1p_count(s, s.trade_counts, s.trades, now_s, 240)
-    row.log_quotes_1m = _log1p_count(s, s.quote_counts, s.quotes, now_s, 1)
-    row.log_quotes_5m = _log1p_count(s, s.quote_counts, s.quotes, now_s, 5)
-    row.log_quotes_60m = _log1p_count(s, s.quote_counts, s.quotes, now_s, 60)
+    row.log_quotes_1m = _log1p_quotes(s, now_s, 1)
+    row.log_quotes_5m = _log1p_quotes(s, now_s, 5)
+    row.log_quotes_60m = _log1p_quotes(s, now_s, 60)
     row.ofi_5s = _ofi(s, now_s, 5)
     row.ofi_30s = _ofi(s, now_s, 30)
     row.ofi_60s = _ofi(s, now_s, 60)
@@ -339,6 +346,7 @@ def _flow_columns(s: Any, row: Any, now_s: int) -> None:
 def _top_columns(s: Any, row: Any) -> None:
     """Compute the features of the current top of the book; NaN without a quote."""
     row.bid, row.bid_qty, row.ask, row.ask_qty, row.mid = s.bid, s.bid_qty, s.ask, s.ask_qty, s.mid
+    row.price = s.price
     depth = s.bid_qty + s.ask_qty
     row.spread_bps = (s.ask - s.bid) / s.mid * 1e4
     row.bid_ask_spread = s.ask - s.bid
@@ -428,9 +436,10 @@ def _rv_5s_step(s: Any) -> float:
     """Return the sum of squared 5-second returns that ended since the last row; NaN while there are only bars."""
     last_end_s = (s.open_second_s - 1) // 5 * 5
     sum_squares = 0.0
-    for end_s in range(max(s.rv_step_end_s, last_end_s - 86_400) + 5, last_end_s + 1, 5):
-        later = s.log_mids[end_s % 60, (end_s // 60) % MINUTE_SLOTS]
-        earlier = s.log_mids[(end_s - 5) % 60, ((end_s - 5) // 60) % MINUTE_SLOTS]
+    # a window that reaches further back than a silence is not covered, so the ring is long enough
+    for end_s in range(max(s.rv_step_end_s, last_end_s - 1_800) + 5, last_end_s + 1, 5):
+        later = s.log_mids[end_s % RANGE_SLOTS]
+        earlier = s.log_mids[(end_s - 5) % RANGE_SLOTS]
         if end_s - 5 >= s.ticks_since_s and later == later and earlier == earlier:
             sum_squares += (later - earlier) * (later - earlier)
     s.rv_step_end_s = max(s.rv_step_end_s, last_end_s)

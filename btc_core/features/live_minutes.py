@@ -1,9 +1,9 @@
 """The minute columns of one market while its stream continues: stored bars first, then minutes made of feature rows.
 
-Every quote and trade gives a feature row, so the mids of the rows of a minute are all mids of that minute. A row in the
-first half of a minute has the columns at the close of the minute before. A row in the second half has the columns that the
-minute in progress would give if it closed now, with the return, range and volume of the last 60 seconds: at the end of the
-minute these are the minute's own.
+Every trade gives a feature row, so the prices of the rows of trades make the bar of a minute as the exchange makes it; a
+minute without a trade has no bar. A row in the first half of a minute has the columns at the close of the minute before. A
+row in the second half has the columns that the minute in progress would give if it closed now, with the bar of the last 60
+seconds: at the end of the minute this is the minute's own.
 What does not belong here: the columns themselves (`minute_columns`), and reading bars (`stores.minute_bars`).
 """
 
@@ -30,6 +30,8 @@ from btc_core.features.minute_columns import (
 from btc_core.features.releases import release_minutes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
@@ -41,9 +43,13 @@ ROOM_MIN = 1440
 """Minutes that are added before the arrays are moved."""
 MEMORY_MIN = MEMORY_DAYS * 1440
 
-_INPUTS = [FEATURE_NAMES.index(name) for name in ("mid", "return_1m_bps", "log_parkinson_1m", "log_volume_1m")]
+RECENT_TRADES = 16_384
+"""Trades of the last 60 seconds that are kept; of a market with more, the oldest are left out."""
+
+_INPUTS = [FEATURE_NAMES.index(name) for name in ("price", "log_volume_1m")]
 _HALF_NS = NS_PER_MIN // 2
-_HIGH, _LOW, _CLOSE, _VOLUME = range(4)
+_OPEN, _HIGH, _LOW, _CLOSE, _VOLUME = range(5)
+_FIRST, _NEXT = range(2)
 
 
 class LiveMinutes:
@@ -68,42 +74,54 @@ class LiveMinutes:
         self._grid = new_grid(WINDOW_MIN + ROOM_MIN, MEMORY_MIN)
         _copy_newest(whole, count, self._grid, self._count)
         self._grid.ratio[:count], self._grid.ratio_five[:count] = whole.ratio, whole.ratio_five
-        self._open = np.full(4, np.nan)
-        """High, low and close of the minute in progress in logs, and its volume; NaN before its first mid."""
+        self._open = np.full(5, np.nan)
+        """The bar of the minute in progress, NaN before its first trade; its volume is that of the newest 60 seconds."""
+        self._recent_ns, self._recent_prices = np.zeros(RECENT_TRADES, np.int64), np.empty(RECENT_TRADES)
+        self._recent = np.zeros(2, np.int64)
+        """The numbers of the first of the recent trades and of the next one; their places are modulo `RECENT_TRADES`."""
         self._at_close = np.empty(len(COLUMNS))
         self._columns_at_close()
 
-    def columns(self, clocks_ns: list[int], values: Floats) -> Singles:
+    def columns(self, clocks_ns: list[int], values: Floats, is_trade: Sequence[bool]) -> Singles:
         """The columns of rows, (n, COLUMNS); `values` (n, all features) are theirs, `clocks_ns` the clock at each.
 
-        A row before the clock of an earlier one belongs to the minute in progress.
+        `is_trade` says which rows are those of trades. A row before the clock of an earlier one belongs to the minute in progress.
         """
         out = np.empty((len(values), len(COLUMNS)), np.float32)
-        inputs = values[:, _INPUTS]
+        prices, log_volumes = values[:, _INPUTS].T
         row = np.empty(len(COLUMNS))
         for place, clock_ns in enumerate(clocks_ns):
             self._advance(clock_ns // NS_PER_MIN)
             is_late_in_minute = clock_ns - self._minute * NS_PER_MIN >= _HALF_NS
-            _observe(
-                self._grid, self._lead, self._count, self._minute, self._open, inputs[place],
-                self._releases, self._kinds, is_late_in_minute, row,
-            )  # fmt: skip
+            if is_trade[place]:
+                _add_trade(
+                    self._open, self._recent, self._recent_ns, self._recent_prices, clock_ns, prices[place]
+                )  # fmt: skip
+            self._open[_VOLUME] = math.expm1(log_volumes[place]) if log_volumes[place] == log_volumes[place] else 0.0
+            if is_late_in_minute:
+                _put_recent(
+                    self._grid, self._lead, self._count, self._recent, self._recent_ns, self._recent_prices, clock_ns,
+                    prices[place], self._open[_VOLUME],
+                )  # fmt: skip
+                at = self._lead, self._count, self._minute + 1
+                put_columns(self._grid, *at, self._releases, self._kinds, row)
             out[place] = row if is_late_in_minute else self._at_close
         return out
 
     def _advance(self, minute: int) -> None:
-        """Close the minutes that ended; a minute without a mid is unknown."""
+        """Close the minutes that ended; a minute without a trade is unknown."""
         if minute <= self._minute:
             return
         if minute - self._minute > MEMORY_MIN:  # everything that is known is too old
             self._grid, self._count, self._lead = new_grid(WINDOW_MIN + ROOM_MIN, MEMORY_MIN), 0, 0
             self._minute = minute
+            self._open[:] = np.nan
         while self._minute < minute:
             self._make_room()
-            _close_minute(self._grid, self._lead, self._count, self._open)
+            put_minute(self._grid, self._lead, self._count, *self._open.tolist())
+            self._open[:] = np.nan
             self._count += 1
             self._minute += 1
-        self._open[:] = np.nan
         self._columns_at_close()
 
     def _columns_at_close(self) -> None:
@@ -134,36 +152,29 @@ def _copy_newest(source: Grid, total: int, target: Grid, count: int) -> None:
 
 
 @njit
-def _close_minute(grid: Any, lead: int, i: int, minute: Floats) -> None:
-    """Write the minute in progress at place i; it opened at the close of the minute before, if that is known."""
-    before = grid.log_close[i - 1] if i > 0 else math.nan
-    open_ = before if before == before else minute[_CLOSE]
-    high, low = max(minute[_HIGH], open_), min(minute[_LOW], open_)
-    put_minute(grid, lead, i, math.exp(open_), math.exp(high), math.exp(low), math.exp(minute[_CLOSE]), minute[_VOLUME])
-    minute[:] = math.nan
+def _add_trade(bar: Floats, recent: Any, recent_ns: Any, recent_prices: Floats, clock_ns: int, price: float) -> None:
+    """Take a trade into the bar of the minute in progress and into the recent trades."""
+    if math.isnan(bar[_OPEN]):
+        bar[_OPEN] = bar[_HIGH] = bar[_LOW] = price
+    bar[_HIGH], bar[_LOW], bar[_CLOSE] = max(bar[_HIGH], price), min(bar[_LOW], price), price
+    slot = recent[_NEXT] % RECENT_TRADES
+    recent_ns[slot], recent_prices[slot] = clock_ns, price
+    recent[_NEXT] += 1
+    recent[_FIRST] = max(recent[_FIRST], recent[_NEXT] - RECENT_TRADES)
 
 
 @njit
-def _observe(
-    grid: Any, lead: int, i: int, now_min: int, minute: Floats, row: Floats, releases: Any, kinds: Any,
-    is_late_in_minute: bool, out: Floats,  # noqa: FBT001 - numba takes no keyword arguments
+def _put_recent(
+    grid: Any, lead: int, i: int, recent: Any, recent_ns: Any, recent_prices: Floats, clock_ns: int, price: float,
+    volume: float,
 ) -> None:  # fmt: skip
-    """Take the mid of a row into the minute in progress, and write the columns if that minute closed now."""
-    mid, move, log_parkinson, log_volume = row[0], row[1] * 1e-4, row[2], row[3]
-    if mid == mid:
-        log_mid = math.log(mid)
-        minute[_HIGH] = log_mid if math.isnan(minute[_HIGH]) else max(minute[_HIGH], log_mid)
-        minute[_LOW] = log_mid if math.isnan(minute[_LOW]) else min(minute[_LOW], log_mid)
-        minute[_CLOSE] = log_mid
-        minute[_VOLUME] = math.expm1(log_volume) if log_volume == log_volume else 0.0
-    if not is_late_in_minute:
-        return
-    close = minute[_CLOSE]
-    open_ = close - move if move == move else minute[_LOW]
-    high, low = max(minute[_HIGH], open_), min(minute[_LOW], open_)
-    if log_parkinson == log_parkinson:
-        width = math.sqrt(4.0 * math.log(2.0) * math.exp(log_parkinson))
-        spare = max(width - (high - low), 0.0)
-        high, low = high + 0.5 * spare, low - 0.5 * spare
-    put_minute(grid, lead, i, math.exp(open_), math.exp(high), math.exp(low), math.exp(close), minute[_VOLUME])
-    put_columns(grid, lead, i, now_min + 1, releases, kinds, out)
+    """Write the bar of the last 60 seconds at place i; without a trade in them it is flat at `price`."""
+    while recent[_FIRST] < recent[_NEXT] and clock_ns - recent_ns[recent[_FIRST] % RECENT_TRADES] >= NS_PER_MIN:
+        recent[_FIRST] += 1
+    open_, high, low = price, price, price
+    if recent[_FIRST] < recent[_NEXT]:
+        open_ = recent_prices[recent[_FIRST] % RECENT_TRADES]
+        for number in range(recent[_FIRST], recent[_NEXT]):
+            each = recent_prices[number % RECENT_TRADES]
+            high, low = max(high, each), min(low, each)
+    put_minute(grid, lead, i, open_, high, low, price, volume)

@@ -26,13 +26,19 @@ WARM_UP_S = (STEPS + 30) * 60
 """An event that was received longer ago than this cannot change a row.
 
 It is the longest window and 30 minutes of slack. The slack covers a clock that a future timestamp moved ahead
-(`events.MAX_AHEAD_S`), `MAX_SILENCE_S`, `LATE_TRADE_S`, and the delay between the exchange and us."""
+(`events.MAX_AHEAD_S`), `PRICE_MEMORY_S`, `LATE_TRADE_S`, and the delay between the exchange and us."""
 MEMORY_S = STEPS * 60
 """A quote or trade older than this has no influence on `since_quote_s` and `since_trade_s`."""
 MAX_SILENCE_S = 90
 """After a longer silence the windows start again at the next event. Bars come once a minute, so it must exceed 60.
 
-The mid becomes unknown after such a silence of quotes and bars, even if trades continue."""
+Between two bars, `PRICE_MEMORY_S` takes its place: a minute without a bar is most often a minute without a trade. The mid
+becomes unknown after such a silence of quotes and bars, even if trades continue."""
+PRICE_MEMORY_S = 300
+"""The price of a trade, or the close of a bar, is unknown from this age on, even if quotes continue.
+
+It is a multiple of 60, so that a history of bars with missing minutes and the trades behind it know the price at the same
+minutes. It is part of the slack of `WARM_UP_S`."""
 LATE_TRADE_S = 600
 """For this long after a bar, a trade from before its close is ignored, because the volume of the bar contains it.
 
@@ -40,7 +46,7 @@ Such trades arrive at once, in the snapshot at the start of a connection."""
 
 MINUTE_SLOTS = 1536  # of the minute rings; at least STEPS + 1
 SECOND_SLOTS = 16_384  # of the counter rings; at least 240 · 60 + 60, and a power of two
-RANGE_SLOTS = 2_048  # of the high and low rings; at least 30 · 60 + 60, and a power of two
+RANGE_SLOTS = 2_048  # of the rings of highs, lows and mids; at least 30 · 60 + 60, and a power of two
 BLOCK_STEPS = 60  # one-minute steps in a block of partial sums
 BLOCK_SLOTS = 32  # of the block rings; at least STEPS / BLOCK_STEPS + 1
 QUOTE_SLOTS = 64  # of the quote rings, from which the moving averages are computed
@@ -87,7 +93,9 @@ STATE = np.dtype(
     [
         ("clock_ns", "i8"),  # the latest event time so far; 0 before the first event
         ("open_second_s", "i8"),  # the number of the second of the newest event
-        ("mid", "f8"), ("log_mid", "f8"), ("high", "f8"), ("low", "f8"),  # high and low of log_mid in the open second
+        ("mid", "f8"), ("log_mid", "f8"),
+        # the price is that of the last trade, or the close of a later bar; its high and low are those of the open second
+        ("price", "f8"), ("log_price", "f8"), ("high", "f8"), ("low", "f8"), ("price_ns", "i8"),
         ("bid", "f8"), ("bid_qty", "f8"), ("ask", "f8"), ("ask_qty", "f8"),  # of the last quote
         ("trade_price", "f8"),  # of the last trade
         ("quote_ns", "i8"), ("trade_ns", "i8"), ("last_event_ns", "i8"),  # the clock at the last quote, trade and event
@@ -103,8 +111,9 @@ STATE = np.dtype(
         # the newest quotes, and their number since the book was last unknown
         ("bids", "f8", (QUOTE_SLOTS,)), ("bid_qtys", "f8", (QUOTE_SLOTS,)), ("ask_qtys", "f8", (QUOTE_SLOTS,)),
         ("quotes_since_reset", "i8"),
-        ("log_mids", "f8", (60, MINUTE_SLOTS)),  # at the end of each second, by second of the minute and by minute
-        ("highs", "f8", (RANGE_SLOTS,)), ("lows", "f8", (RANGE_SLOTS,)),
+        ("log_prices", "f8", (60, MINUTE_SLOTS)),  # at the end of each second, by second of the minute and by minute
+        ("highs", "f8", (RANGE_SLOTS,)), ("lows", "f8", (RANGE_SLOTS,)),  # of the log price
+        ("log_mids", "f8", (RANGE_SLOTS,)),  # at the end of each second
         # the counts and sums at the end of each second
         ("trade_counts", "i8", (SECOND_SLOTS,)), ("quote_counts", "i8", (SECOND_SLOTS,)),
         ("unchanged_mid_counts", "i8", (SECOND_SLOTS,)),
@@ -123,8 +132,9 @@ STATE = np.dtype(
 def new_state() -> np.ndarray:
     """Create the state before the first event, an array of shape (1,) and dtype `STATE` (2.7 MB)."""
     state = np.zeros(1, STATE)
-    for name in ("mid", "log_mid", "bid", "bid_qty", "ask", "ask_qty", "trade_price", "log_mids"):
+    for name in ("mid", "log_mid", "price", "log_price", "bid", "bid_qty", "ask", "ask_qty", "trade_price"):
         state[name] = np.nan
+    state["log_prices"] = state["log_mids"] = np.nan
     for name in ("high", "highs"):
         state[name] = -np.inf
     for name in ("low", "lows"):
@@ -171,7 +181,8 @@ def float_of(low: int, high: int) -> float:
 @njit
 def store_second(s: Any, second: int) -> None:
     """Write the values at the end of one second into the rings."""
-    s.log_mids[second % 60, (second // 60) % MINUTE_SLOTS] = s.log_mid
+    s.log_prices[second % 60, (second // 60) % MINUTE_SLOTS] = s.log_price
+    s.log_mids[second % RANGE_SLOTS] = s.log_mid
     s.highs[second % RANGE_SLOTS] = s.high
     s.lows[second % RANGE_SLOTS] = s.low
     slot = second % SECOND_SLOTS
@@ -190,37 +201,41 @@ def store_second(s: Any, second: int) -> None:
 
 @njit
 def _forget_mid(s: Any) -> None:
-    """Make the mid and the book unknown. The range of the open second stays: the mid was known for a part of it."""
+    """Make the mid and the book unknown."""
     s.mid = s.log_mid = math.nan
     s.bid = s.ask = s.bid_qty = s.ask_qty = math.nan
     s.quotes_since_reset = 0
 
 
 @njit
-def _advance_clock(s: Any, ts_ns: int) -> None:
-    """Advance the clock to `ts_ns` and close every second that ended before it; a long silence ends all windows."""
+def _advance_clock(s: Any, ts_ns: int, max_silence_s: int) -> None:
+    """Advance the clock to `ts_ns` and close every second that ended before it; a longer silence ends all windows."""
     second_s = -(-ts_ns // S_NS)
     if s.clock_ns == 0:
         s.open_second_s = second_s - 1
         s.last_event_ns = ts_ns
         s.rv_step_end_s = (second_s - 1) // 5 * 5
     s.clock_ns = max(s.clock_ns, ts_ns)
-    if s.clock_ns - s.last_event_ns > MAX_SILENCE_S * S_NS:
+    if s.clock_ns - s.last_event_ns > max_silence_s * S_NS:
         s.ticks_since_s = s.volume_since_s = NEVER
     # the longest ring does not reach further back than this, so older seconds need not be stored
     first = max(s.open_second_s, second_s - MINUTE_SLOTS * 60)
     for second in range(first, second_s):
         if second * S_NS - s.mid_ns > MAX_SILENCE_S * S_NS:
             _forget_mid(s)
+        if second * S_NS - s.price_ns >= PRICE_MEMORY_S * S_NS:
+            s.price = s.log_price = math.nan
             s.high, s.low = -math.inf, math.inf
         store_second(s, second)
-        s.high = s.log_mid if s.log_mid == s.log_mid else -math.inf
-        s.low = s.log_mid if s.log_mid == s.log_mid else math.inf
+        s.high = s.log_price if s.log_price == s.log_price else -math.inf
+        s.low = s.log_price if s.log_price == s.log_price else math.inf
     if first > s.open_second_s:
         s.midnight_s = (second_s - 1) // 86_400 * 86_400
         _copy(s.volume_at_midnight, s.volume)
     if s.clock_ns - s.mid_ns > MAX_SILENCE_S * S_NS:
         _forget_mid(s)
+    if s.clock_ns - s.price_ns >= PRICE_MEMORY_S * S_NS:
+        s.price = s.log_price = math.nan  # the range of the open second stays: the price was known for a part of it
     s.open_second_s = max(s.open_second_s, second_s)
 
 
@@ -230,8 +245,17 @@ def _set_mid(s: Any, mid: float) -> None:
     s.mid = mid
     s.mid_ns = s.clock_ns
     s.log_mid = math.log(mid)
-    s.high = max(s.high, s.log_mid)
-    s.low = min(s.low, s.log_mid)
+    s.minute_features_s = -1 if s.clock_ns % S_NS == 0 else s.minute_features_s
+
+
+@njit
+def _set_price(s: Any, price: float) -> None:
+    """Set the price, and mark the minute features as outdated if the clock is at the end of a second."""
+    s.price = price
+    s.price_ns = s.clock_ns
+    s.log_price = math.log(price)
+    s.high = max(s.high, s.log_price)
+    s.low = min(s.low, s.log_price)
     s.minute_features_s = -1 if s.clock_ns % S_NS == 0 else s.minute_features_s
 
 
@@ -284,22 +308,24 @@ def _apply_trade(s: Any, price: float, qty: float, sign: float) -> None:
     _add(s.notional, np.rint(price * qty * NOTIONAL_SCALE))
     s.trades += 1
     s.trade_price = price
+    _set_price(s, price)
 
 
 @njit
 def _apply_bar(s: Any, open_: float, high: float, low: float, close: float, volume: float) -> None:
-    """Apply a closed minute bar: its close becomes the mid, and the book becomes unknown."""
+    """Apply a closed minute bar: its close becomes the price and the mid, and the book becomes unknown."""
     if s.volume_since_s == NEVER:
         s.volume_since_s = s.open_second_s - 60
-    if s.log_mid != s.log_mid:  # the mid a minute ago is unknown; the open is the best estimate of it
+    if s.log_price != s.log_price:  # the price a minute ago is unknown; the open is the best estimate of it
         before = s.open_second_s - 60
-        s.log_mids[before % 60, (before // 60) % MINUTE_SLOTS] = math.log(open_)
+        s.log_prices[before % 60, (before // 60) % MINUTE_SLOTS] = math.log(open_)
     s.last_bar_end_ns = s.clock_ns
     s.ticks_since_s = NEVER
     s.quotes_since_reset = 0
     s.bid = s.bid_qty = s.ask = s.ask_qty = math.nan
     _add(s.volume, np.rint(volume * QTY_SCALE))
     _set_mid(s, close)
+    _set_price(s, close)
     s.high = math.log(high)
     s.low = math.log(low)
 
@@ -311,10 +337,11 @@ def apply_event(s: Any, event: Any) -> bool:
         begin_s = event.ts_ns // S_NS
         if s.clock_ns > event.ts_ns:
             return False
-        _advance_clock(s, (begin_s + 60) * S_NS)
+        follows_bar = s.last_event_ns == s.last_bar_end_ns
+        _advance_clock(s, (begin_s + 60) * S_NS, PRICE_MEMORY_S - 1 if follows_bar else MAX_SILENCE_S)
         _apply_bar(s, event.slot_0, event.slot_1, event.slot_2, event.slot_3, event.slot_4)
     else:
-        _advance_clock(s, event.ts_ns)
+        _advance_clock(s, event.ts_ns, MAX_SILENCE_S)
         if event.kind == QUOTE:
             _apply_quote(s, event.slot_0, event.slot_1, event.slot_2, event.slot_3)
         elif event.ts_ns >= s.last_bar_end_ns or s.clock_ns - s.last_bar_end_ns > LATE_TRADE_S * S_NS:

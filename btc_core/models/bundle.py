@@ -32,6 +32,7 @@ from btc_core.models import intervals
 from btc_core.models.baselines import Autoregression, Baselines
 from btc_core.models.harx import INPUT_COLUMNS, Harx
 from btc_core.models.histograms import Histogram
+from btc_core.models.input_use import InputUse
 from btc_core.models.model_rows import has_columns, split_rows, tree_input_names, tree_inputs
 from btc_core.models.net import Net
 from btc_core.models.pooling import POOLED_TREE_INPUTS, RELATIVE_FEATURES, bid_inputs, pooled_tree_inputs
@@ -120,6 +121,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Sealed days that the window consists of, as `day@seal`; empty for bars that no day seals."""
     scores: dict[str, float] = {}
     """Scores out of sample, by `model/horizon/metric`."""
+    inputs: InputUse = InputUse()
+    """Which inputs it uses."""
     files: dict[str, str] = {}
     """SHA-256 of the other files, by name."""
 
@@ -225,16 +228,9 @@ class VolatilityModel:
 
     def as_baseline(self) -> VolatilityModel:
         """HARX alone, which serves when the trees and the net have stopped being better."""
-        manifest = msgspec.structs.replace(
-            self.manifest,
-            kind="harx",
-            pool=(),
-            offsets=(),
-            level=0.0,
-            harx_share=0.0,
-            harx_shape_share=0.0,
-            members={},
-        )
+        cleared: dict[str, Any] = {"pool": (), "offsets": (), "members": {}, "inputs": InputUse()}
+        cleared |= dict.fromkeys(("level", "harx_share", "harx_shape_share"), 0.0)
+        manifest = msgspec.structs.replace(self.manifest, kind="harx", **cleared)
         return VolatilityModel(manifest, self.harx, (), self.baselines)
 
     def with_harx(self, harx: Harx) -> VolatilityModel:

@@ -1,7 +1,9 @@
 """Origins with features and labels: the rows that models are fitted on and judged by, in training and in evaluation.
 
-What does not belong here: where bars come from, fitting (`fitting`), and rows that the stream stored
-(`btc_core.stores.live_rows`).
+At the closes of sealed days, the features are those that the stream computed, order flow and book included. Elsewhere they
+are those of the minute bars, and the others are missing. The labels are always those of the bars.
+What does not belong here: where bars and closing rows come from, fitting (`fitting`), and rows with the outcomes that the
+stream stored (`btc_core.stores.live_rows`).
 """
 
 from __future__ import annotations
@@ -27,25 +29,61 @@ if TYPE_CHECKING:
     Mask = npt.NDArray[np.bool_]
 
 
+_RV_5M = catalogue.MODEL_FEATURES.index("log_rv_5m")
+_STREAM_ONLY = [place for place, name in enumerate(catalogue.MODEL_FEATURES) if name not in set(catalogue.BAR_FEATURES)]
+
+
+class StreamRows(msgspec.Struct, frozen=True):
+    """Feature rows of the stream at closes of minutes, in time order."""
+
+    origin_ns: Any
+    """(n,); the closes."""
+    matrix: Any
+    """(n, MODEL_FEATURES)."""
+
+    @classmethod
+    def none(cls) -> StreamRows:
+        """No rows."""
+        return cls(np.empty(0, np.int64), np.empty((0, len(catalogue.MODEL_FEATURES))))
+
+
 class Frame(msgspec.Struct, frozen=True):
     """Origins whose labels are complete, in time order."""
 
     origin_ns: Any
     """(n,); the time at which a forecast would have been made."""
     matrix: Any
-    """(n, MODEL_FEATURES); features of the book are NaN where the frame was made from bars."""
+    """(n, MODEL_FEATURES); features of the book and of the order flow are NaN where a row was made from bars."""
     columns: Any
     """(n, COLUMNS), float32; columns of the closed minute bars, NaN where too few of them are known."""
     realized: Any
     """(n, 5), realized variance over 1…5 min, ln²."""
     bid_bps: Any
     """(n, 5), log return of the bid over 1…5 min."""
+    is_streamed: Any = None
+    """(n,); whether the features of a row are those of the stream. None if no row's are."""
 
     def take(self, rows: Mask | slice) -> Frame:
         """Some of the rows."""
         return Frame(
-            self.origin_ns[rows], self.matrix[rows], self.columns[rows], self.realized[rows], self.bid_bps[rows]
+            self.origin_ns[rows],
+            self.matrix[rows],
+            self.columns[rows],
+            self.realized[rows],
+            self.bid_bps[rows],
+            None if self.is_streamed is None else self.is_streamed[rows],
         )
+
+    @property
+    def streamed_days(self) -> int:
+        """The number of UTC days with rows whose features are those of the stream."""
+        return 0 if self.is_streamed is None else len(np.unique(self.origin_ns[self.is_streamed] // NS_PER_DAY))
+
+    def without_stream(self) -> Frame:
+        """A copy in which the inputs are missing that only a stream has."""
+        matrix = self.matrix.copy(order="K")
+        matrix[:, _STREAM_ONLY] = np.nan
+        return msgspec.structs.replace(self, matrix=matrix, is_streamed=None)
 
     def between(self, after_ns: int, until_ns: int) -> Frame:
         """Rows with an origin in (after, until], without a copy."""
@@ -78,18 +116,20 @@ class Frame(msgspec.Struct, frozen=True):
         return {"trained_from_ns": first, "trained_to_ns": last, "train_rows": len(self.origin_ns)}
 
 
-def make_frame(bars: npt.NDArray[Any], recipe: DatasetRecipe = RECIPE.dataset) -> Frame:
+def make_frame(
+    bars: npt.NDArray[Any], recipe: DatasetRecipe = RECIPE.dataset, stream: StreamRows | None = None
+) -> Frame:
     """Features and labels of the minutes of `bars` (dtype `bars.BARS`, sorted) that the recipe chooses.
 
-    Raises `NotReady` when there are fewer than `recipe.min_bars` bars.
+    Where `stream` has the row of a close, the features are its own, NaN included. Raises `NotReady` when there are fewer
+    than `recipe.min_bars` bars.
     """
     if len(bars) < recipe.min_bars:
         msg = f"{len(bars)} minute bars are too few to train on; {recipe.min_bars} are needed"
         raise NotReady(msg)
     origin_ns = close_times_ns(bars["ts_ns"])
     realized, bid = realized_variance(origin_ns, bars["close"]), bid_path_bps(origin_ns, bars["close"])
-    step_min = recipe.origin_step_min if len(bars) > recipe.every_minute_up_to_bars else 1
-    chosen = (origin_ns // NS_PER_MIN) % step_min == 0
+    chosen = (origin_ns // NS_PER_MIN) % step_min(len(bars), recipe) == 0
     chosen &= ~np.isnan(realized).any(axis=1)
     matrix = np.empty((int(chosen.sum()), len(catalogue.MODEL_FEATURES)), order="F")
     folded = kept = 0
@@ -99,7 +139,25 @@ def make_frame(bars: npt.NDArray[Any], recipe: DatasetRecipe = RECIPE.dataset) -
         features = catalogue.model_matrix(block[rows])
         matrix[kept : kept + len(features)] = features
         folded, kept = folded + len(block), kept + len(features)
-    return Frame(origin_ns[chosen], matrix[:kept], minute_columns(bars, chosen), realized[chosen], bid[chosen])
+    origin_ns, matrix = origin_ns[chosen], matrix[:kept]
+    is_streamed = _put_stream(origin_ns, matrix, stream) if stream is not None and len(stream.origin_ns) else None
+    return Frame(origin_ns, matrix, minute_columns(bars, chosen), realized[chosen], bid[chosen], is_streamed)
+
+
+def step_min(bars: int, recipe: DatasetRecipe = RECIPE.dataset) -> int:
+    """The minutes between two rows of a history of this many bars."""
+    return recipe.origin_step_min if bars > recipe.every_minute_up_to_bars else 1
+
+
+def _put_stream(origin_ns: npt.NDArray[np.int64], matrix: Floats, stream: StreamRows) -> Mask:
+    """Replace the rows of `matrix` that the stream has; returns which these are.
+
+    A row without a realized variance, as in the first minutes of a stream, is not taken: no model could forecast from it.
+    """
+    at = np.searchsorted(stream.origin_ns, origin_ns).clip(0, len(stream.origin_ns) - 1)
+    found = (stream.origin_ns[at] == origin_ns) & ~np.isnan(stream.matrix[at, _RV_5M])
+    matrix[found] = stream.matrix[at[found]]
+    return np.asarray(found)
 
 
 def split_by_time(frame: Frame, from_share: float, embargo_ns: int) -> tuple[Frame, Frame]:

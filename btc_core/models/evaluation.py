@@ -21,7 +21,7 @@ from btc_core.clock import NS_PER_DAY, from_ns, to_ns
 from btc_core.errors import InvalidInput
 from btc_core.models import bundle, fitting, intervals, level
 from btc_core.models.harx import fit_harx
-from btc_core.models.model_rows import tree_input_names
+from btc_core.models.input_gains import gain_shares
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import in_memory
 from btc_core.names import HORIZONS_MIN
@@ -180,7 +180,7 @@ def forecast_block(
             },
         },
         shrinkage=bid.manifest.shrinkage,
-        importance=importance(volatility),
+        importance=gain_shares(volatility),
     )
 
 
@@ -235,19 +235,6 @@ def merged(blocks: list[MonthForecasts]) -> MonthForecasts:
     return MonthForecasts(
         name=first.name, **joined, **by_name, starts=first.starts, shrinkage=shrinkage, importance=last.importance
     )
-
-
-def importance(model: bundle.VolatilityModel) -> dict[str, float]:
-    """Share of each input in the total gain of the trees, largest first; empty without trees."""
-    inputs = tree_input_names()
-    gains = dict.fromkeys(inputs, 0.0)
-    for booster in model.boosters:
-        by_column: dict[str, Any] = booster.get_score(importance_type="total_gain")
-        for key, gain in by_column.items():  # the keys are f0, f1, …
-            gains[inputs[int(key[1:])]] += float(gain)
-    total = sum(gains.values())
-    ranked = sorted(gains.items(), key=lambda pair: -pair[1])
-    return {name: gain / total for name, gain in ranked if gain > 0.0} if total else {}
 
 
 _shared: list[Frame] = []

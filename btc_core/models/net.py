@@ -52,8 +52,9 @@ CLIP = 5.0
 SLOPE = 0.01
 """The slope of the leaky rectifier below zero."""
 
-_SOURCES = (*MODEL_FEATURES, *COLUMNS)
-_PLACES = np.array([_SOURCES.index(name) for name in INPUTS], np.int64)
+SOURCES: tuple[str, ...] = (*MODEL_FEATURES, *COLUMNS)
+"""Where the inputs come from: features, then minute columns."""
+_PLACES = np.array([SOURCES.index(name) for name in INPUTS], np.int64)
 _RELATIVE_END, _SCALED_END = len(RELATIVE), len(RELATIVE) + len(SCALED)
 _FEATURES = len(MODEL_FEATURES)
 

@@ -16,6 +16,7 @@ import msgspec
 from btc_core.clock import from_ns
 from btc_core.errors import NotReady, SchemaError, ServiceError
 from btc_core.models.bundle import BidModel, Manifest, VolatilityModel
+from btc_core.models.input_gains import in_words
 from btc_core.names import BID, CHALLENGER, CHAMPION, TRAIN_MODELS_JOB, ModelKey
 from btc_core.registry.cache import MANIFEST, BundleCache
 from btc_core.stores.mlflow import MAX_TAG_CHARACTERS, MlflowClient
@@ -173,6 +174,7 @@ def _tags(settings: Settings, key: ModelKey, manifest: Manifest) -> dict[str, st
         "recipe": manifest.recipe,
         "fit": _fit_tag(manifest),
         "fit_reason": manifest.choice,
+        "inputs": in_words(manifest),
         "pool": " ".join(manifest.pool)[:MAX_TAG_CHARACTERS],
         "git_commit": manifest.code,
         "seals": _seals_tag(manifest.seals),
@@ -196,6 +198,7 @@ def _seals_tag(seals: tuple[str, ...]) -> str:
 
 def _params(manifest: Manifest) -> dict[str, str]:
     params = {"kind": manifest.kind, "train_rows": str(manifest.train_rows)}
+    params |= {"streamed_days": str(manifest.inputs.streamed_days), "inputs_used": str(len(manifest.inputs.gains))}
     if manifest.shrinkage:
         params["shrinkage"] = ", ".join(f"{value:g}" for value in manifest.shrinkage)
     return params

@@ -45,6 +45,8 @@ class RegisteredVersion(msgspec.Struct, frozen=True):
     """`pooled` or `own` for trees and a net that were fitted on several markets or on one, empty for a model without them."""
     fit_reason: str
     """Why this fit was chosen; empty where there was no choice."""
+    inputs: str
+    """Which inputs its trees use and how much each gained, in words; empty for a model without trees."""
     created: str
     gate_result: str
     gate_reason: str
@@ -82,6 +84,7 @@ def _registered_version(key: ModelKey, version: ModelVersion, holders: Mapping[s
         kind=tags.get("kind", ""),
         fit=tags.get("fit", ""),
         fit_reason=tags.get("fit_reason", ""),
+        inputs=tags.get("inputs", ""),
         created=from_ns(version.created_ns).isoformat(timespec="seconds"),
         gate_result=tags.get("gate_result", ""),
         gate_reason=tags.get("gate_reason", ""),

@@ -27,7 +27,16 @@ function about(card) {
   if (card.choice) parts.push(element("p", "note", card.choice));
   const members = Object.entries(card.members);
   if (members.length) parts.push(element("ul", "shares", ...members.map(([name, share]) => bar(`${MEMBERS[name] ?? name}, ${number(100 * share)} %`, share))));
+  if (card.inputs_used) parts.push(element("p", "note", inputsOf(card)));
   return parts;
+}
+
+/** How many inputs the trees use, which of them gained most, and what those that only the stream has gained. */
+function inputsOf(card) {
+  const percent = (share) => `${number(100 * share)} %`;
+  const largest = Object.entries(card.gains).slice(0, 3).map(([name, share]) => `${name} ${percent(share)}`).join(", ");
+  const stream = `${percent(card.stream_gain)} of the gain is from inputs that only the stream has, learned from ${card.streamed_days} sealed days`;
+  return `The trees use ${card.inputs_used} of ${card.inputs_offered} inputs. Share of the gain: ${largest}. ${stream}.`;
 }
 
 /** Words with a bar of a share of the full width. */

@@ -27,7 +27,7 @@ with warnings.catch_warnings():
     import dagster as dg
 
     from btc_assets import model_assets
-    from btc_assets.resources import Database, Environment, Registry
+    from btc_assets.resources import Database, Environment, Lake, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ class FakeQuestDB:
         self.bars = bars
 
     def execute(self, sql: str) -> list[list[Any]]:
-        if "source = 'sealed'" in sql:
+        if "source = 'sealed'" in sql or "SAMPLE BY 1d" in sql:
             return []
         bars = self._bars(sql)
         return [[int(bars["ts_ns"][-1]) if len(bars) else None]]
@@ -85,6 +85,12 @@ class FakeDatabase(Database):
     @contextmanager
     def connect(self) -> Iterator[FakeQuestDB]:  # type: ignore[override]
         yield FakeQuestDB(WORLD["bars"])
+
+
+class NoLake(Lake):
+    @contextmanager
+    def connect(self) -> Iterator[None]:  # type: ignore[override]
+        yield None
 
 
 class FakeRegistry(Registry):
@@ -148,7 +154,12 @@ def _run(
     with tempfile.TemporaryDirectory() as scratch, dg.DagsterInstance.ephemeral(tempdir=scratch) as instance:
         return dg.materialize(
             [*assets, *model_assets.SERVES_CHECKS],
-            resources={"environment": TheseMarkets(), "database": FakeDatabase(), "registry": FakeRegistry()},
+            resources={
+                "environment": TheseMarkets(),
+                "database": FakeDatabase(),
+                "lake": NoLake(),
+                "registry": FakeRegistry(),
+            },
             instance=instance,
             tags=market_tags(chosen),
         )

@@ -116,6 +116,8 @@ def test_evaluate_wants_files_or_a_stored_market_and_a_known_refit(tmp_path: Pat
     file = bars(tmp_path / "data.csv", 1)
     with pytest.raises(InvalidInput, match="either files"):
         evaluate([file], symbol="BTC/USD")
+    with pytest.raises(InvalidInput, match="--stored needs a market"):
+        evaluate([file], stored=True)
     with pytest.raises(InvalidInput, match="'hourly' is none of daily, weekly, monthly"):
         evaluate([file], refit="hourly")
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_MS, NS_PER_S
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.features.live_minutes import LiveMinutes
-from btc_core.market.events import QUOTE
+from btc_core.market.events import TRADE
 from btc_core.market.messages import FeatureMessage, ForecastRow
 from btc_core.models.bundle import VolatilityModel, random_walk_model, start_quantiles
 from btc_core.models.dataset import make_frame
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.unit
 
 START_NS = 1_760_000_100 * NS_PER_S // (5 * NS_PER_MIN) * 5 * NS_PER_MIN
-BID, MID = FEATURE_NAMES.index("bid"), FEATURE_NAMES.index("mid")
+BID, MID, PRICE = (FEATURE_NAMES.index(name) for name in ("bid", "mid", "price"))
 
 
 class StoppedClock:
@@ -105,8 +105,8 @@ class World:
 def row(offset: int, ts_ns: int, bid: float, *, symbol: str = "BTC/USD", known: bool = True) -> FeatureMessage:
     """A feature row; without `known` features its forecast is NaN, and with a NaN bid it has none."""
     values = np.full(len(FEATURE_NAMES), -14.0 + math.sin(offset) if known else math.nan)
-    values[BID], values[MID] = bid, bid + 0.05
-    return FeatureMessage(symbol, ts_ns, ts_ns, 0, offset, 0, QUOTE, FEATURE_VERSION, values.tobytes())
+    values[BID], values[MID], values[PRICE] = bid, bid + 0.05, bid
+    return FeatureMessage(symbol, ts_ns, ts_ns, 0, offset, 0, TRADE, FEATURE_VERSION, values.tobytes())
 
 
 def rough_rows(seed: int, minutes: int = 14) -> list[FeatureMessage]:

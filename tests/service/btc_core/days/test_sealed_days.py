@@ -44,6 +44,7 @@ def test_a_streamed_day_is_proven_and_damage_is_found_and_healed(stream: Setting
     assert proof.rows == 600 + 600, "quotes and trades after midnight"
     assert proof.stream_equals_replay, proof.examples
     assert (proof.rows_missing, proof.rows_different, proof.late_trades) == (0, 0, 0)
+    assert proof.rows_streamed == proof.rows
 
     whole = read_day(db, SILVER, DAY)
     rows = whole.filter(np.asarray(whole["symbol"]) == symbol)

@@ -19,7 +19,7 @@ from btc_core.market.events import BAR, QUOTE, TRADE
 pytestmark = pytest.mark.unit
 
 S = 1_000_000_000
-MAX_SILENCE_NS, LATE_TRADE_NS, DAY_NS = 90 * S, 600 * S, 86_400 * S
+MAX_SILENCE_NS, PRICE_MEMORY_NS, LATE_TRADE_NS, DAY_NS = 90 * S, 300 * S, 600 * S, 86_400 * S
 NEVER = math.inf
 FLOOR = 1e-10
 MONDAY_S = 1_700_438_400  # 2023-11-20 00:00 UTC
@@ -81,6 +81,7 @@ class Snapshot:
     """The values that a row needs in addition to the observations up to its event."""
 
     clock: int
+    n_mids: int
     n_obs: int
     n_trades: int
     n_quotes: int
@@ -90,6 +91,8 @@ class Snapshot:
     """The index of the first quote that counts for the moving averages."""
     top: tuple[float, float, float, float]
     mid: float
+    price: float
+    """The price of the last trade, or the close of a later bar."""
     last_price: float
     since_quote: float
     since_trade: float
@@ -100,20 +103,21 @@ class Snapshot:
 class Reference:
     """The observations in the order of the log, each with the number ⌈t⌉ of its second; and one `Snapshot` per event."""
 
+    mids: list[tuple[int, int, float]] = field(default_factory=list)  # second, clock, log mid
     obs: list[tuple[int, int, float, float, float]] = field(default_factory=list)  # second, clock, close, high, low
-    opens: dict[int, float] = field(default_factory=dict)  # seconds whose mid is the open of the next bar
+    opens: dict[int, float] = field(default_factory=dict)  # seconds whose price is the open of the next bar
     trades: list[tuple[int, float, float, float]] = field(default_factory=list)  # second, signed, price, bar volume
     quotes: list[tuple[int, float, float, float, float, float, bool]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
 
     def read(self, events: np.ndarray) -> Reference:
-        clock = last_event = mid_at = quote_at = trade_at = bar_end = 0
+        clock = last_event = mid_at = price_at = quote_at = trade_at = bar_end = 0
         ticks_since = volume_since = NEVER
-        quotes_from, top, mid, last_price, grid = 0, (NAN,) * 4, NAN, NAN, 0
+        quotes_from, top, mid, price, last_price, grid = 0, (NAN,) * 4, NAN, NAN, NAN, 0
         for ts, kind, a, b, c, d, e in events.tolist():
             if kind == BAR and clock > ts:
                 self._add_snapshot(
-                    clock, ticks_since, volume_since, quotes_from, top, mid, last_price, quote_at, trade_at, grid
+                    clock, ticks_since, volume_since, quotes_from, top, mid, price, last_price, quote_at, trade_at, grid
                 )
                 continue
             first = clock == 0
@@ -121,18 +125,21 @@ class Reference:
             second = -(-clock // S)
             if first:
                 last_event, grid = clock, (second - 1) // 5 * 5
-            if clock - last_event > MAX_SILENCE_NS:
+            between_bars = kind == BAR and last_event == bar_end
+            if clock - last_event > (PRICE_MEMORY_NS - S if between_bars else MAX_SILENCE_NS):
                 ticks_since = volume_since = NEVER
             last_event = clock
             if clock - mid_at > MAX_SILENCE_NS:
                 mid, top, quotes_from = NAN, (NAN,) * 4, len(self.quotes)
+            price = price if clock - price_at < PRICE_MEMORY_NS else NAN
             before = (quote_at, trade_at)
             if kind == BAR:
-                if math.isnan(mid):
+                if math.isnan(price):
                     self.opens[second - 60] = math.log(a)
                 volume_since = min(volume_since, second - 60)
-                ticks_since, bar_end, mid_at, mid = NEVER, clock, clock, d
+                ticks_since, bar_end, mid_at, mid, price_at, price = NEVER, clock, clock, d, clock, d
                 top, quotes_from = (NAN,) * 4, len(self.quotes)
+                self.mids.append((second, clock, math.log(d)))
                 self.obs.append((second, clock, math.log(d), math.log(b), math.log(c)))
                 self.trades.append((second, 0.0, NAN, e))
             elif kind == QUOTE:
@@ -141,25 +148,31 @@ class Reference:
                 flow = 0.0 if math.isnan(top[0]) else self._bid_flow(top, a, b) - self._ask_flow(top, c, d)
                 self.quotes.append((second, a, b, d, flow, (b + d) / 2, not math.isnan(top[0]) and new_mid == mid))
                 top, mid, mid_at, quote_at = (a, b, c, d), new_mid, clock, clock
-                self.obs.append((second, clock, math.log(mid), math.log(mid), math.log(mid)))
+                self.mids.append((second, clock, math.log(mid)))
             else:
                 trade_at = clock
                 if ts >= bar_end or clock - bar_end > LATE_TRADE_NS:
                     ticks_since, volume_since = min(ticks_since, second), min(volume_since, second)
                     self.trades.append((second, math.copysign(b, c), a, 0.0))
-                    last_price = a
-            self._add_snapshot(clock, ticks_since, volume_since, quotes_from, top, mid, last_price, *before, grid)
+                    last_price = price = a
+                    price_at = clock
+                    self.obs.append((second, clock, math.log(a), math.log(a), math.log(a)))
+            self._add_snapshot(
+                clock, ticks_since, volume_since, quotes_from, top, mid, price, last_price, *before, grid
+            )
             grid = (second - 1) // 5 * 5
         self.table = np.array(self.obs or np.empty((0, 5)))
         self.clocks = np.array([clock for _, clock, *_ in self.obs])
+        self.mid_table = np.array(self.mids or np.empty((0, 3)))
+        self.mid_clocks = np.array([clock for _, clock, _ in self.mids])
         return self
 
-    def _add_snapshot(self, clock, ticks, volume, quotes_from, top, mid, price, quote_at, trade_at, grid):  # noqa: ANN001, ANN202, PLR0917 - the local variables of `read`
+    def _add_snapshot(self, clock, ticks, volume, quotes_from, top, mid, price, last_price, quote_at, trade_at, grid):  # noqa: ANN001, ANN202, PLR0917 - the local variables of `read`
         since = [(clock - at) / 1e9 if at > 0 and clock - at <= DAY_NS else NAN for at in (quote_at, trade_at)]
         self.snapshots.append(
             Snapshot(
-                clock, len(self.obs), len(self.trades), len(self.quotes), ticks, volume, quotes_from, top, mid, price,
-                since[0], since[1], grid,
+                clock, len(self.mids), len(self.obs), len(self.trades), len(self.quotes), ticks, volume, quotes_from, top,
+                mid, price, last_price, since[0], since[1], grid,
             )
         )  # fmt: skip
 
@@ -171,14 +184,22 @@ class Reference:
     def _ask_flow(top: tuple[float, ...], ask: float, qty: float) -> float:
         return (qty if ask <= top[2] else 0.0) - (top[3] if ask >= top[2] else 0.0)
 
-    def log_mid(self, snapshot: Snapshot, seconds: np.ndarray, *, opens: bool = True) -> np.ndarray:
+    def log_mid(self, snapshot: Snapshot, seconds: np.ndarray) -> np.ndarray:
         """Return the log mid at the end of each second, as far as it is known in the snapshot."""
+        if snapshot.n_mids == 0:
+            return np.full(len(seconds), NAN)
+        index = np.searchsorted(self.mid_table[: snapshot.n_mids, 0], seconds, "right") - 1
+        stale = (index < 0) | (seconds * S - self.mid_clocks[index] > MAX_SILENCE_NS)
+        return np.where(stale, NAN, self.mid_table[index, 2])
+
+    def log_price(self, snapshot: Snapshot, seconds: np.ndarray, *, opens: bool = True) -> np.ndarray:
+        """Return the log price at the end of each second, as far as it is known in the snapshot."""
         if snapshot.n_obs == 0:
             return np.full(len(seconds), NAN)
         known = self.table[: snapshot.n_obs]
         index = np.searchsorted(known[:, 0], seconds, "right") - 1
         values = known[index, 2]
-        stale = (index < 0) | (seconds * S - self.clocks[index] > MAX_SILENCE_NS)
+        stale = (index < 0) | (seconds * S - self.clocks[index] >= PRICE_MEMORY_NS)
         values = np.where(stale, NAN, values)
         for at, value in self.opens.items():
             if opens and at + 60 <= known[-1, 0]:
@@ -200,7 +221,7 @@ class Reference:
         }
 
     def _volatility(self, m: Snapshot, now: int) -> dict[str, float]:
-        path = self.log_mid(m, now - 60 * np.arange(1_441))
+        path = self.log_price(m, now - 60 * np.arange(1_441))
         moves = path[:-1] - path[1:]
         squares, known = moves**2, ~np.isnan(moves)
         out = {f"log_rv_{w}m": log_sum(squares[:w], w) for w in (1, 5, 15, 30, 60, 240, 1440)}
@@ -226,8 +247,8 @@ class Reference:
 
     def _range(self, m: Snapshot, end: int) -> float:
         seconds = np.arange(end - 60, end + 1)
-        mids = self.log_mid(m, seconds, opens=False)
-        carried = mids[:-1][~np.isnan(mids[:-1]) & ~np.isnan(mids[1:])]
+        prices = self.log_price(m, seconds, opens=False)
+        carried = prices[:-1][~np.isnan(prices[:-1]) & ~np.isnan(prices[1:])]
         inside = self.table[: m.n_obs]
         inside = inside[(inside[:, 0] > end - 60) & (inside[:, 0] <= end)] if m.n_obs else np.empty((0, 5))
         values = [*carried, *inside[:, 3], *inside[:, 4]]
@@ -259,7 +280,8 @@ class Reference:
         ):
             for w in windows:
                 count = (table.second > now - 60 * w).sum()
-                out[f"log_{name}_{w}m"] = math.log1p(count) if now - 60 * w >= m.ticks_since else NAN
+                covered = now - 60 * w >= m.ticks_since and (name == "trades" or (quotes.second > now - 3_600).any())
+                out[f"log_{name}_{w}m"] = math.log1p(count) if covered else NAN
         for w in (5, 30, 60, 300):
             recent = quotes[quotes.second > now - w]
             covered = now - w >= m.ticks_since and len(recent) > 0 and recent.depth.sum() > 0
@@ -296,7 +318,7 @@ class Reference:
         both = bid_qty + ask_qty
         micro = (ask * bid_qty + bid * ask_qty) / both if both > 0 else NAN
         return {
-            "bid": bid, "bid_qty": bid_qty, "ask": ask, "ask_qty": ask_qty, "mid": m.mid, "bid_ask_spread": ask - bid,
+            "bid": bid, "bid_qty": bid_qty, "ask": ask, "ask_qty": ask_qty, "mid": m.mid, "price": m.price, "bid_ask_spread": ask - bid,
             "spread_bps": (ask - bid) / m.mid * 1e4,
             "top_imbalance": (bid_qty - ask_qty) / both if both > 0 else NAN,
             "microprice_minus_mid_bps": (micro - m.mid) / m.mid * 1e4,

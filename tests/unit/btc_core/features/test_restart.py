@@ -188,7 +188,7 @@ def seeded_events() -> np.ndarray:
     return np.array(events, EVENT)
 
 
-GOLDEN = (4, "898c50aa571c6439")
+GOLDEN = (5, "8fd51be5b34d8d94")
 """The `FOLD_REVISION` and the digest of the rows of `seeded_events`."""
 
 
