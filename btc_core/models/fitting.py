@@ -31,6 +31,7 @@ from btc_core.models.dataset import Frame, make_frame, split_by_time
 from btc_core.models.harx import fit_harx
 from btc_core.models.histograms import histogram_of
 from btc_core.models.intervals import bid_score, fit_quantiles, volatility_score
+from btc_core.models.later_variances import later_variances
 from btc_core.models.model_rows import has_columns, tree_inputs
 from btc_core.models.net import net_inputs
 from btc_core.models.net_fitting import fit_net
@@ -117,7 +118,8 @@ def _fit_members(
     with trainer(tree_inputs(known.matrix, known.columns), chosen.booster.max_bin) as train:
         scaled = labels * chosen.label_scale
         trees = train(chosen.booster.params(), chosen.trees, scaled, start + np.log(chosen.label_scale))
-    return trees, fit_net(net_inputs(known.matrix, known.columns, harx), harx, labels, chosen.net)
+    later = later_variances(known.origin_ns, known.columns, chosen.net.later_windows_min)
+    return trees, fit_net(net_inputs(known.matrix, known.columns, harx), harx, labels, later, chosen.net)
 
 
 def _with_offsets(model: VolatilityModel, late: Frame, labels: Floats) -> VolatilityModel:

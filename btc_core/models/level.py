@@ -21,8 +21,9 @@ START = 1.0
 HALF_LIFE_MIN = 1440.0
 EVERY_MIN = 5
 """Minutes between two outcomes that move the level, so that these do not overlap."""
-MAX_RATIO = 10.0
-"""RV/F counts with at most this: a jump says little about the level of the next days."""
+MAX_RATIO = 50.0
+"""RV/F counts with at most this, so that one outcome moves the level by at most an eighth. A lower limit is a bias: on 2023,
+a tenth of the mean of RV/F came from ratios above 10, and the mean of ratios up to 10 pulled every forecast down."""
 POWER = 0.5
 """The forecast variance is multiplied by this power of the level."""
 

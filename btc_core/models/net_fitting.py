@@ -2,6 +2,7 @@
 
 The loss is RV/F + ln F, which is QLIKE up to a constant of the label. Its gradient with respect to ln F is
 1 − RV/F, in which RV/F counts with at most `max_ratio`, so that a jump is one row and not the whole fit.
+While it is fitted, a net has more outputs, one for each variance of `later_variances`, with the loss of the first.
 What does not belong here: what the fitted net computes (`net`), and the choice of its parameters (`recipe`).
 """
 
@@ -29,17 +30,35 @@ BLOCK_ROWS, BLOCK_INPUTS = 50_000, 16
 """How much is standardised at once. The rows of a pool as float64 would take several times the memory of the rest."""
 
 
-def fit_net(raw: Singles, log_harx: Floats, labels: Floats, recipe: NetRecipe) -> Net:
-    """Fit one net for each seed on `net_inputs`; `labels` (n,) are positive variances, `log_harx` (n,) is ln of HARX's."""
+def fit_net(raw: Singles, log_harx: Floats, labels: Floats, later: Floats, recipe: NetRecipe) -> Net:
+    """Fit one net for each seed on `net_inputs`.
+
+    `labels` (n,) are positive variances, `log_harx` (n,) is ln of HARX's, and `later` (n, k) are `later_variances`.
+    """
     centre, scale = standardisation(raw, recipe)
     inputs = np.empty_like(raw)
     for part in range(0, len(raw), BLOCK_ROWS):
         rows = slice(part, part + BLOCK_ROWS)
         inputs[rows] = np.clip(np.nan_to_num((raw[rows] - centre) / scale, nan=0.0), -CLIP, CLIP)
-    ratio = (labels / np.exp(log_harx)).astype(np.float32)[:, np.newaxis]
-    fitted = [_fit_seed(inputs, ratio, recipe, seed) for seed in range(recipe.seeds)]
+    ratios = _ratios(labels, later, np.exp(log_harx))
+    fitted = [_fit_seed(inputs, ratios, recipe, seed) for seed in range(recipe.seeds)]
     layers = [np.stack(each) for each in zip(*fitted, strict=True)]
-    return Net(centre, scale, (layers[0], layers[1], layers[2]), (layers[3], layers[4], layers[5]))
+    last, last_bias = np.ascontiguousarray(layers[2][..., :1]), np.ascontiguousarray(layers[5][..., :1])
+    return Net(centre, scale, (layers[0], layers[1], last), (layers[3], layers[4], last_bias))
+
+
+def _ratios(labels: Floats, later: Floats, harx: Floats) -> Singles:
+    """What the outputs are fitted to, (n, 1 + k): variances over HARX's, where those of `later` have a mean of 1.
+
+    A variance that is not known counts as that mean.
+    """
+    ratios = np.empty((len(labels), 1 + later.shape[1]), np.float32)
+    ratios[:, 0] = labels / harx
+    for place, variance in enumerate(later.T, start=1):
+        ratio = variance / harx
+        known = ~np.isnan(ratio)
+        ratios[:, place] = np.where(known, ratio / ratio[known].mean(), 1.0) if known.any() else 1.0
+    return ratios
 
 
 def standardisation(raw: Singles, recipe: NetRecipe) -> tuple[Floats, Floats]:

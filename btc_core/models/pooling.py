@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core.clock import NS_PER_DAY
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.compiled import njit
 from btc_core.errors import SchemaError
 from btc_core.features.catalogue import FEATURES, MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS, LOG_VARIANCES, RETURNS, TREE_COLUMNS
+from btc_core.models.later_variances import later_variances
 from btc_core.models.model_rows import has_columns
 from btc_core.models.net import INPUTS, Net
 from btc_core.models.net_fitting import fit_net
@@ -72,12 +73,14 @@ class PoolRows(msgspec.Struct, frozen=True):
     """(n,), realized variance over five minutes, ln²."""
     scaled_bid: Any
     """(n, 5), log returns of the bid in units of HARX's σ."""
+    later: Any
+    """(n, windows), the `later_variances` of the recipe's windows, ln²."""
 
     def between(self, after_ns: int, until_ns: int) -> PoolRows:
         """Rows with an origin in (after, until], without a copy."""
         first, last = np.searchsorted(self.origin_ns, [after_ns, until_ns], side="right")
         rows = slice(int(first), int(last))
-        taken = (self.inputs, self.columns, self.log_harx, self.realized, self.scaled_bid)
+        taken = (self.inputs, self.columns, self.log_harx, self.realized, self.scaled_bid, self.later)
         return PoolRows(self.symbol, self.origin_ns[rows], *(each[rows] for each in taken))
 
 
@@ -123,6 +126,7 @@ def pool_rows(symbol: str, frame: Frame, log_variance: Floats, max_rows: int) ->
 
     Rows without minute columns are left out, which are those of the first half day.
     """
+    later = later_variances(frame.origin_ns, frame.columns, RECIPE.volatility.net.later_windows_min)
     chosen = slice(None, None, -(-len(frame.origin_ns) // max_rows) or 1)
     known = has_columns(frame.columns[chosen])
     logs, rows = log_variance[chosen][known], frame.take(chosen).take(known)
@@ -134,6 +138,7 @@ def pool_rows(symbol: str, frame: Frame, log_variance: Floats, max_rows: int) ->
         np.ascontiguousarray(logs[:, -1]),
         np.ascontiguousarray(rows.realized[:, -1]),
         rows.bid_bps / (np.exp(0.5 * logs) * 1e4),
+        later[chosen][known],
     )
 
 
@@ -156,7 +161,8 @@ class Pool:
         """The trees and the net, fitted on the rows before the quarter of a day of `until_ns`."""
         border_ns = until_ns // _STEP_NS * _STEP_NS
         if border_ns not in self._volatility:
-            self._volatility[border_ns] = self._fit_volatility([m.between(0, border_ns) for m in self.members])
+            members = [member.between(0, border_ns) for member in self.members]
+            self._volatility[border_ns] = self._fit_volatility(members, border_ns)
         return self._volatility[border_ns]
 
     def bid_trees(self, until_ns: int) -> tuple[xgboost.Booster, ...]:
@@ -167,7 +173,7 @@ class Pool:
             self._bid[border_ns] = self._grow_bid([m.between(since_ns, border_ns) for m in self.members])
         return self._bid[border_ns]
 
-    def _fit_volatility(self, members: list[PoolRows]) -> tuple[xgboost.Booster, Net]:
+    def _fit_volatility(self, members: list[PoolRows], border_ns: int) -> tuple[xgboost.Booster, Net]:
         chosen = self._recipe.volatility
         members = [member for member in members if len(member.origin_ns)]
         labels, starts = [], []
@@ -184,7 +190,8 @@ class Pool:
             scale = chosen.label_scale
             trees = train(chosen.booster.params(), chosen.trees, label * scale, start + np.log(scale))
         log_harx = np.concatenate([member.log_harx for member in members])
-        return trees, fit_net(_stacked(members, _NET_PLACES), log_harx, label, chosen.net)
+        later = np.concatenate([_known_by(border_ns, member) for member in members])
+        return trees, fit_net(_stacked(members, _NET_PLACES), log_harx, label, later, chosen.net)
 
     def _grow_bid(self, members: list[PoolRows]) -> tuple[xgboost.Booster, ...]:
         chosen = self._recipe.bid
@@ -197,6 +204,12 @@ class Pool:
             return tuple(
                 train(chosen.booster.params(), chosen.trees, scaled[:, column]) for column in range(len(HORIZONS_MIN))
             )
+
+
+def _known_by(border_ns: int, member: PoolRows) -> Floats:
+    """The later variances of a market's rows, NaN for windows that end after the border."""
+    ends_ns = member.origin_ns[:, np.newaxis] + np.array(RECIPE.volatility.net.later_windows_min) * NS_PER_MIN
+    return np.where(ends_ns <= border_ns, member.later, np.nan)
 
 
 def _stacked(members: list[PoolRows], places: Sequence[int]) -> Singles:

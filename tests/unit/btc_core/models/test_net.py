@@ -29,7 +29,8 @@ def data() -> tuple[np.ndarray, ...]:
 
 
 def fitted(matrix: np.ndarray, columns: np.ndarray, log_harx: np.ndarray, labels: np.ndarray) -> Net:
-    return net_fitting.fit_net(net_inputs(matrix, columns, log_harx), log_harx, labels, SMALL)
+    later = np.exp(log_harx)[:, np.newaxis] * np.random.default_rng(7).gamma(5.0, 0.2, (len(labels), 3))
+    return net_fitting.fit_net(net_inputs(matrix, columns, log_harx), log_harx, labels, later, SMALL)
 
 
 @pytest.fixture(scope="module")

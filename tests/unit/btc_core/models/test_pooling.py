@@ -170,13 +170,15 @@ def saved(member: xgboost.Booster | Net) -> bytes:
 
 def test_trees_and_net_see_no_row_after_their_time_and_are_fitted_once(frames: dict[str, Frame]) -> None:
     border = int(frames["BTC/USD"].origin_ns[0]) + 12 * NS_PER_DAY
+    border -= border % (NS_PER_DAY // 4)
     changed = {}
     for symbol, frame in frames.items():
-        realized, bid = frame.realized.copy(), frame.bid_bps.copy()
+        realized, bid, columns = frame.realized.copy(), frame.bid_bps.copy(), frame.columns.copy()
         later = frame.origin_ns > border
+        columns[later] += 1.0
         realized[later] *= 50.0
         bid[later] *= -3.0
-        changed[symbol] = Frame(frame.origin_ns, frame.matrix, frame.columns, realized, bid)
+        changed[symbol] = Frame(frame.origin_ns, frame.matrix, columns, realized, bid)
     pools = [pool_of(each) for each in (frames, changed)]
     for fitted in (pooling.Pool.volatility_members, pooling.Pool.bid_trees):
         one, other = ([saved(member) for member in fitted(each, border)] for each in pools)

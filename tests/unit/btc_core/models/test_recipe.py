@@ -72,6 +72,7 @@ ANOTHER: dict[str, Any] = {
     "volatility.net.epsilon": 1e-3,
     "volatility.net.weight_decay": 0.5,
     "volatility.net.mean_of_weights": 0.5,
+    "volatility.net.later_windows_min": (5,),
     "volatility.net.max_ratio": 0.5,
     "volatility.net.release_scale": 1.0,
     "volatility.harx_start_share": 0.9,
