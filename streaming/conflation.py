@@ -38,20 +38,24 @@ class ConflatingPublisher:
         """Whether no more frames should be read from the socket."""
         return self._publisher.full or self._publisher.waiting >= FULL_MESSAGES
 
-    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
-        """Publish a frame; while too many messages wait, hold it back if it is a quote, leave it out if it is a book."""
+    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> bool:
+        """Publish a frame; while too many messages wait, hold it back if it is a quote, leave it out if it is a book.
+
+        Returns False for a frame that is left out.
+        """
         conflating = self._publisher.waiting > self._conflate_above
         if conflating and isinstance(frame, BookFrame):
             metrics.CONFLATED.labels("book", key).inc()
-            return
+            return False
         if conflating and isinstance(frame, TickerFrame):
             if key in self._held_quotes:
                 metrics.CONFLATED.labels("ticker", key).inc()
             self._held_quotes[key] = envelope
-            return
+            return True
         if self._held_quotes:
             self._send_held_quote(key)
         self._send(key, envelope)
+        return True
 
     def poll(self) -> None:
         """Process Kafka's acknowledgements, and send the held quotes once few enough messages wait."""

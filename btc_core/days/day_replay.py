@@ -89,6 +89,11 @@ def read_events(db: QuestDB, symbol: str, begin_ns: int, end_ns: int) -> np.ndar
             events[name] = found[name].to_numpy()
         parts.append(events)
     events = np.concatenate(parts)
+    return in_log_order(events)
+
+
+def in_log_order(events: np.ndarray) -> np.ndarray:
+    """Return events (dtype `LOGGED`) in the order of the log; those of one place keep their order."""
     return events[np.lexsort((events["item"], events["offset"], events["partition"]))]
 
 
@@ -158,6 +163,7 @@ def _places(
     difference between the time of a trade and the time at its place, ns.
     """
     close_ns = streamed["ts_ns"] + np.where(streamed["kind"] == BAR, _BAR_NS, 0)
+    close_ns = np.where(streamed["kind"] <= BAR, close_ns, 0)  # the others do not move the clock of the fold
     clock_ns = np.maximum.accumulate(close_ns) if len(streamed) else close_ns
     places = np.asarray(2 * np.searchsorted(clock_ns, moved["ts_ns"], side="right") - 1)
     for epoch in np.unique(moved_epochs[moved_epochs != _NO_EPOCH]).tolist():
@@ -182,7 +188,7 @@ def _places(
 
 def replay(events: np.ndarray, begin_ns: int, end_ns: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Fold events in the given order, and yield the quotes and trades from `begin_ns` up to `end_ns` with their rows."""
-    inside = (events["kind"] != BAR) & (events["ts_ns"] >= begin_ns) & (events["ts_ns"] < end_ns)
+    inside = _gives_row(events) & (events["ts_ns"] >= begin_ns) & (events["ts_ns"] < end_ns)
     wanted = np.flatnonzero(inside)
     if not len(wanted):
         return
@@ -191,10 +197,14 @@ def replay(events: np.ndarray, begin_ns: int, end_ns: int) -> Iterator[tuple[np.
     for start in range(int(wanted[0]), int(wanted[-1]) + 1, CHUNK):
         stop = min(start + CHUNK, int(wanted[-1]) + 1)
         part = events[start:stop]
-        ticks = part["kind"] != BAR
+        ticks = _gives_row(part)
         rows = np.empty(int(ticks.sum()), ROW)
         fold(state, _for_fold(part), rows, EMIT_TICKS)
         yield part[inside[start:stop]], rows[inside[start:stop][ticks]]
+
+
+def _gives_row(events: np.ndarray) -> np.ndarray:
+    return np.asarray((events["kind"] == QUOTE) | (events["kind"] == TRADE))
 
 
 def _for_fold(events: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ _QUOTE = ("bronze_ticks.bid", "bronze_ticks.bid_qty", "bronze_ticks.ask", "bronz
 _TRADE = ("bronze_trades.price", "bronze_trades.qty", "bronze_trades.side")
 _VOLUME = ("bronze_trades.qty",)
 _TIME = ("bronze_ticks.ts_event",)
+_BOOK = ("log.raw",)
 
 RV_WINDOWS_MIN = (1, 5, 15, 30, 60, 240, 1440)
 EWMA_HALF_LIVES_MIN = (3, 10, 30, 120)
@@ -53,6 +54,10 @@ QUOTE_COUNT_WINDOWS_MIN = (1, 5, 60)
 OFI_WINDOWS_S = (5, 30, 60, 300)
 SIGN_WINDOWS_S = (30, 60, 300)
 ZERO_MOVE_WINDOWS_S = (60, 300)
+BOOK_SIDES = ("bid", "ask")
+DEPTH_DISTANCES_BPS = (1, 5, 10)
+LEAD_WINDOWS = ("5s", "30s", "1m", "5m")
+LEAD_WINDOWS_S = (5, 30, 60, 300)
 
 FEATURES: tuple[Feature, ...] = (
     *(
@@ -201,6 +206,58 @@ FEATURES: tuple[Feature, ...] = (
         "microstructure",
         ("bronze_trades.ts_event",),
     ),
+    # the ten best levels of each side of the order book; see `depth`
+    Feature(
+        "book_imbalance",
+        "1",
+        "(bid quantity − ask quantity) / (bid quantity + ask quantity) over the ten best levels of each side of the order "
+        "book; like every feature of the order book, it is empty if the book is unknown (its checksum was wrong, or no "
+        "snapshot came yet) or older than 90 s",
+        "microstructure",
+        _BOOK,
+    ),
+    *(
+        Feature(
+            f"book_slope_{side}",
+            "1",
+            f"exponent b of the {side} side's cumulative quantity q ~ d^b at the distance d from the mid, by least squares "
+            "over the ten best levels in logs: an elasticity like that of Næs and Skjeltorp (2006)",
+            "microstructure",
+            _BOOK,
+        )
+        for side in BOOK_SIDES
+    ),
+    *(
+        Feature(
+            f"depth_{distance}bps_{side}",
+            "1",
+            f"log of one plus the quantity on the {side} side within {distance} bps of the mid, divided by the quantity "
+            "traded per minute over 240 min; empty if the ten best levels end before that distance",
+            "microstructure",
+            (*_BOOK, *_VOLUME),
+        )
+        for distance in DEPTH_DISTANCES_BPS
+        for side in BOOK_SIDES
+    ),
+    *(
+        Feature(
+            f"book_resilience_{side}",
+            "1",
+            f"how far the {side} side refills after trades that hit it: log of its quantity over the ten best levels 5 s "
+            "after a trade divided by that right before the trade, exponential mean over the last 32 trades with half-life "
+            "8 trades; 0 means that everything came back (Large 2007)",
+            "microstructure",
+            (*_BOOK, "bronze_trades.side"),
+        )
+        for side in BOOK_SIDES
+    ),
+    Feature(
+        "book_age_s",
+        "s",
+        "time since the last frame of the order book; empty if the book is unknown or older than an hour",
+        "microstructure",
+        _BOOK,
+    ),
     # the current top of the book, also on the rows of trades
     Feature("bid", "USD", "best bid", "gold", ("bronze_ticks.bid",)),
     Feature("bid_qty", "BTC", "quantity at the best bid", "gold", ("bronze_ticks.bid_qty",)),
@@ -250,6 +307,14 @@ FEATURES: tuple[Feature, ...] = (
 )
 
 FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
+DEPTH_FEATURES: tuple[str, ...] = (
+    "book_imbalance",
+    *(f"book_slope_{side}" for side in BOOK_SIDES),
+    *(f"depth_{distance}bps_{side}" for distance in DEPTH_DISTANCES_BPS for side in BOOK_SIDES),
+    *(f"book_resilience_{side}" for side in BOOK_SIDES),
+    "book_age_s",
+)
+"""The features that need frames of the order book."""
 MODEL_FEATURES: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.group in MODEL_GROUPS)
 BAR_FEATURES: tuple[str, ...] = tuple(
     feature.name for feature in FEATURES if feature.group in {"volatility", "returns", "time", "activity"}

@@ -13,12 +13,14 @@ import msgspec
 import numpy as np
 
 from btc_core.errors import BadFrame, RefusedTrade, SchemaError
-from btc_core.exchanges.decoding import events_of
+from btc_core.exchanges.decoding import events_of, frame_of
+from btc_core.features.book_reader import BookReader, SavedReader
 from btc_core.features.catalogue import ROW, as_matrix
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
 from btc_core.features.state import EVENT, new_state, pack
 from btc_core.market.continuity import IntakeState, TradeIntake
 from btc_core.market.events import QUOTE, TRADE, BarEvent, TradeEvent
+from btc_core.market.frames import BookFrame
 from btc_core.market.messages import AbsentTrades, FeatureId, decode_absent
 
 if TYPE_CHECKING:
@@ -64,15 +66,17 @@ class SavedMarket(msgspec.Struct, frozen=True):
     partition: int
     state: bytes
     trades: IntakeState
+    book: SavedReader
 
 
 class _Market:
-    """One symbol: the state of its fold, its trade ids, and the events that wait for the next flush."""
+    """One symbol: the state of its fold, its trade ids, its order book, and the events that wait for the next flush."""
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.state = new_state()
         self.trades = TradeIntake()
+        self.book = BookReader()
         self.events: list[PackedEvent] = []
         self.ids: list[FoldedEvent] = []
 
@@ -94,6 +98,8 @@ class FeatureEngine:
         try:
             if envelope.channel == "absent":
                 self._mark_absent(decode_absent(envelope))
+            elif envelope.channel == "book":
+                self._add_book(envelope, partition)
             for event in events_of(envelope):
                 if isinstance(event, BadFrame):
                     self._reject(event)
@@ -122,7 +128,7 @@ class FeatureEngine:
         """Encode the state of the markets of one partition, for `load`; call it between two flushes."""
         return msgspec.msgpack.encode(
             [
-                SavedMarket(symbol, partition, market.state.tobytes(), market.trades.state)
+                SavedMarket(symbol, partition, market.state.tobytes(), market.trades.state, market.book.save())
                 for symbol, market in self._markets.items()
                 if market.partition == partition
             ]
@@ -137,17 +143,35 @@ class FeatureEngine:
                 raise SchemaError(msg)
             market.state = np.frombuffer(saved_market.state, market.state.dtype).copy()
             market.trades = TradeIntake(saved_market.trades)
+            market.book = BookReader(saved_market.book)
 
     def _add_event(self, event: Event, ts_recv_ns: int, partition: int, offset: int) -> None:
-        market = self._markets.get(event.symbol)
-        if market is None:
-            market = self._markets[event.symbol] = _Market(partition)
+        market = self._market(event.symbol, partition)
         if isinstance(event, TradeEvent) and not market.trades.take(event, ts_recv_ns).folded:
             self.skipped_trades += 1
             return
         market.events.append(pack(event))
         if not isinstance(event, BarEvent):
             market.ids.append(_folded_event(event, ts_recv_ns, partition, offset))
+
+    def _add_book(self, envelope: Envelope, partition: int) -> None:
+        """Add what the frame of an order book changes; an entry that is refused makes its book unknown."""
+        frame = frame_of(envelope)
+        if not isinstance(frame, BookFrame):
+            return
+        for data in frame.data:
+            market = self._market(data.symbol, partition)
+            try:
+                market.events.extend(market.book.read(data, frame.type, envelope))
+            except BadFrame as error:
+                market.events.extend(market.book.lose())
+                self._reject(error)
+
+    def _market(self, symbol: str, partition: int) -> _Market:
+        market = self._markets.get(symbol)
+        if market is None:
+            market = self._markets[symbol] = _Market(partition)
+        return market
 
     def _mark_absent(self, absent: AbsentTrades) -> None:
         if absent.symbol in self._markets:

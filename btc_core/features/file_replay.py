@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from btc_core.market.messages import Envelope
 
-REPLAYED_CHANNELS = EVENT_CHANNELS | {"absent"}
+REPLAYED_CHANNELS = EVENT_CHANNELS | {"absent", "book"}
 """The channels of messages that the engine uses."""
 
 

@@ -8,7 +8,8 @@ that never stopped.
 Quantities and notionals are summed in fixed units in integers of two words, which hold more than any market trades: a
 cheap coin trades 1e13 coins a day. The units are constants, so that no row depends on the event that came first.
 
-The clock is the latest exchange time of all events so far, so a late event counts as if it happened now.
+The clock is the latest exchange time of all quotes, trades and bars so far, so a late event counts as if it happened now.
+Events of the order book give no row and do not move the clock; the next row shows what they changed.
 What does not belong here: frames and their checks (`market.events`), or names and units of features (`catalogue`).
 """
 
@@ -18,6 +19,7 @@ import math
 from typing import Any
 
 from btc_core.compiled import njit
+from btc_core.features.depth import apply_book, measure_refills, note_hit
 from btc_core.features.formulas import write_row
 from btc_core.features.state import MEMORY_S, S_NS, apply_event
 from btc_core.market.events import BAR, QUOTE, TRADE
@@ -45,11 +47,17 @@ def fold(state: Any, events: Any, rows: Any, emit: int) -> int:
     written = 0
     for i in range(len(events)):
         event = events[i]
+        if event.kind > BAR:
+            apply_book(s, event)
+            continue
         quote_ns, trade_ns = s.quote_ns, s.trade_ns
         applied = apply_event(s, event)
+        if s.books > 0:
+            measure_refills(s, s.clock_ns)
         if applied and event.kind == QUOTE:
             s.quote_ns = s.last_event_ns = s.clock_ns
         elif applied and event.kind == TRADE:
+            note_hit(s, event.ts_ns, event.slot_2)
             s.trade_ns = s.clock_ns
             s.last_event_ns = s.clock_ns
         elif applied:

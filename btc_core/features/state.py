@@ -15,7 +15,7 @@ import numpy as np
 
 from btc_core.compiled import njit
 from btc_core.features.catalogue import ROW
-from btc_core.market.events import BAR, QUOTE, TRADE, QuoteEvent, TradeEvent
+from btc_core.market.events import BAR, BOOK_ASKS, BOOK_BIDS, BOOK_LOST, QUOTE, TRADE, QuoteEvent, TradeEvent
 
 if TYPE_CHECKING:
     from btc_core.market.events import Event
@@ -44,6 +44,8 @@ RANGE_SLOTS = 2_048  # of the high and low rings; at least 30 · 60 + 60, and a 
 BLOCK_STEPS = 60  # one-minute steps in a block of partial sums
 BLOCK_SLOTS = 32  # of the block rings; at least STEPS / BLOCK_STEPS + 1
 QUOTE_SLOTS = 64  # of the quote rings, from which the moving averages are computed
+BOOK_SLOTS = 64  # of the rings of book frames, in which the book right before a trade is found
+REFILL_SLOTS = 32  # of the rings of measured trades, of whose results the resilience is the mean
 NEVER = np.int64(1) << np.int64(62)
 S_NS = np.int64(1_000_000_000)
 QTY_SCALE = 1e8  # quantities are counted in units of 1e-8 of the base currency
@@ -56,8 +58,12 @@ EVENT_FIELDS: dict[int, tuple[str, ...]] = {
     QUOTE: ("bid", "bid_qty", "ask", "ask_qty"),
     TRADE: ("price", "qty", "sign"),
     BAR: ("open", "high", "low", "close", "volume"),
+    BOOK_BIDS: ("total", "slope", "depth_1bps", "depth_5bps", "depth_10bps"),
+    BOOK_ASKS: ("total", "slope", "depth_1bps", "depth_5bps", "depth_10bps"),
+    BOOK_LOST: (),
 }
-"""The numbers of an event by its kind. `sign` is +1 if the taker bought and −1 if the taker sold."""
+"""The numbers of an event by its kind. `sign` is +1 if the taker bought and −1 if the taker sold; those of a side of the
+order book are explained in `depth.SIDE_MEASURES`."""
 _SLOTS = ("slot_0", "slot_1", "slot_2", "slot_3", "slot_4")
 EVENT = np.dtype([("ts_ns", "i8"), ("kind", "i8"), *((slot, "f8") for slot in _SLOTS)], align=True)
 """One event as the fold reads it: exchange time (of a bar, the open), kind, and the numbers of `EVENT_FIELDS`."""
@@ -83,6 +89,8 @@ def slot_of(kind: int, field: str) -> str:
     return _SLOTS[EVENT_FIELDS[kind].index(field)]
 
 
+BOOK_SIDE = np.dtype([(name, "f8") for name in EVENT_FIELDS[BOOK_BIDS]])
+"""What the state holds of one side of the order book."""
 STATE = np.dtype(
     [
         ("clock_ns", "i8"),  # the latest event time so far; 0 before the first event
@@ -113,6 +121,15 @@ STATE = np.dtype(
         # results that depend on closed seconds only, with the second or block that each slot belongs to
         ("minute_range_end_s", "i8", (RANGE_SLOTS,)), ("minute_ranges", "f8", (RANGE_SLOTS,)),
         ("block_numbers", "i8", (60, BLOCK_SLOTS)), ("block_sums", "f8", (60, BLOCK_SLOTS, 10)),
+        # the order book after its last frame; see `depth`
+        ("book_ns", "i8"),  # the exchange time of that frame; 0 if the book is unknown
+        ("book_bids", BOOK_SIDE), ("book_asks", BOOK_SIDE),
+        # the newest frames: their exchange times, and the total quantity of bids and asks
+        ("books", "i8"), ("book_times_ns", "i8", (BOOK_SLOTS,)), ("book_totals", "f8", (BOOK_SLOTS, 2)),
+        # by side (bids, asks): the trade whose effect is being measured, and the results of the newest ones
+        ("hit_ns", "i8", (2,)), ("hit_total", "f8", (2,)), ("refills", "i8", (2,)),
+        ("refill_times_ns", "i8", (2, REFILL_SLOTS)), ("refill_logs", "f8", (2, REFILL_SLOTS)),
+        ("resilience", "f8", (2,)),
         # the features that change once a second, with the second they were computed at
         ("minute_features_s", "i8"), ("minute_features", ROW),
     ],
@@ -123,7 +140,7 @@ STATE = np.dtype(
 def new_state() -> np.ndarray:
     """Create the state before the first event, an array of shape (1,) and dtype `STATE` (2.7 MB)."""
     state = np.zeros(1, STATE)
-    for name in ("mid", "log_mid", "bid", "bid_qty", "ask", "ask_qty", "trade_price", "log_mids"):
+    for name in ("mid", "log_mid", "bid", "bid_qty", "ask", "ask_qty", "trade_price", "log_mids", "resilience"):
         state[name] = np.nan
     for name in ("high", "highs"):
         state[name] = -np.inf
