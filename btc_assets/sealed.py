@@ -169,6 +169,7 @@ def sealed_silver(
     examples: list[dict[str, Any]] = []
     failed_days: list[str] = []
     days_without_books: list[str] = []
+    days_without_leader: list[str] = []
 
     def prove_day(day: str) -> dict[str, Any]:
         started_s = SYSTEM_CLOCK.monotonic_s()
@@ -181,6 +182,7 @@ def sealed_silver(
                     *(db, symbol, day, keep),
                     insist=_insists(context),
                     books=None if books is None else books.get(symbol, NO_BOOKS),
+                    leader=environment.get().leader,
                 )
                 for symbol in symbols_on(db, day)
             ]
@@ -189,6 +191,8 @@ def sealed_silver(
             failed_days.append(day)
         if not all(proof.books_proven for proof in proofs):
             days_without_books.append(day)
+        if not all(proof.leader_proven for proof in proofs):
+            days_without_leader.append(day)
         largest: dict[str, float] = {}
         for proof in proofs:
             for name, value in proof.max_abs_diff.items():
@@ -212,6 +216,7 @@ def sealed_silver(
             "rows_unexplained": _total(results, "rows_unexplained"),
             "rows_extra": _total(results, "rows_extra"),
             "days_without_order_books": ", ".join(days_without_books) or "none",
+            "days_without_leader": ", ".join(days_without_leader) or "none",
             "examples": markdown(examples),
         },
     )

@@ -17,6 +17,8 @@ from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import MAX_QUEUED_MESSAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from btc_core.market.frames import ChannelFrame
     from btc_core.market.messages import Envelope
     from streaming.publisher import Publisher
@@ -28,8 +30,10 @@ FULL_MESSAGES = MAX_QUEUED_MESSAGES * 9 // 10
 class ConflatingPublisher:
     """Frames to `market.events` in the order of their receipt."""
 
-    def __init__(self, publisher: Publisher, conflate_above: int) -> None:
+    def __init__(self, publisher: Publisher, conflate_above: int, log_key: Callable[[str], str] = str) -> None:
+        """`log_key` returns the Kafka key of the messages of a symbol (`Settings.log_key`)."""
         self._publisher = publisher
+        self._log_key = log_key
         self._conflate_above = conflate_above
         self._held_quotes: dict[str, Envelope] = {}
 
@@ -70,4 +74,4 @@ class ConflatingPublisher:
             self._send(key, envelope)
 
     def _send(self, key: str, envelope: Envelope) -> None:
-        self._publisher.publish(EVENTS_TOPIC, key, encode_envelope(envelope), envelope.ts_recv_ns)
+        self._publisher.publish(EVENTS_TOPIC, self._log_key(key), encode_envelope(envelope), envelope.ts_recv_ns)

@@ -59,7 +59,7 @@ class Ingest:
         self._settings = settings
         self._clock = clock
         self._publisher = Publisher(settings.kafka, "ingest", blocking=False)
-        conflating = ConflatingPublisher(self._publisher, settings.stream.conflate_above_messages)
+        conflating = ConflatingPublisher(self._publisher, settings.stream.conflate_above_messages, settings.log_key)
         self._frame_publisher = DiskSaver(conflating, settings.disk, clock)
         self._exchange = exchange_of(settings.exchange)
         shared = Shared(self, self._exchange, clock, itertools.count(1), SubscriptionStates())
@@ -190,7 +190,8 @@ class Ingest:
             for raw in frames:
                 place = self._clock.now_ns(), 0, 0
                 envelope = Envelope(*place, "ohlc", "rest", raw, exchange=self._exchange.name)
-                self._publisher.publish(EVENTS_TOPIC, symbol, encode_envelope(envelope), envelope.ts_recv_ns)
+                key = self._settings.log_key(symbol)
+                self._publisher.publish(EVENTS_TOPIC, key, encode_envelope(envelope), envelope.ts_recv_ns)
             log.info("%s: published %d frames of minute bars from the exchange's history", symbol, len(frames))
 
     async def _history(self, symbol: str) -> list[bytes]:

@@ -60,6 +60,7 @@ class RepairHandler:
 
     def __init__(self, settings: Settings) -> None:
         self._exchange = exchange_of(settings.exchange)
+        self._log_key = settings.log_key
         self._refusals = Publisher(settings.kafka, GROUP)
         """Publishes dead letters, in the thread of the loop."""
         self._publisher = Publisher(settings.kafka, GROUP)
@@ -183,7 +184,7 @@ class RepairHandler:
     def _publish(self, symbol: str, channel: str, raw: bytes) -> None:
         ts_ns = now_ns()
         envelope = Envelope(ts_ns, 0, 0, channel, "rest", raw, exchange=self._exchange.name)
-        self._publisher.publish(EVENTS_TOPIC, symbol, encode_envelope(envelope), ts_ns)
+        self._publisher.publish(EVENTS_TOPIC, self._log_key(symbol), encode_envelope(envelope), ts_ns)
 
     def _flush(self, stop: threading.Event) -> bool:
         """Wait until Kafka has acknowledged everything published; False if the worker was stopped before that."""

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY
-from btc_core.days.day_replay import events_around, in_log_order, orders, replay
+from btc_core.days.day_replay import events_around, in_log_order, leader_events, orders, replay
 from btc_core.days.stored_days import read_rows
-from btc_core.features.catalogue import DEPTH_FEATURES, FEATURE_NAMES, FEATURE_VERSION, as_matrix
+from btc_core.features.catalogue import DEPTH_FEATURES, FEATURE_NAMES, FEATURE_VERSION, LEADER_FEATURES, as_matrix
 from btc_core.features.state import EVENT_FIELDS, slot_of
 from btc_core.market.events import TRADE
 from btc_core.stores.questdb import write_rows
@@ -65,6 +65,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """Stored rows that no replay gives."""
     books_proven: bool = True
     """Whether the features of the order book were compared. Without the day's messages they cannot be, and stay as stored."""
+    leader_proven: bool = True
+    """Whether the features of the leading market were compared. Without its quotes and trades they stay as stored."""
     rows_of_other_version: int
     """Rows of another feature version, which cannot be compared. They are part of `rows_different`."""
     late_trades: int
@@ -197,19 +199,23 @@ def _stored_keys(stored: pa.Table) -> np.ndarray:
 
 
 def prove(  # noqa: PLR0913 - what is compared, and how
-    db: QuestDB, symbol: str, day: str, keep: Keep, *, insist: bool = False, books: np.ndarray | None = None
-) -> Proof:
+    db: QuestDB, symbol: str, day: str, keep: Keep, *, insist: bool = False,
+    books: np.ndarray | None = None, leader: str = "",
+) -> Proof:  # fmt: skip
     """Replay a day, compare it with `silver_features`, and write the rows that are missing or different there.
 
     `keep` stores the old rows before they are replaced. If too much would change, nothing is written and `Proof.refusal`
     says why; `insist` writes it nevertheless. `books` are the market's events of the order book (`day_books`). Without
-    them the features of the order book are not compared, and stored ones are kept.
+    them the features of the order book are not compared, and stored ones are kept. The same holds for the features of the
+    `leader` (`BTC_LEADER`) if bronze has none of its quotes and trades.
     """
     begin_ns = day_ns(day)
     end_ns = begin_ns + NS_PER_DAY
-    events = events_around(db, symbol, day)
-    ordered = orders(events if books is None else in_log_order(np.concatenate([events, books])))
-    unproven = DEPTH_FEATURES if books is None else ()
+    leads = leader_events(db, leader, day) if leader and leader != symbol else None
+    parts = [events_around(db, symbol, day), *(part for part in (books, leads) if part is not None)]
+    ordered = orders(in_log_order(np.concatenate(parts)))
+    leader_is_missing = leads is not None and not len(leads)
+    unproven = (*(DEPTH_FEATURES if books is None else ()), *(LEADER_FEATURES if leader_is_missing else ()))
     stored = _stored_rows(db, symbol, day)
     as_streamed = Comparison(db, symbol, unproven)
     for part, rows in replay(ordered.streamed, begin_ns, end_ns):
@@ -231,6 +237,7 @@ def prove(  # noqa: PLR0913 - what is compared, and how
         rows_unexplained=len(unexplained),
         rows_extra=stored - true.matched,
         books_proven=books is not None,
+        leader_proven=not leader_is_missing,
         rows_of_other_version=true.other_version,
         late_trades=ordered.moved_trades,
         max_abs_diff=true.max_abs_diff,

@@ -41,7 +41,7 @@ _QUOTE = ("bronze_ticks.bid", "bronze_ticks.bid_qty", "bronze_ticks.ask", "bronz
 _TRADE = ("bronze_trades.price", "bronze_trades.qty", "bronze_trades.side")
 _VOLUME = ("bronze_trades.qty",)
 _TIME = ("bronze_ticks.ts_event",)
-_BOOK = ("log.raw",)
+_BOOK = ("bronze_book_checks.checksum",)
 
 RV_WINDOWS_MIN = (1, 5, 15, 30, 60, 240, 1440)
 EWMA_HALF_LIVES_MIN = (3, 10, 30, 120)
@@ -57,7 +57,6 @@ ZERO_MOVE_WINDOWS_S = (60, 300)
 BOOK_SIDES = ("bid", "ask")
 DEPTH_DISTANCES_BPS = (1, 5, 10)
 LEAD_WINDOWS = ("5s", "30s", "1m", "5m")
-LEAD_WINDOWS_S = (5, 30, 60, 300)
 
 FEATURES: tuple[Feature, ...] = (
     *(
@@ -258,6 +257,47 @@ FEATURES: tuple[Feature, ...] = (
         "microstructure",
         _BOOK,
     ),
+    # the market that `BTC_LEADER` names, at the moment of the row; see `leader`
+    *(
+        Feature(
+            f"lead_return_{window}_bps",
+            "bps",
+            f"log return of the leading market's mid over {window}; like every feature of the leader, it is empty for the "
+            "leader itself, without a leader, and after a silence of the leader of 90 s",
+            "microstructure",
+            _MID,
+        )
+        for window in LEAD_WINDOWS
+    ),
+    *(
+        Feature(
+            f"lead_log_rv_{window}",
+            "ln",
+            f"log of the realized variance of the leading market's one-second returns over {window}",
+            "microstructure",
+            _MID,
+        )
+        for window in LEAD_WINDOWS
+    ),
+    *(
+        Feature(
+            f"lead_volume_{window}",
+            "1",
+            f"log of the leading market's volume over {window}, divided by its mean over windows of that length in the last "
+            "hour, plus 0.01",
+            "microstructure",
+            _VOLUME,
+        )
+        for window in LEAD_WINDOWS
+    ),
+    Feature(
+        "lead_basis_bps",
+        "bps",
+        "log of the leading market's mid divided by the own mid, minus the exponential mean of that over the last 8 h with "
+        "half-life 1 h, from one sample per minute",
+        "microstructure",
+        _MID,
+    ),
     # the current top of the book, also on the rows of trades
     Feature("bid", "USD", "best bid", "gold", ("bronze_ticks.bid",)),
     Feature("bid_qty", "BTC", "quantity at the best bid", "gold", ("bronze_ticks.bid_qty",)),
@@ -315,6 +355,11 @@ DEPTH_FEATURES: tuple[str, ...] = (
     "book_age_s",
 )
 """The features that need frames of the order book."""
+LEADER_FEATURES: tuple[str, ...] = (
+    *(f"lead_{what.format(window)}" for what in ("return_{}_bps", "log_rv_{}", "volume_{}") for window in LEAD_WINDOWS),
+    "lead_basis_bps",
+)
+"""The features that need a leading market."""
 MODEL_FEATURES: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.group in MODEL_GROUPS)
 BAR_FEATURES: tuple[str, ...] = tuple(
     feature.name for feature in FEATURES if feature.group in {"volatility", "returns", "time", "activity"}

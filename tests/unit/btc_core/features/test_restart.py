@@ -10,7 +10,17 @@ import pytest
 from btc_core.features.catalogue import FEATURE_NAMES, FOLD_REVISION, ROW
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
 from btc_core.features.state import EVENT, WARM_UP_S, new_state
-from btc_core.market.events import BAR, BOOK_ASKS, BOOK_BIDS, BOOK_LOST, MAX_AHEAD_S, QUOTE, TRADE
+from btc_core.market.events import (
+    BAR,
+    BOOK_ASKS,
+    BOOK_BIDS,
+    BOOK_LOST,
+    LEAD_QUOTE,
+    LEAD_TRADE,
+    MAX_AHEAD_S,
+    QUOTE,
+    TRADE,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -18,7 +28,7 @@ S = 1_000_000_000
 BEGIN_S = 1_700_438_400 + 80_000  # Monday, 2023-11-20 22:13:20 UTC
 KINDS = (
     "plain", "rare_trades", "no_trades", "silent_quotes", "no_quotes", "rare_quotes", "silences", "long_silences", "future",
-    "bars", "books", "all",
+    "bars", "books", "leader", "all",
 )  # fmt: skip
 
 
@@ -63,10 +73,22 @@ def market(kind: str, seed: int, hours: float = 56.0) -> tuple[np.ndarray, np.nd
             price = round(price * float(np.exp(rng.normal(0, 1e-4))), 1)
             qty = np.round(rng.exponential(1.0, 2), 8)
             events.append((stamp, QUOTE, price, qty[0], price + 0.1, qty[1], 0.0))
-        if kind in {"books", "all"} and now // (3_000 * S) % 5:  # no frames for 50 minutes, every few hours
-            events += book_events(rng, stamp - int(rng.integers(-S, 3 * S)))
+        events += side_events(kind, rng, stamp, price)
         received += [now] * (len(events) - len(received))
     return np.array(events, EVENT), np.array(received)
+
+
+def side_events(kind: str, rng: np.random.Generator, stamp: int, price: float) -> list[tuple[float, ...]]:
+    """Return events that give no row: those of the order book and of the leading market."""
+    events: list[tuple[float, ...]] = []
+    if kind in {"books", "all"} and stamp // (3_000 * S) % 5:  # no frames for 50 minutes, every few hours
+        events += book_events(rng, stamp - int(rng.integers(-S, 3 * S)))
+    if kind in {"leader", "all"} and stamp // (2_500 * S) % 9 > 1:  # no events for 83 minutes, every few hours
+        at = stamp - int(rng.integers(-2 * S, 9 * S))
+        events.append((at, LEAD_QUOTE, price * 1.001 + float(rng.normal()), 0.0, 0.0, 0.0, 0.0))
+        if rng.random() < 0.3:
+            events.append((at, LEAD_TRADE, round(float(rng.exponential(0.2)), 8), 0.0, 0.0, 0.0, 0.0))
+    return events
 
 
 def book_events(rng: np.random.Generator, ts_ns: int) -> list[tuple[float, ...]]:
@@ -202,10 +224,12 @@ def seeded_events() -> np.ndarray:
         if draw() < 0.5:
             sides = [[round(9 * draw(), 8) + 1e-8 for _ in range(5)] for _ in range(2)]
             events += [(now, BOOK_BIDS, *sides[0]), (now, BOOK_ASKS, *sides[1])]
+            events += [(now, LEAD_QUOTE, round(price * (1.0 + 1e-5 * draw()), 1), 0.0, 0.0, 0.0, 0.0)]
+            events += [(now, LEAD_TRADE, round(draw(), 8), 0.0, 0.0, 0.0, 0.0)]
     return np.array(events, EVENT)
 
 
-GOLDEN = (4, "885cea9e64eca70a")
+GOLDEN = (4, "332aa1ee4713f066")
 """The `FOLD_REVISION` and the digest of the rows of `seeded_events`."""
 
 
