@@ -23,7 +23,7 @@ from btc_core.features.fold import EMIT_TICKS, fold
 from btc_core.features.state import EVENT, new_state, slot_of
 from btc_core.market.book import OrderBook
 from btc_core.market.events import QUOTE, TRADE
-from btc_core.market.frames import BookData, Level, decode
+from btc_core.market.frames import BookData, BookFrame, Level, decode
 from btc_core.market.messages import Envelope
 
 if TYPE_CHECKING:
@@ -232,3 +232,41 @@ def book_checksum(plan: Plan) -> list[Figure]:
     per_update = 1e6 / len(tape)
     ours, slow = seconds(work, plan.repeats) * per_update, seconds(naive, 3) * per_update
     return [Figure("book update with checksum", ours, "µs", None, "lower", "decimals formatted as text", slow)]
+
+
+@benchmark("book-features")
+def book_features(plan: Plan) -> list[Figure]:
+    """One frame of the order book through the engine: decoding, the book, its checksum, its measures and the fold."""
+    tape = book_tape(plan.size(10_000))
+    envelopes = [
+        Envelope(
+            BEGIN_NS + number * 1_000_000, 1, number, "book", "ws",
+            (
+                f'{{"channel":"book","type":"{"update" if number else "snapshot"}","data":[{{"symbol":"BTC/USD",'
+                f'"bids":[{_level_texts(data.bids)}],"asks":[{_level_texts(data.asks)}],"checksum":{data.checksum}}}]}}'
+            ).encode(),
+        )
+        for number, data in enumerate(tape)
+    ]  # fmt: skip
+    messages = [(envelope, 0, number) for number, envelope in enumerate(envelopes)]
+
+    def work() -> None:
+        engine = FeatureEngine()
+        run(engine, messages)
+        assert engine.rejected == {}
+
+    def without_features() -> None:
+        book = OrderBook("BTC/USD")
+        for number, envelope in enumerate(envelopes):
+            frame = decode(envelope.raw)
+            assert isinstance(frame, BookFrame)
+            book.apply(frame.data[0], snapshot=number == 0)
+
+    per_frame = 1e6 / len(messages)
+    ours, before = seconds(work, plan.repeats) * per_frame, seconds(without_features, plan.repeats) * per_frame
+    return [Figure("book frame to features", ours, "µs", None, "lower", "decoded and verified only", before)]
+
+
+def _level_texts(levels: list[Level]) -> str:
+    last = {level.price: level.qty for level in levels}
+    return ",".join(f'{{"price":{price:.1f},"qty":{qty:.8f}}}' for price, qty in last.items())

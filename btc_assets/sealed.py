@@ -159,26 +159,44 @@ def sealed_bronze(
     metadata=table_metadata(SILVER_FEATURES),
     retry_policy=SERVER_RETRY,
 )
-def sealed_silver(context: dg.AssetExecutionContext, database: Database, lake: Lake) -> Result:
+def sealed_silver(
+    context: dg.AssetExecutionContext, environment: Environment, database: Database, lake: Lake
+) -> Result:
     """Feature rows of a day, compared with a replay of its bronze, in which late trades are in their place."""
+    from btc_core.days.day_books import NO_BOOKS, books_around  # noqa: PLC0415 - imports numba
     from btc_core.days.day_replay import symbols_on  # noqa: PLC0415 - imports numba
     from btc_core.days.silver_proof import prove  # noqa: PLC0415 - imports numba
 
     examples: list[dict[str, Any]] = []
     failed_days: list[str] = []
     empty_days: list[str] = []
+    days_without_books: list[str] = []
+    days_without_leader: list[str] = []
 
     def prove_day(day: str) -> dict[str, Any]:
         started_s = SYSTEM_CLOCK.monotonic_s()
         with database.connect() as db, lake.connect() as store:
             seal = seal_of(db, day)
             keep = keeper(store, day, seal.id)
-            proofs = [prove(db, symbol, day, keep, insist=_insists(context)) for symbol in symbols_on(db, day)]
+            books = books_around(db, environment.get().kafka, store, day)
+            proofs = [
+                prove(
+                    *(db, symbol, day, keep),
+                    insist=_insists(context),
+                    books=None if books is None else books.get(symbol, NO_BOOKS),
+                    leader=environment.get().leader,
+                )
+                for symbol in symbols_on(db, day)
+            ]
         examples.extend(example for proof in proofs for example in proof.examples)
         if not all(proof.stream_equals_replay for proof in proofs):
             failed_days.append(day)
         if not any(proof.rows_streamed for proof in proofs):
             empty_days.append(day)
+        if not all(proof.books_proven for proof in proofs):
+            days_without_books.append(day)
+        if not all(proof.leader_proven for proof in proofs):
+            days_without_leader.append(day)
         largest: dict[str, float] = {}
         for proof in proofs:
             for name, value in proof.max_abs_diff.items():
@@ -206,6 +224,8 @@ def sealed_silver(context: dg.AssetExecutionContext, database: Database, lake: L
             "rows_compared": _total(results, "rows_streamed"),
             "rows_unexplained": _total(results, "rows_unexplained"),
             "rows_extra": _total(results, "rows_extra"),
+            "days_without_order_books": ", ".join(days_without_books) or "none",
+            "days_without_leader": ", ".join(days_without_leader) or "none",
             "examples": markdown(examples),
         },
     )

@@ -139,7 +139,8 @@ def send_again(settings: Settings, letters: list[Letter]) -> tuple[list[Letter],
         except BadFrame as error:
             refused.append((letter, str(error)))
             continue
-        sender.produce(EVENTS_TOPIC, encode_envelope(envelope), symbol, timestamp=timestamp_ms(now_ns()))
+        key = settings.log_key(symbol)
+        sender.produce(EVENTS_TOPIC, encode_envelope(envelope), key, timestamp=timestamp_ms(now_ns()))
         partition, _, offset = letter.place.partition(":")
         mark = DeadLetter(REDRIVEN, letter.place, now_ns(), "redrive", DEADLETTERS_TOPIC, int(partition), int(offset))
         sender.produce(DEADLETTERS_TOPIC, msgspec.json.encode(mark), REDRIVEN)

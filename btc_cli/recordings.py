@@ -44,6 +44,9 @@ def replay(  # noqa: PLR0913 - every option of the command is an argument
         str, typer.Option(help="Exchange that sent the frames: kraken, coinbase, binance or binance-perp.")
     ] = "kraken",
     *,
+    leader: Annotated[
+        str, typer.Option(help="Market in the recording that the others follow, as BTC_LEADER. A day uses BTC_LEADER.")
+    ] = "",
     day: Annotated[str, typer.Option(help="Replay the archive of this UTC day instead of a file.")] = "",
     symbol: Annotated[str, typer.Option(help="Market whose rows are wanted. Default: all of the day.")] = "",
     data_dir: DataDir = None,
@@ -59,15 +62,15 @@ def replay(  # noqa: PLR0913 - every option of the command is an argument
     if day:
         _replay_day(day, symbol, out, data_dir)
     elif file is not None and out is not None and not symbol:
-        _replay_file(file, out, exchange)
+        _replay_file(file, out, exchange, leader)
     else:
         msg = "a recording needs --out, the file for its rows, and takes no --symbol"
         raise InvalidInput(msg)
 
 
-def _replay_file(file: Path, out: Path, exchange: str) -> None:
+def _replay_file(file: Path, out: Path, exchange: str, leader: str) -> None:
     started_s = time.perf_counter()
-    result = replay_file(file, exchange)
+    result = replay_file(file, exchange, leader)
     table = rows_table(result.rows)
     for bad in result.bad[:SHOWN_BAD_LINES]:
         typer.echo(f"{file}, line {bad.line}: {bad.message}", err=True)
@@ -100,7 +103,7 @@ def _replay_day(day: str, symbol: str, out: Path | None, data_dir: Path | None) 
             )
         stored = _stored_rows(opened, settings.questdb, day)
         written = None if out is None else opened.enter_context(_parquet(out))
-        for batch in replay_archived_day(store, chosen):
+        for batch in replay_archived_day(store, chosen, settings.leader):
             if symbol and batch.symbol != symbol:
                 continue
             rows += len(batch.ids)

@@ -452,6 +452,11 @@ class Settings(BaseSettings):
         env_prefix="BTC_", env_nested_delimiter="_", env_nested_max_split=1, frozen=True, extra="ignore"
     )
 
+    leader: str = ""
+    """The market whose returns, variance, volume and basis are inputs of the others; one of `BTC_EXCHANGE_SYMBOLS`. Empty: none.
+    All markets then share one partition of the log, because only messages of one partition have an order, and so one features
+    worker. A change moves markets to another partition, where their windows start again: make it at midnight UTC, because the
+    features of a day are proven for one leader."""
     exchange: ExchangeSettings = ExchangeSettings()
     kafka: KafkaSettings = KafkaSettings()
     questdb: QuestdbSettings = QuestdbSettings()
@@ -468,6 +473,24 @@ class Settings(BaseSettings):
     backup: BackupSettings = BackupSettings()
     disk: DiskSettings = DiskSettings()
     links: LinksSettings = LinksSettings()
+
+    @model_validator(mode="after")
+    def _leader_is_followed(self) -> Self:
+        """Refuse a leader whose messages would never come."""
+        if self.leader and self.leader not in self.exchange.symbols:
+            msg = (
+                f"BTC_LEADER is {self.leader!r}, which is not followed; name one of {', '.join(self.exchange.symbols)} "
+                "(BTC_EXCHANGE_SYMBOLS), or none"
+            )
+            raise ValueError(msg)
+        return self
+
+    def log_key(self, symbol: str) -> str:
+        """Return the key of a market's messages on `market.events`, which decides their partition.
+
+        With a leader it is the leader for every market, so that the log orders the leader's events and those of the others.
+        """
+        return self.leader or symbol
 
     @property
     def simulated(self) -> bool:

@@ -17,6 +17,8 @@ from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import MAX_QUEUED_MESSAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from btc_core.market.frames import ChannelFrame
     from btc_core.market.messages import Envelope
     from streaming.publisher import Publisher
@@ -28,8 +30,10 @@ FULL_MESSAGES = MAX_QUEUED_MESSAGES * 9 // 10
 class ConflatingPublisher:
     """Frames to `market.events` in the order of their receipt."""
 
-    def __init__(self, publisher: Publisher, conflate_above: int) -> None:
+    def __init__(self, publisher: Publisher, conflate_above: int, log_key: Callable[[str], str] = str) -> None:
+        """`log_key` returns the Kafka key of the messages of a symbol (`Settings.log_key`)."""
         self._publisher = publisher
+        self._log_key = log_key
         self._conflate_above = conflate_above
         self._held_quotes: dict[str, Envelope] = {}
 
@@ -38,20 +42,24 @@ class ConflatingPublisher:
         """Whether no more frames should be read from the socket."""
         return self._publisher.full or self._publisher.waiting >= FULL_MESSAGES
 
-    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
-        """Publish a frame; while too many messages wait, hold it back if it is a quote, leave it out if it is a book."""
+    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> bool:
+        """Publish a frame; while too many messages wait, hold it back if it is a quote, leave it out if it is a book.
+
+        Returns False for a frame that is left out.
+        """
         conflating = self._publisher.waiting > self._conflate_above
         if conflating and isinstance(frame, BookFrame):
             metrics.CONFLATED.labels("book", key).inc()
-            return
+            return False
         if conflating and isinstance(frame, TickerFrame):
             if key in self._held_quotes:
                 metrics.CONFLATED.labels("ticker", key).inc()
             self._held_quotes[key] = envelope
-            return
+            return True
         if self._held_quotes:
             self._send_held_quote(key)
         self._send(key, envelope)
+        return True
 
     def poll(self) -> None:
         """Process Kafka's acknowledgements, and send the held quotes once few enough messages wait."""
@@ -66,4 +74,4 @@ class ConflatingPublisher:
             self._send(key, envelope)
 
     def _send(self, key: str, envelope: Envelope) -> None:
-        self._publisher.publish(EVENTS_TOPIC, key, encode_envelope(envelope), envelope.ts_recv_ns)
+        self._publisher.publish(EVENTS_TOPIC, self._log_key(key), encode_envelope(envelope), envelope.ts_recv_ns)

@@ -46,19 +46,22 @@ class DiskSaver:
         """Whether no more frames should be read from the socket."""
         return self._publisher.full
 
-    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
-        """Pass a frame on, hold it back if it is a quote, or leave it out if it is a book, as the disk requires."""
+    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> bool:
+        """Pass a frame on, hold it back if it is a quote, or leave it out if it is a book, as the disk requires.
+
+        Returns False for a frame that is left out.
+        """
         if self._step >= Saving.BOOKS and isinstance(frame, BookFrame):
             metrics.DISK_LEFT_OUT.labels("book", key).inc()
-            return
+            return False
         if self._step >= Saving.QUOTES and isinstance(frame, TickerFrame):
             if key in self._held:
                 metrics.DISK_LEFT_OUT.labels("ticker", key).inc()
             self._held[key] = (envelope, frame)
             self._pass_on_due_quotes()
-            return
+            return True
         self._pass_on_quote(key)
-        self._publisher.publish(key, envelope, frame)
+        return self._publisher.publish(key, envelope, frame)
 
     def poll(self) -> None:
         """Look at the disk, pass on the quotes that are due, and process Kafka's acknowledgements."""

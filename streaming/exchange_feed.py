@@ -56,8 +56,11 @@ class FrameLog(Protocol):
         """Whether no more frames should be read from any socket."""
         ...
 
-    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
-        """Append a frame to the log; raises `ServiceError` if Kafka's client does not take it."""
+    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> bool:
+        """Append a frame to the log; raises `ServiceError` if Kafka's client does not take it.
+
+        Returns False for a frame that is left out.
+        """
         ...
 
     def publish_history(self, key: str, envelope: Envelope) -> None:
@@ -150,12 +153,15 @@ class ExchangeFeed:
         """Whether no more frames should be read from the socket."""
         return self._log.full
 
-    def publish(self, link: int, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
-        """Append a frame to the log, unless another link had it; raises `ServiceError` if Kafka's client does not take it."""
+    def publish(self, link: int, key: str, envelope: Envelope, frame: ChannelFrame) -> bool:
+        """Append a frame to the log, unless another link had it; raises `ServiceError` if Kafka's client does not take it.
+
+        Returns False for a frame that is left out.
+        """
         now_s = self._clock.monotonic_s()
         if self._copies is not None and not self._copies.is_new(link, key, frame, envelope.raw, now_s):
-            return
-        self._log.publish(key, envelope, frame)
+            return True
+        return self._log.publish(key, envelope, frame)
 
     def dead_letter(self, reason: str, message: str, raw: bytes) -> None:
         """Keep a frame that cannot be used."""

@@ -87,8 +87,11 @@ class FrameSink(Protocol):
         """Whether no more frames should be read from the socket."""
         ...
 
-    def publish(self, link: int, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
-        """Take a frame of the link with this number; raises `ServiceError` if it cannot be published."""
+    def publish(self, link: int, key: str, envelope: Envelope, frame: ChannelFrame) -> bool:
+        """Take a frame of the link with this number; raises `ServiceError` if it cannot be published.
+
+        Returns False for a frame that is left out of the log because of overload or a full disk.
+        """
         ...
 
     def dead_letter(self, reason: str, message: str, raw: bytes) -> None:
@@ -352,11 +355,13 @@ class ExchangeLink:
             self._renew_books(self._last_frame_s)
         if str(frame.__struct_config__.tag) not in EVENT_CHANNELS:  # the readers of the log report those of events
             self._report_bad_entries(frame, raw)
-        self._publish(symbol, frame, raw, now_ns, book_ok=book_ok)
+        is_in_log = self._publish(symbol, frame, raw, now_ns, book_ok=book_ok)
+        if isinstance(frame, BookFrame) and not is_in_log:
+            self._books.left_out(symbol, self._last_frame_s)
 
     def _renew_books(self, now_s: float) -> None:
         for symbol in self._books.take_requests(now_s):
-            self._enqueue(self._subscriptions.resubscribe("book", symbol, "checksum", now_s))
+            self._enqueue(self._subscriptions.resubscribe("book", symbol, self._books.reason(symbol), now_s))
 
     def _refuse_foreign(self, symbols: list[str], frame: MarketFrame) -> None:
         """Count a frame of markets that were not asked for, and keep the first one of each as a dead letter."""
@@ -376,7 +381,7 @@ class ExchangeLink:
             log.warning("%s", error)
             self._sink.dead_letter(error.reason, str(error), raw)
 
-    def _publish(self, key: str, frame: ChannelFrame, raw: bytes, now_ns: int, *, book_ok: bool | None = None) -> None:
+    def _publish(self, key: str, frame: ChannelFrame, raw: bytes, now_ns: int, *, book_ok: bool | None = None) -> bool:
         envelope = Envelope(
             now_ns,
             self._connection,
@@ -389,7 +394,7 @@ class ExchangeLink:
             self._exchange_clock.measured_offset_ns,
             qualified=bool(exchange_in(key)),
         )
-        self._sink.publish(self._number, key, envelope, frame)
+        return self._sink.publish(self._number, key, envelope, frame)
 
     def _record_data(self, frame: MarketFrame, symbol: str, now_ns: int) -> None:
         """Note that a subscription delivers, and whether the data is new; measure the latency of updates."""

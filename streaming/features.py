@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 
 GROUP = WorkerName.FEATURES
 STATE_VERSION = f"{FEATURE_VERSION}-{hashlib.sha256(repr(STATE).encode()).hexdigest()[:8]}-{continuity.STATE_VERSION}"
-"""Version of the saved state: the features, the revision of the fold, the layout of its state, and the trade ids."""
+"""Version of the saved state: the features, the revision of the fold, the layout of its state, and the trade ids. The worker
+adds the leading market, because the state depends on it."""
 WARM_UP_MARGIN_S = 600
 """Extra warm-up: the log is read from a receive time, whereas the windows of the fold are in exchange time."""
 
@@ -127,12 +128,13 @@ class FeaturesHandler:
     """Folds messages in the order of the log and hands the feature rows to the sink."""
 
     def __init__(self, settings: Settings) -> None:
-        self._engine = FeatureEngine()
+        self._leader = settings.leader
+        self._engine = FeatureEngine(self._leader)
         self._sink = FeatureSink(settings)
 
     def reset(self) -> None:
         """Forget the state of every symbol, and rows not yet drained: their messages come again."""
-        self._engine = FeatureEngine()
+        self._engine = FeatureEngine(self._leader)
         self._sink.drop()
 
     def warm(self, messages: list[Record]) -> None:
@@ -171,7 +173,8 @@ class FeaturesHandler:
 
 def build(settings: Settings) -> Worker:
     """The worker, ready to run."""
-    spec = WorkerSpec(GROUP, EVENTS_TOPIC, WARM_UP_S + WARM_UP_MARGIN_S, STATE_VERSION)
+    version = f"{STATE_VERSION}-{settings.leader}" if settings.leader else STATE_VERSION
+    spec = WorkerSpec(GROUP, EVENTS_TOPIC, WARM_UP_S + WARM_UP_MARGIN_S, version)
     return Worker(settings, spec, FeaturesHandler(settings))
 
 

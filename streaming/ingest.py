@@ -49,7 +49,7 @@ class Ingest:
         self._settings = settings
         self._clock = clock
         self._publisher = Publisher(settings.kafka, "ingest", blocking=False)
-        conflating = ConflatingPublisher(self._publisher, settings.stream.conflate_above_messages)
+        conflating = ConflatingPublisher(self._publisher, settings.stream.conflate_above_messages, settings.log_key)
         self._frame_publisher = DiskSaver(conflating, settings.disk, clock)
         self.stopped = asyncio.Event()
         connection_numbers = itertools.count(1)
@@ -82,13 +82,17 @@ class Ingest:
         """Whether no more frames should be read from any socket."""
         return self._frame_publisher.full
 
-    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
-        """Append a frame to the log; raises `ServiceError` if Kafka's client does not take it."""
-        self._frame_publisher.publish(key, envelope, frame)
+    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> bool:
+        """Append a frame to the log; raises `ServiceError` if Kafka's client does not take it.
+
+        Returns False for a frame that is left out.
+        """
+        return self._frame_publisher.publish(key, envelope, frame)
 
     def publish_history(self, key: str, envelope: Envelope) -> None:
         """Append a frame from REST to the log; raises `ServiceError` if Kafka's client does not take it."""
-        self._publisher.publish(EVENTS_TOPIC, key, encode_envelope(envelope), envelope.ts_recv_ns)
+        log_key = self._settings.log_key(key)
+        self._publisher.publish(EVENTS_TOPIC, log_key, encode_envelope(envelope), envelope.ts_recv_ns)
 
     def dead_letter(self, reason: str, message: str, raw: bytes, exchange: str) -> None:
         """Keep a frame that cannot be used."""

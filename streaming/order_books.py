@@ -1,7 +1,8 @@
 """The order books of one connection, kept only to verify the exchange's checksums.
 
 A book that does not match is wrong until its next snapshot. The first mismatch asks for one at once, further ones ask
-more and more rarely: the stream continues without that book, and a metric says so.
+more and more rarely: the stream continues without that book, and a metric says so. Readers of the log need a snapshot,
+too, after frames were left out of the log, and every hour, so that a row never depends on an older frame.
 What does not belong here: how a book and its checksum are computed (`btc_core.market.book`), or subscribing
 (`exchange_link`).
 """
@@ -37,6 +38,14 @@ STABLE_S = 60.0
 """A book that matched for this long is sound again, and its next mismatch counts as the first."""
 
 
+REFRESH_S = 3_600.0
+"""Time from a snapshot to the request for the next one. Features of a book are empty `depth.MAX_SNAPSHOT_AGE_S` (6 h) after
+its snapshot."""
+LEFT_OUT_PAUSE_S = 10.0
+"""Time from the first frame that was left out of the log to the request for a snapshot. While frames are still left out,
+the snapshot is, too, and the next one is requested after the same time."""
+
+
 class _Check:
     """The history of one book, across connections."""
 
@@ -46,6 +55,11 @@ class _Check:
         self.matching_since_s: float | None = None
         self.request_s: float | None = None
         """When the next snapshot is requested; None while none is needed."""
+        self.reason = "checksum"
+        """Why it is requested: `checksum`, `left_out` or `refresh`."""
+
+    def request_at(self, request_s: float, reason: str) -> None:
+        self.request_s, self.reason = request_s, reason
 
     def matched(self, now_s: float) -> None:
         if self.matching_since_s is None:
@@ -60,7 +74,7 @@ class _Check:
         self.mismatches += 1
         self.matching_since_s = None
         pause_s = 0.0 if self.mismatches == 1 else backoff_s(self.mismatches - 2, RETRY_FIRST_S, RETRY_MAX_S)
-        self.request_s = now_s + pause_s
+        self.request_at(now_s + pause_s, "checksum")
         metrics.BOOK_MISMATCHES.labels(self.symbol).inc()
         if self.mismatches < UNVERIFIED_MISMATCHES:
             log.warning("%s; subscribing to this book again in %.0f s", error, pause_s)
@@ -94,13 +108,19 @@ class OrderBooks:
             precision = (pair.price_precision, pair.qty_precision)
             if pair.symbol in self._books and self._precision.get(pair.symbol, DEFAULT_PRECISION) != precision:
                 del self._books[pair.symbol]
-                self._checks[pair.symbol].request_s = now_s
+                self._checks[pair.symbol].request_at(now_s, "checksum")
             self._precision[pair.symbol] = precision
 
     def apply(self, frame: BookFrame, now_s: float) -> bool:
         """Apply a frame; returns whether all its books are known and all its checksums match."""
         results = [self._apply_entry(data, now_s, snapshot=frame.type == "snapshot") for data in frame.data]
         return all(results) and not frame.bad
+
+    def left_out(self, symbol: str, now_s: float) -> None:
+        """Ask for a snapshot soon, because a frame of this book is not in the log."""
+        check = self._checks.get(symbol)
+        if check is not None and (check.request_s is None or check.reason == "refresh"):
+            check.request_at(now_s + LEFT_OUT_PAUSE_S, "left_out")
 
     def take_requests(self, now_s: float) -> list[str]:
         """The symbols whose snapshot has to be requested now; each is returned once."""
@@ -109,6 +129,10 @@ class OrderBooks:
             check.request_s = now_s + SNAPSHOT_PATIENCE_S
         return [check.symbol for check in due]
 
+    def reason(self, symbol: str) -> str:
+        """Why the last snapshot of a symbol was requested: `checksum`, `left_out` or `refresh`."""
+        return self._checks[symbol].reason
+
     def _apply_entry(self, data: BookData, now_s: float, *, snapshot: bool) -> bool:
         check = self._checks.get(data.symbol)
         if check is None:
@@ -116,7 +140,7 @@ class OrderBooks:
         if snapshot:
             precision = self._precision.get(data.symbol, DEFAULT_PRECISION)
             self._books[data.symbol] = OrderBook(data.symbol, DEPTH, *precision)
-            check.request_s = None
+            check.request_at(now_s + REFRESH_S, "refresh")
         book = self._books.get(data.symbol)
         if book is None:
             return False

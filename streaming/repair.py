@@ -61,6 +61,7 @@ class ExchangeRepairs:
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._exchange = exchange_of(settings.exchange, name)
+        self._log_key = settings.log_key
         self._budget = self._exchange.budget
         self._publisher = Publisher(settings.kafka, GROUP)
         """Publishes trades, in the thread of the repairs."""
@@ -150,7 +151,7 @@ class ExchangeRepairs:
         ts_ns = now_ns()
         is_other = bool(exchange_in(symbol))
         envelope = Envelope(ts_ns, 0, 0, channel, "rest", raw, exchange=self._exchange.name, qualified=is_other)
-        self._publisher.publish(EVENTS_TOPIC, symbol, encode_envelope(envelope), ts_ns)
+        self._publisher.publish(EVENTS_TOPIC, self._log_key(symbol), encode_envelope(envelope), ts_ns)
 
     def _flush(self, stop: threading.Event) -> bool:
         """Wait until Kafka has acknowledged everything published; False if the worker was stopped before that."""

@@ -22,7 +22,11 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 KNOWN_SETTINGS = {
     f"BTC_{section}_{field}".upper()
     for section, kind in Settings.model_fields.items()
-    for field in kind.annotation.model_fields  # type: ignore[union-attr]
+    for field in getattr(kind.annotation, "model_fields", ())
+} | {
+    f"BTC_{name}".upper()
+    for name, kind in Settings.model_fields.items()
+    if not hasattr(kind.annotation, "model_fields")
 }
 LOCATION_OPTIONS = {"--host", "--port", "--socket", "--workspace", "--working-directory", "--allowed-hosts"}
 """Options that say where a process listens or finds its files; a machine and a container differ in them."""

@@ -26,14 +26,19 @@ class Sink:
         self.letters: list[tuple[str, str, int]] = []
         """Reason, message, and size of the frame of each dead letter."""
         self._error = error
+        self.leaves_out: tuple[str, ...] = ()
+        """Channels whose frames are left out."""
 
-    def publish(self, link: int, key: str, envelope: Envelope, frame: ChannelFrame) -> None:
+    def publish(self, link: int, key: str, envelope: Envelope, frame: ChannelFrame) -> bool:
         """Keep a frame."""
         assert link == 1
         assert frame is not None
         if self._error is not None:
             raise self._error
+        if envelope.channel in self.leaves_out:
+            return False
         self.published.append((key, envelope))
+        return True
 
     def dead_letter(self, reason: str, message: str, raw: bytes) -> None:
         """Keep a dead letter."""

@@ -51,12 +51,12 @@ def archives_around(store: ObjectStore, day: str) -> DayMessages:
     return DayMessages(day, (*archives, own), missing)
 
 
-def replay_archived_day(store: ObjectStore, chosen: DayMessages) -> Iterator[Rows]:
+def replay_archived_day(store: ObjectStore, chosen: DayMessages, leader: str = "") -> Iterator[Rows]:
     """Yield the feature rows of the messages that were received on the day; raises `StoreError` for a damaged archive."""
     begin_ns = day_ns(chosen.day)
     partitions = sorted({each.partition for archive in chosen.archives for each in archive.partitions})
     for partition in partitions:
-        engine = FeatureEngine()
+        engine = FeatureEngine(leader)
         is_warm = False
         for count, message in enumerate(
             in_log_order(store, chosen.archives, partition, _warm_from_ns(chosen.day)), start=1

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days.day_replay import MARGIN_NS
-from btc_core.days.log_archive import in_log_order, read_manifest
+from btc_core.days.log_archive import messages_between, read_manifest
 from btc_core.days.stored_days import read_rows
 from btc_core.errors import BadFrame
 from btc_core.exchanges.decoding import events_of
@@ -27,11 +27,9 @@ from btc_core.tables.catalogue import BRONZE_BARS, BRONZE_TICKS, BRONZE_TRADE_CO
 from btc_core.tables.rows import Logged
 from btc_core.tables.sql import within
 from btc_core.tables.trade_recorder import TradeRecorder
-from btc_core.utc_day import day_ns, day_of, days_between
+from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from btc_core.days.replaced import Keep
     from btc_core.market.messages import Envelope
     from btc_core.settings import KafkaSettings
@@ -191,7 +189,7 @@ def prove_bronze(  # noqa: PLR0913 - what is compared, and how
     if kept_since(kafka, since_ns):
         messages = read_all(kafka, warm_ns, begin_ns + NS_PER_DAY + MARGIN_NS)
     elif store is not None and read_manifest(store, day) is not None:
-        messages = _archived(store, warm_ns, begin_ns + NS_PER_DAY + MARGIN_NS)
+        messages = messages_between(store, warm_ns, begin_ns + NS_PER_DAY + MARGIN_NS)
     else:
         return BronzeProof(log_has_day=False)
     comparison = _Comparison(db, begin_ns)
@@ -219,13 +217,3 @@ def prove_bronze(  # noqa: PLR0913 - what is compared, and how
         bars=comparison.bars,
         refusal=refusal,
     )
-
-
-def _archived(store: ObjectStore, begin_ns: int, end_ns: int) -> Iterator[tuple[Envelope, int, int]]:
-    """The messages that were received in a time range, as far as days have archives, as `read_all` yields them."""
-    found = (read_manifest(store, day) for day in days_between(day_of(begin_ns), day_of(end_ns)))
-    archives = [archive for archive in found if archive is not None]
-    for partition in sorted({each.partition for archive in archives for each in archive.partitions}):
-        for message in in_log_order(store, archives, partition, begin_ns):
-            if message.envelope.ts_recv_ns < end_ns:
-                yield message.envelope, message.partition, message.offset

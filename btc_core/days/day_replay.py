@@ -14,9 +14,10 @@ from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days.trade_matching import pairs_of_ids
 from btc_core.features.catalogue import ROW
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
+from btc_core.features.leader import LEADER_MEMORY_S
 from btc_core.features.state import EVENT, EVENT_FIELDS, WARM_UP_S, new_state, slot_of
 from btc_core.market.continuity import SAME_PERIOD_NS, TradeIntake
-from btc_core.market.events import BAR, QUOTE, TRADE, TradeEvent
+from btc_core.market.events import BAR, LEAD_QUOTE, LEAD_TRADE, QUOTE, TRADE, TradeEvent
 from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns
 
@@ -89,6 +90,31 @@ def read_events(db: QuestDB, symbol: str, begin_ns: int, end_ns: int) -> np.ndar
             events[name] = found[name].to_numpy()
         parts.append(events)
     events = np.concatenate(parts)
+    return in_log_order(events)
+
+
+def leader_events(db: QuestDB, leader: str, day: str) -> np.ndarray:
+    """The events of the leading market that the stream handed to the other markets around a day, dtype `LOGGED`.
+
+    Late trades of the leader are left out, as in the stream.
+    """
+    streamed = orders(events_around(db, leader, day)).streamed
+    return for_followers(streamed[streamed["ts_ns"] >= day_ns(day) - LEADER_MEMORY_S * NS_PER_S - MARGIN_NS])
+
+
+def for_followers(streamed: np.ndarray) -> np.ndarray:
+    """The quotes and trades of the leader (dtype `LOGGED`) as the folds of other markets read them."""
+    events: np.ndarray = streamed[_gives_row(streamed)].copy()
+    is_quote = events["kind"] == QUOTE
+    mid = 0.5 * (events[slot_of(QUOTE, "bid")] + events[slot_of(QUOTE, "ask")])
+    qty = events[slot_of(TRADE, "qty")].copy()
+    events[slot_of(LEAD_QUOTE, "mid")] = np.where(is_quote, mid, qty)
+    events["kind"] = np.where(is_quote, LEAD_QUOTE, LEAD_TRADE)
+    return events
+
+
+def in_log_order(events: np.ndarray) -> np.ndarray:
+    """Return events (dtype `LOGGED`) in the order of the log; those of one place keep their order."""
     return events[np.lexsort((events["item"], events["offset"], events["partition"]))]
 
 
@@ -158,6 +184,7 @@ def _places(
     difference between the time of a trade and the time at its place, ns.
     """
     close_ns = streamed["ts_ns"] + np.where(streamed["kind"] == BAR, _BAR_NS, 0)
+    close_ns = np.where(streamed["kind"] <= BAR, close_ns, 0)  # the others do not move the clock of the fold
     clock_ns = np.maximum.accumulate(close_ns) if len(streamed) else close_ns
     places = np.asarray(2 * np.searchsorted(clock_ns, moved["ts_ns"], side="right") - 1)
     for epoch in np.unique(moved_epochs[moved_epochs != _NO_EPOCH]).tolist():
@@ -181,8 +208,22 @@ def _places(
 
 
 def replay(events: np.ndarray, begin_ns: int, end_ns: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Fold events in the given order, and yield the quotes and trades from `begin_ns` up to `end_ns` with their rows."""
-    inside = (events["kind"] != BAR) & (events["ts_ns"] >= begin_ns) & (events["ts_ns"] < end_ns)
+    """Fold events in the given order, and yield the quotes and trades from `begin_ns` up to `end_ns` with their rows.
+
+    The messages of each partition are folded on their own, as in the stream. A market has several partitions only if
+    `BTC_LEADER` or the number of partitions was changed.
+    """
+    logged = events["partition"][events["partition"] >= 0]
+    if not len(logged) or logged.min() == logged.max():
+        yield from _replay(events, begin_ns, end_ns)
+        return
+    partitions = np.where(events["partition"] < 0, logged.min(), events["partition"])
+    for partition in np.unique(partitions):
+        yield from _replay(events[partitions == partition], begin_ns, end_ns)
+
+
+def _replay(events: np.ndarray, begin_ns: int, end_ns: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    inside = _gives_row(events) & (events["ts_ns"] >= begin_ns) & (events["ts_ns"] < end_ns)
     wanted = np.flatnonzero(inside)
     if not len(wanted):
         return
@@ -191,10 +232,14 @@ def replay(events: np.ndarray, begin_ns: int, end_ns: int) -> Iterator[tuple[np.
     for start in range(int(wanted[0]), int(wanted[-1]) + 1, CHUNK):
         stop = min(start + CHUNK, int(wanted[-1]) + 1)
         part = events[start:stop]
-        ticks = part["kind"] != BAR
+        ticks = _gives_row(part)
         rows = np.empty(int(ticks.sum()), ROW)
         fold(state, _for_fold(part), rows, EMIT_TICKS)
         yield part[inside[start:stop]], rows[inside[start:stop][ticks]]
+
+
+def _gives_row(events: np.ndarray) -> np.ndarray:
+    return np.asarray((events["kind"] == QUOTE) | (events["kind"] == TRADE))
 
 
 def _for_fold(events: np.ndarray) -> np.ndarray:

@@ -22,11 +22,12 @@ from btc_core.exchanges.recorded_lines import BadLine, RecordedMessage, envelope
 from btc_core.market.messages import decode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import OffsetRange, kept_since, log_id, offset_ranges, read_range
-from btc_core.utc_day import day_ns
+from btc_core.utc_day import day_ns, day_of, days_between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from btc_core.market.messages import Envelope
     from btc_core.settings import KafkaSettings
     from btc_core.stores.s3 import ObjectStore
 
@@ -347,6 +348,16 @@ def in_log_order(
     for log in dict.fromkeys(archive.log_id for archive in archives):
         days = [read_archive(store, archive, partition, begin_ns) for archive in archives if archive.log_id == log]
         yield from heapq.merge(*days, key=lambda message: message.offset)
+
+
+def messages_between(store: ObjectStore, begin_ns: int, end_ns: int) -> Iterator[tuple[Envelope, int, int]]:
+    """The messages that were received in a time range, as far as days have archives, as `read_all` yields them."""
+    found = (read_manifest(store, day) for day in days_between(day_of(begin_ns), day_of(end_ns)))
+    archives = [archive for archive in found if archive is not None]
+    for partition in sorted({each.partition for archive in archives for each in archive.partitions}):
+        for message in in_log_order(store, archives, partition, begin_ns):
+            if message.envelope.ts_recv_ns < end_ns:
+                yield message.envelope, message.partition, message.offset
 
 
 def expire(store: ObjectStore, keep_days: int, today_ns: int) -> list[str]:

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY
-from btc_core.days.day_replay import events_around, orders, replay
+from btc_core.days.day_replay import events_around, in_log_order, leader_events, orders, replay
 from btc_core.days.stored_days import read_rows
-from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, as_matrix
+from btc_core.features.catalogue import DEPTH_FEATURES, FEATURE_NAMES, FEATURE_VERSION, LEADER_FEATURES, as_matrix
 from btc_core.features.state import EVENT_FIELDS, slot_of
 from btc_core.market.events import TRADE
 from btc_core.stores.questdb import write_rows
@@ -66,6 +66,10 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """Missing or different rows that no late trade explains: the stream computed or stored them wrongly."""
     rows_extra: int
     """Stored rows that no replay gives."""
+    books_proven: bool = True
+    """Whether the features of the order book were compared. Without the day's messages they cannot be, and stay as stored."""
+    leader_proven: bool = True
+    """Whether the features of the leading market were compared. Without its quotes and trades they stay as stored."""
     rows_of_other_version: int
     """Rows of another feature version, which cannot be compared. They are part of `rows_different`."""
     late_trades: int
@@ -98,9 +102,11 @@ def silver_rows(symbol: str, events: np.ndarray, rows: np.ndarray) -> pa.Table:
 class Comparison:
     """Compares the stored rows of one market with replayed ones, and collects what differs."""
 
-    def __init__(self, db: QuestDB, symbol: str) -> None:
-        self._db = db
-        self._symbol = symbol
+    def __init__(self, db: QuestDB, symbol: str, unproven: tuple[str, ...] = ()) -> None:
+        """Features in `unproven` cannot be replayed: a stored row keeps its own, and a row that is missing gets NaN."""
+        self.db = db
+        self.symbol = symbol
+        self._unproven = unproven
         self.rows = self.missing = self.different = self.matched = self.other_version = 0
         self.suspect: list[np.ndarray] = []
         """Keys of rows that are missing, or that differ and have the present feature version."""
@@ -109,15 +115,16 @@ class Comparison:
 
     def take(self, events: np.ndarray, rows: np.ndarray) -> pa.Table:
         """Compare one piece, and return the rows that are missing or different as the table should have them."""
-        expected = silver_rows(self._symbol, events, rows)
+        expected = silver_rows(self.symbol, events, rows)
         stored = self._stored(int(events["ts_ns"].min()), int(events["ts_ns"].max()) + 1)
         keys = _keys(events)
         pairs = _pairs(keys, _stored_keys(stored))
         present = np.zeros(len(keys), bool)
         present[pairs.here] = True
-        wrong = self._different(events, expected, stored, pairs)
         current = np.ones(len(keys), bool)
         current[pairs.here] = stored["feature_version"].to_numpy()[pairs.there] == FEATURE_VERSION
+        expected = self._with_unproven(expected, stored, pairs, current)
+        wrong = self._different(events, expected, stored, pairs)
         self.rows += len(keys)
         self.matched += len(pairs.here)
         self.missing += int((~present).sum())
@@ -125,6 +132,16 @@ class Comparison:
         self.other_version += int((~current).sum())
         self.suspect.append(keys[~present | (wrong & current)])
         return expected.filter(pa.array(wrong | ~present | ~current))
+
+    def _with_unproven(self, expected: pa.Table, stored: pa.Table, pairs: _Pairs, current: np.ndarray) -> pa.Table:
+        """The replayed rows with the stored values of the features that cannot be replayed."""
+        kept = current[pairs.here]
+        for name in self._unproven:
+            values = np.full(len(expected), np.nan)
+            values[pairs.here[kept]] = stored[name].to_numpy()[pairs.there[kept]]
+            place = expected.schema.get_field_index(name)
+            expected = expected.set_column(place, expected.schema.field(place), pa.array(values))
+        return expected
 
     def changed_share(self) -> float:
         """The share of the rows that were stored with other values of the present feature version."""
@@ -155,9 +172,9 @@ class Comparison:
 
     def _stored(self, begin_ns: int, end_ns: int) -> pa.Table:
         names = ", ".join(_COMPARED)
-        return self._db.query(
+        return self.db.query(
             f"SELECT {_PLACE}, feature_version, {names} FROM silver_features "  # noqa: S608 - names of the catalogue
-            f"WHERE {of_symbol(self._symbol)} AND {within('ts_event', begin_ns, end_ns)}"
+            f"WHERE {of_symbol(self.symbol)} AND {within('ts_event', begin_ns, end_ns)}"
         )
 
 
@@ -184,29 +201,38 @@ def _stored_keys(stored: pa.Table) -> np.ndarray:
     return np.asarray((offset.astype(np.int64) * _MAX_ITEMS + item) * 2 + (partition >= 0))
 
 
-def prove(db: QuestDB, symbol: str, day: str, keep: Keep, *, insist: bool = False) -> Proof:
+def prove(  # noqa: PLR0913 - what is compared, and how
+    db: QuestDB, symbol: str, day: str, keep: Keep, *, insist: bool = False,
+    books: np.ndarray | None = None, leader: str = "",
+) -> Proof:  # fmt: skip
     """Replay a day, compare it with `silver_features`, and write the rows that are missing or different there.
 
     `keep` stores the old rows before they are replaced. If too much would change, nothing is written and `Proof.refusal`
-    says why; `insist` writes it nevertheless.
+    says why; `insist` writes it nevertheless. `books` are the market's events of the order book (`day_books`). Without
+    them the features of the order book are not compared, and stored ones are kept. The same holds for the features of the
+    `leader` (`BTC_LEADER`) if bronze has none of its quotes and trades.
     """
     begin_ns = day_ns(day)
     end_ns = begin_ns + NS_PER_DAY
-    ordered = orders(events_around(db, symbol, day))
+    leads = leader_events(db, leader, day) if leader and leader != symbol else None
+    parts = [events_around(db, symbol, day), *(part for part in (books, leads) if part is not None)]
+    ordered = orders(in_log_order(np.concatenate(parts)))
+    leader_is_missing = leads is not None and not len(leads)
+    unproven = (*(DEPTH_FEATURES if books is None else ()), *(LEADER_FEATURES if leader_is_missing else ()))
     stored = _stored_rows(db, symbol, day)
-    as_streamed = Comparison(db, symbol)
+    as_streamed = Comparison(db, symbol, unproven)
     for part, rows in replay(ordered.streamed, begin_ns, end_ns):
         as_streamed.take(part, rows)
     true = as_streamed
     if ordered.moved_trades:
-        true = Comparison(db, symbol)
+        true = Comparison(db, symbol, unproven)
         for part, rows in replay(ordered.truth, begin_ns, end_ns):
             true.take(part, rows)
     suspects = [_joined(each.suspect) for each in (as_streamed, true)]
     unexplained = np.intersect1d(suspects[0], suspects[1])
     refusal = "" if insist else _refusal(symbol, day, ordered, true)
     if not refusal and true.missing + true.different:
-        _write(db, symbol, replay(ordered.truth, begin_ns, end_ns), keep)
+        _write(Comparison(db, symbol, unproven), replay(ordered.truth, begin_ns, end_ns), keep)
     return Proof(
         rows=true.rows,
         rows_streamed=as_streamed.rows,
@@ -214,6 +240,8 @@ def prove(db: QuestDB, symbol: str, day: str, keep: Keep, *, insist: bool = Fals
         rows_different=true.different,
         rows_unexplained=len(unexplained),
         rows_extra=stored - true.matched,
+        books_proven=books is not None,
+        leader_proven=not leader_is_missing,
         rows_of_other_version=true.other_version,
         late_trades=ordered.moved_trades,
         max_abs_diff=true.max_abs_diff,
@@ -238,10 +266,11 @@ def _refusal(symbol: str, day: str, ordered: DayOrders, true: Comparison) -> str
     return ""
 
 
-def _write(db: QuestDB, symbol: str, replayed: Iterator[tuple[np.ndarray, np.ndarray]], keep: Keep) -> None:
+def _write(comparison: Comparison, replayed: Iterator[tuple[np.ndarray, np.ndarray]], keep: Keep) -> None:
     """Write the replayed rows that are missing or different, after storing the rows that they replace."""
+    db, symbol = comparison.db, comparison.symbol
     for part, rows in replayed:
-        fresh = Comparison(db, symbol).take(part, rows)
+        fresh = comparison.take(part, rows)
         if not len(fresh):
             continue
         keep(SILVER_FEATURES, _replaced_rows(db, symbol, part, fresh))

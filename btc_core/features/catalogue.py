@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-FOLD_REVISION = 5
+FOLD_REVISION = 6
 """Raise this whenever the fold gives other numbers for the same events. Rows and model bundles of another revision are
 refused."""
 
@@ -44,6 +44,7 @@ _TRADE = ("bronze_trades.price", "bronze_trades.qty", "bronze_trades.side")
 _PRICE = ("bronze_trades.price",)
 _VOLUME = ("bronze_trades.qty",)
 _TIME = ("bronze_ticks.ts_event",)
+_BOOK = ("bronze_book_checks.checksum",)
 
 RV_WINDOWS_MIN = (1, 5, 15, 30, 60, 240, 1440)
 EWMA_HALF_LIVES_MIN = (3, 10, 30, 120)
@@ -56,6 +57,9 @@ QUOTE_COUNT_WINDOWS_MIN = (1, 5, 60)
 OFI_WINDOWS_S = (5, 30, 60, 300)
 SIGN_WINDOWS_S = (30, 60, 300)
 ZERO_MOVE_WINDOWS_S = (60, 300)
+BOOK_SIDES = ("bid", "ask")
+DEPTH_DISTANCES_BPS = (1, 5, 10)
+LEAD_WINDOWS = ("5s", "30s", "1m", "5m")
 
 FEATURES: tuple[Feature, ...] = (
     *(
@@ -216,6 +220,99 @@ FEATURES: tuple[Feature, ...] = (
         "microstructure",
         ("bronze_trades.ts_event",),
     ),
+    # the ten best levels of each side of the order book; see `depth`
+    Feature(
+        "book_imbalance",
+        "1",
+        "(bid quantity − ask quantity) / (bid quantity + ask quantity) over the ten best levels of each side of the order "
+        "book; like every feature of the order book, it is empty if the book is unknown (its checksum was wrong, or no "
+        "snapshot came yet) or older than 90 s",
+        "microstructure",
+        _BOOK,
+    ),
+    *(
+        Feature(
+            f"book_slope_{side}",
+            "1",
+            f"exponent b of the {side} side's cumulative quantity q ~ d^b at the distance d from the mid, by least squares "
+            "over the ten best levels in logs: an elasticity like that of Næs and Skjeltorp (2006)",
+            "microstructure",
+            _BOOK,
+        )
+        for side in BOOK_SIDES
+    ),
+    *(
+        Feature(
+            f"depth_{distance}bps_{side}",
+            "1",
+            f"log of one plus the quantity on the {side} side within {distance} bps of the mid, divided by the quantity "
+            "traded per minute over 240 min; empty if the ten best levels end before that distance",
+            "microstructure",
+            (*_BOOK, *_VOLUME),
+        )
+        for distance in DEPTH_DISTANCES_BPS
+        for side in BOOK_SIDES
+    ),
+    *(
+        Feature(
+            f"book_resilience_{side}",
+            "1",
+            f"how far the {side} side refills after trades that hit it: log of its quantity over the ten best levels 5 s "
+            "after a trade divided by that right before the trade, exponential mean over the last 32 trades with half-life "
+            "8 trades; 0 means that everything came back (Large 2007)",
+            "microstructure",
+            (*_BOOK, "bronze_trades.side"),
+        )
+        for side in BOOK_SIDES
+    ),
+    Feature(
+        "book_age_s",
+        "s",
+        "time since the last frame of the order book; empty if the book is unknown or older than an hour",
+        "microstructure",
+        _BOOK,
+    ),
+    # the market that `BTC_LEADER` names, at the moment of the row; see `leader`
+    *(
+        Feature(
+            f"lead_return_{window}_bps",
+            "bps",
+            f"log return of the leading market's mid over {window}; like every feature of the leader, it is empty for the "
+            "leader itself, without a leader, and after a silence of the leader of 90 s",
+            "microstructure",
+            _MID,
+        )
+        for window in LEAD_WINDOWS
+    ),
+    *(
+        Feature(
+            f"lead_log_rv_{window}",
+            "ln",
+            f"log of the realized variance of the leading market's one-second returns over {window}",
+            "microstructure",
+            _MID,
+        )
+        for window in LEAD_WINDOWS
+    ),
+    *(
+        Feature(
+            f"lead_volume_{window}",
+            "1",
+            f"log of the leading market's volume over {window}, divided by its mean over windows of that length in the last "
+            "hour, plus 0.01",
+            "microstructure",
+            _VOLUME,
+        )
+        for window in LEAD_WINDOWS
+    ),
+    Feature(
+        "lead_basis_bps",
+        "bps",
+        "log of the leading market's mid divided by the own mid, minus the exponential mean of that over the last 8 h with "
+        "half-life 1 h, from one sample per minute",
+        "microstructure",
+        _MID,
+    ),
     # the current top of the book, also on the rows of trades
     Feature("bid", "USD", "best bid", "gold", ("bronze_ticks.bid",)),
     Feature("bid_qty", "BTC", "quantity at the best bid", "gold", ("bronze_ticks.bid_qty",)),
@@ -268,6 +365,19 @@ FEATURES: tuple[Feature, ...] = (
 )
 
 FEATURE_NAMES: tuple[str, ...] = tuple(feature.name for feature in FEATURES)
+DEPTH_FEATURES: tuple[str, ...] = (
+    "book_imbalance",
+    *(f"book_slope_{side}" for side in BOOK_SIDES),
+    *(f"depth_{distance}bps_{side}" for distance in DEPTH_DISTANCES_BPS for side in BOOK_SIDES),
+    *(f"book_resilience_{side}" for side in BOOK_SIDES),
+    "book_age_s",
+)
+"""The features that need frames of the order book."""
+LEADER_FEATURES: tuple[str, ...] = (
+    *(f"lead_{what.format(window)}" for what in ("return_{}_bps", "log_rv_{}", "volume_{}") for window in LEAD_WINDOWS),
+    "lead_basis_bps",
+)
+"""The features that need a leading market."""
 MODEL_FEATURES: tuple[str, ...] = tuple(feature.name for feature in FEATURES if feature.group in MODEL_GROUPS)
 BAR_FEATURES: tuple[str, ...] = tuple(
     feature.name for feature in FEATURES if feature.group in {"volatility", "returns", "time", "activity"}

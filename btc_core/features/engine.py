@@ -6,6 +6,7 @@ What does not belong here: where messages come from, and where rows go.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,14 @@ import msgspec
 import numpy as np
 
 from btc_core.errors import BadFrame, RefusedTrade, SchemaError
-from btc_core.exchanges.decoding import events_of
+from btc_core.exchanges.decoding import events_of, frame_of
+from btc_core.features.book_reader import BookReader, SavedReader
 from btc_core.features.catalogue import ROW, as_matrix
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
-from btc_core.features.state import EVENT, new_state, pack
+from btc_core.features.state import EVENT, new_state, pack, pack_for_followers
 from btc_core.market.continuity import IntakeState, TradeIntake
 from btc_core.market.events import QUOTE, TRADE, BarEvent, TradeEvent
+from btc_core.market.frames import BookFrame
 from btc_core.market.messages import AbsentTrades, FeatureId, decode_absent
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from btc_core.features.state import PackedEvent
     from btc_core.market.events import Event, QuoteEvent
     from btc_core.market.messages import Envelope
+
+log = logging.getLogger(__name__)
 
 
 class FoldedEvent(FeatureId, frozen=True, gc=False):
@@ -61,18 +66,20 @@ class SavedMarket(msgspec.Struct, frozen=True):
     """The state of one symbol in a checkpoint."""
 
     symbol: str
+    """Empty for what a market that appears later would know of the leader."""
     partition: int
     state: bytes
     trades: IntakeState
+    book: SavedReader
 
 
 class _Market:
-    """One symbol: the state of its fold, its trade ids, and the events that wait for the next flush."""
+    """One symbol: the state of its fold, its trade ids, its order book, and the events that wait for the next flush."""
 
-    def __init__(self, partition: int) -> None:
-        self.partition = partition
+    def __init__(self) -> None:
         self.state = new_state()
         self.trades = TradeIntake()
+        self.book = BookReader()
         self.events: list[PackedEvent] = []
         self.ids: list[FoldedEvent] = []
 
@@ -82,10 +89,17 @@ class FeatureEngine:
 
     `rejected` counts the refused entries by reason. `skipped_trades` counts trades that were duplicates, corrections or
     late. A late trade is folded in its place when the day is sealed.
+
+    Every market of a partition reads the quotes and trades of `leader` in the same partition, as of the offsets of its own
+    events. Each partition has states of its own: a market whose messages move to another partition starts again there,
+    because nothing orders the messages of two partitions.
     """
 
-    def __init__(self) -> None:
-        self._markets: dict[str, _Market] = {}
+    def __init__(self, leader: str = "") -> None:
+        self._leader = leader
+        self._markets: dict[tuple[int, str], _Market] = {}
+        """By partition and symbol. The symbol is empty for a market without events of its own, which only reads the leader:
+        a market that appears later begins as its copy."""
         self.rejected: dict[str, int] = {}
         self.skipped_trades = 0
 
@@ -93,12 +107,14 @@ class FeatureEngine:
         """Add one message; entries that fail a check are counted, the others wait for `flush`."""
         try:
             if envelope.channel == "absent":
-                self._mark_absent(decode_absent(envelope))
+                self._mark_absent(decode_absent(envelope), partition)
+            elif envelope.channel == "book":
+                self._add_book(envelope, partition)
             for event in events_of(envelope):
                 if isinstance(event, BadFrame):
                     self._reject(event)
                     if isinstance(event, RefusedTrade) and envelope.origin == "rest":  # nothing else can fill its gap
-                        self._mark_absent(AbsentTrades(event.symbol, event.trade_id, event.trade_id))
+                        self._mark_absent(AbsentTrades(event.symbol, event.trade_id, event.trade_id), partition)
                 else:
                     self._add_event(event, envelope.ts_recv_ns, partition, offset)
         except BadFrame as error:
@@ -107,7 +123,7 @@ class FeatureEngine:
     def flush(self, *, emit: bool = True) -> list[Rows]:
         """Fold the waiting events and return the rows of each symbol, or no rows if `emit` is false (warm-up)."""
         batches = []
-        for symbol, market in self._markets.items():
+        for (_, symbol), market in self._markets.items():
             if not market.events:
                 continue
             events = np.array(market.events, EVENT)
@@ -122,36 +138,73 @@ class FeatureEngine:
         """Encode the state of the markets of one partition, for `load`; call it between two flushes."""
         return msgspec.msgpack.encode(
             [
-                SavedMarket(symbol, partition, market.state.tobytes(), market.trades.state)
-                for symbol, market in self._markets.items()
-                if market.partition == partition
+                SavedMarket(symbol, partition, market.state.tobytes(), market.trades.state, market.book.save())
+                for (place, symbol), market in self._markets.items()
+                if place == partition
             ]
         )
 
     def load(self, saved: bytes) -> None:
         """Restore the markets that `save` of the same feature version encoded; raises `SchemaError` for another size."""
         for saved_market in msgspec.msgpack.decode(saved, type=list[SavedMarket]):
-            market = self._markets[saved_market.symbol] = _Market(saved_market.partition)
+            market = self._markets[saved_market.partition, saved_market.symbol] = _Market()
             if len(saved_market.state) != market.state.nbytes:
                 msg = f"the state of {saved_market.symbol} has {len(saved_market.state)} bytes instead of {market.state.nbytes}"
                 raise SchemaError(msg)
             market.state = np.frombuffer(saved_market.state, market.state.dtype).copy()
             market.trades = TradeIntake(saved_market.trades)
+            market.book = BookReader(saved_market.book)
 
     def _add_event(self, event: Event, ts_recv_ns: int, partition: int, offset: int) -> None:
-        market = self._markets.get(event.symbol)
-        if market is None:
-            market = self._markets[event.symbol] = _Market(partition)
+        market = self._market(event.symbol, partition)
         if isinstance(event, TradeEvent) and not market.trades.take(event, ts_recv_ns).folded:
             self.skipped_trades += 1
             return
         market.events.append(pack(event))
-        if not isinstance(event, BarEvent):
-            market.ids.append(_folded_event(event, ts_recv_ns, partition, offset))
+        if isinstance(event, BarEvent):
+            return
+        market.ids.append(_folded_event(event, ts_recv_ns, partition, offset))
+        if event.symbol == self._leader:
+            self._lead(pack_for_followers(event), partition)
 
-    def _mark_absent(self, absent: AbsentTrades) -> None:
-        if absent.symbol in self._markets:
-            self._markets[absent.symbol].trades.mark_absent(absent.first_id, absent.last_id, absent.before_ns)
+    def _lead(self, event: PackedEvent, partition: int) -> None:
+        """Hand an event of the leader to the other markets of its partition."""
+        self._market("", partition)
+        for (place, symbol), market in self._markets.items():
+            if place == partition and symbol != self._leader:
+                market.events.append(event)
+
+    def _add_book(self, envelope: Envelope, partition: int) -> None:
+        """Add what the frame of an order book changes; an entry that is refused makes its book unknown."""
+        frame = frame_of(envelope)
+        if not isinstance(frame, BookFrame):
+            return
+        for data in frame.data:
+            market = self._market(data.symbol, partition)
+            try:
+                market.events.extend(market.book.read(data, frame.type, envelope))
+            except BadFrame as error:
+                market.events.extend(market.book.lose())
+                self._reject(error)
+
+    def _market(self, symbol: str, partition: int) -> _Market:
+        market = self._markets.get((partition, symbol))
+        if market is None:
+            if any(name == symbol != "" for _, name in self._markets):
+                log.warning(
+                    "%s is in partition %d now, as BTC_LEADER or the number of partitions was changed: its windows start again",
+                    *(symbol, partition),
+                )
+            market = self._markets[partition, symbol] = _Market()
+            if symbol != self._leader and (partition, "") in self._markets:
+                knows_leader = self._markets[partition, ""]
+                market.state, market.events = knows_leader.state.copy(), knows_leader.events.copy()
+        return market
+
+    def _mark_absent(self, absent: AbsentTrades, partition: int) -> None:
+        market = self._markets.get((partition, absent.symbol))
+        if market is not None:
+            market.trades.mark_absent(absent.first_id, absent.last_id, absent.before_ns)
 
     def _reject(self, error: BadFrame) -> None:
         self.rejected[error.reason] = self.rejected.get(error.reason, 0) + 1

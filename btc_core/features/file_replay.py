@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from btc_core.market.messages import Envelope
 
-REPLAYED_CHANNELS = EVENT_CHANNELS | {"absent"}
+REPLAYED_CHANNELS = EVENT_CHANNELS | {"absent", "book"}
 """The channels of messages that the engine uses."""
 
 
@@ -39,8 +39,10 @@ class FileReplay(msgspec.Struct, frozen=True):
     bad: list[BadLine]
 
 
-def replay_file(path: Path, exchange: str = KRAKEN) -> FileReplay:
+def replay_file(path: Path, exchange: str = KRAKEN, leader: str = "") -> FileReplay:
     """Compute the feature rows of a recorded file; lines and entries that were refused are returned with their number.
+
+    `leader` is the market that the others follow, as `BTC_LEADER`; its messages must be in the file.
 
     Raises `InvalidInput` if the file does not exist or is damaged, or if the exchange is unknown.
     """
@@ -64,7 +66,7 @@ def replay_file(path: Path, exchange: str = KRAKEN) -> FileReplay:
     if exchange not in DECODERS:
         msg = f"the exchange {exchange!r} is unknown; choose one of {', '.join(DECODERS)}"
         raise InvalidInput(msg)
-    rows = run(FeatureEngine(), messages())
+    rows = run(FeatureEngine(leader), messages())
     return FileReplay(rows, lines, bad)
 
 

@@ -8,7 +8,9 @@ that never stopped.
 Quantities and notionals are summed in fixed units in integers of two words, which hold more than any market trades: a
 cheap coin trades 1e13 coins a day. The units are constants, so that no row depends on the event that came first.
 
-The clock is the latest exchange time of all events so far, so a late event counts as if it happened now.
+The clock is the latest exchange time of all quotes, trades and bars so far, so a late event counts as if it happened now.
+Events of the order book and of the leading market give no row and do not move the clock; the next row shows what they
+changed.
 What does not belong here: frames and their checks (`market.events`), or names and units of features (`catalogue`).
 """
 
@@ -18,9 +20,11 @@ import math
 from typing import Any
 
 from btc_core.compiled import njit
+from btc_core.features.depth import apply_book, measure_refills, note_hit
 from btc_core.features.formulas import write_row
+from btc_core.features.leader import apply_leader, sample_basis
 from btc_core.features.state import MEMORY_S, S_NS, apply_event
-from btc_core.market.events import BAR, QUOTE, TRADE
+from btc_core.market.events import BAR, LEAD_QUOTE, QUOTE, TRADE
 
 EMIT_NONE, EMIT_TICKS, EMIT_BARS = 0, 1, 2
 """The events that give a row: none (during a warm-up), every quote and trade, or every bar."""
@@ -45,11 +49,22 @@ def fold(state: Any, events: Any, rows: Any, emit: int) -> int:
     written = 0
     for i in range(len(events)):
         event = events[i]
+        if event.kind >= LEAD_QUOTE:
+            apply_leader(s, event)
+            continue
+        if event.kind > BAR:
+            apply_book(s, event)
+            continue
+        if s.lead_clock_ns != 0:
+            sample_basis(s, event)
         quote_ns, trade_ns = s.quote_ns, s.trade_ns
         applied = apply_event(s, event)
+        if s.books > 0:
+            measure_refills(s, s.clock_ns)
         if applied and event.kind == QUOTE:
             s.quote_ns = s.last_event_ns = s.clock_ns
         elif applied and event.kind == TRADE:
+            note_hit(s, event.ts_ns, event.slot_2)
             s.trade_ns = s.clock_ns
             s.last_event_ns = s.clock_ns
         elif applied:

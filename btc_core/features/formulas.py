@@ -12,6 +12,8 @@ import numpy as np
 
 from btc_core.compiled import njit
 from btc_core.features.catalogue import EWMA_HALF_LIVES_MIN
+from btc_core.features.depth import depth_columns
+from btc_core.features.leader import leader_columns
 from btc_core.features.new_york import new_york_behind_s
 from btc_core.features.state import (
     BLOCK_SLOTS,
@@ -499,6 +501,8 @@ def write_row(s: Any, row: Any, since_quote_s: float, since_trade_s: float) -> N
     _flow_columns(s, row, now_s)
     _top_columns(s, row)
     _chart_columns(s, row, now_s)
+    depth_columns(s, row, now_s)
+    leader_columns(s, row)
     row.since_quote_s = since_quote_s
     row.since_trade_s = since_trade_s
     row.rv_5s_step = _rv_5s_step(s)

@@ -15,7 +15,18 @@ import numpy as np
 
 from btc_core.compiled import njit
 from btc_core.features.catalogue import ROW
-from btc_core.market.events import BAR, QUOTE, TRADE, QuoteEvent, TradeEvent
+from btc_core.market.events import (
+    BAR,
+    BOOK_ASKS,
+    BOOK_BIDS,
+    BOOK_LOST,
+    LEAD_QUOTE,
+    LEAD_TRADE,
+    QUOTE,
+    TRADE,
+    QuoteEvent,
+    TradeEvent,
+)
 
 if TYPE_CHECKING:
     from btc_core.market.events import Event
@@ -50,6 +61,10 @@ RANGE_SLOTS = 2_048  # of the rings of highs, lows and mids; at least 30 · 60 +
 BLOCK_STEPS = 60  # one-minute steps in a block of partial sums
 BLOCK_SLOTS = 32  # of the block rings; at least STEPS / BLOCK_STEPS + 1
 QUOTE_SLOTS = 64  # of the quote rings, from which the moving averages are computed
+BOOK_SLOTS = 64  # of the rings of book frames, in which the book right before a trade is found
+LEAD_SLOTS = 4_096  # of the rings of the leading market by second; at least an hour and a power of two
+BASIS_SLOTS = 512  # of the ring of the basis by minute; at least `leader.BASIS_MEMORY_MIN`
+REFILL_SLOTS = 32  # of the rings of measured trades, of whose results the resilience is the mean
 NEVER = np.int64(1) << np.int64(62)
 S_NS = np.int64(1_000_000_000)
 QTY_SCALE = 1e8  # quantities are counted in units of 1e-8 of the base currency
@@ -62,8 +77,14 @@ EVENT_FIELDS: dict[int, tuple[str, ...]] = {
     QUOTE: ("bid", "bid_qty", "ask", "ask_qty"),
     TRADE: ("price", "qty", "sign"),
     BAR: ("open", "high", "low", "close", "volume"),
+    BOOK_BIDS: ("total", "slope", "depth_1bps", "depth_5bps", "depth_10bps"),
+    BOOK_ASKS: ("total", "slope", "depth_1bps", "depth_5bps", "depth_10bps"),
+    BOOK_LOST: (),
+    LEAD_QUOTE: ("mid",),
+    LEAD_TRADE: ("qty",),
 }
-"""The numbers of an event by its kind. `sign` is +1 if the taker bought and −1 if the taker sold."""
+"""The numbers of an event by its kind. `sign` is +1 if the taker bought and −1 if the taker sold; those of a side of the
+order book are explained in `depth.SIDE_MEASURES`."""
 _SLOTS = ("slot_0", "slot_1", "slot_2", "slot_3", "slot_4")
 EVENT = np.dtype([("ts_ns", "i8"), ("kind", "i8"), *((slot, "f8") for slot in _SLOTS)], align=True)
 """One event as the fold reads it: exchange time (of a bar, the open), kind, and the numbers of `EVENT_FIELDS`."""
@@ -80,6 +101,13 @@ def pack(event: Event) -> PackedEvent:
     return event.ts_event_ns, BAR, event.open, event.high, event.low, event.close, event.volume
 
 
+def pack_for_followers(event: QuoteEvent | TradeEvent) -> PackedEvent:
+    """Convert an event of the leading market to what the folds of the other markets read of it."""
+    if isinstance(event, QuoteEvent):
+        return event.ts_event_ns, LEAD_QUOTE, 0.5 * (event.bid + event.ask), 0.0, 0.0, 0.0, 0.0
+    return event.ts_event_ns, LEAD_TRADE, event.qty, 0.0, 0.0, 0.0, 0.0
+
+
 def slot_of(kind: int, field: str) -> str:
     """Return the name of the slot that holds a field of a kind of event.
 
@@ -89,6 +117,8 @@ def slot_of(kind: int, field: str) -> str:
     return _SLOTS[EVENT_FIELDS[kind].index(field)]
 
 
+BOOK_SIDE = np.dtype([(name, "f8") for name in EVENT_FIELDS[BOOK_BIDS]])
+"""What the state holds of one side of the order book."""
 STATE = np.dtype(
     [
         ("clock_ns", "i8"),  # the latest event time so far; 0 before the first event
@@ -122,6 +152,23 @@ STATE = np.dtype(
         # results that depend on closed seconds only, with the second or block that each slot belongs to
         ("minute_range_end_s", "i8", (RANGE_SLOTS,)), ("minute_ranges", "f8", (RANGE_SLOTS,)),
         ("block_numbers", "i8", (60, BLOCK_SLOTS)), ("block_sums", "f8", (60, BLOCK_SLOTS, 10)),
+        # the order book after its last frame; see `depth`
+        ("book_ns", "i8"),  # the exchange time of that frame; 0 if the book is unknown
+        ("book_bids", BOOK_SIDE), ("book_asks", BOOK_SIDE),
+        # the newest frames: their exchange times, and the total quantity of bids and asks
+        ("books", "i8"), ("book_times_ns", "i8", (BOOK_SLOTS,)), ("book_totals", "f8", (BOOK_SLOTS, 2)),
+        # by side (bids, asks): the trade whose effect is being measured, and the results of the newest ones
+        ("hit_ns", "i8", (2,)), ("hit_total", "f8", (2,)), ("refills", "i8", (2,)),
+        ("refill_times_ns", "i8", (2, REFILL_SLOTS)), ("refill_logs", "f8", (2, REFILL_SLOTS)),
+        ("resilience", "f8", (2,)),
+        # the leading market, with a clock of its own; see `leader`
+        ("lead_clock_ns", "i8"), ("lead_open_s", "i8"), ("lead_since_s", "i8"),
+        ("lead_log_mid", "f8"), ("lead_closed_log_mid", "f8"),  # now, and at the end of the last closed second
+        ("lead_rv", "i8"), ("lead_volume", "i8", (2,)),  # the sums of everything so far
+        ("lead_log_mids", "f8", (LEAD_SLOTS,)), ("lead_rvs", "i8", (LEAD_SLOTS,)), ("lead_volumes", "i8", (LEAD_SLOTS, 2)),
+        # the samples of the basis by minute, the newest minute, and their mean
+        ("basis_minute", "i8"), ("basis_mean", "f8"),
+        ("basis_minutes", "i8", (BASIS_SLOTS,)), ("basis_logs", "f8", (BASIS_SLOTS,)),
         # the features that change once a second, with the second they were computed at
         ("minute_features_s", "i8"), ("minute_features", ROW),
     ],
@@ -130,30 +177,43 @@ STATE = np.dtype(
 
 
 def new_state() -> np.ndarray:
-    """Create the state before the first event, an array of shape (1,) and dtype `STATE` (2.7 MB)."""
+    """Create the state before the first event, an array of shape (1,) and dtype `STATE` (2.9 MB)."""
     state = np.zeros(1, STATE)
-    for name in ("mid", "log_mid", "price", "log_price", "bid", "bid_qty", "ask", "ask_qty", "trade_price"):
+    for name in (
+        "mid",
+        "log_mid",
+        "price",
+        "log_price",
+        "bid",
+        "bid_qty",
+        "ask",
+        "ask_qty",
+        "trade_price",
+        "resilience",
+    ):
+        state[name] = np.nan
+    for name in ("lead_log_mid", "lead_closed_log_mid", "lead_log_mids", "basis_mean"):
         state[name] = np.nan
     state["log_prices"] = state["log_mids"] = np.nan
     for name in ("high", "highs"):
         state[name] = -np.inf
     for name in ("low", "lows"):
         state[name] = np.inf
-    state["minute_range_end_s"] = state["block_numbers"] = -1
-    state["ticks_since_s"] = state["volume_since_s"] = NEVER
+    state["minute_range_end_s"] = state["block_numbers"] = state["basis_minutes"] = -1
+    state["ticks_since_s"] = state["volume_since_s"] = state["lead_since_s"] = NEVER
     state["minute_features_s"] = -1
     return state
 
 
 @njit
-def _copy(target: Any, total: Any) -> None:
+def copy_sum(target: Any, total: Any) -> None:
     """Copy a sum."""
     target[LOW] = total[LOW]
     target[HIGH] = total[HIGH]
 
 
 @njit
-def _add(total: Any, units: float) -> None:
+def add(total: Any, units: float) -> None:
     """Add a whole number of units, which may be negative or have more than 64 bits, to a sum."""
     high = np.floor(units / WORD)
     low = total[LOW] + np.int64(units - high * WORD)
@@ -189,14 +249,14 @@ def store_second(s: Any, second: int) -> None:
     s.trade_counts[slot] = s.trades
     s.quote_counts[slot] = s.quotes
     s.unchanged_mid_counts[slot] = s.unchanged_mids
-    _copy(s.volumes[slot], s.volume)
-    _copy(s.signed_volumes[slot], s.signed_volume)
-    _copy(s.notionals[slot], s.notional)
-    _copy(s.ofis[slot], s.ofi)
-    _copy(s.depths[slot], s.depth)
+    copy_sum(s.volumes[slot], s.volume)
+    copy_sum(s.signed_volumes[slot], s.signed_volume)
+    copy_sum(s.notionals[slot], s.notional)
+    copy_sum(s.ofis[slot], s.ofi)
+    copy_sum(s.depths[slot], s.depth)
     if second % 86_400 == 0:
         s.midnight_s = second
-        _copy(s.volume_at_midnight, s.volume)
+        copy_sum(s.volume_at_midnight, s.volume)
 
 
 @njit
@@ -231,7 +291,7 @@ def _advance_clock(s: Any, ts_ns: int, max_silence_s: int) -> None:
         s.low = s.log_price if s.log_price == s.log_price else math.inf
     if first > s.open_second_s:
         s.midnight_s = (second_s - 1) // 86_400 * 86_400
-        _copy(s.volume_at_midnight, s.volume)
+        copy_sum(s.volume_at_midnight, s.volume)
     if s.clock_ns - s.mid_ns > MAX_SILENCE_S * S_NS:
         _forget_mid(s)
     if s.clock_ns - s.price_ns >= PRICE_MEMORY_S * S_NS:
@@ -285,10 +345,10 @@ def _apply_quote(s: Any, bid: float, bid_qty: float, ask: float, ask_qty: float)
     mid = 0.5 * (bid + ask)
     if s.bid == s.bid:
         flow = _side_flow(s.bid, s.bid_qty, bid, bid_qty, 1.0) - _side_flow(s.ask, s.ask_qty, ask, ask_qty, -1.0)
-        _add(s.ofi, np.rint(flow * QTY_SCALE))
+        add(s.ofi, np.rint(flow * QTY_SCALE))
         s.unchanged_mids += 1 if mid == s.mid else 0
     s.quotes += 1
-    _add(s.depth, np.rint((bid_qty + ask_qty) * QTY_SCALE))
+    add(s.depth, np.rint((bid_qty + ask_qty) * QTY_SCALE))
     s.bid, s.bid_qty, s.ask, s.ask_qty = bid, bid_qty, ask, ask_qty
     slot = s.quotes_since_reset % QUOTE_SLOTS
     s.bids[slot] = bid
@@ -303,9 +363,9 @@ def _apply_trade(s: Any, price: float, qty: float, sign: float) -> None:
     """Apply a trade: count it, and add its quantity, signed quantity and notional to the sums."""
     _start_windows(s)
     units = np.rint(qty * QTY_SCALE)
-    _add(s.volume, units)
-    _add(s.signed_volume, units if sign > 0.0 else -units)
-    _add(s.notional, np.rint(price * qty * NOTIONAL_SCALE))
+    add(s.volume, units)
+    add(s.signed_volume, units if sign > 0.0 else -units)
+    add(s.notional, np.rint(price * qty * NOTIONAL_SCALE))
     s.trades += 1
     s.trade_price = price
     _set_price(s, price)
@@ -323,7 +383,7 @@ def _apply_bar(s: Any, open_: float, high: float, low: float, close: float, volu
     s.ticks_since_s = NEVER
     s.quotes_since_reset = 0
     s.bid = s.bid_qty = s.ask = s.ask_qty = math.nan
-    _add(s.volume, np.rint(volume * QTY_SCALE))
+    add(s.volume, np.rint(volume * QTY_SCALE))
     _set_mid(s, close)
     _set_price(s, close)
     s.high = math.log(high)

@@ -1,13 +1,15 @@
 """The order book of one symbol and its checksum.
 
 Prices and quantities are integers, scaled by the precision of the pair. Integers are exact, hashable and fast to print.
-What does not belong here: subscriptions. The caller of `apply` subscribes again after a `ChecksumMismatch`.
+What does not belong here: features of the book (`features.depth`), or subscriptions. The caller of `apply` subscribes again after a `ChecksumMismatch`.
 """
 
 from __future__ import annotations
 
 import zlib
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from btc_core.errors import BadFrame
 
@@ -18,8 +20,13 @@ if TYPE_CHECKING:
     from btc_core.market.frames import BookData, Level
 
 CHECKSUM_LEVELS = 10
+"""Levels of each side that the exchange's checksum covers."""
+DEPTHS = (10, 25, 100, 500, 1_000)
+"""Numbers of levels of each side that the exchange offers."""
 MAX_DIGITS = 18
 """A number with more digits before the decimal point is refused: printing it would take too long."""
+MAX_DECIMALS = 18
+"""A level with more decimals is refused (`frames.MAX_PRECISION`)."""
 
 
 class ChecksumMismatch(BadFrame):
@@ -27,6 +34,17 @@ class ChecksumMismatch(BadFrame):
 
     def __init__(self, symbol: str, expected: int, actual: int) -> None:
         super().__init__("book_checksum", f"{symbol}: the exchange sent the checksum {expected}, our book has {actual}")
+
+
+class SavedBook(msgspec.Struct, frozen=True):
+    """A book in a checkpoint; the levels are scaled integers, best first."""
+
+    symbol: str
+    depth: int
+    price_precision: int
+    qty_precision: int
+    bids: list[tuple[int, int]]
+    asks: list[tuple[int, int]]
 
 
 class OrderBook:
@@ -42,6 +60,35 @@ class OrderBook:
         self._qty_precision = qty_precision
         self._bids: dict[int, int] = {}
         self._asks: dict[int, int] = {}
+        self._best_bids: list[tuple[int, int]] = []
+        self._best_asks: list[tuple[int, int]] = []
+        """The levels of each side, best first."""
+
+    @classmethod
+    def of_snapshot(cls, data: BookData) -> OrderBook:
+        """Return an empty book with the precisions and the depth that the levels of a snapshot show.
+
+        The exchange writes every price and quantity with all decimals of the pair, also if they are zeros.
+        """
+        levels = [*data.bids, *data.asks]
+        precisions = [max((_decimals(number) for number in numbers), default=0) for numbers in (
+            (level.price for level in levels), (level.qty for level in levels))]  # fmt: skip
+        longest = max(len(data.bids), len(data.asks))
+        depth = next((depth for depth in DEPTHS if depth >= longest), longest)
+        return cls(data.symbol, depth, *precisions)
+
+    @classmethod
+    def load(cls, saved: SavedBook) -> OrderBook:
+        """Return the book that `save` described."""
+        book = cls(saved.symbol, saved.depth, saved.price_precision, saved.qty_precision)
+        book._bids, book._asks = dict(saved.bids), dict(saved.asks)
+        book._sort()
+        return book
+
+    def save(self) -> SavedBook:
+        """Return everything that `load` needs to create the book again."""
+        precisions = self._price_precision, self._qty_precision
+        return SavedBook(self.symbol, self.depth, *precisions, list(self._best_bids), list(self._best_asks))
 
     def apply(self, data: BookData, *, snapshot: bool) -> None:
         """Apply one entry of a frame; raises `BadFrame` for a bad level and `ChecksumMismatch` for a wrong checksum."""
@@ -50,24 +97,23 @@ class OrderBook:
             self._asks.clear()
         self._update(self._bids, data.bids)
         self._update(self._asks, data.asks)
-        self._truncate()
+        self._sort()
         actual = self.checksum()
         if actual != data.checksum:
             raise ChecksumMismatch(self.symbol, data.checksum, actual)
 
     def checksum(self) -> int:
         """Return the CRC-32 of the ten best asks from low to high, followed by the ten best bids from high to low."""
-        asks = sorted(self._asks.items())[:CHECKSUM_LEVELS]
-        bids = sorted(self._bids.items(), reverse=True)[:CHECKSUM_LEVELS]
-        return zlib.crc32("".join(f"{price}{qty}" for price, qty in asks + bids).encode())
+        best = self._best_asks[:CHECKSUM_LEVELS] + self._best_bids[:CHECKSUM_LEVELS]
+        return zlib.crc32("".join([f"{price}{qty}" for price, qty in best]).encode())
 
-    def bids(self) -> list[tuple[float, float]]:
-        """Return (price, quantity) of each bid, best first."""
-        return [self._unscale(level) for level in sorted(self._bids.items(), reverse=True)]
+    def bids(self, levels: int | None = None) -> list[tuple[float, float]]:
+        """Return (price, quantity) of the best bids, or of all, best first."""
+        return self._unscaled(self._best_bids[:levels])
 
-    def asks(self) -> list[tuple[float, float]]:
-        """Return (price, quantity) of each ask, best first."""
-        return [self._unscale(level) for level in sorted(self._asks.items())]
+    def asks(self, levels: int | None = None) -> list[tuple[float, float]]:
+        """Return (price, quantity) of the best asks, or of all, best first."""
+        return self._unscaled(self._best_asks[:levels])
 
     def _update(self, side: dict[int, int], levels: Iterable[Level]) -> None:
         for level in levels:
@@ -80,15 +126,24 @@ class OrderBook:
             else:
                 side[price] = qty
 
-    def _truncate(self) -> None:
-        for price in sorted(self._asks)[self.depth :]:
-            del self._asks[price]
-        for price in sorted(self._bids, reverse=True)[self.depth :]:
-            del self._bids[price]
+    def _sort(self) -> None:
+        """Sort both sides, and drop the levels beyond the depth."""
+        self._best_bids = sorted(self._bids.items(), reverse=True)
+        self._best_asks = sorted(self._asks.items())
+        for side, best in ((self._bids, self._best_bids), (self._asks, self._best_asks)):
+            for price, _ in best[self.depth :]:
+                del side[price]
+            del best[self.depth :]
 
-    def _unscale(self, level: tuple[int, int]) -> tuple[float, float]:
-        price, qty = level
-        return price / 10**self._price_precision, qty / 10**self._qty_precision
+    def _unscaled(self, levels: list[tuple[int, int]]) -> list[tuple[float, float]]:
+        price_unit, qty_unit = 10**self._price_precision, 10**self._qty_precision
+        return [(price / price_unit, qty / qty_unit) for price, qty in levels]
+
+
+def _decimals(number: Decimal) -> int:
+    """Return the number of digits after the decimal point, at most `MAX_DECIMALS`; 0 for a number that is not finite."""
+    exponent = number.as_tuple().exponent
+    return min(max(0, -exponent), MAX_DECIMALS) if isinstance(exponent, int) else 0
 
 
 def _scale(number: Decimal, precision: int) -> int:

@@ -48,6 +48,11 @@ MAX_TRADE_ID = 2**63 - 1
 
 QUOTE, TRADE, BAR = 0, 1, 2
 """The kind of an event as a number, as the fold and the topic `features` use it."""
+BOOK_BIDS, BOOK_ASKS, BOOK_LOST = 3, 4, 5
+"""What the fold learns of the order book: the bids after a frame, then the asks, or that the book is not known any more.
+These kinds give no row."""
+LEAD_QUOTE, LEAD_TRADE = 6, 7
+"""A quote and a trade of the leading market, as the fold of another market reads them. These kinds give no row."""
 
 EVENT_CHANNELS = frozenset({"ticker", "trade", "ohlc"})
 

@@ -9,7 +9,9 @@ import ast
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from btc_core.features import depth as depth_module
 from btc_core.features import formulas as formulas_module
+from btc_core.features import leader as leader_module
 from btc_core.features import state as state_module
 from btc_core.features.catalogue import FEATURE_VERSION, FEATURES
 from docs.generate.markdown import code, table
@@ -17,7 +19,7 @@ from docs.generate.markdown import code, table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SOURCES = (Path(formulas_module.__file__), Path(state_module.__file__))
+SOURCES = tuple(Path(str(module.__file__)) for module in (formulas_module, depth_module, leader_module, state_module))
 """The files that contain the formulas and the functions that formulas call."""
 ROW_NAMES = {"row", "s.minute_features"}
 """The expressions that stand for a row in the code that computes its columns."""

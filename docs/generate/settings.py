@@ -5,17 +5,14 @@ Recipes that change a setting do not belong here: they are in `docs/how-to`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import griffe
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
-from btc_core.settings import Settings
+from btc_core.settings import Section, Settings
 from docs.generate.markdown import bounds, code, kind, table
 from stack.ports import DEFAULT_PORTS
-
-if TYPE_CHECKING:
-    from btc_core.settings import Section
 
 UNITS = {"_per_s": "1/s", "_ms": "ms", "_s": "s", "_h": "h", "_hours": "h", "_days": "days", "_bytes": "bytes",
          "_rows": "rows", "_messages": "messages"}  # fmt: skip
@@ -37,11 +34,15 @@ def page() -> str:
     """Describe each section and its settings in the order of the code."""
     source = griffe.load("btc_core.settings", try_relative_path=False)
     parts = [HEAD]
+    headings = ("variable", "type", "default", "unit", "meaning")
+    alone = [_row("", name, Settings, source["Settings"]) for name in Settings.model_fields if not is_section(name)]
+    parts.append(f"## General\n\n{table(headings, alone)}\n")
     for name, field in Settings.model_fields.items():
+        if not is_section(name):
+            continue
         section: type[Section] = field.annotation  # type: ignore[assignment]
         described = source[section.__name__]
         rows = [_row(name, each, section, described) for each in section.model_fields]
-        headings = ("variable", "type", "default", "unit", "meaning")
         parts.append(f"## {name}\n\n{described.docstring.value}\n\n{table(headings, rows)}\n")
     rows = [(code(name), str(port)) for name, port in DEFAULT_PORTS.items()]
     parts.append(
@@ -51,13 +52,21 @@ def page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def is_section(name: str) -> bool:
+    """Return whether a field of `Settings` is a section, and not a setting of its own."""
+    annotation = Settings.model_fields[name].annotation
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
 def variable(section: str, name: str) -> str:
-    """Return the name of the environment variable of a setting."""
+    """Return the name of the environment variable of a setting; `section` is empty for a setting without one."""
     config = Settings.model_config
+    if not section:
+        return f"{config['env_prefix']}{name}".upper()
     return f"{config['env_prefix']}{section}{config['env_nested_delimiter']}{name}".upper()
 
 
-def _row(section: str, name: str, kind_of: type[Section], described: griffe.Object) -> tuple[str, ...]:
+def _row(section: str, name: str, kind_of: type[BaseModel], described: griffe.Object) -> tuple[str, ...]:
     schema: dict[str, Any] = kind_of.model_json_schema()["properties"][name]
     default: Any = kind_of.model_fields[name].default
     shown = "" if isinstance(default, SecretStr) else ",".join(default) if isinstance(default, tuple) else default

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import zlib
 from typing import Any
 
 import pytest
@@ -215,3 +216,19 @@ def test_ingest_opens_no_connection_while_the_queue_to_kafka_is_full(monkeypatch
     monkeypatch.setattr(ingest.feeds[0], "_fetch_missed_minutes", no_history)
     asyncio.run(ingest.feeds[0].run_link(Link()))  # type: ignore[arg-type]
     assert seen == [0]
+
+
+def test_a_book_frame_that_is_left_out_of_the_log_is_followed_by_a_request_for_a_snapshot() -> None:
+    sink = Sink()
+    sink.leaves_out = ("book",)
+    link = link_to(sink)
+    link.receive(book(BTC, "1.0", zlib.crc32(b"10100000000")))
+    link._requests = asyncio.Queue()
+    link._renew_books(link._last_frame_s + 9.0)
+    assert link._requests.empty()
+    link._renew_books(link._last_frame_s + 11.0)
+    requests = [link._requests.get_nowait() for _ in range(link._requests.qsize())]
+    assert [request["method"] for request in requests] == ["unsubscribe", "subscribe"]
+    assert REGISTRY.get_sample_value(
+        "btc_resubscriptions_total", {"channel": "book", "symbol": BTC, "reason": "left_out"}
+    )

@@ -97,3 +97,28 @@ def test_a_book_from_before_its_precision_was_known_gets_a_new_snapshot() -> Non
     books.apply(BookFrame("snapshot", [book(BTC)]), 0.0)
     books.set_precisions(InstrumentFrame("snapshot", Instruments([Pair(BTC, 2, 8)])), 1.0)
     assert books.take_requests(1.0) == [BTC]
+
+
+def test_every_book_gets_a_new_snapshot_each_hour_because_readers_forget_old_ones() -> None:
+    books = OrderBooks((BTC,))
+    books.apply(BookFrame("snapshot", [book(BTC)]), 0.0)
+    books.apply(BookFrame("update", [book(BTC)]), 3_000.0)
+    assert books.take_requests(3_599.0) == []
+    assert books.take_requests(3_600.0) == [BTC]
+    assert books.reason(BTC) == "refresh"
+    books.apply(BookFrame("snapshot", [book(BTC)]), 3_600.1)
+    assert books.take_requests(7_200.0) == []
+
+
+def test_a_frame_that_was_left_out_of_the_log_is_followed_by_a_snapshot() -> None:
+    books = OrderBooks((BTC,))
+    books.apply(BookFrame("snapshot", [book(BTC)]), 0.0)
+    for now_s in (100.0, 101.0, 105.0):
+        books.left_out(BTC, now_s)
+    assert books.take_requests(109.0) == []
+    assert books.take_requests(110.0) == [BTC]
+    assert books.reason(BTC) == "left_out"
+    books.left_out("XBT/USD", 111.0)
+    books.apply(BookFrame("snapshot", [book(BTC)]), 110.5)
+    books.left_out(BTC, 110.5)  # the snapshot was left out, too
+    assert books.take_requests(120.5) == [BTC]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from btc_core.features.catalogue import FEATURE_NAMES, ROW
+from btc_core.features.catalogue import DEPTH_FEATURES, FEATURE_NAMES, LEADER_FEATURES, ROW
 from btc_core.features.fold import EMIT_BARS, EMIT_TICKS, fold
 from btc_core.features.state import EVENT, new_state
 from btc_core.market.events import BAR, QUOTE, TRADE
@@ -218,6 +218,8 @@ class Reference:
             "since_quote_s": m.since_quote,
             "since_trade_s": m.since_trade,
             "rv_5s_step": self._rv_step(m),
+            # these markets have no order book and no leader; see `test_depth` and `test_leader`
+            **dict.fromkeys((*DEPTH_FEATURES, *LEADER_FEATURES), NAN),
         }
 
     def _volatility(self, m: Snapshot, now: int) -> dict[str, float]:

@@ -10,7 +10,17 @@ import pytest
 from btc_core.features.catalogue import FEATURE_NAMES, FOLD_REVISION, ROW
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
 from btc_core.features.state import EVENT, WARM_UP_S, new_state
-from btc_core.market.events import BAR, MAX_AHEAD_S, QUOTE, TRADE
+from btc_core.market.events import (
+    BAR,
+    BOOK_ASKS,
+    BOOK_BIDS,
+    BOOK_LOST,
+    LEAD_QUOTE,
+    LEAD_TRADE,
+    MAX_AHEAD_S,
+    QUOTE,
+    TRADE,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -18,7 +28,7 @@ S = 1_000_000_000
 BEGIN_S = 1_700_438_400 + 80_000  # Monday, 2023-11-20 22:13:20 UTC
 KINDS = (
     "plain", "rare_trades", "no_trades", "silent_quotes", "no_quotes", "rare_quotes", "silences", "long_silences", "future",
-    "bars", "all",
+    "bars", "books", "leader", "all",
 )  # fmt: skip
 
 
@@ -63,8 +73,34 @@ def market(kind: str, seed: int, hours: float = 56.0) -> tuple[np.ndarray, np.nd
             price = round(price * float(np.exp(rng.normal(0, 1e-4))), 1)
             qty = np.round(rng.exponential(1.0, 2), 8)
             events.append((stamp, QUOTE, price, qty[0], price + 0.1, qty[1], 0.0))
+        events += side_events(kind, rng, stamp, price)
         received += [now] * (len(events) - len(received))
     return np.array(events, EVENT), np.array(received)
+
+
+def side_events(kind: str, rng: np.random.Generator, stamp: int, price: float) -> list[tuple[float, ...]]:
+    """Return events that give no row: those of the order book and of the leading market."""
+    events: list[tuple[float, ...]] = []
+    if kind in {"books", "all"} and stamp // (3_000 * S) % 5:  # no frames for 50 minutes, every few hours
+        events += book_events(rng, stamp - int(rng.integers(-S, 3 * S)))
+    if kind in {"leader", "all"} and stamp // (2_500 * S) % 9 > 1:  # no events for 83 minutes, every few hours
+        at = stamp - int(rng.integers(-2 * S, 9 * S))
+        events.append((at, LEAD_QUOTE, price * 1.001 + float(rng.normal()), 0.0, 0.0, 0.0, 0.0))
+        if rng.random() < 0.3:
+            events.append((at, LEAD_TRADE, round(float(rng.exponential(0.2)), 8), 0.0, 0.0, 0.0, 0.0))
+    return events
+
+
+def book_events(rng: np.random.Generator, ts_ns: int) -> list[tuple[float, ...]]:
+    """Return the events of one frame of an order book, or that the book is lost."""
+    if rng.random() < 0.02:
+        return [(ts_ns, BOOK_LOST, 0.0, 0.0, 0.0, 0.0, 0.0)]
+    sides = np.round(rng.exponential(5.0, (2, 5)) + 1e-8, 8).tolist()
+    return [(ts_ns, kind, *side) for kind, side in zip((BOOK_BIDS, BOOK_ASKS), sides, strict=True)]
+
+
+def gives_row(events: np.ndarray) -> np.ndarray:
+    return (events["kind"] == QUOTE) | (events["kind"] == TRADE)
 
 
 def warmed_up(events: np.ndarray, received: np.ndarray, stop: int, warm_up_s: int = WARM_UP_S) -> np.ndarray:
@@ -92,7 +128,7 @@ def different(left: np.ndarray, right: np.ndarray) -> dict[str, int]:
 def test_rows_after_a_restart_equal_the_rows_of_a_fold_that_never_stopped(kind: str, seed: int) -> None:
     events, received = market(kind, seed)
     rows = rows_of(new_state(), events)
-    row_of = np.concatenate([[0], np.cumsum(events["kind"] != BAR)])
+    row_of = np.concatenate([[0], np.cumsum(gives_row(events))])
     late_enough = np.flatnonzero(received > received[0] + WARM_UP_S * S)
     assert len(late_enough) > 100
     for stop in np.random.default_rng(seed).choice(late_enough, 12, replace=False).tolist():
@@ -105,7 +141,7 @@ def test_a_restart_around_midnight_keeps_the_volume_of_the_day(kind: str) -> Non
     events, received = market(kind, 11)
     midnight = ((BEGIN_S // 86_400) + 2) * 86_400 * S
     rows = rows_of(new_state(), events)
-    row_of = np.concatenate([[0], np.cumsum(events["kind"] != BAR)])
+    row_of = np.concatenate([[0], np.cumsum(gives_row(events))])
     for step in (-9, -1, 0, 1, 9, 3_600, 7_000):
         stop = int(np.searchsorted(received, midnight + step * S))
         again = rows_of(warmed_up(events, received, stop), events[stop : stop + 500])
@@ -136,7 +172,7 @@ def test_an_event_without_a_row_leaves_the_same_state_as_one_with_a_row() -> Non
     rng = np.random.default_rng(0)
     state, at, parts = new_state(), 0, []
     rows = rows_of(new_state(), events)
-    row_of = np.concatenate([[0], np.cumsum(events["kind"] != BAR)])
+    row_of = np.concatenate([[0], np.cumsum(gives_row(events))])
     while at < len(events):
         stop = at + int(rng.integers(1, 40))
         if rng.random() < 0.5:
@@ -156,7 +192,7 @@ def test_later_events_do_not_change_earlier_rows(seed: int) -> None:
     changed["slot_0"][middle:] *= 1.5
     changed["slot_1"][middle:] += 3.0
     changed["ts_ns"][middle:] += np.random.default_rng(seed).integers(0, 300 * S)
-    n = int((events["kind"][:middle] != BAR).sum())
+    n = int(gives_row(events[:middle]).sum())
     left, right = rows_of(new_state(), events), rows_of(new_state(), changed)
     assert different(left[:n], right[:n]) == {}
     assert different(left[n:], right[n:]) != {}
@@ -185,10 +221,15 @@ def seeded_events() -> np.ndarray:
             events.append((now, QUOTE, price, round(3 * draw(), 8), price + 0.1, round(3 * draw(), 8), 0.0))
         else:
             events.append((now, TRADE, price, round(draw(), 8) + 1e-8, 1.0 if draw() < 0.5 else -1.0, 0.0, 0.0))
+        if draw() < 0.5:
+            sides = [[round(9 * draw(), 8) + 1e-8 for _ in range(5)] for _ in range(2)]
+            events += [(now, BOOK_BIDS, *sides[0]), (now, BOOK_ASKS, *sides[1])]
+            events += [(now, LEAD_QUOTE, round(price * (1.0 + 1e-5 * draw()), 1), 0.0, 0.0, 0.0, 0.0)]
+            events += [(now, LEAD_TRADE, round(draw(), 8), 0.0, 0.0, 0.0, 0.0)]
     return np.array(events, EVENT)
 
 
-GOLDEN = (5, "8fd51be5b34d8d94")
+GOLDEN = (6, "e946e7c757f9bc8e")
 """The `FOLD_REVISION` and the digest of the rows of `seeded_events`."""
 
 
