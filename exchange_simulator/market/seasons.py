@@ -1,6 +1,6 @@
 """How volatility depends on the clock and on scheduled releases: one number for each minute of a day.
 
-The hours, the slots of the hour and the decay after a release are those of minute bars of BTC/USDT from 2022 to June 2025
+The hours, the slots of the hour and the decay after a release were read from minute bars of BTC/USDT from 2022 to June 2025
 (docs/concepts/simulated-market.md). The releases are those of `us_releases.toml`, the file that the features read, so a
 model can know them. They end with that file.
 
