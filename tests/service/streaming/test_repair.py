@@ -185,9 +185,9 @@ def test_the_worker_ends_with_the_error_of_its_repairs(
 ) -> None:
     settings = servers("kafka")
 
-    def fails(_handler: repair.RepairHandler, _stop: threading.Event) -> None:
+    def fails(_repairs: repair.ExchangeRepairs, _stop: threading.Event) -> None:
         raise RuntimeError("the repairs failed")
 
-    monkeypatch.setattr(repair.RepairHandler, "repair_until", fails)
+    monkeypatch.setattr(repair.ExchangeRepairs, "repair_until", fails)
     with pytest.raises(RuntimeError, match="the repairs failed"):
         repair.build(settings).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -101,6 +102,20 @@ def test_markets_of_several_exchanges_are_checked_before_anything_is_created(tmp
         done = btc("up", *arguments, cwd=tmp_path)
         assert (done.returncode, words in done.stderr) == (1, True), done.stderr
     assert not (tmp_path / "var").exists()
+
+
+def test_markets_of_the_environment_are_those_of_a_new_directory(tmp_path: Path) -> None:
+    variables = os.environ | {"BTC_EXCHANGE_MARKETS": "kraken:BTC/USD,coinbase:BTC/USD"}
+    done = subprocess.run(
+        [sys.executable, "-m", "btc_cli", "up", "--exchange", "sim"],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, "not for coinbase" in done.stderr) == (1, True), done.stderr
 
 
 def test_the_command_line_knows_every_exchange() -> None:

@@ -1,4 +1,4 @@
-"""`btc replay` and `btc evaluate` with files that people have: what they read, and how they refuse the rest."""
+"""`btc replay`, `btc evaluate` and the imports with files that people have: what they read, and how they refuse the rest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from btc_cli import imports
 from btc_cli.app import main
 from btc_cli.evaluate import evaluate
 from btc_cli.recordings import replay
@@ -128,3 +129,14 @@ def test_evaluate_refuses_files_of_several_markets_and_files_that_contradict_eac
         evaluate([one, bars(tmp_path / "ETHUSD_1.csv", 1)])
     with pytest.raises(InvalidInput, match="different bars of the same minute"):
         evaluate([one], [bars(tmp_path / "other.csv", 1, close=1.25)])
+
+
+def test_a_file_is_imported_for_a_market_on_any_exchange_that_is_known() -> None:
+    for symbol in ("BTC/USD", "BTC/USDT@binance-perp", "ETH/USD@coinbase"):
+        imports._check_symbol(symbol)
+    for symbol, words in (
+        ("BTCUSDT@binance", "write it as BTC/USDT"),
+        ("BTC/USDT@binanc", "choose one of kraken, coinbase, binance, binance-perp"),
+    ):
+        with pytest.raises(InvalidInput, match=words):
+            imports._check_symbol(symbol)

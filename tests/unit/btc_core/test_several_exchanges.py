@@ -7,7 +7,6 @@ import json
 import msgspec
 import pytest
 
-from btc_core.days.file_names import check_market
 from btc_core.errors import ConfigError, RefusedTrade
 from btc_core.exchanges.adapters import exchange_for, exchange_of
 from btc_core.exchanges.decoding import DECODERS, events_of, frame_of, qualified_frame
@@ -154,7 +153,3 @@ def test_models_of_markets_on_several_exchanges_have_names_that_mlflow_accepts_a
     assert len(names) == len(SYMBOLS) * len(QUANTITIES)
     assert not [name for name in names if set(name) & set("/:@ ")]
     assert key_of_name("bid-price-model-BTCUSDT-binance-perp", SYMBOLS) == ModelKey(PERPETUAL, "bid")
-
-
-def test_a_file_of_the_pair_may_be_imported_for_another_exchange() -> None:
-    check_market(["BTCUSDT-1m-2024-12-31.csv"], "BTC/USDT")

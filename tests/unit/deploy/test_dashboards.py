@@ -82,7 +82,7 @@ def test_an_alert_on_a_single_event_fires_for_the_first_one() -> None:
     rules = {rule["alert"]: rule for group in RULES for rule in group["rules"] if "alert" in rule}
     alerts = {name: rule["expr"] for name, rule in rules.items()}
     single = re.compile(
-        r"^sum[^(]*(?:\([a-z]+\) )?\((?:increase|rate)\((?P<series>[^\[]+)\[(?P<window>\w+)\]\)\) > 0(?= or|$)"
+        r"^sum[^(]*(?:\([a-z, ]+\) )?\((?:increase|rate)\((?P<series>[^\[]+)\[(?P<window>\w+)\]\)\) > 0(?= or|$)"
     )
     found = {name: match for name, expr in alerts.items() if (match := single.search(expr))}
     # an alert that must hold for longer than its window does not fire for one event
