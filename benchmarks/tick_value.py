@@ -51,6 +51,7 @@ def events_of(executions: Path, ticker: Path) -> npt.NDArray[Any]:
     trades["slot_2"] = np.where(np.array(table["side"].to_pylist()) == "SELL", -1.0, 1.0)
     names = ["best_bid", "best_bid_size", "best_ask", "best_ask_size"]
     table = pq.read_table(ticker, columns=["ts", *names])
+    table = table.filter(pc.is_valid(table["ts"]))
     quotes = np.zeros(len(table), EVENT)
     quotes["ts_ns"], quotes["kind"] = column_ns(table["ts"]), QUOTE
     for slot, name in enumerate(names):
