@@ -69,6 +69,8 @@ def models(
             details = f"{kind}, created {each.created[:16]}, gate: {each.gate_result}"
             console.print(f"[bold]{each.name} {each.version}[/] [green]{', '.join(each.aliases)}[/]  {details}")
             console.print(Padding(each.reason or each.gate_reason, (0, 0, 0, 4)))
+            if each.pretrained:
+                console.print(Padding(each.pretrained, (0, 0, 0, 4)))
 
 
 def promote(

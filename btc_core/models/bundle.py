@@ -110,6 +110,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Histograms of the features in training, for `drift`."""
     pool: tuple[str, ...] = ()
     """The markets that its trees and net were fitted on, if those are several; empty for a fit on the market alone."""
+    pretrained: str = ""
+    """Where trees and net come from if they were not fitted on this system; empty otherwise."""
+    needs_columns: bool = True
+    """Whether HARX forecasts rows without columns; pre-trained members were fitted on such rows, too."""
     choice: str = ""
     """Why this fit was chosen: the pooled one or the market's own; empty where there was no choice."""
     recipe: str = ""
@@ -171,7 +175,13 @@ class VolatilityModel:
         members = self._member_logs(matrix, columns, logs)
         five = sum(self.manifest.members[name].share * each for name, each in members.items())
         mean = self._path(np.asarray(five), logs) + self._offsets
-        return _sigma_bps(np.where(has_columns(columns)[:, np.newaxis], mean, logs)), baseline
+        return _sigma_bps(np.where(self.corrects(columns)[:, np.newaxis], mean, logs)), baseline
+
+    def corrects(self, columns: Singles) -> npt.NDArray[np.bool_]:
+        """Which rows trees and net forecast, (n,); HARX alone forecasts the others."""
+        if self.kind != "xgboost":
+            return np.zeros(len(columns), np.bool_)
+        return has_columns(columns) if self.manifest.needs_columns else np.ones(len(columns), np.bool_)
 
     def members(self, matrix: Floats, columns: Singles) -> dict[str, Floats]:
         """σ in bps, (n, 5), by each member alone; only five minutes are calibrated."""
@@ -229,6 +239,8 @@ class VolatilityModel:
             self.manifest,
             kind="harx",
             pool=(),
+            pretrained="",
+            needs_columns=True,
             offsets=(),
             level=0.0,
             harx_share=0.0,
@@ -264,8 +276,8 @@ class VolatilityModel:
 
 
 def served_kinds(model: VolatilityModel, columns: Singles) -> list[ModelKind]:
-    """What forecasts each row: the model's kind, or `harx` where a row has no columns."""
-    return [model.kind if known else "harx" for known in has_columns(columns).tolist()]
+    """What forecasts each row: the model's kind, or `harx` where a row has too few columns for it."""
+    return [model.kind if corrected else "harx" for corrected in model.corrects(columns).tolist()]
 
 
 class BidModel:

@@ -104,7 +104,7 @@ function showMarkets({ markets, default: first }) {
 /** Show which fit the trees of this market's model come from, and why. */
 function showFit({ volatility: v }) {
   if (!v) return setText("fit", "there is no model yet");
-  const trees = v.is_baseline ? "none, a baseline serves" : v.pool.length ? `fitted on ${v.pool.length} markets (${v.pool.join(", ")})` : "fitted on this market";
+  const trees = v.is_baseline ? "none, a baseline serves" : v.pretrained ? v.pretrained : v.pool.length ? `fitted on ${v.pool.length} markets (${v.pool.join(", ")})` : "fitted on this market";
   setText("fit", v.choice ? `${trees}; ${v.choice}` : trees);
 }
 
