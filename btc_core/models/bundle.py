@@ -16,6 +16,7 @@ What does not belong here: fitting (`fitting`), sums over trees (`trees`), and w
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import math
@@ -251,11 +252,16 @@ class VolatilityModel:
 
     def with_harx(self, harx: Harx) -> VolatilityModel:
         """The same trees and net on top of another HARX."""
-        return VolatilityModel(self.manifest, harx, self.boosters, self.baselines, self.net)
+        other = copy.copy(self)
+        other.harx = harx
+        return other
 
     def with_manifest(self, manifest: Manifest) -> VolatilityModel:
-        """The same model with another manifest."""
-        return VolatilityModel(manifest, self.harx, self.boosters, self.baselines, self.net)
+        """The same model with another manifest; the trees are shared, because compiling them takes longer than a fit of HARX."""
+        other = copy.copy(self)
+        other.manifest = manifest
+        other._offsets = np.asarray(manifest.offsets or (0.0,) * len(HORIZONS_MIN))  # noqa: SLF001 - a copy of this object
+        return other
 
     def check_against_xgboost(self, matrix: Floats, columns: Singles) -> None:
         """Compare the compiled sums of the trees with XGBoost's on these rows; where they differ, XGBoost serves."""

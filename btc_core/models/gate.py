@@ -89,10 +89,9 @@ def choose(
     A market that `is_new_market` has too few rows to tell fits apart. There the pre-trained model is chosen unless another
     fit is better beyond the 95 % bound, because it has been better on thousands of days of other markets.
     """
-    others: dict[Fit, Floats] = {
-        name: losses
-        for name, losses in (("pooled", pooled), ("pretrained", pretrained))
-        if losses is not None and not np.array_equal(losses, own)
+    candidates: dict[Fit, Floats | None] = {"pooled": pooled, "pretrained": pretrained}
+    others = {
+        name: losses for name, losses in candidates.items() if losses is not None and not np.array_equal(losses, own)
     }
     if not others:
         return Choice("own", "the pooled fit forecasts the same as the market's own fit" if pooled is not None else "")
@@ -101,7 +100,8 @@ def choose(
     if is_new_market and "pretrained" in fits and best != "pretrained":
         _, bound = ratio_bound(fits[best], fits["pretrained"])
         best = best if bound < 1.0 else "pretrained"
-    figures, compared = {}, []
+    figures: dict[str, float] = {}
+    compared = []
     for name, losses in others.items():
         ratio, bound = ratio_bound(losses, own)
         figures |= {f"ratio_{name}_to_own": ratio, f"ratio_{name}_to_own_bound": bound}

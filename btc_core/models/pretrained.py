@@ -345,12 +345,12 @@ def _check_golden(path: Path, loaded: Pretrained, golden: dict[str, Any]) -> Non
 
 def _half_precision(net: Net) -> bytes:
     halves = [tuple(each.astype(np.float16) for each in layers) for layers in (net.weights, net.biases)]
-    return Net(net.centre, net.scale, halves[0], halves[1]).to_bytes()  # type: ignore[arg-type]
+    return Net(net.centre, net.scale, halves[0], halves[1]).to_bytes()
 
 
 def _single_precision(net: Net) -> Net:
     singles = [tuple(each.astype(np.float32) for each in layers) for layers in (net.weights, net.biases)]
-    return Net(net.centre, net.scale, singles[0], singles[1])  # type: ignore[arg-type]
+    return Net(net.centre, net.scale, singles[0], singles[1])
 
 
 def _arrays(arrays: dict[str, Any]) -> bytes:

@@ -119,7 +119,7 @@ def starts(bars: npt.NDArray[Any], count: int, days: float, seed: int) -> list[n
     """Up to `count` pieces of `days` at random times, none of which lacks more than a tenth of its minutes."""
     minutes = int(days * 1440)
     random = np.random.default_rng(seed)
-    pieces = []
+    pieces: list[npt.NDArray[Any]] = []
     for first in random.integers(0, max(len(bars) - minutes, 1), 4 * count).tolist():
         piece = bars[first : first + minutes]
         if len(pieces) < count and len(piece) == minutes:

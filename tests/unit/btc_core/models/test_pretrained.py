@@ -329,7 +329,7 @@ def test_the_gate_replaces_a_bad_pretrained_champion_by_the_market_s_own_fit(
     assert result.verdict.passed
     assert result.model.manifest.pretrained == ""
     assert result.model.manifest.choice.startswith("the market's own fit is the candidate")
-    assert result.verdict.figures["ratio_to_champion"] < 1.0
+    assert result.verdict.figures["ratio_pretrained_to_own"] > 1.0
 
 
 def test_the_shipped_file_fits_this_code_and_holds_no_bars() -> None:
