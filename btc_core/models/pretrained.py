@@ -41,7 +41,7 @@ from btc_core.models.dataset import Frame, make_frame
 from btc_core.models.fitting import harx_bundle
 from btc_core.models.harx_prior import EVIDENCE_NS, HarxPrior, ShrinkageRecipe, shrunk_harx
 from btc_core.models.histograms import histogram_of
-from btc_core.models.intervals import fit_quantiles, volatility_score
+from btc_core.models.intervals import fit_quantiles
 from btc_core.models.net import INPUTS, Net
 from btc_core.models.pooling import POOLED_TREE_INPUTS
 from btc_core.models.recipe import RECIPE, Recipe
@@ -66,6 +66,8 @@ INPUTS_DIGEST = hashlib.sha256(repr((POOLED_TREE_INPUTS, INPUTS, COLUMNS_VERSION
     :12
 ]
 """Changes with the inputs of the trees and of the net, and with how they are computed."""
+CALIBRATION_ROWS = 3_000
+"""At most this many of the newest rows calibrate the offsets and the intervals: more would only take longer."""
 GOLDEN_TOLERANCE = 1e-5
 """Relative; forecasts are computed in float32, and a wrong tree differs by 1e-2."""
 UNREGISTERED = "pretrained-"
@@ -157,13 +159,12 @@ def model_of(pretrained: Pretrained, frame: Frame, recipe: Recipe = RECIPE) -> V
         raise NotReady(str(error)) from error
     model = bound(pretrained, harx, frame, recipe)
     late = frame.last_days(recipe.intervals.calibration_days)
-    labels = np.maximum(late.realized, np.asarray(harx.rv_floor))
     trust = trust_in(late, shrinkage)
-    ratio = labels / np.square(model.predict(late.matrix, late.columns) / 1e4)
-    offsets = np.asarray(pretrained.manifest.offsets) + trust * np.log(np.nanmean(ratio, axis=0))
-    model = model.with_manifest(msgspec.structs.replace(model.manifest, offsets=tuple(offsets.tolist())))
-    score = volatility_score(labels, np.square(model.predict(late.matrix, late.columns) / 1e4))
-    own = np.asarray(fit_quantiles(score))
+    rows = late.take(slice(None, None, -(-len(late.origin_ns) // CALIBRATION_ROWS)))
+    labels = np.maximum(rows.realized, np.asarray(harx.rv_floor))
+    ratio = labels / np.square(model.predict(rows.matrix, rows.columns) / 1e4)
+    shift = trust * np.log(ratio.mean(axis=0))
+    own = np.asarray(fit_quantiles(np.log(ratio) - shift))
     quantiles = trust * own + (1.0 - trust) * np.asarray(pretrained.manifest.quantiles)
     distributions = {
         name: histogram_of(frame.matrix[:, MODEL_FEATURES.index(name)], recipe.histogram_bins)
@@ -172,6 +173,7 @@ def model_of(pretrained: Pretrained, frame: Frame, recipe: Recipe = RECIPE) -> V
     return model.with_manifest(
         msgspec.structs.replace(
             model.manifest,
+            offsets=tuple((np.asarray(model.manifest.offsets) + shift).tolist()),
             quantiles=tuple(tuple(row) for row in quantiles.tolist()),
             distributions=distributions,
         )
