@@ -47,16 +47,16 @@ class PretrainingRecipe(msgspec.Struct, frozen=True, kw_only=True):
 
     base: Recipe = RECIPE
     shrinkage: ShrinkageRecipe = ShrinkageRecipe()
-    max_rows: int = 120_000
+    max_rows: int = 60_000
     """Rows of long histories, of all markets together; each market gives an equal share."""
-    short_starts: int = 160
+    short_starts: int = 60
     """Fresh starts of one day, of all markets together."""
-    long_starts: int = 32
+    long_starts: int = 12
     """Fresh starts of ten days, of all markets together."""
-    trees: int = 250
+    trees: int = 150
     """Fewer than the shipped recipe, so that the file stays small."""
-    net: NetRecipe = msgspec.structs.replace(RECIPE.volatility.net, seeds=4, epochs=5)
-    """Fewer nets than the shipped recipe, for the same reason."""
+    net: NetRecipe = msgspec.structs.replace(RECIPE.volatility.net, seeds=1, epochs=4)
+    """One net instead of several, for the same reason."""
     seed: int = 7
 
     @property
