@@ -110,7 +110,7 @@ def train(  # noqa: PLR0913, PLR0917 - a training compares with everything that 
     in ns.
     """
     if len(bars) < RECIPE.dataset.min_bars:
-        return _cold(quantity, bars), np.empty((0, len(MODEL_FEATURES)))
+        return _cold(quantity, bars)
     frame = make_frame(bars)
     changed = champion is not None and champion.kind == "xgboost" and champion.manifest.recipe != RECIPE.digest
     if changed and challenger is not None and challenger.manifest.recipe == RECIPE.digest:
@@ -132,17 +132,22 @@ def train(  # noqa: PLR0913, PLR0917 - a training compares with everything that 
     return _judge_and_fit(quantity, frame, champion, pool), frame.sample()
 
 
-def _cold(quantity: Quantity, bars: npt.NDArray[Any]) -> TrainingResult:
-    """The model of a market with too few bars to judge one: the pre-trained one if it can serve, else the baseline."""
+def _cold(quantity: Quantity, bars: npt.NDArray[Any]) -> tuple[TrainingResult, Floats]:
+    """The model of a market with too few bars to judge one, with rows for its golden batch.
+
+    It is the pre-trained one if that can serve, otherwise the baseline.
+    """
+    rows = np.empty((0, len(MODEL_FEATURES)))
     if quantity != VOLATILITY:
         reason = "too few bars to judge a model: the baseline serves"
-        return TrainingResult(
-            model=bundle.random_walk_model(), verdict=gate.Verdict(passed=True, beats_baselines=False, reason=reason)
-        )
+        cold = gate.Verdict(passed=True, beats_baselines=False, reason=reason)
+        return TrainingResult(model=bundle.random_walk_model(), verdict=cold), rows
     model, reason = pretrained.cold_start_model(bars)
-    is_pretrained = bool(model.manifest.pretrained)
+    if model.kind == "xgboost":
+        rows = make_frame(bars, msgspec.structs.replace(RECIPE.dataset, min_bars=1)).sample()
     reason = f"too few bars to judge a model: {reason}"
-    return TrainingResult(model=model, verdict=gate.Verdict(passed=True, beats_baselines=is_pretrained, reason=reason))
+    cold = gate.Verdict(passed=True, beats_baselines=model.kind == "xgboost", reason=reason)
+    return TrainingResult(model=model, verdict=cold), rows
 
 
 def _judge_and_fit(

@@ -133,13 +133,9 @@ class VolatilityModel:
     """Forecasts the realized volatility of the next 1…5 minutes; holds the baselines beside the trees and the net."""
 
     def __init__(
-        self,
-        manifest: Manifest,
-        harx: Harx,
-        boosters: tuple[xgboost.Booster, ...] = (),
-        baselines: Baselines | None = None,
-        net: Net | None = None,
-    ) -> None:
+        self, manifest: Manifest, harx: Harx, boosters: tuple[xgboost.Booster, ...] = (),
+        baselines: Baselines | None = None, net: Net | None = None,
+    ) -> None:  # fmt: skip
         self.manifest = manifest
         self.harx = harx
         self.boosters = boosters
@@ -237,17 +233,9 @@ class VolatilityModel:
     def as_baseline(self) -> VolatilityModel:
         """HARX alone, which serves when the trees and the net have stopped being better."""
         manifest = msgspec.structs.replace(
-            self.manifest,
-            kind="harx",
-            pool=(),
-            pretrained="",
-            needs_columns=True,
-            offsets=(),
-            level=0.0,
-            harx_share=0.0,
-            harx_shape_share=0.0,
-            members={},
-        )
+            self.manifest, kind="harx", pool=(), pretrained="", needs_columns=True, offsets=(), members={}, level=0.0,
+            harx_share=0.0, harx_shape_share=0.0,
+        )  # fmt: skip
         return VolatilityModel(manifest, self.harx, (), self.baselines)
 
     def with_harx(self, harx: Harx) -> VolatilityModel:
@@ -257,7 +245,7 @@ class VolatilityModel:
         return other
 
     def with_manifest(self, manifest: Manifest) -> VolatilityModel:
-        """The same model with another manifest; the trees are shared, because compiling them takes longer than a fit of HARX."""
+        """The same model with another manifest; it shares the trees, which take longer to compile than HARX to fit."""
         other = copy.copy(self)
         other.manifest = manifest
         other._offsets = np.asarray(manifest.offsets or (0.0,) * len(HORIZONS_MIN))  # noqa: SLF001 - a copy of this object

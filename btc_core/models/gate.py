@@ -87,7 +87,8 @@ def choose(
     choice between two that are equally good costs nothing; whether the chosen one may serve is up to `refresh`.
 
     A market that `is_new_market` has too few rows to tell fits apart. There the pre-trained model is chosen unless another
-    fit is better beyond the 95 % bound, because it has been better on thousands of days of other markets.
+    fit is better beyond the 95 % bound, or the live gate would demote it at once, because it has been better on many fresh
+    starts in other markets.
     """
     candidates: dict[Fit, Floats | None] = {"pooled": pooled, "pretrained": pretrained}
     others = {
@@ -98,8 +99,8 @@ def choose(
     fits: dict[Fit, Floats] = {"own": own, **others}
     best = min(fits, key=lambda name: float(np.mean(fits[name])))
     if is_new_market and "pretrained" in fits and best != "pretrained":
-        _, bound = ratio_bound(fits[best], fits["pretrained"])
-        best = best if bound < 1.0 else "pretrained"
+        ratio, bound = ratio_bound(fits[best], fits["pretrained"])
+        best = best if bound < 1.0 or ratio * DEMOTE_RATIO < 1.0 else "pretrained"
     figures: dict[str, float] = {}
     compared = []
     for name, losses in others.items():
@@ -152,10 +153,10 @@ def refresh(
         lower = 2.0 * ratio - bound
         figures["ratio_to_baseline_lower_bound"] = lower
         reason = (
-            f"loss {ratio:.3f} of {best}'s (lower 95 % bound {lower:.3f}, must be below 1 for the pre-trained model in a new "
-            f"market) on {len(losses)} rows"
+            f"loss {ratio:.3f} of {best}'s (at most {DEMOTE_RATIO:g} for the pre-trained model in a new market, and its "
+            f"lower 95 % bound {lower:.3f} below 1) on {len(losses)} rows"
         )
-        beats_baselines = lower < 1.0
+        beats_baselines = lower < 1.0 and ratio <= DEMOTE_RATIO
     elif is_new_market:
         reason = f"loss {ratio:.3f} of {best}'s (must be below 1 in a new market) on {len(losses)} rows"
         beats_baselines = ratio < 1.0

@@ -288,7 +288,7 @@ def test_in_a_new_market_the_gate_refuses_the_pretrained_model_only_if_it_is_cle
     judged = gate.refresh(little_worse, None, {"harx": harx}, is_new_market=True, is_pretrained=True)
     assert judged.beats_baselines
     assert not gate.refresh(little_worse, None, {"harx": harx}, is_new_market=True).beats_baselines
-    assert not gate.refresh(harx * 1.2, None, {"harx": harx}, is_new_market=True, is_pretrained=True).beats_baselines
+    assert not gate.refresh(harx * 1.21, None, {"harx": harx}, is_new_market=True, is_pretrained=True).beats_baselines
     assert not gate.refresh(little_worse, None, {"harx": harx}, is_pretrained=True).beats_baselines
 
 
