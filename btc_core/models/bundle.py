@@ -10,8 +10,7 @@ golden.npz       inputs and the outputs they gave when the bundle was made; plai
 ```
 
 A bundle holds every number that its forecasts need, so that a model keeps its forecasts when the recipe changes.
-What does not belong here: fitting (`fitting`), sums over trees (`trees`), and where bundles are kept
-(`btc_core.registry`).
+What does not belong here: fitting (`fitting`), trees (`trees`), and where bundles are kept (`btc_core.registry`).
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ if TYPE_CHECKING:
 LAYOUT = 4
 """Version of the folder; raise it when its files or their meaning change. Bundles of another layout are refused."""
 GOLDEN_TOLERANCE = 1e-6
-"""Relative. Boosters compute in float32, whose last digit (6e-8) may differ between machines; a wrong tree differs by
-1e-2."""
+"""Relative. The last digit of float32 (6e-8) may differ between machines; a wrong tree differs by 1e-2."""
 GOLDEN_ROWS = 64
 VOLATILITY_TREES = ("trees",)
 """File of the volatility's booster, which forecasts five minutes."""
@@ -114,7 +112,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pretrained: str = ""
     """Where trees and net come from if they were not fitted on this system; empty otherwise."""
     needs_columns: bool = True
-    """Whether HARX forecasts rows without columns; pre-trained members were fitted on such rows, too."""
+    """Whether HARX forecasts rows without columns. Pre-trained members were fitted on such rows, too."""
     choice: str = ""
     """Why this fit was chosen: the pooled one or the market's own; empty where there was no choice."""
     recipe: str = ""
@@ -176,9 +174,7 @@ class VolatilityModel:
 
     def corrects(self, columns: Singles) -> npt.NDArray[np.bool_]:
         """Which rows trees and net forecast, (n,); HARX alone forecasts the others."""
-        if self.kind != "xgboost":
-            return np.zeros(len(columns), np.bool_)
-        return has_columns(columns) if self.manifest.needs_columns else np.ones(len(columns), np.bool_)
+        return (self.kind == "xgboost") & (has_columns(columns) | (not self.manifest.needs_columns))
 
     def members(self, matrix: Floats, columns: Singles) -> dict[str, Floats]:
         """σ in bps, (n, 5), by each member alone; only five minutes are calibrated."""
@@ -333,7 +329,7 @@ class BidModel:
         return BidModel(manifest, (), self.autoregression)
 
     def check_against_xgboost(self, matrix: Floats, sigma_bps: Floats) -> None:
-        """Compare the compiled sums of the trees with XGBoost's on these rows; where they differ, XGBoost serves."""
+        """Compare the compiled sums of the trees with XGBoost's; where they differ, XGBoost serves."""
         if self._forest is not None:
             self._forest.check_against_xgboost(self.tree_inputs(matrix, sigma_bps))
 
@@ -405,8 +401,7 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
             golden = {name: arrays[name] for name in arrays.files}
         harx = Harx.from_json(contents["harx.json"]) if manifest.name == VOLATILITY_MODEL else None
         simple = contents.get("baselines.json")
-        form = Autoregression if harx is None else Baselines
-        baselines: Any = None if simple is None else msgspec.json.decode(simple, type=form)
+        baselines: Any = simple and msgspec.json.decode(simple, type=Baselines if harx else Autoregression)
         net = Net.from_bytes(contents[NET]) if NET in contents else None
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
         msg = f"the bundle in {folder} cannot be read: {error}"

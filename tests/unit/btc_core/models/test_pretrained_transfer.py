@@ -47,11 +47,11 @@ def thinned(bars: np.ndarray) -> np.ndarray:
 
 
 def report(title: str, rows: list[dict[str, Any]]) -> None:
-    print(f"\n{title}")  # noqa: T201 - the figures of the documentation
+    print(f"\n{title}")
     for row in rows:
         losses = ", ".join(f"{name} {row['qlike'][name]:.4f}" for name in (MODEL, *BASELINES))
         ratio = f"{row['ratio']:.3f} ± {row['ratio_error']:.3f} of {row['best_baseline']}"
-        print(f"  {row['age']}: {losses}; {ratio} on {row['rows']}")  # noqa: T201 - the figures of the documentation
+        print(f"  {row['age']}: {losses}; {ratio} on {row['rows']}")
 
 
 def overall_ratio(rows: list[dict[str, Any]]) -> float:
@@ -71,6 +71,14 @@ def test_on_fresh_starts_it_beats_the_best_baseline_of_each_age(kind: str) -> No
     rows = pretrained_scores.by_age(walks)
     report(f"{kind}, {STARTS} starts of {DAYS:g} days", rows)
     assert overall_ratio(rows) < 0.95
+
+
+def test_after_a_month_it_is_still_better_than_the_best_baseline() -> None:
+    rows = pretrained_scores.by_age(pretrained_scores.fresh_starts(pretrained.shipped(), real(BTC), 3, 36.0))
+    report("later months, 3 starts of 36 days", rows)
+    month = {row["age"]: row["ratio"] for row in rows}
+    assert month["14 to 30 days"] < 0.99
+    assert month["more than 30 days"] < 0.99
 
 
 def test_on_ten_days_of_executions_on_another_exchange_it_is_not_worse_than_the_best_baseline() -> None:
