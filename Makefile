@@ -43,6 +43,10 @@ chaos: $(STAMPS)/dev ## kill and mislead a running system for MINUTES=10 from SE
 dashboards: $(STAMPS)/dev ## write Grafana's dashboards and the alerts from deploy/grafana/panels.py
 	$(BIN)/python deploy/grafana/generate.py
 
+.PHONY: pretrained
+pretrained: $(STAMPS)/dev ## fit the volatility model that ships with the package: BARS="btcusdt.parquet alts.parquet=FIL/USDT"
+	$(BIN)/btc pretrain $(foreach file,$(BARS),--bars $(file)) $(ARGS)
+
 .PHONY: docs
 docs: $(STAMPS)/dev ## build the documentation site into build/site; fails on a link that leads nowhere
 	$(BIN)/python -m docs.generate

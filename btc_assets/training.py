@@ -1,7 +1,7 @@
 """What a training run does with bars: judge a model on days that it was not fitted on, then fit it on all of them.
 
-Each market is fitted alone and with trees and a net that are fitted on the rows of all markets, and the better of the two
-is judged.
+Each market is fitted alone and with trees and a net that are fitted on the rows of all markets. The better of the two and
+of the pre-trained model in the package is judged.
 
 What does not belong here: fitting (`btc_core.models.fitting`), where bars come from (`training_bars`), and Dagster
 (`model_assets`).
@@ -18,7 +18,7 @@ import numpy as np
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.errors import SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.models import bundle, fitting, gate, intervals, level, pooling, scores
+from btc_core.models import bundle, fitting, gate, intervals, level, pooling, pretrained, scores
 from btc_core.models.dataset import Frame, StreamRows, make_frame
 from btc_core.models.input_gains import with_inputs
 from btc_core.models.recipe import RECIPE
@@ -40,8 +40,8 @@ BLOCK_SHARE = 0.2
 """The share of a history that is too short for such a block."""
 MIN_POOL_MARKETS = 2
 """A pool of one market would be its own fit with fewer inputs."""
-FITTED = frozenset({"own", "pooled", "xgboost"})
-"""Names of the forecasts by trees and net among the scores: of both fits, and of the one that was chosen."""
+FITTED = frozenset({"own", "pooled", "pretrained", "xgboost"})
+"""Names of the forecasts by trees and net among the scores: of all fits, and of the one that was chosen."""
 
 _log = logging.getLogger(__name__)
 
@@ -114,11 +114,7 @@ def train(  # noqa: PLR0913, PLR0917 - a training compares with everything that 
     in ns.
     """
     if len(bars) < RECIPE.dataset.min_bars:
-        cold = gate.Verdict(
-            passed=True, beats_baselines=False, reason="too few bars to judge a model: the baseline serves"
-        )
-        model = fitting.harx_bundle(bars) if quantity == VOLATILITY else bundle.random_walk_model()
-        return TrainingResult(model=model, verdict=cold), np.empty((0, len(MODEL_FEATURES)))
+        return _cold(quantity, bars)
     frame = make_frame(bars, stream=stream)
     changed = champion is not None and champion.kind == "xgboost" and champion.manifest.recipe != RECIPE.digest
     if changed and challenger is not None and challenger.manifest.recipe == RECIPE.digest:
@@ -138,6 +134,24 @@ def train(  # noqa: PLR0913, PLR0917 - a training compares with everything that 
         result = msgspec.structs.replace(_judge_and_fit(quantity, frame, None, pool), verdict=entered)
         return result, frame.sample()
     return _judge_and_fit(quantity, frame, champion, pool), frame.sample()
+
+
+def _cold(quantity: Quantity, bars: npt.NDArray[Any]) -> tuple[TrainingResult, Floats]:
+    """The model of a market with too few bars to judge one, with rows for its golden batch.
+
+    It is the pre-trained one if that can serve, otherwise the baseline.
+    """
+    rows = np.empty((0, len(MODEL_FEATURES)))
+    if quantity != VOLATILITY:
+        reason = "too few bars to judge a model: the baseline serves"
+        cold = gate.Verdict(passed=True, beats_baselines=False, reason=reason)
+        return TrainingResult(model=bundle.random_walk_model(), verdict=cold), rows
+    model, reason = pretrained.cold_start_model(bars)
+    if model.kind == "xgboost":
+        rows = make_frame(bars, msgspec.structs.replace(RECIPE.dataset, min_bars=1)).sample()
+    reason = f"too few bars to judge a model: {reason}"
+    cold = gate.Verdict(passed=True, beats_baselines=model.kind == "xgboost", reason=reason)
+    return TrainingResult(model=model, verdict=cold), rows
 
 
 def _judge_and_fit(
@@ -214,14 +228,22 @@ def train_volatility(
     labels = np.maximum(block.realized, candidate.harx.rv_floor)
     sigma, harx = served_sigma(candidate, block, labels), candidate.baseline(block.matrix)
     forecasts = {**candidate.baseline_forecasts(block.matrix), "harx": harx}
-    choice = gate.Choice(is_pooled=False, reason="")
+    is_new_market = before.days < RECIPE.trees_need_days
+    fits = {"own": candidate}
     if pool is not None:
-        pooled = fitting.fit_volatility(before, trainer=trainer, pool=pool)
-        pooled_sigma = served_sigma(pooled, block, labels)
-        forecasts |= {"own": sigma, "pooled": pooled_sigma}
-        choice = gate.choose(_losses(labels, sigma), _losses(labels, pooled_sigma), len(pool.symbols))
-        if choice.is_pooled:
-            candidate, sigma = pooled, pooled_sigma
+        fits["pooled"] = fitting.fit_volatility(before, trainer=trainer, pool=pool)
+    shipped = _pretrained_for(block)
+    if shipped is not None:
+        fits["pretrained"] = pretrained.model_of(shipped, before)
+    sigmas = {name: served_sigma(fit, block, labels) for name, fit in fits.items()}
+    losses = {name: _losses(labels, each) for name, each in sigmas.items()}
+    markets = len(pool.symbols) if pool is not None else 1
+    choice = gate.choose(
+        losses["own"], losses.get("pooled"), markets, losses.get("pretrained"), is_new_market=is_new_market
+    )
+    if len(fits) > 1:
+        forecasts |= sigmas
+    candidate, sigma = fits[choice.fit], sigmas[choice.fit]
     members = candidate.members(block.matrix, block.columns)
     if candidate.kind == "xgboost":
         forecasts |= {"xgboost": sigma, **members}
@@ -230,13 +252,13 @@ def train_volatility(
         champion_losses = np.where(
             _new_to(champion, block), _losses(labels, served_sigma(champion, block, labels)), np.nan
         )
-    is_new_market = before.days < RECIPE.trees_need_days
     compared = {"harx"} if is_new_market else forecasts.keys() - FITTED - members.keys()
     verdict = gate.refresh(
         _losses(labels, sigma),
         champion_losses,
         {name: _losses(labels, forecasts[name]) for name in compared},
         is_new_market=is_new_market,
+        is_pretrained=choice.fit == "pretrained",
     )
     if members:
         own = float(_losses(labels, sigma).mean())
@@ -244,13 +266,29 @@ def train_volatility(
         verdict = msgspec.structs.replace(verdict, figures=verdict.figures | ratios)
     table = volatility_scores(labels, forecasts) | {"test_rows": float(len(block.origin_ns))}
     table["floor_share"] = float(np.mean(candidate.harx.is_at_floor(block.harx_inputs)))
-    model = fitting.fit_volatility(frame, trainer=trainer, pool=pool if choice.is_pooled else None)
+    if choice.fit == "pretrained" and shipped is not None:
+        model = pretrained.model_of(shipped, frame)
+    else:
+        model = fitting.fit_volatility(frame, trainer=trainer, pool=pool if choice.is_pooled else None)
     model.manifest = msgspec.structs.replace(model.manifest, choice=choice.reason)
     if model.kind == "xgboost" and not verdict.beats_baselines:
         model = model.as_baseline()
     model.manifest = with_inputs(model.manifest, model, frame)
     unseen = (np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1])
     return TrainingResult(model=_with_scores(model, table), verdict=_with_choice(verdict, choice), unseen=unseen)
+
+
+def _pretrained_for(block: Frame) -> pretrained.Pretrained | None:
+    """The pre-trained model, if it has seen nothing of the time of `block`, which judges it."""
+    try:
+        shipped = pretrained.shipped()
+    except SchemaError as error:
+        _log.warning("the pre-trained model does not compete: %s", error)
+        return None
+    if int(block.origin_ns[0]) <= shipped.manifest.trained_to_ns + RECIPE.dataset.embargo_ns:
+        _log.info("the pre-trained model does not compete: it was fitted on bars as new as those that judge it")
+        return None
+    return shipped
 
 
 def _with_choice(verdict: gate.Verdict, choice: gate.Choice) -> gate.Verdict:
@@ -308,7 +346,7 @@ def train_bid(
     candidate = bundle.random_walk_model() if few else fitting.fit_bid(before, trainer=trainer)
     sigma = fitting.harx_sigma(before.last_days(RECIPE.harx.window_days), block)
     returns = candidate.predict(block.matrix, sigma)
-    choice = gate.Choice(is_pooled=False, reason="")
+    choice = gate.Choice("own", "")
     if pool is not None and not few:
         pooled = fitting.fit_bid(before, trainer=trainer, pool=pool)
         pooled_returns = pooled.predict(block.matrix, sigma)

@@ -98,6 +98,18 @@ COMMANDS = (
         MODELS,
     ),
     Entry(
+        "evaluate-pretrained",
+        "btc_cli.evaluate_pretrained:evaluate_pretrained",
+        "Score the pre-trained model on minute bars of a market, from its first hour on, beside HARX, HAR and EWMA.",
+        MODELS,
+    ),
+    Entry(
+        "pretrain",
+        "btc_cli.pretrain:pretrain",
+        "Fit the pre-trained volatility model on minute bars of one or more markets, and write its file.",
+        MODELS,
+    ),
+    Entry(
         "deadletters",
         "btc_cli.deadletters:deadletters",
         "List the messages that the workers could not process, with their reasons and origins.",

@@ -71,6 +71,8 @@ def models(
             console.print(Padding(each.reason or each.gate_reason, (0, 0, 0, 4)))
             if each.inputs:
                 console.print(Padding(each.inputs, (0, 0, 0, 4)))
+            if each.pretrained:
+                console.print(Padding(each.pretrained, (0, 0, 0, 4)))
 
 
 def promote(

@@ -360,8 +360,10 @@ class ModelCard(msgspec.Struct, frozen=True):
     """λ of the bid model for each horizon; 0 is the random walk."""
     pool: tuple[str, ...]
     """The markets that its trees and net were fitted on, if those are several; empty for a fit on the market alone."""
+    pretrained: str
+    """Where the pre-trained trees and net come from; empty for those that this system has fitted."""
     choice: str
-    """Why this fit was chosen: the pooled one or the market's own; empty where there was no choice."""
+    """Why this fit was chosen: the market's own, the pooled or the pre-trained one; empty where there was no choice."""
     scores: dict[str, float | None]
     members: dict[str, float] = {}
     """The members that the forecast is a mean of, in logs, with their shares; empty for a baseline."""

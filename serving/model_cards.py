@@ -55,6 +55,7 @@ def _card(deps: Deps, model: Model | None, key: ModelKey) -> ModelCard | None:
         unit=manifest.unit,
         shrinkage=manifest.shrinkage,
         pool=manifest.pool,
+        pretrained=manifest.pretrained,
         choice=manifest.choice,
         scores={name: score if math.isfinite(score) else None for name, score in manifest.scores.items()},
         members={}

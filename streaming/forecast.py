@@ -1,8 +1,8 @@
 """The forecast worker: reads feature rows and writes forecasts and their outcomes.
 
 Forecasts go to the prediction tables, the topic `predictions` and Redis, outcomes to `gold_prediction_outcomes`.
-Each market is forecast by its own models. Until a champion is registered, the HARX baseline fitted on the market's own
-minute bars serves, and is marked as a baseline. A market with too few bars for that has no forecasts yet.
+Each market is forecast by its own models. Until a champion is registered, the pre-trained volatility model serves on the
+market's own minute bars, and the random walk for the bid. A market with less than half an hour of bars has no forecasts yet.
 What does not belong here: forecasts and outcomes without servers (`forecaster`, `outcomes`), or training (`btc_assets`).
 """
 

@@ -10,12 +10,12 @@ golden.npz       inputs and the outputs they gave when the bundle was made; plai
 ```
 
 A bundle holds every number that its forecasts need, so that a model keeps its forecasts when the recipe changes.
-What does not belong here: fitting (`fitting`), sums over trees (`trees`), and where bundles are kept
-(`btc_core.registry`).
+What does not belong here: fitting (`fitting`), trees (`trees`), and where bundles are kept (`btc_core.registry`).
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import math
@@ -52,8 +52,7 @@ if TYPE_CHECKING:
 LAYOUT = 4
 """Version of the folder; raise it when its files or their meaning change. Bundles of another layout are refused."""
 GOLDEN_TOLERANCE = 1e-6
-"""Relative. Boosters compute in float32, whose last digit (6e-8) may differ between machines; a wrong tree differs by
-1e-2."""
+"""Relative. The last digit of float32 (6e-8) may differ between machines; a wrong tree differs by 1e-2."""
 GOLDEN_ROWS = 64
 VOLATILITY_TREES = ("trees",)
 """File of the volatility's booster, which forecasts five minutes."""
@@ -111,6 +110,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Histograms of the features in training, for `drift`."""
     pool: tuple[str, ...] = ()
     """The markets that its trees and net were fitted on, if those are several; empty for a fit on the market alone."""
+    pretrained: str = ""
+    """Where trees and net come from if they were not fitted on this system; empty otherwise."""
+    needs_columns: bool = True
+    """Whether HARX forecasts rows without columns. Pre-trained members were fitted on such rows, too."""
     choice: str = ""
     """Why this fit was chosen: the pooled one or the market's own; empty where there was no choice."""
     recipe: str = ""
@@ -131,13 +134,9 @@ class VolatilityModel:
     """Forecasts the realized volatility of the next 1…5 minutes; holds the baselines beside the trees and the net."""
 
     def __init__(
-        self,
-        manifest: Manifest,
-        harx: Harx,
-        boosters: tuple[xgboost.Booster, ...] = (),
-        baselines: Baselines | None = None,
-        net: Net | None = None,
-    ) -> None:
+        self, manifest: Manifest, harx: Harx, boosters: tuple[xgboost.Booster, ...] = (),
+        baselines: Baselines | None = None, net: Net | None = None,
+    ) -> None:  # fmt: skip
         self.manifest = manifest
         self.harx = harx
         self.boosters = boosters
@@ -174,7 +173,11 @@ class VolatilityModel:
         members = self._member_logs(matrix, columns, logs)
         five = sum(self.manifest.members[name].share * each for name, each in members.items())
         mean = self._path(np.asarray(five), logs) + self._offsets
-        return _sigma_bps(np.where(has_columns(columns)[:, np.newaxis], mean, logs)), baseline
+        return _sigma_bps(np.where(self.corrects(columns)[:, np.newaxis], mean, logs)), baseline
+
+    def corrects(self, columns: Singles) -> npt.NDArray[np.bool_]:
+        """Which rows trees and net forecast, (n,); HARX alone forecasts the others."""
+        return (self.kind == "xgboost") & (has_columns(columns) | (not self.manifest.needs_columns))
 
     def members(self, matrix: Floats, columns: Singles) -> dict[str, Floats]:
         """σ in bps, (n, 5), by each member alone; only five minutes are calibrated."""
@@ -229,17 +232,23 @@ class VolatilityModel:
     def as_baseline(self) -> VolatilityModel:
         """HARX alone, which serves when the trees and the net have stopped being better."""
         cleared: dict[str, Any] = {"pool": (), "offsets": (), "members": {}, "inputs": InputUse()}
+        cleared |= {"pretrained": "", "needs_columns": True}
         cleared |= dict.fromkeys(("level", "harx_share", "harx_shape_share"), 0.0)
         manifest = msgspec.structs.replace(self.manifest, kind="harx", **cleared)
         return VolatilityModel(manifest, self.harx, (), self.baselines)
 
     def with_harx(self, harx: Harx) -> VolatilityModel:
         """The same trees and net on top of another HARX."""
-        return VolatilityModel(self.manifest, harx, self.boosters, self.baselines, self.net)
+        other = copy.copy(self)
+        other.harx = harx
+        return other
 
     def with_manifest(self, manifest: Manifest) -> VolatilityModel:
-        """The same model with another manifest."""
-        return VolatilityModel(manifest, self.harx, self.boosters, self.baselines, self.net)
+        """The same model with another manifest; it shares the trees, which take longer to compile than HARX to fit."""
+        other = copy.copy(self)
+        other.manifest = manifest
+        other._offsets = np.asarray(manifest.offsets or (0.0,) * len(HORIZONS_MIN))  # noqa: SLF001 - a copy of this object
+        return other
 
     def check_against_xgboost(self, matrix: Floats, columns: Singles) -> None:
         """Compare the compiled sums of the trees with XGBoost's on these rows; where they differ, XGBoost serves."""
@@ -260,8 +269,8 @@ class VolatilityModel:
 
 
 def served_kinds(model: VolatilityModel, columns: Singles) -> list[ModelKind]:
-    """What forecasts each row: the model's kind, or `harx` where a row has no columns."""
-    return [model.kind if known else "harx" for known in has_columns(columns).tolist()]
+    """What forecasts each row: the model's kind, or `harx` where a row has too few columns for it."""
+    return [model.kind if corrected else "harx" for corrected in model.corrects(columns).tolist()]
 
 
 class BidModel:
@@ -323,7 +332,7 @@ class BidModel:
         return BidModel(manifest, (), self.autoregression)
 
     def check_against_xgboost(self, matrix: Floats, sigma_bps: Floats) -> None:
-        """Compare the compiled sums of the trees with XGBoost's on these rows; where they differ, XGBoost serves."""
+        """Compare the compiled sums of the trees with XGBoost's; where they differ, XGBoost serves."""
         if self._forest is not None:
             self._forest.check_against_xgboost(self.tree_inputs(matrix, sigma_bps))
 
@@ -395,8 +404,7 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
             golden = {name: arrays[name] for name in arrays.files}
         harx = Harx.from_json(contents["harx.json"]) if manifest.name == VOLATILITY_MODEL else None
         simple = contents.get("baselines.json")
-        form = Autoregression if harx is None else Baselines
-        baselines: Any = None if simple is None else msgspec.json.decode(simple, type=form)
+        baselines: Any = simple and msgspec.json.decode(simple, type=Baselines if harx else Autoregression)
         net = Net.from_bytes(contents[NET]) if NET in contents else None
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
         msg = f"the bundle in {folder} cannot be read: {error}"

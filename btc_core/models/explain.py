@@ -14,7 +14,7 @@ import numpy as np
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models.bundle import NET_MEMBER, TREES_MEMBER, VolatilityModel
 from btc_core.models.harx import INPUT_COLUMNS
-from btc_core.models.model_rows import has_columns, split_rows
+from btc_core.models.model_rows import split_rows
 from btc_core.names import HORIZONS_MIN
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def explain(model: VolatilityModel, row: Floats, columns: Singles) -> Explanatio
     """The parts of the forecast of one row (1, MODEL_FEATURES) with its columns; without trees or columns HARX is all of it."""
     log_harx = np.ascontiguousarray(model.harx.log_variance(row[:, INPUT_COLUMNS])[:, -1])
     five = float(log_harx[0])
-    if not model.boosters or model.net is None or not has_columns(columns).all():
+    if not model.boosters or model.net is None or not model.corrects(columns).all():
         return Explanation(five, 0.0, five, 0.0, 0.0, {})
     manifest = model.manifest
     trees, net = manifest.members[TREES_MEMBER], manifest.members[NET_MEMBER]

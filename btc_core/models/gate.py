@@ -1,6 +1,7 @@
 """Which model may serve: the losses of a model compared with those of others on the same rows, and the reason in words.
 
-Two fits of one recipe compete for each market: one on its own rows, and one whose trees and net are those of all markets (`choose`).
+The fits of one recipe compete for each market: one on its own rows, one whose trees and net are those of all markets, and
+the pre-trained one that ships with the package (`choose`).
 A *refresh* is the same recipe fitted on newer data. It must not be worse than the champion, and its trees must be better
 than every baseline. A *change* is another recipe. It must prove to be better in shadow for weeks, because a single day has
 almost no statistical power to tell models apart, and the best loss of many past runs may be luck.
@@ -10,7 +11,7 @@ What does not belong here: where losses come from, and moving aliases (`btc_core
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
+Fit = Literal["own", "pooled", "pretrained"]
+"""On what the trees and the net of a candidate were fitted."""
+_FIT_WORDS: dict[Fit, str] = {"own": "own", "pooled": "pooled", "pretrained": "pre-trained"}
 Z_95 = 1.645
 """Standard errors of a one-sided 95 % bound."""
 REFRESH_MAX_RATIO = 1.02
@@ -57,26 +61,59 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """Which of two fits a market gets, and why."""
+    """Which of the fits a market gets, and why."""
 
-    is_pooled: bool
+    fit: Fit
     reason: str
     figures: dict[str, float] = {}
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether it is the fit over all markets."""
+        return self.fit == "pooled"
 
-def choose(own: Floats, pooled: Floats, markets: int) -> Choice:
-    """Choose between a market's own fit and the fit over several markets by their losses on the same unseen rows.
 
-    The smaller mean loss decides. Neither fit is a change of specification, so a wrong choice between two that are equally
-    good costs nothing; whether the chosen one may serve is up to `refresh`.
+def choose(
+    own: Floats,
+    pooled: Floats | None,
+    markets: int,
+    pretrained: Floats | None = None,
+    *,
+    is_new_market: bool = False,
+) -> Choice:
+    """Choose between a market's own fit, the fit over several markets and the pre-trained one by their losses.
+
+    All losses are of the same unseen rows. The smallest mean loss decides. No fit is a change of specification, so a wrong
+    choice between two that are equally good costs nothing; whether the chosen one may serve is up to `refresh`.
+
+    A market that `is_new_market` has too few rows to tell fits apart. There the pre-trained model is chosen unless another
+    fit is better beyond the 95 % bound, or the live gate would demote it at once, because it has been better on many fresh
+    starts in other markets.
     """
-    if np.array_equal(own, pooled):
-        return Choice(is_pooled=False, reason="the pooled fit forecasts the same as the market's own fit")
-    ratio, bound = ratio_bound(pooled, own)
-    is_pooled = ratio < 1.0
-    better = f"the fit over {markets} markets" if is_pooled else "the market's own fit"
-    reason = f"{better} is the candidate: pooled loss {ratio:.3f} of the own fit's (95 % bound {bound:.3f}) on {len(own)} unseen rows"
-    return Choice(is_pooled, reason, {"ratio_pooled_to_own": ratio, "ratio_pooled_to_own_bound": bound})
+    candidates: dict[Fit, Floats | None] = {"pooled": pooled, "pretrained": pretrained}
+    others = {
+        name: losses for name, losses in candidates.items() if losses is not None and not np.array_equal(losses, own)
+    }
+    if not others:
+        return Choice("own", "the pooled fit forecasts the same as the market's own fit" if pooled is not None else "")
+    fits: dict[Fit, Floats] = {"own": own, **others}
+    best = min(fits, key=lambda name: float(np.mean(fits[name])))
+    if is_new_market and "pretrained" in fits and best != "pretrained":
+        ratio, bound = ratio_bound(fits[best], fits["pretrained"])
+        best = best if bound < 1.0 or ratio * DEMOTE_RATIO < 1.0 else "pretrained"
+    figures: dict[str, float] = {}
+    compared = []
+    for name, losses in others.items():
+        ratio, bound = ratio_bound(losses, own)
+        figures |= {f"ratio_{name}_to_own": ratio, f"ratio_{name}_to_own_bound": bound}
+        compared.append(f"{_FIT_WORDS[name]} loss {ratio:.3f} of the own fit's (95 % bound {bound:.3f})")
+    candidate = {
+        "own": "the market's own fit",
+        "pooled": f"the fit over {markets} markets",
+        "pretrained": "the pre-trained model",
+    }[best]
+    reason = f"{candidate} is the candidate: {', '.join(compared)} on {len(own)} unseen rows"
+    return Choice(best, reason, figures)
 
 
 def ratio_bound(losses: Floats, reference: Floats) -> tuple[float, float]:
@@ -93,7 +130,12 @@ def ratio_bound(losses: Floats, reference: Floats) -> tuple[float, float]:
 
 
 def refresh(
-    losses: Floats, champion: Floats | None, baselines: dict[str, Floats], *, is_new_market: bool = False
+    losses: Floats,
+    champion: Floats | None,
+    baselines: dict[str, Floats],
+    *,
+    is_new_market: bool = False,
+    is_pretrained: bool = False,
 ) -> Verdict:
     """Judge a candidate with the champion's recipe; all losses are of the same rows, in time order.
 
@@ -107,7 +149,15 @@ def refresh(
     best = _best(baselines)
     ratio, bound = ratio_bound(losses, baselines[best])
     figures = {"ratio_to_baseline": ratio, "ratio_to_baseline_bound": bound}
-    if is_new_market:
+    if is_new_market and is_pretrained:
+        lower = 2.0 * ratio - bound
+        figures["ratio_to_baseline_lower_bound"] = lower
+        reason = (
+            f"loss {ratio:.3f} of {best}'s (at most {DEMOTE_RATIO:g} for the pre-trained model in a new market, and its "
+            f"lower 95 % bound {lower:.3f} below 1) on {len(losses)} rows"
+        )
+        beats_baselines = lower < 1.0 and ratio <= DEMOTE_RATIO
+    elif is_new_market:
         reason = f"loss {ratio:.3f} of {best}'s (must be below 1 in a new market) on {len(losses)} rows"
         beats_baselines = ratio < 1.0
     else:

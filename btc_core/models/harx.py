@@ -65,7 +65,7 @@ class Harx(msgspec.Struct, frozen=True, dict=True):
     def log_variance(self, inputs: Floats) -> Floats:
         """Ln of the mean forecast of RV over 1…5 min, shape (n, 5), from `INPUTS` of shape (n, len(INPUTS))."""
         columns, volume_means, coefficients, log_smearing, log_floor = self._arrays
-        logs: Floats = _design(inputs, columns, volume_means, self.range_offset) @ coefficients + log_smearing
+        logs: Floats = design_of(inputs, columns, volume_means, self.range_offset) @ coefficients + log_smearing
         return np.maximum(logs, log_floor)  # NaN stays NaN
 
     def is_at_floor(self, inputs: Floats) -> npt.NDArray[np.bool_]:
@@ -84,7 +84,7 @@ class Harx(msgspec.Struct, frozen=True, dict=True):
         They are cached because building them takes longer than forecasting one row.
         """
         return (
-            _columns_of(self.terms),
+            columns_of(self.terms),
             np.asarray(self.volume_means, np.float64),
             np.asarray(self.coefficients).T,
             np.log(self.smearing),
@@ -107,10 +107,10 @@ def fit_harx(inputs: Floats, realized: Floats, days: float, recipe: HarxRecipe =
     `inputs` is (n, len(INPUTS)) and `realized` (n, 5) in ln²; rows with a NaN label or without any RV feature are left out.
     `days` is the length of the history. Raises `ValueError` when fewer than `recipe.min_rows` rows are usable.
     """
-    terms = _terms_of(recipe)
-    columns = _columns_of(terms)
-    range_offset, volume_means = _replacements(inputs, columns)
-    design = _design(inputs, columns, volume_means, range_offset)
+    terms = terms_of(recipe)
+    columns = columns_of(terms)
+    range_offset, volume_means = replacements_of(inputs, columns)
+    design = design_of(inputs, columns, volume_means, range_offset)
     if days < recipe.hours_need_days:
         design[:, 1 + len(columns) :] = 0.0
     usable = ~np.isnan(design).any(axis=1) & ~np.isnan(realized).any(axis=1)
@@ -120,7 +120,7 @@ def fit_harx(inputs: Floats, realized: Floats, days: float, recipe: HarxRecipe =
     design, labels = design[usable], realized[usable]
     floors = np.maximum(np.nanquantile(labels, recipe.rv_floor_quantile, axis=0), recipe.rv_floor_min_ln2)
     labels = np.maximum(labels, floors)
-    coefficients = _ridge(design, np.log(labels), recipe.ridge_rows)
+    coefficients = ridge(design, np.log(labels), recipe.ridge_rows)
     smearing = (labels / np.exp(design @ coefficients)).mean(axis=0)
     return Harx(
         terms=terms,
@@ -132,7 +132,8 @@ def fit_harx(inputs: Floats, realized: Floats, days: float, recipe: HarxRecipe =
     )
 
 
-def _terms_of(recipe: HarxRecipe) -> tuple[str, ...]:
+def terms_of(recipe: HarxRecipe) -> tuple[str, ...]:
+    """The terms of the recipe, in the order of `Harx.terms`."""
     return (
         *(f"log_rv_{w}m" for w in recipe.rv_windows_min),
         *(f"log_parkinson_{w}m" for w in recipe.parkinson_windows_min),
@@ -140,11 +141,12 @@ def _terms_of(recipe: HarxRecipe) -> tuple[str, ...]:
     )
 
 
-def _columns_of(terms: tuple[str, ...]) -> Longs:
+def columns_of(terms: tuple[str, ...]) -> Longs:
+    """The places of the terms among `INPUTS`."""
     return np.array([INPUTS.index(name) for name in terms], np.int64)
 
 
-def _replacements(inputs: Floats, columns: Longs) -> tuple[float, Floats]:
+def replacements_of(inputs: Floats, columns: Longs) -> tuple[float, Floats]:
     """What replaces missing features: the offset of Parkinson variances, and the mean of each volume that is a term."""
     gaps = inputs[:, _PARKINSON_5M] - inputs[:, _RV_5M]
     gaps = gaps[~np.isnan(gaps)]
@@ -156,7 +158,7 @@ def _replacements(inputs: Floats, columns: Longs) -> tuple[float, Floats]:
     return offset, np.array(means)
 
 
-def _design(inputs: Floats, columns: Longs, volume_means: Floats, range_offset: float) -> Floats:
+def design_of(inputs: Floats, columns: Longs, volume_means: Floats, range_offset: float) -> Floats:
     """Intercept, linear terms and hours, shape (n, 1 + terms + 24); a row without any RV is NaN."""
     design = np.zeros((len(inputs), 1 + len(columns) + 24))
     _fill_design(design, np.ascontiguousarray(inputs), columns, volume_means, range_offset)
@@ -204,7 +206,7 @@ def _fill_design(design: Floats, inputs: Floats, columns: Longs, volume_means: F
             terms[place + int(minute // 60.0)] = 1.0
 
 
-def _ridge(design: Floats, target: Floats, penalty_rows: float) -> Floats:
+def ridge(design: Floats, target: Floats, penalty_rows: float) -> Floats:
     """Coefficients (columns, 5) of ridge regression on standardised columns; the intercept is not penalised."""
     centre = design.mean(axis=0)
     scale = design.std(axis=0)

@@ -175,6 +175,7 @@ def _tags(settings: Settings, key: ModelKey, manifest: Manifest) -> dict[str, st
         "fit": _fit_tag(manifest),
         "fit_reason": manifest.choice,
         "inputs": in_words(manifest),
+        "pretrained": manifest.pretrained[:MAX_TAG_CHARACTERS],
         "pool": " ".join(manifest.pool)[:MAX_TAG_CHARACTERS],
         "git_commit": manifest.code,
         "seals": _seals_tag(manifest.seals),
@@ -182,9 +183,11 @@ def _tags(settings: Settings, key: ModelKey, manifest: Manifest) -> dict[str, st
 
 
 def _fit_tag(manifest: Manifest) -> str:
-    """`pooled` or `own` for trees and a net that were fitted on several markets or on one, empty for a model without them."""
+    """`pre-trained`, or `pooled` or `own` for trees that were fitted on several markets or on one; empty without trees."""
     if manifest.kind != "xgboost":
         return ""
+    if manifest.pretrained:
+        return "pre-trained"
     return "pooled" if manifest.pool else "own"
 
 

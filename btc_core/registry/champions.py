@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
+from btc_core.clock import now_ns
 from btc_core.errors import BtcError, NotReady, SchemaError, ServiceError
 from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model
-from btc_core.models.fitting import harx_bundle
+from btc_core.models.pretrained import cold_start_model, is_outgrown
 from btc_core.names import BID, QUANTITIES, VOLATILITY, ModelKey, Quantity
 from btc_core.registry import bundles
 from btc_core.registry.bundles import Model
@@ -168,8 +169,10 @@ class ModelHolder:
             if loaded is not None:
                 return loaded, f"{key.name}: keeping version {loaded.version}, the registry does not answer: {error}"
             version = None  # the cache on disk may still have a champion, and loading finds out
-        if loaded is not None and not force and version in (loaded.version, None):
-            return loaded, ""  # without a champion, the baseline is loaded
+        if loaded is not None and not force and version == loaded.version:
+            return loaded, ""
+        if loaded is not None and not force and version is None and not is_outgrown(loaded.manifest, now_ns()):
+            return loaded, ""  # without a champion, what serves without one is loaded
         try:
             return self._source.load(key), ""
         except BtcError as error:
@@ -233,17 +236,19 @@ class RegistrySource:
 
 
 class BaselineSource(RegistrySource):
-    """Champions from MLflow; while a model has none, its baseline: the random walk, or HARX fitted on the stored bars."""
+    """Champions from MLflow; while a market has none, the random walk, and the pre-trained volatility model on its bars."""
 
     def load(self, key: ModelKey) -> Model:
-        """Load the champion, or make the baseline; raises `NotReady` while there are too few bars for HARX."""
+        """Load the champion, or make what serves without one; raises `NotReady` while there are too few bars for that."""
         try:
             return super().load(key)
         except (NotReady, ServiceError) as error:
-            _log.info("serving the baseline of %s: %s", key.name, error)
+            _log.info("%s starts without a champion: %s", key.name, error)
         except SchemaError as error:  # after an upgrade, until the next training; or a damaged bundle
-            _log.warning("serving the baseline of %s: %s", key.name, error)
+            _log.warning("%s starts without a champion: %s", key.name, error)
         if key.quantity == BID:
             return random_walk_model()
         with QuestDB(self._settings.questdb) as db:
-            return harx_bundle(read_stored(db, key.symbol, COLD_START_DAYS))
+            model, reason = cold_start_model(read_stored(db, key.symbol, COLD_START_DAYS))
+        _log.info("%s: %s", key.name, reason)
+        return model

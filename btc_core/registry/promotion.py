@@ -42,11 +42,13 @@ class RegisteredVersion(msgspec.Struct, frozen=True):
     aliases: tuple[str, ...]
     kind: str
     fit: str
-    """`pooled` or `own` for trees and a net that were fitted on several markets or on one, empty for a model without them."""
+    """`pre-trained`, or `pooled` or `own` for trees that were fitted on several markets or on one; empty without trees."""
     fit_reason: str
     """Why this fit was chosen; empty where there was no choice."""
     inputs: str
     """Which inputs its trees use and how much each gained, in words; empty for a model without trees."""
+    pretrained: str
+    """Where a pre-trained model comes from; empty for all others."""
     created: str
     gate_result: str
     gate_reason: str
@@ -85,6 +87,7 @@ def _registered_version(key: ModelKey, version: ModelVersion, holders: Mapping[s
         fit=tags.get("fit", ""),
         fit_reason=tags.get("fit_reason", ""),
         inputs=tags.get("inputs", ""),
+        pretrained=tags.get("pretrained", ""),
         created=from_ns(version.created_ns).isoformat(timespec="seconds"),
         gate_result=tags.get("gate_result", ""),
         gate_reason=tags.get("gate_reason", ""),

@@ -24,6 +24,7 @@ function about(card) {
   const age = duration(Date.now() / 1000 - seconds(card.created_at));
   const parts = [element("p", "served", element("b", "", kindName(card.kind).replace(/^the /, "")), ` version ${card.version}, made ${age} ago from ${number(card.train_rows)} rows`), element("p", "", verdict(card))];
   if (card.gate) parts.push(element("p", "note", `In the gate’s words: ${card.gate.reason}.`));
+  if (card.pretrained) parts.push(element("p", "note", card.pretrained));
   if (card.choice) parts.push(element("p", "note", card.choice));
   const members = Object.entries(card.members);
   if (members.length) parts.push(element("ul", "shares", ...members.map(([name, share]) => bar(`${MEMBERS[name] ?? name}, ${number(100 * share)} %`, share))));

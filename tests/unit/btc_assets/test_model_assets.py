@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 
 from btc_core.clock import NS_PER_MIN
-from btc_core.errors import NotReady
+from btc_core.errors import NotReady, SchemaError
 from btc_core.market.bars import BARS
+from btc_core.models import pretrained
 from btc_core.models.bundle import golden_rows, load_bundle
 from btc_core.names import QUANTITIES, ModelKey
 from btc_core.registry.bundles import Registration
@@ -187,7 +188,24 @@ def test_twelve_hours_of_bars_give_the_flagged_baselines() -> None:
     assert (WORLD["volatility-model"].kind, WORLD["bid-price-model"].kind) == ("harx", "random_walk")
 
 
-def test_a_few_hours_of_bars_give_the_baseline_without_scores() -> None:
+def test_a_few_hours_of_bars_give_the_pretrained_model_without_scores() -> None:
+    assert _run(_bars(240)).success
+    model, verdict = WORLD["challenger", "volatility-model"]
+    assert model.kind == "xgboost"
+    assert model.manifest.pretrained == pretrained.shipped().provenance
+    assert model.manifest.scores == {}
+    assert verdict.reason == f"too few bars to judge a model: the {pretrained.shipped().provenance} serves"
+    assert WORLD["volatility-model"] is model, "it is the champion"
+    assert WORLD["bid-price-model"].kind == "random_walk"
+
+
+def test_a_few_hours_of_bars_give_the_flagged_baseline_when_the_pretrained_file_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def shipped() -> None:
+        raise SchemaError("the pre-trained model has layout 0")
+
+    monkeypatch.setattr(pretrained, "shipped", shipped)
     assert _run(_bars(240)).success
     assert WORLD["volatility-model"].kind == "harx"
     assert WORLD["volatility-model"].manifest.scores == {}

@@ -112,6 +112,13 @@ def test_the_core_can_be_imported_like_any_other_package(installed: Path, tmp_pa
     assert str(ROOT) not in run(installed / "python", "-c", asked, cwd=tmp_path)
 
 
+def test_the_wheel_holds_the_pretrained_model_and_loads_it(installed: Path, tmp_path: Path) -> None:
+    asked = "from btc_core.models import pretrained; print(pretrained.SHIPPED, pretrained.shipped().digest)"
+    path, digest = run(installed / "python", "-c", asked, cwd=tmp_path).split()
+    assert Path(path).is_relative_to(installed.parent)
+    assert digest == hashlib.sha256((ROOT / "btc_core/models/pretrained_volatility.zip").read_bytes()).hexdigest()[:12]
+
+
 FIND = """
 import sys
 from pathlib import Path

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_MS, NS_PER_S
+from btc_core.features.bar_features import bar_features
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.features.live_minutes import LiveMinutes
 from btc_core.market.events import TRADE
 from btc_core.market.messages import FeatureMessage, ForecastRow
+from btc_core.models import pretrained
 from btc_core.models.bundle import VolatilityModel, random_walk_model, start_quantiles
 from btc_core.models.dataset import make_frame
 from btc_core.models.fitting import fit_volatility
@@ -69,6 +71,32 @@ def trees_and_net() -> VolatilityModel:
 MODELS = random_walk_model(), trees_and_net()
 BARS_BEFORE = market(2 * 1440, START_NS - 2 * NS_PER_DAY)
 """The minute bars that are stored when the first row comes."""
+
+
+def test_a_market_with_an_hour_of_bars_is_forecast_by_the_pretrained_model() -> None:
+    hour = market(70, START_NS - 70 * NS_PER_MIN)
+    models = random_walk_model(), pretrained.model_of_bars(pretrained.shipped(), hour[:60])
+    forecaster = Forecaster(
+        lambda _symbol: models,
+        lambda _symbol: OutcomeTracker(start_quantiles(models[0]), start_quantiles(models[1])),
+        lambda _symbol, clock_ns: LiveMinutes(hour, clock_ns),
+        lambda _row: None,
+        StoppedClock(START_NS),
+    )
+    features = bar_features(hour)
+    bid = float(hour["close"][-1])
+    values = np.array([features[-1][name] for name in FEATURE_NAMES])
+    values[BID], values[MID] = bid, bid + 0.05
+    message = FeatureMessage("BTC/USD", START_NS, START_NS, 0, 1, 0, TRADE, FEATURE_VERSION, values.tobytes())
+    results = forecaster.handle([message])
+    (made,) = results.forecasts
+    assert np.isnan(results.columns["BTC/USD"].columns).all(), "the columns need half a day of bars"
+    assert made.volatility_model_kind == "xgboost"
+    assert made.volatility_model_version == f"pretrained-{pretrained.shipped().digest}"
+    assert np.isfinite(made.sigma_path_bps).all()
+    assert made.sigma_path_bps != made.baseline_sigma_path_bps
+    actual_bps = np.sqrt(np.mean(np.square(np.diff(np.log(hour["close"])))) * 5.0) * 1e4
+    assert 0.3 < made.sigma_path_bps[-1] / actual_bps < 3.0
 
 
 class World:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 import pytest
 
+from btc_core.clock import NS_PER_MIN
 from btc_core.errors import InvalidInput, NotReady, SchemaError, ServiceError
+from btc_core.models import pretrained
 from btc_core.names import BID, VOLATILITY, ModelKey
 from btc_core.registry import bundles
 from btc_core.registry.champions import BaselineSource, Champions, ModelHolder
 from btc_core.registry.keys import key_of_name, model_keys
 from btc_core.settings import Settings
+from tests.unit.btc_core.models.test_bundle import market
 
 MARKETS = ("BTC/USD", "ETH/USD")
 
@@ -115,3 +119,64 @@ def test_the_random_walk_serves_while_the_champion_cannot_be_loaded(
 
     monkeypatch.setattr(bundles, "load_champion", load_champion)
     assert BaselineSource(Settings()).load(ModelKey("BTC/USD", BID)).kind == "random_walk"
+
+
+class StoredBars:
+    """The minute bars that a market has stored so far."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bars = market(24 * 60)
+        self.known = 0
+
+        def load_champion(_settings: Settings, key: ModelKey) -> None:
+            raise NotReady(f"no champion of {key.name}")
+
+        def champion_version(_settings: Settings, _key: ModelKey) -> None:
+            return None
+
+        monkeypatch.setattr(bundles, "load_champion", load_champion)
+        monkeypatch.setattr(bundles, "champion_version", champion_version)
+        monkeypatch.setattr("btc_core.registry.champions.QuestDB", lambda _settings: contextlib.nullcontext())
+        monkeypatch.setattr(
+            "btc_core.registry.champions.read_stored", lambda _db, _symbol, _days: self.bars[: self.known]
+        )
+        monkeypatch.setattr("btc_core.registry.champions.now_ns", self.now_ns)
+
+    def now_ns(self) -> int:
+        return int(self.bars["ts_ns"][self.known - 1]) + NS_PER_MIN
+
+
+def test_a_new_market_gets_the_pretrained_model_with_its_first_hour_of_bars_and_again_as_they_double(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stored = StoredBars(monkeypatch)
+    holder = ModelHolder(BaselineSource(Settings()), reload_s=10.0)
+    stored.known = 30
+    assert holder.reload().waits_for_bars("BTC/USD")
+    stored.known = 60
+    first = holder.reload().volatility("BTC/USD")
+    assert first is not None
+    assert first.kind == "xgboost"
+    assert first.version == f"pretrained-{pretrained.shipped().digest}"
+    stored.known = 100
+    assert holder.reload().volatility("BTC/USD") is first
+    stored.known = 121
+    second = holder.reload().volatility("BTC/USD")
+    assert second is not None
+    assert second.manifest.train_rows > first.manifest.train_rows
+    assert holder.current.can_start
+
+
+def test_harx_starts_a_market_when_the_pretrained_file_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = StoredBars(monkeypatch)
+    stored.known = 120
+
+    def shipped() -> None:
+        raise SchemaError("the pre-trained model has layout 0, this process reads 1; run `btc pretrain`")
+
+    monkeypatch.setattr(pretrained, "shipped", shipped)
+    model = BaselineSource(Settings()).load(ModelKey("BTC/USD", VOLATILITY))
+    assert model.kind == "harx"
+    assert "HARX serves instead of the pre-trained model: the pre-trained model has layout 0" in caplog.text
