@@ -11,7 +11,7 @@ import httpx
 
 from btc_core.errors import StackError
 from btc_core.features.catalogue import FEATURE_VERSION
-from btc_core.models.bundle import LAYOUT
+from btc_core.models.manifest import LAYOUT
 from btc_core.names import CHAMPION, FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
 from btc_core.registry.keys import model_keys
 from btc_core.stores.dagster import launch_job, market_tags, run_status, run_url

@@ -25,8 +25,9 @@ import pytest
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.market.messages import ForecastRow
-from btc_core.models.bundle import VolatilityModel, golden_rows, new_manifest, random_walk_model
+from btc_core.models.bundle import VolatilityModel, golden_rows, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
+from btc_core.models.manifest import new_manifest
 from btc_core.names import BID_MODEL, VOLATILITY_MODEL
 from btc_core.stores import redis_rows
 from btc_core.stores.redis_rows import FeatureRow

@@ -16,8 +16,9 @@ from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady, StoreError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.market.messages import ForecastRow
-from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
+from btc_core.models.bundle import VolatilityModel, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
+from btc_core.models.manifest import new_manifest
 from btc_core.names import VOLATILITY, VOLATILITY_MODEL, ModelKey
 from btc_core.registry.champions import ModelHolder
 from btc_core.settings import ApiSettings, ExchangeSettings, Settings

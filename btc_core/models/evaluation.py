@@ -22,6 +22,7 @@ from btc_core.errors import InvalidInput
 from btc_core.models import bundle, fitting, intervals, level
 from btc_core.models.harx import fit_harx
 from btc_core.models.input_gains import gain_shares
+from btc_core.models.manifest import NET_MEMBER, TREES_MEMBER
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import in_memory
 from btc_core.names import HORIZONS_MIN
@@ -192,7 +193,7 @@ def _fresh_harx(frame: Frame, border_ns: int) -> Harx:
 def variances_of(model: bundle.VolatilityModel, rows: Frame) -> dict[str, Floats]:
     """Forecasts of RV by forecaster, (n, 5); where a model has no members, they are its own forecast."""
     sigma, harx = model.predict_both(rows.matrix, rows.columns)
-    members = model.members(rows.matrix, rows.columns) or dict.fromkeys((bundle.TREES_MEMBER, bundle.NET_MEMBER), sigma)
+    members = model.members(rows.matrix, rows.columns) or dict.fromkeys((TREES_MEMBER, NET_MEMBER), sigma)
     simple = model.baseline_forecasts(rows.matrix)
     forecasts = {"model": sigma, "without_level": sigma, "harx": harx, **members, **simple}
     return {name: np.square(forecasts[name] / 1e4) for name in FORECASTERS}

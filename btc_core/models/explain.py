@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.models.bundle import NET_MEMBER, TREES_MEMBER, VolatilityModel
+from btc_core.models.bundle import VolatilityModel
 from btc_core.models.harx import INPUT_COLUMNS
+from btc_core.models.manifest import NET_MEMBER, TREES_MEMBER
 from btc_core.models.model_rows import split_rows
 from btc_core.names import HORIZONS_MIN
 

@@ -18,20 +18,13 @@ from btc_core.errors import NotReady
 from btc_core.features.catalogue import DRIFTING_FEATURES, MODEL_FEATURES
 from btc_core.models import scores
 from btc_core.models.baselines import fit_autoregression, fit_baselines
-from btc_core.models.bundle import (
-    NET_MEMBER,
-    TREES_MEMBER,
-    BidModel,
-    Member,
-    VolatilityModel,
-    new_manifest,
-    random_walk_model,
-)
+from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model
 from btc_core.models.dataset import Frame, make_frame, split_by_time
 from btc_core.models.harx import fit_harx
 from btc_core.models.histograms import histogram_of
 from btc_core.models.intervals import bid_score, fit_quantiles, volatility_score
 from btc_core.models.later_variances import later_variances
+from btc_core.models.manifest import NET_MEMBER, TREES_MEMBER, Member, new_manifest
 from btc_core.models.model_rows import has_columns, tree_inputs
 from btc_core.models.net import net_inputs
 from btc_core.models.net_fitting import fit_net

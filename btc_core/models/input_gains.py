@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from btc_core.models.bundle import BidModel, Manifest
+    from btc_core.models.bundle import BidModel
     from btc_core.models.dataset import Frame
+    from btc_core.models.manifest import Manifest
 
     Floats = npt.NDArray[np.float64]
 

@@ -36,12 +36,13 @@ from btc_core.errors import NotReady, SchemaError
 from btc_core.features.catalogue import DRIFTING_FEATURES, FOLD_REVISION, MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS_VERSION
 from btc_core.models.baselines import fit_baselines
-from btc_core.models.bundle import NET_MEMBER, TREES_MEMBER, Manifest, Member, VolatilityModel, new_manifest
+from btc_core.models.bundle import VolatilityModel
 from btc_core.models.dataset import Frame, make_frame
 from btc_core.models.fitting import harx_bundle
 from btc_core.models.harx_prior import EVIDENCE_NS, HarxPrior, ShrinkageRecipe, shrunk_harx
 from btc_core.models.histograms import histogram_of
 from btc_core.models.intervals import fit_quantiles
+from btc_core.models.manifest import NET_MEMBER, TREES_MEMBER, Manifest, Member, new_manifest
 from btc_core.models.net import INPUTS, Net
 from btc_core.models.pooling import POOLED_TREE_INPUTS
 from btc_core.models.recipe import RECIPE, Recipe

@@ -17,6 +17,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.models.dataset import Frame, make_frame
 from btc_core.models.harx_prior import HarxPrior, ShrinkageRecipe, fit_prior, shrunk_harx
 from btc_core.models.intervals import fit_quantiles, volatility_score
+from btc_core.models.later_variances import later_variances
 from btc_core.models.net import net_inputs
 from btc_core.models.net_fitting import fit_net
 from btc_core.models.pooling import HARX_OVER_LEVEL, POOLED_TREE_INPUTS, pooled_tree_inputs
@@ -83,10 +84,12 @@ class Rows(msgspec.Struct, frozen=True):
     """(n, 5), ln of HARX's variance."""
     labels: Any
     """(n, 5), floored."""
+    later: Any
+    """(n, windows), the `later_variances` of the net's windows."""
 
     def take(self, rows: Any) -> Rows:
         """Some of the rows."""
-        return Rows(self.matrix[rows], self.columns[rows], self.logs[rows], self.labels[rows])
+        return Rows(self.matrix[rows], self.columns[rows], self.logs[rows], self.labels[rows], self.later[rows])
 
 
 def borders(first_ns: int, last_ns: int) -> list[int]:
@@ -174,7 +177,7 @@ def _fit_members(rows: Rows, recipe: PretrainingRecipe, trainer: Trainer) -> tup
     with trainer(_tree_inputs(rows), chosen.booster.max_bin) as train:
         margin = start + np.log(chosen.label_scale)
         booster = train(chosen.booster.params(), recipe.trees, label * chosen.label_scale, margin)
-    return booster, rounded(fit_net(net_inputs(rows.matrix, rows.columns, start), start, label, recipe.net))
+    return booster, rounded(fit_net(net_inputs(rows.matrix, rows.columns, start), start, label, rows.later, recipe.net))
 
 
 def _calibrated(
@@ -207,7 +210,14 @@ def _rows(prior: HarxPrior, frame: Frame, floors: Floats, recipe: PretrainingRec
     logs, known = walk_harx(prior, frame, recipe.shrinkage, recipe.base)
     places = np.flatnonzero(known)
     places = places[:: -(-len(places) // max_rows) or 1]
-    return Rows(frame.matrix[places], frame.columns[places], logs[places], np.maximum(frame.realized[places], floors))
+    later = later_variances(frame.origin_ns, frame.columns, recipe.net.later_windows_min)
+    return Rows(
+        frame.matrix[places],
+        frame.columns[places],
+        logs[places],
+        np.maximum(frame.realized[places], floors),
+        later[places],
+    )
 
 
 def _start_rows(prior: HarxPrior, piece: npt.NDArray[Any], floors: Floats, recipe: PretrainingRecipe) -> Rows:
@@ -219,9 +229,10 @@ def _start_rows(prior: HarxPrior, piece: npt.NDArray[Any], floors: Floats, recip
     is_early = frame.origin_ns < frame.origin_ns[0] + NS_PER_DAY
     chosen = known & (minute % 5 == 0) & (is_early | (minute % 15 == 0))
     rows = frame.take(chosen)
-    return Rows(rows.matrix, rows.columns, logs[chosen], np.maximum(rows.realized, floors))
+    later = later_variances(frame.origin_ns, frame.columns, recipe.net.later_windows_min)
+    return Rows(rows.matrix, rows.columns, logs[chosen], np.maximum(rows.realized, floors), later[chosen])
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:
-    fields = ("matrix", "columns", "logs", "labels")
+    fields = ("matrix", "columns", "logs", "labels", "later")
     return Rows(*(np.ascontiguousarray(np.concatenate([getattr(part, name) for part in parts])) for name in fields))

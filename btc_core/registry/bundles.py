@@ -15,8 +15,9 @@ import msgspec
 
 from btc_core.clock import from_ns
 from btc_core.errors import NotReady, SchemaError, ServiceError
-from btc_core.models.bundle import BidModel, Manifest, VolatilityModel
+from btc_core.models.bundle import BidModel, VolatilityModel
 from btc_core.models.input_gains import in_words
+from btc_core.models.manifest import Manifest
 from btc_core.names import BID, CHALLENGER, CHAMPION, TRAIN_MODELS_JOB, ModelKey
 from btc_core.registry.cache import MANIFEST, BundleCache
 from btc_core.stores.mlflow import MAX_TAG_CHARACTERS, MlflowClient

@@ -13,9 +13,10 @@ import pytest
 from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.errors import NotReady, SchemaError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
-from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
+from btc_core.models.bundle import VolatilityModel, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.models.histograms import histogram_of
+from btc_core.models.manifest import new_manifest
 from btc_core.names import VOLATILITY_MODEL, ModelKey
 from btc_core.registry.bundles import Registration
 from btc_core.stores.live_rows import live_frame

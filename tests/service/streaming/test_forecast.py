@@ -14,8 +14,9 @@ from btc_core.clock import NS_PER_MIN, NS_PER_S, column_ns, now_ns
 from btc_core.features.engine import FeatureEngine
 from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals
-from btc_core.models.bundle import VolatilityModel, new_manifest, random_walk_model
+from btc_core.models.bundle import VolatilityModel, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
+from btc_core.models.manifest import new_manifest
 from btc_core.names import BID, FEATURES_TOPIC, PREDICTIONS_TOPIC, VOLATILITY, VOLATILITY_MODEL, ModelKey
 from btc_core.registry.champions import Champions
 from btc_core.stores.kafka import read_topic

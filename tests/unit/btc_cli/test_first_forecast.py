@@ -10,7 +10,7 @@ import pytest
 from btc_cli import first_forecast
 from btc_core.errors import StackError
 from btc_core.features.catalogue import FEATURE_VERSION
-from btc_core.models.bundle import LAYOUT
+from btc_core.models.manifest import LAYOUT
 from btc_core.settings import Settings
 from btc_core.stores.mlflow import MlflowClient, ModelVersion
 

@@ -15,6 +15,7 @@ from btc_core.features import catalogue
 from btc_core.models import bundle, fitting, pooling
 from btc_core.models.dataset import make_frame
 from btc_core.models.gate import Verdict
+from btc_core.models.manifest import new_manifest
 from btc_core.models.trainers import in_memory
 from btc_core.names import BID_MODEL, HORIZONS_MIN, ModelKey
 from btc_core.registry import bundles, promotion
@@ -46,7 +47,7 @@ def settings(own_servers: Callable[..., Settings], tmp_path_factory: pytest.Temp
 
 
 def _model(shrinkage: float = 0.0) -> bundle.BidModel:
-    manifest = bundle.new_manifest(
+    manifest = new_manifest(
         BID_MODEL, "random_walk", shrinkage=(shrinkage,) * len(HORIZONS_MIN), scores={"model/5m/mse_ratio": 0.999}
     )
     return bundle.BidModel(manifest)

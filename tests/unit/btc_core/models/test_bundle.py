@@ -18,6 +18,7 @@ from btc_core.features import catalogue
 from btc_core.market.bars import BARS
 from btc_core.models import bundle, dataset, fitting, gate, model_rows
 from btc_core.models.baselines import fit_autoregression
+from btc_core.models.manifest import LAYOUT, Manifest, new_manifest
 from btc_core.models.recipe import RECIPE
 from tests.paths import DATA
 
@@ -72,7 +73,7 @@ def trees(frame: dataset.Frame) -> bundle.VolatilityModel:
 @pytest.fixture(scope="module")
 def bid(frame: dataset.Frame) -> bundle.BidModel:
     boosters = fitting.grow_bid(frame, np.full((len(frame.origin_ns), 5), 8.0))
-    manifest = bundle.new_manifest(names.BID_MODEL, "xgboost", shrinkage=(0.0, 0.25, 0.5, 0.75, 1.0))
+    manifest = new_manifest(names.BID_MODEL, "xgboost", shrinkage=(0.0, 0.25, 0.5, 0.75, 1.0))
     return bundle.BidModel(manifest, boosters, fit_autoregression(frame.matrix, frame.bid_bps))
 
 
@@ -252,7 +253,7 @@ def test_a_net_of_another_model_is_refused_by_the_golden_batch_even_with_a_match
     assert trees.net is not None
     data = msgspec.structs.replace(trees.net, centre=trees.net.centre + 0.1).to_bytes()
     (tmp_path / "net.npz").write_bytes(data)
-    manifest = msgspec.json.decode((tmp_path / "bundle.json").read_bytes(), type=bundle.Manifest)
+    manifest = msgspec.json.decode((tmp_path / "bundle.json").read_bytes(), type=Manifest)
     files = {**manifest.files, "net.npz": hashlib.sha256(data).hexdigest()}
     (tmp_path / "bundle.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, files=files)))
     with pytest.raises(SchemaError, match="golden batch"):
@@ -308,9 +309,9 @@ def test_another_feature_list_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bundle_of_another_layout_is_refused(tmp_path: Path) -> None:
-    older = msgspec.structs.replace(bundle.random_walk_model().manifest, layout=bundle.LAYOUT - 1)
+    older = msgspec.structs.replace(bundle.random_walk_model().manifest, layout=LAYOUT - 1)
     bundle.BidModel(older).save(tmp_path, np.zeros((1, len(catalogue.MODEL_FEATURES))))
-    with pytest.raises(SchemaError, match=f"layout {bundle.LAYOUT - 1}, .*layout {bundle.LAYOUT}; train again"):
+    with pytest.raises(SchemaError, match=f"layout {LAYOUT - 1}, .*layout {LAYOUT}; train again"):
         bundle.load_bundle(tmp_path)
 
 

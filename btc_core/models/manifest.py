@@ -1,0 +1,104 @@
+"""What a model bundle says of itself: its manifest, with the members of a volatility model.
+
+What does not belong here: the files of a bundle, and how a model forecasts with them (`bundle`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from btc_core.clock import now_ns
+from btc_core.features import catalogue, minute_columns
+from btc_core.models.histograms import Histogram
+from btc_core.models.input_use import InputUse
+from btc_core.models.targets import BID_TARGETS, RV_TARGETS
+from btc_core.names import VOLATILITY_MODEL, ModelKind
+
+LAYOUT = 4
+"""Version of the folder; raise it when its files or their meaning change. Bundles of another layout are refused."""
+TREES_MEMBER, NET_MEMBER = "trees", "net"
+"""Names of the two members of the volatility model, which correct HARX and are averaged in logs."""
+
+
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of the forecasts that a volatility model is the mean of, in logs."""
+
+    share: float
+    offset: float = 0.0
+    """What brings its mean forecast over five minutes to the mean of RV in training, ln."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a bundle is; `bundle.json`."""
+
+    layout: int = LAYOUT
+    name: str
+    symbol: str = ""
+    """The market it was trained on; empty in bundles that were made when there was only one."""
+    kind: ModelKind
+    version: str
+    """The registry's version where the bundle came from there, else a build id."""
+    created_ns: int
+    feature_version: str = catalogue.FEATURE_VERSION
+    features: tuple[str, ...] = catalogue.MODEL_FEATURES
+    columns_version: str = minute_columns.COLUMNS_VERSION
+    targets: tuple[str, ...]
+    unit: str
+    trained_from_ns: int = 0
+    """First origin of the training window; 0 when nothing was fitted."""
+    trained_to_ns: int = 0
+    """Last origin of the training window; 0 when nothing was fitted."""
+    train_rows: int = 0
+    shrinkage: tuple[float, ...] = ()
+    """λ per horizon of the bid model; 0 is the random walk."""
+    level: float = 0.0
+    """The constant that the volatility's trees start from, ln of ln²."""
+    harx_share: float = 0.0
+    """Share of HARX in the start of the volatility's trees; the rest is `level`."""
+    harx_shape_share: float = 0.0
+    """Share of HARX's difference between a horizon and five minutes that a volatility forecast takes."""
+    members: dict[str, Member] = {}
+    """The members of the volatility model by name."""
+    offsets: tuple[float, ...] = ()
+    """For each horizon, what brings its mean forecast to the mean of RV in training, ln."""
+    quantiles: tuple[tuple[float, ...], ...] = ()
+    """Quantiles of the score of `intervals` for each horizon, at which the intervals start."""
+    distributions: dict[str, Histogram] = {}
+    """Histograms of the features in training, for `drift`."""
+    pool: tuple[str, ...] = ()
+    """The markets that its trees and net were fitted on, if those are several; empty for a fit on the market alone."""
+    pretrained: str = ""
+    """Where trees and net come from if they were not fitted on this system; empty otherwise."""
+    needs_columns: bool = True
+    """Whether HARX forecasts rows without columns. Pre-trained members were fitted on such rows, too."""
+    choice: str = ""
+    """Why this fit was chosen: the pooled one or the market's own; empty where there was no choice."""
+    recipe: str = ""
+    """Digest of the recipe of the fit: a model of another one is a change of specification, not a refresh."""
+    code: str = ""
+    """Git commit of the code that trained the model; empty where there is none."""
+    seals: tuple[str, ...] = ()
+    """Sealed days that the window consists of, as `day@seal`; empty for bars that no day seals."""
+    scores: dict[str, float] = {}
+    """Scores out of sample, by `model/horizon/metric`."""
+    inputs: InputUse = InputUse()
+    """Which inputs it uses."""
+    files: dict[str, str] = {}
+    """SHA-256 of the other files, by name."""
+
+
+def new_manifest(name: str, kind: ModelKind, **more: Any) -> Manifest:
+    """A manifest of the current feature set and time, with a build id as its version."""
+    created = now_ns()
+    volatility = name == VOLATILITY_MODEL
+    return Manifest(
+        name=name,
+        kind=kind,
+        version=f"{kind}-{created // 1_000_000_000}",
+        created_ns=created,
+        targets=RV_TARGETS if volatility else BID_TARGETS,
+        unit="bps of σ, cumulative over the horizon" if volatility else "bps of log return of the bid",
+        **more,
+    )
