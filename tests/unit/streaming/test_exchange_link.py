@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 import itertools
 import json
+import zlib
 from typing import Any
 
 import pytest
