@@ -374,7 +374,7 @@ def test_recorded_frames_give_the_features_of_the_recorded_book() -> None:
             side.clear()
             side.update(kept)
         expected.append(book_reference(best))
-        events = np.array(engine._markets["BTC/USD"].events[-2:], EVENT)
+        events = np.array(engine._markets[0, "BTC/USD"].events[-2:], EVENT)
         assert events["kind"].tolist() == [BOOK_BIDS, BOOK_ASKS]
         for event, side in zip(events, expected[-1], strict=True):
             values = [event[slot_of(BOOK_BIDS, field)] for field in EVENT_FIELDS[BOOK_BIDS]]
@@ -387,4 +387,4 @@ def test_recorded_frames_give_the_features_of_the_recorded_book() -> None:
         assert rows["book_age_s"][0] == 0.0
         frames += 1
     assert (frames, engine.rejected) == (1_254, {})
-    assert TRADE not in [event[1] for event in engine._markets["BTC/USD"].events]
+    assert TRADE not in [event[1] for event in engine._markets[0, "BTC/USD"].events]

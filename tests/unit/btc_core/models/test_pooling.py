@@ -11,12 +11,13 @@ import pytest
 from btc_core.clock import NS_PER_DAY
 from btc_core.errors import SchemaError
 from btc_core.features import catalogue
+from btc_core.features.catalogue import DEPTH_FEATURES, LEADER_FEATURES, MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS
 from btc_core.models import bundle, fitting, pooling
 from btc_core.models.dataset import Frame, make_frame
 from btc_core.models.explain import explain, mean_effects
 from btc_core.models.model_rows import has_columns
-from btc_core.models.net import Net, net_inputs
+from btc_core.models.net import INPUTS, Net, net_inputs
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import in_memory
 from btc_core.models.trees import Forest
@@ -237,3 +238,13 @@ def test_compiled_sums_of_pooled_trees_are_checked_on_the_inputs_that_they_read(
     assert seen[0].shape == (len(frame.matrix), len(pooling.POOLED_TREE_INPUTS))
     above = model.harx.log_variance(frame.harx_inputs)[:, -1] - model.manifest.level
     assert np.allclose(seen[0][:, pooling.POOLED_TREE_INPUTS.index(pooling.HARX_OVER_LEVEL)], above, atol=1e-4)
+
+
+def test_features_of_the_order_book_and_of_the_leader_lose_their_scale_and_the_net_reads_none_of_them() -> None:
+    added = {*DEPTH_FEATURES, *LEADER_FEATURES}
+    assert added <= set(MODEL_FEATURES)
+    assert not added & set(INPUTS)
+    matrix = np.ones((1, len(MODEL_FEATURES)))
+    calm, wild = (pooling.relative_inputs(matrix, np.array([log]), 0.0)[0] for log in (-18.0, -14.0))
+    depends = {name for place, name in enumerate(MODEL_FEATURES) if calm[place] != wild[place]} & added
+    assert depends == {name for name in LEADER_FEATURES if "_rv_" in name or name.endswith("_bps")}
