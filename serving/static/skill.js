@@ -23,7 +23,7 @@ export class SkillCard {
   constructor() {
     this.chart = LightweightCharts.createChart($("skill_chart"), {
       autoSize: true, layout: { attributionLogo: false, background: { color: "transparent" } }, handleScroll: { vertTouchDrag: false },
-      rightPriceScale: { borderVisible: false, minimumWidth: 64 }, timeScale: { borderVisible: false, timeVisible: true },
+      rightPriceScale: { borderVisible: false, minimumWidth: 64, scaleMargins: { top: 0.12, bottom: 0.12 } }, timeScale: { borderVisible: false, timeVisible: true },
       localization: { priceFormatter: (v) => `${signed(v)} %`, timeFormatter: moment },
     });
     this.band = this.chart.addCustomSeries(new Fan(), { priceLineVisible: false, lastValueVisible: false });

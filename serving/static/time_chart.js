@@ -56,7 +56,10 @@ class Shade {
   set(gaps, lines) { this.gaps = gaps; this.lines = lines; this.redraw?.(); }
   paneViews() { return [{ zOrder: () => "bottom", renderer: () => this }]; }
   draw(target) {
-    const x = (time) => this.scale.logicalToCoordinate(this.toLogical(time));
+    const x = (time) => {  // the library knows whole steps only
+      const at = this.toLogical(time), step = Math.floor(at);
+      return this.scale.logicalToCoordinate(step) + (at - step) * this.scale.options().barSpacing;
+    };
     target.useMediaCoordinateSpace(({ context, mediaSize }) => {
       context.fillStyle = colour("soft", 0.16);
       for (const [from, to] of this.gaps) context.fillRect(x(from), 0, x(to) - x(from), mediaSize.height);
@@ -65,7 +68,7 @@ class Shade {
       context.setLineDash([4, 3]);
       for (const { time, words } of this.lines) {
         const at = x(time);
-        if (at === null || at < 0 || at > mediaSize.width) continue;
+        if (at < 0 || at > mediaSize.width) continue;
         context.beginPath();
         context.moveTo(at, 0);
         context.lineTo(at, mediaSize.height);
@@ -200,7 +203,9 @@ export class TimeChart {
       this.retry = setTimeout(() => this.load(), RETRY_MS);
     } finally {
       this.isLoading = false;
+      const { target } = this;
       this.target = null;
+      if (target) requestAnimationFrame(() => { if (!this.target) this.place(target.from, target.to); });  // a chart that has just appeared forgets
     }
   }
 
@@ -237,13 +242,14 @@ export class TimeChart {
     this.shade.set(this.gapsOf(rows), this.marked);
     this.setRows(rows);
     if (before?.isTrimmed && level.from !== null && (level.from <= before.from + this.step || this.history.isExhausted(this.step)) && rows.length) before.from = Math.max(before.from, Math.min(rows[0].time - 2 * this.step, end - LEAST_STEPS * this.step));
-    if (before) {
-      const moved = isFollowing ? end - this.drawnTo : 0;
-      this.chart.timeScale().setVisibleLogicalRange({ from: (before.from + moved - this.gridFrom) / this.step, to: (before.to + moved - this.gridFrom) / this.step });
-    }
+    const moved = isFollowing ? end - this.drawnTo : 0;
+    if (before) this.place(before.from + moved, before.to + moved);
     this.drawnTo = end;
     this.point(this.pointed);
   }
+
+  /** Show the time from `from` to `to`. */
+  place(from, to) { this.chart.timeScale().setVisibleLogicalRange({ from: (from - this.gridFrom) / this.step, to: (to - this.gridFrom) / this.step }); }
 
   /** Times without rows between two rows. */
   gapsOf(rows) {
@@ -279,7 +285,7 @@ export class TimeChart {
     const span = range.to - range.from;
     const moves = { ArrowLeft: [-0.2, -0.2], ArrowRight: [0.2, 0.2], "+": [0.2, -0.2], "=": [0.2, -0.2], "-": [-0.3, 0.3] };
     if (event.key === "End" || event.key === "0") this.show(this.wanted);
-    else if (moves[event.key]) this.chart.timeScale().setVisibleLogicalRange({ from: (range.from + moves[event.key][0] * span - this.gridFrom) / this.step, to: (range.to + moves[event.key][1] * span - this.gridFrom) / this.step });
+    else if (moves[event.key]) this.place(range.from + moves[event.key][0] * span, range.to + moves[event.key][1] * span);
     else return;
     event.preventDefault();
   }
