@@ -3,16 +3,25 @@
 
 import { $, clock, element, moment, setText } from "./format.js";
 
-const MARGIN_STEPS = 20, SETTLE_MS = 150, RETRY_MS = 15_000, MAX_STEPS = 1_100, GAP_S = 15, LEAST_STEPS = 15, WITH_SECONDS = 4;
+const MARGIN_STEPS = 20, SETTLE_MS = 150, RETRY_MS = 15_000, MAX_STEPS = 1_100, GAP_S = 15, LEAST_SHARE = 0.25, WITH_SECONDS = 4;
+
+const colours = new Map();
+addEventListener("themechange", () => colours.clear());  // this listener comes before those of the charts
 
 /** The current colour of a custom property. Charts draw on a canvas, which does not know properties. */
 export function colour(name, alpha = 1) {
+  if (!colours.has(name)) colours.set(name, components(name));
+  return `rgba(${colours.get(name).join(", ")}, ${alpha})`;
+}
+
+/** Red, green and blue of a custom property. Asking makes the browser lay out the page, so it is done once for each theme. */
+function components(name) {
   const probe = element("i");
   probe.style.color = `var(--${name})`;
   document.body.append(probe);
-  const [r, g, b] = getComputedStyle(probe).color.match(/[\d.]+/g);
+  const found = getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3);
   probe.remove();
-  return `rgba(${r}, ${g}, ${b}, ${alpha})`;
+  return found;
 }
 
 /** A series that fills the area between the two edges of each band, the widest band first, and leaves out gaps. */
@@ -205,8 +214,16 @@ export class TimeChart {
       this.isLoading = false;
       const { target } = this;
       this.target = null;
-      if (target) requestAnimationFrame(() => { if (!this.target) this.place(target.from, target.to); });  // a chart that has just appeared forgets
+      if (target) requestAnimationFrame(() => this.drawAt(target));  // a chart that has just appeared forgets
     }
+  }
+
+  /** Draw once more at a time, unless another one was asked for meanwhile. */
+  drawAt(range) {
+    if (this.target) return;
+    this.target = range;
+    this.draw();
+    this.target = null;
   }
 
   /** Load again what can have changed; a failure is left to the next time. */
@@ -241,11 +258,17 @@ export class TimeChart {
     const rows = [...level.rows.values()].filter((row) => row.time >= this.gridFrom).sort((a, b) => a.time - b.time);
     this.shade.set(this.gapsOf(rows), this.marked);
     this.setRows(rows);
-    if (before?.isTrimmed && level.from !== null && (level.from <= before.from + this.step || this.history.isExhausted(this.step)) && rows.length) before.from = Math.max(before.from, Math.min(rows[0].time - 2 * this.step, end - LEAST_STEPS * this.step));
     const moved = isFollowing ? end - this.drawnTo : 0;
-    if (before) this.place(before.from + moved, before.to + moved);
+    if (before) this.place(this.trimmed(before, rows) + moved, before.to + moved);
     this.drawnTo = end;
     this.point(this.pointed);
+  }
+
+  /** Where a shown time begins: without the time before the first stored row, if nothing older can come. */
+  trimmed(range, rows) {
+    const { from } = this.history.level(this.step), isCovered = from !== null && (from <= range.from + this.step || this.history.isExhausted(this.step));
+    if (!range.isTrimmed || !isCovered || !rows.length) return range.from;
+    return Math.max(range.from, Math.min(rows[0].time - 2 * this.step, this.nowS - LEAST_SHARE * (range.to - range.from)));
   }
 
   /** Show the time from `from` to `to`. */
