@@ -5,6 +5,7 @@ What does not belong here: the names of metrics (`btc_core.metrics`).
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from serving.served_forecast import age_s
 if TYPE_CHECKING:
     from serving.deps import Deps
 
+EXCLUSIVE = threading.Lock()
+"""Held while the gauges are set and then read: they are cleared first, and two threads read them."""
 NO_PATH = "none"
 """Label of requests for paths that do not exist. A label for each of them would let clients grow the metrics at will."""
 
@@ -30,7 +33,7 @@ def count_request(status: int, took_s: float) -> None:
 
 
 def update_gauges(deps: Deps) -> None:
-    """Set the ages of forecasts and the times at which models were made.
+    """Set the ages of forecasts and the times at which models were made. The caller holds `EXCLUSIVE`.
 
     A market that has too few bars for a model has no age. The age of a forecast that has expired or cannot be read continues from the last one that was seen, or from the first
     time it was missing, so that an alert on the age fires. `/readyz` has the reason.

@@ -21,7 +21,7 @@ from btc_core.tables.sql import within
 from btc_core.utc_day import day_ns, day_of
 from serving.alert_rules import RULES, Facts
 from serving.answers import iso
-from serving.metrics import update_gauges
+from serving.metrics import EXCLUSIVE, update_gauges
 from serving.operation_answers import AlertState, DayState, GapMark, Operations, TableState
 from serving.operation_figures import Figures, parts_of
 from serving.worker_metrics import WorkerMetrics, peers
@@ -77,8 +77,10 @@ class OperationsWatch:
     def collect(self) -> None:
         """Collect once."""
         now_s, now_ns = self._deps.clock.monotonic_s(), self._deps.clock.now_ns()
-        update_gauges(self._deps)
-        self._metrics.read(now_s)
+        with EXCLUSIVE:
+            update_gauges(self._deps)
+            self._metrics.read_own(now_s)
+        self._metrics.read_workers(now_s)
         if self._rounds % TABLES_EVERY == 0:
             self._attempt("tables", self._read_tables)
             self._attempt("gaps", self._read_gaps)

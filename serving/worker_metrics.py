@@ -67,9 +67,12 @@ class WorkerMetrics:
         self._client = httpx.Client(timeout=TIMEOUT_S)
         self._readings: dict[str, deque[Reading]] = {name: deque() for name in (*addresses, OWN)}
 
-    def read(self, now_s: float) -> None:
-        """Read every process once. One that does not answer has a problem and keeps its old readings."""
+    def read_own(self, now_s: float) -> None:
+        """Read the metrics of this process."""
         self._add(OWN, Reading(now_s, samples_of(REGISTRY.collect())))
+
+    def read_workers(self, now_s: float) -> None:
+        """Read every other process once. One that does not answer has a problem and keeps its old readings."""
         for name, url in self.addresses.items():
             try:
                 text = self._client.get(url).raise_for_status().text

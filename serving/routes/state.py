@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from serving.answers import Alive, Readiness, respond
 from serving.deps import deps
 from serving.endpoints import documented
-from serving.metrics import update_gauges
+from serving.metrics import EXCLUSIVE, update_gauges
 from serving.readiness import readiness
 
 blueprint = Blueprint("state", __name__)
@@ -37,5 +37,7 @@ def readyz() -> Response:
 @blueprint.get("/metrics")
 def metrics() -> Response:
     """The metrics of this process for Prometheus."""
-    update_gauges(deps())
-    return Response(generate_latest(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+    with EXCLUSIVE:
+        update_gauges(deps())
+        text = generate_latest()
+    return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4)

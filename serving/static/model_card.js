@@ -7,6 +7,8 @@ let recentAt = -Infinity;
 
 const MEMBERS = { trees: "trees (XGBoost)", net: "neural net", harx: "HARX" };
 
+const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
+
 /** What the gate decided, in one sentence; its own words follow it in the title. */
 function verdict(card) {
   const { scores, gate } = card, tested = scores.test_rows ? ` on ${number(scores.test_rows)} unseen rows` : " on unseen rows";
@@ -16,7 +18,7 @@ function verdict(card) {
     return card.is_baseline ? `HARX serves: the loss of the trees was ${size}${tested}, which is not certainly better.` : `The trees serve: their loss was ${size}${tested}.`;
   }
   if (card.is_baseline) return `The random walk serves: no model was certainly better than “no change”${tested}.`;
-  return gate?.reason ? `It serves: ${gate.reason}.` : "The registry does not say why it serves.";
+  return gate?.passed ? "It serves, because it passed the gate." : "The registry does not say why it serves.";
 }
 
 function about(card) {
@@ -24,8 +26,8 @@ function about(card) {
   const age = duration(Date.now() / 1000 - seconds(card.created_at));
   const parts = [element("p", "served", element("b", "", kindName(card.kind).replace(/^the /, "")), ` version ${card.version}, made ${age} ago from ${number(card.train_rows)} rows`), element("p", "", verdict(card))];
   if (card.gate) parts.push(element("p", "note", `In the gate’s words: ${card.gate.reason}.`));
-  if (card.pretrained) parts.push(element("p", "note", card.pretrained));
-  if (card.choice) parts.push(element("p", "note", card.choice));
+  if (card.pretrained) parts.push(element("p", "note", sentence(card.pretrained)));
+  if (card.choice) parts.push(element("p", "note", sentence(card.choice)));
   const members = Object.entries(card.members);
   if (members.length) parts.push(element("ul", "shares", ...members.map(([name, share]) => bar(`${MEMBERS[name] ?? name}, ${number(100 * share)} %`, share))));
   if (card.inputs_used) parts.push(element("p", "note", inputsOf(card)));
@@ -74,13 +76,14 @@ export function showExplanation(answer, meanings) {
   const sigma = 1e4 * Math.exp(answer.log_variance / 2);
   const effect = (c) => `${signed(100 * Math.expm1(c / 2), Math.abs(c) < 0.02 ? 1 : 0)} %`;
   $("explanation").replaceChildren(...answer.contributions.map((c) => {
-    const known = meanings.get(c.feature), value = c.value === null ? "" : ` It is ${number(c.value, 2)}${known && known.unit !== "1" && known.unit ? ` ${known.unit}` : ""}.`;
-    const meaning = c.feature === "net" ? "the neural net’s correction of HARX" : known?.meaning ?? c.feature.replaceAll("_", " ");
+    const known = meanings.get(c.feature), isPlain = c.value !== null && known && !known.unit.startsWith("ln");
+    const meaning = c.feature === "net" ? "the neural net’s correction of HARX" : known?.meaning.split(/, which|;| \(/)[0] ?? c.feature.replaceAll("_", " ");
+    const value = isPlain ? ` It is ${number(c.value, 2)}${known.unit === "1" ? "" : ` ${known.unit}`}.` : "";
     return element("li", "", element("b", c.contribution > 0 ? "more" : "less", effect(c.contribution)), ` ${meaning}.${value}`);
   }));
   $("explanation").hidden = !answer.contributions.length;
   if (answer.reason) {
-    setText("explanation_note", `${answer.reason[0].toUpperCase()}${answer.reason.slice(1)}. HARX is a weighted mean of the volatilities of the last minutes, hours and days; it says ${number(sigma, 1)} bps.`);
+    setText("explanation_note", `${sentence(answer.reason)} HARX is a weighted mean of the volatilities of the last minutes, hours and days; it says ${number(sigma, 1)} bps.`);
   } else {
     setText("explanation_note", `What raises or lowers σ over five minutes, now ${number(sigma, 1)} bps, by TreeSHAP. All other inputs together: ${effect(answer.rest)}.`);
   }

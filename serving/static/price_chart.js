@@ -4,7 +4,7 @@ import { clock, moment, number, priceDigits, rangeDigits, signed } from "./forma
 import { liveRow } from "./history.js";
 import { colour, fanRows, TimeChart } from "./time_chart.js";
 
-const AHEAD_S = 300, CHANGE_S = 900, STEPS_S = [5, 60, 300, 1_800], LEVEL_PCT = 90;
+const AHEAD_S = 300, CHANGE_S = 900, REDRAW_MS = 1_000, STEPS_S = [5, 60, 300, 1_800], LEVEL_PCT = 90;
 
 export class PriceChart extends TimeChart {
   constructor(card, history) {
@@ -51,8 +51,10 @@ export class PriceChart extends TimeChart {
     if (!this.live) return;
     const level = this.history.level(this.step), row = liveRow(f, this.step);
     if (!level.rows.has(row.time)) level.rows.set(row.time, row);  // the live line needs no past
+    if (document.hidden) return;
     if (this.drawnTo !== this.endS) return this.draw();
-    this.setLive();
+    if (!(performance.now() - this.drawnAt <= REDRAW_MS)) return this.setLive();
+    this.bid.update({ time: this.nowS, value: this.live.bid });
   }
 
   /** How the bid has changed in the last quarter of an hour, or since the first stored forecast; "" if that is not known. */
@@ -68,6 +70,7 @@ export class PriceChart extends TimeChart {
     const row = { ...this.live, time: this.nowS }, rows = fanRows(row, this.step, this.step > AHEAD_S ? 0 : AHEAD_S);
     this.bid.update({ time: row.time, value: row.bid });
     this.newest.setData(rows);
+    this.drawnAt = performance.now();
     this.path.setData(rows.map(({ time, mid }) => ({ time, value: mid })));
     if (this.pointed === null) this.point(null);
   }

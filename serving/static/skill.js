@@ -23,12 +23,13 @@ export class SkillCard {
   constructor() {
     this.chart = LightweightCharts.createChart($("skill_chart"), {
       autoSize: true, layout: { attributionLogo: false, background: { color: "transparent" } }, handleScroll: { vertTouchDrag: false },
-      rightPriceScale: { borderVisible: false, minimumWidth: 64 }, timeScale: { borderVisible: false, timeVisible: true },
+      rightPriceScale: { borderVisible: false, minimumWidth: 64, scaleMargins: { top: 0.12, bottom: 0.12 } }, timeScale: { borderVisible: false, timeVisible: true },
       localization: { priceFormatter: (v) => `${signed(v)} %`, timeFormatter: moment },
     });
     this.band = this.chart.addCustomSeries(new Fan(), { priceLineVisible: false, lastValueVisible: false });
     this.line = this.chart.addSeries(LightweightCharts.LineSeries, { lineWidth: 2, priceLineVisible: false, lastValueVisible: false });
     this.zero = this.line.createPriceLine({ price: 0, lineWidth: 1, lineStyle: 2, axisLabelVisible: false });
+    this.chart.timeScale().subscribeSizeChange(() => this.chart.timeScale().fitContent());  // a hidden chart has no size
     this.chart.subscribeCrosshairMove((event) => this.point(event.time));
     $("skill_choice").addEventListener("change", () => this.draw());
     addEventListener("themechange", () => this.paint());
@@ -78,7 +79,7 @@ export class SkillCard {
     this.points = (chosen?.points ?? []).filter((p) => p.gain_pct !== null).map((p) => ({ time: seconds(p.until), ...p }));
     this.line.setData(this.points.map((p) => ({ time: p.time, value: p.gain_pct })));
     this.band.setData(this.points.filter((p) => p.gain_error_pct !== null).map((p) => ({ time: p.time, mid: p.gain_pct, bands: [[p.gain_pct - p.gain_error_pct, p.gain_pct + p.gain_error_pct]] })));
-    requestAnimationFrame(() => this.chart.timeScale().fitContent());  // once a chart that was hidden has its size
+    this.chart.timeScale().fitContent();
     $("skill_chart").hidden = this.points.length < MIN_POINTS;
     this.point();
   }

@@ -3,16 +3,25 @@
 
 import { $, clock, element, moment, setText } from "./format.js";
 
-const MARGIN_STEPS = 20, SETTLE_MS = 150, RETRY_MS = 15_000, MAX_STEPS = 1_100, GAP_S = 15, LEAST_STEPS = 15, WITH_SECONDS = 4;
+const MARGIN_STEPS = 20, SETTLE_MS = 150, RETRY_MS = 15_000, MAX_STEPS = 1_100, GAP_S = 15, LEAST_SHARE = 0.25, WITH_SECONDS = 4;
+
+const colours = new Map();
+addEventListener("themechange", () => colours.clear());  // this listener comes before those of the charts
 
 /** The current colour of a custom property. Charts draw on a canvas, which does not know properties. */
 export function colour(name, alpha = 1) {
+  if (!colours.has(name)) colours.set(name, components(name));
+  return `rgba(${colours.get(name).join(", ")}, ${alpha})`;
+}
+
+/** Red, green and blue of a custom property. Asking makes the browser lay out the page, so it is done once for each theme. */
+function components(name) {
   const probe = element("i");
   probe.style.color = `var(--${name})`;
   document.body.append(probe);
-  const [r, g, b] = getComputedStyle(probe).color.match(/[\d.]+/g);
+  const found = getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3);
   probe.remove();
-  return `rgba(${r}, ${g}, ${b}, ${alpha})`;
+  return found;
 }
 
 /** A series that fills the area between the two edges of each band, the widest band first, and leaves out gaps. */
@@ -56,7 +65,10 @@ class Shade {
   set(gaps, lines) { this.gaps = gaps; this.lines = lines; this.redraw?.(); }
   paneViews() { return [{ zOrder: () => "bottom", renderer: () => this }]; }
   draw(target) {
-    const x = (time) => this.scale.logicalToCoordinate(this.toLogical(time));
+    const x = (time) => {  // the library knows whole steps only
+      const at = this.toLogical(time), step = Math.floor(at);
+      return this.scale.logicalToCoordinate(step) + (at - step) * this.scale.options().barSpacing;
+    };
     target.useMediaCoordinateSpace(({ context, mediaSize }) => {
       context.fillStyle = colour("soft", 0.16);
       for (const [from, to] of this.gaps) context.fillRect(x(from), 0, x(to) - x(from), mediaSize.height);
@@ -65,7 +77,7 @@ class Shade {
       context.setLineDash([4, 3]);
       for (const { time, words } of this.lines) {
         const at = x(time);
-        if (at === null || at < 0 || at > mediaSize.width) continue;
+        if (at < 0 || at > mediaSize.width) continue;
         context.beginPath();
         context.moveTo(at, 0);
         context.lineTo(at, mediaSize.height);
@@ -200,8 +212,18 @@ export class TimeChart {
       this.retry = setTimeout(() => this.load(), RETRY_MS);
     } finally {
       this.isLoading = false;
+      const { target } = this;
       this.target = null;
+      if (target) requestAnimationFrame(() => this.drawAt(target));  // a chart that has just appeared forgets
     }
+  }
+
+  /** Draw once more at a time, unless another one was asked for meanwhile. */
+  drawAt(range) {
+    if (this.target) return;
+    this.target = range;
+    this.draw();
+    this.target = null;
   }
 
   /** Load again what can have changed; a failure is left to the next time. */
@@ -236,14 +258,21 @@ export class TimeChart {
     const rows = [...level.rows.values()].filter((row) => row.time >= this.gridFrom).sort((a, b) => a.time - b.time);
     this.shade.set(this.gapsOf(rows), this.marked);
     this.setRows(rows);
-    if (before?.isTrimmed && level.from !== null && (level.from <= before.from + this.step || this.history.isExhausted(this.step)) && rows.length) before.from = Math.max(before.from, Math.min(rows[0].time - 2 * this.step, end - LEAST_STEPS * this.step));
-    if (before) {
-      const moved = isFollowing ? end - this.drawnTo : 0;
-      this.chart.timeScale().setVisibleLogicalRange({ from: (before.from + moved - this.gridFrom) / this.step, to: (before.to + moved - this.gridFrom) / this.step });
-    }
+    const moved = isFollowing ? end - this.drawnTo : 0;
+    if (before) this.place(this.trimmed(before, rows) + moved, before.to + moved);
     this.drawnTo = end;
     this.point(this.pointed);
   }
+
+  /** Where a shown time begins: without the time before the first stored row, if nothing older can come. */
+  trimmed(range, rows) {
+    const { from } = this.history.level(this.step), isCovered = from !== null && (from <= range.from + this.step || this.history.isExhausted(this.step));
+    if (!range.isTrimmed || !isCovered || !rows.length) return range.from;
+    return Math.max(range.from, Math.min(rows[0].time - 2 * this.step, this.nowS - LEAST_SHARE * (range.to - range.from)));
+  }
+
+  /** Show the time from `from` to `to`. */
+  place(from, to) { this.chart.timeScale().setVisibleLogicalRange({ from: (from - this.gridFrom) / this.step, to: (to - this.gridFrom) / this.step }); }
 
   /** Times without rows between two rows. */
   gapsOf(rows) {
@@ -279,7 +308,7 @@ export class TimeChart {
     const span = range.to - range.from;
     const moves = { ArrowLeft: [-0.2, -0.2], ArrowRight: [0.2, 0.2], "+": [0.2, -0.2], "=": [0.2, -0.2], "-": [-0.3, 0.3] };
     if (event.key === "End" || event.key === "0") this.show(this.wanted);
-    else if (moves[event.key]) this.chart.timeScale().setVisibleLogicalRange({ from: (range.from + moves[event.key][0] * span - this.gridFrom) / this.step, to: (range.to + moves[event.key][1] * span - this.gridFrom) / this.step });
+    else if (moves[event.key]) this.place(range.from + moves[event.key][0] * span, range.to + moves[event.key][1] * span);
     else return;
     event.preventDefault();
   }

@@ -38,7 +38,7 @@ export class VolatilityChart extends TimeChart {
     const next = marks.find((mark) => mark.time > now), ended = calendars.filter((c) => c.ended);
     this.marked = marks;
     this.aheadS = next && next.time - now < NEAR_RELEASE_S ? next.time - now + SPAN_S : 0;
-    if (this.drawnTo) this.draw();
+    this.show(this.wanted);
     if (next) return `Next release: ${next.name}, ${moment(next.time)} UTC.`;
     const words = ended.map((c) => `${NAMES[c.kind] ?? c.kind} ${c.until}`).join(", ");
     return ended.length ? `No release is known: the calendars have ended (${words}), and the models take every later time for one without releases.` : "No release in the next 13 days.";

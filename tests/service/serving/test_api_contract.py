@@ -139,17 +139,41 @@ def test_outcomes_are_joined_to_forecasts_and_scored(api: Api) -> None:
     )
     assert judged[0]["forecast_bid_path_usd"] == pytest.approx([0.4 * math.exp(0.4e-4)] * 4 + [0.4 * math.exp(1e-4)])
     assert judged[0]["forecast_volatility_model"] == {"kind": "x", "version": "x"}
+    assert {(one["count"], one["bid_outside_90"]) for one in judged} == {(1, 0), (1, 1)}
+    coarse = api.client.get("/v1/forecasts?limit=5&step_s=600").json()["forecasts"]
+    assert {one["outcome"]["bid_outside_90"] for one in coarse[1:-1]} == {5}
     skill = api.client.get("/v1/skill?hours=1").json()
     assert {(row["quantity"], row["baseline"]): row["ratio"] for row in skill["rows"]} == {
         **{("volatility", name): pytest.approx(0.75) for name in ("harx", "har", "ewma", "naive")},
         ("bid", "random_walk"): pytest.approx(4 / 9),
         ("bid", "ar"): pytest.approx(4 / 9),
     }
+    assert skill["rows"][0]["gain_pct"] == pytest.approx(25.0)
+    assert [row["gain_error_pct"] for row in skill["rows"]] == [pytest.approx(0.0, abs=1e-6)] * 6
+    assert skill["over_time"][0]["points"][-1]["gain_pct"] == pytest.approx(25.0)
     assert all(45 < row["covered_pct"] < 55 for row in skill["coverage"])
     assert all(50 < row["forecasts"] <= 60 for row in skill["coverage"]), (
         "one for each minute, less the time until the process was ready"
     )
     assert api.client.get("/v1/skill?hours=24").json()["rows"][0]["forecasts"] == ROWS
+
+
+def test_past_forecasts_have_their_intervals_if_asked(api: Api) -> None:
+    assert api.client.get("/v1/forecasts?limit=3").json()["forecasts"][0]["intervals"] == []
+    first = api.client.get("/v1/forecasts?limit=3&intervals=true").json()["forecasts"][0]
+    assert [(each["level_pct"], len(each["low_path_usd"])) for each in first["intervals"]] == [
+        (90, 5),
+        (80, 5),
+        (50, 5),
+    ]
+    widest, narrowest = first["intervals"][0], first["intervals"][-1]
+    assert widest["low_path_usd"][4] < narrowest["low_path_usd"][4] < narrowest["high_path_usd"][4]
+
+
+def test_the_usual_volatility_needs_minute_bars(api: Api) -> None:
+    usual = api.client.get("/v1/volatility/usual").json()
+    assert (usual["days"], usual["median_bps"]) == (0, None)
+    assert usual["reason"]
 
 
 def test_pages_have_every_row_once_and_in_order(api: Api) -> None:

@@ -97,12 +97,27 @@ def test_the_page_recovers_after_a_restart_of_the_api(settings: Settings, page: 
     with market(settings):
         with running(settings, tmp_path, BTC_API_PORT=port) as first:
             open_page(page, first)
+            page.evaluate(COUNT_ANNOUNCEMENTS)
             assert first.stop() == 0
             expect(page.locator("#trouble")).to_contain_text("does not answer")
         with running(settings, tmp_path, BTC_API_PORT=port):
             expect(page.locator("#trouble")).to_be_hidden(timeout=PATIENCE_MS)
             before = page.locator("#made_at").inner_text()
             expect(page.locator("#made_at")).not_to_have_text(before)
+            announced = page.evaluate("announced")
+    assert announced[0] == "The API does not answer. This page keeps trying."
+    assert announced[-1] == "The forecasts are live again."
+    assert len(announced) == len(set(announced)), "each state is announced once, however often the page tries"
+
+
+COUNT_ANNOUNCEMENTS = """() => {
+  window.announced = [];
+  for (const id of ["trouble_text", "announcement"]) {
+    new MutationObserver(() => { const words = document.getElementById(id).textContent; if (words) announced.push(words); })
+      .observe(document.getElementById(id), { childList: true, characterData: true, subtree: true });
+  }
+}"""
+"""Note every change of the texts that a screen reader announces."""
 
 
 def test_another_market_can_be_chosen_and_one_that_is_not_followed_is_not_waited_for(

@@ -103,7 +103,8 @@ def test_a_request_that_another_thread_adds_is_answered_by_another_thread(dispat
 
 def test_the_paths_that_need_only_memory_or_one_read_of_redis_are_fast() -> None:
     assert fast_paths(build().app) == {
-        "/v1/forecast", "/v1/features", "/predict_bid", "/predict_volatility", "/predict_vol", "/healthz"
+        "/v1/forecast", "/v1/features", "/predict_bid", "/predict_volatility", "/predict_vol", "/healthz",
+        "/v1/operations",
     }  # fmt: skip
 
 

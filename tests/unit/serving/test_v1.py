@@ -310,7 +310,7 @@ def test_stopping_ends_every_stream() -> None:
 
 def test_every_view_is_in_the_document_with_its_answers(world: World) -> None:
     document = world.client.get("/openapi.json").get_json()
-    undocumented = {"/openapi.json", "/docs", "/live", "/static/<name>", "/metrics"}
+    undocumented = {"/openapi.json", "/docs", "/", "/live", "/ops", "/favicon.ico", "/static/<name>", "/metrics"}
     rules = [rule for rule in world.app.url_map.iter_rules() if rule.rule not in undocumented]
     assert set(document["paths"]) == {path_of(rule) for rule in rules}
     described = [endpoint_of(world.app, rule.endpoint) for rule in rules]
