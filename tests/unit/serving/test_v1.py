@@ -7,6 +7,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import ServiceError, StoreError
 from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
 from btc_core.features.minute_columns import minute_columns
+from btc_core.models.input_use import InputUse
 from btc_core.settings import load_settings
 from btc_core.stores.redis_rows import ColumnsRow
 from serving.answers import MinuteBar, PastForecast, PastModel
@@ -107,6 +109,16 @@ def test_a_model_card_says_what_the_model_was_made_from(world: World) -> None:
     world.load_models()
     card = world.client.get("/v1/model").get_json()["volatility"]
     assert (card["kind"], card["is_baseline"], card["features"]) == ("harx", True, len(MODEL_FEATURES))
+    assert (card["inputs_offered"], card["inputs_used"], card["gains"]) == (0, 0, {}), "a baseline has no trees"
+    model = trees_and_net()
+    used = InputUse(3, 120, {"log_gk_5m": 0.75, "spread_bps": 0.25}, {"log_gk_5m": 1.0})
+    world.source.volatility = model.with_manifest(msgspec.structs.replace(model.manifest, inputs=used))
+    world.holder.reload(force=True)
+    card = world.client.get("/v1/model").get_json()["volatility"]
+    assert (card["streamed_days"], card["inputs_offered"], card["inputs_used"]) == (3, 120, 2)
+    assert list(card["gains"]) == ["log_gk_5m", "spread_bps"]
+    assert card["stream_gain"] == 0.25, "the spread is not in a minute bar"
+    assert card["net_effects"] == {"log_gk_5m": 1.0}
 
 
 def test_a_baseline_is_not_explained_and_the_answer_says_why(world: World) -> None:

@@ -60,6 +60,9 @@ def test_rows_at_the_closes_are_those_that_the_forecast_worker_read_and_need_a_s
         newest[(clock_ns // NS_PER_MIN + 1) * NS_PER_MIN] = index
     assert found.origin_ns.tolist() == list(newest)[: len(found.origin_ns)]
     assert len(found.origin_ns) == 5
+    fifth = closing_rows(db, None, symbol, MIDNIGHT_NS, 5)
+    assert fifth.origin_ns.tolist() == found.origin_ns[4:].tolist()
+    assert np.array_equal(fifth.matrix, found.matrix[4:], equal_nan=True)
     for place, name in enumerate(MODEL_FEATURES):
         expected = rows[name].to_numpy()[[newest[close] for close in found.origin_ns.tolist()]]
         assert np.array_equal(found.matrix[:, place], expected, equal_nan=True), name
