@@ -157,10 +157,11 @@ def test_forecasts_of_real_markets_lie_within_a_factor_of_two_of_what_comes(symb
 
 @pytest.mark.parametrize(("hours", "choice"), [(12, "forecasts the same"), (24, "pooled loss"), (48, "pooled loss")])
 def test_a_real_market_that_was_just_added_gets_the_pooled_fit_or_its_own_baseline(
-    hours: int, choice: str, real_pool: Pool
+    hours: int, choice: str, real_pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With twelve hours, the rows before the block that judges both fits have no minute columns, and HARX is in both."""
     bars = up_to(recorded("FILUSDT"), END_NS, hours / 24.0)
+    monkeypatch.setattr(training, "_pretrained_for", lambda _block: None)  # the pre-trained model would compete, too
     model, reason = trained(bars, real_pool)
     assert model.manifest.pool == (real_pool.symbols if model.kind == "xgboost" else ())
     assert "in a new market" in reason
