@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from btc_cli import screen
 from btc_cli.options import open_stack
 from btc_core.errors import InvalidInput, StackError
+from btc_core.exchange_settings import SIMULATED_EXCHANGES, ExchangeSettings
 from btc_core.exchanges.adapters import exchange_of
-from btc_core.settings import SIMULATED_EXCHANGES, ExchangeSettings, load_settings
+from btc_core.settings import load_settings
 from stack.layout import Layout, default_data_dir
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from btc_core.days.trade_bars import make_bars
 from btc_core.days.trade_files import read_trade_file
 from btc_core.days.undo_import import undo_import as undo
 from btc_core.errors import InvalidInput
+from btc_core.exchange_settings import PUBLIC_URLS
 from btc_core.names import exchange_in, pair_of
-from btc_core.settings import PUBLIC_URLS
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import BRONZE_TRADES, MINUTE_BARS

@@ -6,8 +6,9 @@ import itertools
 from typing import TYPE_CHECKING
 
 from btc_core.clock import SYSTEM_CLOCK
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.adapters import exchange_of
-from btc_core.settings import ExchangeSettings, Settings
+from btc_core.settings import Settings
 from streaming.exchange_link import ExchangeLink, Shared
 from streaming.subscriptions import SubscriptionStates
 

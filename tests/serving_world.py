@@ -14,6 +14,7 @@ import numpy as np
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady, StoreError
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.market.messages import ForecastRow
 from btc_core.models.bundle import VolatilityModel, random_walk_model
@@ -21,7 +22,7 @@ from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.models.manifest import new_manifest
 from btc_core.names import VOLATILITY, VOLATILITY_MODEL, ModelKey
 from btc_core.registry.champions import ModelHolder
-from btc_core.settings import ApiSettings, ExchangeSettings, Settings
+from btc_core.settings import ApiSettings, Settings
 from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
 from serving.app import create_app, new_broadcaster
 from serving.auth import RotatingToken

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from btc_core.settings import ExchangeSettings
+    from btc_core.exchange_settings import ExchangeSettings
     from btc_core.stores.questdb import QuestDB
 
 FILE, REST = "file", "rest"

@@ -16,8 +16,8 @@ from btc_core.names import exchange_in, pair_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from btc_core.exchange_settings import ExchangeSettings
     from btc_core.exchanges.interface import Exchange
-    from btc_core.settings import ExchangeSettings
 
 EXCHANGES: Mapping[str, Callable[[ExchangeSettings], Exchange]] = {
     Kraken.name: Kraken,

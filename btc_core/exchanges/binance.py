@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from btc_core.exchange_settings import ExchangeSettings
     from btc_core.market.frames import AnyFrame
     from btc_core.market.messages import GapNotice
-    from btc_core.settings import ExchangeSettings
 
 Answer = TypeVar("Answer")
 

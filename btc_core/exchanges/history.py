@@ -18,7 +18,7 @@ from btc_core.market.bars import BARS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from btc_core.settings import ExchangeSettings
+    from btc_core.exchange_settings import ExchangeSettings
 
 TRADES = np.dtype([("trade_id", "i8"), ("ts_ns", "i8"), ("price", "f8"), ("qty", "f8")], align=True)
 """Trades to make bars from. REST rounds their times, so they cannot replace the trades of the WebSocket."""

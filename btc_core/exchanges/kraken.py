@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from btc_core.exchange_settings import ExchangeSettings
     from btc_core.market.frames import AnyFrame
     from btc_core.market.messages import GapNotice
-    from btc_core.settings import ExchangeSettings
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,6 @@ from btc_core.features.new_york import new_york_behind_s
 from btc_core.features.state import (
     BLOCK_SLOTS,
     BLOCK_STEPS,
-    HIGH,
-    LOW,
     MINUTE_SLOTS,
     NEVER,
     NOTIONAL_SCALE,
@@ -27,12 +25,10 @@ from btc_core.features.state import (
     QUOTE_SLOTS,
     RANGE_SLOTS,
     S_NS,
-    SECOND_SLOTS,
     STEPS,
-    difference,
-    float_of,
     store_second,
 )
+from btc_core.features.window_sums import counted_since, grown, log1p_count, log1p_quotes, log1p_volume, summed_since
 
 _VARIANCE_FLOOR = 1e-10  # (0.1 bps)²: a smaller variance is raised to this before the logarithm is taken
 _DECAYS = np.array([0.5 ** (1.0 / half_life) for half_life in EWMA_HALF_LIVES_MIN])
@@ -40,24 +36,6 @@ _WEIGHTS = _DECAYS[np.newaxis, :] ** np.arange(STEPS)[:, np.newaxis]  # by step 
 _SINGLE_STEPS = 240  # the newest steps, which are read one by one: every window but that of a day is this short
 _BIPOWER = math.pi / 2
 _PARKINSON = 1.0 / (4.0 * math.log(2.0))
-
-
-@njit
-def _counted_since(ring: Any, counter: int, since_s: int) -> int:
-    """Return how much a count has grown since the end of the second `since_s`."""
-    return difference(counter, ring[since_s % SECOND_SLOTS])
-
-
-@njit
-def _summed_since(ring: Any, total: Any, since_s: int) -> float:
-    """Return how much a sum has grown since the end of the second `since_s`, in its units."""
-    return _grown(total, ring[since_s % SECOND_SLOTS])
-
-
-@njit
-def _grown(total: Any, before: Any) -> float:
-    """Return how much a sum has grown since it had the words `before`, in its units."""
-    return float_of(total[LOW] - before[LOW], difference(total[HIGH], before[HIGH]))
 
 
 @njit
@@ -262,40 +240,14 @@ def _log_rv_5s(s: Any, now_s: int, steps: int) -> float:
 
 
 @njit
-def _log1p_volume(s: Any, now_s: int, minutes: int) -> float:
-    """Return the log of one plus the quantity traded in the last `minutes` minutes; NaN if they are not covered."""
-    since_s = now_s - 60 * minutes
-    if since_s < s.volume_since_s:
-        return math.nan
-    return math.log1p(_summed_since(s.volumes, s.volume, since_s) / QTY_SCALE)
-
-
-@njit
-def _log1p_count(s: Any, ring: Any, counter: int, now_s: int, minutes: int) -> float:
-    """Return the log of one plus the growth of a counter in the last `minutes` minutes; NaN if they are not covered."""
-    since_s = now_s - 60 * minutes
-    if since_s < s.ticks_since_s:
-        return math.nan
-    return math.log1p(_counted_since(ring, counter, since_s))
-
-
-@njit
-def _log1p_quotes(s: Any, now_s: int, minutes: int) -> float:
-    """Return the log of one plus the number of quotes; NaN without one in the last hour, as on a day of imported trades."""
-    if _counted_since(s.quote_counts, s.quotes, now_s - 3_600) == 0:
-        return math.nan
-    return _log1p_count(s, s.quote_counts, s.quotes, now_s, minutes)
-
-
-@njit
 def _ofi(s: Any, now_s: int, window_s: int) -> float:
     """Return the order-flow imbalance over the mean quantity of one side at the top of the book."""
     since_s = now_s - window_s
-    quotes = _counted_since(s.quote_counts, s.quotes, since_s)
-    depth = _summed_since(s.depths, s.depth, since_s)
+    quotes = counted_since(s.quote_counts, s.quotes, since_s)
+    depth = summed_since(s.depths, s.depth, since_s)
     if since_s < s.ticks_since_s or quotes == 0 or depth == 0.0:
         return math.nan
-    return _summed_since(s.ofis, s.ofi, since_s) / (depth / (2 * quotes))
+    return summed_since(s.ofis, s.ofi, since_s) / (depth / (2 * quotes))
 
 
 @njit
@@ -304,35 +256,35 @@ def _trade_sign_imbalance(s: Any, now_s: int, window_s: int) -> float:
     since_s = now_s - window_s
     if since_s < s.ticks_since_s:
         return math.nan
-    volume = _summed_since(s.volumes, s.volume, since_s)
-    return _summed_since(s.signed_volumes, s.signed_volume, since_s) / volume if volume > 0.0 else 0.0
+    volume = summed_since(s.volumes, s.volume, since_s)
+    return summed_since(s.signed_volumes, s.signed_volume, since_s) / volume if volume > 0.0 else 0.0
 
 
 @njit
 def _zero_move_share(s: Any, now_s: int, window_s: int) -> float:
     """Return the share of quotes that did not change the mid; NaN without quotes."""
     since_s = now_s - window_s
-    quotes = _counted_since(s.quote_counts, s.quotes, since_s)
+    quotes = counted_since(s.quote_counts, s.quotes, since_s)
     if since_s < s.ticks_since_s or quotes == 0:
         return math.nan
-    return _counted_since(s.unchanged_mid_counts, s.unchanged_mids, since_s) / quotes
+    return counted_since(s.unchanged_mid_counts, s.unchanged_mids, since_s) / quotes
 
 
 @njit
 def _flow_columns(s: Any, row: Any, now_s: int) -> None:
     """Compute the counts, volumes and flows over windows that end at the event itself."""
-    row.log_volume_1m = _log1p_volume(s, now_s, 1)
-    row.log_volume_5m = _log1p_volume(s, now_s, 5)
-    row.log_volume_15m = _log1p_volume(s, now_s, 15)
-    row.log_volume_60m = _log1p_volume(s, now_s, 60)
-    row.log_volume_240m = _log1p_volume(s, now_s, 240)
-    row.log_trades_1m = _log1p_count(s, s.trade_counts, s.trades, now_s, 1)
-    row.log_trades_5m = _log1p_count(s, s.trade_counts, s.trades, now_s, 5)
-    row.log_trades_60m = _log1p_count(s, s.trade_counts, s.trades, now_s, 60)
-    row.log_trades_240m = _log1p_count(s, s.trade_counts, s.trades, now_s, 240)
-    row.log_quotes_1m = _log1p_quotes(s, now_s, 1)
-    row.log_quotes_5m = _log1p_quotes(s, now_s, 5)
-    row.log_quotes_60m = _log1p_quotes(s, now_s, 60)
+    row.log_volume_1m = log1p_volume(s, now_s, 1)
+    row.log_volume_5m = log1p_volume(s, now_s, 5)
+    row.log_volume_15m = log1p_volume(s, now_s, 15)
+    row.log_volume_60m = log1p_volume(s, now_s, 60)
+    row.log_volume_240m = log1p_volume(s, now_s, 240)
+    row.log_trades_1m = log1p_count(s, s.trade_counts, s.trades, now_s, 1)
+    row.log_trades_5m = log1p_count(s, s.trade_counts, s.trades, now_s, 5)
+    row.log_trades_60m = log1p_count(s, s.trade_counts, s.trades, now_s, 60)
+    row.log_trades_240m = log1p_count(s, s.trade_counts, s.trades, now_s, 240)
+    row.log_quotes_1m = log1p_quotes(s, now_s, 1)
+    row.log_quotes_5m = log1p_quotes(s, now_s, 5)
+    row.log_quotes_60m = log1p_quotes(s, now_s, 60)
     row.ofi_5s = _ofi(s, now_s, 5)
     row.ofi_30s = _ofi(s, now_s, 30)
     row.ofi_60s = _ofi(s, now_s, 60)
@@ -420,16 +372,16 @@ def _bid_deviations(s: Any, n: int) -> tuple[float, float]:
 def _volume_columns(s: Any, row: Any, now_s: int) -> None:
     """Compute the volumes of the day and of the last minutes, and the last price against the mean price of an hour."""
     hour_ago_s = now_s - 3_600
-    traded = _summed_since(s.volumes, s.volume, hour_ago_s) / QTY_SCALE
+    traded = summed_since(s.volumes, s.volume, hour_ago_s) / QTY_SCALE
     row.vwap_diff = math.nan
     if hour_ago_s >= s.ticks_since_s and traded > 0.0:
-        row.vwap_diff = s.trade_price - _summed_since(s.notionals, s.notional, hour_ago_s) / NOTIONAL_SCALE / traded
+        row.vwap_diff = s.trade_price - summed_since(s.notionals, s.notional, hour_ago_s) / NOTIONAL_SCALE / traded
     day_is_covered = s.midnight_s >= s.volume_since_s and now_s - s.midnight_s < 86_400
-    row.cumulative_volume = _grown(s.volume, s.volume_at_midnight) / QTY_SCALE if day_is_covered else math.nan
+    row.cumulative_volume = grown(s.volume, s.volume_at_midnight) / QTY_SCALE if day_is_covered else math.nan
     row.volume_change = math.nan
     if now_s - 120 >= s.volume_since_s:
-        last_minute = _summed_since(s.volumes, s.volume, now_s - 60)
-        last_two_minutes = _summed_since(s.volumes, s.volume, now_s - 120)
+        last_minute = summed_since(s.volumes, s.volume, now_s - 60)
+        last_two_minutes = summed_since(s.volumes, s.volume, now_s - 120)
         row.volume_change = (2.0 * last_minute - last_two_minutes) / QTY_SCALE
 
 

@@ -14,7 +14,6 @@ from btc_core.features.catalogue import BAR_FEATURES, MODEL_FEATURES
 from btc_core.models.bundle import VolatilityModel
 from btc_core.models.harx import INPUT_COLUMNS
 from btc_core.models.input_use import InputUse
-from btc_core.models.model_rows import has_columns
 from btc_core.models.net import INPUTS, SOURCES
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def net_effects(model: VolatilityModel, frame: Frame) -> dict[str, float]:
     """
     if model.net is None:
         return {}
-    known = np.flatnonzero(has_columns(frame.columns))
+    known = np.flatnonzero(model.corrects(frame.columns))
     rows = known[np.linspace(0, len(known) - 1, min(NET_ROWS, len(known))).astype(int)]
     matrix, columns = np.ascontiguousarray(frame.matrix[rows]), np.ascontiguousarray(frame.columns[rows])
     log_harx = np.ascontiguousarray(model.harx.log_variance(matrix[:, INPUT_COLUMNS])[:, -1])

@@ -13,13 +13,17 @@ from btc_core.features import depth as depth_module
 from btc_core.features import formulas as formulas_module
 from btc_core.features import leader as leader_module
 from btc_core.features import state as state_module
+from btc_core.features import window_sums as window_sums_module
 from btc_core.features.catalogue import FEATURE_VERSION, FEATURES
 from docs.generate.markdown import code, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SOURCES = tuple(Path(str(module.__file__)) for module in (formulas_module, depth_module, leader_module, state_module))
+SOURCES = tuple(
+    Path(str(module.__file__))
+    for module in (formulas_module, depth_module, leader_module, window_sums_module, state_module)
+)
 """The files that contain the formulas and the functions that formulas call."""
 ROW_NAMES = {"row", "s.minute_features"}
 """The expressions that stand for a row in the code that computes its columns."""

@@ -10,7 +10,8 @@ from typing import Any
 import griffe
 from pydantic import BaseModel, SecretStr
 
-from btc_core.settings import Section, Settings
+from btc_core.settings import Settings
+from btc_core.settings_section import Section
 from docs.generate.markdown import bounds, code, kind, table
 from stack.ports import DEFAULT_PORTS
 
@@ -41,7 +42,7 @@ def page() -> str:
         if not is_section(name):
             continue
         section: type[Section] = field.annotation  # type: ignore[assignment]
-        described = source[section.__name__]
+        described = griffe.load(section.__module__, try_relative_path=False)[section.__name__]
         rows = [_row(name, each, section, described) for each in section.model_fields]
         parts.append(f"## {name}\n\n{described.docstring.value}\n\n{table(headings, rows)}\n")
     rows = [(code(name), str(port)) for name, port in DEFAULT_PORTS.items()]

@@ -18,7 +18,7 @@ from stack.ports import HOST
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from btc_core.settings import ExchangeSettings
+    from btc_core.exchange_settings import ExchangeSettings
 
 WORKERS = {
     "ingest": ("Ingest, exchange to Kafka", ("kafka",)),

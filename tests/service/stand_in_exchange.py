@@ -12,7 +12,8 @@ from streaming.ingest import Ingest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from btc_core.settings import ExchangeSettings, Settings
+    from btc_core.exchange_settings import ExchangeSettings
+    from btc_core.settings import Settings
 
 
 def follow(

@@ -20,11 +20,11 @@ from btc_core.days.silver_proof import prove
 from btc_core.days.stored_days import count_rows, read_day
 from btc_core.days.trade_import import fetch_day
 from btc_core.errors import InvalidInput, QuestDBError
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.history import bars_of_trades
 from btc_core.exchanges.kraken import Kraken
 from btc_core.market.bars import BARS, bars_of_table
 from btc_core.market.frames import Trade
-from btc_core.settings import ExchangeSettings
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import (

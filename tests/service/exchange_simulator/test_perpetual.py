@@ -11,12 +11,12 @@ from websockets.asyncio.client import connect
 
 from btc_core.clock import NS_PER_MIN, NS_PER_MS, NS_PER_S, now_ns
 from btc_core.errors import NotOffered
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.adapters import exchange_for
 from btc_core.exchanges.binance import BinancePerpetual
 from btc_core.market.frames import MarkPriceFrame, TickerFrame, TradeFrame
 from btc_core.market.messages import GapNotice
 from btc_core.names import qualified
-from btc_core.settings import ExchangeSettings
 from tests.service.exchange_client import exchange, get, run
 
 if TYPE_CHECKING:

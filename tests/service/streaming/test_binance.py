@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from btc_core.clock import NS_PER_MS, now_ns
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.binance import Binance, BinancePerpetual
 from btc_core.names import DEADLETTERS_TOPIC
-from btc_core.settings import ExchangeSettings
 from btc_core.stores.kafka import read_all, read_topic
 from btc_core.stores.questdb import QuestDB
 from streaming import bronze, features, repair, repair_queue

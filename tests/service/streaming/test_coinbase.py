@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.server import ServerConnection
 
-    from btc_core.settings import ExchangeSettings, Settings
+    from btc_core.exchange_settings import ExchangeSettings
+    from btc_core.settings import Settings
 
 pytestmark = pytest.mark.service
 

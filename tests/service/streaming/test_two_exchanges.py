@@ -12,9 +12,9 @@ from prometheus_client import REGISTRY
 from websockets.asyncio.server import serve
 
 from btc_core.clock import NS_PER_MS, now_ns
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.binance import BinancePerpetual
 from btc_core.names import DEADLETTERS_TOPIC, qualified
-from btc_core.settings import ExchangeSettings
 from btc_core.stores.kafka import read_all, read_topic
 from btc_core.stores.questdb import QuestDB
 from exchange_simulator.faults import catalogue

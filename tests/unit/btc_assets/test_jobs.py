@@ -8,7 +8,8 @@ import pytest
 from btc_assets import jobs
 from btc_assets.resources import Environment
 from btc_core.clock import NS_PER_S
-from btc_core.settings import ExchangeSettings, Settings
+from btc_core.exchange_settings import ExchangeSettings
+from btc_core.settings import Settings
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20"),

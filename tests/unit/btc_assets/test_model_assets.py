@@ -14,13 +14,14 @@ import pytest
 
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import NotReady, SchemaError
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.market.bars import BARS
 from btc_core.models import pretrained
 from btc_core.models.bundle import golden_rows, load_bundle
 from btc_core.names import QUANTITIES, ModelKey
 from btc_core.registry.bundles import Registration
 from btc_core.registry.promotion import Promotion
-from btc_core.settings import ExchangeSettings, Settings
+from btc_core.settings import Settings
 from btc_core.stores.dagster import market_tags
 
 with warnings.catch_warnings():

@@ -8,7 +8,8 @@ import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.errors import ExchangeError
-from btc_core.settings import ExchangeSettings, Settings
+from btc_core.exchange_settings import ExchangeSettings
+from btc_core.settings import Settings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -13,8 +13,8 @@ from btc_cli import exchange_choice
 from btc_cli.app import COMMANDS
 from btc_cli.exchange_choice import Exchange, connection_problem
 from btc_cli.lazy import Entry, LazyCommand
+from btc_core.exchange_settings import PUBLIC_URLS, ExchangeSettings
 from btc_core.exchanges.adapters import EXCHANGES
-from btc_core.settings import PUBLIC_URLS, ExchangeSettings
 from stack.layout import Layout, remember_current
 from stack.runtime import Stack
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from btc_core.errors import ConfigError, RefusedTrade
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.adapters import exchange_for, exchange_of
 from btc_core.exchanges.decoding import DECODERS, events_of, frame_of, qualified_frame
 from btc_core.exchanges.recorded_lines import envelope_line, parse_line
@@ -15,7 +16,7 @@ from btc_core.market.frames import BookFrame, InstrumentFrame, Reply, StatusFram
 from btc_core.market.messages import Envelope, decode_envelope, encode_envelope
 from btc_core.names import QUANTITIES, ModelKey
 from btc_core.registry.keys import key_of_name
-from btc_core.settings import ExchangeSettings, load_settings
+from btc_core.settings import load_settings
 
 pytestmark = pytest.mark.unit
 

@@ -6,10 +6,10 @@ from urllib.parse import quote
 
 import pytest
 
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.models.bundle import random_walk_model
 from btc_core.names import BID, VOLATILITY, ModelKey
 from btc_core.registry.champions import Champions
-from btc_core.settings import ExchangeSettings
 from tests.serving_world import World, build, forecast_row, harx_model
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from btc_core.clock import NS_PER_S
-from btc_core.settings import ExchangeSettings, MetricsSettings, QuestdbSettings, Settings, StoreSettings
+from btc_core.exchange_settings import ExchangeSettings
+from btc_core.settings import MetricsSettings, QuestdbSettings, Settings, StoreSettings
 from deploy.grafana.panels import ALERTS, TABLE_ALERTS
 from serving.alert_rules import NOT_JUDGED, RULES
 from serving.operations import OperationsWatch

@@ -11,11 +11,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from btc_core.clock import NS_PER_S
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.interface import PageTrade, TradePage
 from btc_core.exchanges.kraken import Kraken
 from btc_core.features.engine import FeatureEngine
 from btc_core.market.messages import AbsentTrades, Envelope, encode_envelope
-from btc_core.settings import ExchangeSettings
 from streaming.bronze_rows import BronzeReader
 from streaming.handler import Record
 from streaming.repair_queue import PageRequest, RepairQueue

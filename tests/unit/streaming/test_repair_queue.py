@@ -10,11 +10,11 @@ import pytest
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.coinbase import Coinbase
 from btc_core.exchanges.interface import PageTrade, TradePage
 from btc_core.exchanges.kraken import Kraken
 from btc_core.market.messages import GapNotice
-from btc_core.settings import ExchangeSettings
 from streaming.repair_queue import BEHIND_MAX_S, MAX_GAP_TRADES, REFUSED_FIRST_S, REFUSED_MAX_S, RepairQueue
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ import pytest
 
 from btc_cli import deadletters
 from btc_core.errors import SubscriptionRefused
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.interface import GapSearch
 from btc_core.exchanges.rest import budget_of
 from btc_core.market.messages import DeadLetter, Envelope, GapNotice, encode_envelope
-from btc_core.settings import ExchangeSettings, Settings
+from btc_core.settings import Settings
 from streaming import exchange_feed
 from streaming.bronze_rows import BronzeReader
 from streaming.handler import Record

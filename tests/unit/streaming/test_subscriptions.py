@@ -6,9 +6,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from btc_core.errors import SubscriptionRefused, SubscriptionSilent
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.kraken import Kraken
 from btc_core.market.frames import Ack, Reply
-from btc_core.settings import ExchangeSettings
 from streaming.exchange_clock import ExchangeClock
 from streaming.subscriptions import DEADLINE_MAX_S, Link, Subscriptions, SubscriptionStates
 

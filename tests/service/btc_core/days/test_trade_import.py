@@ -13,9 +13,9 @@ import pytest
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, now_ns
 from btc_core.days.stored_days import read_day
 from btc_core.days.trade_import import fetch_day
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.history import bars_of_trades, trades_between
 from btc_core.exchanges.kraken import Kraken
-from btc_core.settings import ExchangeSettings
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.tables.catalogue import TABLES
 from btc_core.utc_day import day_of

@@ -19,6 +19,7 @@ import pytest
 
 from btc_core.clock import NS_PER_MIN, NS_PER_MS, now_ns
 from btc_core.errors import BadFrame, ConfigError, ExchangeError, NotOffered
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.adapters import exchange_of
 from btc_core.exchanges.binance import MAX_KLINES, MAX_STREAMS, Binance, BinancePerpetual
 from btc_core.exchanges.binance_frames import decode_perpetual, decode_spot
@@ -36,7 +37,6 @@ from btc_core.market.frames import (
     TradeFrame,
 )
 from btc_core.market.messages import Envelope, GapNotice
-from btc_core.settings import ExchangeSettings
 from streaming.subscriptions import Link, Subscriptions
 from streaming.warm_up_bars import recent_bars
 from tests.http_server import answering

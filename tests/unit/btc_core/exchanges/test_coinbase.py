@@ -15,6 +15,7 @@ import pytest
 
 from btc_core.clock import NS_PER_MIN, from_ns, now_ns, to_ns
 from btc_core.errors import BadFrame, ExchangeError, NotOffered, SubscriptionRefused
+from btc_core.exchange_settings import PUBLIC_URLS, ExchangeSettings
 from btc_core.exchanges.adapters import EXCHANGES
 from btc_core.exchanges.coinbase import MAX_CANDLES, Coinbase
 from btc_core.exchanges.coinbase_frames import decode
@@ -25,7 +26,6 @@ from btc_core.features.file_replay import replay_file
 from btc_core.market.events import QUOTE, Event, TradeEvent
 from btc_core.market.frames import HeartbeatFrame, OhlcFrame, Reply, TickerFrame, TradeFrame
 from btc_core.market.messages import Envelope, GapNotice, decode_envelope, encode_envelope
-from btc_core.settings import PUBLIC_URLS, ExchangeSettings
 from streaming.subscriptions import Subscriptions
 from streaming.warm_up_bars import recent_bars
 from tests.http_server import answering

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from btc_core.clock import NS_PER_S, from_ns
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges import history
 from btc_core.exchanges import kraken as kraken_adapter
 from btc_core.exchanges.kraken import Kraken
 from btc_core.market.frames import Trade
 from btc_core.market.messages import GapNotice
-from btc_core.settings import ExchangeSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

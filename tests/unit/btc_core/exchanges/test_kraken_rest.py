@@ -10,11 +10,11 @@ import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.errors import ExchangeError, NotOffered
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges import kraken as kraken_adapter
 from btc_core.exchanges.kraken import SEARCH_BACK_NS, Kraken
 from btc_core.market.continuity import CLOCK_STEP_NS
 from btc_core.market.messages import GapNotice
-from btc_core.settings import ExchangeSettings
 from tests.http_server import answering
 
 if TYPE_CHECKING:

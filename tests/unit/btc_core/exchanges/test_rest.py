@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from btc_core.errors import ExchangeError, NotOffered, RateLimited
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.kraken import Kraken
 from btc_core.exchanges.rest import PAUSE_FIRST_S, RequestBudget, budget_of, fetch
-from btc_core.settings import ExchangeSettings
 from tests.http_server import answering, listening
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ import sys
 import btc_core.exchanges.rest as rest
 from btc_core.errors import RateLimited
 from btc_core.exchanges.kraken import Kraken
-from btc_core.settings import ExchangeSettings
+from btc_core.exchange_settings import ExchangeSettings
 rest.PAUSE_FIRST_S, Kraken.rest_pause_s = 0.1, 0.2
 kraken, refused = Kraken(ExchangeSettings(rest_url=sys.argv[1])), 0
 for _ in range(8):

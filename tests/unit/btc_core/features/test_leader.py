@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from btc_core.clock import NS_PER_S
 from btc_core.days.day_replay import LOGGED, for_followers, in_log_order, orders, replay
 from btc_core.errors import ConfigError
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.decoding import events_of
 from btc_core.features.catalogue import FEATURE_NAMES, LEADER_FEATURES, ROW
 from btc_core.features.engine import FeatureEngine, run
@@ -20,7 +21,7 @@ from btc_core.features.fold import EMIT_TICKS, fold
 from btc_core.features.state import EVENT, new_state, pack
 from btc_core.market.events import LEAD_QUOTE, LEAD_TRADE, QUOTE, BarEvent, TradeEvent
 from btc_core.market.messages import Envelope
-from btc_core.settings import ExchangeSettings, Settings, load_settings
+from btc_core.settings import Settings, load_settings
 from tests.book_frames import BookTape
 
 pytestmark = pytest.mark.unit

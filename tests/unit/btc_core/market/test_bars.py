@@ -10,10 +10,10 @@ import pytest
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.errors import ExchangeError, InvalidInput
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.exchanges.kraken import Kraken
 from btc_core.market.bars import BARS
 from btc_core.market.checked_bars import interval_min, parse_csv, sorted_bars
-from btc_core.settings import ExchangeSettings
 from tests.http_server import answering
 
 if TYPE_CHECKING:
