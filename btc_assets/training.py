@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-BLOCK_DAYS = 7.0
-"""The newest days, on which a candidate that was fitted on the days before is compared with the champion and the baselines."""
+BLOCK_DAYS = 14.0
+"""The newest days, on which a candidate that was fitted on the days before is compared with the champion and the baselines.
+On seven days the 95 % bound is 1.5 % above the ratio, and a model that is 1.5 % better than HARX is refused half of the time;
+on fourteen days it is 1.1 %."""
 BLOCK_SHARE = 0.2
 """The share of a history that is too short for such a block."""
 MIN_POOL_MARKETS = 2

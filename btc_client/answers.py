@@ -76,6 +76,13 @@ class LiveForecast(msgspec.Struct, frozen=True):
     simulated: bool
 
 
+class GateDecision(msgspec.Struct, frozen=True):
+    """What the gate decided about a version before it could serve, in its own words."""
+
+    passed: bool
+    reason: str
+
+
 class ModelCard(msgspec.Struct, frozen=True):
     """A model that the API has loaded, with its scores on data that it was not trained on."""
 
@@ -89,13 +96,22 @@ class ModelCard(msgspec.Struct, frozen=True):
     trained_to: str | None
     train_rows: int
     features: int
+    streamed_days: int
+    inputs_offered: int
+    inputs_used: int
+    gains: dict[str, float]
+    stream_gain: float
+    net_effects: dict[str, float]
     feature_version: str
     targets: tuple[str, ...]
     unit: str
     shrinkage: tuple[float, ...]
     pool: tuple[str, ...]
+    pretrained: str
     choice: str
     scores: dict[str, float | None]
+    members: dict[str, float] = {}
+    gate: GateDecision | None = None
 
 
 class LoadedModels(msgspec.Struct, frozen=True):

@@ -51,7 +51,7 @@ BURST_PER_MIN, BURST_SIZE, BURST_TAU_MIN = 1 / 480, 0.6, 20.0
 PULSE_SD, PULSE_TAU_MIN = 0.36, 10.0
 PULSE_RESPONSE, PULSE_DELAY_MIN = 0.55, 4.0
 """A pulse of interest raises trading at once and volatility within some minutes, so volume leads volatility a little."""
-FLUTTER_SD = 0.4
+FLUTTER_SD = 0.3
 """Log volatility that lasts for one minute only."""
 JUMP_PER_MIN, JUMP_SIGMAS, DOWN_SHARE = 1 / 2_000, 5.0, 0.55
 """Every day and a half on average the price jumps by about this many times the volatility of the minute."""

@@ -341,5 +341,6 @@ def test_a_recording_of_twenty_minutes_gives_a_feature_row_for_each_quote(tmp_pa
     values = np.concatenate([batch.values for batch in replay.rows])
     for name, theirs in (("bid", "best_bid"), ("bid_qty", "best_bid_quantity"), ("ask", "best_ask")):
         assert np.array_equal(values[name], [float(quote[theirs]) for quote in quotes]), name
-    assert np.isfinite(values["log_rv_15m"][-1])
+    assert np.isfinite(values["log_rv_5s_5m"][-1])
+    assert np.isnan(values["log_rv_15m"]).all(), "it is the variance of trade prices, and the recording has none"
     assert np.isfinite(values["ofi_300s"][-1])
