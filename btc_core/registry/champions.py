@@ -144,19 +144,41 @@ class ModelHolder:
             models: dict[ModelKey, Model] = {}
             problems: dict[ModelKey, str] = {}
             not_ready: set[ModelKey] = set()
-            for key in model_keys(self._source.symbols):
-                try:
-                    model, reason = self._newest(key, before.models.get(key), force=force)
-                except NotReady as error:
-                    model, reason = None, f"{key.name}: no champion could be loaded: {error}"
+            keys = model_keys(self._source.symbols)
+            for key in keys:
+                if not self._load_newest(key, before.models.get(key), models, problems, force=force):
                     not_ready.add(key)
-                if model is not None:
-                    models[key] = model
-                if reason:
-                    problems[key] = reason
+            if not_ready and len(models) > len(before.models):
+                # Making the other models took time, in which the bars of these markets may have arrived. At a start all
+                # markets get their first bars at once, and none is to begin without forecasts because it came first.
+                not_ready = {
+                    key for key in keys if key in not_ready and not self._load_newest(key, None, models, problems)
+                }
             self._current = Champions(self._source.symbols, models, problems, frozenset(not_ready))
             _report(before, self._current)
             return self._current
+
+    def _load_newest(
+        self,
+        key: ModelKey,
+        loaded: Model | None,
+        models: dict[ModelKey, Model],
+        problems: dict[ModelKey, str],
+        *,
+        force: bool = False,
+    ) -> bool:
+        """Add the newest model of a key to `models` and what is wrong to `problems`; False if none can be made yet."""
+        problems.pop(key, None)
+        try:
+            model, reason = self._newest(key, loaded, force=force)
+        except NotReady as error:
+            problems[key] = f"{key.name}: no champion could be loaded: {error}"
+            return False
+        if model is not None:
+            models[key] = model
+        if reason:
+            problems[key] = reason
+        return True
 
     def _newest(self, key: ModelKey, loaded: Model | None, *, force: bool) -> tuple[Model | None, str]:
         """The champion, or the model that is loaded already and the reason for keeping it.

@@ -91,6 +91,23 @@ def test_forecasts_start_without_a_market_that_has_too_few_bars_and_wait_for_one
     assert not loaded(Source(*model_keys(MARKETS))).can_start, "no market has models"
 
 
+def test_a_market_whose_bars_arrive_while_the_other_models_are_made_has_its_model_in_the_same_generation() -> None:
+    """With eight markets the first one once began without forecasts, because its bars were stored a second too late."""
+
+    class BarsArriveLate(Source):
+        loads = 0
+
+        def load(self, key: ModelKey) -> Any:
+            self.loads += 1
+            if self.loads <= 2 and key == ModelKey("BTC/USD", VOLATILITY):
+                raise NotReady("0 minute bars are too few")
+            return super().load(key)
+
+    champions = loaded(BarsArriveLate())
+    assert all(champions.can_forecast(symbol, BID) for symbol in MARKETS)
+    assert champions.reasons == ()
+
+
 def test_waiting_ends_when_forecasts_can_start_and_when_the_holder_is_stopped() -> None:
     holder = ModelHolder(Source(), reload_s=10.0)
     holder.start()
