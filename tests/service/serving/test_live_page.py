@@ -142,7 +142,7 @@ def test_another_market_can_be_chosen_and_one_that_is_not_followed_is_not_waited
         page.on("request", lambda request: streams.append(request.url) if "/v1/stream" in request.url else None)
         page.goto(f"http://127.0.0.1:{api.port}/live?symbol=FOO")
         expect(page.locator("#trouble_text")).to_have_text(
-            "'FOO' is not followed; this system follows BTC/USD, ETH/USD, SOL/USD (BTC_EXCHANGE_SYMBOLS)"
+            "'FOO' is not followed; this system follows BTC/USD, ETH/USD, SOL/USD (BTC_EXCHANGE_SYMBOLS or BTC_EXCHANGE_MARKETS)"
         )
         expect(page.locator("#choices a")).to_have_text(["BTC/USD", "ETH/USD", "SOL/USD"])
         assert streams == []

@@ -204,4 +204,4 @@ def test_the_page_for_operators_names_a_worker_that_is_down_and_the_section_of_t
     expect(page.locator("#alert_table")).to_contain_text("docs/runbook.md#processdown")
     expect(page.locator("#problems")).to_contain_text("Not collected: tables")
     page.route("**/v1/operations?*", lambda route: route.abort())
-    expect(page.locator("#trouble_text")).to_contain_text("The state could not be loaded")
+    expect(page.locator("#trouble_text")).to_contain_text("The state could not be loaded", timeout=2 * PATIENCE_MS)
