@@ -45,7 +45,9 @@ def evaluate_pretrained(  # noqa: PLR0913 - every option of the command is an ar
         int, typer.Option(min=0, help="Also start this many times at random bars, and follow each start for --days.")
     ] = 0,
     days: Annotated[float, typer.Option(min=1, help="Days for which each random start is followed.")] = 20.0,
-    model: Annotated[Path, typer.Option(help="The file of the pre-trained model.")] = pretrained.SHIPPED,
+    model: Annotated[
+        Path, typer.Option(help="The file of the pre-trained model.", show_default="the one of the package")
+    ] = pretrained.SHIPPED,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write all results to this JSON file.")] = None,
     skip_bad_rows: Annotated[
         bool, typer.Option("--skip-bad-rows", help="Leave bad rows out. Without it, one bad row is an error.")

@@ -47,7 +47,9 @@ def pretrain(
             help="JSON file with scores on bars that were not fitted on, to be kept in the file of the model."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the model is written.")] = pretrained.SHIPPED,
+    out: Annotated[
+        Path, typer.Option(help="Where the model is written.", show_default="into the package")
+    ] = pretrained.SHIPPED,
 ) -> None:
     """Fit the pre-trained volatility model on minute bars of one or more markets, and write its file.
 
