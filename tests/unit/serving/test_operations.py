@@ -7,11 +7,14 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from btc_core import metrics
 from btc_core.clock import NS_PER_S
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.settings import MetricsSettings, QuestdbSettings, Settings, StoreSettings
 from deploy.grafana.panels import ALERTS, TABLE_ALERTS
+from serving import worker_metrics
 from serving.alert_rules import NOT_JUDGED, RULES
 from serving.operations import OperationsWatch
 from serving.worker_metrics import OWN, Reading, WorkerMetrics, quantile_s
@@ -42,6 +45,14 @@ class Worker(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+@pytest.fixture(autouse=True)
+def _own_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process of the tests has the metrics of every worker that a test has run in it; an API has only its own."""
+    registry = CollectorRegistry()
+    registry.register(metrics.HTTP_REQUESTS)
+    monkeypatch.setattr(worker_metrics, "REGISTRY", registry)
 
 
 @pytest.fixture
@@ -160,20 +171,20 @@ def test_dead_letters_are_counted_since_the_start_and_lately(worker: str) -> Non
 
 
 def test_growth_survives_a_restart_and_counts_a_new_series_from_zero() -> None:
-    metrics = WorkerMetrics({})
+    readings = WorkerMetrics({})
     key = ("btc_frames_total", (("channel", "trade"),))
     for at_s, samples in ((0.0, {}), (10.0, {key: 4.0}), (20.0, {key: 1.0})):
-        metrics._add(OWN, Reading(at_s, samples))
-    assert [each.value for each in metrics.growth("btc_frames_total", 10.0)] == [1.0]
-    assert [each.value for each in metrics.growth("btc_frames_total", 100.0)] == [1.0]
-    assert metrics.span_s(OWN, 15.0) == 10.0
+        readings._add(OWN, Reading(at_s, samples))
+    assert [each.value for each in readings.growth("btc_frames_total", 10.0)] == [1.0]
+    assert [each.value for each in readings.growth("btc_frames_total", 100.0)] == [1.0]
+    assert readings.span_s(OWN, 15.0) == 10.0
 
 
 def test_old_readings_are_forgotten() -> None:
-    metrics = WorkerMetrics({})
+    readings = WorkerMetrics({})
     for at_s in range(0, 2_000, 10):
-        metrics._add(OWN, Reading(float(at_s), {}))
-    assert metrics.span_s(OWN, 5_000.0) == 900.0
+        readings._add(OWN, Reading(float(at_s), {}))
+    assert readings.span_s(OWN, 5_000.0) == 900.0
 
 
 def test_a_quantile_is_interpolated_and_never_infinite() -> None:
