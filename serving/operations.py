@@ -85,7 +85,7 @@ class OperationsWatch:
             self._attempt("tables", self._read_tables)
             self._attempt("gaps", self._read_gaps)
             self._attempt("coverage", self._read_coverage)
-        if self._rounds % DAYS_EVERY == 0:
+        if self._rounds % DAYS_EVERY == 0 or "days" in self._problems:
             self._attempt("days", self._read_days)
         self._rounds += 1
         facts = Facts(self._metrics, self._coverage)

@@ -155,6 +155,16 @@ def test_a_gauge_above_its_bound_fires_and_names_its_labels(worker: str) -> None
     assert (disk.path, disk.free_bytes, disk.days_left, disk.saving_step) == ("/data", 5e9, None, 1)
 
 
+def test_days_that_could_not_be_read_are_read_again_with_the_next_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """QuestDB starts beside the API; the days once stayed unknown for minutes after it had."""
+    watch = watch_of(build(), "")
+    watch.collect()
+    assert any(problem.startswith("days: QuestDB") for problem in watch().problems)
+    monkeypatch.setattr(watch, "_read_days", lambda: None)
+    watch.collect()
+    assert not any(problem.startswith("days") for problem in watch().problems)
+
+
 def test_dead_letters_are_counted_since_the_start_and_lately(worker: str) -> None:
     letters = 'btc_dead_letters_total{{worker="bronze",reason="bad_json"}} {}'
     Worker.lines.append(letters.format(3))
