@@ -36,7 +36,7 @@ class ExchangeClock:
         self.round_trip_ns = 0
         self._samples: deque[tuple[int, int]] = deque(maxlen=SAMPLES)
         self._round_trips_ns: deque[int] = deque(maxlen=SAMPLES)
-        """Of WebSocket pings, whose answers have no time."""
+        """Round trips of the newest WebSocket pings. The answer to a ping contains no time of the exchange."""
         self._differences: deque[tuple[int, int]] = deque(maxlen=WINDOW_S)
         """By second of receipt the smallest receive time minus event time of a frame in it (ns)."""
         self._is_measured = False

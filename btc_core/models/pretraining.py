@@ -71,7 +71,7 @@ class Market(msgspec.Struct, frozen=True):
 
     name: str
     bars: Any
-    """Of dtype `bars.BARS`, sorted."""
+    """(n,), of the dtype `bars.BARS`, in the order of time."""
     source: Source
 
 

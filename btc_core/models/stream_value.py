@@ -51,7 +51,7 @@ class StreamValue(msgspec.Struct, frozen=True, kw_only=True):
     trained_days: int
     """Sealed days before the first origin that is forecast."""
     qlike: dict[str, PairedLoss]
-    """Of the volatility over five minutes, by forecaster."""
+    """The paired QLIKE of each forecaster, for the volatility over five minutes."""
     bid: PairedLoss
     """Squared error of the bid's return over five minutes, bps²."""
 

@@ -118,7 +118,7 @@ def _rv5_bps(seed: int, days: int) -> np.ndarray[tuple[int], np.dtype[np.float64
 
 
 def test_the_median_five_minute_volatility_is_that_of_bitcoin() -> None:
-    """Of several seeds, because the volatility of one wanders for months, as that of the market did."""
+    """The median is taken over several seeds, because the volatility of one seed wanders for months, as the market's does."""
     assert 7.0 < np.median([np.median(_rv5_bps(seed, 10)) for seed in range(1, 13)]) < 13.0
 
 
