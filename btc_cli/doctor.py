@@ -6,6 +6,7 @@ What does not belong here: fixing anything.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
 from btc_core.clock import now_ns
 from btc_core.days.archive_proof import days_without_archive
 from btc_core.errors import BtcError, ServiceError, StackError
+from btc_core.features.releases import CALENDAR, load_calendars
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.schema import invalid_views
@@ -31,8 +33,10 @@ from stack.logs import tail
 from stack.runtime import Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import date
 
+    from btc_core.features.releases import ReleaseCalendar
     from stack.component import Component
     from stack.status import Status
 
@@ -89,6 +93,17 @@ def check_machine(stack: Stack) -> Iterator[Finding]:
     yield Finding("Java", _problem(java))
     for server in ("questdb", "kafka"):
         yield Finding(f"jars of {server}", _problem(partial(jars, server)))
+    today = datetime.now(UTC).date()
+    yield Finding("release calendar", calendar_problem(load_calendars().values(), today), is_warning=True)
+
+
+def calendar_problem(calendars: Iterable[ReleaseCalendar], today: date) -> str:
+    """Which calendars of economic releases have ended, and what follows; empty if none has."""
+    ended = "; ".join(f"{each.name} ended on {each.until}" for each in calendars if each.has_ended(today))
+    return ended and (
+        f"{ended}: models do not see releases after that day. A newer version of the package has more dates, or add those "
+        f"of the official schedule to {CALENDAR}"
+    )
 
 
 def check_components(stack: Stack) -> Iterator[Finding]:

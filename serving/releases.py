@@ -5,6 +5,7 @@ What does not belong here: the calendar (`btc_core.features.releases`).
 
 from __future__ import annotations
 
+from datetime import date
 from functools import cache
 
 from btc_core.clock import NS_PER_MIN
@@ -29,8 +30,8 @@ def releases_between(from_ns: int, to_ns: int, now_ns: int) -> Releases:
         for minute in calendars[kind].minutes().tolist()
         if from_ns <= minute * NS_PER_MIN < to_ns
     )
-    today = day_of(now_ns)
-    states = (ReleaseCalendarState(kind, each.name, each.until.isoformat(), each.until.isoformat() < today)
+    today = date.fromisoformat(day_of(now_ns))
+    states = (ReleaseCalendarState(kind, each.name, each.until.isoformat(), each.has_ended(today))
               for kind, each in ((kind, calendars[kind]) for kind in KINDS))  # fmt: skip
     return Releases(
         window_from=iso(from_ns),

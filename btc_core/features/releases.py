@@ -34,6 +34,10 @@ class ReleaseCalendar(msgspec.Struct, frozen=True):
     until: date
     dates: tuple[date, ...]
 
+    def has_ended(self, today: date) -> bool:
+        """Whether releases of this day are no longer known."""
+        return today > self.until
+
     def minutes(self) -> Longs:
         """The releases as minutes since the epoch, ascending; raises `ValueError` for a date outside the period."""
         outside = [day for day in self.dates if not self.first <= day <= self.until]

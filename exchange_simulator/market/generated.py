@@ -34,7 +34,7 @@ EPOCH_NS = 1_704_067_200_000_000_000
 """2024-01-01 00:00 UTC, the first minute of every generated market. Another epoch changes every market."""
 EPOCH_MIN = EPOCH_NS // NS_PER_MIN
 
-REVISION = 2
+REVISION = 3
 """Raise this whenever the same seed gives another market: a data directory then belongs to trades with other ids."""
 
 DAYS_CACHED = 3
