@@ -7,6 +7,8 @@ STAMPS := $(VENV)/.stamps
 # uv from the PATH, else a copy in a folder of its own: among the packages, `uv pip sync` would remove it.
 UV = $$(command -v uv || echo $(VENV)/.uv/bin/uv)
 ARGS ?=
+# Whole files of tests in parallel. A file keeps its order, and each process has servers of its own on free ports.
+TOGETHER ?= -n 2 --dist loadfile
 MINUTES ?= 10
 SEED ?= 1
 
@@ -25,7 +27,7 @@ down: ## stop everything; the data stays
 	@if [ -x $(BIN)/btc ]; then $(BIN)/btc down $(ARGS); fi
 
 test: $(STAMPS)/dev ## all tests
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q $(TOGETHER) $(ARGS)
 
 check: $(STAMPS)/dev ## style, types, import contracts, Dagster definitions
 	$(BIN)/ruff check .

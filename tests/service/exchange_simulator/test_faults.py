@@ -254,22 +254,22 @@ def test_outages_skewed_clocks_and_extra_frames_reach_the_client_and_end(tmp_pat
                     kind in {"unknown", "oversized"}
                 ):
                     pass
-            await inject(server, "status", system="cancel_only", seconds=1)
+            await inject(server, "status", system="cancel_only", seconds=3)
             assert (await until(client, is_data("status", "update")))["data"][0]["system"] == "cancel_only"
             answer = (await get(server, "/0/public/SystemStatus")).json()
             assert answer["result"]["status"] == "cancel_only"
             assert (await until(client, is_data("status", "update")))["data"][0]["system"] == "online"
 
-            await inject(server, "rest_limit", seconds=0.5)
+            await inject(server, "rest_limit", seconds=5)
             assert (await get(server, "/0/public/Time")).json() == {"error": ["EAPI:Rate limit exceeded"]}
-            await inject(server, "rest_error", seconds=0.5)
+            await inject(server, "rest_error", seconds=5)
             answer = await get(server, "/0/public/Trades?pair=XBTUSD")
             assert (answer.status_code, answer.json()) == (503, {"error": ["EService:Unavailable"]})
-            await inject(server, "refuse", seconds=1)
+            await inject(server, "refuse", seconds=5)
             await ask(client, channel="trade", symbol=["BTC/USD"], req_id=3)
             refusal = await until(client, is_answer)
             assert (refusal["success"], refusal["error"], refusal["req_id"]) == (False, "EService:Unavailable", 3)
-            await inject(server, "refuse", seconds=0.5, error="rate_limit")
+            await inject(server, "refuse", seconds=5, error="rate_limit")
             await ask(client, channel="trade", symbol=["BTC/USD"])
             await until(client, lambda frame: frame == {"Error": "Exceeded msg rate"})
             await until_all_faults_end(server)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError
 
 from btc_core.clock import NS_PER_MIN, NS_PER_MS, NS_PER_S, now_ns
 from btc_core.errors import NotOffered
@@ -21,6 +23,8 @@ from tests.service.exchange_client import exchange, get, run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from websockets.asyncio.client import ClientConnection
 
     from exchange_simulator.server import Exchange
 
@@ -43,18 +47,25 @@ def settings_of(server: Exchange) -> ExchangeSettings:
     )
 
 
-async def listen(server: Exchange, path: str, seconds: float) -> list[dict[str, Any]]:
-    """What a client gets on a path within some seconds, without the answer to its request."""
-    found = []
+async def is_quiet(client: ClientConnection, seconds: float) -> bool:
+    """Whether no message comes for this long; one that comes is dropped."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await client.recv()
+        return False
+    return True
+
+
+async def listen(server: Exchange, path: str, streams: tuple[str, ...] = (), count: int = 50) -> list[dict[str, Any]]:
+    """What a client gets on a path until it has messages of all these streams and so many in total."""
+    found: list[dict[str, Any]] = []
     async with connect(f"ws://127.0.0.1:{server.port}/binance-perp/{path}/stream") as client:
         await client.send(json.dumps({"method": "SUBSCRIBE", "params": STREAMS[path], "id": 1}))
         assert json.loads(await client.recv()) == {"result": None, "id": 1}
-        try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    found.append(json.loads(await client.recv()))
-        except TimeoutError:
-            return found
+        async with asyncio.timeout(60.0):
+            while len(found) < count or not {each["stream"] for each in found}.issuperset(streams):
+                found.append(json.loads(await client.recv()))
+    return found
 
 
 def test_the_perpetual_streams_on_its_paths_and_rest_has_its_trades_and_bars(
@@ -64,7 +75,10 @@ def test_the_perpetual_streams_on_its_paths_and_rest_has_its_trades_and_bars(
 
     async def body() -> None:
         async with exchange(tmp_path, perpetuals=("BTC/USDT",), rate=20.0) as server:
-            public, market = await asyncio.gather(listen(server, "public", 4.0), listen(server, "market", 4.0))
+            public, market = await asyncio.gather(
+                listen(server, "public", tuple(STREAMS["public"][:2])),
+                listen(server, "market", tuple(STREAMS["market"])),
+            )
             perpetual = exchange_for(settings_of(server), SYMBOL)
             assert {each["stream"] for each in public} == set(STREAMS["public"][:2]), "aggTrade is not on this path"
             assert {each["stream"] for each in market} == set(STREAMS["market"])
@@ -96,7 +110,7 @@ def test_the_perpetual_streams_on_its_paths_and_rest_has_its_trades_and_bars(
 def test_the_perpetual_shows_a_moment_earlier_what_happens_on_the_pair(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, perpetuals=("BTC/USDT",), perpetual_lead_s=LEAD_S, rate=20.0) as server:
-            market = await listen(server, "market", 4.0)
+            market = await listen(server, "market", ("btcusdt@aggTrade",))
             ahead = {each["data"]["a"]: each["data"] for each in market if each["data"]["e"] == "aggTrade"}
             await asyncio.sleep(LEAD_S)
             tape = (await get(server, f"/ledger/tape?symbol=BTC/USD&since_ns={now_ns() - 60 * NS_PER_S}")).json()[
@@ -107,5 +121,58 @@ def test_the_perpetual_shows_a_moment_earlier_what_happens_on_the_pair(tmp_path:
             for trade, ts_ns, price in pairs:
                 assert float(trade["p"]) == price
                 assert abs(ts_ns - trade["T"] * NS_PER_MS - LEAD_S * NS_PER_S) <= NS_PER_MS
+
+    run(body)
+
+
+def test_faults_of_the_perpetual_lose_trades_stall_refuse_and_cut(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path, perpetuals=("BTC/USDT",), rate=20.0) as server:
+            uri = f"ws://127.0.0.1:{server.port}/binance-perp/market/stream"
+            async with connect(uri) as client:
+                await client.send(json.dumps({"method": "SUBSCRIBE", "params": ["btcusdt@aggTrade"], "id": 1}))
+                await client.recv()
+                first_id = json.loads(await client.recv())["data"]["a"]
+                await get(server, "/faults/inject?kind=perpetual_skip_trades&count=3")
+                found = [first_id]
+                while found[-1] - found[0] < len(found):
+                    found.append(json.loads(await client.recv())["data"]["a"])
+                missing = sorted(set(range(found[0], found[-1])) - set(found))
+                effects = (await get(server, "/faults/effects")).json()
+                assert effects["trades"]["perpetual_skip_trades"] == {SYMBOL: missing}
+                assert len(missing) == 3
+                perpetual = exchange_for(settings_of(server), SYMBOL)
+                notice = GapNotice(SYMBOL, missing[0], missing[-1], "open", 0, 0, now_ns())
+                page = await asyncio.to_thread(perpetual.trade_page, SYMBOL, perpetual.gap_search(notice).begins[0])
+                assert set(missing) <= {each.trade_id for each in page.trades}, "REST has them"
+
+                await get(server, "/faults/inject?kind=perpetual_rest_throttle&seconds=5")
+                refused = await get(server, "/binance-perp/fapi/v1/time")
+                assert (refused.status_code, refused.json()["code"]) == (429, -1003)
+                assert 1 <= int(refused.headers["Retry-After"]) <= 5
+                assert (await get(server, "/0/public/Time")).json()["error"] == [], "the other markets notice nothing"
+
+                stalled = (await get(server, "/faults/inject?kind=perpetual_stall&seconds=2")).json()
+                assert stalled["clients"] == 1
+                async with asyncio.timeout(30.0):
+                    while not await is_quiet(client, 1.0):
+                        pass  # what was on its way
+                assert json.loads(await client.recv())["data"]["e"] == "aggTrade"
+                await get(server, "/faults/inject?kind=perpetual_cut")
+                async with asyncio.timeout(30.0):
+                    with suppress(ConnectionClosedError):
+                        while True:
+                            await client.recv()
+                assert client.close_code == 1006
+
+    run(body)
+
+
+def test_an_exchange_without_perpetuals_refuses_their_faults(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with exchange(tmp_path) as server:
+            answer = await get(server, "/faults/inject?kind=perpetual_cut")
+            assert answer.status_code == 400
+            assert "start the simulator with --perpetuals" in answer.json()["error"]
 
     run(body)

@@ -80,6 +80,11 @@ def both_are_recorded_and_repaired(settings: Settings) -> None:
         assert np.isfinite(streamed(db, PERPETUAL)).any(axis=1).all()
 
 
+def kraken_is_recorded(settings: Settings) -> None:
+    with QuestDB(settings.questdb) as db:
+        wait_for(lambda: count(db, "bronze_trades", SPOT) > 0, "the first trades of Kraken", 90)
+
+
 def kraken_continues(settings: Settings) -> None:
     banned = {"exchange": "binance-perp", "event": "http_429"}
     wait_for(lambda: sample("btc_connections_total", **banned) >= 1.0, "the refusal")
@@ -106,7 +111,7 @@ def test_two_exchanges_stream_at_once_and_a_fault_of_one_does_not_reach_the_othe
     async def body() -> None:
         nonlocal refuses
         async with (
-            exchange(tmp_path, symbols=(SPOT,)) as kraken,
+            exchange(tmp_path, symbols=(SPOT,), rate=5.0) as kraken,
             serve(stand_in.connection, "127.0.0.1", 0, process_request=refuse) as binance,
         ):
             port = next(iter(binance.sockets)).getsockname()[1]
@@ -122,7 +127,7 @@ def test_two_exchanges_stream_at_once_and_a_fault_of_one_does_not_reach_the_othe
                 with workers[0], workers[1], workers[2]:
                     fault = catalogue.parse("skip_trades", {"count": "2", "symbol": SPOT})
                     await asyncio.to_thread(wait_for, lambda: bool(kraken.hub.connections), "a connection")
-                    await asyncio.sleep(3.0)
+                    await asyncio.to_thread(kraken_is_recorded, settings)
                     kraken.injector.inject(fault)
                     await asyncio.to_thread(both_are_recorded_and_repaired, settings)
                     refuses = True
