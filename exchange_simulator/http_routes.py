@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from websockets.http11 import Request
 
     from exchange_simulator.faults.injector import Injector
-    from exchange_simulator.perpetual.rest import PerpetualRest
+    from exchange_simulator.perpetual.perpetuals import Perpetuals
     from exchange_simulator.rest.api import RestApi
     from exchange_simulator.websocket.hub import Hub
 
@@ -61,9 +61,9 @@ class HttpRoutes:
     """Answers plain HTTP requests; called with every request before it may become a WebSocket."""
 
     def __init__(
-        self, hub: Hub, rest: RestApi, injector: Injector, source: MarketSource, perpetual: PerpetualRest
+        self, hub: Hub, rest: RestApi, injector: Injector, source: MarketSource, perpetuals: Perpetuals
     ) -> None:
-        self._perpetual = perpetual
+        self._perpetuals = perpetuals
         self._hub = hub
         self._rest = rest
         self._injector = injector
@@ -103,8 +103,12 @@ class HttpRoutes:
     async def _of_perpetual(self, path: str, query: dict[str, str]) -> Response | None:
         if path in KINDS:
             return None
+        if retry_after_s := self._perpetuals.rest.retry_after_s():
+            response = _json({"code": -1_003, "msg": "Too many requests."}, HTTPStatus.TOO_MANY_REQUESTS)
+            response.headers["Retry-After"] = str(retry_after_s)
+            return response
         try:
-            status, body = await asyncio.to_thread(self._perpetual.answer, path, query)
+            status, body = await asyncio.to_thread(self._perpetuals.rest.answer, path, query)
         except InvalidInput as error:
             status, body = HTTPStatus.BAD_REQUEST, {"code": -1_100, "msg": str(error)}
         return _json(body, status)
@@ -159,13 +163,17 @@ class HttpRoutes:
         since = query.get("since_ns", "")
         if not since.isdecimal():
             return _json({"error": "since_ns must be a whole number"}, HTTPStatus.BAD_REQUEST)
-        trades = self._hub.channels[symbol].tape.trades_since(int(since) - 1, ALL_TRADES, self._hub.clock.now_ns())
-        price_text = self._hub.channels[symbol].pair.price_text
+        now_ns = self._hub.clock.now_ns()
+        if perpetual := self._perpetuals.tape_of(symbol):
+            pair, trades = perpetual.pair, perpetual.trades_since(int(since), now_ns)
+        else:
+            channels = self._hub.channels[symbol]
+            pair, trades = channels.pair, channels.tape.trades_since(int(since) - 1, ALL_TRADES, now_ns)
         rows = [
             (
                 trade.trade_id,
                 trade.ts_ns,
-                float(price_text(trade.price)),
+                float(pair.price_text(trade.price)),
                 float(qty_text(trade.qty)),
                 "buy" if trade.buy else "sell",
             )
@@ -177,7 +185,13 @@ class HttpRoutes:
         ledger = self._hub.ledger
         ledger.flush()
         if path == "/ledger":
-            return _json(self._hub.summary() | {"faults": self._injector.counts})
+            summary = self._hub.summary()
+            quotes = summary["quotes"] | {
+                symbol: {"perpetual": count} for symbol, count in self._perpetuals.streams.quotes_sent.items()
+            }
+            return _json(summary | {"faults": self._injector.counts, "quotes": quotes})
+        if path == "/ledger/tape" and self._perpetuals.tape_of(symbol):
+            return self._tape(symbol, query)
         if symbol not in self._hub.channels or path not in {"/ledger/trades", "/ledger/published", "/ledger/tape"}:
             return _json({"error": "not found"}, HTTPStatus.NOT_FOUND)
         if path == "/ledger/tape":

@@ -26,8 +26,7 @@ from exchange_simulator.market.clock import MarketClock
 from exchange_simulator.market.generated import REVISION, GeneratedMarket
 from exchange_simulator.market.order_book import BookGenerator
 from exchange_simulator.market.published_tape import PublishedTape
-from exchange_simulator.perpetual.rest import PerpetualRest
-from exchange_simulator.perpetual.streams import PerpetualStreams
+from exchange_simulator.perpetual.perpetuals import Perpetuals
 from exchange_simulator.perpetual.tape import PerpetualTape, pair_of
 from exchange_simulator.rest.api import Listing, RestApi
 from exchange_simulator.units import BYTES_PER_MB
@@ -103,15 +102,13 @@ class Exchange:
         queue_limit_bytes = int(options.queue_mb * BYTES_PER_MB)
         self.hub = Hub(listed, channels, self.clock, self.ledger, queue_limit_bytes=queue_limit_bytes)
         self.rest = RestApi(listings, self.clock, trades_per_s=options.rest_rate_limit)
-        replays_frames = self._recording is not None and self._recording.holds_frames
-        self.injector = Injector(self.hub, self.rest, replays_frames=replays_frames)
         self._fault_kinds = schedule.parse_kinds(options.faults)
         market = options.replay.name if options.replay else "generated"
         source = MarketSource(market, options.seed, options.speed, options.rate)
-        by_name = {tape.name: tape for tape in map(self._perpetual, options.perpetuals)}
-        self._perpetuals = PerpetualStreams(by_name, self.clock)
-        perpetual_rest = PerpetualRest(by_name, self.clock)
-        self._routes = HttpRoutes(self.hub, self.rest, self.injector, source, perpetual_rest)
+        self._perpetuals = Perpetuals(map(self._perpetual, options.perpetuals), self.clock)
+        replays_frames = self._recording is not None and self._recording.holds_frames
+        self.injector = Injector(self.hub, self.rest, self._perpetuals, replays_frames=replays_frames)
+        self._routes = HttpRoutes(self.hub, self.rest, self.injector, source, self._perpetuals)
 
     def _perpetual(self, symbol: str) -> PerpetualTape:
         """The perpetual of this symbol, over the market of its pair, also of a pair that this exchange does not list."""
@@ -131,17 +128,17 @@ class Exchange:
         """Heartbeats, and faults by schedule when the options ask for them."""
         options = self.options
         if options.faults_every <= 0:
-            return [self.hub.send_heartbeats(), *self._perpetuals.work()]
+            return [self.hub.send_heartbeats(), *self._perpetuals.streams.work()]
         faults = schedule.sequence(
             options.faults_seed, options.faults_every, self._fault_kinds, tuple(self.hub.channels)
         )
-        return [self.hub.send_heartbeats(), *self._perpetuals.work(), schedule.run(self.injector, faults)]
+        return [self.hub.send_heartbeats(), *self._perpetuals.streams.work(), schedule.run(self.injector, faults)]
 
     async def _serve(self, socket: ServerConnection) -> None:
         """Serve one client of Kraken's or of the perpetuals' WebSocket, as its path says."""
         path = urlsplit(socket.request.path if socket.request else "").path
         if path.startswith(PERPETUAL_PREFIX):
-            await self._perpetuals.serve(socket, path.removeprefix(PERPETUAL_PREFIX))
+            await self._perpetuals.streams.serve(socket, path.removeprefix(PERPETUAL_PREFIX))
         else:
             await self.hub.serve(socket)
 

@@ -311,6 +311,32 @@ class ClockSkew(Fault, frozen=True, tag="clock_skew"):
     seconds: Skew = 2.0
 
 
+class PerpetualFault(Fault, frozen=True):
+    """A fault of every perpetual; the other markets of the exchange do not notice it."""
+
+
+class PerpetualCut(PerpetualFault, frozen=True, tag="perpetual_cut"):
+    """Cut every connection to the perpetuals, without a closing handshake (1006)."""
+
+
+class PerpetualStall(PerpetualFault, frozen=True, tag="perpetual_stall"):
+    """Send nothing about the perpetuals, not even heartbeats, then everything that was queued meanwhile."""
+
+    seconds: Pause = 5.0
+
+
+class PerpetualSkipTrades(PerpetualFault, frozen=True, tag="perpetual_skip_trades"):
+    """Do not send the next trades of each perpetual; REST has them."""
+
+    count: Trades = 5
+
+
+class PerpetualRestThrottle(PerpetualFault, frozen=True, tag="perpetual_rest_throttle"):
+    """Answer every REST request for perpetuals with HTTP 429, code -1003 and a `Retry-After`."""
+
+    seconds: Outage = 5.0
+
+
 AnyFault = (
     Close
     | Flap
@@ -349,6 +375,10 @@ AnyFault = (
     | RestUnknownPair
     | Status
     | ClockSkew
+    | PerpetualCut
+    | PerpetualStall
+    | PerpetualSkipTrades
+    | PerpetualRestThrottle
 )
 
 CATALOGUE: Mapping[str, type[Fault]] = {str(kind.__struct_config__.tag): kind for kind in AnyFault.__args__}

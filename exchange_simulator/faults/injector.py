@@ -29,6 +29,9 @@ from exchange_simulator.faults.catalogue import (
     LateTrade,
     OddPair,
     OddTrades,
+    PerpetualFault,
+    PerpetualRestThrottle,
+    PerpetualStall,
     Refuse,
     RestartIds,
     RestEmpty,
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 
     from exchange_simulator.faults.catalogue import Fault
     from exchange_simulator.market.events import Trade
+    from exchange_simulator.perpetual.perpetuals import Perpetuals
     from exchange_simulator.rest.api import RestApi
     from exchange_simulator.websocket.connection import Connection
     from exchange_simulator.websocket.hub import FrameInterceptor, Hub
@@ -102,9 +106,10 @@ class InjectedFault:
 class Injector:
     """The faults of one exchange. Only the event loop uses it."""
 
-    def __init__(self, hub: Hub, rest: RestApi, *, replays_frames: bool) -> None:
+    def __init__(self, hub: Hub, rest: RestApi, perpetuals: Perpetuals, *, replays_frames: bool) -> None:
         self._hub = hub
         self._rest = rest
+        self._perpetuals = perpetuals
         self._replays_frames = replays_frames
         self._remembered: deque[InjectedFault] = deque(maxlen=MAX_REMEMBERED)
         self._active: list[InjectedFault] = []
@@ -171,6 +176,12 @@ class Injector:
             ):
                 _begin_outage(fault, connections)
                 self._end_after(injected, fault.seconds)
+            case PerpetualStall(seconds=seconds) | PerpetualRestThrottle(seconds=seconds):
+                injected.clients = self._perpetuals.begin(fault)
+                self._end_after(injected, seconds)
+            case PerpetualFault():
+                injected.clients = self._perpetuals.begin(fault)
+                injected.is_over = lambda: self._perpetuals.is_over(fault)
             case _ if isinstance(fault, ExtraFrameFault):
                 injected.clients = self._send_extra_frame(fault, symbol)
                 injected.is_over = lambda: True
@@ -331,6 +342,8 @@ class Injector:
         for symbol, channels in self._hub.channels.items():
             for kind, ids in channels.tape.changed_ids.items():
                 trades[kind][symbol] += ids
+        for symbol, skipped in self._perpetuals.streams.skipped_ids.items():
+            trades["perpetual_skip_trades"][symbol] += skipped
         return {
             "trades": trades,
             "frames": {kind: list(heads) for kind, heads in self._extra_frames.items()},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -40,8 +41,9 @@ SHORTEST_SLEEP_S = 0.0005
 class Client:
     """One connection: its streams, and the messages that wait to be sent."""
 
-    def __init__(self, kinds: tuple[str, ...]) -> None:
+    def __init__(self, kinds: tuple[str, ...], socket: ServerConnection) -> None:
         self.streams: set[str] = set()
+        self.socket = socket
         self._kinds = kinds
         self.queue: asyncio.Queue[str] = asyncio.Queue(MAX_QUEUED)
         self.is_too_slow = False
@@ -77,6 +79,36 @@ class PerpetualStreams:
         self._tapes = tapes
         self._clock = clock
         self._clients: set[Client] = set()
+        self._stalled_until_s = 0.0
+        self._to_skip: Counter[str] = Counter()
+        """How many of its next trades are not sent, by the name of the perpetual."""
+        self.skipped_ids: dict[str, list[int]] = {tape.symbol: [] for tape in tapes.values()}
+        """The ids of the trades that were not sent, by symbol."""
+        self.quotes_sent: Counter[str] = Counter()
+        """How many best quotes were sent to at least one client, by symbol."""
+
+    @property
+    def clients(self) -> int:
+        """How many clients are connected."""
+        return len(self._clients)
+
+    @property
+    def skips(self) -> bool:
+        """Whether some of the next trades are not sent."""
+        return self._to_skip.total() > 0
+
+    def cut(self) -> None:
+        """Abort every connection without a closing handshake."""
+        for client in self._clients:
+            client.socket.transport.abort()
+
+    def stall(self, seconds: float) -> None:
+        """Send nothing for this long, then everything that was queued meanwhile."""
+        self._stalled_until_s = max(self._stalled_until_s, self._clock.monotonic_s() + seconds)
+
+    def skip_trades(self, count: int) -> None:
+        """Leave out the next trades of each perpetual."""
+        self._to_skip.update(dict.fromkeys(self._tapes, count))
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run: the feed of each perpetual, and what is sent at regular times."""
@@ -84,9 +116,9 @@ class PerpetualStreams:
 
     async def serve(self, socket: ServerConnection, path: str) -> None:
         """Serve one client until it leaves."""
-        client = Client(KINDS[path])
+        client = Client(KINDS[path], socket)
         self._clients.add(client)
-        sender = asyncio.create_task(self._send(client, socket))
+        sender = asyncio.create_task(self._send(client))
         try:
             async for message in socket:
                 client.enqueue(client.request(message))
@@ -94,11 +126,14 @@ class PerpetualStreams:
             sender.cancel()
             self._clients.discard(client)
 
-    async def _send(self, client: Client, socket: ServerConnection) -> None:
+    async def _send(self, client: Client) -> None:
         try:
             while not client.is_too_slow:
-                await socket.send(await client.queue.get())
-            await socket.close(CLOSE_TOO_SLOW, "too slow")
+                text = await client.queue.get()
+                if (wait_s := self._stalled_until_s - self._clock.monotonic_s()) > 0:
+                    await asyncio.sleep(wait_s)
+                await client.socket.send(text)
+            await client.socket.close(CLOSE_TOO_SLOW, "too slow")
         except ConnectionClosed:
             return
 
@@ -122,7 +157,11 @@ class PerpetualStreams:
                 if wait_s > 0:
                     await asyncio.sleep(max(wait_s, SHORTEST_SLEEP_S))
                 if isinstance(event, Quote):
+                    self.quotes_sent[tape.symbol] += bool(self._wanted(quotes))
                     self._publish(quotes, (messages.book_ticker(tape, event),))
+                elif self._to_skip[tape.name] > 0:
+                    self._to_skip[tape.name] -= 1
+                    self.skipped_ids[tape.symbol].append(event.trade_id)
                 else:
                     self._publish(trades, (messages.aggregate_trade(tape, event),))
             await asyncio.sleep(0)

@@ -13,7 +13,7 @@ import sys
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from btc_core.clock import NS_PER_MIN
+from btc_core.clock import NS_PER_MIN, NS_PER_MS
 from btc_core.errors import ConfigError
 from exchange_simulator import pairs
 from exchange_simulator.market.generated import EPOCH_MIN
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from exchange_simulator.pairs import Pair
 
 QUOTE_ASSET = "USDT"
+EXCHANGE = "binance-perp"
+"""The exchange whose protocol the perpetuals use, as a symbol names it."""
 
 
 def pair_of(symbol: str) -> Pair:
@@ -45,6 +47,8 @@ class PerpetualTape:
         self.base = self.pair.symbol.partition("/")[0]
         self.name = self.base + QUOTE_ASSET
         """The name in requests and messages."""
+        self.symbol = f"{self.base}/{QUOTE_ASSET}@{EXCHANGE}"
+        """The symbol that the ledger of the exchange and its faults use."""
         self._market = market
         self._lead_ns = lead_ns
 
@@ -81,6 +85,17 @@ class PerpetualTape:
             if len(found) >= count:
                 break
         return found[:count]
+
+    def trades_since(self, since_ns: int, until_ns: int) -> list[Trade]:
+        """The trades from `since_ns` up to and including `until_ns`, with times in whole milliseconds, as messages have them."""
+        first_min, last_min = ((ns + self._lead_ns) // NS_PER_MIN for ns in (since_ns, until_ns))
+        trades = [
+            trade._replace(ts_ns=(trade.ts_ns - self._lead_ns) // NS_PER_MS * NS_PER_MS)
+            for minute in range(first_min, last_min + 1)
+            for trade in self._market.trades(minute)
+            if trade.ts_ns - self._lead_ns <= until_ns
+        ]
+        return [trade for trade in trades if trade.ts_ns >= since_ns]
 
     def minute_bars(self, first_min: int, end_min: int) -> Bars:
         """Bars of the minutes [first_min, end_min), counted since 1970, without minutes before the market begins."""

@@ -34,18 +34,22 @@ if TYPE_CHECKING:
     from tests.faults.outcomes import Outcome
     from tests.faults.verdict import Verdict
 
-SYMBOLS = ("BTC/USD", "ETH/USD")
+MARKETS = ("kraken:BTC/USD", "kraken:ETH/USD", "binance-perp:BTC/USDT")
+LEADER = "BTC/USDT@binance-perp"
+"""The market whose features the others have as inputs, in the order of the log."""
 RATE = 10.0
 """Speed of each simulated market: about 100 quotes and trades per second, more in its bursts."""
 EVERY_S = 4.5
 """Average time between two faults; ten minutes have 130."""
 
 
-def system(directory: Path, rate: float = RATE, symbols: tuple[str, ...] = SYMBOLS) -> Stack:
-    """A new stack with the simulator, the workers and the servers they need."""
+def system(directory: Path, rate: float = RATE, markets: tuple[str, ...] = MARKETS, leader: str = LEADER) -> Stack:
+    """A new stack with the simulator, the workers and the servers they need; an empty `leader` is none."""
     os.environ.update(DEV_MODE)
     stack = Stack(directory)
-    stack.create("sim", free_ports(), ("--rate", str(rate), "--ledger-mb", "0"), symbols)
+    stack.create("sim", free_ports(), ("--rate", str(rate), "--ledger-mb", "0"), markets)
+    with stack.layout.env_file.open("a") as file:
+        file.write(f"BTC_LEADER={leader}\n")
     stack.up(only=COMPONENTS)
     return stack
 

@@ -15,9 +15,10 @@ import msgspec
 
 from btc_core.clock import NS_PER_S
 from btc_core.market.messages import DeadLetter
-from btc_core.names import DEADLETTERS_TOPIC
+from btc_core.names import DEADLETTERS_TOPIC, exchange_in
 from btc_core.stores.kafka import read_topic
 from btc_core.stores.questdb import QuestDB
+from exchange_simulator.faults.catalogue import CATALOGUE, PerpetualFault
 from tests.faults.verdict import published
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def outcomes(settings: Settings) -> dict[str, Outcome]:
     faults = httpx.get(f"{url}/faults", timeout=30).json()["injected"]
     effects = httpx.get(f"{url}/faults/effects", timeout=30).json()
     markets = {symbol: _market(settings, symbol) for symbol in settings.exchange.symbols}
+    perpetuals = [symbol for symbol in markets if exchange_in(symbol)]
+    at_home = [symbol for symbol in markets if not exchange_in(symbol)]
     found: dict[str, Outcome] = defaultdict(Outcome)
     concerned: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for kind, by_symbol in effects["trades"].items():
@@ -108,8 +111,8 @@ def outcomes(settings: Settings) -> dict[str, Outcome]:
         if not any(effects["trades"].get(kind, {}).values()) and kind not in effects["frames"]:
             concerned[kind] |= {
                 (symbol, trade_id)
-                for symbol, market in markets.items()
-                for trade_id, ts_ns in market.published.items()
+                for symbol in (perpetuals if issubclass(CATALOGUE[kind], PerpetualFault) else at_home)
+                for trade_id, ts_ns in markets[symbol].published.items()
                 if happened(ts_ns, symbol)
             }
     for kind, trades in concerned.items():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from btc_core.names import exchange_in
 from exchange_simulator.faults import catalogue, schedule
 from tests.faults import component_faults
 from tests.faults.component_faults import ComponentFault
@@ -44,11 +45,19 @@ def label(fault: AnyFault) -> str:
 
 
 def moments(plan: Plan, symbols: tuple[str, ...]) -> Iterator[tuple[float, tuple[AnyFault, ...]]]:
-    """Seconds from the start, and the faults that begin then; a plan always gives the same ones."""
+    """Seconds from the start, and the faults that begin then; a plan always gives the same ones for these symbols.
+
+    Faults of one market are those of the home exchange; perpetuals have kinds of their own.
+    """
     draws = np.random.default_rng(plan.seed)
     of_components = component_faults.sequence(np.random.default_rng((plan.seed, 1)))
-    kinds = tuple(kind for kind in catalogue.CATALOGUE if kind not in plan.without)
-    of_exchange = schedule.sequence(plan.seed, plan.every_s, kinds, symbols)
+    at_home = tuple(symbol for symbol in symbols if not exchange_in(symbol))
+    kinds = tuple(
+        name
+        for name, kind in catalogue.CATALOGUE.items()
+        if name not in plan.without and (at_home != symbols or not issubclass(kind, catalogue.PerpetualFault))
+    )
+    of_exchange = schedule.sequence(plan.seed, plan.every_s, kinds, at_home)
     at_s = 0.0
     while True:
         at_s += plan.every_s * draws.uniform(0.5, 1.5)

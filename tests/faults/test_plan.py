@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from exchange_simulator.faults.catalogue import CATALOGUE
+from exchange_simulator.faults.catalogue import CATALOGUE, PerpetualFault
 from tests.faults import component_faults
 from tests.faults.component_faults import HANGS, HANGS_LONG_S, HANGS_S, ComponentFault
 from tests.faults.plan import Plan, label, moments
 
 pytestmark = pytest.mark.unit
 
-SYMBOLS = ("BTC/USD", "ETH/USD")
+AT_HOME = ("BTC/USD", "ETH/USD")
+SYMBOLS = (*AT_HOME, "BTC/USDT@binance-perp")
 LONG = Plan(seed=3, seconds=2_000.0, every_s=2.0)
 
 
@@ -23,7 +24,13 @@ def test_a_seed_gives_one_plan_and_another_seed_another() -> None:
 def test_many_draws_contain_every_kind_of_fault_of_both_markets() -> None:
     faults = [fault for _, together in moments(LONG, SYMBOLS) for fault in together]
     assert {label(fault) for fault in faults} == {*CATALOGUE, *component_faults.labels()}
-    assert {getattr(fault, "symbol", "BTC/USD") for fault in faults} == set(SYMBOLS)
+    assert {getattr(fault, "symbol", "BTC/USD") for fault in faults} == set(AT_HOME)
+
+
+def test_a_system_without_perpetuals_gets_no_faults_of_perpetuals() -> None:
+    faults = [fault for _, together in moments(LONG, AT_HOME) for fault in together]
+    perpetual = {name for name, kind in CATALOGUE.items() if issubclass(kind, PerpetualFault)}
+    assert {label(fault) for fault in faults} == {*CATALOGUE, *component_faults.labels()} - perpetual
 
 
 def test_some_moments_have_two_or_three_different_faults_of_components_and_of_the_exchange() -> None:

@@ -189,7 +189,7 @@ def _expected(tape: list[PublishedTrade], kept: np.ndarray) -> np.ndarray:
 def replay_of_log(settings: Settings) -> Replay:
     """The feature rows of one fold over the whole log."""
     batches: dict[str, list[Rows]] = {}
-    for batch in run(FeatureEngine(), read_all(settings.kafka)):
+    for batch in run(FeatureEngine(settings.leader), read_all(settings.kafka)):
         batches.setdefault(batch.symbol, []).append(batch)
     found = {}
     for symbol, of_symbol in batches.items():
