@@ -66,6 +66,12 @@ COMMANDS = (
         DATA,
     ),
     Entry(
+        "export-day",
+        "btc_cli.export_day:export_day",
+        "Write the quotes and trades of a day for hftbacktest or nautilus_trader.",
+        DATA,
+    ),
+    Entry(
         "seals", "btc_cli.seals:seals", "List the rows that sealing a day has replaced, by seal, newest first.", DATA
     ),
     Entry("undo-seal", "btc_cli.seals:undo_seal", "Write back the rows that a seal of a day has replaced.", DATA),

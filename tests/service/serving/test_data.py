@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from btc_cli.export import export
+from btc_cli.export_day import export_day
 from btc_client import ApiError, Client
-from btc_core.clock import NS_PER_MIN, column_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
 from btc_core.days import lake
+from btc_core.days.backtest_files import AT_EXCHANGE, DEPTH_EVENT, TRADE_EVENT
 from btc_core.days.bar_files import read_bar_file
 from btc_core.days.dataset_series import INPUTS
 from btc_core.days.history import History
@@ -30,7 +32,7 @@ from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import BRONZE_TICKS, BRONZE_TRADES, MINUTE_BARS, PREDICTION_OUTCOMES, SILVER_FEATURES
 from btc_core.tables.rows import minute_bars
-from btc_core.utc_day import day_ns, days_between
+from btc_core.utc_day import day_ns, day_of, days_between
 from tests.paths import ROOT
 from tests.service.made_up import ROWS, made_up
 from tests.service.past_day import lose_day
@@ -294,6 +296,27 @@ def test_btc_export_writes_the_rows_of_the_api_to_a_file(
     with pytest.raises(InvalidInput, match="there is no table 'candles'; the tables are bars"):
         export("candles", ARCHIVED, STORED, out=out, data_dir=folder)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["made", "one.arrow"]
+
+
+@pytest.mark.parametrize("day", [ARCHIVED, STORED])
+def test_btc_export_day_writes_every_quote_and_trade_from_either_store(
+    own_stack: Stack, client: Client, proof: Proof, tmp_path: Path, day: str
+) -> None:
+    assert proof.rows
+    out, folder = tmp_path / "day.npz", own_stack.layout.data_dir
+    export_day(day, to="hftbacktest", out=out, data_dir=folder)
+    events = np.load(out)["data"]
+    after = day_of(day_ns(day) + NS_PER_DAY)
+    trades, quotes = client.trades(SYMBOL, day, after), client.quotes(SYMBOL, day, after)
+    at_exchange = events[events["ev"] & AT_EXCHANGE != 0]
+    traded = at_exchange[at_exchange["ev"] & 0xFF == TRADE_EVENT]
+    assert sorted(traded["px"].tolist()) == sorted(trades["price"].to_pylist())
+    assert np.count_nonzero((at_exchange["ev"] & 0xFF == DEPTH_EVENT) & (at_exchange["qty"] > 0)) == 2 * len(quotes) > 0
+    with pytest.raises(InvalidInput, match=f"no quotes of BTC/USD on {NEVER}"):
+        export_day(NEVER, to="hftbacktest", out=out, data_dir=folder)
+    with pytest.raises(InvalidInput, match="ends in .npz"):
+        export_day(day, to="hftbacktest", out=tmp_path / "day.csv", data_dir=folder)
+    assert [each.name for each in tmp_path.iterdir()] == ["day.npz"]
 
 
 def test_every_series_has_a_schema_that_its_rows_keep(settings: Settings, db: QuestDB) -> None:
