@@ -314,7 +314,7 @@ def test_btc_export_day_writes_every_quote_and_trade_from_either_store(
     assert np.count_nonzero((at_exchange["ev"] & 0xFF == DEPTH_EVENT) & (at_exchange["qty"] > 0)) == 2 * len(quotes) > 0
     with pytest.raises(InvalidInput, match=f"no quotes of BTC/USD on {NEVER}"):
         export_day(NEVER, to="hftbacktest", out=out, data_dir=folder)
-    with pytest.raises(InvalidInput, match="ends in [.]npz"):
+    with pytest.raises(InvalidInput, match=r"ends in [.]npz"):
         export_day(day, to="hftbacktest", out=tmp_path / "day.csv", data_dir=folder)
     assert [each.name for each in tmp_path.iterdir()] == ["day.npz"]
 
