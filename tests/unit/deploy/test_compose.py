@@ -45,7 +45,7 @@ IMAGES = {
     "assets": ("btc_core", "btc_assets"),
 }
 """Our packages in each image. The simulator's image is the first one with `exchange_simulator`."""
-OPTIONAL = {"dask", "distributed"}
+OPTIONAL = {"dask", "distributed", "nautilus_trader"}
 """Imported only with `BTC_MODEL_TRAINER=dask`; when they are missing, the error says what to install."""
 
 
