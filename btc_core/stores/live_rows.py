@@ -17,6 +17,7 @@ from btc_core.models.recipe import RECIPE
 from btc_core.models.targets import close_times_ns
 from btc_core.names import HORIZONS_MIN
 from btc_core.stores.minute_bars import read_stored
+from btc_core.stores.newest_rows import MINUTE_END, newest_rows
 from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
@@ -29,17 +30,16 @@ if TYPE_CHECKING:
 
 
 def features_at_minute_ends(db: QuestDB, symbol: str, names: tuple[str, ...], after_ns: int) -> tuple[Longs, Floats]:
-    """The last feature row of each minute after `after_ns`: the ends of the minutes, ns, and the rows, (n, names).
+    """The newest feature row of each whole minute after `after_ns`: the ends of the minutes, ns, and the rows, (n, names).
 
     Minutes without a row are missing, and so are rows of another feature version.
     """
-    table = db.query(
-        f"SELECT ts_event, {', '.join(f'last({name}) AS {name}' for name in names)} FROM silver_features "  # noqa: S608 - the names come from the catalogue
-        f"WHERE {of_symbol(symbol)} AND feature_version = '{catalogue.FEATURE_VERSION}' "
-        f"AND ts_event > cast({after_ns} AS TIMESTAMP_NS) SAMPLE BY 1m"
-    )
-    rows = np.column_stack([table[name].to_numpy() for name in names]) if len(table) else np.empty((0, len(names)))
-    return column_ns(table["ts_event"]) + NS_PER_MIN, rows
+    newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM silver_features WHERE {of_symbol(symbol)}")  # noqa: S608 - a quoted symbol
+    until_ns = int(newest[0][0]) // NS_PER_MIN * NS_PER_MIN if newest and newest[0][0] is not None else 0
+    parts = list(newest_rows(db, symbol, after_ns, until_ns, names, version=catalogue.FEATURE_VERSION))
+    ends_ns = np.concatenate([np.empty(0, np.int64), *(column_ns(part[MINUTE_END]) for part in parts)])
+    rows = [np.column_stack([part[name].to_numpy() for name in names]) for part in parts]
+    return ends_ns, np.concatenate([np.empty((0, len(names))), *rows])
 
 
 def live_frame(db: QuestDB, symbol: str, after_ns: int) -> Frame:

@@ -112,7 +112,9 @@ def silver(symbol: str) -> pd.DataFrame:
         "symbol": pd.Categorical([symbol] * MINUTES),
         "feature_version": pd.Categorical([FEATURE_VERSION] * MINUTES),
     }
-    return pd.DataFrame({"ts_event": stamps, **names, **rows})
+    place = {name: np.zeros(MINUTES, np.int64) for name in ("kafka_partition", "frame_item", "trade_id")}
+    place["kafka_offset"] = np.arange(MINUTES) * 10
+    return pd.DataFrame({"ts_event": stamps, **names, **rows, **place})
 
 
 def run(settings: Settings, *symbols: str) -> dict[str, bool]:
