@@ -20,7 +20,6 @@ from btc_assets.pictures import of_training
 from btc_assets.resources import Database, Environment, Lake, Registry
 from btc_assets.training_bars import minute_bars, older_bars
 from btc_core.clock import SYSTEM_CLOCK, from_ns
-from btc_core.days.seals import seals_of_bars
 from btc_core.errors import BtcError, NotReady, SchemaError
 from btc_core.features import catalogue
 from btc_core.features.catalogue import FEATURE_VERSION
@@ -140,16 +139,17 @@ def _new_pool(servers: Servers) -> "Pool | None":
 
 def _history(symbol: str, days: int, servers: Servers) -> "tuple[Any, StreamRows]":
     """The newest bars of a market, and what its stream computed at their closes on sealed days."""
-    from btc_core.days.closing_rows import rows_for_bars  # noqa: PLC0415 - imports numba
+    from btc_core.days.training_rows import read_training_rows  # noqa: PLC0415 - imports numba
 
     with servers.database.connect() as db, servers.lake.connect() as store:
-        bars = read_stored(db, symbol, days)
-        return bars, rows_for_bars(db, store, symbol, bars)
+        rows = read_training_rows(db, store, symbol, days)
+        return rows.bars, rows.stream
 
 
 def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
     """Train and judge a model and register it as the challenger."""
     from btc_assets import training  # noqa: PLC0415 - imports numba
+    from btc_core.days.training_rows import seals_of_rows  # noqa: PLC0415 - imports numba
     from btc_core.stores.live_rows import live_frame  # noqa: PLC0415 - imports numba
 
     started_s = SYSTEM_CLOCK.monotonic_s()
@@ -163,8 +163,8 @@ def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
     champion, challenger = _usable(registry.champion, key), _usable(registry.challenger, key)
     result, rows = training.train(key.quantity, bars, champion, challenger, live_rows_since, pool, stream)
     if result.is_new and result.model.manifest.train_rows:
-        with database.connect() as db:
-            seals = seals_of_bars(db, key.symbol, result.model.manifest.trained_from_ns)
+        with database.connect() as db, servers.lake.connect() as store:
+            seals = seals_of_rows(db, store, key.symbol, result.model.manifest.trained_from_ns)
         result.model.manifest = msgspec.structs.replace(result.model.manifest, seals=seals, code=git_commit())
     metadata: dict[str, Any] = {"gate": result.verdict.reason} | _model_metadata(result.model)
     if result.is_new:

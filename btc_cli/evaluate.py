@@ -20,8 +20,8 @@ from btc_cli.evaluation_report import page, stream_table, tables
 from btc_cli.options import DataDir, open_stack
 from btc_core.clock import to_ns
 from btc_core.days.bar_files import read_bar_file
-from btc_core.days.closing_rows import rows_for_bars
 from btc_core.days.file_names import markets_named, stem_of
+from btc_core.days.training_rows import read_training_rows
 from btc_core.errors import InvalidInput
 from btc_core.market.checked_bars import sorted_bars
 from btc_core.models import evaluation, evaluation_results
@@ -145,8 +145,10 @@ def _stored(data_dir: Path | None, symbol: str, *, with_stream: bool) -> tuple[n
     """All stored minute bars of a market, and what its stream computed at their closes on sealed days."""
     chosen = open_stack(data_dir).settings
     with QuestDB(chosen.questdb) as db, ObjectStore(chosen.store) as store:
-        bars = read_stored(db, symbol, STORED_DAYS)
-        return bars, rows_for_bars(db, store, symbol, bars) if with_stream else None
+        if not with_stream:
+            return read_stored(db, symbol, STORED_DAYS), None
+        rows = read_training_rows(db, store, symbol, STORED_DAYS)
+        return rows.bars, rows.stream
 
 
 def _joined(files: list[Path], *, skip_bad_rows: bool) -> np.ndarray[Any, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +22,15 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
 from btc_core.days.lake import CLOSES_PREFIX, kept_days, open_copy, read_manifest
 from btc_core.errors import StoreError
 from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
-from btc_core.models.dataset import StreamRows, step_min
+from btc_core.models.dataset import StreamRows
 from btc_core.names import FRESH_ROW_NS
 from btc_core.stores.newest_rows import MINUTE_END, PLACE, newest_of_minutes, newest_rows
 from btc_core.tables.catalogue import GOLD_1MIN_SEALED, SILVER_FEATURES
-from btc_core.tables.sql import of_symbol
+from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns, day_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy.typing as npt
 
     from btc_core.days.lake import Manifest
     from btc_core.stores.questdb import QuestDB
@@ -40,24 +38,21 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 50_000
 """Rows of a copy that are decoded at once: 25 MB."""
+ALWAYS_NS = 2**62
+"""A time after all rows."""
 _log = logging.getLogger(__name__)
 
 
-def rows_for_bars(db: QuestDB, store: ObjectStore | None, symbol: str, bars: npt.NDArray[Any]) -> StreamRows:
-    """The rows at the closes that a frame of these bars (dtype `bars.BARS`, sorted) has as origins."""
-    if not len(bars):
-        return StreamRows.none()
-    return closing_rows(db, store, symbol, int(bars["ts_ns"][0]), step_min(len(bars)))
-
-
-def closing_rows(db: QuestDB, store: ObjectStore | None, symbol: str, since_ns: int, every_min: int = 1) -> StreamRows:
+def closing_rows(  # noqa: PLR0913, PLR0917 - where rows are, and which of them
+    db: QuestDB, store: ObjectStore | None, symbol: str, since_ns: int, every_min: int = 1, until_ns: int = ALWAYS_NS
+) -> StreamRows:
     """The rows of one market at every `every_min`th close of the sealed days since `since_ns`, oldest first.
 
-    Without a `store`, and for days whose copy cannot be read, only the days that QuestDB still has are returned. Rows of
-    another feature version are left out.
+    Days that begin at `until_ns` or later are left out. Without a `store`, and for days whose copy cannot be read, only the
+    days that QuestDB still has are returned. Rows of another feature version are left out.
     """
-    in_database = _days_in_database(db, symbol, since_ns)
-    copies = _copies(store, since_ns, in_database) if store is not None else []
+    in_database = days_in_database(db, symbol, since_ns, until_ns)
+    copies = copied_days(store, since_ns, until_ns, in_database) if store is not None else []
     parts = []
     for day in sorted({*in_database, *copies}):
         if day in in_database:
@@ -81,7 +76,7 @@ def newest_rows_of_copy(  # noqa: PLR0913 - the file, and limits that callers co
     *,
     max_age_ns: int = NS_PER_MIN,
     version: str = "",
-    until_ns: int = 2**62,
+    until_ns: int = ALWAYS_NS,
     after_ns: int = 0,
 ) -> pa.Table:
     """What `newest_rows` gives for a day, from its copy: rows of minutes that end after `after_ns` and not after `until_ns`.
@@ -114,14 +109,15 @@ def newest_rows_of_copy(  # noqa: PLR0913 - the file, and limits that callers co
     return rows.add_column(0, MINUTE_END, pa.array(ends_ns, pa.timestamp("ns")))
 
 
-def _days_in_database(db: QuestDB, symbol: str, since_ns: int) -> set[str]:
+def days_in_database(db: QuestDB, symbol: str, since_ns: int, until_ns: int) -> set[str]:
     """Sealed days of the market of which QuestDB has feature rows of the present version."""
-    where = f"{of_symbol(symbol)} AND {{}} >= cast({since_ns} AS TIMESTAMP_NS)"
     sealed = db.execute(
-        f"SELECT cast(ts AS LONG), count() FROM {GOLD_1MIN_SEALED.name} WHERE {where.format('ts')} SAMPLE BY 1d"  # noqa: S608 - names of the catalogue
+        f"SELECT cast(ts AS LONG), count() FROM {GOLD_1MIN_SEALED.name} "  # noqa: S608 - names of the catalogue
+        f"WHERE {of_symbol(symbol)} AND {within('ts', since_ns, until_ns)} SAMPLE BY 1d"
     )
     silver = db.execute(
-        f"SELECT cast(ts_event AS LONG), count() FROM {SILVER_FEATURES.name} WHERE {where.format('ts_event')} "  # noqa: S608 - names of the catalogue
+        f"SELECT cast(ts_event AS LONG), count() FROM {SILVER_FEATURES.name} "  # noqa: S608 - names of the catalogue
+        f"WHERE {of_symbol(symbol)} AND {within('ts_event', since_ns, until_ns)} "
         f"AND feature_version = '{FEATURE_VERSION}' SAMPLE BY 1d"
     )
     return {day_of(int(begin)) for begin, rows in sealed if rows} & {
@@ -129,14 +125,14 @@ def _days_in_database(db: QuestDB, symbol: str, since_ns: int) -> set[str]:
     }
 
 
-def _copies(store: ObjectStore, since_ns: int, in_database: set[str]) -> list[str]:
-    """The other days since `since_ns` that have a copy; none if the store does not answer."""
+def copied_days(store: ObjectStore, since_ns: int, until_ns: int, in_database: set[str]) -> list[str]:
+    """The other days of a time that have a copy; none if the store does not answer."""
     try:
         days = kept_days(store, SILVER_FEATURES.name)
     except StoreError as error:
         _log.warning("the copies of sealed days cannot be read, so their minutes are those of bars: %s", error)
         return []
-    return [day for day in days if day_ns(day) + NS_PER_DAY > since_ns and day not in in_database]
+    return [day for day in days if since_ns - NS_PER_DAY < day_ns(day) < until_ns and day not in in_database]
 
 
 def _of_database(db: QuestDB, symbol: str, day: str, every_min: int) -> StreamRows:

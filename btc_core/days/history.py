@@ -142,7 +142,7 @@ class History:
 
     def open_copy(self, copy: lake.Manifest) -> AbstractContextManager[pq.ParquetFile]:
         """The copy of a day, verified, as a file (`lake.open_copy`)."""
-        return lake.open_copy(self._store(), copy)
+        return lake.open_copy(self.store(), copy)
 
     def _from_copy(self, table: Table, symbol: str, span: Span, names: Sequence[str]) -> Iterator[pa.Table]:
         assert span.copy is not None  # noqa: S101 - the caller has looked
@@ -180,13 +180,14 @@ class History:
     def _copies(self, table: Table, days: list[str]) -> dict[str, lake.Manifest]:
         if not days:
             return {}
-        store = self._store()
+        store = self.store()
         kept = sorted(set(lake.kept_days(store, table.name)) & set(days))
         with ThreadPoolExecutor(MANIFEST_THREADS) as pool:
             manifests = pool.map(lambda day: lake.read_manifest(store, table.name, day), kept)
             return {each.day: each for each in manifests if each is not None}
 
-    def _store(self) -> ObjectStore:
+    def store(self) -> ObjectStore:
+        """The client of the object store, opened at its first use."""
         if self._opened is None:
             self._opened = self._open_store()
         return self._opened

@@ -7,7 +7,6 @@ here: where rows are stored (`history`), file formats (`table_formats`), and HTT
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -146,10 +145,6 @@ def _bars(history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequ
         yield join_bars(kept, in_types(streamed, GOLD_1MIN, BAR_NAMES[:-1])).select(names)
 
 
-def _all_bars(history: History, symbol: str, begin_ns: int, end_ns: int) -> Iterator[pa.Table]:
-    return _bars(history, symbol, begin_ns, end_ns, BAR_NAMES)
-
-
 def join_bars(kept: list[pa.Table], streamed: pa.Table) -> pa.Table:
     """The bars of `minute_bars`, and those minutes of the stream that it lacks, in the order of time."""
     schema = pa.schema([arrow_schema(MINUTE_BARS).field(name) for name in BAR_NAMES])
@@ -223,10 +218,10 @@ SERIES: dict[str, Series] = {
         ),
         Series(
             "dataset",
-            "The inputs of the models and their labels at every fifth minute, as training makes them from the bars.",
+            "The inputs of the models and their labels: the rows that training would fit now, with the stream's inputs on sealed days.",
             dataset_series.SCHEMA,
-            (MINUTE_BARS, GOLD_1MIN),
-            partial(dataset_series.rows_of, _all_bars),
+            (MINUTE_BARS,),
+            dataset_series.rows_of,
             metadata=dataset_series.metadata,
             minutes_end=True,
         ),
