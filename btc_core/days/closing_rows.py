@@ -150,7 +150,7 @@ def _of_copy(store: ObjectStore, symbol: str, day: str) -> StreamRows:
         manifest = read_manifest(store, SILVER_FEATURES.name, day)
         if manifest is None or not manifest.seal or manifest.feature_version != FEATURE_VERSION:
             return StreamRows.none()
-        key = _closes_key(manifest, symbol)
+        key = closes_key(manifest, symbol)
         kept = store.get(key)
         if kept is not None:
             return _stream_rows(pq.read_table(io.BytesIO(kept)))
@@ -165,10 +165,10 @@ def _of_copy(store: ObjectStore, symbol: str, day: str) -> StreamRows:
     return _stream_rows(rows)
 
 
-def _closes_key(manifest: Manifest, symbol: str) -> str:
-    """The key of the rows at the closes; it changes with the copy, so that they are never those of another one."""
+def closes_key(manifest: Manifest, symbol: str, kind: str = "rows") -> str:
+    """The key of what is kept of the closes of a copy; it changes with the copy, so that it is never that of another one."""
     market = hashlib.sha256(symbol.encode()).hexdigest()[:8]
-    return f"{CLOSES_PREFIX}/{manifest.day}/{market}-{manifest.content_sha256[:16]}-{FEATURE_VERSION}.parquet"
+    return f"{CLOSES_PREFIX}/{manifest.day}/{market}-{manifest.content_sha256[:16]}-{FEATURE_VERSION}-{kind}.parquet"
 
 
 def _every(rows: StreamRows, every_min: int) -> StreamRows:

@@ -16,13 +16,14 @@ import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.days.closing_rows import closing_rows
+from btc_core.days.tick_labels import read_tick_labels
 from btc_core.days.training_rows import seals_of_rows
 from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS, MEMORY_DAYS
 from btc_core.market.bars import FILE_COLUMNS, bars_of_table
-from btc_core.models.dataset import make_frame, step_min
+from btc_core.models.dataset import TickLabels, make_frame, step_min
 from btc_core.models.recipe import RECIPE
-from btc_core.models.targets import BID_TARGETS, LABEL_SPAN_NS, RV_TARGETS
+from btc_core.models.targets import BID_TARGETS, LABEL_SPAN_NS, RV_TARGETS, TICK_RV_TARGETS
 from btc_core.stores.minute_bars import count_stored
 from btc_core.tables.arrow import arrow_schema
 from btc_core.tables.catalogue import MINUTE_BARS
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 WINDOW_DAYS = 60
 """Days whose rows are made at once. Each window also reads the days before it that its columns remember."""
 INPUTS = (*MODEL_FEATURES, *COLUMNS)
-LABELS = (*RV_TARGETS, *BID_TARGETS)
+LABELS = (*RV_TARGETS, *BID_TARGETS, *TICK_RV_TARGETS)
+_TICK_NAMES = frozenset(TICK_RV_TARGETS)
 SCHEMA = pa.schema(
     [
         ("origin", pa.timestamp("ns", "UTC")),
@@ -49,7 +51,10 @@ SCHEMA = pa.schema(
 
 
 def rows_of(history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequence[str]) -> Iterator[pa.Table]:
-    """The rows with an origin from `begin_ns` until before `end_ns` whose labels are complete, in the order of time."""
+    """The rows with an origin from `begin_ns` until before `end_ns` whose labels of bars are complete, in the order of time.
+
+    The labels of ticks are null where no ticks are known.
+    """
     every_min = step_min(count_stored(history.db, symbol))
     recipe = msgspec.structs.replace(RECIPE.dataset, origin_step_min=every_min, every_minute_up_to_bars=0, min_bars=1)
     columns = tuple(field.name for field in arrow_schema(MINUTE_BARS) if field.name in {"ts", *FILE_COLUMNS, "trades"})
@@ -59,8 +64,11 @@ def rows_of(history: History, symbol: str, begin_ns: int, end_ns: int, names: Se
         tables = list(history.chunks(MINUTE_BARS, symbol, warm_ns, last_ns + LABEL_SPAN_NS, columns))
         if sum(map(len, tables)):
             bars = bars_of_table(pa.concat_tables(tables))
-            stream = closing_rows(history.db, history.store(), symbol, first_ns, every_min, last_ns)
-            yield _table(make_frame(bars, recipe, stream).between(first_ns - 1, last_ns - 1), symbol, names)
+            place = (history.db, history.store(), symbol, first_ns)
+            stream = closing_rows(*place, every_min, last_ns)
+            ticks = TickLabels.none() if _TICK_NAMES.isdisjoint(names) else read_tick_labels(*place, last_ns)
+            frame = make_frame(bars, recipe, stream).between(first_ns - 1, last_ns - 1)
+            yield _table(frame, ticks, symbol, names)
 
 
 def metadata(history: History, symbol: str, begin_ns: int, end_ns: int) -> dict[str, str]:
@@ -74,13 +82,14 @@ def metadata(history: History, symbol: str, begin_ns: int, end_ns: int) -> dict[
     }
 
 
-def _table(frame: Frame, symbol: str, names: Sequence[str]) -> pa.Table:
+def _table(frame: Frame, ticks: TickLabels, symbol: str, names: Sequence[str]) -> pa.Table:
     count = len(frame.origin_ns)
     values: dict[str, np.ndarray] = {
         **dict(zip(MODEL_FEATURES, frame.matrix.T, strict=True)),
         **dict(zip(COLUMNS, frame.columns.T, strict=True)),
         **dict(zip(RV_TARGETS, frame.realized.T, strict=True)),
         **dict(zip(BID_TARGETS, frame.bid_bps.T, strict=True)),
+        **dict(zip(TICK_RV_TARGETS, ticks.at(frame.origin_ns).T, strict=True)),
     }
     columns = []
     for name in names:

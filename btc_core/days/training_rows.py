@@ -14,11 +14,14 @@ import msgspec
 from btc_core.days.closing_rows import ALWAYS_NS, closing_rows, copied_days, days_in_database
 from btc_core.days.lake import read_manifest
 from btc_core.days.seals import days_of_bars, seal_of
-from btc_core.models.dataset import StreamRows, step_min
+from btc_core.days.tick_labels import read_tick_labels
+from btc_core.models.dataset import StreamRows, TickLabels, make_frame, step_min
+from btc_core.names import MINUTES, TICKS, VolatilityTarget
 from btc_core.stores.minute_bars import read_stored
 from btc_core.tables.catalogue import SILVER_FEATURES
 
 if TYPE_CHECKING:
+    from btc_core.models.dataset import Frame
     from btc_core.stores.questdb import QuestDB
     from btc_core.stores.s3 import ObjectStore
 
@@ -30,14 +33,25 @@ class TrainingRows(msgspec.Struct, frozen=True):
     """Minute bars, dtype `bars.BARS`, sorted."""
     stream: StreamRows
     """The rows of the stream at the closes of sealed days that a frame of these bars has as origins."""
+    ticks: TickLabels | None = None
+    """The variances of ticks, if the volatility of ticks is the target; None if it is that of minutes."""
+
+    def frame(self) -> Frame:
+        """The rows that models are fitted on; raises `NotReady` when there are too few."""
+        return make_frame(self.bars, stream=self.stream, ticks=self.ticks)
 
 
-def read_training_rows(db: QuestDB, store: ObjectStore | None, symbol: str, days: float) -> TrainingRows:
+def read_training_rows(
+    db: QuestDB, store: ObjectStore | None, symbol: str, days: float, target: VolatilityTarget = MINUTES
+) -> TrainingRows:
     """The newest `days` of a market. Without a `store`, days that have left QuestDB have the features of bars alone."""
     bars = read_stored(db, symbol, days)
+    since_ns = int(bars["ts_ns"][0]) if len(bars) else ALWAYS_NS
+    ticks = read_tick_labels(db, store, symbol, since_ns) if target == TICKS else None
     if not len(bars):
-        return TrainingRows(bars, StreamRows.none())
-    return TrainingRows(bars, closing_rows(db, store, symbol, int(bars["ts_ns"][0]), step_min(len(bars))))
+        return TrainingRows(bars, StreamRows.none(), ticks)
+    stream = closing_rows(db, store, symbol, since_ns, step_min(len(bars), ticks=ticks))
+    return TrainingRows(bars, stream, ticks)
 
 
 def seals_of_rows(
