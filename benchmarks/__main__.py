@@ -26,6 +26,7 @@ from benchmarks import (  # noqa: F401 - importing registers them
     servers,
     serving,
     symbols,
+    training_memory,
     writers,
 )
 from benchmarks.registry import BENCHMARKS, Figure, Plan

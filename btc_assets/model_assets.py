@@ -20,17 +20,17 @@ from btc_assets.pictures import of_training
 from btc_assets.resources import Database, Environment, Lake, Registry
 from btc_assets.training_bars import minute_bars, older_bars
 from btc_core.clock import SYSTEM_CLOCK, from_ns
-from btc_core.days.seals import seals_of_bars
 from btc_core.errors import BtcError, NotReady, SchemaError
 from btc_core.features import catalogue
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.models.gate import Verdict
-from btc_core.names import BID, QUANTITIES, VOLATILITY, ModelKey, Quantity
+from btc_core.names import BID, MINUTES, QUANTITIES, VOLATILITY, ModelKey, Quantity, VolatilityTarget
 from btc_core.stores.minute_bars import read_stored
 from btc_core.version import git_commit
 
 if TYPE_CHECKING:
-    from btc_core.models.dataset import Frame, StreamRows
+    from btc_core.days.training_rows import TrainingRows
+    from btc_core.models.dataset import Frame, StreamRows, TickLabels
     from btc_core.models.pooling import Pool
     from btc_core.registry.bundles import Model
 
@@ -77,6 +77,7 @@ def _model_metadata(model: "Model") -> dict[str, Any]:
         "kind": model.kind,
         "feature_version": manifest.feature_version,
         "recipe": manifest.recipe,
+        "targets": ", ".join(manifest.targets),
         "git_commit": manifest.code,
         "sealed_days": len(manifest.seals),
         "train_rows": manifest.train_rows,
@@ -115,56 +116,66 @@ class Trained(msgspec.Struct, frozen=True):
     metadata: dict[str, Any]
 
 
-_pools: "dict[str, Pool | None]" = {}
-"""The pool of the newest run, by its id: both quantities are fitted on it."""
+_pools: "dict[tuple[str, VolatilityTarget], Pool | None]" = {}
+"""The pools of the newest run, by its id and what its labels are: both quantities are fitted on one if these are equal."""
 
 
-def _pool(run_id: str, servers: Servers) -> "Pool | None":
-    """The rows of all markets, made once for both quantities of a run."""
-    if run_id not in _pools:
-        _pools.clear()
-        _pools[run_id] = _new_pool(servers)
-    return _pools[run_id]
+def _target_of(quantity: Quantity, servers: Servers) -> VolatilityTarget:
+    """Which variances the rows of a quantity have. The bid is forecast in units of that of minutes, which every day has."""
+    return servers.environment.get().model.volatility_target if quantity == VOLATILITY else MINUTES
 
 
-def _new_pool(servers: Servers) -> "Pool | None":
+def _pool(run_id: str, servers: Servers, target: VolatilityTarget) -> "Pool | None":
+    """The rows of all markets, made once for the quantities of a run that have the same labels."""
+    if (run_id, target) not in _pools:
+        for key in [key for key in _pools if key[0] != run_id]:
+            del _pools[key]
+        _pools[run_id, target] = _new_pool(servers, target)
+    return _pools[run_id, target]
+
+
+def _new_pool(servers: Servers, target: VolatilityTarget) -> "Pool | None":
     from btc_assets import training  # noqa: PLC0415 - imports numba
 
     chosen = servers.environment.get()
 
-    def history_of(symbol: str) -> "tuple[Any, StreamRows]":
-        return _history(symbol, chosen.model.train_days, servers)
+    def history_of(symbol: str) -> "tuple[Any, StreamRows, TickLabels | None]":
+        rows = _history(symbol, chosen.model.train_days, servers, target)
+        return rows.bars, rows.stream, rows.ticks
 
     return training.make_pool(chosen.exchange.symbols, history_of)
 
 
-def _history(symbol: str, days: int, servers: Servers) -> "tuple[Any, StreamRows]":
-    """The newest bars of a market, and what its stream computed at their closes on sealed days."""
-    from btc_core.days.closing_rows import rows_for_bars  # noqa: PLC0415 - imports numba
+def _history(symbol: str, days: int, servers: Servers, target: VolatilityTarget) -> "TrainingRows":
+    """The newest bars of a market, and what its stream computed of them on sealed days."""
+    from btc_core.days.training_rows import read_training_rows  # noqa: PLC0415 - imports numba
 
     with servers.database.connect() as db, servers.lake.connect() as store:
-        bars = read_stored(db, symbol, days)
-        return bars, rows_for_bars(db, store, symbol, bars)
+        return read_training_rows(db, store, symbol, days, target)
 
 
 def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
     """Train and judge a model and register it as the challenger."""
     from btc_assets import training  # noqa: PLC0415 - imports numba
+    from btc_core.days.training_rows import seals_of_rows  # noqa: PLC0415 - imports numba
     from btc_core.stores.live_rows import live_frame  # noqa: PLC0415 - imports numba
 
     started_s = SYSTEM_CLOCK.monotonic_s()
     database, registry = servers.database, servers.registry
-    bars, stream = _history(key.symbol, servers.environment.get().model.train_days, servers)
+    target = _target_of(key.quantity, servers)
+    history = _history(key.symbol, servers.environment.get().model.train_days, servers, target)
 
     def live_rows_since(ts_ns: int) -> "Frame":
         with database.connect() as db:
-            return live_frame(db, key.symbol, ts_ns)
+            return live_frame(db, key.symbol, ts_ns, target if key.quantity == VOLATILITY else None)
 
     champion, challenger = _usable(registry.champion, key), _usable(registry.challenger, key)
-    result, rows = training.train(key.quantity, bars, champion, challenger, live_rows_since, pool, stream)
+    result, rows = training.train(
+        key.quantity, history.bars, champion, challenger, live_rows_since, pool, history.stream, history.ticks
+    )
     if result.is_new and result.model.manifest.train_rows:
-        with database.connect() as db:
-            seals = seals_of_bars(db, key.symbol, result.model.manifest.trained_from_ns)
+        with database.connect() as db, servers.lake.connect() as store:
+            seals = seals_of_rows(db, store, key.symbol, result.model.manifest.trained_from_ns)
         result.model.manifest = msgspec.structs.replace(result.model.manifest, seals=seals, code=git_commit())
     metadata: dict[str, Any] = {"gate": result.verdict.reason} | _model_metadata(result.model)
     if result.is_new:
@@ -222,7 +233,7 @@ def _model_asset(quantity: Quantity, markets: dg.PartitionsDefinition[str] = MAR
         registry: Registry,
     ) -> Result:
         servers = Servers(environment, database, lake, registry)
-        pool = _pool(context.run.run_id, servers)
+        pool = _pool(context.run.run_id, servers, _target_of(quantity, servers))
         verdicts: dict[str, Verdict] = {}
 
         def train_market(symbol: str) -> Mapping[str, Any]:

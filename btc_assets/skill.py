@@ -19,10 +19,10 @@ from btc_core.clock import NS_PER_S, column_ns, from_ns, now_ns
 from btc_core.errors import NotReady, SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import gate
-from btc_core.names import BID, LEVELS_PCT, QUANTITIES, VOLATILITY, ModelKey, Quantity
+from btc_core.names import BID, LEVELS_PCT, MINUTES, QUANTITIES, TICKS, VOLATILITY, ModelKey, Quantity, VolatilityTarget
 from btc_core.registry.keys import model_keys
 from btc_core.tables.catalogue import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL
-from btc_core.tables.sql import of_symbol
+from btc_core.tables.sql import of_symbol, of_target
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -64,6 +64,8 @@ class Skill(msgspec.Struct, frozen=True):
     coverage_50: float
     coverage_80: float
     coverage_90: float
+    target: VolatilityTarget | None = None
+    """What the volatility was; None for the bid."""
 
 
 class MarketSkill(msgspec.Struct, frozen=True):
@@ -94,9 +96,11 @@ def skill_of(outcomes: pd.DataFrame, quantity: Quantity, hours: int) -> Skill:
     means = {name: float(each.mean()) for name, each in baselines.items()}
     best = min(means, key=lambda name: means[name])
     loss = float(losses.mean())
-    coverages = [float(outcomes[f"{quantity}_inside_{level}"].mean()) for level in LEVELS_PCT]
+    coverage = {f"coverage_{level}": float(outcomes[f"{quantity}_inside_{level}"].mean()) for level in LEVELS_PCT}
     ratio = loss / means[best] if means[best] > 0.0 else math.nan
-    return Skill(quantity, hours, len(outcomes), loss, best, means[best], ratio, *coverages)
+    newest = outcomes["volatility_target"].iloc[-1]  # missing where it was stored before there was a choice
+    target = None if quantity == BID else newest if newest == TICKS else MINUTES
+    return Skill(quantity, hours, len(outcomes), loss, best, means[best], ratio, target=target, **coverage)
 
 
 def verdict_of(outcomes: pd.DataFrame, quantity: Quantity) -> gate.Verdict:
@@ -107,10 +111,17 @@ def verdict_of(outcomes: pd.DataFrame, quantity: Quantity) -> gate.Verdict:
 
 
 def read_outcomes(db: QuestDB, symbol: str, hours: int) -> pd.DataFrame:
-    """Outcomes of the last hours before the newest one, in time order, `ts_event` in ns; those of late forecasts are left out."""
+    """Outcomes of the last hours before the newest one, in time order, `ts_event` in ns; those of late forecasts are left out.
+
+    So are those of models that forecast another variance than the newest: their losses are not comparable.
+    """
     in_time = f"{of_symbol(symbol)} AND late = false"
-    newest = db.execute(f"SELECT cast(max(ts_event) AS LONG) FROM {PREDICTION_OUTCOMES.name} WHERE {in_time}")  # noqa: S608 - names of the catalogue
-    since = int(newest[0][0]) - hours * HOUR_NS if newest and newest[0][0] is not None else 0
+    newest = db.execute(
+        f"SELECT cast(ts_event AS LONG), volatility_target FROM {PREDICTION_OUTCOMES.name} WHERE {in_time} "  # noqa: S608 - names of the catalogue
+        "ORDER BY ts_event DESC LIMIT 1"
+    )
+    since = int(newest[0][0]) - hours * HOUR_NS if newest else 0
+    in_time += f" AND {of_target(newest[0][1] or MINUTES)}" if newest else ""
     table = db.query(
         f"SELECT * FROM {PREDICTION_OUTCOMES.name} WHERE {in_time} "  # noqa: S608 - names of the catalogue
         f"AND ts_event > cast({since} AS TIMESTAMP_NS) ORDER BY ts_event"
@@ -135,7 +146,7 @@ def _market_skill(db: QuestDB, symbol: str) -> MarketSkill | None:
     frame = pd.DataFrame([msgspec.structs.asdict(row) for row in rows])
     frame.insert(0, "ts", pd.to_datetime(newest_ns))
     frame.insert(1, "symbol", symbol)
-    for name in ("symbol", "quantity", "best_baseline"):
+    for name in ("symbol", "quantity", "best_baseline", "target"):
         frame[name] = frame[name].astype("category")
     db.write(PREDICTION_SKILL.name, frame.astype({"hours": "int32"}), "ts")
     verdicts = {quantity: verdict_of(last(gate.DEMOTE_HOURS), quantity) for quantity in QUANTITIES}

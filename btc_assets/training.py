@@ -16,14 +16,14 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
-from btc_core.errors import SchemaError
+from btc_core.errors import NotReady, SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import bundle, fitting, gate, intervals, level, pooling, pretrained, scores
-from btc_core.models.dataset import Frame, StreamRows, make_frame
+from btc_core.models.dataset import Frame, StreamRows, TickLabels, make_frame
 from btc_core.models.input_gains import with_inputs
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import trainer_of
-from btc_core.names import HORIZONS_MIN, VOLATILITY, Quantity
+from btc_core.names import HORIZONS_MIN, MINUTES, VOLATILITY, Quantity, VolatilityTarget
 from btc_core.registry.bundles import Model
 from btc_core.settings import settings
 
@@ -67,23 +67,28 @@ def params(quantity: Quantity) -> dict[str, str]:
     else:
         booster, trees = RECIPE.bid.booster, str(RECIPE.bid.trees)
     shown = {key: str(value) for key, value in booster.params().items()}
-    return shown | {"trainer": settings().model.trainer, "trees": trees}
+    shown |= {"trainer": settings().model.trainer, "trees": trees}
+    return shown | ({"target": settings().model.volatility_target} if quantity == VOLATILITY else {})
 
 
 def make_pool(
-    symbols: Sequence[str], history_of: Callable[[str], tuple[npt.NDArray[Any], StreamRows | None]]
+    symbols: Sequence[str], history_of: Callable[[str], tuple[npt.NDArray[Any], StreamRows | None, TickLabels | None]]
 ) -> pooling.Pool | None:
     """The rows of all markets, for a pooled fit; None unless two have enough bars, one of them enough for trees.
 
-    `history_of` returns the bars of a market and what its stream computed. The bars of one market are in memory at a time.
+    `history_of` returns the bars of a market, what its stream computed, and the variances of ticks if these are the target.
+    The bars of one market are in memory at a time.
     """
     members: list[pooling.PoolRows] = []
     longest_days = 0.0
     for symbol in symbols:
-        bars, stream = history_of(symbol)
+        bars, stream, ticks = history_of(symbol)
         if len(symbols) < MIN_POOL_MARKETS or len(bars) < RECIPE.dataset.min_bars:
             continue
-        frame = make_frame(bars, stream=stream)
+        frame = make_frame(bars, stream=stream, ticks=ticks)
+        if not len(frame.origin_ns):
+            _log.info("the pooled fit leaves out %s: no sealed day of it has a variance of ticks", symbol)
+            continue
         try:
             logs = fitting.pool_log_variance(frame)
         except ValueError as error:
@@ -108,16 +113,29 @@ def train(  # noqa: PLR0913, PLR0917 - a training compares with everything that 
     live_rows_since: Callable[[int], Frame],
     pool: pooling.Pool | None = None,
     stream: StreamRows | None = None,
+    ticks: TickLabels | None = None,
 ) -> tuple[TrainingResult, Floats]:
     """Train a model on minute bars; returns it with rows (`Frame.sample`) for the golden batch of its bundle.
 
-    At the closes that `stream` has, the features are those of the stream. With a `pool`, the pooled fit competes with the market's own. If the champion has another recipe, the new model only
-    enters shadow. A challenger that is in shadow already is judged instead, on the rows that the stream wrote since a time
-    in ns.
+    At the closes that `stream` has, the features are those of the stream. With `ticks`, the volatility is that of ticks, and
+    `NotReady` is raised when too few minutes have one. With a `pool`, the pooled fit competes with the market's own. If the
+    champion has another recipe, the new model only enters shadow. A challenger that is in shadow already is judged instead,
+    on the rows that the stream wrote since a time in ns. A champion or challenger of another target is not compared with,
+    and the reason says so.
     """
-    if len(bars) < RECIPE.dataset.min_bars:
+    if ticks is not None:
+        frame = tick_frame(bars, stream, ticks)
+    elif len(bars) < RECIPE.dataset.min_bars:
         return _cold(quantity, bars)
-    frame = make_frame(bars, stream=stream)
+    else:
+        frame = make_frame(bars, stream=stream)
+    other = other_target(quantity, champion, frame.target)
+    if other:
+        result = _judge_and_fit(quantity, frame, None, pool)
+        verdict = msgspec.structs.replace(result.verdict, reason=f"{other}; {result.verdict.reason}")
+        return msgspec.structs.replace(result, verdict=verdict), frame.sample()
+    if other_target(quantity, challenger, frame.target):
+        challenger = None
     changed = champion is not None and champion.kind == "xgboost" and champion.manifest.recipe != RECIPE.digest
     if changed and challenger is not None and challenger.manifest.recipe == RECIPE.digest:
         assert champion is not None  # noqa: S101 - `changed` says so, and mypy does not see it
@@ -136,6 +154,30 @@ def train(  # noqa: PLR0913, PLR0917 - a training compares with everything that 
         result = msgspec.structs.replace(_judge_and_fit(quantity, frame, None, pool), verdict=entered)
         return result, frame.sample()
     return _judge_and_fit(quantity, frame, champion, pool), frame.sample()
+
+
+def tick_frame(bars: npt.NDArray[Any], stream: StreamRows | None, ticks: TickLabels) -> Frame:
+    """The rows whose variance of ticks is known; raises `NotReady` with what to do when they are too few."""
+    frame = None
+    if len(bars) >= RECIPE.dataset.min_bars:
+        frame = make_frame(bars, stream=stream, ticks=ticks)
+        if len(frame.origin_ns) >= RECIPE.dataset.min_bars:
+            return frame
+    rows = 0 if frame is None else len(frame.origin_ns)
+    msg = (
+        f"{rows} minutes on {ticks.days} sealed days have a variance of ticks and a minute bar; "
+        f"{RECIPE.dataset.min_bars} are needed to train a volatility of ticks. Days are sealed every night, and "
+        "`btc import-trades` adds past ones; until then the champion stays. BTC_MODEL_VOLATILITY_TARGET=minutes needs bars only"
+    )
+    raise NotReady(msg)
+
+
+def other_target(quantity: Quantity, model: Model | None, target: VolatilityTarget) -> str:
+    """A sentence if a registered model forecasts another volatility than `target`, which makes losses incomparable."""
+    if quantity != VOLATILITY or model is None or model.manifest.volatility_target == target:
+        return ""
+    its = model.manifest.volatility_target
+    return f"version {model.version} forecasts the volatility of {its} and is not compared with this model of {target}"
 
 
 def _cold(quantity: Quantity, bars: npt.NDArray[Any]) -> tuple[TrainingResult, Floats]:
@@ -234,7 +276,7 @@ def train_volatility(
     fits = {"own": candidate}
     if pool is not None:
         fits["pooled"] = fitting.fit_volatility(before, trainer=trainer, pool=pool)
-    shipped = _pretrained_for(block)
+    shipped = _pretrained_for(block) if frame.target == MINUTES else None
     if shipped is not None:
         fits["pretrained"] = pretrained.model_of(shipped, before)
     sigmas = {name: served_sigma(fit, block, labels) for name, fit in fits.items()}

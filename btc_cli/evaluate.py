@@ -20,13 +20,13 @@ from btc_cli.evaluation_report import page, stream_table, tables
 from btc_cli.options import DataDir, open_stack
 from btc_core.clock import to_ns
 from btc_core.days.bar_files import read_bar_file
-from btc_core.days.closing_rows import rows_for_bars
 from btc_core.days.file_names import markets_named, stem_of
+from btc_core.days.training_rows import read_training_rows
 from btc_core.errors import InvalidInput
 from btc_core.market.checked_bars import sorted_bars
 from btc_core.models import evaluation, evaluation_results
 from btc_core.models.dataset import make_frame
-from btc_core.models.stream_value import check_days, stream_value
+from btc_core.models.stream_value import MIN_TESTED_DAYS, MIN_TRAINED_DAYS, check_days, stream_value
 from btc_core.models.trainers import trainer_of
 from btc_core.settings import settings
 from btc_core.stores.minute_bars import read_stored
@@ -63,6 +63,14 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
             "the same models without the inputs that only a stream has. It takes twice the time.",
         ),
     ] = False,
+    min_trained_days: Annotated[
+        int,
+        typer.Option(min=1, help="With --stored: sealed days that must lie before the first day that is forecast."),
+    ] = MIN_TRAINED_DAYS,
+    min_tested_days: Annotated[
+        int,
+        typer.Option(min=2, help="With --stored: sealed days that must be forecast. With few, the error is rough."),
+    ] = MIN_TESTED_DAYS,
     first: Annotated[
         str,
         typer.Option(
@@ -115,7 +123,7 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
     begin_ns = evaluation.first_month_ns(frame) if begin_ns is None else begin_ns
     end_ns = int(frame.origin_ns[-1]) if end_ns is None else end_ns
     if stored:
-        check_days(frame, begin_ns, end_ns, symbol)
+        check_days(frame, begin_ns, end_ns, symbol, min_trained_days=min_trained_days, min_tested_days=min_tested_days)
     span = (begin_ns, end_ns, window_days, chosen_refit, processes)
     walk = _walk_forward(frame, *span)
     results = evaluation_results.results(walk)
@@ -145,8 +153,10 @@ def _stored(data_dir: Path | None, symbol: str, *, with_stream: bool) -> tuple[n
     """All stored minute bars of a market, and what its stream computed at their closes on sealed days."""
     chosen = open_stack(data_dir).settings
     with QuestDB(chosen.questdb) as db, ObjectStore(chosen.store) as store:
-        bars = read_stored(db, symbol, STORED_DAYS)
-        return bars, rows_for_bars(db, store, symbol, bars) if with_stream else None
+        if not with_stream:
+            return read_stored(db, symbol, STORED_DAYS), None
+        rows = read_training_rows(db, store, symbol, STORED_DAYS)
+        return rows.bars, rows.stream
 
 
 def _joined(files: list[Path], *, skip_bad_rows: bool) -> np.ndarray[Any, Any]:

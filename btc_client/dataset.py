@@ -17,9 +17,14 @@ from btc_client.errors import ClientError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Label = Literal["volatility", "bid"]
-LABEL_NAMES: dict[Label, str] = {"volatility": "rv_1m_grid_{}m", "bid": "bid_{}m_bps"}
-"""Names of the labels: the realized variance over the horizon in ln², and the log return of the bid in bps."""
+Label = Literal["volatility", "bid", "volatility_of_ticks"]
+LABEL_NAMES: dict[Label, str] = {
+    "volatility": "rv_1m_grid_{}m",
+    "bid": "bid_{}m_bps",
+    "volatility_of_ticks": "rv_5s_grid_{}m",
+}
+"""Names of the labels: the realized variance over the horizon in ln², from one-minute or from 5-second returns, and the log
+return of the bid in bps."""
 MAX_HORIZON_MIN = 5
 _MINUTE_NS = 60_000_000_000
 

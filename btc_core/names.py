@@ -80,6 +80,10 @@ def exchange_in(symbol: str) -> str:
 
 Quantity = Literal["bid", "volatility"]
 """A quantity that is forecast."""
+VolatilityTarget = Literal["minutes", "ticks"]
+"""What a volatility model forecasts: the variance of one-minute returns, or that of 5-second returns of the mid."""
+MINUTES: VolatilityTarget = "minutes"
+TICKS: VolatilityTarget = "ticks"
 BID: Quantity = "bid"
 VOLATILITY: Quantity = "volatility"
 QUANTITIES: tuple[Quantity, ...] = (BID, VOLATILITY)

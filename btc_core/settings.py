@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from btc_core.errors import ConfigError
 from btc_core.exchange_settings import ExchangeSettings
+from btc_core.names import VolatilityTarget  # noqa: TC001 - pydantic reads the annotations
 from btc_core.settings_section import Section
 
 
@@ -206,6 +207,9 @@ class ModelSettings(Section):
     """Time between two checks for a new champion in a process that forecasts."""
     trainer: Literal["memory", "dask"] = "memory"
     """Where trees are grown: in the memory of the process that trains, or on a Dask cluster."""
+    volatility_target: VolatilityTarget = "minutes"
+    """What new volatility models forecast: the variance of one-minute returns, or with `ticks` that of 5-second returns of the
+    mid, which only sealed days and imported trades have."""
     dask_address: str = ""
     """Address of the scheduler of the Dask cluster, such as tcp://127.0.0.1:8786."""
 

@@ -15,6 +15,7 @@ import msgspec
 from flask import Response
 
 from btc_core.clock import NS_PER_S, NS_PER_US, from_ns
+from btc_core.names import MINUTES
 
 Source = Literal["worker", "api", "request"]
 """Who made a forecast: the forecast worker, this process because the worker is late, or this process from the features of
@@ -245,6 +246,9 @@ class Outcome(msgspec.Struct, frozen=True):
     """How many of them ended outside the 90 % interval of the bid five minutes ahead."""
     volatility_outside_90: int = 0
     """How many of them ended outside the 90 % interval of the volatility over five minutes."""
+    volatility_target: str = MINUTES
+    """What the realized volatility and its forecast are: that of one-minute returns (`minutes`), or of 5-second returns of the
+    mid (`ticks`)."""
 
 
 class PathInterval(msgspec.Struct, frozen=True):

@@ -69,6 +69,7 @@ def live_skill(deps: Deps, symbol: str, hours: int) -> Skill:
         reason=None if scores.count else NO_OUTCOMES,
         simulated=deps.settings.simulated,
         over_time=over_time,
+        volatility_target=scores.volatility_target if scores.count else None,
     )
 
 

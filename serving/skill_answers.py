@@ -74,3 +74,6 @@ class Skill(msgspec.Struct, frozen=True):
     simulated: bool
     over_time: tuple[GainSeries, ...] = ()
     """The gain over each baseline in windows of six hours."""
+    volatility_target: str | None = None
+    """What the volatility of these outcomes is: that of one-minute returns (`minutes`), or of 5-second returns of the mid
+    (`ticks`). Outcomes of models of another target are left out; null without any outcome."""

@@ -14,11 +14,11 @@ import msgspec
 
 from btc_core.clock import NS_PER_S, from_ns
 from btc_core.errors import ServiceError
-from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT, QUANTILE_NAMES
+from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT, MINUTES, QUANTILE_NAMES, VolatilityTarget
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import MINUTE_BARS, PREDICTION_OUTCOMES
 from btc_core.tables.rows import UNKNOWN_TRADES
-from btc_core.tables.sql import of_symbol
+from btc_core.tables.sql import of_symbol, of_target
 from serving.answers import MinuteBar, Outcome, PastForecast, PastModel, PathInterval
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ _OUTCOME_COLUMNS = [
     "count()",
     "sum(CASE WHEN bid_inside_90 THEN 0 ELSE 1 END)",
     "sum(CASE WHEN volatility_inside_90 THEN 0 ELSE 1 END)",
+    "first(volatility_target)",
 ]
 _LOSS_COLUMNS = {
     **{f"qlike_{name}": f"avg(qlike_{name}_5m)" for name in ("model", "harx", "har", "ewma", "naive")},
@@ -66,8 +67,8 @@ _SCORE_COLUMNS = {
 }
 
 
-_OPTIONAL_LAST = 8
-"""The last columns of an outcome may have no value: the QLIKE of HARX, the models, and the counts."""
+_OPTIONAL_LAST = 9
+"""The last columns of an outcome may have no value: the QLIKE of HARX, the models, the counts, and the target."""
 
 _IN_TIME = f"cast(made_at AS LONG) - cast(ts_recv AS LONG) <= {LATE_FORECAST_S * NS_PER_S}"
 """The condition that a forecast in a prediction table is not late."""
@@ -78,6 +79,8 @@ class Scores(msgspec.Struct, frozen=True):
 
     count: int
     means: dict[str, float | None]
+    volatility_target: VolatilityTarget = MINUTES
+    """What the models of these outcomes forecast."""
 
 
 class LossBlock(msgspec.Struct, frozen=True):
@@ -124,25 +127,38 @@ class QuestRows:
         ]
 
     def scores(self, symbol: str, from_ns: int, to_ns: int) -> Scores:
-        """Mean losses of the outcomes from `from_ns` until before `to_ns`, and their number, without those of late forecasts."""
+        """Mean losses of the outcomes from `from_ns` until before `to_ns`, and their number, without those of late forecasts.
+
+        If models of several targets served in this time, only outcomes of the newest target count: losses of two targets
+        are not comparable.
+        """
         with self._slot():
-            window = f"{_window('ts_event', symbol, from_ns, to_ns)} AND late = false"
+            window, target = self._scored(symbol, from_ns, to_ns)
             means = ", ".join(_SCORE_COLUMNS.values())
             (row,) = self._db.execute(f"SELECT count(), {means} FROM {PREDICTION_OUTCOMES.name} WHERE {window}")  # noqa: S608 - names from the catalogue, and times
-        return Scores(count=row[0], means=dict(zip(_SCORE_COLUMNS, row[1:], strict=True)))
+        return Scores(row[0], dict(zip(_SCORE_COLUMNS, row[1:], strict=True)), target)
 
     def loss_blocks(self, symbol: str, from_ns: int, to_ns: int, block_s: int) -> list[LossBlock]:
         """The losses of the same outcomes in blocks of `block_s` seconds, in the order of time; empty blocks are left out."""
         with self._slot():
-            window = f"{_window('ts_event', symbol, from_ns, to_ns)} AND late = false SAMPLE BY {block_s}s"
+            window, _ = self._scored(symbol, from_ns, to_ns)
             rows = self._db.execute(
                 f"SELECT cast(ts_event AS LONG), count(), {', '.join(_LOSS_COLUMNS.values())} "  # noqa: S608 - names from the catalogue, and times
-                f"FROM {PREDICTION_OUTCOMES.name} WHERE {window}"
+                f"FROM {PREDICTION_OUTCOMES.name} WHERE {window} SAMPLE BY {block_s}s"
             )
         return [
             LossBlock(int(row[0]) + block_s * NS_PER_S, row[1], dict(zip(_LOSS_COLUMNS, row[2:], strict=True)))
             for row in rows
         ]
+
+    def _scored(self, symbol: str, from_ns: int, to_ns: int) -> tuple[str, VolatilityTarget]:
+        """The condition for the outcomes of a time that are scored together, and the target of their volatility."""
+        window = f"{_window('ts_event', symbol, from_ns, to_ns)} AND late = false"
+        newest = self._db.execute(
+            f"SELECT volatility_target FROM {PREDICTION_OUTCOMES.name} WHERE {window} ORDER BY ts_event DESC LIMIT 1"  # noqa: S608 - names from the catalogue, and times
+        )
+        target = (newest[0][0] if newest else None) or MINUTES
+        return f"{window} AND {of_target(target)}", target
 
     def closes_of_hour(self, symbol: str, from_ns: int, to_ns: int, hour: int) -> list[tuple[int, float]]:
         """Opening time and close of the minute bars of one hour (UTC) of each day, in the order of time."""
@@ -209,7 +225,7 @@ def _outcome(row: list[Any] | None) -> Outcome | None:
     count = len(HORIZONS_MIN)
     returns, forecasts, realized, sigmas = (tuple(row[2 + count * at : 2 + count * (at + 1)]) for at in range(4))
     made_at, qlike, harx_qlike, *rest = row[2 + 4 * count :]
-    models, counts = rest[:4], rest[4:]
+    *models, minutes, bid_outside, volatility_outside, target = rest
     bids = tuple(row[1] * math.exp(each / 1e4) for each in forecasts)
     return Outcome(
         _micros(row[0]),
@@ -224,7 +240,10 @@ def _outcome(row: list[Any] | None) -> Outcome | None:
         bids,
         _past_model(*models[:2]),
         _past_model(*models[2:]),
-        *counts,
+        minutes,
+        bid_outside,
+        volatility_outside,
+        target or MINUTES,
     )
 
 

@@ -17,7 +17,7 @@ from btc_core.clock import NS_PER_MIN
 from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
 from btc_core.market.events import TRADE
 from btc_core.market.messages import FeatureMessage, ForecastRow
-from btc_core.models.bundle import bid_path, served_kinds
+from btc_core.models.bundle import bid_path, served_kinds, start_quantiles
 from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
 from btc_core.models.level import sigma_factor
 from btc_core.stores.redis_rows import ColumnsRow
@@ -116,6 +116,7 @@ class Forecaster:
         """
         for part in self._parts(rows):
             part.tracker.advance(part.clocks_ns[0])
+            _take_prices(part)
             newest = part.newest()
             if not _observe_last(newest, self._as_published(newest, _forecasts(newest, self._clock.now_ns()))):
                 _observe_last(part, self._as_published(part, _forecasts(part, self._clock.now_ns())))
@@ -126,6 +127,7 @@ class Forecaster:
         results = Results([], [], [], {})
         for part in self._parts(rows):
             results.outcomes.extend(part.tracker.advance(part.clocks_ns[0]))
+            _take_prices(part)
             made = _forecasts(part, self._clock.now_ns())
             forecasts = self._as_published(part, made)
             _observe_last(part, forecasts)
@@ -144,6 +146,9 @@ class Forecaster:
         for symbol, own in by_symbol.items():
             if symbol not in self._trackers:
                 self._trackers[symbol] = self._new_tracker(symbol)
+            target, tracker = models[symbol][1].manifest.volatility_target, self._trackers[symbol]
+            if tracker.volatility_target != target:
+                tracker.change_target(target, start_quantiles(models[symbol][1]))
             if symbol not in self._minutes:
                 begin_ns = max(self._trackers[symbol].clock_ns, own[0].ts_event_ns)
                 self._minutes[symbol] = self._new_minutes(symbol, begin_ns)
@@ -174,6 +179,12 @@ class Forecaster:
         return {place: self._published(part.rows[place]) or forecast for place, forecast in made.items()}
 
 
+def _take_prices(part: Part) -> None:
+    """Give the tracker the mids of all rows."""
+    ts_ns = np.array([row.ts_event_ns for row in part.rows])
+    part.tracker.take_prices(ts_ns, np.array(part.clocks_ns), part.values[:, _MID_COLUMN])
+
+
 def _observe_last(part: Part, forecasts: dict[int, ForecastRow]) -> bool:
     """Give the tracker the last forecast without a NaN, which may become an origin; False if there is none."""
     bid_model, volatility = part.models
@@ -182,7 +193,8 @@ def _observe_last(part: Part, forecasts: dict[int, ForecastRow]) -> bool:
         matrix = np.ascontiguousarray(values[np.newaxis, _MODEL_COLUMNS])
         baselines = partial(_baselines, bid_model, volatility, matrix)
         mid, floor = float(values[_MID_COLUMN]), volatility.harx.rv_floor
-        if part.tracker.observe(forecasts[place], part.clocks_ns[place], mid, baselines, floor):
+        target = volatility.manifest.volatility_target
+        if part.tracker.observe(forecasts[place], part.clocks_ns[place], mid, baselines, floor, target):
             return True
     return False
 

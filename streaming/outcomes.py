@@ -5,6 +5,9 @@ is older than `FRESH_ROW_NS`. Five minutes later its outcome is final: returns o
 It has no outcome when one of these five minutes has no fresh forecast. Outcomes whose origins are five minutes apart move
 the quantiles of the intervals (`btc_core.models.intervals`), unless the forecast was made too late to serve.
 
+The realized variance is the one that the model forecast: that of minutes, from the mids of the origins, or that of ticks, from
+the mid at each second. It has no outcome either when such a mid is not known.
+
 The clock of a symbol is the latest event time of its rows so far, as in the fold: a row that comes late holds the prices
 of the minute in which it comes, and belongs to it.
 What does not belong here: forecasting (`forecaster`), or writing tables.
@@ -19,13 +22,14 @@ import msgspec
 import numpy as np
 
 from btc_core import metrics
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals, scores
 from btc_core.models import level as online_level
 from btc_core.models.targets import LABEL_SPAN_NS
-from btc_core.names import FRESH_ROW_NS, HORIZONS_MIN, LEVELS_PCT
-from btc_core.tables.sql import of_symbol
+from btc_core.models.tick_variance import is_current, log_price_by_second, tick_variance
+from btc_core.names import FRESH_ROW_NS, HORIZONS_MIN, LEVELS_PCT, MINUTES, VolatilityTarget
+from btc_core.tables.sql import of_symbol, of_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,12 +39,15 @@ if TYPE_CHECKING:
     from btc_core.stores.questdb import QuestDB
 
     Floats = npt.NDArray[np.float64]
+    Longs = npt.NDArray[np.int64]
 
 OUTCOME_WARM_UP_S = 420.0
 """Warm-up before the first live message: the longest horizon, the minute in progress, and one as a margin."""
 LEVEL_DAYS = 7
 """Days of outcomes from which the level is restored: seven half-lives, after which its start does not matter."""
-STATE_VERSION = "4"
+KEPT_PRICES = (LABEL_SPAN_NS + NS_PER_MIN) // NS_PER_S
+"""Seconds whose mids are kept at least: the longest horizon, and a minute for the last mid before it."""
+STATE_VERSION = "5"
 """Version of the saved state. Raise it when the fields of `TrackerState` or their meaning change."""
 
 
@@ -60,6 +67,8 @@ class Origin(msgspec.Struct, frozen=True):
     """Least realized variance by horizon, ln², from the model; a smaller one, such as 0, counts as this."""
     sigma_factor: float = 1.0
     """What the online level multiplied the model's σ by."""
+    volatility_target: VolatilityTarget = MINUTES
+    """Which variance the model forecast."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -97,6 +106,8 @@ class TrackerState(msgspec.Struct, frozen=True):
     """The online level of the volatility."""
     origins: dict[int, Origin]
     """Origins whose outcome may still be needed, by `minute_ns`."""
+    prices: list[tuple[int, float]]
+    volatility_target: VolatilityTarget
 
 
 class OutcomeTracker:
@@ -111,6 +122,7 @@ class OutcomeTracker:
         volatility_quantiles: Floats,
         known_until_ns: int = 0,
         level_in_force: float = online_level.START,
+        volatility_target: VolatilityTarget = MINUTES,
     ) -> None:
         self.bid_quantiles = bid_quantiles
         self.volatility_quantiles = volatility_quantiles
@@ -118,6 +130,10 @@ class OutcomeTracker:
         """The online level of the volatility (`btc_core.models.level`)."""
         self.clock_ns = 0
         """The latest event time of all rows so far; 0 before the first one."""
+        self.volatility_target: VolatilityTarget = volatility_target
+        """The variance that the quantiles of the volatility and the level are of."""
+        self._prices: list[tuple[int, float]] = []
+        """The clock and the mid at the last row of each of the newest seconds."""
         self._known_until_ns = known_until_ns
         self._last: Origin | None = None
         self._last_ns = 0
@@ -137,17 +153,44 @@ class OutcomeTracker:
             self._last_ns,
             self.level,
             dict(self._origins),
+            list(self._prices),
+            self.volatility_target,
         )
 
     @classmethod
     def load(cls, state: TrackerState) -> OutcomeTracker:
         """A tracker that continues where the saved one was."""
         tracker = cls(
-            np.array(state.bid_quantiles), np.array(state.volatility_quantiles), state.known_until_ns, state.level
+            np.array(state.bid_quantiles),
+            np.array(state.volatility_quantiles),
+            state.known_until_ns,
+            state.level,
+            state.volatility_target,
         )
+        tracker._prices = list(state.prices)
         tracker.clock_ns, tracker._last, tracker._last_ns = state.clock_ns, state.last, state.last_ns
         tracker._origins = dict(state.origins)
         return tracker
+
+    def change_target(self, target: VolatilityTarget, volatility_quantiles: Floats) -> None:
+        """Begin with the quantiles of a model of another variance: errors and level of the one before say nothing about it."""
+        self.volatility_target, self.volatility_quantiles, self.level = target, volatility_quantiles, online_level.START
+
+    def take_prices(self, ts_ns: Longs, clocks_ns: Longs, mids: Floats) -> None:
+        """Take the mids of rows, in the order of the log, with their event times and the clock at each.
+
+        `advance` must have closed the minutes before them.
+        """
+        usable = np.flatnonzero((mids > 0.0) & is_current(ts_ns, clocks_ns))
+        if not len(usable):
+            return
+        seconds = clocks_ns[usable] // NS_PER_S
+        last = usable[np.append(seconds[1:] != seconds[:-1], True)]
+        if self._prices and self._prices[-1][0] // NS_PER_S == seconds[0]:
+            self._prices.pop()
+        self._prices += zip(clocks_ns[last].tolist(), mids[last].tolist(), strict=True)
+        if len(self._prices) > 2 * KEPT_PRICES:
+            del self._prices[:-KEPT_PRICES]
 
     def advance(self, ts_ns: int) -> list[Outcome]:
         """Set the clock to `ts_ns` unless it is later, and close the minutes that ended; returns the outcomes that became final."""
@@ -166,27 +209,41 @@ class OutcomeTracker:
         known = [origin for origin in path if origin is not None]
         if len(known) < len(path) or known[0].minute_ns <= self._known_until_ns:
             return None
-        return self._judge(known)
+        realized = self._realized(known)
+        return None if realized is None else self._judge(known, realized)
 
-    def observe(
+    def _realized(self, path: list[Origin]) -> Floats | None:
+        """The realized variance over 1…5 min after the first origin of a path of six; None if it is not known."""
+        origin = path[0]
+        if origin.volatility_target == MINUTES:
+            variance = np.cumsum(np.square(np.diff(np.log([each.mid for each in path]))))
+        else:
+            clocks_ns, prices = (np.array(each) for each in zip(*self._prices, strict=True))
+            first_s = origin.minute_ns // NS_PER_S
+            logs = log_price_by_second(clocks_ns, prices, first_s, first_s + LABEL_SPAN_NS // NS_PER_S)
+            (variance,) = tick_variance(logs, np.array([first_s]), first_s)
+        return None if np.isnan(variance).any() else np.maximum(variance, origin.variance_floor)
+
+    def observe(  # noqa: PLR0913, PLR0917 - the fields of an origin
         self,
         forecast: ForecastRow,
         clock_ns: int,
         mid: float,
         baselines: Callable[[], tuple[dict[str, float], float]],
         floor: tuple[float, ...],
+        volatility_target: VolatilityTarget = MINUTES,
     ) -> bool:
         """Take the newest forecast, and the clock at its row; False if it has a NaN and does not count.
 
         `advance` must have closed the minutes before it.
-        `baselines` returns the `baselines_bps` and `ar_bps` of the origin, and `floor` is its `variance_floor`. The
-        baselines are computed only if this is the last forecast of its minute.
+        `baselines` returns the `baselines_bps` and `ar_bps` of the origin, `floor` is its `variance_floor`, and
+        `volatility_target` is the variance that the model forecasts. The baselines are computed only if this is the last forecast of its minute.
         """
         if not all(map(math.isfinite, (*forecast.sigma_path_bps, *forecast.bid_path_usd))):
             return False
         self._last_ns = clock_ns
         factor = online_level.sigma_factor(self.level) if forecast.volatility_model_kind == "xgboost" else 1.0
-        self._make_last = lambda: Origin(0, forecast, mid, *baselines(), floor, factor)
+        self._make_last = lambda: Origin(0, forecast, mid, *baselines(), floor, factor, volatility_target)
         return True
 
     def _last_origin(self) -> Origin | None:
@@ -194,13 +251,11 @@ class OutcomeTracker:
             self._last, self._make_last = self._make_last(), None
         return self._last
 
-    def _judge(self, path: list[Origin]) -> Outcome:
+    def _judge(self, path: list[Origin], realized: Floats) -> Outcome:
         """The outcome of the first origin of a path of six, a minute apart; moves the quantiles once in five minutes."""
         origin = path[0]
         bids = np.log([each.forecast.bid for each in path])
-        mids = np.log([each.mid for each in path])
         returns = (bids[1:] - bids[0]) * 1e4
-        realized = np.maximum(np.cumsum(np.square(np.diff(mids))), origin.variance_floor)
         sigma = np.asarray(origin.forecast.sigma_path_bps)
         forecast_returns = np.log(np.asarray(origin.forecast.bid_path_usd) / origin.forecast.bid) * 1e4
         if origin.minute_ns % LABEL_SPAN_NS == 0 and not origin.forecast.is_late:
@@ -231,25 +286,27 @@ class OutcomeTracker:
 def restore_tracker(db: QuestDB, symbol: str, bid_start: Floats, volatility_start: Floats) -> OutcomeTracker:
     """A tracker that continues after the newest outcome in the table, else starts with the given quantiles."""
     found = db.execute(
-        "SELECT cast(ts_event AS LONG), bid_quantiles, volatility_quantiles FROM gold_prediction_outcomes "  # noqa: S608 - `of_symbol` quotes the name
-        f"WHERE {of_symbol(symbol)} ORDER BY ts_event DESC LIMIT 1"
+        "SELECT cast(ts_event AS LONG), bid_quantiles, volatility_quantiles, volatility_target "  # noqa: S608 - `of_symbol` quotes the name
+        f"FROM gold_prediction_outcomes WHERE {of_symbol(symbol)} ORDER BY ts_event DESC LIMIT 1"
     )
     if not found:
         return OutcomeTracker(bid_start, volatility_start)
-    known_ns, bid, volatility = found[0]
+    known_ns, bid, volatility, target = found[0]
+    target = target or MINUTES
     return OutcomeTracker(
         np.array(msgspec.json.decode(bid)),
         np.array(msgspec.json.decode(volatility)),
         int(known_ns),
-        _restored_level(db, symbol, int(known_ns)),
+        _restored_level(db, symbol, int(known_ns), target),
+        target,
     )
 
 
-def _restored_level(db: QuestDB, symbol: str, newest_ns: int) -> float:
+def _restored_level(db: QuestDB, symbol: str, newest_ns: int, target: VolatilityTarget) -> float:
     """The level that the outcomes of the last days give. They hold served forecasts, whose own level follows on the way."""
     found = db.execute(
         "SELECT cast(ts_event AS LONG), sigma_5m_bps, realized_5m_bps FROM gold_prediction_outcomes "  # noqa: S608 - `of_symbol` quotes the name
-        f"WHERE {of_symbol(symbol)} AND late = false AND volatility_model_kind = 'xgboost' "
+        f"WHERE {of_symbol(symbol)} AND {of_target(target)} AND late = false AND volatility_model_kind = 'xgboost' "
         f"AND ts_event > cast({newest_ns - LEVEL_DAYS * NS_PER_DAY} AS TIMESTAMP_NS) ORDER BY ts_event"
     )
     current = online_level.START
@@ -309,4 +366,5 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
     row["bid_quantiles"] = msgspec.json.encode(outcome.bid_quantiles).decode()
     row["volatility_quantiles"] = msgspec.json.encode(outcome.volatility_quantiles).decode()
     row["late"] = forecast.is_late
+    row["volatility_target"] = origin.volatility_target
     return row

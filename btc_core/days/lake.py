@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import tempfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,12 +29,16 @@ from btc_core.tables.catalogue import STORED
 from btc_core.utc_day import day_ns, day_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from btc_core.stores.questdb import QuestDB
     from btc_core.stores.s3 import ObjectStore
     from btc_core.tables.form import Table
 
 COMPRESSION_LEVEL = 3
 """The compression level of zstd. Level 9 makes a day a tenth smaller and takes four times as long."""
+READ_BUFFER_BYTES = 1_000_000
+"""How much of each column of a copy is read at once."""
 DRILL_PREFIX = "restore_drill_"
 CLOSES_PREFIX = "minute_closes"
 """Where the rows at the closes of minutes of old days are kept (`closing_rows`); they are made of copies and can be again."""
@@ -236,6 +242,24 @@ def _parquet(rows: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(rows, sink, compression="zstd", compression_level=COMPRESSION_LEVEL)
     return sink.getvalue()
+
+
+@contextmanager
+def open_copy(store: ObjectStore, manifest: Manifest) -> Iterator[pq.ParquetFile]:
+    """The copy of a day as a Parquet file on disk, for readers that need a part of it and not all of it in memory.
+
+    Raises `StoreError` before the first row when its bytes are missing or are not those that the manifest names.
+    """
+    with tempfile.TemporaryFile(prefix="btc-copy-") as file:
+        digest_of_bytes = hashlib.sha256()
+        for piece in store.pieces(manifest.key):
+            digest_of_bytes.update(piece)
+            file.write(piece)
+        if digest_of_bytes.hexdigest() != manifest.sha256:
+            msg = f"{store.uri(manifest.key)} is missing or damaged; its manifest names {manifest.rows} rows"
+            raise StoreError(msg)
+        file.seek(0)
+        yield pq.ParquetFile(file, buffer_size=READ_BUFFER_BYTES, pre_buffer=False)
 
 
 def object_bytes(store: ObjectStore, manifest: Manifest) -> bytes:

@@ -15,7 +15,7 @@ from btc_core.names import TABLE_WRITERS
 from btc_core.stores.kafka import first_group_behind
 from btc_core.stores.questdb import applied
 from btc_core.tables.catalogue import BRONZE_TICKS, BRONZE_TRADES, GAP_MARKS, MINUTE_BARS
-from btc_core.tables.sql import of_symbol, on_day
+from btc_core.tables.sql import of_symbol, on_day, within
 from btc_core.utc_day import day_ns, day_of
 
 if TYPE_CHECKING:
@@ -61,14 +61,11 @@ def seal_of(db: QuestDB, day: str) -> Seal:
     return Seal(day, identity, rows, last_offset, open_gaps(db, day))
 
 
-def seals_of_bars(db: QuestDB, symbol: str, since_ns: int) -> tuple[str, ...]:
-    """`day@seal` of each day since `since_ns` whose minute bars come from sealed trades that QuestDB still holds."""
-    days = db.execute(
-        f"SELECT cast(ts AS LONG), count() FROM {MINUTE_BARS.name} WHERE {of_symbol(symbol)} AND source = 'sealed' "  # noqa: S608 - names of the catalogue
-        f"AND ts >= cast({since_ns} AS TIMESTAMP_NS) SAMPLE BY 1d"
-    )
-    seals = [seal_of(db, day_of(int(begin_ns))) for begin_ns, bars in days if bars]
-    return tuple(f"{seal.day}@{seal.id}" for seal in seals if any(seal.rows.values()))
+def days_of_bars(db: QuestDB, symbol: str, since_ns: int, until_ns: int, source: str = "") -> set[str]:
+    """The days of a time that have minute bars of a market, or have those of one source: `sealed` are made of sealed trades."""
+    condition = f"{of_symbol(symbol)} AND {within('ts', since_ns, until_ns)}" + (source and f" AND source = '{source}'")
+    days = db.execute(f"SELECT cast(ts AS LONG), count() FROM {MINUTE_BARS.name} WHERE {condition} SAMPLE BY 1d")  # noqa: S608 - names of the catalogue
+    return {day_of(int(begin_ns)) for begin_ns, bars in days if bars}
 
 
 def open_gaps(db: QuestDB, day: str) -> int:

@@ -7,18 +7,18 @@ here: where rows are stored (`history`), file formats (`table_formats`), and HTT
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
 from btc_core.days import dataset_series
-from btc_core.days.history import History, chunk_rows, in_types, selected
+from btc_core.days.closing_rows import newest_rows_of_copy
+from btc_core.days.history import History, Span, in_types, selected
 from btc_core.errors import InvalidInput
+from btc_core.stores.newest_rows import MINUTE_END, newest_rows
 from btc_core.tables.arrow import arrow_schema
 from btc_core.tables.catalogue import (
     BRONZE_TICKS,
@@ -43,7 +43,6 @@ STREAM = "stream"
 """The source of a bar that only the stream has."""
 BAR_DAYS = 30
 """Days of bars in a chunk: 43,200 rows."""
-MINUTE_END = "minute_end"
 SHOWN_DAYS = 5
 """Days that an error names."""
 
@@ -146,10 +145,6 @@ def _bars(history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequ
         yield join_bars(kept, in_types(streamed, GOLD_1MIN, BAR_NAMES[:-1])).select(names)
 
 
-def _all_bars(history: History, symbol: str, begin_ns: int, end_ns: int) -> Iterator[pa.Table]:
-    return _bars(history, symbol, begin_ns, end_ns, BAR_NAMES)
-
-
 def join_bars(kept: list[pa.Table], streamed: pa.Table) -> pa.Table:
     """The bars of `minute_bars`, and those minutes of the stream that it lacks, in the order of time."""
     schema = pa.schema([arrow_schema(MINUTE_BARS).field(name) for name in BAR_NAMES])
@@ -162,46 +157,24 @@ def join_bars(kept: list[pa.Table], streamed: pa.Table) -> pa.Table:
 def _minute_features(
     history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequence[str]
 ) -> Iterator[pa.Table]:
-    """The last feature row of each minute, by the end of the minute, the time from which it is known.
+    """The newest feature row of each minute, by the end of the minute, the time from which it is known.
 
     Minutes are whole: a row belongs to a minute if the minute ends after `begin_ns` and not after `end_ns`.
     """
-    first_ns = begin_ns // NS_PER_MIN * NS_PER_MIN
-    last_ns = end_ns // NS_PER_MIN * NS_PER_MIN
-    read = tuple(dict.fromkeys(("ts_event", "symbol", *(name for name in names if name != MINUTE_END))))
-    minutes = chunk_rows(len(read))
+    first_ns, last_ns = (each // NS_PER_MIN * NS_PER_MIN for each in (begin_ns, end_ns))
+    read = tuple(dict.fromkeys(("ts_event", *(name for name in names if name != MINUTE_END))))
     for span in history.spans(SILVER_FEATURES, symbol, first_ns, last_ns, 2**62):
-        if span.copy is not None:
-            yield last_of_minutes(history.rows_of_copy(SILVER_FEATURES, symbol, span, read)).select(names)
-            continue
-        for start_ns in range(span.begin_ns, span.end_ns, minutes * NS_PER_MIN):
-            stop_ns = min(start_ns + minutes * NS_PER_MIN, span.end_ns)
-            yield _minutes_of_questdb(history, symbol, start_ns, stop_ns, read).select(names)
+        for rows in _newest_rows(history, symbol, span, read):
+            typed = in_types(rows, SILVER_FEATURES, read)
+            yield typed.add_column(0, MINUTE_END, rows[MINUTE_END]).select(names)
 
 
-def _minutes_of_questdb(history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequence[str]) -> pa.Table:
-    """An ASOF join finds the row of each minute by a binary search and reads nothing else of the table."""
-    count = (end_ns - begin_ns) // NS_PER_MIN
-    ends = f"(SELECT cast({begin_ns} + x * {NS_PER_MIN} - 1 AS TIMESTAMP_NS) ts FROM long_sequence({count}))"  # noqa: S608 - numbers
-    rows = history.db.query(
-        f"SELECT {selected(SILVER_FEATURES, names, 'f.')} FROM ({ends} TIMESTAMP(ts)) m "  # noqa: S608 - names of the catalogue
-        f"ASOF JOIN (SELECT * FROM {SILVER_FEATURES.name} WHERE {of_symbol(symbol)}) f TOLERANCE 1m"
-    )
-    rows = rows.filter(pc.is_valid(rows["ts_event"]))
-    # The tolerance includes the last nanosecond of the minute before.
-    return last_of_minutes([in_types(rows, SILVER_FEATURES, names)])
-
-
-def last_of_minutes(chunks: Iterator[pa.Table] | list[pa.Table]) -> pa.Table:
-    """The last row of each minute of chunks in the order of time, with the end of its minute."""
-    kept: list[pa.Table] = []
-    for chunk in chunks:
-        rows = pa.concat_tables([*kept[-1:], chunk])
-        minutes = column_ns(rows["ts_event"]) // NS_PER_MIN
-        kept[-1:] = [rows.filter(pa.array(np.append(minutes[1:] != minutes[:-1], np.ones(min(1, len(rows)), bool))))]
-    rows = pa.concat_tables(kept)
-    ends = (column_ns(rows["ts_event"]) // NS_PER_MIN + 1) * NS_PER_MIN
-    return rows.add_column(0, MINUTE_END, pa.array(ends, pa.timestamp("ns")))
+def _newest_rows(history: History, symbol: str, span: Span, names: Sequence[str]) -> Iterator[pa.Table]:
+    if span.copy is None:
+        yield from newest_rows(history.db, symbol, span.begin_ns, span.end_ns, names)
+        return
+    with history.open_copy(span.copy) as file:
+        yield newest_rows_of_copy(file, symbol, names, after_ns=span.begin_ns, until_ns=span.end_ns)
 
 
 _FEATURES = arrow_schema(SILVER_FEATURES)
@@ -228,7 +201,7 @@ SERIES: dict[str, Series] = {
         ),
         Series(
             "minute_features",
-            "The newest feature row of each minute. It is known from minute_end on.",
+            "The newest feature row of each minute in the order of the log, without late ones. It is known from minute_end on.",
             _shown(pa.schema([pa.field(MINUTE_END, pa.timestamp("ns")), *_FEATURES])),
             (SILVER_FEATURES,),
             _minute_features,
@@ -245,10 +218,10 @@ SERIES: dict[str, Series] = {
         ),
         Series(
             "dataset",
-            "The inputs of the models and their labels at every fifth minute, as training makes them from the bars.",
+            "The inputs of the models and their labels: the rows that training would fit now, with the stream's inputs on sealed days.",
             dataset_series.SCHEMA,
-            (MINUTE_BARS, GOLD_1MIN),
-            partial(dataset_series.rows_of, _all_bars),
+            (MINUTE_BARS,),
+            dataset_series.rows_of,
             metadata=dataset_series.metadata,
             minutes_end=True,
         ),

@@ -1,7 +1,8 @@
 """Origins with features and labels: the rows that models are fitted on and judged by, in training and in evaluation.
 
 At the closes of sealed days, the features are those that the stream computed, order flow and book included. Elsewhere they
-are those of the minute bars, and the others are missing. The labels are always those of the bars.
+are those of the minute bars, and the others are missing. The labels are those of the bars, or the variances of ticks
+where a volatility of ticks is asked for.
 What does not belong here: where bars and closing rows come from, fitting (`fitting`), and rows with the outcomes that the
 stream stored (`btc_core.stores.live_rows`).
 """
@@ -21,6 +22,7 @@ from btc_core.features.minute_columns import minute_columns
 from btc_core.models.harx import INPUT_COLUMNS
 from btc_core.models.recipe import RECIPE, DatasetRecipe
 from btc_core.models.targets import bid_path_bps, close_times_ns, realized_variance
+from btc_core.names import HORIZONS_MIN, MINUTES, TICKS, VolatilityTarget
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -47,6 +49,32 @@ class StreamRows(msgspec.Struct, frozen=True):
         return cls(np.empty(0, np.int64), np.empty((0, len(catalogue.MODEL_FEATURES))))
 
 
+class TickLabels(msgspec.Struct, frozen=True):
+    """Realized variances of ticks from minute ends, in time order (`btc_core.models.tick_variance`)."""
+
+    origin_ns: Any
+    """(n,)."""
+    realized: Any
+    """(n, 5), ln²."""
+
+    @classmethod
+    def none(cls) -> TickLabels:
+        """No labels."""
+        return cls(np.empty(0, np.int64), np.empty((0, len(HORIZONS_MIN))))
+
+    def at(self, origin_ns: npt.NDArray[np.int64]) -> Floats:
+        """The variances at origins, (n, 5); NaN where there is none."""
+        realized = np.full((len(origin_ns), len(HORIZONS_MIN)), np.nan)
+        _, rows, labels = np.intersect1d(origin_ns, self.origin_ns, return_indices=True)
+        realized[rows] = self.realized[labels]
+        return realized
+
+    @property
+    def days(self) -> int:
+        """The number of UTC days with labels."""
+        return len(np.unique(self.origin_ns // NS_PER_DAY))
+
+
 class Frame(msgspec.Struct, frozen=True):
     """Origins whose labels are complete, in time order."""
 
@@ -62,6 +90,8 @@ class Frame(msgspec.Struct, frozen=True):
     """(n, 5), log return of the bid over 1…5 min."""
     is_streamed: Any = None
     """(n,); whether the features of a row are those of the stream. None if no row's are."""
+    target: VolatilityTarget = MINUTES
+    """Which variance `realized` is."""
 
     def take(self, rows: Mask | slice) -> Frame:
         """Some of the rows."""
@@ -72,6 +102,7 @@ class Frame(msgspec.Struct, frozen=True):
             self.realized[rows],
             self.bid_bps[rows],
             None if self.is_streamed is None else self.is_streamed[rows],
+            self.target,
         )
 
     @property
@@ -117,20 +148,25 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 def make_frame(
-    bars: npt.NDArray[Any], recipe: DatasetRecipe = RECIPE.dataset, stream: StreamRows | None = None
+    bars: npt.NDArray[Any],
+    recipe: DatasetRecipe = RECIPE.dataset,
+    stream: StreamRows | None = None,
+    ticks: TickLabels | None = None,
 ) -> Frame:
     """Features and labels of the minutes of `bars` (dtype `bars.BARS`, sorted) that the recipe chooses.
 
-    Where `stream` has the row of a close, the features are its own, NaN included. Raises `NotReady` when there are fewer
-    than `recipe.min_bars` bars.
+    Where `stream` has the row of a close, the features are its own, NaN included. With `ticks`, the variances are its own,
+    and minutes without them are left out. Raises `NotReady` when there are fewer than `recipe.min_bars` bars.
     """
     if len(bars) < recipe.min_bars:
         msg = f"{len(bars)} minute bars are too few to train on; {recipe.min_bars} are needed"
         raise NotReady(msg)
     origin_ns = close_times_ns(bars["ts_ns"])
     realized, bid = realized_variance(origin_ns, bars["close"]), bid_path_bps(origin_ns, bars["close"])
-    chosen = (origin_ns // NS_PER_MIN) % step_min(len(bars), recipe) == 0
-    chosen &= ~np.isnan(realized).any(axis=1)
+    if ticks is not None:
+        realized = ticks.at(origin_ns)
+    chosen = (origin_ns // NS_PER_MIN) % step_min(len(bars), recipe, ticks) == 0
+    chosen &= ~np.isnan(realized).any(axis=1) & ~np.isnan(bid).any(axis=1)
     matrix = np.empty((int(chosen.sum()), len(catalogue.MODEL_FEATURES)), order="F")
     folded = kept = 0
     for block in bar_feature_chunks(bars):
@@ -141,12 +177,14 @@ def make_frame(
         folded, kept = folded + len(block), kept + len(features)
     origin_ns, matrix = origin_ns[chosen], matrix[:kept]
     is_streamed = _put_stream(origin_ns, matrix, stream) if stream is not None and len(stream.origin_ns) else None
-    return Frame(origin_ns, matrix, minute_columns(bars, chosen), realized[chosen], bid[chosen], is_streamed)
+    target = MINUTES if ticks is None else TICKS
+    return Frame(origin_ns, matrix, minute_columns(bars, chosen), realized[chosen], bid[chosen], is_streamed, target)
 
 
-def step_min(bars: int, recipe: DatasetRecipe = RECIPE.dataset) -> int:
-    """The minutes between two rows of a history of this many bars."""
-    return recipe.origin_step_min if bars > recipe.every_minute_up_to_bars else 1
+def step_min(bars: int, recipe: DatasetRecipe = RECIPE.dataset, ticks: TickLabels | None = None) -> int:
+    """The minutes between two rows of a history of this many bars, or of these labels of ticks if they are fewer."""
+    minutes = bars if ticks is None else min(bars, len(ticks.origin_ns))
+    return recipe.origin_step_min if minutes > recipe.every_minute_up_to_bars else 1
 
 
 def _put_stream(origin_ns: npt.NDArray[np.int64], matrix: Floats, stream: StreamRows) -> Mask:

@@ -29,6 +29,7 @@ from btc_core.models.model_rows import has_columns, tree_inputs
 from btc_core.models.net import net_inputs
 from btc_core.models.net_fitting import fit_net
 from btc_core.models.recipe import RECIPE, BidRecipe, HarxRecipe, Recipe
+from btc_core.models.targets import VARIANCE_TARGETS
 from btc_core.models.trainers import in_memory
 from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKind
 
@@ -60,6 +61,7 @@ def fit_volatility(
     common = frame.last_days(recipe.baselines.window_days)
     baselines = fit_baselines(common.matrix, np.maximum(common.realized, floor), floor, recipe.baselines)
     manifest = new_manifest(VOLATILITY_MODEL, "harx", recipe=recipe.digest, **frame.training_window())
+    manifest = msgspec.structs.replace(manifest, targets=VARIANCE_TARGETS[frame.target])
     model = VolatilityModel(manifest, harx, (), baselines)
     if (pool is not None or frame.days >= recipe.trees_need_days) and has_columns(frame.columns).any():
         model = _with_members(model, frame, recipe, trainer, pool)

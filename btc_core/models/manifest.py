@@ -13,8 +13,8 @@ from btc_core.clock import now_ns
 from btc_core.features import catalogue, minute_columns
 from btc_core.models.histograms import Histogram
 from btc_core.models.input_use import InputUse
-from btc_core.models.targets import BID_TARGETS, RV_TARGETS
-from btc_core.names import VOLATILITY_MODEL, ModelKind
+from btc_core.models.targets import BID_TARGETS, RV_TARGETS, TICK_RV_TARGETS
+from btc_core.names import MINUTES, TICKS, VOLATILITY_MODEL, ModelKind, VolatilityTarget
 
 LAYOUT = 4
 """Version of the folder; raise it when its files or their meaning change. Bundles of another layout are refused."""
@@ -87,6 +87,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Which inputs it uses."""
     files: dict[str, str] = {}
     """SHA-256 of the other files, by name."""
+
+    @property
+    def volatility_target(self) -> VolatilityTarget:
+        """What a volatility model forecasts; models of the bid, which multiply its σ, count as those of minutes."""
+        return TICKS if self.targets == TICK_RV_TARGETS else MINUTES
 
 
 def new_manifest(name: str, kind: ModelKind, **more: Any) -> Manifest:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-MIN_TRAINED_DAYS = RECIPE.trees_need_days
+MIN_TRAINED_DAYS = int(RECIPE.trees_need_days)
 """Sealed days that must lie before the first one that is forecast: trees learn nothing from fewer."""
 MIN_TESTED_DAYS = 5
 """Sealed days that must be forecast: with fewer, the standard error itself is not known."""
@@ -56,16 +56,25 @@ class StreamValue(msgspec.Struct, frozen=True, kw_only=True):
     """Squared error of the bid's return over five minutes, bps²."""
 
 
-def check_days(frame: Frame, begin_ns: int, end_ns: int, symbol: str) -> None:
+def check_days(  # noqa: PLR0913 - the time, and how many days of it are needed
+    frame: Frame,
+    begin_ns: int,
+    end_ns: int,
+    symbol: str,
+    *,
+    min_trained_days: int = MIN_TRAINED_DAYS,
+    min_tested_days: int = MIN_TESTED_DAYS,
+) -> None:
     """Raise `InvalidInput` if too few days before or in (begin, end] have the features of the stream."""
     trained = frame.between(0, begin_ns - RECIPE.dataset.embargo_ns).streamed_days
     tested = frame.between(begin_ns, end_ns).streamed_days
-    if trained >= MIN_TRAINED_DAYS and tested >= MIN_TESTED_DAYS:
+    if trained >= min_trained_days and tested >= min_tested_days:
         return
     msg = (
         f"--stored: {symbol} has {trained} sealed days with features of this version before {from_ns(begin_ns):%Y-%m-%d} "
-        f"and {tested} from then on; {MIN_TRAINED_DAYS:g} are needed to learn from and {MIN_TESTED_DAYS} to judge on. Days "
-        "are sealed every night; choose another --from, or compute days of an older version again with `btc backfill`"
+        f"and {tested} from then on; {min_trained_days} are needed to learn from and {min_tested_days} to judge on. Days "
+        "are sealed every night; choose another --from, compute days of an older version again with `btc backfill`, or ask "
+        "for a rough figure with --min-trained-days and --min-tested-days"
     )
     raise InvalidInput(msg)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN
-from btc_core.names import HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN, MINUTES, TICKS, VolatilityTarget
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,6 +24,11 @@ BID_TARGETS: tuple[str, ...] = tuple(f"bid_{h}m_bps" for h in HORIZONS_MIN)
 """10⁴ ln(bid[t + h] / bid[t]). In a history of bars the close takes the place of the bid, since bars hold no quotes."""
 RV_TARGETS: tuple[str, ...] = tuple(f"rv_1m_grid_{h}m" for h in HORIZONS_MIN)
 """Sum of squared one-minute log returns over (t, t + h min]. The name says the grid, since other grids are other targets."""
+
+TICK_RV_TARGETS: tuple[str, ...] = tuple(f"rv_5s_grid_{h}m" for h in HORIZONS_MIN)
+"""The realized variance of ticks over (t, t + h min] (`btc_core.models.tick_variance`)."""
+VARIANCE_TARGETS: dict[VolatilityTarget, tuple[str, ...]] = {MINUTES: RV_TARGETS, TICKS: TICK_RV_TARGETS}
+"""The names of the labels of a volatility model, by what it forecasts."""
 
 LABEL_SPAN_NS = max(HORIZONS_MIN) * NS_PER_MIN
 """How far a label looks ahead. Rows nearer than this to a test block must not be trained on."""

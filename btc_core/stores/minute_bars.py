@@ -30,3 +30,8 @@ def read_stored(db: QuestDB, symbol: str, days: float) -> np.ndarray:
             f"AND ts > cast({since_ns} AS TIMESTAMP_NS) ORDER BY ts"
         )
     )
+
+
+def count_stored(db: QuestDB, symbol: str) -> int:
+    """The number of stored bars of a market."""
+    return int(db.execute(f"SELECT count() FROM minute_bars WHERE {of_symbol(symbol)}")[0][0])  # noqa: S608 - a quoted symbol

@@ -329,8 +329,8 @@ PREDICTION_OUTCOMES = Table(
                        ("silver_features.bid",)),
                 Column(f"bid_forecast_{h}m_bps", "DOUBLE", "bps", "forecast of that return; the random walk's forecast is 0",
                        (f"{_BIDS}.bid_{h}m_usd",)),
-                Column(f"realized_{h}m_bps", "DOUBLE", "bps",
-                       f"root of the summed squared one-minute log-mid returns over {h} min", ("silver_features.mid",)),
+                Column(f"realized_{h}m_bps", "DOUBLE", "bps", f"root of the summed squared one-minute log-mid returns over {h} min, "
+                       "or of the variance of ticks if that is the target", ("silver_features.mid",)),
                 Column(f"sigma_{h}m_bps", "DOUBLE", "bps", f"forecast of the realized volatility over {h} min", (f"{_SIGMAS}.sigma_{h}m_bps",)),
             )
         ),
@@ -354,6 +354,8 @@ PREDICTION_OUTCOMES = Table(
         ),
         Column("late", "BOOLEAN", "", f"whether the forecast was made more than {LATE_FORECAST_S} s after its row was received; scores "
                "and coverage leave such outcomes out", (f"{_BIDS}.made_at", f"{_BIDS}.ts_recv")),
+        Column("volatility_target", "SYMBOL", "", "what the volatility model forecast and realized_… is: the variance of minutes or "
+               "of ticks; null is minutes", (f"{_SIGMAS}.model_version",)),
     ),
     ("ts_event", "symbol"),
 )  # fmt: skip
@@ -380,6 +382,8 @@ PREDICTION_SKILL = Table(
                    (f"{_OUTCOMES}.bid_inside_{level}", f"{_OUTCOMES}.volatility_inside_{level}"))
             for level in LEVELS_PCT
         ),
+        Column("target", "SYMBOL", "", "what the volatility was: minutes or ticks; null for the bid, and for minutes in older rows",
+               (f"{_OUTCOMES}.volatility_target",)),
     ),
     ("ts", "symbol", "quantity", "hours"),
 )  # fmt: skip

@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from btc_core.clock import NS_PER_DAY
+from btc_core.names import MINUTES
 from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
+    from btc_core.names import VolatilityTarget
     from btc_core.tables.form import Table
 
 
@@ -22,6 +24,16 @@ def of_symbol(symbol: str) -> str:
     """
     quoted = symbol.replace("'", "''")
     return f"symbol = '{quoted}'"
+
+
+def of_target(target: VolatilityTarget) -> str:
+    """The condition for the outcomes of volatilities of one target. Those that were stored without one are of minutes.
+
+    >>> of_target("ticks")
+    "volatility_target = 'ticks'"
+    """
+    condition = f"volatility_target = '{target}'"
+    return condition if target != MINUTES else f"({condition} OR volatility_target IS NULL)"
 
 
 def within(column: str, begin_ns: int, end_ns: int) -> str:

@@ -73,7 +73,7 @@ class FakeRegistry(Registry):
         return Registration(key.name, "8", "run", "url")
 
 
-def outcomes(symbol: str, loss: float, inside: float, *, late: bool = False) -> pd.DataFrame:
+def outcomes(symbol: str, loss: float, inside: float, *, late: bool = False, target: str = "ticks") -> pd.DataFrame:
     """Five hours of outcomes of version 7, whose QLIKE is `loss` where HARX's is about 0.5; late ones between the minutes."""
     rng = np.random.default_rng(2)
     rows: dict[str, Any] = {}
@@ -91,6 +91,7 @@ def outcomes(symbol: str, loss: float, inside: float, *, late: bool = False) -> 
     for name, mean in (("model", loss), ("harx", 0.5), ("har", 0.6), ("ewma", 0.6), ("naive", 1.2)):
         rows[f"qlike_{name}_5m"] = rng.gamma(2.0, mean / 2.0, MINUTES)
     rows["bid_forecast_5m_bps"] = np.zeros(MINUTES)
+    rows["volatility_target"] = pd.Categorical([target] * MINUTES)
     return pd.DataFrame(rows)
 
 
@@ -112,7 +113,9 @@ def silver(symbol: str) -> pd.DataFrame:
         "symbol": pd.Categorical([symbol] * MINUTES),
         "feature_version": pd.Categorical([FEATURE_VERSION] * MINUTES),
     }
-    return pd.DataFrame({"ts_event": stamps, **names, **rows})
+    place = {name: np.zeros(MINUTES, np.int64) for name in ("kafka_partition", "frame_item", "trade_id")}
+    place["kafka_offset"] = np.arange(MINUTES) * 10
+    return pd.DataFrame({"ts_event": stamps, **names, **rows, **place})
 
 
 def run(settings: Settings, *symbols: str) -> dict[str, bool]:
@@ -140,7 +143,10 @@ def test_skill_and_drift_are_written_and_checked_and_a_champion_with_a_bad_day_i
         for symbol, loss in ((good, 0.45), (bad, 0.9)):
             db.write(PREDICTION_OUTCOMES.name, outcomes(symbol, loss, 0.9), "ts_event")
             db.write(PREDICTION_OUTCOMES.name, outcomes(symbol, 50.0, 0.0, late=True), "ts_event")
-            wait_for(lambda symbol=symbol: count(db, PREDICTION_OUTCOMES.name, symbol) == 2 * MINUTES, "outcomes")  # type: ignore[misc]
+            before = outcomes(symbol, 50.0, 0.0, target="minutes")
+            before["ts_event"] -= pd.Timedelta(minutes=MINUTES)
+            db.write(PREDICTION_OUTCOMES.name, before, "ts_event")
+            wait_for(lambda symbol=symbol: count(db, PREDICTION_OUTCOMES.name, symbol) == 3 * MINUTES, "outcomes")  # type: ignore[misc]
         db.write("silver_features", silver(good), "ts_event")
         wait_for(lambda: count(db, "silver_features", good) == MINUTES, "feature rows")
 
@@ -151,12 +157,13 @@ def test_skill_and_drift_are_written_and_checked_and_a_champion_with_a_bad_day_i
         assert "demoted" not in WORLD
         wait_for(lambda: count(db, "gold_prediction_skill", good) == 8, "skill of two quantities over four periods")
         skill = db.execute(
-            "SELECT outcomes, best_baseline, ratio, coverage_90 FROM gold_prediction_skill "
+            "SELECT outcomes, best_baseline, ratio, coverage_90, target FROM gold_prediction_skill "
             f"WHERE symbol = '{good}' AND quantity = 'volatility' AND hours = 24"
         )
         assert skill[0][:2] == [MINUTES, "harx"]
         assert skill[0][2] == pytest.approx(0.9, abs=0.2)
         assert skill[0][3] == pytest.approx(0.9, abs=0.05)
+        assert skill[0][4] == "ticks", "outcomes of a model of minutes are in the same period and are not mixed in"
         wait_for(lambda: count(db, "gold_feature_drift", good) == 2, "drift of two features")
         found = dict(db.execute(f"SELECT feature, psi - psi_by_chance FROM gold_feature_drift WHERE symbol = '{good}'"))
         assert found["log_rv_5m"] < 0.0 < found["return_1m_bps"]

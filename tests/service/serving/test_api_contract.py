@@ -112,6 +112,7 @@ def outcomes(first_ns: int) -> pd.DataFrame:
                 values[column.name] = ["BTC/USD" if column.name == "symbol" else "x"] * ROWS
     values |= {
         "late": np.full(ROWS, False),
+        "volatility_target": ["ticks"] * ROWS,
         "qlike_model_5m": np.full(ROWS, 0.3),
         "bid_return_5m_bps": np.full(ROWS, 3.0),
         "bid_forecast_5m_bps": np.full(ROWS, 1.0),

@@ -102,7 +102,7 @@ def of_the_simulator() -> dict[str, VolatilityModel]:
     """The models of the four generated markets."""
     end_ns = (EPOCH_MIN + (10 + DAYS) * 1440) * NS_PER_MIN
     known = {symbol: up_to(generated(symbol), end_ns, DAYS) for symbol in GENERATED}
-    pool = training.make_pool(GENERATED, lambda symbol: (known[symbol], None))
+    pool = training.make_pool(GENERATED, lambda symbol: (known[symbol], None, None))
     assert pool is not None
     assert pool.symbols == GENERATED
     models = {}
@@ -139,7 +139,7 @@ def real_pool() -> Pool:
     """Three real markets, with AVAX as the fourth, whose newest bars are nine months older."""
     bars = {symbol: up_to(recorded(symbol), END_NS, days) for symbol, days in REAL.items()}
     bars["AVAXUSDT"] = up_to(recorded("AVAXUSDT"), ns("2024-03-01"), 29.0)
-    pool = training.make_pool(tuple(bars), lambda symbol: (bars[symbol], None))
+    pool = training.make_pool(tuple(bars), lambda symbol: (bars[symbol], None, None))
     assert pool is not None
     return pool
 

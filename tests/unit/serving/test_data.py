@@ -13,7 +13,7 @@ import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.days.history import History, StoredDay, _parts_of_day
-from btc_core.days.series import BAR_NAMES, SERIES, join_bars, last_of_minutes
+from btc_core.days.series import BAR_NAMES, SERIES, join_bars
 from btc_core.days.table_formats import encoded
 from btc_core.errors import ServiceError
 from btc_core.tables.arrow import arrow_schema
@@ -166,15 +166,6 @@ def test_bars_of_the_stream_only_fill_minutes_that_are_missing() -> None:
     assert [moment.value // NS_PER_MIN for moment in joined["ts"].to_pandas()] == [1, 2, 3, 5, 6]
     assert joined["close"].to_pylist() == [1.0, 1.0, 9.0, 1.0, 9.0]
     assert joined["source"].to_pylist() == ["file", "file", "stream", "file", "stream"]
-
-
-def test_the_last_row_of_a_minute_is_found_across_chunks() -> None:
-    def chunk(*seconds: int) -> pa.Table:
-        return pa.table({"ts_event": pa.array([each * NS_PER_S for each in seconds], pa.timestamp("ns"))})
-
-    found = last_of_minutes([chunk(1, 59, 60), chunk(61, 119), chunk(300)])
-    assert [moment.value // NS_PER_S for moment in found["ts_event"].to_pandas()] == [59, 119, 300]
-    assert [moment.value // NS_PER_S for moment in found["minute_end"].to_pandas()] == [60, 120, 360]
 
 
 def test_a_day_is_cut_between_minutes_and_no_row_is_in_two_parts() -> None:

@@ -131,8 +131,9 @@ def test_the_level_is_restored_from_the_served_forecasts_and_their_outcomes() ->
     class Table:
         def execute(self, sql: str) -> list[list[object]]:
             if "bid_quantiles" in sql:
-                return [[rows[-1][0], *[msgspec.json.encode(NORMAL.tolist()).decode()] * 2]]
+                return [[rows[-1][0], *[msgspec.json.encode(NORMAL.tolist()).decode()] * 2, None]]
             assert "late = false AND volatility_model_kind = 'xgboost'" in sql
+            assert "(volatility_target = 'minutes' OR volatility_target IS NULL)" in sql
             return rows
 
     tracker = restore_tracker(Table(), "BTC/USD", NORMAL, NORMAL)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -12,14 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
-from btc_core.days.closing_rows import closing_rows, last_before_closes
+from btc_core.days.closing_rows import closing_rows
 from btc_core.days.lake import Manifest
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.market.events import QUOTE, TRADE
+from btc_core.names import FRESH_ROW_NS
+from btc_core.stores.newest_rows import newest_of_minutes
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import SILVER_FEATURES
 from btc_core.utc_day import day_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.unit
 
@@ -38,7 +44,7 @@ def places(rows: list[tuple[float, int, int, int, int]]) -> pa.Table:
 
 def chosen(rows: list[tuple[float, int, int, int, int]]) -> dict[int, int]:
     """The minute of each close and the index of its row."""
-    closes_ns, index = last_before_closes(places(rows))
+    closes_ns, index = newest_of_minutes(places(rows), FRESH_ROW_NS)
     return dict(zip(((closes_ns - BEGIN_NS) // NS_PER_MIN).tolist(), index.tolist(), strict=True))
 
 
@@ -54,6 +60,12 @@ def test_of_rows_of_one_frame_the_last_item_is_chosen_however_they_are_stored() 
 
 def test_a_row_that_is_too_old_at_the_close_is_not_chosen() -> None:
     assert chosen([(49.9, 0, 1, 0, 0), (110.0, 0, 2, 0, 0)]) == {2: 1}
+
+
+def test_without_a_limit_of_age_a_quiet_minute_has_the_row_of_its_begin() -> None:
+    ends_ns, index = newest_of_minutes(places([(1.0, 0, 1, 0, 0), (119.0, 0, 2, 0, 0)]))
+    assert ((ends_ns - BEGIN_NS) // NS_PER_MIN).tolist() == [1, 2]
+    assert index.tolist() == [0, 1]
 
 
 def test_a_late_row_is_left_out_because_it_holds_what_came_after_the_close() -> None:
@@ -82,6 +94,10 @@ class MemoryStore(ObjectStore):
     def get(self, key: str) -> bytes | None:
         self.reads.append(key)
         return self.objects.get(key)
+
+    def pieces(self, key: str) -> Iterator[bytes]:
+        body = self.get(key)
+        yield from [] if body is None else [body[:1_000], body[1_000:]]
 
     def put(self, key: str, body: bytes) -> None:
         self.objects[key] = body
