@@ -98,9 +98,10 @@ class VolatilityModel:
         if self._forest is None or self.net is None or columns is None:
             return baseline, baseline
         members = self._member_logs(matrix, columns, logs)
-        five = sum(self.manifest.members[name].share * each for name, each in members.items())
-        mean = self._path(np.asarray(five), logs) + self._offsets
-        return _sigma_bps(np.where(self.corrects(columns)[:, np.newaxis], mean, logs)), baseline
+        mean = np.asarray(sum(self.manifest.members[name].share * each for name, each in members.items()))
+        five = logs[:, -1] + self.manifest.correction_factor * (mean - logs[:, -1])
+        path = self._path(five, logs) + self._offsets
+        return _sigma_bps(np.where(self.corrects(columns)[:, np.newaxis], path, logs)), baseline
 
     def corrects(self, columns: Singles) -> npt.NDArray[np.bool_]:
         """Which rows trees and net forecast, (n,); HARX alone forecasts the others."""
@@ -159,7 +160,7 @@ class VolatilityModel:
     def as_baseline(self) -> VolatilityModel:
         """HARX alone, which serves when the trees and the net have stopped being better."""
         cleared: dict[str, Any] = {"pool": (), "offsets": (), "members": {}, "inputs": InputUse()}
-        cleared |= {"pretrained": "", "needs_columns": True}
+        cleared |= {"pretrained": "", "needs_columns": True, "correction_factor": 1.0}
         cleared |= dict.fromkeys(("level", "harx_share", "harx_shape_share"), 0.0)
         manifest = msgspec.structs.replace(self.manifest, kind="harx", **cleared)
         return VolatilityModel(manifest, self.harx, (), self.baselines)

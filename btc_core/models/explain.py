@@ -37,7 +37,7 @@ class Explanation(msgspec.Struct, frozen=True):
     harx: float
     """What HARX adds, at its share of the forecast."""
     net: float
-    """What the net's correction of HARX adds, at the net's share."""
+    """What the net's correction of HARX adds, at the net's share and the factor of all corrections."""
     offset: float
     trees: dict[str, float]
     """What each feature adds through the trees (Lundberg et al. 2020), largest effect first."""
@@ -52,13 +52,14 @@ def explain(model: VolatilityModel, row: Floats, columns: Singles) -> Explanatio
     manifest = model.manifest
     trees, net = manifest.members[TREES_MEMBER], manifest.members[NET_MEMBER]
     inputs = model.tree_inputs(row, columns, log_harx)
-    parts = trees.share * _contributions(model.boosters, inputs)[0][0]
-    offset = manifest.offsets[-1] + trees.share * trees.offset + net.share * net.offset
+    trees_weight, net_weight = (manifest.correction_factor * member.share for member in (trees, net))
+    parts = trees_weight * _contributions(model.boosters, inputs)[0][0]
+    offset = manifest.offsets[-1] + trees_weight * trees.offset + net_weight * net.offset
     effects = dict(zip(model.tree_input_names, parts[:-1].tolist(), strict=True))
     ranked = dict(sorted(effects.items(), key=lambda pair: -abs(pair[1])))
     base = manifest.level + float(parts[-1])
-    harx = (trees.share * manifest.harx_share + net.share) * (five - manifest.level)
-    correction = net.share * float(model.net.corrections(row, columns, log_harx)[0])
+    harx = (1.0 - trees_weight * (1.0 - manifest.harx_share)) * (five - manifest.level)
+    correction = net_weight * float(model.net.corrections(row, columns, log_harx)[0])
     return Explanation(
         base + harx + correction + offset + float(parts[:-1].sum()), base, harx, correction, offset, ranked
     )

@@ -97,6 +97,7 @@ def _with_members(
         level=level,
         harx_share=chosen.harx_start_share,
         harx_shape_share=chosen.harx_shape_share,
+        correction_factor=chosen.correction_factor,
         members={TREES_MEMBER: Member(1.0 - chosen.net_share), NET_MEMBER: Member(chosen.net_share)},
     )
     return VolatilityModel(manifest, model.harx, (trees,), model.baselines, net)

@@ -61,6 +61,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Share of HARX's difference between a horizon and five minutes that a volatility forecast takes."""
     members: dict[str, Member] = {}
     """The members of the volatility model by name."""
+    correction_factor: float = 1.0
+    """What the members' mean correction of HARX is multiplied by."""
     offsets: tuple[float, ...] = ()
     """For each horizon, what brings its mean forecast to the mean of RV in training, ln."""
     quantiles: tuple[tuple[float, ...], ...] = ()

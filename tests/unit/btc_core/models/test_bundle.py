@@ -279,13 +279,19 @@ def test_a_row_without_columns_has_the_forecast_of_harx(frame: dataset.Frame, tr
     assert np.array_equal(trees.predict(frame.matrix[:20]), harx)
 
 
-def test_the_forecast_is_the_mean_of_its_members_in_logs(frame: dataset.Frame, trees: bundle.VolatilityModel) -> None:
+def test_the_forecast_corrects_harx_by_a_multiple_of_the_mean_of_its_members(
+    frame: dataset.Frame, trees: bundle.VolatilityModel
+) -> None:
     known = model_rows.has_columns(frame.columns)
     rows, columns = frame.matrix[known], frame.columns[known]
     members = trees.members(rows, columns)
     shares = trees.manifest.members
     assert sum(member.share for member in shares.values()) == 1.0
-    five = sum(shares[name].share * np.log(sigma[:, -1]) for name, sigma in members.items())
+    mean = sum(shares[name].share * np.log(sigma[:, -1]) for name, sigma in members.items())
+    harx = np.log(trees.baseline(rows)[:, -1])
+    factor = trees.manifest.correction_factor
+    assert factor == RECIPE.volatility.correction_factor > 1.0
+    five = harx + factor * (mean - harx)
     offset = 0.5 * trees.manifest.offsets[-1]
     is_mean = np.isclose(np.log(trees.predict(rows, columns)[:, -1]), five + offset, atol=1e-9)
     assert is_mean.mean() > 0.95, "in the others, σ was kept from falling with the horizon"

@@ -61,6 +61,7 @@ ANOTHER: dict[str, Any] = {
     "volatility.harx_first_days": 9.0,
     "volatility.trees": 2,
     "volatility.net_share": 0.9,
+    "volatility.correction_factor": 0.5,
     "volatility.harx_shape_share": 0.9,
     "volatility.net.hidden": (8, 5),
     "volatility.net.seeds": 1,
@@ -222,7 +223,7 @@ def test_a_loaded_bundle_forecasts_by_the_recipe_that_it_was_fitted_with(tmp_pat
     chosen = SMALL
     for path in ("harx.rv_windows_min", "harx.volume_windows_min", "baselines.har_windows_min",
                  "baselines.ar_windows_min", "volatility.harx_start_share", "volatility.harx_shape_share",
-                 "volatility.net_share"):  # fmt: skip
+                 "volatility.net_share", "volatility.correction_factor"):  # fmt: skip
         chosen = changed(chosen, path, ANOTHER[path])
     frame = frame_of(RECIPE.dataset)
     fitted = fitting.fit_volatility(frame, chosen), fitting.fit_bid(frame, chosen)
