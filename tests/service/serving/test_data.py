@@ -311,7 +311,9 @@ def test_btc_export_day_writes_every_quote_and_trade_from_either_store(
     at_exchange = events[events["ev"] & AT_EXCHANGE != 0]
     traded = at_exchange[at_exchange["ev"] & 0xFF == TRADE_EVENT]
     assert np.array_equal(np.sort(traded["px"]), np.sort(trades["price"].to_numpy()), equal_nan=True)
-    assert np.count_nonzero((at_exchange["ev"] & 0xFF == DEPTH_EVENT) & (at_exchange["qty"] != 0)) == 2 * len(quotes) > 0
+    assert (
+        np.count_nonzero((at_exchange["ev"] & 0xFF == DEPTH_EVENT) & (at_exchange["qty"] != 0)) == 2 * len(quotes) > 0
+    )
     with pytest.raises(InvalidInput, match=f"no quotes of BTC/USD on {NEVER}"):
         export_day(NEVER, to="hftbacktest", out=out, data_dir=folder)
     with pytest.raises(InvalidInput, match=r"ends in [.]npz"):
