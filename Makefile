@@ -7,9 +7,6 @@ STAMPS := $(VENV)/.stamps
 # uv from the PATH, else a copy in a folder of its own: among the packages, `uv pip sync` would remove it.
 UV = $$(command -v uv || echo $(VENV)/.uv/bin/uv)
 ARGS ?=
-# `make test TOGETHER="-n 2 --dist loadfile"` runs two files of tests at a time, on servers of their own. It takes half the
-# time where nothing else uses the cores; on a busy machine, tests that watch a clock may fail.
-TOGETHER ?=
 MINUTES ?= 10
 SEED ?= 1
 
@@ -27,8 +24,10 @@ install: $(STAMPS)/run ## install what running needs, start nothing
 down: ## stop everything; the data stays
 	@if [ -x $(BIN)/btc ]; then $(BIN)/btc down $(ARGS); fi
 
+# `make test ARGS="-n 2 --dist loadfile"` runs two files of tests at a time, on servers of their own. It takes half the time
+# where nothing else uses the cores; on a busy machine, tests that watch a clock may fail.
 test: $(STAMPS)/dev ## all tests
-	$(BIN)/python -m pytest -q $(TOGETHER) $(ARGS)
+	$(BIN)/python -m pytest -q $(ARGS)
 
 check: $(STAMPS)/dev ## style, types, import contracts, Dagster definitions
 	$(BIN)/ruff check .

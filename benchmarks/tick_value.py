@@ -90,13 +90,14 @@ class LabelLosses(msgspec.Struct, frozen=True):
     """QLIKE on the rows of a day that have both labels."""
 
     ticks: Any
-    """Of the model of ticks on the variance of ticks."""
+    """Losses of the model of ticks on the variance of ticks."""
     ticks_harx: Any
     minutes: Any
-    """Of the model of minutes on the variance of minutes."""
+    """Losses of the model of minutes on the variance of minutes."""
     minutes_harx: Any
     crossed: Any
-    """Of the model of ticks on the variance of minutes, at the level that the two had to each other in training."""
+    """Losses of the model of ticks on the variance of minutes, after its forecast was multiplied by the ratio of both variances in
+    training."""
     rows: int
 
 

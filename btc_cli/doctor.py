@@ -6,7 +6,6 @@ What does not belong here: fixing anything.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from btc_cli.exchange_choice import connection_problem
 from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
-from btc_core.clock import now_ns
+from btc_core.clock import from_ns, now_ns
 from btc_core.days.archive_proof import days_without_archive
 from btc_core.errors import BtcError, ServiceError, StackError
 from btc_core.features.releases import CALENDAR, load_calendars
@@ -93,7 +92,7 @@ def check_machine(stack: Stack) -> Iterator[Finding]:
     yield Finding("Java", _problem(java))
     for server in ("questdb", "kafka"):
         yield Finding(f"jars of {server}", _problem(partial(jars, server)))
-    today = datetime.now(UTC).date()
+    today = from_ns(now_ns()).date()
     yield Finding("release calendar", calendar_problem(load_calendars().values(), today), is_warning=True)
 
 

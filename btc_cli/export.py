@@ -16,6 +16,7 @@ from btc_core.days.history import History
 from btc_core.days.series import SERIES, missing_text, series_named
 from btc_core.days.table_formats import encoded
 from btc_core.errors import InvalidInput
+from btc_core.files import atomic_write
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.utc_day import day_ns, days_between
@@ -98,13 +99,6 @@ class _Counter:
 
 
 def _write(out: Path, pieces: Iterator[bytes]) -> None:
-    """Write the file under another name first, so that a failed export leaves no half file."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"{out.name}.part")
-    try:
-        with part.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(out) as file:
+        for piece in pieces:
+            file.write(piece)

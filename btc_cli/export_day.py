@@ -18,6 +18,7 @@ from btc_core.days.backtest_files import QUOTE_COLUMNS, TRADE_COLUMNS, backtest_
 from btc_core.days.history import History
 from btc_core.days.series import missing_text, series_named
 from btc_core.errors import InvalidInput, ServiceError
+from btc_core.files import atomic_write
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.utc_day import day_ns
@@ -59,10 +60,8 @@ def export_day(
         typer.echo(f"{counts} → {out}, as {name}")
         return
     made = backtest_events(quotes, trades)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f"part-{out.name}")
-    np.savez_compressed(part, data=made.events)
-    part.replace(out)
+    with atomic_write(out) as file:
+        np.savez_compressed(file, data=made.events)
     shifted = f"; {made.shift_ns / NS_PER_MS:.3f} ms were added to the times of arrival" if made.shift_ns else ""
     typer.echo(f"{counts} → {out}, {len(made.events)} events{shifted}")
 
@@ -72,11 +71,11 @@ def _whole_day(history: History, name: str, symbol: str, day: str, columns: Sequ
     series = series_named(name)
     begin_ns = day_ns(day)
     span = symbol, begin_ns, begin_ns + NS_PER_DAY
-    if day not in series.stored_days(history, *span):
+    stored = history.days(series.tables[0], *span)
+    if not stored:
         raise InvalidInput(missing_text(series, symbol, [day]))
     rows = pa.concat_tables([series.part(columns).empty_table(), *series.chunks(history, *span, columns)])
-    (stored,) = history.days(series.tables[0], *span)
-    if stored.copy is None and stored.rows != len(rows):
-        msg = f"{len(rows)} {name} of {symbol} were read of {stored.rows} that are stored on {day}; try again"
+    if stored[0].copy is None and stored[0].rows != len(rows):
+        msg = f"{len(rows)} {name} of {symbol} were read of {stored[0].rows} that are stored on {day}; try again"
         raise ServiceError(msg)
     return rows

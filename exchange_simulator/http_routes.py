@@ -88,7 +88,7 @@ class HttpRoutes:
         return _json(self._health()) if is_known else _json({"error": "not found"}, HTTPStatus.NOT_FOUND)
 
     async def _public(self, name: str, query: dict[str, str], client_ip: str) -> Response:
-        retry_after_s, outage = self._rest.retry_after_s(), self._rest.outage
+        retry_after_s, outage = self._rest.throttle.retry_after_s(), self._rest.outage
         body = await asyncio.to_thread(self._rest.answer, name, query, client_ip)
         if body["error"]:
             self._hub.note("rest_refused")
@@ -96,17 +96,13 @@ class HttpRoutes:
             return _json(body, HTTPStatus.SERVICE_UNAVAILABLE)
         if not retry_after_s or outage:
             return _json(body)
-        response = _json(body, HTTPStatus.TOO_MANY_REQUESTS)
-        response.headers["Retry-After"] = str(retry_after_s)
-        return response
+        return _throttled(body, retry_after_s)
 
     async def _of_perpetual(self, path: str, query: dict[str, str]) -> Response | None:
         if path in KINDS:
             return None
-        if retry_after_s := self._perpetuals.rest.retry_after_s():
-            response = _json({"code": -1_003, "msg": "Too many requests."}, HTTPStatus.TOO_MANY_REQUESTS)
-            response.headers["Retry-After"] = str(retry_after_s)
-            return response
+        if retry_after_s := self._perpetuals.rest.throttle.retry_after_s():
+            return _throttled({"code": -1_003, "msg": "Too many requests."}, retry_after_s)
         try:
             status, body = await asyncio.to_thread(self._perpetuals.rest.answer, path, query)
         except InvalidInput as error:
@@ -212,6 +208,12 @@ class HttpRoutes:
             "finished": self._hub.finished,
             "peak_rss_mb": round(peak / _RSS_PER_MB, 1),
         }
+
+
+def _throttled(body: object, retry_after_s: int) -> Response:
+    response = _json(body, HTTPStatus.TOO_MANY_REQUESTS)
+    response.headers["Retry-After"] = str(retry_after_s)
+    return response
 
 
 def _json(body: object, status: HTTPStatus = HTTPStatus.OK) -> Response:

@@ -180,7 +180,9 @@ class Forecaster:
 
 
 def _take_prices(part: Part) -> None:
-    """Give the tracker the mids of all rows."""
+    """Give the tracker the mids of all rows if an outcome depends on them."""
+    if not part.tracker.needs_prices:
+        return
     ts_ns = np.array([row.ts_event_ns for row in part.rows])
     part.tracker.take_prices(ts_ns, np.array(part.clocks_ns), part.values[:, _MID_COLUMN])
 

@@ -28,7 +28,7 @@ from btc_core.models import intervals, scores
 from btc_core.models import level as online_level
 from btc_core.models.targets import LABEL_SPAN_NS
 from btc_core.models.tick_variance import is_current, log_price_by_second, tick_variance
-from btc_core.names import FRESH_ROW_NS, HORIZONS_MIN, LEVELS_PCT, MINUTES, VolatilityTarget
+from btc_core.names import FRESH_ROW_NS, HORIZONS_MIN, LEVELS_PCT, MINUTES, TICKS, VolatilityTarget
 from btc_core.tables.sql import of_symbol, of_target
 
 if TYPE_CHECKING:
@@ -175,6 +175,11 @@ class OutcomeTracker:
     def change_target(self, target: VolatilityTarget, volatility_quantiles: Floats) -> None:
         """Begin with the quantiles of a model of another variance: errors and level of the one before say nothing about it."""
         self.volatility_target, self.volatility_quantiles, self.level = target, volatility_quantiles, online_level.START
+
+    @property
+    def needs_prices(self) -> bool:
+        """Whether an outcome depends on the mid at each second: that of the model in force, or one that is not final yet."""
+        return TICKS in (self.volatility_target, *(each.volatility_target for each in self._origins.values()))
 
     def take_prices(self, ts_ns: Longs, clocks_ns: Longs, mids: Floats) -> None:
         """Take the mids of rows, in the order of the log, with their event times and the clock at each.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 QUOTE_COLUMNS = ("ts_event", "ts_recv", "bid", "bid_qty", "ask", "ask_qty", "kafka_offset", "frame_item")
 TRADE_COLUMNS = ("ts_event", "ts_recv", "price", "qty", "side", "trade_id", "kafka_offset", "frame_item")
+BY_ARRIVAL = [(name, "ascending") for name in ("ts_recv", "kafka_offset", "frame_item")]
 
 EVENT = np.dtype(
     [
@@ -60,7 +61,7 @@ class BacktestEvents(msgspec.Struct, frozen=True):
 
 def backtest_events(quotes: pa.Table, trades: pa.Table) -> BacktestEvents:
     """Quotes (`QUOTE_COLUMNS`) and trades (`TRADE_COLUMNS`) as the events of hftbacktest."""
-    arrived = quotes.sort_by([("ts_recv", "ascending"), ("kafka_offset", "ascending"), ("frame_item", "ascending")])
+    arrived = quotes.sort_by(BY_ARRIVAL)
     is_buy = np.array(trades["side"].to_pylist(), object) == "buy"
     parts = [
         *_best_level(arrived, DEPTH_EVENT | BUY, "bid", "bid_qty"),
@@ -154,21 +155,23 @@ def write_nautilus(out: Path, symbol: str, home: str, quotes: pa.Table, trades: 
     )
     catalog = ParquetDataCatalog(str(out))
     catalog.write_data([instrument])
-    arrived = quotes.sort_by([("ts_recv", "ascending"), ("kafka_offset", "ascending")])
     catalog.write_data(
         [
             QuoteTick(
                 name, Price(bid, prices), Price(ask, prices), Quantity(bid_qty, sizes), Quantity(ask_qty, sizes), at, to
             )
-            for at, to, bid, bid_qty, ask, ask_qty in zip(*_values(arrived, QUOTE_COLUMNS[:6]), strict=True)
+            for at, to, bid, bid_qty, ask, ask_qty in zip(
+                *_values(quotes.sort_by(BY_ARRIVAL), QUOTE_COLUMNS[:6]), strict=True
+            )
         ]
     )
     sides = {"buy": AggressorSide.BUYER, "sell": AggressorSide.SELLER}
-    arrived = trades.sort_by([("ts_recv", "ascending"), ("kafka_offset", "ascending"), ("frame_item", "ascending")])
     catalog.write_data(
         [
             TradeTick(name, Price(price, prices), Quantity(qty, sizes), sides[side], TradeId(str(trade_id)), at, to)
-            for at, to, price, qty, side, trade_id in zip(*_values(arrived, TRADE_COLUMNS[:6]), strict=True)
+            for at, to, price, qty, side, trade_id in zip(
+                *_values(trades.sort_by(BY_ARRIVAL), TRADE_COLUMNS[:6]), strict=True
+            )
         ]
     )
     return str(name)

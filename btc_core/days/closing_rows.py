@@ -30,7 +30,7 @@ from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns, day_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from btc_core.days.lake import Manifest
     from btc_core.stores.questdb import QuestDB
@@ -40,6 +40,8 @@ BATCH_ROWS = 50_000
 """Rows of a copy that are decoded at once: 25 MB."""
 ALWAYS_NS = 2**62
 """A time after all rows."""
+ROWS = "rows"
+"""The kind of what is kept of a copy: the rows at its closes."""
 _log = logging.getLogger(__name__)
 
 
@@ -51,15 +53,9 @@ def closing_rows(  # noqa: PLR0913, PLR0917 - where rows are, and which of them
     Days that begin at `until_ns` or later are left out. Without a `store`, and for days whose copy cannot be read, only the
     days that QuestDB still has are returned. Rows of another feature version are left out.
     """
-    in_database = days_in_database(db, symbol, since_ns, until_ns)
-    copies = copied_days(store, since_ns, until_ns, in_database) if store is not None else []
     parts = []
-    for day in sorted({*in_database, *copies}):
-        if day in in_database:
-            rows = _of_database(db, symbol, day, every_min)
-        else:
-            assert store is not None  # noqa: S101 - there are no copies without a store, and mypy does not see it
-            rows = _of_copy(store, symbol, day)
+    for day, place in sealed_days(db, store, symbol, since_ns, until_ns):
+        rows = _of_database(db, symbol, day, every_min) if place is None else _of_copy(place, symbol, day)
         parts.append(_every(rows, every_min))
     joined = [rows for rows in parts if len(rows.origin_ns)]
     if not joined:
@@ -67,6 +63,16 @@ def closing_rows(  # noqa: PLR0913, PLR0917 - where rows are, and which of them
     return StreamRows(
         np.concatenate([rows.origin_ns for rows in joined]), np.concatenate([rows.matrix for rows in joined])
     )
+
+
+def sealed_days(
+    db: QuestDB, store: ObjectStore | None, symbol: str, since_ns: int, until_ns: int
+) -> Iterator[tuple[str, ObjectStore | None]]:
+    """The sealed days of a time, oldest first, each with the store that has its copy; None if QuestDB has the day."""
+    in_database = days_in_database(db, symbol, since_ns, until_ns)
+    copies = copied_days(store, since_ns, until_ns, in_database) if store is not None else []
+    for day in sorted({*in_database, *copies}):
+        yield day, None if day in in_database else store
 
 
 def newest_rows_of_copy(  # noqa: PLR0913 - the file, and limits that callers combine
@@ -92,11 +98,9 @@ def newest_rows_of_copy(  # noqa: PLR0913 - the file, and limits that callers co
     asked = (ends_ns > after_ns) & (ends_ns <= until_ns)
     ends_ns, wanted = ends_ns[asked], own_rows[chosen[asked]]
     present = [name for name in names if name in file.schema_arrow.names]
-    parts, places_of_parts, first = (
-        [pa.schema([file.schema_arrow.field(name) for name in present]).empty_table()],
-        [],
-        0,
-    )
+    parts = [pa.schema([file.schema_arrow.field(name) for name in present]).empty_table()]
+    places_of_parts = []
+    first = 0
     for batch in file.iter_batches(BATCH_ROWS, columns=present):
         inside = np.flatnonzero((wanted >= first) & (wanted < first + len(batch)))
         if len(inside):
@@ -145,27 +149,42 @@ def _of_database(db: QuestDB, symbol: str, day: str, every_min: int) -> StreamRo
 
 
 def _of_copy(store: ObjectStore, symbol: str, day: str) -> StreamRows:
-    """The rows at the closes of a day's copy, which are then kept on the store: a whole day has a thousand times more rows."""
+    """The rows at the closes of a day's copy; none if it cannot be read."""
+
+    def make(file: pq.ParquetFile) -> pa.Table:
+        return newest_rows_of_copy(file, symbol, MODEL_FEATURES, max_age_ns=FRESH_ROW_NS, version=FEATURE_VERSION)
+
     try:
-        manifest = read_manifest(store, SILVER_FEATURES.name, day)
-        if manifest is None or not manifest.seal or manifest.feature_version != FEATURE_VERSION:
-            return StreamRows.none()
-        key = closes_key(manifest, symbol)
-        kept = store.get(key)
-        if kept is not None:
-            return _stream_rows(pq.read_table(io.BytesIO(kept)))
-        with open_copy(store, manifest) as file:
-            rows = newest_rows_of_copy(file, symbol, MODEL_FEATURES, max_age_ns=FRESH_ROW_NS, version=FEATURE_VERSION)
-        sink = io.BytesIO()
-        pq.write_table(rows, sink, compression="zstd")
-        store.put(key, sink.getvalue())
+        rows = kept_of_copy(store, symbol, day, ROWS, make)
     except StoreError as error:
         _log.warning("the copy of %s cannot be read, so its minutes are those of bars: %s", day, error)
-        return StreamRows.none()
-    return _stream_rows(rows)
+        rows = None
+    return StreamRows.none() if rows is None else _stream_rows(rows)
 
 
-def closes_key(manifest: Manifest, symbol: str, kind: str = "rows") -> str:
+def kept_of_copy(
+    store: ObjectStore, symbol: str, day: str, kind: str, make: Callable[[pq.ParquetFile], pa.Table]
+) -> pa.Table | None:
+    """What `make` makes of the copy of a day, which is then kept on the store: a copy takes seconds to read.
+
+    Returns None if there is no sealed copy of the present feature version. Raises `StoreError`.
+    """
+    manifest = read_manifest(store, SILVER_FEATURES.name, day)
+    if manifest is None or not manifest.seal or manifest.feature_version != FEATURE_VERSION:
+        return None
+    key = closes_key(manifest, symbol, kind)
+    kept = store.get(key)
+    if kept is not None:
+        return pq.read_table(io.BytesIO(kept))
+    with open_copy(store, manifest) as file:
+        made = make(file)
+    sink = io.BytesIO()
+    pq.write_table(made, sink, compression="zstd")
+    store.put(key, sink.getvalue())
+    return made
+
+
+def closes_key(manifest: Manifest, symbol: str, kind: str = ROWS) -> str:
     """The key of what is kept of the closes of a copy; it changes with the copy, so that it is never that of another one."""
     market = hashlib.sha256(symbol.encode()).hexdigest()[:8]
     return f"{CLOSES_PREFIX}/{manifest.day}/{market}-{manifest.content_sha256[:16]}-{FEATURE_VERSION}-{kind}.parquet"

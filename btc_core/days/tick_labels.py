@@ -8,20 +8,16 @@ What does not belong here: the variance of a price path (`btc_core.models.tick_v
 
 from __future__ import annotations
 
-import io
 import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns
-from btc_core.days.closing_rows import ALWAYS_NS, closes_key, copied_days, days_in_database
-from btc_core.days.lake import open_copy, read_manifest
+from btc_core.days.closing_rows import ALWAYS_NS, kept_of_copy, sealed_days
 from btc_core.errors import StoreError
-from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.models.dataset import TickLabels
 from btc_core.models.targets import TICK_RV_TARGETS
 from btc_core.models.tick_variance import is_current, log_price_by_second, origins_between, tick_variance
@@ -30,6 +26,8 @@ from btc_core.tables.sql import of_symbol, on_day
 from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
     from btc_core.stores.questdb import QuestDB
     from btc_core.stores.s3 import ObjectStore
 
@@ -44,19 +42,10 @@ def read_tick_labels(
 
     Without a `store`, and for days whose copy cannot be read, only the days that QuestDB still has are returned.
     """
-    in_database = days_in_database(db, symbol, since_ns, until_ns)
-    copies = copied_days(store, since_ns, until_ns, in_database) if store is not None else []
-    parts = []
-    for day in sorted({*in_database, *copies}):
-        if day in in_database:
-            columns = ", ".join(COLUMNS)
-            rows = db.query(
-                f"SELECT {columns} FROM {SILVER_FEATURES.name} WHERE {of_symbol(symbol)} AND {on_day(SILVER_FEATURES, day)}"  # noqa: S608 - names of the catalogue
-            )
-            parts.append(labels_of_day(rows, day))
-        else:
-            assert store is not None  # noqa: S101 - there are no copies without a store, and mypy does not see it
-            parts.append(_of_copy(store, symbol, day))
+    parts = [
+        _of_database(db, symbol, day) if place is None else _of_copy(place, symbol, day)
+        for day, place in sealed_days(db, store, symbol, since_ns, until_ns)
+    ]
     if not parts:
         return TickLabels.none()
     return TickLabels(
@@ -87,28 +76,31 @@ def labels_of_day(rows: pa.Table, day: str) -> TickLabels:
     return TickLabels(origins_s[known] * NS_PER_S, realized[known])
 
 
+def _of_database(db: QuestDB, symbol: str, day: str) -> TickLabels:
+    rows = db.query(
+        f"SELECT {', '.join(COLUMNS)} FROM {SILVER_FEATURES.name} "  # noqa: S608 - names of the catalogue
+        f"WHERE {of_symbol(symbol)} AND {on_day(SILVER_FEATURES, day)}"
+    )
+    return labels_of_day(rows, day)
+
+
 def _of_copy(store: ObjectStore, symbol: str, day: str) -> TickLabels:
-    """The labels of a day's copy, which are then kept on the store: they never change, and a copy takes seconds to read."""
-    try:
-        manifest = read_manifest(store, SILVER_FEATURES.name, day)
-        if manifest is None or not manifest.seal or manifest.feature_version != FEATURE_VERSION:
-            return TickLabels.none()
-        key = closes_key(manifest, symbol, TICK_RV_TARGETS[0])
-        kept = store.get(key)
-        if kept is not None:
-            table = pq.read_table(io.BytesIO(kept))
-            return TickLabels(column_ns(table["origin"]), np.column_stack([table[name] for name in TICK_RV_TARGETS]))
-        with open_copy(store, manifest) as file:
-            parts = [
-                pa.Table.from_batches([batch]).filter(pc.equal(batch["symbol"], symbol))
-                for batch in file.iter_batches(columns=[*COLUMNS, "symbol"])
-            ]
+    """The labels of a day's copy; none if it cannot be read."""
+
+    def make(file: pq.ParquetFile) -> pa.Table:
+        parts = [
+            pa.Table.from_batches([batch]).filter(pc.equal(batch["symbol"], symbol))
+            for batch in file.iter_batches(columns=[*COLUMNS, "symbol"])
+        ]
         labels = labels_of_day(pa.concat_tables(parts), day)
         columns = dict(zip(TICK_RV_TARGETS, np.ascontiguousarray(labels.realized.T), strict=True))
-        sink = io.BytesIO()
-        pq.write_table(pa.table({"origin": pa.array(labels.origin_ns, pa.timestamp("ns")), **columns}), sink)
-        store.put(key, sink.getvalue())
+        return pa.table({"origin": pa.array(labels.origin_ns, pa.timestamp("ns")), **columns})
+
+    try:
+        table = kept_of_copy(store, symbol, day, TICK_RV_TARGETS[0], make)
     except StoreError as error:
         _log.warning("the copy of %s cannot be read, so its minutes have no variance of ticks: %s", day, error)
+        table = None
+    if table is None:
         return TickLabels.none()
-    return labels
+    return TickLabels(column_ns(table["origin"]), np.column_stack([table[name] for name in TICK_RV_TARGETS]))

@@ -60,8 +60,8 @@ def fit_volatility(
     floor = np.asarray(harx.rv_floor)
     common = frame.last_days(recipe.baselines.window_days)
     baselines = fit_baselines(common.matrix, np.maximum(common.realized, floor), floor, recipe.baselines)
-    manifest = new_manifest(VOLATILITY_MODEL, "harx", recipe=recipe.digest, **frame.training_window())
-    manifest = msgspec.structs.replace(manifest, targets=VARIANCE_TARGETS[frame.target])
+    targets = VARIANCE_TARGETS[frame.target]
+    manifest = new_manifest(VOLATILITY_MODEL, "harx", recipe=recipe.digest, targets=targets, **frame.training_window())
     model = VolatilityModel(manifest, harx, (), baselines)
     if (pool is not None or frame.days >= recipe.trees_need_days) and has_columns(frame.columns).any():
         model = _with_members(model, frame, recipe, trainer, pool)

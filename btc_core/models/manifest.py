@@ -100,12 +100,12 @@ def new_manifest(name: str, kind: ModelKind, **more: Any) -> Manifest:
     """A manifest of the current feature set and time, with a build id as its version."""
     created = now_ns()
     volatility = name == VOLATILITY_MODEL
+    more.setdefault("targets", RV_TARGETS if volatility else BID_TARGETS)
     return Manifest(
         name=name,
         kind=kind,
         version=f"{kind}-{created // 1_000_000_000}",
         created_ns=created,
-        targets=RV_TARGETS if volatility else BID_TARGETS,
         unit="bps of σ, cumulative over the horizon" if volatility else "bps of log return of the bid",
         **more,
     )

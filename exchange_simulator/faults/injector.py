@@ -158,7 +158,7 @@ class Injector:
                 hub.clock.set_skew(int(fault.seconds * NS_PER_S))
                 injected.is_over = lambda: fault.seconds == 0 or self._latest(ClockSkew) is not fault
             case RestThrottle(seconds=seconds):
-                self._rest.throttle(seconds)
+                self._rest.throttle.start(seconds)
                 self._end_after(injected, seconds)
             case (
                 Flap()
@@ -313,7 +313,7 @@ class Injector:
         self._hub.wrong_checksums = self._symbols_of(WrongChecksums)
         self._rest.outage = UNAVAILABLE if self._latest(RestError) else RATE_LIMITED if self._latest(RestLimit) else ""
         if self._latest(RestThrottle) is None:
-            self._rest.throttle(0.0)
+            self._rest.throttle.start(0.0)
         lag, unknown_pair = self._latest(RestLag), self._latest(RestUnknownPair)
         self._rest.lag_ns = int(lag.lag_s * NS_PER_S) if lag else 0
         self._rest.is_empty = self._latest(RestEmpty) is not None

@@ -52,7 +52,7 @@ class Perpetuals:
             case PerpetualSkipTrades(count=count):
                 self.streams.skip_trades(count)
             case PerpetualRestThrottle(seconds=seconds):
-                self.rest.throttle(seconds)
+                self.rest.throttle.start(seconds)
         return clients
 
     def is_over(self, fault: PerpetualFault) -> bool:

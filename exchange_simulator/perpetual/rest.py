@@ -5,12 +5,12 @@ What does not belong here: sockets and paths (`exchange_simulator.http_routes`),
 
 from __future__ import annotations
 
-import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from btc_core.clock import NS_PER_MIN, NS_PER_MS
 from exchange_simulator.perpetual import messages
+from exchange_simulator.rate_limit import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,15 +31,7 @@ class PerpetualRest:
     def __init__(self, tapes: Mapping[str, PerpetualTape], clock: MarketClock) -> None:
         self._tapes = tapes
         self._clock = clock
-        self._throttled_until_s = 0.0
-
-    def throttle(self, seconds: float) -> None:
-        """Refuse every request for this long; 0 ends it."""
-        self._throttled_until_s = self._clock.monotonic_s() + seconds if seconds else 0.0
-
-    def retry_after_s(self) -> int:
-        """Whole seconds for which requests are refused; 0 when they are answered."""
-        return max(0, math.ceil(self._throttled_until_s - self._clock.monotonic_s()))
+        self.throttle = Throttle(clock)
 
     def answer(self, path: str, query: Mapping[str, str]) -> Answer:
         """The status and the JSON of a path below the address of the exchange."""

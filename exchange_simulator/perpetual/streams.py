@@ -140,12 +140,14 @@ class PerpetualStreams:
     def _wanted(self, stream: str) -> list[Client]:
         return [client for client in self._clients if stream in client.streams]
 
-    def _publish(self, stream: str, texts: Iterable[str]) -> None:
-        """Queue messages for the subscribers of a stream; they are made only if there are any."""
-        if clients := self._wanted(stream):
+    def _publish(self, stream: str, texts: Iterable[str]) -> bool:
+        """Queue messages for the subscribers of a stream; returns whether there are any."""
+        clients = self._wanted(stream)
+        if clients:
             for text in texts:
                 for client in clients:
                     client.enqueue(text)
+        return bool(clients)
 
     async def _feed(self, tape: PerpetualTape) -> None:
         """Publish what happens on a perpetual from now on, until cancelled."""
@@ -157,8 +159,7 @@ class PerpetualStreams:
                 if wait_s > 0:
                     await asyncio.sleep(max(wait_s, SHORTEST_SLEEP_S))
                 if isinstance(event, Quote):
-                    self.quotes_sent[tape.symbol] += bool(self._wanted(quotes))
-                    self._publish(quotes, (messages.book_ticker(tape, event),))
+                    self.quotes_sent[tape.symbol] += self._publish(quotes, (messages.book_ticker(tape, event),))
                 elif self._to_skip[tape.name] > 0:
                     self._to_skip[tape.name] -= 1
                     self.skipped_ids[tape.symbol].append(event.trade_id)

@@ -6,13 +6,12 @@ of the market. What does not belong here: sockets and routes (`http_routes`), or
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, from_ns
 from btc_core.errors import InvalidInput
 from exchange_simulator.market.events import ALL_TRADES
-from exchange_simulator.rate_limit import RateLimit
+from exchange_simulator.rate_limit import RateLimit, Throttle
 from exchange_simulator.rest.candles import candle_rows, history_lines
 from exchange_simulator.units import MIN_PER_DAY, QTY_DECIMALS, qty_text, time_text
 
@@ -90,21 +89,13 @@ class RestApi:
         """Whether every page of trades is empty."""
         self.unlisted = ""
         """The symbol whose trades are refused as if it were not listed; empty for none."""
-        self._throttled_until_s = 0.0
-        """Before this time (monotonic) every request is refused with a `Retry-After`."""
+        self.throttle = Throttle(clock)
+        """While it lasts, every request is refused with a `Retry-After`."""
         self._trades_per_s = trades_per_s
         """Trades requests a second for each address and pair; 0 for no limit."""
         self._closed_candles: dict[tuple[str, int], tuple[int, list[list[Any]]]] = {}
         """By symbol and interval: the minute up to which they were computed, and their rows."""
         self._limits: dict[tuple[str, str], RateLimit] = {}
-
-    def throttle(self, seconds: float) -> None:
-        """Refuse every request for some seconds from now on, and name the seconds that are left; 0 ends it."""
-        self._throttled_until_s = self._clock.monotonic_s() + seconds if seconds else 0.0
-
-    def retry_after_s(self) -> int:
-        """The whole seconds after which requests are answered again; 0 while they are answered."""
-        return max(0, math.ceil(self._throttled_until_s - self._clock.monotonic_s()))
 
     def answer(self, name: str, query: Mapping[str, str], client_ip: str) -> dict[str, Any]:
         """The JSON body of `/0/public/<name>`."""
@@ -126,7 +117,7 @@ class RestApi:
         """Raise `ApiError` during an outage, and for a Trades request above the rate limit."""
         if self.outage:
             raise ApiError(self.outage)
-        if self.retry_after_s():
+        if self.throttle.retry_after_s():
             raise ApiError(THROTTLED)
         if name != "Trades" or self._trades_per_s <= 0:
             return

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 MINUTES, LABELLED = 3_000, 1_800
 FACTOR = 0.5
-"""Of the variance of minutes, which that of ticks is here."""
+"""The variance of ticks in these labels, as a share of that of minutes."""
 BARS = market(MINUTES)
 ORIGIN_NS = close_times_ns(BARS["ts_ns"])
 

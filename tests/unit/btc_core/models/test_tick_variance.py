@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 
 FIRST_S = 1_700_000_040  # a whole minute
 SIGMA = 1e-4
-"""Of a step of one second."""
+"""The standard deviation of the log return over one second."""
 
 
 def walk(seconds: int, seed: int = 1) -> np.ndarray:
