@@ -13,6 +13,7 @@ from btc_core.clock import SYSTEM_CLOCK
 from btc_core.errors import BtcError
 from btc_core.registry.champions import BaselineSource, ModelHolder
 from btc_core.settings import settings
+from btc_core.stores import origin
 from serving import logs
 from serving.app import create_app, new_broadcaster
 from serving.auth import RotatingToken
@@ -33,6 +34,8 @@ def main() -> int:
     try:
         configured = settings()
         logs.configure()
+        for unchecked in origin.check(configured, origin.TABLES, origin.NEWEST_ROWS):
+            sys.stderr.write(f"{unchecked}\n")
         env_file = os.environ.get("BTC_ENV_FILE")
         storage_problems = StorageProblems(configured)
         models = ModelHolder(BaselineSource(configured), configured.model.reload_s)
