@@ -203,7 +203,9 @@ def test_addresses_name_services_and_the_ports_on_which_they_listen(name: str) -
             assert listens[host] == int(port), (variable, value)
 
 
-@pytest.mark.parametrize("name", [*programs.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "mlflow"])
+@pytest.mark.parametrize(
+    "name", [*programs.WORKERS, "api", "alerts", "dagster-code", "dagster-web", "dagster-daemon", "mlflow"]
+)
 def test_a_command_is_the_one_of_the_native_stack(name: str) -> None:
     process = native_components()[name]
     assert without_location(SERVICES[name]["command"]) == without_location(process.command)
