@@ -157,7 +157,7 @@ def _newest_rows(settings: Settings) -> list[Store]:
             raise ServiceError(msg) from error
 
     def read() -> str:
-        return (call(lambda client: client.get(REDIS_KEY)) or b"").decode()  # type: ignore[no-any-return]
+        return (call(lambda client: client.get(REDIS_KEY)) or b"").decode()
 
     def write(origin: str) -> None:
         call(lambda client: client.set(REDIS_KEY, origin))
