@@ -19,6 +19,7 @@ import httpx
 import pytest
 from dotenv import dotenv_values
 
+from btc_cli.backfill import SEALING_ASSETS
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days.lake import kept_days
 from btc_core.stores.dagster import launch_backfill
@@ -198,7 +199,7 @@ def test_the_first_start_trains_champions_without_waiting_for_the_night(composit
 
 def test_the_copy_of_a_day_lies_on_the_object_store(composition: Composition) -> None:
     yesterday = day_of(now_ns() - NS_PER_DAY)
-    launch_backfill(composition.settings, DAY_ASSETS, [yesterday], {})
+    launch_backfill(composition.settings, SEALING_ASSETS, [yesterday], {})
     with ObjectStore(composition.settings.store) as store:
         wait_for(lambda: yesterday in kept_days(store, MINUTE_BARS.name), f"a verified copy of {yesterday}")
 
@@ -208,7 +209,9 @@ def test_live_settings_are_refused_by_the_data_of_the_simulator(composition: Com
     for service in ("prepare", "features"):
         done = composition.attempt("run", "--rm", "--no-deps", "-T", service, **live)
         assert done.returncode == 1
-        assert "holds the data of 'sim-kraken', and the settings are those of 'live-kraken'" in done.stdout + done.stderr
+        assert (
+            "holds the data of 'sim-kraken', and the settings are those of 'live-kraken'" in done.stdout + done.stderr
+        )
 
 
 @pytest.mark.parametrize("service", RESTARTED)
