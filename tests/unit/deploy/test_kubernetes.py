@@ -33,7 +33,18 @@ FOLDER = ROOT / "deploy" / "kubernetes"
 RELEASE = "1.35"
 """The version of Kubernetes whose schemas are used."""
 CUSTOM = {"ScaledObject"}
-WORKLOADS = ("ingest", "bronze", "features", "forecast", "repair", "api", "alerts", "mlflow", "prepare", "first-training")
+WORKLOADS = (
+    "ingest",
+    "bronze",
+    "features",
+    "forecast",
+    "repair",
+    "api",
+    "alerts",
+    "mlflow",
+    "prepare",
+    "first-training",
+)
 JOBS = {"prepare", "first-training"}
 """They end by themselves, so they have no probes and no services."""
 EVERY_WORKLOAD = pytest.mark.parametrize("name", WORKLOADS)
