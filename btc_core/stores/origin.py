@@ -112,7 +112,8 @@ def _tables(settings: Settings) -> list[Store]:
         with QuestDB(settings.questdb, TIMEOUT_S) as db:
             if not db.execute(f"SELECT 1 FROM tables() WHERE table_name = '{TABLE}'"):  # noqa: S608 - a constant
                 return ""
-            return "".join(origin for (origin,) in db.execute(f"SELECT origin FROM {TABLE}"))  # noqa: S608 - a constant
+            found = db.execute(f"SELECT DISTINCT origin FROM {TABLE}")  # noqa: S608 - a constant
+            return " and ".join(sorted(origin for (origin,) in found))
 
     def write(origin: str) -> None:
         with QuestDB(settings.questdb, TIMEOUT_S) as db:
