@@ -51,7 +51,7 @@ FROM runtime AS assets
 COPY --from=assets-packages /venv /venv
 COPY btc_core btc_core
 COPY btc_assets btc_assets
-COPY stack/__init__.py stack/postgres_connection.py stack/prepare.py stack/
+COPY stack/__init__.py stack/first_training.py stack/postgres_connection.py stack/prepare.py stack/
 COPY stack/servers/dagster.yaml deploy/dagster.containers.yaml deploy/
 COPY deploy/workspace.yaml /var/lib/btc/workspace.yaml
 RUN cat deploy/dagster.yaml deploy/dagster.containers.yaml > /var/lib/btc/dagster.yaml

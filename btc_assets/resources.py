@@ -5,11 +5,13 @@ What does not belong here: configuration. Settings come from the environment of 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from btc_core.settings import Settings, settings
+from btc_core.stores import origin
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
     from btc_core.names import ModelKey
     from btc_core.registry.bundles import Model, Registration
     from btc_core.registry.promotion import Promotion
+
+
+@cache
+def _check_origin(store: str) -> None:
+    """Raise `ConfigError` if a store holds other data than the settings name; once in each process."""
+    origin.check(settings(), store)
 
 
 class Environment(dg.ConfigurableResource[Any]):
@@ -32,7 +40,8 @@ class Database(dg.ConfigurableResource[Any]):
     """QuestDB."""
 
     def connect(self) -> QuestDB:
-        """A new client; use it in a `with`."""
+        """A new client; use it in a `with`. Raises `ConfigError` if the database holds other data."""
+        _check_origin(origin.TABLES)
         return QuestDB(settings().questdb)
 
 
@@ -40,7 +49,8 @@ class Lake(dg.ConfigurableResource[Any]):
     """The bucket of the object store that has the copies of tables."""
 
     def connect(self) -> ObjectStore:
-        """A new client; use it in a `with`."""
+        """A new client; use it in a `with`. Raises `ConfigError` if the object store holds other data."""
+        _check_origin(origin.OBJECTS)
         return ObjectStore(settings().store)
 
 

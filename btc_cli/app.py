@@ -30,6 +30,11 @@ COMMANDS = (
     Entry("init", "btc_cli.stack:init", "Create a data directory with settings and new secrets, and start nothing."),
     Entry("doctor", "btc_cli.doctor:doctor", "Check the machine and the stack, and say how to fix what is wrong."),
     Entry(
+        "alert",
+        "btc_cli.alert:alert",
+        "Send a test message to every contact of BTC_ALERT_URLS, and say which of them took it.",
+    ),
+    Entry(
         "replay",
         "btc_cli.recordings:replay",
         "Compute the feature rows of a recording or of an archived day with the code that the live stream uses.",

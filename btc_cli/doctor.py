@@ -20,6 +20,7 @@ from btc_core.clock import from_ns, now_ns
 from btc_core.days.archive_proof import days_without_archive
 from btc_core.errors import BtcError, ServiceError, StackError
 from btc_core.features.releases import CALENDAR, load_calendars
+from btc_core.stores import origin
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.schema import invalid_views
@@ -44,6 +45,8 @@ LOG_LINES = 5
 MIN_DAYS_LEFT = 2.0
 """The alert DiskFilling has the same bound."""
 METRICS_TIMEOUT_S = 5.0
+MARKED = {"kafka": origin.LOG, "questdb": origin.TABLES, "store": origin.OBJECTS, "valkey": origin.NEWEST_ROWS}
+"""The components whose data is marked with its origin."""
 RAISE_LIMITS = (
     "To raise them: `sudo sysctl -w vm.max_map_count=1048576` (in /etc/sysctl.d it stays), and for open files "
     "`ulimit -Hn` or LimitNOFILE of the service that runs `btc up`; then `btc down` and `btc up`"
@@ -106,7 +109,7 @@ def calendar_problem(calendars: Iterable[ReleaseCalendar], today: date) -> str:
 
 
 def check_components(stack: Stack) -> Iterator[Finding]:
-    """Ports, the health of every component, the exchanges, the materialized views, and the archives of the log."""
+    """Ports, the health of every component, the exchanges, whose data it is, the materialized views, and the archives of the log."""
     try:
         components = stack.components()
     except BtcError as error:
@@ -120,6 +123,9 @@ def check_components(stack: Stack) -> Iterator[Finding]:
     for name in exchange.names if stack.running else ():
         yield Finding(f"exchange {name}", connection_problem(exchange.only(name)) or "", is_warning=True)
     yield Finding("room on the disk", stack.disk_problem() or _full_soon(statuses["bronze"].url))
+    for name, store in MARKED.items():
+        if statuses[name].state in {"healthy", "degraded"}:
+            yield Finding(f"data of {name}", "; ".join(origin.problems(stack.settings, store)))
     if statuses["questdb"].state in {"healthy", "degraded"}:
         yield Finding("views", _view_problem(stack))
         yield from _limits(stack, statuses["questdb"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -126,6 +127,21 @@ class ExchangeSettings(Section):
     def names(self) -> tuple[str, ...]:
         """The exchanges that are followed, the home exchange first."""
         return tuple(dict.fromkeys((self.name, *(exchange_in(symbol) or self.name for symbol in self.symbols))))
+
+    @property
+    def origin(self) -> str:
+        """Whose market data this is; every store is marked with it. It can be part of the name of a file or a topic.
+
+        It has the mode, the home exchange, and the host if the exchange is live at another address than the public one.
+
+        >>> ExchangeSettings(mode="sim").origin, ExchangeSettings(name="coinbase").origin
+        ('sim-kraken', 'live-coinbase')
+        >>> ExchangeSettings(ws_url="ws://127.0.0.1:8765/v2").origin
+        'live-kraken-127.0.0.1-8765'
+        """
+        is_public = self.mode == "sim" or self.ws_url == PUBLIC_URLS[self.name]["ws_url"]
+        address = () if is_public else (urlsplit(self.ws_url).netloc,)
+        return re.sub(r"[^A-Za-z0-9.]", "-", "-".join((self.mode, self.name, *address)))
 
     def only(self, name: str) -> Self:
         """The settings of one exchange alone; of one that is not followed, without symbols and with public addresses."""

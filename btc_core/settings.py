@@ -266,6 +266,21 @@ class DiskSettings(Section):
         raise ValueError(msg)
 
 
+class AlertSettings(Section):
+    """Who is told when an alert fires. The process `alerts` reads it; without a contact it only logs the alerts."""
+
+    urls: SecretStr = SecretStr("")
+    """Addresses of the contacts in the form of Apprise, separated by commas or spaces: `ntfy://TOPIC`, `slack://…`, `tgram://…`,
+    `mailto://…`, or `json://HOST/PATH` for a webhook (`jsons://` with TLS)."""
+    wait_s: float = Field(30.0, ge=0)
+    """How long a message waits for further alerts after the first one, so that one fault gives one message."""
+    repeat_h: float = Field(4.0, gt=0)
+    """Time after which an alert that still fires is sent again."""
+    resolve_s: float = Field(120.0, ge=0)
+    """How long an alert must have stopped before it is called resolved, so that one that comes and goes does not send a message
+    each time."""
+
+
 class LinksSettings(Section):
     """Addresses for a person's browser, where they differ from those that the processes use."""
 
@@ -306,6 +321,7 @@ class Settings(BaseSettings):
     seal: SealSettings = SealSettings()
     backup: BackupSettings = BackupSettings()
     disk: DiskSettings = DiskSettings()
+    alert: AlertSettings = AlertSettings()
     links: LinksSettings = LinksSettings()
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ What does not belong here: anything that a test would want. This module only con
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from btc_core.clock import SYSTEM_CLOCK
 from btc_core.errors import BtcError
 from btc_core.registry.champions import BaselineSource, ModelHolder
 from btc_core.settings import settings
+from btc_core.stores import origin
 from serving import logs
 from serving.app import create_app, new_broadcaster
 from serving.auth import RotatingToken
@@ -33,6 +35,8 @@ def main() -> int:
     try:
         configured = settings()
         logs.configure()
+        for unchecked in origin.check(configured, origin.TABLES, origin.NEWEST_ROWS):
+            logging.getLogger("serving").warning("%s", unchecked)
         env_file = os.environ.get("BTC_ENV_FILE")
         storage_problems = StorageProblems(configured)
         models = ModelHolder(BaselineSource(configured), configured.model.reload_s)

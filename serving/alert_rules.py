@@ -1,7 +1,8 @@
 """The alerts that the API can judge from the metrics of the processes, each as one condition.
 
 Prometheus evaluates the alerts of `deploy/grafana/panels.py`. A native stack has no Prometheus, so this module repeats
-their conditions for the page of operators; a test compares names and durations. What does not belong here: sending alerts.
+their conditions for the page of operators and for messages; a test compares names and durations. What does not belong here:
+sending alerts (`alerts`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from serving.stored_rows import Scores
     from serving.worker_metrics import Series, WorkerMetrics
 
-NOT_JUDGED = frozenset({"NothingStored"})
-"""Alerts that compare several rates; only Prometheus judges them."""
 MINUTE_S = 60.0
 COVERAGE_SHARE_PCT = 80.0
+STORED_WINDOW_S = 300.0
+STORED_AS = {"trade": "bronze_trades", "ticker": "bronze_ticks"}
+"""The table that each frame of these channels must reach."""
+MIN_CAME = 20.0
+"""Fewer frames or trades may all be repetitions."""
 MIN_OUTCOMES = 60
 """Less than an hour of outcomes says nothing about coverage."""
 
@@ -104,6 +108,30 @@ def _feed_silent(facts: Facts) -> list[str] | None:
     return [] if sum(each.value for each in frames) > 0 else ["the exchange has sent nothing for 20 s"]
 
 
+def _nothing_stored(facts: Facts) -> list[str] | None:
+    frames, rows, trades = (
+        facts.metrics.growth(metric, STORED_WINDOW_S)
+        for metric in ("btc_frames_total", "btc_rows_acked_total", "btc_trades_total")
+    )
+    if not frames:
+        return None
+    came = {name: sum(each.value for each in frames if each.labels["channel"] == name) for name in STORED_AS}
+    stored = {table: sum(each.value for each in rows if each.labels["table"] == table) for table in STORED_AS.values()}
+    found = [
+        f"{came[channel]:.0f} frames of the channel {channel} came, and {table} got no row"
+        for channel, table in STORED_AS.items()
+        if came[channel] > MIN_CAME and stored[table] == 0
+    ]
+    verdicts: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for each in trades:
+        verdicts[each.labels["symbol"]][each.labels["verdict"] == "duplicate"] += each.value
+    return found + [
+        f"all {duplicates:.0f} trades of {symbol} were taken for duplicates"
+        for symbol, (others, duplicates) in verdicts.items()
+        if duplicates > MIN_CAME and others == 0
+    ]
+
+
 def _disk_filling(facts: Facts) -> list[str] | None:
     found = [each for each in facts.metrics.now("btc_disk_days_left") if not math.isnan(each.value)]
     full = [each for each in found if each.value < 2.0]
@@ -177,6 +205,7 @@ RULES = (
     Rule("GapOpen", "feed", 120, _above("btc_gaps_open", 0, "{value} gaps of {symbol} are open")),
     Rule("RepairRefused", "feed", 0, _above("btc_repair_gaps", 0, "{value} gaps of {symbol} cannot be repaired", state="refused")),
     Rule("RepairBehind", "feed", 60, _above("btc_repair_gaps", 0, "REST shows no trade after {value} gaps of {symbol}", state="behind")),
+    Rule("NothingStored", "feed", 60, _nothing_stored, is_severe=True),
     Rule("TradeIdsOdd", "feed", 0, _grew("btc_odd_trades_total", 900, 0, "{value} trades of {symbol} have odd ids ({kind})")),
     Rule("TableSuspended", "storage", 0, _above("btc_questdb_suspended", 0, "{table} is suspended"), is_severe=True),
     Rule("WalBehind", "storage", 60, _above("btc_questdb_wal_lag_transactions", 300, "{value} transactions of {table} are not readable yet")),

@@ -122,6 +122,8 @@ class AlertState(msgspec.Struct, frozen=True):
 
     name: str
     part: PartName
+    is_severe: bool
+    """Whether forecasts or stored data suffer while it fires."""
     state: Literal["firing", "pending", "ok", "unknown"]
     """`pending`: its condition holds, but not for `lasting_s` yet. `unknown`: its figures are not there."""
     lasting_s: int

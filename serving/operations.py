@@ -120,7 +120,7 @@ class OperationsWatch:
             self._since_s.pop(rule.name, None)
         link = self._settings.links.runbook_url or RUNBOOK
         runbook = f"{link}#{rule.name.lower()}"
-        return AlertState(rule.name, rule.part, state, rule.lasting_s, tuple(found or ()), runbook)
+        return AlertState(rule.name, rule.part, rule.is_severe, state, rule.lasting_s, tuple(found or ()), runbook)
 
     def _read_tables(self) -> None:
         states = wal_states(self._db.execute)

@@ -34,7 +34,6 @@ DURABILITY_MODES: tuple[Durability, ...] = get_args(Durability)
 """The first is the default; docs/decisions.md has the reason."""
 
 MARKETS = "BTC_EXCHANGE_MARKETS"
-HOME = "BTC_STACK_HOME_EXCHANGE"
 PERPETUAL = "binance-perp"
 """The exchange beside Kraken whose protocol the simulator uses."""
 
@@ -114,6 +113,7 @@ class Layout:
         self.make_dirs()
         home = symbols[0].partition(":")[0] if markets_variable(symbols) == MARKETS else exchange
         values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS, home)
+        values["BTC_ALERT_URLS"] = os.environ.get("BTC_ALERT_URLS", "")
         values["BTC_SEAL_FIRST_DAY"] = from_ns(now_ns() - DAYS_BEFORE_CREATION * NS_PER_DAY).strftime("%Y-%m-%d")
         if exchange:
             values["BTC_EXCHANGE_NAME"] = exchange
@@ -136,21 +136,6 @@ class Layout:
     def set_first_day(self, day: str) -> None:
         """Let Dagster's daily partitions begin at `day`, as 2026-07-19. Its processes read this when they start."""
         self._write(self.values() | {"BTC_SEAL_FIRST_DAY": day})
-
-    def keep_home(self, exchange: str) -> None:
-        """Note the home exchange of this data at the first start; raises `StackError` if it was another one.
-
-        The symbols of the home exchange do not name it, so data of two exchanges would mix under one symbol.
-        """
-        kept = self.values().get(HOME)
-        if kept is None:
-            self._write(self.values() | {HOME: exchange})
-        elif kept != exchange:
-            msg = (
-                f"{self.data_dir} holds data of the home exchange {kept}, and the settings begin with {exchange}: name {kept} "
-                f"first in {MARKETS}, or name another directory with --data-dir"
-            )
-            raise StackError(msg)
 
     def set_features_workers(self, workers: int) -> None:
         """Set how many processes share the symbols' features, 1 or 2, from the next start on."""

@@ -1,6 +1,6 @@
-"""What must exist in the servers before our programs start: databases, buckets, topics, tables.
+"""What must exist in the servers before our programs start: databases, buckets, topics, tables, and marks of whose data it is.
 
-Each function may run any number of times. What does not belong here: what a topic or table is (`btc_core`).
+Each function may run any number of times, and refuses a server that holds other data (`btc_core.stores.origin`). What does not belong here: what a topic or table is (`btc_core`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from psycopg2 import sql
 
 from btc_core.errors import StoreError
 from btc_core.settings import load_settings
+from btc_core.stores import origin
 from btc_core.stores.kafka import ensure_topics
 from btc_core.stores.s3 import s3_client
 from btc_core.waiting import wait_until
@@ -61,6 +62,7 @@ def buckets(settings: Settings) -> None:
             raise StoreError(msg) from last_error
     finally:
         client.close()
+    origin.claim(settings, origin.OBJECTS)
 
 
 def _create_and_probe(client: Any, names: tuple[str, ...]) -> None:  # boto3 makes the client's class at run time
@@ -76,6 +78,7 @@ def _create_and_probe(client: Any, names: tuple[str, ...]) -> None:  # boto3 mak
 
 def topics(settings: Settings, retention_bytes: int = 0) -> None:
     """Create the Kafka topics and set what each partition may keep; 0 bytes: as the settings say."""
+    origin.claim(settings, origin.LOG)
     ensure_topics(settings, retention_bytes or settings.kafka.retention_bytes)
 
 
@@ -84,6 +87,7 @@ def tables(settings: Settings) -> None:
     from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - loads pyarrow, which `btc status` and `btc logs` do not need
     from btc_core.tables.schema import ensure_tables  # noqa: PLC0415 - loads pyarrow, which `btc status` and `btc logs` do not need
 
+    origin.claim(settings, origin.TABLES)
     with QuestDB(settings.questdb) as db:
         ensure_tables(db)
 

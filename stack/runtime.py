@@ -128,7 +128,6 @@ class Stack:
         with self._locked():
             known = self.components()
             wanted = in_order(known, only)
-            self.layout.keep_home(self.settings.exchange.name)
             self._preflight(wanted, everything=only is None)
             remember_current(self.layout.data_dir)
             self._supervisor.write_conf(known.values())

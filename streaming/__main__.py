@@ -11,6 +11,7 @@ from btc_core import metrics
 from btc_core.errors import BtcError
 from btc_core.names import WorkerName
 from btc_core.settings import load_settings
+from btc_core.stores import origin
 
 SWITCH_S = 0.0005
 """How long the thread that writes tables may keep the interpreter while a message waits; Python's own is 5 ms."""
@@ -23,6 +24,14 @@ MODULES = {
 }
 """The module of each worker; its `run(settings)` is the process. A process imports only its own: with the libraries of all
 five, `ingest` and `repair` would take 178 MB instead of 80 MB at their start."""
+STORES = {
+    WorkerName.INGEST: (origin.LOG,),
+    WorkerName.BRONZE: (origin.LOG, origin.TABLES),
+    WorkerName.FEATURES: (origin.LOG, origin.TABLES, origin.NEWEST_ROWS),
+    WorkerName.FORECAST: (origin.LOG, origin.TABLES, origin.NEWEST_ROWS),
+    WorkerName.REPAIR: (origin.LOG,),
+}
+"""The stores of each worker; it refuses to start if one of them holds other data."""
 
 
 def main() -> int:
@@ -38,6 +47,8 @@ def main() -> int:
     try:
         settings = load_settings()
         metrics.serve(settings.metrics.host, settings.metrics.port)
+        for unchecked in origin.check(settings, *STORES[name]):
+            logging.getLogger(name).warning("%s", unchecked)
         importlib.import_module(MODULES[name]).run(settings)
     except BtcError as error:
         logging.getLogger(name).critical("stopped: %s", error)

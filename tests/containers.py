@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+ONE_SHOT = {"prepare", "store-owner", "first-training"}
+"""The services that end by themselves."""
 KNOWN_SETTINGS = {
     f"BTC_{section}_{field}".upper()
     for section, kind in Settings.model_fields.items()

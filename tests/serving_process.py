@@ -92,8 +92,9 @@ def write_forecast(
     return row
 
 
-def write_champions(cache: Path) -> None:
+def write_champions(settings: Settings, models: Path) -> None:
     """Fill the cache on disk as a process does that has loaded the champions once."""
+    cache = models / settings.exchange.origin
     rng = np.random.default_rng(7)
     inputs = rng.normal(-14.0, 1.0, (300, len(INPUTS)))
     realized = np.exp(rng.normal(-14.0, 0.3, (300, 5))) * np.arange(1, 6)

@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
     from btc_core.models.gate import Verdict
     from btc_core.settings import Settings
+    from btc_core.stores.mlflow import ModelVersion
 
 Model: TypeAlias = BidModel | VolatilityModel
 
 ARTIFACT_FOLDER, PLOTS_FOLDER = "bundle", "plots"
+ORIGIN_TAG = "origin"
+"""The tag with `ExchangeSettings.origin`: whose data a model was trained on."""
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -130,7 +133,8 @@ def load_challenger(settings: Settings, key: ModelKey) -> Model:
 
 
 def _cache(settings: Settings, key: ModelKey) -> BundleCache:
-    return BundleCache(settings.model.cache_dir / key.name)
+    """The cache of a model, in a folder of the data's origin, so that a process never finds bundles of another market."""
+    return BundleCache(settings.model.cache_dir / settings.exchange.origin / key.name)
 
 
 def _ensure_cached(settings: Settings, key: ModelKey, version: str) -> None:
@@ -139,7 +143,9 @@ def _ensure_cached(settings: Settings, key: ModelKey, version: str) -> None:
     if cache.has(version):
         return
     mlflow = mlflow_of(settings)
-    source = mlflow.version(key.name, version).source
+    found = mlflow.version(key.name, version)
+    _check_origin(settings, key, found)
+    source = found.source
     text = mlflow.get_artifact(f"{source}/{MANIFEST}")
     try:
         manifest = msgspec.json.decode(text, type=Manifest)
@@ -148,6 +154,24 @@ def _ensure_cached(settings: Settings, key: ModelKey, version: str) -> None:
         raise SchemaError(msg) from error
     files = {Path(name).name: mlflow.get_artifact(f"{source}/{name}") for name in manifest.files}
     cache.add(version, files | {MANIFEST: text})
+
+
+def _check_origin(settings: Settings, key: ModelKey, version: ModelVersion) -> None:
+    """Refuse a model of another market data than this process follows; older versions are tagged with the mode only."""
+    market = version.tags.get("market", "")
+    origin = version.tags.get(ORIGIN_TAG, "")
+    own = settings.exchange.origin
+    if origin in {"", own} and market in {"", _market(settings)}:
+        return
+    msg = (
+        f"version {version.version} of {key.name} was trained on the data of {origin or market!r}, and this process follows "
+        f"{own!r}: no such model serves here. Use a registry of its own (docs/how-to/live-exchange.md)"
+    )
+    raise SchemaError(msg)
+
+
+def _market(settings: Settings) -> str:
+    return "simulated" if settings.simulated else "live"
 
 
 def _load(cache: BundleCache, key: ModelKey, version: str) -> Model:
@@ -169,7 +193,8 @@ def _tags(settings: Settings, key: ModelKey, manifest: Manifest) -> dict[str, st
         "kind": manifest.kind,
         "feature_version": manifest.feature_version,
         "layout": str(manifest.layout),
-        "market": "simulated" if settings.simulated else "live",
+        "market": _market(settings),
+        ORIGIN_TAG: settings.exchange.origin,
         "data_from": from_ns(manifest.trained_from_ns).isoformat() if manifest.train_rows else "",
         "data_to": from_ns(manifest.trained_to_ns).isoformat() if manifest.train_rows else "",
         "recipe": manifest.recipe,

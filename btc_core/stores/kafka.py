@@ -86,6 +86,20 @@ def missing_topics(kafka: KafkaSettings, names: Sequence[str], timeout_s: float)
     return [name for name in names if name not in existing]
 
 
+def topics_with_prefix(kafka: KafkaSettings, prefix: str, timeout_s: float) -> list[str]:
+    """The topics whose names begin with a prefix; raises `ServiceError` when Kafka does not answer."""
+    with _translated_errors(kafka):
+        existing = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=timeout_s).topics
+    return [name for name in existing if name.startswith(prefix)]
+
+
+def create_empty_topic(kafka: KafkaSettings, name: str) -> None:
+    """Create a topic of one partition; raises `ServiceError`, also when it exists."""
+    with _translated_errors(kafka):
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+        admin.create_topics([NewTopic(name, 1, 1)])[name].result(ADMIN_TIMEOUT_S)
+
+
 def _topic_config(name: str, kafka: KafkaSettings, retention_bytes: int) -> dict[str, str]:
     limit = retention_bytes if name not in SMALL_TOPICS else retention_bytes // 10
     segment_bytes = min(SEGMENT_BYTES, max(MIN_SEGMENT_BYTES, limit // 8)) if limit else SEGMENT_BYTES

@@ -13,7 +13,7 @@ secret() { # its name, and the sed expression that makes its lines of those of t
     kubectl create secret generic "$1" --from-env-file=<(sed -nE "$2" "$file") "${options[@]}"
 }
 
-secret btc '/^BTC_\w+_(USER|PASSWORD|ACCESS_KEY|SECRET_KEY|TOKEN|FIRST_DAY)=/p'
+secret btc '/^BTC_\w+_(USER|PASSWORD|ACCESS_KEY|SECRET_KEY|TOKEN|FIRST_DAY|URLS)=/p'
 secret questdb 's/^BTC_QUESTDB_(USER|PASSWORD)=(.*)/QDB_HTTP_\1=\2\nQDB_PG_\1=\2/p'
 secret redis 's/^BTC_REDIS_PASSWORD=/default=/p'
 secret grafana '1s/.*/admin-user=btc/p; s/^BTC_GRAFANA_PASSWORD=/admin-password=/p'

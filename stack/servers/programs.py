@@ -1,4 +1,4 @@
-"""Our own programs: the exchange simulator, the stream workers and the API."""
+"""Our own programs: the exchange simulator, the stream workers, the API and the alerts."""
 
 from __future__ import annotations
 
@@ -41,9 +41,17 @@ ONE_THREAD = {
 MAX_ITERATION_S = 60.0
 """Longest time between two iterations of a healthy worker's loop; at a first start compiling the fold takes a third of it."""
 
+ALERTS = Component(
+    name="alerts",
+    title="Alerts, to the log and the contacts",
+    command=(sys.executable, "-m", "serving.alerts"),
+    env=ONE_THREAD,
+    waits_for=("api",),
+)
+
 
 def components(context: Context) -> tuple[Component, ...]:
-    """The simulator (in sim mode only), the workers and the API."""
+    """The simulator (in sim mode only), the workers, the API and the alerts."""
     simulator = (_simulator(context),) if context.settings.simulated else ()
     simulator_names = tuple(component.name for component in simulator)
     workers = [
@@ -52,7 +60,7 @@ def components(context: Context) -> tuple[Component, ...]:
     ]
     if context.features_workers > 1:
         workers.append(_worker(context, "features", *WORKERS["features"], instance=2))
-    return (*simulator, *workers, _api(context, workers))
+    return (*simulator, *workers, _api(context, workers), ALERTS)
 
 
 def _worker(context: Context, worker: str, title: str, waits_for: tuple[str, ...], instance: int = 1) -> Component:

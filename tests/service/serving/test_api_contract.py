@@ -52,7 +52,7 @@ def settings(servers: Callable[..., Settings]) -> Settings:
 @pytest.fixture(scope="module")
 def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder: Path = tmp_path_factory.mktemp("api")
-    write_champions(folder / "models")
+    write_champions(settings, folder / "models")
     newest = write_forecast(settings)
     write_features(settings)
     first_ns = now_ns() - ROWS * NS_PER_MIN

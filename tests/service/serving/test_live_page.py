@@ -32,7 +32,7 @@ def settings(servers: Callable[..., Settings]) -> Settings:
 
 @pytest.fixture
 def api(settings: Settings, tmp_path: Path) -> Iterator[Api]:
-    write_champions(tmp_path / "models")
+    write_champions(settings, tmp_path / "models")
     # QuestDB does not answer: the live numbers must do without past rows.
     with running(settings, tmp_path, BTC_QUESTDB_HTTP_URL=f"http://127.0.0.1:{free_port()}") as started:
         yield started
@@ -78,7 +78,7 @@ def test_the_page_shows_the_numbers_of_the_api_and_that_they_are_simulated(
 def test_new_forecasts_appear_without_a_reload_and_a_silent_market_is_reported(
     settings: Settings, page: Page, tmp_path: Path
 ) -> None:
-    write_champions(tmp_path / "models")
+    write_champions(settings, tmp_path / "models")
     with running(settings, tmp_path, BTC_API_MAX_FEATURE_AGE_S="2") as api:
         with market(settings):
             open_page(page, api)
@@ -92,7 +92,7 @@ def test_new_forecasts_appear_without_a_reload_and_a_silent_market_is_reported(
 
 
 def test_the_page_recovers_after_a_restart_of_the_api(settings: Settings, page: Page, tmp_path: Path) -> None:
-    write_champions(tmp_path / "models")
+    write_champions(settings, tmp_path / "models")
     port = str(free_port())
     with market(settings):
         with running(settings, tmp_path, BTC_API_PORT=port) as first:
@@ -123,7 +123,7 @@ COUNT_ANNOUNCEMENTS = """() => {
 def test_another_market_can_be_chosen_and_one_that_is_not_followed_is_not_waited_for(
     settings: Settings, page: Page, tmp_path: Path
 ) -> None:
-    write_champions(tmp_path / "models")
+    write_champions(settings, tmp_path / "models")
     with running(settings, tmp_path, BTC_EXCHANGE_SYMBOLS="BTC/USD,ETH/USD,SOL/USD") as api:
         write_features(settings)
         write_forecast(settings)

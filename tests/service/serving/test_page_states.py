@@ -43,7 +43,7 @@ def settings(servers: Callable[..., Settings]) -> Settings:
 @pytest.fixture(scope="module")
 def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder = tmp_path_factory.mktemp("api")
-    write_champions(folder / "models")
+    write_champions(settings, folder / "models")
     unused = {"BTC_QUESTDB_HTTP_URL": f"http://127.0.0.1:{free_port()}"}
     workers = {"BTC_METRICS_PEERS": f"ingest=127.0.0.1:{free_port()}"}
     with market(settings), running(settings, folder, **unused, **workers) as started:

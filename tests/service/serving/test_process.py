@@ -53,7 +53,7 @@ def settings(servers: Callable[..., Settings]) -> Settings:
 
 @pytest.fixture
 def api(settings: Settings, tmp_path: Path) -> Iterator[Api]:
-    write_champions(tmp_path / "models")
+    write_champions(settings, tmp_path / "models")
     with running(settings, tmp_path) as started:
         yield started
 

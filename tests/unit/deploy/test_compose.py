@@ -20,7 +20,7 @@ from stack.jars import WANTED
 from stack.layout import Layout
 from stack.ports import DEFAULT_PORTS
 from stack.servers import kafka, postgres, programs, questdb, seaweedfs, valkey
-from tests.containers import COMPOSE, KNOWN_SETTINGS, SERVICES, native_components, version, without_location
+from tests.containers import COMPOSE, KNOWN_SETTINGS, ONE_SHOT, SERVICES, native_components, version, without_location
 from tests.http_server import answering
 from tests.paths import ROOT
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 EVERY_SERVICE = pytest.mark.parametrize("name", list(SERVICES))
 
-ONE_SHOT = {"prepare", "store-owner"}
 STARTS_AS_ROOT = {"questdb", "postgres", "store-owner"}
 """Their entry points change the owner of the data directory and then drop to a user of their own; `store-owner` only does the
 former."""
@@ -171,7 +170,15 @@ def test_ports_are_published_on_loopback_and_are_those_of_the_native_stack(name:
 
 
 def test_every_variable_is_a_setting_and_every_secret_comes_from_init(tmp_path: Path) -> None:
-    for name in (*programs.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "prepare"):
+    for name in (
+        *programs.WORKERS,
+        "api",
+        "dagster-code",
+        "dagster-web",
+        "dagster-daemon",
+        "prepare",
+        "first-training",
+    ):
         given = {variable for variable in SERVICES[name]["environment"] if variable.startswith("BTC_")}
         assert given <= KNOWN_SETTINGS, name
     Layout(tmp_path / "stack").create("live")
@@ -196,7 +203,9 @@ def test_addresses_name_services_and_the_ports_on_which_they_listen(name: str) -
             assert listens[host] == int(port), (variable, value)
 
 
-@pytest.mark.parametrize("name", [*programs.WORKERS, "api", "dagster-code", "dagster-web", "dagster-daemon", "mlflow"])
+@pytest.mark.parametrize(
+    "name", [*programs.WORKERS, "api", "alerts", "dagster-code", "dagster-web", "dagster-daemon", "mlflow"]
+)
 def test_a_command_is_the_one_of_the_native_stack(name: str) -> None:
     process = native_components()[name]
     assert without_location(SERVICES[name]["command"]) == without_location(process.command)
@@ -275,10 +284,10 @@ def test_every_image_runs_its_process_without_a_shell_and_as_an_ordinary_user() 
         assert [rest for word, rest in stages[name] if word == "USER"][-1] == "btc", name
 
 
-def test_the_image_that_prepares_the_servers_has_every_module_of_the_stack_that_it_imports() -> None:
+def test_the_image_of_the_one_shot_services_has_every_module_of_the_stack_that_it_imports() -> None:
     sources = [source for word, rest in _stages()["assets"] if word == "COPY" for source in rest.split()[:-1]]
     copied = {ROOT / source for source in sources if source.startswith("stack/") and source.endswith(".py")}
-    assert ROOT / "stack/prepare.py" in copied
+    assert {ROOT / "stack/prepare.py", ROOT / "stack/first_training.py"} <= copied
     for file in copied:
         nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
         needed = {node.module for node in nodes if node.module and node.module.startswith("stack.")}

@@ -33,7 +33,20 @@ FOLDER = ROOT / "deploy" / "kubernetes"
 RELEASE = "1.35"
 """The version of Kubernetes whose schemas are used."""
 CUSTOM = {"ScaledObject"}
-WORKLOADS = ("ingest", "bronze", "features", "forecast", "repair", "api", "mlflow", "prepare")
+WORKLOADS = (
+    "ingest",
+    "bronze",
+    "features",
+    "forecast",
+    "repair",
+    "api",
+    "alerts",
+    "mlflow",
+    "prepare",
+    "first-training",
+)
+JOBS = {"prepare", "first-training"}
+"""They end by themselves, so they have no probes and no services."""
 EVERY_WORKLOAD = pytest.mark.parametrize("name", WORKLOADS)
 SERVERS = {"kafka-kafka-bootstrap": "kafka", "dagster-web": "dagster-web"}
 """Names of services here that are others in compose."""
@@ -137,7 +150,7 @@ def test_a_pod_is_nobody_can_write_where_compose_can_and_has_no_token_of_the_clu
     assert set(SERVICES[name].get("tmpfs", ())) <= mounts
 
 
-@pytest.mark.parametrize("name", [name for name in WORKLOADS if name != "prepare"])
+@pytest.mark.parametrize("name", [name for name in WORKLOADS if name not in JOBS])
 def test_a_probe_asks_what_the_health_check_of_compose_asks(name: str) -> None:
     here = container(name)
     (port,) = here["ports"]
@@ -302,7 +315,7 @@ NEEDS = {
     "bronze": {"kafka-kafka-bootstrap", "questdb"}, "features": {"kafka-kafka-bootstrap", "questdb", "redis"},
     "forecast": {"kafka-kafka-bootstrap", "questdb", "redis", "mlflow"},
     "api": {"questdb", "redis", "mlflow", "dagster-web"}, "mlflow": {"postgres"},
-    "prepare": {"kafka-kafka-bootstrap", "questdb", "postgres"},
+    "prepare": {"kafka-kafka-bootstrap", "questdb", "postgres"}, "first-training": {"mlflow", "dagster-web"}, "alerts": {"api"},
 }  # fmt: skip
 """Services that each talks to; `after` of the native components and what their settings name."""
 
@@ -310,7 +323,7 @@ NEEDS = {
 @EVERY_WORKLOAD
 def test_a_pod_reaches_what_it_needs_and_nothing_else_of_the_namespace(name: str) -> None:
     labels = pod(name)["metadata"]["labels"]
-    peers = PEERS | {each: pod(each)["metadata"]["labels"] for each in WORKLOADS if each != "prepare"}
+    peers = PEERS | {each: pod(each)["metadata"]["labels"] for each in WORKLOADS if each not in JOBS}
     reached = set()
     for service, theirs in peers.items():
         ports = _listens()[service]

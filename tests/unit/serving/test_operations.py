@@ -15,7 +15,7 @@ from btc_core.exchange_settings import ExchangeSettings
 from btc_core.settings import MetricsSettings, QuestdbSettings, Settings, StoreSettings
 from deploy.grafana.panels import ALERTS, TABLE_ALERTS
 from serving import worker_metrics
-from serving.alert_rules import NOT_JUDGED, RULES
+from serving.alert_rules import RULES
 from serving.operations import OperationsWatch
 from serving.worker_metrics import OWN, Reading, WorkerMetrics, quantile_s
 from tests.http_server import listening
@@ -90,10 +90,7 @@ def part(watch: OperationsWatch, name: str) -> tuple[str, str]:
 def test_the_judged_alerts_are_those_of_the_rules_and_last_as_long() -> None:
     lasting = {each.name: int(each.lasting[:-1]) * LASTING_S[each.lasting[-1]] for each in ALERTS}
     lasting |= {each.name: 0 for each in TABLE_ALERTS}
-    assert {rule.name: rule.lasting_s for rule in RULES} == {
-        name: seconds for name, seconds in lasting.items() if name not in NOT_JUDGED
-    }
-    assert lasting.keys() >= NOT_JUDGED
+    assert {rule.name: rule.lasting_s for rule in RULES} == lasting
 
 
 def test_nothing_is_claimed_before_the_first_collection() -> None:
@@ -178,6 +175,38 @@ def test_dead_letters_are_counted_since_the_start_and_lately(worker: str) -> Non
     (count,) = watch().dead_letters
     assert (count.process, count.reason, count.count, count.recent) == ("bronze", "bad_json", 5, 2)
     assert alert(watch, "DeadLetters").details == ("2 dead letters of bronze: bad_json",)
+
+
+def test_frames_that_reach_no_table_and_trades_that_are_all_duplicates_are_found(worker: str) -> None:
+    def counted(frames: int, rows: int, duplicates: int, others: int) -> list[str]:
+        return [
+            f'btc_frames_total{{exchange="kraken",channel="trade"}} {frames}',
+            f'btc_rows_acked_total{{worker="bronze",table="bronze_trades"}} {rows}',
+            f'btc_trades_total{{symbol="BTC/USD",verdict="duplicate"}} {duplicates}',
+            f'btc_trades_total{{symbol="BTC/USD",verdict="new"}} {others}',
+        ]
+
+    base = list(Worker.lines)
+    world = build()
+    watch = watch_of(world, f"ingest={worker}")
+    for figures, details in (
+        ((10, 10, 0, 10), ()),
+        ((40, 11, 0, 40), ()),
+        ((40, 11, 30, 41), ()),
+    ):
+        Worker.lines = [*base, *counted(*figures)]
+        watch.collect()
+        world.clock.now += 10 * NS_PER_S
+        assert alert(watch, "NothingStored").details == details
+    world.clock.now += 400 * NS_PER_S
+    watch.collect()
+    world.clock.now += 10 * NS_PER_S
+    Worker.lines = [*base, *counted(90, 11, 70, 41)]
+    watch.collect()
+    assert alert(watch, "NothingStored").details == (
+        "50 frames of the channel trade came, and bronze_trades got no row",
+        "all 40 trades of BTC/USD were taken for duplicates",
+    )
 
 
 def test_growth_survives_a_restart_and_counts_a_new_series_from_zero() -> None:

@@ -86,15 +86,6 @@ def test_the_simulator_gets_the_pairs_of_each_exchange(tmp_path: Path) -> None:
     assert given == ("--symbols", "BTC/USD", "ETH/USD", "--perpetuals", "BTC/USDT")
 
 
-def test_a_data_directory_keeps_its_home_exchange(tmp_path: Path) -> None:
-    layout = Layout(tmp_path / "live")
-    layout.create("live", symbols=MARKETS)
-    layout.keep_home("kraken")
-    layout.keep_home("kraken")
-    with pytest.raises(StackError, match="name kraken first in BTC_EXCHANGE_MARKETS"):
-        layout.keep_home("binance-perp")
-
-
 def test_ports_change_and_secrets_stay(layout: Layout) -> None:
     password = layout.settings().questdb.password
     layout.change_ports(ports_from(30_000))

@@ -11,6 +11,7 @@ import pytest
 
 from btc_core import names
 from btc_core.errors import InvalidInput, NotReady, SchemaError, StoreError
+from btc_core.exchange_settings import ExchangeSettings
 from btc_core.features import catalogue
 from btc_core.models import bundle, fitting, pooling
 from btc_core.models.dataset import make_frame
@@ -44,6 +45,10 @@ def settings(own_servers: Callable[..., Settings], tmp_path_factory: pytest.Temp
     """An MLflow server without any model, which keeps artifacts itself, and an empty cache."""
     cache = ModelSettings(cache_dir=tmp_path_factory.mktemp("cache"))
     return own_servers("mlflow").model_copy(update={"model": cache})
+
+
+def _cache(settings: Settings) -> Path:
+    return settings.model.cache_dir / settings.exchange.origin
 
 
 def _model(shrinkage: float = 0.0) -> bundle.BidModel:
@@ -171,7 +176,7 @@ def test_models_of_another_market_have_versions_a_cache_and_a_champion_of_their_
     promotion.promote(settings, ETHER, registered.version, "the first one")
     model = bundles.load_champion(settings, ETHER)
     assert (model.version, model.manifest.symbol) == ("1", "ETH/USD")
-    assert (settings.model.cache_dir / "bid-price-model-ETHUSD" / "1" / "bundle.json").is_file()
+    assert (_cache(settings) / "bid-price-model-ETHUSD" / "1" / "bundle.json").is_file()
     assert bundles.champion_version(settings, KEY) == bitcoin
     runs = httpx.post(
         f"{settings.mlflow.url}/api/2.0/mlflow/runs/search",
@@ -268,7 +273,7 @@ def test_a_training_that_is_killed_before_its_end_leaves_no_version(
 def test_an_altered_champion_is_refused(settings: Settings, tmp_path: Path) -> None:
     version = _champion(settings, _save(tmp_path / "a")).version
     bundles.load_champion(settings, KEY)
-    golden = settings.model.cache_dir / BID_MODEL / version / "golden.npz"
+    golden = _cache(settings) / BID_MODEL / version / "golden.npz"
     golden.write_bytes(golden.read_bytes()[:-10])
     with pytest.raises(SchemaError, match="SHA-256"):
         bundles.load_champion(settings, KEY)
@@ -279,7 +284,7 @@ def test_a_version_whose_manifest_is_missing_from_the_cache_is_downloaded_again(
 ) -> None:
     version = _champion(settings, _save(tmp_path / "a")).version
     bundles.load_champion(settings, KEY)
-    (settings.model.cache_dir / BID_MODEL / version / "bundle.json").unlink()
+    (_cache(settings) / BID_MODEL / version / "bundle.json").unlink()
     assert bundles.load_champion(settings, KEY).version == version
 
 
@@ -287,7 +292,7 @@ def test_the_cache_keeps_a_few_versions(settings: Settings, tmp_path: Path) -> N
     for number in range(KEPT_VERSIONS + 2):
         _champion(settings, _save(tmp_path / str(number)))
         bundles.load_champion(settings, KEY)
-    cached = settings.model.cache_dir / BID_MODEL
+    cached = _cache(settings) / BID_MODEL
     assert len([path for path in cached.iterdir() if path.is_dir()]) == KEPT_VERSIONS
 
 
@@ -303,3 +308,17 @@ def test_artifacts_can_be_on_the_object_store_itself(own_servers: Callable[..., 
         client.get_artifact(missing)
     with pytest.raises(StoreError, match="put_object"):
         refused.put_artifact(uri, b"")
+
+
+def test_a_champion_of_simulated_data_is_never_loaded_by_a_process_that_follows_a_live_market(
+    settings: Settings, tmp_path: Path
+) -> None:
+    registered = _champion(settings, _save(tmp_path / "bundle"))
+    assert bundles.load_champion(settings, KEY).manifest.version == registered.version
+    live = settings.model_copy(update={"exchange": ExchangeSettings()})
+    with pytest.raises(
+        SchemaError, match="was trained on the data of 'sim-kraken', and this process follows 'live-kraken'"
+    ):
+        bundles.load_champion(live, KEY)
+    with pytest.raises(NotReady, match=r"the cache .*live-kraken.* is empty"):
+        bundles.load_champion(_without_registry(live, settings.model.cache_dir), KEY)

@@ -1,0 +1,173 @@
+"""`python -m serving.alerts`: tells people about the alerts that the API judges, until a signal ends it.
+
+It is a process of its own, because the API cannot tell that it is away. It asks `/v1/operations`, logs every message, and sends
+it to the contacts of `BTC_ALERT_URLS`. With `--test` it sends them one message and ends. What does not belong here: the conditions of alerts (`alert_rules`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import httpx
+import msgspec
+
+from btc_core import metrics
+from btc_core.errors import BtcError, ServiceError
+from btc_core.settings import load_settings
+from serving.alert_messages import Firing, Outbox
+from serving.contacts import contacts
+from serving.operation_answers import AlertState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from btc_core.settings import Settings
+    from serving.contacts import Urgency
+
+PERIOD_S = 10.0
+"""The API judges the alerts as often."""
+TIMEOUT_S = 5.0
+AWAY_S = 30.0
+"""How long the API may be away, which is longer than a restart takes."""
+RETRY_S = 60.0
+"""Time until a contact that did not take a message is tried again."""
+API_DOWN = "ProcessDown"
+"""The alert for an API that is away; its section of the runbook says what to do."""
+
+_logger = logging.getLogger("alerts")
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """The part of `serving.operation_answers.Operations` that is used here."""
+
+    alerts: tuple[AlertState, ...]
+
+
+class Recipient(Protocol):
+    """A contact, or the log."""
+
+    name: str
+
+    def send(self, title: str, body: str, urgency: Urgency) -> None:
+        """Take a message; raises `ServiceError` if it was not delivered."""
+        ...
+
+
+class Log:
+    """The log of this process, which gets every message."""
+
+    name = "log"
+
+    def send(self, title: str, body: str, urgency: Urgency) -> None:
+        """Write the message to the log."""
+        level = logging.INFO if urgency in {"success", "info"} else logging.WARNING
+        _logger.log(level, "%s\n%s", title, body)
+
+
+class Alerts:
+    """Which alerts fire, and what each recipient has been told about them."""
+
+    def __init__(self, settings: Settings, recipients: Iterable[Recipient]) -> None:
+        self._url = f"http://{settings.api.host}:{settings.api.port}/v1/operations"
+        self._runbook = settings.links.runbook_url or "docs/runbook.md"
+        self._outboxes = [(recipient, Outbox(settings.alert, sender_of(settings))) for recipient in recipients]
+        self._retry_s: dict[str, float] = {}
+        self._judged: dict[str, Firing] = {}
+        """What fires by the last answer of the API."""
+        self._answered_s: float | None = None
+
+    def look(self, now_s: float) -> None:
+        """Ask the API once, and send every message that is due; `now_s` is a monotonic time."""
+        firing = self._ask(now_s)
+        for recipient, outbox in self._outboxes:
+            message = outbox.due(firing, now_s)
+            if message is None or now_s < self._retry_s.get(recipient.name, now_s):
+                continue
+            try:
+                recipient.send(message.title, message.body, message.urgency)
+            except ServiceError as error:
+                self._retry_s[recipient.name] = now_s + RETRY_S
+                _logger.warning("not sent: %s. The next attempt is in %g s", error, RETRY_S)
+            else:
+                outbox.delivered(message, now_s)
+
+    def _ask(self, now_s: float) -> dict[str, Firing]:
+        """The alerts that fire. One that fired still does while nobody can tell."""
+        try:
+            answer = httpx.get(self._url, timeout=TIMEOUT_S).raise_for_status()
+            states = msgspec.json.decode(answer.content, type=Judged).alerts
+        except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            return self._judged | self._away(error, now_s)
+        self._answered_s = now_s
+        unknown = {each.name for each in states if each.state == "unknown"}
+        kept = {name: alert for name, alert in self._judged.items() if name in unknown}
+        fires = [each for each in states if each.state == "firing"]
+        self._judged = kept | {
+            each.name: Firing(each.name, each.is_severe, each.details, each.runbook) for each in fires
+        }
+        return self._judged
+
+    def _away(self, error: Exception, now_s: float) -> dict[str, Firing]:
+        """The alert for an API that has not answered for too long."""
+        if self._answered_s is None:
+            self._answered_s = now_s
+        if now_s - self._answered_s < AWAY_S:
+            return {}
+        details = (f"The API does not answer at {self._url} ({type(error).__name__}), so nothing else is judged.",)
+        runbook = f"{self._runbook}#{API_DOWN.lower()}"
+        return {API_DOWN: Firing(API_DOWN, is_severe=True, details=details, runbook=runbook)}
+
+
+def sender_of(settings: Settings) -> str:
+    """Who sends the messages."""
+    return f"{'SIMULATED btc-forecast' if settings.simulated else 'btc-forecast'} on {socket.gethostname()}"
+
+
+def send_test(settings: Settings, known: Iterable[Recipient]) -> int:
+    """Send a test message to each contact and print which took it; returns 1 if one did not, or there is none."""
+    taken = []
+    for contact in known:
+        try:
+            contact.send(f"{sender_of(settings)}: test", "The alerts of this system arrive here.", "info")
+            taken.append(True)
+            _logger.info("%s took the message", contact.name)
+        except ServiceError as error:
+            taken.append(False)
+            _logger.warning("%s", error)
+    if not taken:
+        _logger.warning("there is no contact: set BTC_ALERT_URLS, such as ntfy://TOPIC, and start this process again")
+    return 0 if taken and all(taken) else 1
+
+
+def main() -> int:
+    """Tell people about alerts until a signal ends the process; returns 1 if the settings are wrong or a test failed."""
+    parser = argparse.ArgumentParser(prog="python -m serving.alerts", description=__doc__)
+    parser.add_argument("--test", action="store_true", help="send a test message to each contact, and end")
+    is_test = parser.parse_args().test
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        settings = load_settings()
+        known = contacts(settings.alert)
+        if is_test:
+            return send_test(settings, known)
+        metrics.serve(settings.metrics.host, settings.metrics.port)
+    except BtcError as error:
+        _logger.critical("stopped: %s", error)
+        return 1
+    _logger.info("contacts: %s", ", ".join(each.name for each in known) or "none (BTC_ALERT_URLS is empty)")
+    alerts = Alerts(settings, [Log(), *known])
+    pause = threading.Event()
+    while True:
+        alerts.look(time.monotonic())
+        pause.wait(PERIOD_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Training at the first start: it trains the models that have no champion, so that no market waits for the nightly training.
+
+`btc up` calls it, and `python -m stack.first_training` is the one-shot service `first-training` of the containers.
+What does not belong here: how models are trained (`btc_assets`), and waiting for the API (`btc_cli.first_forecast`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from btc_core.errors import BtcError, StackError
+from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.models.manifest import LAYOUT
+from btc_core.names import CHAMPION, FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
+from btc_core.registry.keys import model_keys
+from btc_core.settings import load_settings
+from btc_core.stores.dagster import launch_job, market_tags, run_status, run_url
+from btc_core.stores.mlflow import MlflowClient
+from btc_core.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from btc_core.settings import Settings
+
+TRAINING_TIMEOUT_S = 600.0
+"""On two cores a first training takes about a minute, most of it for loading libraries and fetching history."""
+SUCCESS = "SUCCESS"
+FINAL_STATUSES = frozenset({SUCCESS, "FAILURE", "CANCELED"})
+"""Statuses of a Dagster run that no other status follows."""
+POLL_S = 1.0
+
+_logger = logging.getLogger("first-training")
+
+
+def train_missing(settings: Settings, say: Callable[[str], None]) -> str:
+    """Train the models that have no usable champion; returns the final status of the run, or "" if none was missing.
+
+    `say` prints a line about each step. Raises `ServiceError` if a server does not answer, and `StackError` if the training
+    takes too long.
+    """
+    missing = missing_champions(settings)
+    if not missing:
+        return ""
+    say(f"no champion for the current features yet: {', '.join(missing)}")
+    status = train(settings, say)
+    if status == SUCCESS and (not settings.exchange.history_url or len(settings.exchange.names) > 1):
+        url = run_url(settings, launch_job(settings, FETCH_HISTORY_JOB, market_tags(settings.exchange.symbols)))
+        say(f"fetching older trades in the background, to train the models on them as well ({url})")
+    return status
+
+
+def missing_champions(settings: Settings) -> list[str]:
+    """The models without a champion that this version can load; raises `ServiceError` if MLflow does not answer.
+
+    An upgrade may have changed the features or the layout of a bundle.
+    """
+    needed = {"feature_version": FEATURE_VERSION, "layout": str(LAYOUT)}
+    mlflow = MlflowClient(settings.mlflow, settings.store)
+    missing = []
+    for key in model_keys(settings.exchange.symbols):
+        champion = mlflow.aliased_version(key.name, CHAMPION)
+        if champion is None or not needed.items() <= champion.tags.items():
+            missing.append(key.name)
+    return missing
+
+
+def train(settings: Settings, say: Callable[[str], None]) -> str:
+    """Run the training job to its end and return its final status; `say` prints each change of the status.
+
+    Raises `StackError` after `TRAINING_TIMEOUT_S`.
+    """
+    run_id = launch_job(settings, TRAIN_MODELS_JOB, market_tags(settings.exchange.symbols))
+    url = run_url(settings, run_id)
+    reported = ""
+
+    def final_status() -> str:
+        nonlocal reported
+        status = run_status(settings, run_id)
+        if status != reported:
+            say(f"training the first models: {status.lower()} ({url})")
+            reported = status
+        return status if status in FINAL_STATUSES else ""
+
+    status = wait_until(final_status, TRAINING_TIMEOUT_S, POLL_S)
+    if not status:
+        msg = f"the first training has not ended after {TRAINING_TIMEOUT_S:g} s; follow it at {url}"
+        raise StackError(msg)
+    return status
+
+
+def main() -> int:
+    """Train what is missing, with the settings of the environment; 0 if every model has a champion then."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        status = train_missing(load_settings(), _logger.info)
+    except BtcError as error:
+        _logger.critical("stopped: %s", error)
+        return 1
+    if not status:
+        _logger.info("every model has a champion")
+    return 0 if status in {"", SUCCESS} else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""The training at the first start: which models are missing, what is said about the run, and when the service fails."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from btc_core.errors import StackError
+from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.models.manifest import LAYOUT
+from btc_core.settings import Settings
+from btc_core.stores.mlflow import MlflowClient, ModelVersion
+from stack import first_training
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_model_without_a_champion_and_one_of_other_features_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions: Mapping[str, str] = {"bid-price-model": FEATURE_VERSION, "volatility-model": "an older version"}
+    layout = str(LAYOUT)
+
+    def aliased_version(_client: MlflowClient, name: str, _alias: str) -> ModelVersion | None:
+        version = versions.get(name)
+        tags = {"kind": "harx", "feature_version": str(version), "layout": layout}
+        return None if version is None else ModelVersion("1", "s3://mlflow/1", 0, tags)
+
+    monkeypatch.setattr(MlflowClient, "aliased_version", aliased_version)
+    assert first_training.missing_champions(Settings()) == ["volatility-model"]
+    versions = {"volatility-model": FEATURE_VERSION}
+    assert first_training.missing_champions(Settings()) == ["bid-price-model"]
+    layout = str(LAYOUT - 1)
+    assert set(first_training.missing_champions(Settings())) == {"bid-price-model", "volatility-model"}
+
+
+def trained_through(monkeypatch: pytest.MonkeyPatch, *statuses: str) -> list[str]:
+    """Let a training run go through these statuses; returns the list of lines that will be printed."""
+    monkeypatch.setattr(first_training, "POLL_S", 0.0)
+    monkeypatch.setattr(first_training, "launch_job", lambda _settings, _job, _tags: "run-1")
+    remaining = iter(statuses)
+    monkeypatch.setattr(first_training, "run_status", lambda _settings, _run: next(remaining, statuses[-1]))
+    return []
+
+
+def test_training_reports_each_status_once_and_ends_with_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = trained_through(monkeypatch, "QUEUED", "STARTED", "STARTED", "FAILURE")
+    assert first_training.train(Settings(), lines.append) == "FAILURE"
+    assert [line.split()[4] for line in lines] == ["queued", "started", "failure"]
+    assert "/runs/run-1" in lines[0]
+
+
+def test_training_that_does_not_end_is_an_error_that_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_training, "TRAINING_TIMEOUT_S", 0.01)
+    lines = trained_through(monkeypatch, "STARTED")
+    with pytest.raises(StackError, match=r"follow it at http://.*/runs/run-1"):
+        first_training.train(Settings(), lines.append)
+
+
+def test_the_service_trains_what_is_missing_and_fails_when_the_run_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    for missing, statuses, code in (([], ("FAILURE",), 0), (["bid"], ("SUCCESS",), 0), (["bid"], ("FAILURE",), 1)):
+        monkeypatch.setattr(first_training, "missing_champions", lambda _settings, missing=missing: missing)
+        trained_through(monkeypatch, *statuses)
+        assert first_training.main() == code
