@@ -1,4 +1,4 @@
-"""`python -m streaming ingest|bronze|features|forecast|repair`: one worker, until SIGTERM."""
+"""`python -m streaming ingest|bronze|features|forecast|repair|league`: one worker, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ MODULES = {
     WorkerName.FEATURES: "streaming.features",
     WorkerName.FORECAST: "streaming.forecast",
     WorkerName.REPAIR: "streaming.repair",
+    WorkerName.LEAGUE: "streaming.league",
 }
-"""The module of each worker; its `run(settings)` is the process. A process imports only its own: with the libraries of all
-five, `ingest` and `repair` would take 178 MB instead of 80 MB at their start."""
+"""The module of each worker; its `run(settings)` is the process. A process imports only its own: with the libraries of
+all, `ingest` and `repair` would take 178 MB instead of 80 MB at their start."""
 
 
 def main() -> int:
