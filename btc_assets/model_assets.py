@@ -133,12 +133,12 @@ def _new_pool(servers: Servers) -> "Pool | None":
     chosen = servers.environment.get()
 
     def history_of(symbol: str) -> "tuple[Any, StreamRows]":
-        return _history(symbol, chosen.model.train_days, servers)
+        return market_history(symbol, chosen.model.train_days, servers)
 
     return training.make_pool(chosen.exchange.symbols, history_of)
 
 
-def _history(symbol: str, days: int, servers: Servers) -> "tuple[Any, StreamRows]":
+def market_history(symbol: str, days: int, servers: Servers) -> "tuple[Any, StreamRows]":
     """The newest bars of a market, and what its stream computed at their closes on sealed days."""
     from btc_core.days.closing_rows import rows_for_bars  # noqa: PLC0415 - imports numba
 
@@ -154,7 +154,7 @@ def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
 
     started_s = SYSTEM_CLOCK.monotonic_s()
     database, registry = servers.database, servers.registry
-    bars, stream = _history(key.symbol, servers.environment.get().model.train_days, servers)
+    bars, stream = market_history(key.symbol, servers.environment.get().model.train_days, servers)
 
     def live_rows_since(ts_ns: int) -> "Frame":
         with database.connect() as db:

@@ -192,7 +192,9 @@ LEAGUE_PREDICT_TIME = Histogram(
     ["entry"],
     buckets=LATENCY_BUCKETS_S,
 )
-LEAGUE_FAILING = Gauge("btc_league_entry_failing", "1 while a model of the league fails, 0 while it forecasts.", ["entry"])
+LEAGUE_FAILING = Gauge(
+    "btc_league_entry_failing", "1 while a model of the league fails, 0 while it forecasts.", ["entry"]
+)
 LEAGUE_FAILURES = Counter("btc_league_failures", "Failures of a model of the league.", ["entry"])
 LEAGUE_SKIPPED = Counter(
     "btc_league_closes_skipped",

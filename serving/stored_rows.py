@@ -14,6 +14,7 @@ import msgspec
 
 from btc_core.clock import NS_PER_S, from_ns
 from btc_core.errors import ServiceError
+from btc_core.league.standings import Outcomes, read_entries, read_outcomes
 from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT, QUANTILE_NAMES
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import MINUTE_BARS, PREDICTION_OUTCOMES
@@ -24,6 +25,7 @@ from serving.answers import MinuteBar, Outcome, PastForecast, PastModel, PathInt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from btc_core.league.standings import EntryRows
     from btc_core.settings import QuestdbSettings
 
 TIMEOUT_S = 5.0
@@ -143,6 +145,15 @@ class QuestRows:
             LossBlock(int(row[0]) + block_s * NS_PER_S, row[1], dict(zip(_LOSS_COLUMNS, row[2:], strict=True)))
             for row in rows
         ]
+
+    def league(self, symbol: str, from_ns: int, to_ns: int) -> tuple[Outcomes, dict[str, EntryRows]]:
+        """The outcomes from `from_ns` until before `to_ns`, and the forecasts of the league's entries at the same closes.
+
+        A league without forecasts has no outcomes to be scored by, so these are not read.
+        """
+        with self._slot():
+            entries = read_entries(self._db, symbol, from_ns, to_ns)
+            return (read_outcomes(self._db, symbol, from_ns, to_ns) if entries else Outcomes.none()), entries
 
     def closes_of_hour(self, symbol: str, from_ns: int, to_ns: int, hour: int) -> list[tuple[int, float]]:
         """Opening time and close of the minute bars of one hour (UTC) of each day, in the order of time."""

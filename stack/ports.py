@@ -36,6 +36,7 @@ DEFAULT_PORTS: Mapping[str, int] = {
     "forecast_metrics": 9104,
     "repair_metrics": 9105,
     "features_2_metrics": 9106,
+    "league_metrics": 9107,
     # Only the servers themselves use the following.
     "kafka_controller": 9093,
     "store_grpc": 9011,
@@ -65,6 +66,7 @@ class InternalPorts(BaseModel):
     forecast_metrics: int = DEFAULT_PORTS["forecast_metrics"]
     repair_metrics: int = DEFAULT_PORTS["repair_metrics"]
     features_2_metrics: int = DEFAULT_PORTS["features_2_metrics"]
+    league_metrics: int = DEFAULT_PORTS["league_metrics"]
     kafka_controller: int = DEFAULT_PORTS["kafka_controller"]
     store_grpc: int = DEFAULT_PORTS["store_grpc"]
     store_master: int = DEFAULT_PORTS["store_master"]

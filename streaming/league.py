@@ -10,6 +10,7 @@ What does not belong here: running one entry (`league_entries`), training (`btc_
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -50,6 +51,10 @@ GROUP = WorkerName.LEAGUE
 SPEC = WorkerSpec(GROUP, FEATURES_TOPIC, eager=False, from_end=True)
 FOLDER_S = 5.0
 """Time between two looks into the user's folder."""
+REPORT_S = 1.0
+"""Time between two writes of forecasts, and two looks at the states of the entries."""
+MAX_KEPT = 10_000
+"""Forecasts that are kept while QuestDB does not answer: a day of seven entries."""
 STATES_S = 30.0
 """Longest time between two writes of the states of the entries."""
 REDIS_S = 0.25
@@ -76,7 +81,7 @@ class RegisteredModels:
 
 
 class LeagueHandler(StatelessHandler):
-    """Finds the closes among the rows, hands each to every entry, and keeps their forecasts for the table."""
+    """Finds the closes among the rows and hands each to every entry; a thread of its own writes their forecasts."""
 
     def __init__(self, settings: Settings, models: TrainedModels, clock: Clock = SYSTEM_CLOCK) -> None:
         self._settings = settings
@@ -86,22 +91,23 @@ class LeagueHandler(StatelessHandler):
         self._db = QuestDB(settings.questdb)
         self._redis = connect(settings.redis, REDIS_S)
         self._runners: dict[str, EntryRunner] = {}
+        """Entries by name; the thread that follows the folder replaces the whole dictionary."""
         self._last: dict[str, FeatureMessage] = {}
         """By market the newest row."""
         self._clock_ns: dict[str, int] = {}
         """By market the latest event time of its rows."""
         self._kept: list[Made] = []
-        self._looked_s = -FOLDER_S
         self._reported: list[EntryState] = []
         self._reported_s = -STATES_S
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(target=self._keep_entries, name="league", daemon=True)
 
     def reset(self) -> None:
         """Forget the newest rows; the rows of the new partitions come next."""
         self._last, self._clock_ns = {}, {}
 
     def handle(self, messages: list[Record]) -> int:
-        """Offer the closes among the rows to the entries; returns how many forecasts wait for the table."""
-        self._look_into_folder()
+        """Offer the closes among the rows to the entries; returns 0, because no offset waits for their forecasts."""
         for message in messages:
             try:
                 row = self._decoder.decode(message.value)
@@ -109,29 +115,23 @@ class LeagueHandler(StatelessHandler):
                 continue  # the forecast worker makes it a dead letter
             if row.feature_version == FEATURE_VERSION:
                 self._take(row)
-        for runner in self._runners.values():
-            self._kept += runner.take()
-        self._report()
-        return len(self._kept)
+        return 0
 
     def drain(self) -> Callable[[], None]:
-        """The kept forecasts as a write."""
-        kept, self._kept = self._kept, []
+        """No write: forecasts are made after their rows were handled, and a thread of this handler writes them."""
+        return lambda: None
 
-        def write() -> None:
-            if kept:
-                append(
-                    self._db,
-                    LEAGUE_FORECASTS,
-                    table_rows.from_records(LEAGUE_FORECASTS, [_record(each) for each in kept]),
-                )
-
-        return write
+    def start(self) -> None:
+        """Follow the user's folder from now on, also while no rows arrive."""
+        self._keeper.start()
 
     def close(self) -> None:
         """Stop all entries."""
+        self._stop.set()
+        self._keeper.join()
         for runner in self._runners.values():
             runner.stop()
+        self._write()
         self._runners = {}
 
     def _take(self, row: FeatureMessage) -> None:
@@ -163,29 +163,53 @@ class LeagueHandler(StatelessHandler):
             return np.full((1, len(COLUMNS)), np.nan)
         return found.columns
 
+    def _keep_entries(self) -> None:
+        looked_s = -FOLDER_S
+        while not self._stop.wait(REPORT_S):
+            now_s = self._clock.monotonic_s()
+            if now_s - looked_s >= FOLDER_S:
+                looked_s = now_s
+                try:
+                    self._look_into_folder()
+                except OSError as error:  # a file was removed while it was read, say
+                    log.warning("the user's folder %s cannot be read: %s", self._settings.user_models, error)
+            self._write()
+            self._report(now_s)
+
+    def _write(self) -> None:
+        """Write the forecasts that were made; while QuestDB does not take them, the newest are kept."""
+        for runner in self._runners.values():
+            self._kept += runner.take()
+        self._kept = self._kept[-MAX_KEPT:]
+        if not self._kept:
+            return
+        rows = table_rows.from_records(LEAGUE_FORECASTS, [_record(each) for each in self._kept])
+        try:
+            append(self._db, LEAGUE_FORECASTS, rows)
+        except ServiceError as error:
+            log.warning("%d forecasts are not written yet: %s", len(self._kept), error)
+        else:
+            self._kept = []
+
     def _look_into_folder(self) -> None:
         """Start entries that are new in the folder, and stop those that were removed."""
-        now_s = self._clock.monotonic_s()
-        if now_s - self._looked_s < FOLDER_S:
-            return
-        self._looked_s = now_s
-        found = {
-            entry.name: entry for entry in entries_in(self._settings.user_models)[: self._settings.league.max_entries]
+        limits, symbols = self._settings.league, self._settings.exchange.symbols
+        found = {entry.name: entry for entry in entries_in(self._settings.user_models)[: limits.max_entries]}
+        before = self._runners
+        new = {
+            name: EntryRunner(found[name], symbols, limits, self._models, self._clock) for name in found.keys() - before
         }
-        for name in self._runners.keys() - found.keys():
-            self._runners.pop(name).stop()
-            log.info("%s was removed from the league", name)
-        for name in found.keys() - self._runners.keys():
-            symbols = self._settings.exchange.symbols
-            runner = EntryRunner(found[name], symbols, self._settings.league, self._models, self._clock)
-            self._runners[name] = runner
+        for name, runner in new.items():
             runner.start()
             log.info("%s joined the league", name)
+        self._runners = {name: runner for name, runner in before.items() if name in found} | new
+        for name in before.keys() - found.keys():
+            before[name].stop()
+            log.info("%s was removed from the league", name)
 
-    def _report(self) -> None:
+    def _report(self, now_s: float) -> None:
         """Write the states of the entries to Redis when they change, and before they expire there."""
         states = [runner.state for runner in self._runners.values()]
-        now_s = self._clock.monotonic_s()
         if states == self._reported and now_s - self._reported_s < STATES_S:
             return
         try:
@@ -217,8 +241,9 @@ def _record(made: Made) -> dict[str, Any]:
 
 
 def build(settings: Settings, models: TrainedModels, clock: Clock = SYSTEM_CLOCK) -> tuple[Worker, LeagueHandler]:
-    """The worker and its handler, which the caller closes after the worker has ended."""
+    """The worker and its handler, which runs the entries from now on; the caller closes it after the worker has ended."""
     handler = LeagueHandler(settings, models, clock)
+    handler.start()
     return Worker(settings, SPEC, handler), handler
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import subprocess
 import threading
 from typing import TYPE_CHECKING, Protocol
 
@@ -152,7 +153,7 @@ class EntryRunner:
                     self._keep_model(symbol)
                 if close is not None:
                     self._forecast(close)
-            except EntryFailed as error:
+            except (EntryFailed, OSError, subprocess.SubprocessError) as error:
                 self._fail(str(error))
         self._end_process()
 

@@ -38,7 +38,8 @@ _CHECK_SYMBOL = "BTC/USD"
 def floor_of(frame: Frame) -> Floats:
     """The least realized variance by horizon, (5,), as HARX has it: a smaller one, such as 0, counts as this."""
     recipe = RECIPE.harx
-    return np.maximum(np.nanquantile(frame.realized, recipe.rv_floor_quantile, axis=0), recipe.rv_floor_min_ln2)
+    low = np.nanquantile(frame.realized, recipe.rv_floor_quantile, axis=0)
+    return np.asarray(np.maximum(low, recipe.rv_floor_min_ln2))
 
 
 def rows_of(frame: Frame) -> Rows:

@@ -54,4 +54,4 @@ def read_states(client: redis.Redis) -> list[EntryState] | None:
     except redis.RedisError as error:
         msg = f"Redis does not answer for {KEY}: {type(error).__name__}: {error}"
         raise ServiceError(msg) from error
-    return None if found is None else msgspec.json.decode(found, type=list[EntryState])  # type: ignore[arg-type] # the client is not the asynchronous one
+    return None if found is None else msgspec.json.decode(found, type=list[EntryState])
