@@ -20,6 +20,7 @@ from btc_core.stores.redis_rows import connect
 
 if TYPE_CHECKING:
     from btc_core.league.folder import EntryFile
+    from btc_core.league.states import EntryState
     from btc_core.settings import Settings
     from stack.runtime import Stack
 
@@ -71,26 +72,18 @@ def league_lines(settings: Settings) -> list[str]:
     entries = folder.entries_in(settings.user_models)
     if not entries:
         return []
+    lines = ["[bold underline]League[/]"]
+    states: dict[str, EntryState] = {}
+    unknown = "its process is not running"
     try:
         with connect(settings.redis) as client:
-            found = read_states(client)
+            states = {state.name: state for state in read_states(client) or ()}
     except ServiceError as error:
-        return [
-            f"league: what the entries do is unknown: {error}",
-            *(f"{each.name} {each.version}" for each in entries),
-        ]
-    states = {state.name: state for state in found or ()}
-    lines = ["[bold underline]League[/]"]
+        unknown = f"what it does is unknown: {error}"
     for each in entries:
         state = states.get(each.name)
-        words = (
-            "its process is not running"
-            if state is None
-            else f"{state.state}{f': {state.reason}' if state.reason else ''}"
-        )
-        waiting = (
-            "" if state is None or state.version == each.version else f", version {state.version} until it is trained"
-        )
+        words = unknown if state is None else f"{state.state}{f': {state.reason}' if state.reason else ''}"
+        waiting = "" if state is None or state.version == each.version else f", version {state.version} until it is trained"
         lines.append(f"[bold]{each.name} {each.version}[/]  {words}{waiting}")
     return lines
 

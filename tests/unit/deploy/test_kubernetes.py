@@ -33,7 +33,7 @@ FOLDER = ROOT / "deploy" / "kubernetes"
 RELEASE = "1.35"
 """The version of Kubernetes whose schemas are used."""
 CUSTOM = {"ScaledObject"}
-WORKLOADS = ("ingest", "bronze", "features", "forecast", "repair", "api", "mlflow", "prepare")
+WORKLOADS = ("ingest", "bronze", "features", "forecast", "repair", "league", "api", "mlflow", "prepare")
 EVERY_WORKLOAD = pytest.mark.parametrize("name", WORKLOADS)
 SERVERS = {"kafka-kafka-bootstrap": "kafka", "dagster-web": "dagster-web"}
 """Names of services here that are others in compose."""
@@ -301,6 +301,7 @@ NEEDS = {
     "ingest": {"kafka-kafka-bootstrap"}, "repair": {"kafka-kafka-bootstrap"},
     "bronze": {"kafka-kafka-bootstrap", "questdb"}, "features": {"kafka-kafka-bootstrap", "questdb", "redis"},
     "forecast": {"kafka-kafka-bootstrap", "questdb", "redis", "mlflow"},
+    "league": {"kafka-kafka-bootstrap", "questdb", "redis", "mlflow"},
     "api": {"questdb", "redis", "mlflow", "dagster-web"}, "mlflow": {"postgres"},
     "prepare": {"kafka-kafka-bootstrap", "questdb", "postgres"},
 }  # fmt: skip
