@@ -129,7 +129,7 @@ def checked(forecast: Any, rows: int) -> tuple[Floats, Floats | None]:
 
 def _array(what: str, given: Any, shape: tuple[int, ...], words: str) -> Floats:
     try:
-        values = np.ascontiguousarray(given, np.float64)
+        values = np.asarray(given, np.float64)
     except (TypeError, ValueError) as error:
         msg = f"predict must return numbers of the shape {words} for the {what}, and returned {type(given).__name__}: {error}"
         raise InvalidInput(msg) from error
