@@ -10,7 +10,6 @@ from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES
 from btc_core.tables.form import Column, Table
 
 _INPUTS = tuple(f"silver_features.{name}" for name in MODEL_FEATURES)
-_ASSET = "model.league_models"
 
 LEAGUE_FORECASTS = Table(
     "gold_league_forecasts",
@@ -20,11 +19,12 @@ LEAGUE_FORECASTS = Table(
     (
         Column("ts_event", "TIMESTAMP_NS", "UTC", "the closed minute: origin of the forecast", ("silver_features.ts_event",)),
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("silver_features.symbol",)),
-        Column("entry", "SYMBOL", "", "name of the model in the league", (f"{_ASSET}.entry",)),
-        Column("version", "SYMBOL", "", "first characters of the SHA-256 of its file", (f"{_ASSET}.version",)),
-        Column("model_version", "SYMBOL", "", "version in the model registry", (f"{_ASSET}.model_version",)),
+        Column("entry", "SYMBOL", "", "name of the model in the league", ("model.league_models.entry",)),
+        Column("version", "SYMBOL", "", "first characters of the SHA-256 of its file", ("model.league_models.version",)),
+        Column("model_version", "SYMBOL", "", "version in the model registry", ("model.league_models.model_version",)),
         Column("made_at", "TIMESTAMP_NS", "UTC", "when the forecast was made"),
-        Column("predict_s", "DOUBLE", "s", "time in the predict function of the model"),
+        Column("predict_s", "DOUBLE", "s", "time in the predict function of the model",
+               ("model.league_models.predict_s",)),
         *(
             Column(f"sigma_{h}m_bps", "DOUBLE", "bps", f"forecast of the realized volatility over {h} min", _INPUTS)
             for h in HORIZONS_MIN
