@@ -63,7 +63,7 @@ def remove(
     stack = open_stack(data_dir)
     path = folder.remove(stack.settings.user_models, name)
     if stack.running and not folder.entries_in(path.parent):
-        stack.stop_component(WorkerName.LEAGUE)
+        stack.stop_component(WorkerName.LEAGUE.value)
     typer.echo(f"{name} was removed from the league ({path})")
 
 
@@ -113,7 +113,7 @@ def _start(stack: Stack) -> None:
     if not stack.running:
         typer.echo("the stack is down; `btc up` starts the league, and Dagster trains the model at 00:40 UTC")
         return
-    stack.start_component(WorkerName.LEAGUE)
+    stack.start_component(WorkerName.LEAGUE.value)
     settings = stack.settings
     try:
         run_id = launch_job(settings, TRAIN_LEAGUE_JOB, market_tags(settings.exchange.symbols))

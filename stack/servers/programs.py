@@ -56,7 +56,7 @@ def components(context: Context) -> tuple[Component, ...]:
     if context.features_workers > 1:
         workers.append(_worker(context, "features", *WORKERS["features"], instance=2))
     if entries_in(context.settings.user_models):
-        workers.append(_worker(context, WorkerName.LEAGUE, *LEAGUE))
+        workers.append(_worker(context, WorkerName.LEAGUE.value, *LEAGUE))
     return (*simulator, *workers, _api(context, workers))
 
 
