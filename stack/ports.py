@@ -36,7 +36,6 @@ DEFAULT_PORTS: Mapping[str, int] = {
     "forecast_metrics": 9104,
     "repair_metrics": 9105,
     "features_2_metrics": 9106,
-    "league_metrics": 9107,
     # Only the servers themselves use the following.
     "kafka_controller": 9093,
     "store_grpc": 9011,
@@ -46,6 +45,8 @@ DEFAULT_PORTS: Mapping[str, int] = {
     "store_volume_grpc": 9015,
     "store_filer": 9016,
     "store_filer_grpc": 9017,
+    # The league, last, so that the other ports of `--ports-from N` are those of older versions.
+    "league_metrics": 9107,
 }
 """Every port of a stack and its default. `--ports-from N` gives N, N+1, ... in this order."""
 
