@@ -80,10 +80,10 @@ _OUTCOMES = (
     "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' AND late = false SAMPLE BY 30m"
 )
 _LEAGUE = (
-    "SELECT l.ts_event AS ts, l.entry AS entry, o.realized_5m_bps * o.realized_5m_bps / (l.sigma_5m_bps * l.sigma_5m_bps) AS ratio, "
-    "o.qlike_model_5m AS champion FROM gold_league_forecasts l "
-    "JOIN gold_prediction_outcomes o ON l.ts_event = o.ts_event AND l.symbol = o.symbol "
-    "WHERE $__timeFilter(l.ts_event) AND l.symbol = '$symbol' AND o.late = false"
+    "SELECT entry, o.realized_5m_bps * o.realized_5m_bps / (sigma * sigma) AS ratio, o.qlike_model_5m AS champion "
+    "FROM (SELECT ts_event AS ts, entry, sigma_5m_bps AS sigma, symbol AS market FROM gold_league_forecasts "
+    "WHERE $__timeFilter(ts_event) AND symbol = '$symbol') l "
+    "JOIN gold_prediction_outcomes o ON l.ts = o.ts_event AND l.market = o.symbol WHERE o.late = false"
 )
 _EVERY_5M = "$__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY 5m"
 _ORIGINS = (
