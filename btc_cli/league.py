@@ -83,7 +83,9 @@ def league_lines(settings: Settings) -> list[str]:
     for each in entries:
         state = states.get(each.name)
         words = unknown if state is None else f"{state.state}{f': {state.reason}' if state.reason else ''}"
-        waiting = "" if state is None or state.version == each.version else f", version {state.version} until it is trained"
+        waiting = (
+            "" if state is None or state.version == each.version else f", version {state.version} until it is trained"
+        )
         lines.append(f"[bold]{each.name} {each.version}[/]  {words}{waiting}")
     return lines
 

@@ -230,7 +230,8 @@ class LeagueSettings(Section):
     fit_memory_bytes: int = Field(4_000_000_000, ge=100_000_000)
     """Memory that the process of one model may allocate while it is fitted. The data set itself is mapped and does not count."""
     max_entries: int = Field(8, ge=1)
-    """Most models in the league. Each has a process that takes 45 MB with numpy alone, and more with larger libraries."""
+    """Most models in the league. Each has a process that takes 33 MB with numpy alone, and more with larger libraries; the
+    worker beside them takes 190 MB once there is a model, and does not run before."""
 
 
 class SealSettings(Section):

@@ -124,7 +124,7 @@ class Deps:
     usual_volatility: dict[str, UsualVolatility] = field(default_factory=dict)
     """For each market the usual volatility of the hour that was asked for last."""
     standings: dict[tuple[str, int], tuple[int, list[Standing]]] = field(default_factory=dict)
-    """For each market and number of days the standings of the league, and the minute in which they were computed."""
+    """For each market and number of days the standings of the league, and the period in which they were computed."""
     newest_forecast_ns: dict[str, int] = field(default_factory=dict)
     """For each market the receipt of the data behind the newest forecast that `/metrics` has seen."""
 

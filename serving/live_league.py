@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 Days = Literal[1, 7, 28]
 
+COMPUTED_MIN = 5
+"""How often scores are computed, which takes a second of processor time for eight models and 28 days."""
 NO_ENTRIES = "no model is in the league; add one with `btc models add FILE`, or `btc models add --builtin log_har`"
 NO_OUTCOMES = "no forecast of these days has an outcome yet; the first comes six minutes after a model was trained"
 
 
 def live_league(deps: Deps, symbol: str, days: Days) -> League:
-    """The league of the last days; scores are computed once a minute."""
+    """The league of the last days; scores are computed every `COMPUTED_MIN` minutes."""
     states = {each.name: each for each in deps.newest_rows.league_states() or ()}
     found = _standings(deps, symbol, days)
     rows = [_row(each, states) for each in found]
@@ -35,13 +37,13 @@ def live_league(deps: Deps, symbol: str, days: Days) -> League:
 
 def _standings(deps: Deps, symbol: str, days: Days) -> list[Standing]:
     now_ns = deps.clock.now_ns()
-    minute = now_ns // NS_PER_MIN
+    period = now_ns // (COMPUTED_MIN * NS_PER_MIN)
     known = deps.standings.get((symbol, days))
-    if known is not None and known[0] == minute:
+    if known is not None and known[0] == period:
         return known[1]
     outcomes, entries = deps.stored_rows.league(symbol, now_ns - GATE_DAYS * NS_PER_DAY, now_ns)
     found = standings(outcomes, entries, now_ns - days * NS_PER_DAY)
-    deps.standings[symbol, days] = (minute, found)
+    deps.standings[symbol, days] = (period, found)
     return found
 
 

@@ -192,20 +192,24 @@ class LeagueHandler(StatelessHandler):
             self._kept = []
 
     def _look_into_folder(self) -> None:
-        """Start entries that are new in the folder, and stop those that were removed."""
+        """Stop entries that were removed or have another file, and start those that are new or have another file."""
         limits, symbols = self._settings.league, self._settings.exchange.symbols
         found = {entry.name: entry for entry in entries_in(self._settings.user_models)[: limits.max_entries]}
         before = self._runners
+        kept = {name: each for name, each in before.items() if name in found and each.entry == found[name]}
+        self._runners = kept
+        for name in before.keys() - kept.keys():
+            before[name].stop()
+            log.info("%s %s left the league", name, before[name].entry.version)
         new = {
-            name: EntryRunner(found[name], symbols, limits, self._models, self._clock) for name in found.keys() - before
+            name: EntryRunner(entry, symbols, limits, self._models, self._clock)
+            for name, entry in found.items()
+            if name not in kept
         }
         for name, runner in new.items():
             runner.start()
-            log.info("%s joined the league", name)
-        self._runners = {name: runner for name, runner in before.items() if name in found} | new
-        for name in before.keys() - found.keys():
-            before[name].stop()
-            log.info("%s was removed from the league", name)
+            log.info("%s %s joined the league", name, runner.entry.version)
+        self._runners = kept | new
 
     def _report(self, now_s: float) -> None:
         """Write the states of the entries to Redis when they change, and before they expire there."""

@@ -92,6 +92,8 @@ class EntryRunner:
         self._source: bytes = b""
         """The file that the process runs."""
         self._file_version = entry.version
+        self._outdated: set[bytes] = set()
+        """Files that the process ran before: a market whose newest model is of one of them waits for its training."""
         self._loaded: dict[str, str] = {}
         """By market the version of the model that the process uses."""
         self._looked_s: dict[str, float] = {}
@@ -118,7 +120,7 @@ class EntryRunner:
         self._stop.set()
         process = self._process
         if process is not None:
-            process.close()  # a request that waits for it ends at once
+            process.kill()  # a request that waits for it ends at once
         self._thread.join(self._limits.predict_s + RELOAD_S)
         metrics.LEAGUE_FAILING.remove(self.entry.name)
 
@@ -149,7 +151,7 @@ class EntryRunner:
                     metrics.LEAGUE_SKIPPED.labels(self.entry.name).inc()
                 continue
             try:
-                for symbol in self._symbols if close is None else (close.symbol,):
+                for symbol in self._symbols if close is None else ():
                     self._keep_model(symbol)
                 if close is not None:
                     self._forecast(close)
@@ -168,7 +170,9 @@ class EntryRunner:
             if version is None:
                 if not self._loaded:
                     self._set(
-                        "waiting", f"it has no trained model of {symbol} yet; the Dagster job train_league makes one"
+                        "waiting",
+                        f"it has no trained model of {symbol} yet; the Dagster job train_league makes one",
+                        self._state.failures,
                     )
                 return
             if self._loaded.get(symbol) == version:
@@ -176,12 +180,16 @@ class EntryRunner:
             trained = self._models.load(self.entry.name, symbol, version)
         except (ServiceError, SchemaError) as error:
             if not self._loaded:
-                self._set("waiting", str(error))
+                self._set("waiting", str(error), self._state.failures)
             return
         self._use(symbol, trained)
 
     def _use(self, symbol: str, trained: TrainedEntry) -> None:
+        if trained.source in self._outdated:
+            return
         if self._process is None or trained.source != self._source:
+            if self._source and trained.source != self._source:
+                self._outdated.add(self._source)
             self._end_process()
             file = EntryFile(self.entry.name, self.entry.path, trained.source)
             self._process = EntryProcess(file, INPUTS, self._limits.memory_bytes)

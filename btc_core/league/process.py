@@ -122,10 +122,15 @@ class EntryProcess:
         bounds = None if answer.quantiles_bps is None else np.frombuffer(answer.quantiles_bps)
         return EntryForecast(sigma, None if bounds is None else bounds.reshape(*shape, len(QUANTILES)), answer.took_s)
 
+    def kill(self) -> None:
+        """Kill the process with all that it started; a request in another thread fails at once. `close` must follow."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):  # it has exited, and so has its group
+                os.killpg(self._process.pid, signal.SIGKILL)
+
     def close(self) -> None:
-        """Kill the process with all that it started; it has nothing to finish."""
-        with contextlib.suppress(ProcessLookupError):  # it has exited, and so has its group
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """Kill the process, which has nothing to finish, and free what belongs to it."""
+        self.kill()
         self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

@@ -42,7 +42,7 @@ const rowOf = (row) =>
 export function showLeague(answer) {
   $("league_body").hidden = !answer.entries;
   $("league_rows").replaceChildren(...(answer.entries ? answer.rows.map(rowOf) : []));
-  const problems = answer.rows.filter((row) => row.kind === "entry" && row.reason).map((row) => `${row.name}: ${row.reason}`);
+  const problems = answer.rows.filter((row) => row.kind === "entry" && row.reason).map((row) => `${row.name}: ${row.reason.replace(`${row.name}.py: `, "")}`);
   setText("league_problems", problems.join("; "));
   const about = "Each model is compared with the champion at the closes at which it made a forecast. None of them serves; Gate says whether the last 28 days would be enough.";
   setText("league_note", answer.reason ? `${answer.reason[0].toUpperCase()}${answer.reason.slice(1)}.` : about);

@@ -87,12 +87,12 @@ def test_an_entry_that_waits_for_its_training_is_listed_with_the_reason(world: W
     assert "has an outcome yet" in body["reason"]
 
 
-def test_scores_are_computed_once_a_minute(world: World) -> None:
+def test_scores_are_computed_every_five_minutes(world: World) -> None:
     play(world)
     league(world)
     league(world)
     assert len(world.stored.asked) == 1
-    world.clock.now += NS_PER_MIN
+    world.clock.now += 5 * NS_PER_MIN
     league(world)
     assert len(world.stored.asked) == 2
 
