@@ -11,11 +11,12 @@ from urllib.parse import urlencode
 
 import dagster as dg
 
-from btc_core.names import BID, ModelKey, Quantity
+from btc_core import names
 from btc_core.settings import settings
 from btc_core.tables.catalogue import TABLES
 
 if TYPE_CHECKING:
+    from btc_core.names import Quantity
     from btc_core.tables.form import Column, Table
 
 OWNERS = ["team:market-data"]
@@ -30,8 +31,7 @@ def market_suffix(symbol: str) -> str:
     >>> market_suffix("BTC/USD"), market_suffix("ETH/USD"), market_suffix("BTC/USDT@binance-perp")
     ('', '_ETHUSD', '_BTCUSDT_binance_perp')
     """
-    key = ModelKey(symbol, BID)
-    return key.name.removeprefix(key.experiment).replace("-", "_")
+    return names.market_suffix(symbol).replace("-", "_")
 
 
 def model_asset(quantity: Quantity) -> str:

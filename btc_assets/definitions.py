@@ -31,6 +31,7 @@ from btc_assets.jobs import (
     train_models,
     watch_models,
 )
+from btc_assets.league_models import daily_league, league_models, train_league
 from btc_assets.live_assets import live_specs, live_tables_sensor, log_sensor
 from btc_assets.model_assets import SERVES_CHECKS
 from btc_assets.past_trades import bronze_history
@@ -67,6 +68,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             minute_bars,
             older_bars,
             *TRAINED,
+            league_models,
             prediction_skill,
             feature_drift,
             demotions,
@@ -76,6 +78,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         asset_checks=[*SERVES_CHECKS, table_checks],
         jobs=[
             train_models,
+            train_league,
             refresh_bars,
             fetch_history,
             watch_models,
@@ -87,6 +90,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
         ],
         schedules=[
             daily_retrain,
+            daily_league,
             bars_schedule,
             history_every_hour,
             skill_schedule,

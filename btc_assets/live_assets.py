@@ -51,12 +51,13 @@ API_TIMEOUT_S = 3.0
 
 _FEATURES_TOPIC, _PREDICTIONS_TOPIC = "features_topic", "predictions_topic"
 _CHAMPIONS = tuple(champion_asset(quantity) for quantity in QUANTITIES)
-_CHAMPIONS_BEHIND = {
+_MODELS_BEHIND = {
     "gold_bid_price_prediction": _CHAMPIONS,  # the bid model multiplies by the forecast volatility
     "gold_volatility_prediction": (champion_asset(VOLATILITY),),
+    "gold_league_forecasts": ("league_models",),
 }
-_QUIET_TABLES = {"bronze_status", "bronze_trade_corrections", "gap_marks"}
-"""Tables that get rows only when something is wrong, so their silence is no problem."""
+_QUIET_TABLES = {"bronze_status", "bronze_trade_corrections", "gap_marks", "gold_league_forecasts"}
+"""Tables that get rows only when something is wrong, or only if the user has models, so their silence is no problem."""
 LIVE_VERSION = {"dagster/data_version": "live"}
 """Tag of every event of a live asset: new rows are not a new version. A sealed day has a version, its seal, and does not
 become outdated because the stream continues."""
@@ -80,8 +81,8 @@ def _asset(key: str, kind: str, group: str, description: str, deps: tuple[str, .
 
 def _table_asset(table: Table) -> dg.AssetSpec:
     sources: tuple[str, ...] = () if table.view else (EVENTS_TOPIC,)
-    if table.name in _CHAMPIONS_BEHIND:
-        sources = (_FEATURES_TOPIC, *_CHAMPIONS_BEHIND[table.name])
+    if table.name in _MODELS_BEHIND:
+        sources = (_FEATURES_TOPIC, *_MODELS_BEHIND[table.name])
     elif table.name == "silver_features":
         sources = (EVENTS_TOPIC, "minute_bars")
     policy = None if table.name in _QUIET_TABLES else FIVE_MINUTES if table.name == "gold_5min" else MINUTE

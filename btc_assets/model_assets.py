@@ -140,13 +140,13 @@ def _new_pool(servers: Servers, target: VolatilityTarget) -> "Pool | None":
     chosen = servers.environment.get()
 
     def history_of(symbol: str) -> "tuple[Any, StreamRows, TickLabels | None]":
-        rows = _history(symbol, chosen.model.train_days, servers, target)
+        rows = market_history(symbol, chosen.model.train_days, servers, target)
         return rows.bars, rows.stream, rows.ticks
 
     return training.make_pool(chosen.exchange.symbols, history_of)
 
 
-def _history(symbol: str, days: int, servers: Servers, target: VolatilityTarget) -> "TrainingRows":
+def market_history(symbol: str, days: int, servers: Servers, target: VolatilityTarget) -> "TrainingRows":
     """The newest bars of a market, and what its stream computed of them on sealed days."""
     from btc_core.days.training_rows import read_training_rows  # noqa: PLC0415 - imports numba
 
@@ -163,7 +163,7 @@ def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
     started_s = SYSTEM_CLOCK.monotonic_s()
     database, registry = servers.database, servers.registry
     target = _target_of(key.quantity, servers)
-    history = _history(key.symbol, servers.environment.get().model.train_days, servers, target)
+    history = market_history(key.symbol, servers.environment.get().model.train_days, servers, target)
 
     def live_rows_since(ts_ns: int) -> "Frame":
         with database.connect() as db:

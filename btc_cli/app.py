@@ -92,8 +92,9 @@ COMMANDS = (
     Entry(
         "models",
         "btc_cli.models:models",
-        "List the registered models of each market with their aliases, gate results and promotions.",
+        "List the registered models of each market with their aliases, gate results and promotions, and the league.",
         MODELS,
+        subcommands=(("add", "btc_cli.league:add"), ("remove", "btc_cli.league:remove")),
     ),
     Entry(
         "promote",

@@ -34,6 +34,15 @@ class Entry:
     """The panel of `btc --help` that lists the command; None is the first panel, "Commands"."""
     is_launcher: bool = False
     """Whether the command runs another program, whose name and arguments follow the options."""
+    subcommands: tuple[tuple[str, str], ...] = ()
+    """Names of commands below this one and their functions, as `module:function`. The function of the entry itself runs
+    when none of them is named."""
+
+
+def _function(place: str) -> Any:
+    """The function at `module:function`."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 class LazyCommand(TyperCommand):
@@ -45,11 +54,15 @@ class LazyCommand(TyperCommand):
 
     def load(self) -> Any:
         """The command itself, made from its function."""
-        module, _, function = self._entry.function.partition(":")
-        app = typer.Typer(add_completion=False)
+        app = typer.Typer(name=self._entry.name, add_completion=False)
+        if self._entry.subcommands:
+            app.callback(invoke_without_command=True, short_help=self._entry.summary)(_function(self._entry.function))
+            for name, function in self._entry.subcommands:
+                app.command(name)(_function(function))
+            return typer.main.get_command(app)
         options = _LAUNCHER_OPTIONS if self._entry.is_launcher else {}
         register = app.command(self._entry.name, short_help=self._entry.summary, **options)
-        register(getattr(import_module(module), function))
+        register(_function(self._entry.function))
         return typer.main.get_command(app)
 
     def get_params(self, ctx: Any) -> Any:

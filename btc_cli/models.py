@@ -1,6 +1,6 @@
 """`btc models`, `btc promote` and `btc rollback`: the model registry, and moving the champion alias by hand.
 
-What does not belong here: moving the alias (`btc_core.registry.promotion`), and the gates that usually decide it.
+What does not belong here: the user's own models (`league`), moving the alias (`btc_core.registry.promotion`), and the gates that usually decide it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.padding import Padding
 
+from btc_cli.league import league_lines
 from btc_cli.options import DataDir, open_stack
 from btc_core.errors import InvalidInput
 from btc_core.names import BID_MODEL, VOLATILITY_MODEL
@@ -32,6 +33,7 @@ Reason = Annotated[str, typer.Option(prompt=True, help="Reason for the change; i
 
 
 def models(
+    context: typer.Context,
     data_dir: DataDir = None,
     *,
     symbol: Annotated[str, typer.Option(help="List the models of this market only, such as ETH/USD.")] = "",
@@ -40,10 +42,12 @@ def models(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the registered models of each market with their aliases, gate results and promotions.
+    """List the registered models of each market with their aliases, gate results and promotions, and the league.
 
     Versions with an alias are always listed.
     """
+    if context.invoked_subcommand is not None:
+        return
     settings = open_stack(data_dir).settings
     followed = settings.exchange.symbols
     if symbol and symbol not in followed:
@@ -57,6 +61,12 @@ def models(
     if not versions:
         typer.echo("no model is registered yet; train some with POST /retrain or the Dagster job train_models")
     console = Console(highlight=False)
+    _print_versions(console, versions, show_all=show_all)
+    for line in league_lines(settings):
+        console.print(line)
+
+
+def _print_versions(console: Console, versions: list[promotion.RegisteredVersion], *, show_all: bool) -> None:
     counted: Counter[str] = Counter()
     market = ""
     for each in versions:

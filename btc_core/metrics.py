@@ -186,6 +186,22 @@ OUTCOMES = Counter(
     ["symbol", "quantity", "level", "inside"],
 )  # fmt: skip
 
+LEAGUE_PREDICT_TIME = Histogram(
+    "btc_league_predict_seconds",
+    "Time that a model of the league took for one forecast.",
+    ["entry"],
+    buckets=LATENCY_BUCKETS_S,
+)
+LEAGUE_FAILING = Gauge(
+    "btc_league_entry_failing", "1 while a model of the league fails, 0 while it forecasts.", ["entry"]
+)
+LEAGUE_FAILURES = Counter("btc_league_failures", "Failures of a model of the league.", ["entry"])
+LEAGUE_SKIPPED = Counter(
+    "btc_league_closes_skipped",
+    "Minute closes at which the league made no forecast, because the worker was late or the model still at an earlier one.",
+    ["entry"],
+)
+
 HTTP_REQUESTS = Counter("btc_http_requests", "Requests answered by the API.", ["path", "method", "status"])
 HTTP_TIME = Histogram(
     "btc_http_request_seconds", "Time from a complete request to its answer, without streams.", ["path"],

@@ -26,6 +26,7 @@ class WorkerName(StrEnum):
     FEATURES = "features"
     FORECAST = "forecast"
     REPAIR = "repair"
+    LEAGUE = "league"
 
 
 TABLE_WRITERS = (WorkerName.BRONZE, WorkerName.FEATURES)
@@ -95,6 +96,15 @@ _UNNAMED_SYMBOL = "BTC/USD"
 """The market whose models are registered without its name. It was the only market once."""
 
 
+def market_suffix(symbol: str) -> str:
+    """What the names of registered models end with, which says their market.
+
+    >>> market_suffix("BTC/USD"), market_suffix("ETH/USD"), market_suffix("BTC/USDT@binance-perp")
+    ('', '-ETHUSD', '-BTCUSDT-binance-perp')
+    """
+    return "" if symbol == _UNNAMED_SYMBOL else f"-{symbol.replace('/', '').replace(_AT, '-')}"
+
+
 @dataclass(frozen=True, order=True)
 class ModelKey:
     """The market and the forecast quantity of a model."""
@@ -113,8 +123,7 @@ class ModelKey:
         >>> ModelKey("BTC/USDT@binance-perp", "bid").name
         'bid-price-model-BTCUSDT-binance-perp'
         """
-        market = "" if self.symbol == _UNNAMED_SYMBOL else f"-{self.symbol.replace('/', '').replace(_AT, '-')}"
-        return f"{self.experiment}{market}"
+        return f"{self.experiment}{market_suffix(self.symbol)}"
 
     @property
     def experiment(self) -> str:
@@ -130,6 +139,7 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 """Aliases of the model registry."""
 
 TRAIN_MODELS_JOB = "train_models"
+TRAIN_LEAGUE_JOB = "train_league"
 FETCH_HISTORY_JOB = "fetch_history"
 SEAL_DAY_JOB = "seal_day"
 INSIST_TAG = "btc/insist"

@@ -214,6 +214,30 @@ class ModelSettings(Section):
     """Address of the scheduler of the Dask cluster, such as tcp://127.0.0.1:8786."""
 
 
+class UserSettings(Section):
+    """What the user brings."""
+
+    dir: str = ""
+    """Folder with the user's files: models of the league are its `models/NAME.py`. Empty: the folder `user` beside
+    `BTC_STREAM_STATE_DIR`, which in the native stack is `user` in the data directory."""
+
+
+class LeagueSettings(Section):
+    """The league of the user's models, and how much each of them may take."""
+
+    predict_s: float = Field(2.0, gt=0)
+    """Longest time for one forecast of a model. The process of a model that takes longer is killed and started again later."""
+    fit_s: float = Field(1_800.0, gt=0)
+    """Longest time for one fit of a model."""
+    memory_bytes: int = Field(1_000_000_000, ge=100_000_000)
+    """Memory that the process of one model may allocate while it forecasts."""
+    fit_memory_bytes: int = Field(4_000_000_000, ge=100_000_000)
+    """Memory that the process of one model may allocate while it is fitted. The data set itself is mapped and does not count."""
+    max_entries: int = Field(8, ge=1)
+    """Most models in the league. Each has a process that takes 33 MB with numpy alone, and more with larger libraries; the
+    worker beside them takes 190 MB once there is a model, and does not run before."""
+
+
 class SealSettings(Section):
     """When a day is complete, and which days are sealed."""
 
@@ -318,6 +342,8 @@ class Settings(BaseSettings):
     stream: StreamSettings = StreamSettings()
     metrics: MetricsSettings = MetricsSettings()
     model: ModelSettings = ModelSettings()
+    user: UserSettings = UserSettings()
+    league: LeagueSettings = LeagueSettings()
     seal: SealSettings = SealSettings()
     backup: BackupSettings = BackupSettings()
     disk: DiskSettings = DiskSettings()
@@ -341,6 +367,11 @@ class Settings(BaseSettings):
         With a leader it is the leader for every market, so that the log orders the leader's events and those of the others.
         """
         return self.leader or symbol
+
+    @property
+    def user_models(self) -> Path:
+        """The folder of the user's models."""
+        return (Path(self.user.dir) if self.user.dir else self.stream.state_dir.parent / "user") / "models"
 
     @property
     def simulated(self) -> bool:

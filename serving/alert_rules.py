@@ -221,6 +221,7 @@ RULES = (
     Rule("ModelStale", "models", 300, _older("btc_model_created_timestamp_seconds", 172_800, "{model} of {symbol} is {value} s old")),
     Rule("MarketWithoutModel", "models", 7_200, _grew("btc_rows_without_model_total", 900, 0, "{symbol} has too few bars for a model")),
     Rule("ForecastAtFloor", "forecasts", 0, _at_floor),
+    Rule("LeagueEntryFailing", "models", 900, _above("btc_league_entry_failing", 0, "the model {entry} of the league fails")),
     Rule("DeadLetters", "feed", 0, _grew("btc_dead_letters_total", 300, 0, "{value} dead letters of {worker}: {reason}")),
     Rule("BookMismatch", "feed", 0, _grew("btc_book_mismatches_total", 300, 0, "{value} order books of {symbol} did not match")),
     Rule("BookUnverified", "feed", 60, _above("btc_book_unverified", 0, "the order book of {symbol} does not match its checksums")),

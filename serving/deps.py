@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.clock import Clock
+    from btc_core.league.standings import EntryRows, Outcomes, Standing
+    from btc_core.league.states import EntryState
     from btc_core.market.messages import ForecastRow
     from btc_core.names import ModelKey
     from btc_core.registry.champions import ModelHolder
@@ -44,6 +46,10 @@ class NewestRows(Protocol):
         """The newest minute columns of the forecast worker, None if there are none or they have expired."""
         ...
 
+    def league_states(self) -> list[EntryState] | None:
+        """What the entries of the league do, None if the league's process does not run."""
+        ...
+
 
 class StoredRows(Protocol):
     """Past forecasts, their scores, and minute bars. Each method raises `ServiceError` if the tables cannot be read."""
@@ -64,6 +70,10 @@ class StoredRows(Protocol):
 
     def closes_of_hour(self, symbol: str, from_ns: int, to_ns: int, hour: int) -> list[tuple[int, float]]:
         """Opening time and close of the minute bars of one hour (UTC) of each day."""
+        ...
+
+    def league(self, symbol: str, from_ns: int, to_ns: int) -> tuple[Outcomes, dict[str, EntryRows]]:
+        """The outcomes of a time, and the forecasts of the league's entries."""
         ...
 
     def bars(self, symbol: str, from_ns: int, to_ns: int) -> list[MinuteBar]:
@@ -113,6 +123,8 @@ class Deps:
     which does no harm."""
     usual_volatility: dict[str, UsualVolatility] = field(default_factory=dict)
     """For each market the usual volatility of the hour that was asked for last."""
+    standings: dict[tuple[str, int], tuple[int, list[Standing]]] = field(default_factory=dict)
+    """For each market and number of days the standings of the league, and the period in which they were computed."""
     newest_forecast_ns: dict[str, int] = field(default_factory=dict)
     """For each market the receipt of the data behind the newest forecast that `/metrics` has seen."""
 

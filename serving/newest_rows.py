@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 import redis
 
 from btc_core.errors import ServiceError
+from btc_core.league.states import read_states
 from btc_core.stores import redis_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.clock import Clock
+    from btc_core.league.states import EntryState
     from btc_core.market.messages import ForecastRow
     from btc_core.settings import RedisSettings
     from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
@@ -86,6 +88,10 @@ class RedisRows:
     def columns(self, symbol: str) -> ColumnsRow | None:
         """The newest minute columns; raises `ServiceError` if Redis does not answer or the row cannot be read."""
         return self._read(redis_rows.read_columns, symbol)
+
+    def league_states(self) -> list[EntryState] | None:
+        """What the entries of the league do; raises `ServiceError` if Redis does not answer."""
+        return read_states(self._client)
 
     def _newest(
         self,

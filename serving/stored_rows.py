@@ -14,6 +14,7 @@ import msgspec
 
 from btc_core.clock import NS_PER_S, from_ns
 from btc_core.errors import ServiceError
+from btc_core.league.standings import Outcomes, read_entries, read_outcomes
 from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT, MINUTES, QUANTILE_NAMES, VolatilityTarget
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import MINUTE_BARS, PREDICTION_OUTCOMES
@@ -24,6 +25,7 @@ from serving.answers import MinuteBar, Outcome, PastForecast, PastModel, PathInt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from btc_core.league.standings import EntryRows
     from btc_core.settings import QuestdbSettings
 
 TIMEOUT_S = 5.0
@@ -150,6 +152,18 @@ class QuestRows:
             LossBlock(int(row[0]) + block_s * NS_PER_S, row[1], dict(zip(_LOSS_COLUMNS, row[2:], strict=True)))
             for row in rows
         ]
+
+    def league(self, symbol: str, from_ns: int, to_ns: int) -> tuple[Outcomes, dict[str, EntryRows]]:
+        """The outcomes from `from_ns` until before `to_ns`, and the forecasts of the league's entries at the same closes.
+
+        A league without forecasts has no outcomes to be scored by, so these are not read.
+        """
+        with self._slot():
+            entries = read_entries(self._db, symbol, from_ns, to_ns)
+            if not entries:
+                return Outcomes.none(), entries
+            _, target = self._scored(symbol, from_ns, to_ns)
+            return read_outcomes(self._db, symbol, from_ns, to_ns, target), entries
 
     def _scored(self, symbol: str, from_ns: int, to_ns: int) -> tuple[str, VolatilityTarget]:
         """The condition for the outcomes of a time that are scored together, and the target of their volatility."""

@@ -45,6 +45,8 @@ DEFAULT_PORTS: Mapping[str, int] = {
     "store_volume_grpc": 9015,
     "store_filer": 9016,
     "store_filer_grpc": 9017,
+    # The league, last, so that the other ports of `--ports-from N` are those of older versions.
+    "league_metrics": 9107,
 }
 """Every port of a stack and its default. `--ports-from N` gives N, N+1, ... in this order."""
 
@@ -65,6 +67,7 @@ class InternalPorts(BaseModel):
     forecast_metrics: int = DEFAULT_PORTS["forecast_metrics"]
     repair_metrics: int = DEFAULT_PORTS["repair_metrics"]
     features_2_metrics: int = DEFAULT_PORTS["features_2_metrics"]
+    league_metrics: int = DEFAULT_PORTS["league_metrics"]
     kafka_controller: int = DEFAULT_PORTS["kafka_controller"]
     store_grpc: int = DEFAULT_PORTS["store_grpc"]
     store_master: int = DEFAULT_PORTS["store_master"]

@@ -155,6 +155,15 @@ class Stack:
             self._supervisor.reload(name)
             self._start_one(component, report)
 
+    def start_component(self, name: str, report: Report = lambda _name, _what: None) -> None:
+        """Start one component that the running stack may not know yet; one that runs is left alone."""
+        with self._locked():
+            known = self.components()
+            (*_, component) = in_order(known, (name,))
+            self._supervisor.write_conf(known.values())
+            self._supervisor.reload(name)
+            self._start_one(component, report)
+
     def extend_days_back_to(self, day: str, report: Report = lambda _name, _what: None) -> None:
         """Let Dagster's daily partitions begin at `day`, as 2026-07-19, unless they begin earlier.
 

@@ -1,4 +1,4 @@
-"""`python -m streaming ingest|bronze|features|forecast|repair`: one worker, until SIGTERM."""
+"""`python -m streaming ingest|bronze|features|forecast|repair|league`: one worker, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ MODULES = {
     WorkerName.FEATURES: "streaming.features",
     WorkerName.FORECAST: "streaming.forecast",
     WorkerName.REPAIR: "streaming.repair",
+    WorkerName.LEAGUE: "streaming.league",
 }
-"""The module of each worker; its `run(settings)` is the process. A process imports only its own: with the libraries of all
-five, `ingest` and `repair` would take 178 MB instead of 80 MB at their start."""
+"""The module of each worker; its `run(settings)` is the process. A process imports only its own: with the libraries of
+all, `ingest` and `repair` would take 178 MB instead of 80 MB at their start."""
 STORES = {
     WorkerName.INGEST: (origin.LOG,),
     WorkerName.BRONZE: (origin.LOG, origin.TABLES),
     WorkerName.FEATURES: (origin.LOG, origin.TABLES, origin.NEWEST_ROWS),
     WorkerName.FORECAST: (origin.LOG, origin.TABLES, origin.NEWEST_ROWS),
     WorkerName.REPAIR: (origin.LOG,),
+    WorkerName.LEAGUE: (origin.LOG, origin.TABLES, origin.NEWEST_ROWS),
 }
 """The stores of each worker; it refuses to start if one of them holds other data."""
 

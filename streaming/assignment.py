@@ -86,9 +86,12 @@ class LogStart:
         return TopicPartition(self._spec.topic, start.partition, offset if offset > 0 else OFFSET_BEGINNING)
 
     def _first_to_handle(self, committed: TopicPartition, low: int, high: int) -> int:
-        """The committed offset if the log fits it, else the first offset from which no message is skipped."""
+        """The committed offset if the log fits it, else the first offset from which no message is skipped.
+
+        A group without a committed offset starts at the beginning of the log, or at its end if its spec says so.
+        """
         if committed.offset < 0:
-            return low
+            return high if self._spec.from_end else low
         mark = decode_mark(committed.metadata)
         found = find_break(
             committed.offset, mark, self.log_id, (low, high), lambda offset: self._value(committed.partition, offset)

@@ -101,3 +101,5 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     """Version of the state in checkpoints; a checkpoint of another version is ignored."""
     eager: bool = True
     """Whether messages are fetched at once; False where nobody waits for the results, which costs the broker less."""
+    from_end: bool = False
+    """Whether a new group starts at the end of the log, because old messages are of no use to it."""

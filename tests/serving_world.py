@@ -16,6 +16,7 @@ from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady, StoreError
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
+from btc_core.league.standings import EntryRows, Outcomes
 from btc_core.market.messages import ForecastRow
 from btc_core.models.bundle import VolatilityModel, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from flask import Flask
     from flask.testing import FlaskClient
 
+    from btc_core.league.states import EntryState
     from serving.answers import MinuteBar, PastForecast
     from serving.event_stream import EventBroadcaster
     from serving.stored_rows import LossBlock
@@ -56,6 +58,7 @@ class FakeNewestRows:
     feature_row: FeatureRow | None = None
     forecast_row: ForecastRow | None = None
     columns_row: ColumnsRow | None = None
+    states: list[EntryState] | None = None
     error: Exception | None = None
     reads: int = 0
 
@@ -67,6 +70,9 @@ class FakeNewestRows:
 
     def columns(self, symbol: str) -> ColumnsRow | None:
         return self._read(self.columns_row, symbol)
+
+    def league_states(self) -> list[EntryState] | None:
+        return self.states
 
     def _read(self, value: Any, _symbol: str) -> Any:
         self.reads += 1
@@ -113,6 +119,8 @@ class FakeStoredRows:
     def __init__(self) -> None:
         self.past, self.minutes, self.asked = [], [], []
         self.blocks, self.closes = [], []
+        self.outcomes = Outcomes.none()
+        self.entries: dict[str, EntryRows] = {}
 
     def forecasts(self, *asked: Any, with_intervals: bool) -> list[PastForecast]:
         self.asked.append(asked)
@@ -127,6 +135,10 @@ class FakeStoredRows:
 
     def loss_blocks(self, *_asked: Any) -> list[LossBlock]:
         return self.blocks
+
+    def league(self, *asked: Any) -> tuple[Outcomes, dict[str, EntryRows]]:
+        self.asked.append(asked)
+        return self.outcomes, self.entries
 
     def closes_of_hour(self, *asked: Any) -> list[tuple[int, float]]:
         self.asked.append(asked)

@@ -79,6 +79,12 @@ _SQUARE = "(bid_return_5m_bps - {0}) * (bid_return_5m_bps - {0})"
 _OUTCOMES = (
     "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' AND late = false SAMPLE BY 30m"
 )
+_LEAGUE = (
+    "SELECT entry, o.realized_5m_bps * o.realized_5m_bps / (sigma * sigma) AS ratio, o.qlike_model_5m AS champion "
+    "FROM (SELECT ts_event AS ts, entry, sigma_5m_bps AS sigma, symbol AS market FROM gold_league_forecasts "
+    "WHERE $__timeFilter(ts_event) AND symbol = '$symbol') l "
+    "JOIN gold_prediction_outcomes o ON l.ts = o.ts_event AND l.market = o.symbol WHERE o.late = false"
+)
 _EVERY_5M = "$__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY 5m"
 _ORIGINS = (
     "SELECT ts_event AS ts, first(sigma_5m_bps) AS sigma, first(baseline_sigma_5m_bps) AS harx "
@@ -147,6 +153,13 @@ FORECASTS = (
         "Serving models", "none", "Volatility models that made the forecasts of the selected time range, the newest last.",
         ("SELECT model_kind AS volatility_model, model_version AS version, count() AS forecasts, max(made_at) AS last_made "
          "FROM gold_volatility_prediction WHERE $__timeFilter(ts_event) AND symbol = '$symbol' ORDER BY last_made",),
+        kind="table",
+    ),
+    Panel(
+        "League of the user's models", "none",
+        "Loss (QLIKE) of each model over 5 minutes, and that of the champion at the same closes. A ratio below 1 is better. None of them serves.",
+        (f"SELECT entry, count() AS forecasts, avg(ratio - ln(ratio) - 1) AS qlike, avg(champion) AS champion_qlike, "
+         f"avg(ratio - ln(ratio) - 1) / avg(champion) AS ratio_to_champion FROM ({_LEAGUE}) ORDER BY ratio_to_champion",),
         kind="table",
     ),
     Panel(
@@ -321,7 +334,7 @@ ALERTS = (
           "There has been no new forecast of {{ $labels.symbol }} for {{ $value }} s. Check the feed and the workers."),
     Alert("FeedSilent", "sum by (exchange) (increase(btc_frames_total[15s])) == 0", "10s",
           "The exchange {{ $labels.exchange }} has sent nothing for 15 s. Ingest reconnects automatically; `btc logs ingest` shows its attempts."),
-    Alert("ProcessDown", "up == 0", "15s", "Prometheus cannot scrape {{ $labels.process }}. `btc status` shows the reason."),
+    Alert("ProcessDown", 'up{process!="league"} == 0', "15s", "Prometheus cannot scrape {{ $labels.process }}. `btc status` shows the reason."),
     Alert("LoopStuck", "time() - btc_loop_timestamp_seconds > 60", "0s",
           "The main loop of {{ $labels.worker }} has not completed an iteration for {{ $value }} s. Restart the worker."),
     Alert("GapOpen", "btc_gaps_open > 0", "2m",
@@ -369,6 +382,8 @@ ALERTS = (
     Alert("ForecastAtFloor",
           'sum by (symbol) (increase(btc_forecasts_total{at_floor="yes"}[1h])) / sum by (symbol) (increase(btc_forecasts_total[1h])) > 0.5', "0s",
           "Most volatility forecasts of {{ $labels.symbol }} are at their floor. Either the market stands still or its model is of another scale."),
+    Alert("LeagueEntryFailing", "btc_league_entry_failing == 1", "15m",
+          "The model {{ $labels.entry }} of the league has failed for 15 minutes. `btc models` shows the reason."),
     Alert("DeadLetters", _counted("btc_dead_letters_total", "5m", by="reason"), "0s",
           "There are {{ $value }} new dead letters with the reason {{ $labels.reason }}. `btc deadletters` lists them."),
     Alert("BookMismatch", _counted("btc_book_mismatches_total", "5m"), "0s",

@@ -30,8 +30,10 @@ from serving.answers import (
 from serving.deps import deps
 from serving.endpoints import Symbol, SymbolQuery, documented, parse_query, parse_time
 from serving.explanations import explanation
+from serving.league_answers import League
 from serving.live_features import live_features
 from serving.live_forecast import live_forecast
+from serving.live_league import live_league
 from serving.live_skill import live_skill
 from serving.market_answers import Releases, UsualVolatility
 from serving.model_cards import loaded_models
@@ -115,6 +117,13 @@ class SkillQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     symbol: Symbol = UNSET
     hours: Annotated[int, msgspec.Meta(ge=1, le=720, description="Score the forecasts of this many hours.")] = 24
+
+
+class LeagueQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The time over which the league is scored."""
+
+    symbol: Symbol = UNSET
+    days: Annotated[Literal[1, 7, 28], msgspec.Meta(description="Score the forecasts of this many days.")] = 7
 
 
 class ExplainQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -228,6 +237,14 @@ def skill() -> Response:
     """Live losses beside those of the baselines, and how often the intervals held the outcome."""
     query = parse_query(SkillQuery)
     return respond(live_skill(deps(), requested_symbol(query.symbol), query.hours))
+
+
+@blueprint.get("/league")
+@documented("models", League, query=LeagueQuery, problems=(404, 422, 503))
+def league() -> Response:
+    """The user's own models beside the champion and the baselines: scores at the same closes, best first. None of them serves."""
+    query = parse_query(LeagueQuery)
+    return respond(live_league(deps(), requested_symbol(query.symbol), query.days))
 
 
 @blueprint.get("/explain")

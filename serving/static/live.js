@@ -6,6 +6,7 @@ import { setUsual, showForecast } from "./figures.js";
 import { $, setText } from "./format.js";
 import { loadParts, showHealth } from "./health.js";
 import { minuteBars, pastForecasts } from "./history.js";
+import { leagueDays, showLeague } from "./league.js";
 import { MarketChart } from "./market_chart.js";
 import { kindsOf, showExplanation, showModels, showRecent } from "./model_card.js";
 import { PriceChart } from "./price_chart.js";
@@ -29,9 +30,11 @@ async function start() {
     health: showHealth,
   });
   let kinds = {};
-  const cards = { model: new Card("models"), skill: new Card("skill"), explain: new Card("explain") };
+  const cards = { model: new Card("models"), skill: new Card("skill"), explain: new Card("explain"), league: new Card("league") };
   keepFilled(cards.model, PAST_S, async () => { const answer = await getJson("model"); kinds = kindsOf(answer); return showModels(answer); });
   keepFilled(cards.skill, SKILL_S, async () => skill.show(await inTurn(() => getJson("skill", { hours: 24 })), kinds));
+  const league = keepFilled(cards.league, SKILL_S, async () => showLeague(await inTurn(() => getJson("league", { days: leagueDays() }))));
+  $("league_days").addEventListener("change", league);
   const order = getJson("features/order", {}, null).then((answer) => new Map(answer.features.map((f) => [f.name, f]))).catch(() => new Map());
   keepFilled(cards.explain, EXPLAIN_S, async () => showExplanation(await getJson("explain", { top: 5 }), await order));
   keepFilled(new Card("health"), PAST_S, loadParts);

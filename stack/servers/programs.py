@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
-from btc_core.names import pair_of
+from btc_core.league.folder import entries_in
+from btc_core.names import WorkerName, pair_of
 from stack.component import Component, Context
 from stack.health_checks import get, http_check
 from stack.layout import PERPETUAL
@@ -29,6 +30,8 @@ WORKERS = {
     "forecast": ("Forecast, features to forecasts", ("kafka", "questdb", "valkey")),
 }
 """By name: what the worker does, and the components that must be healthy before it starts."""
+LEAGUE = ("League, the user's own models in shadow", ("kafka", "questdb", "valkey"))
+"""The worker that runs only if the user has models: a league without any would take memory for nothing."""
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -60,6 +63,8 @@ def components(context: Context) -> tuple[Component, ...]:
     ]
     if context.features_workers > 1:
         workers.append(_worker(context, "features", *WORKERS["features"], instance=2))
+    if entries_in(context.settings.user_models):
+        workers.append(_worker(context, WorkerName.LEAGUE.value, *LEAGUE))
     return (*simulator, *workers, _api(context, workers), ALERTS)
 
 

@@ -24,5 +24,6 @@ def test_a_panels_query_is_understood_and_gives_its_columns(
         assert len(columns) == 1
         return
     assert len(columns) > 1
-    if "FROM gold_volatility_prediction WHERE" not in query.text or " AS time" in query.text:
+    tables = ("FROM gold_volatility_prediction WHERE", "FROM gold_league_forecasts WHERE")
+    if not any(table in query.text for table in tables) or " AS time" in query.text:
         assert columns[0] == "time"

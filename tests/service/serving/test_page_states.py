@@ -96,6 +96,37 @@ def give_past(page: Page) -> list[dict[str, str]]:
     return asked
 
 
+def league_row(name: str, kind: str, rank: int | None, **more: Any) -> dict[str, Any]:
+    scores = {"qlike": 0.2135, "ratio": 0.9871, "dm_t": -2.31, "rows": 10_080}
+    return {
+        "rank": rank, "name": name, "kind": kind, "version": "", "state": "running", "reason": None, "crps_bps": None,
+        "coverage_90_pct": None, "predict_p50_ms": None, "predict_p99_ms": None, "gate": None, **scores, **more,
+    }  # fmt: skip
+
+
+def give_league(page: Page) -> list[dict[str, str]]:
+    """Answer for the league with two entries, one of which fails; returns the queries that were asked."""
+    asked: list[dict[str, str]] = []
+    gate = {"would_pass": False, "reason": "7 days in shadow, 14 are needed"}
+    mine = {"version": "c005809c0545", "predict_p50_ms": 0.4, "crps_bps": 1.234, "coverage_90_pct": 89.7, "gate": gate}
+    slow = {"state": "failing", "reason": "a_model_with_quite_a_long_name_1.py: predict took longer than 2 s"}
+    unknown = dict.fromkeys(("qlike", "ratio", "dm_t"))
+    rows = [
+        league_row("my_model", "entry", 1, **mine),
+        league_row("champion", "champion", 2, state="serving", ratio=1.0, dm_t=None, crps_bps=1.3, coverage_90_pct=90.2),
+        *(league_row(name, "baseline", 3, state="baseline", ratio=1.1, dm_t=3.0) for name in ("harx", "har", "ewma", "naive")),
+        league_row("a_model_with_quite_a_long_name_1", "entry", None, **slow, **unknown),
+    ]  # fmt: skip
+
+    def answer(route: Route) -> None:
+        asked.append(query_of(route.request.url))
+        body = {"symbol": "BTC/USD", "days": 7, "rows": rows, "entries": 2, "reason": None, "simulated": True}
+        route.fulfill(body=json.dumps(body), content_type="application/json")
+
+    page.route("**/v1/league?*", answer)
+    return asked
+
+
 def refuse(page: Page, path: str) -> None:
     page.route(f"**/v1/{path}?*", lambda route: route.fulfill(status=503, body='{"detail": "QuestDB does not answer"}'))
 
@@ -114,8 +145,10 @@ def test_nothing_is_cut_off_hard_to_read_or_unreachable(api: Api, browser: Brows
         page = context.new_page()
         page.set_default_timeout(PATIENCE_MS)
         give_past(page)
+        give_league(page)
         open_live(page, api)
         expect(page.locator("#price")).to_have_attribute("data-state", "ok")
+        expect(page.locator("#league_rows tr")).to_have_count(7)
         for path in ("live", "ops"):
             if path == "ops":
                 page.goto(f"http://127.0.0.1:{api.port}/ops")
@@ -184,6 +217,33 @@ def test_each_card_says_that_it_waits_and_then_that_it_could_not_load(api: Api, 
     page.unroute("**/v1/forecasts?*")
     give_past(page)
     expect(page.locator("#price")).to_have_attribute("data-state", "ok", timeout=2 * PATIENCE_MS)
+
+
+def test_the_league_shows_models_of_the_user_beside_the_champion_and_why_one_fails(api: Api, page: Page) -> None:
+    asked = give_league(page)
+    open_live(page, api)
+    rows = page.locator("#league_rows tr")
+    expect(rows).to_have_count(7)
+    expect(rows.nth(0)).to_contain_text("1. my_model")
+    expect(rows.nth(0)).to_contain_text("not yet")
+    expect(rows.nth(6)).to_contain_text("a_model_with_quite_a_long_name_1 failing")
+    expect(page.locator("#league_problems")).to_contain_text("predict took longer than 2 s")
+    page.select_option("#league_days", "28")
+    page.wait_for_timeout(500)
+    assert [query["days"] for query in asked] == ["7", "28"]
+
+
+def test_a_league_without_models_says_how_to_add_one_and_is_not_asked_more_often(api: Api, page: Page) -> None:
+    reason = "no model is in the league; add one with `btc models add FILE`"
+    empty = {"symbol": "BTC/USD", "days": 7, "rows": [], "entries": 0, "reason": reason, "simulated": True}
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/v1/league" in request.url else None)
+    page.route("**/v1/league?*", lambda route: route.fulfill(body=json.dumps(empty), content_type="application/json"))
+    open_live(page, api)
+    expect(page.locator("#league_note")).to_have_text("No model is in the league; add one with `btc models add FILE`.")
+    assert page.locator("#league_rows").is_hidden()
+    page.wait_for_timeout(6_000)
+    assert len(asked) == 1
 
 
 def test_a_system_without_a_past_says_so(api: Api, page: Page) -> None:

@@ -39,6 +39,7 @@ WORKLOADS = (
     "features",
     "forecast",
     "repair",
+    "league",
     "api",
     "alerts",
     "mlflow",
@@ -314,6 +315,7 @@ NEEDS = {
     "ingest": {"kafka-kafka-bootstrap"}, "repair": {"kafka-kafka-bootstrap"},
     "bronze": {"kafka-kafka-bootstrap", "questdb"}, "features": {"kafka-kafka-bootstrap", "questdb", "redis"},
     "forecast": {"kafka-kafka-bootstrap", "questdb", "redis", "mlflow"},
+    "league": {"kafka-kafka-bootstrap", "questdb", "redis", "mlflow"},
     "api": {"questdb", "redis", "mlflow", "dagster-web"}, "mlflow": {"postgres"},
     "prepare": {"kafka-kafka-bootstrap", "questdb", "postgres"}, "first-training": {"mlflow", "dagster-web"}, "alerts": {"api"},
 }  # fmt: skip

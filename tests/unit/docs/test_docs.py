@@ -212,7 +212,9 @@ def test_a_quoted_command_exists_with_its_options(page: Path) -> None:
         if name in OPTIONS_OF_BTC:
             continue
         assert name in COMMANDS, line
-        known = {opt for param in COMMANDS[name].params for opt in param.opts} | {"--help"}
+        below = getattr(COMMANDS[name], "commands", {})
+        command = below[words[0]] if words and words[0] in below else COMMANDS[name]
+        known = {opt for param in command.params for opt in param.opts} | {"--help"}
         if name != "run":  # the words after it belong to another program
             assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from btc_core.league.folder import read_builtin, store
 from stack import preflight
 from stack.all_components import all_components
 from stack.component import Context
@@ -15,10 +16,15 @@ if TYPE_CHECKING:
 
 
 def test_every_port_belongs_to_one_component(layout: Layout) -> None:
+    store(layout.settings().user_models, read_builtin("log_har"))  # so that there is a league
     known = all_components(Context(layout, layout.settings(), layout.internal_ports(), features_workers=2))
     taken = [port for component in known.values() for port in component.ports]
     assert sorted(taken) == list(range(20_000, 20_000 + len(DEFAULT_PORTS)))
     assert preflight.duplicate_ports(known.values()) is None
+
+
+def test_a_stack_without_models_of_the_user_has_no_league(layout: Layout) -> None:
+    assert "league" not in all_components(Context(layout, layout.settings(), layout.internal_ports()))
 
 
 def test_a_live_stack_has_no_simulator(tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""`btc models add` and `btc models remove`: the user's own models, which compete in the league.
+
+What does not belong here: the check of a file (`btc_core.league.check`), and models that serve (`models`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from btc_cli.options import DataDir, open_stack
+from btc_core.errors import InvalidInput, ServiceError
+from btc_core.league import folder
+from btc_core.league.states import read_states
+from btc_core.names import TRAIN_LEAGUE_JOB, WorkerName
+from btc_core.stores.dagster import launch_job, market_tags, run_url
+from btc_core.stores.redis_rows import connect
+
+if TYPE_CHECKING:
+    from btc_core.league.folder import EntryFile
+    from btc_core.league.states import EntryState
+    from btc_core.settings import Settings
+    from stack.runtime import Stack
+
+
+def add(
+    file: Annotated[Path | None, typer.Argument(help="Python file with the functions fit and predict.")] = None,
+    *,
+    builtin: Annotated[
+        str, typer.Option(help=f"Add a model of the package instead: {', '.join(folder.builtin_names())}.")
+    ] = "",
+    name: Annotated[str, typer.Option(help="Name in the league. Default: that of the file.")] = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Check a model of your own, add it to the league, and train it.
+
+    A file of the same name replaces the former version. A model of the league forecasts beside the champion and never serves.
+    """
+    from btc_core.league.check import check  # noqa: PLC0415 - imports numba, which the other commands do not need
+
+    stack = open_stack(data_dir)
+    entry = _entry(file, builtin, name)
+    models = stack.settings.user_models
+    _check_room(stack.settings, entry)
+    typer.echo(f"checking {entry.path.name}: import, fit and forecasts on a small made-up market …")
+    found = check(entry, stack.settings.league)
+    path = folder.store(models, entry)
+    quantiles = "σ and quantiles" if found.has_quantiles else "σ without quantiles"
+    typer.echo(
+        f"{entry.name} {entry.version} is in the league ({path}): it gives {quantiles}, one forecast takes "
+        f"{1_000.0 * found.predict_s:.1f} ms, and its model has {found.model_bytes:,} bytes"
+    )
+    _start(stack)
+
+
+def remove(
+    name: Annotated[str, typer.Argument(help="Name in the league.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Remove a model from the league. Its forecasts and its trained versions stay stored."""
+    stack = open_stack(data_dir)
+    path = folder.remove(stack.settings.user_models, name)
+    if stack.running and not folder.entries_in(path.parent):
+        stack.stop_component(WorkerName.LEAGUE.value)
+    typer.echo(f"{name} was removed from the league ({path})")
+
+
+def league_lines(settings: Settings) -> list[str]:
+    """The entries of the league, one line each; empty without any."""
+    entries = folder.entries_in(settings.user_models)
+    if not entries:
+        return []
+    lines = ["[bold underline]League[/]"]
+    states: dict[str, EntryState] = {}
+    unknown = "its process is not running"
+    try:
+        with connect(settings.redis) as client:
+            states = {state.name: state for state in read_states(client) or ()}
+    except ServiceError as error:
+        unknown = f"what it does is unknown: {error}"
+    for each in entries:
+        state = states.get(each.name)
+        words = unknown if state is None else f"{state.state}{f': {state.reason}' if state.reason else ''}"
+        waiting = (
+            "" if state is None or state.version == each.version else f", version {state.version} until it is trained"
+        )
+        lines.append(f"[bold]{each.name} {each.version}[/]  {words}{waiting}")
+    return lines
+
+
+def _entry(file: Path | None, builtin: str, name: str) -> EntryFile:
+    if (file is None) == (not builtin):
+        msg = "name one file, as in `btc models add my_model.py`, or one model of the package with --builtin"
+        raise InvalidInput(msg)
+    if file is not None:
+        return folder.read_entry(file, name)
+    found = folder.read_builtin(builtin)
+    return folder.EntryFile(name, found.path, found.source) if name else found
+
+
+def _check_room(settings: Settings, entry: EntryFile) -> None:
+    names = {each.name for each in folder.entries_in(settings.user_models)}
+    if entry.name not in names and len(names) >= settings.league.max_entries:
+        msg = (
+            f"the league has {len(names)} models, and room for {settings.league.max_entries}: remove one with `btc models "
+            "remove NAME`, or raise BTC_LEAGUE_MAX_ENTRIES"
+        )
+        raise InvalidInput(msg)
+
+
+def _start(stack: Stack) -> None:
+    """Start the league's process if the stack runs, and ask Dagster for a training."""
+    if not stack.running:
+        typer.echo("the stack is down; `btc up` starts the league, and Dagster trains the model at 00:40 UTC")
+        return
+    stack.start_component(WorkerName.LEAGUE.value)
+    settings = stack.settings
+    try:
+        run_id = launch_job(settings, TRAIN_LEAGUE_JOB, market_tags(settings.exchange.symbols))
+    except ServiceError as error:
+        typer.echo(f"it is not trained yet: {error}. The job {TRAIN_LEAGUE_JOB} runs each day at 00:40 UTC")
+        return
+    typer.echo(f"its training has started: {run_url(settings, run_id)}. Then it forecasts at each minute close")

@@ -1,0 +1,148 @@
+"""What a user's model is: a Python file with the functions `fit` and `predict`, and what these get and return.
+
+The whole contract:
+
+```
+def fit(dataset):               # a Dataset: named columns of past rows, and what came after each
+    ...
+    return model                # anything that pickle can store
+
+def predict(model, rows):       # Rows: the same columns, without what came
+    ...
+    return sigma_bps            # (len(rows), 5): σ of the log return over the next 1 to 5 minutes, bps
+    # or: return sigma_bps, quantiles_bps   (len(rows), 5, 6): the 5, 10, 25, 75, 90 and 95 % quantiles, too
+```
+
+`predict` must treat each row alone: it gets thousands of rows in a test and a single one in the live system.
+What does not belong here: the process in which these functions run (`child`, `process`), and the check of a file (`check`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
+
+import numpy as np
+
+from btc_core.errors import InvalidInput
+from btc_core.names import HORIZONS_MIN, QUANTILES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+    import pandas as pd
+
+    Floats: TypeAlias = npt.NDArray[np.float64]
+    Longs: TypeAlias = npt.NDArray[np.int64]
+
+_SHAPE = f"(rows, {len(HORIZONS_MIN)})"
+_QUANTILE_SHAPE = f"(rows, {len(HORIZONS_MIN)}, {len(QUANTILES)})"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of inputs, one for each minute close at which a forecast is made.
+
+    A value that was unknown at the close is NaN. Inputs of the order book and of a leading market, for example, are NaN in
+    rows that were made of minute bars alone.
+    """
+
+    names: tuple[str, ...]
+    """The inputs in the order of the columns: features of the stream, then columns of closed minute bars."""
+    matrix: Floats
+    """(n, inputs)."""
+    origin_ns: Longs
+    """(n,); the minute closes, ns since 1970 (UTC)."""
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    @overload
+    def __getitem__(self, names: str) -> Floats: ...
+
+    @overload
+    def __getitem__(self, names: Sequence[str]) -> Floats: ...
+
+    def __getitem__(self, names: str | Sequence[str]) -> Floats:
+        """One column by its name, (n,), or several, (n, names)."""
+        places = [self._place(name) for name in ([names] if isinstance(names, str) else names)]
+        found = np.asarray(self.matrix[:, places], np.float64)
+        return found[:, 0] if isinstance(names, str) else found
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The inputs as a data frame whose index is the time of the closes."""
+        import pandas as pd  # noqa: PLC0415 - 280 ms and 40 MB in every process that does not need it
+
+        return pd.DataFrame(self.matrix, pd.to_datetime(self.origin_ns, utc=True), list(self.names))
+
+    def _place(self, name: str) -> int:
+        if name not in self.names:
+            near = ", ".join(each for each in self.names if name[:6] in each) or ", ".join(self.names[:6]) + ", …"
+            msg = f"there is no input {name!r}; near it: {near}"
+            raise KeyError(msg)
+        return self.names.index(name)
+
+
+@dataclass(frozen=True)
+class Dataset(Rows):
+    """Past rows with what came after each: the rows on which the models of the package are trained."""
+
+    realized_variance: Floats
+    """(n, 5), ln²: the sum of squared one-minute log returns over the next 1 to 5 minutes. It is never 0: values below the
+    second percentile are raised to it, as for every other model."""
+    symbol: str
+
+    @property
+    def sigma_bps(self) -> Floats:
+        """(n, 5): the root of `realized_variance` in bps, which is what `predict` forecasts."""
+        return np.asarray(np.sqrt(self.realized_variance) * 1e4)
+
+
+Forecast: TypeAlias = "Floats | tuple[Floats, Floats]"
+"""σ in bps, (n, 5), alone or with its quantiles in bps, (n, 5, 6)."""
+
+
+class Entry(Protocol):
+    """A module that is a model of the league."""
+
+    def fit(self, dataset: Dataset, /) -> Any:
+        """Learn from past rows; returns anything that pickle can store."""
+        ...
+
+    def predict(self, model: Any, rows: Rows, /) -> Forecast:
+        """Forecast each row alone. QLIKE rewards the root of the mean of the variance, which lies above its median."""
+        ...
+
+
+def checked(forecast: Any, rows: int) -> tuple[Floats, Floats | None]:
+    """What `predict` returned as σ (n, 5) and quantiles (n, 5, 6) or None; raises `InvalidInput` if it breaks the contract."""
+    sigma, quantiles = forecast if isinstance(forecast, tuple) and len(forecast) == 2 else (forecast, None)
+    values = _array("σ", sigma, (rows, len(HORIZONS_MIN)), _SHAPE)
+    if quantiles is None:
+        return values, None
+    bounds = _array("quantiles", quantiles, (rows, len(HORIZONS_MIN), len(QUANTILES)), _QUANTILE_SHAPE)
+    if (np.diff(bounds, axis=2) < 0.0).any():
+        raise InvalidInput("predict returned quantiles that do not ascend; sort them along the last axis")
+    return values, bounds
+
+
+def _array(what: str, given: Any, shape: tuple[int, ...], words: str) -> Floats:
+    try:
+        values = np.asarray(given, np.float64)
+    except (TypeError, ValueError) as error:
+        msg = f"predict must return numbers of the shape {words} for the {what}, and returned {type(given).__name__}: {error}"
+        raise InvalidInput(msg) from error
+    if values.shape != shape:
+        msg = f"predict returned the shape {values.shape} for the {what} of {shape[0]} rows; {shape} is needed, {words}"
+        raise InvalidInput(msg)
+    bad = ~(np.isfinite(values) & (values > 0.0))
+    if bad.any():
+        row = int(np.argmax(bad.reshape(shape[0], -1).any(axis=1)))
+        value = values[row][bad[row]].ravel()[0]
+        msg = (
+            f"predict returned {value} for the {what} of row {row}, and must return finite values above 0; "
+            f"{int(bad.sum())} of {bad.size} values are not. Inputs may be NaN: fill them before you use them"
+        )
+        raise InvalidInput(msg)
+    return values

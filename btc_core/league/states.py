@@ -1,0 +1,57 @@
+"""What the league's process says about its entries, in Redis: whether each forecasts, and otherwise why not.
+
+What does not belong here: forecasts, which are in a table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import redis
+
+from btc_core.errors import ServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KEY = "league:entries"
+TTL_S = 180
+"""The process writes every minute; without it, the states are unknown after this time."""
+
+State = Literal["running", "failing", "waiting"]
+
+
+class EntryState(msgspec.Struct, frozen=True):
+    """One entry of the league."""
+
+    name: str
+    version: str
+    """The version of its file."""
+    state: State
+    """`waiting` for its first training, `running`, or `failing`."""
+    reason: str = ""
+    """Why it fails or waits."""
+    failures: int = 0
+    """Failures in a row."""
+    since_ns: int = 0
+    """Since when it is in this state."""
+
+
+def write_states(client: redis.Redis, states: Sequence[EntryState]) -> None:
+    """Replace the states; raises `ServiceError`."""
+    try:
+        client.set(KEY, msgspec.json.encode(states), ex=TTL_S)
+    except redis.RedisError as error:
+        msg = f"Redis did not take {KEY}: {type(error).__name__}: {error}"
+        raise ServiceError(msg) from error
+
+
+def read_states(client: redis.Redis) -> list[EntryState] | None:
+    """The states, None if the league's process is not running; raises `ServiceError`."""
+    try:
+        found = client.get(KEY)
+    except redis.RedisError as error:
+        msg = f"Redis does not answer for {KEY}: {type(error).__name__}: {error}"
+        raise ServiceError(msg) from error
+    return None if found is None else msgspec.json.decode(found, type=list[EntryState])

@@ -1,0 +1,112 @@
+"""`btc models add` and `remove`, and every command of the how-to about a model of one's own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from btc_cli.app import app
+from btc_core.errors import InvalidInput
+from btc_core.league.folder import builtin_names, entries_in
+from btc_core.league.rows import INPUTS
+from btc_core.registry import promotion
+from btc_core.settings import LeagueSettings, Settings
+from stack.layout import Layout
+from stack.ports import free_ports
+from tests.paths import ROOT
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+PAGE = (ROOT / "docs" / "how-to" / "your-own-model.md").read_text()
+COMMANDS = [line for line in PAGE.splitlines() if line.startswith("btc models")]
+CURLS = re.findall(r'^curl -s "http://127\.0\.0\.1:5050(\S+)"', PAGE, re.MULTILINE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder of a stack that is down, with the example of the page in the current directory."""
+    data_dir = tmp_path / "var" / "compose"
+    Layout(data_dir).create("sim", free_ports())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BTC_DATA_DIR", str(data_dir))
+    monkeypatch.setattr(promotion, "versions", lambda *_: [])
+    (text,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "my_model.py").write_text(text)
+    return data_dir / "user" / "models"
+
+
+def btc(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+def test_every_command_of_the_page_does_what_it_says(folder: Path) -> None:
+    for command in COMMANDS:
+        done = btc(*shlex.split(command)[1:])
+        assert done.exit_code == 0, (command, done.output)
+    assert [entry.name for entry in entries_in(folder)] == ["linear_quantiles", "log_har", "my_model"]
+    listed = btc("models").output
+    assert "League" in listed
+    assert f"my_model {entries_in(folder)[2].version}" in listed
+    removal = re.findall(r"run `btc (models remove my_model)`", PAGE)
+    assert "was removed" in btc(*shlex.split(removal[0])).output
+    assert [entry.name for entry in entries_in(folder)] == ["linear_quantiles", "log_har"]
+
+
+def test_every_request_of_the_page_is_answered() -> None:
+    from tests.serving_world import build
+
+    assert CURLS
+    for path in CURLS:
+        assert build().client.get(path).status_code == 200
+
+
+def test_the_page_names_the_inputs_the_limits_and_the_built_in_models() -> None:
+    assert f"All {len(INPUTS)} inputs" in PAGE
+    assert re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", PAGE, re.MULTILINE) == sorted(builtin_names(), key=PAGE.index)
+    limits = LeagueSettings()
+    assert (limits.predict_s, limits.fit_s, limits.max_entries) == (2.0, 30 * 60, 8)
+    assert (limits.memory_bytes, limits.fit_memory_bytes) == (10**9, 4 * 10**9)
+
+
+def test_a_refused_file_leaves_the_folder_as_it_was(folder: Path, tmp_path: Path) -> None:
+    btc("models", "add", "my_model.py")
+    before = entries_in(folder)
+    (tmp_path / "my_model.py").write_text(
+        "def fit(dataset):\n    return 1 / 0\n\ndef predict(model, rows):\n    return 1\n"
+    )
+    with pytest.raises(
+        InvalidInput, match=r"my_model\.py, line 2: ZeroDivisionError: division by zero; the model was not added"
+    ):
+        btc("models", "add", "my_model.py")
+    assert entries_in(folder) == before
+    assert [path.name for path in folder.iterdir()] == ["my_model.py"]
+
+
+def test_one_of_file_and_built_in_model_is_needed_and_the_league_has_room_for_so_many(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InvalidInput, match="name one file"):
+        btc("models", "add")
+    with pytest.raises(InvalidInput, match="name one file"):
+        btc("models", "add", "my_model.py", "--builtin", "log_har")
+    btc("models", "add", "my_model.py")
+    monkeypatch.setenv("BTC_LEAGUE_MAX_ENTRIES", "1")
+    with pytest.raises(InvalidInput, match="the league has 1 models, and room for 1: remove one"):
+        btc("models", "add", "--builtin", "log_har")
+    btc("models", "add", "my_model.py")  # replaces itself
+    with pytest.raises(InvalidInput, match="there is no model yours"):
+        btc("models", "remove", "yours")
+    assert len(entries_in(folder)) == 1
+
+
+def test_the_folder_lies_beside_the_state_of_the_workers_unless_it_is_named(tmp_path: Path) -> None:
+    settings = Settings()
+    assert settings.user_models == Path("var/user/models")
+    named = settings.model_copy(update={"user": settings.user.model_copy(update={"dir": str(tmp_path)})})
+    assert named.user_models == tmp_path / "models"
