@@ -23,6 +23,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals, scores
 from btc_core.models import level as online_level
+from btc_core.models.row_forecasts import TrackedState
 from btc_core.models.targets import LABEL_SPAN_NS
 from btc_core.names import FRESH_ROW_NS, HORIZONS_MIN, LEVELS_PCT
 from btc_core.tables.sql import of_symbol
@@ -148,6 +149,10 @@ class OutcomeTracker:
         tracker.clock_ns, tracker._last, tracker._last_ns = state.clock_ns, state.last, state.last_ns
         tracker._origins = dict(state.origins)
         return tracker
+
+    def tracked_state(self) -> TrackedState:
+        """What a forecast that is made now takes from the outcomes."""
+        return TrackedState(self.level, self.bid_quantiles, self.volatility_quantiles)
 
     def advance(self, ts_ns: int) -> list[Outcome]:
         """Set the clock to `ts_ns` unless it is later, and close the minutes that ended; returns the outcomes that became final."""

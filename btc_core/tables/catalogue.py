@@ -11,6 +11,7 @@ import msgspec
 from btc_core.features.catalogue import DRIFTING_FEATURES, FEATURES
 from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT, QUANTILE_NAMES
 from btc_core.tables.form import Column, Table
+from btc_core.tables.proof_tables import FORECAST_MINUTES, FORECAST_ROOTS, FORECAST_STATES
 
 
 def _event_times(channel: str) -> tuple[Column, Column, Column]:
@@ -485,8 +486,8 @@ _BRONZE = (
     GAP_MARKS,
 )  # fmt: skip
 _GOLD = (
-    BID_PREDICTION, VOLATILITY_PREDICTION, PREDICTION_OUTCOMES, PREDICTION_SKILL, FEATURE_DRIFT, GOLD_1MIN, GOLD_5MIN,
-    GOLD_1MIN_SEALED, GOLD_5MIN_SEALED,
+    BID_PREDICTION, VOLATILITY_PREDICTION, PREDICTION_OUTCOMES, PREDICTION_SKILL, FEATURE_DRIFT, FORECAST_MINUTES,
+    FORECAST_STATES, FORECAST_ROOTS, GOLD_1MIN, GOLD_5MIN, GOLD_1MIN_SEALED, GOLD_5MIN_SEALED,
 )  # fmt: skip
 TABLES: dict[str, Table] = {table.name: table for table in (*_BRONZE, SILVER_FEATURES, *_GOLD)}
 """All tables, in an order in which they can be created."""
