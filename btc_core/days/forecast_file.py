@@ -121,7 +121,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Evidence:
             raise InvalidInput(msg)
     try:
         proof = msgspec.json.decode(archive.read(PROOF), type=Proof)
-        tables = {name: _table(archive, name) for name in TABLES}
+        tables: dict[str, Any] = {name: _table(archive, name) for name in TABLES}
     except (msgspec.MsgspecError, pa.ArrowException) as error:
         msg = f"{path} cannot be read: {error}"
         raise InvalidInput(msg) from error
@@ -132,7 +132,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Evidence:
             bundles.setdefault(digest, {})[file] = archive.read(name)
     return Evidence(
         symbol=manifest.symbol,
-        **cast("dict[str, Any]", tables),
+        **tables,
         bundles=bundles,
         proof=proof,
         leader=manifest.leader,
@@ -143,8 +143,11 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Evidence:
 
 
 def _digest(archive: zipfile.ZipFile, name: str) -> str:
+    digest = hashlib.sha256()
     with archive.open(name) as entry:
-        return hashlib.file_digest(entry, "sha256").hexdigest()
+        while piece := entry.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _parquet(rows: pa.Table) -> bytes:

@@ -83,8 +83,8 @@ def read_hour(history: History, symbol: str, begin_ns: int) -> HourRows:
     keys, others = _keys(bids), _keys(volatilities)
     there = {key: place for place, key in enumerate(others)}
     paired = [place for place, key in enumerate(keys) if key in there]
-    bids = bids.take(paired)
-    volatilities = volatilities.take([there[keys[place]] for place in paired])
+    bids = bids.take(pa.array(paired, pa.int64()))
+    volatilities = volatilities.take(pa.array([there[keys[place]] for place in paired], pa.int64()))
     chosen = [keys[place] for place in paired]
     return HourRows(
         bids,
@@ -169,7 +169,7 @@ def _feature_rows(history: History, symbol: str, bids: pa.Table, keys: list[tupl
     for rows in history.chunks(SILVER_FEATURES, symbol, int(events_ns.min()), int(events_ns.max()) + 1):
         found = _keys(rows)
         chosen = [place for place, key in enumerate(found) if key in wanted]
-        hashed = row_hashes(SILVER_FEATURES, rows.take(chosen))
+        hashed = row_hashes(SILVER_FEATURES, rows.take(pa.array(chosen, pa.int64())))
         hashes |= zip((found[place] for place in chosen), hashed, strict=True)
     return [hashes.get(key, UNKNOWN) for key in keys]
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns, from_ns
 from btc_core.days.forecast_evidence import (
@@ -53,31 +55,35 @@ _PLACE = ("kafka_partition", "kafka_offset", "frame_item")
 
 def forecast_at(history: History, symbol: str, at_ns: int) -> tuple[pa.Table, pa.Table]:
     """The two rows of the forecast that was the newest at a time; raises `InvalidInput` if there was none."""
-    bids = _newest_made(history, symbol, at_ns)
-    if bids is None:
+    volatilities = _newest_made(history, symbol, at_ns)
+    if volatilities is None:
         msg = f"no forecast of {symbol} was in force at {from_ns(at_ns):%Y-%m-%dT%H:%M:%SZ}{_known_range(history, symbol)}"
         raise InvalidInput(msg)
-    event_ns = int(column_ns(bids["ts_event"])[0])
-    (row,) = bids.select(_PLACE).to_pylist()
-    found = read_table(history, VOLATILITY_PREDICTION, symbol, event_ns, event_ns + 1)
-    volatilities = found.take([at for at, other in enumerate(found.select(_PLACE).to_pylist()) if other == row])
-    if not len(volatilities):
-        msg = f"the forecast of the bid at {event_ns} has no forecast of the volatility beside it in {VOLATILITY_PREDICTION.name}"
+    event_ns = int(column_ns(volatilities["ts_event"])[0])
+    (row,) = volatilities.select(_PLACE).to_pylist()
+    found = read_table(history, BID_PREDICTION, symbol, event_ns, event_ns + 1)
+    same = [other == row for other in found.select(_PLACE).to_pylist()]
+    bids = found.filter(pa.array(same, pa.bool_()))
+    if not len(bids):
+        msg = f"the forecast of the volatility at {event_ns} has no forecast of the bid beside it in {BID_PREDICTION.name}"
         raise StoreError(msg)
     return bids, volatilities
 
 
 def _newest_made(history: History, symbol: str, at_ns: int) -> pa.Table | None:
+    """The row of the volatility. A forecast without a number, as while the features warm up, is not served."""
+    table = VOLATILITY_PREDICTION
     found = history.db.execute(
-        f"SELECT cast(ts_event AS LONG), cast(made_at AS LONG) FROM {BID_PREDICTION.name} WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue
+        f"SELECT cast(ts_event AS LONG) FROM {table.name} WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue
         f"AND {within('ts_event', at_ns - LATE_DAYS * NS_PER_DAY, at_ns + AHEAD_NS)} "
-        f"AND {within('made_at', at_ns - SERVED_NS, at_ns + 1)} "
+        f"AND {within('made_at', at_ns - SERVED_NS, at_ns + 1)} AND sigma_1m_bps IS NOT NULL "
         "ORDER BY made_at DESC, kafka_partition DESC, kafka_offset DESC, frame_item DESC LIMIT 1"
     )
     begin_ns, end_ns = (int(found[0][0]), int(found[0][0]) + 1) if found else (at_ns - SERVED_NS, at_ns + 1)
-    rows = read_table(history, BID_PREDICTION, symbol, begin_ns, end_ns)
+    rows = read_table(history, table, symbol, begin_ns, end_ns)
     made_ns = column_ns(rows["made_at"])
-    rows = rows.filter(pa.array((made_ns <= at_ns) & (made_ns > at_ns - SERVED_NS)))
+    is_served = np.asarray(pc.is_valid(rows["sigma_1m_bps"]))
+    rows = rows.filter(pa.array((made_ns <= at_ns) & (made_ns > at_ns - SERVED_NS) & is_served))
     order = [("made_at", "descending"), *((name, "descending") for name in _PLACE)]
     return rows.sort_by(order).slice(0, 1) if len(rows) else None
 
@@ -186,9 +192,10 @@ def _messages(
     days = days_between(day_of(begin_ns), day_of(end_ns))
     found = {day: read_manifest(store, day) for day in days}
     archives = [archive for archive in found.values() if archive is not None]
-    if found[day_of(received_ns)] is not None and all(found[day] for day in days[:-1]):
+    unarchived = [day for day in days[: days.index(day_of(received_ns)) + 1] if found[day] is None]
+    if archives and not any(_log_has(settings, day) for day in unarchived):
         return (
-            f"the archive of {' and '.join(day for day, archive in found.items() if archive)}",
+            f"the archive of {' and '.join(archive.day for archive in archives)}",
             lambda: (
                 each for each in in_log_order(store, archives, partition, begin_ns) if each.envelope.ts_recv_ns < end_ns
             ),
@@ -208,3 +215,11 @@ def _logged(settings: Settings, partition: int, begin_ns: int, end_ns: int) -> I
             yield RecordedMessage(decode_envelope(value), partition, offset)
         except BadFrame:  # every reader leaves out a message that is no envelope
             continue
+
+
+def _log_has(settings: Settings, day: str) -> bool:
+    """Whether the log has messages of a day."""
+    begin_ns = day_ns(day)
+    return any(
+        each.begin < each.end for each in offset_ranges(settings.kafka, EVENTS_TOPIC, begin_ns, begin_ns + NS_PER_DAY)
+    )

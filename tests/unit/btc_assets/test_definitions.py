@@ -17,6 +17,7 @@ MATERIALIZABLE = {
     "older_bars",
     "bronze_history",
     "sealed_bronze",
+    "sealed_forecasts",
     "sealed_silver",
     "gold_1min_sealed",
     "gold_5min_sealed",
@@ -31,6 +32,7 @@ MATERIALIZABLE = {
     "bid_champion",
     "gold_prediction_skill",
     "gold_feature_drift",
+    "gold_forecast_roots",
     "demotions",
 }
 
