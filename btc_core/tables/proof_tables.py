@@ -58,7 +58,7 @@ FORECAST_ROOTS = Table(
     (
         Column("ts", "TIMESTAMP_NS", "UTC", "begin of the hour or day", (f"{_BIDS}.made_at",)),
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", (f"{_BIDS}.symbol",)),
-        Column("period", "SYMBOL", "", "hour or day"),
+        Column("period", "SYMBOL", "", "hour or day", (f"{_BIDS}.made_at",)),
         Column("root", "VARCHAR", "", "SHA-256 root of the tree (RFC 6962), hexadecimal", (f"{_BIDS}.made_at", f"{_SIGMAS}.made_at")),
         Column("leaves", "LONG", "", "leaves of the tree, with the header", (f"{_BIDS}.made_at",)),
         Column("header", "VARCHAR", "", "the first leaf as JSON: the previous root, the models, the log, and forecasts that came too late",

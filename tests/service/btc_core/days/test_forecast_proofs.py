@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import subprocess
+import sys
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, now_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, from_ns, now_ns
 from btc_core.days.archive_replay import archives_around, replay_archived_day
 from btc_core.days.forecast_check import Check
 from btc_core.days.forecast_days import check_day, check_rows
@@ -40,7 +42,7 @@ from btc_core.utc_day import day_of
 from streaming import features
 from streaming.forecast import SPEC, ForecastHandler
 from streaming.worker import Worker
-from tests.service.workers import Running, count, market, publish, unique
+from tests.service.workers import Running, count, market, publish
 from tests.unit.btc_core.features.test_minute_columns import market as bars_of_market
 from tests.waiting import wait_for
 
@@ -107,7 +109,7 @@ class System:
 def system(own_stack: Stack) -> Iterator[System]:
     """A market that was forecast with two workers, one after the other."""
     own_stack.up(only=("questdb", "kafka", "valkey", "store"))
-    settings, symbol = own_stack.settings, unique("PROOF")
+    settings, symbol = own_stack.settings, own_stack.settings.exchange.symbols[0]
     ensure_topics(settings)
     begin_ns = now_ns() // NS_PER_MIN * NS_PER_MIN
     bars = bars_of_market(2 * 1440, begin_ns - 2 * NS_PER_DAY - (SECONDS + 120) * NS_PER_S // NS_PER_MIN * NS_PER_MIN)
@@ -237,6 +239,46 @@ def test_a_sealed_day_is_verified_from_its_archive_and_as_a_whole(system: System
     step = check_rows(system.history, system.store, system.symbol, day, replayed)
     assert step.fits, step.text
     assert step.text.startswith(f"{found.forecasts - 1} forecasts were made")  # all but the one that a test added
+
+
+def test_the_command_line_verifies_a_forecast_a_file_and_a_day_and_says_what_is_wrong(
+    system: System, own_stack: Stack, tmp_path: Path
+) -> None:
+    def btc(*arguments: str, stack: bool = True) -> tuple[int, str]:
+        more = ("--data-dir", str(own_stack.layout.data_dir)) if stack else ()
+        command = [sys.executable, "-W", "ignore", "-m", "btc_cli", *arguments, *more]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    path, at = tmp_path / "forecast.zip", iso_text(system.last_ns - NS_PER_S)
+    code, text = btc("verify", at, "--symbol", system.symbol)
+    assert code == 0, text
+    assert "equal to the last bit" in text
+    assert "The forecast is proven" in text
+    code, text = btc("verify", at, "--export", str(path))
+    assert code == 0, text
+    code, text = btc("verify", str(path), stack=False)
+    assert code == 0, text
+    assert "The forecast is proven" in text
+    day = day_of(system.last_ns)
+    code, text = btc("verify", "--day", day)
+    assert code == 0, text
+    assert "made from the very feature rows" in text
+    out = tmp_path / "roots.txt"
+    code, text = btc("roots", "--from", day, "--to", day, "--out", str(out))
+    assert code == 0, text
+    assert re.fullmatch(rf"{day} {system.symbol} [0-9a-f]{{64}} closed \S+Z SIMULATED\n", out.read_text())
+    rewritten(path, path.with_name("bent.zip"), "frames.jsonl.zst", other_frame, mend=True)
+    code, text = btc("verify", str(path.with_name("bent.zip")), stack=False)
+    assert code == 1
+    assert "are not those that reached the log" in text
+    code, text = btc("verify", "2001-01-01T00:00:00")
+    assert code == 1
+    assert "was in force at 2001-01-01T00:00:00Z" in text
+
+
+def iso_text(ts_ns: int) -> str:
+    return f"{from_ns(ts_ns):%Y-%m-%dT%H:%M:%S.%f}"
 
 
 def forecasts_in(system: System, hour_ns: int) -> int:
