@@ -76,6 +76,12 @@ COMMANDS = (
         "Verify what was forecast at a time, on a day, or in a file of evidence, back to the frames of the exchange.",
         DATA,
     ),
+    Entry(
+        "at",
+        "btc_cli.at:at",
+        "Show the forecast of a past moment, what it was made from, and what another model would have said.",
+        DATA,
+    ),
     Entry("roots", "btc_cli.verify:roots", "Write the Merkle roots of days to a file that can be time-stamped.", DATA),
     Entry("imports", "btc_cli.imports:imports", "List the imports with their ids, oldest first.", DATA),
     Entry(

@@ -71,7 +71,7 @@ def verify(
         with opened_evidence(Path(what)) as evidence:
             _judge(evidence)
     else:
-        _verify_time(_moment_ns(what), symbol, export, data_dir)
+        _verify_time(moment_ns(what), symbol, export, data_dir)
 
 
 def _is_file(what: str) -> bool:
@@ -79,7 +79,7 @@ def _is_file(what: str) -> bool:
 
 
 def _verify_time(at_ns: int, symbol: str, export: Path | None, data_dir: Path | None) -> None:
-    with _opened(symbol, data_dir) as (settings, history, store, market):
+    with opened_market(symbol, data_dir) as (settings, history, store, market):
         evidence = evidence_of(settings, history, store, market, forecast_at(history, market, at_ns))
         if export is not None:
             size = write_evidence(export, evidence)
@@ -119,7 +119,7 @@ def _shown(steps: Iterable[Step]) -> list[Step]:
 def _verify_day(day: str, symbol: str, data_dir: Path | None) -> None:
     started_s = time.perf_counter()
     day_ns(day)
-    with _opened(symbol, data_dir) as (settings, history, store, market):
+    with opened_market(symbol, data_dir) as (settings, history, store, market):
         if settings.simulated:
             typer.echo(SIMULATED)
         found = check_day(history, store, market, day)
@@ -157,7 +157,7 @@ def roots(
     if end_ns <= begin_ns:
         msg = f"{first} is after {last}"
         raise InvalidInput(msg)
-    with _opened("", data_dir) as (settings, history, _store, _market):
+    with opened_market("", data_dir) as (settings, history, _store, _market):
         lines = [
             f"{each.name} {symbol} {each.root} closed {from_ns(each.closed_at_ns):%Y-%m-%dT%H:%M:%SZ}"
             + (" SIMULATED" if settings.simulated else "")
@@ -174,7 +174,7 @@ def roots(
 
 
 @contextmanager
-def _opened(symbol: str, data_dir: Path | None) -> Iterator[tuple[Settings, History, ObjectStore, str]]:
+def opened_market(symbol: str, data_dir: Path | None) -> Iterator[tuple[Settings, History, ObjectStore, str]]:
     """The settings of the stack, its tables and its object store, and the market that is meant."""
     settings = open_stack(data_dir).settings
     known = settings.exchange.symbols
@@ -187,7 +187,8 @@ def _opened(symbol: str, data_dir: Path | None) -> Iterator[tuple[Settings, Hist
         yield settings, History(db, lambda: store), store, symbol or known[0]
 
 
-def _moment_ns(text: str) -> int:
+def moment_ns(text: str) -> int:
+    """The time in an argument, ns; raises `InvalidInput` if it is none."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from serving.answers import GateDecision, LiveForecast, MinuteBar, PastForecast
     from serving.data_exports import DataExports
     from serving.market_answers import UsualVolatility
-    from serving.proof_answers import ForecastProof, Root
+    from serving.proof_answers import ForecastProof, PastMoment, Root
     from serving.stored_rows import LossBlock, Scores
 
 EXTENSION = "btc"
@@ -81,6 +81,10 @@ class Proofs(Protocol):
 
     def proof(self, symbol: str, at_ns: int) -> ForecastProof:
         """The proof of the forecast that was in force at a time; raises a 404 if there was none."""
+        ...
+
+    def past(self, symbol: str, at_ns: int, without: tuple[str, ...], version: str) -> PastMoment:
+        """The forecast of a past moment, also without some inputs and by another version of the volatility model."""
         ...
 
 

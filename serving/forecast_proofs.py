@@ -1,25 +1,29 @@
-"""Reads the roots of hours and days, and the proof of one forecast, from QuestDB and the object store.
+"""Reads the roots of hours and days, the proof of one forecast, and past forecasts, from QuestDB and the object store.
 
 What does not belong here: the verification itself, which a client does with `btc verify` (`btc_core.days.forecast_check`).
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from btc_core.clock import column_ns
+from btc_core.days.forecast_past import past_forecast
 from btc_core.days.forecast_roots import closed_periods
 from btc_core.days.forecast_search import forecast_at, proof_of_forecast
 from btc_core.days.history import History
-from btc_core.errors import InvalidInput
+from btc_core.errors import InvalidInput, SchemaError, StoreError
+from btc_core.names import VOLATILITY, ModelKey
+from btc_core.registry.bundles import load_version
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from serving.answers import iso
 from serving.problem_details import Problem
-from serving.proof_answers import DayProof, ForecastProof, HourProof, ProofStatus, Root
+from serving.proof_answers import DayProof, ForecastProof, HourProof, PastMoment, PastPath, ProofStatus, Root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
     from btc_core.days.forecast_evidence import Proof
     from btc_core.days.forecast_roots import ClosedPeriod
+    from btc_core.market.messages import ForecastRow
     from btc_core.settings import Settings
 
 TIMEOUT_S = 10.0
@@ -57,6 +62,44 @@ class ForecastProofs:
                 raise Problem(HTTPStatus.NOT_FOUND, "no_forecast", str(error)) from None
             proof = proof_of_forecast(history, store, symbol, forecast)
         return self._answer(symbol, forecast[0], proof)
+
+    def past(self, symbol: str, at_ns: int, without: tuple[str, ...], version: str) -> PastMoment:
+        """The forecast that was in force at a time; also without some inputs, and by a version of the volatility model.
+
+        Raises a 404 if there was none, a 422 for a name that is no input, and a 404 for an unknown version.
+        """
+        with self._reading() as (history, store):
+            try:
+                found = past_forecast(history, store, symbol, at_ns)
+            except InvalidInput as error:
+                raise Problem(HTTPStatus.NOT_FOUND, "no_forecast", str(error)) from None
+        forecasts = [_path("as it was", found.forecast)]
+        if without:
+            try:
+                forecasts.append(_path(f"without {', '.join(without)}", found.without(without)))
+            except InvalidInput as error:
+                more = {"parameter": "without"}
+                raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "bad_parameter", str(error), more=more) from None
+        if version:
+            try:
+                model = load_version(self._settings, ModelKey(symbol, VOLATILITY), version)
+            except (SchemaError, StoreError) as error:
+                raise Problem(HTTPStatus.NOT_FOUND, "no_model", str(error), more={"parameter": "model"}) from None
+            forecasts.append(_path(f"volatility model {version}", found.with_model(model)))
+        parts = found.explanation
+        return PastMoment(
+            symbol=symbol,
+            made_at=iso(found.forecast.made_at_ns),
+            ts_event=iso(found.forecast.ts_event_ns),
+            equals_stored=found.equals_stored,
+            features={name: _finite(value) for name, value in found.features.items()},
+            forecasts=tuple(forecasts),
+            log_variance=_finite(parts.log_variance),
+            harx=_finite(parts.harx),
+            net=_finite(parts.net),
+            trees=parts.trees,
+            simulated=self._settings.simulated,
+        )
 
     def _answer(self, symbol: str, bid: pa.Table, proof: Proof) -> ForecastProof:
         (row,) = bid.select(["kafka_partition", "kafka_offset", "frame_item"]).to_pylist()
@@ -105,3 +148,17 @@ def _root(period: ClosedPeriod) -> Root:
         header=period.header,
         closed_at=iso(period.closed_at_ns),
     )
+
+
+def _path(name: str, forecast: ForecastRow) -> PastPath:
+    return PastPath(
+        name,
+        tuple(_finite(usd) for usd in forecast.bid_path_usd),
+        tuple(_finite(bps) for bps in forecast.sigma_path_bps),
+        forecast.volatility_model_kind,
+        forecast.volatility_model_version,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -75,3 +75,39 @@ class ForecastProof(msgspec.Struct, frozen=True):
     hour: HourProof | None
     day: DayProof | None
     simulated: bool
+
+
+class PastPath(msgspec.Struct, frozen=True):
+    """A forecast of a past moment: as it was, or as it would have been."""
+
+    name: str
+    """`as it was`, or what is different."""
+    bid_usd: tuple[float | None, ...]
+    """The bid 1 to 5 minutes ahead."""
+    sigma_bps: tuple[float | None, ...]
+    """The volatility of the next 1 to 5 minutes."""
+    volatility_kind: str
+    volatility_version: str
+
+
+class PastMoment(msgspec.Struct, frozen=True):
+    """The forecast that was in force at a time, computed again from what is stored."""
+
+    symbol: str
+    made_at: str
+    ts_event: str
+    equals_stored: bool
+    """Whether the stored forecast is equal to the last bit."""
+    features: dict[str, float | None]
+    """The feature row by name, with bid, ask and their quantities; `/v1/features/order` has units."""
+    forecasts: tuple[PastPath, ...]
+    """The forecast as it was, then those that were asked for."""
+    log_variance: float | None
+    """The explanation: ln of the variance over five minutes, before the online level."""
+    harx: float | None
+    """What HARX adds to it."""
+    net: float | None
+    """What the net's correction adds to it."""
+    trees: dict[str, float]
+    """What each input adds through the trees, largest effect first."""
+    simulated: bool

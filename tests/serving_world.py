@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from serving.answers import MinuteBar, PastForecast
     from serving.event_stream import EventBroadcaster
-    from serving.proof_answers import ForecastProof, Root
+    from serving.proof_answers import ForecastProof, PastMoment, Root
     from serving.stored_rows import LossBlock
 
 NOW_NS = 1_800_000_000 * NS_PER_S
@@ -145,6 +145,7 @@ class FakeProofs:
 
     error: Exception | None = None
     found: ForecastProof | None = None
+    moment: PastMoment | None = None
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
@@ -161,6 +162,12 @@ class FakeProofs:
         if self.error is not None or self.found is None:
             raise self.error or AssertionError
         return self.found
+
+    def past(self, *asked: Any) -> PastMoment:
+        self.asked.append(asked)
+        if self.error is not None or self.moment is None:
+            raise self.error or AssertionError
+        return self.moment
 
 
 class FakeTrainer:

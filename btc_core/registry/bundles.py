@@ -129,6 +129,12 @@ def load_challenger(settings: Settings, key: ModelKey) -> Model:
     return _load(_cache(settings, key), key, version)
 
 
+def load_version(settings: Settings, key: ModelKey, version: str) -> Model:
+    """A registered version; raises `StoreError` or `SchemaError` if it does not exist or cannot be loaded."""
+    _ensure_cached(settings, key, version)
+    return _load(_cache(settings, key), key, version)
+
+
 def _cache(settings: Settings, key: ModelKey) -> BundleCache:
     return BundleCache(settings.model.cache_dir / key.name)
 

@@ -1,4 +1,4 @@
-"""`/v1/proofs`: the Merkle roots over forecasts, and the proof that a forecast is in one.
+"""`/v1/proofs` and `/v1/at`: the Merkle roots over forecasts, proofs, and past forecasts as they were.
 
 What does not belong here: reading them (`forecast_proofs`).
 """
@@ -17,11 +17,11 @@ from serving.answers import iso, respond
 from serving.deps import deps
 from serving.endpoints import Symbol, documented, parse_query, parse_time
 from serving.problem_details import Problem
-from serving.proof_answers import ForecastProof, Roots
+from serving.proof_answers import ForecastProof, PastMoment, Roots
 from serving.routes.v1 import EARLIEST, LATEST
 from serving.symbols import requested_symbol
 
-blueprint = Blueprint("proofs", __name__, url_prefix="/v1/proofs")
+blueprint = Blueprint("proofs", __name__, url_prefix="/v1")
 
 MAX_DAYS = 31
 """The longest time of an answer: 800 roots."""
@@ -65,7 +65,26 @@ class ProofQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbol: Symbol = UNSET
 
 
-@blueprint.get("")
+class PastQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The time that is looked at, and what is changed."""
+
+    at: Annotated[
+        str,
+        msgspec.Meta(
+            description="When the forecast was in force, ISO 8601 with a time zone.", extra_json_schema=_TIME_SCHEMA
+        ),
+    ]
+    symbol: Symbol = UNSET
+    without: Annotated[
+        str, msgspec.Meta(description="Inputs of the models to leave out, separated by commas.", max_length=1_000)
+    ] = ""
+    model: Annotated[
+        str,
+        msgspec.Meta(description="A registered version of the volatility model, for example 7.", pattern=r"^\d{0,9}$"),
+    ] = ""
+
+
+@blueprint.get("/proofs")
 @documented("forecasts", Roots, query=RootsQuery, problems=(404, 422, 503))
 def roots() -> Response:
     """The Merkle roots of closed hours and days. Whoever keeps one can tell later that nothing before it was changed."""
@@ -84,13 +103,23 @@ def roots() -> Response:
     return respond(Roots(symbol, iso(begin_ns), iso(end_ns), tuple(found), deps().settings.simulated))
 
 
-@blueprint.get("/forecast")
+@blueprint.get("/proofs/forecast")
 @documented("forecasts", ForecastProof, query=ProofQuery, problems=(404, 422, 503))
 def forecast() -> Response:
     """The proof that the forecast in force at a time is in the root of its hour. `btc verify` checks it back to the frames."""
     query = parse_query(ProofQuery)
     symbol = requested_symbol(query.symbol)
     return respond(deps().proofs.proof(symbol, _time_ns("at", query.at)))
+
+
+@blueprint.get("/at")
+@documented("forecasts", PastMoment, query=PastQuery, problems=(404, 422, 503))
+def at() -> Response:
+    """The forecast of a past moment with its features and explanation, and what another model or input would have said."""
+    query = parse_query(PastQuery)
+    symbol = requested_symbol(query.symbol)
+    without = tuple(name.strip() for name in query.without.split(",") if name.strip())
+    return respond(deps().proofs.past(symbol, _time_ns("at", query.at), without, query.model))
 
 
 def _time_ns(name: str, text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from btc_core.days.forecast_check import Check
 from btc_core.days.forecast_days import check_day, check_rows
 from btc_core.days.forecast_file import MANIFEST, EvidenceManifest, opened_evidence, write_evidence
 from btc_core.days.forecast_hours import HOUR_NS
+from btc_core.days.forecast_past import past_forecast
 from btc_core.days.forecast_roots import CLOSE_GRACE_S, DAY, HOUR, Closer, closed_periods
 from btc_core.days.forecast_search import evidence_of, forecast_at
 from btc_core.days.history import History
@@ -30,6 +32,7 @@ from btc_core.errors import BtcError, InvalidInput
 from btc_core.market.bars import BARS
 from btc_core.models import pretrained
 from btc_core.models.bundle import random_walk_model
+from btc_core.models.level import sigma_factor
 from btc_core.names import BID, VOLATILITY, ModelKey
 from btc_core.registry.champions import Champions
 from btc_core.stores.kafka import ensure_topics
@@ -182,6 +185,28 @@ def test_a_closed_hour_proves_a_forecast_and_shows_what_was_changed(system: Syst
     assert check_day(system.history, system.store, system.symbol, day).problems == ()
 
 
+def test_the_time_machine_shows_a_forecast_as_it_was_and_as_it_would_have_been(system: System) -> None:
+    found = past_forecast(system.history, system.store, system.symbol, system.last_ns)
+    assert found.equals_stored
+    bid, _ = forecast_at(system.history, system.symbol, system.last_ns)
+    assert found.features["bid"] == bid["bid"][0].as_py()
+    assert found.explanation.trees
+    assert math.isclose(
+        math.exp(0.5 * found.explanation.log_variance) * 1e4 * sigma_factor(found.state.level),
+        found.forecast.sigma_path_bps[-1],
+        rel_tol=1e-4,
+    )
+    same = found.with_model(found.models[1])
+    assert same == found.forecast
+    baseline = found.with_model(found.models[1].as_baseline())
+    assert baseline.volatility_model_kind == "harx"
+    assert baseline.sigma_path_bps == found.forecast.baseline_sigma_path_bps
+    without = found.without(("log_rv_5m", "log_gk_60m"))
+    assert without.sigma_path_bps != found.forecast.sigma_path_bps
+    with pytest.raises(InvalidInput, match="moon is no input of the models; the inputs are"):
+        found.without(("moon",))
+
+
 def test_a_late_forecast_enters_no_closed_root_and_is_listed_apart(system: System) -> None:
     hour = closed_periods(system.history, system.symbol, system.hour_ns, system.hour_ns + HOUR_NS)[0]
     bid, _ = forecast_at(system.history, system.symbol, system.last_ns)
@@ -272,6 +297,10 @@ def test_the_command_line_verifies_a_forecast_a_file_and_a_day_and_says_what_is_
     code, text = btc("verify", str(path.with_name("bent.zip")), stack=False)
     assert code == 1
     assert "are not those that reached the log" in text
+    code, text = btc("at", at, "--without", "log_rv_5m")
+    assert code == 0, text
+    assert "equal to the stored one" in text
+    assert "without log_rv_5m" in text
     code, text = btc("verify", "2001-01-01T00:00:00")
     assert code == 1
     assert "was in force at 2001-01-01T00:00:00Z" in text
