@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from btc_cli import screen
-from btc_cli.options import DataDir
+from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
 from btc_cli.verify import Symbol, moment_ns, opened_market
 from btc_core.clock import from_ns
 from btc_core.days.forecast_past import past_forecast
