@@ -70,8 +70,8 @@ def _show(market: str, found: PastForecast, others: dict[str, ForecastRow]) -> N
     book = [(name, f"{found.features[name]:,.8g} {units[name]}") for name in BOOK if name in found.features]
     screen.table(("book", "value"), book)
     shown = {"as it was": forecast, **others}
-    headings = ("forecast", *(f"bid {h} min" for h in HORIZONS_MIN), *(f"σ {h} min" for h in HORIZONS_MIN))
-    screen.table(headings, [(name, *_numbers(each)) for name, each in shown.items()])
+    headings = (*(f"{h} min" for h in HORIZONS_MIN), "of", "forecast")
+    screen.table(headings, [row for name, each in shown.items() for row in _paths(name, each)])
     parts = found.explanation
     effects = [("HARX", "", parts.harx), ("net", "", parts.net)] if parts.trees else [("HARX", "", parts.harx)]
     effects += [(name, _value(found, name), effect) for name, effect in list(parts.trees.items())[:EFFECTS]]
@@ -81,8 +81,11 @@ def _show(market: str, found: PastForecast, others: dict[str, ForecastRow]) -> N
     )
 
 
-def _numbers(forecast: ForecastRow) -> list[str]:
-    return [f"{usd:.2f}" for usd in forecast.bid_path_usd] + [f"{bps:.3f}" for bps in forecast.sigma_path_bps]
+def _paths(name: str, forecast: ForecastRow) -> list[tuple[str, ...]]:
+    """The rows of a forecast; its name comes last, because only the last column of a table is wrapped."""
+    bids = (f"{usd:.2f}" for usd in forecast.bid_path_usd)
+    sigmas = (f"{bps:.3f}" for bps in forecast.sigma_path_bps)
+    return [(*bids, "bid, USD", name), (*sigmas, "σ, bps", name)]
 
 
 def _value(found: PastForecast, name: str) -> str:
