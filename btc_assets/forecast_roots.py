@@ -47,7 +47,7 @@ def forecast_roots(environment: Environment, database: Database, lake: Lake) -> 
     chosen = environment.get()
     with database.connect() as db, lake.connect() as store:
         history = History(db, lambda: store)
-        closer = Closer(history, chosen.kafka, store)
+        closer = Closer(history, chosen, store)
         closed = [period for symbol in chosen.exchange.symbols for period in closer.close(symbol, now_ns())]
     late = sum(period.hour_header.late_forecasts for period in closed if period.period == HOUR)
     rows = [
@@ -102,7 +102,7 @@ def sealed_forecasts(
         with database.connect() as db, lake.connect() as store:
             history = History(db, lambda: store)
             if now_ns() - day_ns(day) < 2 * NS_PER_DAY:
-                closer = Closer(history, chosen.kafka, store)
+                closer = Closer(history, chosen, store)
                 for symbol in chosen.exchange.symbols:
                     closer.close(symbol, now_ns())
             found = {symbol: check_day(history, store, symbol, day) for symbol in chosen.exchange.symbols}

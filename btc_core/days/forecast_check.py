@@ -74,6 +74,7 @@ class Check:
     def _record(self) -> Step:
         names = ("kafka_partition", "kafka_offset", "frame_item", "symbol", "feature_version")
         same = all(self._bid[name] == self._volatility[name] for name in names)
+        same = same and self._bid["symbol"] == self._evidence.symbol
         bid, sigma = self._bid["bid_5m_usd"], self._volatility["sigma_5m_bps"]
         models = " and ".join(f"{row['model_kind']} {row['model_version']}" for row in (self._bid, self._volatility))
         text = (
@@ -127,6 +128,9 @@ class Check:
             header = each.hour.hour_header
             if (header.symbol, header.hour) != (self._evidence.symbol, each.hour.name):
                 return Step("chain", False, f"The header of {each.hour.name} names {header.symbol} and {header.hour}.")
+            if header.simulated != self._evidence.simulated:
+                market = "a simulated" if header.simulated else "a real"
+                return Step("chain", False, f"The header of {each.hour.name} says that {market} market was forecast.")
             if before and header.previous != before:
                 return Step(
                     "chain", False, f"The header of {each.hour.name} does not name the root of the hour before it."

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from btc_core.days.merkle import HASH_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from btc_core.tables.form import Table
 
@@ -42,8 +42,8 @@ def row_hashes(table: Table, rows: pa.Table) -> list[bytes]:
     return [sha256(each).digest() for each in canonical_rows(table, rows)]
 
 
-def canonical_rows(table: Table, rows: pa.Table) -> list[bytes]:
-    """The canonical bytes of each row of a table of the catalogue. Columns that `rows` lacks have no value."""
+def canonical_rows(table: Table, rows: pa.Table) -> Iterator[bytes]:
+    """Yield the canonical bytes of each row of a table of the catalogue. Columns that `rows` lacks have no value."""
     present = sorted((column.name, column.type) for column in table.columns if column.name in rows.column_names)
     numbers = [name for name, kind in present if kind not in _TEXT_TYPES]
     texts = [name for name, kind in present if kind in _TEXT_TYPES]
@@ -52,7 +52,6 @@ def canonical_rows(table: Table, rows: pa.Table) -> list[bytes]:
     head = ROW_MARK + table.name.encode() + b"\n"
     names_of: dict[tuple[bytes, tuple[bool, ...]], bytes] = {}
     texts_of: dict[tuple[str | None, ...], bytes] = {}
-    made = []
     for at in range(len(rows)):
         mask = known[at]
         text = tuple(each[at] for each in values)
@@ -65,8 +64,7 @@ def canonical_rows(table: Table, rows: pa.Table) -> list[bytes]:
         encoded = texts_of.get(text)
         if encoded is None:
             encoded = texts_of[text] = b"".join(_text(each) for each in text if each is not None)
-        made.append(head + names + words[at][mask].tobytes() + encoded)
-    return made
+        yield head + names + words[at][mask].tobytes() + encoded
 
 
 def leaf_of(bid_row: bytes, volatility_row: bytes, feature_row: bytes, bundles: Sequence[bytes]) -> bytes:

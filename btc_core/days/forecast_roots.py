@@ -17,15 +17,15 @@ from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns, now_ns
 from btc_core.days import forecast_hours
 from btc_core.days.forecast_hours import HOUR_NS, LATE_DAYS, hour_text, kept_leaves, leaves_of, read_hour
 from btc_core.days.merkle import GrowingRoot, leaf_hash, root_of
-from btc_core.errors import BadFrame, SchemaError
+from btc_core.errors import BadFrame, SchemaError, ServiceError
 from btc_core.exchanges.recorded_lines import envelope_line
 from btc_core.market.messages import decode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import OffsetRange, kept_since, log_id, offset_ranges, read_range
-from btc_core.stores.questdb import write_rows
+from btc_core.stores.questdb import applied, write_rows
 from btc_core.tables import rows as table_rows
-from btc_core.tables.catalogue import BID_PREDICTION
-from btc_core.tables.proof_tables import FORECAST_ROOTS
+from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
+from btc_core.tables.proof_tables import FORECAST_ROOTS, FORECAST_STATES
 from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_of
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from btc_core.days.history import History
-    from btc_core.settings import KafkaSettings
+    from btc_core.settings import Settings
     from btc_core.stores.s3 import ObjectStore
 
 CLOSE_GRACE_S = 240
@@ -43,6 +43,8 @@ LATE_LISTED = 1_000
 LATE_HOURS = 24
 """How many closed hours are searched for late forecasts. An older one would be missing in every root, which its proof says."""
 HOUR, DAY = "hour", "day"
+CLOSED_TABLES = (BID_PREDICTION, VOLATILITY_PREDICTION, SILVER_FEATURES, FORECAST_STATES)
+"""The tables whose written rows must be readable before an hour is closed."""
 
 
 class LogRange(msgspec.Struct, frozen=True):
@@ -81,6 +83,8 @@ class HourHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The hashes of the bundles of all models that made these forecasts."""
     log: tuple[LogRange, ...]
     """The messages that reached the log in the hour; empty if the log had dropped them already."""
+    simulated: bool
+    """Whether the market is simulated, so that nobody can pass its forecasts off as those of an exchange."""
     late_forecasts: int = 0
     late: tuple[LateForecast, ...] = ()
 
@@ -154,10 +158,11 @@ def _periods(rows: pa.Table) -> list[ClosedPeriod]:
 class Closer:
     """Closes the hours and days of markets. `history` reads the tables, and `store` keeps the leaves."""
 
-    def __init__(self, history: History, kafka: KafkaSettings, store: ObjectStore) -> None:
+    def __init__(self, history: History, settings: Settings, store: ObjectStore) -> None:
         self._history = history
         self._db = history.db
-        self._kafka = kafka
+        self._kafka = settings.kafka
+        self._simulated = settings.simulated
         self._store = store
         self._log: dict[int, tuple[LogRange, ...]] = {}
         """The ranges of the log by hour, which all markets share."""
@@ -168,6 +173,10 @@ class Closer:
         The first hour that is ever closed is the newest that is over: a root over older ones would prove nothing.
         Raises `ServiceError` when a server does not answer; then the hours that were closed before stay closed.
         """
+        unread = [table.name for table in CLOSED_TABLES if not applied(self._db, table.name)]
+        if unread:
+            msg = f"rows of {', '.join(unread)} are written but not yet readable, so no hour can be closed"
+            raise ServiceError(msg)
         newest_ns = (now - CLOSE_GRACE_S * NS_PER_S) // HOUR_NS * HOUR_NS - HOUR_NS
         before = self._newest(symbol, HOUR)
         begin_ns = newest_ns if before is None else before.begin_ns + HOUR_NS
@@ -193,6 +202,7 @@ class Closer:
             previous="" if before is None else before.root,
             bundles=tuple(sorted({each.hex() for pair in hour.bundles for each in pair})),
             log=self._log_of(begin_ns, before),
+            simulated=self._simulated,
             late_forecasts=len(late),
             late=tuple(late[:LATE_LISTED]),
         )

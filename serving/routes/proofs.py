@@ -65,7 +65,7 @@ class ProofQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbol: Symbol = UNSET
 
 
-class PastQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MomentQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The time that is looked at, and what is changed."""
 
     at: Annotated[
@@ -113,10 +113,10 @@ def forecast() -> Response:
 
 
 @blueprint.get("/at")
-@documented("forecasts", PastMoment, query=PastQuery, problems=(404, 422, 503))
+@documented("forecasts", PastMoment, query=MomentQuery, problems=(404, 422, 503))
 def at() -> Response:
     """The forecast of a past moment with its features and explanation, and what another model or input would have said."""
-    query = parse_query(PastQuery)
+    query = parse_query(MomentQuery)
     symbol = requested_symbol(query.symbol)
     without = tuple(name.strip() for name in query.without.split(",") if name.strip())
     return respond(deps().proofs.past(symbol, _time_ns("at", query.at), without, query.model))

@@ -96,7 +96,7 @@ class System:
 
     def close(self, end_ns: int) -> list[Any]:
         """Close what is over five minutes after `end_ns`."""
-        closer = Closer(self.history, self.settings.kafka, self.store)
+        closer = Closer(self.history, self.settings, self.store)
         return closer.close(self.symbol, end_ns + (CLOSE_GRACE_S + 1) * NS_PER_S)
 
     def rewrite(self, table: Table, **changes: Any) -> None:
@@ -166,6 +166,7 @@ def test_a_closed_hour_proves_a_forecast_and_shows_what_was_changed(system: Syst
     assert header.forecasts == hour.leaves - 1 == forecasts_in(system, system.hour_ns)
     assert any(each.end > each.first for each in header.log)
     assert len(header.bundles) == 2
+    assert header.simulated
     assert not system.close(system.hour_ns + HOUR_NS), "an hour is closed once"
     steps = system.steps()
     assert [step.name for step in steps] == STEPS
@@ -343,6 +344,10 @@ def rewritten(path: Path, target: Path, name: str, change: Callable[[bytes], byt
             archive.writestr(each, data)
 
 
+def as_live(data: bytes) -> bytes:
+    return data.replace(b'"simulated": true', b'"simulated": false')
+
+
 def with_value(column: str, value: Callable[[Any], Any], row: int = 0) -> Callable[[bytes], bytes]:
     """A change of one value in a Parquet file."""
 
@@ -385,5 +390,6 @@ MEANINGFUL: dict[str, Callable[[bytes], bytes]] = {
     "proof.json": other_leaf,
     "harx.json": other_coefficient,
     "frames.jsonl.zst": other_frame,
+    MANIFEST: as_live,
 }
 """Changes of a forger who also puts the new hash into the manifest."""
