@@ -21,6 +21,7 @@ from benchmarks import (  # noqa: F401 - importing registers them
     days,
     durability,
     endurance,
+    forecast_proofs,
     models,
     pure,
     servers,

@@ -34,7 +34,8 @@ from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import ensure_topics
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
-from btc_core.tables.catalogue import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, STORED
+from btc_core.tables.bar_tables import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED
+from btc_core.tables.catalogue import STORED
 from btc_core.utc_day import day_ns, day_of, days_between
 from streaming import bronze, features
 from streaming.publisher import Publisher

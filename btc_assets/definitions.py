@@ -19,6 +19,7 @@ from btc_assets.backups import (
     weekly_drill,
 )
 from btc_assets.failures import failure_sensor
+from btc_assets.forecast_roots import close_hours, close_schedule, forecast_roots
 from btc_assets.jobs import (
     TRAINED,
     bars_schedule,
@@ -72,6 +73,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             prediction_skill,
             feature_drift,
             demotions,
+            forecast_roots,
             lake_backups,
             restore_drill,
         ],
@@ -82,6 +84,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             refresh_bars,
             fetch_history,
             watch_models,
+            close_hours,
             seal_day,
             back_up_tables,
             drill_restore,
@@ -94,6 +97,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             bars_schedule,
             history_every_hour,
             skill_schedule,
+            close_schedule,
             daily_backup,
             weekly_drill,
             daily_checks,

@@ -56,7 +56,13 @@ _MODELS_BEHIND = {
     "gold_volatility_prediction": (champion_asset(VOLATILITY),),
     "gold_league_forecasts": ("league_models",),
 }
-_QUIET_TABLES = {"bronze_status", "bronze_trade_corrections", "gap_marks", "gold_league_forecasts"}
+_QUIET_TABLES = {
+    "bronze_status",
+    "bronze_trade_corrections",
+    "gap_marks",
+    "gold_league_forecasts",
+    "gold_forecast_states",
+}
 """Tables that get rows only when something is wrong, or only if the user has models, so their silence is no problem."""
 LIVE_VERSION = {"dagster/data_version": "live"}
 """Tag of every event of a live asset: new rows are not a new version. A sealed day has a version, its seal, and does not
@@ -67,7 +73,7 @@ TOPICS: dict[str, tuple[str, tuple[str, ...]]] = {
     _PREDICTIONS_TOPIC: (names.PREDICTIONS_TOPIC, ()),
 }
 """The topic behind each asset, and the workers that read it."""
-BATCH_TABLES = ("minute_bars", "gold_prediction_skill", "gold_feature_drift")
+BATCH_TABLES = ("minute_bars", "gold_prediction_skill", "gold_feature_drift", "gold_forecast_roots")
 """Tables that Dagster writes."""
 LIVE_TABLES: tuple[str, ...] = tuple(
     name for name, table in TABLES.items() if name not in BATCH_TABLES and not table.sealed

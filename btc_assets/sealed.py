@@ -14,6 +14,7 @@ import dagster as dg
 
 from btc_assets.archives import day_archive
 from btc_assets.asset_metadata import OWNERS, code_version, table_metadata, upstream_tables
+from btc_assets.forecast_roots import sealed_forecasts
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, Result, for_each_day, markdown
 from btc_assets.pictures import day_of_bars
 from btc_assets.resources import Database, Environment, Lake
@@ -25,7 +26,8 @@ from btc_core.days.seals import seal_of
 from btc_core.days.stored_days import read_day
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.names import INSIST_TAG
-from btc_core.tables.catalogue import BRONZE_BARS, GOLD_1MIN_SEALED, GOLD_5MIN_SEALED, SILVER_FEATURES, STORED, TABLES
+from btc_core.tables.bar_tables import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED
+from btc_core.tables.catalogue import BRONZE_BARS, SILVER_FEATURES, STORED, TABLES
 from btc_core.tables.form import Table
 
 SEAL_TAG = "btc/seal"
@@ -138,7 +140,8 @@ def sealed_bronze(
 
 
 @dg.asset(
-    deps=sorted({"sealed_bronze", "silver_features", *upstream_tables(SILVER_FEATURES)}),
+    # The hours are closed with the feature rows of the stream, which this asset may replace.
+    deps=sorted({"sealed_forecasts", "sealed_bronze", "silver_features", *upstream_tables(SILVER_FEATURES)}),
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
     check_specs=[
@@ -322,7 +325,7 @@ def sealed_bars(context: dg.AssetExecutionContext, database: Database) -> Result
 
 
 @dg.asset(
-    deps=["sealed_bronze", "sealed_silver", "gold_1min_sealed", "gold_5min_sealed", "sealed_bars"],
+    deps=["sealed_forecasts", "sealed_bronze", "sealed_silver", "gold_1min_sealed", "gold_5min_sealed", "sealed_bars"],
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
     kinds={"s3", "parquet"},
@@ -357,5 +360,14 @@ def day_backup(context: dg.AssetExecutionContext, database: Database, lake: Lake
     return dg.MaterializeResult(data_version=_data_version(context, results))
 
 
-sealed_assets = (sealed_bronze, sealed_silver, gold_1min_sealed, gold_5min_sealed, sealed_bars, day_backup, day_archive)
+sealed_assets = (
+    sealed_bronze,
+    sealed_forecasts,
+    sealed_silver,
+    gold_1min_sealed,
+    gold_5min_sealed,
+    sealed_bars,
+    day_backup,
+    day_archive,
+)
 """In the order in which a day passes through them."""

@@ -81,6 +81,19 @@ COMMANDS = (
     ),
     Entry("undo-seal", "btc_cli.seals:undo_seal", "Write back the rows that a seal of a day has replaced.", DATA),
     Entry("import-trades", "btc_cli.imports:import_trades", "Import trades and the minute bars made from them.", DATA),
+    Entry(
+        "verify",
+        "btc_cli.verify:verify",
+        "Verify what was forecast at a time, on a day, or in a file of evidence, back to the frames of the exchange.",
+        DATA,
+    ),
+    Entry(
+        "at",
+        "btc_cli.at:at",
+        "Show the forecast of a past moment, what it was made from, and what another model would have said.",
+        DATA,
+    ),
+    Entry("roots", "btc_cli.verify:roots", "Write the Merkle roots of days to a file that can be time-stamped.", DATA),
     Entry("imports", "btc_cli.imports:imports", "List the imports with their ids, oldest first.", DATA),
     Entry(
         "undo-import",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SEALING_ASSETS = (
     "sealed_bronze",
+    "sealed_forecasts",
     "sealed_silver",
     "gold_1min_sealed",
     "gold_5min_sealed",

@@ -21,6 +21,7 @@ from serving.auth import RotatingToken
 from serving.data_exports import DataExports
 from serving.deps import Deps
 from serving.endpoints import fast_paths
+from serving.forecast_proofs import ForecastProofs
 from serving.gate_decisions import GateDecisions
 from serving.newest_rows import Announcements, RedisRows
 from serving.routes import operations
@@ -48,6 +49,7 @@ def main() -> int:
             models=models,
             trainer=DagsterTrainer(configured),
             exports=DataExports(configured, SYSTEM_CLOCK),
+            proofs=ForecastProofs(configured),
             token=RotatingToken(configured.api, Path(env_file) if env_file else None),
             storage_problems=storage_problems,
             gate_decision=GateDecisions(configured, SYSTEM_CLOCK),

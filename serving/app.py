@@ -23,7 +23,7 @@ from serving.metrics import count_request
 from serving.operations import OperationsWatch
 from serving.problem_details import Problem
 from serving.rate_limit import RateLimit
-from serving.routes import control, data, documents, live, operations, state, stream, v1
+from serving.routes import control, data, documents, live, operations, proofs, state, stream, v1
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,6 +37,7 @@ BLUEPRINTS = (
     legacy.blueprint,
     v1.blueprint,
     data.blueprint,
+    proofs.blueprint,
     stream.blueprint,
     control.blueprint,
     state.blueprint,

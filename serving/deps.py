@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from serving.answers import GateDecision, LiveForecast, MinuteBar, PastForecast
     from serving.data_exports import DataExports
     from serving.market_answers import UsualVolatility
+    from serving.proof_answers import ForecastProof, PastMoment, Root
     from serving.stored_rows import LossBlock, Scores
 
 EXTENSION = "btc"
@@ -81,6 +82,22 @@ class StoredRows(Protocol):
         ...
 
 
+class Proofs(Protocol):
+    """Merkle roots over forecasts, and proofs. Each method raises `ServiceError` if a server does not answer."""
+
+    def roots(self, symbol: str, from_ns: int, to_ns: int) -> list[Root]:
+        """The roots of hours and days that begin from `from_ns` until before `to_ns`."""
+        ...
+
+    def proof(self, symbol: str, at_ns: int) -> ForecastProof:
+        """The proof of the forecast that was in force at a time; raises a 404 if there was none."""
+        ...
+
+    def past(self, symbol: str, at_ns: int, without: tuple[str, ...], version: str) -> PastMoment:
+        """The forecast of a past moment, also without some inputs and by another version of the volatility model."""
+        ...
+
+
 class TrainingRun(msgspec.Struct, frozen=True):
     """A started training run and the page where a person can watch it."""
 
@@ -112,6 +129,7 @@ class Deps:
     models: ModelHolder
     trainer: Trainer
     exports: DataExports
+    proofs: Proofs
     token: Callable[[], str]
     """Returns the bearer token that is valid now; "" if there is none."""
     storage_problems: Callable[[], tuple[str, ...]] = tuple

@@ -16,7 +16,8 @@ from btc_core.errors import BtcError
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.questdb_wal import wal_states
 from btc_core.stores.s3 import ObjectStore
-from btc_core.tables.catalogue import GAP_MARKS, GOLD_1MIN, GOLD_1MIN_SEALED, SILVER_FEATURES
+from btc_core.tables.bar_tables import GOLD_1MIN, GOLD_1MIN_SEALED
+from btc_core.tables.catalogue import GAP_MARKS, SILVER_FEATURES
 from btc_core.tables.sql import within
 from btc_core.utc_day import day_ns, day_of
 from serving.alert_rules import RULES, Facts

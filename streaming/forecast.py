@@ -11,12 +11,13 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import pyarrow as pa
 
 from btc_core import metrics
-from btc_core.clock import SYSTEM_CLOCK
+from btc_core.clock import NS_PER_MIN, SYSTEM_CLOCK
 from btc_core.errors import ServiceError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.features.live_minutes import LiveMinutes
@@ -25,12 +26,13 @@ from btc_core.market.messages import FeatureMessage, ForecastRow
 from btc_core.models.bundle import start_quantiles
 from btc_core.names import FEATURES_TOPIC, PREDICTIONS_TOPIC, WorkerName
 from btc_core.registry.champions import BaselineSource, ModelHolder
-from btc_core.stores.minute_bars import read_stored
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.minute_bars import changed_minutes, read_stored
+from btc_core.stores.questdb import QuestDB, append
 from btc_core.stores.redis_rows import columns_fields, columns_key, forecast_fields, forecast_key
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BID_PREDICTION, PREDICTION_OUTCOMES, VOLATILITY_PREDICTION
-from streaming.forecaster import Forecaster
+from btc_core.tables.proof_tables import FORECAST_MINUTES, FORECAST_STATES
+from streaming.forecaster import Forecaster, Inputs, state_row
 from streaming.handler import WorkerSpec
 from streaming.latest_rows import LatestRows
 from streaming.outcomes import (
@@ -45,6 +47,7 @@ from streaming.outcomes import (
 )
 from streaming.published_forecasts import PublishedForecasts
 from streaming.publisher import Publisher
+from streaming.served_models import ServedModels
 from streaming.table_writer import TableWriter
 from streaming.worker import Worker
 
@@ -74,6 +77,7 @@ class ForecastHandler:
     def __init__(self, settings: Settings, holder: ModelHolder, clock: Clock = SYSTEM_CLOCK) -> None:
         self._settings = settings
         self._holder = holder
+        self._clock = clock
         self._publisher = Publisher(settings.kafka, "forecast", PREDICTIONS_LINGER_MS)
         self._tables = TableWriter(settings.questdb, self._publisher)
         self._redis = LatestRows(settings.redis, GROUP)
@@ -88,10 +92,15 @@ class ForecastHandler:
         """Markets of the newest batch that have too few bars for a model."""
         self._kept: list[ForecastRow] = []
         self._outcomes: list[Outcome] = []
+        self._minutes: list[pa.Table] = []
+        """Rows of `gold_forecast_minutes` that are not written yet."""
+        self._states: list[dict[str, Any]] = []
+        """Rows of `gold_forecast_states` that are not written yet, by column."""
+        self._served = ServedModels(settings.store)
 
     def reset(self) -> None:
         """Forget rows not yet drained, and outcomes still open: their messages come again."""
-        self._kept, self._outcomes = [], []
+        self._kept, self._outcomes, self._minutes, self._states = [], [], [], []
         self._forecaster.reset()
         self._published.forget()
 
@@ -120,6 +129,7 @@ class ForecastHandler:
         for outcome in results.outcomes:
             count_outcome(outcome)
         self._outcomes += results.outcomes
+        self._note_inputs(self._forecaster.take_inputs())
         self._count(results.forecasts)
         self._publish(results.unpublished, results.columns)
         self._kept += results.forecasts
@@ -194,9 +204,16 @@ class ForecastHandler:
         """The kept forecasts and outcomes as a write."""
         kept, self._kept = self._kept, []
         outcomes, self._outcomes = self._outcomes, []
+        minutes, self._minutes = self._minutes, []
+        states, self._states = self._states, []
 
         def write() -> None:
             self._publisher.flush()  # first, so that a forecast that is stored is published, and a restart finds it
+            if minutes:
+                self._tables.write(FORECAST_MINUTES, pa.concat_tables(minutes))
+            if states:
+                self._tables.write(FORECAST_STATES, table_rows.from_records(FORECAST_STATES, states))
+                self._served.store()
             if outcomes:
                 rows = table_rows.from_records(PREDICTION_OUTCOMES, [outcome_row(outcome) for outcome in outcomes])
                 self._tables.write(PREDICTION_OUTCOMES, rows)
@@ -206,6 +223,15 @@ class ForecastHandler:
             self._publisher.flush()  # the dead letters of refused rows
 
         return write
+
+    def _note_inputs(self, inputs: list[Inputs]) -> None:
+        """Keep what the forecasts read beside their rows: without it nobody could compute them again."""
+        for each in inputs:
+            if each.closed is not None:
+                self._minutes.append(table_rows.forecast_minutes(each.symbol, each.closed, each.taken_at_ns, "stream"))
+            if each.models is not None:
+                bundles = tuple(self._served.digest(model) for model in each.models)
+                self._states.append(state_row(each, bundles))
 
     def _models(self, symbol: str) -> tuple[BidModel, VolatilityModel]:
         champions = self._holder.current
@@ -221,7 +247,11 @@ class ForecastHandler:
 
     def _new_minutes(self, symbol: str, clock_ns: int) -> LiveMinutes:
         with QuestDB(self._settings.questdb) as db:
-            return LiveMinutes(read_stored(db, symbol, MEMORY_DAYS), clock_ns)
+            bars = read_stored(db, symbol, MEMORY_DAYS)
+            bars = bars[bars["ts_ns"] < clock_ns // NS_PER_MIN * NS_PER_MIN]
+            changed = changed_minutes(db, symbol, bars)
+            append(db, FORECAST_MINUTES, table_rows.forecast_minutes(symbol, changed, self._clock.now_ns(), "stored"))
+        return LiveMinutes(bars, clock_ns)
 
     def _published_forecast(self, row: FeatureMessage) -> ForecastRow | None:
         return self._published.get(self._partitions[row.symbol], row)

@@ -14,12 +14,11 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN
-from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
+from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.market.events import TRADE
 from btc_core.market.messages import FeatureMessage, ForecastRow
-from btc_core.models.bundle import bid_path, served_kinds, start_quantiles
-from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
-from btc_core.models.level import sigma_factor
+from btc_core.models.bundle import start_quantiles
+from btc_core.models.row_forecasts import MODEL_COLUMNS, Models, TrackedState, forecasts_of
 from btc_core.stores.redis_rows import ColumnsRow
 from streaming.outcomes import Outcome, OutcomeTracker, TrackerState
 
@@ -30,10 +29,7 @@ if TYPE_CHECKING:
     from btc_core.features.live_minutes import LiveMinutes
     from btc_core.models.bundle import BidModel, VolatilityModel
 
-    Models = tuple[BidModel, VolatilityModel]
-
-_MODEL_COLUMNS = [FEATURE_NAMES.index(name) for name in MODEL_FEATURES]
-_BID_COLUMN, _MID_COLUMN = FEATURE_NAMES.index("bid"), FEATURE_NAMES.index("mid")
+_MID_COLUMN = FEATURE_NAMES.index("mid")
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -58,6 +54,22 @@ class Part(msgspec.Struct, frozen=True):
             values=self.values[-1:],
             columns=self.columns[-1:],
         )
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    """What forecasts read beside their feature rows, from a moment on. It is stored, so that a forecast can be verified."""
+
+    symbol: str
+    taken_at_ns: int
+    """Our time from which forecasts used it."""
+    minute_ns: int
+    """The begin of the minute from which it is in force, by the clock of the market."""
+    closed: Any = None
+    """Minutes that ended, dtype `bars.BARS`; None if none did."""
+    state: TrackedState | None = None
+    """The level and the quantiles, if they or the models changed."""
+    models: Models | None = None
+    """The models, if `state` is set."""
 
 
 class Results(msgspec.Struct, frozen=True):
@@ -95,10 +107,13 @@ class Forecaster:
         self._clock = clock
         self._trackers: dict[str, OutcomeTracker] = {}
         self._minutes: dict[str, LiveMinutes] = {}
+        self._states: dict[str, tuple[TrackedState, Models]] = {}
+        """The state and the models of each symbol that were last added to the inputs."""
+        self._inputs: list[Inputs] = []
 
     def reset(self) -> None:
         """Forget outcomes that are still open: their rows come again."""
-        self._trackers, self._minutes = {}, {}
+        self._trackers, self._minutes, self._states, self._inputs = {}, {}, {}, []
 
     def save(self, symbols: set[str]) -> dict[str, TrackerState]:
         """The trackers of some symbols."""
@@ -108,6 +123,11 @@ class Forecaster:
         """Restore the trackers that `save` returned."""
         for symbol, state in states.items():
             self._trackers[symbol] = OutcomeTracker.load(state)
+
+    def take_inputs(self) -> list[Inputs]:
+        """What became an input of forecasts since the last call, in the order of time."""
+        inputs, self._inputs = self._inputs, []
+        return inputs
 
     def warm(self, rows: Sequence[FeatureMessage]) -> None:
         """Take rows that were handled before; only the forecast of the last row of each minute is needed again.
@@ -128,7 +148,9 @@ class Forecaster:
         for part in self._parts(rows):
             results.outcomes.extend(part.tracker.advance(part.clocks_ns[0]))
             _take_prices(part)
-            made = _forecasts(part, self._clock.now_ns())
+            made_at_ns = self._clock.now_ns()
+            self._note_state(part, made_at_ns)
+            made = _forecasts(part, made_at_ns)
             forecasts = self._as_published(part, made)
             _observe_last(part, forecasts)
             part.tracker.advance(part.clocks_ns[-1])
@@ -159,6 +181,10 @@ class Forecaster:
             values = np.frombuffer(b"".join([row.values for row in own])).reshape(len(own), -1)
             is_trade = [row.kind == TRADE for row in own]
             columns = self._minutes[symbol].columns(clocks_ns.tolist(), values, is_trade)
+            closed = self._minutes[symbol].take_closed()
+            if len(closed):
+                minute_ns = int(closed["ts_ns"][-1]) + NS_PER_MIN
+                self._inputs.append(Inputs(symbol, self._clock.now_ns(), minute_ns, closed))
             ends = np.flatnonzero(np.diff(clocks_ns // NS_PER_MIN)) + 1
             for begin, end in zip([0, *ends.tolist()], [*ends.tolist(), len(own)], strict=True):
                 of_part = slice(begin, end)
@@ -173,6 +199,19 @@ class Forecaster:
                     )
                 )
         return parts
+
+    def _note_state(self, part: Part, at_ns: int) -> None:
+        """Add the state and the models in force to the inputs, if they are not those that were added last."""
+        symbol, state = part.rows[0].symbol, part.tracker.tracked_state()
+        before, models = self._states.get(symbol, (None, None))
+        if (
+            models is None
+            or any(a is not b for a, b in zip(models, part.models, strict=True))
+            or not state.is_that_of(before)
+        ):
+            self._states[symbol] = state, part.models
+            minute_ns = part.clocks_ns[0] // NS_PER_MIN * NS_PER_MIN
+            self._inputs.append(Inputs(symbol, at_ns, minute_ns, state=state, models=part.models))
 
     def _as_published(self, part: Part, made: dict[int, ForecastRow]) -> dict[int, ForecastRow]:
         """The forecasts, each replaced by the one that was published before a restart, if there is one."""
@@ -192,7 +231,7 @@ def _observe_last(part: Part, forecasts: dict[int, ForecastRow]) -> bool:
     bid_model, volatility = part.models
     for place in reversed(forecasts):
         values = part.values[place]
-        matrix = np.ascontiguousarray(values[np.newaxis, _MODEL_COLUMNS])
+        matrix = np.ascontiguousarray(values[np.newaxis, MODEL_COLUMNS])
         baselines = partial(_baselines, bid_model, volatility, matrix)
         mid, floor = float(values[_MID_COLUMN]), volatility.harx.rv_floor
         target = volatility.manifest.volatility_target
@@ -203,48 +242,28 @@ def _observe_last(part: Part, forecasts: dict[int, ForecastRow]) -> bool:
 
 def _forecasts(part: Part, made_at_ns: int) -> dict[int, ForecastRow]:
     """The forecast of each row with a bid, by its place in the part, with the intervals that the tracker has now."""
-    values = part.values
-    places = np.flatnonzero(np.isfinite(values[:, _BID_COLUMN])).tolist()
-    if not places:
-        return {}
-    matrix = np.ascontiguousarray(values[places][:, _MODEL_COLUMNS])
-    bid = values[places, _BID_COLUMN]
-    bid_model, volatility = part.models
-    columns = part.columns[places]
-    sigma, baseline = volatility.predict_both(matrix, columns)
-    kinds = served_kinds(volatility, columns)
-    factor = sigma_factor(part.tracker.level)
-    sigma *= np.array([[factor if kind == "xgboost" else 1.0] for kind in kinds])
-    returns = bid_model.predict(matrix, sigma)
-    path = bid_path(bid[:, np.newaxis], returns)
-    bid_bounds = bid_path(bid[:, np.newaxis, np.newaxis], bid_bounds_bps(part.tracker.bid_quantiles, returns, sigma))
-    sigma_bounds = volatility_bounds_bps(part.tracker.volatility_quantiles, sigma)
-    return {
-        place: ForecastRow(
-            (row := part.rows[place]).symbol,
-            row.ts_event_ns,
-            row.ts_recv_ns,
-            row.partition,
-            row.offset,
-            row.item,
-            made_at_ns,
-            float(bid[index]),
-            path[index].tolist(),
-            sigma[index].tolist(),
-            baseline[index].tolist(),
-            bid_model.version,
-            bid_model.kind,
-            volatility.version,
-            kinds[index],
-            row.feature_version,
-            bid_bounds[index].tolist(),
-            sigma_bounds[index].tolist(),
-        )
-        for index, place in enumerate(places)
-    }
+    version = part.rows[0].feature_version
+    state = part.tracker.tracked_state()
+    return forecasts_of(part.rows, version, part.values, part.columns, part.models, state, made_at_ns)
 
 
 def _baselines(bid: BidModel, volatility: VolatilityModel, row: np.ndarray) -> tuple[dict[str, float], float]:
     """Forecasts of one row, five minutes ahead, in bps: σ by each simple baseline; the bid's return by its autoregression."""
     sigmas = {name: float(each[0, -1]) for name, each in volatility.baseline_forecasts(row).items()}
     return sigmas, next((float(each[0, -1]) for each in bid.baseline_forecasts(row).values()), math.nan)
+
+
+def state_row(inputs: Inputs, bundles: tuple[str, ...]) -> dict[str, Any]:
+    """The state among some inputs as a row of `gold_forecast_states`; `bundles` are the hashes of both models."""
+    state = inputs.state
+    assert state is not None  # noqa: S101 - the caller has looked
+    return {
+        "ts_event": inputs.minute_ns,
+        "symbol": inputs.symbol,
+        "taken_at": inputs.taken_at_ns,
+        "level": state.level,
+        "bid_quantiles": msgspec.json.encode(state.bid_quantiles.tolist()).decode(),
+        "volatility_quantiles": msgspec.json.encode(state.volatility_quantiles.tolist()).decode(),
+        "bid_bundle": bundles[0],
+        "volatility_bundle": bundles[1],
+    }

@@ -30,7 +30,7 @@ from btc_core.names import FEATURES_TOPIC, FRESH_ROW_NS, HORIZONS_MIN, LATE_FORE
 from btc_core.stores.questdb import QuestDB, append
 from btc_core.stores.redis_rows import connect, read_columns
 from btc_core.tables import rows as table_rows
-from btc_core.tables.league import LEAGUE_FORECASTS
+from btc_core.tables.league_tables import LEAGUE_FORECASTS
 from streaming.handler import StatelessHandler, WorkerSpec
 from streaming.league_entries import Close, EntryRunner
 from streaming.worker import Worker

@@ -26,6 +26,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals, scores
 from btc_core.models import level as online_level
+from btc_core.models.row_forecasts import TrackedState
 from btc_core.models.targets import LABEL_SPAN_NS
 from btc_core.models.tick_variance import is_current, log_price_by_second, tick_variance
 from btc_core.names import FRESH_ROW_NS, HORIZONS_MIN, LEVELS_PCT, MINUTES, TICKS, VolatilityTarget
@@ -196,6 +197,10 @@ class OutcomeTracker:
         self._prices += zip(clocks_ns[last].tolist(), mids[last].tolist(), strict=True)
         if len(self._prices) > 2 * KEPT_PRICES:
             del self._prices[:-KEPT_PRICES]
+
+    def tracked_state(self) -> TrackedState:
+        """What a forecast that is made now takes from the outcomes."""
+        return TrackedState(self.level, self.bid_quantiles, self.volatility_quantiles)
 
     def advance(self, ts_ns: int) -> list[Outcome]:
         """Set the clock to `ts_ns` unless it is later, and close the minutes that ended; returns the outcomes that became final."""

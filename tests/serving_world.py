@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from btc_core.league.states import EntryState
     from serving.answers import MinuteBar, PastForecast
     from serving.event_stream import EventBroadcaster
+    from serving.proof_answers import ForecastProof, PastMoment, Root
     from serving.stored_rows import LossBlock
 
 NOW_NS = 1_800_000_000 * NS_PER_S
@@ -151,6 +152,36 @@ class FakeStoredRows:
         return self.minutes
 
 
+class FakeProofs:
+    """Roots and proofs that a test sets, and what was asked for."""
+
+    error: Exception | None = None
+    found: ForecastProof | None = None
+    moment: PastMoment | None = None
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.of_time: list[Root] = []
+
+    def roots(self, *asked: Any) -> list[Root]:
+        self.asked.append(asked)
+        if self.error is not None:
+            raise self.error
+        return self.of_time
+
+    def proof(self, *asked: Any) -> ForecastProof:
+        self.asked.append(asked)
+        if self.error is not None or self.found is None:
+            raise self.error or AssertionError
+        return self.found
+
+    def past(self, *asked: Any) -> PastMoment:
+        self.asked.append(asked)
+        if self.error is not None or self.moment is None:
+            raise self.error or AssertionError
+        return self.moment
+
+
 class FakeTrainer:
     error: Exception | None = None
 
@@ -169,6 +200,7 @@ class World:
     source: FakeSource
     trainer: FakeTrainer
     stored: FakeStoredRows
+    proofs: FakeProofs
     holder: ModelHolder
     deps: Deps
     app: Flask
@@ -231,7 +263,7 @@ def build(token: str = TOKEN, exchange: ExchangeSettings | None = None, **api: A
         FakeTrainer(),
     )
     source.symbols = configured.exchange.symbols
-    holder = ModelHolder(source, reload_s=10.0)
+    holder, proofs = ModelHolder(source, reload_s=10.0), FakeProofs()
     deps = Deps(
         settings=configured,
         clock=clock,
@@ -240,8 +272,9 @@ def build(token: str = TOKEN, exchange: ExchangeSettings | None = None, **api: A
         models=holder,
         trainer=trainer,
         exports=DataExports(configured, clock),
+        proofs=proofs,
         token=RotatingToken(configured.api, None),
     )
     app = create_app(deps)
     broadcaster = new_broadcaster(app, deps, lambda _timeout_s: True)
-    return World(clock, newest, source, trainer, stored, holder, deps, app, broadcaster, app.test_client())
+    return World(clock, newest, source, trainer, stored, proofs, holder, deps, app, broadcaster, app.test_client())

@@ -25,7 +25,8 @@ from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.models.dataset import StreamRows
 from btc_core.names import FRESH_ROW_NS
 from btc_core.stores.newest_rows import MINUTE_END, PLACE, newest_of_minutes, newest_rows
-from btc_core.tables.catalogue import GOLD_1MIN_SEALED, SILVER_FEATURES
+from btc_core.tables.bar_tables import GOLD_1MIN_SEALED
+from btc_core.tables.catalogue import SILVER_FEATURES
 from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns, day_of
 

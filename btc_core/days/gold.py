@@ -16,14 +16,8 @@ from btc_core.days.stored_days import read_day
 from btc_core.market.bars import bars_of_table
 from btc_core.stores.questdb import write_rows
 from btc_core.tables.arrow import in_form
-from btc_core.tables.catalogue import (
-    GOLD_1MIN,
-    GOLD_1MIN_SEALED,
-    GOLD_5MIN,
-    GOLD_5MIN_SEALED,
-    MINUTE_BARS,
-    SILVER_FEATURES,
-)
+from btc_core.tables.bar_tables import GOLD_1MIN, GOLD_1MIN_SEALED, GOLD_5MIN, GOLD_5MIN_SEALED
+from btc_core.tables.catalogue import MINUTE_BARS, SILVER_FEATURES
 from btc_core.tables.rows import minute_bars
 from btc_core.tables.sql import on_day
 

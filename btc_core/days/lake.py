@@ -43,6 +43,9 @@ DRILL_PREFIX = "restore_drill_"
 CLOSES_PREFIX = "minute_closes"
 """Where the rows at the closes of minutes of old days are kept (`closing_rows`); they are made of copies and can be again."""
 
+LEAVES_FOLDER = "forecast_leaves"
+"""Where the leaves of closed hours are kept (`forecast_hours`)."""
+
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The description of a copy of a day."""
@@ -221,7 +224,7 @@ def drop_old(db: QuestDB, store: ObjectStore, today_ns: int) -> Retention:
 def expire(store: ObjectStore, keep_days: int, today_ns: int) -> list[str]:
     """Remove copies older than `keep_days`; returns the keys removed."""
     removed = []
-    for prefix in (*(table.name for table in STORED), CLOSES_PREFIX):
+    for prefix in (*(table.name for table in STORED), CLOSES_PREFIX, LEAVES_FOLDER):
         for key in store.keys(f"{prefix}/"):
             if day_ns(key.split("/")[1]) < today_ns - keep_days * NS_PER_DAY:
                 store.delete(key)

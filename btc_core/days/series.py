@@ -20,10 +20,10 @@ from btc_core.days.history import History, Span, in_types, selected
 from btc_core.errors import InvalidInput
 from btc_core.stores.newest_rows import MINUTE_END, newest_rows
 from btc_core.tables.arrow import arrow_schema
+from btc_core.tables.bar_tables import GOLD_1MIN
 from btc_core.tables.catalogue import (
     BRONZE_TICKS,
     BRONZE_TRADES,
-    GOLD_1MIN,
     MINUTE_BARS,
     PREDICTION_OUTCOMES,
     PREDICTION_SKILL,

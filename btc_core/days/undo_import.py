@@ -21,13 +21,8 @@ from btc_core.days.trade_bars import FROM_STORED_TRADES, minutes_of, remake_bars
 from btc_core.errors import InvalidInput
 from btc_core.stores.questdb import write_rows
 from btc_core.tables.arrow import arrow_schema
-from btc_core.tables.catalogue import (
-    BRONZE_TRADES,
-    GOLD_1MIN_SEALED,
-    GOLD_5MIN_SEALED,
-    MINUTE_BARS,
-    SILVER_FEATURES,
-)
+from btc_core.tables.bar_tables import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED
+from btc_core.tables.catalogue import BRONZE_TRADES, MINUTE_BARS, SILVER_FEATURES
 from btc_core.tables.schema import ensure_tables
 from btc_core.tables.sql import of_symbol
 from btc_core.utc_day import day_of, days_between

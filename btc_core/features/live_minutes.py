@@ -28,6 +28,7 @@ from btc_core.features.minute_columns import (
     put_minutes,
 )
 from btc_core.features.releases import release_minutes
+from btc_core.market.bars import BARS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,7 @@ class LiveMinutes:
         self._recent = np.zeros(2, np.int64)
         """The numbers of the first of the recent trades and of the next one; their places are modulo `RECENT_TRADES`."""
         self._at_close = np.empty(len(COLUMNS))
+        self._closed: list[tuple[int, float, float, float, float, float, int]] = []
         self._columns_at_close()
 
     def columns(self, clocks_ns: list[int], values: Floats, is_trade: Sequence[bool]) -> Singles:
@@ -108,17 +110,28 @@ class LiveMinutes:
             out[place] = row if is_late_in_minute else self._at_close
         return out
 
+    def take_closed(self) -> npt.NDArray[Any]:
+        """The minutes that rows have closed since the last call, dtype `bars.BARS`, oldest first.
+
+        A minute without a trade has NaN for its prices. The volume is that of the last 60 seconds.
+        """
+        closed, self._closed = np.array(self._closed, BARS), []
+        return closed
+
     def _advance(self, minute: int) -> None:
         """Close the minutes that ended; a minute without a trade is unknown."""
         if minute <= self._minute:
             return
         if minute - self._minute > MEMORY_MIN:  # everything that is known is too old
             self._grid, self._count, self._lead = new_grid(WINDOW_MIN + ROOM_MIN, MEMORY_MIN), 0, 0
+            self._closed.clear()
             self._minute = minute
             self._open[:] = np.nan
         while self._minute < minute:
             self._make_room()
-            put_minute(self._grid, self._lead, self._count, *self._open.tolist())
+            bar = self._open.tolist()
+            put_minute(self._grid, self._lead, self._count, *bar)
+            self._closed.append((self._minute * NS_PER_MIN, *bar, -1))
             self._open[:] = np.nan
             self._count += 1
             self._minute += 1

@@ -21,7 +21,7 @@ from btc_core.models import gate, intervals, scores
 from btc_core.models.targets import LABEL_SPAN_NS
 from btc_core.names import MINUTES, QUANTILE_NAMES, QUANTILES, VOLATILITY, VolatilityTarget
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
-from btc_core.tables.league import LEAGUE_FORECASTS
+from btc_core.tables.league_tables import LEAGUE_FORECASTS
 from btc_core.tables.sql import of_symbol, of_target
 
 if TYPE_CHECKING:

@@ -19,7 +19,9 @@ import copy
 import hashlib
 import io
 import math
+import tempfile
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -39,8 +41,6 @@ from btc_core.models.trees import COMPILED_ROWS, Forest, booster_files, booster_
 from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKind
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
     import xgboost
 
@@ -53,6 +53,8 @@ GOLDEN_ROWS = 64
 VOLATILITY_TREES = ("trees",)
 """File of the volatility's booster, which forecasts five minutes."""
 NET = "net.npz"
+BUNDLE = "bundle.json"
+"""File of the manifest."""
 BID_TREES = tuple(f"horizon_{h}" for h in HORIZONS_MIN)
 """Files of the bid's boosters, one for each horizon."""
 
@@ -69,6 +71,8 @@ class VolatilityModel:
         self.boosters = boosters
         self.baselines = baselines
         self.net = net
+        self.files: dict[str, bytes] | None = None
+        """The files that it was loaded from; see `bundle_files`."""
         self._forest = Forest(boosters) if boosters else None
         self._offsets = np.asarray(manifest.offsets or (0.0,) * len(HORIZONS_MIN))
 
@@ -168,12 +172,14 @@ class VolatilityModel:
     def with_harx(self, harx: Harx) -> VolatilityModel:
         """The same trees and net on top of another HARX."""
         other = copy.copy(self)
+        other.files = None
         other.harx = harx
         return other
 
     def with_manifest(self, manifest: Manifest) -> VolatilityModel:
         """The same model with another manifest; it shares the trees, which take longer to compile than HARX to fit."""
         other = copy.copy(self)
+        other.files = None
         other.manifest = manifest
         other._offsets = np.asarray(manifest.offsets or (0.0,) * len(HORIZONS_MIN))  # noqa: SLF001 - a copy of this object
         return other
@@ -213,6 +219,8 @@ class BidModel:
         self.manifest = manifest
         self.boosters = boosters
         self.autoregression = autoregression
+        self.files: dict[str, bytes] | None = None
+        """The files that it was loaded from; see `bundle_files`."""
         self._forest = Forest(boosters) if boosters else None
         self._shrinkage = np.asarray(manifest.shrinkage or (0.0,) * len(HORIZONS_MIN))
 
@@ -308,6 +316,28 @@ def load_bundle(folder: Path, version: str | None = None) -> VolatilityModel | B
     golden batch gives other numbers.
     """
     manifest, contents = _read(folder)
+    model = _model_of(folder, manifest, contents, version)
+    model.files = contents
+    return model
+
+
+def bundle_files(model: VolatilityModel | BidModel) -> dict[str, bytes]:
+    """The files of a model by name: those that it was loaded from, or those of a bundle that is made here.
+
+    SHA-256 of `bundle.json` identifies the model, because it names the hashes of the other files.
+    """
+    if model.files is None:
+        with tempfile.TemporaryDirectory(prefix="btc-bundle-") as folder:
+            model.save(
+                Path(folder), golden_rows(np.empty((0, len(catalogue.MODEL_FEATURES) + len(minute_columns.COLUMNS))))
+            )
+            model.files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    return model.files
+
+
+def _model_of(
+    folder: Path, manifest: Manifest, contents: dict[str, bytes], version: str | None
+) -> VolatilityModel | BidModel:
     if version is not None:
         manifest = msgspec.structs.replace(manifest, version=version)
     wanted = VOLATILITY_TREES if manifest.name == VOLATILITY_MODEL else BID_TREES
@@ -371,13 +401,14 @@ def _write(folder: Path, manifest: Manifest, contents: dict[str, bytes], golden:
         (folder / name).write_bytes(data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in everything.items()}
     text = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(manifest, files=digests)), indent=2)
-    (folder / "bundle.json").write_bytes(text)
+    (folder / BUNDLE).write_bytes(text)
 
 
 def _read(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest, checked against this process, and the other files, checked against the manifest."""
     try:
-        manifest = msgspec.json.decode((folder / "bundle.json").read_bytes(), type=Manifest)
+        text = (folder / BUNDLE).read_bytes()
+        manifest = msgspec.json.decode(text, type=Manifest)
         contents = {name: (folder / name).read_bytes() for name in manifest.files if "/" not in name}
     except (OSError, msgspec.MsgspecError) as error:
         msg = f"the bundle in {folder} cannot be read: {error}"
@@ -405,7 +436,7 @@ def _read(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
         if hashlib.sha256(data).hexdigest() != manifest.files[name]:
             msg = f"{name} in {folder} is not the file that the manifest names: its SHA-256 differs"
             raise SchemaError(msg)
-    return manifest, contents
+    return manifest, contents | {BUNDLE: text}
 
 
 def _check_reproduced(folder: Path, found: Floats, expected: Floats) -> None:

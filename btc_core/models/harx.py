@@ -65,8 +65,10 @@ class Harx(msgspec.Struct, frozen=True, dict=True):
     def log_variance(self, inputs: Floats) -> Floats:
         """Ln of the mean forecast of RV over 1…5 min, shape (n, 5), from `INPUTS` of shape (n, len(INPUTS))."""
         columns, volume_means, coefficients, log_smearing, log_floor = self._arrays
-        logs: Floats = design_of(inputs, columns, volume_means, self.range_offset) @ coefficients + log_smearing
-        return np.maximum(logs, log_floor)  # NaN stays NaN
+        logs: Floats = (
+            _products(design_of(inputs, columns, volume_means, self.range_offset), coefficients) + log_smearing
+        )
+        return np.asarray(np.maximum(logs, log_floor))  # NaN stays NaN
 
     def is_at_floor(self, inputs: Floats) -> npt.NDArray[np.bool_]:
         """Whether the forecast of five minutes is the floor, (n,), from `INPUTS` of shape (n, len(INPUTS))."""
@@ -86,7 +88,7 @@ class Harx(msgspec.Struct, frozen=True, dict=True):
         return (
             columns_of(self.terms),
             np.asarray(self.volume_means, np.float64),
-            np.asarray(self.coefficients).T,
+            np.ascontiguousarray(np.asarray(self.coefficients).T),
             np.log(self.smearing),
             np.log(self.rv_floor),
         )
@@ -163,6 +165,20 @@ def design_of(inputs: Floats, columns: Longs, volume_means: Floats, range_offset
     design = np.zeros((len(inputs), 1 + len(columns) + 24))
     _fill_design(design, np.ascontiguousarray(inputs), columns, volume_means, range_offset)
     return design
+
+
+@njit
+def _products(design: Floats, coefficients: Floats) -> Floats:
+    """The product of two matrices, (n, terms) and (terms, 5), row by row.
+
+    In the product of numpy, the last bits of a row depend on the number of rows, and a forecast could not be verified alone.
+    """
+    out = np.zeros((len(design), coefficients.shape[1]))
+    for row in range(len(design)):
+        for term in range(len(coefficients)):
+            for horizon in range(coefficients.shape[1]):
+                out[row, horizon] += design[row, term] * coefficients[term, horizon]
+    return out
 
 
 @njit

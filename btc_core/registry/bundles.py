@@ -132,6 +132,12 @@ def load_challenger(settings: Settings, key: ModelKey) -> Model:
     return _load(_cache(settings, key), key, version)
 
 
+def load_version(settings: Settings, key: ModelKey, version: str) -> Model:
+    """A registered version; raises `StoreError` or `SchemaError` if it does not exist or cannot be loaded."""
+    _ensure_cached(settings, key, version)
+    return _load(_cache(settings, key), key, version)
+
+
 def _cache(settings: Settings, key: ModelKey) -> BundleCache:
     """The cache of a model, in a folder of the data's origin, so that a process never finds bundles of another market."""
     return BundleCache(settings.model.cache_dir / settings.exchange.origin / key.name)

@@ -32,6 +32,7 @@ from btc_core.tables.catalogue import (
     SILVER_FEATURES,
     VOLATILITY_PREDICTION,
 )
+from btc_core.tables.proof_tables import FORECAST_MINUTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -170,6 +171,13 @@ def gold_volatility_prediction(forecasts: Sequence[ForecastRow]) -> pa.Table:
     columns |= _path(forecasts, "sigma_path_bps", "sigma_{}m_bps")
     columns |= _path(forecasts, "baseline_sigma_path_bps", "baseline_sigma_{}m_bps")
     return _table(VOLATILITY_PREDICTION, columns | _bounds(forecasts, "sigma_bounds_bps", "sigma_{}m_q{}_bps"))
+
+
+def forecast_minutes(symbol: str, bars: np.ndarray, taken_at_ns: int, source: str) -> pa.Table:
+    """Minutes (dtype `market.bars.BARS`) that the forecast worker used from a time on."""
+    columns: dict[str, Any] = {name: np.ascontiguousarray(bars[name]) for name in (*PRICES, "volume")}
+    columns |= {"ts": bars["ts_ns"], "symbol": [symbol] * len(bars), "taken_at": [taken_at_ns] * len(bars)}
+    return _table(FORECAST_MINUTES, columns | {"source": [source] * len(bars)})
 
 
 def from_records(table: Table, records: Sequence[Mapping[str, Any]]) -> pa.Table:

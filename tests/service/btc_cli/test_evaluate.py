@@ -23,13 +23,8 @@ from btc_core.days.training_rows import read_training_rows
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.arrow import arrow_schema
-from btc_core.tables.catalogue import (
-    BRONZE_TICKS,
-    BRONZE_TRADES,
-    GOLD_1MIN_SEALED,
-    MINUTE_BARS,
-    SILVER_FEATURES,
-)
+from btc_core.tables.bar_tables import GOLD_1MIN_SEALED
+from btc_core.tables.catalogue import BRONZE_TICKS, BRONZE_TRADES, MINUTE_BARS, SILVER_FEATURES
 from btc_core.tables.rows import minute_bars
 from btc_core.tables.schema import ensure_tables
 from btc_core.utc_day import day_ns, day_of

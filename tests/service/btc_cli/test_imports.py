@@ -27,13 +27,8 @@ from btc_core.market.bars import BARS, bars_of_table
 from btc_core.market.frames import Trade
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
-from btc_core.tables.catalogue import (
-    BRONZE_TRADES,
-    GAP_MARKS,
-    GOLD_1MIN_SEALED,
-    MINUTE_BARS,
-    SILVER_FEATURES,
-)
+from btc_core.tables.bar_tables import GOLD_1MIN_SEALED
+from btc_core.tables.catalogue import BRONZE_TRADES, GAP_MARKS, MINUTE_BARS, SILVER_FEATURES
 from btc_core.tables.rows import GapMark, gap_marks, minute_bars
 from btc_core.tables.schema import invalid_views
 from btc_core.tables.sql import of_symbol

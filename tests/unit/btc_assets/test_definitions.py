@@ -17,6 +17,7 @@ MATERIALIZABLE = {
     "older_bars",
     "bronze_history",
     "sealed_bronze",
+    "sealed_forecasts",
     "sealed_silver",
     "gold_1min_sealed",
     "gold_5min_sealed",
@@ -32,6 +33,7 @@ MATERIALIZABLE = {
     "league_models",
     "gold_prediction_skill",
     "gold_feature_drift",
+    "gold_forecast_roots",
     "demotions",
 }
 
@@ -88,7 +90,15 @@ def test_the_dependencies_of_the_assets_are_those_of_the_snapshot() -> None:
         "gold_1min_sealed": ["gold_1min", "sealed_silver", "silver_features"],
         "gold_5min_sealed": ["gold_1min_sealed", "gold_5min"],
         "sealed_bars": ["gold_1min_sealed"],
-        "day_backup": ["gold_1min_sealed", "gold_5min_sealed", "sealed_bars", "sealed_bronze", "sealed_silver"],
+        "sealed_forecasts": ["gold_bid_price_prediction", "gold_forecast_roots", "gold_volatility_prediction"],
+        "day_backup": [
+            "gold_1min_sealed",
+            "gold_5min_sealed",
+            "sealed_bars",
+            "sealed_bronze",
+            "sealed_forecasts",
+            "sealed_silver",
+        ],
         "day_archive": ["market_events_topic", "sealed_bronze"],
         "restore_drill": ["lake_backups"],
         "volatility_model": ["minute_bars", "older_bars", "sealed_bars"],
@@ -98,6 +108,13 @@ def test_the_dependencies_of_the_assets_are_those_of_the_snapshot() -> None:
         "bid_champion": ["bid_model"],
         "gold_prediction_skill": ["gold_prediction_outcomes"],
         "gold_feature_drift": ["silver_features"],
+        "gold_forecast_roots": [
+            "gold_bid_price_prediction",
+            "gold_forecast_states",
+            "gold_volatility_prediction",
+            "market_events_topic",
+            "silver_features",
+        ],
         "demotions": ["gold_prediction_skill"],
     }
 

@@ -14,7 +14,8 @@ from btc_core.days.stored_days import read_day
 from btc_core.days.trade_files import PAST
 from btc_core.days.trade_import import plan_trades, write_trades
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.tables.catalogue import GOLD_1MIN_SEALED, SILVER_FEATURES
+from btc_core.tables.bar_tables import GOLD_1MIN_SEALED
+from btc_core.tables.catalogue import SILVER_FEATURES
 from btc_core.utc_day import day_of
 from tests.service.past_day import DAY, MIDNIGHT_NS, day_of_symbol, keep_nothing
 

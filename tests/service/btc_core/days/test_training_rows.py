@@ -20,7 +20,8 @@ from btc_core.models.dataset import make_frame
 from btc_core.models.targets import BID_TARGETS, RV_TARGETS
 from btc_core.stores.questdb import write_rows
 from btc_core.stores.s3 import ObjectStore
-from btc_core.tables.catalogue import GOLD_1MIN_SEALED, MINUTE_BARS, SILVER_FEATURES
+from btc_core.tables.bar_tables import GOLD_1MIN_SEALED
+from btc_core.tables.catalogue import MINUTE_BARS, SILVER_FEATURES
 from btc_core.tables.rows import minute_bars
 from tests.service.past_day import DAY, MIDNIGHT_NS, day_of_symbol, lose_day
 from tests.unit.btc_core.features.test_minute_columns import market

@@ -19,7 +19,8 @@ from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.stores.live_rows import features_at_minute_ends
 from btc_core.stores.newest_rows import MINUTE_END, newest_rows
 from btc_core.stores.questdb import QuestDB, write_rows
-from btc_core.tables.catalogue import GOLD_1MIN_SEALED, SILVER_FEATURES
+from btc_core.tables.bar_tables import GOLD_1MIN_SEALED
+from btc_core.tables.catalogue import SILVER_FEATURES
 from btc_core.tables.schema import ensure_tables
 from btc_core.utc_day import day_ns
 from tests.service.made_up import made_up

@@ -16,14 +16,8 @@ from btc_core.stores.questdb import QuestDB, wait_until_applied, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables import schema
 from btc_core.tables.arrow import digest
-from btc_core.tables.catalogue import (
-    BRONZE_STATUS,
-    BRONZE_TICKS,
-    GOLD_1MIN,
-    GOLD_5MIN,
-    SILVER_FEATURES,
-    STORED,
-)
+from btc_core.tables.bar_tables import GOLD_1MIN, GOLD_5MIN
+from btc_core.tables.catalogue import BRONZE_STATUS, BRONZE_TICKS, SILVER_FEATURES, STORED
 from btc_core.tables.schema import CATALOGUE_VERSION, ensure_tables, invalid_views
 from tests.service.made_up import ROWS, made_up
 from tests.service.past_day import lose_day

@@ -53,7 +53,7 @@ def test_every_upstream_column_is_in_the_catalogue_or_the_exchanges(table: Table
         for upstream in column.upstream:
             outside = r"(kraken\.(ticker|trade|book|status|ohlc)|log|model\.\w+_models?)\.\w+"
             assert upstream in known or re.fullmatch(outside, upstream), upstream
-        from_code_or_clock = column.name in {"feature_version", "made_at", "import_id"}
+        from_code_or_clock = column.name in {"feature_version", "made_at", "import_id", "taken_at", "closed_at"}
         assert column.upstream or from_code_or_clock, f"{table.name}.{column.name} comes from nowhere"
 
 

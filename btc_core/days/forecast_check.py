@@ -1,0 +1,305 @@
+"""Verifies one forecast step by step, from what was served back to the frames, and says in words what fits and what does not.
+
+What does not belong here: finding the evidence (`forecast_search`, `forecast_file`), and computing a forecast again
+(`forecast_replay`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from btc_core.clock import column_ns, from_ns
+from btc_core.days.forecast_hours import HOUR_NS, hour_text
+from btc_core.days.forecast_leaves import leaf_of, row_hashes
+from btc_core.days.forecast_replay import LogCheck, Place, WantedRow, forecast_again, replayed_rows
+from btc_core.days.merkle import leaf_hash, root_from_proof
+from btc_core.errors import BtcError
+from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.registry.served_models import digest_of, model_of
+from btc_core.tables import rows as table_rows
+from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
+from btc_core.utc_day import day_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from btc_core.days.forecast_evidence import DayInclusion, Evidence, Inclusion, Proof, ProvenHour
+    from btc_core.days.forecast_replay import ReplayedRows
+    from btc_core.days.forecast_roots import ClosedPeriod, LogRange
+    from btc_core.market.messages import ForecastRow
+    from btc_core.models.row_forecasts import Models
+
+OTHER_PROCESSOR = 1e-9
+"""The largest relative difference that another processor or another version of numpy explains: the exponential function of
+two libraries may differ in its last bit. On the machine that made the forecast there is none."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step of a verification."""
+
+    name: str
+    fits: bool
+    text: str
+    is_open: bool = False
+    """Whether the step cannot be judged yet, which is no fault."""
+
+
+class Check:
+    """Verifies the evidence of a forecast. `steps` yields each step when it is done; the first that does not fit ends it."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._proof = evidence.proof
+        (self._bid,) = evidence.bid.to_pylist()
+        (self._volatility,) = evidence.volatility.to_pylist()
+        self._made_ns, self._received_ns = (int(column_ns(evidence.bid[name])[0]) for name in ("made_at", "ts_recv"))
+        self._place = Place(*(self._bid[name] for name in ("kafka_partition", "kafka_offset", "frame_item")))
+
+    def steps(self) -> Iterator[Step]:
+        """Yield the steps in their order."""
+        for step in self._all():
+            yield step
+            if not step.fits:
+                return
+
+    def _all(self) -> Iterator[Step]:
+        yield self._record()
+        yield from self._roots()
+        yield from self._computed()
+
+    def _record(self) -> Step:
+        names = ("kafka_partition", "kafka_offset", "frame_item", "symbol", "feature_version")
+        same = all(self._bid[name] == self._volatility[name] for name in names)
+        same = same and self._bid["symbol"] == self._evidence.symbol
+        bid, sigma = self._bid["bid_5m_usd"], self._volatility["sigma_5m_bps"]
+        models = " and ".join(f"{row['model_kind']} {row['model_version']}" for row in (self._bid, self._volatility))
+        text = (
+            f"At {_time(self._made_ns)} the bid of {self._evidence.symbol} in 5 minutes was forecast as {bid:.2f} and its "
+            f"volatility as {sigma:.2f} bps, by {models}, from the frame at {self._place.partition}:{self._place.offset}."
+        )
+        return Step(
+            "record", same, text if same else "The rows of the bid and of the volatility do not belong together."
+        )
+
+    def _roots(self) -> Iterator[Step]:
+        proof = self._proof
+        if not proof.hours or proof.hours[-1].hour.begin_ns != self._made_ns // HOUR_NS * HOUR_NS:
+            hour = hour_text(self._made_ns // HOUR_NS * HOUR_NS)
+            yield Step("root", True, f"The hour {hour} is not closed yet, so no root has this forecast.", is_open=True)
+            return
+        yield self._in_hour(proof, proof.hours[-1])
+        yield self._chain(proof.hours)
+        if proof.day is None:
+            text = f"The day {day_of(self._made_ns)} is not closed yet."
+            yield Step("day", True, text, is_open=True)
+        else:
+            yield _in_day(proof.day, proof.hours[-1].hour)
+
+    def _in_hour(self, proof: Proof, proven: ProvenHour) -> Step:
+        hour = proven.hour
+        if proof.late_in:
+            text = f"The forecast came too late for the root of {hour.name}; the header of {proof.late_in} lists it as late."
+            return Step("root", False, text)
+        found = None if proof.inclusion is None else _leads_to(hour, proof.inclusion)
+        if proof.inclusion is None or not found:
+            text = (
+                f"The forecast is not in the root of {hour.name}, which was closed at {_time(hour.closed_at_ns)}: its row "
+                "was changed or added after that."
+            )
+            return Step("root", False, text)
+        text = (
+            f"Its leaf {proof.inclusion.leaf[:16]}… is number {proof.inclusion.index} of {hour.leaves - 1} in the root "
+            f"{hour.root[:16]}… of {hour.name}, which was closed at {_time(hour.closed_at_ns)}."
+        )
+        return Step("root", True, text)
+
+    def _chain(self, hours: tuple[ProvenHour, ...]) -> Step:
+        before = ""
+        for each in hours:
+            entry = leaf_hash(each.hour.header.encode())
+            siblings = [bytes.fromhex(sibling) for sibling in each.header_siblings]
+            root = root_from_proof(entry, 0, each.hour.leaves, siblings)
+            if root is None or root.hex() != each.hour.root:
+                return Step("chain", False, f"The header of {each.hour.name} is not the first leaf of its root.")
+            header = each.hour.hour_header
+            if (header.symbol, header.hour) != (self._evidence.symbol, each.hour.name):
+                return Step("chain", False, f"The header of {each.hour.name} names {header.symbol} and {header.hour}.")
+            if header.simulated != self._evidence.simulated:
+                market = "a simulated" if header.simulated else "a real"
+                return Step("chain", False, f"The header of {each.hour.name} says that {market} market was forecast.")
+            if before and header.previous != before:
+                return Step(
+                    "chain", False, f"The header of {each.hour.name} does not name the root of the hour before it."
+                )
+            before = each.hour.root
+        return Step(
+            "chain", True, f"{_counted(len(hours), 'hour')} up to it form a chain: each root contains the one before."
+        )
+
+    def _computed(self) -> Iterator[Step]:
+        if self._bid["feature_version"] != FEATURE_VERSION:
+            text = (
+                f"The forecast was made from feature set {self._bid['feature_version']}, and this program computes "
+                f"{FEATURE_VERSION}; use the version of the program that made it."
+            )
+            yield Step("row", False, text)
+            return
+        log = LogCheck(self._log_ranges())
+        evidence = self._evidence
+        wanted = WantedRow(evidence.symbol, self._place, self._received_ns, evidence.leader)
+        rows = replayed_rows(log.passing(evidence.messages()), wanted, log.end)
+        yield self._frames(log)
+        yield self._row(rows)
+        if rows is None:
+            return
+        models, step = self._models()
+        yield step
+        if models is not None:
+            yield self._leaf(rows)
+            yield self._forecast(rows, models)
+
+    def _log_ranges(self) -> list[LogRange]:
+        ranges = [each for proven in self._proof.hours for each in proven.hour.hour_header.log]
+        newest = next((each.log for each in reversed(ranges)), "")
+        return [each for each in ranges if each.partition == self._place.partition and each.log == newest]
+
+    def _frames(self, log: LogCheck) -> Step:
+        compared = log.compared()
+        wrong = [each for each, fits in compared if not fits]
+        if wrong:
+            text = f"The frames {wrong[0].first} to {wrong[0].end - 1} are not those that reached the log: their root differs."
+            return Step("frames", False, text)
+        source = self._evidence.source
+        if not compared:
+            return Step("frames", True, f"No closed hour names the frames, which come from {source}.", is_open=True)
+        text = (
+            f"{log.messages} frames from {source} have the roots that {_counted(len(compared), 'closed hour')} "
+            f"{'names' if len(compared) == 1 else 'name'}."
+        )
+        return Step("frames", True, text)
+
+    def _row(self, rows: ReplayedRows | None) -> Step:
+        if rows is None:
+            place = ":".join(map(str, self._place))
+            return Step("row", False, f"The frames give no feature row of {self._evidence.symbol} at {place}.")
+        row = rows.ids[-1]
+        text = f"A replay of the frames gives its feature row, of {_time(row.ts_event_ns)}, with bid {self._bid['bid']:.2f}."
+        return Step("row", True, text)
+
+    def _models(self) -> tuple[Models | None, Step]:
+        state = self._evidence.state.to_pylist()
+        if not state:
+            text = "Which models made the forecast is not stored, so it cannot be computed again."
+            return None, Step("models", False, text)
+        loaded: list[Any] = []
+        for name, row in (("bid", self._bid), ("volatility", self._volatility)):
+            digest = state[0][f"{name}_bundle"] or ""
+            files = self._evidence.bundles.get(digest)
+            if files is None or digest_of(files) != digest:
+                return None, Step(
+                    "models", False, f"The model of the {name} is not the one with the hash {digest[:16]}…."
+                )
+            try:
+                loaded.append(model_of(files, row["model_version"]))
+            except BtcError as error:
+                return None, Step("models", False, f"The model of the {name} cannot be used: {error}")
+        digests = " and ".join(f"{state[0][f'{name}_bundle'][:16]}…" for name in ("bid", "volatility"))
+        models = (loaded[0], loaded[1])
+        return models, Step(
+            "models", True, f"The models have the hashes {digests}, and reproduce their golden batches."
+        )
+
+    def _leaf(self, rows: ReplayedRows) -> Step:
+        inclusion = self._proof.inclusion
+        (state,) = self._evidence.state.to_pylist()
+        bundles = [bytes.fromhex(state[f"{name}_bundle"]) for name in ("bid", "volatility")]
+        evidence = self._evidence
+        hashes = (row_hashes(BID_PREDICTION, evidence.bid), row_hashes(VOLATILITY_PREDICTION, evidence.volatility))
+        silver = row_hashes(SILVER_FEATURES, rows.silver())[0]
+        leaf = leaf_hash(leaf_of(hashes[0][0], hashes[1][0], silver, bundles)).hex()
+        if inclusion is None:
+            return Step("leaf", True, f"Its leaf will be {leaf[:16]}….", is_open=True)
+        if leaf != inclusion.leaf:
+            text = "Its rows, its feature row and its models do not give the leaf that is in the root."
+            return Step("leaf", False, text)
+        return Step(
+            "leaf", True, "Its two rows, the replayed feature row and the models give the leaf that is in the root."
+        )
+
+    def _forecast(self, rows: ReplayedRows, models: Models) -> Step:
+        evidence = self._evidence
+        try:
+            made = forecast_again(rows, evidence.minutes, evidence.state, models, self._made_ns)
+        except BtcError as error:
+            return Step("forecast", False, f"The forecast cannot be computed again: {error}")
+        difference, column = self._largest_difference(made)
+        if difference == 0.0:
+            return Step("forecast", True, "Computed again, the forecast and its intervals are equal to the last bit.")
+        if difference <= OTHER_PROCESSOR:
+            text = (
+                f"Computed again, it differs by {difference:.1g} of itself at most, as on another processor ({column})."
+            )
+            return Step("forecast", True, text)
+        text = (
+            f"Computed again, {column} differs by {difference:.3g} of itself. Either a number was changed, or the worker was "
+            "killed in these seconds before it had stored what it read."
+        )
+        return Step("forecast", False, text)
+
+    def _largest_difference(self, made: ForecastRow) -> tuple[float, str]:
+        """The largest relative difference between the forecast and the one that was made again, and its column."""
+        worst, where = 0.0, ""
+        pairs = (
+            (BID_PREDICTION, self._evidence.bid, table_rows.gold_bid_price_prediction([made])),
+            (VOLATILITY_PREDICTION, self._evidence.volatility, table_rows.gold_volatility_prediction([made])),
+        )
+        for table, stored, again in pairs:
+            if row_hashes(table, stored) == row_hashes(table, again):
+                continue
+            for name, difference in _differences(stored, again):
+                if where == "" or difference > worst:
+                    worst, where = difference, name
+        return worst, where
+
+
+def _differences(stored: pa.Table, again: pa.Table) -> Iterator[tuple[str, float]]:
+    for name in again.column_names:
+        one, other = stored[name].to_pylist()[0], again[name].to_pylist()[0]
+        if pa.types.is_floating(again.schema.field(name).type):
+            pair = np.array([one, other], np.float64)
+            if np.isnan(pair).all() or pair[0] == pair[1]:
+                continue
+            yield name, float(abs(pair[0] - pair[1]) / abs(pair).max()) if np.isfinite(pair).all() else float("inf")
+        elif one != other:
+            yield name, float("inf")
+
+
+def _leads_to(hour: ClosedPeriod, inclusion: Inclusion) -> bool:
+    siblings = [bytes.fromhex(each) for each in inclusion.siblings]
+    root = root_from_proof(bytes.fromhex(inclusion.leaf), inclusion.index, hour.leaves, siblings)
+    return inclusion.index > 0 and root is not None and root.hex() == hour.root
+
+
+def _in_day(proof: DayInclusion, hour: ClosedPeriod) -> Step:
+    day = proof.day
+    entry = leaf_hash(bytes.fromhex(hour.root))
+    header = leaf_hash(day.header.encode())
+    root = root_from_proof(entry, proof.index, day.leaves, [bytes.fromhex(each) for each in proof.siblings])
+    from_header = root_from_proof(header, 0, day.leaves, [bytes.fromhex(each) for each in proof.header_siblings])
+    names_hour = hour.name in day.day_header.hours and day.day_header.hours.index(hour.name) == proof.index - 1
+    if root is None or from_header is None or {root.hex(), from_header.hex()} != {day.root} or not names_hour:
+        return Step("day", False, f"The root of {hour.name} is not in the root of {day.name}.")
+    text = f"The root of the hour is in the root {day.root[:16]}… of {day.name}, closed at {_time(day.closed_at_ns)}."
+    return Step("day", True, text)
+
+
+def _time(ts_ns: int) -> str:
+    return f"{from_ns(ts_ns):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

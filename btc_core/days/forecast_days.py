@@ -1,0 +1,165 @@
+"""Verifies the forecasts of a whole day: the chain of its roots, the stored forecasts, and the feature rows behind them.
+
+What does not belong here: one forecast with all its steps (`forecast_check`), and making roots (`forecast_roots`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from btc_core.clock import NS_PER_DAY
+from btc_core.days.forecast_check import Step
+from btc_core.days.forecast_hours import HOUR_NS, KeptLeaf, kept_leaves, leaves_of, read_hour
+from btc_core.days.forecast_leaves import leaf_of, row_hashes
+from btc_core.days.forecast_roots import HOUR, LATE_HOURS, ClosedPeriod, closed_periods
+from btc_core.days.merkle import leaf_hash, root_of
+from btc_core.errors import StoreError
+from btc_core.features.engine import columns_of
+from btc_core.tables import rows as table_rows
+from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
+from btc_core.utc_day import day_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from btc_core.days.forecast_hours import HourRows
+    from btc_core.days.history import History
+    from btc_core.features.engine import Rows
+    from btc_core.stores.s3 import ObjectStore
+
+SHOWN = 5
+"""Places that a text lists."""
+
+
+class DayCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The forecasts of a market on a day, compared with its roots."""
+
+    hours: int
+    """Closed hours."""
+    forecasts: int
+    """Forecasts in their roots."""
+    stored: int
+    """Forecasts that are stored and are in their root as they are."""
+    changed: int
+    """Stored forecasts that are neither in their root nor listed as late."""
+    late: int
+    """Stored forecasts that are listed as late."""
+    problems: tuple[str, ...]
+    """What does not fit, in words; empty if everything does."""
+    root: str = ""
+    """The root of the day; empty while it is open."""
+
+    @property
+    def missing(self) -> int:
+        """Forecasts in the roots that are no longer stored as they were."""
+        return self.forecasts - self.stored
+
+
+def check_day(history: History, store: ObjectStore, symbol: str, day: str) -> DayCheck:
+    """Compare the stored forecasts of a day with its roots, and the roots with each other. Raises `ServiceError`."""
+    begin_ns = day_ns(day)
+    periods = closed_periods(history, symbol, begin_ns - NS_PER_DAY, begin_ns + NS_PER_DAY + LATE_HOURS * HOUR_NS)
+    all_hours = [each for each in periods if each.period == HOUR]
+    hours = [each for each in all_hours if begin_ns <= each.begin_ns < begin_ns + NS_PER_DAY]
+    listed = {(late.hour, late.place) for each in all_hours for late in each.hour_header.late}
+    before = next((each.root for each in reversed(all_hours) if each.begin_ns < begin_ns), None)
+    problems: list[str] = []
+    stored = changed = late = 0
+    for hour in hours:
+        try:
+            leaves = kept_leaves(store, symbol, hour.begin_ns)
+        except StoreError as error:
+            problems.append(str(error))
+            leaves = []
+        problems += _broken(hour, leaves, before)
+        before = hour.root
+        records = {each.record for each in leaves}
+        rows = read_hour(history, symbol, hour.begin_ns)
+        strange = [
+            place for place, leaf in zip(rows.places, leaves_of(rows), strict=True) if leaf.record not in records
+        ]
+        too_late = [place for place in strange if (hour.name, place) in listed]
+        stored += len(rows.places) - len(strange)
+        late += len(too_late)
+        changed += len(strange) - len(too_late)
+        if len(strange) > len(too_late):
+            shown = ", ".join(sorted(set(strange) - set(too_late))[:SHOWN])
+            problems.append(f"{len(strange) - len(too_late)} forecasts of {hour.name} are not in its root ({shown})")
+    forecasts = sum(hour.leaves - 1 for hour in hours)
+    if stored < forecasts:
+        problems.append(f"{forecasts - stored} forecasts that are in the roots are not stored as they were")
+    days = [each for each in periods if each.period != HOUR and each.begin_ns == begin_ns]
+    problems += [problem for each in days for problem in _broken_day(each, hours)]
+    return DayCheck(
+        hours=len(hours),
+        forecasts=forecasts,
+        stored=stored,
+        changed=changed,
+        late=late,
+        problems=tuple(problems),
+        root=days[0].root if days else "",
+    )
+
+
+def check_rows(history: History, store: ObjectStore, symbol: str, day: str, replayed: Iterable[Rows]) -> Step:
+    """Compare the feature rows that a replay of the frames gives with those in the leaves of a day."""
+    begin_ns = day_ns(day)
+    hours = [each for each in closed_periods(history, symbol, begin_ns, begin_ns + NS_PER_DAY) if each.period == HOUR]
+    waiting: dict[str, tuple[bytes, bytes, tuple[bytes, ...]]] = {}
+    leaves: set[bytes] = set()
+    for hour in hours:
+        leaves |= {each.leaf for each in kept_leaves(store, symbol, hour.begin_ns)}
+        waiting |= _row_hashes_by_place(read_hour(history, symbol, hour.begin_ns))
+    wanted = len(waiting)
+    wrong: list[str] = []
+    for batch in replayed:
+        if batch.symbol != symbol:
+            continue
+        silver = table_rows.silver_features(columns_of(batch.ids), batch.matrix())
+        for row, features in zip(batch.ids, row_hashes(SILVER_FEATURES, silver), strict=True):
+            place = f"{row.partition}:{row.offset}:{row.item}"
+            parts = waiting.pop(place, None)
+            if parts is not None and leaf_hash(leaf_of(parts[0], parts[1], features, parts[2])) not in leaves:
+                wrong.append(place)
+    compared = wanted - len(waiting)
+    if wrong:
+        shown = ", ".join(wrong[:SHOWN])
+        return Step(
+            "rows", False, f"{len(wrong)} of {compared} forecasts have another feature row than a replay ({shown})."
+        )
+    text = f"{compared} forecasts were made from the very feature rows that a replay of the frames gives."
+    if waiting:
+        text += f" {len(waiting)} were made from rows of frames that were received on another day."
+    return Step("rows", True, text)
+
+
+def _row_hashes_by_place(hour: HourRows) -> dict[str, tuple[bytes, bytes, tuple[bytes, ...]]]:
+    bids, volatilities = row_hashes(BID_PREDICTION, hour.bids), row_hashes(VOLATILITY_PREDICTION, hour.volatilities)
+    return {
+        place: (bid, volatility, bundles)
+        for place, bid, volatility, bundles in zip(hour.places, bids, volatilities, hour.bundles, strict=True)
+    }
+
+
+def _broken(hour: ClosedPeriod, leaves: list[KeptLeaf], before: str | None) -> list[str]:
+    """What is wrong with the root of an hour; `before` is the root of the hour that was closed before, if that is known."""
+    problems = []
+    root = root_of([leaf_hash(hour.header.encode()), *(each.leaf for each in leaves)]).hex()
+    if root != hour.root:
+        problems.append(f"the leaves of {hour.name} do not give its root")
+    header = hour.hour_header
+    if before is not None and header.previous != before:
+        problems.append(f"the header of {hour.name} does not name the root of the hour before it")
+    if (header.symbol, header.hour, header.forecasts) != (hour.symbol, hour.name, hour.leaves - 1):
+        problems.append(f"the header of {hour.name} is that of {header.hour} of {header.symbol}")
+    return problems
+
+
+def _broken_day(day: ClosedPeriod, hours: list[ClosedPeriod]) -> list[str]:
+    names = tuple(each.name for each in hours)
+    leaves = [leaf_hash(day.header.encode()), *(leaf_hash(bytes.fromhex(each.root)) for each in hours)]
+    if day.day_header.hours != names or root_of(leaves).hex() != day.root:
+        return [f"the roots of the hours do not give the root of {day.name}"]
+    return []

@@ -1,0 +1,178 @@
+"""The forecasts of an hour and their leaves, from the tables and as they were kept when the hour was closed.
+
+`forecast_leaves/DAY/HH-MARKET.bin` on the object store has 40 bytes for each forecast of a closed hour, in the order of the
+tree: its leaf hash, and the first eight bytes of SHA-256 of the hashes of its two rows. With it a forecast can be proven
+though another row of the hour has been changed, and late and changed rows can be told from the others.
+What does not belong here: roots (`forecast_roots`).
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns, from_ns
+from btc_core.days.forecast_inputs import read_states, read_table
+from btc_core.days.forecast_leaves import UNKNOWN, leaf_of, row_hashes
+from btc_core.days.lake import LEAVES_FOLDER
+from btc_core.days.merkle import HASH_BYTES, leaf_hash
+from btc_core.errors import StoreError
+from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
+from btc_core.tables.sql import of_symbol, within
+from btc_core.utc_day import day_of
+
+if TYPE_CHECKING:
+    from btc_core.days.history import History
+    from btc_core.stores.s3 import ObjectStore
+    from btc_core.tables.form import Table
+
+HOUR_NS = 3_600 * NS_PER_S
+LATE_DAYS = 8
+"""How long after its row a forecast may be made and belong to a root: the log keeps rows for a week."""
+_RECORD_BYTES = 8
+_KEY = ("kafka_partition", "kafka_offset", "frame_item")
+
+
+class KeptLeaf(NamedTuple):
+    """A forecast in the tree of its hour."""
+
+    leaf: bytes
+    """Its leaf hash."""
+    record: bytes
+    """The beginning of the hash of its two rows."""
+
+
+class HourRows(msgspec.Struct, frozen=True):
+    """The forecasts of an hour, in the order of the log; the lists have one entry for each."""
+
+    bids: pa.Table
+    volatilities: pa.Table
+    places: list[str]
+    """Partition, offset and item of the row, joined by colons."""
+    feature_rows: list[bytes]
+    """The hashes of the feature rows; `UNKNOWN` if a row is not stored."""
+    bundles: list[tuple[bytes, ...]]
+    """The hashes of the bundles of both models; `UNKNOWN` if they are not stored."""
+
+
+def hour_text(begin_ns: int) -> str:
+    """The begin of an hour as text.
+
+    >>> hour_text(0)
+    '1970-01-01T00:00:00Z'
+    """
+    return f"{from_ns(begin_ns):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def market_text(symbol: str) -> str:
+    """A market in the name of an object.
+
+    >>> market_text("BTC/USDT@binance-perp")
+    'BTCUSDT-binance-perp'
+    """
+    return symbol.replace("/", "").replace("@", "-")
+
+
+def read_hour(history: History, symbol: str, begin_ns: int) -> HourRows:
+    """The stored forecasts that were made in an hour. A forecast without one of its two rows is left out."""
+    bids = _made_in(history, BID_PREDICTION, symbol, begin_ns)
+    volatilities = _made_in(history, VOLATILITY_PREDICTION, symbol, begin_ns)
+    keys, others = _keys(bids), _keys(volatilities)
+    there = {key: place for place, key in enumerate(others)}
+    paired = [place for place, key in enumerate(keys) if key in there]
+    bids = bids.take(pa.array(paired, pa.int64()))
+    volatilities = volatilities.take(pa.array([there[keys[place]] for place in paired], pa.int64()))
+    chosen = [keys[place] for place in paired]
+    return HourRows(
+        bids,
+        volatilities,
+        [":".join(map(str, key)) for key in chosen],
+        _feature_rows(history, symbol, bids, chosen),
+        bundles_of(history, symbol, bids),
+    )
+
+
+def leaves_of(hour: HourRows) -> list[KeptLeaf]:
+    """The leaves of the forecasts of an hour."""
+    bid_rows, volatility_rows = (
+        row_hashes(BID_PREDICTION, hour.bids),
+        row_hashes(VOLATILITY_PREDICTION, hour.volatilities),
+    )
+    return [
+        KeptLeaf(leaf_hash(leaf_of(bid, volatility, row, bundles)), record_of(bid, volatility))
+        for bid, volatility, row, bundles in zip(
+            bid_rows, volatility_rows, hour.feature_rows, hour.bundles, strict=True
+        )
+    ]
+
+
+def record_of(bid_row: bytes, volatility_row: bytes) -> bytes:
+    """The beginning of the hash of the two rows of a forecast, from their hashes."""
+    return sha256(bid_row + volatility_row).digest()[:_RECORD_BYTES]
+
+
+def leaves_key(symbol: str, begin_ns: int) -> str:
+    """The key of the leaves of an hour."""
+    return f"{LEAVES_FOLDER}/{day_of(begin_ns)}/{from_ns(begin_ns):%H}-{market_text(symbol)}.bin"
+
+
+def keep_leaves(store: ObjectStore, symbol: str, begin_ns: int, leaves: list[KeptLeaf]) -> None:
+    """Store the leaves of an hour that is being closed; raises `StoreError`."""
+    store.put(leaves_key(symbol, begin_ns), b"".join(each.leaf + each.record for each in leaves))
+
+
+def kept_leaves(store: ObjectStore, symbol: str, begin_ns: int) -> list[KeptLeaf]:
+    """The leaves of a closed hour; raises `StoreError` if they are missing or damaged."""
+    key = leaves_key(symbol, begin_ns)
+    body = store.get(key)
+    width = HASH_BYTES + _RECORD_BYTES
+    if body is None or len(body) % width:
+        raise StoreError(f"{store.uri(key)} {'is missing' if body is None else 'is damaged'}")
+    return [
+        KeptLeaf(body[at : at + HASH_BYTES], body[at + HASH_BYTES : at + width]) for at in range(0, len(body), width)
+    ]
+
+
+def bundles_of(history: History, symbol: str, bids: pa.Table) -> list[tuple[bytes, ...]]:
+    """The hashes of the bundles that made forecasts."""
+    if not len(bids):
+        return []
+    events_ns = column_ns(bids["ts_event"])
+    states = read_states(history, symbol, int(events_ns.min()), int(events_ns.max()) + 1)
+    return [states.bundles(made_ns) or (UNKNOWN, UNKNOWN) for made_ns in column_ns(bids["made_at"]).tolist()]
+
+
+def _made_in(history: History, table: Table, symbol: str, begin_ns: int) -> pa.Table:
+    """The forecasts that were made in an hour. Tables are ordered by the time of the row, so that of the rows is found first."""
+    end_ns = begin_ns + HOUR_NS
+    found = history.db.execute(
+        f"SELECT cast(min(ts_event) AS LONG), cast(max(ts_event) AS LONG) FROM {table.name} WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue
+        f"AND {within('ts_event', begin_ns - LATE_DAYS * NS_PER_DAY, end_ns + HOUR_NS)} "
+        f"AND {within('made_at', begin_ns, end_ns)}"
+    )
+    first_ns, last_ns = found[0] if found and found[0][0] is not None else (begin_ns - HOUR_NS, end_ns)
+    rows = read_table(history, table, symbol, int(first_ns), int(last_ns) + 1)
+    made_ns = column_ns(rows["made_at"])
+    rows = rows.filter(pa.array((made_ns >= begin_ns) & (made_ns < end_ns)))
+    return rows.sort_by([(name, "ascending") for name in _KEY])
+
+
+def _feature_rows(history: History, symbol: str, bids: pa.Table, keys: list[tuple[int, ...]]) -> list[bytes]:
+    if not keys:
+        return []
+    events_ns = column_ns(bids["ts_event"])
+    wanted = set(keys)
+    hashes: dict[tuple[int, ...], bytes] = {}
+    for rows in history.chunks(SILVER_FEATURES, symbol, int(events_ns.min()), int(events_ns.max()) + 1):
+        found = _keys(rows)
+        chosen = [place for place, key in enumerate(found) if key in wanted]
+        hashed = row_hashes(SILVER_FEATURES, rows.take(pa.array(chosen, pa.int64())))
+        hashes |= zip((found[place] for place in chosen), hashed, strict=True)
+    return [hashes.get(key, UNKNOWN) for key in keys]
+
+
+def _keys(rows: pa.Table) -> list[tuple[int, ...]]:
+    return list(zip(*(rows[name].to_pylist() for name in _KEY), strict=True))

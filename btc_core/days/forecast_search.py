@@ -1,0 +1,225 @@
+"""Finds the forecast that was served at a time, and its evidence: in the tables, the log, and the archives of sealed days.
+
+What does not belong here: judging the evidence (`forecast_check`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns, from_ns
+from btc_core.days.forecast_evidence import (
+    WARM_NS,
+    DayInclusion,
+    Evidence,
+    Inclusion,
+    Proof,
+    ProvenHour,
+    hours_around,
+)
+from btc_core.days.forecast_hours import HOUR_NS, LATE_DAYS, kept_leaves, record_of
+from btc_core.days.forecast_inputs import read_minutes, read_states, read_table
+from btc_core.days.forecast_leaves import row_hashes
+from btc_core.days.forecast_roots import HOUR, LATE_HOURS, ClosedPeriod, closed_periods
+from btc_core.days.log_archive import in_log_order, read_manifest
+from btc_core.days.merkle import leaf_hash, proof_of
+from btc_core.errors import BadFrame, InvalidInput, StoreError
+from btc_core.exchanges.recorded_lines import RecordedMessage
+from btc_core.market.messages import decode_envelope
+from btc_core.names import EVENTS_TOPIC
+from btc_core.registry.served_models import get_bundle
+from btc_core.stores.kafka import OffsetRange, kept_since, offset_ranges, read_range
+from btc_core.tables.catalogue import BID_PREDICTION, VOLATILITY_PREDICTION
+from btc_core.tables.sql import of_symbol, within
+from btc_core.utc_day import day_ns, day_of, days_between
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from btc_core.days.history import History
+    from btc_core.settings import Settings
+    from btc_core.stores.s3 import ObjectStore
+
+SERVED_NS = 900 * NS_PER_S
+"""How long a forecast counts as the one that was served. The API refuses older features long before that."""
+AHEAD_NS = 900 * NS_PER_S
+"""How far the time of a row may be ahead of our clock."""
+TAIL_NS = 120 * NS_PER_S
+"""How long after the end of the hour messages are read, because they are not quite in the order of their receipt."""
+_PLACE = ("kafka_partition", "kafka_offset", "frame_item")
+
+
+def forecast_at(history: History, symbol: str, at_ns: int) -> tuple[pa.Table, pa.Table]:
+    """The two rows of the forecast that was the newest at a time; raises `InvalidInput` if there was none."""
+    volatilities = _newest_made(history, symbol, at_ns)
+    if volatilities is None:
+        msg = f"no forecast of {symbol} was in force at {from_ns(at_ns):%Y-%m-%dT%H:%M:%SZ}{_known_range(history, symbol)}"
+        raise InvalidInput(msg)
+    event_ns = int(column_ns(volatilities["ts_event"])[0])
+    (row,) = volatilities.select(_PLACE).to_pylist()
+    found = read_table(history, BID_PREDICTION, symbol, event_ns, event_ns + 1)
+    same = [other == row for other in found.select(_PLACE).to_pylist()]
+    bids = found.filter(pa.array(same, pa.bool_()))
+    if not len(bids):
+        msg = f"the forecast of the volatility at {event_ns} has no forecast of the bid beside it in {BID_PREDICTION.name}"
+        raise StoreError(msg)
+    return bids, volatilities
+
+
+def _newest_made(history: History, symbol: str, at_ns: int) -> pa.Table | None:
+    """The row of the volatility. A forecast without a number, as while the features warm up, is not served."""
+    table = VOLATILITY_PREDICTION
+    found = history.db.execute(
+        f"SELECT cast(ts_event AS LONG) FROM {table.name} WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue
+        f"AND {within('ts_event', at_ns - LATE_DAYS * NS_PER_DAY, at_ns + AHEAD_NS)} "
+        f"AND {within('made_at', at_ns - SERVED_NS, at_ns + 1)} AND sigma_1m_bps IS NOT NULL "
+        "ORDER BY made_at DESC, kafka_partition DESC, kafka_offset DESC, frame_item DESC LIMIT 1"
+    )
+    begin_ns, end_ns = (int(found[0][0]), int(found[0][0]) + 1) if found else (at_ns - SERVED_NS, at_ns + 1)
+    rows = read_table(history, table, symbol, begin_ns, end_ns)
+    made_ns = column_ns(rows["made_at"])
+    is_served = np.asarray(pc.is_valid(rows["sigma_1m_bps"]))
+    rows = rows.filter(pa.array((made_ns <= at_ns) & (made_ns > at_ns - SERVED_NS) & is_served))
+    order = [("made_at", "descending"), *((name, "descending") for name in _PLACE)]
+    return rows.sort_by(order).slice(0, 1) if len(rows) else None
+
+
+def _known_range(history: History, symbol: str) -> str:
+    found = history.db.execute(
+        f"SELECT cast(min(made_at) AS LONG), cast(max(made_at) AS LONG) FROM {BID_PREDICTION.name} WHERE {of_symbol(symbol)}"  # noqa: S608 - names of the catalogue
+    )
+    if not found or found[0][0] is None:
+        return "; no forecast of this market is stored"
+    first, last = (f"{from_ns(int(ns)):%Y-%m-%dT%H:%M:%SZ}" for ns in found[0])
+    return f"; those in QuestDB were made from {first} to {last}"
+
+
+def evidence_of(
+    settings: Settings, history: History, store: ObjectStore, symbol: str, forecast: tuple[pa.Table, pa.Table]
+) -> Evidence:
+    """The evidence of a forecast. Raises `ServiceError`; what is not stored is missing in the evidence."""
+    bid, volatility = forecast
+    made_ns, event_ns, received_ns = (int(column_ns(bid[name])[0]) for name in ("made_at", "ts_event", "ts_recv"))
+    states = read_states(history, symbol, event_ns, event_ns + 1)
+    place = states.place(made_ns)
+    state = states.rows.slice(place, 1) if place >= 0 else states.rows.slice(0, 0)
+    bundles = {digest.hex(): get_bundle(store, digest.hex()) for digest in states.bundles(made_ns)}
+    source, messages = _messages(settings, store, int(bid["kafka_partition"][0].as_py()), received_ns, made_ns)
+    return Evidence(
+        symbol=symbol,
+        bid=bid,
+        volatility=volatility,
+        state=state,
+        minutes=read_minutes(history, symbol, event_ns + AHEAD_NS, made_ns),
+        bundles=bundles,
+        proof=proof_of_forecast(history, store, symbol, forecast),
+        leader=settings.leader,
+        simulated=settings.simulated,
+        source=source,
+        messages=messages,
+    )
+
+
+def proof_of_forecast(history: History, store: ObjectStore, symbol: str, forecast: tuple[pa.Table, pa.Table]) -> Proof:
+    """What connects a forecast with the roots of its hour and day."""
+    bid, volatility = forecast
+    made_ns, received_ns = (int(column_ns(bid[name])[0]) for name in ("made_at", "ts_recv"))
+    begin_ns, end_ns = hours_around(received_ns, made_ns)
+    hour_ns = end_ns - HOUR_NS
+    day_begin_ns = day_ns(day_of(made_ns))
+    periods = closed_periods(history, symbol, min(begin_ns, day_begin_ns), day_begin_ns + (24 + LATE_HOURS) * HOUR_NS)
+    hours = [each for each in periods if each.period == HOUR]
+    if not any(each.begin_ns == hour_ns for each in hours):
+        return Proof()
+    around = [each for each in hours if begin_ns <= each.begin_ns <= hour_ns]
+    proven = tuple(ProvenHour(each, _siblings(_leaves(store, each), 0)) for each in around)
+    record = record_of(row_hashes(BID_PREDICTION, bid)[0], row_hashes(VOLATILITY_PREDICTION, volatility)[0])
+    index = next((at for at, each in enumerate(kept_leaves(store, symbol, hour_ns)) if each.record == record), None)
+    leaves = _leaves(store, around[-1])
+    inclusion = None
+    if index is not None:
+        inclusion = Inclusion(leaves[index + 1].hex(), index + 1, _siblings(leaves, index + 1))
+    (row,) = bid.select(_PLACE).to_pylist()
+    place = ":".join(str(row[name]) for name in _PLACE)
+    late_in = "" if inclusion else _late_in(hours, around[-1].name, place)
+    day = next((each for each in periods if each.period != HOUR and each.begin_ns == day_begin_ns), None)
+    in_day = [each for each in hours if day_begin_ns <= each.begin_ns < day_begin_ns + NS_PER_DAY]
+    return Proof(
+        hours=proven,
+        inclusion=inclusion,
+        day=None if day is None else _day_inclusion(day, in_day, around[-1]),
+        late_in=late_in,
+    )
+
+
+def _leaves(store: ObjectStore, hour: ClosedPeriod) -> list[bytes]:
+    """All leaves of a closed hour."""
+    return [leaf_hash(hour.header.encode()), *(each.leaf for each in kept_leaves(store, hour.symbol, hour.begin_ns))]
+
+
+def _siblings(leaves: list[bytes], index: int) -> tuple[str, ...]:
+    return tuple(each.hex() for each in proof_of(leaves, index))
+
+
+def _late_in(hours: list[ClosedPeriod], hour: str, place: str) -> str:
+    """The hour in whose header a forecast is listed as late."""
+    for each in hours:
+        if any((late.hour, late.place) == (hour, place) for late in each.hour_header.late):
+            return each.name
+    return ""
+
+
+def _day_inclusion(day: ClosedPeriod, hours: list[ClosedPeriod], hour: ClosedPeriod) -> DayInclusion | None:
+    roots = {each.name: each.root for each in hours}
+    named = day.day_header.hours
+    if hour.name not in named or any(name not in roots for name in named):
+        return None
+    leaves = [leaf_hash(day.header.encode()), *(leaf_hash(bytes.fromhex(roots[name])) for name in named)]
+    index = named.index(hour.name) + 1
+    return DayInclusion(day, index, _siblings(leaves, index), _siblings(leaves, 0))
+
+
+def _messages(
+    settings: Settings, store: ObjectStore, partition: int, received_ns: int, made_ns: int
+) -> tuple[str, Callable[[], Iterator[RecordedMessage]]]:
+    """Where the messages behind a forecast are, and a function that reads them."""
+    begin_ns = received_ns - WARM_NS
+    end_ns = hours_around(received_ns, made_ns)[1] + TAIL_NS
+    days = days_between(day_of(begin_ns), day_of(end_ns))
+    found = {day: read_manifest(store, day) for day in days}
+    archives = [archive for archive in found.values() if archive is not None]
+    unarchived = [day for day in days[: days.index(day_of(received_ns)) + 1] if found[day] is None]
+    if archives and not any(_log_has(settings, day) for day in unarchived):
+        return (
+            f"the archive of {' and '.join(archive.day for archive in archives)}",
+            lambda: (
+                each for each in in_log_order(store, archives, partition, begin_ns) if each.envelope.ts_recv_ns < end_ns
+            ),
+        )
+    if not kept_since(settings.kafka, received_ns):
+        day = day_of(received_ns)
+        msg = f"neither the log nor an archive has the frames of {day}; they are needed to compute the forecast again"
+        raise StoreError(msg)
+    return "the log", lambda: _logged(settings, partition, begin_ns, end_ns)
+
+
+def _logged(settings: Settings, partition: int, begin_ns: int, end_ns: int) -> Iterator[RecordedMessage]:
+    ranges = offset_ranges(settings.kafka, EVENTS_TOPIC, begin_ns, end_ns)
+    (chosen,) = (each for each in ranges if each.partition == partition)
+    for value, offset in read_range(settings.kafka, EVENTS_TOPIC, OffsetRange(partition, chosen.begin, chosen.end)):
+        try:
+            yield RecordedMessage(decode_envelope(value), partition, offset)
+        except BadFrame:  # every reader leaves out a message that is no envelope
+            continue
+
+
+def _log_has(settings: Settings, day: str) -> bool:
+    """Whether the log has messages of a day."""
+    begin_ns = day_ns(day)
+    return any(
+        each.begin < each.end for each in offset_ranges(settings.kafka, EVENTS_TOPIC, begin_ns, begin_ns + NS_PER_DAY)
+    )

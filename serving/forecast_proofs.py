@@ -1,0 +1,164 @@
+"""Reads the roots of hours and days, the proof of one forecast, and past forecasts, from QuestDB and the object store.
+
+What does not belong here: the verification itself, which a client does with `btc verify` (`btc_core.days.forecast_check`).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from btc_core.clock import column_ns
+from btc_core.days.forecast_past import past_forecast
+from btc_core.days.forecast_roots import closed_periods
+from btc_core.days.forecast_search import forecast_at, proof_of_forecast
+from btc_core.days.history import History
+from btc_core.errors import InvalidInput, SchemaError, StoreError
+from btc_core.names import VOLATILITY, ModelKey
+from btc_core.registry.bundles import load_version
+from btc_core.stores.questdb import QuestDB
+from btc_core.stores.s3 import ObjectStore
+from serving.answers import iso
+from serving.problem_details import Problem
+from serving.proof_answers import DayProof, ForecastProof, HourProof, PastMoment, PastPath, ProofStatus, Root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+    from btc_core.days.forecast_evidence import Proof
+    from btc_core.days.forecast_roots import ClosedPeriod
+    from btc_core.market.messages import ForecastRow
+    from btc_core.settings import Settings
+
+TIMEOUT_S = 10.0
+"""Longest time for one read of QuestDB."""
+MAX_READS = 2
+"""Reads at the same time. A proof reads the leaves of 25 hours, which are up to a megabyte each, within half a second."""
+
+
+class ForecastProofs:
+    """Reads proofs. Every method raises `ServiceError` if a server does not answer, and a 503 while others are read."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._slots = threading.BoundedSemaphore(MAX_READS)
+
+    def roots(self, symbol: str, from_ns: int, to_ns: int) -> list[Root]:
+        """The roots of hours and days that begin in a time."""
+        with self._reading() as (history, _store):
+            return [_root(each) for each in closed_periods(history, symbol, from_ns, to_ns)]
+
+    def proof(self, symbol: str, at_ns: int) -> ForecastProof:
+        """The proof of the forecast that was in force at a time; raises a 404 if there was none."""
+        with self._reading() as (history, store):
+            try:
+                forecast = forecast_at(history, symbol, at_ns)
+            except InvalidInput as error:
+                raise Problem(HTTPStatus.NOT_FOUND, "no_forecast", str(error)) from None
+            proof = proof_of_forecast(history, store, symbol, forecast)
+        return self._answer(symbol, forecast[0], proof)
+
+    def past(self, symbol: str, at_ns: int, without: tuple[str, ...], version: str) -> PastMoment:
+        """The forecast that was in force at a time; also without some inputs, and by a version of the volatility model.
+
+        Raises a 404 if there was none, a 422 for a name that is no input, and a 404 for an unknown version.
+        """
+        with self._reading() as (history, store):
+            try:
+                found = past_forecast(history, store, symbol, at_ns)
+            except InvalidInput as error:
+                raise Problem(HTTPStatus.NOT_FOUND, "no_forecast", str(error)) from None
+        forecasts = [_path("as it was", found.forecast)]
+        if without:
+            try:
+                forecasts.append(_path(f"without {', '.join(without)}", found.without(without)))
+            except InvalidInput as error:
+                more = {"parameter": "without"}
+                raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "bad_parameter", str(error), more=more) from None
+        if version:
+            try:
+                model = load_version(self._settings, ModelKey(symbol, VOLATILITY), version)
+            except (SchemaError, StoreError) as error:
+                raise Problem(HTTPStatus.NOT_FOUND, "no_model", str(error), more={"parameter": "model"}) from None
+            forecasts.append(_path(f"volatility model {version}", found.with_model(model)))
+        parts = found.explanation
+        return PastMoment(
+            symbol=symbol,
+            made_at=iso(found.forecast.made_at_ns),
+            ts_event=iso(found.forecast.ts_event_ns),
+            equals_stored=found.equals_stored,
+            features={name: _finite(value) for name, value in found.features.items()},
+            forecasts=tuple(forecasts),
+            log_variance=_finite(parts.log_variance),
+            harx=_finite(parts.harx),
+            net=_finite(parts.net),
+            trees=parts.trees,
+            simulated=self._settings.simulated,
+        )
+
+    def _answer(self, symbol: str, bid: pa.Table, proof: Proof) -> ForecastProof:
+        (row,) = bid.select(["kafka_partition", "kafka_offset", "frame_item"]).to_pylist()
+        hour = day = None
+        if proof.inclusion is not None:
+            own = proof.hours[-1]
+            found = proof.inclusion
+            hour = HourProof(_root(own.hour), found.leaf, found.index, found.siblings, own.header_siblings)
+        if proof.day is not None:
+            day = DayProof(_root(proof.day.day), proof.day.index, proof.day.siblings, proof.day.header_siblings)
+        unproven: ProofStatus = "late" if proof.late_in else "unproven" if proof.hours else "open"
+        return ForecastProof(
+            symbol=symbol,
+            made_at=iso(int(column_ns(bid["made_at"])[0])),
+            ts_event=iso(int(column_ns(bid["ts_event"])[0])),
+            place=":".join(str(value) for value in row.values()),
+            status="proven" if hour is not None else unproven,
+            late_in=proof.late_in or None,
+            hour=hour,
+            day=day,
+            simulated=self._settings.simulated,
+        )
+
+    @contextmanager
+    def _reading(self) -> Iterator[tuple[History, ObjectStore]]:
+        if not self._slots.acquire(blocking=False):
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "too_many_proofs",
+                f"{MAX_READS} proofs are being read already; ask again in a second",
+                headers={"Retry-After": "1"},
+            )
+        try:
+            with QuestDB(self._settings.questdb, TIMEOUT_S) as db, ObjectStore(self._settings.store) as store:
+                yield History(db, lambda: store), store
+        finally:
+            self._slots.release()
+
+
+def _root(period: ClosedPeriod) -> Root:
+    return Root(
+        period="day" if period.period == "day" else "hour",
+        begin=iso(period.begin_ns),
+        root=period.root,
+        leaves=period.leaves,
+        header=period.header,
+        closed_at=iso(period.closed_at_ns),
+    )
+
+
+def _path(name: str, forecast: ForecastRow) -> PastPath:
+    return PastPath(
+        name,
+        tuple(_finite(usd) for usd in forecast.bid_path_usd),
+        tuple(_finite(bps) for bps in forecast.sigma_path_bps),
+        forecast.volatility_model_kind,
+        forecast.volatility_model_version,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
