@@ -17,12 +17,17 @@ from btc_core.errors import ExchangeError, InvalidInput
 from exchange_simulator.faults.catalogue import described
 
 TIMEOUT_S = 10.0
+END = "end"
+"""Not a kind of fault: it ends the outages of REST, of subscriptions and of new connections."""
 BOOKKEEPING = frozenset({"number", "kind", "at_ns", "ended_ns", "scheduled", "clients"})
 """Fields of a fault that are not arguments of its kind."""
 
 
 def fault(
-    kind: Annotated[str, typer.Argument(help="Kind of fault. Without it, the faults so far are listed.")] = "",
+    kind: Annotated[
+        str,
+        typer.Argument(help="Kind of fault, or `end` to end all outages. Without it, the faults so far are listed."),
+    ] = "",
     arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Arguments of the fault.")] = None,
     *,
     list_kinds: Annotated[bool, typer.Option("--list", help="List the kinds of faults and their arguments.")] = False,
@@ -35,8 +40,9 @@ def fault(
             typer.echo(line)
         return
     base = url or _simulator_url(data_dir)
-    if not kind:
-        for injected in _get(f"{base}/faults", {})["injected"]:
+    if kind in {"", END}:
+        found = _get(f"{base}/faults/end", {})["ended"] if kind else _get(f"{base}/faults", {})["injected"]
+        for injected in found:
             typer.echo(_line(injected))
         return
     typer.echo(_line(_get(f"{base}/faults/inject", {**_parsed(arguments or []), "kind": kind})))

@@ -140,12 +140,11 @@ class HttpRoutes:
 
     def _faults(self, path: str, query: dict[str, str]) -> Response:
         if path == "/faults":
-            after = query.get("after", "0")
-            if not after.isdecimal():
-                return _json({"error": "after must be a whole number"}, HTTPStatus.BAD_REQUEST)
-            return _json(self._injector.listing(int(after)))
+            return self._injected(query.get("after", "0"))
         if path == "/faults/effects":
             return _json(self._injector.effects())
+        if path == "/faults/end":
+            return _json({"ended": [injected.row() for injected in self._injector.end_outages()]})
         if path == "/faults/inject":
             try:
                 fault = catalogue.parse(query.pop("kind", ""), query)
@@ -153,6 +152,11 @@ class HttpRoutes:
             except InvalidInput as error:
                 return _json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
         return _json({"error": "not found"}, HTTPStatus.NOT_FOUND)
+
+    def _injected(self, after: str) -> Response:
+        if not after.isdecimal():
+            return _json({"error": "after must be a whole number"}, HTTPStatus.BAD_REQUEST)
+        return _json(self._injector.listing(int(after)))
 
     def _tape(self, symbol: str, query: dict[str, str]) -> Response:
         """Id, time, price, quantity and side of the exchange's trades from `since_ns` on, in the order of their times."""

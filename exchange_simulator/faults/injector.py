@@ -73,6 +73,21 @@ FRAME_HEAD_CHARS = 200
 NO_SUBSCRIBER_S = 1.0
 """The pause before the next attempt if no client is subscribed, or no trade has been withheld yet."""
 _CHANGES_OF_THE_TAPE = VoidTrades | JumpId | RestartIds | LateTrade
+_OUTAGES = (
+    Flap
+    | Block
+    | Deaf
+    | Delist
+    | Refuse
+    | RestLimit
+    | RestError
+    | RestLag
+    | RestEmpty
+    | RestUnknownPair
+    | Status
+    | WrongChecksums
+)
+"""Faults that are in force as long as they are active, for new connections and requests, too."""
 
 _Kind = TypeVar("_Kind")
 
@@ -160,20 +175,7 @@ class Injector:
             case RestThrottle(seconds=seconds):
                 self._rest.throttle.start(seconds)
                 self._end_after(injected, seconds)
-            case (
-                Flap()
-                | Block()
-                | Deaf()
-                | Delist()
-                | Refuse()
-                | RestLimit()
-                | RestError()
-                | RestLag()
-                | RestEmpty()
-                | RestUnknownPair()
-                | Status()
-                | WrongChecksums()
-            ):
+            case _ if isinstance(fault, _OUTAGES):
                 _begin_outage(fault, connections)
                 self._end_after(injected, fault.seconds)
             case PerpetualStall(seconds=seconds) | PerpetualRestThrottle(seconds=seconds):
@@ -286,6 +288,16 @@ class Injector:
             self._update_outages()
             if isinstance(injected.fault, Status):
                 self._send_status()
+
+    def end_outages(self) -> list[InjectedFault]:
+        """End the active faults of REST, of subscriptions and of new connections now; returns them.
+
+        Other faults end by themselves, because clients hold a part of their effect.
+        """
+        ended = [injected for injected in self._active if isinstance(injected.fault, _OUTAGES | RestThrottle)]
+        for injected in ended:
+            self._end(injected)
+        return ended
 
     def _end_what_is_over(self) -> None:
         for injected in [injected for injected in self._active if injected.is_over()]:

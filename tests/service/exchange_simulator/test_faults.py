@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tests.service.exchange_client import Message
 
 pytestmark = pytest.mark.service
+OUTAGE_S = 600
+"""Longer than a test takes on a busy machine; the test ends the outage itself."""
 
 
 async def inject(server: Exchange, kind: str, **arguments: Any) -> Message:
@@ -53,6 +55,12 @@ async def rest_ids(server: Exchange, since_ns: int) -> set[int]:
 async def until_all_faults_end(server: Exchange) -> None:
     while await active(server):
         pass
+
+
+async def end_outages(server: Exchange) -> None:
+    """End them by request: a test that waits for their end must be faster than they are before it."""
+    assert (await get(server, "/faults/end")).json()["ended"]
+    assert await active(server) == []
 
 
 async def subscribed(client: ClientConnection, *channels: str) -> None:
@@ -254,25 +262,26 @@ def test_outages_skewed_clocks_and_extra_frames_reach_the_client_and_end(tmp_pat
                     kind in {"unknown", "oversized"}
                 ):
                     pass
-            await inject(server, "status", system="cancel_only", seconds=3)
+            await inject(server, "status", system="cancel_only", seconds=OUTAGE_S)
             assert (await until(client, is_data("status", "update")))["data"][0]["system"] == "cancel_only"
             answer = (await get(server, "/0/public/SystemStatus")).json()
             assert answer["result"]["status"] == "cancel_only"
+            await end_outages(server)
             assert (await until(client, is_data("status", "update")))["data"][0]["system"] == "online"
 
-            await inject(server, "rest_limit", seconds=5)
+            await inject(server, "rest_limit", seconds=OUTAGE_S)
             assert (await get(server, "/0/public/Time")).json() == {"error": ["EAPI:Rate limit exceeded"]}
-            await inject(server, "rest_error", seconds=5)
+            await inject(server, "rest_error", seconds=OUTAGE_S)
             answer = await get(server, "/0/public/Trades?pair=XBTUSD")
             assert (answer.status_code, answer.json()) == (503, {"error": ["EService:Unavailable"]})
-            await inject(server, "refuse", seconds=5)
+            await inject(server, "refuse", seconds=OUTAGE_S)
             await ask(client, channel="trade", symbol=["BTC/USD"], req_id=3)
             refusal = await until(client, is_answer)
             assert (refusal["success"], refusal["error"], refusal["req_id"]) == (False, "EService:Unavailable", 3)
-            await inject(server, "refuse", seconds=5, error="rate_limit")
+            await inject(server, "refuse", seconds=OUTAGE_S, error="rate_limit")
             await ask(client, channel="trade", symbol=["BTC/USD"])
             await until(client, lambda frame: frame == {"Error": "Exceeded msg rate"})
-            await until_all_faults_end(server)
+            await end_outages(server)
             await subscribed(client, "trade")
             assert (await get(server, "/0/public/Time")).json()["error"] == []
 
@@ -299,28 +308,28 @@ def test_outages_skewed_clocks_and_extra_frames_reach_the_client_and_end(tmp_pat
 def test_connections_flap_are_blocked_or_stay_deaf(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, rate=50.0) as server:
-            await inject(server, "flap", seconds=2)
+            await inject(server, "flap", seconds=OUTAGE_S)
             async with ws(server) as client:
                 await ask(client, channel="ticker", symbol=["BTC/USD"], event_trigger="bbo")
                 await until(client, is_data("ticker", "snapshot"))
                 assert await close_code(client) == 1013
-            await until_all_faults_end(server)
+            await end_outages(server)
 
-            await inject(server, "block", status=429, seconds=1)
+            await inject(server, "block", status=429, seconds=OUTAGE_S)
             with pytest.raises(InvalidStatus) as refused:
                 await connect(f"ws://127.0.0.1:{server.port}/v2")
             assert refused.value.response.status_code == 429
             assert int(refused.value.response.headers["Retry-After"]) > 0
-            await until_all_faults_end(server)
+            await end_outages(server)
 
             async with ws(server) as client:
                 await subscribed(client, "ticker")
                 await until(client, is_data("ticker", "update"))
-                await inject(server, "deaf", seconds=1)
+                await inject(server, "deaf", seconds=OUTAGE_S)
                 async with ws(server) as later:
                     for each in (client, later):
                         await subscribed(each, "trade", "ticker")
-                    await until_all_faults_end(server)
+                    await end_outages(server)
                     frames = [json.loads(await each.recv()) for each in (client, later) for _ in range(2)]
                     assert {frame.get("channel", "answer") for frame in frames} <= {"heartbeat", "answer", "status"}
             async with ws(server) as client:
@@ -333,22 +342,22 @@ def test_connections_flap_are_blocked_or_stay_deaf(tmp_path: Path) -> None:
 def test_a_delisted_pair_is_refused_and_every_checksum_of_a_pair_is_wrong(tmp_path: Path) -> None:
     async def body() -> None:
         async with exchange(tmp_path, rate=50.0, symbols=("BTC/USD", "ETH/USD")) as server, ws(server) as client:
-            await inject(server, "delist", symbol="ETH/USD", seconds=1)
+            await inject(server, "delist", symbol="ETH/USD", seconds=OUTAGE_S)
             await ask(client, channel="ticker", symbol=["BTC/USD", "ETH/USD"])
             answers = [await until(client, is_answer) for _ in range(2)]
             assert [answer["success"] for answer in answers] == [True, False]
             assert answers[1]["error"] == "Currency pair not supported ETH/USD"
-            await until_all_faults_end(server)
+            await end_outages(server)
             await ask(client, channel="ticker", symbol=["ETH/USD"])
             assert (await until(client, is_answer))["success"] is True
 
-            await inject(server, "wrong_checksums", symbol="BTC/USD", seconds=1)
+            await inject(server, "wrong_checksums", symbol="BTC/USD", seconds=OUTAGE_S)
             await ask(client, channel="book", symbol=["BTC/USD"])
             snapshot = await until(client, is_data("book", "snapshot"))
             update = await until(client, is_data("book", "update"))
             book = ClientBook(10)
             assert [book.apply(frame["data"][0]) for frame in (snapshot, update)] == [False, False]
-            await until_all_faults_end(server)
+            await end_outages(server)
             await until(client, is_data("book", "update"))
             await ask(client, channel="book", symbol=["BTC/USD"])
             snapshot = await until(client, is_data("book", "snapshot"))
@@ -375,23 +384,24 @@ def test_rest_may_throttle_be_behind_be_empty_and_deny_a_pair(tmp_path: Path) ->
             assert (names["wsname"], names["altname"]) == ("XDG/USD", "XDGUSD")
             assert (await trades("DOGEUSD"))["error"] == ["EQuery:Unknown asset pair"]
 
-            await inject(server, "rest_throttle", seconds=3)
+            await inject(server, "rest_throttle", seconds=OUTAGE_S)
             answer = await get(server, "/0/public/Time")
             assert answer.status_code == 429
-            assert 1 <= int(answer.headers["Retry-After"]) <= 3
+            assert 1 <= int(answer.headers["Retry-After"]) <= OUTAGE_S
             assert answer.json() == {"error": ["EGeneral:Too many requests"]}
-            await until_all_faults_end(server)
+            await end_outages(server)
             assert (await get(server, "/0/public/Time")).status_code == 200
 
-            await inject(server, "rest_lag", seconds=4, lag_s=10)
+            await inject(server, "rest_lag", seconds=OUTAGE_S, lag_s=10)
             newest_s = (await trades())["result"]["XXBTZUSD"][-1][2]
             assert 10.0 <= server.clock.now_ns() / NS_PER_S - newest_s < 15.0
-            await inject(server, "rest_empty", seconds=3)
+            await inject(server, "rest_empty", seconds=OUTAGE_S)
             assert (await trades())["result"]["XXBTZUSD"] == []
-            await inject(server, "rest_unknown_pair", seconds=3, symbol="DOGE/USD")
+            await end_outages(server)
+            await inject(server, "rest_unknown_pair", seconds=OUTAGE_S, symbol="DOGE/USD")
             assert (await trades("XDGUSD"))["error"] == ["EQuery:Unknown asset pair"]
             assert (await trades())["error"] == []
-            await until_all_faults_end(server)
+            await end_outages(server)
             newest_s = (await trades())["result"]["XXBTZUSD"][-1][2]
             assert server.clock.now_ns() / NS_PER_S - newest_s < 5.0
             assert len((await trades("XDGUSD"))["result"]["XDGUSD"]) > 0
@@ -432,6 +442,9 @@ def test_wrong_faults_are_refused_with_a_reason_and_the_command_line_injects_fau
             assert status == 1
             assert "hours" in text
             assert "stall seconds=30.0" in (await fault())[1]
+            await fault("rest_error", f"seconds={OUTAGE_S}")
+            status, text = await fault("end")
+            assert (status, "rest_error" in text, "stall" in text) == (0, True, False)
 
     run(body)
 
