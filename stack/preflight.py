@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -17,7 +18,6 @@ from stack.ports import is_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from stack.component import Component
 
@@ -74,10 +74,20 @@ def port_problem(component: Component) -> str | None:
     taken = [port for port in component.ports if not is_free(port)]
     if not taken:
         return None
+    owner = _owner(taken[0])
+    first, last = outgoing_ports()
+    if not owner and first <= taken[0] <= last:
+        owner = f" by a connection: it is one of the ports that Linux gives to outgoing connections, {first} to {last}"
     return (
-        f"{component.name}: port {taken[0]} is in use{_owner(taken[0])}: "
+        f"{component.name}: port {taken[0]} is in use{owner}: "
         "end that program, or choose other ports with `btc up --ports-from N` (or in stack.env)"
     )
+
+
+def outgoing_ports() -> tuple[int, int]:
+    """The range from which Linux takes the local ports of outgoing connections; a server there may find its port taken."""
+    first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    return int(first), int(last)
 
 
 def duplicate_ports(components: Iterable[Component]) -> str | None:

@@ -29,6 +29,16 @@ def test_a_port_in_use_is_named_with_its_owner_and_the_fix() -> None:
     assert "--ports-from" in problem
 
 
+def test_a_port_that_a_connection_has_is_reported_with_the_range_of_such_ports() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        port = client.getsockname()[1]
+        problem = preflight.port_problem(Component("league", "the league", ("true",), ports=(port,)))
+    assert problem is not None
+    first, last = preflight.outgoing_ports()
+    assert first <= port <= last
+    assert f"gives to outgoing connections, {first} to {last}: " in problem
+
+
 def test_too_little_disk_or_memory_is_named_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "MIN_DISK_GB", 10**9)
     assert "--data-dir" in (preflight.disk_problem(tmp_path / "not" / "there") or "")
