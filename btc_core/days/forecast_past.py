@@ -82,7 +82,10 @@ class PastForecast(msgspec.Struct, frozen=True):
 
 
 def past_forecast(history: History, store: ObjectStore, symbol: str, at_ns: int) -> PastForecast:
-    """The forecast that was in force at a time; raises `InvalidInput` if there was none, and `ServiceError`."""
+    """The forecast that was in force at a time, and what it was made from.
+
+    Raises `InvalidInput` if there was none, or if its feature row or its models are not stored, and `ServiceError`.
+    """
     bid, volatility = forecast_at(history, symbol, at_ns)
     (stored,) = bid.to_pylist()
     event_ns, made_ns = (int(column_ns(bid[name])[0]) for name in ("ts_event", "made_at"))
@@ -94,7 +97,7 @@ def past_forecast(history: History, store: ObjectStore, symbol: str, at_ns: int)
     states = read_states(history, symbol, event_ns, event_ns + 1)
     at = states.place(made_ns)
     if at < 0:
-        raise StoreError("the models and the state of the forecast are not stored")
+        raise InvalidInput("the models and the state of the forecast are not stored")
     state = states.state(at)
     names = (stored["model_version"], volatility["model_version"][0].as_py())
     loaded = [
@@ -127,8 +130,9 @@ def _stored_rows(history: History, symbol: str, event_ns: int, place: Place) -> 
     stored = stored.sort_by([(name, "ascending") for name in _ID[:3]])
     places = list(zip(*(stored[name].to_pylist() for name in _ID[:3]), strict=True))
     if place not in places:
-        msg = f"the feature row at {':'.join(map(str, place))} is not in {SILVER_FEATURES.name} ({of_symbol(symbol)})"
-        raise StoreError(msg)
+        where = ":".join(map(str, place))
+        msg = f"its feature row, of place {where} in the log, is not in {SILVER_FEATURES.name} ({of_symbol(symbol)})"
+        raise InvalidInput(msg)
     stored = stored.slice(0, places.index(place) + 1)
     events, received = (column_ns(stored[name]).tolist() for name in ("ts_event", "ts_recv"))
     kinds = [TRADE if kind == "trade" else QUOTE for kind in stored["kind"].to_pylist()]

@@ -199,6 +199,7 @@ def test_rows_for_judging_a_challenger_are_the_last_of_each_minute_with_their_ou
         ts_event=rows["ts_event"] - pd.Timedelta(seconds=1), feature_version=pd.Categorical(["another"] * MINUTES)
     )
     what_came = outcomes(symbol, 0.4, 0.9)
+    what_came["ts_event"] = what_came["made_at"] = rows["ts_event"]  # a minute may have begun since
     what_came["late"] = what_came["ts_event"].astype("int64") % (15 * NS_PER_MIN) == 0
     with QuestDB(settings.questdb) as db:
         ensure_tables(db)

@@ -39,6 +39,10 @@ checks.positive_data_acceptance.enabled = false
 [[operations]]
 include-path = "/v1/data/{table}"
 checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-path = "/v1/proofs"
+checks.positive_data_acceptance.enabled = false
 """
 """No schema can describe which numbers give a finite forecast; the answer to others is a 422 `no_finite_forecast`. Nor can
 one describe that `from` is before `to`, and which columns a table has."""
