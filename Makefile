@@ -24,10 +24,9 @@ install: $(STAMPS)/run ## install what running needs, start nothing
 down: ## stop everything; the data stays
 	@if [ -x $(BIN)/btc ]; then $(BIN)/btc down $(ARGS); fi
 
-# `make test ARGS="-n 2 --dist loadfile"` runs two files of tests at a time, on servers of their own. It takes half the time
-# where nothing else uses the cores; on a busy machine, tests that watch a clock may fail.
+# Tests mostly wait for servers, so two files run at a time, each with servers of its own. `make test ARGS="-n 0"` runs one.
 test: $(STAMPS)/dev ## all tests
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 check: $(STAMPS)/dev ## style, types, import contracts, Dagster definitions
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import { minuteBars, pastForecasts } from "./history.js";
 import { leagueDays, showLeague } from "./league.js";
 import { MarketChart } from "./market_chart.js";
 import { kindsOf, showExplanation, showModels, showRecent } from "./model_card.js";
+import { startPastMoment } from "./past_moment.js";
 import { PriceChart } from "./price_chart.js";
 import { SkillCard } from "./skill.js";
 import { VolatilityChart } from "./volatility_chart.js";
@@ -37,6 +38,7 @@ async function start() {
   $("league_days").addEventListener("change", league);
   const order = getJson("features/order", {}, null).then((answer) => new Map(answer.features.map((f) => [f.name, f]))).catch(() => new Map());
   keepFilled(cards.explain, EXPLAIN_S, async () => showExplanation(await getJson("explain", { top: 5 }), await order));
+  startPastMoment(order);
   keepFilled(new Card("health"), PAST_S, loadParts);
   every(CALENDAR_S, async () => { const usual = await inTurn(() => getJson("volatility/usual")); setUsual(usual); volatility.showUsual(usual); });
   every(CALENDAR_S, async () => setText("releases", volatility.showReleases(await getJson("releases", {}, null))));

@@ -71,20 +71,27 @@ export function showModels(answer) {
 /** Which kinds serve, by quantity: a model is not compared with itself. */
 export const kindsOf = (answer) => ({ volatility: answer.volatility?.kind, bid: answer.bid?.kind });
 
-/** Show the parts of the forecast in words. `meanings` has the features by name. Returns why there are none. */
-export function showExplanation(answer, meanings) {
-  const sigma = 1e4 * Math.exp(answer.log_variance / 2);
-  const effect = (c) => `${signed(100 * Math.expm1(c / 2), Math.abs(c) < 0.02 ? 1 : 0)} %`;
-  $("explanation").replaceChildren(...answer.contributions.map((c) => {
+/** How much an input changes σ, from what it adds to the log variance. */
+const effectOn = (c) => `${signed(100 * Math.expm1(c / 2), Math.abs(c) < 0.02 ? 1 : 0)} %`;
+
+/** What inputs add to a forecast, in words, one item each. `meanings` has the features by name. */
+export function contributionItems(contributions, meanings) {
+  return contributions.map((c) => {
     const known = meanings.get(c.feature), isPlain = c.value !== null && known && !known.unit.startsWith("ln");
     const meaning = c.feature === "net" ? "the neural net’s correction of HARX" : known?.meaning.split(/, which|;| \(/)[0] ?? c.feature.replaceAll("_", " ");
     const value = isPlain ? ` It is ${number(c.value, 2)}${known.unit === "1" ? "" : ` ${known.unit}`}.` : "";
-    return element("li", "", element("b", c.contribution > 0 ? "more" : "less", effect(c.contribution)), ` ${meaning}.${value}`);
-  }));
+    return element("li", "", element("b", c.contribution > 0 ? "more" : "less", effectOn(c.contribution)), ` ${meaning}.${value}`);
+  });
+}
+
+/** Show the parts of the forecast in words. Returns why there are none. */
+export function showExplanation(answer, meanings) {
+  const sigma = 1e4 * Math.exp(answer.log_variance / 2);
+  $("explanation").replaceChildren(...contributionItems(answer.contributions, meanings));
   $("explanation").hidden = !answer.contributions.length;
   if (answer.reason) {
     setText("explanation_note", `${sentence(answer.reason)} HARX is a weighted mean of the volatilities of the last minutes, hours and days; it says ${number(sigma, 1)} bps.`);
   } else {
-    setText("explanation_note", `What raises or lowers σ over five minutes, now ${number(sigma, 1)} bps, by TreeSHAP. All other inputs together: ${effect(answer.rest)}.`);
+    setText("explanation_note", `What raises or lowers σ over five minutes, now ${number(sigma, 1)} bps, by TreeSHAP. All other inputs together: ${effectOn(answer.rest)}.`);
   }
 }

@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from btc_core.clock import NS_PER_S, now_ns, to_ns
+from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns, to_ns
 from serving.answers import iso
 from serving.endpoints import parse_time
 from tests.browser_pages import CHROMIUM, CONTRAST, NO_CHROMIUM, PATIENCE_MS, TOO_WIDE, market
@@ -128,6 +128,28 @@ def give_league(page: Page) -> list[dict[str, str]]:
     return asked
 
 
+def give_moment(page: Page) -> list[dict[str, str]]:
+    """Answer for past moments; returns the queries that were asked."""
+    asked: list[dict[str, str]] = []
+
+    def answer(route: Route) -> None:
+        asked.append(query_of(route.request.url))
+        paths = [("as it was", 6.0), *((f"without {name}", 9.0) for name in [asked[-1].get("without")] if name)]
+        body = {
+            "symbol": "BTC/USD", "made_at": asked[-1]["at"], "ts_event": asked[-1]["at"], "equals_stored": True,
+            "features": {"bid": 60_001.0, "ask": 60_001.1, "log_rv_5m": -14.0},
+            "forecasts": [
+                {"name": name, "bid_usd": [60_001.0] * 5, "sigma_bps": [2.0, 3.0, 4.0, 5.0, last],
+                 "volatility_kind": "xgboost", "volatility_version": "7"} for name, last in paths
+            ],
+            "log_variance": -14.0, "harx": 0.1, "net": -0.2, "trees": {"log_rv_5m": 0.1}, "simulated": True,
+        }  # fmt: skip
+        route.fulfill(body=json.dumps(body), content_type="application/json")
+
+    page.route("**/v1/at?*", answer)
+    return asked
+
+
 def refuse(page: Page, path: str) -> None:
     page.route(f"**/v1/{path}?*", lambda route: route.fulfill(status=503, body='{"detail": "QuestDB does not answer"}'))
 
@@ -147,7 +169,10 @@ def test_nothing_is_cut_off_hard_to_read_or_unreachable(api: Api, browser: Brows
         page.set_default_timeout(PATIENCE_MS)
         give_past(page)
         give_league(page)
+        give_moment(page)
         open_live(page, api)
+        page.locator("#past summary").click()
+        expect(page.locator("#past_rows tr")).to_have_count(1)
         expect(page.locator("#price")).to_have_attribute("data-state", "ok")
         expect(page.locator("#league_rows tr")).to_have_count(7)
         for path in ("live", "ops"):
@@ -203,6 +228,27 @@ def test_pointing_at_the_past_shows_the_forecast_made_then_and_what_came(api: Ap
     wait_for(points_at_the_past, "the forecast made then")
     page.mouse.move(0, 0)
     expect(readout).to_have_text(re.compile("^Now "))
+
+
+def test_a_past_moment_shows_what_was_forecast_and_what_it_would_have_been(api: Api, page: Page) -> None:
+    asked = give_moment(page)
+    open_live(page, api)
+    assert asked == [], "nothing is loaded before the card is opened"
+    page.locator("#past summary").click()
+    rows = page.locator("#past_rows tr")
+    expect(rows.nth(0)).to_contain_text("As it was60,001.02.0 bps3.0 bps4.0 bps5.0 bps6.0 bps")
+    expect(page.locator("#past_quote")).to_contain_text("UTC: bid 60,001.0, ask 60,001.1 USD.")
+    expect(page.locator("#past_parts li")).to_have_text([re.compile("^−10 % the neural net"), re.compile(r"^\+5 % ")])
+    page.select_option("#past_without", "log_rv_5m")
+    expect(rows.nth(1)).to_contain_text("Without log_rv_5m60,001.02.0 bps3.0 bps4.0 bps5.0 bps9.0 bps")
+    page.locator("#past_minutes").press("Home")
+    wait_for(lambda: page.evaluate("1") and len(asked) > 2, "the question for another moment")
+    first, last = (to_ns(parse_time("at", query["at"])) for query in (asked[0], asked[-1]))
+    assert round((first - last) / NS_PER_MIN) in {1_428, 1_429}
+    refuse(page, "at")
+    page.locator("#past_minutes").press("ArrowRight")
+    expect(page.locator("#past_note")).to_have_text("Nothing to show for this moment: QuestDB does not answer.")
+    expect(page.locator("#past_found")).to_be_hidden()
 
 
 def test_each_card_says_that_it_waits_and_then_that_it_could_not_load(api: Api, page: Page) -> None:

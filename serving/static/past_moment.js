@@ -1,0 +1,63 @@
+/* One past moment: what was forecast then, from what, and what it would have been without one input. */
+
+import { getJson, inTurn } from "./api.js";
+import { $, clock, element, moment, number, priceDigits, seconds, setText, short, tableRow } from "./format.js";
+import { contributionItems } from "./model_card.js";
+
+const HEADINGS = ["Forecast", "Bid in 5 min", "σ 1 min", "2 min", "3 min", "4 min", "5 min"];
+const LARGEST = 5, SETTLE_MS = 250;
+
+/** The chosen time in seconds: the slider counts minutes back from now. */
+const chosen = () => Math.floor(Date.now() / 60_000) * 60 + 60 * Number($("past_minutes").value);
+
+const rowOf = (path) =>
+  tableRow(HEADINGS, [
+    `${path.name[0].toUpperCase()}${path.name.slice(1)}`, number(path.bid_usd[4], priceDigits(path.bid_usd[4])),
+    ...path.sigma_bps.map((sigma) => `${short(sigma)} bps`),
+  ]);
+
+/** The inputs with the largest effects, as the explanation of the present forecast lists them. */
+function largest(answer) {
+  const parts = [["net", answer.net], ...Object.entries(answer.trees)].filter(([, effect]) => effect);
+  const sorted = parts.sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, LARGEST);
+  return sorted.map(([feature, contribution]) => ({ feature, contribution, value: answer.features[feature] ?? null }));
+}
+
+function offerInputs(answer) {
+  const select = $("past_without"), kept = select.value;
+  const names = Object.keys(answer.features).filter((name) => name in answer.trees).sort();
+  select.replaceChildren(new Option("nothing", ""), ...names.map((name) => new Option(name.replaceAll("_", " "), name)));
+  select.value = names.includes(kept) ? kept : "";
+}
+
+function show(answer, meanings) {
+  const { bid, ask } = answer.features, digits = priceDigits(bid);
+  setText("past_quote", `${moment(seconds(answer.made_at))}:${clock(seconds(answer.made_at), true).slice(6)} UTC: bid ${number(bid, digits)}, ask ${number(ask, digits)} USD.`);
+  $("past_rows").replaceChildren(...answer.forecasts.map(rowOf));
+  $("past_parts").replaceChildren(...contributionItems(largest(answer), meanings));
+  const same = answer.equals_stored ? "The forecast was computed again and equals the stored one to the last bit." : "The stored rows give another forecast than the one that was served: a row of that time was corrected since.";
+  setText("past_note", `${same} \`btc verify\` proves it back to the exchange’s frames.`);
+  offerInputs(answer);
+}
+
+/** Load the chosen moment when the card is opened or changed; while the slider moves, only the time is shown. */
+export function startPastMoment(order) {
+  let waiting = 0;
+  async function load() {
+    const query = { at: new Date(chosen() * 1000).toISOString() };
+    if ($("past_without").value) query.without = $("past_without").value;
+    try {
+      show(await inTurn(() => getJson("at", query)), await order);
+      $("past_found").hidden = false;
+    } catch (error) {
+      if (!(error instanceof Error)) throw error;
+      $("past_found").hidden = true;
+      setText("past_note", `Nothing to show for this moment: ${error.message}.`);
+    }
+  }
+  const soon = () => { clearTimeout(waiting); waiting = setTimeout(load, SETTLE_MS); };
+  const showTime = () => setText("past_time", `${moment(chosen())} UTC`);
+  $("past_minutes").addEventListener("input", () => { showTime(); soon(); });
+  $("past_without").addEventListener("change", load);
+  $("past").addEventListener("toggle", () => { if ($("past").open) { showTime(); load(); } });
+}
