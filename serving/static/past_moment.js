@@ -36,7 +36,7 @@ function show(answer, meanings) {
   $("past_rows").replaceChildren(...answer.forecasts.map(rowOf));
   $("past_parts").replaceChildren(...contributionItems(largest(answer), meanings));
   const same = answer.equals_stored ? "The forecast was computed again and equals the stored one to the last bit." : "The stored rows give another forecast than the one that was served: a row of that time was corrected since.";
-  setText("past_note", `${same} \`btc verify\` proves it back to the exchange’s frames.`);
+  setText("past_note", `${same} The command btc verify proves it back to the exchange’s frames.`);
   offerInputs(answer);
 }
 
