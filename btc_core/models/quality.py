@@ -237,7 +237,7 @@ def sentence(code: str, quality: Quality) -> str:
 
 
 _SENTENCES = {
-    "gaps_open": "{open_gaps} gaps in the trade ids are open, so trades are missing from the features.",
+    "gaps_open": "Trades are missing from the features (open gaps in the trade ids: {open_gaps}).",
     "quotes_conflated": "Older quotes were left out before the newest one, because Kafka or the disk could not take them.",
     "quote_old": "The newest quote was {quote_age_s} old.",
     "trade_old": "The newest trade was {trade_age_s} old.",
@@ -257,7 +257,7 @@ def _figures(quality: Quality) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for name, value in msgspec.structs.asdict(quality).items():
         if name.endswith("_s"):
-            figures[name] = "more than a day or an unknown time" if value is None else f"{value:.3g} s"
+            figures[name] = _UNKNOWN_AGE.get(name, "an unknown time") if value is None else _duration(value)
         elif name.endswith("_90"):
             figures[name] = "an unknown share" if value is None else f"{value:.0%}"
         elif name == "outside":
@@ -265,6 +265,13 @@ def _figures(quality: Quality) -> dict[str, Any]:
         else:
             figures[name] = value
     return figures
+
+
+_UNKNOWN_AGE = {"quote_age_s": "more than a day", "trade_age_s": "more than a day"}
+
+
+def _duration(value_s: float) -> str:
+    return f"{value_s:,.0f} s" if value_s >= 10.0 else f"{value_s:.1f} s"
 
 
 def _or_none(value: float) -> float | None:

@@ -94,7 +94,10 @@ def test_an_assistant_reads_forecasts_skill_models_operations_and_the_runbook(ap
     assert all(tool.description.strip().endswith(".") for tool in tools.values())
     forecast, markets, skill, past, models, operations, section = map(answer, results)
     assert forecast["quality"]["word"] == "degraded"
-    assert forecast["quality"]["reasons"][0]["text"].startswith("2 gaps in the trade ids are open")
+    assert (
+        forecast["quality"]["reasons"][0]["text"]
+        == "Trades are missing from the features (open gaps in the trade ids: 2)."
+    )
     assert len(forecast["horizons"]) == 5
     assert SYMBOL in [market["symbol"] for market in markets["markets"]]
     assert skill == api.client.get(f"/v1/skill?symbol={SYMBOL}&hours=6").json()

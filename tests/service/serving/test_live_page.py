@@ -88,7 +88,7 @@ def test_a_forecast_that_is_not_good_has_a_mark_and_the_reasons_in_words(
     open_page(page, api)
     expect(page.locator("#quality_word")).to_have_text("degraded")
     expect(page.locator("#quality_why")).to_have_text(
-        "Use this forecast with care. 2 gaps in the trade ids are open, so trades are missing from the features."
+        "Use this forecast with care. Trades are missing from the features (open gaps in the trade ids: 2)."
     )
 
 

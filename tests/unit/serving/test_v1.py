@@ -81,7 +81,7 @@ def test_a_degraded_forecast_has_its_reasons_as_codes_and_in_words_also_in_the_s
     found = world.client.get("/v1/forecast").get_json()["quality"]
     assert found["word"] == "degraded"
     assert found["reasons"] == [
-        {"code": "gaps_open", "text": "2 gaps in the trade ids are open, so trades are missing from the features."},
+        {"code": "gaps_open", "text": "Trades are missing from the features (open gaps in the trade ids: 2)."},
         {"code": "of_tomorrow", "text": "of_tomorrow"},
     ]
     with world.app.app_context():
