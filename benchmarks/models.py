@@ -15,11 +15,14 @@ import numpy as np
 
 from benchmarks.registry import Figure, Plan, benchmark
 from btc_core.clock import NS_PER_MIN, NS_PER_S
-from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
+from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.features.live_minutes import LiveMinutes
 from btc_core.market.bars import BARS
+from btc_core.market.events import QUOTE
+from btc_core.market.messages import FeatureMessage
 from btc_core.models import bundle, fitting
 from btc_core.models.dataset import Frame, make_frame
+from btc_core.models.quality import Coverage, ModelLimits, qualities
 from btc_core.models.recipe import RECIPE
 
 if TYPE_CHECKING:
@@ -103,6 +106,31 @@ def forecast_one(plan: Plan) -> list[Figure]:
             name, value, "µs", 200.0, "lower", "MLflow pyfunc, one booster only", pyfunc_us(bid.boosters[0], rows[:400])
         ),
     ]
+
+
+@benchmark("forecast-quality")
+def forecast_quality(plan: Plan) -> list[Figure]:
+    """The quality of one forecast, beside the time to make that forecast."""
+    frame, volatility, bid = fitted(QUICK_DAYS)
+    count = plan.size(FORECASTS)
+    limits, coverage = ModelLimits((bid, volatility)), Coverage(360, 0.9, 0.9)
+    rows, columns = np.ascontiguousarray(frame.matrix[:count]), frame.columns[:count]
+    values = np.full((count, len(FEATURE_NAMES)), np.nan)
+    values[:, [FEATURE_NAMES.index(name) for name in MODEL_FEATURES]] = rows
+    message = FeatureMessage("BTC/USD", BEGIN_NS, BEGIN_NS, 0, 1, 0, QUOTE, FEATURE_VERSION, b"")
+
+    def judged(index: int) -> None:
+        qualities(
+            [message], values[index : index + 1], clocks_ns=[BEGIN_NS], bars_end_ns=[BEGIN_NS], are_of_model={0: True},
+            limits=limits, coverage=coverage, made_at_ns=BEGIN_NS,
+        )  # fmt: skip
+
+    def made(index: int) -> None:
+        sigma = volatility.predict_both(rows[index : index + 1], columns[index : index + 1])[0]
+        bid.predict(rows[index : index + 1], sigma)
+
+    name = "quality of one forecast"
+    return [Figure(name, p50_us(judged, count), "µs", 15.0, "lower", "making the forecast", p50_us(made, count))]
 
 
 def pyfunc_us(booster: Any, rows: np.ndarray[Any, Any]) -> float:

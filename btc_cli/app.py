@@ -77,6 +77,12 @@ COMMANDS = (
         DATA,
     ),
     Entry(
+        "mcp",
+        "btc_cli.assistant:mcp",
+        "Let an assistant read forecasts, skill, models, operations and the runbook (Model Context Protocol).",
+        DATA,
+    ),
+    Entry(
         "seals", "btc_cli.seals:seals", "List the rows that sealing a day has replaced, by seal, newest first.", DATA
     ),
     Entry("undo-seal", "btc_cli.seals:undo_seal", "Write back the rows that a seal of a day has replaced.", DATA),

@@ -10,7 +10,16 @@ bars = client.bars("BTC/USD", "2026-10-01", "2026-11-01").to_pandas()
 What does not belong here: anything that needs a package of the servers.
 """
 
-from btc_client.answers import HorizonForecast, LiveForecast, LoadedModels, Market, Markets, ModelCard
+from btc_client.answers import (
+    HorizonForecast,
+    LiveForecast,
+    LoadedModels,
+    Market,
+    Markets,
+    ModelCard,
+    Quality,
+    QualityReason,
+)
 from btc_client.client import Client
 from btc_client.dataset import Dataset, Split
 from btc_client.errors import ApiError, ClientError, NoConnection
@@ -29,5 +38,7 @@ __all__ = [
     "Markets",
     "ModelCard",
     "NoConnection",
+    "Quality",
+    "QualityReason",
     "Split",
 ]

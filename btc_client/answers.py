@@ -5,7 +5,7 @@ What does not belong here: tables, which are Arrow tables (`client`).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -56,6 +56,34 @@ class HorizonForecast(msgspec.Struct, frozen=True):
     baseline_sigma_bps: float
 
 
+class QualityReason(msgspec.Struct, frozen=True):
+    """A reason why the quality is not `good`: a documented code, and a sentence for people."""
+
+    code: str
+    text: str
+
+
+class Quality(msgspec.Struct, frozen=True):
+    """How far a forecast can be trusted. Measures are None if the forecast worker did not judge the forecast."""
+
+    word: Literal["good", "degraded", "poor"]
+    """`good`: use it. `degraded`: use it with care; an input is impaired. `poor`: do not act on it."""
+    reasons: tuple[QualityReason, ...]
+    open_gaps: int | None
+    conflated: bool | None
+    quote_age_s: float | None
+    trade_age_s: float | None
+    book_age_s: float | None
+    bars_age_s: float | None
+    feed_latency_s: float | None
+    delay_s: float | None
+    outside_training: float | None
+    farthest_input: str | None
+    outcomes: int | None
+    bid_coverage_90: float | None
+    volatility_coverage_90: float | None
+
+
 class LiveForecast(msgspec.Struct, frozen=True):
     """The newest forecast of a market. Times are ISO 8601 in UTC."""
 
@@ -74,6 +102,8 @@ class LiveForecast(msgspec.Struct, frozen=True):
     feature_version: str
     source: str
     simulated: bool
+    quality: Quality | None = None
+    """None from an API of a version that does not judge forecasts."""
 
 
 class GateDecision(msgspec.Struct, frozen=True):

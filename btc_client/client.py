@@ -178,6 +178,12 @@ class Client:
         markets: Markets = decoded(self._connection.get("/v1/markets", {}), Markets)
         return markets
 
+    def get(self, path: str, **query: str | int | None) -> dict[str, Any]:
+        """The JSON of any other GET of the API, such as `get("/v1/skill", hours=6)`. What is None is left out."""
+        given = {name: str(value) for name, value in query.items() if value is not None}
+        found: dict[str, Any] = decoded(self._connection.get(path, given), dict[str, Any])
+        return found
+
     def events(self, symbol: str | None = None) -> Iterator[Event]:
         """The events of the live stream, without end; it connects again by itself."""
         return events(self._connection, _market(symbol))

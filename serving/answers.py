@@ -15,7 +15,9 @@ import msgspec
 from flask import Response
 
 from btc_core.clock import NS_PER_S, NS_PER_US, from_ns
+from btc_core.market.messages import QualityWord
 from btc_core.names import MINUTES
+from serving.quality_answers import ForecastQuality
 
 Source = Literal["worker", "api", "request"]
 """Who made a forecast: the forecast worker, this process because the worker is late, or this process from the features of
@@ -179,6 +181,8 @@ class LiveForecast(msgspec.Struct, frozen=True):
     horizons: tuple[HorizonForecast, ...]
     intervals_reason: str | None
     """Why there are no intervals; null if there are."""
+    quality: ForecastQuality
+    """How far this forecast can be trusted: `good`, `degraded` or `poor`, with the reasons."""
     served: Literal["model", "baseline"]
     """`baseline` only if the request has `stale=baseline` and the features are too old for the model."""
     stale: bool
@@ -274,6 +278,10 @@ class PastForecast(msgspec.Struct, frozen=True):
     """What happened after the closed minute of this step, beside the forecast that was in force then."""
     intervals: tuple[PathInterval, ...] = ()
     """The intervals of the bid, widest first; empty unless the request asks for them with `intervals=true`."""
+    quality: QualityWord | None = None
+    """The quality when the forecast was made; null in forecasts from before it was judged."""
+    quality_reasons: tuple[str, ...] = ()
+    """The codes of the reasons for the quality."""
 
 
 class PastForecasts(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from btc_core.errors import NotReady
 from btc_core.names import BID, HORIZONS_MIN, LEVELS_PCT, VOLATILITY
 from serving.answers import HorizonForecast, Interval, LiveForecast, SigmaInterval, iso
 from serving.forecasts import is_current, newest_forecast, worker_forecast
+from serving.quality_answers import quality_of
 from serving.served_forecast import MarketForecast, age_s, annual_pct
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def _body(forecast: MarketForecast, *, simulated: bool) -> LiveForecast:
         bid_usd=origin.bid_usd,
         horizons=horizons,
         intervals_reason=_why_no_intervals(forecast, bid.bounds),
+        quality=quality_of(forecast),
         served="baseline" if forecast.is_stale_baseline else "model",
         stale=forecast.is_stale_baseline,
         models=forecast.models,

@@ -13,6 +13,7 @@ import msgspec
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady
+from btc_core.market.messages import Quality
 from btc_core.names import BASELINE_KINDS, BID, HORIZONS_MIN, VOLATILITY, Quantity
 from serving.answers import ModelInfo, Models, Source, Unit
 
@@ -76,6 +77,8 @@ class MarketForecast(msgspec.Struct, frozen=True):
     volatility: ServedForecast
     is_stale_baseline: bool = False
     """Whether the baselines take the place of the models because the features are too old."""
+    quality: Quality | None = None
+    """How the forecast worker judged the forecast; None if it did not."""
 
     def of(self, quantity: Quantity) -> ServedForecast:
         """The forecast of one quantity; raises `NotReady` if there is no model of it."""
@@ -139,7 +142,7 @@ def from_worker_row(row: ForecastRow, now_ns: int) -> MarketForecast:
         baseline_path=row.baseline_sigma_path_bps,
         bounds=row.sigma_bounds_bps,
     )
-    return MarketForecast(bid, volatility)
+    return MarketForecast(bid, volatility, quality=row.quality)
 
 
 def bid_from_model(symbol: str, origin: Origin, model: BidModel, returns_bps: list[float]) -> ServedForecast:

@@ -115,11 +115,14 @@ class QuestRows:
         sigmas = [f"first({name}_{h}m_bps)" for name in ("sigma", "baseline_sigma") for h in HORIZONS_MIN]
         model = ["first(model_kind)", "first(model_version)"]
         about = ["first(ts_event)", "first(made_at)", "first(bid)"]
+        quality = ["first(quality)", "first(quality_reasons)"]
         bounds = [f"first(bid_{h}m_q{q}_usd)" for q in QUANTILE_NAMES for h in HORIZONS_MIN] if with_intervals else []
         with self._slot():
             window, step = _window("ts_event", symbol, from_ns, to_ns), f"SAMPLE BY {step_s}s"
             made_in_time = f"{window} AND {_IN_TIME} {step}"
-            bids = self._sampled("gold_bid_price_prediction", about + bid_paths + model + bounds, made_in_time)
+            bids = self._sampled(
+                "gold_bid_price_prediction", about + bid_paths + model + quality + bounds, made_in_time
+            )
             sampled = self._sampled("gold_volatility_prediction", sigmas + model, made_in_time)
             volatilities = {row[0]: row[1:] for row in sampled}
             judged = self._sampled(PREDICTION_OUTCOMES.name, _OUTCOME_COLUMNS, f"{window} AND late = false {step}")
@@ -282,7 +285,9 @@ def _past_forecast(bid: list[Any], volatility: list[Any], outcome: list[Any] | N
         bid_model=_past_model(*bid[4 + count : 6 + count]),
         volatility_model=_past_model(*volatility[2 * count :]),
         outcome=_outcome(outcome),
-        intervals=_intervals(bid[6 + count :]),
+        intervals=_intervals(bid[8 + count :]),
+        quality=bid[6 + count],
+        quality_reasons=tuple((bid[7 + count] or "").split()),
     )
 
 

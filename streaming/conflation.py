@@ -1,14 +1,16 @@
 """Publishing frames to the log, with conflation of quotes while too many messages wait for Kafka.
 
 Above `conflate_above` waiting messages a quote is held back, and a newer quote of its symbol replaces it. It is sent
-before the symbol's next trade, so the order of the log stays the order of receipt. Book frames are left out meanwhile.
-Both are counted. Trades are never left out.
+before the symbol's next trade, so the order of the log stays the order of receipt. A quote that replaced others is marked
+(`Envelope.conflated`). Book frames are left out meanwhile. Both are counted. Trades are never left out.
 What does not belong here: what a frame means (`ingest`), or how Kafka is reached (`publisher`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from btc_core import metrics
 from btc_core.market.frames import BookFrame, TickerFrame
@@ -54,6 +56,7 @@ class ConflatingPublisher:
         if conflating and isinstance(frame, TickerFrame):
             if key in self._held_quotes:
                 metrics.CONFLATED.labels("ticker", key).inc()
+                envelope = msgspec.structs.replace(envelope, conflated=True)
             self._held_quotes[key] = envelope
             return True
         if self._held_quotes:

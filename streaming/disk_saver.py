@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from btc_core import metrics
 from btc_core.clock import SYSTEM_CLOCK
 from btc_core.market.frames import BookFrame, TickerFrame
@@ -57,6 +59,7 @@ class DiskSaver:
         if self._step >= Saving.QUOTES and isinstance(frame, TickerFrame):
             if key in self._held:
                 metrics.DISK_LEFT_OUT.labels("ticker", key).inc()
+                envelope = msgspec.structs.replace(envelope, conflated=True)
             self._held[key] = (envelope, frame)
             self._pass_on_due_quotes()
             return True

@@ -111,7 +111,8 @@ def _messages(batch: Rows) -> Iterator[FeatureMessage]:
     matrix = batch.matrix()
     values, width = matrix.tobytes(), matrix.strides[0]
     for number, row in enumerate(batch.ids):
-        yield FeatureMessage.of(row, FEATURE_VERSION, values[number * width : (number + 1) * width])
+        feed = (row.open_gaps, row.conflated, row.clock_offset_ns)
+        yield FeatureMessage.of(row, FEATURE_VERSION, values[number * width : (number + 1) * width], *feed)
 
 
 def _last_row(batch: Rows) -> FeatureRow:

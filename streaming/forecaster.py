@@ -18,6 +18,7 @@ from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.market.events import TRADE
 from btc_core.market.messages import FeatureMessage, ForecastRow
 from btc_core.models.bundle import start_quantiles
+from btc_core.models.quality import ModelLimits, qualities
 from btc_core.models.row_forecasts import MODEL_COLUMNS, Models, TrackedState, forecasts_of
 from btc_core.stores.redis_rows import ColumnsRow
 from streaming.outcomes import Outcome, OutcomeTracker, TrackerState
@@ -44,6 +45,9 @@ class Part(msgspec.Struct, frozen=True):
     """All features of the rows, (n, features)."""
     columns: Any
     """The minute columns at the rows, (n, COLUMNS)."""
+    bars_end_ns: list[int]
+    """The end of the newest minute with a price at each row."""
+    limits: ModelLimits
 
     def newest(self) -> Part:
         """The last row alone."""
@@ -53,6 +57,7 @@ class Part(msgspec.Struct, frozen=True):
             clocks_ns=self.clocks_ns[-1:],
             values=self.values[-1:],
             columns=self.columns[-1:],
+            bars_end_ns=self.bars_end_ns[-1:],
         )
 
 
@@ -110,6 +115,7 @@ class Forecaster:
         self._states: dict[str, tuple[TrackedState, Models]] = {}
         """The state and the models of each symbol that were last added to the inputs."""
         self._inputs: list[Inputs] = []
+        self._limits: dict[str, tuple[Models, ModelLimits]] = {}
 
     def reset(self) -> None:
         """Forget outcomes that are still open: their rows come again."""
@@ -181,6 +187,7 @@ class Forecaster:
             values = np.frombuffer(b"".join([row.values for row in own])).reshape(len(own), -1)
             is_trade = [row.kind == TRADE for row in own]
             columns = self._minutes[symbol].columns(clocks_ns.tolist(), values, is_trade)
+            bars_end_ns = self._minutes[symbol].bars_end_ns
             closed = self._minutes[symbol].take_closed()
             if len(closed):
                 minute_ns = int(closed["ts_ns"][-1]) + NS_PER_MIN
@@ -196,9 +203,18 @@ class Forecaster:
                         clocks_ns[of_part].tolist(),
                         values[of_part],
                         columns[of_part],
+                        bars_end_ns[of_part],
+                        self._limits_of(symbol, models[symbol]),
                     )
                 )
         return parts
+
+    def _limits_of(self, symbol: str, models: Models) -> ModelLimits:
+        """The limits of the models of a market, which are made again when one of them was replaced."""
+        known = self._limits.get(symbol)
+        if known is None or any(a is not b for a, b in zip(known[0], models, strict=True)):
+            known = self._limits[symbol] = models, ModelLimits(models)
+        return known[1]
 
     def _note_state(self, part: Part, at_ns: int) -> None:
         """Add the state and the models in force to the inputs, if they are not those that were added last."""
@@ -244,7 +260,18 @@ def _forecasts(part: Part, made_at_ns: int) -> dict[int, ForecastRow]:
     """The forecast of each row with a bid, by its place in the part, with the intervals that the tracker has now."""
     version = part.rows[0].feature_version
     state = part.tracker.tracked_state()
-    return forecasts_of(part.rows, version, part.values, part.columns, part.models, state, made_at_ns)
+    made = forecasts_of(part.rows, version, part.values, part.columns, part.models, state, made_at_ns)
+    judged = qualities(
+        part.rows,
+        part.values,
+        clocks_ns=part.clocks_ns,
+        bars_end_ns=part.bars_end_ns,
+        are_of_model={place: each.volatility_model_kind == part.models[1].kind for place, each in made.items()},
+        limits=part.limits,
+        coverage=part.tracker.coverage,
+        made_at_ns=made_at_ns,
+    )
+    return {place: msgspec.structs.replace(each, quality=judged[place]) for place, each in made.items()}
 
 
 def _baselines(bid: BidModel, volatility: VolatilityModel, row: np.ndarray) -> tuple[dict[str, float], float]:

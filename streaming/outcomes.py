@@ -16,6 +16,7 @@ What does not belong here: forecasting (`forecaster`), or writing tables.
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,6 +27,8 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals, scores
 from btc_core.models import level as online_level
+from btc_core.models.gate import DEMOTE_COVERAGE_HOURS
+from btc_core.models.quality import Coverage
 from btc_core.models.row_forecasts import TrackedState
 from btc_core.models.targets import LABEL_SPAN_NS
 from btc_core.models.tick_variance import is_current, log_price_by_second, tick_variance
@@ -33,7 +36,7 @@ from btc_core.names import FRESH_ROW_NS, HORIZONS_MIN, LEVELS_PCT, MINUTES, TICK
 from btc_core.tables.sql import of_symbol, of_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import numpy.typing as npt
 
@@ -44,11 +47,13 @@ if TYPE_CHECKING:
 
 OUTCOME_WARM_UP_S = 420.0
 """Warm-up before the first live message: the longest horizon, the minute in progress, and one as a margin."""
+COVERAGE_NS = DEMOTE_COVERAGE_HOURS * 60 * NS_PER_MIN
+"""The time whose outcomes give the coverage in the quality of a forecast."""
 LEVEL_DAYS = 7
 """Days of outcomes from which the level is restored: seven half-lives, after which its start does not matter."""
 KEPT_PRICES = (LABEL_SPAN_NS + NS_PER_MIN) // NS_PER_S
 """Seconds whose mids are kept at least: the longest horizon, and a minute for the last mid before it."""
-STATE_VERSION = "5"
+STATE_VERSION = "6"
 """Version of the saved state. Raise it when the fields of `TrackerState` or their meaning change."""
 
 
@@ -92,6 +97,10 @@ class Outcome(msgspec.Struct, frozen=True):
     """Quantiles of the volatility's intervals after this outcome."""
 
 
+Judged = tuple[int, bool, bool]
+"""The minute of an outcome in ns, and whether the 90 % intervals contained the bid and the volatility."""
+
+
 class TrackerState(msgspec.Struct, frozen=True):
     """An `OutcomeTracker` in a checkpoint; `clock_ns` and `known_until_ns` are those of the tracker."""
 
@@ -109,6 +118,7 @@ class TrackerState(msgspec.Struct, frozen=True):
     """Origins whose outcome may still be needed, by `minute_ns`."""
     prices: list[tuple[int, float]]
     volatility_target: VolatilityTarget
+    judged: list[Judged]
 
 
 class OutcomeTracker:
@@ -142,6 +152,9 @@ class OutcomeTracker:
         self._make_last: Callable[[], Origin] | None = None
         """Makes the newest forecast an origin; called only if it is the last one of its minute."""
         self._origins: dict[int, Origin] = {}
+        self._judged: deque[Judged] = deque()
+        """The outcomes of the last hours, without those of late forecasts; the live gate judges coverage by them, too."""
+        self.coverage = Coverage()
 
     def save(self) -> TrackerState:
         """The tracker as `load` takes it."""
@@ -156,6 +169,7 @@ class OutcomeTracker:
             dict(self._origins),
             list(self._prices),
             self.volatility_target,
+            list(self._judged),
         )
 
     @classmethod
@@ -171,11 +185,18 @@ class OutcomeTracker:
         tracker._prices = list(state.prices)
         tracker.clock_ns, tracker._last, tracker._last_ns = state.clock_ns, state.last, state.last_ns
         tracker._origins = dict(state.origins)
+        tracker.restore_coverage(state.judged)
         return tracker
 
     def change_target(self, target: VolatilityTarget, volatility_quantiles: Floats) -> None:
         """Begin with the quantiles of a model of another variance: errors and level of the one before say nothing about it."""
         self.volatility_target, self.volatility_quantiles, self.level = target, volatility_quantiles, online_level.START
+        self.restore_coverage(())
+
+    def restore_coverage(self, judged: Iterable[Judged]) -> None:
+        """Continue with the coverage of earlier outcomes, oldest first."""
+        self._judged = deque(judged)
+        self.coverage = _coverage(self._judged)
 
     @property
     def needs_prices(self) -> bool:
@@ -278,7 +299,7 @@ class OutcomeTracker:
                 self.level = online_level.update(self.level, float(realized[-1]) / uncorrected**2)
         sigmas = {"model": sigma[-1], "harx": origin.forecast.baseline_sigma_path_bps[-1], **origin.baselines_bps}
         bid_5m = origin.forecast.bid * math.exp(returns[-1] / 1e4)
-        return Outcome(
+        outcome = Outcome(
             origin=origin,
             return_bps=returns.tolist(),
             realized=realized.tolist(),
@@ -291,6 +312,16 @@ class OutcomeTracker:
             bid_quantiles=_tuples(self.bid_quantiles),
             volatility_quantiles=_tuples(self.volatility_quantiles),
         )
+        if not origin.forecast.is_late and origin.volatility_target == self.volatility_target:
+            self._count(origin.minute_ns, outcome)
+        return outcome
+
+    def _count(self, minute_ns: int, outcome: Outcome) -> None:
+        """Add an outcome to the coverage of the last hours."""
+        self._judged.append((minute_ns, outcome.bid_inside[90], outcome.volatility_inside[90]))
+        while self._judged[0][0] <= minute_ns - COVERAGE_NS:
+            self._judged.popleft()
+        self.coverage = _coverage(self._judged)
 
 
 def restore_tracker(db: QuestDB, symbol: str, bid_start: Floats, volatility_start: Floats) -> OutcomeTracker:
@@ -303,13 +334,15 @@ def restore_tracker(db: QuestDB, symbol: str, bid_start: Floats, volatility_star
         return OutcomeTracker(bid_start, volatility_start)
     known_ns, bid, volatility, target = found[0]
     target = target or MINUTES
-    return OutcomeTracker(
+    tracker = OutcomeTracker(
         np.array(msgspec.json.decode(bid)),
         np.array(msgspec.json.decode(volatility)),
         int(known_ns),
         _restored_level(db, symbol, int(known_ns), target),
         target,
     )
+    tracker.restore_coverage(_restored_judged(db, symbol, int(known_ns), target))
+    return tracker
 
 
 def _restored_level(db: QuestDB, symbol: str, newest_ns: int, target: VolatilityTarget) -> float:
@@ -325,6 +358,22 @@ def _restored_level(db: QuestDB, symbol: str, newest_ns: int, target: Volatility
             uncorrected_bps = sigma_bps / online_level.sigma_factor(current)
             current = online_level.update(current, (realized_bps / uncorrected_bps) ** 2)
     return current
+
+
+def _restored_judged(db: QuestDB, symbol: str, newest_ns: int, target: VolatilityTarget) -> list[Judged]:
+    found = db.execute(
+        "SELECT cast(ts_event AS LONG), bid_inside_90, volatility_inside_90 FROM gold_prediction_outcomes "  # noqa: S608 - `of_symbol` quotes the name
+        f"WHERE {of_symbol(symbol)} AND {of_target(target)} AND late = false "
+        f"AND ts_event > cast({newest_ns - COVERAGE_NS} AS TIMESTAMP_NS) ORDER BY ts_event"
+    )
+    return [(int(ts_ns), bool(bid), bool(volatility)) for ts_ns, bid, volatility in found]
+
+
+def _coverage(judged: deque[Judged]) -> Coverage:
+    count = len(judged)
+    if not count:
+        return Coverage()
+    return Coverage(count, sum(bid for _, bid, _ in judged) / count, sum(each for _, _, each in judged) / count)
 
 
 def _inside(value: float, bounds: list[list[float]]) -> dict[int, bool]:

@@ -32,10 +32,12 @@ from btc_core.names import BID_MODEL, VOLATILITY_MODEL
 from btc_core.stores import redis_rows
 from btc_core.stores.redis_rows import FeatureRow
 from tests.http_server import listening
+from tests.serving_world import GOOD_QUALITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from btc_core.market.messages import Quality
     from btc_core.settings import Settings
 
 TOKEN = "a-token-of-tests"
@@ -63,7 +65,11 @@ def write_features(settings: Settings, age_s: float = 0.0) -> FeatureRow:
 
 
 def write_forecast(
-    settings: Settings, age_s: float = 0.0, bid: float = 60_000.0, symbol: str = "BTC/USD"
+    settings: Settings,
+    age_s: float = 0.0,
+    bid: float = 60_000.0,
+    symbol: str = "BTC/USD",
+    quality: Quality | None = GOOD_QUALITY,
 ) -> ForecastRow:
     at_ns = now_ns() - round(age_s * NS_PER_S)
     row = ForecastRow(
@@ -85,6 +91,7 @@ def write_forecast(
         feature_version=FEATURE_VERSION,
         bid_bounds_usd=[[bid - 30.0, bid - 20.0, bid - 10.0, bid + 10.0, bid + 20.0, bid + 30.0]] * 5,
         sigma_bounds_bps=[[1.0, 2.0, 3.0, 7.0, 9.0, 12.0]] * 5,
+        quality=quality,
     )
     client = redis_rows.connect(settings.redis)
     redis_rows.replace(client, {redis_rows.forecast_key(symbol): redis_rows.forecast_fields(row)}, settings.redis.ttl_s)

@@ -17,7 +17,7 @@ from btc_core.errors import NotReady, StoreError
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.league.standings import EntryRows, Outcomes
-from btc_core.market.messages import ForecastRow
+from btc_core.market.messages import ForecastRow, Quality
 from btc_core.models.bundle import VolatilityModel, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.models.manifest import new_manifest
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 NOW_NS = 1_800_000_000 * NS_PER_S
 TOKEN = "a-token-of-tests"
+GOOD_QUALITY = Quality("good", (), 0, False, 0.0, 2.0, None, 30.0, 0.05, 0.001, 0.0, None, 300, 0.9, 0.91)
 
 
 class FakeClock:
@@ -246,6 +247,7 @@ def forecast_row(age_s: float = 0.1, **changes: Any) -> ForecastRow:
         volatility_model_version="7",
         volatility_model_kind="xgboost",
         feature_version=FEATURE_VERSION,
+        quality=GOOD_QUALITY,
     )
     return msgspec.structs.replace(row, **changes)
 

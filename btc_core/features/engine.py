@@ -19,8 +19,8 @@ from btc_core.features.book_reader import BookReader, SavedReader
 from btc_core.features.catalogue import ROW, as_matrix
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
 from btc_core.features.state import EVENT, new_state, pack, pack_for_followers
-from btc_core.market.continuity import IntakeState, TradeIntake
-from btc_core.market.events import QUOTE, TRADE, BarEvent, TradeEvent
+from btc_core.market.continuity import IntakeState, TradeIntake, Verdict
+from btc_core.market.events import QUOTE, TRADE, BarEvent, QuoteEvent, TradeEvent
 from btc_core.market.frames import BookFrame
 from btc_core.market.messages import AbsentTrades, FeatureId, decode_absent
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from btc_core.features.state import PackedEvent
-    from btc_core.market.events import Event, QuoteEvent
+    from btc_core.market.events import Event
     from btc_core.market.messages import Envelope
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,10 @@ class FoldedEvent(FeatureId, frozen=True, gc=False):
     trade_qty: float = math.nan
     trade_side: float = math.nan
     """+1 if the taker bought, −1 if the taker sold."""
+    open_gaps: int = 0
+    conflated: bool = False
+    clock_offset_ns: int = 0
+    """The state of the market's feed at the event, as in `FeatureMessage`."""
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -71,6 +75,7 @@ class SavedMarket(msgspec.Struct, frozen=True):
     state: bytes
     trades: IntakeState
     book: SavedReader
+    conflated: bool = False
 
 
 class _Market:
@@ -79,9 +84,17 @@ class _Market:
     def __init__(self) -> None:
         self.state = new_state()
         self.trades = TradeIntake()
+        self.open_gaps = 0
+        """The number of open gaps of `trades`, counted when one may have changed."""
+        self.conflated = False
+        """Whether the newest quote replaced older ones that are not in the log."""
         self.book = BookReader()
         self.events: list[PackedEvent] = []
         self.ids: list[FoldedEvent] = []
+
+    def count_gaps(self) -> None:
+        """Count the open gaps again."""
+        self.open_gaps = len(self.trades.open_gaps())
 
 
 class FeatureEngine:
@@ -116,7 +129,7 @@ class FeatureEngine:
                     if isinstance(event, RefusedTrade) and envelope.origin == "rest":  # nothing else can fill its gap
                         self._mark_absent(AbsentTrades(event.symbol, event.trade_id, event.trade_id), partition)
                 else:
-                    self._add_event(event, envelope.ts_recv_ns, partition, offset)
+                    self._add_event(event, envelope, partition, offset)
         except BadFrame as error:
             self._reject(error)
 
@@ -138,7 +151,9 @@ class FeatureEngine:
         """Encode the state of the markets of one partition, for `load`; call it between two flushes."""
         return msgspec.msgpack.encode(
             [
-                SavedMarket(symbol, partition, market.state.tobytes(), market.trades.state, market.book.save())
+                SavedMarket(
+                    symbol, partition, market.state.tobytes(), market.trades.state, market.book.save(), market.conflated
+                )
                 for (place, symbol), market in self._markets.items()
                 if place == partition
             ]
@@ -153,17 +168,25 @@ class FeatureEngine:
                 raise SchemaError(msg)
             market.state = np.frombuffer(saved_market.state, market.state.dtype).copy()
             market.trades = TradeIntake(saved_market.trades)
+            market.count_gaps()
             market.book = BookReader(saved_market.book)
+            market.conflated = saved_market.conflated
 
-    def _add_event(self, event: Event, ts_recv_ns: int, partition: int, offset: int) -> None:
+    def _add_event(self, event: Event, envelope: Envelope, partition: int, offset: int) -> None:
         market = self._market(event.symbol, partition)
-        if isinstance(event, TradeEvent) and not market.trades.take(event, ts_recv_ns).folded:
-            self.skipped_trades += 1
-            return
+        if isinstance(event, TradeEvent):
+            decision = market.trades.take(event, envelope.ts_recv_ns)
+            if decision.verdict is not Verdict.NEXT or decision.gaps:
+                market.count_gaps()
+            if not decision.folded:
+                self.skipped_trades += 1
+                return
         market.events.append(pack(event))
         if isinstance(event, BarEvent):
             return
-        market.ids.append(_folded_event(event, ts_recv_ns, partition, offset))
+        if isinstance(event, QuoteEvent):
+            market.conflated = envelope.conflated
+        market.ids.append(_folded_event(event, envelope, partition, offset, market))
         if event.symbol == self._leader:
             self._lead(pack_for_followers(event), partition)
 
@@ -205,16 +228,20 @@ class FeatureEngine:
         market = self._markets.get((partition, absent.symbol))
         if market is not None:
             market.trades.mark_absent(absent.first_id, absent.last_id, absent.before_ns)
+            market.count_gaps()
 
     def _reject(self, error: BadFrame) -> None:
         self.rejected[error.reason] = self.rejected.get(error.reason, 0) + 1
 
 
-def _folded_event(event: QuoteEvent | TradeEvent, ts_recv_ns: int, partition: int, offset: int) -> FoldedEvent:
-    place = (event.symbol, event.ts_event_ns, ts_recv_ns, partition, offset, event.item)
+def _folded_event(
+    event: QuoteEvent | TradeEvent, envelope: Envelope, partition: int, offset: int, market: _Market
+) -> FoldedEvent:
+    place = (event.symbol, event.ts_event_ns, envelope.ts_recv_ns, partition, offset, event.item)
+    feed = (market.open_gaps, market.conflated, envelope.clock_offset_ns or 0)
     if isinstance(event, TradeEvent):
-        return FoldedEvent(*place, TRADE, event.trade_id, event.price, event.qty, event.sign)
-    return FoldedEvent(*place, QUOTE)
+        return FoldedEvent(*place, TRADE, event.trade_id, event.price, event.qty, event.sign, *feed)
+    return FoldedEvent(*place, QUOTE, 0, math.nan, math.nan, math.nan, *feed)
 
 
 def run(engine: FeatureEngine, messages: Iterable[tuple[Envelope, int, int]], batch_rows: int = 10_000) -> list[Rows]:

@@ -82,6 +82,9 @@ class LiveMinutes:
         """The numbers of the first of the recent trades and of the next one; their places are modulo `RECENT_TRADES`."""
         self._at_close = np.empty(len(COLUMNS))
         self._closed: list[tuple[int, float, float, float, float, float, int]] = []
+        self._bars_end_ns = (int(known["ts_ns"][-1]) // NS_PER_MIN + 1) * NS_PER_MIN if len(known) else 0
+        self.bars_end_ns: list[int] = []
+        """The end of the newest minute with a price at each row of the last call of `columns`; 0 if there is none."""
         self._columns_at_close()
 
     def columns(self, clocks_ns: list[int], values: Floats, is_trade: Sequence[bool]) -> Singles:
@@ -92,8 +95,10 @@ class LiveMinutes:
         out = np.empty((len(values), len(COLUMNS)), np.float32)
         prices, log_volumes = values[:, _INPUTS].T
         row = np.empty(len(COLUMNS))
+        self.bars_end_ns = []
         for place, clock_ns in enumerate(clocks_ns):
             self._advance(clock_ns // NS_PER_MIN)
+            self.bars_end_ns.append(self._bars_end_ns)
             is_late_in_minute = clock_ns - self._minute * NS_PER_MIN >= _HALF_NS
             if is_trade[place]:
                 _add_trade(
@@ -125,6 +130,7 @@ class LiveMinutes:
         if minute - self._minute > MEMORY_MIN:  # everything that is known is too old
             self._grid, self._count, self._lead = new_grid(WINDOW_MIN + ROOM_MIN, MEMORY_MIN), 0, 0
             self._closed.clear()
+            self._bars_end_ns = 0
             self._minute = minute
             self._open[:] = np.nan
         while self._minute < minute:
@@ -135,6 +141,8 @@ class LiveMinutes:
             self._open[:] = np.nan
             self._count += 1
             self._minute += 1
+            if not math.isnan(bar[_CLOSE]):
+                self._bars_end_ns = self._minute * NS_PER_MIN
         self._columns_at_close()
 
     def _columns_at_close(self) -> None:

@@ -5,7 +5,7 @@ What does not belong here: reading and writing topics (`stores.kafka`), or the u
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -37,6 +37,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     qualified: bool = False
     """Whether the exchange is not the home exchange. Every reader then sees its symbols with its name
     (`BTC/USDT@binance-perp`), also after another exchange became the home exchange."""
+    conflated: bool = False
+    """Whether this quote replaced older ones that did not reach the log, because Kafka or the disk could not take them."""
 
 
 class RowId(msgspec.Struct, frozen=True, gc=False):
@@ -79,6 +81,51 @@ class FeatureMessage(FeatureId, frozen=True, array_like=True, gc=False):
     values: bytes
     """All features as little-endian float64 in the order of `features.catalogue.FEATURE_NAMES`. Encoding a list of
     numbers would cost five times as much."""
+    open_gaps: int = 0
+    """The number of gaps in the trade ids that were open when the row was made."""
+    conflated: bool = False
+    """Whether the newest quote before the row replaced older ones that did not reach the log."""
+    clock_offset_ns: int = 0
+    """The exchange's clock minus ours when the frame was received; 0 if it had not been measured."""
+
+
+QualityWord = Literal["good", "degraded", "poor"]
+"""How far a forecast can be trusted. `models.quality` has the rules."""
+
+
+class Quality(msgspec.Struct, frozen=True, array_like=True):
+    """The quality of a forecast when it was made: one word, the reasons for it, and what was measured."""
+
+    word: QualityWord
+    reasons: tuple[str, ...]
+    """Codes of `models.quality.LIMITS`; empty for `good`."""
+    open_gaps: int
+    """Gaps in the trade ids."""
+    conflated: bool
+    """Whether older quotes were left out before the newest one."""
+    quote_age_s: float | None
+    """The age of the newest quote in the features; None after a day without one."""
+    trade_age_s: float | None
+    """The age of the newest trade in the features; None after a day without one."""
+    book_age_s: float | None
+    """The age of the newest frame of the order book; None if the book is unknown."""
+    bars_age_s: float | None
+    """The time since the end of the newest minute with a price; None if no minute is known."""
+    feed_latency_s: float
+    """From the newest event at the exchange to its receipt, corrected by the measured offset of the clocks."""
+    delay_s: float
+    """From the receipt of the newest event to the forecast."""
+    outside: float | None
+    """How far the input that is farthest outside the training data lies outside, in widths of its range there; 0 if every
+    input lies inside, None if the model does not know the ranges."""
+    farthest_input: str | None
+    """The input that is farthest outside; None if none is."""
+    outcomes: int
+    """The number of recent outcomes."""
+    bid_coverage_90: float | None
+    """The share of them in which the 90 % interval contained the bid; None without outcomes."""
+    volatility_coverage_90: float | None
+    """The share of them in which the 90 % interval contained the volatility; None without outcomes."""
 
 
 class ForecastRow(RowId, frozen=True):
@@ -98,6 +145,8 @@ class ForecastRow(RowId, frozen=True):
     """For each horizon the bounds of the 90, 80 and 50 % intervals: quantiles 5, 10, 25, 75, 90 and 95 %, ascending."""
     sigma_bounds_bps: list[list[float]] = []
     """For each horizon the bounds of the realized volatility, in the order of `bid_bounds_usd`."""
+    quality: Quality | None = None
+    """None in forecasts from before this field, and in those that are computed again."""
 
     @property
     def is_late(self) -> bool:

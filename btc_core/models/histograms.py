@@ -22,6 +22,9 @@ class Histogram(msgspec.Struct, frozen=True):
     edges: tuple[float, ...]
     """Inner edges of the bins, ascending; a value on an edge belongs to the bin above it."""
     shares: tuple[float, ...]
+    low: float | None = None
+    high: float | None = None
+    """The least and the largest value; None in bundles from before these fields, and if no value was known."""
 
     def shares_of(self, values: Floats) -> Floats:
         """The shares of other values in the same bins."""
@@ -32,7 +35,8 @@ def histogram_of(values: Floats, bins: int) -> Histogram:
     """Histogram of `values` (n,) with `bins` bins of equal share; a constant or missing feature has fewer bins."""
     known = values[~np.isnan(values)]
     inner = np.unique(np.quantile(known, np.linspace(0.0, 1.0, bins + 1)[1:-1])) if len(known) else np.empty(0)
-    return Histogram(tuple(inner.tolist()), tuple(_shares(values, inner).tolist()))
+    low, high = (float(known.min()), float(known.max())) if len(known) else (None, None)
+    return Histogram(tuple(inner.tolist()), tuple(_shares(values, inner).tolist()), low, high)
 
 
 def _shares(values: Floats, inner: Floats) -> Floats:

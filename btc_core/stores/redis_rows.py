@@ -15,7 +15,7 @@ import redis
 from btc_core.errors import SchemaError, ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.features.minute_columns import COLUMNS, COLUMNS_VERSION
-from btc_core.market.messages import FeatureId, ForecastRow
+from btc_core.market.messages import FeatureId, ForecastRow, Quality
 from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES
 
 if TYPE_CHECKING:
@@ -155,6 +155,10 @@ def forecast_fields(row: ForecastRow) -> dict[str, Any]:
             names_of, getattr(row, name), strict=False
         ):  # a model without intervals gives no bounds
             fields.update(zip(names, bounds, strict=True))
+    if row.quality is None:
+        del fields["quality"]
+    else:
+        fields["quality"] = msgspec.json.encode(row.quality)
     return fields
 
 
@@ -184,6 +188,8 @@ def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:
     for name, names_of in _BOUND_FIELDS.items():
         if names_of[0][0] in fields:
             fields[name] = [[float(fields.pop(each)) for each in names] for names in names_of]
+    if "quality" in fields:
+        fields["quality"] = msgspec.json.decode(fields["quality"], type=Quality)
     return msgspec.convert(fields, ForecastRow, strict=False)
 
 

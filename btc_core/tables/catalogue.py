@@ -241,6 +241,12 @@ def _origin(*upstream: str) -> tuple[Column, ...]:
     )
 
 
+_QUALITY_INPUTS = (
+    *(f"silver_features.{name}" for name in ("ts_event", "ts_recv", "since_quote_s", "since_trade_s", "book_age_s")),
+    "bronze_trades.trade_id",
+)
+
+
 def _provenance(asset: str) -> tuple[Column, ...]:
     return (
         Column("model_version", "SYMBOL", "", "version in the model registry", (f"model.{asset}.version",)),
@@ -248,6 +254,10 @@ def _provenance(asset: str) -> tuple[Column, ...]:
                (f"model.{asset}.kind",)),
         Column("feature_version", "SYMBOL", "", "hash of the feature set", ("silver_features.feature_version",)),
         *_PLACE,
+        Column("quality", "SYMBOL", "", "good, degraded or poor when the forecast was made; null in rows from before this column",
+               _QUALITY_INPUTS),
+        Column("quality_reasons", "SYMBOL", "", "codes of the reasons for the quality, separated by spaces; null without a reason",
+               _QUALITY_INPUTS),
     )  # fmt: skip
 
 

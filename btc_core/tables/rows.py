@@ -232,6 +232,10 @@ def _forecast(forecasts: Sequence[ForecastRow], model: str) -> dict[str, Any]:
         "model_version": [getattr(row, f"{model}_version") for row in forecasts],
         "model_kind": [getattr(row, f"{model}_kind") for row in forecasts],
         "feature_version": [row.feature_version for row in forecasts],
+        "quality": [row.quality.word if row.quality is not None else None for row in forecasts],
+        "quality_reasons": [
+            " ".join(row.quality.reasons) or None if row.quality is not None else None for row in forecasts
+        ],
     }
 
 

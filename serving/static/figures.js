@@ -39,6 +39,14 @@ function showAhead(f) {
   setText("ahead_why", f.models.bid.is_baseline ? "No model has beaten “no change” on unseen data, so the centre is the present bid." : `Forecast by ${kindName(f.models.bid.kind)}, version ${f.models.bid.version}.`);
 }
 
+/** The quality is a mark with its reasons; a good one is a word in the line that says when the forecast was made. */
+function showQuality({ word, reasons }) {
+  setText("quality_word", word);
+  $("quality_word").hidden = $("quality_why").hidden = word === "good";
+  $("quality_word").dataset.verdict = word === "poor" ? "bad" : "warn";
+  setText("quality_why", `${word === "poor" ? "Do not act on this forecast." : "Use this forecast with care."} ${reasons.map((reason) => reason.text).join(" ")}`);
+}
+
 function showVolatility(f) {
   const end = f.horizons.at(-1), [word, sentence] = compared(end.sigma_bps), { volatility } = f.models;
   setText("sigma", `${short(end.sigma_bps)} bps`);
@@ -74,6 +82,7 @@ export function showForecast(f, change) {
   for (const card of document.querySelectorAll(".figures .card, #horizons")) card.dataset.state = "ok";
   setText("bid_change", change());
   showAhead(f);
+  showQuality(f.quality);
   showVolatility(f);
   showLatency(f, now);
   showHorizons(f);
@@ -94,5 +103,5 @@ function showHorizons(f) {
   }));
   const left = [isFlat && "the bid is forecast to stay", isHarx && "HARX itself serves"].filter(Boolean).join(", and ");
   setText("horizon_note", [left && `Columns without news are left out: ${left}.`, f.intervals_reason && `No intervals: ${f.intervals_reason}.`].filter(Boolean).join(" "));
-  setText("made_at", `Made at ${f.made_at.slice(11, 23)} UTC from features ${f.feature_version}.`);
+  setText("made_at", `Made at ${f.made_at.slice(11, 23)} UTC from features ${f.feature_version}; quality: ${f.quality.word}.`);
 }

@@ -23,6 +23,7 @@ from btc_core.stores.questdb import QuestDB, append
 from btc_core.tables.catalogue import BID_PREDICTION, PREDICTION_OUTCOMES, VOLATILITY_PREDICTION
 from btc_core.tables.rows import gold_bid_price_prediction, gold_volatility_prediction
 from tests.serving_process import TOKEN, Api, running, slow_dagster, write_champions, write_features, write_forecast
+from tests.serving_world import GOOD_QUALITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,6 +65,7 @@ def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         type(newest)(**{
             **{name: getattr(newest, name) for name in newest.__struct_fields__},
             "ts_event_ns": first_ns + index * NS_PER_MIN, "offset": index, "bid": 60_000.0 + index,
+            "quality": (GOOD_QUALITY, DEGRADED_QUALITY, None)[index % 3],
         })
         for index in range(ROWS)
     ]  # fmt: skip
@@ -96,6 +98,11 @@ def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         running(settings, folder, BTC_API_MAX_FEATURE_AGE_S="3600", BTC_DAGSTER_URL=dagster, **tables) as api,
     ):
         yield api
+
+
+DEGRADED_QUALITY = msgspec.structs.replace(
+    GOOD_QUALITY, word="degraded", reasons=("gaps_open", "quote_old"), open_gaps=2, quote_age_s=12.0
+)
 
 
 def outcomes(first_ns: int) -> pd.DataFrame:
@@ -161,6 +168,12 @@ def test_outcomes_are_joined_to_forecasts_and_scored(api: Api) -> None:
         "one for each minute, less the time until the process was ready"
     )
     assert api.client.get("/v1/skill?hours=24").json()["rows"][0]["forecasts"] == ROWS
+
+
+def test_past_forecasts_have_the_quality_of_their_time_and_older_ones_have_none(api: Api) -> None:
+    page = api.client.get("/v1/forecasts?limit=100").json()["forecasts"]
+    judged = {(row["quality"], tuple(row["quality_reasons"])) for row in page}
+    assert judged == {("degraded", ("gaps_open", "quote_old")), ("good", ()), (None, ())}
 
 
 def test_past_forecasts_have_their_intervals_if_asked(api: Api) -> None:

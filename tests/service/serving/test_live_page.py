@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser_pages import CHROMIUM, CONTRAST, FIRST_NUMBERS_MS, NO_CHROMIUM, PATIENCE_MS, market
 from tests.serving_process import Api, free_port, running, write_champions, write_features, write_forecast
+from tests.serving_world import GOOD_QUALITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +65,8 @@ def test_the_page_shows_the_numbers_of_the_api_and_that_they_are_simulated(
     expect(page.locator("#sigma")).to_have_text(f"{last['sigma_bps']:.1f} bps")
     expect(page.locator("#sigma_why")).to_contain_text(f"HARX, its baseline, says {last['baseline_sigma_bps']:.1f} bps")
     expect(page.locator("#latency_word")).to_have_text("normal")
+    expect(page.locator("#quality_word")).to_be_hidden()
+    expect(page.locator("#made_at")).to_contain_text("quality: good")
     expect(page.locator("#rows tr")).to_have_count(5)
     for index, point in enumerate(served["horizons"]):
         expect(page.locator("#rows tr").nth(index)).to_contain_text(f"{point['bid_bps']:+.2f}")
@@ -73,6 +77,19 @@ def test_the_page_shows_the_numbers_of_the_api_and_that_they_are_simulated(
     expect(page.locator("#price_chart canvas").first).to_be_visible()
     assert failures == []
     assert [url for url in asked if not url.startswith((f"http://127.0.0.1:{api.port}/", "data:"))] == []
+
+
+def test_a_forecast_that_is_not_good_has_a_mark_and_the_reasons_in_words(
+    api: Api, settings: Settings, page: Page
+) -> None:
+    degraded = msgspec.structs.replace(GOOD_QUALITY, word="degraded", reasons=("gaps_open",), open_gaps=2)
+    write_features(settings)
+    write_forecast(settings, quality=degraded)
+    open_page(page, api)
+    expect(page.locator("#quality_word")).to_have_text("degraded")
+    expect(page.locator("#quality_why")).to_have_text(
+        "Use this forecast with care. Trades are missing from the features (open gaps in the trade ids: 2)."
+    )
 
 
 def test_new_forecasts_appear_without_a_reload_and_a_silent_market_is_reported(

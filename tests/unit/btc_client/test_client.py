@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from btc_client import ApiError, Client, ClientError, NoConnection, connection
+from btc_client import ApiError, Client, ClientError, NoConnection, QualityReason, connection
 from btc_client.answers import LiveForecast, LoadedModels, Markets
 from btc_client.connection import pause_s, retry_after_s
 from btc_client.dataset import Dataset
 from serving import answers
 from tests.http_server import listening
+from tests.serving_world import GOOD_QUALITY, build, forecast_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,6 +164,26 @@ def test_an_answer_that_is_broken_off_is_read_again_and_never_returned_in_part(
     answers_of.turns = [ok(body, cut=True) for _ in range(4)]
     with pytest.raises(NoConnection, match="broke off its answer, 4 times"):
         client.bars("BTC/USD", "2026-10-01")
+
+
+def test_the_quality_of_a_forecast_is_typed_and_an_older_api_has_none(client: Client, answers_of: Answers) -> None:
+    world = build()
+    judged = msgspec.structs.replace(GOOD_QUALITY, word="poor", reasons=("quote_old",), quote_age_s=95.0)
+    world.newest.forecast_row = forecast_row(0.5, quality=judged)
+    body = world.client.get("/v1/forecast").get_json()
+    older = {name: value for name, value in body.items() if name != "quality"}
+    answers_of.turns = [ok(json.dumps(each).encode()) for each in (body, older)]
+    quality = client.latest().quality
+    assert quality is not None
+    assert (quality.word, quality.quote_age_s, quality.outcomes) == ("poor", 95.0, 300)
+    assert quality.reasons == (QualityReason("quote_old", "The newest quote was 95 s old."),)
+    assert client.latest().quality is None
+
+
+def test_any_other_get_of_the_api_comes_as_its_json(client: Client, answers_of: Answers) -> None:
+    answers_of.turns = [ok(b'{"rows": []}')]
+    assert client.get("/v1/skill", symbol=None, hours=6) == {"rows": []}
+    assert answers_of.asked[0][:2] == ("/v1/skill", {"hours": "6"})
 
 
 def test_a_server_that_does_not_listen_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:

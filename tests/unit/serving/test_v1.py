@@ -24,7 +24,7 @@ from serving.endpoints import endpoint_of
 from serving.event_stream import render_events
 from serving.openapi import path_of
 from serving.stored_rows import Scores
-from tests.serving_world import NOW_NS, TOKEN, World, build, feature_row, forecast_row
+from tests.serving_world import GOOD_QUALITY, NOW_NS, TOKEN, World, build, feature_row, forecast_row
 from tests.unit.btc_core.features.test_minute_columns import market
 from tests.unit.streaming.test_forecaster import trees_and_net
 
@@ -66,6 +66,41 @@ def test_the_newest_forecast_has_baselines_latency_and_the_times_it_is_for(world
     assert last["bid_bps"] == pytest.approx(1e4 * math.log(60_005 / 60_000))
     assert last["intervals"] == []
     assert "no intervals" in body["intervals_reason"]
+
+
+def test_a_good_forecast_says_so_and_what_was_measured(world: World) -> None:
+    world.newest.forecast_row = forecast_row(0.5)
+    found = world.client.get("/v1/forecast").get_json()["quality"]
+    assert (found["word"], found["reasons"], found["open_gaps"]) == ("good", [], 0)
+    assert (found["trade_age_s"], found["book_age_s"], found["bid_coverage_90"]) == (2.0, None, 0.9)
+
+
+def test_a_degraded_forecast_has_its_reasons_as_codes_and_in_words_also_in_the_stream(world: World) -> None:
+    judged = msgspec.structs.replace(GOOD_QUALITY, word="degraded", reasons=("gaps_open", "of_tomorrow"), open_gaps=2)
+    world.newest.forecast_row = forecast_row(0.5, quality=judged)
+    found = world.client.get("/v1/forecast").get_json()["quality"]
+    assert found["word"] == "degraded"
+    assert found["reasons"] == [
+        {"code": "gaps_open", "text": "Trades are missing from the features (open gaps in the trade ids: 2)."},
+        {"code": "of_tomorrow", "text": "of_tomorrow"},
+    ]
+    with world.app.app_context():
+        stream = render_events(world.deps, "BTC/USD").decode()
+    assert '"word":"degraded","reasons":[{"code":"gaps_open"' in stream
+
+
+def test_a_forecast_that_the_worker_did_not_judge_is_never_good(world: World) -> None:
+    def quality(query: str = "") -> tuple[str, list[str]]:
+        found = world.client.get(f"/v1/forecast{query}").get_json()["quality"]
+        return found["word"], [reason["code"] for reason in found["reasons"]]
+
+    world.newest.forecast_row = forecast_row(0.5, quality=None)
+    assert quality() == ("degraded", ["not_judged"])
+    world.newest.forecast_row = forecast_row(30.0)
+    assert quality("?stale=baseline") == ("poor", ["stale_baseline"])
+    world.load_models()
+    world.newest.feature_row = feature_row(0.5)
+    assert quality() == ("degraded", ["made_by_api"])
 
 
 def test_intervals_are_the_pairs_of_quantiles_from_the_outside_in(world: World) -> None:

@@ -29,9 +29,11 @@ class Passed:
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.conflated: list[bool] = []
 
     def publish(self, key: str, envelope: Envelope, _frame: ChannelFrame) -> None:
         self.names.append(f"{key}:{envelope.raw.decode()}")
+        self.conflated.append(envelope.conflated)
 
     def poll(self) -> None:
         pass
@@ -97,6 +99,7 @@ def test_then_one_quote_a_second_and_the_newest_before_each_trade_are_kept(world
     for name, frame in (("q1", QUOTE), ("q2", QUOTE), ("q3", QUOTE), ("b1", BOOK), ("t1", TRADE), ("t2", TRADE)):
         world.put(name, frame)
     assert world.publisher.names == ["BTC:q1", "BTC:q3", "BTC:t1", "BTC:t2"]
+    assert world.publisher.conflated == [False, True, False, False]
     assert left_out("ticker") - before == 1
 
 

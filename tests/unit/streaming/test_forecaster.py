@@ -302,3 +302,35 @@ def test_only_forecasts_that_are_made_now_are_published() -> None:
     again = world.forecaster.handle(rows)
     assert [each.offset for each in again.unpublished] == [3, 4, 5]
     assert [each.offset for each in again.forecasts] == [0, 1, 2, 3, 4, 5]
+
+
+def test_every_forecast_has_the_quality_of_its_row_and_of_the_outcomes_so_far() -> None:
+    world = World()
+    rows = quiet_rows(80)
+    world.clock.at_ns = rows[0].ts_recv_ns
+    world.handle([msgspec.structs.replace(rows[0], open_gaps=2)])
+    for each in rows[1:]:
+        world.clock.at_ns = each.ts_recv_ns + 2 * NS_PER_S
+        world.handle([each])
+    judged = [each.quality for each in world.forecasts]
+    assert all(each is not None for each in judged)
+    first, last = judged[0], judged[-1]
+    assert first is not None
+    assert last is not None
+    assert "gaps_open" in first.reasons
+    assert "made_late" not in first.reasons
+    assert "gaps_open" not in last.reasons
+    assert {"made_late", "volatility_coverage_low"} <= set(last.reasons), "the moves are far outside of the intervals"
+    assert first.outcomes == 0
+    assert last.outcomes == len(world.outcomes) > 60
+    inside = [outcome.volatility_inside[90] for outcome in world.outcomes]
+    assert last.volatility_coverage_90 == pytest.approx(sum(inside) / len(inside))
+    assert first.bars_age_s == 58.0, "the stored bars end with the minute before"
+    assert last.bars_age_s == 58.0
+
+
+def test_a_forecast_of_harx_in_place_of_the_model_is_degraded() -> None:
+    world = World()
+    world.forecaster._new_minutes = lambda _symbol, clock_ns: LiveMinutes(BARS_BEFORE[:0], clock_ns)
+    world.handle(quiet_rows(2))
+    assert all(each.quality is not None and "history_short" in each.quality.reasons for each in world.forecasts)

@@ -12,6 +12,7 @@ import pytest
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals, level
+from btc_core.models.quality import Coverage
 from btc_core.names import HORIZONS_MIN
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from streaming.outcomes import Outcome, OutcomeTracker, TrackerState, outcome_row, restore_tracker
@@ -132,6 +133,8 @@ def test_the_level_is_restored_from_the_served_forecasts_and_their_outcomes() ->
         def execute(self, sql: str) -> list[list[object]]:
             if "bid_quantiles" in sql:
                 return [[rows[-1][0], *[msgspec.json.encode(NORMAL.tolist()).decode()] * 2, None]]
+            if "bid_inside_90" in sql:
+                return [[rows[at][0], at % 2 == 0, True] for at in (-3, -2, -1)]
             assert "late = false AND volatility_model_kind = 'xgboost'" in sql
             assert "(volatility_target = 'minutes' OR volatility_target IS NULL)" in sql
             return rows
@@ -139,3 +142,15 @@ def test_the_level_is_restored_from_the_served_forecasts_and_their_outcomes() ->
     tracker = restore_tracker(Table(), "BTC/USD", NORMAL, NORMAL)  # type: ignore[arg-type]
     assert tracker.level == pytest.approx(current)
     assert current > 1.2
+    assert tracker.coverage == Coverage(3, 1 / 3, 1.0)
+
+
+def test_the_coverage_is_that_of_the_outcomes_of_six_hours_without_late_ones_and_a_checkpoint_keeps_it() -> None:
+    tracker = OutcomeTracker(NORMAL, NORMAL)
+    outcomes = run(tracker, path(400))
+    recent = [each for each in outcomes if each.origin.minute_ns > outcomes[-1].origin.minute_ns - 6 * 60 * NS_PER_MIN]
+    assert len(recent) == 360 < len(outcomes)
+    inside = sum(each.bid_inside[90] for each in recent), sum(each.volatility_inside[90] for each in recent)
+    assert tracker.coverage == Coverage(360, inside[0] / 360, inside[1] / 360)
+    saved = msgspec.msgpack.decode(msgspec.msgpack.encode(tracker.save()), type=TrackerState)
+    assert OutcomeTracker.load(saved).coverage == tracker.coverage

@@ -12,8 +12,8 @@ from confluent_kafka import KafkaError, KafkaException
 
 import btc_core.stores.kafka
 from btc_core.errors import BtcError, ServiceError
-from btc_core.market.frames import decode
-from btc_core.market.messages import Envelope
+from btc_core.market.frames import TickerFrame, TradeFrame, decode
+from btc_core.market.messages import Envelope, decode_envelope
 from btc_core.settings import KafkaSettings, Settings
 from streaming.conflation import FULL_MESSAGES, ConflatingPublisher
 from streaming.ingest import Ingest
@@ -163,3 +163,20 @@ def test_ingest_stops_reading_when_the_queue_of_kafkas_client_is_full(monkeypatc
     assert frames.full
     frames.poll()
     assert not frames.full
+
+
+def test_a_quote_that_replaced_older_ones_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    producer, publisher = small(monkeypatch, 10, blocking=False)
+    frames = ConflatingPublisher(publisher, conflate_above=0)
+    quote, trade = TickerFrame("update", []), TradeFrame("update", [])
+    for number, frame in enumerate((trade, quote, trade, quote, quote, trade)):
+        frames.publish("BTC/USD", Envelope(number, 1, number, "", "ws", b""), frame)
+    publisher.flush()
+    sent = [decode_envelope(value) for value in producer.sent]
+    assert [(each.sequence, each.conflated) for each in sent] == [
+        (0, False),
+        (1, False),
+        (2, False),
+        (4, True),
+        (5, False),
+    ]

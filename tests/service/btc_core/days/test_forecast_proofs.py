@@ -183,6 +183,11 @@ def test_a_closed_hour_proves_a_forecast_and_shows_what_was_changed(system: Syst
     assert (found.changed, found.missing) == (1, 1)
     assert "1 forecasts that are in the roots are not stored as they were" in found.problems
     write_rows(system.db, VOLATILITY_PREDICTION, volatility)
+    bid, _ = forecast_at(system.history, system.symbol, system.last_ns)
+    assert bid["quality"].to_pylist()[0] in {"good", "degraded", "poor"}
+    system.rewrite(BID_PREDICTION, quality="of the forger")
+    assert [step.name for step in system.steps() if not step.fits] == ["root"], "the quality is part of the leaf"
+    write_rows(system.db, BID_PREDICTION, bid)
     assert check_day(system.history, system.store, system.symbol, day).problems == ()
 
 

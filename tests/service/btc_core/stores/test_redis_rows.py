@@ -29,6 +29,7 @@ from btc_core.stores.redis_rows import (
     update_channel,
 )
 from tests.service.workers import unique
+from tests.serving_world import GOOD_QUALITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,8 +58,9 @@ def feature_row(symbol: str, version: str = FEATURE_VERSION) -> FeatureRow:
 def forecast_row(symbol: str, **bounds: list[list[float]]) -> ForecastRow:
     paths = [[h + offset / 3 for h in range(1, 6)] for offset in (1, 2, 3)]
     return ForecastRow(
-        symbol, 1, 2, 0, 4, 5, 3, 60_000.1, *paths, "1", "xgboost", "2", "harx", FEATURE_VERSION, **bounds
-    )
+        symbol, 1, 2, 0, 4, 5, 3, 60_000.1, *paths, "1", "xgboost", "2", "harx", FEATURE_VERSION, **bounds,
+        quality=GOOD_QUALITY if bounds else None,
+    )  # fmt: skip
 
 
 def test_a_feature_row_comes_back_bit_for_bit_in_place_of_the_one_before(client: redis.Redis) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -60,3 +61,30 @@ def test_a_trade_that_rest_repeats_in_a_refused_form_closes_its_gap_as_it_does_i
     push(engine, 10, "trade", frame(trade(3, 1.5, qty=0.0)), origin)
     (gap,) = state_of(engine).gaps
     assert gap.missing == left
+
+
+def test_each_row_says_how_many_gaps_were_open_when_it_was_made_also_after_a_restart() -> None:
+    engine, counts = FeatureEngine(), []
+    for second, trade_id in enumerate((1, 2, 4, 5, 7, 3, 8, 6, 9)):
+        envelope = Envelope(BEGIN_NS + second * NS_PER_S, 1, second, "trade", "ws", frame(trade(trade_id, second)))
+        engine.push(envelope, 0, second)
+        counts += [event.open_gaps for rows in engine.flush() for event in rows.ids]
+        restarted = FeatureEngine()
+        restarted.load(engine.save(0))
+        engine = restarted
+    assert counts == [0, 0, 1, 1, 2, 1, 0], "3 and 6 come late and have no rows"
+
+
+def test_rows_after_a_quote_that_replaced_others_say_so_until_the_next_quote() -> None:
+    engine, found = FeatureEngine(), []
+    for second, conflated in enumerate((False, True, None, False)):
+        if conflated is None:
+            channel, raw = "trade", frame(trade(1, second))
+        else:
+            at = datetime.fromtimestamp((BEGIN_NS + second * NS_PER_S) / NS_PER_S, UTC).isoformat()
+            quote = {"symbol": SYMBOL, "bid": 1.0, "bid_qty": 1.0, "ask": 2.0, "ask_qty": 1.0, "timestamp": at}
+            channel, raw = "ticker", msgspec.json.encode({"channel": "ticker", "type": "update", "data": [quote]})
+        received_ns = BEGIN_NS + second * NS_PER_S
+        engine.push(Envelope(received_ns, 1, second, channel, "ws", raw, conflated=bool(conflated)), 0, second)
+        found += [event.conflated for rows in engine.flush() for event in rows.ids]
+    assert found == [False, True, True, False]
