@@ -9,11 +9,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
-
 from btc_core.errors import ServiceError
 from btc_core.stores.disk import GB, free_bytes
+from btc_core.stores.kafka_connection import admin_client
 from stack.component import Component, Context
 from stack.disk_guard import ROOM
 from stack.jars import jars
@@ -53,13 +51,11 @@ def component(context: Context) -> Component:
             _format(classpath, properties)
 
     def check() -> None:
-        quiet: dict[str, str | int | float | bool] = {"bootstrap.servers": settings.kafka.bootstrap, "log_level": 0}
         try:
-            AdminClient(quiet).list_topics(timeout=TIMEOUT_S)
-        except KafkaException as error:
-            held = _held_back(settings.disk)
-            msg = held or f"Kafka has not answered within {TIMEOUT_S:g} s at {settings.kafka.bootstrap}: {error}"
-            raise ServiceError(msg) from error
+            with admin_client(settings.kafka, log_level=0) as client:
+                client.list_topics(timeout=TIMEOUT_S)
+        except ServiceError as error:
+            raise ServiceError(_held_back(settings.disk) or str(error)) from error
 
     return Component(
         name="kafka",

@@ -19,7 +19,7 @@ import yaml
 from dotenv import dotenv_values
 
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, TOPICS
-from btc_core.settings import KafkaSettings
+from btc_core.service_settings import KafkaSettings
 from stack.layout import Layout
 from stack.servers import programs
 from streaming import bronze, features, forecast

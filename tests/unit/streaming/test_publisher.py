@@ -14,7 +14,8 @@ import btc_core.stores.kafka
 from btc_core.errors import BtcError, ServiceError
 from btc_core.market.frames import decode
 from btc_core.market.messages import Envelope
-from btc_core.settings import KafkaSettings, Settings
+from btc_core.service_settings import KafkaSettings
+from btc_core.settings import Settings
 from streaming.conflation import FULL_MESSAGES, ConflatingPublisher
 from streaming.ingest import Ingest
 from streaming.publisher import Publisher
