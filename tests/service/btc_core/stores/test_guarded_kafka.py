@@ -27,6 +27,7 @@ from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC, TOPICS
 from btc_core.service_settings import KafkaSettings
 from btc_core.stores import origin
 from btc_core.stores.kafka import first_group_behind, group_members, log_id, read_topic, topic_state
+from btc_core.stores.kafka_connection import missing_rights
 from btc_core.stores.kafka_topics import create_empty_topic, ensure_topics, missing_topics
 from stack.ports import free_ports
 from stack.runtime import Stack
@@ -226,6 +227,16 @@ def test_a_user_without_a_right_gets_an_error_that_names_it(broker: GuardedBroke
         publisher.flush()
     with pytest.raises(ServiceError, match=r"the user 'reader' no right on a consumer group"):
         topic_state(reader, EVENTS_TOPIC, ("any-group",))
+
+
+def test_the_doctor_names_each_right_that_is_missing(broker: GuardedBroker) -> None:
+    topics, groups = (EVENTS_TOPIC, DEADLETTERS_TOPIC), ("bronze",)
+    assert missing_rights(broker.by_scram("btc").kafka, topics, groups, 10) == []
+    assert missing_rights(broker.by_scram("reader").kafka, topics, groups, 10) == [
+        f"no right WRITE on the topic {EVENTS_TOPIC}",
+        f"no right WRITE on the topic {DEADLETTERS_TOPIC}",
+        "no right READ on the consumer group bronze",
+    ]
 
 
 def test_limits_that_the_service_refuses_are_logged_and_stay(
