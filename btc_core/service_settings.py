@@ -6,6 +6,7 @@ clients of these servers (`btc_core.stores`).
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -26,11 +27,29 @@ def _require_files(section: str, **paths: str) -> None:
             raise ValueError(msg) from None
 
 
-def _require_pair(section: str, cert_file: str, key_file: str) -> None:
-    """Refuse a client certificate without its key, and a key without its certificate."""
+def _require_authority(section: str, ca_file: str) -> None:
+    """Refuse a file without certificates; each client would say so in other words, and later."""
+    _require_files(section, ca_file=ca_file)
+    try:
+        if ca_file:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca_file)
+    except ssl.SSLError as error:
+        msg = f"BTC_{section}_CA_FILE names {ca_file}, which holds no certificates in PEM form: {error}"
+        raise ValueError(msg) from None
+
+
+def _require_pair(section: str, cert_file: str, key_file: str, key_password: str = "") -> None:
+    """Refuse a client certificate without its key, a key without its certificate, and two that do not fit."""
     if bool(cert_file) != bool(key_file):
         msg = f"BTC_{section}_CERT_FILE and BTC_{section}_KEY_FILE belong together, and only one of them is set"
         raise ValueError(msg)
+    _require_files(section, cert_file=cert_file, key_file=key_file)
+    try:
+        if cert_file:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert_file, key_file, key_password)
+    except (ssl.SSLError, ValueError) as error:
+        msg = f"the certificate {cert_file} (BTC_{section}_CERT_FILE) and the key {key_file} (BTC_{section}_KEY_FILE) cannot be used: {error}"
+        raise ValueError(msg) from None
 
 
 def _refuse_secret_in(variable: str, url: str, instead: str) -> None:
@@ -116,8 +135,8 @@ class KafkaSettings(Section):
                 "the brokers would refuse every message"
             )
             raise ValueError(msg)
-        _require_pair("KAFKA", self.cert_file, self.key_file)
-        _require_files("KAFKA", ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file)
+        _require_pair("KAFKA", self.cert_file, self.key_file, self.key_password.get_secret_value())
+        _require_authority("KAFKA", self.ca_file)
         return self
 
 
@@ -160,7 +179,7 @@ class QuestdbSettings(Section):
         if self.ca_file and scheme == "http":
             msg = "BTC_QUESTDB_CA_FILE is set, and BTC_QUESTDB_HTTP_URL does not encrypt: it must begin with https://"
             raise ValueError(msg)
-        _require_files("QUESTDB", ca_file=self.ca_file)
+        _require_authority("QUESTDB", self.ca_file)
         return self
 
 
@@ -193,7 +212,7 @@ class RedisSettings(Section):
             msg = "BTC_REDIS_CA_FILE, _CERT_FILE or _KEY_FILE is set, and BTC_REDIS_URL does not encrypt: it must begin with rediss://"
             raise ValueError(msg)
         _require_pair("REDIS", self.cert_file, self.key_file)
-        _require_files("REDIS", ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file)
+        _require_authority("REDIS", self.ca_file)
         return self
 
 
@@ -228,7 +247,7 @@ class PostgresSettings(Section):
         if self.ca_file and not checks:
             msg = f"BTC_POSTGRES_CA_FILE is set, and BTC_POSTGRES_SSLMODE={self.sslmode} checks no certificate: set it to verify-full"
             raise ValueError(msg)
-        _require_files("POSTGRES", ca_file="" if self.ca_file == "system" else self.ca_file)
+        _require_authority("POSTGRES", "" if self.ca_file == "system" else self.ca_file)
         return self
 
 
@@ -281,5 +300,5 @@ class StoreSettings(Section):
         if self.ca_file and self.endpoint_url.startswith("http://"):
             msg = "BTC_STORE_CA_FILE is set, and BTC_STORE_ENDPOINT_URL does not encrypt: it must begin with https://"
             raise ValueError(msg)
-        _require_files("STORE", ca_file=self.ca_file)
+        _require_authority("STORE", self.ca_file)
         return self

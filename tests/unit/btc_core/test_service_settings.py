@@ -8,6 +8,7 @@ import pytest
 
 from btc_core.errors import ConfigError
 from btc_core.settings import load_settings, secret_variables
+from tests.certificates import Authority
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,25 @@ def test_settings_that_contradict_each_other_are_refused_by_name(
         name, _, value = pair.partition("=")
         monkeypatch.setenv(f"BTC_{name}", value)
     with pytest.raises(ConfigError, match=words):
+        load_settings()
+
+
+def test_files_that_hold_no_certificate_or_do_not_fit_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    one, other = authority.certificate("one"), authority.certificate("other")
+    monkeypatch.setenv("BTC_KAFKA_SECURITY", "ssl")
+    monkeypatch.setenv("BTC_KAFKA_CA_FILE", str(authority.file))
+    monkeypatch.setenv("BTC_KAFKA_CERT_FILE", str(one.cert))
+    monkeypatch.setenv("BTC_KAFKA_KEY_FILE", str(one.key))
+    assert load_settings().kafka.encrypted
+    monkeypatch.setenv("BTC_KAFKA_KEY_FILE", str(other.key))
+    with pytest.raises(ConfigError, match=r"one.crt .BTC_KAFKA_CERT_FILE. and the key .*other.key"):
+        load_settings()
+    monkeypatch.setenv("BTC_KAFKA_KEY_FILE", str(one.key))
+    monkeypatch.setenv("BTC_KAFKA_CA_FILE", str(one.key))
+    with pytest.raises(ConfigError, match=r"BTC_KAFKA_CA_FILE names .*one.key, which holds no certificates"):
         load_settings()
 
 
