@@ -35,7 +35,7 @@ from btc_core.stores.kafka import consumer, producer
 
 if TYPE_CHECKING:
     from btc_core.market.messages import Envelope
-    from btc_core.settings import KafkaSettings
+    from btc_core.service_settings import KafkaSettings
 
 PYTHON = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
 PEERS = Path(__file__).parent / "peers"

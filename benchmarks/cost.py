@@ -15,7 +15,8 @@ import psutil
 
 from benchmarks.registry import Figure
 from btc_core.errors import NotReady
-from btc_core.stores.redis_rows import connect, read_features, read_forecast
+from btc_core.stores.redis_connection import connect
+from btc_core.stores.redis_rows import read_features, read_forecast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

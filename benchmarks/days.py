@@ -31,7 +31,7 @@ from btc_core.days.trade_files import read_trade_file
 from btc_core.market.bars import BARS
 from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
-from btc_core.stores.kafka import ensure_topics
+from btc_core.stores.kafka_topics import ensure_topics
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.bar_tables import GOLD_1MIN_SEALED, GOLD_5MIN_SEALED

@@ -25,7 +25,8 @@ from btc_core.features.engine import FeatureEngine
 from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import consumer, read_all
-from btc_core.stores.redis_rows import connect, forecast_key, update_channel
+from btc_core.stores.redis_connection import connect
+from btc_core.stores.redis_rows import forecast_key, update_channel
 from stack.ports import free_ports
 from stack.runtime import Stack
 from streaming import features

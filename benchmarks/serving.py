@@ -26,7 +26,8 @@ from btc_core.clock import now_ns
 from btc_core.errors import NotReady
 from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.market.messages import ForecastRow
-from btc_core.stores.redis_rows import connect, forecast_fields, forecast_key, replace
+from btc_core.stores.redis_connection import connect
+from btc_core.stores.redis_rows import forecast_fields, forecast_key, replace
 from stack.ports import free_ports
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from benchmarks import cost
 from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import PATIENCE_S, WARM_S, WORKERS, forecasts_seen, latencies_ms, stack_for_now
 from btc_core.errors import NotReady
-from btc_core.stores.redis_rows import connect, read_forecast
+from btc_core.stores.redis_connection import connect
+from btc_core.stores.redis_rows import read_forecast
 from exchange_simulator.pairs import PAIRS
 
 if TYPE_CHECKING:

@@ -33,7 +33,8 @@ from btc_core.tables.catalogue import TABLES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from btc_core.settings import KafkaSettings, Settings
+    from btc_core.service_settings import KafkaSettings
+    from btc_core.settings import Settings
     from btc_core.stores.questdb import QuestDB
     from btc_core.tables.form import Table
 
@@ -234,7 +235,8 @@ def serving_observations(chosen: Settings, now: int) -> list[dg.AssetObservation
     """How old the rows in Redis are and whether the API is ready; an observation of what does not answer says so."""
     import redis  # noqa: PLC0415 - 80 ms, and only this sensor needs it
 
-    from btc_core.stores.redis_rows import connect, read_features, read_forecast  # noqa: PLC0415 - imports redis
+    from btc_core.stores.redis_connection import connect  # noqa: PLC0415 - imports redis
+    from btc_core.stores.redis_rows import read_features, read_forecast  # noqa: PLC0415 - imports redis
 
     observations = []
     with connect(chosen.redis) as client:

@@ -25,7 +25,8 @@ from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
 from btc_core.stores.kafka import ADMIN_TIMEOUT_S, consumer, producer, read_topic, timestamp_ms
 
 if TYPE_CHECKING:
-    from btc_core.settings import KafkaSettings, Settings
+    from btc_core.service_settings import KafkaSettings
+    from btc_core.settings import Settings
 
 REDRIVEN = "redriven"
 """The reason of a letter that marks another one as sent again."""

@@ -5,10 +5,10 @@ What does not belong here: fixing anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import httpx
 import typer
@@ -16,10 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from btc_cli.exchange_choice import connection_problem
 from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
+from btc_cli.service_checks import Finding, check_services
 from btc_core.clock import from_ns, now_ns
 from btc_core.days.archive_proof import days_without_archive
 from btc_core.errors import BtcError, ServiceError, StackError
 from btc_core.features.releases import CALENDAR, load_calendars
+from btc_core.settings import load_settings
 from btc_core.stores import origin
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
@@ -53,37 +55,45 @@ RAISE_LIMITS = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check."""
-
-    subject: str
-    problem: str
-    """What is wrong and how to fix it; empty if nothing is."""
-    is_warning: bool = False
-    """Whether the problem may be left as it is; it does not change the exit code."""
+EnvFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Check the servers that this file names in place of a stack, such as managed services. Variables of the "
+        "environment win over the file."
+    ),
+]
 
 
-def doctor(data_dir: DataDir = None) -> None:
+def doctor(data_dir: DataDir = None, env_file: EnvFile = None) -> None:
     """Check the machine and the stack, and say how to fix what is wrong.
 
     The exit code is 1 if something is wrong.
     """
+    if env_file is not None:
+        if _print(check_services(load_settings(env_file))):
+            raise typer.Exit(1)
+        return
     try:
         stack = Stack(data_dir or current_data_dir())
     except StackError:
         stack = Stack(default_data_dir("live"))
-    has_problem = False
-    for finding in chain(check_machine(stack), check_components(stack) if stack.layout.exists else ()):
-        mark = "ok" if not finding.problem else "!!" if finding.is_warning else "no"
-        typer.echo(f"  {mark}  {finding.subject}" + (f": {finding.problem}" if finding.problem else ""))
-        has_problem = has_problem or mark == "no"
+    has_problem = _print(chain(check_machine(stack), check_components(stack) if stack.layout.exists else ()))
     if not stack.layout.exists:
         typer.echo(f"there is no stack in {stack.layout.data_dir} yet; `btc up` creates one")
     elif not stack.running:
         typer.echo(f"the stack in {stack.layout.data_dir} is not running; `btc up` starts it")
     if has_problem:
         raise typer.Exit(1)
+
+
+def _print(findings: Iterable[Finding]) -> bool:
+    """Print each finding as soon as it is there; returns whether something is wrong."""
+    has_problem = False
+    for finding in findings:
+        mark = "ok" if not finding.problem else "!!" if finding.is_warning else "no"
+        typer.echo(f"  {mark}  {finding.subject}" + (f": {finding.problem}" if finding.problem else ""))
+        has_problem = has_problem or mark == "no"
+    return has_problem
 
 
 def check_machine(stack: Stack) -> Iterator[Finding]:

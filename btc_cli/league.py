@@ -16,7 +16,7 @@ from btc_core.league import folder
 from btc_core.league.states import read_states
 from btc_core.names import TRAIN_LEAGUE_JOB, WorkerName
 from btc_core.stores.dagster import launch_job, market_tags, run_url
-from btc_core.stores.redis_rows import connect
+from btc_core.stores.redis_connection import connect
 
 if TYPE_CHECKING:
     from btc_core.league.folder import EntryFile

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from btc_core.days.archive_replay import ReplayComparison
-    from btc_core.settings import QuestdbSettings
+    from btc_core.service_settings import QuestdbSettings
 
 SHOWN_BAD_LINES = 20
 

@@ -15,92 +15,14 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from btc_core.errors import ConfigError
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.names import VolatilityTarget  # noqa: TC001 - pydantic reads the annotations
+from btc_core.secret_files import with_secret_files
+from btc_core.service_settings import KafkaSettings, PostgresSettings, QuestdbSettings, RedisSettings, StoreSettings
 from btc_core.settings_section import Section
-
-
-class KafkaSettings(Section):
-    """The Kafka log."""
-
-    bootstrap: str = "127.0.0.1:9092"
-    """Host and port of a broker."""
-    partitions: int = Field(4, ge=1)
-    """Number of partitions of every topic. A symbol uses one, so more only help with more symbols. Raising it later would
-    move symbols to other partitions."""
-    retention_hours: int = Field(168, ge=26)
-    """How long the log keeps messages. It must exceed the warm-up of the features, which is 24 h 30 min."""
-    retention_bytes: int = Field(0, ge=0)
-    """Most bytes that one partition of a topic keeps, beside `retention_hours`; Kafka deletes its oldest messages then. 0: the
-    native stack derives it from the free space at each `btc up`, so that the log takes at most half of it; in containers,
-    there is no limit."""
-
-
-class QuestdbSettings(Section):
-    """The time-series database."""
-
-    http_url: str = "http://127.0.0.1:9000"
-    """Address of the HTTP endpoint, for queries and writes."""
-    pg_port: int = 8812
-    """Port of the PostgreSQL wire protocol."""
-    user: str = "admin"
-    """User of the HTTP endpoint and of the PostgreSQL protocol."""
-    password: SecretStr = SecretStr("")
-    """Password of that user."""
-    ttl_bronze_days: int = Field(30, ge=2)
-    """How long a day of the bronze tables stays in QuestDB. A day is only dropped once its copy has been verified."""
-    ttl_silver_days: int = Field(30, ge=2)
-    """How long a day of the silver tables stays in QuestDB."""
-    ttl_gold_days: int = Field(365, ge=2)
-    """How long a day of the gold tables stays in QuestDB."""
-    ttl_bars_days: int = Field(3_650, ge=30)
-    """How long a day of `minute_bars` stays in QuestDB. A year takes 70 MB; models need long training windows."""
-
-
-class RedisSettings(Section):
-    """The store of the newest features and forecasts."""
-
-    url: str = "redis://127.0.0.1:6379/0"
-    """Address of the server. `unix:///path/to/socket?db=0` is a little faster."""
-    password: SecretStr = SecretStr("")
-    """Password of the server."""
-    ttl_s: int = Field(300, ge=1)
-    """How long a row stays when no newer one replaces it."""
-
-
-class PostgresSettings(Section):
-    """The database of Dagster's and MLflow's metadata."""
-
-    host: str = "127.0.0.1"
-    """Host of the server."""
-    port: int = 5432
-    """Port of the server."""
-    user: str = "btc"
-    """User of both databases."""
-    password: SecretStr = SecretStr("")
-    """Password of that user."""
-    dagster_db: str = "dagster"
-    """Name of Dagster's database."""
-    mlflow_db: str = "mlflow"
-    """Name of MLflow's database."""
-
-
-class StoreSettings(Section):
-    """The S3-compatible object store."""
-
-    endpoint_url: str = "http://127.0.0.1:9010"
-    """Address of the store."""
-    access_key: str = "btc"
-    """Access key id."""
-    secret_key: SecretStr = SecretStr("")
-    """Secret access key."""
-    mlflow_bucket: str = "mlflow"
-    """Bucket of MLflow's artifacts, such as model bundles."""
-    lake_bucket: str = "data-lake"
-    """Bucket of the copies of tables."""
 
 
 class MlflowSettings(Section):
@@ -350,6 +272,22 @@ class Settings(BaseSettings):
     alert: AlertSettings = AlertSettings()
     links: LinksSettings = LinksSettings()
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic passes it
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read secrets from the files that variables name; see `secret_files`."""
+        sources = (init_settings, env_settings, dotenv_settings, file_secret_settings)
+        for source in sources:
+            if isinstance(source, EnvSettingsSource):
+                source.env_vars = with_secret_files(source.env_vars, secret_variables())
+        return sources
+
     @model_validator(mode="after")
     def _leader_is_followed(self) -> Self:
         """Refuse a leader whose messages would never come."""
@@ -377,6 +315,17 @@ class Settings(BaseSettings):
     def simulated(self) -> bool:
         """Whether the market data comes from the simulator; every page and status line then says so."""
         return self.exchange.mode == "sim"
+
+
+def secret_variables() -> list[str]:
+    """The names of the variables of all secrets, in lower case."""
+    return [
+        f"btc_{section}_{name}"
+        for section, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        for name, each in field.annotation.model_fields.items()
+        if each.annotation is SecretStr
+    ]
 
 
 def load_settings(env_file: Path | None = None) -> Settings:

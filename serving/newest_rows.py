@@ -12,7 +12,7 @@ import redis
 
 from btc_core.errors import ServiceError
 from btc_core.league.states import read_states
-from btc_core.stores import redis_rows
+from btc_core.stores import redis_connection, redis_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from btc_core.clock import Clock
     from btc_core.league.states import EntryState
     from btc_core.market.messages import ForecastRow
-    from btc_core.settings import RedisSettings
+    from btc_core.service_settings import RedisSettings
     from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
 
 
@@ -41,7 +41,7 @@ class Announcements:
     """Waits until the forecast worker announces a forecast."""
 
     def __init__(self, settings: RedisSettings, symbols: tuple[str, ...], clock: Clock) -> None:
-        self._client = redis_rows.connect(settings)
+        self._client = redis_connection.connect(settings)
         self._clock = clock
         self._last_wait_s = 0.0
         self._channels = [redis_rows.update_channel(redis_rows.forecast_key(symbol)) for symbol in symbols]
@@ -72,7 +72,7 @@ class RedisRows:
     """Reads rows with one client, whose pool gives each thread a connection of its own."""
 
     def __init__(self, settings: RedisSettings, clock: Clock) -> None:
-        self._client = redis_rows.connect(settings, TIMEOUT_S)
+        self._client = redis_connection.connect(settings, TIMEOUT_S)
         self._clock = clock
         self._features: dict[str, tuple[float, FeatureRow | None]] = {}
         self._forecasts: dict[str, tuple[float, ForecastRow | None]] = {}

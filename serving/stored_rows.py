@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from btc_core.league.standings import EntryRows
-    from btc_core.settings import QuestdbSettings
+    from btc_core.service_settings import QuestdbSettings
 
 TIMEOUT_S = 5.0
 """Longest time that a read holds a thread of the API. A page of a day takes about 50 ms."""

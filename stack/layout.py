@@ -208,7 +208,7 @@ class Layout:
         write_secret(self.env_file, "\n".join(lines) + "\n")
 
     def _secrets(self) -> dict[str, str]:
-        names = ("QUESTDB_PASSWORD", "REDIS_PASSWORD", "POSTGRES_PASSWORD", "STORE_SECRET_KEY", "API_TOKEN",
+        names = ("QUESTDB_PASSWORD", "QUESTDB_READER_PASSWORD", "REDIS_PASSWORD", "POSTGRES_PASSWORD", "STORE_SECRET_KEY", "API_TOKEN",
                  "GRAFANA_PASSWORD")  # fmt: skip
         # Hexadecimal, so that no configuration format needs quoting.
         return {f"BTC_{name}": secrets.token_hex(20) for name in names} | {"BTC_STORE_ACCESS_KEY": "btc"}

@@ -13,7 +13,7 @@ import psycopg2
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 - the driver names its class in lower case
 
-    from btc_core.settings import PostgresSettings
+    from btc_core.service_settings import PostgresSettings
 
 CONNECT_TIMEOUT_S = 3
 
@@ -28,5 +28,29 @@ def connect(settings: PostgresSettings, database: str) -> closing[Connection]:
             password=settings.password.get_secret_value(),
             dbname=database,
             connect_timeout=CONNECT_TIMEOUT_S,
+            sslmode=settings.sslmode,
+            sslrootcert=settings.ca_file or None,
         )
     )
+
+
+def tls_environment(settings: PostgresSettings) -> dict[str, str]:
+    """The encryption as variables of PostgreSQL's library, for programs that connect by themselves."""
+    if settings.sslmode == "prefer":  # the library's own default
+        return {}
+    values = {"PGSSLMODE": settings.sslmode, "PGSSLROOTCERT": settings.ca_file}
+    return {name: value for name, value in values.items() if value}
+
+
+def explain(settings: PostgresSettings, error: psycopg2.Error) -> str:
+    """What went wrong, for people."""
+    where, text = f"PostgreSQL at {settings.host}:{settings.port}", " ".join(str(error).split())
+    if "password authentication failed" in text or "no password supplied" in text:
+        return f"{where} refuses the user {settings.user!r} or the password (BTC_POSTGRES_USER, BTC_POSTGRES_PASSWORD): {text}"
+    if "certificate" in text or "SSL" in text:
+        return (
+            f"the encryption of the connection to {where} failed (BTC_POSTGRES_SSLMODE, BTC_POSTGRES_CA_FILE): {text}"
+        )
+    if "permission denied" in text:
+        return f"{where} gives the user {settings.user!r} no right: {text}"
+    return f"{where} does not answer: {text}"

@@ -13,12 +13,13 @@ from psycopg2 import sql
 from btc_core.errors import StoreError
 from btc_core.settings import load_settings
 from btc_core.stores import origin
-from btc_core.stores.kafka import ensure_topics
-from btc_core.stores.s3 import s3_client
+from btc_core.stores.kafka_topics import ensure_topics
+from btc_core.stores.s3 import encryption_arguments, explain, s3_client
 from btc_core.waiting import wait_until
 from stack.postgres_connection import connect
 
 if TYPE_CHECKING:
+    from btc_core.service_settings import StoreSettings
     from btc_core.settings import Settings
 
 PROBE_KEY = ".stack/probe"
@@ -45,12 +46,12 @@ def buckets(settings: Settings) -> None:
     """Create the buckets and read an object back; raises `StoreError` when that does not succeed in time."""
     store = settings.store
     client = s3_client(store, read_timeout_s=READ_TIMEOUT_S, retries=1)
-    last_error: Exception | None = None
+    last_error: BotoCoreError | ClientError | None = None
 
     def stores_objects() -> bool:
         nonlocal last_error
         try:
-            _create_and_probe(client, (store.mlflow_bucket, store.lake_bucket))
+            _create_and_probe(client, store)
         except (BotoCoreError, ClientError) as error:
             last_error = error
             return False
@@ -58,22 +59,29 @@ def buckets(settings: Settings) -> None:
 
     try:
         if not wait_until(stores_objects, STORE_TIMEOUT_S, STORE_POLL_S):
-            msg = f"the object store at {store.endpoint_url} stores no objects: {last_error}"
+            msg = f"no objects can be stored: {explain(store, last_error) if last_error else ''}"
             raise StoreError(msg) from last_error
     finally:
         client.close()
     origin.claim(settings, origin.OBJECTS)
 
 
-def _create_and_probe(client: Any, names: tuple[str, ...]) -> None:  # boto3 makes the client's class at run time
+def _create_and_probe(client: Any, store: StoreSettings) -> None:  # boto3 makes the client's class at run time
     """Create missing buckets and read the probe, which an earlier start has written: old objects must be readable too."""
-    present = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
-    for name in names:
-        if name not in present:
-            client.create_bucket(Bucket=name)
-    if client.list_objects_v2(Bucket=names[-1], Prefix=PROBE_KEY).get("KeyCount", 0) == 0:
-        client.put_object(Bucket=names[-1], Key=PROBE_KEY, Body=b"btc")
-    client.get_object(Bucket=names[-1], Key=PROBE_KEY)["Body"].read()
+    # Amazon's other regions want their name in the request; the first region and other stores refuse it.
+    elsewhere = not store.endpoint_url and store.region != "us-east-1"
+    place = {"CreateBucketConfiguration": {"LocationConstraint": store.region}} if elsewhere else {}
+    for name in (store.mlflow_bucket, store.lake_bucket):
+        try:
+            client.head_bucket(Bucket=name)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in {"404", "NoSuchBucket"}:
+                raise
+            client.create_bucket(Bucket=name, **place)
+    bucket = store.lake_bucket
+    if client.list_objects_v2(Bucket=bucket, Prefix=PROBE_KEY).get("KeyCount", 0) == 0:
+        client.put_object(Bucket=bucket, Key=PROBE_KEY, Body=b"btc", **encryption_arguments(store))
+    client.get_object(Bucket=bucket, Key=PROBE_KEY)["Body"].read()
 
 
 def topics(settings: Settings, retention_bytes: int = 0) -> None:

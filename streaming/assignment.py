@@ -22,7 +22,7 @@ from streaming.log_marks import LogBreak, LogMark, decode_mark, encode_mark, fin
 if TYPE_CHECKING:
     from confluent_kafka import Consumer
 
-    from btc_core.settings import KafkaSettings
+    from btc_core.service_settings import KafkaSettings
     from streaming.checkpoints import Checkpoints
     from streaming.handler import WorkerSpec
 

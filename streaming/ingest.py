@@ -22,7 +22,8 @@ from btc_core.clock import SYSTEM_CLOCK
 from btc_core.errors import ConfigError, ServiceError
 from btc_core.market.messages import encode_envelope
 from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
-from btc_core.stores.kafka import missing_topics
+from btc_core.stores.kafka_connection import explain
+from btc_core.stores.kafka_topics import missing_topics
 from streaming.conflation import ConflatingPublisher
 from streaming.disk_saver import DiskSaver
 from streaming.exchange_feed import ExchangeFeed
@@ -70,8 +71,7 @@ class Ingest:
             await asyncio.gather(*(feed.run() for feed in self.feeds))
             self._publisher.flush()
         except KafkaException as error:
-            msg = f"Kafka at {self._settings.kafka.bootstrap}: {error}"
-            raise ServiceError(msg) from error
+            raise ServiceError(explain(self._settings.kafka, error.args[0])) from error
 
     def stop(self) -> None:
         """End `run` after the current frame."""
@@ -128,7 +128,10 @@ class Ingest:
                 return
             if not missing:
                 return
-            log.warning("waiting for the topics %s; `btc up` creates them", ", ".join(missing))
+            log.warning(
+                "waiting for the topics %s, which do not exist or which the user may not see; `btc up` creates them",
+                ", ".join(missing),
+            )
             await self.wait(CHECK_S)
 
 

@@ -19,12 +19,13 @@ from redis.retry import Retry
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
-from btc_core.stores.redis_rows import connect, replace
+from btc_core.stores.redis_connection import connect
+from btc_core.stores.redis_rows import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from btc_core.settings import RedisSettings
+    from btc_core.service_settings import RedisSettings
 
 log = logging.getLogger(__name__)
 

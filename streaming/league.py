@@ -28,7 +28,8 @@ from btc_core.league.states import write_states
 from btc_core.market.messages import FeatureMessage
 from btc_core.names import FEATURES_TOPIC, FRESH_ROW_NS, HORIZONS_MIN, LATE_FORECAST_S, QUANTILE_NAMES, WorkerName
 from btc_core.stores.questdb import QuestDB, append
-from btc_core.stores.redis_rows import connect, read_columns
+from btc_core.stores.redis_connection import connect
+from btc_core.stores.redis_rows import read_columns
 from btc_core.tables import rows as table_rows
 from btc_core.tables.league_tables import LEAGUE_FORECASTS
 from streaming.handler import StatelessHandler, WorkerSpec

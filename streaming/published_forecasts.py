@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from btc_core.clock import Clock
-    from btc_core.settings import KafkaSettings
+    from btc_core.service_settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,14 @@ from btc_core.errors import BtcError, ServiceError
 from btc_core.market.messages import DeadLetter
 from btc_core.names import DEADLETTERS_TOPIC
 from btc_core.stores.kafka import producer, timestamp_ms
+from btc_core.stores.kafka_connection import explain
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message
+    from collections.abc import Callable
 
-    from btc_core.settings import KafkaSettings
+    from confluent_kafka import KafkaError, Message
+
+    from btc_core.service_settings import KafkaSettings
 
 FLUSH_TIMEOUT_S = 30.0
 MAX_DEADLETTER_BYTES = 700_000
@@ -44,6 +47,7 @@ class Publisher:
 
     def __init__(self, settings: KafkaSettings, client_id: str, linger_ms: int = 0, *, blocking: bool = True) -> None:
         self._producer = producer(settings, client_id, linger_ms)
+        self._kafka = settings
         self._client_id = client_id
         self._blocking = blocking
         self._held: deque[tuple[str, str | bytes, bytes, int]] = deque()
@@ -81,7 +85,7 @@ class Publisher:
                 self._held.append((topic, key, value, ts_ms))
             return
         while not self._has_queued(topic, key, value, ts_ms):
-            self._producer.poll(0.1)
+            self._serve(self._producer.poll, 0.1)
 
     def _has_queued(self, topic: str, key: str | bytes, value: bytes, ts_ms: int) -> bool:
         """Queue a message; returns False if there is no room for it."""
@@ -92,13 +96,29 @@ class Publisher:
         except KafkaException as error:
             cause = error.args[0]
             if cause.fatal():
-                msg = (
-                    f"the Kafka producer {self._client_id} failed for good, and only a new process has another: {cause}"
-                )
-                raise BtcError(msg) from error
-            msg = f"Kafka's client does not take a message of {len(value)} bytes for {topic}: {cause.str()}"
-            raise ServiceError(msg) from error
+                raise self._failed_for_good(cause) from error
+            why = explain(self._kafka, cause)
+            raise ServiceError(
+                f"Kafka's client does not take a message of {len(value)} bytes for {topic}: {why}"
+            ) from error
         return True
+
+    def _failed_for_good(self, cause: KafkaError) -> BtcError:
+        return BtcError(
+            f"the Kafka producer {self._client_id} failed for good, and only a new process has another: "
+            f"{explain(self._kafka, cause)}"
+        )
+
+    def _serve(self, call: Callable[[float], int], timeout_s: float) -> int:
+        """Let Kafka's client call back; raises `BtcError` when the producer cannot send anything any more."""
+        try:
+            return call(timeout_s)
+        except (KafkaException, SystemError) as error:
+            # The client sets the exception of a fatal error before it calls back, and Python reports that as SystemError.
+            fatal = error if isinstance(error, KafkaException) else error.__cause__
+            if not isinstance(fatal, KafkaException):
+                raise
+            raise self._failed_for_good(fatal.args[0]) from error
 
     def _queue_held(self) -> None:
         """Queue the messages that were held back, as far as there is room, in their order."""
@@ -125,7 +145,7 @@ class Publisher:
 
     def poll(self, timeout_s: float) -> None:
         """Process Kafka's acknowledgements; raises `ServiceError` when it refused a message, which is then queued again."""
-        self._producer.poll(timeout_s)
+        self._serve(self._producer.poll, timeout_s)
         self._queue_held()
         self._raise_failed()
         if not self.waiting:
@@ -136,10 +156,10 @@ class Publisher:
 
         A refused message is queued again, so the next `flush` waits for it too.
         """
-        left = self._producer.flush(FLUSH_TIMEOUT_S)
+        left = self._serve(self._producer.flush, FLUSH_TIMEOUT_S)
         while self._held and not left:
             self._queue_held()
-            left = self._producer.flush(FLUSH_TIMEOUT_S)
+            left = self._serve(self._producer.flush, FLUSH_TIMEOUT_S)
         self._raise_failed()
         left += len(self._held)
         if left:
@@ -158,12 +178,16 @@ class Publisher:
         if not self._failed:
             return
         failed, self._failed = self._failed, []
-        for _, message in failed:
+        for place, (_, message) in enumerate(failed):
             _, ts_ms = message.timestamp()
-            self._produce(message.topic() or "", message.key() or b"", message.value() or b"", ts_ms)
+            try:
+                self._produce(message.topic() or "", message.key() or b"", message.value() or b"", ts_ms)
+            except ServiceError:
+                self._failed += failed[place:]  # they are queued again at the next attempt
+                raise
         msg = f"Kafka refused a message on {failed[0][0]}"
         raise ServiceError(msg)
 
     def _on_failure(self, error: Any, message: Message) -> None:
         """Kafka refused a message; the client reports nothing else (`delivery.report.only.error`)."""
-        self._failed.append((f"{message.topic()}: {error}", message))
+        self._failed.append((f"{message.topic()}: {explain(self._kafka, error)}", message))

@@ -15,7 +15,7 @@ from btc_core.stores.s3 import ObjectStore
 
 if TYPE_CHECKING:
     from btc_core.models.bundle import BidModel, VolatilityModel
-    from btc_core.settings import StoreSettings
+    from btc_core.service_settings import StoreSettings
 
 log = logging.getLogger(__name__)
 

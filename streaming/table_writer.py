@@ -17,7 +17,7 @@ from btc_core.stores.questdb import QuestDB, append
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from btc_core.settings import QuestdbSettings
+    from btc_core.service_settings import QuestdbSettings
     from btc_core.tables.form import Table
     from streaming.publisher import Publisher
 

@@ -22,6 +22,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from btc_core import metrics
 from btc_core.errors import ServiceError
 from btc_core.stores.kafka import consumer
+from btc_core.stores.kafka_connection import explain
 from streaming.assignment import LogStart
 from streaming.backoff import backoff_s
 from streaming.checkpoints import Checkpoints
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Consumer, Message
 
+    from btc_core.service_settings import KafkaSettings
     from btc_core.settings import Settings
     from streaming.assignment import PartitionStart
     from streaming.checkpoints import Checkpoint
@@ -165,7 +167,7 @@ class Worker:
     def _failure(self, error: KafkaException | ServiceError) -> ServiceError:
         if isinstance(error, ServiceError):
             return error
-        return ServiceError(f"Kafka at {self._kafka.bootstrap}, topic {self._topic}, group {self._group}: {error}")
+        return ServiceError(f"topic {self._topic}, group {self._group}: {explain(self._kafka, error.args[0])}")
 
     def _rejoin(self, error: KafkaException | ServiceError, pause_s: float) -> None:
         """Replace the consumer after a pause. Messages whose rows are not written yet are read again."""
@@ -231,7 +233,7 @@ class Worker:
         assignment = self._assignments
         rest = self._consumer.consume(self._stream.batch_rows - 1, self._stream.batch_wait_ms / 1_000)
         messages = (first, *rest) if assignment == self._assignments else rest  # the new owner reads `first` again
-        return [record for message in messages if (record := _record(message)) is not None]
+        return [record for message in messages if (record := _record(message, self._kafka)) is not None]
 
     def _poll_timeout_s(self) -> float:
         """How long the loop may wait for a message before it has to commit a write or start the next one."""
@@ -271,7 +273,9 @@ class Worker:
         metrics.LOOP_AT.labels(self._group).set_to_current_time()
         self._consumer.pause(self._consumer.assignment())
         message = self._consumer.poll(seconds)
-        if message is not None and _record(message) is not None:  # fetched before the pause: take it again later
+        if (
+            message is not None and _record(message, self._kafka) is not None
+        ):  # fetched before the pause: take it again later
             self._consumer.seek(TopicPartition(self._topic, message.partition() or 0, message.offset() or 0))
         self._consumer.resume(self._consumer.assignment())
         self._measure_lag(waiting=True)
@@ -455,12 +459,12 @@ class Worker:
         self._forget([part.partition for part in partitions])
 
 
-def _record(message: Message) -> Record | None:
+def _record(message: Message, kafka: KafkaSettings) -> Record | None:
     """The message as a record, None for a passing client event; raises `KafkaException` when a new consumer is needed."""
     error = message.error()
     if error is None:
         return Record(message.partition() or 0, message.offset() or 0, message.value() or b"", message.timestamp()[1])
     if error.fatal() or error.code() == KafkaError._FATAL or error.code() in LOST_PLACE:  # noqa: SLF001 - the code has no public name
         raise KafkaException(error)
-    log.warning("kafka: %s", error)
+    log.warning("%s", explain(kafka, error))
     return None

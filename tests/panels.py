@@ -73,13 +73,13 @@ def _stamp(moment: datetime) -> str:
 
 
 def run(settings: Settings, query: Query) -> tuple[list[str], list[tuple]]:
-    """Columns and rows, over the protocol and with the text that Grafana uses."""
+    """Columns and rows, over the protocol, with the text and as the user that Grafana uses."""
     questdb = settings.questdb
     connection = psycopg2.connect(
         host="127.0.0.1",
         port=questdb.pg_port,
-        user=questdb.user,
-        password=questdb.password.get_secret_value(),
+        user=questdb.reader_user,
+        password=questdb.reader_password.get_secret_value(),
         dbname="qdb",
     )
     connection.autocommit = True

@@ -29,7 +29,7 @@ from btc_core.models.bundle import VolatilityModel, golden_rows, random_walk_mod
 from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.models.manifest import new_manifest
 from btc_core.names import BID_MODEL, VOLATILITY_MODEL
-from btc_core.stores import redis_rows
+from btc_core.stores import redis_connection, redis_rows
 from btc_core.stores.redis_rows import FeatureRow
 from tests.http_server import listening
 from tests.serving_world import GOOD_QUALITY
@@ -56,7 +56,7 @@ def write_features(settings: Settings, age_s: float = 0.0) -> FeatureRow:
     at_ns = now_ns() - round(age_s * NS_PER_S)
     values = [60_000.0 if name == "bid" else -14.0 for name in FEATURE_NAMES]
     row = FeatureRow("BTC/USD", at_ns, at_ns, 0, 1, 0, 0, FEATURE_VERSION, values)
-    client = redis_rows.connect(settings.redis)
+    client = redis_connection.connect(settings.redis)
     redis_rows.replace(
         client, {redis_rows.feature_key("BTC/USD"): redis_rows.feature_fields(row)}, settings.redis.ttl_s
     )
@@ -93,7 +93,7 @@ def write_forecast(
         sigma_bounds_bps=[[1.0, 2.0, 3.0, 7.0, 9.0, 12.0]] * 5,
         quality=quality,
     )
-    client = redis_rows.connect(settings.redis)
+    client = redis_connection.connect(settings.redis)
     redis_rows.replace(client, {redis_rows.forecast_key(symbol): redis_rows.forecast_fields(row)}, settings.redis.ttl_s)
     client.close()
     return row

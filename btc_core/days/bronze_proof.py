@@ -32,7 +32,7 @@ from btc_core.utc_day import day_ns
 if TYPE_CHECKING:
     from btc_core.days.replaced import Keep
     from btc_core.market.messages import Envelope
-    from btc_core.settings import KafkaSettings
+    from btc_core.service_settings import KafkaSettings
     from btc_core.stores.questdb import QuestDB
     from btc_core.stores.s3 import ObjectStore
     from btc_core.tables.form import Table

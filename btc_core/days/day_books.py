@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from btc_core.features.state import PackedEvent
     from btc_core.market.messages import Envelope
-    from btc_core.settings import KafkaSettings
+    from btc_core.service_settings import KafkaSettings
     from btc_core.stores.questdb import QuestDB
     from btc_core.stores.s3 import ObjectStore
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from btc_core.market.messages import Envelope
-    from btc_core.settings import KafkaSettings
+    from btc_core.service_settings import KafkaSettings
     from btc_core.stores.s3 import ObjectStore
 
 PART_TEXT_BYTES = 16 * 1024 * 1024

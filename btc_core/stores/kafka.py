@@ -1,161 +1,47 @@
-"""The Kafka log: its topics, how producers and consumers are set up, and reading it from end to end.
+"""The Kafka log: how producers and consumers are set up, and reading it from end to end.
 
 The topic `market.events` is the record of the market: everything else can be computed from it again.
-What does not belong here: what a message holds (`market.messages`), or what a worker does with it (`streaming`).
+What does not belong here: topics (`kafka_topics`), what a message holds (`market.messages`), or what a worker does with it (`streaming`).
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    NewTopic,
-)
 
 from btc_core.clock import NS_PER_MS, NS_PER_S, now_ns
-from btc_core.errors import BadFrame, ConfigError, ServiceError
+from btc_core.errors import BadFrame, ServiceError
 from btc_core.market.messages import Envelope, decode_envelope
-from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC, GAPS_TOPIC, TOPICS
-from btc_core.waiting import wait_until
+from btc_core.names import EVENTS_TOPIC
+from btc_core.stores.kafka_connection import admin_client, connection, translated_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from btc_core.settings import KafkaSettings, Settings
+    from confluent_kafka import KafkaError
+
+    from btc_core.service_settings import KafkaSettings
 
 ADMIN_TIMEOUT_S = 30.0
-SEGMENT_BYTES = 128 * 1024 * 1024
-"""Retention deletes whole segments, so smaller segments follow its limits more closely."""
-MIN_SEGMENT_BYTES = 1024 * 1024
-"""Kafka takes no smaller one."""
-SMALL_TOPICS = (GAPS_TOPIC, DEADLETTERS_TOPIC)
-"""They hold what went wrong, and so must not take the room of the others when much does."""
 MAX_QUEUED_MESSAGES = 400_000
 """Messages that a producer holds while Kafka is unreachable: half an hour at 200 messages a second."""
 MAX_QUEUED_KB = 262_144
 """The memory that these messages may take; enough for frames of twice the usual size."""
 
 
-def ensure_topics(settings: Settings, retention_bytes: int = 0) -> list[str]:
-    """Create the topics that are missing, and return their names.
-
-    Every topic gets the retention time of the settings. A partition of the topics that grow with the market keeps at most
-    `retention_bytes`, one of the others a tenth of it; 0 is no limit. Raises `ConfigError` when a topic exists with fewer
-    partitions than the settings say.
-    """
-    kafka = settings.kafka
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    try:
-        existing = admin.list_topics(timeout=ADMIN_TIMEOUT_S).topics
-        configs = {name: _topic_config(name, kafka, retention_bytes) for name in TOPICS}
-        missing = [NewTopic(name, kafka.partitions, 1, config=configs[name]) for name in TOPICS if name not in existing]
-        asked = [*(admin.create_topics(missing) if missing else {}).values()]
-        kept = [_changes(name, configs[name]) for name in TOPICS if name in existing]
-        asked += [*(admin.incremental_alter_configs(kept) if kept else {}).values()]
-        for future in asked:
-            future.result(ADMIN_TIMEOUT_S)
-    except KafkaException as error:
-        msg = f"Kafka at {kafka.bootstrap} did not create or configure the topics: {error}"
-        raise ServiceError(msg) from error
-    for name in TOPICS:
-        if name in existing and len(existing[name].partitions) < kafka.partitions:
-            msg = (
-                f"topic {name} has {len(existing[name].partitions)} partitions, BTC_KAFKA_PARTITIONS is "
-                f"{kafka.partitions}; symbols would move between partitions. Set it back, or start a new data directory"
-            )
-            raise ConfigError(msg)
-    created = [topic.topic for topic in missing]
-    if created:
-        _wait_for_leaders(kafka, created)
-    return created
-
-
-def missing_topics(kafka: KafkaSettings, names: Sequence[str], timeout_s: float) -> list[str]:
-    """The topics that do not exist; raises `ServiceError` when Kafka does not answer."""
-    with _translated_errors(kafka):
-        existing = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=timeout_s).topics
-    return [name for name in names if name not in existing]
-
-
-def topics_with_prefix(kafka: KafkaSettings, prefix: str, timeout_s: float) -> list[str]:
-    """The topics whose names begin with a prefix; raises `ServiceError` when Kafka does not answer."""
-    with _translated_errors(kafka):
-        existing = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=timeout_s).topics
-    return [name for name in existing if name.startswith(prefix)]
-
-
-def create_empty_topic(kafka: KafkaSettings, name: str) -> None:
-    """Create a topic of one partition; raises `ServiceError`, also when it exists."""
-    with _translated_errors(kafka):
-        admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-        admin.create_topics([NewTopic(name, 1, 1)])[name].result(ADMIN_TIMEOUT_S)
-
-
-def _topic_config(name: str, kafka: KafkaSettings, retention_bytes: int) -> dict[str, str]:
-    limit = retention_bytes if name not in SMALL_TOPICS else retention_bytes // 10
-    segment_bytes = min(SEGMENT_BYTES, max(MIN_SEGMENT_BYTES, limit // 8)) if limit else SEGMENT_BYTES
-    return {
-        "retention.ms": str(kafka.retention_hours * 3_600_000),
-        "retention.bytes": str(limit or -1),
-        "segment.bytes": str(segment_bytes),
-        "min.insync.replicas": "1",
-    }
-
-
-def _changes(name: str, config: dict[str, str]) -> ConfigResource:
-    """The request that gives a topic that exists this configuration."""
-    entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in config.items()]
-    return ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
-
-
-def _wait_for_leaders(kafka: KafkaSettings, topics: list[str]) -> None:
-    """Return when every partition answers: a partition that was just created may have no leader yet."""
-    with _reader(kafka, "topics-created") as reader:
-        for part in [TopicPartition(topic, number) for topic in topics for number in range(kafka.partitions)]:
-            if not wait_until(partial(_answers, reader, part), ADMIN_TIMEOUT_S, pause_s=0.05):
-                reader.get_watermark_offsets(
-                    part, timeout=ADMIN_TIMEOUT_S
-                )  # raises the error that it still answers with
-
-
-def _answers(reader: Consumer, part: TopicPartition) -> bool:
-    """Whether a partition has a leader that answers."""
-    try:
-        reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
-    except KafkaException:
-        return False
-    return True
-
-
-def _connection(kafka: KafkaSettings, client_id: str) -> dict[str, Any]:
-    """Settings that producers and consumers share. They retry an unreachable broker once a second, not twenty times."""
-    return {
-        "bootstrap.servers": kafka.bootstrap,
-        "client.id": client_id,
-        "socket.nagle.disable": True,  # a small request must not wait for the next one
-        "reconnect.backoff.ms": 1_000,
-        "reconnect.backoff.max.ms": 2_000,
-    }
-
-
 def producer(kafka: KafkaSettings, client_id: str, linger_ms: int = 0) -> Producer:
     """An idempotent producer that waits for all replicas; it collects messages for `linger_ms` before it sends them."""
     return Producer(
         {
-            **_connection(kafka, client_id),
+            **connection(kafka, client_id),
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": linger_ms,
-            "compression.type": "lz4",
+            "compression.type": kafka.compression,
             "queue.buffering.max.messages": MAX_QUEUED_MESSAGES,
             "queue.buffering.max.kbytes": MAX_QUEUED_KB,
             "message.max.bytes": 1_040_000,  # the broker's bound is 1,048,588 with the batch's own bytes
@@ -190,7 +76,7 @@ def consumer(
     further settings of the client, which win over those made here.
     """
     config: dict[str, Any] = {
-        **_connection(kafka, group),
+        **connection(kafka, group),
         **({"group.instance.id": member} if member else {}),
         "group.id": str(group),
         "session.timeout.ms": SESSION_TIMEOUT_MS,
@@ -201,6 +87,7 @@ def consumer(
         "fetch.min.bytes": 1 if eager else LAZY_FETCH_BYTES,
         "queued.max.messages.kbytes": 16_384,  # read-ahead: 50,000 frames, a second of work
         "partition.assignment.strategy": "range",
+        **({"client.rack": kafka.rack} if kafka.rack else {}),
         **options,
     }
     return Consumer(config)
@@ -224,7 +111,7 @@ def message_at(kafka: KafkaSettings, topic: str, partition: int, offset: int) ->
 
     Raises `ServiceError` when Kafka does not answer.
     """
-    with _reader(kafka, "message-at") as reader:
+    with reader_of(kafka, "message-at") as reader:
         part = TopicPartition(topic, partition, offset)
         low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
         if not low <= offset < high:
@@ -242,35 +129,24 @@ def log_id(kafka: KafkaSettings, topic: str) -> str:
 
     Raises `ServiceError` when Kafka does not answer.
     """
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-    with _translated_errors(kafka):
+    with admin_client(kafka) as admin:
         cluster = admin.list_topics(topic, timeout=ADMIN_TIMEOUT_S).cluster_id
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT_S)[topic]
         problem = described.exception(ADMIN_TIMEOUT_S)
-        if (
-            problem is not None
-        ):  # a topic that is being created has no description yet; the client sets no KafkaException
+        # A topic that is being created has no description yet; the client sets no KafkaException.
+        if problem is not None:
             msg = f"Kafka at {kafka.bootstrap} does not describe the topic {topic}: {problem}"
             raise ServiceError(msg)
         return f"{cluster}/{described.result().topic_id}"
 
 
 @contextmanager
-def _translated_errors(kafka: KafkaSettings) -> Iterator[None]:
-    """Turn the errors of Kafka's client in this block into `ServiceError`."""
-    try:
-        yield
-    except KafkaException as error:
-        msg = f"Kafka at {kafka.bootstrap} does not answer: {error}"
-        raise ServiceError(msg) from error
-
-
-@contextmanager
-def _reader(kafka: KafkaSettings, group: str) -> Iterator[Consumer]:
+def reader_of(kafka: KafkaSettings, group: str) -> Iterator[Consumer]:
     """A consumer for the duration of a block; Kafka's errors in the block become `ServiceError`."""
-    reader = consumer(kafka, group)
+    seen: list[KafkaError] = []
+    reader = consumer(kafka, group, options={"error_cb": seen.append})
     try:
-        with _translated_errors(kafka):
+        with translated_errors(kafka, reader, seen):
             yield reader
     finally:
         reader.close()
@@ -298,7 +174,7 @@ def first_group_behind(kafka: KafkaSettings, groups: tuple[str, ...], ts_ns: int
     Raises `ServiceError` when Kafka does not answer.
     """
     for group in groups:
-        with _reader(kafka, group) as reader:
+        with reader_of(kafka, group) as reader:
             for partition in range(kafka.partitions):
                 part = TopicPartition(EVENTS_TOPIC, partition)
                 needed = _offset_at(reader, part, ts_ns)
@@ -327,11 +203,11 @@ class TopicState(msgspec.Struct, frozen=True):
 def topic_state(kafka: KafkaSettings, topic: str, groups: tuple[str, ...]) -> TopicState:
     """The end of a topic and the lag of each group; raises `ServiceError`."""
     parts = [TopicPartition(topic, partition) for partition in range(kafka.partitions)]
-    with _reader(kafka, "topic-state") as reader:
+    with reader_of(kafka, "topic-state") as reader:
         ends = [reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)[1] for part in parts]
     lag = {}
     for group in groups:
-        with _reader(kafka, group) as reader:
+        with reader_of(kafka, group) as reader:
             found = reader.committed(parts, timeout=ADMIN_TIMEOUT_S)
             # the group may have committed messages that were written since the ends were read
             newest = [reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)[1] for part in parts]
@@ -344,10 +220,9 @@ def group_members(kafka: KafkaSettings, groups: tuple[str, ...]) -> dict[str, in
     """The number of members of each consumer group, as the broker counts them; raises `ServiceError`."""
     if not groups:
         return {}
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     plain = [str(group) for group in groups]  # the client takes two members of an enum for the same group
-    asked = admin.describe_consumer_groups(plain, request_timeout=ADMIN_TIMEOUT_S)
-    with _translated_errors(kafka):
+    with admin_client(kafka) as admin:
+        asked = admin.describe_consumer_groups(plain, request_timeout=ADMIN_TIMEOUT_S)
         return {group: len(found.result().members) for group, found in asked.items()}
 
 
@@ -358,7 +233,7 @@ def kept_since(kafka: KafkaSettings, ts_ns: int) -> bool:
     the retention time: Kafka empties a partition only by time. By size it deletes the oldest segments of one.
     """
     within_hours = ts_ns > now_ns() - kafka.retention_hours * 3_600 * NS_PER_S
-    with _reader(kafka, "kept-since") as reader:
+    with reader_of(kafka, "kept-since") as reader:
         for partition in range(kafka.partitions):
             part = TopicPartition(EVENTS_TOPIC, partition)
             low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
@@ -395,7 +270,7 @@ def offset_ranges(kafka: KafkaSettings, topic: str, begin_ns: int, end_ns: int) 
     messages of several producers are not in the order of their times, so a range holds some messages of later times, and
     messages of the time range may follow it. Raises `ServiceError` when Kafka does not answer.
     """
-    with _reader(kafka, "offset-ranges") as reader:
+    with reader_of(kafka, "offset-ranges") as reader:
         parts = [TopicPartition(topic, partition) for partition in range(kafka.partitions)]
         return [
             OffsetRange(part.partition, _offset_at(reader, part, begin_ns), _offset_at(reader, part, end_ns))
@@ -405,7 +280,7 @@ def offset_ranges(kafka: KafkaSettings, topic: str, begin_ns: int, end_ns: int) 
 
 def read_range(kafka: KafkaSettings, topic: str, chosen: OffsetRange) -> Iterator[tuple[bytes, int]]:
     """Yield the messages of a range of offsets as (value, offset); raises `ServiceError` when Kafka does not answer."""
-    with _reader(kafka, "read-range") as reader:
+    with reader_of(kafka, "read-range") as reader:
         yield from _messages(reader, topic, chosen)
 
 
@@ -421,7 +296,7 @@ def read_topic(
     `begin_ns` and `end_ns` bound the receive time; `partitions` are all by default. Raises `ServiceError` when Kafka does
     not answer.
     """
-    with _reader(kafka, "read-topic") as reader:
+    with reader_of(kafka, "read-topic") as reader:
         for partition in range(kafka.partitions) if partitions is None else partitions:
             part = TopicPartition(topic, partition)
             low, high = reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)

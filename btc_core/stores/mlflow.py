@@ -21,7 +21,8 @@ from btc_core.stores.s3 import ObjectStore
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from btc_core.settings import MlflowSettings, StoreSettings
+    from btc_core.service_settings import StoreSettings
+    from btc_core.settings import MlflowSettings
 
 TIMEOUT_S = 10.0
 """For one request; an answer takes milliseconds. A process that looks for new champions waits at most this long."""
@@ -144,7 +145,7 @@ class MlflowClient:
             with self._bucket(parts.netloc) as bucket:
                 data = bucket.get(parts.path.lstrip("/"))
             if data is None:
-                msg = f"the object store at {self._store.endpoint_url} has no {uri}"
+                msg = f"the object store at {self._store.place} has no {uri}"
                 raise StoreError(msg)
             return data
         response = self._send("GET", _proxy_path(uri))

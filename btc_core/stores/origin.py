@@ -90,7 +90,7 @@ def _stores(settings: Settings, names: Iterable[str]) -> list[Store]:
 
 
 def _log(settings: Settings) -> list[Store]:
-    from btc_core.stores.kafka import create_empty_topic, topics_with_prefix  # noqa: PLC0415 - the API needs no Kafka client
+    from btc_core.stores.kafka_topics import create_empty_topic, topics_with_prefix  # noqa: PLC0415 - the API needs no Kafka client
 
     def read() -> str:
         found = topics_with_prefix(settings.kafka, TOPIC_PREFIX, TIMEOUT_S)
@@ -135,7 +135,7 @@ def _buckets(settings: Settings) -> list[Store]:
         with ObjectStore(settings.store, bucket, TIMEOUT_S, TIMEOUT_S) as store:
             store.put(OBJECT_KEY, origin.encode())
 
-    where = settings.store.endpoint_url
+    where = settings.store.place
     return [
         Store(f"bucket {bucket} at {where}", f"the object {OBJECT_KEY}", partial(read, bucket), partial(write, bucket))
         for bucket in (settings.store.lake_bucket, settings.store.mlflow_bucket)
@@ -145,7 +145,7 @@ def _buckets(settings: Settings) -> list[Store]:
 def _newest_rows(settings: Settings) -> list[Store]:
     import redis  # noqa: PLC0415 - ingest and repair need no Redis
 
-    from btc_core.stores.redis_rows import connect  # noqa: PLC0415 - ingest and repair need no Redis
+    from btc_core.stores.redis_connection import connect, explain  # noqa: PLC0415 - ingest and repair need no Redis
 
     where = settings.redis.url
 
@@ -154,8 +154,7 @@ def _newest_rows(settings: Settings) -> list[Store]:
             with connect(settings.redis, TIMEOUT_S) as client:
                 return action(client)
         except redis.RedisError as error:
-            msg = f"Redis at {where} does not answer: {type(error).__name__}: {error}"
-            raise ServiceError(msg) from error
+            raise ServiceError(explain(settings.redis, error)) from error
 
     def read() -> str:
         return (call(lambda client: client.get(REDIS_KEY)) or b"").decode()

@@ -17,12 +17,13 @@ from questdb import QuestDBErrorCode, Sender
 
 from btc_core import metrics
 from btc_core.errors import QuestDBError, RowsRefused, ServiceError
+from btc_core.stores.questdb_connection import explain_refusal, explain_silence, http_client, sender_conf
 from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from btc_core.settings import QuestdbSettings
+    from btc_core.service_settings import QuestdbSettings
     from btc_core.tables.form import Table
 
 TIMEOUT_S = 60.0
@@ -34,8 +35,6 @@ _VALUE_ERRORS = {QuestDBErrorCode.BadDataFrame, QuestDBErrorCode.InvalidTimestam
 """The client cannot encode a value, such as a time before 1970."""
 _SERVER_REFUSAL = '"code":"invalid"'
 """QuestDB cannot store a value in its column; other answers, such as a full disk, have other codes."""
-_PORTS = {"http": 80, "https": 443}
-"""Ports for an address that names none."""
 
 
 class QuestDB:
@@ -43,8 +42,7 @@ class QuestDB:
 
     def __init__(self, settings: QuestdbSettings, timeout_s: float = TIMEOUT_S) -> None:
         self.settings = settings
-        auth = (settings.user, settings.password.get_secret_value())
-        self._http = httpx.Client(base_url=settings.http_url, auth=auth if auth[1] else None, timeout=timeout_s)
+        self._http = http_client(settings, timeout_s)
         self._sender: Sender | None = None
 
     def __enter__(self) -> Self:
@@ -103,12 +101,7 @@ class QuestDB:
 
     def _open_sender(self) -> Sender:
         if self._sender is None:
-            address = httpx.URL(self.settings.http_url)
-            password = self.settings.password.get_secret_value()
-            auth = f"username={self.settings.user};password={password};" if password else ""
-            port = address.port or _PORTS[address.scheme]
-            conf = f"{address.scheme}::addr={address.host}:{port};{auth}auto_flush=off;retry_timeout=0;"
-            self._sender = Sender.from_conf(conf)
+            self._sender = Sender.from_conf(sender_conf(self.settings))
             self._sender.establish()  # type: ignore[no-untyped-call]
         return self._sender
 
@@ -121,9 +114,11 @@ class QuestDB:
         try:
             response = self._http.get(path, params=params)
         except httpx.HTTPError as error:
-            msg = f"QuestDB at {self.settings.http_url} does not answer: {error!r}"
-            raise ServiceError(msg) from error
+            raise ServiceError(explain_silence(self.settings, error)) from error
         if response.status_code != httpx.codes.OK:
+            refusal = explain_refusal(self.settings, response.status_code)
+            if refusal:
+                raise QuestDBError(refusal)
             try:
                 words = response.json().get("error", response.text)
             except ValueError:

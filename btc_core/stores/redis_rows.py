@@ -21,8 +21,6 @@ from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from btc_core.settings import RedisSettings
-
 _PATH_FIELDS = {
     name: tuple(template.format(horizon) for horizon in HORIZONS_MIN)
     for name, template in {
@@ -36,8 +34,6 @@ _BOUND_FIELDS = {
     for name, template in {"bid_bounds_usd": "bid_{}m_q{}_usd", "sigma_bounds_bps": "sigma_{}m_q{}_bps"}.items()
 }
 """The fields of a Redis hash for each field of `ForecastRow`."""
-
-SOCKET_TIMEOUT_S = 5.0
 
 
 class FeatureRow(FeatureId, frozen=True):
@@ -106,13 +102,6 @@ def update_channel(key: str) -> str:
     """The channel that announces a new row: `feature_update:BTCUSD` for the key `feature:BTCUSD`."""
     kind, _, name = key.partition(":")
     return f"{kind}_update:{name}"
-
-
-def connect(settings: RedisSettings, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
-    """A client that connects at its first command."""
-    return redis.Redis.from_url(
-        settings.url, password=settings.password.get_secret_value() or None, socket_timeout=timeout_s
-    )
 
 
 def replace(client: Any, rows: Mapping[str, dict[str, Any]], ttl_s: int) -> None:

@@ -7,23 +7,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    SSLError,
+)
 
 from btc_core.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from btc_core.settings import StoreSettings
+    from btc_core.service_settings import StoreSettings
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 60.0
 """The longest silence within an answer."""
 RETRIES = 2
 PIECE_BYTES = 1_000_000
-REGION = "us-east-1"
-"""Signatures need a region; stores other than Amazon's accept any."""
 MISSING = frozenset({"NoSuchKey", "404"})
+_WRONG_KEY = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"})
+_NO_RIGHT = frozenset({"AccessDenied", "403", "AllAccessDisabled"})
 
 
 def s3_client(
@@ -32,27 +40,70 @@ def s3_client(
     read_timeout_s: float = READ_TIMEOUT_S,
     retries: int = RETRIES,
 ) -> Any:
-    """A new boto3 client of the object store. Close it after use.
-
-    It addresses buckets by path, because the names of self-hosted stores have no subdomain for each bucket.
-    """
+    """A new boto3 client of the object store. Close it after use."""
     # Importing boto3 takes 0.1 s and 10 MB. The workers and the API need it only when MLflow keeps artifacts on S3.
     import boto3  # noqa: PLC0415 - slow to import
     from botocore.config import Config  # noqa: PLC0415 - 30 of these 100 ms
 
-    return boto3.client(
+    # Without an access key, boto3 looks for credentials itself: in its files, at the machine, at the pod.
+    keys = {
+        "aws_access_key_id": settings.access_key,
+        "aws_secret_access_key": settings.secret_key.get_secret_value(),
+    }
+    try:
+        session = boto3.session.Session(profile_name=settings.profile) if settings.profile else boto3
+    except BotoCoreError as error:
+        raise StoreError(explain(settings, error)) from error
+    return session.client(
         "s3",
-        endpoint_url=settings.endpoint_url,
-        aws_access_key_id=settings.access_key,
-        aws_secret_access_key=settings.secret_key.get_secret_value(),
-        region_name=REGION,
+        endpoint_url=settings.endpoint_url or None,
+        region_name=settings.region,
+        verify=settings.ca_file or None,
         config=Config(
-            s3={"addressing_style": "path"},
+            s3={"addressing_style": settings.addressing},
             connect_timeout=connect_timeout_s,
             read_timeout=read_timeout_s,
             retries={"max_attempts": retries},
         ),
+        **(keys if settings.access_key else {}),
     )
+
+
+def encryption_arguments(settings: StoreSettings) -> dict[str, str]:
+    """The arguments of a write that ask for encryption by the server."""
+    given = {"ServerSideEncryption": settings.encryption, "SSEKMSKeyId": settings.kms_key}
+    return {name: value for name, value in given.items() if value}
+
+
+def explain(settings: StoreSettings, error: BotoCoreError | ClientError) -> str:
+    """What went wrong, for people, without secrets."""
+    where = f"the object store at {settings.place}"
+    if isinstance(error, ClientError):
+        code = error.response.get("Error", {}).get("Code")
+        key = (
+            f"the access key {settings.access_key!r}"
+            if settings.access_key
+            else "the credentials that AWS's search found"
+        )
+        if code in _WRONG_KEY:
+            return f"{where} refuses {key} or its secret (BTC_STORE_ACCESS_KEY, BTC_STORE_SECRET_KEY): {error}"
+        if code in _NO_RIGHT:
+            return f"{where} gives {key} no right: {error}. docs/how-to/managed-services.md lists the rights that are needed"
+        return f"{where} refuses: {error}"
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | CredentialRetrievalError):
+        return (
+            f"there are no credentials for {where} ({error}): set BTC_STORE_ACCESS_KEY and BTC_STORE_SECRET_KEY, or "
+            "BTC_STORE_PROFILE, or give the machine or the pod a role"
+        )
+    if isinstance(error, SSLError):
+        authority = (
+            f"the authority in {settings.ca_file}" if settings.ca_file else "an authority that this machine knows"
+        )
+        return (
+            f"the encrypted connection to {where} failed; its certificate must come from {authority} (BTC_STORE_CA_FILE) "
+            f"and name the host: {error}"
+        )
+    return f"{where} does not answer: {error}"
 
 
 class ObjectStore:
@@ -66,7 +117,7 @@ class ObjectStore:
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> None:
         self.bucket = bucket or settings.lake_bucket
-        self._url = settings.endpoint_url
+        self._settings = settings
         self._client = s3_client(settings, connect_timeout_s, read_timeout_s)
 
     def __enter__(self) -> Self:
@@ -85,7 +136,7 @@ class ObjectStore:
 
     def put(self, key: str, body: bytes) -> None:
         """Write a whole object; raises `StoreError`."""
-        self._request("put_object", key, Key=key, Body=body)
+        self._request("put_object", key, Key=key, Body=body, **encryption_arguments(self._settings))
 
     def get(self, key: str) -> bytes | None:
         """The bytes of an object, or None if it does not exist; raises `StoreError`."""
@@ -100,7 +151,9 @@ class ObjectStore:
         try:
             yield from answer["Body"].iter_chunks(PIECE_BYTES)
         except BotoCoreError as error:
-            raise StoreError(f"the object store at {self._url} broke off {self.uri(key)}: {error}") from error
+            raise StoreError(
+                f"the object store at {self._settings.place} broke off {self.uri(key)}: {error}"
+            ) from error
 
     def delete(self, key: str) -> None:
         """Remove an object, if it exists; raises `StoreError`."""
@@ -124,6 +177,6 @@ class ObjectStore:
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") in MISSING and action != "put_object":
                 return None
-            raise StoreError(f"the object store refused {action} of {self.uri(key)}: {error}") from error
+            raise StoreError(f"{action} of {self.uri(key)} failed: {explain(self._settings, error)}") from error
         except BotoCoreError as error:
-            raise StoreError(f"the object store at {self._url} does not answer: {error}") from error
+            raise StoreError(explain(self._settings, error)) from error

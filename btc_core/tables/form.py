@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from btc_core.settings import QuestdbSettings
+    from btc_core.service_settings import QuestdbSettings
 
 Layer = Literal["bronze", "silver", "gold"]
 ColumnType = Literal["TIMESTAMP_NS", "SYMBOL", "DOUBLE", "LONG", "INT", "BOOLEAN", "VARCHAR"]

@@ -14,7 +14,8 @@ secret() { # its name, and the sed expression that makes its lines of those of t
 }
 
 secret btc '/^BTC_\w+_(USER|PASSWORD|ACCESS_KEY|SECRET_KEY|TOKEN|FIRST_DAY|URLS)=/p'
-secret questdb 's/^BTC_QUESTDB_(USER|PASSWORD)=(.*)/QDB_HTTP_\1=\2\nQDB_PG_\1=\2/p'
+secret questdb 's/^BTC_QUESTDB_(USER|PASSWORD)=(.*)/QDB_HTTP_\1=\2\nQDB_PG_\1=\2/p
+s/^BTC_QUESTDB_READER_PASSWORD=(.*)/QDB_PG_READONLY_USER_ENABLED=true\nQDB_PG_READONLY_USER=reader\nQDB_PG_READONLY_PASSWORD=\1/p'
 secret redis 's/^BTC_REDIS_PASSWORD=/default=/p'
 secret grafana '1s/.*/admin-user=btc/p; s/^BTC_GRAFANA_PASSWORD=/admin-password=/p'
 secret dagster-postgres 's/^BTC_POSTGRES_PASSWORD=/postgresql-password=/p'

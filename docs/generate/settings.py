@@ -28,6 +28,8 @@ BTC_STREAM_TABLE_FLUSH_MS=200     # a line of var/live/stack.env; `btc restart f
 Every process reads its settings once, when it starts. It reads them from its environment and from the file that
 `BTC_ENV_FILE` names; the environment takes precedence. A stack keeps its settings in the file `stack.env` of its data
 directory. If a value is malformed, the process exits with a message that names the variable.
+
+Each secret can also be in a file: `BTC_KAFKA_PASSWORD_FILE=/run/secrets/kafka` in place of `BTC_KAFKA_PASSWORD=…`.
 """
 
 

@@ -1,21 +1,22 @@
 """Kafka: the log, one node in KRaft mode.
 
-It binds loopback only and has neither encryption nor passwords: every account on this machine can reach it.
+It binds loopback only and does not encrypt. Without a password in the settings, every account on this machine can read and
+write the log; with one, neither its port nor that of its controller accepts a client without the password.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
-
-from btc_core.errors import ServiceError
+from btc_core.errors import ServiceError, StackError
 from btc_core.stores.disk import GB, free_bytes
+from btc_core.stores.kafka_connection import admin_client
 from stack.component import Component, Context
 from stack.disk_guard import ROOM
+from stack.files import write_secret
 from stack.jars import jars
 from stack.java import java, java_command
 from stack.kafka_retention import retention_bytes
@@ -26,12 +27,14 @@ from stack.setup_command import run_setup
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from btc_core.service_settings import KafkaSettings
     from btc_core.settings import DiskSettings
     from stack.layout import Durability
 
 HEAP_MB = 384
 """Kafka serves from the page cache; the heap holds requests in flight, 180 MB under our load."""
 TIMEOUT_S = 3.0
+SIMPLE_PASSWORD = re.compile(r"[A-Za-z0-9_-]+")
 NODE_ID = 1
 CLUSTER_ID = "YnRjLWZvcmVjYXN0LTAwMQ"
 """Any 16 bytes in base64; with one node it distinguishes nothing."""
@@ -48,18 +51,16 @@ def component(context: Context) -> Component:
 
     def before_start() -> None:
         (home / "tmp").mkdir(parents=True, exist_ok=True)
-        properties.write_text(_properties(home, port, controller_port, settings.kafka.partitions, context.durability))
+        write_secret(properties, _properties(home, port, controller_port, settings.kafka, context.durability))
         if not (home / "data" / "meta.properties").exists():
             _format(classpath, properties)
 
     def check() -> None:
-        quiet: dict[str, str | int | float | bool] = {"bootstrap.servers": settings.kafka.bootstrap, "log_level": 0}
         try:
-            AdminClient(quiet).list_topics(timeout=TIMEOUT_S)
-        except KafkaException as error:
-            held = _held_back(settings.disk)
-            msg = held or f"Kafka has not answered within {TIMEOUT_S:g} s at {settings.kafka.bootstrap}: {error}"
-            raise ServiceError(msg) from error
+            with admin_client(settings.kafka, log_level=0) as client:
+                client.list_topics(timeout=TIMEOUT_S)
+        except ServiceError as error:
+            raise ServiceError(_held_back(settings.disk) or str(error)) from error
 
     return Component(
         name="kafka",
@@ -109,21 +110,53 @@ def _check_partitions(data: Path) -> None:
         raise ServiceError(msg)
 
 
-def _properties(home: Path, port: int, controller_port: int, partitions: int, durability: Durability) -> str:
+def _properties(home: Path, port: int, controller_port: int, kafka: KafkaSettings, durability: Durability) -> str:
+    protocol = "SASL_PLAINTEXT" if kafka.authenticated else "PLAINTEXT"
     values = {
         "process.roles": "broker,controller",
         "node.id": NODE_ID,
         "controller.quorum.voters": f"{NODE_ID}@{HOST}:{controller_port}",
-        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        "listeners": f"{protocol}://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"{protocol}://{HOST}:{port}",
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "inter.broker.listener.name": "PLAINTEXT",
+        "listener.security.protocol.map": f"{protocol}:{protocol},CONTROLLER:{protocol}",
+        "inter.broker.listener.name": protocol,
         "log.dirs": home / "data",
-        "num.partitions": partitions,
+        "num.partitions": kafka.partitions,
+        **_authentication(kafka),
         **broker_settings(durability),
     }
     return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def _authentication(kafka: KafkaSettings) -> dict[str, str]:
+    """The user and the password of the broker and of its controller; raises `StackError` for what it does not offer."""
+    if kafka.security == "plaintext":
+        return {}
+    if (kafka.security, kafka.mechanism) != ("sasl_plaintext", "PLAIN"):
+        msg = (
+            "the broker of the native stack has no TLS and no SCRAM: set BTC_KAFKA_SECURITY to plaintext, or to "
+            "sasl_plaintext with BTC_KAFKA_MECHANISM=PLAIN"
+        )
+        raise StackError(msg)
+    password = kafka.password.get_secret_value()
+    if not kafka.user.isalnum() or not SIMPLE_PASSWORD.fullmatch(password):
+        msg = (
+            "BTC_KAFKA_USER may have letters and digits only, and BTC_KAFKA_PASSWORD also - and _, because the broker's "
+            "configuration does not quote other characters"
+        )
+        raise StackError(msg)
+    login = (
+        f'org.apache.kafka.common.security.plain.PlainLoginModule required username="{kafka.user}" '
+        f'password="{password}" user_{kafka.user}="{password}";'
+    )
+    return {
+        "sasl.enabled.mechanisms": "PLAIN",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "sasl.mechanism.controller.protocol": "PLAIN",
+        "listener.name.sasl_plaintext.plain.sasl.jaas.config": login,
+        "listener.name.controller.plain.sasl.jaas.config": login,
+    }
 
 
 def broker_settings(durability: Durability) -> dict[str, str | int]:

@@ -6,14 +6,18 @@ Clients reach artifacts through it, so they need no keys of the object store.
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
+from btc_core.stores.s3 import encryption_arguments
 from stack.component import Component, Context
 from stack.health_checks import http_check
 from stack.ports import HOST, port_of
+from stack.postgres_connection import tls_environment
 
 if TYPE_CHECKING:
+    from btc_core.service_settings import StoreSettings
     from btc_core.settings import Settings
 
 
@@ -52,11 +56,8 @@ def _environment(settings: Settings) -> dict[str, str]:
             f"postgresql+psycopg2://{postgres.user}@{postgres.host}:{postgres.port}/{postgres.mlflow_db}"
         ),
         "PGPASSWORD": postgres.password.get_secret_value(),
-        "MLFLOW_S3_ENDPOINT_URL": settings.store.endpoint_url,
-        "AWS_ACCESS_KEY_ID": settings.store.access_key,
-        "AWS_SECRET_ACCESS_KEY": settings.store.secret_key.get_secret_value(),
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
+        **tls_environment(postgres),
+        **_store_environment(settings.store),
         # Its job runner evaluates language models; it would start five more processes.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -64,4 +65,25 @@ def _environment(settings: Settings) -> dict[str, str]:
         # There is one writer at a time; the default pool keeps five connections per worker.
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "2",
         "GIT_PYTHON_REFRESH": "quiet",
+    }
+
+
+def _store_environment(store: StoreSettings) -> dict[str, str]:
+    """How MLflow reaches the object store: the settings of ours, in its own variables and in those of boto3."""
+    keys = {
+        "AWS_ACCESS_KEY_ID": store.access_key,
+        "AWS_SECRET_ACCESS_KEY": store.secret_key.get_secret_value(),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    optional = {
+        "MLFLOW_S3_ENDPOINT_URL": store.endpoint_url,
+        "AWS_PROFILE": store.profile,
+        "AWS_CA_BUNDLE": store.ca_file,
+        "MLFLOW_S3_UPLOAD_EXTRA_ARGS": json.dumps(encryption) if (encryption := encryption_arguments(store)) else "",
+    }
+    return {
+        "AWS_DEFAULT_REGION": store.region,
+        "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": store.addressing,
+        **(keys if store.access_key else {}),
+        **{name: value for name, value in optional.items() if value},
     }

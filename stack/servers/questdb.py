@@ -20,6 +20,7 @@ from stack.prepare import tables
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from btc_core.service_settings import QuestdbSettings
     from stack.layout import Durability
 
 HEAP_MB = 384
@@ -64,7 +65,7 @@ def component(context: Context) -> Component:
             *("-m", "io.questdb/io.questdb.ServerMain"),
             *("-d", str(home)),
         ),
-        env=_location(settings.user, password, port, settings.pg_port) | server_settings(context.durability),
+        env=_location(settings, port) | server_settings(context.durability),
         ports=(port, settings.pg_port),
         url=settings.http_url,
         check=http_check(f"{settings.http_url}/exec", "QuestDB", params={"query": "select 1"}, auth=auth),
@@ -85,15 +86,22 @@ def _prepare(home: Path) -> None:
         version.unlink()
 
 
-def _location(user: str, password: str, port: int, pg_port: int) -> dict[str, str]:
-    """Where it listens, and its password. QuestDB reads `a.b` of its server.conf from `QDB_A_B`."""
+def _location(settings: QuestdbSettings, port: int) -> dict[str, str]:
+    """Where it listens, and its passwords. QuestDB reads `a.b` of its server.conf from `QDB_A_B`."""
+    password, reader_password = settings.password.get_secret_value(), settings.reader_password.get_secret_value()
+    reader = {
+        "QDB_PG_READONLY_USER_ENABLED": "true",
+        "QDB_PG_READONLY_USER": settings.reader_user,
+        "QDB_PG_READONLY_PASSWORD": reader_password,
+    }
     return {
         "QDB_HTTP_BIND_TO": f"{HOST}:{port}",
-        "QDB_HTTP_USER": user,
+        "QDB_HTTP_USER": settings.user,
         "QDB_HTTP_PASSWORD": password,
-        "QDB_PG_NET_BIND_TO": f"{HOST}:{pg_port}",
-        "QDB_PG_USER": user,
+        "QDB_PG_NET_BIND_TO": f"{HOST}:{settings.pg_port}",
+        "QDB_PG_USER": settings.user,
         "QDB_PG_PASSWORD": password,
+        **(reader if reader_password else {}),
     }
 
 

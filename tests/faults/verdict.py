@@ -16,7 +16,8 @@ from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.features.engine import FeatureEngine, run
 from btc_core.stores.kafka import read_all
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis_rows import connect, read_features
+from btc_core.stores.redis_connection import connect
+from btc_core.stores.redis_rows import read_features
 
 if TYPE_CHECKING:
     from btc_core.features.engine import Rows

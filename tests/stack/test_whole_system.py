@@ -18,7 +18,8 @@ import pytest
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.stores.dagster import run_status
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis_rows import connect, read_features, read_forecast
+from btc_core.stores.redis_connection import connect
+from btc_core.stores.redis_rows import read_features, read_forecast
 from stack.ports import free_ports
 from stack.runtime import Stack
 from tests import panels, waiting

@@ -10,8 +10,10 @@ import pytest
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, PREDICTIONS_TOPIC
-from btc_core.stores.kafka import consumer, ensure_topics, group_members
-from btc_core.stores.redis_rows import FeatureRow, connect, feature_fields, feature_key, replace
+from btc_core.stores.kafka import consumer, group_members
+from btc_core.stores.kafka_topics import ensure_topics
+from btc_core.stores.redis_connection import connect
+from btc_core.stores.redis_rows import FeatureRow, feature_fields, feature_key, replace
 from streaming.publisher import Publisher
 from tests.waiting import wait_for
 

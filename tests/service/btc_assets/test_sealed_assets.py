@@ -18,7 +18,7 @@ from btc_core.days import lake
 from btc_core.days.silver_proof import prove
 from btc_core.days.stored_days import read_day
 from btc_core.settings import settings as process_settings
-from btc_core.stores.kafka import ensure_topics
+from btc_core.stores.kafka_topics import ensure_topics
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.arrow import arrow_schema, digest

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.stores import redis_rows
+from btc_core.stores import redis_connection, redis_rows
 from tests.serving_process import (
     START_S,
     TOKEN,
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.service
 @pytest.fixture
 def settings(servers: Callable[..., Settings]) -> Settings:
     found = servers("valkey")
-    client = redis_rows.connect(found.redis)
+    client = redis_connection.connect(found.redis)
     client.delete(redis_rows.feature_key("BTC/USD"), redis_rows.forecast_key("BTC/USD"))
     client.close()
     return found
@@ -103,7 +103,7 @@ def test_old_rows_are_refused_with_503_and_their_age(api: Api, settings: Setting
 
 
 def test_a_row_that_cannot_be_read_is_503_and_not_500(api: Api, settings: Settings) -> None:
-    client = redis_rows.connect(settings.redis)
+    client = redis_connection.connect(settings.redis)
     client.hset(redis_rows.forecast_key("BTC/USD"), mapping={"symbol": "BTC/USD", "ts_event_ns": "soon"})
     client.close()
     response = api.client.get("/predict_bid")

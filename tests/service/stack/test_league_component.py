@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from btc_core.league.folder import read_builtin, remove, store
 from btc_core.league.states import read_states
-from btc_core.stores.redis_rows import connect
+from btc_core.stores.redis_connection import connect
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:

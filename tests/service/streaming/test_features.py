@@ -13,7 +13,8 @@ from btc_core.market.messages import DeadLetter, Envelope
 from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
 from btc_core.stores.kafka import read_topic
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis_rows import connect, feature_key, read_features, update_channel
+from btc_core.stores.redis_connection import connect
+from btc_core.stores.redis_rows import feature_key, read_features, update_channel
 from streaming import bronze, features
 from streaming.publisher import Publisher
 from tests.service.workers import (

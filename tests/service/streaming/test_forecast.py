@@ -21,7 +21,8 @@ from btc_core.names import BID, FEATURES_TOPIC, PREDICTIONS_TOPIC, VOLATILITY, V
 from btc_core.registry.champions import Champions
 from btc_core.stores.kafka import read_topic
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis_rows import connect, read_forecast
+from btc_core.stores.redis_connection import connect
+from btc_core.stores.redis_rows import read_forecast
 from streaming import features
 from streaming.forecast import SPEC, ForecastHandler
 from streaming.handler import Record

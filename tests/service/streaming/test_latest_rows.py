@@ -12,7 +12,7 @@ import pytest
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, now_ns
-from btc_core.stores.redis_rows import connect
+from btc_core.stores.redis_connection import connect
 from streaming import features
 from streaming.latest_rows import DEADLINE_S, LatestRows
 from tests.service.workers import Running, market, publish, unique

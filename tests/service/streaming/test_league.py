@@ -22,7 +22,7 @@ from btc_core.market.messages import FeatureMessage
 from btc_core.names import FEATURES_TOPIC
 from btc_core.settings import LeagueSettings, UserSettings
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis_rows import connect
+from btc_core.stores.redis_connection import connect
 from streaming import league
 from streaming.forecast import SPEC, ForecastHandler
 from streaming.publisher import Publisher

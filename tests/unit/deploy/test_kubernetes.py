@@ -19,7 +19,7 @@ import yaml
 from dotenv import dotenv_values
 
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, TOPICS
-from btc_core.settings import KafkaSettings
+from btc_core.service_settings import KafkaSettings
 from stack.layout import Layout
 from stack.servers import programs
 from streaming import bronze, features, forecast
@@ -217,7 +217,8 @@ def _made_secrets(tmp_path: Path) -> dict[str, set[str]]:
 
 def test_charts_find_the_secrets_and_files_they_name(tmp_path: Path) -> None:
     made = _made_secrets(tmp_path)
-    assert {"QDB_HTTP_USER", "QDB_HTTP_PASSWORD", "QDB_PG_USER", "QDB_PG_PASSWORD"} == made["questdb"]
+    users = {f"QDB_{kind}_{part}" for kind in ("HTTP", "PG", "PG_READONLY") for part in ("USER", "PASSWORD")}
+    assert users | {"QDB_PG_READONLY_USER_ENABLED"} == made["questdb"]
     assert "default" in made[values("redis")["auth"]["usersExistingSecret"]]
     assert {"admin-user", "admin-password"} == made[values("grafana")["admin"]["existingSecret"]]
     assert "postgresql-password" in made[values("dagster")["global"]["postgresqlSecretName"]]

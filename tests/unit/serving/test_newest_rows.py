@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from btc_core.errors import ServiceError
-from btc_core.settings import RedisSettings
+from btc_core.service_settings import RedisSettings
 from btc_core.stores import redis_rows
 from serving.newest_rows import REUSE_S, RedisRows
 

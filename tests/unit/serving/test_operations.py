@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from btc_core import metrics
 from btc_core.clock import NS_PER_S
 from btc_core.exchange_settings import ExchangeSettings
-from btc_core.settings import MetricsSettings, QuestdbSettings, Settings, StoreSettings
+from btc_core.service_settings import QuestdbSettings, StoreSettings
+from btc_core.settings import MetricsSettings, Settings
 from deploy.grafana.panels import ALERTS, TABLE_ALERTS
 from serving import worker_metrics
 from serving.alert_rules import RULES

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from btc_core.settings import DiskSettings, QuestdbSettings, Settings
+from btc_core.service_settings import QuestdbSettings
+from btc_core.settings import DiskSettings, Settings
 from btc_core.stores import disk
 from serving import storage_problems
 from serving.storage_problems import StorageProblems

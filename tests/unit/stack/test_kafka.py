@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from btc_core.errors import StackError
+from btc_core.service_settings import KafkaSettings
 from btc_core.settings import DiskSettings
 from stack.health_checks import problem_of
 from stack.servers import kafka
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize(("mode", "flushes"), [("page-cache", False), ("fsync", True)])
 def test_an_append_waits_for_the_disk_only_with_fsync(tmp_path: Path, mode: Durability, *, flushes: bool) -> None:
-    lines = _properties(tmp_path, 9092, 9093, 4, mode).splitlines()
+    lines = _properties(tmp_path, 9092, 9093, KafkaSettings(), mode).splitlines()
     assert ("log.flush.interval.messages=1" in lines) == flushes
 
 
@@ -38,3 +40,18 @@ def test_a_kafka_that_waits_for_room_says_so(monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.setattr(kafka, "free_bytes", lambda _path: 600_000_000)
     assert not _held_back(disk)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"security": "sasl_ssl"}, "has no TLS and no SCRAM"),
+        ({"mechanism": "SCRAM-SHA-256"}, "has no TLS and no SCRAM"),
+        ({"password": 'a"b'}, "letters and digits"),
+        ({"user": "a b"}, "letters and digits"),
+    ],
+)
+def test_a_broker_that_the_stack_cannot_start_is_refused(tmp_path: Path, changes: dict[str, str], words: str) -> None:
+    values = {"security": "sasl_plaintext", "mechanism": "PLAIN", "user": "btc", "password": "word"}
+    with pytest.raises(StackError, match=words):
+        _properties(tmp_path, 9092, 9093, KafkaSettings.model_validate(values | changes), "page-cache")

@@ -23,7 +23,7 @@ def test_every_secret_is_random_and_none_is_empty(layout: Layout, tmp_path: Path
     other = Layout(tmp_path / "other")
     other.create("sim")
     names = [name for name in layout.values() if name.endswith(("PASSWORD", "SECRET_KEY", "TOKEN"))]
-    assert len(names) == 6
+    assert len(names) == 7
     values = [values[name] for values in (layout.values(), other.values()) for name in names]
     assert len(set(values)) == len(values)
     assert min(map(len, values)) >= 32

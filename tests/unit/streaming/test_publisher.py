@@ -14,7 +14,8 @@ import btc_core.stores.kafka
 from btc_core.errors import BtcError, ServiceError
 from btc_core.market.frames import TickerFrame, TradeFrame, decode
 from btc_core.market.messages import Envelope, decode_envelope
-from btc_core.settings import KafkaSettings, Settings
+from btc_core.service_settings import KafkaSettings
+from btc_core.settings import Settings
 from streaming.conflation import FULL_MESSAGES, ConflatingPublisher
 from streaming.ingest import Ingest
 from streaming.publisher import Publisher
@@ -120,6 +121,43 @@ def test_a_worker_waits_for_room_in_the_queue(monkeypatch: pytest.MonkeyPatch) -
     for value in (b"1", b"2", b"3"):
         publisher.publish("topic", "key", value, 0)
     assert not publisher.full
+    publisher.flush()
+    assert producer.sent == [b"1", b"2", b"3"]
+
+
+class Refused:
+    """A message that Kafka has refused."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def topic(self) -> str:
+        return "topic"
+
+    def key(self) -> bytes:
+        return b"key"
+
+    def value(self) -> bytes:
+        return self._value
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 0
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_refused_messages_are_kept_while_the_client_does_not_take_them_again(
+    monkeypatch: pytest.MonkeyPatch, *, blocking: bool
+) -> None:
+    """A right on a topic that is taken away and given back must not cost messages."""
+    producer, publisher = small(monkeypatch, 9, blocking=blocking)
+    refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    for value in (b"1", b"2", b"3"):
+        publisher._on_failure(refusal, Refused(value))  # type: ignore[arg-type]
+    producer.errors = [refusal]
+    with pytest.raises(ServiceError, match=r"no right on a topic"):
+        publisher.poll(0)
+    with pytest.raises(ServiceError, match=r"topic: .*no right on a topic"):
+        publisher.poll(0)
     publisher.flush()
     assert producer.sent == [b"1", b"2", b"3"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from btc_core.stores.kafka import ensure_topics
+from btc_core.stores.kafka_topics import ensure_topics
 from btc_core.stores.questdb import QuestDB
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from btc_core.models.bundle import random_walk_model
 from btc_core.models.level import sigma_factor
 from btc_core.names import BID, VOLATILITY, ModelKey
 from btc_core.registry.champions import Champions
-from btc_core.stores.kafka import ensure_topics
+from btc_core.stores.kafka_topics import ensure_topics
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables import rows as table_rows

@@ -21,7 +21,8 @@ from btc_core.models.trainers import in_memory
 from btc_core.names import BID_MODEL, HORIZONS_MIN, ModelKey
 from btc_core.registry import bundles, promotion
 from btc_core.registry.cache import KEPT_VERSIONS
-from btc_core.settings import MlflowSettings, ModelSettings, Settings, StoreSettings
+from btc_core.service_settings import StoreSettings
+from btc_core.settings import MlflowSettings, ModelSettings, Settings
 from btc_core.stores.mlflow import MlflowClient
 from tests.unit.btc_core.models.test_bundle import market
 

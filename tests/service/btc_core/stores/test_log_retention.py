@@ -13,7 +13,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
-from btc_core.stores.kafka import consumer, ensure_topics, kept_since, missing_topics
+from btc_core.stores.kafka import consumer, kept_since
+from btc_core.stores.kafka_topics import ensure_topics, missing_topics
 from streaming.publisher import Publisher
 from tests.waiting import wait_for
 

@@ -15,7 +15,7 @@ from btc_core.errors import ConfigError
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.names import WorkerName
 from btc_core.stores import origin
-from btc_core.stores.redis_rows import connect
+from btc_core.stores.redis_connection import connect
 from stack import prepare
 from tests.paths import ROOT
 

@@ -12,12 +12,12 @@ from btc_core.errors import SchemaError, ServiceError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.features.minute_columns import COLUMNS
 from btc_core.market.messages import ForecastRow
+from btc_core.stores.redis_connection import connect
 from btc_core.stores.redis_rows import (
     ColumnsRow,
     FeatureRow,
     columns_fields,
     columns_key,
-    connect,
     feature_fields,
     feature_key,
     forecast_fields,

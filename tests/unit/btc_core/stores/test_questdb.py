@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
-from btc_core.settings import QuestdbSettings
+from btc_core.service_settings import QuestdbSettings
 from btc_core.stores import questdb
 from btc_core.stores.questdb import QuestDB
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURES
-from btc_core.settings import QuestdbSettings
+from btc_core.service_settings import QuestdbSettings
 from btc_core.tables.catalogue import TABLES
 
 if TYPE_CHECKING:
