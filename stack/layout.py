@@ -22,7 +22,7 @@ from btc_core.clock import NS_PER_DAY, from_ns, now_ns
 from btc_core.errors import StackError
 from btc_core.settings import Settings, load_settings
 from stack.files import write_secret
-from stack.ports import DEFAULT_PORTS, HOST, InternalPorts
+from stack.ports import DEFAULT_PORTS, HOST, InternalPorts, port_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,6 +134,17 @@ class Layout:
             new = {key: value for key, value in new.items() if not key.startswith("BTC_EXCHANGE_")}
         self._write(old | new)
 
+    def adopt(self, saved: Mapping[str, str]) -> None:
+        """Take over the settings of a backup, which has no secrets, and keep the secrets, ports and paths of this directory."""
+        own = self.values()
+        mode: Mode = "sim" if saved.get("BTC_EXCHANGE_MODE") == "sim" else "live"
+        home = saved.get(MARKETS, "").partition(":")[0] or saved.get("BTC_EXCHANGE_NAME", "")
+        addresses = self._addresses(mode, self.ports(), home)
+        if mode == "live":
+            addresses = {key: value for key, value in addresses.items() if not key.startswith("BTC_EXCHANGE_")}
+        kept = {key: value for key, value in own.items() if not key.startswith("BTC_EXCHANGE_")}
+        self._write({**kept, **saved, **addresses})
+
     def set_first_day(self, day: str) -> None:
         """Let Dagster's daily partitions begin at `day`, as 2026-07-19. Its processes read this when they start."""
         self._write(self.values() | {"BTC_SEAL_FIRST_DAY": day})
@@ -166,6 +177,22 @@ class Layout:
             return settings
         disk = settings.disk.model_copy(update={"path": str(self.data_dir)})
         return settings.model_copy(update={"disk": disk})
+
+    def ports(self) -> dict[str, int]:
+        """Every port of this stack, by the names of `DEFAULT_PORTS`."""
+        settings = self.settings()
+        return {
+            "questdb_http": port_of(settings.questdb.http_url),
+            "questdb_pg": settings.questdb.pg_port,
+            "kafka": int(settings.kafka.bootstrap.rpartition(":")[2]),
+            "redis": port_of(settings.redis.url),
+            "store": port_of(settings.store.endpoint_url),
+            "mlflow": port_of(settings.mlflow.url),
+            "dagster": port_of(settings.dagster.url),
+            "api": settings.api.port,
+            "postgres": settings.postgres.port,
+            **self.internal_ports().model_dump(),
+        }
 
     def internal_ports(self) -> InternalPorts:
         """The ports that no other setting names."""
