@@ -108,6 +108,9 @@ class MlflowSettings(Section):
 
     url: str = "http://127.0.0.1:5000"
     """Address of the tracking server."""
+    keep_days: int = Field(30, ge=1)
+    """Age from which versions of models are deleted with their files. The champion, its predecessor and the challenger stay, and
+    so does everything that has ever served, in `served_models/` of the bucket of copies."""
 
 
 class DagsterSettings(Section):
@@ -115,6 +118,8 @@ class DagsterSettings(Section):
 
     url: str = "http://127.0.0.1:3001"
     """Address of the webserver."""
+    keep_days: int = Field(30, ge=1)
+    """Age from which finished runs are deleted with their events. The newest run of each job and partition stays."""
 
 
 class ApiSettings(Section):

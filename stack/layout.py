@@ -114,7 +114,8 @@ class Layout:
         self.make_dirs()
         home = symbols[0].partition(":")[0] if markets_variable(symbols) == MARKETS else exchange
         values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS, home)
-        values["BTC_ALERT_URLS"] = os.environ.get("BTC_ALERT_URLS", "")
+        for name in ("BTC_ALERT_URLS", "BTC_ALERT_WATCHDOG_URL"):
+            values[name] = os.environ.get(name, "")
         values["BTC_SEAL_FIRST_DAY"] = from_ns(now_ns() - DAYS_BEFORE_CREATION * NS_PER_DAY).strftime("%Y-%m-%d")
         if exchange:
             values["BTC_EXCHANGE_NAME"] = exchange

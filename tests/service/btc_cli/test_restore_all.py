@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from btc_core import system_backup as backups
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
@@ -32,6 +33,7 @@ from btc_core.tables.arrow import digest
 from btc_core.tables.catalogue import TABLES
 from btc_core.tables.schema import ensure_tables
 from btc_core.utc_day import day_of
+from serving.system_gauges import update_backups
 from stack.ports import free_ports
 from stack.runtime import Stack
 from tests.paths import ROOT
@@ -195,6 +197,16 @@ def test_old_backups_are_removed_and_the_newest_never(lost: Stack, monkeypatch: 
         assert second.made_at_ns > first.made_at_ns
         folders = {key.split("/")[1] for key in store.keys(f"{backups.PREFIX}/")}
         assert len(folders) == 2, "only what was interrupted is removed"
+        lake.write_drill(store, tried=4, failed=1)
+        update_backups(store)
+        assert (
+            REGISTRY.get_sample_value("btc_backup_timestamp_seconds", {"backup": "system"})
+            == second.made_at_ns / NS_PER_S
+        )
+        assert REGISTRY.get_sample_value("btc_restore_drill_failed", {"copies": "days"}) == 1
+        drilled_s = REGISTRY.get_sample_value("btc_restore_drill_timestamp_seconds", {"copies": "days"})
+        assert drilled_s is not None
+        assert now_ns() / NS_PER_S - drilled_s < 60
         backups.expire(store, 1, second.made_at_ns + 100 * NS_PER_DAY)
         assert backups.newest(store) == second
         assert len({key.split("/")[1] for key in store.keys(f"{backups.PREFIX}/")}) == 1
