@@ -128,8 +128,9 @@ def restore_drill(database: Database, lake: Lake) -> Result:
                 except BtcError as error:
                     rows, problem = 0, str(error)
                 tried.append({"table": table.name, "day": day, "rows": rows, "problem": problem})
+        failed = [entry for entry in tried if entry["problem"]]
+        copies.write_drill(store, len(tried), len(failed))
     took_s = (now_ns() - started_ns) / NS_PER_S
-    failed = [entry for entry in tried if entry["problem"]]
     rows = sum(entry["rows"] for entry in tried)
     check = dg.AssetCheckResult(
         check_name="copies_restore", passed=not failed and bool(tried), metadata={"failed": markdown(failed)}

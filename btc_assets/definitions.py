@@ -41,6 +41,7 @@ from btc_assets.resources import Database, Environment, Lake, Registry
 from btc_assets.sealed import sealed_assets, sealed_specs
 from btc_assets.sealing import seal_day, sealing_sensor
 from btc_assets.skill import demotions, feature_drift, prediction_skill
+from btc_assets.system_backups import back_up_system, daily_system_backup, system_backup
 from btc_assets.table_checks import check_tables, daily_checks, table_checks
 from btc_assets.training_bars import minute_bars, older_bars
 
@@ -76,6 +77,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             forecast_roots,
             lake_backups,
             restore_drill,
+            system_backup,
         ],
         asset_checks=[*SERVES_CHECKS, table_checks],
         jobs=[
@@ -88,6 +90,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             seal_day,
             back_up_tables,
             drill_restore,
+            back_up_system,
             check_tables,
             prune_events,
         ],
@@ -100,6 +103,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             close_schedule,
             daily_backup,
             weekly_drill,
+            daily_system_backup,
             daily_checks,
             daily_pruning,
         ],

@@ -1,6 +1,6 @@
-"""The job that keeps Dagster's event log small: events of live assets, which belong to no run, are deleted after a week.
+"""The job that keeps Dagster's and MLflow's databases small: events of live assets, old runs, and old versions of models.
 
-What does not belong here: the ticks of sensors (`stack/servers/dagster.yaml`), and the events of runs, which are kept.
+What does not belong here: the ticks of sensors (`stack/servers/dagster.yaml`), and which versions may go (`btc_core.registry.retention`).
 """
 
 # no `from __future__ import annotations`: Dagster wants the type of `context`, not its name
@@ -8,12 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from btc_assets.resources import Environment
 from btc_assets.timetable import scheduled
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import ServiceError
 
 KEEP_DAYS = 7
 """Some 14,000 events a day of 2 KB each. What they said of older days is in QuestDB and in Prometheus."""
+PAGE_RUNS = 500
+PARTITION_TAGS = ("dagster/partition", "dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+FINISHED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 NO_RUN = ""
 """Dagster's run id of events that belong to no run."""
 
@@ -41,6 +45,27 @@ def prune(instance: dg.DagsterInstance, before: datetime) -> int:
         return int(connection.execute(old).rowcount)
 
 
+def prune_runs(instance: dg.DagsterInstance, before: datetime) -> int:
+    """Delete finished runs that were created before a time, with their events; returns how many.
+
+    The newest run of each job, partition and outcome stays, so that no asset and no day loses what it shows.
+    """
+    known: set[tuple[str, ...]] = set()
+    old: list[str] = []
+    cursor: str | None = None
+    while records := instance.get_run_records(dg.RunsFilter(statuses=list(FINISHED)), limit=PAGE_RUNS, cursor=cursor):
+        for record in records:  # newest first
+            run = record.dagster_run
+            kind = (run.job_name, run.status.value, *(run.tags.get(tag, "") for tag in PARTITION_TAGS))
+            if kind in known and record.create_timestamp.astimezone(UTC) < before:
+                old.append(run.run_id)
+            known.add(kind)
+        cursor = records[-1].dagster_run.run_id
+    for run_id in old:
+        instance.delete_run(run_id)
+    return len(old)
+
+
 @dg.op(description="Delete the events of live assets that are older than a week, except the newest of each.")
 def forget_old_events(context: dg.OpExecutionContext) -> None:
     """Prune the event log and log how many events were deleted."""
@@ -48,10 +73,32 @@ def forget_old_events(context: dg.OpExecutionContext) -> None:
     context.log.info("%d old events of live assets are deleted", prune(context.instance, before))
 
 
-@dg.job(description="Keep Dagster's event log small.")
+@dg.op(
+    description="Delete finished runs that are older than BTC_DAGSTER_KEEP_DAYS, except the newest of each job and partition."
+)
+def forget_old_runs(context: dg.OpExecutionContext, environment: Environment) -> None:
+    """Delete old runs and log how many."""
+    before = from_ns(now_ns()) - timedelta(days=environment.get().dagster.keep_days)
+    context.log.info("%d old runs are deleted", prune_runs(context.instance, before))
+
+
+@dg.op(
+    description="Delete versions of models that are older than BTC_MLFLOW_KEEP_DAYS and have no alias, with their files."
+)
+def forget_old_versions(context: dg.OpExecutionContext, environment: Environment) -> None:
+    """Delete old versions and log which."""
+    from btc_core.registry.retention import expire  # noqa: PLC0415 - imports numba
+
+    deleted = expire(environment.get(), now_ns())
+    context.log.info("%d old versions of models are deleted: %s", len(deleted), ", ".join(deleted) or "none")
+
+
+@dg.job(description="Keep the databases of Dagster and MLflow small.")
 def prune_events() -> None:
-    """Delete old events."""
+    """Delete old events, runs and versions of models."""
     forget_old_events()
+    forget_old_runs()
+    forget_old_versions()
 
 
 daily_pruning = scheduled("daily_pruning", prune_events, "50 4 * * *")

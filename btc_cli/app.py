@@ -28,6 +28,12 @@ COMMANDS = (
         is_launcher=True,
     ),
     Entry("init", "btc_cli.stack:init", "Create a data directory with settings and new secrets, and start nothing."),
+    Entry(
+        "service",
+        "btc_cli.service:service",
+        "Run the stack as a service of systemd, which starts it at boot and again after a failure.",
+        subcommands=tuple((name, f"btc_cli.service:{name}") for name in ("install", "status", "remove", "run")),
+    ),
     Entry("doctor", "btc_cli.doctor:doctor", "Check the machine and the stack, and say how to fix what is wrong."),
     Entry(
         "alert",

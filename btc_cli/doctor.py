@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from btc_cli.exchange_choice import connection_problem
 from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
 from btc_cli.service_checks import Finding, check_services
+from btc_core import system_backup
 from btc_core.clock import from_ns, now_ns
 from btc_core.days.archive_proof import days_without_archive
 from btc_core.errors import BtcError, ServiceError, StackError
@@ -141,6 +142,8 @@ def check_components(stack: Stack) -> Iterator[Finding]:
         yield from _limits(stack, statuses["questdb"])
         if statuses["store"].state == "healthy":
             yield Finding("archives of the log", _archive_problem(stack), is_warning=True)
+    if statuses["store"].state == "healthy":
+        yield Finding("backup of the databases", _backup_problem(stack))
 
 
 def _component_problem(stack: Stack, component: Component, status: Status) -> str:
@@ -172,6 +175,14 @@ def _archive_problem(stack: Stack) -> str:
         if days
         else ""
     )
+
+
+def _backup_problem(stack: Stack) -> str:
+    try:
+        with ObjectStore(stack.settings.store) as store:
+            return system_backup.problem(store, now_ns())
+    except ServiceError as error:
+        return f"it could not be checked: {error}"
 
 
 def _limits(stack: Stack, questdb: Status) -> Iterator[Finding]:

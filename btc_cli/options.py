@@ -22,6 +22,10 @@ DataDir = Annotated[
     ),
 ]
 FirstDay = Annotated[str, typer.Option("--from", help="First day (UTC), for example 2026-07-19.")]
+PortsFrom = Annotated[
+    int | None,
+    typer.Option("--ports-from", help="Give the servers consecutive ports, beginning with this number."),
+]
 LastDay = Annotated[str, typer.Option("--to", help="Last day (UTC), inclusive.")]
 
 

@@ -17,7 +17,7 @@ import typer
 
 from btc_cli import first_forecast, screen
 from btc_cli.exchange_choice import Exchange, check_simulated, choose_mode, markets_of, running_data_dir
-from btc_cli.options import DataDir, open_stack
+from btc_cli.options import DataDir, PortsFrom, open_stack
 from btc_core.errors import InvalidInput
 from stack import logs as log_files
 from stack.layout import MARKETS, default_data_dir, markets_variable
@@ -41,10 +41,6 @@ NewDataDir = Annotated[
         help="Data directory, created if it does not exist. Default: $BTC_DATA_DIR, else var/live, var/sim or "
         "a directory of the exchange, such as var/coinbase.",
     ),
-]
-PortsFrom = Annotated[
-    int | None,
-    typer.Option("--ports-from", help="Give the servers consecutive ports, beginning with this number."),
 ]
 Component = Annotated[str, typer.Argument(help="Name of a component, as shown by `btc status`.")]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btc_cli.options import DataDir, FirstDay, LastDay, open_stack
+from btc_cli.options import DataDir, PortsFrom, open_stack
+from btc_cli.restore_all import restore_all
 from btc_core.days import lake
 from btc_core.days.stored_days import count_rows
 from btc_core.errors import InvalidInput, SchemaError
@@ -26,9 +27,9 @@ SHOWN_DAYS = 5
 """Days named in the message about rows that exist already."""
 
 
-def restore(
-    first: FirstDay,
-    last: LastDay,
+def restore(  # noqa: PLR0913 - every option of the command is an argument
+    first: Annotated[str, typer.Option("--from", help="First day (UTC), for example 2026-07-19.")] = "",
+    last: Annotated[str, typer.Option("--to", help="Last day (UTC), inclusive.")] = "",
     *,
     into_empty: Annotated[
         bool, typer.Option("--into-empty", help="Restore nothing if any of these days has rows in QuestDB.")
@@ -36,12 +37,25 @@ def restore(
     tables: Annotated[
         list[str] | None, typer.Option(help="Table to restore; may be repeated. Default: all tables.")
     ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Rebuild a whole system in an empty data directory from its object store."),
+    ] = False,
+    first_port: PortsFrom = None,
     data_dir: DataDir = None,
 ) -> None:
     """Restore days of tables from the object store and verify each against its manifest.
 
-    Rows of these days that only QuestDB has are kept.
+    Rows of these days that only QuestDB has are kept. With --all, the databases of Dagster and MLflow, the settings, the user's
+    models and all days that QuestDB keeps are restored into --data-dir, which holds nothing but the files of the object store.
     """
+    if everything:
+        if first or last or tables or into_empty or data_dir is None:
+            raise InvalidInput("--all restores everything: name --data-dir, and neither days nor tables")
+        restore_all(data_dir, first_port)
+        return
+    if not (first and last):
+        raise InvalidInput("name the days with --from and --to, or restore a whole system with --all")
     settings = open_stack(data_dir).settings
     chosen = _tables(tables or [])
     days = days_between(first, last)

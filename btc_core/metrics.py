@@ -209,8 +209,37 @@ HTTP_TIME = Histogram(
 )  # fmt: skip
 HTTP_STREAMS = Gauge("btc_http_streams_open", "Open streams of server-sent events.", ["symbol"])
 FORECAST_AGE = Gauge("btc_forecast_age_seconds", "Age of the newest data behind the newest forecast.", ["symbol"])
+FORECAST_STARTING = Gauge(
+    "btc_forecast_starting",
+    "1 in the first minutes in which the API looks for forecasts of a market and has seen none from after its first look.",
+    ["symbol"],
+)
 MODEL_CREATED = Gauge(
     "btc_model_created_timestamp_seconds", "When the serving model was built.", ["symbol", "model", "kind"]
+)
+
+DAYS_LACKING = Gauge(
+    "btc_days_lacking",
+    "Days of the past week that ended more than twelve hours ago and are not sealed (seal), or sealed and not copied (copy).",
+    ["what"],
+)
+SEALED_UNTIL = Gauge("btc_sealed_until_timestamp_seconds", "End of the newest sealed day of the past week.", ["table"])
+BACKUP_AT = Gauge(
+    "btc_backup_timestamp_seconds",
+    "When the newest backup of the databases was made; without any, when the object store was first used.",
+    ["backup"],
+)
+DRILL_AT = Gauge(
+    "btc_restore_drill_timestamp_seconds",
+    "When copies were last restored as a test; without any test, when the object store was first used.",
+    ["copies"],
+)
+DRILL_FAILED = Gauge("btc_restore_drill_failed", "Copies that the last test could not restore.", ["copies"])
+DAEMON_UP = Gauge("btc_dagster_daemon_up", "1 if Dagster answers and its daemon is healthy.", ["daemon"])
+DEMOTED_AT = Gauge(
+    "btc_model_demoted_timestamp_seconds",
+    "When the serving model took the place of one that was demoted.",
+    ["symbol", "model"],
 )
 
 

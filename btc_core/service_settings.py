@@ -250,6 +250,14 @@ class PostgresSettings(Section):
         _require_authority("POSTGRES", "" if self.ca_file == "system" else self.ca_file)
         return self
 
+    @property
+    def tls_environment(self) -> dict[str, str]:
+        """The encryption as variables of PostgreSQL's library, for programs that connect by themselves."""
+        if self.sslmode == "prefer":  # the library's own default
+            return {}
+        values = {"PGSSLMODE": self.sslmode, "PGSSLROOTCERT": self.ca_file}
+        return {name: value for name, value in values.items() if value}
+
 
 class StoreSettings(Section):
     """The S3-compatible object store."""

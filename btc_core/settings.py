@@ -30,6 +30,9 @@ class MlflowSettings(Section):
 
     url: str = "http://127.0.0.1:5000"
     """Address of the tracking server."""
+    keep_days: int = Field(30, ge=1)
+    """Age from which versions of models are deleted with their files. The champion, its predecessor and the challenger stay, and
+    so does everything that has ever served, in `served_models/` of the bucket of copies."""
 
 
 class DagsterSettings(Section):
@@ -37,6 +40,8 @@ class DagsterSettings(Section):
 
     url: str = "http://127.0.0.1:3001"
     """Address of the webserver."""
+    keep_days: int = Field(30, ge=1)
+    """Age from which finished runs are deleted with their events. The newest run of each job and partition stays."""
 
 
 class ApiSettings(Section):
@@ -175,13 +180,16 @@ class SealSettings(Section):
 
 
 class BackupSettings(Section):
-    """The copies of sealed days and the archives of the log on the object store."""
+    """The copies of sealed days, the archives of the log, and the backups of the databases on the object store."""
 
     keep_days: int = Field(3_650, ge=31)
     """Age from which copies are removed."""
     log_days: int = Field(365, ge=0)
     """Age in days from which archives of the log are removed. A day of one market takes 46 MB at the simulator's rate of 20
     messages a second, so a year takes 17 GB. With 0, no day is archived."""
+    system_days: int = Field(30, ge=1)
+    """Age from which backups of the databases of Dagster and MLflow, the settings and the user's models are removed. The newest
+    always stays."""
 
 
 class DiskSettings(Section):
@@ -218,6 +226,9 @@ class AlertSettings(Section):
     urls: SecretStr = SecretStr("")
     """Addresses of the contacts in the form of Apprise, separated by commas or spaces: `ntfy://TOPIC`, `slack://…`, `tgram://…`,
     `mailto://…`, or `json://HOST/PATH` for a webhook (`jsons://` with TLS)."""
+    watchdog_url: SecretStr = SecretStr("")
+    """An address that the process `alerts` requests every minute while the API answers. A service outside of this machine that
+    expects these requests, such as healthchecks.io, tells you once they stop. Empty: none."""
     wait_s: float = Field(30.0, ge=0)
     """How long a message waits for further alerts after the first one, so that one fault gives one message."""
     repeat_h: float = Field(4.0, gt=0)

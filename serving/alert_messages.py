@@ -1,6 +1,6 @@
 """What a contact is told about alerts, and when: alerts that fire are grouped, repeated while they last, and called resolved.
 
-What does not belong here: whether an alert fires (`alert_rules`), and sending (`serving.contacts`).
+What does not belong here: whether an alert fires (`alert_rules`), and sending (`btc_core.stores.contacts`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from serving.contacts import Urgency
+from btc_core.stores.contacts import Urgency
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

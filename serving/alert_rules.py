@@ -13,6 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from btc_core.system_backup import MAX_AGE_S
 from serving.worker_metrics import quantile_s
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from serving.worker_metrics import Series, WorkerMetrics
 
 MINUTE_S = 60.0
+MAX_FORECAST_AGE_S = 10.0
 COVERAGE_SHARE_PCT = 80.0
 STORED_WINDOW_S = 300.0
 STORED_AS = {"trade": "bronze_trades", "ticker": "bronze_ticks"}
@@ -97,8 +99,38 @@ def _grew(
     return check
 
 
+def _recent(metric: str, window_s: float, template: str) -> Callable[[Facts], list[str] | None]:
+    """A time in seconds since the epoch is not longer ago than a window."""
+
+    def check(facts: Facts) -> list[str]:
+        now_s = time.time()
+        return [
+            _words(template, each, each.value) for each in facts.metrics.now(metric) if now_s - each.value < window_s
+        ]
+
+    return check
+
+
+def _stream_silent(facts: Facts) -> list[str] | None:
+    starting = {each.labels["symbol"] for each in facts.metrics.now("btc_forecast_starting") if each.value}
+    found = facts.metrics.now("btc_forecast_age_seconds")
+    late = [each for each in found if each.value > MAX_FORECAST_AGE_S and each.labels["symbol"] not in starting]
+    return (
+        [_words("the newest forecast of {symbol} is {value} s old", each, each.value) for each in late]
+        if found
+        else None
+    )
+
+
 def _process_down(facts: Facts) -> list[str] | None:
     return list(facts.metrics.problems.values()) if facts.metrics.addresses else None
+
+
+def _daemon_down(facts: Facts) -> list[str] | None:
+    found = facts.metrics.now("btc_dagster_daemon_up")
+    return (
+        ["Dagster's daemon does not work, so no day is sealed" for each in found if not each.value] if found else None
+    )
 
 
 def _feed_silent(facts: Facts) -> list[str] | None:
@@ -198,7 +230,7 @@ def stage_buckets(metrics: WorkerMetrics) -> dict[str, dict[float, float]]:
 
 
 RULES = (
-    Rule("StreamSilent", "forecasts", 0, _above("btc_forecast_age_seconds", 10, "the newest forecast of {symbol} is {value} s old"), is_severe=True),
+    Rule("StreamSilent", "forecasts", 0, _stream_silent, is_severe=True),
     Rule("FeedSilent", "feed", 10, _feed_silent, is_severe=True),
     Rule("ProcessDown", "pipeline", 15, _process_down, is_severe=True),
     Rule("LoopStuck", "pipeline", 0, _older("btc_loop_timestamp_seconds", 60, "the loop {worker} has not iterated for {value} s"), is_severe=True),
@@ -229,6 +261,14 @@ RULES = (
     Rule("ConnectionRefused", "feed", 0, _grew("btc_connections_total", 300, 0, "the exchange refused {value} connections: {event}",
                                                event=tuple(f"http_{status}" for status in range(400, 600)))),
     Rule("ApiErrors", "forecasts", 60, _grew("btc_http_requests_total", 300, 0, "{value} answers of {path} were {status}", status=("500", "502"))),
+    Rule("DayUnsealed", "storage", 300, _above("btc_days_lacking", 0, "{value} days of the past week are not sealed", what="seal"), is_severe=True),
+    Rule("DayUncopied", "storage", 300, _above("btc_days_lacking", 0, "{value} sealed days of the past week have no copy", what="copy"), is_severe=True),
+    Rule("SealOld", "storage", 300, _older("btc_sealed_until_timestamp_seconds", 172_800, "the newest sealed day ended {value} s ago")),
+    Rule("BackupOld", "storage", 300, _older("btc_backup_timestamp_seconds", MAX_AGE_S, "the newest backup of the databases is {value} s old")),
+    Rule("DrillOld", "storage", 300, _older("btc_restore_drill_timestamp_seconds", 1_296_000, "copies were last restored as a test {value} s ago")),
+    Rule("DrillFailed", "storage", 300, _above("btc_restore_drill_failed", 0, "{value} copies could not be restored"), is_severe=True),
+    Rule("DaemonDown", "models", 300, _daemon_down, is_severe=True),
+    Rule("ModelDemoted", "models", 0, _recent("btc_model_demoted_timestamp_seconds", 86_400, "{model} of {symbol} was demoted to its baseline")),
     Rule("CoverageBid", "forecasts", 0, _coverage("bid")),
     Rule("CoverageVolatility", "forecasts", 0, _coverage("volatility")),
 )  # fmt: skip

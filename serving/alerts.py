@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import socket
 import sys
 import threading
 import time
@@ -20,15 +19,15 @@ import msgspec
 from btc_core import metrics
 from btc_core.errors import BtcError, ServiceError
 from btc_core.settings import load_settings
+from btc_core.stores.contacts import contacts, sender_of
 from serving.alert_messages import Firing, Outbox
-from serving.contacts import contacts
 from serving.operation_answers import AlertState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from btc_core.settings import Settings
-    from serving.contacts import Urgency
+    from btc_core.settings import AlertSettings, Settings
+    from btc_core.stores.contacts import Urgency
 
 PERIOD_S = 10.0
 """The API judges the alerts as often."""
@@ -37,6 +36,8 @@ AWAY_S = 30.0
 """How long the API may be away, which is longer than a restart takes."""
 RETRY_S = 60.0
 """Time until a contact that did not take a message is tried again."""
+WATCHDOG_S = 60.0
+"""Time between two requests of the watchdog's address."""
 API_DOWN = "ProcessDown"
 """The alert for an API that is away; its section of the runbook says what to do."""
 
@@ -70,6 +71,25 @@ class Log:
         _logger.log(level, "%s\n%s", title, body)
 
 
+class Watchdog:
+    """Requests an address outside of this machine while all is well, so that somebody notices if this process cannot."""
+
+    def __init__(self, settings: AlertSettings) -> None:
+        self._url = settings.watchdog_url.get_secret_value()
+        self._requested_s = float("-inf")
+
+    def look(self, now_s: float, *, api_answers: bool) -> None:
+        """Request the address if a minute has passed and the API answers; a failure is only logged."""
+        if not self._url or not api_answers or now_s - self._requested_s < WATCHDOG_S:
+            return
+        self._requested_s = now_s
+        try:
+            httpx.get(self._url, timeout=TIMEOUT_S).raise_for_status()
+        except httpx.HTTPError as error:
+            # The text of the error has the address, which is a secret.
+            _logger.warning("the address of BTC_ALERT_WATCHDOG_URL does not answer (%s)", type(error).__name__)
+
+
 class Alerts:
     """Which alerts fire, and what each recipient has been told about them."""
 
@@ -77,14 +97,17 @@ class Alerts:
         self._url = f"http://{settings.api.host}:{settings.api.port}/v1/operations"
         self._runbook = settings.links.runbook_url or "docs/runbook.md"
         self._outboxes = [(recipient, Outbox(settings.alert, sender_of(settings))) for recipient in recipients]
+        self._watchdog = Watchdog(settings.alert)
         self._retry_s: dict[str, float] = {}
         self._judged: dict[str, Firing] = {}
         """What fires by the last answer of the API."""
         self._answered_s: float | None = None
+        self._is_away = True
 
     def look(self, now_s: float) -> None:
         """Ask the API once, and send every message that is due; `now_s` is a monotonic time."""
         firing = self._ask(now_s)
+        self._watchdog.look(now_s, api_answers=not self._is_away)
         for recipient, outbox in self._outboxes:
             message = outbox.due(firing, now_s)
             if message is None or now_s < self._retry_s.get(recipient.name, now_s):
@@ -103,8 +126,10 @@ class Alerts:
             answer = httpx.get(self._url, timeout=TIMEOUT_S).raise_for_status()
             states = msgspec.json.decode(answer.content, type=Judged).alerts
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
+            self._is_away = True
             return self._judged | self._away(error, now_s)
         self._answered_s = now_s
+        self._is_away = False
         unknown = {each.name for each in states if each.state == "unknown"}
         kept = {name: alert for name, alert in self._judged.items() if name in unknown}
         fires = [each for each in states if each.state == "firing"]
@@ -122,11 +147,6 @@ class Alerts:
         details = (f"The API does not answer at {self._url} ({type(error).__name__}), so nothing else is judged.",)
         runbook = f"{self._runbook}#{API_DOWN.lower()}"
         return {API_DOWN: Firing(API_DOWN, is_severe=True, details=details, runbook=runbook)}
-
-
-def sender_of(settings: Settings) -> str:
-    """Who sends the messages."""
-    return f"{'SIMULATED btc-forecast' if settings.simulated else 'btc-forecast'} on {socket.gethostname()}"
 
 
 def send_test(settings: Settings, known: Iterable[Recipient]) -> int:

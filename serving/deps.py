@@ -145,6 +145,8 @@ class Deps:
     """For each market and number of days the standings of the league, and the period in which they were computed."""
     newest_forecast_ns: dict[str, int] = field(default_factory=dict)
     """For each market the receipt of the data behind the newest forecast that `/metrics` has seen."""
+    forecast_awaited_ns: dict[str, int] = field(default_factory=dict)
+    """For each market the time at which `/metrics` first looked for a forecast."""
 
 
 def deps() -> Deps:

@@ -13,7 +13,7 @@ from flask import request
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import BtcError
-from btc_core.metrics import FORECAST_AGE, HTTP_REQUESTS, HTTP_TIME, MODEL_CREATED
+from btc_core.metrics import FORECAST_AGE, FORECAST_STARTING, HTTP_REQUESTS, HTTP_TIME, MODEL_CREATED
 from serving.served_forecast import age_s
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 EXCLUSIVE = threading.Lock()
 """Held while the gauges are set and then read: they are cleared first, and two threads read them."""
+START_S = 300.0
+"""How long after the first look a market may be without a new forecast: on a busy machine, the forecast worker takes a minute or
+more to start, compile and load its models."""
 NO_PATH = "none"
 """Label of requests for paths that do not exist. A label for each of them would let clients grow the metrics at will."""
 
@@ -43,11 +46,15 @@ def update_gauges(deps: Deps) -> None:
     for symbol in deps.settings.exchange.symbols:
         if symbol not in deps.newest_forecast_ns and models.waits_for_bars(symbol):
             continue
+        awaited_ns = deps.forecast_awaited_ns.setdefault(symbol, now_ns)
         with suppress(BtcError):
             row = deps.newest_rows.forecast(symbol)
             if row is not None:
                 deps.newest_forecast_ns[symbol] = row.ts_recv_ns
-        FORECAST_AGE.labels(symbol).set(age_s(now_ns, deps.newest_forecast_ns.setdefault(symbol, now_ns)))
+        newest_ns = deps.newest_forecast_ns.setdefault(symbol, now_ns)
+        FORECAST_AGE.labels(symbol).set(age_s(now_ns, newest_ns))
+        is_starting = newest_ns <= awaited_ns and now_ns - awaited_ns < START_S * NS_PER_S
+        FORECAST_STARTING.labels(symbol).set(is_starting)
     MODEL_CREATED.clear()
     for key, model in models.models.items():
         MODEL_CREATED.labels(key.symbol, model.manifest.name, model.kind).set(model.manifest.created_ns / NS_PER_S)

@@ -20,6 +20,7 @@ from btc_core.tables.bar_tables import GOLD_1MIN, GOLD_1MIN_SEALED
 from btc_core.tables.catalogue import GAP_MARKS, SILVER_FEATURES
 from btc_core.tables.sql import within
 from btc_core.utc_day import day_ns, day_of
+from serving import system_gauges
 from serving.alert_rules import RULES, Facts
 from serving.answers import iso
 from serving.metrics import EXCLUSIVE, update_gauges
@@ -88,6 +89,10 @@ class OperationsWatch:
             self._attempt("coverage", self._read_coverage)
         if self._rounds % DAYS_EVERY == 0 or "days" in self._problems:
             self._attempt("days", self._read_days)
+            self._attempt("backups", self._read_backups)
+            self._attempt("demotions", lambda: system_gauges.update_demotions(self._deps))
+        if self._rounds % TABLES_EVERY == 0:
+            system_gauges.update_daemon(self._settings)
         self._rounds += 1
         facts = Facts(self._metrics, self._coverage)
         alerts = tuple(self._judge(place, facts, now_s) for place in range(len(RULES)))
@@ -161,6 +166,12 @@ class OperationsWatch:
                 DayState(day, live.get(day, 0), sealed.get(day, 0), _among(copied, day), _among(archived, day))
                 for day in (day_of(today_ns - back * NS_PER_DAY) for back in range(1, DAYS + 1))
             )
+
+            system_gauges.update_days(self._days, self._deps.clock.now_ns())
+
+    def _read_backups(self) -> None:
+        with ObjectStore(self._settings.store, connect_timeout_s=TIMEOUT_S, read_timeout_s=TIMEOUT_S) as store:
+            system_gauges.update_backups(store)
 
     def _minutes(self, table: str, from_ns: int, to_ns: int) -> dict[str, int]:
         """Rows of each day."""

@@ -22,7 +22,7 @@ from btc_core.clock import NS_PER_DAY, from_ns, now_ns
 from btc_core.errors import StackError
 from btc_core.settings import Settings, load_settings
 from stack.files import write_secret
-from stack.ports import DEFAULT_PORTS, HOST, InternalPorts
+from stack.ports import DEFAULT_PORTS, HOST, InternalPorts, port_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,7 +114,8 @@ class Layout:
         self.make_dirs()
         home = symbols[0].partition(":")[0] if markets_variable(symbols) == MARKETS else exchange
         values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS, home)
-        values["BTC_ALERT_URLS"] = os.environ.get("BTC_ALERT_URLS", "")
+        for name in ("BTC_ALERT_URLS", "BTC_ALERT_WATCHDOG_URL"):
+            values[name] = os.environ.get(name, "")
         values["BTC_SEAL_FIRST_DAY"] = from_ns(now_ns() - DAYS_BEFORE_CREATION * NS_PER_DAY).strftime("%Y-%m-%d")
         if exchange:
             values["BTC_EXCHANGE_NAME"] = exchange
@@ -133,6 +134,17 @@ class Layout:
         if mode == "live":
             new = {key: value for key, value in new.items() if not key.startswith("BTC_EXCHANGE_")}
         self._write(old | new)
+
+    def adopt(self, saved: Mapping[str, str]) -> None:
+        """Take over the settings of a backup, which has no secrets, and keep the secrets, ports and paths of this directory."""
+        own = self.values()
+        mode: Mode = "sim" if saved.get("BTC_EXCHANGE_MODE") == "sim" else "live"
+        home = saved.get(MARKETS, "").partition(":")[0] or saved.get("BTC_EXCHANGE_NAME", "")
+        addresses = self._addresses(mode, self.ports(), home)
+        if mode == "live":
+            addresses = {key: value for key, value in addresses.items() if not key.startswith("BTC_EXCHANGE_")}
+        kept = {key: value for key, value in own.items() if not key.startswith("BTC_EXCHANGE_")}
+        self._write({**kept, **saved, **addresses})
 
     def set_first_day(self, day: str) -> None:
         """Let Dagster's daily partitions begin at `day`, as 2026-07-19. Its processes read this when they start."""
@@ -166,6 +178,22 @@ class Layout:
             return settings
         disk = settings.disk.model_copy(update={"path": str(self.data_dir)})
         return settings.model_copy(update={"disk": disk})
+
+    def ports(self) -> dict[str, int]:
+        """Every port of this stack, by the names of `DEFAULT_PORTS`."""
+        settings = self.settings()
+        return {
+            "questdb_http": port_of(settings.questdb.http_url),
+            "questdb_pg": settings.questdb.pg_port,
+            "kafka": int(settings.kafka.bootstrap.rpartition(":")[2]),
+            "redis": port_of(settings.redis.url),
+            "store": port_of(settings.store.endpoint_url),
+            "mlflow": port_of(settings.mlflow.url),
+            "dagster": port_of(settings.dagster.url),
+            "api": settings.api.port,
+            "postgres": settings.postgres.port,
+            **self.internal_ports().model_dump(),
+        }
 
     def internal_ports(self) -> InternalPorts:
         """The ports that no other setting names."""

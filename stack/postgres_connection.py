@@ -34,14 +34,6 @@ def connect(settings: PostgresSettings, database: str) -> closing[Connection]:
     )
 
 
-def tls_environment(settings: PostgresSettings) -> dict[str, str]:
-    """The encryption as variables of PostgreSQL's library, for programs that connect by themselves."""
-    if settings.sslmode == "prefer":  # the library's own default
-        return {}
-    values = {"PGSSLMODE": settings.sslmode, "PGSSLROOTCERT": settings.ca_file}
-    return {name: value for name, value in values.items() if value}
-
-
 def explain(settings: PostgresSettings, error: psycopg2.Error) -> str:
     """What went wrong, for people."""
     where, text = f"PostgreSQL at {settings.host}:{settings.port}", " ".join(str(error).split())

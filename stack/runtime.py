@@ -119,11 +119,17 @@ class Stack:
         more = layout.exchange_args(), layout.features_workers(), layout.durability()
         return all_components(Context(layout, self.settings, layout.internal_ports(), *more))
 
-    def up(self, only: tuple[str, ...] | None = None, report: Report = lambda _name, _what: None) -> None:
+    def up(
+        self,
+        only: tuple[str, ...] | None = None,
+        report: Report = lambda _name, _what: None,
+        *,
+        prepares: bool = True,
+    ) -> None:
         """Start all components, or `only` these and what they wait for, and return when they are healthy.
 
-        Components that run already are left running. Raises `StackError` for the first component that fails; the others
-        keep running.
+        Components that run already are left running. Without `prepares`, nothing is created in the servers, and they are not
+        asked whose data they hold. Raises `StackError` for the first component that fails; the others keep running.
         """
         with self._locked():
             known = self.components()
@@ -132,7 +138,7 @@ class Stack:
             remember_current(self.layout.data_dir)
             self._supervisor.write_conf(known.values())
             self._supervisor.start()
-            self._start_all(wanted, report)
+            self._start_all(wanted, report, prepares=prepares)
 
     def down(self, report: Report = lambda _name, _what: None) -> None:
         """Stop all components, each before what it waits for, and supervisord."""
@@ -225,14 +231,14 @@ class Stack:
         if found:
             raise StackError("\n".join(found))
 
-    def _start_all(self, wanted: list[Component], report: Report) -> None:
+    def _start_all(self, wanted: list[Component], report: Report, *, prepares: bool) -> None:
         """Start each component in a thread of its own, which first waits for the threads of `waits_for`."""
         futures: dict[str, Future[None]] = {}
 
         def start_when_possible(component: Component) -> None:
             for name in component.waits_for:
                 futures[name].result()
-            self._start_one(component, report)
+            self._start_one(component, report, prepares=prepares)
 
         with ThreadPoolExecutor(len(wanted)) as pool:
             for component in wanted:
@@ -242,14 +248,15 @@ class Stack:
                     pool.shutdown(wait=True, cancel_futures=True)
                     future.result()
 
-    def _start_one(self, component: Component, report: Report) -> None:
+    def _start_one(self, component: Component, report: Report, *, prepares: bool = True) -> None:
         started_s = time.monotonic()
         if not self._supervisor.state(component.name).pid:
             report(component.name, "starting")
             component.before_start()
             self._supervisor.start_process(component.name)
         self._wait_healthy(component, report)
-        component.when_healthy()
+        if prepares:
+            component.when_healthy()
         report(component.name, f"healthy after {time.monotonic() - started_s:.1f} s")
 
     def _wait_healthy(self, component: Component, report: Report = lambda _name, _what: None) -> None:

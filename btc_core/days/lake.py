@@ -40,6 +40,7 @@ COMPRESSION_LEVEL = 3
 READ_BUFFER_BYTES = 1_000_000
 """How much of each column of a copy is read at once."""
 DRILL_PREFIX = "restore_drill_"
+DRILL_KEY = ".stack/restore_drill"
 CLOSES_PREFIX = "minute_closes"
 """Where the rows at the closes of minutes of old days are kept (`closing_rows`); they are made of copies and can be again."""
 
@@ -173,6 +174,28 @@ def drill(db: QuestDB, store: ObjectStore, table: Table, day: str) -> int:
         return restore(db, store, table, day, name)
     finally:
         db.execute(f"DROP TABLE IF EXISTS {name}")
+
+
+class Drill(msgspec.Struct, frozen=True):
+    """The result of restoring copies of all tables as a test."""
+
+    at_ns: int
+    tried: int
+    failed: int
+
+
+def write_drill(store: ObjectStore, tried: int, failed: int) -> None:
+    """Keep the result of a test that ends now, for `last_drill`."""
+    store.put(DRILL_KEY, msgspec.json.encode(Drill(now_ns(), tried, failed)))
+
+
+def last_drill(store: ObjectStore) -> Drill | None:
+    """The result of the last test, or None if there was none; raises `StoreError`."""
+    body = store.get(DRILL_KEY)
+    try:
+        return None if body is None else msgspec.json.decode(body, type=Drill)
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"{store.uri(DRILL_KEY)} cannot be read: {error}") from error
 
 
 class Retention(msgspec.Struct, frozen=True):

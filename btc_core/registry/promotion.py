@@ -7,6 +7,7 @@ What does not belong here: whether a model deserves it (`btc_core.models.gate`),
 from __future__ import annotations
 
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from btc_core.stores.mlflow import ModelVersion
 
 REASON_TAG = "alias_reason"
+DEMOTION = "demotion of"
+"""The reason of a promotion that a demotion made begins with this."""
 
 
 class RegisteredVersion(msgspec.Struct, frozen=True):
@@ -147,8 +150,18 @@ def demote(settings: Settings, key: ModelKey, model: Model, rows: npt.NDArray[np
     """Register the baseline that is part of the champion `model` and make it champion; `rows` (n, features) prove it."""
     verdict = Verdict(passed=True, beats_baselines=False, reason=f"the baseline of version {model.version}: {reason}")
     registration = publish(settings, key, model.as_baseline(), rows, verdict)
-    promote(settings, key, registration.version, f"demotion of {model.version}: {reason}")
+    promote(settings, key, registration.version, f"{DEMOTION} {model.version}: {reason}")
     return registration
+
+
+def demoted_at_s(settings: Settings, key: ModelKey, version: str) -> float | None:
+    """When a version became champion because its predecessor was demoted, in seconds since the epoch; None if it did not so.
+
+    Raises `StoreError`.
+    """
+    tag = mlflow_of(settings).version(key.name, version).tags.get(REASON_TAG, "")
+    stamp, _, reason = tag.partition(" ")
+    return datetime.fromisoformat(stamp).timestamp() if reason.startswith(DEMOTION) else None
 
 
 def publish(  # noqa: PLR0913 - everything that MLflow keeps of a version

@@ -73,10 +73,10 @@ class BackfillStatus(msgspec.Struct, frozen=True):
     failed: int
 
 
-def daemon_runs(settings: Settings) -> bool:
-    """Whether Dagster answers and its backfill daemon is healthy."""
+def daemon_runs(settings: Settings, timeout_s: float = TIMEOUT_S) -> bool:
+    """Whether Dagster answers in time and its backfill daemon is healthy."""
     try:
-        health = _ask(settings, _DAEMON, {})["instance"]["daemonHealth"]["daemonStatus"]
+        health = _ask(settings, _DAEMON, {}, timeout_s)["instance"]["daemonHealth"]["daemonStatus"]
     except ServiceError:
         return False
     return bool(health["healthy"])
@@ -139,10 +139,10 @@ def run_url(settings: Settings, run_id: str) -> str:
     return f"{settings.dagster.url}/runs/{run_id}"
 
 
-def _ask(settings: Settings, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+def _ask(settings: Settings, query: str, variables: dict[str, Any], timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
     url = f"{settings.dagster.url}/graphql"
     try:
-        response = httpx.post(url, json={"query": query, "variables": variables}, timeout=TIMEOUT_S)
+        response = httpx.post(url, json={"query": query, "variables": variables}, timeout=timeout_s)
         answer = response.raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         msg = f"Dagster at {settings.dagster.url} does not answer: {error!r}"

@@ -49,6 +49,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     """Address of its artifacts."""
     created_ns: int
     tags: dict[str, str]
+    run_id: str = ""
 
 
 class MlflowClient:
@@ -125,6 +126,34 @@ class MlflowClient:
         """Set a tag of a version."""
         body = {"name": name, "version": version, "key": key, "value": value}
         self._call("POST", "model-versions/set-tag", body)
+
+    def delete_version(self, name: str, version: ModelVersion) -> None:
+        """Delete a version, its run, and all files of the run.
+
+        MLflow only marks the run as deleted: its parameters and metrics, some kilobytes, stay until `mlflow gc`.
+        """
+        artifact_uri = ""
+        if version.run_id:
+            run = self._call("GET", "runs/get", {"run_id": version.run_id})["run"]
+            artifact_uri = str(run["info"]["artifact_uri"]).rstrip("/")
+        self._call("DELETE", "model-versions/delete", {"name": name, "version": version.version})
+        if not version.run_id:
+            return
+        self._delete_artifacts(artifact_uri)
+        self._call("POST", "runs/delete", {"run_id": version.run_id})
+
+    def _delete_artifacts(self, uri: str) -> None:
+        """Delete all files below an address."""
+        parts = urlsplit(uri)
+        if parts.scheme == "s3":
+            with self._bucket(parts.netloc) as bucket:
+                for key in bucket.keys(f"{parts.path.strip('/')}/"):
+                    bucket.delete(key)
+            return
+        response = self._send("DELETE", _proxy_path(uri))
+        if response.status_code not in {httpx.codes.OK, httpx.codes.NO_CONTENT}:
+            msg = f"MLflow did not delete {uri} ({response.status_code}): {response.text[:300]}"
+            raise StoreError(msg)
 
     def put_artifact(self, uri: str, data: bytes) -> None:
         """Write one file to an address below a run's `artifact_uri`."""
@@ -212,6 +241,7 @@ def _model_version(answer: dict[str, Any]) -> ModelVersion:
         source=str(answer["source"]).rstrip("/"),
         created_ns=int(answer["creation_timestamp"]) * NS_PER_MS,
         tags={tag["key"]: tag["value"] for tag in answer.get("tags", [])},
+        run_id=str(answer.get("run_id", "")),
     )
 
 

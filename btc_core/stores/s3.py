@@ -5,7 +5,7 @@ What does not belong here: what the objects contain (`btc_core.days.lake`, `btc_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -17,6 +17,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
+from btc_core.clock import NS_PER_S
 from btc_core.errors import StoreError
 
 if TYPE_CHECKING:
@@ -106,6 +107,14 @@ def explain(settings: StoreSettings, error: BotoCoreError | ClientError) -> str:
     return f"{where} does not answer: {error}"
 
 
+class Readable(Protocol):
+    """What a stream of bytes must be able to do."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes, and none at the end."""
+        ...
+
+
 class ObjectStore:
     """One bucket; the one of the data lake unless another is named. Use it in a `with`."""
 
@@ -137,6 +146,24 @@ class ObjectStore:
     def put(self, key: str, body: bytes) -> None:
         """Write a whole object; raises `StoreError`."""
         self._request("put_object", key, Key=key, Body=body, **encryption_arguments(self._settings))
+
+    def put_stream(self, key: str, stream: Readable) -> None:
+        """Write what a stream still has as an object, in parts, so that memory does not grow with it; raises `StoreError`."""
+        from boto3.exceptions import Boto3Error  # noqa: PLC0415 - slow to import, as boto3 itself
+
+        try:
+            self._client.upload_fileobj(stream, self.bucket, key, ExtraArgs=encryption_arguments(self._settings))
+        except (ClientError, BotoCoreError) as error:
+            raise StoreError(f"{self.uri(key)} was not written: {explain(self._settings, error)}") from error
+        except Boto3Error as error:
+            raise StoreError(
+                f"the object store at {self._settings.place} did not take {self.uri(key)}: {error}"
+            ) from error
+
+    def modified_ns(self, key: str) -> int | None:
+        """When an object was last written, or None if it does not exist; raises `StoreError`."""
+        answer = self._request("head_object", key, Key=key)
+        return None if answer is None else int(answer["LastModified"].timestamp()) * NS_PER_S
 
     def get(self, key: str) -> bytes | None:
         """The bytes of an object, or None if it does not exist; raises `StoreError`."""

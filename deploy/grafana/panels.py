@@ -330,7 +330,7 @@ RECORDED = {
 }
 
 ALERTS = (
-    Alert("StreamSilent", "btc_forecast_age_seconds > 10", "0s",
+    Alert("StreamSilent", "btc_forecast_age_seconds > 10 unless on(symbol) btc_forecast_starting == 1", "0s",
           "There has been no new forecast of {{ $labels.symbol }} for {{ $value }} s. Check the feed and the workers."),
     Alert("FeedSilent", "sum by (exchange) (increase(btc_frames_total[15s])) == 0", "10s",
           "The exchange {{ $labels.exchange }} has sent nothing for 15 s. Ingest reconnects automatically; `btc logs ingest` shows its attempts."),
@@ -397,6 +397,22 @@ ALERTS = (
           "The exchange {{ $labels.exchange }} refuses connections with {{ $labels.event }}. Ingest waits as long as the exchange says."),
     Alert("ApiErrors", _counted('btc_http_requests_total{status=~"500|502"}', "5m"), "1m",
           "The API answers with status 500 or 502. Its log has the reasons by request id."),
+    Alert("DayUnsealed", 'btc_days_lacking{what="seal"} > 0', "5m",
+          "{{ $value }} days of the past week are not sealed, twelve hours or more after their end. See the job seal_day in Dagster."),
+    Alert("DayUncopied", 'btc_days_lacking{what="copy"} > 0', "5m",
+          "{{ $value }} sealed days of the past week have no copy on the object store. See the asset lake_backups in Dagster."),
+    Alert("SealOld", "time() - btc_sealed_until_timestamp_seconds > 172800", "5m",
+          "The newest sealed day ended {{ $value }} s ago. Check Dagster and the feed."),
+    Alert("BackupOld", "time() - btc_backup_timestamp_seconds > 129600", "5m",
+          "The newest backup of the databases of Dagster and MLflow is {{ $value }} s old. See the asset system_backup in Dagster."),
+    Alert("DrillOld", "time() - btc_restore_drill_timestamp_seconds > 1296000", "5m",
+          "Copies were last restored as a test {{ $value }} s ago. See the job drill_restore in Dagster."),
+    Alert("DrillFailed", "btc_restore_drill_failed > 0", "5m",
+          "{{ $value }} copies could not be restored to the rows that were copied. See the check copies_restore in Dagster."),
+    Alert("DaemonDown", "btc_dagster_daemon_up == 0", "5m",
+          "Dagster's daemon does not work: no day is sealed, no model is trained and no backup is made. `btc status` shows the reason."),
+    Alert("ModelDemoted", "time() - btc_model_demoted_timestamp_seconds < 86400", "0s",
+          "The model {{ $labels.model }} of {{ $labels.symbol }} was bad and has been replaced by its baseline. `btc models` shows why."),
 )  # fmt: skip
 
 TABLE_ALERTS = tuple(

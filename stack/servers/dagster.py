@@ -18,7 +18,7 @@ from stack.component import Component, Context
 from stack.health_checks import http_check
 from stack.layout import ROOT
 from stack.ports import HOST, port_of
-from stack.postgres_connection import connect, tls_environment
+from stack.postgres_connection import connect
 
 COMPONENT_NAMES = ("dagster-code", "dagster-web", "dagster-daemon")
 """In the order in which they start."""
@@ -63,7 +63,7 @@ def _environment(context: Context) -> dict[str, str]:
         "BTC_POSTGRES_USER": postgres.user,
         "BTC_POSTGRES_PASSWORD": postgres.password.get_secret_value(),
         "BTC_POSTGRES_DAGSTER_DB": postgres.dagster_db,
-        **tls_environment(postgres),
+        **postgres.tls_environment,
         "DAGSTER_DISABLE_TELEMETRY": "yes",
     }
 

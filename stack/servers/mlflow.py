@@ -14,7 +14,6 @@ from btc_core.stores.s3 import encryption_arguments
 from stack.component import Component, Context
 from stack.health_checks import http_check
 from stack.ports import HOST, port_of
-from stack.postgres_connection import tls_environment
 
 if TYPE_CHECKING:
     from btc_core.service_settings import StoreSettings
@@ -56,7 +55,7 @@ def _environment(settings: Settings) -> dict[str, str]:
             f"postgresql+psycopg2://{postgres.user}@{postgres.host}:{postgres.port}/{postgres.mlflow_db}"
         ),
         "PGPASSWORD": postgres.password.get_secret_value(),
-        **tls_environment(postgres),
+        **postgres.tls_environment,
         **_store_environment(settings.store),
         # Its job runner evaluates language models; it would start five more processes.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 
 from btc_core.service_settings import PostgresSettings
-from stack.postgres_connection import connect, explain, tls_environment
+from stack.postgres_connection import connect, explain
 from tests.certificates import Authority
 from tests.tls_proxy import TlsProxy
 
@@ -70,7 +70,7 @@ def test_programs_that_connect_by_themselves_are_encrypted_and_checked(
 
     def run(settings: PostgresSettings) -> subprocess.CompletedProcess[str]:
         secret = {"PGPASSWORD": settings.password.get_secret_value()}
-        environment = os.environ | secret | tls_environment(settings)
+        environment = os.environ | secret | settings.tls_environment
         command = [sys.executable, "-c", BY_SQLALCHEMY, url]
         return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=120)
 

@@ -15,9 +15,9 @@ from pydantic import SecretStr
 from btc_core.errors import ConfigError, ServiceError
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.settings import AlertSettings, ApiSettings, Settings
+from btc_core.stores.contacts import contacts
 from serving.alert_messages import Firing, Outbox
 from serving.alerts import AWAY_S, RETRY_S, Alerts
-from serving.contacts import contacts
 from stack.layout import Layout
 from tests.http_server import answering, listening
 from tests.paths import ROOT
@@ -167,6 +167,40 @@ def test_a_message_that_was_not_taken_is_sent_again_until_it_is(alerts: Alerts, 
     assert Webhook.received == []
     alerts.look(30.0 + RETRY_S)
     assert len(Webhook.received) == 1
+
+
+def test_the_watchdog_is_fed_every_minute_while_the_api_answers(api: tuple[Api, int]) -> None:
+    fed: list[str] = []
+
+    def answer(path: str) -> tuple[int, bytes]:
+        fed.append(path)
+        return 200, b"OK"
+
+    with answering(answer) as url:
+        alert = AlertSettings(watchdog_url=SecretStr(f"{url}/ping/secret"))
+        alerts = Alerts(Settings(api=ApiSettings(port=api[1]), alert=alert), [])
+        for now_s in (0.0, 10.0, 50.0, 60.0):
+            alerts.look(now_s)
+        assert fed == ["/ping/secret"] * 2
+        api[0].status = 503
+        for now_s in (130.0, 200.0):
+            alerts.look(now_s)
+        assert len(fed) == 2, "an API that is away is not well"
+        api[0].status = 200
+        alerts.look(210.0)
+        assert len(fed) == 3
+
+
+def test_a_watchdog_that_does_not_answer_stops_no_alert_and_stays_secret(
+    api: tuple[Api, int], webhook: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    urls = {"urls": SecretStr(webhook), "watchdog_url": SecretStr("http://127.0.0.1:9/secret"), "wait_s": 0}
+    settings = Settings(api=ApiSettings(port=api[1]), alert=AlertSettings.model_validate(urls))
+    api[0].says(book="firing")
+    Alerts(settings, contacts(settings.alert)).look(0.0)
+    assert len(Webhook.received) == 1
+    assert "BTC_ALERT_WATCHDOG_URL does not answer" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_each_contact_is_told_for_itself() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from btc_core import names
+from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.errors import InvalidInput, NotReady, SchemaError, StoreError
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.features import catalogue
@@ -19,8 +20,8 @@ from btc_core.models.gate import Verdict
 from btc_core.models.manifest import new_manifest
 from btc_core.models.trainers import in_memory
 from btc_core.names import BID_MODEL, HORIZONS_MIN, ModelKey
-from btc_core.registry import bundles, promotion
-from btc_core.registry.cache import KEPT_VERSIONS
+from btc_core.registry import bundles, promotion, retention
+from btc_core.registry.cache import KEPT_VERSIONS, MANIFEST
 from btc_core.service_settings import StoreSettings
 from btc_core.settings import MlflowSettings, ModelSettings, Settings
 from btc_core.stores.mlflow import MlflowClient
@@ -202,6 +203,10 @@ def test_a_demoted_champion_is_replaced_by_its_baseline(settings: Settings, tmp_
     version = _champion(settings, _save(tmp_path / "a", 0.2)).version
     model = bundles.load_champion(settings, KEY)
     served = promotion.demote(settings, KEY, model, _rows(), "24 h loss 1.5 of the baseline's")
+    at_s = promotion.demoted_at_s(settings, KEY, served.version)
+    assert at_s is not None
+    assert abs(now_ns() / NS_PER_S - at_s) < 60
+    assert promotion.demoted_at_s(settings, KEY, model.version) is None
     champion = bundles.load_champion(settings, KEY)
     assert (champion.version, champion.kind) == (served.version, "random_walk")
     assert bundles.version_of(settings, KEY, names.PREVIOUS) == version
@@ -323,3 +328,23 @@ def test_a_champion_of_simulated_data_is_never_loaded_by_a_process_that_follows_
         bundles.load_champion(live, KEY)
     with pytest.raises(NotReady, match=r"the cache .*live-kraken.* is empty"):
         bundles.load_champion(_without_registry(live, settings.model.cache_dir), KEY)
+
+
+def test_old_versions_without_an_alias_are_deleted_with_their_files(settings: Settings, tmp_path: Path) -> None:
+    key = ModelKey("BTC/USD", "bid")
+    only = settings.model_copy(update={"exchange": ExchangeSettings(mode="sim", symbols=("BTC/USD",))})
+    mlflow = bundles.mlflow_of(settings)
+    registered = [_champion(settings, _save(tmp_path / name)) for name in ("old", "previous", "champion")]
+    challenger = bundles.register(settings, key, _save(tmp_path / "challenger"), PASSED)
+    uri = {each.version: each.source for each in mlflow.versions(key.name)}
+    assert all(mlflow.get_artifact(f"{source}/{MANIFEST}") for source in uri.values())
+    assert retention.expire(only, now_ns() + 29 * NS_PER_DAY) == []
+    deleted = retention.expire(only, now_ns() + 31 * NS_PER_DAY)
+    assert f"{key.name} {registered[0].version}" in deleted
+    kept = {registered[1].version, registered[2].version, challenger.version}
+    assert {each.version for each in mlflow.versions(key.name)} == kept
+    assert bundles.champion_version(settings, key) == registered[2].version
+    files = {version: f"{source}/{MANIFEST}" for version, source in uri.items()}
+    assert all(mlflow.get_artifact(files[version]) for version in kept)
+    with pytest.raises(StoreError):
+        mlflow.get_artifact(files[registered[0].version])

@@ -1,10 +1,11 @@
 """The contacts of `BTC_ALERT_URLS` and sending them a message: webhooks, ntfy, Slack, Telegram, e-mail and the other services of Apprise.
 
-What does not belong here: which messages are sent, and when (`alerts`).
+What does not belong here: which messages are sent, and when (`serving.alerts`, `btc_assets.failures`).
 """
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any, Literal
 
 import apprise
@@ -12,7 +13,7 @@ import apprise
 from btc_core.errors import ConfigError, ServiceError
 
 if TYPE_CHECKING:
-    from btc_core.settings import AlertSettings
+    from btc_core.settings import AlertSettings, Settings
 
 Urgency = Literal["failure", "warning", "success", "info"]
 """The kinds of messages that Apprise knows; services show them as colours or icons."""
@@ -43,3 +44,8 @@ def contacts(settings: AlertSettings) -> list[Contact]:
         )
         raise ConfigError(msg)
     return [Contact(service) for service in services]
+
+
+def sender_of(settings: Settings) -> str:
+    """Who sends the messages."""
+    return f"{'SIMULATED btc-forecast' if settings.simulated else 'btc-forecast'} on {socket.gethostname()}"

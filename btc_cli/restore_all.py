@@ -1,0 +1,131 @@
+"""`btc restore --all`: rebuilding a whole system in an empty data directory from the files of its object store.
+
+What does not belong here: what a backup holds (`btc_core.system_backup`), and restoring single days (`tables`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from btc_cli import screen
+from btc_core import system_backup as backups
+from btc_core.clock import NS_PER_DAY, from_ns, now_ns
+from btc_core.days import lake
+from btc_core.errors import InvalidInput, StackError, StoreError
+from btc_core.files import atomic_write
+from btc_core.stores import postgres_dump
+from btc_core.stores.questdb import QuestDB
+from btc_core.stores.s3 import ObjectStore
+from btc_core.tables import schema
+from btc_core.tables.catalogue import STORED
+from btc_core.utc_day import day_of
+from btc_core.waiting import wait_until
+from stack.ports import ports_from
+from stack.runtime import Stack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from btc_core.settings import Settings
+    from btc_core.system_backup import SystemBackup
+    from btc_core.tables.form import Table
+
+SERVERS = ("store", "postgres", "questdb")
+STORE_TIMEOUT_S = 60.0
+STORE_POLL_S = 1.0
+
+
+def restore_all(data_dir: Path, first_port: int | None) -> None:
+    """Rebuild a system from the object store whose files are in `data_dir`; raises `BtcError`.
+
+    The databases are restored last and each in one transaction, so an interrupted command may be repeated until then.
+    """
+    stack = Stack(data_dir)
+    if not (stack.layout.data_dir / "store" / "data").is_dir():
+        msg = f"{stack.layout.data_dir} has no object store: copy the folder `store` of the lost system into it first"
+        raise StackError(msg)
+    if not stack.layout.exists:
+        stack.layout.create("live", None if first_port is None else ports_from(first_port))
+    stack.up(("postgres",), screen.progress)
+    _require_empty(stack)
+    # Whose data the store holds is known once the settings have been read from it.
+    stack.up(("store",), screen.progress, prepares=False)
+    backup = _newest_backup(stack.settings)
+    with ObjectStore(stack.settings.store) as store:
+        stack.layout.adopt(backups.read_settings(store, backup))
+    stack.up(SERVERS, screen.progress)
+    settings = stack.settings
+    rows = _restore_days(settings)
+    with ObjectStore(settings.store) as store:
+        _restore_user_models(settings, store, backup)
+        backups.restore_databases(settings, store, backup)
+    made = f"{from_ns(backup.made_at_ns):%Y-%m-%d %H:%M} UTC"
+    screen.say(f"{rows:,} rows of days restored and verified, and the databases of Dagster and MLflow as of {made}")
+    screen.say(
+        f"secrets are new, and contacts of alerts must be set again: {stack.layout.env_file}. "
+        f"Start the system with `btc up --data-dir {stack.layout.data_dir}`"
+    )
+
+
+def _newest_backup(settings: Settings) -> SystemBackup:
+    """The newest backup, once the store can read its objects: it answers a second or two before it has found its volumes."""
+    error: StoreError | None = None
+
+    def read() -> tuple[SystemBackup | None] | None:
+        nonlocal error
+        try:
+            with ObjectStore(settings.store) as store:
+                return (backups.newest(store),)
+        except StoreError as problem:
+            error = problem
+            return None
+
+    found = wait_until(read, STORE_TIMEOUT_S, STORE_POLL_S)
+    if found is None and error is not None:
+        raise error
+    backup = found[0] if found else None
+    if backup is None:
+        msg = (
+            f"the object store at {settings.store.endpoint_url} has no backup of a system (system_backup/ in the bucket "
+            f"{settings.store.lake_bucket}); days of tables can still be restored: `btc up`, then `btc restore --from … --to …`"
+        )
+        raise InvalidInput(msg)
+    return backup
+
+
+def _require_empty(stack: Stack) -> None:
+    postgres = stack.settings.postgres
+    filled = [name for name in (postgres.dagster_db, postgres.mlflow_db) if not postgres_dump.is_empty(postgres, name)]
+    if filled:
+        msg = (
+            f"{' and '.join(filled)} in {stack.layout.data_dir} already have tables, and --all replaces nothing: "
+            f"run `btc down`, move {stack.layout.data_dir / 'postgres'} away, and repeat the command"
+        )
+        raise InvalidInput(msg)
+
+
+def _restore_days(settings: Settings) -> int:
+    """Restore all copies that QuestDB would still keep; older days stay on the object store only."""
+    with QuestDB(settings.questdb) as db, ObjectStore(settings.store) as store:
+        schema.ensure_tables(db)
+        wanted = [(table, day) for table in STORED for day in _kept_days(settings, store, table)]
+        rows = 0
+        with typer.progressbar(wanted, label="days of tables") as bar:
+            for table, day in bar:
+                rows += lake.restore(db, store, table, day)
+    return rows
+
+
+def _kept_days(settings: Settings, store: ObjectStore, table: Table) -> list[str]:
+    first = day_of(now_ns() - table.ttl_days(settings.questdb) * NS_PER_DAY)
+    return [day for day in lake.kept_days(store, table.name) if day >= first]
+
+
+def _restore_user_models(settings: Settings, store: ObjectStore, backup: SystemBackup) -> None:
+    for file in backup.files:
+        folder, _, name = file.name.partition(f"{backups.MODELS_FOLDER}/")
+        if not folder and name:
+            with atomic_write(settings.user_models / name) as target:
+                target.write(backups.read_file(store, file))

@@ -1,0 +1,34 @@
+"""Which versions of models are deleted from the registry: old ones without an alias, with their files.
+
+What does not belong here: the user's own models, whose versions the league keeps (`btc_core.league`), and bundles that have served
+(`served_models`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from btc_core.clock import NS_PER_DAY
+from btc_core.names import CHALLENGER, CHAMPION, PREVIOUS
+from btc_core.registry.bundles import mlflow_of
+from btc_core.registry.keys import model_keys
+
+if TYPE_CHECKING:
+    from btc_core.settings import Settings
+
+ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
+
+
+def expire(settings: Settings, at_ns: int) -> list[str]:
+    """Delete the versions older than `BTC_MLFLOW_KEEP_DAYS` that no alias names; returns their names. Raises `StoreError`."""
+    mlflow = mlflow_of(settings)
+    oldest_ns = at_ns - settings.mlflow.keep_days * NS_PER_DAY
+    deleted = []
+    for key in model_keys(settings.exchange.symbols):
+        holders = [mlflow.aliased_version(key.name, alias) for alias in ALIASES]
+        kept = {holder.version for holder in holders if holder is not None}
+        for version in mlflow.versions(key.name):
+            if version.version not in kept and version.created_ns < oldest_ns:
+                mlflow.delete_version(key.name, version)
+                deleted.append(f"{key.name} {version.version}")
+    return deleted
