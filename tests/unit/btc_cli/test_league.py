@@ -68,7 +68,9 @@ def test_every_request_of_the_page_is_answered() -> None:
 
 def test_the_page_names_the_inputs_the_limits_and_the_built_in_models() -> None:
     assert f"All {len(INPUTS)} inputs" in PAGE
-    assert re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \|$", PAGE, re.MULTILINE) == sorted(builtin_names(), key=PAGE.index)
+    assert re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \|$", PAGE, re.MULTILINE) == sorted(
+        builtin_names(), key=PAGE.index
+    )
     limits = LeagueSettings()
     assert (limits.predict_s, limits.fit_s, limits.max_entries) == (2.0, 30 * 60, 8)
     assert (limits.memory_bytes, limits.fit_memory_bytes) == (10**9, 4 * 10**9)
