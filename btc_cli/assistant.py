@@ -143,8 +143,8 @@ def mcp(
         from btc_client import Client  # noqa: PLC0415 - optional
     except ImportError as error:
         msg = (
-            f'`btc mcp` needs a package that is not installed ({error}); run `pip install "mcp>=2.3" ./btc_client` in a '
-            'checkout, or install "btc-forecast[mcp]" and btc-forecast-client'
+            f'`btc mcp` needs a package that is not installed ({error}); run `pip install "mcp>=2.3,<3" ./btc_client` in '
+            "a checkout"
         )
         raise ConfigError(msg) from error
     with Client(url, timeout_s=TIMEOUT_S, retries=RETRIES) as client:

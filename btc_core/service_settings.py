@@ -1,4 +1,4 @@
-"""The settings of the servers that hold data: how to reach each of them, and how to prove who asks.
+"""The settings of the servers that hold data: how clients reach each of them, and how they authenticate.
 
 They are the same for the servers of the native stack, for containers and for managed services. What does not belong here:
 clients of these servers (`btc_core.stores`).
@@ -28,7 +28,7 @@ def _require_files(section: str, **paths: str) -> None:
 
 
 def _require_authority(section: str, ca_file: str) -> None:
-    """Refuse a file without certificates; each client would say so in other words, and later."""
+    """Refuse a file without certificates, because each client would report it later and in its own words."""
     _require_files(section, ca_file=ca_file)
     try:
         if ca_file:
@@ -92,13 +92,14 @@ class KafkaSettings(Section):
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
     """How producers compress batches."""
     rack: str = ""
-    """Rack or availability zone of this process. Consumers then read from a copy in it, if the brokers are set up for it."""
+    """Rack or availability zone of this process. Consumers then read from a copy in the same rack, if the brokers
+    are set up for that."""
     retention_hours: int = Field(168, ge=26)
     """How long the log keeps messages. It must exceed the warm-up of the features, which is 24 h 30 min."""
     retention_bytes: int = Field(0, ge=0)
-    """Most bytes that one partition of a topic keeps, beside `retention_hours`; Kafka deletes its oldest messages then. 0: the
-    native stack derives it from the free space at each `btc up`, so that the log takes at most half of it; in containers,
-    there is no limit."""
+    """Most bytes that one partition of a topic keeps, beside `retention_hours`. Above this size, Kafka deletes the oldest
+    messages. 0: the native stack derives the size from the free space at each `btc up`, so that the log
+    grows by at most half of it; in containers, there is no limit."""
 
     @property
     def encrypted(self) -> bool:
@@ -112,7 +113,7 @@ class KafkaSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        """Refuse settings of which one would be silently ignored, and those that no broker accepts."""
+        """Refuse settings if one of them would be silently ignored, and those that no broker accepts."""
         named_user = bool(self.user), bool(self.password.get_secret_value())
         if self.authenticated and named_user != (True, True):
             msg = f"BTC_KAFKA_SECURITY={self.security} needs BTC_KAFKA_USER and BTC_KAFKA_PASSWORD"
@@ -203,7 +204,7 @@ class RedisSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        """Refuse settings of which one would be silently ignored, and a secret in the address."""
+        """Refuse settings if one of them would be silently ignored, and a secret in the address."""
         _refuse_secret_in("BTC_REDIS_URL", self.url, "BTC_REDIS_PASSWORD")
         if self.user and not self.password.get_secret_value():
             msg = "BTC_REDIS_USER is set without BTC_REDIS_PASSWORD"
@@ -274,12 +275,12 @@ class StoreSettings(Section):
     secret_key: SecretStr = SecretStr("")
     """Secret access key."""
     profile: str = ""
-    """Profile in the files of AWS (`~/.aws/config`), for an empty `access_key`."""
+    """Profile in the files of AWS (`~/.aws/config`), used if `access_key` is empty."""
     ca_file: str = ""
     """PEM file with the certificates of the authority that signed the server's certificate. Empty: those of the system."""
     encryption: Literal["", "AES256", "aws:kms"] = ""
-    """Encryption that the store is asked for with each object: with its own key (`AES256`) or with a key of KMS. Empty: that
-    of the bucket."""
+    """Encryption that clients request for each object: with the key of the store (`AES256`) or with a key of KMS. Empty: the
+    default of the bucket."""
     kms_key: str = ""
     """Id of the key for `aws:kms`. Empty: the account's default key."""
     mlflow_bucket: str = "mlflow"
@@ -289,12 +290,12 @@ class StoreSettings(Section):
 
     @property
     def place(self) -> str:
-        """The address for messages."""
+        """The address, as messages show it."""
         return self.endpoint_url or f"Amazon S3 in {self.region}"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        """Refuse settings of which one would be silently ignored, and a secret in the address."""
+        """Refuse settings if one of them would be silently ignored, and a secret in the address."""
         _refuse_secret_in("BTC_STORE_ENDPOINT_URL", self.endpoint_url, "BTC_STORE_SECRET_KEY")
         if self.profile and self.access_key:
             msg = (

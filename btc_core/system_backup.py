@@ -34,7 +34,7 @@ PREFIX = "system_backup"
 SETTINGS_FILE = "settings.json"
 MODELS_FOLDER = "user/models"
 MAX_AGE_S = 36 * 3_600
-"""A backup is made every day; an older one means that one has failed."""
+"""A backup is made every day. If the newest one is older than this, a backup has failed."""
 _STACK_PREFIX = "BTC_STACK_"
 """Settings of the native stack, which `Settings` does not name. None of them is secret."""
 _CREDENTIALS = re.compile(r"://[^/\s]*@")
@@ -79,7 +79,7 @@ class _Hashed:
         self.size_bytes = 0
 
     def read(self, size: int = -1) -> bytes:
-        """Read as from the file."""
+        """Read from the file."""
         found = self._file.read(size)
         self._digest.update(found)
         self.size_bytes += len(found)
@@ -120,7 +120,7 @@ def newest(store: ObjectStore) -> SystemBackup | None:
 
 
 def last_made_ns(store: ObjectStore) -> int | None:
-    """When the newest backup was made. Without any backup, it is the time since which the object store could have had one."""
+    """When the newest backup was made. If there is none, when the object store was prepared."""
     backup = newest(store)
     return store.modified_ns(origin.OBJECT_KEY) if backup is None else backup.made_at_ns
 
@@ -133,7 +133,7 @@ def problem(store: ObjectStore, at_ns: int) -> str:
     hours = (at_ns - made_ns) / (3_600 * NS_PER_S)
     how_old = f"the newest backup is {hours:.0f} hours old" if _manifests(store) else "there is no backup"
     return (
-        f"{how_old}, and one is made every day: look at the asset system_backup in Dagster, and make one with "
+        f"{how_old}, and one is due every day: look at the asset system_backup in Dagster, and make one with "
         "`btc run dagster job launch -w workspace.yaml -j back_up_system`"
     )
 
@@ -222,7 +222,7 @@ def _own_files(settings: Settings) -> dict[str, bytes]:
 
 
 def _dump_name(settings: Settings, database: str) -> str:
-    """The name does not depend on what the database is called here, so another system can restore it."""
+    """The name of a dump. It does not depend on the name of the database here, so another system can restore it."""
     return "dagster.dump" if database == settings.postgres.dagster_db else "mlflow.dump"
 
 

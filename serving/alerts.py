@@ -1,7 +1,8 @@
 """`python -m serving.alerts`: tells people about the alerts that the API judges, until a signal ends it.
 
-It is a process of its own, because the API cannot tell that it is away. It asks `/v1/operations`, logs every message, and sends
-it to the contacts of `BTC_ALERT_URLS`. With `--test` it sends them one message and ends. What does not belong here: the conditions of alerts (`alert_rules`).
+It is a process of its own, because the API cannot report its own failure. The process asks `/v1/operations`, logs every
+message, and sends it to the contacts of `BTC_ALERT_URLS`. With `--test` it sends them one message and ends. What does not
+belong here: the conditions of alerts (`alert_rules`).
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from btc_core.stores.contacts import Urgency
 
 PERIOD_S = 10.0
-"""The API judges the alerts as often."""
+"""The API judges the alerts at the same interval."""
 TIMEOUT_S = 5.0
 AWAY_S = 30.0
-"""How long the API may be away, which is longer than a restart takes."""
+"""How long the API may not answer before `ProcessDown` fires. A restart takes less."""
 RETRY_S = 60.0
 """Time until a contact that did not take a message is tried again."""
 WATCHDOG_S = 60.0
@@ -72,7 +73,7 @@ class Log:
 
 
 class Watchdog:
-    """Requests an address outside of this machine while all is well, so that somebody notices if this process cannot."""
+    """Requests an address on another machine while the API answers, so that its owner notices when the requests stop."""
 
     def __init__(self, settings: AlertSettings) -> None:
         self._url = settings.watchdog_url.get_secret_value()
@@ -100,7 +101,7 @@ class Alerts:
         self._watchdog = Watchdog(settings.alert)
         self._retry_s: dict[str, float] = {}
         self._judged: dict[str, Firing] = {}
-        """What fires by the last answer of the API."""
+        """The alerts that fire according to the last answer of the API."""
         self._answered_s: float | None = None
         self._is_away = True
 
@@ -121,7 +122,7 @@ class Alerts:
                 outbox.delivered(message, now_s)
 
     def _ask(self, now_s: float) -> dict[str, Firing]:
-        """The alerts that fire. One that fired still does while nobody can tell."""
+        """The alerts that fire. An alert that fired still counts while its state is unknown."""
         try:
             answer = httpx.get(self._url, timeout=TIMEOUT_S).raise_for_status()
             states = msgspec.json.decode(answer.content, type=Judged).alerts

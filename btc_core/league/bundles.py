@@ -38,9 +38,9 @@ class TrainedEntry(msgspec.Struct, frozen=True):
     version: str
     """The number in the registry."""
     file_version: str
-    """The version of the user's file that it was fitted with."""
+    """The version of the user's file with which the model was fitted."""
     source: bytes
-    """That file."""
+    """The user's file."""
     model: bytes
 
 
@@ -88,13 +88,13 @@ def register(
 
 
 def newest_version(settings: Settings, entry: str, symbol: str) -> str | None:
-    """The number of the version that forecasts, None if none was trained; raises `StoreError`."""
+    """The number of the version that forecasts, or None before the first training; raises `StoreError`."""
     found = mlflow_of(settings).aliased_version(model_name(entry, symbol), NEWEST)
     return None if found is None else found.version
 
 
 def load(settings: Settings, entry: str, symbol: str, version: str) -> TrainedEntry:
-    """A version with its files. Raises `StoreError`, and `SchemaError` if it is damaged or was made for other inputs."""
+    """A version with its files. Raises `StoreError`, and `SchemaError` if it is damaged or was trained on other inputs."""
     mlflow = mlflow_of(settings)
     found = mlflow.version(model_name(entry, symbol), version)
     if found.tags.get("inputs_version") != INPUTS_VERSION:

@@ -1,7 +1,7 @@
-"""The check of a user's file before it joins the league: it must import, fit, survive pickling, and forecast as agreed.
+"""The check of a user's file before it joins the league: it must import, fit, survive pickling, and keep the contract.
 
-The check runs in the process in which the model would run, with the same limits, on a small made-up market. It cannot see
-whether a model is any good, nor whether it looks ahead: a model only sees what was known at the close.
+The check runs in a process like that in which the model will forecast, with the same limits, on a small made-up
+market. It cannot see whether a model is any good, nor whether it looks ahead: a model only sees what was known at the close.
 What does not belong here: copying the file into the folder (`folder`).
 """
 
@@ -59,7 +59,7 @@ def check(entry: EntryFile, limits: LeagueSettings) -> CheckedEntry:
     predict_s = float(np.median([each.took_s for each in alone[1:]]))
     if predict_s > limits.predict_s:
         msg = (
-            f"{entry.path.name}: predict takes {predict_s:.2f} s for one row, and has {limits.predict_s:g} s; make it faster, or "
+            f"{entry.path.name}: predict takes {predict_s:.2f} s for one row, and may take {limits.predict_s:g} s; make it faster, or "
             "raise BTC_LEAGUE_PREDICT_S; the model was not added"
         )
         raise InvalidInput(msg)

@@ -207,8 +207,8 @@ class Host:
         place = f"{self._file}, line {lines[-1]}" if lines else self._file
         if isinstance(error, ModuleNotFoundError):
             return (
-                f"{place}: the module {error.name} is not installed in {sys.prefix}; install the package that has it there "
-                "(`uv pip install …`), for every process that runs the league"
+                f"{place}: the module {error.name} is not installed in {sys.prefix}; install its package "
+                "there (`uv pip install …`), and wherever else the league runs"
             )
         text = str(error) or "without a message"
         memory = ". It may have reached its memory limit" if isinstance(error, MemoryError) else ""

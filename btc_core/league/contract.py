@@ -3,11 +3,11 @@
 The whole contract:
 
 ```
-def fit(dataset):               # a Dataset: named columns of past rows, and what came after each
+def fit(dataset):               # a Dataset: named columns of past rows, and the outcome of each
     ...
     return model                # anything that pickle can store
 
-def predict(model, rows):       # Rows: the same columns, without what came
+def predict(model, rows):       # Rows: the same columns, without outcomes
     ...
     return sigma_bps            # (len(rows), 5): σ of the log return over the next 1 to 5 minutes, bps
     # or: return sigma_bps, quantiles_bps   (len(rows), 5, 6): the 5, 10, 25, 75, 90 and 95 % quantiles, too
@@ -79,14 +79,14 @@ class Rows:
     def _place(self, name: str) -> int:
         if name not in self.names:
             near = ", ".join(each for each in self.names if name[:6] in each) or ", ".join(self.names[:6]) + ", …"
-            msg = f"there is no input {name!r}; near it: {near}"
+            msg = f"there is no input {name!r}; similar names: {near}"
             raise KeyError(msg)
         return self.names.index(name)
 
 
 @dataclass(frozen=True)
 class Dataset(Rows):
-    """Past rows with what came after each: the rows on which the models of the package are trained."""
+    """Past rows with their outcomes: the rows on which the models of the package are trained."""
 
     realized_variance: Floats
     """(n, 5), ln²: the sum of squared one-minute log returns over the next 1 to 5 minutes. It is never 0: values below the

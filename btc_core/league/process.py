@@ -180,7 +180,7 @@ class EntryProcess:
         except subprocess.TimeoutExpired:
             return "closed its pipe and still runs"
         if code >= 0:
-            return f"exited with code {code}; its log has its last words"
+            return f"exited with code {code}; its log may say why"
         name = signal.Signals(-code).name
         more = ", as the kernel does when memory is short" if -code == signal.SIGKILL else ""
         return f"was ended by {name}{more}"

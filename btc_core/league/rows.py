@@ -36,7 +36,7 @@ _CHECK_SYMBOL = "BTC/USD"
 
 
 def floor_of(frame: Frame) -> Floats:
-    """The least realized variance by horizon, (5,), as HARX has it: a smaller one, such as 0, counts as this."""
+    """The floor of the realized variance for each horizon, (5,), as in HARX: smaller values, such as 0, are raised to it."""
     recipe = RECIPE.harx
     low = np.nanquantile(frame.realized, recipe.rv_floor_quantile, axis=0)
     return np.asarray(np.maximum(low, recipe.rv_floor_min_ln2))
@@ -48,7 +48,7 @@ def rows_of(frame: Frame) -> Rows:
 
 
 def dataset_of(frame: Frame, symbol: str) -> Dataset:
-    """The rows of a frame with what came after them."""
+    """The rows of a frame with their outcomes."""
     rows = rows_of(frame)
     labels = np.maximum(frame.realized, floor_of(frame))
     return Dataset(INPUTS, rows.matrix, rows.origin_ns, labels, symbol)

@@ -36,12 +36,12 @@ CHAMPION = "champion"
 BASELINES = ("harx", "har", "ewma", "naive")
 """The baselines of the volatility; `naive` is the random walk: the last five minutes again."""
 GATE_DAYS = 28
-"""Days of forecasts that the gate's question is asked of."""
+"""The gate judges the forecasts of this many days."""
 MIN_RANKED_ROWS = gate.MIN_ROWS
 """Less than an hour of rows gives no rank."""
 _KNOWN_AFTER_NS = LABEL_SPAN_NS + NS_PER_MIN
-"""How much older than a close the newest outcome is that had moved the quantiles of its served interval: the last forecast
-before a close is made before the outcome of five minutes earlier is final."""
+"""The age, at a close, of the newest outcome that its served interval can depend on: the last forecast before a close is made
+before the outcome of five minutes earlier is final."""
 _BOUND_COLUMNS = [f"sigma_5m_q{percent}_bps" for percent in QUANTILE_NAMES]
 
 Kind = Literal["champion", "baseline", "entry"]
@@ -69,7 +69,7 @@ class Outcomes(msgspec.Struct, frozen=True):
         return cls(np.empty(0, np.int64), empty, empty, losses, np.empty(0, np.bool_), np.empty((0, len(QUANTILES))))
 
     def since(self, minute_ns: int) -> Outcomes:
-        """Those from a minute on."""
+        """The outcomes from a minute on."""
         kept = self.minute_ns >= minute_ns
         return Outcomes(
             self.minute_ns[kept],
@@ -120,7 +120,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 def read_outcomes(db: QuestDB, symbol: str, from_ns: int, to_ns: int, target: VolatilityTarget = MINUTES) -> Outcomes:
-    """Outcomes of a time in one target of the volatility whose served forecast was made in time; raises `ServiceError`."""
+    """Outcomes of a period whose served forecast was in time, for one target of the volatility; raises `ServiceError`."""
     losses = {CHAMPION: "qlike_model_5m"} | {name: f"qlike_{name}_5m" for name in BASELINES}
     columns = ["realized_5m_bps", "sigma_5m_bps", "volatility_inside_90", "volatility_quantiles", *losses.values()]
     table = db.query(
@@ -140,7 +140,7 @@ def read_outcomes(db: QuestDB, symbol: str, from_ns: int, to_ns: int, target: Vo
 
 
 def read_entries(db: QuestDB, symbol: str, from_ns: int, to_ns: int) -> dict[str, EntryRows]:
-    """The forecasts of a time by entry; raises `ServiceError`."""
+    """The forecasts of a period by entry; raises `ServiceError`."""
     columns = ["entry", "version", "predict_s", "sigma_5m_bps", *_BOUND_COLUMNS]
     table = db.query(
         f"SELECT ts_event, {', '.join(columns)} FROM {LEAGUE_FORECASTS.name} "  # noqa: S608 - names of the catalogue, times and a quoted symbol
@@ -167,7 +167,7 @@ def _within(symbol: str, from_ns: int, to_ns: int) -> str:
 
 
 def standings(outcomes: Outcomes, entries: dict[str, EntryRows], since_ns: int) -> list[Standing]:
-    """The league since a time, best first; the gate is asked of everything that is given."""
+    """The league since a time, best first; the gate judges all outcomes that are given."""
     recent = outcomes.since(since_ns)
     bounds = _served_bounds(outcomes)[outcomes.minute_ns >= since_ns]
     rows = [_champion(recent, bounds)] if len(recent.minute_ns) else []
@@ -218,7 +218,7 @@ def _entry(name: str, rows: EntryRows, outcomes: Outcomes, gate_answer: GateAnsw
 
 
 def _gate(rows: EntryRows, outcomes: Outcomes) -> GateAnswer | None:
-    """Ask the gate of a change; None without a forecast that has an outcome.
+    """The answer of the gate of a change; None if no forecast has an outcome.
 
     The coverage is that of the intervals with which the entry would serve. These are tracked from its own outcomes five
     minutes apart, as those of every served model are, whatever quantiles it gives itself.
@@ -244,7 +244,7 @@ def _tracked_coverage(score: Floats) -> float:
 
 
 def _joined(rows: EntryRows, outcomes: Outcomes) -> tuple[Longs, Longs]:
-    """The places of the closes that both have, in each."""
+    """The closes that both have: their places in `rows` and in `outcomes`."""
     _, own, theirs = np.intersect1d(rows.minute_ns, outcomes.minute_ns, return_indices=True)
     known = np.isfinite(outcomes.losses[CHAMPION][theirs])
     return own[known], theirs[known]

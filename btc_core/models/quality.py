@@ -1,7 +1,7 @@
 """The quality of a forecast: `good`, `degraded` or `poor`, with the reasons, from its inputs and its recent outcomes.
 
-`LIMITS` is the one place of all thresholds. Each is a limit that the system has anyway: of an alert, of a gate, of the
-feature windows, or of what counts as fresh. A reason exists as a code for programs and as a sentence for people.
+`LIMITS` holds all thresholds. Each is a limit that the system uses already: for an alert, for a gate, for the feature
+windows, or for what counts as fresh. Each reason has a code for programs and a sentence for people.
 What does not belong here: measuring (`streaming.forecaster`, `streaming.outcomes`), and showing (`serving`).
 """
 
@@ -37,7 +37,7 @@ POOR: QualityWord = "poor"
 
 FRESH_S = FRESH_ROW_NS / NS_PER_S
 SLOW_S = 1.0
-"""The live page calls a feed later than this late, and the API no longer waits for a forecast that is later."""
+"""After this delay, the live page calls a feed late, and the API makes the forecast itself."""
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -57,7 +57,7 @@ LIMITS: dict[str, Limit] = {
     "history_short": Limit(0),  # whether HARX serves in place of the model, for want of minute bars
     "feed_slow": Limit(SLOW_S, FRESH_S),  # s
     "made_late": Limit(SLOW_S, LATE_FORECAST_S),  # s: a late forecast counts in no score
-    "outside_training": Limit(0.0, 1.0),  # widths of the range in training: no row was there; none was near it
+    "outside_training": Limit(0.0, 1.0),  # widths of the range in training
     "bid_coverage_low": Limit(1.0 - DEMOTE_COVERAGE),  # share outside: the alert CoverageBid and the live gate
     "volatility_coverage_low": Limit(
         1.0 - DEMOTE_COVERAGE
@@ -83,9 +83,9 @@ class Coverage(msgspec.Struct, frozen=True):
 
 
 class ModelLimits:
-    """What the models of a market say about rows that they can judge: the ranges of training, and whether they read the book.
+    """What the models of a market say about their inputs: the ranges in training, and whether they read the order book.
 
-    The ranges are those of the volatility model; a pre-trained one does not know those of the markets that it was trained on.
+    The ranges are those of the volatility model. A pre-trained model has none.
     """
 
     def __init__(self, models: Models) -> None:
@@ -120,13 +120,13 @@ class ModelLimits:
 
 @njit
 def _farthest(values: Floats, columns: Longs, low: Floats, high: Floats) -> tuple[Floats, Longs]:
-    """The largest distance outside the ranges, in their widths, and the place of its range, for each row of (n, features)."""
+    """For each row of (n, features): the largest distance outside a range, in widths of that range, and the place of the range."""
     distances, places = np.zeros(len(values)), np.zeros(len(values), np.int64)
     for row in range(len(values)):
         for place in range(len(columns)):
             value = values[row, columns[place]]
             beyond = max(low[place] - value, value - high[place])
-            if beyond > 0.0:  # a missing value is not
+            if beyond > 0.0:  # false for a missing value
                 distance = beyond / max(high[place] - low[place], TINY)
                 if distance > distances[row]:
                     distances[row], places[row] = distance, place
@@ -144,10 +144,10 @@ def qualities(  # noqa: PLR0913 - everything that the quality depends on
     coverage: Coverage,
     made_at_ns: int,
 ) -> dict[int, Quality]:
-    """The quality of the forecasts of rows, by their place in `rows`.
+    """The quality of each forecast, by the place of its row in `rows`.
 
-    `values` (n, all features), `clocks_ns` and `bars_end_ns` are those of the rows. `are_of_model` says for each place with a
-    forecast whether the model made the volatility, and not HARX for want of minute bars.
+    `values` (n, all features), `clocks_ns` and `bars_end_ns` have one entry for each row. `are_of_model` has the places with a
+    forecast: true if the model forecast the volatility, and false if HARX did for want of minute bars.
     """
     outside = limits.outside(values)
     return {
@@ -246,7 +246,7 @@ _SENTENCES = {
     "history_short": "There are too few minute bars for the model, so its linear baseline HARX forecast the volatility.",
     "feed_slow": "The newest event took {feed_latency_s} from the exchange.",
     "made_late": "The forecast was made {delay_s} after its data was received.",
-    "outside_training": "{farthest_input} lay outside the training data, by {outside} of its range there.",
+    "outside_training": "{farthest_input} lay outside its range in the training data, by {outside} of the width of that range.",
     "bid_coverage_low": "The 90 % intervals contained {bid_coverage_90} of the last {outcomes} bids.",
     "volatility_coverage_low": "The 90 % intervals contained {volatility_coverage_90} of the last {outcomes} volatilities.",
 }

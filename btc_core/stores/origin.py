@@ -1,8 +1,8 @@
 """The marks that say whose data a store holds: simulated or live, of which home exchange, and from which address.
 
 Each store has one mark. `stack.prepare` writes it at the first start, and every process compares the marks of its stores
-with its settings before it reads or writes anything. A store that does not answer then is not checked. What does not belong here: the text of the mark
-(`ExchangeSettings.origin`), and models, which are marked one by one (`btc_core.registry.bundles`).
+with its settings before it reads or writes anything. A store that does not answer is not checked. What does not belong
+here: the text of the mark (`ExchangeSettings.origin`), and models, each of which has its own mark (`btc_core.registry.bundles`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Store:
     """One store and its mark."""
 
     place: str
-    """What it is and where, for people."""
+    """What the store is and where, in the words of messages."""
     mark: str
-    """Where the mark is, for people."""
+    """Where the mark is, in the words of messages."""
     read: Callable[[], str]
     """Return the mark, or "" if there is none; raises `ServiceError` if the store does not answer."""
     write: Callable[[str], None]
@@ -44,7 +44,7 @@ class Store:
 
 
 def claim(settings: Settings, *names: str) -> None:
-    """Mark these stores as those of this stack; raises `ConfigError` if one is marked as another's, and `ServiceError`."""
+    """Mark these stores as those of this stack; raises `ConfigError` if one has another mark, and `ServiceError`."""
     for store in _stores(settings, names):
         problem = _problem(settings, store)
         if problem:
@@ -78,7 +78,7 @@ def _problem(settings: Settings, store: Store) -> str:
         return ""
     return (
         f"the {store.place} holds the data of {found!r}, and the settings are those of {wanted!r} (BTC_EXCHANGE_MODE, "
-        "BTC_EXCHANGE_NAME or the first of BTC_EXCHANGE_MARKETS, BTC_EXCHANGE_WS_URL). Such data must not mix: set them back, "
+        "BTC_EXCHANGE_NAME or the first of BTC_EXCHANGE_MARKETS, BTC_EXCHANGE_WS_URL). Such data must not mix: set these settings back, "
         "or start with another data directory (`btc up --data-dir`; in containers, another project name). "
         f"docs/how-to/live-exchange.md says more. The mark is {store.mark}"
     )

@@ -25,6 +25,6 @@ EXTENSION = "btc-operations"
 @blueprint.get("/operations")
 @documented("state", Operations, is_fast=True)
 def operations() -> Response:
-    """Processes, lags, gaps, dead letters, days, disk, and the alerts that would fire, as collected seconds ago."""
+    """Processes, lags, gaps, dead letters, days, disk, and the alerts that fire, as collected seconds ago."""
     watch = cast("OperationsWatch", current_app.extensions[EXTENSION])
     return respond(watch())

@@ -33,7 +33,7 @@ function runbook(alert) {
 
 function showAlerts(alerts) {
   const count = (state) => alerts.filter((a) => a.state === state).length, raised = alerts.filter((a) => a.state === "firing" || a.state === "pending"), unknown = count("unknown");
-  setText("alert_summary", `${count("firing")} of ${alerts.length} would fire${count("pending") ? `, and ${count("pending")} soon` : ""}${unknown ? `; ${unknown} cannot be judged yet, because their figures are not there` : ""}.`);
+  setText("alert_summary", `${count("firing")} of ${alerts.length} fire${count("pending") ? `, and ${count("pending")} soon` : ""}${unknown ? `; ${unknown} cannot be judged yet, because their figures are not there` : ""}.`);
   $("alert_table").hidden = !raised.length;
   fill("alert_table", ["Alert", "State", "What was found", "What to do"], raised.map((a) => [element("b", "", a.name),
     chip(a.state === "pending" ? `pending, fires after ${duration(a.lasting_s)}` : "firing", VERDICTS[a.state]), a.details.join("; "), runbook(a)]), "");

@@ -141,4 +141,4 @@ def test_without_the_package_the_command_says_what_to_install(tmp_path: Path) ->
         timeout=60,
     )
     assert found.returncode == 1
-    assert 'pip install "mcp>=2.3" ./btc_client' in found.stderr
+    assert 'pip install "mcp>=2.3,<3" ./btc_client' in found.stderr

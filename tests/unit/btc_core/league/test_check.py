@@ -78,7 +78,7 @@ def test_built_in_models_beat_the_mean_on_rows_that_they_were_not_fitted_on() ->
         ("import a_library_that_nobody_has", "mine.py, line 1: the module a_library_that_nobody_has is not installed"),
         ("def predict(model, rows):\n    return 1", "has no function fit; add `def fit(dataset):`"),
         ("def fit(dataset):\n    return 1", "has no function predict; add `def predict(model, rows):`"),
-        (with_predict("return 1.0", "return dataset['log_rv_7m']"), "no input 'log_rv_7m'; near it: log_rv_1m"),
+        (with_predict("return 1.0", "return dataset['log_rv_7m']"), "no input 'log_rv_7m'; similar names: log_rv_1m"),
         (with_predict("return 1.0", "raise ValueError('too few')"), "line 5: ValueError: too few"),
         (with_predict("return 1.0", "return lambda: 1"), "which pickle cannot store"),
         (with_predict("return np.ones(len(rows))"), "returned the shape (200,) for the σ"),
@@ -104,7 +104,7 @@ def test_a_bad_file_is_refused_with_its_place_and_what_to_do(tmp_path: Path, tex
 
 def test_a_slow_fit_and_a_slow_forecast_are_refused(tmp_path: Path) -> None:
     slow = entry(tmp_path, with_predict("time.sleep(0.3); return np.ones((len(rows), 5))"))
-    with pytest.raises(InvalidInput, match=r"predict takes 0\.3. s for one row, and has 0\.1 s"):
+    with pytest.raises(InvalidInput, match=r"predict takes 0\.3. s for one row, and may take 0\.1 s"):
         check(slow, LIMITS.model_copy(update={"predict_s": 0.1}))
     endless = entry(tmp_path, with_predict("return 1.0", "time.sleep(60)"))
     with pytest.raises(InvalidInput, match=r"fit took longer than 0\.5 s"):

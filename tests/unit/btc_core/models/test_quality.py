@@ -139,7 +139,9 @@ def test_several_reasons_are_all_named_and_the_worst_gives_the_word() -> None:
     found = quality(feed=(1, False), delay_s=12.0, return_1m_bps=60.0, log_rv_5m=-5.0)
     assert (found.word, found.reasons) == ("poor", ("gaps_open", "made_late", "outside_training"))
     assert found.outside == pytest.approx(0.5)
-    assert sentence("outside_training", found) == "log_rv_5m lay outside the training data, by 0.5 of its range there."
+    assert sentence("outside_training", found) == (
+        "log_rv_5m lay outside its range in the training data, by 0.5 of the width of that range."
+    )
 
 
 def test_the_offset_of_the_clocks_is_taken_out_of_the_latency_of_the_feed() -> None:
