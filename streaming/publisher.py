@@ -46,7 +46,9 @@ class Publisher:
     """
 
     def __init__(self, settings: KafkaSettings, client_id: str, linger_ms: int = 0, *, blocking: bool = True) -> None:
-        self._producer = producer(settings, client_id, linger_ms)
+        self._fatal: KafkaError | None = None
+        """Why the producer cannot send anything any more."""
+        self._producer = producer(settings, client_id, linger_ms, self._note_error)
         self._kafka = settings
         self._client_id = client_id
         self._blocking = blocking
@@ -112,13 +114,21 @@ class Publisher:
     def _serve(self, call: Callable[[float], int], timeout_s: float) -> int:
         """Let Kafka's client call back; raises `BtcError` when the producer cannot send anything any more."""
         try:
-            return call(timeout_s)
+            left = call(timeout_s)
         except (KafkaException, SystemError) as error:
-            # The client sets the exception of a fatal error before it calls back, and Python reports that as SystemError.
-            fatal = error if isinstance(error, KafkaException) else error.__cause__
-            if not isinstance(fatal, KafkaException):
+            # The client may set an exception of its own for a fatal error, which Python can report as SystemError.
+            cause = error if isinstance(error, KafkaException) else error.__cause__
+            fatal = cause.args[0] if isinstance(cause, KafkaException) else self._fatal
+            if fatal is None:
                 raise
-            raise self._failed_for_good(fatal.args[0]) from error
+            raise self._failed_for_good(fatal) from error
+        if self._fatal is not None:
+            raise self._failed_for_good(self._fatal)
+        return left
+
+    def _note_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error
 
     def _queue_held(self) -> None:
         """Queue the messages that were held back, as far as there is room, in their order."""

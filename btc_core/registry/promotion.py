@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from btc_core.stores.mlflow import ModelVersion
 
 REASON_TAG = "alias_reason"
+PROMOTED = "promoted: "
 DEMOTION = "demotion of"
 """The reason of a promotion that a demotion made begins with this."""
 
@@ -115,7 +116,7 @@ def promote(settings: Settings, key: ModelKey, version: str, reason: str) -> Non
     if before == version:
         return
     mlflow = mlflow_of(settings)
-    _set_reason(settings, key, version, f"promoted: {reason}")
+    _set_reason(settings, key, version, f"{PROMOTED}{reason}")
     if before is not None:
         mlflow.set_alias(key.name, PREVIOUS, before)
     mlflow.set_alias(key.name, CHAMPION, version)
@@ -161,7 +162,7 @@ def demoted_at_s(settings: Settings, key: ModelKey, version: str) -> float | Non
     """
     tag = mlflow_of(settings).version(key.name, version).tags.get(REASON_TAG, "")
     stamp, _, reason = tag.partition(" ")
-    return datetime.fromisoformat(stamp).timestamp() if reason.startswith(DEMOTION) else None
+    return datetime.fromisoformat(stamp).timestamp() if reason.startswith(f"{PROMOTED}{DEMOTION}") else None
 
 
 def publish(  # noqa: PLR0913 - everything that MLflow keeps of a version

@@ -20,7 +20,7 @@ from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka_connection import admin_client, connection, translated_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from confluent_kafka import KafkaError
 
@@ -33,8 +33,13 @@ MAX_QUEUED_KB = 262_144
 """The memory that these messages may take; enough for frames of twice the usual size."""
 
 
-def producer(kafka: KafkaSettings, client_id: str, linger_ms: int = 0) -> Producer:
-    """An idempotent producer that waits for all replicas; it collects messages for `linger_ms` before it sends them."""
+def producer(
+    kafka: KafkaSettings, client_id: str, linger_ms: int = 0, on_error: Callable[[KafkaError], None] | None = None
+) -> Producer:
+    """An idempotent producer that waits for all replicas; it collects messages for `linger_ms` before it sends them.
+
+    `on_error` gets the errors of the client; those of a message come with its delivery report.
+    """
     return Producer(
         {
             **connection(kafka, client_id),
@@ -47,6 +52,7 @@ def producer(kafka: KafkaSettings, client_id: str, linger_ms: int = 0) -> Produc
             "message.max.bytes": 1_040_000,  # the broker's bound is 1,048,588 with the batch's own bytes
             "delivery.report.only.error": True,
             "delivery.timeout.ms": 2_147_483_647,  # a message waits until the broker is back
+            **({"error_cb": on_error} if on_error else {}),
         }
     )
 

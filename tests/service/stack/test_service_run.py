@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -44,7 +45,18 @@ def _start(stack: Stack) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
     )
     wait_for(lambda: stack.running and stack.status(("valkey",))[0].state == "healthy", "a healthy server", UP_S)
+    wait_for(lambda: _is_unlocked(stack), "the end of the start", UP_S)
     return process
+
+
+def _is_unlocked(stack: Stack) -> bool:
+    """Whether no command is starting or stopping components."""
+    with (stack.layout.data_dir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def test_a_stop_signal_stops_every_process_in_order(stack: Stack) -> None:
