@@ -221,7 +221,7 @@ class DiskSettings(Section):
 
 
 class AlertSettings(Section):
-    """Who is told when an alert fires. The process `alerts` reads it; without a contact it only logs the alerts."""
+    """Who gets a message when an alert fires. The process `alerts` reads it; without a contact it only logs the alerts."""
 
     urls: SecretStr = SecretStr("")
     """Addresses of the contacts in the form of Apprise, separated by commas or spaces: `ntfy://TOPIC`, `slack://…`, `tgram://…`,

@@ -1,4 +1,4 @@
-"""What a contact is told about alerts, and when: alerts that fire are grouped, repeated while they last, and called resolved.
+"""The messages about alerts, and when they are sent: alerts that fire are grouped, repeated while they last, and called resolved.
 
 What does not belong here: whether an alert fires (`alert_rules`), and sending (`btc_core.stores.contacts`).
 """

@@ -78,7 +78,7 @@ STALE_BASELINE = ForecastQuality(
 
 
 def quality_of(forecast: MarketForecast) -> ForecastQuality:
-    """The quality of a forecast, whoever made it."""
+    """The quality of a forecast, made by the worker or by the API."""
     if forecast.is_stale_baseline:
         return STALE_BASELINE
     if forecast.origin.source != "worker":

@@ -1,17 +1,14 @@
-"""A failed run is told to the contacts once, however often its job is retried."""
+"""A failed run is reported to the contacts once, however often its job is retried."""
 
 from __future__ import annotations
 
-import json
 import warnings
-from http.server import BaseHTTPRequestHandler
-from typing import Any, ClassVar
 
 import pytest
 from pydantic import SecretStr
 
 from btc_core.settings import AlertSettings, Settings
-from tests.http_server import listening
+from tests.webhook import Webhook, contact
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -24,20 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20"),
 ]
-
-
-class Webhook(BaseHTTPRequestHandler):
-    """Keeps what it is sent."""
-
-    received: ClassVar[list[dict[str, Any]]] = []
-
-    def do_POST(self) -> None:
-        Webhook.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @dg.op
@@ -69,9 +52,8 @@ def _fail(job: dg.JobDefinition, instance: dg.DagsterInstance) -> None:
 
 
 def test_the_first_failure_of_a_job_is_sent_and_its_retries_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    Webhook.received = []
-    with listening(Webhook) as url, dg.DagsterInstance.ephemeral() as instance:
-        alert = AlertSettings(urls=SecretStr(f"{url.replace('http://', 'json://')}/hook"))
+    with contact() as url, dg.DagsterInstance.ephemeral() as instance:
+        alert = AlertSettings(urls=SecretStr(url))
         monkeypatch.setattr("btc_assets.resources.settings", lambda: Settings(alert=alert))
         _fail(sealing, instance)
         _fail(sealing, instance)

@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
@@ -19,8 +18,9 @@ from btc_core.stores.contacts import contacts
 from serving.alert_messages import Firing, Outbox
 from serving.alerts import AWAY_S, RETRY_S, Alerts
 from stack.layout import Layout
-from tests.http_server import answering, listening
+from tests.http_server import answering
 from tests.paths import ROOT
+from tests.webhook import Webhook, contact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,29 +31,11 @@ FEED = {"name": "FeedSilent", "part": "feed", "is_severe": True, "lasting_s": 10
 BOOK = {"name": "BookMismatch", "part": "feed", "is_severe": False, "lasting_s": 0, "details": ["2 did not match"]}
 
 
-class Webhook(BaseHTTPRequestHandler):
-    """Keeps what it is sent; answers with `status`."""
-
-    received: ClassVar[list[dict[str, Any]]] = []
-    status: ClassVar[int] = 200
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if Webhook.status == 200:
-            Webhook.received.append(body)
-        self.send_response(Webhook.status)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def webhook() -> Iterator[str]:
     """The address of a webhook in the form of `BTC_ALERT_URLS`."""
-    Webhook.received, Webhook.status = [], 200
-    with listening(Webhook) as url:
-        yield url.replace("http://", "json://") + "/hook"
+    with contact() as url:
+        yield url
 
 
 class Api:

@@ -245,12 +245,12 @@ def test_evidence_in_a_file_is_verified_without_servers_and_every_changed_part_i
     names = zipfile.ZipFile(path).namelist()
     assert {name.rpartition(".")[2] for name in names} <= {"json", "parquet", "ubj", "npz", "zst"}
     for name in names:
-        rewritten(path, bent, name, flip, mend=False)
+        rewritten(path, bent, name, flip, rehash=False)
         with pytest.raises(BtcError, match=r"changed|cannot be read|damaged|form"):
             failing(bent)
     for name, change in MEANINGFUL.items():
         (chosen,) = (each for each in names if each.endswith(name))
-        rewritten(path, bent, chosen, change, mend=True)
+        rewritten(path, bent, chosen, change, rehash=True)
         assert failing(bent), f"a changed {name} was not found though the manifest had its new hash"
 
 
@@ -299,7 +299,7 @@ def test_the_command_line_verifies_a_forecast_a_file_and_a_day_and_says_what_is_
     code, text = btc("roots", "--from", day, "--to", day, "--out", str(out))
     assert code == 0, text
     assert re.fullmatch(rf"{day} {system.symbol} [0-9a-f]{{64}} closed \S+Z SIMULATED\n", out.read_text())
-    rewritten(path, path.with_name("bent.zip"), "frames.jsonl.zst", other_frame, mend=True)
+    rewritten(path, path.with_name("bent.zip"), "frames.jsonl.zst", other_frame, rehash=True)
     code, text = btc("verify", str(path.with_name("bent.zip")), stack=False)
     assert code == 1
     assert "are not those that reached the log" in text
@@ -335,12 +335,12 @@ def flip(data: bytes) -> bytes:
     return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
-def rewritten(path: Path, target: Path, name: str, change: Callable[[bytes], bytes], *, mend: bool) -> None:
-    """Copy a file of evidence with one entry changed, and with its hash in the manifest if `mend`."""
+def rewritten(path: Path, target: Path, name: str, change: Callable[[bytes], bytes], *, rehash: bool) -> None:
+    """Copy a file of evidence with one entry changed, and with its new hash in the manifest if `rehash`."""
     with zipfile.ZipFile(path) as source:
         entries = {each: source.read(each) for each in source.namelist()}
     entries[name] = change(entries[name])
-    if mend:
+    if rehash:
         manifest = msgspec.json.decode(entries[MANIFEST], type=EvidenceManifest)
         digests = {each: hashlib.sha256(entries[each]).hexdigest() for each in manifest.files}
         entries[MANIFEST] = msgspec.json.encode(msgspec.structs.replace(manifest, files=digests))

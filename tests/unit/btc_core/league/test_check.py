@@ -1,4 +1,4 @@
-"""What a user's file must be to join the league, and what it is told if it is not."""
+"""What a user's file must be to join the league, and the error for one that is not."""
 
 from __future__ import annotations
 
