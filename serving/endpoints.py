@@ -7,7 +7,7 @@ cannot disagree. What does not belong here: any single endpoint (`routes`, `lega
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -15,6 +15,7 @@ import msgspec
 from flask import request
 from msgspec import UNSET, UnsetType
 
+from btc_core.clock import to_ns
 from serving.problem_details import Problem
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from flask import Flask
     from flask.typing import ResponseReturnValue
 
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Bounds of times in parameters. Nothing was recorded before the first, and times in nanoseconds end in 2262."""
 SHOWN_CHARACTERS = 64
 """How much of a client's own text an error repeats."""
 
@@ -113,7 +116,9 @@ def parse_query(kind: type[Query]) -> Query:
     given: dict[str, str] = {}
     for name, values in request.args.lists():
         if len(values) > 1:
-            raise _bad(name, f"the parameter {name[:SHOWN_CHARACTERS]} is given {len(values)} times; give it once")
+            raise bad_parameter(
+                name, f"the parameter {name[:SHOWN_CHARACTERS]} is given {len(values)} times; give it once"
+            )
         given[name] = values[0]
     try:
         return msgspec.convert(given, kind, strict=False)
@@ -121,19 +126,28 @@ def parse_query(kind: type[Query]) -> Query:
         found = _FIELD_OF_ERROR.search(str(error))
         name = found[1] if found else next((name for name in given if name not in kind.__struct_fields__), "")
         shown = name[:SHOWN_CHARACTERS] or "?"
-        raise _bad(name, f"the parameter {shown}: {error}; GET /docs lists the parameters of each path") from None
+        raise bad_parameter(
+            name, f"the parameter {shown}: {error}; GET /docs lists the parameters of each path"
+        ) from None
 
 
-def parse_time(name: str, text: str) -> datetime:
-    """The time in a parameter; raises a 422 for anything but ISO 8601 with a time zone, for example for a number."""
+def parse_time_ns(name: str, text: str) -> int:
+    """The time in a parameter in ns since the epoch, within `EARLIEST` and `LATEST`.
+
+    Raises a 422 for anything but ISO 8601 with a time zone, for example for a number.
+    """
     try:
-        return msgspec.convert(text, _Moment)
+        moment: datetime = msgspec.convert(text, _Moment)
     except msgspec.ValidationError:
         shown = text[:SHOWN_CHARACTERS]
-        raise _bad(name, f"the parameter {name} must be a time such as 2026-01-31T12:00:00Z, not {shown!r}") from None
+        raise bad_parameter(
+            name, f"the parameter {name} must be a time such as 2026-01-31T12:00:00Z, not {shown!r}"
+        ) from None
+    return to_ns(min(max(moment, EARLIEST), LATEST))
 
 
-def _bad(name: str, detail: str) -> Problem:
+def bad_parameter(name: str, detail: str) -> Problem:
+    """The 422 for a parameter."""
     return Problem(
         HTTPStatus.UNPROCESSABLE_ENTITY, "bad_parameter", detail, more={"parameter": name[:SHOWN_CHARACTERS]}
     )

@@ -5,7 +5,6 @@ What does not belong here: the verification itself, which a client does with `bt
 
 from __future__ import annotations
 
-import math
 import threading
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -17,11 +16,13 @@ from btc_core.days.forecast_roots import closed_periods
 from btc_core.days.forecast_search import forecast_at, proof_of_forecast
 from btc_core.days.history import History
 from btc_core.errors import InvalidInput, SchemaError, StoreError
+from btc_core.models.scores import finite_or_none
 from btc_core.names import VOLATILITY, ModelKey
 from btc_core.registry.bundles import load_version
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from serving.answers import iso
+from serving.endpoints import bad_parameter
 from serving.problem_details import Problem
 from serving.proof_answers import DayProof, ForecastProof, HourProof, PastMoment, PastPath, ProofStatus, Root
 
@@ -78,8 +79,7 @@ class ForecastProofs:
             try:
                 forecasts.append(_path(f"without {', '.join(without)}", found.without(without)))
             except InvalidInput as error:
-                more = {"parameter": "without"}
-                raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "bad_parameter", str(error), more=more) from None
+                raise bad_parameter("without", str(error)) from None
         if version:
             try:
                 model = load_version(self._settings, ModelKey(symbol, VOLATILITY), version)
@@ -92,11 +92,11 @@ class ForecastProofs:
             made_at=iso(found.forecast.made_at_ns),
             ts_event=iso(found.forecast.ts_event_ns),
             equals_stored=found.equals_stored,
-            features={name: _finite(value) for name, value in found.features.items()},
+            features={name: finite_or_none(value) for name, value in found.features.items()},
             forecasts=tuple(forecasts),
-            log_variance=_finite(parts.log_variance),
-            harx=_finite(parts.harx),
-            net=_finite(parts.net),
+            log_variance=finite_or_none(parts.log_variance),
+            harx=finite_or_none(parts.harx),
+            net=finite_or_none(parts.net),
             trees=parts.trees,
             simulated=self._settings.simulated,
         )
@@ -153,12 +153,8 @@ def _root(period: ClosedPeriod) -> Root:
 def _path(name: str, forecast: ForecastRow) -> PastPath:
     return PastPath(
         name,
-        tuple(_finite(usd) for usd in forecast.bid_path_usd),
-        tuple(_finite(bps) for bps in forecast.sigma_path_bps),
+        tuple(finite_or_none(usd) for usd in forecast.bid_path_usd),
+        tuple(finite_or_none(bps) for bps in forecast.sigma_path_bps),
         forecast.volatility_model_kind,
         forecast.volatility_model_version,
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

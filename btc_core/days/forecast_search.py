@@ -5,6 +5,7 @@ What does not belong here: judging the evidence (`forecast_check`).
 
 from __future__ import annotations
 
+from itertools import starmap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,12 +28,11 @@ from btc_core.days.forecast_leaves import row_hashes
 from btc_core.days.forecast_roots import HOUR, LATE_HOURS, ClosedPeriod, closed_periods
 from btc_core.days.log_archive import in_log_order, read_manifest
 from btc_core.days.merkle import leaf_hash, proof_of
-from btc_core.errors import BadFrame, InvalidInput, StoreError
+from btc_core.errors import InvalidInput, StoreError
 from btc_core.exchanges.recorded_lines import RecordedMessage
-from btc_core.market.messages import decode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.registry.served_models import get_bundle
-from btc_core.stores.kafka import OffsetRange, kept_since, offset_ranges, read_range
+from btc_core.stores.kafka import kept_since, offset_ranges, read_all
 from btc_core.tables.catalogue import BID_PREDICTION, VOLATILITY_PREDICTION
 from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns, day_of, days_between
@@ -204,17 +204,7 @@ def _messages(
         day = day_of(received_ns)
         msg = f"neither the log nor an archive has the frames of {day}; they are needed to compute the forecast again"
         raise StoreError(msg)
-    return "the log", lambda: _logged(settings, partition, begin_ns, end_ns)
-
-
-def _logged(settings: Settings, partition: int, begin_ns: int, end_ns: int) -> Iterator[RecordedMessage]:
-    ranges = offset_ranges(settings.kafka, EVENTS_TOPIC, begin_ns, end_ns)
-    (chosen,) = (each for each in ranges if each.partition == partition)
-    for value, offset in read_range(settings.kafka, EVENTS_TOPIC, OffsetRange(partition, chosen.begin, chosen.end)):
-        try:
-            yield RecordedMessage(decode_envelope(value), partition, offset)
-        except BadFrame:  # every reader leaves out a message that is no envelope
-            continue
+    return "the log", lambda: starmap(RecordedMessage, read_all(settings.kafka, begin_ns, end_ns, (partition,)))
 
 
 def _log_has(settings: Settings, day: str) -> bool:

@@ -22,7 +22,7 @@ from btc_core.models.targets import LABEL_SPAN_NS
 from btc_core.names import MINUTES, QUANTILE_NAMES, QUANTILES, VOLATILITY, VolatilityTarget
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from btc_core.tables.league_tables import LEAGUE_FORECASTS
-from btc_core.tables.sql import of_symbol, of_target
+from btc_core.tables.sql import of_symbol, of_target, within
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -125,7 +125,7 @@ def read_outcomes(db: QuestDB, symbol: str, from_ns: int, to_ns: int, target: Vo
     columns = ["realized_5m_bps", "sigma_5m_bps", "volatility_inside_90", "volatility_quantiles", *losses.values()]
     table = db.query(
         f"SELECT ts_event, {', '.join(columns)} FROM {PREDICTION_OUTCOMES.name} "  # noqa: S608 - names of the catalogue, times and a quoted symbol
-        f"WHERE {_within(symbol, from_ns, to_ns)} AND late = false AND {of_target(target)} "
+        f"WHERE {of_symbol(symbol)} AND {within('ts_event', from_ns, to_ns)} AND late = false AND {of_target(target)} "
         "ORDER BY ts_event"
     )
     quantiles = [msgspec.json.decode(text)[-1] for text in table["volatility_quantiles"].to_pylist()]
@@ -144,7 +144,7 @@ def read_entries(db: QuestDB, symbol: str, from_ns: int, to_ns: int) -> dict[str
     columns = ["entry", "version", "predict_s", "sigma_5m_bps", *_BOUND_COLUMNS]
     table = db.query(
         f"SELECT ts_event, {', '.join(columns)} FROM {LEAGUE_FORECASTS.name} "  # noqa: S608 - names of the catalogue, times and a quoted symbol
-        f"WHERE {_within(symbol, from_ns, to_ns)} ORDER BY ts_event"
+        f"WHERE {of_symbol(symbol)} AND {within('ts_event', from_ns, to_ns)} ORDER BY ts_event"
     )
     names = np.array(table["entry"].to_pylist(), object)
     return {name: _entry_rows(table, np.flatnonzero(names == name)) for name in sorted(set(names.tolist()))}
@@ -160,10 +160,6 @@ def _entry_rows(table: pa.Table, places: Longs) -> EntryRows:
         own["predict_s"].to_numpy(),
         str(own["version"][-1]),
     )
-
-
-def _within(symbol: str, from_ns: int, to_ns: int) -> str:
-    return f"{of_symbol(symbol)} AND ts_event >= cast({from_ns} AS TIMESTAMP_NS) AND ts_event < cast({to_ns} AS TIMESTAMP_NS)"
 
 
 def standings(outcomes: Outcomes, entries: dict[str, EntryRows], since_ns: int) -> list[Standing]:
@@ -197,7 +193,7 @@ def _baseline(outcomes: Outcomes, name: str) -> Standing:
     losses, champion = outcomes.losses[name][known], outcomes.losses[CHAMPION][known]
     return Standing(
         name, "baseline", "", len(losses), _mean(losses), _ratio(losses, champion),
-        _finite(scores.diebold_mariano_t(losses, champion)), None, None, None, None,
+        scores.finite_or_none(scores.diebold_mariano_t(losses, champion)), None, None, None, None,
     )  # fmt: skip
 
 
@@ -212,7 +208,7 @@ def _entry(name: str, rows: EntryRows, outcomes: Outcomes, gate_answer: GateAnsw
     p50, p99 = np.quantile(recent, [0.5, 0.99]).tolist() if len(recent) else (None, None)
     return Standing(
         name, "entry", rows.version, len(losses), _mean(losses), _ratio(losses, champion),
-        _finite(scores.diebold_mariano_t(losses, champion)), _mean(crps), _mean(inside[has_bounds]), p50, p99,
+        scores.finite_or_none(scores.diebold_mariano_t(losses, champion)), _mean(crps), _mean(inside[has_bounds]), p50, p99,
         gate=gate_answer,
     )  # fmt: skip
 
@@ -263,12 +259,10 @@ def _ranked(rows: list[Standing]) -> list[Standing]:
 
 
 def _ratio(losses: Floats, champion: Floats) -> float | None:
-    return _finite(float(losses.mean() / champion.mean())) if len(losses) and champion.mean() > 0.0 else None
+    return (
+        scores.finite_or_none(float(losses.mean() / champion.mean())) if len(losses) and champion.mean() > 0.0 else None
+    )
 
 
 def _mean(values: Floats | npt.NDArray[np.bool_]) -> float | None:
-    return _finite(float(values.mean())) if len(values) else None
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return scores.finite_or_none(float(values.mean())) if len(values) else None

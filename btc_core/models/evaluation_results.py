@@ -87,21 +87,16 @@ def price_results(walk: WalkForward) -> dict[str, dict[str, Any]]:
         table[str(horizon)] = {
             "mse_ratio": ratio,
             "r2": 1.0 - ratio,
-            "direction": _number(share),
-            "direction_se": _number(error),
-            "dm_t": _number(dm_t),
+            "direction": scores.finite_or_none(share),
+            "direction_se": scores.finite_or_none(error),
+            "dm_t": scores.finite_or_none(dm_t),
             "ar_mse_ratio": scores.mse_ratio(actual[:, column], ar[:, column]),
-            "ar_dm_t": _number(
+            "ar_dm_t": scores.finite_or_none(
                 scores.diebold_mariano_t(np.square(actual - ar)[:, column], np.square(actual)[:, column])
             ),
             "months_with_a_forecast": sum(month.shrinkage[column] > 0.0 for month in walk.months),
         }
     return table
-
-
-def _number(value: float) -> float | None:
-    """None for NaN, which JSON does not have: a forecast that is always 0 has no direction."""
-    return float(value) if np.isfinite(value) else None
 
 
 def horizon_results(walk: WalkForward) -> dict[str, dict[str, Any]]:

@@ -131,3 +131,12 @@ def diebold_mariano_t(losses: Floats, reference_losses: Floats, lags: int | None
     if variance <= 0.0:
         return math.nan
     return float(difference.mean()) / math.sqrt(variance / n)
+
+
+def finite_or_none(value: float) -> float | None:
+    """None for NaN and infinity, which JSON does not have.
+
+    >>> finite_or_none(0.5), finite_or_none(float("nan"))
+    (0.5, None)
+    """
+    return float(value) if math.isfinite(value) else None

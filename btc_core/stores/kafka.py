@@ -328,14 +328,17 @@ def _messages(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[tup
 
 
 def read_all(
-    kafka: KafkaSettings, begin_ns: int | None = None, end_ns: int | None = None
+    kafka: KafkaSettings,
+    begin_ns: int | None = None,
+    end_ns: int | None = None,
+    partitions: Iterable[int] | None = None,
 ) -> Iterator[tuple[Envelope, int, int]]:
     """Yield every message that `market.events` holds now as (envelope, partition, offset), one partition after the other.
 
-    `begin_ns` and `end_ns` bound the receive time. Messages that are not envelopes are left out, as in the workers.
-    Raises `ServiceError` when Kafka does not answer.
+    `begin_ns` and `end_ns` bound the receive time; `partitions` are all by default. Messages that are not envelopes are left
+    out, as in the workers. Raises `ServiceError` when Kafka does not answer.
     """
-    for value, partition, offset in read_topic(kafka, EVENTS_TOPIC, begin_ns, end_ns):
+    for value, partition, offset in read_topic(kafka, EVENTS_TOPIC, begin_ns, end_ns, partitions):
         try:
             yield decode_envelope(value), partition, offset
         except BadFrame:

@@ -5,7 +5,6 @@ What does not belong here: reading rows (`btc_core.days`), and the limits of a r
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +12,6 @@ import msgspec
 from flask import Blueprint, Response
 from msgspec import UNSET, UnsetType
 
-from btc_core.clock import to_ns
 from btc_core.days.series import SERIES
 from btc_core.days.table_formats import MEDIA, Format, encoded
 from btc_core.errors import InvalidInput
@@ -21,7 +19,7 @@ from btc_core.utc_day import day_ns
 from serving.answers import iso
 from serving.data_exports import Wanted
 from serving.deps import deps
-from serving.endpoints import SHOWN_CHARACTERS, Symbol, documented, parse_query, parse_time
+from serving.endpoints import SHOWN_CHARACTERS, Symbol, bad_parameter, documented, parse_query, parse_time_ns
 from serving.problem_details import Problem
 from serving.symbols import requested_symbol
 
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
 
 blueprint = Blueprint("data", __name__, url_prefix="/v1")
 
-EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-"""Bounds of `from` and `to`. Nothing was recorded before the first, and times in nanoseconds end in 2262."""
 DAY_CHARACTERS = 10
 SUFFIXES: dict[Format, str] = {"arrow": "arrows", "parquet": "parquet", "csv": "csv"}
 
@@ -92,7 +88,7 @@ def data(table: str) -> Response:
     try:
         columns = series.columns(names)
     except InvalidInput as error:
-        raise _bad("columns", str(error)) from None
+        raise bad_parameter("columns", str(error)) from None
     export = deps().exports.start(Wanted(series, symbol, begin_ns, end_ns, columns, query.missing == "skip"))
     body = encoded(export.chunks, export.schema, query.format)
     response = Response(body, content_type=MEDIA[query.format])
@@ -120,7 +116,7 @@ def _period(query: DataQuery, series: Series) -> tuple[int, int]:
     end_ns = now_ns if isinstance(query.end, UnsetType) else _time_ns("to", query.end)
     if begin_ns >= end_ns:
         detail = f"from ({iso(begin_ns)}) must be before to ({iso(end_ns)}), which is not included"
-        raise _bad("from", detail)
+        raise bad_parameter("from", detail)
     return begin_ns, max(begin_ns, series.until(end_ns, now_ns))
 
 
@@ -129,9 +125,5 @@ def _time_ns(name: str, text: str) -> int:
         try:
             return day_ns(text)
         except InvalidInput as error:
-            raise _bad(name, f"the parameter {name}: {error}") from None
-    return to_ns(min(max(parse_time(name, text), EARLIEST), LATEST))
-
-
-def _bad(name: str, detail: str) -> Problem:
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "bad_parameter", detail, more={"parameter": name})
+            raise bad_parameter(name, f"the parameter {name}: {error}") from None
+    return parse_time_ns(name, text)

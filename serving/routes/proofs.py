@@ -5,20 +5,17 @@ What does not belong here: reading them (`forecast_proofs`).
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Annotated
 
 import msgspec
 from flask import Blueprint, Response
 from msgspec import UNSET, UnsetType
 
-from btc_core.clock import NS_PER_DAY, to_ns
+from btc_core.clock import NS_PER_DAY
 from serving.answers import iso, respond
 from serving.deps import deps
-from serving.endpoints import Symbol, documented, parse_query, parse_time
-from serving.problem_details import Problem
+from serving.endpoints import Symbol, bad_parameter, documented, parse_query, parse_time_ns
 from serving.proof_answers import ForecastProof, PastMoment, Roots
-from serving.routes.v1 import EARLIEST, LATEST
 from serving.symbols import requested_symbol
 
 blueprint = Blueprint("proofs", __name__, url_prefix="/v1")
@@ -90,15 +87,10 @@ def roots() -> Response:
     """The Merkle roots of closed hours and days. Whoever keeps one can tell later that nothing before it was changed."""
     query = parse_query(RootsQuery)
     symbol = requested_symbol(query.symbol)
-    end_ns = deps().clock.now_ns() if isinstance(query.end, UnsetType) else _time_ns("to", query.end)
-    begin_ns = end_ns - NS_PER_DAY if isinstance(query.begin, UnsetType) else _time_ns("from", query.begin)
+    end_ns = deps().clock.now_ns() if isinstance(query.end, UnsetType) else parse_time_ns("to", query.end)
+    begin_ns = end_ns - NS_PER_DAY if isinstance(query.begin, UnsetType) else parse_time_ns("from", query.begin)
     if not 0 < end_ns - begin_ns <= MAX_DAYS * NS_PER_DAY:
-        raise Problem(
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            "bad_parameter",
-            f"from must be before to, and at most {MAX_DAYS} days before it",
-            more={"parameter": "from"},
-        )
+        raise bad_parameter("from", f"from must be before to, and at most {MAX_DAYS} days before it")
     found = deps().proofs.roots(symbol, begin_ns, end_ns)
     return respond(Roots(symbol, iso(begin_ns), iso(end_ns), tuple(found), deps().settings.simulated))
 
@@ -109,7 +101,7 @@ def forecast() -> Response:
     """The proof that the forecast in force at a time is in the root of its hour. `btc verify` checks it back to the frames."""
     query = parse_query(ProofQuery)
     symbol = requested_symbol(query.symbol)
-    return respond(deps().proofs.proof(symbol, _time_ns("at", query.at)))
+    return respond(deps().proofs.proof(symbol, parse_time_ns("at", query.at)))
 
 
 @blueprint.get("/at")
@@ -119,8 +111,4 @@ def at() -> Response:
     query = parse_query(MomentQuery)
     symbol = requested_symbol(query.symbol)
     without = tuple(name.strip() for name in query.without.split(",") if name.strip())
-    return respond(deps().proofs.past(symbol, _time_ns("at", query.at), without, query.model))
-
-
-def _time_ns(name: str, text: str) -> int:
-    return to_ns(min(max(parse_time(name, text), EARLIEST), LATEST))
+    return respond(deps().proofs.past(symbol, parse_time_ns("at", query.at), without, query.model))

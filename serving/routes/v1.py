@@ -5,14 +5,13 @@ What does not belong here: numbers. A view parses its query, calls one function 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
 from flask import Blueprint, Response
 from msgspec import UNSET, UnsetType
 
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, to_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.features.catalogue import FEATURE_VERSION, FEATURES, MODEL_FEATURES
 from serving.answers import (
     Explanation,
@@ -28,7 +27,7 @@ from serving.answers import (
     respond,
 )
 from serving.deps import deps
-from serving.endpoints import Symbol, SymbolQuery, documented, parse_query, parse_time
+from serving.endpoints import Symbol, SymbolQuery, documented, parse_query, parse_time_ns
 from serving.explanations import explanation
 from serving.league_answers import League
 from serving.live_features import live_features
@@ -45,8 +44,6 @@ from serving.usual_volatility import usual_volatility
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
-EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-"""Bounds of `since`. Nothing was recorded before the first, and times in nanoseconds end in 2262."""
 NO_OUTCOMES = "no forecast of this page has an outcome; outcomes are final five minutes after a closed minute"
 
 _BY_NAME = {feature.name: feature for feature in FEATURES}
@@ -198,7 +195,7 @@ def releases() -> Response:
     now_ns = deps().clock.now_ns()
     since_ns = now_ns - NS_PER_DAY
     if not isinstance(query.since, UnsetType):
-        since_ns = to_ns(min(max(parse_time("since", query.since), EARLIEST), LATEST))
+        since_ns = parse_time_ns("since", query.since)
     return respond(releases_between(since_ns, since_ns + query.days * NS_PER_DAY, now_ns))
 
 
@@ -262,7 +259,7 @@ def _page(since: str | UnsetType, step_ns: int, limit: int) -> tuple[int, int, s
     if isinstance(since, UnsetType):
         from_ns = running_step_ns - (limit - 1) * step_ns
     else:
-        since_ns = to_ns(min(max(parse_time("since", since), EARLIEST), LATEST))
+        since_ns = parse_time_ns("since", since)
         from_ns = since_ns - since_ns % step_ns
     end_ns = from_ns + limit * step_ns
     return from_ns, end_ns, iso(end_ns) if end_ns <= running_step_ns else None

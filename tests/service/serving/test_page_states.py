@@ -13,9 +13,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns, to_ns
+from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from serving.answers import iso
-from serving.endpoints import parse_time
+from serving.endpoints import parse_time_ns
 from tests.browser_pages import CHROMIUM, CONTRAST, NO_CHROMIUM, PATIENCE_MS, TOO_WIDE, market
 from tests.serving_process import Api, free_port, running, write_champions
 from tests.waiting import wait_for
@@ -56,7 +56,7 @@ def past(query: dict[str, str]) -> dict[str, Any]:
     step_s, limit = int(query["step_s"]), int(query["limit"])
     newest_s = now_ns() // NS_PER_S // step_s * step_s
     since_s = (
-        to_ns(parse_time("since", query["since"])) // NS_PER_S if "since" in query else newest_s - (limit - 1) * step_s
+        parse_time_ns("since", query["since"]) // NS_PER_S if "since" in query else newest_s - (limit - 1) * step_s
     )
     times = [
         at for at in range(since_s, since_s + limit * step_s, step_s) if at <= newest_s and newest_s - at not in GAP_S
@@ -243,7 +243,7 @@ def test_a_past_moment_shows_what_was_forecast_and_what_it_would_have_been(api: 
     expect(rows.nth(1)).to_contain_text("Without log_rv_5m60,001.02.0 bps3.0 bps4.0 bps5.0 bps9.0 bps")
     page.locator("#past_minutes").press("Home")
     wait_for(lambda: page.evaluate("1") and len(asked) > 2, "the question for another moment")
-    first, last = (to_ns(parse_time("at", query["at"])) for query in (asked[0], asked[-1]))
+    first, last = (parse_time_ns("at", query["at"]) for query in (asked[0], asked[-1]))
     assert round((first - last) / NS_PER_MIN) in {1_428, 1_429}
     refuse(page, "at")
     page.locator("#past_minutes").press("ArrowRight")
