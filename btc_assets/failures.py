@@ -42,7 +42,7 @@ def failure_sensor(context: dg.RunFailureSensorContext, environment: Environment
     title = f"{sender_of(settings)}: {run.job_name} failed"
     body = (
         f"{what} failed: {context.failure_event.message}\n{settings.dagster.url}/runs/{run.run_id}\n"
-        f"What to do: {settings.links.runbook_url or 'docs/runbook.md'}#{RUNBOOK_SECTION}"
+        f"What to do: {settings.links.runbook(RUNBOOK_SECTION)}"
     )
     try:
         for contact in contacts(settings.alert):

@@ -31,7 +31,7 @@ from stack import preflight
 from stack.jars import jars
 from stack.java import java
 from stack.layout import current_data_dir, default_data_dir
-from stack.limits import usage_of
+from stack.limits import MEMORY_MAPS, usage_of
 from stack.logs import tail
 from stack.runtime import Stack
 
@@ -51,7 +51,7 @@ METRICS_TIMEOUT_S = 5.0
 MARKED = {"kafka": origin.LOG, "questdb": origin.TABLES, "store": origin.OBJECTS, "valkey": origin.NEWEST_ROWS}
 """The components whose data is marked with its origin."""
 RAISE_LIMITS = (
-    "To raise them: `sudo sysctl -w vm.max_map_count=1048576` (in /etc/sysctl.d it stays), and for open files "
+    f"To raise them: `sudo sysctl -w vm.max_map_count={MEMORY_MAPS}` (in /etc/sysctl.d it stays), and for open files "
     "`ulimit -Hn` or LimitNOFILE of the service that runs `btc up`; then `btc down` and `btc up`"
 )
 
@@ -136,7 +136,7 @@ def check_components(stack: Stack) -> Iterator[Finding]:
     yield Finding("room on the disk", stack.disk_problem() or _full_soon(statuses["bronze"].url))
     for name, store in MARKED.items():
         if statuses[name].state in {"healthy", "degraded"}:
-            yield Finding(f"data of {name}", "; ".join(origin.problems(stack.settings, store)))
+            yield Finding(f"data of {name}", _problem(partial(origin.check, stack.settings, store)))
     if statuses["questdb"].state in {"healthy", "degraded"}:
         yield Finding("views", _view_problem(stack))
         yield from _limits(stack, statuses["questdb"])

@@ -21,8 +21,8 @@ from btc_cli import screen
 from btc_cli.options import DataDir, open_stack
 from btc_core.errors import StackError
 from btc_core.files import atomic_write
-from stack.limits import MAX_MAP_COUNT
-from stack.systemd import MEMORY_MAPS, SYSTEM_UNITS, Scope, unit_of
+from stack.limits import MAX_MAP_COUNT, MEMORY_MAPS
+from stack.systemd import SYSTEM_UNITS, Scope, unit_of
 
 if TYPE_CHECKING:
     from types import FrameType

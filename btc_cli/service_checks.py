@@ -19,7 +19,6 @@ from btc_core.stores import redis_connection
 from btc_core.stores.kafka_connection import missing_rights
 from btc_core.stores.kafka_topics import missing_topics
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.redis_rows import replace
 from btc_core.stores.s3 import ObjectStore
 from stack import postgres_connection
 
@@ -79,6 +78,8 @@ def _questdb(settings: Settings) -> str:
 
 
 def _redis(settings: Settings) -> str:
+    from btc_core.stores.redis_rows import replace  # noqa: PLC0415 - loads numba, which the other checks do not need
+
     try:
         with redis_connection.connect(settings.redis, TIMEOUT_S) as client:
             client.ping()

@@ -96,13 +96,22 @@ _UNNAMED_SYMBOL = "BTC/USD"
 """The market whose models are registered without its name. It was the only market once."""
 
 
+def market_text(symbol: str) -> str:
+    """A market in the name of a model or an object.
+
+    >>> market_text("BTC/USDT@binance-perp")
+    'BTCUSDT-binance-perp'
+    """
+    return symbol.replace("/", "").replace(_AT, "-")
+
+
 def market_suffix(symbol: str) -> str:
     """What the names of registered models end with, which says their market.
 
     >>> market_suffix("BTC/USD"), market_suffix("ETH/USD"), market_suffix("BTC/USDT@binance-perp")
     ('', '-ETHUSD', '-BTCUSDT-binance-perp')
     """
-    return "" if symbol == _UNNAMED_SYMBOL else f"-{symbol.replace('/', '').replace(_AT, '-')}"
+    return "" if symbol == _UNNAMED_SYMBOL else f"-{market_text(symbol)}"
 
 
 @dataclass(frozen=True, order=True)
@@ -135,7 +144,7 @@ ModelKind = Literal["xgboost", "harx", "random_walk"]
 BASELINE_KINDS = frozenset({"random_walk", "harx"})
 """The kinds of model that are baselines. Every API response with a forecast of a baseline says so."""
 
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+ALIASES = CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 """Aliases of the model registry."""
 
 TRAIN_MODELS_JOB = "train_models"

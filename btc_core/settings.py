@@ -250,6 +250,10 @@ class LinksSettings(Section):
     runbook_url: str = ""
     """Address of the runbook in the built documentation. Empty: pages name its place in the repository."""
 
+    def runbook(self, section: str) -> str:
+        """Where a section of the runbook is."""
+        return f"{self.runbook_url or 'docs/runbook.md'}#{section.lower()}"
+
 
 class Settings(BaseSettings):
     """All settings, by section; built by `load_settings`."""
@@ -328,15 +332,25 @@ class Settings(BaseSettings):
         return self.exchange.mode == "sim"
 
 
+def variables() -> dict[str, bool]:
+    """The variables of all settings, in lower case, and whether each is a secret."""
+    found: dict[str, bool] = {}
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            found |= {f"btc_{name}_{inner}": _is_secret(each.annotation) for inner, each in kind.model_fields.items()}
+        else:
+            found[f"btc_{name}"] = _is_secret(kind)
+    return found
+
+
+def _is_secret(annotation: object) -> bool:
+    return SecretStr in (annotation, *getattr(annotation, "__args__", ()))
+
+
 def secret_variables() -> list[str]:
     """The names of the variables of all secrets, in lower case."""
-    return [
-        f"btc_{section}_{name}"
-        for section, field in Settings.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-        for name, each in field.annotation.model_fields.items()
-        if each.annotation is SecretStr
-    ]
+    return [name for name, is_secret in variables().items() if is_secret]
 
 
 def load_settings(env_file: Path | None = None) -> Settings:

@@ -11,16 +11,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from dotenv import dotenv_values
-from pydantic import SecretStr
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S, from_ns, now_ns
 from btc_core.errors import StoreError
-from btc_core.settings import Settings
-from btc_core.settings_section import Section
+from btc_core.settings import variables
 from btc_core.stores import origin, postgres_dump
 from btc_core.version import git_commit
 
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import IO
 
+    from btc_core.settings import Settings
     from btc_core.stores.s3 import ObjectStore
 
 PREFIX = "system_backup"
@@ -185,25 +184,12 @@ def without_secrets(values: Mapping[str, str]) -> dict[str, str]:
 
     A value with credentials in an address is left out, too.
     """
-    public = _public_variables()
+    public = {name.upper() for name, is_secret in variables().items() if not is_secret}
     return {
         name: value
         for name, value in sorted(values.items())
         if (name in public or name.startswith(_STACK_PREFIX)) and not _CREDENTIALS.search(value)
     }
-
-
-def _public_variables() -> set[str]:
-    found = set()
-    for name, field in Settings.model_fields.items():
-        kind: Any = field.annotation
-        if not (isinstance(kind, type) and issubclass(kind, Section)):
-            found.add(f"BTC_{name.upper()}")
-            continue
-        for inner, inner_field in kind.model_fields.items():
-            if SecretStr not in (inner_field.annotation, *getattr(inner_field.annotation, "__args__", ())):
-                found.add(f"BTC_{name.upper()}_{inner.upper()}")
-    return found
 
 
 def _own_files(settings: Settings) -> dict[str, bytes]:

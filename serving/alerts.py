@@ -21,6 +21,7 @@ from btc_core import metrics
 from btc_core.errors import BtcError, ServiceError
 from btc_core.settings import load_settings
 from btc_core.stores.contacts import contacts, sender_of
+from btc_core.stores.shared_http import shared_client
 from serving.alert_messages import Firing, Outbox
 from serving.operation_answers import AlertState
 
@@ -85,7 +86,7 @@ class Watchdog:
             return
         self._requested_s = now_s
         try:
-            httpx.get(self._url, timeout=TIMEOUT_S).raise_for_status()
+            shared_client().get(self._url, timeout=TIMEOUT_S).raise_for_status()
         except httpx.HTTPError as error:
             # The text of the error has the address, which is a secret.
             _logger.warning("the address of BTC_ALERT_WATCHDOG_URL does not answer (%s)", type(error).__name__)
@@ -96,7 +97,7 @@ class Alerts:
 
     def __init__(self, settings: Settings, recipients: Iterable[Recipient]) -> None:
         self._url = f"http://{settings.api.host}:{settings.api.port}/v1/operations"
-        self._runbook = settings.links.runbook_url or "docs/runbook.md"
+        self._links = settings.links
         self._outboxes = [(recipient, Outbox(settings.alert, sender_of(settings))) for recipient in recipients]
         self._watchdog = Watchdog(settings.alert)
         self._retry_s: dict[str, float] = {}
@@ -124,7 +125,7 @@ class Alerts:
     def _ask(self, now_s: float) -> dict[str, Firing]:
         """The alerts that fire. An alert that fired still counts while its state is unknown."""
         try:
-            answer = httpx.get(self._url, timeout=TIMEOUT_S).raise_for_status()
+            answer = shared_client().get(self._url, timeout=TIMEOUT_S).raise_for_status()
             states = msgspec.json.decode(answer.content, type=Judged).alerts
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             self._is_away = True
@@ -146,8 +147,7 @@ class Alerts:
         if now_s - self._answered_s < AWAY_S:
             return {}
         details = (f"The API does not answer at {self._url} ({type(error).__name__}), so nothing else is judged.",)
-        runbook = f"{self._runbook}#{API_DOWN.lower()}"
-        return {API_DOWN: Firing(API_DOWN, is_severe=True, details=details, runbook=runbook)}
+        return {API_DOWN: Firing(API_DOWN, is_severe=True, details=details, runbook=self._links.runbook(API_DOWN))}
 
 
 def send_test(settings: Settings, known: Iterable[Recipient]) -> int:

@@ -14,8 +14,9 @@ from btc_core.errors import NotReady
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS
 from btc_core.models.explain import explain
+from btc_core.models.row_forecasts import MODEL_COLUMNS
 from serving.answers import Contribution, Explanation, iso
-from serving.forecasts import MODEL_COLUMNS, columns_of, no_features
+from serving.forecasts import columns_of, no_features
 from serving.served_forecast import model_info
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ What does not belong here: the verification itself, which a client does with `bt
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from btc_core.clock import column_ns
+from btc_core.days.forecast_hours import places_of
 from btc_core.days.forecast_past import past_forecast
 from btc_core.days.forecast_roots import closed_periods
 from btc_core.days.forecast_search import forecast_at, proof_of_forecast
@@ -51,7 +52,11 @@ class ForecastProofs:
 
     def roots(self, symbol: str, from_ns: int, to_ns: int) -> list[Root]:
         """The roots of hours and days that begin in a time."""
-        with self._reading() as (history, _store):
+        with (
+            self._slot(),
+            QuestDB(self._settings.questdb, TIMEOUT_S) as db,
+            closing(History(db, lambda: ObjectStore(self._settings.store))) as history,
+        ):
             return [_root(each) for each in closed_periods(history, symbol, from_ns, to_ns)]
 
     def proof(self, symbol: str, at_ns: int) -> ForecastProof:
@@ -102,7 +107,6 @@ class ForecastProofs:
         )
 
     def _answer(self, symbol: str, bid: pa.Table, proof: Proof) -> ForecastProof:
-        (row,) = bid.select(["kafka_partition", "kafka_offset", "frame_item"]).to_pylist()
         hour = day = None
         if proof.inclusion is not None:
             own = proof.hours[-1]
@@ -115,7 +119,7 @@ class ForecastProofs:
             symbol=symbol,
             made_at=iso(int(column_ns(bid["made_at"])[0])),
             ts_event=iso(int(column_ns(bid["ts_event"])[0])),
-            place=":".join(str(value) for value in row.values()),
+            place=str(places_of(bid)[0]),
             status="proven" if hour is not None else unproven,
             late_in=proof.late_in or None,
             hour=hour,
@@ -125,6 +129,15 @@ class ForecastProofs:
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[History, ObjectStore]]:
+        with (
+            self._slot(),
+            QuestDB(self._settings.questdb, TIMEOUT_S) as db,
+            ObjectStore(self._settings.store) as store,
+        ):
+            yield History(db, lambda: store), store
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
         if not self._slots.acquire(blocking=False):
             raise Problem(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -133,8 +146,7 @@ class ForecastProofs:
                 headers={"Retry-After": "1"},
             )
         try:
-            with QuestDB(self._settings.questdb, TIMEOUT_S) as db, ObjectStore(self._settings.store) as store:
-                yield History(db, lambda: store), store
+            yield
         finally:
             self._slots.release()
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import NotReady
-from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS
 from btc_core.models.bundle import served_kinds
 from btc_core.models.level import sigma_factor
+from btc_core.models.row_forecasts import MODEL_COLUMNS
 from serving.problem_details import Problem
 from serving.served_forecast import (
     MarketForecast,
@@ -42,9 +42,6 @@ make the API repeat work whose result is about to arrive; a worker that is later
 
 COLUMNS_MAX_AGE_NS = NS_PER_MIN
 """Minute columns that differ by more than this in time from the features do not describe the same market."""
-
-MODEL_COLUMNS = np.array([FEATURE_NAMES.index(name) for name in MODEL_FEATURES])
-"""Where the inputs of the models are in a feature row."""
 
 
 def newest_forecast(

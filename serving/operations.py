@@ -45,7 +45,6 @@ DAYS = 7
 MAX_GAPS = 50
 COVERAGE_HOURS = 6
 NO_PEERS = "BTC_METRICS_PEERS names no process, so their metrics are not read"
-RUNBOOK = "docs/runbook.md"
 
 _logger = logging.getLogger("serving")
 
@@ -87,12 +86,11 @@ class OperationsWatch:
             self._attempt("tables", self._read_tables)
             self._attempt("gaps", self._read_gaps)
             self._attempt("coverage", self._read_coverage)
+            system_gauges.update_daemon(self._settings)
         if self._rounds % DAYS_EVERY == 0 or "days" in self._problems:
             self._attempt("days", self._read_days)
             self._attempt("backups", self._read_backups)
             self._attempt("demotions", lambda: system_gauges.update_demotions(self._deps))
-        if self._rounds % TABLES_EVERY == 0:
-            system_gauges.update_daemon(self._settings)
         self._rounds += 1
         facts = Facts(self._metrics, self._coverage)
         alerts = tuple(self._judge(place, facts, now_s) for place in range(len(RULES)))
@@ -124,8 +122,7 @@ class OperationsWatch:
             state = "firing" if held_s >= rule.lasting_s else "pending"
         else:
             self._since_s.pop(rule.name, None)
-        link = self._settings.links.runbook_url or RUNBOOK
-        runbook = f"{link}#{rule.name.lower()}"
+        runbook = self._settings.links.runbook(rule.name)
         return AlertState(rule.name, rule.part, rule.is_severe, state, rule.lasting_s, tuple(found or ()), runbook)
 
     def _read_tables(self) -> None:

@@ -52,13 +52,11 @@ def update_days(days: Iterable[DayState], now_ns: int) -> None:
 
 def update_backups(store: ObjectStore) -> None:
     """Set when the newest backup was made and copies were last restored as a test; raises `StoreError`."""
-    since_ns = store.modified_ns(origin.OBJECT_KEY)
-    backup = system_backup.newest(store)
-    made_ns = since_ns if backup is None else backup.made_at_ns
+    made_ns = system_backup.last_made_ns(store)
     if made_ns is not None:
         BACKUP_AT.labels("system").set(made_ns / NS_PER_S)
     drill = lake.last_drill(store)
-    drilled_ns = since_ns if drill is None else drill.at_ns
+    drilled_ns = store.modified_ns(origin.OBJECT_KEY) if drill is None else drill.at_ns
     if drilled_ns is not None:
         DRILL_AT.labels("days").set(drilled_ns / NS_PER_S)
     DRILL_FAILED.labels("days").set(0 if drill is None else drill.failed)

@@ -128,23 +128,12 @@ class Layout:
     def change_ports(self, ports: Mapping[str, int]) -> None:
         """Give every server another port. The stack must be down."""
         old = self.values()
-        mode: Mode = "sim" if old.get("BTC_EXCHANGE_MODE") == "sim" else "live"
-        home = old.get(MARKETS, "").partition(":")[0] or old.get("BTC_EXCHANGE_NAME", "")
-        new = self._addresses(mode, ports, home)
-        if mode == "live":
-            new = {key: value for key, value in new.items() if not key.startswith("BTC_EXCHANGE_")}
-        self._write(old | new)
+        self._write(old | self._addresses_for(old, ports))
 
     def adopt(self, saved: Mapping[str, str]) -> None:
         """Take over the settings of a backup, which has no secrets, and keep the secrets, ports and paths of this directory."""
-        own = self.values()
-        mode: Mode = "sim" if saved.get("BTC_EXCHANGE_MODE") == "sim" else "live"
-        home = saved.get(MARKETS, "").partition(":")[0] or saved.get("BTC_EXCHANGE_NAME", "")
-        addresses = self._addresses(mode, self.ports(), home)
-        if mode == "live":
-            addresses = {key: value for key, value in addresses.items() if not key.startswith("BTC_EXCHANGE_")}
-        kept = {key: value for key, value in own.items() if not key.startswith("BTC_EXCHANGE_")}
-        self._write({**kept, **saved, **addresses})
+        kept = {key: value for key, value in self.values().items() if not key.startswith("BTC_EXCHANGE_")}
+        self._write({**kept, **saved, **self._addresses_for(saved, self.ports())})
 
     def set_first_day(self, day: str) -> None:
         """Let Dagster's daily partitions begin at `day`, as 2026-07-19. Its processes read this when they start."""
@@ -240,6 +229,15 @@ class Layout:
                  "GRAFANA_PASSWORD")  # fmt: skip
         # Hexadecimal, so that no configuration format needs quoting.
         return {f"BTC_{name}": secrets.token_hex(20) for name in names} | {"BTC_STORE_ACCESS_KEY": "btc"}
+
+    def _addresses_for(self, values: Mapping[str, str], ports: Mapping[str, int]) -> dict[str, str]:
+        """The addresses of a stack with these settings. Those of a live exchange are left as they are."""
+        mode: Mode = "sim" if values.get("BTC_EXCHANGE_MODE") == "sim" else "live"
+        home = values.get(MARKETS, "").partition(":")[0] or values.get("BTC_EXCHANGE_NAME", "")
+        addresses = self._addresses(mode, ports, home)
+        if mode == "live":
+            return {key: value for key, value in addresses.items() if not key.startswith("BTC_EXCHANGE_")}
+        return addresses
 
     def _addresses(self, mode: Mode, ports: Mapping[str, int], home: str) -> dict[str, str]:
         internal = {name: ports[name] for name in InternalPorts.model_fields}

@@ -15,6 +15,8 @@ OPEN_FILES = 65_536
 """QuestDB keeps a file open for each column of each partition in use, Kafka three for each segment: a few thousand in all.
 On a stock machine the soft limit is 1,024."""
 MAX_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
+MEMORY_MAPS = 1_048_576
+"""The number that QuestDB recommends for `vm.max_map_count`."""
 NEARLY = 0.8
 """A process that uses more than this share of a limit soon meets it."""
 

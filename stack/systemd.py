@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from stack.limits import MAX_MAP_COUNT, OPEN_FILES
+from stack.limits import MAX_MAP_COUNT, MEMORY_MAPS, OPEN_FILES
 
 if TYPE_CHECKING:
     from stack.layout import Layout
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 Scope = Literal["user", "system"]
 """Whether the unit belongs to the systemd of one account or to that of the machine."""
 
-MEMORY_MAPS = 1_048_576
-"""The number that QuestDB recommends for `vm.max_map_count`."""
 STOP_WAIT_S = 180
 """`btc down` takes up to a minute on a busy machine."""
 RESTART_WAIT_S = 30

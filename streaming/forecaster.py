@@ -212,7 +212,7 @@ class Forecaster:
     def _limits_of(self, symbol: str, models: Models) -> ModelLimits:
         """The limits of the models of a market, which are made again when one of them was replaced."""
         known = self._limits.get(symbol)
-        if known is None or any(a is not b for a, b in zip(known[0], models, strict=True)):
+        if known is None or known[0] != models:  # models are compared by identity
             known = self._limits[symbol] = models, ModelLimits(models)
         return known[1]
 
@@ -220,11 +220,7 @@ class Forecaster:
         """Add the state and the models in force to the inputs, if they are not those that were added last."""
         symbol, state = part.rows[0].symbol, part.tracker.tracked_state()
         before, models = self._states.get(symbol, (None, None))
-        if (
-            models is None
-            or any(a is not b for a, b in zip(models, part.models, strict=True))
-            or not state.is_that_of(before)
-        ):
+        if models != part.models or not state.is_that_of(before):
             self._states[symbol] = state, part.models
             minute_ns = part.clocks_ns[0] // NS_PER_MIN * NS_PER_MIN
             self._inputs.append(Inputs(symbol, at_ns, minute_ns, state=state, models=part.models))

@@ -18,7 +18,7 @@ import numpy as np
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK
 from btc_core.errors import ServiceError
-from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
+from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.features.minute_columns import COLUMNS
 from btc_core.league import bundles
 from btc_core.league.contract import Rows
@@ -26,6 +26,7 @@ from btc_core.league.folder import entries_in
 from btc_core.league.rows import INPUTS
 from btc_core.league.states import write_states
 from btc_core.market.messages import FeatureMessage
+from btc_core.models.row_forecasts import MODEL_COLUMNS
 from btc_core.names import FEATURES_TOPIC, FRESH_ROW_NS, HORIZONS_MIN, LATE_FORECAST_S, QUANTILE_NAMES, WorkerName
 from btc_core.stores.questdb import QuestDB, append
 from btc_core.stores.redis_connection import connect
@@ -62,8 +63,6 @@ REDIS_S = 0.25
 """Longest time for one answer of Redis."""
 COLUMNS_NS = 30 * NS_PER_S
 """Minute columns of a row this near to a close are those of the close (`btc_core.features.live_minutes`)."""
-
-_MODEL_COLUMNS = [FEATURE_NAMES.index(name) for name in MODEL_FEATURES]
 
 
 class RegisteredModels:
@@ -148,7 +147,7 @@ class LeagueHandler(StatelessHandler):
         """Hand the last row of a minute to every entry, unless the minute ended too long ago."""
         if not self._runners or self._clock.now_ns() - minute_ns > LATE_FORECAST_S * NS_PER_S:
             return
-        values = np.frombuffer(row.values)[np.newaxis, _MODEL_COLUMNS]
+        values = np.frombuffer(row.values)[np.newaxis, MODEL_COLUMNS]
         matrix = np.hstack([values, self._columns(row.symbol, minute_ns)], dtype=np.float64)
         close = Close(row.symbol, minute_ns, Rows(INPUTS, matrix, np.array([minute_ns])))
         for runner in self._runners.values():

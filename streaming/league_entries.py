@@ -100,7 +100,7 @@ class EntryRunner:
         """By market when a newer model was last looked for (monotonic clock)."""
         self._retry_s = 0.0
         """Until when a failed process stays down (monotonic clock)."""
-        self._state = EntryState(entry.name, entry.version, "waiting", "it is starting", 0, clock.now_ns())
+        self._state = EntryState(entry.name, entry.version, "waiting", "it is starting")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"league-{entry.name}", daemon=True)
         metrics.LEAGUE_FAILING.labels(entry.name).set(0)
@@ -233,6 +233,4 @@ class EntryRunner:
 
     def _set(self, state: State, reason: str, failures: int = 0) -> None:
         metrics.LEAGUE_FAILING.labels(self.entry.name).set(state == "failing")
-        before = self._state
-        since_ns = before.since_ns if before.state == state else self._clock.now_ns()
-        self._state = EntryState(self.entry.name, self._file_version, state, reason, failures, since_ns)
+        self._state = EntryState(self.entry.name, self._file_version, state, reason, failures)

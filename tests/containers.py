@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from btc_core.settings import Settings
+from btc_core.settings import Settings, variables
 from stack.component import Context
 from stack.layout import Layout
 from stack.ports import InternalPorts
@@ -21,15 +21,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONE_SHOT = {"prepare", "store-owner", "first-training"}
 """The services that end by themselves."""
-KNOWN_SETTINGS = {
-    f"BTC_{section}_{field}".upper()
-    for section, kind in Settings.model_fields.items()
-    for field in getattr(kind.annotation, "model_fields", ())
-} | {
-    f"BTC_{name}".upper()
-    for name, kind in Settings.model_fields.items()
-    if not hasattr(kind.annotation, "model_fields")
-}
+KNOWN_SETTINGS = {name.upper() for name in variables()}
 LOCATION_OPTIONS = {"--host", "--port", "--socket", "--workspace", "--working-directory", "--allowed-hosts"}
 """Options that say where a process listens or finds its files; a machine and a container differ in them."""
 

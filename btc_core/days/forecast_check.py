@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import column_ns, from_ns
-from btc_core.days.forecast_hours import HOUR_NS, hour_text
+from btc_core.days.forecast_hours import HOUR_NS, hour_text, places_of
 from btc_core.days.forecast_leaves import leaf_of, row_hashes
-from btc_core.days.forecast_replay import LogCheck, Place, WantedRow, forecast_again, replayed_rows
+from btc_core.days.forecast_replay import LogCheck, WantedRow, forecast_again, replayed_rows
 from btc_core.days.merkle import leaf_hash, root_from_proof
 from btc_core.errors import BtcError
 from btc_core.features.catalogue import FEATURE_VERSION
@@ -60,7 +60,7 @@ class Check:
         (self._bid,) = evidence.bid.to_pylist()
         (self._volatility,) = evidence.volatility.to_pylist()
         self._made_ns, self._received_ns = (int(column_ns(evidence.bid[name])[0]) for name in ("made_at", "ts_recv"))
-        self._place = Place(*(self._bid[name] for name in ("kafka_partition", "kafka_offset", "frame_item")))
+        self._place = places_of(evidence.bid)[0]
 
     def steps(self) -> Iterator[Step]:
         """Yield the steps in their order."""
@@ -187,8 +187,7 @@ class Check:
 
     def _row(self, rows: ReplayedRows | None) -> Step:
         if rows is None:
-            place = ":".join(map(str, self._place))
-            return Step("row", False, f"The frames give no feature row of {self._evidence.symbol} at {place}.")
+            return Step("row", False, f"The frames give no feature row of {self._evidence.symbol} at {self._place}.")
         row = rows.ids[-1]
         text = f"A replay of the frames gives its feature row, of {_time(row.ts_event_ns)}, with bid {self._bid['bid']:.2f}."
         return Step("row", True, text)

@@ -11,7 +11,7 @@ import msgspec
 
 from btc_core.clock import NS_PER_DAY
 from btc_core.days.forecast_check import Step
-from btc_core.days.forecast_hours import HOUR_NS, KeptLeaf, kept_leaves, leaves_of, read_hour
+from btc_core.days.forecast_hours import HOUR_NS, KeptLeaf, Place, kept_leaves, leaves_of, read_hour
 from btc_core.days.forecast_leaves import leaf_of, row_hashes
 from btc_core.days.forecast_roots import HOUR, LATE_HOURS, ClosedPeriod, closed_periods
 from btc_core.days.merkle import leaf_hash, root_of
@@ -119,7 +119,7 @@ def check_rows(history: History, store: ObjectStore, symbol: str, day: str, repl
             continue
         silver = table_rows.silver_features(columns_of(batch.ids), batch.matrix())
         for row, features in zip(batch.ids, row_hashes(SILVER_FEATURES, silver), strict=True):
-            place = f"{row.partition}:{row.offset}:{row.item}"
+            place = str(Place(row.partition, row.offset, row.item))
             parts = waiting.pop(place, None)
             if parts is not None and leaf_hash(leaf_of(parts[0], parts[1], features, parts[2])) not in leaves:
                 wrong.append(place)

@@ -20,6 +20,7 @@ from btc_core.days.forecast_leaves import UNKNOWN, leaf_of, row_hashes
 from btc_core.days.lake import LEAVES_FOLDER
 from btc_core.days.merkle import HASH_BYTES, leaf_hash
 from btc_core.errors import StoreError
+from btc_core.names import market_text
 from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
 from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_of
@@ -33,7 +34,19 @@ HOUR_NS = 3_600 * NS_PER_S
 LATE_DAYS = 8
 """How long after its row a forecast may be made and belong to a root: the log keeps rows for a week."""
 _RECORD_BYTES = 8
-_KEY = ("kafka_partition", "kafka_offset", "frame_item")
+PLACE = ("kafka_partition", "kafka_offset", "frame_item")
+"""The columns with the place of a row in the log."""
+
+
+class Place(NamedTuple):
+    """The place of a row in the log."""
+
+    partition: int
+    offset: int
+    item: int
+
+    def __str__(self) -> str:
+        return f"{self.partition}:{self.offset}:{self.item}"
 
 
 class KeptLeaf(NamedTuple):
@@ -67,20 +80,11 @@ def hour_text(begin_ns: int) -> str:
     return f"{from_ns(begin_ns):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def market_text(symbol: str) -> str:
-    """A market in the name of an object.
-
-    >>> market_text("BTC/USDT@binance-perp")
-    'BTCUSDT-binance-perp'
-    """
-    return symbol.replace("/", "").replace("@", "-")
-
-
 def read_hour(history: History, symbol: str, begin_ns: int) -> HourRows:
     """The stored forecasts that were made in an hour. A forecast without one of its two rows is left out."""
     bids = _made_in(history, BID_PREDICTION, symbol, begin_ns)
     volatilities = _made_in(history, VOLATILITY_PREDICTION, symbol, begin_ns)
-    keys, others = _keys(bids), _keys(volatilities)
+    keys, others = places_of(bids), places_of(volatilities)
     there = {key: place for place, key in enumerate(others)}
     paired = [place for place, key in enumerate(keys) if key in there]
     bids = bids.take(pa.array(paired, pa.int64()))
@@ -89,7 +93,7 @@ def read_hour(history: History, symbol: str, begin_ns: int) -> HourRows:
     return HourRows(
         bids,
         volatilities,
-        [":".join(map(str, key)) for key in chosen],
+        [str(key) for key in chosen],
         _feature_rows(history, symbol, bids, chosen),
         bundles_of(history, symbol, bids),
     )
@@ -157,22 +161,23 @@ def _made_in(history: History, table: Table, symbol: str, begin_ns: int) -> pa.T
     rows = read_table(history, table, symbol, int(first_ns), int(last_ns) + 1)
     made_ns = column_ns(rows["made_at"])
     rows = rows.filter(pa.array((made_ns >= begin_ns) & (made_ns < end_ns)))
-    return rows.sort_by([(name, "ascending") for name in _KEY])
+    return rows.sort_by([(name, "ascending") for name in PLACE])
 
 
-def _feature_rows(history: History, symbol: str, bids: pa.Table, keys: list[tuple[int, ...]]) -> list[bytes]:
+def _feature_rows(history: History, symbol: str, bids: pa.Table, keys: list[Place]) -> list[bytes]:
     if not keys:
         return []
     events_ns = column_ns(bids["ts_event"])
     wanted = set(keys)
-    hashes: dict[tuple[int, ...], bytes] = {}
+    hashes: dict[Place, bytes] = {}
     for rows in history.chunks(SILVER_FEATURES, symbol, int(events_ns.min()), int(events_ns.max()) + 1):
-        found = _keys(rows)
+        found = places_of(rows)
         chosen = [place for place, key in enumerate(found) if key in wanted]
         hashed = row_hashes(SILVER_FEATURES, rows.take(pa.array(chosen, pa.int64())))
         hashes |= zip((found[place] for place in chosen), hashed, strict=True)
     return [hashes.get(key, UNKNOWN) for key in keys]
 
 
-def _keys(rows: pa.Table) -> list[tuple[int, ...]]:
-    return list(zip(*(rows[name].to_pylist() for name in _KEY), strict=True))
+def places_of(rows: pa.Table) -> list[Place]:
+    """The place of each row."""
+    return [Place(*each) for each in zip(*(rows[name].to_pylist() for name in PLACE), strict=True)]

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import NS_PER_MIN, column_ns
+from btc_core.days.forecast_hours import PLACE, places_of
 from btc_core.days.forecast_inputs import read_minutes, read_states, read_table
-from btc_core.days.forecast_replay import Place, ReplayedRows, columns_at
+from btc_core.days.forecast_replay import ReplayedRows, columns_at
 from btc_core.days.forecast_search import forecast_at
 from btc_core.errors import InvalidInput, StoreError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
@@ -30,12 +31,12 @@ from btc_core.tables.catalogue import SILVER_FEATURES
 from btc_core.tables.sql import of_symbol
 
 if TYPE_CHECKING:
+    from btc_core.days.forecast_hours import Place
     from btc_core.days.history import History
     from btc_core.stores.s3 import ObjectStore
 
 ROWS_NS = 3 * NS_PER_MIN
 """How long before a forecast its feature rows are read: the minute columns depend on those of two minutes."""
-_ID = ("kafka_partition", "kafka_offset", "frame_item", "trade_id")
 
 
 class PastForecast(msgspec.Struct, frozen=True):
@@ -92,7 +93,7 @@ def past_forecast(history: History, store: ObjectStore, symbol: str, at_ns: int)
     if stored["feature_version"] != FEATURE_VERSION:
         msg = f"the forecast is of feature set {stored['feature_version']}, and this program computes {FEATURE_VERSION}"
         raise InvalidInput(msg)
-    place = Place(*(stored[name] for name in ("kafka_partition", "kafka_offset", "frame_item")))
+    (place,) = places_of(bid)
     rows = _stored_rows(history, symbol, event_ns, place)
     states = read_states(history, symbol, event_ns, event_ns + 1)
     at = states.place(made_ns)
@@ -127,11 +128,10 @@ def past_forecast(history: History, store: ObjectStore, symbol: str, at_ns: int)
 def _stored_rows(history: History, symbol: str, event_ns: int, place: Place) -> ReplayedRows:
     """The feature rows up to a place in the log."""
     stored = read_table(history, SILVER_FEATURES, symbol, event_ns - ROWS_NS, event_ns + ROWS_NS)
-    stored = stored.sort_by([(name, "ascending") for name in _ID[:3]])
-    places = list(zip(*(stored[name].to_pylist() for name in _ID[:3]), strict=True))
+    stored = stored.sort_by([(name, "ascending") for name in PLACE])
+    places = places_of(stored)
     if place not in places:
-        where = ":".join(map(str, place))
-        msg = f"its feature row, of place {where} in the log, is not in {SILVER_FEATURES.name} ({of_symbol(symbol)})"
+        msg = f"its feature row, of place {place} in the log, is not in {SILVER_FEATURES.name} ({of_symbol(symbol)})"
         raise InvalidInput(msg)
     stored = stored.slice(0, places.index(place) + 1)
     events, received = (column_ns(stored[name]).tolist() for name in ("ts_event", "ts_recv"))

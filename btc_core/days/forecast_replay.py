@@ -6,12 +6,13 @@ Every step is the code of the stream. What does not belong here: comparing the r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
+from btc_core.days.forecast_hours import Place
 from btc_core.days.forecast_inputs import StatesInForce, bars_of
 from btc_core.days.merkle import GrowingRoot, leaf_hash
 from btc_core.errors import StoreError
@@ -36,14 +37,6 @@ EMITTED_NS = 900 * NS_PER_S
 """How long before the row of a forecast feature rows are computed, by receipt: the minute columns read those of two minutes,
 and the time of an event may be ten minutes ahead of its receipt."""
 BATCH_MESSAGES = 10_000
-
-
-class Place(NamedTuple):
-    """The place of a row in the log."""
-
-    partition: int
-    offset: int
-    item: int
 
 
 class ReplayedRows(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ import msgspec
 from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns, now_ns
 from btc_core.days import forecast_hours
 from btc_core.days.forecast_hours import HOUR_NS, LATE_DAYS, hour_text, kept_leaves, leaves_of, read_hour
+from btc_core.days.history import selected
 from btc_core.days.merkle import GrowingRoot, leaf_hash, root_of
 from btc_core.errors import BadFrame, SchemaError, ServiceError
 from btc_core.exchanges.recorded_lines import envelope_line
@@ -234,10 +235,7 @@ class Closer:
         return closed
 
     def _newest(self, symbol: str, period: str) -> ClosedPeriod | None:
-        names = ", ".join(
-            f"{each.name}::STRING {each.name}" if each.type == "VARCHAR" else each.name
-            for each in FORECAST_ROOTS.columns
-        )
+        names = selected(FORECAST_ROOTS, [column.name for column in FORECAST_ROOTS.columns])
         rows = self._db.query(
             f"SELECT {names} FROM {FORECAST_ROOTS.name} WHERE {of_symbol(symbol)} AND period = '{period}' "  # noqa: S608 - names of the catalogue
             "ORDER BY ts DESC LIMIT 1"

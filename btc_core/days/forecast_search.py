@@ -22,7 +22,7 @@ from btc_core.days.forecast_evidence import (
     ProvenHour,
     hours_around,
 )
-from btc_core.days.forecast_hours import HOUR_NS, LATE_DAYS, kept_leaves, record_of
+from btc_core.days.forecast_hours import HOUR_NS, LATE_DAYS, PLACE, KeptLeaf, kept_leaves, places_of, record_of
 from btc_core.days.forecast_inputs import read_minutes, read_states, read_table
 from btc_core.days.forecast_leaves import row_hashes
 from btc_core.days.forecast_roots import HOUR, LATE_HOURS, ClosedPeriod, closed_periods
@@ -50,7 +50,6 @@ AHEAD_NS = 900 * NS_PER_S
 """How far the time of a row may be ahead of our clock."""
 TAIL_NS = 120 * NS_PER_S
 """How long after the end of the hour messages are read, because they are not quite in the order of their receipt."""
-_PLACE = ("kafka_partition", "kafka_offset", "frame_item")
 
 
 def forecast_at(history: History, symbol: str, at_ns: int) -> tuple[pa.Table, pa.Table]:
@@ -60,9 +59,9 @@ def forecast_at(history: History, symbol: str, at_ns: int) -> tuple[pa.Table, pa
         msg = f"no forecast of {symbol} was in force at {from_ns(at_ns):%Y-%m-%dT%H:%M:%SZ}{_known_range(history, symbol)}"
         raise InvalidInput(msg)
     event_ns = int(column_ns(volatilities["ts_event"])[0])
-    (row,) = volatilities.select(_PLACE).to_pylist()
+    (row,) = places_of(volatilities)
     found = read_table(history, BID_PREDICTION, symbol, event_ns, event_ns + 1)
-    same = [other == row for other in found.select(_PLACE).to_pylist()]
+    same = [other == row for other in places_of(found)]
     bids = found.filter(pa.array(same, pa.bool_()))
     if not len(bids):
         msg = f"the forecast of the volatility at {event_ns} has no forecast of the bid beside it in {BID_PREDICTION.name}"
@@ -84,7 +83,7 @@ def _newest_made(history: History, symbol: str, at_ns: int) -> pa.Table | None:
     made_ns = column_ns(rows["made_at"])
     is_served = np.asarray(pc.is_valid(rows["sigma_1m_bps"]))
     rows = rows.filter(pa.array((made_ns <= at_ns) & (made_ns > at_ns - SERVED_NS) & is_served))
-    order = [("made_at", "descending"), *((name, "descending") for name in _PLACE)]
+    order = [("made_at", "descending"), *((name, "descending") for name in PLACE)]
     return rows.sort_by(order).slice(0, 1) if len(rows) else None
 
 
@@ -136,16 +135,16 @@ def proof_of_forecast(history: History, store: ObjectStore, symbol: str, forecas
     if not any(each.begin_ns == hour_ns for each in hours):
         return Proof()
     around = [each for each in hours if begin_ns <= each.begin_ns <= hour_ns]
-    proven = tuple(ProvenHour(each, _siblings(_leaves(store, each), 0)) for each in around)
+    older = [ProvenHour(each, _siblings(_leaves(store, each), 0)) for each in around[:-1]]
+    kept = kept_leaves(store, symbol, hour_ns)
+    leaves = _with_header(around[-1], kept)
+    proven = (*older, ProvenHour(around[-1], _siblings(leaves, 0)))
     record = record_of(row_hashes(BID_PREDICTION, bid)[0], row_hashes(VOLATILITY_PREDICTION, volatility)[0])
-    index = next((at for at, each in enumerate(kept_leaves(store, symbol, hour_ns)) if each.record == record), None)
-    leaves = _leaves(store, around[-1])
+    index = next((at for at, each in enumerate(kept) if each.record == record), None)
     inclusion = None
     if index is not None:
         inclusion = Inclusion(leaves[index + 1].hex(), index + 1, _siblings(leaves, index + 1))
-    (row,) = bid.select(_PLACE).to_pylist()
-    place = ":".join(str(row[name]) for name in _PLACE)
-    late_in = "" if inclusion else _late_in(hours, around[-1].name, place)
+    late_in = "" if inclusion else _late_in(hours, around[-1].name, str(places_of(bid)[0]))
     day = next((each for each in periods if each.period != HOUR and each.begin_ns == day_begin_ns), None)
     in_day = [each for each in hours if day_begin_ns <= each.begin_ns < day_begin_ns + NS_PER_DAY]
     return Proof(
@@ -158,7 +157,11 @@ def proof_of_forecast(history: History, store: ObjectStore, symbol: str, forecas
 
 def _leaves(store: ObjectStore, hour: ClosedPeriod) -> list[bytes]:
     """All leaves of a closed hour."""
-    return [leaf_hash(hour.header.encode()), *(each.leaf for each in kept_leaves(store, hour.symbol, hour.begin_ns))]
+    return _with_header(hour, kept_leaves(store, hour.symbol, hour.begin_ns))
+
+
+def _with_header(hour: ClosedPeriod, kept: list[KeptLeaf]) -> list[bytes]:
+    return [leaf_hash(hour.header.encode()), *(each.leaf for each in kept)]
 
 
 def _siblings(leaves: list[bytes], index: int) -> tuple[str, ...]:

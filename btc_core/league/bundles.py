@@ -21,9 +21,9 @@ from btc_core.version import git_commit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from btc_core.league.child import Fitted
     from btc_core.league.contract import Dataset
     from btc_core.league.folder import EntryFile
-    from btc_core.league.process import FittedModel
     from btc_core.settings import Settings
 
 EXPERIMENT = "league"
@@ -54,7 +54,7 @@ def model_name(entry: str, symbol: str) -> str:
 
 
 def register(
-    settings: Settings, entry: EntryFile, dataset: Dataset, fitted: FittedModel, scores: Mapping[str, float]
+    settings: Settings, entry: EntryFile, dataset: Dataset, fitted: Fitted, scores: Mapping[str, float]
 ) -> tuple[str, str]:
     """Log a fit as a run, and make it the version that forecasts; returns the version and the address of its page.
 

@@ -46,13 +46,6 @@ class EntryFailed(BtcError):
     """A user's model failed; the message says what happened, for its author."""
 
 
-class FittedModel(msgspec.Struct, frozen=True):
-    """A pickled model, and how long the fit took."""
-
-    model: bytes
-    took_s: float
-
-
 class EntryForecast(msgspec.Struct, frozen=True):
     """A checked forecast of some rows."""
 
@@ -99,13 +92,13 @@ class EntryProcess:
         """The id of the process."""
         return self._process.pid
 
-    def fit(self, dataset: Dataset, timeout_s: float) -> FittedModel:
+    def fit(self, dataset: Dataset, timeout_s: float) -> child.Fitted:
         """Fit on a data set."""
         with tempfile.TemporaryDirectory(prefix="btc-league-") as folder:
             child.write_dataset(Path(folder), dataset)
             answer = self._ask(child.Fit(folder), timeout_s, "fit")
         assert isinstance(answer, child.Fitted)  # noqa: S101 - the child answers a request with its own answer
-        return FittedModel(answer.model, answer.took_s)
+        return answer
 
     def use(self, symbol: str, model: bytes) -> None:
         """Forecast a market with a model that `fit` returned."""

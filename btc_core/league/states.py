@@ -34,8 +34,6 @@ class EntryState(msgspec.Struct, frozen=True):
     """Why it fails or waits."""
     failures: int = 0
     """Failures in a row."""
-    since_ns: int = 0
-    """Since when it is in this state."""
 
 
 def write_states(client: redis.Redis, states: Sequence[EntryState]) -> None:

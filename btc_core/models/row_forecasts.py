@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Models: TypeAlias = tuple[BidModel, VolatilityModel]
 """The models of the bid and of the volatility of one market."""
-MODEL_COLUMNS = [FEATURE_NAMES.index(name) for name in MODEL_FEATURES]
+MODEL_COLUMNS = np.array([FEATURE_NAMES.index(name) for name in MODEL_FEATURES])
 """Where the inputs of the models are in a feature row."""
 BID_COLUMN = FEATURE_NAMES.index("bid")
 

@@ -128,8 +128,7 @@ def load_challenger(settings: Settings, key: ModelKey) -> Model:
     if version is None:
         msg = f"the registry has no challenger of {key.name}"
         raise NotReady(msg)
-    _ensure_cached(settings, key, version)
-    return _load(_cache(settings, key), key, version)
+    return load_version(settings, key, version)
 
 
 def load_version(settings: Settings, key: ModelKey, version: str) -> Model:

@@ -17,7 +17,7 @@ from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput
 from btc_core.models.bundle import golden_rows
 from btc_core.models.gate import Verdict
-from btc_core.names import CHALLENGER, CHAMPION, PREVIOUS, ModelKey, Quantity
+from btc_core.names import ALIASES, CHALLENGER, CHAMPION, PREVIOUS, ModelKey, Quantity
 from btc_core.registry.bundles import champion_version, mlflow_of, register, version_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def versions(settings: Settings, key: ModelKey) -> list[RegisteredVersion]:
     found = mlflow_of(settings).versions(key.name)
     if not found:
         return []
-    holders = {alias: version_of(settings, key, alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
+    holders = {alias: version_of(settings, key, alias) for alias in ALIASES}
     return [_registered_version(key, each, holders) for each in found]
 
 

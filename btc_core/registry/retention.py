@@ -9,14 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from btc_core.clock import NS_PER_DAY
-from btc_core.names import CHALLENGER, CHAMPION, PREVIOUS
-from btc_core.registry.bundles import mlflow_of
+from btc_core.names import ALIASES
+from btc_core.registry.bundles import mlflow_of, version_of
 from btc_core.registry.keys import model_keys
 
 if TYPE_CHECKING:
     from btc_core.settings import Settings
-
-ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 
 
 def expire(settings: Settings, at_ns: int) -> list[str]:
@@ -25,8 +23,7 @@ def expire(settings: Settings, at_ns: int) -> list[str]:
     oldest_ns = at_ns - settings.mlflow.keep_days * NS_PER_DAY
     deleted = []
     for key in model_keys(settings.exchange.symbols):
-        holders = [mlflow.aliased_version(key.name, alias) for alias in ALIASES]
-        kept = {holder.version for holder in holders if holder is not None}
+        kept = {version_of(settings, key, alias) for alias in ALIASES}
         for version in mlflow.versions(key.name):
             if version.version not in kept and version.created_ns < oldest_ns:
                 mlflow.delete_version(key.name, version)

@@ -12,6 +12,7 @@ import msgspec
 
 from btc_core.errors import ServiceError
 from btc_core.names import CODE_LOCATION
+from btc_core.stores.shared_http import shared_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -142,7 +143,7 @@ def run_url(settings: Settings, run_id: str) -> str:
 def _ask(settings: Settings, query: str, variables: dict[str, Any], timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
     url = f"{settings.dagster.url}/graphql"
     try:
-        response = httpx.post(url, json={"query": query, "variables": variables}, timeout=timeout_s)
+        response = shared_client().post(url, json={"query": query, "variables": variables}, timeout=timeout_s)
         answer = response.raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         msg = f"Dagster at {settings.dagster.url} does not answer: {error!r}"

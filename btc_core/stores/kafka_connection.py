@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]
 
 from btc_core.errors import ServiceError
+from btc_core.stores.tls_errors import tls_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,11 +70,7 @@ def explain(kafka: KafkaSettings, error: KafkaError, seen: Sequence[KafkaError] 
                 f"mechanism {kafka.mechanism} (BTC_KAFKA_MECHANISM): {cause.str()}"
             )
         if code == KafkaError._SSL:  # noqa: SLF001 - the code has no public name
-            authority = f"the authority in {kafka.ca_file}" if kafka.ca_file else "an authority that this machine knows"
-            return (
-                f"the encrypted connection to {where} failed; its certificate must come from {authority} "
-                f"(BTC_KAFKA_CA_FILE) and name the host: {cause.str()}"
-            )
+            return tls_failure(where, kafka.ca_file, "BTC_KAFKA_CA_FILE", cause.str())
         if code in MISSING_RIGHT:
             who = f"the user {kafka.user!r}" if kafka.authenticated else "a client without a user"
             return (

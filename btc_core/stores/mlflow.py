@@ -7,7 +7,6 @@ What does not belong here: what is stored and which aliases move when (`btc_core
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ import msgspec
 from btc_core.clock import NS_PER_MS, now_ns
 from btc_core.errors import StoreError
 from btc_core.stores.s3 import ObjectStore
+from btc_core.stores.shared_http import shared_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -200,16 +200,10 @@ class MlflowClient:
 
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
-            return _http().request(method, self._url + path, **arguments)
+            return shared_client().request(method, self._url + path, timeout=TIMEOUT_S, **arguments)
         except httpx.HTTPError as error:
             msg = f"MLflow at {self._url} does not answer: {error!r}"
             raise StoreError(msg) from error
-
-
-@functools.cache
-def _http() -> httpx.Client:
-    """The HTTP client of this process: making one reads the certificates of all authorities, which takes 20 ms."""
-    return httpx.Client(timeout=TIMEOUT_S, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def _answer(path: str, response: httpx.Response) -> dict[str, Any]:

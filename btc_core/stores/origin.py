@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from btc_core.errors import BtcError, ConfigError, ServiceError
+from btc_core.errors import ConfigError, ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,10 +46,11 @@ class Store:
 def claim(settings: Settings, *names: str) -> None:
     """Mark these stores as those of this stack; raises `ConfigError` if one has another mark, and `ServiceError`."""
     for store in _stores(settings, names):
-        problem = _problem(settings, store)
+        found = store.read()
+        problem = _problem(settings, store, found)
         if problem:
             raise ConfigError(problem)
-        if not store.read():
+        if not found:
             store.write(settings.exchange.origin)
 
 
@@ -61,8 +62,9 @@ def check(settings: Settings, *names: str) -> list[str]:
     unchecked = []
     for store in _stores(settings, names):
         try:
-            problem = _problem(settings, store)
-            if store.is_volatile and not problem:
+            found = store.read()
+            problem = _problem(settings, store, found)
+            if store.is_volatile and not found:
                 store.write(settings.exchange.origin)
         except ServiceError as error:
             unchecked.append(f"whose data the {store.place} holds could not be checked: {error}")
@@ -72,8 +74,9 @@ def check(settings: Settings, *names: str) -> list[str]:
     return unchecked
 
 
-def _problem(settings: Settings, store: Store) -> str:
-    found, wanted = store.read(), settings.exchange.origin
+def _problem(settings: Settings, store: Store, found: str) -> str:
+    """Why the mark `found` is not that of these settings; empty if it is, or if there is none."""
+    wanted = settings.exchange.origin
     if found in {"", wanted}:
         return ""
     return (
@@ -163,14 +166,3 @@ def _newest_rows(settings: Settings) -> list[Store]:
         call(lambda client: client.set(REDIS_KEY, origin))
 
     return [Store(f"Redis at {where}", f"the key {REDIS_KEY}", read, write, is_volatile=True)]
-
-
-def problems(settings: Settings, *names: str) -> list[str]:
-    """What is wrong with the marks of these stores, for `btc doctor`; a store that does not answer is left out."""
-    found = []
-    for name in names:
-        try:
-            check(settings, name)
-        except BtcError as error:
-            found.append(str(error))
-    return found

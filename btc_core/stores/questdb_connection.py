@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from btc_core.stores.tls_errors import tls_failure
+
 if TYPE_CHECKING:
     from btc_core.service_settings import QuestdbSettings
 
@@ -54,13 +56,7 @@ def explain_silence(settings: QuestdbSettings, error: httpx.HTTPError) -> str:
     """Why there is no answer, for people."""
     where = f"QuestDB at {settings.http_url}"
     if "SSL" in str(error):
-        authority = (
-            f"the authority in {settings.ca_file}" if settings.ca_file else "an authority that this machine knows"
-        )
-        return (
-            f"the encrypted connection to {where} failed; its certificate must come from {authority} "
-            f"(BTC_QUESTDB_CA_FILE) and name the host: {error}"
-        )
+        return tls_failure(where, settings.ca_file, "BTC_QUESTDB_CA_FILE", error)
     return f"{where} does not answer: {error!r}"
 
 

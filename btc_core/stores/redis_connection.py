@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import redis
 
+from btc_core.stores.tls_errors import tls_failure
+
 if TYPE_CHECKING:
     from btc_core.service_settings import RedisSettings
 
@@ -41,9 +43,5 @@ def explain(settings: RedisSettings, error: redis.RedisError) -> str:
             f"{where} gives {who} no right: {error}. docs/how-to/managed-services.md lists the rights that are needed"
         )
     if "SSL" in str(error):
-        return (
-            f"the encrypted connection to {where} failed; its certificate must come from "
-            f"{f'the authority in {settings.ca_file}' if settings.ca_file else 'an authority that this machine knows'} "
-            f"(BTC_REDIS_CA_FILE) and name the host: {error}"
-        )
+        return tls_failure(where, settings.ca_file, "BTC_REDIS_CA_FILE", error)
     return f"{where} does not answer: {type(error).__name__}: {error}"

@@ -19,6 +19,7 @@ from botocore.exceptions import (
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import StoreError
+from btc_core.stores.tls_errors import tls_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,13 +98,7 @@ def explain(settings: StoreSettings, error: BotoCoreError | ClientError) -> str:
             "BTC_STORE_PROFILE, or give the machine or the pod a role"
         )
     if isinstance(error, SSLError):
-        authority = (
-            f"the authority in {settings.ca_file}" if settings.ca_file else "an authority that this machine knows"
-        )
-        return (
-            f"the encrypted connection to {where} failed; its certificate must come from {authority} (BTC_STORE_CA_FILE) "
-            f"and name the host: {error}"
-        )
+        return tls_failure(where, settings.ca_file, "BTC_STORE_CA_FILE", error)
     return f"{where} does not answer: {error}"
 
 

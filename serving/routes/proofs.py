@@ -62,16 +62,9 @@ class ProofQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbol: Symbol = UNSET
 
 
-class MomentQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MomentQuery(ProofQuery, frozen=True, forbid_unknown_fields=True):
     """The time that is looked at, and what is changed."""
 
-    at: Annotated[
-        str,
-        msgspec.Meta(
-            description="When the forecast was in force, ISO 8601 with a time zone.", extra_json_schema=_TIME_SCHEMA
-        ),
-    ]
-    symbol: Symbol = UNSET
     without: Annotated[
         str, msgspec.Meta(description="Inputs of the models to leave out, separated by commas.", max_length=1_000)
     ] = ""

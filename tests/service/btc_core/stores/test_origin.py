@@ -58,8 +58,9 @@ def test_each_store_is_refused_by_settings_of_another_market_and_keeps_its_mark(
             attempt(live, store)
     origin.claim(settings, store)
     perpetual = settings.model_copy(update={"exchange": ExchangeSettings(mode="sim", name="binance-perp")})
-    assert "'sim-binance-perp'" in origin.problems(perpetual, store)[0]
-    assert origin.problems(settings, store) == []
+    with pytest.raises(ConfigError, match="'sim-binance-perp'"):
+        origin.check(perpetual, store)
+    assert origin.check(settings, store) == []
 
 
 @pytest.mark.parametrize("step", [prepare.topics, prepare.tables, prepare.buckets])
