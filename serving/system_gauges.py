@@ -23,6 +23,7 @@ from btc_core.registry.promotion import demoted_at_s
 from btc_core.stores import origin
 from btc_core.stores.dagster import daemon_runs
 from btc_core.utc_day import day_ns
+from serving.metrics import EXCLUSIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,9 +70,14 @@ def update_daemon(settings: Settings) -> None:
 
 def update_demotions(deps: Deps) -> None:
     """Set when each serving model took the place of one that was demoted; raises `StoreError`."""
-    DEMOTED_AT.clear()
-    for key, model in deps.models.current.models.items():
+    found = {
         # A baseline that this process fitted itself is in no registry, and its version is no number.
-        at_s = demoted_at_s(deps.settings, key, model.version) if model.version.isdigit() else None
-        if at_s is not None:
-            DEMOTED_AT.labels(key.symbol, model.manifest.name).set(at_s)
+        (key.symbol, model.manifest.name): demoted_at_s(deps.settings, key, model.version)
+        for key, model in deps.models.current.models.items()
+        if model.version.isdigit()
+    }
+    with EXCLUSIVE:
+        DEMOTED_AT.clear()
+        for labels, at_s in found.items():
+            if at_s is not None:
+                DEMOTED_AT.labels(*labels).set(at_s)

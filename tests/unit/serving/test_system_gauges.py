@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from btc_core.clock import NS_PER_S
+from btc_core.errors import StoreError
 from btc_core.utc_day import day_ns
 from serving.alert_rules import RULES, Facts
 from serving.metrics import START_S
 from serving.operation_answers import DayState
-from serving.system_gauges import update_days
+from serving.system_gauges import update_days, update_demotions
 from serving.worker_metrics import Reading, WorkerMetrics, samples_of
 from tests.serving_world import build, forecast_row
 
@@ -74,6 +76,28 @@ def test_each_alert_fires_on_its_metric(name: str, series: str, bad: float, good
     rule = next(each for each in RULES if each.name == name)
     assert _judge(rule, f"{series} {bad}")
     assert _judge(rule, f"{series} {good}") == []
+
+
+def test_a_registry_that_does_not_answer_hides_no_demotion(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = build()
+    world.load_models()
+    for model in world.deps.models.current.models.values():
+        monkeypatch.setattr(model, "manifest", msgspec.structs.replace(model.manifest, version="3"))
+
+    def demoted(*_: object) -> float:
+        if is_away:
+            raise StoreError("MLflow does not answer")
+        return NOW_S
+
+    monkeypatch.setattr("serving.system_gauges.demoted_at_s", demoted)
+    names = [model.manifest.name for model in world.deps.models.current.models.values()]
+    is_away = False
+    update_demotions(world.deps)
+    is_away = True
+    with pytest.raises(StoreError):
+        update_demotions(world.deps)
+    shown = [_value("btc_model_demoted_timestamp_seconds", symbol="BTC/USD", model=name) for name in names]
+    assert shown == [NOW_S] * len(names)
 
 
 def test_a_slow_first_start_is_no_silent_stream() -> None:
