@@ -72,8 +72,8 @@ class StoppedClock:
         return self.at_ns / NS_PER_S
 
 
-def worker(settings: Settings, holder: Holder) -> Worker:
-    handler = ForecastHandler(settings, holder, StoppedClock())  # type: ignore[arg-type]
+def worker(settings: Settings, holder: Holder, clock: StoppedClock) -> Worker:
+    handler = ForecastHandler(settings, holder, clock)  # type: ignore[arg-type]
     return Worker(settings, SPEC, handler)
 
 
@@ -89,18 +89,18 @@ def test_every_row_is_forecast_once_and_outcomes_are_what_the_market_did_across_
     servers: Callable[..., Settings],
 ) -> None:
     settings, symbol = servers("questdb", "kafka", "valkey"), unique("FORECAST")
-    holder = Holder(symbol)
+    holder, clock = Holder(symbol), StoppedClock()
     sent = list(market(symbol, SECONDS, seed=6))
     half = len(sent) * 3 // 5
     with QuestDB(settings.questdb) as db, Running(features.build(settings)):
         publish(settings, symbol, sent[:half])
-        with Running(worker(settings, holder)):
+        with Running(worker(settings, holder, clock)):
             wait_for(lambda: count(db, "gold_prediction_outcomes", symbol) > 0, "outcomes before the restart")
         publish(settings, symbol, sent[half:])
         publisher = Publisher(settings.kafka, "test")
         publisher.publish(FEATURES_TOPIC, symbol, f"not a row of {symbol}".encode(), now_ns())
         publisher.flush()
-        with Running(worker(settings, holder)):
+        with Running(worker(settings, holder, clock)):
             for table in ("gold_bid_price_prediction", "gold_volatility_prediction"):
                 wait_for(lambda table=table: count(db, table, symbol) == ROWS, f"{table} of every row")  # type: ignore[misc]
         silver = db.query(
