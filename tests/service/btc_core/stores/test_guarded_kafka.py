@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +13,10 @@ from confluent_kafka.admin import AclOperation, ConfigResource, ResourceType
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import BtcError, ConfigError, ServiceError
 from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC, TOPICS
-from btc_core.stores import origin
+from btc_core.stores import kafka_topics, origin
 from btc_core.stores.kafka import first_group_behind, group_members, log_id, read_topic, topic_state
 from btc_core.stores.kafka_connection import missing_rights
-from btc_core.stores.kafka_topics import create_empty_topic, ensure_topics, missing_topics
+from btc_core.stores.kafka_topics import _alter, create_empty_topic, ensure_topics, missing_topics
 from streaming.handler import WorkerSpec
 from streaming.publisher import Publisher
 from streaming.worker import Worker
@@ -130,12 +131,62 @@ def test_limits_that_the_service_refuses_are_logged_and_stay(
 
     def described() -> bool:
         ensure_topics(changed)
-        return "retention.ms=604800000 and should have 180000000, which the service refuses to change" in caplog.text
+        return (
+            "retention.ms=604800000 and should have 180000000 (BTC_KAFKA_RETENTION_HOURS), which the service"
+            in caplog.text
+        )
 
     wait_for(described, "the right to read configurations applies")
     resource = ConfigResource(ConfigResource.Type.TOPIC, EVENTS_TOPIC)
     found = broker.admin.describe_configs([resource])[resource].result(10)["retention.ms"].value
     assert found == str(168 * 3_600_000)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("retention.ms", "3600000", r"retention.ms=3600000, and the features need .* at least 93600000"),
+        ("max.message.bytes", "100000", r"max.message.bytes=100000, and a large frame .* at least 1048588"),
+    ],
+)
+def test_a_limit_with_which_the_pipeline_does_not_work_is_an_error_until_it_is_changed(
+    broker: GuardedBroker, key: str, value: str, words: str
+) -> None:
+    broker.allow("reader", ResourceType.TOPIC, "*", AclOperation.DESCRIBE_CONFIGS)
+    _alter(broker.admin, EVENTS_TOPIC, key, value)
+
+    def refused() -> bool:
+        try:
+            ensure_topics(broker.by_scram("reader"))
+        except ConfigError as error:
+            return re.search(words, str(error)) is not None
+        return False
+
+    wait_for(refused, "a limit that nobody can work with is an error")
+    assert ensure_topics(broker.by_scram("btc")) == [], "whoever has the right sets it"
+    assert ensure_topics(broker.by_scram("reader")) == []
+
+
+def test_a_topic_whose_configuration_is_refused_is_created_with_the_rest_of_it(
+    broker: GuardedBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kafka_topics, "TOPICS", ("small-segments",))
+    monkeypatch.setattr(kafka_topics, "SEGMENT_BYTES", 1_000)
+    assert ensure_topics(broker.by_scram("btc", retention_hours=50)) == ["small-segments"]
+    assert "topic small-segments has segment.bytes=1073741824 and should have 1000, which the service" in caplog.text
+    resource = ConfigResource(ConfigResource.Type.TOPIC, "small-segments")
+    found = broker.admin.describe_configs([resource])[resource].result(10)["retention.ms"].value
+    assert found == str(50 * 3_600_000)
+
+
+def test_more_partitions_than_the_service_allows_are_refused_with_the_name_of_the_setting(
+    broker: GuardedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_topics, "TOPICS", ("many-partitions",))
+    with pytest.raises(
+        ConfigError, match=r"topic many-partitions: .*20000 partitions .BTC_KAFKA_PARTITIONS.*service allows"
+    ):
+        ensure_topics(broker.by_scram("btc", partitions=20_000))
 
 
 def test_more_copies_than_brokers_are_refused_with_the_name_of_the_setting(broker: GuardedBroker) -> None:
