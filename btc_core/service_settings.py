@@ -15,6 +15,9 @@ from pydantic import Field, SecretStr, model_validator
 
 from btc_core.settings_section import Section
 
+LOOPBACK_HTTP = frozenset({("http", "127.0.0.1"), ("http", "localhost")})
+"""Scheme and host of addresses that need no encryption, because nothing leaves the machine."""
+
 
 def _require_files(section: str, **paths: str) -> None:
     """Refuse a file that this process cannot read; an empty path names none."""
@@ -67,12 +70,23 @@ class KafkaSettings(Section):
     security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
     """How clients connect: `ssl` encrypts, and `sasl_…` authenticates with user and password. `sasl_plaintext` sends the data
     unencrypted, and with the mechanism PLAIN the password too."""
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    """How the user and the password are checked when `security` is `sasl_…`."""
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "SCRAM-SHA-512"
+    """How the user and the password are checked when `security` is `sasl_…`. With `OAUTHBEARER`, they get a token from
+    `token_url`, and the brokers check the token."""
     user: str = ""
-    """User for `sasl_…`; some services call it the API key."""
+    """User for `sasl_…`; some services call it the API key. With `OAUTHBEARER`: the client id."""
     password: SecretStr = SecretStr("")
-    """Password of that user; some services call it the API secret."""
+    """Password of that user; some services call it the API secret. With `OAUTHBEARER`: the client secret."""
+    token_url: str = ""
+    """Token endpoint of an OpenID Connect provider, for `OAUTHBEARER`: `https://…`, or `http://…` on this machine. Clients get
+    their tokens there by the grant of client credentials, and renew them."""
+    token_scope: str = ""
+    """Scope of the tokens that clients ask for, if the provider needs one."""
+    token_extensions: str = ""
+    """Extensions that clients send with a token, such as `logicalCluster=lkc-1,identityPoolId=pool-1` for Confluent Cloud."""
+    token_ca_file: str = ""
+    """PEM file with the certificates of the authority that signed the certificate of the token endpoint. Empty: those of the
+    system."""
     ca_file: str = ""
     """PEM file with the certificates of the authority that signed the brokers' certificates. Empty: those of the system."""
     cert_file: str = ""
@@ -138,6 +152,33 @@ class KafkaSettings(Section):
             raise ValueError(msg)
         _require_pair("KAFKA", self.cert_file, self.key_file, self.key_password.get_secret_value())
         _require_authority("KAFKA", self.ca_file)
+        return self
+
+    @model_validator(mode="after")
+    def _has_token_endpoint(self) -> Self:
+        """Refuse OAUTHBEARER without a token endpoint that protects the secret, and settings of tokens without OAUTHBEARER."""
+        if not (self.authenticated and self.mechanism == "OAUTHBEARER"):
+            if self.token_url or self.token_scope or self.token_extensions or self.token_ca_file:
+                msg = (
+                    "BTC_KAFKA_TOKEN_URL, _TOKEN_SCOPE, _TOKEN_EXTENSIONS or _TOKEN_CA_FILE is set, and no token is used: set "
+                    "BTC_KAFKA_SECURITY to sasl_ssl and BTC_KAFKA_MECHANISM to OAUTHBEARER"
+                )
+                raise ValueError(msg)
+            return self
+        _refuse_secret_in("BTC_KAFKA_TOKEN_URL", self.token_url, "BTC_KAFKA_PASSWORD")
+        address = urlsplit(self.token_url)
+        if address.scheme != "https" and (address.scheme, address.hostname) not in LOOPBACK_HTTP:
+            msg = (
+                f"BTC_KAFKA_MECHANISM=OAUTHBEARER needs BTC_KAFKA_TOKEN_URL, which is {self.token_url!r}: it must begin with "
+                "https://, because the client secret is sent there"
+            )
+            raise ValueError(msg)
+        if self.token_ca_file and address.scheme == "http":
+            msg = (
+                "BTC_KAFKA_TOKEN_CA_FILE is set, and BTC_KAFKA_TOKEN_URL does not encrypt: it must begin with https://"
+            )
+            raise ValueError(msg)
+        _require_authority("KAFKA_TOKEN", self.token_ca_file)
         return self
 
 

@@ -135,7 +135,7 @@ def _authentication(kafka: KafkaSettings) -> dict[str, str]:
         return {}
     if (kafka.security, kafka.mechanism) != ("sasl_plaintext", "PLAIN"):
         msg = (
-            "the broker of the native stack has no TLS and no SCRAM: set BTC_KAFKA_SECURITY to plaintext, or to "
+            "the broker of the native stack has no TLS, no SCRAM and no OAUTHBEARER: set BTC_KAFKA_SECURITY to plaintext, or to "
             "sasl_plaintext with BTC_KAFKA_MECHANISM=PLAIN"
         )
         raise StackError(msg)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.unit
 
+OAUTH = "KAFKA_SECURITY=sasl_ssl KAFKA_MECHANISM=OAUTHBEARER KAFKA_USER=id KAFKA_PASSWORD=word"
+
 
 @pytest.fixture(autouse=True)
 def no_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +31,14 @@ def no_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
         ("KAFKA_CA_FILE=/dev/null", "BTC_KAFKA_SECURITY=plaintext does not encrypt"),
         ("KAFKA_SECURITY=ssl KAFKA_CA_FILE=/no/ca.pem", "BTC_KAFKA_CA_FILE names /no/ca.pem, which cannot be read"),
         ("KAFKA_SECURITY=ssl KAFKA_CERT_FILE=/dev/null", "BTC_KAFKA_CERT_FILE and BTC_KAFKA_KEY_FILE belong together"),
+        (f"{OAUTH}", "OAUTHBEARER needs BTC_KAFKA_TOKEN_URL"),
+        (f"{OAUTH} KAFKA_TOKEN_URL=http://issuer/token", "must begin with https://, because the client secret"),
+        (
+            f"{OAUTH} KAFKA_TOKEN_URL=http://localhost/token KAFKA_TOKEN_CA_FILE=/dev/null",
+            "KAFKA_TOKEN_URL does not encrypt",
+        ),
+        (f"{OAUTH} KAFKA_TOKEN_URL=https://a:secret@issuer/token", "BTC_KAFKA_TOKEN_URL contains a password"),
+        ("KAFKA_TOKEN_SCOPE=log", "_TOKEN_SCOPE.* is set, and no token is used"),
         ("KAFKA_MIN_INSYNC=2", "BTC_KAFKA_MIN_INSYNC=2 is more than BTC_KAFKA_REPLICATION=1"),
         ("QUESTDB_HTTP_URL=questdb:9000", "must begin with http:// or https://"),
         ("QUESTDB_CA_FILE=/dev/null", "BTC_QUESTDB_HTTP_URL does not encrypt"),

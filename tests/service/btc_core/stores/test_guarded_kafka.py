@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,10 +50,14 @@ def test_the_user_creates_the_topics_and_the_mark_of_the_log(broker: GuardedBrok
     assert ensure_topics(settings) == [], "the second time there is nothing to do"
 
 
-@pytest.mark.parametrize("client", ["SCRAM-SHA-256", "SCRAM-SHA-512", "certificate"])
+@pytest.mark.parametrize("client", ["SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "certificate"])
 def test_messages_go_through_a_worker_and_back(broker: GuardedBroker, client: str) -> None:
-    certificate = broker.authority.certificate("workers")
-    settings = broker.by_certificate(certificate) if client == "certificate" else broker.by_scram("btc", client)
+    if client == "OAUTHBEARER":
+        settings = broker.by_token("btc")
+    elif client == "certificate":
+        settings = broker.by_certificate(broker.authority.certificate("workers"))
+    else:
+        settings = broker.by_scram("btc", client)
     kafka = settings.kafka.model_copy(update={"compression": "zstd", "rack": "zone-a"})
     settings = settings.model_copy(
         update={"kafka": kafka, "stream": settings.stream.model_copy(update={"state_dir": Path(tempfile.mkdtemp())})}
@@ -77,6 +82,42 @@ def test_a_wrong_password_is_named_and_not_shown(broker: GuardedBroker) -> None:
     with pytest.raises(ServiceError, match=r"refuses the user 'btc' or the password .BTC_KAFKA_USER") as caught:
         missing_topics(wrong, TOPICS, 5)
     assert "not this one" not in str(caught.value) + repr(wrong)
+
+
+def test_a_client_secret_that_the_token_endpoint_refuses_is_named_and_not_shown(broker: GuardedBroker) -> None:
+    wrong = broker.by_token("btc", password="not this one").kafka
+    with pytest.raises(ServiceError, match=r"no token .*BTC_KAFKA_TOKEN_URL.* client 'btc' .BTC_KAFKA_USER") as caught:
+        missing_topics(wrong, TOPICS, 5)
+    assert "invalid_client" in str(caught.value)
+    assert "not this one" not in str(caught.value) + repr(wrong)
+
+
+def test_a_token_endpoint_with_an_unknown_certificate_is_named(broker: GuardedBroker, tmp_path: Path) -> None:
+    other = Authority(tmp_path, "another authority")
+    with pytest.raises(ServiceError, match=r"no token .*BTC_KAFKA_TOKEN_CA_FILE"):
+        missing_topics(broker.by_token("btc", token_ca_file=str(other.file)).kafka, TOPICS, 5)
+
+
+def test_a_token_that_the_brokers_refuse_is_named(broker: GuardedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker.tokens, "audience", "another service")
+    with pytest.raises(ServiceError, match=r"refuses the token of the client 'btc'.*audience"):
+        missing_topics(broker.by_token("btc").kafka, TOPICS, 5)
+
+
+def test_a_producer_renews_its_token_before_it_expires(broker: GuardedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker.tokens, "lifetime_s", 4)
+    broker.tokens.given.clear()
+    publisher = Publisher(broker.by_token("btc").kafka, "test")
+    ends_s = time.monotonic() + 6
+    sent = 0
+    while time.monotonic() < ends_s or len(broker.tokens.given) < 3:
+        publisher.publish(EVENTS_TOPIC, "BTC/USD", f"renewed {sent}".encode(), now_ns())
+        publisher.flush()
+        sent += 1
+        assert time.monotonic() < ends_s + 60
+    assert set(broker.tokens.given) == {("btc", "log")}
+    kept = [value for value, _, _ in read_topic(broker.settings.kafka, EVENTS_TOPIC) if value.startswith(b"renewed")]
+    assert kept == [f"renewed {number}".encode() for number in range(sent)]
 
 
 def test_an_unknown_authority_is_named(broker: GuardedBroker, tmp_path: Path) -> None:
