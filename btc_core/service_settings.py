@@ -6,6 +6,7 @@ clients of these servers (`btc_core.stores`).
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 from typing import Literal, Self
@@ -17,6 +18,8 @@ from btc_core.settings_section import Section
 
 LOOPBACK_HTTP = frozenset({("http", "127.0.0.1"), ("http", "localhost")})
 """Scheme and host of addresses that need no encryption, because nothing leaves the machine."""
+
+HOST_AND_PORT = re.compile(r"[^\s:,]+:\d+|\[[0-9a-fA-F:]+\]:\d+")
 
 
 def _require_files(section: str, **paths: str) -> None:
@@ -230,6 +233,11 @@ class RedisSettings(Section):
 
     url: str = "redis://127.0.0.1:6379/0"
     """Address of the server. `rediss://…` encrypts; `unix:///path/to/socket?db=0` is a little faster on the same machine."""
+    sentinels: str = ""
+    """Hosts and ports of Redis Sentinels, separated by commas. The host in `url` is then the name of the master that they watch,
+    as in `redis://mymaster/0`, and clients follow it when it changes. Empty: there are none."""
+    sentinel_password: SecretStr = SecretStr("")
+    """Password of the Sentinels, if they have one."""
     user: str = ""
     """User of the server's access control list (ACL). Empty: the default user."""
     password: SecretStr = SecretStr("")
@@ -255,6 +263,32 @@ class RedisSettings(Section):
             raise ValueError(msg)
         _require_pair("REDIS", self.cert_file, self.key_file)
         _require_authority("REDIS", self.ca_file)
+        return self
+
+    @property
+    def sentinel_addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each Sentinel."""
+        parts = [each.strip().rpartition(":") for each in self.sentinels.split(",") if each.strip()]
+        return [(host.strip("[]"), int(port)) for host, _, port in parts]
+
+    @model_validator(mode="after")
+    def _sentinels_are_usable(self) -> Self:
+        """Refuse Sentinels without a port, and an address that names no master."""
+        if self.sentinel_password.get_secret_value() and not self.sentinels:
+            msg = "BTC_REDIS_SENTINEL_PASSWORD is set without BTC_REDIS_SENTINELS"
+            raise ValueError(msg)
+        if self.sentinels and not all(HOST_AND_PORT.fullmatch(each.strip()) for each in self.sentinels.split(",")):
+            msg = f"BTC_REDIS_SENTINELS is {self.sentinels}; it must have a host and a port of each, as in a.example:26379,b.example:26379"
+            raise ValueError(msg)
+        address = urlsplit(self.url)
+        if self.sentinels and (
+            address.scheme not in {"redis", "rediss"} or not address.netloc or ":" in address.netloc
+        ):
+            msg = (
+                f"BTC_REDIS_URL is {self.url}; with BTC_REDIS_SENTINELS it must hold the name of the master in place of a host "
+                "and a port, as in redis://mymaster/0"
+            )
+            raise ValueError(msg)
         return self
 
 

@@ -32,7 +32,8 @@ TIMEOUT_S = 10.0
 GROUPS = tuple(str(name) for name in WorkerName if name is not WorkerName.INGEST)
 """The consumer groups."""
 PROBE_OBJECT = ".stack/doctor"
-PROBE_KEY, PROBE_TTL_S = "feature:doctor", 1
+PROBE_KEYS, PROBE_TTL_S = ("feature:doctor", "forecast:doctor"), 1
+"""Two keys, because a Redis Cluster takes one alone and no transaction with both."""
 PREPARE = "`python -m stack.prepare` creates them"
 
 
@@ -112,15 +113,18 @@ def redis_answers(settings: Settings) -> None:
 
 
 def redis_problem(settings: Settings) -> str:
-    """Why a row cannot be written and published."""
+    """Why rows cannot be written and published."""
     from btc_core.stores.redis_rows import replace  # noqa: PLC0415 - loads numba, which the other checks do not need
 
     try:
         with redis_connection.connect(settings.redis, TIMEOUT_S) as client:
             client.ping()
-            replace(client, {PROBE_KEY: {"ts_event_ns": now_ns()}}, PROBE_TTL_S)
+            replace(client, {key: {"ts_event_ns": now_ns()} for key in PROBE_KEYS}, PROBE_TTL_S)
     except redis.RedisError as error:
         return redis_connection.explain(settings.redis, error)
+    except ServiceError as error:
+        cause = error.__cause__
+        return redis_connection.explain(settings.redis, cause) if isinstance(cause, redis.RedisError) else str(error)
     return ""
 
 

@@ -43,6 +43,9 @@ def no_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
         ("QUESTDB_HTTP_URL=questdb:9000", "must begin with http:// or https://"),
         ("QUESTDB_CA_FILE=/dev/null", "BTC_QUESTDB_HTTP_URL does not encrypt"),
         ("REDIS_USER=btc", "BTC_REDIS_USER is set without BTC_REDIS_PASSWORD"),
+        ("REDIS_SENTINEL_PASSWORD=word", "BTC_REDIS_SENTINEL_PASSWORD is set without BTC_REDIS_SENTINELS"),
+        ("REDIS_SENTINELS=a:26379,b REDIS_URL=redis://mymaster/0", "a host and a port of each"),
+        ("REDIS_SENTINELS=a:26379", "must hold the name of the master in place of a host and a port"),
         ("REDIS_CA_FILE=/dev/null", "must begin with rediss://"),
         ("POSTGRES_SSLMODE=verify-full", "needs BTC_POSTGRES_CA_FILE"),
         ("POSTGRES_CA_FILE=/dev/null", "BTC_POSTGRES_SSLMODE=prefer checks no certificate"),
@@ -104,6 +107,8 @@ def test_every_secret_can_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path
         monkeypatch.setenv(f"{name.upper()}_FILE", str(tmp_path / name))
     monkeypatch.setenv("BTC_KAFKA_SECURITY", "sasl_ssl")
     monkeypatch.setenv("BTC_KAFKA_USER", "btc")
+    monkeypatch.setenv("BTC_REDIS_URL", "redis://mymaster/0")
+    monkeypatch.setenv("BTC_REDIS_SENTINELS", "a.example:26379")
     settings = load_settings()
     for name in secret_variables():
         section, _, field = name.removeprefix("btc_").partition("_")

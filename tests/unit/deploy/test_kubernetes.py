@@ -63,7 +63,7 @@ SETTINGS = dotenv_values(FOLDER / "settings.env")
 MANAGED = dict(re.findall(r"^#([A-Z]\w+)=(.*)$", (FOLDER / "settings.env").read_text(), re.MULTILINE))
 """The settings of managed services, which a person uncomments."""
 MANAGED_SECRETS = {"BTC_KAFKA_USER": "client", "BTC_KAFKA_PASSWORD": "word", "BTC_KAFKA_KEY_PASSWORD": "key-word",
-                   "BTC_REDIS_USER": "client", "BTC_QUESTDB_TOKEN": "token"}  # fmt: skip
+                   "BTC_REDIS_USER": "client", "BTC_REDIS_SENTINEL_PASSWORD": "word", "BTC_QUESTDB_TOKEN": "token"}  # fmt: skip
 """Lines that a person adds to the env file for managed services."""
 TLS_FOLDER = "/etc/btc/tls"
 
