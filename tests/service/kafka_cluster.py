@@ -35,7 +35,13 @@ REPLICATED = {
     # A broker that was killed has lost its partitions after this time, and not after the default of 9 s.
     "broker.session.timeout.ms": "4000",
     "broker.heartbeat.interval.ms": "500",
+    "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
 }
+
+
+def rack_of(node: int) -> str:
+    """Each broker is in a rack of its own."""
+    return f"rack-{node}"
 
 
 class Cluster:
@@ -88,7 +94,8 @@ class Cluster:
         )
         voters = ",".join(f"{each}@{HOST}:{port}" for each, port in self._controller_ports.items())
         values = dict(line.split("=", 1) for line in text.splitlines())
-        return values | REPLICATED | {"node.id": str(node), "controller.quorum.voters": voters}
+        own = {"node.id": str(node), "broker.rack": rack_of(node), "controller.quorum.voters": voters}
+        return values | REPLICATED | own
 
     def _has_registered(self) -> set[int]:
         assert all(process.poll() is None for process in self._running.values()), "a broker has exited"
