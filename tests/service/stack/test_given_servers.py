@@ -74,6 +74,26 @@ def test_the_stack_comes_up_on_servers_that_it_has_not_started(stack: Stack, out
     assert stack.status(("valkey",))[0].state == "healthy"
 
 
+def test_a_stack_may_have_none_of_the_servers_of_its_own(stack: Stack, servers: Callable[..., Settings]) -> None:
+    outside = servers("kafka", "questdb", "postgres", "valkey", "store")
+    before = stack.layout.values()
+    given = {
+        "BTC_KAFKA_BOOTSTRAP": outside.kafka.bootstrap.replace("127.0.0.1", "localhost"),
+        "BTC_QUESTDB_HTTP_URL": outside.questdb.http_url.replace("127.0.0.1", "localhost"),
+        "BTC_QUESTDB_PASSWORD": outside.questdb.password.get_secret_value(),
+        "BTC_POSTGRES_HOST": "localhost",
+        "BTC_POSTGRES_PORT": str(outside.postgres.port),
+        "BTC_POSTGRES_PASSWORD": outside.postgres.password.get_secret_value(),
+    }
+    stack.layout._write(before | given)
+    try:
+        stack.up(only=tuple(given_servers.SERVERS))
+        found = stack.status(tuple(given_servers.SERVERS))
+        assert [(each.state, each.given, each.pid, each.reason) for each in found] == [("healthy", True, 0, "")] * 5
+    finally:
+        stack.layout._write(before)
+
+
 def test_a_given_server_that_does_not_answer_is_named_with_its_setting(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
