@@ -23,7 +23,7 @@ from btc_core.errors import StackError
 from btc_core.settings import Settings, load_settings
 from stack.files import write_secret
 from stack.ports import DEFAULT_PORTS, HOST, InternalPorts, port_of
-from stack.server_addresses import given_servers, given_variables
+from stack.server_addresses import CONNECTION_VARIABLES, given_servers, given_variables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -133,10 +133,14 @@ class Layout:
         self._write(old | changed)
 
     def adopt(self, saved: Mapping[str, str]) -> None:
-        """Take over the settings of a backup, which has no secrets, and keep the secrets, ports and paths of this directory."""
+        """Take over the settings of a backup, which has no secrets.
+
+        The secrets, ports and paths of this directory stay, and so does how its servers are reached.
+        """
         kept = {key: value for key, value in self.values().items() if not key.startswith("BTC_EXCHANGE_")}
+        adopted = {key: value for key, value in saved.items() if key not in CONNECTION_VARIABLES}
         given = {name: kept[name] for name in given_variables(self.settings()) if name in kept}
-        self._write({**kept, **saved, **self._addresses_for(saved, self.ports()), **given})
+        self._write({**kept, **adopted, **self._addresses_for(saved, self.ports()), **given})
 
     def set_first_day(self, day: str) -> None:
         """Let Dagster's daily partitions begin at `day`, as 2026-07-19. Its processes read this when they start."""

@@ -23,6 +23,18 @@ VARIABLES = {
     "store": ("BTC_STORE_ENDPOINT_URL",),
 }
 """By the name of the component: the settings of its address, of which the first decides whose server it is."""
+_CONNECTIONS = {
+    "KAFKA": "SECURITY MECHANISM USER TOKEN_URL TOKEN_SCOPE TOKEN_EXTENSIONS TOKEN_CA_FILE CA_FILE CERT_FILE KEY_FILE "
+    "REPLICATION MIN_INSYNC RACK",
+    "QUESTDB": "USER CA_FILE",
+    "REDIS": "USER SENTINELS CA_FILE CERT_FILE KEY_FILE",
+    "POSTGRES": "USER SSLMODE CA_FILE",
+    "STORE": "REGION ADDRESSING ACCESS_KEY PROFILE CA_FILE ENCRYPTION KMS_KEY",
+}
+CONNECTION_VARIABLES = frozenset(
+    f"BTC_{section}_{name}" for section, names in _CONNECTIONS.items() for name in names.split()
+).union(*VARIABLES.values())
+"""The settings that say how the five servers are reached, without secrets. They belong to the servers, and not to their data."""
 ENCRYPTED = frozenset({"https", "rediss"})
 
 

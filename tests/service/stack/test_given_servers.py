@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from btc_cli.app import app
-from btc_core.errors import StackError
+from btc_cli.restore_all import restore_all
+from btc_core.errors import InvalidInput, StackError
 from btc_core.stores.redis_connection import connect
 from btc_core.stores.s3 import ObjectStore
 from stack import given_servers
@@ -46,6 +47,11 @@ def btc(stack: Stack, *arguments: str) -> str:
     done = CliRunner().invoke(app, [*arguments, "--data-dir", str(stack.layout.data_dir)], env={"COLUMNS": "120"})
     assert done.exception is None or isinstance(done.exception, SystemExit), done.output
     return done.output
+
+
+def test_a_lost_system_is_looked_for_in_the_store_that_was_given(stack: Stack) -> None:
+    with pytest.raises(InvalidInput, match=r"the object store at http://localhost:\d+ has no backup of a system"):
+        restore_all(stack.layout.data_dir, None)
 
 
 def test_the_stack_comes_up_on_servers_that_it_has_not_started(stack: Stack, outside: Settings) -> None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from btc_core.errors import StackError
-from btc_core.settings import load_settings
+from btc_core.settings import load_settings, variables
 from stack.all_components import all_components
 from stack.component import Context
 from stack.ports import ports_from
 from stack.runtime import Stack
-from stack.server_addresses import given_servers
+from stack.server_addresses import CONNECTION_VARIABLES, given_servers
 from stack.supervisor_conf import conf_text
 
 if TYPE_CHECKING:
@@ -71,6 +71,28 @@ def test_other_ports_leave_given_servers_where_they_are(layout: Layout) -> None:
     layout.adopt({"BTC_QUESTDB_HTTP_URL": "http://questdb:9000", "BTC_API_THREADS": "7"})
     assert given.items() <= layout.values().items()
     assert layout.settings().api.threads == 7
+
+
+def test_a_backup_brings_its_data_settings_and_not_how_its_servers_were_reached(layout: Layout) -> None:
+    saved = {
+        "BTC_KAFKA_BOOTSTRAP": "broker.example:9096",
+        "BTC_KAFKA_SECURITY": "sasl_ssl",
+        "BTC_KAFKA_USER": "client",
+        "BTC_KAFKA_PARTITIONS": "8",
+        "BTC_REDIS_URL": "redis://mymaster/0",
+        "BTC_REDIS_SENTINELS": "sentinel.example:26379",
+        "BTC_STORE_ACCESS_KEY": "",
+        "BTC_POSTGRES_SSLMODE": "verify-full",
+    }
+    layout.adopt(saved)
+    settings = layout.settings()
+    assert given_servers(settings) == []
+    assert (settings.kafka.security, settings.kafka.partitions, settings.store.access_key) == ("plaintext", 8, "btc")
+
+
+def test_the_settings_of_connections_exist_and_hold_no_secret() -> None:
+    known = {name.upper(): is_secret for name, is_secret in variables().items()}
+    assert {known[name] for name in CONNECTION_VARIABLES} == {False}
 
 
 def test_a_given_server_is_neither_restarted_nor_stopped(layout: Layout) -> None:
