@@ -53,6 +53,10 @@ docs: $(STAMPS)/dev ## build the documentation site into build/site; fails on a 
 	$(BIN)/python -m docs.generate
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+.PHONY: pictures
+pictures: $(STAMPS)/dev ## take the pictures of the documentation again, from the running stack, with Chromium
+	$(BIN)/btc run $(ARGS) python -m docs.generate.pictures
+
 # The lock for development contains the lock for running at the same versions, so an environment with the first is never
 # reduced to the second. Packages are compiled when they are installed: a process that may not write to them would compile
 # its imports at every start.

@@ -1,11 +1,10 @@
-"""Chromium, a market that moves, and what tests ask of a page.
+"""A market that moves, and what tests ask of a page.
 
-What does not belong here: tests.
+What does not belong here: tests, and Chromium (`docs.generate.pictures`).
 """
 
 from __future__ import annotations
 
-import shutil
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
 
     from btc_core.settings import Settings
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NO_CHROMIUM = "no chromium on this machine; on Debian: apt-get install chromium"
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
 PATIENCE_MS = 20_000
 FIRST_NUMBERS_MS = 8_000
 """The page should need one second. A machine that runs other tests as well may need longer."""

@@ -353,3 +353,19 @@ def test_the_examples_of_the_page_about_python_run(
     assert names["rows"].column_names == ["ts_event", "bid", "spread_bps"]
     assert names["forecast"].horizons[4].sigma_bps == 6.0
     assert (tmp_path / "bars.parquet").exists()
+
+
+def test_the_programs_of_the_tutorial_run(
+    settings: Settings, proof: Proof, api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert proof.rows
+    write_forecast(settings)
+    write_features(settings)
+    page = (ROOT / "docs/tutorial.md").read_text()
+    read, _model, league = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for program in (read, league):
+        exec(program.replace("http://127.0.0.1:5050", f"http://127.0.0.1:{api.port}"), {})  # noqa: S102 - our own page
+    printed = capsys.readouterr().out
+    assert "In 5 minutes (90 %): 59,970 to 60,030 USD." in printed
+    assert "Volatility: 6.0 bps, which is 36 USD." in printed
+    assert "no model is in the league" in printed

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser_pages import CHROMIUM, CONTRAST, FIRST_NUMBERS_MS, NO_CHROMIUM, PATIENCE_MS, market
+from docs.generate.pictures import CHROMIUM, NO_CHROMIUM
+from tests.browser_pages import CONTRAST, FIRST_NUMBERS_MS, PATIENCE_MS, market
 from tests.serving_process import Api, free_port, running, write_champions, write_features, write_forecast
 from tests.serving_world import GOOD_QUALITY
 

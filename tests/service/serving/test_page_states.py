@@ -14,14 +14,16 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
+from docs.generate.pictures import CHROMIUM, NO_CHROMIUM, take_live
 from serving.answers import iso
 from serving.endpoints import parse_time_ns
-from tests.browser_pages import CHROMIUM, CONTRAST, NO_CHROMIUM, PATIENCE_MS, TOO_WIDE, market
+from tests.browser_pages import CONTRAST, PATIENCE_MS, TOO_WIDE, market
 from tests.serving_process import Api, free_port, running, write_champions
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Browser, Page, Route
 
@@ -319,3 +321,11 @@ def test_the_page_for_operators_names_a_worker_that_is_down_and_the_section_of_t
     expect(page.locator("#problems")).to_contain_text("Not collected: tables")
     page.route("**/v1/operations?*", lambda route: route.abort())
     expect(page.locator("#trouble_text")).to_contain_text("The state could not be loaded", timeout=2 * PATIENCE_MS)
+
+
+def test_the_picture_of_the_documentation_is_taken_when_no_card_waits_any_more(
+    api: Api, browser: Browser, tmp_path: Path
+) -> None:
+    target = tmp_path / "live.png"
+    take_live(browser, f"http://127.0.0.1:{api.port}", target)
+    assert target.read_bytes()[16:24] == (1_425).to_bytes(4, "big") + (1_500).to_bytes(4, "big"), "width and height"

@@ -1,4 +1,4 @@
-"""`btc models add` and `remove`, and every command of the how-to about a model of one's own."""
+"""`btc models add` and `remove`, and every command of the how-to and of the tutorial about a model of one's own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
 PAGE = (ROOT / "docs" / "how-to" / "your-own-model.md").read_text()
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 COMMANDS = [line for line in PAGE.splitlines() if line.startswith("btc models")]
 CURLS = re.findall(r'^curl -s "http://127\.0\.0\.1:5050(\S+)"', PAGE, re.MULTILINE)
 
@@ -56,6 +57,18 @@ def test_every_command_of_the_page_does_what_it_says(folder: Path) -> None:
     removal = re.findall(r"run `btc (models remove my_model)`", PAGE)
     assert "was removed" in btc(*shlex.split(removal[0])).output
     assert [entry.name for entry in entries_in(folder)] == ["linear_quantiles", "log_har"]
+
+
+def test_the_model_of_the_tutorial_enters_the_league_by_its_commands(folder: Path, tmp_path: Path) -> None:
+    _read, model, _league = re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL)
+    (tmp_path / "my_mixture.py").write_text(model)
+    commands = [line for line in TUTORIAL.splitlines() if line.startswith("btc models")]
+    assert commands == ["btc models add my_mixture.py", "btc models"]
+    for command in commands:
+        assert btc(*shlex.split(command)[1:]).exit_code == 0, command
+    assert [entry.name for entry in entries_in(folder)] == ["my_mixture"]
+    assert "`btc models remove my_mixture`" in TUTORIAL
+    assert "was removed" in btc("models", "remove", "my_mixture").output
 
 
 def test_every_request_of_the_page_is_answered() -> None:

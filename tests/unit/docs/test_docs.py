@@ -23,12 +23,15 @@ from btc_core.tables.catalogue import TABLES
 from docs.generate import api
 from docs.generate.__main__ import FOLDER, PAGES
 from docs.generate.features import formulas
+from docs.generate.pictures import CHROMIUM, NO_CHROMIUM
 from serving.openapi import document, path_of
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from playwright.sync_api import Browser
 
 PAGES_OF_SITE = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.parent != FOLDER)
 HAND_WRITTEN = [ROOT / "README.md", ROOT / "deploy/kubernetes/README.md", *PAGES_OF_SITE]
@@ -197,6 +200,18 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", file.read_text()), file
 
 
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
+def test_the_search_finds_a_page_from_the_disk(site: Path, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto((site / "index.html").as_uri())
+    page.get_by_label("Search").first.fill("microprice")
+    hits = page.locator(".md-search-result__link")
+    hits.first.wait_for()
+    assert any("the-numbers.html" in (hit.get_attribute("href") or "") for hit in hits.all())
+    page.close()
+
+
 def quoted(text: str) -> Iterator[str]:
     """Yield the `btc` commands in a page, from code blocks and from inline code."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -217,6 +232,18 @@ def test_a_quoted_command_exists_with_its_options(page: Path) -> None:
         known = {opt for param in command.params for opt in param.opts} | {"--help"}
         if name != "run":  # the words after it belong to another program
             assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line
+
+
+@EVERY_PAGE
+def test_a_quoted_target_of_make_and_a_quoted_address_of_the_api_exist(page: Path) -> None:
+    text = page.read_text()
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z]+)|`make ([a-z]+)", text, re.MULTILINE)) <= {
+        pair for target in targets for pair in ((target, ""), ("", target))
+    }
+    paths = api.application().url_map.bind("127.0.0.1")
+    for path in re.findall(r"127\.0\.0\.1:5050(/[\w/]*)", text):
+        assert paths.allowed_methods(path), path
 
 
 def test_each_alert_has_its_section_in_the_runbook_and_names_it(site: Path) -> None:
