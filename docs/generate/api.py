@@ -19,7 +19,7 @@ HEAD = """\
 ```
 curl -s http://127.0.0.1:5050/v1/forecast
 curl -N "http://127.0.0.1:5050/v1/stream?events=3"
-TOKEN=$(sed -n "s/^BTC_API_TOKEN=//p" var/live/stack.env)
+TOKEN=$(btc run printenv BTC_API_TOKEN)
 curl -X POST -H "Authorization: Bearer $TOKEN" http://127.0.0.1:5050/retrain
 ```
 
