@@ -78,7 +78,11 @@ def _code_server(context: Context) -> Component:
     def check() -> None:
         with grpc.insecure_channel(f"unix:{socket}") as channel:
             stub = health_pb2_grpc.HealthStub(channel)
-            answer = stub.Check(health_pb2.HealthCheckRequest(service="DagsterApi"), timeout=3)
+            try:
+                answer = stub.Check(health_pb2.HealthCheckRequest(service="DagsterApi"), timeout=3)
+            except grpc.RpcError as error:  # its text has many lines about the channel
+                msg = f"the Dagster code server does not answer at {socket} ({error.code().name})"
+                raise ServiceError(msg) from error
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             msg = "the Dagster code server is not serving"
             raise ServiceError(msg)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from btc_core.errors import ServiceError
 from btc_core.league.folder import read_builtin, store
 from stack import preflight
 from stack.all_components import all_components
@@ -25,6 +28,12 @@ def test_every_port_belongs_to_one_component(layout: Layout) -> None:
 
 def test_a_stack_without_models_of_the_user_has_no_league(layout: Layout) -> None:
     assert "league" not in all_components(Context(layout, layout.settings(), layout.internal_ports()))
+
+
+def test_a_code_server_that_does_not_run_yet_is_reported_in_one_line(layout: Layout) -> None:
+    known = all_components(Context(layout, layout.settings(), layout.internal_ports()))
+    with pytest.raises(ServiceError, match=r"^the Dagster code server does not answer at \S+ \(UNAVAILABLE\)$"):
+        known["dagster-code"].check()
 
 
 def test_a_live_stack_has_no_simulator(tmp_path: Path) -> None:
