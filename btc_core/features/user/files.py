@@ -20,6 +20,7 @@ from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.features.minute_columns import COLUMNS
 from btc_core.features.user.minutes import LONGEST, MINUTES_REVISION
 from btc_core.files import atomic_write
+from btc_core.market.messages import FeatureId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,9 @@ HASH_CHARACTERS = 12
 MAX_FILE_BYTES = 100_000
 MAX_FEATURES = 16
 """Most features of a user. Each is computed at every minute close of every market, in the process of the features worker."""
-TAKEN = frozenset({*FEATURE_NAMES, *COLUMNS, "symbol", "kind", "feature_version", "origin"})
+TAKEN = frozenset(
+    {*FEATURE_NAMES, *COLUMNS, *FeatureId.__struct_fields__, "feature_version", "origin", "ts_event", "ts_recv"}
+)
 """Names of columns that features of a user stand beside."""
 _MODULES = ("math", "numpy")
 _IMPURE = frozenset(
