@@ -38,14 +38,16 @@ def add(
 
     A file of the same name replaces the former version. A model of the league forecasts beside the champion and never serves.
     """
-    from btc_core.league.check import check  # noqa: PLC0415 - imports numba, which the other commands do not need
+    from btc_core.features.user.files import features_in  # noqa: PLC0415 - imports numba, which the other commands do not need
+    from btc_core.league.check import check  # noqa: PLC0415 - imports numba, too
 
     stack = open_stack(data_dir)
     entry = _entry(file, builtin, name)
     models = stack.settings.user_models
     _check_room(stack.settings, entry)
     typer.echo(f"checking {entry.path.name}: import, fit and forecasts on a small made-up market …")
-    found = check(entry, stack.settings.league)
+    own = [file.name for file in features_in(stack.settings.user_features)]
+    found = check(entry, stack.settings.league, own)
     path = folder.store(models, entry)
     quantiles = "σ and quantiles" if found.has_quantiles else "σ without quantiles"
     typer.echo(

@@ -5,17 +5,59 @@ What does not belong here: what a feature is and its values (`btc_core.features.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import column_ns
+from btc_core.errors import StoreError
+from btc_core.features.user.values import UserColumns
 from btc_core.tables.sql import of_symbol, within
 from btc_core.tables.user_tables import USER_FEATURES
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from btc_core.days.history import History
+    from btc_core.features.user.values import UserFeatures
     from btc_core.stores.questdb import QuestDB
+
+
+log = logging.getLogger(__name__)
+
+_READ = ("ts_event", "feature", "value", "feature_version")
+
+
+def user_columns(
+    history: History, symbol: str, bars: npt.NDArray[Any], origin_ns: npt.NDArray[np.int64], features: UserFeatures
+) -> UserColumns:
+    """The values at the origins of training rows (sorted): those that the stream stored, elsewhere those of minute bars.
+
+    Stored values of another version of a file are not used. Values that only a copy has are those of bars if the copy cannot
+    be read.
+    """
+    values = features.of_bars(bars, origin_ns)
+    if len(origin_ns):
+        try:
+            for rows in history.chunks(USER_FEATURES, symbol, int(origin_ns[0]), int(origin_ns[-1]) + 1, _READ):
+                _put(values, origin_ns, rows, features)
+        except StoreError as error:
+            log.warning("some stored values of the user's features cannot be read, so they are made of bars: %s", error)
+    return UserColumns(features.names, features.version, origin_ns, values)
+
+
+def _put(values: np.ndarray, origin_ns: npt.NDArray[np.int64], rows: pa.Table, features: UserFeatures) -> None:
+    """Put the stored values at their origins."""
+    ends_ns = column_ns(rows["ts_event"])
+    places = np.searchsorted(origin_ns, ends_ns).clip(0, len(origin_ns) - 1)
+    is_origin = origin_ns[places] == ends_ns
+    stored = rows["value"].to_numpy(zero_copy_only=False)
+    names, versions = (np.array(rows[name].to_pylist(), object) for name in ("feature", "feature_version"))
+    for column, file in enumerate(features.files):
+        chosen = is_origin & (names == file.name) & (versions == file.version)
+        values[places[chosen], column] = stored[chosen]
 
 
 def different(db: QuestDB, symbol: str, replayed: pa.Table) -> pa.Table:

@@ -70,6 +70,30 @@ class UserRows(msgspec.Struct, frozen=True):
         return UserRows(self.end_ns[kept], self.values[kept], closed)
 
 
+class UserColumns(msgspec.Struct, frozen=True):
+    """The user's features at closes of minutes, in time order: columns of training rows."""
+
+    names: tuple[str, ...] = ()
+    version: str = ""
+    """The version of the set of features; empty without features."""
+    origin_ns: Any = ()
+    """(n,); the closes."""
+    matrix: Any = ()
+    """(n, names)."""
+
+    def at(self, origin_ns: npt.NDArray[np.int64]) -> Floats:
+        """The values at some closes, (n, names); NaN where there is none."""
+        values = np.full((len(origin_ns), len(self.names)), math.nan)
+        if self.names and len(self.origin_ns):
+            places = np.searchsorted(self.origin_ns, origin_ns).clip(0, len(self.origin_ns) - 1)
+            found = np.asarray(self.origin_ns)[places] == origin_ns
+            values[found] = self.matrix[places[found]]
+        return values
+
+
+NO_COLUMNS = UserColumns()
+
+
 class UserFeatures:
     """The compiled features of a user. Compiling one takes about a second."""
 
