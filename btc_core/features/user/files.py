@@ -37,6 +37,8 @@ TAKEN = frozenset(
     {*FEATURE_NAMES, *COLUMNS, *FeatureId.__struct_fields__, "feature_version", "origin", "ts_event", "ts_recv"}
 )
 """Names of columns that features of a user stand beside."""
+_LABELS = re.compile(r"(rv_1m_grid|rv_5s_grid|bid)_\d+m(_bps)?")
+"""Names of the labels of a data set."""
 _MODULES = ("math", "numpy")
 _IMPURE = frozenset(
     {
@@ -225,7 +227,7 @@ def _check_declared(file: str, found: Mapping[str, Any], lines: Mapping[str, ast
     if not NAME.fullmatch(found["NAME"]):
         words = "use up to 31 lower-case letters, digits and underscores, beginning with a letter"
         _refuse(file, lines["NAME"], f"{found['NAME']!r} cannot be the name of a feature: {words}")
-    if found["NAME"] in TAKEN:
+    if found["NAME"] in TAKEN or _LABELS.fullmatch(found["NAME"]):
         _refuse(file, lines["NAME"], f"{found['NAME']} is a column of the system; choose another NAME")
     if not 1 <= found["MINUTES"] <= LONGEST:
         _refuse(

@@ -11,13 +11,15 @@ import pyarrow as pa
 import pytest
 
 from btc_core.clock import NS_PER_MIN
+from btc_core.days import dataset_series
+from btc_core.days.series import SERIES, with_user_features
 from btc_core.days.user_features import different, user_columns
 from btc_core.errors import StoreError
 from btc_core.features.user.files import FeatureFile
-from btc_core.features.user.values import ClosedMinute, UserFeatures
+from btc_core.features.user.values import ClosedMinute, UserColumns, UserFeatures
 from btc_core.league.rows import INPUTS, rows_of
 from btc_core.market.messages import FeatureId
-from btc_core.models.dataset import make_frame
+from btc_core.models.dataset import TickLabels, make_frame
 from btc_core.models.recipe import RECIPE
 from btc_core.tables import rows as table_rows
 from tests.unit.btc_core.models.test_bundle import market
@@ -82,3 +84,18 @@ def test_only_values_with_other_bits_or_of_another_file_are_different() -> None:
     stored = rows_at(features, ends[:3], [1.0, np.nan, np.nextafter(3.0, 4.0)])
     found = different(Stored(stored), "BTC/USD", replayed)  # type: ignore[arg-type]
     assert found["value"].to_pylist() == [3.0, 4.0], "one differs in the last bit, and one is not stored"
+
+
+def test_the_data_set_of_clients_has_the_users_features_before_its_labels() -> None:
+    files = [FILE]
+    series = with_user_features(SERIES["dataset"], files)
+    assert with_user_features(SERIES["bars"], files) is SERIES["bars"]
+    assert with_user_features(SERIES["dataset"], []) is SERIES["dataset"]
+    names = series.columns(())
+    assert names[names.index("move") + 1 :] == dataset_series.LABELS
+    assert series.columns(("origin", "move")) == ("origin", "move")
+    frame = make_frame(market(3_000), msgspec.structs.replace(RECIPE.dataset, min_bars=1))
+    own = UserColumns(("move",), "abc", frame.origin_ns, np.arange(float(len(frame.origin_ns)))[:, np.newaxis])
+    table = dataset_series._table(frame, TickLabels.none(), own, "BTC/USD", names)
+    assert table.schema.names == list(names)
+    assert table["move"].to_pylist() == list(range(len(frame.origin_ns)))
