@@ -8,17 +8,21 @@ import msgspec
 import numpy as np
 import pytest
 
-from btc_core.days.user_features import different
+from btc_core.days.stored_days import read_rows
+from btc_core.days.user_features import different, prove_user_features
 from btc_core.features.engine import FeatureEngine, run
 from btc_core.features.user.values import UserFeatures
 from btc_core.market.messages import FeatureMessage
 from btc_core.names import FEATURES_TOPIC
 from btc_core.stores.kafka import read_all, read_topic
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.redis_connection import connect
 from btc_core.stores.redis_rows import read_features
 from btc_core.tables import rows as table_rows
-from streaming import features
+from btc_core.tables.user_tables import USER_FEATURES
+from btc_core.utc_day import day_of
+from streaming import bronze, features
+from tests.service.past_day import keep_nothing
 from tests.service.workers import Running, count, market, publish, unique
 from tests.waiting import wait_for
 
@@ -101,3 +105,34 @@ def test_values_are_streamed_and_stored_as_a_replay_computes_them_also_after_a_r
     newest = read_features(connect(stream.redis), symbol)
     assert newest is not None
     assert newest.user == {"mean_spread_2m": values[-1]}
+
+
+def test_sealing_a_day_finds_a_wrong_value_and_fills_in_those_of_a_newer_file(stream: Settings) -> None:
+    symbol = unique("SEALED")
+    publish(stream, symbol, list(market(symbol, 200, seed=2)))
+    own = UserFeatures.in_folder(stream.user_features)
+    assert own is not None
+    with QuestDB(stream.questdb) as db:
+        with Running(bronze.build(stream)), Running(features.build(stream)):
+            wait_for(lambda: count(db, "silver_features", symbol) == 200 * 14, "silver rows")
+            wait_for(lambda: count(db, "bronze_ticks", symbol) == 200 * 10, "quotes")
+            wait_for(lambda: count(db, "bronze_trades", symbol) == 200 * 4, "trades")
+        (end_ns,) = db.execute(
+            f"SELECT cast(max(ts_event) AS LONG) FROM silver_user_features WHERE symbol = '{symbol}'"
+        )[0]
+        day = day_of(int(end_ns))
+        proof = prove_user_features(db, symbol, day, own, keep_nothing)
+        assert (proof.missing, proof.different) == (0, 0), "the stream stored what the replay of bronze gives"
+        assert proof.values >= 1
+        rows = read_rows(db, USER_FEATURES, f"symbol = '{symbol}' AND ts_event = {int(end_ns)}")
+        place = rows.schema.get_field_index("value")
+        write_rows(db, USER_FEATURES, rows.set_column(place, "value", [[1.0]]))
+        kept: list[pa.Table] = []
+        damaged = prove_user_features(db, symbol, day, own, lambda _table, old: kept.append(old))
+        assert (damaged.different, damaged.unexplained) == (1, 1)
+        assert [old["value"].to_pylist() for old in kept] == [[1.0]], "the replaced row is kept"
+        assert prove_user_features(db, symbol, day, own, keep_nothing).different == 0
+        edited = UserFeatures([msgspec.structs.replace(own.files[0], source=own.files[0].source + b"# edited\n")])
+        newer = prove_user_features(db, symbol, day, edited, keep_nothing)
+        assert (newer.missing, newer.different) == (proof.values, 0), "values of another file are not compared"
+        assert prove_user_features(db, symbol, day, edited, keep_nothing).missing == 0
