@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from btc_cli.league import train_now
 from btc_cli.options import DataDir, open_stack
 from btc_core.errors import InvalidInput
 from btc_core.features.user import files
@@ -49,7 +50,7 @@ def check_file(file: File) -> None:
 def add(file: File, data_dir: DataDir = None) -> None:
     """Check a feature of your own, install it, and let the features worker compute it from now on.
 
-    A file of the same NAME replaces the former one. Models of the league get the feature at their next training.
+    A file of the same NAME replaces the former one. The models of the league are trained with the feature, and do not forecast before.
     """
     stack = open_stack(data_dir)
     feature = _checked(file)
@@ -93,3 +94,5 @@ def _restart(stack: Stack) -> None:
     typer.echo(f"restarting {' and '.join(names)}; {WARM_UP}")
     for name in names:
         stack.restart(name)
+    if WorkerName.LEAGUE.value in names:
+        train_now(stack.settings)

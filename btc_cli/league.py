@@ -118,10 +118,16 @@ def _start(stack: Stack) -> None:
         typer.echo("the stack is down; `btc up` starts the league, and Dagster trains the model at 00:40 UTC")
         return
     stack.start_component(WorkerName.LEAGUE.value)
-    settings = stack.settings
+    train_now(stack.settings)
+
+
+def train_now(settings: Settings) -> None:
+    """Ask Dagster to train the models of the league, and say what comes next."""
     try:
         run_id = launch_job(settings, TRAIN_LEAGUE_JOB, market_tags(settings.exchange.symbols))
     except ServiceError as error:
-        typer.echo(f"it is not trained yet: {error}. The job {TRAIN_LEAGUE_JOB} runs each day at 00:40 UTC")
+        typer.echo(f"the league is not trained yet: {error}. The job {TRAIN_LEAGUE_JOB} runs each day at 00:40 UTC")
         return
-    typer.echo(f"its training has started: {run_url(settings, run_id)}. Then it forecasts at each minute close")
+    typer.echo(
+        f"the training of the league has started: {run_url(settings, run_id)}. Then it forecasts at each minute close"
+    )

@@ -25,6 +25,8 @@ from btc_core.settings import Settings
 from btc_core.stores.kafka import read_all
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
+from stack.layout import current_data_dir
+from stack.runtime import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +59,7 @@ def replay(  # noqa: PLR0913 - every option of the command is an argument
 
     Lines of a file that cannot be used are reported and skipped. If no line gives a feature row, nothing is written and the
     exit code is 1. The rows of a day are also compared with those in `silver_features`, and the user's own features with those in
-    `silver_user_features`. The rows of a file have the features in `BTC_USER_DIR`.
+    `silver_user_features`. The rows of a file have the features of the stack, or, without a stack, those in `BTC_USER_DIR`.
     """
     if bool(day) == (file is not None):
         msg = "name either a recording, or a day with --day"
@@ -65,15 +67,16 @@ def replay(  # noqa: PLR0913 - every option of the command is an argument
     if day:
         _replay_day(day, symbol, out, data_dir)
     elif file is not None and out is not None and not symbol:
-        _replay_file(file, out, exchange, leader)
+        _replay_file(file, out, exchange, leader, data_dir)
     else:
         msg = "a recording needs --out, the file for its rows, and takes no --symbol"
         raise InvalidInput(msg)
 
 
-def _replay_file(file: Path, out: Path, exchange: str, leader: str) -> None:
+def _replay_file(file: Path, out: Path, exchange: str, leader: str, data_dir: Path | None) -> None:
     started_s = time.perf_counter()
-    features = UserFeatures.in_folder(Settings().user_features)
+    stack = Stack(data_dir or current_data_dir())
+    features = UserFeatures.in_folder((stack.settings if stack.layout.exists else Settings()).user_features)
     result = replay_file(file, exchange, leader, features)
     table = rows_table(result.rows, features)
     for bad in result.bad[:SHOWN_BAD_LINES]:
