@@ -16,7 +16,7 @@ import typer
 
 from btc_cli.options import DataDir, open_stack
 from btc_core.days.archive_replay import StoredRows, archives_around, replay_archived_day, stored_rows
-from btc_core.errors import InvalidInput, ServiceError
+from btc_core.errors import InvalidInput, ServiceError, StackError
 from btc_core.exchanges.recorded_lines import envelope_line
 from btc_core.features.file_replay import replay_file, rows_table
 from btc_core.features.user.values import UserFeatures
@@ -25,8 +25,6 @@ from btc_core.settings import Settings
 from btc_core.stores.kafka import read_all
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
-from stack.layout import current_data_dir
-from stack.runtime import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,8 +73,7 @@ def replay(  # noqa: PLR0913 - every option of the command is an argument
 
 def _replay_file(file: Path, out: Path, exchange: str, leader: str, data_dir: Path | None) -> None:
     started_s = time.perf_counter()
-    stack = Stack(data_dir or current_data_dir())
-    features = UserFeatures.in_folder((stack.settings if stack.layout.exists else Settings()).user_features)
+    features = _own_features(data_dir)
     result = replay_file(file, exchange, leader, features)
     table = rows_table(result.rows, features)
     for bad in result.bad[:SHOWN_BAD_LINES]:
@@ -93,6 +90,17 @@ def _replay_file(file: Path, out: Path, exchange: str, leader: str, data_dir: Pa
     pq.write_table(table, out, compression="zstd")
     took_s = time.perf_counter() - started_s
     typer.echo(f"{result.frames} frames, {len(table)} feature rows, {len(result.bad)} problems, {took_s:.1f} s → {out}")
+
+
+def _own_features(data_dir: Path | None) -> UserFeatures | None:
+    """The features of the stack's user; without a stack, those in `BTC_USER_DIR`."""
+    try:
+        settings = open_stack(data_dir).settings
+    except StackError:
+        if data_dir is not None:
+            raise
+        settings = Settings()
+    return UserFeatures.in_folder(settings.user_features)
 
 
 def _replay_day(day: str, symbol: str, out: Path | None, data_dir: Path | None) -> None:

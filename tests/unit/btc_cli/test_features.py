@@ -6,10 +6,12 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from btc_cli.app import app
+from btc_core.clock import NS_PER_S
 from btc_core.errors import InvalidInput
 from btc_core.features.user.check import BUDGET_US
 from btc_core.features.user.files import MAX_FEATURES, features_in
@@ -17,6 +19,7 @@ from btc_core.features.user.minutes import FIELDS, LONGEST, Minutes
 from stack.layout import Layout
 from stack.ports import free_ports
 from tests.paths import ROOT
+from tests.service.workers import quote_frame
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,3 +76,14 @@ def test_the_page_has_every_array_and_the_limits() -> None:
     assert f"1 to {LONGEST}" in PAGE
     assert f"**{BUDGET_US:g} µs**" in PAGE
     assert f"room for {MAX_FEATURES} features" in PAGE
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_recording_is_replayed_with_the_features_of_the_user(tmp_path: Path) -> None:
+    btc("features", "add", "flow_30m.py")
+    frames = [quote_frame("BTC/USD", 1_700_000_000 * NS_PER_S + k * 20 * NS_PER_S, 60_000.0 + k) for k in range(9)]
+    (tmp_path / "frames.jsonl").write_bytes(b"\n".join(frames))
+    assert btc("replay", "frames.jsonl", "--out", "rows.parquet").exit_code == 0
+    rows = pq.read_table(tmp_path / "rows.parquet")
+    assert rows.schema.names[-1] == "flow_30m"
+    assert rows["flow_30m"].null_count + sum(value != value for value in rows["flow_30m"].to_pylist()) == len(rows) == 9  # noqa: PLR0124 - NaN
