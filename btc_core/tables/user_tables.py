@@ -22,7 +22,7 @@ USER_FEATURES = Table(
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", ("bronze_ticks.symbol",)),
         Column("feature", "SYMBOL", "", "NAME of the feature", _INPUTS),
         Column("value", "DOUBLE", "UNIT", "the value, in the UNIT of the feature; null where the feature is empty", _INPUTS),
-        Column("feature_version", "SYMBOL", "", "first characters of the SHA-256 of its file"),
+        Column("feature_version", "SYMBOL", "", "hash of its file, and of the code that makes the minutes"),
         Column("kafka_partition", "INT", "", "partition of market.events of the quote or trade with which the minute closed",
                ("log.partition",)),
         Column("kafka_offset", "LONG", "", "its offset in market.events", ("log.offset",)),

@@ -63,15 +63,15 @@ class FeatureFile(msgspec.Struct, frozen=True):
 
     @property
     def version(self) -> str:
-        """The first characters of the SHA-256 of the file: a changed file is another version."""
-        return hashlib.sha256(self.source).hexdigest()[:HASH_CHARACTERS]
+        """A hash of the file and of `MINUTES_REVISION`: a changed file is another version, and so are other minutes."""
+        return hashlib.sha256(b"%d\n" % MINUTES_REVISION + self.source).hexdigest()[:HASH_CHARACTERS]
 
 
 def version_of(files: Sequence[FeatureFile]) -> str:
-    """The version of a set of features: a hash of their names and files and of `MINUTES_REVISION`; empty without features."""
+    """The version of a set of features: a hash of their names and versions; empty without features."""
     if not files:
         return ""
-    parts = [MINUTES_REVISION, *((file.name, file.version) for file in files)]
+    parts = [(file.name, file.version) for file in files]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:HASH_CHARACTERS]
 
 
