@@ -24,10 +24,9 @@ install: $(STAMPS)/run ## install what running needs, start nothing
 down: ## stop everything; the data stays
 	@if [ -x $(BIN)/btc ]; then $(BIN)/btc down $(ARGS); fi
 
-# `make test ARGS="-n 2 --dist loadfile"` runs two files of tests at a time, on servers of their own. It takes two thirds of the
-# time where nothing else uses the cores; on a busy machine, tests that watch a clock may fail.
+# Two processes, each with its half of the tests and servers of its own (tests/conftest.py).
 test: $(STAMPS)/dev ## all tests
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
 
 check: $(STAMPS)/dev ## style, types, import contracts, Dagster definitions
 	$(BIN)/ruff check .

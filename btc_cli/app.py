@@ -38,7 +38,7 @@ COMMANDS = (
     Entry(
         "alert",
         "btc_cli.alert:alert",
-        "Send a test message to every contact of BTC_ALERT_URLS, and say which of them took it.",
+        "Send a test message to every contact of BTC_ALERT_URLS, or check the file BTC_ALERT_RULES.",
     ),
     Entry(
         "replay",

@@ -16,7 +16,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from btc_cli.exchange_choice import connection_problem
 from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
-from btc_cli.service_checks import Finding, check_services
 from btc_core import system_backup
 from btc_core.clock import from_ns, now_ns
 from btc_core.days.archive_proof import days_without_archive
@@ -34,6 +33,7 @@ from stack.layout import current_data_dir, default_data_dir
 from stack.limits import MEMORY_MAPS, usage_of
 from stack.logs import tail
 from stack.runtime import Stack
+from stack.service_checks import Finding, check_services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -139,7 +139,8 @@ def check_components(stack: Stack) -> Iterator[Finding]:
             yield Finding(f"data of {name}", _problem(partial(origin.check, stack.settings, store)))
     if statuses["questdb"].state in {"healthy", "degraded"}:
         yield Finding("views", _view_problem(stack))
-        yield from _limits(stack, statuses["questdb"])
+        if not statuses["questdb"].given:
+            yield from _limits(stack, statuses["questdb"])
         if statuses["store"].state == "healthy":
             yield Finding("archives of the log", _archive_problem(stack), is_warning=True)
     if statuses["store"].state == "healthy":
@@ -151,6 +152,8 @@ def _component_problem(stack: Stack, component: Component, status: Status) -> st
         return ""
     if status.state == "stopped":
         return preflight.port_problem(component) or ("it is stopped: run `btc up`" if stack.running else "")
+    if component.given_by:
+        return f"{status.state}: {status.reason}. It is yours: {component.given_by} names it"
     log = stack.layout.log(component.name)
     lines = "\n".join(f"    {line}" for line in tail(log, LOG_LINES))
     return f"{status.state}: {status.reason}; try `btc restart {component.name}`. The end of {log}:\n{lines}"

@@ -24,6 +24,7 @@ from btc_core.utc_day import day_of
 from btc_core.waiting import wait_until
 from stack.ports import ports_from
 from stack.runtime import Stack
+from stack.server_addresses import given_servers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,13 +39,19 @@ STORE_POLL_S = 1.0
 
 
 def restore_all(data_dir: Path, first_port: int | None) -> None:
-    """Rebuild a system from the object store whose files are in `data_dir`; raises `BtcError`.
+    """Rebuild a system from its object store; raises `BtcError`.
+
+    The files of the object store are in `data_dir`, or the settings there name a store that the user gives.
 
     The databases are restored last and each in one transaction, so an interrupted command may be repeated until then.
     """
     stack = Stack(data_dir)
-    if not (stack.layout.data_dir / "store" / "data").is_dir():
-        msg = f"{stack.layout.data_dir} has no object store: copy the folder `store` of the lost system into it first"
+    has_given_store = stack.layout.exists and "store" in given_servers(stack.settings)
+    if not has_given_store and not (stack.layout.data_dir / "store" / "data").is_dir():
+        msg = (
+            f"{stack.layout.data_dir} has no object store: copy the folder `store` of the lost system into it first, or run "
+            "`btc init` and set BTC_STORE_ENDPOINT_URL to the store that the lost system used"
+        )
         raise StackError(msg)
     if not stack.layout.exists:
         stack.layout.create("live", None if first_port is None else ports_from(first_port))
@@ -88,7 +95,7 @@ def _newest_backup(settings: Settings) -> SystemBackup:
     backup = found[0] if found else None
     if backup is None:
         msg = (
-            f"the object store at {settings.store.endpoint_url} has no backup of a system (system_backup/ in the bucket "
+            f"the object store at {settings.store.place} has no backup of a system (system_backup/ in the bucket "
             f"{settings.store.lake_bucket}); days of tables can still be restored: `btc up`, then `btc restore --from … --to …`"
         )
         raise InvalidInput(msg)

@@ -6,6 +6,7 @@ clients of these servers (`btc_core.stores`).
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 from typing import Literal, Self
@@ -14,6 +15,11 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 
 from btc_core.settings_section import Section
+
+LOOPBACK_HTTP = frozenset({("http", "127.0.0.1"), ("http", "localhost")})
+"""Scheme and host of addresses that need no encryption, because nothing leaves the machine."""
+
+HOST_AND_PORT = re.compile(r"[^\s:,]+:\d+|\[[0-9a-fA-F:]+\]:\d+")
 
 
 def _require_files(section: str, **paths: str) -> None:
@@ -67,12 +73,23 @@ class KafkaSettings(Section):
     security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
     """How clients connect: `ssl` encrypts, and `sasl_…` authenticates with user and password. `sasl_plaintext` sends the data
     unencrypted, and with the mechanism PLAIN the password too."""
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    """How the user and the password are checked when `security` is `sasl_…`."""
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "SCRAM-SHA-512"
+    """How the user and the password are checked when `security` is `sasl_…`. With `OAUTHBEARER`, they get a token from
+    `token_url`, and the brokers check the token."""
     user: str = ""
-    """User for `sasl_…`; some services call it the API key."""
+    """User for `sasl_…`; some services call it the API key. With `OAUTHBEARER`: the client id."""
     password: SecretStr = SecretStr("")
-    """Password of that user; some services call it the API secret."""
+    """Password of that user; some services call it the API secret. With `OAUTHBEARER`: the client secret."""
+    token_url: str = ""
+    """Token endpoint of an OpenID Connect provider, for `OAUTHBEARER`: `https://…`, or `http://…` on this machine. Clients get
+    their tokens there by the grant of client credentials, and renew them."""
+    token_scope: str = ""
+    """Scope of the tokens that clients ask for, if the provider needs one."""
+    token_extensions: str = ""
+    """Extensions that clients send with a token, such as `logicalCluster=lkc-1,identityPoolId=pool-1` for Confluent Cloud."""
+    token_ca_file: str = ""
+    """PEM file with the certificates of the authority that signed the certificate of the token endpoint. Empty: those of the
+    system."""
     ca_file: str = ""
     """PEM file with the certificates of the authority that signed the brokers' certificates. Empty: those of the system."""
     cert_file: str = ""
@@ -140,6 +157,33 @@ class KafkaSettings(Section):
         _require_authority("KAFKA", self.ca_file)
         return self
 
+    @model_validator(mode="after")
+    def _has_token_endpoint(self) -> Self:
+        """Refuse OAUTHBEARER without a token endpoint that protects the secret, and settings of tokens without OAUTHBEARER."""
+        if not (self.authenticated and self.mechanism == "OAUTHBEARER"):
+            if self.token_url or self.token_scope or self.token_extensions or self.token_ca_file:
+                msg = (
+                    "BTC_KAFKA_TOKEN_URL, _TOKEN_SCOPE, _TOKEN_EXTENSIONS or _TOKEN_CA_FILE is set, and no token is used: set "
+                    "BTC_KAFKA_SECURITY to sasl_ssl and BTC_KAFKA_MECHANISM to OAUTHBEARER"
+                )
+                raise ValueError(msg)
+            return self
+        _refuse_secret_in("BTC_KAFKA_TOKEN_URL", self.token_url, "BTC_KAFKA_PASSWORD")
+        address = urlsplit(self.token_url)
+        if address.scheme != "https" and (address.scheme, address.hostname) not in LOOPBACK_HTTP:
+            msg = (
+                f"BTC_KAFKA_MECHANISM=OAUTHBEARER needs BTC_KAFKA_TOKEN_URL, which is {self.token_url!r}: it must begin with "
+                "https://, because the client secret is sent there"
+            )
+            raise ValueError(msg)
+        if self.token_ca_file and address.scheme == "http":
+            msg = (
+                "BTC_KAFKA_TOKEN_CA_FILE is set, and BTC_KAFKA_TOKEN_URL does not encrypt: it must begin with https://"
+            )
+            raise ValueError(msg)
+        _require_authority("KAFKA_TOKEN", self.token_ca_file)
+        return self
+
 
 class QuestdbSettings(Section):
     """The time-series database."""
@@ -189,6 +233,11 @@ class RedisSettings(Section):
 
     url: str = "redis://127.0.0.1:6379/0"
     """Address of the server. `rediss://…` encrypts; `unix:///path/to/socket?db=0` is a little faster on the same machine."""
+    sentinels: str = ""
+    """Hosts and ports of Redis Sentinels, separated by commas. The host in `url` is then the name of the master that they watch,
+    as in `redis://mymaster/0`, and clients follow it when it changes. Empty: there are none."""
+    sentinel_password: SecretStr = SecretStr("")
+    """Password of the Sentinels, if they have one."""
     user: str = ""
     """User of the server's access control list (ACL). Empty: the default user."""
     password: SecretStr = SecretStr("")
@@ -214,6 +263,32 @@ class RedisSettings(Section):
             raise ValueError(msg)
         _require_pair("REDIS", self.cert_file, self.key_file)
         _require_authority("REDIS", self.ca_file)
+        return self
+
+    @property
+    def sentinel_addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each Sentinel."""
+        parts = [each.strip().rpartition(":") for each in self.sentinels.split(",") if each.strip()]
+        return [(host.strip("[]"), int(port)) for host, _, port in parts]
+
+    @model_validator(mode="after")
+    def _sentinels_are_usable(self) -> Self:
+        """Refuse Sentinels without a port, and an address that names no master."""
+        if self.sentinel_password.get_secret_value() and not self.sentinels:
+            msg = "BTC_REDIS_SENTINEL_PASSWORD is set without BTC_REDIS_SENTINELS"
+            raise ValueError(msg)
+        if self.sentinels and not all(HOST_AND_PORT.fullmatch(each.strip()) for each in self.sentinels.split(",")):
+            msg = f"BTC_REDIS_SENTINELS is {self.sentinels}; it must have a host and a port of each, as in a.example:26379,b.example:26379"
+            raise ValueError(msg)
+        address = urlsplit(self.url)
+        if self.sentinels and (
+            address.scheme not in {"redis", "rediss"} or not address.netloc or ":" in address.netloc
+        ):
+            msg = (
+                f"BTC_REDIS_URL is {self.url}; with BTC_REDIS_SENTINELS it must hold the name of the master in place of a host "
+                "and a port, as in redis://mymaster/0"
+            )
+            raise ValueError(msg)
         return self
 
 

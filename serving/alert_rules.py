@@ -17,8 +17,9 @@ from btc_core.system_backup import MAX_AGE_S
 from serving.worker_metrics import quantile_s
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
+    from btc_core.market.messages import ForecastRow
     from serving.operation_answers import PartName
     from serving.stored_rows import Scores
     from serving.worker_metrics import Series, WorkerMetrics
@@ -42,6 +43,8 @@ class Facts:
     metrics: WorkerMetrics
     coverage: dict[str, Scores]
     """Scores of the last six hours by symbol."""
+    forecasts: Mapping[str, Sequence[ForecastRow]]
+    """The forecasts of the last minutes by symbol, oldest first. A market whose newest forecast has expired has none."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Rule:
     check: Callable[[Facts], list[str] | None]
     is_severe: bool = False
     """Whether forecasts or stored data suffer while it fires."""
+    section: str = ""
+    """Its section of the runbook, if that has not the name of the alert."""
 
 
 def _words(template: str, series: Series, value: float) -> str:

@@ -1,8 +1,8 @@
 """`python -m serving.alerts`: tells people about the alerts that the API judges, until a signal ends it.
 
 It is a process of its own, because the API cannot report its own failure. The process asks `/v1/operations`, logs every
-message, and sends it to the contacts of `BTC_ALERT_URLS`. With `--test` it sends them one message and ends. What does not
-belong here: the conditions of alerts (`alert_rules`).
+message, and sends it to the contacts of `BTC_ALERT_URLS`. With `--test` it sends them one message and ends, and with `--check`
+it reads the user's file of alerts and ends. What does not belong here: the conditions of alerts (`alert_rules`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from btc_core.stores.contacts import contacts, sender_of
 from btc_core.stores.shared_http import shared_client
 from serving.alert_messages import Firing, Outbox
 from serving.operation_answers import AlertState
+from serving.user_alerts import user_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -166,17 +167,29 @@ def send_test(settings: Settings, known: Iterable[Recipient]) -> int:
     return 0 if taken and all(taken) else 1
 
 
+def check_rules(settings: Settings) -> int:
+    """Print the alerts of the user's file; returns 0, and raises `ConfigError` if the file is wrong."""
+    rules = user_rules(settings.alert.rules, settings.exchange.symbols)
+    for rule in rules:
+        _logger.info("%s, %s, after %d s", rule.name, "critical" if rule.is_severe else "warning", rule.lasting_s)
+    _logger.info("%d alerts in %s", len(rules), settings.alert.rules or "no file, because BTC_ALERT_RULES is empty")
+    return 0
+
+
 def main() -> int:
     """Tell people about alerts until a signal ends the process; returns 1 if the settings are wrong or a test failed."""
     parser = argparse.ArgumentParser(prog="python -m serving.alerts", description=__doc__)
     parser.add_argument("--test", action="store_true", help="send a test message to each contact, and end")
-    is_test = parser.parse_args().test
+    parser.add_argument("--check", action="store_true", help="read the file of BTC_ALERT_RULES, and end")
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         settings = load_settings()
         known = contacts(settings.alert)
-        if is_test:
+        if arguments.check:
+            return check_rules(settings)
+        if arguments.test:
             return send_test(settings, known)
         metrics.serve(settings.metrics.host, settings.metrics.port)
     except BtcError as error:

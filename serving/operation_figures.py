@@ -11,7 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from btc_core.clock import NS_PER_S
-from serving.alert_rules import MINUTE_S, RULES, stage_buckets, subscriptions
+from serving.alert_rules import MINUTE_S, stage_buckets, subscriptions
 from serving.answers import iso
 from serving.operation_answers import (
     AlertState,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 GB = 1e9
 NOT_WATCHED = "not watched"
 """What is said about a part whose figures are not there."""
-_SEVERE = frozenset(rule.name for rule in RULES if rule.is_severe)
 
 
 class Figures:
@@ -133,9 +132,9 @@ def _part(name: PartName, alerts: tuple[AlertState, ...], summary: str | None, p
     raised = [each for each in alerts if each.part == name and each.state in {"firing", "pending"}]
     verdict: Verdict = "good" if summary is not None else "unknown"
     if raised:
-        is_bad = any(each.state == "firing" and each.name in _SEVERE for each in raised)
+        is_bad = any(each.state == "firing" and each.is_severe for each in raised)
         verdict = "bad" if is_bad else "warn"
-        worst = next((each for each in raised if each.name in _SEVERE), raised[0])
+        worst = next((each for each in raised if each.is_severe), raised[0])
         summary = worst.details[0]
     elif problems:
         verdict, summary = "warn", problems[0]

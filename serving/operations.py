@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Literal
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
@@ -21,16 +22,18 @@ from btc_core.tables.catalogue import GAP_MARKS, SILVER_FEATURES
 from btc_core.tables.sql import within
 from btc_core.utc_day import day_ns, day_of
 from serving import system_gauges
-from serving.alert_rules import RULES, Facts
+from serving.alert_rules import RULES, Facts, Rule
 from serving.answers import iso
 from serving.metrics import EXCLUSIVE, update_gauges
 from serving.operation_answers import AlertState, DayState, GapMark, Operations, TableState
 from serving.operation_figures import Figures, parts_of
+from serving.user_alerts import KEPT_NS, user_rules
 from serving.worker_metrics import WorkerMetrics, peers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from btc_core.market.messages import ForecastRow
     from serving.deps import Deps
     from serving.stored_rows import Scores
 
@@ -50,13 +53,15 @@ _logger = logging.getLogger("serving")
 
 
 class OperationsWatch:
-    """What was collected last."""
+    """What was collected last. The constructor raises `ConfigError` if the user's file of alerts is wrong."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
         self._settings = deps.settings
         self._metrics = WorkerMetrics(peers(deps.settings.metrics.peers))
         self._db = QuestDB(deps.settings.questdb, TIMEOUT_S)
+        self._rules = RULES + user_rules(self._settings.alert.rules, self._settings.exchange.symbols)
+        self._forecasts: dict[str, deque[ForecastRow]] = {each: deque() for each in self._settings.exchange.symbols}
         self._since_s: dict[str, float] = {}
         self._problems: dict[str, str] = {}
         self._tables: tuple[TableState, ...] = ()
@@ -91,9 +96,10 @@ class OperationsWatch:
             self._attempt("days", self._read_days)
             self._attempt("backups", self._read_backups)
             self._attempt("demotions", lambda: system_gauges.update_demotions(self._deps))
+        self._attempt("forecasts", lambda: self._read_forecasts(now_ns))
         self._rounds += 1
-        facts = Facts(self._metrics, self._coverage)
-        alerts = tuple(self._judge(place, facts, now_s) for place in range(len(RULES)))
+        facts = Facts(self._metrics, self._coverage, self._forecasts)
+        alerts = tuple(self._judge(rule, facts, now_s) for rule in self._rules)
         self._body = self._make(iso(now_ns), alerts, Figures(self._metrics))
 
     def _run(self) -> None:
@@ -113,8 +119,7 @@ class OperationsWatch:
         except BtcError as error:
             self._problems[name] = f"{name}: {error}"
 
-    def _judge(self, place: int, facts: Facts, now_s: float) -> AlertState:
-        rule = RULES[place]
+    def _judge(self, rule: Rule, facts: Facts, now_s: float) -> AlertState:
         found = rule.check(facts)
         state: Literal["firing", "pending", "ok", "unknown"] = "unknown" if found is None else "ok"
         if found:
@@ -122,8 +127,19 @@ class OperationsWatch:
             state = "firing" if held_s >= rule.lasting_s else "pending"
         else:
             self._since_s.pop(rule.name, None)
-        runbook = self._settings.links.runbook(rule.name)
+        runbook = self._settings.links.runbook(rule.section or rule.name)
         return AlertState(rule.name, rule.part, rule.is_severe, state, rule.lasting_s, tuple(found or ()), runbook)
+
+    def _read_forecasts(self, now_ns: int) -> None:
+        for symbol, kept in self._forecasts.items():
+            newest = self._deps.newest_rows.forecast(symbol)
+            if newest is None:
+                kept.clear()
+                continue
+            if not kept or kept[-1].ts_event_ns < newest.ts_event_ns:
+                kept.append(newest)
+            while kept and kept[0].ts_event_ns < now_ns - KEPT_NS:
+                kept.popleft()
 
     def _read_tables(self) -> None:
         states = wal_states(self._db.execute)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stack.given_servers import given_component
+from stack.server_addresses import given_servers
 from stack.servers import dagster, kafka, mlflow, postgres, programs, questdb, seaweedfs, valkey
 
 if TYPE_CHECKING:
@@ -14,13 +16,18 @@ if TYPE_CHECKING:
 
 
 def all_components(context: Context) -> dict[str, Component]:
-    """All components by name."""
+    """All components by name; a server that the user gives takes the place of the stack's own."""
+    servers = {
+        "questdb": questdb.component,
+        "kafka": kafka.component,
+        "valkey": valkey.component,
+        "postgres": postgres.component,
+        "store": seaweedfs.component,
+    }
+    settings = context.settings
+    given = given_servers(settings)
     found = (
-        questdb.component(context),
-        kafka.component(context),
-        valkey.component(context),
-        postgres.component(context),
-        seaweedfs.component(context),
+        *(given_component(settings, name) if name in given else own(context) for name, own in servers.items()),
         mlflow.component(context),
         *dagster.components(context),
         *programs.components(context),

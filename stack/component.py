@@ -62,6 +62,9 @@ class Component:
     ports: tuple[int, ...] = ()
     """TCP ports it binds on loopback."""
     url: str = ""
+    given_by: str = ""
+    """The setting with the address of a server that the user gives. The stack waits for such a server, and neither starts nor
+    stops it. Empty: the stack starts the process."""
     before_start: Callable[[], None] = _do_nothing
     """Runs before each start: creates directories, writes configuration, initializes files."""
     when_healthy: Callable[[], None] = _do_nothing

@@ -23,9 +23,10 @@ from btc_core.errors import StackError
 from btc_core.settings import Settings, load_settings
 from stack.files import write_secret
 from stack.ports import DEFAULT_PORTS, HOST, InternalPorts, port_of
+from stack.server_addresses import CONNECTION_VARIABLES, given_servers, given_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 Mode = Literal["live", "sim"]
 Durability = Literal["page-cache", "fsync"]
@@ -127,14 +128,20 @@ class Layout:
         self._write(values)
 
     def change_ports(self, ports: Mapping[str, int]) -> None:
-        """Give every server another port. The stack must be down."""
-        old = self.values()
-        self._write(old | self._addresses_for(old, ports))
+        """Give every server of the stack another port; servers that the user gives keep their addresses. It must be down."""
+        old, given = self.values(), given_variables(self.settings())
+        changed = {name: value for name, value in self._addresses_for(old, ports).items() if name not in given}
+        self._write(old | changed)
 
     def adopt(self, saved: Mapping[str, str]) -> None:
-        """Take over the settings of a backup, which has no secrets, and keep the secrets, ports and paths of this directory."""
+        """Take over the settings of a backup, which has no secrets.
+
+        The secrets, ports and paths of this directory stay, and so does how its servers are reached.
+        """
         kept = {key: value for key, value in self.values().items() if not key.startswith("BTC_EXCHANGE_")}
-        self._write({**kept, **saved, **self._addresses_for(saved, self.ports())})
+        adopted = {key: value for key, value in saved.items() if key not in CONNECTION_VARIABLES}
+        given = {name: kept[name] for name in given_variables(self.settings()) if name in kept}
+        self._write({**kept, **adopted, **self._addresses_for(saved, self.ports()), **given})
 
     def set_first_day(self, day: str) -> None:
         """Let Dagster's daily partitions begin at `day`, as 2026-07-19. Its processes read this when they start."""
@@ -170,20 +177,24 @@ class Layout:
         return settings.model_copy(update={"disk": disk})
 
     def ports(self) -> dict[str, int]:
-        """Every port of this stack, by the names of `DEFAULT_PORTS`."""
+        """Every port of this stack, by the names of `DEFAULT_PORTS`; those of servers that the user gives are the defaults."""
         settings = self.settings()
-        return {
-            "questdb_http": port_of(settings.questdb.http_url),
-            "questdb_pg": settings.questdb.pg_port,
-            "kafka": int(settings.kafka.bootstrap.rpartition(":")[2]),
-            "redis": port_of(settings.redis.url),
-            "store": port_of(settings.store.endpoint_url),
-            "mlflow": port_of(settings.mlflow.url),
-            "dagster": port_of(settings.dagster.url),
-            "api": settings.api.port,
-            "postgres": settings.postgres.port,
-            **self.internal_ports().model_dump(),
+        given = given_servers(settings)
+        own: dict[str, Callable[[], dict[str, int]]] = {
+            "questdb": lambda: {
+                "questdb_http": port_of(settings.questdb.http_url),
+                "questdb_pg": settings.questdb.pg_port,
+            },
+            "kafka": lambda: {"kafka": int(settings.kafka.bootstrap.rpartition(":")[2])},
+            "valkey": lambda: {"redis": port_of(settings.redis.url)},
+            "store": lambda: {"store": port_of(settings.store.endpoint_url)},
+            "postgres": lambda: {"postgres": settings.postgres.port},
         }
+        found = dict(DEFAULT_PORTS)
+        for name, ports in own.items():
+            found |= {} if name in given else ports()
+        found |= {"mlflow": port_of(settings.mlflow.url), "dagster": port_of(settings.dagster.url)}
+        return found | {"api": settings.api.port} | self.internal_ports().model_dump()
 
     def internal_ports(self) -> InternalPorts:
         """The ports that no other setting names."""

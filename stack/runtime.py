@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from btc_core.errors import StackError
 from btc_core.stores.disk import disk_problem
+from btc_core.waiting import wait_until
 from stack import preflight
 from stack.all_components import all_components
 from stack.component import Component, Context, in_order
@@ -153,6 +154,7 @@ class Stack:
         with self._locked():
             known = self.components()
             (*_, component) = in_order(known, (name,))
+            _require_own(component)
             if not self._supervisor.is_running():
                 msg = f"the stack in {self.layout.data_dir} is down; start it with `btc up`"
                 raise StackError(msg)
@@ -203,6 +205,9 @@ class Stack:
     def stop_component(self, name: str) -> None:
         """Stop one component until the next `up`; the others continue without it."""
         with self._locked():
+            component = self.components().get(name)  # None for the league once its last model is gone
+            if component is not None:
+                _require_own(component)
             self._supervisor.stop_process(name)
 
     @property
@@ -218,6 +223,7 @@ class Stack:
 
     def _preflight(self, wanted: list[Component], *, everything: bool) -> None:
         states = self._supervisor.states()
+        wanted = [each for each in wanted if not each.given_by]
         down = [each for each in wanted if each.name not in states or not states[each.name].pid]
         needed_gb = preflight.MIN_MEMORY_GB if everything else MEMORY_GB_PER_COMPONENT * len(down)
         problems = [
@@ -250,14 +256,35 @@ class Stack:
 
     def _start_one(self, component: Component, report: Report, *, prepares: bool = True) -> None:
         started_s = time.monotonic()
-        if not self._supervisor.state(component.name).pid:
-            report(component.name, "starting")
-            component.before_start()
-            self._supervisor.start_process(component.name)
-        self._wait_healthy(component, report)
+        if component.given_by:
+            report(component.name, f"is yours at {component.url} and is not started; waiting for its answer")
+            self._wait_given(component)
+        else:
+            if not self._supervisor.state(component.name).pid:
+                report(component.name, "starting")
+                component.before_start()
+                self._supervisor.start_process(component.name)
+            self._wait_healthy(component, report)
         if prepares:
             component.when_healthy()
         report(component.name, f"healthy after {time.monotonic() - started_s:.1f} s")
+
+    def _wait_given(self, component: Component) -> None:
+        """Return once a server that the user gives answers; raise `StackError` when it does not in time."""
+        problem = ""
+
+        def answers() -> bool:
+            nonlocal problem
+            problem = problem_of(component.check) if component.check else ""
+            return not problem
+
+        if not wait_until(answers, component.start_timeout_s, POLL_S):
+            msg = (
+                f"{component.name} ({component.title}) is not usable after {component.start_timeout_s:.0f} s: {problem}. "
+                f"`btc up` does not start it, because {component.given_by} names a server other than 127.0.0.1; change it in "
+                f"{self.layout.env_file}"
+            )
+            raise StackError(msg)
 
     def _wait_healthy(self, component: Component, report: Report = lambda _name, _what: None) -> None:
         """Return once a component is healthy; raise `StackError` once it has exited or makes no progress any more."""
@@ -336,3 +363,10 @@ class Stack:
                 msg = f"another `btc` command is starting or stopping {self.layout.data_dir}; wait for it"
                 raise StackError(msg) from None
             yield
+
+
+def _require_own(component: Component) -> None:
+    """Raise `StackError` for a server that the user gives: the stack has no process of it."""
+    if component.given_by:
+        msg = f"{component.name} is yours at {component.url} ({component.given_by}): the stack neither starts nor stops it"
+        raise StackError(msg)

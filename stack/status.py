@@ -31,6 +31,8 @@ class Status:
     memory_mb: int
     alive_s: int
     """How long the process has been running."""
+    given: bool
+    """Whether it is a server that the user gives, which the stack neither starts nor stops."""
     reason: str
     """Why it is not healthy; "" when it is healthy or was stopped."""
 
@@ -47,11 +49,14 @@ def status_of(component: Component, process: ProcessState | None) -> Status:
         pid=pid,
         memory_mb=_memory_mb(pid),
         alive_s=process.uptime_s if process else 0,
+        given=bool(component.given_by),
         reason=reason,
     )
 
 
 def _state_and_reason(component: Component, process: ProcessState | None) -> tuple[str, str]:
+    if component.given_by:
+        return _checked_given(component)
     if process is None or process.state in {"STOPPED", "STOPPING"}:
         return "stopped", ""
     if process.state == "BACKOFF":
@@ -59,6 +64,15 @@ def _state_and_reason(component: Component, process: ProcessState | None) -> tup
     if process.state in {"FATAL", "EXITED", "UNKNOWN"}:
         return "failed", process.reason
     return _checked(component, process)
+
+
+def _checked_given(component: Component) -> tuple[str, str]:
+    """The state of a server that the user gives, from its checks."""
+    for check, state in ((component.check, "unhealthy"), (component.work_check, "degraded")):
+        problem = problem_of(check) if check else ""
+        if problem:
+            return state, problem
+    return "healthy", ""
 
 
 def _checked(component: Component, process: ProcessState) -> tuple[str, str]:

@@ -44,6 +44,8 @@ def conf_text(layout: Layout, components: Iterable[Component]) -> str:
         },
     }
     for component in components:
+        if component.given_by:
+            continue
         sections[f"program:{component.name}"] = _program(layout, component)
     return "\n".join(
         f"[{title}]\n" + "".join(f"{key}={str(value).replace('%', '%%')}\n" for key, value in values.items())

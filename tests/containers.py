@@ -15,6 +15,8 @@ from stack.servers import dagster, mlflow, programs
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stack.component import Component
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -32,6 +34,17 @@ def native_components() -> dict[str, Component]:
     context = Context(layout, Settings(), layout.internal_ports() if layout.exists else InternalPorts())
     found = (*programs.components(context), *dagster.components(context), mlflow.component(context))
     return {component.name: component for component in found}
+
+
+def interpolated(text: str, variables: Mapping[str, str | None]) -> str:
+    """A text of docker-compose.yml with the variables in it replaced, as compose does it: by their values, else by their defaults."""
+
+    def value(match: re.Match[str]) -> str:
+        found = variables.get(match["name"]) or ""
+        assert found or match["how"] == ":-", f"{match['name']} is required: {match['rest']}"
+        return found or match["rest"]
+
+    return re.sub(r"\$\{(?P<name>\w+)(?P<how>:[-?])(?P<rest>[^}]*)\}", value, text)
 
 
 def without_location(command: tuple[str, ...] | list[str]) -> list[str]:

@@ -30,7 +30,10 @@ from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.models.manifest import new_manifest
 from btc_core.names import BID_MODEL, VOLATILITY_MODEL
 from btc_core.stores import redis_connection, redis_rows
+from btc_core.stores.questdb import QuestDB, append
 from btc_core.stores.redis_rows import FeatureRow
+from btc_core.tables.catalogue import BID_PREDICTION, VOLATILITY_PREDICTION
+from btc_core.tables.rows import gold_bid_price_prediction, gold_volatility_prediction
 from tests.http_server import listening
 from tests.serving_world import GOOD_QUALITY
 
@@ -99,6 +102,17 @@ def write_forecast(
     return row
 
 
+def write_past_forecasts(settings: Settings, rows: list[ForecastRow]) -> None:
+    """Make `rows` the only stored forecasts, although tests share the tables and the API's first symbol."""
+    with QuestDB(settings.questdb) as db:
+        for table, stored in (
+            (BID_PREDICTION, gold_bid_price_prediction(rows)),
+            (VOLATILITY_PREDICTION, gold_volatility_prediction(rows)),
+        ):
+            db.execute(f"TRUNCATE TABLE {table.name}")
+            append(db, table, stored)
+
+
 def write_champions(settings: Settings, models: Path) -> None:
     """Fill the cache on disk as a process does that has loaded the champions once."""
     cache = models / settings.exchange.origin
@@ -114,13 +128,13 @@ def write_champions(settings: Settings, models: Path) -> None:
 
 
 class SlowDagster(BaseHTTPRequestHandler):
-    """Starts any run after `DAGSTER_TAKES_S`; `asked` is set when a request arrives."""
+    """Starts any run after `DAGSTER_TAKES_S`; `asked` is set when a run is asked for, and not by the API's own questions."""
 
     asked = threading.Event()
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.asked.set()
+        if b"launchRun" in self.rfile.read(int(self.headers["Content-Length"])):
+            self.asked.set()
         time.sleep(DAGSTER_TAKES_S)
         body = json.dumps(
             {"data": {"launchRun": {"__typename": "LaunchRunSuccess", "run": {"runId": "run-1"}}}}

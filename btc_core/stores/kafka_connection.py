@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _REFUSED_USER = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})  # noqa: SLF001 - the code has no public name
 _SILENCE = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE})  # noqa: SLF001 - the codes have no public names
+NOT_ACQUIRED = "Failed to acquire SASL OAUTHBEARER token"
+"""The beginning of librdkafka's text for a token endpoint that gives no token; its code is that of a refused user."""
 MISSING_RIGHT = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "consumer group",
@@ -51,12 +53,24 @@ def _security(kafka: KafkaSettings) -> dict[str, Any]:
         "ssl.key.password": kafka.key_password.get_secret_value(),
     }
     if kafka.authenticated:
-        values |= {
-            "sasl.mechanism": kafka.mechanism,
-            "sasl.username": kafka.user,
-            "sasl.password": kafka.password.get_secret_value(),
-        }
+        values |= {"sasl.mechanism": kafka.mechanism, **_credentials(kafka)}
     return {"security.protocol": kafka.security, **{key: value for key, value in values.items() if value}}
+
+
+def _credentials(kafka: KafkaSettings) -> dict[str, str]:
+    """The user and the password. For OAUTHBEARER, librdkafka gets and renews the tokens in a thread of its own."""
+    user, password = kafka.user, kafka.password.get_secret_value()
+    if kafka.mechanism != "OAUTHBEARER":
+        return {"sasl.username": user, "sasl.password": password}
+    return {
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.token.endpoint.url": kafka.token_url,
+        "sasl.oauthbearer.client.id": user,
+        "sasl.oauthbearer.client.secret": password,
+        "sasl.oauthbearer.scope": kafka.token_scope,
+        "sasl.oauthbearer.extensions": kafka.token_extensions,
+        "https.ca.location": kafka.token_ca_file,
+    }
 
 
 def explain(kafka: KafkaSettings, error: KafkaError, seen: Sequence[KafkaError] = ()) -> str:
@@ -64,6 +78,8 @@ def explain(kafka: KafkaSettings, error: KafkaError, seen: Sequence[KafkaError] 
     where = f"Kafka at {kafka.bootstrap}"
     for cause in (error, *seen):
         code = cause.code()
+        if code in _REFUSED_USER and kafka.mechanism == "OAUTHBEARER":
+            return _token_problem(kafka, cause.str())
         if code in _REFUSED_USER:
             return (
                 f"{where} refuses the user {kafka.user!r} or the password (BTC_KAFKA_USER, BTC_KAFKA_PASSWORD), or the "
@@ -79,6 +95,25 @@ def explain(kafka: KafkaSettings, error: KafkaError, seen: Sequence[KafkaError] 
             )
     detail = f" ({seen[-1].str()})" if seen else ""
     return f"{where} {'does not answer' if error.code() in _SILENCE else 'reports'}: {error.str()}{detail}"
+
+
+def _token_problem(kafka: KafkaSettings, text: str) -> str:
+    """Why a client has no token, or none that the brokers accept."""
+    client = f"the client {kafka.user!r}"
+    if NOT_ACQUIRED not in text:
+        return (
+            f"Kafka at {kafka.bootstrap} refuses the token of {client}: {text}. The audience, the scope "
+            "(BTC_KAFKA_TOKEN_SCOPE) and the extensions (BTC_KAFKA_TOKEN_EXTENSIONS) must be those that the brokers expect"
+        )
+    where = f"{kafka.token_url} (BTC_KAFKA_TOKEN_URL)"
+    if "SSL" in text:
+        return (
+            f"there is no token for Kafka: {tls_failure(where, kafka.token_ca_file, 'BTC_KAFKA_TOKEN_CA_FILE', text)}"
+        )
+    return (
+        f"there is no token for Kafka: {where} gives none to {client} (BTC_KAFKA_USER) with its secret "
+        f"(BTC_KAFKA_PASSWORD) and scope (BTC_KAFKA_TOKEN_SCOPE): {text}"
+    )
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The topics of the log: which there are, how they are created, and what they keep.
 
-A managed Kafka may refuse some of it. Whatever it refuses is logged and left as it is, so that the rest works. What does
-not belong here: messages (`kafka`).
+A managed Kafka may refuse some of it. What it refuses is logged and left as it is when the pipeline works with it, and is
+an error otherwise. What does not belong here: messages (`kafka`).
 """
 
 from __future__ import annotations
@@ -44,6 +44,25 @@ SMALL_TOPICS = (GAPS_TOPIC, DEADLETTERS_TOPIC)
 """They hold what went wrong, and so must not take the room of the others when much does."""
 REFUSED_CONFIG = frozenset({KafkaError.INVALID_CONFIG, KafkaError.POLICY_VIOLATION, KafkaError.INVALID_REQUEST})
 """The codes with which a service refuses a configuration of a topic."""
+LIMITED = frozenset({KafkaError.POLICY_VIOLATION, KafkaError.INVALID_PARTITIONS, KafkaError.INVALID_REPLICATION_FACTOR})
+"""The codes with which a service refuses a number of partitions or of copies."""
+MIN_RETENTION_MS = 26 * 3_600_000
+"""The features need the log of the last 24 h 30 min when they start. `BTC_KAFKA_RETENTION_HOURS` has the same minimum."""
+MIN_MESSAGE_BYTES = 1_048_588
+"""The largest batch that producers send, which is also Kafka's default. A topic that takes less would refuse a large frame at
+each attempt, and nothing behind it would be sent."""
+RETENTION_TIME, MESSAGE_SIZE = "retention.ms", "max.message.bytes"
+NEEDED = {
+    RETENTION_TIME: (MIN_RETENTION_MS, "the features need the messages of the last 24 h 30 min when they start"),
+    MESSAGE_SIZE: (MIN_MESSAGE_BYTES, "a large frame of an exchange would stop the stream"),
+}
+"""By configuration of a topic: the least value with which the pipeline works, and why."""
+VARIABLES = {
+    RETENTION_TIME: "BTC_KAFKA_RETENTION_HOURS",
+    "retention.bytes": "BTC_KAFKA_RETENTION_BYTES",
+    "min.insync.replicas": "BTC_KAFKA_MIN_INSYNC",
+}
+"""By configuration of a topic: the setting that it follows."""
 
 
 def ensure_topics(settings: Settings, retention_bytes: int = 0) -> list[str]:
@@ -51,7 +70,8 @@ def ensure_topics(settings: Settings, retention_bytes: int = 0) -> list[str]:
 
     Every topic gets the retention time of the settings. A partition of the topics that grow with the market keeps at most
     `retention_bytes`, one of the others a tenth of it; 0 is no limit. What the service refuses to configure is logged.
-    Raises `ConfigError` when a topic cannot be created, or exists with fewer partitions than the settings say.
+    Raises `ConfigError` when a topic cannot be created, exists with fewer partitions than the settings say, or keeps messages
+    for too short a time or of too small a size.
     """
     kafka = settings.kafka
     with admin_client(kafka) as admin:
@@ -92,10 +112,11 @@ def _topic_config(name: str, kafka: KafkaSettings, retention_bytes: int) -> dict
     limit = retention_bytes if name not in SMALL_TOPICS else retention_bytes // 10
     segment_bytes = min(SEGMENT_BYTES, max(MIN_SEGMENT_BYTES, limit // 8)) if limit else SEGMENT_BYTES
     return {
-        "retention.ms": str(kafka.retention_hours * 3_600_000),
+        RETENTION_TIME: str(kafka.retention_hours * 3_600_000),
         "retention.bytes": str(limit or -1),
         "segment.bytes": str(segment_bytes),
         "min.insync.replicas": str(kafka.min_insync),
+        MESSAGE_SIZE: str(MIN_MESSAGE_BYTES),
     }
 
 
@@ -108,13 +129,28 @@ def _create(admin: AdminClient, kafka: KafkaSettings, name: str, config: dict[st
         if problem is None:
             _configure(admin, name, config)
     if problem is not None:
-        settings = ", ".join(f"{key}={value}" for key, value in config.items())
-        msg = (
-            f"Kafka at {kafka.bootstrap} does not create the topic {name}: {problem.str()}. Give the user {kafka.user!r} "
-            f"the right to create topics, or create it in the service with {partitions} partitions, "
-            f"{kafka.replication} copies (BTC_KAFKA_REPLICATION)" + (f" and {settings}" if settings else "")
+        raise ConfigError(
+            _creation_problem(kafka, NewTopic(name, partitions, kafka.replication, config=config), problem)
         )
-        raise ConfigError(msg)
+
+
+def _creation_problem(kafka: KafkaSettings, topic: NewTopic, problem: KafkaError) -> str:
+    """Why a topic is missing, and what to do about it."""
+    if problem.code() in LIMITED:
+        fix = (
+            f"It was to have {topic.num_partitions} partitions (BTC_KAFKA_PARTITIONS) and {topic.replication_factor} copies "
+            "(BTC_KAFKA_REPLICATION): set them to what the service allows"
+        )
+    elif problem.code() in MISSING_RIGHT:
+        who = f"the user {kafka.user!r}" if kafka.authenticated else "clients without a user"
+        fix = f"Give {who} the right to create topics"
+    else:
+        fix = "Change what it names"
+    config = "".join(f", {key}={value}" for key, value in (topic.config or {}).items())
+    return (
+        f"Kafka at {kafka.bootstrap} does not create the topic {topic.topic}: {problem.str()}. {fix}, or create it in the "
+        f"service with {topic.num_partitions} partitions, {topic.replication_factor} copies{config}"
+    )
 
 
 def _problem_of_creation(admin: AdminClient, topic: NewTopic) -> KafkaError | None:
@@ -165,7 +201,7 @@ def _configure(admin: AdminClient, name: str, config: Mapping[str, str]) -> None
         return
     for key, value in config.items():
         found = present[key].value if key in present else None
-        if found == value:
+        if found == value or (key == MESSAGE_SIZE and found is not None and int(found) >= int(value)):
             continue
         try:
             _alter(admin, name, key, value)
@@ -173,15 +209,29 @@ def _configure(admin: AdminClient, name: str, config: Mapping[str, str]) -> None
             problem: KafkaError = error.args[0]
             if problem.code() not in REFUSED_CONFIG | MISSING_RIGHT.keys():
                 raise
+            _require_usable(name, key, found, problem)
             log.warning(
-                "topic %s has %s=%s and should have %s, which the service refuses to change: %s. It stays as it is; "
-                "change it with the tools of the service",
+                "topic %s has %s=%s and should have %s%s, which the service refuses to change: %s. It stays as it is; change "
+                "it with the tools of the service%s",
                 name,
                 key,
                 found,
                 value,
+                f" ({VARIABLES[key]})" if key in VARIABLES else "",
                 problem.str(),
+                f", or set {VARIABLES[key]} to what it has" if key in VARIABLES else "",
             )
+
+
+def _require_usable(name: str, key: str, found: str | None, problem: KafkaError) -> None:
+    """Raise `ConfigError` when the pipeline does not work with what a topic has, and the service refuses to change it."""
+    least, why = NEEDED.get(key, (0, ""))
+    if least and found is not None and 0 <= int(found) < least:
+        msg = (
+            f"topic {name} has {key}={found}, and {why}. The service refuses to change it: {problem.str()}. Set {key} of the "
+            f"topic to at least {least} with the tools of the service"
+        )
+        raise ConfigError(msg)
 
 
 def _alter(admin: AdminClient, name: str, key: str, value: str) -> None:

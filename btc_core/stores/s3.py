@@ -53,7 +53,9 @@ def s3_client(
         "aws_secret_access_key": settings.secret_key.get_secret_value(),
     }
     try:
-        session = boto3.session.Session(profile_name=settings.profile) if settings.profile else boto3
+        # boto3's own session makes a client in a tenth of the time. It also keeps the credentials that it once found, so
+        # that a search for them needs a session of its own.
+        session = boto3 if settings.access_key else boto3.session.Session(profile_name=settings.profile or None)
     except BotoCoreError as error:
         raise StoreError(explain(settings, error)) from error
     return session.client(

@@ -135,8 +135,9 @@ def _authentication(kafka: KafkaSettings) -> dict[str, str]:
         return {}
     if (kafka.security, kafka.mechanism) != ("sasl_plaintext", "PLAIN"):
         msg = (
-            "the broker of the native stack has no TLS and no SCRAM: set BTC_KAFKA_SECURITY to plaintext, or to "
-            "sasl_plaintext with BTC_KAFKA_MECHANISM=PLAIN"
+            "the broker of the native stack has no TLS, no SCRAM and no OAUTHBEARER: set BTC_KAFKA_SECURITY to plaintext, or to "
+            "sasl_plaintext with BTC_KAFKA_MECHANISM=PLAIN. A broker of yours on this machine is named by localhost in "
+            "BTC_KAFKA_BOOTSTRAP, and not by 127.0.0.1"
         )
         raise StackError(msg)
     password = kafka.password.get_secret_value()

@@ -27,7 +27,9 @@ from stack.ports import free_ports
 from stack.runtime import Stack
 from stack.servers import kafka as kafka_server
 from tests.certificates import Authority, Certificate
+from tests.service.token_service import AUDIENCE, TokenService, token_service
 from tests.serving_process import free_port
+from tests.tls_proxy import TlsProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,23 +42,31 @@ PASSWORD = 'a "strange" password; with=marks'
 class GuardedBroker:
     """The broker of the native stack, with two further listeners and access control."""
 
-    def __init__(self, stack: Stack, authority: Authority, scram_port: int, mutual_tls_port: int) -> None:
+    def __init__(self, stack: Stack, authority: Authority, ports: dict[str, int], tokens: TokenService) -> None:
         self.settings = stack.settings
         self.authority = authority
-        self._scram = f"localhost:{scram_port}"
-        self._mutual_tls = f"localhost:{mutual_tls_port}"
+        self.tokens = tokens
+        self._addresses = {listener: f"localhost:{port}" for listener, port in ports.items()}
         # Clients on the listener of the stack are the super user.
         self.admin = AdminClient({"bootstrap.servers": self.settings.kafka.bootstrap})
 
     def by_scram(self, user: str, mechanism: str = "SCRAM-SHA-512", **changes: Any) -> Settings:
         """The settings of a client with a user and a password."""
-        values = {"bootstrap": self._scram, "security": "sasl_ssl", "mechanism": mechanism, "user": user,
+        values = {"bootstrap": self._addresses["SCRAM"], "security": "sasl_ssl", "mechanism": mechanism, "user": user,
                   "password": PASSWORD, "ca_file": str(self.authority.file), **changes}  # fmt: skip
+        return self.settings.model_copy(update={"kafka": KafkaSettings.model_validate(values)})
+
+    def by_token(self, client: str, **changes: Any) -> Settings:
+        """The settings of a client that gets tokens from the provider, which is reached by TLS."""
+        values = {"bootstrap": self._addresses["OAUTH"], "security": "sasl_ssl", "mechanism": "OAUTHBEARER", "user": client,
+                  "password": PASSWORD, "ca_file": str(self.authority.file), "token_scope": "log", "token_extensions": "pool=1",
+                  "token_url": f"https://{self._addresses['TOKENS']}/token", "token_ca_file": str(self.authority.file),
+                  **changes}  # fmt: skip
         return self.settings.model_copy(update={"kafka": KafkaSettings.model_validate(values)})
 
     def by_certificate(self, certificate: Certificate, **changes: Any) -> Settings:
         """The settings of a client that proves who it is by a certificate."""
-        values = {"bootstrap": self._mutual_tls, "security": "ssl", "ca_file": str(self.authority.file),
+        values = {"bootstrap": self._addresses["MUTUAL"], "security": "ssl", "ca_file": str(self.authority.file),
                   "cert_file": str(certificate.cert), "key_file": str(certificate.key), **changes}  # fmt: skip
         return self.settings.model_copy(update={"kafka": KafkaSettings.model_validate(values)})
 
@@ -80,17 +90,26 @@ class GuardedBroker:
             future.result(10)
 
 
-def _guard(authority: Authority, scram_port: int, mutual_tls_port: int, stack_port: int) -> dict[str, str]:
+def _guard(authority: Authority, ports: dict[str, int], controller_port: int, keys_url: str) -> dict[str, str]:
+    """Further configuration of the broker; `ports` are those of its listeners for clients."""
     server = authority.certificate("server", "localhost")
-    host = "127.0.0.1"
-    jaas = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    bearer = "org.apache.kafka.common.security.oauthbearer"
+    addresses = [f"{listener}://localhost:{port}" for listener, port in ports.items()]
     return {
-        "listeners": f"PLAINTEXT://{host}:{stack_port},SCRAM://{host}:{scram_port},MUTUAL://{host}:{mutual_tls_port},",
-        "advertised.listeners": f"PLAINTEXT://{host}:{stack_port},SCRAM://localhost:{scram_port},MUTUAL://localhost:{mutual_tls_port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_SSL,MUTUAL:SSL",
-        "sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512",
-        "listener.name.scram.scram-sha-256.sasl.jaas.config": jaas,
-        "listener.name.scram.scram-sha-512.sasl.jaas.config": jaas,
+        "listeners": ",".join([*addresses, f"CONTROLLER://127.0.0.1:{controller_port}"]),
+        "advertised.listeners": ",".join(addresses),
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_SSL,MUTUAL:SSL,OAUTH:SASL_SSL",
+        "listener.name.scram.sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512",
+        "listener.name.scram.scram-sha-256.sasl.jaas.config": scram,
+        "listener.name.scram.scram-sha-512.sasl.jaas.config": scram,
+        "listener.name.oauth.sasl.enabled.mechanisms": "OAUTHBEARER",
+        "listener.name.oauth.oauthbearer.sasl.jaas.config": f"{bearer}.OAuthBearerLoginModule required;",
+        "listener.name.oauth.oauthbearer.sasl.server.callback.handler.class": f"{bearer}.OAuthBearerValidatorCallbackHandler",
+        # A connection ends with its token, unless the client shows a new one.
+        "listener.name.oauth.oauthbearer.connections.max.reauth.ms": "3600000",
+        "sasl.oauthbearer.jwks.endpoint.url": keys_url,
+        "sasl.oauthbearer.expected.audience": AUDIENCE,
         "listener.name.mutual.ssl.client.auth": "required",
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(server.both),
@@ -106,23 +125,25 @@ def guarded_broker(*others: str) -> Iterator[GuardedBroker]:
     """A broker with its users for the length of a block, and `others`, which are further components of its stack."""
     folder = Path(tempfile.mkdtemp(prefix="btc-test-"))
     stack = Stack(folder)
-    ports = free_ports()
-    stack.create("sim", ports)
+    stack_ports = free_ports()
+    stack.create("sim", stack_ports)
     authority = Authority(folder)
-    scram_port, mutual_tls_port = free_port(), free_port()
-    extra = _guard(authority, scram_port, mutual_tls_port, ports["kafka"])
-    extra["listeners"] += f"CONTROLLER://127.0.0.1:{ports['kafka_controller']}"
+    ports = {"PLAINTEXT": stack_ports["kafka"], **{name: free_port() for name in ("SCRAM", "MUTUAL", "OAUTH")}}
     plain = kafka_server.broker_settings
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, token_service({"btc": PASSWORD}) as (tokens, url):
+        keys_url = f"{url}/keys"
+        extra = _guard(authority, ports, stack_ports["kafka_controller"], keys_url)
         patch.setattr(kafka_server, "broker_settings", lambda durability: plain(durability) | extra)
+        patch.setenv("JDK_JAVA_OPTIONS", f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={keys_url}")
         try:
             stack.up(only=("kafka", *others))
-            made = GuardedBroker(stack, authority, scram_port, mutual_tls_port)
-            _remove_topics(made)
-            for user in ("btc", "stranger", "reader", "letters"):
-                made.add_user(user)
-            _give_rights(made)
-            yield made
+            with TlsProxy(authority, int(url.rpartition(":")[2])) as proxy:
+                made = GuardedBroker(stack, authority, ports | {"TOKENS": proxy.port}, tokens)
+                _remove_topics(made)
+                for user in ("btc", "stranger", "reader", "letters"):
+                    made.add_user(user)
+                _give_rights(made)
+                yield made
         finally:
             stack.down()
             shutil.rmtree(folder, ignore_errors=True)

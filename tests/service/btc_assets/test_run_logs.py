@@ -36,10 +36,12 @@ def test_the_output_of_a_run_can_be_read_on_another_machine(
 ) -> None:
     settings = servers("store")
     monkeypatch.setenv("BTC_STORE_ENDPOINT_URL", settings.store.endpoint_url)
+    monkeypatch.setenv("BTC_STORE_LAKE_BUCKET", settings.store.lake_bucket)
+    monkeypatch.setenv("BTC_STORE_REGION", settings.store.region)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", settings.store.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", settings.store.secret_key.get_secret_value())
     added = yaml.safe_load(CONTAINER_CONFIG.read_text())
-    assert added["compute_logs"]["config"]["bucket"] == settings.store.lake_bucket
+    assert added["compute_logs"]["config"]["bucket"] == {"env": "BTC_STORE_LAKE_BUCKET"}
 
     def on_disk(name: str) -> dict[str, object]:
         config = added["compute_logs"]["config"] | {"local_dir": str(tmp_path / name)}

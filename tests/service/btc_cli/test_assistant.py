@@ -13,10 +13,15 @@ import msgspec
 import pytest
 
 from btc_core.clock import NS_PER_MIN
-from btc_core.stores.questdb import QuestDB, append
-from btc_core.tables.catalogue import BID_PREDICTION, VOLATILITY_PREDICTION
-from btc_core.tables.rows import gold_bid_price_prediction, gold_volatility_prediction
-from tests.serving_process import Api, free_port, running, write_champions, write_features, write_forecast
+from tests.serving_process import (
+    Api,
+    free_port,
+    running,
+    write_champions,
+    write_features,
+    write_forecast,
+    write_past_forecasts,
+)
 from tests.serving_world import GOOD_QUALITY
 
 if TYPE_CHECKING:
@@ -42,9 +47,7 @@ def api(servers: Callable[..., Settings], tmp_path_factory: pytest.TempPathFacto
         msgspec.structs.replace(newest, ts_event_ns=newest.ts_event_ns - back * NS_PER_MIN, offset=back)
         for back in range(5)
     ]
-    with QuestDB(settings.questdb) as db:
-        append(db, BID_PREDICTION, gold_bid_price_prediction(past))
-        append(db, VOLATILITY_PREDICTION, gold_volatility_prediction(past))
+    write_past_forecasts(settings, past)
     tables = {
         "BTC_QUESTDB_HTTP_URL": settings.questdb.http_url,
         "BTC_QUESTDB_USER": settings.questdb.user,

@@ -19,10 +19,18 @@ import pytest
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.names import LATE_FORECAST_S
-from btc_core.stores.questdb import QuestDB, append
-from btc_core.tables.catalogue import BID_PREDICTION, PREDICTION_OUTCOMES, VOLATILITY_PREDICTION
-from btc_core.tables.rows import gold_bid_price_prediction, gold_volatility_prediction
-from tests.serving_process import TOKEN, Api, running, slow_dagster, write_champions, write_features, write_forecast
+from btc_core.stores.questdb import QuestDB
+from btc_core.tables.catalogue import PREDICTION_OUTCOMES
+from tests.serving_process import (
+    TOKEN,
+    Api,
+    running,
+    slow_dagster,
+    write_champions,
+    write_features,
+    write_forecast,
+    write_past_forecasts,
+)
 from tests.serving_world import GOOD_QUALITY
 
 if TYPE_CHECKING:
@@ -77,9 +85,9 @@ def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         for row in rows
     ]
     late_outcomes = outcomes(first_ns).assign(late=True, qlike_model_5m=99.0, bid_inside_90=False)
+    write_past_forecasts(settings, rows)
     with QuestDB(settings.questdb) as db:
-        append(db, BID_PREDICTION, gold_bid_price_prediction(rows))
-        append(db, VOLATILITY_PREDICTION, gold_volatility_prediction(rows))
+        db.execute(f"TRUNCATE TABLE {PREDICTION_OUTCOMES.name}")
         db.write(PREDICTION_OUTCOMES.name, outcomes(first_ns))
         db.write(
             PREDICTION_OUTCOMES.name, late_outcomes.assign(ts_event=late_outcomes["ts_event"] - pd.Timedelta(seconds=1))

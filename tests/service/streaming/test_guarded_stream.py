@@ -20,7 +20,7 @@ from streaming import bronze, features, repair, repair_queue
 from streaming.ingest import Ingest
 from tests.service.exchange_client import exchange
 from tests.service.guarded_kafka import guarded_broker
-from tests.service.streaming.test_forecast import Holder, worker
+from tests.service.streaming.test_forecast import Holder, StoppedClock, worker
 from tests.service.workers import Running, count
 from tests.tls_proxy import TlsProxy
 from tests.waiting import wait_for
@@ -89,7 +89,7 @@ def test_every_process_of_the_stream_works_with_guarded_servers(
             ingest = Ingest(settings)
             running = asyncio.create_task(ingest.run())
             builds = (bronze.build(settings), repair.build(settings), features.build(settings))
-            workers = [Running(each) for each in (*builds, worker(settings, Holder(SYMBOL)))]
+            workers = [Running(each) for each in (*builds, worker(settings, Holder(SYMBOL), StoppedClock()))]
             try:
                 with workers[0], workers[1], workers[2], workers[3]:
                     await asyncio.to_thread(all_is_stored_and_the_gap_is_repaired, settings, simulator)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.unit
 
+OAUTH = "KAFKA_SECURITY=sasl_ssl KAFKA_MECHANISM=OAUTHBEARER KAFKA_USER=id KAFKA_PASSWORD=word"
+
 
 @pytest.fixture(autouse=True)
 def no_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,10 +31,21 @@ def no_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
         ("KAFKA_CA_FILE=/dev/null", "BTC_KAFKA_SECURITY=plaintext does not encrypt"),
         ("KAFKA_SECURITY=ssl KAFKA_CA_FILE=/no/ca.pem", "BTC_KAFKA_CA_FILE names /no/ca.pem, which cannot be read"),
         ("KAFKA_SECURITY=ssl KAFKA_CERT_FILE=/dev/null", "BTC_KAFKA_CERT_FILE and BTC_KAFKA_KEY_FILE belong together"),
+        (f"{OAUTH}", "OAUTHBEARER needs BTC_KAFKA_TOKEN_URL"),
+        (f"{OAUTH} KAFKA_TOKEN_URL=http://issuer/token", "must begin with https://, because the client secret"),
+        (
+            f"{OAUTH} KAFKA_TOKEN_URL=http://localhost/token KAFKA_TOKEN_CA_FILE=/dev/null",
+            "KAFKA_TOKEN_URL does not encrypt",
+        ),
+        (f"{OAUTH} KAFKA_TOKEN_URL=https://a:secret@issuer/token", "BTC_KAFKA_TOKEN_URL contains a password"),
+        ("KAFKA_TOKEN_SCOPE=log", "_TOKEN_SCOPE.* is set, and no token is used"),
         ("KAFKA_MIN_INSYNC=2", "BTC_KAFKA_MIN_INSYNC=2 is more than BTC_KAFKA_REPLICATION=1"),
         ("QUESTDB_HTTP_URL=questdb:9000", "must begin with http:// or https://"),
         ("QUESTDB_CA_FILE=/dev/null", "BTC_QUESTDB_HTTP_URL does not encrypt"),
         ("REDIS_USER=btc", "BTC_REDIS_USER is set without BTC_REDIS_PASSWORD"),
+        ("REDIS_SENTINEL_PASSWORD=word", "BTC_REDIS_SENTINEL_PASSWORD is set without BTC_REDIS_SENTINELS"),
+        ("REDIS_SENTINELS=a:26379,b REDIS_URL=redis://mymaster/0", "a host and a port of each"),
+        ("REDIS_SENTINELS=a:26379", "must hold the name of the master in place of a host and a port"),
         ("REDIS_CA_FILE=/dev/null", "must begin with rediss://"),
         ("POSTGRES_SSLMODE=verify-full", "needs BTC_POSTGRES_CA_FILE"),
         ("POSTGRES_CA_FILE=/dev/null", "BTC_POSTGRES_SSLMODE=prefer checks no certificate"),
@@ -94,6 +107,8 @@ def test_every_secret_can_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path
         monkeypatch.setenv(f"{name.upper()}_FILE", str(tmp_path / name))
     monkeypatch.setenv("BTC_KAFKA_SECURITY", "sasl_ssl")
     monkeypatch.setenv("BTC_KAFKA_USER", "btc")
+    monkeypatch.setenv("BTC_REDIS_URL", "redis://mymaster/0")
+    monkeypatch.setenv("BTC_REDIS_SENTINELS", "a.example:26379")
     settings = load_settings()
     for name in secret_variables():
         section, _, field = name.removeprefix("btc_").partition("_")

@@ -16,11 +16,22 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
+from btc_core.settings import load_settings
 from stack.jars import WANTED
 from stack.layout import Layout
 from stack.ports import DEFAULT_PORTS
 from stack.servers import kafka, postgres, programs, questdb, seaweedfs, valkey
-from tests.containers import COMPOSE, KNOWN_SETTINGS, ONE_SHOT, SERVICES, native_components, version, without_location
+from tests.certificates import Authority
+from tests.containers import (
+    COMPOSE,
+    KNOWN_SETTINGS,
+    ONE_SHOT,
+    SERVICES,
+    interpolated,
+    native_components,
+    version,
+    without_location,
+)
 from tests.http_server import answering
 from tests.paths import ROOT
 
@@ -37,6 +48,11 @@ ONLY_IN_CONTAINERS = {"grafana": 3000, "prometheus": 9090, "kafka-ui": 8080, "re
 NATIVE_PORTS = {"kafka": ["kafka"], "questdb": ["questdb_http", "questdb_pg"], "redis": ["redis"], "store": ["store"],
                 "postgres": ["postgres"], "mlflow": ["mlflow"], "dagster-web": ["dagster"], "api": ["api"]}  # fmt: skip
 PINNED = re.compile(r"(@sha256:[0-9a-f]{64}|:v?\d+\.\d+\.\d+(-[a-z0-9]+)*|:v?\d+\.\d+(-[a-z]+)?)$")
+
+MANAGED = dotenv_values(ROOT / "deploy" / "compose.managed.env")
+TLS_FOLDER = "/etc/btc/tls"
+INIT = dict.fromkeys(re.findall(r"\$\{(\w+):\?", (ROOT / "docker-compose.yml").read_text()), "written-by-init")
+"""The variables that `btc init` writes."""
 
 IMAGES = {
     "streaming": ("btc_core", "streaming"),
@@ -187,12 +203,42 @@ def test_every_variable_is_a_setting_and_every_secret_comes_from_init(tmp_path: 
     Layout(tmp_path / "stack").create("live")
     written = dotenv_values(tmp_path / "stack" / "stack.env")
     text = (ROOT / "docker-compose.yml").read_text()
-    assert set(re.findall(r"\$\{(BTC_\w+)", text)) <= set(written)
+    assert set(re.findall(r"\$\{(BTC_\w+):\?", text)) <= set(written)
+    assert set(re.findall(r"\$\{(BTC_\w+)", text)) <= set(written) | KNOWN_SETTINGS
     assert all(needed in text for needed in re.findall(r"\$\{BTC_\w+:\?run btc init\}", text))
     assert not re.findall(r"\$\{BTC_\w+\}", text), "a variable without a message for when it is missing"
     simulated = dotenv_values(ROOT / "deploy" / "compose.sim.env")
-    assert set(re.findall(r"\$\{(COMPOSE_\w+)", text)) == set(simulated) - {"COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME"}
+    named = set(simulated) | {name for name in MANAGED if name.startswith("COMPOSE_")}
+    assert set(re.findall(r"\$\{(COMPOSE_\w+)", text)) == named - {"COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME"}
     assert simulated["COMPOSE_PROFILES"] == SERVICES["exchange"]["profiles"][0]
+
+
+def test_with_managed_services_no_server_is_started_and_every_process_accepts_their_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Layout(tmp_path / "stack").create("live")
+    files = Authority(tmp_path)
+    chosen = {**dotenv_values(tmp_path / "stack" / "stack.env"), **MANAGED}
+    for name in ("kafka", "questdb", "redis", "postgres", "store"):
+        assert interpolated(SERVICES[name]["scale"], {}) == "1"
+        assert interpolated(SERVICES[name]["scale"], chosen) == "0"
+    for name, service in SERVICES.items():
+        if "BTC_KAFKA_BOOTSTRAP" not in service.get("environment", {}):
+            continue
+        assert f"./var/compose/tls:{TLS_FOLDER}:ro" in service["volumes"], name
+        given = {key: interpolated(str(value), chosen) for key, value in service["environment"].items()}
+        assert not re.search(r"//(kafka|questdb|redis|postgres|store):", str(given)), name
+        for key, value in given.items():
+            monkeypatch.setenv(key, str(files.file) if value.startswith(TLS_FOLDER) else value)
+        settings = load_settings()
+        assert settings.kafka.authenticated
+        assert settings.kafka.bootstrap == MANAGED["COMPOSE_KAFKA_BOOTSTRAP"]
+        assert (settings.redis.user, settings.questdb.http_url) == ("btc", "https://questdb.example")
+        assert settings.store.lake_bucket == "my-lake"
+        if name == "prepare":
+            assert settings.postgres.sslmode == given["PGSSLMODE"] == "verify-full"
+        for key in given:
+            monkeypatch.delenv(key)
 
 
 @EVERY_SERVICE
@@ -200,7 +246,7 @@ def test_addresses_name_services_and_the_ports_on_which_they_listen(name: str) -
     listens = {"kafka": 9092, "questdb": 9000, "redis": 6379, "store": 9010, "mlflow": 5000, "dagster-web": 3001,
                "prometheus": 9090, "postgres": 5432}  # fmt: skip
     for variable, value in (SERVICES[name].get("environment") or {}).items():
-        for host, port in re.findall(r"(?:://|@|^)([a-z][a-z-]+):(\d+)", str(value)):
+        for host, port in re.findall(r"(?:://|@|^)([a-z][a-z-]+):(\d+)", interpolated(str(value), INIT)):
             if variable.startswith(("KAFKA_LISTENER", "KAFKA_CONTROLLER", "KAFKA_ADVERTISED")):
                 continue
             assert listens[host] == int(port), (variable, value)
@@ -211,7 +257,8 @@ def test_addresses_name_services_and_the_ports_on_which_they_listen(name: str) -
 )
 def test_a_command_is_the_one_of_the_native_stack(name: str) -> None:
     process = native_components()[name]
-    assert without_location(SERVICES[name]["command"]) == without_location(process.command)
+    command = [interpolated(word, {}) for word in SERVICES[name]["command"]]
+    assert without_location(command) == without_location(process.command)
     fixed = {key: value for key, value in process.env.items() if key not in {"DAGSTER_HOME", "BTC_METRICS_PORT"}}
     given = SERVICES[name]["environment"]
     dockerfile = (ROOT / "Dockerfile").read_text()

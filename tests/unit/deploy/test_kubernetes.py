@@ -20,10 +20,12 @@ from dotenv import dotenv_values
 
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, TOPICS
 from btc_core.service_settings import KafkaSettings
+from btc_core.settings import load_settings
 from stack.layout import Layout
 from stack.servers import programs
 from streaming import bronze, features, forecast
-from tests.containers import KNOWN_SETTINGS, SERVICES, version, without_location
+from tests.certificates import Authority
+from tests.containers import KNOWN_SETTINGS, SERVICES, interpolated, version, without_location
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -58,6 +60,12 @@ READS = {
 }
 """Group and topic of the workers that there may be several of."""
 SETTINGS = dotenv_values(FOLDER / "settings.env")
+MANAGED = dict(re.findall(r"^#([A-Z]\w+)=(.*)$", (FOLDER / "settings.env").read_text(), re.MULTILINE))
+"""The settings of managed services, which a person uncomments."""
+MANAGED_SECRETS = {"BTC_KAFKA_USER": "client", "BTC_KAFKA_PASSWORD": "word", "BTC_KAFKA_KEY_PASSWORD": "key-word",
+                   "BTC_REDIS_USER": "client", "BTC_REDIS_SENTINEL_PASSWORD": "word", "BTC_QUESTDB_TOKEN": "token"}  # fmt: skip
+"""Lines that a person adds to the env file for managed services."""
+TLS_FOLDER = "/etc/btc/tls"
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders the manifests")
 
@@ -105,10 +113,14 @@ def environment(name: str) -> dict[str, str]:
     return {key: value or "" for key, value in (shared | own).items()}
 
 
-def secrets(name: str) -> dict[str, tuple[str, str]]:
-    """Variable: secret and its key."""
-    found = [each for each in container(name)["env"] if "secretKeyRef" in each.get("valueFrom", {})]
-    return {each["name"]: tuple(each["valueFrom"]["secretKeyRef"][part] for part in ("name", "key")) for each in found}
+def secrets(name: str, *, optional: bool = False) -> dict[str, tuple[str, str]]:
+    """Variable: secret and its key; either those that every pod needs or those that only managed services have."""
+    named = {each["name"]: each.get("valueFrom", {}).get("secretKeyRef") for each in container(name)["env"]}
+    return {
+        variable: (found["name"], found["key"])
+        for variable, found in named.items()
+        if found and found.get("optional", False) == optional
+    }
 
 
 def test_every_manifest_is_valid_by_the_schemas_of_kubernetes() -> None:
@@ -124,7 +136,9 @@ def test_a_container_is_the_one_of_compose(name: str) -> None:
     service, here = SERVICES[name], container(name)
     assert here["image"] == service["image"]
     assert here["image"].endswith(f":{version()}")
-    assert here["args"] == service["command"]
+    assert [re.sub(r"\$\((\w+)\)", lambda found: SETTINGS[found[1]] or "", word) for word in here["args"]] == [
+        interpolated(word, {}) for word in service["command"]
+    ]
     assert "command" not in here
     assert here["resources"]["limits"]["memory"] == service["mem_limit"].replace("m", "Mi").replace("g", "Gi")
     assert here["resources"]["requests"].keys() == {"cpu", "memory"}
@@ -172,6 +186,9 @@ def test_variables_are_settings_and_secrets_are_what_init_writes(name: str, tmp_
         assert key in file[secret], (variable, secret, key)
         if variable.startswith("BTC_"):
             assert variable == key
+    for variable, (secret, key) in secrets(name, optional=True).items():
+        assert (variable, secret) == (key, "btc")
+        assert key in _made_secrets(tmp_path, MANAGED_SECRETS)["btc"]
     given = {variable for variable in (*environment(name), *secrets(name)) if variable.startswith("BTC_")}
     assert given <= KNOWN_SETTINGS
     only_here = {"BTC_EXCHANGE_SYMBOLS", "BTC_KAFKA_PARTITIONS", "BTC_METRICS_HOST"}
@@ -197,17 +214,75 @@ def _listens() -> dict[str, set[int]]:
 def test_addresses_name_services_and_the_ports_they_listen_on() -> None:
     text = "\n".join(f"{key}={value}" for key, value in SETTINGS.items())
     text += str([container(name)["env"] for name in WORKLOADS]) + str(values("grafana")["env"])
+    text = text.replace(
+        "$(BTC_POSTGRES_HOST):$(BTC_POSTGRES_PORT)", f"{SETTINGS['BTC_POSTGRES_HOST']}:{SETTINGS['BTC_POSTGRES_PORT']}"
+    )
     found = re.findall(r"(?:://|@|=)([a-z][a-z-]+):(\d+)", text)
     assert {host for host, _ in found} >= {"kafka-kafka-bootstrap", "questdb", "redis", "mlflow", "postgres"}
     for host, port in found:
         assert int(port) in _listens()[host], host
 
 
-def _made_secrets(tmp_path: Path) -> dict[str, set[str]]:
-    """Keys by secret that inputs.sh makes of the env file of `btc init`; asks no cluster."""
-    stack = tmp_path / "stack"
+@pytest.mark.parametrize("name", [name for name in WORKLOADS if name != "mlflow"])
+def test_every_process_accepts_the_settings_of_managed_services(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = Authority(tmp_path).certificate("client")
+    files = {"crt": pair.cert, "key": pair.key, "pem": tmp_path / "ca.pem"}
+    given = environment(name) | MANAGED | {"BTC_REDIS_URL": "rediss://redis", "BTC_QUESTDB_HTTP_URL": "https://questdb"}
+    given |= {"BTC_STORE_ENDPOINT_URL": "https://store"} | dict.fromkeys(secrets(name), "word")
+    given |= {variable: MANAGED_SECRETS[variable] for variable in secrets(name, optional=True)}
+    for variable, value in given.items():
+        inside = value.startswith(TLS_FOLDER)
+        monkeypatch.setenv(variable, str(files[value.rpartition(".")[2]]) if inside else value)
+    settings = load_settings()
+    assert (settings.kafka.mechanism, settings.kafka.user) == ("OAUTHBEARER", "client")
+    assert (settings.kafka.replication, settings.kafka.min_insync) == (3, 2)
+    if "BTC_REDIS_PASSWORD" in given:
+        assert settings.redis.user == "client"
+    if "BTC_QUESTDB_PASSWORD" in given:
+        assert settings.questdb.token.get_secret_value() == "token"
+
+
+@EVERY_WORKLOAD
+def test_every_pod_has_the_certificates_of_managed_services(name: str) -> None:
+    (volume,) = (each for each in pod(name)["spec"]["volumes"] if each["name"] == "tls")
+    assert volume["secret"] == {"secretName": "tls", "optional": True}
+    (mount,) = (each for each in container(name)["volumeMounts"] if each["name"] == "tls")
+    assert mount == {"name": "tls", "mountPath": TLS_FOLDER, "readOnly": True}
+
+
+def test_mlflow_and_dagster_get_the_encryption_of_managed_services_in_their_own_variables() -> None:
+    own = {name for name in MANAGED if not name.startswith("BTC_")}
+    assert own == {"AWS_CA_BUNDLE", "MLFLOW_S3_UPLOAD_EXTRA_ARGS", "PGSSLMODE", "PGSSLROOTCERT"}
+    found = {each["name"]: each.get("valueFrom", {}).get("configMapKeyRef", {}) for each in container("mlflow")["env"]}
+    for name in own:
+        assert found[name] == {"name": "btc", "key": name, "optional": True}
+    assert MANAGED["PGSSLMODE"] == MANAGED["BTC_POSTGRES_SSLMODE"]
+    assert MANAGED["PGSSLROOTCERT"] == MANAGED["BTC_POSTGRES_CA_FILE"]
+    assert MANAGED["AWS_CA_BUNDLE"] == MANAGED["BTC_STORE_CA_FILE"]
+    chart = values("dagster")
+    (code,) = chart["dagster-user-deployments"]["deployments"]
+    assert set(MANAGED_SECRETS) <= {each["name"] for each in code["env"]}
+    for part in (chart["dagsterWebserver"], chart["dagsterDaemon"], code):
+        assert {"name": "btc"} in part["envConfigMaps"]
+        assert {"name": "tls", "mountPath": TLS_FOLDER, "readOnly": True} in part["volumeMounts"]
+        assert {"name": "tls", "secret": {"secretName": "tls", "optional": True}} in part["volumes"]
+
+
+def test_the_policy_for_managed_services_is_valid_and_says_where_it_is_added() -> None:
+    (policy,) = yaml.safe_load_all((FOLDER / "managed-network.yaml").read_text())
+    kubernetes_validate.validate(policy, RELEASE, strict=True)
+    assert "managed-network.yaml" in (FOLDER / "README.md").read_text()
+
+
+def _made_secrets(tmp_path: Path, more: dict[str, str] | None = None) -> dict[str, set[str]]:
+    """Keys by secret that inputs.sh makes of the env file of `btc init` with `more` lines; asks no cluster."""
+    stack = tmp_path / ("stack-with-more" if more else "stack")
     if not stack.exists():
         Layout(stack).create("live")
+        with (stack / "stack.env").open("a") as file:
+            file.writelines(f"{key}={value}\n" for key, value in (more or {}).items())
     command = [FOLDER / "inputs.sh", stack / "stack.env", "--dry-run=client", "--output=yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "KUBECONFIG": ""})
     assert done.returncode == 0, done.stderr
@@ -230,7 +305,7 @@ def test_charts_find_the_secrets_and_files_they_name(tmp_path: Path) -> None:
         chosen = values(chart)
         for mount in (chosen.get("server") or chosen)["extraConfigmapMounts"]:
             assert made[mount["configMap"]], mount
-    named = re.findall(r"secretKeyRef: \{ name: (\S+), key: (\S+) \}", _all_values())
+    named = re.findall(r"secretKeyRef: \{ name: (\S+), key: ([^\s,]+) \}", _all_values())
     assert named
     assert all(key in made[secret] for secret, key in named)
 
@@ -377,7 +452,8 @@ def test_dagster_in_the_cluster_is_dagster_in_compose() -> None:
     (server,) = chart["dagsterWebserver"]["workspace"]["servers"]
     assert server == {"host": code["name"], "port": code["port"], "name": workspace["location_name"]}
     variables = {each["name"] for each in code["env"]}
-    assert SERVICES["dagster-code"]["environment"].keys() - SETTINGS.keys() - variables == {
+    given = SERVICES["dagster-code"]["environment"].keys() - SETTINGS.keys() - MANAGED.keys()
+    assert given - variables == {
         "BTC_STREAM_INSTANCE", "BTC_POSTGRES_USER", "BTC_POSTGRES_PASSWORD",  # the chart gives the latter its own way
     }  # fmt: skip
     same = yaml.safe_load((ROOT / "stack" / "servers" / "dagster.yaml").read_text())

@@ -54,7 +54,7 @@ def _judge(rule: Rule, line: str) -> list[str] | None:
     metrics = WorkerMetrics({"api2": "http://127.0.0.1:9"})
     families = text_string_to_metric_families(line + "\n")
     metrics._add("api2", Reading(0.0, samples_of(families)))
-    return rule.check(Facts(metrics, {}))
+    return rule.check(Facts(metrics, {}, {}))
 
 
 NOW_S = time.time()

@@ -45,8 +45,8 @@ def test_a_kafka_that_waits_for_room_says_so(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"security": "sasl_ssl"}, "has no TLS and no SCRAM"),
-        ({"mechanism": "SCRAM-SHA-256"}, "has no TLS and no SCRAM"),
+        ({"security": "sasl_ssl"}, "has no TLS, no SCRAM"),
+        ({"mechanism": "SCRAM-SHA-256"}, "has no TLS, no SCRAM"),
         ({"password": 'a"b'}, "letters and digits"),
         ({"user": "a b"}, "letters and digits"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +14,10 @@ from confluent_kafka.admin import AclOperation, ConfigResource, ResourceType
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import BtcError, ConfigError, ServiceError
 from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC, TOPICS
-from btc_core.stores import origin
+from btc_core.stores import kafka_topics, origin
 from btc_core.stores.kafka import first_group_behind, group_members, log_id, read_topic, topic_state
 from btc_core.stores.kafka_connection import missing_rights
-from btc_core.stores.kafka_topics import create_empty_topic, ensure_topics, missing_topics
+from btc_core.stores.kafka_topics import _alter, create_empty_topic, ensure_topics, missing_topics
 from streaming.handler import WorkerSpec
 from streaming.publisher import Publisher
 from streaming.worker import Worker
@@ -48,10 +50,14 @@ def test_the_user_creates_the_topics_and_the_mark_of_the_log(broker: GuardedBrok
     assert ensure_topics(settings) == [], "the second time there is nothing to do"
 
 
-@pytest.mark.parametrize("client", ["SCRAM-SHA-256", "SCRAM-SHA-512", "certificate"])
+@pytest.mark.parametrize("client", ["SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "certificate"])
 def test_messages_go_through_a_worker_and_back(broker: GuardedBroker, client: str) -> None:
-    certificate = broker.authority.certificate("workers")
-    settings = broker.by_certificate(certificate) if client == "certificate" else broker.by_scram("btc", client)
+    if client == "OAUTHBEARER":
+        settings = broker.by_token("btc")
+    elif client == "certificate":
+        settings = broker.by_certificate(broker.authority.certificate("workers"))
+    else:
+        settings = broker.by_scram("btc", client)
     kafka = settings.kafka.model_copy(update={"compression": "zstd", "rack": "zone-a"})
     settings = settings.model_copy(
         update={"kafka": kafka, "stream": settings.stream.model_copy(update={"state_dir": Path(tempfile.mkdtemp())})}
@@ -76,6 +82,42 @@ def test_a_wrong_password_is_named_and_not_shown(broker: GuardedBroker) -> None:
     with pytest.raises(ServiceError, match=r"refuses the user 'btc' or the password .BTC_KAFKA_USER") as caught:
         missing_topics(wrong, TOPICS, 5)
     assert "not this one" not in str(caught.value) + repr(wrong)
+
+
+def test_a_client_secret_that_the_token_endpoint_refuses_is_named_and_not_shown(broker: GuardedBroker) -> None:
+    wrong = broker.by_token("btc", password="not this one").kafka
+    with pytest.raises(ServiceError, match=r"no token .*BTC_KAFKA_TOKEN_URL.* client 'btc' .BTC_KAFKA_USER") as caught:
+        missing_topics(wrong, TOPICS, 5)
+    assert "invalid_client" in str(caught.value)
+    assert "not this one" not in str(caught.value) + repr(wrong)
+
+
+def test_a_token_endpoint_with_an_unknown_certificate_is_named(broker: GuardedBroker, tmp_path: Path) -> None:
+    other = Authority(tmp_path, "another authority")
+    with pytest.raises(ServiceError, match=r"no token .*BTC_KAFKA_TOKEN_CA_FILE"):
+        missing_topics(broker.by_token("btc", token_ca_file=str(other.file)).kafka, TOPICS, 5)
+
+
+def test_a_token_that_the_brokers_refuse_is_named(broker: GuardedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker.tokens, "audience", "another service")
+    with pytest.raises(ServiceError, match=r"refuses the token of the client 'btc'.*audience"):
+        missing_topics(broker.by_token("btc").kafka, TOPICS, 5)
+
+
+def test_a_producer_renews_its_token_before_it_expires(broker: GuardedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker.tokens, "lifetime_s", 4)
+    broker.tokens.given.clear()
+    publisher = Publisher(broker.by_token("btc").kafka, "test")
+    ends_s = time.monotonic() + 6
+    sent = 0
+    while time.monotonic() < ends_s or len(broker.tokens.given) < 3:
+        publisher.publish(EVENTS_TOPIC, "BTC/USD", f"renewed {sent}".encode(), now_ns())
+        publisher.flush()
+        sent += 1
+        assert time.monotonic() < ends_s + 60
+    assert set(broker.tokens.given) == {("btc", "log")}
+    kept = [value for value, _, _ in read_topic(broker.settings.kafka, EVENTS_TOPIC) if value.startswith(b"renewed")]
+    assert kept == [f"renewed {number}".encode() for number in range(sent)]
 
 
 def test_an_unknown_authority_is_named(broker: GuardedBroker, tmp_path: Path) -> None:
@@ -130,12 +172,62 @@ def test_limits_that_the_service_refuses_are_logged_and_stay(
 
     def described() -> bool:
         ensure_topics(changed)
-        return "retention.ms=604800000 and should have 180000000, which the service refuses to change" in caplog.text
+        return (
+            "retention.ms=604800000 and should have 180000000 (BTC_KAFKA_RETENTION_HOURS), which the service"
+            in caplog.text
+        )
 
     wait_for(described, "the right to read configurations applies")
     resource = ConfigResource(ConfigResource.Type.TOPIC, EVENTS_TOPIC)
     found = broker.admin.describe_configs([resource])[resource].result(10)["retention.ms"].value
     assert found == str(168 * 3_600_000)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("retention.ms", "3600000", r"retention.ms=3600000, and the features need .* at least 93600000"),
+        ("max.message.bytes", "100000", r"max.message.bytes=100000, and a large frame .* at least 1048588"),
+    ],
+)
+def test_a_limit_with_which_the_pipeline_does_not_work_is_an_error_until_it_is_changed(
+    broker: GuardedBroker, key: str, value: str, words: str
+) -> None:
+    broker.allow("reader", ResourceType.TOPIC, "*", AclOperation.DESCRIBE_CONFIGS)
+    _alter(broker.admin, EVENTS_TOPIC, key, value)
+
+    def refused() -> bool:
+        try:
+            ensure_topics(broker.by_scram("reader"))
+        except ConfigError as error:
+            return re.search(words, str(error)) is not None
+        return False
+
+    wait_for(refused, "a limit that nobody can work with is an error")
+    assert ensure_topics(broker.by_scram("btc")) == [], "whoever has the right sets it"
+    assert ensure_topics(broker.by_scram("reader")) == []
+
+
+def test_a_topic_whose_configuration_is_refused_is_created_with_the_rest_of_it(
+    broker: GuardedBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kafka_topics, "TOPICS", ("small-segments",))
+    monkeypatch.setattr(kafka_topics, "SEGMENT_BYTES", 1_000)
+    assert ensure_topics(broker.by_scram("btc", retention_hours=50)) == ["small-segments"]
+    assert "topic small-segments has segment.bytes=1073741824 and should have 1000, which the service" in caplog.text
+    resource = ConfigResource(ConfigResource.Type.TOPIC, "small-segments")
+    found = broker.admin.describe_configs([resource])[resource].result(10)["retention.ms"].value
+    assert found == str(50 * 3_600_000)
+
+
+def test_more_partitions_than_the_service_allows_are_refused_with_the_name_of_the_setting(
+    broker: GuardedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_topics, "TOPICS", ("many-partitions",))
+    with pytest.raises(
+        ConfigError, match=r"topic many-partitions: .*20000 partitions .BTC_KAFKA_PARTITIONS.*service allows"
+    ):
+        ensure_topics(broker.by_scram("btc", partitions=20_000))
 
 
 def test_more_copies_than_brokers_are_refused_with_the_name_of_the_setting(broker: GuardedBroker) -> None:

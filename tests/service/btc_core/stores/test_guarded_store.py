@@ -119,6 +119,10 @@ def test_keys_come_from_a_profile(guarded: StoreSettings, tmp_path: Path, monkey
 def test_without_any_key_the_message_says_where_they_can_be(
     guarded: StoreSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", guarded.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", guarded.secret_key.get_secret_value())
+    with ObjectStore(changed(guarded, access_key="", secret_key="")) as store:
+        store.put("guarded/by-environment", b"kept")  # a later client does not keep these credentials
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):

@@ -58,7 +58,7 @@ def feature_row(symbol: str, version: str = FEATURE_VERSION) -> FeatureRow:
 def forecast_row(symbol: str, **bounds: list[list[float]]) -> ForecastRow:
     paths = [[h + offset / 3 for h in range(1, 6)] for offset in (1, 2, 3)]
     return ForecastRow(
-        symbol, 1, 2, 0, 4, 5, 3, 60_000.1, *paths, "1", "xgboost", "2", "harx", FEATURE_VERSION, **bounds,
+        symbol, 1, 2, 0, 4, 5, 3, 60_000.1, paths[0], paths[1], paths[2], "1", "xgboost", "2", "harx", FEATURE_VERSION, **bounds,
         quality=GOOD_QUALITY if bounds else None,
     )  # fmt: skip
 

@@ -65,5 +65,5 @@ def test_every_value_changes_the_hash(name: str, value: object) -> None:
 
 def test_a_leaf_is_its_mark_and_five_hashes() -> None:
     hashes = [bytes([each]) * 32 for each in range(5)]
-    leaf = leaf_of(*hashes[:3], hashes[3:])
+    leaf = leaf_of(hashes[0], hashes[1], hashes[2], hashes[3:])
     assert leaf == b"btc-forecast leaf 1\n" + b"".join(hashes)

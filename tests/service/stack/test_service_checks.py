@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from btc_cli.app import app
-from btc_cli.service_checks import check_services
 from btc_core.settings import load_settings
+from stack.service_checks import check_services
 
 if TYPE_CHECKING:
     from collections.abc import Callable
