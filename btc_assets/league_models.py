@@ -24,6 +24,7 @@ from btc_core.settings import Settings
 from btc_core.stores.dagster import market_tags
 
 if TYPE_CHECKING:
+    from btc_core.features.user.values import UserColumns
     from btc_core.models.dataset import Frame
 
 ASSET = "league_models"
@@ -31,29 +32,32 @@ _CHECK = "entries_fit"
 NO_ENTRIES = "the user has no models; `btc models add` adds one"
 
 
-def train_entry(settings: Settings, entry: EntryFile, symbol: str, frame: "Frame") -> dict[str, Any]:
+def train_entry(
+    settings: Settings, entry: EntryFile, symbol: str, frame: "Frame", own: "UserColumns"
+) -> dict[str, Any]:
     """Score a fit without the newest days on these, fit on all days, register the model; returns what Dagster shows.
 
+    `own` are the user's own features at the origins of the frame.
     Raises `EntryFailed` if the user's code fails, `StoreError` if MLflow does.
     """
     from btc_assets.training import hold_out, volatility_scores  # noqa: PLC0415 - imports numba
     from btc_core.league import bundles  # noqa: PLC0415 - imports numba
     from btc_core.league.process import EntryProcess  # noqa: PLC0415 - a run that has no entry needs no child process
-    from btc_core.league.rows import INPUTS, dataset_of, floor_of, rows_of  # noqa: PLC0415 - imports numba
+    from btc_core.league.rows import dataset_of, floor_of, rows_of  # noqa: PLC0415 - imports numba
     from btc_core.models.fitting import harx_sigma  # noqa: PLC0415 - imports numba
     from btc_core.models.recipe import RECIPE  # noqa: PLC0415 - imports numba
 
     limits = settings.league
     before, block = hold_out(frame)
-    dataset = dataset_of(frame, symbol)
-    with EntryProcess(entry, INPUTS, limits.fit_memory_bytes) as process:
-        process.use(symbol, process.fit(dataset_of(before, symbol), limits.fit_s).model)
-        sigma = process.predict(symbol, rows_of(block), limits.fit_s).sigma_bps
+    dataset = dataset_of(frame, symbol, own)
+    with EntryProcess(entry, dataset.names, limits.fit_memory_bytes) as process:
+        process.use(symbol, process.fit(dataset_of(before, symbol, own), limits.fit_s).model)
+        sigma = process.predict(symbol, rows_of(block, own), limits.fit_s).sigma_bps
         fitted = process.fit(dataset, limits.fit_s)
     labels = np.maximum(block.realized, floor_of(before))
     harx = harx_sigma(before.last_days(RECIPE.harx.window_days), block)
     scores = volatility_scores(labels, {"harx": harx, entry.name: sigma}) | {"test_rows": float(len(sigma))}
-    version, url = bundles.register(settings, entry, dataset, fitted, scores)
+    version, url = bundles.register(settings, entry, dataset, fitted, scores, own.version)
     return {
         "file_version": entry.version,
         "version": version,
@@ -98,10 +102,12 @@ def league_models(
         if not entries:
             return {"entries": 0}
         servers = Servers(environment, database, lake, registry)
-        frame = market_history(symbol, settings.model.train_days, servers, settings.model.volatility_target).frame()
+        history = market_history(symbol, settings.model.train_days, servers, settings.model.volatility_target)
+        frame = history.frame()
+        own = _own_columns(settings, servers, symbol, history.bars, frame)
         metadata: dict[str, Any] = {"entries": len(entries)}
         for entry in entries:
-            metadata |= _trained(context, settings, entry, symbol, frame, problems)
+            metadata |= _trained(context, settings, entry, symbol, frame, own, problems)
         return metadata
 
     failures = for_each_market(context, ASSET, train_market)
@@ -115,18 +121,32 @@ def league_models(
     return dg.MaterializeResult(check_results=[check])
 
 
+def _own_columns(settings: Settings, servers: Servers, symbol: str, bars: Any, frame: "Frame") -> "UserColumns":
+    """The user's own features at the origins of a frame."""
+    from btc_core.days.history import History  # noqa: PLC0415 - imports pyarrow
+    from btc_core.days.user_features import user_columns  # noqa: PLC0415 - imports numba
+    from btc_core.features.user.values import NO_COLUMNS, UserFeatures  # noqa: PLC0415 - imports numba
+
+    features = UserFeatures.in_folder(settings.user_features)
+    if features is None:
+        return NO_COLUMNS
+    with servers.database.connect() as db, servers.lake.connect() as store:
+        return user_columns(History(db, lambda: store), symbol, bars, frame.origin_ns, features)
+
+
 def _trained(  # noqa: PLR0913, PLR0917 - one fit, and where its problems go
     context: dg.AssetExecutionContext,
     settings: Settings,
     entry: EntryFile,
     symbol: str,
     frame: "Frame",
+    own: "UserColumns",
     problems: list[str],
 ) -> dict[str, Any]:
     from btc_core.league.process import EntryFailed  # noqa: PLC0415 - as in `train_entry`
 
     try:
-        found = train_entry(settings, entry, symbol, frame)
+        found = train_entry(settings, entry, symbol, frame, own)
     except (EntryFailed, ServiceError) as error:
         context.log.exception("%s of %s was not trained", entry.name, symbol)
         problems.append(f"{entry.name}{market_suffix(symbol)}: {error}")

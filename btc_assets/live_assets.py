@@ -63,8 +63,10 @@ _QUIET_TABLES = {
     "gap_marks",
     "gold_league_forecasts",
     "gold_forecast_states",
+    "silver_user_features",
 }
-"""Tables that get rows only when something is wrong, or only if the user has models, so their silence is no problem."""
+"""Tables that get rows only when something is wrong, or only if the user has models or features, so their silence is no
+problem."""
 LIVE_VERSION = {"dagster/data_version": "live"}
 """Tag of every event of a live asset: new rows are not a new version. A sealed day has a version, its seal, and does not
 become outdated because the stream continues."""

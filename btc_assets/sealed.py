@@ -169,7 +169,10 @@ def sealed_silver(
     from btc_core.days.day_books import NO_BOOKS, books_around  # noqa: PLC0415 - imports numba
     from btc_core.days.day_replay import symbols_on  # noqa: PLC0415 - imports numba
     from btc_core.days.silver_proof import prove  # noqa: PLC0415 - imports numba
+    from btc_core.days.user_features import prove_user_features  # noqa: PLC0415 - imports numba
+    from btc_core.features.user.values import UserFeatures  # noqa: PLC0415 - imports numba
 
+    features = UserFeatures.in_folder(environment.get().user_features)
     examples: list[dict[str, Any]] = []
     failed_days: list[str] = []
     empty_days: list[str] = []
@@ -191,6 +194,11 @@ def sealed_silver(
                 )
                 for symbol in symbols_on(db, day)
             ]
+            own = (
+                [prove_user_features(db, symbol, day, features, keep) for symbol in symbols_on(db, day)]
+                if features
+                else []
+            )
         examples.extend(example for proof in proofs for example in proof.examples)
         if not all(proof.stream_equals_replay for proof in proofs):
             failed_days.append(day)
@@ -209,6 +217,9 @@ def sealed_silver(
             "seal": seal.id,
             ROW_COUNT: sum(proof.rows for proof in proofs),
             **{name: sum(getattr(proof, name) for proof in proofs) for name in counts},
+            "user_values": sum(each.values for each in own),
+            "user_values_written": sum(each.missing + each.different for each in own),
+            "user_values_unexplained": sum(each.unexplained for each in own),
             "max_abs_diff": _differences(largest),
             "refusal": "; ".join(proof.refusal for proof in proofs if proof.refusal),
             "took_s": _seconds_since(started_s),
@@ -227,6 +238,7 @@ def sealed_silver(
             "rows_compared": _total(results, "rows_streamed"),
             "rows_unexplained": _total(results, "rows_unexplained"),
             "rows_extra": _total(results, "rows_extra"),
+            "user_values_unexplained": _total(results, "user_values_unexplained"),
             "days_without_order_books": ", ".join(days_without_books) or "none",
             "days_without_leader": ", ".join(days_without_leader) or "none",
             "examples": markdown(examples),

@@ -122,6 +122,17 @@ COMMANDS = (
         subcommands=(("add", "btc_cli.league:add"), ("remove", "btc_cli.league:remove")),
     ),
     Entry(
+        "features",
+        "btc_cli.features:features",
+        "List the user's own features with their units, meanings and versions.",
+        MODELS,
+        subcommands=(
+            ("add", "btc_cli.features:add"),
+            ("check", "btc_cli.features:check_file"),
+            ("remove", "btc_cli.features:remove"),
+        ),
+    ),
+    Entry(
         "promote",
         "btc_cli.models:promote",
         "Make a model version the champion; forecasts and the API use it within seconds.",

@@ -38,14 +38,16 @@ def add(
 
     A file of the same name replaces the former version. A model of the league forecasts beside the champion and never serves.
     """
-    from btc_core.league.check import check  # noqa: PLC0415 - imports numba, which the other commands do not need
+    from btc_core.features.user.files import features_in  # noqa: PLC0415 - imports numba, which the other commands do not need
+    from btc_core.league.check import check  # noqa: PLC0415 - imports numba, too
 
     stack = open_stack(data_dir)
     entry = _entry(file, builtin, name)
     models = stack.settings.user_models
     _check_room(stack.settings, entry)
     typer.echo(f"checking {entry.path.name}: import, fit and forecasts on a small made-up market …")
-    found = check(entry, stack.settings.league)
+    own = [file.name for file in features_in(stack.settings.user_features)]
+    found = check(entry, stack.settings.league, own)
     path = folder.store(models, entry)
     quantiles = "σ and quantiles" if found.has_quantiles else "σ without quantiles"
     typer.echo(
@@ -116,10 +118,16 @@ def _start(stack: Stack) -> None:
         typer.echo("the stack is down; `btc up` starts the league, and Dagster trains the model at 00:40 UTC")
         return
     stack.start_component(WorkerName.LEAGUE.value)
-    settings = stack.settings
+    train_now(stack.settings)
+
+
+def train_now(settings: Settings) -> None:
+    """Ask Dagster to train the models of the league, and say what comes next."""
     try:
         run_id = launch_job(settings, TRAIN_LEAGUE_JOB, market_tags(settings.exchange.symbols))
     except ServiceError as error:
-        typer.echo(f"it is not trained yet: {error}. The job {TRAIN_LEAGUE_JOB} runs each day at 00:40 UTC")
+        typer.echo(f"the league is not trained yet: {error}. The job {TRAIN_LEAGUE_JOB} runs each day at 00:40 UTC")
         return
-    typer.echo(f"its training has started: {run_url(settings, run_id)}. Then it forecasts at each minute close")
+    typer.echo(
+        f"the training of the league has started: {run_url(settings, run_id)}. Then it forecasts at each minute close"
+    )

@@ -16,10 +16,12 @@ import typer
 
 from btc_cli.options import DataDir, open_stack
 from btc_core.days.archive_replay import StoredRows, archives_around, replay_archived_day, stored_rows
-from btc_core.errors import InvalidInput, ServiceError
+from btc_core.errors import InvalidInput, ServiceError, StackError
 from btc_core.exchanges.recorded_lines import envelope_line
 from btc_core.features.file_replay import replay_file, rows_table
+from btc_core.features.user.values import UserFeatures
 from btc_core.files import atomic_write
+from btc_core.settings import Settings
 from btc_core.stores.kafka import read_all
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
@@ -54,7 +56,8 @@ def replay(  # noqa: PLR0913 - every option of the command is an argument
     """Compute the feature rows of a recording or of an archived day with the code that the live stream uses.
 
     Lines of a file that cannot be used are reported and skipped. If no line gives a feature row, nothing is written and the
-    exit code is 1. The rows of a day are also compared with those in `silver_features`.
+    exit code is 1. The rows of a day are also compared with those in `silver_features`, and the user's own features with those in
+    `silver_user_features`. The rows of a file have the features of the stack, or, without a stack, those in `BTC_USER_DIR`.
     """
     if bool(day) == (file is not None):
         msg = "name either a recording, or a day with --day"
@@ -62,16 +65,17 @@ def replay(  # noqa: PLR0913 - every option of the command is an argument
     if day:
         _replay_day(day, symbol, out, data_dir)
     elif file is not None and out is not None and not symbol:
-        _replay_file(file, out, exchange, leader)
+        _replay_file(file, out, exchange, leader, data_dir)
     else:
         msg = "a recording needs --out, the file for its rows, and takes no --symbol"
         raise InvalidInput(msg)
 
 
-def _replay_file(file: Path, out: Path, exchange: str, leader: str) -> None:
+def _replay_file(file: Path, out: Path, exchange: str, leader: str, data_dir: Path | None) -> None:
     started_s = time.perf_counter()
-    result = replay_file(file, exchange, leader)
-    table = rows_table(result.rows)
+    features = _own_features(data_dir)
+    result = replay_file(file, exchange, leader, features)
+    table = rows_table(result.rows, features)
     for bad in result.bad[:SHOWN_BAD_LINES]:
         typer.echo(f"{file}, line {bad.line}: {bad.message}", err=True)
     if len(result.bad) > SHOWN_BAD_LINES:
@@ -88,9 +92,21 @@ def _replay_file(file: Path, out: Path, exchange: str, leader: str) -> None:
     typer.echo(f"{result.frames} frames, {len(table)} feature rows, {len(result.bad)} problems, {took_s:.1f} s → {out}")
 
 
+def _own_features(data_dir: Path | None) -> UserFeatures | None:
+    """The features of the stack's user; without a stack, those in `BTC_USER_DIR`."""
+    try:
+        settings = open_stack(data_dir).settings
+    except StackError:
+        if data_dir is not None:
+            raise
+        settings = Settings()
+    return UserFeatures.in_folder(settings.user_features)
+
+
 def _replay_day(day: str, symbol: str, out: Path | None, data_dir: Path | None) -> None:
     started_s = time.perf_counter()
     settings = open_stack(data_dir).settings
+    features = UserFeatures.in_folder(settings.user_features)
     rows = 0
     with ExitStack() as opened:
         store = opened.enter_context(ObjectStore(settings.store))
@@ -101,14 +117,14 @@ def _replay_day(day: str, symbol: str, out: Path | None, data_dir: Path | None) 
                 "the oldest archived message may differ from those of the stream",
                 err=True,
             )
-        stored = _stored_rows(opened, settings.questdb, day)
-        written = None if out is None else opened.enter_context(_parquet(out))
-        for batch in replay_archived_day(store, chosen, settings.leader):
+        stored = _stored_rows(opened, settings.questdb, day, features)
+        written = None if out is None else opened.enter_context(_parquet(out, features))
+        for batch in replay_archived_day(store, chosen, settings.leader, features):
             if symbol and batch.symbol != symbol:
                 continue
             rows += len(batch.ids)
             if written is not None:
-                written.write_table(rows_table([batch]))
+                written.write_table(rows_table([batch], features))
             if stored is not None:
                 stored.take(batch)
         if not rows:
@@ -122,17 +138,22 @@ def _replay_day(day: str, symbol: str, out: Path | None, data_dir: Path | None) 
 
 
 @contextmanager
-def _parquet(out: Path) -> Iterator[pq.ParquetWriter]:
+def _parquet(out: Path, features: UserFeatures | None) -> Iterator[pq.ParquetWriter]:
     """A Parquet file of feature rows that appears at `out` when the block has ended without an error."""
-    with atomic_write(out) as file, pq.ParquetWriter(file, rows_table([]).schema, compression="zstd") as writer:
+    with (
+        atomic_write(out) as file,
+        pq.ParquetWriter(file, rows_table([], features).schema, compression="zstd") as writer,
+    ):
         yield writer
 
 
-def _stored_rows(opened: ExitStack, questdb: QuestdbSettings, day: str) -> StoredRows | None:
+def _stored_rows(
+    opened: ExitStack, questdb: QuestdbSettings, day: str, features: UserFeatures | None
+) -> StoredRows | None:
     """The stored feature rows of a day; None if QuestDB has none or does not answer."""
     try:
         db = opened.enter_context(QuestDB(questdb))
-        return StoredRows(db, day) if stored_rows(db, day, "") else None
+        return StoredRows(db, day, features) if stored_rows(db, day, "") else None
     except ServiceError as error:
         typer.echo(f"the rows are not compared: {error}", err=True)
         return None
@@ -142,7 +163,9 @@ def _comparison_text(day: str, compared: ReplayComparison | None) -> str:
     if compared is None:
         return f"QuestDB has no feature rows of {day} to compare them with"
     text = f"{compared.equal} of {compared.rows} rows equal those in silver_features to the last bit"
-    if compared.equal == compared.rows and not compared.not_replayed:
+    if compared.user_values:
+        text = f"{text}, and {compared.user_equal} of {compared.user_values} values of your own features equal those in silver_user_features"
+    if compared.equal == compared.rows and compared.user_equal == compared.user_values and not compared.not_replayed:
         return text
     return (
         f"{text}; {compared.different} differ ({compared.other_version} of them are of another feature version), "

@@ -66,7 +66,7 @@ def restore_all(data_dir: Path, first_port: int | None) -> None:
     settings = stack.settings
     rows = _restore_days(settings)
     with ObjectStore(settings.store) as store:
-        _restore_user_models(settings, store, backup)
+        _restore_user_files(settings, store, backup)
         backups.restore_databases(settings, store, backup)
     made = f"{from_ns(backup.made_at_ns):%Y-%m-%d %H:%M} UTC"
     screen.say(f"{rows:,} rows of days restored and verified, and the databases of Dagster and MLflow as of {made}")
@@ -130,9 +130,9 @@ def _kept_days(settings: Settings, store: ObjectStore, table: Table) -> list[str
     return [day for day in lake.kept_days(store, table.name) if day >= first]
 
 
-def _restore_user_models(settings: Settings, store: ObjectStore, backup: SystemBackup) -> None:
+def _restore_user_files(settings: Settings, store: ObjectStore, backup: SystemBackup) -> None:
     for file in backup.files:
-        folder, _, name = file.name.partition(f"{backups.MODELS_FOLDER}/")
-        if not folder and name:
-            with atomic_write(settings.user_models / name) as target:
-                target.write(backups.read_file(store, file))
+        for folder, path in backups.user_folders(settings).items():
+            if file.name.startswith(f"{folder}/"):
+                with atomic_write(path / file.name.removeprefix(f"{folder}/")) as target:
+                    target.write(backups.read_file(store, file))

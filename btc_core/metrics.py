@@ -196,6 +196,11 @@ LEAGUE_FAILING = Gauge(
     "btc_league_entry_failing", "1 while a model of the league fails, 0 while it forecasts.", ["entry"]
 )
 LEAGUE_FAILURES = Counter("btc_league_failures", "Failures of a model of the league.", ["entry"])
+USER_FEATURE_FAILURES = Counter(
+    "btc_user_feature_failures",
+    "Minute closes at which a feature of the user raised an error and is empty.",
+    ["feature"],
+)
 LEAGUE_SKIPPED = Counter(
     "btc_league_closes_skipped",
     "Minute closes at which the league made no forecast, because the worker was late or the model still at an earlier one.",

@@ -145,8 +145,8 @@ class UserSettings(Section):
     """What the user brings."""
 
     dir: str = ""
-    """Folder with the user's files: models of the league are its `models/NAME.py`. Empty: the folder `user` beside
-    `BTC_STREAM_STATE_DIR`, which in the native stack is `user` in the data directory."""
+    """Folder with the user's files: models of the league are its `models/NAME.py`, and features are its `features/NAME.py`.
+    Empty: the folder `user` beside `BTC_STREAM_STATE_DIR`, which in the native stack is `user` in the data directory."""
 
 
 class LeagueSettings(Section):
@@ -326,7 +326,16 @@ class Settings(BaseSettings):
     @property
     def user_models(self) -> Path:
         """The folder of the user's models."""
-        return (Path(self.user.dir) if self.user.dir else self.stream.state_dir.parent / "user") / "models"
+        return self._user_dir / "models"
+
+    @property
+    def user_features(self) -> Path:
+        """The folder of the user's features."""
+        return self._user_dir / "features"
+
+    @property
+    def _user_dir(self) -> Path:
+        return Path(self.user.dir) if self.user.dir else self.stream.state_dir.parent / "user"
 
     @property
     def simulated(self) -> bool:

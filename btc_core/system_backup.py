@@ -1,4 +1,4 @@
-"""Backups of what is neither a day nor a model file: the databases of Dagster and MLflow, the settings, and the user's models.
+"""Backups of what is neither a day nor a model file: the databases of Dagster and MLflow, the settings, and the user's files.
 
 `system_backup/<UTC time>/` holds the files of one backup, and its `manifest.json` names them with their sizes and hashes. The
 manifest is written last, so a reader sees a whole backup or none. Settings are kept without secrets: a restored system has
@@ -24,6 +24,7 @@ from btc_core.version import git_commit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
     from typing import IO
 
     from btc_core.settings import Settings
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 PREFIX = "system_backup"
 SETTINGS_FILE = "settings.json"
-MODELS_FOLDER = "user/models"
 MAX_AGE_S = 36 * 3_600
 """A backup is made every day. If the newest one is older than this, a backup has failed."""
 _STACK_PREFIX = "BTC_STACK_"
@@ -192,18 +192,23 @@ def without_secrets(values: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def user_folders(settings: Settings) -> dict[str, Path]:
+    """The folders of the user's files, by their names in a backup."""
+    return {"user/models": settings.user_models, "user/features": settings.user_features}
+
+
 def _own_files(settings: Settings) -> dict[str, bytes]:
-    """The settings without secrets, and the files of the user's models."""
+    """The settings without secrets, and the user's models and features."""
     env_file = os.environ.get("BTC_ENV_FILE")
     values = {
         key: value or ""
         for key, value in (dotenv_values(env_file, interpolate=False) if env_file else os.environ).items()
     }
     files = {SETTINGS_FILE: msgspec.json.encode(without_secrets(values))}
-    folder = settings.user_models
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-        if path.is_file() and "__pycache__" not in path.parts:
-            files[f"{MODELS_FOLDER}/{path.relative_to(folder)}"] = path.read_bytes()
+    for name, folder in user_folders(settings).items():
+        for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+            if path.is_file() and "__pycache__" not in path.parts:
+                files[f"{name}/{path.relative_to(folder)}"] = path.read_bytes()
     return files
 
 

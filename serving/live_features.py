@@ -26,7 +26,8 @@ def live_features(deps: Deps, symbol: str) -> LiveFeatures:
     return LiveFeatures(
         symbol=row.symbol,
         values={
-            name: value if math.isfinite(value) else None for name, value in zip(FEATURE_NAMES, row.values, strict=True)
+            name: value if math.isfinite(value) else None
+            for name, value in (*zip(FEATURE_NAMES, row.values, strict=True), *row.user.items())
         },
         ts_event=iso(row.ts_event_ns),
         ts_recv=iso(row.ts_recv_ns),

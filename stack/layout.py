@@ -91,7 +91,8 @@ class Layout:
         self.data_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
         self.logs_dir.mkdir(exist_ok=True)
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.data_dir / "user" / "models").mkdir(parents=True, exist_ok=True)
+        for name in ("models", "features"):
+            (self.data_dir / "user" / name).mkdir(parents=True, exist_ok=True)
         if self.run_dir.stat().st_uid != os.geteuid():
             msg = f"{self.run_dir} belongs to another user; remove it, or set TMPDIR to a directory of your own"
             raise StackError(msg)

@@ -16,12 +16,14 @@ from btc_core.errors import BadFrame
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.features.engine import FeatureEngine, columns_of
 from btc_core.features.state import STATE, WARM_UP_S
+from btc_core.features.user.values import UserFeatures
 from btc_core.market import continuity
 from btc_core.market.messages import FeatureMessage, decode_envelope
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, WorkerName
 from btc_core.stores.redis_rows import FeatureRow, feature_fields, feature_key
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import SILVER_FEATURES
+from btc_core.tables.user_tables import USER_FEATURES
 from streaming.handler import WorkerSpec
 from streaming.latest_rows import LatestRows
 from streaming.publisher import Publisher
@@ -42,7 +44,7 @@ log = logging.getLogger(__name__)
 GROUP = WorkerName.FEATURES
 STATE_VERSION = f"{FEATURE_VERSION}-{hashlib.sha256(repr(STATE).encode()).hexdigest()[:8]}-{continuity.STATE_VERSION}"
 """Version of the saved state: the features, the revision of the fold, the layout of its state, and the trade ids. The worker
-adds the leading market, because the state depends on it."""
+adds the leading market and the version of the user's features, because the state depends on them."""
 WARM_UP_MARGIN_S = 600
 """Extra warm-up: the log is read from a receive time, whereas the windows of the fold are in exchange time."""
 
@@ -50,7 +52,8 @@ WARM_UP_MARGIN_S = 600
 class FeatureSink:
     """Publishes rows to the topic and Redis at once, and keeps them until they are written to QuestDB."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, features: UserFeatures | None) -> None:
+        self._features = features
         self._publisher = Publisher(settings.kafka, "features")
         self._tables = TableWriter(settings.questdb, self._publisher)
         self._redis = LatestRows(settings.redis, GROUP)
@@ -63,9 +66,9 @@ class FeatureSink:
         """Publish every row to the topic and the newest of each symbol to Redis."""
         newest = {}
         for batch in batches:
-            for message in _messages(batch):
+            for message in self._messages(batch):
                 self._publisher.publish(FEATURES_TOPIC, batch.symbol, self._encoder.encode(message), message.ts_recv_ns)
-            newest[feature_key(batch.symbol)] = feature_fields(_last_row(batch))
+            newest[feature_key(batch.symbol)] = feature_fields(self._last_row(batch))
         if newest:
             self._redis.write(newest, min(batch.ids[0].ts_recv_ns for batch in batches))
 
@@ -87,10 +90,37 @@ class FeatureSink:
         def write() -> None:
             while chunks:
                 self._tables.write(SILVER_FEATURES, _silver(chunks[0]))
+                of_user = self._user_rows(chunks[0])
+                if len(of_user):
+                    self._tables.write(USER_FEATURES, of_user)
                 chunks.pop(0)
             self._publisher.flush()
 
         return write
+
+    def _messages(self, batch: Rows) -> Iterator[FeatureMessage]:
+        matrix = batch.matrix()
+        values, width = matrix.tobytes(), matrix.strides[0]
+        user = None if self._features is None else batch.user
+        version = "" if self._features is None else self._features.version
+        for number, row in enumerate(batch.ids):
+            feed = (row.open_gaps, row.conflated, row.clock_offset_ns)
+            own = () if user is None else (version, int(user.end_ns[number]), user.values[number].tobytes())
+            yield FeatureMessage.of(row, FEATURE_VERSION, values[number * width : (number + 1) * width], *feed, *own)
+
+    def _last_row(self, batch: Rows) -> FeatureRow:
+        user = {}
+        if self._features is not None and batch.user is not None:
+            user = dict(zip(self._features.names, batch.user.values[-1].tolist(), strict=True))
+        return FeatureRow.of(batch.ids[-1], FEATURE_VERSION, batch.matrix()[-1].tolist(), user)
+
+    def _user_rows(self, batches: list[Rows]) -> pa.Table:
+        """The minutes that closed in the batches as rows of `silver_user_features`."""
+        closed = [
+            (batch.ids[each.row], each) for batch in batches if batch.user is not None for each in batch.user.closed
+        ]
+        files = () if self._features is None else self._features.files
+        return table_rows.user_features([row for row, _ in closed], [each for _, each in closed], files)
 
 
 def _chunks(batches: list[Rows], rows: int) -> Iterator[list[Rows]]:
@@ -107,18 +137,6 @@ def _chunks(batches: list[Rows], rows: int) -> Iterator[list[Rows]]:
         yield chunk
 
 
-def _messages(batch: Rows) -> Iterator[FeatureMessage]:
-    matrix = batch.matrix()
-    values, width = matrix.tobytes(), matrix.strides[0]
-    for number, row in enumerate(batch.ids):
-        feed = (row.open_gaps, row.conflated, row.clock_offset_ns)
-        yield FeatureMessage.of(row, FEATURE_VERSION, values[number * width : (number + 1) * width], *feed)
-
-
-def _last_row(batch: Rows) -> FeatureRow:
-    return FeatureRow.of(batch.ids[-1], FEATURE_VERSION, batch.matrix()[-1].tolist())
-
-
 def _silver(batches: list[Rows]) -> pa.Table:
     """The batches as rows of `silver_features`."""
     events = [event for batch in batches for event in batch.ids]
@@ -128,14 +146,14 @@ def _silver(batches: list[Rows]) -> pa.Table:
 class FeaturesHandler:
     """Folds messages in the order of the log and hands the feature rows to the sink."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._leader = settings.leader
-        self._engine = FeatureEngine(self._leader)
-        self._sink = FeatureSink(settings)
+    def __init__(self, settings: Settings, features: UserFeatures | None = None) -> None:
+        self._leader, self._features = settings.leader, features
+        self._engine = FeatureEngine(self._leader, features)
+        self._sink = FeatureSink(settings, features)
 
     def reset(self) -> None:
         """Forget the state of every symbol, and rows not yet drained: their messages come again."""
-        self._engine = FeatureEngine(self._leader)
+        self._engine = FeatureEngine(self._leader, self._features)
         self._sink.drop()
 
     def warm(self, messages: list[Record]) -> None:
@@ -174,9 +192,11 @@ class FeaturesHandler:
 
 def build(settings: Settings) -> Worker:
     """The worker, ready to run."""
-    version = f"{STATE_VERSION}-{settings.leader}" if settings.leader else STATE_VERSION
+    features = UserFeatures.in_folder(settings.user_features)
+    own = "" if features is None else features.version
+    version = "-".join(filter(None, (STATE_VERSION, settings.leader, own)))
     spec = WorkerSpec(GROUP, EVENTS_TOPIC, WARM_UP_S + WARM_UP_MARGIN_S, version)
-    return Worker(settings, spec, FeaturesHandler(settings))
+    return Worker(settings, spec, FeaturesHandler(settings, features))
 
 
 def run(settings: Settings) -> None:

@@ -2,7 +2,8 @@
 
 It reads the same topic of feature rows as the forecast worker, in a process of its own, and serves nothing. A close is the
 last row of a minute, if that is fresh, as for outcomes (`outcomes`). A row comes with the minute columns that the forecast
-worker keeps in Redis; they are NaN when it does not run. A close that is older than `LATE_FORECAST_S` gets no forecast, so
+worker keeps in Redis; they are NaN when it does not run. The user's own features of a close come with the row after it, and
+their files are read once, at the start. A close that is older than `LATE_FORECAST_S` gets no forecast, so
 a restarted worker never forecasts what has happened already.
 What does not belong here: running one entry (`league_entries`), training (`btc_assets`), and scores (`btc_core.league`).
 """
@@ -20,6 +21,7 @@ from btc_core.clock import NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK
 from btc_core.errors import ServiceError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.features.minute_columns import COLUMNS
+from btc_core.features.user.files import features_in, version_of
 from btc_core.league import bundles
 from btc_core.league.contract import Rows
 from btc_core.league.folder import entries_in
@@ -70,6 +72,7 @@ class RegisteredModels:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._user_version = version_of(features_in(settings.user_features))
 
     def newest_version(self, entry: str, symbol: str) -> str | None:
         """As `TrainedModels`."""
@@ -77,7 +80,7 @@ class RegisteredModels:
 
     def load(self, entry: str, symbol: str, version: str) -> TrainedEntry:
         """As `TrainedModels`."""
-        return bundles.load(self._settings, entry, symbol, version)
+        return bundles.load(self._settings, entry, symbol, version, self._user_version)
 
 
 class LeagueHandler(StatelessHandler):
@@ -87,6 +90,9 @@ class LeagueHandler(StatelessHandler):
         self._settings = settings
         self._models = models
         self._clock = clock
+        own = features_in(settings.user_features)
+        self._user_names, self._user_version = tuple(file.name for file in own), version_of(own)
+        self._inputs = (*INPUTS, *self._user_names)
         self._decoder = msgspec.msgpack.Decoder(FeatureMessage)
         self._db = QuestDB(settings.questdb)
         self._redis = connect(settings.redis, REDIS_S)
@@ -140,16 +146,22 @@ class LeagueHandler(StatelessHandler):
         minute_ns = (before_ns // NS_PER_MIN + 1) * NS_PER_MIN
         last = self._last.get(row.symbol)
         if last is not None and now_ns >= minute_ns and minute_ns - before_ns <= FRESH_ROW_NS:
-            self._offer(last, minute_ns)
+            self._offer(last, minute_ns, self._own(row, minute_ns))
         self._last[row.symbol], self._clock_ns[row.symbol] = row, now_ns
 
-    def _offer(self, row: FeatureMessage, minute_ns: int) -> None:
+    def _own(self, row: FeatureMessage, minute_ns: int) -> Any:
+        """The user's features at the close of a minute, which the first row after it has; NaN if that row has others."""
+        if row.user_version != self._user_version or row.user_end_ns != minute_ns:
+            return np.full((1, len(self._user_names)), np.nan)
+        return np.frombuffer(row.user_values)[np.newaxis]
+
+    def _offer(self, row: FeatureMessage, minute_ns: int, own: Any) -> None:
         """Hand the last row of a minute to every entry, unless the minute ended too long ago."""
         if not self._runners or self._clock.now_ns() - minute_ns > LATE_FORECAST_S * NS_PER_S:
             return
         values = np.frombuffer(row.values)[np.newaxis, MODEL_COLUMNS]
-        matrix = np.hstack([values, self._columns(row.symbol, minute_ns)], dtype=np.float64)
-        close = Close(row.symbol, minute_ns, Rows(INPUTS, matrix, np.array([minute_ns])))
+        matrix = np.hstack([values, self._columns(row.symbol, minute_ns), own], dtype=np.float64)
+        close = Close(row.symbol, minute_ns, Rows(self._inputs, matrix, np.array([minute_ns])))
         for runner in self._runners.values():
             runner.offer(close)
 
@@ -202,7 +214,7 @@ class LeagueHandler(StatelessHandler):
             before[name].stop()
             log.info("%s %s left the league", name, before[name].entry.version)
         new = {
-            name: EntryRunner(entry, symbols, limits, self._models, self._clock)
+            name: EntryRunner(entry, symbols, limits, self._models, self._clock, self._inputs)
             for name, entry in found.items()
             if name not in kept
         }

@@ -77,8 +77,14 @@ class Made(msgspec.Struct, frozen=True):
 class EntryRunner:
     """Runs one entry in a thread of its own from `start` until `stop`."""
 
-    def __init__(
-        self, entry: EntryFile, symbols: Sequence[str], limits: LeagueSettings, models: TrainedModels, clock: Clock
+    def __init__(  # noqa: PLR0913, PLR0917 - the file, and what it runs on
+        self,
+        entry: EntryFile,
+        symbols: Sequence[str],
+        limits: LeagueSettings,
+        models: TrainedModels,
+        clock: Clock,
+        inputs: tuple[str, ...] = INPUTS,
     ) -> None:
         self.entry = entry
         """The file in the user's folder; the process runs the one that the newest model was trained with."""
@@ -86,6 +92,8 @@ class EntryRunner:
         self._limits = limits
         self._models = models
         self._clock = clock
+        self._inputs = inputs
+        """The names of the inputs, the user's own features last."""
         self._closes: queue.Queue[Close] = queue.Queue(max(1, len(symbols)))
         self._made: queue.SimpleQueue[Made] = queue.SimpleQueue()
         self._process: EntryProcess | None = None
@@ -192,7 +200,7 @@ class EntryRunner:
                 self._outdated.add(self._source)
             self._end_process()
             file = EntryFile(self.entry.name, self.entry.path, trained.source)
-            self._process = EntryProcess(file, INPUTS, self._limits.memory_bytes)
+            self._process = EntryProcess(file, self._inputs, self._limits.memory_bytes)
             self._source, self._file_version = trained.source, trained.file_version
             self._looked_s = {symbol: self._clock.monotonic_s()}
         self._process.use(symbol, trained.model)

@@ -12,18 +12,21 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
+from btc_core.days import user_features
 from btc_core.days.day_replay import LOGGED, MARGIN_NS
 from btc_core.days.log_archive import LogArchive, in_log_order, read_manifest, required_archive
 from btc_core.days.silver_proof import Comparison
 from btc_core.features.engine import FeatureEngine, Rows
 from btc_core.features.state import EVENT_FIELDS, WARM_UP_S, slot_of
 from btc_core.market.events import TRADE
+from btc_core.tables import rows as table_rows
 from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns, day_of, days_between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from btc_core.features.user.values import UserFeatures
     from btc_core.stores.questdb import QuestDB
     from btc_core.stores.s3 import ObjectStore
 
@@ -51,12 +54,14 @@ def archives_around(store: ObjectStore, day: str) -> DayMessages:
     return DayMessages(day, (*archives, own), missing)
 
 
-def replay_archived_day(store: ObjectStore, chosen: DayMessages, leader: str = "") -> Iterator[Rows]:
+def replay_archived_day(
+    store: ObjectStore, chosen: DayMessages, leader: str = "", features: UserFeatures | None = None
+) -> Iterator[Rows]:
     """Yield the feature rows of the messages that were received on the day; raises `StoreError` for a damaged archive."""
     begin_ns = day_ns(chosen.day)
     partitions = sorted({each.partition for archive in chosen.archives for each in archive.partitions})
     for partition in partitions:
-        engine = FeatureEngine(leader)
+        engine = FeatureEngine(leader, features)
         is_warm = False
         for count, message in enumerate(
             in_log_order(store, chosen.archives, partition, _warm_from_ns(chosen.day)), start=1
@@ -82,8 +87,7 @@ def _received_since(begin_ns: int, batches: list[Rows]) -> Iterator[Rows]:
         if kept.all():
             yield batch
         elif kept.any():
-            ids = [row for row, keep in zip(batch.ids, kept, strict=True) if keep]
-            yield Rows(batch.symbol, ids, batch.values[kept])
+            yield batch.take(kept)
 
 
 class ReplayComparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +103,10 @@ class ReplayComparison(msgspec.Struct, frozen=True, kw_only=True):
     """Replayed rows that are not stored."""
     other_version: int
     """Stored rows of another feature version, which are part of `different`."""
+    user_values: int = 0
+    """Replayed values of the user's features at closes of minutes."""
+    user_equal: int = 0
+    """Those that equal the stored value of the same version to the last bit."""
 
     @property
     def not_replayed(self) -> int:
@@ -109,15 +117,22 @@ class ReplayComparison(msgspec.Struct, frozen=True, kw_only=True):
 class StoredRows:
     """Compares replayed rows with `silver_features` batch by batch."""
 
-    def __init__(self, db: QuestDB, day: str) -> None:
+    def __init__(self, db: QuestDB, day: str, features: UserFeatures | None = None) -> None:
         self._db = db
         self._day = day
+        self._features = features
         self._markets: dict[str, Comparison] = {}
+        self._user_values = self._user_equal = 0
 
     def take(self, batch: Rows) -> None:
         """Compare the rows of one batch."""
         comparison = self._markets.setdefault(batch.symbol, Comparison(self._db, batch.symbol))
         comparison.take(_logged(batch), batch.values)
+        if self._features is not None and batch.user is not None and batch.user.closed:
+            ids = [batch.ids[each.row] for each in batch.user.closed]
+            replayed = table_rows.user_features(ids, batch.user.closed, self._features.files)
+            self._user_values += len(replayed)
+            self._user_equal += len(replayed) - len(user_features.different(self._db, batch.symbol, replayed))
 
     def result(self) -> ReplayComparison:
         """What all batches gave."""
@@ -131,6 +146,8 @@ class StoredRows:
             different=different,
             not_stored=missing,
             other_version=sum(each.other_version for each in markets),
+            user_values=self._user_values,
+            user_equal=self._user_equal,
         )
 
 

@@ -8,6 +8,7 @@ which a client makes.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,8 +19,11 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.days.closing_rows import closing_rows
 from btc_core.days.tick_labels import read_tick_labels
 from btc_core.days.training_rows import seals_of_rows
+from btc_core.days.user_features import user_columns
 from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS, MEMORY_DAYS
+from btc_core.features.user.files import version_of
+from btc_core.features.user.values import NO_COLUMNS, UserColumns, UserFeatures
 from btc_core.market.bars import FILE_COLUMNS, bars_of_table
 from btc_core.models.dataset import TickLabels, make_frame, step_min
 from btc_core.models.recipe import RECIPE
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from btc_core.days.history import History
+    from btc_core.features.user.files import FeatureFile
     from btc_core.models.dataset import Frame
 
 WINDOW_DAYS = 60
@@ -50,11 +55,32 @@ SCHEMA = pa.schema(
 )
 
 
-def rows_of(history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequence[str]) -> Iterator[pa.Table]:
+def schema_with(files: Sequence[FeatureFile]) -> pa.Schema:
+    """The columns with those of the user's own features, which stand before the labels."""
+    own = [pa.field(file.name, pa.float64()) for file in files]
+    fields = list(SCHEMA)
+    return pa.schema([*fields[: -len(LABELS)], *own, *fields[-len(LABELS) :]])
+
+
+@lru_cache(maxsize=4)
+def _compiled(files: tuple[FeatureFile, ...]) -> UserFeatures:
+    """Compiling a feature takes a second, so the newest are kept."""
+    return UserFeatures(files)
+
+
+def rows_of(  # noqa: PLR0913, PLR0917 - the reader of a series, and the user's features
+    history: History,
+    symbol: str,
+    begin_ns: int,
+    end_ns: int,
+    names: Sequence[str],
+    files: Sequence[FeatureFile] = (),
+) -> Iterator[pa.Table]:
     """The rows with an origin from `begin_ns` until before `end_ns` whose labels of bars are complete, in the order of time.
 
-    The labels of ticks are null where no ticks are known.
+    The labels of ticks are null where no ticks are known. `files` are the user's features, of which those in `names` are read.
     """
+    features = _compiled(tuple(file for file in files if file.name in names))
     every_min = step_min(count_stored(history.db, symbol))
     recipe = msgspec.structs.replace(RECIPE.dataset, origin_step_min=every_min, every_minute_up_to_bars=0, min_bars=1)
     columns = tuple(field.name for field in arrow_schema(MINUTE_BARS) if field.name in {"ts", *FILE_COLUMNS, "trades"})
@@ -68,25 +94,30 @@ def rows_of(history: History, symbol: str, begin_ns: int, end_ns: int, names: Se
             stream = closing_rows(*place, every_min, last_ns)
             ticks = TickLabels.none() if _TICK_NAMES.isdisjoint(names) else read_tick_labels(*place, last_ns)
             frame = make_frame(bars, recipe, stream).between(first_ns - 1, last_ns - 1)
-            yield _table(frame, ticks, symbol, names)
+            own = user_columns(history, symbol, bars, frame.origin_ns, features) if features.names else NO_COLUMNS
+            yield _table(frame, ticks, own, symbol, names)
 
 
-def metadata(history: History, symbol: str, begin_ns: int, end_ns: int) -> dict[str, str]:
-    """What the rows rest on: the seals of their days as `day@seal`, the version of the features, and the embargo."""
+def metadata(
+    history: History, symbol: str, begin_ns: int, end_ns: int, files: Sequence[FeatureFile] = ()
+) -> dict[str, str]:
+    """What the rows rest on: the seals of their days as `day@seal`, the versions of the features, and the embargo."""
     return {
         "seals": ",".join(seals_of_rows(history.db, history.store(), symbol, begin_ns, end_ns)),
         "feature_version": FEATURE_VERSION,
-        "inputs": ",".join(INPUTS),
+        "user_version": version_of(files),
+        "inputs": ",".join((*INPUTS, *(file.name for file in files))),
         "labels": ",".join(LABELS),
         "embargo_min": str(RECIPE.dataset.embargo_ns // NS_PER_MIN),
     }
 
 
-def _table(frame: Frame, ticks: TickLabels, symbol: str, names: Sequence[str]) -> pa.Table:
+def _table(frame: Frame, ticks: TickLabels, own: UserColumns, symbol: str, names: Sequence[str]) -> pa.Table:
     count = len(frame.origin_ns)
     values: dict[str, np.ndarray] = {
         **dict(zip(MODEL_FEATURES, frame.matrix.T, strict=True)),
         **dict(zip(COLUMNS, frame.columns.T, strict=True)),
+        **dict(zip(own.names, own.at(frame.origin_ns).T, strict=True)),
         **dict(zip(RV_TARGETS, frame.realized.T, strict=True)),
         **dict(zip(BID_TARGETS, frame.bid_bps.T, strict=True)),
         **dict(zip(TICK_RV_TARGETS, ticks.at(frame.origin_ns).T, strict=True)),

@@ -104,7 +104,7 @@ def leader_events(db: QuestDB, leader: str, day: str) -> np.ndarray:
 
 def for_followers(streamed: np.ndarray) -> np.ndarray:
     """The quotes and trades of the leader (dtype `LOGGED`) as the folds of other markets read them."""
-    events: np.ndarray = streamed[_gives_row(streamed)].copy()
+    events: np.ndarray = streamed[gives_row(streamed)].copy()
     is_quote = events["kind"] == QUOTE
     mid = 0.5 * (events[slot_of(QUOTE, "bid")] + events[slot_of(QUOTE, "ask")])
     qty = events[slot_of(TRADE, "qty")].copy()
@@ -208,41 +208,46 @@ def _places(
 
 
 def replay(events: np.ndarray, begin_ns: int, end_ns: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Fold events in the given order, and yield the quotes and trades from `begin_ns` up to `end_ns` with their rows.
+    """Fold events in the given order, and yield the quotes and trades from `begin_ns` up to `end_ns` with their rows."""
+    for part in by_partition(events):
+        yield from _replay(part, begin_ns, end_ns)
 
-    The messages of each partition are folded on their own, as in the stream. A market has several partitions only if
-    `BTC_LEADER` or the number of partitions was changed.
+
+def by_partition(events: np.ndarray) -> list[np.ndarray]:
+    """The events of each partition, which are folded on their own, as in the stream.
+
+    A market has several partitions only if `BTC_LEADER` or the number of partitions was changed.
     """
     logged = events["partition"][events["partition"] >= 0]
     if not len(logged) or logged.min() == logged.max():
-        yield from _replay(events, begin_ns, end_ns)
-        return
+        return [events]
     partitions = np.where(events["partition"] < 0, logged.min(), events["partition"])
-    for partition in np.unique(partitions):
-        yield from _replay(events[partitions == partition], begin_ns, end_ns)
+    return [events[partitions == partition] for partition in np.unique(partitions)]
 
 
 def _replay(events: np.ndarray, begin_ns: int, end_ns: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    inside = _gives_row(events) & (events["ts_ns"] >= begin_ns) & (events["ts_ns"] < end_ns)
+    inside = gives_row(events) & (events["ts_ns"] >= begin_ns) & (events["ts_ns"] < end_ns)
     wanted = np.flatnonzero(inside)
     if not len(wanted):
         return
     state = new_state()
-    fold(state, _for_fold(events[: wanted[0]]), np.empty(0, ROW), EMIT_NONE)
+    fold(state, for_fold(events[: wanted[0]]), np.empty(0, ROW), EMIT_NONE)
     for start in range(int(wanted[0]), int(wanted[-1]) + 1, CHUNK):
         stop = min(start + CHUNK, int(wanted[-1]) + 1)
         part = events[start:stop]
-        ticks = _gives_row(part)
+        ticks = gives_row(part)
         rows = np.empty(int(ticks.sum()), ROW)
-        fold(state, _for_fold(part), rows, EMIT_TICKS)
+        fold(state, for_fold(part), rows, EMIT_TICKS)
         yield part[inside[start:stop]], rows[inside[start:stop][ticks]]
 
 
-def _gives_row(events: np.ndarray) -> np.ndarray:
+def gives_row(events: np.ndarray) -> np.ndarray:
+    """The mask of the quotes and trades."""
     return np.asarray((events["kind"] == QUOTE) | (events["kind"] == TRADE))
 
 
-def _for_fold(events: np.ndarray) -> np.ndarray:
+def for_fold(events: np.ndarray) -> np.ndarray:
+    """The events as the fold reads them, dtype `EVENT`."""
     plain = np.zeros(len(events), EVENT)
     for name in EVENT.names or ():
         plain[name] = events[name]

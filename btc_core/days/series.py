@@ -7,6 +7,7 @@ here: where rows are stored (`history`), file formats (`table_formats`), and HTT
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,14 +32,18 @@ from btc_core.tables.catalogue import (
 )
 from btc_core.tables.form import Table
 from btc_core.tables.sql import of_symbol, within
+from btc_core.tables.user_tables import USER_FEATURES
 from btc_core.utc_day import day_of, days_between
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from btc_core.features.user.files import FeatureFile
+
 
 UTC_NS = pa.timestamp("ns", "UTC")
 BAR_NAMES = ("ts", "symbol", "open", "high", "low", "close", "volume", "trades", "source")
+DATASET = "dataset"
 STREAM = "stream"
 """The source of a bar that only the stream has."""
 BAR_DAYS = 30
@@ -117,6 +122,18 @@ def series_named(name: str) -> Series:
         msg = f"there is no table {name[:64]!r}; the tables are {', '.join(SERIES)}"
         raise InvalidInput(msg)
     return SERIES[name]
+
+
+def with_user_features(series: Series, files: Sequence[FeatureFile]) -> Series:
+    """The series with columns of the user's own features, if it has the inputs of models; any other series as it is."""
+    if series.name != DATASET or not files:
+        return series
+    return msgspec.structs.replace(
+        series,
+        schema=dataset_series.schema_with(files),
+        read=partial(dataset_series.rows_of, files=files),
+        metadata=partial(dataset_series.metadata, files=files),
+    )
 
 
 def _shown(schema: pa.Schema) -> pa.Schema:
@@ -207,6 +224,13 @@ SERIES: dict[str, Series] = {
             _minute_features,
             minutes_end=True,
         ),
+        Series(
+            "user_features",
+            USER_FEATURES.meaning,
+            _shown(arrow_schema(USER_FEATURES)),
+            (USER_FEATURES,),
+            _rows_of(USER_FEATURES),
+        ),
         Series("trades", BRONZE_TRADES.meaning, _shown(arrow_schema(BRONZE_TRADES)), (BRONZE_TRADES,), _rows_of(BRONZE_TRADES)),
         Series("quotes", BRONZE_TICKS.meaning, _shown(arrow_schema(BRONZE_TICKS)), (BRONZE_TICKS,), _rows_of(BRONZE_TICKS)),
         Series(
@@ -217,7 +241,7 @@ SERIES: dict[str, Series] = {
             _rows_of(PREDICTION_OUTCOMES),
         ),
         Series(
-            "dataset",
+            DATASET,
             "The inputs of the models and their labels: the rows that training would fit now, with the stream's inputs on sealed days.",
             dataset_series.SCHEMA,
             (MINUTE_BARS,),

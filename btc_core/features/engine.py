@@ -19,6 +19,7 @@ from btc_core.features.book_reader import BookReader, SavedReader
 from btc_core.features.catalogue import ROW, as_matrix
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
 from btc_core.features.state import EVENT, new_state, pack, pack_for_followers
+from btc_core.features.user.values import MarketMinutes, UserRows
 from btc_core.market.continuity import IntakeState, TradeIntake, Verdict
 from btc_core.market.events import QUOTE, TRADE, BarEvent, QuoteEvent, TradeEvent
 from btc_core.market.frames import BookFrame
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from btc_core.features.state import PackedEvent
+    from btc_core.features.user.values import UserFeatures
     from btc_core.market.events import Event
     from btc_core.market.messages import Envelope
 
@@ -55,10 +57,17 @@ class Rows(msgspec.Struct, frozen=True):
     ids: list[FoldedEvent]
     values: np.ndarray
     """One record of dtype `catalogue.ROW` per id."""
+    user: UserRows | None = None
+    """The values of the user's features; None if there are none."""
 
     def matrix(self) -> np.ndarray:
         """Return all features as a float64 matrix of shape (rows, features)."""
         return as_matrix(self.values)
+
+    def take(self, kept: np.ndarray) -> Rows:
+        """Some of the rows; `kept` is a mask."""
+        ids = [row for row, keep in zip(self.ids, kept, strict=True) if keep]
+        return Rows(self.symbol, ids, self.values[kept], None if self.user is None else self.user.take(kept))
 
 
 def columns_of(events: Sequence[FoldedEvent]) -> dict[str, list[Any]]:
@@ -76,12 +85,15 @@ class SavedMarket(msgspec.Struct, frozen=True):
     trades: IntakeState
     book: SavedReader
     conflated: bool = False
+    minutes: bytes = b""
+    """The minutes of the user's features; empty if there are none."""
 
 
 class _Market:
     """One symbol: the state of its fold, its trade ids, its order book, and the events that wait for the next flush."""
 
-    def __init__(self) -> None:
+    def __init__(self, features: UserFeatures | None) -> None:
+        self.minutes = None if features is None else MarketMinutes(features)
         self.state = new_state()
         self.trades = TradeIntake()
         self.open_gaps = 0
@@ -105,11 +117,12 @@ class FeatureEngine:
 
     Every market of a partition reads the quotes and trades of `leader` in the same partition, as of the offsets of its own
     events. Each partition has states of its own: a market whose messages move to another partition starts again there,
-    because nothing orders the messages of two partitions.
+    because nothing orders the messages of two partitions. `features` are the user's own, which change no other column.
     """
 
-    def __init__(self, leader: str = "") -> None:
+    def __init__(self, leader: str = "", features: UserFeatures | None = None) -> None:
         self._leader = leader
+        self._features = features
         self._markets: dict[tuple[int, str], _Market] = {}
         """By partition and symbol. The symbol is empty for a market without events of its own, which only reads the leader:
         a market that appears later begins as its copy."""
@@ -142,8 +155,9 @@ class FeatureEngine:
             events = np.array(market.events, EVENT)
             values = np.empty(len(market.ids) if emit else 0, ROW)
             written = fold(market.state, events, values, EMIT_TICKS if emit else EMIT_NONE)
+            user = None if market.minutes is None else market.minutes.fold(events, emit=emit)
             if emit and written:
-                batches.append(Rows(symbol, market.ids, values))
+                batches.append(Rows(symbol, market.ids, values, user))
             market.events, market.ids = [], []
         return batches
 
@@ -152,7 +166,13 @@ class FeatureEngine:
         return msgspec.msgpack.encode(
             [
                 SavedMarket(
-                    symbol, partition, market.state.tobytes(), market.trades.state, market.book.save(), market.conflated
+                    symbol,
+                    partition,
+                    market.state.tobytes(),
+                    market.trades.state,
+                    market.book.save(),
+                    market.conflated,
+                    b"" if market.minutes is None else market.minutes.save(),
                 )
                 for (place, symbol), market in self._markets.items()
                 if place == partition
@@ -162,7 +182,7 @@ class FeatureEngine:
     def load(self, saved: bytes) -> None:
         """Restore the markets that `save` of the same feature version encoded; raises `SchemaError` for another size."""
         for saved_market in msgspec.msgpack.decode(saved, type=list[SavedMarket]):
-            market = self._markets[saved_market.partition, saved_market.symbol] = _Market()
+            market = self._markets[saved_market.partition, saved_market.symbol] = _Market(self._features)
             if len(saved_market.state) != market.state.nbytes:
                 msg = f"the state of {saved_market.symbol} has {len(saved_market.state)} bytes instead of {market.state.nbytes}"
                 raise SchemaError(msg)
@@ -171,6 +191,8 @@ class FeatureEngine:
             market.count_gaps()
             market.book = BookReader(saved_market.book)
             market.conflated = saved_market.conflated
+            if market.minutes is not None:
+                market.minutes.load(saved_market.minutes)
 
     def _add_event(self, event: Event, envelope: Envelope, partition: int, offset: int) -> None:
         market = self._market(event.symbol, partition)
@@ -218,7 +240,7 @@ class FeatureEngine:
                     "%s is in partition %d now, as BTC_LEADER or the number of partitions was changed: its windows start again",
                     *(symbol, partition),
                 )
-            market = self._markets[partition, symbol] = _Market()
+            market = self._markets[partition, symbol] = _Market(self._features)
             if symbol != self._leader and (partition, "") in self._markets:
                 knows_leader = self._markets[partition, ""]
                 market.state, market.events = knows_leader.state.copy(), knows_leader.events.copy()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from btc_core.features.user.values import UserFeatures
     from btc_core.market.messages import Envelope
 
 REPLAYED_CHANNELS = EVENT_CHANNELS | {"absent", "book"}
@@ -39,10 +40,12 @@ class FileReplay(msgspec.Struct, frozen=True):
     bad: list[BadLine]
 
 
-def replay_file(path: Path, exchange: str = KRAKEN, leader: str = "") -> FileReplay:
+def replay_file(
+    path: Path, exchange: str = KRAKEN, leader: str = "", features: UserFeatures | None = None
+) -> FileReplay:
     """Compute the feature rows of a recorded file; lines and entries that were refused are returned with their number.
 
-    `leader` is the market that the others follow, as `BTC_LEADER`; its messages must be in the file.
+    `leader` is the market that the others follow, as `BTC_LEADER`; its messages must be in the file. `features` are the user's.
 
     Raises `InvalidInput` if the file does not exist or is damaged, or if the exchange is unknown.
     """
@@ -66,7 +69,7 @@ def replay_file(path: Path, exchange: str = KRAKEN, leader: str = "") -> FileRep
     if exchange not in DECODERS:
         msg = f"the exchange {exchange!r} is unknown; choose one of {', '.join(DECODERS)}"
         raise InvalidInput(msg)
-    rows = run(FeatureEngine(leader), messages())
+    rows = run(FeatureEngine(leader, features), messages())
     return FileReplay(rows, lines, bad)
 
 
@@ -78,8 +81,11 @@ def _bad_entries(number: int, envelope: Envelope) -> list[BadLine]:
     return [BadLine(number, event.reason, str(event)) for event in events if isinstance(event, BadFrame)]
 
 
-def rows_table(batches: list[Rows]) -> pa.Table:
-    """Convert feature rows to an Arrow table: the columns that identify the event, then every feature."""
+def rows_table(batches: list[Rows], features: UserFeatures | None = None) -> pa.Table:
+    """Convert feature rows to an Arrow table: the columns that identify the event, then every feature, then the user's.
+
+    The user's features are those at the newest closed minute before each row.
+    """
     columns: dict[str, pa.Array] = {}
     ids = [(batch.symbol, row) for batch in batches for row in batch.ids]
     timestamp = pa.timestamp("ns", tz="UTC")
@@ -93,4 +99,8 @@ def rows_table(batches: list[Rows]) -> pa.Table:
     values = np.concatenate([batch.values for batch in batches]) if batches else np.empty(0, ROW)
     for name in FEATURE_NAMES:
         columns[name] = pa.array(values[name])
+    if features is not None:
+        of_user = [batch.user.values for batch in batches if batch.user is not None]
+        matrix = np.concatenate([np.empty((0, len(features.names))), *of_user])
+        columns |= {name: pa.array(matrix[:, place]) for place, name in enumerate(features.names)}
     return pa.table(columns)

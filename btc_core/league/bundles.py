@@ -53,11 +53,21 @@ def model_name(entry: str, symbol: str) -> str:
     return f"{EXPERIMENT}-{entry}{market_suffix(symbol)}"
 
 
-def register(
-    settings: Settings, entry: EntryFile, dataset: Dataset, fitted: Fitted, scores: Mapping[str, float]
+def _inputs_version(user_version: str) -> str:
+    return f"{INPUTS_VERSION}-{user_version}" if user_version else INPUTS_VERSION
+
+
+def register(  # noqa: PLR0913, PLR0917 - what was fitted, on what, and how well
+    settings: Settings,
+    entry: EntryFile,
+    dataset: Dataset,
+    fitted: Fitted,
+    scores: Mapping[str, float],
+    user_version: str = "",
 ) -> tuple[str, str]:
     """Log a fit as a run, and make it the version that forecasts; returns the version and the address of its page.
 
+    `user_version` is that of the user's own features among the inputs.
     The alias moves last, so an interrupted registration changes nothing. Raises `StoreError`.
     """
     mlflow = mlflow_of(settings)
@@ -68,7 +78,7 @@ def register(
         "entry": entry.name,
         "file_version": entry.version,
         "model_sha256": hashlib.sha256(fitted.model).hexdigest(),
-        "inputs_version": INPUTS_VERSION,
+        "inputs_version": _inputs_version(user_version),
         "market": "simulated" if settings.simulated else "live",
         "data_from": first,
         "data_to": last,
@@ -93,11 +103,11 @@ def newest_version(settings: Settings, entry: str, symbol: str) -> str | None:
     return None if found is None else found.version
 
 
-def load(settings: Settings, entry: str, symbol: str, version: str) -> TrainedEntry:
+def load(settings: Settings, entry: str, symbol: str, version: str, user_version: str = "") -> TrainedEntry:
     """A version with its files. Raises `StoreError`, and `SchemaError` if it is damaged or was trained on other inputs."""
     mlflow = mlflow_of(settings)
     found = mlflow.version(model_name(entry, symbol), version)
-    if found.tags.get("inputs_version") != INPUTS_VERSION:
+    if found.tags.get("inputs_version") != _inputs_version(user_version):
         msg = f"version {version} was trained on inputs of another version; the next training replaces it"
         raise SchemaError(msg)
     source, model = (mlflow.get_artifact(f"{found.source}/{name}") for name in (_FILE, _MODEL))

@@ -15,9 +15,11 @@ import numpy as np
 from btc_core.errors import InvalidInput
 from btc_core.league.contract import Rows
 from btc_core.league.process import EntryFailed, EntryProcess
-from btc_core.league.rows import INPUTS, made_up_dataset
+from btc_core.league.rows import made_up_dataset
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from btc_core.league.folder import EntryFile
     from btc_core.league.process import EntryForecast
     from btc_core.settings import LeagueSettings
@@ -38,13 +40,16 @@ class CheckedEntry(msgspec.Struct, frozen=True):
     has_quantiles: bool
 
 
-def check(entry: EntryFile, limits: LeagueSettings) -> CheckedEntry:
-    """Check a file; raises `InvalidInput`, which says what is wrong, where, and what to do."""
-    dataset = made_up_dataset()
+def check(entry: EntryFile, limits: LeagueSettings, own: Sequence[str] = ()) -> CheckedEntry:
+    """Check a file; raises `InvalidInput`, which says what is wrong, where, and what to do.
+
+    `own` are the names of the user's features, which are inputs, too.
+    """
+    dataset = made_up_dataset(own)
     try:
-        with EntryProcess(entry, INPUTS, limits.fit_memory_bytes) as process:
+        with EntryProcess(entry, dataset.names, limits.fit_memory_bytes) as process:
             fitted = process.fit(dataset, limits.fit_s)
-        with EntryProcess(entry, INPUTS, limits.memory_bytes) as process:
+        with EntryProcess(entry, dataset.names, limits.memory_bytes) as process:
             process.use(dataset.symbol, fitted.model)
             many = process.predict(dataset.symbol, _part(dataset, slice(-MANY_ROWS, None)), limits.fit_s)
             process.predict(dataset.symbol, _part(dataset, slice(MANY_ROWS)), limits.fit_s)  # rows of bars alone

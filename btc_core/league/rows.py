@@ -14,12 +14,15 @@ import numpy as np
 from btc_core.clock import NS_PER_MIN
 from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS, COLUMNS_VERSION
+from btc_core.features.user.values import NO_COLUMNS, UserColumns
 from btc_core.league.contract import Dataset, Rows
 from btc_core.market.bars import BARS
 from btc_core.models.dataset import make_frame
 from btc_core.models.recipe import RECIPE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from btc_core.models.dataset import Frame
@@ -27,9 +30,9 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 INPUTS: tuple[str, ...] = (*MODEL_FEATURES, *COLUMNS)
-"""The columns of `Rows.matrix`."""
+"""The columns of `Rows.matrix`; those of the user's own features follow."""
 INPUTS_VERSION = f"{FEATURE_VERSION}-{COLUMNS_VERSION}"
-"""A model is used only on inputs of the version that it was trained on."""
+"""A model is used only on inputs of the version that it was trained on. With features of the user, their version follows."""
 CHECK_DAYS = 4
 """Days of made-up bars for a check: columns need half a day of bars, and a fit needs some thousand rows."""
 _CHECK_SYMBOL = "BTC/USD"
@@ -42,22 +45,24 @@ def floor_of(frame: Frame) -> Floats:
     return np.asarray(np.maximum(low, recipe.rv_floor_min_ln2))
 
 
-def rows_of(frame: Frame) -> Rows:
-    """The inputs of a frame."""
-    return Rows(INPUTS, np.hstack([frame.matrix, frame.columns], dtype=np.float64), frame.origin_ns)
+def rows_of(frame: Frame, own: UserColumns = NO_COLUMNS) -> Rows:
+    """The inputs of a frame, and the user's own features behind them."""
+    matrix = np.hstack([frame.matrix, frame.columns, own.at(frame.origin_ns)], dtype=np.float64)
+    return Rows((*INPUTS, *own.names), matrix, frame.origin_ns)
 
 
-def dataset_of(frame: Frame, symbol: str) -> Dataset:
+def dataset_of(frame: Frame, symbol: str, own: UserColumns = NO_COLUMNS) -> Dataset:
     """The rows of a frame with their outcomes."""
-    rows = rows_of(frame)
+    rows = rows_of(frame, own)
     labels = np.maximum(frame.realized, floor_of(frame))
-    return Dataset(INPUTS, rows.matrix, rows.origin_ns, labels, symbol)
+    return Dataset(rows.names, rows.matrix, rows.origin_ns, labels, symbol)
 
 
-def made_up_dataset() -> Dataset:
+def made_up_dataset(own: Sequence[str] = ()) -> Dataset:
     """A small data set of a made-up market, with missing values where real ones have them.
 
-    The older half of the rows is made of bars alone. The newer half also has inputs of the stream, which are noise.
+    The older half of the rows is made of bars alone. The newer half also has inputs of the stream, which are noise, as are
+    the user's `own` features.
     """
     rng = np.random.default_rng(11)
     frame = make_frame(_made_up_bars(rng), msgspec.structs.replace(RECIPE.dataset, min_bars=1))
@@ -65,7 +70,9 @@ def made_up_dataset() -> Dataset:
     newer = np.arange(len(matrix)) >= len(matrix) // 2
     is_of_stream = np.isnan(matrix).all(axis=0) & np.array([not name.startswith("lead_") for name in MODEL_FEATURES])
     matrix[np.ix_(newer, is_of_stream)] = rng.normal(size=(int(newer.sum()), int(is_of_stream.sum())))
-    return dataset_of(msgspec.structs.replace(frame, matrix=matrix), _CHECK_SYMBOL)
+    noise = rng.normal(size=(len(matrix), len(own)))
+    columns = UserColumns(tuple(own), "", frame.origin_ns, noise)
+    return dataset_of(msgspec.structs.replace(frame, matrix=matrix), _CHECK_SYMBOL, columns)
 
 
 def _made_up_bars(rng: np.random.Generator) -> npt.NDArray[Any]:

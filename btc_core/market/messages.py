@@ -87,6 +87,12 @@ class FeatureMessage(FeatureId, frozen=True, array_like=True, gc=False):
     """Whether the newest quote before the row replaced older ones that did not reach the log."""
     clock_offset_ns: int = 0
     """The exchange's clock minus ours when the frame was received; 0 if it had not been measured."""
+    user_version: str = ""
+    """The version of the user's own features; empty if there are none."""
+    user_end_ns: int = 0
+    """The end of the newest closed minute before the row."""
+    user_values: bytes = b""
+    """The user's features at that close as little-endian float64, in the order of their names."""
 
 
 QualityWord = Literal["good", "degraded", "poor"]

@@ -42,6 +42,8 @@ class FeatureRow(FeatureId, frozen=True):
     feature_version: str
     values: list[float]
     """In the order of `features.catalogue.FEATURE_NAMES`."""
+    user: dict[str, float] = msgspec.field(default_factory=dict)
+    """The user's own features at the newest closed minute, by name."""
 
     def value(self, name: str) -> float:
         """One feature by name."""
@@ -126,10 +128,10 @@ _IDENTITY = (*FeatureId.__struct_fields__, "feature_version")
 
 
 def feature_fields(row: FeatureRow) -> dict[str, Any]:
-    """The fields of a feature row: its identity, then every feature by its name."""
+    """The fields of a feature row: its identity, then every feature by its name, and last the user's own."""
     fields: dict[str, Any] = {name: getattr(row, name) for name in _IDENTITY}
     fields.update(zip(FEATURE_NAMES, row.values, strict=True))
-    return fields
+    return fields | row.user
 
 
 def forecast_fields(row: ForecastRow) -> dict[str, Any]:
@@ -163,8 +165,9 @@ def read_features(client: redis.Redis, symbol: str) -> FeatureRow | None:
         msg = f"{feature_key(symbol)} has feature version {fields['feature_version']}, and this process computes version {FEATURE_VERSION}"
         raise SchemaError(msg)
     identity = {name: fields[name] for name in _IDENTITY}
-    values = [float(fields[name]) for name in FEATURE_NAMES]
-    return msgspec.convert({**identity, "values": values}, FeatureRow, strict=False)
+    values = [float(fields.pop(name)) for name in FEATURE_NAMES]
+    user = {name: float(value) for name, value in fields.items() if name not in identity}
+    return msgspec.convert({**identity, "values": values, "user": user}, FeatureRow, strict=False)
 
 
 def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:

@@ -12,6 +12,7 @@ from btc_core.tables.bar_tables import GOLD_1MIN, GOLD_1MIN_SEALED, GOLD_5MIN, G
 from btc_core.tables.form import Column, Table
 from btc_core.tables.league_tables import LEAGUE_FORECASTS
 from btc_core.tables.proof_tables import FORECAST_MINUTES, FORECAST_ROOTS, FORECAST_STATES
+from btc_core.tables.user_tables import USER_FEATURES
 
 
 def _event_times(channel: str) -> tuple[Column, Column, Column]:
@@ -424,7 +425,7 @@ _GOLD = (
     BID_PREDICTION, VOLATILITY_PREDICTION, PREDICTION_OUTCOMES, LEAGUE_FORECASTS, PREDICTION_SKILL, FEATURE_DRIFT,
     FORECAST_MINUTES, FORECAST_STATES, FORECAST_ROOTS, GOLD_1MIN, GOLD_5MIN, GOLD_1MIN_SEALED, GOLD_5MIN_SEALED,
 )  # fmt: skip
-TABLES: dict[str, Table] = {table.name: table for table in (*_BRONZE, SILVER_FEATURES, *_GOLD)}
+TABLES: dict[str, Table] = {table.name: table for table in (*_BRONZE, SILVER_FEATURES, USER_FEATURES, *_GOLD)}
 """All tables, in an order in which they can be created."""
 
 

@@ -33,11 +33,14 @@ from btc_core.tables.catalogue import (
     VOLATILITY_PREDICTION,
 )
 from btc_core.tables.proof_tables import FORECAST_MINUTES
+from btc_core.tables.user_tables import USER_FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from btc_core.market.messages import ForecastRow
+    from btc_core.features.user.files import FeatureFile
+    from btc_core.features.user.values import ClosedMinute
+    from btc_core.market.messages import FeatureId, ForecastRow
     from btc_core.tables.form import Table
 
 NOT_FROM_THE_LOG = -1
@@ -156,6 +159,20 @@ def silver_features(events: Mapping[str, Any], matrix: np.ndarray) -> pa.Table:
     columns |= {"feature_version": [FEATURE_VERSION] * len(matrix)}
     columns |= {name: np.ascontiguousarray(matrix[:, place]) for place, name in enumerate(FEATURE_NAMES)}
     return _table(SILVER_FEATURES, columns)
+
+
+def user_features(ids: Sequence[FeatureId], closed: Sequence[ClosedMinute], files: Sequence[FeatureFile]) -> pa.Table:
+    """Values of the user's features at the closes of minutes; `ids` are those of the rows with which these closed."""
+    columns: dict[str, Any] = {
+        column: [getattr(row, field) for row in ids for _ in files] for field, column in _PLACE.items()
+    }
+    columns |= {"ts_event": [each.end_ns for each in closed for _ in files]}
+    columns |= {
+        "feature": [file.name for file in files] * len(closed),
+        "feature_version": [file.version for file in files] * len(closed),
+    }
+    values = np.concatenate([np.empty(0), *(each.values for each in closed)])
+    return _table(USER_FEATURES, columns | {"value": values})
 
 
 def gold_bid_price_prediction(forecasts: Sequence[ForecastRow]) -> pa.Table:

@@ -12,9 +12,10 @@ import msgspec
 from flask import Blueprint, Response
 from msgspec import UNSET, UnsetType
 
-from btc_core.days.series import SERIES
+from btc_core.days.series import DATASET, SERIES, with_user_features
 from btc_core.days.table_formats import MEDIA, Format, encoded
 from btc_core.errors import InvalidInput
+from btc_core.features.user.files import features_in
 from btc_core.utc_day import day_ns
 from serving.answers import iso
 from serving.data_exports import Wanted
@@ -100,7 +101,7 @@ def data(table: str) -> Response:
 
 def _series(name: str) -> Series:
     if name in SERIES:
-        return SERIES[name]
+        return with_user_features(SERIES[name], features_in(deps().settings.user_features) if name == DATASET else ())
     raise Problem(
         HTTPStatus.NOT_FOUND,
         "unknown_table",

@@ -62,6 +62,7 @@ DAY = day_of(now_ns() - 3 * NS_PER_DAY)
 LONG_AGO = "2021-03-04"
 """A day that QuestDB no longer keeps."""
 MODEL_FILE = "class Mine:\n    pass\n"
+FEATURE_FILE = "MINUTES = 1\n"
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,7 @@ def _fill(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """Put rows of days, a champion, Dagster's runs and a model of the user into a system; returns the champion's version."""
     settings = stack.settings
     (settings.user_models / "mine.py").write_text(MODEL_FILE)
+    (settings.user_features / "own.py").write_text(FEATURE_FILE)
     with QuestDB(settings.questdb) as db, ObjectStore(settings.store) as store:
         ensure_tables(db)
         for name, day in (("bronze_trades", DAY), ("silver_features", DAY), ("bronze_trades", LONG_AGO)):
@@ -140,7 +142,7 @@ def test_a_system_is_rebuilt_from_its_object_store_alone(
         made = backups.back_up(load_settings(), store)
         assert backups.newest(store) == made
         names = {file.name for file in made.files}
-        assert names == {"dagster.dump", "mlflow.dump", "settings.json", "user/models/mine.py"}
+        assert names == {"dagster.dump", "mlflow.dump", "settings.json", "user/models/mine.py", "user/features/own.py"}
         kept = backups.read_file(store, made.file("settings.json")).decode()
     secrets = [value for name, value in lost.layout.values().items() if name.endswith(("PASSWORD", "_KEY", "TOKEN"))]
     assert not any(secret in kept for secret in secrets if secret != "btc")
@@ -160,6 +162,7 @@ def test_a_system_is_rebuilt_from_its_object_store_alone(
         assert settings.exchange.symbols == ("ETH/USD", "BTC/USD")
         assert not set(secrets) & set(rebuilt.layout.values().values()) - {"btc"}
         assert (settings.user_models / "mine.py").read_text() == MODEL_FILE
+        assert (settings.user_features / "own.py").read_text() == FEATURE_FILE
         with QuestDB(settings.questdb) as db:
             assert digest(lake.read_day(db, TABLES["silver_features"], DAY)) == expected
             assert set(lake.stored_days(db, TABLES["bronze_trades"])) == {DAY}, "older days stay on the object store"

@@ -1,13 +1,19 @@
-"""The league's process in a stack: it exists once the user has a model, and joins a stack that runs already."""
+"""The user's files in a stack that runs: the first model starts the league, and a new feature restarts the features worker."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from typer.testing import CliRunner
+
+from btc_cli.app import app
+from btc_core.features.user.files import features_in
 from btc_core.league.folder import read_builtin, remove, store
 from btc_core.league.states import read_states
+from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_connection import connect
+from tests.service.workers import market, publish, unique
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -15,6 +21,17 @@ if TYPE_CHECKING:
 
     from btc_core.settings import Settings
     from stack.runtime import Stack
+
+FEATURE = """
+NAME = "mine"
+UNIT = "USD"
+MEANING = "the newest close"
+MINUTES = 1
+
+
+def feature(minutes):
+    return minutes.close[-1]
+"""
 
 
 def test_the_first_model_starts_the_process_in_a_running_stack_and_the_last_one_ends_it(
@@ -40,3 +57,25 @@ def test_the_first_model_starts_the_process_in_a_running_stack_and_the_last_one_
     remove(settings.user_models, "log_har")
     own_stack.up(only=("valkey",))
     assert "league" not in own_stack.components()
+
+
+def test_a_new_feature_restarts_the_features_worker_which_then_computes_it(
+    own_stack: Stack, own_servers: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = own_servers("kafka", "questdb", "valkey")
+    own_stack.start_component("features")
+    (before,) = own_stack.status(("features",))
+    path = tmp_path / "mine.py"
+    path.write_text(FEATURE)
+    done = CliRunner().invoke(app, ["features", "add", str(path), "--data-dir", str(own_stack.layout.data_dir)])
+    assert done.exit_code == 0, done.output
+    assert "restarting features;" in done.output
+    (after,) = own_stack.status(("features",))
+    assert after.pid != before.pid
+    assert after.state == "healthy"
+    (feature,) = features_in(settings.user_features)
+    symbol = unique("MINE")
+    publish(settings, symbol, list(market(symbol, 130, seed=1)))
+    stored = f"SELECT DISTINCT feature, feature_version FROM silver_user_features WHERE symbol = '{symbol}'"
+    with QuestDB(settings.questdb) as db:
+        wait_for(lambda: db.execute(stored) == [["mine", feature.version]], "values of the feature")

@@ -54,7 +54,7 @@ def run(tmp_path: Path, *names: str) -> dg.ExecuteInProcessResult:
 def test_one_model_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[tuple[str, str, int]] = []
 
-    def train(_settings: Settings, entry: EntryFile, symbol: str, frame: Frame) -> dict[str, Any]:
+    def train(_settings: Settings, entry: EntryFile, symbol: str, frame: Frame, _own: object) -> dict[str, Any]:
         if entry.name == "broken":
             raise EntryFailed("broken.py, line 3: ValueError: no rows")
         if entry.name == "unlucky":
