@@ -123,8 +123,8 @@ class MetricsSettings(Section):
 class ModelSettings(Section):
     """Training of the models, and how processes load them."""
 
-    train_days: int = Field(700, ge=3)
-    """Length of the training window; a shorter history is used whole. Trees need long windows, see docs/decisions.md."""
+    train_days: int = Field(1_400, ge=3)
+    """Length of the training window; a shorter history is used whole. Trees and nets gain from years, see docs/decisions.md."""
     history_days: int = Field(120, ge=3)
     """How far back minute bars are fetched from the exchange automatically. At one page of trades per second, much more
     would take days; `btc import-bars` imports older bars from a file."""

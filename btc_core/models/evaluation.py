@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Longs = npt.NDArray[np.int64]
 
-WINDOW_DAYS = 700.0
-"""History that each month is fitted on. Trees gain from years; HARX, the baselines and the bid model take the newest part."""
+WINDOW_DAYS = 1_400.0
+"""History that each month is fitted on, as much as the live system uses (`ModelSettings.train_days`). Trees and nets gain
+from years; HARX, the baselines and the bid model take the newest part."""
 FIRST_WINDOW_DAYS = 120.0
 """Without `--from`, the first month that has this much history before it is the first that is forecast."""
 FLOOR_5M = 2.5e-8

@@ -202,7 +202,7 @@ class PoolRecipe(msgspec.Struct, frozen=True, kw_only=True):
 
     max_rows: int = 400_000
     """Rows of all markets together; each gives an equal share, spread evenly over its history. It bounds the time and the
-    memory of the pooled fit however many markets there are, at twice those of 700 days of one market."""
+    memory of the pooled fit however many markets there are, at those of 1,400 days of one market."""
 
 
 class IntervalsRecipe(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.market.bars import BARS
 from btc_core.models import evaluation
 from btc_core.models.dataset import make_frame
+from btc_core.settings import ModelSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +46,10 @@ def market(minutes: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def bars() -> np.ndarray:
     return market(DAYS * 1440)
+
+
+def test_months_are_fitted_on_as_much_history_as_the_live_system_fits_on() -> None:
+    assert ModelSettings().train_days == evaluation.WINDOW_DAYS
 
 
 def test_borders_of_months_are_months_and_the_ends() -> None:
