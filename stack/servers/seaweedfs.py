@@ -43,9 +43,6 @@ MEMORY_LIMIT_MB = 512
 """Soft limit of the Go runtime. The process needs about 110 MB; with a limit of 160 MB it collected garbage all the time,
 which took 7 % of a core."""
 
-GARBAGE_PERCENT = 40
-"""It collects garbage once it has this share of what it uses. With Go's default of 100, twice the memory stays allocated."""
-
 
 def component(context: Context) -> Component:
     """The object store as one supervised process."""
@@ -62,7 +59,7 @@ def component(context: Context) -> Component:
         name="store",
         title="SeaweedFS, S3 object store",
         command=(_weed(), *_arguments(home, keys, context.layout.run_dir, port, context.ports)),
-        env={"GOMEMLIMIT": f"{MEMORY_LIMIT_MB}MiB", "GOGC": str(GARBAGE_PERCENT), "HOME": str(home)},
+        env={"GOMEMLIMIT": f"{MEMORY_LIMIT_MB}MiB", "HOME": str(home)},
         ports=(
             port,
             *(value for name, value in context.ports.model_dump().items() if name.startswith("store_")),

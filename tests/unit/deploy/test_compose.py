@@ -106,7 +106,6 @@ def test_the_servers_have_the_settings_of_the_native_stack() -> None:
     assert SERVICES["postgres"]["command"] == ["postgres", *tuning]
     assert set(seaweedfs.SERVER_ARGUMENTS) <= set(SERVICES["store"]["command"])
     assert SERVICES["store"]["environment"]["GOMEMLIMIT"] == f"{seaweedfs.MEMORY_LIMIT_MB}MiB"
-    assert SERVICES["store"]["environment"]["GOGC"] == str(seaweedfs.GARBAGE_PERCENT)
     words = shlex.split(SERVICES["redis"]["command"][-1])
     given = dict(zip(words[2::2], words[3::2], strict=True))
     for name, value in valkey.SERVER_SETTINGS.items():
