@@ -60,4 +60,5 @@ CMD ["python", "-m", "dagster", "api", "grpc", "--module-name", "btc_assets.defi
 
 FROM runtime AS mlflow
 COPY --from=mlflow-packages /venv /venv
-CMD ["python", "-m", "mlflow", "server"]
+COPY stack/__init__.py stack/mlflow_server.py stack/
+CMD ["python", "-m", "stack.mlflow_server"]

@@ -26,6 +26,7 @@ from benchmarks import (  # noqa: F401 - importing registers them
     pure,
     servers,
     serving,
+    start,
     symbols,
     training_memory,
     writers,

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 60.0
 """From all components healthy to the first forecast: models are loaded within `BTC_MODEL_RELOAD_S`."""
-POLL_S = 1.0
+FIRST_FORECAST_TIMEOUT_S = 10.0
+"""From the workers and the API healthy to the first forecast. A market without bars takes half an hour, so that waiting
+longer would only keep MLflow and Dagster from starting."""
+POLL_S = 0.5
+REST = "What forecasts do not need starts now: PostgreSQL, MLflow and Dagster."
 
 
 def ensure_forecasts(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
@@ -32,6 +36,16 @@ def ensure_forecasts(settings: Settings, say: Callable[[str], None]) -> dict[str
         say(f"the training run ended with {status}; the page above says why. The API serves its baselines.")
         return wait_ready(settings)
     return wait_ready(settings, with_champions=True)
+
+
+def announce_forecasts(settings: Settings, say: Callable[[str], None]) -> None:
+    """Wait until the API is ready, while the servers that forecasts do not need are not started yet; say what it serves."""
+    answer = wait_ready(settings, FIRST_FORECAST_TIMEOUT_S)
+    if answer.get("status") == "ready":
+        say(f"Forecasts are served at http://{settings.api.host}:{settings.api.port}/live. {REST}")
+    else:
+        reasons = "; ".join(str(reason) for reason in answer.get("reasons", []))
+        say(f"No forecast is served yet: {reasons}. {REST}")
 
 
 def wait_ready(

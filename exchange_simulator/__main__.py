@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from btc_core.errors import BtcError
+from exchange_simulator.market.precompile import compile_elsewhere
 from exchange_simulator.server import Exchange, Options
 
 DESCRIPTION = (
@@ -94,9 +95,12 @@ def punctual_loop() -> asyncio.AbstractEventLoop:
 def main(argv: list[str] | None = None) -> int:
     """Run the exchange; returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    chosen = options(sys.argv[1:] if argv is None else argv)
+    if chosen.replay is None:
+        compile_elsewhere()
     try:
         with asyncio.Runner(loop_factory=punctual_loop) as runner:
-            runner.run(run(options(sys.argv[1:] if argv is None else argv)))
+            runner.run(run(chosen))
     except asyncio.CancelledError:
         return 0
     except BtcError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from btc_core.clock import SYSTEM_CLOCK
 from btc_core.errors import BtcError
+from btc_core.models.trees import leave_out_scikit_learn
 from btc_core.registry.champions import BaselineSource, ModelHolder
 from btc_core.settings import settings
 from btc_core.stores import origin
@@ -33,6 +34,7 @@ from serving.training import DagsterTrainer
 
 def main() -> int:
     """Serve until a signal ends the process; returns 2 if the settings are wrong."""
+    leave_out_scikit_learn()
     try:
         configured = settings()
         logs.configure()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
 
-from serving import problem_details
+from serving import compression, problem_details
 from serving.deps import EXTENSION
 from serving.endpoints import SHOWN_CHARACTERS, endpoint_of
 from serving.event_stream import EventBroadcaster, render_events
@@ -80,6 +80,7 @@ def create_app(deps: Deps) -> Flask:
         app.before_request(partial(_check_rate, limit))
     app.before_request(partial(_check_content_encoding, app))
     app.after_request(partial(_finish_request, deps.clock))
+    app.after_request(compression.compress)  # Flask calls the function that was registered last first
     app.wsgi_app = partial(_with_security_headers, app.wsgi_app)  # type: ignore[method-assign]
     return app
 

@@ -40,8 +40,8 @@ class Context:
         return self.layout.data_dir / name
 
 
-def _do_nothing() -> None:
-    pass
+def do_nothing() -> None:
+    """The step of a component that needs none."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,12 @@ class Component:
     given_by: str = ""
     """The setting with the address of a server that the user gives. The stack waits for such a server, and neither starts nor
     stops it. Empty: the stack starts the process."""
-    before_start: Callable[[], None] = _do_nothing
+    before_start: Callable[[], None] = do_nothing
     """Runs before each start: creates directories, writes configuration, initializes files."""
-    when_healthy: Callable[[], None] = _do_nothing
+    when_healthy: Callable[[], None] = do_nothing
     """Runs in each `up` once the process is healthy, before the components that wait for it: creates tables, topics, buckets."""
+    after_forecasts: bool = False
+    """Whether no forecast needs it, so that `up` starts it after the components that forecasts need."""
     user: str | None = None
     """System user to run as, for a server that refuses to run as root."""
     stop_signal: str = "TERM"

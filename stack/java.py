@@ -16,6 +16,9 @@ from btc_core.errors import StackError
 
 MIN_JAVA = 17
 """QuestDB 9 and Kafka 4 both require it."""
+YOUNG_MB = 24
+"""The part of the heap for new objects. By default it is a third of the heap and grows with it, to 100 MB of an idle QuestDB,
+all of which is touched before it is collected."""
 
 
 def java_command(heap_mb: int, tmp_dir: Path) -> tuple[str, ...]:
@@ -25,6 +28,7 @@ def java_command(heap_mb: int, tmp_dir: Path) -> tuple[str, ...]:
         str(path),
         "-Xms64m",
         f"-Xmx{heap_mb}m",
+        f"-Xmn{YOUNG_MB}m",
         *_options(version),
         f"-Djava.io.tmpdir={tmp_dir}",
     )
@@ -72,8 +76,13 @@ def _options(java_version: int) -> tuple[str, ...]:
     """Options for small servers that use off-heap memory, as far as this version knows them."""
     options = [
         "-XX:+UseSerialGC",  # heaps here are at most 512 MB: the parallel collectors only cost threads and memory
+        # An idle heap keeps up to a quarter more than its live objects; the defaults of 40 and 70 % double it.
+        *("-XX:MinHeapFreeRatio=10", "-XX:MaxHeapFreeRatio=25"),
         "-XX:+ExitOnOutOfMemoryError",  # supervisord starts it again; without this option it would run on half-broken
     ]
+    if java_version >= 21:
+        # Compiling at the start leaves tens of MB in the allocator of the C library, which it would keep.
+        options += ["-XX:TrimNativeHeapInterval=60000"]
     if java_version >= 24:
         options += ["--sun-misc-unsafe-memory-access=allow", "--enable-native-access=ALL-UNNAMED"]
     return tuple(options)

@@ -25,7 +25,7 @@ from btc_core.stores.disk import disk_problem
 from btc_core.waiting import wait_until
 from stack import preflight
 from stack.all_components import all_components
-from stack.component import Component, Context, in_order
+from stack.component import Component, Context, do_nothing, in_order
 from stack.health_checks import problem_of
 from stack.layout import Layout, Mode, markets_variable, remember_current
 from stack.logs import tail
@@ -126,11 +126,14 @@ class Stack:
         report: Report = lambda _name, _what: None,
         *,
         prepares: bool = True,
+        before_the_rest: Callable[[], None] = do_nothing,
     ) -> None:
         """Start all components, or `only` these and what they wait for, and return when they are healthy.
 
-        Components that run already are left running. Without `prepares`, nothing is created in the servers, and they are not
-        asked whose data they hold. Raises `StackError` for the first component that fails; the others keep running.
+        The components that forecasts need are started first. `before_the_rest` is called once they are healthy and others
+        are still to be started. Components that run already are left running. Without `prepares`, nothing is created in
+        the servers, and they are not asked whose data they hold. Raises `StackError` for the first component that fails;
+        the others keep running.
         """
         with self._locked():
             known = self.components()
@@ -139,7 +142,11 @@ class Stack:
             remember_current(self.layout.data_dir)
             self._supervisor.write_conf(known.values())
             self._supervisor.start()
-            self._start_all(wanted, report, prepares=prepares)
+            rest = [each for each in wanted if each.after_forecasts]
+            self._start_all([each for each in wanted if each not in rest], report, prepares=prepares)
+            if any(not each.given_by and not self._supervisor.state(each.name).pid for each in rest):
+                before_the_rest()
+            self._start_all(rest, report, prepares=prepares)
 
     def down(self, report: Report = lambda _name, _what: None) -> None:
         """Stop all components, each before what it waits for, and supervisord."""
@@ -243,10 +250,11 @@ class Stack:
 
         def start_when_possible(component: Component) -> None:
             for name in component.waits_for:
-                futures[name].result()
+                if name in futures:  # otherwise it was started before
+                    futures[name].result()
             self._start_one(component, report, prepares=prepares)
 
-        with ThreadPoolExecutor(len(wanted)) as pool:
+        with ThreadPoolExecutor(max(1, len(wanted))) as pool:
             for component in wanted:
                 futures[component.name] = pool.submit(start_when_possible, component)
             for future in as_completed(futures.values()):

@@ -24,6 +24,7 @@ from btc_core.features.live_minutes import LiveMinutes
 from btc_core.features.minute_columns import MEMORY_DAYS
 from btc_core.market.messages import FeatureMessage, ForecastRow
 from btc_core.models.bundle import start_quantiles
+from btc_core.models.trees import leave_out_scikit_learn
 from btc_core.names import FEATURES_TOPIC, PREDICTIONS_TOPIC, WorkerName
 from btc_core.registry.champions import BaselineSource, ModelHolder
 from btc_core.stores.minute_bars import changed_minutes, read_stored
@@ -269,4 +270,5 @@ def build(settings: Settings) -> Worker:
 
 def run(settings: Settings) -> None:
     """Run the worker until SIGTERM."""
+    leave_out_scikit_learn()
     build(settings).run_as_process()

@@ -8,7 +8,8 @@ What does not belong here: training (`trainers`), and what the sums mean (`bundl
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -16,6 +17,8 @@ import numpy as np
 from btc_core.compiled import njit
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import numpy.typing as npt
     import xgboost
 
@@ -73,6 +76,14 @@ class Forest:
         for column, booster in enumerate(self._boosters):
             sums[:, column] = booster.inplace_predict(inputs, predict_type="margin", validate_features=False)
         return sums
+
+
+def leave_out_scikit_learn() -> None:
+    """Let XGBoost find no scikit-learn in this process, which then takes 45 MB less and starts 0.5 s sooner.
+
+    XGBoost imports it for its own classes of estimators, if it is installed. The workers and the API read boosters only.
+    """
+    sys.modules.setdefault("sklearn", cast("ModuleType", None))  # an import of it then raises ImportError
 
 
 def booster_files(boosters: tuple[xgboost.Booster, ...], names: tuple[str, ...]) -> dict[str, bytes]:

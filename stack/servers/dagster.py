@@ -65,6 +65,7 @@ def _environment(context: Context) -> dict[str, str]:
         "BTC_POSTGRES_DAGSTER_DB": postgres.dagster_db,
         **postgres.tls_environment,
         "DAGSTER_DISABLE_TELEMETRY": "yes",
+        "MALLOC_ARENA_MAX": "2",
     }
 
 
@@ -103,6 +104,7 @@ def _code_server(context: Context) -> Component:
         waits_for=("postgres",),
         check=check,
         before_start=before_start,
+        after_forecasts=True,
         start_timeout_s=START_TIMEOUT_S,
     )
 
@@ -124,6 +126,7 @@ def _webserver(context: Context) -> Component:
         ports=(port_of(url),),
         url=url,
         check=http_check(f"{url}/server_info", "the Dagster webserver"),
+        after_forecasts=True,
         start_timeout_s=START_TIMEOUT_S,
     )
 
@@ -157,6 +160,7 @@ def _daemon(context: Context) -> Component:
         waits_for=("postgres", "dagster-code"),
         check=check,
         before_start=before_start,
+        after_forecasts=True,
         start_timeout_s=START_TIMEOUT_S,
     )
 

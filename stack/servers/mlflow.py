@@ -30,18 +30,16 @@ def component(context: Context) -> Component:
         title="MLflow, experiments and models",
         command=(
             sys.executable,
-            *("-m", "mlflow", "server"),
+            *("-m", "stack.mlflow_server"),
             *("--host", HOST, "--port", str(port_of(url))),
-            # One worker of 300 MB is enough for one person and our processes; the default is four.
-            *("--workers", "1"),
-            *("--serve-artifacts", "--artifacts-destination", f"s3://{settings.store.mlflow_bucket}"),
-            *("--uvicorn-opts", "--log-level warning"),
+            *("--artifacts-destination", f"s3://{settings.store.mlflow_bucket}"),
         ),
         env=_environment(settings),
         waits_for=("postgres", "store"),
         ports=(port_of(url),),
         url=url,
         check=http_check(f"{url}/health", "MLflow"),
+        after_forecasts=True,
         before_start=lambda: context.server_dir("mlflow").mkdir(parents=True, exist_ok=True),
         start_timeout_s=120,  # the first start creates 50 tables
     )
@@ -61,7 +59,8 @@ def _environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
-        # There is one writer at a time; the default pool keeps five connections per worker.
+        "MALLOC_ARENA_MAX": "2",
+        # There is one writer at a time; the default pool keeps five connections.
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "2",
         "GIT_PYTHON_REFRESH": "quiet",
     }

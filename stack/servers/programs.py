@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,10 +13,11 @@ from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.league.folder import entries_in
 from btc_core.names import WorkerName, pair_of
-from stack.component import Component, Context
+from stack.component import Component, Context, do_nothing
 from stack.health_checks import get, http_check
-from stack.layout import PERPETUAL
+from stack.layout import PERPETUAL, python_path
 from stack.ports import HOST
+from stack.setup_command import run_setup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +36,9 @@ WORKERS = {
 LEAGUE = ("League, the user's own models in shadow", ("kafka", "questdb", "valkey"))
 """The worker that runs only if the user has models: a league without any would take memory for nothing."""
 
+COMPILED = ("features", "forecast")
+"""The workers that call numerical functions which numba compiles."""
+
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -41,8 +47,12 @@ ONE_THREAD = {
 }
 """The arrays of a worker are small: more threads would only take cores from the other processes, and more memory."""
 
+COMPILE_TIMEOUT_S = 600.0
+"""Compiling takes 15 s on two idle cores, and 75 s with a load of 6."""
+_compiling = Lock()
+
 MAX_ITERATION_S = 60.0
-"""Longest time between two iterations of a healthy worker's loop; at a first start compiling the fold takes a third of it."""
+"""Longest time between two iterations of a healthy worker's loop."""
 
 ALERTS = Component(
     name="alerts",
@@ -66,6 +76,19 @@ def components(context: Context) -> tuple[Component, ...]:
     if entries_in(context.settings.user_models):
         workers.append(_worker(context, WorkerName.LEAGUE.value, *LEAGUE))
     return (*simulator, *workers, _api(context, workers), ALERTS)
+
+
+def compile_functions() -> None:
+    """Compile the numerical functions once for all programs that call them, unless they are compiled already."""
+    with _compiling:
+        _compile_once()
+
+
+@cache
+def _compile_once() -> None:
+    command = (sys.executable, "-m", "btc_core.models.precompile")
+    env = ONE_THREAD | {"PYTHONPATH": python_path()}
+    run_setup(command, "compiling the numerical functions failed", env=env, timeout_s=COMPILE_TIMEOUT_S)
 
 
 def _worker(context: Context, worker: str, title: str, waits_for: tuple[str, ...], instance: int = 1) -> Component:
@@ -94,6 +117,7 @@ def _worker(context: Context, worker: str, title: str, waits_for: tuple[str, ...
         ports=(port,),
         url=url,
         check=check,
+        before_start=compile_functions if worker in COMPILED else do_nothing,
     )
 
 
@@ -152,4 +176,5 @@ def _api(context: Context, workers: Sequence[Component]) -> Component:
         ports=(settings.port,),
         url=url,
         check=http_check(f"{url}/healthz", "the API"),
+        before_start=compile_functions,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 import pytest
 
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
@@ -86,6 +87,11 @@ def test_status_lists_every_component_as_healthy(system: tuple[Stack, str]) -> N
     listed = json.loads(result.stdout)
     components = listed["components"] if isinstance(listed, dict) else listed
     assert {each["state"] for each in components} == {"healthy"}
+
+
+def test_mlflow_is_one_process(system: tuple[Stack, str]) -> None:
+    (mlflow,) = system[0].status(("mlflow",))
+    assert psutil.Process(mlflow.pid).children() == []
 
 
 def test_a_forecast_from_live_features_is_served_with_its_provenance(settings: Settings, api: httpx.Client) -> None:

@@ -457,8 +457,9 @@ def test_dagster_in_the_cluster_is_dagster_in_compose() -> None:
         "BTC_STREAM_INSTANCE", "BTC_POSTGRES_USER", "BTC_POSTGRES_PASSWORD",  # the chart gives the latter its own way
     }  # fmt: skip
     same = yaml.safe_load((ROOT / "stack" / "servers" / "dagster.yaml").read_text())
-    limits = chart["dagsterDaemon"]["runCoordinator"]["config"]["queuedRunCoordinator"]["tagConcurrencyLimits"]
-    assert limits == same["concurrency"]["runs"]["tag_concurrency_limits"]
+    queue = chart["dagsterDaemon"]["runCoordinator"]["config"]["queuedRunCoordinator"]
+    assert queue["tagConcurrencyLimits"] == same["concurrency"]["runs"]["tag_concurrency_limits"]
+    assert queue["dequeueIntervalSeconds"] == same["run_queue"]["dequeue_interval_seconds"]
     logs = yaml.safe_load((ROOT / "deploy" / "dagster.containers.yaml").read_text())["compute_logs"]
     told = chart["computeLogManager"]
     assert told["type"] == logs["class"]

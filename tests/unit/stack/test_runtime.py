@@ -15,7 +15,7 @@ from stack.runtime import Stack
 from stack.supervisor import ProcessState, Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from stack.layout import Layout
@@ -38,6 +38,30 @@ def test_simulated_and_live_data_never_mix(layout: Layout) -> None:
         Stack(layout.data_dir).create("live")
 
 
+def test_what_forecasts_do_not_need_starts_after_what_they_need(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    parts = (
+        Component("postgres", "", ("true",), after_forecasts=True),
+        Component("mlflow", "", ("true",), waits_for=("postgres", "store"), after_forecasts=True),
+        Component("store", "", ("true",)),
+        Component("forecast", "", ("true",), waits_for=("store",)),
+    )
+    stack = Stack(layout.data_dir)
+    stack._supervisor = OneProcess(layout, "STOPPED", lambda: 0)
+    monkeypatch.setattr(stack, "components", lambda: {each.name: each for each in parts})
+    monkeypatch.setattr(stack, "_preflight", lambda _wanted, *, everything: None)  # noqa: ARG005 - called by its name
+    monkeypatch.setattr(stack, "_start_one", lambda each, _report, *, prepares: steps.append(each.name))  # noqa: ARG005 - called by its name
+    monkeypatch.setattr(runtime, "remember_current", lambda _data_dir: None)
+    stack.up(before_the_rest=lambda: steps.append("forecasts"))
+    assert steps == ["store", "forecast", "forecasts", "postgres", "mlflow"]
+    steps.clear()
+    stack._supervisor = OneProcess(layout, "RUNNING")
+    stack.up(before_the_rest=lambda: steps.append("forecasts"))
+    assert "forecasts" not in steps, "nothing is left to be started"
+
+
 class OneProcess(Supervisor):
     """A supervisor whose only process is always in the same state; `next_pid` gives its process id."""
 
@@ -52,6 +76,12 @@ class OneProcess(Supervisor):
 
     def stop_process(self, name: str) -> None:
         self.stopped.append(name)
+
+    def write_conf(self, components: Iterable[Component]) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
 
 
 def refuse() -> None:
