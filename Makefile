@@ -26,7 +26,7 @@ down: ## stop everything; the data stays
 
 # Two processes, each with its half of the tests and servers of its own (tests/conftest.py).
 test: $(STAMPS)/dev ## all tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope $(ARGS)
 
 check: $(STAMPS)/dev ## style, types, import contracts, Dagster definitions
 	$(BIN)/ruff check .

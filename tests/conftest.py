@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,13 +20,23 @@ of their own and run the same tests in the same order every time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test's folder says what it needs, so `-m "not stack"` works without a line in each file, and in which half it runs."""
+    """A test's folder says what it needs, so `-m "not stack"` works without a line in each file."""
     for item in items:
-        file = item.path.relative_to(TESTS)
-        if file.parts[0] in MARKED_BY_FOLDER:
-            item.add_marker(MARKED_BY_FOLDER[file.parts[0]])
-        half = "first" if any(file.is_relative_to(folder) for folder in FIRST_HALF) else "second"
-        item.add_marker(pytest.mark.xdist_group(half))
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in MARKED_BY_FOLDER:
+            item.add_marker(MARKED_BY_FOLDER[folder])
+
+
+class Halves(LoadScopeScheduling):
+    """Gives each of two processes a half of the tests."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "first" if nodeid.startswith(tuple(f"tests/{folder}/" for folder in FIRST_HALF)) else "second"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """`--dist loadscope` means halves here; other ways to distribute are those of pytest-xdist."""
+    return Halves(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 @pytest.fixture(autouse=True, scope="session")
