@@ -23,7 +23,7 @@ FIRST_FORECAST_TIMEOUT_S = 10.0
 """From the workers and the API healthy to the first forecast. A market without bars takes half an hour, so that waiting
 longer would only keep MLflow and Dagster from starting."""
 POLL_S = 0.5
-REST = "What forecasts do not need starts now: PostgreSQL, MLflow and Dagster."
+REST = "The components that forecasts do not need start now."
 
 
 def ensure_forecasts(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:

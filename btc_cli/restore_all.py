@@ -71,7 +71,7 @@ def restore_all(data_dir: Path, first_port: int | None) -> None:
     made = f"{from_ns(backup.made_at_ns):%Y-%m-%d %H:%M} UTC"
     screen.say(f"{rows:,} rows of days restored and verified, and the databases of Dagster and MLflow as of {made}")
     screen.say(
-        f"secrets are new, and contacts of alerts must be set again: {stack.layout.env_file}. "
+        f"secrets are new, and contacts and the file of alerts must be set again: {stack.layout.env_file}. "
         f"Start the system with `btc up --data-dir {stack.layout.data_dir}`"
     )
 

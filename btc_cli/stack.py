@@ -78,13 +78,16 @@ def up(  # noqa: PLR0913 - every option of the command is an argument
     """
     stack = _create(exchange, data_dir, first_port, exchange_args, markets_of(exchange, symbols, markets))
     names = tuple(only.split(",")) if only else None
-    stack.up(
-        names, screen.progress, before_the_rest=lambda: first_forecast.announce_forecasts(stack.settings, screen.say)
-    )
+    stack.up(names, screen.progress, before_the_rest=lambda: _announce(stack, names))
     answer = None if names else first_forecast.ensure_forecasts(stack.settings, screen.say)
     screen.components(stack.status(), stack.settings)
     if answer is not None:
         screen.readiness(answer, stack.settings)
+
+
+def _announce(stack: Stack, names: tuple[str, ...] | None) -> None:
+    if names is None or "api" in names:
+        first_forecast.announce_forecasts(stack.settings, screen.say)
 
 
 def down(data_dir: DataDir = None) -> None:

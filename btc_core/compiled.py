@@ -19,10 +19,14 @@ _COMPILED_PACKAGES = ("features", "models")
 """Packages with compiled functions. A change in any of their files starts a new cache."""
 
 
-def _cache_dir() -> str:
+def compiled_files() -> list[Path]:
+    """The files of the packages with compiled functions."""
     core = Path(__file__).parent
-    files = sorted(file for package in _COMPILED_PACKAGES for file in (core / package).glob("**/*.py"))
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return sorted(file for package in _COMPILED_PACKAGES for file in (core / package).glob("**/*.py"))
+
+
+def _cache_dir() -> str:
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in compiled_files())).hexdigest()[:16]
     return str(_writable_base() / "btc-forecast" / f"numba-{digest}")
 
 

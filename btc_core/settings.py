@@ -227,8 +227,8 @@ class AlertSettings(Section):
     urls: SecretStr = SecretStr("")
     """Addresses of the contacts in the form of Apprise, separated by commas or spaces: `ntfy://TOPIC`, `slack://…`, `tgram://…`,
     `mailto://…`, or `json://HOST/PATH` for a webhook (`jsons://` with TLS)."""
-    rules: Path | None = None
-    """A TOML file with alerts of your own about the market and its forecasts; the API reads it when it starts."""
+    rules: str = ""
+    """Path of a TOML file with alerts of your own about the market and its forecasts; the API reads it when it starts."""
     watchdog_url: SecretStr = SecretStr("")
     """An address that the process `alerts` requests every minute while the API answers. A service outside of this machine that
     expects these requests, such as healthchecks.io, tells you once they stop. Empty: none."""

@@ -131,8 +131,12 @@ class OperationsWatch:
         return AlertState(rule.name, rule.part, rule.is_severe, state, rule.lasting_s, tuple(found or ()), runbook)
 
     def _read_forecasts(self, now_ns: int) -> None:
+        problem: BtcError | None = None
         for symbol, kept in self._forecasts.items():
-            newest = self._deps.newest_rows.forecast(symbol)
+            try:
+                newest = self._deps.newest_rows.forecast(symbol)
+            except BtcError as error:
+                newest, problem = None, problem or error
             if newest is None:
                 kept.clear()
                 continue
@@ -140,6 +144,8 @@ class OperationsWatch:
                 kept.append(newest)
             while kept and kept[0].ts_event_ns < now_ns - KEPT_NS:
                 kept.popleft()
+        if problem is not None:
+            raise problem
 
     def _read_tables(self) -> None:
         states = wal_states(self._db.execute)

@@ -9,6 +9,7 @@ import math
 import re
 import tomllib
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -19,7 +20,6 @@ from serving.alert_rules import RULES, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from btc_core.market.messages import ForecastRow
     from serving.alert_rules import Facts
@@ -67,10 +67,11 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alert: tuple[UserAlert, ...] = ()
 
 
-def user_rules(file: Path | None, symbols: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules of a file; none without a file. Raises `ConfigError`, which names the file, the alert and what is wrong."""
-    if file is None:
+def user_rules(path: str, symbols: Sequence[str]) -> tuple[Rule, ...]:
+    """The rules of a file; none if the path is empty. Raises `ConfigError`, which names the file, the alert and what is wrong."""
+    if not path:
         return ()
+    file = Path(path)
     if not file.is_absolute():
         raise ConfigError(
             f"BTC_ALERT_RULES: {file} is relative, and processes have working directories of their own; give the whole path"

@@ -92,5 +92,6 @@ def given_component(settings: Settings, name: str) -> Component:
         check=lambda: server.answers(settings),
         work_check=lambda: service_checks.require(server.problem(settings)),
         when_healthy=lambda: server.prepare(settings),
+        after_forecasts=name == "postgres",
         start_timeout_s=WAIT_S,
     )

@@ -80,7 +80,7 @@ def _options(java_version: int) -> tuple[str, ...]:
         *("-XX:MinHeapFreeRatio=10", "-XX:MaxHeapFreeRatio=25"),
         "-XX:+ExitOnOutOfMemoryError",  # supervisord starts it again; without this option it would run on half-broken
     ]
-    if java_version >= 21:
+    if java_version >= 22:
         # Compiling at the start leaves tens of MB in the allocator of the C library, which it would keep.
         options += ["-XX:TrimNativeHeapInterval=60000"]
     if java_version >= 24:

@@ -47,6 +47,8 @@ MAX_SOCKET_PATH_BYTES = 107
 LONGEST_SOCKET_NAME = "supervisor.sock.4194304"
 """supervisord first binds `NAME.PID` and then renames it, so the digits of the PID count too."""
 
+PATHS_OF_THE_USER = frozenset({"BTC_ALERT_RULES", "BTC_USER_DIR"})
+
 DAYS_BEFORE_CREATION = 30
 """Dagster's daily partitions of a new stack begin this many days before it; importing older data adds earlier days."""
 
@@ -136,10 +138,11 @@ class Layout:
     def adopt(self, saved: Mapping[str, str]) -> None:
         """Take over the settings of a backup, which has no secrets.
 
-        The secrets, ports and paths of this directory stay, and so does how its servers are reached.
+        The secrets, ports and paths of this directory stay, and so does how its servers are reached. Paths outside of the
+        data directory, such as that of the user's alerts, are those of the lost machine and are left out.
         """
         kept = {key: value for key, value in self.values().items() if not key.startswith("BTC_EXCHANGE_")}
-        adopted = {key: value for key, value in saved.items() if key not in CONNECTION_VARIABLES}
+        adopted = {key: value for key, value in saved.items() if key not in CONNECTION_VARIABLES | PATHS_OF_THE_USER}
         given = {name: kept[name] for name in given_variables(self.settings()) if name in kept}
         self._write({**kept, **adopted, **self._addresses_for(saved, self.ports()), **given})
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -143,10 +143,14 @@ class Stack:
             self._supervisor.write_conf(known.values())
             self._supervisor.start()
             rest = [each for each in wanted if each.after_forecasts]
-            self._start_all([each for each in wanted if each not in rest], report, prepares=prepares)
-            if any(not each.given_by and not self._supervisor.state(each.name).pid for each in rest):
+            started: dict[str, Future[None]] = {}
+            self._start_all([each for each in wanted if each not in rest], started, report, prepares=prepares)
+            is_well = all(future.exception() is None for future in started.values())
+            if is_well and any(not each.given_by and not self._supervisor.state(each.name).pid for each in rest):
                 before_the_rest()
-            self._start_all(rest, report, prepares=prepares)
+            self._start_all(rest, started, report, prepares=prepares)
+            for future in started.values():
+                future.result()
 
     def down(self, report: Report = lambda _name, _what: None) -> None:
         """Stop all components, each before what it waits for, and supervisord."""
@@ -244,23 +248,23 @@ class Stack:
         if found:
             raise StackError("\n".join(found))
 
-    def _start_all(self, wanted: list[Component], report: Report, *, prepares: bool) -> None:
-        """Start each component in a thread of its own, which first waits for the threads of `waits_for`."""
-        futures: dict[str, Future[None]] = {}
+    def _start_all(
+        self, wanted: list[Component], started: dict[str, Future[None]], report: Report, *, prepares: bool
+    ) -> None:
+        """Start each component in a thread of its own, which first waits for the threads of `waits_for`, and wait for all.
+
+        `started` gets their results by name. A component does not start when one that it waits for has failed.
+        """
 
         def start_when_possible(component: Component) -> None:
             for name in component.waits_for:
-                if name in futures:  # otherwise it was started before
-                    futures[name].result()
+                if name in started:  # otherwise it was started before
+                    started[name].result()
             self._start_one(component, report, prepares=prepares)
 
         with ThreadPoolExecutor(max(1, len(wanted))) as pool:
             for component in wanted:
-                futures[component.name] = pool.submit(start_when_possible, component)
-            for future in as_completed(futures.values()):
-                if future.exception() is not None:
-                    pool.shutdown(wait=True, cancel_futures=True)
-                    future.result()
+                started[component.name] = pool.submit(start_when_possible, component)
 
     def _start_one(self, component: Component, report: Report, *, prepares: bool = True) -> None:
         started_s = time.monotonic()

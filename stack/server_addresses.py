@@ -31,6 +31,7 @@ _CONNECTIONS = {
     "POSTGRES": "USER SSLMODE CA_FILE",
     "STORE": "REGION ADDRESSING ACCESS_KEY PROFILE CA_FILE ENCRYPTION KMS_KEY",
 }
+_CONTENTS = {"POSTGRES": "DAGSTER_DB MLFLOW_DB", "STORE": "LAKE_BUCKET MLFLOW_BUCKET"}
 CONNECTION_VARIABLES = frozenset(
     f"BTC_{section}_{name}" for section, names in _CONNECTIONS.items() for name in names.split()
 ).union(*VARIABLES.values())
@@ -54,8 +55,13 @@ def given_servers(settings: Settings) -> list[str]:
 
 
 def given_variables(settings: Settings) -> set[str]:
-    """The variables that hold the addresses of given servers."""
-    return {variable for name in given_servers(settings) for variable in VARIABLES[name]}
+    """The variables of given servers: how they are reached, and the names of databases and buckets in them."""
+    given = given_servers(settings)
+    names = {variable for name in given for variable in VARIABLES[name]}
+    for name in given:
+        section = VARIABLES[name][0].split("_")[1]
+        names |= {f"BTC_{section}_{each}" for each in f"{_CONNECTIONS[section]} {_CONTENTS.get(section, '')}".split()}
+    return names
 
 
 def _is_given(variable: str, address: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import psycopg2
 import redis
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 10.0
 GROUPS = tuple(str(name) for name in WorkerName if name is not WorkerName.INGEST)
 """The consumer groups."""
-PROBE_OBJECT = ".stack/doctor"
+PROBE_FOLDER = ".stack/"
 PROBE_KEYS, PROBE_TTL_S = ("feature:doctor", "forecast:doctor"), 1
 """Two keys, because a Redis Cluster takes one alone and no transaction with both."""
 PREPARE = "`python -m stack.prepare` creates them"
@@ -143,13 +144,14 @@ def store_answers(settings: Settings) -> None:
 
 def store_problem(settings: Settings) -> str:
     """Whether an object that was written does not come back; raises `StoreError`."""
+    key = f"{PROBE_FOLDER}doctor-{uuid4().hex}"  # two checks at the same time do not see each other
     for bucket in (settings.store.lake_bucket, settings.store.mlflow_bucket):
         with ObjectStore(settings.store, bucket, TIMEOUT_S, TIMEOUT_S) as store:
-            store.put(PROBE_OBJECT, b"btc")
-            if store.get(PROBE_OBJECT) != b"btc":
+            store.put(key, b"btc")
+            if store.get(key) != b"btc":
                 return f"an object that was written to the bucket {bucket} does not come back"
-            store.keys(".stack/")
-            store.delete(PROBE_OBJECT)
+            store.keys(PROBE_FOLDER)
+            store.delete(key)
     return ""
 
 

@@ -31,17 +31,21 @@ def run_setup(
 
     Raises `StackError` with `failure` and its output when it fails.
     """
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=timeout_s,
-        env=None if env is None else {**os.environ, **env},
-        cwd="/",  # another user may not be allowed into the present directory
-        user=user,
-        extra_groups=[] if user else None,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+            env=None if env is None else {**os.environ, **env},
+            cwd="/",  # another user may not be allowed into the present directory
+            user=user,
+            extra_groups=[] if user else None,
+        )
+    except subprocess.TimeoutExpired as error:
+        msg = f"{failure}: it took longer than {timeout_s:g} s and was ended. Try again when the machine is less busy"
+        raise StackError(msg) from error
     if done.returncode != 0:
         msg = f"{failure}:\n{(done.stdout + done.stderr)[-SHOWN_CHARACTERS:]}"
         raise StackError(msg)

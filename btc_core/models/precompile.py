@@ -8,6 +8,7 @@ What does not belong here: when this program runs (`stack/servers/programs.py`).
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numba
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
+from btc_core.compiled import compiled_files
 from btc_core.features.catalogue import FEATURE_NAMES, ROW
 from btc_core.features.depth import measured
 from btc_core.features.fold import EMIT_NONE, fold
@@ -69,9 +71,14 @@ def _made_up_bars() -> np.ndarray:
 
 
 def marker() -> Path:
-    """The file that says that everything is compiled, by this numba for this processor."""
+    """The file that says that everything is compiled, by this numba for this processor, of these files.
+
+    numba compiles again when a file has another path, time or size, even if its content is the same.
+    """
+    states = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in compiled_files()]
+    files = hashlib.sha256(repr(states).encode()).hexdigest()[:16]
     folder = Path(numba.config.CACHE_DIR)  # type: ignore[attr-defined]
-    return folder / f"complete-{numba.__version__}-{llvm.get_host_cpu_name()}"
+    return folder / f"complete-{numba.__version__}-{llvm.get_host_cpu_name()}-{files}"
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
-from btc_core.errors import ConfigError
+from btc_core.errors import ConfigError, ServiceError
 from btc_core.service_settings import QuestdbSettings, StoreSettings
-from btc_core.settings import AlertSettings
+from btc_core.settings import AlertSettings, load_settings
 from serving import alerts
 from serving.alert_rules import Facts
 from serving.operations import OperationsWatch
@@ -39,7 +39,7 @@ def write(folder: Path, text: str) -> Path:
 
 def found(folder: Path, condition: str, *rows: ForecastRow) -> list[str] | None:
     file = write(folder, f'[[alert]]\nname = "Mine"\n{condition}\n')
-    (rule,) = user_rules(file, SYMBOLS)
+    (rule,) = user_rules(str(file), SYMBOLS)
     return rule.check(Facts(WorkerMetrics({}), {}, {"BTC/USD": rows}))
 
 
@@ -112,21 +112,21 @@ def test_without_its_figures_a_condition_is_unknown(
 def test_a_wrong_file_is_refused_with_its_place_and_the_alert(tmp_path: Path, text: str, words: str) -> None:
     file = write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
-        user_rules(file, SYMBOLS)
+        user_rules(str(file), SYMBOLS)
     assert str(caught.value).startswith(f"BTC_ALERT_RULES: {file}: ")
     assert words in str(caught.value)
 
 
 def test_a_file_that_is_missing_or_relative_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.toml cannot be read: No such file"):
-        user_rules(tmp_path / "none.toml", SYMBOLS)
+        user_rules(str(tmp_path / "none.toml"), SYMBOLS)
     with pytest.raises(ConfigError, match="give the whole path"):
-        user_rules((tmp_path / "a.toml").relative_to(tmp_path), SYMBOLS)
+        user_rules("a.toml", SYMBOLS)
 
 
 def watch_of(world: World, file: Path) -> OperationsWatch:
     changes = {
-        "alert": AlertSettings(rules=file),
+        "alert": AlertSettings(rules=str(file)),
         "questdb": QuestdbSettings(http_url=UNUSED),
         "store": StoreSettings(endpoint_url=UNUSED),
     }
@@ -157,14 +157,20 @@ def test_an_alert_fires_on_the_page_of_operators_once_its_condition_has_lasted(t
     assert details == (f"move_bps of BTC/USD is {1e4 * math.log(60_090 / 60_000):.4g}, above 5", "Stop quoting.")
     assert {each.name: each.verdict for each in watch().parts}["forecasts"] == "bad"
     world.clock.now += NS_PER_MIN
-    world.newest.forecast_row = None
+    world.newest.error = ServiceError("Redis does not answer")
     watch.collect()
-    assert next(each.state for each in watch().alerts if each.name == "Jump") == "unknown"
+    assert next(each.state for each in watch().alerts if each.name == "Jump") == "unknown", "old rows are not judged"
+    assert "forecasts: Redis does not answer" in watch().problems
+
+
+def test_an_empty_variable_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BTC_ALERT_RULES", "")
+    assert user_rules(load_settings().alert.rules, SYMBOLS) == ()
 
 
 def test_the_check_lists_the_alerts_of_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = write(tmp_path, '[[alert]]\nname = "Calm"\nquantity = "volatility_bps"\nbelow = 2\nlasting_s = 60\n')
-    settings = build().deps.settings.model_copy(update={"alert": AlertSettings(rules=file)})
+    settings = build().deps.settings.model_copy(update={"alert": AlertSettings(rules=str(file))})
     with caplog.at_level("INFO", "alerts"):
         assert alerts.check_rules(settings) == 0
     assert caplog.messages == ["Calm, warning, after 60 s", f"1 alerts in {file}"]

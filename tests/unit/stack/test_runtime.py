@@ -61,6 +61,18 @@ def test_what_forecasts_do_not_need_starts_after_what_they_need(
     stack.up(before_the_rest=lambda: steps.append("forecasts"))
     assert "forecasts" not in steps, "nothing is left to be started"
 
+    def start(each: Component, _report: object, *, prepares: bool) -> None:  # noqa: ARG001 - called by its name
+        if each.name == "forecast":
+            raise StackError("forecast did not start")
+        steps.append(each.name)
+
+    steps.clear()
+    stack._supervisor = OneProcess(layout, "STOPPED", lambda: 0)
+    monkeypatch.setattr(stack, "_start_one", start)
+    with pytest.raises(StackError, match="forecast did not start"):
+        stack.up(before_the_rest=lambda: steps.append("forecasts"))
+    assert steps == ["store", "postgres", "mlflow"], "the failure of one component keeps no other from starting"
+
 
 class OneProcess(Supervisor):
     """A supervisor whose only process is always in the same state; `next_pid` gives its process id."""

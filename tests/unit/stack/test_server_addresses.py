@@ -63,13 +63,29 @@ def test_a_given_server_has_no_process_and_no_port_of_the_stack_and_is_waited_fo
 
 
 def test_other_ports_leave_given_servers_where_they_are(layout: Layout) -> None:
-    given = {"BTC_QUESTDB_HTTP_URL": "https://questdb.example", "BTC_QUESTDB_PG_PORT": "8812"}
+    given = {
+        "BTC_QUESTDB_HTTP_URL": "https://questdb.example",
+        "BTC_QUESTDB_PG_PORT": "8812",
+        "BTC_QUESTDB_USER": "writer",
+        "BTC_POSTGRES_HOST": "postgres.example",
+        "BTC_POSTGRES_USER": "admin",
+        "BTC_POSTGRES_DAGSTER_DB": "dagster_of_ours",
+        "BTC_POSTGRES_MLFLOW_DB": "mlflow_of_ours",
+        "BTC_STORE_ENDPOINT_URL": "https://store.example",
+        "BTC_STORE_LAKE_BUCKET": "lake-of-ours",
+    }
     set_values(layout, **given)
     layout.change_ports(ports_from(30_000))
     assert given.items() <= layout.values().items()
     assert layout.settings().kafka.bootstrap == "127.0.0.1:30002"
-    layout.adopt({"BTC_QUESTDB_HTTP_URL": "http://questdb:9000", "BTC_API_THREADS": "7"})
+    saved = {
+        "BTC_QUESTDB_HTTP_URL": "http://questdb:9000",
+        "BTC_API_THREADS": "7",
+        "BTC_STORE_LAKE_BUCKET": "data-lake",
+    }
+    layout.adopt({**saved, "BTC_ALERT_RULES": "/home/lost/alerts.toml"})
     assert given.items() <= layout.values().items()
+    assert "BTC_ALERT_RULES" not in layout.values(), "a file of the lost machine"
     assert layout.settings().api.threads == 7
 
 

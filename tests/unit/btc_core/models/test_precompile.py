@@ -6,10 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
@@ -68,8 +72,10 @@ assert not any(name.startswith(("scipy.stats", "sklearn.")) for name in sys.modu
 """
 
 
-def test_after_it_nothing_is_compiled_on_the_way_from_an_event_to_a_forecast() -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+def test_after_it_nothing_is_compiled_on_the_way_from_an_event_to_a_forecast(tmp_path: Path) -> None:
+    """In a cache of its own, because other tests compile, too."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path)}
+    env.pop("NUMBA_CACHE_DIR", None)
     subprocess.run([sys.executable, "-m", "btc_core.models.precompile"], check=True, env=env, cwd=ROOT)
     command = [sys.executable, "-c", FORECAST]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=ROOT)
