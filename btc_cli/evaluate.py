@@ -89,7 +89,7 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
         str,
         typer.Option(
             help="How often the models are refitted: daily, as the live system does, weekly or monthly. A refit takes "
-            "about half a minute of one core."
+            "35 to 50 seconds of one core."
         ),
     ] = "monthly",
     json_out: Annotated[Path | None, typer.Option("--json", help="Write all results to this JSON file.")] = None,
