@@ -2,7 +2,7 @@
 
 Materializing a day proves and repairs it: what differs is written again and counted. A second time, it changes
 nothing. Replaced rows are kept on the object store. If a day would change too much, the check `changes_are_plausible`
-fails and the day stays as it is. What does not belong here: when a day is complete (`sealing`).
+fails and the rows stay as they are. What does not belong here: when a day is complete (`sealing`).
 """
 
 # no `from __future__ import annotations`: Dagster wants the type of `context`, not its name
@@ -56,7 +56,7 @@ def _plausible_spec(asset: str) -> dg.AssetCheckSpec:
     return dg.AssetCheckSpec(
         PLAUSIBLE_CHECK,
         asset=asset,
-        description="The proof replaces no more stored rows of a day than plausible; otherwise it has changed nothing. "
+        description="The proof replaces no more stored rows of a day than plausible; otherwise it has left them as they are. "
         "`btc backfill --insist` writes the changes nevertheless.",
         blocking=True,
     )
@@ -64,7 +64,7 @@ def _plausible_spec(asset: str) -> dg.AssetCheckSpec:
 
 def _plausible_result(results: Sequence[Mapping[str, Any]]) -> dg.AssetCheckResult:
     refusals = [result["refusal"] for result in results if result["refusal"]]
-    advice = "Nothing of the day was changed. If the changes are right, run `btc backfill` for the day with `--insist`."
+    advice = "None of these changes was made. If they are right, run `btc backfill` for the day with `--insist`."
     return dg.AssetCheckResult(
         check_name=PLAUSIBLE_CHECK,
         passed=not refusals,
@@ -148,7 +148,8 @@ def sealed_bronze(
         dg.AssetCheckSpec(
             "stream_equals_replay",
             asset="sealed_silver",
-            description="Every row that the stream wrote equals, to the last bit, the row that a replay of the day's bronze gives. "
+            description="Every row, and every value of the user's own features, that the stream wrote equals, to the last bit, what "
+            "a replay of the day's bronze gives. "
             "It says so if nothing was streamed on the day.",
             blocking=True,
         ),
@@ -185,6 +186,7 @@ def sealed_silver(
             seal = seal_of(db, day)
             keep = keeper(store, day, seal.id)
             books = books_around(db, environment.get().kafka, store, day)
+            symbols = symbols_on(db, day)
             proofs = [
                 prove(
                     *(db, symbol, day, keep),
@@ -192,15 +194,15 @@ def sealed_silver(
                     books=None if books is None else books.get(symbol, NO_BOOKS),
                     leader=environment.get().leader,
                 )
-                for symbol in symbols_on(db, day)
+                for symbol in symbols
             ]
-            own = (
-                [prove_user_features(db, symbol, day, features, keep) for symbol in symbols_on(db, day)]
-                if features
-                else []
-            )
+            own = [
+                prove_user_features(db, symbol, day, features, keep, insist=_insists(context))
+                for symbol, proof in zip(symbols, proofs, strict=True)
+                if features and not proof.refusal
+            ]
         examples.extend(example for proof in proofs for example in proof.examples)
-        if not all(proof.stream_equals_replay for proof in proofs):
+        if not all(proof.stream_equals_replay for proof in proofs) or any(each.unexplained for each in own):
             failed_days.append(day)
         if not any(proof.rows_streamed for proof in proofs):
             empty_days.append(day)
@@ -212,16 +214,17 @@ def sealed_silver(
         for proof in proofs:
             for name, value in proof.max_abs_diff.items():
                 largest[name] = max(value, largest.get(name, 0.0))
+        refusals = [*(proof.refusal for proof in proofs), *(each.refusal for each in own)]
         counts = ("rows_streamed", "rows_missing", "rows_different", "rows_unexplained", "rows_extra", "late_trades")
         return {
             "seal": seal.id,
             ROW_COUNT: sum(proof.rows for proof in proofs),
             **{name: sum(getattr(proof, name) for proof in proofs) for name in counts},
             "user_values": sum(each.values for each in own),
-            "user_values_written": sum(each.missing + each.different for each in own),
+            "user_values_written": sum(each.missing + each.different for each in own if not each.refusal),
             "user_values_unexplained": sum(each.unexplained for each in own),
             "max_abs_diff": _differences(largest),
-            "refusal": "; ".join(proof.refusal for proof in proofs if proof.refusal),
+            "refusal": "; ".join(filter(None, refusals)),
             "took_s": _seconds_since(started_s),
         }
 

@@ -31,7 +31,7 @@ class LeagueRow(msgspec.Struct, frozen=True):
     state: Literal["serving", "baseline", "running", "failing", "waiting", "stopped"]
     """`waiting` for its first training; `stopped` if the process of the league does not know the entry."""
     reason: str | None
-    """Why an entry fails or waits."""
+    """Why an entry fails or waits, or why it runs without its newest model."""
     rows: int
     """Number of closes with a forecast and an outcome."""
     qlike: float | None

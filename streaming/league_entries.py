@@ -104,6 +104,8 @@ class EntryRunner:
         """Files that the process ran before: a market whose newest model is of one of them waits for its training."""
         self._loaded: dict[str, str] = {}
         """By market the version of the model that the process uses."""
+        self._refused: dict[str, str] = {}
+        """By market why its newest model is not used."""
         self._looked_s: dict[str, float] = {}
         """By market when a newer model was last looked for (monotonic clock)."""
         self._retry_s = 0.0
@@ -184,11 +186,15 @@ class EntryRunner:
                     )
                 return
             if self._loaded.get(symbol) == version:
+                self._refused.pop(symbol, None)
                 return
             trained = self._models.load(self.entry.name, symbol, version)
         except (ServiceError, SchemaError) as error:
             if not self._loaded:
                 self._set("waiting", str(error), self._state.failures)
+            elif isinstance(error, SchemaError):  # a server that does not answer for a moment refuses nothing
+                self._refused[symbol] = f"the newest model of {symbol} is not used: {error}"
+                self._say_running()
             return
         self._use(symbol, trained)
 
@@ -205,9 +211,9 @@ class EntryRunner:
             self._looked_s = {symbol: self._clock.monotonic_s()}
         self._process.use(symbol, trained.model)
         self._loaded[symbol] = trained.version
+        self._refused.pop(symbol, None)
         log.info("%s forecasts %s with version %s of its model", self.entry.name, symbol, trained.version)
-        if self._state.state == "waiting":
-            self._set("running", "")
+        self._say_running()
 
     def _forecast(self, close: Close) -> None:
         version = self._loaded.get(close.symbol)
@@ -217,7 +223,7 @@ class EntryRunner:
         forecast = self._process.predict(close.symbol, close.rows, self._limits.predict_s)
         made_at_ns = self._clock.now_ns()
         metrics.LEAGUE_PREDICT_TIME.labels(self.entry.name).observe(forecast.took_s)
-        self._set("running", "")
+        self._set("running", "; ".join(self._refused.values()))
         if made_at_ns - close.minute_ns > LATE_FORECAST_S * NS_PER_S:
             metrics.LEAGUE_SKIPPED.labels(self.entry.name).inc()
             return
@@ -237,7 +243,12 @@ class EntryRunner:
     def _end_process(self) -> None:
         if self._process is not None:
             self._process.close()
-        self._process, self._loaded, self._looked_s = None, {}, {}
+        self._process, self._loaded, self._refused, self._looked_s = None, {}, {}, {}
+
+    def _say_running(self) -> None:
+        """Say that models are loaded, and which are not used; a failing entry must make a forecast first."""
+        if self._state.state != "failing":
+            self._set("running", "; ".join(self._refused.values()))
 
     def _set(self, state: State, reason: str, failures: int = 0) -> None:
         metrics.LEAGUE_FAILING.labels(self.entry.name).set(state == "failing")

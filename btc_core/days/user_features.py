@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY, column_ns
 from btc_core.days.day_replay import CHUNK, by_partition, events_around, for_fold, gives_row, orders
+from btc_core.days.silver_proof import MAX_CHANGED_SHARE
 from btc_core.days.stored_days import read_rows
 from btc_core.errors import StoreError
 from btc_core.features.user.values import MarketMinutes, UserColumns
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FEW_VALUES = 60
+"""Up to this many changed values of a feature are always accepted, because a day that began late has few: an hour of closes."""
 _READ = ("ts_event", "feature", "value", "feature_version")
 
 
@@ -74,17 +77,23 @@ class UserProof(msgspec.Struct, frozen=True):
     values: int
     """Values that the replay gives."""
     missing: int
-    """Values that were not stored, for example because the feature is newer than the day. They have been written."""
+    """Values that were not stored, for example because the feature is newer than the day. They have been written unless the
+    proof was refused."""
     different: int
-    """Values that were stored with other bits. They have been replaced."""
+    """Values that were stored with other bits. They have been replaced unless the proof was refused."""
     unexplained: int
     """Different values that no late trade explains: the stream computed or stored them wrongly."""
+    refusal: str = ""
+    """Why nothing was written; empty if everything that differed was written."""
 
 
-def prove_user_features(db: QuestDB, symbol: str, day: str, features: UserFeatures, keep: Keep) -> UserProof:
+def prove_user_features(  # noqa: PLR0913 - what is compared, and how
+    db: QuestDB, symbol: str, day: str, features: UserFeatures, keep: Keep, *, insist: bool = False
+) -> UserProof:
     """Replay a day, and write the values of the user's features that are missing or different in `silver_user_features`.
 
-    `keep` stores the old rows before they are replaced. Late and imported trades are at their place, as in `silver_proof`.
+    `keep` stores the old rows before they are replaced. If too much would change, nothing is written and `UserProof.refusal`
+    says why; `insist` writes it nevertheless. Late and imported trades are at their place, as in `silver_proof`.
     """
     ordered = orders(events_around(db, symbol, day))
     begin_ns = day_ns(day)
@@ -99,10 +108,29 @@ def prove_user_features(db: QuestDB, symbol: str, day: str, features: UserFeatur
             _places(true), _places(as_streamed.filter(pa.array(_compared(stored, as_streamed)[1])))
         )
     fresh = true.filter(pa.array(missing | wrong))
-    if len(fresh):
+    refusal = "" if insist else _refusal(symbol, day, true, unexplained)
+    if len(fresh) and not refusal:
         keep(USER_FEATURES, stored.filter(pa.array(np.isin(_places(stored), _places(fresh)))))
         write_rows(db, USER_FEATURES, fresh)
-    return UserProof(len(true), int(missing.sum()), int(wrong.sum()), int(unexplained.sum()))
+    return UserProof(len(true), int(missing.sum()), int(wrong.sum()), int(unexplained.sum()), refusal)
+
+
+def _refusal(symbol: str, day: str, true: pa.Table, unexplained: np.ndarray) -> str:
+    """Why the values of the replay must not be written without a person's consent; empty if they may.
+
+    Each feature is judged alone, because only those that look back far lose their values if the day before is missing.
+    Changes by late trades do not count: one of them changes a feature of the last 1,440 minutes for a whole day.
+    """
+    names = np.array(true["feature"].to_pylist(), object)
+    reasons = []
+    for name in sorted(set(names[unexplained])):
+        values, changed = int((names == name).sum()), int((unexplained & (names == name)).sum())
+        if changed > FEW_VALUES and changed > MAX_CHANGED_SHARE * values:
+            reasons.append(
+                f"{symbol} on {day}: without a late trade, the replay changes {changed} of {values} values of the user's feature "
+                f"{name} ({changed / values:.0%}); at most {MAX_CHANGED_SHARE:.0%} are plausible"
+            )
+    return "; ".join(reasons)
 
 
 def _replayed(symbol: str, events: np.ndarray, begin_ns: int, features: UserFeatures) -> pa.Table:

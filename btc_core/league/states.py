@@ -31,7 +31,7 @@ class EntryState(msgspec.Struct, frozen=True):
     state: State
     """`waiting` for its first training, `running`, or `failing`."""
     reason: str = ""
-    """Why it fails or waits."""
+    """Why it fails or waits, or why it runs without its newest model."""
     failures: int = 0
     """Failures in a row."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from btc_core.clock import NS_PER_S, SYSTEM_CLOCK
-from btc_core.errors import StoreError
+from btc_core.errors import SchemaError, StoreError
 from btc_core.league.bundles import TrainedEntry
 from btc_core.league.contract import Rows
 from btc_core.league.folder import EntryFile
@@ -34,6 +34,8 @@ class Models:
     def __init__(self, **sigmas: float) -> None:
         self.sigmas = sigmas
         self.answers = True
+        self.unusable: set[float] = set()
+        """Models that were trained on other inputs."""
 
     def newest_version(self, _entry: str, symbol: str) -> str | None:
         if not self.answers:
@@ -41,6 +43,8 @@ class Models:
         return str(self.sigmas[symbol]) if symbol in self.sigmas else None
 
     def load(self, _entry: str, symbol: str, version: str) -> TrainedEntry:
+        if self.sigmas[symbol] in self.unusable:
+            raise SchemaError(f"version {version} was trained on inputs of another version")
         source = SOURCE.format(sigma=self.sigmas[symbol]).encode()
         return TrainedEntry(version, f"file {version}", source, pickle.dumps(1))
 
@@ -109,6 +113,23 @@ def test_a_late_forecast_is_not_kept_and_a_registry_that_does_not_answer_changes
     (made,) = forecasts(runner, 1)
     assert made.made_at_ns - made.close.minute_ns < NS_PER_S * LATE_FORECAST_S
     assert runner.state.state == "running"
+
+
+def test_an_entry_says_why_it_does_not_use_its_newest_model_until_it_does(started: list[EntryRunner]) -> None:
+    models = Models(A=1.0, B=1.0)
+    runner = start(started, models, "A", "B")
+    wait_for(lambda: set(runner._loaded) == {"A", "B"}, "both models")
+    models.unusable = {2.0}
+    models.sigmas = {"A": 2.0, "B": 1.0}
+    refusal = "the newest model of A is not used: version 2.0 was trained on inputs of another version"
+    wait_for(lambda: runner.state.reason == refusal, "the reason")
+    ask(runner, "A")
+    (made,) = forecasts(runner, 1)
+    assert (made.model_version, runner.state.state) == ("1.0", "running")
+    assert runner.state.reason == refusal, "a forecast of the older model does not hide it"
+    models.unusable = set()
+    wait_for(lambda: runner._loaded == {"A": "2.0"}, "the newest model")
+    wait_for(lambda: runner.state.reason == "", "the end of the reason")
 
 
 def test_an_entry_without_a_model_waits_and_makes_nothing(started: list[EntryRunner]) -> None:
