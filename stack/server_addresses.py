@@ -39,7 +39,7 @@ ENCRYPTED = frozenset({"https", "rediss"})
 
 
 def given_servers(settings: Settings) -> list[str]:
-    """The names of the servers that the user gives.
+    """The names of the external servers.
 
     Raises `StackError` for an address that asks for encryption on 127.0.0.1, where the stack's own servers have none.
     """
@@ -54,7 +54,7 @@ def given_servers(settings: Settings) -> list[str]:
 
 
 def given_variables(settings: Settings) -> set[str]:
-    """The variables that hold the addresses of given servers."""
+    """The variables that hold the addresses of external servers."""
     return {variable for name in given_servers(settings) for variable in VARIABLES[name]}
 
 
@@ -63,7 +63,7 @@ def _is_given(variable: str, address: str) -> bool:
     if host == HOST and scheme in ENCRYPTED:
         msg = (
             f"{variable} is {address}, and {HOST} is the address of the stack's own server, which does not encrypt: write "
-            "localhost for a server of yours on this machine"
+            "localhost for an external server on this machine"
         )
         raise StackError(msg)
     return scheme != "unix" and host != HOST
