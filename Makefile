@@ -16,7 +16,7 @@ SEED ?= 1
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
-up: $(STAMPS)/run ## install what is missing, start everything, return when forecasts are served
+up: $(STAMPS)/run ## install what is missing, say when forecasts are served, start the rest, train the first models
 	@$(BIN)/btc up $(ARGS)
 
 install: $(STAMPS)/run ## install what running needs, start nothing

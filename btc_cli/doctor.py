@@ -153,7 +153,7 @@ def _component_problem(stack: Stack, component: Component, status: Status) -> st
     if status.state == "stopped":
         return preflight.port_problem(component) or ("it is stopped: run `btc up`" if stack.running else "")
     if component.given_by:
-        return f"{status.state}: {status.reason}. It is yours: {component.given_by} names it"
+        return f"{status.state}: {status.reason}. It is an external server: {component.given_by} names it"
     log = stack.layout.log(component.name)
     lines = "\n".join(f"    {line}" for line in tail(log, LOG_LINES))
     return f"{status.state}: {status.reason}; try `btc restart {component.name}`. The end of {log}:\n{lines}"

@@ -86,7 +86,9 @@ def _checked(path: Path) -> FeatureFile:
 def _restart(stack: Stack) -> None:
     """Restart the workers that read the folder when they start."""
     if not stack.running:
-        typer.echo("the stack is down; `btc up` starts it with these features")
+        typer.echo(
+            "no native stack is running: `btc up` starts one with these features; in containers, restart the service features"
+        )
         return
     names = [name for name in stack.components() if name.split("_")[0] == WorkerName.FEATURES]
     if entries_in(stack.settings.user_models):

@@ -75,15 +75,15 @@ def components(statuses: Sequence[Status], settings: Settings) -> None:
             status.name,
             f"[{STYLES.get(status.state, 'bold red')}]{status.state}[/]",
             status.url,
-            str(status.pid or ""),
+            "external" if status.given else str(status.pid or ""),
             f"{status.memory_mb} MB" if status.memory_mb else "",
-            "yours" if status.given else _duration(status.alive_s) if status.pid else "",
+            _duration(status.alive_s) if status.pid else "",
         )
     shown.add_section()
     shown.add_row("all", "", "", "", f"{sum(status.memory_mb for status in statuses)} MB", "")
     console.print(shown)
     if any(status.given for status in statuses):
-        say("The servers that are yours were given in the settings; the stack neither starts nor stops them.")
+        say("The settings name external servers; the stack neither starts nor stops them.")
     for status in statuses:
         if status.reason:
             say(f"{status.name} is {status.state}: {status.reason}")

@@ -198,7 +198,7 @@ LEAGUE_FAILING = Gauge(
 LEAGUE_FAILURES = Counter("btc_league_failures", "Failures of a model of the league.", ["entry"])
 USER_FEATURE_FAILURES = Counter(
     "btc_user_feature_failures",
-    "Minute closes at which a feature of the user raised an error and is empty.",
+    "Minute closes at which a feature of the user raised an error or returned an infinity, so that its value is NaN.",
     ["feature"],
 )
 LEAGUE_SKIPPED = Counter(

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 HORIZON_MIN = 5
 """Volatility, moves and intervals are those of five minutes, the longest horizon."""
 AGE_TOLERANCE_NS = 20 * NS_PER_S
-"""How far from five minutes ago the forecast may be with which a move is compared."""
+"""Maximum distance, from exactly five minutes ago, of the forecast that a move is compared with."""
 KEPT_NS = HORIZON_MIN * NS_PER_MIN + AGE_TOLERANCE_NS
-"""How long forecasts are kept, so that a move can be compared with the forecast before it."""
+"""Forecasts are kept for this long, so that one from five minutes ago exists."""
 NAME = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
 RUNBOOK_SECTION = "alerts-of-your-own"
 BOUNDS_OF = {90: (0, 5), 80: (1, 4), 50: (2, 3)}
@@ -130,7 +130,7 @@ def _rule(alert: UserAlert, symbols: Sequence[str]) -> Rule:
 def _finder(alert: UserAlert) -> Callable[[Sequence[ForecastRow]], str | None]:
     """A function of a market's forecasts of the last minutes, oldest first.
 
-    It returns what it found, an empty string if the condition does not hold, and None if nobody can know.
+    It returns what it found, an empty string if the condition does not hold, and None if the needed data is missing.
     """
     if alert.quantity is not None:
         return partial(_beyond, alert.quantity, alert.above, alert.below)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def all_components(context: Context) -> dict[str, Component]:
-    """All components by name; a server that the user gives takes the place of the stack's own."""
+    """All components by name; an external server takes the place of the stack's own."""
     servers = {
         "questdb": questdb.component,
         "kafka": kafka.component,

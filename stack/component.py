@@ -63,7 +63,7 @@ class Component:
     """TCP ports it binds on loopback."""
     url: str = ""
     given_by: str = ""
-    """The setting with the address of a server that the user gives. The stack waits for such a server, and neither starts nor
+    """The setting with the address of an external server. The stack waits for such a server, and neither starts nor
     stops it. Empty: the stack starts the process."""
     before_start: Callable[[], None] = do_nothing
     """Runs before each start: creates directories, writes configuration, initializes files."""

@@ -1,6 +1,6 @@
-"""Servers that the user gives, such as managed services: components that the stack waits for, and neither starts nor stops.
+"""External servers, such as managed services. The stack waits for them, but neither starts nor stops them.
 
-What does not belong here: which servers are given (`stack.server_addresses`), and the checks (`stack.service_checks`).
+What does not belong here: which servers are external (`stack.server_addresses`), and the checks (`stack.service_checks`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
 
 WAIT_S = 60.0
-"""How long `btc up` waits for the answer of a given server."""
+"""How long `btc up` waits for the answer of an external server."""
 
 
 @dataclass(frozen=True)
 class _Server:
-    """What is done with one of the five servers when the user gives it."""
+    """What the stack does with one of the five servers when it is external."""
 
     title: str
     address: Callable[[Settings], str]
@@ -42,35 +42,35 @@ def _create_nothing(_settings: Settings) -> None:
 
 SERVERS = {
     "questdb": _Server(
-        title="QuestDB of yours, time-series database",
+        title="external QuestDB, time-series database",
         address=lambda settings: settings.questdb.http_url,
         answers=service_checks.questdb_answers,
         problem=service_checks.questdb_problem,
         prepare=prepare.tables,
     ),
     "kafka": _Server(
-        title="Kafka of yours, the log",
+        title="external Kafka, the log",
         address=lambda settings: settings.kafka.bootstrap,
         answers=service_checks.kafka_answers,
         problem=service_checks.kafka_problem,
         prepare=prepare.topics,
     ),
     "valkey": _Server(
-        title="Redis of yours, newest features and forecasts",
+        title="external Redis, newest features and forecasts",
         address=lambda settings: settings.redis.url,
         answers=service_checks.redis_answers,
         problem=service_checks.redis_problem,
         prepare=_create_nothing,
     ),
     "postgres": _Server(
-        title="PostgreSQL of yours, metadata of Dagster and MLflow",
+        title="external PostgreSQL, metadata of Dagster and MLflow",
         address=lambda settings: f"{settings.postgres.host}:{settings.postgres.port}",
         answers=service_checks.postgres_answers,
         problem=service_checks.postgres_problem,
         prepare=prepare.databases,
     ),
     "store": _Server(
-        title="S3 object store of yours",
+        title="external S3 object store",
         address=lambda settings: settings.store.place,
         answers=service_checks.store_answers,
         problem=service_checks.store_problem,
@@ -81,7 +81,7 @@ SERVERS = {
 
 
 def given_component(settings: Settings, name: str) -> Component:
-    """The component that stands for a server that the user gives."""
+    """The component that stands for an external server."""
     server = SERVERS[name]
     return Component(
         name=name,

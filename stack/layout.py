@@ -130,7 +130,7 @@ class Layout:
         self._write(values)
 
     def change_ports(self, ports: Mapping[str, int]) -> None:
-        """Give every server of the stack another port; servers that the user gives keep their addresses. It must be down."""
+        """Give every server of the stack another port; external servers keep their addresses. It must be down."""
         old, given = self.values(), given_variables(self.settings())
         changed = {name: value for name, value in self._addresses_for(old, ports).items() if name not in given}
         self._write(old | changed)
@@ -180,7 +180,7 @@ class Layout:
         return settings.model_copy(update={"disk": disk})
 
     def ports(self) -> dict[str, int]:
-        """Every port of this stack, by the names of `DEFAULT_PORTS`; those of servers that the user gives are the defaults."""
+        """Every port of this stack, by the names of `DEFAULT_PORTS`; those of external servers are the defaults."""
         settings = self.settings()
         given = given_servers(settings)
         own: dict[str, Callable[[], dict[str, int]]] = {

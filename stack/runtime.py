@@ -269,7 +269,9 @@ class Stack:
     def _start_one(self, component: Component, report: Report, *, prepares: bool = True) -> None:
         started_s = time.monotonic()
         if component.given_by:
-            report(component.name, f"is yours at {component.url} and is not started; waiting for its answer")
+            report(
+                component.name, f"is an external server at {component.url} and is not started; waiting for its answer"
+            )
             self._wait_given(component)
         else:
             if not self._supervisor.state(component.name).pid:
@@ -282,7 +284,7 @@ class Stack:
         report(component.name, f"healthy after {time.monotonic() - started_s:.1f} s")
 
     def _wait_given(self, component: Component) -> None:
-        """Return once a server that the user gives answers; raise `StackError` when it does not in time."""
+        """Return once an external server answers; raise `StackError` when it does not in time."""
         problem = ""
 
         def answers() -> bool:
@@ -378,7 +380,7 @@ class Stack:
 
 
 def _require_own(component: Component) -> None:
-    """Raise `StackError` for a server that the user gives: the stack has no process of it."""
+    """Raise `StackError` for an external server: the stack has no process of it."""
     if component.given_by:
-        msg = f"{component.name} is yours at {component.url} ({component.given_by}): the stack neither starts nor stops it"
+        msg = f"{component.name} is an external server at {component.url} ({component.given_by}): the stack neither starts nor stops it"
         raise StackError(msg)

@@ -40,7 +40,7 @@ ENCRYPTED = frozenset({"https", "rediss"})
 
 
 def given_servers(settings: Settings) -> list[str]:
-    """The names of the servers that the user gives.
+    """The names of the external servers.
 
     Raises `StackError` for an address that asks for encryption on 127.0.0.1, where the stack's own servers have none.
     """
@@ -55,7 +55,7 @@ def given_servers(settings: Settings) -> list[str]:
 
 
 def given_variables(settings: Settings) -> set[str]:
-    """The variables of given servers: how they are reached, and the names of databases and buckets in them."""
+    """The variables of external servers: how they are reached, and the names of databases and buckets in them."""
     given = given_servers(settings)
     names = {variable for name in given for variable in VARIABLES[name]}
     for name in given:
@@ -69,7 +69,7 @@ def _is_given(variable: str, address: str) -> bool:
     if host == HOST and scheme in ENCRYPTED:
         msg = (
             f"{variable} is {address}, and {HOST} is the address of the stack's own server, which does not encrypt: write "
-            "localhost for a server of yours on this machine"
+            "localhost for an external server on this machine"
         )
         raise StackError(msg)
     return scheme != "unix" and host != HOST

@@ -32,7 +32,7 @@ class Status:
     alive_s: int
     """How long the process has been running."""
     given: bool
-    """Whether it is a server that the user gives, which the stack neither starts nor stops."""
+    """Whether it is an external server, which the stack neither starts nor stops."""
     reason: str
     """Why it is not healthy; "" when it is healthy or was stopped."""
 
@@ -67,7 +67,7 @@ def _state_and_reason(component: Component, process: ProcessState | None) -> tup
 
 
 def _checked_given(component: Component) -> tuple[str, str]:
-    """The state of a server that the user gives, from its checks."""
+    """The state of an external server, from its checks."""
     for check, state in ((component.check, "unhealthy"), (component.work_check, "degraded")):
         problem = problem_of(check) if check else ""
         if problem:

@@ -136,7 +136,7 @@ def _authentication(kafka: KafkaSettings) -> dict[str, str]:
     if (kafka.security, kafka.mechanism) != ("sasl_plaintext", "PLAIN"):
         msg = (
             "the broker of the native stack has no TLS, no SCRAM and no OAUTHBEARER: set BTC_KAFKA_SECURITY to plaintext, or to "
-            "sasl_plaintext with BTC_KAFKA_MECHANISM=PLAIN. A broker of yours on this machine is named by localhost in "
+            "sasl_plaintext with BTC_KAFKA_MECHANISM=PLAIN. An external broker on this machine is named by localhost in "
             "BTC_KAFKA_BOOTSTRAP, and not by 127.0.0.1"
         )
         raise StackError(msg)

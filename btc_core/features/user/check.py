@@ -1,4 +1,4 @@
-"""The check of a user's feature before it joins the stream: it compiles, looks at nothing but its minutes, and is fast.
+"""Checks that a user's feature compiles, depends only on its own minutes, and is fast enough.
 
 The check runs the function on made-up markets, in a process of its own that is killed when it takes too long. Look-ahead is
 found by changing everything after a minute: the value at that minute must keep all of its bits. Everything before the
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 BUDGET_US = 100.0
-"""Longest time for one value, in microseconds. With the most features (`files.MAX_FEATURES`), a minute close of one market then
-takes 1.6 ms of the features worker, and a year of training rows 53 s for each feature."""
+"""Longest time for one value, in microseconds. With 16 features (`files.MAX_FEATURES`) at this limit, each minute costs the
+features worker 1.6 ms per market, and computing one feature for a year of training rows takes 53 s."""
 CHECK_S = 60.0
 """Longest time for a whole check, which takes some 5 s; most of it is the compiler."""
 SETTINGS_PREFIX = "BTC_"
@@ -57,7 +57,7 @@ class CheckedFeature(msgspec.Struct, frozen=True, tag="checked"):
     value_us: float
     """Time for one value on the slowest of the made-up markets."""
     examples: tuple[float | None, ...]
-    """Values on a plain made-up market; None where the feature is empty."""
+    """Values on a plain made-up market; None where the feature is NaN."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -119,7 +119,7 @@ def check_here(file: FeatureFile) -> CheckedFeature:
     if not np.isfinite(plain).any():
         msg = (
             f"{file.path.name}: {FUNCTION} returned NaN at every minute of a market in which everything is known; it would always "
-            "be empty"
+            "be NaN"
         )
         raise InvalidInput(msg)
     if slowest_us > BUDGET_US:

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from btc_core.features.user.files import FeatureFile
 
 Value: TypeAlias = "Callable[[npt.NDArray[np.float64], int, int], float]"
-"""The feature of the minutes from one place until before another in an array of shape (fields, minutes)."""
+"""Computes the feature from the columns begin to end (exclusive) of an array of shape (fields, minutes)."""
 _PLACE = re.compile(r'File "(.*?)", line (\d+)')
 _HEADS = ("Failed in", "During:", "File ", "- ", "^")
 _ENDS = ("Overload", "There are", "def ", "<source", "This error")
-"""Beginnings of lines of numba's messages: those to leave out, and those from which on it speaks of its own code."""
+"""`_HEADS`: prefixes of numba's message lines that are dropped. `_ENDS`: prefixes of the first line about numba's internals;
+this line and all later ones are dropped."""
 _NOISE = re.compile(r"\x1b\[[0-9;]*m")
 MAX_WORDS = 400
 

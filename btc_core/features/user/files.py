@@ -36,7 +36,7 @@ MAX_FEATURES = 16
 TAKEN = frozenset(
     {*FEATURE_NAMES, *COLUMNS, *FeatureId.__struct_fields__, "feature_version", "origin", "ts_event", "ts_recv"}
 )
-"""Names of columns that features of a user stand beside."""
+"""Column names of the system, which a user's feature may not have."""
 _LABELS = re.compile(r"(rv_1m_grid|rv_5s_grid|bid)_\d+m(_bps)?")
 """Names of the labels of a data set."""
 _MODULES = ("math", "numpy")
@@ -46,7 +46,7 @@ _IMPURE = frozenset(
         "random", "load", "loads", "loadtxt", "genfromtxt", "fromfile", "memmap", "save", "savez", "savetxt", "tofile",
     }
 )  # fmt: skip
-"""Names that reach beyond the arguments of a function; none of them has another use in a feature."""
+"""Functions with side effects or outside input, which a feature may not call."""
 _SUFFIX = ".py"
 
 
@@ -63,7 +63,7 @@ class FeatureFile(msgspec.Struct, frozen=True):
 
     @property
     def version(self) -> str:
-        """A hash of the file and of `MINUTES_REVISION`: a changed file is another version, and so are other minutes."""
+        """The version, a hash; it changes when the file or `MINUTES_REVISION` changes."""
         return hashlib.sha256(b"%d\n" % MINUTES_REVISION + self.source).hexdigest()[:HASH_CHARACTERS]
 
 
@@ -76,7 +76,7 @@ def version_of(files: Sequence[FeatureFile]) -> str:
 
 
 def features_in(folder: Path) -> list[FeatureFile]:
-    """The features in a folder by name. A file that no `btc features add` would take is left out, with a warning in the log."""
+    """The features in a folder by name. A file that `btc features add` would refuse is skipped, and the log has a warning."""
     found = []
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         try:

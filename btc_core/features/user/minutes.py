@@ -1,8 +1,9 @@
 """The closed minutes of a market that a user's feature reads, from the events of the stream or from stored minute bars.
 
 A minute ends with the clock of the fold, which is the latest exchange time so far, so a late trade counts in the minute in
-progress. A minute without a trade, a minute that the stream saw only in part, and a minute after a silence are unknown:
-their numbers are NaN. Numbers of quotes, and the sides of trades, are NaN in minutes that came as bars.
+progress. In a minute without a trade, the prices, volumes and trade count are NaN. In a minute that the stream saw only in
+part, or that follows a silence, every number except `end_min` is NaN. Numbers of quotes, and the sides of trades, are NaN in
+minutes that came as bars.
 What does not belong here: the user's functions (`compile`), and their values (`values`).
 """
 
@@ -155,7 +156,7 @@ def _advance(s: Any, clock_ns: int) -> None:
 
 @njit
 def _apply_bar(s: Any, event: Any) -> None:
-    """Put a bar that does not begin before the clock at its minute; the minute after it begins unknown."""
+    """Store a bar, which does not begin before the clock, at its minute. The next minute counts as incomplete."""
     _advance(s, event.ts_ns)
     _close(s)
     at = s.count - 1
@@ -186,8 +187,8 @@ def _apply_tick(s: Any, event: Any) -> None:
 def fold_minutes(state: Any, events: Any, start: int) -> int:
     """Apply events (dtype `EVENT`) from place `start` on, up to the first quote or trade after the close of a minute.
 
-    Returns its place, or `len(events)`. That event is not applied yet, so the closed minutes end with the one before it:
-    call again from its place to continue.
+    Returns its index, or `len(events)`. The event at the returned index has not been applied; the last closed minute ends
+    before it. Call again from that index to continue.
     """
     s = state[0]
     for i in range(start, len(events)):

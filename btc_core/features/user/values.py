@@ -1,6 +1,6 @@
 """The values of a user's features: at the closes of a live or replayed market, and at the closes of stored minute bars.
 
-A feature that raises an error, or gives an infinity, is NaN at that close; the same minutes do so again in every replay.
+A feature that raises an error, or returns an infinity, yields NaN for that minute. A replay of the same minutes gives NaN again.
 What does not belong here: the minutes that features read (`minutes`), and where values are stored.
 """
 
@@ -59,7 +59,7 @@ class UserRows(msgspec.Struct, frozen=True):
     values: Any
     """(rows, features); the values at that close."""
     closed: tuple[ClosedMinute, ...] = ()
-    """The minutes that closed in the batch. After a time without quotes and trades, only the newest of several minutes."""
+    """The minutes that closed in the batch. If several minutes closed since the last quote or trade, only the newest is listed."""
 
     def take(self, kept: npt.NDArray[np.bool_]) -> UserRows:
         """The values at some of the rows."""
@@ -140,14 +140,17 @@ class UserFeatures:
         except Exception as error:  # noqa: BLE001 - the function is the user's, and may raise anything
             self._report(file, f"{type(error).__name__}: {error}")
             return math.nan
-        return value if math.isfinite(value) else math.nan
+        if math.isinf(value):
+            self._report(file, f"it returned {value}")
+            return math.nan
+        return value
 
     def _report(self, file: FeatureFile, reason: str) -> None:
         """Count a failure; the log has the first one of each feature, because the others come every minute."""
         metrics.USER_FEATURE_FAILURES.labels(file.name).inc()
         if file.name not in self._failed:
             self._failed.add(file.name)
-            log.warning("the feature %s is empty where it fails: %s", file.name, reason)
+            log.warning("the feature %s is NaN where it fails: %s", file.name, reason)
 
 
 class MarketMinutes:
@@ -204,5 +207,5 @@ def _compiled(file: FeatureFile) -> Value | None:
     try:
         return compiled(file)
     except InvalidInput as error:
-        log.error("the feature %s stays empty: %s", file.name, error)  # noqa: TRY400 - the message names the file and the line
+        log.error("the feature %s is always NaN: %s", file.name, error)  # noqa: TRY400 - the message names the file and the line
         return None

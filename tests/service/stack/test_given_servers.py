@@ -1,4 +1,4 @@
-"""`btc up` with servers that the user gives: it starts none of them, waits for them, says so, and leaves them running."""
+"""`btc up` with external servers: it starts none of them, waits for them, says so, and leaves them running."""
 
 from __future__ import annotations
 
@@ -57,8 +57,11 @@ def test_a_lost_system_is_looked_for_in_the_store_that_was_given(stack: Stack) -
 def test_the_stack_comes_up_on_servers_that_it_has_not_started(stack: Stack, outside: Settings) -> None:
     said = btc(stack, "up", "--only", "mlflow,api")
     settings = stack.settings
-    assert f"valkey          is yours at {settings.redis.url} and is not started; waiting for its answer" in said
-    assert "The servers that are yours were given in the settings" in said
+    assert (
+        f"valkey          is an external server at {settings.redis.url} and is not started; waiting for its answer"
+        in said
+    )
+    assert "The settings name external servers" in said
     of = {status.name: status for status in stack.status(("valkey", "store", "postgres", "mlflow", "api"))}
     assert {name: (status.state, status.given) for name, status in of.items()} == {
         "valkey": ("healthy", True),

@@ -64,7 +64,7 @@ def test_the_gain_and_the_error_of_a_coverage_are_those_of_the_code() -> None:
     assert says(f"The gain is {gain:.1f} %")
     error_pct = 100.0 * Z_95 * math.sqrt(0.9 * 0.1 / 100)
     assert says(f"{90 - error_pct:.0f} to {90 + error_pct:.0f} are within luck")
-    assert says(f"less than {DEMOTE_COVERAGE:.0%} were inside over the last".replace("%", " %"))
+    assert says(f"held less than {DEMOTE_COVERAGE:.0%} of the outcomes over the last six hours".replace("%", " %"))
     assert (DEMOTE_COVERAGE_HOURS, DAYS) == (6, 28)
 
 

@@ -115,7 +115,9 @@ def test_a_given_server_is_neither_restarted_nor_stopped(layout: Layout) -> None
     set_values(layout, BTC_REDIS_URL="redis://redis.example:6379/0")
     stack = Stack(layout.data_dir)
     for action in (stack.restart, stack.stop_component):
-        with pytest.raises(StackError, match=r"valkey is yours at redis://redis.example:6379/0 .BTC_REDIS_URL"):
+        with pytest.raises(
+            StackError, match=r"valkey is an external server at redis://redis.example:6379/0 .BTC_REDIS_URL"
+        ):
             action("valkey")
 
 

@@ -55,7 +55,7 @@ def test_a_good_feature_is_measured_in_a_process_of_its_own(tmp_path: Path) -> N
             "    if np.isnan(minutes.close[-1]):\n        raise ValueError('no close')\n    return 1.0\n",
             r"mine\.py, line 11: in a market in which most minutes have no trade, feature raised ValueError: no close",
         ),
-        ("    return np.nan\n", "it would always be empty"),
+        ("    return np.nan\n", "it would always be NaN"),
     ],
 )  # fmt: skip
 def test_what_a_feature_does_wrong_is_named_with_its_line(tmp_path: Path, body: str, reason: str) -> None:

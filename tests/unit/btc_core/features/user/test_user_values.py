@@ -195,17 +195,19 @@ def test_the_minutes_hold_what_happened_in_them() -> None:
     ]
 
 
-def test_a_feature_that_raises_or_cannot_be_compiled_is_empty_and_the_others_are_not(
+def test_a_feature_that_raises_or_is_infinite_or_cannot_be_compiled_is_nan_and_the_others_are_not(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     raises = file("raises", "def feature(minutes):\n    return minutes.close[int(minutes.end_min[-1])]\n", 3)
     broken = file("broken", "def feature(minutes):\n    return minutes.vwap[0]\n", 3)
-    own = UserFeatures([file("width", RANGE, 30), raises, broken])
+    infinite = file("infinite", "import math\n\ndef feature(minutes):\n    return math.inf\n", 3)
+    own = UserFeatures([file("width", RANGE, 30), raises, broken, infinite])
     rows = MarketMinutes(own).fold(market(60, 7))
     assert np.isfinite(rows.values[-1, 0])
     assert np.isnan(rows.values[:, 1:]).all()
-    assert caplog.text.count("the feature raises is empty where it fails: IndexError") == 1
-    assert "the feature broken stays empty: broken.py, line 2" in caplog.text
+    assert caplog.text.count("the feature raises is NaN where it fails: IndexError") == 1
+    assert caplog.text.count("the feature infinite is NaN where it fails: it returned inf") == 1
+    assert "the feature broken is always NaN: broken.py, line 2" in caplog.text
 
 
 def test_a_file_that_is_read_from_disk_declares_what_it_is(tmp_path: Path) -> None:
