@@ -25,7 +25,7 @@ GB = 1024**3
 MIN_DISK_GB = 2
 """A day of live data takes 1 to 2 GB; with less free space QuestDB and SeaweedFS soon refuse writes."""
 MIN_MEMORY_GB = 3
-"""The whole system takes up to 4 GB, of which a quarter is shared; with less the kernel kills the largest process."""
+"""The whole system takes 2.4 to 2.6 GB, and a training adds a process; with less the kernel kills the largest process."""
 MIN_OPEN_FILES = 4_096
 """Twice what QuestDB has open after its first days with one market."""
 OLDEST_PYTHON = (3, 11)
