@@ -66,7 +66,7 @@ class FeatureSink:
         """Publish every row to the topic and the newest of each symbol to Redis."""
         newest = {}
         for batch in batches:
-            for message in self._messages(batch):
+            for message in feature_messages(batch, self._features):
                 self._publisher.publish(FEATURES_TOPIC, batch.symbol, self._encoder.encode(message), message.ts_recv_ns)
             newest[feature_key(batch.symbol)] = feature_fields(self._last_row(batch))
         if newest:
@@ -98,16 +98,6 @@ class FeatureSink:
 
         return write
 
-    def _messages(self, batch: Rows) -> Iterator[FeatureMessage]:
-        matrix = batch.matrix()
-        values, width = matrix.tobytes(), matrix.strides[0]
-        user = None if self._features is None else batch.user
-        version = "" if self._features is None else self._features.version
-        for number, row in enumerate(batch.ids):
-            feed = (row.open_gaps, row.conflated, row.clock_offset_ns)
-            own = () if user is None else (version, int(user.end_ns[number]), user.values[number].tobytes())
-            yield FeatureMessage.of(row, FEATURE_VERSION, values[number * width : (number + 1) * width], *feed, *own)
-
     def _last_row(self, batch: Rows) -> FeatureRow:
         user = {}
         if self._features is not None and batch.user is not None:
@@ -121,6 +111,18 @@ class FeatureSink:
         ]
         files = () if self._features is None else self._features.files
         return table_rows.user_features([row for row, _ in closed], [each for _, each in closed], files)
+
+
+def feature_messages(batch: Rows, features: UserFeatures | None = None) -> Iterator[FeatureMessage]:
+    """The rows of a batch as messages of the topic, with the values of the user's `features`."""
+    matrix = batch.matrix()
+    values, width = matrix.tobytes(), matrix.strides[0]
+    user = None if features is None else batch.user
+    version = "" if features is None else features.version
+    for number, row in enumerate(batch.ids):
+        feed = (row.open_gaps, row.conflated, row.clock_offset_ns)
+        own = () if user is None else (version, int(user.end_ns[number]), user.values[number].tobytes())
+        yield FeatureMessage.of(row, FEATURE_VERSION, values[number * width : (number + 1) * width], *feed, *own)
 
 
 def _chunks(batches: list[Rows], rows: int) -> Iterator[list[Rows]]:

@@ -236,5 +236,5 @@ def rows_of(symbol: str, partition: int) -> list[Record]:
     engine, encoder = FeatureEngine(), msgspec.msgpack.Encoder()
     for offset, envelope in enumerate(market(symbol, SECONDS, seed=6)):
         engine.push(envelope, partition, offset)
-    messages = (message for batch in engine.flush() for message in features._messages(batch))
+    messages = (message for batch in engine.flush() for message in features.feature_messages(batch))
     return [Record(partition, offset, encoder.encode(message)) for offset, message in enumerate(messages)]
