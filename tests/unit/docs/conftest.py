@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # until the browser is closed, no other test of the process can run an event loop
 def browser() -> Iterator[Browser]:
     with chromium() as found:
         yield found
