@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MIN_BYTES = 2_000
 """Shorter answers fit into one or two packets in any case, and compressing them would only take time."""
 LEVEL = 5
-"""Of 9. A level of 9 makes the largest file of the pages 1 % smaller and takes twice the time."""
+"""The level of compression, from 1 to 9. Level 9 makes the largest file of the pages 1 % smaller and takes twice the time."""
 TYPES = frozenset({"application/json", "text/html", "text/css", "text/javascript", "image/svg+xml"})
 FILES_KEPT = 64
 """How many compressed answers with an entity tag are kept. These are the files of the pages, which seldom change."""

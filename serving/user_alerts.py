@@ -10,12 +10,14 @@ import re
 import tomllib
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import ConfigError
+from btc_core.market.messages import QualityWord
+from btc_core.models.intervals import BOUNDS
 from serving.alert_rules import RULES, Rule
 
 if TYPE_CHECKING:
@@ -32,9 +34,7 @@ KEPT_NS = HORIZON_MIN * NS_PER_MIN + AGE_TOLERANCE_NS
 """Forecasts are kept for this long, so that one from five minutes ago exists."""
 NAME = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
 RUNBOOK_SECTION = "alerts-of-your-own"
-BOUNDS_OF = {90: (0, 5), 80: (1, 4), 50: (2, 3)}
-"""The places of an interval's bounds in `ForecastRow.bid_bounds_usd`."""
-WORDS = ("good", "degraded", "poor")
+WORDS = get_args(QualityWord)
 """The words of the quality, best first."""
 
 Quantity = Literal["volatility_bps", "volatility_ratio", "move_bps", "move_sigmas"]
@@ -153,7 +153,7 @@ def _outside(level_pct: int, rows: Sequence[ForecastRow]) -> str | None:
     before, now = _five_minutes_before(rows), rows[-1]
     if before is None or not before.bid_bounds_usd:
         return None
-    low, high = (before.bid_bounds_usd[HORIZON_MIN - 1][place] for place in BOUNDS_OF[level_pct])
+    low, high = (before.bid_bounds_usd[HORIZON_MIN - 1][place] for place in BOUNDS[level_pct])
     if low <= now.bid <= high:
         return ""
     return (

@@ -6,22 +6,19 @@ What does not belong here: whether a file is a usable model (`check`).
 from __future__ import annotations
 
 import hashlib
-import re
 from importlib import resources
 from pathlib import Path
 
 import msgspec
 
+from btc_core import user_files
 from btc_core.errors import InvalidInput
-from btc_core.files import atomic_write
+from btc_core.user_files import HASH_CHARACTERS, NAME, SUFFIX
 
-NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 RESERVED = frozenset({"champion", "challenger", "harx", "har", "ewma", "naive", "random_walk"})
 """Names that stand for the champion and the baselines in the same table."""
-HASH_CHARACTERS = 12
 BUILTIN = "btc_core.league.builtin"
 MAX_FILE_BYTES = 1_000_000
-_SUFFIX = ".py"
 
 
 class EntryFile(msgspec.Struct, frozen=True):
@@ -40,7 +37,7 @@ class EntryFile(msgspec.Struct, frozen=True):
 def entries_in(folder: Path) -> list[EntryFile]:
     """All entries in a folder by name; empty if there is no such folder."""
     found = sorted(
-        path for path in folder.glob(f"*{_SUFFIX}") if NAME.fullmatch(path.stem) and path.stem not in RESERVED
+        path for path in folder.glob(f"*{SUFFIX}") if NAME.fullmatch(path.stem) and path.stem not in RESERVED
     )
     return [EntryFile(path.stem, path, path.read_bytes()) for path in found]
 
@@ -57,21 +54,13 @@ def read_entry(path: Path, name: str = "") -> EntryFile:
     if chosen in RESERVED:
         msg = f"{chosen} is the name of the champion or of a baseline in the league; choose another one with --name"
         raise InvalidInput(msg)
-    try:
-        source = path.read_bytes()
-    except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror or error}"
-        raise InvalidInput(msg) from error
-    if len(source) > MAX_FILE_BYTES:
-        msg = f"{path} has {len(source):,} bytes; a model is a file of Python of at most {MAX_FILE_BYTES:,} bytes"
-        raise InvalidInput(msg)
-    return EntryFile(chosen, path, source)
+    return EntryFile(chosen, path, user_files.read(path, "model", MAX_FILE_BYTES))
 
 
 def builtin_names() -> list[str]:
     """The names of the models that ship with the package."""
     files = (Path(each.name) for each in resources.files(BUILTIN).iterdir())
-    return sorted(path.stem for path in files if path.suffix == _SUFFIX and path.stem != "__init__")
+    return sorted(path.stem for path in files if path.suffix == SUFFIX and path.stem != "__init__")
 
 
 def read_builtin(name: str) -> EntryFile:
@@ -79,23 +68,15 @@ def read_builtin(name: str) -> EntryFile:
     if name not in builtin_names():
         msg = f"there is no built-in model {name!r}; there are {', '.join(builtin_names())}"
         raise InvalidInput(msg)
-    file = resources.files(BUILTIN) / f"{name}{_SUFFIX}"
-    return EntryFile(name, Path(f"{name}{_SUFFIX}"), file.read_bytes())
+    file = resources.files(BUILTIN) / f"{name}{SUFFIX}"
+    return EntryFile(name, Path(f"{name}{SUFFIX}"), file.read_bytes())
 
 
 def store(folder: Path, entry: EntryFile) -> Path:
     """Write the entry into the folder, whole or not at all; returns its path. Raises `InvalidInput`."""
-    path = folder / f"{entry.name}{_SUFFIX}"
-    with atomic_write(path) as file:
-        file.write(entry.source)
-    return path
+    return user_files.store(folder, entry.name, entry.source)
 
 
 def remove(folder: Path, name: str) -> Path:
     """Remove an entry; its trained models and its forecasts stay stored. Raises `InvalidInput` if there is no such entry."""
-    known = {entry.name: entry.path for entry in entries_in(folder)}
-    if name not in known:
-        msg = f"there is no model {name} in {folder}; " + (f"there are {', '.join(known)}" if known else "it has none")
-        raise InvalidInput(msg)
-    known[name].unlink()
-    return known[name]
+    return user_files.remove(folder, name, "model", (entry.name for entry in entries_in(folder)))

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from btc_core import user_files
 from btc_core.errors import InvalidInput
 from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.features.minute_columns import COLUMNS
 from btc_core.features.user.minutes import LONGEST, MINUTES_REVISION
-from btc_core.files import atomic_write
 from btc_core.market.messages import FeatureId
+from btc_core.user_files import HASH_CHARACTERS, NAME, SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FUNCTION, ARGUMENT = "feature", "minutes"
-NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
-HASH_CHARACTERS = 12
 MAX_FILE_BYTES = 100_000
 MAX_FEATURES = 16
 """Most features of a user. Each is computed at every minute close of every market, in the process of the features worker."""
@@ -47,7 +46,6 @@ _IMPURE = frozenset(
     }
 )  # fmt: skip
 """Functions with side effects or outside input, which a feature may not call."""
-_SUFFIX = ".py"
 
 
 class FeatureFile(msgspec.Struct, frozen=True):
@@ -78,7 +76,7 @@ def version_of(files: Sequence[FeatureFile]) -> str:
 def features_in(folder: Path) -> list[FeatureFile]:
     """The features in a folder by name. A file that `btc features add` would refuse is skipped, and the log has a warning."""
     found = []
-    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             file = read_feature(path)
         except InvalidInput as error:
@@ -95,14 +93,7 @@ def features_in(folder: Path) -> list[FeatureFile]:
 
 def read_feature(path: Path) -> FeatureFile:
     """Read what a file declares, and check its form without running it; raises `InvalidInput`, which names the line."""
-    try:
-        source = path.read_bytes()
-    except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror or error}"
-        raise InvalidInput(msg) from error
-    if len(source) > MAX_FILE_BYTES:
-        msg = f"{path} has {len(source):,} bytes; a feature is a file of Python of at most {MAX_FILE_BYTES:,} bytes"
-        raise InvalidInput(msg)
+    source = user_files.read(path, "feature", MAX_FILE_BYTES)
     try:
         tree = ast.parse(source, path.name)
     except SyntaxError as error:
@@ -123,22 +114,12 @@ def store(folder: Path, file: FeatureFile) -> Path:
             f"there are {len(names)} features, and room for {MAX_FEATURES}: remove one with `btc features remove NAME`"
         )
         raise InvalidInput(msg)
-    path = folder / f"{file.name}{_SUFFIX}"
-    with atomic_write(path) as target:
-        target.write(file.source)
-    return path
+    return user_files.store(folder, file.name, file.source)
 
 
 def remove(folder: Path, name: str) -> Path:
     """Remove a feature; its stored values stay. Raises `InvalidInput` if there is no such feature."""
-    known = {path.stem: path for path in sorted(folder.glob(f"*{_SUFFIX}"))}
-    if name not in known:
-        msg = f"there is no feature {name} in {folder}; " + (
-            f"there are {', '.join(known)}" if known else "it has none"
-        )
-        raise InvalidInput(msg)
-    known[name].unlink()
-    return known[name]
+    return user_files.remove(folder, name, "feature", sorted(path.stem for path in folder.glob(f"*{SUFFIX}")))
 
 
 def _check_form(file: str, tree: ast.Module) -> None:
