@@ -109,7 +109,9 @@ def sealing_sensor(
                     continue
                 blocker = sealing_blocker(chosen, db, day, now) or retry_blocker(failed, now / NS_PER_S - ended_s)
                 if before.seen.get(day) != seal.id:
-                    blocker = blocker or "its rows may still be written; they are compared at the next look, in a minute"
+                    blocker = (
+                        blocker or "its rows may still be written; they are compared at the next look, in a minute"
+                    )
                 if blocker:
                     waiting.append(f"{day}: {blocker}")
                     continue

@@ -126,7 +126,9 @@ def test_a_complete_day_is_sealed_proven_and_copied_in_one_run(
     (request,) = requests_of(asked, DAY)
     run_key = str(request.run_key)
     assert run_key.startswith(f"{DAY}@")
-    assert reason(tick(asked.cursor, instance)) == "no complete day has changed since it was sealed", "once for each seal"
+    assert reason(tick(asked.cursor, instance)) == "no complete day has changed since it was sealed", (
+        "once for each seal"
+    )
 
     result = defs.resolve_job_def("seal_day").execute_in_process(
         partition_key=DAY, instance=instance, tags=request.tags
