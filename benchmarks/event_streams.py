@@ -49,9 +49,13 @@ def event_streams(plan: Plan) -> list[Figure]:
     note = f"{CLIENTS} clients, {len(delays_ms)} updates"
     return [
         Figure(
-            "an update reaches the last event stream, p50", np.percentile(delays_ms, 50), "ms", WITHIN_MS, note=note
+            "an update reaches the last event stream, p50",
+            float(np.percentile(delays_ms, 50)),
+            "ms",
+            WITHIN_MS,
+            note=note,
         ),
-        Figure("an update reaches the last event stream, p95", np.percentile(delays_ms, 95), "ms", note=note),
+        Figure("an update reaches the last event stream, p95", float(np.percentile(delays_ms, 95)), "ms", note=note),
         Figure("processor time of the API for an update", 1e3 * used_s / len(delays_ms), "ms", note=note),
         Figure("memory of the API with open event streams", memory_mb, "MB", note=note),
     ]
@@ -62,7 +66,7 @@ def publish(settings: Settings) -> int:
     row = forecast_now()
     with connect(settings.redis) as client:
         replace(client, {forecast_key(SYMBOL): forecast_fields(row)}, settings.redis.ttl_s)
-    return int(row.ts_event)
+    return int(row.ts_event_ns)
 
 
 def watched(settings: Settings, process: psutil.Process, updates: int) -> tuple[list[float], float]:
