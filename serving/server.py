@@ -115,6 +115,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = _ProblemTask
     take: Callable[..., None] | None = None
     is_chunked = False
+    connected: bool
 
     def readable(self) -> bool:
         return self.take is None and bool(super().readable())
