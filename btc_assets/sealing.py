@@ -1,6 +1,7 @@
 """When a day is sealed: a sensor finds the complete days and their seals, and requests one run for each day and seal.
 
-A run that failed is requested again after a pause. What does not belong here: what sealing does (`sealed`).
+A day whose rows still change, as during an import, waits. A run that failed is requested again after a pause. What does
+not belong here: what sealing does (`sealed`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.sealed import SEAL_TAG, sealed_assets
+from btc_assets.table_checks import check_tables
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days.seals import seal_of, sealing_blocker
 from btc_core.errors import ServiceError
 from btc_core.names import SEAL_DAY_JOB
-from btc_core.utc_day import day_ns, day_of
+from btc_core.utc_day import day_of
 
 SENSOR_INTERVAL_S = 60
 MAX_ATTEMPTS = 6
@@ -31,18 +33,28 @@ seal_day = dg.define_asset_job(
 )
 
 
-def read_cursor(text: str | None) -> dict[str, str]:
-    """The seal last requested for each day; empty at the first tick and after a release that changed the form."""
+class Cursor(msgspec.Struct):
+    """What the sensor remembers between two ticks, by day."""
+
+    requested: dict[str, str] = {}
+    """The seal that was requested last."""
+    seen: dict[str, str] = {}
+    """The seal at the last tick. A day whose seal has changed since is being written."""
+
+
+def read_cursor(text: str | None) -> Cursor:
+    """The cursor of the last tick; empty at the first tick and after a release that changed the form."""
     try:
-        return msgspec.json.decode(text or "{}", type=dict[str, str])
+        return msgspec.json.decode(text or "{}", type=Cursor)
     except msgspec.MsgspecError:
-        return {}
+        return Cursor()
 
 
 def run_request(day: str, seal: str, failed: int = 0) -> dg.RunRequest:
     """A request for the run of a day and seal; Dagster starts only one run of a key, also after a restart."""
     attempt = f"#{failed + 1}" if failed else ""
-    return dg.RunRequest(run_key=f"{day}@{seal}{attempt}", partition_key=day, tags={SEAL_TAG: seal})
+    key = f"{day}@{seal}{attempt}"
+    return dg.RunRequest(run_key=key, job_name=seal_day.name, partition_key=day, tags={SEAL_TAG: seal})
 
 
 def failed_runs(instance: dg.DagsterInstance, day: str, seal: str) -> tuple[int, float]:
@@ -64,7 +76,7 @@ def retry_blocker(failed: int, since_s: float) -> str:
 
 
 @dg.sensor(
-    job=seal_day,
+    jobs=[seal_day, check_tables],
     minimum_interval_seconds=SENSOR_INTERVAL_S,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Requests a run for each complete day that has a new seal: when the day is over, and again when late or "
@@ -73,32 +85,44 @@ def retry_blocker(failed: int, since_s: float) -> str:
 def sealing_sensor(
     context: dg.SensorEvaluationContext, environment: Environment, database: Database
 ) -> dg.SensorResult | dg.SkipReason:
-    """Request the runs of the days that are complete and not sealed as they are."""
+    """Request the runs of the days that are complete, do not change any more, and are not sealed as they are.
+
+    The daily checks of the tables found no rows of a day that was fetched or imported afterwards, so that they are requested
+    again for yesterday. They run after its sealing, because both have the tag of which only one run is started at a time.
+    """
     chosen = environment.get()
-    requested = read_cursor(context.cursor)
+    before = read_cursor(context.cursor)
     now = now_ns()
     days = [day_of(now - back * NS_PER_DAY) for back in range(chosen.seal.lookback_days, 0, -1)]
     days = [day for day in days if day >= chosen.seal.first_day]
     requests, waiting = [], []
+    requested, seen = before.requested, {}
     try:
         with database.connect() as db:
             for day in days:
                 seal = seal_of(db, day)
                 if not any(seal.rows.values()):
                     continue
+                seen[day] = seal.id
                 failed, ended_s = failed_runs(context.instance, day, seal.id)
                 if requested.get(day) == seal.id and not failed:
                     continue
                 blocker = sealing_blocker(chosen, db, day, now) or retry_blocker(failed, now / NS_PER_S - ended_s)
+                if before.seen.get(day) != seal.id:
+                    blocker = (
+                        blocker or "its rows may still be written; they are compared at the next look, in a minute"
+                    )
                 if blocker:
                     waiting.append(f"{day}: {blocker}")
-                else:
-                    requests.append(run_request(day, seal.id, failed))
-                    requested[day] = seal.id
+                    continue
+                requests.append(run_request(day, seal.id, failed))
+                requested[day] = seal.id
+                if day == days[-1] and seal.last_offset < 0:
+                    requests.append(dg.RunRequest(run_key=f"checks {day}@{seal.id}", job_name=check_tables.name))
     except ServiceError as error:
         return dg.SkipReason(f"the days could not be checked: {error}")
-    if not requests:
-        return dg.SkipReason("; ".join(waiting) or "no complete day has changed since it was sealed")
-    oldest = day_ns(days[0])
-    cursor = {day: seal for day, seal in requested.items() if day_ns(day) >= oldest}
-    return dg.SensorResult(run_requests=requests, cursor=msgspec.json.encode(cursor).decode())
+    cursor = msgspec.json.encode(Cursor({day: requested[day] for day in days if day in requested}, seen)).decode()
+    if requests:
+        return dg.SensorResult(run_requests=requests, cursor=cursor)
+    reason = "; ".join(waiting) or "no complete day has changed since it was sealed"
+    return dg.SensorResult(skip_reason=reason, cursor=cursor)

@@ -244,5 +244,6 @@ check_tables = dg.define_asset_job(
     "check_tables",
     selection=dg.AssetSelection.checks(table_checks),
     description="Check yesterday's rows of every table.",
+    tags={"btc/kind": "sealing"},
 )
 daily_checks = scheduled("daily_checks", check_tables, "30 0 * * *")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from btc_core.stores.shared_http import shared_client
 from btc_core.waiting import wait_until
 from stack.first_training import SUCCESS, train_missing
 
@@ -69,7 +70,7 @@ def wait_ready(
 
 def _readiness(url: str) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = httpx.get(url, timeout=5).json()
+        answer: dict[str, Any] = shared_client().get(url, timeout=5).json()
     except (httpx.HTTPError, ValueError) as error:
         return {"status": "starting", "reasons": [f"the API did not answer: {error}"]}
     return answer

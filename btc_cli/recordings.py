@@ -62,6 +62,9 @@ def replay(  # noqa: PLR0913 - every option of the command is an argument
     if bool(day) == (file is not None):
         msg = "name either a recording, or a day with --day"
         raise InvalidInput(msg)
+    if out is not None and out.suffix != ".parquet":
+        msg = f"--out {out}: the rows are written as Parquet, so the suffix must be .parquet"
+        raise InvalidInput(msg)
     if day:
         _replay_day(day, symbol, out, data_dir)
     elif file is not None and out is not None and not symbol:

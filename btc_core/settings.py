@@ -64,8 +64,8 @@ class ApiSettings(Section):
     rate_limit_per_s: float = Field(0.0, ge=0)
     """Requests per second and client address, with bursts of as many at once; further ones are answered with 429. 0 sets no
     limit, which is appropriate on loopback."""
-    max_streams: int = Field(16, ge=0)
-    """Largest number of open `/v1/stream` connections. Each takes a thread that sleeps most of the time."""
+    max_streams: int = Field(500, ge=0)
+    """Largest number of open `/v1/stream` connections. Each takes one of the open files that the system allows the process."""
     max_exports: int = Field(2, ge=1)
     """Largest number of `/v1/data` answers at the same time; further requests are answered with 503. Each takes a thread and
     about 250 MB of memory."""

@@ -112,9 +112,10 @@ class Reloaded(msgspec.Struct, frozen=True):
 
 
 class Retraining(msgspec.Struct, frozen=True):
-    """A started training run. New models serve a few seconds after the run has promoted them."""
+    """A training run. New models serve a few seconds after the run has promoted them."""
 
-    status: Literal["started"]
+    status: Literal["started", "already_running"]
+    """`already_running` if a training waits or runs already: none is started then, and the others describe that one."""
     job: str
     run_id: str
     url: str

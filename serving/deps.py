@@ -99,10 +99,12 @@ class Proofs(Protocol):
 
 
 class TrainingRun(msgspec.Struct, frozen=True):
-    """A started training run and the page where a person can watch it."""
+    """A training run and the page where a person can watch it."""
 
     run_id: str
     url: str
+    is_new: bool = True
+    """Whether it was started by this request, and not by an earlier one."""
 
 
 class Trainer(Protocol):

@@ -7,6 +7,7 @@ What does not belong here: anything about a single path.
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import threading
 from collections import deque
@@ -17,7 +18,7 @@ from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask, ThreadedTaskDispatcher
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import ConfigError
@@ -50,6 +51,10 @@ POLL_S = 1.0
 DRAIN_S = 10.0
 """Longest wait for running requests when the process stops. A supervisor waits longer before it kills the process."""
 DRAIN_POLL_S = 0.02
+HAND_OVER = "btc.hand_over"
+"""The name in the WSGI environment of a function. A view that calls it with `take` begins an answer without a length, whose
+connection leaves the server: `take(socket, unsent bytes, is_chunked=…)` is called then and sends the rest. The socket is None
+if the client is gone."""
 SHOWN_CHARACTERS = 100
 """How much of Waitress's own message an error repeats."""
 
@@ -69,7 +74,7 @@ class _ProblemTask(ErrorTask):  # type: ignore[misc]
                 status, "internal_error", "an error in this server, not in the request; the server's log has the cause"
             )
         else:
-            reason = str(error.body).splitlines()[0][:SHOWN_CHARACTERS] if error.body else error.reason
+            reason = _without_content(str(error.body)) if error.body else error.reason
             problem = Problem(status, "bad_request", f"the request cannot be read ({reason}); send valid HTTP/1.1")
         body = document(problem, UNKNOWN_REQUEST)
         self.status = f"{status.value} {status.phrase}"
@@ -80,10 +85,61 @@ class _ProblemTask(ErrorTask):  # type: ignore[misc]
         self.write(body)
 
 
-class _Channel(HTTPChannel):  # type: ignore[misc]
-    """A connection whose refusals are problem documents. Waitress has no setting for their form."""
+def _without_content(message: str) -> str:
+    """What Waitress says about a request, without what it quotes of it, which may be a token."""
+    return re.split(r"""["':\r\n]""", message, maxsplit=1)[0].strip()[:SHOWN_CHARACTERS]
 
+
+class _Task(WSGITask):  # type: ignore[misc]
+    """Answers a request, or begins the answer of a connection that is handed over."""
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ[HAND_OVER] = self._hand_over
+        return environ
+
+    def _hand_over(self, take: Callable[..., None]) -> None:
+        self.channel.take = take
+
+    def finish(self) -> None:
+        if self.channel.take is None:
+            super().finish()
+        else:
+            self.channel.is_chunked = self.chunked_response
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    """A connection whose refusals are problem documents, and that can leave the server. Waitress has no setting for either."""
+
+    task_class = _Task
     error_task_class = _ProblemTask
+    take: Callable[..., None] | None = None
+    is_chunked = False
+    connected: bool
+
+    def readable(self) -> bool:
+        return self.take is None and bool(super().readable())
+
+    def writable(self) -> bool:
+        return self.take is None and bool(super().writable())
+
+    def service(self) -> None:
+        super().service()
+        if self.take is not None:
+            self.server.trigger.pull_trigger(self._leave)
+
+    def _leave(self) -> None:
+        """Forget the connection, and pass on its socket with what has not been sent. The reading thread calls this."""
+        take, self.take = self.take, None
+        if take is None:
+            return
+        if not self.connected:
+            take(None, b"", is_chunked=self.is_chunked)
+            return
+        unsent = b"".join(buffer.get() for buffer in self.outbufs)
+        self.del_channel()
+        self.connected = False
+        take(self.socket, unsent, is_chunked=self.is_chunked)
 
 
 class _TimedTask:
@@ -185,7 +241,7 @@ def serve(
 
     `end_streams` ends the answers that would otherwise never end. Raises `ConfigError` if the address is not available.
     """
-    threads = settings.threads + settings.max_streams + settings.max_exports  # each of these holds a thread
+    threads = settings.threads + settings.max_exports  # each of these holds a thread
     dispatcher = Dispatcher(threads, fast_paths, clock)
     sockets: dict[int, Any] = {}
     try:

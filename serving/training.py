@@ -22,7 +22,11 @@ class DagsterTrainer:
         self._settings = settings
 
     def launch(self) -> TrainingRun:
-        """Start a run without waiting for its end; raises `ServiceError` if Dagster refuses or does not answer."""
+        """Start a run without waiting for its end, or name the one that waits or is running.
+
+        Raises `ServiceError` if Dagster refuses or does not answer.
+        """
+        running = dagster.unfinished_run(self._settings, TRAIN_MODELS_JOB)
         tags = dagster.market_tags(self._settings.exchange.symbols)
-        run_id = dagster.launch_job(self._settings, TRAIN_MODELS_JOB, tags)
-        return TrainingRun(run_id=run_id, url=dagster.run_url(self._settings, run_id))
+        run_id = running or dagster.launch_job(self._settings, TRAIN_MODELS_JOB, tags)
+        return TrainingRun(run_id=run_id, url=dagster.run_url(self._settings, run_id), is_new=not running)

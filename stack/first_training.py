@@ -1,5 +1,6 @@
 """Training at the first start: it trains the models that have no champion, so that no market waits for the nightly training.
 
+A simulated system then fetches its first complete day, so that it soon has a sealed one.
 `btc up` calls it, and `python -m stack.first_training` is the one-shot service `first-training` of the containers.
 What does not belong here: how models are trained (`btc_assets`), and waiting for the API (`btc_cli.first_forecast`).
 """
@@ -10,14 +11,16 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.errors import BtcError, StackError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.models.manifest import LAYOUT
 from btc_core.names import CHAMPION, FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
 from btc_core.registry.keys import model_keys
 from btc_core.settings import load_settings
-from btc_core.stores.dagster import launch_job, market_tags, run_status, run_url
+from btc_core.stores.dagster import launch_backfill, launch_job, market_tags, run_status, run_url
 from btc_core.stores.mlflow import MlflowClient
+from btc_core.utc_day import day_of
 from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -31,6 +34,10 @@ SUCCESS = "SUCCESS"
 FINAL_STATUSES = frozenset({SUCCESS, "FAILURE", "CANCELED"})
 """Statuses of a Dagster run that no other status follows."""
 POLL_S = 1.0
+PAST_DAY_ASSETS = ("bronze_history",)
+"""What is fetched of yesterday; the sensor seals the day once its rows are there."""
+PAST_DAY_MAX_MARKETS = 4
+"""A day of one market takes about a minute, because REST answers a thousand trades a second."""
 
 _logger = logging.getLogger("first-training")
 
@@ -49,7 +56,28 @@ def train_missing(settings: Settings, say: Callable[[str], None]) -> str:
     if status == SUCCESS and (not settings.exchange.history_url or len(settings.exchange.names) > 1):
         url = run_url(settings, launch_job(settings, FETCH_HISTORY_JOB, market_tags(settings.exchange.symbols)))
         say(f"fetching older trades in the background, to train the models on them as well ({url})")
+    if settings.simulated:
+        fetch_yesterday(settings, say)
     return status
+
+
+def fetch_yesterday(settings: Settings, say: Callable[[str], None]) -> None:
+    """Ask Dagster for yesterday's trades of a new system with few markets, which are then sealed; `say` prints a line.
+
+    Does nothing if a day before today has trades. Raises `ServiceError` if QuestDB or Dagster does not answer.
+    """
+    from btc_core.days.stored_days import stored_days  # noqa: PLC0415 - loads pyarrow, which `btc status` does not need
+    from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - loads pyarrow, which `btc status` does not need
+    from btc_core.tables.catalogue import BRONZE_TRADES  # noqa: PLC0415 - loads pyarrow, which `btc status` does not need
+
+    now = now_ns()
+    with QuestDB(settings.questdb) as db:
+        has_past = any(day < day_of(now) for day in stored_days(db, BRONZE_TRADES))
+    if has_past or len(settings.exchange.symbols) > PAST_DAY_MAX_MARKETS:
+        return
+    yesterday = day_of(now - NS_PER_DAY)
+    launch_backfill(settings, PAST_DAY_ASSETS, (yesterday,), {"dagster/priority": "-1"})
+    say(f"fetching the trades of {yesterday} in the background; Dagster then seals the day ({settings.dagster.url})")
 
 
 def missing_champions(settings: Settings) -> list[str]:

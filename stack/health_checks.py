@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from btc_core.errors import BtcError, ServiceError
+from btc_core.stores.shared_http import shared_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,7 @@ def get(
 ) -> httpx.Response:
     """The answer of `url`; raises `ServiceError` that says what `server` does instead of answering 200."""
     try:
-        response = httpx.get(url, params=params, auth=auth, timeout=HTTP_TIMEOUT_S)
+        response = shared_client().get(url, params=params, auth=auth, timeout=HTTP_TIMEOUT_S)
     except httpx.ConnectError as error:
         msg = f"{server} does not accept connections at {url}: {error}"
         raise ServiceError(msg) from error

@@ -318,13 +318,17 @@ def default_data_dir(market: str) -> Path:
 
 
 def current_data_dir() -> Path:
-    """The data directory of commands that name none: `BTC_DATA_DIR` when it is set, else what `var/current` points to."""
+    """The data directory of commands that name none: `BTC_DATA_DIR` when it is set, else what `var/current` points to.
+
+    That is the `var` of the current directory, else the one of the clone that `btc` is installed from.
+    """
     named = os.environ.get("BTC_DATA_DIR")
-    path = Path(named) if named else Path("var") / "current"
-    if not (path / "stack.env").is_file():
-        msg = f"there is no stack in {path}; start one with `btc up`, or name it with --data-dir"
-        raise StackError(msg)
-    return path.resolve()
+    path = Path(named or Path("var") / "current").absolute()
+    for candidate in (path,) if named else (path, ROOT / "var" / "current"):
+        if (candidate / "stack.env").is_file():
+            return candidate.resolve()
+    msg = f"there is no stack in {path}; start one with `btc up`, or name it with --data-dir"
+    raise StackError(msg)
 
 
 def remember_current(data_dir: Path) -> None:

@@ -185,11 +185,13 @@ class FakeProofs:
 
 class FakeTrainer:
     error: Exception | None = None
+    is_running: bool = False
 
     def launch(self) -> TrainingRun:
         if self.error is not None:
             raise self.error
-        return TrainingRun(run_id="run-1", url="http://127.0.0.1:3001/runs/run-1")
+        was_running, self.is_running = self.is_running, True
+        return TrainingRun(run_id="run-1", url="http://127.0.0.1:3001/runs/run-1", is_new=not was_running)
 
 
 @dataclasses.dataclass

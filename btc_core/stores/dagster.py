@@ -38,6 +38,14 @@ _STATUS = """
 query Status($id: ID!) { runOrError(runId: $id) { __typename ... on Run { status } ... on RunNotFoundError { message } } }
 """
 
+_UNFINISHED = """
+query Unfinished($job: String!) {
+  runsOrError(filter: {pipelineName: $job, statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]}, limit: 1) {
+    __typename ... on Runs { results { runId status } }
+  }
+}
+"""
+
 _BACKFILL = """
 mutation Backfill($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
@@ -133,6 +141,12 @@ def run_status(settings: Settings, run_id: str) -> str:
         msg = f"Dagster knows no run {run_id}: {result.get('message', result['__typename'])}"
         raise ServiceError(msg)
     return str(result["status"])
+
+
+def unfinished_run(settings: Settings, job: str) -> str:
+    """The id of a run of a job that waits or is running, "" if there is none; raises `ServiceError`."""
+    found = _ask(settings, _UNFINISHED, {"job": job})["runsOrError"].get("results", [])
+    return str(found[0]["runId"]) if found else ""
 
 
 def run_url(settings: Settings, run_id: str) -> str:

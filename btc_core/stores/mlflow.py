@@ -28,6 +28,13 @@ TIMEOUT_S = 10.0
 """For one request; an answer takes milliseconds. A process that looks for new champions waits at most this long."""
 MAX_TAG_CHARACTERS = 4_000
 """MLflow refuses tags of more than 5,000 characters."""
+EXPERIMENT_KIND = "custom_model_development"
+"""MLflow's word for models that are trained. Without it, its UI opens an experiment as one of language models, with tokens and
+cost, and hides the runs."""
+EXPERIMENT_NOTE = (
+    "Each run is one training. `gate_result` and `gate_reason` say whether its model may serve, and the metrics in `gate/` what "
+    "that follows from. Open *Training runs* for the list, and *Models* for the versions with their aliases."
+)
 MAX_VERSIONS = 200
 """How many versions of a model are listed, newest first."""
 NOT_FOUND = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
@@ -64,7 +71,9 @@ class MlflowClient:
         found = self._find("experiments/get-by-name", {"experiment_name": name})
         if found is not None:
             return str(found["experiment"]["experiment_id"])
-        return str(self._call("POST", "experiments/create", {"name": name})["experiment_id"])
+        tags = {"mlflow.experimentKind": EXPERIMENT_KIND, "mlflow.note.content": EXPERIMENT_NOTE}
+        body = {"name": name, "tags": _pairs(tags)}
+        return str(self._call("POST", "experiments/create", body)["experiment_id"])
 
     def create_run(self, experiment_id: str, name: str, started_ns: int, tags: Mapping[str, str]) -> Run:
         """Start a run."""

@@ -6,6 +6,7 @@ What does not belong here: loading and training models. These views only start t
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Literal
 
 from flask import Blueprint, Response
 
@@ -46,13 +47,12 @@ def reload() -> Response:
 @documented("control", Retraining, status=202, needs_token=True, problems=(502,))
 @needs_token
 def retrain() -> Response:
-    """Start the training job; 202 with the run to watch, or 502 if Dagster refuses or does not answer."""
+    """Start the training job unless it is running; 202 with the run to watch, or 502 if Dagster refuses or does not answer."""
     try:
         run = deps().trainer.launch()
     except ServiceError as error:
         raise Problem(
             HTTPStatus.BAD_GATEWAY, "training_not_started", f"{error}; `btc status` shows whether Dagster runs"
         ) from error
-    return respond(
-        Retraining(status="started", job=TRAIN_MODELS_JOB, run_id=run.run_id, url=run.url), HTTPStatus.ACCEPTED
-    )
+    status: Literal["started", "already_running"] = "started" if run.is_new else "already_running"
+    return respond(Retraining(status=status, job=TRAIN_MODELS_JOB, run_id=run.run_id, url=run.url), HTTPStatus.ACCEPTED)

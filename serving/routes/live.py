@@ -6,11 +6,13 @@ What does not belong here: numbers. The pages show what the API answers.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 
 from flask import Blueprint, Response, request
 
+from serving.deps import deps
 from serving.problem_details import Problem
 
 blueprint = Blueprint("live", __name__)
@@ -19,14 +21,24 @@ _FOLDER = Path(__file__).parent.parent / "static"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def _load(path: Path) -> tuple[bytes, str, str]:
+_BADGE = b'<span id="simulated" class="badge"'
+
+
+def _file(suffix: str, content: bytes) -> tuple[bytes, str, str]:
     """Content, type and entity tag of a file."""
-    content = path.read_bytes()
-    return content, f"{_TYPES[path.suffix]}; charset=utf-8", hashlib.sha256(content).hexdigest()[:16]
+    return content, f"{_TYPES[suffix]}; charset=utf-8", hashlib.sha256(content).hexdigest()[:16]
 
 
-_FILES = {path.name: _load(path) for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
+_FILES = {
+    path.name: _file(path.suffix, path.read_bytes()) for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES
+}
 """Read once. A request can name only one of these files and never a path."""
+
+
+@cache
+def _simulated_page(name: str) -> tuple[bytes, str, str]:
+    """A page that says SIMULATED before its first number arrives, so that nothing moves when it does."""
+    return _file(".html", _FILES[name][0].replace(_BADGE + b" hidden", _BADGE))
 
 
 def page_policy() -> str:
@@ -46,19 +58,19 @@ def start_page() -> Response:
 @blueprint.get("/favicon.ico")
 def favicon() -> Response:
     """The icon, where browsers look for it if a page names none."""
-    return _serve("favicon.svg", {})
+    return _serve(_FILES["favicon.svg"], {})
 
 
 @blueprint.get("/live")
 def live_page() -> Response:
     """The live page."""
-    return _serve("live.html", {"Content-Security-Policy": page_policy()})
+    return _page("live.html")
 
 
 @blueprint.get("/ops")
 def operations_page() -> Response:
     """The page for operators."""
-    return _serve("ops.html", {"Content-Security-Policy": page_policy()})
+    return _page("ops.html")
 
 
 @blueprint.get("/static/<name>")
@@ -66,11 +78,16 @@ def static_file(name: str) -> Response:
     """A file of the pages. A browser keeps it and asks each time whether it has changed."""
     if name not in _FILES:
         raise Problem(HTTPStatus.NOT_FOUND, "not_found", "there is no such file; the pages load only files that exist")
-    return _serve(name, {})
+    return _serve(_FILES[name], {})
 
 
-def _serve(name: str, headers: dict[str, str]) -> Response:
-    content, content_type, tag = _FILES[name]
+def _page(name: str) -> Response:
+    page = _simulated_page(name) if deps().settings.simulated else _FILES[name]
+    return _serve(page, {"Content-Security-Policy": page_policy()})
+
+
+def _serve(file: tuple[bytes, str, str], headers: dict[str, str]) -> Response:
+    content, content_type, tag = file
     response = Response(content, content_type=content_type, headers={"Cache-Control": "no-cache", **headers})
     response.set_etag(tag)
     response.make_conditional(request)

@@ -5,14 +5,17 @@ What does not belong here: the content of an event (`event_stream`).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, cast
 
 import msgspec
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, current_app, request
 from msgspec import UNSET, UnsetType
 
 from serving.deps import deps
 from serving.endpoints import Symbol, documented, parse_query
+from serving.event_stream import FIRST_LINE
+from serving.server import HAND_OVER
 from serving.symbols import requested_symbol
 
 if TYPE_CHECKING:
@@ -42,8 +45,14 @@ def stream() -> Response:
     symbol = requested_symbol(query.symbol)
     broadcaster = cast("EventBroadcaster", current_app.extensions[EXTENSION])
     close = broadcaster.open(symbol, deps().settings.api.max_streams)
-    events = broadcaster.events(symbol, query.events or None)
-    response = Response(events, content_type="text/event-stream; charset=utf-8")
+    count = query.events or None
+    hand_over = request.environ.get(HAND_OVER) if request.method == "GET" else None
+    if hand_over is None:
+        response = Response(broadcaster.events(symbol, count))
+        response.call_on_close(close)
+    else:
+        hand_over(partial(broadcaster.take, symbol, count, close))
+        response = Response(iter((FIRST_LINE,)))
+    response.content_type = "text/event-stream; charset=utf-8"
     response.headers["X-Accel-Buffering"] = "no"
-    response.call_on_close(close)
     return response

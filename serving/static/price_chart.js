@@ -53,8 +53,7 @@ export class PriceChart extends TimeChart {
     if (!level.rows.has(row.time)) level.rows.set(row.time, row);  // the live line needs no past
     if (document.hidden) return;
     if (this.drawnTo !== this.endS) return this.draw();
-    if (!(performance.now() - this.drawnAt <= REDRAW_MS)) return this.setLive();
-    this.bid.update({ time: this.nowS, value: this.live.bid });
+    if (!(performance.now() - this.drawnAt <= REDRAW_MS)) this.setLive();
   }
 
   /** How the bid has changed in the last quarter of an hour, or since the first stored forecast; "" if that is not known. */

@@ -29,6 +29,8 @@ HEARTBEAT_AGE = "select extract(epoch from now() at time zone 'utc' - max(timest
 MAX_HEARTBEAT_AGE_S = 120
 """The daemon writes a heartbeat every 30 s."""
 START_TIMEOUT_S = 120
+CODE_TIMEOUT_S = 300
+"""How long the daemon waits for a sensor or a run to start; with the default of 60 s, a busy machine fails both."""
 
 
 def components(context: Context) -> tuple[Component, ...]:
@@ -65,6 +67,7 @@ def _environment(context: Context) -> dict[str, str]:
         "BTC_POSTGRES_DAGSTER_DB": postgres.dagster_db,
         **postgres.tls_environment,
         "DAGSTER_DISABLE_TELEMETRY": "yes",
+        "DAGSTER_GRPC_TIMEOUT_SECONDS": str(CODE_TIMEOUT_S),
         "MALLOC_ARENA_MAX": "2",
     }
 

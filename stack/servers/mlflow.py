@@ -63,6 +63,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         # There is one writer at a time; the default pool keeps five connections.
         "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "2",
         "GIT_PYTHON_REFRESH": "quiet",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar for each file would fill the log
     }
 
 

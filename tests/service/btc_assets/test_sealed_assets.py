@@ -89,6 +89,20 @@ def tick(cursor: str | None, instance: dg.DagsterInstance) -> Any:
     return sealing_sensor(context, environment=RESOURCES["environment"], database=RESOURCES["database"])
 
 
+def two_ticks(cursor: str | None, instance: dg.DagsterInstance) -> Any:
+    """The second of two ticks: at the first one, the rows of a changed day may still be written."""
+    return tick(tick(cursor, instance).cursor, instance)
+
+
+def requests_of(result: Any, day: str) -> list[dg.RunRequest]:
+    return [request for request in result.run_requests or [] if request.partition_key == day]
+
+
+def reason(result: Any) -> str:
+    assert not result.run_requests
+    return str(result.skip_reason.skip_message)
+
+
 def btc(stack: Stack, *arguments: str, fails: bool = False) -> str:
     command = [
         sys.executable,
@@ -108,14 +122,16 @@ def btc(stack: Stack, *arguments: str, fails: bool = False) -> str:
 def test_a_complete_day_is_sealed_proven_and_copied_in_one_run(
     symbol: str, system: Settings, instance: dg.DagsterInstance
 ) -> None:
-    asked = tick(None, instance)
-    requests = {request.partition_key: request for request in asked.run_requests}
-    run_key = requests[DAY].run_key
+    asked = two_ticks(None, instance)
+    (request,) = requests_of(asked, DAY)
+    run_key = str(request.run_key)
     assert run_key.startswith(f"{DAY}@")
-    assert isinstance(tick(asked.cursor, instance), dg.SkipReason), "a seal is requested once"
+    assert reason(tick(asked.cursor, instance)) == "no complete day has changed since it was sealed", (
+        "once for each seal"
+    )
 
     result = defs.resolve_job_def("seal_day").execute_in_process(
-        partition_key=DAY, instance=instance, tags=requests[DAY].tags
+        partition_key=DAY, instance=instance, tags=request.tags
     )
     assert result.success
     checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
@@ -172,8 +188,8 @@ def test_a_day_is_requested_once_when_its_midnight_and_its_grace_have_passed(
     for after_s in (-60, -1, 0, 60, grace_s - 1, grace_s, grace_s + 60, 86_399):
         monkeypatch.setattr("btc_assets.sealing.now_ns", lambda after_s=after_s: midnight_ns + after_s * NS_PER_S)
         result = tick(cursor, instance)
-        cursor = getattr(result, "cursor", None) or cursor
-        asked[after_s] = [request.partition_key for request in getattr(result, "run_requests", None) or []]
+        cursor = result.cursor
+        asked[after_s] = [request.partition_key for request in result.run_requests or []]
     assert [after_s for after_s, days in asked.items() if DAY in days] == [grace_s]
 
 
@@ -191,7 +207,7 @@ def failing_seal_day() -> None:
 def test_a_day_whose_sealing_failed_is_requested_again_but_not_for_ever(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cursor, keys, pauses = None, [], []
+    cursor, keys, pauses = tick(None, instance).cursor, [], []
 
     def later(seconds: float) -> Any:
         monkeypatch.setattr("btc_assets.sealing.now_ns", lambda: now_ns() + round(seconds * NS_PER_S))
@@ -200,36 +216,55 @@ def test_a_day_whose_sealing_failed_is_requested_again_but_not_for_ever(
     for number in range(MAX_ATTEMPTS):
         if number:
             pauses.append(RETRY_PAUSE_S * 2 ** (number - 1))
-            assert f"{DAY}: run {number} has failed; the next one starts in" in later(pauses[-1] - 30).skip_message
+            assert f"{DAY}: run {number} has failed; the next one starts in" in reason(later(pauses[-1] - 30))
         result = later(pauses[-1] + 30 if pauses else 0)
         cursor = result.cursor
-        (asked,) = [request for request in result.run_requests if request.partition_key == DAY]
+        (asked,) = requests_of(result, DAY)
         keys.append(asked.run_key)
         tags = {**asked.tags, "dagster/partition": DAY}
         assert not failing_seal_day.execute_in_process(instance=instance, tags=tags, raise_on_error=False).success
     assert [key.partition("#")[2] for key in keys] == ["", "2", "3", "4", "5", "6"]
     assert sum(pauses) == pytest.approx(2.6 * 3_600, rel=0.02)
-    assert f"{DAY}: 6 runs have failed" in later(86_400).skip_message
+    assert f"{DAY}: 6 runs have failed" in reason(later(86_400))
 
 
-def test_a_hundred_changes_of_a_day_are_a_hundred_runs(db: QuestDB, symbol: str, instance: dg.DagsterInstance) -> None:
+def write_late(db: QuestDB, symbol: str, number: int, day: str = DAY) -> None:
+    """Store a copy of a trade of the day as an imported trade, which is not in the log."""
     trades = TABLES["bronze_trades"]
     first = read_day(db, trades, DAY)
     row = first.filter(pa.compute.equal(first["symbol"], symbol)).slice(0, 1)
-    cursor = getattr(tick(None, instance), "cursor", None)
+    late = {name: row[name] for name in arrow_schema(trades).names}
+    late["symbol"] = pa.array([f"LATE{symbol}"])
+    late["kafka_partition"] = pa.array([-1], pa.int32())
+    late["kafka_offset"] = late["trade_id"] = pa.array([number + 1])
+    late["ts_event"] = pa.array([day_ns(day) + number], pa.timestamp("ns"))
+    write_rows(db, trades, pa.table(late))
+
+
+def test_a_hundred_changes_of_a_day_are_a_hundred_runs(db: QuestDB, symbol: str, instance: dg.DagsterInstance) -> None:
+    cursor = two_ticks(None, instance).cursor
     keys = []
     for number in range(RESEALS):
-        late = {name: row[name] for name in arrow_schema(trades).names}
-        late["symbol"] = pa.array([f"LATE{symbol}"])
-        late["kafka_partition"] = pa.array([-1], pa.int32())  # as an imported trade has it, which is not in the log
-        late["kafka_offset"] = late["trade_id"] = pa.array([number + 1])
-        late["ts_event"] = pa.array([day_ns(DAY) + number], pa.timestamp("ns"))
-        write_rows(db, trades, pa.table(late))
-        asked = tick(cursor, instance)
+        write_late(db, symbol, number)
+        asked = two_ticks(cursor, instance)
         cursor = asked.cursor
-        keys += [request.run_key for request in asked.run_requests if request.partition_key == DAY]
+        keys += [request.run_key for request in requests_of(asked, DAY)]
     assert len(keys) == len(set(keys)) == RESEALS
-    assert isinstance(tick(cursor, instance), dg.SkipReason)
+    assert reason(tick(cursor, instance)) == "no complete day has changed since it was sealed"
+
+
+def test_a_day_that_is_being_fetched_is_sealed_and_checked_once_when_its_rows_stand_still(
+    db: QuestDB, symbol: str, instance: dg.DagsterInstance
+) -> None:
+    yesterday = day_of(now_ns() - NS_PER_DAY)
+    cursor = two_ticks(None, instance).cursor
+    for number in range(3):
+        write_late(db, symbol, number, yesterday)
+        result = tick(cursor, instance)
+        assert f"{yesterday}: its rows may still be written" in reason(result)
+        cursor = result.cursor
+    sealed, checked = tick(cursor, instance).run_requests
+    assert (sealed.job_name, sealed.partition_key, checked.job_name) == ("seal_day", yesterday, "check_tables")
 
 
 def test_a_seal_that_would_change_most_of_a_day_is_refused_until_a_person_insists(

@@ -239,6 +239,7 @@ def test_streams_delay_no_other_request_follow_the_worker_and_end_with_the_proce
         with httpx.stream("GET", f"http://127.0.0.1:{api.port}/v1/stream", timeout=15) as refused:
             refused.read()
             assert (refused.status_code, refused.json()["code"]) == (503, "too_many_streams")
+        write_forecast(settings)
         assert api.client.get("/v1/forecast").status_code == 200
         newest = write_forecast(settings, bid=61_000.0)
         received = b""

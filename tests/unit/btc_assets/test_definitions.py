@@ -134,10 +134,11 @@ def test_every_stored_table_has_checks_made_from_its_columns() -> None:
 
 
 def test_a_missing_or_malformed_cursor_of_the_sealing_sensor_is_empty() -> None:
-    from btc_assets.sealing import read_cursor
+    from btc_assets.sealing import Cursor, read_cursor
 
-    assert read_cursor('{"2026-07-19":"abc"}') == {"2026-07-19": "abc"}
-    assert read_cursor(None) == read_cursor("nonsense") == read_cursor("[1]") == {}
+    assert read_cursor('{"requested":{"2026-07-19":"abc"}}') == Cursor({"2026-07-19": "abc"})
+    assert read_cursor(None) == read_cursor("nonsense") == read_cursor("[1]") == Cursor()
+    assert read_cursor('{"2026-07-19":"abc"}') == Cursor(), "the form of an earlier release"
 
 
 def test_nothing_is_materialized_eagerly() -> None:

@@ -87,6 +87,11 @@ def test_replay_without_a_usable_frame_ends_with_exit_code_1_and_the_reason(
     assert "none of the 1 lines" in capsys.readouterr().err
 
 
+def test_replay_writes_parquet_only_to_a_file_that_is_named_so(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"rows\.csv: .* the suffix must be \.parquet"):
+        replay(tmp_path / "frames.jsonl", tmp_path / "rows.csv")
+
+
 def test_evaluate_of_hourly_bars_ends_with_exit_code_1_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,12 +25,12 @@ def test_readiness_with_champions_waits_until_no_built_in_baseline_serves(monkey
         answers.append({"status": "ready", "models": {"bid": {"version": next(versions)}}})
         return httpx.Response(200, json=answers[-1])
 
-    monkeypatch.setattr(first_forecast.httpx, "get", get)
+    monkeypatch.setattr(first_forecast.shared_client(), "get", get)
     assert first_forecast.wait_ready(Settings(), with_champions=True) == answers[-1]
     assert len(answers) == 4
 
 
 def test_an_api_that_is_not_ready_in_time_is_returned_with_its_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     starting = {"status": "starting", "reasons": ["no features yet"]}
-    monkeypatch.setattr(first_forecast.httpx, "get", lambda _url, **_: httpx.Response(503, json=starting))
+    monkeypatch.setattr(first_forecast.shared_client(), "get", lambda _url, **_: httpx.Response(503, json=starting))
     assert first_forecast.wait_ready(Settings(), timeout_s=0.0) == starting

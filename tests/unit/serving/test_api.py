@@ -372,6 +372,8 @@ def test_retrain_answers_202_with_the_run_and_502_when_dagster_does_not_answer(w
         "run_id": "run-1",
         "url": "http://127.0.0.1:3001/runs/run-1",
     }
+    again = world.client.post("/retrain", headers=bearer()).get_json()
+    assert (again["status"], again["run_id"]) == ("already_running", "run-1")
     world.trainer.error = ServiceError("Dagster at http://127.0.0.1:3001 does not answer")
     assert (
         "does not answer"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from btc_core.exchange_settings import ExchangeSettings
 from tests.serving_world import build
 
 if TYPE_CHECKING:
@@ -67,3 +68,22 @@ def test_a_module_imports_only_files_that_are_served(world: World) -> None:
         checked.add(name)
         waiting += set(re.findall(r'from "\./([^"]+)"', text.text)) - checked
     assert {"price_chart.js", "skill.js", "connection.js"} <= checked
+
+
+def test_a_browser_asks_for_every_module_of_the_live_page_at_once(world: World) -> None:
+    needed, waiting = set(), ["live.js"]
+    while waiting:
+        found = set(re.findall(r'from "\./([^"]+)"', world.client.get(f"/static/{waiting.pop()}").text)) - needed
+        needed |= found
+        waiting += found
+    preloaded = re.findall(r'rel="modulepreload" href="/static/([^"]+)"', world.client.get("/live").text)
+    assert sorted(preloaded) == sorted(needed)
+
+
+@pytest.mark.parametrize("path", ["/live", "/ops"])
+def test_a_page_says_simulated_before_its_first_number_arrives(path: str) -> None:
+    badge = re.compile(r'<span id="simulated" class="badge"( hidden)?>')
+    for mode, hidden in (("live", " hidden"), ("sim", None)):
+        found = badge.search(build(exchange=ExchangeSettings(mode=mode)).client.get(path).text)
+        assert found is not None
+        assert found[1] == hidden

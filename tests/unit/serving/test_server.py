@@ -10,7 +10,7 @@ import pytest
 
 from btc_core.clock import NS_PER_S
 from serving.endpoints import fast_paths
-from serving.server import SLOW_S, Dispatcher
+from serving.server import SLOW_S, Dispatcher, _without_content
 from tests.serving_world import FakeClock, build
 
 if TYPE_CHECKING:
@@ -114,3 +114,9 @@ def test_an_answer_that_fails_does_not_end_the_reading_thread(dispatcher: Dispat
     dispatcher.answer_queued()
     assert broken.is_cancelled
     assert answered_here(dispatcher, Channel("/healthz"))
+
+
+def test_an_error_repeats_nothing_of_a_request_which_may_be_a_token() -> None:
+    said = 'Bare CR or LF found in header line "Authorization: Bearer 2aacea31\nx"'
+    assert _without_content(said) == "Bare CR or LF found in header line"
+    assert _without_content("Invalid header\nAuthorization: Bearer 2aacea31") == "Invalid header"

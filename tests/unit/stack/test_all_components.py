@@ -36,6 +36,12 @@ def test_a_code_server_that_does_not_run_yet_is_reported_in_one_line(layout: Lay
         known["dagster-code"].check()
 
 
+def test_a_busy_machine_has_five_minutes_for_a_sensor_or_the_start_of_a_run(layout: Layout) -> None:
+    components = all_components(Context(layout, layout.settings(), layout.internal_ports()))
+    for name in ("dagster-code", "dagster-web", "dagster-daemon"):
+        assert components[name].env["DAGSTER_GRPC_TIMEOUT_SECONDS"] == "300"
+
+
 def test_a_live_stack_has_no_simulator(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "live")
     layout.create("live")

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.errors import StackError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.models.manifest import LAYOUT
 from btc_core.settings import Settings
 from btc_core.stores.mlflow import MlflowClient, ModelVersion
+from btc_core.utc_day import day_of
 from stack import first_training
 
 if TYPE_CHECKING:
@@ -64,3 +66,22 @@ def test_the_service_trains_what_is_missing_and_fails_when_the_run_fails(monkeyp
         monkeypatch.setattr(first_training, "missing_champions", lambda _settings, missing=missing: missing)
         trained_through(monkeypatch, *statuses)
         assert first_training.main() == code
+
+
+def test_a_new_system_fetches_yesterday_and_one_with_a_past_or_many_markets_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    launched: list[object] = []
+    stored: dict[str, int] = {}
+    monkeypatch.setattr("btc_core.days.stored_days.stored_days", lambda _db, _table: stored)
+    monkeypatch.setattr(first_training, "launch_backfill", lambda *arguments: launched.append(arguments[1:3]))
+    today, yesterday, lines = day_of(now_ns()), day_of(now_ns() - NS_PER_DAY), []
+    stored[today] = 10
+    first_training.fetch_yesterday(Settings(), lines.append)
+    assert launched == [(("bronze_history",), (yesterday,))]
+    assert yesterday in lines[0]
+    markets = tuple(f"C{number}/USD" for number in range(first_training.PAST_DAY_MAX_MARKETS + 1))
+    first_training.fetch_yesterday(Settings(exchange={"symbols": markets}), lines.append)
+    stored[yesterday] = 1
+    first_training.fetch_yesterday(Settings(), lines.append)
+    assert len(launched) == len(lines) == 1

@@ -121,7 +121,26 @@ def test_a_command_without_a_directory_means_the_stack_that_was_started_last(
 
 def test_without_a_stack_the_error_says_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StackError, match="btc up"):
+    monkeypatch.setattr("stack.layout.ROOT", tmp_path / "clone")
+    with pytest.raises(StackError, match=f"no stack in {tmp_path}/var/current; start one with `btc up`"):
+        current_data_dir()
+
+
+def test_in_another_directory_a_command_means_the_stack_of_its_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone, elsewhere = tmp_path / "clone", tmp_path / "elsewhere"
+    for folder in (clone, elsewhere):
+        folder.mkdir()
+    monkeypatch.setattr("stack.layout.ROOT", clone)
+    monkeypatch.chdir(clone)
+    layout = Layout(Path("var") / "sim")
+    layout.create("sim")
+    remember_current(layout.data_dir)
+    monkeypatch.chdir(elsewhere)
+    assert current_data_dir() == clone / "var" / "sim"
+    monkeypatch.setenv("BTC_DATA_DIR", "var/sim")
+    with pytest.raises(StackError, match=f"no stack in {elsewhere}/var/sim"):
         current_data_dir()
 
 
