@@ -71,6 +71,12 @@ COMMANDS = (
         DATA,
     ),
     Entry(
+        "backup",
+        "btc_cli.backup:backup",
+        "Copy all objects, the databases and the settings to a directory or to a bucket elsewhere.",
+        DATA,
+    ),
+    Entry(
         "export",
         "btc_cli.export:export",
         "Write stored rows of a market to a file, from QuestDB and, for older days, from the object store.",

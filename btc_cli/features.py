@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btc_cli.league import train_now
+from btc_cli.league import runs_in_containers, train_now
 from btc_cli.options import DataDir, open_stack
 from btc_core.errors import InvalidInput
 from btc_core.features.user import files
@@ -84,17 +84,20 @@ def _checked(path: Path) -> FeatureFile:
 
 
 def _restart(stack: Stack) -> None:
-    """Restart the workers that read the folder when they start."""
+    """Restart the worker that reads the folder when it starts, and train the league, which follows the folder."""
+    has_league = bool(entries_in(stack.settings.user_models))
+    command = f"`docker compose --env-file {stack.layout.env_file} restart features`"
+    if runs_in_containers(stack):
+        typer.echo(f"the containers of this system run; restart the worker with {command}; {WARM_UP}")
+        if has_league:
+            train_now(stack.settings)
+        return
     if not stack.running:
-        typer.echo(
-            "no native stack is running: `btc up` starts one with these features; in containers, restart the service features"
-        )
+        typer.echo(f"the stack is down; `btc up` starts it with these features, as {command} does in containers")
         return
     names = [name for name in stack.components() if name.split("_")[0] == WorkerName.FEATURES]
-    if entries_in(stack.settings.user_models):
-        names.append(WorkerName.LEAGUE.value)
     typer.echo(f"restarting {' and '.join(names)}; {WARM_UP}")
     for name in names:
         stack.restart(name)
-    if WorkerName.LEAGUE.value in names:
+    if has_league:
         train_now(stack.settings)

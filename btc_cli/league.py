@@ -112,12 +112,33 @@ def _check_room(settings: Settings, entry: EntryFile) -> None:
         raise InvalidInput(msg)
 
 
+def runs_in_containers(stack: Stack) -> bool:
+    """Whether servers that take the passwords of this stack's env file run, and this program did not start them."""
+    if stack.running:
+        return False
+    try:
+        with connect(stack.settings.redis) as client:
+            read_states(client)
+    except ServiceError:
+        return False
+    return True
+
+
 def _start(stack: Stack) -> None:
     """Start the league's process if the stack runs, and ask Dagster for a training."""
-    if not stack.running:
-        typer.echo("the stack is down; `btc up` starts the league, and Dagster trains the model at 00:40 UTC")
+    if stack.running:
+        stack.start_component(WorkerName.LEAGUE.value)
+    elif runs_in_containers(stack):
+        typer.echo(
+            "the containers of this system run; start the league, if it does not run yet, with "
+            f"`docker compose --env-file {stack.layout.env_file} --profile league up -d`"
+        )
+    else:
+        typer.echo(
+            "the stack is down; `btc up` starts the league (in containers, `docker compose --env-file "
+            f"{stack.layout.env_file} --profile league up -d`), and Dagster trains the model at 00:40 UTC"
+        )
         return
-    stack.start_component(WorkerName.LEAGUE.value)
     train_now(stack.settings)
 
 

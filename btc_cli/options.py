@@ -26,6 +26,12 @@ PortsFrom = Annotated[
     int | None,
     typer.Option("--ports-from", help="Give the servers consecutive ports, beginning with this number."),
 ]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file", help="File with a passphrase, under which stack.env with its secrets is copied, encrypted."
+    ),
+]
 LastDay = Annotated[str, typer.Option("--to", help="Last day (UTC), inclusive.")]
 
 

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from btc_cli import screen
+from btc_cli.backup import newest_copy, place_of
+from btc_cli.sealed_settings import read_passphrase, unseal
+from btc_core import offsite
 from btc_core import system_backup as backups
 from btc_core.clock import NS_PER_DAY, from_ns, now_ns
 from btc_core.days import lake
 from btc_core.errors import InvalidInput, StackError, StoreError
 from btc_core.files import atomic_write
+from btc_core.settings import secret_variables
 from btc_core.stores import postgres_dump
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
@@ -22,6 +26,7 @@ from btc_core.tables import schema
 from btc_core.tables.catalogue import STORED
 from btc_core.utc_day import day_of
 from btc_core.waiting import wait_until
+from stack import prepare
 from stack.ports import ports_from
 from stack.runtime import Stack
 from stack.server_addresses import given_servers
@@ -38,19 +43,20 @@ STORE_TIMEOUT_S = 60.0
 STORE_POLL_S = 1.0
 
 
-def restore_all(data_dir: Path, first_port: int | None) -> None:
+def restore_all(data_dir: Path, first_port: int | None, from_copy: str, passphrase_file: Path | None) -> None:
     """Rebuild a system from its object store; raises `BtcError`.
 
-    The files of the object store are in `data_dir`, or the settings there name a store that the user gives.
+    The files of the object store are in `data_dir`, or the settings there name a store that the user gives, or the store is
+    filled from the place `from_copy`. With a passphrase, the secrets of that copy that are not those of servers are kept.
 
     The databases are restored last and each in one transaction, so an interrupted command may be repeated until then.
     """
     stack = Stack(data_dir)
     has_given_store = stack.layout.exists and "store" in given_servers(stack.settings)
-    if not has_given_store and not (stack.layout.data_dir / "store" / "data").is_dir():
+    if not from_copy and not has_given_store and not (stack.layout.data_dir / "store" / "data").is_dir():
         msg = (
             f"{stack.layout.data_dir} has no object store: copy the folder `store` of the lost system into it first, or run "
-            "`btc init` and set BTC_STORE_ENDPOINT_URL to the store that the lost system used"
+            "`btc init` and set BTC_STORE_ENDPOINT_URL to the store that the lost system used, or name a copy with --from-copy"
         )
         raise StackError(msg)
     if not stack.layout.exists:
@@ -59,9 +65,10 @@ def restore_all(data_dir: Path, first_port: int | None) -> None:
     _require_empty(stack)
     # Whose data the store holds is known once the settings have been read from it.
     stack.up(("store",), screen.progress, prepares=False)
+    secrets = _fill_store(stack.settings, from_copy, passphrase_file) if from_copy else {}
     backup = _newest_backup(stack.settings)
     with ObjectStore(stack.settings.store) as store:
-        stack.layout.adopt(backups.read_settings(store, backup))
+        stack.layout.adopt(backups.read_settings(store, backup) | secrets)
     stack.up(SERVERS, screen.progress)
     settings = stack.settings
     rows = _restore_days(settings)
@@ -70,10 +77,44 @@ def restore_all(data_dir: Path, first_port: int | None) -> None:
         backups.restore_databases(settings, store, backup)
     made = f"{from_ns(backup.made_at_ns):%Y-%m-%d %H:%M} UTC"
     screen.say(f"{rows:,} rows of days restored and verified, and the databases of Dagster and MLflow as of {made}")
+    lost = "the file of alerts" if secrets else "contacts, other secrets and the file of alerts"
     screen.say(
-        f"secrets are new, and contacts and the file of alerts must be set again: {stack.layout.env_file}. "
+        f"passwords of servers are new, and {lost} must be set again: {stack.layout.env_file}. "
         f"Start the system with `btc up --data-dir {stack.layout.data_dir}`"
     )
+
+
+def _fill_store(settings: Settings, where: str, passphrase_file: Path | None) -> dict[str, str]:
+    """Write the newest copy at a place into the object store; returns the secrets that the new system takes over."""
+    prepare.create_buckets(settings)
+    with place_of(settings, where) as place:
+        copy = newest_copy(place, where)
+        _require_only(settings, copy)
+        secrets: dict[str, str] = {}
+        if passphrase_file is not None:
+            if not copy.settings_sha256:
+                raise InvalidInput(f"the copy at {where} has no secrets; leave out --passphrase-file")
+            sealed = b"".join(offsite.pieces(place, copy.settings_sha256))
+            secrets = unseal(sealed, read_passphrase(passphrase_file))
+        offsite.fill(settings, place, copy)
+    own = tuple(f"BTC_{name}_" for name in ("KAFKA", "QUESTDB", "REDIS", "POSTGRES", "STORE"))
+    return {
+        name: value
+        for name, value in secrets.items()
+        if name.lower() in secret_variables() and not name.startswith(own)
+    }
+
+
+def _require_only(settings: Settings, copy: offsite.Copy) -> None:
+    """Refuse a store that holds anything but objects of the copy."""
+    known = {(each.bucket, each.key) for each in copy.objects}
+    for name, bucket in offsite.buckets(settings).items():
+        with ObjectStore(settings.store, bucket) as store:
+            others = [key for key in store.keys("") if (name, key) not in known and not offsite.is_own(key)]
+        if others:
+            raise InvalidInput(
+                f"the bucket {bucket} already has other objects, such as {others[0]}; a copy is restored into empty buckets"
+            )
 
 
 def _newest_backup(settings: Settings) -> SystemBackup:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btc_cli.options import DataDir, PortsFrom, open_stack
+from btc_cli.options import DataDir, PassphraseFile, PortsFrom, open_stack
 from btc_cli.restore_all import restore_all
 from btc_core.days import lake
 from btc_core.days.stored_days import count_rows
@@ -41,19 +41,27 @@ def restore(  # noqa: PLR0913 - every option of the command is an argument
         bool,
         typer.Option("--all", help="Rebuild a whole system in an empty data directory from its object store."),
     ] = False,
+    from_copy: Annotated[
+        str,
+        typer.Option("--from-copy", help="With --all: fill the object store from what `btc backup --to` wrote here."),
+    ] = "",
+    passphrase_file: PassphraseFile = None,
     first_port: PortsFrom = None,
     data_dir: DataDir = None,
 ) -> None:
     """Restore days of tables from the object store and verify each against its manifest.
 
     Rows of these days that only QuestDB has are kept. With --all, the databases of Dagster and MLflow, the settings, the user's
-    models and all days that QuestDB keeps are restored into --data-dir, which holds nothing but the files of the object store.
+    models and all days that QuestDB keeps are restored into --data-dir, which holds nothing but the files of the object store, or
+    nothing at all if --from-copy names a copy.
     """
     if everything:
         if first or last or tables or into_empty or data_dir is None:
             raise InvalidInput("--all restores everything: name --data-dir, and neither days nor tables")
-        restore_all(data_dir, first_port)
+        restore_all(data_dir, first_port, from_copy, passphrase_file)
         return
+    if from_copy or passphrase_file:
+        raise InvalidInput("--from-copy and --passphrase-file belong to --all")
     if not (first and last):
         raise InvalidInput("name the days with --from and --to, or restore a whole system with --all")
     settings = open_stack(data_dir).settings

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import ssl
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
@@ -338,6 +338,8 @@ class PostgresSettings(Section):
 class StoreSettings(Section):
     """The S3-compatible object store."""
 
+    prefix: ClassVar[str] = "BTC_STORE"
+    """How the names of the variables begin, for messages."""
     endpoint_url: str = "http://127.0.0.1:9010"
     """Address of the store. Empty: Amazon S3 in `region`."""
     region: str = "us-east-1"
@@ -371,18 +373,29 @@ class StoreSettings(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         """Refuse settings if one of them would be silently ignored, and a secret in the address."""
-        _refuse_secret_in("BTC_STORE_ENDPOINT_URL", self.endpoint_url, "BTC_STORE_SECRET_KEY")
+        name = self.prefix
+        _refuse_secret_in(f"{name}_ENDPOINT_URL", self.endpoint_url, f"{name}_SECRET_KEY")
         if self.profile and self.access_key:
             msg = (
-                f"BTC_STORE_PROFILE is {self.profile}, and BTC_STORE_ACCESS_KEY={self.access_key} would be used in its "
-                "place: set BTC_STORE_ACCESS_KEY to nothing"
+                f"{name}_PROFILE is {self.profile}, and {name}_ACCESS_KEY={self.access_key} would be used in its "
+                f"place: set {name}_ACCESS_KEY to nothing"
             )
             raise ValueError(msg)
         if self.kms_key and self.encryption != "aws:kms":
-            msg = "BTC_STORE_KMS_KEY is set, and BTC_STORE_ENCRYPTION is not aws:kms"
+            msg = f"{name}_KMS_KEY is set, and {name}_ENCRYPTION is not aws:kms"
             raise ValueError(msg)
         if self.ca_file and self.endpoint_url.startswith("http://"):
-            msg = "BTC_STORE_CA_FILE is set, and BTC_STORE_ENDPOINT_URL does not encrypt: it must begin with https://"
+            msg = f"{name}_CA_FILE is set, and {name}_ENDPOINT_URL does not encrypt: it must begin with https://"
             raise ValueError(msg)
-        _require_authority("STORE", self.ca_file)
+        _require_authority(name.removeprefix("BTC_"), self.ca_file)
         return self
+
+
+class OffsiteSettings(StoreSettings):
+    """The object store of `btc backup --to s3://BUCKET`, which holds a copy outside of the system."""
+
+    prefix: ClassVar[str] = "BTC_OFFSITE"
+    endpoint_url: str = ""
+    """Address of the store. Empty: Amazon S3 in `region`."""
+    access_key: str = ""
+    """Access key id. Empty, together with `secret_key`: the usual places of AWS are searched for credentials."""

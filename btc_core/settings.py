@@ -21,7 +21,14 @@ from btc_core.errors import ConfigError
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.names import VolatilityTarget  # noqa: TC001 - pydantic reads the annotations
 from btc_core.secret_files import with_secret_files
-from btc_core.service_settings import KafkaSettings, PostgresSettings, QuestdbSettings, RedisSettings, StoreSettings
+from btc_core.service_settings import (
+    KafkaSettings,
+    OffsiteSettings,
+    PostgresSettings,
+    QuestdbSettings,
+    RedisSettings,
+    StoreSettings,
+)
 from btc_core.settings_section import Section
 
 
@@ -276,6 +283,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     postgres: PostgresSettings = PostgresSettings()
     store: StoreSettings = StoreSettings()
+    offsite: OffsiteSettings = OffsiteSettings()
     mlflow: MlflowSettings = MlflowSettings()
     dagster: DagsterSettings = DagsterSettings()
     api: ApiSettings = ApiSettings()

@@ -90,15 +90,21 @@ class _Hashed:
         return self._digest.hexdigest()
 
 
-def back_up(settings: Settings, store: ObjectStore) -> SystemBackup:
-    """Make a backup, read its files back, and write its manifest; raises `ServiceError` if any part fails."""
+def back_up(settings: Settings, store: ObjectStore, values: Mapping[str, str] | None = None) -> SystemBackup:
+    """Make a backup, read its files back, and write its manifest; raises `ServiceError` if any part fails.
+
+    `values` are the variables of the system; without them, those of this process.
+    """
     made_at_ns = now_ns()
     folder = f"{PREFIX}/{from_ns(made_at_ns):%Y-%m-%dT%H%M%S}"
     files = [
         _dump(settings, store, folder, database)
         for database in (settings.postgres.dagster_db, settings.postgres.mlflow_db)
     ]
-    files += [_put(store, folder, name, body) for name, body in _own_files(settings).items()]
+    files += [
+        _put(store, folder, name, body)
+        for name, body in _own_files(settings, _variables() if values is None else values).items()
+    ]
     for file in files:
         check(store, file)
     made = SystemBackup(made_at_ns=made_at_ns, commit=git_commit(), files=tuple(files))
@@ -197,13 +203,15 @@ def user_folders(settings: Settings) -> dict[str, Path]:
     return {"user/models": settings.user_models, "user/features": settings.user_features}
 
 
-def _own_files(settings: Settings) -> dict[str, bytes]:
-    """The settings without secrets, and the user's models and features."""
+def _variables() -> dict[str, str]:
+    """The variables of this process, or of its env file."""
     env_file = os.environ.get("BTC_ENV_FILE")
-    values = {
-        key: value or ""
-        for key, value in (dotenv_values(env_file, interpolate=False) if env_file else os.environ).items()
-    }
+    found = dotenv_values(env_file, interpolate=False) if env_file else os.environ
+    return {key: value or "" for key, value in found.items()}
+
+
+def _own_files(settings: Settings, values: Mapping[str, str]) -> dict[str, bytes]:
+    """The settings without secrets, and the user's models and features."""
     files = {SETTINGS_FILE: msgspec.json.encode(without_secrets(values))}
     for name, folder in user_folders(settings).items():
         for path in sorted(folder.rglob("*")) if folder.is_dir() else ():

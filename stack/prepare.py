@@ -43,6 +43,12 @@ def databases(settings: Settings) -> None:
 
 
 def buckets(settings: Settings) -> None:
+    """Create the buckets, and mark whose objects they hold; raises `StoreError` when that does not succeed in time."""
+    create_buckets(settings)
+    origin.claim(settings, origin.OBJECTS)
+
+
+def create_buckets(settings: Settings) -> None:
     """Create the buckets and read an object back; raises `StoreError` when that does not succeed in time."""
     store = settings.store
     client = s3_client(store, read_timeout_s=READ_TIMEOUT_S, retries=1)
@@ -63,7 +69,6 @@ def buckets(settings: Settings) -> None:
             raise StoreError(msg) from last_error
     finally:
         client.close()
-    origin.claim(settings, origin.OBJECTS)
 
 
 def _create_and_probe(client: Any, store: StoreSettings) -> None:  # boto3 makes the client's class at run time

@@ -2,9 +2,9 @@
 
 It reads the same topic of feature rows as the forecast worker, in a process of its own, and serves nothing. A close is the
 last row of a minute, if that is fresh, as for outcomes (`outcomes`). A row comes with the minute columns that the forecast
-worker keeps in Redis; they are NaN when it does not run. The user's own features of a close come with the row after it, and
-their files are read once, at the start. A close that is older than `LATE_FORECAST_S` gets no forecast, so
-a restarted worker never forecasts what has happened already.
+worker keeps in Redis; they are NaN when it does not run. The user's own features of a close come with the row after it. A
+close that is older than `LATE_FORECAST_S` gets no forecast, so a restarted worker never forecasts what has happened already.
+Both folders of the user are followed: an entry starts again when its file or the set of features changes.
 What does not belong here: running one entry (`league_entries`), training (`btc_assets`), and scores (`btc_core.league`).
 """
 
@@ -25,7 +25,6 @@ from btc_core.features.user.files import features_in, version_of
 from btc_core.league import bundles
 from btc_core.league.contract import Rows
 from btc_core.league.folder import entries_in
-from btc_core.league.rows import INPUTS
 from btc_core.league.states import write_states
 from btc_core.market.messages import FeatureMessage
 from btc_core.models.row_forecasts import MODEL_COLUMNS
@@ -35,8 +34,9 @@ from btc_core.stores.redis_connection import connect
 from btc_core.stores.redis_rows import read_columns
 from btc_core.tables import rows as table_rows
 from btc_core.tables.league_tables import LEAGUE_FORECASTS
+from btc_core.user_files import SUFFIX
 from streaming.handler import StatelessHandler, WorkerSpec
-from streaming.league_entries import Close, EntryRunner
+from streaming.league_entries import Close, EntryRunner, Inputs
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
@@ -72,15 +72,14 @@ class RegisteredModels:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._user_version = version_of(features_in(settings.user_features))
 
     def newest_version(self, entry: str, symbol: str) -> str | None:
         """As `TrainedModels`."""
         return bundles.newest_version(self._settings, entry, symbol)
 
-    def load(self, entry: str, symbol: str, version: str) -> TrainedEntry:
+    def load(self, entry: str, symbol: str, version: str, own_version: str) -> TrainedEntry:
         """As `TrainedModels`."""
-        return bundles.load(self._settings, entry, symbol, version, self._user_version)
+        return bundles.load(self._settings, entry, symbol, version, own_version)
 
 
 class LeagueHandler(StatelessHandler):
@@ -90,9 +89,9 @@ class LeagueHandler(StatelessHandler):
         self._settings = settings
         self._models = models
         self._clock = clock
-        own = features_in(settings.user_features)
-        self._user_names, self._user_version = tuple(file.name for file in own), version_of(own)
-        self._inputs = (*INPUTS, *self._user_names)
+        self._inputs = Inputs()
+        self._files: tuple[tuple[str, int, int], ...] = ()
+        """The files of the user's features when they were read: names, times of the last change, and sizes."""
         self._decoder = msgspec.msgpack.Decoder(FeatureMessage)
         self._db = QuestDB(settings.questdb)
         self._redis = connect(settings.redis, REDIS_S)
@@ -146,23 +145,20 @@ class LeagueHandler(StatelessHandler):
         minute_ns = (before_ns // NS_PER_MIN + 1) * NS_PER_MIN
         last = self._last.get(row.symbol)
         if last is not None and now_ns >= minute_ns and minute_ns - before_ns <= FRESH_ROW_NS:
-            self._offer(last, minute_ns, self._own(row, minute_ns))
+            self._offer(last, minute_ns, row)
         self._last[row.symbol], self._clock_ns[row.symbol] = row, now_ns
 
-    def _own(self, row: FeatureMessage, minute_ns: int) -> Any:
-        """The user's features at the close of a minute, which the first row after it has; NaN if that row has others."""
-        if row.user_version != self._user_version or row.user_end_ns != minute_ns:
-            return np.full((1, len(self._user_names)), np.nan)
-        return np.frombuffer(row.user_values)[np.newaxis]
-
-    def _offer(self, row: FeatureMessage, minute_ns: int, own: Any) -> None:
+    def _offer(self, row: FeatureMessage, minute_ns: int, next_row: FeatureMessage) -> None:
         """Hand the last row of a minute to every entry, unless the minute ended too long ago."""
-        if not self._runners or self._clock.now_ns() - minute_ns > LATE_FORECAST_S * NS_PER_S:
+        runners = self._runners
+        if not runners or self._clock.now_ns() - minute_ns > LATE_FORECAST_S * NS_PER_S:
             return
+        inputs = next(iter(runners.values())).inputs  # those that run together have the same
         values = np.frombuffer(row.values)[np.newaxis, MODEL_COLUMNS]
-        matrix = np.hstack([values, self._columns(row.symbol, minute_ns), own], dtype=np.float64)
-        close = Close(row.symbol, minute_ns, Rows(self._inputs, matrix, np.array([minute_ns])))
-        for runner in self._runners.values():
+        columns = [values, self._columns(row.symbol, minute_ns), _own(next_row, minute_ns, inputs)]
+        matrix = np.hstack(columns, dtype=np.float64)
+        close = Close(row.symbol, minute_ns, Rows(inputs.names, matrix, np.array([minute_ns])))
+        for runner in runners.values():
             runner.offer(close)
 
     def _columns(self, symbol: str, minute_ns: int) -> Any:
@@ -182,9 +178,9 @@ class LeagueHandler(StatelessHandler):
             if now_s - looked_s >= FOLDER_S:
                 looked_s = now_s
                 try:
-                    self._look_into_folder()
+                    self._look_into_folders()
                 except OSError as error:  # a file was removed while it was read, say
-                    log.warning("the user's folder %s cannot be read: %s", self._settings.user_models, error)
+                    log.warning("the user's folders in %s cannot be read: %s", self._settings.user_models.parent, error)
             self._write()
             self._report(now_s)
 
@@ -203,12 +199,17 @@ class LeagueHandler(StatelessHandler):
         else:
             self._kept = []
 
-    def _look_into_folder(self) -> None:
-        """Stop entries that were removed or have another file, and start those that are new or have another file."""
+    def _look_into_folders(self) -> None:
+        """Stop entries that were removed or have another file or other inputs, and start those that are new or have such."""
+        self._read_features()
         limits, symbols = self._settings.league, self._settings.exchange.symbols
         found = {entry.name: entry for entry in entries_in(self._settings.user_models)[: limits.max_entries]}
         before = self._runners
-        kept = {name: each for name, each in before.items() if name in found and each.entry == found[name]}
+        kept = {
+            name: each
+            for name, each in before.items()
+            if name in found and (each.entry, each.inputs) == (found[name], self._inputs)
+        }
         self._runners = kept
         for name in before.keys() - kept.keys():
             before[name].stop()
@@ -223,6 +224,17 @@ class LeagueHandler(StatelessHandler):
             log.info("%s %s joined the league", name, runner.entry.version)
         self._runners = kept | new
 
+    def _read_features(self) -> None:
+        """Read the user's features if their folder has changed; one that is refused is said once."""
+        folder = self._settings.user_features
+        states = [(path.name, path.stat()) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+        files = tuple((name, state.st_mtime_ns, state.st_size) for name, state in states)
+        if files == self._files:
+            return
+        own = features_in(folder)
+        self._files, self._inputs = files, Inputs(tuple(file.name for file in own), version_of(own))
+        log.info("the inputs of the entries have %d features of the user", len(own))
+
     def _report(self, now_s: float) -> None:
         """Write the states of the entries to Redis when they change, and before they expire there."""
         states = [runner.state for runner in self._runners.values()]
@@ -233,6 +245,13 @@ class LeagueHandler(StatelessHandler):
         except ServiceError as error:
             log.warning("the states of the entries were not written: %s", error)
         self._reported, self._reported_s = states, now_s
+
+
+def _own(row: FeatureMessage, minute_ns: int, inputs: Inputs) -> Any:
+    """The user's features at the close of a minute, which the first row after it has; NaN if that row has others."""
+    if row.user_version != inputs.own_version or row.user_end_ns != minute_ns:
+        return np.full((1, len(inputs.own)), np.nan)
+    return np.frombuffer(row.user_values)[np.newaxis]
 
 
 def _record(made: Made) -> dict[str, Any]:

@@ -50,9 +50,24 @@ class TrainedModels(Protocol):
         """The version that forecasts, None if none was trained; raises `ServiceError`."""
         ...
 
-    def load(self, entry: str, symbol: str, version: str) -> TrainedEntry:
-        """A version with its files; raises `ServiceError` or `SchemaError`."""
+    def load(self, entry: str, symbol: str, version: str, own_version: str) -> TrainedEntry:
+        """A version that was trained with this set of the user's features, with its files.
+
+        Raises `ServiceError`, and `SchemaError` for a version of other inputs.
+        """
         ...
+
+
+class Inputs(msgspec.Struct, frozen=True):
+    """The inputs of every entry: those of the system, then the user's own features."""
+
+    own: tuple[str, ...] = ()
+    own_version: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all columns."""
+        return (*INPUTS, *self.own)
 
 
 class Close(msgspec.Struct, frozen=True):
@@ -84,7 +99,7 @@ class EntryRunner:
         limits: LeagueSettings,
         models: TrainedModels,
         clock: Clock,
-        inputs: tuple[str, ...] = INPUTS,
+        inputs: Inputs,
     ) -> None:
         self.entry = entry
         """The file in the user's folder; the process runs the one that the newest model was trained with."""
@@ -92,8 +107,7 @@ class EntryRunner:
         self._limits = limits
         self._models = models
         self._clock = clock
-        self._inputs = inputs
-        """The names of the inputs, the user's own features last."""
+        self.inputs = inputs
         self._closes: queue.Queue[Close] = queue.Queue(max(1, len(symbols)))
         self._made: queue.SimpleQueue[Made] = queue.SimpleQueue()
         self._process: EntryProcess | None = None
@@ -188,7 +202,7 @@ class EntryRunner:
             if self._loaded.get(symbol) == version:
                 self._refused.pop(symbol, None)
                 return
-            trained = self._models.load(self.entry.name, symbol, version)
+            trained = self._models.load(self.entry.name, symbol, version, self.inputs.own_version)
         except (ServiceError, SchemaError) as error:
             if not self._loaded:
                 self._set("waiting", str(error), self._state.failures)
@@ -206,7 +220,7 @@ class EntryRunner:
                 self._outdated.add(self._source)
             self._end_process()
             file = EntryFile(self.entry.name, self.entry.path, trained.source)
-            self._process = EntryProcess(file, self._inputs, self._limits.memory_bytes)
+            self._process = EntryProcess(file, self.inputs.names, self._limits.memory_bytes)
             self._source, self._file_version = trained.source, trained.file_version
             self._looked_s = {symbol: self._clock.monotonic_s()}
         self._process.use(symbol, trained.model)

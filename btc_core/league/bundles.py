@@ -108,11 +108,7 @@ def load(settings: Settings, entry: str, symbol: str, version: str, user_version
     mlflow = mlflow_of(settings)
     found = mlflow.version(model_name(entry, symbol), version)
     if found.tags.get("inputs_version") != _inputs_version(user_version):
-        msg = (
-            f"version {version} was trained on inputs of another version; the next training replaces it. If your own "
-            "features were changed after the start of the league, restart the league"
-        )
-        raise SchemaError(msg)
+        raise SchemaError(f"version {version} was trained on inputs of another version; the next training replaces it")
     source, model = (mlflow.get_artifact(f"{found.source}/{name}") for name in (_FILE, _MODEL))
     if hashlib.sha256(model).hexdigest() != found.tags.get("model_sha256"):
         msg = f"the model of version {version} is damaged: its SHA-256 is not the registered one"

@@ -5,7 +5,7 @@ What does not belong here: what the objects contain (`btc_core.days.lake`, `btc_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -81,7 +81,7 @@ def encryption_arguments(settings: StoreSettings) -> dict[str, str]:
 
 def explain(settings: StoreSettings, error: BotoCoreError | ClientError) -> str:
     """What went wrong, for people, without secrets."""
-    where = f"the object store at {settings.place}"
+    where, name = f"the object store at {settings.place}", settings.prefix
     if isinstance(error, ClientError):
         code = error.response.get("Error", {}).get("Code")
         key = (
@@ -90,17 +90,17 @@ def explain(settings: StoreSettings, error: BotoCoreError | ClientError) -> str:
             else "the credentials that AWS's search found"
         )
         if code in _WRONG_KEY:
-            return f"{where} refuses {key} or its secret (BTC_STORE_ACCESS_KEY, BTC_STORE_SECRET_KEY): {error}"
+            return f"{where} refuses {key} or its secret ({name}_ACCESS_KEY, {name}_SECRET_KEY): {error}"
         if code in _NO_RIGHT:
             return f"{where} gives {key} no right: {error}. docs/how-to/managed-services.md lists the rights that are needed"
         return f"{where} refuses: {error}"
     if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | CredentialRetrievalError):
         return (
-            f"there are no credentials for {where} ({error}): set BTC_STORE_ACCESS_KEY and BTC_STORE_SECRET_KEY, or "
-            "BTC_STORE_PROFILE, or give the machine or the pod a role"
+            f"there are no credentials for {where} ({error}): set {name}_ACCESS_KEY and {name}_SECRET_KEY, or "
+            f"{name}_PROFILE, or give the machine or the pod a role"
         )
     if isinstance(error, SSLError):
-        return tls_failure(where, settings.ca_file, "BTC_STORE_CA_FILE", error)
+        return tls_failure(where, settings.ca_file, f"{name}_CA_FILE", error)
     return f"{where} does not answer: {error}"
 
 
@@ -110,6 +110,15 @@ class Readable(Protocol):
     def read(self, size: int = -1, /) -> bytes:
         """Return up to `size` bytes, and none at the end."""
         ...
+
+
+class Entry(NamedTuple):
+    """An object in the list of a bucket."""
+
+    key: str
+    size_bytes: int
+    tag: str
+    """Changes when the object is written again with other bytes."""
 
 
 class ObjectStore:
@@ -185,11 +194,15 @@ class ObjectStore:
 
     def keys(self, prefix: str) -> list[str]:
         """All keys that begin with `prefix`, sorted; raises `StoreError`."""
-        found: list[str] = []
+        return [entry.key for entry in self.entries(prefix)]
+
+    def entries(self, prefix: str) -> list[Entry]:
+        """All objects whose keys begin with `prefix`, sorted by key; raises `StoreError`."""
+        found: list[Entry] = []
         page_arguments: dict[str, str] = {}
         while True:
             page = self._request("list_objects_v2", prefix, Prefix=prefix, **page_arguments) or {}
-            found += [entry["Key"] for entry in page.get("Contents", [])]
+            found += [Entry(each["Key"], each["Size"], each["ETag"]) for each in page.get("Contents", [])]
             if not page.get("IsTruncated"):
                 return sorted(found)
             page_arguments = {"ContinuationToken": page["NextContinuationToken"]}

@@ -1,4 +1,6 @@
-"""The drill of a lost machine: a system is backed up, and another one is rebuilt from the files of its object store alone."""
+"""The drill of a lost machine: a system is backed up, and another one is rebuilt from the files of its object store alone, or
+from a copy at a second place.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +19,7 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
+from btc_core import offsite
 from btc_core import system_backup as backups
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days import lake
@@ -28,7 +33,7 @@ from btc_core.registry import bundles, promotion
 from btc_core.settings import load_settings
 from btc_core.stores import postgres_dump
 from btc_core.stores.questdb import QuestDB, write_rows
-from btc_core.stores.s3 import ObjectStore
+from btc_core.stores.s3 import ObjectStore, s3_client
 from btc_core.tables.arrow import digest
 from btc_core.tables.catalogue import TABLES
 from btc_core.tables.schema import ensure_tables
@@ -80,6 +85,13 @@ def lost() -> Iterator[Stack]:
         shutil.rmtree(stack.layout.run_dir, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def champion_version(lost: Stack, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The version of the champion of the system that will be lost, which holds something from now on."""
+    with pytest.MonkeyPatch.context() as environment:
+        return _fill(lost, environment, tmp_path_factory.mktemp("filled"))
+
+
 def _dagster(stack: Stack, monkeypatch: pytest.MonkeyPatch, home: Path) -> dg.DagsterInstance:
     """Dagster's instance in the database of a stack, as its own processes open it."""
     home.mkdir(exist_ok=True)
@@ -120,8 +132,8 @@ def _fill(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     return _register(settings, tmp_path / "bundle")
 
 
-def _btc(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("BTC_")}
+def _btc(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("BTC_")} | variables
     return subprocess.run(
         [sys.executable, "-m", "btc_cli", *arguments],
         env=environment | {"PYTHONPATH": str(ROOT)},
@@ -132,53 +144,152 @@ def _btc(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@contextmanager
+def _rebuilt() -> Iterator[Stack]:
+    """An empty data directory, whose processes end with the block."""
+    directory = Path(tempfile.mkdtemp(prefix="btc-rebuilt-"))
+    rebuilt = Stack(directory)
+    try:
+        yield rebuilt
+    finally:
+        rebuilt.down()
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(rebuilt.layout.run_dir, ignore_errors=True)
+
+
+def _stored_digest(settings: Settings) -> str:
+    with QuestDB(settings.questdb) as db:
+        return digest(lake.read_day(db, TABLES["silver_features"], DAY))
+
+
+def _check(rebuilt: Stack, expected: str, version: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """A rebuilt system holds the rows, the champion, the runs and the files of the user."""
+    settings = rebuilt.settings
+    assert settings.simulated
+    assert settings.exchange.symbols == ("ETH/USD", "BTC/USD")
+    assert (settings.user_models / "mine.py").read_text() == MODEL_FILE
+    assert (settings.user_features / "own.py").read_text() == FEATURE_FILE
+    assert _stored_digest(settings) == expected
+    with QuestDB(settings.questdb) as db:
+        assert set(lake.stored_days(db, TABLES["bronze_trades"])) == {DAY}, "older days stay on the object store"
+    rebuilt.up(only=("mlflow",))
+    assert bundles.champion_version(settings, KEY) == version
+    champion = bundles.load_champion(settings, KEY)
+    assert champion.manifest.shrinkage == (0.25,) * len(HORIZONS_MIN), "its artifact came from the object store"
+    with _dagster(rebuilt, monkeypatch, home) as instance:
+        runs = {run.job_name: run.status for run in instance.get_runs()}
+    assert runs == {"job_0": dg.DagsterRunStatus.SUCCESS, "job_1": dg.DagsterRunStatus.CANCELED}
+
+
+def _secrets(stack: Stack) -> list[str]:
+    names = ("PASSWORD", "_KEY", "TOKEN")
+    return [value for name, value in stack.layout.values().items() if name.endswith(names) and value not in {"", "btc"}]
+
+
 def test_a_system_is_rebuilt_from_its_object_store_alone(
-    lost: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    lost: Stack, champion_version: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    version = _fill(lost, monkeypatch, tmp_path)
     monkeypatch.setenv("BTC_ENV_FILE", str(lost.layout.env_file))
-    with QuestDB(lost.settings.questdb) as db, ObjectStore(lost.settings.store) as store:
-        expected = digest(lake.read_day(db, TABLES["silver_features"], DAY))
+    with ObjectStore(lost.settings.store) as store:
+        expected = _stored_digest(lost.settings)
         made = backups.back_up(load_settings(), store)
         assert backups.newest(store) == made
         names = {file.name for file in made.files}
         assert names == {"dagster.dump", "mlflow.dump", "settings.json", "user/models/mine.py", "user/features/own.py"}
         kept = backups.read_file(store, made.file("settings.json")).decode()
-    secrets = [value for name, value in lost.layout.values().items() if name.endswith(("PASSWORD", "_KEY", "TOKEN"))]
-    assert not any(secret in kept for secret in secrets if secret != "btc")
+    secrets = _secrets(lost)
+    assert not any(secret in kept for secret in secrets)
     lost.down()
-
-    directory = Path(tempfile.mkdtemp(prefix="btc-rebuilt-"))
-    rebuilt = Stack(directory)
-    try:
+    with _rebuilt() as rebuilt:
+        directory = rebuilt.layout.data_dir
         empty = _btc("restore", "--all", "--data-dir", str(directory))
         assert (empty.returncode, "has no object store" in empty.stderr) == (1, True)
         shutil.copytree(lost.layout.data_dir / "store", directory / "store")
         ports = str(min(free_ports().values()))
         done = _btc("restore", "--all", "--data-dir", str(directory), "--ports-from", ports)
         assert done.returncode == 0, done.stdout + done.stderr
-        settings = rebuilt.settings
-        assert settings.simulated
-        assert settings.exchange.symbols == ("ETH/USD", "BTC/USD")
-        assert not set(secrets) & set(rebuilt.layout.values().values()) - {"btc"}
-        assert (settings.user_models / "mine.py").read_text() == MODEL_FILE
-        assert (settings.user_features / "own.py").read_text() == FEATURE_FILE
-        with QuestDB(settings.questdb) as db:
-            assert digest(lake.read_day(db, TABLES["silver_features"], DAY)) == expected
-            assert set(lake.stored_days(db, TABLES["bronze_trades"])) == {DAY}, "older days stay on the object store"
-        rebuilt.up(only=("mlflow",))
-        assert bundles.champion_version(settings, KEY) == version
-        champion = bundles.load_champion(settings, KEY)
-        assert champion.manifest.shrinkage == (0.25,) * len(HORIZONS_MIN), "its artifact came from the object store"
-        with _dagster(rebuilt, monkeypatch, tmp_path / "dagster-after") as instance:
-            runs = {run.job_name: run.status for run in instance.get_runs()}
-        assert runs == {"job_0": dg.DagsterRunStatus.SUCCESS, "job_1": dg.DagsterRunStatus.CANCELED}
+        assert not set(secrets) & set(rebuilt.layout.values().values())
+        _check(rebuilt, expected, champion_version, monkeypatch, tmp_path / "dagster")
         again = _btc("restore", "--all", "--data-dir", str(directory))
         assert (again.returncode, "already have tables, and --all replaces nothing" in again.stderr) == (1, True)
-    finally:
-        rebuilt.down()
-        shutil.rmtree(directory, ignore_errors=True)
-        shutil.rmtree(rebuilt.layout.run_dir, ignore_errors=True)
+
+
+def test_a_system_is_rebuilt_from_a_copy_at_a_second_place(
+    lost: Stack, champion_version: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lost.up(only=("questdb", "mlflow"))
+    expected, secrets = _stored_digest(lost.settings), _secrets(lost)
+    place, phrase = tmp_path / "disk", tmp_path / "passphrase"
+    phrase.write_text("correct horse battery staple\n")
+    command = ["backup", "--data-dir", str(lost.layout.data_dir), "--passphrase-file", str(phrase), "--to", str(place)]
+    missing = _btc(*command)
+    assert (missing.returncode, "is no directory: create it, or mount the disk" in missing.stderr) == (1, True)
+    place.mkdir()
+    for arguments in (command, [*command, "--verify"]):
+        before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+        done = _btc(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        print(done.stdout)
+        assert before.items() <= {path: path.stat().st_mtime_ns for path in before}.items(), "nothing is written twice"
+    assert len(list((place / "copies").iterdir())) == 2
+    copied = b"".join(path.read_bytes() for path in place.rglob("*") if path.is_file())
+    assert not any(secret.encode() in copied for secret in secrets)
+    largest = max((place / "objects").iterdir(), key=lambda path: path.stat().st_size)
+    whole = largest.read_bytes()
+    largest.write_bytes(whole[:-1] + b"?")
+    damaged = _btc(*command, "--verify")
+    assert (damaged.returncode, f"objects/{largest.name} is missing or damaged" in damaged.stderr) == (1, True)
+    largest.write_bytes(whole)
+    lost.down()
+    with _rebuilt() as rebuilt:
+        ports, started_s = str(min(free_ports().values())), time.monotonic()
+        restore = ["restore", "--all", "--from-copy", str(place), "--data-dir", str(rebuilt.layout.data_dir)]
+        done = _btc(*restore, "--passphrase-file", str(phrase), "--ports-from", ports)
+        assert done.returncode == 0, done.stdout + done.stderr
+        print(f"a system of {len(copied):,} bytes was rebuilt in {time.monotonic() - started_s:.1f} s")
+        new, old = rebuilt.layout.values(), lost.layout.values()
+        assert new["BTC_API_TOKEN"] == old["BTC_API_TOKEN"]
+        assert new["BTC_QUESTDB_PASSWORD"] != old["BTC_QUESTDB_PASSWORD"]
+        _check(rebuilt, expected, champion_version, monkeypatch, tmp_path / "dagster")
+
+
+def test_a_second_bucket_takes_copies_and_refuses_those_of_another_system(
+    lost: Stack, champion_version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert champion_version
+    lost.up(only=("store", "postgres"))
+    settings = lost.settings
+    given = settings.store
+    variables = {
+        "BTC_OFFSITE_ENDPOINT_URL": given.endpoint_url,
+        "BTC_OFFSITE_ACCESS_KEY": given.access_key,
+        "BTC_OFFSITE_SECRET_KEY": given.secret_key.get_secret_value(),
+    }
+    command = ["backup", "--data-dir", str(lost.layout.data_dir), "--verify", "--to"]
+    own = _btc(*command, f"s3://{given.lake_bucket}", **variables)
+    assert (own.returncode, "is a bucket of this system, and no second place" in own.stderr) == (1, True)
+    with closing(s3_client(given)) as client:
+        client.create_bucket(Bucket="second")
+    done = _btc(*command, "s3://second/btc", **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with ObjectStore(given, "second") as store:
+        place = offsite.Bucket(store, "btc")
+        copy = offsite.newest(place)
+        assert copy is not None
+        assert copy.origin == "sim-kraken"
+        assert {each.bucket for each in copy.objects} == {"lake", "mlflow"}
+        a_year_ago = now_ns() - 365 * NS_PER_DAY
+        with monkeypatch.context() as clock:
+            clock.setattr(offsite, "now_ns", lambda: a_year_ago)
+            offsite.make(settings, place, b"settings of a year ago")
+        assert len(place.names("copies")) == 2
+        offsite.make(settings, place, b"")
+        assert len(place.names("copies")) == 2, "the old copy is gone"
+        newer = offsite.newest(place)
+        assert newer is not None
+        assert place.names("objects").keys() == newer.hashes | copy.hashes, "and so is what only it named"
+    wrong = _btc(*command, "s3://second/btc", **variables | {"BTC_OFFSITE_SECRET_KEY": "wrong"})
+    assert (wrong.returncode, "BTC_OFFSITE_ACCESS_KEY, BTC_OFFSITE_SECRET_KEY" in wrong.stderr) == (1, True)
 
 
 def test_old_backups_are_removed_and_the_newest_never(lost: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,3 +80,30 @@ def test_a_new_feature_restarts_the_features_worker_which_then_computes_it(
     stored = f"SELECT DISTINCT feature, feature_version FROM silver_user_features WHERE symbol = '{symbol}'"
     with QuestDB(settings.questdb) as db:
         wait_for(lambda: db.execute(stored) == [["mine", feature.version]], "values of the feature")
+
+
+def test_files_of_a_system_in_containers_start_a_training_and_name_the_command_of_compose(
+    own_stack: Stack, own_servers: Callable[..., Settings], tmp_path: Path
+) -> None:
+    own_servers("valkey")
+    folder, path = tmp_path / "compose", tmp_path / "mine.py"
+    folder.mkdir()
+    shutil.copy(
+        own_stack.layout.env_file, folder
+    )  # servers of its passwords run, and no supervisor runs in this folder
+    path.write_text(FEATURE)
+    compose = f"docker compose --env-file {folder / 'stack.env'}"
+
+    def said(*arguments: str) -> str:
+        done = CliRunner().invoke(app, [*arguments, "--data-dir", str(folder)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    model = said("models", "add", "--builtin", "log_har")
+    assert f"`{compose} --profile league up -d`" in model
+    assert "the league is not trained yet: " in model, "Dagster was asked, and this stack has none"
+    feature = said("features", "add", str(path))
+    assert f"`{compose} restart features`" in feature
+    assert "the league is not trained yet: " in feature
+    own_stack.down()
+    assert "the stack is down; `btc up` starts the league" in said("models", "add", "--builtin", "log_har")

@@ -62,7 +62,7 @@ class Models:
     def newest_version(self, entry: str, _symbol: str) -> str | None:
         return "7" if entry in self._models else None
 
-    def load(self, entry: str, _symbol: str, version: str) -> TrainedEntry:
+    def load(self, entry: str, _symbol: str, version: str, _own_version: str) -> TrainedEntry:
         source, model = self._models[entry]
         return TrainedEntry(version, f"file-{entry}", source, model)
 

@@ -51,7 +51,7 @@ def test_every_command_of_the_page_does_what_it_says(folder: Path) -> None:
     done = [btc(*shlex.split(command)[1:]) for command in COMMANDS]
     assert [each.exit_code for each in done] == [0, 0, 0]
     assert "depends on 30 closed minutes and on nothing else" in done[0].output
-    assert "btc up` starts one with these features" in done[1].output
+    assert "btc up` starts it with these features" in done[1].output
     (file,) = features_in(folder)
     assert f"flow_30m [1] {file.version}: BTC bought by takers" in done[2].output
     (removal,) = re.findall(r"run `btc (features remove flow_30m)`", PAGE)

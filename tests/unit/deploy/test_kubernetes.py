@@ -469,3 +469,23 @@ def test_dagster_in_the_cluster_is_dagster_in_compose() -> None:
 
 def _snake(name: str) -> str:
     return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
+
+
+def test_alerts_of_the_user_are_a_config_map_that_also_sets_their_variable(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "alerts.md").read_text()
+    (tmp_path / "alerts.toml").write_text('[[alert]]\nname = "Mine"\nquality = "poor"\n')
+    (command,) = re.findall(r"^(kubectl create configmap .*alert-rules.*)$", page, re.MULTILINE)
+    words = [*command.replace("/home/me", str(tmp_path)).split(), "--dry-run=client", "--output=yaml"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "KUBECONFIG": ""})
+    assert done.returncode == 0, done.stderr
+    data = yaml.safe_load(done.stdout)["data"]
+    folder, _, file = data["BTC_ALERT_RULES"].rpartition("/")
+    assert file in data
+    assert f"COMPOSE_ALERT_RULES={folder}/{file}" in page
+    (variable,) = (each for each in container("api")["env"] if each["name"] == "BTC_ALERT_RULES")
+    assert variable["valueFrom"] == {
+        "configMapKeyRef": {"name": "alert-rules", "key": "BTC_ALERT_RULES", "optional": True}
+    }
+    (volume,) = (each for each in pod("api")["spec"]["volumes"] if each["name"] == "alert-rules")
+    assert volume["configMap"] == {"name": "alert-rules", "optional": True}
+    assert {"name": "alert-rules", "mountPath": folder, "readOnly": True} in container("api")["volumeMounts"]

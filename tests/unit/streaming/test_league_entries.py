@@ -19,7 +19,7 @@ from btc_core.league.rows import INPUTS
 from btc_core.names import LATE_FORECAST_S
 from btc_core.settings import LeagueSettings
 from streaming import league_entries
-from streaming.league_entries import Close, EntryRunner, Made
+from streaming.league_entries import Close, EntryRunner, Inputs, Made
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Models:
             raise StoreError("MLflow does not answer")
         return str(self.sigmas[symbol]) if symbol in self.sigmas else None
 
-    def load(self, _entry: str, symbol: str, version: str) -> TrainedEntry:
+    def load(self, _entry: str, symbol: str, version: str, _own_version: str) -> TrainedEntry:
         if self.sigmas[symbol] in self.unusable:
             raise SchemaError(f"version {version} was trained on inputs of another version")
         source = SOURCE.format(sigma=self.sigmas[symbol]).encode()
@@ -61,7 +61,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryRunner]]:
 
 def start(started: list[EntryRunner], models: Models, *symbols: str) -> EntryRunner:
     entry = EntryFile("mine", Path("mine.py"), b"# the newest file, which is not trained yet")
-    runner = EntryRunner(entry, symbols, LeagueSettings(), models, SYSTEM_CLOCK)
+    runner = EntryRunner(entry, symbols, LeagueSettings(), models, SYSTEM_CLOCK, Inputs())
     started.append(runner)
     runner.start()
     return runner

@@ -1,0 +1,274 @@
+"""A copy of the object store at another place: a directory, or a bucket of another store.
+
+`objects/<SHA-256>` holds each object once under the hash of its bytes, so an interrupted copy damages nothing, and a file can be
+checked by itself. `copies/<UTC time>.json` is the manifest of one copy: it names every object of both buckets by its hash. The
+manifest is written last. What does not belong here: what the objects are (`btc_core.days`, `btc_core.system_backup`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from typing import IO, TYPE_CHECKING, Protocol
+
+import msgspec
+
+from btc_core.clock import NS_PER_DAY, from_ns, now_ns
+from btc_core.errors import InvalidInput, StoreError
+from btc_core.files import atomic_write
+from btc_core.stores.origin import OBJECT_KEY
+from btc_core.stores.s3 import PIECE_BYTES, ObjectStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from btc_core.settings import Settings
+
+OBJECTS, COPIES = "objects", "copies"
+KEEP_DAYS = 30
+"""Age from which copies are removed, with the objects that no newer copy names. The newest copy always stays."""
+IN_MEMORY_BYTES = 32_000_000
+"""A larger object is written to a temporary file while its hash is computed."""
+_OWN_KEYS = f"{OBJECT_KEY.partition('/')[0]}/"
+"""How keys begin that each store has of its own and that are not copied."""
+
+
+class CopiedObject(msgspec.Struct, frozen=True):
+    """An object of a copy."""
+
+    bucket: str
+    """`lake` or `mlflow`; another system may have other names for its buckets."""
+    key: str
+    size_bytes: int
+    tag: str
+    """That of the store when the object was copied; an object whose tag and size are the same is not read again."""
+    sha256: str
+
+
+class Copy(msgspec.Struct, frozen=True, kw_only=True):
+    """The manifest of a copy."""
+
+    made_at_ns: int
+    origin: str
+    """Whose data it is (`btc_core.stores.origin`)."""
+    objects: tuple[CopiedObject, ...]
+    settings_sha256: str
+    """The encrypted settings, an object, too; empty if they were not copied."""
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all objects."""
+        return sum(each.size_bytes for each in self.objects)
+
+    @property
+    def hashes(self) -> set[str]:
+        """The hashes of everything that the copy needs."""
+        return {each.sha256 for each in self.objects} | ({self.settings_sha256} - {""})
+
+
+class Place(Protocol):
+    """Where copies are kept; its methods raise `StoreError` or `InvalidInput`."""
+
+    def names(self, folder: str) -> dict[str, int]:
+        """The sizes of the files in a folder by their names."""
+        ...
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """The bytes of a file, none if it does not exist."""
+        ...
+
+    def write(self, path: str, source: IO[bytes]) -> None:
+        """Write a file whole or not at all."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it exists."""
+        ...
+
+
+class Directory:
+    """A directory, such as one on another disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def names(self, folder: str) -> dict[str, int]:
+        """As `Place`."""
+        files = (self._path / folder).glob("[!.]*")
+        return {file.name: file.stat().st_size for file in files}
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """As `Place`."""
+        try:
+            with (self._path / path).open("rb") as file:
+                while piece := file.read(PIECE_BYTES):
+                    yield piece
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"{self._path / path} cannot be read: {error.strerror or error}") from error
+
+    def write(self, path: str, source: IO[bytes]) -> None:
+        """As `Place`."""
+        with atomic_write(self._path / path) as file:
+            while piece := source.read(PIECE_BYTES):
+                file.write(piece)
+
+    def remove(self, path: str) -> None:
+        """As `Place`."""
+        (self._path / path).unlink(missing_ok=True)
+
+
+class Bucket:
+    """A bucket of an object store, or a part of one below a prefix."""
+
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
+        self._store = store
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+
+    def names(self, folder: str) -> dict[str, int]:
+        """As `Place`."""
+        start = f"{self._prefix}{folder}/"
+        return {entry.key.removeprefix(start): entry.size_bytes for entry in self._store.entries(start)}
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """As `Place`."""
+        yield from self._store.pieces(self._prefix + path)
+
+    def write(self, path: str, source: IO[bytes]) -> None:
+        """As `Place`."""
+        self._store.put_stream(self._prefix + path, source)
+
+    def remove(self, path: str) -> None:
+        """As `Place`."""
+        self._store.delete(self._prefix + path)
+
+
+def make(settings: Settings, place: Place, sealed_settings: bytes) -> Copy:
+    """Copy what the place lacks, read it back, write the manifest, and remove old copies; raises `BtcError`.
+
+    `sealed_settings` are the encrypted settings, empty for none.
+    """
+    origin = _origin_of(settings)
+    before = newest(place)
+    if before is not None and before.origin != origin:
+        raise InvalidInput(
+            f"the second place has copies of {before.origin!r}, and this system is {origin!r}: name another place"
+        )
+    earlier = () if before is None else before.objects
+    known = {(each.bucket, each.key, each.size_bytes, each.tag): each for each in earlier}
+    held = place.names(OBJECTS)
+    objects = []
+    for name, bucket in buckets(settings).items():
+        with ObjectStore(settings.store, bucket) as store:
+            for entry in store.entries(""):
+                if is_own(entry.key):
+                    continue
+                found = known.get((name, entry.key, entry.size_bytes, entry.tag))
+                if found is None or held.get(found.sha256) != found.size_bytes:
+                    sha256, size_bytes = _keep(place, held, store.pieces(entry.key))
+                    found = CopiedObject(name, entry.key, size_bytes, entry.tag, sha256)
+                objects.append(found)
+    sealed = _keep(place, held, iter([sealed_settings]))[0] if sealed_settings else ""
+    copy = Copy(made_at_ns=now_ns(), origin=origin, objects=tuple(objects), settings_sha256=sealed)
+    _write(place, f"{COPIES}/{from_ns(copy.made_at_ns):%Y-%m-%dT%H%M%S}.json", msgspec.json.encode(copy))
+    _expire(place, copy.made_at_ns)
+    return copy
+
+
+def newest(place: Place) -> Copy | None:
+    """The newest copy, None if there is none; raises `StoreError`."""
+    names = sorted(place.names(COPIES))
+    return _read(place, names[-1]) if names else None
+
+
+def verify(place: Place, copy: Copy) -> None:
+    """Read everything that a copy needs; raises `StoreError` for the first file that is missing or damaged."""
+    for sha256 in sorted(copy.hashes):
+        for _ in pieces(place, sha256):
+            pass
+
+
+def pieces(place: Place, sha256: str) -> Iterator[bytes]:
+    """The bytes of an object; raises `StoreError` after the last piece if they are not those of the hash."""
+    digest = hashlib.sha256()
+    for piece in place.pieces(f"{OBJECTS}/{sha256}"):
+        digest.update(piece)
+        yield piece
+    if digest.hexdigest() != sha256:
+        raise StoreError(
+            f"{OBJECTS}/{sha256} is missing or damaged at the second place: remove the file and make a new copy, or use "
+            "another place"
+        )
+
+
+def fill(settings: Settings, place: Place, copy: Copy) -> None:
+    """Write the objects of a copy into the buckets of a system that has none of them; raises `StoreError`."""
+    for name, bucket in buckets(settings).items():
+        with ObjectStore(settings.store, bucket) as store:
+            for each in copy.objects:
+                if each.bucket == name:
+                    with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as file:
+                        file.writelines(pieces(place, each.sha256))
+                        file.seek(0)
+                        store.put_stream(each.key, file)
+
+
+def is_own(key: str) -> bool:
+    """Whether a key is one that each store has of its own, so that no copy has it."""
+    return key.startswith(_OWN_KEYS)
+
+
+def buckets(settings: Settings) -> Mapping[str, str]:
+    """The buckets of a system by what they hold."""
+    return {"lake": settings.store.lake_bucket, "mlflow": settings.store.mlflow_bucket}
+
+
+def _origin_of(settings: Settings) -> str:
+    with ObjectStore(settings.store) as store:
+        return (store.get(OBJECT_KEY) or b"").decode()
+
+
+def _keep(place: Place, held: dict[str, int], source: Iterator[bytes]) -> tuple[str, int]:
+    """Write an object under its hash unless it is `held` already, and read it back; returns its hash and its size in bytes."""
+    digest, size_bytes = hashlib.sha256(), 0
+    with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as file:
+        for piece in source:
+            digest.update(piece)
+            size_bytes += len(piece)
+            file.write(piece)
+        sha256 = digest.hexdigest()
+        if held.get(sha256) != size_bytes:
+            file.seek(0)
+            place.write(f"{OBJECTS}/{sha256}", file)
+            for _ in pieces(place, sha256):
+                pass
+            held[sha256] = size_bytes
+    return sha256, size_bytes
+
+
+def _read(place: Place, name: str) -> Copy:
+    try:
+        return msgspec.json.decode(b"".join(place.pieces(f"{COPIES}/{name}")), type=Copy)
+    except msgspec.MsgspecError as error:
+        raise InvalidInput(f"{COPIES}/{name} at the second place is no manifest: {error}") from error
+
+
+def _write(place: Place, path: str, body: bytes) -> None:
+    with tempfile.SpooledTemporaryFile(len(body) + 1) as file:
+        file.write(body)
+        file.seek(0)
+        place.write(path, file)
+
+
+def _expire(place: Place, at_ns: int) -> None:
+    """Remove old copies, then the objects that no copy names any more."""
+    names = sorted(place.names(COPIES))
+    oldest = f"{from_ns(at_ns - KEEP_DAYS * NS_PER_DAY):%Y-%m-%dT%H%M%S}"
+    kept = [name for name in names if name >= oldest or name == names[-1]]
+    needed = {sha256 for name in kept for sha256 in _read(place, name).hashes}
+    for name in set(names) - set(kept):
+        place.remove(f"{COPIES}/{name}")
+    for sha256 in place.names(OBJECTS).keys() - needed:
+        place.remove(f"{OBJECTS}/{sha256}")
