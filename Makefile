@@ -57,6 +57,10 @@ docs: $(STAMPS)/dev ## build the documentation site into build/site; fails on a 
 pictures: $(STAMPS)/dev ## take the pictures of the documentation again, from the running stack, with Chromium
 	$(BIN)/btc run $(ARGS) python -m docs.generate.pictures
 
+.PHONY: notebooks
+notebooks: $(STAMPS)/dev ## run the notebooks of the documentation against the running stack, and store their outputs
+	$(BIN)/python -m docs.generate.notebooks $(ARGS)
+
 # The lock for development contains the lock for running at the same versions, so an environment with the first is never
 # reduced to the second. Packages are compiled when they are installed: a process that may not write to them would compile
 # its imports at every start.

@@ -234,11 +234,9 @@ def book_checksum(plan: Plan) -> list[Figure]:
     return [Figure("book update with checksum", ours, "µs", None, "lower", "decimals formatted as text", slow)]
 
 
-@benchmark("book-features")
-def book_features(plan: Plan) -> list[Figure]:
-    """One frame of the order book through the engine: decoding, the book, its checksum, its measures and the fold."""
-    tape = book_tape(plan.size(10_000))
-    envelopes = [
+def book_envelopes(count: int) -> list[Envelope]:
+    """The frames of `book_tape` as messages of the log, a millisecond apart."""
+    return [
         Envelope(
             BEGIN_NS + number * 1_000_000, 1, number, "book", "ws",
             (
@@ -246,8 +244,14 @@ def book_features(plan: Plan) -> list[Figure]:
                 f'"bids":[{_level_texts(data.bids)}],"asks":[{_level_texts(data.asks)}],"checksum":{data.checksum}}}]}}'
             ).encode(),
         )
-        for number, data in enumerate(tape)
+        for number, data in enumerate(book_tape(count))
     ]  # fmt: skip
+
+
+@benchmark("book-features")
+def book_features(plan: Plan) -> list[Figure]:
+    """One frame of the order book through the engine: decoding, the book, its checksum, its measures and the fold."""
+    envelopes = book_envelopes(plan.size(10_000))
     messages = [(envelope, 0, number) for number, envelope in enumerate(envelopes)]
 
     def work() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from btc_cli import stamps
 from btc_cli.options import DataDir, FirstDay, LastDay, open_stack
 from btc_core.clock import NS_PER_DAY, from_ns, to_ns
 from btc_core.days.archive_replay import archives_around, replay_archived_day
@@ -42,7 +43,10 @@ Symbol = Annotated[str, typer.Option(help="Market, for example BTC/USD. Default:
 
 def verify(
     what: Annotated[
-        str, typer.Argument(help="Time of a forecast (ISO 8601, UTC unless it names a zone), or a file of evidence.")
+        str,
+        typer.Argument(
+            help="Time of a forecast (ISO 8601, UTC unless it names a zone), a file of evidence, or an OpenTimestamps file."
+        ),
     ] = "",
     *,
     symbol: Symbol = "",
@@ -54,7 +58,8 @@ def verify(
 ) -> None:
     """Verify what was forecast at a time, on a day, or in a file of evidence, back to the frames of the exchange.
 
-    Each step that fits is printed; the first that does not ends the command with exit code 1.
+    Each step that fits is printed; the first that does not ends the command with exit code 1. Of an OpenTimestamps file,
+    `roots.txt.ots`, the command says what it attests about `roots.txt`.
     """
     if bool(what) == bool(day) or (day and export is not None):
         msg = (
@@ -64,6 +69,8 @@ def verify(
         raise InvalidInput(msg)
     if day:
         _verify_day(day, symbol, data_dir)
+    elif what.endswith(stamps.SUFFIX):
+        _show_stamp(Path(what))
     elif _is_file(what):
         if symbol or export is not None:
             msg = f"{what} is a file of evidence, which names its market and is the export; leave out --symbol and --export"
@@ -141,6 +148,25 @@ def _verify_day(day: str, symbol: str, data_dir: Path | None) -> None:
             rows = replay_archived_day(store, archives_around(store, day), settings.leader)
             _shown([check_rows(history, store, market, day, rows)])
     typer.echo(f"The day is verified ({time.perf_counter() - started_s:.1f} s).")
+
+
+def _show_stamp(path: Path) -> None:
+    found = stamps.read_stamp(path)
+    typer.echo(f"{FITS} {path} stamps {path.with_suffix('')}: the hash fits.")
+    for height, root in sorted(found.blocks.items()):
+        typer.echo(
+            f"{FITS} The file existed before Bitcoin block {height} if the Merkle root of that block is {root}. Compare it with "
+            "a node or a block explorer, which also tells the time of the block."
+        )
+    for calendar in found.calendars if not found.blocks else ():
+        typer.echo(
+            f"{OPEN} The calendar {calendar} promised to put the hash into a Bitcoin block. After some hours, `ots upgrade {path}` "
+            "gets the proof from it."
+        )
+    if found.others:
+        typer.echo(
+            f"{OPEN} {found.others} attestations are of a kind that this command does not know; see `ots info {path}`."
+        )
 
 
 def roots(

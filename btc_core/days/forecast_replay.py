@@ -12,12 +12,14 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
+from btc_core.days.day_replay import MARGIN_NS
 from btc_core.days.forecast_hours import Place
 from btc_core.days.forecast_inputs import StatesInForce, bars_of
 from btc_core.days.merkle import GrowingRoot, leaf_hash
 from btc_core.errors import StoreError
 from btc_core.exchanges.recorded_lines import envelope_line
 from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.features.depth import BOOK_MEMORY_S
 from btc_core.features.engine import FeatureEngine, FoldedEvent, columns_of
 from btc_core.features.live_minutes import LiveMinutes
 from btc_core.market.events import TRADE
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 EMITTED_NS = 900 * NS_PER_S
 """How long before the row of a forecast feature rows are computed, by receipt: the minute columns read those of two minutes,
 and the time of an event may be ten minutes ahead of its receipt."""
+BOOKS_NS = BOOK_MEMORY_S * NS_PER_S + MARGIN_NS
+"""How long before the row of a forecast the frames of order books matter, by receipt."""
 BATCH_MESSAGES = 10_000
 
 
@@ -101,14 +105,15 @@ class WantedRow(msgspec.Struct, frozen=True):
 def replayed_rows(messages: Iterable[RecordedMessage], wanted: WantedRow, read_to: int = 0) -> ReplayedRows | None:
     """The feature rows up to the wanted one; None if the messages do not give it.
 
-    Messages are read up to the offset `read_to`, if that is behind the place.
+    Messages are read up to the offset `read_to`, if that is behind the place. Frames of order books that are too old to
+    matter are not decoded, which takes most of the time of a busy market.
     """
     place = wanted.place
     engine = FeatureEngine(wanted.leader)
     ids: list[FoldedEvent] = []
     values: list[Any] = []
     emit, count, found = False, 0, False
-    for message in messages:
+    for message in _without_old_books(messages, wanted.received_ns - BOOKS_NS):
         if found:
             if message.offset + 1 >= read_to:
                 break
@@ -130,6 +135,11 @@ def replayed_rows(messages: Iterable[RecordedMessage], wanted: WantedRow, read_t
     if at is None:
         return None
     return ReplayedRows(ids[: at + 1], np.concatenate(values)[: at + 1])
+
+
+def _without_old_books(messages: Iterable[RecordedMessage], since_ns: int) -> Iterator[RecordedMessage]:
+    """The messages without the frames of order books that were received before a time."""
+    return (each for each in messages if each.envelope.channel != "book" or each.envelope.ts_recv_ns >= since_ns)
 
 
 def forecast_again(

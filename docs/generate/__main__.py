@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from docs.generate import api, commands, features, metrics, repository, settings, tables
+from docs.generate import api, commands, features, metrics, notebooks, repository, settings, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "api": api.page,
     "commands": commands.page,
     **{name.removesuffix(".md").lower(): partial(repository.page, name) for name in repository.FILES},
+    **{notebooks.page_name(name): partial(notebooks.page, name) for name in notebooks.NAMES},
 }
 
 

@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+import numpy as np
 import psutil
+import pyarrow as pa
 import pytest
 
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, now_ns
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.stores.dagster import run_status
-from btc_core.stores.questdb import QuestDB
+from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.redis_connection import connect
 from btc_core.stores.redis_rows import read_features, read_forecast
+from btc_core.tables.arrow import arrow_schema
+from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from stack.ports import free_ports
 from stack.runtime import Stack
 from tests import panels, waiting
@@ -198,3 +203,25 @@ def test_a_killed_worker_comes_back_and_goes_on(system: tuple[Stack, str], setti
         return row is not None and (old is None or row.ts_event_ns > old.ts_event_ns)
 
     wait_for(newer, "newer features after the kill")
+
+
+def test_the_notebooks_of_the_documentation_run(system: tuple[Stack, str], settings: Settings) -> None:
+    # The outcomes of yesterday are made up, because those of this system take six minutes. Its bad day is real.
+    day_ns = now_ns() // NS_PER_DAY * NS_PER_DAY
+    rng = np.random.default_rng(1)
+    columns = {
+        field.name: ["x"] * 90
+        if pa.types.is_string(field.type)
+        else [False] * 90
+        if pa.types.is_boolean(field.type)
+        else rng.uniform(5.0, 20.0, 90)
+        for field in arrow_schema(PREDICTION_OUTCOMES)
+    }
+    columns["ts_event"] = columns["made_at"] = day_ns - NS_PER_MIN * np.arange(90, 0, -1)
+    columns["symbol"] = ["BTC/USD"] * 90
+    with QuestDB(settings.questdb) as db:
+        write_rows(db, PREDICTION_OUTCOMES, pa.table(columns, schema=arrow_schema(PREDICTION_OUTCOMES)))
+    assert btc(system[0], "fault", "skip_trades", "count=5").returncode == 0
+    command = [sys.executable, "-m", "docs.generate.notebooks", "--check", "--data-dir", str(system[0].layout.data_dir)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=UP_S, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
