@@ -19,6 +19,7 @@ from benchmarks.market_statistics import DATA, REAL_FILES, generated_bars, real_
 from btc_assets import training
 from btc_core.clock import NS_PER_DAY
 from btc_core.models.dataset import make_frame
+from btc_core.names import HEADLINE_MIN
 from btc_core.settings import ModelSettings
 from exchange_simulator.pairs import PAIRS
 
@@ -36,7 +37,9 @@ def gate_figures(bars: npt.NDArray[Any]) -> dict[str, float]:
     """Loss ratios of the candidate on the newest block of `bars`, and whether the gate lets it serve."""
     result = training.train_volatility(make_frame(bars))
     losses = {
-        name.split("/")[0]: value for name, value in result.model.manifest.scores.items() if name.endswith("/5m/qlike")
+        name.split("/")[0]: value
+        for name, value in result.model.manifest.scores.items()
+        if name.endswith(f"/{HEADLINE_MIN}m/qlike")
     }
     figures = result.verdict.figures
     return {

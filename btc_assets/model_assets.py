@@ -24,7 +24,18 @@ from btc_core.errors import BtcError, NotReady, SchemaError
 from btc_core.features import catalogue
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.models.gate import Verdict
-from btc_core.names import BID, MINUTES, QUANTITIES, VOLATILITY, ModelKey, Quantity, VolatilityTarget
+from btc_core.names import (
+    BID,
+    HEADLINE_MIN,
+    HORIZONS_MIN,
+    HORIZONS_TEXT,
+    MINUTES,
+    QUANTITIES,
+    VOLATILITY,
+    ModelKey,
+    Quantity,
+    VolatilityTarget,
+)
 from btc_core.stores.minute_bars import read_stored
 from btc_core.version import git_commit
 
@@ -42,9 +53,9 @@ MAX_FLOOR_SHARE = 0.5
 """The floor is the second percentile of what came in training. If half of the forecasts are there, the inputs are not of the
 market that the model was fitted on."""
 MODEL_DESCRIPTIONS: dict[Quantity, str] = {
-    VOLATILITY: "Realized volatility of the next 1 to 5 minutes: a recent HARX model, corrected by trees and a net that are "
+    VOLATILITY: f"Realized volatility of the next {HORIZONS_TEXT}: a recent HARX model, corrected by trees and a net that are "
     "fitted on years, or HARX alone if they are not better.",
-    BID: "The bid of the next 1 to 5 minutes: trees whose forecasts are shrunk, or the random walk if they do not beat it.",
+    BID: f"The bid of the next {HORIZONS_TEXT}: trees whose forecasts are shrunk, or the random walk if they do not beat it.",
 }
 SERVES_DESCRIPTIONS: dict[Quantity, str] = {
     VOLATILITY: "The champion of each market loads, reproduces its golden batch, and forecasts finite, positive σ from "
@@ -88,7 +99,7 @@ def _model_metadata(model: "Model") -> dict[str, Any]:
     if manifest.train_rows:
         metadata["trained_from"] = from_ns(manifest.trained_from_ns).isoformat()
         metadata["trained_to"] = from_ns(manifest.trained_to_ns).isoformat()
-    shown = {key: value for key, value in manifest.scores.items() if "/5m/" in key or key in CLIPS}
+    shown = {key: value for key, value in manifest.scores.items() if f"/{HEADLINE_MIN}m/" in key or key in CLIPS}
     return metadata | {key.replace("/", "_"): value for key, value in shown.items()}
 
 
@@ -287,7 +298,11 @@ def serves(database: Database, registry: Registry, key: ModelKey) -> tuple[bool,
     matrix, columns = catalogue.model_matrix(bar_features(bars)), minute_columns(bars)
     known = ~np.isnan(matrix[:, catalogue.MODEL_FEATURES.index("log_rv_5m")])
     matrix, columns = matrix[known], columns[known]
-    sigma = volatility.predict(matrix, columns) if isinstance(volatility, VolatilityModel) else np.empty((0, 5))
+    sigma = (
+        volatility.predict(matrix, columns)
+        if isinstance(volatility, VolatilityModel)
+        else np.empty((0, len(HORIZONS_MIN)))
+    )
     values = model.predict(matrix, sigma) if isinstance(model, BidModel) else sigma
     passed = bool(len(values) and np.isfinite(values).all())
     facts: dict[str, Any] = {"rows": len(values), "version": model.version, "kind": model.kind}
@@ -296,7 +311,10 @@ def serves(database: Database, registry: Registry, key: ModelKey) -> tuple[bool,
         passed = passed and bool((values > 0.0).all()) and floor_share < MAX_FLOOR_SHARE
         facts["floor_share"] = floor_share
     if len(values):
-        facts |= {"median_5m_bps": float(np.median(values[:, -1])), "max_5m_bps": float(np.max(np.abs(values[:, -1])))}
+        facts |= {
+            f"median_{HEADLINE_MIN}m_bps": float(np.median(values[:, -1])),
+            f"max_{HEADLINE_MIN}m_bps": float(np.max(np.abs(values[:, -1]))),
+        }
     return passed, facts
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from btc_core.names import VOLATILITY_MODEL
+from btc_core.horizons import minutes_text
+from btc_core.names import HEADLINE_MIN, VOLATILITY_MODEL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +87,7 @@ def _scatter(axes: Axes, actual: Any, forecast: Any, *, is_log: bool) -> None:
         axes.set_yscale("log")
     low, high = axes.get_xlim()
     axes.plot((low, high), (low, high), linewidth=0.8, color="black")
-    axes.set_xlabel("forecast of 5 minutes, bp")
+    axes.set_xlabel(f"forecast of {minutes_text(HEADLINE_MIN)}, bp")
     axes.set_ylabel("actual value, bp")
 
 

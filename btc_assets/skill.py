@@ -19,10 +19,21 @@ from btc_core.clock import NS_PER_S, column_ns, from_ns, now_ns
 from btc_core.errors import NotReady, SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import gate
-from btc_core.names import BID, LEVELS_PCT, MINUTES, QUANTITIES, TICKS, VOLATILITY, ModelKey, Quantity, VolatilityTarget
+from btc_core.names import (
+    BID,
+    HEADLINE_MIN,
+    LEVELS_PCT,
+    MINUTES,
+    QUANTITIES,
+    TICKS,
+    VOLATILITY,
+    ModelKey,
+    Quantity,
+    VolatilityTarget,
+)
 from btc_core.registry.keys import model_keys
 from btc_core.tables.catalogue import FEATURE_DRIFT, PREDICTION_OUTCOMES, PREDICTION_SKILL
-from btc_core.tables.sql import of_symbol, of_target
+from btc_core.tables.sql import of_headline, of_symbol, of_target
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -34,7 +45,7 @@ if TYPE_CHECKING:
 
 HOUR_NS = 3_600 * NS_PER_S
 PERIODS_H = (1, 6, 24, 168)
-OUTCOMES_STALE_S = 900
+OUTCOMES_STALE_S = (HEADLINE_MIN + 10) * 60
 """If the newest outcome is older, forecasts or their features have stopped, or are made too late to serve."""
 DRIFT_HOURS = 168
 """A day is like one kind of weather; a week includes a weekend."""
@@ -79,14 +90,14 @@ class MarketSkill(msgspec.Struct, frozen=True):
 
 
 def losses_of(outcomes: pd.DataFrame, quantity: Quantity) -> tuple[Floats, dict[str, Floats]]:
-    """Losses five minutes ahead of the served forecast, and of each baseline that has a loss for every outcome."""
+    """Losses at the headline horizon of the served forecast, and of each baseline that has a loss for every outcome."""
     if quantity == BID:
-        moved = outcomes["bid_return_5m_bps"].to_numpy()
-        losses = (moved - outcomes["bid_forecast_5m_bps"].to_numpy()) ** 2
-        scored = {"random_walk": moved**2, "ar": (moved - outcomes["bid_ar_5m_bps"].to_numpy()) ** 2}
+        moved = outcomes[f"bid_return_{HEADLINE_MIN}m_bps"].to_numpy()
+        losses = (moved - outcomes[f"bid_forecast_{HEADLINE_MIN}m_bps"].to_numpy()) ** 2
+        scored = {"random_walk": moved**2, "ar": (moved - outcomes[f"bid_ar_{HEADLINE_MIN}m_bps"].to_numpy()) ** 2}
     else:
-        losses = outcomes["qlike_model_5m"].to_numpy()
-        scored = {name: outcomes[f"qlike_{name}_5m"].to_numpy() for name in _BASELINES}
+        losses = outcomes[f"qlike_model_{HEADLINE_MIN}m"].to_numpy()
+        scored = {name: outcomes[f"qlike_{name}_{HEADLINE_MIN}m"].to_numpy() for name in _BASELINES}
     return losses, {name: each for name, each in scored.items() if not np.isnan(each).any()}
 
 
@@ -115,7 +126,7 @@ def read_outcomes(db: QuestDB, symbol: str, hours: int) -> pd.DataFrame:
 
     So are those of models that forecast another variance than the newest: their losses are not comparable.
     """
-    in_time = f"{of_symbol(symbol)} AND late = false"
+    in_time = f"{of_symbol(symbol)} AND late = false AND {of_headline()}"
     newest = db.execute(
         f"SELECT cast(ts_event AS LONG), volatility_target FROM {PREDICTION_OUTCOMES.name} WHERE {in_time} "  # noqa: S608 - names of the catalogue
         "ORDER BY ts_event DESC LIMIT 1"
@@ -134,7 +145,7 @@ def _market_skill(db: QuestDB, symbol: str) -> MarketSkill | None:
     """The skill of one market's forecasts, written to the table; None if no forecast has an outcome yet."""
     import pandas as pd  # noqa: PLC0415 - 280 ms
 
-    outcomes = read_outcomes(db, symbol, max(PERIODS_H))
+    outcomes = read_outcomes(db, symbol, max(*PERIODS_H, gate.DEMOTE_HOURS))
     if outcomes.empty:
         return None
     newest_ns = int(outcomes["ts_event"].max())
@@ -162,7 +173,7 @@ def _market_skill(db: QuestDB, symbol: str) -> MarketSkill | None:
                 name,
                 asset=PREDICTION_SKILL.name,
                 description=f"The {quantity} forecasts of the last 24 h are not much worse than the best baseline, and "
-                "their 90 % intervals of the last 6 h held most outcomes.",
+                "their 90 % intervals of the last {gate.DEMOTE_COVERAGE_HOURS} h held most outcomes.",
             )
             for quantity, name in SKILL_CHECKS.items()
         ),

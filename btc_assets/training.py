@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN
+from btc_core.clock import NS_PER_DAY
 from btc_core.errors import NotReady, SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import bundle, fitting, gate, intervals, level, pooling, pretrained, scores
@@ -233,7 +233,7 @@ def judge_shadow(
         score = intervals.bid_score(live_rows.bid_bps, moves, sigma)
     else:
         raise SchemaError("champion and challenger are models of different quantities")
-    quantiles = intervals.track(start, score)[:, -1]
+    quantiles = intervals.track(start, score, live_rows.origin_ns)[:, -1]
     inside = (score[:, -1] >= quantiles[:, 0]) & (score[:, -1] <= quantiles[:, -1])
     return gate.change(losses, champion_losses, days, quantity, float(inside.mean()))
 
@@ -241,14 +241,14 @@ def judge_shadow(
 def served_sigma(model: bundle.VolatilityModel, rows: Frame, labels: Floats) -> Floats:
     """σ in bps, (n, 5), as the forecast worker would have served it on rows in time order: with the online level.
 
-    The level follows from the rows' own outcomes, so it starts at 1. Rows closer than five minutes do not move it.
+    The level follows from the rows' own outcomes, so it starts at 1. Those of overlapping labels do not move it.
     """
     sigma = model.predict(rows.matrix, rows.columns)
     if model.kind != "xgboost":
         return sigma
     ratio = labels[:, -1] / np.square(sigma[:, -1] / 1e4)
-    ratio[(rows.origin_ns // NS_PER_MIN) % level.EVERY_MIN != 0] = np.nan
-    return sigma * np.power(level.track(level.START, ratio), 0.5 * level.POWER)[:, np.newaxis]
+    in_force = level.track(level.START, ratio, rows.origin_ns)
+    return sigma * np.power(in_force, 0.5 * level.POWER)[:, np.newaxis]
 
 
 def hold_out(frame: Frame) -> tuple[Frame, Frame]:

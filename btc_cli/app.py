@@ -6,12 +6,13 @@ their top. What does not belong here: what a command does.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
 from btc_cli.lazy import Entry, LazyGroup
-from btc_core.errors import BtcError
+from btc_core.errors import BtcError, OtherHorizons
 
 DATA, MODELS, TROUBLE = "Data", "Models", "What can go wrong"
 
@@ -199,9 +200,15 @@ def btc() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of this project is printed to stderr without a traceback, with exit code 1."""
+    """Run the command line; an error of this project is printed to stderr without a traceback, with exit code 1.
+
+    A command about a stack with other horizons than its own environment begins again with those of the stack.
+    """
     try:
         app(prog_name="btc")
+    except OtherHorizons as error:
+        os.environ.update(error.environment)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very command
     except BtcError as error:
         sys.stderr.write(f"btc: {error}\n")
         sys.exit(1)

@@ -16,7 +16,7 @@ from btc_cli.verify import Symbol, moment_ns, opened_market
 from btc_core.clock import from_ns
 from btc_core.days.forecast_past import past_forecast
 from btc_core.features.catalogue import FEATURES
-from btc_core.names import HORIZONS_MIN, VOLATILITY, ModelKey
+from btc_core.names import HEADLINE_MIN, HORIZONS_MIN, VOLATILITY, ModelKey
 from btc_core.registry.bundles import load_version
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _show(market: str, found: PastForecast, others: dict[str, ForecastRow]) -> N
     effects = [("HARX", "", parts.harx), ("net", "", parts.net)] if parts.trees else [("HARX", "", parts.harx)]
     effects += [(name, _value(found, name), effect) for name, effect in list(parts.trees.items())[:EFFECTS]]
     screen.table(
-        ("input", "value", "effect on ln of the variance over 5 min"),
+        ("input", "value", f"effect on ln of the variance over {HEADLINE_MIN} min"),
         [(name, value, f"{effect:+.4f}") for name, value, effect in effects],
     )
 

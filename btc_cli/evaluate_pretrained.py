@@ -20,9 +20,11 @@ from btc_core.days.bar_files import read_bar_file
 from btc_core.days.file_names import market_of
 from btc_core.days.trade_files import read_trade_file
 from btc_core.exchanges.history import bars_of_trades
+from btc_core.horizons import minutes_text
 from btc_core.market.checked_bars import sorted_bars
 from btc_core.models import pretrained, pretrained_scores
 from btc_core.models.pretrained_scores import BASELINES, HARX_ALONE, MODEL
+from btc_core.names import HEADLINE_MIN
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -96,7 +98,9 @@ def _bars(file: Path, market: str, *, trades: bool, skip_bad_rows: bool) -> npt.
 
 
 def _table(title: str, key: str, rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=f"{title} (QLIKE over 5 minutes; ratio to the best baseline ± its standard error)")
+    table = Table(
+        title=f"{title} (QLIKE over {minutes_text(HEADLINE_MIN)}; ratio to the best baseline ± its standard error)"
+    )
     for name in (key, "rows", *SHOWN, "best baseline", "ratio"):
         table.add_column(name.replace("_", " "))
     for row in rows:

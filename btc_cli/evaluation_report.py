@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from btc_core.models import evaluation_results
-from btc_core.names import QUANTILES
+from btc_core.names import HEADLINE_MIN, HEADLINE_TEXT, QUANTILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,8 +42,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
         _volatility_table(results),
         _horizon_table(results),
         _price_table(results),
-        _interval_table(results["intervals"], "bid, return over 5 min, bps"),
-        _interval_table(results["volatility_intervals"], "realized volatility over 5 min, bps"),
+        _interval_table(results["intervals"], f"bid, return over {HEADLINE_MIN} min, bps"),
+        _interval_table(results["volatility_intervals"], f"realized volatility over {HEADLINE_MIN} min, bps"),
         _economic_table(results["economic"]),
         _risk_table(results["economic"]["value_at_risk"]),
     ]
@@ -54,7 +54,7 @@ def stream_table(value: StreamValue) -> Table:
     table = _table(
         f"Inputs of the stream: learned from {value.trained_days} sealed days or more, judged on {value.rows:,} rows of "
         f"{value.tested_days} days",
-        "loss over 5 min",
+        f"loss over {HEADLINE_MIN} min",
         "with",
         "without",
         "difference",
@@ -154,7 +154,7 @@ _ECONOMIC_NAMES = {
 
 
 def _economic_table(economic: dict[str, Any]) -> Table:
-    table = _table("Economic value, five minutes ahead", "measure", "model", "HAR", "difference", "standard error")
+    table = _table(f"Economic value, {HEADLINE_TEXT} ahead", "measure", "model", "HAR", "difference", "standard error")
     rows = {_ECONOMIC_NAMES[name]: row for name, row in economic["from_volatility"].items()}
     rows |= {f"CRPS of the quantiles, {quantity}, bps": row for quantity, row in economic["crps"].items()}
     rows |= {
@@ -169,7 +169,7 @@ def _economic_table(economic: dict[str, Any]) -> Table:
 
 def _risk_table(levels: dict[str, Any]) -> Table:
     table = _table(
-        "Breaches of the value at risk of the 5-minute return",
+        f"Breaches of the value at risk of the {HEADLINE_MIN}-minute return",
         "level",
         "forecast",
         "breaches",

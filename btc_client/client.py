@@ -156,7 +156,7 @@ class Client:
     ) -> Dataset:
         """Inputs and labels at every fifth minute, point in time, as the system's own training makes them.
 
-        `horizon` is how many minutes ahead the labels are (1 to 5), `features` names some of the inputs (default: all).
+        `horizon` is how many minutes ahead the labels are: one of the horizons of the system. `features` names some of the inputs (default: all).
         """
         wanted = label_names(labels, horizon)
         columns = None if features is None else ["origin", *features, *wanted]

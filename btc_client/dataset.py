@@ -25,7 +25,7 @@ LABEL_NAMES: dict[Label, str] = {
 }
 """Names of the labels: the realized variance over the horizon in ln², from one-minute or from 5-second returns, and the log
 return of the bid in bps."""
-MAX_HORIZON_MIN = 5
+MAX_HORIZON_MIN = 60
 _MINUTE_NS = 60_000_000_000
 
 
@@ -86,7 +86,7 @@ def label_names(labels: Sequence[Label], horizon_min: int) -> tuple[str, ...]:
         msg = f"labels={list(labels)!r}: choose from {', '.join(LABEL_NAMES)}"
         raise ClientError(msg)
     if not 1 <= horizon_min <= MAX_HORIZON_MIN:
-        msg = f"horizon={horizon_min}: the labels reach 1 to {MAX_HORIZON_MIN} minutes ahead"
+        msg = f"horizon={horizon_min}: a horizon is 1 to {MAX_HORIZON_MIN} minutes, and one of those of the system (BTC_HORIZONS_MIN)"
         raise ClientError(msg)
     return tuple(LABEL_NAMES[label].format(horizon_min) for label in labels)
 

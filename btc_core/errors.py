@@ -3,6 +3,7 @@
 ```
 BtcError
 ├── ConfigError          a setting is missing, malformed or contradicts another
+│   └── OtherHorizons    the settings have other horizons than this process
 ├── BadFrame             a frame of the exchange cannot be used; it becomes a dead letter with a reason
 │   └── RefusedTrade     a trade whose id can be read, but which cannot be used
 ├── SchemaError          a row, table or bundle belongs to another feature set or layout
@@ -32,6 +33,17 @@ class BtcError(Exception):
 
 class ConfigError(BtcError):
     """A setting is missing, malformed or contradicts another."""
+
+
+class OtherHorizons(ConfigError):
+    """Settings have other horizons than this process, which keeps those that it began with.
+
+    `environment` has the variables with which a process gets the horizons of these settings.
+    """
+
+    def __init__(self, message: str, environment: dict[str, str]) -> None:
+        super().__init__(message)
+        self.environment = environment
 
 
 class BadFrame(BtcError):

@@ -1,6 +1,6 @@
 """Names and numbers that several modules must agree on.
 
-This module imports the standard library only, so every module can import it.
+This module imports the standard library and the horizons only, so every module can import it.
 What does not belong here: settings, and names that only one module uses.
 """
 
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
+
+from btc_core import horizons
 
 EVENTS_TOPIC = "market.events"
 FEATURES_TOPIC = "features"
@@ -32,8 +34,21 @@ class WorkerName(StrEnum):
 TABLE_WRITERS = (WorkerName.BRONZE, WorkerName.FEATURES)
 """The consumer groups that write the tables from which a day is sealed."""
 
-HORIZONS_MIN = (1, 2, 3, 4, 5)
-"""The horizons of every forecast."""
+HORIZONS_MIN = horizons.HORIZONS_MIN
+"""The horizons of every forecast, ascending (`BTC_HORIZONS_MIN`)."""
+HEADLINE_MIN = HORIZONS_MIN[-1]
+"""The horizon of scores, gates, alerts and single figures, which the trees and the net of the volatility are fitted for: the
+longest. When its outcome is final, those of the others are, too."""
+HEADLINE_TEXT = horizons.minutes_word(HEADLINE_MIN)
+HORIZONS_TEXT = horizons.all_text(HORIZONS_MIN)
+"""The headline horizon and all horizons in words, such as `five minutes` and `1 to 5 minutes`."""
+STORED_HORIZONS_MIN = tuple(sorted({*HORIZONS_MIN, *(each for former in horizons.FORMER_MIN for each in former)}))
+"""The horizons that have columns in the tables: those of the forecasts, and those of older rows (`BTC_FORMER_HORIZONS_MIN`)."""
+STORED_HEADLINES_MIN = tuple(sorted({HEADLINE_MIN, *(former[-1] for former in horizons.FORMER_MIN)}))
+"""The headline horizons that have columns of scores in the tables."""
+APART_MIN = -(-HEADLINE_MIN // 5) * 5
+"""Origins at multiples of this have labels that do not overlap, and every history has a row at each of them. Outcomes at these
+origins move the intervals and the level of the volatility."""
 LATE_FORECAST_S = 10
 """A forecast that was made longer than this after the receipt of its row came too late to serve. Late forecasts are
 stored, and left out of scores, coverage and everything that follows from them. A worker that is killed is back after four

@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from btc_core.errors import ConfigError
+from btc_core import horizons
+from btc_core.errors import ConfigError, OtherHorizons
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.names import VolatilityTarget  # noqa: TC001 - pydantic reads the annotations
 from btc_core.secret_files import with_secret_files
@@ -277,6 +278,13 @@ class Settings(BaseSettings):
     All markets then share one partition of the log, because only messages of one partition have an order, and so one features
     worker. A change moves markets to another partition, where their windows start again: make it at midnight UTC, because the
     features of a day are proven for one leader."""
+    horizons_min: Annotated[tuple[int, ...], NoDecode] = horizons.DEFAULT_MIN
+    """The horizons of every forecast in minutes, ascending and separated by commas: up to 12 from 1 to 60, such as `2,10,30`. The
+    longest is the headline: scores, gates and alerts are about it. Every process reads them once, so change them while the stack
+    is down."""
+    former_horizons_min: Annotated[tuple[tuple[int, ...], ...], NoDecode] = ()
+    """The horizons from before a change, separated by a slash if there were several changes: `1,2,3,4,5/2,10,30`. The tables keep
+    their columns, so that older forecasts stay in the copies of days and can be verified."""
     exchange: ExchangeSettings = ExchangeSettings()
     kafka: KafkaSettings = KafkaSettings()
     questdb: QuestdbSettings = QuestdbSettings()
@@ -313,6 +321,18 @@ class Settings(BaseSettings):
             if isinstance(source, EnvSettingsSource):
                 source.env_vars = with_secret_files(source.env_vars, secret_variables())
         return sources
+
+    @field_validator("horizons_min", mode="before")
+    @classmethod
+    def _horizons(cls, value: object) -> object:
+        """Read the horizons from the text of the environment."""
+        return horizons.parse(value) if isinstance(value, str) else value
+
+    @field_validator("former_horizons_min", mode="before")
+    @classmethod
+    def _former_horizons(cls, value: object) -> object:
+        """Read sets of horizons from the text of the environment."""
+        return horizons.parse_former(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _leader_is_followed(self) -> Self:
@@ -376,14 +396,15 @@ def secret_variables() -> list[str]:
 def load_settings(env_file: Path | None = None) -> Settings:
     """Read the settings from the environment and from the env file: `env_file`, else the one that `BTC_ENV_FILE` names.
 
-    Raises `ConfigError`, which names each bad setting by its variable.
+    Raises `ConfigError`, which names each bad setting by its variable, and `OtherHorizons` if the settings have other horizons
+    than this process.
     """
     path = env_file or (Path(os.environ["BTC_ENV_FILE"]) if os.environ.get("BTC_ENV_FILE") else None)
     if path is not None and not path.is_file():
         msg = f"the env file {path} does not exist; run `btc init`, or unset BTC_ENV_FILE"
         raise ConfigError(msg)
     try:
-        return Settings(_env_file=path)
+        found = Settings(_env_file=path)
     except ValidationError as error:
         lines = [
             f"  BTC_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
@@ -391,6 +412,23 @@ def load_settings(env_file: Path | None = None) -> Settings:
         ]
         msg = "bad settings:\n" + "\n".join(lines)
         raise ConfigError(msg) from None
+    _check_horizons(found)
+    return found
+
+
+def _check_horizons(found: Settings) -> None:
+    """Refuse settings with other horizons than this process, whose tables and arrays follow from its own."""
+    if (found.horizons_min, found.former_horizons_min) == (horizons.HORIZONS_MIN, horizons.FORMER_MIN):
+        return
+    texts = horizons.text_of(found.horizons_min), horizons.former_text(found.former_horizons_min)
+    environment = dict(zip((horizons.VARIABLE, horizons.FORMER_VARIABLE), texts, strict=True))
+    wanted = " ".join(f"{name}={text}" for name, text in environment.items() if text)
+    msg = (
+        f"the settings have {wanted}, and this process began with {horizons.VARIABLE}="
+        f"{horizons.text_of(horizons.HORIZONS_MIN)}: processes read their horizons once. Start it with {wanted} in its "
+        "environment; for a whole stack, run `btc down` and then `btc up`"
+    )
+    raise OtherHorizons(msg, environment)
 
 
 @cache

@@ -13,6 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from btc_core.models.gate import MIN_OUTCOMES
 from btc_core.system_backup import MAX_AGE_S
 from serving.worker_metrics import quantile_s
 
@@ -32,8 +33,6 @@ STORED_AS = {"trade": "bronze_trades", "ticker": "bronze_ticks"}
 """The table that each frame of these channels must reach."""
 MIN_CAME = 20.0
 """Fewer frames or trades may all be repetitions."""
-MIN_OUTCOMES = 60
-"""Less than an hour of outcomes says nothing about coverage."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Facts:
 
     metrics: WorkerMetrics
     coverage: dict[str, Scores]
-    """Scores of the last six hours by symbol."""
+    """Scores of the last `gate.DEMOTE_COVERAGE_HOURS` by symbol."""
     forecasts: Mapping[str, Sequence[ForecastRow]]
     """The forecasts of the last minutes by symbol, oldest first. A market whose newest forecast has expired has none."""
 

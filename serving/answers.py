@@ -16,7 +16,7 @@ from flask import Response
 
 from btc_core.clock import NS_PER_S, NS_PER_US, from_ns
 from btc_core.market.messages import QualityWord
-from btc_core.names import MINUTES
+from btc_core.names import HEADLINE_MIN, MINUTES
 from serving.quality_answers import ForecastQuality
 
 Source = Literal["worker", "api", "request"]
@@ -237,8 +237,8 @@ class Outcome(msgspec.Struct, frozen=True):
     bid_forecast_path_bps: tuple[float, ...]
     realized_sigma_path_bps: tuple[float, ...]
     sigma_forecast_path_bps: tuple[float, ...]
-    qlike_5m: float
-    harx_qlike_5m: float | None
+    qlike: float = msgspec.field(name=f"qlike_{HEADLINE_MIN}m")
+    harx_qlike: float | None = msgspec.field(name=f"harx_qlike_{HEADLINE_MIN}m")
     forecast_made_at: str
     """When the forecast that was scored was made."""
     forecast_bid_path_usd: tuple[float, ...]
@@ -248,16 +248,16 @@ class Outcome(msgspec.Struct, frozen=True):
     count: int = 1
     """Number of closed minutes in the step that have an outcome. The other fields are of the first of them."""
     bid_outside_90: int = 0
-    """How many of them ended outside the 90 % interval of the bid five minutes ahead."""
+    """How many of them ended outside the 90 % interval of the bid at the longest horizon."""
     volatility_outside_90: int = 0
-    """How many of them ended outside the 90 % interval of the volatility over five minutes."""
+    """How many of them ended outside the 90 % interval of the volatility over the longest horizon."""
     volatility_target: str = MINUTES
     """What the realized volatility and its forecast are: that of one-minute returns (`minutes`), or of 5-second returns of the
     mid (`ticks`)."""
 
 
 class PathInterval(msgspec.Struct, frozen=True):
-    """The interval of the future bid with a probability of `level_pct` percent, 1 to 5 minutes ahead."""
+    """The interval of the future bid with a probability of `level_pct` percent, at each horizon."""
 
     level_pct: int
     low_path_usd: tuple[float | None, ...]
@@ -265,7 +265,7 @@ class PathInterval(msgspec.Struct, frozen=True):
 
 
 class PastForecast(msgspec.Struct, frozen=True):
-    """A past forecast: the first of its step. Paths are 1 to 5 minutes ahead of `ts_event`."""
+    """A past forecast: the first of its step. Paths have a value for each horizon after `ts_event`."""
 
     ts_event: str
     made_at: str
@@ -404,7 +404,7 @@ class Contribution(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The forecast of the volatility over five minutes as a sum of parts, which together are `log_variance`."""
+    """The forecast of the volatility over the longest horizon as a sum of parts, which together are `log_variance`."""
 
     symbol: str
     horizon_min: int

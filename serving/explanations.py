@@ -15,6 +15,7 @@ from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS
 from btc_core.models.explain import explain
 from btc_core.models.row_forecasts import MODEL_COLUMNS
+from btc_core.names import HEADLINE_MIN
 from serving.answers import Contribution, Explanation, iso
 from serving.forecasts import columns_of, no_features
 from serving.served_forecast import model_info
@@ -26,8 +27,6 @@ NO_TREES = "a baseline serves; it is a formula and has no trees to explain"
 NO_COLUMNS = "a baseline serves until the forecast worker knows the last day of minute bars"
 NET = "net"
 """The name under which the net's correction of HARX is listed as a whole, among the inputs of the trees."""
-HORIZON_MIN = 5
-"""The horizon that the trees are grown for; the net gives the shorter ones."""
 
 
 def explanation(deps: Deps, symbol: str, top: int) -> Explanation:
@@ -56,8 +55,8 @@ def explanation(deps: Deps, symbol: str, top: int) -> Explanation:
     )
     return Explanation(
         symbol=symbol,
-        horizon_min=HORIZON_MIN,
-        unit="ln of the variance over 5 min",
+        horizon_min=HEADLINE_MIN,
+        unit=f"ln of the variance over {HEADLINE_MIN} min",
         log_variance=parts.log_variance,
         base=parts.base,
         harx=parts.harx,

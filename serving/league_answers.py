@@ -20,7 +20,7 @@ class GateOfEntry(msgspec.Struct, frozen=True):
 
 
 class LeagueRow(msgspec.Struct, frozen=True):
-    """The champion, a baseline or a model of the user. All scores are of the volatility over five minutes."""
+    """The champion, a baseline or a model of the user. All scores are of the volatility over the longest horizon."""
 
     rank: int | None
     """Place by `ratio`, 1 is best; null with less than an hour of forecasts."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_S
-from btc_core.names import BID, LEVELS_PCT, QUANTITIES, VOLATILITY
+from btc_core.names import APART_MIN, BID, HEADLINE_MIN, HEADLINE_TEXT, LEVELS_PCT, QUANTITIES, VOLATILITY
 from serving.answers import iso
 from serving.skill_answers import CoverageRow, GainPoint, GainSeries, Skill, SkillRow
 
@@ -22,16 +22,14 @@ if TYPE_CHECKING:
     from serving.stored_rows import LossBlock, Scores
 
 NO_OUTCOMES = (
-    "no forecast of these hours has a final outcome yet; the first comes five minutes after the first closed minute"
+    f"no forecast of these hours has a final outcome yet; the first comes {HEADLINE_TEXT} after the first closed minute"
 )
-HORIZON_MIN = 5
-"""The horizon of all scores."""
-BLOCK_S = 600
+BLOCK_S = 2 * APART_MIN * 60
 """Length of a block of losses. Two forecasts of the same block overlap, those of blocks further apart do not."""
 MIN_BLOCKS = 6
 """Fewer blocks give no error."""
 WINDOW_BLOCKS = 36
-"""Blocks of a point of the gain over time: six hours."""
+"""Blocks of a point of the gain over time: six hours with a headline horizon of five minutes."""
 MAX_POINTS = 144
 """Most points of a series over time, so that a month is no larger than a day."""
 Z_95 = 1.96
@@ -127,7 +125,7 @@ def _skill_row(  # noqa: PLR0913, PLR0917 - the scores, and what is compared
     gain, error = gain_pct(*_sums(blocks, model, baseline))
     return SkillRow(
         quantity=quantity,
-        horizon_min=HORIZON_MIN,
+        horizon_min=HEADLINE_MIN,
         forecasts=scores.count,
         loss=loss,
         model_loss=model_loss,
@@ -144,7 +142,7 @@ def _coverage_row(scores: Scores, quantity: Quantity, level_pct: int) -> Coverag
     return CoverageRow(
         quantity=quantity,
         level_pct=level_pct,
-        horizon_min=HORIZON_MIN,
+        horizon_min=HEADLINE_MIN,
         forecasts=scores.count,
         covered_pct=None if share is None else 100.0 * share,
     )

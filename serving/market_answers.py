@@ -9,7 +9,7 @@ import msgspec
 
 
 class UsualVolatility(msgspec.Struct, frozen=True):
-    """The realized volatility over five minutes that past days had in one hour of the day."""
+    """The realized volatility over the longest horizon that past days had in one hour of the day."""
 
     symbol: str
     hour_utc: int

@@ -14,6 +14,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days.lake import kept_days
 from btc_core.days.log_archive import archived_days
 from btc_core.errors import BtcError
+from btc_core.models.gate import DEMOTE_COVERAGE_HOURS
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.questdb_wal import wal_states
 from btc_core.stores.s3 import ObjectStore
@@ -46,7 +47,6 @@ TIMEOUT_S = 5.0
 DAYS = 7
 """As many past days are listed as the log keeps."""
 MAX_GAPS = 50
-COVERAGE_HOURS = 6
 NO_PEERS = "BTC_METRICS_PEERS names no process, so their metrics are not read"
 
 _logger = logging.getLogger("serving")
@@ -165,7 +165,7 @@ class OperationsWatch:
 
     def _read_coverage(self) -> None:
         now_ns = self._deps.clock.now_ns()
-        since_ns = now_ns - COVERAGE_HOURS * 3_600 * NS_PER_S
+        since_ns = now_ns - DEMOTE_COVERAGE_HOURS * 3_600 * NS_PER_S
         self._coverage = {
             symbol: self._deps.stored_rows.scores(symbol, since_ns, now_ns)
             for symbol in self._settings.exchange.symbols

@@ -83,9 +83,9 @@ class PastPath(msgspec.Struct, frozen=True):
     name: str
     """`as it was`, or what is different."""
     bid_usd: tuple[float | None, ...]
-    """The bid 1 to 5 minutes ahead."""
+    """The bid at each horizon."""
     sigma_bps: tuple[float | None, ...]
-    """The volatility of the next 1 to 5 minutes."""
+    """The volatility over each horizon."""
     volatility_kind: str
     volatility_version: str
 
@@ -103,7 +103,7 @@ class PastMoment(msgspec.Struct, frozen=True):
     forecasts: tuple[PastPath, ...]
     """The forecast as it was, then those that were asked for."""
     log_variance: float | None
-    """The explanation: ln of the variance over five minutes, before the online level."""
+    """The explanation: ln of the variance over the longest horizon, before the online level."""
     harx: float | None
     """What HARX adds to it."""
     net: float | None

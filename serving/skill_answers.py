@@ -26,8 +26,8 @@ class SkillRow(msgspec.Struct, frozen=True):
     gain_pct: float | None = None
     """How much smaller the model's loss is than the baseline's, percent; negative if it is larger."""
     gain_error_pct: float | None = None
-    """Half the width of the 95 % interval of `gain_pct`. Forecasts overlap, so the error is computed from blocks of ten
-    minutes with HAC (Newey and West 1987); null for fewer than six blocks."""
+    """Half the width of the 95 % interval of `gain_pct`. Forecasts overlap, so the error is computed from blocks of twice
+    the longest horizon with HAC (Newey and West 1987); null for fewer than six blocks."""
 
 
 class CoverageRow(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class GainPoint(msgspec.Struct, frozen=True):
     """Number of forecasts with an outcome in these hours."""
     gain_pct: float | None
     gain_error_pct: float | None
-    """Half the width of the 95 % interval of `gain_pct`; null for fewer than six blocks of ten minutes."""
+    """Half the width of the 95 % interval of `gain_pct`; null for fewer than six blocks."""
 
 
 class GainSeries(msgspec.Struct, frozen=True):

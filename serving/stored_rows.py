@@ -15,11 +15,19 @@ import msgspec
 from btc_core.clock import NS_PER_S, from_ns
 from btc_core.errors import ServiceError
 from btc_core.league.standings import Outcomes, read_entries, read_outcomes
-from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT, MINUTES, QUANTILE_NAMES, VolatilityTarget
+from btc_core.names import (
+    HEADLINE_MIN,
+    HORIZONS_MIN,
+    LATE_FORECAST_S,
+    LEVELS_PCT,
+    MINUTES,
+    QUANTILE_NAMES,
+    VolatilityTarget,
+)
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import MINUTE_BARS, PREDICTION_OUTCOMES
 from btc_core.tables.rows import UNKNOWN_TRADES
-from btc_core.tables.sql import of_symbol, of_target
+from btc_core.tables.sql import of_headline, of_symbol, of_target
 from serving.answers import MinuteBar, Outcome, PastForecast, PastModel, PathInterval
 
 if TYPE_CHECKING:
@@ -45,19 +53,20 @@ _OUTCOME_COLUMNS = [
     "first(bid)",
     *(f"first({name}_{h}m_bps)" for name in ("bid_return", "bid_forecast", "realized", "sigma") for h in HORIZONS_MIN),
     "first(made_at)",
-    "first(qlike_model_5m)",
-    "first(qlike_harx_5m)",
+    f"first(qlike_model_{HEADLINE_MIN}m)",
+    f"first(qlike_harx_{HEADLINE_MIN}m)",
     *(f"first({name}_model_{what})" for name in ("bid", "volatility") for what in ("kind", "version")),
     "count()",
     "sum(CASE WHEN bid_inside_90 THEN 0 ELSE 1 END)",
     "sum(CASE WHEN volatility_inside_90 THEN 0 ELSE 1 END)",
     "first(volatility_target)",
 ]
+_RETURN, _FORECAST, _AR = (f"bid_{name}_{HEADLINE_MIN}m_bps" for name in ("return", "forecast", "ar"))
 _LOSS_COLUMNS = {
-    **{f"qlike_{name}": f"avg(qlike_{name}_5m)" for name in ("model", "harx", "har", "ewma", "naive")},
-    "mse_model": "avg((bid_return_5m_bps - bid_forecast_5m_bps) * (bid_return_5m_bps - bid_forecast_5m_bps))",
-    "mse_random_walk": "avg(bid_return_5m_bps * bid_return_5m_bps)",
-    "mse_ar": "avg((bid_return_5m_bps - bid_ar_5m_bps) * (bid_return_5m_bps - bid_ar_5m_bps))",
+    **{f"qlike_{name}": f"avg(qlike_{name}_{HEADLINE_MIN}m)" for name in ("model", "harx", "har", "ewma", "naive")},
+    "mse_model": f"avg(({_RETURN} - {_FORECAST}) * ({_RETURN} - {_FORECAST}))",
+    "mse_random_walk": f"avg({_RETURN} * {_RETURN})",
+    "mse_ar": f"avg(({_RETURN} - {_AR}) * ({_RETURN} - {_AR}))",
 }
 _SCORE_COLUMNS = {
     **_LOSS_COLUMNS,
@@ -125,7 +134,9 @@ class QuestRows:
             )
             sampled = self._sampled("gold_volatility_prediction", sigmas + model, made_in_time)
             volatilities = {row[0]: row[1:] for row in sampled}
-            judged = self._sampled(PREDICTION_OUTCOMES.name, _OUTCOME_COLUMNS, f"{window} AND late = false {step}")
+            judged = self._sampled(
+                PREDICTION_OUTCOMES.name, _OUTCOME_COLUMNS, f"{window} AND late = false AND {of_headline()} {step}"
+            )
             outcomes = {row[0]: row[1:] for row in judged}
         return [
             _past_forecast(row, volatilities[row[0]], outcomes.get(row[0])) for row in bids if row[0] in volatilities
@@ -170,7 +181,7 @@ class QuestRows:
 
     def _scored(self, symbol: str, from_ns: int, to_ns: int) -> tuple[str, VolatilityTarget]:
         """The condition for the outcomes of a time that are scored together, and the target of their volatility."""
-        window = f"{_window('ts_event', symbol, from_ns, to_ns)} AND late = false"
+        window = f"{_window('ts_event', symbol, from_ns, to_ns)} AND late = false AND {of_headline()}"
         newest = self._db.execute(
             f"SELECT volatility_target FROM {PREDICTION_OUTCOMES.name} WHERE {window} ORDER BY ts_event DESC LIMIT 1"  # noqa: S608 - names from the catalogue, and times
         )

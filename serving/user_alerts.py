@@ -18,6 +18,7 @@ from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import ConfigError
 from btc_core.market.messages import QualityWord
 from btc_core.models.intervals import BOUNDS
+from btc_core.names import HEADLINE_MIN, HEADLINE_TEXT
 from serving.alert_rules import RULES, Rule
 
 if TYPE_CHECKING:
@@ -26,12 +27,10 @@ if TYPE_CHECKING:
     from btc_core.market.messages import ForecastRow
     from serving.alert_rules import Facts
 
-HORIZON_MIN = 5
-"""Volatility, moves and intervals are those of five minutes, the longest horizon."""
 AGE_TOLERANCE_NS = 20 * NS_PER_S
-"""Maximum distance, from exactly five minutes ago, of the forecast that a move is compared with."""
-KEPT_NS = HORIZON_MIN * NS_PER_MIN + AGE_TOLERANCE_NS
-"""Forecasts are kept for this long, so that one from five minutes ago exists."""
+"""Maximum distance, from exactly one headline horizon ago, of the forecast that a move is compared with."""
+KEPT_NS = HEADLINE_MIN * NS_PER_MIN + AGE_TOLERANCE_NS
+"""Forecasts are kept for this long, so that one from a headline horizon ago exists."""
 NAME = re.compile(r"[A-Z][A-Za-z0-9]{1,63}")
 RUNBOOK_SECTION = "alerts-of-your-own"
 WORDS = get_args(QualityWord)
@@ -45,13 +44,13 @@ class UserAlert(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str
     quantity: Quantity | None = None
-    """`volatility_bps`: the forecast of the next five minutes. `volatility_ratio`: the same divided by the baseline's.
-    `move_bps`: how far the bid moved in five minutes, in either direction. `move_sigmas`: this move divided by the volatility
-    that was forecast five minutes ago."""
+    """`volatility_bps`: the forecast over the headline horizon. `volatility_ratio`: the same divided by the baseline's.
+    `move_bps`: how far the bid moved in that time, in either direction. `move_sigmas`: this move divided by the volatility
+    that was forecast before it."""
     above: float | None = None
     below: float | None = None
     outside_pct: Literal[90, 80, 50] | None = None
-    """The bid is outside the interval that was forecast for it five minutes ago."""
+    """The bid is outside the interval that was forecast for it one headline horizon ago."""
     quality: Literal["degraded", "poor"] | None = None
     """The quality of the newest forecast is this word, or a worse one."""
     symbol: str = ""
@@ -150,15 +149,15 @@ def _beyond(quantity: Quantity, above: float | None, below: float | None, rows: 
 
 
 def _outside(level_pct: int, rows: Sequence[ForecastRow]) -> str | None:
-    before, now = _five_minutes_before(rows), rows[-1]
+    before, now = _horizon_before(rows), rows[-1]
     if before is None or not before.bid_bounds_usd:
         return None
-    low, high = (before.bid_bounds_usd[HORIZON_MIN - 1][place] for place in BOUNDS[level_pct])
+    low, high = (before.bid_bounds_usd[-1][place] for place in BOUNDS[level_pct])
     if low <= now.bid <= high:
         return ""
     return (
         f"the bid of {now.symbol} is {now.bid:,.6g}, outside the {level_pct} % interval from {low:,.6g} to "
-        f"{high:,.6g} that was forecast five minutes ago"
+        f"{high:,.6g} that was forecast {HEADLINE_TEXT} ago"
     )
 
 
@@ -173,20 +172,20 @@ def _as_bad_as(word: str, rows: Sequence[ForecastRow]) -> str | None:
 
 def _value(quantity: Quantity, rows: Sequence[ForecastRow]) -> float | None:
     now = rows[-1]
-    sigma_bps = now.sigma_path_bps[HORIZON_MIN - 1]
+    sigma_bps = now.sigma_path_bps[-1]
     if quantity == "volatility_bps":
         return sigma_bps
     if quantity == "volatility_ratio":
-        return sigma_bps / now.baseline_sigma_path_bps[HORIZON_MIN - 1]
-    before = _five_minutes_before(rows)
+        return sigma_bps / now.baseline_sigma_path_bps[-1]
+    before = _horizon_before(rows)
     if before is None:
         return None
     move_bps = abs(1e4 * math.log(now.bid / before.bid))
-    return move_bps if quantity == "move_bps" else move_bps / before.sigma_path_bps[HORIZON_MIN - 1]
+    return move_bps if quantity == "move_bps" else move_bps / before.sigma_path_bps[-1]
 
 
-def _five_minutes_before(rows: Sequence[ForecastRow]) -> ForecastRow | None:
-    """The forecast that was made nearest to five minutes before the newest one; None if there is none."""
-    wanted_ns = rows[-1].ts_event_ns - HORIZON_MIN * NS_PER_MIN
+def _horizon_before(rows: Sequence[ForecastRow]) -> ForecastRow | None:
+    """The forecast that was made nearest to one headline horizon before the newest one; None if there is none."""
+    wanted_ns = rows[-1].ts_event_ns - HEADLINE_MIN * NS_PER_MIN
     nearest = min(rows, key=lambda row: abs(row.ts_event_ns - wanted_ns))
     return nearest if abs(nearest.ts_event_ns - wanted_ns) <= AGE_TOLERANCE_NS else None

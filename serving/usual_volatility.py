@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
+from btc_core.names import HEADLINE_MIN
 from serving.answers import iso
 from serving.market_answers import UsualVolatility
 from serving.served_forecast import BPS
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 DAYS = 28
 """Four weeks, so that every day of the week counts as often as the others."""
-SPAN_MIN = 5
-"""The longest horizon of the forecasts, with which the answer is compared."""
 MINUTES_PER_HOUR = 60
 NO_BARS = "there are no minute bars of this hour of past days yet; `btc backfill` or an import adds them"
 
@@ -54,7 +53,7 @@ def usual_volatility(deps: Deps, symbol: str) -> UsualVolatility:
 
 
 def _spans_bps(closes: list[tuple[int, float]]) -> tuple[npt.NDArray[np.float64], int]:
-    """Realized volatilities over five minutes, bps, from one-minute returns, and the number of days they are from.
+    """Realized volatilities over the headline horizon, bps, from one-minute returns, and the number of days they are from.
 
     A minute without a trade has the close of the minute before. Spans that begin every minute overlap; their quantiles do
     not suffer from it.
@@ -69,6 +68,6 @@ def _spans_bps(closes: list[tuple[int, float]]) -> tuple[npt.NDArray[np.float64]
         for minute in range(first + 1, MINUTES_PER_HOUR):
             filled.append(minutes.get(minute, filled[-1]))
         squares = np.diff(np.log(np.array(filled, np.float64))) ** 2
-        if len(squares) >= SPAN_MIN:
-            spans.append(BPS * np.sqrt(np.convolve(squares, np.ones(SPAN_MIN), "valid")))
+        if len(squares) >= HEADLINE_MIN:
+            spans.append(BPS * np.sqrt(np.convolve(squares, np.ones(HEADLINE_MIN), "valid")))
     return (np.concatenate(spans) if spans else np.empty(0)), len(spans)

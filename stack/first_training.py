@@ -11,11 +11,12 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
+from btc_core import horizons
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.errors import BtcError, StackError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.models.manifest import LAYOUT
-from btc_core.names import CHAMPION, FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
+from btc_core.names import CHAMPION, FETCH_HISTORY_JOB, HORIZONS_MIN, TRAIN_MODELS_JOB
 from btc_core.registry.keys import model_keys
 from btc_core.settings import load_settings
 from btc_core.stores.dagster import launch_backfill, launch_job, market_tags, run_status, run_url
@@ -24,7 +25,7 @@ from btc_core.utc_day import day_of
 from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from btc_core.settings import Settings
 
@@ -90,9 +91,14 @@ def missing_champions(settings: Settings) -> list[str]:
     missing = []
     for key in model_keys(settings.exchange.symbols):
         champion = mlflow.aliased_version(key.name, CHAMPION)
-        if champion is None or not needed.items() <= champion.tags.items():
+        if champion is None or not needed.items() <= champion.tags.items() or _horizons(champion.tags) != HORIZONS_MIN:
             missing.append(key.name)
     return missing
+
+
+def _horizons(tags: Mapping[str, str]) -> tuple[int, ...]:
+    """The horizons of a version; one without the tag has the default ones."""
+    return horizons.parse(tags.get(horizons.TAG, ""))
 
 
 def train(settings: Settings, say: Callable[[str], None]) -> str:

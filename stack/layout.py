@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from dotenv import dotenv_values
 
+from btc_core import horizons
 from btc_core.clock import NS_PER_DAY, from_ns, now_ns
 from btc_core.errors import StackError
 from btc_core.settings import Settings, load_settings
@@ -120,6 +121,9 @@ class Layout:
         values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS, home)
         for name in ("BTC_ALERT_URLS", "BTC_ALERT_WATCHDOG_URL"):
             values[name] = os.environ.get(name, "")
+        for name in (horizons.VARIABLE, horizons.FORMER_VARIABLE):
+            if os.environ.get(name):
+                values[name] = os.environ[name]
         values["BTC_SEAL_FIRST_DAY"] = from_ns(now_ns() - DAYS_BEFORE_CREATION * NS_PER_DAY).strftime("%Y-%m-%d")
         if exchange:
             values["BTC_EXCHANGE_NAME"] = exchange

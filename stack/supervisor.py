@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from btc_core import horizons
 from btc_core.errors import StackError
 from btc_core.waiting import wait_until
 from stack.files import write_secret
@@ -226,6 +227,8 @@ def _environment(layout: Layout) -> dict[str, str]:
     }
     return inherited | {
         "BTC_ENV_FILE": str(layout.env_file),
+        horizons.VARIABLE: horizons.text_of(settings.horizons_min),
+        horizons.FORMER_VARIABLE: horizons.former_text(settings.former_horizons_min),
         "BTC_DISK_PATH": settings.disk.path,
         "PYTHONPATH": python_path(),
         "PYTHONUNBUFFERED": "1",

@@ -1,9 +1,9 @@
 """Outcomes of forecasts: each minute's forecast joined with what the market did, and the intervals corrected by it.
 
 An origin is the end of a UTC minute. Its forecast is that of the last row before it in the order of the log, unless that
-is older than `FRESH_ROW_NS`. Five minutes later its outcome is final: returns of the bid and realized variances over 1…5 min.
-It has no outcome when one of these five minutes has no fresh forecast. Outcomes whose origins are five minutes apart move
-the quantiles of the intervals (`btc_core.models.intervals`), unless the forecast was made too late to serve.
+is older than `FRESH_ROW_NS`. After the longest horizon its outcome is final: returns of the bid and realized variances over
+each horizon. It has no outcome when one of the minutes until then has no fresh forecast. Outcomes whose origins are at
+multiples of `APART_MIN` move the quantiles of the intervals (`btc_core.models.intervals`), unless the forecast was made too late to serve.
 
 The realized variance is the one that the model forecast: that of minutes, from the mids of the origins, or that of ticks, from
 the mid at each second. It has no outcome either when such a mid is not known.
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from btc_core import metrics
+from btc_core import horizons, metrics
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals, scores
@@ -30,10 +30,19 @@ from btc_core.models import level as online_level
 from btc_core.models.gate import DEMOTE_COVERAGE_HOURS
 from btc_core.models.quality import Coverage
 from btc_core.models.row_forecasts import TrackedState
-from btc_core.models.targets import LABEL_SPAN_NS
+from btc_core.models.targets import APART_NS, LABEL_SPAN_NS
 from btc_core.models.tick_variance import is_current, log_price_by_second, tick_variance
-from btc_core.names import FRESH_ROW_NS, HORIZONS_MIN, LEVELS_PCT, MINUTES, TICKS, VolatilityTarget
-from btc_core.tables.sql import of_symbol, of_target
+from btc_core.names import (
+    FRESH_ROW_NS,
+    HEADLINE_MIN,
+    HORIZONS_MIN,
+    LEVELS_PCT,
+    MINUTES,
+    STORED_HORIZONS_MIN,
+    TICKS,
+    VolatilityTarget,
+)
+from btc_core.tables.sql import of_headline, of_symbol, of_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -45,7 +54,7 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
     Longs = npt.NDArray[np.int64]
 
-OUTCOME_WARM_UP_S = 420.0
+OUTCOME_WARM_UP_S = (HEADLINE_MIN + 2) * 60.0
 """Warm-up before the first live message: the longest horizon, the minute in progress, and one as a margin."""
 COVERAGE_NS = DEMOTE_COVERAGE_HOURS * 60 * NS_PER_MIN
 """The time whose outcomes give the coverage in the quality of a forecast."""
@@ -53,8 +62,10 @@ LEVEL_DAYS = 7
 """Days of outcomes from which the level is restored: seven half-lives, after which its start does not matter."""
 KEPT_PRICES = (LABEL_SPAN_NS + NS_PER_MIN) // NS_PER_S
 """Seconds whose mids are kept at least: the longest horizon, and a minute for the last mid before it."""
-STATE_VERSION = "6"
-"""Version of the saved state. Raise it when the fields of `TrackerState` or their meaning change."""
+_HORIZONS = np.asarray(HORIZONS_MIN)
+_SIGMAS = ", ".join(f"sigma_{h}m_bps" for h in STORED_HORIZONS_MIN)
+STATE_VERSION = "6" if HORIZONS_MIN == horizons.DEFAULT_MIN else f"6-{horizons.text_of(HORIZONS_MIN)}"
+"""Version of the saved state. Raise it when the fields of `TrackerState` or their meaning change; other horizons are another meaning."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -66,9 +77,9 @@ class Origin(msgspec.Struct, frozen=True):
     mid: float
     """Mid price at the forecast, USD."""
     baselines_bps: dict[str, float]
-    """σ of the next five minutes by each simple baseline."""
+    """σ of the headline horizon by each simple baseline."""
     ar_bps: float
-    """Return of the bid over the next five minutes by its autoregression; NaN when there is none."""
+    """Return of the bid over the headline horizon by its autoregression; NaN when there is none."""
     variance_floor: tuple[float, ...]
     """Least realized variance by horizon, ln², from the model; a smaller one, such as 0, counts as this."""
     sigma_factor: float = 1.0
@@ -85,12 +96,12 @@ class Outcome(msgspec.Struct, frozen=True):
     """Return of the bid by horizon."""
     realized: list[float]
     """Realized variance by horizon, ln², not below the floor."""
-    qlike_5m: dict[str, float]
-    """QLIKE of the five-minute forecast of the model and of each baseline."""
+    qlike: dict[str, float]
+    """QLIKE of the headline forecast of the model and of each baseline."""
     bid_inside: dict[int, bool]
-    """By level (%), whether the bid after five minutes was inside the interval."""
+    """By level (%), whether the bid after the headline horizon was inside the interval."""
     volatility_inside: dict[int, bool]
-    """By level (%), whether the realized volatility of the five minutes was inside the interval."""
+    """By level (%), whether the realized volatility over it was inside the interval."""
     bid_quantiles: tuple[tuple[float, ...], ...]
     """Quantiles of the bid's intervals after this outcome; a restarted worker continues with those of the newest row."""
     volatility_quantiles: tuple[tuple[float, ...], ...]
@@ -226,7 +237,7 @@ class OutcomeTracker:
     def advance(self, ts_ns: int) -> list[Outcome]:
         """Set the clock to `ts_ns` unless it is later, and close the minutes that ended; returns the outcomes that became final."""
         before, minute = self.clock_ns // NS_PER_MIN, ts_ns // NS_PER_MIN
-        begin = max(before + 1, minute - len(HORIZONS_MIN))
+        begin = max(before + 1, minute - HEADLINE_MIN)
         closed = [self._close(each * NS_PER_MIN) for each in range(begin, minute + 1)] if before else []
         self.clock_ns = max(self.clock_ns, ts_ns)
         return [outcome for outcome in closed if outcome is not None]
@@ -236,7 +247,7 @@ class OutcomeTracker:
         if last is not None and minute_ns - self._last_ns <= FRESH_ROW_NS:
             self._origins[minute_ns] = msgspec.structs.replace(last, minute_ns=minute_ns)
         self._origins = {at: origin for at, origin in self._origins.items() if at >= minute_ns - LABEL_SPAN_NS}
-        path = [self._origins.get(minute_ns - LABEL_SPAN_NS + k * NS_PER_MIN) for k in range(len(HORIZONS_MIN) + 1)]
+        path = [self._origins.get(minute_ns - LABEL_SPAN_NS + k * NS_PER_MIN) for k in range(HEADLINE_MIN + 1)]
         known = [origin for origin in path if origin is not None]
         if len(known) < len(path) or known[0].minute_ns <= self._known_until_ns:
             return None
@@ -244,10 +255,10 @@ class OutcomeTracker:
         return None if realized is None else self._judge(known, realized)
 
     def _realized(self, path: list[Origin]) -> Floats | None:
-        """The realized variance over 1…5 min after the first origin of a path of six; None if it is not known."""
+        """The realized variance over each horizon after the first origin of a path; None if it is not known."""
         origin = path[0]
         if origin.volatility_target == MINUTES:
-            variance = np.cumsum(np.square(np.diff(np.log([each.mid for each in path]))))
+            variance = np.cumsum(np.square(np.diff(np.log([each.mid for each in path]))))[_HORIZONS - 1]
         else:
             clocks_ns, prices = (np.array(each) for each in zip(*self._prices, strict=True))
             first_s = origin.minute_ns // NS_PER_S
@@ -283,13 +294,13 @@ class OutcomeTracker:
         return self._last
 
     def _judge(self, path: list[Origin], realized: Floats) -> Outcome:
-        """The outcome of the first origin of a path of six, a minute apart; moves the quantiles once in five minutes."""
+        """The outcome of the first origin of a path, a minute apart; moves the quantiles once in `APART_MIN` minutes."""
         origin = path[0]
         bids = np.log([each.forecast.bid for each in path])
-        returns = (bids[1:] - bids[0]) * 1e4
+        returns = (bids[_HORIZONS] - bids[0]) * 1e4
         sigma = np.asarray(origin.forecast.sigma_path_bps)
         forecast_returns = np.log(np.asarray(origin.forecast.bid_path_usd) / origin.forecast.bid) * 1e4
-        if origin.minute_ns % LABEL_SPAN_NS == 0 and not origin.forecast.is_late:
+        if origin.minute_ns % APART_NS == 0 and not origin.forecast.is_late:
             bid_score = intervals.bid_score(returns, forecast_returns, sigma)
             self.bid_quantiles = intervals.update(self.bid_quantiles, bid_score)
             volatility_score = intervals.volatility_score(realized, np.square(sigma / 1e4))
@@ -298,16 +309,16 @@ class OutcomeTracker:
                 uncorrected = float(sigma[-1]) / origin.sigma_factor / 1e4
                 self.level = online_level.update(self.level, float(realized[-1]) / uncorrected**2)
         sigmas = {"model": sigma[-1], "harx": origin.forecast.baseline_sigma_path_bps[-1], **origin.baselines_bps}
-        bid_5m = origin.forecast.bid * math.exp(returns[-1] / 1e4)
+        bid_then = origin.forecast.bid * math.exp(returns[-1] / 1e4)
         outcome = Outcome(
             origin=origin,
             return_bps=returns.tolist(),
             realized=realized.tolist(),
-            qlike_5m={
+            qlike={
                 name: float(scores.qlike_losses(realized[-1:], np.array([(float(each) / 1e4) ** 2]))[0])
                 for name, each in sigmas.items()
             },
-            bid_inside=_inside(bid_5m, origin.forecast.bid_bounds_usd),
+            bid_inside=_inside(bid_then, origin.forecast.bid_bounds_usd),
             volatility_inside=_inside(math.sqrt(realized[-1]) * 1e4, origin.forecast.sigma_bounds_bps),
             bid_quantiles=_tuples(self.bid_quantiles),
             volatility_quantiles=_tuples(self.volatility_quantiles),
@@ -325,15 +336,23 @@ class OutcomeTracker:
 
 
 def restore_tracker(db: QuestDB, symbol: str, bid_start: Floats, volatility_start: Floats) -> OutcomeTracker:
-    """A tracker that continues after the newest outcome in the table, else starts with the given quantiles."""
+    """A tracker that continues after the newest outcome in the table, else starts with the given quantiles.
+
+    It also starts with these if the newest outcome is of other horizons.
+    """
     found = db.execute(
-        "SELECT cast(ts_event AS LONG), bid_quantiles, volatility_quantiles, volatility_target "  # noqa: S608 - `of_symbol` quotes the name
+        f"SELECT cast(ts_event AS LONG), bid_quantiles, volatility_quantiles, volatility_target, {_SIGMAS} "  # noqa: S608 - `of_symbol` quotes the name
         f"FROM gold_prediction_outcomes WHERE {of_symbol(symbol)} ORDER BY ts_event DESC LIMIT 1"
     )
     if not found:
         return OutcomeTracker(bid_start, volatility_start)
-    known_ns, bid, volatility, target = found[0]
+    known_ns, bid, volatility, target, *sigmas = found[0]
     target = target or MINUTES
+    if any(
+        (sigma is not None) != (horizon in HORIZONS_MIN)
+        for horizon, sigma in zip(STORED_HORIZONS_MIN, sigmas, strict=True)
+    ):
+        return OutcomeTracker(bid_start, volatility_start, int(known_ns), volatility_target=target)
     tracker = OutcomeTracker(
         np.array(msgspec.json.decode(bid)),
         np.array(msgspec.json.decode(volatility)),
@@ -348,13 +367,13 @@ def restore_tracker(db: QuestDB, symbol: str, bid_start: Floats, volatility_star
 def _restored_level(db: QuestDB, symbol: str, newest_ns: int, target: VolatilityTarget) -> float:
     """The level that the outcomes of the last days give. They hold served forecasts, whose own level follows on the way."""
     found = db.execute(
-        "SELECT cast(ts_event AS LONG), sigma_5m_bps, realized_5m_bps FROM gold_prediction_outcomes "  # noqa: S608 - `of_symbol` quotes the name
-        f"WHERE {of_symbol(symbol)} AND {of_target(target)} AND late = false AND volatility_model_kind = 'xgboost' "
+        f"SELECT cast(ts_event AS LONG), sigma_{HEADLINE_MIN}m_bps, realized_{HEADLINE_MIN}m_bps FROM gold_prediction_outcomes "  # noqa: S608 - `of_symbol` quotes the name
+        f"WHERE {of_symbol(symbol)} AND {of_target(target)} AND late = false AND volatility_model_kind = 'xgboost' AND {of_headline()} "
         f"AND ts_event > cast({newest_ns - LEVEL_DAYS * NS_PER_DAY} AS TIMESTAMP_NS) ORDER BY ts_event"
     )
     current = online_level.START
     for ts_ns, sigma_bps, realized_bps in found:
-        if int(ts_ns) % LABEL_SPAN_NS == 0:
+        if int(ts_ns) % APART_NS == 0:
             uncorrected_bps = sigma_bps / online_level.sigma_factor(current)
             current = online_level.update(current, (realized_bps / uncorrected_bps) ** 2)
     return current
@@ -363,7 +382,7 @@ def _restored_level(db: QuestDB, symbol: str, newest_ns: int, target: Volatility
 def _restored_judged(db: QuestDB, symbol: str, newest_ns: int, target: VolatilityTarget) -> list[Judged]:
     found = db.execute(
         "SELECT cast(ts_event AS LONG), bid_inside_90, volatility_inside_90 FROM gold_prediction_outcomes "  # noqa: S608 - `of_symbol` quotes the name
-        f"WHERE {of_symbol(symbol)} AND {of_target(target)} AND late = false "
+        f"WHERE {of_symbol(symbol)} AND {of_target(target)} AND late = false AND {of_headline()} "
         f"AND ts_event > cast({newest_ns - COVERAGE_NS} AS TIMESTAMP_NS) ORDER BY ts_event"
     )
     return [(int(ts_ns), bool(bid), bool(volatility)) for ts_ns, bid, volatility in found]
@@ -389,7 +408,7 @@ def count_outcome(outcome: Outcome) -> None:
     if outcome.origin.forecast.is_late:
         return
     symbol = outcome.origin.forecast.symbol
-    for name, loss in outcome.qlike_5m.items():
+    for name, loss in outcome.qlike.items():
         if math.isfinite(loss):
             metrics.OUTCOME_QLIKE.labels(symbol, name).observe(loss)
     for quantity, inside in (("bid", outcome.bid_inside), ("volatility", outcome.volatility_inside)):
@@ -416,9 +435,9 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
         row[f"bid_forecast_{horizon}m_bps"] = math.log(forecast.bid_path_usd[index] / forecast.bid) * 1e4
         row[f"sigma_{horizon}m_bps"] = forecast.sigma_path_bps[index]
         row[f"realized_{horizon}m_bps"] = math.sqrt(outcome.realized[index]) * 1e4
-    row["bid_ar_5m_bps"] = origin.ar_bps
+    row[f"bid_ar_{HEADLINE_MIN}m_bps"] = origin.ar_bps
     for name in ("model", "harx", "har", "ewma", "naive"):
-        row[f"qlike_{name}_5m"] = outcome.qlike_5m.get(name, math.nan)
+        row[f"qlike_{name}_{HEADLINE_MIN}m"] = outcome.qlike.get(name, math.nan)
     for level in LEVELS_PCT:
         row[f"bid_inside_{level}"] = outcome.bid_inside[level]
         row[f"volatility_inside_{level}"] = outcome.volatility_inside[level]

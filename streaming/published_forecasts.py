@@ -89,10 +89,11 @@ class PublishedForecasts:
         if kept is None:
             return None
         try:
-            return self._forecasts.decode(kept[1])
+            found = self._forecasts.decode(kept[1])
         except msgspec.DecodeError as error:  # an older version of the project wrote it
             log.warning("the published forecast of %s cannot be read and is made again: %s", row, error)
             return None
+        return found if found.is_of_these_horizons else None
 
 
 def place_of(row: RowId) -> Place:

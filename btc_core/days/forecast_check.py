@@ -19,6 +19,8 @@ from btc_core.days.forecast_replay import LogCheck, WantedRow, forecast_again, r
 from btc_core.days.merkle import leaf_hash, root_from_proof
 from btc_core.errors import BtcError
 from btc_core.features.catalogue import FEATURE_VERSION
+from btc_core.horizons import FORMER_VARIABLE, VARIABLE, minutes_text, text_of
+from btc_core.names import HEADLINE_MIN, HORIZONS_MIN, STORED_HORIZONS_MIN
 from btc_core.registry.served_models import digest_of, model_of
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
@@ -78,11 +80,19 @@ class Check:
         names = ("kafka_partition", "kafka_offset", "frame_item", "symbol", "feature_version")
         same = all(self._bid[name] == self._volatility[name] for name in names)
         same = same and self._bid["symbol"] == self._evidence.symbol
-        bid, sigma = self._bid["bid_5m_usd"], self._volatility["sigma_5m_bps"]
+        made = tuple(h for h in STORED_HORIZONS_MIN if self._volatility.get(f"sigma_{h}m_bps") is not None)
+        if made != HORIZONS_MIN:
+            text = (
+                f"The forecast has {f'the horizons {text_of(made)} min' if made else 'other horizons'}, and {VARIABLE} is "
+                f"{text_of(HORIZONS_MIN)}. Run the command with the horizons of the forecast in {VARIABLE}, and with the present ones "
+                f"in {FORMER_VARIABLE}."
+            )
+            return Step("record", False, text)
+        bid, sigma = self._bid[f"bid_{HEADLINE_MIN}m_usd"], self._volatility[f"sigma_{HEADLINE_MIN}m_bps"]
         models = " and ".join(f"{row['model_kind']} {row['model_version']}" for row in (self._bid, self._volatility))
         text = (
-            f"At {_time(self._made_ns)} the bid of {self._evidence.symbol} in 5 minutes was forecast as {bid:.2f} and its "
-            f"volatility as {sigma:.2f} bps, by {models}, from the frame at {self._place.partition}:{self._place.offset}."
+            f"At {_time(self._made_ns)} the bid of {self._evidence.symbol} in {minutes_text(HEADLINE_MIN)} was "
+            f"forecast as {bid:.2f} and its volatility as {sigma:.2f} bps, by {models}, from the frame at {self._place.partition}:{self._place.offset}."
         )
         return Step(
             "record", same, text if same else "The rows of the bid and of the volatility do not belong together."

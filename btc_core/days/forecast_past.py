@@ -26,6 +26,7 @@ from btc_core.market.messages import ForecastRow
 from btc_core.models.bundle import BidModel, VolatilityModel
 from btc_core.models.explain import Explanation, explain
 from btc_core.models.row_forecasts import MODEL_COLUMNS, Models, TrackedState, forecasts_of
+from btc_core.names import HORIZONS_MIN
 from btc_core.registry.served_models import get_bundle, model_of
 from btc_core.tables.catalogue import SILVER_FEATURES
 from btc_core.tables.sql import of_symbol
@@ -111,8 +112,8 @@ def past_forecast(history: History, store: ObjectStore, symbol: str, at_ns: int)
     columns = columns_at(rows, read_minutes(history, symbol, event_ns + ROWS_NS, made_ns))
     models = bid_model, volatility_model
     made = forecasts_of(rows.ids[-1:], FEATURE_VERSION, rows.values[-1:], columns, models, state, made_ns)[0]
-    sigmas = [volatility[f"sigma_{h}m_bps"][0].as_py() for h in range(1, 6)]
-    bids = [stored[f"bid_{h}m_usd"] for h in range(1, 6)]
+    sigmas = [volatility[f"sigma_{h}m_bps"][0].as_py() for h in HORIZONS_MIN]
+    bids = [stored[f"bid_{h}m_usd"] for h in HORIZONS_MIN]
     return PastForecast(
         made,
         dict(zip(FEATURE_NAMES, rows.values[-1].tolist(), strict=True)),

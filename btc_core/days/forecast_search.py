@@ -30,7 +30,7 @@ from btc_core.days.log_archive import in_log_order, read_manifest
 from btc_core.days.merkle import leaf_hash, proof_of
 from btc_core.errors import InvalidInput, StoreError
 from btc_core.exchanges.recorded_lines import RecordedMessage
-from btc_core.names import EVENTS_TOPIC
+from btc_core.names import EVENTS_TOPIC, STORED_HEADLINES_MIN
 from btc_core.registry.served_models import get_bundle
 from btc_core.stores.kafka import kept_since, offset_ranges, read_all
 from btc_core.tables.catalogue import BID_PREDICTION, VOLATILITY_PREDICTION
@@ -50,6 +50,9 @@ AHEAD_NS = 900 * NS_PER_S
 """How far the time of a row may be ahead of our clock."""
 TAIL_NS = 120 * NS_PER_S
 """How long after the end of the hour messages are read, because they are not quite in the order of their receipt."""
+_SIGMAS = tuple(f"sigma_{h}m_bps" for h in STORED_HEADLINES_MIN)
+_IS_SERVED = f"({' OR '.join(f'{name} IS NOT NULL' for name in _SIGMAS)})"
+"""The condition that a row has numbers, of the present or of former horizons."""
 
 
 def forecast_at(history: History, symbol: str, at_ns: int) -> tuple[pa.Table, pa.Table]:
@@ -75,13 +78,13 @@ def _newest_made(history: History, symbol: str, at_ns: int) -> pa.Table | None:
     found = history.db.execute(
         f"SELECT cast(ts_event AS LONG) FROM {table.name} WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue
         f"AND {within('ts_event', at_ns - LATE_DAYS * NS_PER_DAY, at_ns + AHEAD_NS)} "
-        f"AND {within('made_at', at_ns - SERVED_NS, at_ns + 1)} AND sigma_1m_bps IS NOT NULL "
+        f"AND {within('made_at', at_ns - SERVED_NS, at_ns + 1)} AND {_IS_SERVED} "
         "ORDER BY made_at DESC, kafka_partition DESC, kafka_offset DESC, frame_item DESC LIMIT 1"
     )
     begin_ns, end_ns = (int(found[0][0]), int(found[0][0]) + 1) if found else (at_ns - SERVED_NS, at_ns + 1)
     rows = read_table(history, table, symbol, begin_ns, end_ns)
     made_ns = column_ns(rows["made_at"])
-    is_served = np.asarray(pc.is_valid(rows["sigma_1m_bps"]))
+    is_served = np.any([np.asarray(pc.is_valid(rows[name])) for name in _SIGMAS], axis=0)
     rows = rows.filter(pa.array((made_ns <= at_ns) & (made_ns > at_ns - SERVED_NS) & is_served))
     order = [("made_at", "descending"), *((name, "descending") for name in PLACE)]
     return rows.sort_by(order).slice(0, 1) if len(rows) else None

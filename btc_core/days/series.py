@@ -19,6 +19,7 @@ from btc_core.days import dataset_series
 from btc_core.days.closing_rows import newest_rows_of_copy
 from btc_core.days.history import History, Span, in_types, selected
 from btc_core.errors import InvalidInput
+from btc_core.names import HEADLINE_TEXT
 from btc_core.stores.newest_rows import MINUTE_END, newest_rows
 from btc_core.tables.arrow import arrow_schema
 from btc_core.tables.bar_tables import GOLD_1MIN
@@ -235,7 +236,7 @@ SERIES: dict[str, Series] = {
         Series("quotes", BRONZE_TICKS.meaning, _shown(arrow_schema(BRONZE_TICKS)), (BRONZE_TICKS,), _rows_of(BRONZE_TICKS)),
         Series(
             "forecasts",
-            "The forecast in force at the end of each minute, which was scored, with its outcome over the next five minutes.",
+            f"The forecast in force at the end of each minute, which was scored, with its outcome over the next {HEADLINE_TEXT}.",
             _shown(arrow_schema(PREDICTION_OUTCOMES)),
             (PREDICTION_OUTCOMES,),
             _rows_of(PREDICTION_OUTCOMES),

@@ -18,9 +18,11 @@ import pyarrow.compute as pc
 from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns
 from btc_core.days.closing_rows import ALWAYS_NS, kept_of_copy, sealed_days
 from btc_core.errors import StoreError
+from btc_core.horizons import DEFAULT_MIN, text_of
 from btc_core.models.dataset import TickLabels
 from btc_core.models.targets import TICK_RV_TARGETS
 from btc_core.models.tick_variance import is_current, log_price_by_second, origins_between, tick_variance
+from btc_core.names import HORIZONS_MIN
 from btc_core.tables.catalogue import SILVER_FEATURES
 from btc_core.tables.sql import of_symbol, on_day
 from btc_core.utc_day import day_ns
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("ts_event", "kafka_partition", "kafka_offset", "frame_item", "trade_id", "mid", "trade_price")
 _log = logging.getLogger(__name__)
+_KIND = TICK_RV_TARGETS[0] if HORIZONS_MIN == DEFAULT_MIN else f"rv_5s_grid_{text_of(HORIZONS_MIN)}m"
+"""Names what is kept of a day's copy: labels of these horizons."""
 
 
 def read_tick_labels(
@@ -97,7 +101,7 @@ def _of_copy(store: ObjectStore, symbol: str, day: str) -> TickLabels:
         return pa.table({"origin": pa.array(labels.origin_ns, pa.timestamp("ns")), **columns})
 
     try:
-        table = kept_of_copy(store, symbol, day, TICK_RV_TARGETS[0], make)
+        table = kept_of_copy(store, symbol, day, _KIND, make)
     except StoreError as error:
         _log.warning("the copy of %s cannot be read, so its minutes have no variance of ticks: %s", day, error)
         table = None

@@ -16,6 +16,7 @@ from btc_core.errors import InvalidInput
 from btc_core.league.contract import Rows
 from btc_core.league.process import EntryFailed, EntryProcess
 from btc_core.league.rows import made_up_dataset
+from btc_core.names import HEADLINE_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,7 @@ def _check_alone(entry: EntryFile, many: EntryForecast, alone: list[EntryForecas
             pairs.append((many.quantiles_bps[row], each.quantiles_bps[0]))
         if any(not np.allclose(among, own, rtol=MAX_DIFFERENCE, atol=0.0) for among, own in pairs):
             msg = (
-                f"{entry.path.name}: predict gives row {row} another forecast alone ({pairs[0][1][-1]:.4g} bps over 5 minutes) than "
+                f"{entry.path.name}: predict gives row {row} another forecast alone ({pairs[0][1][-1]:.4g} bps over {HEADLINE_MIN} min) than "
                 f"among {MANY_ROWS} rows ({pairs[0][0][-1]:.4g} bps). The live system asks for one row at a time: take means, "
                 "scales and states from fit, not from the rows of predict; the model was not added"
             )

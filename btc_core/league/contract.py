@@ -9,8 +9,8 @@ def fit(dataset):               # a Dataset: named columns of past rows, and the
 
 def predict(model, rows):       # Rows: the same columns, without outcomes
     ...
-    return sigma_bps            # (len(rows), 5): σ of the log return over the next 1 to 5 minutes, bps
-    # or: return sigma_bps, quantiles_bps   (len(rows), 5, 6): the 5, 10, 25, 75, 90 and 95 % quantiles, too
+    return sigma_bps            # (len(rows), horizons): σ of the log return over each of `rows.horizons_min`, bps
+    # or: return sigma_bps, quantiles_bps   (len(rows), horizons, 6): the 5, 10, 25, 75, 90 and 95 % quantiles, too
 ```
 
 `predict` must treat each row alone: it gets thousands of rows in a test and a single one in the live system.
@@ -58,6 +58,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.matrix)
 
+    @property
+    def horizons_min(self) -> tuple[int, ...]:
+        """The horizons of the system in minutes, ascending: 1 to 5 unless `BTC_HORIZONS_MIN` names others."""
+        return HORIZONS_MIN
+
     @overload
     def __getitem__(self, names: str) -> Floats: ...
 
@@ -89,18 +94,18 @@ class Dataset(Rows):
     """Past rows with their outcomes: the rows on which the models of the package are trained."""
 
     realized_variance: Floats
-    """(n, 5), ln²: the sum of squared one-minute log returns over the next 1 to 5 minutes. It is never 0: values below the
+    """(n, horizons), ln²: the sum of squared one-minute log returns over each of `horizons_min`. It is never 0: values below the
     second percentile are raised to it, as for every other model."""
     symbol: str
 
     @property
     def sigma_bps(self) -> Floats:
-        """(n, 5): the root of `realized_variance` in bps, which is what `predict` forecasts."""
+        """(n, horizons): the root of `realized_variance` in bps, which is what `predict` forecasts."""
         return np.asarray(np.sqrt(self.realized_variance) * 1e4)
 
 
 Forecast: TypeAlias = "Floats | tuple[Floats, Floats]"
-"""σ in bps, (n, 5), alone or with its quantiles in bps, (n, 5, 6)."""
+"""σ in bps, (n, horizons), alone or with its quantiles in bps, (n, horizons, 6)."""
 
 
 class Entry(Protocol):
@@ -116,7 +121,7 @@ class Entry(Protocol):
 
 
 def checked(forecast: Any, rows: int) -> tuple[Floats, Floats | None]:
-    """What `predict` returned as σ (n, 5) and quantiles (n, 5, 6) or None; raises `InvalidInput` if it breaks the contract."""
+    """What `predict` returned as σ (n, horizons) and quantiles (n, horizons, 6) or None; raises `InvalidInput` if it breaks the contract."""
     sigma, quantiles = forecast if isinstance(forecast, tuple) and len(forecast) == 2 else (forecast, None)
     values = _array("σ", sigma, (rows, len(HORIZONS_MIN)), _SHAPE)
     if quantiles is None:

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from btc_core.errors import BtcError
+from btc_core.horizons import VARIABLE, text_of
 from btc_core.league import child
 from btc_core.names import HORIZONS_MIN, QUANTILES
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 START_S = 60.0
 """Longest time to import the file. A deep learning library takes ten seconds on a loaded machine."""
 KEPT_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
-"""All that a model's process sees of the environment: settings and passwords stay outside."""
+"""All that a model's process sees of the environment, beside the horizons: settings and passwords stay outside."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 """A row is small; more threads would take cores and memory from the workers."""
 EXIT_S = 5.0
@@ -63,6 +64,7 @@ class EntryProcess:
     def __init__(self, entry: EntryFile, inputs: tuple[str, ...], memory_bytes: int) -> None:
         self._file = entry.path.name
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        kept[VARIABLE] = text_of(HORIZONS_MIN)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "btc_core.league.child", str(memory_bytes)],
             stdin=subprocess.PIPE,

@@ -1,6 +1,6 @@
 """The standings of the league: the scores of champion, baselines and entries at the same closes.
 
-All scores are of the realized volatility over five minutes, at closes whose outcome is final and whose served forecast was
+All scores are of the realized volatility over the headline horizon, at closes whose outcome is final and whose served forecast was
 made in time. Champion and baselines are scored at all of them. An entry is scored at those of its own forecasts, and
 compared with the champion there, so an entry that missed an hour gains or loses nothing by it. The rank follows from that
 comparison.
@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
 from btc_core.models import gate, intervals, scores
-from btc_core.models.targets import LABEL_SPAN_NS
-from btc_core.names import MINUTES, QUANTILE_NAMES, QUANTILES, VOLATILITY, VolatilityTarget
+from btc_core.models.targets import APART_NS, LABEL_SPAN_NS
+from btc_core.names import HEADLINE_MIN, MINUTES, QUANTILE_NAMES, QUANTILES, VOLATILITY, VolatilityTarget
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from btc_core.tables.league_tables import LEAGUE_FORECASTS
-from btc_core.tables.sql import of_symbol, of_target, within
+from btc_core.tables.sql import of_headline, of_symbol, of_target, within
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,12 +37,13 @@ BASELINES = ("harx", "har", "ewma", "naive")
 """The baselines of the volatility; `naive` is the random walk: the last five minutes again."""
 GATE_DAYS = 28
 """The gate judges the forecasts of this many days."""
-MIN_RANKED_ROWS = gate.MIN_ROWS
-"""Less than an hour of rows gives no rank."""
+MIN_RANKED_ROWS = gate.MIN_OUTCOMES
+"""Fewer rows give no rank: an hour of them with a headline horizon of five minutes."""
 _KNOWN_AFTER_NS = LABEL_SPAN_NS + NS_PER_MIN
 """The age, at a close, of the newest outcome that its served interval can depend on: the last forecast before a close is made
-before the outcome of five minutes earlier is final."""
-_BOUND_COLUMNS = [f"sigma_5m_q{percent}_bps" for percent in QUANTILE_NAMES]
+before the outcome of one horizon earlier is final."""
+_REALIZED, _SIGMA = f"realized_{HEADLINE_MIN}m_bps", f"sigma_{HEADLINE_MIN}m_bps"
+_BOUND_COLUMNS = [f"sigma_{HEADLINE_MIN}m_q{percent}_bps" for percent in QUANTILE_NAMES]
 
 Kind = Literal["champion", "baseline", "entry"]
 
@@ -121,18 +122,18 @@ class Standing(msgspec.Struct, frozen=True):
 
 def read_outcomes(db: QuestDB, symbol: str, from_ns: int, to_ns: int, target: VolatilityTarget = MINUTES) -> Outcomes:
     """Outcomes of a period whose served forecast was in time, for one target of the volatility; raises `ServiceError`."""
-    losses = {CHAMPION: "qlike_model_5m"} | {name: f"qlike_{name}_5m" for name in BASELINES}
-    columns = ["realized_5m_bps", "sigma_5m_bps", "volatility_inside_90", "volatility_quantiles", *losses.values()]
+    losses = {CHAMPION: f"qlike_model_{HEADLINE_MIN}m"} | {name: f"qlike_{name}_{HEADLINE_MIN}m" for name in BASELINES}
+    columns = [_REALIZED, _SIGMA, "volatility_inside_90", "volatility_quantiles", *losses.values()]
     table = db.query(
         f"SELECT ts_event, {', '.join(columns)} FROM {PREDICTION_OUTCOMES.name} "  # noqa: S608 - names of the catalogue, times and a quoted symbol
         f"WHERE {of_symbol(symbol)} AND {within('ts_event', from_ns, to_ns)} AND late = false AND {of_target(target)} "
-        "ORDER BY ts_event"
+        f"AND {of_headline()} ORDER BY ts_event"
     )
     quantiles = [msgspec.json.decode(text)[-1] for text in table["volatility_quantiles"].to_pylist()]
     return Outcomes(
         column_ns(table["ts_event"]),
-        table["realized_5m_bps"].to_numpy(),
-        table["sigma_5m_bps"].to_numpy(),
+        table[_REALIZED].to_numpy(),
+        table[_SIGMA].to_numpy(),
         {name: table[column].to_numpy() for name, column in losses.items()},
         table["volatility_inside_90"].to_numpy().astype(bool),
         np.array(quantiles, np.float64).reshape(-1, len(QUANTILES)),
@@ -141,10 +142,10 @@ def read_outcomes(db: QuestDB, symbol: str, from_ns: int, to_ns: int, target: Vo
 
 def read_entries(db: QuestDB, symbol: str, from_ns: int, to_ns: int) -> dict[str, EntryRows]:
     """The forecasts of a period by entry; raises `ServiceError`."""
-    columns = ["entry", "version", "predict_s", "sigma_5m_bps", *_BOUND_COLUMNS]
+    columns = ["entry", "version", "predict_s", _SIGMA, *_BOUND_COLUMNS]
     table = db.query(
         f"SELECT ts_event, {', '.join(columns)} FROM {LEAGUE_FORECASTS.name} "  # noqa: S608 - names of the catalogue, times and a quoted symbol
-        f"WHERE {of_symbol(symbol)} AND {within('ts_event', from_ns, to_ns)} ORDER BY ts_event"
+        f"WHERE {of_symbol(symbol)} AND {within('ts_event', from_ns, to_ns)} AND {_SIGMA} IS NOT NULL ORDER BY ts_event"
     )
     names = np.array(table["entry"].to_pylist(), object)
     return {name: _entry_rows(table, np.flatnonzero(names == name)) for name in sorted(set(names.tolist()))}
@@ -155,7 +156,7 @@ def _entry_rows(table: pa.Table, places: Longs) -> EntryRows:
     bounds = np.column_stack([own[name].cast("float64").to_numpy() for name in _BOUND_COLUMNS])
     return EntryRows(
         column_ns(own["ts_event"]),
-        own["sigma_5m_bps"].to_numpy(),
+        own[_SIGMA].to_numpy(),
         bounds,
         own["predict_s"].to_numpy(),
         str(own["version"][-1]),
@@ -216,15 +217,15 @@ def _entry(name: str, rows: EntryRows, outcomes: Outcomes, gate_answer: GateAnsw
 def _gate(rows: EntryRows, outcomes: Outcomes) -> GateAnswer | None:
     """The answer of the gate of a change; None if no forecast has an outcome.
 
-    The coverage is that of the intervals with which the entry would serve. These are tracked from its own outcomes five
-    minutes apart, as those of every served model are, whatever quantiles it gives itself.
+    The coverage is that of the intervals with which the entry would serve. These are tracked from its own outcomes that do
+    not overlap, as those of every served model are, whatever quantiles it gives itself.
     """
     own, theirs = _joined(rows, outcomes)
     if not len(own):
         return None
     losses, champion = _losses(rows, outcomes, own, theirs), outcomes.losses[CHAMPION][theirs]
     minutes = rows.minute_ns[own]
-    apart = minutes % LABEL_SPAN_NS == 0
+    apart = minutes % APART_NS == 0
     score = 2.0 * np.log(outcomes.realized_bps[theirs] / rows.sigma_bps[own])[apart]
     verdict = gate.change(losses, champion, minutes // NS_PER_DAY, VOLATILITY, _tracked_coverage(score))
     return GateAnswer(verdict.passed, verdict.reason)

@@ -11,8 +11,9 @@ import msgspec
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import BadFrame
+from btc_core.horizons import DEFAULT_MIN
 from btc_core.market.frames import KRAKEN
-from btc_core.names import LATE_FORECAST_S
+from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -135,7 +136,7 @@ class Quality(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ForecastRow(RowId, frozen=True):
-    """One forecast on the topic `predictions`, as a msgpack map. A path has the values 1 to 5 minutes after `ts_event_ns`."""
+    """One forecast on the topic `predictions`, as a msgpack map. A path has a value for each horizon."""
 
     made_at_ns: int
     bid: float
@@ -153,6 +154,13 @@ class ForecastRow(RowId, frozen=True):
     """For each horizon the bounds of the realized volatility, in the order of `bid_bounds_usd`."""
     quality: Quality | None = None
     """None in forecasts from before this field, and in those that are computed again."""
+    horizons_min: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET
+    """The horizons; a message with the default ones has no such field."""
+
+    @property
+    def is_of_these_horizons(self) -> bool:
+        """Whether it has the horizons of this process."""
+        return (DEFAULT_MIN if self.horizons_min is msgspec.UNSET else self.horizons_min) == HORIZONS_MIN
 
     @property
     def is_late(self) -> bool:

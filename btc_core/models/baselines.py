@@ -36,14 +36,14 @@ class Baselines(msgspec.Struct, frozen=True):
     har_smearing: tuple[float, ...]
     """For each horizon the factor that turns the median of HAR into its mean; Duan (1983)."""
     ewma_half_life_min: int
-    """The half-life with the smallest QLIKE at five minutes in training."""
+    """The half-life with the smallest QLIKE at the headline horizon in training."""
     ewma_ratio: tuple[float, ...]
     """For each horizon the mean of RV over EWMA in training."""
     floor: tuple[float, ...]
     """The smallest forecast of each horizon, ln²."""
 
     def variances(self, matrix: Floats) -> dict[str, Floats]:
-        """Forecasts of RV over 1…5 min by name, ln², shape (n, 5), from (n, MODEL_FEATURES)."""
+        """Forecasts of RV over each horizon by name, ln², shape (n, horizons), from (n, MODEL_FEATURES)."""
         last = np.exp(_columns(matrix, ["log_rv_5m"])) * _MINUTES / 5.0
         ewma = np.exp(_ewma_level(matrix, self.ewma_half_life_min))[:, np.newaxis] * np.asarray(self.ewma_ratio)
         har = np.exp(_har_design(matrix, self.har_windows_min) @ np.asarray(self.har).T) * np.asarray(self.har_smearing)
@@ -59,7 +59,7 @@ class Autoregression(msgspec.Struct, frozen=True):
     """For each horizon one coefficient per window."""
 
     def returns_bps(self, matrix: Floats) -> Floats:
-        """Forecasts of the log return over 1…5 min, bps, shape (n, 5), from (n, MODEL_FEATURES)."""
+        """Forecasts of the log return over each horizon, bps, shape (n, horizons), from (n, MODEL_FEATURES)."""
         return np.asarray(_ar_design(matrix, self.windows_min) @ np.asarray(self.coefficients).T)
 
 
@@ -107,7 +107,7 @@ def _columns(matrix: Floats, names: Iterable[str]) -> Floats:
 
 
 def _ewma_ratio(matrix: Floats, labels: Floats, half_life_min: int) -> tuple[Floats, float]:
-    """Mean ratio of RV to EWMA for each horizon, and the QLIKE at five minutes that it gives."""
+    """Mean ratio of RV to EWMA for each horizon, and the QLIKE at the headline horizon that it gives."""
     level = np.exp(_ewma_level(matrix, half_life_min))[:, np.newaxis]
     ratio = np.asarray((labels / level).mean(axis=0))
     return ratio, scores.qlike(labels[:, -1], level[:, 0] * ratio[-1])

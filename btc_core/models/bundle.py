@@ -29,6 +29,7 @@ import numpy as np
 
 from btc_core.errors import SchemaError
 from btc_core.features import catalogue, minute_columns
+from btc_core.horizons import VARIABLE, text_of
 from btc_core.models import intervals
 from btc_core.models.baselines import Autoregression, Baselines
 from btc_core.models.harx import INPUT_COLUMNS, Harx
@@ -51,7 +52,7 @@ GOLDEN_TOLERANCE = 1e-6
 """Relative. The last digit of float32 (6e-8) may differ between machines; a wrong tree differs by 1e-2."""
 GOLDEN_ROWS = 64
 VOLATILITY_TREES = ("trees",)
-"""File of the volatility's booster, which forecasts five minutes."""
+"""File of the volatility's booster, which forecasts the headline horizon."""
 NET = "net.npz"
 BUNDLE = "bundle.json"
 """File of the manifest."""
@@ -60,7 +61,7 @@ BID_TREES = tuple(f"horizon_{h}" for h in HORIZONS_MIN)
 
 
 class VolatilityModel:
-    """Forecasts the realized volatility of the next 1…5 minutes; holds the baselines beside the trees and the net."""
+    """Forecasts the realized volatility over each horizon; holds the baselines beside the trees and the net."""
 
     def __init__(
         self, manifest: Manifest, harx: Harx, boosters: tuple[xgboost.Booster, ...] = (),
@@ -87,7 +88,7 @@ class VolatilityModel:
         return self.manifest.version
 
     def predict(self, matrix: Floats, columns: Singles | None = None) -> Floats:
-        """σ in bps over the next 1…5 min, shape (n, 5), non-decreasing in the horizon.
+        """σ in bps over each horizon, shape (n, horizons), non-decreasing in the horizon.
 
         `matrix` is (n, features) in the order of `manifest.features`, and `columns` (n, COLUMNS). A row without columns
         gets HARX's forecast; a row without any realized variance gives NaN. Raises `SchemaError` for another width.
@@ -112,7 +113,7 @@ class VolatilityModel:
         return (self.kind == "xgboost") & (has_columns(columns) | (not self.manifest.needs_columns))
 
     def members(self, matrix: Floats, columns: Singles) -> dict[str, Floats]:
-        """σ in bps, (n, 5), by each member alone; only five minutes are calibrated."""
+        """σ in bps, (n, horizons), by each member alone; only the headline horizon is calibrated."""
         if self._forest is None or self.net is None:
             return {}
         logs = self.harx.log_variance(matrix[:, INPUT_COLUMNS])
@@ -120,12 +121,12 @@ class VolatilityModel:
         return {name: _sigma_bps(self._path(each, logs)) for name, each in members.items()}
 
     def _path(self, five: Floats, logs: Floats) -> Floats:
-        """Ln of the variance over 1…5 minutes, (n, 5), from that over five, (n,), with a part of the shape of HARX's."""
+        """Ln of the variance over each horizon, (n, horizons), from that over the headline, (n,), with a part of the shape of HARX's."""
         path: Floats = five[:, np.newaxis] + self.manifest.harx_shape_share * (logs - logs[:, -1:])
         return path
 
     def _member_logs(self, matrix: Floats, columns: Singles, logs: Floats) -> dict[str, Floats]:
-        """Ln of the variance over five minutes by each member, (n,)."""
+        """Ln of the variance over the headline horizon by each member, (n,)."""
         assert self._forest is not None  # noqa: S101 - the callers check it, and mypy does not see it
         assert self.net is not None  # noqa: S101 - the callers check it, and mypy does not see it
         manifest = self.manifest
@@ -143,7 +144,7 @@ class VolatilityModel:
     def tree_inputs(self, matrix: Floats, columns: Singles, log_harx: Floats | None = None) -> Singles:
         """What the trees read of features and columns, (n, inputs): without their scale if the trees are pooled.
 
-        `log_harx` (n,) is ln of HARX's variance over five minutes; it is computed unless it is given.
+        `log_harx` (n,) is ln of HARX's variance over the headline horizon; it is computed unless it is given.
         """
         if not self.manifest.pool:
             return tree_inputs(matrix, columns)
@@ -208,7 +209,7 @@ def served_kinds(model: VolatilityModel, columns: Singles) -> list[ModelKind]:
 
 
 class BidModel:
-    """Forecasts the log return of the bid over the next 1…5 minutes as λ · f(features) · σ, where f are trees."""
+    """Forecasts the log return of the bid over each horizon as λ · f(features) · σ, where f are trees."""
 
     def __init__(
         self,
@@ -235,7 +236,7 @@ class BidModel:
         return self.manifest.version
 
     def predict(self, matrix: Floats, sigma_bps: Floats) -> Floats:
-        """Log returns of the bid in bps over the next 1…5 min, shape (n, 5); all 0 for the random walk.
+        """Log returns of the bid in bps over each horizon, shape (n, horizons); all 0 for the random walk.
 
         `matrix` is (n, features) in the order of `manifest.features`, `sigma_bps` (n, 5) from the volatility model.
         Raises `SchemaError` for other shapes.
@@ -424,6 +425,12 @@ def _read(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
             f"{manifest.name} {manifest.version} was trained on feature set {manifest.feature_version} "
             f"({len(manifest.features)} features), this process computes {catalogue.FEATURE_VERSION} "
             f"({len(catalogue.MODEL_FEATURES)}); train again"
+        )
+        raise SchemaError(msg)
+    if manifest.horizons_min != HORIZONS_MIN:
+        msg = (
+            f"{manifest.name} {manifest.version} forecasts {text_of(manifest.horizons_min)} minutes, and {VARIABLE} is "
+            f"{text_of(HORIZONS_MIN)}; train again"
         )
         raise SchemaError(msg)
     if manifest.columns_version != minute_columns.COLUMNS_VERSION:

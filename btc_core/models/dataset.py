@@ -85,9 +85,9 @@ class Frame(msgspec.Struct, frozen=True):
     columns: Any
     """(n, COLUMNS), float32; columns of the closed minute bars, NaN where too few of them are known."""
     realized: Any
-    """(n, 5), realized variance over 1…5 min, ln²."""
+    """(n, horizons), realized variance over each horizon, ln²."""
     bid_bps: Any
-    """(n, 5), log return of the bid over 1…5 min."""
+    """(n, horizons), log return of the bid over each horizon."""
     is_streamed: Any = None
     """(n,); whether the features of a row are those of the stream. None if no row's are."""
     target: VolatilityTarget = MINUTES

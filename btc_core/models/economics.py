@@ -1,6 +1,6 @@
 """What a forecast of the volatility is worth: positions of a target volatility, value at risk, and quoted widths.
 
-All are of the next five minutes, and each is compared with the same use of another forecast, with a HAC standard error.
+All are of the headline horizon, and each is compared with the same use of another forecast, with a HAC standard error.
 What does not belong here: statistical scores (`scores`), and which forecasts are compared (`evaluation_results`).
 """
 

@@ -203,11 +203,10 @@ def variances_of(model: bundle.VolatilityModel, rows: Frame) -> dict[str, Floats
 def at_level(months: list[MonthForecasts]) -> list[MonthForecasts]:
     """The months with the served forecast corrected by the online level, which follows from all outcomes before."""
     served = []
-    current = level.START
-    for month in months:
-        ratio = month.labels[:, -1] / month.variances["without_level"][:, -1]
-        in_force = level.track(current, ratio)
-        current = level.update(float(in_force[-1]), float(ratio[-1]))
+    ratio = np.concatenate([month.labels[:, -1] / month.variances["without_level"][:, -1] for month in months])
+    levels = level.track(level.START, ratio, np.concatenate([month.origin_ns for month in months]))
+    borders = np.cumsum([len(month.origin_ns) for month in months])[:-1]
+    for month, in_force in zip(months, np.split(levels, borders), strict=True):
         factor = np.power(in_force, level.POWER)[:, np.newaxis]
         corrected = {
             kind: forecasts | {"model": np.maximum(forecasts["without_level"] * factor, FLOORS)}

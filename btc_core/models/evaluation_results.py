@@ -15,6 +15,7 @@ from btc_core.features import catalogue, minute_columns
 from btc_core.models import economics, intervals, scores
 from btc_core.models.evaluation import FLOOR_5M, FORECASTERS, REFERENCE
 from btc_core.models.recipe import RECIPE
+from btc_core.models.targets import APART_NS
 from btc_core.names import HORIZONS_MIN, LEVELS_PCT, QUANTILES
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def results(walk: WalkForward) -> dict[str, Any]:
 
 
 def volatility_results(walk: WalkForward) -> dict[str, dict[str, Any]]:
-    """Scores at five minutes by forecaster; `dm_t` below −1.64 is better than HAR at one-sided 5 %."""
+    """Scores at the headline horizon by forecaster; `dm_t` below −1.64 is better than HAR at one-sided 5 %."""
     label = walk.joined("labels")[:, -1]
     losses = {name: scores.qlike_losses(label, walk.variance(name)[:, -1]) for name in FORECASTERS}
     rows = _month_borders(walk)
@@ -129,10 +130,14 @@ def horizon_results(walk: WalkForward) -> dict[str, dict[str, Any]]:
 
 
 def economic_results(walk: WalkForward) -> dict[str, Any]:
-    """What the forecasts are worth to a user, five minutes ahead, for the model and for HAR, and their difference."""
-    label, returns = walk.joined("labels")[:, -1], walk.joined("bid_bps")[:, -1]
+    """What the forecasts are worth to a user at the headline horizon, for the model and for HAR, and their difference.
+
+    Only origins whose labels do not overlap count: a value at risk follows the outcome of each before the next.
+    """
+    apart = walk.joined("origin_ns") % APART_NS == 0
+    label, returns = walk.joined("labels")[apart, -1], walk.joined("bid_bps")[apart, -1]
     table: dict[str, Any] = {"from_volatility": {}, "value_at_risk": {}, "crps": {}}
-    forecasts = {name: walk.variance(name)[:, -1] for name in ("model", REFERENCE)}
+    forecasts = {name: walk.variance(name)[apart, -1] for name in ("model", REFERENCE)}
     for name, measure in economics.MEASURES.items():
         values = {who: measure(label, variance) for who, variance in forecasts.items()}
         table["from_volatility"][name] = economics.compared(values["model"], values[REFERENCE])
@@ -150,7 +155,7 @@ def economic_results(walk: WalkForward) -> dict[str, Any]:
         crps = {}
         for who in ("model", REFERENCE):
             actual, all_bounds = bounds_of(walk, who)
-            crps[who] = scores.crps_of_quantiles(actual[:, -1], all_bounds[:, -1], QUANTILES)
+            crps[who] = scores.crps_of_quantiles(actual[apart, -1], all_bounds[apart, -1], QUANTILES)
         table["crps"][quantity] = economics.compared(crps["model"], crps[REFERENCE])
     return table
 
@@ -166,7 +171,9 @@ def _bid_bounds(walk: WalkForward, name: str) -> tuple[Floats, Floats]:
     is_model = name == "model"
     sigma = walk.joined("sigma_bps") if is_model else np.sqrt(walk.variance(name)) * 1e4
     forecast = walk.joined("bid_forecast_bps") if is_model else np.zeros_like(sigma)
-    in_force = intervals.track(walk.months[0].starts["bid"][name], intervals.bid_score(actual, forecast, sigma))
+    in_force = intervals.track(
+        walk.months[0].starts["bid"][name], intervals.bid_score(actual, forecast, sigma), walk.joined("origin_ns")
+    )
     return actual, intervals.bid_bounds_bps(in_force, forecast, sigma)
 
 
@@ -174,18 +181,18 @@ def _volatility_bounds(walk: WalkForward, name: str) -> tuple[Floats, Floats]:
     """Outcomes of the realized volatility, (n, 5), and the bounds in force at each origin, (n, 5, 6), bps."""
     labels, variance = walk.joined("labels"), walk.variance(name)
     start = walk.months[0].starts["volatility"][name]
-    in_force = intervals.track(start, intervals.volatility_score(labels, variance))
+    in_force = intervals.track(start, intervals.volatility_score(labels, variance), walk.joined("origin_ns"))
     return np.sqrt(labels) * 1e4, intervals.volatility_bounds_bps(in_force, np.sqrt(variance) * 1e4)
 
 
 def bid_intervals(walk: WalkForward) -> tuple[Floats, Floats]:
-    """Outcomes of the return at five minutes, (n,), and the bounds in force at each origin, (n, 6), bps."""
+    """Outcomes of the return at the headline horizon, (n,), and the bounds in force at each origin, (n, 6), bps."""
     actual, bounds = _bid_bounds(walk, "model")
     return actual[:, -1], bounds[:, -1]
 
 
 def volatility_intervals(walk: WalkForward) -> tuple[Floats, Floats]:
-    """Outcomes of the realized volatility over five minutes, (n,), and the bounds in force, (n, 6), bps."""
+    """Outcomes of the realized volatility over the headline horizon, (n,), and the bounds in force, (n, 6), bps."""
     actual, bounds = _volatility_bounds(walk, "model")
     return actual[:, -1], bounds[:, -1]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """Parts of ln of the variance over five minutes (ln²): `base + harx + net + offset + sum of trees` is `log_variance`."""
+    """Parts of ln of the variance over the headline horizon (ln²): `base + harx + net + offset + sum of trees` is `log_variance`."""
 
     log_variance: float
     base: float

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from btc_core.models import scores
-from btc_core.names import BID, VOLATILITY, Quantity
+from btc_core.names import APART_MIN, BID, VOLATILITY, Quantity
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -42,12 +42,15 @@ SHADOW_DAYS: dict[Quantity, int] = {VOLATILITY: 14, BID: 28}
 COVERAGE_90 = (0.88, 0.92)
 """Lowest and highest coverage of the 90 % interval of a change."""
 DEMOTE_RATIO = 1.2
-"""Loss over 24 h relative to the best baseline's, above which the baseline takes over."""
+"""Loss over `DEMOTE_HOURS` relative to the best baseline's, above which the baseline takes over."""
 DEMOTE_COVERAGE = 0.80
-"""Coverage of the 90 % interval over 6 h, below which the baseline takes over."""
-DEMOTE_HOURS, DEMOTE_COVERAGE_HOURS = 24, 6
+"""Coverage of the 90 % interval over `DEMOTE_COVERAGE_HOURS`, below which the baseline takes over."""
+DEMOTE_HOURS, DEMOTE_COVERAGE_HOURS = 24 * APART_MIN // 5, 6 * APART_MIN // 5
+"""As many outcomes that do not overlap as 24 and 6 hours have with five minutes: 288 and 72."""
 MIN_ROWS = 60
 """Less than an hour of rows decides nothing."""
+MIN_OUTCOMES = MIN_ROWS * APART_MIN // 5
+"""Outcomes of consecutive minutes overlap, so that longer horizons need more of them."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,18 +214,21 @@ def change(
 
 
 def live(losses: Floats, baselines: dict[str, Floats], inside_90: npt.NDArray[np.bool_]) -> Verdict:
-    """Whether the champion may stay: its losses of the last 24 h against the baselines', and its coverage of the last 6 h.
+    """Whether the champion may stay: its losses of the last `DEMOTE_HOURS` against the baselines', and its coverage.
 
-    Rows are outcomes in time order. `inside_90` says of those of the last 6 h whether the 90 % interval held them.
+    Rows are outcomes in time order. `inside_90` says of those of the last `DEMOTE_COVERAGE_HOURS` whether the 90 % interval
+    held them.
     """
-    if len(losses) < MIN_ROWS:
-        return Verdict(passed=True, reason=f"only {len(losses)} outcomes in 24 h, {MIN_ROWS} are needed")
+    if len(losses) < MIN_OUTCOMES:
+        reason = f"only {len(losses)} outcomes in {DEMOTE_HOURS} h, {MIN_OUTCOMES} are needed"
+        return Verdict(passed=True, reason=reason)
     best = _best(baselines)
     ratio = float(np.mean(losses)) / float(np.mean(baselines[best]))
-    coverage = float(np.mean(inside_90)) if len(inside_90) >= MIN_ROWS else math.nan
+    coverage = float(np.mean(inside_90)) if len(inside_90) >= MIN_OUTCOMES else math.nan
     figures = {"ratio_to_baseline": ratio, "coverage_90": coverage}
     reason = (
-        f"24 h loss {ratio:.3f} of {best}'s (at most {DEMOTE_RATIO:g}), 90 % interval covers {coverage:.1%} over 6 h "
+        f"{DEMOTE_HOURS} h loss {ratio:.3f} of {best}'s (at most {DEMOTE_RATIO:g}), 90 % interval covers {coverage:.1%} over "
+        f"{DEMOTE_COVERAGE_HOURS} h "
         f"(at least {DEMOTE_COVERAGE:.0%})"
     )
     stays = ratio <= DEMOTE_RATIO and not coverage < DEMOTE_COVERAGE

@@ -63,7 +63,7 @@ class Harx(msgspec.Struct, frozen=True, dict=True):
     """Mean of ln Parkinson minus ln RV over five minutes, from which a missing Parkinson variance is replaced."""
 
     def log_variance(self, inputs: Floats) -> Floats:
-        """Ln of the mean forecast of RV over 1…5 min, shape (n, 5), from `INPUTS` of shape (n, len(INPUTS))."""
+        """Ln of the mean forecast of RV over each horizon, shape (n, horizons), from `INPUTS` of shape (n, len(INPUTS))."""
         columns, volume_means, coefficients, log_smearing, log_floor = self._arrays
         logs: Floats = (
             _products(design_of(inputs, columns, volume_means, self.range_offset), coefficients) + log_smearing
@@ -71,12 +71,12 @@ class Harx(msgspec.Struct, frozen=True, dict=True):
         return np.asarray(np.maximum(logs, log_floor))  # NaN stays NaN
 
     def is_at_floor(self, inputs: Floats) -> npt.NDArray[np.bool_]:
-        """Whether the forecast of five minutes is the floor, (n,), from `INPUTS` of shape (n, len(INPUTS))."""
+        """Whether the forecast of the headline horizon is the floor, (n,), from `INPUTS` of shape (n, len(INPUTS))."""
         return np.asarray(self.log_variance(inputs)[:, -1] <= np.log(self.rv_floor[-1]))
 
     @functools.cached_property
     def floor_bps(self) -> float:
-        """The smallest forecast of σ over five minutes, bps, a little above what `rv_floor` says for rounding."""
+        """The smallest forecast of σ over the headline horizon, bps, a little above what `rv_floor` says for rounding."""
         return math.sqrt(self.rv_floor[-1]) * 1e4 * (1.0 + 1e-9)
 
     @functools.cached_property

@@ -22,7 +22,7 @@ import numpy as np
 from btc_core.clock import NS_PER_MIN
 from btc_core.models.harx import Harx, columns_of, design_of, replacements_of, ridge, terms_of
 from btc_core.models.recipe import RECIPE, HarxRecipe
-from btc_core.names import HORIZONS_MIN
+from btc_core.names import APART_MIN, HORIZONS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 REFERENCE = "log_rv_60m"
 """The term that takes what the coefficients of the other variances leave of one."""
-EVIDENCE_NS = 5 * NS_PER_MIN
-"""Labels of five minutes that begin within one slot of this length overlap, and count as one row of evidence."""
+EVIDENCE_NS = APART_MIN * NS_PER_MIN
+"""Labels that begin within one slot of this length overlap, and count as one row of evidence."""
 
 
 class ShrinkageRecipe(msgspec.Struct, frozen=True, kw_only=True):

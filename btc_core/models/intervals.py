@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from btc_core.names import HORIZONS_MIN, LEVELS_PCT, QUANTILES
+from btc_core.models.targets import known_outcomes
+from btc_core.names import LEVELS_PCT, QUANTILES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
+    Longs = npt.NDArray[np.int64]
 
 BOUNDS: dict[int, tuple[int, int]] = {
     level: (QUANTILES.index(round(0.5 - level / 200, 2)), QUANTILES.index(round(0.5 + level / 200, 2)))
@@ -53,17 +55,13 @@ def update(quantiles: Floats, score: Floats) -> Floats:
     return np.where(np.isnan(score)[:, np.newaxis], quantiles, np.sort(moved, axis=1))
 
 
-def track(start: Floats, score: Floats) -> Floats:
-    """The quantiles in force at each of n origins, (n, 5, 6), which follow from all outcomes before it.
-
-    Origins are at least the longest horizon apart, so the outcome of each is known at the next.
-    """
-    in_force = np.empty((len(score), len(HORIZONS_MIN), len(QUANTILES)))
-    current = start
-    for row, outcome in enumerate(score):
-        in_force[row] = current
-        current = update(current, outcome)
-    return in_force
+def track(start: Floats, score: Floats, origin_ns: Longs) -> Floats:
+    """The quantiles in force at each of n origins in the order of time, (n, horizons, 6), from the outcomes known by then."""
+    moving, known = known_outcomes(origin_ns)
+    quantiles = [start]
+    for outcome in score[moving]:
+        quantiles.append(update(quantiles[-1], outcome))
+    return np.asarray(np.array(quantiles)[known])
 
 
 def bid_score(actual_bps: Floats, forecast_bps: Floats, sigma_bps: Floats) -> Floats:

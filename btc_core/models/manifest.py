@@ -5,6 +5,7 @@ What does not belong here: the files of a bundle, and how a model forecasts with
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     share: float
     offset: float = 0.0
-    """What brings its mean forecast over five minutes to the mean of RV in training, ln."""
+    """What brings its mean forecast over the headline horizon to the mean of RV in training, ln."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,7 +59,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     harx_share: float = 0.0
     """Share of HARX in the start of the volatility's trees; the rest is `level`."""
     harx_shape_share: float = 0.0
-    """Share of HARX's difference between a horizon and five minutes that a volatility forecast takes."""
+    """Share of HARX's difference between a horizon and the headline that a volatility forecast takes."""
     members: dict[str, Member] = {}
     """The members of the volatility model by name."""
     correction_factor: float = 1.0
@@ -94,6 +95,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def volatility_target(self) -> VolatilityTarget:
         """What a volatility model forecasts; models of the bid, which multiply its σ, count as those of minutes."""
         return TICKS if self.targets == TICK_RV_TARGETS else MINUTES
+
+    @property
+    def horizons_min(self) -> tuple[int, ...]:
+        """The horizons that it forecasts; empty if its targets have no such names."""
+        found = [re.search(r"_(\d+)m(?:_bps)?$", target) for target in self.targets]
+        return tuple(int(each[1]) for each in found if each)
 
 
 def new_manifest(name: str, kind: ModelKind, **more: Any) -> Manifest:

@@ -1,6 +1,6 @@
 """A small neural network that corrects HARX, from inputs that are relative to HARX or have no level at all.
 
-ln of the variance over five minutes is HARX's, plus the output of the net. Absolute logs and volumes made it 2.5 to 3.5 %
+ln of the variance over the headline horizon is HARX's, plus the output of the net. Absolute logs and volumes made it 2.5 to 3.5 %
 of HAR's QLIKE worse on 2023, because the level of volatility and volume of the fitted years is not that of later ones.
 
 It is computed in compiled code, one row in about ten microseconds a seed. Batches are computed by the same code, so that a
@@ -41,9 +41,9 @@ RELATIVE: tuple[str, ...] = (
     *(f"log_bipower_{w}m" for w in BIPOWER_WINDOWS_MIN),
     *LOG_VARIANCES,
 )
-"""Logs of variances, from which ln of HARX's variance over five minutes is subtracted."""
+"""Logs of variances, from which ln of HARX's variance over the headline horizon is subtracted."""
 SCALED: tuple[str, ...] = (*(f"return_{w}m_bps" for w in RETURN_WINDOWS_MIN), *RETURNS)
-"""Returns, which are divided by HARX's σ over five minutes."""
+"""Returns, which are divided by HARX's σ over the headline horizon."""
 RAW: tuple[str, ...] = ("downside_share_60m", *SHAPES, *RELEASES, *CLOCK)
 """Numbers without a level, which are taken as they are."""
 INPUTS: tuple[str, ...] = (*RELATIVE, *SCALED, *RAW)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from btc_core import horizons
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.errors import NotReady, SchemaError
 from btc_core.features.catalogue import DRIFTING_FEATURES, FOLD_REVISION, MODEL_FEATURES
@@ -47,7 +48,7 @@ from btc_core.models.net import INPUTS, Net
 from btc_core.models.pooling import POOLED_TREE_INPUTS
 from btc_core.models.recipe import RECIPE, Recipe
 from btc_core.models.trees import Forest, booster_files, booster_of
-from btc_core.names import VOLATILITY_MODEL
+from btc_core.names import HORIZONS_MIN, VOLATILITY_MODEL
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -96,6 +97,7 @@ class PretrainedManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     layout: int = LAYOUT
     inputs: str = INPUTS_DIGEST
+    horizons_min: tuple[int, ...] = horizons.DEFAULT_MIN
     created: str
     recipe: str
     """Digest of all decisions about the fit."""
@@ -107,7 +109,7 @@ class PretrainedManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Last origin of all rows that it was fitted on."""
     net_share: float
     shape_share: float
-    """Share of HARX's difference between a horizon and five minutes that a forecast takes."""
+    """Share of HARX's difference between a horizon and the headline that a forecast takes."""
     quantiles: tuple[tuple[float, ...], ...]
     """Quantiles of ln(RV / forecast) for each horizon, at which the intervals of a new market start."""
     offsets: tuple[float, ...]
@@ -305,6 +307,12 @@ def _checked_manifest(path: Path, text: bytes) -> PretrainedManifest:
         msg = (
             f"the pre-trained model {path} reads inputs {manifest.inputs}, this process computes {INPUTS_DIGEST}; "
             "run `btc pretrain`"
+        )
+        raise SchemaError(msg)
+    if manifest.horizons_min != HORIZONS_MIN:
+        msg = (
+            f"the pre-trained model forecasts {horizons.text_of(manifest.horizons_min)} minutes, and {horizons.VARIABLE} is "
+            f"{horizons.text_of(HORIZONS_MIN)}"
         )
         raise SchemaError(msg)
     return manifest

@@ -85,7 +85,7 @@ def walk(pretrained: Pretrained, bars: npt.NDArray[Any]) -> Walk:
     origin = np.concatenate([block.origin_ns for block, _ in parts])
     label = np.maximum(np.concatenate([block.realized[:, -1] for block, _ in parts]), FLOORS[-1])
     joined = {name: np.concatenate([each[name] for _, each in parts]) for name in parts[0][1]}
-    in_force = level.track(level.START, label / joined[MODEL])
+    in_force = level.track(level.START, label / joined[MODEL], origin)
     joined[MODEL] = level.corrected(joined[MODEL][:, np.newaxis], in_force)[:, 0]
     floored = {name: np.maximum(each, FLOORS[-1]) for name, each in joined.items()}
     return Walk(origin, (origin - first) / NS_PER_DAY, label, floored)

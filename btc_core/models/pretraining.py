@@ -24,6 +24,7 @@ from btc_core.models.pooling import HARX_OVER_LEVEL, POOLED_TREE_INPUTS, pooled_
 from btc_core.models.pretrained import INPUTS_DIGEST, Pretrained, PretrainedManifest, Source, golden_batch, rounded
 from btc_core.models.recipe import RECIPE, NetRecipe, Recipe
 from btc_core.models.trainers import in_memory
+from btc_core.names import HORIZONS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +104,7 @@ def walk_harx(
     prior: HarxPrior, frame: Frame, shrinkage: ShrinkageRecipe, recipe: Recipe
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Ln of the shrunk HARX's forecasts, (n, 5), each by a HARX that ends an embargo before the row, and which rows have one."""
-    logs = np.full((len(frame.origin_ns), 5), np.nan)
+    logs = np.full((len(frame.origin_ns), len(HORIZONS_MIN)), np.nan)
     times = borders(int(frame.origin_ns[0]), int(frame.origin_ns[-1]))
     for border, following in zip(times, [*times[1:], int(frame.origin_ns[-1])], strict=True):
         known = frame.between(border - int(recipe.harx.window_days * NS_PER_DAY), border - recipe.dataset.embargo_ns)
@@ -153,6 +154,7 @@ def fit(
     booster, net = _fit_members(rows, recipe, trainer)
     offsets, quantiles = _calibrated(booster, net, fresh, recipe)
     described = PretrainedManifest(
+        horizons_min=HORIZONS_MIN,
         recipe=recipe.digest,
         sources=tuple(market.source for market in markets),
         rows=len(rows.logs),

@@ -19,7 +19,7 @@ from btc_core.features.catalogue import DEPTH_FEATURES, FEATURE_NAMES
 from btc_core.features.state import MAX_SILENCE_S, PRICE_MEMORY_S
 from btc_core.market.events import QUOTE, TRADE
 from btc_core.market.messages import Quality, QualityWord
-from btc_core.models.gate import DEMOTE_COVERAGE, MIN_ROWS
+from btc_core.models.gate import DEMOTE_COVERAGE, MIN_OUTCOMES
 from btc_core.names import FRESH_ROW_NS, LATE_FORECAST_S
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _judged(  # noqa: PLR0913, PLR0917 - the measures of one row
     bars_s = (clock_ns - bars_end_ns) / NS_PER_S if bars_end_ns else math.nan
     feed_s = max(0.0, (row.ts_recv_ns + row.clock_offset_ns - clock_ns) / NS_PER_S)
     delay_s = max(0.0, (made_at_ns - row.ts_recv_ns) / NS_PER_S)
-    judges = coverage.outcomes >= MIN_ROWS
+    judges = coverage.outcomes >= MIN_OUTCOMES
     word, reasons = word_of(
         (
             row.open_gaps,

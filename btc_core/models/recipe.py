@@ -17,7 +17,7 @@ from btc_core.clock import NS_PER_MIN
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS_VERSION
 from btc_core.models.targets import BID_TARGETS, LABEL_SPAN_NS, RV_TARGETS
-from btc_core.names import QUANTILES
+from btc_core.names import HEADLINE_MIN, QUANTILES
 
 
 class DatasetRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +134,7 @@ class NetRecipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VolatilityRecipe(msgspec.Struct, frozen=True, kw_only=True):
-    """The two members of the volatility model: trees and a net correct HARX over five minutes, and are averaged in logs."""
+    """The two members of the volatility model: trees and a net correct HARX over the headline horizon, and are averaged in logs."""
 
     harx_refit_days: int = 7
     """Each row that trees learn from has a HARX that was fitted before its week, because trees must learn to correct what
@@ -152,9 +152,10 @@ class VolatilityRecipe(msgspec.Struct, frozen=True, kw_only=True):
     """What the mean correction of HARX is multiplied by. Each member alone is right with 1, but the mean of forecasts whose
     errors differ varies too little (Ranjan and Gneiting 2010, on probabilities). Values from 1.1 to 1.2 gained 0.16 to 0.21 %
     of HAR's QLIKE on 2023, with errors of 0.06 to 0.12."""
-    harx_shape_share: float = 0.2
-    """Share of HARX's difference between a horizon and five minutes that a forecast takes. What differs from row to row
-    between the horizons is mostly noise: outputs of the net for each horizon were worse at all of them."""
+    harx_shape_share: float = 0.2 if HEADLINE_MIN <= 5 else 1.0
+    """Share of HARX's difference between a horizon and the headline that a forecast takes. What differs from row to row
+    between the horizons is mostly noise: outputs of the net for each horizon were worse at all of them.
+    That was found for 1 to 5 minutes. With a longer headline every horizon keeps the whole shape of its own HARX."""
     label_scale: float = 1e6
     """Labels are multiplied by this for XGBoost, which computes in float32. It changes no gradient of the gamma deviance,
     because these are relative."""

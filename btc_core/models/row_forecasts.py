@@ -13,10 +13,12 @@ import msgspec
 import numpy as np
 
 from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
+from btc_core.horizons import DEFAULT_MIN
 from btc_core.market.messages import ForecastRow
 from btc_core.models.bundle import BidModel, VolatilityModel, bid_path, served_kinds
 from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
 from btc_core.models.level import sigma_factor
+from btc_core.names import HORIZONS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +35,7 @@ Models: TypeAlias = tuple[BidModel, VolatilityModel]
 MODEL_COLUMNS = np.array([FEATURE_NAMES.index(name) for name in MODEL_FEATURES])
 """Where the inputs of the models are in a feature row."""
 BID_COLUMN = FEATURE_NAMES.index("bid")
+_HORIZONS: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET if HORIZONS_MIN == DEFAULT_MIN else HORIZONS_MIN
 
 
 class TrackedState(msgspec.Struct, frozen=True):
@@ -103,6 +106,7 @@ def forecasts_of(  # noqa: PLR0913, PLR0917 - everything that a forecast depends
             feature_version,
             bid_bounds[index].tolist(),
             sigma_bounds[index].tolist(),
+            horizons_min=_HORIZONS,
         )
         for index, place in enumerate(places)
     }

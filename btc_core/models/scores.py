@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from btc_core.names import HEADLINE_MIN
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float64]
+
+OVERLAP_LAGS = max(HEADLINE_MIN - 5, 0)
+"""How many further rows a label of the headline horizon overlaps, compared with five minutes."""
 
 
 def qlike_losses(realized: Floats, forecast: Floats) -> Floats:
@@ -117,13 +122,15 @@ def diebold_mariano_t(losses: Floats, reference_losses: Floats, lags: int | None
     """The t statistic of the mean of (losses − reference_losses); below −1.64 is better at one-sided 5 %.
 
     Diebold and Mariano (1995), with the HAC variance of Newey and West (1987) and Bartlett weights. Without `lags` it
-    uses ⌊4 (n/100)^(2/9)⌋ of them (Newey and West 1994). NaN for fewer than 10 rows and for equal losses.
+    uses ⌊4 (n/100)^(2/9)⌋ of them (Newey and West 1994), and with horizons of more than five minutes `OVERLAP_LAGS` more, up to
+    a quarter of the rows. NaN for fewer than 10 rows and for equal losses.
     """
     difference = np.asarray(losses, np.float64) - np.asarray(reference_losses, np.float64)
     n = len(difference)
     if n < 10:
         return math.nan
-    width = int(4.0 * (n / 100.0) ** (2.0 / 9.0)) if lags is None else lags
+    usual = int(4.0 * (n / 100.0) ** (2.0 / 9.0))
+    width = max(usual, min(usual + OVERLAP_LAGS, n // 4)) if lags is None else lags
     centred = difference - difference.mean()
     variance = float(centred @ centred) / n
     for lag in range(1, min(width, n - 1) + 1):

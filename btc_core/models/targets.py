@@ -1,4 +1,4 @@
-"""What the models forecast: returns and realized variances of the next one to five minutes, joined by time.
+"""What the models forecast: returns and realized variances of the next minutes, over each horizon, joined by time.
 
 A label at origin t (a bar's close, or the time of a live row) uses the prices at t, t + 1 min, … t + h min and nothing
 else. Prices are looked up by time, so a missing minute makes every label that needs it NaN.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN
-from btc_core.names import HORIZONS_MIN, MINUTES, TICKS, VolatilityTarget
+from btc_core.names import APART_MIN, HEADLINE_MIN, HORIZONS_MIN, MINUTES, TICKS, VolatilityTarget
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -30,8 +30,21 @@ TICK_RV_TARGETS: tuple[str, ...] = tuple(f"rv_5s_grid_{h}m" for h in HORIZONS_MI
 VARIANCE_TARGETS: dict[VolatilityTarget, tuple[str, ...]] = {MINUTES: RV_TARGETS, TICKS: TICK_RV_TARGETS}
 """The names of the labels of a volatility model, by what it forecasts."""
 
-LABEL_SPAN_NS = max(HORIZONS_MIN) * NS_PER_MIN
+LABEL_SPAN_NS = HEADLINE_MIN * NS_PER_MIN
 """How far a label looks ahead. Rows nearer than this to a test block must not be trained on."""
+APART_NS = APART_MIN * NS_PER_MIN
+"""Outcomes of origins at multiples of this move the intervals and the level; their labels do not overlap."""
+_HORIZON_PLACES = np.asarray(HORIZONS_MIN) - 1
+"""The places of the horizons in a path of every minute."""
+
+
+def known_outcomes(origin_ns: Longs) -> tuple[Longs, Longs]:
+    """The places of the origins whose outcomes move levels and intervals, and for each origin how many of these it knows.
+
+    They are at multiples of `APART_MIN`, and an outcome is known after the longest horizon. `origin_ns` ascends.
+    """
+    moving = np.flatnonzero(origin_ns % APART_NS == 0)
+    return moving, np.searchsorted(origin_ns[moving] + LABEL_SPAN_NS, origin_ns, side="right")
 
 
 def close_times_ns(open_ns: Longs) -> Longs:
@@ -40,16 +53,16 @@ def close_times_ns(open_ns: Longs) -> Longs:
 
 
 def log_price_path(ts_ns: Longs, price: Floats) -> Floats:
-    """ln(price[t + k min] / price[t]), shape (n, 5) for k = 1…5; NaN where that exact minute is missing.
+    """ln(price[t + k min] / price[t]) for every minute up to the longest horizon; NaN where that exact minute is missing.
 
     `ts_ns` is sorted and without duplicates; prices that are not positive count as missing.
     """
     ts = np.asarray(ts_ns, np.int64)
     with np.errstate(invalid="ignore", divide="ignore"):
         log_price = np.where(price > 0.0, np.log(price), np.nan)
-    path = np.full((len(ts), len(HORIZONS_MIN)), np.nan)
-    for column, minutes in enumerate(HORIZONS_MIN):
-        wanted = ts + minutes * NS_PER_MIN
+    path = np.full((len(ts), HEADLINE_MIN), np.nan)
+    for column in range(HEADLINE_MIN):
+        wanted = ts + (column + 1) * NS_PER_MIN
         at = np.searchsorted(ts, wanted)
         inside = at < len(ts)
         found = np.zeros(len(ts), np.bool_)
@@ -59,12 +72,12 @@ def log_price_path(ts_ns: Longs, price: Floats) -> Floats:
 
 
 def bid_path_bps(ts_ns: Longs, price: Floats) -> Floats:
-    """Targets `BID_TARGETS`, bps, shape (n, 5)."""
-    return log_price_path(ts_ns, price) * 1e4
+    """Targets `BID_TARGETS`, bps, shape (n, horizons)."""
+    return log_price_path(ts_ns, price)[:, _HORIZON_PLACES] * 1e4
 
 
 def realized_variance(ts_ns: Longs, price: Floats) -> Floats:
-    """Targets `RV_TARGETS`, ln², shape (n, 5), cumulative over the horizons; NaN from the first missing minute on."""
+    """Targets `RV_TARGETS`, ln², shape (n, horizons), sums over every minute; NaN from the first missing minute on."""
     path = log_price_path(ts_ns, price)
     steps = np.diff(path, axis=1, prepend=0.0)
-    return np.cumsum(steps * steps, axis=1)
+    return np.cumsum(steps * steps, axis=1)[:, _HORIZON_PLACES]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.clock import NS_PER_S
-from btc_core.names import FRESH_ROW_NS, HORIZONS_MIN
+from btc_core.names import FRESH_ROW_NS, HEADLINE_MIN, HORIZONS_MIN
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 GRID_S = 5
 """Seconds between two prices of a grid. Below it, the discreteness of prices and stale quotes dominate."""
 MINUTE_S = 60
-SPAN_S = max(HORIZONS_MIN) * MINUTE_S
+SPAN_S = HEADLINE_MIN * MINUTE_S
 
 
 def is_current(ts_ns: Longs, clock_ns: Longs) -> npt.NDArray[np.bool_]:
@@ -51,7 +51,7 @@ def log_price_by_second(clock_ns: Longs, price: Floats, first_s: int, last_s: in
 
 
 def tick_variance(log_price: Floats, origins_s: Longs, first_s: int, *, bounces: bool = False) -> Floats:
-    """Targets `TICK_RV_TARGETS` at origins, ln², (n, 5); NaN where the price is not known at a minute of the five.
+    """Targets `TICK_RV_TARGETS` at origins, ln², (n, horizons); NaN where the price is not known at a minute of them.
 
     `log_price` has the prices of whole seconds from `first_s` on. A window of h minutes holds five shifted grids, which
     together miss four of its seconds; the sum is scaled up for them. With `bounces`, prices are those of trades.

@@ -15,7 +15,7 @@ from btc_core.features.minute_columns import COLUMNS, MEMORY_DAYS, minute_column
 from btc_core.models.dataset import Frame
 from btc_core.models.recipe import RECIPE
 from btc_core.models.targets import close_times_ns
-from btc_core.names import HORIZONS_MIN, MINUTES
+from btc_core.names import HORIZONS_MIN, MINUTES, STORED_HORIZONS_MIN
 from btc_core.stores.minute_bars import read_stored
 from btc_core.stores.newest_rows import MINUTE_END, newest_rows
 from btc_core.tables.sql import of_symbol, of_target
@@ -55,6 +55,7 @@ def live_frame(db: QuestDB, symbol: str, after_ns: int, target: VolatilityTarget
     table = db.query(
         f"SELECT ts_event, {', '.join(columns)} FROM gold_prediction_outcomes "  # noqa: S608 - the names come from the catalogue
         f"WHERE {of_symbol(symbol)} AND late = false AND ts_event > cast({after_ns} AS TIMESTAMP_NS)"
+        + "".join(f" AND {name} IS NOT NULL" for name in columns if HORIZONS_MIN != STORED_HORIZONS_MIN)
         + (f" AND {of_target(target)}" if target else "")
     )
     origin_ns, left, right = np.intersect1d(minutes, column_ns(table["ts_event"]), return_indices=True)

@@ -137,7 +137,9 @@ def feature_fields(row: FeatureRow) -> dict[str, Any]:
 def forecast_fields(row: ForecastRow) -> dict[str, Any]:
     """The fields of a forecast by name; a path has one for each horizon (`bid_1m_usd`), and so has a bound (`bid_1m_q05_usd`)."""
     fields: dict[str, Any] = {
-        name: value for name, value in msgspec.structs.asdict(row).items() if not isinstance(value, list)
+        name: value
+        for name, value in msgspec.structs.asdict(row).items()
+        if not isinstance(value, list) and name != "horizons_min"
     }
     for name, names in _PATH_FIELDS.items():
         fields.update(zip(names, getattr(row, name), strict=True))
@@ -171,9 +173,9 @@ def read_features(client: redis.Redis, symbol: str) -> FeatureRow | None:
 
 
 def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:
-    """The newest forecast; None when there is none."""
+    """The newest forecast; None when there is none, or only one of other horizons than those of this process."""
     fields: dict[str, Any] | None = _read(client, forecast_key(symbol))
-    if fields is None:
+    if fields is None or not set(_PATH_FIELDS["sigma_path_bps"]) <= fields.keys():
         return None
     for name, names in _PATH_FIELDS.items():
         fields[name] = [float(fields.pop(each)) for each in names]

@@ -7,7 +7,16 @@ What does not belong here: what a table is in QuestDB (`form`), or making and wr
 from __future__ import annotations
 
 from btc_core.features.catalogue import DRIFTING_FEATURES, FEATURES
-from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, LEVELS_PCT, QUANTILE_NAMES
+from btc_core.names import (
+    HEADLINE_MIN,
+    HEADLINE_TEXT,
+    HORIZONS_TEXT,
+    LATE_FORECAST_S,
+    LEVELS_PCT,
+    QUANTILE_NAMES,
+    STORED_HEADLINES_MIN,
+    STORED_HORIZONS_MIN,
+)
 from btc_core.tables.bar_tables import GOLD_1MIN, GOLD_1MIN_SEALED, GOLD_5MIN, GOLD_5MIN_SEALED
 from btc_core.tables.form import Column, Table
 from btc_core.tables.league_tables import LEAGUE_FORECASTS
@@ -274,7 +283,7 @@ def _bounds(template: str, unit: str, what: str) -> tuple[Column, ...]:
             f"{percent} % quantile of the {what} over {h} min: a bound of an interval",
             _MODEL_INPUTS,
         )
-        for h in HORIZONS_MIN
+        for h in STORED_HORIZONS_MIN
         for percent in QUANTILE_NAMES
     )
 
@@ -282,13 +291,13 @@ def _bounds(template: str, unit: str, what: str) -> tuple[Column, ...]:
 BID_PREDICTION = Table(
     "gold_bid_price_prediction",
     "gold",
-    "Forecasts of the bid 1 to 5 minutes ahead. The baseline is the random walk, that is, the bid itself.",
+    f"Forecasts of the bid {HORIZONS_TEXT} ahead. The baseline is the random walk, that is, the bid itself.",
     (
         *_origin(),
         Column("bid", "DOUBLE", "USD", "best bid at the origin", ("silver_features.bid",)),
         *(
             Column(f"bid_{h}m_usd", "DOUBLE", "USD", f"forecast of the bid {h} min ahead", _MODEL_INPUTS)
-            for h in HORIZONS_MIN
+            for h in STORED_HORIZONS_MIN
         ),
         *_bounds("bid_{}m_q{}_usd", "USD", "bid"),
         *_provenance("bid_model"),
@@ -299,16 +308,16 @@ BID_PREDICTION = Table(
 VOLATILITY_PREDICTION = Table(
     "gold_volatility_prediction",
     "gold",
-    "Forecasts of the realized volatility of the next 1 to 5 minutes, with those of the HARX baseline.",
+    f"Forecasts of the realized volatility of the next {HORIZONS_TEXT}, with those of the HARX baseline.",
     (
         *_origin(),
         *(
             Column(f"sigma_{h}m_bps", "DOUBLE", "bps", f"forecast σ of the next {h} min", _MODEL_INPUTS)
-            for h in HORIZONS_MIN
+            for h in STORED_HORIZONS_MIN
         ),
         *(
             Column(f"baseline_sigma_{h}m_bps", "DOUBLE", "bps", f"HARX σ of the next {h} min", _MODEL_INPUTS)
-            for h in HORIZONS_MIN
+            for h in STORED_HORIZONS_MIN
         ),
         *_bounds("sigma_{}m_q{}_bps", "bps", "realized volatility"),
         *_provenance("volatility_model"),
@@ -321,7 +330,7 @@ _SIGMAS = "gold_volatility_prediction"
 PREDICTION_OUTCOMES = Table(
     "gold_prediction_outcomes",
     "gold",
-    "The outcome of the forecast in force at each closed minute, written five minutes later.",
+    f"The outcome of the forecast in force at each closed minute, written {HEADLINE_TEXT} later.",
     (
         Column("ts_event", "TIMESTAMP_NS", "UTC", "the closed minute: origin of the forecast", (f"{_BIDS}.ts_event",)),
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", (f"{_BIDS}.symbol",)),
@@ -335,7 +344,7 @@ PREDICTION_OUTCOMES = Table(
         Column("feature_version", "SYMBOL", "", "hash of the feature set", (f"{_BIDS}.feature_version",)),
         *(
             column
-            for h in HORIZONS_MIN
+            for h in STORED_HORIZONS_MIN
             for column in (
                 Column(f"bid_return_{h}m_bps", "DOUBLE", "bps", f"log return of the bid over {h} min",
                        ("silver_features.bid",)),
@@ -346,17 +355,24 @@ PREDICTION_OUTCOMES = Table(
                 Column(f"sigma_{h}m_bps", "DOUBLE", "bps", f"forecast of the realized volatility over {h} min", (f"{_SIGMAS}.sigma_{h}m_bps",)),
             )
         ),
-        Column("bid_ar_5m_bps", "DOUBLE", "bps", "forecast of the bid's return over 5 min by the autoregression; NaN when none was fitted",
-               tuple(f"silver_features.{f.name}" for f in FEATURES if f.group == "returns")),
         *(
-            Column(f"qlike_{name}_5m", "DOUBLE", "1", f"QLIKE of {what} over 5 min", (f"{_SIGMAS}.sigma_5m_bps",))
+            Column(f"bid_ar_{h}m_bps", "DOUBLE", "bps",
+                   f"forecast of the bid's return over {h} min by the autoregression; NaN when none was fitted",
+                   tuple(f"silver_features.{f.name}" for f in FEATURES if f.group == "returns"))
+            for h in STORED_HEADLINES_MIN
+        ),
+        *(
+            Column(f"qlike_{name}_{h}m", "DOUBLE", "1", f"QLIKE of {what} over {h} min", (f"{_SIGMAS}.sigma_{h}m_bps",))
+            for h in STORED_HEADLINES_MIN
             for name, what in (("model", "the served forecast"), ("harx", "HARX"), ("har", "HAR"), ("ewma", "EWMA"),
                                ("naive", "the last five minutes"))
         ),
         *(
-            Column(f"{name}_inside_{level}", "BOOLEAN", "", f"whether the {level} % interval over 5 min held the outcome",
+            Column(f"{name}_inside_{level}", "BOOLEAN", "", f"whether the {level} % interval over {HEADLINE_MIN} min held the outcome",
                    (f"{table}.{column}",))
-            for name, table, column in (("bid", _BIDS, "bid_5m_q05_usd"), ("volatility", _SIGMAS, "sigma_5m_q05_bps"))
+            for name, table, column in (
+                ("bid", _BIDS, f"bid_{HEADLINE_MIN}m_q05_usd"), ("volatility", _SIGMAS, f"sigma_{HEADLINE_MIN}m_q05_bps")
+            )
             for level in LEVELS_PCT
         ),
         *(
@@ -373,6 +389,7 @@ PREDICTION_OUTCOMES = Table(
 )  # fmt: skip
 
 _OUTCOMES = "gold_prediction_outcomes"
+_QLIKE_MODEL = f"{_OUTCOMES}.qlike_model_{HEADLINE_MIN}m"
 PREDICTION_SKILL = Table(
     "gold_prediction_skill",
     "gold",
@@ -383,12 +400,12 @@ PREDICTION_SKILL = Table(
         Column("quantity", "SYMBOL", "", "bid or volatility", (f"{_OUTCOMES}.ts_event",)),
         Column("hours", "INT", "h", "length of the period", (f"{_OUTCOMES}.ts_event",)),
         Column("outcomes", "LONG", "", "number of forecasts in the period whose outcome is known", (f"{_OUTCOMES}.ts_event",)),
-        Column("loss", "DOUBLE", "1", "mean QLIKE of the volatility, mean squared error of the bid in bps², at 5 min",
-               (f"{_OUTCOMES}.qlike_model_5m", f"{_OUTCOMES}.bid_forecast_5m_bps")),
-        Column("best_baseline", "SYMBOL", "", "the baseline with the smallest loss", (f"{_OUTCOMES}.qlike_harx_5m",)),
-        Column("baseline_loss", "DOUBLE", "1", "loss of the best baseline", (f"{_OUTCOMES}.qlike_harx_5m",)),
+        Column("loss", "DOUBLE", "1", f"mean QLIKE of the volatility, mean squared error of the bid in bps², at {HEADLINE_MIN} min",
+               (_QLIKE_MODEL, f"{_OUTCOMES}.bid_forecast_{HEADLINE_MIN}m_bps")),
+        Column("best_baseline", "SYMBOL", "", "the baseline with the smallest loss", (f"{_OUTCOMES}.qlike_harx_{HEADLINE_MIN}m",)),
+        Column("baseline_loss", "DOUBLE", "1", "loss of the best baseline", (f"{_OUTCOMES}.qlike_harx_{HEADLINE_MIN}m",)),
         Column("ratio", "DOUBLE", "1", "loss over the best baseline's: below 1 is skill",
-               (f"{_OUTCOMES}.qlike_model_5m",)),
+               (_QLIKE_MODEL,)),
         *(
             Column(f"coverage_{level}", "DOUBLE", "1", f"share of outcomes inside the {level} % interval",
                    (f"{_OUTCOMES}.bid_inside_{level}", f"{_OUTCOMES}.volatility_inside_{level}"))

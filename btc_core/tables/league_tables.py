@@ -6,7 +6,7 @@ What does not belong here: the other tables (`catalogue`), and scores, which are
 from __future__ import annotations
 
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES
+from btc_core.names import QUANTILE_NAMES, STORED_HORIZONS_MIN
 from btc_core.tables.form import Column, Table
 
 _INPUTS = tuple(f"silver_features.{name}" for name in MODEL_FEATURES)
@@ -27,12 +27,12 @@ LEAGUE_FORECASTS = Table(
                ("model.league_models.predict_s",)),
         *(
             Column(f"sigma_{h}m_bps", "DOUBLE", "bps", f"forecast of the realized volatility over {h} min", _INPUTS)
-            for h in HORIZONS_MIN
+            for h in STORED_HORIZONS_MIN
         ),
         *(
             Column(f"sigma_{h}m_q{percent}_bps", "DOUBLE", "bps",
                    f"{percent} % quantile of the realized volatility over {h} min; null if the model gives none", _INPUTS)
-            for h in HORIZONS_MIN
+            for h in STORED_HORIZONS_MIN
             for percent in QUANTILE_NAMES
         ),
         Column("feature_version", "SYMBOL", "", "hash of the feature set", ("silver_features.feature_version",)),

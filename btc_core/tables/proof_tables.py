@@ -5,6 +5,7 @@ What does not belong here: all other tables (`catalogue`), and what a root is ma
 
 from __future__ import annotations
 
+from btc_core.names import HEADLINE_MIN
 from btc_core.tables.form import Column, Table
 
 _BIDS, _SIGMAS = "gold_bid_price_prediction", "gold_volatility_prediction"
@@ -38,7 +39,7 @@ FORECAST_STATES = Table(
         Column("ts_event", "TIMESTAMP_NS", "UTC", "begin of the minute from which it is in force", (f"{_OUTCOMES}.ts_event",)),
         Column("symbol", "SYMBOL", "", "market, as BTC/USD", (f"{_OUTCOMES}.symbol",)),
         Column("taken_at", "TIMESTAMP_NS", "UTC", "our time from which forecasts used it"),
-        Column("level", "DOUBLE", "1", "online level of the volatility", (f"{_OUTCOMES}.realized_5m_bps",)),
+        Column("level", "DOUBLE", "1", "online level of the volatility", (f"{_OUTCOMES}.realized_{HEADLINE_MIN}m_bps",)),
         *(
             Column(f"{name}_quantiles", "VARCHAR", "", f"quantiles of the intervals of the {name}, as JSON", (f"{_OUTCOMES}.{name}_quantiles",))
             for name in ("bid", "volatility")

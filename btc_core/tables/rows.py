@@ -8,6 +8,7 @@ What does not belong here: sending rows (`stores.questdb`), or tables that a SEL
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
@@ -17,7 +18,7 @@ import pyarrow as pa
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.market.bars import PRICES
 from btc_core.market.events import TRADE, BarEvent, QuoteEvent, TradeEvent
-from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES
+from btc_core.names import HEADLINE_MIN, HORIZONS_MIN, QUANTILE_NAMES, STORED_HEADLINES_MIN, STORED_HORIZONS_MIN
 from btc_core.tables.arrow import arrow_schema
 from btc_core.tables.catalogue import (
     BID_PREDICTION,
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 NOT_FROM_THE_LOG = -1
 """The partition of a row that never was in the log: an imported trade."""
+_HORIZON = re.compile(r"^(qlike_|bid_ar_)?.*_(\d+)m(?:_|$)")
+"""The names of columns with a horizon; those of scores have the headline horizon."""
 UNKNOWN_TRADES = -1
 """The number of trades of a bar whose source does not say."""
 
@@ -179,7 +182,7 @@ def gold_bid_price_prediction(forecasts: Sequence[ForecastRow]) -> pa.Table:
     """Forecasts of the bid with the bounds of their intervals."""
     columns = _forecast(forecasts, "bid_model") | {"bid": [row.bid for row in forecasts]}
     columns |= _path(forecasts, "bid_path_usd", "bid_{}m_usd")
-    return _table(BID_PREDICTION, columns | _bounds(forecasts, "bid_bounds_usd", "bid_{}m_q{}_usd"))
+    return _filled(BID_PREDICTION, columns | _bounds(forecasts, "bid_bounds_usd", "bid_{}m_q{}_usd"))
 
 
 def gold_volatility_prediction(forecasts: Sequence[ForecastRow]) -> pa.Table:
@@ -187,7 +190,7 @@ def gold_volatility_prediction(forecasts: Sequence[ForecastRow]) -> pa.Table:
     columns = _forecast(forecasts, "volatility_model")
     columns |= _path(forecasts, "sigma_path_bps", "sigma_{}m_bps")
     columns |= _path(forecasts, "baseline_sigma_path_bps", "baseline_sigma_{}m_bps")
-    return _table(VOLATILITY_PREDICTION, columns | _bounds(forecasts, "sigma_bounds_bps", "sigma_{}m_q{}_bps"))
+    return _filled(VOLATILITY_PREDICTION, columns | _bounds(forecasts, "sigma_bounds_bps", "sigma_{}m_q{}_bps"))
 
 
 def forecast_minutes(symbol: str, bars: np.ndarray, taken_at_ns: int, source: str) -> pa.Table:
@@ -199,7 +202,10 @@ def forecast_minutes(symbol: str, bars: np.ndarray, taken_at_ns: int, source: st
 
 def from_records(table: Table, records: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows that are already spelled by column, for tables with a single writer."""
-    return _table(table, {column.name: [record[column.name] for record in records] for column in table.columns})
+    names = [column.name for column in table.columns]
+    return _filled(
+        table, {name: [each[name] for each in records] for name in names if not records or name in records[0]}
+    )
 
 
 _PLACE = {
@@ -216,6 +222,24 @@ _PLACE = {
 def _table(table: Table, columns: Mapping[str, Any]) -> pa.Table:
     schema = arrow_schema(table)
     return pa.table([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _filled(table: Table, columns: Mapping[str, Any]) -> pa.Table:
+    """A table whose columns of former horizons, which new rows do not have, are null. Raises `KeyError` for any other one."""
+    rows = len(columns[table.timestamp])
+    former = [each.name for each in table.columns if each.name not in columns and _is_former(each.name)]
+    return _table(table, {**columns, **dict.fromkeys(former, [None] * rows)})
+
+
+def _is_former(column: str) -> bool:
+    """Whether only rows from before a change of the horizons have values in a column."""
+    found = _HORIZON.match(column)
+    if found is None:
+        return False
+    minutes = int(found[2])
+    if found[1]:
+        return minutes in STORED_HEADLINES_MIN and minutes != HEADLINE_MIN
+    return minutes in STORED_HORIZONS_MIN and minutes not in HORIZONS_MIN
 
 
 def _logged(logged: Sequence[Logged[Any]], *, with_market: bool = True) -> dict[str, Any]:

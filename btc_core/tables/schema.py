@@ -6,18 +6,23 @@ What does not belong here: what the tables are (`catalogue`), or their rows (`ro
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
 import pyarrow as pa
 
+from btc_core import horizons
 from btc_core.clock import now_ns
 from btc_core.errors import QuestDBError, SchemaError
-from btc_core.tables.catalogue import STORED, TABLES
+from btc_core.names import HORIZONS_MIN, STORED_HEADLINES_MIN, STORED_HORIZONS_MIN
+from btc_core.tables.catalogue import PREDICTION_OUTCOMES, STORED, TABLES
 from btc_core.tables.form import Column, Table
 from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from btc_core.stores.questdb import QuestDB
 
 REFRESH_TIMEOUT_S = 300.0
@@ -112,7 +117,7 @@ def compare(db: QuestDB, table: Table) -> tuple[list[str], list[str]]:
         for column in table.columns
         if column.name not in types
     ]
-    differences = [
+    differences = _lost_horizons(table, types.keys()) + [
         f"{table.name}.{column.name} is {types[column.name]} and should be {column.type}. `{alter} ALTER COLUMN "
         f"{column.name} TYPE {column.type}` in QuestDB makes it so; a value that does not fit becomes null"
         for column in table.columns
@@ -125,6 +130,27 @@ def compare(db: QuestDB, table: Table) -> tuple[list[str], list[str]]:
             "then on"
         )
     return missing, differences
+
+
+def _lost_horizons(table: Table, present: Collection[str]) -> list[str]:
+    """A description of horizons that have columns in QuestDB and not in the catalogue: copies of days would lose them."""
+    if table.name != PREDICTION_OUTCOMES.name:  # the other tables have the same horizons
+        return []
+    known, scored = (
+        {int(each[1]) for each in (re.fullmatch(pattern, name) for name in present) if each}
+        for pattern in (r"sigma_(\d+)m_bps", r"qlike_model_(\d+)m")
+    )
+    lost_headlines = sorted(scored.difference(STORED_HEADLINES_MIN))
+    if known <= {*STORED_HORIZONS_MIN} and not lost_headlines:
+        return []
+    before = [tuple(sorted(each for each in known if each <= last)) for last in lost_headlines or [max(known)]]
+    former = horizons.former_text((*horizons.FORMER_MIN, *before))
+    msg = (
+        f"the tables have forecasts for {', '.join(map(str, sorted(known)))} min, and {horizons.VARIABLE} is now "
+        f"{horizons.text_of(HORIZONS_MIN)}. Name the horizons from before the change, so that the tables and the copies of days keep "
+        f"their columns: set {horizons.FORMER_VARIABLE}={former} beside it"
+    )
+    return [msg]
 
 
 def carry_out(db: QuestDB, statements: tuple[str, ...]) -> None:

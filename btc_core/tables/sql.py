@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from btc_core.clock import NS_PER_DAY
-from btc_core.names import MINUTES
+from btc_core.names import HEADLINE_MIN, MINUTES
 from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ def of_target(target: VolatilityTarget) -> str:
     """
     condition = f"volatility_target = '{target}'"
     return condition if target != MINUTES else f"({condition} OR volatility_target IS NULL)"
+
+
+def of_headline() -> str:
+    """The condition for the outcomes that are scored at the headline horizon, not at that of a former setting."""
+    return f"qlike_model_{HEADLINE_MIN}m IS NOT NULL"
 
 
 def within(column: str, begin_ns: int, end_ns: int) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from btc_core.names import HORIZONS_MIN, LEVELS_PCT, QUANTITIES
+from btc_core.horizons import minutes_text
+from btc_core.models.gate import DEMOTE_COVERAGE_HOURS
+from btc_core.names import HEADLINE_MIN, HEADLINE_TEXT, HORIZONS_MIN, HORIZONS_TEXT, LEVELS_PCT, QUANTITIES
 
 SQL_RANGE = "$__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY $__interval"
 
@@ -70,35 +72,56 @@ MARKET = (
     ),
 )  # fmt: skip
 
+_H = HEADLINE_MIN
+_IN_WORDS = minutes_text(_H)
+_BID = f"bid_{_H}m"
 _LAST_BIDS = ", ".join(
     f"last({name}) AS {name}"
-    for name in ("bid_5m_usd", "bid_5m_q05_usd", "bid_5m_q25_usd", "bid_5m_q75_usd", "bid_5m_q95_usd")
+    for name in (f"{_BID}_usd", *(f"{_BID}_q{percent}_usd" for percent in ("05", "25", "75", "95")))
 )
 _BIDS = f"SELECT ts_event, {_LAST_BIDS} FROM gold_bid_price_prediction WHERE {SQL_RANGE}"
-_SQUARE = "(bid_return_5m_bps - {0}) * (bid_return_5m_bps - {0})"
+_RETURN = f"bid_return_{_H}m_bps"
+_SQUARE = f"({_RETURN} - {{0}}) * ({_RETURN} - {{0}})"
 _OUTCOMES = (
     "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' AND late = false SAMPLE BY 30m"
 )
 _LEAGUE = (
-    "SELECT entry, o.realized_5m_bps * o.realized_5m_bps / (sigma * sigma) AS ratio, o.qlike_model_5m AS champion "
-    "FROM (SELECT ts_event AS ts, entry, sigma_5m_bps AS sigma, symbol AS market FROM gold_league_forecasts "
+    f"SELECT entry, o.realized_{_H}m_bps * o.realized_{_H}m_bps / (sigma * sigma) AS ratio, o.qlike_model_{_H}m AS champion "
+    f"FROM (SELECT ts_event AS ts, entry, sigma_{_H}m_bps AS sigma, symbol AS market FROM gold_league_forecasts "
     "WHERE $__timeFilter(ts_event) AND symbol = '$symbol') l "
     "JOIN gold_prediction_outcomes o ON l.ts = o.ts_event AND l.market = o.symbol WHERE o.late = false"
 )
-_EVERY_5M = "$__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY 5m"
+_EVERY = f"$__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY {_H}m"
 _ORIGINS = (
-    "SELECT ts_event AS ts, first(sigma_5m_bps) AS sigma, first(baseline_sigma_5m_bps) AS harx "
-    f"FROM gold_volatility_prediction WHERE {_EVERY_5M}"
+    f"SELECT ts_event AS ts, first(sigma_{_H}m_bps) AS sigma, first(baseline_sigma_{_H}m_bps) AS harx "
+    f"FROM gold_volatility_prediction WHERE {_EVERY}"
 )
+_OF_OUTCOMES = "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' AND late = false"
+if _H == 5:  # the bars of five minutes have a variance of 5-second returns
+    _FORECAST_AND_REALIZED = (
+        "SELECT o.ts AS time, o.sigma AS forecast, o.harx AS harx, g.realized_volatility_bps AS realized "
+        f"FROM ({_ORIGINS}) o JOIN gold_5min g ON o.ts = g.ts WHERE g.symbol = '$symbol'"
+    )
+    _QLIKE = (
+        "SELECT o.ts AS time, "
+        "g.realized_variance / (o.sigma * o.sigma * 1e-8) - ln(g.realized_variance / (o.sigma * o.sigma * 1e-8)) - 1 AS model, "
+        "g.realized_variance / (o.harx * o.harx * 1e-8) - ln(g.realized_variance / (o.harx * o.harx * 1e-8)) - 1 AS harx "
+        f"FROM ({_ORIGINS}) o JOIN gold_5min g ON o.ts = g.ts WHERE g.symbol = '$symbol' AND g.realized_variance > 0"
+    )
+else:
+    _FORECAST_AND_REALIZED = (
+        f"SELECT ts_event AS time, sigma_{_H}m_bps AS forecast, realized_{_H}m_bps AS realized {_OF_OUTCOMES}"
+    )
+    _QLIKE = f"SELECT ts_event AS time, qlike_model_{_H}m AS model, qlike_harx_{_H}m AS harx {_OF_OUTCOMES}"
 
 FORECASTS = (
     Panel(
-        "Bid and its forecast of 5 minutes ago", "currencyUSD",
-        "The bid, and the forecast that was made 5 minutes earlier, with its 50 and 90 % intervals.",
+        f"Bid and its forecast of {_IN_WORDS} ago", "currencyUSD",
+        f"The bid, and the forecast that was made {_IN_WORDS} earlier, with its 50 and 90 % intervals.",
         (
             f"SELECT ts_event AS time, last(bid) AS bid FROM gold_bid_price_prediction WHERE {SQL_RANGE}",
-            f"SELECT dateadd('m', 5, ts_event) AS time, bid_5m_usd AS forecast, bid_5m_q05_usd AS low_90, "
-            f"bid_5m_q25_usd AS low_50, bid_5m_q75_usd AS high_50, bid_5m_q95_usd AS high_90 FROM ({_BIDS})",
+            f"SELECT dateadd('m', {_H}, ts_event) AS time, {_BID}_usd AS forecast, {_BID}_q05_usd AS low_90, "
+            f"{_BID}_q25_usd AS low_50, {_BID}_q75_usd AS high_50, {_BID}_q95_usd AS high_90 FROM ({_BIDS})",
         ),
         width=24, dashed=("forecast",), filled=(("high_90", "low_90"), ("high_50", "low_50")),
     ),
@@ -109,38 +132,34 @@ FORECASTS = (
          + f" FROM gold_bid_price_prediction WHERE {SQL_RANGE}",),
     ),
     Panel(
-        "Volatility over 5 minutes", "bps",
-        "Forecast at the start of each 5-minute interval, the forecast of HARX, and the realized volatility of the interval.",
-        (f"SELECT o.ts AS time, o.sigma AS forecast, o.harx AS harx, g.realized_volatility_bps AS realized "
-         f"FROM ({_ORIGINS}) o JOIN gold_5min g ON o.ts = g.ts WHERE g.symbol = '$symbol'",),
+        f"Volatility over {_IN_WORDS}", "bps",
+        f"Forecast at the start of each {_H}-minute interval, the forecast of HARX, and the realized volatility of the interval.",
+        (_FORECAST_AND_REALIZED,),
         dashed=("harx",),
     ),
     Panel(
-        "Volatility by horizon", "bps", "Forecast volatility over the next 1 to 5 minutes.",
+        "Volatility by horizon", "bps", f"Forecast volatility over the next {HORIZONS_TEXT}.",
         ("SELECT ts_event AS time, " + ", ".join(f"last(sigma_{h}m_bps) AS over_{h}m" for h in HORIZONS_MIN)
          + f" FROM gold_volatility_prediction WHERE {SQL_RANGE}",),
     ),
     Panel(
-        "QLIKE over 5 minutes, model and HARX", "none",
-        "RV/F − ln(RV/F) − 1 of each 5-minute interval, with RV from 5-second returns. Lower is better; 0 is perfect.",
-        (f"SELECT o.ts AS time, "
-         f"g.realized_variance / (o.sigma * o.sigma * 1e-8) - ln(g.realized_variance / (o.sigma * o.sigma * 1e-8)) - 1 AS model, "
-         f"g.realized_variance / (o.harx * o.harx * 1e-8) - ln(g.realized_variance / (o.harx * o.harx * 1e-8)) - 1 AS harx "
-         f"FROM ({_ORIGINS}) o JOIN gold_5min g ON o.ts = g.ts WHERE g.symbol = '$symbol' AND g.realized_variance > 0",),
+        f"QLIKE over {_IN_WORDS}, model and HARX", "none",
+        f"RV/F − ln(RV/F) − 1 of each {_H}-minute interval{', with RV from 5-second returns' if _H == 5 else ''}. Lower is better; 0 is perfect.",
+        (_QLIKE,),
     ),
     Panel(
         "Volatility: loss relative to the baselines", "none",
         "Mean QLIKE of each half hour, divided by that of each baseline. Below 1, the model is better.",
         ("SELECT ts_event AS time, "
-         + ", ".join(f"avg(qlike_model_5m) / avg(qlike_{name}_5m) AS over_{name}" for name in ("harx", "har", "ewma", "naive"))
+         + ", ".join(f"avg(qlike_model_{_H}m) / avg(qlike_{name}_{_H}m) AS over_{name}" for name in ("harx", "har", "ewma", "naive"))
          + f" {_OUTCOMES}",),
     ),
     Panel(
         "Bid: loss relative to the baselines", "none",
         "Mean squared error of each half hour, divided by that of the random walk and of the autoregression. Below 1, the model is better.",
-        (f"SELECT ts_event AS time, avg({_SQUARE.format('bid_forecast_5m_bps')}) "
-         f"/ avg(bid_return_5m_bps * bid_return_5m_bps) AS over_random_walk, "
-         f"avg({_SQUARE.format('bid_forecast_5m_bps')}) / avg({_SQUARE.format('bid_ar_5m_bps')}) AS over_ar {_OUTCOMES}",),
+        (f"SELECT ts_event AS time, avg({_SQUARE.format(f'bid_forecast_{_H}m_bps')}) "
+         f"/ avg({_RETURN} * {_RETURN}) AS over_random_walk, "
+         f"avg({_SQUARE.format(f'bid_forecast_{_H}m_bps')}) / avg({_SQUARE.format(f'bid_ar_{_H}m_bps')}) AS over_ar {_OUTCOMES}",),
     ),
     Panel(
         "Coverage", "percentunit", "Share of outcomes inside the 50, 80 and 90 % intervals of bid and volatility.",
@@ -157,7 +176,7 @@ FORECASTS = (
     ),
     Panel(
         "League of the user's models", "none",
-        "Loss (QLIKE) of each model over 5 minutes, and that of the champion at the same closes. A ratio below 1 is better. None of them serves.",
+        f"Loss (QLIKE) of each model over {_IN_WORDS}, and that of the champion at the same closes. A ratio below 1 is better. None of them serves.",
         (f"SELECT entry, count() AS forecasts, avg(ratio - ln(ratio) - 1) AS qlike, avg(champion) AS champion_qlike, "
          f"avg(ratio - ln(ratio) - 1) / avg(champion) AS ratio_to_champion FROM ({_LEAGUE}) ORDER BY ratio_to_champion",),
         kind="table",
@@ -168,7 +187,7 @@ FORECASTS = (
     ),
     Panel(
         "Forecasts at the floor", "percentunit",
-        "Share of the forecasts of five minutes in which HARX was raised to its floor, the second percentile of what came in training.",
+        f"Share of the forecasts of {HEADLINE_TEXT} in which HARX was raised to its floor, the second percentile of what came in training.",
         promql={"{{symbol}}": 'sum by (symbol) (rate(btc_forecasts_total{symbol="$symbol",at_floor="yes"}[5m])) '
                               '/ sum by (symbol) (rate(btc_forecasts_total{symbol="$symbol"}[5m]))'},
     ),
@@ -279,7 +298,7 @@ PIPELINE = (
     ),
     Panel(
         "Live loss relative to the baselines", "none",
-        "QLIKE of the model at five minutes, divided by that of each baseline, over six hours. Below 1, the model is better.",
+        f"QLIKE of the model at {HEADLINE_TEXT}, divided by that of each baseline, over six hours. Below 1, the model is better.",
         promql={"against {{forecast}}": (
             'sum by (symbol) (btc:outcome_qlike:mean6h{forecast="model",symbol="$symbol"}) / on (symbol) group_right '
             'btc:outcome_qlike:mean6h{forecast!="model",symbol="$symbol"}'
@@ -415,13 +434,14 @@ ALERTS = (
           "The model {{ $labels.model }} of {{ $labels.symbol }} was bad and has been replaced by its baseline. `btc models` shows why."),
 )  # fmt: skip
 
+_HOURS = "six hours" if DEMOTE_COVERAGE_HOURS == 6 else f"{DEMOTE_COVERAGE_HOURS} hours"
 TABLE_ALERTS = tuple(
     TableAlert(
         f"Coverage{name.title()}",
         f"SELECT min(share) AS coverage FROM (SELECT symbol, avg(CASE WHEN {name}_inside_90 THEN 1.0 ELSE 0.0 END) AS share "
-        "FROM gold_prediction_outcomes WHERE late = false AND ts_event > dateadd('h', -6, now()))",
+        f"FROM gold_prediction_outcomes WHERE late = false AND ts_event > dateadd('h', -{DEMOTE_COVERAGE_HOURS}, now()))",
         0.8,
-        f"The 90 % intervals of the {name} of a market contained less than 80 % of the outcomes of six hours. A tree model that serves "
+        f"The 90 % intervals of the {name} of a market contained less than 80 % of the outcomes of {_HOURS}. A tree model that serves "
         "there will be demoted.",
     )
     for name in QUANTITIES

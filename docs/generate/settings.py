@@ -15,7 +15,7 @@ from btc_core.settings_section import Section
 from docs.generate.markdown import bounds, code, kind, table
 from stack.ports import DEFAULT_PORTS
 
-UNITS = {"_per_s": "1/s", "_ms": "ms", "_s": "s", "_h": "h", "_hours": "h", "_days": "days", "_bytes": "bytes",
+UNITS = {"_min": "min", "_per_s": "1/s", "_ms": "ms", "_s": "s", "_h": "h", "_hours": "h", "_days": "days", "_bytes": "bytes",
          "_rows": "rows", "_messages": "messages"}  # fmt: skip
 """Units by the suffix of a setting's name; a longer suffix comes before a shorter one that it contains."""
 HEAD = """\
@@ -72,7 +72,9 @@ def variable(section: str, name: str) -> str:
 def _row(section: str, name: str, kind_of: type[BaseModel], described: griffe.Object) -> tuple[str, ...]:
     schema: dict[str, Any] = kind_of.model_json_schema()["properties"][name]
     default: Any = kind_of.model_fields[name].default
-    shown = "" if isinstance(default, SecretStr) else ",".join(default) if isinstance(default, tuple) else default
+    shown = (
+        "" if isinstance(default, SecretStr) else ",".join(map(str, default)) if isinstance(default, tuple) else default
+    )
     type_and_bounds = ", ".join(filter(None, (kind(schema), bounds(schema))))
     docstring = described[name].docstring
     unit = next((unit for end, unit in UNITS.items() if name.endswith(end)), "")

@@ -30,14 +30,14 @@ _REFUSALS = (404, 503)
 @blueprint.get("/predict_bid")
 @documented("forecasts", Forecast, query=SymbolQuery, problems=_REFUSALS, is_fast=True)
 def predict_bid() -> Response:
-    """The bid 1 to 5 minutes ahead, from live features."""
+    """The bid at each horizon, from live features."""
     return _from_live_features(BID)
 
 
 @blueprint.post("/predict_bid")
 @documented("forecasts", Forecast, Batch, query=SymbolQuery, body=FEATURE_BODY, problems=_REFUSALS)
 def predict_bid_from_posted_features() -> Response:
-    """The bid 1 to 5 minutes ahead, from the features in the body."""
+    """The bid at each horizon, from the features in the body."""
     return _from_posted_features(BID)
 
 
@@ -45,7 +45,7 @@ def predict_bid_from_posted_features() -> Response:
 @blueprint.get("/predict_vol")
 @documented("forecasts", Forecast, query=SymbolQuery, problems=_REFUSALS, is_fast=True)
 def predict_volatility() -> Response:
-    """The volatility over the next 1 to 5 minutes, from live features."""
+    """The volatility over each horizon, from live features."""
     return _from_live_features(VOLATILITY)
 
 
@@ -53,7 +53,7 @@ def predict_volatility() -> Response:
 @blueprint.post("/predict_vol")
 @documented("forecasts", Forecast, Batch, query=SymbolQuery, body=FEATURE_BODY, problems=_REFUSALS)
 def predict_volatility_from_posted_features() -> Response:
-    """The volatility over the next 1 to 5 minutes, from the features in the body."""
+    """The volatility over each horizon, from the features in the body."""
     return _from_posted_features(VOLATILITY)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from flask import Blueprint, Response, request
 
+from btc_core import horizons
+from btc_core.names import HEADLINE_MIN, HEADLINE_TEXT, HORIZONS_MIN
 from serving.deps import deps
 from serving.problem_details import Problem
 
@@ -20,12 +22,23 @@ blueprint = Blueprint("live", __name__)
 _FOLDER = Path(__file__).parent.parent / "static"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
+_WORDS = {
+    b"@horizons@": horizons.text_of(HORIZONS_MIN),
+    b"@headline@": str(HEADLINE_MIN),
+    b"@headline_minutes@": horizons.minutes_text(HEADLINE_MIN),
+    b"@headline_text@": HEADLINE_TEXT,
+}
+"""What stands for the horizons in the pages. Their scripts read `data-horizons-min` of the first element."""
+
 
 _BADGE = b'<span id="simulated" class="badge"'
 
 
 def _file(suffix: str, content: bytes) -> tuple[bytes, str, str]:
-    """Content, type and entity tag of a file."""
+    """Content, type and entity tag of a file; pages get the words of the horizons."""
+    if suffix == ".html":
+        for mark, words in _WORDS.items():
+            content = content.replace(mark, words.encode())
     return content, f"{_TYPES[suffix]}; charset=utf-8", hashlib.sha256(content).hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.features.catalogue import FEATURE_VERSION, FEATURES, MODEL_FEATURES
+from btc_core.names import HEADLINE_TEXT
 from serving.answers import (
     Explanation,
     FeatureOrder,
@@ -44,7 +45,7 @@ from serving.usual_volatility import usual_volatility
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
-NO_OUTCOMES = "no forecast of this page has an outcome; outcomes are final five minutes after a closed minute"
+NO_OUTCOMES = f"no forecast of this page has an outcome; outcomes are final {HEADLINE_TEXT} after a closed minute"
 
 _BY_NAME = {feature.name: feature for feature in FEATURES}
 _FEATURE_ORDER = FeatureOrder(
@@ -133,7 +134,7 @@ class ExplainQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @blueprint.get("/forecast")
 @documented("forecasts", LiveForecast, query=ForecastQuery, problems=(404, 422, 503), is_fast=True)
 def forecast() -> Response:
-    """The newest forecast: bid and volatility 1 to 5 minutes ahead, with intervals, baselines and the models behind it."""
+    """The newest forecast: bid and volatility at each horizon, with intervals, baselines and the models behind it."""
     query = parse_query(ForecastQuery)
     symbol = requested_symbol(query.symbol)
     return respond(live_forecast(deps(), symbol, baseline_when_stale=query.stale == "baseline"))
@@ -183,7 +184,7 @@ def bars() -> Response:
 @blueprint.get("/volatility/usual")
 @documented("market", UsualVolatility, query=SymbolQuery, problems=(404, 422, 503))
 def volatility_usual() -> Response:
-    """The volatility over five minutes that is usual in this hour of the day (UTC), from the last 28 days."""
+    """The volatility over the longest horizon that is usual in this hour of the day (UTC), from the last 28 days."""
     return respond(usual_volatility(deps(), requested_symbol(parse_query(SymbolQuery).symbol)))
 
 

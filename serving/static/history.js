@@ -55,7 +55,7 @@ function forecastRow(f, step) {
   if (f.bid_usd === null || f.bid_path_usd.includes(null)) return null;
   return {
     time: Math.floor(at / step) * step, at, bid: f.bid_usd, path: f.bid_path_usd, outcome: f.outcome,
-    sigma: f.sigma_path_bps[4], harx: f.baseline_sigma_path_bps[4], kind: f.volatility_model.kind,
+    sigma: f.sigma_path_bps.at(-1), harx: f.baseline_sigma_path_bps.at(-1), kind: f.volatility_model.kind,
     bands: f.intervals.map((i) => ({ level: i.level_pct, low: i.low_path_usd, high: i.high_path_usd })),
   };
 }

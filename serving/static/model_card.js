@@ -1,8 +1,9 @@
 /* The models that serve, why they do, and what the current forecast comes from. */
 
 import { $, duration, element, kindName, number, seconds, setText, short, signed } from "./format.js";
+import { HEADLINE, HEADLINE_MIN } from "./horizons.js";
 
-const WINDOWS_MIN = [[5, "last 5 min"], [15, "15 min"], [60, "hour"], [240, "4 hours"], [1_440, "day"]], SPAN_MIN = 5, RECENT_MS = 1_000;
+const WINDOWS_MIN = [[5, "last 5 min"], [15, "15 min"], [60, "hour"], [240, "4 hours"], [1_440, "day"]], RECENT_MS = 1_000;
 let recentAt = -Infinity;
 
 const MEMBERS = { trees: "trees (XGBoost)", net: "neural net", harx: "HARX" };
@@ -12,7 +13,7 @@ const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
 /** What the gate decided, in one sentence; its own words follow it in the title. */
 function verdict(card) {
   const { scores, gate } = card, tested = scores.test_rows ? ` on ${number(scores.test_rows)} unseen rows` : " on unseen rows";
-  const [mine, base] = [scores["xgboost/5m/qlike"], scores["harx/5m/qlike"]];
+  const [mine, base] = [scores[`xgboost/${HEADLINE_MIN}m/qlike`], scores[`harx/${HEADLINE_MIN}m/qlike`]];
   if (card.name.startsWith("volatility") && mine && base) {
     const change = 100 * (mine / base - 1), size = `${number(Math.abs(change), 1)} % ${change < 0 ? "lower" : "higher"} than HARX’s`;
     return card.is_baseline ? `HARX serves: the loss of the trees was ${size}${tested}, which is not certainly better.` : `The trees serve: their loss was ${size}${tested}.`;
@@ -49,12 +50,12 @@ function bar(words, share) {
   return element("li", "", element("span", "", words), element("span", "bar", filled));
 }
 
-/** Show how volatile the market was over windows of the past, each scaled to five minutes, once a second. */
+/** Show how volatile the market was over windows of the past, each scaled to the longest horizon, once a second. */
 export function showRecent({ values }) {
   if (performance.now() - recentAt < RECENT_MS) return;
   recentAt = performance.now();
   const known = WINDOWS_MIN.map(([min, words]) => [words, values[`log_rv_${min}m`], min]).filter(([, log]) => log !== null && log !== undefined)
-    .map(([words, log, min]) => [words, 1e4 * Math.exp(log / 2) * Math.sqrt(SPAN_MIN / min)]);
+    .map(([words, log, min]) => [words, 1e4 * Math.exp(log / 2) * Math.sqrt(HEADLINE_MIN / min)]);
   const most = Math.max(...known.map(([, sigma]) => sigma));
   $("recent").replaceChildren(...known.map(([words, sigma]) => bar(`${words}: ${short(sigma)} bps`, sigma / most)));
 }
@@ -92,6 +93,6 @@ export function showExplanation(answer, meanings) {
   if (answer.reason) {
     setText("explanation_note", `${sentence(answer.reason)} HARX is a weighted mean of the volatilities of the last minutes, hours and days; it says ${number(sigma, 1)} bps.`);
   } else {
-    setText("explanation_note", `What raises or lowers σ over five minutes, now ${number(sigma, 1)} bps, by TreeSHAP. All other inputs together: ${effectOn(answer.rest)}.`);
+    setText("explanation_note", `What raises or lowers σ over ${HEADLINE}, now ${number(sigma, 1)} bps, by TreeSHAP. All other inputs together: ${effectOn(answer.rest)}.`);
   }
 }

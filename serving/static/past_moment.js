@@ -2,9 +2,10 @@
 
 import { getJson, inTurn } from "./api.js";
 import { $, clock, element, moment, number, priceDigits, seconds, setText, short, tableRow } from "./format.js";
+import { HEADLINE_MIN, HORIZONS_MIN } from "./horizons.js";
 import { contributionItems } from "./model_card.js";
 
-const HEADINGS = ["Forecast", "Bid in 5 min", "σ 1 min", "2 min", "3 min", "4 min", "5 min"];
+const HEADINGS = ["Forecast", `Bid in ${HEADLINE_MIN} min`, ...HORIZONS_MIN.map((minutes, at) => `${at ? "" : "σ "}${minutes} min`)];
 const LARGEST = 5, SETTLE_MS = 250;
 
 /** The chosen time in seconds: the slider counts minutes back from now. */
@@ -12,7 +13,7 @@ const chosen = () => Math.floor(Date.now() / 60_000) * 60 + 60 * Number($("past_
 
 const rowOf = (path) =>
   tableRow(HEADINGS, [
-    `${path.name[0].toUpperCase()}${path.name.slice(1)}`, number(path.bid_usd[4], priceDigits(path.bid_usd[4])),
+    `${path.name[0].toUpperCase()}${path.name.slice(1)}`, number(path.bid_usd.at(-1), priceDigits(path.bid_usd.at(-1))),
     ...path.sigma_bps.map((sigma) => `${short(sigma)} bps`),
   ]);
 
@@ -42,6 +43,7 @@ function show(answer, meanings) {
 
 /** Load the chosen moment when the card is opened or changed; while the slider moves, only the time is shown. */
 export function startPastMoment(order) {
+  $("past_head").replaceChildren(...HEADINGS.map((heading) => Object.assign(element("th", "", heading), { scope: "col" })));
   let waiting = 0;
   async function load() {
     const query = { at: new Date(chosen() * 1000).toISOString() };

@@ -2,13 +2,15 @@
 
 import { clock, moment, number, priceDigits, rangeDigits, signed } from "./format.js";
 import { liveRow } from "./history.js";
+import { HEADLINE_MIN, HEADLINE_S } from "./horizons.js";
 import { colour, fanRows, TimeChart } from "./time_chart.js";
 
-const AHEAD_S = 300, CHANGE_S = 900, REDRAW_MS = 1_000, STEPS_S = [5, 60, 300, 1_800], LEVEL_PCT = 90;
+const AHEAD_S = HEADLINE_S, CHANGE_S = 900, REDRAW_MS = 1_000, STEPS_S = [5, 60, 300, 1_800], LEVEL_PCT = 90;
+const SPAN_S = [900, 3_600, 21_600].find((span) => span >= 3 * AHEAD_S);
 
 export class PriceChart extends TimeChart {
   constructor(card, history) {
-    super("price", card, history, { steps: STEPS_S, spanS: 900, aheadS: AHEAD_S, digits: 1 });
+    super("price", card, history, { steps: STEPS_S, spanS: SPAN_S, aheadS: AHEAD_S, digits: 1 });
     this.corridor = this.fan("base", 0.16);
     this.ghost = this.fan("flow", 0.2);
     this.newest = this.fan("path", 0.17);
@@ -16,12 +18,12 @@ export class PriceChart extends TimeChart {
     this.path = this.line("path", { lineStyle: 2 });
     this.misses = LightweightCharts.createSeriesMarkers(this.bid, []);
     this.paint();
-    this.show(900);
+    this.show(SPAN_S);
   }
 
   dataNowS() { return this.live ? this.live.at : Date.now() / 1000; }
 
-  /** Draw the past. Forecasts of five minutes ago appear as a corridor around the bid that they were about. */
+  /** Draw the past. Forecasts of the longest horizon ago appear as a corridor around the bid that they were about. */
   setRows(rows) {
     const end = this.nowS;
     this.bid.setData(this.points(rows, (row) => row.bid).filter((point) => point.time <= end));
@@ -90,7 +92,7 @@ export class PriceChart extends TimeChart {
     if (row.bid === undefined) return `${when}: no data`;
     const band = row.bands.find((each) => each.level === LEVEL_PCT), came = row.outcome?.bid_return_path_bps.at(-1);
     const range = band ? rangeDigits(band.high.at(-1) - band.low.at(-1)) : 0;
-    const forecast = band ? ` Forecast made then for 5 min later: ${number(band.low.at(-1), range)} – ${number(band.high.at(-1), range)} (90 %).` : "";
+    const forecast = band ? ` Forecast made then for ${HEADLINE_MIN} min later: ${number(band.low.at(-1), range)} – ${number(band.high.at(-1), range)} (90 %).` : "";
     const outcome = came === undefined ? "" : ` It came ${signed(row.bid * Math.expm1(came / 1e4), priceDigits(row.bid))} USD, ${row.outcome.bid_outside_90 ? "outside" : "inside"}.`;
     return `${when}: bid ${number(row.bid, priceDigits(row.bid))} USD.${forecast}${outcome}`;
   }

@@ -1,10 +1,12 @@
 /* Live skill: the gain over each baseline with its error, and its course over time. */
 
 import { $, clock, element, kindName, moment, number, seconds, setText, short, signed, tableRow } from "./format.js";
+import { HEADLINE_MIN } from "./horizons.js";
 import { colour, Fan } from "./time_chart.js";
 
 const FEW = 100, MIN_POINTS = 3, HEADINGS = ["Against", "n", "Gain"];
-const LOSSES = { volatility: "Volatility, 5 min (loss: QLIKE)", bid: "Bid, 5 min (loss: squared error)" };
+const TIMES = Math.ceil(HEADLINE_MIN / 5), SPAN = TIMES === 1 ? "six hours" : `${6 * TIMES} hours`;  // of a point of the course over time
+const LOSSES = { volatility: `Volatility, ${HEADLINE_MIN} min (loss: QLIKE)`, bid: `Bid, ${HEADLINE_MIN} min (loss: squared error)` };
 
 /** The gain with its error; nothing is claimed without one. */
 function gain(row) {
@@ -55,7 +57,7 @@ export class SkillCard {
     $("skill_rows").replaceChildren(...body);
     $("skill_body").hidden = !rows.length;
     const few = rows.some((row) => row.forecasts < FEW);
-    setText("skill_note", few ? `Grey: fewer than ${FEW} forecasts say nothing yet.` : "± is half of the 95 % interval; forecasts overlap, so it is a HAC error of ten-minute blocks.");
+    setText("skill_note", few ? `Grey: fewer than ${FEW} forecasts say nothing yet.` : `± is half of the 95 % interval; forecasts overlap, so it is a HAC error of ${TIMES === 1 ? "ten" : 10 * TIMES}-minute blocks.`);
     const covered = skill.coverage.filter((c) => c.level_pct === 90 && c.covered_pct !== null);
     setText("coverage", covered.length ? `The 90 % intervals held ${covered.map((c) => `${short(c.covered_pct)} % of the outcomes of the ${c.quantity}`).join(" and ")} (n = ${number(covered[0].forecasts)}).` : "");
     this.series = skill.over_time.filter((each) => each.baseline !== kinds[each.quantity]);
@@ -86,6 +88,6 @@ export class SkillCard {
 
   point(time) {
     const at = this.points.find((p) => p.time === time);
-    setText("skill_readout", at ? `Six hours until ${clock(at.time)}: ${gain(at)}, n = ${number(at.forecasts)}` : this.points.length < MIN_POINTS ? "The course over time begins after half an hour of outcomes." : "Gain over six hours, with its 95 % interval. Above 0 the model is better.");
+    setText("skill_readout", at ? `${SPAN[0].toUpperCase()}${SPAN.slice(1)} until ${clock(at.time)}: ${gain(at)}, n = ${number(at.forecasts)}` : this.points.length < MIN_POINTS ? `The course over time begins after ${TIMES === 1 ? "half an hour" : `${30 * TIMES} minutes`} of outcomes.` : `Gain over ${SPAN}, with its 95 % interval. Above 0 the model is better.`);
   }
 }

@@ -2,6 +2,7 @@
    What does not belong here: which series a chart has. */
 
 import { $, clock, element, moment, setText } from "./format.js";
+import { HORIZONS_MIN } from "./horizons.js";
 
 const MARGIN_STEPS = 20, SETTLE_MS = 150, RETRY_MS = 15_000, MAX_STEPS = 1_100, GAP_S = 15, LEAST_SHARE = 0.25, WITH_SECONDS = 4;
 
@@ -90,8 +91,9 @@ class Shade {
 
 /** A value between two horizons: the path is linear in time, and the distance of a band from it in its square. */
 function interpolate(values, first, minutes, power = 1) {
-  const known = [first, ...values].map((v) => v ** power), at = Math.min(Math.floor(minutes), values.length - 1);
-  return (known[at] + (known[at + 1] - known[at]) * (minutes - at)) ** (1 / power);
+  const known = [first, ...values].map((v) => v ** power), times = [0, ...HORIZONS_MIN], next = times.findIndex((time) => time > minutes);
+  const at = next < 0 ? values.length - 1 : next - 1, share = (minutes - times[at]) / (times[at + 1] - times[at]);
+  return (known[at] + (known[at + 1] - known[at]) * share) ** (1 / power);
 }
 
 /** The fan of a forecast as rows of a `Fan`, one for each step of the grid. */

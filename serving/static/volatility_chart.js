@@ -1,9 +1,10 @@
 /* The volatility: what was forecast, what came, the baselines, and releases. */
 
 import { clock, kindName, moment, seconds, short } from "./format.js";
+import { HEADLINE, HEADLINE_S } from "./horizons.js";
 import { TimeChart } from "./time_chart.js";
 
-const STEPS_S = [60, 300, 1_800], SPAN_S = 5 * 60, NEAR_RELEASE_S = 2 * 3_600, NAMES = { fomc: "FOMC", cpi: "CPI", employment: "payrolls" };
+const STEPS_S = [60, 300, 1_800], SPAN_S = HEADLINE_S, NEAR_RELEASE_S = 2 * 3_600, NAMES = { fomc: "FOMC", cpi: "CPI", employment: "payrolls" };
 
 export class VolatilityChart extends TimeChart {
   constructor(card, history) {
@@ -45,7 +46,7 @@ export class VolatilityChart extends TimeChart {
   }
 
   words(row) {
-    if (!row) return "σ over the five minutes after each point, in bps of the price.";
+    if (!row) return `σ over the ${HEADLINE} after each point, in bps of the price.`;
     const when = this.step >= 300 ? moment(row.time) : clock(row.time);
     if (row.sigma === undefined) return `${when}: no data`;
     const came = row.outcome?.realized_sigma_path_bps.at(-1);

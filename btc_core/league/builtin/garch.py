@@ -28,7 +28,7 @@ def fit(dataset):
 
 
 def predict(model, rows):
-    """σ over 1 to 5 minutes: the variance of the next minute, and its return to the mean."""
+    """σ over each horizon: the variance of the next minute, and its return to the mean."""
     mean, alpha, beta = model["mean"], model["alpha"], model["beta"]
     squares = np.square(np.nan_to_num(rows[RETURNS]) * SCALE)
     variance = mean * (1.0 - alpha - beta) / (1.0 - beta) + alpha * (squares @ np.power(beta, np.arange(5)))
@@ -38,5 +38,6 @@ def predict(model, rows):
         begin, end = WINDOWS_MIN[place - 1], WINDOWS_MIN[place]
         each_minute = np.maximum(known[:, place] - known[:, place - 1], 0.0) / (end - begin)
         variance = variance + alpha * each_minute * np.power(beta, np.arange(begin, end)).sum()
-    ahead = mean + (variance - mean)[:, np.newaxis] * np.power(alpha + beta, np.arange(5))
-    return np.sqrt(np.cumsum(ahead, axis=1))
+    horizons = np.array(rows.horizons_min)
+    ahead = mean + (variance - mean)[:, np.newaxis] * np.power(alpha + beta, np.arange(horizons[-1]))
+    return np.sqrt(np.cumsum(ahead, axis=1))[:, horizons - 1]

@@ -1,6 +1,6 @@
 """Gradient-boosted trees of the log variance by LightGBM: `uv pip install lightgbm`.
 
-The trees learn the log variance over five minutes; shorter horizons are shares of it, fitted on the same rows.
+The trees learn the log variance over the longest horizon; shorter horizons are shares of it, fitted on the same rows.
 """
 
 import lightgbm
@@ -25,6 +25,6 @@ def fit(dataset):
 
 
 def predict(model, rows):
-    """σ over 1 to 5 minutes from the mean of the variance."""
+    """σ over each horizon from the mean of the variance."""
     log_variance = np.asarray(model["trees"].predict(rows.matrix, num_threads=1))
     return 1e4 * np.exp(0.5 * (log_variance[:, np.newaxis] + model["log_ratio"]))

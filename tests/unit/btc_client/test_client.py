@@ -316,7 +316,7 @@ def test_a_data_set_asks_for_its_columns_and_knows_what_it_rests_on(client: Clie
     dataset = client.dataset("BTC/USD", "2026-10-01", features=["b"], labels=["bid"])
     assert answers_of.asked[1][1]["columns"] == "origin,b,bid_5m_bps"
     assert dataset.features == ("b",)
-    with pytest.raises(ClientError, match="horizon=7"):
-        client.dataset("BTC/USD", "2026-10-01", horizon=7)
+    with pytest.raises(ClientError, match="horizon=61"):
+        client.dataset("BTC/USD", "2026-10-01", horizon=61)
     with pytest.raises(ClientError, match="choose from"):
         client.dataset("BTC/USD", "2026-10-01", labels=["price"])  # type: ignore[list-item]

@@ -38,6 +38,16 @@ def test_a_model_without_a_champion_and_one_of_other_features_are_missing(monkey
     assert set(first_training.missing_champions(Settings())) == {"bid-price-model", "volatility-model"}
 
 
+def test_a_champion_of_other_horizons_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def aliased_version(_client: MlflowClient, name: str, _alias: str) -> ModelVersion:
+        horizons = {"horizons_min": "2,10,30"} if name == "bid-price-model" else {}
+        tags = {"feature_version": FEATURE_VERSION, "layout": str(LAYOUT)} | horizons
+        return ModelVersion("1", "s3://mlflow/1", 0, tags)
+
+    monkeypatch.setattr(MlflowClient, "aliased_version", aliased_version)
+    assert first_training.missing_champions(Settings()) == ["bid-price-model"]
+
+
 def trained_through(monkeypatch: pytest.MonkeyPatch, *statuses: str) -> list[str]:
     """Let a training run go through these statuses; returns the list of lines that will be printed."""
     monkeypatch.setattr(first_training, "POLL_S", 0.0)

@@ -57,8 +57,8 @@ def test_an_outcome_is_what_the_market_did_in_the_five_minutes_after_its_origin(
     steps = np.diff(np.log(np.array(bids[:6]) + 0.05))
     assert first.realized == pytest.approx(np.cumsum(steps**2))
     ratio = first.realized[-1] / (6e-4) ** 2
-    assert first.qlike_5m["model"] == pytest.approx(ratio - math.log(ratio) - 1.0)
-    assert set(first.qlike_5m) == {"model", "harx", "har"}
+    assert first.qlike["model"] == pytest.approx(ratio - math.log(ratio) - 1.0)
+    assert set(first.qlike) == {"model", "harx", "har"}
     assert outcome_row(first)["bid_ar_5m_bps"] == 0.25
     assert set(outcome_row(first)) == {column.name for column in PREDICTION_OUTCOMES.columns}
 
@@ -132,7 +132,7 @@ def test_the_level_is_restored_from_the_served_forecasts_and_their_outcomes() ->
     class Table:
         def execute(self, sql: str) -> list[list[object]]:
             if "bid_quantiles" in sql:
-                return [[rows[-1][0], *[msgspec.json.encode(NORMAL.tolist()).decode()] * 2, None]]
+                return [[rows[-1][0], *[msgspec.json.encode(NORMAL.tolist()).decode()] * 2, None, *SIGMA]]
             if "bid_inside_90" in sql:
                 return [[rows[at][0], at % 2 == 0, True] for at in (-3, -2, -1)]
             assert "late = false AND volatility_model_kind = 'xgboost'" in sql
@@ -143,6 +143,18 @@ def test_the_level_is_restored_from_the_served_forecasts_and_their_outcomes() ->
     assert tracker.level == pytest.approx(current)
     assert current > 1.2
     assert tracker.coverage == Coverage(3, 1 / 3, 1.0)
+
+
+def test_after_an_outcome_of_other_horizons_the_intervals_start_again() -> None:
+    class Table:
+        def execute(self, sql: str) -> list[list[object]]:
+            assert "sigma_1m_bps, sigma_2m_bps" in sql
+            return [[START_NS, "[[1.0]]", "[[1.0]]", None, 2.0, 3.0, 4.0, 5.0, None]]
+
+    tracker = restore_tracker(Table(), "BTC/USD", NORMAL, NORMAL)  # type: ignore[arg-type]
+    assert np.array_equal(tracker.bid_quantiles, NORMAL)
+    outcomes = run(tracker, path(10))
+    assert outcomes[0].origin.minute_ns > START_NS, "the origin of the row has its outcome already"
 
 
 def test_the_coverage_is_that_of_the_outcomes_of_six_hours_without_late_ones_and_a_checkpoint_keeps_it() -> None:
