@@ -93,6 +93,11 @@ class WalkForward(msgspec.Struct, frozen=True):
         """One field of all months, concatenated."""
         return np.concatenate([getattr(month, field) for month in self.months])
 
+    @property
+    def origin_ns(self) -> Longs:
+        """The origins of all months, (n,)."""
+        return np.concatenate([month.origin_ns for month in self.months])
+
     def variance(self, name: str) -> Floats:
         """The variances that one forecaster forecast, (n, 5)."""
         return np.concatenate([month.variances[name] for month in self.months])

@@ -134,7 +134,7 @@ def economic_results(walk: WalkForward) -> dict[str, Any]:
 
     Only origins whose labels do not overlap count: a value at risk follows the outcome of each before the next.
     """
-    apart = walk.joined("origin_ns") % APART_NS == 0
+    apart = walk.origin_ns % APART_NS == 0
     label, returns = walk.joined("labels")[apart, -1], walk.joined("bid_bps")[apart, -1]
     table: dict[str, Any] = {"from_volatility": {}, "value_at_risk": {}, "crps": {}}
     forecasts = {name: walk.variance(name)[apart, -1] for name in ("model", REFERENCE)}
@@ -172,7 +172,7 @@ def _bid_bounds(walk: WalkForward, name: str) -> tuple[Floats, Floats]:
     sigma = walk.joined("sigma_bps") if is_model else np.sqrt(walk.variance(name)) * 1e4
     forecast = walk.joined("bid_forecast_bps") if is_model else np.zeros_like(sigma)
     in_force = intervals.track(
-        walk.months[0].starts["bid"][name], intervals.bid_score(actual, forecast, sigma), walk.joined("origin_ns")
+        walk.months[0].starts["bid"][name], intervals.bid_score(actual, forecast, sigma), walk.origin_ns
     )
     return actual, intervals.bid_bounds_bps(in_force, forecast, sigma)
 
@@ -181,7 +181,7 @@ def _volatility_bounds(walk: WalkForward, name: str) -> tuple[Floats, Floats]:
     """Outcomes of the realized volatility, (n, 5), and the bounds in force at each origin, (n, 5, 6), bps."""
     labels, variance = walk.joined("labels"), walk.variance(name)
     start = walk.months[0].starts["volatility"][name]
-    in_force = intervals.track(start, intervals.volatility_score(labels, variance), walk.joined("origin_ns"))
+    in_force = intervals.track(start, intervals.volatility_score(labels, variance), walk.origin_ns)
     return np.sqrt(labels) * 1e4, intervals.volatility_bounds_bps(in_force, np.sqrt(variance) * 1e4)
 
 

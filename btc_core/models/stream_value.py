@@ -81,7 +81,7 @@ def check_days(  # noqa: PLR0913 - the time, and how many days of it are needed
 
 def stream_value(frame: Frame, with_stream: WalkForward, without_stream: WalkForward) -> StreamValue:
     """Compare two walk-forwards over the same blocks, on the origins whose features are those of the stream."""
-    origin_ns = with_stream.joined("origin_ns")
+    origin_ns = with_stream.origin_ns
     at = np.searchsorted(frame.origin_ns, origin_ns)
     is_streamed = np.zeros(len(origin_ns), bool) if frame.is_streamed is None else frame.is_streamed[at]
     days = origin_ns[is_streamed] // NS_PER_DAY

@@ -51,7 +51,7 @@ def btc(stack: Stack, *arguments: str) -> str:
 
 def test_a_lost_system_is_looked_for_in_the_store_that_was_given(stack: Stack) -> None:
     with pytest.raises(InvalidInput, match=r"the object store at http://localhost:\d+ has no backup of a system"):
-        restore_all(stack.layout.data_dir, None)
+        restore_all(stack.layout.data_dir, None, "", None)
 
 
 def test_the_stack_comes_up_on_servers_that_it_has_not_started(stack: Stack, outside: Settings) -> None:
