@@ -266,3 +266,10 @@ def test_tables_and_columns_in_quoted_sql_exist() -> None:
             tables = re.findall(r"(?:FROM|JOIN) \(?(\w+)", statement)
             assert tables, statement
             assert set(tables) <= set(TABLES), statement
+
+
+def test_the_contents_of_the_decisions_list_every_entry_in_its_area() -> None:
+    contents, entries = (ROOT / "docs/decisions.md").read_text().split("\n## Code\n", 1)
+    listed = re.findall(r"^\*\*\[(.+?)\]|^- \[((?:.|\n  )+?)\]\(#", contents, re.MULTILINE)
+    headings = re.findall(r"^## (.+)|^### (.+)", f"## Code\n{entries}", re.MULTILINE)
+    assert sorted(" ".join("".join(each).split()) for each in listed) == sorted("".join(each) for each in headings)
