@@ -187,14 +187,22 @@ def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
     if result.is_new and result.model.manifest.train_rows:
         with database.connect() as db, servers.lake.connect() as store:
             seals = seals_of_rows(db, store, key.symbol, result.model.manifest.trained_from_ns)
-        result.model.manifest = msgspec.structs.replace(result.model.manifest, seals=seals, code=git_commit())
-    metadata: dict[str, Any] = {"gate": result.verdict.reason} | _model_metadata(result.model)
+        for model in filter(None, (result.model, result.refused)):
+            model.manifest = msgspec.structs.replace(model.manifest, seals=seals, code=git_commit())
+    verdict = result.verdict
+    metadata: dict[str, Any] = {"gate": verdict.reason} | _model_metadata(result.model)
     if result.is_new:
         params, pictures = training.params(key.quantity), of_training(result, rows)
-        registration = registry.register(key, result.model, rows, result.verdict, params=params, pictures=pictures)
+        if result.refused is not None:  # registered first, because the newest version is the challenger
+            refusal = msgspec.structs.replace(verdict, passed=False)
+            of_refused = of_training(msgspec.structs.replace(result, model=result.refused), rows)
+            kept = registry.register(key, result.refused, rows, refusal, params=params, pictures=of_refused)
+            verdict = msgspec.structs.replace(verdict, reason=f"{verdict.reason}; version {kept.version} keeps them")
+            metadata |= {"refused_version": kept.version, "gate": verdict.reason}
+        registration = registry.register(key, result.model, rows, verdict, params=params, pictures=pictures)
         metadata |= {"version": registration.version, "mlflow": dg.MetadataValue.url(registration.url)}
     metadata["train_s"] = round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)
-    return Trained(result.verdict, metadata)
+    return Trained(verdict, metadata)
 
 
 def _gate_result(verdicts: Mapping[str, Verdict], failures: Mapping[str, str]) -> dg.AssetCheckResult:

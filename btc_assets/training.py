@@ -55,6 +55,9 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     verdict: gate.Verdict
     is_new: bool = True
     """False if the model in shadow stays the challenger and nothing was trained."""
+    refused: bundle.VolatilityModel | None = None
+    """Trees and net that were not better than the baseline, which is `model` then. They are kept as a version that does not
+    serve."""
     unseen: tuple[Floats, Floats] | None = None
     """Five minutes ahead on the newest days: the actual values and the candidate's forecasts, bps of σ or of return."""
 
@@ -263,7 +266,7 @@ def train_volatility(
 ) -> TrainingResult:
     """Judge on the newest block against the champion and every baseline, then fit on all days.
 
-    If trees and net do not beat the best baseline there, they are left out, and the model is of kind `harx`. Each member
+    If trees and net do not beat the best baseline there, the model is of kind `harx`, and they are `refused`. Each member
     is scored alone, too, and `ratio_of_…` is its loss over that of both together, as served.
     """
     before, block = hold_out(frame)
@@ -315,11 +318,13 @@ def train_volatility(
     else:
         model = fitting.fit_volatility(frame, trainer=trainer, pool=pool if choice.is_pooled else None)
     model.manifest = msgspec.structs.replace(model.manifest, choice=choice.reason)
-    if model.kind == "xgboost" and not verdict.beats_baselines:
-        model = model.as_baseline()
-    model.manifest = with_inputs(model.manifest, model, frame)
-    unseen = (np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1])
-    return TrainingResult(model=_with_scores(model, table), verdict=_with_choice(verdict, choice), unseen=unseen)
+    is_refused = model.kind == "xgboost" and not verdict.beats_baselines
+    return TrainingResult(
+        model=_described(model.as_baseline() if is_refused else model, frame, table),
+        refused=_described(model, frame, table) if is_refused else None,
+        verdict=_with_choice(verdict, choice),
+        unseen=(np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1]),
+    )
 
 
 def _pretrained_for(block: Frame) -> pretrained.Pretrained | None:
@@ -353,9 +358,9 @@ def _losses(labels: Floats, sigma_bps: Floats) -> Floats:
     return scores.qlike_losses(labels[:, -1], np.square(sigma_bps[:, -1] / 1e4))
 
 
-def _with_scores(model: bundle.VolatilityModel, table: dict[str, float]) -> bundle.VolatilityModel:
-    manifest = msgspec.structs.replace(model.manifest, scores=table)
-    return model.with_manifest(manifest)
+def _described(model: bundle.VolatilityModel, frame: Frame, table: dict[str, float]) -> bundle.VolatilityModel:
+    """The model with its scores and the use of its inputs in its manifest."""
+    return model.with_manifest(msgspec.structs.replace(with_inputs(model.manifest, model, frame), scores=table))
 
 
 def volatility_scores(realized: Floats, sigmas_bps: dict[str, Floats]) -> dict[str, float]:

@@ -109,11 +109,12 @@ class FakeRegistry(Registry):
         with tempfile.TemporaryDirectory() as scratch:
             model.save(Path(scratch), golden_rows(rows))
             WORLD["challenger", key.name] = load_bundle(Path(scratch), "1"), verdict
+        WORLD["registered"].append(WORLD["challenger", key.name])
         assert params["trees"]
         assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
         assert ("importance.png" in pictures) == bool(model.boosters)
         assert ("unseen_days.png" in pictures) == bool(model.manifest.scores)
-        return Registration(key.name, "1", "run", "http://127.0.0.1:5000/#/models")
+        return Registration(key.name, str(len(WORLD["registered"])), "run", "http://127.0.0.1:5000/#/models")
 
     def promote_challenger(self, key: ModelKey) -> Promotion | None:
         model, verdict = WORLD.get(("challenger", key.name), (None, None))
@@ -145,7 +146,7 @@ def _run(
     markets = bars if isinstance(bars, dict) else {"BTC/USD": bars}
     WORLD.clear()
     WORLD.update(champions or {})
-    WORLD["bars"] = markets
+    WORLD["bars"], WORLD["registered"] = markets, []
     chosen = trained or tuple(markets)
     partitions = dg.StaticPartitionsDefinition(list(markets))
     assets = [
@@ -180,6 +181,18 @@ def test_both_models_are_trained_registered_and_pass_their_checks() -> None:
     assert 0.0 <= result.asset_materializations_for_node("bid_model")[0].metadata["clipped_share"].value < 0.01
     assert "| harx / 5m |" in str(metadata["scores"].value)
     assert "/#/models" in str(metadata["mlflow"].value)
+
+
+def test_trees_that_do_not_beat_the_baseline_are_kept_as_a_version_that_does_not_serve() -> None:
+    result = _run(_bars(21 * 1440))
+    champion = WORLD["volatility-model"]
+    assert champion.kind == "harx", "nothing in these bars can be forecast better"
+    (refused, verdict), (baseline, its_verdict) = (each for each in WORLD["registered"] if each[0].kind != "random_walk")
+    assert (refused.kind, verdict.passed, verdict.beats_baselines) == ("xgboost", False, False)
+    assert refused.manifest.scores == baseline.manifest.scores
+    assert baseline is champion
+    metadata = result.asset_materializations_for_node("volatility_model")[0].metadata
+    assert its_verdict.reason.endswith(f"version {metadata['refused_version'].value} keeps them")
 
 
 def test_twelve_hours_of_bars_give_the_flagged_baselines() -> None:
