@@ -35,8 +35,8 @@ def read_passphrase(path: Path) -> bytes:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
     if len(found) < MIN_CHARACTERS:
         raise InvalidInput(
-            f"the passphrase in {path} has {len(found)} characters and needs {MIN_CHARACTERS}: "
-            f"`openssl rand -base64 24 > {path}` makes one"
+            f"the passphrase in {path} has {len(found)} characters, and at least {MIN_CHARACTERS} are needed. For a first copy, "
+            "`openssl rand -base64 24 > FILE` writes a new one; never overwrite the passphrase of an existing copy"
         )
     return found
 

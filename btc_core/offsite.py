@@ -198,8 +198,8 @@ def pieces(place: Place, sha256: str) -> Iterator[bytes]:
         yield piece
     if digest.hexdigest() != sha256:
         raise StoreError(
-            f"{OBJECTS}/{sha256} is missing or damaged at the second place: remove the file and make a new copy, or use "
-            "another place"
+            f"{OBJECTS}/{sha256} is missing or damaged at the second place. If the system still runs, remove the file and make "
+            "a new copy; to restore, use a copy at another place"
         )
 
 

@@ -420,15 +420,22 @@ def _check_horizons(found: Settings) -> None:
     """Refuse settings with other horizons than this process, whose tables and arrays follow from its own."""
     if (found.horizons_min, found.former_horizons_min) == (horizons.HORIZONS_MIN, horizons.FORMER_MIN):
         return
-    texts = horizons.text_of(found.horizons_min), horizons.former_text(found.former_horizons_min)
-    environment = dict(zip((horizons.VARIABLE, horizons.FORMER_VARIABLE), texts, strict=True))
-    wanted = " ".join(f"{name}={text}" for name, text in environment.items() if text)
+    wanted = _horizon_variables(found.horizons_min, found.former_horizons_min)
+    own = _horizon_variables(horizons.HORIZONS_MIN, horizons.FORMER_MIN)
+    wanted_text, own_text = (" ".join(f"{name}={text}" for name, text in each.items()) for each in (wanted, own))
     msg = (
-        f"the settings have {wanted}, and this process began with {horizons.VARIABLE}="
-        f"{horizons.text_of(horizons.HORIZONS_MIN)}: processes read their horizons once. Start it with {wanted} in its "
-        "environment; for a whole stack, run `btc down` and then `btc up`"
+        f"the settings say {wanted_text}, and this process was started with {own_text}. A process reads its horizons only at its "
+        f"start. Start it again with {wanted_text} in its environment; for a whole stack, run `btc down` and then `btc up`"
     )
-    raise OtherHorizons(msg, environment)
+    raise OtherHorizons(msg, wanted)
+
+
+def _horizon_variables(horizons_min: tuple[int, ...], former_min: tuple[tuple[int, ...], ...]) -> dict[str, str]:
+    """The variables with which a process gets horizons and former horizons."""
+    return {
+        horizons.VARIABLE: horizons.text_of(horizons_min),
+        horizons.FORMER_VARIABLE: horizons.former_text(former_min),
+    }
 
 
 @cache

@@ -108,7 +108,9 @@ def load(settings: Settings, entry: str, symbol: str, version: str, user_version
     mlflow = mlflow_of(settings)
     found = mlflow.version(model_name(entry, symbol), version)
     if found.tags.get("inputs_version") != _inputs_version(user_version):
-        raise SchemaError(f"version {version} was trained on inputs of another version; the next training replaces it")
+        raise SchemaError(
+            f"version {version} was trained on other inputs or for other horizons; the next training replaces it"
+        )
     source, model = (mlflow.get_artifact(f"{found.source}/{name}") for name in (_FILE, _MODEL))
     if hashlib.sha256(model).hexdigest() != found.tags.get("model_sha256"):
         msg = f"the model of version {version} is damaged: its SHA-256 is not the registered one"

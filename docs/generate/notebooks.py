@@ -35,7 +35,7 @@ PICTURES_INSIDE = Config({"ExtractOutputPreprocessor": {"enabled": False}})
 STYLE = re.compile(r"<style scoped>.*?</style>\n", re.DOTALL)
 """The looks of a table of pandas; the site has its own."""
 HEAD = (
-    "*This page is the notebook [{name}.ipynb](../notebooks/{name}.ipynb) with the outputs of one run. "
+    "*This page is the notebook [{name}.ipynb](../notebooks/{name}.ipynb){outputs}. "
     "[Use it from Python](../how-to/python.md#notebooks) says how to run it.*\n\n"
 )
 
@@ -72,7 +72,13 @@ def page(name: str) -> str:
     for each in NAMES:
         text = text.replace(f"]({each}.ipynb", f"]({page_name(each)}.md")
     text = STYLE.sub("", text).replace("![png](", "![Chart of the cell above](")
-    return HEAD.format(name=name) + text
+    has_outputs = any(cell.get("outputs") for cell in notebook.cells)
+    return (
+        HEAD.format(
+            name=name, outputs=" with the outputs of one run" if has_outputs else "; its outputs are not stored"
+        )
+        + text
+    )
 
 
 def main() -> int:

@@ -187,7 +187,9 @@ def test_trees_that_do_not_beat_the_baseline_are_kept_as_a_version_that_does_not
     result = _run(_bars(21 * 1440))
     champion = WORLD["volatility-model"]
     assert champion.kind == "harx", "nothing in these bars can be forecast better"
-    (refused, verdict), (baseline, its_verdict) = (each for each in WORLD["registered"] if each[0].kind != "random_walk")
+    (refused, verdict), (baseline, its_verdict) = (
+        each for each in WORLD["registered"] if each[0].kind != "random_walk"
+    )
     assert (refused.kind, verdict.passed, verdict.beats_baselines) == ("xgboost", False, False)
     assert refused.manifest.scores == baseline.manifest.scores
     assert baseline is champion
