@@ -16,14 +16,15 @@ from btc_assets.skill import BAD_MARKETS, SKILL_CHECKS, demotions, feature_drift
 from btc_assets.timetable import scheduled
 from btc_assets.training_bars import lacks_bar_file, minute_bars, missing_history, older_bars
 from btc_core.clock import NS_PER_S, now_ns
-from btc_core.names import FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
+from btc_core.names import APART_MIN, FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
 from btc_core.stores.dagster import market_tags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RETRAIN_PAUSE_S = 6 * 3_600
-"""A check that still fails requests another training after this time, when the newest days have changed a little."""
+RETRAIN_PAUSE_S = 6 * 3_600 * APART_MIN // 5
+"""A check that still fails requests another training after this time, when the newest days have changed a little. The check looks
+at longer periods with longer horizons."""
 
 TRAINED = (*MODEL_ASSETS, *CHAMPION_ASSETS)
 train_models = dg.define_asset_job(

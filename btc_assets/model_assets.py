@@ -187,8 +187,9 @@ def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
     if result.is_new and result.model.manifest.train_rows:
         with database.connect() as db, servers.lake.connect() as store:
             seals = seals_of_rows(db, store, key.symbol, result.model.manifest.trained_from_ns)
-        for model in filter(None, (result.model, result.refused)):
-            model.manifest = msgspec.structs.replace(model.manifest, seals=seals, code=git_commit())
+        for model in (result.model, result.refused):
+            if model is not None:
+                model.manifest = msgspec.structs.replace(model.manifest, seals=seals, code=git_commit())
     verdict = result.verdict
     metadata: dict[str, Any] = {"gate": verdict.reason} | _model_metadata(result.model)
     if result.is_new:

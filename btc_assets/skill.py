@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 HOUR_NS = 3_600 * NS_PER_S
 PERIODS_H = (1, 6, 24, 168)
-OUTCOMES_STALE_S = (HEADLINE_MIN + 10) * 60
-"""If the newest outcome is older, forecasts or their features have stopped, or are made too late to serve."""
+OUTCOMES_STALE_S = (2 * HEADLINE_MIN + 5) * 60
+"""After one silent minute, the next outcome comes twice the headline horizon later. If the newest one is older, forecasts or their features have stopped, or are made too late to serve."""
 DRIFT_HOURS = 168
 """A day is like one kind of weather; a week includes a weekend."""
 DRIFT_MIN_ROWS = 120
@@ -172,8 +172,8 @@ def _market_skill(db: QuestDB, symbol: str) -> MarketSkill | None:
             dg.AssetCheckSpec(
                 name,
                 asset=PREDICTION_SKILL.name,
-                description=f"The {quantity} forecasts of the last 24 h are not much worse than the best baseline, and "
-                "their 90 % intervals of the last {gate.DEMOTE_COVERAGE_HOURS} h held most outcomes.",
+                description=f"The {quantity} forecasts of the last {gate.DEMOTE_HOURS} h are not much worse than the best "
+                f"baseline, and their 90 % intervals of the last {gate.DEMOTE_COVERAGE_HOURS} h held most outcomes.",
             )
             for quantity, name in SKILL_CHECKS.items()
         ),

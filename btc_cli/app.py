@@ -12,7 +12,8 @@ import sys
 import typer
 
 from btc_cli.lazy import Entry, LazyGroup
-from btc_core.errors import BtcError, OtherHorizons
+from btc_core import horizons
+from btc_core.errors import BtcError, ConfigError, OtherHorizons
 
 DATA, MODELS, TROUBLE = "Data", "Models", "What can go wrong"
 
@@ -205,9 +206,14 @@ def main() -> None:
     A command about a stack with other horizons than its own environment begins again with those of the stack.
     """
     try:
+        if horizons.PROBLEM:
+            msg = f"{horizons.VARIABLE} or {horizons.FORMER_VARIABLE} cannot be used: {horizons.PROBLEM}"
+            raise ConfigError(msg)
         app(prog_name="btc")
     except OtherHorizons as error:
         os.environ.update(error.environment)
+        sys.stdout.flush()
+        sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this very command
     except BtcError as error:
         sys.stderr.write(f"btc: {error}\n")

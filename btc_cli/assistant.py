@@ -15,7 +15,6 @@ import msgspec
 import typer
 
 from btc_core.errors import BtcError, ConfigError, InvalidInput
-from btc_core.names import HORIZONS_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +29,8 @@ TIMEOUT_S, RETRIES = 20.0, 2
 MAX_PAST = 200
 """Most past forecasts in one answer: each has about a kilobyte, and an assistant reads them all."""
 INSTRUCTIONS = (
-    f"Reads a running btc-forecast: forecasts of the bid and of the volatility of crypto markets {HORIZONS_TEXT} ahead. "
+    "Reads a running btc-forecast: forecasts of the bid and of the volatility of crypto markets for the next minutes; "
+    "`horizon_min` says how many. "
     "Before you use a forecast, look at `quality.word`: good, degraded or poor, with its reasons. The bid can hardly be "
     "forecast; say so instead of giving advice. `simulated` true means that the market is not real."
 )

@@ -46,6 +46,10 @@ def backup(
     """
     stack = open_stack(data_dir)
     settings, started_ns = stack.settings, now_ns()
+    if not to.startswith("s3://") and Path(to).expanduser().resolve().is_relative_to(stack.layout.data_dir.resolve()):
+        raise InvalidInput(
+            f"{to} lies in {stack.layout.data_dir}, whose loss the copy must survive; name another place"
+        )
     sealed = b""
     if passphrase_file is not None:
         sealed = seal(stack.layout.env_file.read_bytes(), read_passphrase(passphrase_file))
@@ -66,13 +70,16 @@ def place_of(settings: Settings, where: str) -> Iterator[offsite.Place]:
     if not where.startswith("s3://"):
         directory = Path(where).expanduser()
         if not directory.is_dir():
-            raise InvalidInput(f"{directory} is no directory: create it, or mount the disk on which it lies")
+            raise InvalidInput(f"{directory} is not a directory: create it, or mount the disk on which it lies")
         yield offsite.Directory(directory.resolve())
         return
     bucket, _, prefix = where.removeprefix("s3://").partition("/")
     given = settings.offsite
-    if given.endpoint_url == settings.store.endpoint_url and bucket in offsite.buckets(settings).values():
-        raise InvalidInput(f"{bucket} is a bucket of this system, and no second place; name another one")
+    if (
+        given.endpoint_url.rstrip("/") == settings.store.endpoint_url.rstrip("/")
+        and bucket in offsite.buckets(settings).values()
+    ):
+        raise InvalidInput(f"{bucket} is a bucket of this system and not a second place; name another one")
     with ObjectStore(given, bucket) as store:
         yield offsite.Bucket(store, prefix)
 

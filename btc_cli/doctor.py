@@ -19,7 +19,7 @@ from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
 from btc_core import system_backup
 from btc_core.clock import from_ns, now_ns
 from btc_core.days.archive_proof import days_without_archive
-from btc_core.errors import BtcError, ServiceError, StackError
+from btc_core.errors import BtcError, OtherHorizons, ServiceError, StackError
 from btc_core.features.releases import CALENDAR, load_calendars
 from btc_core.settings import load_settings
 from btc_core.stores import origin
@@ -36,7 +36,7 @@ from stack.runtime import Stack
 from stack.service_checks import Finding, check_services
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import date
 
     from btc_core.features.releases import ReleaseCalendar
@@ -124,6 +124,8 @@ def check_components(stack: Stack) -> Iterator[Finding]:
     try:
         components = stack.components()
     except BtcError as error:
+        if isinstance(error, OtherHorizons):  # the command begins again with those of the stack
+            raise
         yield Finding("components", str(error))
         return
     yield Finding("ports", preflight.duplicate_ports(components.values()) or "")
@@ -137,6 +139,10 @@ def check_components(stack: Stack) -> Iterator[Finding]:
     for name, store in MARKED.items():
         if statuses[name].state in {"healthy", "degraded"}:
             yield Finding(f"data of {name}", _problem(partial(origin.check, stack.settings, store)))
+    yield from _check_stores(stack, statuses)
+
+
+def _check_stores(stack: Stack, statuses: Mapping[str, Status]) -> Iterator[Finding]:
     if statuses["questdb"].state in {"healthy", "degraded"}:
         yield Finding("views", _view_problem(stack))
         if not statuses["questdb"].given:

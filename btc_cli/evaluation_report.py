@@ -95,7 +95,7 @@ def _table(title: str, *columns: str) -> Table:
 def _volatility_table(results: dict[str, Any]) -> Table:
     period = f"{results['from'][:10]} to {results['to'][:10]}"
     table = _table(
-        f"Volatility of the next 5 min, {period}, {results['origins']:,} origins",
+        f"Volatility of the next {HEADLINE_MIN} min, {period}, {results['origins']:,} origins",
         "forecast",
         "QLIKE",
         "gain over HAR",

@@ -17,6 +17,7 @@ from btc_core.league.states import read_states
 from btc_core.names import TRAIN_LEAGUE_JOB, WorkerName
 from btc_core.stores.dagster import launch_job, market_tags, run_url
 from btc_core.stores.redis_connection import connect
+from stack.server_addresses import given_servers
 
 if TYPE_CHECKING:
     from btc_core.league.folder import EntryFile
@@ -114,7 +115,7 @@ def _check_room(settings: Settings, entry: EntryFile) -> None:
 
 def runs_in_containers(stack: Stack) -> bool:
     """Whether servers that take the passwords of this stack's env file run, and this program did not start them."""
-    if stack.running:
+    if stack.running or "valkey" in given_servers(stack.settings):  # another Redis says nothing about containers
         return False
     try:
         with connect(stack.settings.redis) as client:

@@ -12,7 +12,7 @@ import typer
 from btc_cli import screen
 from btc_cli.backup import newest_copy, place_of
 from btc_cli.sealed_settings import read_passphrase, unseal
-from btc_core import offsite
+from btc_core import horizons, offsite
 from btc_core import system_backup as backups
 from btc_core.clock import NS_PER_DAY, from_ns, now_ns
 from btc_core.days import lake
@@ -68,7 +68,10 @@ def restore_all(data_dir: Path, first_port: int | None, from_copy: str, passphra
     secrets = _fill_store(stack.settings, from_copy, passphrase_file) if from_copy else {}
     backup = _newest_backup(stack.settings)
     with ObjectStore(stack.settings.store) as store:
-        stack.layout.adopt(backups.read_settings(store, backup) | secrets)
+        saved = backups.read_settings(store, backup)
+    if not horizons.are_those_of(saved):  # its programs would keep the horizons of this process
+        stack.down(screen.progress)
+    stack.layout.adopt(saved | secrets)
     stack.up(SERVERS, screen.progress)
     settings = stack.settings
     rows = _restore_days(settings)

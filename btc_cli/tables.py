@@ -58,6 +58,8 @@ def restore(  # noqa: PLR0913 - every option of the command is an argument
     if everything:
         if first or last or tables or into_empty or data_dir is None:
             raise InvalidInput("--all restores everything: name --data-dir, and neither days nor tables")
+        if passphrase_file and not from_copy:
+            raise InvalidInput("--passphrase-file opens the settings of a copy: name the copy with --from-copy")
         restore_all(data_dir, first_port, from_copy, passphrase_file)
         return
     if from_copy or passphrase_file:

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all.
+"""Writing a file whole or not at all, and how many files a process may have open.
 
 What does not belong here: what is in a file, or where it lies.
 """
@@ -6,6 +6,7 @@ What does not belong here: what is in a file, or where it lies.
 from __future__ import annotations
 
 import os
+import resource
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 DEFAULT_MODE = 0o666
 """The umask still takes permissions from it."""
+
+
+def raise_open_files(wanted: int) -> None:
+    """Raise the soft limit of open files of this process, and so of everything that it starts, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 @contextmanager

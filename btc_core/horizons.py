@@ -1,8 +1,8 @@
 """The horizons of every forecast: the setting `BTC_HORIZONS_MIN`, which is read once, when this module is imported.
 
 Columns of tables, fields of rows and shapes of arrays follow from the horizons, so a process has the same ones from its first
-import to its end. A text that cannot be read counts as the default here; `load_settings`, with which every process begins,
-refuses it and says why.
+import to its end. A text that cannot be read counts as the default here; `load_settings`, with which every worker begins,
+and the command line refuse it and say why.
 What does not belong here: other settings (`settings`).
 """
 
@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VARIABLE = "BTC_HORIZONS_MIN"
 FORMER_VARIABLE = "BTC_FORMER_HORIZONS_MIN"
@@ -18,7 +22,7 @@ TAG = "horizons_min"
 DEFAULT_MIN = (1, 2, 3, 4, 5)
 LONGEST_MIN = 60
 MOST = 12
-"""Most horizons. Each adds 33 columns to the tables of a market."""
+"""Most horizons. Each adds 26 columns to the tables."""
 
 _WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten"}
 
@@ -113,7 +117,13 @@ def all_text(horizons_min: tuple[int, ...]) -> str:
     return f"{listed} and {last} minutes" if listed else minutes_text(last)
 
 
-def _in_force() -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+def are_those_of(variables: Mapping[str, str]) -> bool:
+    """Whether variables, such as those of an env file, have the horizons of this process. Raises `ValueError`."""
+    found = parse(variables.get(VARIABLE, "")), parse_former(variables.get(FORMER_VARIABLE, ""))
+    return found == (HORIZONS_MIN, FORMER_MIN)
+
+
+def _in_force() -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...], str]:
     """The horizons of this process and the former ones, from the environment, else from the env file, else the defaults."""
     values: dict[str, str | None] = {}
     env_file = os.environ.get("BTC_ENV_FILE")
@@ -123,10 +133,11 @@ def _in_force() -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
         values = dotenv_values(env_file) if Path(env_file).is_file() else {}
     given, former = (os.environ.get(name, values.get(name)) or "" for name in (VARIABLE, FORMER_VARIABLE))
     try:
-        return parse(given), parse_former(former)
-    except ValueError:
-        return DEFAULT_MIN, ()
+        return parse(given), parse_former(former), ""
+    except ValueError as error:
+        return DEFAULT_MIN, (), str(error)
 
 
-HORIZONS_MIN, FORMER_MIN = _in_force()
-"""The horizons of every forecast, ascending, and the sets that rows from before a change of the setting have."""
+HORIZONS_MIN, FORMER_MIN, PROBLEM = _in_force()
+"""The horizons of every forecast, ascending; the sets that rows from before a change of the setting have; and why the text of the
+setting cannot be read, empty if it can."""

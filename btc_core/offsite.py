@@ -8,6 +8,8 @@ manifest is written last. What does not belong here: what the objects are (`btc_
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import tempfile
 from typing import IO, TYPE_CHECKING, Protocol
 
@@ -24,10 +26,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from btc_core.settings import Settings
+    from btc_core.stores.s3 import Entry
+
+log = logging.getLogger(__name__)
 
 OBJECTS, COPIES = "objects", "copies"
 KEEP_DAYS = 30
 """Age from which copies are removed, with the objects that no newer copy names. The newest copy always stays."""
+MAX_LOOKS = 10
+"""How often a bucket is listed again because something in it has changed."""
 IN_MEMORY_BYTES = 32_000_000
 """A larger object is written to a temporary file while its hash is computed."""
 _OWN_KEYS = f"{OBJECT_KEY.partition('/')[0]}/"
@@ -95,8 +102,13 @@ class Directory:
 
     def names(self, folder: str) -> dict[str, int]:
         """As `Place`."""
-        files = (self._path / folder).glob("[!.]*")
-        return {file.name: file.stat().st_size for file in files}
+        try:
+            with os.scandir(self._path / folder) as entries:
+                return {each.name: each.stat().st_size for each in entries if not each.name.startswith(".")}
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise StoreError(f"{self._path / folder} cannot be read: {error.strerror or error}") from error
 
     def pieces(self, path: str) -> Iterator[bytes]:
         """As `Place`."""
@@ -114,10 +126,15 @@ class Directory:
         with atomic_write(self._path / path) as file:
             while piece := source.read(PIECE_BYTES):
                 file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())  # the disk may be unplugged as soon as the command has ended
 
     def remove(self, path: str) -> None:
         """As `Place`."""
-        (self._path / path).unlink(missing_ok=True)
+        try:
+            (self._path / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self._path / path} cannot be removed: {error.strerror or error}") from error
 
 
 class Bucket:
@@ -159,27 +176,63 @@ def make(settings: Settings, place: Place, sealed_settings: bytes) -> Copy:
     earlier = () if before is None else before.objects
     known = {(each.bucket, each.key, each.size_bytes, each.tag): each for each in earlier}
     held = place.names(OBJECTS)
-    objects = []
+    objects: list[CopiedObject] = []
     for name, bucket in buckets(settings).items():
         with ObjectStore(settings.store, bucket) as store:
-            for entry in store.entries(""):
-                if is_own(entry.key):
-                    continue
-                found = known.get((name, entry.key, entry.size_bytes, entry.tag))
-                if found is None or held.get(found.sha256) != found.size_bytes:
-                    sha256, size_bytes = _keep(place, held, store.pieces(entry.key))
-                    found = CopiedObject(name, entry.key, size_bytes, entry.tag, sha256)
-                objects.append(found)
+            objects += _copied(place, held, store, name, known)
     sealed = _keep(place, held, iter([sealed_settings]))[0] if sealed_settings else ""
     copy = Copy(made_at_ns=now_ns(), origin=origin, objects=tuple(objects), settings_sha256=sealed)
+    if not copy.hashes <= place.names(OBJECTS).keys():
+        raise StoreError("another command removed objects from the second place meanwhile: repeat the copy")
     _write(place, f"{COPIES}/{from_ns(copy.made_at_ns):%Y-%m-%dT%H%M%S}.json", msgspec.json.encode(copy))
     _expire(place, copy.made_at_ns)
     return copy
 
 
+def _copied(
+    place: Place,
+    held: dict[str, int],
+    store: ObjectStore,
+    name: str,
+    known: Mapping[tuple[str, str, int, str], CopiedObject],
+) -> list[CopiedObject]:
+    """The objects of a bucket, all of which are at the place; raises `StoreError`.
+
+    The system writes and deletes objects meanwhile, so the bucket is listed again until nothing has changed. Otherwise a manifest
+    of a day could be copied without the files that it names.
+    """
+    done: dict[str, CopiedObject] = {}
+    for _ in range(MAX_LOOKS):
+        entries = [entry for entry in store.entries("") if not is_own(entry.key)]
+        done = {entry.key: done[entry.key] for entry in entries if entry.key in done}
+        left = [entry for entry in entries if not _is_of(done.get(entry.key), entry)]
+        if not left:
+            return list(done.values())
+        for entry in left:
+            found = known.get((name, entry.key, entry.size_bytes, entry.tag))
+            if found is None or held.get(found.sha256) != found.size_bytes:
+                sha256, size_bytes = _keep(place, held, store.pieces(entry.key))
+                found = CopiedObject(name, entry.key, size_bytes, entry.tag, sha256)
+            if found.size_bytes == entry.size_bytes:  # otherwise it was deleted or written meanwhile
+                done[entry.key] = found
+    raise StoreError(
+        f"the objects of {name} changed {MAX_LOOKS} times while they were copied: repeat the copy at a quieter time"
+    )
+
+
+def _is_of(found: CopiedObject | None, entry: Entry) -> bool:
+    """Whether an object was copied as it is listed."""
+    return found is not None and (found.size_bytes, found.tag) == (entry.size_bytes, entry.tag)
+
+
 def newest(place: Place) -> Copy | None:
-    """The newest copy, None if there is none; raises `StoreError`."""
-    names = sorted(place.names(COPIES))
+    """The newest copy whose manifest can be read, None if there is none; raises `StoreError`, and `InvalidInput` if none can."""
+    names = sorted(place.names(COPIES), reverse=True)
+    for name in names[:-1]:
+        try:
+            return _read(place, name)
+        except InvalidInput as error:
+            log.warning("%s; an older copy is used", error)
     return _read(place, names[-1]) if names else None
 
 
@@ -242,8 +295,12 @@ def _keep(place: Place, held: dict[str, int], source: Iterator[bytes]) -> tuple[
         if held.get(sha256) != size_bytes:
             file.seek(0)
             place.write(f"{OBJECTS}/{sha256}", file)
-            for _ in pieces(place, sha256):
-                pass
+            try:
+                for _ in pieces(place, sha256):
+                    pass
+            except StoreError:
+                place.remove(f"{OBJECTS}/{sha256}")  # the next copy would take it for a good one
+                raise
             held[sha256] = size_bytes
     return sha256, size_bytes
 
@@ -263,12 +320,15 @@ def _write(place: Place, path: str, body: bytes) -> None:
 
 
 def _expire(place: Place, at_ns: int) -> None:
-    """Remove old copies, then the objects that no copy names any more."""
+    """Remove old copies with the objects that only they name. Those that no copy names may be of a copy that is being made."""
     names = sorted(place.names(COPIES))
     oldest = f"{from_ns(at_ns - KEEP_DAYS * NS_PER_DAY):%Y-%m-%dT%H%M%S}"
     kept = [name for name in names if name >= oldest or name == names[-1]]
+    old = sorted(set(names) - set(kept))
+    if not old:
+        return
     needed = {sha256 for name in kept for sha256 in _read(place, name).hashes}
-    for name in set(names) - set(kept):
-        place.remove(f"{COPIES}/{name}")
-    for sha256 in place.names(OBJECTS).keys() - needed:
+    for sha256 in {sha256 for name in old for sha256 in _read(place, name).hashes} - needed:
         place.remove(f"{OBJECTS}/{sha256}")
+    for name in old:  # last, so that an interrupted removal goes on at the next copy
+        place.remove(f"{COPIES}/{name}")

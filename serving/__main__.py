@@ -12,6 +12,7 @@ from pathlib import Path
 
 from btc_core.clock import SYSTEM_CLOCK
 from btc_core.errors import BtcError
+from btc_core.files import raise_open_files
 from btc_core.models.trees import leave_out_scikit_learn
 from btc_core.registry.champions import BaselineSource, ModelHolder
 from btc_core.settings import settings
@@ -31,10 +32,14 @@ from serving.storage_problems import StorageProblems
 from serving.stored_rows import QuestRows
 from serving.training import DagsterTrainer
 
+OPEN_FILES = 8_192
+"""A common limit, 1,024, is too low for all streams and requests at once."""
+
 
 def main() -> int:
     """Serve until a signal ends the process; returns 2 if the settings are wrong."""
     leave_out_scikit_learn()
+    raise_open_files(OPEN_FILES)
     try:
         configured = settings()
         logs.configure()

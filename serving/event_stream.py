@@ -34,7 +34,9 @@ RETRY_MS = 1_000
 QUIET_S = 1.0
 """An event is made after this time even if there is no new forecast, because ages grow and the page must show it."""
 UNREAD_S = 30.0
-"""A stream whose client has read nothing for this long is closed."""
+"""A stream whose socket has taken nothing for this long is closed."""
+ALIVE = b": alive\n\n"
+"""What a client ignores; it shows that the connection is still there."""
 LAST_CHUNK = b"0\r\n\r\n"
 FIRST_LINE = f"retry: {RETRY_MS}\n\n".encode()
 
@@ -58,12 +60,15 @@ class _Connection:
         self._count_out = close
         self._sent_s = time.monotonic()
 
-    def send(self, event: bytes) -> bool:
-        """Send an event, unless an earlier one is still waiting; false once the connection has ended."""
+    def send(self, event: bytes, *, counts: bool = True) -> bool:
+        """Send an event, unless an earlier one is still waiting; false once the connection has ended.
+
+        One that does not count is a comment, which the client ignores.
+        """
         try:
             if self._flush() and event and self._events_left != 0:
                 self._unsent = event
-                if self._events_left is not None:
+                if counts and self._events_left is not None:
                     self._events_left -= 1
                     self._unsent += LAST_CHUNK if self.is_chunked and not self._events_left else b""
                 self._flush()
@@ -198,7 +203,7 @@ class EventBroadcaster:
                 last_number, sent = number, sent + 1
                 yield event
             elif not self._stop.is_set():
-                yield b": alive\n\n"
+                yield ALIVE
 
     def _next_event(self, symbol: str, last_number: int) -> tuple[int, bytes]:
         """The newest event after `last_number`; after `HEARTBEAT_S` or `stop` it may have that number."""
@@ -214,31 +219,38 @@ class EventBroadcaster:
         while not self._stop.is_set():
             with self._changed:
                 self._changed.wait_for(lambda: self._stop.is_set() or self.stream_count > 0)
+            self._make_events()
             try:
-                self._make_events()
+                if not self._stop.wait(self._interval_s):
+                    self._wait_for_forecast(QUIET_S)
             except Exception:
-                _logger.exception("an event could not be made")
-            if not self._stop.wait(self._interval_s):
-                self._wait_for_forecast(QUIET_S)
+                _logger.exception("events are made once a second, because new forecasts are not announced")
+                self._stop.wait(QUIET_S)
 
     def _make_events(self) -> None:
         """Make an event for each market that has a stream, and wake its streams."""
         for symbol in [symbol for symbol, count in list(self._streams.items()) if count > 0]:
-            body = self._render(symbol)
-            with self._changed:
-                self._number += 1
-                event = f"id: {self._number}\n".encode() + body
-                self._events[symbol] = (self._number, event)
-                self._changed.notify_all()
-                ended = self._send(symbol, event)
+            try:
+                body = self._render(symbol)
+            except Exception:
+                _logger.exception("the event of %s could not be made", symbol)
+                with self._changed:
+                    ended = self._send(symbol, ALIVE, counts=False)
+            else:
+                with self._changed:
+                    self._number += 1
+                    event = f"id: {self._number}\n".encode() + body
+                    self._events[symbol] = (self._number, event)
+                    self._changed.notify_all()
+                    ended = self._send(symbol, event)
             for each in ended:
                 each.end()
 
-    def _send(self, symbol: str, event: bytes) -> list[_Connection]:
+    def _send(self, symbol: str, event: bytes, *, counts: bool = True) -> list[_Connection]:
         """Send an event on the connections of a market; returns those that have ended. The caller holds the lock."""
         connections = self._connections.get(symbol, [])
         chunk = _chunk(event)
-        ended = [each for each in connections if not each.send(chunk if each.is_chunked else event)]
+        ended = [each for each in connections if not each.send(chunk if each.is_chunked else event, counts=counts)]
         if ended:
             self._connections[symbol] = [each for each in connections if each not in ended]
         return ended

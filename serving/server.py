@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from btc_core.settings import ApiSettings
 
 CONNECTION_LIMIT = 500
-"""Open sockets, with those of the server itself; further clients wait in the backlog. Each costs about 20 kB, and a common
-limit of open files is 1,024."""
+"""Open sockets, with those of the server itself and without those of event streams; further clients wait in the backlog. Each
+costs about 20 kB."""
 CHANNEL_TIMEOUT_S = 30
 """A connection without traffic is closed after this time. A longer one helps clients that open connections and send nothing."""
 MAX_HEADER_BYTES = 16_384
@@ -102,10 +102,10 @@ class _Task(WSGITask):  # type: ignore[misc]
         self.channel.take = take
 
     def finish(self) -> None:
-        if self.channel.take is None:
+        if self.channel.take is None or not self.status.startswith("200"):
             super().finish()
         else:
-            self.channel.is_chunked = self.chunked_response
+            self.channel.is_chunked, self.channel.is_leaving = self.chunked_response, True
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
@@ -115,6 +115,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = _ProblemTask
     take: Callable[..., None] | None = None
     is_chunked = False
+    is_leaving = False
     connected: bool
 
     def readable(self) -> bool:
@@ -125,8 +126,12 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
 
     def service(self) -> None:
         super().service()
-        if self.take is not None:
+        if self.take is not None and self.is_leaving:
             self.server.trigger.pull_trigger(self._leave)
+        elif self.take is not None:  # the answer became an error after the stream was opened; Waitress has sent it
+            take, self.take = self.take, None
+            take(None, b"", is_chunked=False)
+            self.server.pull_trigger()
 
     def _leave(self) -> None:
         """Forget the connection, and pass on its socket with what has not been sent. The reading thread calls this."""

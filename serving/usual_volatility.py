@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DAYS = 28
 """Four weeks, so that every day of the week counts as often as the others."""
 MINUTES_PER_HOUR = 60
+SPAN_MIN = min(HEADLINE_MIN, MINUTES_PER_HOUR // 2)
 NO_BARS = "there are no minute bars of this hour of past days yet; `btc backfill` or an import adds them"
 
 
@@ -55,6 +56,8 @@ def usual_volatility(deps: Deps, symbol: str) -> UsualVolatility:
 def _spans_bps(closes: list[tuple[int, float]]) -> tuple[npt.NDArray[np.float64], int]:
     """Realized volatilities over the headline horizon, bps, from one-minute returns, and the number of days they are from.
 
+    A horizon of more than half an hour has too few spans in an hour; those of half an hour are scaled by the root of time.
+
     A minute without a trade has the close of the minute before. Spans that begin every minute overlap; their quantiles do
     not suffer from it.
     """
@@ -68,6 +71,7 @@ def _spans_bps(closes: list[tuple[int, float]]) -> tuple[npt.NDArray[np.float64]
         for minute in range(first + 1, MINUTES_PER_HOUR):
             filled.append(minutes.get(minute, filled[-1]))
         squares = np.diff(np.log(np.array(filled, np.float64))) ** 2
-        if len(squares) >= HEADLINE_MIN:
-            spans.append(BPS * np.sqrt(np.convolve(squares, np.ones(HEADLINE_MIN), "valid")))
+        if len(squares) >= SPAN_MIN:
+            variance = np.convolve(squares, np.ones(SPAN_MIN), "valid") * HEADLINE_MIN / SPAN_MIN
+            spans.append(BPS * np.sqrt(variance))
     return (np.concatenate(spans) if spans else np.empty(0)), len(spans)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from btc_core import horizons
 from btc_core.clock import NS_PER_DAY, now_ns
-from btc_core.errors import BtcError, StackError
+from btc_core.errors import BtcError, ServiceError, StackError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.models.manifest import LAYOUT
 from btc_core.names import CHAMPION, FETCH_HISTORY_JOB, HORIZONS_MIN, TRAIN_MODELS_JOB
@@ -57,8 +57,11 @@ def train_missing(settings: Settings, say: Callable[[str], None]) -> str:
     if status == SUCCESS and (not settings.exchange.history_url or len(settings.exchange.names) > 1):
         url = run_url(settings, launch_job(settings, FETCH_HISTORY_JOB, market_tags(settings.exchange.symbols)))
         say(f"fetching older trades in the background, to train the models on them as well ({url})")
-    if settings.simulated:
-        fetch_yesterday(settings, say)
+    if settings.simulated and status == SUCCESS:
+        try:
+            fetch_yesterday(settings, say)
+        except ServiceError as error:
+            say(f"the trades of yesterday are not fetched: {error}. `btc backfill` fetches them")
     return status
 
 

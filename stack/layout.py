@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 
 from btc_core import horizons
 from btc_core.clock import NS_PER_DAY, from_ns, now_ns
-from btc_core.errors import StackError
+from btc_core.errors import ConfigError, StackError
 from btc_core.settings import Settings, load_settings
 from stack.files import write_secret
 from stack.ports import DEFAULT_PORTS, HOST, InternalPorts, port_of
@@ -48,7 +48,7 @@ MAX_SOCKET_PATH_BYTES = 107
 LONGEST_SOCKET_NAME = "supervisor.sock.4194304"
 """supervisord first binds `NAME.PID` and then renames it, so the digits of the PID count too."""
 
-PATHS_OF_THE_USER = frozenset({"BTC_ALERT_RULES", "BTC_USER_DIR"})
+PATHS_OF_THE_USER = frozenset({"BTC_ALERT_RULES", "BTC_USER_DIR", "BTC_OFFSITE_CA_FILE", "BTC_OFFSITE_PROFILE"})
 
 DAYS_BEFORE_CREATION = 30
 """Dagster's daily partitions of a new stack begin this many days before it; importing older data adds earlier days."""
@@ -96,6 +96,7 @@ class Layout:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         for name in ("models", "features"):
             (self.data_dir / "user" / name).mkdir(parents=True, exist_ok=True)
+        (self.data_dir / "alerts").mkdir(exist_ok=True)
         if self.run_dir.stat().st_uid != os.geteuid():
             msg = f"{self.run_dir} belongs to another user; remove it, or set TMPDIR to a directory of your own"
             raise StackError(msg)
@@ -116,6 +117,8 @@ class Layout:
         if self.exists:
             msg = f"{self.env_file} exists already, and the servers' data in this directory needs the secrets in it"
             raise StackError(msg)
+        if horizons.PROBLEM:
+            raise ConfigError(horizons.PROBLEM)
         self.make_dirs()
         home = symbols[0].partition(":")[0] if markets_variable(symbols) == MARKETS else exchange
         values = self._secrets() | self._addresses(mode, ports or DEFAULT_PORTS, home)

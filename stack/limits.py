@@ -28,14 +28,6 @@ def open_files() -> int:
     return max(limits[0], min(OPEN_FILES, limits[1]))
 
 
-def raise_open_files() -> None:
-    """Raise the soft limit of open files of this process, and so of everything that it starts, as far as it may."""
-    wanted = open_files()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 @dataclass(frozen=True)
 class Usage:
     """How much of a limit a process uses."""

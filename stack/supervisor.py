@@ -18,10 +18,11 @@ import psutil
 
 from btc_core import horizons
 from btc_core.errors import StackError
+from btc_core.files import raise_open_files
 from btc_core.waiting import wait_until
 from stack.files import write_secret
 from stack.layout import python_path
-from stack.limits import raise_open_files
+from stack.limits import OPEN_FILES
 from stack.logs import tail
 from stack.supervisor_conf import conf_text
 
@@ -115,7 +116,7 @@ class Supervisor:
         if self.is_running():
             self.reload()
             return
-        raise_open_files()
+        raise_open_files(OPEN_FILES)
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._layout.supervisor_conf)]
         env = _environment(self._layout)
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd="/")

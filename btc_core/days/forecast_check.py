@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import column_ns, from_ns
-from btc_core.days.forecast_hours import HOUR_NS, hour_text, places_of
+from btc_core.days.forecast_hours import HOUR_NS, hour_text, other_horizons_text, places_of
 from btc_core.days.forecast_leaves import leaf_of, row_hashes
 from btc_core.days.forecast_replay import LogCheck, WantedRow, forecast_again, replayed_rows
 from btc_core.days.merkle import leaf_hash, root_from_proof
 from btc_core.errors import BtcError
 from btc_core.features.catalogue import FEATURE_VERSION
-from btc_core.horizons import FORMER_VARIABLE, VARIABLE, minutes_text, text_of
-from btc_core.names import HEADLINE_MIN, HORIZONS_MIN, STORED_HORIZONS_MIN
+from btc_core.horizons import minutes_text
+from btc_core.names import HEADLINE_MIN, HORIZONS_MIN
 from btc_core.registry.served_models import digest_of, model_of
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
@@ -80,14 +80,8 @@ class Check:
         names = ("kafka_partition", "kafka_offset", "frame_item", "symbol", "feature_version")
         same = all(self._bid[name] == self._volatility[name] for name in names)
         same = same and self._bid["symbol"] == self._evidence.symbol
-        made = tuple(h for h in STORED_HORIZONS_MIN if self._volatility.get(f"sigma_{h}m_bps") is not None)
-        if made != HORIZONS_MIN:
-            text = (
-                f"The forecast has {f'the horizons {text_of(made)} min' if made else 'other horizons'}, and {VARIABLE} is "
-                f"{text_of(HORIZONS_MIN)}. Run the command with the horizons of the forecast in {VARIABLE}, and with the present ones "
-                f"in {FORMER_VARIABLE}."
-            )
-            return Step("record", False, text)
+        if self._evidence.horizons_min != HORIZONS_MIN:
+            return Step("record", False, other_horizons_text(self._evidence.horizons_min))
         bid, sigma = self._bid[f"bid_{HEADLINE_MIN}m_usd"], self._volatility[f"sigma_{HEADLINE_MIN}m_bps"]
         models = " and ".join(f"{row['model_kind']} {row['model_version']}" for row in (self._bid, self._volatility))
         text = (

@@ -70,6 +70,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Its row of `gold_bid_price_prediction`."""
     volatility: Any
     """Its row of `gold_volatility_prediction`."""
+    horizons_min: tuple[int, ...]
+    """The horizons of the forecast."""
     state: Any
     """The row of `gold_forecast_states` that was in force; no row if none is stored."""
     minutes: Any

@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from btc_core.days.forecast_evidence import Evidence, Proof
+from btc_core.days.forecast_hours import horizons_of
 from btc_core.errors import InvalidInput
 from btc_core.exchanges.recorded_lines import BadLine, RecordedMessage, envelope_line, parse_line
 from btc_core.files import atomic_write
@@ -122,6 +123,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Evidence:
     try:
         proof = msgspec.json.decode(archive.read(PROOF), type=Proof)
         tables: dict[str, Any] = {name: _table(archive, name) for name in TABLES}
+        horizons_min = horizons_of(_stored(archive, "volatility"))
     except (msgspec.MsgspecError, pa.ArrowException) as error:
         msg = f"{path} cannot be read: {error}"
         raise InvalidInput(msg) from error
@@ -133,6 +135,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Evidence:
     return Evidence(
         symbol=manifest.symbol,
         **tables,
+        horizons_min=horizons_min,
         bundles=bundles,
         proof=proof,
         leader=manifest.leader,
@@ -156,9 +159,15 @@ def _parquet(rows: pa.Table) -> bytes:
     return sink.getvalue()
 
 
+def _stored(archive: zipfile.ZipFile, name: str) -> pa.Table:
+    """A table of the file as it was written."""
+    return pq.read_table(io.BytesIO(archive.read(f"{name}.parquet")))
+
+
 def _table(archive: zipfile.ZipFile, name: str) -> pa.Table:
+    """A table of the file, with the columns that this release knows."""
     schema = arrow_schema(TABLES[name])
-    rows = pq.read_table(io.BytesIO(archive.read(f"{name}.parquet")))
+    rows = _stored(archive, name)
     known = [field for field in schema if field.name in rows.column_names]
     found = rows.select([field.name for field in known]).cast(pa.schema(known))
     if name in {"bid", "volatility"} and len(found) != 1:

@@ -8,12 +8,14 @@ What does not belong here: roots (`forecast_roots`).
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import pyarrow as pa
 
+from btc_core import horizons
 from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns, from_ns
 from btc_core.days.forecast_inputs import read_states, read_table
 from btc_core.days.forecast_leaves import UNKNOWN, leaf_of, row_hashes
@@ -34,6 +36,7 @@ HOUR_NS = 3_600 * NS_PER_S
 LATE_DAYS = 8
 """How long after its row a forecast may be made and belong to a root: the log keeps rows for a week."""
 _RECORD_BYTES = 8
+_SIGMA = re.compile(r"sigma_(\d+)m_bps")
 PLACE = ("kafka_partition", "kafka_offset", "frame_item")
 """The columns with the place of a row in the log."""
 
@@ -176,6 +179,21 @@ def _feature_rows(history: History, symbol: str, bids: pa.Table, keys: list[Plac
         hashed = row_hashes(SILVER_FEATURES, rows.take(pa.array(chosen, pa.int64())))
         hashes |= zip((found[place] for place in chosen), hashed, strict=True)
     return [hashes.get(key, UNKNOWN) for key in keys]
+
+
+def horizons_of(volatility: pa.Table) -> tuple[int, ...]:
+    """The horizons in minutes of a forecast, whose row of `gold_volatility_prediction` is the only one of a table."""
+    named = ((_SIGMA.fullmatch(name), name) for name in volatility.column_names)
+    return tuple(sorted(int(found[1]) for found, name in named if found and volatility[name].null_count == 0))
+
+
+def other_horizons_text(made_for: tuple[int, ...]) -> str:
+    """What to do about a forecast with other horizons than this process."""
+    its = f"the horizons {horizons.text_of(made_for)} min" if made_for else "other horizons"
+    return (
+        f"The forecast has {its}, and {horizons.VARIABLE} is {horizons.text_of(horizons.HORIZONS_MIN)}. Run the command with the "
+        f"horizons of the forecast in {horizons.VARIABLE}, and with the present ones in {horizons.FORMER_VARIABLE}."
+    )
 
 
 def places_of(rows: pa.Table) -> list[Place]:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import NS_PER_MIN, column_ns
-from btc_core.days.forecast_hours import PLACE, places_of
+from btc_core.days.forecast_hours import PLACE, horizons_of, other_horizons_text, places_of
 from btc_core.days.forecast_inputs import read_minutes, read_states, read_table
 from btc_core.days.forecast_replay import ReplayedRows, columns_at
 from btc_core.days.forecast_search import forecast_at
@@ -94,6 +94,9 @@ def past_forecast(history: History, store: ObjectStore, symbol: str, at_ns: int)
     if stored["feature_version"] != FEATURE_VERSION:
         msg = f"the forecast is of feature set {stored['feature_version']}, and this program computes {FEATURE_VERSION}"
         raise InvalidInput(msg)
+    made_for = horizons_of(volatility)
+    if made_for != HORIZONS_MIN:
+        raise InvalidInput(other_horizons_text(made_for))
     (place,) = places_of(bid)
     rows = _stored_rows(history, symbol, event_ns, place)
     states = read_states(history, symbol, event_ns, event_ns + 1)

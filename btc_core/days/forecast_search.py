@@ -22,7 +22,16 @@ from btc_core.days.forecast_evidence import (
     ProvenHour,
     hours_around,
 )
-from btc_core.days.forecast_hours import HOUR_NS, LATE_DAYS, PLACE, KeptLeaf, kept_leaves, places_of, record_of
+from btc_core.days.forecast_hours import (
+    HOUR_NS,
+    LATE_DAYS,
+    PLACE,
+    KeptLeaf,
+    horizons_of,
+    kept_leaves,
+    places_of,
+    record_of,
+)
 from btc_core.days.forecast_inputs import read_minutes, read_states, read_table
 from btc_core.days.forecast_leaves import row_hashes
 from btc_core.days.forecast_roots import HOUR, LATE_HOURS, ClosedPeriod, closed_periods
@@ -115,6 +124,7 @@ def evidence_of(
         symbol=symbol,
         bid=bid,
         volatility=volatility,
+        horizons_min=horizons_of(volatility),
         state=state,
         minutes=read_minutes(history, symbol, event_ns + AHEAD_NS, made_ns),
         bundles=bundles,

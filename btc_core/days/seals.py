@@ -27,6 +27,8 @@ WRITTEN = ("bronze_ticks", "bronze_trades", "gap_marks", "silver_features")
 
 _PRIME = 1_000_000_007
 """Columns are summed modulo this prime, so a sum stays far below 2^63 for any day."""
+_LAST_IN_LOG = "max(CASE WHEN kafka_partition >= 0 THEN kafka_offset END)"
+"""Fetched and imported trades have no partition, and their time in place of an offset."""
 _CONTENTS = {
     BRONZE_TICKS: ("bid", "bid_qty", "ask", "ask_qty"),
     BRONZE_TRADES: ("price", "qty"),
@@ -53,10 +55,11 @@ def seal_of(db: QuestDB, day: str) -> Seal:
         numbers = [f"cast(ts_event AS LONG) % {_PRIME}", f"kafka_offset % {_PRIME}"]
         numbers += [f"cast({name} * 100000000 AS LONG) % {_PRIME}" for name in names]
         sums = ", ".join(f"sum({number})" for number in numbers)
-        answer = db.execute(f"SELECT count(), max(kafka_offset), {sums} FROM {table.name} WHERE {on_day(table, day)}")  # noqa: S608 - names of the catalogue
-        rows[table.name] = int(answer[0][0])
-        last_offset = max(last_offset, -1 if answer[0][1] is None else int(answer[0][1]))
-        parts.append(repr(answer[0]))
+        aggregates = f"count(), max(kafka_offset), {sums}, {_LAST_IN_LOG}"
+        *hashed, last = db.execute(f"SELECT {aggregates} FROM {table.name} WHERE {on_day(table, day)}")[0]  # noqa: S608 - names of the catalogue
+        rows[table.name] = int(hashed[0])
+        last_offset = max(last_offset, -1 if last is None else int(last))
+        parts.append(repr(hashed))
     identity = hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
     return Seal(day, identity, rows, last_offset, open_gaps(db, day))
 

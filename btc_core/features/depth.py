@@ -51,7 +51,7 @@ REFILL_DELAY_S = 5
 REFILL_MEMORY_S = 3_600
 """Older results are not used."""
 BOOK_MEMORY_S = MAX_SNAPSHOT_AGE_S + 2 * REFILL_MEMORY_S
-"""No frame of the book has an influence on rows that are later than this after it."""
+"""Frames of the book that are older than this have no influence on a row, unless ingest has got no snapshot for hours."""
 
 _VOLUME_MIN = 240  # minutes over which the traded quantity is averaged: the longest window of the volume rings
 _DECAY = 0.5 ** (1.0 / 8.0)

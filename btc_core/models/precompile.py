@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -19,18 +18,19 @@ import numpy as np
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.compiled import compiled_files
-from btc_core.errors import SchemaError
 from btc_core.features.catalogue import FEATURE_NAMES, ROW
 from btc_core.features.depth import measured
 from btc_core.features.fold import EMIT_NONE, fold
 from btc_core.features.live_minutes import LiveMinutes
 from btc_core.features.state import EVENT, new_state
+from btc_core.horizons import DEFAULT_MIN
 from btc_core.market.bars import BARS
 from btc_core.models.bundle import random_walk_model
 from btc_core.models.net import net_inputs
 from btc_core.models.pretrained import cold_start_model, shipped
 from btc_core.models.quality import ModelLimits
 from btc_core.models.row_forecasts import MODEL_COLUMNS
+from btc_core.names import HORIZONS_MIN
 
 MINUTES = 1_440
 """One day of bars is enough to compute every minute column and to fit the HARX of the pre-trained model."""
@@ -50,7 +50,7 @@ def precompile() -> None:
         columns = minutes.columns([_CLOCK_NS + NS_PER_S, _CLOCK_NS + 59 * NS_PER_S], values, [True, True])
         matrix = np.ascontiguousarray(values[:, MODEL_COLUMNS])
         net_inputs(matrix, columns, np.zeros(len(values)))
-        with suppress(SchemaError):  # it is for the default horizons
+        if HORIZONS_MIN == DEFAULT_MIN:  # the shipped model is for these
             shipped()
         fold_is_compiled.result()
     model, _reason = cold_start_model(bars)

@@ -145,8 +145,11 @@ def run_status(settings: Settings, run_id: str) -> str:
 
 def unfinished_run(settings: Settings, job: str) -> str:
     """The id of a run of a job that waits or is running, "" if there is none; raises `ServiceError`."""
-    found = _ask(settings, _UNFINISHED, {"job": job})["runsOrError"].get("results", [])
-    return str(found[0]["runId"]) if found else ""
+    result = _ask(settings, _UNFINISHED, {"job": job})["runsOrError"]
+    if result["__typename"] != "Runs":
+        msg = f"Dagster does not list the runs of {job}: {result.get('message', result['__typename'])}"
+        raise ServiceError(msg)
+    return str(result["results"][0]["runId"]) if result["results"] else ""
 
 
 def run_url(settings: Settings, run_id: str) -> str:

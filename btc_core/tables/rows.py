@@ -46,8 +46,10 @@ if TYPE_CHECKING:
 
 NOT_FROM_THE_LOG = -1
 """The partition of a row that never was in the log: an imported trade."""
-_HORIZON = re.compile(r"^(qlike_|bid_ar_)?.*_(\d+)m(?:_|$)")
-"""The names of columns with a horizon; those of scores have the headline horizon."""
+_HORIZON = re.compile(r"_(\d+)m(?:_|$)")
+"""What a column with a horizon has in its name."""
+_OF_HEADLINE = ("qlike_", "bid_ar_")
+"""How the names of columns begin that exist for the headline horizon only."""
 UNKNOWN_TRADES = -1
 """The number of trades of a bar whose source does not say."""
 
@@ -233,11 +235,11 @@ def _filled(table: Table, columns: Mapping[str, Any]) -> pa.Table:
 
 def _is_former(column: str) -> bool:
     """Whether only rows from before a change of the horizons have values in a column."""
-    found = _HORIZON.match(column)
+    found = _HORIZON.search(column)
     if found is None:
         return False
-    minutes = int(found[2])
-    if found[1]:
+    minutes = int(found[1])
+    if column.startswith(_OF_HEADLINE):
         return minutes in STORED_HEADLINES_MIN and minutes != HEADLINE_MIN
     return minutes in STORED_HORIZONS_MIN and minutes not in HORIZONS_MIN
 

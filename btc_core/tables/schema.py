@@ -143,7 +143,8 @@ def _lost_horizons(table: Table, present: Collection[str]) -> list[str]:
     lost_headlines = sorted(scored.difference(STORED_HEADLINES_MIN))
     if known <= {*STORED_HORIZONS_MIN} and not lost_headlines:
         return []
-    before = [tuple(sorted(each for each in known if each <= last)) for last in lost_headlines or [max(known)]]
+    lasts = sorted({*lost_headlines, *([] if known <= {*STORED_HORIZONS_MIN} else [max(known)])})
+    before = [tuple(sorted(each for each in known if each <= last)) for last in lasts]
     former = horizons.former_text((*horizons.FORMER_MIN, *before))
     msg = (
         f"the tables have forecasts for {', '.join(map(str, sorted(known)))} min, and {horizons.VARIABLE} is now "

@@ -4,6 +4,8 @@ from a copy at a second place.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -223,7 +225,9 @@ def test_a_system_is_rebuilt_from_a_copy_at_a_second_place(
     phrase.write_text("correct horse battery staple\n")
     command = ["backup", "--data-dir", str(lost.layout.data_dir), "--passphrase-file", str(phrase), "--to", str(place)]
     missing = _btc(*command)
-    assert (missing.returncode, "is no directory: create it, or mount the disk" in missing.stderr) == (1, True)
+    assert (missing.returncode, "is not a directory: create it, or mount the disk" in missing.stderr) == (1, True)
+    inside = _btc(*command[:-1], str(lost.layout.data_dir / "copies"))
+    assert (inside.returncode, "whose loss the copy must survive" in inside.stderr) == (1, True)
     place.mkdir()
     for arguments in (command, [*command, "--verify"]):
         before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
@@ -267,7 +271,7 @@ def test_a_second_bucket_takes_copies_and_refuses_those_of_another_system(
     }
     command = ["backup", "--data-dir", str(lost.layout.data_dir), "--verify", "--to"]
     own = _btc(*command, f"s3://{given.lake_bucket}", **variables)
-    assert (own.returncode, "is a bucket of this system, and no second place" in own.stderr) == (1, True)
+    assert (own.returncode, "is a bucket of this system and not a second place" in own.stderr) == (1, True)
     with closing(s3_client(given)) as client:
         client.create_bucket(Bucket="second")
     done = _btc(*command, "s3://second/btc", **variables)
@@ -290,6 +294,42 @@ def test_a_second_bucket_takes_copies_and_refuses_those_of_another_system(
         assert place.names("objects").keys() == newer.hashes | copy.hashes, "and so is what only it named"
     wrong = _btc(*command, "s3://second/btc", **variables | {"BTC_OFFSITE_SECRET_KEY": "wrong"})
     assert (wrong.returncode, "BTC_OFFSITE_ACCESS_KEY, BTC_OFFSITE_SECRET_KEY" in wrong.stderr) == (1, True)
+
+
+def test_a_copy_is_whole_although_the_system_and_another_copy_write_meanwhile(
+    lost: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lost.up(only=("store", "postgres"))
+    settings, place, others = lost.settings, offsite.Directory(tmp_path), hashlib.sha256(b"of another copy").hexdigest()
+    with ObjectStore(settings.store) as store:
+        store.put("copied/before", b"before")
+        pieces = ObjectStore.pieces
+
+        def replaced_meanwhile(read: ObjectStore, key: str) -> Iterator[bytes]:
+            if key == "copied/before":
+                store.delete(key)
+                store.put("copied/after", b"after")
+                place.write(f"objects/{others}", io.BytesIO(b"of another copy"))
+            return pieces(read, key)
+
+        monkeypatch.setattr(ObjectStore, "pieces", replaced_meanwhile)
+        copy = offsite.make(settings, place, b"")
+        assert {"copied/after"} == {each.key for each in copy.objects if each.key.startswith("copied/")}
+        offsite.verify(place, copy)
+        assert others in place.names("objects"), "the other copy has no manifest yet"
+        store.delete("copied/after")
+
+
+def test_an_object_that_was_written_badly_is_no_part_of_the_next_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, held = offsite.Directory(tmp_path), dict[str, int]()
+    write = offsite.Directory.write
+    with monkeypatch.context() as damaged:
+        damaged.setattr(offsite.Directory, "write", lambda self, path, _source: write(self, path, io.BytesIO(b"good?")))
+        with pytest.raises(StoreError, match="missing or damaged at the second place"):
+            offsite._keep(place, held, iter([b"good!"]))
+    assert (place.names("objects"), held) == ({}, {})
 
 
 def test_old_backups_are_removed_and_the_newest_never(lost: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,9 @@ def test_a_short_or_missing_passphrase_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot be read: No such file"):
         read_passphrase(path)
     path.write_bytes(b"x" * (MIN_CHARACTERS - 1) + b"\n")
-    with pytest.raises(InvalidInput, match=f"has {MIN_CHARACTERS - 1} characters and needs {MIN_CHARACTERS}"):
+    with pytest.raises(
+        InvalidInput, match=f"has {MIN_CHARACTERS - 1} characters, and at least {MIN_CHARACTERS} are needed"
+    ):
         read_passphrase(path)
     path.write_bytes(PASSPHRASE + b"\n")
     assert read_passphrase(path) == PASSPHRASE

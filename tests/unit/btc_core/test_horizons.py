@@ -114,3 +114,19 @@ def test_with_other_horizons_tables_labels_models_and_outcomes_follow() -> None:
     ]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_only_columns_of_former_horizons_are_empty_in_new_rows() -> None:
+    code = (
+        "from btc_core.tables import rows; from btc_core.tables.catalogue import PREDICTION_OUTCOMES as table; "
+        "print(*[each.name for each in table.columns if rows._is_former(each.name)])"
+    )
+    known = {name: value for name, value in os.environ.items() if not name.startswith("BTC_")}
+    given = {"BTC_HORIZONS_MIN": "5,10", "BTC_FORMER_HORIZONS_MIN": "1,2,3,4,5", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=known | given, capture_output=True, text=True, check=True)
+    former = set(done.stdout.split())
+    assert {"bid_ar_5m_bps", "qlike_model_5m", "qlike_harx_5m", "sigma_1m_bps", "bid_return_4m_bps"} <= former
+    assert (
+        not {"sigma_5m_bps", "bid_return_5m_bps", "sigma_10m_bps", "bid_ar_10m_bps", "qlike_model_10m", "symbol"}
+        & former
+    )
