@@ -6,6 +6,7 @@ What does not belong here: older rows. Those are in QuestDB.
 from __future__ import annotations
 
 import base64
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +22,7 @@ from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_SIGMA = re.compile(r"sigma_\d+m_bps")
 _PATH_FIELDS = {
     name: tuple(template.format(horizon) for horizon in HORIZONS_MIN)
     for name, template in {
@@ -175,7 +177,7 @@ def read_features(client: redis.Redis, symbol: str) -> FeatureRow | None:
 def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:
     """The newest forecast; None when there is none, or only one of other horizons than those of this process."""
     fields: dict[str, Any] | None = _read(client, forecast_key(symbol))
-    if fields is None or not set(_PATH_FIELDS["sigma_path_bps"]) <= fields.keys():
+    if fields is None or _has_other_horizons(fields):
         return None
     for name, names in _PATH_FIELDS.items():
         fields[name] = [float(fields.pop(each)) for each in names]
@@ -185,6 +187,12 @@ def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:
     if "quality" in fields:
         fields["quality"] = msgspec.json.decode(fields["quality"], type=Quality)
     return msgspec.convert(fields, ForecastRow, strict=False)
+
+
+def _has_other_horizons(fields: Mapping[str, str]) -> bool:
+    """Whether the fields have forecasts of the volatility, and not those of this process's horizons."""
+    sigmas = {name for name in fields if _SIGMA.fullmatch(name)}
+    return bool(sigmas) and not set(_PATH_FIELDS["sigma_path_bps"]) <= sigmas
 
 
 def columns_fields(row: ColumnsRow) -> dict[str, Any]:
