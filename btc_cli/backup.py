@@ -40,7 +40,7 @@ def backup(
     verify: Annotated[bool, typer.Option("--verify", help="Also read back what earlier copies wrote.")] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Copy all objects, the databases of Dagster and MLflow, and the settings to a second place.
+    """Copy all objects, the databases and the settings to a directory or to a bucket elsewhere.
 
     Only what the place lacks is copied. The system must be running, and continues meanwhile.
     """
