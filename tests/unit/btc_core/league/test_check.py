@@ -126,7 +126,7 @@ def test_a_late_forecast_kills_the_process_at_once(tmp_path: Path) -> None:
 def test_the_process_sees_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BTC_QUESTDB_PASSWORD", "secret")
     text = with_predict("return 1.0", "raise ValueError([name for name in os.environ if name.startswith('BTC')])")
-    with pytest.raises(InvalidInput, match=r"ValueError: \[\]"):
+    with pytest.raises(InvalidInput, match=r"ValueError: \['BTC_HORIZONS_MIN'\]"):
         check(entry(tmp_path, text), LIMITS)
 
 
