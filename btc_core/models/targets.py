@@ -34,8 +34,6 @@ LABEL_SPAN_NS = HEADLINE_MIN * NS_PER_MIN
 """How far a label looks ahead. Rows nearer than this to a test block must not be trained on."""
 APART_NS = APART_MIN * NS_PER_MIN
 """Outcomes of origins at multiples of this move the intervals and the level; their labels do not overlap."""
-_HORIZON_PLACES = np.asarray(HORIZONS_MIN) - 1
-"""The places of the horizons in a path of every minute."""
 
 
 def known_outcomes(origin_ns: Longs) -> tuple[Longs, Longs]:
@@ -71,13 +69,18 @@ def log_price_path(ts_ns: Longs, price: Floats) -> Floats:
     return path
 
 
+def _horizon_places() -> Longs:
+    """The places of the horizons in a path of every minute."""
+    return np.asarray(HORIZONS_MIN) - 1
+
+
 def bid_path_bps(ts_ns: Longs, price: Floats) -> Floats:
     """Targets `BID_TARGETS`, bps, shape (n, horizons)."""
-    return log_price_path(ts_ns, price)[:, _HORIZON_PLACES] * 1e4
+    return log_price_path(ts_ns, price)[:, _horizon_places()] * 1e4
 
 
 def realized_variance(ts_ns: Longs, price: Floats) -> Floats:
     """Targets `RV_TARGETS`, ln², shape (n, horizons), sums over every minute; NaN from the first missing minute on."""
     path = log_price_path(ts_ns, price)
     steps = np.diff(path, axis=1, prepend=0.0)
-    return np.cumsum(steps * steps, axis=1)[:, _HORIZON_PLACES]
+    return np.cumsum(steps * steps, axis=1)[:, _horizon_places()]

@@ -21,6 +21,7 @@ from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
 from btc_cli.options import open_stack
+from stack.layout import python_path
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NAMES = ("first-look", "feature-to-challenger", "worth-of-a-forecast", "bad-day")
@@ -93,6 +94,7 @@ def main() -> int:
     environ = {
         **os.environ,
         "PATH": path,
+        "PYTHONPATH": python_path(),
         "BTC_DATA_DIR": str(stack.layout.data_dir.resolve()),
         "API_URL": f"http://{api.host}:{api.port}",
         "COLUMNS": "100",
