@@ -1,4 +1,4 @@
-"""`btc backup --to PLACE`: a copy of everything at a second place, from which `btc restore --all --from PLACE` rebuilds the system.
+"""`btc backup --to PLACE`: a copy of everything at a second place, from which `btc restore --all --from-copy PLACE` rebuilds the system.
 
 What does not belong here: how a copy is kept (`btc_core.offsite`), and the daily backup on the object store itself
 (`btc_assets.system_backups`).
