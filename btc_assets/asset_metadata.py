@@ -6,6 +6,7 @@ What does not belong here: which tables exist and what their columns mean (`btc_
 from __future__ import annotations
 
 import hashlib
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -20,9 +21,26 @@ if TYPE_CHECKING:
     from btc_core.tables.form import Column, Table
 
 OWNERS = ["team:market-data"]
+
+
+class Group(StrEnum):
+    """The groups of the lineage page, each of which depends on earlier ones alone; Dagster draws no groups in a circle."""
+
+    EXCHANGE = "exchange"
+    BRONZE = "bronze"
+    SILVER = "silver"
+    GOLD = "gold"
+    SEALED = "sealed"
+    MODELS = "models"
+    FORECASTS = "forecasts"
+    SERVING = "serving"
+    BACKUPS = "backups"
+
+
 EXCHANGE_FEED = "exchange_feed"
 EVENTS_TOPIC = "market_events_topic"
 _KRAKEN = "kraken."
+_GOLD_BARS = ("gold_1min", "gold_5min")
 
 
 def market_suffix(symbol: str) -> str:
@@ -42,6 +60,11 @@ def model_asset(quantity: Quantity) -> str:
 def champion_asset(quantity: Quantity) -> str:
     """Name of the asset that is the champions of a quantity; its partitions are the markets."""
     return f"{quantity}_champion"
+
+
+def group_of(table: Table) -> Group:
+    """The group of a table: its layer, unless models have a part in its rows."""
+    return Group.FORECASTS if table.layer == "gold" and table.name not in _GOLD_BARS else Group(table.layer)
 
 
 def code_version(*parts: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 import dagster as dg
 
-from btc_assets.asset_metadata import OWNERS, table_metadata, upstream_tables
+from btc_assets.asset_metadata import OWNERS, Group, table_metadata, upstream_tables
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, Result, for_each_day, markdown
 from btc_assets.resources import Database, Environment, Lake
 from btc_assets.timetable import scheduled
-from btc_core.clock import NS_PER_DAY, now_ns
+from btc_core.clock import now_ns
 from btc_core.days.history import History
 from btc_core.days.seals import seal_of
 from btc_core.tables.catalogue import BID_PREDICTION, VOLATILITY_PREDICTION
@@ -34,7 +34,7 @@ SERVER_RETRY = dg.RetryPolicy(max_retries=2, delay=10)
         )
     ],
     kinds={"questdb", "gold"},
-    group_name="gold",
+    group_name=Group.FORECASTS,
     owners=OWNERS,
     description=FORECAST_ROOTS.meaning,
     metadata=table_metadata(FORECAST_ROOTS),
@@ -72,7 +72,7 @@ close_schedule = scheduled("close_every_hour", close_hours, "5 * * * *")
 
 
 @dg.asset(
-    deps=[FORECAST_ROOTS.name, BID_PREDICTION.name, VOLATILITY_PREDICTION.name],
+    deps=[FORECAST_ROOTS.name, BID_PREDICTION.name, VOLATILITY_PREDICTION.name, "sealed_silver"],
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
     check_specs=[
@@ -83,17 +83,15 @@ close_schedule = scheduled("close_every_hour", close_hours, "5 * * * *")
         )
     ],
     kinds={"questdb", "gold"},
-    group_name="sealed",
+    group_name=Group.FORECASTS,
     owners=OWNERS,
     retry_policy=SERVER_RETRY,
 )
 def sealed_forecasts(
     context: dg.AssetExecutionContext, environment: Environment, database: Database, lake: Lake
 ) -> Result:
-    """The roots of a day, made if they are missing, and compared with the forecasts before these are copied."""
+    """The roots of a day, compared with its forecasts before these are copied. `sealed_silver` has closed the hours."""
     from btc_core.days.forecast_days import check_day  # noqa: PLC0415 - imports numba
-    from btc_core.days.forecast_roots import Closer  # noqa: PLC0415 - imports numba
-    from btc_core.utc_day import day_ns  # noqa: PLC0415 - beside the others
 
     chosen = environment.get()
     problems: list[str] = []
@@ -101,10 +99,6 @@ def sealed_forecasts(
     def compare(day: str) -> dict[str, Any]:
         with database.connect() as db, lake.connect() as store:
             history = History(db, lambda: store)
-            if now_ns() - day_ns(day) < 2 * NS_PER_DAY:
-                closer = Closer(history, chosen, store)
-                for symbol in chosen.exchange.symbols:
-                    closer.close(symbol, now_ns())
             found = {symbol: check_day(history, store, symbol, day) for symbol in chosen.exchange.symbols}
             seal = seal_of(db, day).id
         problems.extend(f"{symbol}: {problem}" for symbol, check in found.items() for problem in check.problems)

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from btc_assets.archives import day_archive
-from btc_assets.asset_metadata import OWNERS, code_version, table_metadata, upstream_tables
+from btc_assets.asset_metadata import OWNERS, Group, code_version, table_metadata, upstream_tables
 from btc_assets.forecast_roots import sealed_forecasts
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, Result, for_each_day, markdown
 from btc_assets.pictures import day_of_bars
@@ -21,6 +21,7 @@ from btc_assets.resources import Database, Environment, Lake
 from btc_core.clock import SYSTEM_CLOCK
 from btc_core.days import lake as copies
 from btc_core.days.gold import fill_minute_bars, make_gold
+from btc_core.days.history import History
 from btc_core.days.replaced import keeper
 from btc_core.days.seals import seal_of
 from btc_core.days.stored_days import read_day
@@ -94,7 +95,7 @@ def _differences(largest: Mapping[str, float]) -> dg.MarkdownMetadataValue:
         _plausible_spec("sealed_bronze"),
     ],
     kinds={"questdb", "bronze"},
-    group_name="sealed",
+    group_name=Group.SEALED,
     owners=OWNERS,
     freshness_policy=DAILY,
     code_version="1",
@@ -141,7 +142,7 @@ def sealed_bronze(
 
 @dg.asset(
     # The hours are closed with the feature rows of the stream, which this asset may replace.
-    deps=sorted({"sealed_forecasts", "sealed_bronze", "silver_features", *upstream_tables(SILVER_FEATURES)}),
+    deps=sorted({"sealed_bronze", "silver_features", *upstream_tables(SILVER_FEATURES)}),
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
     check_specs=[
@@ -156,7 +157,7 @@ def sealed_bronze(
         _plausible_spec("sealed_silver"),
     ],
     kinds={"questdb", "silver"},
-    group_name="sealed",
+    group_name=Group.SEALED,
     owners=OWNERS,
     freshness_policy=DAILY,
     code_version=FEATURE_VERSION,
@@ -169,6 +170,7 @@ def sealed_silver(
     """Feature rows of a day, compared with a replay of its bronze, in which late trades are in their place."""
     from btc_core.days.day_books import NO_BOOKS, books_around  # noqa: PLC0415 - imports numba
     from btc_core.days.day_replay import symbols_on  # noqa: PLC0415 - imports numba
+    from btc_core.days.forecast_roots import close_recent_day  # noqa: PLC0415 - imports numba
     from btc_core.days.silver_proof import prove  # noqa: PLC0415 - imports numba
     from btc_core.days.user_features import prove_user_features  # noqa: PLC0415 - imports numba
     from btc_core.features.user.values import UserFeatures  # noqa: PLC0415 - imports numba
@@ -185,6 +187,7 @@ def sealed_silver(
         with database.connect() as db, lake.connect() as store:
             seal = seal_of(db, day)
             keep = keeper(store, day, seal.id)
+            close_recent_day(History(db, lambda: store), environment.get(), store, day)
             books = books_around(db, environment.get().kafka, store, day)
             symbols = symbols_on(db, day)
             proofs = [
@@ -265,7 +268,7 @@ def _gold_asset(table: Table) -> dg.AssetsDefinition:
         backfill_policy=ONE_RUN,
         check_specs=[check_spec],
         kinds={"questdb", "gold"},
-        group_name="sealed",
+        group_name=Group.SEALED,
         owners=OWNERS,
         freshness_policy=DAILY,
         code_version=code_version(TABLES[view].view, FEATURE_VERSION),
@@ -306,7 +309,7 @@ sealed_specs: list[dg.AssetSpec] = [
         BRONZE_BARS.name,
         deps=["sealed_bronze", *upstream_tables(BRONZE_BARS)],
         kinds={"questdb", "bronze"},
-        group_name="sealed",
+        group_name=Group.SEALED,
         description=BRONZE_BARS.meaning,
         owners=OWNERS,
         metadata=table_metadata(BRONZE_BARS),
@@ -321,7 +324,7 @@ gold_5min_sealed = _gold_asset(GOLD_5MIN_SEALED)
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
     kinds={"questdb", "bronze"},
-    group_name="sealed",
+    group_name=Group.SEALED,
     owners=OWNERS,
     freshness_policy=DAILY,
     code_version="1",
@@ -344,7 +347,7 @@ def sealed_bars(context: dg.AssetExecutionContext, database: Database) -> Result
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
     kinds={"s3", "parquet"},
-    group_name="backups",
+    group_name=Group.BACKUPS,
     owners=OWNERS,
     freshness_policy=DAILY,
     retry_policy=SERVER_RETRY,

@@ -28,7 +28,7 @@ from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
 from btc_core.tables.proof_tables import FORECAST_ROOTS, FORECAST_STATES
 from btc_core.tables.sql import of_symbol, within
-from btc_core.utc_day import day_of
+from btc_core.utc_day import day_ns, day_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -154,6 +154,17 @@ def _periods(rows: pa.Table) -> list[ClosedPeriod]:
         ClosedPeriod(row["symbol"], row["period"], begin_ns, row["root"], row["leaves"], row["header"], closed_ns)
         for row, begin_ns, closed_ns in zip(others, begins, closed, strict=True)
     ]
+
+
+def close_recent_day(history: History, settings: Settings, store: ObjectStore, day: str) -> None:
+    """Close the hours of a day that are still open, unless the day is old. Raises `ServiceError`.
+
+    Feature rows are repaired after that, because a root contains the rows as they were streamed.
+    """
+    if now_ns() - day_ns(day) < 2 * NS_PER_DAY:
+        closer = Closer(history, settings, store)
+        for symbol in settings.exchange.symbols:
+            closer.close(symbol, now_ns())
 
 
 class Closer:

@@ -50,7 +50,7 @@ def test_a_trained_model_is_registered_and_forecasts_in_its_process(
     assert found["train_rows"] == len(frame.origin_ns)
     assert "log_har / 5m" in found["scores"].value
     trained = bundles.load(settings, "log_har", "ETH/USD", version, own.version)
-    with pytest.raises(SchemaError, match="trained on inputs of another version"):
+    with pytest.raises(SchemaError, match="trained on other inputs"):
         bundles.load(settings, "log_har", "ETH/USD", version)  # without the feature of the user
     assert (trained.source, trained.file_version) == (entry.source, entry.version)
     with EntryProcess(entry, (*INPUTS, "mine"), settings.league.memory_bytes) as process:
@@ -67,7 +67,7 @@ def test_a_trained_model_is_registered_and_forecasts_in_its_process(
 
     with monkeypatch.context() as patch:
         patch.setattr(bundles, "INPUTS_VERSION", "another")
-        with pytest.raises(SchemaError, match="trained on inputs of another version"):
+        with pytest.raises(SchemaError, match="trained on other inputs"):
             bundles.load(settings, "log_har", "ETH/USD", version, own.version)
     client = MlflowClient(settings.mlflow, settings.store)
     client.put_artifact(f"{client.version('league-log_har-ETHUSD', version).source}/model.pkl", b"damaged")
