@@ -1,4 +1,4 @@
-"""The memory of a training from stored rows: 700 days of minute bars in QuestDB and of closing rows on the object store.
+"""The memory of a training from stored rows: as many days as a training reads, as minute bars in QuestDB and closing rows on the object store.
 
 What does not belong here: how long a training takes for other numbers of markets (docs/scaling.md).
 """
@@ -26,6 +26,7 @@ from btc_core.days.lake import Manifest, manifest_key
 from btc_core.errors import ServiceError
 from btc_core.features.bar_features import bar_feature_chunks
 from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES, model_matrix
+from btc_core.settings import ModelSettings
 from btc_core.stores.newest_rows import MINUTE_END
 from btc_core.stores.questdb import QuestDB, append, wait_until_applied
 from btc_core.stores.s3 import ObjectStore
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from btc_core.settings import Settings
 
-DAYS = 700
+DAYS = ModelSettings.model_fields["train_days"].default
 WRITE_BARS = 50_000
 _CHILD = """
 import json, resource, sys

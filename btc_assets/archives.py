@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from btc_assets.asset_metadata import OWNERS, Group
+from btc_assets.asset_metadata import OWNERS
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, Result, for_each_day
 from btc_assets.resources import Database, Environment, Lake
 from btc_core.clock import NS_PER_DAY, SYSTEM_CLOCK, now_ns
@@ -39,7 +39,7 @@ SERVER_RETRY = dg.RetryPolicy(max_retries=2, delay=10)
         )
     ],
     kinds={"s3"},
-    group_name=Group.BACKUPS,
+    group_name="backups",
     owners=OWNERS,
     retry_policy=SERVER_RETRY,
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from btc_assets.asset_metadata import OWNERS, Group
+from btc_assets.asset_metadata import OWNERS
 from btc_assets.partitions import Result, markdown
 from btc_assets.resources import Database, Environment, Lake  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.timetable import scheduled
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @dg.asset(
     deps=["day_backup", *(table.name for table in STORED if not table.sealed)],
     kinds={"s3", "parquet"},
-    group_name=Group.BACKUPS,
+    group_name="backups",
     owners=OWNERS,
     check_specs=[
         dg.AssetCheckSpec(
@@ -105,7 +105,7 @@ def _days_to_copy(db: QuestDB, store: ObjectStore, now: int) -> Iterator[tuple[T
 @dg.asset(
     deps=["lake_backups"],
     kinds={"s3", "questdb"},
-    group_name=Group.BACKUPS,
+    group_name="backups",
     owners=OWNERS,
     check_specs=[
         dg.AssetCheckSpec(

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from btc_assets.asset_metadata import OWNERS, Group, table_metadata, upstream_tables
+from btc_assets.asset_metadata import OWNERS, table_metadata, upstream_tables
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, Result, for_each_day, markdown
 from btc_assets.resources import Database, Environment, Lake
 from btc_assets.timetable import scheduled
@@ -34,7 +34,7 @@ SERVER_RETRY = dg.RetryPolicy(max_retries=2, delay=10)
         )
     ],
     kinds={"questdb", "gold"},
-    group_name=Group.FORECASTS,
+    group_name="forecasts",
     owners=OWNERS,
     description=FORECAST_ROOTS.meaning,
     metadata=table_metadata(FORECAST_ROOTS),
@@ -83,7 +83,7 @@ close_schedule = scheduled("close_every_hour", close_hours, "5 * * * *")
         )
     ],
     kinds={"questdb", "gold"},
-    group_name=Group.FORECASTS,
+    group_name="forecasts",
     owners=OWNERS,
     retry_policy=SERVER_RETRY,
 )

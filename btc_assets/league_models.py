@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
-from btc_assets.asset_metadata import OWNERS, Group, market_suffix
+from btc_assets.asset_metadata import OWNERS, market_suffix
 from btc_assets.model_assets import SEALED_BARS, Servers, market_history, scores_table
 from btc_assets.partitions import MARKETS, ONE_RUN, Result, for_each_market
 from btc_assets.resources import Database, Environment, Lake, Registry
@@ -81,7 +81,7 @@ def train_entry(
         )
     ],
     kinds={"python", "mlflow"},
-    group_name=Group.MODELS,
+    group_name="models",
     owners=OWNERS,
     code_version=FEATURE_VERSION,
     description="The user's own models, fitted on the same rows as the models that serve. They forecast in the league.",

@@ -18,7 +18,6 @@ from btc_assets.asset_metadata import (
     EVENTS_TOPIC,
     EXCHANGE_FEED,
     OWNERS,
-    Group,
     champion_asset,
     group_of,
     table_metadata,
@@ -86,7 +85,7 @@ LIVE_TABLES: tuple[str, ...] = tuple(
 """Tables that the workers or QuestDB itself write."""
 
 
-def _asset(key: str, kind: str, group: Group, description: str, deps: tuple[str, ...] = ()) -> dg.AssetSpec:
+def _asset(key: str, kind: str, group: str, description: str, deps: tuple[str, ...] = ()) -> dg.AssetSpec:
     return dg.AssetSpec(key, kinds={kind}, group_name=group, description=description, deps=deps, owners=OWNERS)
 
 
@@ -110,39 +109,39 @@ def _table_asset(table: Table) -> dg.AssetSpec:
 
 
 live_specs: list[dg.AssetSpec] = [
-    _asset(EXCHANGE_FEED, "api", Group.EXCHANGE, "WebSocket and REST API of the exchange, or of the simulator."),
+    _asset(EXCHANGE_FEED, "api", "exchange", "WebSocket and REST API of the exchange, or of the simulator."),
     _asset(
         EVENTS_TOPIC,
         "kafka",
-        Group.EXCHANGE,
+        "exchange",
         "Topic `market.events`: every frame of market data as it was received.",
         (EXCHANGE_FEED,),
     ),
     _asset(
         _FEATURES_TOPIC,
         "kafka",
-        Group.SILVER,
+        "silver",
         "Topic `features`: one row for each quote and each trade.",
         (EVENTS_TOPIC,),
     ),
     _asset(
         _PREDICTIONS_TOPIC,
         "kafka",
-        Group.FORECASTS,
+        "forecasts",
         "Topic `predictions`: one forecast for each feature row.",
         (_FEATURES_TOPIC, *_CHAMPIONS),
     ),
     _asset(
         "redis_features",
         "redis",
-        Group.SERVING,
+        "serving",
         "The newest feature row of each market in Redis, as the hash `feature:BTCUSD`.",
         (_FEATURES_TOPIC,),
     ),
     _asset(
         "redis_forecasts",
         "redis",
-        Group.SERVING,
+        "serving",
         "The newest forecast of each market in Redis, as the hash `forecast:BTCUSD`, and the minute columns it was made "
         "from, as the hash `columns:BTCUSD`.",
         (_PREDICTIONS_TOPIC,),
@@ -150,7 +149,7 @@ live_specs: list[dg.AssetSpec] = [
     _asset(
         "forecast_api",
         "flask",
-        Group.SERVING,
+        "serving",
         "The HTTP API on port 5050.",
         ("redis_features", "redis_forecasts", *_CHAMPIONS),
     ),

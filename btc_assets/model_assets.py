@@ -14,7 +14,7 @@ import dagster as dg
 import msgspec
 import numpy as np
 
-from btc_assets.asset_metadata import OWNERS, Group, champion_asset, market_suffix, model_asset
+from btc_assets.asset_metadata import OWNERS, champion_asset, market_suffix, model_asset
 from btc_assets.partitions import MARKETS, ONE_RUN, Result, for_each_market
 from btc_assets.pictures import of_training
 from btc_assets.resources import Database, Environment, Lake, Registry
@@ -240,7 +240,7 @@ def _model_asset(quantity: Quantity, markets: dg.PartitionsDefinition[str] = MAR
         deps=[minute_bars, older_bars, SEALED_BARS],
         check_specs=[gate],
         kinds={"xgboost", "mlflow"},
-        group_name=Group.MODELS,
+        group_name="models",
         owners=OWNERS,
         code_version=FEATURE_VERSION,
         description=MODEL_DESCRIPTIONS[quantity],
@@ -274,7 +274,7 @@ def _champion_asset(quantity: Quantity, markets: dg.PartitionsDefinition[str] = 
         backfill_policy=ONE_RUN,
         deps=[model_asset(quantity)],
         kinds={"mlflow"},
-        group_name=Group.MODELS,
+        group_name="models",
         owners=OWNERS,
         description=f"The {quantity} model that serves. A challenger that passed its gate replaces it within seconds.",
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from btc_assets.asset_metadata import EXCHANGE_FEED, OWNERS, Group
+from btc_assets.asset_metadata import EXCHANGE_FEED, OWNERS
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, for_each_day
 from btc_assets.resources import Database, Environment
 from btc_core.clock import NS_PER_DAY, SYSTEM_CLOCK
@@ -24,7 +24,7 @@ LOG_EVERY_S = 10.0
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
     kinds={"questdb", "bronze"},
-    group_name=Group.SEALED,
+    group_name="sealed",
     owners=OWNERS,
     retry_policy=dg.RetryPolicy(max_retries=2, delay=30),
     description="Trades of days on which this system did not run, from REST at a thousand trades a second. Trades that are "

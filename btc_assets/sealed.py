@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from btc_assets.archives import day_archive
-from btc_assets.asset_metadata import OWNERS, Group, code_version, table_metadata, upstream_tables
+from btc_assets.asset_metadata import OWNERS, code_version, table_metadata, upstream_tables
 from btc_assets.forecast_roots import sealed_forecasts
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, Result, for_each_day, markdown
 from btc_assets.pictures import day_of_bars
@@ -95,7 +95,7 @@ def _differences(largest: Mapping[str, float]) -> dg.MarkdownMetadataValue:
         _plausible_spec("sealed_bronze"),
     ],
     kinds={"questdb", "bronze"},
-    group_name=Group.SEALED,
+    group_name="sealed",
     owners=OWNERS,
     freshness_policy=DAILY,
     code_version="1",
@@ -157,7 +157,7 @@ def sealed_bronze(
         _plausible_spec("sealed_silver"),
     ],
     kinds={"questdb", "silver"},
-    group_name=Group.SEALED,
+    group_name="sealed",
     owners=OWNERS,
     freshness_policy=DAILY,
     code_version=FEATURE_VERSION,
@@ -268,7 +268,7 @@ def _gold_asset(table: Table) -> dg.AssetsDefinition:
         backfill_policy=ONE_RUN,
         check_specs=[check_spec],
         kinds={"questdb", "gold"},
-        group_name=Group.SEALED,
+        group_name="sealed",
         owners=OWNERS,
         freshness_policy=DAILY,
         code_version=code_version(TABLES[view].view, FEATURE_VERSION),
@@ -309,7 +309,7 @@ sealed_specs: list[dg.AssetSpec] = [
         BRONZE_BARS.name,
         deps=["sealed_bronze", *upstream_tables(BRONZE_BARS)],
         kinds={"questdb", "bronze"},
-        group_name=Group.SEALED,
+        group_name="sealed",
         description=BRONZE_BARS.meaning,
         owners=OWNERS,
         metadata=table_metadata(BRONZE_BARS),
@@ -324,7 +324,7 @@ gold_5min_sealed = _gold_asset(GOLD_5MIN_SEALED)
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
     kinds={"questdb", "bronze"},
-    group_name=Group.SEALED,
+    group_name="sealed",
     owners=OWNERS,
     freshness_policy=DAILY,
     code_version="1",
@@ -347,7 +347,7 @@ def sealed_bars(context: dg.AssetExecutionContext, database: Database) -> Result
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,
     kinds={"s3", "parquet"},
-    group_name=Group.BACKUPS,
+    group_name="backups",
     owners=OWNERS,
     freshness_policy=DAILY,
     retry_policy=SERVER_RETRY,

@@ -13,7 +13,7 @@ import dagster as dg
 import msgspec
 import numpy as np
 
-from btc_assets.asset_metadata import OWNERS, Group, market_suffix, table_metadata
+from btc_assets.asset_metadata import OWNERS, market_suffix, table_metadata
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_S, column_ns, from_ns, now_ns
 from btc_core.errors import NotReady, SchemaError
@@ -184,7 +184,7 @@ def _market_skill(db: QuestDB, symbol: str) -> MarketSkill | None:
         ),
     ],
     kinds={"questdb", "gold"},
-    group_name=Group.FORECASTS,
+    group_name="forecasts",
     owners=OWNERS,
     description=PREDICTION_SKILL.meaning,
     metadata=table_metadata(PREDICTION_SKILL),
@@ -246,7 +246,7 @@ def _skill_result(quantity: Quantity, markets: list[MarketSkill]) -> dg.AssetChe
 @dg.asset(
     deps=[prediction_skill],
     kinds={"mlflow"},
-    group_name=Group.FORECASTS,
+    group_name="forecasts",
     owners=OWNERS,
     description="Champions whose forecasts of the last day were bad, each replaced by the baseline that is part of it.",
 )
@@ -288,7 +288,7 @@ def _demote_if_bad(db: QuestDB, registry: Registry, key: ModelKey) -> str:
         )
     ],
     kinds={"questdb", "gold"},
-    group_name=Group.FORECASTS,
+    group_name="forecasts",
     owners=OWNERS,
     description=FEATURE_DRIFT.meaning,
     metadata=table_metadata(FEATURE_DRIFT),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from btc_assets.asset_metadata import OWNERS, Group
+from btc_assets.asset_metadata import OWNERS
 from btc_assets.model_assets import CHAMPION_ASSETS
 from btc_assets.partitions import Result, markdown
 from btc_assets.resources import Environment, Lake  # noqa: TC001 - Dagster reads the annotations
@@ -19,7 +19,7 @@ from btc_core.clock import SYSTEM_CLOCK, now_ns
 @dg.asset(
     deps=[*CHAMPION_ASSETS],
     kinds={"s3", "postgres"},
-    group_name=Group.BACKUPS,
+    group_name="backups",
     owners=OWNERS,
 )
 def system_backup(environment: Environment, lake: Lake) -> Result:

@@ -13,7 +13,7 @@ import dagster as dg
 import msgspec
 import numpy as np
 
-from btc_assets.asset_metadata import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, Group, market_suffix, table_metadata
+from btc_assets.asset_metadata import EVENTS_TOPIC, EXCHANGE_FEED, OWNERS, market_suffix, table_metadata
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK, column_ns, from_ns, now_ns
 from btc_core.errors import ExchangeError, NotOffered
@@ -107,7 +107,7 @@ def _fetch_all(db: QuestDB, chosen: Settings) -> tuple[list[FetchResult], dict[s
     name=TABLE,
     deps=[EXCHANGE_FEED, EVENTS_TOPIC],
     kinds={"questdb", "bronze"},
-    group_name=Group.BRONZE,
+    group_name="bronze",
     owners=OWNERS,
     description=TABLES[TABLE].meaning,
     metadata=table_metadata(TABLES[TABLE]),
@@ -142,7 +142,7 @@ def minute_bars(environment: Environment, database: Database) -> dg.MaterializeR
 @dg.asset(
     deps=[minute_bars],
     kinds={"questdb", "bronze"},
-    group_name=Group.BRONZE,
+    group_name="bronze",
     owners=OWNERS,
     description="Minute bars that are older than the exchange's candles, made from its trades, from the oldest stored bar "
     "backwards.",

@@ -75,20 +75,29 @@ def test_the_graph_reaches_from_the_exchange_to_the_api() -> None:
     assert {key.to_user_string() for key in graph.materializable_asset_keys} == MATERIALIZABLE
 
 
+def test_the_webserver_can_receive_the_definitions() -> None:
+    """Dagster checks the types of groups, kinds and owners only when it sends the definitions to its webserver and daemon."""
+    from dagster import serialize_value
+    from dagster._core.remote_representation.external_data import RepositorySnap
+
+    from btc_assets.definitions import defs
+
+    assert serialize_value(RepositorySnap.from_def(defs.get_repository_def()))
+
+
 def test_the_lineage_has_no_cycle() -> None:
     """Dagster accepts a cycle through live assets, and its lineage page then says "Cycle detected" and draws nothing. It
     says the same of groups that depend on each other in a circle."""
-    from btc_assets.asset_metadata import Group
+    from btc_assets.asset_metadata import GROUPS
     from btc_assets.definitions import defs
 
     graph = defs.resolve_asset_graph()
     parents_of = {key: graph.get(key).parent_keys for key in graph.get_all_asset_keys()}
     assert len(list(TopologicalSorter(parents_of).static_order())) == len(parents_of)
-    order = [group.value for group in Group]
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         parents = {graph.get(parent).group_name for parent in node.parent_keys}
-        assert all(order.index(parent) <= order.index(node.group_name) for parent in parents), (key, parents)
+        assert all(GROUPS.index(parent) <= GROUPS.index(node.group_name) for parent in parents), (key, parents)
 
 
 def test_the_dependencies_of_the_assets_are_those_of_the_snapshot() -> None:
