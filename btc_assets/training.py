@@ -120,14 +120,19 @@ def train(  # noqa: PLR0913, PLR0917 - a training compares with everything that 
 ) -> tuple[TrainingResult, Floats]:
     """Train a model on minute bars; returns it with rows (`Frame.sample`) for the golden batch of its bundle.
 
-    At the closes that `stream` has, the features are those of the stream. With `ticks`, the volatility is that of ticks, and
-    `NotReady` is raised when too few minutes have one. With a `pool`, the pooled fit competes with the market's own. If the
-    champion has another recipe, the new model only enters shadow. A challenger that is in shadow already is judged instead,
-    on the rows that the stream wrote since a time in ns. A champion or challenger of another target is not compared with,
-    and the reason says so.
+    At the closes that `stream` has, the features are those of the stream. With `ticks`, the volatility is that of ticks; when too
+    few minutes have one, a market without a champion gets its first model as with too few bars, and for another one `NotReady`
+    is raised. With a `pool`, the pooled fit competes with the market's own. If the champion has another recipe, the new model only
+    enters shadow. A challenger that is in shadow already is judged instead, on the rows that the stream wrote since a time in
+    ns. A champion or challenger of another target is not compared with, and the reason says so.
     """
     if ticks is not None:
-        frame = tick_frame(bars, stream, ticks)
+        try:
+            frame = tick_frame(bars, stream, ticks)
+        except NotReady:
+            if champion is not None:
+                raise
+            return _cold(quantity, bars, "too few minutes with a variance of ticks to judge a model")
     elif len(bars) < RECIPE.dataset.min_bars:
         return _cold(quantity, bars)
     else:
@@ -183,20 +188,22 @@ def other_target(quantity: Quantity, model: Model | None, target: VolatilityTarg
     return f"version {model.version} forecasts the volatility of {its} and is not compared with this model of {target}"
 
 
-def _cold(quantity: Quantity, bars: npt.NDArray[Any]) -> tuple[TrainingResult, Floats]:
-    """The model of a market with too few bars to judge one, with rows for its golden batch.
+def _cold(
+    quantity: Quantity, bars: npt.NDArray[Any], why: str = "too few bars to judge a model"
+) -> tuple[TrainingResult, Floats]:
+    """The first model of a market that has too little to judge one, with rows for its golden batch.
 
     It is the pre-trained one if that can serve, otherwise the baseline.
     """
     rows = np.empty((0, len(MODEL_FEATURES)))
     if quantity != VOLATILITY:
-        reason = "too few bars to judge a model: the baseline serves"
+        reason = f"{why}: the baseline serves"
         cold = gate.Verdict(passed=True, beats_baselines=False, reason=reason)
         return TrainingResult(model=bundle.random_walk_model(), verdict=cold), rows
     model, reason = pretrained.cold_start_model(bars)
     if model.kind == "xgboost":
         rows = make_frame(bars, msgspec.structs.replace(RECIPE.dataset, min_bars=1)).sample()
-    reason = f"too few bars to judge a model: {reason}"
+    reason = f"{why}: {reason}"
     cold = gate.Verdict(passed=True, beats_baselines=model.kind == "xgboost", reason=reason)
     return TrainingResult(model=model, verdict=cold), rows
 

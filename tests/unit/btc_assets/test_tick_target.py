@@ -86,10 +86,17 @@ def test_a_champion_of_the_same_target_is_compared_on_the_rows_that_it_has_not_s
 
 @pytest.mark.parametrize("minutes", [0, 300])
 def test_too_few_variances_of_ticks_are_said_with_what_to_do(minutes: int) -> None:
+    ticks = labels(minutes) if minutes else TickLabels.none()
+    champion = fitting.fit_volatility(make_frame(BARS))
     with pytest.raises(
         NotReady, match=r"minutes on \d sealed days have a variance of ticks .* 600 are needed"
     ) as raised:
-        training.train(
-            VOLATILITY, BARS, None, None, never_live, None, None, labels(minutes) if minutes else TickLabels.none()
-        )
+        training.train(VOLATILITY, BARS, champion, None, never_live, None, None, ticks)
     assert "btc import-trades" in str(raised.value)
+
+
+def test_a_market_without_sealed_days_and_champion_starts_with_a_model_that_needs_neither() -> None:
+    result, _ = training.train(VOLATILITY, BARS, None, None, never_live, None, None, TickLabels.none())
+    assert result.verdict.passed
+    assert result.verdict.reason.startswith("too few minutes with a variance of ticks to judge a model: ")
+    assert result.model.manifest.volatility_target == "minutes"
