@@ -110,7 +110,7 @@ class Stack:
                 f"start it with --exchange {existing}, or name another directory with --data-dir"
             )
             raise StackError(msg)
-        if ports is not None:
+        if ports is not None and dict(ports) != self.layout.ports():
             self._change_ports(ports)
 
     def components(self) -> dict[str, Component]:

@@ -11,6 +11,7 @@ import pytest
 from btc_core.errors import StackError
 from stack import progress, runtime
 from stack.component import Component
+from stack.ports import ports_from
 from stack.runtime import Stack
 from stack.supervisor import ProcessState, Supervisor
 
@@ -31,6 +32,16 @@ def test_older_data_adds_its_days_and_newer_data_none(layout: Layout, monkeypatc
     monkeypatch.setenv("BTC_SEAL_FIRST_DAY", "2022-01-01")
     with pytest.raises(StackError, match="BTC_SEAL_FIRST_DAY in the environment"):
         stack.extend_days_back_to("2019-07-01")
+
+
+def test_a_running_stack_is_asked_again_with_its_own_ports_and_keeps_them(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stack(layout.data_dir).create("sim", ports_from(30_000))
+    monkeypatch.setattr(Supervisor, "is_running", lambda _self: True)
+    Stack(layout.data_dir).create("sim", ports_from(30_000))
+    with pytest.raises(StackError, match="its ports can change only after `btc down`"):
+        Stack(layout.data_dir).create("sim", ports_from(31_000))
 
 
 def test_simulated_and_live_data_never_mix(layout: Layout) -> None:
