@@ -11,9 +11,7 @@ import argparse
 import os
 
 import uvicorn
-from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
-from mlflow.server import constants
-from mlflow.server.handlers import initialize_backend_stores
+from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES, MLFLOW_SERVER_ALLOWED_HOSTS
 from mlflow.store.tracking import DEFAULT_ARTIFACTS_URI
 
 BACKEND_STORE = "MLFLOW_BACKEND_STORE_URI"
@@ -28,6 +26,12 @@ def main() -> None:
     parser.add_argument("--artifacts-destination", required=True, help="such as s3://mlflow")
     parser.add_argument("--allowed-hosts", help="values of the header Host; only the local ones if it is missing")
     args = parser.parse_args()
+    if args.allowed_hosts:
+        os.environ[MLFLOW_SERVER_ALLOWED_HOSTS.name] = args.allowed_hosts
+    # The modules of the server read the allowed hosts when they are imported.
+    from mlflow.server import constants  # noqa: PLC0415
+    from mlflow.server.handlers import initialize_backend_stores  # noqa: PLC0415
+
     database = os.environ[BACKEND_STORE]
     os.environ |= {
         constants.BACKEND_STORE_URI_ENV_VAR: database,
@@ -37,8 +41,6 @@ def main() -> None:
         constants.ARTIFACTS_DESTINATION_ENV_VAR: args.artifacts_destination,
         MLFLOW_ENABLE_WORKSPACES.name: "false",
     }
-    if args.allowed_hosts:
-        os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] = args.allowed_hosts
     initialize_backend_stores(database, database, DEFAULT_ARTIFACTS_URI)
     uvicorn.run("mlflow.server.fastapi_app:app", host=args.host, port=args.port, log_level="warning")
 
