@@ -20,7 +20,7 @@ from dotenv import dotenv_values
 
 from stack.layout import Layout
 from tests import waiting
-from tests.containers import COMPOSE, SERVICES
+from tests.containers import COMPOSE, ONE_SHOT, SERVICES
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -126,7 +126,10 @@ class Composition:
 
     def up(self) -> None:
         """Start every service whose image is there: Grafana is in no package."""
-        self.run("up", "-d", *(name for name in NAMED if has_registry() or name != "grafana"))
+        done = self.attempt("up", "-d", *(name for name in NAMED if has_registry() or name != "grafana"))
+        if done.returncode:
+            said = self.attempt("logs", "--tail", "40", *ONE_SHOT).stdout
+            pytest.fail(f"{done.stderr[-2000:]}\n{said}")
 
     def down(self, *, keep_data: bool = False) -> None:
         self.run("down", "--remove-orphans", *([] if keep_data else ["-v"]))

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 MARKED_BY_FOLDER = {name: name for name in ("unit", "service", "stack", "browser", "faults")}
-FIRST_HALF = ("stack", "faults", "service/serving", "service/btc_core")
-"""`make test` runs these folders in one process and all others in a second one; each half takes about as long. Both have servers
-of their own and run the same tests in the same order every time."""
+FIRST_PART = ("stack", "faults", "service/serving", "service/btc_core")
+"""`make test` runs these folders in one process, and the other folders that need servers in a second one. Both have servers of
+their own and run the same tests in the same order every time. Whichever is done first goes on with the unit tests."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,16 +27,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(MARKED_BY_FOLDER[folder])
 
 
-class Halves(LoadScopeScheduling):
-    """Gives each of two processes a half of the tests."""
+class Parts(LoadScopeScheduling):
+    """Gives each of two processes a part of the tests with servers, and then folders of unit tests until none is left."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        config.option.loadscopereorder = False  # in the order of the collection, unit tests come last
+        super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
-        return "first" if nodeid.startswith(tuple(f"tests/{folder}/" for folder in FIRST_HALF)) else "second"
+        if nodeid.startswith("tests/unit/"):
+            return nodeid.partition("::")[0].rpartition("/")[0]
+        return "first" if nodeid.startswith(tuple(f"tests/{folder}/" for folder in FIRST_PART)) else "second"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
-    """`--dist loadscope` means halves here; other ways to distribute are those of pytest-xdist."""
-    return Halves(config, log) if config.getoption("dist") == "loadscope" else None
+    """`--dist loadscope` means these parts here; other ways to distribute are those of pytest-xdist."""
+    return Parts(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 @pytest.fixture(autouse=True, scope="session")
