@@ -5,12 +5,15 @@ Each function may run any number of times, and refuses a server that holds other
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 from botocore.exceptions import BotoCoreError, ClientError
 from psycopg2 import sql
 
-from btc_core.errors import StoreError
+from btc_core.errors import BtcError, ServiceError, StoreError
 from btc_core.settings import load_settings
 from btc_core.stores import origin
 from btc_core.stores.kafka_topics import ensure_topics
@@ -19,6 +22,8 @@ from btc_core.waiting import wait_until
 from stack.postgres_connection import connect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from btc_core.service_settings import StoreSettings
     from btc_core.settings import Settings
 
@@ -28,6 +33,11 @@ STORE_TIMEOUT_S = 30.0
 """The S3 gateway answers a second or two before its filer and volume server have found each other."""
 STORE_POLL_S = 0.3
 READ_TIMEOUT_S = 10.0
+PATIENCE_S = 180.0
+"""How long a server may refuse or not answer before the preparation of all servers fails."""
+PAUSE_S = 2.0
+
+_logger = logging.getLogger("prepare")
 
 
 def databases(settings: Settings) -> None:
@@ -105,12 +115,36 @@ def tables(settings: Settings) -> None:
         ensure_tables(db)
 
 
-def main() -> None:
+def main() -> int:
     """Prepare all servers, with the settings of the environment. The `prepare` container runs this."""
-    settings = load_settings()
-    for step in (databases, buckets, topics, tables):
-        step(settings)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    try:
+        settings = load_settings()
+        for step in (databases, buckets, topics, tables):
+            _insist(step, settings)
+    except (BtcError, psycopg2.Error) as error:
+        _logger.critical("stopped: %s", error)
+        return 1
+    return 0
+
+
+def _insist(step: Callable[[Settings], None], settings: Settings) -> None:
+    """Repeat a step while a server does not answer: on a busy machine, one can be healthy and still take seconds for a request."""
+    failure: ServiceError | psycopg2.OperationalError | None = None
+
+    def succeeds() -> bool:
+        nonlocal failure
+        try:
+            step(settings)
+        except (ServiceError, psycopg2.OperationalError) as error:
+            failure = error
+            _logger.warning("%s: %s", step.__name__, " ".join(str(error).split()))
+            return False
+        return True
+
+    if not wait_until(succeeds, PATIENCE_S, PAUSE_S) and failure is not None:
+        raise failure
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
