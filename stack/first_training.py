@@ -115,10 +115,14 @@ def train(settings: Settings, say: Callable[[str], None]) -> str:
 
     def final_status() -> str:
         nonlocal reported
-        status = run_status(settings, run_id)
-        if status != reported:
-            say(f"training the first models: {status.lower()} ({url})")
-            reported = status
+        try:
+            status = run_status(settings, run_id)
+            words = status.lower()
+        except ServiceError as error:  # on a busy machine Dagster answers late, and the run goes on
+            status, words = "", f"not known for now, {error}"
+        if words != reported:
+            say(f"training the first models: {words} ({url})")
+            reported = words
         return status if status in FINAL_STATUSES else ""
 
     status = wait_until(final_status, TRAINING_TIMEOUT_S, POLL_S)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from btc_core.clock import NS_PER_DAY, now_ns
-from btc_core.errors import StackError
+from btc_core.errors import ServiceError, StackError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.models.manifest import LAYOUT
 from btc_core.settings import Settings
@@ -62,6 +62,22 @@ def test_training_reports_each_status_once_and_ends_with_the_last(monkeypatch: p
     assert first_training.train(Settings(), lines.append) == "FAILURE"
     assert [line.split()[4] for line in lines] == ["queued", "started", "failure"]
     assert "/runs/run-1" in lines[0]
+
+
+def test_a_training_is_followed_on_after_an_answer_that_came_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = trained_through(monkeypatch, "")
+    answers = iter(["STARTED", ServiceError("Dagster does not answer"), "STARTED", "SUCCESS"])
+
+    def status(_settings: Settings, _run: str) -> str:
+        answer = next(answers)
+        if isinstance(answer, ServiceError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(first_training, "run_status", status)
+    assert first_training.train(Settings(), lines.append) == "SUCCESS"
+    said = [line.removeprefix("training the first models: ").partition(" (")[0] for line in lines]
+    assert said == ["started", "not known for now, Dagster does not answer", "started", "success"]
 
 
 def test_training_that_does_not_end_is_an_error_that_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
