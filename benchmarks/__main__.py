@@ -31,6 +31,7 @@ from benchmarks import (  # noqa: F401 - importing registers them
     storage,
     symbols,
     training_memory,
+    verification,
     writers,
 )
 from benchmarks.registry import BENCHMARKS, Figure, Plan

@@ -14,8 +14,10 @@ import numpy as np
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days import user_features
 from btc_core.days.day_replay import LOGGED, MARGIN_NS
-from btc_core.days.log_archive import LogArchive, in_log_order, read_manifest, required_archive
+from btc_core.days.forecast_replay import BOOKS_NS
+from btc_core.days.log_archive import LogArchive, blocks_in_log_order, read_manifest, required_archive
 from btc_core.days.silver_proof import Comparison
+from btc_core.exchanges.recorded_blocks import read_ahead
 from btc_core.features.engine import FeatureEngine, Rows
 from btc_core.features.state import EVENT_FIELDS, WARM_UP_S, slot_of
 from btc_core.market.events import TRADE
@@ -63,17 +65,21 @@ def replay_archived_day(
     for partition in partitions:
         engine = FeatureEngine(leader, features)
         is_warm = False
-        for count, message in enumerate(
-            in_log_order(store, chosen.archives, partition, _warm_from_ns(chosen.day)), start=1
-        ):
-            if not is_warm and message.envelope.ts_recv_ns >= begin_ns:
-                engine.flush(emit=False)
-                is_warm = True
-            engine.push(message.envelope, message.partition, message.offset)
-            if count % BATCH_MESSAGES == 0:
-                yield from _received_since(begin_ns, engine.flush(emit=is_warm))
-        if is_warm:
-            yield from _received_since(begin_ns, engine.flush())
+        for block in read_ahead(blocks_in_log_order(store, chosen.archives, partition, _warm_from_ns(chosen.day))):
+            received_ns = block.lines["received_ns"]
+            first = 0
+            if not is_warm:
+                is_of_day = received_ns >= begin_ns
+                is_warm = bool(is_of_day.any())
+                first = int(np.argmax(is_of_day)) if is_warm else len(is_of_day)
+                needed = ~block.lines["is_book"] | (received_ns >= begin_ns - BOOKS_NS)
+                needed[first:] = False
+                engine.warm_up(block, needed)
+            for count, message in enumerate(block.messages(np.arange(len(received_ns)) >= first), start=1):
+                engine.push(message.envelope, message.partition, message.offset)
+                if count % BATCH_MESSAGES == 0:
+                    yield from _received_since(begin_ns, engine.flush())
+            yield from _received_since(begin_ns, engine.flush(emit=is_warm))
 
 
 def _warm_from_ns(day: str) -> int:

@@ -15,9 +15,17 @@ import pyarrow as pa
 from btc_core.clock import column_ns, from_ns
 from btc_core.days.forecast_hours import HOUR_NS, hour_text, other_horizons_text, places_of
 from btc_core.days.forecast_leaves import leaf_of, row_hashes
-from btc_core.days.forecast_replay import LogCheck, WantedRow, forecast_again, replayed_rows
+from btc_core.days.forecast_replay import (
+    BOOKS_NS,
+    FEW_BOOKS_NS,
+    LogCheck,
+    WantedRow,
+    forecast_again,
+    replayed_rows,
+)
 from btc_core.days.merkle import leaf_hash, root_from_proof
 from btc_core.errors import BtcError
+from btc_core.exchanges.recorded_blocks import read_ahead
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.horizons import minutes_text
 from btc_core.names import HEADLINE_MIN, HORIZONS_MIN
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
     from btc_core.days.forecast_evidence import DayInclusion, Evidence, Inclusion, Proof, ProvenHour
     from btc_core.days.forecast_replay import ReplayedRows
     from btc_core.days.forecast_roots import ClosedPeriod, LogRange
+    from btc_core.exchanges.recorded_blocks import Block
     from btc_core.market.messages import ForecastRow
     from btc_core.models.row_forecasts import Models
 
@@ -156,9 +165,9 @@ class Check:
             yield Step("row", False, text)
             return
         log = LogCheck(self._log_ranges())
-        evidence = self._evidence
-        wanted = WantedRow(evidence.symbol, self._place, self._received_ns, evidence.leader)
-        rows = replayed_rows(log.passing(evidence.messages()), wanted, log.end)
+        rows = self._replayed(read_ahead(log.passing(self._evidence.blocks())), log.end, FEW_BOOKS_NS)
+        if rows is None or self._leaf_of(rows) not in self._expected_leaves():
+            rows = self._replayed(read_ahead(self._evidence.blocks()), 0, BOOKS_NS)
         yield self._frames(log)
         yield self._row(rows)
         if rows is None:
@@ -168,6 +177,31 @@ class Check:
         if models is not None:
             yield self._leaf(rows)
             yield self._forecast(rows, models)
+
+    def _replayed(self, blocks: Iterator[Block], read_to: int, books_ns: int) -> ReplayedRows | None:
+        evidence = self._evidence
+        wanted = WantedRow(evidence.symbol, self._place, self._received_ns, evidence.leader)
+        return replayed_rows(blocks, wanted, read_to, books_ns)
+
+    def _expected_leaves(self) -> tuple[str, ...]:
+        """The leaf that the replayed row must give; empty if none is known.
+
+        A row that gives it is the right one. Another row is judged only after a replay of all order books that can matter.
+        """
+        inclusion = self._proof.inclusion
+        expected = self._evidence.stored_leaf if inclusion is None else inclusion.leaf
+        return (expected,) if expected else ()
+
+    def _leaf_of(self, rows: ReplayedRows) -> str:
+        """The leaf of the forecast with a replayed feature row; empty if its models are not known."""
+        state = self._evidence.state.to_pylist()
+        if not state:
+            return ""
+        evidence = self._evidence
+        bundles = [bytes.fromhex(state[0][f"{name}_bundle"] or "") for name in ("bid", "volatility")]
+        hashes = (row_hashes(BID_PREDICTION, evidence.bid), row_hashes(VOLATILITY_PREDICTION, evidence.volatility))
+        silver = row_hashes(SILVER_FEATURES, rows.silver())[0]
+        return leaf_hash(leaf_of(hashes[0][0], hashes[1][0], silver, bundles)).hex()
 
     def _log_ranges(self) -> list[LogRange]:
         ranges = [each for proven in self._proof.hours for each in proven.hour.hour_header.log]
@@ -220,13 +254,7 @@ class Check:
         )
 
     def _leaf(self, rows: ReplayedRows) -> Step:
-        inclusion = self._proof.inclusion
-        (state,) = self._evidence.state.to_pylist()
-        bundles = [bytes.fromhex(state[f"{name}_bundle"]) for name in ("bid", "volatility")]
-        evidence = self._evidence
-        hashes = (row_hashes(BID_PREDICTION, evidence.bid), row_hashes(VOLATILITY_PREDICTION, evidence.volatility))
-        silver = row_hashes(SILVER_FEATURES, rows.silver())[0]
-        leaf = leaf_hash(leaf_of(hashes[0][0], hashes[1][0], silver, bundles)).hex()
+        inclusion, leaf = self._proof.inclusion, self._leaf_of(rows)
         if inclusion is None:
             return Step("leaf", True, f"Its leaf will be {leaf[:16]}….", is_open=True)
         if leaf != inclusion.leaf:

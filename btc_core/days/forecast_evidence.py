@@ -15,7 +15,7 @@ from btc_core.clock import NS_PER_S
 from btc_core.days.day_replay import MARGIN_NS
 from btc_core.days.forecast_hours import HOUR_NS
 from btc_core.days.forecast_roots import ClosedPeriod
-from btc_core.exchanges.recorded_lines import RecordedMessage
+from btc_core.exchanges.recorded_blocks import Block
 from btc_core.features.state import WARM_UP_S
 
 WARM_NS = WARM_UP_S * NS_PER_S + MARGIN_NS
@@ -84,7 +84,9 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     simulated: bool
     source: str
     """Where the frames come from, for people."""
-    messages: Callable[[], Iterator[RecordedMessage]]
+    stored_leaf: str = ""
+    """The leaf of its rows as they are stored, while its hour is open; empty if its feature row is not stored."""
+    blocks: Callable[[], Iterator[Block]]
     """The messages of its partition from `WARM_NS` before its row on, in the order of the log."""
 
 

@@ -22,7 +22,7 @@ import tempfile
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
@@ -31,7 +31,8 @@ import pyarrow.parquet as pq
 from btc_core.days.forecast_evidence import Evidence, Proof
 from btc_core.days.forecast_hours import horizons_of
 from btc_core.errors import InvalidInput
-from btc_core.exchanges.recorded_lines import BadLine, RecordedMessage, envelope_line, parse_line
+from btc_core.exchanges.recorded_blocks import Block, block_of, read_ahead
+from btc_core.exchanges.recorded_lines import BadLine
 from btc_core.files import atomic_write
 from btc_core.tables.arrow import arrow_schema
 from btc_core.tables.catalogue import BID_PREDICTION, VOLATILITY_PREDICTION
@@ -52,6 +53,8 @@ TABLES = {
 }
 """The tables in the archive by their field of the evidence."""
 MODELS = "models/"
+BLOCK_BYTES = 16 * 1024 * 1024
+"""How much of the frames is read at a time."""
 _PIECE = 1024 * 1024
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
 
@@ -122,8 +125,9 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Evidence:
             raise InvalidInput(msg)
     try:
         proof = msgspec.json.decode(archive.read(PROOF), type=Proof)
-        tables: dict[str, Any] = {name: _table(archive, name) for name in TABLES}
-        horizons_min = horizons_of(_stored(archive, "volatility"))
+        stored = {name: _stored(archive, name) for name in TABLES}
+        tables: dict[str, Any] = {name: _known(name, rows) for name, rows in stored.items()}
+        horizons_min = horizons_of(stored["volatility"])
     except (msgspec.MsgspecError, pa.ArrowException) as error:
         msg = f"{path} cannot be read: {error}"
         raise InvalidInput(msg) from error
@@ -141,7 +145,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Evidence:
         leader=manifest.leader,
         simulated=manifest.simulated,
         source=path.name,
-        messages=lambda: _frames(path, archive),
+        blocks=lambda: _frames(path, archive),
     )
 
 
@@ -164,10 +168,9 @@ def _stored(archive: zipfile.ZipFile, name: str) -> pa.Table:
     return pq.read_table(io.BytesIO(archive.read(f"{name}.parquet")))
 
 
-def _table(archive: zipfile.ZipFile, name: str) -> pa.Table:
-    """A table of the file, with the columns that this release knows."""
+def _known(name: str, rows: pa.Table) -> pa.Table:
+    """A table of the file with the columns that this release knows."""
     schema = arrow_schema(TABLES[name])
-    rows = _stored(archive, name)
     known = [field for field in schema if field.name in rows.column_names]
     found = rows.select([field.name for field in known]).cast(pa.schema(known))
     if name in {"bid", "volatility"} and len(found) != 1:
@@ -183,18 +186,24 @@ def _write_frames(path: Path, evidence: Evidence) -> None:
     ranges = [each for proven in newest for each in proven.hour.hour_header.log]
     last = max([row["kafka_offset"], *(each.end - 1 for each in ranges if each.partition == row["kafka_partition"])])
     with pa.OSFile(str(path), "wb") as file, pa.CompressedOutputStream(file, "zstd") as packed:
-        for message in evidence.messages():
-            packed.write(envelope_line(message.envelope, message.partition, message.offset))
-            if message.offset >= last:
+        for block in read_ahead(evidence.blocks()):
+            packed.write(block.where(block.lines["offset"] <= last).recording())
+            if block.lines["offset"][-1] >= last:
                 break
 
 
-def _frames(path: Path, archive: zipfile.ZipFile) -> Iterator[RecordedMessage]:
+def _frames(path: Path, archive: zipfile.ZipFile) -> Iterator[Block]:
+    rest, number = b"", 0
     with archive.open(FRAMES) as entry:
         stream = pa.CompressedInputStream(pa.PythonFile(entry, "r"), "zstd")
-        for number, line in enumerate(io.BufferedReader(cast("io.RawIOBase", stream), _PIECE), start=1):
-            message = parse_line(number, line.rstrip(b"\n"))
-            if isinstance(message, BadLine):
-                msg = f"{FRAMES} in {path}, line {number}: {message.message}"
+        while piece := stream.read(BLOCK_BYTES):
+            whole, break_, rest = (rest + piece).rpartition(b"\n")
+            block = block_of(whole + break_)
+            if isinstance(block, BadLine):
+                msg = f"{FRAMES} in {path}, line {number + block.line}: {block.message}"
                 raise InvalidInput(msg)
-            yield message
+            number += len(block.lines)
+            yield block
+    if rest:
+        msg = f"{FRAMES} in {path}, line {number + 1}, has no end"
+        raise InvalidInput(msg)

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from btc_core import horizons
@@ -133,14 +134,21 @@ def keep_leaves(store: ObjectStore, symbol: str, begin_ns: int, leaves: list[Kep
 
 def kept_leaves(store: ObjectStore, symbol: str, begin_ns: int) -> list[KeptLeaf]:
     """The leaves of a closed hour; raises `StoreError` if they are missing or damaged."""
+    records = kept_bytes(store, symbol, begin_ns)
+    body, width = records.tobytes(), records.shape[1]
+    return [
+        KeptLeaf(body[at : at + HASH_BYTES], body[at + HASH_BYTES : at + width]) for at in range(0, len(body), width)
+    ]
+
+
+def kept_bytes(store: ObjectStore, symbol: str, begin_ns: int) -> np.ndarray:
+    """The leaves of a closed hour as uint8 (leaves, 40), the hash and then the record; raises `StoreError`."""
     key = leaves_key(symbol, begin_ns)
     body = store.get(key)
     width = HASH_BYTES + _RECORD_BYTES
     if body is None or len(body) % width:
         raise StoreError(f"{store.uri(key)} {'is missing' if body is None else 'is damaged'}")
-    return [
-        KeptLeaf(body[at : at + HASH_BYTES], body[at + HASH_BYTES : at + width]) for at in range(0, len(body), width)
-    ]
+    return np.frombuffer(body, np.uint8).reshape(-1, width)
 
 
 def bundles_of(history: History, symbol: str, bids: pa.Table) -> list[tuple[bytes, ...]]:

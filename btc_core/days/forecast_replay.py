@@ -15,9 +15,8 @@ from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.days.day_replay import MARGIN_NS
 from btc_core.days.forecast_hours import Place
 from btc_core.days.forecast_inputs import StatesInForce, bars_of
-from btc_core.days.merkle import GrowingRoot, leaf_hash
+from btc_core.days.merkle import GrowingRoot, leaf_hashes
 from btc_core.errors import StoreError
-from btc_core.exchanges.recorded_lines import envelope_line
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.features.depth import BOOK_MEMORY_S
 from btc_core.features.engine import FeatureEngine, FoldedEvent, columns_of
@@ -32,15 +31,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from btc_core.days.forecast_roots import LogRange
-    from btc_core.exchanges.recorded_lines import RecordedMessage
+    from btc_core.exchanges.recorded_blocks import Block
+    from btc_core.features.engine import Rows
     from btc_core.market.messages import ForecastRow
 
 EMITTED_NS = 900 * NS_PER_S
 """How long before the row of a forecast feature rows are computed, by receipt: the minute columns read those of two minutes,
 and the time of an event may be ten minutes ahead of its receipt."""
 BOOKS_NS = BOOK_MEMORY_S * NS_PER_S + MARGIN_NS
-"""How long before the row of a forecast the frames of order books matter, by receipt."""
-BATCH_MESSAGES = 10_000
+"""How long before the row of a forecast the frames of order books can matter, by receipt."""
+FEW_BOOKS_NS = 5_400 * NS_PER_S
+"""How long before the row of a forecast they matter nearly always: a snapshot begins the book again every hour, and the
+resilience shows the newest 32 trades of a side."""
 
 
 class ReplayedRows(msgspec.Struct, frozen=True):
@@ -62,22 +64,25 @@ class LogCheck:
         self._ranges = sorted(ranges, key=lambda each: each.first)
         self._growing = [GrowingRoot() for _ in self._ranges]
         self._first = -1
-        self._at = 0
         self.messages = 0
         """Messages in ranges that were read from their begin."""
 
-    def passing(self, messages: Iterable[RecordedMessage]) -> Iterator[RecordedMessage]:
-        """The messages, each of which is added to the root of its range."""
-        for message in messages:
-            if self._first < 0:
-                self._first = message.offset
-            while self._at < len(self._ranges) and message.offset >= self._ranges[self._at].end:
-                self._at += 1
-            if self._at < len(self._ranges) and message.offset >= self._ranges[self._at].first >= self._first:
-                line = envelope_line(message.envelope, message.partition, message.offset)
-                self._growing[self._at].add(leaf_hash(line))
-                self.messages += 1
-            yield message
+    def passing(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """The blocks, of which each line is added to the root of its range before it is handed on."""
+        for block in blocks:
+            if len(block.lines):
+                self._add(block)
+                yield block
+
+    def _add(self, block: Block) -> None:
+        offsets, begins, ends = (block.lines[name] for name in ("offset", "begin", "end"))
+        if self._first < 0:
+            self._first = int(offsets[0])
+        for chosen, growing in zip(self._ranges, self._growing, strict=True):
+            first, stop = np.searchsorted(offsets, (chosen.first, chosen.end)).tolist()
+            if first < stop and chosen.first >= self._first:
+                growing.extend(leaf_hashes(block.data(), begins[first:stop], ends[first:stop]))
+                self.messages += stop - first
 
     @property
     def end(self) -> int:
@@ -102,44 +107,62 @@ class WantedRow(msgspec.Struct, frozen=True):
     leader: str
 
 
-def replayed_rows(messages: Iterable[RecordedMessage], wanted: WantedRow, read_to: int = 0) -> ReplayedRows | None:
+def replayed_rows(
+    blocks: Iterable[Block], wanted: WantedRow, read_to: int = 0, books_ns: int = BOOKS_NS
+) -> ReplayedRows | None:
     """The feature rows up to the wanted one; None if the messages do not give it.
 
-    Messages are read up to the offset `read_to`, if that is behind the place. Frames of order books that are too old to
-    matter are not decoded, which takes most of the time of a busy market.
+    Blocks are read up to the offset `read_to`, if that is behind the place. Frames of order books that were received more
+    than `books_ns` before the row are not decoded, because that takes most of the time of a busy market.
     """
-    place = wanted.place
-    engine = FeatureEngine(wanted.leader)
+    replay = _Replay(wanted, books_ns)
     ids: list[FoldedEvent] = []
     values: list[Any] = []
-    emit, count, found = False, 0, False
-    for message in _without_old_books(messages, wanted.received_ns - BOOKS_NS):
-        if found:
-            if message.offset + 1 >= read_to:
-                break
-            continue
-        if not emit and message.envelope.ts_recv_ns >= wanted.received_ns - EMITTED_NS:
-            engine.flush(emit=False)
-            emit = True
-        engine.push(message.envelope, message.partition, message.offset)
-        count += 1
-        found = message.offset >= place.offset
-        if found or count % BATCH_MESSAGES == 0:
-            for batch in engine.flush(emit=emit):
-                if batch.symbol == wanted.symbol:
-                    ids += batch.ids
-                    values.append(batch.matrix())
-            if found and message.offset + 1 >= read_to:
-                break
-    at = next((at for at, each in enumerate(ids) if (each.partition, each.offset, each.item) == place), None)
+    for block in blocks:
+        for batch in replay.rows(block):
+            if batch.symbol == wanted.symbol:
+                ids += batch.ids
+                values.append(batch.matrix())
+        if replay.is_done and block.lines["offset"][-1] + 1 >= read_to:
+            break
+    at = next((at for at, each in enumerate(ids) if (each.partition, each.offset, each.item) == wanted.place), None)
     if at is None:
         return None
     return ReplayedRows(ids[: at + 1], np.concatenate(values)[: at + 1])
 
 
-def _without_old_books(messages: Iterable[RecordedMessage], since_ns: int) -> Iterator[RecordedMessage]:
-    """The messages without the frames of order books that were received before a time."""
-    return (each for each in messages if each.envelope.channel != "book" or each.envelope.ts_recv_ns >= since_ns)
+class _Replay:
+    """Folds blocks, and gives the rows of the messages from `EMITTED_NS` before the wanted row up to its place."""
+
+    def __init__(self, wanted: WantedRow, books_ns: int) -> None:
+        self._wanted = wanted
+        self._books_ns = books_ns
+        self._engine = FeatureEngine(wanted.leader)
+        self._is_warm = False
+        self.is_done = False
+        """Whether the place of the wanted row has been reached."""
+
+    def rows(self, block: Block) -> list[Rows]:
+        """The rows that the next block gives."""
+        if self.is_done:
+            return []
+        lines, wanted = block.lines, self._wanted
+        stop = int(np.searchsorted(lines["offset"], wanted.place.offset)) + 1
+        self.is_done = stop <= len(lines)
+        needed = ~lines["is_book"] | (lines["received_ns"] >= wanted.received_ns - self._books_ns)
+        needed[stop:] = False
+        first = 0
+        if not self._is_warm:
+            is_late = lines["received_ns"] >= wanted.received_ns - EMITTED_NS
+            self._is_warm = bool(is_late.any())
+            first = int(np.argmax(is_late)) if self._is_warm else len(lines)
+            warm_up = needed.copy()
+            warm_up[first:] = False
+            self._engine.warm_up(block, warm_up)
+        needed[:first] = False
+        for message in block.messages(needed):
+            self._engine.push(message.envelope, message.partition, message.offset)
+        return self._engine.flush(emit=self._is_warm)
 
 
 def forecast_again(

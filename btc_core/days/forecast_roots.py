@@ -17,9 +17,10 @@ from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns, now_ns
 from btc_core.days import forecast_hours
 from btc_core.days.forecast_hours import HOUR_NS, LATE_DAYS, hour_text, kept_leaves, leaves_of, read_hour
 from btc_core.days.history import selected
-from btc_core.days.merkle import GrowingRoot, leaf_hash, root_of
+from btc_core.days.merkle import GrowingRoot, leaf_hash, leaf_hashes, root_of
 from btc_core.errors import BadFrame, SchemaError, ServiceError
-from btc_core.exchanges.recorded_lines import envelope_line
+from btc_core.exchanges.recorded_blocks import blocks_of
+from btc_core.exchanges.recorded_lines import RecordedMessage
 from btc_core.market.messages import decode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import OffsetRange, kept_since, log_id, offset_ranges, read_range
@@ -31,6 +32,8 @@ from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns, day_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pyarrow as pa
 
     from btc_core.days.history import History
@@ -298,9 +301,13 @@ class Closer:
     def _log_range(self, identity: str, chosen: OffsetRange, ends: dict[int, int]) -> LogRange:
         begin = ends.get(chosen.partition, chosen.begin)
         growing = GrowingRoot()
-        for value, offset in read_range(self._kafka, EVENTS_TOPIC, OffsetRange(chosen.partition, begin, chosen.end)):
+        for block in blocks_of(self._messages(OffsetRange(chosen.partition, begin, chosen.end))):
+            growing.extend(leaf_hashes(block.data(), block.lines["begin"], block.lines["end"]))
+        return LogRange(identity, chosen.partition, begin, max(begin, chosen.end), growing.root().hex())
+
+    def _messages(self, chosen: OffsetRange) -> Iterator[RecordedMessage]:
+        for value, offset in read_range(self._kafka, EVENTS_TOPIC, chosen):
             try:
-                growing.add(leaf_hash(envelope_line(decode_envelope(value), chosen.partition, offset)))
+                yield RecordedMessage(decode_envelope(value), chosen.partition, offset)
             except BadFrame:  # every reader leaves out a message that is no envelope
                 continue
-        return LogRange(identity, chosen.partition, begin, max(begin, chosen.end), growing.root().hex())

@@ -26,23 +26,23 @@ from btc_core.days.forecast_hours import (
     HOUR_NS,
     LATE_DAYS,
     PLACE,
-    KeptLeaf,
     horizons_of,
-    kept_leaves,
+    kept_bytes,
     places_of,
     record_of,
 )
 from btc_core.days.forecast_inputs import read_minutes, read_states, read_table
-from btc_core.days.forecast_leaves import row_hashes
+from btc_core.days.forecast_leaves import leaf_of, row_hashes
 from btc_core.days.forecast_roots import HOUR, LATE_HOURS, ClosedPeriod, closed_periods
-from btc_core.days.log_archive import in_log_order, read_manifest
-from btc_core.days.merkle import leaf_hash, proof_of
+from btc_core.days.log_archive import blocks_in_log_order, read_manifest
+from btc_core.days.merkle import HASH_BYTES, as_array, leaf_hash, proof_of
 from btc_core.errors import InvalidInput, StoreError
+from btc_core.exchanges.recorded_blocks import blocks_of
 from btc_core.exchanges.recorded_lines import RecordedMessage
 from btc_core.names import EVENTS_TOPIC, STORED_HEADLINES_MIN
 from btc_core.registry.served_models import get_bundle
 from btc_core.stores.kafka import kept_since, offset_ranges, read_all
-from btc_core.tables.catalogue import BID_PREDICTION, VOLATILITY_PREDICTION
+from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
 from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns, day_of, days_between
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from btc_core.days.history import History
+    from btc_core.exchanges.recorded_blocks import Block
     from btc_core.settings import Settings
     from btc_core.stores.s3 import ObjectStore
 
@@ -119,7 +120,8 @@ def evidence_of(
     place = states.place(made_ns)
     state = states.rows.slice(place, 1) if place >= 0 else states.rows.slice(0, 0)
     bundles = {digest.hex(): get_bundle(store, digest.hex()) for digest in states.bundles(made_ns)}
-    source, messages = _messages(settings, store, int(bid["kafka_partition"][0].as_py()), received_ns, made_ns)
+    proof = proof_of_forecast(history, store, symbol, forecast)
+    source, blocks = _blocks(settings, store, int(bid["kafka_partition"][0].as_py()), received_ns, made_ns)
     return Evidence(
         symbol=symbol,
         bid=bid,
@@ -128,12 +130,26 @@ def evidence_of(
         state=state,
         minutes=read_minutes(history, symbol, event_ns + AHEAD_NS, made_ns),
         bundles=bundles,
-        proof=proof_of_forecast(history, store, symbol, forecast),
+        proof=proof,
+        stored_leaf=_stored_leaf(history, symbol, forecast, states.bundles(made_ns)) if proof.inclusion is None else "",
         leader=settings.leader,
         simulated=settings.simulated,
         source=source,
-        messages=messages,
+        blocks=blocks,
     )
+
+
+def _stored_leaf(history: History, symbol: str, forecast: tuple[pa.Table, pa.Table], bundles: tuple[bytes, ...]) -> str:
+    """The leaf of a forecast from its stored rows; empty if its feature row or its models are not stored."""
+    bid, volatility = forecast
+    event_ns, (place,) = int(column_ns(bid["ts_event"])[0]), places_of(bid)
+    stored = read_table(history, SILVER_FEATURES, symbol, event_ns, event_ns + 1)
+    row = stored.filter(pa.array([other == place for other in places_of(stored)], pa.bool_()))
+    if len(row) != 1 or not bundles:
+        return ""
+    rows = ((BID_PREDICTION, bid), (VOLATILITY_PREDICTION, volatility), (SILVER_FEATURES, row))
+    bid_hash, volatility_hash, feature_hash = (row_hashes(table, each)[0] for table, each in rows)
+    return leaf_hash(leaf_of(bid_hash, volatility_hash, feature_hash, bundles)).hex()
 
 
 def proof_of_forecast(history: History, store: ObjectStore, symbol: str, forecast: tuple[pa.Table, pa.Table]) -> Proof:
@@ -148,15 +164,18 @@ def proof_of_forecast(history: History, store: ObjectStore, symbol: str, forecas
     if not any(each.begin_ns == hour_ns for each in hours):
         return Proof()
     around = [each for each in hours if begin_ns <= each.begin_ns <= hour_ns]
-    older = [ProvenHour(each, _siblings(_leaves(store, each), 0)) for each in around[:-1]]
-    kept = kept_leaves(store, symbol, hour_ns)
-    leaves = _with_header(around[-1], kept)
+    older = [
+        ProvenHour(each, _siblings(_leaves(each, kept_bytes(store, symbol, each.begin_ns)), 0)) for each in around[:-1]
+    ]
+    kept = kept_bytes(store, symbol, hour_ns)
+    leaves = _leaves(around[-1], kept)
     proven = (*older, ProvenHour(around[-1], _siblings(leaves, 0)))
     record = record_of(row_hashes(BID_PREDICTION, bid)[0], row_hashes(VOLATILITY_PREDICTION, volatility)[0])
-    index = next((at for at, each in enumerate(kept) if each.record == record), None)
+    same = np.flatnonzero((kept[:, HASH_BYTES:] == np.frombuffer(record, np.uint8)).all(axis=1))
     inclusion = None
-    if index is not None:
-        inclusion = Inclusion(leaves[index + 1].hex(), index + 1, _siblings(leaves, index + 1))
+    if len(same):
+        index = int(same[0]) + 1
+        inclusion = Inclusion(leaves[index].tobytes().hex(), index, _siblings(leaves, index))
     late_in = "" if inclusion else _late_in(hours, around[-1].name, str(places_of(bid)[0]))
     day = next((each for each in periods if each.period != HOUR and each.begin_ns == day_begin_ns), None)
     in_day = [each for each in hours if day_begin_ns <= each.begin_ns < day_begin_ns + NS_PER_DAY]
@@ -168,16 +187,12 @@ def proof_of_forecast(history: History, store: ObjectStore, symbol: str, forecas
     )
 
 
-def _leaves(store: ObjectStore, hour: ClosedPeriod) -> list[bytes]:
-    """All leaves of a closed hour."""
-    return _with_header(hour, kept_leaves(store, hour.symbol, hour.begin_ns))
+def _leaves(hour: ClosedPeriod, kept: np.ndarray) -> np.ndarray:
+    """All leaf hashes of a closed hour, uint8 (leaves, 32), from the records of its forecasts."""
+    return np.concatenate([as_array([leaf_hash(hour.header.encode())]), kept[:, :HASH_BYTES]])
 
 
-def _with_header(hour: ClosedPeriod, kept: list[KeptLeaf]) -> list[bytes]:
-    return [leaf_hash(hour.header.encode()), *(each.leaf for each in kept)]
-
-
-def _siblings(leaves: list[bytes], index: int) -> tuple[str, ...]:
+def _siblings(leaves: list[bytes] | np.ndarray, index: int) -> tuple[str, ...]:
     return tuple(each.hex() for each in proof_of(leaves, index))
 
 
@@ -199,9 +214,9 @@ def _day_inclusion(day: ClosedPeriod, hours: list[ClosedPeriod], hour: ClosedPer
     return DayInclusion(day, index, _siblings(leaves, index), _siblings(leaves, 0))
 
 
-def _messages(
+def _blocks(
     settings: Settings, store: ObjectStore, partition: int, received_ns: int, made_ns: int
-) -> tuple[str, Callable[[], Iterator[RecordedMessage]]]:
+) -> tuple[str, Callable[[], Iterator[Block]]]:
     """Where the messages behind a forecast are, and a function that reads them."""
     begin_ns = received_ns - WARM_NS
     end_ns = hours_around(received_ns, made_ns)[1] + TAIL_NS
@@ -213,14 +228,17 @@ def _messages(
         return (
             f"the archive of {' and '.join(archive.day for archive in archives)}",
             lambda: (
-                each for each in in_log_order(store, archives, partition, begin_ns) if each.envelope.ts_recv_ns < end_ns
+                block.where(block.lines["received_ns"] < end_ns)
+                for block in blocks_in_log_order(store, archives, partition, begin_ns)
             ),
         )
     if not kept_since(settings.kafka, received_ns):
         day = day_of(received_ns)
         msg = f"neither the log nor an archive has the frames of {day}; they are needed to compute the forecast again"
         raise StoreError(msg)
-    return "the log", lambda: starmap(RecordedMessage, read_all(settings.kafka, begin_ns, end_ns, (partition,)))
+    return "the log", lambda: blocks_of(
+        starmap(RecordedMessage, read_all(settings.kafka, begin_ns, end_ns, (partition,)))
+    )
 
 
 def _log_has(settings: Settings, day: str) -> bool:

@@ -9,16 +9,16 @@ What does not belong here: the comparison with bronze (`archive_proof`), or feat
 from __future__ import annotations
 
 import hashlib
-import heapq
-import io
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.errors import BadFrame, InvalidInput, ServiceError, StoreError
-from btc_core.exchanges.recorded_lines import BadLine, RecordedMessage, envelope_line, parse_line
+from btc_core.exchanges.recorded_blocks import Block, block_of
+from btc_core.exchanges.recorded_lines import BadLine, RecordedMessage, envelope_line
 from btc_core.market.messages import decode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import OffsetRange, kept_since, log_id, offset_ranges, read_range
@@ -33,14 +33,12 @@ if TYPE_CHECKING:
 
 PART_TEXT_BYTES = 16 * 1024 * 1024
 """The lines of a part before compression. Writing a part holds about four times as much in memory, and reading one holds
-the compressed part only."""
+its lines and an index of them (10 MB)."""
 COMPRESSION_LEVEL = 9
 """The compression level of zstd; docs/concepts/sealed-days.md has the measurements."""
 MARGIN_NS = 1_200 * NS_PER_S
 """How far past the end of a day its messages are looked for. Ingest and repair write to the log independently, so a message
 that was received before midnight may follow one that was received after it."""
-_READ_BYTES = 1024 * 1024
-"""How much of a part is decompressed at a time."""
 NOT_KEPT = "the log no longer holds the whole day"
 
 
@@ -321,33 +319,76 @@ def read_archive(
 
     Raises `StoreError` for a part that is missing or damaged.
     """
-    for part in archive.parts:
-        if part.partition != partition or part.newest_ns < begin_ns:
-            continue
-        body = store.get(part.key)
-        if body is None or hashlib.sha256(body).hexdigest() != part.sha256:
-            what = "is missing" if body is None else "is damaged"
-            raise StoreError(f"{store.uri(part.key)} {what}; its manifest names {part.messages} messages")
-        stream = cast("io.RawIOBase", pa.CompressedInputStream(pa.BufferReader(body), "zstd"))
-        for number, line in enumerate(io.BufferedReader(stream, _READ_BYTES), start=1):
-            message = parse_line(number, line.rstrip(b"\n"))
-            if isinstance(message, BadLine):
-                raise StoreError(f"{store.uri(part.key)}, line {number}: {message.message}")
-            if message.envelope.ts_recv_ns >= begin_ns:
-                yield message
+    return in_log_order(store, [archive], partition, begin_ns)
 
 
 def in_log_order(
     store: ObjectStore, archives: Sequence[LogArchive], partition: int, begin_ns: int
 ) -> Iterator[RecordedMessage]:
-    """The messages of a partition in several days, oldest day first, in the order of the log; see `read_archive`.
+    """The messages of a partition in several days, oldest day first, in the order of the log; see `blocks_in_log_order`."""
+    for block in blocks_in_log_order(store, archives, partition, begin_ns):
+        yield from block.messages()
 
-    Around midnight the messages of two days alternate. Offsets of different logs cannot be compared; the messages of the
-    older log come first.
+
+def blocks_in_log_order(
+    store: ObjectStore, archives: Sequence[LogArchive], partition: int, begin_ns: int
+) -> Iterator[Block]:
+    """The messages of a partition that were received from `begin_ns` on, in the order of the log.
+
+    Around midnight the messages of two days alternate; parts of two days that overlap become one block. Offsets of different
+    logs cannot be compared; the messages of the older log come first. Raises `StoreError` for a part that is missing or
+    damaged.
     """
     for log in dict.fromkeys(archive.log_id for archive in archives):
-        days = [read_archive(store, archive, partition, begin_ns) for archive in archives if archive.log_id == log]
-        yield from heapq.merge(*days, key=lambda message: message.offset)
+        parts = [
+            part
+            for archive in archives
+            if archive.log_id == log
+            for part in archive.parts
+            if part.partition == partition and part.newest_ns >= begin_ns
+        ]
+        for group in _overlapping(sorted(parts, key=lambda part: part.first_offset)):
+            block = _read_parts(store, group)
+            yield block.where(block.lines["received_ns"] >= begin_ns)
+
+
+def _overlapping(parts: list[Part]) -> Iterator[list[Part]]:
+    """Parts in the order of their first offsets, those that overlap together."""
+    group: list[Part] = []
+    for part in parts:
+        if group and part.first_offset > max(each.last_offset for each in group):
+            yield group
+            group = []
+        group.append(part)
+    if group:
+        yield group
+
+
+def _read_parts(store: ObjectStore, parts: list[Part]) -> Block:
+    blocks = [_read_part(store, part) for part in parts]
+    if len(blocks) == 1:
+        return blocks[0]
+    lines = []
+    at = 0
+    for block in blocks:
+        moved = block.lines.copy()
+        for name in ("begin", "end", "origin", "frame"):
+            moved[name] += at
+        lines.append(moved)
+        at += len(block.text)
+    together = np.concatenate(lines)
+    return Block(b"".join(block.text for block in blocks), together[np.argsort(together["offset"], kind="stable")])
+
+
+def _read_part(store: ObjectStore, part: Part) -> Block:
+    body = store.get(part.key)
+    if body is None or hashlib.sha256(body).hexdigest() != part.sha256:
+        what = "is missing" if body is None else "is damaged"
+        raise StoreError(f"{store.uri(part.key)} {what}; its manifest names {part.messages} messages")
+    block = block_of(pa.decompress(body, part.text_bytes, "zstd", asbytes=True))
+    if isinstance(block, BadLine):
+        raise StoreError(f"{store.uri(part.key)}, line {block.line}: {block.message}")
+    return block
 
 
 def messages_between(store: ObjectStore, begin_ns: int, end_ns: int) -> Iterator[tuple[Envelope, int, int]]:

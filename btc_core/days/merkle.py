@@ -10,11 +10,18 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from btc_core.days.many_hashes import hashes_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 HASH_BYTES = 32
 EMPTY_ROOT = sha256(b"").digest()
+LEAF_MARK, NODE_MARK = 0, 1
+FEW = 64
+"""Up to this many nodes are hashed one by one."""
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -27,8 +34,13 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
+def leaf_hashes(text: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """The hashes of the entries `text[begin:end]` (uint8), as uint8 (entries, 32)."""
+    return hashes_of(text, begins, ends, LEAF_MARK)
+
+
 class GrowingRoot:
-    """The root of a list of leaf hashes that are added one by one. It holds one hash for each level of the tree."""
+    """The root of a list of leaf hashes that are added at the right. It holds one hash for each level of the tree."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -42,6 +54,23 @@ class GrowingRoot:
             node, size = node_hash(self._complete.pop(), node), size >> 1
         self._complete.append(node)
         self.size += 1
+
+    def extend(self, leaves: np.ndarray) -> None:
+        """Add leaves, uint8 (leaves, 32): as many calls of `add` at a time."""
+        size, level = self.size, 0
+        nodes = leaves
+        kept: list[bytes] = []
+        while len(nodes) or size >> level:
+            if size >> level & 1:
+                left = np.frombuffer(self._complete.pop(), np.uint8)
+                nodes = np.concatenate([left[np.newaxis], nodes])
+            if len(nodes) & 1:
+                kept.append(nodes[-1].tobytes())
+                nodes = nodes[:-1]
+            nodes = _node_hashes(nodes)
+            level += 1
+        self._complete = kept[::-1]
+        self.size += len(leaves)
 
     def root(self) -> bytes:
         """The root of the leaves so far.
@@ -60,21 +89,28 @@ class GrowingRoot:
 def root_of(leaves: Iterable[bytes]) -> bytes:
     """The root of a tree with these leaf hashes."""
     growing = GrowingRoot()
-    for leaf in leaves:
-        growing.add(leaf)
+    growing.extend(as_array(leaves))
     return growing.root()
 
 
-def proof_of(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """The siblings of a leaf from the bottom to the top. Raises `IndexError` for a leaf that the tree does not have."""
+def as_array(hashes: Iterable[bytes]) -> np.ndarray:
+    """Hashes as uint8 (hashes, 32)."""
+    return np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH_BYTES)
+
+
+def proof_of(leaves: Sequence[bytes] | np.ndarray, index: int) -> list[bytes]:
+    """The siblings of a leaf from the bottom to the top. Raises `IndexError` for a leaf that the tree does not have.
+
+    The leaves are hashes, or uint8 (leaves, 32).
+    """
     if not 0 <= index < len(leaves):
         msg = f"the tree has {len(leaves)} leaves, and {index} is not one of them"
         raise IndexError(msg)
     siblings = []
-    level = list(leaves)
+    level = leaves if isinstance(leaves, np.ndarray) else as_array(leaves)
     while len(level) > 1:
         if index ^ 1 < len(level):
-            siblings.append(level[index ^ 1])
+            siblings.append(level[index ^ 1].tobytes())
         level = _parents(level)
         index //= 2
     return siblings
@@ -98,7 +134,16 @@ def root_from_proof(leaf: bytes, index: int, size: int, siblings: Sequence[bytes
     return root if last == 0 else None
 
 
-def _parents(level: list[bytes]) -> list[bytes]:
+def _parents(level: np.ndarray) -> np.ndarray:
     """The level above; a last node without a sibling moves up unchanged, as in the recursive definition of the RFC."""
-    above = [node_hash(level[at], level[at + 1]) for at in range(0, len(level) - 1, 2)]
-    return above if len(level) % 2 == 0 else [*above, level[-1]]
+    even = len(level) // 2 * 2
+    return np.concatenate([_node_hashes(level[:even]), level[even:]])
+
+
+def _node_hashes(nodes: np.ndarray) -> np.ndarray:
+    """The hashes of the nodes whose children are the first and second, third and fourth, and so on."""
+    pairs = np.ascontiguousarray(nodes).reshape(-1, 2 * HASH_BYTES)
+    if len(pairs) <= FEW:
+        return as_array(node_hash(pair[:HASH_BYTES].tobytes(), pair[HASH_BYTES:].tobytes()) for pair in pairs)
+    begins = np.arange(len(pairs)) * 2 * HASH_BYTES
+    return hashes_of(pairs.reshape(-1), begins, begins + 2 * HASH_BYTES, NODE_MARK)

@@ -85,21 +85,25 @@ def _named(entry: Any, exchange: str) -> Any:
     return replace(entry, symbol=qualified(entry.symbol, exchange)) if entry.symbol else entry
 
 
-def events_of(envelope: Envelope) -> Iterator[Event | BadFrame]:
-    """Yield the events of an envelope in order; nothing for a channel without events.
+def events_of(envelope: Envelope, frame: AnyFrame | None = None) -> Iterable[Event | BadFrame]:
+    """Return the events of an envelope in order; nothing for a channel without events.
 
-    An entry that cannot be decoded or that fails a check is yielded as a `BadFrame`, and the other entries follow with
-    their positions in the frame. Raises `BadFrame` if the frame as a whole cannot be decoded.
+    An entry that cannot be decoded or that fails a check is returned as a `BadFrame`, and the other entries follow with
+    their positions in the frame. Raises `BadFrame` if the frame as a whole cannot be decoded; `frame` is the decoded frame if
+    the caller has it.
     """
     if envelope.channel not in EVENT_CHANNELS:
-        return
-    frame = frame_of(envelope)
+        return ()
+    frame = frame_of(envelope) if frame is None else frame
     bad = NO_BAD_ENTRIES if isinstance(frame, HeartbeatFrame | Reply) else frame.bad
-    if not bad:
-        yield from events_in(frame, envelope.ts_recv_ns, envelope.clock_offset_ns or 0)
-        return
+    events = events_in(frame, envelope.ts_recv_ns, envelope.clock_offset_ns)
+    return _with_bad_entries(bad, events) if bad else events
+
+
+def _with_bad_entries(bad: BadEntries, events: Iterable[Event | BadFrame]) -> Iterator[Event | BadFrame]:
+    """The errors of the bad entries, and the events of the others with their positions in the frame."""
     yield from bad_entries(bad)
-    for event in events_in(frame, envelope.ts_recv_ns, envelope.clock_offset_ns or 0):
+    for event in events:
         if isinstance(event, BadFrame):
             yield event
         else:

@@ -18,16 +18,26 @@ from btc_core.exchanges.decoding import events_of, frame_of
 from btc_core.features.book_reader import BookReader, SavedReader
 from btc_core.features.catalogue import ROW, as_matrix
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
-from btc_core.features.state import EVENT, new_state, pack, pack_for_followers
+from btc_core.features.state import EVENT, new_state, pack, pack_for_followers, pack_lead_quote
 from btc_core.features.user.values import MarketMinutes, UserRows
 from btc_core.market.continuity import IntakeState, TradeIntake, Verdict
-from btc_core.market.events import QUOTE, TRADE, BarEvent, QuoteEvent, TradeEvent
-from btc_core.market.frames import BookFrame
+from btc_core.market.events import (
+    EVENT_CHANNELS,
+    QUOTE,
+    TRADE,
+    BarEvent,
+    QuoteEvent,
+    TradeEvent,
+    latest_time_ns,
+    quote_error,
+)
+from btc_core.market.frames import BookFrame, TickerFrame, timestamp_ns
 from btc_core.market.messages import AbsentTrades, FeatureId, decode_absent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from btc_core.exchanges.recorded_blocks import Block
     from btc_core.features.state import PackedEvent
     from btc_core.features.user.values import UserFeatures
     from btc_core.market.events import Event
@@ -109,6 +119,10 @@ class _Market:
         self.open_gaps = len(self.trades.open_gaps())
 
 
+_NO_TRADE = (0, math.nan, math.nan, math.nan)
+"""The fields of the trade in the row of a quote."""
+
+
 class FeatureEngine:
     """Computes feature rows: `push` adds a message of the log, `flush` returns the rows since the last flush.
 
@@ -126,25 +140,40 @@ class FeatureEngine:
         self._markets: dict[tuple[int, str], _Market] = {}
         """By partition and symbol. The symbol is empty for a market without events of its own, which only reads the leader:
         a market that appears later begins as its copy."""
+        self._gives_rows = True
         self.rejected: dict[str, int] = {}
         self.skipped_trades = 0
 
     def push(self, envelope: Envelope, partition: int, offset: int) -> None:
         """Add one message; entries that fail a check are counted, the others wait for `flush`."""
+        channel = envelope.channel
         try:
-            if envelope.channel == "absent":
+            if channel == "absent":
                 self._mark_absent(decode_absent(envelope), partition)
-            elif envelope.channel == "book":
+            elif channel == "book":
                 self._add_book(envelope, partition)
-            for event in events_of(envelope):
-                if isinstance(event, BadFrame):
-                    self._reject(event)
-                    if isinstance(event, RefusedTrade) and envelope.origin == "rest":  # nothing else can fill its gap
-                        self._mark_absent(AbsentTrades(event.symbol, event.trade_id, event.trade_id), partition)
-                else:
-                    self._add_event(event, envelope, partition, offset)
+            elif channel in EVENT_CHANNELS:
+                frame = frame_of(envelope)
+                if isinstance(frame, TickerFrame) and not frame.bad:
+                    self._add_quotes(frame, envelope, partition, offset)
+                    return
+                for event in events_of(envelope, frame):
+                    if isinstance(event, BadFrame):
+                        self._refuse(event, envelope, partition)
+                    else:
+                        self._add_event(event, envelope, partition, offset)
         except BadFrame as error:
             self._reject(error)
+
+    def warm_up(self, block: Block, mask: np.ndarray) -> None:
+        """Fold some messages of a block without giving rows, as `push` and `flush`. No event waits for a flush meanwhile."""
+        self._gives_rows = False
+        try:
+            for message in block.messages(mask):
+                self.push(message.envelope, message.partition, message.offset)
+            self.flush(emit=False)
+        finally:
+            self._gives_rows = True
 
     def flush(self, *, emit: bool = True) -> list[Rows]:
         """Fold the waiting events and return the rows of each symbol, or no rows if `emit` is false (warm-up)."""
@@ -194,6 +223,26 @@ class FeatureEngine:
             if market.minutes is not None:
                 market.minutes.load(saved_market.minutes)
 
+    def _add_quotes(self, frame: TickerFrame, envelope: Envelope, partition: int, offset: int) -> None:
+        """Add the quotes of a frame as `_add_event`, without making events of them, which would double the time."""
+        received_ns = envelope.ts_recv_ns
+        latest_ns = latest_time_ns(received_ns, envelope.clock_offset_ns)
+        for item, quote in enumerate(frame.data):
+            ts_ns = timestamp_ns(quote.timestamp, received_ns)
+            error = quote_error(quote, ts_ns, latest_ns)
+            if error is not None:
+                self._reject(error)
+                continue
+            symbol, bid, ask = quote.symbol, quote.bid, quote.ask
+            market = self._markets.get((partition, symbol)) or self._market(symbol, partition)
+            market.events.append((ts_ns, QUOTE, bid, quote.bid_qty, ask, quote.ask_qty, 0.0))
+            market.conflated = envelope.conflated
+            if self._gives_rows:
+                place = (symbol, ts_ns, received_ns, partition, offset, item)
+                market.ids.append(_folded(place, QUOTE, _NO_TRADE, envelope, market))
+            if symbol == self._leader:
+                self._lead(pack_lead_quote(ts_ns, bid, ask), partition)
+
     def _add_event(self, event: Event, envelope: Envelope, partition: int, offset: int) -> None:
         market = self._market(event.symbol, partition)
         if isinstance(event, TradeEvent):
@@ -206,9 +255,14 @@ class FeatureEngine:
         market.events.append(pack(event))
         if isinstance(event, BarEvent):
             return
+        kind, traded = QUOTE, _NO_TRADE
         if isinstance(event, QuoteEvent):
             market.conflated = envelope.conflated
-        market.ids.append(_folded_event(event, envelope, partition, offset, market))
+        else:
+            kind, traded = TRADE, (event.trade_id, event.price, event.qty, event.sign)
+        if self._gives_rows:
+            place = (event.symbol, event.ts_event_ns, envelope.ts_recv_ns, partition, offset, event.item)
+            market.ids.append(_folded(place, kind, traded, envelope, market))
         if event.symbol == self._leader:
             self._lead(pack_for_followers(event), partition)
 
@@ -252,18 +306,25 @@ class FeatureEngine:
             market.trades.mark_absent(absent.first_id, absent.last_id, absent.before_ns)
             market.count_gaps()
 
+    def _refuse(self, error: BadFrame, envelope: Envelope, partition: int) -> None:
+        self._reject(error)
+        if isinstance(error, RefusedTrade) and envelope.origin == "rest":  # nothing else can fill its gap
+            self._mark_absent(AbsentTrades(error.symbol, error.trade_id, error.trade_id), partition)
+
     def _reject(self, error: BadFrame) -> None:
         self.rejected[error.reason] = self.rejected.get(error.reason, 0) + 1
 
 
-def _folded_event(
-    event: QuoteEvent | TradeEvent, envelope: Envelope, partition: int, offset: int, market: _Market
+def _folded(
+    place: tuple[str, int, int, int, int, int],
+    kind: int,
+    traded: tuple[int, float, float, float],
+    envelope: Envelope,
+    market: _Market,
 ) -> FoldedEvent:
-    place = (event.symbol, event.ts_event_ns, envelope.ts_recv_ns, partition, offset, event.item)
+    """A quote or trade at its place, with the state of the market's feed."""
     feed = (market.open_gaps, market.conflated, envelope.clock_offset_ns or 0)
-    if isinstance(event, TradeEvent):
-        return FoldedEvent(*place, TRADE, event.trade_id, event.price, event.qty, event.sign, *feed)
-    return FoldedEvent(*place, QUOTE, 0, math.nan, math.nan, math.nan, *feed)
+    return FoldedEvent(*place, kind, *traded, *feed)
 
 
 def run(engine: FeatureEngine, messages: Iterable[tuple[Envelope, int, int]], batch_rows: int = 10_000) -> list[Rows]:

@@ -104,8 +104,13 @@ def pack(event: Event) -> PackedEvent:
 def pack_for_followers(event: QuoteEvent | TradeEvent) -> PackedEvent:
     """Convert an event of the leading market to what the folds of the other markets read of it."""
     if isinstance(event, QuoteEvent):
-        return event.ts_event_ns, LEAD_QUOTE, 0.5 * (event.bid + event.ask), 0.0, 0.0, 0.0, 0.0
+        return pack_lead_quote(event.ts_event_ns, event.bid, event.ask)
     return event.ts_event_ns, LEAD_TRADE, event.qty, 0.0, 0.0, 0.0, 0.0
+
+
+def pack_lead_quote(ts_ns: int, bid: float, ask: float) -> PackedEvent:
+    """A quote of the leading market as the folds of the other markets read it."""
+    return ts_ns, LEAD_QUOTE, 0.5 * (bid + ask), 0.0, 0.0, 0.0, 0.0
 
 
 def slot_of(kind: int, field: str) -> str:

@@ -457,7 +457,7 @@ class TradeIntake:
         state.known.setdefault(trade_id, []).append(content)
         while len(state.known) > self._remembered:
             oldest = state.known.pop(next(iter(state.known)))
-            newest_ns = max(ts_ns for ts_ns, _, _ in oldest)
+            newest_ns = oldest[0][0] if len(oldest) == 1 else max(ts_ns for ts_ns, _, _ in oldest)
             state.horizon_ns = max(state.horizon_ns, min(newest_ns, ts_recv_ns))
 
     def _drop_closed_gaps(self) -> None:

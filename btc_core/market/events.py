@@ -117,24 +117,20 @@ def events_in(frame: AnyFrame, ts_recv_ns: int, clock_offset_ns: int | None = No
     `clock_offset_ns` is the exchange's clock minus ours, or None if it was not measured. An entry that fails a check is yielded as a
     `BadFrame` (of a trade, as a `RefusedTrade` if its id can be read), and the entries after it follow.
     """
-    latest_ns = _latest_ns(ts_recv_ns, clock_offset_ns)
+    latest_ns = latest_time_ns(ts_recv_ns, clock_offset_ns)
     if isinstance(frame, TickerFrame):
         for item, quote in enumerate(frame.data):
             yield _quote_event(quote, item, timestamp_ns(quote.timestamp, ts_recv_ns), latest_ns)
     elif isinstance(frame, TradeFrame):
         for item, trade in enumerate(frame.data):
-            yield _trade_event(trade, item, timestamp_ns(trade.timestamp, ts_recv_ns), latest_ns)
+            yield trade_event(trade, item, timestamp_ns(trade.timestamp, ts_recv_ns), latest_ns)
     elif isinstance(frame, OhlcFrame):
         for item, candle in enumerate(frame.data):
             yield _bar_event(candle, item, timestamp_ns(candle.interval_begin, 0), latest_ns)
 
 
 def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> QuoteEvent | BadFrame:
-    error = _price_error(quote.symbol, "bid", quote.bid) or _price_error(quote.symbol, "ask", quote.ask)
-    error = error or _qty_error("bid_qty", quote.bid_qty) or _qty_error("ask_qty", quote.ask_qty)
-    if error is None and quote.bid > quote.ask:
-        error = BadFrame("crossed_quote", f"{quote.symbol}: bid {quote.bid} is above ask {quote.ask}")
-    error = error or _time_error(ts_ns, latest_ns)
+    error = quote_error(quote, ts_ns, latest_ns)
     if error is not None:
         return error
     return QuoteEvent(
@@ -151,17 +147,53 @@ def _quote_event(quote: Quote, item: int, ts_ns: int, latest_ns: int) -> QuoteEv
     )
 
 
-def _trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> TradeEvent | BadFrame:
+def quote_error(quote: Quote, ts_ns: int, latest_ns: int) -> BadFrame | None:
+    """What is wrong with a quote of this exchange time; None if it passes. `latest_ns` is what `latest_time_ns` returned."""
+    is_fine = (
+        0.0 < quote.bid <= quote.ask <= max_price(quote.symbol)
+        and 0.0 <= quote.bid_qty <= MAX_QTY
+        and 0.0 <= quote.ask_qty <= MAX_QTY
+        and 0 < ts_ns <= latest_ns
+    )
+    return None if is_fine else _quote_error(quote, ts_ns, latest_ns)
+
+
+def _quote_error(quote: Quote, ts_ns: int, latest_ns: int) -> BadFrame | None:
+    error = _price_error(quote.symbol, "bid", quote.bid) or _price_error(quote.symbol, "ask", quote.ask)
+    error = error or _qty_error("bid_qty", quote.bid_qty) or _qty_error("ask_qty", quote.ask_qty)
+    if error is None and quote.bid > quote.ask:
+        error = BadFrame("crossed_quote", f"{quote.symbol}: bid {quote.bid} is above ask {quote.ask}")
+    return error or _time_error(ts_ns, latest_ns)
+
+
+def trade_event(trade: Trade, item: int, ts_ns: int, latest_ns: int) -> TradeEvent | BadFrame:
+    """The event of a trade, or what is wrong with it; `latest_ns` is what `latest_time_ns` returned."""
     price, qty = _float_or_nan(trade.price), _float_or_nan(trade.qty)
+    is_fine = (
+        0.0 < price <= max_price(trade.symbol)
+        and 0.0 < qty <= MAX_QTY
+        and price * qty <= MAX_NOTIONAL
+        and 0 < ts_ns <= latest_ns
+        and 0 < trade.trade_id <= MAX_TRADE_ID
+        and trade.side in _SIDES
+    )
+    error = None if is_fine else _trade_error(trade, price, qty, ts_ns, latest_ns)
+    if error is not None:
+        return error
+    return TradeEvent(trade.symbol, ts_ns, item, trade.trade_id, price, qty, trade.side, trade.ord_type or "")
+
+
+_SIDES = ("buy", "sell")
+
+
+def _trade_error(trade: Trade, price: float, qty: float, ts_ns: int, latest_ns: int) -> BadFrame | None:
     if not 0 < trade.trade_id <= MAX_TRADE_ID:
         return BadFrame("bad_trade_id", f"{trade.symbol}: trade_id {trade.trade_id} is not a positive int64")
     error = _price_error(trade.symbol, "price", price) or _traded_qty_error(qty) or _time_error(ts_ns, latest_ns)
     error = error or _notional_error(price, qty)
-    if error is None and trade.side not in ("buy", "sell"):
+    if error is None and trade.side not in _SIDES:
         error = BadFrame("bad_side", f"{trade.symbol}: side {trade.side[:16]!r} is neither buy nor sell")
-    if error is not None:
-        return RefusedTrade(error, trade.symbol, trade.trade_id)
-    return TradeEvent(trade.symbol, ts_ns, item, trade.trade_id, price, qty, trade.side, trade.ord_type or "")
+    return None if error is None else RefusedTrade(error, trade.symbol, trade.trade_id)
 
 
 def _bar_event(bar: Candle, item: int, ts_ns: int, latest_ns: int) -> BarEvent | BadFrame:
@@ -223,12 +255,12 @@ def _notional_error(price: float, qty: float) -> BadFrame | None:
 
 def check_time(ts_ns: int, ts_recv_ns: int, clock_offset_ns: int | None = None) -> None:
     """Raise `BadFrame` if no event received at `ts_recv_ns` may have the exchange time `ts_ns`, as `events_in`."""
-    error = _time_error(ts_ns, _latest_ns(ts_recv_ns, clock_offset_ns))
+    error = _time_error(ts_ns, latest_time_ns(ts_recv_ns, clock_offset_ns))
     if error is not None:
         raise error
 
 
-def _latest_ns(ts_recv_ns: int, clock_offset_ns: int | None) -> int:
+def latest_time_ns(ts_recv_ns: int, clock_offset_ns: int | None) -> int:
     """Return the latest exchange time of an event that was received at `ts_recv_ns`.
 
     An exchange behind our clock does not make the limit stricter: right after our clock is set back, the last measured
