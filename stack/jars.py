@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-from jgo.env._lockfile import LockedDependency, LockFile
-from jgo.maven import MavenContext
-from jgo.parse import Coordinate
+from typing import TYPE_CHECKING
 
 from btc_core.errors import StackError
 from stack.java import MIN_JAVA
+
+if TYPE_CHECKING:
+    from jgo.env._lockfile import LockedDependency
+    from jgo.maven import MavenContext
 
 LOCKS = Path(__file__).parent / "locks"
 
@@ -34,6 +35,9 @@ def jars(name: str) -> list[Path]:
 
     Raises `StackError` naming the jar that cannot be downloaded or does not match its lock.
     """
+    from jgo.env._lockfile import LockFile  # noqa: PLC0415 - it takes a tenth of the start of every command
+    from jgo.maven import MavenContext  # noqa: PLC0415 - the same
+
     locked = LockFile.load(LOCKS / f"{name}.lock.toml").dependencies
     context = MavenContext()
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
@@ -69,6 +73,10 @@ def _sha256(path: Path) -> str:
 
 def write_locks() -> None:
     """Resolve `WANTED` and write the lock files."""
+    from jgo.env._lockfile import LockFile  # noqa: PLC0415 - as in `jars`
+    from jgo.maven import MavenContext  # noqa: PLC0415 - as in `jars`
+    from jgo.parse import Coordinate  # noqa: PLC0415 - as in `jars`
+
     context = MavenContext()
     for name, coordinates in WANTED.items():
         wanted = [context.create_dependency(Coordinate.parse(text)) for text in coordinates]
