@@ -15,7 +15,7 @@ import msgspec
 
 from btc_core.clock import from_ns
 from btc_core.errors import NotReady, SchemaError, ServiceError
-from btc_core.horizons import DEFAULT_MIN, TAG, text_of
+from btc_core.horizons import TAG, are_default, text_of
 from btc_core.models.bundle import BidModel, VolatilityModel
 from btc_core.models.input_gains import in_words
 from btc_core.models.manifest import Manifest
@@ -194,7 +194,7 @@ def _load(cache: BundleCache, key: ModelKey, version: str) -> Model:
 
 
 def _tags(settings: Settings, key: ModelKey, manifest: Manifest) -> dict[str, str]:
-    others: dict[str, str] = {} if manifest.horizons_min == DEFAULT_MIN else {TAG: text_of(manifest.horizons_min)}
+    others: dict[str, str] = {} if are_default(manifest.horizons_min) else {TAG: text_of(manifest.horizons_min)}
     return others | {
         "symbol": key.symbol,
         "kind": manifest.kind,
