@@ -94,13 +94,19 @@ def _models(models: dict[str, dict[str, Any]]) -> str:
     return ", ".join(named) or "no model"
 
 
+def missing(answer: dict[str, Any]) -> str:
+    """What an answer of `/readyz` waits for while the system starts, and what is wrong."""
+    waits_for = ", ".join(str(each) for each in answer.get("waits_for", []))
+    found = [f"it waits for {waits_for}"] if waits_for else []
+    return "; ".join([*found, *(str(reason) for reason in answer.get("reasons", []))]) or "no reason given"
+
+
 def readiness(answer: dict[str, Any], settings: Settings) -> None:
     """Print what an answer of the API's `/readyz` means."""
     api = f"http://{settings.api.host}:{settings.api.port}"
     simulated = " (SIMULATED market)" if settings.simulated else ""
     if answer.get("status") != "ready":
-        reasons = "; ".join(str(reason) for reason in answer.get("reasons", [])) or "no reason given"
-        say(f"No forecast is served yet{simulated}: {reasons}. Follow it with `btc status` and {api}/readyz.")
+        say(f"No forecast is served yet{simulated}: {missing(answer)}. Follow it with `btc status` and {api}/readyz.")
         return
     models = _models(answer.get("models", {}))
     markets = answer.get("markets", [])

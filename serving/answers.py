@@ -58,8 +58,11 @@ class MarketReadiness(msgspec.Struct, frozen=True):
     """Whether forecasts of one market are served, and by which models."""
 
     symbol: str
-    status: Literal["ready", "starting", "waits_for_bars"]
-    """`waits_for_bars`: the market has too few minute bars for a model, so it has no forecasts yet."""
+    status: Literal["ready", "starting", "waits_for_bars", "not_ready"]
+    """`starting`: the system began minutes ago, and `waits_for` says what comes next. `waits_for_bars`: the market has too few
+    minute bars for a model, so it has no forecasts yet. `not_ready`: something is wrong, and `reasons` says what."""
+    waits_for: tuple[str, ...]
+    """What is waited for while the system starts."""
     reasons: tuple[str, ...]
     feature_age_s: float | None
     forecast_age_s: float | None
@@ -69,8 +72,12 @@ class MarketReadiness(msgspec.Struct, frozen=True):
 class Readiness(msgspec.Struct, frozen=True):
     """Whether forecasts are served. With several markets, ages and models are those of one that is not ready."""
 
-    status: Literal["ready", "starting"]
+    status: Literal["ready", "starting", "waits_for_bars", "not_ready"]
+    """`starting` in the first minutes, while `waits_for` comes; `waits_for_bars` if no market has enough minute bars for a model;
+    `not_ready` if no forecasts are served although they should be."""
     simulated: bool
+    waits_for: tuple[str, ...]
+    """What is waited for while the system starts; empty otherwise."""
     reasons: tuple[str, ...]
     """Why no forecasts are served, and what is wrong without stopping them."""
     feature_age_s: float | None

@@ -148,7 +148,9 @@ class Deps:
     newest_forecast_ns: dict[str, int] = field(default_factory=dict)
     """For each market the receipt of the data behind the newest forecast that `/metrics` has seen."""
     forecast_awaited_ns: dict[str, int] = field(default_factory=dict)
-    """For each market the time at which `/metrics` first looked for a forecast."""
+    """For each market the time at which `/metrics` or `/readyz` first looked for a forecast."""
+    forecast_seen: set[str] = field(default_factory=set)
+    """The markets of which `/readyz` has seen a forecast: they do not start any more."""
 
 
 def deps() -> Deps:

@@ -108,7 +108,7 @@ def test_a_row_that_cannot_be_read_is_503_and_not_500(api: Api, settings: Settin
     client.close()
     response = api.client.get("/predict_bid")
     assert (response.status_code, response.json()["code"]) == (503, "service_unavailable")
-    assert api.client.get("/readyz").json()["status"] == "starting"
+    assert api.client.get("/readyz").json()["status"] == "not_ready"
 
 
 def test_reload_needs_the_token_and_says_what_serves_while_mlflow_does_not_answer(api: Api) -> None:

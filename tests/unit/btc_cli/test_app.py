@@ -53,7 +53,10 @@ def test_the_doctor_says_in_one_line_that_no_stack_is_there_or_runs_and_its_exit
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BTC_DATA_DIR", str(tmp_path / "var" / "sim"))
-    for words in ("there is no stack in {}; start one with `btc up`", "the stack in {} does not run; `btc up` starts it"):
+    for words in (
+        "there is no stack in {}; start one with `btc up`",
+        "the stack in {} does not run; `btc up` starts it",
+    ):
         done = btc("doctor", cwd=tmp_path)
         assert done.stdout.splitlines()[-1].startswith(words.format(tmp_path / "var" / "sim"))
         assert done.returncode == (1 if "\n  no  " in done.stdout else 3)

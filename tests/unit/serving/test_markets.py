@@ -44,7 +44,7 @@ def test_the_api_is_ready_when_every_market_has_a_fresh_forecast(world: World) -
     world.newest.forecast = rows.get  # type: ignore[method-assign]
     response = world.client.get("/readyz")
     assert response.status_code == 503
-    assert response.get_json()["reasons"] == ["there is no forecast of ETH/USD in Redis yet"]
+    assert response.get_json()["waits_for"] == ["the first features of ETH/USD"]
     assert response.get_json()["forecast_age_s"] is None, "of the market that is not ready"
     rows["ETH/USD"] = forecast_row(0.5)
     response = world.client.get("/readyz")
@@ -52,7 +52,7 @@ def test_the_api_is_ready_when_every_market_has_a_fresh_forecast(world: World) -
     assert response.get_json()["forecast_age_s"] == 0.25
     rows["BTC/USD"] = forecast_row(20.0)
     body = world.client.get("/readyz").get_json()
-    assert body["status"] == "starting"
+    assert body["status"] == "not_ready"
     assert body["forecast_age_s"] == 20.0
 
 
