@@ -92,6 +92,8 @@ class Markets(msgspec.Struct, frozen=True):
 
     default: str
     """The market of a request that names none."""
+    horizons_min: tuple[int, ...]
+    """The horizons of every forecast, ascending. The last is the headline, which scores and alerts are about."""
     markets: tuple[MarketReadiness, ...]
     simulated: bool
 

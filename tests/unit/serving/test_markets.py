@@ -8,7 +8,7 @@ import pytest
 
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.models.bundle import random_walk_model
-from btc_core.names import BID, VOLATILITY, ModelKey
+from btc_core.names import BID, HORIZONS_MIN, VOLATILITY, ModelKey
 from btc_core.registry.champions import Champions
 from tests.serving_world import World, build, forecast_row, harx_model
 
@@ -110,7 +110,9 @@ def test_a_market_on_another_exchange_is_asked_for_by_its_whole_symbol() -> None
     assert world.client.get("/v1/forecast").get_json()["symbol"] == "BTC/USD"
     models = world.client.get(f"/v1/model?symbol={quote(perpetual, safe='')}").get_json()
     assert models["symbol"] == perpetual
-    markets = world.client.get("/v1/markets").get_json()["markets"]
+    answer = world.client.get("/v1/markets").get_json()
+    markets = answer["markets"]
+    assert answer["horizons_min"] == list(HORIZONS_MIN)
     assert [(each["symbol"], each["status"]) for each in markets] == [("BTC/USD", "ready"), (perpetual, "ready")]
     unknown = world.client.get("/v1/forecast?symbol=BTC/USDT")
     assert unknown.status_code == 404
