@@ -209,6 +209,19 @@ def test_the_past_is_loaded_as_one_zooms_and_pans_and_misses_are_counted(api: Ap
     assert failures == []
 
 
+def test_the_simplest_forecast_is_in_the_key_only_where_its_line_can_be_drawn(api: Api, page: Page) -> None:
+    give_past(page)
+    open_live(page, api)
+    expect(page.locator("#volatility")).to_have_attribute("data-state", "ok")
+    expect(page.locator("#naive_key")).to_be_visible()
+    page.locator(
+        "#volatility_spans button", has_text="7 days"
+    ).click()  # steps of half an hour have nothing 5 minutes apart
+    expect(page.locator("#naive_key")).to_be_hidden()
+    page.locator("#volatility_spans button", has_text="1 day").click()
+    expect(page.locator("#naive_key")).to_be_visible()
+
+
 def test_pointing_at_the_past_shows_the_forecast_made_then_and_what_came(api: Api, page: Page) -> None:
     give_past(page)
     open_live(page, api)
