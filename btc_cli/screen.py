@@ -66,8 +66,11 @@ def components(statuses: Sequence[Status], settings: Settings) -> None:
         show_edge=False,  # so that the table fits into 80 columns
         pad_edge=False,
     )
-    for name in ("component", "state", "address"):
+    for name in ("component", "state"):
         shown.add_column(name, no_wrap=True)
+    shown.add_column(
+        "address", overflow="fold"
+    )  # in a narrow terminal a long address takes two lines, and nothing is cut off
     for name in ("pid", "memory", "up"):
         shown.add_column(name, justify="right", no_wrap=True)
     for status in statuses:
@@ -123,4 +126,7 @@ def readiness(answer: dict[str, Any], settings: Settings) -> None:
 def _duration(seconds: int) -> str:
     minutes, rest_s = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
+    days, rest_h = divmod(hours, 24)
+    if days:
+        return f"{days}d{rest_h:02}h"
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest_s:02}s"
