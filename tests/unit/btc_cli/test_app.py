@@ -115,6 +115,8 @@ def test_markets_of_several_exchanges_are_checked_before_anything_is_created(tmp
         (("--markets", "kraken:BTC/USD", "--symbols", "BTC/USD"), "cannot be combined with --symbols"),
         (("--markets", "kraken:BTC/USD", "--exchange", "coinbase"), "cannot be combined with --exchange coinbase"),
         (("--markets", "kraken:BTC/USD,coinbase:BTC/USD", "--exchange", "sim"), "not for coinbase"),
+        (("--symbols", "FOO"), "'FOO' is no pair of the form BASE/QUOTE"),
+        (("--symbols", "BTC/USD,FOO/USD", "--exchange", "sim"), "the simulator does not list 'FOO/USD'"),
     ):
         done = btc("up", *arguments, cwd=tmp_path)
         assert (done.returncode, words in done.stderr) == (1, True), done.stderr
