@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from btc_core.league.standings import EntryRows, Outcomes, Standing
     from btc_core.league.states import EntryState
     from btc_core.market.messages import ForecastRow
-    from btc_core.names import ModelKey
+    from btc_core.names import ModelKey, VolatilityTarget
     from btc_core.registry.champions import ModelHolder
     from btc_core.settings import Settings
     from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
@@ -65,8 +65,10 @@ class StoredRows(Protocol):
         """Mean losses of the forecasts from `from_ns` until before `to_ns` that have an outcome."""
         ...
 
-    def loss_blocks(self, symbol: str, from_ns: int, to_ns: int, block_s: int) -> list[LossBlock]:
-        """The losses of these forecasts in blocks of `block_s` seconds."""
+    def loss_blocks(
+        self, symbol: str, from_ns: int, to_ns: int, block_s: int, target: VolatilityTarget
+    ) -> list[LossBlock]:
+        """The losses of these forecasts, of one target of the volatility, in blocks of `block_s` seconds."""
         ...
 
     def closes_of_hour(self, symbol: str, from_ns: int, to_ns: int, hour: int) -> list[tuple[int, float]]:
