@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from btc_core.registry.champions import ModelHolder
     from btc_core.settings import Settings
     from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
-    from serving.answers import GateDecision, LiveForecast, MinuteBar, PastForecast
+    from serving.answers import GateDecision, LiveForecast, MinuteBar, PastForecast, RefusedModel
     from serving.data_exports import DataExports
     from serving.market_answers import UsualVolatility
     from serving.proof_answers import ForecastProof, PastMoment, Root
@@ -122,6 +122,11 @@ def _no_decision(_key: ModelKey, _version: str) -> GateDecision | None:
     return None
 
 
+def _no_refusal(_key: ModelKey) -> RefusedModel | None:
+    """What is known without a registry."""
+    return None
+
+
 @dataclass(frozen=True)
 class Deps:
     """Everything outside of the API that a view may use."""
@@ -140,6 +145,8 @@ class Deps:
     """Returns what is wrong with the tables and the disk; it does not wait for a server."""
     gate_decision: Callable[[ModelKey, str], GateDecision | None] = _no_decision
     """Returns what the gate decided about a version of a model; None if nobody knows."""
+    refused_model: Callable[[ModelKey], RefusedModel | None] = _no_refusal
+    """Returns the version of a model that the gate has refused; None if there is none or nobody knows."""
     live_forecasts: dict[str, tuple[ForecastRow, LiveForecast]] = field(default_factory=dict)
     """For each market the newest row of the worker and the body made from it. Two threads may make the same body at once,
     which does no harm."""

@@ -59,8 +59,9 @@ def register(  # noqa: PLR0913 - everything that MLflow keeps of a version
     *,
     params: Mapping[str, str] | None = None,
     pictures: Mapping[str, bytes] | None = None,
+    alias: str = CHALLENGER,
 ) -> Registration:
-    """Log the bundle in `folder` as a run and register it as the challenger; `pictures` are PNG files by name.
+    """Log the bundle in `folder` as a run and register it under an alias; `pictures` are PNG files by name.
 
     The version is created last, after all of its files, so an interrupted registration leaves no version behind.
     Raises `StoreError` if MLflow or the object store refuses or does not answer; then no alias has moved.
@@ -88,7 +89,7 @@ def register(  # noqa: PLR0913 - everything that MLflow keeps of a version
     mlflow.finish_run(run.run_id)
     mlflow.ensure_model(key.name, run_page.model_note(key))
     version = mlflow.create_version(key.name, source, run.run_id, tags, note)
-    mlflow.set_alias(key.name, CHALLENGER, version)
+    mlflow.set_alias(key.name, alias, version)
     url = f"{settings.links.mlflow_url or settings.mlflow.url}/#/models/{key.name}/versions/{version}"
     return Registration(key.name, version, run.run_id, url)
 

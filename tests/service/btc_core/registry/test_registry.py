@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from btc_core import names
-from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK, now_ns
 from btc_core.errors import InvalidInput, NotReady, SchemaError, StoreError
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.features import catalogue
@@ -21,11 +21,12 @@ from btc_core.models.gate import Verdict
 from btc_core.models.manifest import new_manifest
 from btc_core.models.trainers import in_memory
 from btc_core.names import BID_MODEL, HORIZONS_MIN, ModelKey
-from btc_core.registry import bundles, promotion, retention
+from btc_core.registry import bundles, promotion, retention, shadows
 from btc_core.registry.cache import KEPT_VERSIONS, MANIFEST
 from btc_core.service_settings import StoreSettings
 from btc_core.settings import MlflowSettings, ModelSettings, Settings
 from btc_core.stores.mlflow import MlflowClient
+from serving.gate_decisions import RefusedModels
 from tests.unit.btc_core.models.test_bundle import market
 
 if TYPE_CHECKING:
@@ -194,6 +195,27 @@ def test_only_a_challenger_that_passed_its_gate_is_promoted_without_a_person(
     challenger = bundles.register(settings, KEY, _save(tmp_path / "c"), PASSED).version
     assert promotion.promote_challenger(settings, KEY) == promotion.Promotion(challenger, PASSED.reason)
     assert bundles.champion_version(settings, KEY) == challenger
+
+
+def test_a_refused_version_has_an_alias_of_its_own_and_keeps_its_score_in_shadow(settings: Settings) -> None:
+    key, refusal = ModelKey("REF/USD", "bid"), Verdict(passed=False, reason="loss 1.03 of harx's")
+    refused = promotion.publish(settings, key, _model(), _rows(), refusal, alias=names.REFUSED)
+    served = promotion.publish(settings, key, _model(), _rows(), PASSED)
+    assert promotion.promote_challenger(settings, key) == promotion.Promotion(served.version, PASSED.reason)
+    found = shadows.RefusedVersion(refused.version, "random_walk", refusal.reason, None)
+    assert shadows.refused_version(settings, key) == found
+    score = shadows.ShadowScore(1.031, 1.06, 240, 1, 2, 3)
+    shadows.keep_score(settings, key, refused.version, score)
+    assert shadows.refused_version(settings, key) == msgspec.structs.replace(found, score=score)
+    listed = {each.version: each for each in promotion.versions(settings, key)}
+    assert listed[refused.version].aliases == ("refused",)
+    assert (listed[refused.version].shadow, listed[served.version].shadow) == (score.words, "")
+    kept = RefusedModels(settings, SYSTEM_CLOCK)(key)
+    assert kept is not None
+    assert (kept.version, kept.loss_ratio, kept.rows) == (refused.version, 1.031, 240)
+    shadows.release(settings, key)
+    shadows.release(settings, key)
+    assert shadows.refused_version(settings, key) is None
 
 
 def test_models_of_another_market_have_versions_a_cache_and_a_champion_of_their_own(
