@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import numpy as np
 
-from btc_assets.asset_metadata import OWNERS, Group
+from btc_assets.asset_metadata import OWNERS
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.errors import NotReady, SchemaError
@@ -56,7 +56,7 @@ def score_of(model: VolatilityModel, rows: Frame) -> ShadowScore | None:
 @dg.asset(
     deps=[PREDICTION_OUTCOMES.name],
     kinds={"mlflow"},
-    group_name=Group.FORECASTS,
+    group_name="forecasts",
     owners=OWNERS,
     description="Volatility models that the gate has refused, each judged once an hour on the live rows that came after its "
     "training. They never serve; the score is shown by `btc models`, `/v1/model` and the live page.",
