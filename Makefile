@@ -49,7 +49,7 @@ pretrained: $(STAMPS)/dev ## fit the volatility model that ships with the packag
 	$(BIN)/btc pretrain $(foreach file,$(BARS),--bars $(file)) $(ARGS)
 
 .PHONY: docs
-docs: $(STAMPS)/dev ## build the documentation site into build/site; fails on a link that leads nowhere
+docs: $(STAMPS)/docs ## build the documentation site into build/site; fails on a link that leads nowhere
 	$(BIN)/python -m docs.generate
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
@@ -77,6 +77,14 @@ $(STAMPS)/run: requirements.lock pyproject.toml | $(STAMPS)
 		echo "installing what running needs (requirements.lock)" && \
 		$(UV) pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock && \
 		$(call install_ourselves); \
+	fi
+	@touch $@
+
+# The environment for running and what the documentation needs beside it, or the one for development, which contains both.
+$(STAMPS)/docs: requirements-docs.lock $(STAMPS)/run
+	@if [ ! -e $(STAMPS)/dev ]; then \
+		echo "installing what the documentation needs (requirements-docs.lock)" && \
+		$(UV) pip install --compile-bytecode --python $(BIN)/python --require-hashes --requirements requirements-docs.lock; \
 	fi
 	@touch $@
 

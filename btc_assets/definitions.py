@@ -40,6 +40,7 @@ from btc_assets.pruning import daily_pruning, prune_events
 from btc_assets.resources import Database, Environment, Lake, Registry
 from btc_assets.sealed import sealed_assets, sealed_specs
 from btc_assets.sealing import seal_day, sealing_sensor
+from btc_assets.shadows import refused_in_shadow
 from btc_assets.skill import demotions, feature_drift, prediction_skill
 from btc_assets.system_backups import back_up_system, daily_system_backup, system_backup
 from btc_assets.table_checks import check_tables, daily_checks, table_checks
@@ -74,6 +75,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             prediction_skill,
             feature_drift,
             demotions,
+            refused_in_shadow,
             forecast_roots,
             lake_backups,
             restore_drill,

@@ -12,6 +12,7 @@ import msgspec
 
 from btc_assets.model_assets import CHAMPION_ASSETS, MODEL_ASSETS
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
+from btc_assets.shadows import refused_in_shadow
 from btc_assets.skill import BAD_MARKETS, SKILL_CHECKS, demotions, feature_drift, prediction_skill
 from btc_assets.timetable import scheduled
 from btc_assets.training_bars import lacks_bar_file, minute_bars, missing_history, older_bars
@@ -46,9 +47,9 @@ fetch_history = dg.define_asset_job(
 )
 watch_models = dg.define_asset_job(
     "watch_models",
-    selection=dg.AssetSelection.assets(prediction_skill, feature_drift, demotions),
+    selection=dg.AssetSelection.assets(prediction_skill, feature_drift, demotions, refused_in_shadow),
     description="Score the forecasts of the last days, compare the features with those of the training, and replace a "
-    "champion that has become bad by its baseline.",
+    "champion that has become bad by its baseline. Judge the models that the gate has refused, too.",
 )
 
 

@@ -240,9 +240,7 @@ def topic_event(
 
 def serving_observations(chosen: Settings, now: int) -> list[dg.AssetObservation]:
     """How old the rows in Redis are and whether the API is ready; an observation of what does not answer says so."""
-    import redis  # noqa: PLC0415 - 80 ms, and only this sensor needs it
-
-    from btc_core.stores.redis_connection import connect  # noqa: PLC0415 - imports redis
+    from btc_core.stores.redis_connection import connect  # noqa: PLC0415 - 80 ms, and only this sensor needs it
     from btc_core.stores.redis_rows import read_features, read_forecast  # noqa: PLC0415 - imports redis
 
     observations = []
@@ -252,7 +250,7 @@ def serving_observations(chosen: Settings, now: int) -> list[dg.AssetObservation
             for symbol in chosen.exchange.symbols:
                 try:
                     row = read(client, symbol)
-                except (redis.RedisError, BtcError) as error:
+                except BtcError as error:
                     metadata["problem"] = f"{symbol}: {type(error).__name__}: {error}"
                     continue
                 metadata[f"{symbol} age_s"] = "no row" if row is None else round((now - row.ts_recv_ns) / NS_PER_S, 3)

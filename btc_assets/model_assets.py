@@ -31,6 +31,7 @@ from btc_core.names import (
     HORIZONS_TEXT,
     MINUTES,
     QUANTITIES,
+    REFUSED,
     VOLATILITY,
     ModelKey,
     Quantity,
@@ -194,11 +195,17 @@ def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
     metadata: dict[str, Any] = {"gate": verdict.reason} | _model_metadata(result.model)
     if result.is_new:
         params, pictures = training.params(key.quantity), of_training(result, rows)
-        if result.refused is not None:  # registered first, because the newest version is the challenger
+        if result.refused is None:
+            registry.release_refused(key)
+        else:
             refusal = msgspec.structs.replace(verdict, passed=False)
             of_refused = of_training(msgspec.structs.replace(result, model=result.refused), rows)
-            kept = registry.register(key, result.refused, rows, refusal, params=params, pictures=of_refused)
-            verdict = msgspec.structs.replace(verdict, reason=f"{verdict.reason}; version {kept.version} keeps them")
+            kept = registry.register(
+                key, result.refused, rows, refusal, params=params, pictures=of_refused, alias=REFUSED
+            )
+            verdict = msgspec.structs.replace(
+                verdict, reason=f"{verdict.reason}; version {kept.version} keeps them, in shadow"
+            )
             metadata |= {"refused_version": kept.version, "gate": verdict.reason}
         registration = registry.register(key, result.model, rows, verdict, params=params, pictures=pictures)
         metadata |= {"version": registration.version, "mlflow": dg.MetadataValue.url(registration.url)}

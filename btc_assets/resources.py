@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from btc_core.errors import SchemaError
+from btc_core.names import CHALLENGER
 from btc_core.settings import Settings, settings
 from btc_core.stores import origin
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 
 if TYPE_CHECKING:
+    from btc_core.models.bundle import VolatilityModel
     from btc_core.models.gate import Verdict
     from btc_core.names import ModelKey
     from btc_core.registry.bundles import Model, Registration
     from btc_core.registry.promotion import Promotion
+    from btc_core.registry.shadows import RefusedVersion, ShadowScore
 
 
 @cache
@@ -69,11 +73,41 @@ class Registry(dg.ConfigurableResource[Any]):
         *,
         params: dict[str, str],
         pictures: dict[str, bytes],
+        alias: str = CHALLENGER,
     ) -> Registration:
-        """Log the model and register it as challenger; raises `StoreError`."""
+        """Log the model and register it under an alias; raises `StoreError`."""
         from btc_core.registry import promotion  # noqa: PLC0415 - imports numba
 
-        return promotion.publish(settings(), key, model, rows, verdict, params=params, pictures=pictures)
+        return promotion.publish(settings(), key, model, rows, verdict, params=params, pictures=pictures, alias=alias)
+
+    def refused(self, key: ModelKey) -> RefusedVersion | None:
+        """The version that the gate has refused, None if the newest training was not; raises `StoreError`."""
+        from btc_core.registry import shadows  # noqa: PLC0415 - imports numba
+
+        return shadows.refused_version(settings(), key)
+
+    def release_refused(self, key: ModelKey) -> None:
+        """Refuse no version any more; raises `StoreError`."""
+        from btc_core.registry import shadows  # noqa: PLC0415 - imports numba
+
+        shadows.release(settings(), key)
+
+    def keep_shadow_score(self, key: ModelKey, version: str, score: ShadowScore) -> None:
+        """Store how a refused version does; raises `StoreError`."""
+        from btc_core.registry import shadows  # noqa: PLC0415 - imports numba
+
+        shadows.keep_score(settings(), key, version, score)
+
+    def version(self, key: ModelKey, version: str) -> VolatilityModel:
+        """A version of a volatility model; raises `NotReady` or `SchemaError`."""
+        from btc_core.models.bundle import VolatilityModel  # noqa: PLC0415 - imports numba
+        from btc_core.registry import bundles  # noqa: PLC0415 - imports numba
+
+        model = bundles.load_version(settings(), key, version)
+        if not isinstance(model, VolatilityModel):
+            msg = f"version {version} of {key.name} is no volatility model"
+            raise SchemaError(msg)
+        return model
 
     def promote_challenger(self, key: ModelKey) -> Promotion | None:
         """Make the challenger champion if it passed its gate; returns None if there is no such challenger."""

@@ -59,7 +59,7 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     """Trees and net that were not better than the baseline, which is `model` then. They are kept as a version that does not
     serve."""
     unseen: tuple[Floats, Floats] | None = None
-    """Five minutes ahead on the newest days: the actual values and the candidate's forecasts, bps of σ or of return."""
+    """At the headline horizon on the newest days: the actual values and the candidate's forecasts, bps of σ or of return."""
 
 
 def params(quantity: Quantity) -> dict[str, str]:

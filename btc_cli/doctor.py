@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from stack.component import Component
     from stack.status import Status
 
+NOT_RUNNING_EXIT_CODE = 3
+"""As that of `btc status`."""
 LOG_LINES = 5
 """Last lines of its log shown for a component that is not healthy."""
 MIN_DAYS_LEFT = 2.0
@@ -68,23 +70,29 @@ EnvFile = Annotated[
 def doctor(data_dir: DataDir = None, env_file: EnvFile = None) -> None:
     """Check the machine and the stack, and say how to fix what is wrong.
 
-    The exit code is 1 if something is wrong.
+    The exit code is 1 if something is wrong, and 3 if only no stack is there or it does not run.
     """
     if env_file is not None:
         if _print(check_services(load_settings(env_file))):
             raise typer.Exit(1)
         return
+    stack, absence = _stack(data_dir)
+    has_problem = _print(chain(check_machine(stack), check_components(stack) if stack.layout.exists else ()))
+    if absence:
+        typer.echo(absence)
+    if has_problem or absence:
+        raise typer.Exit(1 if has_problem else NOT_RUNNING_EXIT_CODE)
+
+
+def _stack(data_dir: Path | None) -> tuple[Stack, str]:
+    """The stack to check, and one line about it if it is not there or does not run."""
     try:
         stack = Stack(data_dir or current_data_dir())
-    except StackError:
-        stack = Stack(default_data_dir("live"))
-    has_problem = _print(chain(check_machine(stack), check_components(stack) if stack.layout.exists else ()))
+    except StackError as error:
+        return Stack(default_data_dir("live")), str(error)
     if not stack.layout.exists:
-        typer.echo(f"there is no stack in {stack.layout.data_dir} yet; `btc up` creates one")
-    elif not stack.running:
-        typer.echo(f"the stack in {stack.layout.data_dir} is not running; `btc up` starts it")
-    if has_problem:
-        raise typer.Exit(1)
+        return stack, f"there is no stack in {stack.layout.data_dir}; `btc up` creates one"
+    return stack, "" if stack.running else f"the stack in {stack.layout.data_dir} does not run; `btc up` starts it"
 
 
 def _print(findings: Iterable[Finding]) -> bool:

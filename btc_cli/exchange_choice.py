@@ -18,10 +18,11 @@ from pydantic import ValidationError
 from btc_cli import screen
 from btc_cli.options import open_stack
 from btc_core.errors import InvalidInput, StackError
-from btc_core.exchange_settings import SIMULATED_EXCHANGES, ExchangeSettings
+from btc_core.exchange_settings import PAIR, SIMULATED_EXCHANGES, ExchangeSettings
 from btc_core.exchanges.adapters import exchange_of
 from btc_core.settings import load_settings
-from stack.layout import Layout, default_data_dir
+from exchange_simulator.pairs import choose
+from stack.layout import PERPETUAL, Layout, default_data_dir
 
 if TYPE_CHECKING:
     from stack.layout import Mode
@@ -67,11 +68,16 @@ def markets_of(exchange: Exchange, symbols: str, markets: str) -> tuple[str, ...
         except ValidationError as error:
             msg = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise InvalidInput(msg) from None
-    return tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())
+    found = tuple(symbol.strip() for symbol in symbols.split(",") if symbol.strip())
+    for symbol in found:
+        if not PAIR.fullmatch(symbol):
+            msg = f"--symbols: {symbol!r} is no pair of the form BASE/QUOTE in capital letters, such as BTC/USD"
+            raise InvalidInput(msg)
+    return found
 
 
 def check_simulated(mode: Mode, markets: tuple[str, ...]) -> None:
-    """Raise `InvalidInput` if a simulated stack is to follow an exchange that the simulator does not stand for."""
+    """Raise `InvalidInput` or `ConfigError` if a simulated stack is to follow an exchange or a pair that the simulator lacks."""
     unknown = {market.partition(":")[0] for market in markets if ":" in market}.difference(SIMULATED_EXCHANGES)
     if mode == "sim" and unknown:
         msg = (
@@ -79,6 +85,8 @@ def check_simulated(mode: Mode, markets: tuple[str, ...]) -> None:
             "the real exchanges with --exchange live, or choose other --markets"
         )
         raise InvalidInput(msg)
+    if mode == "sim":
+        choose(market.removeprefix("kraken:") for market in markets if not market.startswith(f"{PERPETUAL}:"))
 
 
 def choose_mode(exchange: Exchange, data_dir: Path | None, markets: tuple[str, ...] = ()) -> Mode:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from btc_cli.screen import missing
 from btc_core.stores.shared_http import shared_client
 from btc_core.waiting import wait_until
 from stack.first_training import SUCCESS, train_missing
@@ -45,8 +46,7 @@ def announce_forecasts(settings: Settings, say: Callable[[str], None]) -> None:
     if answer.get("status") == "ready":
         say(f"Forecasts are served at http://{settings.api.host}:{settings.api.port}/live. {REST}")
     else:
-        reasons = "; ".join(str(reason) for reason in answer.get("reasons", []))
-        say(f"No forecast is served yet: {reasons}. {REST}")
+        say(f"No forecast is served yet: {missing(answer)}. {REST}")
 
 
 def wait_ready(

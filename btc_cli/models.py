@@ -79,6 +79,8 @@ def _print_versions(console: Console, versions: list[promotion.RegisteredVersion
             details = f"{kind}, created {each.created[:16]}, gate: {each.gate_result}"
             console.print(f"[bold]{each.name} {each.version}[/] [green]{', '.join(each.aliases)}[/]  {details}")
             console.print(Padding(each.reason or each.gate_reason, (0, 0, 0, 4)))
+            if each.shadow:
+                console.print(Padding(each.shadow, (0, 0, 0, 4)))
             if each.inputs:
                 console.print(Padding(each.inputs, (0, 0, 0, 4)))
             if each.pretrained:

@@ -66,8 +66,11 @@ def components(statuses: Sequence[Status], settings: Settings) -> None:
         show_edge=False,  # so that the table fits into 80 columns
         pad_edge=False,
     )
-    for name in ("component", "state", "address"):
+    for name in ("component", "state"):
         shown.add_column(name, no_wrap=True)
+    shown.add_column(
+        "address", overflow="fold"
+    )  # in a narrow terminal a long address takes two lines, and nothing is cut off
     for name in ("pid", "memory", "up"):
         shown.add_column(name, justify="right", no_wrap=True)
     for status in statuses:
@@ -94,13 +97,19 @@ def _models(models: dict[str, dict[str, Any]]) -> str:
     return ", ".join(named) or "no model"
 
 
+def missing(answer: dict[str, Any]) -> str:
+    """What an answer of `/readyz` waits for while the system starts, and what is wrong."""
+    waits_for = ", ".join(str(each) for each in answer.get("waits_for", []))
+    found = [f"it waits for {waits_for}"] if waits_for else []
+    return "; ".join([*found, *(str(reason) for reason in answer.get("reasons", []))]) or "no reason given"
+
+
 def readiness(answer: dict[str, Any], settings: Settings) -> None:
     """Print what an answer of the API's `/readyz` means."""
     api = f"http://{settings.api.host}:{settings.api.port}"
     simulated = " (SIMULATED market)" if settings.simulated else ""
     if answer.get("status") != "ready":
-        reasons = "; ".join(str(reason) for reason in answer.get("reasons", [])) or "no reason given"
-        say(f"No forecast is served yet{simulated}: {reasons}. Follow it with `btc status` and {api}/readyz.")
+        say(f"No forecast is served yet{simulated}: {missing(answer)}. Follow it with `btc status` and {api}/readyz.")
         return
     models = _models(answer.get("models", {}))
     markets = answer.get("markets", [])
@@ -117,4 +126,7 @@ def readiness(answer: dict[str, Any], settings: Settings) -> None:
 def _duration(seconds: int) -> str:
     minutes, rest_s = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
+    days, rest_h = divmod(hours, 24)
+    if days:
+        return f"{days}d{rest_h:02}h"
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest_s:02}s"

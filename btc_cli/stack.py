@@ -193,7 +193,7 @@ def _create(
         data_dir = running_data_dir()
     with_exchanges = markets if markets_variable(markets) == MARKETS else ()
     mode = choose_mode(exchange, data_dir, with_exchanges)
-    check_simulated(mode, with_exchanges)
+    check_simulated(mode, markets)
     home = with_exchanges[0].partition(":")[0] if with_exchanges else exchange.adapter
     own_directory = home if home != "kraken" and mode == "live" else ""
     stack = Stack(data_dir or default_data_dir(own_directory or mode))

@@ -159,6 +159,7 @@ class Market(msgspec.Struct, frozen=True):
 
     symbol: str
     status: str
+    waits_for: tuple[str, ...]
     reasons: tuple[str, ...]
     feature_age_s: float | None
     forecast_age_s: float | None
@@ -169,6 +170,8 @@ class Markets(msgspec.Struct, frozen=True):
     """The markets that are followed."""
 
     default: str
+    horizons_min: tuple[int, ...]
+    """The horizons of every forecast, ascending. The last is the headline."""
     markets: tuple[Market, ...]
     simulated: bool
 

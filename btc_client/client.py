@@ -149,15 +149,18 @@ class Client:
         start: Time,
         end: Time | None = None,
         *,
-        horizon: int = 5,
+        horizon: int | None = None,
         features: Sequence[str] | None = None,
         labels: Sequence[Label] = ("volatility", "bid"),
         missing: Missing = "refuse",
     ) -> Dataset:
         """Inputs and labels at every fifth minute, point in time, as the system's own training makes them.
 
-        `horizon` is how many minutes ahead the labels are: one of the horizons of the system. `features` names some of the inputs (default: all).
+        `horizon` is how many minutes ahead the labels are: one of the horizons of the system (default: the longest). `features`
+        names some of the inputs (default: all).
         """
+        if horizon is None:
+            horizon = self.markets().horizons_min[-1]
         wanted = label_names(labels, horizon)
         columns = None if features is None else ["origin", *features, *wanted]
         table = self._read("dataset", _query(symbol, start, end, columns, missing))

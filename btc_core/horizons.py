@@ -76,6 +76,20 @@ def text_of(horizons_min: tuple[int, ...] | list[int]) -> str:
     return ",".join(map(str, horizons_min))
 
 
+def are_default(horizons_min: tuple[int, ...]) -> bool:
+    """Whether these are the horizons that things have which name none, as older versions stored them."""
+    return horizons_min == DEFAULT_MIN
+
+
+def suffix(horizons_min: tuple[int, ...]) -> str:
+    """What the names of things for these horizons end with: nothing for the default, so that those of older versions stay.
+
+    >>> suffix((1, 2, 3, 4, 5)), suffix((2, 10, 30))
+    ('', '-2,10,30')
+    """
+    return "" if are_default(horizons_min) else f"-{text_of(horizons_min)}"
+
+
 def former_text(sets: tuple[tuple[int, ...], ...]) -> str:
     """Sets of horizons as `BTC_FORMER_HORIZONS_MIN` has them.
 

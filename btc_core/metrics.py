@@ -178,11 +178,11 @@ FORECASTS = Counter(
     ["symbol", "at_floor"],
 )  # fmt: skip
 OUTCOME_QLIKE = Summary(
-    "btc_outcome_qlike", "QLIKE of final five-minute forecasts, of the model and of each baseline.",
+    "btc_outcome_qlike", "QLIKE of forecasts over the longest horizon whose outcome is final, of the model and of each baseline.",
     ["symbol", "forecast"],
 )  # fmt: skip
 OUTCOMES = Counter(
-    "btc_outcomes", "Final five-minute outcomes inside or outside the prediction interval of each level.",
+    "btc_outcomes", "Final outcomes at the longest horizon, inside or outside the prediction interval of each level.",
     ["symbol", "quantity", "level", "inside"],
 )  # fmt: skip
 

@@ -159,7 +159,7 @@ ModelKind = Literal["xgboost", "harx", "random_walk"]
 BASELINE_KINDS = frozenset({"random_walk", "harx"})
 """The kinds of model that are baselines. Every API response with a forecast of a baseline says so."""
 
-ALIASES = CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+ALIASES = CHAMPION, CHALLENGER, PREVIOUS, REFUSED = "champion", "challenger", "previous", "refused"
 """Aliases of the model registry."""
 
 TRAIN_MODELS_JOB = "train_models"

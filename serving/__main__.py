@@ -24,7 +24,7 @@ from serving.data_exports import DataExports
 from serving.deps import Deps
 from serving.endpoints import fast_paths
 from serving.forecast_proofs import ForecastProofs
-from serving.gate_decisions import GateDecisions
+from serving.gate_decisions import GateDecisions, RefusedModels
 from serving.newest_rows import Announcements, RedisRows
 from serving.routes import operations
 from serving.server import serve
@@ -60,6 +60,7 @@ def main() -> int:
             token=RotatingToken(configured.api, Path(env_file) if env_file else None),
             storage_problems=storage_problems,
             gate_decision=GateDecisions(configured, SYSTEM_CLOCK),
+            refused_model=RefusedModels(configured, SYSTEM_CLOCK),
         )
         app = create_app(deps)
         announcements = Announcements(configured.redis, configured.exchange.symbols, SYSTEM_CLOCK)

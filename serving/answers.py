@@ -58,8 +58,11 @@ class MarketReadiness(msgspec.Struct, frozen=True):
     """Whether forecasts of one market are served, and by which models."""
 
     symbol: str
-    status: Literal["ready", "starting", "waits_for_bars"]
-    """`waits_for_bars`: the market has too few minute bars for a model, so it has no forecasts yet."""
+    status: Literal["ready", "starting", "waits_for_bars", "not_ready"]
+    """`starting`: the system began minutes ago, and `waits_for` says what comes next. `waits_for_bars`: the market has too few
+    minute bars for a model, so it has no forecasts yet. `not_ready`: something is wrong, and `reasons` says what."""
+    waits_for: tuple[str, ...]
+    """What is waited for while the system starts."""
     reasons: tuple[str, ...]
     feature_age_s: float | None
     forecast_age_s: float | None
@@ -69,8 +72,12 @@ class MarketReadiness(msgspec.Struct, frozen=True):
 class Readiness(msgspec.Struct, frozen=True):
     """Whether forecasts are served. With several markets, ages and models are those of one that is not ready."""
 
-    status: Literal["ready", "starting"]
+    status: Literal["ready", "starting", "waits_for_bars", "not_ready"]
+    """`starting` in the first minutes, while `waits_for` comes; `waits_for_bars` if no market has enough minute bars for a model;
+    `not_ready` if no forecasts are served although they should be."""
     simulated: bool
+    waits_for: tuple[str, ...]
+    """What is waited for while the system starts; empty otherwise."""
     reasons: tuple[str, ...]
     """Why no forecasts are served, and what is wrong without stopping them."""
     feature_age_s: float | None
@@ -85,6 +92,8 @@ class Markets(msgspec.Struct, frozen=True):
 
     default: str
     """The market of a request that names none."""
+    horizons_min: tuple[int, ...]
+    """The horizons of every forecast, ascending. The last is the headline, which scores and alerts are about."""
     markets: tuple[MarketReadiness, ...]
     simulated: bool
 
@@ -338,6 +347,25 @@ class GateDecision(msgspec.Struct, frozen=True):
     reason: str
 
 
+class RefusedModel(msgspec.Struct, frozen=True):
+    """The version of the newest training that the gate refused. It never serves, and is judged in shadow once an hour."""
+
+    version: str
+    kind: str
+    reason: str
+    """Why the gate refused it, in its own words."""
+    loss_ratio: float | None
+    """Its mean loss over that of the baseline that serves in its place, on the live rows that came after its training; below 1 is
+    better. Null until there is an hour of them."""
+    loss_ratio_bound: float | None
+    """The upper 95 % bound of `loss_ratio`."""
+    rows: int
+    """The number of these rows."""
+    since: str | None
+    """The first of these rows."""
+    until: str | None
+
+
 class ModelCard(msgspec.Struct, frozen=True):
     """A loaded model: its training window, its inputs, and its scores on data that it was not trained on."""
 
@@ -382,6 +410,8 @@ class ModelCard(msgspec.Struct, frozen=True):
     """The members that the forecast is a mean of, in logs, with their shares; empty for a baseline."""
     gate: GateDecision | None = None
     """What the gate decided; null if the registry does not know or does not answer."""
+    refused: RefusedModel | None = None
+    """The version that was refused in favour of this one; null if none was, or the registry does not answer."""
 
 
 class LoadedModels(msgspec.Struct, frozen=True):

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from btc_core.league.standings import EntryRows, Outcomes, Standing
     from btc_core.league.states import EntryState
     from btc_core.market.messages import ForecastRow
-    from btc_core.names import ModelKey
+    from btc_core.names import ModelKey, VolatilityTarget
     from btc_core.registry.champions import ModelHolder
     from btc_core.settings import Settings
     from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
-    from serving.answers import GateDecision, LiveForecast, MinuteBar, PastForecast
+    from serving.answers import GateDecision, LiveForecast, MinuteBar, PastForecast, RefusedModel
     from serving.data_exports import DataExports
     from serving.market_answers import UsualVolatility
     from serving.proof_answers import ForecastProof, PastMoment, Root
@@ -65,8 +65,10 @@ class StoredRows(Protocol):
         """Mean losses of the forecasts from `from_ns` until before `to_ns` that have an outcome."""
         ...
 
-    def loss_blocks(self, symbol: str, from_ns: int, to_ns: int, block_s: int) -> list[LossBlock]:
-        """The losses of these forecasts in blocks of `block_s` seconds."""
+    def loss_blocks(
+        self, symbol: str, from_ns: int, to_ns: int, block_s: int, target: VolatilityTarget
+    ) -> list[LossBlock]:
+        """The losses of these forecasts, of one target of the volatility, in blocks of `block_s` seconds."""
         ...
 
     def closes_of_hour(self, symbol: str, from_ns: int, to_ns: int, hour: int) -> list[tuple[int, float]]:
@@ -120,6 +122,11 @@ def _no_decision(_key: ModelKey, _version: str) -> GateDecision | None:
     return None
 
 
+def _no_refusal(_key: ModelKey) -> RefusedModel | None:
+    """What is known without a registry."""
+    return None
+
+
 @dataclass(frozen=True)
 class Deps:
     """Everything outside of the API that a view may use."""
@@ -138,6 +145,8 @@ class Deps:
     """Returns what is wrong with the tables and the disk; it does not wait for a server."""
     gate_decision: Callable[[ModelKey, str], GateDecision | None] = _no_decision
     """Returns what the gate decided about a version of a model; None if nobody knows."""
+    refused_model: Callable[[ModelKey], RefusedModel | None] = _no_refusal
+    """Returns the version of a model that the gate has refused; None if there is none or nobody knows."""
     live_forecasts: dict[str, tuple[ForecastRow, LiveForecast]] = field(default_factory=dict)
     """For each market the newest row of the worker and the body made from it. Two threads may make the same body at once,
     which does no harm."""
@@ -148,7 +157,9 @@ class Deps:
     newest_forecast_ns: dict[str, int] = field(default_factory=dict)
     """For each market the receipt of the data behind the newest forecast that `/metrics` has seen."""
     forecast_awaited_ns: dict[str, int] = field(default_factory=dict)
-    """For each market the time at which `/metrics` first looked for a forecast."""
+    """For each market the time at which `/metrics` or `/readyz` first looked for a forecast."""
+    forecast_seen: set[str] = field(default_factory=set)
+    """The markets of which `/readyz` has seen a forecast: they do not start any more."""
 
 
 def deps() -> Deps:

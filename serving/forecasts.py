@@ -18,6 +18,7 @@ from btc_core.features.minute_columns import COLUMNS
 from btc_core.models.bundle import served_kinds
 from btc_core.models.level import sigma_factor
 from btc_core.models.row_forecasts import MODEL_COLUMNS
+from btc_core.registry.champions import NOT_LOADED
 from serving.problem_details import Problem
 from serving.served_forecast import (
     MarketForecast,
@@ -89,8 +90,7 @@ def forecast_rows(  # noqa: PLR0913, PLR0917 - the models, what they read, and w
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE,
             "model_unavailable",
-            f"no model of {symbol} can be served: {'; '.join(models.reasons_of(symbol)) or 'none is loaded'}; "
-            "train one with POST /retrain, or `btc status` shows whether MLflow runs",
+            _why_no_model(models, symbol),
             headers={"Retry-After": "10"},
         )
     known = np.full((len(matrix), len(COLUMNS)), np.nan, np.float32)
@@ -117,6 +117,17 @@ def forecast_rows(  # noqa: PLR0913, PLR0917 - the models, what they read, and w
         )
         forecasts.append(MarketForecast(bid, volatility))
     return forecasts
+
+
+def _why_no_model(models: Champions, symbol: str) -> str:
+    """Why a market has no model, and what helps: nothing but patience while they are loaded."""
+    reasons = models.reasons_of(symbol)
+    if NOT_LOADED in reasons:
+        return f"the models of {symbol} are being loaded; ask again in some seconds"
+    return (
+        f"no model of {symbol} can be served: {'; '.join(reasons) or 'none is loaded'}; "
+        "train one with POST /retrain, or `btc status` shows whether MLflow runs"
+    )
 
 
 def worker_forecast(row: ForecastRow, now_ns: int) -> MarketForecast:

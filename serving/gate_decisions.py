@@ -1,4 +1,4 @@
-"""What the gate decided about the loaded models, from the registry.
+"""What the gate decided about the loaded models and which versions it refused, from the registry.
 
 What does not belong here: deciding (`btc_core.models.gate`).
 """
@@ -6,11 +6,13 @@ What does not belong here: deciding (`btc_core.models.gate`).
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from btc_core.errors import BtcError
 from btc_core.registry.bundles import mlflow_of
-from serving.answers import GateDecision
+from btc_core.registry.shadows import RefusedVersion, refused_version
+from serving.answers import GateDecision, RefusedModel, iso
 
 if TYPE_CHECKING:
     from btc_core.clock import Clock
@@ -47,3 +49,41 @@ class GateDecisions:
                 decision = GateDecision(passed=tags.get("gate_result") == "passed", reason=reason)
                 self._known[known] = decision if reason else None
         return self._known.get(known)
+
+
+class RefusedModels:
+    """The versions that the gate has refused, each looked up once in `RETRY_S`, because its score in shadow changes."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._known: dict[str, tuple[float, RefusedModel | None]] = {}
+        self._asking = threading.Lock()
+
+    def __call__(self, key: ModelKey) -> RefusedModel | None:
+        """The refused version of a model; None if there is none, and while the registry has never answered."""
+        with self._asking:
+            now_s = self._clock.monotonic_s()
+            at_s, model = self._known.get(key.name, (-RETRY_S, None))
+            if now_s - at_s >= RETRY_S:
+                with suppress(BtcError):
+                    found = refused_version(self._settings, key)
+                    model = None if found is None else _refused_model(found)
+                self._known[key.name] = (now_s, model)
+        return model
+
+
+def _refused_model(found: RefusedVersion) -> RefusedModel:
+    score = found.score
+    if score is None:
+        return RefusedModel(found.version, found.kind, found.reason, None, None, 0, None, None)
+    return RefusedModel(
+        found.version,
+        found.kind,
+        found.reason,
+        score.ratio,
+        score.bound,
+        score.rows,
+        iso(score.from_ns),
+        iso(score.to_ns),
+    )

@@ -55,7 +55,7 @@ def live_skill(deps: Deps, symbol: str, hours: int) -> Skill:
     coverage: list[CoverageRow] = []
     over_time: tuple[GainSeries, ...] = ()
     if scores.count:
-        blocks = deps.stored_rows.loss_blocks(*window, BLOCK_S)
+        blocks = deps.stored_rows.loss_blocks(*window, BLOCK_S, scores.volatility_target)
         rows = [_skill_row(scores, blocks, *comparison) for comparison in _COMPARISONS]
         over_time = tuple(_series(blocks, *comparison) for comparison in _COMPARISONS)
         coverage = [_coverage_row(scores, quantity, level) for quantity in QUANTITIES for level in LEVELS_PCT]

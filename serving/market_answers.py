@@ -17,10 +17,10 @@ class UsualVolatility(msgspec.Struct, frozen=True):
     days: int
     """Number of past days that have bars of this hour."""
     low_bps: float | None
-    """A tenth of the five-minute spans had less."""
+    """A tenth of the spans had less."""
     median_bps: float | None
     high_bps: float | None
-    """A tenth of the five-minute spans had more."""
+    """A tenth of the spans had more."""
     computed_at: str
     reason: str | None
     """Why there are no values; null if there are."""

@@ -62,4 +62,5 @@ def _card(deps: Deps, model: Model | None, key: ModelKey) -> ModelCard | None:
         if manifest.kind in BASELINE_KINDS
         else {name: each.share for name, each in manifest.members.items()},
         gate=deps.gate_decision(key, manifest.version),
+        refused=deps.refused_model(key) if manifest.kind in BASELINE_KINDS else None,
     )

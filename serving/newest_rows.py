@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from btc_core.league.states import EntryState
     from btc_core.market.messages import ForecastRow
     from btc_core.service_settings import RedisSettings
+    from btc_core.stores.redis_connection import Client
     from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
 
 
@@ -96,7 +97,7 @@ class RedisRows:
     def _newest(
         self,
         recent: dict[str, tuple[float, Row | None]],
-        read: Callable[[redis.Redis, str], Row | None],
+        read: Callable[[Client, str], Row | None],
         symbol: str,
     ) -> Row | None:
         """The row in `recent` if it was read recently, otherwise a new one. Two threads may both read it; no harm."""
@@ -107,13 +108,9 @@ class RedisRows:
             recent[symbol] = (now_s, row)
         return row
 
-    def _read(self, read: Callable[[redis.Redis, str], Row | None], symbol: str) -> Row | None:
+    def _read(self, read: Callable[[Client, str], Row | None], symbol: str) -> Row | None:
         try:
             return read(self._client, symbol)
-        except redis.RedisError as error:
-            # Only the type: the message of an authentication error may contain the password.
-            msg = f"Redis does not answer ({type(error).__name__}); `btc status` shows whether it runs"
-            raise ServiceError(msg) from error
         except (KeyError, ValueError) as error:  # a field is missing or has a bad value
             msg = f"the row of {symbol} in Redis cannot be read: {error}; the workers write a new one within seconds"
             raise ServiceError(msg) from error

@@ -164,7 +164,10 @@ def _forecasts(deps: Deps) -> str:
     if len(ready) == len(states):
         oldest_s = max(each.forecast_age_s or 0.0 for each in states)
         return f"{len(states)} of {len(states)} markets, at most {oldest_s:.1f} s old"
-    return next(iter(next(each for each in states if each.status != "ready").reasons), "starting")
+    waiting = next(each for each in states if each.status != "ready")
+    if waiting.waits_for:
+        return f"starting: waits for {waiting.waits_for[0]}"
+    return next(iter(waiting.reasons), waiting.status.replace("_", " "))
 
 
 def _storage(figures: Figures) -> str | None:

@@ -149,15 +149,18 @@ class QuestRows:
         are not comparable.
         """
         with self._slot():
-            window, target = self._scored(symbol, from_ns, to_ns)
+            target = self._newest_target(symbol, from_ns, to_ns)
+            window = f"{_scored(symbol, from_ns, to_ns)} AND {of_target(target)}"
             means = ", ".join(_SCORE_COLUMNS.values())
             (row,) = self._db.execute(f"SELECT count(), {means} FROM {PREDICTION_OUTCOMES.name} WHERE {window}")  # noqa: S608 - names from the catalogue, and times
         return Scores(row[0], dict(zip(_SCORE_COLUMNS, row[1:], strict=True)), target)
 
-    def loss_blocks(self, symbol: str, from_ns: int, to_ns: int, block_s: int) -> list[LossBlock]:
-        """The losses of the same outcomes in blocks of `block_s` seconds, in the order of time; empty blocks are left out."""
+    def loss_blocks(
+        self, symbol: str, from_ns: int, to_ns: int, block_s: int, target: VolatilityTarget
+    ) -> list[LossBlock]:
+        """The losses of the outcomes of one target in blocks of `block_s` seconds, in the order of time, without empty blocks."""
         with self._slot():
-            window, _ = self._scored(symbol, from_ns, to_ns)
+            window = f"{_scored(symbol, from_ns, to_ns)} AND {of_target(target)}"
             rows = self._db.execute(
                 f"SELECT cast(ts_event AS LONG), count(), {', '.join(_LOSS_COLUMNS.values())} "  # noqa: S608 - names from the catalogue, and times
                 f"FROM {PREDICTION_OUTCOMES.name} WHERE {window} SAMPLE BY {block_s}s"
@@ -176,17 +179,16 @@ class QuestRows:
             entries = read_entries(self._db, symbol, from_ns, to_ns)
             if not entries:
                 return Outcomes.none(), entries
-            _, target = self._scored(symbol, from_ns, to_ns)
+            target = self._newest_target(symbol, from_ns, to_ns)
             return read_outcomes(self._db, symbol, from_ns, to_ns, target), entries
 
-    def _scored(self, symbol: str, from_ns: int, to_ns: int) -> tuple[str, VolatilityTarget]:
-        """The condition for the outcomes of a time that are scored together, and the target of their volatility."""
-        window = f"{_window('ts_event', symbol, from_ns, to_ns)} AND late = false AND {of_headline()}"
+    def _newest_target(self, symbol: str, from_ns: int, to_ns: int) -> VolatilityTarget:
+        """What the volatility of the newest outcome of a time is."""
         newest = self._db.execute(
-            f"SELECT volatility_target FROM {PREDICTION_OUTCOMES.name} WHERE {window} ORDER BY ts_event DESC LIMIT 1"  # noqa: S608 - names from the catalogue, and times
+            f"SELECT volatility_target FROM {PREDICTION_OUTCOMES.name} WHERE {_scored(symbol, from_ns, to_ns)} "  # noqa: S608 - names from the catalogue, and times
+            "ORDER BY ts_event DESC LIMIT 1"
         )
-        target = (newest[0][0] if newest else None) or MINUTES
-        return f"{window} AND {of_target(target)}", target
+        return (newest[0][0] if newest else None) or MINUTES
 
     def closes_of_hour(self, symbol: str, from_ns: int, to_ns: int, hour: int) -> list[tuple[int, float]]:
         """Opening time and close of the minute bars of one hour (UTC) of each day, in the order of time."""
@@ -228,6 +230,11 @@ class QuestRows:
             yield
         finally:
             self._slots.release()
+
+
+def _scored(symbol: str, from_ns: int, to_ns: int) -> str:
+    """The condition for the outcomes of a time that are scored, of every target."""
+    return f"{_window('ts_event', symbol, from_ns, to_ns)} AND late = false AND {of_headline()}"
 
 
 def _window(column: str, symbol: str, from_ns: int, to_ns: int) -> str:

@@ -48,6 +48,9 @@ MAX_SOCKET_PATH_BYTES = 107
 LONGEST_SOCKET_NAME = "supervisor.sock.4194304"
 """supervisord first binds `NAME.PID` and then renames it, so the digits of the PID count too."""
 
+SUPERVISOR_CONF = "supervisord.conf"
+"""The file that the command line of a stack's supervisord names, in the data directory."""
+
 PATHS_OF_THE_USER = frozenset({"BTC_ALERT_RULES", "BTC_USER_DIR", "BTC_OFFSITE_CA_FILE", "BTC_OFFSITE_PROFILE"})
 
 DAYS_BEFORE_CREATION = 30
@@ -61,7 +64,7 @@ class Layout:
         self.data_dir = data_dir.expanduser().resolve()
         self.env_file = self.data_dir / "stack.env"
         self.logs_dir = self.data_dir / "logs"
-        self.supervisor_conf = self.data_dir / "supervisord.conf"
+        self.supervisor_conf = self.data_dir / SUPERVISOR_CONF
         self.run_dir = _run_dir(self.data_dir)
 
     @property

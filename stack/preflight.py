@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from stack.layout import SUPERVISOR_CONF
 from stack.limits import open_files
 from stack.ports import is_free
 
@@ -29,6 +31,7 @@ MIN_MEMORY_GB = 3
 MIN_OPEN_FILES = 4_096
 """Twice what QuestDB has open after its first days with one market."""
 OLDEST_PYTHON = (3, 11)
+OTHER_PORTS = "choose other ports with `btc up --ports-from N`"
 
 
 def python_problem() -> str | None:
@@ -71,17 +74,42 @@ def open_files_problem() -> str | None:
 
 def port_problem(component: Component) -> str | None:
     """Whether another program uses a port of this component."""
-    taken = [port for port in component.ports if not is_free(port)]
-    if not taken:
-        return None
-    owner = _owner(taken[0])
+    return next(iter(port_problems([component])), None)
+
+
+def port_problems(components: Iterable[Component]) -> list[str]:
+    """Which ports other programs use: a line for each other stack that has some, and one for each component otherwise."""
+    taken = {each.name: [port for port in each.ports if not is_free(port)] for each in components}
+    owners = _owners({port for ports in taken.values() for port in ports})
+    stacks: dict[Path, list[int]] = {}
+    lines = []
+    for name, ports in taken.items():
+        for port in ports:
+            stack = _stack_of(owners.get(port))
+            if stack is None:
+                lines.append(_used_by(name, port, owners.get(port)))
+                break  # the other ports of a component have the same owner
+            stacks.setdefault(stack, []).append(port)
+    of_stacks = [
+        f"the stack in {place} runs and has {_ports_text(sorted(ports))}: stop it with `btc down --data-dir {place}`, or {OTHER_PORTS}"
+        for place, ports in stacks.items()
+    ]
+    return of_stacks + lines
+
+
+def _ports_text(ports: list[int]) -> str:
+    return f"port {ports[0]}" if len(ports) == 1 else f"{len(ports)} of the ports, from {ports[0]} to {ports[-1]}"
+
+
+def _used_by(name: str, port: int, owner: psutil.Process | None) -> str:
+    """That a port is in use, and by whom as far as the system shows it."""
     first, last = outgoing_ports()
-    if not owner and first <= taken[0] <= last:
-        owner = f" by a connection: it is one of the ports that Linux gives to outgoing connections, {first} to {last}"
-    return (
-        f"{component.name}: port {taken[0]} is in use{owner}: "
-        "end that program, or choose other ports with `btc up --ports-from N` (or in stack.env)"
-    )
+    by = ""
+    if owner is not None:
+        by = f" by {owner.name()} (pid {owner.pid})"
+    elif first <= port <= last:
+        by = f" by a connection: it is one of the ports that Linux gives to outgoing connections, {first} to {last}"
+    return f"{name}: port {port} is in use{by}: end that program, or {OTHER_PORTS} (or in stack.env)"
 
 
 def outgoing_ports() -> tuple[int, int]:
@@ -101,14 +129,27 @@ def duplicate_ports(components: Iterable[Component]) -> str | None:
     return None
 
 
-def _owner(port: int) -> str:
-    """` by NAME (pid N)`; "" where the system does not show whose port it is."""
-    try:
+def _owners(ports: set[int]) -> dict[int, psutil.Process]:
+    """The programs that listen on these ports, as far as the system shows them."""
+    found: dict[int, psutil.Process] = {}
+    if not ports:
+        return found
+    with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
                 continue
-            if connection.laddr.port == port:
-                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    except psutil.Error:
-        pass
-    return ""
+            if connection.laddr.port in ports:
+                found[connection.laddr.port] = psutil.Process(connection.pid)
+    return found
+
+
+def _stack_of(process: psutil.Process | None) -> Path | None:
+    """The data directory of the stack whose supervisor started a process; None if none did."""
+    if process is None:
+        return None
+    with suppress(psutil.Error):
+        for parent in process.parents():
+            files = [Path(argument) for argument in parent.cmdline() if argument.endswith(f"/{SUPERVISOR_CONF}")]
+            if files:
+                return files[0].parent
+    return None

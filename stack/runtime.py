@@ -242,7 +242,7 @@ class Stack:
             preflight.disk_problem(self.layout.data_dir),
             preflight.duplicate_ports(wanted),
             preflight.memory_problem(needed_gb) if len(down) > len(wanted) // 2 else None,
-            *(preflight.port_problem(each) for each in down),
+            *preflight.port_problems(down),
         ]
         found = [problem for problem in problems if problem]
         if found:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg2
-import redis
 from botocore.exceptions import BotoCoreError, ClientError
 
 from btc_core.clock import now_ns
@@ -106,11 +105,8 @@ def _ask_questdb(settings: Settings, sql: str) -> list[list[Any]]:
 
 def redis_answers(settings: Settings) -> None:
     """Raise `ServiceError` when Redis does not answer, or refuses the user."""
-    try:
-        with redis_connection.connect(settings.redis, TIMEOUT_S) as client:
-            client.ping()
-    except redis.RedisError as error:
-        raise ServiceError(redis_connection.explain(settings.redis, error)) from error
+    with redis_connection.connect(settings.redis, TIMEOUT_S) as client, redis_connection.explained(client):
+        client.ping()
 
 
 def redis_problem(settings: Settings) -> str:
@@ -118,14 +114,11 @@ def redis_problem(settings: Settings) -> str:
     from btc_core.stores.redis_rows import replace  # noqa: PLC0415 - loads numba, which the other checks do not need
 
     try:
-        with redis_connection.connect(settings.redis, TIMEOUT_S) as client:
+        with redis_connection.connect(settings.redis, TIMEOUT_S) as client, redis_connection.explained(client):
             client.ping()
             replace(client, {key: {"ts_event_ns": now_ns()} for key in PROBE_KEYS}, PROBE_TTL_S)
-    except redis.RedisError as error:
-        return redis_connection.explain(settings.redis, error)
     except ServiceError as error:
-        cause = error.__cause__
-        return redis_connection.explain(settings.redis, cause) if isinstance(cause, redis.RedisError) else str(error)
+        return str(error)
     return ""
 
 

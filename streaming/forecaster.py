@@ -271,7 +271,7 @@ def _forecasts(part: Part, made_at_ns: int) -> dict[int, ForecastRow]:
 
 
 def _baselines(bid: BidModel, volatility: VolatilityModel, row: np.ndarray) -> tuple[dict[str, float], float]:
-    """Forecasts of one row, five minutes ahead, in bps: σ by each simple baseline; the bid's return by its autoregression."""
+    """Forecasts of one row at the headline horizon, in bps: σ by each simple baseline; the bid's return by its autoregression."""
     sigmas = {name: float(each[0, -1]) for name, each in volatility.baseline_forecasts(row).items()}
     return sigmas, next((float(each[0, -1]) for each in bid.baseline_forecasts(row).values()), math.nan)
 

@@ -64,7 +64,7 @@ KEPT_PRICES = (LABEL_SPAN_NS + NS_PER_MIN) // NS_PER_S
 """Seconds whose mids are kept at least: the longest horizon, and a minute for the last mid before it."""
 _HORIZONS = np.asarray(HORIZONS_MIN)
 _SIGMAS = ", ".join(f"sigma_{h}m_bps" for h in STORED_HORIZONS_MIN)
-STATE_VERSION = "6" if HORIZONS_MIN == horizons.DEFAULT_MIN else f"6-{horizons.text_of(HORIZONS_MIN)}"
+STATE_VERSION = f"6{horizons.suffix(HORIZONS_MIN)}"
 """Version of the saved state. Raise it when the fields of `TrackerState` or their meaning change; other horizons are another meaning."""
 
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns
 from btc_core.days.closing_rows import ALWAYS_NS, kept_of_copy, sealed_days
 from btc_core.errors import StoreError
-from btc_core.horizons import DEFAULT_MIN, text_of
+from btc_core.horizons import suffix
 from btc_core.models.dataset import TickLabels
 from btc_core.models.targets import TICK_RV_TARGETS
 from btc_core.models.tick_variance import is_current, log_price_by_second, origins_between, tick_variance
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("ts_event", "kafka_partition", "kafka_offset", "frame_item", "trade_id", "mid", "trade_price")
 _log = logging.getLogger(__name__)
-_KIND = TICK_RV_TARGETS[0] if HORIZONS_MIN == DEFAULT_MIN else f"rv_5s_grid_{text_of(HORIZONS_MIN)}m"
+_KIND = f"{TICK_RV_TARGETS[0]}{suffix(HORIZONS_MIN)}"
 """Names what is kept of a day's copy: labels of these horizons."""
 
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
 
 EXPERIMENT = "league"
+EXPERIMENT_NOTE = (
+    "Each run is one training of a model of your own. The metrics are its scores on the newest days, which it was not fitted on. "
+    "Open *Training runs* for the list."
+)
 NEWEST = "newest"
 """The alias of the version that forecasts in the league."""
 _FILE, _MODEL = "entry.py", "model.pkl"
@@ -84,15 +88,17 @@ def register(  # noqa: PLR0913, PLR0917 - what was fitted, on what, and how well
         "data_to": last,
         "git_commit": git_commit(),
     }
-    run = mlflow.create_run(mlflow.experiment_id(EXPERIMENT), f"{entry.name} {dataset.symbol}", now_ns(), tags)
+    experiment = mlflow.experiment_id(EXPERIMENT, EXPERIMENT_NOTE)
+    run = mlflow.create_run(experiment, f"{entry.name} {dataset.symbol}", now_ns(), tags)
     params = {"entry": entry.name, "train_rows": str(len(dataset)), "model_bytes": str(len(fitted.model))}
     mlflow.log(run.run_id, {**scores, "fit_s": fitted.took_s}, params)
     source = f"{run.artifact_uri}/{ARTIFACT_FOLDER}"
     mlflow.put_artifact(f"{source}/{_FILE}", entry.source)
     mlflow.put_artifact(f"{source}/{_MODEL}", fitted.model)
     mlflow.finish_run(run.run_id)
-    mlflow.ensure_model(name)
-    version = mlflow.create_version(name, source, run.run_id, tags)
+    note = f"The model {entry.name} of your own, for {dataset.symbol}. It never serves; `btc models` and the live page have its scores."
+    mlflow.ensure_model(name, note)
+    version = mlflow.create_version(name, source, run.run_id, tags, "")
     mlflow.set_alias(name, NEWEST, version)
     return version, f"{settings.links.mlflow_url or settings.mlflow.url}/#/models/{name}/versions/{version}"
 

@@ -15,7 +15,7 @@ from btc_core.clock import NS_PER_MIN
 from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS, COLUMNS_VERSION
 from btc_core.features.user.values import NO_COLUMNS, UserColumns
-from btc_core.horizons import DEFAULT_MIN, text_of
+from btc_core.horizons import suffix
 from btc_core.league.contract import Dataset, Rows
 from btc_core.market.bars import BARS
 from btc_core.models.dataset import make_frame
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 
 INPUTS: tuple[str, ...] = (*MODEL_FEATURES, *COLUMNS)
 """The columns of `Rows.matrix`; those of the user's own features follow."""
-INPUTS_VERSION = f"{FEATURE_VERSION}-{COLUMNS_VERSION}" + (
-    "" if HORIZONS_MIN == DEFAULT_MIN else f"-{text_of(HORIZONS_MIN)}"
-)
+INPUTS_VERSION = f"{FEATURE_VERSION}-{COLUMNS_VERSION}{suffix(HORIZONS_MIN)}"
 """A model is used only on inputs, and for horizons, of the version that it was trained on. With features of the user, their version follows."""
 CHECK_DAYS = 4
 """Days of made-up bars for a check: columns need half a day of bars, and a fit needs some thousand rows."""

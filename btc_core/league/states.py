@@ -5,15 +5,16 @@ What does not belong here: forecasts, which are in a table.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-import redis
 
-from btc_core.errors import ServiceError
+from btc_core.stores.redis_connection import explained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from btc_core.stores.redis_connection import Client
 
 KEY = "league:entries"
 TTL_S = 180
@@ -36,20 +37,14 @@ class EntryState(msgspec.Struct, frozen=True):
     """Failures in a row."""
 
 
-def write_states(client: redis.Redis, states: Sequence[EntryState]) -> None:
+def write_states(client: Client, states: Sequence[EntryState]) -> None:
     """Replace the states; raises `ServiceError`."""
-    try:
+    with explained(client):
         client.set(KEY, msgspec.json.encode(states), ex=TTL_S)
-    except redis.RedisError as error:
-        msg = f"Redis did not take {KEY}: {type(error).__name__}: {error}"
-        raise ServiceError(msg) from error
 
 
-def read_states(client: redis.Redis) -> list[EntryState] | None:
+def read_states(client: Client) -> list[EntryState] | None:
     """The states, None if the league's process is not running; raises `ServiceError`."""
-    try:
-        found = client.get(KEY)
-    except redis.RedisError as error:
-        msg = f"Redis does not answer for {KEY}: {type(error).__name__}: {error}"
-        raise ServiceError(msg) from error
+    with explained(client):
+        found: Any = client.get(KEY)
     return None if found is None else msgspec.json.decode(found, type=list[EntryState])

@@ -83,7 +83,7 @@ def mean_effects(model: VolatilityModel | BidModel, rows: Floats) -> dict[str, f
 
 
 def _typical_sigma_bps(matrix: Floats) -> Floats:
-    """σ of five minutes in bps, (n, 5), from the last five minutes of each row: the inputs of the bid's trees need one."""
+    """σ in bps, (n, horizons), of the last five minutes of each row: the inputs of the bid's trees need one."""
     log_rv = matrix[:, MODEL_FEATURES.index("log_rv_5m")]
     return np.repeat(np.exp(0.5 * log_rv)[:, np.newaxis] * 1e4, len(HORIZONS_MIN), axis=1)
 

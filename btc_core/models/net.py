@@ -71,7 +71,7 @@ class Net(msgspec.Struct, frozen=True):
     """(seeds, outputs) of each layer, float32."""
 
     def corrections(self, matrix: Floats, columns: Singles, log_harx: Floats) -> Floats:
-        """Mean of the seeds' outputs, (n,), which is added to `log_harx` (n,), ln of HARX's variance over five minutes.
+        """Mean of the seeds' outputs, (n,), which is added to `log_harx` (n,), ln of HARX's variance over the headline horizon.
 
         `matrix` is (n, MODEL_FEATURES) and `columns` (n, COLUMNS). A row without HARX gives NaN.
         """

@@ -68,9 +68,9 @@ class PoolRows(msgspec.Struct, frozen=True):
     columns: Any
     """(n, COLUMNS) as float32, without scale."""
     log_harx: Any
-    """(n,), ln of HARX's variance over five minutes, by a HARX that was fitted before the row's week."""
+    """(n,), ln of HARX's variance over the headline horizon, by a HARX that was fitted before the row's week."""
     realized: Any
-    """(n,), realized variance over five minutes, ln²."""
+    """(n,), realized variance over the headline horizon, ln²."""
     scaled_bid: Any
     """(n, 5), log returns of the bid in units of HARX's σ."""
     later: Any
@@ -87,8 +87,8 @@ class PoolRows(msgspec.Struct, frozen=True):
 def relative_inputs(matrix: Floats, log_variance: Floats, level: float) -> Floats:
     """The features without their scale, (n, RELATIVE_FEATURES).
 
-    `matrix` is (n, MODEL_FEATURES), `log_variance` (n,) ln of HARX's variance over five minutes, and `level` ln of the
-    market's mean variance over five minutes.
+    `matrix` is (n, MODEL_FEATURES), `log_variance` (n,) ln of HARX's variance over the headline horizon, and `level`
+    ln of the market's mean variance over it.
     """
     inputs = np.empty((len(matrix), len(RELATIVE_FEATURES)))
     _fill_relative(
@@ -98,7 +98,7 @@ def relative_inputs(matrix: Floats, log_variance: Floats, level: float) -> Float
 
 
 def relative_columns(columns: Singles, log_variance: Floats) -> Singles:
-    """The minute columns (n, COLUMNS) without their scale; `log_variance` (n,) is ln of HARX's variance over five minutes."""
+    """The minute columns (n, COLUMNS) without their scale; `log_variance` (n,) is that of `relative_inputs`."""
     inputs = columns.copy()
     logs, scale = slice(0, len(LOG_VARIANCES)), np.exp(-0.5 * log_variance)
     inputs[:, logs] = columns[:, logs] - log_variance[:, np.newaxis]

@@ -23,7 +23,7 @@ from btc_core.features.depth import measured
 from btc_core.features.fold import EMIT_NONE, fold
 from btc_core.features.live_minutes import LiveMinutes
 from btc_core.features.state import EVENT, new_state
-from btc_core.horizons import DEFAULT_MIN
+from btc_core.horizons import are_default
 from btc_core.market.bars import BARS
 from btc_core.models.bundle import random_walk_model
 from btc_core.models.net import net_inputs
@@ -50,7 +50,7 @@ def precompile() -> None:
         columns = minutes.columns([_CLOCK_NS + NS_PER_S, _CLOCK_NS + 59 * NS_PER_S], values, [True, True])
         matrix = np.ascontiguousarray(values[:, MODEL_COLUMNS])
         net_inputs(matrix, columns, np.zeros(len(values)))
-        if HORIZONS_MIN == DEFAULT_MIN:  # the shipped model is for these
+        if are_default(HORIZONS_MIN):  # the shipped model is for these
             shipped()
         fold_is_compiled.result()
     model, _reason = cold_start_model(bars)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from btc_core.features.catalogue import FEATURE_NAMES, MODEL_FEATURES
-from btc_core.horizons import DEFAULT_MIN
+from btc_core.horizons import are_default
 from btc_core.market.messages import ForecastRow
 from btc_core.models.bundle import BidModel, VolatilityModel, bid_path, served_kinds
 from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
@@ -35,7 +35,7 @@ Models: TypeAlias = tuple[BidModel, VolatilityModel]
 MODEL_COLUMNS = np.array([FEATURE_NAMES.index(name) for name in MODEL_FEATURES])
 """Where the inputs of the models are in a feature row."""
 BID_COLUMN = FEATURE_NAMES.index("bid")
-_HORIZONS: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET if HORIZONS_MIN == DEFAULT_MIN else HORIZONS_MIN
+_HORIZONS: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET if are_default(HORIZONS_MIN) else HORIZONS_MIN
 
 
 class TrackedState(msgspec.Struct, frozen=True):

@@ -51,9 +51,9 @@ class StreamValue(msgspec.Struct, frozen=True, kw_only=True):
     trained_days: int
     """Sealed days before the first origin that is forecast."""
     qlike: dict[str, PairedLoss]
-    """The paired QLIKE of each forecaster, for the volatility over five minutes."""
+    """The paired QLIKE of each forecaster, for the volatility over the headline horizon."""
     bid: PairedLoss
-    """Squared error of the bid's return over five minutes, bps²."""
+    """Squared error of the bid's return over the headline horizon, bps²."""
 
 
 def check_days(  # noqa: PLR0913 - the time, and how many days of it are needed

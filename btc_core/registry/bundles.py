@@ -7,7 +7,6 @@ and which version becomes champion (`promotion`).
 from __future__ import annotations
 
 import hashlib
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,13 +14,14 @@ import msgspec
 
 from btc_core.clock import from_ns
 from btc_core.errors import NotReady, SchemaError, ServiceError
-from btc_core.horizons import DEFAULT_MIN, TAG, text_of
+from btc_core.horizons import TAG, are_default, text_of
 from btc_core.models.bundle import BidModel, VolatilityModel
 from btc_core.models.input_gains import in_words
 from btc_core.models.manifest import Manifest
 from btc_core.names import BID, CHALLENGER, CHAMPION, TRAIN_MODELS_JOB, ModelKey
+from btc_core.registry import run_page
 from btc_core.registry.cache import MANIFEST, BundleCache
-from btc_core.stores.mlflow import MAX_TAG_CHARACTERS, MlflowClient
+from btc_core.stores.mlflow import MAX_TAG_CHARACTERS, NOTE_TAG, SOURCE_TAGS, MlflowClient
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,8 +59,9 @@ def register(  # noqa: PLR0913 - everything that MLflow keeps of a version
     *,
     params: Mapping[str, str] | None = None,
     pictures: Mapping[str, bytes] | None = None,
+    alias: str = CHALLENGER,
 ) -> Registration:
-    """Log the bundle in `folder` as a run and register it as the challenger; `pictures` are PNG files by name.
+    """Log the bundle in `folder` as a run and register it under an alias; `pictures` are PNG files by name.
 
     The version is created last, after all of its files, so an interrupted registration leaves no version behind.
     Raises `StoreError` if MLflow or the object store refuses or does not answer; then no alias has moved.
@@ -71,18 +72,24 @@ def register(  # noqa: PLR0913 - everything that MLflow keeps of a version
         "gate_result": "passed" if verdict.passed else "failed",
         "gate_reason": verdict.reason,
     }
-    run = mlflow.create_run(mlflow.experiment_id(key.experiment), manifest.version, manifest.created_ns, tags)
-    figures = {f"gate/{name}": value for name, value in verdict.figures.items() if math.isfinite(value)}
-    mlflow.log(run.run_id, {**manifest.scores, **figures}, _params(manifest) | dict(params or {}))
+    note, data = run_page.note(key, manifest, verdict), run_page.used_data(key.symbol, manifest)
+    shown = {NOTE_TAG: note} | dict(zip(SOURCE_TAGS, (TRAIN_MODELS_JOB, "JOB"), strict=True))
+    experiment = mlflow.experiment_id(key.experiment, run_page.EXPERIMENT_NOTE)
+    run = mlflow.create_run(experiment, manifest.version, manifest.created_ns, tags | shown)
+    figures = run_page.figures_of(manifest, verdict)
+    mlflow.log(run.run_id, run_page.headlines(figures), _params(manifest) | dict(params or {}))
+    mlflow.put_tables(run, run_page.tables(figures))
+    if data is not None:
+        mlflow.log_data(run.run_id, data)
     source = f"{run.artifact_uri}/{ARTIFACT_FOLDER}"
     for path in sorted(folder.iterdir()):
         mlflow.put_artifact(f"{source}/{path.name}", path.read_bytes())
     for name, picture in (pictures or {}).items():
         mlflow.put_artifact(f"{run.artifact_uri}/{PLOTS_FOLDER}/{name}", picture)
     mlflow.finish_run(run.run_id)
-    mlflow.ensure_model(key.name)
-    version = mlflow.create_version(key.name, source, run.run_id, tags)
-    mlflow.set_alias(key.name, CHALLENGER, version)
+    mlflow.ensure_model(key.name, run_page.model_note(key))
+    version = mlflow.create_version(key.name, source, run.run_id, tags, note)
+    mlflow.set_alias(key.name, alias, version)
     url = f"{settings.links.mlflow_url or settings.mlflow.url}/#/models/{key.name}/versions/{version}"
     return Registration(key.name, version, run.run_id, url)
 
@@ -194,7 +201,7 @@ def _load(cache: BundleCache, key: ModelKey, version: str) -> Model:
 
 
 def _tags(settings: Settings, key: ModelKey, manifest: Manifest) -> dict[str, str]:
-    others: dict[str, str] = {} if manifest.horizons_min == DEFAULT_MIN else {TAG: text_of(manifest.horizons_min)}
+    others: dict[str, str] = {} if are_default(manifest.horizons_min) else {TAG: text_of(manifest.horizons_min)}
     return others | {
         "symbol": key.symbol,
         "kind": manifest.kind,

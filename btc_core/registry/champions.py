@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 COLD_START_DAYS = 60
 """Days of minute bars that are read for the baseline of a cold start."""
+NOT_LOADED = "the models have not been loaded yet"
+"""The problem of a process that has just begun to load them."""
 WAIT_PAUSE_S = 0.1
 JOIN_TIMEOUT_S = 5.0
 
@@ -105,7 +107,7 @@ class ModelHolder:
     def __init__(self, source: ModelSource, reload_s: float) -> None:
         self._source = source
         self._reload_s = reload_s
-        unloaded = dict.fromkeys(model_keys(source.symbols), "the models have not been loaded yet")
+        unloaded = dict.fromkeys(model_keys(source.symbols), NOT_LOADED)
         self._current = Champions(source.symbols, problems=unloaded)
         self._reloading = threading.Lock()
         self._stop = threading.Event()

@@ -19,6 +19,7 @@ from btc_core.models.bundle import golden_rows
 from btc_core.models.gate import Verdict
 from btc_core.names import ALIASES, CHALLENGER, CHAMPION, PREVIOUS, ModelKey, Quantity
 from btc_core.registry.bundles import champion_version, mlflow_of, register, version_of
+from btc_core.registry.shadows import SCORE_TAG, score_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,8 @@ class RegisteredVersion(msgspec.Struct, frozen=True):
     gate_reason: str
     reason: str
     """When and why an alias was last moved to or from it; empty if that never happened."""
+    shadow: str
+    """How a version that the gate refused does in shadow, in words; empty for all others."""
     data_from: str
     data_to: str
     feature_version: str
@@ -96,6 +99,7 @@ def _registered_version(key: ModelKey, version: ModelVersion, holders: Mapping[s
         gate_result=tags.get("gate_result", ""),
         gate_reason=tags.get("gate_reason", ""),
         reason=tags.get(REASON_TAG, ""),
+        shadow=score.words if (score := score_in(tags.get(SCORE_TAG, ""))) is not None else "",
         data_from=tags.get("data_from", ""),
         data_to=tags.get("data_to", ""),
         feature_version=tags.get("feature_version", ""),
@@ -174,13 +178,14 @@ def publish(  # noqa: PLR0913 - everything that MLflow keeps of a version
     *,
     params: Mapping[str, str] | None = None,
     pictures: Mapping[str, bytes] | None = None,
+    alias: str = CHALLENGER,
 ) -> Registration:
-    """Save a model as a bundle, whose golden batch is taken from `rows` (n, features), and register it as the challenger."""
+    """Save a model as a bundle, whose golden batch is taken from `rows` (n, features), and register it under an alias."""
     model.manifest = msgspec.structs.replace(model.manifest, symbol=key.symbol)
     with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
         folder = Path(scratch) / "bundle"
         model.save(folder, golden_rows(rows))
-        return register(settings, key, folder, verdict, params=params, pictures=pictures)
+        return register(settings, key, folder, verdict, params=params, pictures=pictures, alias=alias)
 
 
 def _set_reason(settings: Settings, key: ModelKey, version: str, reason: str) -> None:

@@ -31,14 +31,28 @@ MAX_TAG_CHARACTERS = 4_000
 EXPERIMENT_KIND = "custom_model_development"
 """MLflow's word for models that are trained. Without it, its UI opens an experiment as one of language models, with tokens and
 cost, and hides the runs."""
-EXPERIMENT_NOTE = (
-    "Each run is one training. `gate_result` and `gate_reason` say whether its model may serve, and the metrics in `gate/` what "
-    "that follows from. Open *Training runs* for the list, and *Models* for the versions with their aliases."
-)
+NOTE_TAG = "mlflow.note.content"
+"""The tag of an experiment or a run with its description, in Markdown."""
+TABLES_TAG = "mlflow.loggedArtifacts"
+"""The tag of a run that names its artifacts that are tables, which MLflow's UI shows as such."""
+SOURCE_TAGS = ("mlflow.source.name", "mlflow.source.type")
+"""The tags of a run that say what made it."""
 MAX_VERSIONS = 200
 """How many versions of a model are listed, newest first."""
 NOT_FOUND = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 """Error codes for what does not exist; MLflow answers INVALID_PARAMETER_VALUE for an alias that no version has."""
+
+
+class UsedData(msgspec.Struct, frozen=True, kw_only=True):
+    """The data that a run learned from."""
+
+    name: str
+    digest: str
+    """At most 36 characters; another one is another version of the data."""
+    source: dict[str, str | int]
+    """Where the data is."""
+    columns: tuple[str, ...]
+    rows: int
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -66,12 +80,12 @@ class MlflowClient:
         self._url = settings.url.rstrip("/")
         self._store = store
 
-    def experiment_id(self, name: str) -> str:
-        """The id of an experiment, which is created if it does not exist."""
+    def experiment_id(self, name: str, note: str = "") -> str:
+        """The id of an experiment, which is created with this description if it does not exist."""
         found = self._find("experiments/get-by-name", {"experiment_name": name})
         if found is not None:
             return str(found["experiment"]["experiment_id"])
-        tags = {"mlflow.experimentKind": EXPERIMENT_KIND, "mlflow.note.content": EXPERIMENT_NOTE}
+        tags = {"mlflow.experimentKind": EXPERIMENT_KIND, NOTE_TAG: note}
         body = {"name": name, "tags": _pairs(tags)}
         return str(self._call("POST", "experiments/create", body)["experiment_id"])
 
@@ -92,19 +106,40 @@ class MlflowClient:
         values = [{"key": key, "value": value, "timestamp": stamp, "step": 0} for key, value in sorted(metrics.items())]
         self._call("POST", "runs/log-batch", {"run_id": run_id, "metrics": values, "params": _pairs(params)})
 
+    def log_data(self, run_id: str, data: UsedData) -> None:
+        """Say what data a run was trained on."""
+        schema = {"mlflow_colspec": [{"name": name, "type": "double", "required": True} for name in data.columns]}
+        dataset = {
+            "name": data.name,
+            "digest": data.digest,
+            "source_type": "questdb",
+            "source": _text(data.source),
+            "schema": _text(schema),
+            "profile": _text({"num_rows": data.rows}),
+        }
+        given = {"dataset": dataset, "tags": _pairs({"mlflow.data.context": "training"})}
+        self._call("POST", "runs/log-inputs", {"run_id": run_id, "datasets": [given]})
+
+    def put_tables(self, run: Run, tables: Mapping[str, bytes]) -> None:
+        """Add JSON files with `columns` and `data` to a run, by name, as tables."""
+        for name, text in tables.items():
+            self.put_artifact(f"{run.artifact_uri}/{name}", text)
+        named = _text([{"path": name, "type": "table"} for name in tables])
+        self._call("POST", "runs/set-tag", {"run_id": run.run_id, "key": TABLES_TAG, "value": named})
+
     def finish_run(self, run_id: str) -> None:
         """Mark a run as finished now."""
         body = {"run_id": run_id, "status": "FINISHED", "end_time": now_ns() // NS_PER_MS}
         self._call("POST", "runs/update", body)
 
-    def ensure_model(self, name: str) -> None:
-        """Create a registered model if it does not exist."""
+    def ensure_model(self, name: str, note: str) -> None:
+        """Create a registered model with this description if it does not exist."""
         if self._find("registered-models/get", {"name": name}) is None:
-            self._call("POST", "registered-models/create", {"name": name})
+            self._call("POST", "registered-models/create", {"name": name, "description": note})
 
-    def create_version(self, name: str, source: str, run_id: str, tags: Mapping[str, str]) -> str:
-        """Register artifacts of a run as the next version of a model; returns its number."""
-        body = {"name": name, "source": source, "run_id": run_id, "tags": _pairs(tags)}
+    def create_version(self, name: str, source: str, run_id: str, tags: Mapping[str, str], note: str) -> str:
+        """Register artifacts of a run as the next version of a model, with this description; returns its number."""
+        body = {"name": name, "source": source, "run_id": run_id, "tags": _pairs(tags), "description": note}
         return str(self._call("POST", "model-versions/create", body)["model_version"]["version"])
 
     def version(self, name: str, version: str) -> ModelVersion:
@@ -246,6 +281,10 @@ def _model_version(answer: dict[str, Any]) -> ModelVersion:
         tags={tag["key"]: tag["value"] for tag in answer.get("tags", [])},
         run_id=str(answer.get("run_id", "")),
     )
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:

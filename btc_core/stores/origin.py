@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from btc_core.settings import Settings
+    from btc_core.stores.redis_connection import Client
 
 LOG, TABLES, OBJECTS, NEWEST_ROWS = "log", "tables", "objects", "newest rows"
 """The stores: Kafka, QuestDB, both buckets of the object store, and Redis."""
@@ -146,18 +147,13 @@ def _buckets(settings: Settings) -> list[Store]:
 
 
 def _newest_rows(settings: Settings) -> list[Store]:
-    import redis  # noqa: PLC0415 - ingest and repair need no Redis
-
-    from btc_core.stores.redis_connection import connect, explain  # noqa: PLC0415 - ingest and repair need no Redis
+    from btc_core.stores.redis_connection import connect, explained  # noqa: PLC0415 - ingest and repair need no Redis
 
     where = settings.redis.url
 
-    def call(action: Callable[[redis.Redis], Any]) -> Any:
-        try:
-            with connect(settings.redis, TIMEOUT_S) as client:
-                return action(client)
-        except redis.RedisError as error:
-            raise ServiceError(explain(settings.redis, error)) from error
+    def call(action: Callable[[Client], Any]) -> Any:
+        with connect(settings.redis, TIMEOUT_S) as client, explained(client):
+            return action(client)
 
     def read() -> str:
         return (call(lambda client: client.get(REDIS_KEY)) or b"").decode()

@@ -5,7 +5,8 @@ What does not belong here: keys and rows (`redis_rows`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import redis
@@ -14,9 +15,12 @@ from redis.exceptions import AskError, ClusterCrossSlotError, ClusterDownError
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
+from btc_core.errors import ServiceError
 from btc_core.stores.tls_errors import tls_failure
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from btc_core.service_settings import RedisSettings
 
 SOCKET_TIMEOUT_S = 5.0
@@ -24,7 +28,13 @@ IN_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError)
 """Errors with which a node of a Redis Cluster answers clients that do not know clusters; a moved slot is an `AskError`, too."""
 
 
-def connect(settings: RedisSettings, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
+class Client(redis.Redis):
+    """A client that knows its settings, with which its errors are explained."""
+
+    settings: RedisSettings
+
+
+def connect(settings: RedisSettings, timeout_s: float = SOCKET_TIMEOUT_S) -> Client:
     """A client that connects at its first command. With Sentinels, each new connection goes to the present master."""
     tls = {
         "ssl_ca_certs": settings.ca_file,
@@ -37,8 +47,13 @@ def connect(settings: RedisSettings, timeout_s: float = SOCKET_TIMEOUT_S) -> red
         "socket_timeout": timeout_s,
         **{name: path for name, path in tls.items() if path},
     }
-    if not settings.sentinels:
-        return redis.Redis.from_url(settings.url, **options)
+    made = _of_sentinels(settings, options) if settings.sentinels else Client.from_url(settings.url, **options)
+    client = cast("Client", made)  # `from_url` makes a client of its class
+    client.settings = settings
+    return client
+
+
+def _of_sentinels(settings: RedisSettings, options: dict[str, Any]) -> Client:
     address = urlsplit(settings.url)
     encryption = {"ssl": True} if address.scheme == "rediss" else {}
     of_sentinels = {
@@ -53,8 +68,17 @@ def connect(settings: RedisSettings, timeout_s: float = SOCKET_TIMEOUT_S) -> red
         **options,
         **encryption,
     )
-    master: redis.Redis = sentinel.master_for(address.netloc)  # type: ignore[no-untyped-call]
+    master: Client = sentinel.master_for(address.netloc, redis_class=Client)  # type: ignore[no-untyped-call]
     return master
+
+
+@contextmanager
+def explained(client: Client) -> Iterator[None]:
+    """Raise a `ServiceError` with the words of `explain` for an error of Redis in the block."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise ServiceError(explain(client.settings, error)) from error
 
 
 def explain(settings: RedisSettings, error: redis.RedisError) -> str:
@@ -78,4 +102,5 @@ def explain(settings: RedisSettings, error: redis.RedisError) -> str:
         )
     if "SSL" in str(error):
         return tls_failure(where, settings.ca_file, "BTC_REDIS_CA_FILE", error)
-    return f"{where} does not answer: {type(error).__name__}: {error}"
+    is_away = isinstance(error, (redis.ConnectionError, redis.TimeoutError))
+    return f"{where} {'does not answer' if is_away else 'refuses a command'}: {type(error).__name__}: {error}"

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import redis
 
-from btc_core.errors import SchemaError, ServiceError
+from btc_core.errors import SchemaError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.features.minute_columns import COLUMNS, COLUMNS_VERSION
 from btc_core.market.messages import FeatureId, ForecastRow, Quality
 from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES
+from btc_core.stores.redis_connection import explained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from btc_core.stores.redis_connection import Client
 
 _SIGMA = re.compile(r"sigma_\d+m_bps")
 _PATH_FIELDS = {
@@ -108,22 +110,19 @@ def update_channel(key: str) -> str:
     return f"{kind}_update:{name}"
 
 
-def replace(client: Any, rows: Mapping[str, dict[str, Any]], ttl_s: int) -> None:
+def replace(client: Client, rows: Mapping[str, dict[str, Any]], ttl_s: int) -> None:
     """Replace the hash at each key, set its TTL and announce it, in one transaction and one round trip.
 
     The announcement carries the row's event time in ns. Raises `ServiceError`.
     """
-    try:
-        with client.pipeline(transaction=True) as pipe:
-            for key, fields in rows.items():
-                pipe.delete(key)
-                pipe.hset(key, mapping=fields)
-                pipe.expire(key, ttl_s)
-                pipe.publish(update_channel(key), fields["ts_event_ns"])
-            pipe.execute()
-    except redis.RedisError as error:
-        msg = f"Redis did not take {', '.join(rows)}: {type(error).__name__}: {error}"
-        raise ServiceError(msg) from error
+    with explained(client), client.pipeline(transaction=True) as pipe:
+        for key, fields in rows.items():
+            mapping: Any = fields  # the type of the client's keys is invariant
+            pipe.delete(key)
+            pipe.hset(key, mapping=mapping)
+            pipe.expire(key, ttl_s)
+            pipe.publish(update_channel(key), fields["ts_event_ns"])
+        pipe.execute()
 
 
 _IDENTITY = (*FeatureId.__struct_fields__, "feature_version")
@@ -157,7 +156,7 @@ def forecast_fields(row: ForecastRow) -> dict[str, Any]:
     return fields
 
 
-def read_features(client: redis.Redis, symbol: str) -> FeatureRow | None:
+def read_features(client: Client, symbol: str) -> FeatureRow | None:
     """The newest feature row; None when there is none.
 
     Raises `SchemaError` when the row has another feature version than this process.
@@ -174,7 +173,7 @@ def read_features(client: redis.Redis, symbol: str) -> FeatureRow | None:
     return msgspec.convert({**identity, "values": values, "user": user}, FeatureRow, strict=False)
 
 
-def read_forecast(client: redis.Redis, symbol: str) -> ForecastRow | None:
+def read_forecast(client: Client, symbol: str) -> ForecastRow | None:
     """The newest forecast; None when there is none, or only one of other horizons than those of this process."""
     fields: dict[str, Any] | None = _read(client, forecast_key(symbol))
     if fields is None or _has_other_horizons(fields):
@@ -201,7 +200,7 @@ def columns_fields(row: ColumnsRow) -> dict[str, Any]:
     return {"ts_event_ns": row.ts_event_ns, "level": row.level, "version": COLUMNS_VERSION, "columns": encoded}
 
 
-def read_columns(client: redis.Redis, symbol: str) -> ColumnsRow | None:
+def read_columns(client: Client, symbol: str) -> ColumnsRow | None:
     """The newest minute columns; None when there are none, or they are of another version than this process computes."""
     fields = _read(client, columns_key(symbol))
     if fields is None or fields["version"] != COLUMNS_VERSION:
@@ -210,10 +209,7 @@ def read_columns(client: redis.Redis, symbol: str) -> ColumnsRow | None:
     return ColumnsRow(symbol, int(fields["ts_event_ns"]), float(fields["level"]), columns)
 
 
-def _read(client: Any, key: str) -> dict[str, str] | None:
-    try:
-        raw = client.hgetall(key)
-    except redis.RedisError as error:
-        msg = f"Redis does not answer for {key}: {type(error).__name__}: {error}"
-        raise ServiceError(msg) from error
+def _read(client: Client, key: str) -> dict[str, str] | None:
+    with explained(client):
+        raw: Any = client.hgetall(key)
     return {name.decode(): value.decode() for name, value in raw.items()} if raw else None

@@ -11,6 +11,7 @@ from typing import Literal
 from btc_core.horizons import minutes_text
 from btc_core.models.gate import DEMOTE_COVERAGE_HOURS
 from btc_core.names import HEADLINE_MIN, HEADLINE_TEXT, HORIZONS_MIN, HORIZONS_TEXT, LEVELS_PCT, QUANTITIES
+from btc_core.tables.sql import of_headline
 
 SQL_RANGE = "$__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY $__interval"
 
@@ -83,20 +84,24 @@ _BIDS = f"SELECT ts_event, {_LAST_BIDS} FROM gold_bid_price_prediction WHERE {SQ
 _RETURN = f"bid_return_{_H}m_bps"
 _SQUARE = f"({_RETURN} - {{0}}) * ({_RETURN} - {{0}})"
 _OUTCOMES = (
-    "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' AND late = false SAMPLE BY 30m"
+    "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' AND late = false "
+    f"AND {of_headline()} SAMPLE BY 30m"
 )
 _LEAGUE = (
     f"SELECT entry, o.realized_{_H}m_bps * o.realized_{_H}m_bps / (sigma * sigma) AS ratio, o.qlike_model_{_H}m AS champion "
     f"FROM (SELECT ts_event AS ts, entry, sigma_{_H}m_bps AS sigma, symbol AS market FROM gold_league_forecasts "
     "WHERE $__timeFilter(ts_event) AND symbol = '$symbol') l "
-    "JOIN gold_prediction_outcomes o ON l.ts = o.ts_event AND l.market = o.symbol WHERE o.late = false"
+    f"JOIN gold_prediction_outcomes o ON l.ts = o.ts_event AND l.market = o.symbol WHERE o.late = false AND o.{of_headline()}"
 )
 _EVERY = f"$__timeFilter(ts_event) AND symbol = '$symbol' SAMPLE BY {_H}m"
 _ORIGINS = (
     f"SELECT ts_event AS ts, first(sigma_{_H}m_bps) AS sigma, first(baseline_sigma_{_H}m_bps) AS harx "
     f"FROM gold_volatility_prediction WHERE {_EVERY}"
 )
-_OF_OUTCOMES = "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' AND late = false"
+_OF_OUTCOMES = (
+    "FROM gold_prediction_outcomes WHERE $__timeFilter(ts_event) AND symbol = '$symbol' AND late = false "
+    f"AND {of_headline()}"
+)
 if _H == 5:  # the bars of five minutes have a variance of 5-second returns
     _FORECAST_AND_REALIZED = (
         "SELECT o.ts AS time, o.sigma AS forecast, o.harx AS harx, g.realized_volatility_bps AS realized "
@@ -439,7 +444,7 @@ TABLE_ALERTS = tuple(
     TableAlert(
         f"Coverage{name.title()}",
         f"SELECT min(share) AS coverage FROM (SELECT symbol, avg(CASE WHEN {name}_inside_90 THEN 1.0 ELSE 0.0 END) AS share "
-        f"FROM gold_prediction_outcomes WHERE late = false AND ts_event > dateadd('h', -{DEMOTE_COVERAGE_HOURS}, now()))",
+        f"FROM gold_prediction_outcomes WHERE late = false AND {of_headline()} AND ts_event > dateadd('h', -{DEMOTE_COVERAGE_HOURS}, now()))",
         0.8,
         f"The 90 % intervals of the {name} of a market contained less than 80 % of the outcomes of {_HOURS}. A tree model that serves "
         "there will be demoted.",

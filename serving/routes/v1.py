@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.features.catalogue import FEATURE_VERSION, FEATURES, MODEL_FEATURES
-from btc_core.names import HEADLINE_TEXT
+from btc_core.names import HEADLINE_TEXT, HORIZONS_MIN
 from serving.answers import (
     Explanation,
     FeatureOrder,
@@ -219,7 +219,7 @@ def feature_order() -> Response:
 def markets() -> Response:
     """The markets that are followed, each with its state and its models."""
     settings = deps().settings
-    return respond(Markets(default_symbol(settings), market_states(deps()), settings.simulated))
+    return respond(Markets(default_symbol(settings), HORIZONS_MIN, market_states(deps()), settings.simulated))
 
 
 @blueprint.get("/model")

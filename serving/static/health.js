@@ -21,7 +21,8 @@ export const loadParts = () => getJson("operations").then(showParts);
 /** Show what the event `health` says: problems of this market, and whether the market is simulated. */
 export function showHealth(h) {
   $("simulated").hidden = !h.simulated;
-  setText("reasons", h.reasons.join("; "));
-  $("reasons").hidden = !h.reasons.length;
+  const waiting = h.waits_for.length ? [`The system starts and waits for ${h.waits_for.join(", ")}.`] : [], words = [...waiting, ...h.reasons];
+  setText("reasons", words.join("; "));
+  $("reasons").hidden = !words.length;
   if (h.feature_age_s !== null) $("parts").title = `Features are ${duration(h.feature_age_s)} old.`;
 }

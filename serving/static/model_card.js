@@ -1,6 +1,6 @@
 /* The models that serve, why they do, and what the current forecast comes from. */
 
-import { $, duration, element, kindName, number, seconds, setText, short, signed } from "./format.js";
+import { $, duration, element, kindName, moment, number, seconds, setText, short, signed } from "./format.js";
 import { HEADLINE, HEADLINE_MIN } from "./horizons.js";
 
 const WINDOWS_MIN = [[5, "last 5 min"], [15, "15 min"], [60, "hour"], [240, "4 hours"], [1_440, "day"]], RECENT_MS = 1_000;
@@ -22,11 +22,19 @@ function verdict(card) {
   return gate?.passed ? "It serves, because it passed the gate." : "The registry does not say why it serves.";
 }
 
+/** The version that the gate refused, why, and how it does on live rows. */
+function inShadow({ version, kind, reason, loss_ratio: ratio, loss_ratio_bound: bound, rows, since }) {
+  const change = (value) => `${number(100 * Math.abs(value - 1), 1)} % ${value < 1 ? "lower" : "higher"}`;
+  const live = ratio === null ? "Its score on live forecasts follows after an hour." : `On ${number(rows)} live rows since ${moment(seconds(since))} UTC its loss was ${change(ratio)} than the baseline’s (95 %: at most ${change(bound)}).`;
+  return `In shadow, not serving: ${kindName(kind).replace(/^the /, "")} version ${version}. The gate refused it: ${reason}. ${live}`;
+}
+
 function about(card) {
   if (!card) return [element("p", "", "There is no model yet. The first training starts once there are enough minute bars.")];
   const age = duration(Date.now() / 1000 - seconds(card.created_at));
   const parts = [element("p", "served", element("b", "", kindName(card.kind).replace(/^the /, "")), ` version ${card.version}, made ${age} ago from ${number(card.train_rows)} rows`), element("p", "", verdict(card))];
   if (card.gate) parts.push(element("p", "note", `In the gate’s words: ${card.gate.reason}.`));
+  if (card.refused) parts.push(element("p", "refused", inShadow(card.refused)));
   if (card.pretrained) parts.push(element("p", "note", sentence(card.pretrained)));
   if (card.choice) parts.push(element("p", "note", sentence(card.choice)));
   const members = Object.entries(card.members);

@@ -22,7 +22,9 @@ export class VolatilityChart extends TimeChart {
     this.forecast.setData(this.points(rows, (row) => row.sigma));
     this.harx.setData(isOwn ? [] : this.points(rows, (row) => row.harx));
     this.realized.setData(this.points(rows.filter((row) => Number.isFinite(came(row))), came));
-    this.naive.setData(this.points(rows, (row) => { const past = this.rows.get(row.time - SPAN_S); return past ? came(past) : NaN; }));
+    const shifts = SPAN_S % this.step === 0;  // otherwise no row is one horizon older than another
+    this.naive.setData(!shifts ? [] : this.points(rows, (row) => { const past = this.rows.get(row.time - SPAN_S); return past ? came(past) : NaN; }));
+    document.getElementById("naive_key").hidden = !shifts;
     document.getElementById("harx_key").hidden = isOwn;
     document.getElementById("forecast_key").textContent = isOwn ? "forecast, from HARX" : "forecast";
   }

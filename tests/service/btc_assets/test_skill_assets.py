@@ -19,6 +19,7 @@ from btc_core.models.histograms import histogram_of
 from btc_core.models.manifest import new_manifest
 from btc_core.names import VOLATILITY_MODEL, ModelKey
 from btc_core.registry.bundles import Registration
+from btc_core.registry.shadows import RefusedVersion
 from btc_core.stores.live_rows import live_frame
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
@@ -31,12 +32,14 @@ with warnings.catch_warnings():
     import dagster as dg
 
     from btc_assets.resources import Database, Environment, Registry
+    from btc_assets.shadows import refused_in_shadow
     from btc_assets.skill import demotions, feature_drift, prediction_skill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.models.bundle import BidModel
+    from btc_core.registry.shadows import ShadowScore
     from btc_core.settings import Settings
 
 pytestmark = [
@@ -71,6 +74,16 @@ class FakeRegistry(Registry):
     def demote(self, key: ModelKey, model: BidModel | VolatilityModel, rows: Any, reason: str) -> Registration:
         WORLD["demoted"] = (key, model.version, len(rows), reason)
         return Registration(key.name, "8", "run", "url")
+
+    def refused(self, key: ModelKey) -> RefusedVersion | None:
+        return RefusedVersion("7", "xgboost", "it lost", WORLD.get("score")) if key.symbol == WORLD["refused"] else None
+
+    def version(self, _key: ModelKey, _version: str) -> VolatilityModel:
+        return model().as_baseline()
+
+    def keep_shadow_score(self, key: ModelKey, version: str, score: ShadowScore) -> None:
+        assert (key, version, WORLD.get("score")) == (ModelKey(WORLD["refused"], "volatility"), "7", None)
+        WORLD["score"] = score
 
 
 def outcomes(symbol: str, loss: float, inside: float, *, late: bool = False, target: str = "ticks") -> pd.DataFrame:
@@ -198,7 +211,7 @@ def test_rows_for_judging_a_challenger_are_the_last_of_each_minute_with_their_ou
     other = rows.assign(
         ts_event=rows["ts_event"] - pd.Timedelta(seconds=1), feature_version=pd.Categorical(["another"] * MINUTES)
     )
-    what_came = outcomes(symbol, 0.4, 0.9)
+    what_came = outcomes(symbol, 0.4, 0.9, target="minutes")
     what_came["ts_event"] = what_came["made_at"] = rows["ts_event"]  # a minute may have begun since
     what_came["late"] = what_came["ts_event"].astype("int64") % (15 * NS_PER_MIN) == 0
     with QuestDB(settings.questdb) as db:
@@ -211,6 +224,14 @@ def test_rows_for_judging_a_challenger_are_the_last_of_each_minute_with_their_ou
         origin_ns = what_came["ts_event"].astype("int64").to_numpy()
         fifths = (origin_ns % (5 * NS_PER_MIN) == 0) & ~what_came["late"].to_numpy()
         frame = live_frame(db, symbol, int(origin_ns[fifths][0]) - 1)
+    exchange = settings.exchange.model_copy(update={"symbols": (symbol, "NONE/USD")})
+    WORLD.update({"settings": settings.model_copy(update={"exchange": exchange}), "refused": symbol})
+    resources = {"environment": WorldEnvironment(), "database": RealDatabase(), "registry": FakeRegistry()}
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):  # the second run leaves a score of the last hour as it is
+            assert dg.materialize([refused_in_shadow], resources=resources, instance=instance).success
+    assert 12 <= WORLD["score"].rows <= fifths.sum()
+    assert (WORLD["score"].ratio, WORLD["score"].to_ns) == (pytest.approx(1.0), origin_ns[fifths][-1])
     assert np.array_equal(frame.origin_ns, origin_ns[fifths])
     assert np.array_equal(frame.matrix, late.loc[fifths, list(MODEL_FEATURES)].to_numpy())
     assert np.array_equal(frame.bid_bps[:, -1], what_came.loc[fifths, "bid_return_5m_bps"].to_numpy())

@@ -209,6 +209,38 @@ def test_the_past_is_loaded_as_one_zooms_and_pans_and_misses_are_counted(api: Ap
     assert failures == []
 
 
+def test_the_simplest_forecast_is_in_the_key_only_where_its_line_can_be_drawn(api: Api, page: Page) -> None:
+    give_past(page)
+    open_live(page, api)
+    expect(page.locator("#volatility")).to_have_attribute("data-state", "ok")
+    expect(page.locator("#naive_key")).to_be_visible()
+    page.locator(
+        "#volatility_spans button", has_text="7 days"
+    ).click()  # steps of half an hour have nothing 5 minutes apart
+    expect(page.locator("#naive_key")).to_be_hidden()
+    page.locator("#volatility_spans button", has_text="1 day").click()
+    expect(page.locator("#naive_key")).to_be_visible()
+
+
+def test_a_refused_version_is_shown_with_the_reason_and_its_score_in_shadow(api: Api, page: Page) -> None:
+    refused = {
+        "version": "12", "kind": "xgboost", "reason": "loss 1.031 of harx's", "loss_ratio": 1.02, "loss_ratio_bound": 1.05,
+        "rows": 240, "since": "2026-11-29T00:00:00Z", "until": "2026-11-29T20:00:00Z",
+    }  # fmt: skip
+
+    wait_for(lambda: api.client.get("/v1/model").json()["volatility"], "the models are loaded")
+    body = api.client.get("/v1/model").json()
+    body["volatility"]["refused"] = refused
+    page.route("**/v1/model?*", lambda route: route.fulfill(body=json.dumps(body), content_type="application/json"))
+    open_live(page, api)
+    shown = page.locator("#volatility_model .refused")
+    expect(shown).to_contain_text(
+        "In shadow, not serving: XGBoost version 12. The gate refused it: loss 1.031 of harx's."
+    )
+    expect(shown).to_contain_text("On 240 live rows since ")
+    expect(shown).to_contain_text("its loss was 2.0 % higher than the baseline’s (95 %: at most 5.0 % higher).")
+
+
 def test_pointing_at_the_past_shows_the_forecast_made_then_and_what_came(api: Api, page: Page) -> None:
     give_past(page)
     open_live(page, api)

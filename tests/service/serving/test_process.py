@@ -108,7 +108,7 @@ def test_a_row_that_cannot_be_read_is_503_and_not_500(api: Api, settings: Settin
     client.close()
     response = api.client.get("/predict_bid")
     assert (response.status_code, response.json()["code"]) == (503, "service_unavailable")
-    assert api.client.get("/readyz").json()["status"] == "starting"
+    assert api.client.get("/readyz").json()["status"] == "not_ready"
 
 
 def test_reload_needs_the_token_and_says_what_serves_while_mlflow_does_not_answer(api: Api) -> None:
@@ -166,7 +166,7 @@ def test_a_redis_that_hangs_delays_one_request_and_then_no_other(
     try:
         first = api.client.get("/v1/forecast", timeout=20)
         assert first.status_code == 503
-        assert "Redis does not answer" in first.json()["detail"]
+        assert f"Redis at {settings.redis.url} does not answer" in first.json()["detail"]
         with ThreadPoolExecutor(2) as others:
             waiting = [others.submit(api.client.get, "/v1/forecast", timeout=20) for _ in range(2)]
             answered = 0

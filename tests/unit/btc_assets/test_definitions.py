@@ -37,6 +37,7 @@ MATERIALIZABLE = {
     "gold_feature_drift",
     "gold_forecast_roots",
     "demotions",
+    "refused_in_shadow",
 }
 
 
@@ -149,6 +150,7 @@ def test_the_dependencies_of_the_assets_are_those_of_the_snapshot() -> None:
             "silver_features",
         ],
         "demotions": ["gold_prediction_skill"],
+        "refused_in_shadow": ["gold_prediction_outcomes"],
     }
 
 

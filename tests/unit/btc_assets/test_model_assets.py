@@ -18,7 +18,7 @@ from btc_core.exchange_settings import ExchangeSettings
 from btc_core.market.bars import BARS
 from btc_core.models import pretrained
 from btc_core.models.bundle import golden_rows, load_bundle
-from btc_core.names import QUANTITIES, ModelKey
+from btc_core.names import CHALLENGER, QUANTITIES, REFUSED, ModelKey
 from btc_core.registry.bundles import Registration
 from btc_core.registry.promotion import Promotion
 from btc_core.settings import Settings
@@ -105,16 +105,20 @@ class FakeRegistry(Registry):
         *,
         params: dict[str, str],
         pictures: dict[str, bytes],
+        alias: str = CHALLENGER,
     ) -> Registration:
         with tempfile.TemporaryDirectory() as scratch:
             model.save(Path(scratch), golden_rows(rows))
-            WORLD["challenger", key.name] = load_bundle(Path(scratch), "1"), verdict
-        WORLD["registered"].append(WORLD["challenger", key.name])
+            WORLD[alias, key.name] = load_bundle(Path(scratch), "1"), verdict
+        WORLD["registered"].append(WORLD[alias, key.name])
         assert params["trees"]
         assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
         assert ("importance.png" in pictures) == bool(model.boosters)
         assert ("unseen_days.png" in pictures) == bool(model.manifest.scores)
         return Registration(key.name, str(len(WORLD["registered"])), "run", "http://127.0.0.1:5000/#/models")
+
+    def release_refused(self, key: ModelKey) -> None:
+        WORLD.pop((REFUSED, key.name), None)
 
     def promote_challenger(self, key: ModelKey) -> Promotion | None:
         model, verdict = WORLD.get(("challenger", key.name), (None, None))
@@ -194,7 +198,9 @@ def test_trees_that_do_not_beat_the_baseline_are_kept_as_a_version_that_does_not
     assert refused.manifest.scores == baseline.manifest.scores
     assert baseline is champion
     metadata = result.asset_materializations_for_node("volatility_model")[0].metadata
-    assert its_verdict.reason.endswith(f"version {metadata['refused_version'].value} keeps them")
+    assert its_verdict.reason.endswith(f"version {metadata['refused_version'].value} keeps them, in shadow")
+    assert WORLD[REFUSED, "volatility-model"][0] is refused
+    assert (REFUSED, "bid-price-model") not in WORLD
 
 
 def test_twelve_hours_of_bars_give_the_flagged_baselines() -> None:

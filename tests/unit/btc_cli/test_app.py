@@ -49,6 +49,20 @@ def test_without_a_stack_the_error_is_one_line_without_a_traceback(
     assert done.stderr.count("\n") == 1
 
 
+def test_the_doctor_says_in_one_line_that_no_stack_is_there_or_runs_and_its_exit_code_says_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BTC_DATA_DIR", str(tmp_path / "var" / "sim"))
+    for words in (
+        "there is no stack in {}; start one with `btc up`",
+        "the stack in {} does not run; `btc up` starts it",
+    ):
+        done = btc("doctor", cwd=tmp_path)
+        assert done.stdout.splitlines()[-1].startswith(words.format(tmp_path / "var" / "sim"))
+        assert done.returncode == (1 if "\n  no  " in done.stdout else 3)
+        assert btc("init", "--exchange", "sim", cwd=tmp_path).returncode == 0
+
+
 def test_init_creates_a_stack_and_says_how_to_start_it(tmp_path: Path) -> None:
     done = btc("init", "--exchange", "sim", "--ports-from", "20000", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -101,6 +115,8 @@ def test_markets_of_several_exchanges_are_checked_before_anything_is_created(tmp
         (("--markets", "kraken:BTC/USD", "--symbols", "BTC/USD"), "cannot be combined with --symbols"),
         (("--markets", "kraken:BTC/USD", "--exchange", "coinbase"), "cannot be combined with --exchange coinbase"),
         (("--markets", "kraken:BTC/USD,coinbase:BTC/USD", "--exchange", "sim"), "not for coinbase"),
+        (("--symbols", "FOO"), "'FOO' is no pair of the form BASE/QUOTE"),
+        (("--symbols", "BTC/USD,FOO/USD", "--exchange", "sim"), "the simulator does not list 'FOO/USD'"),
     ):
         done = btc("up", *arguments, cwd=tmp_path)
         assert (done.returncode, words in done.stderr) == (1, True), done.stderr

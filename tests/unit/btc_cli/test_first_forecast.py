@@ -31,6 +31,10 @@ def test_readiness_with_champions_waits_until_no_built_in_baseline_serves(monkey
 
 
 def test_an_api_that_is_not_ready_in_time_is_returned_with_its_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
-    starting = {"status": "starting", "reasons": ["no features yet"]}
+    starting = {"status": "starting", "waits_for": ["the first features of BTC/USD"], "reasons": []}
     monkeypatch.setattr(first_forecast.shared_client(), "get", lambda _url, **_: httpx.Response(503, json=starting))
     assert first_forecast.wait_ready(Settings(), timeout_s=0.0) == starting
+    said: list[str] = []
+    monkeypatch.setattr(first_forecast, "FIRST_FORECAST_TIMEOUT_S", 0.0)
+    first_forecast.announce_forecasts(Settings(), said.append)
+    assert said[0].startswith("No forecast is served yet: it waits for the first features of BTC/USD. The components")

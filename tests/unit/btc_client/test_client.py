@@ -309,14 +309,18 @@ def test_a_data_set_asks_for_its_columns_and_knows_what_it_rests_on(client: Clie
     about = {"inputs": "a,b", "labels": "rv_1m_grid_5m", "seals": "2026-10-01@abc", "feature_version": "v", "embargo_min": "10"}  # fmt: skip
     names = ["origin", "symbol", "a", "b", "rv_1m_grid_1m", "rv_1m_grid_5m", "bid_5m_bps"]
     full = pa.table({name: [1] for name in names}).replace_schema_metadata(about)
-    answers_of.turns = [ok(stream_of(full)), ok(stream_of(full.select(["origin", "b", "bid_5m_bps"])))]
+    system = b'{"default":"BTC/USD","horizons_min":[1,5],"markets":[],"simulated":true}'
+    answers_of.turns = [
+        ok(system), ok(stream_of(full)), ok(stream_of(full.select(["origin", "b", "bid_5m_bps"]))),
+    ]  # fmt: skip
     dataset = client.dataset("BTC/USD", "2026-10-01")
+    assert dataset.horizon_min == 5, "the longest horizon of the system"
     assert dataset.table.column_names == ["origin", "a", "b", "rv_1m_grid_5m", "bid_5m_bps"]
     assert (dataset.features, dataset.seals, dataset.embargo_min) == (("a", "b"), ("2026-10-01@abc",), 10)
-    dataset = client.dataset("BTC/USD", "2026-10-01", features=["b"], labels=["bid"])
-    assert answers_of.asked[1][1]["columns"] == "origin,b,bid_5m_bps"
+    dataset = client.dataset("BTC/USD", "2026-10-01", horizon=5, features=["b"], labels=["bid"])
+    assert answers_of.asked[2][1]["columns"] == "origin,b,bid_5m_bps"
     assert dataset.features == ("b",)
     with pytest.raises(ClientError, match="horizon=61"):
         client.dataset("BTC/USD", "2026-10-01", horizon=61)
     with pytest.raises(ClientError, match="choose from"):
-        client.dataset("BTC/USD", "2026-10-01", labels=["price"])  # type: ignore[list-item]
+        client.dataset("BTC/USD", "2026-10-01", horizon=5, labels=["price"])  # type: ignore[list-item]

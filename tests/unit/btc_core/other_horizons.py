@@ -14,6 +14,7 @@ from btc_core.errors import SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS
 from btc_core.league.contract import Rows, checked
+from btc_core.league.rows import INPUTS_VERSION
 from btc_core.market.messages import ForecastRow
 from btc_core.models import gate, intervals, level, pretrained, targets
 from btc_core.models.bundle import golden_rows, load_bundle, random_walk_model
@@ -51,6 +52,7 @@ def test_the_longest_horizon_is_the_headline_and_outcomes_are_judged_when_it_is_
     assert OUTCOME_WARM_UP_S == 32 * 60.0
     assert (gate.DEMOTE_HOURS, gate.DEMOTE_COVERAGE_HOURS, gate.MIN_OUTCOMES) == (144, 36, 360)
     assert STATE_VERSION == "6-2,10,30"
+    assert INPUTS_VERSION.endswith("-2,10,30")
 
 
 def test_labels_sum_every_minute_up_to_each_horizon() -> None:

@@ -17,6 +17,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from btc_core import metrics
+from btc_core.tables.sql import of_headline
 from tests import panels
 
 RULES = yaml.safe_load((panels.DEPLOY / "prometheus/rules.yml").read_text())["groups"]
@@ -116,6 +117,12 @@ def test_panels_use_the_provisioned_sources_and_have_units_and_meanings() -> Non
         assert panel["description"], panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         assert by_uid[panel["datasource"]["uid"]] == panel["datasource"]["type"]
+
+
+def test_outcomes_are_those_of_the_headline_horizon_and_not_of_a_former_one() -> None:
+    of_outcomes = [query for query in panels.sql() if "gold_prediction_outcomes" in query.text]
+    assert {"CoverageBid", "CoverageVolatility", "Coverage"} <= {query.panel for query in of_outcomes}
+    assert [str(query) for query in of_outcomes if of_headline() not in query.text] == []
 
 
 def test_the_variables_of_the_sources_are_given_in_compose() -> None:

@@ -18,7 +18,13 @@ EXTRAS = [needed for extra in PROJECT["optional-dependencies"].values() for need
 
 WANTED = {
     "requirements.lock": PROJECT["dependencies"],
-    "requirements-dev.lock": [*PROJECT["dependencies"], *EXTRAS, *GROUPS["dev"]],
+    "requirements-dev.lock": [
+        *PROJECT["dependencies"],
+        *EXTRAS,
+        *GROUPS["docs"],
+        *(each for each in GROUPS["dev"] if isinstance(each, str)),
+    ],
+    "requirements-docs.lock": GROUPS["docs"],
     "requirements-peers.lock": GROUPS["peers"],
 }
 
@@ -40,9 +46,11 @@ def test_every_dependency_is_locked_at_a_version_that_pyproject_allows(file: str
         assert all(requirement.specifier.contains(version) for version in found), f"{requirement} but {found}"
 
 
-def test_development_uses_the_versions_that_users_run() -> None:
-    run, dev = locked("requirements.lock"), locked("requirements-dev.lock")
-    assert {name: dev.get(name) for name in run} == run
+def test_development_uses_the_versions_that_users_run_and_build_the_documentation_with() -> None:
+    dev = locked("requirements-dev.lock")
+    for file in ("requirements.lock", "requirements-docs.lock"):
+        run = locked(file)
+        assert {name: dev.get(name) for name in run} == run
 
 
 @pytest.mark.parametrize(

@@ -409,7 +409,7 @@ def test_healthz_depends_on_no_other_process(world: World) -> None:
     assert world.newest.reads == 0
 
 
-def test_readyz_is_503_with_the_reasons_until_there_is_a_fresh_forecast(world: World) -> None:
+def test_readyz_is_503_with_what_it_waits_for_until_there_is_a_fresh_forecast(world: World) -> None:
     response = world.client.get("/readyz")
     assert response.status_code == 503
     body = response.get_json()
@@ -418,26 +418,48 @@ def test_readyz_is_503_with_the_reasons_until_there_is_a_fresh_forecast(world: W
         ("BTC/USD", "starting"),
         ("ETH/USD", "starting"),
     ]
-    assert markets[1]["reasons"] == ["there is no forecast of ETH/USD in Redis yet"]
+    assert (markets[1]["waits_for"], markets[1]["reasons"]) == (["the models of ETH/USD"], [])
     assert body == {
         "status": "starting",
         "simulated": True,
-        "reasons": [
-            "there is no forecast of BTC/USD in Redis yet",
-            "there is no forecast of ETH/USD in Redis yet",
-            "the models have not been loaded yet",
-        ],
+        "waits_for": ["the models of BTC/USD", "the models of ETH/USD"],
+        "reasons": [],
         "feature_age_s": None,
         "forecast_age_s": None,
         "models": {"bid": {"kind": None, "version": None}, "volatility": {"kind": None, "version": None}},
     }
     world.load_models()
+    assert world.client.get("/readyz").get_json()["waits_for"][0] == "the first features of BTC/USD"
+    world.newest.feature_row = feature_row(0.1)
+    assert world.client.get("/readyz").get_json()["waits_for"][0] == "the first forecast of BTC/USD"
     world.newest.forecast_row, world.newest.feature_row = forecast_row(11.0), feature_row(11.0)
     response = world.client.get("/readyz")
-    assert response.status_code == 503
+    assert (response.status_code, response.get_json()["status"]) == (503, "not_ready")
     assert response.get_json()["reasons"] == [
         f"the forecast of {symbol} is 11.0 s old, at most 10 s is allowed" for symbol in ("BTC/USD", "ETH/USD")
     ]
+
+
+def test_while_models_are_loaded_nobody_is_told_to_train_one(world: World) -> None:
+    world.newest.feature_row = feature_row(0.1)
+    assert "are being loaded" in world.client.get("/v1/forecast").get_json()["detail"]
+
+
+def test_a_start_that_takes_too_long_and_a_forecast_that_is_gone_are_called_not_ready(world: World) -> None:
+    world.load_models()
+    assert world.client.get("/readyz").get_json()["status"] == "starting"
+    world.clock.now += 301 * 10**9
+    body = world.client.get("/readyz").get_json()
+    assert (body["status"], body["waits_for"]) == ("not_ready", [])
+    assert body["reasons"] == [f"there is no forecast of {symbol} in Redis" for symbol in ("BTC/USD", "ETH/USD")]
+
+
+def test_a_forecast_that_has_expired_is_no_start(world: World) -> None:
+    world.load_models()
+    world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.125)
+    assert world.client.get("/readyz").status_code == 200
+    world.newest.forecast_row = None
+    assert world.client.get("/readyz").get_json()["status"] == "not_ready"
 
 
 def test_readyz_is_200_with_a_fresh_forecast_and_names_the_models(world: World) -> None:
@@ -450,6 +472,7 @@ def test_readyz_is_200_with_a_fresh_forecast_and_names_the_models(world: World) 
     assert body == {
         "status": "ready",
         "simulated": True,
+        "waits_for": [],
         "reasons": [],
         "feature_age_s": 0.125,
         "forecast_age_s": 0.25,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.names import VOLATILITY, ModelKey
-from serving.answers import GateDecision
+from serving.answers import GateDecision, RefusedModel
 from serving.live_skill import BLOCK_S, gain_pct
 from serving.stored_rows import LossBlock, Scores, _intervals
 from tests.serving_world import NOW_NS, World, build
@@ -148,6 +149,16 @@ def test_a_model_says_what_the_gate_decided(world: World) -> None:
     assert body["volatility"]["gate"] == {"passed": True, "reason": "loss 0.9 of harx's"}
     assert ModelKey("BTC/USD", VOLATILITY) in {key for key, _ in asked}
     assert body["volatility"]["members"] == {}
+
+
+def test_a_baseline_says_which_version_was_refused_in_its_favour(world: World) -> None:
+    refused = RefusedModel("12", "xgboost", "loss 1.03 of harx's", 1.02, 1.05, 240, "2027-01-14T00:00:00Z", None)
+    object.__setattr__(world.deps, "refused_model", lambda key: refused if key.quantity == VOLATILITY else None)
+    world.load_models()
+    body = world.client.get("/v1/model").get_json()
+    assert body["volatility"]["is_baseline"]
+    assert body["volatility"]["refused"] == msgspec.to_builtins(refused)
+    assert body["bid"]["refused"] is None
 
 
 def test_past_forecasts_have_their_intervals_only_if_asked(world: World) -> None:

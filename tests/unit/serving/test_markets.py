@@ -8,7 +8,7 @@ import pytest
 
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.models.bundle import random_walk_model
-from btc_core.names import BID, VOLATILITY, ModelKey
+from btc_core.names import BID, HORIZONS_MIN, VOLATILITY, ModelKey
 from btc_core.registry.champions import Champions
 from tests.serving_world import World, build, forecast_row, harx_model
 
@@ -44,7 +44,7 @@ def test_the_api_is_ready_when_every_market_has_a_fresh_forecast(world: World) -
     world.newest.forecast = rows.get  # type: ignore[method-assign]
     response = world.client.get("/readyz")
     assert response.status_code == 503
-    assert response.get_json()["reasons"] == ["there is no forecast of ETH/USD in Redis yet"]
+    assert response.get_json()["waits_for"] == ["the first features of ETH/USD"]
     assert response.get_json()["forecast_age_s"] is None, "of the market that is not ready"
     rows["ETH/USD"] = forecast_row(0.5)
     response = world.client.get("/readyz")
@@ -52,7 +52,7 @@ def test_the_api_is_ready_when_every_market_has_a_fresh_forecast(world: World) -
     assert response.get_json()["forecast_age_s"] == 0.25
     rows["BTC/USD"] = forecast_row(20.0)
     body = world.client.get("/readyz").get_json()
-    assert body["status"] == "starting"
+    assert body["status"] == "not_ready"
     assert body["forecast_age_s"] == 20.0
 
 
@@ -110,7 +110,9 @@ def test_a_market_on_another_exchange_is_asked_for_by_its_whole_symbol() -> None
     assert world.client.get("/v1/forecast").get_json()["symbol"] == "BTC/USD"
     models = world.client.get(f"/v1/model?symbol={quote(perpetual, safe='')}").get_json()
     assert models["symbol"] == perpetual
-    markets = world.client.get("/v1/markets").get_json()["markets"]
+    answer = world.client.get("/v1/markets").get_json()
+    markets = answer["markets"]
+    assert answer["horizons_min"] == list(HORIZONS_MIN)
     assert [(each["symbol"], each["status"]) for each in markets] == [("BTC/USD", "ready"), (perpetual, "ready")]
     unknown = world.client.get("/v1/forecast?symbol=BTC/USDT")
     assert unknown.status_code == 404

@@ -46,7 +46,7 @@ def test_the_error_about_a_missing_redis_does_not_contain_the_password() -> None
         probe.bind(("127.0.0.1", 0))
         url = f"redis://127.0.0.1:{probe.getsockname()[1]}/0"
     store = RedisRows(RedisSettings(url=url, password="a-secret"), Clock())
-    with pytest.raises(ServiceError, match="Redis does not answer") as caught:
+    with pytest.raises(ServiceError, match=rf"Redis at {url} does not answer: ") as caught:
         store.features("BTC/USD")
     assert "a-secret" not in str(caught.value)
 

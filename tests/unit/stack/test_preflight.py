@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from stack import preflight
@@ -27,6 +30,28 @@ def test_a_port_in_use_is_named_with_its_owner_and_the_fix() -> None:
     assert f"kafka: port {port} is in use by" in problem
     assert f"pid {os.getpid()}" in problem
     assert "--ports-from" in problem
+
+
+def test_the_ports_of_another_stack_are_one_line_that_says_how_to_stop_it(tmp_path: Path) -> None:
+    conf = tmp_path / "supervisord.conf"
+    conf.write_text("")
+    # A shell stands for supervisord: it has the file in its command line, and the server is its child.
+    server = "import socket, sys, time\nfor _ in range(2):\n s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); globals()[f's{_}'] = s\ntime.sleep(60)"
+    command = ["sh", "-c", f'"{sys.executable}" -c "$1"; true', str(conf), server]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as shell:
+        try:
+            assert shell.stdout is not None
+            first, second = (int(shell.stdout.readline()) for _ in range(2))
+            components = [
+                Component("kafka", "the log", ("true",), ports=(first,)),
+                Component("api", "it", ("true",), ports=(second,)),
+            ]
+            (line,) = preflight.port_problems(components)
+        finally:
+            os.killpg(shell.pid, signal.SIGKILL)
+    assert line.startswith(f"the stack in {tmp_path} runs and has 2 of the ports, from {min(first, second)} to ")
+    assert f"btc down --data-dir {tmp_path}" in line
+    assert "--ports-from" in line
 
 
 def test_a_port_that_a_connection_has_is_reported_with_the_range_of_such_ports() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import httpx
+import mlflow
 import msgspec
 import numpy as np
 import pytest
 
 from btc_core import names
-from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK, now_ns
 from btc_core.errors import InvalidInput, NotReady, SchemaError, StoreError
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.features import catalogue
@@ -20,11 +21,12 @@ from btc_core.models.gate import Verdict
 from btc_core.models.manifest import new_manifest
 from btc_core.models.trainers import in_memory
 from btc_core.names import BID_MODEL, HORIZONS_MIN, ModelKey
-from btc_core.registry import bundles, promotion, retention
+from btc_core.registry import bundles, promotion, retention, shadows
 from btc_core.registry.cache import KEPT_VERSIONS, MANIFEST
 from btc_core.service_settings import StoreSettings
 from btc_core.settings import MlflowSettings, ModelSettings, Settings
 from btc_core.stores.mlflow import MlflowClient
+from serving.gate_decisions import RefusedModels
 from tests.unit.btc_core.models.test_bundle import market
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ pytestmark = [
 KEY = ModelKey("BTC/USD", "bid")
 ETHER = ModelKey("ETH/USD", "bid")
 PICTURE = b"\x89PNG and what follows"
+SCORES = {"model/1m/mse_ratio": 0.998, "model/5m/mse_ratio": 0.999, "test_rows": 2016.0}
 PASSED = Verdict(passed=True, reason="loss 0.990 of the champion's", figures={"ratio_to_champion": 0.99})
 
 
@@ -55,8 +58,9 @@ def _cache(settings: Settings) -> Path:
 
 def _model(shrinkage: float = 0.0) -> bundle.BidModel:
     manifest = new_manifest(
-        BID_MODEL, "random_walk", shrinkage=(shrinkage,) * len(HORIZONS_MIN), scores={"model/5m/mse_ratio": 0.999}
-    )
+        BID_MODEL, "random_walk", shrinkage=(shrinkage,) * len(HORIZONS_MIN), scores=SCORES,
+        trained_from_ns=NS_PER_DAY, trained_to_ns=3 * NS_PER_DAY, train_rows=2880,
+    )  # fmt: skip
     return bundle.BidModel(manifest)
 
 
@@ -101,7 +105,16 @@ def test_a_promoted_model_becomes_champion_and_its_predecessor_previous(settings
     assert {metric["key"]: metric["value"] for metric in run["data"]["metrics"]} == {
         "model/5m/mse_ratio": 0.999,
         "gate/ratio_to_champion": 0.99,
-    }
+        "test_rows": 2016.0,
+    }, "the other horizons are in a table"
+    assert "trained on 2,880 rows from 1970-01-02 00:00 to 1970-01-04 00:00 UTC" in tags["mlflow.note.content"]
+    assert "**Gate passed:** loss 0.990" in tags["mlflow.note.content"]
+    (used,) = run["inputs"]["dataset_inputs"]
+    assert used["dataset"]["name"] == "rows of BTC/USD"
+    assert '"from":"1970-01-02' in used["dataset"]["source"]
+    assert used["tags"] == [{"key": "mlflow.data.context", "value": "training"}]
+    model = httpx.get(f"{api}/registered-models/get", params={"name": BID_MODEL}).json()["registered_model"]
+    assert "`champion` serves" in model["description"]
     assert {"key": "trees", "value": "0"} in run["data"]["params"]
     assert run["info"]["status"] == "FINISHED"
     shown = httpx.get(f"{api}/artifacts/list", params={"run_id": first.run_id, "path": "plots"}).json()
@@ -154,6 +167,22 @@ def test_a_challenger_waits_a_promotion_needs_a_reason_and_a_rollback_takes_it_b
     assert listed[challenger].aliases == ("previous",)
 
 
+def test_the_scores_of_all_horizons_are_tables_that_mlflow_reads(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.mlflow.url)  # `load_table` looks there
+    registered = bundles.register(settings, KEY, _save(tmp_path / "a"), PASSED)
+    client = mlflow.MlflowClient(settings.mlflow.url)
+    run = client.get_run(registered.run_id)
+    scores, figures = (
+        client.load_table(run.info.experiment_id, name, run_ids=[registered.run_id])
+        for name in ("scores.json", "figures.json")
+    )
+    assert scores.to_numpy().tolist() == [["model", "1m", 0.998], ["model", "5m", 0.999]]
+    assert dict(figures.to_numpy().tolist()) == {"test_rows": 2016.0, "gate/ratio_to_champion": 0.99}
+    assert '"num_rows":2880' in run.inputs.dataset_inputs[0].dataset.profile
+
+
 def test_only_a_challenger_that_passed_its_gate_is_promoted_without_a_person(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -166,6 +195,27 @@ def test_only_a_challenger_that_passed_its_gate_is_promoted_without_a_person(
     challenger = bundles.register(settings, KEY, _save(tmp_path / "c"), PASSED).version
     assert promotion.promote_challenger(settings, KEY) == promotion.Promotion(challenger, PASSED.reason)
     assert bundles.champion_version(settings, KEY) == challenger
+
+
+def test_a_refused_version_has_an_alias_of_its_own_and_keeps_its_score_in_shadow(settings: Settings) -> None:
+    key, refusal = ModelKey("REF/USD", "bid"), Verdict(passed=False, reason="loss 1.03 of harx's")
+    refused = promotion.publish(settings, key, _model(), _rows(), refusal, alias=names.REFUSED)
+    served = promotion.publish(settings, key, _model(), _rows(), PASSED)
+    assert promotion.promote_challenger(settings, key) == promotion.Promotion(served.version, PASSED.reason)
+    found = shadows.RefusedVersion(refused.version, "random_walk", refusal.reason, None)
+    assert shadows.refused_version(settings, key) == found
+    score = shadows.ShadowScore(1.031, 1.06, 240, 1, 2, 3)
+    shadows.keep_score(settings, key, refused.version, score)
+    assert shadows.refused_version(settings, key) == msgspec.structs.replace(found, score=score)
+    listed = {each.version: each for each in promotion.versions(settings, key)}
+    assert listed[refused.version].aliases == ("refused",)
+    assert (listed[refused.version].shadow, listed[served.version].shadow) == (score.words, "")
+    kept = RefusedModels(settings, SYSTEM_CLOCK)(key)
+    assert kept is not None
+    assert (kept.version, kept.loss_ratio, kept.rows) == (refused.version, 1.031, 240)
+    shadows.release(settings, key)
+    shadows.release(settings, key)
+    assert shadows.refused_version(settings, key) is None
 
 
 def test_models_of_another_market_have_versions_a_cache_and_a_champion_of_their_own(
