@@ -48,7 +48,9 @@ MAX_SOCKET_PATH_BYTES = 107
 LONGEST_SOCKET_NAME = "supervisor.sock.4194304"
 """supervisord first binds `NAME.PID` and then renames it, so the digits of the PID count too."""
 
-PATHS_OF_THE_USER = frozenset({"BTC_ALERT_RULES", "BTC_USER_DIR", "BTC_OFFSITE_CA_FILE", "BTC_OFFSITE_PROFILE"})
+PATHS_OF_THE_USER = frozenset(
+    {"BTC_ALERT_RULES", "BTC_USER_DIR", "BTC_BACKUP_COPY_TO", "BTC_OFFSITE_CA_FILE", "BTC_OFFSITE_PROFILE"}
+)
 
 DAYS_BEFORE_CREATION = 30
 """Dagster's daily partitions of a new stack begin this many days before it; importing older data adds earlier days."""
