@@ -42,7 +42,14 @@ from btc_assets.sealed import sealed_assets, sealed_specs
 from btc_assets.sealing import seal_day, sealing_sensor
 from btc_assets.shadows import refused_in_shadow
 from btc_assets.skill import demotions, feature_drift, prediction_skill
-from btc_assets.system_backups import back_up_system, daily_system_backup, system_backup
+from btc_assets.system_backups import (
+    back_up_system,
+    copy_offsite,
+    daily_offsite_copy,
+    daily_system_backup,
+    offsite_copy,
+    system_backup,
+)
 from btc_assets.table_checks import check_tables, daily_checks, table_checks
 from btc_assets.training_bars import minute_bars, older_bars
 
@@ -80,6 +87,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             lake_backups,
             restore_drill,
             system_backup,
+            offsite_copy,
         ],
         asset_checks=[*SERVES_CHECKS, table_checks],
         jobs=[
@@ -93,6 +101,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             back_up_tables,
             drill_restore,
             back_up_system,
+            copy_offsite,
             check_tables,
             prune_events,
         ],
@@ -106,6 +115,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             daily_backup,
             weekly_drill,
             daily_system_backup,
+            daily_offsite_copy,
             daily_checks,
             daily_pruning,
         ],

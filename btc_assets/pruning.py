@@ -1,10 +1,11 @@
-"""The job that keeps Dagster's and MLflow's databases small: events of live assets, old runs, and old versions of models.
+"""The job that keeps Dagster's and MLflow's databases small: old events, runs, evaluations of checks, and versions of models.
 
 What does not belong here: the ticks of sensors (`stack/servers/dagster.yaml`), and which versions may go (`btc_core.registry.retention`).
 """
 
 # no `from __future__ import annotations`: Dagster wants the type of `context`, not its name
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -12,6 +13,9 @@ from btc_assets.resources import Environment
 from btc_assets.timetable import scheduled
 from btc_core.clock import from_ns, now_ns
 from btc_core.errors import ServiceError
+
+if TYPE_CHECKING:
+    from dagster._core.storage.event_log import SqlEventLogStorage
 
 KEEP_DAYS = 7
 """Some 14,000 events a day of 2 KB each. What they said of older days is in QuestDB and in Prometheus."""
@@ -26,15 +30,11 @@ def prune(instance: dg.DagsterInstance, before: datetime) -> int:
     """Delete events without a run that are older than `before`, except the newest of each asset; returns how many."""
     # SQLAlchemy and Alembic take 200 ms, a fifth of the time in which the definitions load.
     import sqlalchemy as db  # noqa: PLC0415 - slow to import
-    from dagster._core.storage.event_log import SqlEventLogStorage, SqlEventLogStorageTable  # noqa: PLC0415 - slow to import
+    from dagster._core.storage.event_log import SqlEventLogStorageTable  # noqa: PLC0415 - slow to import
 
-    storage = instance.event_log_storage
-    if not isinstance(storage, SqlEventLogStorage):
-        msg = f"nothing was pruned: Dagster's event log is a {type(storage).__name__}, which is no SQL database"
-        raise ServiceError(msg)
     events = SqlEventLogStorageTable
     without_run = events.c.run_id == NO_RUN
-    with storage.index_connection() as connection:
+    with _event_log(instance).index_connection() as connection:
         newest = (
             db.select(db.func.max(events.c.id))
             .where(without_run)
@@ -45,8 +45,19 @@ def prune(instance: dg.DagsterInstance, before: datetime) -> int:
         return int(connection.execute(old).rowcount)
 
 
+def _event_log(instance: dg.DagsterInstance) -> "SqlEventLogStorage":
+    """The event log; raises `ServiceError` if it is no SQL database."""
+    from dagster._core.storage.event_log import SqlEventLogStorage  # noqa: PLC0415 - slow to import
+
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        msg = f"nothing was pruned: Dagster's event log is a {type(storage).__name__}, which is no SQL database"
+        raise ServiceError(msg)
+    return storage
+
+
 def prune_runs(instance: dg.DagsterInstance, before: datetime) -> int:
-    """Delete finished runs that were created before a time, with their events; returns how many.
+    """Delete finished runs that were created before a time, with their events and their output; returns how many.
 
     The newest run of each job, partition and outcome stays, so that no asset and no day loses what it shows.
     """
@@ -63,7 +74,26 @@ def prune_runs(instance: dg.DagsterInstance, before: datetime) -> int:
         cursor = records[-1].dagster_run.run_id
     for run_id in old:
         instance.delete_run(run_id)
+        instance.compute_log_manager.delete_logs(prefix=[run_id])  # the output of its steps, which Dagster keeps
     return len(old)
+
+
+def prune_checks(instance: dg.DagsterInstance, before: datetime) -> int:
+    """Delete evaluations of checks that were created before a time, except the newest of each check; returns how many.
+
+    Dagster keeps them in a table of their own when it deletes the run, and reads all of a check for its page.
+    """
+    import sqlalchemy as db  # noqa: PLC0415 - slow to import, as above
+    from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable  # noqa: PLC0415 - slow to import
+
+    checks = AssetCheckExecutionsTable
+    with _event_log(instance).index_connection() as connection:
+        newest = db.select(db.func.max(checks.c.id)).group_by(
+            checks.c.asset_key, checks.c.check_name, checks.c.partition, checks.c.execution_status
+        )
+        kept = [row[0] for row in connection.execute(newest)]
+        old = db.delete(checks).where(checks.c.create_timestamp < before, checks.c.id.not_in(kept))
+        return int(connection.execute(old).rowcount)
 
 
 @dg.op(description="Delete the events of live assets that are older than a week, except the newest of each.")
@@ -80,6 +110,8 @@ def forget_old_runs(context: dg.OpExecutionContext, environment: Environment) ->
     """Delete old runs and log how many."""
     before = from_ns(now_ns()) - timedelta(days=environment.get().dagster.keep_days)
     context.log.info("%d old runs are deleted", prune_runs(context.instance, before))
+    checks = prune_checks(context.instance, before.astimezone(UTC).replace(tzinfo=None))
+    context.log.info("%d old evaluations of checks are deleted", checks)
 
 
 @dg.op(

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from btc_cli.exchange_choice import connection_problem
 from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
-from btc_core import system_backup
+from btc_core import offsite, system_backup
 from btc_core.clock import from_ns, now_ns
 from btc_core.days.archive_proof import days_without_archive
 from btc_core.errors import BtcError, OtherHorizons, ServiceError, StackError
@@ -158,7 +158,9 @@ def _check_stores(stack: Stack, statuses: Mapping[str, Status]) -> Iterator[Find
         if statuses["store"].state == "healthy":
             yield Finding("archives of the log", _archive_problem(stack), is_warning=True)
     if statuses["store"].state == "healthy":
-        yield Finding("backup of the databases", _backup_problem(stack))
+        yield Finding("backup of the databases", _backup_problem(stack, system_backup.problem))
+        if stack.settings.backup.copy_to:
+            yield Finding("copy at a second place", _backup_problem(stack, partial(offsite.problem, stack.settings)))
 
 
 def _component_problem(stack: Stack, component: Component, status: Status) -> str:
@@ -194,10 +196,10 @@ def _archive_problem(stack: Stack) -> str:
     )
 
 
-def _backup_problem(stack: Stack) -> str:
+def _backup_problem(stack: Stack, problem: Callable[[ObjectStore, int], str]) -> str:
     try:
         with ObjectStore(stack.settings.store) as store:
-            return system_backup.problem(store, now_ns())
+            return problem(store, now_ns())
     except ServiceError as error:
         return f"it could not be checked: {error}"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from btc_cli import screen
-from btc_cli.backup import newest_copy, place_of
+from btc_cli.backup import chosen_copy
 from btc_cli.sealed_settings import read_passphrase, unseal
 from btc_core import horizons, offsite
 from btc_core import system_backup as backups
@@ -43,11 +43,14 @@ STORE_TIMEOUT_S = 60.0
 STORE_POLL_S = 1.0
 
 
-def restore_all(data_dir: Path, first_port: int | None, from_copy: str, passphrase_file: Path | None) -> None:
+def restore_all(
+    data_dir: Path, first_port: int | None, from_copy: str, passphrase_file: Path | None, copy_name: str = ""
+) -> None:
     """Rebuild a system from its object store; raises `BtcError`.
 
     The files of the object store are in `data_dir`, or the settings there name a store that the user gives, or the store is
-    filled from the place `from_copy`. With a passphrase, the secrets of that copy that are not those of servers are kept.
+    filled from the newest copy at the place `from_copy`, or from the one named `copy_name`. With a passphrase, the secrets of that
+    copy that are not those of servers are kept.
 
     The databases are restored last and each in one transaction, so an interrupted command may be repeated until then.
     """
@@ -65,7 +68,7 @@ def restore_all(data_dir: Path, first_port: int | None, from_copy: str, passphra
     _require_empty(stack)
     # Whose data the store holds is known once the settings have been read from it.
     stack.up(("store",), screen.progress, prepares=False)
-    secrets = _fill_store(stack.settings, from_copy, passphrase_file) if from_copy else {}
+    secrets = _fill_store(stack.settings, from_copy, copy_name, passphrase_file) if from_copy else {}
     backup = _newest_backup(stack.settings)
     with ObjectStore(stack.settings.store) as store:
         saved = backups.read_settings(store, backup)
@@ -87,11 +90,11 @@ def restore_all(data_dir: Path, first_port: int | None, from_copy: str, passphra
     )
 
 
-def _fill_store(settings: Settings, where: str, passphrase_file: Path | None) -> dict[str, str]:
-    """Write the newest copy at a place into the object store; returns the secrets that the new system takes over."""
+def _fill_store(settings: Settings, where: str, name: str, passphrase_file: Path | None) -> dict[str, str]:
+    """Write the newest or the named copy at a place into the object store; returns the secrets that the new system takes over."""
     prepare.create_buckets(settings)
-    with place_of(settings, where) as place:
-        copy = newest_copy(place, where)
+    with offsite.open_place(settings, where) as place:
+        copy = chosen_copy(place, where, name)
         _require_only(settings, copy)
         secrets: dict[str, str] = {}
         if passphrase_file is not None:

@@ -45,6 +45,10 @@ def restore(  # noqa: PLR0913 - every option of the command is an argument
         str,
         typer.Option("--from-copy", help="With --all: fill the object store from what `btc backup --to` wrote here."),
     ] = "",
+    copy_name: Annotated[
+        str,
+        typer.Option("--copy", help="With --from-copy: an older copy, as 2026-11-29T013000. Default: the newest one."),
+    ] = "",
     passphrase_file: PassphraseFile = None,
     first_port: PortsFrom = None,
     data_dir: DataDir = None,
@@ -60,10 +64,12 @@ def restore(  # noqa: PLR0913 - every option of the command is an argument
             raise InvalidInput("--all restores everything: name --data-dir, and neither days nor tables")
         if passphrase_file and not from_copy:
             raise InvalidInput("--passphrase-file opens the settings of a copy: name the copy with --from-copy")
-        restore_all(data_dir, first_port, from_copy, passphrase_file)
+        if copy_name and not from_copy:
+            raise InvalidInput("--copy chooses one of the copies at a place: name the place with --from-copy")
+        restore_all(data_dir, first_port, from_copy, passphrase_file, copy_name)
         return
-    if from_copy or passphrase_file:
-        raise InvalidInput("--from-copy and --passphrase-file belong to --all")
+    if from_copy or copy_name or passphrase_file:
+        raise InvalidInput("--from-copy, --copy and --passphrase-file belong to --all")
     if not (first and last):
         raise InvalidInput("name the days with --from and --to, or restore a whole system with --all")
     settings = open_stack(data_dir).settings

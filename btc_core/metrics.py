@@ -234,6 +234,11 @@ BACKUP_AT = Gauge(
     "When the newest backup of the databases was made; without any, when the object store was first used.",
     ["backup"],
 )
+COPY_AT = Gauge(
+    "btc_offsite_copy_timestamp_seconds",
+    "When the newest copy at a second place was made, if one is scheduled; without any, when the object store was first used.",
+    ["place"],
+)
 DRILL_AT = Gauge(
     "btc_restore_drill_timestamp_seconds",
     "When copies were last restored as a test; without any test, when the object store was first used.",

@@ -11,11 +11,13 @@ import hashlib
 import logging
 import os
 import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 import msgspec
 
-from btc_core.clock import NS_PER_DAY, from_ns, now_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_S, from_ns, now_ns
 from btc_core.errors import InvalidInput, StoreError
 from btc_core.files import atomic_write
 from btc_core.stores.origin import OBJECT_KEY
@@ -23,7 +25,6 @@ from btc_core.stores.s3 import PIECE_BYTES, ObjectStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from btc_core.settings import Settings
     from btc_core.stores.s3 import Entry
@@ -37,8 +38,12 @@ MAX_LOOKS = 10
 """How often a bucket is listed again because something in it has changed."""
 IN_MEMORY_BYTES = 32_000_000
 """A larger object is written to a temporary file while its hash is computed."""
+MAX_AGE_S = 36 * 3_600
+"""A copy is made every day if `BTC_BACKUP_COPY_TO` names a place. If the newest one is older than this, a copy has failed."""
 _OWN_KEYS = f"{OBJECT_KEY.partition('/')[0]}/"
 """How keys begin that each store has of its own and that are not copied."""
+RECORD_KEY = f"{_OWN_KEYS}offsite_copy"
+"""The record of the newest copy at the scheduled place, on the object store: not everything that asks for its age can read the second place."""
 
 
 class CopiedObject(msgspec.Struct, frozen=True):
@@ -72,6 +77,15 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
     def hashes(self) -> set[str]:
         """The hashes of everything that the copy needs."""
         return {each.sha256 for each in self.objects} | ({self.settings_sha256} - {""})
+
+
+class LastCopy(msgspec.Struct, frozen=True):
+    """The record of the newest copy."""
+
+    made_at_ns: int
+    where: str
+    objects: int
+    size_bytes: int
 
 
 class Place(Protocol):
@@ -162,10 +176,34 @@ class Bucket:
         self._store.delete(self._prefix + path)
 
 
-def make(settings: Settings, place: Place, sealed_settings: bytes) -> Copy:
+@contextmanager
+def open_place(settings: Settings, where: str) -> Iterator[Place]:
+    """The place that a setting or an option names. Raises `InvalidInput` for one that does not exist or is the object store itself."""
+    if not where.startswith("s3://"):
+        directory = Path(where).expanduser()
+        if not directory.is_dir():
+            raise InvalidInput(f"{directory} is not a directory: create it, or mount the disk on which it lies")
+        if settings.disk.path and directory.resolve().is_relative_to(Path(settings.disk.path).resolve()):
+            raise InvalidInput(
+                f"{where} lies in {settings.disk.path}, whose loss the copy must survive; name another place"
+            )
+        yield Directory(directory.resolve())
+        return
+    bucket, _, prefix = where.removeprefix("s3://").partition("/")
+    given = settings.offsite
+    if (
+        given.endpoint_url.rstrip("/") == settings.store.endpoint_url.rstrip("/")
+        and bucket in buckets(settings).values()
+    ):
+        raise InvalidInput(f"{bucket} is a bucket of this system and not a second place; name another one")
+    with ObjectStore(given, bucket) as store:
+        yield Bucket(store, prefix)
+
+
+def make(settings: Settings, place: Place, sealed_settings: bytes | None) -> Copy:
     """Copy what the place lacks, read it back, write the manifest, and remove old copies; raises `BtcError`.
 
-    `sealed_settings` are the encrypted settings, empty for none.
+    `sealed_settings` are the encrypted settings, empty for none. With None, those of the copy before stay.
     """
     origin = _origin_of(settings)
     before = newest(place)
@@ -181,6 +219,8 @@ def make(settings: Settings, place: Place, sealed_settings: bytes) -> Copy:
         with ObjectStore(settings.store, bucket) as store:
             objects += _copied(place, held, store, name, known)
     sealed = _keep(place, held, iter([sealed_settings]))[0] if sealed_settings else ""
+    if sealed_settings is None and before is not None:
+        sealed = before.settings_sha256
     copy = Copy(made_at_ns=now_ns(), origin=origin, objects=tuple(objects), settings_sha256=sealed)
     if not copy.hashes <= place.names(OBJECTS).keys():
         raise StoreError("another command removed objects from the second place meanwhile: repeat the copy")
@@ -223,6 +263,48 @@ def _copied(
 def _is_of(found: CopiedObject | None, entry: Entry) -> bool:
     """Whether an object was copied as it is listed."""
     return found is not None and (found.size_bytes, found.tag) == (entry.size_bytes, entry.tag)
+
+
+def record(store: ObjectStore, copy: Copy, where: str) -> None:
+    """Keep on the object store that a copy was made at the scheduled place; raises `StoreError`."""
+    store.put(RECORD_KEY, msgspec.json.encode(LastCopy(copy.made_at_ns, where, len(copy.objects), copy.size_bytes)))
+
+
+def last_copy(settings: Settings, store: ObjectStore) -> LastCopy | None:
+    """The record of the newest copy at the scheduled place, None if none was made there; raises `StoreError`."""
+    body = store.get(RECORD_KEY)
+    try:
+        found = None if body is None else msgspec.json.decode(body, type=LastCopy)
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"{store.uri(RECORD_KEY)} cannot be read: {error}") from error
+    return found if found is not None and found.where == settings.backup.copy_to else None
+
+
+def last_made_ns(settings: Settings, store: ObjectStore) -> int | None:
+    """When the newest copy at the scheduled place was made. If there is none, when the object store was prepared."""
+    last = last_copy(settings, store)
+    return store.modified_ns(OBJECT_KEY) if last is None else last.made_at_ns
+
+
+def problem(settings: Settings, store: ObjectStore, at_ns: int) -> str:
+    """What is wrong with the age of the newest copy; empty if nothing is, or if no copy is scheduled. Raises `StoreError`."""
+    made_ns = last_made_ns(settings, store) if settings.backup.copy_to else None
+    if made_ns is None or at_ns - made_ns <= MAX_AGE_S * NS_PER_S:
+        return ""
+    hours = (at_ns - made_ns) / (3_600 * NS_PER_S)
+    how_old = "there is no copy" if last_copy(settings, store) is None else f"the newest copy is {hours:.0f} hours old"
+    return (
+        f"{how_old}, and one is due every day at {settings.backup.copy_to}: look at the asset offsite_copy in Dagster, and make one "
+        "with `btc run dagster job launch -w workspace.yaml -j copy_offsite`"
+    )
+
+
+def named(place: Place, name: str) -> Copy:
+    """The copy whose manifest has a name; raises `InvalidInput` with the names that there are if it does not exist."""
+    there = sorted(each.removesuffix(".json") for each in place.names(COPIES))
+    if name not in there:
+        raise InvalidInput(f"there is no copy {name!r}; the copies are {', '.join(there) or 'none'}")
+    return _read(place, f"{name}.json")
 
 
 def newest(place: Place) -> Copy | None:

@@ -199,6 +199,9 @@ class BackupSettings(Section):
     system_days: int = Field(30, ge=1)
     """Age from which backups of the databases of Dagster and MLflow, the settings and the user's models are removed. The newest
     always stays."""
+    copy_to: str = ""
+    """Where Dagster copies everything every day: a directory on another disk, or s3://BUCKET/PREFIX of the store that BTC_OFFSITE_*
+    names. Empty: nothing is copied to a second place unless you run `btc backup --to`."""
 
 
 class DiskSettings(Section):

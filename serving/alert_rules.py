@@ -13,6 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from btc_core import offsite
 from btc_core.models.gate import MIN_OUTCOMES
 from btc_core.system_backup import MAX_AGE_S
 from serving.worker_metrics import quantile_s
@@ -269,6 +270,7 @@ RULES = (
     Rule("DayUncopied", "storage", 300, _above("btc_days_lacking", 0, "{value} sealed days of the past week have no copy", what="copy"), is_severe=True),
     Rule("SealOld", "storage", 300, _older("btc_sealed_until_timestamp_seconds", 172_800, "the newest sealed day ended {value} s ago")),
     Rule("BackupOld", "storage", 300, _older("btc_backup_timestamp_seconds", MAX_AGE_S, "the newest backup of the databases is {value} s old")),
+    Rule("CopyOld", "storage", 300, _older("btc_offsite_copy_timestamp_seconds", offsite.MAX_AGE_S, "the newest copy at a second place is {value} s old")),
     Rule("DrillOld", "storage", 300, _older("btc_restore_drill_timestamp_seconds", 1_296_000, "copies were last restored as a test {value} s ago")),
     Rule("DrillFailed", "storage", 300, _above("btc_restore_drill_failed", 0, "{value} copies could not be restored"), is_severe=True),
     Rule("DaemonDown", "models", 300, _daemon_down, is_severe=True),

@@ -190,7 +190,7 @@ class OperationsWatch:
 
     def _read_backups(self) -> None:
         with ObjectStore(self._settings.store, connect_timeout_s=TIMEOUT_S, read_timeout_s=TIMEOUT_S) as store:
-            system_gauges.update_backups(store)
+            system_gauges.update_backups(self._settings, store)
 
     def _minutes(self, table: str, from_ns: int, to_ns: int) -> dict[str, int]:
         """Rows of each day."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from btc_core import system_backup
+from btc_core import offsite, system_backup
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days import lake
 from btc_core.metrics import (
     BACKUP_AT,
+    COPY_AT,
     DAEMON_UP,
     DAYS_LACKING,
     DEMOTED_AT,
@@ -51,11 +52,17 @@ def update_days(days: Iterable[DayState], now_ns: int) -> None:
         SEALED_UNTIL.labels(SEALS).set((day_ns(max(sealed)) + NS_PER_DAY) / NS_PER_S)
 
 
-def update_backups(store: ObjectStore) -> None:
-    """Set when the newest backup was made and copies were last restored as a test; raises `StoreError`."""
+def update_backups(settings: Settings, store: ObjectStore) -> None:
+    """Set when the newest backup and the newest copy at a second place were made, and copies were last restored as a test.
+
+    Raises `StoreError`.
+    """
     made_ns = system_backup.last_made_ns(store)
     if made_ns is not None:
         BACKUP_AT.labels("system").set(made_ns / NS_PER_S)
+    copied_ns = offsite.last_made_ns(settings, store) if settings.backup.copy_to else None
+    if copied_ns is not None:
+        COPY_AT.labels("second").set(copied_ns / NS_PER_S)
     drill = lake.last_drill(store)
     drilled_ns = store.modified_ns(origin.OBJECT_KEY) if drill is None else drill.at_ns
     if drilled_ns is not None:

@@ -51,7 +51,9 @@ LONGEST_SOCKET_NAME = "supervisor.sock.4194304"
 SUPERVISOR_CONF = "supervisord.conf"
 """The file that the command line of a stack's supervisord names, in the data directory."""
 
-PATHS_OF_THE_USER = frozenset({"BTC_ALERT_RULES", "BTC_USER_DIR", "BTC_OFFSITE_CA_FILE", "BTC_OFFSITE_PROFILE"})
+PATHS_OF_THE_USER = frozenset(
+    {"BTC_ALERT_RULES", "BTC_USER_DIR", "BTC_BACKUP_COPY_TO", "BTC_OFFSITE_CA_FILE", "BTC_OFFSITE_PROFILE"}
+)
 
 DAYS_BEFORE_CREATION = 30
 """Dagster's daily partitions of a new stack begin this many days before it; importing older data adds earlier days."""

@@ -37,6 +37,9 @@ CHUNK_BYTES = 8_000_000
 MANIFEST_THREADS = 8
 """Manifests that are read in parallel. One takes 2 to 5 ms, and a year has 365."""
 
+COUNTED_DAYS = 31
+"""Days whose rows are counted in one query, which maps every column of every one of these days into memory."""
+
 
 class StoredDay(msgspec.Struct, frozen=True):
     """A day of a table, and where its rows are."""
@@ -171,11 +174,16 @@ class History:
     def _counts(self, table: Table, symbol: str, begin_ns: int, end_ns: int, step: str) -> dict[int, int]:
         """The number of rows by the begin of each step; of all markets if `symbol` is empty."""
         own = f"{of_symbol(symbol)} AND " if symbol else ""
-        counted = self.db.execute(
-            f"SELECT cast({table.timestamp} AS LONG), count() FROM {table.name} "  # noqa: S608 - names of the catalogue
-            f"WHERE {own}{within(table.timestamp, begin_ns, end_ns)} SAMPLE BY {step}"
-        )
-        return {int(begin): int(rows) for begin, rows in counted if rows}
+        counts: dict[int, int] = {}
+        for first_ns in range(begin_ns, end_ns, COUNTED_DAYS * NS_PER_DAY):
+            span = within(table.timestamp, first_ns, min(first_ns + COUNTED_DAYS * NS_PER_DAY, end_ns))
+            counted = self.db.execute(
+                f"SELECT cast({table.timestamp} AS LONG), count() FROM {table.name} WHERE {own}{span} SAMPLE BY {step}"  # noqa: S608 - names of the catalogue
+            )
+            for step_ns, rows in counted:
+                if rows:  # two spans can share a step
+                    counts[int(step_ns)] = counts.get(int(step_ns), 0) + int(rows)
+        return counts
 
     def _copies(self, table: Table, days: list[str]) -> dict[str, lake.Manifest]:
         if not days:

@@ -11,13 +11,16 @@ from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.stores.questdb import wait_until_applied
 from btc_core.tables.arrow import in_form
 from btc_core.tables.sql import on_day
-from btc_core.utc_day import day_ns, day_of
+from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from btc_core.stores.questdb import QuestDB
     from btc_core.tables.form import Table
+
+
+DAY_CHARACTERS = len("2026-01-31")
 
 
 def read_day(db: QuestDB, table: Table, day: str, name: str = "") -> pa.Table:
@@ -38,9 +41,17 @@ def count_rows(db: QuestDB, table: Table, day: str, name: str = "") -> int:
 
 
 def stored_days(db: QuestDB, table: Table) -> dict[str, int]:
-    """The number of rows of each day that QuestDB holds, oldest day first."""
-    sql = f"SELECT cast({table.timestamp} AS LONG), count() FROM {table.name} SAMPLE BY 1d"  # noqa: S608 - names of the catalogue
-    return {day_of(int(begin)): int(rows) for begin, rows in db.execute(sql) if rows}
+    """The number of rows of each day that QuestDB holds, oldest day first.
+
+    They are read from the list of partitions. Counting rows would map every column of every day into memory, and with a year
+    of all tables QuestDB meets the limit of memory maps. A day can have several partitions, which begin with its name.
+    """
+    days: dict[str, int] = {}
+    listed = f"SELECT name, numRows FROM table_partitions('{table.name}') WHERE attached"  # noqa: S608 - names of the catalogue
+    for name, rows in db.execute(listed):
+        day = str(name)[:DAY_CHARACTERS]
+        days[day] = days.get(day, 0) + int(rows)
+    return {day: rows for day, rows in sorted(days.items()) if rows}
 
 
 def drop_days_through(db: QuestDB, table: Table, day: str) -> list[str]:

@@ -24,7 +24,7 @@ def expire(settings: Settings, at_ns: int) -> list[str]:
     deleted = []
     for key in model_keys(settings.exchange.symbols):
         kept = {version_of(settings, key, alias) for alias in ALIASES}
-        for version in mlflow.versions(key.name):
+        for version in mlflow.all_versions(key.name):
             if version.version not in kept and version.created_ns < oldest_ns:
                 mlflow.delete_version(key.name, version)
                 deleted.append(f"{key.name} {version.version}")

@@ -429,6 +429,8 @@ ALERTS = (
           "The newest sealed day ended {{ $value }} s ago. Check Dagster and the feed."),
     Alert("BackupOld", "time() - btc_backup_timestamp_seconds > 129600", "5m",
           "The newest backup of the databases of Dagster and MLflow is {{ $value }} s old. See the asset system_backup in Dagster."),
+    Alert("CopyOld", "time() - btc_offsite_copy_timestamp_seconds > 129600", "5m",
+          "The newest copy at the second place of BTC_BACKUP_COPY_TO is {{ $value }} s old. See the asset offsite_copy in Dagster."),
     Alert("DrillOld", "time() - btc_restore_drill_timestamp_seconds > 1296000", "5m",
           "Copies were last restored as a test {{ $value }} s ago. See the job drill_restore in Dagster."),
     Alert("DrillFailed", "btc_restore_drill_failed > 0", "5m",

@@ -35,6 +35,10 @@ REQUEST_SLEEP_MS, BACKGROUND_SLEEP_MS = 5, 20
 """How long a thread then sleeps: one that answers requests, and one that applies the WAL or refreshes views. A request
 that finds all threads asleep waits this much longer."""
 
+OPEN_PARTITIONS = 16
+"""Partitions that a reader keeps in memory between two queries. Each has a memory map for every column, and Linux allows a process
+65,530 by default. With QuestDB's default of 10,000 partitions, four queries over a year of forecasts use all of them, and then
+every query fails with "could not mmap"."""
 POOLS = {"MODEL": 32, "EXPRESSION": 256, "COLUMN": 256, "LEXER": 128}
 """Objects that each of its SQL compilers has ready, of which there are up to ten; it makes more when a statement needs more.
 With the defaults, 1,024 to 8,192, six compilers took 100 MB of the heap."""
@@ -120,6 +124,7 @@ def server_settings(durability: Durability) -> dict[str, str]:
         **_threads(),
         **{f"QDB_CAIRO_{name}_POOL_CAPACITY": str(size) for name, size in POOLS.items()},
         "QDB_METRICS_ENABLED": "true",
+        "QDB_CAIRO_INACTIVE_READER_MAX_OPEN_PARTITIONS": str(OPEN_PARTITIONS),
         # INFO logs four lines per query, which is hundreds of lines a second under load.
         "QDB_LOG_W_STDOUT_LEVEL": "CRITICAL,ERROR,ADVISORY",
         # Most open WAL segments roll over by size, so a small size keeps the disk use of an idle system low.

@@ -25,7 +25,7 @@ from btc_core import offsite
 from btc_core import system_backup as backups
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days import lake
-from btc_core.errors import ServiceError, StoreError
+from btc_core.errors import InvalidInput, ServiceError, StoreError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models.bundle import BidModel
 from btc_core.models.gate import Verdict
@@ -52,7 +52,7 @@ with warnings.catch_warnings():
     from dagster._core.storage.dagster_run import DagsterRun
 
     from btc_assets.definitions import RESOURCES
-    from btc_assets.system_backups import system_backup
+    from btc_assets.system_backups import daily_offsite_copy, offsite_copy, system_backup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,8 +248,10 @@ def test_a_system_is_rebuilt_from_a_copy_at_a_second_place(
     with _rebuilt() as rebuilt:
         ports, started_s = str(min(free_ports().values())), time.monotonic()
         restore = ["restore", "--all", "--from-copy", str(place), "--data-dir", str(rebuilt.layout.data_dir)]
-        done = _btc(*restore, "--passphrase-file", str(phrase), "--ports-from", ports)
+        older = min(path.stem for path in (place / "copies").iterdir())
+        done = _btc(*restore, "--copy", older, "--passphrase-file", str(phrase), "--ports-from", ports)
         assert done.returncode == 0, done.stdout + done.stderr
+        assert f"the chosen copy at {place} was made at" in done.stdout
         print(f"a system of {len(copied):,} bytes was rebuilt in {time.monotonic() - started_s:.1f} s")
         new, old = rebuilt.layout.values(), lost.layout.values()
         assert new["BTC_API_TOKEN"] == old["BTC_API_TOKEN"]
@@ -294,6 +296,53 @@ def test_a_second_bucket_takes_copies_and_refuses_those_of_another_system(
         assert place.names("objects").keys() == newer.hashes | copy.hashes, "and so is what only it named"
     wrong = _btc(*command, "s3://second/btc", **variables | {"BTC_OFFSITE_SECRET_KEY": "wrong"})
     assert (wrong.returncode, "BTC_OFFSITE_ACCESS_KEY, BTC_OFFSITE_SECRET_KEY" in wrong.stderr) == (1, True)
+
+
+def test_a_scheduled_copy_is_made_and_its_age_is_watched(
+    lost: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lost.up(only=("store", "postgres"))
+    settings = lost.settings
+    backup = settings.backup.model_copy(update={"copy_to": str(tmp_path)})
+    scheduled = settings.model_copy(update={"backup": backup})
+    asset_resources = {name: RESOURCES[name] for name in ("environment", "lake")}
+
+    def asked(chosen: Settings) -> object:
+        monkeypatch.setattr("btc_assets.resources.settings", lambda: chosen)
+        return daily_offsite_copy(dg.build_schedule_context(), environment=RESOURCES["environment"])
+
+    assert "names no second place" in str(asked(settings))
+    assert isinstance(asked(scheduled), dg.RunRequest)
+    place = offsite.Directory(tmp_path)
+    first = offsite.make(settings, place, b"encrypted settings")
+    time.sleep(1.0)  # the name of a copy is its second
+    day_ns = 24 * 3_600 * NS_PER_S
+    with ObjectStore(settings.store) as store:
+        store.delete(offsite.RECORD_KEY)
+        assert offsite.problem(settings, store, now_ns() + 9 * day_ns) == "", "no copy is scheduled"
+        assert offsite.problem(scheduled, store, now_ns() + 9 * day_ns).startswith("there is no copy, and one is due")
+        assert dg.materialize([offsite_copy], resources=asset_resources).success
+        second, record = offsite.newest(place), offsite.last_copy(scheduled, store)
+        assert second is not None
+        assert second.made_at_ns > first.made_at_ns
+        assert second.settings_sha256 == first.settings_sha256 != "", "the settings of an earlier copy stay part of it"
+        offsite.verify(place, second)
+        assert record == offsite.LastCopy(second.made_at_ns, str(tmp_path), len(second.objects), second.size_bytes)
+        assert offsite.problem(scheduled, store, second.made_at_ns + 35 * day_ns // 24) == ""
+        assert offsite.problem(scheduled, store, second.made_at_ns + 40 * day_ns // 24).startswith(
+            f"the newest copy is 40 hours old, and one is due every day at {tmp_path}"
+        )
+        assert offsite.last_copy(settings, store) is None, "another place is scheduled, or none"
+        update_backups(scheduled, store)
+        made_s = REGISTRY.get_sample_value("btc_offsite_copy_timestamp_seconds", {"place": "second"})
+        assert made_s == second.made_at_ns / NS_PER_S
+    names = [each.removesuffix(".json") for each in sorted(place.names("copies"))]
+    assert [offsite.named(place, name) for name in names] == [first, second]
+    with pytest.raises(InvalidInput, match=f"there is no copy 'yesterday'; the copies are {', '.join(names)}"):
+        offsite.named(place, "yesterday")
+    asked(settings)
+    with pytest.raises(dg.Failure, match="BTC_BACKUP_COPY_TO names no place"):
+        dg.materialize([offsite_copy], resources=asset_resources)
 
 
 def test_a_copy_is_whole_although_the_system_and_another_copy_write_meanwhile(
@@ -354,7 +403,7 @@ def test_old_backups_are_removed_and_the_newest_never(lost: Stack, monkeypatch: 
         assert before < folders, "no complete one is removed"
         assert len(folders - before) == 1, "what was interrupted is removed"
         lake.write_drill(store, tried=4, failed=1)
-        update_backups(store)
+        update_backups(settings, store)
         assert (
             REGISTRY.get_sample_value("btc_backup_timestamp_seconds", {"backup": "system"})
             == second.made_at_ns / NS_PER_S

@@ -1,9 +1,10 @@
-"""Old runs of Dagster are deleted with their events, and what an asset or a day shows stays."""
+"""Old runs of Dagster are deleted with their events, output and checks, and what an asset or a day shows stays."""
 
 from __future__ import annotations
 
 import warnings
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ with warnings.catch_warnings():
     import dagster as dg
     from dagster._core.test_utils import freeze_time
 
-    from btc_assets.pruning import prune_runs
+    from btc_assets.pruning import prune_checks, prune_runs
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -23,13 +24,20 @@ NOW = datetime(2026, 11, 29, tzinfo=UTC)
 def scores() -> None: ...
 
 
+@dg.asset_check(asset=scores)
+def scores_are_good() -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=True)
+
+
 @dg.asset(partitions_def=dg.DailyPartitionsDefinition("2026-01-01"))
 def sealed() -> None: ...
 
 
-watch = dg.define_asset_job("watch", [scores])
+watch = dg.define_asset_job("watch", dg.AssetSelection.assets(scores))
 seal = dg.define_asset_job("seal", [sealed])
-DEFS = dg.Definitions(assets=[scores, sealed], jobs=[watch, seal], executor=dg.in_process_executor)
+DEFS = dg.Definitions(
+    assets=[scores, sealed], asset_checks=[scores_are_good], jobs=[watch, seal], executor=dg.in_process_executor
+)
 
 
 def _run(instance: dg.DagsterInstance, job: str, days_ago: float, partition: str | None = None) -> str:
@@ -53,3 +61,22 @@ def test_old_runs_go_and_the_newest_of_each_job_and_day_stay() -> None:
         assert instance.get_materialized_partitions(dg.AssetKey("sealed")) == {"2026-08-20", "2026-08-21"}
         assert prune_runs(instance, NOW - timedelta(days=30)) == 0
         assert prune_runs(instance, NOW) == 1, "the newest run of a job stays, however old it is"
+
+
+def test_the_output_of_old_runs_and_old_evaluations_of_checks_go_too() -> None:
+    with dg.instance_for_test() as instance:
+        runs = [_run(instance, "watch", days) for days in (50, 40, 1)]
+        output = {run_id: Path(instance.storage_directory()) / run_id / "compute_logs" for run_id in runs}
+        assert all(any(folder.iterdir()) for folder in output.values())
+        prune_runs(instance, NOW - timedelta(days=30))
+        assert [folder.exists() for folder in output.values()] == [False, False, True]
+
+        key = dg.AssetCheckKey(dg.AssetKey("scores"), "scores_are_good")
+        storage = instance.event_log_storage
+        newest = storage.get_asset_check_execution_history(key, limit=9)[0]
+        # The database says when an evaluation was created, by its own clock.
+        tomorrow = datetime.now(UTC).replace(tzinfo=None) + timedelta(days=1)
+        assert prune_checks(instance, tomorrow - timedelta(days=2)) == 0
+        assert prune_checks(instance, tomorrow) == 2
+        assert storage.get_asset_check_execution_history(key, limit=9) == [newest]
+        assert prune_checks(instance, tomorrow) == 0

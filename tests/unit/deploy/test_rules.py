@@ -80,6 +80,7 @@ FAULTS: dict[str, dict[str, str]] = {
     "DayUncopied": {'btc_days_lacking{what="copy"}': "1x60"},
     "SealOld": {'btc_sealed_until_timestamp_seconds{table="gold_1min_sealed"}': _ago(174_000)},
     "BackupOld": {'btc_backup_timestamp_seconds{backup="system"}': _ago(130_000)},
+    "CopyOld": {'btc_offsite_copy_timestamp_seconds{place="second"}': _ago(130_000)},
     "DrillOld": {'btc_restore_drill_timestamp_seconds{copies="days"}': _ago(1_297_000)},
     "DrillFailed": {'btc_restore_drill_failed{copies="days"}': "1x60"},
     "DaemonDown": {'btc_dagster_daemon_up{daemon="dagster"}': "0x60"},
@@ -92,6 +93,7 @@ HEALTHY: tuple[dict[str, str], ...] = (
     {'btc_days_lacking{what="seal"}': "0x60", 'btc_days_lacking{what="copy"}': "0x60"},
     {'btc_sealed_until_timestamp_seconds{table="gold_1min_sealed"}': _ago(100_000)},
     {'btc_backup_timestamp_seconds{backup="system"}': _ago(100_000)},
+    {'btc_offsite_copy_timestamp_seconds{place="second"}': _ago(100_000)},
     {
         'btc_restore_drill_timestamp_seconds{copies="days"}': _ago(700_000),
         'btc_restore_drill_failed{copies="days"}': "0x60",

@@ -63,6 +63,7 @@ CASES = [
     ("DayUncopied", 'btc_days_lacking{what="copy"}', 1, 0),
     ("SealOld", 'btc_sealed_until_timestamp_seconds{table="gold_1min_sealed"}', NOW_S - 173_000, NOW_S - 100_000),
     ("BackupOld", 'btc_backup_timestamp_seconds{backup="system"}', NOW_S - 130_000, NOW_S - 100_000),
+    ("CopyOld", 'btc_offsite_copy_timestamp_seconds{place="second"}', NOW_S - 130_000, NOW_S - 100_000),
     ("DrillOld", 'btc_restore_drill_timestamp_seconds{copies="days"}', NOW_S - 1_297_000, NOW_S - 700_000),
     ("DrillFailed", 'btc_restore_drill_failed{copies="days"}', 2, 0),
     ("DaemonDown", 'btc_dagster_daemon_up{daemon="dagster"}', 0, 1),
