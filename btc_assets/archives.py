@@ -13,7 +13,6 @@ from btc_assets.asset_metadata import OWNERS
 from btc_assets.partitions import DAYS, ONE_RUN, ROW_COUNT, Result, for_each_day
 from btc_assets.resources import Database, Environment, Lake
 from btc_core.clock import NS_PER_DAY, SYSTEM_CLOCK, now_ns
-from btc_core.days import log_archive
 from btc_core.days.seals import seal_of
 from btc_core.settings import Settings
 from btc_core.stores.questdb import QuestDB
@@ -59,7 +58,7 @@ def day_archive(context: dg.AssetExecutionContext, environment: Environment, dat
 
 
 def _archive_and_compare(settings: Settings, db: QuestDB, store: ObjectStore, day: str) -> dict[str, Any]:
-    from btc_core.days import archive_proof  # noqa: PLC0415 - numpy and the decoders are needed only here
+    from btc_core.days import archive_proof, log_archive  # noqa: PLC0415 - numba and the decoders are needed only here
 
     if day_ns(day) < now_ns() - settings.backup.log_days * NS_PER_DAY:
         return {ROW_COUNT: 0, "written": False, "reason": UNUSED, "is_complete": True, "is_lost": False}

@@ -15,7 +15,6 @@ from btc_assets.resources import Database, Environment, Lake  # noqa: TC001 - Da
 from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK, now_ns
 from btc_core.days import lake as copies
-from btc_core.days import log_archive
 from btc_core.days.stored_days import stored_days
 from btc_core.errors import BtcError
 from btc_core.tables.catalogue import STORED
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
 )
 def lake_backups(environment: Environment, database: Database, lake: Lake) -> Result:
     """Copies of all complete days. A day whose copy is missing or outdated is copied; then days past their retention are dropped."""
+    from btc_core.days import log_archive  # noqa: PLC0415 - imports numba
+
     started_s = SYSTEM_CLOCK.monotonic_s()
     log = dg.get_dagster_logger()
     now = now_ns()

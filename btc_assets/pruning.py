@@ -73,8 +73,9 @@ def prune_runs(instance: dg.DagsterInstance, before: datetime) -> int:
             known.add(kind)
         cursor = records[-1].dagster_run.run_id
     for run_id in old:
+        # Dagster keeps the output of the steps. It goes first: without its run, nobody would find it again.
+        instance.compute_log_manager.delete_logs(prefix=[run_id])
         instance.delete_run(run_id)
-        instance.compute_log_manager.delete_logs(prefix=[run_id])  # the output of its steps, which Dagster keeps
     return len(old)
 
 
@@ -91,8 +92,7 @@ def prune_checks(instance: dg.DagsterInstance, before: datetime) -> int:
         newest = db.select(db.func.max(checks.c.id)).group_by(
             checks.c.asset_key, checks.c.check_name, checks.c.partition, checks.c.execution_status
         )
-        kept = [row[0] for row in connection.execute(newest)]
-        old = db.delete(checks).where(checks.c.create_timestamp < before, checks.c.id.not_in(kept))
+        old = db.delete(checks).where(checks.c.create_timestamp < before, checks.c.id.not_in(newest))
         return int(connection.execute(old).rowcount)
 
 

@@ -170,7 +170,7 @@ def sealed_silver(
     """Feature rows of a day, compared with a replay of its bronze, in which late trades are in their place."""
     from btc_core.days.day_books import NO_BOOKS, books_around  # noqa: PLC0415 - imports numba
     from btc_core.days.day_replay import symbols_on  # noqa: PLC0415 - imports numba
-    from btc_core.days.forecast_roots import close_recent_day  # noqa: PLC0415 - imports numba
+    from btc_core.days.forecast_roots import close_before_repair  # noqa: PLC0415 - imports numba
     from btc_core.days.silver_proof import prove  # noqa: PLC0415 - imports numba
     from btc_core.days.user_features import prove_user_features  # noqa: PLC0415 - imports numba
     from btc_core.features.user.values import UserFeatures  # noqa: PLC0415 - imports numba
@@ -182,12 +182,14 @@ def sealed_silver(
     days_without_books: list[str] = []
     days_without_leader: list[str] = []
 
+    with database.connect() as db, lake.connect() as store:
+        close_before_repair(History(db, lambda: store), environment.get(), store, context.partition_keys)
+
     def prove_day(day: str) -> dict[str, Any]:
         started_s = SYSTEM_CLOCK.monotonic_s()
         with database.connect() as db, lake.connect() as store:
             seal = seal_of(db, day)
             keep = keeper(store, day, seal.id)
-            close_recent_day(History(db, lambda: store), environment.get(), store, day)
             books = books_around(db, environment.get().kafka, store, day)
             symbols = symbols_on(db, day)
             proofs = [
@@ -380,8 +382,8 @@ def day_backup(context: dg.AssetExecutionContext, database: Database, lake: Lake
 
 sealed_assets = (
     sealed_bronze,
-    sealed_forecasts,
     sealed_silver,
+    sealed_forecasts,
     gold_1min_sealed,
     gold_5min_sealed,
     sealed_bars,

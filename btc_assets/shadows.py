@@ -14,7 +14,7 @@ import numpy as np
 from btc_assets.asset_metadata import OWNERS
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
-from btc_core.errors import NotReady, SchemaError
+from btc_core.errors import BtcError
 from btc_core.names import VOLATILITY, ModelKey
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 
@@ -82,7 +82,7 @@ def _judge(db: QuestDB, registry: Registry, key: ModelKey) -> str:
         return f"version {refused.version}, {refused.score.words}"
     try:
         model = registry.version(key, refused.version)
-    except (NotReady, SchemaError) as error:  # such as one of older features, until the next training
+    except BtcError as error:  # such as one of older features, or one whose files are missing, until the next training
         return str(error)
     since_ns = max(model.manifest.trained_to_ns + RECIPE.dataset.embargo_ns, now_ns() - LONGEST_DAYS * NS_PER_DAY)
     score = score_of(model, live_frame(db, key.symbol, since_ns, model.manifest.volatility_target))

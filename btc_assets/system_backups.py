@@ -64,6 +64,7 @@ def offsite_copy(environment: Environment, lake: Lake) -> Result:
     if not where:
         raise dg.Failure("BTC_BACKUP_COPY_TO names no place, so there is nothing to copy to", allow_retries=False)
     with offsite.open_place(settings, where) as place, lake.connect() as store:
+        offsite.require_earlier(settings, store, place)
         copy = offsite.make(settings, place, None)
         offsite.record(store, copy, where)
     return dg.MaterializeResult(

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 SEALING_ASSETS = (
     "sealed_bronze",
-    "sealed_forecasts",
     "sealed_silver",
+    "sealed_forecasts",
     "gold_1min_sealed",
     "gold_5min_sealed",
     "sealed_bars",

@@ -44,7 +44,7 @@ def backup(
         raise InvalidInput(
             f"{to} lies in {stack.layout.data_dir}, whose loss the copy must survive; name another place"
         )
-    sealed = b""
+    sealed = None  # those of the copy before stay
     if passphrase_file is not None:
         sealed = seal(stack.layout.env_file.read_bytes(), read_passphrase(passphrase_file))
     with offsite.open_place(settings, to) as place:
@@ -53,11 +53,15 @@ def backup(
         copy = offsite.make(settings, place, sealed)
         if verify:
             offsite.verify(place, copy)
-    if to == settings.backup.copy_to:  # the age of the scheduled copies is watched, and not that of a copy elsewhere
+    if offsite.is_scheduled(
+        settings, to
+    ):  # the age of the scheduled copies is watched, and not that of a copy elsewhere
         with ObjectStore(settings.store) as store:
-            offsite.record(store, copy, to)
+            offsite.record(store, copy, settings.backup.copy_to)
     took_s = (now_ns() - started_ns) / NS_PER_S
-    kept = "with the settings, encrypted" if sealed else "without secrets, because there is no --passphrase-file"
+    kept = "without secrets, because there is no --passphrase-file"
+    if copy.settings_sha256:
+        kept = "with the settings, encrypted" if sealed else "with the encrypted settings of the copy before"
     typer.echo(f"{len(copy.objects)} objects, {copy.size_bytes:,} bytes, are at {to} ({kept}); it took {took_s:.1f} s")
 
 

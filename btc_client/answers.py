@@ -159,21 +159,21 @@ class Market(msgspec.Struct, frozen=True):
 
     symbol: str
     status: str
-    waits_for: tuple[str, ...]
     reasons: tuple[str, ...]
     feature_age_s: float | None
     forecast_age_s: float | None
     models: Models
+    waits_for: tuple[str, ...] = ()
 
 
 class Markets(msgspec.Struct, frozen=True):
     """The markets that are followed."""
 
     default: str
-    horizons_min: tuple[int, ...]
-    """The horizons of every forecast, ascending. The last is the headline."""
     markets: tuple[Market, ...]
     simulated: bool
+    horizons_min: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """The horizons of every forecast, ascending; an older API does not name them. The last is the headline."""
 
 
 def decoded(body: bytes, kind: Any) -> Any:

@@ -17,12 +17,15 @@ import numba
 
 _COMPILED_PACKAGES = ("features", "models")
 """Packages with compiled functions. A change in any of their files starts a new cache."""
+_COMPILED_FILES = ("days/many_hashes.py", "exchanges/recorded_blocks.py", "exchanges/recorded_lines.py")
+"""Other files with compiled functions, and with the constants that these contain."""
 
 
 def compiled_files() -> list[Path]:
-    """The files of the packages with compiled functions."""
+    """The files whose text decides what is compiled."""
     core = Path(__file__).parent
-    return sorted(file for package in _COMPILED_PACKAGES for file in (core / package).glob("**/*.py"))
+    packages = {file for package in _COMPILED_PACKAGES for file in (core / package).glob("**/*.py")}
+    return sorted(packages | {core / name for name in _COMPILED_FILES})
 
 
 def _cache_dir() -> str:

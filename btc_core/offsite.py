@@ -200,6 +200,19 @@ def open_place(settings: Settings, where: str) -> Iterator[Place]:
         yield Bucket(store, prefix)
 
 
+def require_earlier(settings: Settings, store: ObjectStore, place: Place) -> None:
+    """Refuse the scheduled place if it has lost all copies that were made there; raises `InvalidInput`.
+
+    The mount point of a disk that is not mounted is a directory, too, on the very disk whose loss the copy must survive.
+    """
+    last = last_copy(settings, store)
+    if last is not None and not place.names(COPIES):
+        raise InvalidInput(
+            f"{last.where} has no copy, although one was made there at {from_ns(last.made_at_ns):%Y-%m-%d %H:%M} UTC: mount the "
+            f"disk, or, if the place is meant to be empty, begin again with `btc backup --to {last.where}`"
+        )
+
+
 def make(settings: Settings, place: Place, sealed_settings: bytes | None) -> Copy:
     """Copy what the place lacks, read it back, write the manifest, and remove old copies; raises `BtcError`.
 
@@ -263,6 +276,14 @@ def _copied(
 def _is_of(found: CopiedObject | None, entry: Entry) -> bool:
     """Whether an object was copied as it is listed."""
     return found is not None and (found.size_bytes, found.tag) == (entry.size_bytes, entry.tag)
+
+
+def is_scheduled(settings: Settings, where: str) -> bool:
+    """Whether this is the place of the nightly copies, however it is written."""
+    scheduled = settings.backup.copy_to
+    if not scheduled or where.startswith("s3://") or scheduled.startswith("s3://"):
+        return bool(scheduled) and where.rstrip("/") == scheduled.rstrip("/")
+    return Path(where).expanduser().resolve() == Path(scheduled).expanduser().resolve()
 
 
 def record(store: ObjectStore, copy: Copy, where: str) -> None:

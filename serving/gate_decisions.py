@@ -6,7 +6,6 @@ What does not belong here: deciding (`btc_core.models.gate`).
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from btc_core.errors import BtcError
@@ -58,19 +57,31 @@ class RefusedModels:
         self._settings = settings
         self._clock = clock
         self._known: dict[str, tuple[float, RefusedModel | None]] = {}
+        self._failed_at_s = -RETRY_S
         self._asking = threading.Lock()
 
     def __call__(self, key: ModelKey) -> RefusedModel | None:
-        """The refused version of a model; None if there is none, and while the registry has never answered."""
-        with self._asking:
-            now_s = self._clock.monotonic_s()
-            at_s, model = self._known.get(key.name, (-RETRY_S, None))
-            if now_s - at_s >= RETRY_S:
-                with suppress(BtcError):
-                    found = refused_version(self._settings, key)
-                    model = None if found is None else _refused_model(found)
-                self._known[key.name] = (now_s, model)
-        return model
+        """The refused version of a model; None if there is none, and while the registry has never answered.
+
+        One request asks the registry, and the others meanwhile get what was known before.
+        """
+        if self._asking.acquire(blocking=False):
+            try:
+                self._refresh(key)
+            finally:
+                self._asking.release()
+        return self._known.get(key.name, (0.0, None))[1]
+
+    def _refresh(self, key: ModelKey) -> None:
+        at_s = self._known.get(key.name, (-RETRY_S, None))[0]
+        if self._clock.monotonic_s() - max(at_s, self._failed_at_s) < RETRY_S:
+            return
+        try:
+            found = refused_version(self._settings, key)
+        except BtcError:
+            self._failed_at_s = self._clock.monotonic_s()
+            return
+        self._known[key.name] = (self._clock.monotonic_s(), None if found is None else _refused_model(found))
 
 
 def _refused_model(found: RefusedVersion) -> RefusedModel:

@@ -70,8 +70,9 @@ def _market_state(deps: Deps, models: Champions, symbol: str) -> MarketReadiness
     is_fresh = row is not None and not is_stale(deps, now_ns, row.ts_recv_ns)
     if row is not None:
         deps.forecast_seen.add(symbol)
-    is_starting = not reasons and _is_starting(deps, symbol, now_ns)
-    if row is None and not reasons and not is_starting:
+    waits = row is None and models.waits_for_bars(symbol)
+    is_starting = not reasons and not waits and _is_starting(deps, symbol, now_ns)
+    if row is None and not reasons and not is_starting and not waits:
         reasons.append(f"there is no forecast of {symbol} in Redis")
     elif row is not None and not is_fresh:
         limit_s = deps.settings.api.max_feature_age_s
@@ -79,11 +80,10 @@ def _market_state(deps: Deps, models: Champions, symbol: str) -> MarketReadiness
         reasons.append(f"the forecast of {symbol} is {age:.1f} s old, at most {limit_s:g} s is allowed")
     serving = _models_of(row) if row is not None else models_of(models.bid(symbol), models.volatility(symbol))
     is_ready = is_fresh and serving.bid.kind is not None and serving.volatility.kind is not None
-    waits = row is None and models.waits_for_bars(symbol)
     return MarketReadiness(
         symbol=symbol,
         status="ready" if is_ready else "waits_for_bars" if waits else "starting" if is_starting else "not_ready",
-        waits_for=(_next_step(models, symbol, features),) if is_starting and not waits else (),
+        waits_for=(_next_step(models, symbol, features),) if is_starting else (),
         reasons=tuple(reasons),
         feature_age_s=age_s(now_ns, features.ts_recv_ns) if features is not None else None,
         forecast_age_s=age_s(now_ns, row.ts_recv_ns) if row is not None else None,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from stack.layout import SUPERVISOR_CONF
+from stack.layout import SUPERVISOR_CONF, Layout
 from stack.limits import open_files
 from stack.ports import is_free
 
@@ -149,7 +149,8 @@ def _stack_of(process: psutil.Process | None) -> Path | None:
         return None
     with suppress(psutil.Error):
         for parent in process.parents():
-            files = [Path(argument) for argument in parent.cmdline() if argument.endswith(f"/{SUPERVISOR_CONF}")]
-            if files:
-                return files[0].parent
+            for argument in parent.cmdline():
+                folder = Path(argument).parent
+                if argument.endswith(f"/{SUPERVISOR_CONF}") and Layout(folder).exists:
+                    return folder
     return None

@@ -187,6 +187,8 @@ def _write_frames(path: Path, evidence: Evidence) -> None:
     last = max([row["kafka_offset"], *(each.end - 1 for each in ranges if each.partition == row["kafka_partition"])])
     with pa.OSFile(str(path), "wb") as file, pa.CompressedOutputStream(file, "zstd") as packed:
         for block in read_ahead(evidence.blocks()):
+            if not len(block.lines):
+                continue
             packed.write(block.where(block.lines["offset"] <= last).recording())
             if block.lines["offset"][-1] >= last:
                 break

@@ -32,7 +32,7 @@ from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns, day_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
 
@@ -159,14 +159,14 @@ def _periods(rows: pa.Table) -> list[ClosedPeriod]:
     ]
 
 
-def close_recent_day(history: History, settings: Settings, store: ObjectStore, day: str) -> None:
-    """Close the hours of a day that are still open, unless the day is old. Raises `ServiceError`.
+def close_before_repair(history: History, settings: Settings, store: ObjectStore, days: Sequence[str]) -> None:
+    """Close every hour that is over, of each market that has forecasts on these days in hours that are open.
 
-    Feature rows are repaired after that, because a root contains the rows as they were streamed.
+    Feature rows are repaired after that, because a root contains the rows as they were streamed. Raises `ServiceError`.
     """
-    if now_ns() - day_ns(day) < 2 * NS_PER_DAY:
-        closer = Closer(history, settings, store)
-        for symbol in settings.exchange.symbols:
+    closer = Closer(history, settings, store)
+    for symbol in settings.exchange.symbols:
+        if any(closer.has_open_hours(symbol, day) for day in days):
             closer.close(symbol, now_ns())
 
 
@@ -181,6 +181,14 @@ class Closer:
         self._store = store
         self._log: dict[int, tuple[LogRange, ...]] = {}
         """The ranges of the log by hour, which all markets share."""
+
+    def has_open_hours(self, symbol: str, day: str) -> bool:
+        """Whether forecasts were made on a day, after the newest hour that is closed. Raises `ServiceError`."""
+        newest = self._newest(symbol, HOUR)
+        begin_ns, end_ns = day_ns(day), day_ns(day) + NS_PER_DAY
+        if newest is not None:
+            begin_ns = max(begin_ns, newest.begin_ns + HOUR_NS)
+        return begin_ns < end_ns and bool(self._forecasts_by_hour(symbol, begin_ns, end_ns))
 
     def close(self, symbol: str, now: int) -> list[ClosedPeriod]:
         """Close every hour and day of a market that is over and not closed yet; returns them, oldest first.

@@ -131,7 +131,7 @@ def evidence_of(
         minutes=read_minutes(history, symbol, event_ns + AHEAD_NS, made_ns),
         bundles=bundles,
         proof=proof,
-        stored_leaf=_stored_leaf(history, symbol, forecast, states.bundles(made_ns)) if proof.inclusion is None else "",
+        stored_leaf=_stored_leaf(history, symbol, forecast, states.bundles(made_ns)) if not proof.hours else "",
         leader=settings.leader,
         simulated=settings.simulated,
         source=source,

@@ -93,7 +93,7 @@ class Block:
 @lru_cache(maxsize=1024)
 def _named(names: bytes) -> tuple[str, str, str, bool | None, bool]:
     """The origin, the channel, the exchange, the book and whether symbols are qualified, from the end of a head."""
-    origin, channel, exchange, book = names.decode().split(":")
+    origin, channel, exchange, book = names.decode(errors="replace").split(":")
     book_ok = book == "1" if book else None
     return origin, channel, exchange.removeprefix("@") or KRAKEN, book_ok, exchange.startswith("@")
 
@@ -122,21 +122,34 @@ def block_of(text: bytes, *, only_frames: bool = True) -> Block | BadLine:
 
 def blocks_of(messages: Iterable[RecordedMessage], size: int = BLOCK_MESSAGES) -> Iterator[Block]:
     """Messages in blocks, in their order."""
-    waiting: list[bytes] = []
+    waiting: list[RecordedMessage] = []
     for message in messages:
-        waiting.append(envelope_line(message.envelope, message.partition, message.offset))
+        waiting.append(message)
         if len(waiting) >= size:
-            yield _block_of_lines(waiting)
+            yield _block_of_messages(waiting)
             waiting = []
     if waiting:
-        yield _block_of_lines(waiting)
+        yield _block_of_messages(waiting)
 
 
-def _block_of_lines(lines: list[bytes]) -> Block:
-    block = block_of(b"".join(lines), only_frames=False)
-    if isinstance(block, BadLine):  # `envelope_line` writes no such line
-        raise AssertionError(block.message)  # noqa: TRY004 - no argument has a wrong type
-    return block
+def _block_of_messages(messages: list[RecordedMessage]) -> Block:
+    """The messages as lines. A line that no recording could hold, such as one of 1970, has a place and a hash, but no frame."""
+    texts = [envelope_line(each.envelope, each.partition, each.offset) for each in messages]
+    block = block_of(b"".join(texts), only_frames=False)
+    if isinstance(block, Block):
+        return block
+    lines = np.zeros(len(texts), LINE)
+    begin = 0
+    for at, (text, message) in enumerate(zip(texts, messages, strict=True)):
+        alone = block_of(text, only_frames=False)
+        if isinstance(alone, Block):
+            lines[at] = alone.lines[0]
+        else:
+            lines[at]["end"], lines[at]["partition"], lines[at]["offset"] = len(text), message.partition, message.offset
+        for name in ("begin", "end", "origin", "frame"):
+            lines[at][name] += begin
+        begin += len(text)
+    return Block(b"".join(texts), lines)
 
 
 def read_ahead(blocks: Iterator[Block]) -> Iterator[Block]:

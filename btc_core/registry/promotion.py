@@ -17,7 +17,7 @@ from btc_core.clock import from_ns, now_ns
 from btc_core.errors import InvalidInput
 from btc_core.models.bundle import golden_rows
 from btc_core.models.gate import Verdict
-from btc_core.names import ALIASES, CHALLENGER, CHAMPION, PREVIOUS, ModelKey, Quantity
+from btc_core.names import ALIASES, CHALLENGER, CHAMPION, PREVIOUS, REFUSED, ModelKey, Quantity
 from btc_core.registry.bundles import champion_version, mlflow_of, register, version_of
 from btc_core.registry.shadows import SCORE_TAG, score_in
 
@@ -84,6 +84,7 @@ def versions(settings: Settings, key: ModelKey) -> list[RegisteredVersion]:
 
 def _registered_version(key: ModelKey, version: ModelVersion, holders: Mapping[str, str | None]) -> RegisteredVersion:
     tags = version.tags
+    is_refused = holders.get(REFUSED) == version.version
     return RegisteredVersion(
         name=key.name,
         symbol=key.symbol,
@@ -99,7 +100,7 @@ def _registered_version(key: ModelKey, version: ModelVersion, holders: Mapping[s
         gate_result=tags.get("gate_result", ""),
         gate_reason=tags.get("gate_reason", ""),
         reason=tags.get(REASON_TAG, ""),
-        shadow=score.words if (score := score_in(tags.get(SCORE_TAG, ""))) is not None else "",
+        shadow=score.words if is_refused and (score := score_in(tags.get(SCORE_TAG, ""))) is not None else "",
         data_from=tags.get("data_from", ""),
         data_to=tags.get("data_to", ""),
         feature_version=tags.get("feature_version", ""),
@@ -124,8 +125,9 @@ def promote(settings: Settings, key: ModelKey, version: str, reason: str) -> Non
     if before is not None:
         mlflow.set_alias(key.name, PREVIOUS, before)
     mlflow.set_alias(key.name, CHAMPION, version)
-    if version_of(settings, key, CHALLENGER) == version:
-        mlflow.delete_alias(key.name, CHALLENGER)
+    for alias in (CHALLENGER, REFUSED):
+        if version_of(settings, key, alias) == version:
+            mlflow.delete_alias(key.name, alias)
 
 
 def promote_challenger(settings: Settings, key: ModelKey) -> Promotion | None:

@@ -103,4 +103,8 @@ def explain(settings: RedisSettings, error: redis.RedisError) -> str:
     if "SSL" in str(error):
         return tls_failure(where, settings.ca_file, "BTC_REDIS_CA_FILE", error)
     is_away = isinstance(error, (redis.ConnectionError, redis.TimeoutError))
-    return f"{where} {'does not answer' if is_away else 'refuses a command'}: {type(error).__name__}: {error}"
+    said = str(error)  # a server that knows no AUTH repeats its arguments
+    for secret in (settings.password, settings.sentinel_password):
+        if secret.get_secret_value():
+            said = said.replace(secret.get_secret_value(), "…")
+    return f"{where} {'does not answer' if is_away else 'refuses a command'}: {type(error).__name__}: {said}"

@@ -113,13 +113,13 @@ def _kept(settings: Settings, backfill: str) -> Kept:
 
 
 def _missing_trades(settings: Settings) -> int:
-    """The number of trade ids between the first and the last that are not stored."""
+    """The number of trade ids between the first and the last of this hour that are not stored; -1 if there is no trade."""
     with QuestDB(settings.questdb) as db:
         found = db.execute(
             f"SELECT max(trade_id) - min(trade_id) + 1 - count_distinct(trade_id) FROM {BRONZE_TRADES.name} "
             f"WHERE symbol = '{SYMBOL}' AND ts_event > dateadd('h', -1, now())"
         )
-    return int(found[0][0])
+    return -1 if found[0][0] is None else int(found[0][0])
 
 
 def _champions() -> list[str | None]:

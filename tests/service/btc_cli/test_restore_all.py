@@ -333,6 +333,13 @@ def test_a_scheduled_copy_is_made_and_its_age_is_watched(
             f"the newest copy is 40 hours old, and one is due every day at {tmp_path}"
         )
         assert offsite.last_copy(settings, store) is None, "another place is scheduled, or none"
+        offsite.require_earlier(scheduled, store, place)
+        (tmp_path / "copies").rename(tmp_path / "unmounted")
+        with pytest.raises(InvalidInput, match=r"has no copy, although one was made there at .* mount the disk"):
+            offsite.require_earlier(scheduled, store, place)
+        (tmp_path / "unmounted").rename(tmp_path / "copies")
+        assert offsite.is_scheduled(scheduled, f"{tmp_path}/")
+        assert not offsite.is_scheduled(scheduled, str(tmp_path.parent))
         update_backups(scheduled, store)
         made_s = REGISTRY.get_sample_value("btc_offsite_copy_timestamp_seconds", {"place": "second"})
         assert made_s == second.made_at_ns / NS_PER_S

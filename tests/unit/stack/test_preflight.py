@@ -34,7 +34,8 @@ def test_a_port_in_use_is_named_with_its_owner_and_the_fix() -> None:
 
 def test_the_ports_of_another_stack_are_one_line_that_says_how_to_stop_it(tmp_path: Path) -> None:
     conf = tmp_path / "supervisord.conf"
-    conf.write_text("")
+    for file in (conf, tmp_path / "stack.env"):
+        file.write_text("")
     # A shell stands for supervisord: it has the file in its command line, and the server is its child.
     server = "import socket, sys, time\nfor _ in range(2):\n s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); globals()[f's{_}'] = s\ntime.sleep(60)"
     command = ["sh", "-c", f'"{sys.executable}" -c "$1"; true', str(conf), server]

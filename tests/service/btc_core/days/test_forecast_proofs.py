@@ -160,8 +160,11 @@ def test_a_time_without_a_forecast_is_refused_with_the_times_that_have_one(syste
 
 
 def test_a_closed_hour_proves_a_forecast_and_shows_what_was_changed(system: System) -> None:
+    closer, day = Closer(system.history, system.settings, system.store), day_of(system.hour_ns)
+    assert closer.has_open_hours(system.symbol, day)
     (hour,) = (each for each in system.close(system.hour_ns + HOUR_NS) if each.period == HOUR)
     assert hour.begin_ns == system.hour_ns
+    assert not closer.has_open_hours(system.symbol, day)
     header = hour.hour_header
     assert header.forecasts == hour.leaves - 1 == forecasts_in(system, system.hour_ns)
     assert any(each.end > each.first for each in header.log)

@@ -213,7 +213,10 @@ def test_a_refused_version_has_an_alias_of_its_own_and_keeps_its_score_in_shadow
     kept = RefusedModels(settings, SYSTEM_CLOCK)(key)
     assert kept is not None
     assert (kept.version, kept.loss_ratio, kept.rows) == (refused.version, 1.031, 240)
-    shadows.release(settings, key)
+    promotion.promote(settings, key, refused.version, "chosen by hand")
+    assert shadows.refused_version(settings, key) is None, "a champion is in no shadow"
+    listed = {each.version: each for each in promotion.versions(settings, key)}
+    assert (listed[refused.version].aliases, listed[refused.version].shadow) == (("champion",), "")
     shadows.release(settings, key)
     assert shadows.refused_version(settings, key) is None
 

@@ -51,6 +51,20 @@ def test_messages_that_come_one_by_one_make_the_same_blocks() -> None:
     assert list(blocks_of([])) == []
 
 
+def test_a_message_of_a_clock_without_a_battery_is_hashed_and_gives_no_frame() -> None:
+    """A machine that starts in 1970 writes times that no recording has. One such message must not end the reading of a log."""
+    envelopes = [ODD[0], Envelope(5_000_000_000, 1, 1, "ticker", "ws", FRAME), ODD[1]]
+    (block,) = blocks_of(RecordedMessage(each, 2, 10**12 + at) for at, each in enumerate(envelopes))
+    texts = text_of(envelopes)
+    found = [block.text[begin:end] for begin, end in zip(block.lines["begin"], block.lines["end"], strict=True)]
+    assert found == texts
+    assert block.lines["offset"].tolist() == [10**12, 10**12 + 1, 10**12 + 2]
+    assert [message.envelope for message in block.messages()] == [
+        parse_line(1, texts[at].rstrip(b"\n")).envelope  # type: ignore[union-attr]
+        for at in (0, 2)
+    ]
+
+
 @pytest.mark.parametrize(
     "line",
     [
