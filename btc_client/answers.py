@@ -113,6 +113,25 @@ class GateDecision(msgspec.Struct, frozen=True):
     reason: str
 
 
+class RefusedModel(msgspec.Struct, frozen=True):
+    """The version of the newest training that the gate refused. It never serves, and is judged in shadow once an hour."""
+
+    version: str
+    kind: str
+    reason: str
+    """Why the gate refused it, in its own words."""
+    loss_ratio: float | None
+    """Its mean loss over that of the baseline that serves in its place, on the live rows that came after its training; below 1 is
+    better. Null until there is an hour of them."""
+    loss_ratio_bound: float | None
+    """The upper 95 % bound of `loss_ratio`."""
+    rows: int
+    """The number of these rows."""
+    since: str | None
+    """The first of these rows."""
+    until: str | None
+
+
 class ModelCard(msgspec.Struct, frozen=True):
     """A model that the API has loaded, with its scores on data that it was not trained on."""
 
@@ -142,6 +161,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     scores: dict[str, float | None]
     members: dict[str, float] = {}
     gate: GateDecision | None = None
+    refused: RefusedModel | None = None
 
 
 class LoadedModels(msgspec.Struct, frozen=True):
