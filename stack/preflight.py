@@ -31,7 +31,6 @@ MIN_MEMORY_GB = 3
 MIN_OPEN_FILES = 4_096
 """Twice what QuestDB has open after its first days with one market."""
 OLDEST_PYTHON = (3, 11)
-OTHER_PORTS = "choose other ports with `btc up --ports-from N`"
 
 
 def python_problem() -> str | None:
@@ -91,7 +90,8 @@ def port_problems(components: Iterable[Component]) -> list[str]:
                 break  # the other ports of a component have the same owner
             stacks.setdefault(stack, []).append(port)
     of_stacks = [
-        f"the stack in {place} runs and has {_ports_text(sorted(ports))}: stop it with `btc down --data-dir {place}`, or {OTHER_PORTS}"
+        f"the stack in {place} runs and has {_ports_text(sorted(ports))}: stop it with `btc down --data-dir {place}`, or choose other ports with "
+        "`btc up --ports-from N`"
         for place, ports in stacks.items()
     ]
     return of_stacks + lines
@@ -109,7 +109,7 @@ def _used_by(name: str, port: int, owner: psutil.Process | None) -> str:
         by = f" by {owner.name()} (pid {owner.pid})"
     elif first <= port <= last:
         by = f" by a connection: it is one of the ports that Linux gives to outgoing connections, {first} to {last}"
-    return f"{name}: port {port} is in use{by}: end that program, or {OTHER_PORTS} (or in stack.env)"
+    return f"{name}: port {port} is in use{by}: end that program, or choose other ports with `btc up --ports-from N` (or in stack.env)"
 
 
 def outgoing_ports() -> tuple[int, int]:
