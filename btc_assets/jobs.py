@@ -14,7 +14,7 @@ from btc_assets.model_assets import CHAMPION_ASSETS, MODEL_ASSETS
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.shadows import refused_in_shadow
 from btc_assets.skill import BAD_MARKETS, SKILL_CHECKS, demotions, feature_drift, prediction_skill
-from btc_assets.timetable import scheduled
+from btc_assets.timetable import schedule, scheduled
 from btc_assets.training_bars import lacks_bar_file, minute_bars, missing_history, older_bars
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.names import APART_MIN, FETCH_HISTORY_JOB, TRAIN_MODELS_JOB
@@ -53,11 +53,9 @@ watch_models = dg.define_asset_job(
 )
 
 
-@dg.schedule(
+@schedule(
     job=fetch_history,
     cron_schedule="20 * * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Fetches older trades until the history is complete. Does nothing if the exchange publishes minute bars.",
 )
 def history_every_hour(environment: Environment, database: Database) -> dg.RunRequest | dg.SkipReason:
@@ -71,11 +69,9 @@ def history_every_hour(environment: Environment, database: Database) -> dg.RunRe
     return dg.RunRequest(tags=market_tags(chosen.exchange.symbols))
 
 
-@dg.schedule(
+@schedule(
     job=train_models,
     cron_schedule="10 0 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Trains the models of all markets once a day.",
 )
 def daily_retrain(environment: Environment) -> dg.RunRequest:

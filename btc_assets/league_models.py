@@ -15,6 +15,7 @@ from btc_assets.asset_metadata import OWNERS, market_suffix
 from btc_assets.model_assets import SEALED_BARS, Servers, market_history, scores_table
 from btc_assets.partitions import MARKETS, ONE_RUN, Result, for_each_market
 from btc_assets.resources import Database, Environment, Lake, Registry
+from btc_assets.timetable import schedule
 from btc_assets.training_bars import minute_bars, older_bars
 from btc_core.errors import ServiceError
 from btc_core.features.catalogue import FEATURE_VERSION
@@ -162,11 +163,9 @@ train_league = dg.define_asset_job(
 )
 
 
-@dg.schedule(
+@schedule(
     job=train_league,
     cron_schedule="40 0 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Fits the models of the league once a day, after those that serve.",
 )
 def daily_league(environment: Environment) -> dg.RunRequest | dg.SkipReason:

@@ -141,7 +141,6 @@ def sealed_bronze(
 
 
 @dg.asset(
-    # The hours are closed with the feature rows of the stream, which this asset may replace.
     deps=sorted({"sealed_bronze", "silver_features", *upstream_tables(SILVER_FEATURES)}),
     partitions_def=DAYS,
     backfill_policy=ONE_RUN,

@@ -34,16 +34,15 @@ AGAIN_NS = 3_600 * NS_PER_S
 
 def score_of(model: VolatilityModel, rows: Frame) -> ShadowScore | None:
     """The score on rows in time order that the model was not fitted on; None for fewer than an hour of them."""
-    from btc_assets.training import served_sigma  # noqa: PLC0415 - imports numba
-    from btc_core.models import gate, scores  # noqa: PLC0415 - imports numba
+    from btc_assets.training import losses_of, served_sigma  # noqa: PLC0415 - imports numba
+    from btc_core.models import gate  # noqa: PLC0415 - imports numba
     from btc_core.registry.shadows import ShadowScore  # noqa: PLC0415 - imports numba
 
     if not len(rows.origin_ns):
         return None
     labels = np.maximum(rows.realized, model.harx.rv_floor)
     losses, reference = (
-        scores.qlike_losses(labels[:, -1], np.square(sigma[:, -1] / 1e4))
-        for sigma in (served_sigma(model, rows, labels), model.baseline(rows.matrix))
+        losses_of(labels, sigma) for sigma in (served_sigma(model, rows, labels), model.baseline(rows.matrix))
     )
     known = np.isfinite(losses) & np.isfinite(reference)
     if known.sum() < MIN_ROWS:

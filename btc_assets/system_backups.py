@@ -12,7 +12,7 @@ from btc_assets.asset_metadata import OWNERS
 from btc_assets.model_assets import CHAMPION_ASSETS
 from btc_assets.partitions import Result, markdown
 from btc_assets.resources import Environment, Lake  # noqa: TC001 - Dagster reads the annotations
-from btc_assets.timetable import scheduled
+from btc_assets.timetable import schedule, scheduled
 from btc_core import offsite
 from btc_core import system_backup as backups
 from btc_core.clock import SYSTEM_CLOCK, now_ns
@@ -85,11 +85,9 @@ copy_offsite = dg.define_asset_job(
 )
 
 
-@dg.schedule(
+@schedule(
     job=copy_offsite,
     cron_schedule="30 1 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Copies all objects to a second place once a day, after the backup of the databases, if BTC_BACKUP_COPY_TO names one.",
 )
 def daily_offsite_copy(environment: Environment) -> dg.RunRequest | dg.SkipReason:

@@ -5,6 +5,7 @@ What does not belong here: which jobs there are and when each runs; that is besi
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -12,6 +13,10 @@ import dagster as dg
 if TYPE_CHECKING:
     from dagster import JobDefinition
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+
+schedule = partial(dg.schedule, execution_timezone="UTC", default_status=dg.DefaultScheduleStatus.RUNNING)
+"""Decorates a function that decides at each time whether there is something to run."""
 
 
 def scheduled(

@@ -230,7 +230,7 @@ def judge_shadow(
     if isinstance(champion, bundle.VolatilityModel) and isinstance(challenger, bundle.VolatilityModel):
         labels = np.maximum(live_rows.realized, challenger.harx.rv_floor)
         sigma = served_sigma(challenger, live_rows, labels)
-        losses, champion_losses = _losses(labels, sigma), _losses(labels, served_sigma(champion, live_rows, labels))
+        losses, champion_losses = losses_of(labels, sigma), losses_of(labels, served_sigma(champion, live_rows, labels))
         score = intervals.volatility_score(labels, np.square(sigma / 1e4))
     elif isinstance(champion, bundle.BidModel) and isinstance(challenger, bundle.BidModel):
         known = frame.between(0, challenger.manifest.trained_to_ns).last_days(RECIPE.harx.window_days)
@@ -290,7 +290,7 @@ def train_volatility(
     if shipped is not None:
         fits["pretrained"] = pretrained.model_of(shipped, before)
     sigmas = {name: served_sigma(fit, block, labels) for name, fit in fits.items()}
-    losses = {name: _losses(labels, each) for name, each in sigmas.items()}
+    losses = {name: losses_of(labels, each) for name, each in sigmas.items()}
     markets = len(pool.symbols) if pool is not None else 1
     choice = gate.choose(
         losses["own"], losses.get("pooled"), markets, losses.get("pretrained"), is_new_market=is_new_market
@@ -304,19 +304,19 @@ def train_volatility(
     champion_losses = None
     if champion is not None:
         champion_losses = np.where(
-            _new_to(champion, block), _losses(labels, served_sigma(champion, block, labels)), np.nan
+            _new_to(champion, block), losses_of(labels, served_sigma(champion, block, labels)), np.nan
         )
     compared = {"harx"} if is_new_market else forecasts.keys() - FITTED - members.keys()
     verdict = gate.refresh(
-        _losses(labels, sigma),
+        losses_of(labels, sigma),
         champion_losses,
-        {name: _losses(labels, forecasts[name]) for name in compared},
+        {name: losses_of(labels, forecasts[name]) for name in compared},
         is_new_market=is_new_market,
         is_pretrained=choice.fit == "pretrained",
     )
     if members:
-        own = float(_losses(labels, sigma).mean())
-        ratios = {f"ratio_of_{name}": float(_losses(labels, each).mean()) / own for name, each in members.items()}
+        own = float(losses_of(labels, sigma).mean())
+        ratios = {f"ratio_of_{name}": float(losses_of(labels, each).mean()) / own for name, each in members.items()}
         verdict = msgspec.structs.replace(verdict, figures=verdict.figures | ratios)
     table = volatility_scores(labels, forecasts) | {"test_rows": float(len(block.origin_ns))}
     table["floor_share"] = float(np.mean(candidate.harx.is_at_floor(block.harx_inputs)))
@@ -361,7 +361,8 @@ def _new_to(model: Model, rows: Frame) -> npt.NDArray[np.bool_]:
     return np.asarray(rows.origin_ns > model.manifest.trained_to_ns + RECIPE.dataset.embargo_ns)
 
 
-def _losses(labels: Floats, sigma_bps: Floats) -> Floats:
+def losses_of(labels: Floats, sigma_bps: Floats) -> Floats:
+    """The QLIKE losses, (n,), of σ in bps, (n, horizons), at the headline horizon."""
     return scores.qlike_losses(labels[:, -1], np.square(sigma_bps[:, -1] / 1e4))
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from btc_core.stores.redis_rows import FeatureRow
     from serving.deps import Deps
 
-ORDER = ("not_ready", "starting", "waits_for_bars", "ready")
-"""Of several markets, the first state of these is that of the system."""
+WORST_FIRST = ("not_ready", "starting", "waits_for_bars", "ready")
+"""The states of a market. The system has the worst state of its markets."""
 
 
 def readiness(deps: Deps) -> Readiness:
@@ -34,7 +34,7 @@ def readiness(deps: Deps) -> Readiness:
     """
     markets = market_states(deps)
     counted = [market for market in markets if market.status != "waits_for_bars"] or list(markets)
-    shown = min(counted, key=lambda market: ORDER.index(market.status))
+    shown = min(counted, key=lambda market: WORST_FIRST.index(market.status))
     reasons = [reason for market in markets for reason in market.reasons] + list(deps.models.reasons)
     if shown.status == "starting":
         reasons = [reason for reason in reasons if reason != NOT_LOADED]

@@ -1,8 +1,7 @@
-"""The old paths, control and state, through Flask's test client with fakes for everything outside of the API."""
+"""The old paths and control, through Flask's test client with fakes for everything outside of the API."""
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import json
 import math
@@ -19,7 +18,6 @@ from btc_core.models.bundle import random_walk_model
 from btc_core.models.harx import INPUTS
 from serving.app import SECURITY_HEADERS
 from serving.endpoints import endpoint_of
-from serving.readiness import readiness
 from tests.serving_world import TOKEN, World, build, feature_row, forecast_row, harx_model
 
 if TYPE_CHECKING:
@@ -335,7 +333,7 @@ def test_no_body_makes_the_server_fail(value: Any) -> None:
         assert response.status_code in {200, 400, 422}, response.text
 
 
-# --- control, state ---
+# --- control ---
 
 
 @pytest.mark.parametrize("path", ["/reload", "/retrain"])
@@ -400,99 +398,6 @@ def test_an_unforeseen_error_is_500_with_its_traceback_in_the_log_and_none_of_it
     problem(response, 500, "internal_error")
     assert "secret" not in response.text
     assert "a secret of the inside" in caplog.text
-
-
-def test_healthz_depends_on_no_other_process(world: World) -> None:
-    world.newest.error = ServiceError("away")
-    response = world.client.get("/healthz")
-    assert (response.status_code, response.get_json()) == (200, {"status": "alive"})
-    assert world.newest.reads == 0
-
-
-def test_readyz_is_503_with_what_it_waits_for_until_there_is_a_fresh_forecast(world: World) -> None:
-    response = world.client.get("/readyz")
-    assert response.status_code == 503
-    body = response.get_json()
-    markets = body.pop("markets")
-    assert [(market["symbol"], market["status"]) for market in markets] == [
-        ("BTC/USD", "starting"),
-        ("ETH/USD", "starting"),
-    ]
-    assert (markets[1]["waits_for"], markets[1]["reasons"]) == (["the models of ETH/USD"], [])
-    assert body == {
-        "status": "starting",
-        "simulated": True,
-        "waits_for": ["the models of BTC/USD", "the models of ETH/USD"],
-        "reasons": [],
-        "feature_age_s": None,
-        "forecast_age_s": None,
-        "models": {"bid": {"kind": None, "version": None}, "volatility": {"kind": None, "version": None}},
-    }
-    world.load_models()
-    assert world.client.get("/readyz").get_json()["waits_for"][0] == "the first features of BTC/USD"
-    world.newest.feature_row = feature_row(0.1)
-    assert world.client.get("/readyz").get_json()["waits_for"][0] == "the first forecast of BTC/USD"
-    world.newest.forecast_row, world.newest.feature_row = forecast_row(11.0), feature_row(11.0)
-    response = world.client.get("/readyz")
-    assert (response.status_code, response.get_json()["status"]) == (503, "not_ready")
-    assert response.get_json()["reasons"] == [
-        f"the forecast of {symbol} is 11.0 s old, at most 10 s is allowed" for symbol in ("BTC/USD", "ETH/USD")
-    ]
-
-
-def test_while_models_are_loaded_nobody_is_told_to_train_one(world: World) -> None:
-    world.newest.feature_row = feature_row(0.1)
-    assert "are being loaded" in world.client.get("/v1/forecast").get_json()["detail"]
-
-
-def test_a_start_that_takes_too_long_and_a_forecast_that_is_gone_are_called_not_ready(world: World) -> None:
-    world.load_models()
-    assert world.client.get("/readyz").get_json()["status"] == "starting"
-    world.clock.now += 301 * 10**9
-    body = world.client.get("/readyz").get_json()
-    assert (body["status"], body["waits_for"]) == ("not_ready", [])
-    assert body["reasons"] == [f"there is no forecast of {symbol} in Redis" for symbol in ("BTC/USD", "ETH/USD")]
-
-
-def test_a_forecast_that_has_expired_is_no_start(world: World) -> None:
-    world.load_models()
-    world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.125)
-    assert world.client.get("/readyz").status_code == 200
-    world.newest.forecast_row = None
-    assert world.client.get("/readyz").get_json()["status"] == "not_ready"
-
-
-def test_readyz_is_200_with_a_fresh_forecast_and_names_the_models(world: World) -> None:
-    world.load_models()
-    world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.125)
-    response = world.client.get("/readyz")
-    assert response.status_code == 200
-    body = response.get_json()
-    assert [market["status"] for market in body.pop("markets")] == ["ready", "ready"]
-    assert body == {
-        "status": "ready",
-        "simulated": True,
-        "waits_for": [],
-        "reasons": [],
-        "feature_age_s": 0.125,
-        "forecast_age_s": 0.25,
-        "models": {"bid": {"kind": "random_walk", "version": "3"}, "volatility": {"kind": "xgboost", "version": "7"}},
-    }
-
-
-def test_readyz_names_a_suspended_table_and_is_ready_all_the_same(world: World) -> None:
-    world.load_models()
-    world.newest.forecast_row, world.newest.feature_row = forecast_row(0.25), feature_row(0.125)
-    problem = "QuestDB has suspended bronze_trades: it acknowledges rows and does not show them, 3 transactions wait"
-    state = readiness(dataclasses.replace(world.deps, storage_problems=lambda: (problem,)))
-    assert (state.status, state.reasons) == ("ready", (problem,))
-
-
-def test_readyz_says_that_redis_does_not_answer(world: World) -> None:
-    world.newest.error = ServiceError("Redis does not answer")
-    response = world.client.get("/readyz")
-    assert response.status_code == 503
-    assert response.get_json()["reasons"][0] == "Redis does not answer"
 
 
 def test_the_test_paths_answer(world: World) -> None:
