@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from btc_core.days import day_books, day_replay, silver_proof, user_features
+from btc_core.days import day_books, day_replay, forecast_roots, silver_proof, user_features
 from btc_core.days.seals import Seal
 from btc_core.days.silver_proof import Proof
 from btc_core.days.user_features import UserProof
@@ -58,6 +58,7 @@ class Day:
             monkeypatch.setattr(resource, "connect", lambda _self: nullcontext())
         monkeypatch.setattr(sealed, "seal_of", lambda *_: Seal(DAY, "abc", {}, -1, 0))
         monkeypatch.setattr(UserFeatures, "in_folder", lambda _folder: object())
+        monkeypatch.setattr(forecast_roots, "close_before_repair", lambda *_: None)
         monkeypatch.setattr(day_books, "books_around", lambda *_: None)
         monkeypatch.setattr(day_replay, "symbols_on", lambda *_: list(silver))
         monkeypatch.setattr(silver_proof, "prove", lambda _db, symbol, *_, **__: silver[symbol])
