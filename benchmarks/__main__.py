@@ -23,6 +23,7 @@ from benchmarks import (  # noqa: F401 - importing registers them
     endurance,
     event_streams,
     forecast_proofs,
+    hops,
     models,
     pure,
     servers,

@@ -104,7 +104,7 @@ def json_pages(url: str) -> None:
     since: str | None = f"{FIRST}T00:00:00Z"
     with httpx.Client(base_url=url, timeout=30) as http:
         while since and since < END:
-            query = {"symbol": SYMBOL, "since": since, "limit": JSON_PAGE}
+            query: dict[str, str | int] = {"symbol": SYMBOL, "since": since, "limit": JSON_PAGE}
             since = http.get("/v1/bars", params=query).raise_for_status().json()["next"]
 
 

@@ -39,7 +39,7 @@ def endurance(plan: Plan) -> list[Figure]:
     """Resident memory of each worker after all messages, divided by that after the first fifth of them."""
     parts = plan.size(MESSAGES) // PART
     names = tuple(name for name, _ in WATCHED)
-    early: dict[str, float] = {}
+    early: dict[str, int] = {}
     with stack_for_now() as stack:
         stack.up(only=("questdb",))
         write_history(stack.settings)

@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 
 from benchmarks.registry import Figure, Plan, benchmark
-from benchmarks.servers import stack_for_now
-from benchmarks.serving import SYMBOL, forecast_now, wait_for_forecast
+from benchmarks.servers import SYMBOL, stack_for_now
+from benchmarks.serving import forecast_now, wait_for_forecast
 from btc_core.stores.redis_connection import connect
 from btc_core.stores.redis_rows import forecast_fields, forecast_key, replace
 

@@ -78,7 +78,7 @@ def forecast_leaves(plan: Plan) -> list[Figure]:
 
     def close() -> bytes:
         hashes = zip(*(row_hashes(table, each) for table, each in zip(tables, rows, strict=True)), strict=True)
-        return root_of(leaf_hash(leaf_of(*each, bundles)) for each in hashes)
+        return root_of(leaf_hash(leaf_of(bid, volatility, feature, bundles)) for bid, volatility, feature in hashes)
 
     leaf_us = processor_s(close, plan.repeats) / count * 1e6
     envelopes = frames(market(count, 90.0))

@@ -62,7 +62,9 @@ def runs(symbol: str, chosen: Sequence[str], days: int) -> Iterator[tuple[str, n
 def real_runs(days: int) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """The same for the real bars; nothing without them."""
     bars = real_bars()
-    for end in REAL_ENDS if bars is not None else ():
+    if bars is None:
+        return
+    for end in REAL_ENDS:
         end_ns = int(np.datetime64(end, "ns").astype(np.int64))
         yield (
             f"real BTC/USDT, until {end}",

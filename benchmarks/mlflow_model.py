@@ -16,7 +16,7 @@ from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.names import HORIZONS_MIN
 
 
-class Boosters(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class Boosters(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
     """One booster for each horizon, in one MLflow model."""
 
     def __init__(self) -> None:

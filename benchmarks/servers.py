@@ -118,7 +118,7 @@ def wait_until_committed(settings: Settings, group: str, topic: str) -> None:
 
 def flush_each(settings: Settings, envelopes: list[Envelope]) -> float:
     """Messages per second of a worker that writes each row and waits for it, with the same servers and sinks."""
-    sink, engine = features.FeatureSink(settings), FeatureEngine()
+    sink, engine = features.FeatureSink(settings, None), FeatureEngine()
     begin_s = time.perf_counter()
     for offset, envelope in enumerate(envelopes):
         engine.push(envelope, 0, offset)

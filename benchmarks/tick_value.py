@@ -112,18 +112,17 @@ def label_losses(minutes: Frame, ticks: Frame, border_ns: int) -> LabelLosses:
     of_ticks = np.maximum(labels, models[1].harx.rv_floor[-1])
     (sigma, harx), (tick_sigma, tick_harx) = (model.predict_both(rows.matrix, rows.columns) for model in models)
     level = fitted[0].realized[:, -1].mean() / fitted[1].realized[:, -1].mean()
+
+    def losses_of(label: Any, forecast: Any, factor: float = 1.0) -> Any:
+        return qlike_losses(label, np.square(forecast[:, -1] / 1e4) * factor)
+
     return LabelLosses(
-        *(
-            qlike_losses(label, np.square(each[:, -1] / 1e4) * factor)
-            for label, each, factor in (
-                (of_ticks, tick_sigma, 1.0),
-                (of_ticks, tick_harx, 1.0),
-                (of_minutes, sigma, 1.0),
-                (of_minutes, harx, 1.0),
-                (of_minutes, tick_sigma, level),
-            )
-        ),
-        len(rows.origin_ns),
+        ticks=losses_of(of_ticks, tick_sigma),
+        ticks_harx=losses_of(of_ticks, tick_harx),
+        minutes=losses_of(of_minutes, sigma),
+        minutes_harx=losses_of(of_minutes, harx),
+        crossed=losses_of(of_minutes, tick_sigma, level),
+        rows=len(rows.origin_ns),
     )
 
 
@@ -148,7 +147,8 @@ def compare_labels(frame: Frame, ticks: Frame, begin_ns: int, days: int) -> None
         ("model of minutes against its HARX, on minutes", "minutes", "minutes_harx"),
         ("model of ticks against the model of minutes, on minutes", "crossed", "minutes"),
     ):
-        result = paired(*(np.concatenate([getattr(each, one) for each in found]) for one in (ours, theirs)), of_day)
+        first, second = (np.concatenate([getattr(each, one) for each in found]) for one in (ours, theirs))
+        result = paired(first, second, of_day)
         print(
             f"{name}: {result.with_stream:.4f} and {result.without_stream:.4f}, difference {result.difference:+.4f} "
             f"± {result.error:.4f} (standard error over {len(found)} days, {len(of_day):,} rows)"

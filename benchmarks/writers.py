@@ -74,7 +74,7 @@ def _cores(stack: Stack, tables: tuple[str, ...], watch_s: float) -> float:
     due_s = [now_s + FLUSH_S * place / count for place in range(count)]
     since_ns = [now_ns()] * count
     offset = 0
-    with cost.of(stack, ("questdb",)) as spent:
+    with cost.usage_of(stack, ("questdb",)) as spent:
         while (writer := int(np.argmin(due_s))) >= 0 and due_s[writer] < now_s + watch_s:
             time.sleep(max(0.0, due_s[writer] - time.monotonic()))
             until_ns = now_ns()

@@ -41,4 +41,5 @@ def main(kind: str, bootstrap: str, source: str, target: str, count: int) -> Non
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5], int(sys.argv[5]))
+    bootstrap, source, target, kind, count = sys.argv[1:]
+    main(bootstrap, source, target, kind, int(count))

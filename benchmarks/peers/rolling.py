@@ -23,7 +23,7 @@ WINDOWS = ("5s", "60s", "300s")
 def by_pandas(events: np.ndarray) -> object:
     """Mean, largest and smallest mid over each window, and the sum of squared log returns over the longest."""
     mid = pd.Series(events["mid"], index=pd.to_datetime(events["ts_ns"]))
-    squares = np.log(mid).diff() ** 2
+    squares = pd.Series(np.log(mid)).diff() ** 2
     columns = [getattr(mid.rolling(window), name)() for window in WINDOWS for name in ("mean", "max", "min")]
     return [*columns, squares.rolling(WINDOWS[-1]).sum()]
 
