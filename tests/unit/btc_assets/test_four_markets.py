@@ -30,7 +30,7 @@ WILD = "AVAX/USD"
 """Moves four times as much as the others of the simulator."""
 GENERATED = ("BTC/USD", "ETH/USD", "XRP/USD", WILD)
 LOTS = 1e8
-DAYS, UNSEEN_DAYS = 24, 2
+DAYS, UNSEEN_DAYS = 16, 2
 
 
 @functools.cache
@@ -131,22 +131,22 @@ def test_the_model_of_one_market_is_wrong_by_far_in_a_market_of_another_scale(
     assert not 0.5 < factor < 2.0, factor
 
 
-END_NS, REAL = ns("2024-11-20"), {"BTCUSDT": 40.0, "NEARUSDT": 19.0, "FILUSDT": 19.0}
+END_NS, REAL = ns("2024-11-20"), {"BTCUSDT": 20.0, "NEARUSDT": 12.0, "FILUSDT": 12.0}
 
 
 @pytest.fixture(scope="module")
 def real_pool() -> Pool:
     """Three real markets, with AVAX as the fourth, whose newest bars are nine months older."""
     bars = {symbol: up_to(recorded(symbol), END_NS, days) for symbol, days in REAL.items()}
-    bars["AVAXUSDT"] = up_to(recorded("AVAXUSDT"), ns("2024-03-01"), 29.0)
+    bars["AVAXUSDT"] = up_to(recorded("AVAXUSDT"), ns("2024-03-01"), 15.0)
     pool = training.make_pool(tuple(bars), lambda symbol: (bars[symbol], None, None))
     assert pool is not None
     return pool
 
 
-@pytest.mark.parametrize("symbol", [*REAL, "AVAXUSDT"])
+@pytest.mark.parametrize("symbol", ["BTCUSDT", "NEARUSDT", "AVAXUSDT"])
 def test_forecasts_of_real_markets_lie_within_a_factor_of_two_of_what_comes(symbol: str, real_pool: Pool) -> None:
-    end_ns, days = (ns("2024-02-27"), 26.0) if symbol == "AVAXUSDT" else (END_NS, REAL[symbol])
+    end_ns, days = (ns("2024-02-27"), 12.0) if symbol == "AVAXUSDT" else (END_NS, REAL[symbol])
     model, reason = trained(up_to(recorded(symbol), end_ns, days), real_pool)
     rows = after(recorded(symbol), end_ns, 2.0)
     assert 0.5 < too_high(model, rows) < 2.0, reason
@@ -155,7 +155,7 @@ def test_forecasts_of_real_markets_lie_within_a_factor_of_two_of_what_comes(symb
     assert abs(ratio.mean()) < np.log(4.0)
 
 
-@pytest.mark.parametrize(("hours", "choice"), [(12, "forecasts the same"), (24, "pooled loss"), (48, "pooled loss")])
+@pytest.mark.parametrize(("hours", "choice"), [(12, "forecasts the same"), (48, "pooled loss")])
 def test_a_real_market_that_was_just_added_gets_the_pooled_fit_or_its_own_baseline(
     hours: int, choice: str, real_pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
