@@ -208,7 +208,7 @@ def test_every_variable_is_a_setting_and_every_secret_comes_from_init(tmp_path: 
     assert all(needed in text for needed in re.findall(r"\$\{BTC_\w+:\?run btc init\}", text))
     assert not re.findall(r"\$\{BTC_\w+\}", text), "a variable without a message for when it is missing"
     simulated = dotenv_values(ROOT / "deploy" / "compose.sim.env")
-    of_the_user = {"COMPOSE_ALERT_RULES"}  # docs/how-to/alerts.md names it
+    of_the_user = {"COMPOSE_ALERT_RULES", "COMPOSE_BACKUP_COPY_TO"}  # docs/how-to/alerts.md and restore.md name them
     named = set(simulated) | {name for name in MANAGED if name.startswith("COMPOSE_")} | of_the_user
     assert set(re.findall(r"\$\{(COMPOSE_\w+)", text)) == named - {"COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME"}
     assert simulated["COMPOSE_PROFILES"] == SERVICES["exchange"]["profiles"][0]
