@@ -139,7 +139,7 @@ class ModelSettings(Section):
     would take days; `btc import-bars` imports older bars from a file."""
     cache_dir: Path = Path("var/models")
     """Directory of the last valid bundle of each model, from which forecasts continue while MLflow is unavailable."""
-    reload_s: float = Field(5.0, gt=0)
+    reload_s: float = Field(10.0, gt=0)
     """Time between two checks for a new champion in a process that forecasts."""
     trainer: Literal["memory", "dask"] = "memory"
     """Where trees are grown: in the memory of the process that trains, or on a Dask cluster."""

@@ -32,6 +32,8 @@ COLD_START_DAYS = 60
 NOT_LOADED = "the models have not been loaded yet"
 """The problem of a process that has just begun to load them."""
 WAIT_PAUSE_S = 0.1
+FIRST_PAUSE_S = 2.0
+"""Time between two looks for models while forecasts cannot start yet: a new market gets its bars within seconds."""
 JOIN_TIMEOUT_S = 5.0
 
 _log = logging.getLogger(__name__)
@@ -224,7 +226,7 @@ class ModelHolder:
             except Exception as error:  # noqa: BLE001 - the outermost loop of this thread, which must never end
                 self._poll_failure = f"looking for new models failed: {type(error).__name__}: {error}"
                 _log.exception("looking for new models failed")
-            self._stop.wait(self._reload_s)
+            self._stop.wait(self._reload_s if self._current.can_start else min(self._reload_s, FIRST_PAUSE_S))
 
     def wait(self, timeout_s: float) -> Champions:
         """The current generation, as soon as forecasts can start (`can_start`) and after `timeout_s` at the latest."""

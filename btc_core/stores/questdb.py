@@ -17,11 +17,13 @@ from questdb import QuestDBErrorCode, Sender
 
 from btc_core import metrics
 from btc_core.errors import QuestDBError, RowsRefused, ServiceError
+from btc_core.stores import questdb_rows
 from btc_core.stores.questdb_connection import explain_refusal, explain_silence, http_client, sender_conf
 from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
     import pandas as pd
+    from questdb.ingress import Buffer
 
     from btc_core.service_settings import QuestdbSettings
     from btc_core.tables.form import Table
@@ -79,25 +81,19 @@ class QuestDB:
         never take one of the values, and `QuestDBError` when it did not take the rows for another reason. The caller may
         write the same rows again: the table's keys deduplicate them.
         """
-        frame = rows.to_pandas() if isinstance(rows, pa.Table) else rows
-        if len(frame) == 0:
+        if len(rows) == 0:
             return
-        aware = frame.select_dtypes("datetimetz")
-        if not aware.empty:  # the sender takes naive UTC times
-            frame = frame.assign(**{str(name): aware[name].dt.tz_convert(None) for name in aware})
         try:
             with metrics.WRITE_TIME.labels(table).time():
                 sender = self._open_sender()
-                buffer = sender.new_buffer()
-                buffer.dataframe(frame, table_name=table, at=timestamp)
-                sender.flush(buffer)
+                sender.flush(_encoded(sender, table, rows, timestamp))
         except _SenderError as error:
             refused = _is_refusal(error)
             if not refused:
                 self._drop_sender()
-            msg = f"QuestDB at {self.settings.http_url} did not take {len(frame)} rows for {table}: {error}"
+            msg = f"QuestDB at {self.settings.http_url} did not take {len(rows)} rows for {table}: {error}"
             raise (RowsRefused if refused else QuestDBError)(msg) from error
-        metrics.ACKED_ROWS.labels(table).inc(len(frame))
+        metrics.ACKED_ROWS.labels(table).inc(len(rows))
 
     def _open_sender(self) -> Sender:
         if self._sender is None:
@@ -126,6 +122,25 @@ class QuestDB:
             msg = f"QuestDB refused ({response.status_code}): {words[:500]} in: {params.get('query', path)[:300]}"
             raise QuestDBError(msg)
         return response
+
+
+def _encoded(sender: Sender, table: str, rows: pa.Table | pd.DataFrame, timestamp: str) -> Buffer:
+    """Rows as the sender sends them; raises the client's error for a value that it cannot encode."""
+    if isinstance(rows, pa.Table) and questdb_rows.can_encode(rows):
+        buffer = sender.new_buffer()
+        try:
+            questdb_rows.encode(buffer, table, rows, timestamp)
+        except ValueError:
+            pass  # as a data frame the client names the value in its own error
+        else:
+            return buffer
+    frame = rows.to_pandas() if isinstance(rows, pa.Table) else rows
+    aware = frame.select_dtypes("datetimetz")
+    if not aware.empty:  # the sender takes naive UTC times
+        frame = frame.assign(**{str(name): aware[name].dt.tz_convert(None) for name in aware})
+    buffer = sender.new_buffer()
+    buffer.dataframe(frame, table_name=table, at=timestamp)
+    return buffer
 
 
 def _is_refusal(error: _SenderError) -> bool:

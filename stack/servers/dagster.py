@@ -29,6 +29,8 @@ HEARTBEAT_AGE = "select extract(epoch from now() at time zone 'utc' - max(timest
 MAX_HEARTBEAT_AGE_S = 120
 """The daemon writes a heartbeat every 30 s."""
 START_TIMEOUT_S = 120
+RETRY_LOOK_S = 30
+"""Time between two looks for failed runs that have to be started again; each takes four statements, and the default is 5 s."""
 CODE_TIMEOUT_S = 300
 """How long the daemon waits for a sensor or a run to start; with the default of 60 s, a busy machine fails both."""
 
@@ -68,6 +70,7 @@ def _environment(context: Context) -> dict[str, str]:
         **postgres.tls_environment,
         "DAGSTER_DISABLE_TELEMETRY": "yes",
         "DAGSTER_GRPC_TIMEOUT_SECONDS": str(CODE_TIMEOUT_S),
+        "DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": str(RETRY_LOOK_S),
         "MALLOC_ARENA_MAX": "2",
     }
 

@@ -28,10 +28,10 @@ HEAP_MB = 384
 NETWORK_WORKERS = 2
 """Each thread answers one HTTP or PostgreSQL request at a time. A page of Grafana takes long; with a second thread the short
 writes of the workers need not wait for it."""
-NAP_THRESHOLD, SLEEP_THRESHOLD = 20, 60
+NAP_THRESHOLD, SLEEP_THRESHOLD = 20, 30
 """Polls without work after which a thread naps for 1 ms, and then sleeps. With the defaults, 7,000 and 10,000, no thread
 ever sleeps between a few writes a second, and an idle QuestDB takes 30 % of a core."""
-REQUEST_SLEEP_MS, BACKGROUND_SLEEP_MS = 5, 20
+REQUEST_SLEEP_MS, BACKGROUND_SLEEP_MS = 10, 20
 """How long a thread then sleeps: one that answers requests, and one that applies the WAL or refreshes views. A request
 that finds all threads asleep waits this much longer."""
 
