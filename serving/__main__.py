@@ -17,6 +17,7 @@ from btc_core.models.trees import leave_out_scikit_learn
 from btc_core.registry.champions import BaselineSource, ModelHolder
 from btc_core.settings import settings
 from btc_core.stores import origin
+from btc_core.tables.lazy_pandas import leave_out_pandas
 from serving import logs
 from serving.app import create_app, new_broadcaster
 from serving.auth import RotatingToken
@@ -39,6 +40,7 @@ OPEN_FILES = 8_192
 def main() -> int:
     """Serve until a signal ends the process; returns 2 if the settings are wrong."""
     leave_out_scikit_learn()
+    leave_out_pandas()
     raise_open_files(OPEN_FILES)
     try:
         configured = settings()

@@ -12,6 +12,7 @@ from btc_core.errors import BtcError
 from btc_core.names import WorkerName
 from btc_core.settings import load_settings
 from btc_core.stores import origin
+from btc_core.tables.lazy_pandas import leave_out_pandas
 
 SWITCH_S = 0.0005
 """How long the thread that writes tables may keep the interpreter while a message waits; Python's own is 5 ms."""
@@ -46,6 +47,7 @@ def main() -> int:
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
     sys.setswitchinterval(SWITCH_S)
+    leave_out_pandas()
     try:
         settings = load_settings()
         metrics.serve(settings.metrics.host, settings.metrics.port)

@@ -9,14 +9,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import pyarrow as pa
 
 from btc_core.errors import RowsRefused
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.questdb import QuestDB, append
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from btc_core.service_settings import QuestdbSettings
     from btc_core.tables.form import Table
     from streaming.publisher import Publisher
@@ -28,7 +27,7 @@ MAX_REFUSED_ROWS = 100
 the write fails and is tried again."""
 REASON = "refused_row"
 
-Refused = tuple["pa.Table", str]
+Refused = tuple[pa.Table, str]
 """One row, and why QuestDB refused it."""
 
 
@@ -44,9 +43,9 @@ class TableWriter:
         refused: list[Refused] = []
         self._write(table, rows, refused)
         for row, reason in refused:
-            (values,) = row.to_pylist()
+            values = _values(row)
             log.error("QuestDB refused a row of %s, which becomes a dead letter: %s", table.name, reason)
-            self._publisher.dead_letter(REASON, reason, msgspec.json.encode(values, enc_hook=str), _place(values))
+            self._publisher.dead_letter(REASON, reason, msgspec.json.encode(values), _place(values))
 
     def _write(self, table: Table, rows: pa.Table, refused: list[Refused]) -> None:
         """Write rows; when QuestDB refuses them, write each half in the same way, and add single rows to `refused`."""
@@ -61,6 +60,15 @@ class TableWriter:
             if len(refused) == MAX_REFUSED_ROWS:
                 raise
             refused.append((rows, str(error)))
+
+
+def _values(row: pa.Table) -> dict[str, Any]:
+    """The values of one row by column, times as text with all nine digits."""
+    for place, field in enumerate(row.schema):
+        if pa.types.is_timestamp(field.type):
+            row = row.set_column(place, field.name, row.column(place).cast(pa.string()))
+    (values,) = row.to_pylist()
+    return dict(values)
 
 
 def _place(row: dict[str, Any]) -> tuple[str, int, int]:

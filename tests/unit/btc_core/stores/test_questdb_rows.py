@@ -126,7 +126,7 @@ def test_more_rows_are_encoded_as_a_frame() -> None:
     ],
 )
 def test_what_cannot_be_stored_gives_the_error_of_a_frame(rows: pa.Table) -> None:
-    with pytest.raises(Exception, match=".") as of_frame:
+    with pytest.raises(Exception, match=r".") as of_frame:
         as_frame(rows)
     with pytest.raises(type(of_frame.value)) as found:
         encoded(rows)
@@ -138,11 +138,18 @@ def test_rows_without_a_time_are_encoded_as_a_frame() -> None:
     assert encoded(rows) == as_frame(rows)
 
 
-def test_a_few_rows_are_encoded_without_loading_pandas() -> None:
-    program = (
-        "import sys, pyarrow as pa\n"
-        "from tests.unit.btc_core.stores.test_questdb_rows import encoded, with_values\n"
-        "encoded(with_values(pa.array([1.0, 2.0])))\n"
-        "sys.exit('pandas' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
+WITHOUT_PANDAS = """
+import sys
+from btc_core.tables.lazy_pandas import leave_out_pandas
+leave_out_pandas()
+from tests.unit.btc_core.stores.test_questdb_rows import MOST_ROWS, as_frame, encoded, pa, with_values
+few, many = (with_values(pa.array([0.5] * count)) for count in (MOST_ROWS, MOST_ROWS + 1))
+encoded(few)
+assert "pandas" not in sys.modules
+assert encoded(many) == as_frame(many)
+assert "pandas" in sys.modules
+"""
+
+
+def test_pandas_is_loaded_only_for_the_first_frame() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_PANDAS], check=True)
