@@ -251,7 +251,8 @@ class ForecastHandler:
             bars = read_stored(db, symbol, MEMORY_DAYS)
             bars = bars[bars["ts_ns"] < clock_ns // NS_PER_MIN * NS_PER_MIN]
             changed = changed_minutes(db, symbol, bars)
-            append(db, FORECAST_MINUTES, table_rows.forecast_minutes(symbol, changed, self._clock.now_ns(), "stored"))
+            rows = table_rows.forecast_minutes(symbol, changed, self._clock.now_ns(), "stored")
+            append(db, FORECAST_MINUTES, rows, once=True)
         return LiveMinutes(bars, clock_ns)
 
     def _published_forecast(self, row: FeatureMessage) -> ForecastRow | None:

@@ -7,6 +7,7 @@ What does not belong here: what the tables look like (`tables`).
 from __future__ import annotations
 
 import io
+import sys
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
@@ -33,6 +34,9 @@ APPLY_TIMEOUT_S = 120.0
 """The longest time that written rows may take to become readable."""
 WRITE_BYTES = 20_000_000
 """The size of one write. It is large enough for 100,000 rows/s and small enough to bound QuestDB's memory."""
+BACKLOG_ROWS = 5_000
+"""Rows of large writes that a client encodes one by one before it uses data frames. They are the backlog of a start; encoding
+them takes as long as loading pandas, which then stays in memory."""
 _VALUE_ERRORS = {QuestDBErrorCode.BadDataFrame, QuestDBErrorCode.InvalidTimestamp, QuestDBErrorCode.InvalidUtf8}
 """The client cannot encode a value, such as a time before 1970."""
 _SERVER_REFUSAL = '"code":"invalid"'
@@ -46,6 +50,7 @@ class QuestDB:
         self.settings = settings
         self._http = http_client(settings, timeout_s)
         self._sender: Sender | None = None
+        self._backlog_rows = BACKLOG_ROWS
 
     def __enter__(self) -> Self:
         return self
@@ -74,8 +79,13 @@ class QuestDB:
         """What QuestDB finds too low on its machine, such as the limit of memory maps; raises as `execute`."""
         return [str(each["warning"]) for each in self._get("/warnings").json()]
 
-    def write(self, table: str, rows: pa.Table | pd.DataFrame, timestamp: str = "ts_event") -> None:
+    def write(
+        self, table: str, rows: pa.Table | pd.DataFrame, timestamp: str = "ts_event", *, once: bool = False
+    ) -> None:
         """Write rows and return when QuestDB has acknowledged all of them.
+
+        Many rows are encoded as a data frame, for which the process loads pandas. Not so with `once`: it is for rows that a
+        process writes at its start only.
 
         Strings that are SYMBOL columns are sent as strings; the table must exist. Raises `RowsRefused` when QuestDB will
         never take one of the values, and `QuestDBError` when it did not take the rows for another reason. The caller may
@@ -86,7 +96,8 @@ class QuestDB:
         try:
             with metrics.WRITE_TIME.labels(table).time():
                 sender = self._open_sender()
-                sender.flush(_encoded(sender, table, rows, timestamp))
+                most = len(rows) if once else self._most_rows_without_frame(len(rows))
+                sender.flush(_encoded(sender, table, rows, timestamp, most))
         except _SenderError as error:
             refused = _is_refusal(error)
             if not refused:
@@ -94,6 +105,13 @@ class QuestDB:
             msg = f"QuestDB at {self.settings.http_url} did not take {len(rows)} rows for {table}: {error}"
             raise (RowsRefused if refused else QuestDBError)(msg) from error
         metrics.ACKED_ROWS.labels(table).inc(len(rows))
+
+    def _most_rows_without_frame(self, count: int) -> int:
+        """How many rows the next write, of `count` rows, may have to be encoded one by one."""
+        if questdb_rows.MOST_ROWS < count <= self._backlog_rows and "pandas" not in sys.modules:
+            self._backlog_rows -= count
+            return count
+        return questdb_rows.MOST_ROWS
 
     def _open_sender(self) -> Sender:
         if self._sender is None:
@@ -124,9 +142,9 @@ class QuestDB:
         return response
 
 
-def _encoded(sender: Sender, table: str, rows: pa.Table | pd.DataFrame, timestamp: str) -> Buffer:
-    """Rows as the sender sends them; raises the client's error for a value that it cannot encode."""
-    if isinstance(rows, pa.Table) and questdb_rows.can_encode(rows):
+def _encoded(sender: Sender, table: str, rows: pa.Table | pd.DataFrame, timestamp: str, most: int) -> Buffer:
+    """Rows as the sender sends them, one by one if they are not more than `most`; raises the client's error for a value that it cannot encode."""
+    if isinstance(rows, pa.Table) and questdb_rows.can_encode(rows, most):
         buffer = sender.new_buffer()
         try:
             questdb_rows.encode(buffer, table, rows, timestamp)
@@ -150,10 +168,10 @@ def _is_refusal(error: _SenderError) -> bool:
     return error.code is QuestDBErrorCode.ServerFlushError and _SERVER_REFUSAL in str(error)
 
 
-def append(db: QuestDB, table: Table, rows: pa.Table, name: str = "") -> None:
+def append(db: QuestDB, table: Table, rows: pa.Table, name: str = "", *, once: bool = False) -> None:
     """Write rows of a table of the catalogue; `name` is that of a scratch table of the same form.
 
-    QuestDB has acknowledged the rows when this returns, and shows them to queries a little later.
+    QuestDB has acknowledged the rows when this returns, and shows them to queries a little later. `once` is that of `write`.
     """
     symbols = {column.name for column in table.columns if column.type == "SYMBOL"}
     # The sender cannot send a column of symbols without any value. A column that is not sent is null.
@@ -162,7 +180,7 @@ def append(db: QuestDB, table: Table, rows: pa.Table, name: str = "") -> None:
     for place, column in enumerate(rows.column_names):
         if column in symbols:
             rows = rows.set_column(place, column, rows.column(column).combine_chunks().dictionary_encode())
-    db.write(name or table.name, rows, table.timestamp)
+    db.write(name or table.name, rows, table.timestamp, once=once)
 
 
 def write_rows(db: QuestDB, table: Table, rows: pa.Table, name: str = "") -> None:

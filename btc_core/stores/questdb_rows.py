@@ -18,9 +18,9 @@ MOST_ROWS = 200
 """From about 250 rows of a wide table on, and 500 of a narrow one, a data frame is faster."""
 
 
-def can_encode(rows: pa.Table) -> bool:
-    """Whether these rows are few, and have only values that `encode` knows."""
-    return len(rows) <= MOST_ROWS and all(map(_is_known, rows.columns))
+def can_encode(rows: pa.Table, most: int = MOST_ROWS) -> bool:
+    """Whether these are not more rows than `most`, and have only values that `encode` knows."""
+    return len(rows) <= most and all(map(_is_known, rows.columns))
 
 
 def _is_known(column: pa.ChunkedArray) -> bool:

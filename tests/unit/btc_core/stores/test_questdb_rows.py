@@ -28,12 +28,18 @@ PROTOCOL = 2
 class Sender:
     """Gives buffers, and sends nothing."""
 
+    def establish(self) -> None:
+        """Connect to nothing."""
+
     def new_buffer(self) -> Buffer:
         return Buffer(PROTOCOL)
 
+    def flush(self, buffer: Buffer) -> None:
+        """Forget the rows."""
 
-def encoded(rows: pa.Table) -> bytes:
-    return bytes(_encoded(Sender(), "a_table", rows, "ts_event"))  # type: ignore[arg-type]
+
+def encoded(rows: pa.Table, most: int = MOST_ROWS) -> bytes:
+    return bytes(_encoded(Sender(), "a_table", rows, "ts_event", most))  # type: ignore[arg-type]
 
 
 def one_by_one(rows: pa.Table) -> bytes:
@@ -144,12 +150,38 @@ from btc_core.tables.lazy_pandas import leave_out_pandas
 leave_out_pandas()
 from tests.unit.btc_core.stores.test_questdb_rows import MOST_ROWS, as_frame, encoded, pa, with_values
 few, many = (with_values(pa.array([0.5] * count)) for count in (MOST_ROWS, MOST_ROWS + 1))
-encoded(few)
+in_one = encoded(few), encoded(many, MOST_ROWS + 1)
 assert "pandas" not in sys.modules
-assert encoded(many) == as_frame(many)
+assert encoded(many) == as_frame(many) == in_one[1]
 assert "pandas" in sys.modules
 """
 
 
 def test_pandas_is_loaded_only_for_the_first_frame() -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_PANDAS], check=True)
+
+
+BACKLOG = """
+import sys
+from btc_core.tables.lazy_pandas import leave_out_pandas
+leave_out_pandas()
+from btc_core.service_settings import QuestdbSettings
+from btc_core.stores import questdb
+from tests.unit.btc_core.stores.test_questdb_rows import Sender, pa, with_values
+Sender.from_conf = classmethod(lambda cls, _conf: cls())
+questdb.Sender = Sender
+db = questdb.QuestDB(QuestdbSettings())
+half = with_values(pa.array([0.5] * (questdb.BACKLOG_ROWS // 2)))
+many = with_values(pa.array([0.5] * (10 * questdb.BACKLOG_ROWS)))
+db.write("a_table", many, once=True)
+db.write("a_table", half)
+db.write("a_table", half)
+db.write("a_table", half[:10])
+assert "pandas" not in sys.modules
+db.write("a_table", half)
+assert "pandas" in sys.modules
+"""
+
+
+def test_the_backlog_of_a_start_is_written_without_pandas() -> None:
+    subprocess.run([sys.executable, "-c", BACKLOG], check=True)
