@@ -55,7 +55,8 @@ COPY stack/__init__.py stack/first_training.py stack/postgres_connection.py stac
 COPY stack/servers/dagster.yaml deploy/dagster.containers.yaml deploy/
 COPY deploy/workspace.yaml /var/lib/btc/workspace.yaml
 RUN cat deploy/dagster.yaml deploy/dagster.containers.yaml > /var/lib/btc/dagster.yaml
-ENV DAGSTER_HOME=/var/lib/btc DAGSTER_DISABLE_TELEMETRY=yes DAGSTER_GRPC_TIMEOUT_SECONDS=300
+ENV DAGSTER_HOME=/var/lib/btc DAGSTER_DISABLE_TELEMETRY=yes DAGSTER_GRPC_TIMEOUT_SECONDS=300 \
+    DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS=30
 CMD ["python", "-m", "dagster", "api", "grpc", "--module-name", "btc_assets.definitions", "--host", "0.0.0.0", "--port", "4000"]
 
 FROM runtime AS mlflow

@@ -44,15 +44,16 @@ def encode(buffer: Buffer, table: str, rows: pa.Table, timestamp: str) -> None:
     if rows.column(timestamp).null_count:
         msg = f"a row of {table} has no time"
         raise ValueError(msg)
-    symbol_rows = _by_row(rows, symbols)
-    other_rows = _by_row(rows, others)
-    for at, symbol_values, values in zip(_values(rows.column(timestamp)), symbol_rows, other_rows, strict=True):
-        buffer.row(
-            table,
-            symbols=dict(zip(symbols, symbol_values, strict=True)),
-            columns=dict(zip(others, values, strict=True)),
-            at=at,
-        )
+    for start in range(0, len(rows), MOST_ROWS):  # so that many rows take little memory as objects
+        part = rows.slice(start, MOST_ROWS)
+        parts = _values(part.column(timestamp)), _by_row(part, symbols), _by_row(part, others)
+        for at, symbol_values, values in zip(*parts, strict=True):
+            buffer.row(
+                table,
+                symbols=dict(zip(symbols, symbol_values, strict=True)),
+                columns=dict(zip(others, values, strict=True)),
+                at=at,
+            )
 
 
 def _by_row(rows: pa.Table, names: list[str]) -> list[tuple[Any, ...]]:

@@ -24,8 +24,8 @@ SYSTEM_USER = "embedded_postgres"
 """The user that root runs it as; created when missing."""
 
 SCRAM_ITERATIONS = 1
-"""How often a client hashes the password for each connection. Dagster makes eight connections a second, and the default of
-4,096 takes 2 ms of each. More iterations slow down the guessing of a weak password; this one has 160 random bits."""
+"""How often a client hashes the password for each connection: the default of 4,096 takes 2 ms. More iterations slow down the
+guessing of a weak password; this one has 160 random bits."""
 
 TUNING = {
     # Metadata of one person's pipeline: a few hundred MB of tables, a handful of queries a second.

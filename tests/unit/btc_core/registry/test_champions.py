@@ -120,6 +120,17 @@ def test_waiting_ends_when_forecasts_can_start_and_when_the_holder_is_stopped() 
     assert time.monotonic() - started_s < 1.0
 
 
+def test_models_are_looked_for_more_often_while_forecasts_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("btc_core.registry.champions.FIRST_PAUSE_S", 0.01)
+    source = Source(*model_keys(MARKETS))
+    holder = ModelHolder(source, reload_s=1_000.0)
+    holder.start()
+    assert not holder.wait(0.1).can_start
+    source.missing = ()
+    assert holder.wait(5.0).can_start
+    holder.stop()
+
+
 def test_every_registered_name_belongs_to_one_key() -> None:
     keys = model_keys(MARKETS)
     assert [key_of_name(key.name, MARKETS) for key in keys] == list(keys)
