@@ -32,7 +32,7 @@ USUAL_DAYS, USUAL_MIN_DAYS, USUAL_FACTOR = 7, 3, 10.0
 decide nothing. The busiest day of a year has about eight times the trades of the median day."""
 MAX_AHEAD_S = 600
 """Equals `MAX_AHEAD_S` of `btc_core.market.events`, which takes half a second to import; a test compares them."""
-_MAY_BE_EMPTY = {"version", "ord_type"}
+_MAY_BE_EMPTY = {"version", "ord_type", "import_id"}
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -63,6 +63,14 @@ def quotes(db: QuestDB, day: str, **wrong: float) -> None:
     write_rows(db, table, made_up(table, day, 3, ts_recv=moments, **given))
 
 
+@pytest.mark.parametrize("name", ["bronze_trades", "minute_bars"])
+def test_rows_that_no_import_wrote_have_no_import_and_break_no_rule(db: QuestDB, name: str) -> None:
+    table, day = TABLES[name], "2020-02-08"
+    numbers = {column.name: [100.0] * 3 for column in table.columns if column.type == "DOUBLE"}
+    write_rows(db, table, made_up(table, day, 3, import_id=[None] * 3, **numbers))
+    assert judged(db, f"{name}_nulls", day).passed
+
+
 @pytest.mark.parametrize(
     ("day", "wrong", "broken"),
     [
