@@ -16,7 +16,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
 from btc_core.features.minute_columns import MEMORY_DAYS
 from btc_core.models.row_forecasts import TrackedState
 from btc_core.stores.minute_bars import newest_recorded
-from btc_core.tables.arrow import arrow_schema
+from btc_core.tables.arrow import arrow_schema, values_of
 from btc_core.tables.proof_tables import FORECAST_MINUTES, FORECAST_STATES
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class StatesInForce:
 
     def state(self, place: int) -> TrackedState:
         """The level and the quantiles at a place."""
-        (row,) = self.rows.slice(place, 1).to_pylist()
+        row = values_of(self.rows, place)
         quantiles = [np.array(msgspec.json.decode(row[f"{name}_quantiles"])) for name in ("bid", "volatility")]
         return TrackedState(row["level"], *quantiles)
 

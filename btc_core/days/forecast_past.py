@@ -28,6 +28,7 @@ from btc_core.models.explain import Explanation, explain
 from btc_core.models.row_forecasts import MODEL_COLUMNS, Models, TrackedState, forecasts_of
 from btc_core.names import HORIZONS_MIN
 from btc_core.registry.served_models import get_bundle, model_of
+from btc_core.tables.arrow import values_of
 from btc_core.tables.catalogue import SILVER_FEATURES
 from btc_core.tables.sql import of_symbol
 
@@ -89,7 +90,7 @@ def past_forecast(history: History, store: ObjectStore, symbol: str, at_ns: int)
     Raises `InvalidInput` if there was none, or if its feature row or its models are not stored, and `ServiceError`.
     """
     bid, volatility = forecast_at(history, symbol, at_ns)
-    (stored,) = bid.to_pylist()
+    stored = values_of(bid)
     event_ns, made_ns = (int(column_ns(bid[name])[0]) for name in ("ts_event", "made_at"))
     if stored["feature_version"] != FEATURE_VERSION:
         msg = f"the forecast is of feature set {stored['feature_version']}, and this program computes {FEATURE_VERSION}"

@@ -6,7 +6,7 @@ What does not belong here: how an event becomes a row (`rows`).
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +49,13 @@ def in_form(rows: pa.Table, table: Table) -> pa.Table:
         msg = f"rows of {table.name} do not have the catalogue's types: {error}"
         raise SchemaError(msg) from error
     return cast.sort_by([(key, "ascending") for key in table.keys])
+
+
+def values_of(rows: pa.Table, place: int = 0) -> dict[str, Any]:
+    """The values of one row by column, without its times: Python's own have no nanoseconds, and those of pandas need pandas."""
+    times = [field.name for field in rows.schema if pa.types.is_timestamp(field.type)]
+    (values,) = rows.slice(place, 1).drop_columns(times).to_pylist()
+    return dict(values)
 
 
 def digest(rows: pa.Table) -> str:
