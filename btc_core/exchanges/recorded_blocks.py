@@ -27,6 +27,8 @@ from btc_core.market.messages import Envelope
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from btc_core.exchanges.tick_lines import Ticks
+
 LINE = np.dtype(
     [
         ("begin", "i8"), ("end", "i8"),  # the line with its line break
@@ -56,6 +58,8 @@ class Block:
     def __init__(self, text: bytes, lines: np.ndarray) -> None:
         self.text = text
         self.lines = lines
+        self.ticks: Ticks | None = None
+        """Its quotes and trades, if they have been read (`tick_lines.with_ticks`)."""
 
     def data(self) -> np.ndarray:
         """The text as uint8."""
