@@ -37,6 +37,7 @@ from btc_core.days.log_archive import blocks_in_log_order, read_manifest
 from btc_core.days.merkle import HASH_BYTES, as_array, leaf_hash, proof_of
 from btc_core.errors import InvalidInput, StoreError
 from btc_core.exchanges.envelope_blocks import blocks_of_values
+from btc_core.exchanges.recorded_blocks import read_ahead
 from btc_core.names import EVENTS_TOPIC, STORED_HEADLINES_MIN
 from btc_core.registry.served_models import get_bundle
 from btc_core.stores.kafka import kept_since, offset_ranges, read_batches
@@ -235,7 +236,7 @@ def _blocks(
         msg = f"neither the log nor an archive has the frames of {day}; they are needed to compute the forecast again"
         raise StoreError(msg)
     return "the log", lambda: blocks_of_values(
-        read_batches(settings.kafka, EVENTS_TOPIC, partition, begin_ns, end_ns), partition
+        read_ahead(read_batches(settings.kafka, EVENTS_TOPIC, partition, begin_ns, end_ns)), partition
     )
 
 

@@ -6,7 +6,6 @@ those of `recorded_lines.envelope_line`. What does not belong here: reading the 
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from btc_core.exchanges.recorded_lines import RecordedMessage
 from btc_core.market.messages import decode_envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
 _HEAD_BYTES = 128
 """A line is at most this much longer than its message: the numbers are written as text."""
@@ -31,31 +30,33 @@ _SPACE, _NEW_LINE, _RETURN, _COLON, _AT, _PLUS, _ZERO = (ord(sign) for sign in "
 _LAST_SIGN = 0x7E
 
 
-def blocks_of_values(batches: Iterable[Sequence[tuple[bytes, int]]], partition: int) -> Iterator[Block]:
-    """Messages of a partition, as (value, offset) in the order of the log, in blocks. What is no envelope is left out."""
-    for batch in batches:
-        block = _block_of(batch, partition)
+def blocks_of_values(batches: Iterable[tuple[list[bytes], list[int]]], partition: int) -> Iterator[Block]:
+    """Messages of a partition, as their values and offsets in the order of the log, in blocks.
+
+    What is no envelope is left out.
+    """
+    for values, offsets in batches:
+        block = _block_of(values, offsets, partition)
         if block is not None:
             yield block
         else:
-            yield from blocks_of(_decoded(batch, partition))
+            yield from blocks_of(_decoded(values, offsets, partition))
 
 
-def _decoded(batch: Sequence[tuple[bytes, int]], partition: int) -> Iterator[RecordedMessage]:
-    for value, offset in batch:
+def _decoded(values: list[bytes], offsets: list[int], partition: int) -> Iterator[RecordedMessage]:
+    for value, offset in zip(values, offsets, strict=True):
         try:
             yield RecordedMessage(decode_envelope(value), partition, offset)
         except BadFrame:  # every reader of the log leaves it out
             continue
 
 
-def _block_of(batch: Sequence[tuple[bytes, int]], partition: int) -> Block | None:
-    """A batch as a block; None if one of its messages has an unusual form."""
-    data = b"".join([value for value, _ in batch])
-    stops = np.fromiter(accumulate(len(value) for value, _ in batch), np.int64, len(batch))
-    offsets = np.fromiter((offset for _, offset in batch), np.int64, len(batch))
-    text = np.empty(len(data) + len(batch) * _HEAD_BYTES, np.uint8)
-    size = _write_lines(np.frombuffer(data, np.uint8), stops, offsets, partition, text)
+def _block_of(values: list[bytes], offsets: list[int], partition: int) -> Block | None:
+    """Messages as a block; None if one of them has an unusual form."""
+    data = b"".join(values)
+    stops = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
+    text = np.empty(len(data) + len(values) * _HEAD_BYTES, np.uint8)
+    size = _write_lines(np.frombuffer(data, np.uint8), stops, np.array(offsets, np.int64), partition, text)
     if size < 0:
         return None
     block = block_of(text[:size].tobytes(), only_frames=False)

@@ -6,12 +6,13 @@ What does not belong here: topics (`kafka_topics`), what a message holds (`marke
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicCollection, TopicPartition
 
 from btc_core.clock import NS_PER_MS, NS_PER_S, now_ns
 from btc_core.errors import BadFrame, ServiceError
@@ -330,29 +331,35 @@ def read_topic(
 def _messages(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[tuple[bytes, int]]:
     """Yield the messages of a range as (value, offset)."""
     for batch in _batches(reader, topic, chosen):
-        yield from batch
+        yield from zip(batch.values, batch.offsets, strict=True)
 
 
-def _batches(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[list[tuple[bytes, int]]]:
-    """Yield the messages of a range as lists of (value, offset)."""
+class Batch(NamedTuple):
+    """Messages of a partition in the order of the log."""
+
+    values: list[bytes]
+    offsets: list[int]
+
+
+def _batches(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[Batch]:
+    """Yield the messages of a range. Methods are mapped over them, because a comprehension takes three times as long."""
     position = chosen.begin
     reader.assign([TopicPartition(topic, chosen.partition, position)])
     while position < chosen.end:
         wanted = min(BATCH_MESSAGES, chosen.end - position)
         found = reader.consume(wanted, 1.0)  # a larger number would wait for messages that do not exist
-        failed = next((message for message in found if message.error() is not None), None)
-        if failed is not None:
-            raise KafkaException(failed.error())
-        batch = [(message.value() or b"", message.offset() or 0) for message in found]
-        if batch:
-            position = batch[-1][1] + 1
-            yield batch if position <= chosen.end else [each for each in batch if each[1] < chosen.end]
+        error = next(filter(None, map(Message.error, found)), None)
+        if error is not None:
+            raise KafkaException(error)
+        values, offsets = [value or b"" for value in map(Message.value, found)], list(map(Message.offset, found))
+        if offsets:
+            position = offsets[-1] + 1
+            kept = bisect_left(offsets, chosen.end)
+            yield Batch(values[:kept], offsets[:kept])
 
 
-def read_batches(
-    kafka: KafkaSettings, topic: str, partition: int, begin_ns: int, end_ns: int
-) -> Iterator[list[tuple[bytes, int]]]:
-    """Yield the messages of a partition that were received in a time range as lists of (value, offset).
+def read_batches(kafka: KafkaSettings, topic: str, partition: int, begin_ns: int, end_ns: int) -> Iterator[Batch]:
+    """Yield the messages of a partition that were received in a time range.
 
     Raises `ServiceError` when Kafka does not answer.
     """
