@@ -97,14 +97,20 @@ def _text(text: bytes) -> np.ndarray:
     return np.frombuffer(text, np.uint8)
 
 
-_QUOTE_SIGN, _COMMA, _BRACE, _BRACE_END, _MINUS, _DOT, _ZERO, _NINE, _COLON, _Z, _BACKSLASH, _T, _SLASH = (
-    ord(sign) for sign in '",{}-.09:Z\\T/'
+_QUOTE_SIGN, _COMMA, _BRACE, _BRACE_END, _MINUS, _DOT, _ZERO, _NINE, _COLON, _Z, _BACKSLASH, _T = (
+    ord(sign) for sign in '",{}-.09:Z\\T'
 )
 _HEADS = tuple(_text(b":%b:" % name) for name, _ in _KINDS)
 _TICKER_HEAD, _TRADE_HEAD = _HEADS
 _KRAKEN = _text(b"kraken:")
-_TICKER_FRAMES = _text(b'{"channel":"ticker","type":"update","data":['), _text(b'{"channel":"ticker","type":"snapshot","data":[')
-_TRADE_FRAMES = _text(b'{"channel":"trade","type":"update","data":['), _text(b'{"channel":"trade","type":"snapshot","data":[')
+_TICKER_FRAMES = (
+    _text(b'{"channel":"ticker","type":"update","data":['),
+    _text(b'{"channel":"ticker","type":"snapshot","data":['),
+)
+_TRADE_FRAMES = (
+    _text(b'{"channel":"trade","type":"update","data":['),
+    _text(b'{"channel":"trade","type":"snapshot","data":['),
+)
 _TICKER_UPDATE, _TICKER_SNAPSHOT = _TICKER_FRAMES
 _TRADE_UPDATE, _TRADE_SNAPSHOT = _TRADE_FRAMES
 _FRAME_END = _text(b"]}")
@@ -240,13 +246,13 @@ def _symbol_number(text: Any, at: int, end: int, names: Any, sizes: Any) -> int:
 
 
 @njit
-def _field_of(text: Any, at: int, end: int, is_trade: bool) -> int:
+def _field_of(text: Any, at: int, end: int, kind: int) -> int:
     """Which field a name is; 0 for one that is not needed."""
     if _is_word(text, at, end, _SYMBOL):
         return _IS_SYMBOL
     if _is_word(text, at, end, _TIMESTAMP):
         return _IS_TIME
-    if is_trade:
+    if kind == TRADE:
         if _is_word(text, at, end, _PRICE):
             return _IS_A
         if _is_word(text, at, end, _QTY):
@@ -328,7 +334,7 @@ def _read_entry(text: Any, at: int, stop: int, row: Any, names: Any, sizes: Any)
         end = _end_of_text(text, at + 1, stop)
         if end < 0 or end + 2 >= stop or text[end + 1] != _COLON:
             return _FAILED
-        field = _field_of(text, at + 1, end, row.kind == TRADE)
+        field = _field_of(text, at + 1, end, row.kind)
         if field & seen:
             return _FAILED
         seen |= field

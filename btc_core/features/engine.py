@@ -290,9 +290,8 @@ class FeatureEngine:
 
     def _add_event(self, event: Event, envelope: Envelope, partition: int, offset: int) -> None:
         market = self._market(event.symbol, partition)
-        if isinstance(event, TradeEvent):
-            if not self._is_folded(market, event, envelope.ts_recv_ns):
-                return
+        if isinstance(event, TradeEvent) and not self._is_folded(market, event, envelope.ts_recv_ns):
+            return
         market.events.append(pack(event))
         if isinstance(event, BarEvent):
             return

@@ -63,7 +63,17 @@ def test_roots_need_days_in_their_order(tmp_path: Path) -> None:
         roots("2026-11-28", "2026-11-27", tmp_path / "roots.txt")
 
 
-UNUSED = ("stack.runtime", "redis", "xgboost", "mlflow", "pandas", "scipy.stats", "dagster", "boto3", "btc_core.days.archive_replay")
+UNUSED = (
+    "stack.runtime",
+    "redis",
+    "xgboost",
+    "mlflow",
+    "pandas",
+    "scipy.stats",
+    "dagster",
+    "boto3",
+    "btc_core.days.archive_replay",
+)
 """What starting everything, fitting models or verifying whole days needs, and verifying one forecast does not."""
 
 

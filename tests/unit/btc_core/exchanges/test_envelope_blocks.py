@@ -25,7 +25,11 @@ FIRST = 10**6
 
 def changed(envelope: Envelope, rng: random.Random) -> Envelope:
     """The envelope with other fields."""
-    raw = rng.choice([b"", b"{}", b"x" * 300, b"y" * 70_000, envelope.raw + b"\n\r "]) if rng.random() < 0.1 else envelope.raw
+    raw = (
+        rng.choice([b"", b"{}", b"x" * 300, b"y" * 70_000, envelope.raw + b"\n\r "])
+        if rng.random() < 0.1
+        else envelope.raw
+    )
     return msgspec.structs.replace(
         envelope,
         connection=rng.choice(NUMBERS),
