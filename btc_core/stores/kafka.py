@@ -107,7 +107,6 @@ MANY_AT_ONCE = MappingProxyType(
         "queued.max.messages.kbytes": 65_536,
         "fetch.message.max.bytes": 8 * 1_024 * 1_024,
         "fetch.max.bytes": 16 * 1_024 * 1_024,
-        "check.crcs": True,
     }
 )
 """Settings of a consumer that reads a day: a quarter of a million messages ahead, in fetches of eight megabytes."""
