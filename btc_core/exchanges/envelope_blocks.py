@@ -128,7 +128,7 @@ def _text_field(data: Any, at: int, stop: int, field: int, begins: Any, ends: An
         if data[place] <= _SPACE or data[place] > _LAST_SIGN or data[place] == _COLON:
             return -1
     begins[field], ends[field] = begin, end
-    return end
+    return int(end)
 
 
 @njit
@@ -179,7 +179,7 @@ def _number_field(data: Any, at: int, stop: int, field: int, begins: Any) -> int
     for place in range(at + 1, at + 1 + width):
         value = value << 8 | data[place]
     begins[field] = value
-    return at + 1 + width
+    return int(at + 1 + width)
 
 
 @njit

@@ -226,7 +226,7 @@ def _time_ns(text: Any, at: int, end: int) -> int:
             return _FAILED
         for _ in range(9 - count):
             fraction *= 10
-    return (days * 86_400 + hour * 3_600 + minute * 60 + second) * _S_NS + fraction
+    return int((days * 86_400 + hour * 3_600 + minute * 60 + second) * _S_NS + fraction)
 
 
 @njit
@@ -276,14 +276,14 @@ def _read_text(text: Any, at: int, end: int, field: int, row: Any, names: Any, s
     """Set the field of an entry whose value is a text."""
     if field == _IS_SYMBOL:
         row.symbol = _symbol_number(text, at, end, names, sizes)
-        return row.symbol >= 0
+        return bool(row.symbol >= 0)
     if field == _IS_TIME:
         row.ts_ns = _time_ns(text, at, end)
-        return row.ts_ns > 0
+        return bool(row.ts_ns > 0)
     if field == _IS_C and row.kind == TRADE:
         is_buy = _is_word(text, at, end, _BUY)
         row.slot_2 = 1.0 if is_buy else -1.0
-        return is_buy or _is_word(text, at, end, _SELL)
+        return bool(is_buy or _is_word(text, at, end, _SELL))
     return field == _IS_TYPE  # the type of an order is no part of the event
 
 

@@ -350,7 +350,8 @@ def _batches(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[Batc
         error = next(filter(None, map(Message.error, found)), None)
         if error is not None:
             raise KafkaException(error)
-        values, offsets = [value or b"" for value in map(Message.value, found)], list(map(Message.offset, found))
+        values = [value or b"" for value in map(Message.value, found)]
+        offsets = [offset or 0 for offset in map(Message.offset, found)]
         if offsets:
             position = offsets[-1] + 1
             kept = bisect_left(offsets, chosen.end)
