@@ -26,6 +26,7 @@ from btc_core.days.forecast_roots import LogRange
 from btc_core.days.merkle import GrowingRoot, leaf_hash, leaf_hashes, root_of
 from btc_core.exchanges.recorded_blocks import blocks_of, read_ahead
 from btc_core.exchanges.recorded_lines import RecordedMessage
+from btc_core.exchanges.tick_lines import with_ticks
 from btc_core.tables.arrow import arrow_schema
 from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
 
@@ -130,7 +131,7 @@ def verify_replay(plan: Plan) -> list[Figure]:
 
     def replay(books_ns: int) -> None:
         log = LogCheck([LogRange("", 0, 0, place + 1, "")])
-        if replayed_rows(read_ahead(log.passing(iter(blocks))), wanted, log.end, books_ns) is None:
+        if replayed_rows(read_ahead(with_ticks(log.passing(iter(blocks)))), wanted, log.end, books_ns) is None:
             msg = "the replay gave no row"
             raise AssertionError(msg)
 

@@ -6,13 +6,16 @@ What does not belong here: creating a stack (`btc_cli/stack.py`).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from btc_core.errors import StackError
-from stack.layout import current_data_dir
-from stack.runtime import Stack
+from stack.layout import Layout, current_data_dir
+
+if TYPE_CHECKING:
+    from btc_core.settings import Settings
+    from stack.runtime import Stack
 
 DataDir = Annotated[
     Path | None,
@@ -37,8 +40,19 @@ LastDay = Annotated[str, typer.Option("--to", help="Last day (UTC), inclusive.")
 
 def open_stack(data_dir: Path | None) -> Stack:
     """The stack in `data_dir`, or the current one; raises `StackError` if there is none."""
-    stack = Stack(data_dir or current_data_dir())
-    if not stack.layout.exists:
-        msg = f"there is no stack in {stack.layout.data_dir}; start one with `btc up`"
+    from stack.runtime import Stack  # noqa: PLC0415 - half a second, which a command that only needs settings can save
+
+    return Stack(_existing(data_dir).data_dir)
+
+
+def stack_settings(data_dir: Path | None) -> Settings:
+    """The settings of the stack in `data_dir`, or of the current one; raises `StackError` if there is none."""
+    return _existing(data_dir).settings()
+
+
+def _existing(data_dir: Path | None) -> Layout:
+    layout = Layout(data_dir or current_data_dir())
+    if not layout.exists:
+        msg = f"there is no stack in {layout.data_dir}; start one with `btc up`"
         raise StackError(msg)
-    return stack
+    return layout

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from btc_cli import stamps
-from btc_cli.options import DataDir, FirstDay, LastDay, open_stack
+from btc_cli.options import DataDir, FirstDay, LastDay, stack_settings
 from btc_core.clock import NS_PER_DAY, from_ns, to_ns
-from btc_core.days.archive_replay import archives_around, replay_archived_day
 from btc_core.days.forecast_check import Check, Step
-from btc_core.days.forecast_days import check_day, check_rows
 from btc_core.days.forecast_file import opened_evidence, write_evidence
 from btc_core.days.forecast_roots import DAY, closed_periods
 from btc_core.days.forecast_search import evidence_of, forecast_at
@@ -124,6 +122,12 @@ def _shown(steps: Iterable[Step]) -> list[Step]:
 
 
 def _verify_day(day: str, symbol: str, data_dir: Path | None) -> None:
+    from btc_core.days.archive_replay import (  # noqa: PLC0415 - loads the replay of sealed days, which one forecast does not need
+        archives_around,
+        replay_archived_day,
+    )
+    from btc_core.days.forecast_days import check_day, check_rows  # noqa: PLC0415
+
     started_s = time.perf_counter()
     day_ns(day)
     with opened_market(symbol, data_dir) as (settings, history, store, market):
@@ -202,7 +206,7 @@ def roots(
 @contextmanager
 def opened_market(symbol: str, data_dir: Path | None) -> Iterator[tuple[Settings, History, ObjectStore, str]]:
     """The settings of the stack, its tables and its object store, and the market that is meant."""
-    settings = open_stack(data_dir).settings
+    settings = stack_settings(data_dir)
     known = settings.exchange.symbols
     if symbol and symbol not in known:
         msg = f"--symbol: {symbol} is not followed; choose from {', '.join(known)}"

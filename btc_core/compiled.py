@@ -17,7 +17,14 @@ import numba
 
 _COMPILED_PACKAGES = ("features", "models")
 """Packages with compiled functions. A change in any of their files starts a new cache."""
-_COMPILED_FILES = ("days/many_hashes.py", "exchanges/recorded_blocks.py", "exchanges/recorded_lines.py")
+_COMPILED_FILES = (
+    "days/many_hashes.py",
+    "exchanges/envelope_blocks.py",
+    "exchanges/recorded_blocks.py",
+    "exchanges/recorded_lines.py",
+    "exchanges/tick_lines.py",
+    "market/events.py",
+)
 """Other files with compiled functions, and with the constants that these contain."""
 
 

@@ -18,6 +18,7 @@ from btc_core.days.forecast_replay import BOOKS_NS
 from btc_core.days.log_archive import LogArchive, blocks_in_log_order, read_manifest, required_archive
 from btc_core.days.silver_proof import Comparison
 from btc_core.exchanges.recorded_blocks import read_ahead
+from btc_core.exchanges.tick_lines import with_ticks
 from btc_core.features.engine import FeatureEngine, Rows
 from btc_core.features.state import EVENT_FIELDS, WARM_UP_S, slot_of
 from btc_core.market.events import TRADE
@@ -65,7 +66,8 @@ def replay_archived_day(
     for partition in partitions:
         engine = FeatureEngine(leader, features)
         is_warm = False
-        for block in read_ahead(blocks_in_log_order(store, chosen.archives, partition, _warm_from_ns(chosen.day))):
+        blocks = blocks_in_log_order(store, chosen.archives, partition, _warm_from_ns(chosen.day))
+        for block in read_ahead(with_ticks(blocks)):
             received_ns = block.lines["received_ns"]
             first = 0
             if not is_warm:

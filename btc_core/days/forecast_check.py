@@ -26,6 +26,7 @@ from btc_core.days.forecast_replay import (
 from btc_core.days.merkle import leaf_hash, root_from_proof
 from btc_core.errors import BtcError
 from btc_core.exchanges.recorded_blocks import read_ahead
+from btc_core.exchanges.tick_lines import with_ticks
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.horizons import minutes_text
 from btc_core.names import HEADLINE_MIN, HORIZONS_MIN
@@ -165,10 +166,10 @@ class Check:
             yield Step("row", False, text)
             return
         log = LogCheck(self._log_ranges())
-        rows = self._replayed(read_ahead(log.passing(self._evidence.blocks())), log.end, FEW_BOOKS_NS)
+        rows = self._replayed(self._read(log), log.end, FEW_BOOKS_NS)
         if rows is None or self._leaf_of(rows) not in self._expected_leaves():
             log = LogCheck(self._log_ranges())  # what is folded is what was hashed
-            rows = self._replayed(read_ahead(log.passing(self._evidence.blocks())), log.end, BOOKS_NS)
+            rows = self._replayed(self._read(log), log.end, BOOKS_NS)
         yield self._frames(log)
         yield self._row(rows)
         if rows is None:
@@ -178,6 +179,10 @@ class Check:
         if models is not None:
             yield self._leaf(rows)
             yield self._forecast(rows, models)
+
+    def _read(self, log: LogCheck) -> Iterator[Block]:
+        """The blocks behind the forecast, hashed and with their ticks, both in another thread."""
+        return read_ahead(with_ticks(log.passing(self._evidence.blocks())))
 
     def _replayed(self, blocks: Iterator[Block], read_to: int, books_ns: int) -> ReplayedRows | None:
         evidence = self._evidence

@@ -5,7 +5,6 @@ What does not belong here: judging the evidence (`forecast_check`).
 
 from __future__ import annotations
 
-from itertools import starmap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,11 +36,11 @@ from btc_core.days.forecast_roots import HOUR, LATE_HOURS, ClosedPeriod, closed_
 from btc_core.days.log_archive import blocks_in_log_order, read_manifest
 from btc_core.days.merkle import HASH_BYTES, as_array, leaf_hash, proof_of
 from btc_core.errors import InvalidInput, StoreError
-from btc_core.exchanges.recorded_blocks import blocks_of
-from btc_core.exchanges.recorded_lines import RecordedMessage
+from btc_core.exchanges.envelope_blocks import blocks_of_values
+from btc_core.exchanges.recorded_blocks import read_ahead
 from btc_core.names import EVENTS_TOPIC, STORED_HEADLINES_MIN
 from btc_core.registry.served_models import get_bundle
-from btc_core.stores.kafka import kept_since, offset_ranges, read_all
+from btc_core.stores.kafka import kept_since, offset_ranges, read_batches
 from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
 from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns, day_of, days_between
@@ -236,8 +235,8 @@ def _blocks(
         day = day_of(received_ns)
         msg = f"neither the log nor an archive has the frames of {day}; they are needed to compute the forecast again"
         raise StoreError(msg)
-    return "the log", lambda: blocks_of(
-        starmap(RecordedMessage, read_all(settings.kafka, begin_ns, end_ns, (partition,)))
+    return "the log", lambda: blocks_of_values(
+        read_ahead(read_batches(settings.kafka, EVENTS_TOPIC, partition, begin_ns, end_ns)), partition
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from btc_core.market.messages import Envelope
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from btc_core.exchanges.tick_lines import Ticks
+
+_Item = TypeVar("_Item")
 LINE = np.dtype(
     [
         ("begin", "i8"), ("end", "i8"),  # the line with its line break
@@ -56,6 +59,8 @@ class Block:
     def __init__(self, text: bytes, lines: np.ndarray) -> None:
         self.text = text
         self.lines = lines
+        self.ticks: Ticks | None = None
+        """Its quotes and trades, if they have been read (`tick_lines.with_ticks`)."""
 
     def data(self) -> np.ndarray:
         """The text as uint8."""
@@ -152,13 +157,13 @@ def _block_of_messages(messages: list[RecordedMessage]) -> Block:
     return Block(b"".join(texts), lines)
 
 
-def read_ahead(blocks: Iterator[Block]) -> Iterator[Block]:
-    """The blocks, of which the next one is made in another thread meanwhile: reading and hashing leave the GIL free."""
+def read_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The items, as blocks, of which the next one is made in another thread meanwhile: reading and hashing leave the GIL free."""
     with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(next, blocks, None)
-        while (block := waiting.result()) is not None:
-            waiting = thread.submit(next, blocks, None)
-            yield block
+        waiting = thread.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = thread.submit(next, items, None)
+            yield item
 
 
 @njit

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,7 @@ from btc_core.exchanges.decoding import events_of, frame_of
 from btc_core.features.book_reader import BookReader, SavedReader
 from btc_core.features.catalogue import ROW, as_matrix
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
+from btc_core.features.past_ticks import past_ticks
 from btc_core.features.state import EVENT, new_state, pack, pack_for_followers, pack_lead_quote
 from btc_core.features.user.values import MarketMinutes, UserRows
 from btc_core.market.continuity import IntakeState, TradeIntake, Verdict
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from btc_core.exchanges.recorded_blocks import Block
+    from btc_core.exchanges.tick_lines import Ticks
+    from btc_core.features.past_ticks import PastTicks
     from btc_core.features.state import PackedEvent
     from btc_core.features.user.values import UserFeatures
     from btc_core.market.events import Event
@@ -113,6 +117,8 @@ class _Market:
         self.book = BookReader()
         self.events: list[PackedEvent] = []
         self.ids: list[FoldedEvent] = []
+        self.past: np.ndarray | None = None
+        """In a warm-up, these events and those that came in arrays, in the order of the log."""
 
     def count_gaps(self) -> None:
         """Count the open gaps again."""
@@ -166,28 +172,67 @@ class FeatureEngine:
             self._reject(error)
 
     def warm_up(self, block: Block, mask: np.ndarray) -> None:
-        """Fold some messages of a block without giving rows, as `push` and `flush`. No event waits for a flush meanwhile."""
+        """Fold some messages of a block without giving rows, as `push` and `flush`. No event waits for a flush meanwhile.
+
+        The ticks of the block, if they have been read, are not decoded again. With a leader they are not used, because its events
+        go to the other markets, too.
+        """
         self._gives_rows = False
         try:
-            for message in block.messages(mask):
-                self.push(message.envelope, message.partition, message.offset)
+            if block.ticks is None or self._leader:
+                for message in block.messages(mask):
+                    self.push(message.envelope, message.partition, message.offset)
+            else:
+                self._push_around(block, mask, block.ticks)
             self.flush(emit=False)
         finally:
             self._gives_rows = True
+
+    def _push_around(self, block: Block, mask: np.ndarray, ticks: Ticks) -> None:
+        """Push the messages that `ticks` lacks, and put the events of all into the order of the log."""
+        if not len(block.lines):
+            return
+        partition = int(block.lines["partition"][0])
+        parts = [(self._market(part.symbol, partition), part) for part in past_ticks(ticks, mask)]
+        lines: dict[int, list[int]] = {}
+        others = mask & ~ticks.is_read & block.lines["is_frame"]
+        for line, message in zip(np.flatnonzero(others).tolist(), block.messages(others), strict=True):
+            if message.envelope.channel != "book":  # it may change which trades are new
+                self._take_trades(parts, line)
+            self.push(message.envelope, message.partition, message.offset)
+            for market in self._markets.values():
+                known = lines.setdefault(id(market), [])
+                known += [line] * (len(market.events) - len(known))
+        self._take_trades(parts, len(block.lines))
+        for market, part in parts:
+            market.past = part.merged(market.events, lines.get(id(market), []))
+
+    def _take_trades(self, parts: list[tuple[_Market, PastTicks]], line: int) -> None:
+        """Take the trades of the lines before `line`."""
+        for market, part in parts:
+            part.take_until(line, market.trades, partial(self._is_folded, market))
+
+    def _is_folded(self, market: _Market, trade: TradeEvent, received_ns: int) -> bool:
+        """Whether the features include a trade when it arrives."""
+        decision = market.trades.take(trade, received_ns)
+        if decision.verdict is not Verdict.NEXT or decision.gaps:
+            market.count_gaps()
+        self.skipped_trades += not decision.folded
+        return decision.folded
 
     def flush(self, *, emit: bool = True) -> list[Rows]:
         """Fold the waiting events and return the rows of each symbol, or no rows if `emit` is false (warm-up)."""
         batches = []
         for (_, symbol), market in self._markets.items():
-            if not market.events:
+            if not market.events and market.past is None:
                 continue
-            events = np.array(market.events, EVENT)
+            events = np.array(market.events, EVENT) if market.past is None else market.past
             values = np.empty(len(market.ids) if emit else 0, ROW)
             written = fold(market.state, events, values, EMIT_TICKS if emit else EMIT_NONE)
             user = None if market.minutes is None else market.minutes.fold(events, emit=emit)
             if emit and written:
                 batches.append(Rows(symbol, market.ids, values, user))
-            market.events, market.ids = [], []
+            market.events, market.ids, market.past = [], [], None
         return batches
 
     def save(self, partition: int) -> bytes:
@@ -245,13 +290,8 @@ class FeatureEngine:
 
     def _add_event(self, event: Event, envelope: Envelope, partition: int, offset: int) -> None:
         market = self._market(event.symbol, partition)
-        if isinstance(event, TradeEvent):
-            decision = market.trades.take(event, envelope.ts_recv_ns)
-            if decision.verdict is not Verdict.NEXT or decision.gaps:
-                market.count_gaps()
-            if not decision.folded:
-                self.skipped_trades += 1
-                return
+        if isinstance(event, TradeEvent) and not self._is_folded(market, event, envelope.ts_recv_ns):
+            return
         market.events.append(pack(event))
         if isinstance(event, BarEvent):
             return

@@ -284,7 +284,7 @@ class TradeIntake:
         else:
             decision = self._place(trade, ts_recv_ns, is_known=known is not None)
         if decision.verdict is not Verdict.DUPLICATE:
-            self._remember(trade_id, content, ts_recv_ns)
+            self.remember(trade_id, content, ts_recv_ns)
         return decision
 
     def mark_absent(self, first_id: int, last_id: int, before_ns: int | None = None) -> list[tuple[Gap, int]]:
@@ -452,7 +452,8 @@ class TradeIntake:
                 return Decision(Verdict.DUPLICATE, gap.epoch, (gap,) if changed else ())
         return Decision(Verdict.DUPLICATE, epoch)
 
-    def _remember(self, trade_id: int, content: Content, ts_recv_ns: int) -> None:
+    def remember(self, trade_id: int, content: Content, ts_recv_ns: int) -> None:
+        """Keep the content of a trade that was taken, and forget the oldest one if there are too many."""
         state = self.state
         state.known.setdefault(trade_id, []).append(content)
         while len(state.known) > self._remembered:

@@ -73,7 +73,7 @@ def _made_up_bars() -> np.ndarray:
     return bars
 
 
-def marker() -> Path:
+def marker(what: str = "complete") -> Path:
     """Marker file: exists once everything has been compiled, for these files, this version of numba and this processor.
 
     numba compiles again when a file has another path, time or size, even if its content is the same.
@@ -81,7 +81,7 @@ def marker() -> Path:
     states = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in compiled_files()]
     files = hashlib.sha256(repr(states).encode()).hexdigest()[:16]
     folder = Path(numba.config.CACHE_DIR)  # type: ignore[attr-defined]
-    return folder / f"complete-{numba.__version__}-{llvm.get_host_cpu_name()}-{files}"
+    return folder / f"{what}-{numba.__version__}-{llvm.get_host_cpu_name()}-{files}"
 
 
 def main() -> None:

@@ -6,12 +6,13 @@ What does not belong here: topics (`kafka_topics`), what a message holds (`marke
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, Producer, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicCollection, TopicPartition
 
 from btc_core.clock import NS_PER_MS, NS_PER_S, now_ns
 from btc_core.errors import BadFrame, ServiceError
@@ -100,6 +101,18 @@ def consumer(
     return Consumer(config)
 
 
+BATCH_MESSAGES = 10_000
+"""Messages that a reader of a range takes at a time."""
+MANY_AT_ONCE = MappingProxyType(
+    {
+        "queued.max.messages.kbytes": 65_536,
+        "fetch.message.max.bytes": 8 * 1_024 * 1_024,
+        "fetch.max.bytes": 16 * 1_024 * 1_024,
+    }
+)
+"""Settings of a consumer that reads a day: a quarter of a million messages ahead, in fetches of eight megabytes."""
+
+
 def timestamp_ms(ts_ns: int) -> int:
     """A time in the unit of Kafka's message timestamps."""
     return ts_ns // NS_PER_MS
@@ -148,10 +161,12 @@ def log_id(kafka: KafkaSettings, topic: str) -> str:
 
 
 @contextmanager
-def reader_of(kafka: KafkaSettings, group: str) -> Iterator[Consumer]:
+def reader_of(
+    kafka: KafkaSettings, group: str, options: Mapping[str, object] = MappingProxyType({})
+) -> Iterator[Consumer]:
     """A consumer for the duration of a block; Kafka's errors in the block become `ServiceError`."""
     seen: list[KafkaError] = []
-    reader = consumer(kafka, group, options={"error_cb": seen.append})
+    reader = consumer(kafka, group, options={"error_cb": seen.append, **options})
     try:
         with translated_errors(kafka, reader, seen):
             yield reader
@@ -315,17 +330,44 @@ def read_topic(
 
 def _messages(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[tuple[bytes, int]]:
     """Yield the messages of a range as (value, offset)."""
+    for batch in _batches(reader, topic, chosen):
+        yield from zip(batch.values, batch.offsets, strict=True)
+
+
+class Batch(NamedTuple):
+    """Messages of a partition in the order of the log."""
+
+    values: list[bytes]
+    offsets: list[int]
+
+
+def _batches(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[Batch]:
+    """Yield the messages of a range. Methods are mapped over them, because a comprehension takes three times as long."""
     position = chosen.begin
     reader.assign([TopicPartition(topic, chosen.partition, position)])
     while position < chosen.end:
-        for message in reader.consume(
-            min(10_000, chosen.end - position), 1.0
-        ):  # a larger number would wait for messages that do not exist
-            if message.error() is not None:
-                raise KafkaException(message.error())
-            position = (message.offset() or 0) + 1
-            if position <= chosen.end:
-                yield message.value() or b"", position - 1
+        wanted = min(BATCH_MESSAGES, chosen.end - position)
+        found = reader.consume(wanted, 1.0)  # a larger number would wait for messages that do not exist
+        error = next(filter(None, map(Message.error, found)), None)
+        if error is not None:
+            raise KafkaException(error)
+        values = [value or b"" for value in map(Message.value, found)]
+        offsets = [offset or 0 for offset in map(Message.offset, found)]
+        if offsets:
+            position = offsets[-1] + 1
+            kept = bisect_left(offsets, chosen.end)
+            yield Batch(values[:kept], offsets[:kept])
+
+
+def read_batches(kafka: KafkaSettings, topic: str, partition: int, begin_ns: int, end_ns: int) -> Iterator[Batch]:
+    """Yield the messages of a partition that were received in a time range.
+
+    Raises `ServiceError` when Kafka does not answer.
+    """
+    with reader_of(kafka, "read-batches", MANY_AT_ONCE) as reader:
+        part = TopicPartition(topic, partition)
+        chosen = OffsetRange(partition, _offset_at(reader, part, begin_ns), _offset_at(reader, part, end_ns))
+        yield from _batches(reader, topic, chosen)
 
 
 def read_all(

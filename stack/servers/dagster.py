@@ -19,6 +19,7 @@ from stack.health_checks import http_check
 from stack.layout import ROOT
 from stack.ports import HOST, port_of
 from stack.postgres_connection import connect
+from stack.servers.programs import compile_proofs
 
 COMPONENT_NAMES = ("dagster-code", "dagster-web", "dagster-daemon")
 """In the order in which they start."""
@@ -79,6 +80,7 @@ def _code_server(context: Context) -> Component:
     socket = context.layout.code_socket
 
     def before_start() -> None:
+        compile_proofs()
         _write_configuration(context)
         socket.unlink(missing_ok=True)
 

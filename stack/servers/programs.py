@@ -80,13 +80,22 @@ def components(context: Context) -> tuple[Component, ...]:
 
 def compile_functions() -> None:
     """Compile the numerical functions once for all programs that call them, unless they are compiled already."""
+    _compile("btc_core.models.precompile")
+
+
+def compile_proofs() -> None:
+    """Compile the functions that read and hash the log, which no forecast waits for, unless they are compiled already."""
+    _compile("btc_core.days.precompile")
+
+
+def _compile(module: str) -> None:
     with _compiling:
-        _compile_once()
+        _compile_once(module)
 
 
 @cache
-def _compile_once() -> None:
-    command = (sys.executable, "-m", "btc_core.models.precompile")
+def _compile_once(module: str) -> None:
+    command = (sys.executable, "-m", module)
     env = ONE_THREAD | {"PYTHONPATH": python_path()}
     run_setup(command, "compiling the numerical functions failed", env=env, timeout_s=COMPILE_TIMEOUT_S)
 

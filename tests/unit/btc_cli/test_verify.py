@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -59,3 +61,23 @@ def test_a_file_takes_no_market(tmp_path: Path) -> None:
 def test_roots_need_days_in_their_order(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="2026-11-28 is after 2026-11-27"):
         roots("2026-11-28", "2026-11-27", tmp_path / "roots.txt")
+
+
+UNUSED = (
+    "stack.runtime",
+    "redis",
+    "xgboost",
+    "mlflow",
+    "pandas",
+    "scipy.stats",
+    "dagster",
+    "boto3",
+    "btc_core.days.archive_replay",
+)
+"""What starting everything, fitting models or verifying whole days needs, and verifying one forecast does not."""
+
+
+def test_verifying_one_forecast_loads_no_package_that_it_does_not_need() -> None:
+    code = f"import sys, btc_cli.verify; print([name for name in {UNUSED} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
