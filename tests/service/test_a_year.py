@@ -188,7 +188,7 @@ def test_days_that_are_too_old_leave_questdb_and_nothing_else_does(year: Year) -
     assert len(after["gold_prediction_skill"]) == 365, "a year of forecasts stays"
     gone = objects - year.keys()
     assert {key.split("/")[0] for key in gone} == {"market.events"}, "nothing but archives of the log"
-    archived = [day for day in past_year.archived_days(year.settings) if day >= day_ago(year.settings.backup.log_days)]
+    archived = [day for day in past_year.archived_days(year.settings) if day > day_ago(year.settings.backup.log_days)]
     with ObjectStore(year.settings.store) as store:
         assert log_archive.archived_days(store) == archived, "archives older than a year are gone, and no others"
     again = metadata(year.run("back_up_tables"), "lake_backups")
