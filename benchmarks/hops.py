@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
 
 HOPS = (
-    "exchange sends, ingest has the frame",
-    "ingest has the frame, a consumer has its event",
-    "a consumer has the event, a consumer has its feature row",
-    "a consumer has the feature row, its forecast is in Redis",
+    "exchange to ingest",
+    "ingest to a reader of market.events",
+    "that reader to a reader of features",
+    "that reader to a listener of Redis",
 )
+"""Readers and listener are those of this benchmark, so the times include the delivery to them."""
 WATCH_S = 60.0
 POLL_S = 0.01
 
@@ -111,7 +112,10 @@ def _consume(settings: Settings, arrivals: Arrivals, finished: threading.Event) 
 
 
 def hop_times_ms(arrivals: Arrivals, seen: dict[str, list[tuple[int, int]]]) -> np.ndarray:
-    """The time of each of `HOPS`, ms, in the shape (rows, hops), of the rows whose forecast was seen."""
+    """The time of each of `HOPS`, ms, in the shape (rows, hops).
+
+    The last one ends when the row's own forecast or a later one was readable.
+    """
     return np.array(list(_hop_times_ns(arrivals, seen)), dtype=np.float64).reshape(-1, len(HOPS)) / 1e6
 
 

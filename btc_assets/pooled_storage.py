@@ -1,8 +1,8 @@
 """Dagster's tables in PostgreSQL, reached over connections that stay open.
 
 Dagster's own storages open a connection for each statement, and look for their tables each time an instance is made: about
-eight connections a second while nothing runs, which take more processor time than the statements. What does not belong
-here: what is stored, and how the webserver connects, which Dagster itself gives connections that stay open.
+eight connections a second while nothing runs, which take more processor time than the statements. Dagster itself
+keeps the connections of its webserver open. What does not belong here: what is stored.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class TableWriter:
 
 
 def _values(row: pa.Table) -> dict[str, Any]:
-    """The values of one row by column, times as text with all nine digits."""
+    """The values of one row by column, times as text with nanoseconds."""
     for place, field in enumerate(row.schema):
         if pa.types.is_timestamp(field.type):
             row = row.set_column(place, field.name, row.column(place).cast(pa.string()))

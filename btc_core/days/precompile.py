@@ -1,7 +1,7 @@
 """`python -m btc_core.days.precompile`: compiles the functions that read and hash the log, for `btc verify` and sealed days.
 
-The first verification would otherwise spend most of its time on that. They are apart from those of
-`btc_core.models.precompile`, because no worker calls them, and no forecast should wait for them.
+The first verification would otherwise spend most of its time on compiling. `btc_core.models.precompile` does not compile these
+functions, because no worker calls them and no forecast should wait for them.
 What does not belong here: when this program runs (`stack/servers/dagster.py`).
 """
 
@@ -20,7 +20,7 @@ from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.models.precompile import marker
 
 MESSAGES = 256
-"""Enough that the nodes of their tree are hashed beside each other, too."""
+"""So many that the function that hashes sixteen nodes of a tree at once is compiled, too."""
 _RECEIVED_NS = 20_000 * NS_PER_DAY
 _QUOTE = (
     b'{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":1.0,"bid_qty":1.0,"ask":2.0,"ask_qty":1.0,'

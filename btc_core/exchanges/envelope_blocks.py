@@ -1,7 +1,7 @@
 """Messages of the log as lines of a recording, many at a time, in compiled code and without the GIL.
 
-A message that is not an envelope in the form in which ingest writes them today is left to `decode_envelope`, and the lines are
-those of `recorded_lines.envelope_line`. What does not belong here: reading the log (`stores.kafka`).
+The lines are those of `recorded_lines.envelope_line`. If one message of a batch is not an envelope in the form in which ingest
+writes them today, `decode_envelope` decodes the whole batch. What does not belong here: reading the log (`stores.kafka`).
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def _write_lines(data: Any, stops: Any, offsets: Any, partition: int, text: Any)
 def _find_fields(data: Any, at: int, stop: int, begins: Any, ends: Any) -> bool:
     """Find the fields of an envelope: texts and bytes by their place, numbers by their value in `begins`.
 
-    A field that is absent has its default: the exchange is written then, so at least the first eight must be there.
+    An envelope has 8 to 11 fields, and a missing one has its default. The first eight are required, because a line contains
+    the exchange.
     """
     if at >= stop:
         return False
@@ -158,7 +159,7 @@ def _truth_field(data: Any, at: int, field: int, begins: Any) -> int:
 
 @njit
 def _number_field(data: Any, at: int, stop: int, field: int, begins: Any) -> int:
-    """A number. Only the clock offset may be unknown or below zero, which both count as 0, as in a line."""
+    """A number. An unknown or negative clock offset, which no other field may have, becomes 0: a line has only positive ones."""
     sign = data[at]
     if sign < 0x80:
         begins[field] = sign

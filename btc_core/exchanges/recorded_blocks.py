@@ -158,7 +158,7 @@ def _block_of_messages(messages: list[RecordedMessage]) -> Block:
 
 
 def read_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The items, as blocks, of which the next one is made in another thread meanwhile: reading and hashing leave the GIL free."""
+    """Yield the items. Another thread makes the next one while the caller uses the present one."""
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(next, items, None)
         while (item := waiting.result()) is not None:

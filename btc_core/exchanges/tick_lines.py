@@ -42,10 +42,10 @@ TICK = np.dtype(
 )  # fmt: skip
 """A quote or a trade that passed all checks."""
 MAX_SYMBOLS = 64
-"""Markets in one block; the lines of further ones are left to the usual decoder."""
+"""The most markets of one block; the lines of further ones are left to the usual decoder."""
 SYMBOL_BYTES = 32
 _ENTRY_BYTES = 64
-"""An entry of a frame takes more than this."""
+"""The fewest bytes of an entry of a frame, which bound the number of rows of a block."""
 _KINDS = ((b"ticker", QUOTE), (b"trade", TRADE))
 
 
@@ -312,7 +312,7 @@ def _read_number(value: int, decimals: int, field: int, row: Any) -> bool:
 
 @njit
 def _passes(row: Any, latest_ns: int) -> bool:
-    """The checks of `market.events`, but for the highest price of a market."""
+    """The checks of `market.events`, except that of the highest price of a market."""
     if row.ts_ns > latest_ns:
         return False
     if row.kind == QUOTE:

@@ -172,9 +172,9 @@ class FeatureEngine:
             self._reject(error)
 
     def warm_up(self, block: Block, mask: np.ndarray) -> None:
-        """Fold some messages of a block without giving rows, as `push` and `flush`. No event waits for a flush meanwhile.
+        """Fold some messages of a block with the same result as `push` and `flush`, but give no rows.
 
-        The ticks of the block, if they have been read, are not decoded again. With a leader they are not used, because its events
+        No event waits for a flush meanwhile. The ticks of the block, if they have been read, are not decoded again. With a leader they are not used, because its events
         go to the other markets, too.
         """
         self._gives_rows = False
@@ -197,7 +197,7 @@ class FeatureEngine:
         lines: dict[int, list[int]] = {}
         others = mask & ~ticks.is_read & block.lines["is_frame"]
         for line, message in zip(np.flatnonzero(others).tolist(), block.messages(others), strict=True):
-            if message.envelope.channel != "book":  # it may change which trades are new
+            if message.envelope.channel != "book":  # this message may change which trades are new
                 self._take_trades(parts, line)
             self.push(message.envelope, message.partition, message.offset)
             for market in self._markets.values():
@@ -213,7 +213,7 @@ class FeatureEngine:
             part.take_until(line, market.trades, partial(self._is_folded, market))
 
     def _is_folded(self, market: _Market, trade: TradeEvent, received_ns: int) -> bool:
-        """Whether the features include a trade when it arrives."""
+        """Take a trade, and return whether the features include it when it arrives."""
         decision = market.trades.take(trade, received_ns)
         if decision.verdict is not Verdict.NEXT or decision.gaps:
             market.count_gaps()

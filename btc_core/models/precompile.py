@@ -74,7 +74,9 @@ def _made_up_bars() -> np.ndarray:
 
 
 def marker(what: str = "complete") -> Path:
-    """Marker file: exists once everything has been compiled, for these files, this version of numba and this processor.
+    """The marker file of a group of functions.
+
+    It exists once the group has been compiled for these files, this version of numba and this processor.
 
     numba compiles again when a file has another path, time or size, even if its content is the same.
     """

@@ -33,7 +33,7 @@ NOT_LOADED = "the models have not been loaded yet"
 """The problem of a process that has just begun to load them."""
 WAIT_PAUSE_S = 0.1
 FIRST_PAUSE_S = 2.0
-"""Time between two looks for models while forecasts cannot start yet: a new market gets its bars within seconds."""
+"""Time between two looks for models until a process can make its first forecast."""
 JOIN_TIMEOUT_S = 5.0
 
 _log = logging.getLogger(__name__)

@@ -342,7 +342,7 @@ class Batch(NamedTuple):
 
 
 def _batches(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[Batch]:
-    """Yield the messages of a range. Methods are mapped over them, because a comprehension takes three times as long."""
+    """Yield the messages of a range. `map` calls the client's methods, which is faster than calls in a comprehension."""
     position = chosen.begin
     reader.assign([TopicPartition(topic, chosen.partition, position)])
     while position < chosen.end:

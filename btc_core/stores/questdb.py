@@ -35,8 +35,8 @@ APPLY_TIMEOUT_S = 120.0
 WRITE_BYTES = 20_000_000
 """The size of one write. It is large enough for 100,000 rows/s and small enough to bound QuestDB's memory."""
 BACKLOG_ROWS = 5_000
-"""Rows of large writes that a client encodes one by one before it uses data frames. They are the backlog of a start; encoding
-them takes as long as loading pandas, which then stays in memory."""
+"""How many rows of large writes a client encodes one by one while pandas is not loaded. They are the backlog of a start; encoding
+them takes as long as loading pandas, which would then stay in memory."""
 _VALUE_ERRORS = {QuestDBErrorCode.BadDataFrame, QuestDBErrorCode.InvalidTimestamp, QuestDBErrorCode.InvalidUtf8}
 """The client cannot encode a value, such as a time before 1970."""
 _SERVER_REFUSAL = '"code":"invalid"'
@@ -84,8 +84,8 @@ class QuestDB:
     ) -> None:
         """Write rows and return when QuestDB has acknowledged all of them.
 
-        Many rows are encoded as a data frame, for which the process loads pandas. Not so with `once`: it is for rows that a
-        process writes at its start only.
+        Many rows are encoded as a data frame, for which the process loads pandas. With `once`, they are always encoded one by
+        one: use it for rows that a process writes only at its start.
 
         Strings that are SYMBOL columns are sent as strings; the table must exist. Raises `RowsRefused` when QuestDB will
         never take one of the values, and `QuestDBError` when it did not take the rows for another reason. The caller may

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from questdb.ingress import Buffer
 
 MOST_ROWS = 200
-"""From about 250 rows of a wide table on, and 500 of a narrow one, a data frame is faster."""
+"""From about 250 rows of `silver_features` on, and 500 of a table with few columns, a data frame is faster."""
 
 
 def can_encode(rows: pa.Table, most: int = MOST_ROWS) -> bool:
@@ -26,7 +26,7 @@ def can_encode(rows: pa.Table, most: int = MOST_ROWS) -> bool:
 def _is_known(column: pa.ChunkedArray) -> bool:
     kind = column.type
     if pa.types.is_boolean(kind):
-        return bool(column.null_count == 0)  # QuestDB has no such value
+        return bool(column.null_count == 0)  # a BOOLEAN of QuestDB is never null
     if pa.types.is_dictionary(kind):
         return bool(pa.types.is_string(kind.value_type))
     if pa.types.is_timestamp(kind):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _NoPandas:
-    """An import of pandas finds no such package."""
+    """An import hook that hides pandas."""
 
     def find_spec(self, name: str, _path: Sequence[str] | None = None, _target: object = None) -> None:
         if name == "pandas":
@@ -23,7 +23,7 @@ class _NoPandas:
 
 
 def leave_out_pandas() -> None:
-    """Let this process load pandas when it converts rows to a frame and not before; it takes 50 MB and 0.3 s until then.
+    """Let this process load pandas only when it converts rows to a frame, which saves 50 MB and 0.3 s until then.
 
     Arrow imports pandas, if it is installed, for the first array that it makes, to learn whether a pandas Series was given.
     Without pandas, `to_pylist` refuses times with nanoseconds.

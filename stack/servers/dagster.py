@@ -31,7 +31,7 @@ MAX_HEARTBEAT_AGE_S = 120
 """The daemon writes a heartbeat every 30 s."""
 START_TIMEOUT_S = 120
 RETRY_LOOK_S = 30
-"""Time between two looks for failed runs that have to be started again; each takes four statements, and the default is 5 s."""
+"""How often Dagster's daemon looks for failed runs to start again. Each search takes four statements; the default is 5 s."""
 CODE_TIMEOUT_S = 300
 """How long the daemon waits for a sensor or a run to start; with the default of 60 s, a busy machine fails both."""
 

@@ -185,7 +185,7 @@ def broker_settings(durability: Durability) -> dict[str, str | int]:
         "num.recovery.threads.per.data.dir": 2,
         # One buffer per cleaner thread, on the heap; 4 MB hold 170,000 keys, and the default of 128 MB is a third of our heap.
         "log.cleaner.dedupe.buffer.size": 4 * 1024 * 1024,
-        # An idle controller writes records without content, so that other controllers see it. Here there is none, and the
+        # An idle controller writes empty records to show other controllers that it is alive. This stack has only one, and the
         # default is two records a second.
         "metadata.max.idle.interval.ms": 10_000,
         # Topics have a limit in bytes (`ensure_topics`); with the default of five minutes they may exceed it by gigabytes.

@@ -84,7 +84,7 @@ def compile_functions() -> None:
 
 
 def compile_proofs() -> None:
-    """Compile the functions that read and hash the log, which no forecast waits for, unless they are compiled already."""
+    """Compile the functions that read and hash the log, unless they are compiled already. No forecast needs them."""
     _compile("btc_core.days.precompile")
 
 

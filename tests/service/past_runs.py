@@ -1,7 +1,7 @@
 """A year of Dagster and MLflow: runs with their events, checks and output, and a version of a model for each night.
 
 A few runs and versions are made by Dagster and MLflow themselves, and copied in the database with other ids and times,
-because making each of them would take an hour. What does not belong here: tables (`past_year`), and tests.
+because making them all would take an hour. What does not belong here: tables (`past_year`), and tests.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _FIRST_ONES = {
 
 
 def age_dagster(settings: Settings, instance: dg.DagsterInstance, logs: Path, daily: str, day: str) -> None:
-    """Copy all runs and events that Dagster has to the last days, and remove those that were copied.
+    """Copy all runs and events that Dagster has to past days, and then delete the originals.
 
     The run `daily` is copied to each day. Copies have ids in the order of time, and their partition, which is `day`, becomes the
     day of their age.

@@ -45,13 +45,13 @@ OVERDUE = 3
 """Days that QuestDB has and may no longer keep."""
 ALL_DAYS = 365 + OVERDUE
 SEALED_AGO = 2
-"""How many days ago the day was that the test streams and seals. It has no rows before that, except in narrow tables."""
+"""How many days ago the day was that the test streams and seals. Until then, only narrow tables have rows of it."""
 NARROW = frozenset({"minute_bars", "gold_prediction_skill"})
 """Tables that have rows on every day."""
 STEP = 30
-"""Of the other tables, each thirtieth day alone has rows between the newest days and those at the end of the retention."""
+"""Each other table has rows on its newest days, around the end of its retention, and on every thirtieth day between."""
 NEWEST = 6
-"""Age of the oldest of their newest days."""
+"""How many of its newest days have rows."""
 ROWS_A_DAY = 4
 BARS_A_DAY = 4
 TRAINED_DAYS = 1

@@ -74,10 +74,10 @@ UNUSED = (
     "boto3",
     "btc_core.days.archive_replay",
 )
-"""What starting everything, fitting models or verifying whole days needs, and verifying one forecast does not."""
+"""What importing the command must not load: starting everything, fitting models, or verifying whole days needs it."""
 
 
-def test_verifying_one_forecast_loads_no_package_that_it_does_not_need() -> None:
+def test_importing_the_command_loads_nothing_that_only_other_commands_need() -> None:
     code = f"import sys, btc_cli.verify; print([name for name in {UNUSED} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
