@@ -24,7 +24,9 @@ install: $(STAMPS)/run ## install what running needs, start nothing
 down: ## stop everything; the data stays
 	@if [ -x $(BIN)/btc ]; then $(BIN)/btc down $(ARGS); fi
 
-# Two processes, each with a part of the tests and servers of its own (tests/conftest.py).
+# Two processes, each with a part of the tests and servers of its own (tests/conftest.py). They start hundreds of programs, each of
+# which would compile our modules where the variable forbids to store bytecode.
+test: export PYTHONDONTWRITEBYTECODE=
 test: $(STAMPS)/dev ## all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope $(ARGS)
 

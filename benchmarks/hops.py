@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +17,7 @@ from confluent_kafka import TopicPartition
 from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import RATE, WARM_S, WORKERS, forecasts_seen, stack_for_now
 from btc_core.clock import now_ns
+from btc_core.errors import NotReady
 from btc_core.market.messages import FeatureMessage
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC
 from btc_core.stores.kafka import ADMIN_TIMEOUT_S, reader_of
@@ -80,13 +82,16 @@ def figures_of(settings: Settings, watch_s: float) -> list[Figure]:
 def watched(settings: Settings, watch_s: float) -> tuple[Arrivals, dict[str, list[tuple[int, int]]]]:
     """What reached consumers of both topics, and the forecasts that became readable, as `forecasts_seen` returns them."""
     arrivals, finished = Arrivals({}, []), threading.Event()
-    watcher = threading.Thread(target=_consume, args=(settings, arrivals, finished))
-    watcher.start()
-    try:
-        return arrivals, forecasts_seen(settings, watch_s)
-    finally:
-        finished.set()
-        watcher.join()
+    with ThreadPoolExecutor(1) as thread:
+        watching = thread.submit(_consume, settings, arrivals, finished)
+        try:
+            seen = forecasts_seen(settings, watch_s)
+        finally:
+            finished.set()
+        watching.result()
+    if not arrivals.rows:
+        raise NotReady("no feature row arrived while the benchmark watched")
+    return arrivals, seen
 
 
 def _consume(settings: Settings, arrivals: Arrivals, finished: threading.Event) -> None:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from dagster._serdes import ConfigurableClassData
     from sqlalchemy import Engine
 
+MAX_AGE_S = 300
+"""Age at which a connection is opened again: a proxy between may forget one that is idle for longer."""
+KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""Seconds, and how many probes without an answer end a connection; without them, a dead server is noticed after hours."""
 OPEN_CONNECTIONS = 1
 """Connections of a process that stay open. Its threads open more when they need them at the same time, and close them."""
 
@@ -62,4 +66,6 @@ def engine(postgres_url: str, _process: int) -> Engine:
         pool_size=OPEN_CONNECTIONS,
         max_overflow=-1,
         pool_pre_ping=True,
+        pool_recycle=MAX_AGE_S,
+        connect_args=KEEPALIVES,
     )

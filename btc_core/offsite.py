@@ -196,6 +196,12 @@ def open_place(settings: Settings, where: str) -> Iterator[Place]:
         and bucket in buckets(settings).values()
     ):
         raise InvalidInput(f"{bucket} is a bucket of this system and not a second place; name another one")
+    own_key = settings.store.access_key
+    if own_key and not given.access_key and os.environ.get("AWS_ACCESS_KEY_ID") == own_key:
+        raise InvalidInput(
+            "BTC_OFFSITE_ACCESS_KEY is empty, and AWS_ACCESS_KEY_ID holds the key of the system's own object store, which would be "
+            f"sent to {given.place}: set BTC_OFFSITE_ACCESS_KEY and BTC_OFFSITE_SECRET_KEY"
+        )
     with ObjectStore(given, bucket) as store:
         yield Bucket(store, prefix)
 

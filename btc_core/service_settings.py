@@ -370,6 +370,11 @@ class StoreSettings(Section):
         """The address, as messages show it."""
         return self.endpoint_url or f"Amazon S3 in {self.region}"
 
+    @property
+    def authority(self) -> str | bool | None:
+        """What a client verifies the server's certificate with, as boto3 takes it; None leaves it to AWS_CA_BUNDLE."""
+        return self.ca_file or None
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         """Refuse settings if one of them would be silently ignored, and a secret in the address."""
@@ -393,6 +398,11 @@ class StoreSettings(Section):
 
 class OffsiteSettings(StoreSettings):
     """The object store of `btc backup --to s3://BUCKET`, which holds a copy outside of the system."""
+
+    @property
+    def authority(self) -> str | bool | None:
+        """As in the object store, but AWS_CA_BUNDLE does not count: it names the authority of the system's own store."""
+        return self.ca_file or True
 
     prefix: ClassVar[str] = "BTC_OFFSITE"
     endpoint_url: str = ""

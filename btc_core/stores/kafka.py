@@ -6,6 +6,7 @@ What does not belong here: topics (`kafka_topics`), what a message holds (`marke
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -343,9 +344,12 @@ class Batch(NamedTuple):
 
 def _batches(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[Batch]:
     """Yield the messages of a range. `map` calls the client's methods, which is faster than calls in a comprehension."""
-    position = chosen.begin
+    position, since_s = chosen.begin, time.monotonic()
     reader.assign([TopicPartition(topic, chosen.partition, position)])
     while position < chosen.end:
+        if time.monotonic() - since_s > ADMIN_TIMEOUT_S:
+            msg = f"Kafka returned no message of {topic}[{chosen.partition}] from offset {position} on for {ADMIN_TIMEOUT_S:.0f} s"
+            raise ServiceError(msg)
         wanted = min(BATCH_MESSAGES, chosen.end - position)
         found = reader.consume(wanted, 1.0)  # a larger number would wait for messages that do not exist
         error = next(filter(None, map(Message.error, found)), None)
@@ -357,17 +361,24 @@ def _batches(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[Batc
             position = offsets[-1] + 1
             kept = bisect_left(offsets, chosen.end)
             yield Batch(values[:kept], offsets[:kept])
+            since_s = time.monotonic()
 
 
 def read_batches(kafka: KafkaSettings, topic: str, partition: int, begin_ns: int, end_ns: int) -> Iterator[Batch]:
     """Yield the messages of a partition that were received in a time range.
 
-    Raises `ServiceError` when Kafka does not answer.
+    Raises `ServiceError` when Kafka does not answer, or when messages of the range are removed meanwhile.
     """
     with reader_of(kafka, "read-batches", MANY_AT_ONCE) as reader:
         part = TopicPartition(topic, partition)
         chosen = OffsetRange(partition, _offset_at(reader, part, begin_ns), _offset_at(reader, part, end_ns))
-        yield from _batches(reader, topic, chosen)
+        position = chosen.begin
+        for batch in _batches(reader, topic, chosen):
+            if batch.offsets and batch.offsets[0] > position:
+                msg = f"the oldest messages of {topic}[{partition}] were removed while they were read"
+                raise ServiceError(msg)
+            yield batch
+            position += len(batch.offsets)
 
 
 def read_all(

@@ -62,7 +62,7 @@ def s3_client(
         "s3",
         endpoint_url=settings.endpoint_url or None,
         region_name=settings.region,
-        verify=settings.ca_file or None,
+        verify=settings.authority,
         config=Config(
             s3={"addressing_style": settings.addressing},
             connect_timeout=connect_timeout_s,

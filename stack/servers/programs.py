@@ -49,7 +49,8 @@ ONE_THREAD = {
 
 COMPILE_TIMEOUT_S = 600.0
 """Compiling takes 15 s on two idle cores, and 75 s with a load of 6."""
-_compiling = Lock()
+FUNCTIONS, PROOFS = "btc_core.models.precompile", "btc_core.days.precompile"
+_compiling = {FUNCTIONS: Lock(), PROOFS: Lock()}
 
 MAX_ITERATION_S = 60.0
 """Longest time between two iterations of a healthy worker's loop."""
@@ -80,16 +81,16 @@ def components(context: Context) -> tuple[Component, ...]:
 
 def compile_functions() -> None:
     """Compile the numerical functions once for all programs that call them, unless they are compiled already."""
-    _compile("btc_core.models.precompile")
+    _compile(FUNCTIONS)
 
 
 def compile_proofs() -> None:
     """Compile the functions that read and hash the log, unless they are compiled already. No forecast needs them."""
-    _compile("btc_core.days.precompile")
+    _compile(PROOFS)
 
 
 def _compile(module: str) -> None:
-    with _compiling:
+    with _compiling[module]:
         _compile_once(module)
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ with warnings.catch_warnings():
     from btc_assets.sealing import sealing_sensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from stack.runtime import Stack
 
@@ -128,12 +129,10 @@ def year(own_stack: Stack) -> Iterator[Year]:
     ensure_topics(settings)
     component = own_stack.components()["dagster-code"]
     component.before_start()
-    patch = pytest.MonkeyPatch()
-    patch.setenv("BTC_ENV_FILE", str(own_stack.layout.env_file))
-    for name, value in component.env.items():
-        patch.setenv(name, value)
-    process_settings.cache_clear()
-    with dg.DagsterInstance.get() as instance:
+    with (
+        _environment({"BTC_ENV_FILE": str(own_stack.layout.env_file), **component.env}),
+        dg.DagsterInstance.get() as instance,
+    ):
         found = Year(own_stack, instance)
         make_past_of_dagster(found)
         make_past_of_models(found)
@@ -141,7 +140,16 @@ def year(own_stack: Stack) -> Iterator[Year]:
             past_year.write_year(settings, db, store)
             past_runs.age_backups(store)
         yield found
-    patch.undo()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables and settings of a stack in this process, for the length of a block."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        process_settings.cache_clear()
+        yield
     process_settings.cache_clear()
 
 
