@@ -26,7 +26,7 @@ FROM python:3.11.14-slim-bookworm AS runtime
 RUN useradd --uid 10001 --create-home btc \
     && mkdir -p /app /var/lib/btc \
     && chown btc:btc /var/lib/btc
-COPY deploy/answers /usr/local/bin/answers
+COPY deploy/answers deploy/with-secrets /usr/local/bin/
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 USER btc
@@ -51,11 +51,14 @@ FROM runtime AS assets
 COPY --from=assets-packages /venv /venv
 COPY btc_core btc_core
 COPY btc_assets btc_assets
-COPY stack/__init__.py stack/first_training.py stack/postgres_connection.py stack/prepare.py stack/
-COPY stack/servers/dagster.yaml deploy/dagster.containers.yaml deploy/
-COPY deploy/workspace.yaml /var/lib/btc/workspace.yaml
-RUN cat deploy/dagster.yaml deploy/dagster.containers.yaml > /var/lib/btc/dagster.yaml
-ENV DAGSTER_HOME=/var/lib/btc DAGSTER_DISABLE_TELEMETRY=yes DAGSTER_GRPC_TIMEOUT_SECONDS=300 \
+COPY stack/__init__.py stack/files.py stack/first_env.py stack/first_training.py stack/layout.py stack/ports.py \
+     stack/postgres_connection.py stack/prepare.py stack/server_addresses.py stack/
+COPY deploy/compose.sim.env deploy/
+COPY stack/servers/dagster.yaml deploy/dagster.containers.yaml deploy/workspace.yaml /etc/dagster/
+USER root
+RUN cat /etc/dagster/dagster.containers.yaml >> /etc/dagster/dagster.yaml
+USER btc
+ENV DAGSTER_HOME=/etc/dagster DAGSTER_DISABLE_TELEMETRY=yes DAGSTER_GRPC_TIMEOUT_SECONDS=300 \
     DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS=30
 CMD ["python", "-m", "dagster", "api", "grpc", "--module-name", "btc_assets.definitions", "--host", "0.0.0.0", "--port", "4000"]
 
@@ -64,3 +67,14 @@ ENV MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false
 COPY --from=mlflow-packages /venv /venv
 COPY stack/__init__.py stack/mlflow_server.py stack/
 CMD ["python", "-m", "stack.mlflow_server"]
+
+FROM prom/prometheus:v3.7.3 AS prometheus
+COPY deploy/prometheus/prometheus.yml deploy/prometheus/rules.yml /etc/prometheus/
+COPY deploy/prometheus/targets/compose.yml /etc/prometheus/targets.yml
+
+FROM grafana/grafana:12.3.0 AS grafana
+COPY deploy/grafana/provisioning /etc/grafana/provisioning
+COPY deploy/grafana/dashboards /var/lib/grafana/dashboards
+USER root
+RUN mkdir -p /var/lib/grafana/data && chown 472:0 /var/lib/grafana/data
+USER 472

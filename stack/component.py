@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from stack.layout import Durability, Layout
     from stack.ports import InternalPorts
 
+STOP_WAIT_S = 35
+"""For QuestDB and the workers. A worker that stops waits up to 30 s for Kafka to acknowledge what it has published, and QuestDB
+finishes the transactions that it applies; on a busy machine that takes longer than the usual 10 s. It is a limit, not a wait."""
+
 Check = Callable[[], None]
 """Returns when the process is healthy; raises any error when it is not healthy yet or any more."""
 
@@ -34,6 +38,8 @@ class Context:
     """Additional arguments of the simulator."""
     features_workers: int = 1
     durability: Durability = DURABILITY_MODES[0]
+    second_secrets: Mapping[str, str] = field(default_factory=dict)
+    """Credentials by variable that a server accepts beside those of the settings, while they are being rotated."""
 
     def server_dir(self, name: str) -> Path:
         """The directory in which a server keeps its files."""
@@ -69,6 +75,9 @@ class Component:
     """Runs before each start: creates directories, writes configuration, initializes files."""
     when_healthy: Callable[[], None] = do_nothing
     """Runs in each `up` once the process is healthy, before the components that wait for it: creates tables, topics, buckets."""
+    take_secrets: Callable[[int], None] | None = None
+    """Makes the running server, whose process id it gets, accept the present and the second credentials of the context and no
+    others. None: a restart does."""
     after_forecasts: bool = False
     """Whether no forecast needs it, so that `up` starts it after the components that forecasts need."""
     user: str | None = None

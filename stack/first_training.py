@@ -1,6 +1,7 @@
 """Training at the first start: it trains the models that have no champion, so that no market waits for the nightly training.
 
-A simulated system then fetches its first complete day, so that it soon has a sealed one.
+A simulated system then fetches its first complete day, so that it soon has a sealed one. Where no day is fetched, the tables are
+checked once, so that Dagster has results before the first midnight.
 `btc up` calls it, and `python -m stack.first_training` is the one-shot service `first-training` of the containers.
 What does not belong here: how models are trained (`btc_assets`), and waiting for the API (`btc_cli.first_forecast`).
 """
@@ -16,7 +17,7 @@ from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.errors import BtcError, ServiceError, StackError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.models.manifest import LAYOUT
-from btc_core.names import CHAMPION, FETCH_HISTORY_JOB, HORIZONS_MIN, TRAIN_MODELS_JOB
+from btc_core.names import CHAMPION, CHECK_TABLES_JOB, FETCH_HISTORY_JOB, HORIZONS_MIN, TRAIN_MODELS_JOB
 from btc_core.registry.keys import model_keys
 from btc_core.settings import load_settings
 from btc_core.stores.dagster import launch_backfill, launch_job, market_tags, run_status, run_url
@@ -43,32 +44,46 @@ PAST_DAY_MAX_MARKETS = 4
 _logger = logging.getLogger("first-training")
 
 
-def train_missing(settings: Settings, say: Callable[[str], None]) -> str:
+def train_missing(
+    settings: Settings, say: Callable[[str], None], meanwhile: Callable[[], object] = lambda: None
+) -> str:
     """Train the models that have no usable champion; returns the final status of the run, or "" if none was missing.
 
-    `say` prints a line about each step. Raises `ServiceError` if a server does not answer, and `StackError` if the training
-    takes too long.
+    `say` prints a line about each step. `meanwhile` is called when a run begins, and must return at once. Raises
+    `ServiceError` if a server does not answer, and `StackError` if the training takes too long.
     """
     missing = missing_champions(settings)
     if not missing:
         return ""
     say(f"no champion for the current features yet: {', '.join(missing)}")
+    meanwhile()
     status = train(settings, say)
     if status == SUCCESS and (not settings.exchange.history_url or len(settings.exchange.names) > 1):
         url = run_url(settings, launch_job(settings, FETCH_HISTORY_JOB, market_tags(settings.exchange.symbols)))
         say(f"fetching older trades in the background, to train the models on them as well ({url})")
-    if settings.simulated and status == SUCCESS:
-        try:
-            fetch_yesterday(settings, say)
-        except ServiceError as error:
-            say(f"the trades of yesterday are not fetched: {error}. `btc backfill` fetches them")
+    if status == SUCCESS:
+        _give_dagster_results(settings, say)
     return status
 
 
-def fetch_yesterday(settings: Settings, say: Callable[[str], None]) -> None:
+def _give_dagster_results(settings: Settings, say: Callable[[str], None]) -> None:
+    """Fetch the day before, whose tables are checked once it is sealed, or check the tables now; `say` prints a line."""
+    try:
+        if settings.simulated and fetch_yesterday(settings, say):
+            return
+    except ServiceError as error:
+        say(f"the trades of yesterday are not fetched: {error}. `btc backfill` fetches them")
+    try:
+        url = run_url(settings, launch_job(settings, CHECK_TABLES_JOB, {"dagster/priority": "-1"}))
+        say(f"checking the tables in the background ({url})")
+    except ServiceError as error:
+        say(f"the tables are not checked yet: {error}. The job {CHECK_TABLES_JOB} runs each day at 00:30 UTC")
+
+
+def fetch_yesterday(settings: Settings, say: Callable[[str], None]) -> bool:
     """Ask Dagster for yesterday's trades of a new system with few markets, which are then sealed; `say` prints a line.
 
-    Does nothing if a day before today has trades. Raises `ServiceError` if QuestDB or Dagster does not answer.
+    Does nothing and returns False if a day before today has trades. Raises `ServiceError` if QuestDB or Dagster does not answer.
     """
     from btc_core.days.stored_days import stored_days  # noqa: PLC0415 - loads pyarrow, which `btc status` does not need
     from btc_core.stores.questdb import QuestDB  # noqa: PLC0415 - loads pyarrow, which `btc status` does not need
@@ -78,10 +93,11 @@ def fetch_yesterday(settings: Settings, say: Callable[[str], None]) -> None:
     with QuestDB(settings.questdb) as db:
         has_past = any(day < day_of(now) for day in stored_days(db, BRONZE_TRADES))
     if has_past or len(settings.exchange.symbols) > PAST_DAY_MAX_MARKETS:
-        return
+        return False
     yesterday = day_of(now - NS_PER_DAY)
     launch_backfill(settings, PAST_DAY_ASSETS, (yesterday,), {"dagster/priority": "-1"})
     say(f"fetching the trades of {yesterday} in the background; Dagster then seals the day ({settings.dagster.url})")
+    return True
 
 
 def missing_champions(settings: Settings) -> list[str]:

@@ -39,7 +39,8 @@ def get(
         msg = f"{server} refuses the user or the password in stack.env"
         raise ServiceError(msg)
     if response.status_code != httpx.codes.OK:
-        msg = f"{server} answers {response.status_code}"
+        is_reason = response.headers.get("Content-Type", "").startswith("text/plain")
+        msg = f"{server} answers {response.status_code}" + (f": {response.text}" if is_reason else "")
         raise ServiceError(msg)
     return response
 

@@ -35,6 +35,10 @@ Durability = Literal["page-cache", "fsync"]
 DURABILITY_MODES: tuple[Durability, ...] = get_args(Durability)
 """The first is the default; docs/decisions.md has the reason."""
 
+LOG_BYTES, MIN_LOG_BYTES = 10 * 1024 * 1024, 10_000
+"""The size at which the log of a component is rotated unless `BTC_STACK_LOG_BYTES` says otherwise, and the smallest."""
+SECOND = "BTC_SECOND_"
+"""How variables of `stack.env` begin that hold the second credentials of a server while they are being rotated."""
 MARKETS = "BTC_EXCHANGE_MARKETS"
 PERPETUAL = "binance-perp"
 """The exchange beside Kraken whose protocol the simulator uses."""
@@ -52,7 +56,14 @@ SUPERVISOR_CONF = "supervisord.conf"
 """The file that the command line of a stack's supervisord names, in the data directory."""
 
 PATHS_OF_THE_USER = frozenset(
-    {"BTC_ALERT_RULES", "BTC_USER_DIR", "BTC_BACKUP_COPY_TO", "BTC_OFFSITE_CA_FILE", "BTC_OFFSITE_PROFILE"}
+    {
+        "BTC_ALERT_RULES",
+        "BTC_API_AUDIT_LOG",
+        "BTC_USER_DIR",
+        "BTC_BACKUP_COPY_TO",
+        "BTC_OFFSITE_CA_FILE",
+        "BTC_OFFSITE_PROFILE",
+    }
 )
 
 DAYS_BEFORE_CREATION = 30
@@ -162,6 +173,31 @@ class Layout:
         """Let Dagster's daily partitions begin at `day`, as 2026-07-19. Its processes read this when they start."""
         self._write(self.values() | {"BTC_SEAL_FIRST_DAY": day})
 
+    def second_secrets(self) -> dict[str, str]:
+        """The credentials that servers accept beside the present ones while they are being rotated, by variable."""
+        values = self.values().items()
+        return {f"BTC_{name.removeprefix(SECOND)}": value for name, value in values if name.startswith(SECOND)}
+
+    def change_secrets(self, changed: Mapping[str, str], second: Mapping[str, str]) -> None:
+        """Set secrets, and the `second` credentials in place of all earlier ones, each by the name of its variable."""
+        kept = {name: value for name, value in self.values().items() if not name.startswith(SECOND)}
+        beside = {f"{SECOND}{name.removeprefix('BTC_')}": value for name, value in second.items()}
+        self._write({**kept, **changed, **beside})
+
+    def give_new_broker_a_password(self) -> None:
+        """Let clients of a broker that has never run authenticate, unless the settings say how they connect.
+
+        `create` does not do this: the file that it writes is also used for containers and clusters, whose brokers have settings of their own.
+        """
+        settings, values = self.settings(), self.values()
+        is_new = not (self.data_dir / "kafka" / "data").exists() and "kafka" not in given_servers(settings)
+        described = {f"BTC_KAFKA_{name}" for name in ("SECURITY", "USER", "PASSWORD", "PASSWORD_FILE")}
+        if is_new and not described & (values.keys() | os.environ.keys()):
+            credentials = {"SECURITY": "sasl_plaintext", "MECHANISM": "PLAIN", "USER": "btc", "PASSWORD": new_secret()}
+            self.change_secrets(
+                {f"BTC_KAFKA_{name}": value for name, value in credentials.items()}, self.second_secrets()
+            )
+
     def set_features_workers(self, workers: int) -> None:
         """Set how many processes share the symbols' features, 1 or 2, from the next start on."""
         self._write(self.values() | {"BTC_STACK_FEATURES_WORKERS": str(workers)})
@@ -228,6 +264,14 @@ class Layout:
         msg = f"BTC_STACK_DURABILITY in {self.env_file} is {mode!r}; it can be {' or '.join(DURABILITY_MODES)}"
         raise StackError(msg)
 
+    def log_bytes(self) -> int:
+        """The size at which the log of a component is rotated, from `BTC_STACK_LOG_BYTES`. Raises `StackError`."""
+        text = self.values().get("BTC_STACK_LOG_BYTES", str(LOG_BYTES))
+        if not text.isdecimal() or int(text) < MIN_LOG_BYTES:
+            msg = f"BTC_STACK_LOG_BYTES in {self.env_file} is {text!r}; it must be a number of bytes, at least {MIN_LOG_BYTES}"
+            raise StackError(msg)
+        return int(text)
+
     def exchange_args(self) -> tuple[str, ...]:
         """Additional arguments of the simulator. Raises `StackError` for a speed that does not fit a live stack."""
         given = tuple(shlex.split(self.values().get("BTC_STACK_EXCHANGE_ARGS", "")))
@@ -254,8 +298,7 @@ class Layout:
     def _secrets(self) -> dict[str, str]:
         names = ("QUESTDB_PASSWORD", "QUESTDB_READER_PASSWORD", "REDIS_PASSWORD", "POSTGRES_PASSWORD", "STORE_SECRET_KEY", "API_TOKEN",
                  "GRAFANA_PASSWORD")  # fmt: skip
-        # Hexadecimal, so that no configuration format needs quoting.
-        return {f"BTC_{name}": secrets.token_hex(20) for name in names} | {"BTC_STORE_ACCESS_KEY": "btc"}
+        return {f"BTC_{name}": new_secret() for name in names} | {"BTC_STORE_ACCESS_KEY": "btc"}
 
     def _addresses_for(self, values: Mapping[str, str], ports: Mapping[str, int]) -> dict[str, str]:
         """The addresses of a stack with these settings. Those of a live exchange are left as they are."""
@@ -290,6 +333,11 @@ class Layout:
             "BTC_EXCHANGE_MODE": mode,
         }
         return values | _exchange_addresses(mode, ports["exchange"], home)
+
+
+def new_secret() -> str:
+    """A random secret in hexadecimal digits, which no configuration format needs to quote."""
+    return secrets.token_hex(20)
 
 
 def markets_variable(symbols: tuple[str, ...]) -> str:
@@ -336,11 +384,18 @@ def current_data_dir() -> Path:
     """
     named = os.environ.get("BTC_DATA_DIR")
     path = Path(named or Path("var") / "current").absolute()
-    for candidate in (path,) if named else (path, ROOT / "var" / "current"):
+    candidates = (path,) if named else tuple(dict.fromkeys((path, clone_data_dir())))
+    for candidate in candidates:
         if (candidate / "stack.env").is_file():
             return candidate.resolve()
-    msg = f"there is no stack in {path}; start one with `btc up`, or name it with --data-dir"
+    where = " or in ".join(map(str, candidates))
+    msg = f"there is no stack in {where}; start one with `btc up`, or name its folder with --data-dir"
     raise StackError(msg)
+
+
+def clone_data_dir() -> Path:
+    """Where the stack that was started last is, in the clone that `btc` is installed from; there may be none."""
+    return ROOT / "var" / "current"
 
 
 def remember_current(data_dir: Path) -> None:

@@ -9,6 +9,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psycopg2
 from botocore.exceptions import BotoCoreError, ClientError
 from psycopg2 import sql
@@ -17,6 +18,7 @@ from btc_core.errors import BtcError, ServiceError, StoreError
 from btc_core.settings import load_settings
 from btc_core.stores import origin
 from btc_core.stores.kafka_topics import ensure_topics
+from btc_core.stores.questdb_connection import http_client
 from btc_core.stores.s3 import encryption_arguments, explain, s3_client
 from btc_core.waiting import wait_until
 from stack.postgres_connection import connect
@@ -113,6 +115,29 @@ def tables(settings: Settings) -> None:
     origin.claim(settings, origin.TABLES)
     with QuestDB(settings.questdb) as db:
         ensure_tables(db)
+    name_console(settings)
+
+
+def name_console(settings: Settings) -> None:
+    """Give QuestDB's console a name and a colour, unless it has a name or its settings may not be changed.
+
+    They are no variables of `server.conf`: QuestDB keeps them in its data directory, and its console warns while there are none.
+    """
+    named = {
+        "instance_name": f"btc-forecast, {'SIMULATED' if settings.simulated else 'live'}",
+        "instance_type": "testing" if settings.simulated else "production",
+        "instance_description": "Market data, features and forecasts. Only the programs of btc-forecast write here.",
+        "instance_rgb": "b" if settings.simulated else "g",
+    }
+    try:
+        with http_client(settings.questdb, READ_TIMEOUT_S) as client:
+            found = client.get("/settings").raise_for_status().json()
+            if found["preferences"].get("instance_name") or found["config"].get("http.settings.readonly"):
+                return
+            version = found["preferences.version"]
+            client.put("/settings", params={"version": version}, json=named).raise_for_status()
+    except (httpx.HTTPError, ValueError, KeyError) as error:  # nothing but the look of the console depends on it
+        _logger.warning("the console of QuestDB has no name: %s", error)
 
 
 def main() -> int:

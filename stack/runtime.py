@@ -28,7 +28,7 @@ from stack.all_components import all_components
 from stack.component import Component, Context, do_nothing, in_order
 from stack.health_checks import problem_of
 from stack.layout import Layout, Mode, markets_variable, remember_current
-from stack.logs import tail
+from stack.logs import mark_start, tail
 from stack.progress import Progress
 from stack.servers.dagster import COMPONENT_NAMES as DAGSTER_COMPONENTS
 from stack.status import Status, status_of
@@ -117,7 +117,7 @@ class Stack:
         """All components by name."""
         self.layout.make_dirs()
         layout = self.layout
-        more = layout.exchange_args(), layout.features_workers(), layout.durability()
+        more = layout.exchange_args(), layout.features_workers(), layout.durability(), layout.second_secrets()
         return all_components(Context(layout, self.settings, layout.internal_ports(), *more))
 
     def up(
@@ -136,6 +136,8 @@ class Stack:
         the others keep running.
         """
         with self._locked():
+            if not self.running:  # processes that run would go on without it
+                self.layout.give_new_broker_a_password()
             known = self.components()
             wanted = in_order(known, only)
             self._preflight(wanted, everything=only is None)
@@ -221,6 +223,24 @@ class Stack:
                 _require_own(component)
             self._supervisor.stop_process(name)
 
+    def take_secrets(self, name: str, report: Report = lambda _name, _what: None) -> None:
+        """Let a running server accept the credentials in `stack.env`, without a restart if it can."""
+        component = self.components()[name]
+        if component.take_secrets is None:
+            self.restart(name, report)
+            return
+        with self._locked():
+            _require_own(component)
+            self._supervisor.write_conf(self.components().values())
+            component.take_secrets(self._supervisor.state(name).pid)
+            report(name, "accepts the secrets in stack.env")
+
+    @contextmanager
+    def rotating(self) -> Iterator[None]:
+        """Hold a lock, so that only one command at a time changes secrets; the components stay usable."""
+        with self._locked("rotation.lock", "is changing the secrets of"):
+            yield
+
     @property
     def running(self) -> bool:
         """Whether supervisord is running."""
@@ -277,6 +297,7 @@ class Stack:
             if not self._supervisor.state(component.name).pid:
                 report(component.name, "starting")
                 component.before_start()
+                mark_start(self.layout.log(component.name))
                 self._supervisor.start_process(component.name)
             self._wait_healthy(component, report)
         if prepares:
@@ -321,7 +342,7 @@ class Stack:
                 raise self._start_error(component, f"is not healthy after {took_s:.0f} s: {problem}{idle}")
             if time.monotonic() - reported_s >= REPORT_S:
                 reported_s = time.monotonic()
-                newest = "".join(tail(log, 1))
+                newest = "".join(tail(log, 1, since_start=True))
                 report(
                     component.name, f"still starting after {took_s:.0f} s: {problem}. Its log: {newest or '(empty)'}"
                 )
@@ -338,9 +359,12 @@ class Stack:
 
     def _start_error(self, component: Component, what: str) -> StackError:
         log = self.layout.log(component.name)
-        lines = "\n".join(f"    {line}" for line in tail(log, LOG_LINES)) or "    (empty)"
+        lines = (
+            "\n".join(f"    {line}" for line in tail(log, LOG_LINES, since_start=True))
+            or "    (nothing since this start)"
+        )
         return StackError(
-            f"{component.name} ({component.title}) {what}. The end of its log {log}:\n{lines}\n"
+            f"{component.name} ({component.title}) {what}. The end of its log {log} since this start:\n{lines}\n"
             f"Fix the cause and run `btc up` again; `btc doctor` checks everything else."
         )
 
@@ -367,14 +391,14 @@ class Stack:
             future.result()
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock of the data directory, so that only one command at a time starts or stops components in it."""
+    def _locked(self, name: str = "lock", what: str = "is starting or stopping") -> Iterator[None]:
+        """Hold a lock of the data directory, so that only one command at a time starts or stops components in it."""
         self.layout.make_dirs()
-        with (self.layout.data_dir / "lock").open("w") as file:
+        with (self.layout.data_dir / name).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                msg = f"another `btc` command is starting or stopping {self.layout.data_dir}; wait for it"
+                msg = f"another `btc` command {what} {self.layout.data_dir}; wait for it"
                 raise StackError(msg) from None
             yield
 

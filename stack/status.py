@@ -35,6 +35,8 @@ class Status:
     """Whether it is an external server, which the stack neither starts nor stops."""
     reason: str
     """Why it is not healthy; "" when it is healthy or was stopped."""
+    after_forecasts: bool = False
+    """Whether no forecast needs it, so that `btc up` starts it after the first forecast."""
 
 
 def status_of(component: Component, process: ProcessState | None) -> Status:
@@ -51,6 +53,7 @@ def status_of(component: Component, process: ProcessState | None) -> Status:
         alive_s=process.uptime_s if process else 0,
         given=bool(component.given_by),
         reason=reason,
+        after_forecasts=component.after_forecasts and not component.given_by,
     )
 
 

@@ -36,7 +36,7 @@ SUPERVISOR_TIMEOUT_S = 10.0
 """supervisord answers within half a second of its start."""
 SUPERVISOR_POLL_S = 0.05
 STOP_TIMEOUT_S = 60.0
-"""supervisord kills a process at most 20 s after its stop signal (`Component.stop_wait_s`)."""
+"""supervisord kills a process at most 35 s after its stop signal (`Component.stop_wait_s`)."""
 STOP_POLL_S = 0.1
 LOG_LINES = 10
 """Last lines of supervisord's log that are shown when it does not start."""

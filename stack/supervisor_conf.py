@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from stack.component import Component
     from stack.layout import Layout
 
-LOG_MAX_BYTES = 10 * 1024 * 1024
 LOG_BACKUPS = 3
-"""Rotated logs that are kept of each component. With the current log it takes at most 40 MB, all components 600 MB."""
+"""Rotated logs that are kept of each component. With the current log and the default size, it takes at most 40 MB, all components 800 MB."""
 START_RETRIES = 1_000
 """supervisord waits one second longer before each retry: a minute after half an hour, seven minutes after a day. A server that
 cannot start while the disk is full therefore starts by itself once there is room. After six days it stays down as FATAL."""
@@ -31,7 +30,7 @@ def conf_text(layout: Layout, components: Iterable[Component]) -> str:
     sections: dict[str, dict[str, object]] = {
         "supervisord": {
             "logfile": layout.log("supervisord"),
-            "logfile_maxbytes": LOG_MAX_BYTES,
+            "logfile_maxbytes": layout.log_bytes(),
             "logfile_backups": LOG_BACKUPS,
             "pidfile": layout.run_dir / "supervisord.pid",
             "childlogdir": layout.logs_dir,
@@ -66,7 +65,7 @@ def _program(layout: Layout, component: Component) -> dict[str, object]:
         "killasgroup": "true",
         "redirect_stderr": "true",
         "stdout_logfile": layout.log(component.name),
-        "stdout_logfile_maxbytes": LOG_MAX_BYTES,
+        "stdout_logfile_maxbytes": layout.log_bytes(),
         "stdout_logfile_backups": LOG_BACKUPS,
     }
     if component.env:

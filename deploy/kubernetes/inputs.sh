@@ -13,7 +13,7 @@ secret() { # its name, and the sed expression that makes its lines of those of t
     kubectl create secret generic "$1" --from-env-file=<(sed -nE "$2" "$file") "${options[@]}"
 }
 
-secret btc '/^BTC_\w+_(USER|PASSWORD|ACCESS_KEY|SECRET_KEY|TOKEN|FIRST_DAY|URLS|WATCHDOG_URL)=/p'
+secret btc '/^BTC_\w+_(USER|PASSWORD|ACCESS_KEY|SECRET_KEY|TOKENS?|FIRST_DAY|URLS|WATCHDOG_URL)=/p'
 secret questdb 's/^BTC_QUESTDB_(USER|PASSWORD)=(.*)/QDB_HTTP_\1=\2\nQDB_PG_\1=\2/p
 s/^BTC_QUESTDB_READER_PASSWORD=(.*)/QDB_PG_READONLY_USER_ENABLED=true\nQDB_PG_READONLY_USER=reader\nQDB_PG_READONLY_PASSWORD=\1/p'
 secret redis 's/^BTC_REDIS_PASSWORD=/default=/p'

@@ -5,7 +5,6 @@ The instance settings are in `dagster.yaml` beside this file; this module copies
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
@@ -13,16 +12,13 @@ import grpc  # type: ignore[import-untyped]
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from btc_core.clock import NS_PER_S, now_ns
-from btc_core.errors import ServiceError, StackError
+from btc_core.errors import ServiceError
 from btc_core.names import CODE_LOCATION
 from stack.component import Component, Context
 from stack.health_checks import http_check
 from stack.layout import ROOT
 from stack.ports import HOST, port_of
 from stack.postgres_connection import connect
-from stack.servers.programs import compile_proofs
-
-_logger = logging.getLogger(__name__)
 
 COMPONENT_NAMES = ("dagster-code", "dagster-web", "dagster-daemon")
 """In the order in which they start."""
@@ -83,10 +79,6 @@ def _code_server(context: Context) -> Component:
     socket = context.layout.code_socket
 
     def before_start() -> None:
-        try:
-            compile_proofs()
-        except StackError as error:  # the first verification then compiles them
-            _logger.warning("%s", error)
         _write_configuration(context)
         socket.unlink(missing_ok=True)
 

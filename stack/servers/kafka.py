@@ -1,7 +1,8 @@
 """Kafka: the log, one node in KRaft mode.
 
-It binds loopback only and does not encrypt. Without a password in the settings, every account on this machine can read and
-write the log; with one, neither its port nor that of its controller accepts a client without the password.
+It binds loopback only and does not encrypt. The settings of a new stack have a password (`Layout.give_new_broker_a_password`), and
+neither its port nor that of its controller accepts a client without it. Without one in the settings, as in stacks that are older,
+every account on this machine can read and write the log.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from btc_core.errors import ServiceError, StackError
@@ -25,6 +27,7 @@ from stack.prepare import topics
 from stack.setup_command import run_setup
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from btc_core.service_settings import KafkaSettings
@@ -34,7 +37,10 @@ if TYPE_CHECKING:
 HEAP_MB = 384
 """Kafka serves from the page cache; the heap holds requests in flight, 180 MB under our load."""
 TIMEOUT_S = 3.0
+STOP_WAIT_S = 20
+"""How long it may take to end in order, here and in a container."""
 SIMPLE_PASSWORD = re.compile(r"[A-Za-z0-9_-]+")
+NO_SECRETS: Mapping[str, str] = MappingProxyType({})
 NODE_ID = 1
 CLUSTER_ID = "YnRjLWZvcmVjYXN0LTAwMQ"
 """Any 16 bytes in base64; with one node it distinguishes nothing."""
@@ -51,7 +57,9 @@ def component(context: Context) -> Component:
 
     def before_start() -> None:
         (home / "tmp").mkdir(parents=True, exist_ok=True)
-        write_secret(properties, _properties(home, port, controller_port, settings.kafka, context.durability))
+        second = context.second_secrets
+        text = _properties(home, port, controller_port, settings.kafka, context.durability, second_secrets=second)
+        write_secret(properties, text)
         if not (home / "data" / "meta.properties").exists():
             _format(classpath, properties)
 
@@ -82,7 +90,7 @@ def component(context: Context) -> Component:
         work_check=lambda: _check_partitions(home / "data"),
         before_start=before_start,
         when_healthy=lambda: topics(settings, retention_bytes(settings, home / "data")),
-        stop_wait_s=20,
+        stop_wait_s=STOP_WAIT_S,
         retry_s=10,  # with a full disk or a damaged log it ends after up to eight seconds
     )
 
@@ -110,7 +118,15 @@ def _check_partitions(data: Path) -> None:
         raise ServiceError(msg)
 
 
-def _properties(home: Path, port: int, controller_port: int, kafka: KafkaSettings, durability: Durability) -> str:
+def _properties(  # noqa: PLR0913 - every part of the configuration is an argument
+    home: Path,
+    port: int,
+    controller_port: int,
+    kafka: KafkaSettings,
+    durability: Durability,
+    *,
+    second_secrets: Mapping[str, str] = NO_SECRETS,
+) -> str:
     protocol = "SASL_PLAINTEXT" if kafka.authenticated else "PLAINTEXT"
     values = {
         "process.roles": "broker,controller",
@@ -123,14 +139,14 @@ def _properties(home: Path, port: int, controller_port: int, kafka: KafkaSetting
         "inter.broker.listener.name": protocol,
         "log.dirs": home / "data",
         "num.partitions": kafka.partitions,
-        **_authentication(kafka),
+        **_authentication(kafka, second_secrets),
         **broker_settings(durability),
     }
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
-def _authentication(kafka: KafkaSettings) -> dict[str, str]:
-    """The user and the password of the broker and of its controller; raises `StackError` for what it does not offer."""
+def _authentication(kafka: KafkaSettings, second_secrets: Mapping[str, str]) -> dict[str, str]:
+    """The users and passwords of the broker and of its controller; raises `StackError` for what it does not offer."""
     if kafka.security == "plaintext":
         return {}
     if (kafka.security, kafka.mechanism) != ("sasl_plaintext", "PLAIN"):
@@ -147,9 +163,13 @@ def _authentication(kafka: KafkaSettings) -> dict[str, str]:
             "configuration does not quote other characters"
         )
         raise StackError(msg)
+    users = {kafka.user: password}
+    if "BTC_KAFKA_PASSWORD" in second_secrets:
+        users.setdefault(second_secrets["BTC_KAFKA_USER"], second_secrets["BTC_KAFKA_PASSWORD"])
+    known = " ".join(f'user_{user}="{each}"' for user, each in users.items())
     login = (
         f'org.apache.kafka.common.security.plain.PlainLoginModule required username="{kafka.user}" '
-        f'password="{password}" user_{kafka.user}="{password}";'
+        f'password="{password}" {known};'
     )
     return {
         "sasl.enabled.mechanisms": "PLAIN",

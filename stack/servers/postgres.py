@@ -10,9 +10,13 @@ import os
 import pwd
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
-from btc_core.errors import StackError
+import psycopg2
+from pydantic import SecretStr
+
+from btc_core.errors import ServiceError, StackError
 from stack.component import Component, Context
 from stack.files import allow_traversal, write_secret
 from stack.ports import HOST
@@ -22,6 +26,11 @@ from stack.setup_command import run_setup
 
 SYSTEM_USER = "embedded_postgres"
 """The user that root runs it as; created when missing."""
+
+STOP_SIGNAL = "INT"
+"""The fast shutdown, which does not wait for clients to disconnect."""
+STOP_WAIT_S = 20
+"""How long it may take to end in order, here and in a container."""
 
 SCRAM_ITERATIONS = 1
 """How often a client hashes the password for each connection: the default of 4,096 takes 2 ms. More iterations slow down the
@@ -58,6 +67,18 @@ def component(context: Context) -> Component:
         with connect(settings, "postgres"):
             pass
 
+    def take_secrets(_pid: int) -> None:
+        """Its password is in its own files, and a user has only one."""
+        new = settings.password.get_secret_value()
+        for password in (new, context.second_secrets.get("BTC_POSTGRES_PASSWORD", "")):
+            tried = settings.model_copy(update={"password": SecretStr(password)})
+            with suppress(psycopg2.OperationalError), connect(tried, "postgres") as connection:
+                connection.autocommit = True
+                connection.cursor().execute("ALTER ROLE CURRENT_USER PASSWORD %s", (new,))
+                return
+        msg = "PostgreSQL refuses every password in stack.env, or does not answer; `btc logs postgres` shows which"
+        raise ServiceError(msg)
+
     options = {
         "listen_addresses": HOST,
         "port": settings.port,
@@ -76,12 +97,13 @@ def component(context: Context) -> Component:
         ports=(settings.port,),
         url=f"{settings.host}:{settings.port}",
         check=check,
+        take_secrets=take_secrets,
         before_start=lambda: _initialize(data, settings.user, settings.password.get_secret_value()),
         when_healthy=lambda: databases(context.settings),
         after_forecasts=True,
         user=_system_user(),
-        stop_signal="INT",  # the fast shutdown, which does not wait for clients to disconnect
-        stop_wait_s=20,
+        stop_signal=STOP_SIGNAL,
+        stop_wait_s=STOP_WAIT_S,
     )
 
 

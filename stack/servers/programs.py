@@ -7,13 +7,11 @@ from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from prometheus_client.parser import text_string_to_metric_families
-
-from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.league.folder import entries_in
+from btc_core.metrics import HEALTH_PATH
 from btc_core.names import WorkerName, pair_of
-from stack.component import Component, Context, do_nothing
+from stack.component import STOP_WAIT_S, Component, Context, do_nothing
 from stack.health_checks import get, http_check
 from stack.layout import PERPETUAL, python_path
 from stack.ports import HOST
@@ -49,11 +47,7 @@ ONE_THREAD = {
 
 COMPILE_TIMEOUT_S = 600.0
 """Compiling takes 15 s on two idle cores, and 75 s with a load of 6."""
-FUNCTIONS, PROOFS = "btc_core.models.precompile", "btc_core.days.precompile"
-_compiling = {FUNCTIONS: Lock(), PROOFS: Lock()}
-
-MAX_ITERATION_S = 60.0
-"""Longest time between two iterations of a healthy worker's loop."""
+_compiling = Lock()
 
 ALERTS = Component(
     name="alerts",
@@ -74,23 +68,29 @@ def components(context: Context) -> tuple[Component, ...]:
     ]
     if context.features_workers > 1:
         workers.append(_worker(context, "features", *WORKERS["features"], instance=2))
+    league = _worker(context, WorkerName.LEAGUE.value, *LEAGUE)
+    # The API always knows the league's address: models are added and removed while it runs.
+    api = _api(context, [*workers, league])
     if entries_in(context.settings.user_models):
-        workers.append(_worker(context, WorkerName.LEAGUE.value, *LEAGUE))
-    return (*simulator, *workers, _api(context, workers), ALERTS)
+        workers.append(league)
+    return (*simulator, *workers, api, ALERTS)
 
 
 def compile_functions() -> None:
     """Compile the numerical functions once for all programs that call them, unless they are compiled already."""
-    _compile(FUNCTIONS)
+    _compile("btc_core.models.precompile")
 
 
 def compile_proofs() -> None:
-    """Compile the functions that read and hash the log, unless they are compiled already. No forecast needs them."""
-    _compile(PROOFS)
+    """Compile the functions that read and hash the log, unless they are compiled already; raises `StackError`.
+
+    No forecast needs them, and `btc verify` compiles them at its first call if that is before.
+    """
+    _compile("btc_core.days.precompile")
 
 
 def _compile(module: str) -> None:
-    with _compiling[module]:
+    with _compiling:
         _compile_once(module)
 
 
@@ -108,15 +108,11 @@ def _worker(context: Context, worker: str, title: str, waits_for: tuple[str, ...
 
     def check() -> None:
         """The worker's loop must iterate: a process that hangs still answers with its metrics."""
-        metrics = get(url, name).text
-        loop, last_s = _oldest_iteration(metrics)
-        idle_s = now_ns() / NS_PER_S - last_s
-        if not loop:
-            msg = f"{name} has not completed an iteration of its loop yet; `btc logs {name}` shows what it does"
-            raise ServiceError(msg)
-        if idle_s > MAX_ITERATION_S:
-            msg = f"the loop {loop} of {name} has done nothing for {idle_s:.0f} s; `btc logs {name}` shows why"
-            raise ServiceError(msg)
+        try:
+            get(f"http://{HOST}:{port}{HEALTH_PATH}", name)
+        except ServiceError as error:
+            msg = f"{error}; `btc logs {name}` shows what it does"
+            raise ServiceError(msg) from error
 
     return Component(
         name=name,
@@ -128,19 +124,8 @@ def _worker(context: Context, worker: str, title: str, waits_for: tuple[str, ...
         url=url,
         check=check,
         before_start=compile_functions if worker in COMPILED else do_nothing,
+        stop_wait_s=STOP_WAIT_S,
     )
-
-
-def _oldest_iteration(metrics: str) -> tuple[str, float]:
-    """The loop of a worker that has not iterated for the longest time, and when it last did, in seconds since the epoch.
-
-    Its name is "" before the first iteration.
-    """
-    for family in text_string_to_metric_families(metrics):
-        if family.name == "btc_loop_timestamp_seconds" and family.samples:
-            oldest = min(family.samples, key=lambda sample: sample.value)
-            return oldest.labels["worker"], float(oldest.value)
-    return "", 0.0
 
 
 def _simulator(context: Context) -> Component:
@@ -181,7 +166,12 @@ def _api(context: Context, workers: Sequence[Component]) -> Component:
         name="api",
         title="HTTP API",
         command=(sys.executable, "-m", "serving"),
-        env=ONE_THREAD | {"BTC_METRICS_PEERS": peers},
+        env=ONE_THREAD
+        | {
+            "BTC_METRICS_PEERS": peers,
+            "BTC_METRICS_SERVERS": f"dagster-code={context.layout.code_socket}",
+            "BTC_API_AUDIT_LOG": settings.audit_log or str(context.layout.log("audit")),
+        },
         waits_for=("valkey",),
         ports=(settings.port,),
         url=url,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from btc_core.errors import ServiceError
 from btc_core.stores.questdb_wal import wal_states
-from stack.component import Component, Context
+from stack.component import STOP_WAIT_S, Component, Context
 from stack.health_checks import get, http_check
 from stack.jars import jars
 from stack.java import java_command
@@ -79,6 +79,7 @@ def component(context: Context) -> Component:
         check=http_check(f"{settings.http_url}/exec", "QuestDB", params={"query": "select 1"}, auth=auth),
         work_check=check_tables,
         before_start=lambda: _prepare(home),
+        stop_wait_s=STOP_WAIT_S,
         when_healthy=lambda: tables(context.settings),
     )
 

@@ -7,19 +7,33 @@ loopback and trust every account on this machine.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
+from pydantic import SecretStr
 
 from btc_core.errors import ServiceError, StackError
+from btc_core.waiting import wait_until
 from stack.component import Component, Context
 from stack.files import write_secret
 from stack.health_checks import HTTP_TIMEOUT_S, http_check
 from stack.ports import HOST, InternalPorts, port_of
 from stack.prepare import buckets
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from btc_core.service_settings import StoreSettings
+
+STOP_WAIT_S = 2
+"""After the stop signal it waits for ever for its own streams to end. What it has acknowledged is in its files."""
+TAKEN_S, TAKEN_POLL_S = 10.0, 0.1
+"""How long the object store may take to read its keys again, and how often it is asked."""
 VOLUME_SIZE_MB = 512
 """The largest size of a volume file; no space is reserved in advance."""
 MAX_VOLUMES = 200
@@ -49,10 +63,22 @@ def component(context: Context) -> Component:
     settings = context.settings.store
     home = context.server_dir("store")
     keys = home / "s3.json"
+    pairs = {settings.access_key: settings.secret_key.get_secret_value()}
+    if "BTC_STORE_SECRET_KEY" in context.second_secrets:
+        second = context.second_secrets
+        pairs.setdefault(second["BTC_STORE_ACCESS_KEY"], second["BTC_STORE_SECRET_KEY"])
 
     def before_start() -> None:
         (home / "data").mkdir(parents=True, exist_ok=True)
-        write_secret(keys, _identities(settings.access_key, settings.secret_key.get_secret_value()))
+        write_secret(keys, _identities(pairs))
+
+    def take_secrets(pid: int) -> None:
+        """It reads its file of keys again at a SIGHUP, and goes on with what it does."""
+        write_secret(keys, _identities(pairs))
+        os.kill(pid, signal.SIGHUP)
+        if not wait_until(lambda: all(_accepts(settings, *pair) for pair in pairs.items()), TAKEN_S, TAKEN_POLL_S):
+            msg = f"the object store does not accept the keys in {keys} {TAKEN_S:g} s after it was told to read them"
+            raise ServiceError(msg)
 
     port = port_of(settings.endpoint_url)
     return Component(
@@ -68,9 +94,9 @@ def component(context: Context) -> Component:
         check=http_check(f"{settings.endpoint_url}/healthz", "the object store"),
         work_check=lambda: _check_room(context.ports.store_master, settings.lake_bucket),
         before_start=before_start,
+        take_secrets=take_secrets,
         when_healthy=lambda: buckets(context.settings),
-        # After the stop signal it waits for ever for its own streams to end. What it has acknowledged is in its files.
-        stop_wait_s=2,
+        stop_wait_s=STOP_WAIT_S,
     )
 
 
@@ -109,10 +135,27 @@ def _arguments(home: Path, keys: Path, run_dir: Path, port: int, ports: Internal
     )
 
 
-def _identities(access_key: str, secret_key: str) -> str:
+def _accepts(settings: StoreSettings, access_key: str, secret_key: str) -> bool:
+    """Whether it takes these keys."""
+    from btc_core.stores.s3 import s3_client  # noqa: PLC0415 - loads botocore, which `btc status` does not need
+
+    tried = settings.model_copy(update={"access_key": access_key, "secret_key": SecretStr(secret_key)})
+    client = s3_client(tried)
+    try:
+        client.head_bucket(Bucket=settings.lake_bucket)
+    except client.exceptions.ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != httpx.codes.FORBIDDEN:
+            raise
+        return False
+    finally:
+        client.close()
+    return True
+
+
+def _identities(pairs: Mapping[str, str]) -> str:
     identity = {
         "name": "btc",
-        "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+        "credentials": [{"accessKey": access, "secretKey": secret} for access, secret in pairs.items()],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     return json.dumps({"identities": [identity]})

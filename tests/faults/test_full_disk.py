@@ -10,14 +10,18 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from btc_core.service_settings import QuestdbSettings
+from btc_core.settings import DiskSettings, Settings
 from btc_core.stores.disk import free_bytes
 from stack import preflight
+from streaming.storage_watch import StorageWatch
 from tests import waiting
 from tests.faults.__main__ import system
 from tests.faults.chaos import Chaos, query
 from tests.faults.plan import Plan
 from tests.faults.small_disk import MB, SmallDisk, small_disk
 from tests.faults.verdict import judge
+from tests.real_alerts import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +66,24 @@ def last_trade(stack: Stack) -> int:
     return int(query(stack.settings, "SELECT max(trade_id) FROM bronze_trades")[0][0] or 0)
 
 
+@pytest.mark.causes("DiskFilling")
+def test_a_disk_that_would_be_full_within_two_days_is_reported_before_it_is_full() -> None:
+    unused = QuestdbSettings(http_url="http://127.0.0.1:9")
+    with small_disk(200) as disk:
+        bounds = dict.fromkeys(("books_below_bytes", "quotes_below_bytes", "kafka_stops_below_bytes"), 10 * MB)
+        watch = StorageWatch(Settings(disk=DiskSettings(path=str(disk.path), **bounds), questdb=unused))
+        looks, ten_minutes_s = Looks(), 600.0
+        with watch._db:
+            for number in range(2):
+                watch.look(number * ten_minutes_s)
+            assert not looks.find("DiskFilling", str(disk.path)), "nothing was written"
+            disk.fill_to(free_bytes(disk.path) // MB - 2)
+            watch.look(2 * ten_minutes_s)
+        assert looks.find("DiskFilling", f"the disk of {disk.path} is full in")
+        assert not looks.find("DiskLow", str(disk.path))
+
+
+@pytest.mark.causes("DiskLow")
 def test_a_full_disk_costs_books_then_quotes_and_never_a_trade(disk: SmallDisk) -> None:
     stack = system(disk.path / "data", markets=("kraken:BTC/USD",), leader="")
     left_out = partial(metric, stack, "ingest", "btc_disk_left_out_total")
@@ -74,6 +96,7 @@ def test_a_full_disk_costs_books_then_quotes_and_never_a_trade(disk: SmallDisk) 
         wait_for(lambda: left_out(channel="book") > 0, "books left out first")
         assert left_out(channel="ticker") == 0
         wait_for(lambda: metric(stack, "bronze", "btc_disk_saving_step") == 1.0, "a metric that says so")
+        assert Looks({"bronze": stack.status(("bronze",))[0].url}).find("DiskLow")
         assert "order books are not recorded" in stack.disk_problem()
 
         disk.fill_to(QUOTES_MB - 100)

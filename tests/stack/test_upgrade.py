@@ -1,7 +1,7 @@
 """An upgrade of the containers from the version before, and the way back, with data in place.
 
-The version before is the newest tag, or the revision that UPGRADE_FROM names. The composition of that version makes data, is
-replaced by that of this version as docs/how-to/upgrade.md says, and then comes back. It runs where a container engine answers.
+The version before is the newest tag, else VERSION_BEFORE, unless UPGRADE_FROM names a revision. The composition of that version makes data, is
+replaced by that of this version as docs/how-to/containers.md says, and then comes back. It runs where a container engine answers.
 """
 
 from __future__ import annotations
@@ -20,14 +20,22 @@ from btc_cli.backfill import SEALING_ASSETS
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days.lake import kept_days
 from btc_core.names import QUANTITIES, ModelKey
+from btc_core.registry import served_models
 from btc_core.stores.dagster import backfill_status, launch_backfill
 from btc_core.stores.mlflow import MlflowClient
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import BID_PREDICTION, BRONZE_TRADES, MINUTE_BARS, SILVER_FEATURES
 from btc_core.utc_day import day_of
-from stack.layout import Layout
-from tests.composition import API, Composition, build_images, compose_command, wait_for, wait_for_forecast
+from tests.composition import (
+    API,
+    Composition,
+    build_images,
+    compose_command,
+    require_engine,
+    wait_for,
+    wait_for_forecast,
+)
 from tests.containers import ONE_SHOT
 from tests.paths import ROOT
 
@@ -43,6 +51,10 @@ pytestmark = [
 ]
 
 SYMBOL = "BTC/USD"
+VERSION_BEFORE = "c42064341bcc4c0406fb6c178fb1db34e2033a2f"
+"""The commit that stands for the version before while no version has a tag. Its containers were started, and it has no 99 % intervals."""
+EARLIER, PRESENT = "before-upgrade", "after-upgrade"
+"""The tags of the images."""
 CONTINUED = (
     "exchange",
     "ingest",
@@ -65,6 +77,10 @@ class Kept(NamedTuple):
     forecasts: int
     model_versions: int
     copied_days: int
+    bundles: int
+    """Objects of the models that served, which forecasts are verified with."""
+    checkpoints: int
+    """Files of state from which the workers continue."""
     sealing: str
     """The status of the backfill that sealed a day, which is in Dagster's database."""
 
@@ -74,12 +90,11 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def _revision() -> str:
-    chosen = os.environ.get("UPGRADE_FROM", "")
-    found = (
-        _git("rev-parse", "--verify", f"{chosen}^{{commit}}") if chosen else _git("describe", "--tags", "--abbrev=0")
-    )
-    if found.returncode and not chosen:
-        pytest.skip("no version has a tag yet, and UPGRADE_FROM names no revision")
+    newest_tag = _git("describe", "--tags", "--abbrev=0").stdout.decode().strip()
+    chosen = os.environ.get("UPGRADE_FROM", "") or newest_tag or VERSION_BEFORE
+    found = _git("rev-parse", "--verify", f"{chosen}^{{commit}}")
+    if found.returncode and chosen == VERSION_BEFORE:
+        pytest.skip(f"this clone has neither a tag nor the commit {VERSION_BEFORE[:12]}")
     assert found.returncode == 0, found.stderr
     return found.stdout.decode().strip()
 
@@ -89,17 +104,18 @@ def _checkout(revision: str, folder: Path) -> None:
         archive.extractall(folder, filter="data")
 
 
-def _made_by(root: Path, data_dir: Path) -> Settings:
-    """The settings of a system that the version of a checkout has prepared, as README says."""
+def _new_env_file(root: Path, data_dir: Path) -> str:
+    """An env file of the simulated system by the version of a checkout."""
     command = [sys.executable, "-m", "btc_cli", "init", "--exchange", "sim", "--data-dir", str(data_dir)]
     done = subprocess.run(
         command, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return Layout(data_dir).settings()
+    return (data_dir / "stack.env").read_text() + "\n" + (root / "deploy" / "compose.sim.env").read_text()
 
 
-def _kept(settings: Settings, backfill: str) -> Kept:
+def _kept(composition: Composition, backfill: str) -> Kept:
+    settings = composition.settings
     with QuestDB(settings.questdb) as db:
         trades, feature_rows, forecasts = (
             int(db.execute(f"SELECT count() FROM {table.name} WHERE symbol = '{SYMBOL}'")[0][0])
@@ -108,8 +124,10 @@ def _kept(settings: Settings, backfill: str) -> Kept:
     client = MlflowClient(settings.mlflow, settings.store)
     versions = sum(len(client.versions(ModelKey(SYMBOL, quantity).name)) for quantity in QUANTITIES)
     with ObjectStore(settings.store) as store:
-        days = len(kept_days(store, MINUTE_BARS.name))
-    return Kept(trades, feature_rows, forecasts, versions, days, backfill_status(settings, backfill).status)
+        days, bundles = len(kept_days(store, MINUTE_BARS.name)), len(store.keys(served_models.FOLDER))
+    found = composition.run("exec", "-T", "features", "find", "/var/lib/btc/state", "-type", "f").split()
+    sealing = backfill_status(settings, backfill).status
+    return Kept(trades, feature_rows, forecasts, versions, days, bundles, len(found), sealing)
 
 
 def _missing_trades(settings: Settings) -> int:
@@ -139,7 +157,9 @@ def _serves(composition: Composition, before: Kept | None, backfill: str) -> Kep
     wait_for(
         lambda: _missing_trades(composition.settings) == 0, "the trades that were missed while the version changed"
     )
-    now = _kept(composition.settings, backfill)
+    wait_for(lambda: _kept(composition, backfill).checkpoints > 0, "a checkpoint of the workers")
+    now = _kept(composition, backfill)
+    assert min(now[:-1]) > 0, now
     if before is not None:
         assert all(count >= earlier for count, earlier in zip(now[:-1], before[:-1], strict=True)), (before, now)
         assert now.sealing == before.sealing
@@ -149,24 +169,23 @@ def _serves(composition: Composition, before: Kept | None, backfill: str) -> Kep
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Composition, Composition]]:
     """The composition of the version before, which is started, and that of this version, on the same volumes."""
+    require_engine()
     folder = tmp_path_factory.mktemp("upgrade")
-    (folder / "compose").mkdir()
-    command = compose_command(folder)
-    earlier_root = folder / "earlier"
-    _checkout(_revision(), earlier_root)
-    settings = _made_by(earlier_root, folder / "stack")
-    env_file = folder / "composition.env"
-    env_file.write_text(
-        Layout(folder / "stack").env_file.read_text() + "\n" + (earlier_root / "deploy" / "compose.sim.env").read_text()
-    )
-    earlier = Composition(compose_command(folder / "compose", earlier_root), env_file, settings, earlier_root)
-    present = Composition(command, env_file, settings)
-    build_images(earlier_root)
+    before, now = folder / "before", folder / "now"
+    now.mkdir()
+    _checkout(_revision(), before)
+    env_file = _new_env_file(before, folder / "stack")
+    for place in (before, now):
+        (place / ".env").write_text(env_file)
+    compose_command(before, before)
+    command = compose_command(now)
+    build_images(EARLIER, before)
+    earlier, present = Composition(command, before, EARLIER), Composition(command, now, PRESENT)
     try:
         earlier.up()
         yield earlier, present
     finally:
-        earlier.down()
+        present.down()
 
 
 def test_an_upgrade_and_the_way_back_lose_nothing(both: tuple[Composition, Composition]) -> None:
@@ -179,10 +198,10 @@ def test_an_upgrade_and_the_way_back_lose_nothing(both: tuple[Composition, Compo
     wait_for(lambda: "COMPLETED" in backfill_status(earlier.settings, backfill).status, "the end of the backfill")
     kept = _serves(earlier, None, backfill)
 
-    build_images(ROOT)
+    # The steps of docs/how-to/containers.md: the images of the other version, its compose file, `up -d`.
+    build_images(PRESENT)
     present.up()
     kept = _serves(present, kept, backfill)
 
-    build_images(earlier.root)
     earlier.up()
     _serves(earlier, kept, backfill)

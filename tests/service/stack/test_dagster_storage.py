@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from dagster import DagsterInstance
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
 from btc_assets import pooled_storage
 from stack.postgres_connection import connect
@@ -71,7 +72,8 @@ def test_the_webserver_gets_connections_that_end_long_statements(instance: Dagst
     timeout_ms = 1_234
     instance.optimize_for_webserver(statement_timeout=timeout_ms, pool_recycle=60, max_overflow=5)
     look(instance)
-    with instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
+    assert isinstance(instance.run_storage, SqlRunStorage)
+    with instance.run_storage.connect() as connection:
         assert connection.exec_driver_sql("show statement_timeout").scalar() == f"{timeout_ms}ms"
 
 

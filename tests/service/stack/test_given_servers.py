@@ -87,6 +87,10 @@ def test_a_stack_may_have_none_of_the_servers_of_its_own(stack: Stack, servers: 
     outside = servers("kafka", "questdb", "postgres", "valkey", "store")
     before = stack.layout.values()
     given = {
+        "BTC_KAFKA_SECURITY": outside.kafka.security,
+        "BTC_KAFKA_MECHANISM": outside.kafka.mechanism,
+        "BTC_KAFKA_USER": outside.kafka.user,
+        "BTC_KAFKA_PASSWORD": outside.kafka.password.get_secret_value(),
         "BTC_KAFKA_BOOTSTRAP": outside.kafka.bootstrap.replace("127.0.0.1", "localhost"),
         "BTC_QUESTDB_HTTP_URL": outside.questdb.http_url.replace("127.0.0.1", "localhost"),
         "BTC_QUESTDB_PASSWORD": outside.questdb.password.get_secret_value(),

@@ -72,7 +72,7 @@ def test_programs_that_connect_by_themselves_are_encrypted_and_checked(
         secret = {"PGPASSWORD": settings.password.get_secret_value()}
         environment = os.environ | secret | settings.tls_environment
         command = [sys.executable, "-c", BY_SQLALCHEMY, url]
-        return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=300)
 
     assert run(guarded).stdout.strip() == "7"
     assert b"select 7" in proxy.received

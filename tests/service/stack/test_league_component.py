@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from typer.testing import CliRunner
 
 from btc_cli.app import app
-from btc_core.features.user.files import features_in
+from btc_core.features.user.folder import features_in
 from btc_core.league.folder import read_builtin, remove, store
 from btc_core.league.states import read_states
 from btc_core.stores.questdb import QuestDB

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stack.status import Status
 
 SERVERS = ("questdb", "kafka", "valkey", "postgres", "store")
-SECONDS = 10.0
+SECONDS = 30.0
 """How long an answer may take."""
 
 

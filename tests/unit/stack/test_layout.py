@@ -29,6 +29,29 @@ def test_every_secret_is_random_and_none_is_empty(layout: Layout, tmp_path: Path
     assert min(map(len, values)) >= 32
 
 
+def test_a_broker_gets_a_password_before_it_first_runs_and_never_later(layout: Layout) -> None:
+    assert not layout.settings().kafka.authenticated, "containers read the file of `create`, too"
+    layout.give_new_broker_a_password()
+    kafka = layout.settings().kafka
+    assert (kafka.security, kafka.mechanism, kafka.user) == ("sasl_plaintext", "PLAIN", "btc")
+    assert len(kafka.password.get_secret_value()) == 40
+    layout.give_new_broker_a_password()
+    assert layout.settings().kafka == kafka
+
+
+@pytest.mark.parametrize("kept", ["data", "BTC_KAFKA_SECURITY=plaintext", "BTC_KAFKA_BOOTSTRAP=broker.example:9092"])
+def test_a_broker_that_has_run_or_that_the_settings_describe_keeps_its_way_to_connect(
+    layout: Layout, kept: str
+) -> None:
+    if kept == "data":
+        (layout.data_dir / "kafka" / "data").mkdir(parents=True)
+    else:
+        name, _, value = kept.partition("=")
+        layout._write(layout.values() | {name: value})
+    layout.give_new_broker_a_password()
+    assert not layout.settings().kafka.authenticated
+
+
 def test_what_is_written_is_what_the_processes_read(layout: Layout) -> None:
     settings = layout.settings()
     assert settings.simulated
@@ -122,7 +145,10 @@ def test_a_command_without_a_directory_means_the_stack_that_was_started_last(
 def test_without_a_stack_the_error_says_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("stack.layout.ROOT", tmp_path / "clone")
-    with pytest.raises(StackError, match=f"no stack in {tmp_path}/var/current; start one with `btc up`"):
+    with pytest.raises(
+        StackError,
+        match=f"no stack in {tmp_path}/var/current or in {tmp_path}/clone/var/current; start one with `btc up`",
+    ):
         current_data_dir()
 
 

@@ -8,7 +8,6 @@ import resource
 import pytest
 
 from btc_core.files import raise_open_files
-from stack import limits
 from stack.limits import OPEN_FILES, Usage, open_files, usage_of
 
 
@@ -25,8 +24,8 @@ def test_the_soft_limit_of_open_files_is_raised_as_far_as_it_may_be(
     soft: int, hard: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = [(soft, hard)]
-    monkeypatch.setattr(limits.resource, "getrlimit", lambda _which: held[-1])
-    monkeypatch.setattr(limits.resource, "setrlimit", lambda _which, both: held.append(both))
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: held[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _which, both: held.append(both))
     assert open_files() == expected
     raise_open_files(OPEN_FILES)
     assert held[-1] == (expected, hard)

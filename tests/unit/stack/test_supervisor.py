@@ -51,6 +51,22 @@ def test_words_and_values_with_special_characters_reach_a_process_unchanged(layo
     assert program["user"] == "nobody"
 
 
+def test_logs_are_rotated_at_ten_megabytes_or_at_the_size_of_the_setting(layout: Layout) -> None:
+    def sizes() -> set[str]:
+        conf = configparser.RawConfigParser()
+        conf.read_string(conf_text(layout, [Component("kafka", "Kafka, the log", ("kafka",))]))
+        assert conf["program:kafka"]["stdout_logfile_backups"] == "3"
+        return {conf["supervisord"]["logfile_maxbytes"], conf["program:kafka"]["stdout_logfile_maxbytes"]}
+
+    assert sizes() == {"10485760"}
+    written = layout.env_file.read_text()
+    layout.env_file.write_text(f"{written}BTC_STACK_LOG_BYTES=1000000\n")
+    assert sizes() == {"1000000"}
+    layout.env_file.write_text(f"{written}BTC_STACK_LOG_BYTES=1MB\n")
+    with pytest.raises(StackError, match=r"BTC_STACK_LOG_BYTES in .* is '1MB'; it must be a number of bytes"):
+        sizes()
+
+
 class NeverStops(Supervisor):
     """A supervisor whose process ignores every request."""
 

@@ -66,10 +66,10 @@ def test_systemd_reads_the_unit_without_a_complaint(tmp_path: Path, scope: Scope
     file.write_text(unit.text)
     command = ["systemd-analyze", "verify", f"--{scope}", "--man=no", "--recursive-errors=no", str(file)]
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert (done.returncode, done.stderr.strip()) == (0, "")
     broken = tmp_path / "broken.service"
     broken.write_text(unit.text.replace("Restart=on-failure", "Restart=whenever"))
     command[-1] = str(broken)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert "restart specifier" in done.stderr, "the tool would find a mistake"
