@@ -48,6 +48,7 @@ def day_archive(context: dg.AssetExecutionContext, environment: Environment, dat
     def archive(day: str) -> dict[str, Any]:
         started_s = SYSTEM_CLOCK.monotonic_s()
         with database.connect() as db, lake.connect() as store:
+            environment.check_log()
             result = _archive_and_compare(environment.get(), db, store, day)
             result["seal"] = seal_of(db, day).id
         return {**result, "took_s": round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)}

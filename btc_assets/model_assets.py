@@ -19,13 +19,14 @@ from btc_assets.partitions import MARKETS, ONE_RUN, Result, for_each_market
 from btc_assets.pictures import of_training
 from btc_assets.resources import Database, Environment, Lake, Registry
 from btc_assets.training_bars import minute_bars, older_bars
-from btc_core.clock import SYSTEM_CLOCK, from_ns
+from btc_core.clock import SYSTEM_CLOCK, from_ns, now_ns
 from btc_core.errors import BtcError, NotReady, SchemaError
 from btc_core.features import catalogue
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.models.gate import Verdict
 from btc_core.names import (
     BID,
+    CHALLENGER,
     HEADLINE_MIN,
     HORIZONS_MIN,
     HORIZONS_TEXT,
@@ -167,7 +168,7 @@ def market_history(symbol: str, days: int, servers: Servers, target: VolatilityT
 
 
 def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
-    """Train and judge a model and register it as the challenger."""
+    """Train and judge a model and register it as the challenger, unless it is the same random walk as the champion."""
     from btc_assets import training  # noqa: PLC0415 - imports numba
     from btc_core.days.training_rows import seals_of_rows  # noqa: PLC0415 - imports numba
     from btc_core.stores.live_rows import live_frame  # noqa: PLC0415 - imports numba
@@ -193,20 +194,26 @@ def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
                 model.manifest = msgspec.structs.replace(model.manifest, seals=seals, code=git_commit())
     verdict = result.verdict
     metadata: dict[str, Any] = {"gate": verdict.reason} | _model_metadata(result.model)
-    if result.is_new:
+    kept = training.same_walk(champion, result.model, now_ns()) if result.is_new else ""
+    if kept and champion is not None:
+        registry.release(key, CHALLENGER)
+        registry.release(key, REFUSED)
+        verdict = msgspec.structs.replace(verdict, reason=f"{verdict.reason}; {kept}")
+        metadata |= {"gate": verdict.reason, "kept_version": champion.version}
+    elif result.is_new:
         params, pictures = training.params(key.quantity), of_training(result, rows)
         if result.refused is None:
-            registry.release_refused(key)
+            registry.release(key, REFUSED)
         else:
             refusal = msgspec.structs.replace(verdict, passed=False)
             of_refused = of_training(msgspec.structs.replace(result, model=result.refused), rows)
-            kept = registry.register(
+            in_shadow = registry.register(
                 key, result.refused, rows, refusal, params=params, pictures=of_refused, alias=REFUSED
             )
             verdict = msgspec.structs.replace(
-                verdict, reason=f"{verdict.reason}; version {kept.version} keeps them, in shadow"
+                verdict, reason=f"{verdict.reason}; version {in_shadow.version} keeps them, in shadow"
             )
-            metadata |= {"refused_version": kept.version, "gate": verdict.reason}
+            metadata |= {"refused_version": in_shadow.version, "gate": verdict.reason}
         registration = registry.register(key, result.model, rows, verdict, params=params, pictures=pictures)
         metadata |= {"version": registration.version, "mlflow": dg.MetadataValue.url(registration.url)}
     metadata["train_s"] = round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)
@@ -290,6 +297,8 @@ def _champion_asset(quantity: Quantity, markets: dg.PartitionsDefinition[str] = 
             promotion = registry.promote_challenger(ModelKey(symbol, quantity))
             if promotion is None:
                 return {"moved": False, "reason": "there is no challenger that passed its gate; the champion stays"}
+            if promotion.held:
+                return {"moved": False, "version": promotion.version, "reason": promotion.held}
             return {"moved": True, "version": promotion.version, "reason": promotion.reason}
 
         for_each_market(context, champion_asset(quantity), promote_in)

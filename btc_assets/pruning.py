@@ -17,8 +17,6 @@ from btc_core.errors import ServiceError
 if TYPE_CHECKING:
     from dagster._core.storage.event_log import SqlEventLogStorage
 
-KEEP_DAYS = 7
-"""Some 14,000 events a day of 2 KB each. What they said of older days is in QuestDB and in Prometheus."""
 PAGE_RUNS = 500
 PARTITION_TAGS = ("dagster/partition", "dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 FINISHED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
@@ -96,10 +94,13 @@ def prune_checks(instance: dg.DagsterInstance, before: datetime) -> int:
         return int(connection.execute(old).rowcount)
 
 
-@dg.op(description="Delete the events of live assets that are older than a week, except the newest of each.")
-def forget_old_events(context: dg.OpExecutionContext) -> None:
-    """Prune the event log and log how many events were deleted."""
-    before = from_ns(now_ns()).astimezone(UTC).replace(tzinfo=None) - timedelta(days=KEEP_DAYS)
+@dg.op(
+    description="Delete the events of live assets that are older than BTC_DAGSTER_EVENT_DAYS, except the newest of each."
+)
+def forget_old_events(context: dg.OpExecutionContext, environment: Environment) -> None:
+    """Prune the event log and log how many events were deleted. What they said is in QuestDB and in Prometheus."""
+    days = environment.get().dagster.event_days
+    before = from_ns(now_ns()).astimezone(UTC).replace(tzinfo=None) - timedelta(days=days)
     context.log.info("%d old events of live assets are deleted", prune(context.instance, before))
 
 

@@ -5,7 +5,6 @@ What does not belong here: configuration. Settings come from the environment of 
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -20,16 +19,15 @@ from btc_core.stores.s3 import ObjectStore
 if TYPE_CHECKING:
     from btc_core.models.bundle import VolatilityModel
     from btc_core.models.gate import Verdict
-    from btc_core.names import ModelKey
+    from btc_core.names import Baseline, ModelKey
     from btc_core.registry.bundles import Model, Registration
     from btc_core.registry.promotion import Promotion
     from btc_core.registry.shadows import RefusedVersion, ShadowScore
 
 
-@cache
 def _check_origin(store: str) -> None:
-    """Raise `ConfigError` if a store holds other data than the settings name; once in each process."""
-    origin.check(settings(), store)
+    """Raise `ConfigError` if a store holds other data than the settings name; once in each process, when it answers."""
+    origin.check_once(settings(), store)
 
 
 class Environment(dg.ConfigurableResource[Any]):
@@ -38,6 +36,10 @@ class Environment(dg.ConfigurableResource[Any]):
     def get(self) -> Settings:
         """All settings, frozen."""
         return settings()
+
+    def check_log(self) -> None:
+        """Raise `ConfigError` if Kafka holds other data, for an asset that reads its messages."""
+        _check_origin(origin.LOG)
 
 
 class Database(dg.ConfigurableResource[Any]):
@@ -86,11 +88,11 @@ class Registry(dg.ConfigurableResource[Any]):
 
         return shadows.refused_version(settings(), key)
 
-    def release_refused(self, key: ModelKey) -> None:
-        """Refuse no version any more; raises `StoreError`."""
-        from btc_core.registry import shadows  # noqa: PLC0415 - imports numba
+    def release(self, key: ModelKey, alias: str) -> None:
+        """Take an alias away, `refused` or `challenger`; raises `StoreError`."""
+        from btc_core.registry import bundles  # noqa: PLC0415 - imports numba
 
-        shadows.release(settings(), key)
+        bundles.release(settings(), key, alias)
 
     def keep_shadow_score(self, key: ModelKey, version: str, score: ShadowScore) -> None:
         """Store how a refused version does; raises `StoreError`."""
@@ -115,11 +117,11 @@ class Registry(dg.ConfigurableResource[Any]):
 
         return promotion.promote_challenger(settings(), key)
 
-    def demote(self, key: ModelKey, model: Model, rows: Any, reason: str) -> Registration:
-        """Make the baseline that is part of the champion champion itself; raises `StoreError`."""
+    def demote(self, key: ModelKey, model: Model, baseline: Baseline, rows: Any, reason: str) -> Registration:
+        """Make a baseline that is part of the champion champion itself; raises `StoreError`."""
         from btc_core.registry import promotion  # noqa: PLC0415 - imports numba
 
-        return promotion.demote(settings(), key, model, rows, reason)
+        return promotion.demote(settings(), key, model, baseline, rows, reason)
 
     def champion(self, key: ModelKey) -> Model:
         """The champion, as a serving process loads it; raises `NotReady` or `SchemaError`."""

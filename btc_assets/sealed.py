@@ -111,6 +111,7 @@ def sealed_bronze(
         started_s = SYSTEM_CLOCK.monotonic_s()
         with database.connect() as db, lake.connect() as store:
             keep = keeper(store, day, seal_of(db, day).id)
+            environment.check_log()
             proof = prove_bronze(db, environment.get().kafka, day, keep, insist=_insists(context), store=store)
             seal = seal_of(db, day)
         return {
@@ -118,6 +119,7 @@ def sealed_bronze(
             ROW_COUNT: sum(seal.rows.values()),
             **{f"{name}_rows": rows for name, rows in seal.rows.items()},
             "log_has_day": proof.log_has_day,
+            "nothing_compared": proof.nothing_compared,
             "rows_missing": proof.rows_missing,
             "rows_different": proof.rows_different,
             "open_gaps": seal.open_gaps,
@@ -133,8 +135,9 @@ def sealed_bronze(
         metadata={
             "rows_missing": _total(results, "rows_missing"),
             "rows_different": _total(results, "rows_different"),
-            "days_the_log_has_forgotten": sum(not result["log_has_day"] for result in results),
+            "days_not_compared": sum(not result["log_has_day"] for result in results),
         },
+        description="; ".join(result["nothing_compared"] for result in results if result["nothing_compared"]) or None,
     )
     checks = [check, _plausible_result(results)]
     return dg.MaterializeResult(check_results=checks, data_version=_data_version(context, results))
@@ -189,6 +192,7 @@ def sealed_silver(
         with database.connect() as db, lake.connect() as store:
             seal = seal_of(db, day)
             keep = keeper(store, day, seal.id)
+            environment.check_log()
             books = books_around(db, environment.get().kafka, store, day)
             symbols = symbols_on(db, day)
             proofs = [

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import dagster as dg
 import msgspec
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from btc_assets.past_trades import bronze_history
+from btc_assets.pruning import PARTITION_TAGS
 from btc_assets.resources import Database, Environment  # noqa: TC001 - Dagster reads the annotations
 from btc_assets.sealed import SEAL_TAG, sealed_assets
 from btc_assets.table_checks import check_tables
@@ -57,6 +60,16 @@ def run_request(day: str, seal: str, failed: int = 0) -> dg.RunRequest:
     return dg.RunRequest(run_key=key, job_name=seal_day.name, partition_key=day, tags={SEAL_TAG: seal})
 
 
+def days_being_fetched(instance: dg.DagsterInstance, days: list[str]) -> set[str]:
+    """The days whose trades an unfinished run fetches, or will fetch."""
+    found: set[str] = set()
+    for run in instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES)):
+        if run.asset_selection and bronze_history.key in run.asset_selection:
+            named = sorted(run.tags[tag] for tag in PARTITION_TAGS if tag in run.tags)  # a day, or the ends of a range
+            found |= {day for day in days if named and named[0] <= day <= named[-1]}
+    return found
+
+
 def failed_runs(instance: dg.DagsterInstance, day: str, seal: str) -> tuple[int, float]:
     """How many runs of a day and seal failed and when the newest ended, s; (0, 0.0) unless the newest failed."""
     wanted = dg.RunsFilter(job_name=seal_day.name, tags={SEAL_TAG: seal, PARTITION_NAME_TAG: day})
@@ -97,6 +110,7 @@ def sealing_sensor(
     days = [day for day in days if day >= chosen.seal.first_day]
     requests, waiting = [], []
     requested, seen = before.requested, {}
+    fetched = days_being_fetched(context.instance, days)
     try:
         with database.connect() as db:
             for day in days:
@@ -107,7 +121,9 @@ def sealing_sensor(
                 failed, ended_s = failed_runs(context.instance, day, seal.id)
                 if requested.get(day) == seal.id and not failed:
                     continue
-                blocker = sealing_blocker(chosen, db, day, now) or retry_blocker(failed, now / NS_PER_S - ended_s)
+                blocker = "a run still fetches its trades" if day in fetched else ""
+                blocker = blocker or sealing_blocker(chosen, db, day, now)
+                blocker = blocker or retry_blocker(failed, now / NS_PER_S - ended_s)
                 if before.seen.get(day) != seal.id:
                     blocker = (
                         blocker or "its rows may still be written; they are compared at the next look, in a minute"

@@ -15,7 +15,7 @@ from btc_assets.asset_metadata import OWNERS
 from btc_assets.resources import Database, Environment, Registry  # noqa: TC001 - Dagster reads the annotations
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.errors import BtcError
-from btc_core.names import VOLATILITY, ModelKey
+from btc_core.names import BASELINES, VOLATILITY, Baseline, ModelKey
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ AGAIN_NS = 3_600 * NS_PER_S
 """A version is judged once an hour, because reading its inputs takes seconds."""
 
 
-def score_of(model: VolatilityModel, rows: Frame) -> ShadowScore | None:
-    """The score on rows in time order that the model was not fitted on; None for fewer than an hour of them."""
+def score_of(model: VolatilityModel, rows: Frame, baseline: Baseline = "harx") -> ShadowScore | None:
+    """The score against a baseline on rows in time order that the model was not fitted on; None for fewer than an hour of them."""
     from btc_assets.training import losses_of, served_sigma  # noqa: PLC0415 - imports numba
     from btc_core.models import gate  # noqa: PLC0415 - imports numba
     from btc_core.registry.shadows import ShadowScore  # noqa: PLC0415 - imports numba
@@ -41,8 +41,9 @@ def score_of(model: VolatilityModel, rows: Frame) -> ShadowScore | None:
     if not len(rows.origin_ns):
         return None
     labels = np.maximum(rows.realized, model.harx.rv_floor)
+    serves = model.as_baseline(baseline if baseline in model.servable_baselines else "harx")
     losses, reference = (
-        losses_of(labels, sigma) for sigma in (served_sigma(model, rows, labels), model.baseline(rows.matrix))
+        losses_of(labels, sigma) for sigma in (served_sigma(model, rows, labels), serves.predict(rows.matrix))
     )
     known = np.isfinite(losses) & np.isfinite(reference)
     if known.sum() < MIN_ROWS:
@@ -84,8 +85,18 @@ def _judge(db: QuestDB, registry: Registry, key: ModelKey) -> str:
     except BtcError as error:  # such as one of older features, or one whose files are missing, until the next training
         return str(error)
     since_ns = max(model.manifest.trained_to_ns + RECIPE.dataset.embargo_ns, now_ns() - LONGEST_DAYS * NS_PER_DAY)
-    score = score_of(model, live_frame(db, key.symbol, since_ns, model.manifest.volatility_target))
+    rows = live_frame(db, key.symbol, since_ns, model.manifest.volatility_target)
+    score = score_of(model, rows, _serving_baseline(registry, key))
     if score is None:
         return f"version {refused.version} has less than an hour of live rows"
     registry.keep_shadow_score(key, refused.version, score)
     return f"version {refused.version}, {score.words}"
+
+
+def _serving_baseline(registry: Registry, key: ModelKey) -> Baseline:
+    """The baseline that serves; HARX if trees do, or if the champion cannot be read."""
+    try:
+        kind = registry.champion(key).kind
+    except BtcError:
+        kind = "harx"
+    return next((each for each in BASELINES[VOLATILITY] if each == kind), "harx")

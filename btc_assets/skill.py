@@ -1,7 +1,7 @@
 """How good live forecasts have been against their baselines, how far features have drifted, and what follows from that.
 
-`prediction_skill` and `feature_drift` write tables and check them. `demotions` makes the baseline inside a champion the
-champion when its forecasts have become bad. What does not belong here: outcomes, which the forecast worker writes.
+`prediction_skill` and `feature_drift` write tables and check them. `demotions` makes a baseline inside a champion the
+champion when the champion's forecasts have become bad, or worse than those of that baseline. What does not belong here: outcomes, which the forecast worker writes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from btc_core.errors import NotReady, SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models import gate
 from btc_core.names import (
+    BASELINES,
     BID,
     HEADLINE_MIN,
     LEVELS_PCT,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from btc_core.registry.bundles import Model
     from btc_core.stores.questdb import QuestDB
 
     Floats = npt.NDArray[np.float64]
@@ -54,7 +56,6 @@ DRIFT_MIN_ROWS = 120
 DRIFT_MAX_FEATURES = 5
 """How many of the thirty features may have drifted before the check fails; they tend to drift together."""
 
-_BASELINES = ("harx", "har", "ewma", "naive")
 SKILL_CHECKS: dict[Quantity, str] = {quantity: f"{quantity}_is_good" for quantity in QUANTITIES}
 """The live check of each quantity's forecasts."""
 BAD_MARKETS = "bad_markets"
@@ -75,6 +76,8 @@ class Skill(msgspec.Struct, frozen=True):
     coverage_50: float
     coverage_80: float
     coverage_90: float
+    coverage_99: float
+    """NaN if no forecast had such an interval."""
     target: VolatilityTarget | None = None
     """What the volatility was; None for the bid."""
 
@@ -91,14 +94,19 @@ class MarketSkill(msgspec.Struct, frozen=True):
 
 def losses_of(outcomes: pd.DataFrame, quantity: Quantity) -> tuple[Floats, dict[str, Floats]]:
     """Losses at the headline horizon of the served forecast, and of each baseline that has a loss for every outcome."""
+    losses, scored = _all_losses(outcomes, quantity)
+    return losses, {name: each for name, each in scored.items() if not np.isnan(each).any()}
+
+
+def _all_losses(outcomes: pd.DataFrame, quantity: Quantity) -> tuple[Floats, dict[str, Floats]]:
     if quantity == BID:
         moved = outcomes[f"bid_return_{HEADLINE_MIN}m_bps"].to_numpy()
         losses = (moved - outcomes[f"bid_forecast_{HEADLINE_MIN}m_bps"].to_numpy()) ** 2
         scored = {"random_walk": moved**2, "ar": (moved - outcomes[f"bid_ar_{HEADLINE_MIN}m_bps"].to_numpy()) ** 2}
     else:
         losses = outcomes[f"qlike_model_{HEADLINE_MIN}m"].to_numpy()
-        scored = {name: outcomes[f"qlike_{name}_{HEADLINE_MIN}m"].to_numpy() for name in _BASELINES}
-    return losses, {name: each for name, each in scored.items() if not np.isnan(each).any()}
+        scored = {name: outcomes[f"qlike_{name}_{HEADLINE_MIN}m"].to_numpy() for name in BASELINES[VOLATILITY]}
+    return losses, scored
 
 
 def skill_of(outcomes: pd.DataFrame, quantity: Quantity, hours: int) -> Skill:
@@ -248,32 +256,74 @@ def _skill_result(quantity: Quantity, markets: list[MarketSkill]) -> dg.AssetChe
     kinds={"mlflow"},
     group_name="forecasts",
     owners=OWNERS,
-    description="Champions whose forecasts of the last day were bad, each replaced by the baseline that is part of it.",
+    description="Champions whose forecasts were bad or worse than those of a baseline, each replaced by the best baseline that "
+    "is part of it.",
 )
 def demotions(environment: Environment, database: Database, registry: Registry) -> dg.MaterializeResult[None]:
-    """Judge the last day of each champion, by the outcomes of its own version."""
+    """Judge each champion by the outcomes of the last week."""
     symbols = environment.get().exchange.symbols
     with database.connect() as db:
-        decisions = {key.name: _demote_if_bad(db, registry, key) for key in model_keys(symbols)}
+        weeks = {symbol: read_outcomes(db, symbol, gate.REPLACE_HOURS) for symbol in symbols}
+        decisions = {key.name: _demote_if_bad(db, registry, key, weeks[key.symbol]) for key in model_keys(symbols)}
     return dg.MaterializeResult(metadata=decisions)
 
 
-def _demote_if_bad(db: QuestDB, registry: Registry, key: ModelKey) -> str:
-    """Judge one champion, demote it if it is bad, and return the decision in words."""
+def _demote_if_bad(db: QuestDB, registry: Registry, key: ModelKey, outcomes: pd.DataFrame) -> str:
+    """Judge one champion by the outcomes of a week, demote it if it is bad, and return the decision in words."""
     try:
         champion = registry.champion(key)
     except (NotReady, SchemaError) as error:  # another market is judged all the same
         return str(error)
-    day = read_outcomes(db, key.symbol, gate.DEMOTE_HOURS)
-    own = day[day[f"{key.quantity}_model_version"] == champion.version] if len(day) else day
-    if champion.kind != "xgboost" or own.empty:
-        return f"version {champion.version} ({champion.kind}) stays"
-    verdict = verdict_of(own, key.quantity)
+    verdict = champion_verdict(outcomes, champion, key.quantity)
     if verdict.passed:
-        return f"version {champion.version}: {verdict.reason}"
+        return f"version {champion.version} ({champion.kind}) stays: {verdict.reason}"
+    best = next(kind for kind in champion.servable_baselines if kind == verdict.best)
     rows = _recent_rows(db, key.symbol, MODEL_FEATURES, gate.DEMOTE_HOURS)
-    baseline = registry.demote(key, champion, rows, verdict.reason)
-    return f"version {champion.version} was replaced by its baseline, version {baseline.version}: {verdict.reason}"
+    baseline = registry.demote(key, champion, best, rows, verdict.reason)
+    return f"version {champion.version} ({champion.kind}) was replaced by {best}, version {baseline.version}: {verdict.reason}"
+
+
+def champion_verdict(outcomes: pd.DataFrame, champion: Model, quantity: Quantity) -> gate.Verdict:
+    """Whether a champion stays, judged by the outcomes of a week, of which there may be none.
+
+    A champion of any kind is replaced by a baseline that is better beyond all doubt since a champion of its kind began to
+    serve. Trees are replaced at once if the last day of their version was bad.
+    """
+    if outcomes.empty:
+        return gate.Verdict(passed=True, reason="no forecast has an outcome yet")
+    losses, baselines = servable_losses(outcomes, champion, quantity)
+    known = np.isfinite(losses) & np.isfinite(np.array(list(baselines.values()))).all(axis=0)
+    known &= np.arange(len(outcomes)) >= _first_of_kind(outcomes, champion, quantity)
+    others = {name: each[known] for name, each in baselines.items() if name != champion.kind}
+    verdict = gate.outdone(losses[known], others)
+    if not verdict.passed or champion.kind != "xgboost":
+        return verdict
+    day = known & (outcomes["ts_event"] > outcomes["ts_event"].max() - gate.DEMOTE_HOURS * HOUR_NS).to_numpy()
+    day &= (outcomes[f"{quantity}_model_version"] == champion.version).to_numpy()
+    late = day & (outcomes["ts_event"] > outcomes["ts_event"].max() - gate.DEMOTE_COVERAGE_HOURS * HOUR_NS).to_numpy()
+    inside = outcomes.loc[late, f"{quantity}_inside_90"].to_numpy().astype(bool)
+    daily = gate.live(losses[day], {name: each[day] for name, each in baselines.items()}, inside)
+    return verdict if daily.passed and len(losses[known]) >= gate.REPLACE_MIN_OUTCOMES else daily
+
+
+def servable_losses(outcomes: pd.DataFrame, champion: Model, quantity: Quantity) -> tuple[Floats, dict[str, Floats]]:
+    """Losses of the served forecasts, and of each baseline that the champion contains; NaN where there was none."""
+    losses, scored = _all_losses(outcomes, quantity)
+    return losses, {name: scored[name] for name in champion.servable_baselines}
+
+
+def _first_of_kind(outcomes: pd.DataFrame, champion: Model, quantity: Quantity) -> int:
+    """The place of the first outcome since which only versions of the champion's kind have forecast.
+
+    A version of trees forecasts single rows as HARX, where it has too few columns.
+    """
+    kinds, versions = (outcomes[f"{quantity}_model_{what}"].astype(str) for what in ("kind", "version"))
+    of_trees = versions.isin(set(versions[kinds == "xgboost"]))
+    own = (kinds == champion.kind) & ~of_trees
+    if champion.kind == "xgboost":
+        own = of_trees | (versions == champion.version)
+    others = np.flatnonzero(~own.to_numpy())
+    return int(others[-1]) + 1 if len(others) else 0
 
 
 @dg.asset(

@@ -18,6 +18,8 @@ from btc_assets.resources import Database
 from btc_assets.timetable import scheduled
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days.stored_days import stored_days
+from btc_core.features.catalogue import BASE_UNITS
+from btc_core.names import CHECK_TABLES_JOB
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import STORED, TABLES
 from btc_core.tables.form import Table
@@ -90,11 +92,11 @@ def _never_null(table: Table, column: str) -> bool:
 
 
 def _is_price_or_quantity(table: Table, column: str) -> bool:
-    """Prices and quantities as the exchange sends them. Other features in USD or BTC are differences, and may be negative."""
+    """Prices and quantities as the exchange sends them. Other features in USD or base units are differences, and may be negative."""
     units = {c.name: c.unit for c in table.columns}
     if table.layer == "silver":
         return column in {"bid", "ask", "mid", "bid_qty", "ask_qty", "trade_price", "trade_qty"}
-    return units[column] in ("USD", "BTC")
+    return units[column] in ("USD", BASE_UNITS)
 
 
 def _is_absent(db: QuestDB, row: dict[str, Any]) -> bool:
@@ -241,7 +243,7 @@ def table_checks(context: dg.AssetCheckExecutionContext, database: Database) -> 
 
 
 check_tables = dg.define_asset_job(
-    "check_tables",
+    CHECK_TABLES_JOB,
     selection=dg.AssetSelection.checks(table_checks),
     description="Check yesterday's rows of every table.",
     tags={"btc/kind": "sealing"},

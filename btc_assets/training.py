@@ -23,7 +23,7 @@ from btc_core.models.dataset import Frame, StreamRows, TickLabels, make_frame
 from btc_core.models.input_gains import with_inputs
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import trainer_of
-from btc_core.names import HORIZONS_MIN, MINUTES, VOLATILITY, Quantity, VolatilityTarget
+from btc_core.names import BASELINE_KINDS, HORIZONS_MIN, MINUTES, VOLATILITY, Baseline, Quantity, VolatilityTarget
 from btc_core.registry.bundles import Model
 from btc_core.settings import settings
 
@@ -40,6 +40,9 @@ On seven days the 95 % bound is 1.5 % above the ratio, and a model that is 1.5 %
 on fourteen days it is 1.1 %."""
 BLOCK_SHARE = 0.2
 """The share of a history that is too short for such a block."""
+RENEWAL_NS = 7 * NS_PER_DAY
+"""A random walk that stays champion is renewed after this time: nothing of its forecasts is fitted, but the start of its
+intervals and the autoregression that is scored beside it are."""
 MIN_POOL_MARKETS = 2
 """A pool of one market would be its own fit with fewer inputs."""
 FITTED = frozenset({"own", "pooled", "pretrained", "xgboost"})
@@ -244,7 +247,8 @@ def judge_shadow(
     else:
         raise SchemaError("champion and challenger are models of different quantities")
     quantiles = intervals.track(start, score, live_rows.origin_ns)[:, -1]
-    inside = (score[:, -1] >= quantiles[:, 0]) & (score[:, -1] <= quantiles[:, -1])
+    low, high = intervals.BOUNDS[90]
+    inside = (score[:, -1] >= quantiles[:, low]) & (score[:, -1] <= quantiles[:, high])
     return gate.change(losses, champion_losses, days, quantity, float(inside.mean()))
 
 
@@ -273,7 +277,7 @@ def train_volatility(
 ) -> TrainingResult:
     """Judge on the newest block against the champion and every baseline, then fit on all days.
 
-    If trees and net do not beat the best baseline there, the model is of kind `harx`, and they are `refused`. Each member
+    If trees and net do not beat the best baseline there, a baseline is the model, and they are `refused`. Each member
     is scored alone, too, and `ratio_of_…` is its loss over that of both together, as served.
     """
     before, block = hold_out(frame)
@@ -307,10 +311,11 @@ def train_volatility(
             _new_to(champion, block), losses_of(labels, served_sigma(champion, block, labels)), np.nan
         )
     compared = {"harx"} if is_new_market else forecasts.keys() - FITTED - members.keys()
+    baselines = {name: losses_of(labels, forecasts[name]) for name in compared}
     verdict = gate.refresh(
         losses_of(labels, sigma),
         champion_losses,
-        {name: losses_of(labels, forecasts[name]) for name in compared},
+        baselines,
         is_new_market=is_new_market,
         is_pretrained=choice.fit == "pretrained",
     )
@@ -325,13 +330,24 @@ def train_volatility(
     else:
         model = fitting.fit_volatility(frame, trainer=trainer, pool=pool if choice.is_pooled else None)
     model.manifest = msgspec.structs.replace(model.manifest, choice=choice.reason)
+    served = model if verdict.beats_baselines else model.as_baseline(_baseline_of(champion, baselines, model))
     is_refused = model.kind == "xgboost" and not verdict.beats_baselines
     return TrainingResult(
-        model=_described(model.as_baseline() if is_refused else model, frame, table),
+        model=_described(served, frame, table),
         refused=_described(model, frame, table) if is_refused else None,
         verdict=_with_choice(verdict, choice),
         unseen=(np.sqrt(labels[:, -1]) * 1e4, sigma[:, -1]),
     )
+
+
+def _baseline_of(champion: Model | None, losses: dict[str, Floats], model: Model) -> Baseline:
+    """The baseline that serves instead of trees: that of the champion, which live outcomes have chosen, else the best one."""
+    servable = model.servable_baselines
+    if champion is not None and champion.kind in BASELINE_KINDS:
+        wanted: str = champion.kind
+    else:
+        wanted = gate.serving_baseline(losses, servable[0])
+    return next((kind for kind in servable if kind == wanted), servable[0])
 
 
 def _pretrained_for(block: Frame) -> pretrained.Pretrained | None:
@@ -345,6 +361,23 @@ def _pretrained_for(block: Frame) -> pretrained.Pretrained | None:
         _log.info("the pre-trained model does not compete: it was fitted on bars as new as those that judge it")
         return None
     return shipped
+
+
+def same_walk(champion: Model | None, model: Model, at_ns: int) -> str:
+    """A sentence if the champion stays because it and the new model are the same random walk; empty otherwise.
+
+    A champion that lacks intervals or the autoregression, is of another recipe, or is older than `RENEWAL_NS`, does not stay.
+    """
+    if not isinstance(champion, bundle.BidModel) or not isinstance(model, bundle.BidModel):
+        return ""
+    if (champion.kind, model.kind) != ("random_walk", "random_walk"):
+        return ""
+    old, new = champion.manifest, model.manifest
+    lacks = model.autoregression is not None and champion.autoregression is None
+    lacks |= [len(each) for each in old.quantiles] != [len(each) for each in new.quantiles] and bool(new.quantiles)
+    if lacks or new.recipe not in {"", old.recipe} or at_ns - old.created_ns > RENEWAL_NS:
+        return ""
+    return f"version {champion.version} stays champion: both are the random walk, and its forecasts are the same"
 
 
 def _with_choice(verdict: gate.Verdict, choice: gate.Choice) -> gate.Verdict:
@@ -394,8 +427,8 @@ def train_bid(
 ) -> TrainingResult:
     """Judge on the newest block against the champion, the random walk and the autoregression, then fit on all days.
 
-    If the trees do not beat the best baseline there, λ becomes 0 at every horizon, which is the random walk. Otherwise λ
-    becomes 0 only at the horizons that did not gain.
+    If the trees do not beat the best baseline there, λ becomes 0 at every horizon, which is the random walk, or the
+    autoregression serves. Otherwise λ becomes 0 only at the horizons that did not gain.
     """
     before, block = hold_out(frame)
     trainer = trainer_of(settings().model)
@@ -420,16 +453,15 @@ def train_bid(
         squares = _squares(block.bid_bps, champion.predict(block.matrix, sigma))
         champion_losses = np.where(_new_to(champion, block), squares, np.nan)
     baselines = {"random_walk": np.zeros_like(returns), **candidate.baseline_forecasts(block.matrix)}
-    verdict = gate.refresh(
-        _squares(block.bid_bps, returns),
-        champion_losses,
-        {name: _squares(block.bid_bps, each) for name, each in baselines.items()},
-    )
+    losses = {name: _squares(block.bid_bps, each) for name, each in baselines.items()}
+    verdict = gate.refresh(_squares(block.bid_bps, returns), champion_losses, losses)
     gained = np.array([table.get(f"model/{h}m/mse_ratio", 1.0) < 1.0 for h in HORIZONS_MIN])
     served = np.where(gained & verdict.beats_baselines, shrinkage, 0.0)
     model = fitting.serve_bid(
         frame.last_days(RECIPE.bid.window_days), served, trainer=trainer, pool=pool if choice.is_pooled else None
     )
+    if not verdict.beats_baselines:
+        model = model.as_baseline(_baseline_of(champion, losses, model))
     manifest = msgspec.structs.replace(model.manifest, scores=table, choice=choice.reason)
     manifest = with_inputs(manifest, model, frame)
     unseen = (block.bid_bps[:, -1], returns[:, -1])

@@ -1,4 +1,4 @@
-"""Every metric that our processes export, and the endpoint that serves them on loopback.
+"""Every metric that our processes export, and the endpoint that serves them and says whether the process works.
 
 Names follow the conventions of Prometheus: seconds, `_total` for counters. Every metric has a label, so a process exports
 only the metrics that it sets. A histogram of latency takes the oldest message of a batch: under load it shows the worst
@@ -8,11 +8,23 @@ What does not belong here: dashboards and rules (`deploy/`), or figures that a t
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Enum, Gauge, Histogram, Summary, start_http_server
+from typing import TYPE_CHECKING
 
+from prometheus_client import Counter, Enum, Gauge, Histogram, Summary, make_wsgi_app, start_http_server
+
+from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
 LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+HEALTH_PATH = "/healthz"
+"""The path that health checks ask: of the native stack, in compose and on Kubernetes."""
+MAX_ITERATION_S = 60.0
+"""Longest time between two iterations of a healthy process's loop; the alert LoopStuck has the same limit."""
 
 SUBSCRIPTION_STATES = ("pending", "acked", "data", "live", "stale", "refused")
 
@@ -192,6 +204,9 @@ LEAGUE_PREDICT_TIME = Histogram(
     ["entry"],
     buckets=LATENCY_BUCKETS_S,
 )
+LEAGUE_ENTRIES = Gauge(
+    "btc_league_entries", "The user's own models in the folder that the API sees, which the league must run."
+)
 LEAGUE_FAILING = Gauge(
     "btc_league_entry_failing", "1 while a model of the league fails, 0 while it forecasts.", ["entry"]
 )
@@ -228,7 +243,7 @@ DAYS_LACKING = Gauge(
     "Days of the past week that ended more than twelve hours ago and are not sealed (seal), or sealed and not copied (copy).",
     ["what"],
 )
-SEALED_UNTIL = Gauge("btc_sealed_until_timestamp_seconds", "End of the newest sealed day of the past week.", ["table"])
+SEALED_UNTIL = Gauge("btc_sealed_until_timestamp_seconds", "End of the newest sealed day.", ["table"])
 BACKUP_AT = Gauge(
     "btc_backup_timestamp_seconds",
     "When the newest backup of the databases was made; without any, when the object store was first used.",
@@ -246,6 +261,12 @@ DRILL_AT = Gauge(
 )
 DRILL_FAILED = Gauge("btc_restore_drill_failed", "Copies that the last test could not restore.", ["copies"])
 DAEMON_UP = Gauge("btc_dagster_daemon_up", "1 if Dagster answers and its daemon is healthy.", ["daemon"])
+SERVER_UP = Gauge(
+    "btc_server_up",
+    "1 if a server answers the API, and 0 if it does not. A server that has not answered since the API's start has no value in "
+    "the first minutes.",
+    ["server"],
+)
 DEMOTED_AT = Gauge(
     "btc_model_demoted_timestamp_seconds",
     "When the serving model took the place of one that was demoted.",
@@ -253,15 +274,39 @@ DEMOTED_AT = Gauge(
 )
 
 
-def serve(host: str, port: int) -> None:
-    """Serve the metrics of this process at `/metrics` from a thread; port 0 serves none.
+def stuck_loop(now_s: float) -> str:
+    """Why this process does not work at `now_s`, in seconds since the epoch; empty if each of its loops iterates."""
+    loops = [(sample.value, sample.labels["worker"]) for family in LOOP_AT.collect() for sample in family.samples]
+    if not loops:
+        return "no loop has completed an iteration yet"
+    last_s, name = min(loops)
+    if (idle_s := now_s - last_s) > MAX_ITERATION_S:
+        return f"the loop {name} has done nothing for {idle_s:.0f} s"
+    return ""
 
+
+def serve(host: str, port: int) -> None:
+    """Serve the metrics of this process at `/metrics` and its health at `/healthz`, from a thread; port 0 serves neither.
+
+    `/healthz` answers 200, or 503 with the reason as plain text once a loop has not iterated for `MAX_ITERATION_S`.
     Raises `ConfigError` when the port cannot be used.
     """
     if port == 0:
         return
     try:
-        start_http_server(port, host)
+        server, _thread = start_http_server(port, host)
     except OSError as error:
         msg = f"the metrics cannot be served on {host}:{port} (BTC_METRICS_PORT): {error.strerror or error}"
         raise ConfigError(msg) from error
+    metrics_app = make_wsgi_app()
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != HEALTH_PATH:
+            return metrics_app(environ, start_response)  # type: ignore[no-any-return] # the library has no types here
+        problem = stuck_loop(now_ns() / NS_PER_S)
+        start_response(
+            "503 Service Unavailable" if problem else "200 OK", [("Content-Type", "text/plain; charset=utf-8")]
+        )
+        return [(problem or "ok").encode()]
+
+    server.set_app(app)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, get_args
 
 from btc_core import horizons
 
@@ -56,12 +56,35 @@ seconds; after ten, a sixth of the shortest horizon is over."""
 FRESH_ROW_NS = 10_000_000_000
 """A feature row that is older than this at the close of a minute does not describe the close: it is no origin, neither of
 a forecast that is scored nor of a row that models learn from."""
-LEVELS_PCT = (50, 80, 90)
-"""The levels of the prediction intervals of every forecast. Both tails of an interval have the same probability."""
-QUANTILES = (0.05, 0.10, 0.25, 0.75, 0.90, 0.95)
+LEVELS_PCT = (50, 80, 90, 99)
+"""The levels of the prediction intervals of every forecast, ascending. Both tails of an interval have the same probability."""
+SCORED_LEVELS_PCT = (50, 80, 90)
+"""The levels that every forecast with intervals has, and that scores and the league compare. The wider ones need more outcomes
+than a model may have seen; until then they are unknown (`models.intervals`)."""
+
+
+def _quantiles_of(levels_pct: tuple[int, ...]) -> tuple[float, ...]:
+    return tuple(sorted(round(0.5 + sign * level / 200, 3) for level in levels_pct for sign in (-1, 1)))
+
+
+QUANTILES = _quantiles_of(LEVELS_PCT)
 """The quantiles that bound these intervals, ascending."""
-QUANTILE_NAMES: tuple[str, ...] = tuple(f"{round(100 * quantile):02d}" for quantile in QUANTILES)
-"""The quantiles as they appear in the names of columns and fields: `05`, `10`, …"""
+SCORED_QUANTILES = _quantiles_of(SCORED_LEVELS_PCT)
+"""Those of `SCORED_LEVELS_PCT`: the inner ones of `QUANTILES`."""
+
+
+def quantile_name(quantile: float) -> str:
+    """A quantile in the names of columns and fields: its digits behind the point, two at least.
+
+    >>> quantile_name(0.05), quantile_name(0.1), quantile_name(0.995)
+    ('05', '10', '995')
+    """
+    return f"{quantile:.3f}"[2:].removesuffix("0")
+
+
+QUANTILE_NAMES: tuple[str, ...] = tuple(map(quantile_name, QUANTILES))
+SCORED_QUANTILE_NAMES: tuple[str, ...] = tuple(map(quantile_name, SCORED_QUANTILES))
+"""The quantiles as they appear in the names of columns and fields: `005`, `05`, `10`, …"""
 
 _AT = "@"
 """Stands between a pair and the name of its exchange in the symbol of a market that is not on the home exchange."""
@@ -155,8 +178,16 @@ class ModelKey:
         return _MODELS[self.quantity]
 
 
-ModelKind = Literal["xgboost", "harx", "random_walk"]
-BASELINE_KINDS = frozenset({"random_walk", "harx"})
+VolatilityBaseline = Literal["harx", "har", "ewma", "naive"]
+BidBaseline = Literal["random_walk", "ar"]
+Baseline = VolatilityBaseline | BidBaseline
+ModelKind = Literal["xgboost"] | Baseline
+BASELINES: dict[Quantity, tuple[Baseline, ...]] = {
+    VOLATILITY: get_args(VolatilityBaseline),
+    BID: get_args(BidBaseline),
+}
+"""The baselines of each quantity, which are scored live and which a bundle can serve; the first serves by default."""
+BASELINE_KINDS: frozenset[ModelKind] = frozenset(kind for kinds in BASELINES.values() for kind in kinds)
 """The kinds of model that are baselines. Every API response with a forecast of a baseline says so."""
 
 ALIASES = CHAMPION, CHALLENGER, PREVIOUS, REFUSED = "champion", "challenger", "previous", "refused"
@@ -166,6 +197,7 @@ TRAIN_MODELS_JOB = "train_models"
 TRAIN_LEAGUE_JOB = "train_league"
 FETCH_HISTORY_JOB = "fetch_history"
 SEAL_DAY_JOB = "seal_day"
+CHECK_TABLES_JOB = "check_tables"
 INSIST_TAG = "btc/insist"
 """The tag of a Dagster run that writes the changes of a day even if its proof refuses them."""
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OBJECTS, COPIES = "objects", "copies"
-KEEP_DAYS = 30
-"""Age from which copies are removed, with the objects that no newer copy names. The newest copy always stays."""
 MAX_LOOKS = 10
 """How often a bucket is listed again because something in it has changed."""
 IN_MEMORY_BYTES = 32_000_000
@@ -244,7 +242,7 @@ def make(settings: Settings, place: Place, sealed_settings: bytes | None) -> Cop
     if not copy.hashes <= place.names(OBJECTS).keys():
         raise StoreError("another command removed objects from the second place meanwhile: repeat the copy")
     _write(place, f"{COPIES}/{from_ns(copy.made_at_ns):%Y-%m-%dT%H%M%S}.json", msgspec.json.encode(copy))
-    _expire(place, copy.made_at_ns)
+    _expire(place, copy.made_at_ns, settings.backup.copy_days)
     return copy
 
 
@@ -428,10 +426,10 @@ def _write(place: Place, path: str, body: bytes) -> None:
         place.write(path, file)
 
 
-def _expire(place: Place, at_ns: int) -> None:
-    """Remove old copies with the objects that only they name. Those that no copy names may be of a copy that is being made."""
+def _expire(place: Place, at_ns: int, keep_days: int) -> None:
+    """Remove copies older than `keep_days` except the newest, with the objects that only they name. Those that no copy names may be of a copy that is being made."""
     names = sorted(place.names(COPIES))
-    oldest = f"{from_ns(at_ns - KEEP_DAYS * NS_PER_DAY):%Y-%m-%dT%H%M%S}"
+    oldest = f"{from_ns(at_ns - keep_days * NS_PER_DAY):%Y-%m-%dT%H%M%S}"
     kept = [name for name in names if name >= oldest or name == names[-1]]
     old = sorted(set(names) - set(kept))
     if not old:

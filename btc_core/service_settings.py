@@ -399,13 +399,13 @@ class StoreSettings(Section):
 class OffsiteSettings(StoreSettings):
     """The object store of `btc backup --to s3://BUCKET`, which holds a copy outside of the system."""
 
-    @property
-    def authority(self) -> str | bool | None:
-        """As in the object store, but AWS_CA_BUNDLE does not count: it names the authority of the system's own store."""
-        return self.ca_file or True
-
     prefix: ClassVar[str] = "BTC_OFFSITE"
     endpoint_url: str = ""
     """Address of the store. Empty: Amazon S3 in `region`."""
     access_key: str = ""
     """Access key id. Empty, together with `secret_key`: the usual places of AWS are searched for credentials."""
+
+    @property
+    def authority(self) -> str | bool | None:
+        """As in the object store, but AWS_CA_BUNDLE does not count: it names the authority of the system's own store."""
+        return self.ca_file or True

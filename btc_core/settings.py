@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from btc_core import horizons
+from btc_core.api_settings import ApiSettings
 from btc_core.errors import ConfigError, OtherHorizons
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.names import VolatilityTarget  # noqa: TC001 - pydantic reads the annotations
@@ -50,40 +51,8 @@ class DagsterSettings(Section):
     """Address of the webserver."""
     keep_days: int = Field(30, ge=1)
     """Age from which finished runs are deleted with their events. The newest run of each job and partition stays."""
-
-
-class ApiSettings(Section):
-    """The HTTP API."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on."""
-    port: int = Field(5050, ge=1, le=65_535)
-    """Port to listen on."""
-    token: SecretStr = SecretStr("")
-    """Bearer token of `/retrain` and `/reload`. While it is empty, both answer 401. A change in the env file applies at
-    once, without a restart."""
-    threads: int = Field(4, ge=1)
-    """Threads for requests that wait for QuestDB, MLflow or Dagster. Forecasts need none of them: the thread that reads
-    requests answers them, or two further threads while Redis is slow."""
-    max_body_bytes: int = Field(1_048_576, ge=1_024)
-    """Largest body of a request; a larger one is answered with 413."""
-    max_feature_age_s: float = Field(10.0, gt=0)
-    """Largest age of the features behind a forecast; a request for an older forecast is answered with 503."""
-    rate_limit_per_s: float = Field(0.0, ge=0)
-    """Requests per second and client address, with bursts of as many at once; further ones are answered with 429. 0 sets no
-    limit, which is appropriate on loopback."""
-    max_streams: int = Field(500, ge=0)
-    """Largest number of open `/v1/stream` connections. Each takes one of the open files that the system allows the process."""
-    max_exports: int = Field(2, ge=1)
-    """Largest number of `/v1/data` answers at the same time; further requests are answered with 503. Each takes a thread and
-    about 250 MB of memory."""
-    export_max_rows: int = Field(200_000_000, ge=1)
-    """Most rows of one `/v1/data` answer; a request for more is answered with 422. The default is a year of feature rows of a
-    market with six quotes and trades a second."""
-    export_max_s: float = Field(3_600.0, gt=0)
-    """Longest time that one `/v1/data` answer may take; a longer one is broken off."""
-    stream_interval_ms: int = Field(250, ge=20)
-    """Least time between two events of a stream. An event is 5 kB for each client."""
+    event_days: int = Field(7, ge=1)
+    """Age from which events of live assets are deleted, some 14,000 a day of 2 kB each. The newest of each asset stays."""
 
 
 class StreamSettings(Section):
@@ -125,8 +94,11 @@ class MetricsSettings(Section):
     port: int = Field(0, ge=0, le=65_535)
     """Port to listen on; 0 serves no metrics. The stack gives every process a port of its own."""
     peers: str = ""
-    """The workers whose metrics the API reads for its page for operators, as `NAME=HOST:PORT` separated by commas. The native
-    stack sets it. Empty: the page shows no workers."""
+    """The workers whose metrics the API reads for its page for operators, as `NAME=HOST:PORT` separated by commas. If a host has
+    several addresses, each is a process of its own. The native stack sets it. Empty: the page shows no workers."""
+    servers: str = ""
+    """Servers that no other setting names and that the API tries to reach for the alert ServerDown, such as Dagster's code server:
+    `NAME=HOST:PORT`, or `NAME=PATH` of a socket, separated by commas. The native stack sets it."""
 
 
 class ModelSettings(Section):
@@ -202,6 +174,8 @@ class BackupSettings(Section):
     copy_to: str = ""
     """Where Dagster copies everything every day: a directory on another disk, or s3://BUCKET/PREFIX of the store that BTC_OFFSITE_*
     names. Empty: nothing is copied to a second place unless you run `btc backup --to`."""
+    copy_days: int = Field(30, ge=1)
+    """Age from which copies at a second place are removed, with the objects that no newer copy names. The newest always stays."""
 
 
 class DiskSettings(Section):
@@ -262,7 +236,8 @@ class LinksSettings(Section):
     grafana_url: str = ""
     """Address of Grafana. Empty: there is none, and no page links to it."""
     runbook_url: str = ""
-    """Address of the runbook in the built documentation. Empty: pages name its place in the repository."""
+    """Address of the runbook: in the built documentation, or `/runbook` of the API as others reach it. Empty: pages link to
+    `/runbook`, and answers and messages name its place in the repository."""
 
     def runbook(self, section: str) -> str:
         """Where a section of the runbook is."""

@@ -249,8 +249,9 @@ class ForecastHandler:
     def _new_minutes(self, symbol: str, clock_ns: int) -> LiveMinutes:
         with QuestDB(self._settings.questdb) as db:
             bars = read_stored(db, symbol, MEMORY_DAYS)
-            bars = bars[bars["ts_ns"] < clock_ns // NS_PER_MIN * NS_PER_MIN]
-            changed = changed_minutes(db, symbol, bars)
+            minute_ns = clock_ns // NS_PER_MIN * NS_PER_MIN
+            bars = bars[bars["ts_ns"] < minute_ns]
+            changed = changed_minutes(db, symbol, bars, minute_ns)
             rows = table_rows.forecast_minutes(symbol, changed, self._clock.now_ns(), "stored")
             append(db, FORECAST_MINUTES, rows, once=True)
         return LiveMinutes(bars, clock_ns)

@@ -172,11 +172,15 @@ class Forecaster:
             by_symbol.setdefault(row.symbol, []).append(row)
         models = {symbol: self._models_of(symbol) for symbol in by_symbol}
         for symbol, own in by_symbol.items():
+            known = self._limits.get(symbol)
+            is_new = symbol not in self._trackers or known is None or known[0] != models[symbol]
             if symbol not in self._trackers:
                 self._trackers[symbol] = self._new_tracker(symbol)
             target, tracker = models[symbol][1].manifest.volatility_target, self._trackers[symbol]
             if tracker.volatility_target != target:
                 tracker.change_target(target, start_quantiles(models[symbol][1]))
+            if is_new:
+                tracker.take_tails(*(start_quantiles(model) for model in models[symbol]))
             if symbol not in self._minutes:
                 begin_ns = max(self._trackers[symbol].clock_ns, own[0].ts_event_ns)
                 self._minutes[symbol] = self._new_minutes(symbol, begin_ns)

@@ -21,14 +21,22 @@ from btc_core.clock import NS_PER_MIN, NS_PER_S, SYSTEM_CLOCK
 from btc_core.errors import ServiceError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.features.minute_columns import COLUMNS
-from btc_core.features.user.files import features_in, version_of
+from btc_core.features.user.files import version_of
+from btc_core.features.user.folder import features_in
 from btc_core.league import bundles
 from btc_core.league.contract import Rows
 from btc_core.league.folder import entries_in
 from btc_core.league.states import write_states
 from btc_core.market.messages import FeatureMessage
 from btc_core.models.row_forecasts import MODEL_COLUMNS
-from btc_core.names import FEATURES_TOPIC, FRESH_ROW_NS, HORIZONS_MIN, LATE_FORECAST_S, QUANTILE_NAMES, WorkerName
+from btc_core.names import (
+    FEATURES_TOPIC,
+    FRESH_ROW_NS,
+    HORIZONS_MIN,
+    LATE_FORECAST_S,
+    SCORED_QUANTILE_NAMES,
+    WorkerName,
+)
 from btc_core.stores.questdb import QuestDB, append
 from btc_core.stores.redis_connection import connect
 from btc_core.stores.redis_rows import read_columns
@@ -113,6 +121,8 @@ class LeagueHandler(StatelessHandler):
 
     def handle(self, messages: list[Record]) -> int:
         """Offer the closes among the rows to the entries; returns 0, because no offset waits for their forecasts."""
+        if self._keeper.ident is not None and not self._keeper.is_alive():
+            raise RuntimeError("the thread that writes the forecasts of the league has ended; the log has the reason")
         for message in messages:
             try:
                 row = self._decoder.decode(message.value)
@@ -270,7 +280,7 @@ def _record(made: Made) -> dict[str, Any]:
         **{
             f"sigma_{h}m_q{percent}_bps": None if bounds is None else float(bounds[0, at, place])
             for at, h in enumerate(HORIZONS_MIN)
-            for place, percent in enumerate(QUANTILE_NAMES)
+            for place, percent in enumerate(SCORED_QUANTILE_NAMES)
         },
     }
 

@@ -38,6 +38,7 @@ from btc_core.names import (
     HORIZONS_MIN,
     LEVELS_PCT,
     MINUTES,
+    SCORED_LEVELS_PCT,
     STORED_HORIZONS_MIN,
     TICKS,
     VolatilityTarget,
@@ -64,7 +65,7 @@ KEPT_PRICES = (LABEL_SPAN_NS + NS_PER_MIN) // NS_PER_S
 """Seconds whose mids are kept at least: the longest horizon, and a minute for the last mid before it."""
 _HORIZONS = np.asarray(HORIZONS_MIN)
 _SIGMAS = ", ".join(f"sigma_{h}m_bps" for h in STORED_HORIZONS_MIN)
-STATE_VERSION = f"6{horizons.suffix(HORIZONS_MIN)}"
+STATE_VERSION = f"7{horizons.suffix(HORIZONS_MIN)}"
 """Version of the saved state. Raise it when the fields of `TrackerState` or their meaning change; other horizons are another meaning."""
 
 
@@ -99,9 +100,9 @@ class Outcome(msgspec.Struct, frozen=True):
     qlike: dict[str, float]
     """QLIKE of the headline forecast of the model and of each baseline."""
     bid_inside: dict[int, bool]
-    """By level (%), whether the bid after the headline horizon was inside the interval."""
+    """By level (%), whether the bid after the headline horizon was inside the interval. A level without bounds is left out."""
     volatility_inside: dict[int, bool]
-    """By level (%), whether the realized volatility over it was inside the interval."""
+    """The same of the realized volatility over it."""
     bid_quantiles: tuple[tuple[float, ...], ...]
     """Quantiles of the bid's intervals after this outcome; a restarted worker continues with those of the newest row."""
     volatility_quantiles: tuple[tuple[float, ...], ...]
@@ -203,6 +204,11 @@ class OutcomeTracker:
         """Begin with the quantiles of a model of another variance: errors and level of the one before say nothing about it."""
         self.volatility_target, self.volatility_quantiles, self.level = target, volatility_quantiles, online_level.START
         self.restore_coverage(())
+
+    def take_tails(self, bid_start: Floats, volatility_start: Floats) -> None:
+        """Begin the widest intervals with the quantiles of the models in force, if they were unknown until now."""
+        self.bid_quantiles = intervals.with_known_tails(self.bid_quantiles, bid_start)
+        self.volatility_quantiles = intervals.with_known_tails(self.volatility_quantiles, volatility_start)
 
     def restore_coverage(self, judged: Iterable[Judged]) -> None:
         """Continue with the coverage of earlier outcomes, oldest first."""
@@ -341,27 +347,33 @@ def restore_tracker(db: QuestDB, symbol: str, bid_start: Floats, volatility_star
     It also starts with these if the newest outcome is of other horizons.
     """
     found = db.execute(
-        f"SELECT cast(ts_event AS LONG), bid_quantiles, volatility_quantiles, volatility_target, {_SIGMAS} "  # noqa: S608 - `of_symbol` quotes the name
+        f"SELECT cast(ts_event AS LONG), bid_quantiles, bid_tails, volatility_quantiles, volatility_tails, volatility_target, {_SIGMAS} "  # noqa: S608 - `of_symbol` quotes the name
         f"FROM gold_prediction_outcomes WHERE {of_symbol(symbol)} ORDER BY ts_event DESC LIMIT 1"
     )
     if not found:
         return OutcomeTracker(bid_start, volatility_start)
-    known_ns, bid, volatility, target, *sigmas = found[0]
+    known_ns, *quantiles, target = found[0][:6]
+    sigmas = found[0][6:]
     target = target or MINUTES
     if any(
         (sigma is not None) != (horizon in HORIZONS_MIN)
         for horizon, sigma in zip(STORED_HORIZONS_MIN, sigmas, strict=True)
     ):
         return OutcomeTracker(bid_start, volatility_start, int(known_ns), volatility_target=target)
+    bid, bid_tails, volatility, volatility_tails = map(_decoded, quantiles)
     tracker = OutcomeTracker(
-        np.array(msgspec.json.decode(bid)),
-        np.array(msgspec.json.decode(volatility)),
+        intervals.with_tails(bid, bid_tails),
+        intervals.with_tails(volatility, volatility_tails),
         int(known_ns),
         _restored_level(db, symbol, int(known_ns), target),
         target,
     )
     tracker.restore_coverage(_restored_judged(db, symbol, int(known_ns), target))
     return tracker
+
+
+def _decoded(text: str | None) -> Any:
+    return None if text is None else msgspec.json.decode(text)
 
 
 def _restored_level(db: QuestDB, symbol: str, newest_ns: int, target: VolatilityTarget) -> float:
@@ -396,7 +408,8 @@ def _coverage(judged: deque[Judged]) -> Coverage:
 
 
 def _inside(value: float, bounds: list[list[float]]) -> dict[int, bool]:
-    return {level: bounds[-1][low] <= value <= bounds[-1][high] for level, (low, high) in intervals.BOUNDS.items()}
+    pairs = {level: (bounds[-1][low], bounds[-1][high]) for level, (low, high) in intervals.BOUNDS.items()}
+    return {level: low <= value <= high for level, (low, high) in pairs.items() if not math.isnan(low + high)}
 
 
 def _tuples(quantiles: Floats) -> tuple[tuple[float, ...], ...]:
@@ -439,10 +452,14 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
     for name in ("model", "harx", "har", "ewma", "naive"):
         row[f"qlike_{name}_{HEADLINE_MIN}m"] = outcome.qlike.get(name, math.nan)
     for level in LEVELS_PCT:
-        row[f"bid_inside_{level}"] = outcome.bid_inside[level]
-        row[f"volatility_inside_{level}"] = outcome.volatility_inside[level]
-    row["bid_quantiles"] = msgspec.json.encode(outcome.bid_quantiles).decode()
-    row["volatility_quantiles"] = msgspec.json.encode(outcome.volatility_quantiles).decode()
+        for quantity, inside in (("bid", outcome.bid_inside), ("volatility", outcome.volatility_inside)):
+            found = inside.get(level)
+            is_boolean = level in SCORED_LEVELS_PCT  # other columns are numbers, because a BOOLEAN has no null
+            row[f"{quantity}_inside_{level}"] = found if is_boolean or found is None else float(found)
+    for quantity, quantiles in (("bid", outcome.bid_quantiles), ("volatility", outcome.volatility_quantiles)):
+        inner, tails = intervals.split(quantiles)
+        row[f"{quantity}_quantiles"] = msgspec.json.encode(inner).decode()
+        row[f"{quantity}_tails"] = None if tails is None else msgspec.json.encode(tails).decode()
     row["late"] = forecast.is_late
     row["volatility_target"] = origin.volatility_target
     return row

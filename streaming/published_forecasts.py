@@ -93,7 +93,7 @@ class PublishedForecasts:
         except msgspec.DecodeError as error:  # an older version of the project wrote it
             log.warning("the published forecast of %s cannot be read and is made again: %s", row, error)
             return None
-        return found if found.is_of_these_horizons else None
+        return found.with_all_levels() if found.is_of_these_horizons else None
 
 
 def place_of(row: RowId) -> Place:

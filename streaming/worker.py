@@ -49,6 +49,9 @@ PAUSE_FIRST_S, PAUSE_MAX_S = 0.2, 5.0
 REJOIN_FIRST_S, REJOIN_MAX_S = 0.5, 10.0
 """Pause before a failed consumer is replaced by a new one; it doubles after each that fails within `STEADY_S`."""
 STEADY_S = 60.0
+JOIN_S = 60.0
+"""How long Kafka may answer and still give the worker no partitions, which takes a second or two. A client that lost a request
+on a machine without free processors has been seen to wait for ever."""
 MAX_BATCHES_AHEAD = 4
 """Batches that may be handled while the tables of earlier ones are being written: more would only take memory."""
 REVOKE_WAIT_S = 5.0
@@ -98,6 +101,8 @@ class Worker:
         """Whether the consumer is being closed; rows that are not written yet are then read again."""
         self._assignments = 0
         """Number of times that partitions were assigned."""
+        self._unassigned_s: float | None = None
+        """Since when the group has given it no partitions (monotonic clock); None once it has, be they none."""
         self._log_id = ""
         self._first_live: dict[int, int] = {}
         """By partition the first offset to handle; messages before it only warm up the state."""
@@ -153,10 +158,23 @@ class Worker:
         self._stop.set()
 
     def _consume(self) -> None:
+        self._unassigned_s = time.monotonic()
         self._consumer.subscribe([self._topic], on_assign=self._assign, on_revoke=self._revoke)
         while not self._stop.is_set():
             self._step()
+            self._check_joined()
         self._write_and_commit_all()
+
+    def _check_joined(self) -> None:
+        """Raise `ServiceError` when the group gives no partitions although Kafka answers."""
+        if self._unassigned_s is None or time.monotonic() - self._unassigned_s < JOIN_S:
+            return
+        try:
+            self._consumer.list_topics(self._topic, timeout=LAG_TIMEOUT_S)
+        except KafkaException:  # it waits for Kafka, and not for the group
+            self._unassigned_s = time.monotonic()
+            return
+        raise ServiceError(f"the group {self._group} gave no partitions of {self._topic} for {JOIN_S:g} s")
 
     def _new_consumer(self) -> Consumer:
         """A consumer that reports a lost place instead of reading on from the beginning of the log."""
@@ -416,6 +434,7 @@ class Worker:
 
     def _assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._assignments += 1
+        self._unassigned_s = None
         self._abandon_pending()
         self._unwritten_rows, self._oldest_s = 0, None
         find = LogStart(self._kafka, self._consumer, self._spec, self._checkpoints)
@@ -454,6 +473,7 @@ class Worker:
             checkpoints = {each: state for each, state in checkpoints.items() if each != unusable}
 
     def _revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._unassigned_s = time.monotonic()
         if not self._closing:
             self._write_and_commit_all(REVOKE_WAIT_S)
         self._forget([part.partition for part in partitions])

@@ -14,7 +14,7 @@ import numpy as np
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days import user_features
 from btc_core.days.day_replay import LOGGED, MARGIN_NS
-from btc_core.days.forecast_replay import BOOKS_NS
+from btc_core.days.fold_states import BOOKS_NS
 from btc_core.days.log_archive import LogArchive, blocks_in_log_order, read_manifest, required_archive
 from btc_core.days.silver_proof import Comparison
 from btc_core.exchanges.recorded_blocks import read_ahead
@@ -58,10 +58,13 @@ def archives_around(store: ObjectStore, day: str) -> DayMessages:
 
 
 def replay_archived_day(
-    store: ObjectStore, chosen: DayMessages, leader: str = "", features: UserFeatures | None = None
+    store: ObjectStore, chosen: DayMessages, leader: str = "", features: UserFeatures | None = None, lead_ns: int = 0
 ) -> Iterator[Rows]:
-    """Yield the feature rows of the messages that were received on the day; raises `StoreError` for a damaged archive."""
-    begin_ns = day_ns(chosen.day)
+    """Yield the feature rows of the messages that were received on the day; raises `StoreError` for a damaged archive.
+
+    The rows begin `lead_ns` before the day, which is at most `MARGIN_NS`.
+    """
+    begin_ns = day_ns(chosen.day) - lead_ns
     partitions = sorted({each.partition for archive in chosen.archives for each in archive.partitions})
     for partition in partitions:
         engine = FeatureEngine(leader, features)

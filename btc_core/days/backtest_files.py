@@ -54,6 +54,7 @@ class BacktestEvents(msgspec.Struct, frozen=True):
     is one event. An event that arrived after a later one is there twice, once in the exchange's order and once in that of the
     arrivals."""
     quotes: int
+    """Counted from the events, as are `trades`, so that a caller can compare them with what it passed."""
     trades: int
     shift_ns: int
     """What was added to all times of arrival, because some were before the exchange's time: its clock was ahead."""
@@ -72,7 +73,15 @@ def backtest_events(quotes: pa.Table, trades: pa.Table) -> BacktestEvents:
     shift_ns = max(0, int((events["exch_ts"] - events["local_ts"]).max(initial=0)))
     events["local_ts"] += shift_ns
     order = np.lexsort((places["frame_item"], places["kafka_offset"], events["local_ts"]))
-    return BacktestEvents(_in_both_orders(events[order]), len(quotes), len(trades), shift_ns)
+    made = _in_both_orders(events[order])
+    bids, traded = (_at_exchange(made, flags) for flags in (DEPTH_EVENT | BUY, TRADE_EVENT))
+    return BacktestEvents(made, bids - len(parts[0][0]), traded, shift_ns)
+
+
+def _at_exchange(events: npt.NDArray[Any], flags: int) -> int:
+    """How many events have these flags and count at the exchange, where each counts once."""
+    has_flags = events["ev"] & (0xFF | flags) == flags
+    return int(np.count_nonzero(has_flags & (events["ev"] & AT_EXCHANGE != 0)))
 
 
 def _best_level(
@@ -121,8 +130,17 @@ def _in_both_orders(events: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return made
 
 
-def write_nautilus(out: Path, symbol: str, home: str, quotes: pa.Table, trades: pa.Table) -> str:
-    """Add a market's quotes and trades to a catalog of nautilus_trader; returns the id of the instrument.
+class CatalogEntry(msgspec.Struct, frozen=True):
+    """What was added to a catalog."""
+
+    instrument: str
+    quotes: int
+    """Read back from the catalog, as are `trades`."""
+    trades: int
+
+
+def write_nautilus(out: Path, symbol: str, home: str, quotes: pa.Table, trades: pa.Table) -> CatalogEntry:
+    """Add a market's quotes and trades to a catalog of nautilus_trader, and count them there.
 
     `home` is the exchange of a symbol that names none. `ts_event` is the exchange's time and `ts_init` that of the arrival.
     Prices and quantities have as many decimals as the data needs. Raises `ConfigError` where the library is not installed.
@@ -155,26 +173,28 @@ def write_nautilus(out: Path, symbol: str, home: str, quotes: pa.Table, trades: 
     )
     catalog = ParquetDataCatalog(str(out))
     catalog.write_data([instrument])
-    catalog.write_data(
-        [
-            QuoteTick(
-                name, Price(bid, prices), Price(ask, prices), Quantity(bid_qty, sizes), Quantity(ask_qty, sizes), at, to
-            )
-            for at, to, bid, bid_qty, ask, ask_qty in zip(
-                *_values(quotes.sort_by(BY_ARRIVAL), QUOTE_COLUMNS[:6]), strict=True
-            )
-        ]
-    )
+    quoted = [
+        QuoteTick(
+            name, Price(bid, prices), Price(ask, prices), Quantity(bid_qty, sizes), Quantity(ask_qty, sizes), at, to
+        )
+        for at, to, bid, bid_qty, ask, ask_qty in zip(
+            *_values(quotes.sort_by(BY_ARRIVAL), QUOTE_COLUMNS[:6]), strict=True
+        )
+    ]
     sides = {"buy": AggressorSide.BUYER, "sell": AggressorSide.SELLER}
-    catalog.write_data(
-        [
-            TradeTick(name, Price(price, prices), Quantity(qty, sizes), sides[side], TradeId(str(trade_id)), at, to)
-            for at, to, price, qty, side, trade_id in zip(
-                *_values(trades.sort_by(BY_ARRIVAL), TRADE_COLUMNS[:6]), strict=True
-            )
-        ]
+    traded = [
+        TradeTick(name, Price(price, prices), Quantity(qty, sizes), sides[side], TradeId(str(trade_id)), at, to)
+        for at, to, price, qty, side, trade_id in zip(
+            *_values(trades.sort_by(BY_ARRIVAL), TRADE_COLUMNS[:6]), strict=True
+        )
+    ]
+    for ticks in (quoted, traded):
+        catalog.write_data(ticks)
+    counts = (
+        len(read([str(name)], start=ticks[0].ts_init, end=ticks[-1].ts_init))
+        for read, ticks in ((catalog.quote_ticks, quoted), (catalog.trade_ticks, traded))
     )
-    return str(name)
+    return CatalogEntry(str(name), *counts)
 
 
 def decimals(*columns: pa.ChunkedArray) -> int:

@@ -20,7 +20,8 @@ from btc_core.errors import BadFrame
 from btc_core.exchanges.decoding import events_of
 from btc_core.features.state import WARM_UP_S
 from btc_core.market.events import BarEvent, QuoteEvent, TradeEvent
-from btc_core.stores.kafka import kept_since, read_all
+from btc_core.names import EVENTS_TOPIC
+from btc_core.stores.kafka import kept_since, offset_ranges, read_all
 from btc_core.stores.questdb import write_rows
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BRONZE_BARS, BRONZE_TICKS, BRONZE_TRADE_CORRECTIONS, BRONZE_TRADES
@@ -64,7 +65,9 @@ class BronzeProof(msgspec.Struct, frozen=True, kw_only=True):
     """The result of comparing the bronze rows of a day with the log."""
 
     log_has_day: bool
-    """Whether the log still holds the whole day, or its archive does. If not, nothing was compared."""
+    """Whether the log still holds the whole day and has messages of it, or its archive does. If not, nothing was compared."""
+    nothing_compared: str = ""
+    """Why nothing was compared; empty if something was."""
     rows: int = 0
     """Ticks and trades of the day in the log."""
     rows_missing: int = 0
@@ -180,18 +183,26 @@ def prove_bronze(  # noqa: PLR0913 - what is compared, and how
 ) -> BronzeProof:
     """Compare a day of bronze with the log and write what is missing or different; raises `ServiceError`.
 
-    If the log no longer holds the day, its archive in `store` takes the place of the log. `keep` stores the old rows before they are replaced. If too many rows differ, nothing is written and
+    If the log does not hold the day, its archive in `store` takes the place of the log. A log that begins after the day holds
+    nothing of it. `keep` stores the old rows before they are replaced. If too many rows differ, nothing is written and
     `BronzeProof.refusal` says why; `insist` writes them nevertheless.
     """
     begin_ns = day_ns(day)
     since_ns = begin_ns - MARGIN_NS
     warm_ns = since_ns - WARM_UP_S * NS_PER_S
-    if kept_since(kafka, since_ns):
-        messages = read_all(kafka, warm_ns, begin_ns + NS_PER_DAY + MARGIN_NS)
+    end_ns = begin_ns + NS_PER_DAY + MARGIN_NS
+    is_kept = kept_since(kafka, since_ns)
+    if is_kept and any(each.begin < each.end for each in offset_ranges(kafka, EVENTS_TOPIC, since_ns, end_ns)):
+        messages = read_all(kafka, warm_ns, end_ns)
     elif store is not None and read_manifest(store, day) is not None:
-        messages = messages_between(store, warm_ns, begin_ns + NS_PER_DAY + MARGIN_NS)
+        messages = messages_between(store, warm_ns, end_ns)
     else:
-        return BronzeProof(log_has_day=False)
+        why = (
+            "the log has no message of the day, and it has no archive"
+            if is_kept
+            else "the log has dropped the day, and it has no archive"
+        )
+        return BronzeProof(log_has_day=False, nothing_compared=f"{day}: {why}, so nothing was compared")
     comparison = _Comparison(db, begin_ns)
     for envelope, partition, offset in messages:
         if envelope.channel == "ohlc" or envelope.ts_recv_ns >= since_ns:

@@ -25,6 +25,7 @@ from btc_core.features.catalogue import FEATURE_VERSION, MODEL_FEATURES
 from btc_core.models.dataset import StreamRows
 from btc_core.names import FRESH_ROW_NS
 from btc_core.stores.newest_rows import MINUTE_END, PLACE, newest_of_minutes, newest_rows
+from btc_core.tables.arrow import read_parquet
 from btc_core.tables.bar_tables import GOLD_1MIN_SEALED
 from btc_core.tables.catalogue import SILVER_FEATURES
 from btc_core.tables.sql import of_symbol, within
@@ -176,7 +177,7 @@ def kept_of_copy(
     key = closes_key(manifest, symbol, kind)
     kept = store.get(key)
     if kept is not None:
-        return pq.read_table(io.BytesIO(kept))
+        return read_parquet(kept)
     with open_copy(store, manifest) as file:
         made = make(file)
     sink = io.BytesIO()

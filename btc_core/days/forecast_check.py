@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
-import pyarrow as pa
 
 from btc_core.clock import column_ns, from_ns
+from btc_core.days.fold_states import BOOKS_NS
+from btc_core.days.forecast_differences import OTHER_PROCESSOR, differences
 from btc_core.days.forecast_hours import HOUR_NS, hour_text, other_horizons_text, places_of
 from btc_core.days.forecast_leaves import leaf_of, row_hashes
 from btc_core.days.forecast_replay import (
-    BOOKS_NS,
     FEW_BOOKS_NS,
     LogCheck,
     WantedRow,
@@ -32,6 +31,7 @@ from btc_core.horizons import minutes_text
 from btc_core.names import HEADLINE_MIN, HORIZONS_MIN
 from btc_core.registry.served_models import digest_of, model_of
 from btc_core.tables import rows as table_rows
+from btc_core.tables.arrow import values_of
 from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
 from btc_core.utc_day import day_of
 
@@ -40,17 +40,11 @@ if TYPE_CHECKING:
 
     from btc_core.days.forecast_evidence import DayInclusion, Evidence, Inclusion, Proof, ProvenHour
     from btc_core.days.forecast_replay import ReplayedRows
-    from btc_core.days.forecast_roots import ClosedPeriod, LogRange
+    from btc_core.days.forecast_roots import ClosedPeriod
+    from btc_core.days.log_hours import LogRange
     from btc_core.exchanges.recorded_blocks import Block
     from btc_core.market.messages import ForecastRow
     from btc_core.models.row_forecasts import Models
-
-OTHER_PROCESSOR = 1e-9
-"""The largest relative difference that another processor or another version of numpy explains: the exponential function of
-two libraries may differ in its last bit. On the machine that made the forecast there is none."""
-
-NOT_COMPUTED_AGAIN = frozenset({"quality", "quality_reasons"})
-"""Columns of the prediction tables that depend on the moment, as the gaps that were open then."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -69,8 +63,7 @@ class Check:
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
         self._proof = evidence.proof
-        (self._bid,) = evidence.bid.to_pylist()
-        (self._volatility,) = evidence.volatility.to_pylist()
+        self._bid, self._volatility = values_of(evidence.bid), values_of(evidence.volatility)
         self._made_ns, self._received_ns = (int(column_ns(evidence.bid[name])[0]) for name in ("made_at", "ts_recv"))
         self._place = places_of(evidence.bid)[0]
 
@@ -104,9 +97,11 @@ class Check:
 
     def _roots(self) -> Iterator[Step]:
         proof = self._proof
-        if not proof.hours or proof.hours[-1].hour.begin_ns != self._made_ns // HOUR_NS * HOUR_NS:
+        if not proof.is_closed(self._made_ns):
             hour = hour_text(self._made_ns // HOUR_NS * HOUR_NS)
             yield Step("root", True, f"The hour {hour} is not closed yet, so no root has this forecast.", is_open=True)
+            if proof.hours:
+                yield self._chain(proof.hours)
             return
         yield self._in_hour(proof, proof.hours[-1])
         yield self._chain(proof.hours)
@@ -165,10 +160,16 @@ class Check:
             )
             yield Step("row", False, text)
             return
-        log = LogCheck(self._log_ranges())
+        start = self._evidence.start
+        if start:
+            step = self._start(start)
+            yield step
+            if not step.fits:
+                return
+        log = self._log_check()
         rows = self._replayed(self._read(log), log.end, FEW_BOOKS_NS)
-        if rows is None or self._leaf_of(rows) not in self._expected_leaves():
-            log = LogCheck(self._log_ranges())  # what is folded is what was hashed
+        if not start and (rows is None or self._leaf_of(rows) not in self._expected_leaves()):
+            log = self._log_check()  # what is folded is what was hashed
             rows = self._replayed(self._read(log), log.end, BOOKS_NS)
         yield self._frames(log)
         yield self._row(rows)
@@ -180,6 +181,23 @@ class Check:
             yield self._leaf(rows)
             yield self._forecast(rows, models)
 
+    def _start(self, start: bytes) -> Step:
+        """Whether the state that the frames continue is the one that a closed hour names."""
+        named, hour = self._evidence.named_start, self._proof.hours[0].hour.name if self._proof.hours else "no hour"
+        own = named is not None and named.continues(named.log, self._place.partition, self._evidence.leader)
+        if named is None or not own or not named.is_that_of(start):
+            text = f"The state of the features from which the frames are replayed is not the one that the header of {hour} names."
+            return Step("start", False, text)
+        text = (
+            f"The replay starts from the state of the features at the end of the hour {hour}, whose header names its hash "
+            f"{named.sha256[:16]}…."
+        )
+        return Step("start", True, text)
+
+    def _log_check(self) -> LogCheck:
+        named = self._evidence.named_start if self._evidence.start else None
+        return LogCheck(self._log_ranges(), -1 if named is None else named.offset)
+
     def _read(self, log: LogCheck) -> Iterator[Block]:
         """The blocks behind the forecast, hashed and with their ticks, both in another thread."""
         return read_ahead(with_ticks(log.passing(self._evidence.blocks())))
@@ -187,7 +205,7 @@ class Check:
     def _replayed(self, blocks: Iterator[Block], read_to: int, books_ns: int) -> ReplayedRows | None:
         evidence = self._evidence
         wanted = WantedRow(evidence.symbol, self._place, self._received_ns, evidence.leader)
-        return replayed_rows(blocks, wanted, read_to, books_ns)
+        return replayed_rows(blocks, wanted, read_to, books_ns, evidence.start)
 
     def _expected_leaves(self) -> tuple[str, ...]:
         """The leaf that the replayed row must give; empty if none is known.
@@ -200,12 +218,12 @@ class Check:
 
     def _leaf_of(self, rows: ReplayedRows) -> str:
         """The leaf of the forecast with a replayed feature row; empty if its models are not known."""
-        state = self._evidence.state.to_pylist()
-        if not state:
-            return ""
         evidence = self._evidence
+        if not len(evidence.state):
+            return ""
+        state = values_of(evidence.state)
         try:
-            bundles = [bytes.fromhex(state[0][f"{name}_bundle"] or "") for name in ("bid", "volatility")]
+            bundles = [bytes.fromhex(state[f"{name}_bundle"] or "") for name in ("bid", "volatility")]
         except ValueError:  # the step about the models says what does not fit
             return ""
         hashes = (row_hashes(BID_PREDICTION, evidence.bid), row_hashes(VOLATILITY_PREDICTION, evidence.volatility))
@@ -240,13 +258,13 @@ class Check:
         return Step("row", True, text)
 
     def _models(self) -> tuple[Models | None, Step]:
-        state = self._evidence.state.to_pylist()
-        if not state:
+        if not len(self._evidence.state):
             text = "Which models made the forecast is not stored, so it cannot be computed again."
             return None, Step("models", False, text)
+        state = values_of(self._evidence.state)
         loaded: list[Any] = []
         for name, row in (("bid", self._bid), ("volatility", self._volatility)):
-            digest = state[0][f"{name}_bundle"] or ""
+            digest = state[f"{name}_bundle"] or ""
             files = self._evidence.bundles.get(digest)
             if files is None or digest_of(files) != digest:
                 return None, Step(
@@ -256,7 +274,7 @@ class Check:
                 loaded.append(model_of(files, row["model_version"]))
             except BtcError as error:
                 return None, Step("models", False, f"The model of the {name} cannot be used: {error}")
-        digests = " and ".join(f"{state[0][f'{name}_bundle'][:16]}…" for name in ("bid", "volatility"))
+        digests = " and ".join(f"{state[f'{name}_bundle'][:16]}…" for name in ("bid", "volatility"))
         models = (loaded[0], loaded[1])
         return models, Step(
             "models", True, f"The models have the hashes {digests}, and reproduce their golden batches."
@@ -295,33 +313,12 @@ class Check:
 
     def _largest_difference(self, made: ForecastRow) -> tuple[float, str]:
         """The largest relative difference between the forecast and the one that was made again, and its column."""
-        worst, where = 0.0, ""
-        pairs = (
-            (BID_PREDICTION, self._evidence.bid, table_rows.gold_bid_price_prediction([made])),
-            (VOLATILITY_PREDICTION, self._evidence.volatility, table_rows.gold_volatility_prediction([made])),
+        found = (
+            differences(self._evidence.bid, table_rows.gold_bid_price_prediction([made])),
+            differences(self._evidence.volatility, table_rows.gold_volatility_prediction([made])),
         )
-        for table, *rows in pairs:  # the quality is part of the leaf, and is not computed again
-            stored, again = (
-                each.select([name for name in each.column_names if name not in NOT_COMPUTED_AGAIN]) for each in rows
-            )
-            if row_hashes(table, stored) == row_hashes(table, again):
-                continue
-            for name, difference in _differences(stored, again):
-                if where == "" or difference > worst:
-                    worst, where = difference, name
-        return worst, where
-
-
-def _differences(stored: pa.Table, again: pa.Table) -> Iterator[tuple[str, float]]:
-    for name in again.column_names:
-        one, other = stored[name].to_pylist()[0], again[name].to_pylist()[0]
-        if pa.types.is_floating(again.schema.field(name).type):
-            pair = np.array([one, other], np.float64)
-            if np.isnan(pair).all() or pair[0] == pair[1]:
-                continue
-            yield name, float(abs(pair[0] - pair[1]) / abs(pair).max()) if np.isfinite(pair).all() else float("inf")
-        elif one != other:
-            yield name, float("inf")
+        worst = max(found, key=lambda each: each.largest)
+        return worst.largest, worst.column
 
 
 def _leads_to(hour: ClosedPeriod, inclusion: Inclusion) -> bool:

@@ -1,6 +1,7 @@
 """Verifies the forecasts of a whole day: the chain of its roots, the stored forecasts, and the feature rows behind them.
 
-What does not belong here: one forecast with all its steps (`forecast_check`), and making roots (`forecast_roots`).
+What does not belong here: one forecast with all its steps (`forecast_check`), making roots (`forecast_roots`), and computing
+the forecasts of a day again (`day_forecasts`).
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY
+from btc_core.days.day_forecasts import SHOWN, DayForecasts, StoredForecasts
 from btc_core.days.forecast_check import Step
-from btc_core.days.forecast_hours import HOUR_NS, KeptLeaf, Place, kept_leaves, leaves_of, read_hour
+from btc_core.days.forecast_hours import HOUR_NS, KeptLeaf, kept_leaves, leaves_of, read_hour
 from btc_core.days.forecast_leaves import leaf_of, row_hashes
 from btc_core.days.forecast_roots import HOUR, LATE_HOURS, ClosedPeriod, closed_periods
 from btc_core.days.merkle import leaf_hash, root_of
@@ -24,13 +27,10 @@ from btc_core.utc_day import day_ns
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from btc_core.days.forecast_hours import HourRows
+    from btc_core.days.forecast_hours import Forecasts
     from btc_core.days.history import History
     from btc_core.features.engine import Rows
     from btc_core.stores.s3 import ObjectStore
-
-SHOWN = 5
-"""Places that a text lists."""
 
 
 class DayCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,44 +103,57 @@ def check_day(history: History, store: ObjectStore, symbol: str, day: str) -> Da
     )
 
 
-def check_rows(history: History, store: ObjectStore, symbol: str, day: str, replayed: Iterable[Rows]) -> Step:
-    """Compare the feature rows that a replay of the frames gives with those in the leaves of a day."""
+def check_rows(
+    history: History, store: ObjectStore, symbol: str, day: str, replayed: Iterable[Rows]
+) -> tuple[Step, ...]:
+    """Compare the feature rows that a replay of the frames gives with those in the leaves of a day.
+
+    Then compare the forecasts of these rows, which are computed again, with the stored ones. The replay begins
+    `day_forecasts.LEAD_NS` before the day. Without a closed hour there is nothing to compare.
+    """
     begin_ns = day_ns(day)
-    hours = [each for each in closed_periods(history, symbol, begin_ns, begin_ns + NS_PER_DAY) if each.period == HOUR]
-    waiting: dict[str, tuple[bytes, bytes, tuple[bytes, ...]]] = {}
-    leaves: set[bytes] = set()
-    for hour in hours:
-        leaves |= {each.leaf for each in kept_leaves(store, symbol, hour.begin_ns)}
-        waiting |= _row_hashes_by_place(read_hour(history, symbol, hour.begin_ns))
-    wanted = len(waiting)
+    periods = closed_periods(history, symbol, begin_ns, begin_ns + NS_PER_DAY)
+    hours_ns = [each.begin_ns for each in periods if each.period == HOUR]
+    if not hours_ns:
+        return ()
+    leaves = {each.leaf for hour_ns in hours_ns for each in kept_leaves(store, symbol, hour_ns)}
+    stored = StoredForecasts(history, symbol, hours_ns)
+    forecasts = DayForecasts(history, store, symbol, hours_ns)
     wrong: list[str] = []
     for batch in replayed:
         if batch.symbol != symbol:
             continue
+        found = list(stored.take(batch.ids))
         silver = table_rows.silver_features(columns_of(batch.ids), batch.matrix())
-        for row, features in zip(batch.ids, row_hashes(SILVER_FEATURES, silver), strict=True):
-            place = str(Place(row.partition, row.offset, row.item))
-            parts = waiting.pop(place, None)
-            if parts is not None and leaf_hash(leaf_of(parts[0], parts[1], features, parts[2])) not in leaves:
-                wrong.append(place)
-    compared = wanted - len(waiting)
+        for chosen, made in found:
+            rows = row_hashes(SILVER_FEATURES, silver.take(pa.array(chosen)))
+            of_rows = zip(*_hashes(made), rows, forecasts.bundles_of(made), strict=True)
+            wrong += [
+                str(place)
+                for place, (bid, volatility, row, bundles) in zip(made.places, of_rows, strict=True)
+                if leaf_hash(leaf_of(bid, volatility, row, bundles)) not in leaves
+            ]
+        forecasts.take(batch, found)
+    return (_rows_step(stored, wrong), forecasts.step())
+
+
+def _hashes(made: Forecasts) -> tuple[list[bytes], list[bytes]]:
+    return row_hashes(BID_PREDICTION, made.bids), row_hashes(VOLATILITY_PREDICTION, made.volatilities)
+
+
+def _rows_step(stored: StoredForecasts, wrong: list[str]) -> Step:
     if wrong:
         shown = ", ".join(wrong[:SHOWN])
-        return Step(
-            "rows", False, f"{len(wrong)} of {compared} forecasts have another feature row than a replay ({shown})."
+        text = f"{len(wrong)} of {stored.compared} forecasts have another feature row than a replay ({shown})."
+        return Step("rows", False, text)
+    text = f"{stored.compared} forecasts were made from the very feature rows that a replay of the frames gives."
+    missing = stored.wanted - stored.compared
+    if missing:
+        text += (
+            f" {missing} were made from rows of frames that were received on another day: neither their rows nor they are computed "
+            "again."
         )
-    text = f"{compared} forecasts were made from the very feature rows that a replay of the frames gives."
-    if waiting:
-        text += f" {len(waiting)} were made from rows of frames that were received on another day."
     return Step("rows", True, text)
-
-
-def _row_hashes_by_place(hour: HourRows) -> dict[str, tuple[bytes, bytes, tuple[bytes, ...]]]:
-    bids, volatilities = row_hashes(BID_PREDICTION, hour.bids), row_hashes(VOLATILITY_PREDICTION, hour.volatilities)
-    return {
-        place: (bid, volatility, bundles)
-        for place, bid, volatility, bundles in zip(hour.places, bids, volatilities, hour.bundles, strict=True)
-    }
 
 
 def _broken(hour: ClosedPeriod, leaves: list[KeptLeaf], before: str | None) -> list[str]:

@@ -11,15 +11,10 @@ from typing import Any
 
 import msgspec
 
-from btc_core.clock import NS_PER_S
-from btc_core.days.day_replay import MARGIN_NS
+from btc_core.days.fold_states import WARM_NS, FoldState
 from btc_core.days.forecast_hours import HOUR_NS
 from btc_core.days.forecast_roots import ClosedPeriod
 from btc_core.exchanges.recorded_blocks import Block
-from btc_core.features.state import WARM_UP_S
-
-WARM_NS = WARM_UP_S * NS_PER_S + MARGIN_NS
-"""How long before the row of a forecast its frames begin."""
 
 
 class ProvenHour(msgspec.Struct, frozen=True):
@@ -53,13 +48,17 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """What connects a forecast with published roots."""
 
     hours: tuple[ProvenHour, ...] = ()
-    """The closed hours from the one of the oldest frame to that of the forecast, oldest first; empty while it is open."""
+    """The closed hours from the one of the oldest frame to that of the forecast, oldest first; without that while it is open."""
     inclusion: Inclusion | None = None
     """None if the hour is open, or if the forecast is not in its root."""
     day: DayInclusion | None = None
     """None while the day is open."""
     late_in: str = ""
     """The hour in whose header the forecast is listed as late; empty if it is in none."""
+
+    def is_closed(self, made_ns: int) -> bool:
+        """Whether the hour in which a forecast was made is the last of the hours."""
+        return bool(self.hours) and self.hours[-1].hour.begin_ns == made_ns // HOUR_NS * HOUR_NS
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +85,18 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Where the frames come from, for people."""
     stored_leaf: str = ""
     """The leaf of its rows as they are stored, while its hour is open; empty if its feature row is not stored."""
+    start: bytes = b""
+    """The state of the features at the end of the first hour of the proof, which the messages continue; empty if they begin
+    `WARM_NS` before the row of the forecast."""
     blocks: Callable[[], Iterator[Block]]
-    """The messages of its partition from `WARM_NS` before its row on, in the order of the log."""
+    """The messages of its partition behind `start`, or from `WARM_NS` before its row on, in the order of the log."""
+
+    @property
+    def named_start(self) -> FoldState | None:
+        """How the header of the first hour of the proof describes `start`; None if it names no state of the partition."""
+        partition = self.bid["kafka_partition"][0].as_py()
+        states = self.proof.hours[0].hour.hour_header.states if self.proof.hours else ()
+        return next((each for each in states if each.partition == partition), None)
 
 
 def hours_around(received_ns: int, made_ns: int) -> tuple[int, int]:

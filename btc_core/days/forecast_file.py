@@ -8,6 +8,7 @@ bid.parquet, volatility.parquet     the two rows of the forecast
 state.parquet, minutes.parquet      what the forecast read beside its feature row
 proof.json                    the roots of the hours and the day, and the proofs of inclusion
 models/HASH/…                 the files of the two models
+start.zst                     the state of the features that the frames continue; missing if they are all that can matter
 frames.jsonl.zst              the frames, as `btc replay` reads them
 ```
 
@@ -34,7 +35,7 @@ from btc_core.errors import InvalidInput
 from btc_core.exchanges.recorded_blocks import Block, block_of, read_ahead
 from btc_core.exchanges.recorded_lines import BadLine
 from btc_core.files import atomic_write
-from btc_core.tables.arrow import arrow_schema
+from btc_core.tables.arrow import arrow_schema, read_parquet
 from btc_core.tables.catalogue import BID_PREDICTION, VOLATILITY_PREDICTION
 from btc_core.tables.proof_tables import FORECAST_MINUTES, FORECAST_STATES
 from btc_core.version import git_commit
@@ -42,9 +43,13 @@ from btc_core.version import git_commit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FORM = 1
-"""Version of the archive. A file of another form is refused."""
-MANIFEST, PROOF, FRAMES = "manifest.json", "proof.json", "frames.jsonl.zst"
+    from btc_core.days.fold_states import FoldState
+
+FORM = 2
+"""Version of the archive. A file of a form that is not in `READ_FORMS` is refused."""
+READ_FORMS = (1, FORM)
+"""Form 1 has no state to start from."""
+MANIFEST, PROOF, FRAMES, START = "manifest.json", "proof.json", "frames.jsonl.zst", "start.zst"
 TABLES = {
     "bid": BID_PREDICTION,
     "volatility": VOLATILITY_PREDICTION,
@@ -78,6 +83,8 @@ def write_evidence(path: Path, evidence: Evidence) -> int:
     entries[PROOF] = msgspec.json.format(msgspec.json.encode(evidence.proof), indent=1)
     for digest, files in evidence.bundles.items():
         entries |= {f"{MODELS}{digest}/{name}": data for name, data in files.items()}
+    if evidence.start:
+        entries[START] = pa.compress(evidence.start, "zstd", asbytes=True)
     with tempfile.TemporaryDirectory(prefix="btc-frames-") as folder:
         frames = Path(folder) / FRAMES
         _write_frames(frames, evidence)
@@ -116,8 +123,11 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Evidence:
     except msgspec.MsgspecError as error:
         msg = f"{MANIFEST} in {path} cannot be read: {error}"
         raise InvalidInput(msg) from error
-    if manifest.form != FORM:
-        msg = f"{path} has form {manifest.form}, and this program reads form {FORM}; use program {manifest.program}"
+    if manifest.form not in READ_FORMS:
+        forms = " and ".join(map(str, READ_FORMS))
+        msg = (
+            f"{path} has form {manifest.form}, and this program reads the forms {forms}; use program {manifest.program}"
+        )
         raise InvalidInput(msg)
     for name, digest in manifest.files.items():
         if _digest(archive, name) != digest:
@@ -136,7 +146,7 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Evidence:
         if name.startswith(MODELS):
             digest, _, file = name.removeprefix(MODELS).partition("/")
             bundles.setdefault(digest, {})[file] = archive.read(name)
-    return Evidence(
+    evidence = Evidence(
         symbol=manifest.symbol,
         **tables,
         horizons_min=horizons_min,
@@ -147,6 +157,19 @@ def _read(path: Path, archive: zipfile.ZipFile) -> Evidence:
         source=path.name,
         blocks=lambda: _frames(path, archive),
     )
+    if START not in manifest.files:
+        return evidence
+    return msgspec.structs.replace(evidence, start=_start(path, archive, evidence.named_start))
+
+
+def _start(path: Path, archive: zipfile.ZipFile, named: FoldState | None) -> bytes:
+    if named is None:
+        raise InvalidInput(f"{path} has {START}, but the first hour of {PROOF} names no state")
+    try:
+        return bytes(pa.decompress(archive.read(START), named.size_bytes, "zstd", asbytes=True))
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        msg = f"{START} in {path} cannot be read: {error}"
+        raise InvalidInput(msg) from error
 
 
 def _digest(archive: zipfile.ZipFile, name: str) -> str:
@@ -165,7 +188,7 @@ def _parquet(rows: pa.Table) -> bytes:
 
 def _stored(archive: zipfile.ZipFile, name: str) -> pa.Table:
     """A table of the file as it was written."""
-    return pq.read_table(io.BytesIO(archive.read(f"{name}.parquet")))
+    return read_parquet(archive.read(f"{name}.parquet"))
 
 
 def _known(name: str, rows: pa.Table) -> pa.Table:

@@ -18,17 +18,20 @@ import pyarrow as pa
 
 from btc_core import horizons
 from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns, from_ns
-from btc_core.days.forecast_inputs import read_states, read_table
+from btc_core.days.forecast_inputs import read_states
 from btc_core.days.forecast_leaves import UNKNOWN, leaf_of, row_hashes
 from btc_core.days.lake import LEAVES_FOLDER
 from btc_core.days.merkle import HASH_BYTES, leaf_hash
 from btc_core.errors import StoreError
 from btc_core.names import market_text
+from btc_core.tables.arrow import arrow_schema
 from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
 from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from btc_core.days.history import History
     from btc_core.stores.s3 import ObjectStore
     from btc_core.tables.form import Table
@@ -62,6 +65,20 @@ class KeptLeaf(NamedTuple):
     """The beginning of the hash of its two rows."""
 
 
+class Forecasts(msgspec.Struct, frozen=True):
+    """Stored forecasts: rows of the two prediction tables that belong together."""
+
+    bids: pa.Table
+    volatilities: pa.Table
+    places: list[Place]
+    """The place in the log of the row of each."""
+
+    def take(self, chosen: Sequence[int] | np.ndarray) -> Forecasts:
+        """Some of the forecasts, by their indices."""
+        at = pa.array(chosen, pa.int64())
+        return Forecasts(self.bids.take(at), self.volatilities.take(at), [self.places[place] for place in chosen])
+
+
 class HourRows(msgspec.Struct, frozen=True):
     """The forecasts of an hour, in the order of the log; the lists have one entry for each."""
 
@@ -85,6 +102,18 @@ def hour_text(begin_ns: int) -> str:
 
 
 def read_hour(history: History, symbol: str, begin_ns: int) -> HourRows:
+    """The stored forecasts that were made in an hour, with what their leaves are made of."""
+    made = read_forecasts(history, symbol, begin_ns)
+    return HourRows(
+        made.bids,
+        made.volatilities,
+        [str(place) for place in made.places],
+        _feature_rows(history, symbol, made.bids, made.places),
+        bundles_of(history, symbol, made.bids),
+    )
+
+
+def read_forecasts(history: History, symbol: str, begin_ns: int) -> Forecasts:
     """The stored forecasts that were made in an hour. A forecast without one of its two rows is left out."""
     bids = _made_in(history, BID_PREDICTION, symbol, begin_ns)
     volatilities = _made_in(history, VOLATILITY_PREDICTION, symbol, begin_ns)
@@ -93,14 +122,12 @@ def read_hour(history: History, symbol: str, begin_ns: int) -> HourRows:
     paired = [place for place, key in enumerate(keys) if key in there]
     bids = bids.take(pa.array(paired, pa.int64()))
     volatilities = volatilities.take(pa.array([there[keys[place]] for place in paired], pa.int64()))
-    chosen = [keys[place] for place in paired]
-    return HourRows(
-        bids,
-        volatilities,
-        [str(key) for key in chosen],
-        _feature_rows(history, symbol, bids, chosen),
-        bundles_of(history, symbol, bids),
-    )
+    return Forecasts(bids, volatilities, [keys[place] for place in paired])
+
+
+def read_places(history: History, symbol: str, begin_ns: int) -> list[Place]:
+    """The places of the rows of the bids that were forecast in an hour."""
+    return places_of(_made_in(history, BID_PREDICTION, symbol, begin_ns, (*PLACE, "made_at")))
 
 
 def leaves_of(hour: HourRows) -> list[KeptLeaf]:
@@ -160,8 +187,8 @@ def bundles_of(history: History, symbol: str, bids: pa.Table) -> list[tuple[byte
     return [states.bundles(made_ns) or (UNKNOWN, UNKNOWN) for made_ns in column_ns(bids["made_at"]).tolist()]
 
 
-def _made_in(history: History, table: Table, symbol: str, begin_ns: int) -> pa.Table:
-    """The forecasts that were made in an hour. Tables are ordered by the time of the row, so that of the rows is found first."""
+def _made_in(history: History, table: Table, symbol: str, begin_ns: int, names: Sequence[str] = ()) -> pa.Table:
+    """The forecasts that were made in an hour, all columns or `names`. Tables are ordered by the time of the row, so that of the rows is found first."""
     end_ns = begin_ns + HOUR_NS
     found = history.db.execute(
         f"SELECT cast(min(ts_event) AS LONG), cast(max(ts_event) AS LONG) FROM {table.name} WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue
@@ -169,7 +196,8 @@ def _made_in(history: History, table: Table, symbol: str, begin_ns: int) -> pa.T
         f"AND {within('made_at', begin_ns, end_ns)}"
     )
     first_ns, last_ns = found[0] if found and found[0][0] is not None else (begin_ns - HOUR_NS, end_ns)
-    rows = read_table(history, table, symbol, int(first_ns), int(last_ns) + 1)
+    chunks = list(history.chunks(table, symbol, int(first_ns), int(last_ns) + 1, names))
+    rows = pa.concat_tables(chunks) if chunks else arrow_schema(table).empty_table()
     made_ns = column_ns(rows["made_at"])
     rows = rows.filter(pa.array((made_ns >= begin_ns) & (made_ns < end_ns)))
     return rows.sort_by([(name, "ascending") for name in PLACE])

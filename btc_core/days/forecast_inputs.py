@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
+from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, column_ns
 from btc_core.features.minute_columns import MEMORY_DAYS
+from btc_core.models.intervals import with_tails
 from btc_core.models.row_forecasts import TrackedState
 from btc_core.stores.minute_bars import newest_recorded
 from btc_core.tables.arrow import arrow_schema, values_of
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from btc_core.days.history import History
     from btc_core.tables.form import Table
 
+AHEAD_NS = 900 * NS_PER_S
+"""How far the time of a row may be ahead of our clock."""
 STATE_DAYS = 3
 """How long before a forecast its state is looked for. A state is stored at each start of the worker, and every outcome of a
 five-minute origin changes it, so an older one is only in force while the market stands still."""
@@ -45,15 +48,22 @@ class StatesInForce:
         """The place in `rows` of the state that a forecast of this time read; −1 if none is stored."""
         return int(np.searchsorted(self._taken_ns, made_at_ns, side="right")) - 1
 
+    def places(self, made_at_ns: np.ndarray) -> np.ndarray:
+        """The place of the state of each forecast, (n,), as `place`."""
+        return np.asarray(np.searchsorted(self._taken_ns, made_at_ns, side="right")) - 1
+
     def bundles(self, made_at_ns: int) -> tuple[bytes, ...]:
         """The hashes of the bundles of the bid and the volatility; empty if they are not known."""
-        place = self.place(made_at_ns)
+        return self.bundles_at(self.place(made_at_ns))
+
+    def bundles_at(self, place: int) -> tuple[bytes, ...]:
+        """The hashes of the bundles of the state at a place, as `bundles`."""
         return self._bundles[place] if place >= 0 and all(self._bundles[place]) else ()
 
     def state(self, place: int) -> TrackedState:
         """The level and the quantiles at a place."""
         row = values_of(self.rows, place)
-        quantiles = [np.array(msgspec.json.decode(row[f"{name}_quantiles"])) for name in ("bid", "volatility")]
+        quantiles = [with_tails(msgspec.json.decode(row[f"{name}_quantiles"])) for name in ("bid", "volatility")]
         return TrackedState(row["level"], *quantiles)
 
 

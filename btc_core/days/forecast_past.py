@@ -17,7 +17,7 @@ from btc_core.days.forecast_hours import PLACE, horizons_of, other_horizons_text
 from btc_core.days.forecast_inputs import read_minutes, read_states, read_table
 from btc_core.days.forecast_replay import ReplayedRows, columns_at
 from btc_core.days.forecast_search import forecast_at
-from btc_core.errors import InvalidInput, StoreError
+from btc_core.errors import InvalidInput
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.features.engine import FoldedEvent
 from btc_core.features.minute_columns import COLUMNS
@@ -27,7 +27,7 @@ from btc_core.models.bundle import BidModel, VolatilityModel
 from btc_core.models.explain import Explanation, explain
 from btc_core.models.row_forecasts import MODEL_COLUMNS, Models, TrackedState, forecasts_of
 from btc_core.names import HORIZONS_MIN
-from btc_core.registry.served_models import get_bundle, model_of
+from btc_core.registry.served_models import models_of
 from btc_core.tables.arrow import values_of
 from btc_core.tables.catalogue import SILVER_FEATURES
 from btc_core.tables.sql import of_symbol
@@ -106,22 +106,15 @@ def past_forecast(history: History, store: ObjectStore, symbol: str, at_ns: int)
         raise InvalidInput("the models and the state of the forecast are not stored")
     state = states.state(at)
     names = (stored["model_version"], volatility["model_version"][0].as_py())
-    loaded = [
-        model_of(get_bundle(store, digest.hex()), name)
-        for digest, name in zip(states.bundles(made_ns), names, strict=True)
-    ]
-    bid_model, volatility_model = loaded
-    if not isinstance(bid_model, BidModel) or not isinstance(volatility_model, VolatilityModel):
-        raise StoreError("the stored models of the forecast are not those of a bid and of a volatility")
+    models = models_of(store, states.bundles(made_ns), names)
     columns = columns_at(rows, read_minutes(history, symbol, event_ns + ROWS_NS, made_ns))
-    models = bid_model, volatility_model
     made = forecasts_of(rows.ids[-1:], FEATURE_VERSION, rows.values[-1:], columns, models, state, made_ns)[0]
     sigmas = [volatility[f"sigma_{h}m_bps"][0].as_py() for h in HORIZONS_MIN]
     bids = [stored[f"bid_{h}m_usd"] for h in HORIZONS_MIN]
     return PastForecast(
         made,
         dict(zip(FEATURE_NAMES, rows.values[-1].tolist(), strict=True)),
-        explain(volatility_model, np.ascontiguousarray(rows.values[-1:, MODEL_COLUMNS]), columns),
+        explain(models[1], np.ascontiguousarray(rows.values[-1:, MODEL_COLUMNS]), columns),
         (made.sigma_path_bps, made.bid_path_usd) == (sigmas, bids),
         rows,
         columns,

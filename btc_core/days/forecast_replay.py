@@ -12,13 +12,12 @@ import msgspec
 import numpy as np
 
 from btc_core.clock import NS_PER_MIN, NS_PER_S
-from btc_core.days.day_replay import MARGIN_NS
+from btc_core.days.fold_states import BOOKS_NS
 from btc_core.days.forecast_hours import Place
 from btc_core.days.forecast_inputs import StatesInForce, bars_of
 from btc_core.days.merkle import GrowingRoot, leaf_hashes
 from btc_core.errors import StoreError
 from btc_core.features.catalogue import FEATURE_VERSION
-from btc_core.features.depth import BOOK_MEMORY_S
 from btc_core.features.engine import FeatureEngine, FoldedEvent, columns_of
 from btc_core.features.live_minutes import LiveMinutes
 from btc_core.market.events import TRADE
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from btc_core.days.forecast_roots import LogRange
+    from btc_core.days.log_hours import LogRange
     from btc_core.exchanges.recorded_blocks import Block
     from btc_core.features.engine import Rows
     from btc_core.market.messages import ForecastRow
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 EMITTED_NS = 900 * NS_PER_S
 """How long before the row of a forecast feature rows are computed, by receipt: the minute columns read those of two minutes,
 and the time of an event may be ten minutes ahead of its receipt."""
-BOOKS_NS = BOOK_MEMORY_S * NS_PER_S + MARGIN_NS
-"""How long before the row of a forecast the frames of order books can matter, by receipt."""
 FEW_BOOKS_NS = 5_400 * NS_PER_S
 """How long before the row of a forecast they matter nearly always: a snapshot begins the book again every hour, and the
 resilience shows the newest 32 trades of a side."""
@@ -58,12 +55,15 @@ class ReplayedRows(msgspec.Struct, frozen=True):
 
 
 class LogCheck:
-    """Compares the messages that pass through with the roots of the log, for each range that is read from its begin."""
+    """Compares the messages that pass through with the roots of the log, for each range that is read from its begin.
 
-    def __init__(self, ranges: Iterable[LogRange]) -> None:
+    `first` is the offset from which messages are read; −1 if it is that of the first message that passes.
+    """
+
+    def __init__(self, ranges: Iterable[LogRange], first: int = -1) -> None:
         self._ranges = sorted(ranges, key=lambda each: each.first)
         self._growing = [GrowingRoot() for _ in self._ranges]
-        self._first = -1
+        self._first = first
         self.messages = 0
         """Messages in ranges that were read from their begin."""
 
@@ -108,14 +108,15 @@ class WantedRow(msgspec.Struct, frozen=True):
 
 
 def replayed_rows(
-    blocks: Iterable[Block], wanted: WantedRow, read_to: int = 0, books_ns: int = BOOKS_NS
+    blocks: Iterable[Block], wanted: WantedRow, read_to: int = 0, books_ns: int = BOOKS_NS, start: bytes = b""
 ) -> ReplayedRows | None:
     """The feature rows up to the wanted one; None if the messages do not give it.
 
     Blocks are read up to the offset `read_to`, if that is behind the place. Frames of order books that were received more
-    than `books_ns` before the row are not decoded, because that takes most of the time of a busy market.
+    than `books_ns` before the row are not decoded, because that takes most of the time of a busy market. The blocks continue
+    the state `start` of the features, if there is one; then every frame counts. Raises `SchemaError` for another state.
     """
-    replay = _Replay(wanted, books_ns)
+    replay = _Replay(wanted, books_ns, start)
     ids: list[FoldedEvent] = []
     values: list[Any] = []
     for block in blocks:
@@ -134,10 +135,12 @@ def replayed_rows(
 class _Replay:
     """Folds blocks, and gives the rows of the messages from `EMITTED_NS` before the wanted row up to its place."""
 
-    def __init__(self, wanted: WantedRow, books_ns: int) -> None:
+    def __init__(self, wanted: WantedRow, books_ns: int, start: bytes) -> None:
         self._wanted = wanted
-        self._books_ns = books_ns
+        self._books_from_ns = 0 if start else wanted.received_ns - books_ns
         self._engine = FeatureEngine(wanted.leader)
+        if start:
+            self._engine.load(start)
         self._is_warm = False
         self.is_done = False
         """Whether the place of the wanted row has been reached."""
@@ -149,7 +152,7 @@ class _Replay:
         lines, wanted = block.lines, self._wanted
         stop = int(np.searchsorted(lines["offset"], wanted.place.offset)) + 1
         self.is_done = stop <= len(lines)
-        needed = ~lines["is_book"] | (lines["received_ns"] >= wanted.received_ns - self._books_ns)
+        needed = ~lines["is_book"] | (lines["received_ns"] >= self._books_from_ns)
         needed[stop:] = False
         first = 0
         if not self._is_warm:

@@ -15,15 +15,12 @@ import msgspec
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns, now_ns
 from btc_core.days import forecast_hours
+from btc_core.days.fold_states import FoldState
 from btc_core.days.forecast_hours import HOUR_NS, LATE_DAYS, hour_text, kept_leaves, leaves_of, read_hour
 from btc_core.days.history import selected
-from btc_core.days.merkle import GrowingRoot, leaf_hash, leaf_hashes, root_of
-from btc_core.errors import BadFrame, SchemaError, ServiceError
-from btc_core.exchanges.recorded_blocks import blocks_of
-from btc_core.exchanges.recorded_lines import RecordedMessage
-from btc_core.market.messages import decode_envelope
-from btc_core.names import EVENTS_TOPIC
-from btc_core.stores.kafka import OffsetRange, kept_since, log_id, offset_ranges, read_range
+from btc_core.days.log_hours import LogHour, LogHours, LogRange
+from btc_core.days.merkle import leaf_hash, root_of
+from btc_core.errors import SchemaError, ServiceError
 from btc_core.stores.questdb import applied, write_rows
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BID_PREDICTION, SILVER_FEATURES, VOLATILITY_PREDICTION
@@ -32,7 +29,7 @@ from btc_core.tables.sql import of_symbol, within
 from btc_core.utc_day import day_ns, day_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import pyarrow as pa
 
@@ -49,18 +46,6 @@ LATE_HOURS = 24
 HOUR, DAY = "hour", "day"
 CLOSED_TABLES = (BID_PREDICTION, VOLATILITY_PREDICTION, SILVER_FEATURES, FORECAST_STATES)
 """The tables whose written rows must be readable before an hour is closed."""
-
-
-class LogRange(msgspec.Struct, frozen=True):
-    """Messages of one partition of `market.events`, and the root over their lines (`recorded_lines.envelope_line`)."""
-
-    log: str
-    """The identity of the log."""
-    partition: int
-    first: int
-    end: int
-    """The first offset after the range."""
-    root: str
 
 
 class LateForecast(msgspec.Struct, frozen=True):
@@ -87,6 +72,8 @@ class HourHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The hashes of the bundles of all models that made these forecasts."""
     log: tuple[LogRange, ...]
     """The messages that reached the log in the hour; empty if the log had dropped them already."""
+    states: tuple[FoldState, ...] = ()
+    """The states of the features after these messages, one for each partition whose messages are known back to its windows."""
     simulated: bool
     """Whether the market is simulated, so that nobody can pass its forecasts off as those of an exchange."""
     late_forecasts: int = 0
@@ -123,6 +110,12 @@ class ClosedPeriod(msgspec.Struct, frozen=True):
     def hour_header(self) -> HourHeader:
         """The header of an hour; raises `SchemaError` if it is not one."""
         return self._decoded(HourHeader)
+
+    @property
+    def log_hour(self) -> LogHour:
+        """What the header of an hour says of the log; raises `SchemaError` if it is not one."""
+        header = self.hour_header
+        return LogHour(self.begin_ns, header.log, header.states)
 
     @property
     def day_header(self) -> DayHeader:
@@ -176,11 +169,9 @@ class Closer:
     def __init__(self, history: History, settings: Settings, store: ObjectStore) -> None:
         self._history = history
         self._db = history.db
-        self._kafka = settings.kafka
         self._simulated = settings.simulated
         self._store = store
-        self._log: dict[int, tuple[LogRange, ...]] = {}
-        """The ranges of the log by hour, which all markets share."""
+        self._log = LogHours(settings, store)
 
     def has_open_hours(self, symbol: str, day: str) -> bool:
         """Whether forecasts were made on a day, after the newest hour that is closed. Raises `ServiceError`."""
@@ -218,13 +209,15 @@ class Closer:
         hour = read_hour(self._history, symbol, begin_ns)
         leaves = leaves_of(hour)
         late = self._late(symbol, begin_ns)
+        log = self._log.of_hour(begin_ns, None if before is None else before.log_hour)
         header = HourHeader(
             symbol=symbol,
             hour=hour_text(begin_ns),
             forecasts=len(leaves),
             previous="" if before is None else before.root,
             bundles=tuple(sorted({each.hex() for pair in hour.bundles for each in pair})),
-            log=self._log_of(begin_ns, before),
+            log=log.ranges,
+            states=log.states,
             simulated=self._simulated,
             late_forecasts=len(late),
             late=tuple(late[:LATE_LISTED]),
@@ -290,32 +283,3 @@ class Closer:
                 if leaf.record not in in_time and leaf.leaf.hex() not in listed:
                     late.append(LateForecast(hour.name, place, leaf.leaf.hex()))
         return late
-
-    def _log_of(self, begin_ns: int, before: ClosedPeriod | None) -> tuple[LogRange, ...]:
-        """The messages that reached the log since the last closed hour, or in this hour if none was closed before."""
-        if begin_ns not in self._log:
-            identity = log_id(self._kafka, EVENTS_TOPIC)
-            ends = (
-                {}
-                if before is None
-                else {each.partition: each.end for each in before.hour_header.log if each.log == identity}
-            )
-            self._log[begin_ns] = ()
-            if kept_since(self._kafka, begin_ns - HOUR_NS):
-                ranges = offset_ranges(self._kafka, EVENTS_TOPIC, begin_ns, begin_ns + HOUR_NS)
-                self._log[begin_ns] = tuple(self._log_range(identity, each, ends) for each in ranges)
-        return self._log[begin_ns]
-
-    def _log_range(self, identity: str, chosen: OffsetRange, ends: dict[int, int]) -> LogRange:
-        begin = ends.get(chosen.partition, chosen.begin)
-        growing = GrowingRoot()
-        for block in blocks_of(self._messages(OffsetRange(chosen.partition, begin, chosen.end))):
-            growing.extend(leaf_hashes(block.data(), block.lines["begin"], block.lines["end"]))
-        return LogRange(identity, chosen.partition, begin, max(begin, chosen.end), growing.root().hex())
-
-    def _messages(self, chosen: OffsetRange) -> Iterator[RecordedMessage]:
-        for value, offset in read_range(self._kafka, EVENTS_TOPIC, chosen):
-            try:
-                yield RecordedMessage(decode_envelope(value), chosen.partition, offset)
-            except BadFrame:  # every reader leaves out a message that is no envelope
-                continue

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns, from_ns
+from btc_core.days.day_replay import MARGIN_NS
+from btc_core.days.fold_states import WARM_NS, from_offset, kept_state
 from btc_core.days.forecast_evidence import (
-    WARM_NS,
     DayInclusion,
     Evidence,
     Inclusion,
@@ -30,8 +31,9 @@ from btc_core.days.forecast_hours import (
     places_of,
     record_of,
 )
-from btc_core.days.forecast_inputs import read_minutes, read_states, read_table
+from btc_core.days.forecast_inputs import AHEAD_NS, read_minutes, read_states, read_table
 from btc_core.days.forecast_leaves import leaf_of, row_hashes
+from btc_core.days.forecast_replay import EMITTED_NS
 from btc_core.days.forecast_roots import HOUR, LATE_HOURS, ClosedPeriod, closed_periods
 from btc_core.days.log_archive import blocks_in_log_order, read_manifest
 from btc_core.days.merkle import HASH_BYTES, as_array, leaf_hash, proof_of
@@ -55,10 +57,8 @@ if TYPE_CHECKING:
 
 SERVED_NS = 900 * NS_PER_S
 """How long a forecast counts as the one that was served. The API refuses older features long before that."""
-AHEAD_NS = 900 * NS_PER_S
-"""How far the time of a row may be ahead of our clock."""
 TAIL_NS = 120 * NS_PER_S
-"""How long after the end of the hour messages are read, because they are not quite in the order of their receipt."""
+"""How long after a time messages are read, because they are not quite in the order of their receipt."""
 _SIGMAS = tuple(f"sigma_{h}m_bps" for h in STORED_HEADLINES_MIN)
 _IS_SERVED = f"({' OR '.join(f'{name} IS NOT NULL' for name in _SIGMAS)})"
 """The condition that a row has numbers, of the present or of former horizons."""
@@ -109,18 +109,37 @@ def _known_range(history: History, symbol: str) -> str:
     return f"; those in QuestDB were made from {first} to {last}"
 
 
-def evidence_of(
-    settings: Settings, history: History, store: ObjectStore, symbol: str, forecast: tuple[pa.Table, pa.Table]
+def evidence_of(  # noqa: PLR0913 - where it is, which forecast, and how far back
+    settings: Settings,
+    history: History,
+    store: ObjectStore,
+    symbol: str,
+    forecast: tuple[pa.Table, pa.Table],
+    *,
+    all_frames: bool = False,
 ) -> Evidence:
-    """The evidence of a forecast. Raises `ServiceError`; what is not stored is missing in the evidence."""
+    """The evidence of a forecast; what is not stored is missing in it.
+
+    Its frames continue the state of the features that a closed hour names, if one is kept. With `all_frames` they are all
+    that can matter. Raises `InvalidInput` if the frames are not stored any more, and `ServiceError`.
+    """
     bid, volatility = forecast
     made_ns, event_ns, received_ns = (int(column_ns(bid[name])[0]) for name in ("made_at", "ts_event", "ts_recv"))
     states = read_states(history, symbol, event_ns, event_ns + 1)
     place = states.place(made_ns)
     state = states.rows.slice(place, 1) if place >= 0 else states.rows.slice(0, 0)
     bundles = {digest.hex(): get_bundle(store, digest.hex()) for digest in states.bundles(made_ns)}
-    proof = proof_of_forecast(history, store, symbol, forecast)
-    source, blocks = _blocks(settings, store, int(bid["kafka_partition"][0].as_py()), received_ns, made_ns)
+    partition = int(bid["kafka_partition"][0].as_py())
+    periods = _periods_around(history, symbol, forecast)
+    found = None if all_frames else _start_of(store, periods, bid, settings.leader)
+    if found is None:
+        hour_ns, begin_ns, first, start = hours_around(received_ns, made_ns)[0], received_ns - WARM_NS, 0, b""
+    else:
+        hour_ns, first, start = found
+        begin_ns = hour_ns + HOUR_NS - MARGIN_NS
+    proof = _proof(store, symbol, forecast, periods, hour_ns)
+    end_ns = hours_around(received_ns, made_ns)[1] + TAIL_NS
+    source, blocks = blocks_between(settings, store, partition, (begin_ns, end_ns), received_ns, first=first)
     return Evidence(
         symbol=symbol,
         bid=bid,
@@ -130,12 +149,35 @@ def evidence_of(
         minutes=read_minutes(history, symbol, event_ns + AHEAD_NS, made_ns),
         bundles=bundles,
         proof=proof,
-        stored_leaf=_stored_leaf(history, symbol, forecast, states.bundles(made_ns)) if not proof.hours else "",
+        stored_leaf=""
+        if proof.is_closed(made_ns)
+        else _stored_leaf(history, symbol, forecast, states.bundles(made_ns)),
         leader=settings.leader,
         simulated=settings.simulated,
         source=source,
+        start=start,
         blocks=blocks,
     )
+
+
+def _start_of(
+    store: ObjectStore, periods: list[ClosedPeriod], bid: pa.Table, leader: str
+) -> tuple[int, int, bytes] | None:
+    """The newest kept state from which a replay gives all rows that it needs: the begin of its hour, its offset and itself.
+
+    None if no state of the last hours is kept.
+    """
+    partition, offset = (int(bid[name][0].as_py()) for name in ("kafka_partition", "kafka_offset"))
+    latest_ns = int(column_ns(bid["ts_recv"])[0]) - EMITTED_NS - TAIL_NS
+    for hour in reversed([each for each in periods if each.period == HOUR]):
+        if not latest_ns - 2 * HOUR_NS <= hour.begin_ns <= latest_ns - HOUR_NS:
+            continue
+        for state in hour.hour_header.states:
+            if state.offset <= offset and state.continues(state.log, partition, leader):
+                body = kept_state(store, hour.begin_ns, state)
+                if body is not None:
+                    return hour.begin_ns, state.offset, body
+    return None
 
 
 def _stored_leaf(history: History, symbol: str, forecast: tuple[pa.Table, pa.Table], bundles: tuple[bytes, ...]) -> str:
@@ -152,20 +194,41 @@ def _stored_leaf(history: History, symbol: str, forecast: tuple[pa.Table, pa.Tab
 
 
 def proof_of_forecast(history: History, store: ObjectStore, symbol: str, forecast: tuple[pa.Table, pa.Table]) -> Proof:
-    """What connects a forecast with the roots of its hour and day."""
-    bid, volatility = forecast
-    made_ns, received_ns = (int(column_ns(bid[name])[0]) for name in ("made_at", "ts_recv"))
-    begin_ns, end_ns = hours_around(received_ns, made_ns)
-    hour_ns = end_ns - HOUR_NS
+    """What connects a forecast with the roots of its day and of all hours of its frames."""
+    made_ns, received_ns = (int(column_ns(forecast[0][name])[0]) for name in ("made_at", "ts_recv"))
+    periods = _periods_around(history, symbol, forecast)
+    return _proof(store, symbol, forecast, periods, hours_around(received_ns, made_ns)[0])
+
+
+def _periods_around(history: History, symbol: str, forecast: tuple[pa.Table, pa.Table]) -> list[ClosedPeriod]:
+    """The closed hours from that of the oldest frame of a forecast on, and those of its day and until it may be listed as late."""
+    made_ns, received_ns = (int(column_ns(forecast[0][name])[0]) for name in ("made_at", "ts_recv"))
     day_begin_ns = day_ns(day_of(made_ns))
-    periods = closed_periods(history, symbol, min(begin_ns, day_begin_ns), day_begin_ns + (24 + LATE_HOURS) * HOUR_NS)
+    begin_ns = min(hours_around(received_ns, made_ns)[0], day_begin_ns)
+    return closed_periods(history, symbol, begin_ns, day_begin_ns + (24 + LATE_HOURS) * HOUR_NS)
+
+
+def _proof(
+    store: ObjectStore,
+    symbol: str,
+    forecast: tuple[pa.Table, pa.Table],
+    periods: list[ClosedPeriod],
+    begin_ns: int,
+) -> Proof:
+    """The proof with the hours that begin from a time on."""
+    bid, volatility = forecast
+    made_ns = int(column_ns(bid["made_at"])[0])
+    hour_ns = made_ns // HOUR_NS * HOUR_NS
+    day_begin_ns = day_ns(day_of(made_ns))
     hours = [each for each in periods if each.period == HOUR]
-    if not any(each.begin_ns == hour_ns for each in hours):
-        return Proof()
     around = [each for each in hours if begin_ns <= each.begin_ns <= hour_ns]
     older = [
-        ProvenHour(each, _siblings(_leaves(each, kept_bytes(store, symbol, each.begin_ns)), 0)) for each in around[:-1]
+        ProvenHour(each, _siblings(_leaves(each, kept_bytes(store, symbol, each.begin_ns)), 0))
+        for each in around
+        if each.begin_ns < hour_ns
     ]
+    if len(older) == len(around):
+        return Proof(hours=tuple(older))
     kept = kept_bytes(store, symbol, hour_ns)
     leaves = _leaves(around[-1], kept)
     proven = (*older, ProvenHour(around[-1], _siblings(leaves, 0)))
@@ -213,12 +276,22 @@ def _day_inclusion(day: ClosedPeriod, hours: list[ClosedPeriod], hour: ClosedPer
     return DayInclusion(day, index, _siblings(leaves, index), _siblings(leaves, 0))
 
 
-def _blocks(
-    settings: Settings, store: ObjectStore, partition: int, received_ns: int, made_ns: int
+def blocks_between(  # noqa: PLR0913 - where they are, and which
+    settings: Settings,
+    store: ObjectStore,
+    partition: int,
+    times_ns: tuple[int, int],
+    received_ns: int,
+    *,
+    first: int = 0,
 ) -> tuple[str, Callable[[], Iterator[Block]]]:
-    """Where the messages behind a forecast are, and a function that reads them."""
-    begin_ns = received_ns - WARM_NS
-    end_ns = hours_around(received_ns, made_ns)[1] + TAIL_NS
+    """Where the messages around a receipt are, and a function that reads them from one time of receipt until before another.
+
+    They begin at the offset `first`.
+
+    Raises `InvalidInput` if neither the log nor an archive has those until `received_ns`, and `ServiceError`.
+    """
+    begin_ns, end_ns = times_ns
     days = days_between(day_of(begin_ns), day_of(end_ns))
     found = {day: read_manifest(store, day) for day in days}
     archives = [archive for archive in found.values() if archive is not None]
@@ -228,15 +301,18 @@ def _blocks(
             f"the archive of {' and '.join(archive.day for archive in archives)}",
             lambda: (
                 block.where(block.lines["received_ns"] < end_ns)
-                for block in blocks_in_log_order(store, archives, partition, begin_ns)
+                for block in from_offset(blocks_in_log_order(store, archives, partition, begin_ns), first)
             ),
         )
     if not kept_since(settings.kafka, received_ns):
         day = day_of(received_ns)
-        msg = f"neither the log nor an archive has the frames of {day}; they are needed to compute the forecast again"
-        raise StoreError(msg)
+        msg = (
+            f"neither the log nor an archive has the frames of {day}, without which neither the forecast nor the order book of that "
+            "time can be computed again"
+        )
+        raise InvalidInput(msg)
     return "the log", lambda: blocks_of_values(
-        read_ahead(read_batches(settings.kafka, EVENTS_TOPIC, partition, begin_ns, end_ns)), partition
+        read_ahead(read_batches(settings.kafka, EVENTS_TOPIC, partition, times_ns, first)), partition
     )
 
 

@@ -81,6 +81,8 @@ class History:
         The object store is asked only about a day that has no rows in QuestDB or is older than the table's TTL. Raises
         `ServiceError`, also if QuestDB has only a part of such a day.
         """
+        if end_ns - begin_ns > COUNTED_DAYS * NS_PER_DAY:
+            begin_ns = self.begin_of_rows(table, begin_ns, end_ns)
         if end_ns <= begin_ns:
             return []
         wanted = days_between(day_of(begin_ns), day_of(end_ns - 1))
@@ -99,6 +101,20 @@ class History:
             elif in_questdb:
                 found.append(StoredDay(day, own.get(day_ns(day), 0)))
         return found
+
+    def begin_of_rows(self, table: Table, begin_ns: int, end_ns: int) -> int:
+        """`begin_ns`, or the begin of the first later day that QuestDB or the object store has of any market; `end_ns` if none.
+
+        A read that begins years before the first row need not ask about every month in between. Raises `ServiceError`.
+        """
+        found = self.db.execute(f"SELECT cast(min({table.timestamp}) AS LONG) FROM {table.name}")  # noqa: S608 - names of the catalogue
+        first_ns = found[0][0] if found else None  # QuestDB may answer no row at all for a table without rows
+        if first_ns is not None and int(first_ns) <= begin_ns:
+            return begin_ns
+        days = lake.kept_days(self.store(), table.name)[:1]
+        if first_ns is not None:
+            days.append(day_of(int(first_ns)))
+        return max(begin_ns, day_ns(min(days))) if days else end_ns
 
     def spans(self, table: Table, symbol: str, begin_ns: int, end_ns: int, chunk_rows: int) -> Iterator[Span]:
         """The days as spans of at most `chunk_rows` rows in QuestDB, in the order of time. A copy is one span.

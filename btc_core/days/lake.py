@@ -24,7 +24,7 @@ from btc_core.days.stored_days import count_rows, drop_days_through, read_day, s
 from btc_core.errors import SchemaError, StoreError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.stores.questdb import write_rows
-from btc_core.tables.arrow import arrow_schema, digest
+from btc_core.tables.arrow import arrow_schema, digest, read_parquet
 from btc_core.tables.catalogue import STORED
 from btc_core.utc_day import day_ns, day_of
 
@@ -64,7 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[tuple[str, str], ...]
     feature_version: str
     seal: str
-    """The seal of the day when it was copied; empty for tables without seals."""
+    """The first seal of the day with which these rows were copied; empty for a day that was not sealed by then."""
     written_at_ns: int
 
 
@@ -93,7 +93,7 @@ def kept_days(store: ObjectStore, table: str) -> list[str]:
 def back_up(db: QuestDB, store: ObjectStore, table: Table, day: str, seal: str = "") -> Manifest | None:
     """Copy a day, read the copy back, and then write the manifest; None when the day has neither rows nor a copy.
 
-    A copy of the same rows stays as it is. Raises `StoreError` when the day now has fewer rows than an undamaged copy,
+    A copy of the same rows stays as it is; if it was made before the day was sealed, its manifest gets the seal. Raises `StoreError` when the day now has fewer rows than an undamaged copy,
     because a copy is never replaced by fewer rows.
     """
     rows = read_day(db, table, day)
@@ -102,11 +102,15 @@ def back_up(db: QuestDB, store: ObjectStore, table: Table, day: str, seal: str =
         return None
     content = digest(rows)
     if before is not None and before.content_sha256 == content and _undamaged(store, before):
-        return before
+        if before.seal or not seal:
+            return before
+        sealed = msgspec.structs.replace(before, seal=seal)
+        store.put(manifest_key(table.name, day), msgspec.json.encode(sealed))
+        return sealed
     if before is not None and len(rows) < before.rows and _undamaged(store, before):
         msg = f"{table.name} of {day} has {len(rows)} rows and its copy {before.rows}; restore the day, the copy stays"
         raise StoreError(msg)
-    body = _parquet(rows)
+    body = parquet_bytes(rows)
     sha256 = hashlib.sha256(body).hexdigest()
     manifest = Manifest(
         table=table.name,
@@ -136,7 +140,7 @@ def load(store: ObjectStore, table: Table, manifest: Manifest) -> pa.Table:
     are left out.
     """
     body = object_bytes(store, manifest)
-    rows = pq.read_table(io.BytesIO(body))
+    rows = read_parquet(body)
     if len(rows) != manifest.rows or digest(rows) != manifest.content_sha256:
         raise StoreError(f"{store.uri(manifest.key)} does not hold the {manifest.rows} rows that its manifest names")
     return rows.select([column.name for column in table.columns if column.name in rows.column_names])
@@ -264,7 +268,8 @@ def _has_values(column: pa.ChunkedArray) -> bool:
     return bool(column.null_count < len(column))
 
 
-def _parquet(rows: pa.Table) -> bytes:
+def parquet_bytes(rows: pa.Table) -> bytes:
+    """Rows as a Parquet file of the form of the copies."""
     sink = io.BytesIO()
     pq.write_table(rows, sink, compression="zstd", compression_level=COMPRESSION_LEVEL)
     return sink.getvalue()

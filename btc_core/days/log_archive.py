@@ -39,6 +39,8 @@ COMPRESSION_LEVEL = 9
 MARGIN_NS = 1_200 * NS_PER_S
 """How far past the end of a day its messages are looked for. Ingest and repair write to the log independently, so a message
 that was received before midnight may follow one that was received after it."""
+STATES_FOLDER = "fold_states"
+"""Where the states of the features at the ends of closed hours are kept (`fold_states`); without the frames they are of no use."""
 NOT_KEPT = "the log no longer holds the whole day"
 
 
@@ -402,12 +404,13 @@ def messages_between(store: ObjectStore, begin_ns: int, end_ns: int) -> Iterator
 
 
 def expire(store: ObjectStore, keep_days: int, today_ns: int) -> list[str]:
-    """Remove the archives of days that are older than `keep_days`; returns the keys removed.
+    """Remove the archives of days that are older than `keep_days`, and the states of their hours; returns the keys removed.
 
     The manifest of a day goes first, so no reader meets an archive without some of its parts.
     """
     removed = []
-    for key in sorted(store.keys(f"{EVENTS_TOPIC}/"), key=lambda key: not key.endswith("/manifest.json")):
+    kept = [*store.keys(f"{EVENTS_TOPIC}/"), *store.keys(f"{STATES_FOLDER}/")]
+    for key in sorted(kept, key=lambda key: not key.endswith("/manifest.json")):
         if day_ns(key.split("/")[1]) < today_ns - keep_days * NS_PER_DAY:
             store.delete(key)
             removed.append(key)

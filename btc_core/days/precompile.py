@@ -2,7 +2,7 @@
 
 The first verification would otherwise spend most of its time on compiling. `btc_core.models.precompile` does not compile these
 functions, because no worker calls them and no forecast should wait for them.
-What does not belong here: when this program runs (`stack/servers/dagster.py`).
+What does not belong here: when this program runs (`btc_cli/first_forecast.py`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import numpy as np
 
 from btc_core.clock import NS_PER_DAY
 from btc_core.days.forecast_replay import LogCheck
-from btc_core.days.forecast_roots import LogRange
+from btc_core.days.log_hours import LogRange
 from btc_core.exchanges.envelope_blocks import blocks_of_values
 from btc_core.exchanges.tick_lines import with_ticks
 from btc_core.features.depth import measured
 from btc_core.features.engine import FeatureEngine
 from btc_core.market.messages import Envelope, encode_envelope
-from btc_core.models.precompile import marker
+from btc_core.models.precompile import compile_once
 
 MESSAGES = 256
 """So many that the function that hashes sixteen nodes of a tree at once is compiled, too."""
@@ -40,11 +40,7 @@ def precompile_proofs() -> None:
 
 def main() -> None:
     """Compile unless everything is compiled already."""
-    done = marker("proofs")
-    if done.exists():
-        return
-    precompile_proofs()
-    done.touch()
+    compile_once("proofs", precompile_proofs)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from btc_core.clock import now_ns
 from btc_core.errors import InvalidInput, StoreError
 from btc_core.stores.questdb import write_rows
-from btc_core.tables.arrow import digest
+from btc_core.tables.arrow import digest, read_parquet
 from btc_core.tables.catalogue import STORED
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def undo(db: QuestDB, store: ObjectStore, day: str, seal: str) -> int:
 
 def _load(store: ObjectStore, replaced: ReplacedRows) -> pa.Table:
     body = store.get(replaced.key)
-    rows = pq.read_table(io.BytesIO(body)) if body is not None else None
+    rows = read_parquet(body) if body is not None else None
     if rows is None or digest(rows)[:DIGEST_DIGITS] != replaced.content:
         what = "is missing" if rows is None else "is damaged"
         raise StoreError(f"{store.uri(replaced.key)} {what}; nothing was written back")

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
-from btc_core.days import dataset_series
+from btc_core.days import dataset_series, forecast_quality
 from btc_core.days.closing_rows import newest_rows_of_copy
 from btc_core.days.history import History, Span, in_types, selected
 from btc_core.errors import InvalidInput
@@ -153,6 +153,8 @@ def _rows_of(table: Table) -> Callable[[History, str, int, int, Sequence[str]], 
 
 def _bars(history: History, symbol: str, begin_ns: int, end_ns: int, names: Sequence[str]) -> Iterator[pa.Table]:
     """Minute bars. `minute_bars` wins where both have a minute: it holds proven and published bars, and models train on it."""
+    if end_ns - begin_ns > BAR_DAYS * NS_PER_DAY:
+        begin_ns = min(history.begin_of_rows(table, begin_ns, end_ns) for table in (MINUTE_BARS, GOLD_1MIN))
     for first_ns in range(begin_ns, end_ns, BAR_DAYS * NS_PER_DAY):
         last_ns = min(first_ns + BAR_DAYS * NS_PER_DAY, end_ns)
         kept = list(history.chunks(MINUTE_BARS, symbol, first_ns, last_ns, BAR_NAMES))
@@ -236,10 +238,11 @@ SERIES: dict[str, Series] = {
         Series("quotes", BRONZE_TICKS.meaning, _shown(arrow_schema(BRONZE_TICKS)), (BRONZE_TICKS,), _rows_of(BRONZE_TICKS)),
         Series(
             "forecasts",
-            f"The forecast in force at the end of each minute, which was scored, with its outcome over the next {HEADLINE_TEXT}.",
-            _shown(arrow_schema(PREDICTION_OUTCOMES)),
+            f"The forecast in force at the end of each minute, which was scored, with its outcome over the next {HEADLINE_TEXT} and the "
+            "quality that it had when it was made: good, degraded or poor, with the codes of the reasons.",
+            _shown(forecast_quality.SCHEMA),
             (PREDICTION_OUTCOMES,),
-            _rows_of(PREDICTION_OUTCOMES),
+            forecast_quality.outcomes_with_quality,
         ),
         Series(
             DATASET,

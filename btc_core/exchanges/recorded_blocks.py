@@ -217,7 +217,7 @@ def _index(text: Any, stops: Any, lines: Any) -> int:
             return count
         line.frame = place + 1
         line.is_frame = place + 1 < stop and text[place + 1] == _BRACE
-        line.is_book = _begins(text, channel, stop, _BOOK)
+        line.is_book = is_at(text, channel, stop, _BOOK)
         at = stop + 1
     return len(lines)
 
@@ -233,7 +233,8 @@ def _number(text: Any, at: int, stop: int, digits: int) -> Any:
 
 
 @njit
-def _begins(text: Any, at: int, stop: int, word: Any) -> bool:
+def is_at(text: Any, at: int, stop: int, word: Any) -> bool:
+    """Whether a word begins at a place."""
     if at + len(word) > stop:
         return False
     for i in range(len(word)):

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from btc_core.compiled import njit
+from btc_core.exchanges.recorded_blocks import is_at
 from btc_core.market.events import (
     FUTURE_S,
     MAX_AHEAD_S,
@@ -135,20 +136,9 @@ _FAILED = -1
 
 
 @njit
-def _is_at(text: Any, at: int, stop: int, word: Any) -> bool:
-    """Whether a word begins at a place."""
-    if at + len(word) > stop:
-        return False
-    for i in range(len(word)):
-        if text[at + i] != word[i]:
-            return False
-    return True
-
-
-@njit
 def _is_word(text: Any, at: int, stop: int, word: Any) -> bool:
     """Whether a range is this word."""
-    return stop - at == len(word) and _is_at(text, at, stop, word)
+    return stop - at == len(word) and is_at(text, at, stop, word)
 
 
 @njit
@@ -240,7 +230,7 @@ def _symbol_number(text: Any, at: int, end: int, names: Any, sizes: Any) -> int:
                 names[number, i] = text[at + i]
             sizes[number] = end - at
             return number
-        if sizes[number] == end - at and _is_at(text, at, end, names[number, : sizes[number]]):
+        if sizes[number] == end - at and is_at(text, at, end, names[number, : sizes[number]]):
             return number
     return _FAILED
 
@@ -364,18 +354,18 @@ def _begin_of_data(text: Any, line: Any, stop: int) -> Any:
     at, kind = line.origin, QUOTE
     while at < stop and text[at] != _COLON:
         at += 1
-    if _is_at(text, at, stop, _TICKER_HEAD):
+    if is_at(text, at, stop, _TICKER_HEAD):
         at += len(_TICKER_HEAD)
-    elif _is_at(text, at, stop, _TRADE_HEAD):
+    elif is_at(text, at, stop, _TRADE_HEAD):
         at, kind = at + len(_TRADE_HEAD), TRADE
     else:
         return kind, _FAILED
-    if not _is_at(text, at, stop, _KRAKEN) or at + len(_KRAKEN) > line.frame:
+    if not is_at(text, at, stop, _KRAKEN) or at + len(_KRAKEN) > line.frame:
         return kind, _FAILED
     update, snapshot = (_TICKER_UPDATE, _TICKER_SNAPSHOT) if kind == QUOTE else (_TRADE_UPDATE, _TRADE_SNAPSHOT)
-    if _is_at(text, line.frame, stop, update):
+    if is_at(text, line.frame, stop, update):
         return kind, line.frame + len(update)
-    return kind, line.frame + len(snapshot) if _is_at(text, line.frame, stop, snapshot) else _FAILED
+    return kind, line.frame + len(snapshot) if is_at(text, line.frame, stop, snapshot) else _FAILED
 
 
 @njit

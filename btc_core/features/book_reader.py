@@ -39,7 +39,8 @@ class BookReader:
 
     def __init__(self, saved: SavedReader | None = None) -> None:
         saved = saved or SavedReader()
-        self._book = None if saved.book is None else OrderBook.load(saved.book)
+        self.book = None if saved.book is None else OrderBook.load(saved.book)
+        """None while it is lost."""
         self._snapshot_ns = saved.snapshot_ns
         """The exchange time of the snapshot that the book began with."""
         self._newest_ns = saved.newest_ns
@@ -47,7 +48,7 @@ class BookReader:
 
     def save(self) -> SavedReader:
         """Return the state, for a checkpoint."""
-        return SavedReader(None if self._book is None else self._book.save(), self._snapshot_ns, self._newest_ns)
+        return SavedReader(None if self.book is None else self.book.save(), self._snapshot_ns, self._newest_ns)
 
     def read(self, data: BookData, frame_type: str, envelope: Envelope) -> list[PackedEvent]:
         """Apply one entry of a frame and return its events; raises `BadFrame`, after which the caller calls `lose`."""
@@ -55,22 +56,22 @@ class BookReader:
         check_time(ts_ns, envelope.ts_recv_ns, envelope.clock_offset_ns or 0)
         is_snapshot = frame_type == "snapshot"
         if is_snapshot:
-            if self._book is not None and ts_ns < self._newest_ns:  # from a second connection that is behind
+            if self.book is not None and ts_ns < self._newest_ns:  # from a second connection that is behind
                 return []
-            self._book = OrderBook.of_snapshot(data)
+            self.book = OrderBook.of_snapshot(data)
             self._snapshot_ns = ts_ns
-        elif self._book is None:
+        elif self.book is None:
             return []
         elif ts_ns - self._snapshot_ns > MAX_SNAPSHOT_AGE_S * NS_PER_S:
             return self.lose()
         self._newest_ns = ts_ns
-        self._book.apply(data, snapshot=is_snapshot)
-        bids, asks = measured(self._book.bids(LEVELS), self._book.asks(LEVELS)).tolist()
+        self.book.apply(data, snapshot=is_snapshot)
+        bids, asks = measured(self.book.bids(LEVELS), self.book.asks(LEVELS)).tolist()
         return [(ts_ns, BOOK_BIDS, *bids), (ts_ns, BOOK_ASKS, *asks)]
 
     def lose(self) -> list[PackedEvent]:
         """Forget the book; returns the event that says so, or nothing if there was no book."""
-        if self._book is None:
+        if self.book is None:
             return []
-        self._book = None
+        self.book = None
         return [(self._newest_ns, BOOK_LOST, 0.0, 0.0, 0.0, 0.0, 0.0)]

@@ -38,6 +38,9 @@ class Feature(msgspec.Struct, frozen=True):
     upstream: tuple[str, ...]
 
 
+BASE_UNITS = "base units"
+"""The unit of quantities: what the market trades, so BTC for BTC/USD and ETH for ETH/USD."""
+
 _MID = ("bronze_ticks.bid", "bronze_ticks.ask")
 _QUOTE = ("bronze_ticks.bid", "bronze_ticks.bid_qty", "bronze_ticks.ask", "bronze_ticks.ask_qty")
 _TRADE = ("bronze_trades.price", "bronze_trades.qty", "bronze_trades.side")
@@ -87,7 +90,7 @@ FEATURES: tuple[Feature, ...] = (
         Feature(
             f"log_parkinson_{w}m",
             "ln",
-            f"log of the sum of the Parkinson (1980) variances ln(high/low)²/(4 ln 2) of the last {w} minutes",
+            f"log of the sum of the variances of the last {w} minutes, which are ln(high/low)²/(4 ln 2) of each minute (Parkinson 1980)",
             "volatility",
             _PRICE,
         )
@@ -141,7 +144,13 @@ FEATURES: tuple[Feature, ...] = (
         _TIME,
     ),
     *(
-        Feature(f"log_volume_{w}m", "ln(1+BTC)", f"log of one plus the BTC traded over {w} min", "activity", _VOLUME)
+        Feature(
+            f"log_volume_{w}m",
+            f"ln(1+{BASE_UNITS})",
+            f"log of one plus the quantity traded over {w} min",
+            "activity",
+            _VOLUME,
+        )
         for w in VOLUME_WINDOWS_MIN
     ),
     *(
@@ -194,7 +203,7 @@ FEATURES: tuple[Feature, ...] = (
         Feature(
             f"trade_sign_imbalance_{w}s",
             "1",
-            f"BTC bought by takers minus BTC sold by takers over {w} s, divided by the BTC traded; 0 without trades",
+            f"quantity bought by takers minus quantity sold by takers over {w} s, divided by the quantity traded; 0 without trades",
             "microstructure",
             _TRADE,
         )
@@ -315,9 +324,9 @@ FEATURES: tuple[Feature, ...] = (
     ),
     # the current top of the book, also on the rows of trades
     Feature("bid", "USD", "best bid", "gold", ("bronze_ticks.bid",)),
-    Feature("bid_qty", "BTC", "quantity at the best bid", "gold", ("bronze_ticks.bid_qty",)),
+    Feature("bid_qty", BASE_UNITS, "quantity at the best bid", "gold", ("bronze_ticks.bid_qty",)),
     Feature("ask", "USD", "best ask", "gold", ("bronze_ticks.ask",)),
-    Feature("ask_qty", "BTC", "quantity at the best ask", "gold", ("bronze_ticks.ask_qty",)),
+    Feature("ask_qty", BASE_UNITS, "quantity at the best ask", "gold", ("bronze_ticks.ask_qty",)),
     Feature("mid", "USD", "mean of the best bid and the best ask; after a minute bar, its close", "gold", _MID),
     Feature(
         "price", "USD", "price of the last trade; after a minute bar, its close; empty after 5 min", "gold", _PRICE
@@ -348,12 +357,16 @@ FEATURES: tuple[Feature, ...] = (
     Feature("log_return", "ln", "log of the bid divided by the previous bid", "chart", _MID),
     Feature("momentum", "USD", "bid minus the bid 14 quotes earlier", "chart", _MID),
     Feature("volatility", "ln", "sample standard deviation of the last 14 log returns of the bid", "chart", _MID),
-    Feature("cumulative_volume", "BTC", "BTC traded since midnight UTC", "chart", _VOLUME),
+    Feature("cumulative_volume", BASE_UNITS, "quantity traded since midnight UTC", "chart", _VOLUME),
     Feature(
-        "volume_change", "BTC", "BTC traded in the last minute minus BTC traded in the minute before", "chart", _VOLUME
+        "volume_change",
+        BASE_UNITS,
+        "quantity traded in the last minute minus that of the minute before",
+        "chart",
+        _VOLUME,
     ),
-    Feature("mean_bid_qty", "BTC", "mean quantity at the best bid over the last 14 quotes", "chart", _QUOTE),
-    Feature("mean_ask_qty", "BTC", "mean quantity at the best ask over the last 14 quotes", "chart", _QUOTE),
+    Feature("mean_bid_qty", BASE_UNITS, "mean quantity at the best bid over the last 14 quotes", "chart", _QUOTE),
+    Feature("mean_ask_qty", BASE_UNITS, "mean quantity at the best ask over the last 14 quotes", "chart", _QUOTE),
     Feature(
         "rv_5s_step",
         "ln²",
@@ -392,9 +405,10 @@ minute bars, from which models are trained, do not contain those of the order bo
 ROW = np.dtype([(name, np.float64) for name in FEATURE_NAMES])
 """The dtype of a row: every feature as float64, in the order of `FEATURES`."""
 
-FEATURE_VERSION: str = hashlib.sha256(repr((FOLD_REVISION, [(f.name, f.unit) for f in FEATURES])).encode()).hexdigest()[
-    :12
-]
+_HASHED = [(f.name, f.unit.replace(BASE_UNITS, "BTC")) for f in FEATURES]
+"""Base units were called BTC at first. The new word changes no number, so it must not refuse rows and models."""
+
+FEATURE_VERSION: str = hashlib.sha256(repr((FOLD_REVISION, _HASHED)).encode()).hexdigest()[:12]
 """A hash of the names, the units and the revision. Every row, message and model bundle contains the version, and those
 of another version are refused."""
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from btc_core.features.past_ticks import PastTicks
     from btc_core.features.state import PackedEvent
     from btc_core.features.user.values import UserFeatures
+    from btc_core.market.book import OrderBook
     from btc_core.market.events import Event
     from btc_core.market.messages import Envelope
 
@@ -174,8 +175,8 @@ class FeatureEngine:
     def warm_up(self, block: Block, mask: np.ndarray) -> None:
         """Fold some messages of a block with the same result as `push` and `flush`, but give no rows.
 
-        No event waits for a flush meanwhile. The ticks of the block, if they have been read, are not decoded again. With a leader they are not used, because its events
-        go to the other markets, too.
+        No event waits for a flush meanwhile. The ticks of the block, if they have been read, are not decoded again. With a
+        leader they are not used, because its events go to the other markets, too.
         """
         self._gives_rows = False
         try:
@@ -234,6 +235,11 @@ class FeatureEngine:
                 batches.append(Rows(symbol, market.ids, values, user))
             market.events, market.ids, market.past = [], [], None
         return batches
+
+    def order_book(self, symbol: str, partition: int) -> OrderBook | None:
+        """The order book of a market after the messages that were pushed; None if there is none or it is lost."""
+        market = self._markets.get((partition, symbol))
+        return None if market is None else market.book.book
 
     def save(self, partition: int) -> bytes:
         """Encode the state of the markets of one partition, for `load`; call it between two flushes."""

@@ -39,6 +39,8 @@ class CheckedEntry(msgspec.Struct, frozen=True):
     """Time for one row, without the first call."""
     model_bytes: int
     has_quantiles: bool
+    is_sigma_derived: bool
+    """Whether the model gives quantiles alone, so that σ follows from them."""
 
 
 def check(entry: EntryFile, limits: LeagueSettings, own: Sequence[str] = ()) -> CheckedEntry:
@@ -69,7 +71,8 @@ def check(entry: EntryFile, limits: LeagueSettings, own: Sequence[str] = ()) -> 
             "raise BTC_LEAGUE_PREDICT_S; the model was not added"
         )
         raise InvalidInput(msg)
-    return CheckedEntry(fitted.took_s, predict_s, len(fitted.model), many.quantiles_bps is not None)
+    has_quantiles = many.quantiles_bps is not None
+    return CheckedEntry(fitted.took_s, predict_s, len(fitted.model), has_quantiles, many.is_sigma_derived)
 
 
 def _part(rows: Rows, place: slice) -> Rows:

@@ -48,6 +48,8 @@ class Load(msgspec.Struct, frozen=True, tag=True):
     source: bytes
     file: str
     """Its name in messages."""
+    path: str
+    """Its path, the `__file__` of the module, so that `fit` finds weights beside it."""
     inputs: tuple[str, ...]
 
 
@@ -92,6 +94,7 @@ class Predicted(msgspec.Struct, frozen=True, tag=True):
     sigma_bps: bytes
     quantiles_bps: bytes | None
     took_s: float
+    is_sigma_derived: bool
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -155,7 +158,7 @@ class Host:
 
     def _load(self, request: Load) -> Answer:
         self._file, self._inputs = request.file, request.inputs
-        self._module.__file__ = request.file
+        self._module.__file__ = request.path
         sys.modules[MODULE] = self._module
         exec(compile(request.source, request.file, "exec"), self._module.__dict__)  # noqa: S102 - running the user's file is the purpose
         for name, arguments in (("fit", "dataset"), ("predict", "model, rows")):
@@ -196,8 +199,9 @@ class Host:
         began_s = time.perf_counter()
         forecast = self._module.predict(self._models[request.symbol], rows)
         took_s = time.perf_counter() - began_s
-        sigma, quantiles = checked(forecast, len(rows))
-        return Predicted(sigma.tobytes(), None if quantiles is None else quantiles.tobytes(), took_s)
+        found = checked(forecast, len(rows))
+        quantiles = None if found.quantiles_bps is None else found.quantiles_bps.tobytes()
+        return Predicted(found.sigma_bps.tobytes(), quantiles, took_s, found.is_sigma_derived)
 
     def _words(self, error: BaseException) -> str:
         """The error with the line of the user's file that it came from."""

@@ -11,6 +11,7 @@ def predict(model, rows):       # Rows: the same columns, without outcomes
     ...
     return sigma_bps            # (len(rows), horizons): σ of the log return over each of `rows.horizons_min`, bps
     # or: return sigma_bps, quantiles_bps   (len(rows), horizons, 6): the 5, 10, 25, 75, 90 and 95 % quantiles, too
+    # or: return quantiles_bps              σ is derived from them (`sigma_of`), and the loss judges that σ
 ```
 
 `predict` must treat each row alone: it gets thousands of rows in a test and a single one in the live system.
@@ -20,12 +21,13 @@ What does not belong here: the process in which these functions run (`child`, `p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, overload
 
 import numpy as np
 
 from btc_core.errors import InvalidInput
-from btc_core.names import HORIZONS_MIN, QUANTILES
+from btc_core.names import HORIZONS_MIN, SCORED_QUANTILES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     Longs: TypeAlias = npt.NDArray[np.int64]
 
 _SHAPE = f"(rows, {len(HORIZONS_MIN)})"
-_QUANTILE_SHAPE = f"(rows, {len(HORIZONS_MIN)}, {len(QUANTILES)})"
+_QUANTILE_SHAPE = f"(rows, {len(HORIZONS_MIN)}, {len(SCORED_QUANTILES)})"
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Dataset(Rows):
 
 
 Forecast: TypeAlias = "Floats | tuple[Floats, Floats]"
-"""σ in bps, (n, horizons), alone or with its quantiles in bps, (n, horizons, 6)."""
+"""σ in bps, (n, horizons), alone or with its quantiles in bps, (n, horizons, 6), or these quantiles alone."""
 
 
 class Entry(Protocol):
@@ -120,16 +122,50 @@ class Entry(Protocol):
         ...
 
 
-def checked(forecast: Any, rows: int) -> tuple[Floats, Floats | None]:
-    """What `predict` returned as σ (n, horizons) and quantiles (n, horizons, 6) or None; raises `InvalidInput` if it breaks the contract."""
-    sigma, quantiles = forecast if isinstance(forecast, tuple) and len(forecast) == 2 else (forecast, None)
-    values = _array("σ", sigma, (rows, len(HORIZONS_MIN)), _SHAPE)
-    if quantiles is None:
-        return values, None
-    bounds = _array("quantiles", quantiles, (rows, len(HORIZONS_MIN), len(QUANTILES)), _QUANTILE_SHAPE)
+class CheckedForecast(NamedTuple):
+    """A forecast that keeps the contract."""
+
+    sigma_bps: Floats
+    """(n, horizons)."""
+    quantiles_bps: Floats | None
+    """(n, horizons, 6); None if the model gives none, and then it has neither CRPS nor coverage."""
+    is_sigma_derived: bool
+    """Whether σ follows from the quantiles, because the model gives nothing else."""
+
+
+def checked(forecast: Any, rows: int) -> CheckedForecast:
+    """What `predict` returned: σ, or σ and quantiles, or quantiles alone; raises `InvalidInput` if it breaks the contract."""
+    if isinstance(forecast, tuple) and len(forecast) != 2:
+        msg = f"predict returned a tuple of {len(forecast)}; return σ, or quantiles, or the tuple (sigma, quantiles)"
+        raise InvalidInput(msg)
+    sigma, quantiles = forecast if isinstance(forecast, tuple) else (forecast, None)
+    if quantiles is None and sigma is None:
+        raise InvalidInput("predict returned None; return σ, or quantiles, or the tuple (sigma, quantiles)")
+    if quantiles is None and np.ndim(sigma) == 3:
+        sigma, quantiles = None, sigma
+    bounds = None if quantiles is None else _bounds(quantiles, rows)
+    if sigma is not None:
+        return CheckedForecast(_array("σ", sigma, (rows, len(HORIZONS_MIN)), _SHAPE), bounds, is_sigma_derived=False)
+    assert bounds is not None  # noqa: S101 - one of both is given
+    return CheckedForecast(sigma_of(bounds), bounds, is_sigma_derived=True)
+
+
+def sigma_of(quantiles_bps: Floats) -> Floats:
+    """σ (n, horizons) of the lognormal distribution that is nearest to quantiles (n, horizons, 6) in logs, by least squares.
+
+    σ is the root of the mean of the variance, which QLIKE rewards. A distribution with heavier tails has a higher one, so a model
+    that knows its σ should return it.
+    """
+    logs, scores = np.log(quantiles_bps), np.array([NormalDist().inv_cdf(quantile) for quantile in SCORED_QUANTILES])
+    spread = logs @ scores / (scores @ scores)
+    return np.asarray(np.exp(logs.mean(axis=-1) + np.square(spread)))
+
+
+def _bounds(quantiles: Any, rows: int) -> Floats:
+    bounds = _array("quantiles", quantiles, (rows, len(HORIZONS_MIN), len(SCORED_QUANTILES)), _QUANTILE_SHAPE)
     if (np.diff(bounds, axis=2) < 0.0).any():
         raise InvalidInput("predict returned quantiles that do not ascend; sort them along the last axis")
-    return values, bounds
+    return bounds
 
 
 def _array(what: str, given: Any, shape: tuple[int, ...], words: str) -> Floats:

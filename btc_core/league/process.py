@@ -22,7 +22,7 @@ import numpy as np
 from btc_core.errors import BtcError
 from btc_core.horizons import VARIABLE, text_of
 from btc_core.league import child
-from btc_core.names import HORIZONS_MIN, QUANTILES
+from btc_core.names import HORIZONS_MIN, SCORED_QUANTILES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -56,6 +56,8 @@ class EntryForecast(msgspec.Struct, frozen=True):
     """(n, 5, 6)."""
     took_s: float
     """Time in `predict`."""
+    is_sigma_derived: bool = False
+    """Whether σ follows from the quantiles (`contract.sigma_of`)."""
 
 
 class EntryProcess:
@@ -78,7 +80,7 @@ class EntryProcess:
         os.set_blocking(self._out, False)
         self._selector.register(self._out, selectors.EVENT_READ)
         try:
-            self._ask(child.Load(entry.source, entry.path.name, inputs), START_S, "its import")
+            self._ask(child.Load(entry.source, self._file, str(entry.path.absolute()), inputs), START_S, "its import")
         except EntryFailed:
             self.close()
             raise
@@ -115,7 +117,8 @@ class EntryProcess:
         shape = len(rows), len(HORIZONS_MIN)
         sigma = np.frombuffer(answer.sigma_bps).reshape(shape)
         bounds = None if answer.quantiles_bps is None else np.frombuffer(answer.quantiles_bps)
-        return EntryForecast(sigma, None if bounds is None else bounds.reshape(*shape, len(QUANTILES)), answer.took_s)
+        quantiles = None if bounds is None else bounds.reshape(*shape, len(SCORED_QUANTILES))
+        return EntryForecast(sigma, quantiles, answer.took_s, answer.is_sigma_derived)
 
     def kill(self) -> None:
         """Kill the process with all that it started; a request in another thread fails at once. `close` must follow."""

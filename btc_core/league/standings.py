@@ -19,7 +19,7 @@ import numpy.typing as npt
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
 from btc_core.models import gate, intervals, scores
 from btc_core.models.targets import APART_NS, LABEL_SPAN_NS
-from btc_core.names import HEADLINE_MIN, MINUTES, QUANTILE_NAMES, QUANTILES, VOLATILITY, VolatilityTarget
+from btc_core.names import HEADLINE_MIN, MINUTES, SCORED_QUANTILE_NAMES, SCORED_QUANTILES, VOLATILITY, VolatilityTarget
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from btc_core.tables.league_tables import LEAGUE_FORECASTS
 from btc_core.tables.sql import of_headline, of_symbol, of_target, within
@@ -43,7 +43,7 @@ _KNOWN_AFTER_NS = LABEL_SPAN_NS + NS_PER_MIN
 """The age, at a close, of the newest outcome that its served interval can depend on: the last forecast before a close is made
 before the outcome of one horizon earlier is final."""
 _REALIZED, _SIGMA = f"realized_{HEADLINE_MIN}m_bps", f"sigma_{HEADLINE_MIN}m_bps"
-_BOUND_COLUMNS = [f"sigma_{HEADLINE_MIN}m_q{percent}_bps" for percent in QUANTILE_NAMES]
+_BOUND_COLUMNS = [f"sigma_{HEADLINE_MIN}m_q{percent}_bps" for percent in SCORED_QUANTILE_NAMES]
 
 Kind = Literal["champion", "baseline", "entry"]
 
@@ -67,7 +67,9 @@ class Outcomes(msgspec.Struct, frozen=True):
         """No outcome."""
         empty = np.empty(0)
         losses = dict.fromkeys((CHAMPION, *BASELINES), empty)
-        return cls(np.empty(0, np.int64), empty, empty, losses, np.empty(0, np.bool_), np.empty((0, len(QUANTILES))))
+        return cls(
+            np.empty(0, np.int64), empty, empty, losses, np.empty(0, np.bool_), np.empty((0, len(SCORED_QUANTILES)))
+        )
 
     def since(self, minute_ns: int) -> Outcomes:
         """The outcomes from a minute on."""
@@ -129,14 +131,15 @@ def read_outcomes(db: QuestDB, symbol: str, from_ns: int, to_ns: int, target: Vo
         f"WHERE {of_symbol(symbol)} AND {within('ts_event', from_ns, to_ns)} AND late = false AND {of_target(target)} "
         f"AND {of_headline()} ORDER BY ts_event"
     )
-    quantiles = [msgspec.json.decode(text)[-1] for text in table["volatility_quantiles"].to_pylist()]
+    longest = [msgspec.json.decode(text)[-1:] for text in table["volatility_quantiles"].to_pylist()]
+    quantiles = [intervals.with_tails(each)[0, intervals.SCORED] for each in longest]
     return Outcomes(
         column_ns(table["ts_event"]),
         table[_REALIZED].to_numpy(),
         table[_SIGMA].to_numpy(),
         {name: table[column].to_numpy() for name, column in losses.items()},
         table["volatility_inside_90"].to_numpy().astype(bool),
-        np.array(quantiles, np.float64).reshape(-1, len(QUANTILES)),
+        np.array(quantiles, np.float64).reshape(-1, len(SCORED_QUANTILES)),
     )
 
 
@@ -182,7 +185,7 @@ def _served_bounds(outcomes: Outcomes) -> Floats:
 
 def _champion(outcomes: Outcomes, bounds: Floats) -> Standing:
     losses = outcomes.losses[CHAMPION]
-    crps = scores.crps_of_quantiles(outcomes.realized_bps, bounds, QUANTILES)
+    crps = scores.crps_of_quantiles(outcomes.realized_bps, bounds, SCORED_QUANTILES)
     return Standing(
         CHAMPION, "champion", "", len(losses), _mean(losses), 1.0, None, _mean(crps[np.isfinite(crps)]),
         _mean(outcomes.inside_90), None, None,
@@ -203,7 +206,7 @@ def _entry(name: str, rows: EntryRows, outcomes: Outcomes, gate_answer: GateAnsw
     losses, champion = _losses(rows, outcomes, own, theirs), outcomes.losses[CHAMPION][theirs]
     realized, bounds = outcomes.realized_bps[theirs], rows.bounds_bps[own]
     has_bounds = np.isfinite(bounds).all(axis=1)
-    crps = scores.crps_of_quantiles(realized, bounds, QUANTILES)[has_bounds]
+    crps = scores.crps_of_quantiles(realized, bounds, SCORED_QUANTILES)[has_bounds]
     inside = (realized >= bounds[:, 0]) & (realized <= bounds[:, -1])
     recent = rows.predict_s[rows.minute_ns >= outcomes.minute_ns[0]] if len(outcomes.minute_ns) else rows.predict_s
     p50, p99 = np.quantile(recent, [0.5, 0.99]).tolist() if len(recent) else (None, None)
@@ -234,8 +237,9 @@ def _gate(rows: EntryRows, outcomes: Outcomes) -> GateAnswer | None:
 def _tracked_coverage(score: Floats) -> float:
     """The share of scores inside the 90 % interval that was in force at each."""
     quantiles, inside = np.array([intervals.NORMAL]), 0
+    low, high = intervals.BOUNDS[90]
     for each in score.tolist():
-        inside += quantiles[0, 0] <= each <= quantiles[0, -1]
+        inside += quantiles[0, low] <= each <= quantiles[0, high]
         quantiles = intervals.update(quantiles, np.array([each]))
     return inside / len(score) if len(score) else math.nan
 

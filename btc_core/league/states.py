@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from btc_core.stores import origin
 from btc_core.stores.redis_connection import explained
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class EntryState(msgspec.Struct, frozen=True):
 
 def write_states(client: Client, states: Sequence[EntryState]) -> None:
     """Replace the states; raises `ServiceError`."""
+    origin.before_write(origin.NEWEST_ROWS, client.settings.url)
     with explained(client):
         client.set(KEY, msgspec.json.encode(states), ex=TTL_S)
 

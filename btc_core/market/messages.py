@@ -5,6 +5,7 @@ What does not belong here: reading and writing topics (`stores.kafka`), or the u
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self
 
 import msgspec
@@ -13,7 +14,7 @@ from btc_core.clock import NS_PER_S
 from btc_core.errors import BadFrame
 from btc_core.horizons import DEFAULT_MIN
 from btc_core.market.frames import KRAKEN
-from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S
+from btc_core.names import HORIZONS_MIN, LATE_FORECAST_S, QUANTILES
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -149,7 +150,7 @@ class ForecastRow(RowId, frozen=True):
     volatility_model_kind: str
     feature_version: str
     bid_bounds_usd: list[list[float]] = []
-    """For each horizon the bounds of the 90, 80 and 50 % intervals: quantiles 5, 10, 25, 75, 90 and 95 %, ascending."""
+    """For each horizon the bounds of the intervals: `names.QUANTILES`, ascending. NaN stands for a bound that is not known."""
     sigma_bounds_bps: list[list[float]] = []
     """For each horizon the bounds of the realized volatility, in the order of `bid_bounds_usd`."""
     quality: Quality | None = None
@@ -161,6 +162,18 @@ class ForecastRow(RowId, frozen=True):
     def is_of_these_horizons(self) -> bool:
         """Whether it has the horizons of this process."""
         return (DEFAULT_MIN if self.horizons_min is msgspec.UNSET else self.horizons_min) == HORIZONS_MIN
+
+    def with_all_levels(self) -> ForecastRow:
+        """The same forecast; one from before the wider levels gets unknown bounds for them."""
+        missing = len(QUANTILES) - len(self.bid_bounds_usd[0]) if self.bid_bounds_usd else 0
+        if missing <= 0:
+            return self
+        unknown = [math.nan] * (missing // 2)
+        bids, sigmas = (
+            [[*unknown, *bounds, *unknown] for bounds in paths]
+            for paths in (self.bid_bounds_usd, self.sigma_bounds_bps)
+        )
+        return msgspec.structs.replace(self, bid_bounds_usd=bids, sigma_bounds_bps=sigmas)
 
     @property
     def is_late(self) -> bool:

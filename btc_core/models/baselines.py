@@ -46,7 +46,7 @@ class Baselines(msgspec.Struct, frozen=True):
         """Forecasts of RV over each horizon by name, ln², shape (n, horizons), from (n, MODEL_FEATURES)."""
         last = np.exp(_columns(matrix, ["log_rv_5m"])) * _MINUTES / 5.0
         ewma = np.exp(_ewma_level(matrix, self.ewma_half_life_min))[:, np.newaxis] * np.asarray(self.ewma_ratio)
-        har = np.exp(_har_design(matrix, self.har_windows_min) @ np.asarray(self.har).T) * np.asarray(self.har_smearing)
+        har = np.exp(_linear(_har_design(matrix, self.har_windows_min), self.har)) * np.asarray(self.har_smearing)
         floor = np.asarray(self.floor)
         return {name: np.maximum(each, floor) for name, each in (("naive", last), ("ewma", ewma), ("har", har))}
 
@@ -60,7 +60,7 @@ class Autoregression(msgspec.Struct, frozen=True):
 
     def returns_bps(self, matrix: Floats) -> Floats:
         """Forecasts of the log return over each horizon, bps, shape (n, horizons), from (n, MODEL_FEATURES)."""
-        return np.asarray(_ar_design(matrix, self.windows_min) @ np.asarray(self.coefficients).T)
+        return _linear(_ar_design(matrix, self.windows_min), self.coefficients)
 
 
 def fit_autoregression(
@@ -126,6 +126,18 @@ def _har_design(matrix: Floats, windows_min: tuple[int, ...]) -> Floats:
         longer = np.log(windows_min[place] / windows_min[place - 1])
         logs[:, place] = np.where(np.isnan(logs[:, place]), logs[:, place - 1] + longer, logs[:, place])
     return np.column_stack([np.ones(len(logs)), logs])
+
+
+def _linear(design: Floats, coefficients: tuple[tuple[float, ...], ...]) -> Floats:
+    """`design` (n, k) times coefficients (horizons, k), (n, horizons); to the last bit the same for a row as for its batch.
+
+    A matrix product is not: its order of summation depends on the number of rows.
+    """
+    factors = np.asarray(coefficients)
+    total = np.zeros((len(design), len(factors)))
+    for column in range(design.shape[1]):
+        total += design[:, column, np.newaxis] * factors[:, column]
+    return total
 
 
 def _ar_design(matrix: Floats, windows_min: tuple[int, ...]) -> Floats:

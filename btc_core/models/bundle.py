@@ -3,7 +3,8 @@
 ```
 bundle.json      the manifest: kind, features and their version, unit, training window, scores, SHA-256 of the other files
 harx.json        the log-HARX baseline (volatility only)
-baselines.json   HAR, EWMA and the last five minutes (volatility), the autoregression (bid), fitted on the same window
+baselines.json   HAR, EWMA and the last five minutes (volatility), the autoregression (bid), fitted on the same window;
+                 a bundle of kind har, ewma, naive or ar forecasts with it
 NAME.ubj         XGBoost's own format (kind xgboost only): `trees` (volatility), `horizon_N` (bid)
 net.npz          the net beside the trees (volatility of kind xgboost only); plain arrays, never pickles
 golden.npz       inputs and the outputs they gave when the bundle was made; plain arrays, never pickles
@@ -33,13 +34,21 @@ from btc_core.horizons import VARIABLE, text_of
 from btc_core.models import intervals
 from btc_core.models.baselines import Autoregression, Baselines
 from btc_core.models.harx import INPUT_COLUMNS, Harx
-from btc_core.models.input_use import InputUse
-from btc_core.models.manifest import LAYOUT, NET_MEMBER, TREES_MEMBER, Manifest, new_manifest
+from btc_core.models.manifest import LAYOUT, NET_MEMBER, TREES_MEMBER, Manifest, as_kind, new_manifest
 from btc_core.models.model_rows import has_columns, split_rows, tree_input_names, tree_inputs
 from btc_core.models.net import Net
 from btc_core.models.pooling import POOLED_TREE_INPUTS, RELATIVE_FEATURES, bid_inputs, pooled_tree_inputs
 from btc_core.models.trees import COMPILED_ROWS, Forest, booster_files, booster_of
-from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKind
+from btc_core.names import (
+    BASELINES,
+    BID,
+    BID_MODEL,
+    HORIZONS_MIN,
+    VOLATILITY,
+    VOLATILITY_MODEL,
+    Baseline,
+    ModelKind,
+)
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -54,6 +63,9 @@ GOLDEN_ROWS = 64
 VOLATILITY_TREES = ("trees",)
 """File of the volatility's booster, which forecasts the headline horizon."""
 NET = "net.npz"
+_SIMPLE: frozenset[ModelKind] = frozenset({"har", "ewma", "naive"})
+_FITTED: frozenset[ModelKind] = _SIMPLE | {"ar"}
+"""The kinds that forecast with the coefficients of `baselines.json`."""
 BUNDLE = "bundle.json"
 """File of the manifest."""
 BID_TREES = tuple(f"horizon_{h}" for h in HORIZONS_MIN)
@@ -79,7 +91,7 @@ class VolatilityModel:
 
     @property
     def kind(self) -> ModelKind:
-        """`xgboost`, or `harx` for the baseline."""
+        """`xgboost`, or the name of the baseline that forecasts."""
         return self.manifest.kind
 
     @property
@@ -96,10 +108,12 @@ class VolatilityModel:
         return self.predict_both(matrix, columns)[0]
 
     def predict_both(self, matrix: Floats, columns: Singles | None = None) -> tuple[Floats, Floats]:
-        """The forecast, and the forecast of HARX, which it corrects."""
+        """The forecast, and the forecast of HARX, which trees and net correct."""
         _check_width(matrix, self.manifest)
         logs = self.harx.log_variance(matrix[:, INPUT_COLUMNS])
         baseline = _sigma_bps(logs)
+        if self.baselines is not None and self.kind in _SIMPLE:
+            return _sigma_bps(np.log(self.baselines.variances(matrix)[self.kind])), baseline
         if self._forest is None or self.net is None or columns is None:
             return baseline, baseline
         members = self._member_logs(matrix, columns, logs)
@@ -162,13 +176,17 @@ class VolatilityModel:
             return {}
         return {name: np.sqrt(each) * 1e4 for name, each in self.baselines.variances(matrix).items()}
 
-    def as_baseline(self) -> VolatilityModel:
-        """HARX alone, which serves when the trees and the net have stopped being better."""
-        cleared: dict[str, Any] = {"pool": (), "offsets": (), "members": {}, "inputs": InputUse()}
-        cleared |= {"pretrained": "", "needs_columns": True, "correction_factor": 1.0}
-        cleared |= dict.fromkeys(("level", "harx_share", "harx_shape_share"), 0.0)
-        manifest = msgspec.structs.replace(self.manifest, kind="harx", **cleared)
-        return VolatilityModel(manifest, self.harx, (), self.baselines)
+    @property
+    def servable_baselines(self) -> tuple[Baseline, ...]:
+        """The baselines that the bundle can serve: HARX alone if nothing simpler was fitted with it."""
+        return BASELINES[VOLATILITY] if self.baselines is not None else BASELINES[VOLATILITY][:1]
+
+    def as_baseline(self, kind: Baseline = "harx") -> VolatilityModel:
+        """A baseline alone, which serves when the trees and the net have stopped being better.
+
+        Raises `SchemaError` if the bundle does not have it.
+        """
+        return VolatilityModel(_manifest_of_baseline(self, kind), self.harx, (), self.baselines)
 
     def with_harx(self, harx: Harx) -> VolatilityModel:
         """The same trees and net on top of another HARX."""
@@ -204,7 +222,9 @@ class VolatilityModel:
 
 
 def served_kinds(model: VolatilityModel, columns: Singles) -> list[ModelKind]:
-    """What forecasts each row: the model's kind, or `harx` where a row has too few columns for it."""
+    """What forecasts each row: the model's kind, or `harx` where a row has too few columns for trees and net."""
+    if model.kind != "xgboost":
+        return [model.kind] * len(columns)
     return [model.kind if corrected else "harx" for corrected in model.corrects(columns).tolist()]
 
 
@@ -227,7 +247,7 @@ class BidModel:
 
     @property
     def kind(self) -> ModelKind:
-        """`xgboost`, or `random_walk` when every λ is 0."""
+        """`xgboost`, or the name of the baseline that forecasts: `random_walk` when every λ is 0."""
         return self.manifest.kind
 
     @property
@@ -245,6 +265,8 @@ class BidModel:
         if sigma_bps.shape != (len(matrix), len(HORIZONS_MIN)):
             msg = f"sigma_bps has shape {sigma_bps.shape}, expected {(len(matrix), len(HORIZONS_MIN))}"
             raise SchemaError(msg)
+        if self.kind == "ar" and self.autoregression is not None:
+            return self.autoregression.returns_bps(matrix)
         if self._forest is None:
             return np.zeros_like(sigma_bps)
         return self._shrinkage * self._forest.margins(self.tree_inputs(matrix, sigma_bps)) * sigma_bps
@@ -262,11 +284,17 @@ class BidModel:
         """Log returns in bps, (n, 5), of the baselines beside the random walk, by name; empty when nothing was fitted."""
         return {} if self.autoregression is None else {"ar": self.autoregression.returns_bps(matrix)}
 
-    def as_baseline(self) -> BidModel:
-        """The random walk with its autoregression, which serves when the trees have stopped being better."""
-        zero = (0.0,) * len(HORIZONS_MIN)
-        manifest = msgspec.structs.replace(self.manifest, kind="random_walk", pool=(), shrinkage=zero)
-        return BidModel(manifest, (), self.autoregression)
+    @property
+    def servable_baselines(self) -> tuple[Baseline, ...]:
+        """The baselines that the bundle can serve: the random walk alone if no autoregression was fitted."""
+        return BASELINES[BID] if self.autoregression is not None else BASELINES[BID][:1]
+
+    def as_baseline(self, kind: Baseline = "random_walk") -> BidModel:
+        """A baseline alone, which serves when the trees have stopped being better.
+
+        Raises `SchemaError` if the bundle does not have it.
+        """
+        return BidModel(_manifest_of_baseline(self, kind), (), self.autoregression)
 
     def check_against_xgboost(self, matrix: Floats, sigma_bps: Floats) -> None:
         """Compare the compiled sums of the trees with XGBoost's; where they differ, XGBoost serves."""
@@ -284,10 +312,16 @@ class BidModel:
         _write(folder, self.manifest, files, batch)
 
 
+def _manifest_of_baseline(model: VolatilityModel | BidModel, kind: Baseline) -> Manifest:
+    if kind not in model.servable_baselines:
+        raise SchemaError(f"{model.manifest.name} {model.version} has no baseline {kind} to serve")
+    return as_kind(model.manifest, kind)
+
+
 def start_quantiles(model: VolatilityModel | BidModel) -> Floats:
-    """The quantiles at which the model's intervals start, (5, 6): its own, or a normal distribution's if it has none."""
+    """The quantiles at which the model's intervals start, (5, 8): its own, or a normal distribution's if it has none."""
     if model.manifest.quantiles:
-        return np.asarray(model.manifest.quantiles)
+        return intervals.with_tails(model.manifest.quantiles)
     return np.tile(np.asarray(intervals.NORMAL), (len(HORIZONS_MIN), 1))
 
 
@@ -355,6 +389,9 @@ def _model_of(
         raise SchemaError(msg) from error
     if len(boosters) != (len(wanted) if manifest.kind == "xgboost" else 0):
         msg = f"the bundle in {folder} is of kind {manifest.kind} and has {len(boosters)} boosters"
+        raise SchemaError(msg)
+    if manifest.kind in _FITTED and baselines is None:
+        msg = f"the bundle in {folder} is of kind {manifest.kind} and has no baselines.json"
         raise SchemaError(msg)
     if harx is None:
         return _checked_bid_model(folder, BidModel(manifest, boosters, baselines), golden)

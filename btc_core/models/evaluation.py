@@ -177,13 +177,13 @@ def forecast_block(
         starts={
             "volatility": {
                 "model": bundle.start_quantiles(volatility),
-                REFERENCE: np.array(
+                REFERENCE: intervals.with_tails(
                     intervals.fit_quantiles(intervals.volatility_score(late_labels, late_forecasts[REFERENCE]))
                 ),
             },
             "bid": {
                 "model": bundle.start_quantiles(bid),
-                REFERENCE: np.array(intervals.fit_quantiles(late.bid_bps / late_sigma)),
+                REFERENCE: intervals.with_tails(intervals.fit_quantiles(late.bid_bps / late_sigma)),
             },
         },
         shrinkage=bid.manifest.shrinkage,

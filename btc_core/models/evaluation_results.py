@@ -16,7 +16,7 @@ from btc_core.models import economics, intervals, scores
 from btc_core.models.evaluation import FLOOR_5M, FORECASTERS, REFERENCE
 from btc_core.models.recipe import RECIPE
 from btc_core.models.targets import APART_NS
-from btc_core.names import HORIZONS_MIN, LEVELS_PCT, QUANTILES
+from btc_core.names import HORIZONS_MIN, LEVELS_PCT, SCORED_QUANTILES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -155,7 +155,9 @@ def economic_results(walk: WalkForward) -> dict[str, Any]:
         crps = {}
         for who in ("model", REFERENCE):
             actual, all_bounds = bounds_of(walk, who)
-            crps[who] = scores.crps_of_quantiles(actual[apart, -1], all_bounds[apart, -1], QUANTILES)
+            crps[who] = scores.crps_of_quantiles(
+                actual[apart, -1], all_bounds[apart, -1, intervals.SCORED], SCORED_QUANTILES
+            )
         table["crps"][quantity] = economics.compared(crps["model"], crps[REFERENCE])
     return table
 
@@ -166,7 +168,7 @@ def _month_borders(walk: WalkForward) -> npt.NDArray[np.int64]:
 
 
 def _bid_bounds(walk: WalkForward, name: str) -> tuple[Floats, Floats]:
-    """Outcomes of the return, (n, 5), and the bounds in force at each origin, (n, 5, 6), bps. HAR's return is 0."""
+    """Outcomes of the return, (n, 5), and the bounds in force at each origin, (n, 5, 8), bps. HAR's return is 0."""
     actual = walk.joined("bid_bps")
     is_model = name == "model"
     sigma = walk.joined("sigma_bps") if is_model else np.sqrt(walk.variance(name)) * 1e4
@@ -178,7 +180,7 @@ def _bid_bounds(walk: WalkForward, name: str) -> tuple[Floats, Floats]:
 
 
 def _volatility_bounds(walk: WalkForward, name: str) -> tuple[Floats, Floats]:
-    """Outcomes of the realized volatility, (n, 5), and the bounds in force at each origin, (n, 5, 6), bps."""
+    """Outcomes of the realized volatility, (n, 5), and the bounds in force at each origin, (n, 5, 8), bps."""
     labels, variance = walk.joined("labels"), walk.variance(name)
     start = walk.months[0].starts["volatility"][name]
     in_force = intervals.track(start, intervals.volatility_score(labels, variance), walk.origin_ns)
@@ -186,23 +188,28 @@ def _volatility_bounds(walk: WalkForward, name: str) -> tuple[Floats, Floats]:
 
 
 def bid_intervals(walk: WalkForward) -> tuple[Floats, Floats]:
-    """Outcomes of the return at the headline horizon, (n,), and the bounds in force at each origin, (n, 6), bps."""
+    """Outcomes of the return at the headline horizon, (n,), and the bounds in force at each origin, (n, 8), bps."""
     actual, bounds = _bid_bounds(walk, "model")
     return actual[:, -1], bounds[:, -1]
 
 
 def volatility_intervals(walk: WalkForward) -> tuple[Floats, Floats]:
-    """Outcomes of the realized volatility over the headline horizon, (n,), and the bounds in force, (n, 6), bps."""
+    """Outcomes of the realized volatility over the headline horizon, (n,), and the bounds in force, (n, 8), bps."""
     actual, bounds = _volatility_bounds(walk, "model")
     return actual[:, -1], bounds[:, -1]
 
 
 def interval_results(walk: WalkForward, actual: Floats, bounds: Floats) -> dict[str, dict[str, Any]]:
-    """Coverage (in all and by month), mean width and Winkler score of each level, in the unit of `actual`."""
+    """Coverage (in all and by month), mean width and Winkler score of each level, in the unit of `actual`.
+
+    A level whose bounds are not known has no results.
+    """
     rows = _month_borders(walk)
     table = {}
     for level in LEVELS_PCT:
         low, high = (bounds[:, place] for place in intervals.BOUNDS[level])
+        if np.isnan(low).any():
+            continue
         inside = (actual >= low) & (actual <= high)
         table[str(level)] = {
             "coverage": float(inside.mean()),

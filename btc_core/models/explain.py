@@ -6,6 +6,7 @@ What does not belong here: plots.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -44,11 +45,16 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 def explain(model: VolatilityModel, row: Floats, columns: Singles) -> Explanation:
-    """The parts of the forecast of one row (1, MODEL_FEATURES) with its columns; without trees or columns HARX is all of it."""
+    """The parts of the forecast of one row (1, MODEL_FEATURES) with its columns; without trees or columns HARX is all of it.
+
+    A simpler baseline that serves has no parts: its difference from HARX is the offset.
+    """
     log_harx = np.ascontiguousarray(model.harx.log_variance(row[:, INPUT_COLUMNS])[:, -1])
     five = float(log_harx[0])
     if not model.boosters or model.net is None or not model.corrects(columns).all():
-        return Explanation(five, 0.0, five, 0.0, 0.0, {})
+        is_simpler = model.kind not in {"xgboost", "harx"}
+        served = 2.0 * math.log(float(model.predict(row)[0, -1]) / 1e4) if is_simpler else five
+        return Explanation(served, 0.0, five, 0.0, served - five, {})
     manifest = model.manifest
     trees, net = manifest.members[TREES_MEMBER], manifest.members[NET_MEMBER]
     inputs = model.tree_inputs(row, columns, log_harx)

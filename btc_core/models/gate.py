@@ -51,6 +51,21 @@ MIN_ROWS = 60
 """Less than an hour of rows decides nothing."""
 MIN_OUTCOMES = MIN_ROWS * APART_MIN // 5
 """Outcomes of consecutive minutes overlap, so that longer horizons need more of them."""
+REPLACE_HOURS = 168 * APART_MIN // 5
+"""The longest time over which a champion is compared with the baselines that it could be replaced by."""
+REPLACE_MIN_OUTCOMES = 720 * APART_MIN // 5
+"""Half a day of outcomes of its own, before which a champion that is only a little worse is not replaced."""
+REPLACE_MIN_RATIO = 1.02
+"""A baseline that is less than this better replaces nothing: two that are equally good would take turns."""
+Z_99 = 2.326
+"""Standard errors of a one-sided 99 % bound: the live gate is asked every ten minutes, a refresh once a day."""
+REST_HOURS = 48
+"""After a demotion, no trees are promoted for this long: the days that judge them hardly differ from those that did before."""
+
+
+GateResult = Literal["passed", "baseline", "failed"]
+"""`baseline`: no model was certainly better than the baseline, so the baseline serves."""
+MAY_SERVE: tuple[GateResult, ...] = ("passed", "baseline")
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +75,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     beats_baselines: bool = True
     """False when the model passed only as the baseline that is part of it."""
+    best: str = ""
+    """The best baseline on the rows of the live gate; empty if it did not compare any."""
     figures: dict[str, float] = {}
+
+    @property
+    def result(self) -> GateResult:
+        """The decision in one word."""
+        if not self.passed:
+            return "failed"
+        return "passed" if self.beats_baselines else "baseline"
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -125,11 +149,21 @@ def ratio_bound(losses: Floats, reference: Floats) -> tuple[float, float]:
     >>> ratio_bound(np.ones(50), np.ones(50))
     (1.0, 1.0)
     """
+    ratio, error = _ratio_error(losses, reference)
+    return ratio, ratio + Z_95 * error
+
+
+def ratio_lower_bound(losses: Floats, reference: Floats) -> tuple[float, float]:
+    """The ratio of the mean losses, and its lower 99 % bound, from the same error as that of `ratio_bound`."""
+    ratio, error = _ratio_error(losses, reference)
+    return ratio, ratio - Z_99 * error
+
+
+def _ratio_error(losses: Floats, reference: Floats) -> tuple[float, float]:
     mean = float(np.mean(reference))
-    ratio = float(np.mean(losses)) / mean
     t = scores.diebold_mariano_t(losses, reference)
     error = abs((float(np.mean(losses)) - mean) / t) if math.isfinite(t) and t != 0.0 else 0.0
-    return ratio, ratio + Z_95 * error / mean
+    return float(np.mean(losses)) / mean, error / mean
 
 
 def refresh(
@@ -232,7 +266,37 @@ def live(losses: Floats, baselines: dict[str, Floats], inside_90: npt.NDArray[np
         f"(at least {DEMOTE_COVERAGE:.0%})"
     )
     stays = ratio <= DEMOTE_RATIO and not coverage < DEMOTE_COVERAGE
-    return Verdict(passed=stays, reason=reason, beats_baselines=ratio < 1.0, figures=figures)
+    return Verdict(passed=stays, reason=reason, beats_baselines=ratio < 1.0, best=best, figures=figures)
+
+
+def outdone(losses: Floats, baselines: dict[str, Floats]) -> Verdict:
+    """Whether the champion of any kind may stay, or a baseline forecasts better beyond all doubt; `best` names it.
+
+    The losses are those of the outcomes since a champion of its kind began to serve, in time order. A baseline that takes
+    over is judged by new outcomes, so it serves for `REPLACE_MIN_OUTCOMES` at least, and the one before returns only if it has
+    become as much better in turn.
+    """
+    if not baselines:
+        return Verdict(passed=True, reason="it contains no other baseline")
+    if len(losses) < REPLACE_MIN_OUTCOMES:
+        reason = f"{len(losses)} outcomes since its kind began to serve, {REPLACE_MIN_OUTCOMES} are needed"
+        return Verdict(passed=True, reason=reason)
+    best = _best(baselines)
+    ratio, lower = ratio_lower_bound(losses, baselines[best])
+    reason = (
+        f"live loss {ratio:.3f} of {best}'s (replaced from {REPLACE_MIN_RATIO:g} if the lower 99 % bound, {lower:.3f}, is above 1) "
+        f"on {len(losses)} outcomes"
+    )
+    stays = ratio < REPLACE_MIN_RATIO or lower <= 1.0
+    figures = {"ratio_to_baseline": ratio, "ratio_to_baseline_lower_bound": lower}
+    return Verdict(passed=stays, reason=reason, beats_baselines=ratio < 1.0, best=best, figures=figures)
+
+
+def serving_baseline(baselines: dict[str, Floats], default: str) -> str:
+    """The baseline that serves in a market where none has served: `default`, unless another is better beyond the 95 % bound."""
+    best = _best(baselines)
+    is_better = best != default and ratio_bound(baselines[best], baselines[default])[1] < 1.0
+    return best if is_better else default
 
 
 def _best(baselines: dict[str, Floats]) -> str:

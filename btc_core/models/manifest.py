@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from btc_core.clock import now_ns
+from btc_core.clock import NS_PER_S, now_ns
 from btc_core.features import catalogue, minute_columns
 from btc_core.models.histograms import Histogram
 from btc_core.models.input_use import InputUse
 from btc_core.models.targets import BID_TARGETS, RV_TARGETS, TICK_RV_TARGETS
-from btc_core.names import MINUTES, TICKS, VOLATILITY_MODEL, ModelKind, VolatilityTarget
+from btc_core.names import MINUTES, TICKS, VOLATILITY_MODEL, Baseline, ModelKind, VolatilityTarget
 
 LAYOUT = 4
 """Version of the folder; raise it when its files or their meaning change. Bundles of another layout are refused."""
@@ -67,7 +67,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     offsets: tuple[float, ...] = ()
     """For each horizon, what brings its mean forecast to the mean of RV in training, ln."""
     quantiles: tuple[tuple[float, ...], ...] = ()
-    """Quantiles of the score of `intervals` for each horizon, at which the intervals start."""
+    """Quantiles of the score of `intervals` for each horizon, at which the intervals start: those of `names.QUANTILES`, or of
+    `SCORED_QUANTILES` if the scores were too few for the others, or the bundle is from before there were others."""
     distributions: dict[str, Histogram] = {}
     """Histograms of the features in training, for `drift`."""
     pool: tuple[str, ...] = ()
@@ -103,6 +104,25 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return tuple(int(each[1]) for each in found if each)
 
 
+def build_id(kind: ModelKind, created_ns: int) -> str:
+    """The version of a model that no registry has given one; MLflow's run has it as its name.
+
+    >>> build_id("ewma", 1_700_000_000_000_000_000)
+    'ewma-1700000000'
+    """
+    return f"{kind}-{created_ns // NS_PER_S}"
+
+
+def as_kind(manifest: Manifest, kind: Baseline) -> Manifest:
+    """The manifest of the baseline of this kind that is part of a model: nothing of its trees and net is left in it."""
+    cleared: dict[str, Any] = {"pool": (), "offsets": (), "members": {}, "inputs": InputUse()}
+    cleared |= {"pretrained": "", "needs_columns": True, "correction_factor": 1.0}
+    cleared |= dict.fromkeys(("level", "harx_share", "harx_shape_share"), 0.0)
+    shrinkage = (0.0,) * len(manifest.shrinkage)
+    version = build_id(kind, manifest.created_ns)
+    return msgspec.structs.replace(manifest, kind=kind, version=version, shrinkage=shrinkage, **cleared)
+
+
 def new_manifest(name: str, kind: ModelKind, **more: Any) -> Manifest:
     """A manifest of the current feature set and time, with a build id as its version."""
     created = now_ns()
@@ -111,7 +131,7 @@ def new_manifest(name: str, kind: ModelKind, **more: Any) -> Manifest:
     return Manifest(
         name=name,
         kind=kind,
-        version=f"{kind}-{created // 1_000_000_000}",
+        version=build_id(kind, created),
         created_ns=created,
         unit="bps of σ, cumulative over the horizon" if volatility else "bps of log return of the bid",
         **more,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 import numba
@@ -31,6 +32,9 @@ from btc_core.models.pretrained import cold_start_model, shipped
 from btc_core.models.quality import ModelLimits
 from btc_core.models.row_forecasts import MODEL_COLUMNS
 from btc_core.names import HORIZONS_MIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MINUTES = 1_440
 """One day of bars is enough to compute every minute column and to fit the HARX of the pre-trained model."""
@@ -73,7 +77,7 @@ def _made_up_bars() -> np.ndarray:
     return bars
 
 
-def marker(what: str = "complete") -> Path:
+def marker(what: str) -> Path:
     """The marker file of a group of functions.
 
     It exists once the group has been compiled for these files, this version of numba and this processor.
@@ -86,13 +90,17 @@ def marker(what: str = "complete") -> Path:
     return folder / f"{what}-{numba.__version__}-{llvm.get_host_cpu_name()}-{files}"
 
 
+def compile_once(what: str, compile_group: Callable[[], None]) -> None:
+    """Compile a group of functions unless it is compiled already."""
+    done = marker(what)
+    if not done.exists():
+        compile_group()
+        done.touch()
+
+
 def main() -> None:
     """Compile unless everything is compiled already."""
-    done = marker()
-    if done.exists():
-        return
-    precompile()
-    done.touch()
+    compile_once("complete", precompile)
 
 
 if __name__ == "__main__":

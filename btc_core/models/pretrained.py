@@ -42,7 +42,7 @@ from btc_core.models.dataset import Frame, make_frame
 from btc_core.models.fitting import harx_bundle
 from btc_core.models.harx_prior import EVIDENCE_NS, HarxPrior, ShrinkageRecipe, shrunk_harx
 from btc_core.models.histograms import histogram_of
-from btc_core.models.intervals import fit_quantiles
+from btc_core.models.intervals import fit_quantiles, plain, with_tails
 from btc_core.models.manifest import NET_MEMBER, TREES_MEMBER, Manifest, Member, new_manifest
 from btc_core.models.net import INPUTS, Net
 from btc_core.models.pooling import POOLED_TREE_INPUTS
@@ -167,8 +167,7 @@ def model_of(pretrained: Pretrained, frame: Frame, recipe: Recipe = RECIPE) -> V
     labels = np.maximum(rows.realized, np.asarray(harx.rv_floor))
     ratio = labels / np.square(model.predict(rows.matrix, rows.columns) / 1e4)
     shift = trust * np.log(ratio.mean(axis=0))
-    own = np.asarray(fit_quantiles(np.log(ratio) - shift))
-    quantiles = trust * own + (1.0 - trust) * np.asarray(pretrained.manifest.quantiles)
+    own, delivered = with_tails(fit_quantiles(np.log(ratio) - shift)), with_tails(pretrained.manifest.quantiles)
     distributions = {
         name: histogram_of(frame.matrix[:, MODEL_FEATURES.index(name)], recipe.histogram_bins)
         for name in DRIFTING_FEATURES
@@ -177,7 +176,7 @@ def model_of(pretrained: Pretrained, frame: Frame, recipe: Recipe = RECIPE) -> V
         msgspec.structs.replace(
             model.manifest,
             offsets=tuple((np.asarray(model.manifest.offsets) + shift).tolist()),
-            quantiles=tuple(tuple(row) for row in quantiles.tolist()),
+            quantiles=plain(trust * own + (1.0 - trust) * delivered),
             distributions=distributions,
         )
     )

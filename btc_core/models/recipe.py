@@ -17,7 +17,7 @@ from btc_core.clock import NS_PER_MIN
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.features.minute_columns import COLUMNS_VERSION
 from btc_core.models.targets import BID_TARGETS, LABEL_SPAN_NS, RV_TARGETS
-from btc_core.names import HEADLINE_MIN, QUANTILES
+from btc_core.names import HEADLINE_MIN, SCORED_QUANTILES
 
 
 class DatasetRecipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,7 +231,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with any decision, and with the inputs and outputs of the models."""
-        fitted = (self, MODEL_FEATURES, COLUMNS_VERSION, RV_TARGETS, BID_TARGETS, QUANTILES)
+        fitted = (self, MODEL_FEATURES, COLUMNS_VERSION, RV_TARGETS, BID_TARGETS, SCORED_QUANTILES)
         return hashlib.sha256(msgspec.json.encode(fitted, order="sorted")).hexdigest()[:12]
 
 

@@ -44,9 +44,9 @@ class TrackedState(msgspec.Struct, frozen=True):
     level: float
     """The online level of the volatility (`level`)."""
     bid_quantiles: Any
-    """The quantiles of the bid's intervals, float64 (5, 6)."""
+    """The quantiles of the bid's intervals, float64 (5, 8), NaN where they are not known."""
     volatility_quantiles: Any
-    """The quantiles of the volatility's intervals, float64 (5, 6)."""
+    """The quantiles of the volatility's intervals, float64 (5, 8), NaN where they are not known."""
 
     def is_that_of(self, other: TrackedState | None) -> bool:
         """Whether both have the level and the very arrays, which are replaced whenever an outcome changes them."""

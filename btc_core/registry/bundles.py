@@ -69,7 +69,7 @@ def register(  # noqa: PLR0913 - everything that MLflow keeps of a version
     mlflow = mlflow_of(settings)
     manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     tags = _tags(settings, key, manifest) | {
-        "gate_result": "passed" if verdict.passed else "failed",
+        "gate_result": verdict.result,
         "gate_reason": verdict.reason,
     }
     note, data = run_page.note(key, manifest, verdict), run_page.used_data(key.symbol, manifest)
@@ -103,6 +103,12 @@ def version_of(settings: Settings, key: ModelKey, alias: str) -> str | None:
     """The version with an alias, None if there is none; raises `StoreError` if MLflow does not answer."""
     found = mlflow_of(settings).aliased_version(key.name, alias)
     return None if found is None else found.version
+
+
+def release(settings: Settings, key: ModelKey, alias: str) -> None:
+    """Take an alias away, because the newest training gave no version that holds it; raises `StoreError`."""
+    if version_of(settings, key, alias) is not None:
+        mlflow_of(settings).delete_alias(key.name, alias)
 
 
 def load_champion(settings: Settings, key: ModelKey) -> Model:

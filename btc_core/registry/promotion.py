@@ -13,11 +13,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from btc_core.clock import from_ns, now_ns
+from btc_core.clock import NS_PER_S, from_ns, now_ns
 from btc_core.errors import InvalidInput
 from btc_core.models.bundle import golden_rows
-from btc_core.models.gate import Verdict
-from btc_core.names import ALIASES, CHALLENGER, CHAMPION, PREVIOUS, REFUSED, ModelKey, Quantity
+from btc_core.models.gate import MAY_SERVE, REST_HOURS, Verdict
+from btc_core.names import (
+    ALIASES,
+    BASELINE_KINDS,
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    REFUSED,
+    Baseline,
+    ModelKey,
+    Quantity,
+)
 from btc_core.registry.bundles import champion_version, mlflow_of, register, version_of
 from btc_core.registry.shadows import SCORE_TAG, score_in
 
@@ -32,6 +42,8 @@ if TYPE_CHECKING:
     from btc_core.stores.mlflow import ModelVersion
 
 REASON_TAG = "alias_reason"
+TAKEN_OVER_TAG = "took_over_from"
+"""On a baseline that replaced a champion because of its live forecasts: the version of that champion."""
 PROMOTED = "promoted: "
 DEMOTION = "demotion of"
 """The reason of a promotion that a demotion made begins with this."""
@@ -56,6 +68,7 @@ class RegisteredVersion(msgspec.Struct, frozen=True):
     """Where a pre-trained model comes from; empty for all others."""
     created: str
     gate_result: str
+    """`passed`, `failed`, or `baseline` if no model was certainly better than the baseline, which serves."""
     gate_reason: str
     reason: str
     """When and why an alias was last moved to or from it; empty if that never happened."""
@@ -71,6 +84,8 @@ class Promotion(msgspec.Struct, frozen=True):
 
     version: str
     reason: str
+    held: str = ""
+    """Why it does not serve yet; empty if it does."""
 
 
 def versions(settings: Settings, key: ModelKey) -> list[RegisteredVersion]:
@@ -131,12 +146,32 @@ def promote(settings: Settings, key: ModelKey, version: str, reason: str) -> Non
 
 
 def promote_challenger(settings: Settings, key: ModelKey) -> Promotion | None:
-    """Make the challenger champion if it passed its gate, for the reason that the gate gave; returns None if it did not."""
+    """Make the challenger champion if it passed its gate, for the reason that the gate gave; returns None if it did not.
+
+    Trees wait for `gate.REST_HOURS` after a demotion, so that a market does not go to and fro between them and a baseline.
+    """
     for each in versions(settings, key):
-        if CHALLENGER in each.aliases and each.gate_result == "passed":
-            promote(settings, key, each.version, each.gate_reason)
-            return Promotion(each.version, each.gate_reason)
+        if CHALLENGER in each.aliases and each.gate_result in MAY_SERVE:
+            held = "" if each.kind in BASELINE_KINDS else _held(settings, key)
+            if not held:
+                promote(settings, key, each.version, each.gate_reason)
+            return Promotion(each.version, each.gate_reason, held)
     return None
+
+
+def _held(settings: Settings, key: ModelKey) -> str:
+    """Why trees may not serve yet, in words; empty if they may."""
+    champion = champion_version(settings, key)
+    demoted_s = None if champion is None else demoted_at_s(settings, key, champion)
+    if demoted_s is None:
+        return ""
+    until_ns = round((demoted_s + REST_HOURS * 3_600) * NS_PER_S)
+    if now_ns() >= until_ns:
+        return ""
+    return (
+        f"version {champion} took over by a demotion, and no trees replace it before "
+        f"{from_ns(until_ns).isoformat(timespec='minutes')}"
+    )
 
 
 def rollback(settings: Settings, key: ModelKey, reason: str) -> str:
@@ -153,11 +188,19 @@ def rollback(settings: Settings, key: ModelKey, reason: str) -> str:
     return before
 
 
-def demote(settings: Settings, key: ModelKey, model: Model, rows: npt.NDArray[np.float64], reason: str) -> Registration:
-    """Register the baseline that is part of the champion `model` and make it champion; `rows` (n, features) prove it."""
-    verdict = Verdict(passed=True, beats_baselines=False, reason=f"the baseline of version {model.version}: {reason}")
-    registration = publish(settings, key, model.as_baseline(), rows, verdict)
-    promote(settings, key, registration.version, f"{DEMOTION} {model.version}: {reason}")
+def demote(  # noqa: PLR0913, PLR0917 - what is replaced, by what, proven by what, and why
+    settings: Settings,
+    key: ModelKey,
+    model: Model,
+    baseline: Baseline,
+    rows: npt.NDArray[np.float64],
+    reason: str,
+) -> Registration:
+    """Register a baseline that is part of the champion `model` and make it champion; `rows` (n, features) prove it."""
+    verdict = Verdict(passed=True, beats_baselines=False, reason=f"{baseline} of version {model.version}: {reason}")
+    registration = publish(settings, key, model.as_baseline(baseline), rows, verdict)
+    mlflow_of(settings).set_version_tag(key.name, registration.version, TAKEN_OVER_TAG, model.version)
+    promote(settings, key, registration.version, f"{DEMOTION} {model.version} ({model.kind}) to {baseline}: {reason}")
     return registration
 
 

@@ -18,13 +18,14 @@ from btc_core.stores.mlflow import UsedData
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from btc_core.models.gate import Verdict
+    from btc_core.models.gate import GateResult, Verdict
     from btc_core.models.manifest import Manifest
     from btc_core.names import ModelKey
 
 SCORES_TABLE, FIGURES_TABLE = "scores.json", "figures.json"
 EXPERIMENT_NOTE = (
-    "Each run is one training. `gate_result` and `gate_reason` say whether its model may serve, and the metrics in `gate/` what "
+    "Each run is one training. `gate_result` and `gate_reason` say whether its model may serve (`passed`), does not (`failed`), or "
+    "whether no model was good enough, so that the baseline serves (`baseline`). The metrics in `gate/` say what "
     f"that follows from. The other metrics are of the headline horizon; `{SCORES_TABLE}` among the artifacts has the scores of all "
     f"horizons and forecasts, and `{FIGURES_TABLE}` all other figures. Open *Training runs* for the list, and *Models* for the "
     "versions with their aliases."
@@ -72,6 +73,13 @@ def tables(figures: Mapping[str, float]) -> dict[str, bytes]:
     }
 
 
+GATE_WORDS: dict[GateResult, str] = {
+    "passed": "Gate passed",
+    "baseline": "No model passed the gate, so the baseline serves",
+    "failed": "Gate not passed",
+}
+
+
 def note(key: ModelKey, manifest: Manifest, verdict: Verdict) -> str:
     """What was trained and what the gate says, as Markdown."""
     what = f"The {key.quantity} of {key.symbol}, by {manifest.kind}."
@@ -80,7 +88,7 @@ def note(key: ModelKey, manifest: Manifest, verdict: Verdict) -> str:
             from_ns(ns).strftime("%Y-%m-%d %H:%M") for ns in (manifest.trained_from_ns, manifest.trained_to_ns)
         )
         what = f"{what[:-1]}, trained on {manifest.train_rows:,} rows from {first} to {last} UTC."
-    return f"{what}\n\n**Gate {'passed' if verdict.passed else 'not passed'}:** {verdict.reason}."
+    return f"{what}\n\n**{GATE_WORDS[verdict.result]}:** {verdict.reason}."
 
 
 def model_note(key: ModelKey) -> str:

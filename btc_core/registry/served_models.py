@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from btc_core.errors import SchemaError, StoreError
-from btc_core.models.bundle import BUNDLE, load_bundle
+from btc_core.models.bundle import BUNDLE, BidModel, VolatilityModel, load_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from btc_core.models.bundle import BidModel, VolatilityModel
     from btc_core.stores.s3 import ObjectStore
 
 FOLDER = "served_models"
@@ -78,6 +77,21 @@ def model_of(files: Mapping[str, bytes], version: str) -> VolatilityModel | BidM
                 raise SchemaError(msg)
             (folder / file).write_bytes(data)
         return load_bundle(folder, version)
+
+
+def models_of(
+    store: ObjectStore, digests: Iterable[bytes], versions: Iterable[str]
+) -> tuple[BidModel, VolatilityModel]:
+    """The models of a bid and a volatility by the hashes of their bundles, with the versions that forecasts name.
+
+    Raises `SchemaError` or `StoreError` if they cannot be loaded, and `StoreError` if they are those of something else.
+    """
+    bid, volatility = (
+        model_of(get_bundle(store, digest.hex()), version) for digest, version in zip(digests, versions, strict=True)
+    )
+    if not isinstance(bid, BidModel) or not isinstance(volatility, VolatilityModel):
+        raise StoreError("the stored models of the forecast are not those of a bid and of a volatility")
+    return bid, volatility
 
 
 def _key(digest: str) -> str:

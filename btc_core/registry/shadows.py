@@ -77,10 +77,3 @@ def score_in(text: str) -> ShadowScore | None:
 def keep_score(settings: Settings, key: ModelKey, version: str, score: ShadowScore) -> None:
     """Store the score with its version; raises `StoreError`."""
     mlflow_of(settings).set_version_tag(key.name, version, SCORE_TAG, msgspec.json.encode(score).decode())
-
-
-def release(settings: Settings, key: ModelKey) -> None:
-    """Take the alias away, because the newest training was not refused; raises `StoreError`."""
-    mlflow = mlflow_of(settings)
-    if mlflow.aliased_version(key.name, REFUSED) is not None:
-        mlflow.delete_alias(key.name, REFUSED)

@@ -62,6 +62,9 @@ def producer(
 FETCH_WAIT_MS = 500
 """The broker answers a fetch after this time at the latest, and at once when it has a message for an eager consumer. Each
 empty answer costs the broker as much as a full one."""
+RANGE_FETCH_WAIT_MS = 10
+"""The same for a reader of messages that exist. The broker answers the requests of a connection one after the other, so the
+next question about offsets waits for a fetch at the end of the log."""
 LAZY_FETCH_BYTES = 262_144
 """A consumer that is not `eager` lets the broker collect so many bytes first."""
 SESSION_TIMEOUT_MS = 45_000
@@ -165,9 +168,11 @@ def log_id(kafka: KafkaSettings, topic: str) -> str:
 def reader_of(
     kafka: KafkaSettings, group: str, options: Mapping[str, object] = MappingProxyType({})
 ) -> Iterator[Consumer]:
-    """A consumer for the duration of a block; Kafka's errors in the block become `ServiceError`."""
+    """A consumer of stored messages for the duration of a block; Kafka's errors in the block become `ServiceError`."""
     seen: list[KafkaError] = []
-    reader = consumer(kafka, group, options={"error_cb": seen.append, **options})
+    reader = consumer(
+        kafka, group, options={"fetch.wait.max.ms": RANGE_FETCH_WAIT_MS, "error_cb": seen.append, **options}
+    )
     try:
         with translated_errors(kafka, reader, seen):
             yield reader
@@ -364,21 +369,33 @@ def _batches(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[Batc
             since_s = time.monotonic()
 
 
-def read_batches(kafka: KafkaSettings, topic: str, partition: int, begin_ns: int, end_ns: int) -> Iterator[Batch]:
-    """Yield the messages of a partition that were received in a time range.
+def read_batches(
+    kafka: KafkaSettings, topic: str, partition: int, times_ns: tuple[int, int], first: int = 0
+) -> Iterator[Batch]:
+    """Yield the messages of a partition that were received from one time until before another, from the offset `first` on.
 
     Raises `ServiceError` when Kafka does not answer, or when messages of the range are removed meanwhile.
     """
     with reader_of(kafka, "read-batches", MANY_AT_ONCE) as reader:
         part = TopicPartition(topic, partition)
-        chosen = OffsetRange(partition, _offset_at(reader, part, begin_ns), _offset_at(reader, part, end_ns))
-        position = chosen.begin
-        for batch in _batches(reader, topic, chosen):
-            if batch.offsets and batch.offsets[0] > position:
-                msg = f"the oldest messages of {topic}[{partition}] were removed while they were read"
-                raise ServiceError(msg)
-            yield batch
-            position += len(batch.offsets)
+        begin, end = (_offset_at(reader, part, each_ns) for each_ns in times_ns)
+        yield from _whole_batches(reader, topic, OffsetRange(partition, max(first, begin), end))
+
+
+def read_offsets(kafka: KafkaSettings, topic: str, chosen: OffsetRange) -> Iterator[Batch]:
+    """Yield the messages of a range of offsets; raises `ServiceError` as `read_batches`."""
+    with reader_of(kafka, "read-offsets", MANY_AT_ONCE) as reader:
+        yield from _whole_batches(reader, topic, chosen)
+
+
+def _whole_batches(reader: Consumer, topic: str, chosen: OffsetRange) -> Iterator[Batch]:
+    position = chosen.begin
+    for batch in _batches(reader, topic, chosen):
+        if batch.offsets and batch.offsets[0] > position:
+            msg = f"the oldest messages of {topic}[{chosen.partition}] were removed while they were read"
+            raise ServiceError(msg)
+        yield batch
+        position += len(batch.offsets)
 
 
 def read_all(

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
+from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     NewTopic,
 )
 
-from btc_core.errors import ConfigError
+from btc_core.errors import ConfigError, ServiceError
 from btc_core.names import DEADLETTERS_TOPIC, GAPS_TOPIC, TOPICS
 from btc_core.stores.kafka import ADMIN_TIMEOUT_S, reader_of
 from btc_core.stores.kafka_connection import MISSING_RIGHT, admin_client
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from confluent_kafka import Consumer
-    from confluent_kafka.admin import TopicMetadata  # type: ignore[attr-defined]
+    from confluent_kafka.admin import TopicMetadata
 
     from btc_core.service_settings import KafkaSettings
     from btc_core.settings import Settings
@@ -46,6 +46,8 @@ REFUSED_CONFIG = frozenset({KafkaError.INVALID_CONFIG, KafkaError.POLICY_VIOLATI
 """The codes with which a service refuses a configuration of a topic."""
 LIMITED = frozenset({KafkaError.POLICY_VIOLATION, KafkaError.INVALID_PARTITIONS, KafkaError.INVALID_REPLICATION_FACTOR})
 """The codes with which a service refuses a number of partitions or of copies."""
+LEADERS_TIMEOUT_S = 120.0
+"""How long a new topic may take until all of its partitions answer; a busy broker needs longer than for a request."""
 MIN_RETENTION_MS = 26 * 3_600_000
 """The features need the log of the last 24 h 30 min when they start. `BTC_KAFKA_RETENTION_HOURS` has the same minimum."""
 MIN_MESSAGE_BYTES = 1_048_588
@@ -243,17 +245,26 @@ def _alter(admin: AdminClient, name: str, key: str, value: str) -> None:
 
 def _wait_for_leaders(kafka: KafkaSettings, topics: list[str]) -> None:
     """Return when every partition answers: a partition that was just created may have no leader yet."""
-    with reader_of(kafka, "topics-created") as reader:
-        for part in [TopicPartition(topic, number) for topic in topics for number in range(kafka.partitions)]:
-            if not wait_until(partial(_answers, reader, part), ADMIN_TIMEOUT_S, pause_s=0.05):
-                # raises the error that it still answers with
-                reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
+    parts = [TopicPartition(topic, number) for topic in topics for number in range(kafka.partitions)]
+    if not wait_until(partial(_all_answer, kafka, parts), LEADERS_TIMEOUT_S, pause_s=0.1):
+        with reader_of(kafka, "topics-created") as reader:
+            _ask(reader, parts)  # raises the error that a partition still answers with
 
 
-def _answers(reader: Consumer, part: TopicPartition) -> bool:
-    """Whether a partition has a leader that answers."""
+def _all_answer(kafka: KafkaSettings, parts: list[TopicPartition]) -> bool:
+    """Whether every partition has a leader that answers.
+
+    Each try has a client of its own: one that saw a topic before all of its partitions existed keeps what it saw, and answers
+    `_UNKNOWN_PARTITION` without asking the broker again.
+    """
     try:
-        reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)
-    except KafkaException:
+        with reader_of(kafka, "topics-created") as reader:
+            _ask(reader, parts)
+    except ServiceError:
         return False
     return True
+
+
+def _ask(reader: Consumer, parts: list[TopicPartition]) -> None:
+    for part in parts:
+        reader.get_watermark_offsets(part, timeout=ADMIN_TIMEOUT_S)

@@ -48,13 +48,14 @@ def newest_recorded(rows: pa.Table) -> np.ndarray:
     return chosen
 
 
-def changed_minutes(db: QuestDB, symbol: str, bars: np.ndarray) -> np.ndarray:
+def changed_minutes(db: QuestDB, symbol: str, bars: np.ndarray, until_ns: int) -> np.ndarray:
     """The minutes of `bars` (dtype `BARS`) that differ from those that the forecast worker has recorded.
 
-    A recorded minute without a bar is among them, with NaN for its prices.
+    A minute that was recorded before `until_ns` and has no bar is among them, with NaN for its prices: after a long outage,
+    the worker does not know the newest minutes of its last run unless they have been stored.
     """
     names = ", ".join((*FILE_COLUMNS, "taken_at"))
-    since_ns, until_ns = (int(bars["ts_ns"][0]), int(bars["ts_ns"][-1]) + 1) if len(bars) else (0, 0)
+    since_ns = int(bars["ts_ns"][0]) if len(bars) else 0
     recorded = newest_recorded(
         db.query(
             f"SELECT {names} FROM {FORECAST_MINUTES.name} WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue

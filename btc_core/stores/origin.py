@@ -1,8 +1,8 @@
 """The marks that say whose data a store holds: simulated or live, of which home exchange, and from which address.
 
 Each store has one mark. `stack.prepare` writes it at the first start, and every process compares the marks of its stores
-with its settings before it reads or writes anything. A store that does not answer is not checked. What does not belong
-here: the text of the mark (`ExchangeSettings.origin`), and models, each of which has its own mark (`btc_core.registry.bundles`).
+with its settings before it reads or writes anything. A store that does not answer is checked again before the first write to it.
+What does not belong here: the text of the mark (`ExchangeSettings.origin`), and models, each of which has its own mark (`btc_core.registry.bundles`).
 """
 
 from __future__ import annotations
@@ -73,6 +73,58 @@ def check(settings: Settings, *names: str) -> list[str]:
         if problem:
             raise ConfigError(problem)
     return unchecked
+
+
+_checked: set[tuple[str, str]] = set()
+"""The stores that this process has checked, with their addresses."""
+_unchecked: dict[tuple[str, str], Settings] = {}
+"""The stores that did not answer this process yet, with the settings that say whose data they may hold."""
+
+
+def check_once(settings: Settings, *names: str) -> list[str]:
+    """Check those of these stores that this process has not checked yet; raises and returns as `check`.
+
+    A store that does not answer is checked again at the next call, by `check_again`, and before a write.
+    """
+    unchecked = []
+    for name in names:
+        store = name, _address(settings, name)
+        if store in _checked:
+            continue
+        _unchecked[store] = settings
+        problems = check(settings, name)
+        if not problems:
+            _checked.add(store)
+            _unchecked.pop(store, None)  # another thread may have done it
+        unchecked += problems
+    return unchecked
+
+
+def check_again() -> bool:
+    """Check the stores that did not answer yet; whether all have been checked. Raises as `check`."""
+    return not [
+        problem for (name, _place), settings in list(_unchecked.items()) for problem in check_once(settings, name)
+    ]
+
+
+def before_write(name: str, address: str, error: type[ServiceError] = ServiceError) -> None:
+    """Check the store at an address that did not answer before; without such a store this costs nothing.
+
+    Raises `ConfigError` if it holds other data, and `error` while it does not answer.
+    """
+    settings = _unchecked.get((name, address))
+    if settings is not None and (problems := check_once(settings, name)):
+        raise error(problems[0])
+
+
+def _address(settings: Settings, name: str) -> str:
+    addresses = {
+        LOG: settings.kafka.bootstrap,
+        TABLES: settings.questdb.http_url,
+        OBJECTS: settings.store.place,
+        NEWEST_ROWS: settings.redis.url,
+    }
+    return addresses[name]
 
 
 def _problem(settings: Settings, store: Store, found: str) -> str:

@@ -6,20 +6,19 @@ What does not belong here: what the tables look like (`tables`).
 
 from __future__ import annotations
 
-import io
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import pyarrow as pa
-import pyarrow.parquet as pq
 from questdb import QuestDBError as _SenderError
 from questdb import QuestDBErrorCode, Sender
 
 from btc_core import metrics
 from btc_core.errors import QuestDBError, RowsRefused, ServiceError
-from btc_core.stores import questdb_rows
+from btc_core.stores import origin, questdb_rows
 from btc_core.stores.questdb_connection import explain_refusal, explain_silence, http_client, sender_conf
+from btc_core.tables.arrow import read_parquet
 from btc_core.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class QuestDB:
 
     def query(self, sql: str) -> pa.Table:
         """The result of a SELECT as an Arrow table."""
-        return pq.read_table(io.BytesIO(self._get("/exp", query=sql, fmt="parquet").content))
+        return read_parquet(self._get("/exp", query=sql, fmt="parquet").content)
 
     def warnings(self) -> list[str]:
         """What QuestDB finds too low on its machine, such as the limit of memory maps; raises as `execute`."""
@@ -93,6 +92,7 @@ class QuestDB:
         """
         if len(rows) == 0:
             return
+        origin.before_write(origin.TABLES, self.settings.http_url, QuestDBError)
         try:
             with metrics.WRITE_TIME.labels(table).time():
                 sender = self._open_sender()

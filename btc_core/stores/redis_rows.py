@@ -6,6 +6,7 @@ What does not belong here: older rows. Those are in QuestDB.
 from __future__ import annotations
 
 import base64
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ from btc_core.errors import SchemaError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.features.minute_columns import COLUMNS, COLUMNS_VERSION
 from btc_core.market.messages import FeatureId, ForecastRow, Quality
-from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES
+from btc_core.names import HORIZONS_MIN, QUANTILE_NAMES, SCORED_QUANTILE_NAMES
+from btc_core.stores import origin
 from btc_core.stores.redis_connection import explained
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ _BOUND_FIELDS = {
     for name, template in {"bid_bounds_usd": "bid_{}m_q{}_usd", "sigma_bounds_bps": "sigma_{}m_q{}_bps"}.items()
 }
 """The fields of a Redis hash for each field of `ForecastRow`."""
+_SCORED = QUANTILE_NAMES.index(SCORED_QUANTILE_NAMES[0])
+"""The place of the first quantile that every forecast with intervals has."""
 
 
 class FeatureRow(FeatureId, frozen=True):
@@ -115,6 +119,7 @@ def replace(client: Client, rows: Mapping[str, dict[str, Any]], ttl_s: int) -> N
 
     The announcement carries the row's event time in ns. Raises `ServiceError`.
     """
+    origin.before_write(origin.NEWEST_ROWS, client.settings.url)
     with explained(client), client.pipeline(transaction=True) as pipe:
         for key, fields in rows.items():
             mapping: Any = fields  # the type of the client's keys is invariant
@@ -181,8 +186,8 @@ def read_forecast(client: Client, symbol: str) -> ForecastRow | None:
     for name, names in _PATH_FIELDS.items():
         fields[name] = [float(fields.pop(each)) for each in names]
     for name, names_of in _BOUND_FIELDS.items():
-        if names_of[0][0] in fields:
-            fields[name] = [[float(fields.pop(each)) for each in names] for names in names_of]
+        if names_of[0][_SCORED] in fields:  # a program from before the wider levels wrote none of these
+            fields[name] = [[float(fields.pop(each, math.nan)) for each in names] for names in names_of]
     if "quality" in fields:
         fields["quality"] = msgspec.json.decode(fields["quality"], type=Quality)
     return msgspec.convert(fields, ForecastRow, strict=False)

@@ -19,6 +19,7 @@ from botocore.exceptions import (
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import StoreError
+from btc_core.stores import origin
 from btc_core.stores.tls_errors import tls_failure
 
 if TYPE_CHECKING:
@@ -151,12 +152,14 @@ class ObjectStore:
 
     def put(self, key: str, body: bytes) -> None:
         """Write a whole object; raises `StoreError`."""
+        origin.before_write(origin.OBJECTS, self._settings.place, StoreError)
         self._request("put_object", key, Key=key, Body=body, **encryption_arguments(self._settings))
 
     def put_stream(self, key: str, stream: Readable) -> None:
         """Write what a stream still has as an object, in parts, so that memory does not grow with it; raises `StoreError`."""
         from boto3.exceptions import Boto3Error  # noqa: PLC0415 - slow to import, as boto3 itself
 
+        origin.before_write(origin.OBJECTS, self._settings.place, StoreError)
         try:
             self._client.upload_fileobj(stream, self.bucket, key, ExtraArgs=encryption_arguments(self._settings))
         except (ClientError, BotoCoreError) as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from btc_core.errors import SchemaError
 
@@ -49,6 +50,15 @@ def in_form(rows: pa.Table, table: Table) -> pa.Table:
         msg = f"rows of {table.name} do not have the catalogue's types: {error}"
         raise SchemaError(msg) from error
     return cast.sort_by([(key, "ascending") for key in table.keys])
+
+
+def read_parquet(body: bytes) -> pa.Table:
+    """The rows of a Parquet file.
+
+    `pyarrow.parquet.read_table` reads with threads, and a process that ends right after it is often aborted by them
+    ("terminate called without an active exception").
+    """
+    return pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False)
 
 
 def values_of(rows: pa.Table, place: int = 0) -> dict[str, Any]:

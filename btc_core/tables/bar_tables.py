@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from btc_core.features.catalogue import BASE_UNITS
 from btc_core.tables.form import Column, Table
 
 _BAR_COLUMNS = (
@@ -16,7 +17,7 @@ _BAR_COLUMNS = (
     Column("high", "DOUBLE", "USD", "highest trade price", ("silver_features.trade_price",)),
     Column("low", "DOUBLE", "USD", "lowest trade price", ("silver_features.trade_price",)),
     Column("close", "DOUBLE", "USD", "last trade price", ("silver_features.trade_price",)),
-    Column("volume", "DOUBLE", "BTC", "traded", ("silver_features.trade_qty",)),
+    Column("volume", "DOUBLE", BASE_UNITS, "traded", ("silver_features.trade_qty",)),
     Column("notional", "DOUBLE", "USD", "traded",
            ("silver_features.trade_price", "silver_features.trade_qty")),
     Column("vwap", "DOUBLE", "USD", "notional over volume",

@@ -6,16 +6,18 @@ What does not belong here: what a table is in QuestDB (`form`), or making and wr
 
 from __future__ import annotations
 
-from btc_core.features.catalogue import DRIFTING_FEATURES, FEATURES
+from btc_core.features.catalogue import BASE_UNITS, DRIFTING_FEATURES, FEATURES
 from btc_core.names import (
     HEADLINE_MIN,
     HEADLINE_TEXT,
     HORIZONS_TEXT,
     LATE_FORECAST_S,
     LEVELS_PCT,
-    QUANTILE_NAMES,
+    QUANTILES,
+    SCORED_LEVELS_PCT,
     STORED_HEADLINES_MIN,
     STORED_HORIZONS_MIN,
+    quantile_name,
 )
 from btc_core.tables.bar_tables import GOLD_1MIN, GOLD_1MIN_SEALED, GOLD_5MIN, GOLD_5MIN_SEALED
 from btc_core.tables.form import Column, Table
@@ -53,11 +55,11 @@ BRONZE_TICKS = Table(
     (
         *_event_times("ticker"),
         _kraken("ticker", "bid", "USD", "best bid"),
-        _kraken("ticker", "bid_qty", "BTC", "quantity at the best bid"),
+        _kraken("ticker", "bid_qty", BASE_UNITS, "quantity at the best bid"),
         _kraken("ticker", "ask", "USD", "best ask"),
-        _kraken("ticker", "ask_qty", "BTC", "quantity at the best ask"),
+        _kraken("ticker", "ask_qty", BASE_UNITS, "quantity at the best ask"),
         _kraken("ticker", "last", "USD", "last trade price"),
-        _kraken("ticker", "volume", "BTC", "traded over the rolling 24 hours"),
+        _kraken("ticker", "volume", BASE_UNITS, "traded over the rolling 24 hours"),
         _kraken("ticker", "vwap", "USD", "volume-weighted mean price over the rolling 24 hours"),
         *_PLACE,
     ),
@@ -70,7 +72,7 @@ _TRADE_COLUMNS = (
         "trade_id", "LONG", "", "trade id; negative for a trade whose source has no ids", ("kraken.trade.trade_id",)
     ),
     _kraken("trade", "price", "USD", "price"),
-    _kraken("trade", "qty", "BTC", "quantity"),
+    _kraken("trade", "qty", BASE_UNITS, "quantity"),
     Column("side", "SYMBOL", "", "taker's side: buy or sell", ("kraken.trade.side",)),
     Column("ord_type", "SYMBOL", "", "taker's order type", ("kraken.trade.ord_type",)),
     Column(
@@ -123,7 +125,7 @@ BRONZE_BARS = Table(
         _kraken("ohlc", "high", "USD", "highest trade price"),
         _kraken("ohlc", "low", "USD", "lowest trade price"),
         _kraken("ohlc", "close", "USD", "last trade price"),
-        _kraken("ohlc", "volume", "BTC", "traded"),
+        _kraken("ohlc", "volume", BASE_UNITS, "traded"),
         *_PLACE,
     ),
     _PLACE_KEYS,
@@ -175,7 +177,7 @@ MINUTE_BARS = Table(
         _kraken("ohlc", "high", "USD", "highest trade price"),
         _kraken("ohlc", "low", "USD", "lowest trade price"),
         _kraken("ohlc", "close", "USD", "last trade price"),
-        _kraken("ohlc", "volume", "BTC", "traded"),
+        _kraken("ohlc", "volume", BASE_UNITS, "traded"),
         Column("trades", "LONG", "", "number of trades, −1 when unknown", ("kraken.ohlc.trades",)),
         Column(
             "source",
@@ -230,7 +232,7 @@ SILVER_FEATURES = Table(
         Column("kind", "SYMBOL", "", "quote or trade", ("log.channel",)),
         Column("trade_id", "LONG", "", "trade id on the row of a trade, else 0", ("bronze_trades.trade_id",)),
         Column("trade_price", "DOUBLE", "USD", "price on the row of a trade, else NaN", ("bronze_trades.price",)),
-        Column("trade_qty", "DOUBLE", "BTC", "quantity on the row of a trade, else NaN", ("bronze_trades.qty",)),
+        Column("trade_qty", "DOUBLE", BASE_UNITS, "quantity on the row of a trade, else NaN", ("bronze_trades.qty",)),
         Column("trade_side", "DOUBLE", "", "on the row of a trade: +1 when the taker bought, −1 when the taker sold", ("bronze_trades.side",)),
         *(
             Column(feature.name, "DOUBLE", feature.unit, feature.meaning, feature.upstream) for feature in FEATURES
@@ -260,7 +262,7 @@ _QUALITY_INPUTS = (
 def _provenance(asset: str) -> tuple[Column, ...]:
     return (
         Column("model_version", "SYMBOL", "", "version in the model registry", (f"model.{asset}.version",)),
-        Column("model_kind", "SYMBOL", "", "xgboost, or the baseline that served (harx, random_walk)",
+        Column("model_kind", "SYMBOL", "", "xgboost, or the baseline that served (harx, har, ewma, naive, random_walk, ar)",
                (f"model.{asset}.kind",)),
         Column("feature_version", "SYMBOL", "", "hash of the feature set", ("silver_features.feature_version",)),
         *_PLACE,
@@ -277,14 +279,14 @@ _MODEL_INPUTS = tuple(f"silver_features.{f.name}" for f in FEATURES if f.group n
 def _bounds(template: str, unit: str, what: str) -> tuple[Column, ...]:
     return tuple(
         Column(
-            template.format(h, percent),
+            template.format(h, quantile_name(quantile)),
             "DOUBLE",
             unit,
-            f"{percent} % quantile of the {what} over {h} min: a bound of an interval",
+            f"{100 * quantile:g} % quantile of the {what} over {h} min: a bound of an interval",
             _MODEL_INPUTS,
         )
         for h in STORED_HORIZONS_MIN
-        for percent in QUANTILE_NAMES
+        for quantile in QUANTILES
     )
 
 
@@ -368,16 +370,24 @@ PREDICTION_OUTCOMES = Table(
                                ("naive", "the last five minutes"))
         ),
         *(
-            Column(f"{name}_inside_{level}", "BOOLEAN", "", f"whether the {level} % interval over {HEADLINE_MIN} min held the outcome",
-                   (f"{table}.{column}",))
+            Column(f"{name}_inside_{level}",
+                   "BOOLEAN" if level in SCORED_LEVELS_PCT else "DOUBLE",  # a BOOLEAN has no null
+                   "" if level in SCORED_LEVELS_PCT else "1",
+                   f"whether the {level} % interval over {HEADLINE_MIN} min held the outcome"
+                   + ("" if level in SCORED_LEVELS_PCT else ": 1 or 0, null without such an interval"), (f"{table}.{column}",))
             for name, table, column in (
                 ("bid", _BIDS, f"bid_{HEADLINE_MIN}m_q05_usd"), ("volatility", _SIGMAS, f"sigma_{HEADLINE_MIN}m_q05_bps")
             )
             for level in LEVELS_PCT
         ),
         *(
-            Column(f"{name}_quantiles", "VARCHAR", "", "quantiles of the intervals after this outcome, as JSON; a restarted worker "
-                   "continues from them", ("silver_features.mid",))
+            Column(f"{name}_quantiles", "VARCHAR", "", "quantiles of the intervals up to 90 % after this outcome, as JSON; a restarted "
+                   "worker continues from them", ("silver_features.mid",))
+            for name in ("bid", "volatility")
+        ),
+        *(
+            Column(f"{name}_tails", "VARCHAR", "", "the quantiles beyond them, as JSON; null while they are not known. They have a column "
+                   "of their own, so that an older version can continue from the others", ("silver_features.mid",))
             for name in ("bid", "volatility")
         ),
         Column("late", "BOOLEAN", "", f"whether the forecast was made more than {LATE_FORECAST_S} s after its row was received; scores "

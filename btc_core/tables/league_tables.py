@@ -6,7 +6,7 @@ What does not belong here: the other tables (`catalogue`), and scores, which are
 from __future__ import annotations
 
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.names import QUANTILE_NAMES, STORED_HORIZONS_MIN
+from btc_core.names import SCORED_QUANTILE_NAMES, STORED_HORIZONS_MIN
 from btc_core.tables.form import Column, Table
 
 _INPUTS = tuple(f"silver_features.{name}" for name in MODEL_FEATURES)
@@ -33,7 +33,7 @@ LEAGUE_FORECASTS = Table(
             Column(f"sigma_{h}m_q{percent}_bps", "DOUBLE", "bps",
                    f"{percent} % quantile of the realized volatility over {h} min; null if the model gives none", _INPUTS)
             for h in STORED_HORIZONS_MIN
-            for percent in QUANTILE_NAMES
+            for percent in SCORED_QUANTILE_NAMES
         ),
         Column("feature_version", "SYMBOL", "", "hash of the feature set", ("silver_features.feature_version",)),
     ),

@@ -5,6 +5,7 @@ What does not belong here: all other tables (`catalogue`), and what a root is ma
 
 from __future__ import annotations
 
+from btc_core.features.catalogue import BASE_UNITS
 from btc_core.names import HEADLINE_MIN
 from btc_core.tables.form import Column, Table
 
@@ -23,7 +24,7 @@ FORECAST_MINUTES = Table(
             Column(name, "DOUBLE", "USD", f"{what} trade price", ("silver_features.price",))
             for name, what in (("high", "highest"), ("low", "lowest"), ("close", "last"))
         ),
-        Column("volume", "DOUBLE", "BTC", "traded", ("silver_features.log_volume_1m",)),
+        Column("volume", "DOUBLE", BASE_UNITS, "traded", ("silver_features.log_volume_1m",)),
         Column("taken_at", "TIMESTAMP_NS", "UTC", "our time from which forecasts used the row"),
         Column("source", "SYMBOL", "", "stored (a row of minute_bars at a start of the worker) or stream", ("minute_bars.source",)),
     ),

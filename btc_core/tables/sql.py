@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from btc_core.clock import NS_PER_DAY
-from btc_core.names import HEADLINE_MIN, MINUTES
+from btc_core.names import HEADLINE_MIN, MINUTES, SCORED_LEVELS_PCT
 from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
@@ -39,6 +39,16 @@ def of_target(target: VolatilityTarget) -> str:
 def of_headline() -> str:
     """The condition for the outcomes that are scored at the headline horizon, not at that of a former setting."""
     return f"qlike_model_{HEADLINE_MIN}m IS NOT NULL"
+
+
+def inside_share(quantity: str, level_pct: int) -> str:
+    """The share of outcomes inside the intervals of a level; outcomes of forecasts without such an interval are left out.
+
+    >>> inside_share("bid", 90), inside_share("bid", 99)
+    ('avg(CASE WHEN bid_inside_90 THEN 1.0 ELSE 0.0 END)', 'avg(bid_inside_99)')
+    """
+    column = f"{quantity}_inside_{level_pct}"
+    return f"avg(CASE WHEN {column} THEN 1.0 ELSE 0.0 END)" if level_pct in SCORED_LEVELS_PCT else f"avg({column})"
 
 
 def within(column: str, begin_ns: int, end_ns: int) -> str:

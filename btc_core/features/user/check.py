@@ -3,13 +3,14 @@
 The check runs the function on made-up markets, in a process of its own that is killed when it takes too long. Look-ahead is
 found by changing everything after a minute: the value at that minute must keep all of its bits. Everything before the
 minutes that the feature may read is changed in the same way, because a restarted worker may not know it.
-What does not belong here: what a file may hold (`files`), and copying it into the folder.
+What does not belong here: what a file may hold (`files`), and the folder of checked files (`folder`).
 """
 
 from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -21,9 +22,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 import numpy as np
 
-from btc_core.errors import BtcError, InvalidInput
+from btc_core.errors import BtcError, InvalidInput, ServiceError
 from btc_core.features.user.compile import compiled
-from btc_core.features.user.files import FUNCTION, FeatureFile, read_feature
+from btc_core.features.user.files import FUNCTION, FeatureFile, feature_of
 from btc_core.features.user.minutes import LONGEST, Minutes
 
 if TYPE_CHECKING:
@@ -36,10 +37,16 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 BUDGET_US = 100.0
-"""Longest time for one value, in microseconds. With 16 features (`files.MAX_FEATURES`) at this limit, each minute costs the
+"""Longest time for one value, in microseconds. With 16 features (`folder.MAX_FEATURES`) at this limit, each minute costs the
 features worker 1.6 ms per market, and computing one feature for a year of training rows takes 53 s."""
 CHECK_S = 60.0
-"""Longest time for a whole check, which takes some 5 s; most of it is the compiler."""
+"""Most processor time of a whole check, which takes some 5 s; most of it is the compiler."""
+WAIT_FACTOR = 5.0
+"""How many times as long the check may take on a busy machine, before it is given up and made again. That refuses no file."""
+CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
+"""The signals by which a faulty function ends its process. Others, such as that of a machine without memory, say nothing about it."""
+CHECK_REVISION = 1
+"""Raise it when the check refuses more than before; files that passed an older check are then checked again."""
 SETTINGS_PREFIX = "BTC_"
 """The variables of the system's settings, which the process of the check does not get: some are secrets."""
 PLACES = 24
@@ -70,18 +77,26 @@ _answers: msgspec.json.Decoder[CheckedFeature | Refused] = msgspec.json.Decoder(
 
 
 def check(file: FeatureFile) -> CheckedFeature:
-    """Check a feature in a process of its own; raises `InvalidInput`, which says what is wrong, where, and what to do."""
+    """Check a feature in a process of its own; raises `InvalidInput`, which says what is wrong, where, and what to do.
+
+    Raises `ServiceError` if the check could not be made, which says nothing about the feature.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS_PREFIX)}
-    command = [sys.executable, "-m", "btc_core.features.user.check", str(file.path)]
+    command = [sys.executable, "-m", "btc_core.features.user.check", str(file.path), str(math.ceil(CHECK_S))]
     try:
-        done = subprocess.run(command, capture_output=True, env=environment, timeout=CHECK_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        msg = (
-            f"{file.path.name}: the check took longer than {CHECK_S:g} s and was ended; {FUNCTION} probably never returns for some "
-            "minutes. Give every loop an end"
+        done = subprocess.run(
+            command, input=file.source, capture_output=True, env=environment, timeout=WAIT_FACTOR * CHECK_S, check=False
         )
-        raise InvalidInput(msg) from error
-    if done.returncode < 0:
+    except subprocess.TimeoutExpired as error:
+        msg = f"{file.path.name}: the check had too little processor time within {WAIT_FACTOR * CHECK_S:g} s; it is made again"
+        raise ServiceError(msg) from error
+    if done.returncode == -signal.SIGXCPU:
+        msg = (
+            f"{file.path.name}: the check took longer than {CHECK_S:g} s of processor time and was ended; {FUNCTION} probably never "
+            "returns for some minutes. Give every loop an end"
+        )
+        raise InvalidInput(msg)
+    if -done.returncode in CRASHES:
         msg = (
             f"{file.path.name}: {FUNCTION} crashed its process ({signal.Signals(-done.returncode).name}); it probably reads far "
             f"outside of its arrays, which have {file.minutes} minutes"
@@ -91,8 +106,11 @@ def check(file: FeatureFile) -> CheckedFeature:
         answer = _answers.decode(done.stdout)
     except msgspec.DecodeError as error:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["without a message"]
-        msg = f"{file.path.name}: the process of the check ended: {last[0]}"
-        raise InvalidInput(msg) from error
+        how = (
+            f"ended with code {done.returncode}" if done.returncode >= 0 else f"was ended by signal {-done.returncode}"
+        )
+        msg = f"{file.path.name}: the process of the check {how}: {last[0]}; it is made again"
+        raise ServiceError(msg) from error
     if isinstance(answer, Refused):
         raise InvalidInput(answer.reason)
     return answer
@@ -266,22 +284,27 @@ def _bits(value: float) -> bytes:
 
 
 def _time_us(function: Value, fields: Floats, minutes: int) -> float:
-    """Time for one value; the fastest of some rounds, so that other work of the machine does not count."""
+    """Processor time for one value; the fastest of some rounds, so that other work of the machine does not count."""
     ends = np.linspace(2 * _MARGIN, _COUNT - _MARGIN, TIMED).astype(int).tolist()
     rounds = []
     for _ in range(ROUNDS):
-        began_s = time.perf_counter()
+        began_s = time.thread_time()
         for end in ends:
             function(fields, end - minutes, end)
-        rounds.append(time.perf_counter() - began_s)
+        rounds.append(time.thread_time() - began_s)
     return 1e6 * min(rounds) / TIMED
 
 
 def main() -> None:
-    """Check the file that the command line names, and print the result as JSON."""
+    """Check the file that standard input holds and the command line names, in so many seconds of processor time, and print the result as JSON."""
+    most_s = int(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (most_s, most_s + 1)
+    )  # it holds also when the process that waits was killed
     answer: CheckedFeature | Refused
     try:
-        answer = check_here(read_feature(Path(sys.argv[1])))
+        answer = check_here(feature_of(Path(sys.argv[1]), sys.stdin.buffer.read()))
     except InvalidInput as error:
         answer = Refused(str(error))
     sys.stdout.buffer.write(msgspec.json.encode(answer))

@@ -1,14 +1,12 @@
-"""The files of a user's features: what a file must hold, the folder that they are in, and their versions.
+"""The files of a user's features: what a file must hold, and the versions of files.
 
-The files are `features/NAME.py` in `BTC_USER_DIR`. What does not belong here: whether the function of a file may join the
-stream (`check`).
+What does not belong here: whether the function of a file may join the stream (`check`), and the folder of the files (`folder`).
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -21,17 +19,13 @@ from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.features.minute_columns import COLUMNS
 from btc_core.features.user.minutes import LONGEST, MINUTES_REVISION
 from btc_core.market.messages import FeatureId
-from btc_core.user_files import HASH_CHARACTERS, NAME, SUFFIX
+from btc_core.user_files import HASH_CHARACTERS, NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-log = logging.getLogger(__name__)
-
 FUNCTION, ARGUMENT = "feature", "minutes"
 MAX_FILE_BYTES = 100_000
-MAX_FEATURES = 16
-"""Most features of a user. Each is computed at every minute close of every market, in the process of the features worker."""
 TAKEN = frozenset(
     {*FEATURE_NAMES, *COLUMNS, *FeatureId.__struct_fields__, "feature_version", "origin", "ts_event", "ts_recv"}
 )
@@ -73,27 +67,13 @@ def version_of(files: Sequence[FeatureFile]) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:HASH_CHARACTERS]
 
 
-def features_in(folder: Path) -> list[FeatureFile]:
-    """The features in a folder by name. A file that `btc features add` would refuse is skipped, and the log has a warning."""
-    found = []
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        try:
-            file = read_feature(path)
-        except InvalidInput as error:
-            log.warning("%s; it is left out of %s", error, folder)
-            continue
-        if file.name == path.stem:
-            found.append(file)
-        else:
-            log.warning(
-                "%s has the NAME %s and is left out; `btc features add` installs it under that name", path, file.name
-            )
-    return found[:MAX_FEATURES]
-
-
 def read_feature(path: Path) -> FeatureFile:
     """Read what a file declares, and check its form without running it; raises `InvalidInput`, which names the line."""
-    source = user_files.read(path, "feature", MAX_FILE_BYTES)
+    return feature_of(path, user_files.read(path, "feature", MAX_FILE_BYTES))
+
+
+def feature_of(path: Path, source: bytes) -> FeatureFile:
+    """As `read_feature`, for the content of a file that was read already."""
     try:
         tree = ast.parse(source, path.name)
     except SyntaxError as error:
@@ -104,22 +84,6 @@ def read_feature(path: Path) -> FeatureFile:
         raise InvalidInput(msg) from error
     _check_form(path.name, tree)
     return FeatureFile(**_declared(path.name, tree), source=source, path=path)
-
-
-def store(folder: Path, file: FeatureFile) -> Path:
-    """Write the feature into the folder, whole or not at all; returns its path. Raises `InvalidInput` if there are too many."""
-    names = {each.name for each in features_in(folder)}
-    if file.name not in names and len(names) >= MAX_FEATURES:
-        msg = (
-            f"there are {len(names)} features, and room for {MAX_FEATURES}: remove one with `btc features remove NAME`"
-        )
-        raise InvalidInput(msg)
-    return user_files.store(folder, file.name, file.source)
-
-
-def remove(folder: Path, name: str) -> Path:
-    """Remove a feature; its stored values stay. Raises `InvalidInput` if there is no such feature."""
-    return user_files.remove(folder, name, "feature", sorted(path.stem for path in folder.glob(f"*{SUFFIX}")))
 
 
 def _check_form(file: str, tree: ast.Module) -> None:

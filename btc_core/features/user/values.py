@@ -17,7 +17,8 @@ from btc_core import metrics
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import InvalidInput, SchemaError
 from btc_core.features.user.compile import compiled
-from btc_core.features.user.files import features_in, version_of
+from btc_core.features.user.files import version_of
+from btc_core.features.user.folder import features_in
 from btc_core.features.user.minutes import (
     LONGEST,
     MINUTES_STATE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from btc_cli import backfill
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days import lake
+from btc_core.days.gold import make_gold
 from btc_core.days.silver_proof import prove
 from btc_core.days.stored_days import read_day
 from btc_core.settings import settings as process_settings
@@ -22,13 +24,23 @@ from btc_core.stores.kafka_topics import ensure_topics
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.arrow import arrow_schema, digest
-from btc_core.tables.catalogue import STORED, TABLES
+from btc_core.tables.bar_tables import GOLD_1MIN_SEALED
+from btc_core.tables.catalogue import BRONZE_TRADES, SILVER_FEATURES, STORED, TABLES
 from btc_core.utc_day import day_ns, day_of
+from serving.system_gauges import update_backups
+from tests.real_alerts import Looks, alerts_of_api
+from tests.service.made_up import made_up
 from tests.service.past_day import day_of_symbol, keep_nothing
+from tests.waiting import wait_for
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import dagster as dg
+    from dagster._core.storage.tags import (
+        ASSET_PARTITION_RANGE_END_TAG,
+        ASSET_PARTITION_RANGE_START_TAG,
+        PARTITION_NAME_TAG,
+    )
 
     from btc_assets.definitions import RESOURCES, defs
     from btc_assets.sealed import sealed_assets
@@ -114,7 +126,7 @@ def btc(stack: Stack, *arguments: str, fails: bool = False) -> str:
         "--data-dir",
         str(stack.layout.data_dir),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert (done.returncode != 0) is fails, done.stdout + done.stderr
     return done.stderr if fails else done.stdout
 
@@ -267,6 +279,29 @@ def test_a_day_that_is_being_fetched_is_sealed_and_checked_once_when_its_rows_st
     assert (sealed.job_name, sealed.partition_key, checked.job_name) == ("seal_day", yesterday, "check_tables")
 
 
+@pytest.mark.parametrize(
+    ("tags", "waits"),
+    [
+        ({PARTITION_NAME_TAG: DAY}, True),
+        ({ASSET_PARTITION_RANGE_START_TAG: "2000-01-01", ASSET_PARTITION_RANGE_END_TAG: "2100-01-01"}, True),
+        ({PARTITION_NAME_TAG: "2000-01-01"}, False),
+    ],
+)
+@pytest.mark.usefixtures("symbol")
+def test_a_day_waits_for_the_run_that_fetches_its_trades(
+    instance: dg.DagsterInstance, tags: dict[str, str], *, waits: bool
+) -> None:
+    run = dg.DagsterRun(
+        "fetch",
+        status=dg.DagsterRunStatus.STARTED,
+        tags=tags,
+        asset_selection=frozenset({dg.AssetKey("bronze_history")}),
+    )
+    instance.add_run(run)
+    asked = two_ticks(None, instance)
+    assert bool(requests_of(asked, DAY)) is not waits
+
+
 def test_a_seal_that_would_change_most_of_a_day_is_refused_until_a_person_insists(
     own_stack: Stack, system: Settings, symbol: str, instance: dg.DagsterInstance
 ) -> None:
@@ -346,6 +381,59 @@ def test_checks_backups_and_the_drill_run_on_real_tables(instance: dg.DagsterIns
         assert result.success
         failed = [c for c in result.get_asset_check_evaluations() if not c.passed]
         assert [c.check_name for c in failed] == [], [c.metadata for c in failed]
+
+
+@pytest.mark.causes("DrillFailed")
+@pytest.mark.usefixtures("symbol")
+def test_a_drill_of_a_damaged_copy_fails_and_is_reported(system: Settings, instance: dg.DagsterInstance) -> None:
+    defs.resolve_job_def("back_up_tables").execute_in_process(instance=instance, raise_on_error=True)
+    with ObjectStore(system.store) as store:
+        manifest = lake.read_manifest(store, BRONZE_TRADES.name, lake.kept_days(store, BRONZE_TRADES.name)[-1])
+        assert manifest is not None
+        whole = store.get(manifest.key)
+        assert whole is not None
+        store.put(manifest.key, whole[:-1] + b"?")
+        drill = defs.resolve_job_def("drill_restore").execute_in_process(instance=instance, raise_on_error=True)
+        assert [check.check_name for check in drill.get_asset_check_evaluations() if not check.passed] == [
+            "copies_restore"
+        ]
+        update_backups(system, store)
+        assert Looks().find("DrillFailed", "1 copies could not be restored")
+        store.put(manifest.key, whole)
+
+
+@pytest.mark.causes("DayUnsealed", "DayUncopied", "SealOld")
+@pytest.mark.usefixtures("symbol")
+def test_days_without_a_seal_and_then_without_a_copy_are_reported(system: Settings, db: QuestDB) -> None:
+    days = (EVENING, DAY)
+
+    def found(name: str) -> tuple[str, ...]:
+        alert = alerts_of_api(system)[name]
+        assert alert.state != "unknown", name
+        return alert.details
+
+    def seal_age_s() -> int:
+        words = " ".join(found("SealOld"))
+        age = re.fullmatch(r"the newest sealed day ended ([\d,]+) s ago", words)
+        return int(age[1].replace(",", "")) if age else 0
+
+    with ObjectStore(system.store) as store:
+        for day in days:
+            store.delete(lake.manifest_key(SILVER_FEATURES.name, day))
+        db.execute(f"TRUNCATE TABLE {GOLD_1MIN_SEALED.name}")
+        unsealed = ("2 days of the past week are not sealed",)
+        wait_for(lambda: found("DayUnsealed") == unsealed, "days that were streamed and not sealed")
+        assert not found("DayUncopied"), "a day is copied once it is sealed"
+        write_rows(db, GOLD_1MIN_SEALED, made_up(GOLD_1MIN_SEALED, day_of(now_ns() - 20 * NS_PER_DAY)))
+        wait_for(lambda: seal_age_s() // 86_400 == 19, "the last seal is from before the past week")
+        for day in days:
+            make_gold(db, GOLD_1MIN_SEALED, day)
+        wait_for(lambda: not found("DayUnsealed"), "both days are sealed")
+        assert found("DayUncopied") == ("2 sealed days of the past week have no copy",)
+        assert seal_age_s() // 86_400 == 3
+        for day in days:
+            lake.back_up(db, store, SILVER_FEATURES, day)
+        assert not found("DayUncopied")
 
 
 def test_the_command_knows_the_assets_with_days_in_their_order() -> None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.models.bundle import BidModel
+    from btc_core.names import Baseline
     from btc_core.registry.shadows import ShadowScore
     from btc_core.settings import Settings
 
@@ -71,8 +72,10 @@ class FakeRegistry(Registry):
             raise NotReady(f"no champion of {key.name}")
         return WORLD[key.quantity]  # type: ignore[no-any-return]
 
-    def demote(self, key: ModelKey, model: BidModel | VolatilityModel, rows: Any, reason: str) -> Registration:
-        WORLD["demoted"] = (key, model.version, len(rows), reason)
+    def demote(
+        self, key: ModelKey, model: BidModel | VolatilityModel, baseline: Baseline, rows: Any, reason: str
+    ) -> Registration:
+        WORLD["demoted"] = (key, model.version, baseline, len(rows), reason)
         return Registration(key.name, "8", "run", "url")
 
     def refused(self, key: ModelKey) -> RefusedVersion | None:
@@ -182,8 +185,8 @@ def test_skill_and_drift_are_written_and_checked_and_a_champion_with_a_bad_day_i
         assert found["log_rv_5m"] < 0.0 < found["return_1m_bps"]
 
         assert not run(settings, bad)["volatility_is_good"]
-        key, version, _, reason = WORLD.pop("demoted")
-        assert (key, version) == (ModelKey(bad, "volatility"), "7")
+        key, version, baseline, _, reason = WORLD.pop("demoted")
+        assert (key, version, baseline) == (ModelKey(bad, "volatility"), "7", "harx")
         assert "of harx's" in reason
 
         assert all(run(settings, empty).values())
@@ -223,6 +226,7 @@ def test_rows_for_judging_a_challenger_are_the_last_of_each_minute_with_their_ou
         wait_for(lambda: count(db, PREDICTION_OUTCOMES.name, symbol) == MINUTES, "the outcomes are readable")
         origin_ns = what_came["ts_event"].astype("int64").to_numpy()
         fifths = (origin_ns % (5 * NS_PER_MIN) == 0) & ~what_came["late"].to_numpy()
+        fifths[-1] = False  # no row is younger, so the newest minute may not have ended
         frame = live_frame(db, symbol, int(origin_ns[fifths][0]) - 1)
     exchange = settings.exchange.model_copy(update={"symbols": (symbol, "NONE/USD")})
     WORLD.update({"settings": settings.model_copy(update={"exchange": exchange}), "refused": symbol})

@@ -9,7 +9,7 @@ import pytest
 from btc_assets import table_checks
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.stores.questdb import QuestDB, write_rows
-from btc_core.tables.catalogue import TABLES
+from btc_core.tables.catalogue import STORED, TABLES
 from btc_core.utc_day import day_ns
 from tests.service.made_up import made_up
 
@@ -47,7 +47,7 @@ def test_questdb_understands_every_statement_and_a_day_without_rows_breaks_no_ru
     assert judged(db, rule, "2020-01-01").passed
 
 
-@pytest.mark.parametrize("table", table_checks.STORED, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", STORED, ids=lambda table: table.name)
 def test_the_tables_of_a_new_questdb_are_those_of_the_catalogue(db: QuestDB, table: Any) -> None:
     assert table_checks.schema_check(db, table).passed
 

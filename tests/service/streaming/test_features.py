@@ -17,6 +17,7 @@ from btc_core.stores.redis_connection import connect
 from btc_core.stores.redis_rows import feature_key, read_features, update_channel
 from streaming import bronze, features
 from streaming.publisher import Publisher
+from tests.real_alerts import Looks
 from tests.service.workers import (
     Running,
     count,
@@ -84,6 +85,24 @@ def test_every_trade_is_in_bronze_once_although_a_snapshot_repeats_it_and_a_gap_
         assert ids[1][1] == ids[0][1], "the row of a trade keeps the place in the log where it was first seen"
         marks = f"SELECT first_id, last_id, state FROM gap_marks WHERE symbol = '{symbol}'"
         wait_for(lambda: db.execute(marks) == [[4, 5, "repaired"]], "the gap marked and repaired")
+
+
+@pytest.mark.causes("NothingStored", "TradeIdsOdd")
+def test_trades_that_only_come_again_or_with_another_price_are_reported(stream: Settings) -> None:
+    symbol, at_ns = unique("AGAIN"), now_ns() - 60 * NS_PER_S
+
+    def send(price: float, *ids: int) -> None:
+        publish(stream, symbol, [Envelope(now_ns(), 1, 1, "trade", "ws", trade_frame(symbol, at_ns, price, *ids))])
+
+    with QuestDB(stream.questdb) as db, Running(bronze.build(stream)):
+        send(60_000.0, *range(1, 31))
+        wait_for(lambda: count(db, "bronze_trades", symbol) == 30, "trades")
+        looks = Looks()
+        send(60_000.0, *range(1, 31))
+        wait_for(lambda: looks.find("NothingStored", f"all 30 trades of {symbol}"), "the repetitions")
+        assert not looks.find("TradeIdsOdd", symbol)
+        send(60_001.0, 30)
+        wait_for(lambda: looks.find("TradeIdsOdd", symbol), "the corrected trade")
 
 
 def test_bad_entries_become_dead_letters_with_their_reason_and_good_ones_are_kept(stream: Settings) -> None:

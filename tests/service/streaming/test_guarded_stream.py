@@ -52,7 +52,7 @@ def guarded(tmp_path: Path) -> Iterator[Settings]:
                 ),
                 "stream": plain.stream.model_copy(update={"state_dir": tmp_path / "state"}),
             }
-            settings = broker.by_scram("btc").model_copy(update=chosen)
+            settings = broker.by_password("btc").model_copy(update=chosen)
             origin.claim(settings, origin.LOG)
             ensure_topics(settings)
             yield settings
@@ -67,12 +67,12 @@ def following(settings: Settings, simulator: Exchange) -> Settings:
 
 def all_is_stored_and_the_gap_is_repaired(settings: Settings, simulator: Exchange) -> None:
     with QuestDB(settings.questdb) as db, connect(settings.redis) as redis:
-        wait_for(lambda: count(db, "bronze_trades", SYMBOL) > 0, "the first trades", 90)
+        wait_for(lambda: count(db, "bronze_trades", SYMBOL) > 0, "the first trades")
         simulator.injector.inject(catalogue.parse("skip_trades", {"count": "2", "symbol": SYMBOL}))
         marks = f"SELECT state FROM gap_marks WHERE symbol = '{SYMBOL}'"
-        wait_for(lambda: db.execute(marks) == [["repaired"]], "the repaired gap", 90)
+        wait_for(lambda: db.execute(marks) == [["repaired"]], "the repaired gap")
         for table in ("silver_features", "gold_bid_price_prediction", "gold_volatility_prediction"):
-            wait_for(lambda table=table: count(db, table, SYMBOL) > 0, f"rows of {table}", 90)  # type: ignore[misc]
+            wait_for(lambda table=table: count(db, table, SYMBOL) > 0, f"rows of {table}")  # type: ignore[misc]
         wait_for(lambda: read_features(redis, SYMBOL) is not None, "the newest features")
         wait_for(lambda: read_forecast(redis, SYMBOL) is not None, "the newest forecast")
 

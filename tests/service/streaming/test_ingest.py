@@ -24,7 +24,10 @@ from btc_core.errors import InvalidInput, SubscriptionRefused
 from btc_core.market.messages import DeadLetter
 from btc_core.names import DEADLETTERS_TOPIC
 from btc_core.stores.kafka import read_all, read_topic
+from btc_core.stores.kafka_connection import connection
 from streaming.ingest import Ingest
+from streaming.order_books import UNVERIFIED_MISMATCHES
+from tests.real_alerts import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.service
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 Talk = "Callable[[ServerConnection, list[dict[str, Any]]], Awaitable[None]]"
 
@@ -137,8 +140,9 @@ def test_quotes_do_not_wait_for_a_rest_api_that_fails(
     assert frames(kafka, symbol) == ["ticker"]
 
 
+@pytest.mark.causes("DeadLetters")
 def test_frames_that_cannot_be_read_become_dead_letters_and_the_others_are_in_the_log(kafka: Settings) -> None:
-    since_ns = now_ns()
+    since_ns, looks = now_ns(), Looks()
     symbol = f"MIX{since_ns}/USD"
 
     async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
@@ -151,6 +155,7 @@ def test_frames_that_cannot_be_read_become_dead_letters_and_the_others_are_in_th
     assert sorted(reasons(kafka, since_ns)) == sorted(
         ["malformed_json", "not_an_object", "unknown_channel", "unknown_message", "bad_field", "oversized"]
     )
+    assert looks.find("DeadLetters", "of ingest: bad_field")
     assert frames(kafka, symbol) == ["ticker"]
 
 
@@ -164,8 +169,9 @@ def test_a_refused_subscription_stops_ingest_with_the_words_of_the_exchange(kafk
         asyncio.run(play(kafka, "NO/SUCH", talk))
 
 
+@pytest.mark.causes("FeedSilent")
 def test_a_silent_connection_is_replaced_and_subscribed_again(kafka: Settings) -> None:
-    connections = 0
+    connections, silent = 0, list[str]()
 
     async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
         nonlocal connections
@@ -174,10 +180,15 @@ def test_a_silent_connection_is_replaced_and_subscribed_again(kafka: Settings) -
             await socket.wait_closed()  # connected, but nothing is ever sent
             raise asyncio.CancelledError
         await socket.send(quote("SILENT/USD"))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.1)
+        looks = Looks()
+        await asyncio.sleep(0.1)
+        silent.extend(looks.find("FeedSilent", "kraken"))
+        await asyncio.sleep(0.1)
 
     asyncio.run(play(kafka, "SILENT/USD", talk, data_deadline_s=0.5))
     assert connections == 2
+    assert silent == ["the exchange kraken sends nothing"]
     assert "ticker" in frames(kafka, "SILENT/USD")
 
 
@@ -197,8 +208,9 @@ def test_a_server_that_sends_a_snapshot_and_closes_is_not_stormed(kafka: Setting
     assert frames(kafka, symbol).count("ticker") == 4
 
 
+@pytest.mark.causes("ConnectionRefused")
 def test_a_handshake_that_is_refused_is_repeated_when_the_exchange_says(kafka: Settings) -> None:
-    attempts: list[float] = []
+    attempts, looks = list[float](), Looks()
 
     def refuse_once(socket: ServerConnection, _request: Request) -> Response | None:
         attempts.append(time.monotonic())
@@ -214,8 +226,10 @@ def test_a_handshake_that_is_refused_is_repeated_when_the_exchange_says(kafka: S
     asyncio.run(play(kafka, "LIMIT/USD", talk, process_request=refuse_once))
     assert attempts[1] - attempts[0] >= 2.0
     assert REGISTRY.get_sample_value("btc_connections_total", {"exchange": "kraken", "event": "http_429"}) == 1.0
+    assert looks.find("ConnectionRefused", "http_429")
 
 
+@pytest.mark.causes("SubscriptionDown")
 def test_one_refused_market_does_not_disturb_the_others_and_is_marked(kafka: Settings) -> None:
     good, gone = f"GOOD{now_ns()}/USD", f"GONE{now_ns()}/USD"
 
@@ -229,8 +243,7 @@ def test_one_refused_market_does_not_disturb_the_others_and_is_marked(kafka: Set
 
     asyncio.run(play(kafka, f"{good},{gone}", talk))
     assert frames(kafka, good) == ["ticker"]
-    labels = {"channel": "ticker", "symbol": gone, "btc_subscription_state": "refused"}
-    assert REGISTRY.get_sample_value("btc_subscription_state", labels) == 1.0
+    assert f"ticker of {gone} is refused" in Looks().find("SubscriptionDown", gone)
 
 
 def test_a_connection_that_acknowledges_and_then_sends_no_data_is_replaced(kafka: Settings) -> None:
@@ -274,7 +287,7 @@ def test_ingest_waits_for_its_topics(kafka: Settings, monkeypatch: pytest.Monkey
 
     def create() -> None:
         created.set()
-        admin = AdminClient({"bootstrap.servers": kafka.kafka.bootstrap})
+        admin = AdminClient(connection(kafka.kafka, "test"))
         admin.create_topics([NewTopic(absent, kafka.kafka.partitions, 1)])[absent].result()
 
     timer = threading.Timer(2.0, create)
@@ -285,21 +298,26 @@ def test_ingest_waits_for_its_topics(kafka: Settings, monkeypatch: pytest.Monkey
     assert len([value for value, *_ in read_topic(kafka.kafka, absent)]) == 1
 
 
+@pytest.mark.causes("BookMismatch", "BookUnverified")
 def test_only_a_book_that_does_not_match_is_subscribed_again_and_its_frame_is_marked(kafka: Settings) -> None:
-    symbol = f"BOOK{now_ns()}/USD"
+    symbol, looks, found = f"BOOK{now_ns()}/USD", Looks(), list[list[str]]()
     book = {"symbol": symbol, "bids": [{"price": 1.0, "qty": 1.0}], "asks": [{"price": 2.0, "qty": 1.0}], "checksum": 1}
     again: list[dict[str, Any]] = []
 
     async def talk(socket: ServerConnection, _asked: list[dict[str, Any]]) -> None:
         await socket.send(json.dumps({"channel": "book", "type": "snapshot", "data": [book]}))
         again.extend([json.loads(await socket.recv()), json.loads(await socket.recv())])
+        for _ in range(UNVERIFIED_MISMATCHES - 1):
+            await socket.send(json.dumps({"channel": "book", "type": "snapshot", "data": [book]}))
         await asyncio.sleep(0.5)
+        found.extend(looks.find(name, symbol) for name in ("BookMismatch", "BookUnverified"))
 
     asyncio.run(play(kafka, symbol, talk))
     assert [request["method"] for request in again] == ["unsubscribe", "subscribe"]
     assert {request["params"]["channel"] for request in again} == {"book"}
+    assert all(found), found
     marks = [envelope.book_ok for envelope, _, _ in read_all(kafka.kafka) if symbol.encode() in envelope.raw]
-    assert marks == [False]
+    assert marks == [False] * UNVERIFIED_MISMATCHES
 
 
 def test_only_the_channel_that_fell_silent_is_subscribed_again(kafka: Settings) -> None:
@@ -329,6 +347,7 @@ def test_only_the_channel_that_fell_silent_is_subscribed_again(kafka: Settings) 
     assert {request["params"]["channel"] for request in again} == {"trade"}
 
 
+@pytest.mark.causes("ClockOff")
 def test_the_offset_of_the_exchange_clock_is_measured_with_pings(kafka: Settings) -> None:
     ahead_s = 2.0
 
@@ -344,3 +363,4 @@ def test_the_offset_of_the_exchange_clock_is_measured_with_pings(kafka: Settings
     asyncio.run(play(kafka, "CLOCK/USD", talk))
     offset_s = REGISTRY.get_sample_value("btc_clock_offset_seconds", {"exchange": "kraken"})
     assert offset_s == pytest.approx(ahead_s, abs=0.2)
+    assert Looks().find("ClockOff", "kraken")

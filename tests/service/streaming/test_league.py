@@ -23,10 +23,12 @@ from btc_core.names import FEATURES_TOPIC
 from btc_core.settings import LeagueSettings, UserSettings
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.redis_connection import connect
+from btc_core.stores.redis_rows import read_forecast
 from streaming import league
 from streaming.forecast import SPEC, ForecastHandler
 from streaming.publisher import Publisher
 from streaming.worker import Worker
+from tests.real_alerts import Looks
 from tests.service.streaming.test_forecast import Holder
 from tests.service.workers import Running, count, unique
 from tests.waiting import wait_for
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from btc_core.settings import Settings
+    from btc_core.stores.redis_connection import Client
 
 MINUTES = 9
 CRASHING = "import os\ndef fit(dataset):\n    return 1\ndef predict(model, rows):\n    os._exit(5)\n"
@@ -85,7 +88,7 @@ def entries(path: Path) -> Models:
     return Models({name: (source, fitted.model if name == "good" else nothing) for name, source in sources.items()})
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.causes("LeagueEntryFailing")
 def test_one_entry_forecasts_while_others_crash_and_sleep(servers: Callable[..., Settings], tmp_path: Path) -> None:
     given, symbol = servers("questdb", "kafka", "valkey"), unique("LEAGUE")
     settings = given.model_copy(
@@ -119,11 +122,15 @@ def test_one_entry_forecasts_while_others_crash_and_sleep(servers: Callable[...,
                 publisher.flush()
                 if second == 1 and minute:
                     wait_for(lambda minute=minute: forecasts("good") == minute, f"the forecast of close {minute}")  # type: ignore[misc]
+                wait_for(
+                    lambda ts_ns=ts_ns: served_ns(redis, symbol) == ts_ns, f"the served forecast {minute}:{second}"
+                )  # type: ignore[misc]
         wait_for(lambda: count(db, "gold_prediction_outcomes", symbol) >= 3, "outcomes of the served forecasts")
         found = {state.name: state for state in read_states(redis) or ()}
+        assert Looks().find("LeagueEntryFailing", "crashing")
         outcomes = read_outcomes(db, symbol, start_ns, start_ns + 20 * NS_PER_MIN)
         stored = read_entries(db, symbol, start_ns, start_ns + 20 * NS_PER_MIN)
-        handler.close()
+    handler.close()
     assert set(stored) == {"good"}
     assert stored["good"].version == "file-good"
     assert np.isfinite(stored["good"].bounds_bps).all()
@@ -148,6 +155,11 @@ def encoded(message: FeatureMessage) -> bytes:
 
 def state_of(redis: object, name: str) -> str:
     return {state.name: state.state for state in read_states(redis) or ()}.get(name, "")  # type: ignore[arg-type]
+
+
+def served_ns(redis: Client, symbol: str) -> int:
+    found = read_forecast(redis, symbol)
+    return 0 if found is None else found.ts_event_ns
 
 
 def count_of(db: QuestDB, symbol: str, name: str) -> int:

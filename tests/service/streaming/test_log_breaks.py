@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_MS, NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import consumer, first_group_behind, log_id, topic_state
+from btc_core.stores.kafka_connection import connection
 from streaming import worker
+from streaming.assignment import LogStart
 from streaming.checkpoints import Checkpoints
 from streaming.handler import Record, WorkerSpec
 from streaming.log_marks import LogMark, decode_mark, encode_mark
 from streaming.publisher import Publisher
 from streaming.worker import Worker
+from tests.real_alerts import Looks
 from tests.service.streaming.test_worker import BufferingHandler, fill, new_topic, settings_of
 from tests.service.workers import Running
 from tests.waiting import wait_for
@@ -111,6 +114,7 @@ def test_a_topic_that_does_not_exist_is_an_error_that_a_worker_retries(kafka: Se
         log_id(kafka.kafka, "missing-topic")
 
 
+@pytest.mark.causes("LogBroken")
 @pytest.mark.parametrize("with_mark", [True, False])
 def test_after_the_log_lost_its_end_every_new_message_is_written(
     kafka: Settings, caplog: pytest.LogCaptureFixture, *, with_mark: bool
@@ -123,6 +127,7 @@ def test_after_the_log_lost_its_end_every_new_message_is_written(
     commit(kafka, topic, 1_200, mark if with_mark else None)
     with Running(Worker(settings_of(kafka, "1"), WorkerSpec(topic, topic), handler)):
         wait_for(lambda: breaks(topic, "shorter_log") == 1, "the break is counted")
+        assert Looks().find("LogBroken", f"{topic} (shorter_log)")
         first = 900 if with_mark else 0
         wait_for(lambda: committed(kafka, topic)[0] in (first, 1_000), "the committed offset is in the log again")
         publish_at(kafka, topic, range(1_000, 1_250), now)
@@ -155,7 +160,7 @@ def test_messages_that_retention_removed_are_counted(kafka: Settings, caplog: py
     topic, handler = new_topic(kafka, "expired"), BufferingHandler()
     fill(kafka, topic, range(500))
     commit(kafka, topic, 100)
-    admin = AdminClient({"bootstrap.servers": kafka.kafka.bootstrap})
+    admin = AdminClient(connection(kafka.kafka, "test"))
     for deleted in admin.delete_records([TopicPartition(topic, 0, 300)]).values():
         deleted.result(30)
     with Running(Worker(settings_of(kafka, "1"), WorkerSpec(topic, topic), handler)):
@@ -169,25 +174,45 @@ def test_a_topic_that_is_created_again_under_a_running_worker_is_read_from_its_b
     fill(kafka, topic, range(100))
     with Running(Worker(settings_of(kafka, "1"), WorkerSpec(topic, topic), handler)):
         wait_for(lambda: len(handler.written) == 100, "all written")
-        admin = AdminClient({"bootstrap.servers": kafka.kafka.bootstrap})
+        admin = AdminClient(connection(kafka.kafka, "test"))
         admin.delete_topics([topic])[topic].result(30)
         admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
         fill(kafka, topic, range(1_000, 1_010))
         wait_for(lambda: values(range(1_000, 1_010)) <= set(handler.written), "the new log written")
 
 
+@pytest.mark.causes("ConsumerReplaced")
 def test_a_member_that_another_process_replaced_makes_a_new_consumer(kafka: Settings) -> None:
-    topic, handler = new_topic(kafka, "fenced"), BufferingHandler()
+    topic, handler, looks = new_topic(kafka, "fenced"), BufferingHandler(), Looks()
     with Running(Worker(settings_of(kafka, "1"), WorkerSpec(topic, topic), handler)):
         fill(kafka, topic, range(100))
         wait_for(lambda: len(handler.written) == 100, "all written")
-        usurper = consumer(kafka.kafka, topic, f"{topic}-1")
-        usurper.subscribe([topic])
-        wait_for(lambda: [usurper.poll(0.1), usurper.assignment()][1], "the other process has the partition")
-        usurper.close()
-        wait_for(lambda: metrics.REJOINS.labels(topic)._value.get() >= 1, "the worker was replaced")
-        fill(kafka, topic, range(100, 200))
-        wait_for(lambda: set(handler.written) == values(range(200)), "the worker reads again")
+        for times in (1, 2, 3):
+            usurper = consumer(kafka.kafka, topic, f"{topic}-1")
+            usurper.subscribe([topic])
+            wait_for(lambda: [usurper.poll(0.1), usurper.assignment()][1], "the other process has the partition")  # noqa: B023 - called at once
+            usurper.close()
+            wait_for(lambda: metrics.REJOINS.labels(topic)._value.get() >= times, "the worker was replaced")  # noqa: B023 - called at once
+            fill(kafka, topic, range(100 * times, 100 * times + 100))
+            wait_for(lambda: set(handler.written) == values(range(100 * times + 100)), "the worker reads again")  # noqa: B023 - called at once
+        assert looks.find("ConsumerReplaced", topic)
+
+
+def test_a_worker_that_its_group_gives_no_partitions_joins_again_until_it_does(
+    kafka: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "JOIN_S", 0.5)
+    topic, handler = new_topic(kafka, "unassigned"), BufferingHandler()
+    fill(kafka, topic, range(10))
+    silent = consumer(kafka.kafka, topic)
+    silent.subscribe([topic])
+    wait_for(lambda: [silent.poll(0.1), silent.assignment()][1], "another member has the partition")
+    with Running(Worker(settings_of(kafka, "1"), WorkerSpec(topic, topic), handler)):  # waits for the other one to poll
+        wait_for(lambda: metrics.REJOINS.labels(topic)._value.get() >= 2, "the worker joined again")
+        assert handler.written == []
+        monkeypatch.setattr(worker, "JOIN_S", 60.0)
+        silent.close()
+        wait_for(lambda: set(handler.written) == values(range(10)), "all written")
 
 
 def test_an_error_of_kafka_during_the_assignment_does_not_end_the_worker(
@@ -195,17 +220,35 @@ def test_an_error_of_kafka_during_the_assignment_does_not_end_the_worker(
 ) -> None:
     topic, handler = new_topic(kafka, "slow"), BufferingHandler()
     fill(kafka, topic, range(10))
-    real, failures = worker.LogStart, [KafkaException(KafkaError(KafkaError._TIMED_OUT))]
+    real, failures = LogStart, [KafkaException(KafkaError(KafkaError._TIMED_OUT))]
 
     def start_after_a_failure(*arguments: object) -> object:
         if failures:
             raise failures.pop()
-        return real(*arguments)  # type: ignore[arg-type]
+        return real(*arguments)
 
     monkeypatch.setattr(worker, "LogStart", start_after_a_failure)
     with Running(Worker(settings_of(kafka, "1"), WorkerSpec(topic, topic), handler)):
         wait_for(lambda: len(handler.written) == 10, "all written")
     assert metrics.REJOINS.labels(topic)._value.get() == 1
+
+
+@pytest.mark.causes("CheckpointFailed")
+def test_a_folder_that_takes_no_checkpoint_is_reported_and_stops_nothing(
+    kafka: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "CHECKPOINT_S", 0.0)
+    topic, handler = new_topic(kafka, "unsaved"), CountingHandler()
+    (tmp_path / "file").touch()
+    settings = settings_of(kafka, "1")
+    stream = settings.stream.model_copy(update={"state_dir": tmp_path / "file"})
+    settings = settings.model_copy(update={"stream": stream})
+    looks = Looks()
+    with Running(Worker(settings, WorkerSpec(topic, topic, 3_600.0, "v"), handler)):
+        for place in range(4):
+            fill(kafka, topic, range(10 * place, 10 * place + 10))
+            wait_for(lambda: len(handler.written) == 10 * place + 10, "all written")  # noqa: B023 - called at once
+        wait_for(lambda: looks.find("CheckpointFailed", topic), "the failures are reported")
 
 
 def test_a_checkpoint_that_the_handler_refuses_is_ignored_and_that_of_the_other_partition_is_used(

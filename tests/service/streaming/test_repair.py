@@ -20,6 +20,7 @@ from btc_core.market.messages import Envelope
 from btc_core.stores.questdb import QuestDB
 from exchange_simulator.server import Exchange, Options
 from streaming import bronze, repair, repair_queue
+from tests.real_alerts import Looks
 from tests.service.workers import Running, publish
 from tests.waiting import wait_for
 
@@ -131,6 +132,7 @@ def marks(db: QuestDB, symbol: str, ids: list[int]) -> list[list[object]]:
     return db.execute(f"SELECT state FROM gap_marks WHERE symbol = '{symbol}' AND first_id = {ids[0]}")
 
 
+@pytest.mark.causes("GapOpen", "RepairBehind")
 def test_trades_stay_missing_while_rest_is_behind_and_are_repaired_after_a_restart_of_the_worker(
     servers: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +152,9 @@ def test_trades_stay_missing_while_rest_is_behind_and_are_repaired_after_a_resta
         with Running(bronze.build(settings)):
             with Running(repair.build(settings)):
                 wait_for(lambda: behind.get() == 1, "the gap waits for REST")
+                looks = Looks()
+                assert looks.find("RepairBehind", DOGE)
+                assert looks.find("GapOpen", DOGE)
                 inject(url, "rest_empty", seconds=600)
                 time.sleep(2.0)
                 assert marks(db, DOGE, ids) == [["open"]]
@@ -162,6 +167,7 @@ def test_trades_stay_missing_while_rest_is_behind_and_are_repaired_after_a_resta
                 wait_for(lambda: marks(db, DOGE, ids) == [["repaired"]], "the gap is repaired")
 
 
+@pytest.mark.causes("RepairRefused")
 def test_a_symbol_that_rest_refuses_is_visible_and_the_gaps_of_others_are_repaired(
     servers: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +181,7 @@ def test_a_symbol_that_rest_refuses_is_visible_and_the_gaps_of_others_are_repair
         lost = lose_trades(settings, GONE, gone[:10])
         with Running(bronze.build(settings)), Running(repair.build(settings)):
             wait_for(lambda: metrics.REPAIR_GAPS.labels(GONE, "refused")._value.get() == 1, "the refusal shows")
+            assert Looks().find("RepairRefused", GONE)
             ids = lose_trades(settings, ETH, trades[:10])
             wait_for(lambda: marks(db, ETH, ids) == [["repaired"]], "the other symbol is repaired")
             assert marks(db, GONE, lost) == [["open"]]

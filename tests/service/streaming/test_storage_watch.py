@@ -17,6 +17,7 @@ from btc_core.stores.questdb_wal import WalState, wal_states
 from btc_core.tables.catalogue import BRONZE_STATUS
 from serving.storage_problems import StorageProblems
 from streaming.storage_watch import StorageWatch
+from tests.real_alerts import Looks
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from stack.runtime import Stack
 
 TABLE = BRONZE_STATUS.name
+HELD = 301
+"""Transactions that a suspended table holds back, more than the alert WalBehind allows."""
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +82,15 @@ def gauge(name: str) -> float | None:
     return REGISTRY.get_sample_value(name, {"table": TABLE})
 
 
+@pytest.mark.causes("TableSuspended", "WalBehind")
 def test_a_suspended_table_is_noticed_and_resumed_without_losing_a_row(
     db: QuestDB, watch: StorageWatch, settings: Settings, own_stack: Stack
 ) -> None:
     first_ns = write_row(db)
     wait_for(lambda: stored(db, first_ns), "the first row")
     db.execute(f"ALTER TABLE {TABLE} SUSPEND WAL")
-    held_ns = [write_row(db) for _ in range(3)]
-    assert [stored(db, at_ns) for at_ns in held_ns] == [0, 0, 0], "QuestDB has acknowledged them and shows none"
+    held_ns = [write_row(db) for _ in range(HELD)]
+    assert not any(stored(db, at_ns) for at_ns in held_ns[:3]), "QuestDB has acknowledged them and shows none"
     assert state_of(db).suspended
     with pytest.raises(QuestDBError, match=f"QuestDB has suspended {TABLE}"):
         applied(db, TABLE)
@@ -94,7 +98,7 @@ def test_a_suspended_table_is_noticed_and_resumed_without_losing_a_row(
     (status,) = own_stack.status(("questdb",))
     assert status.state == "degraded"
     assert status.reason.startswith(
-        f"QuestDB has suspended {TABLE}: it acknowledges rows and does not show them, 3 transactions wait"
+        f"QuestDB has suspended {TABLE}: it acknowledges rows and does not show them, {HELD} transactions wait"
     )
 
     told = StorageProblems(settings)
@@ -105,10 +109,13 @@ def test_a_suspended_table_is_noticed_and_resumed_without_losing_a_row(
     resumes = gauge("btc_questdb_resumes_total") or 0.0
     watch.look(time.monotonic())
     assert gauge("btc_questdb_suspended") == 1.0
-    assert gauge("btc_questdb_wal_lag_transactions") == 3.0
+    assert gauge("btc_questdb_wal_lag_transactions") == HELD
     assert gauge("btc_questdb_resumes_total") == resumes + 1
+    looks = Looks()
+    assert looks.find("TableSuspended", TABLE)
+    assert looks.find("WalBehind", f"{HELD} transactions of {TABLE}")
 
-    wait_for(lambda: [stored(db, at_ns) for at_ns in held_ns] == [1, 1, 1], "every row that was held back")
+    wait_for(lambda: all(stored(db, at_ns) for at_ns in held_ns), "every row that was held back")
     watch.look(time.monotonic())
     assert gauge("btc_questdb_suspended") == 0.0
     assert gauge("btc_questdb_wal_lag_transactions") == 0.0
@@ -126,15 +133,13 @@ def test_the_watch_of_the_bronze_worker_sees_it_within_a_minute(
     db: QuestDB, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming.storage_watch, "PERIOD_S", 1.0)
-    began_s = time.monotonic()
     with StorageWatch(settings):
         db.execute(f"ALTER TABLE {TABLE} SUSPEND WAL")
         at_ns = write_row(db)
-        wait_for(lambda: stored(db, at_ns), "the row, without anybody's help", patience_s=30.0)
-    assert time.monotonic() - began_s < 60
+        wait_for(lambda: stored(db, at_ns), "the row, without anybody's help", patience_s=60.0)
     last_s = REGISTRY.get_sample_value("btc_loop_timestamp_seconds", {"worker": "bronze_storage"})
     assert last_s is not None
-    assert now_ns() / NS_PER_S - last_s < 10
+    assert now_ns() / NS_PER_S - last_s < 30
 
 
 def test_without_questdb_the_gauges_say_nothing(watch: StorageWatch, settings: Settings) -> None:

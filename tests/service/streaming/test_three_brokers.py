@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from confluent_kafka.admin import TopicPartitionInfo  # type: ignore[attr-defined]
+    from confluent_kafka import TopicPartitionInfo
 
     from btc_core.service_settings import KafkaSettings
 
@@ -121,8 +121,8 @@ def test_no_message_is_lost_when_one_of_three_brokers_is_killed(brokers: Cluster
         brokers.kill(lost)
         publish(500)
         publisher.flush()
-        wait_for(all_written, "the worker has written every message", 90)
-        wait_for(lambda: topic_state(kafka, EVENTS_TOPIC, (GROUP,)).lag[GROUP] == 0, "its offsets are committed", 90)
+        wait_for(all_written, "the worker has written every message")
+        wait_for(lambda: topic_state(kafka, EVENTS_TOPIC, (GROUP,)).lag[GROUP] == 0, "its offsets are committed")
     kept = [value for value, _, _ in read_topic(kafka, EVENTS_TOPIC)]
     for symbol, sent in published.items():
         assert [value for value in kept if value.startswith(symbol.encode())] == sent, "once each, and in their order"

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.service
 
 SYMBOL = "LTC/USD"
 STREAMS = {("ticker", SYMBOL), ("trade", SYMBOL), ("book", SYMBOL)}
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 
 
 def settings_for(base: Settings, server: Exchange, connections: int) -> Settings:

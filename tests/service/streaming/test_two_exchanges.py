@@ -67,9 +67,9 @@ def sample(name: str, **labels: str) -> float:
 def both_are_recorded_and_repaired(settings: Settings) -> None:
     with QuestDB(settings.questdb) as db:
         marks = "SELECT first_id, last_id, state FROM gap_marks WHERE symbol = '{}'"
-        wait_for(lambda: count(db, "bronze_trades", PERPETUAL) == len(TRADES), "the trades of the perpetual", 90)
+        wait_for(lambda: count(db, "bronze_trades", PERPETUAL) == len(TRADES), "the trades of the perpetual")
         wait_for(lambda: db.execute(marks.format(PERPETUAL)) == [[5, 6, "repaired"]], "the gap of the perpetual")
-        wait_for(lambda: [row[2] for row in db.execute(marks.format(SPOT))] == ["repaired"], "the gap of Kraken", 90)
+        wait_for(lambda: [row[2] for row in db.execute(marks.format(SPOT))] == ["repaired"], "the gap of Kraken")
         origins = f"SELECT trade_id, origin FROM bronze_trades WHERE symbol = '{PERPETUAL}' ORDER BY trade_id"
         assert db.execute(origins) == [[i, "rest" if i in MISSING else "ws"] for i in TRADES]
         expected = 2 * len(TRADES) - len(MISSING)
@@ -82,7 +82,7 @@ def both_are_recorded_and_repaired(settings: Settings) -> None:
 
 def kraken_is_recorded(settings: Settings) -> None:
     with QuestDB(settings.questdb) as db:
-        wait_for(lambda: count(db, "bronze_trades", SPOT) > 0, "the first trades of Kraken", 90)
+        wait_for(lambda: count(db, "bronze_trades", SPOT) > 0, "the first trades of Kraken")
 
 
 def kraken_continues(settings: Settings) -> None:

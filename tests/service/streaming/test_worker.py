@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
+from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -24,10 +24,12 @@ from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC
 from btc_core.stores.kafka import kept_since, read_topic
+from btc_core.stores.kafka_connection import connection
 from streaming import worker
 from streaming.handler import StatelessHandler, WorkerSpec
 from streaming.publisher import Publisher
 from streaming.worker import Worker
+from tests.real_alerts import Looks
 from tests.service.workers import Running
 from tests.waiting import wait_for
 
@@ -78,7 +80,7 @@ class BufferingHandler(StatelessHandler):
 
 def new_topic(settings: Settings, name: str, partitions: int = 1, config: dict[str, str] | None = None) -> str:
     topic = f"{name}-{now_ns()}"
-    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap})
+    admin = AdminClient(connection(settings.kafka, "test"))
     admin.create_topics([NewTopic(topic, partitions, 1, config=config or {})])[topic].result(30)
     return topic
 
@@ -138,7 +140,7 @@ def test_a_message_that_kafka_refused_is_sent_again_before_anything_is_committed
             publisher.flush()
     larger = ConfigEntry("max.message.bytes", "10000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[larger])
-    admin = AdminClient({"bootstrap.servers": kafka.kafka.bootstrap})
+    admin = AdminClient(connection(kafka.kafka, "test"))
     admin.incremental_alter_configs([resource])[resource].result(30)
 
     def accepted() -> bool:
@@ -161,7 +163,7 @@ def test_a_partition_that_lost_old_messages_still_holds_everything_younger(
     publisher.publish(EVENTS_TOPIC, "BTC/USD", b"old", now_ns())
     publisher.publish(GAPS_TOPIC, "BTC/USD", b"old", now_ns())
     publisher.flush()
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    admin = AdminClient(connection(kafka, "test"))
     ends = [TopicPartition(EVENTS_TOPIC, number, -1) for number in range(kafka.partitions)]
     for deleted in admin.delete_records(ends).values():
         deleted.result(30)
@@ -174,6 +176,7 @@ def gauge(metric: Gauge, *labels: str) -> float:
     return metric.labels(*labels)._value.get()
 
 
+@pytest.mark.causes("LagGrowing", "RetriesRepeated", "RowsUnwritten")
 def test_a_worker_that_cannot_write_shows_its_lag_the_age_of_its_rows_and_its_retries(kafka: Settings) -> None:
     topic, handler = new_topic(kafka, "stuck"), BufferingHandler()
     handler.unavailable.set()
@@ -184,6 +187,7 @@ def test_a_worker_that_cannot_write_shows_its_lag_the_age_of_its_rows_and_its_re
         for name in ("btc_retries", "btc_consumer_rejoins", "btc_checkpoint_failures"):
             found = REGISTRY.get_sample_value(f"{name}_total", {"worker": topic})
             assert found == 0, f"an alert does not see the first event of {name} unless it is exported before"
+        looks = Looks()
         fill(kafka, topic, range(30))
         wait_for(lambda: len(handler.handled) == 30, "the first messages handled")
         fill(kafka, topic, range(30, 5_030))
@@ -192,7 +196,10 @@ def test_a_worker_that_cannot_write_shows_its_lag_the_age_of_its_rows_and_its_re
         wait_for(lambda: gauge(metrics.UNWRITTEN_AGE, topic) > 3, "the oldest row gets older")
         assert gauge(metrics.UNWRITTEN_AGE, topic) < time.monotonic() - began_s
         assert metrics.RETRIES.labels(topic)._value.get() >= 2
-        assert time.time() - gauge(metrics.LOOP_AT, topic) < 2, "the loop is running"
+        wait_for(lambda: time.time() - gauge(metrics.LOOP_AT, topic) < 2, "the loop is running")
+        assert looks.find("LagGrowing", f"{topic} has not written 5,030 messages")
+        wait_for(lambda: looks.find("RowsUnwritten", topic), "rows of half a minute ago")
+        wait_for(lambda: looks.find("RetriesRepeated", topic), "retries again and again")
         handler.unavailable.clear()
         wait_for(lambda: len(handler.written) == 5_030, "all written")
         wait_for(lambda: gauge(metrics.LAG, topic, "0") == 0, "no lag is left")
@@ -227,6 +234,36 @@ class FlakyHandler(BufferingHandler):
         if self.down.is_set():
             raise ServiceError("the service is down")
         return super().handle(messages)
+
+
+class StuckHandler(BufferingHandler):
+    """Never comes back from a message until it is `freed`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.freed = threading.Event(), threading.Event()
+
+    def handle(self, messages: list[Record]) -> int:
+        self.entered.set()
+        assert self.freed.wait(60)
+        return super().handle(messages)
+
+
+@pytest.mark.causes("LoopStuck")
+def test_a_loop_that_does_not_come_back_is_reported(kafka: Settings) -> None:
+    topic, handler = new_topic(kafka, "looping"), StuckHandler()
+    with Running(Worker(settings_of(kafka, "1"), WorkerSpec(topic, topic), handler)):
+        fill(kafka, topic, range(10))
+        assert handler.entered.wait(60)
+        last_s = gauge(metrics.LOOP_AT, topic)
+        wait_for(
+            lambda: time.time() - last_s > 3, "three seconds, each with many iterations of a loop that is not stuck"
+        )
+        assert gauge(metrics.LOOP_AT, topic) == last_s
+        assert Looks().find("LoopStuck", topic, later_s=60)
+        handler.freed.set()
+        wait_for(lambda: len(handler.written) == 10, "all written")
+        assert not Looks().find("LoopStuck", topic)
 
 
 def test_a_batch_that_waits_is_not_handled_after_its_partition_was_assigned_again(kafka: Settings) -> None:

@@ -45,7 +45,8 @@ MATERIALIZABLE = {
 def test_the_definitions_validate() -> None:
     import dagster as dg
 
-    from btc_assets.definitions import daily_retrain, defs
+    from btc_assets.definitions import defs
+    from btc_assets.jobs import daily_retrain
 
     dg.Definitions.validate_loadable(defs)
     assert defs.resolve_job_def("train_models").name == "train_models"

@@ -7,6 +7,7 @@ import pytest
 
 from btc_assets import jobs
 from btc_assets.resources import Environment
+from btc_assets.skill import prediction_skill
 from btc_core.clock import NS_PER_S
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.settings import Settings
@@ -29,7 +30,7 @@ def report(instance: dg.DagsterInstance, name: str, *bad: str) -> None:
     """The newest evaluation of a live check, which failed for these markets."""
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
-            asset_key=jobs.prediction_skill.key, check_name=name, passed=not bad,
+            asset_key=prediction_skill.key, check_name=name, passed=not bad,
             metadata={"bad_markets": dg.MetadataValue.text(", ".join(bad))}, severity=dg.AssetCheckSeverity.WARN,
         )
     )  # fmt: skip

@@ -117,8 +117,8 @@ class FakeRegistry(Registry):
         assert ("unseen_days.png" in pictures) == bool(model.manifest.scores)
         return Registration(key.name, str(len(WORLD["registered"])), "run", "http://127.0.0.1:5000/#/models")
 
-    def release_refused(self, key: ModelKey) -> None:
-        WORLD.pop((REFUSED, key.name), None)
+    def release(self, key: ModelKey, alias: str) -> None:
+        WORLD.pop((alias, key.name), None)
 
     def promote_challenger(self, key: ModelKey) -> Promotion | None:
         model, verdict = WORLD.get(("challenger", key.name), (None, None))
@@ -188,7 +188,7 @@ def test_both_models_are_trained_registered_and_pass_their_checks() -> None:
 
 
 def test_trees_that_do_not_beat_the_baseline_are_kept_as_a_version_that_does_not_serve() -> None:
-    result = _run(_bars(21 * 1440))
+    result = _run(_bars(21 * 1440, seed=2))  # trees and HARX are equally good, far from the bound of the gate
     champion = WORLD["volatility-model"]
     assert champion.kind == "harx", "nothing in these bars can be forecast better"
     (refused, verdict), (baseline, its_verdict) = (
@@ -208,6 +208,34 @@ def test_twelve_hours_of_bars_give_the_flagged_baselines() -> None:
     assert result.success
     assert all(check.passed for check in result.get_asset_check_evaluations())
     assert (WORLD["volatility-model"].kind, WORLD["bid-price-model"].kind) == ("harx", "random_walk")
+
+
+def test_a_random_walk_stays_champion_while_the_new_bid_model_is_the_same_random_walk() -> None:
+    assert _run(_bars(720)).success
+    champion = WORLD["bid-price-model"]
+    result = _run(_bars(720), champions={"bid-price-model": champion})
+    assert WORLD["bid-price-model"] is champion
+    assert [model.manifest.name for model, _ in WORLD["registered"]] == ["volatility-model"], "no version of the bid"
+    metadata = result.asset_materializations_for_node("bid_model")[0].metadata
+    assert metadata["kept_version"].value == champion.version
+    assert "stays champion: both are the random walk" in str(metadata["gate"].value)
+    assert result.asset_materializations_for_node("bid_champion")[0].metadata["moved"].value is False
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+
+
+def test_a_random_walk_is_replaced_when_it_lacks_something_or_is_a_week_old() -> None:
+    from btc_assets.training import RENEWAL_NS, same_walk
+    from btc_core.models.bundle import BidModel, random_walk_model
+
+    assert _run(_bars(720)).success
+    fitted, cold = WORLD["bid-price-model"], random_walk_model()
+    at_ns = fitted.manifest.created_ns
+    assert same_walk(fitted, cold, at_ns), "what is fitted stays when there are too few bars once"
+    assert not same_walk(cold, fitted, at_ns), "it has no intervals and no autoregression"
+    assert not same_walk(fitted, fitted, at_ns + RENEWAL_NS + 1)
+    assert not same_walk(None, fitted, at_ns)
+    assert not same_walk(BidModel(fitted.manifest, (), None), fitted, at_ns)
+    assert not same_walk(fitted.as_baseline("ar"), fitted, at_ns)
 
 
 def test_a_few_hours_of_bars_give_the_pretrained_model_without_scores() -> None:

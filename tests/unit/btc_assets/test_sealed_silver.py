@@ -56,6 +56,7 @@ class Day:
 
         for resource in (Database, Lake):
             monkeypatch.setattr(resource, "connect", lambda _self: nullcontext())
+        monkeypatch.setattr(Environment, "check_log", lambda _self: None)
         monkeypatch.setattr(sealed, "seal_of", lambda *_: Seal(DAY, "abc", {}, -1, 0))
         monkeypatch.setattr(UserFeatures, "in_folder", lambda _folder: object())
         monkeypatch.setattr(forecast_roots, "close_before_repair", lambda *_: None)

@@ -28,7 +28,7 @@ from streaming.outcomes import OUTCOME_WARM_UP_S, STATE_VERSION, OutcomeTracker,
 
 pytestmark = pytest.mark.unit
 
-NORMAL = np.tile(np.asarray(intervals.NORMAL), (3, 1))
+NORMAL = np.tile(np.asarray((-2.5758, *intervals.NORMAL[intervals.SCORED], 2.5758)), (3, 1))
 START_NS = 1_700_000_100_000_000_000 // (30 * NS_PER_MIN) * 30 * NS_PER_MIN
 SIGMA = [3.0, 7.0, 12.0]
 
@@ -38,8 +38,8 @@ def prices(count: int) -> np.ndarray:
 
 
 def forecast(ts_ns: int, bid: float) -> ForecastRow:
-    bounds = np.tile(bid * (1.0 + np.linspace(-1e-3, 1e-3, 6)), (3, 1)).tolist()
-    sigma_bounds = [[each * share for share in (0.5, 0.6, 0.8, 1.2, 1.5, 2.0)] for each in SIGMA]
+    bounds = np.tile(bid * (1.0 + np.array([-2e-3, *np.linspace(-1e-3, 1e-3, 6), 2e-3])), (3, 1)).tolist()
+    sigma_bounds = [[each * share for share in (0.3, 0.5, 0.6, 0.8, 1.2, 1.5, 2.0, 3.0)] for each in SIGMA]
     return ForecastRow(
         "BTC/USD", ts_ns, ts_ns, 0, 1, 0, ts_ns, bid, [bid] * 3, SIGMA, SIGMA, "1", "random_walk", "2", "harx", "f",
         bounds, sigma_bounds, horizons_min=HORIZONS_MIN,
@@ -51,7 +51,7 @@ def test_the_longest_horizon_is_the_headline_and_outcomes_are_judged_when_it_is_
     assert targets.LABEL_SPAN_NS == 30 * NS_PER_MIN
     assert OUTCOME_WARM_UP_S == 32 * 60.0
     assert (gate.DEMOTE_HOURS, gate.DEMOTE_COVERAGE_HOURS, gate.MIN_OUTCOMES) == (144, 36, 360)
-    assert STATE_VERSION == "6-2,10,30"
+    assert STATE_VERSION == "7-2,10,30"
     assert INPUTS_VERSION.endswith("-2,10,30")
 
 

@@ -103,7 +103,7 @@ def test_a_password_in_an_address_is_refused_and_not_shown(
 def test_every_secret_can_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in secret_variables():
         monkeypatch.delenv(name.upper(), raising=False)
-        (tmp_path / name).write_text(f"word of {name}\n")
+        (tmp_path / name).write_text(f"word=of.{name}.0123456789\n")
         monkeypatch.setenv(f"{name.upper()}_FILE", str(tmp_path / name))
     monkeypatch.setenv("BTC_KAFKA_SECURITY", "sasl_ssl")
     monkeypatch.setenv("BTC_KAFKA_USER", "btc")
@@ -112,8 +112,8 @@ def test_every_secret_can_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path
     settings = load_settings()
     for name in secret_variables():
         section, _, field = name.removeprefix("btc_").partition("_")
-        assert getattr(getattr(settings, section), field).get_secret_value() == f"word of {name}"
-    assert "word of" not in repr(settings)
+        assert getattr(getattr(settings, section), field).get_secret_value() == f"word=of.{name}.0123456789"
+    assert "word=of" not in repr(settings)
 
 
 def test_an_env_file_can_name_the_file_of_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,7 @@ from btc_core.features.live_minutes import LiveMinutes
 from btc_core.market.events import TRADE
 from btc_core.market.messages import FeatureMessage, ForecastRow
 from btc_core.models import pretrained
-from btc_core.models.bundle import VolatilityModel, random_walk_model, start_quantiles
+from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model, start_quantiles
 from btc_core.models.dataset import make_frame
 from btc_core.models.fitting import fit_volatility
 from btc_core.names import LATE_FORECAST_S
@@ -62,13 +63,14 @@ class RowByRow(VolatilityModel):
         return np.concatenate(model), np.concatenate(baseline)
 
 
-def trees_and_net() -> VolatilityModel:
+@cache
+def models_that_serve() -> tuple[BidModel, VolatilityModel]:
+    """The random walk, and trees with a net; fitted by the first test that needs them, and not while tests are collected."""
     fitted = fit_volatility(make_frame(market(16 * 1440)), SMALL)
     assert fitted.kind == "xgboost"
-    return RowByRow(fitted.manifest, fitted.harx, fitted.boosters, fitted.baselines, fitted.net)
+    return random_walk_model(), RowByRow(fitted.manifest, fitted.harx, fitted.boosters, fitted.baselines, fitted.net)
 
 
-MODELS = random_walk_model(), trees_and_net()
 BARS_BEFORE = market(2 * 1440, START_NS - 2 * NS_PER_DAY)
 """The minute bars that are stored when the first row comes."""
 
@@ -111,9 +113,10 @@ class World:
 
     def restart(self) -> None:
         """Lose the memory of the forecaster; what was published stays."""
-        start = start_quantiles(MODELS[0]), start_quantiles(MODELS[1])
+        models = models_that_serve()
+        start = start_quantiles(models[0]), start_quantiles(models[1])
         self.forecaster = Forecaster(
-            lambda _symbol: MODELS,
+            lambda _symbol: models,
             lambda _symbol: OutcomeTracker(*start),
             lambda _symbol, clock_ns: LiveMinutes(BARS_BEFORE, clock_ns),
             lambda row: self.published.get(place_of(row)),

@@ -15,7 +15,8 @@ import pytest
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import SchemaError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
-from btc_core.features.user.files import features_in, version_of
+from btc_core.features.user.files import version_of
+from btc_core.features.user.folder import features_in
 from btc_core.league.folder import EntryFile, store
 from btc_core.league.rows import INPUTS
 from btc_core.market.events import QUOTE

@@ -18,7 +18,7 @@ from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from streaming.outcomes import Outcome, OutcomeTracker, TrackerState, outcome_row, restore_tracker
 
 START_NS = 1_700_000_100_000_000_000 // (5 * NS_PER_MIN) * 5 * NS_PER_MIN
-NORMAL = np.tile(np.asarray(intervals.NORMAL), (len(HORIZONS_MIN), 1))
+NORMAL = np.tile(np.asarray((-2.5758, *intervals.NORMAL[intervals.SCORED], 2.5758)), (len(HORIZONS_MIN), 1))
 SIGMA = [2.0, 3.0, 4.0, 5.0, 6.0]
 
 
@@ -132,7 +132,10 @@ def test_the_level_is_restored_from_the_served_forecasts_and_their_outcomes() ->
     class Table:
         def execute(self, sql: str) -> list[list[object]]:
             if "bid_quantiles" in sql:
-                return [[rows[-1][0], *[msgspec.json.encode(NORMAL.tolist()).decode()] * 2, None, *SIGMA]]
+                kept = [
+                    None if each is None else msgspec.json.encode(each).decode() for each in intervals.split(NORMAL)
+                ]
+                return [[rows[-1][0], *kept, *kept, None, *SIGMA]]
             if "bid_inside_90" in sql:
                 return [[rows[at][0], at % 2 == 0, True] for at in (-3, -2, -1)]
             assert "late = false AND volatility_model_kind = 'xgboost'" in sql
@@ -145,11 +148,29 @@ def test_the_level_is_restored_from_the_served_forecasts_and_their_outcomes() ->
     assert tracker.coverage == Coverage(3, 1 / 3, 1.0)
 
 
+def test_an_outcome_keeps_the_quantiles_in_the_form_that_older_versions_read_and_the_tails_apart() -> None:
+    unknown = np.tile(np.asarray(intervals.NORMAL), (len(HORIZONS_MIN), 1))
+    for start, has_tails in ((NORMAL, True), (unknown, False)):
+        last = run(OutcomeTracker(start, start), path(40))[-1]
+        row = outcome_row(last)
+        assert np.shape(msgspec.json.decode(row["bid_quantiles"])) == (5, 6)
+        assert (row["bid_tails"] is not None) == has_tails
+        kept = [row[f"{name}_{part}"] for name in ("bid", "volatility") for part in ("quantiles", "tails")]
+
+        class Table:
+            def execute(self, sql: str, kept: list[object] = kept) -> list[list[object]]:
+                return [[START_NS, *kept, None, *SIGMA]] if "bid_quantiles" in sql else []
+
+        restored = restore_tracker(Table(), "BTC/USD", start, start)  # type: ignore[arg-type]
+        assert np.array_equal(restored.bid_quantiles, np.array(last.bid_quantiles), equal_nan=True)
+        assert np.array_equal(restored.volatility_quantiles, np.array(last.volatility_quantiles), equal_nan=True)
+
+
 def test_after_an_outcome_of_other_horizons_the_intervals_start_again() -> None:
     class Table:
         def execute(self, sql: str) -> list[list[object]]:
             assert "sigma_1m_bps, sigma_2m_bps" in sql
-            return [[START_NS, "[[1.0]]", "[[1.0]]", None, 2.0, 3.0, 4.0, 5.0, None]]
+            return [[START_NS, "[[1.0]]", None, "[[1.0]]", None, None, 2.0, 3.0, 4.0, 5.0, None]]
 
     tracker = restore_tracker(Table(), "BTC/USD", NORMAL, NORMAL)  # type: ignore[arg-type]
     assert np.array_equal(tracker.bid_quantiles, NORMAL)

@@ -10,7 +10,6 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
-import streaming.reconnecting
 from streaming.reconnecting import BACKOFF_FIRST_S, BACKOFF_MAX_S, Reconnecting, new_budget
 
 pytestmark = pytest.mark.unit
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture(autouse=True)
 def longest_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every random pause is its upper limit."""
-    monkeypatch.setattr(streaming.reconnecting.random, "uniform", lambda _low, high: high)
+    monkeypatch.setattr("random.uniform", lambda _low, high: high)
 
 
 def refused(status: int, **headers: str) -> InvalidStatus:

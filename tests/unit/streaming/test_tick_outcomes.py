@@ -19,7 +19,7 @@ pytestmark = pytest.mark.unit
 
 DAY = "2026-11-20"
 BEGIN_NS = day_ns(DAY)
-NORMAL = np.tile(np.asarray(intervals.NORMAL), (len(HORIZONS_MIN), 1))
+NORMAL = np.tile(np.asarray((-2.5758, *intervals.NORMAL[intervals.SCORED], 2.5758)), (len(HORIZONS_MIN), 1))
 ROWS = 3_000
 
 

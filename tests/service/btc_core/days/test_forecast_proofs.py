@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S, from_ns, now_ns
+from btc_core.days import state_check
 from btc_core.days.archive_replay import archives_around, replay_archived_day
+from btc_core.days.day_forecasts import LEAD_NS
+from btc_core.days.fold_states import state_key
 from btc_core.days.forecast_check import Check
 from btc_core.days.forecast_days import check_day, check_rows
-from btc_core.days.forecast_file import MANIFEST, EvidenceManifest, opened_evidence, write_evidence
+from btc_core.days.forecast_file import write_evidence
 from btc_core.days.forecast_hours import HOUR_NS
 from btc_core.days.forecast_past import past_forecast
 from btc_core.days.forecast_roots import CLOSE_GRACE_S, DAY, HOUR, Closer, closed_periods
 from btc_core.days.forecast_search import evidence_of, forecast_at
 from btc_core.days.history import History
 from btc_core.days.log_archive import archive_day
+from btc_core.days.state_check import check_states
 from btc_core.errors import BtcError, InvalidInput
 from btc_core.market.bars import BARS
 from btc_core.models import pretrained
@@ -36,24 +38,28 @@ from btc_core.models.level import sigma_factor
 from btc_core.names import BID, VOLATILITY, ModelKey
 from btc_core.registry.champions import Champions
 from btc_core.stores.kafka_topics import ensure_topics
-from btc_core.stores.questdb import QuestDB, write_rows
+from btc_core.stores.questdb import QuestDB, wait_until_applied, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables import rows as table_rows
 from btc_core.tables.catalogue import BID_PREDICTION, MINUTE_BARS, VOLATILITY_PREDICTION
+from btc_core.tables.proof_tables import FORECAST_STATES
 from btc_core.tables.sql import within
 from btc_core.utc_day import day_of
 from streaming import features
 from streaming.forecast import SPEC, ForecastHandler
 from streaming.worker import Worker
+from tests.service.forged_evidence import MEANINGFUL, failing, flip, other_frame, other_state, rewritten
 from tests.service.workers import Running, count, market, publish
 from tests.unit.btc_core.features.test_minute_columns import market as bars_of_market
 from tests.waiting import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from btc_core.days.forecast_check import Step
+    from btc_core.days.forecast_evidence import Evidence
+    from btc_core.days.forecast_roots import ClosedPeriod
     from btc_core.settings import Settings
     from btc_core.tables.form import Table
     from stack.runtime import Stack
@@ -69,6 +75,19 @@ class Holder:
         volatility = pretrained.model_of_bars(pretrained.shipped(), bars)
         models = {ModelKey(symbol, BID): random_walk_model(), ModelKey(symbol, VOLATILITY): volatility}
         self.current = Champions((symbol,), models)  # type: ignore[arg-type]
+
+
+class PastClock:
+    """The clock of the machine, some time ago."""
+
+    def __init__(self, behind_ns: int) -> None:
+        self._behind_ns = behind_ns
+
+    def now_ns(self) -> int:
+        return now_ns() - self._behind_ns
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
 
 
 class System:
@@ -99,32 +118,42 @@ class System:
         closer = Closer(self.history, self.settings, self.store)
         return closer.close(self.symbol, end_ns + (CLOSE_GRACE_S + 1) * NS_PER_S)
 
-    def rewrite(self, table: Table, **changes: Any) -> None:
-        """Write the row of the last forecast again with other values."""
-        row = forecast_at(self.history, self.symbol, self.last_ns)[0 if table is BID_PREDICTION else 1]
+    def rewrite(self, table: Table, at_ns: int | None = None, **changes: Any) -> None:
+        """Write the row of a forecast, by default of the last one, again with other values."""
+        row = forecast_at(self.history, self.symbol, at_ns or self.last_ns)[0 if table is BID_PREDICTION else 1]
         for name, value in changes.items():
             field = row.schema.field(name)
             row = row.set_column(row.column_names.index(name), field, pa.array([value], field.type))
         write_rows(self.db, table, row)
 
 
+MINUTE_OF_HOUR = 45
+HOURS_AGO = 4
+
+
+def in_hour(hours_ago: int) -> PastClock:
+    """A clock that shows the same minute of an hour some hours ago, whatever the time is."""
+    return PastClock(now_ns() - (now_ns() // HOUR_NS - hours_ago) * HOUR_NS - MINUTE_OF_HOUR * NS_PER_MIN)
+
+
 @pytest.fixture(scope="module")
 def system(own_stack: Stack) -> Iterator[System]:
-    """A market that was forecast with two workers, one after the other."""
+    """A market that was forecast with two workers, one after the other, in the hour `HOURS_AGO`."""
     own_stack.up(only=("questdb", "kafka", "valkey", "store"))
     settings, symbol = own_stack.settings, own_stack.settings.exchange.symbols[0]
     ensure_topics(settings)
-    begin_ns = now_ns() // NS_PER_MIN * NS_PER_MIN
+    clock = in_hour(HOURS_AGO)
+    begin_ns = clock.now_ns() // NS_PER_MIN * NS_PER_MIN
     bars = bars_of_market(2 * 1440, begin_ns - 2 * NS_PER_DAY - (SECONDS + 120) * NS_PER_S // NS_PER_MIN * NS_PER_MIN)
     assert bars.dtype == BARS
-    sent = list(market(symbol, SECONDS, seed=11))
+    sent = list(market(symbol, SECONDS, 11, clock.now_ns()))
     with QuestDB(settings.questdb) as db:
         write_rows(db, MINUTE_BARS, table_rows.minute_bars(bars, symbol, "history"))
         holder = Holder(symbol, bars)
         with Running(features.build(settings)):
             for part, rows in ((sent[: len(sent) // 2], 7 * SECONDS), (sent[len(sent) // 2 :], 14 * SECONDS)):
                 publish(settings, symbol, part)
-                handler = ForecastHandler(settings, holder)  # type: ignore[arg-type]
+                handler = ForecastHandler(settings, holder, clock)  # type: ignore[arg-type]
                 with Running(Worker(settings, SPEC, handler)):
                     wait_for(lambda: count(db, VOLATILITY_PREDICTION.name, symbol) == rows, "forecasts")  # noqa: B023
     system = System(settings, symbol)
@@ -206,7 +235,7 @@ def test_the_time_machine_shows_a_forecast_as_it_was_and_as_it_would_have_been(s
         rel_tol=1e-4,
     )
     same = found.with_model(found.models[1])
-    assert same == found.forecast
+    assert msgspec.msgpack.encode(same) == msgspec.msgpack.encode(found.forecast)
     baseline = found.with_model(found.models[1].as_baseline())
     assert baseline.volatility_model_kind == "harx"
     assert baseline.sigma_path_bps == found.forecast.baseline_sigma_path_bps
@@ -257,7 +286,67 @@ def test_evidence_in_a_file_is_verified_without_servers_and_every_changed_part_i
         assert failing(bent), f"a changed {name} was not found though the manifest had its new hash"
 
 
-def test_a_sealed_day_is_verified_from_its_archive_and_as_a_whole(system: System) -> None:
+def test_a_later_forecast_is_computed_again_from_the_state_that_a_closed_hour_names(
+    system: System, tmp_path: Path
+) -> None:
+    """Two hours after the first forecasts, and one hour after that of the late ones."""
+    settings, symbol, clock = system.settings, system.symbol, in_hour(HOURS_AGO - 2)
+    before, last = closed_periods(system.history, symbol, system.hour_ns, system.hour_ns + 2 * HOUR_NS)[:2]
+    (state,), (continued,) = ([each for each in hour.hour_header.states if each.offset] for hour in (before, last))
+    assert (continued.offset, continued.sha256) == (state.offset, state.sha256), (
+        "nothing was received in the second hour"
+    )
+    rows = count(system.db, VOLATILITY_PREDICTION.name, symbol)
+    holder = Holder(symbol, bars_of_market(2 * 1440, clock.now_ns() // NS_PER_MIN * NS_PER_MIN - 2 * NS_PER_DAY))
+    with Running(features.build(settings)):
+        publish(settings, symbol, list(market(symbol, SECONDS, 12, clock.now_ns(), trade_id=2 * SECONDS * 2 + 1)))
+        handler = ForecastHandler(settings, holder, clock)  # type: ignore[arg-type]
+        with Running(Worker(settings, SPEC, handler)):
+            wait_for(lambda: count(system.db, VOLATILITY_PREDICTION.name, symbol) == rows + 14 * SECONDS, "forecasts")
+    wait_until_applied(system.db, FORECAST_STATES.name)
+    forecast = forecast_at(system.history, symbol, clock.now_ns())
+
+    def evidence(*, all_frames: bool = False) -> Evidence:
+        return evidence_of(settings, system.history, system.store, symbol, forecast, all_frames=all_frames)
+
+    for is_closed in (False, True):
+        if is_closed:
+            (hour,) = (each for each in system.close(system.hour_ns + 3 * HOUR_NS) if each.period == HOUR)
+            assert hour.hour_header.late_forecasts == 0
+        found = list(Check(evidence()).steps())
+        assert all(step.fits for step in found), [step.text for step in found][-1]
+        assert {"chain", "start", "frames"} <= {step.name for step in found}
+        assert "equal to the last bit" in found[-1].text
+        assert f"at the end of the hour {last.name}" in next(step.text for step in found if step.name == "start")
+    whole = list(Check(evidence(all_frames=True)).steps())
+    assert [step.name for step in whole] == STEPS
+    assert all(step.fits for step in whole), [step.text for step in whole]
+
+    small, large = tmp_path / "from-state.zip", tmp_path / "all-frames.zip"
+    write_evidence(small, evidence())
+    write_evidence(large, evidence(all_frames=True))
+    assert not failing(small)
+    assert not failing(large)
+    with zipfile.ZipFile(small) as fewer, zipfile.ZipFile(large) as more:
+        assert "start.zst" in set(fewer.namelist()) - set(more.namelist())
+        assert fewer.getinfo("frames.jsonl.zst").file_size < more.getinfo("frames.jsonl.zst").file_size
+    rewritten(small, tmp_path / "bent.zip", "start.zst", other_state, rehash=True)
+    assert ["is not the one that the header of" in text for text in failing(tmp_path / "bent.zip")] == [True]
+
+    keys = [state_key(last.begin_ns, continued), state_key(before.begin_ns, state)]
+    bodies = [system.store.get(key) for key in keys]
+    for key in keys:
+        system.store.delete(key)
+    without = evidence()
+    assert without.start == b"", "a state that is no longer kept is replaced by the frames"
+    assert all(step.fits for step in Check(without).steps())
+    for key, body in zip(keys, bodies, strict=True):
+        system.store.put(key, body or b"")
+
+
+def test_a_sealed_day_is_verified_from_its_archive_and_as_a_whole(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
     day = day_of(system.last_ns)
     end_ns = (system.last_ns // NS_PER_DAY + 1) * NS_PER_DAY
     system.close(end_ns)  # after ten in the evening, an earlier test has closed the day
@@ -271,11 +360,44 @@ def test_a_sealed_day_is_verified_from_its_archive_and_as_a_whole(system: System
     found = check_day(system.history, system.store, system.symbol, day)
     assert found.problems == ()
     assert found.root == closed.root
-    replayed = replay_archived_day(system.store, archives_around(system.store, day))
-    step = check_rows(system.history, system.store, system.symbol, day, replayed)
-    assert step.fits, step.text
+    rows, forecasts = again(system, day)
+    assert rows.fits, rows.text
+    states = check_states(system.history, system.store, system.symbol, day)
+    hours = sum((system.hour_ns + hour * HOUR_NS) // NS_PER_DAY * NS_PER_DAY == end_ns - NS_PER_DAY for hour in (1, 2))
+    if hours:  # of each partition, those after the first state
+        assert states.fits
+        assert states.text.startswith(f"The frames give the {hours * settings_partitions(system)} states")
+        monkeypatch.setattr(state_check, "closed_periods", with_other_states)
+        assert not check_states(system.history, system.store, system.symbol, day).fits
     added = 1 if system.hour_ns + HOUR_NS < end_ns else 0  # by the test of a late forecast, in the hour after the last
-    assert step.text.startswith(f"{found.forecasts - added} forecasts were made")
+    assert rows.text.startswith(f"{found.forecasts - added} forecasts were made")
+    assert forecasts.fits, forecasts.text
+    assert forecasts.text.startswith(f"{found.forecasts - added} forecasts, computed again")
+    assert forecasts.text.endswith("are equal to the last bit.")
+
+
+def again(system: System, day: str) -> tuple[Step, ...]:
+    replayed = replay_archived_day(system.store, archives_around(system.store, day), lead_ns=LEAD_NS)
+    return check_rows(system.history, system.store, system.symbol, day, replayed)
+
+
+def test_a_changed_number_of_a_day_is_found_by_computing_its_forecasts_again(system: System) -> None:
+    day = day_of(system.last_ns)
+    at_ns = system.last_ns - NS_PER_S  # the test of a late forecast has added one at `last_ns`
+    _, volatility = forecast_at(system.history, system.symbol, at_ns)
+    sigma = volatility["sigma_3m_bps"][0].as_py()
+    system.rewrite(VOLATILITY_PREDICTION, at_ns, sigma_3m_bps=sigma * 1.001)
+    rows, forecasts = again(system, day)
+    assert not rows.fits, "the leaf of the forecast is another one"
+    assert not forecasts.fits
+    assert forecasts.text.startswith("1 of ")
+    assert "differ from the stored ones, sigma_3m_bps by up to 0.000999 of itself" in forecasts.text
+    system.rewrite(VOLATILITY_PREDICTION, at_ns, sigma_3m_bps=float(np.nextafter(sigma, 1e9)))
+    _, forecasts = again(system, day)
+    assert forecasts.fits, forecasts.text
+    assert "as on another processor (sigma_3m_bps)" in forecasts.text
+    write_rows(system.db, VOLATILITY_PREDICTION, volatility)
+    assert all(step.fits for step in again(system, day))
 
 
 def test_the_command_line_verifies_a_forecast_a_file_and_a_day_and_says_what_is_wrong(
@@ -284,7 +406,7 @@ def test_the_command_line_verifies_a_forecast_a_file_and_a_day_and_says_what_is_
     def btc(*arguments: str, stack: bool = True) -> tuple[int, str]:
         more = ("--data-dir", str(own_stack.layout.data_dir)) if stack else ()
         command = [sys.executable, "-W", "ignore", "-m", "btc_cli", *arguments, *more]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         return done.returncode, done.stdout + done.stderr
 
     path, at = tmp_path / "forecast.zip", iso_text(system.last_ns - NS_PER_S)
@@ -301,6 +423,7 @@ def test_the_command_line_verifies_a_forecast_a_file_and_a_day_and_says_what_is_
     code, text = btc("verify", "--day", day)
     assert code == 0, text
     assert "made from the very feature rows" in text
+    assert re.search(r"\d+ forecasts, computed again .* are equal to the last bit", text)
     out = tmp_path / "roots.txt"
     code, text = btc("roots", "--from", day, "--to", day, "--out", str(out))
     assert code == 0, text
@@ -313,9 +436,29 @@ def test_the_command_line_verifies_a_forecast_a_file_and_a_day_and_says_what_is_
     assert code == 0, text
     assert "equal to the stored one" in text
     assert "without log_rv_5m" in text
+    code, text = btc("at", at, "--book")
+    assert code == 1, "this market has no order book"
+    assert f"no order book of {system.symbol} was known at" in text
     code, text = btc("verify", "2001-01-01T00:00:00")
     assert code == 1
     assert "was in force at 2001-01-01T00:00:00Z" in text
+
+
+def settings_partitions(system: System) -> int:
+    return system.settings.kafka.partitions
+
+
+def with_other_states(*where: Any) -> list[ClosedPeriod]:
+    """The closed hours with other hashes of their states in the headers, except the first."""
+    hours = closed_periods(*where)
+    changed = hours[:1]
+    for hour in hours[1:]:
+        if hour.period == HOUR:
+            header = hour.hour_header
+            states = tuple(msgspec.structs.replace(state, sha256="0" * 64) for state in header.states)
+            text = msgspec.json.encode(msgspec.structs.replace(header, states=states)).decode()
+            changed.append(msgspec.structs.replace(hour, header=text))
+    return changed
 
 
 def iso_text(ts_ns: int) -> str:
@@ -328,79 +471,3 @@ def forecasts_in(system: System, hour_ns: int) -> int:
         f"{within('made_at', hour_ns, hour_ns + HOUR_NS)}"
     )
     return int(counted[0][0])
-
-
-def failing(path: Path) -> list[str]:
-    """What does not fit in a file of evidence."""
-    with opened_evidence(path) as evidence:
-        return [step.text for step in Check(evidence).steps() if not step.fits]
-
-
-def flip(data: bytes) -> bytes:
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-
-
-def rewritten(path: Path, target: Path, name: str, change: Callable[[bytes], bytes], *, rehash: bool) -> None:
-    """Copy a file of evidence with one entry changed, and with its new hash in the manifest if `rehash`."""
-    with zipfile.ZipFile(path) as source:
-        entries = {each: source.read(each) for each in source.namelist()}
-    entries[name] = change(entries[name])
-    if rehash:
-        manifest = msgspec.json.decode(entries[MANIFEST], type=EvidenceManifest)
-        digests = {each: hashlib.sha256(entries[each]).hexdigest() for each in manifest.files}
-        entries[MANIFEST] = msgspec.json.encode(msgspec.structs.replace(manifest, files=digests))
-    with zipfile.ZipFile(target, "w") as archive:
-        for each, data in entries.items():
-            archive.writestr(each, data)
-
-
-def as_live(data: bytes) -> bytes:
-    return data.replace(b'"simulated": true', b'"simulated": false')
-
-
-def with_value(column: str, value: Callable[[Any], Any], row: int = 0) -> Callable[[bytes], bytes]:
-    """A change of one value in a Parquet file."""
-
-    def change(data: bytes) -> bytes:
-        table = pq.read_table(io.BytesIO(data))
-        values = table[column].to_pylist()
-        values[row] = value(values[row])
-        field = table.schema.field(column)
-        sink = io.BytesIO()
-        pq.write_table(table.set_column(table.column_names.index(column), field, pa.array(values, field.type)), sink)
-        return sink.getvalue()
-
-    return change
-
-
-def other_frame(data: bytes) -> bytes:
-    """The frames with another volume of the day in one quote, which changes no feature."""
-    text = pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()
-    changed = text.replace(b'"volume":1.0', b'"volume":2.0', 1)
-    assert changed != text
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as packed:
-        packed.write(changed)
-    return bytes(sink.getvalue())
-
-
-def other_leaf(data: bytes) -> bytes:
-    return re.sub(rb'"leaf": "(\w)', lambda found: b'"leaf": "' + (b"1" if found[1] == b"0" else b"0"), data)
-
-
-def other_coefficient(data: bytes) -> bytes:
-    return re.sub(rb"\d(?=\])", lambda found: b"2" if found[0] == b"1" else b"1", data, count=1)
-
-
-MEANINGFUL: dict[str, Callable[[bytes], bytes]] = {
-    "bid.parquet": with_value("bid_2m_usd", lambda usd: float(np.nextafter(usd, 1e9))),
-    "volatility.parquet": with_value("sigma_4m_q90_bps", lambda bps: float(np.nextafter(bps, 1e9))),
-    "state.parquet": with_value("level", lambda level: level * 1.001),
-    "minutes.parquet": with_value("close", lambda usd: (usd or 60_000.0) * 1.01, row=1_500),
-    "proof.json": other_leaf,
-    "harx.json": other_coefficient,
-    "frames.jsonl.zst": other_frame,
-    MANIFEST: as_live,
-}
-"""Changes of a forger who also puts the new hash into the manifest."""

@@ -14,7 +14,7 @@ from btc_core.errors import StoreError
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.arrow import digest, in_form
-from btc_core.tables.catalogue import STORED, TABLES
+from btc_core.tables.catalogue import BRONZE_TRADES, STORED, TABLES
 from btc_core.tables.schema import ensure_tables, invalid_views
 from btc_core.utc_day import day_of
 from tests.service.made_up import ROWS, made_up
@@ -54,11 +54,24 @@ def test_a_day_of_every_table_survives_losing_the_table(db: QuestDB, store: Obje
     assert manifest is not None
     assert (manifest.rows, manifest.content_sha256) == (ROWS, digest(before))
     assert lake.back_up(db, store, table, day) == manifest, "the same rows are not copied twice"
+    assert lake.back_up(db, store, table, day, "later seal") == manifest, "the first seal of these rows stays"
     assert lake.drill(db, store, table, day) == ROWS
     lose_day(db, table, day)
     assert count_rows(db, table, day) == 0
     assert lake.restore(db, store, table, day) == ROWS
     assert read_day(db, table, day).equals(before)
+
+
+def test_a_copy_that_was_made_before_the_seal_gets_the_seal(db: QuestDB, store: ObjectStore) -> None:
+    day = "2026-03-09"
+    write_rows(db, BRONZE_TRADES, made_up(BRONZE_TRADES, day))
+    unsealed = lake.back_up(db, store, BRONZE_TRADES, day)
+    assert unsealed is not None
+    assert unsealed.seal == ""
+    sealed = lake.back_up(db, store, BRONZE_TRADES, day, "seal")
+    assert (
+        sealed == msgspec.structs.replace(unsealed, seal="seal") == lake.read_manifest(store, BRONZE_TRADES.name, day)
+    )
 
 
 def test_fewer_rows_never_replace_a_sound_copy_but_a_damaged_one_is_replaced(db: QuestDB, store: ObjectStore) -> None:

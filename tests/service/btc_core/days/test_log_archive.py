@@ -24,6 +24,7 @@ from btc_core.features.file_replay import replay_file
 from btc_core.market.messages import Envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import read_all
+from btc_core.stores.kafka_connection import connection
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.arrow import digest
@@ -276,7 +277,7 @@ def test_a_day_whose_beginning_the_log_has_dropped_keeps_its_archive_and_gets_no
 ) -> None:
     """Retention deletes whole segments; deleting records moves the beginning of a partition in the same way."""
     before = log_archive.required_archive(store, DAY)
-    admin = AdminClient({"bootstrap.servers": stream.kafka.bootstrap})
+    admin = AdminClient(connection(stream.kafka, "test"))
     cut = [
         TopicPartition(EVENTS_TOPIC, each.partition, each.first_offset + 5)
         for each in before.partitions

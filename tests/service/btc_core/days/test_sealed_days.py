@@ -39,7 +39,14 @@ def test_a_streamed_day_is_proven_and_damage_is_found_and_healed(stream: Setting
     first = prove_bronze(db, stream.kafka, DAY, keep_nothing)
     assert first.log_has_day
     assert first.bars >= 60
-    assert (first.rows_missing, first.rows_different) == (0, 0)
+    assert (first.rows_missing, first.rows_different, first.nothing_compared) == (0, 0, "")
+    years_before = day_of(MIDNIGHT_NS - 900 * NS_PER_DAY)
+    before = prove_bronze(db, stream.kafka, years_before, keep_nothing)
+    assert not before.log_has_day, "the log begins at its first message, which came later"
+    assert (
+        before.nothing_compared
+        == f"{years_before}: the log has no message of the day, and it has no archive, so nothing was compared"
+    )
     proof = prove(db, symbol, DAY, keep_nothing)
     assert proof.rows == 600 + 600, "quotes and trades after midnight"
     assert proof.stream_equals_replay, proof.examples

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import httpx
-import mlflow
 import msgspec
 import numpy as np
 import pytest
+import xgboost
 
 from btc_core import names
 from btc_core.clock import NS_PER_DAY, NS_PER_S, SYSTEM_CLOCK, now_ns
 from btc_core.errors import InvalidInput, NotReady, SchemaError, StoreError
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.features import catalogue
-from btc_core.models import bundle, fitting, pooling
+from btc_core.models import bundle, fitting, gate, pooling
+from btc_core.models.baselines import Autoregression
 from btc_core.models.dataset import make_frame
 from btc_core.models.gate import Verdict
 from btc_core.models.manifest import new_manifest
+from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import in_memory
 from btc_core.names import BID_MODEL, HORIZONS_MIN, ModelKey
 from btc_core.registry import bundles, promotion, retention, shadows
@@ -26,12 +29,16 @@ from btc_core.registry.cache import KEPT_VERSIONS, MANIFEST
 from btc_core.service_settings import StoreSettings
 from btc_core.settings import MlflowSettings, ModelSettings, Settings
 from btc_core.stores.mlflow import MlflowClient
-from serving.gate_decisions import RefusedModels
+from serving.gate_decisions import GateDecisions, RefusedModels
+from serving.system_gauges import update_demotions
+from tests.real_alerts import Looks
 from tests.unit.btc_core.models.test_bundle import market
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from serving.deps import Deps
 
 pytestmark = [
     pytest.mark.service,
@@ -170,6 +177,8 @@ def test_a_challenger_waits_a_promotion_needs_a_reason_and_a_rollback_takes_it_b
 def test_the_scores_of_all_horizons_are_tables_that_mlflow_reads(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import mlflow
+
     monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.mlflow.url)  # `load_table` looks there
     registered = bundles.register(settings, KEY, _save(tmp_path / "a"), PASSED)
     client = mlflow.MlflowClient(settings.mlflow.url)
@@ -217,7 +226,7 @@ def test_a_refused_version_has_an_alias_of_its_own_and_keeps_its_score_in_shadow
     assert shadows.refused_version(settings, key) is None, "a champion is in no shadow"
     listed = {each.version: each for each in promotion.versions(settings, key)}
     assert (listed[refused.version].aliases, listed[refused.version].shadow) == (("champion",), "")
-    shadows.release(settings, key)
+    bundles.release(settings, key, names.REFUSED)
     assert shadows.refused_version(settings, key) is None
 
 
@@ -252,10 +261,11 @@ def test_a_model_of_another_market_is_refused(settings: Settings, tmp_path: Path
         bundles.load_champion(settings, KEY)
 
 
+@pytest.mark.causes("ModelDemoted")
 def test_a_demoted_champion_is_replaced_by_its_baseline(settings: Settings, tmp_path: Path) -> None:
     version = _champion(settings, _save(tmp_path / "a", 0.2)).version
     model = bundles.load_champion(settings, KEY)
-    served = promotion.demote(settings, KEY, model, _rows(), "24 h loss 1.5 of the baseline's")
+    served = promotion.demote(settings, KEY, model, "random_walk", _rows(), "24 h loss 1.5 of the baseline's")
     at_s = promotion.demoted_at_s(settings, KEY, served.version)
     assert at_s is not None
     assert abs(now_ns() / NS_PER_S - at_s) < 60
@@ -263,6 +273,53 @@ def test_a_demoted_champion_is_replaced_by_its_baseline(settings: Settings, tmp_
     champion = bundles.load_champion(settings, KEY)
     assert (champion.version, champion.kind) == (served.version, "random_walk")
     assert bundles.version_of(settings, KEY, names.PREVIOUS) == version
+    decision = GateDecisions(settings, SYSTEM_CLOCK)(KEY, served.version)
+    assert decision is not None
+    assert (decision.took_over_from, decision.reason) == (
+        version, f"random_walk of version {version}: 24 h loss 1.5 of the baseline's"
+    )  # fmt: skip
+    current = SimpleNamespace(models={KEY: champion})
+    update_demotions(cast("Deps", SimpleNamespace(settings=settings, models=SimpleNamespace(current=current))))
+    assert Looks().find("ModelDemoted", KEY.symbol)
+
+
+def _trees() -> bundle.BidModel:
+    """A model of the bid with tiny trees and both baselines."""
+    rng = np.random.default_rng(4)
+    data = xgboost.DMatrix(rng.normal(size=(64, len(catalogue.MODEL_FEATURES))).astype(np.float32), rng.normal(size=64))
+    boosters = tuple(xgboost.train({"max_depth": 1, "nthread": 1, "base_score": 0.0}, data, 1) for _ in HORIZONS_MIN)
+    windows = RECIPE.baselines.ar_windows_min
+    autoregression = Autoregression(windows, tuple((0.1,) * len(windows) for _ in HORIZONS_MIN))
+    manifest = new_manifest(BID_MODEL, "xgboost", shrinkage=(0.5,) * len(HORIZONS_MIN))
+    return bundle.BidModel(manifest, boosters, autoregression)
+
+
+def test_a_better_baseline_takes_over_from_a_champion_of_any_kind_and_trees_return_after_a_rest(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, trees = ModelKey("REST/USD", "bid"), _trees()
+    first = promotion.publish(settings, key, trees, _rows(), PASSED)
+    promotion.promote(settings, key, first.version, "better than no change")
+    served = promotion.demote(settings, key, bundles.load_champion(settings, key), "ar", _rows(), "loss 1.07 of ar's")
+    champion = bundles.load_champion(settings, key)
+    assert (champion.version, champion.kind) == (served.version, "ar")
+    simpler = promotion.demote(settings, key, champion, "random_walk", _rows(), "loss 1.05 of random_walk's")
+    assert bundles.load_champion(settings, key).kind == "random_walk"
+    listed = {each.version: each for each in promotion.versions(settings, key)}[simpler.version]
+    assert (listed.kind, listed.aliases) == ("random_walk", ("champion",))
+    assert listed.reason.endswith(
+        f"promoted: demotion of {served.version} (ar) to random_walk: loss 1.05 of random_walk's"
+    )
+
+    again = promotion.publish(settings, key, trees, _rows(), PASSED)
+    held = promotion.promote_challenger(settings, key)
+    assert held is not None
+    assert f"version {simpler.version} took over by a demotion" in held.held
+    assert bundles.champion_version(settings, key) == simpler.version
+    later_ns = now_ns() + gate.REST_HOURS * 3_600 * NS_PER_S
+    monkeypatch.setattr(promotion, "now_ns", lambda: later_ns)
+    assert promotion.promote_challenger(settings, key) == promotion.Promotion(again.version, PASSED.reason)
+    assert bundles.champion_version(settings, key) == again.version, "the gate's win brings trees back"
 
 
 def test_the_markets_have_champions_demotions_and_reasons_of_their_own(settings: Settings) -> None:
@@ -276,7 +333,8 @@ def test_the_markets_have_champions_demotions_and_reasons_of_their_own(settings:
             promotion.publish(settings, key, model, _rows(), verdict)
             assert promotion.promote_challenger(settings, key) is not None
     demoted, rolled_back = keys[1], keys[2]
-    promotion.demote(settings, demoted, bundles.load_champion(settings, demoted), _rows(), "24 h loss of 1.5")
+    champion = bundles.load_champion(settings, demoted)
+    promotion.demote(settings, demoted, champion, "random_walk", _rows(), "24 h loss of 1.5")
     promotion.rollback(settings, rolled_back, "it jumps")
     champions = {key.symbol: bundles.champion_version(settings, key) for key in keys}
     assert champions == {"AAA/USD": "2", "BBB/USD": "3", "CCC/USD": "1", "DDD/USD": "2"}

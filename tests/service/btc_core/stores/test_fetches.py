@@ -42,4 +42,4 @@ def test_an_eager_consumer_gets_a_message_at_once_however_long_a_fetch_may_wait(
             publisher.publish(GAPS_TOPIC, "BTC/USD", b"next", now_ns())
             assert reader.poll(10.0) is not None
             took_s.append(time.monotonic() - sent_s)
-    assert min(took_s) < FETCH_WAIT_MS / 10_000
+    assert min(took_s) < FETCH_WAIT_MS / 4_000

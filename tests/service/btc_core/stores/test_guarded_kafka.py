@@ -42,7 +42,7 @@ def broker() -> Iterator[GuardedBroker]:
 
 
 def test_the_user_creates_the_topics_and_the_mark_of_the_log(broker: GuardedBroker) -> None:
-    settings = broker.by_scram("btc")
+    settings = broker.by_password("btc")
     wait_for(lambda: missing_topics(settings.kafka, TOPICS, 5) == list(TOPICS), "the topics are deleted")
     origin.claim(settings, origin.LOG)
     assert sorted(ensure_topics(settings)) == sorted(TOPICS)
@@ -50,14 +50,14 @@ def test_the_user_creates_the_topics_and_the_mark_of_the_log(broker: GuardedBrok
     assert ensure_topics(settings) == [], "the second time there is nothing to do"
 
 
-@pytest.mark.parametrize("client", ["SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "certificate"])
+@pytest.mark.parametrize("client", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "certificate"])
 def test_messages_go_through_a_worker_and_back(broker: GuardedBroker, client: str) -> None:
     if client == "OAUTHBEARER":
         settings = broker.by_token("btc")
     elif client == "certificate":
         settings = broker.by_certificate(broker.authority.certificate("workers"))
     else:
-        settings = broker.by_scram("btc", client)
+        settings = broker.by_password("btc", client)
     kafka = settings.kafka.model_copy(update={"compression": "zstd", "rack": "zone-a"})
     settings = settings.model_copy(
         update={"kafka": kafka, "stream": settings.stream.model_copy(update={"state_dir": Path(tempfile.mkdtemp())})}
@@ -78,7 +78,7 @@ def test_messages_go_through_a_worker_and_back(broker: GuardedBroker, client: st
 
 
 def test_a_wrong_password_is_named_and_not_shown(broker: GuardedBroker) -> None:
-    wrong = broker.by_scram("btc", password="not this one").kafka
+    wrong = broker.by_password("btc", password="not this one").kafka
     with pytest.raises(ServiceError, match=r"refuses the user 'btc' or the password .BTC_KAFKA_USER") as caught:
         missing_topics(wrong, TOPICS, 5)
     assert "not this one" not in str(caught.value) + repr(wrong)
@@ -123,7 +123,7 @@ def test_a_producer_renews_its_token_before_it_expires(broker: GuardedBroker, mo
 def test_an_unknown_authority_is_named(broker: GuardedBroker, tmp_path: Path) -> None:
     other = Authority(tmp_path, "another authority")
     with pytest.raises(ServiceError, match=r"encrypted connection .* failed.*BTC_KAFKA_CA_FILE"):
-        missing_topics(broker.by_scram("btc", ca_file=str(other.file)).kafka, TOPICS, 5)
+        missing_topics(broker.by_password("btc", ca_file=str(other.file)).kafka, TOPICS, 5)
 
 
 def test_a_client_without_certificate_is_refused(broker: GuardedBroker) -> None:
@@ -133,7 +133,7 @@ def test_a_client_without_certificate_is_refused(broker: GuardedBroker) -> None:
 
 
 def test_a_user_without_a_right_gets_an_error_that_names_it(broker: GuardedBroker) -> None:
-    stranger, reader = broker.by_scram("stranger").kafka, broker.by_scram("reader").kafka
+    stranger, reader = broker.by_password("stranger").kafka, broker.by_password("reader").kafka
     assert missing_topics(stranger, TOPICS, 5) == list(TOPICS), "Kafka hides what a user may not see"
     with pytest.raises(ConfigError, match=r"does not create the topic origin-x.*right to create topics"):
         create_empty_topic(stranger, "origin-x")
@@ -143,7 +143,7 @@ def test_a_user_without_a_right_gets_an_error_that_names_it(broker: GuardedBroke
         BtcError, match=r"failed for good.*(the user 'reader' no right on a cluster|the line FATAL in its log)"
     ):
         publisher.flush()
-    publisher = Publisher(broker.by_scram("letters").kafka, "test")
+    publisher = Publisher(broker.by_password("letters").kafka, "test")
     publisher.publish(EVENTS_TOPIC, "BTC/USD", b"refused", now_ns())
     with pytest.raises(ServiceError, match=r"market.events.*the user 'letters' no right on a topic"):
         publisher.flush()
@@ -153,8 +153,8 @@ def test_a_user_without_a_right_gets_an_error_that_names_it(broker: GuardedBroke
 
 def test_the_doctor_names_each_right_that_is_missing(broker: GuardedBroker) -> None:
     topics, groups = (EVENTS_TOPIC, DEADLETTERS_TOPIC), ("bronze",)
-    assert missing_rights(broker.by_scram("btc").kafka, topics, groups, 10) == []
-    assert missing_rights(broker.by_scram("reader").kafka, topics, groups, 10) == [
+    assert missing_rights(broker.by_password("btc").kafka, topics, groups, 10) == []
+    assert missing_rights(broker.by_password("reader").kafka, topics, groups, 10) == [
         f"no right WRITE on the topic {EVENTS_TOPIC}",
         f"no right WRITE on the topic {DEADLETTERS_TOPIC}",
         "no right READ on the consumer group bronze",
@@ -164,7 +164,7 @@ def test_the_doctor_names_each_right_that_is_missing(broker: GuardedBroker) -> N
 def test_limits_that_the_service_refuses_are_logged_and_stay(
     broker: GuardedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    changed = broker.by_scram("reader", retention_hours=50)
+    changed = broker.by_password("reader", retention_hours=50)
     assert ensure_topics(changed) == []
     assert "the user may not read the configuration of topic market.events, which should be" in caplog.text
     broker.allow("reader", ResourceType.TOPIC, "*", AclOperation.DESCRIBE_CONFIGS)
@@ -198,14 +198,14 @@ def test_a_limit_with_which_the_pipeline_does_not_work_is_an_error_until_it_is_c
 
     def refused() -> bool:
         try:
-            ensure_topics(broker.by_scram("reader"))
+            ensure_topics(broker.by_password("reader"))
         except ConfigError as error:
             return re.search(words, str(error)) is not None
         return False
 
     wait_for(refused, "a limit that nobody can work with is an error")
-    assert ensure_topics(broker.by_scram("btc")) == [], "whoever has the right sets it"
-    assert ensure_topics(broker.by_scram("reader")) == []
+    assert ensure_topics(broker.by_password("btc")) == [], "whoever has the right sets it"
+    assert ensure_topics(broker.by_password("reader")) == []
 
 
 def test_a_topic_whose_configuration_is_refused_is_created_with_the_rest_of_it(
@@ -213,7 +213,7 @@ def test_a_topic_whose_configuration_is_refused_is_created_with_the_rest_of_it(
 ) -> None:
     monkeypatch.setattr(kafka_topics, "TOPICS", ("small-segments",))
     monkeypatch.setattr(kafka_topics, "SEGMENT_BYTES", 1_000)
-    assert ensure_topics(broker.by_scram("btc", retention_hours=50)) == ["small-segments"]
+    assert ensure_topics(broker.by_password("btc", retention_hours=50)) == ["small-segments"]
     assert "topic small-segments has segment.bytes=1073741824 and should have 1000, which the service" in caplog.text
     resource = ConfigResource(ConfigResource.Type.TOPIC, "small-segments")
     found = broker.admin.describe_configs([resource])[resource].result(10)["retention.ms"].value
@@ -227,11 +227,11 @@ def test_more_partitions_than_the_service_allows_are_refused_with_the_name_of_th
     with pytest.raises(
         ConfigError, match=r"topic many-partitions: .*20000 partitions .BTC_KAFKA_PARTITIONS.*service allows"
     ):
-        ensure_topics(broker.by_scram("btc", partitions=20_000))
+        ensure_topics(broker.by_password("btc", partitions=20_000))
 
 
 def test_more_copies_than_brokers_are_refused_with_the_name_of_the_setting(broker: GuardedBroker) -> None:
-    three = broker.by_scram("btc", replication=3, min_insync=2).kafka
+    three = broker.by_password("btc", replication=3, min_insync=2).kafka
     with pytest.raises(ConfigError, match=r"does not create the topic three.*3 copies .BTC_KAFKA_REPLICATION"):
         create_empty_topic(three, "three")
 
@@ -239,8 +239,8 @@ def test_more_copies_than_brokers_are_refused_with_the_name_of_the_setting(broke
 def test_an_existing_topic_keeps_a_minimum_that_its_copies_can_reach(
     broker: GuardedBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert ensure_topics(broker.by_scram("btc", replication=3, min_insync=2)) == []
+    assert ensure_topics(broker.by_password("btc", replication=3, min_insync=2)) == []
     assert "has 1 copies of each partition and BTC_KAFKA_REPLICATION is 3" in caplog.text
-    publisher = Publisher(broker.by_scram("btc").kafka, "test")
+    publisher = Publisher(broker.by_password("btc").kafka, "test")
     publisher.publish(EVENTS_TOPIC, "BTC/USD", b"still taken", now_ns())
     publisher.flush()

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import ServiceError
 from btc_core.names import DEADLETTERS_TOPIC, EVENTS_TOPIC
+from btc_core.stores import kafka_topics
 from btc_core.stores.kafka import consumer, kept_since
+from btc_core.stores.kafka_connection import admin_client, connection
 from btc_core.stores.kafka_topics import ensure_topics, missing_topics
+from btc_core.waiting import wait_until
 from streaming.publisher import Publisher
 from tests.waiting import wait_for
 
@@ -33,7 +36,7 @@ def settings(own_servers: Callable[..., Settings]) -> Settings:
 
 
 def config_of(settings: Settings, topic: str) -> dict[str, str]:
-    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap})
+    admin = AdminClient(connection(settings.kafka, "test"))
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
     answer = admin.describe_configs([resource])[resource].result(10)
     names = ("retention.ms", "retention.bytes", "segment.bytes")
@@ -70,7 +73,7 @@ def test_the_oldest_messages_go_first_and_the_log_no_longer_claims_to_have_them(
     publisher.flush()
     assert kept_since(settings.kafka, begin_ns)
     assert not first_offsets(settings)
-    wait_for(lambda: first_offsets(settings), "old segments deleted", patience_s=120.0)
+    wait_for(lambda: first_offsets(settings), "old segments deleted")
     (first,) = first_offsets(settings)
     assert 300 * 100_000 - first * 100_000 > LIMIT, "what is left is not less than the limit"
     assert not kept_since(settings.kafka, begin_ns)
@@ -89,9 +92,26 @@ def test_a_missing_topic_is_named_and_a_kafka_that_is_away_is_an_error(settings:
     assert missing_topics(settings.kafka, needed, 10.0) == []
     with pytest.raises(ServiceError, match=r"127\.0\.0\.1:1"):
         missing_topics(settings.kafka.model_copy(update={"bootstrap": "127.0.0.1:1"}), needed, 1.0)
-    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap})
+    admin = AdminClient(connection(settings.kafka, "test"))
     admin.delete_topics([DEADLETTERS_TOPIC])[DEADLETTERS_TOPIC].result(10)
     wait_for(lambda: DEADLETTERS_TOPIC not in admin.list_topics(timeout=10).topics, "the topic is gone")
     assert missing_topics(settings.kafka, needed, 10.0) == [DEADLETTERS_TOPIC]
     assert ensure_topics(settings) == [DEADLETTERS_TOPIC]
     assert missing_topics(settings.kafka, needed, 10.0) == []
+
+
+def test_a_new_topic_is_waited_for_though_its_partitions_appear_one_after_the_other(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, kafka = "grows", settings.kafka.model_copy(update={"partitions": 3})
+    with admin_client(settings.kafka) as admin:
+        admin.create_topics([NewTopic(name, 1, 1)])[name].result(30)
+
+        def add_partitions_after_a_try(condition: Callable[[], bool], timeout_s: float, pause_s: float) -> bool:
+            if not condition():
+                admin.create_partitions([NewPartitions(name, 3)])[name].result(30)
+            return wait_until(condition, timeout_s, pause_s)
+
+        monkeypatch.setattr(kafka_topics, "wait_until", add_partitions_after_a_try)
+        kafka_topics._wait_for_leaders(kafka, [name])
+        assert len(admin.list_topics(name, timeout=30).topics[name].partitions) == 3

@@ -96,7 +96,7 @@ def test_a_feature_row_of_another_version_is_refused_and_none_is_none(client: Cl
         read_features(client, symbol)
 
 
-@pytest.mark.parametrize("bounds", [{}, {"bid_bounds_usd": [[0.5] * 6] * 5, "sigma_bounds_bps": [[1 / 3] * 6] * 5}])
+@pytest.mark.parametrize("bounds", [{}, {"bid_bounds_usd": [[0.5] * 8] * 5, "sigma_bounds_bps": [[1 / 3] * 8] * 5}])
 def test_a_forecast_comes_back_as_it_was(client: Client, bounds: dict[str, list[list[float]]]) -> None:
     row = forecast_row(unique("FORECAST"), **bounds)
     replace(client, {forecast_key(row.symbol): forecast_fields(row)}, TTL_S)

@@ -19,6 +19,7 @@ from btc_core.days.backtest_files import (
     SELL,
     TRADE_COLUMNS,
     TRADE_EVENT,
+    CatalogEntry,
     backtest_events,
     decimals,
     write_nautilus,
@@ -81,7 +82,9 @@ def test_a_quote_gives_both_sides_and_a_trade_its_side_in_the_order_of_arrival()
 @pytest.mark.parametrize("seed", range(5))
 def test_every_event_counts_once_at_the_exchange_and_once_at_its_arrival_in_both_orders(seed: int) -> None:
     quoted, traded = random_day(np.random.default_rng(seed))
-    events = backtest_events(quoted, traded).events
+    made = backtest_events(quoted, traded)
+    assert (made.quotes, made.trades) == (len(quoted), len(traded))
+    events = made.events
     for flag, name in ((AT_EXCHANGE, "exch_ts"), (AT_CLIENT, "local_ts")):
         seen = events[events["ev"] & flag != 0]
         assert len(seen) == 2 * len(quoted) + len(traded)
@@ -104,7 +107,8 @@ def test_numbers_get_as_many_decimals_as_they_need() -> None:
 def test_a_catalog_holds_every_quote_and_trade(tmp_path: Path) -> None:
     catalogs = pytest.importorskip("nautilus_trader.persistence.catalog", reason="nautilus_trader is not installed")
     quoted, traded = random_day(np.random.default_rng(1))
-    assert write_nautilus(tmp_path, "BTC/USD", "kraken", quoted, traded) == "BTCUSD.KRAKEN"
+    entry = write_nautilus(tmp_path, "BTC/USD", "kraken", quoted, traded)
+    assert entry == CatalogEntry("BTCUSD.KRAKEN", len(quoted), len(traded))
     catalog = catalogs.ParquetDataCatalog(str(tmp_path))
     assert len(catalog.quote_ticks()) == len(quoted)
     found = catalog.trade_ticks()

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pytest
 
 from btc_core.clock import NS_PER_S
+from btc_core.days.fold_states import BOOKS_NS, folded, from_offset, state_of
 from btc_core.days.forecast_check import Check
 from btc_core.days.forecast_evidence import Evidence, Proof
 from btc_core.days.forecast_hours import Place
 from btc_core.days.forecast_leaves import leaf_of, row_hashes
-from btc_core.days.forecast_replay import BOOKS_NS, FEW_BOOKS_NS, LogCheck, WantedRow, replayed_rows
-from btc_core.days.forecast_roots import LogRange
+from btc_core.days.forecast_replay import EMITTED_NS, FEW_BOOKS_NS, LogCheck, WantedRow, replayed_rows
+from btc_core.days.log_hours import LogRange
 from btc_core.days.merkle import leaf_hash, root_of
 from btc_core.exchanges.recorded_blocks import blocks_of
 from btc_core.exchanges.recorded_lines import RecordedMessage, envelope_line
@@ -139,6 +140,34 @@ def test_a_row_that_ninety_minutes_of_the_book_do_not_give_is_judged_with_all_of
         steps = list(Check(evidence_of(row, leaf_row, read)).steps())
         assert [step.name for step in steps] == ["record", "root", "frames", "row", "models"]
         assert times == replays
+
+
+def test_a_replay_from_a_state_gives_the_row_that_a_replay_of_everything_gives() -> None:
+    envelopes = BookTape(5).run(4_000, pace_s=2.0).envelopes
+    row = wanted(envelopes)
+    whole = replayed_rows(blocks(envelopes), row)
+    assert whole is not None
+    latest = max(at for at, each in enumerate(envelopes) if each.ts_recv_ns < row.received_ns - EMITTED_NS)
+    for first in (0, latest // 3, latest):
+        engine = FeatureEngine()
+        for _ in folded(engine, blocks(envelopes[:first])):
+            pass
+        state, body = state_of(engine, "log", 0, first, "")
+        assert state.is_that_of(body)
+        assert state.continues("log", 0, "")
+        assert not any(state.continues(*other) for other in (("log", 1, ""), ("other", 0, ""), ("log", 0, "BTC/USD")))
+        read: list[int] = []
+
+        def since(first: int = first, read: list[int] = read) -> Iterator[Block]:
+            for block in from_offset(blocks(envelopes), first):
+                read.extend(block.lines["offset"].tolist())
+                yield block
+
+        found = replayed_rows(since(), row, start=body)
+        assert read[0] == first
+        assert found is not None
+        assert found.ids[-1] == whole.ids[-1]
+        np.testing.assert_array_equal(found.values[-1], whole.values[-1])
 
 
 def test_the_roots_of_the_log_are_compared_across_blocks_for_ranges_that_are_read_from_their_begin() -> None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import pytest
 
-from tests.paths import ROOT
+from tests.compiled_functions import called
 
 pytestmark = pytest.mark.unit
 
 VERIFICATION = """
-import gc, json
-from numba.core.registry import CPUDispatcher
 from btc_core.days.forecast_hours import Place
 from btc_core.days.forecast_replay import LogCheck, WantedRow, replayed_rows
-from btc_core.days.forecast_roots import LogRange
+from btc_core.days.log_hours import LogRange
 from btc_core.exchanges.envelope_blocks import blocks_of_values
 from btc_core.exchanges.recorded_blocks import block_of
 from btc_core.exchanges.tick_lines import with_ticks
@@ -41,22 +35,6 @@ PRECOMPILE = """
 from btc_core.days.precompile import precompile_proofs
 precompile_proofs()
 """
-
-CALLED = """
-import gc, json
-from numba.core.registry import CPUDispatcher
-functions = [each for each in gc.get_objects() if isinstance(each, CPUDispatcher) and each.__module__.startswith("btc_core")]
-print(json.dumps([f"{each.__name__}{signature}" for each in functions for signature in each.signatures]))
-"""
-"""Prints the functions that were compiled or loaded, with the types of their arguments."""
-
-
-def called(code: str) -> set[str]:
-    """The compiled functions that a program calls, with the types of their arguments."""
-    command = [sys.executable, "-c", code + CALLED]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return set(json.loads(done.stdout))
 
 
 def test_a_verification_calls_nothing_that_was_not_compiled_ahead() -> None:

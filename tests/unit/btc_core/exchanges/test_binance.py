@@ -31,9 +31,11 @@ from btc_core.market.frames import (
     HeartbeatFrame,
     MarkPriceFrame,
     OhlcFrame,
+    Quote,
     Reply,
     StatusFrame,
     TickerFrame,
+    Trade,
     TradeFrame,
 )
 from btc_core.market.messages import Envelope, GapNotice
@@ -418,7 +420,8 @@ def test_every_line_of_the_recording_is_a_quote_a_trade_or_depth_that_is_not_use
     recorded: list[tuple[int, bytes]],
 ) -> None:
     streams: Counter[tuple[str, str]] = Counter()
-    trades, quotes = [], []
+    trades: list[tuple[int, Trade]] = []
+    quotes: list[Quote] = []
     for received_ns, message in recorded:
         frame = decode_spot(message)
         streams[json.loads(message)["stream"], type(frame).__name__] += 1
@@ -434,7 +437,7 @@ def test_every_line_of_the_recording_is_a_quote_a_trade_or_depth_that_is_not_use
     ids = [trade.trade_id for _, trade in trades]
     assert ids == [*range(3_735_693_016, 3_735_703_163)], "no id is missing or comes twice"
     assert all(quote.bid < quote.ask for quote in quotes)
-    assert {each.symbol for each in (*quotes, *(trade for _, trade in trades))} == {"BTC/USDT"}
+    assert {each.symbol for each in quotes} | {trade.symbol for _, trade in trades} == {"BTC/USDT"}
     ahead_s = [trade.timestamp.timestamp() - received_ns / 1e9 for received_ns, trade in trades]
     assert 1.2 < min(ahead_s) <= max(ahead_s) < 1.28, "the clock of the recorder was 1.27 s behind"
 

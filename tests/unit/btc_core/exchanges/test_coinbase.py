@@ -6,7 +6,7 @@ import gzip
 import json
 import math
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -32,8 +32,10 @@ from tests.http_server import answering
 from tests.paths import DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from btc_core.exchanges.interface import Exchange
 
 pytestmark = pytest.mark.unit
 
@@ -190,7 +192,8 @@ def test_an_envelope_names_its_exchange_and_one_without_a_name_holds_a_frame_of_
 
 
 def test_every_adapter_has_a_decoder_and_public_addresses() -> None:
-    assert {name: adapter.decode for name, adapter in EXCHANGES.items()} == DECODERS
+    adapters = cast("Mapping[str, type[Exchange]]", EXCHANGES)
+    assert {name: adapter.decode for name, adapter in adapters.items()} == DECODERS
     assert set(PUBLIC_URLS) == set(EXCHANGES)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -146,7 +147,7 @@ def test_a_gap_with_an_absurd_end_is_searched_from_its_beginning_to_its_receipt(
 def test_a_page_less_than_half_full_is_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
     kraken = Kraken(ExchangeSettings())
     monkeypatch.setattr(kraken_adapter, "MAX_TRADES", 4)
-    price, volume, at_s = map(kraken_adapter.Decimal, ("1.0", "1.0", "1760000000"))
+    price, volume, at_s = map(Decimal, ("1.0", "1.0", "1760000000"))
     trade = kraken_adapter.RestTrade(price, volume, at_s, "b", "m", "", 7)
     for rows, next_ns in ((1, None), (2, NOW_NS - 1), (4, NOW_NS - 1)):
         monkeypatch.setattr(kraken, "trades_since", lambda *_, rows=rows: ([trade.trade("BTC/USD")] * rows, NOW_NS))

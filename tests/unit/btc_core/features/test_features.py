@@ -329,7 +329,7 @@ class Reference:
     def _chart(self, m: Snapshot) -> dict[str, float]:
         recent = self.quotes[m.quotes_from : m.n_quotes][-64:]
         bids = pd.Series([NAN] + [quote[1] for quote in recent])
-        logs = np.log(bids).diff()
+        logs = bids.map(math.log).diff()
         sizes = pd.DataFrame([(NAN, NAN)] + [(quote[2], quote[3]) for quote in recent]).rolling(14).mean().iloc[-1]
         change = bids.diff().iloc[-1]
         means = [

@@ -18,6 +18,7 @@ from btc_core.features.live_minutes import LiveMinutes
 from btc_core.features.minute_columns import COLUMNS, minute_columns
 from btc_core.features.state import EVENT, new_state
 from btc_core.market.events import QUOTE, TRADE
+from btc_core.models.targets import realized_variance
 from tests.paths import DATA
 
 pytestmark = pytest.mark.unit
@@ -174,3 +175,31 @@ def test_minutes_of_the_stream_have_the_columns_of_its_bars() -> None:
         row = found[after[k]]
         assert np.allclose(row[exact], expected[k][exact], rtol=1e-4, atol=1e-4, equal_nan=True)
         assert np.nanmedian(np.abs(row[~exact] - expected[k][~exact])) < 0.2
+
+
+def realized(events: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Variances of the next five minutes, ln²: of the closes of bars, as in training, and of the mids at the closes, as outcomes are."""
+    bars = bars_of(events)
+    close_ns = bars["ts_ns"] + NS_PER_MIN
+    quotes = events[events["kind"] == QUOTE]
+    newest = quotes[np.searchsorted(quotes["ts_ns"], close_ns, side="right") - 1]
+    prices = bars["close"], 0.5 * (newest["slot_0"] + newest["slot_2"])
+    of_closes, of_mids = (realized_variance(close_ns, price)[:, -1] for price in prices)
+    known = np.isfinite(of_closes)
+    return of_closes[known], of_mids[known]
+
+
+def test_the_variance_of_closes_is_above_that_of_mids_by_the_bounce_between_bid_and_ask() -> None:
+    """A close is half a spread from the mid, on either side: two half spreads squared in each minute (Roll 1984)."""
+    of_closes, of_mids = realized(quotes_and_trades(2_000, 6, 40.0, 8.0))
+    assert len(of_closes) > 1_900
+    assert (of_closes - of_mids).mean() / 5 == pytest.approx(2 * (4.0e-4) ** 2, rel=0.1)
+    of_closes, of_mids = realized(quotes_and_trades(2_000, 5, 40.0, 0.1))
+    assert of_closes.mean() / of_mids.mean() == pytest.approx(1.0, abs=0.02), "a narrow spread has no bounce"
+
+
+def test_recorded_closes_vary_as_much_more_than_mids_as_the_documentation_says() -> None:
+    """In a market with a wide spread; `docs/concepts/forecasting.md` has the figure."""
+    of_closes, of_mids = realized(gemini())
+    assert len(of_closes) > 2_000
+    assert of_closes.mean() / of_mids.mean() == pytest.approx(1.10, abs=0.02)

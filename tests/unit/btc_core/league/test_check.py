@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from btc_core.errors import InvalidInput
-from btc_core.league import builtin
+from btc_core.league import builtin, process
 from btc_core.league.check import check
-from btc_core.league.contract import Rows
+from btc_core.league.contract import Rows, checked
 from btc_core.league.folder import EntryFile, builtin_names, entries_in, read_builtin, read_entry, remove, store
 from btc_core.league.process import EntryFailed, EntryProcess
 from btc_core.league.rows import INPUTS, made_up_dataset
+from btc_core.names import HORIZONS_MIN
 from btc_core.settings import LeagueSettings
 
 LIMITS = LeagueSettings(predict_s=2.0, fit_s=30.0, memory_bytes=400_000_000, fit_memory_bytes=400_000_000)
@@ -51,24 +53,86 @@ def test_a_good_file_passes_although_it_prints_and_returns_a_class_of_its_own(tm
     assert not found.has_quantiles
 
 
-@pytest.mark.parametrize("name", ["log_har", "linear_quantiles"])
-def test_the_built_in_models_that_need_numpy_alone_pass_and_give_quantiles(name: str) -> None:
-    assert check(read_builtin(name), LIMITS).has_quantiles
+LOGNORMAL = np.exp(np.log(8.0) + 0.4 * np.array([-1.6449, -1.2816, -0.6745, 0.6745, 1.2816, 1.6449]))
+"""Quantiles of a lognormal volatility with a median of 8 bps."""
 
 
-def test_built_in_models_beat_the_mean_on_rows_that_they_were_not_fitted_on() -> None:
+def test_a_model_may_give_quantiles_alone_and_its_sigma_is_the_root_of_the_mean_variance(tmp_path: Path) -> None:
+    quantiles = np.tile(LOGNORMAL, (4, len(HORIZONS_MIN), 1))
+    derived = checked(quantiles, 4)
+    assert derived.is_sigma_derived
+    np.testing.assert_allclose(derived.sigma_bps, 8.0 * np.exp(0.4**2), rtol=1e-4)
+    np.testing.assert_array_equal(derived.quantiles_bps, quantiles)
+    assert checked((None, quantiles), 4).is_sigma_derived
+    given = checked((np.ones((4, len(HORIZONS_MIN))), quantiles), 4)
+    assert (given.sigma_bps == 1.0).all()
+    assert not given.is_sigma_derived
+    sigma_alone = checked((np.ones((4, len(HORIZONS_MIN))), None), 4)
+    assert sigma_alone.quantiles_bps is None
+    text = with_predict(f"return np.tile({LOGNORMAL.tolist()}, (len(rows), {len(HORIZONS_MIN)}, 1))")
+    found = check(entry(tmp_path, text), LIMITS)
+    assert found.has_quantiles
+    assert found.is_sigma_derived
+
+
+@pytest.mark.parametrize(
+    ("forecast", "words"),
+    [
+        (np.ones((4, len(HORIZONS_MIN), 5)), "for the quantiles of 4 rows"),
+        ((None, np.ones((4, 6))), "for the quantiles of 4 rows"),
+        ((np.ones((4, 1)), LOGNORMAL), "for the quantiles of 4 rows"),
+        ((1.0, 2.0, 3.0), "a tuple of 3; return σ, or quantiles, or the tuple"),
+        (None, "predict returned None; return σ, or quantiles"),
+        ((None, None), "predict returned None"),
+        (-np.ones((4, len(HORIZONS_MIN), 6)), "must return finite values above 0"),
+    ],
+)
+def test_a_forecast_of_another_form_is_refused_with_what_is_needed(forecast: object, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        checked(forecast, 4)
+
+
+LIBRARIES = {"garch": "arch", "lightgbm_log": "lightgbm"}
+"""What built-in models need beside numpy; they are checked where it is installed."""
+BUILTIN = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            name in LIBRARIES and find_spec(LIBRARIES[name]) is None,
+            reason=f"{LIBRARIES.get(name)} is not installed, which the built-in model {name} needs",
+        ),
+    )
+    for name in builtin_names()
+]
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time for the import of a large library at a low priority, beside other tests."""
+    monkeypatch.setattr(process, "START_S", 280.0)
+
+
+@pytest.mark.usefixtures("patience")
+@pytest.mark.parametrize("name", BUILTIN)
+def test_every_built_in_model_passes_and_those_of_numpy_alone_give_quantiles(name: str) -> None:
+    assert check(read_builtin(name), LeagueSettings()).has_quantiles == (name not in LIBRARIES)
+
+
+@pytest.mark.usefixtures("patience")
+@pytest.mark.parametrize("name", BUILTIN)
+def test_a_built_in_model_beats_the_mean_on_rows_that_it_was_not_fitted_on(name: str) -> None:
     dataset = made_up_dataset()
     half = len(dataset) // 2
     mean = np.square(dataset.realized_variance[:half].mean(axis=0))
     past = type(dataset)(INPUTS, dataset.matrix[:half], dataset.origin_ns[:half], dataset.realized_variance[:half], "X")
     new = Rows(INPUTS, dataset.matrix[half + 10 :], dataset.origin_ns[half + 10 :])
     realized = dataset.realized_variance[half + 10 :, -1]
-    for name in ("log_har", "linear_quantiles"):
-        with EntryProcess(read_builtin(name), INPUTS, LIMITS.memory_bytes) as process:
-            process.use("X", process.fit(past, LIMITS.fit_s).model)
-            sigma = process.predict("X", new, LIMITS.fit_s).sigma_bps[:, -1]
-        ratio, flat = realized / np.square(sigma / 1e4), realized / np.sqrt(mean[-1])
-        assert (ratio - np.log(ratio) - 1.0).mean() < 0.8 * (flat - np.log(flat) - 1.0).mean()
+    limits = LeagueSettings()
+    with EntryProcess(read_builtin(name), INPUTS, limits.memory_bytes) as child:
+        child.use("X", child.fit(past, limits.fit_s).model)
+        sigma = child.predict("X", new, limits.fit_s).sigma_bps[:, -1]
+    ratio, flat = realized / np.square(sigma / 1e4), realized / np.sqrt(mean[-1])
+    assert (ratio - np.log(ratio) - 1.0).mean() < 0.8 * (flat - np.log(flat) - 1.0).mean()
 
 
 @pytest.mark.parametrize(
@@ -112,15 +176,15 @@ def test_a_slow_fit_and_a_slow_forecast_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_late_forecast_kills_the_process_at_once(tmp_path: Path) -> None:
-    process = EntryProcess(entry(tmp_path, with_predict("time.sleep(60)")), INPUTS, LIMITS.memory_bytes)
+    child = EntryProcess(entry(tmp_path, with_predict("time.sleep(60)")), INPUTS, LIMITS.memory_bytes)
     dataset = made_up_dataset()
-    process.use("X", process.fit(dataset, 30.0).model)
+    child.use("X", child.fit(dataset, 30.0).model)
     began_s = time.monotonic()
     with pytest.raises(EntryFailed, match=r"predict took longer than 0\.2 s, and the process was killed"):
-        process.predict("X", Rows(INPUTS, dataset.matrix[:1], dataset.origin_ns[:1]), 0.2)
+        child.predict("X", Rows(INPUTS, dataset.matrix[:1], dataset.origin_ns[:1]), 0.2)
     assert time.monotonic() - began_s < 10.0
     with pytest.raises(ProcessLookupError):
-        os.kill(process.pid, 0)
+        os.kill(child.pid, 0)
 
 
 def test_the_process_sees_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
 from btc_core.league.standings import BASELINES, CHAMPION, EntryRows, Outcomes, standings
 from btc_core.models import intervals, scores
-from btc_core.names import QUANTILES
+from btc_core.names import SCORED_QUANTILES
 
 DAYS = 20
 START_NS = 1_790_000_000 * 1_000_000_000 // NS_PER_DAY * NS_PER_DAY
@@ -36,7 +36,7 @@ def world(seed: int = 3, days: int = DAYS) -> tuple[Outcomes, np.ndarray]:
 def entry_of(
     outcomes: Outcomes, sigma: np.ndarray, part: slice = slice(None), bounds: np.ndarray | None = None
 ) -> EntryRows:
-    given = np.full((len(sigma), len(QUANTILES)), np.nan) if bounds is None else bounds
+    given = np.full((len(sigma), len(SCORED_QUANTILES)), np.nan) if bounds is None else bounds
     return EntryRows(outcomes.minute_ns[part], sigma[part], given[part], np.full(len(sigma[part]), 0.002), "abc")
 
 
@@ -59,7 +59,9 @@ def test_a_better_entry_leads_and_would_pass_and_a_worse_one_does_not() -> None:
         scores.diebold_mariano_t(qlike(outcomes.realized_bps, true), outcomes.losses[CHAMPION])
     )
     assert good.coverage_90 == pytest.approx(0.9, abs=0.02)
-    assert good.crps_bps == pytest.approx(scores.crps_of_quantiles(outcomes.realized_bps, bounds, QUANTILES).mean())
+    assert good.crps_bps == pytest.approx(
+        scores.crps_of_quantiles(outcomes.realized_bps, bounds, SCORED_QUANTILES).mean()
+    )
     assert good.gate is not None
     assert bad.gate is not None
     assert good.gate.would_pass, good.gate.reason

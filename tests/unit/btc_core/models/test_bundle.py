@@ -20,6 +20,7 @@ from btc_core.models import bundle, dataset, fitting, gate, model_rows
 from btc_core.models.baselines import fit_autoregression
 from btc_core.models.manifest import LAYOUT, Manifest, new_manifest
 from btc_core.models.recipe import RECIPE
+from btc_core.models.trees import Forest
 from tests.paths import DATA
 
 if TYPE_CHECKING:
@@ -380,7 +381,7 @@ def test_an_explanation_adds_up_to_the_forecast(frame: dataset.Frame, trees: bun
 def test_where_the_compiled_sums_differ_from_xgboost_xgboost_serves(
     frame: dataset.Frame, trees: bundle.VolatilityModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    forest = bundle.Forest(trees.boosters)
+    forest = Forest(trees.boosters)
     rows = model_rows.tree_inputs(frame.matrix[:3], frame.columns[:3])
     expected = forest.margins(rows)
     assert forest.check_against_xgboost(rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import chi2
 
 from btc_core.models import drift
 from btc_core.models.histograms import histogram_of
@@ -20,6 +19,8 @@ def test_values_of_the_same_distribution_stay_below_what_chance_gives() -> None:
 
 
 def test_the_chance_level_is_the_chi_square_quantile_of_a_tenth_of_the_values() -> None:
+    from scipy.stats import chi2
+
     _, by_chance = drift.psi(TRAINING, RNG.normal(size=1_440))
     assert by_chance == pytest.approx(chi2.ppf(0.999, df=9) / 144.0)
 

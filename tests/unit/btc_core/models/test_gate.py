@@ -114,3 +114,52 @@ def test_in_a_new_market_a_smaller_loss_is_enough_and_an_equal_one_is_not() -> N
     assert verdict.beats_baselines
     assert "in a new market" in verdict.reason
     assert not gate.refresh(harx, None, {"harx": harx}, is_new_market=True).beats_baselines
+
+
+WEEK = 7 * 1_440
+"""A week of outcomes, one a minute."""
+
+
+def overlapping(mean: float, seed: int, count: int = WEEK) -> np.ndarray:
+    """Losses of outcomes over five minutes, one a minute, so that neighbours share four fifths of theirs."""
+    common = np.random.default_rng(1).gamma(2.0, 0.5, count + 4)
+    own = np.random.default_rng(seed).normal(0.0, 0.3, count + 4)
+    return mean * np.abs(np.convolve(common + own, np.ones(5) / 5.0, "valid"))
+
+
+def test_a_champion_of_any_kind_is_outdone_only_beyond_all_doubt_and_after_half_a_day() -> None:
+    worse, baselines = overlapping(0.5, 2), {"har": overlapping(0.55, 3), "ewma": overlapping(0.45, 4)}
+    verdict = gate.outdone(worse, baselines)
+    assert (verdict.passed, verdict.best) == (False, "ewma")
+    assert verdict.figures["ratio_to_baseline"] == pytest.approx(1.11, abs=0.01)
+    few = {name: each[: gate.REPLACE_MIN_OUTCOMES - 1] for name, each in baselines.items()}
+    assert gate.outdone(worse[: gate.REPLACE_MIN_OUTCOMES - 1], few).passed
+    assert gate.outdone(worse, {}).passed
+    nearly = gate.outdone(overlapping(0.455, 2), baselines)
+    assert nearly.passed, "less than two percent are not worth a change"
+    assert not gate.outdone(worse, {"ewma": worse * 0.97}).passed, "three percent without any noise are"
+
+
+def test_forecasts_that_are_equally_good_do_not_take_turns() -> None:
+    """A hundred weeks of overlapping outcomes, each with four forecasts that differ by noise alone."""
+    replaced = 0
+    for week in range(100):
+        champion, *others = (overlapping(0.5, 10 * week + each) for each in range(4))
+        replaced += not gate.outdone(champion, {str(place): each for place, each in enumerate(others)}).passed
+    assert replaced <= 1
+
+
+def test_who_took_over_is_not_replaced_by_the_outcomes_that_it_took_over_with() -> None:
+    """Whatever the losses: if one baseline replaces another, the same rows do not give the place back."""
+    rng = np.random.default_rng(8)
+    for _ in range(50):
+        champion, baseline = (rng.gamma(2.0, scale, WEEK) for scale in rng.uniform(0.2, 0.3, 2))
+        if not gate.outdone(champion, {"ewma": baseline}).passed:
+            assert gate.outdone(baseline, {"harx": champion}).passed
+
+
+def test_a_baseline_serves_first_only_if_it_is_better_than_the_usual_one_beyond_the_bound() -> None:
+    harx, better, similar = losses(14, 0.5, 2), losses(14, 0.45, 3), losses(14, 0.4999, 4)
+    assert gate.serving_baseline({"harx": harx, "ewma": better}, "harx") == "ewma"
+    assert gate.serving_baseline({"harx": harx, "ewma": similar}, "harx") == "harx"
+    assert gate.serving_baseline({"harx": harx}, "harx") == "harx"

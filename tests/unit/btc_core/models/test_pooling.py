@@ -207,8 +207,8 @@ def test_pooled_bundles_load_as_they_were_saved_and_explain_themselves(
     volatility, bid = fitting.fit_volatility(frame, SMALL, pool=pool), fitting.fit_bid(frame, SMALL, pool=pool)
     assert bid.manifest.pool == pool.symbols
     assert bid.as_baseline().manifest.pool == ()
-    for number, model in enumerate((volatility, bid)):
-        model.save(tmp_path / str(number), bundle.golden_rows(frame.sample()))
+    volatility.save(tmp_path / "0", bundle.golden_rows(frame.sample()))
+    bid.save(tmp_path / "1", bundle.golden_rows(frame.sample()))
     loaded, loaded_bid = (bundle.load_bundle(tmp_path / str(number)) for number in range(2))
     assert isinstance(loaded, bundle.VolatilityModel)
     assert isinstance(loaded_bid, bundle.BidModel)

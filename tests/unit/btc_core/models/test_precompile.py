@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.compiled_functions import called
 from tests.paths import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
 FORECAST = """
-import gc, json
 import numpy as np
-from numba.core.registry import CPUDispatcher
 from btc_core.features.bar_features import bar_features
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION
 from btc_core.features.depth import measured
@@ -52,14 +46,14 @@ for second in (10, 50):
     row = FeatureMessage("BTC/USD", at_ns, at_ns, 0, second, 0, TRADE, FEATURE_VERSION, values.tobytes())
     (forecast,) = forecaster.handle([row]).forecasts
     assert forecast.volatility_model_kind == "xgboost"
-functions = [each for each in gc.get_objects() if isinstance(each, CPUDispatcher) and each.__module__.startswith("btc_core")]
-found = {"loaded": [], "compiled": []}
-for each in functions:
-    found["loaded"] += [each.__name__] * sum(each.stats.cache_hits.values())
-    found["compiled"] += [each.__name__] * sum(each.stats.cache_misses.values())
-print(json.dumps(found))
 """
-"""Makes feature rows and forecasts as the workers do, and prints which functions numba loaded and which it compiled."""
+"""Makes feature rows and forecasts as the workers do."""
+
+PRECOMPILE = """
+from btc_core.models.precompile import _compile_fold, precompile
+precompile()
+_compile_fold()  # which happened in another process
+"""
 
 WITHOUT_SCIKIT_LEARN = """
 import sys
@@ -72,17 +66,11 @@ assert not any(name.startswith(("scipy.stats", "sklearn.")) for name in sys.modu
 """
 
 
-def test_after_it_nothing_is_compiled_on_the_way_from_an_event_to_a_forecast(tmp_path: Path) -> None:
-    """In a cache of its own, because other tests compile, too."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path)}
-    env.pop("NUMBA_CACHE_DIR", None)
-    subprocess.run([sys.executable, "-m", "btc_core.models.precompile"], check=True, env=env, cwd=ROOT)
-    command = [sys.executable, "-c", FORECAST]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert {"fold", "put_columns", "_sum_leaves", "_forward"} <= set(found["loaded"])
-    assert found["compiled"] == []
+def test_forecasts_call_nothing_that_was_not_compiled_ahead() -> None:
+    ahead = called(PRECOMPILE)  # first, so that it compiles what no cache has
+    needed = called(FORECAST)
+    assert {"fold", "put_columns", "_sum_leaves", "_forward"} <= {each.partition("(")[0] for each in needed}
+    assert needed <= ahead
 
 
 def test_trees_are_read_without_scikit_learn() -> None:

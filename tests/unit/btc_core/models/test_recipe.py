@@ -186,7 +186,9 @@ def test_every_decision_changes_the_digest() -> None:
     assert len(digests) == len(ANOTHER) + 1
 
 
-@pytest.mark.parametrize("inputs", ["MODEL_FEATURES", "COLUMNS_VERSION", "RV_TARGETS", "BID_TARGETS", "QUANTILES"])
+@pytest.mark.parametrize(
+    "inputs", ["MODEL_FEATURES", "COLUMNS_VERSION", "RV_TARGETS", "BID_TARGETS", "SCORED_QUANTILES"]
+)
 def test_other_inputs_or_outputs_change_the_digest(monkeypatch: pytest.MonkeyPatch, inputs: str) -> None:
     before = RECIPE.digest
     monkeypatch.setattr(recipe, inputs, getattr(recipe, inputs)[:-1])
@@ -229,8 +231,8 @@ def test_a_loaded_bundle_forecasts_by_the_recipe_that_it_was_fitted_with(tmp_pat
     fitted = fitting.fit_volatility(frame, chosen), fitting.fit_bid(frame, chosen)
     rows, columns = frame.matrix[::50], frame.columns[::50]
     sigma = np.full((len(rows), 5), 8.0)
-    for number, model in enumerate(fitted):
-        model.save(tmp_path / str(number), golden_rows(frame.sample()))
+    for number in range(2):
+        fitted[number].save(tmp_path / str(number), golden_rows(frame.sample()))
     volatility, bid = (load_bundle(tmp_path / str(number)) for number in range(2))
     assert isinstance(volatility, VolatilityModel)
     assert isinstance(bid, BidModel)

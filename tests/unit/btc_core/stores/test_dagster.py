@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import graphql
 import pytest
-from dagster_graphql.schema import create_schema
 
 from btc_core.stores import dagster
 
@@ -12,6 +11,8 @@ pytestmark = pytest.mark.unit
 
 
 def test_every_request_is_valid() -> None:
+    from dagster_graphql.schema import create_schema
+
     schema = create_schema().graphql_schema
     requests = [
         text

@@ -16,8 +16,8 @@ with warnings.catch_warnings():
 
 from btc_core.stores.questdb import _encoded
 from btc_core.stores.questdb_rows import MOST_ROWS, can_encode, encode
+from btc_core.tables.arrow import arrow_schema
 from btc_core.tables.catalogue import TABLES
-from btc_core.tables.rows import arrow_schema
 
 START_NS = 1_790_000_000_000_000_000
 UTC = pa.timestamp("ns", "UTC")

@@ -19,13 +19,15 @@ from btc_core.tables.arrow import arrow_schema, values_of
 from btc_core.tables.proof_tables import FORECAST_STATES
 ODD_NS = 1_795_996_106_945_123_457
 schema = arrow_schema(FORECAST_STATES)
-known = {"level": 1.5, "bid_quantiles": "[[1.0]]", "volatility_quantiles": "[[2.0]]"}
+known = {"level": 1.5, "bid_quantiles": "[[0, 1, 2, 3, 4, 5, 6, 7]]", "volatility_quantiles": "[[0, 1, 2, 3, 4, 5]]"}
 values = [pa.array([ODD_NS if pa.types.is_timestamp(f.type) else known.get(f.name)], f.type) for f in schema]
 rows = pa.table(values, schema=schema)
 assert values_of(rows)["level"] == 1.5
 assert not any(pa.types.is_timestamp(schema.field(name).type) for name in values_of(rows))
 state = StatesInForce(rows).state(0)
-assert (state.level, state.bid_quantiles.tolist(), state.volatility_quantiles.tolist()) == (1.5, [[1.0]], [[2.0]])
+assert (state.level, state.bid_quantiles.tolist()) == (1.5, [[0, 1, 2, 3, 4, 5, 6, 7]])
+assert state.volatility_quantiles[0, 1:-1].tolist() == [0, 1, 2, 3, 4, 5], "a state from before the widest interval"
+assert state.volatility_quantiles[0, 0] != state.volatility_quantiles[0, 0], "its bounds are not known"
 assert "pandas" not in sys.modules
 """
 

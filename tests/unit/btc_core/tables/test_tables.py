@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,3 +67,22 @@ def test_every_feature_is_described_once_and_derives_from_bronze() -> None:
         assert feature.upstream, feature.name
         assert all(name.startswith("bronze_") for name in feature.upstream)
     assert {column.name for column in TABLES["silver_features"].columns} >= set(FEATURE_NAMES)
+
+
+READS_AND_ENDS = """
+import io, sys
+import pyarrow as pa, pyarrow.parquet as pq
+from btc_core.tables.arrow import read_parquet
+
+sink, table = io.BytesIO(), pa.table({f"c{place}": [1.0, 2.0, 3.0] for place in range(40)})
+pq.write_table(table, sink)
+assert read_parquet(sink.getvalue()).equals(table)
+"""
+
+
+def test_a_process_that_ends_right_after_reading_parquet_is_not_aborted() -> None:
+    ended = [
+        subprocess.run([sys.executable, "-c", READS_AND_ENDS], capture_output=True, text=True, timeout=120, check=False)
+        for _ in range(6)
+    ]
+    assert [(each.returncode, each.stderr) for each in ended] == [(0, "")] * 6

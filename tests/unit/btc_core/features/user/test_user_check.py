@@ -9,7 +9,8 @@ import pytest
 from btc_core.errors import InvalidInput
 from btc_core.features.user import check as checks
 from btc_core.features.user.check import check, check_here
-from btc_core.features.user.files import features_in, read_feature, remove, store, version_of
+from btc_core.features.user.files import read_feature, version_of
+from btc_core.features.user.folder import features_in, remove, store
 
 if TYPE_CHECKING:
     from pathlib import Path

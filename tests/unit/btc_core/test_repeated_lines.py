@@ -1,0 +1,100 @@
+"""Lines of a log that repeat are written once, and their number later."""
+
+from __future__ import annotations
+
+import io
+import logging
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from btc_core.repeated_lines import MAX_LINES, RepeatedLines
+from tests.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Log:
+    """A logger, what it has written, and its filter."""
+
+    def __init__(self) -> None:
+        self._text = io.StringIO()
+        handler = logging.StreamHandler(self._text)
+        self.lines = RepeatedLines(handler)
+        handler.addFilter(self.lines)
+        self.logger = logging.getLogger("tests.repeated_lines")
+        self.logger.propagate = False
+        self.logger.setLevel(logging.INFO)
+        self.logger.handlers[:] = [handler]
+
+    def new(self) -> list[str]:
+        """The lines since the last call."""
+        found = self._text.getvalue().splitlines()
+        self._text.seek(0)
+        self._text.truncate()
+        return found
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    made = Log()
+    yield made
+    made.logger.handlers.clear()
+    made.logger.propagate = True
+
+
+def _fail(log: Log, pause_s: float) -> None:
+    log.logger.warning("%s; next attempt in %.1f s", "Kafka does not answer", pause_s)
+
+
+def test_an_outage_is_one_line_and_then_the_number_of_attempts(log: Log) -> None:
+    for pause_s in (0.5, 1.0, 2.0, 10.0, 10.0):
+        _fail(log, pause_s)
+    assert log.new() == ["Kafka does not answer; next attempt in 0.5 s"]
+    log.lines.tell()
+    assert log.new() == ["Kafka does not answer; next attempt later (4 times more)"]
+    _fail(log, 10.0)
+    log.lines.tell()
+    assert log.new() == ["Kafka does not answer; next attempt later (1 times more)"]
+
+
+def test_a_line_that_stopped_is_forgotten_and_written_when_it_comes_again(log: Log) -> None:
+    _fail(log, 0.5)
+    log.lines.tell()
+    _fail(log, 0.5)
+    assert log.new() == ["Kafka does not answer; next attempt in 0.5 s"] * 2
+
+
+def test_other_lines_levels_and_requests_are_written(log: Log) -> None:
+    log.logger.warning("gap of %d trades", 3)
+    log.logger.warning("gap of %d trades", 4)
+    log.logger.info("gap of %d trades", 4)
+    for _ in range(2):
+        log.logger.info("request", extra={"fields": {"path": "/v1/forecast"}})
+    assert log.new() == ["gap of 3 trades", "gap of 4 trades", "gap of 4 trades", "request", "request"]
+
+
+def test_only_so_many_lines_are_known(log: Log) -> None:
+    for number in range(MAX_LINES + 1):
+        log.logger.info("line %d", number)
+    log.new()
+    log.logger.info("line 0")
+    log.logger.info("line %d", MAX_LINES)
+    assert log.new() == ["line 0"]
+
+
+def test_a_process_writes_the_number_by_itself() -> None:
+    program = """
+import logging, sys, time
+from btc_core.repeated_lines import write_once
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+write_once(0.2)
+for _ in range(3):
+    logging.getLogger("worker").warning("no answer")
+time.sleep(1.0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["no answer", "no answer (2 times more)"]
