@@ -36,6 +36,11 @@ COMMANDS = (
         "Run the stack as a service of systemd, which starts it at boot and again after a failure.",
         subcommands=tuple((name, f"btc_cli.service:{name}") for name in ("install", "status", "remove", "run")),
     ),
+    Entry(
+        "rotate-secrets",
+        "btc_cli.rotate_secrets:rotate_secrets",
+        "Give servers of a running stack new secrets without losing a message, and refuse the old ones.",
+    ),
     Entry("doctor", "btc_cli.doctor:doctor", "Check the machine and the stack, and say how to fix what is wrong."),
     Entry(
         "alert",
@@ -87,13 +92,13 @@ COMMANDS = (
     Entry(
         "export-day",
         "btc_cli.export_day:export_day",
-        "Write the quotes and trades of a day for hftbacktest or nautilus_trader.",
+        "Write the quotes and trades of a day for hftbacktest or nautilus_trader, or all tables of a sealed day as Parquet files.",
         DATA,
     ),
     Entry(
         "mcp",
         "btc_cli.assistant:mcp",
-        "Let an assistant read forecasts, skill, models, operations and the runbook (Model Context Protocol).",
+        "Let an assistant read forecasts, skill, models, operations, the doctor and the runbook (Model Context Protocol).",
         DATA,
     ),
     Entry(

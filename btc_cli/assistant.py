@@ -75,6 +75,10 @@ class Tools:
         """The state of the system: health of each part, workers, lags, gaps in the data, sealed days, disk, and alerts."""
         return self._client.get("/v1/operations")
 
+    def doctor(self) -> dict[str, Any]:
+        """What is wrong with the servers and with what they store, each with what to do. Answers are up to half a minute old."""
+        return self._client.get("/v1/doctor")
+
     def runbook(self, alert: str) -> str:
         """The section of the runbook about an alert, such as GapOpen: what it means, how to check it, and what to do."""
         sections = runbook_sections(RUNBOOK)
@@ -109,6 +113,7 @@ def server_of(tools: Tools) -> MCPServer:
         tools.past_forecasts,
         tools.models,
         tools.operations,
+        tools.doctor,
         tools.runbook,
     ):
         server.add_tool(_reporting(tool), annotations=ToolAnnotations(read_only_hint=True))
@@ -133,8 +138,11 @@ def _reporting(tool: Callable[..., Any]) -> Callable[..., Any]:
 
 def mcp(
     url: Annotated[str, typer.Option(help="Address of the API that the assistant may read.")] = "http://127.0.0.1:5050",
+    token: Annotated[
+        str, typer.Option(envvar="BTC_MCP_TOKEN", help="Read token, if the API has read tokens.", show_default=False)
+    ] = "",
 ) -> None:
-    """Let an assistant read forecasts, skill, models, operations and the runbook (Model Context Protocol).
+    """Let an assistant read forecasts, skill, models, operations, the doctor and the runbook (Model Context Protocol).
 
     An assistant starts this command itself, and talks to it over standard input and output.
     """
@@ -148,5 +156,5 @@ def mcp(
             "a checkout"
         )
         raise ConfigError(msg) from error
-    with Client(url, timeout_s=TIMEOUT_S, retries=RETRIES) as client:
+    with Client(url, token or None, timeout_s=TIMEOUT_S, retries=RETRIES) as client:
         server_of(Tools(client)).run("stdio")

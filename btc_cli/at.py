@@ -6,6 +6,7 @@ What does not belong here: computing it (`btc_core.days.forecast_past`).
 from __future__ import annotations
 
 import math
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,20 +16,22 @@ from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
 from btc_cli.verify import Symbol, moment_ns, opened_market
 from btc_core.clock import from_ns
 from btc_core.days.forecast_past import past_forecast
+from btc_core.days.past_book import book_at
 from btc_core.features.catalogue import FEATURES
 from btc_core.names import HEADLINE_MIN, HORIZONS_MIN, VOLATILITY, ModelKey
 from btc_core.registry.bundles import load_version
 
 if TYPE_CHECKING:
     from btc_core.days.forecast_past import PastForecast
+    from btc_core.days.past_book import PastBook
     from btc_core.market.messages import ForecastRow
 
-BOOK = ("bid", "ask", "bid_qty", "ask_qty", "spread_bps", "price")
+QUOTE = ("bid", "ask", "bid_qty", "ask_qty", "spread_bps", "price")
 EFFECTS = 8
 """Inputs that the explanation lists."""
 
 
-def at(
+def at(  # noqa: PLR0913 - the options of the command
     moment: Annotated[
         str, typer.Argument(help="ISO 8601, for example 2026-11-20T14:31:07. UTC unless it names a zone.")
     ],
@@ -40,6 +43,9 @@ def at(
     without: Annotated[
         list[str] | None, typer.Option(help="Input to leave out. It may be repeated; all are left out together.")
     ] = None,
+    book: Annotated[
+        bool, typer.Option("--book", help="Also show the order book of that moment, from its frames.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Show the forecast of a past moment, what it was made from, and what another model would have said."""
@@ -52,11 +58,15 @@ def at(
             )
             for version in model or ()
         }
+        row = found.rows.ids[-1]
+        levels = book_at(settings, store, market, row.partition, row.ts_recv_ns) if book else None
         if without:
             others[f"without {', '.join(without)}"] = found.without(tuple(without))
     if settings.simulated:
         screen.say("The market is SIMULATED.")
     _show(market, found, others)
+    if levels is not None:
+        _show_book(levels)
 
 
 def _show(market: str, found: PastForecast, others: dict[str, ForecastRow]) -> None:
@@ -67,8 +77,8 @@ def _show(market: str, found: PastForecast, others: dict[str, ForecastRow]) -> N
         f"{market}, forecast made at {made} UTC from its row at {forecast.offset}; computed again, it is {equal}."
     )
     units = {feature.name: feature.unit for feature in FEATURES}
-    book = [(name, f"{found.features[name]:,.8g} {units[name]}") for name in BOOK if name in found.features]
-    screen.table(("book", "value"), book)
+    quote = [(name, f"{found.features[name]:,.8g} {units[name]}") for name in QUOTE if name in found.features]
+    screen.table(("quote", "value"), quote)
     shown = {"as it was": forecast, **others}
     headings = (*(f"{h} min" for h in HORIZONS_MIN), "of", "forecast")
     screen.table(headings, [row for name, each in shown.items() for row in _paths(name, each)])
@@ -79,6 +89,14 @@ def _show(market: str, found: PastForecast, others: dict[str, ForecastRow]) -> N
         ("input", "value", f"effect on ln of the variance over {HEADLINE_MIN} min"),
         [(name, value, f"{effect:+.4f}") for name, value, effect in effects],
     )
+
+
+def _show_book(book: PastBook) -> None:
+    screen.say(f"Order book after the frame that was received at {from_ns(book.received_ns):%Y-%m-%d %H:%M:%S.%f} UTC:")
+    empty = ("", "")
+    sides = ([(f"{qty:,.8g}", f"{price:,.10g}") for price, qty in side] for side in (book.bids, book.asks))
+    rows = [(*bid, *reversed(ask)) for bid, ask in zip_longest(*sides, fillvalue=empty)]
+    screen.table(("bid quantity", "bid", "ask", "ask quantity"), rows)
 
 
 def _paths(name: str, forecast: ForecastRow) -> list[tuple[str, ...]]:

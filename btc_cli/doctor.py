@@ -18,14 +18,12 @@ from btc_cli.exchange_choice import connection_problem
 from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
 from btc_core import offsite, system_backup
 from btc_core.clock import from_ns, now_ns
-from btc_core.days.archive_proof import days_without_archive
-from btc_core.errors import BtcError, OtherHorizons, ServiceError, StackError
-from btc_core.features.releases import CALENDAR, load_calendars
+from btc_core.days.stored_checks import archive_problem, backup_problem, calendar_problem, view_problem
+from btc_core.errors import BtcError, OtherHorizons, StackError
+from btc_core.features.releases import load_calendars
 from btc_core.settings import load_settings
 from btc_core.stores import origin
 from btc_core.stores.questdb import QuestDB
-from btc_core.stores.s3 import ObjectStore
-from btc_core.tables.schema import invalid_views
 from stack import preflight
 from stack.jars import jars
 from stack.java import java
@@ -37,9 +35,7 @@ from stack.service_checks import Finding, check_services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from datetime import date
 
-    from btc_core.features.releases import ReleaseCalendar
     from stack.component import Component
     from stack.status import Status
 
@@ -118,15 +114,6 @@ def check_machine(stack: Stack) -> Iterator[Finding]:
     yield Finding("release calendar", calendar_problem(load_calendars().values(), today), is_warning=True)
 
 
-def calendar_problem(calendars: Iterable[ReleaseCalendar], today: date) -> str:
-    """Which calendars of economic releases have ended, and what follows; empty if none has."""
-    ended = "; ".join(f"{each.name} ended on {each.until}" for each in calendars if each.has_ended(today))
-    return ended and (
-        f"{ended}: models do not see releases after that day. A newer version of the package has more dates, or add those "
-        f"of the official schedule to {CALENDAR}"
-    )
-
-
 def check_components(stack: Stack) -> Iterator[Finding]:
     """Ports, the health of every component, the exchanges, whose data it is, the materialized views, and the archives of the log."""
     try:
@@ -152,15 +139,17 @@ def check_components(stack: Stack) -> Iterator[Finding]:
 
 def _check_stores(stack: Stack, statuses: Mapping[str, Status]) -> Iterator[Finding]:
     if statuses["questdb"].state in {"healthy", "degraded"}:
-        yield Finding("views", _view_problem(stack))
+        yield Finding("views", view_problem(stack.settings))
         if not statuses["questdb"].given:
             yield from _limits(stack, statuses["questdb"])
         if statuses["store"].state == "healthy":
-            yield Finding("archives of the log", _archive_problem(stack), is_warning=True)
+            yield Finding("archives of the log", archive_problem(stack.settings), is_warning=True)
     if statuses["store"].state == "healthy":
-        yield Finding("backup of the databases", _backup_problem(stack, system_backup.problem))
+        yield Finding("backup of the databases", backup_problem(stack.settings, system_backup.problem))
         if stack.settings.backup.copy_to:
-            yield Finding("copy at a second place", _backup_problem(stack, partial(offsite.problem, stack.settings)))
+            yield Finding(
+                "copy at a second place", backup_problem(stack.settings, partial(offsite.problem, stack.settings))
+            )
 
 
 def _component_problem(stack: Stack, component: Component, status: Status) -> str:
@@ -171,37 +160,8 @@ def _component_problem(stack: Stack, component: Component, status: Status) -> st
     if component.given_by:
         return f"{status.state}: {status.reason}. It is an external server: {component.given_by} names it"
     log = stack.layout.log(component.name)
-    lines = "\n".join(f"    {line}" for line in tail(log, LOG_LINES))
+    lines = "\n".join(f"    {line}" for line in tail(log, LOG_LINES, since_start=True))
     return f"{status.state}: {status.reason}; try `btc restart {component.name}`. The end of {log}:\n{lines}"
-
-
-def _view_problem(stack: Stack) -> str:
-    with QuestDB(stack.settings.questdb) as db:
-        invalid = "; ".join(f"{name} is no longer refreshed ({why})" for name, why in invalid_views(db).items())
-    return invalid and f"{invalid}: `btc up` recomputes it"
-
-
-def _archive_problem(stack: Stack) -> str:
-    settings = stack.settings
-    try:
-        with QuestDB(settings.questdb) as db, ObjectStore(settings.store) as store:
-            days = days_without_archive(settings, db, store, now_ns())
-    except ServiceError as error:
-        return f"they could not be checked: {error}"
-    return (
-        f"{', '.join(days)} {'has' if len(days) == 1 else 'have'} none, and the log keeps a day for "
-        f"{settings.kafka.retention_hours} hours: run `btc backfill --from {days[0]} --to {days[-1]} --assets day_archive`"
-        if days
-        else ""
-    )
-
-
-def _backup_problem(stack: Stack, problem: Callable[[ObjectStore, int], str]) -> str:
-    try:
-        with ObjectStore(stack.settings.store) as store:
-            return problem(store, now_ns())
-    except ServiceError as error:
-        return f"it could not be checked: {error}"
 
 
 def _limits(stack: Stack, questdb: Status) -> Iterator[Finding]:

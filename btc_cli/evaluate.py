@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from btc_cli.evaluation_report import page, stream_table, tables
-from btc_cli.options import DataDir, open_stack
+from btc_cli.options import DataDir, open_stack, require_folder
 from btc_core.clock import to_ns
 from btc_core.days.bar_files import read_bar_file
 from btc_core.days.file_names import markets_named, stem_of
@@ -107,6 +107,8 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
 
     Features and models are those that the live system uses, and everything is forecast from earlier data only.
     """
+    require_folder("--json", json_out)
+    require_folder("--report", report)
     begin_ns = _period_ns("--from", first)[0] if first else None
     end_ns = _period_ns("--to", last)[1] if last else None
     files = [*(bars or []), *(more_bars or [])]
@@ -140,11 +142,9 @@ def evaluate(  # noqa: PLR0913 - every option of the command is an argument
 def _write(walk: WalkForward, results: dict[str, Any], json_out: Path | None, report: Path | None) -> None:
     """Write the results to the files that the user named."""
     if json_out is not None:
-        json_out.parent.mkdir(parents=True, exist_ok=True)
         json_out.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2))
         typer.echo(f"results → {json_out}")
     if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(page(walk, results))
         typer.echo(f"report → {report}")
 

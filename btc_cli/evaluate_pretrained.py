@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from btc_cli.options import require_folder
 from btc_core.clock import from_ns
 from btc_core.days.bar_files import read_bar_file
 from btc_core.days.file_names import market_of
@@ -60,6 +61,7 @@ def evaluate_pretrained(  # noqa: PLR0913 - every option of the command is an ar
     The model is frozen: only its HARX, which is shrunk towards the pre-trained one, and its level follow the market. The
     baselines are fitted again as the history grows, on the same bars.
     """
+    require_folder("--json", json_out)
     frozen = pretrained.load(model)
     parts = [_bars(file, market, trades=trades, skip_bad_rows=skip_bad_rows) for file in bars]
     joined = sorted_bars(np.concatenate(parts), ", ".join(map(str, bars)))

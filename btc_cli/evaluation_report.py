@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -235,6 +234,8 @@ def _interval_table(levels: Mapping[str, Any], quantity: str) -> Table:
 
 def _plot(draw: Callable[[Axes, WalkForward, dict[str, Any]], None], walk: WalkForward, results: dict[str, Any]) -> str:
     """A plot as PNG in base64."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - it takes half a second, and only `--report` draws
+
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     draw(figure.add_subplot(), walk, results)
     buffer = io.BytesIO()
@@ -291,8 +292,9 @@ def _reliability(axes: Axes, walk: WalkForward, _results: dict[str, Any]) -> Non
         "volatility": evaluation_results.volatility_intervals(walk),
     }
     for name, (outcomes, bounds) in intervals.items():
-        below = [(outcomes <= bounds[:, place]).mean() for place in range(len(QUANTILES))]
-        axes.plot(QUANTILES, below, marker="o", label=name)
+        known = np.flatnonzero(~np.isnan(bounds).any(axis=0)).tolist()
+        below = [(outcomes <= bounds[:, place]).mean() for place in known]
+        axes.plot([QUANTILES[place] for place in known], below, marker="o", label=name)
     axes.plot([0, 1], [0, 1], **_REFERENCE_LINE)
     axes.set(xlabel="quantile", ylabel="share of outcomes below it")
     axes.legend()

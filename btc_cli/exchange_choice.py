@@ -22,7 +22,8 @@ from btc_core.exchange_settings import PAIR, SIMULATED_EXCHANGES, ExchangeSettin
 from btc_core.exchanges.adapters import exchange_of
 from btc_core.settings import load_settings
 from exchange_simulator.pairs import choose
-from stack.layout import PERPETUAL, Layout, default_data_dir
+from stack.layout import PERPETUAL, Layout, clone_data_dir, default_data_dir
+from stack.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from stack.layout import Mode
@@ -54,6 +55,18 @@ def running_data_dir() -> Path | None:
     except StackError:
         return None
     return current.layout.data_dir if current.running else None
+
+
+def warn_of_another(data_dir: Path) -> None:
+    """Warn if the stack of the clone runs and the one in `data_dir`, which is about to start, is another one."""
+    other = Layout(clone_data_dir().resolve())
+    if not other.exists or other.data_dir == data_dir.resolve() or Supervisor(Layout(data_dir)).is_running():
+        return
+    if Supervisor(other).is_running():
+        screen.warn(
+            f"The stack in {other.data_dir} runs already, and this starts another one in {data_dir.resolve()}.\n"
+            f"`btc status --data-dir {other.data_dir}` shows the first, and --ports-from gives the second ports of its own."
+        )
 
 
 def markets_of(exchange: Exchange, symbols: str, markets: str) -> tuple[str, ...]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btc_cli.options import DataDir, FirstDay, LastDay, open_stack
+from btc_cli.options import DataDir, FirstDay, LastDay, open_stack, require_folder
 from btc_core.clock import NS_PER_DAY, now_ns
 from btc_core.days.history import History
 from btc_core.days.series import SERIES, missing_text, series_named, with_user_features
 from btc_core.days.table_formats import encoded
 from btc_core.errors import InvalidInput
-from btc_core.features.user.files import features_in
+from btc_core.features.user.folder import features_in
 from btc_core.files import atomic_write
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
@@ -59,6 +59,7 @@ def export(  # noqa: PLR0913 - every option of the command is an argument
     form = FORMATS.get(out.suffix)
     if form is None:
         raise InvalidInput(f"--out {out}: the suffix must be one of {', '.join(FORMATS)}")
+    require_folder("--out", out)
     days_between(first, last)
     settings = open_stack(data_dir).settings
     series = with_user_features(series, features_in(settings.user_features))

@@ -12,8 +12,8 @@ import typer
 
 from btc_cli.league import runs_in_containers, train_now
 from btc_cli.options import DataDir, open_stack
-from btc_core.errors import InvalidInput
-from btc_core.features.user import files
+from btc_core.errors import InvalidInput, StackError
+from btc_core.features.user import files, folder
 from btc_core.features.user.check import BUDGET_US, check
 from btc_core.league.folder import entries_in
 from btc_core.names import WorkerName
@@ -34,12 +34,12 @@ def features(context: typer.Context, data_dir: DataDir = None) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    folder = open_stack(data_dir).settings.user_features
-    found = files.features_in(folder)
+    place = open_stack(data_dir).settings.user_features
+    found = folder.features_in(place)
     for each in found:
         typer.echo(f"{each.name} [{each.unit}] {each.version}: {each.meaning}; reads {each.minutes} minutes")
     if not found:
-        typer.echo(f"there are no features in {folder}; `btc features add FILE` adds one")
+        typer.echo(f"there are no features in {place}; `btc features add FILE` adds one")
 
 
 def check_file(file: File) -> None:
@@ -54,17 +54,19 @@ def add(file: File, data_dir: DataDir = None) -> None:
     """
     stack = open_stack(data_dir)
     feature = _checked(file)
-    path = files.store(stack.settings.user_features, feature)
-    typer.echo(f"{feature.name} {feature.version} is installed ({path})")
-    _restart(stack)
+    path = folder.store(stack.settings.user_features, feature)
+    done = f"{feature.name} {feature.version} is installed ({path})"
+    typer.echo(done)
+    _restart(stack, done)
 
 
 def remove(name: Annotated[str, typer.Argument(help="NAME of the feature.")], data_dir: DataDir = None) -> None:
     """Remove a feature. Its stored values stay."""
     stack = open_stack(data_dir)
-    path = files.remove(stack.settings.user_features, name)
-    typer.echo(f"{name} was removed ({path})")
-    _restart(stack)
+    path = folder.remove(stack.settings.user_features, name)
+    done = f"{name} was removed ({path})"
+    typer.echo(done)
+    _restart(stack, done)
 
 
 def _checked(path: Path) -> FeatureFile:
@@ -83,8 +85,11 @@ def _checked(path: Path) -> FeatureFile:
     return feature
 
 
-def _restart(stack: Stack) -> None:
-    """Restart the worker that reads the folder when it starts, and train the league, which follows the folder."""
+def _restart(stack: Stack, done: str) -> None:
+    """Restart the worker that reads the folder when it starts, and train the league, which follows the folder.
+
+    Raises `StackError`, which says what is `done` nevertheless, if a worker does not start.
+    """
     has_league = bool(entries_in(stack.settings.user_models))
     command = f"`docker compose --env-file {stack.layout.env_file} restart features`"
     if runs_in_containers(stack):
@@ -97,7 +102,22 @@ def _restart(stack: Stack) -> None:
         return
     names = [name for name in stack.components() if name.split("_")[0] == WorkerName.FEATURES]
     typer.echo(f"restarting {' and '.join(names)}; {WARM_UP}")
-    for name in names:
-        stack.restart(name)
+    failures = [failure for name in names if (failure := _failed_restart(stack, name))]
     if has_league:
         train_now(stack.settings)
+    if failures:
+        failed = "; ".join(f"{name}: {error}" for name, error in failures)
+        commands = " and ".join(f"`btc restart {name}`" for name, _ in failures)
+        msg = (
+            f"{done}, but not every worker that computes features was restarted with it. {failed}\n"
+            f"Once that is solved, run {commands}; until then, forecasts may be missing"
+        )
+        raise StackError(msg)
+
+
+def _failed_restart(stack: Stack, name: str) -> tuple[str, StackError] | None:
+    try:
+        stack.restart(name)
+    except StackError as error:
+        return name, error
+    return None

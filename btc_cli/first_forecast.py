@@ -5,14 +5,17 @@ What does not belong here: which models are missing and how they are trained (`s
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from btc_cli.screen import missing
+from btc_core.errors import StackError
 from btc_core.stores.shared_http import shared_client
 from btc_core.waiting import wait_until
 from stack.first_training import SUCCESS, train_missing
+from stack.servers.programs import compile_proofs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +36,20 @@ def ensure_forecasts(settings: Settings, say: Callable[[str], None]) -> dict[str
 
     `say` prints a line about each step. Raises `ServiceError` or `StackError` if a server or the training hangs.
     """
-    status = train_missing(settings, say)
+    with ThreadPoolExecutor(1) as beside:
+        status = train_missing(settings, say, lambda: beside.submit(_compile_proofs, say))
     if status not in {"", SUCCESS}:
         say(f"the training run ended with {status}; the page above says why. The API serves its baselines.")
         return wait_ready(settings)
     return wait_ready(settings, with_champions=True)
+
+
+def _compile_proofs(say: Callable[[str], None]) -> None:
+    """Compile for `btc verify` on the core that a training leaves free."""
+    try:
+        compile_proofs()
+    except StackError as error:
+        say(f"{error}. The first `btc verify` compiles them")
 
 
 def announce_forecasts(settings: Settings, say: Callable[[str], None]) -> None:
@@ -47,6 +59,23 @@ def announce_forecasts(settings: Settings, say: Callable[[str], None]) -> None:
         say(f"Forecasts are served at http://{settings.api.host}:{settings.api.port}/live. {REST}")
     else:
         say(f"No forecast is served yet: {missing(answer)}. {REST}")
+
+
+def serving_cards(settings: Settings, answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `/v1/model` says of each market that an answer of `/readyz` calls ready; a market without an answer is left out."""
+    token = settings.api.reader_token
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = f"http://{settings.api.host}:{settings.api.port}/v1/model"
+    cards = []
+    for market in answer.get("markets", []):
+        if market["status"] != "ready":
+            continue
+        try:
+            found = shared_client().get(url, params={"symbol": market["symbol"]}, headers=headers, timeout=10)
+            cards.append(found.raise_for_status().json())
+        except (httpx.HTTPError, ValueError):
+            continue
+    return cards
 
 
 def wait_ready(

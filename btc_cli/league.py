@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from btc_cli.options import DataDir, open_stack
-from btc_core.errors import InvalidInput, ServiceError
+from btc_core.errors import InvalidInput, ServiceError, StackError
 from btc_core.league import folder
 from btc_core.league.states import read_states
 from btc_core.names import TRAIN_LEAGUE_JOB, WorkerName
@@ -39,7 +39,7 @@ def add(
 
     A file of the same name replaces the former version. A model of the league forecasts beside the champion and never serves.
     """
-    from btc_core.features.user.files import features_in  # noqa: PLC0415 - imports numba, which the other commands do not need
+    from btc_core.features.user.folder import features_in  # noqa: PLC0415 - imports numba, which the other commands do not need
     from btc_core.league.check import check  # noqa: PLC0415 - imports numba, too
 
     stack = open_stack(data_dir)
@@ -50,12 +50,15 @@ def add(
     own = [file.name for file in features_in(stack.settings.user_features)]
     found = check(entry, stack.settings.league, own)
     path = folder.store(models, entry)
-    quantiles = "σ and quantiles" if found.has_quantiles else "σ without quantiles"
+    done = f"{entry.name} {entry.version} is in the league ({path})"
+    gives = "σ and quantiles" if found.has_quantiles else "σ alone, so it has no CRPS and no coverage"
+    if found.is_sigma_derived:
+        gives = "quantiles alone, so the loss judges the σ that follows from them"
     typer.echo(
-        f"{entry.name} {entry.version} is in the league ({path}): it gives {quantiles}, one forecast takes "
+        f"{done}: it gives {gives}, one forecast takes "
         f"{1_000.0 * found.predict_s:.1f} ms, and its model has {found.model_bytes:,} bytes"
     )
-    _start(stack)
+    _start(stack, done)
 
 
 def remove(
@@ -65,9 +68,9 @@ def remove(
     """Remove a model from the league. Its forecasts and its trained versions stay stored."""
     stack = open_stack(data_dir)
     path = folder.remove(stack.settings.user_models, name)
+    typer.echo(f"{name} was removed from the league ({path})")
     if stack.running and not folder.entries_in(path.parent):
         stack.stop_component(WorkerName.LEAGUE.value)
-    typer.echo(f"{name} was removed from the league ({path})")
 
 
 def league_lines(settings: Settings) -> list[str]:
@@ -125,10 +128,20 @@ def runs_in_containers(stack: Stack) -> bool:
     return True
 
 
-def _start(stack: Stack) -> None:
-    """Start the league's process if the stack runs, and ask Dagster for a training."""
+def _start(stack: Stack, done: str) -> None:
+    """Start the league's process if the stack runs, and ask Dagster for a training.
+
+    Raises `StackError`, which says what is `done` nevertheless, if the process does not start.
+    """
     if stack.running:
-        stack.start_component(WorkerName.LEAGUE.value)
+        try:
+            stack.start_component(WorkerName.LEAGUE.value)
+        except StackError as error:
+            msg = (
+                f"{done}, but its process did not start, and no training was started: {error}\nOnce that is solved, run "
+                "`btc up`, which starts the league. Its models are trained at 00:40 UTC, or at once if you repeat this command"
+            )
+            raise StackError(msg) from error
     elif runs_in_containers(stack):
         typer.echo(
             "the containers of this system run; start the league, if it does not run yet, with "

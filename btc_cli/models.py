@@ -16,7 +16,8 @@ from rich.padding import Padding
 from btc_cli.league import league_lines
 from btc_cli.options import DataDir, open_stack
 from btc_core.errors import InvalidInput
-from btc_core.names import BID_MODEL, VOLATILITY_MODEL
+from btc_core.models.gate import MAY_SERVE
+from btc_core.names import BASELINE_KINDS, BID_MODEL, VOLATILITY_MODEL
 from btc_core.registry import promotion
 from btc_core.registry.keys import key_of_name, model_keys
 
@@ -29,7 +30,9 @@ Model = Annotated[
         help=f"{BID_MODEL} or {VOLATILITY_MODEL}; for another market than BTC/USD with its name, as {VOLATILITY_MODEL}-ETHUSD."
     ),
 ]
-Reason = Annotated[str, typer.Option(prompt=True, help="Reason for the change; it is stored with the version.")]
+Reason = Annotated[
+    str, typer.Option(help="Reason for the change; it is stored with the version. Asked for if it is left out.")
+]
 
 
 def models(
@@ -76,7 +79,7 @@ def _print_versions(console: Console, versions: list[promotion.RegisteredVersion
         counted[each.name] += 1
         if show_all or counted[each.name] <= SHOWN_VERSIONS or each.aliases:
             kind = f"{each.kind} ({each.fit} fit)" if each.fit else each.kind
-            details = f"{kind}, created {each.created[:16]}, gate: {each.gate_result}"
+            details = f"{kind}, created {each.created[:16]}, {_gate_words(each)}"
             console.print(f"[bold]{each.name} {each.version}[/] [green]{', '.join(each.aliases)}[/]  {details}")
             console.print(Padding(each.reason or each.gate_reason, (0, 0, 0, 4)))
             if each.shadow:
@@ -87,20 +90,29 @@ def _print_versions(console: Console, versions: list[promotion.RegisteredVersion
                 console.print(Padding(each.pretrained, (0, 0, 0, 4)))
 
 
+def _gate_words(version: promotion.RegisteredVersion) -> str:
+    """What the gate decided. Versions from before the result `baseline` say `passed` of a baseline, too."""
+    if version.gate_result in MAY_SERVE and version.kind in BASELINE_KINDS:
+        return "gate: no model passed, so the baseline serves"
+    return f"gate: {version.gate_result}"
+
+
 def promote(
     model: Model,
     version: Annotated[str, typer.Argument(help="Version number, as shown by `btc models`.")],
-    reason: Reason,
+    reason: Reason = "",
     data_dir: DataDir = None,
 ) -> None:
     """Make a model version the champion; forecasts and the API use it within seconds."""
     settings = open_stack(data_dir).settings
-    promotion.promote(settings, key_of_name(model, settings.exchange.symbols), version, reason)
+    key = key_of_name(model, settings.exchange.symbols)
+    promotion.promote(settings, key, version, reason or typer.prompt("Reason"))
     typer.echo(f"version {version} is now the champion of {model}")
 
 
-def rollback(model: Model, reason: Reason, data_dir: DataDir = None) -> None:
+def rollback(model: Model, reason: Reason = "", data_dir: DataDir = None) -> None:
     """Make the previous champion the champion again."""
     settings = open_stack(data_dir).settings
-    version = promotion.rollback(settings, key_of_name(model, settings.exchange.symbols), reason)
+    key = key_of_name(model, settings.exchange.symbols)
+    version = promotion.rollback(settings, key, reason or typer.prompt("Reason"))
     typer.echo(f"version {version} is the champion of {model} again")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from btc_core.errors import StackError
+from btc_core.errors import InvalidInput, StackError
 from stack.layout import Layout, current_data_dir
 
 if TYPE_CHECKING:
@@ -36,6 +36,13 @@ PassphraseFile = Annotated[
     ),
 ]
 LastDay = Annotated[str, typer.Option("--to", help="Last day (UTC), inclusive.")]
+
+
+def require_folder(option: str, file: Path | None) -> None:
+    """Raise `InvalidInput` if the folder of a file to be written does not exist: a misspelled path makes no folder."""
+    if file is not None and not file.parent.is_dir():
+        msg = f"{option} {file}: there is no folder {file.parent}; create it, or name a file in another one"
+        raise InvalidInput(msg)
 
 
 def open_stack(data_dir: Path | None) -> Stack:

@@ -27,7 +27,7 @@ from btc_core.version import git_commit
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-LIBRARIES = ("numpy", "xgboost", "numba")
+LIBRARIES = {"numpy": "numpy", "xgboost": "xgboost-cpu", "numba": "numba"}
 
 
 def pretrain(
@@ -62,7 +62,7 @@ def pretrain(
     origin = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": _command(bars, first, last),
-        "versions": {name: version(name) for name in LIBRARIES}
+        "versions": {name: version(package) for name, package in LIBRARIES.items()}
         | {"btc-forecast": git_commit() or version("btc-forecast")},
         "scores": msgspec.json.decode(scores.read_bytes(), type=dict[str, float]) if scores is not None else {},
     }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import pyarrow.parquet as pq
 import typer
 
-from btc_cli.options import DataDir, open_stack
+from btc_cli.options import DataDir, open_stack, require_folder
 from btc_core.days.archive_replay import StoredRows, archives_around, replay_archived_day, stored_rows
 from btc_core.errors import InvalidInput, ServiceError, StackError
 from btc_core.exchanges.recorded_lines import envelope_line
@@ -65,6 +65,7 @@ def replay(  # noqa: PLR0913 - every option of the command is an argument
     if out is not None and out.suffix != ".parquet":
         msg = f"--out {out}: the rows are written as Parquet, so the suffix must be .parquet"
         raise InvalidInput(msg)
+    require_folder("--out", out)
     if day:
         _replay_day(day, symbol, out, data_dir)
     elif file is not None and out is not None and not symbol:
@@ -89,7 +90,6 @@ def _replay_file(file: Path, out: Path, exchange: str, leader: str, data_dir: Pa
             f"{exchange}, or a receive time in ns, a space and a frame"
         )
         raise InvalidInput(msg)
-    out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, out, compression="zstd")
     took_s = time.perf_counter() - started_s
     typer.echo(f"{result.frames} frames, {len(table)} feature rows, {len(result.bad)} problems, {took_s:.1f} s → {out}")
@@ -184,6 +184,7 @@ def record(
     data_dir: DataDir = None,
 ) -> None:
     """Write all messages of the Kafka topic `market.events` to a file for `btc replay`."""
+    require_folder("--out", out)
     settings = open_stack(data_dir).settings
     frames = 0
     with atomic_write(out) as file:

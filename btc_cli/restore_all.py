@@ -5,6 +5,7 @@ What does not belong here: what a backup holds (`btc_core.system_backup`), and r
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import typer
@@ -54,7 +55,7 @@ def restore_all(
 
     The databases are restored last and each in one transaction, so an interrupted command may be repeated until then.
     """
-    stack = Stack(data_dir)
+    stack, started_s = Stack(data_dir), time.monotonic()
     has_given_store = stack.layout.exists and "store" in given_servers(stack.settings)
     if not from_copy and not has_given_store and not (stack.layout.data_dir / "store" / "data").is_dir():
         msg = (
@@ -82,7 +83,10 @@ def restore_all(
         _restore_user_files(settings, store, backup)
         backups.restore_databases(settings, store, backup)
     made = f"{from_ns(backup.made_at_ns):%Y-%m-%d %H:%M} UTC"
-    screen.say(f"{rows:,} rows of days restored and verified, and the databases of Dagster and MLflow as of {made}")
+    took_s = time.monotonic() - started_s
+    screen.say(
+        f"{rows:,} rows of days restored and verified, and the databases of Dagster and MLflow as of {made}, in {took_s:.0f} s"
+    )
     lost = "the file of alerts" if secrets else "contacts, other secrets and the file of alerts"
     screen.say(
         f"passwords of servers are new, and {lost} must be set again: {stack.layout.env_file}. "

@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from btc_core.names import QUANTITIES
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,6 +24,15 @@ if TYPE_CHECKING:
 
 console = Console(highlight=False)
 STYLES = {"healthy": "green", "degraded": "bold yellow", "starting": "yellow", "restarting": "yellow", "stopped": "dim"}
+BASELINE_WORDS = {
+    "random_walk": "the random walk",
+    "ar": "the autoregression",
+    "harx": "HARX",
+    "har": "HAR",
+    "ewma": "EWMA",
+    "naive": "the volatility of the last five minutes",
+}
+"""Each baseline in a sentence."""
 _lock = Lock()
 """Components report their progress from several threads."""
 
@@ -87,6 +98,9 @@ def components(statuses: Sequence[Status], settings: Settings) -> None:
     console.print(shown)
     if any(status.given for status in statuses):
         say("The settings name external servers; the stack neither starts nor stops them.")
+    later = ", ".join(status.name for status in statuses if status.after_forecasts)
+    if later:
+        say(f"These start after the first forecast, because no forecast needs them: {later}.")
     for status in statuses:
         if status.reason:
             say(f"{status.name} is {status.state}: {status.reason}")
@@ -104,12 +118,16 @@ def missing(answer: dict[str, Any]) -> str:
     return "; ".join([*found, *(str(reason) for reason in answer.get("reasons", []))]) or "no reason given"
 
 
-def readiness(answer: dict[str, Any], settings: Settings) -> None:
-    """Print what an answer of the API's `/readyz` means."""
+def readiness(answer: dict[str, Any], settings: Settings, cards: Sequence[dict[str, Any]] = ()) -> None:
+    """Print what an answer of the API's `/readyz` means, and why baselines serve; the last line is the address of the live page.
+
+    `cards` are the answers of `/v1/model` for the markets that are served.
+    """
     api = f"http://{settings.api.host}:{settings.api.port}"
     simulated = " (SIMULATED market)" if settings.simulated else ""
     if answer.get("status") != "ready":
         say(f"No forecast is served yet{simulated}: {missing(answer)}. Follow it with `btc status` and {api}/readyz.")
+        say(f"Live page: {api}/live")
         return
     models = _models(answer.get("models", {}))
     markets = answer.get("markets", [])
@@ -120,7 +138,39 @@ def readiness(answer: dict[str, Any], settings: Settings) -> None:
             say(f"  {market['symbol']}: {state}")
     else:
         say(f"Serving{simulated}: {models}; the features are {answer.get('feature_age_s')} s old.")
+    for sentence in baseline_reasons(cards):
+        say(sentence)
     say(f"Try it: curl {api}/predict_bid")
+    say(f"Live page: {api}/live")
+
+
+def baseline_reasons(cards: Sequence[dict[str, Any]]) -> list[str]:
+    """For each baseline that serves, why it does and what would change it; the reason is that of `/v1/model`."""
+    found = []
+    for card in cards:
+        market = f" of {card['symbol']}" if len(cards) > 1 else ""
+        for quantity in QUANTITIES:
+            model = card.get(quantity)
+            if model and model["is_baseline"]:
+                name = BASELINE_WORDS.get(model["kind"], model["kind"])
+                found.append(f"The {quantity}{market} is forecast by {name}, a baseline. {_why(model)}")
+    return found
+
+
+def _why(model: dict[str, Any]) -> str:
+    """Why a baseline serves, and what would change it, from its part of `/v1/model`."""
+    gate = model.get("gate")
+    if gate:
+        return (
+            f"The gate's reason: {gate['reason']}. Each training, which runs every night, tries trees again, and trees serve "
+            "once the gate finds them better."
+        )
+    if not str(model["version"]).isdigit():
+        return (
+            "No model of this market is registered yet. A training registers one: it runs every night, and "
+            "`btc run dagster job launch -w workspace.yaml -j train_models` starts it now."
+        )
+    return "The API does not know the reason, because MLflow did not answer it yet; `btc models` prints it."
 
 
 def _duration(seconds: int) -> str:

@@ -16,7 +16,14 @@ from typing import Annotated
 import typer
 
 from btc_cli import first_forecast, screen
-from btc_cli.exchange_choice import Exchange, check_simulated, choose_mode, markets_of, running_data_dir
+from btc_cli.exchange_choice import (
+    Exchange,
+    check_simulated,
+    choose_mode,
+    markets_of,
+    running_data_dir,
+    warn_of_another,
+)
 from btc_cli.options import DataDir, PortsFrom, open_stack
 from btc_core.errors import InvalidInput
 from stack import logs as log_files
@@ -77,12 +84,13 @@ def up(  # noqa: PLR0913 - every option of the command is an argument
     Without --exchange and --data-dir, the stack that was started last is used if it is still running.
     """
     stack = _create(exchange, data_dir, first_port, exchange_args, markets_of(exchange, symbols, markets))
+    warn_of_another(stack.layout.data_dir)
     names = tuple(only.split(",")) if only else None
     stack.up(names, screen.progress, before_the_rest=lambda: _announce(stack, names))
     answer = None if names else first_forecast.ensure_forecasts(stack.settings, screen.say)
     screen.components(stack.status(), stack.settings)
     if answer is not None:
-        screen.readiness(answer, stack.settings)
+        screen.readiness(answer, stack.settings, first_forecast.serving_cards(stack.settings, answer))
 
 
 def _announce(stack: Stack, names: tuple[str, ...] | None) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from btc_cli import stamps
-from btc_cli.options import DataDir, FirstDay, LastDay, stack_settings
+from btc_cli.options import DataDir, FirstDay, LastDay, require_folder, stack_settings
 from btc_core.clock import NS_PER_DAY, from_ns, to_ns
 from btc_core.days.forecast_check import Check, Step
 from btc_core.days.forecast_file import opened_evidence, write_evidence
@@ -24,8 +24,10 @@ from btc_core.days.history import History
 from btc_core.days.log_archive import read_manifest
 from btc_core.errors import InvalidInput
 from btc_core.files import atomic_write
+from btc_core.models.trees import leave_out_scikit_learn
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
+from btc_core.tables.lazy_pandas import leave_out_pandas
 from btc_core.utc_day import day_ns
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ SIMULATED = "The market is SIMULATED."
 Symbol = Annotated[str, typer.Option(help="Market, for example BTC/USD. Default: the first that is followed.")]
 
 
-def verify(
+def verify(  # noqa: PLR0913 - the options of the command
     what: Annotated[
         str,
         typer.Argument(
@@ -52,6 +54,14 @@ def verify(
     export: Annotated[
         Path | None, typer.Option(help="Write the evidence of the forecast to this file, which others can verify.")
     ] = None,
+    all_frames: Annotated[
+        bool | None,
+        typer.Option(
+            "--all-frames/--from-state",
+            help="Replay all frames that can matter, those of a day (default for --export), or those since the newest state that a "
+            "closed hour names.",
+        ),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Verify what was forecast at a time, on a day, or in a file of evidence, back to the frames of the exchange.
@@ -59,10 +69,13 @@ def verify(
     Each step that fits is printed; the first that does not ends the command with exit code 1. Of an OpenTimestamps file,
     `roots.txt.ots`, the command says what it attests about `roots.txt`.
     """
-    if bool(what) == bool(day) or (day and export is not None):
+    require_folder("--export", export)
+    leave_out_scikit_learn()
+    leave_out_pandas()
+    if bool(what) == bool(day) or (day and (export is not None or all_frames is not None)):
         msg = (
             "name the time of a forecast (btc verify 2026-11-28T12:00:07), a file of evidence (btc verify FILE), or a day "
-            "(btc verify --day 2026-11-28, which takes no --export)"
+            "(btc verify --day 2026-11-28, which takes neither --export nor --all-frames nor --from-state)"
         )
         raise InvalidInput(msg)
     if day:
@@ -70,29 +83,34 @@ def verify(
     elif what.endswith(stamps.SUFFIX):
         _show_stamp(Path(what))
     elif _is_file(what):
-        if symbol or export is not None:
-            msg = f"{what} is a file of evidence, which names its market and is the export; leave out --symbol and --export"
+        if symbol or export is not None or all_frames is not None:
+            msg = (
+                f"{what} is a file of evidence, which names its market and has its frames; leave out the other options"
+            )
             raise InvalidInput(msg)
         with opened_evidence(Path(what)) as evidence:
             _judge(evidence)
     else:
-        _verify_time(moment_ns(what), symbol, export, data_dir)
+        at_ns = moment_ns(what)
+        with opened_market(symbol, data_dir) as (settings, history, store, market):
+            forecast = forecast_at(history, market, at_ns)
+            chosen = export is not None if all_frames is None else all_frames
+            evidence = evidence_of(settings, history, store, market, forecast, all_frames=chosen)
+            _verify_evidence(evidence, export)
 
 
 def _is_file(what: str) -> bool:
     return Path(what).is_file() or what.endswith(".zip")
 
 
-def _verify_time(at_ns: int, symbol: str, export: Path | None, data_dir: Path | None) -> None:
-    with opened_market(symbol, data_dir) as (settings, history, store, market):
-        evidence = evidence_of(settings, history, store, market, forecast_at(history, market, at_ns))
-        if export is not None:
-            size = write_evidence(export, evidence)
-            typer.echo(f"{size / 1e6:.1f} MB of evidence → {export}")
-            with opened_evidence(export) as written:
-                _judge(written)
-            return
+def _verify_evidence(evidence: Evidence, export: Path | None) -> None:
+    if export is None:
         _judge(evidence)
+        return
+    size = write_evidence(export, evidence)
+    typer.echo(f"{size / 1e6:.1f} MB of evidence → {export}")
+    with opened_evidence(export) as written:
+        _judge(written)
 
 
 def _judge(evidence: Evidence) -> None:
@@ -126,7 +144,9 @@ def _verify_day(day: str, symbol: str, data_dir: Path | None) -> None:
         archives_around,
         replay_archived_day,
     )
+    from btc_core.days.day_forecasts import LEAD_NS  # noqa: PLC0415
     from btc_core.days.forecast_days import check_day, check_rows  # noqa: PLC0415
+    from btc_core.days.state_check import check_states  # noqa: PLC0415
 
     started_s = time.perf_counter()
     day_ns(day)
@@ -147,10 +167,11 @@ def _verify_day(day: str, symbol: str, data_dir: Path | None) -> None:
             f"{FITS} {found.stored} stored forecasts are those in the roots; {found.late} came too late for a root."
         )
         if read_manifest(store, day) is None:
-            typer.echo(f"{OPEN} {day} has no archive yet, so its feature rows are not computed again.")
+            typer.echo(f"{OPEN} {day} has no archive yet, so its feature rows and forecasts are not computed again.")
         else:
-            rows = replay_archived_day(store, archives_around(store, day), settings.leader)
-            _shown([check_rows(history, store, market, day, rows)])
+            rows = replay_archived_day(store, archives_around(store, day), settings.leader, lead_ns=LEAD_NS)
+            _shown(check_rows(history, store, market, day, rows))
+            _shown([check_states(history, store, market, day)])
     typer.echo(f"The day is verified ({time.perf_counter() - started_s:.1f} s).")
 
 
@@ -183,6 +204,7 @@ def roots(
 
     Whoever has a stamped root of a day can tell that no forecast up to its end was made or changed afterwards.
     """
+    require_folder("--out", out)
     begin_ns, end_ns = day_ns(first), day_ns(last) + NS_PER_DAY
     if end_ns <= begin_ns:
         msg = f"{first} is after {last}"

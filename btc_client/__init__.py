@@ -24,6 +24,7 @@ from btc_client.client import Client
 from btc_client.dataset import Dataset, Split
 from btc_client.errors import ApiError, ClientError, NoConnection
 from btc_client.events import Event
+from btc_client.score_answers import ForecastProof, League, LeagueRow, Root, Roots, Skill, SkillRow
 
 __all__ = [
     "ApiError",
@@ -31,7 +32,10 @@ __all__ = [
     "ClientError",
     "Dataset",
     "Event",
+    "ForecastProof",
     "HorizonForecast",
+    "League",
+    "LeagueRow",
     "LiveForecast",
     "LoadedModels",
     "Market",
@@ -40,5 +44,9 @@ __all__ = [
     "NoConnection",
     "Quality",
     "QualityReason",
+    "Root",
+    "Roots",
+    "Skill",
+    "SkillRow",
     "Split",
 ]

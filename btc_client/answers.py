@@ -1,6 +1,6 @@
 """The single objects that the API answers with. A field that a newer API adds is ignored.
 
-What does not belong here: tables, which are Arrow tables (`client`).
+What does not belong here: tables, which are Arrow tables (`client`), and scores and proofs (`score_answers`).
 """
 
 from __future__ import annotations
@@ -104,6 +104,10 @@ class LiveForecast(msgspec.Struct, frozen=True):
     simulated: bool
     quality: Quality | None = None
     """None from an API of a version that does not judge forecasts."""
+    bid_baseline_reason: str | None = None
+    """Why a baseline forecasts the bid; None if a model does."""
+    volatility_baseline_reason: str | None = None
+    """Why a baseline forecasts the volatility; None if a model does."""
 
 
 class GateDecision(msgspec.Struct, frozen=True):
@@ -111,6 +115,8 @@ class GateDecision(msgspec.Struct, frozen=True):
 
     passed: bool
     reason: str
+    took_over_from: str | None = None
+    """For a baseline that took over from a champion whose live forecasts were worse: that champion's version."""
 
 
 class RefusedModel(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """The client: each method is one request, and tables come as Arrow, pandas or polars.
 
-What does not belong here: retries (`connection`), and the structs of single objects (`answers`).
+What does not belong here: retries (`connection`), and the structs of single objects (`answers`, `score_answers`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from btc_client.connection import Connection
 from btc_client.dataset import dataset_of, label_names
 from btc_client.errors import ClientError
 from btc_client.events import async_events, events
+from btc_client.score_answers import ForecastProof, League, Roots, Skill
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -35,8 +36,8 @@ class Client:
     """A client of one API. Use it in a `with`, or close it.
 
     `frame` is what tables come as, unless a call says otherwise: `arrow` (a `pyarrow.Table`), `pandas` or `polars`, which
-    have to be installed. A request is repeated up to `retries` times after 429 and 503, as long after as the API asks for,
-    and after a broken connection. Methods raise `ApiError` with the API's `detail`, and `NoConnection`.
+    have to be installed. A request is repeated up to `retries` times after 429, 502, 503 and 504, as long after as the
+    API asks for, and after a broken connection. Methods raise `ApiError` with the API's `detail`, and `NoConnection`.
     """
 
     def __init__(
@@ -86,7 +87,11 @@ class Client:
         return self.table("quotes", symbol, start, end, **options)
 
     def forecasts(self, symbol: str, start: Time, end: Time | None = None, **options: Any) -> Any:
-        """The forecast in force at the end of each minute, with its outcome."""
+        """The forecast in force at the end of each minute, with its outcome.
+
+        `quality` is `good`, `degraded` or `poor`, as judged when the forecast was made, and `quality_reasons` has the codes of the
+        reasons, separated by spaces. Both are null for forecasts that were not judged.
+        """
         return self.table("forecasts", symbol, start, end, **options)
 
     def skill(self, symbol: str, start: Time, end: Time | None = None, **options: Any) -> Any:
@@ -171,6 +176,20 @@ class Client:
         forecast: LiveForecast = decoded(self._connection.get("/v1/forecast", _market(symbol)), LiveForecast)
         return forecast
 
+    def book(self, symbol: str, at: Time, *, frame: Frame | None = None) -> Any:
+        """The order book of a past moment: `side` (bid or ask), `level` from 1, `price` in USD, `quantity`.
+
+        The API reads it from the frames of the exchange, which takes a second or two. Raises `ApiError` if no forecast was
+        in force at the moment, or if its book was not known.
+        """
+        found = self.get("/v1/at", symbol=symbol, at=_time("at", at), book="true")["book"]
+        rows = [
+            {"side": side, "level": level, "price": price, "quantity": quantity}
+            for side in ("bid", "ask")
+            for level, (price, quantity) in enumerate(found[f"{side}s"], 1)
+        ]
+        return _framed(pa.Table.from_pylist(rows), frame or self._frame)
+
     def models(self, symbol: str | None = None) -> LoadedModels:
         """The models of a market with their scores."""
         models: LoadedModels = decoded(self._connection.get("/v1/model", _market(symbol)), LoadedModels)
@@ -181,11 +200,55 @@ class Client:
         markets: Markets = decoded(self._connection.get("/v1/markets", {}), Markets)
         return markets
 
+    def league(self, symbol: str | None = None, *, days: Literal[1, 7, 28] = 7) -> League:
+        """The user's own models beside the champion and the baselines, scored over the last days, best first."""
+        league: League = decoded(self._connection.get("/v1/league", {**_market(symbol), "days": str(days)}), League)
+        return league
+
+    def live_skill(self, symbol: str | None = None, *, hours: int = 24) -> Skill:
+        """The losses of the last hours beside those of the baselines, and the coverage; `skill` has it as a table over time."""
+        skill: Skill = decoded(self._connection.get("/v1/skill", {**_market(symbol), "hours": str(hours)}), Skill)
+        return skill
+
+    def roots(self, symbol: str | None = None, start: Time | None = None, end: Time | None = None) -> Roots:
+        """The Merkle roots over the forecasts of closed hours and days; without times, those of the last day."""
+        times = {
+            "from": None if start is None else _time("start", start),
+            "to": None if end is None else _time("end", end),
+        }
+        roots: Roots = decoded(self._connection.get("/v1/proofs", {**_market(symbol), **_given(times)}), Roots)
+        return roots
+
+    def proof(self, symbol: str, at: Time) -> ForecastProof:
+        """The proof that the forecast in force at a time is in the root of its hour. `btc verify` checks it."""
+        query = {**_market(symbol), "at": _time("at", at)}
+        proof: ForecastProof = decoded(self._connection.get("/v1/proofs/forecast", query), ForecastProof)
+        return proof
+
     def get(self, path: str, **query: str | int | None) -> dict[str, Any]:
-        """The JSON of any other GET of the API, such as `get("/v1/skill", hours=6)`. What is None is left out."""
-        given = {name: str(value) for name, value in query.items() if value is not None}
-        found: dict[str, Any] = decoded(self._connection.get(path, given), dict[str, Any])
+        """The JSON of any other GET of the API, such as `get("/v1/explain", top=5)`. What is None is left out."""
+        found: dict[str, Any] = decoded(self._connection.get(path, _given(query)), dict[str, Any])
         return found
+
+    def pages(self, path: str, **query: str | int | None) -> Iterator[dict[str, Any]]:
+        """The JSON of each page of a GET that answers in pages, as `pages("/v1/bars", since="2026-10-01T00:00:00Z")`.
+
+        Begin with a `since`: without one, the API answers with the newest page, which is the last. Each page is asked for when
+        the one before is used up, so a loop may end at any page. Raises `ClientError` if the answer has no pages.
+        """
+        since = query.pop("since", None)
+        while True:
+            page = self.get(path, since=since, **query)
+            if "next" not in page:
+                msg = f"{path} does not answer in pages; use get({path!r})"
+                raise ClientError(msg)
+            yield page
+            if page["next"] is None:
+                return
+            if page["next"] == since:
+                msg = f"{path} names the page of {since} as the one after it"
+                raise ClientError(msg)
+            since = page["next"]
 
     def events(self, symbol: str | None = None) -> Iterator[Event]:
         """The events of the live stream, without end; it connects again by itself."""
@@ -225,6 +288,10 @@ class _Body(io.RawIOBase):
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
         return count
+
+
+def _given(query: Mapping[str, str | int | None]) -> dict[str, str]:
+    return {name: str(value) for name, value in query.items() if value is not None}
 
 
 def _market(symbol: str | None) -> dict[str, str]:

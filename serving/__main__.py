@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 from btc_core.clock import SYSTEM_CLOCK
-from btc_core.errors import BtcError
+from btc_core.errors import BtcError, ConfigError
 from btc_core.files import raise_open_files
 from btc_core.models.trees import leave_out_scikit_learn
 from btc_core.registry.champions import BaselineSource, ModelHolder
 from btc_core.settings import settings
 from btc_core.stores import origin
 from btc_core.tables.lazy_pandas import leave_out_pandas
-from serving import logs
+from serving import audit, logs
 from serving.app import create_app, new_broadcaster
-from serving.auth import RotatingToken
+from serving.auth import RotatingTokens
 from serving.data_exports import DataExports
 from serving.deps import Deps
 from serving.endpoints import fast_paths
@@ -29,12 +32,26 @@ from serving.gate_decisions import GateDecisions, RefusedModels
 from serving.newest_rows import Announcements, RedisRows
 from serving.routes import operations
 from serving.server import serve
+from serving.server_watch import ServerWatch
 from serving.storage_problems import StorageProblems
 from serving.stored_rows import QuestRows
 from serving.training import DagsterTrainer
 
+STORES = (origin.TABLES, origin.NEWEST_ROWS, origin.OBJECTS)
+"""The stores that the API reads."""
+CHECK_AGAIN_S = 5.0
 OPEN_FILES = 8_192
 """A common limit, 1,024, is too low for all streams and requests at once."""
+
+
+def check_unchecked_stores() -> None:
+    """Check the stores that did not answer at the start, until all have; end this process if one holds other data."""
+    try:
+        while not origin.check_again():
+            time.sleep(CHECK_AGAIN_S)
+    except ConfigError as error:
+        logging.getLogger("serving").critical("stopped: %s", error)
+        signal.raise_signal(signal.SIGTERM)
 
 
 def main() -> int:
@@ -45,23 +62,29 @@ def main() -> int:
     try:
         configured = settings()
         logs.configure()
-        for unchecked in origin.check(configured, origin.TABLES, origin.NEWEST_ROWS):
-            logging.getLogger("serving").warning("%s", unchecked)
+        audit.configure(configured.api)
+        for unchecked in origin.check_once(configured, *STORES):
+            logging.getLogger("serving").warning("%s; it is checked again once it answers", unchecked)
+        threading.Thread(target=check_unchecked_stores, name="origin", daemon=True).start()
         env_file = os.environ.get("BTC_ENV_FILE")
         storage_problems = StorageProblems(configured)
+        servers = ServerWatch(configured, SYSTEM_CLOCK)
         models = ModelHolder(BaselineSource(configured), configured.model.reload_s)
+        gates = GateDecisions(configured, SYSTEM_CLOCK)
         deps = Deps(
             settings=configured,
             clock=SYSTEM_CLOCK,
             newest_rows=RedisRows(configured.redis, SYSTEM_CLOCK),
-            stored_rows=QuestRows(configured.questdb),
+            stored_rows=QuestRows(configured.questdb, SYSTEM_CLOCK),
             models=models,
             trainer=DagsterTrainer(configured),
             exports=DataExports(configured, SYSTEM_CLOCK),
             proofs=ForecastProofs(configured),
-            token=RotatingToken(configured.api, Path(env_file) if env_file else None),
+            tokens=RotatingTokens(configured.api, Path(env_file) if env_file else None),
+            server_problems=servers.problems,
             storage_problems=storage_problems,
-            gate_decision=GateDecisions(configured, SYSTEM_CLOCK),
+            gate_decision=gates,
+            known_gate_decision=gates.known,
             refused_model=RefusedModels(configured, SYSTEM_CLOCK),
         )
         app = create_app(deps)
@@ -70,6 +93,7 @@ def main() -> int:
         storage_problems.start()
         models.start()
         app.extensions[operations.EXTENSION].start()
+        servers.start()
         broadcaster.start()
         try:
             serve(app, configured.api, SYSTEM_CLOCK, fast_paths=fast_paths(app), end_streams=broadcaster.stop)

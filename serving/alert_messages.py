@@ -23,6 +23,8 @@ class Firing(msgspec.Struct, frozen=True):
     """An alert that fires."""
 
     name: str
+    part: str
+    """The part of the system that it is about."""
     is_severe: bool
     details: tuple[str, ...]
     runbook: str
@@ -87,4 +89,6 @@ class Outbox:
 def _paragraph(alert: Firing, *, is_repeated: bool) -> str:
     state = "still fires" if is_repeated else "fires"
     severity = "critical" if alert.is_severe else "warning"
-    return "\n".join([f"{alert.name} {state} ({severity}).", *alert.details, f"What to do: {alert.runbook}"])
+    return "\n".join(
+        [f"{alert.name} {state} ({severity}, {alert.part}).", *alert.details, f"What to do: {alert.runbook}"]
+    )

@@ -19,12 +19,12 @@ import msgspec
 
 from btc_core import metrics
 from btc_core.errors import BtcError, ServiceError
+from btc_core.repeated_lines import write_once
 from btc_core.settings import load_settings
 from btc_core.stores.contacts import contacts, sender_of
 from btc_core.stores.shared_http import shared_client
 from serving.alert_messages import Firing, Outbox
 from serving.operation_answers import AlertState
-from serving.user_alerts import user_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,6 +98,8 @@ class Alerts:
 
     def __init__(self, settings: Settings, recipients: Iterable[Recipient]) -> None:
         self._url = f"http://{settings.api.host}:{settings.api.port}/v1/operations"
+        token = settings.api.reader_token
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._links = settings.links
         self._outboxes = [(recipient, Outbox(settings.alert, sender_of(settings))) for recipient in recipients]
         self._watchdog = Watchdog(settings.alert)
@@ -126,7 +128,7 @@ class Alerts:
     def _ask(self, now_s: float) -> dict[str, Firing]:
         """The alerts that fire. An alert that fired still counts while its state is unknown."""
         try:
-            answer = shared_client().get(self._url, timeout=TIMEOUT_S).raise_for_status()
+            answer = shared_client().get(self._url, headers=self._headers, timeout=TIMEOUT_S).raise_for_status()
             states = msgspec.json.decode(answer.content, type=Judged).alerts
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             self._is_away = True
@@ -137,7 +139,7 @@ class Alerts:
         kept = {name: alert for name, alert in self._judged.items() if name in unknown}
         fires = [each for each in states if each.state == "firing"]
         self._judged = kept | {
-            each.name: Firing(each.name, each.is_severe, each.details, each.runbook) for each in fires
+            each.name: Firing(each.name, each.part, each.is_severe, each.details, each.runbook) for each in fires
         }
         return self._judged
 
@@ -148,7 +150,11 @@ class Alerts:
         if now_s - self._answered_s < AWAY_S:
             return {}
         details = (f"The API does not answer at {self._url} ({type(error).__name__}), so nothing else is judged.",)
-        return {API_DOWN: Firing(API_DOWN, is_severe=True, details=details, runbook=self._links.runbook(API_DOWN))}
+        return {
+            API_DOWN: Firing(
+                API_DOWN, "pipeline", is_severe=True, details=details, runbook=self._links.runbook(API_DOWN)
+            )
+        }
 
 
 def send_test(settings: Settings, known: Iterable[Recipient]) -> int:
@@ -169,6 +175,8 @@ def send_test(settings: Settings, known: Iterable[Recipient]) -> int:
 
 def check_rules(settings: Settings) -> int:
     """Print the alerts of the user's file; returns 0, and raises `ConfigError` if the file is wrong."""
+    from serving.user_alerts import user_rules  # noqa: PLC0415 - imports numba, which the process that waits does without
+
     rules = user_rules(settings.alert.rules, settings.exchange.symbols)
     for rule in rules:
         _logger.info("%s, %s, after %d s", rule.name, "critical" if rule.is_severe else "warning", rule.lasting_s)
@@ -183,6 +191,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="read the file of BTC_ALERT_RULES, and end")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout)
+    write_once()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         settings = load_settings()
@@ -199,6 +208,7 @@ def main() -> int:
     alerts = Alerts(settings, [Log(), *known])
     pause = threading.Event()
     while True:
+        metrics.LOOP_AT.labels("alerts").set_to_current_time()
         alerts.look(time.monotonic())
         pause.wait(PERIOD_S)
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from flask import Response
 
 from btc_core.clock import NS_PER_S, NS_PER_US, from_ns
-from btc_core.market.messages import QualityWord
-from btc_core.names import HEADLINE_MIN, MINUTES
 from serving.quality_answers import ForecastQuality
+from serving.utc_time import UtcTime
 
 Source = Literal["worker", "api", "request"]
 """Who made a forecast: the forecast worker, this process because the worker is late, or this process from the features of
@@ -29,44 +28,58 @@ class ModelInfo(msgspec.Struct, frozen=True):
     """The model behind a number; all null while there is none."""
 
     kind: str | None = None
+    """`xgboost`, or the baseline: `harx`, `har`, `ewma` or `naive` of the volatility, `random_walk` or `ar` of the bid."""
     version: str | None = None
+    """Its version in the registry. A model that is in no registry has a name of another form."""
     is_baseline: bool = False
+    """Whether it is a baseline, which is a simple formula."""
 
 
 class Models(msgspec.Struct, frozen=True):
     """The two models behind a forecast."""
 
     bid: ModelInfo
+    """The model of the bid."""
     volatility: ModelInfo
+    """The model of the volatility."""
 
 
 class ServedModel(msgspec.Struct, frozen=True):
     """A model in the answer of `/readyz`."""
 
     kind: str | None
+    """`xgboost`, or the name of a baseline; null while there is none."""
     version: str | None
+    """Its version in the registry; null while there is none."""
 
 
 class ServedModels(msgspec.Struct, frozen=True):
     """The models in the answer of `/readyz`."""
 
     bid: ServedModel
+    """The model of the bid."""
     volatility: ServedModel
+    """The model of the volatility."""
 
 
 class MarketReadiness(msgspec.Struct, frozen=True):
     """Whether forecasts of one market are served, and by which models."""
 
     symbol: str
+    """Market, such as BTC/USD."""
     status: Literal["ready", "starting", "waits_for_bars", "not_ready"]
     """`starting`: the system began minutes ago, and `waits_for` says what comes next. `waits_for_bars`: the market has too few
     minute bars for a model, so it has no forecasts yet. `not_ready`: something is wrong, and `reasons` says what."""
     waits_for: tuple[str, ...]
     """What is waited for while the system starts."""
     reasons: tuple[str, ...]
+    """What is wrong; empty if nothing is."""
     feature_age_s: float | None
+    """Time since the data behind the newest features was received; null without features."""
     forecast_age_s: float | None
+    """The same for the newest forecast; null without a forecast."""
     models: Models
+    """The models of this market that are loaded."""
 
 
 class Readiness(msgspec.Struct, frozen=True):
@@ -76,13 +89,17 @@ class Readiness(msgspec.Struct, frozen=True):
     """`starting` in the first minutes, while `waits_for` comes; `waits_for_bars` if no market has enough minute bars for a model;
     `not_ready` if no forecasts are served although they should be."""
     simulated: bool
+    """True if the market is made up by the simulator."""
     waits_for: tuple[str, ...]
     """What is waited for while the system starts; empty otherwise."""
     reasons: tuple[str, ...]
     """Why no forecasts are served, and what is wrong without stopping them."""
     feature_age_s: float | None
+    """Time since the data behind the newest features was received; null without features."""
     forecast_age_s: float | None
+    """The same for the newest forecast; null without a forecast."""
     models: ServedModels
+    """The models that are loaded."""
     markets: tuple[MarketReadiness, ...]
     """The state of each market that is followed."""
 
@@ -95,20 +112,25 @@ class Markets(msgspec.Struct, frozen=True):
     horizons_min: tuple[int, ...]
     """The horizons of every forecast, ascending. The last is the headline, which scores and alerts are about."""
     markets: tuple[MarketReadiness, ...]
+    """Each market that is followed, in the order of the settings."""
     simulated: bool
+    """True if the market is made up by the simulator."""
 
 
 class Alive(msgspec.Struct, frozen=True):
     """The process answers."""
 
     status: Literal["alive"] = "alive"
+    """Always `alive`: an answer is all that this asks for."""
 
 
 class MarketModels(msgspec.Struct, frozen=True):
     """The models of one market."""
 
     symbol: str
+    """Market, such as BTC/USD."""
     models: Models
+    """The models of this market that are loaded."""
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -117,66 +139,106 @@ class Reloaded(msgspec.Struct, frozen=True):
     models: Models
     """Those of the first market."""
     markets: tuple[MarketModels, ...]
+    """The models of each market."""
     reasons: tuple[str, ...]
+    """Why a model is missing or not the newest; empty if nothing is wrong."""
 
 
 class Retraining(msgspec.Struct, frozen=True):
     """A training run. New models serve a few seconds after the run has promoted them."""
 
     status: Literal["started", "already_running"]
-    """`already_running` if a training waits or runs already: none is started then, and the others describe that one."""
+    """What became of the request: `started` if it made a new run, which may still wait, and `already_running` if a training waits
+    or runs already: none is started then, and the others describe that one."""
+    run_status: str | None
+    """What the run did when this was answered, in Dagster's words: `queued`, `not_started`, `starting`, `started`, or how it ended;
+    null if Dagster did not say."""
     job: str
+    """The job in Dagster."""
     run_id: str
+    """Id of the run in Dagster."""
     url: str
+    """The page of the run, on which a person can watch it."""
 
 
 class OrderedFeature(msgspec.Struct, frozen=True):
     """One feature and its place in a list of features."""
 
     index: int
+    """Place in a list of features, from 0 on."""
     name: str
+    """Name of the feature."""
     unit: str
+    """Unit of its value: `ln` for a natural log, `1` for a share or a ratio."""
     meaning: str
+    """What it is, in words."""
+
+
+class BarColumn(msgspec.Struct, frozen=True):
+    """One column of minute bars, which models read beside the features."""
+
+    name: str
+    """Name of the column."""
+    unit: str
+    """`ln` for a natural log, `1` for a share or another number from -1 to 1."""
+    meaning: str
+    """What it is, in words."""
 
 
 class FeatureOrder(msgspec.Struct, frozen=True):
     """The inputs of the models in the order that a list of features must have."""
 
     feature_version: str
+    """Version of the set of features: a hash of names and units."""
     count: int
+    """Number of features."""
     features: tuple[OrderedFeature, ...]
+    """The features in the order of a list of them."""
+    columns: tuple[BarColumn, ...]
+    """The columns of minute bars, which this system computes itself: a request gives none of them."""
 
 
 class Interval(msgspec.Struct, frozen=True):
     """The interval that holds the future bid with a probability of `level_pct` percent."""
 
     level_pct: int
+    """Probability with which the future bid lies inside, percent."""
     low_usd: float
+    """Lower end."""
     high_usd: float
+    """Upper end."""
 
 
 class SigmaInterval(msgspec.Struct, frozen=True):
     """The interval that holds the realized volatility with a probability of `level_pct` percent."""
 
     level_pct: int
+    """Probability with which the realized volatility lies inside, percent."""
     low_bps: float
+    """Lower end, over the whole horizon."""
     high_bps: float
+    """Upper end, over the whole horizon."""
 
 
 class HorizonForecast(msgspec.Struct, frozen=True):
     """The forecast for one horizon: the numbers of the models and, for comparison, those of the baselines."""
 
     horizon_min: int
-    at: str
+    """Minutes ahead."""
+    at: UtcTime
     """The time that the forecast is for."""
     bid_usd: float
+    """The bid that is forecast."""
     bid_bps: float
     """Log return from the current bid."""
     sigma_bps: float
     """Volatility over the whole horizon."""
     sigma_annualized_pct: float
+    """The same volatility in percent a year."""
     intervals: tuple[Interval, ...]
+    """Intervals of the bid, widest first; empty with a reason in `intervals_reason`."""
     sigma_intervals: tuple[SigmaInterval, ...]
+    """Intervals of the volatility, widest first; empty for the same reason."""
     baseline_bid_usd: float
     """The random walk: the current bid."""
     baseline_sigma_bps: float
@@ -187,272 +249,63 @@ class LiveForecast(msgspec.Struct, frozen=True):
     """The newest forecast, and what is needed to judge it."""
 
     symbol: str
+    """Market, such as BTC/USD."""
     bid_usd: float
+    """The best bid that the forecast starts from."""
     horizons: tuple[HorizonForecast, ...]
+    """One forecast for each horizon, the longest last."""
     intervals_reason: str | None
-    """Why there are no intervals; null if there are."""
+    """Why intervals of the bid are missing, all or those of the widest level; null if none are."""
+    bid_baseline_reason: str | None
+    """Why a baseline forecasts the bid, in one sentence; null if a model does."""
+    volatility_baseline_reason: str | None
+    """Why a baseline forecasts the volatility, in one sentence; null if a model does."""
     quality: ForecastQuality
     """How far this forecast can be trusted: `good`, `degraded` or `poor`, with the reasons."""
-    served: Literal["model", "baseline"]
-    """`baseline` only if the request has `stale=baseline` and the features are too old for the model."""
+    served: Annotated[Literal["model", "baseline"], msgspec.Meta(extra_json_schema={"deprecated": True})]
+    """Deprecated, because it repeats `stale`: `baseline` if that is true, and otherwise `model`, also while what serves is a
+    baseline. Read in `models` what made each number."""
     stale: bool
+    """Whether the baselines stand in for the models, because the features are too old and the request has `stale=baseline`."""
     models: Models
-    made_at: str
-    ts_event: str
+    """The models or baselines that made the numbers."""
+    made_at: UtcTime
+    """When the forecast was made."""
+    ts_event: UtcTime
     """Exchange time of the newest event in the features."""
-    ts_recv: str
+    ts_recv: UtcTime
     """When this system received that event."""
     feature_age_s: float
     """Time since `ts_recv`."""
     latency_ms: float
     """From `ts_event` to `made_at`. The two times come from the clocks of two machines."""
     feature_version: str
+    """Version of the set of features: a hash of names and units."""
     source: Source
     """`worker`: made by the forecast worker. `api`: made by the API because the worker is late."""
     simulated: bool
+    """True if the market is made up by the simulator."""
 
 
 class LiveFeatures(msgspec.Struct, frozen=True):
     """The newest features by name, null while the data does not cover a window. `/v1/features/order` has the units."""
 
     symbol: str
+    """Market, such as BTC/USD."""
     values: dict[str, float | None]
-    ts_event: str
-    ts_recv: str
+    """Each feature by name; null while the data does not cover its window."""
+    ts_event: UtcTime
+    """Exchange time of the newest event in the features."""
+    ts_recv: UtcTime
+    """When this system received that event."""
     age_s: float
+    """Time since `ts_recv`."""
     stale: bool
+    """Whether they are too old for a forecast (`BTC_API_MAX_FEATURE_AGE_S`)."""
     feature_version: str
+    """Version of the set of features: a hash of names and units."""
     simulated: bool
-
-
-class PastModel(msgspec.Struct, frozen=True):
-    """The model that made a past forecast."""
-
-    kind: str
-    version: str
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What happened after the forecast in force at the close of a minute. Paths have one entry for each horizon.
-
-    That forecast is not the one of the record, which is the first of its step. Its numbers are those with `forecast` in
-    their names, and `forecast_made_at` says when it was made.
-    """
-
-    ts_event: str
-    """The closed minute."""
-    bid_usd: float
-    bid_return_path_bps: tuple[float, ...]
-    bid_forecast_path_bps: tuple[float, ...]
-    realized_sigma_path_bps: tuple[float, ...]
-    sigma_forecast_path_bps: tuple[float, ...]
-    qlike: float = msgspec.field(name=f"qlike_{HEADLINE_MIN}m")
-    harx_qlike: float | None = msgspec.field(name=f"harx_qlike_{HEADLINE_MIN}m")
-    forecast_made_at: str
-    """When the forecast that was scored was made."""
-    forecast_bid_path_usd: tuple[float, ...]
-    """Its bids."""
-    forecast_bid_model: PastModel
-    forecast_volatility_model: PastModel
-    count: int = 1
-    """Number of closed minutes in the step that have an outcome. The other fields are of the first of them."""
-    bid_outside_90: int = 0
-    """How many of them ended outside the 90 % interval of the bid at the longest horizon."""
-    volatility_outside_90: int = 0
-    """How many of them ended outside the 90 % interval of the volatility over the longest horizon."""
-    volatility_target: str = MINUTES
-    """What the realized volatility and its forecast are: that of one-minute returns (`minutes`), or of 5-second returns of the
-    mid (`ticks`)."""
-
-
-class PathInterval(msgspec.Struct, frozen=True):
-    """The interval of the future bid with a probability of `level_pct` percent, at each horizon."""
-
-    level_pct: int
-    low_path_usd: tuple[float | None, ...]
-    high_path_usd: tuple[float | None, ...]
-
-
-class PastForecast(msgspec.Struct, frozen=True):
-    """A past forecast: the first of its step. Paths have a value for each horizon after `ts_event`."""
-
-    ts_event: str
-    made_at: str
-    bid_usd: float | None
-    bid_path_usd: tuple[float | None, ...]
-    sigma_path_bps: tuple[float | None, ...]
-    baseline_sigma_path_bps: tuple[float | None, ...]
-    bid_model: PastModel
-    volatility_model: PastModel
-    outcome: Outcome | None = None
-    """What happened after the closed minute of this step, beside the forecast that was in force then."""
-    intervals: tuple[PathInterval, ...] = ()
-    """The intervals of the bid, widest first; empty unless the request asks for them with `intervals=true`."""
-    quality: QualityWord | None = None
-    """The quality when the forecast was made; null in forecasts from before it was judged."""
-    quality_reasons: tuple[str, ...] = ()
-    """The codes of the reasons for the quality."""
-
-
-class PastForecasts(msgspec.Struct, frozen=True):
-    """A page of past forecasts: the first one of each step from `from` until before `to`."""
-
-    symbol: str
-    step_s: int
-    window_from: str = msgspec.field(name="from")
-    window_to: str = msgspec.field(name="to")
-    forecasts: list[PastForecast]
-    next: str | None
-    """`since` of the next page; null if this page reaches the present."""
-    outcomes_reason: str | None
-    """Why no forecast of this page has an outcome; null if one has."""
-    simulated: bool
-
-
-class MinuteBar(msgspec.Struct, frozen=True):
-    """One minute of trades and quotes; null where there were none."""
-
-    ts: str
-    """Start of the minute."""
-    open: float | None
-    high: float | None
-    low: float | None
-    close: float | None
-    volume_base: float | None
-    """Traded quantity in the base asset: BTC in BTC/USD, ETH in ETH/USD."""
-    trades: int | None
-    quotes: int | None
-    bid_close: float | None
-    ask_close: float | None
-    spread_mean_bps: float | None
-    realized_volatility_bps: float | None
-
-
-class MinuteBars(msgspec.Struct, frozen=True):
-    """A page of minutes from `from` until before `to`."""
-
-    symbol: str
-    window_from: str = msgspec.field(name="from")
-    window_to: str = msgspec.field(name="to")
-    bars: list[MinuteBar]
-    next: str | None
-    """`since` of the next page; null if this page reaches the present."""
-    simulated: bool
-
-
-class GateDecision(msgspec.Struct, frozen=True):
-    """What the gate decided about a version before it could serve, in its own words."""
-
-    passed: bool
-    reason: str
-
-
-class RefusedModel(msgspec.Struct, frozen=True):
-    """The version of the newest training that the gate refused. It never serves, and is judged in shadow once an hour."""
-
-    version: str
-    kind: str
-    reason: str
-    """Why the gate refused it, in its own words."""
-    loss_ratio: float | None
-    """Its mean loss over that of the baseline that serves in its place, on the live rows that came after its training; below 1 is
-    better. Null until there is an hour of them."""
-    loss_ratio_bound: float | None
-    """The upper 95 % bound of `loss_ratio`."""
-    rows: int
-    """The number of these rows."""
-    since: str | None
-    """The first of these rows."""
-    until: str | None
-
-
-class ModelCard(msgspec.Struct, frozen=True):
-    """A loaded model: its training window, its inputs, and its scores on data that it was not trained on."""
-
-    name: str
-    """Name of the kind of model."""
-    registered_name: str
-    """Name of the registered model in MLflow, which contains the market."""
-    kind: str
-    version: str
-    is_baseline: bool
-    created_at: str
-    trained_from: str | None
-    trained_to: str | None
-    train_rows: int
-    features: int
-    """Number of features that a request must give; `inputs_used` says what the model makes of them."""
-    streamed_days: int
-    """Sealed days of the training window whose rows have the features of the stream; the others come from minute bars."""
-    inputs_offered: int
-    """Number of inputs that the trees could choose from: features and columns of minute bars. 0 without trees."""
-    inputs_used: int
-    """Number of these that the trees use."""
-    gains: dict[str, float]
-    """Share of each input that the trees use in their total gain, largest first; empty without trees."""
-    stream_gain: float
-    """Share of the gain that comes from inputs that only the stream has, and no minute bar."""
-    net_effects: dict[str, float]
-    """Share of each input of the net in the changes of its output if inputs are missing, largest first."""
-    feature_version: str
-    targets: tuple[str, ...]
-    unit: str
-    shrinkage: tuple[float, ...]
-    """λ of the bid model for each horizon; 0 is the random walk."""
-    pool: tuple[str, ...]
-    """The markets that its trees and net were fitted on, if those are several; empty for a fit on the market alone."""
-    pretrained: str
-    """Where the pre-trained trees and net come from; empty for those that this system has fitted."""
-    choice: str
-    """Why this fit was chosen: the market's own, the pooled or the pre-trained one; empty where there was no choice."""
-    scores: dict[str, float | None]
-    members: dict[str, float] = {}
-    """The members that the forecast is a mean of, in logs, with their shares; empty for a baseline."""
-    gate: GateDecision | None = None
-    """What the gate decided; null if the registry does not know or does not answer."""
-    refused: RefusedModel | None = None
-    """The version that was refused in favour of this one; null if none was, or the registry does not answer."""
-
-
-class LoadedModels(msgspec.Struct, frozen=True):
-    """The models of one market that this process has loaded; null while there is none."""
-
-    symbol: str
-    bid: ModelCard | None
-    volatility: ModelCard | None
-    reasons: tuple[str, ...]
-    """Why a model is missing or not the newest."""
-    simulated: bool
-
-
-class Contribution(msgspec.Struct, frozen=True):
-    """How much one input moves the forecast, and its value. The net as a whole is listed as `net`, without a value."""
-
-    feature: str
-    value: float | None
-    contribution: float
-
-
-class Explanation(msgspec.Struct, frozen=True):
-    """The forecast of the volatility over the longest horizon as a sum of parts, which together are `log_variance`."""
-
-    symbol: str
-    horizon_min: int
-    unit: str
-    log_variance: float
-    base: float
-    """The forecast for an average row of features."""
-    harx: float
-    """What the linear part adds."""
-    offset: float
-    rest: float
-    """Sum of the contributions that are not listed."""
-    contributions: tuple[Contribution, ...]
-    model: ModelInfo
-    ts_event: str
-    reason: str | None
-    """Why there are no contributions; null if there are."""
-    simulated: bool
+    """True if the market is made up by the simulator."""
 
 
 _encoder = msgspec.json.Encoder()

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
 
-from serving import compression, problem_details
+from btc_core.errors import ConfigError
+from serving import auth, compression, cors, problem_details
 from serving.deps import EXTENSION
+from serving.doctor import Doctor
 from serving.endpoints import SHOWN_CHARACTERS, endpoint_of
 from serving.event_stream import EventBroadcaster, render_events
 from serving.legacy import routes as legacy
 from serving.metrics import count_request
 from serving.operations import OperationsWatch
 from serving.problem_details import Problem
+from serving.proxies import TrustedProxies
 from serving.rate_limit import RateLimit
 from serving.routes import control, data, documents, live, operations, proofs, state, stream, v1
 
@@ -45,7 +48,7 @@ BLUEPRINTS = (
     live.blueprint,
     documents.blueprint,
 )
-UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
+UNLIMITED = auth.OPEN
 """Paths without a rate limit: a supervisor that is refused would take it for a failure of the API."""
 
 SECURITY_HEADERS = {
@@ -66,23 +69,39 @@ _access_logger = logging.getLogger("serving.access")
 
 
 def create_app(deps: Deps) -> Flask:
-    """The application with the given dependencies. It starts nothing and connects to nothing yet."""
+    """The application with the given dependencies. It starts nothing and connects to nothing yet.
+
+    Raises `ConfigError` if the base path hides a path of the API.
+    """
     app = Flask("serving", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = deps.settings.api.max_body_bytes
     app.extensions[EXTENSION] = deps
     app.extensions[operations.EXTENSION] = OperationsWatch(deps)
+    app.extensions[operations.DOCTOR] = Doctor(deps.settings, deps.clock)
     problem_details.install(app, deps.settings.api.max_body_bytes)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
+    _check_base_path(app, deps.settings.api.base_path)
     app.before_request(partial(_start_request, deps.clock))
     if deps.settings.api.rate_limit_per_s > 0:
         limit = RateLimit(deps.settings.api.rate_limit_per_s, deps.clock)
         app.before_request(partial(_check_rate, limit))
+    cors.install(app, deps.settings.api.cors_origins)
+    auth.install(app)
     app.before_request(partial(_check_content_encoding, app))
     app.after_request(partial(_finish_request, deps.clock))
     app.after_request(compression.compress)  # Flask calls the function that was registered last first
-    app.wsgi_app = partial(_with_security_headers, app.wsgi_app)  # type: ignore[method-assign]
+    believing = TrustedProxies(app.wsgi_app, deps.settings.api.trusted_proxies)
+    app.wsgi_app = partial(_with_security_headers, believing)  # type: ignore[method-assign]
     return app
+
+
+def _check_base_path(app: Flask, base_path: str) -> None:
+    """Refuse a base path that is the beginning of a path of the API, which nobody could reach without the proxy any more."""
+    hidden = [rule.rule for rule in app.url_map.iter_rules() if f"{rule.rule}/".startswith(f"{base_path}/")]
+    if base_path and hidden:
+        msg = f"BTC_API_BASE_PATH is {base_path}, where the API has {hidden[0]}; choose another path, such as /btc"
+        raise ConfigError(msg)
 
 
 def new_broadcaster(app: Flask, deps: Deps, wait_for_forecast: Callable[[float], bool]) -> EventBroadcaster:

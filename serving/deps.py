@@ -6,13 +6,13 @@ What does not belong here: the real implementations (`newest_rows`, `stored_rows
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import msgspec
 from flask import current_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from btc_core.clock import Clock
     from btc_core.league.standings import EntryRows, Outcomes, Standing
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from btc_core.registry.champions import ModelHolder
     from btc_core.settings import Settings
     from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
-    from serving.answers import GateDecision, LiveForecast, MinuteBar, PastForecast, RefusedModel
+    from serving.answers import LiveForecast
+    from serving.auth import Tokens
     from serving.data_exports import DataExports
     from serving.market_answers import UsualVolatility
+    from serving.model_answers import GateDecision, RefusedModel
+    from serving.past_answers import MinuteBar, PastForecast
     from serving.proof_answers import ForecastProof, PastMoment, Root
     from serving.stored_rows import LossBlock, Scores
 
@@ -83,6 +86,10 @@ class StoredRows(Protocol):
         """The minutes from `from_ns` until before `to_ns`."""
         ...
 
+    def first_ns(self, rows: Literal["forecasts", "bars"], symbol: str, from_ns: int) -> int | None:
+        """The time of the first forecast or minute from `from_ns` on, None if there is none."""
+        ...
+
 
 class Proofs(Protocol):
     """Merkle roots over forecasts, and proofs. Each method raises `ServiceError` if a server does not answer."""
@@ -95,8 +102,10 @@ class Proofs(Protocol):
         """The proof of the forecast that was in force at a time; raises a 404 if there was none."""
         ...
 
-    def past(self, symbol: str, at_ns: int, without: tuple[str, ...], version: str) -> PastMoment:
-        """The forecast of a past moment, also without some inputs and by another version of the volatility model."""
+    def past(
+        self, symbol: str, at_ns: int, without: tuple[str, ...], version: str, *, with_book: bool = False
+    ) -> PastMoment:
+        """The forecast of a past moment, also without some inputs, by another version of the volatility model, and its book."""
         ...
 
 
@@ -107,6 +116,8 @@ class TrainingRun(msgspec.Struct, frozen=True):
     url: str
     is_new: bool = True
     """Whether it was started by this request, and not by an earlier one."""
+    status: str | None = None
+    """What the run does, in lower case; None if Dagster did not say."""
 
 
 class Trainer(Protocol):
@@ -139,12 +150,16 @@ class Deps:
     trainer: Trainer
     exports: DataExports
     proofs: Proofs
-    token: Callable[[], str]
-    """Returns the bearer token that is valid now; "" if there is none."""
+    tokens: Callable[[], Tokens]
+    """Returns the tokens that are valid now."""
+    server_problems: Callable[[], Mapping[str, str | None]] = dict
+    """Returns why each server cannot be used: "" if it can, None if it has not answered yet; it does not wait for a server."""
     storage_problems: Callable[[], tuple[str, ...]] = tuple
     """Returns what is wrong with the tables and the disk; it does not wait for a server."""
     gate_decision: Callable[[ModelKey, str], GateDecision | None] = _no_decision
     """Returns what the gate decided about a version of a model; None if nobody knows."""
+    known_gate_decision: Callable[[ModelKey, str], GateDecision | None] = _no_decision
+    """Returns the same as far as it is known already; it does not wait for the registry."""
     refused_model: Callable[[ModelKey], RefusedModel | None] = _no_refusal
     """Returns the version of a model that the gate has refused; None if there is none or nobody knows."""
     live_forecasts: dict[str, tuple[ForecastRow, LiveForecast]] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from flask import request
 from msgspec import UNSET, UnsetType
 
 from btc_core.clock import to_ns
+from serving.plain_errors import unknown_parameter, wrong_parameter
 from serving.problem_details import Problem
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ View = TypeVar("View", bound="Callable[..., ResponseReturnValue]")
 _ATTRIBUTE = "endpoint"
 """The attribute of a view that holds its description."""
 _Moment = Annotated[datetime, msgspec.Meta(tz=True)]
-_FIELD_OF_ERROR = re.compile(r" - at `\$\.(\w+)")
+_FIELD_OF_ERROR = re.compile(r" - at `\$\.(\w+)|required field `(\w+)`")
 
 
 class SymbolQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,7 +80,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     """The parameters in the path, each with its meaning and its possible values."""
     also: tuple[int, ...] = ()
     """Further statuses that come with the body of a 2xx answer."""
-    needs_token: bool = False
+    needs_admin: bool = False
+    """Whether it is an admin action; `auth` demands the token."""
     is_fast: bool = False
     """Whether an answer needs no more than memory and one read of Redis; see `server.Dispatcher`."""
 
@@ -114,6 +116,7 @@ def schema_ref(name: str) -> dict[str, str]:
 def parse_query(kind: type[Query]) -> Query:
     """The query of this request; raises a 422 that names a parameter if it is unknown, repeated, malformed or too large."""
     given: dict[str, str] = {}
+    known = {each.encode_name for each in msgspec.structs.fields(kind)}
     for name, values in request.args.lists():
         if len(values) > 1:
             raise bad_parameter(
@@ -123,12 +126,13 @@ def parse_query(kind: type[Query]) -> Query:
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
-        found = _FIELD_OF_ERROR.search(str(error))
-        name = found[1] if found else next((name for name in given if name not in kind.__struct_fields__), "")
-        shown = name[:SHOWN_CHARACTERS] or "?"
-        raise bad_parameter(
-            name, f"the parameter {shown}: {error}; GET /docs lists the parameters of each path"
-        ) from None
+        found, unknown = _FIELD_OF_ERROR.search(str(error)), next((each for each in given if each not in known), None)
+        if found is None and unknown is not None:
+            name, detail = unknown, unknown_parameter(kind, unknown[:SHOWN_CHARACTERS])
+        else:
+            name = found[1] or found[2] if found else ""
+            detail = wrong_parameter(kind, name, given.get(name))
+        raise bad_parameter(name, f"{detail}; GET /docs lists the parameters of each path") from None
 
 
 def parse_time_ns(name: str, text: str) -> int:

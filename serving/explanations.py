@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from btc_core.errors import NotReady
-from btc_core.features.catalogue import MODEL_FEATURES
+from btc_core.features.catalogue import FEATURES, MODEL_FEATURES
+from btc_core.features.column_meanings import COLUMN_MEANINGS
 from btc_core.features.minute_columns import COLUMNS
 from btc_core.models.explain import explain
 from btc_core.models.row_forecasts import MODEL_COLUMNS
 from btc_core.names import HEADLINE_MIN
-from serving.answers import Contribution, Explanation, iso
+from serving.answers import iso
 from serving.forecasts import columns_of, no_features
+from serving.model_answers import Contribution, Explanation
 from serving.served_forecast import model_info
 
 if TYPE_CHECKING:
@@ -27,6 +29,12 @@ NO_TREES = "a baseline serves; it is a formula and has no trees to explain"
 NO_COLUMNS = "a baseline serves until the forecast worker knows the last day of minute bars"
 NET = "net"
 """The name under which the net's correction of HARX is listed as a whole, among the inputs of the trees."""
+_WORDS = (
+    {feature.name: (feature.meaning, feature.unit) for feature in FEATURES}
+    | {name: (column.meaning, column.unit) for name, column in COLUMN_MEANINGS.items()}
+    | {NET: ("the neural net's correction of HARX", "")}
+)
+"""The meaning and the unit of every input."""
 
 
 def explanation(deps: Deps, symbol: str, top: int) -> Explanation:
@@ -50,7 +58,7 @@ def explanation(deps: Deps, symbol: str, top: int) -> Explanation:
     effects = ({NET: parts.net} if parts.trees else {}) | parts.trees
     ranked = sorted(effects.items(), key=lambda pair: -abs(pair[1]))
     listed = tuple(
-        Contribution(name, values[name] if math.isfinite(values.get(name, math.nan)) else None, effect)
+        Contribution(name, *_WORDS[name], values[name] if math.isfinite(values.get(name, math.nan)) else None, effect)
         for name, effect in ranked[:top]
     )
     return Explanation(
@@ -63,8 +71,8 @@ def explanation(deps: Deps, symbol: str, top: int) -> Explanation:
         offset=parts.offset,
         rest=sum(effects.values()) - sum(each.contribution for each in listed),
         contributions=listed,
-        model=model_info(model.kind if parts.trees else "harx", model.version),
+        model=model_info("harx" if model.kind == "xgboost" and not parts.trees else model.kind, model.version),
         ts_event=iso(row.ts_event_ns),
-        reason=None if parts.trees else NO_TREES if model.kind == "harx" else NO_COLUMNS,
+        reason=None if parts.trees else NO_COLUMNS if model.kind == "xgboost" else NO_TREES,
         simulated=deps.settings.simulated,
     )

@@ -16,6 +16,7 @@ from btc_core.days.forecast_past import past_forecast
 from btc_core.days.forecast_roots import closed_periods
 from btc_core.days.forecast_search import forecast_at, proof_of_forecast
 from btc_core.days.history import History
+from btc_core.days.past_book import book_at
 from btc_core.errors import InvalidInput, SchemaError, StoreError
 from btc_core.models.scores import finite_or_none
 from btc_core.names import VOLATILITY, ModelKey
@@ -25,7 +26,16 @@ from btc_core.stores.s3 import ObjectStore
 from serving.answers import iso
 from serving.endpoints import bad_parameter
 from serving.problem_details import Problem
-from serving.proof_answers import DayProof, ForecastProof, HourProof, PastMoment, PastPath, ProofStatus, Root
+from serving.proof_answers import (
+    BookLevels,
+    DayProof,
+    ForecastProof,
+    HourProof,
+    PastMoment,
+    PastPath,
+    ProofStatus,
+    Root,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +43,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from btc_core.days.forecast_evidence import Proof
+    from btc_core.days.forecast_past import PastForecast as FoundForecast
     from btc_core.days.forecast_roots import ClosedPeriod
     from btc_core.market.messages import ForecastRow
     from btc_core.settings import Settings
@@ -69,16 +80,19 @@ class ForecastProofs:
             proof = proof_of_forecast(history, store, symbol, forecast)
         return self._answer(symbol, forecast[0], proof)
 
-    def past(self, symbol: str, at_ns: int, without: tuple[str, ...], version: str) -> PastMoment:
-        """The forecast that was in force at a time; also without some inputs, and by a version of the volatility model.
+    def past(
+        self, symbol: str, at_ns: int, without: tuple[str, ...], version: str, *, with_book: bool = False
+    ) -> PastMoment:
+        """The forecast that was in force at a time; also without some inputs, by a version of the volatility model, and its book.
 
-        Raises a 404 if there was none, a 422 for a name that is no input, and a 404 for an unknown version.
+        Raises a 404 if there was none or its book is not known, a 422 for a name that is no input, and a 404 for an unknown version.
         """
         with self._reading() as (history, store):
             try:
                 found = past_forecast(history, store, symbol, at_ns)
             except InvalidInput as error:
                 raise Problem(HTTPStatus.NOT_FOUND, "no_forecast", str(error)) from None
+            book = self._book(store, symbol, found) if with_book else None
         forecasts = [_path("as it was", found.forecast)]
         if without:
             try:
@@ -103,8 +117,17 @@ class ForecastProofs:
             harx=finite_or_none(parts.harx),
             net=finite_or_none(parts.net),
             trees=parts.trees,
+            book=book,
             simulated=self._settings.simulated,
         )
+
+    def _book(self, store: ObjectStore, symbol: str, found: FoundForecast) -> BookLevels:
+        row = found.rows.ids[-1]
+        try:
+            book = book_at(self._settings, store, symbol, row.partition, row.ts_recv_ns)
+        except InvalidInput as error:
+            raise Problem(HTTPStatus.NOT_FOUND, "no_book", str(error)) from None
+        return BookLevels(iso(book.received_ns), book.bids, book.asks)
 
     def _answer(self, symbol: str, bid: pa.Table, proof: Proof) -> ForecastProof:
         hour = day = None

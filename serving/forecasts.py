@@ -29,6 +29,7 @@ from serving.served_forecast import (
     model_info,
     volatility_from_model,
 )
+from serving.worker_quantiles import with_intervals_of
 
 if TYPE_CHECKING:
     from btc_core.market.messages import ForecastRow
@@ -64,7 +65,8 @@ def newest_forecast(
         _refuse_stale(deps, now_ns, features.ts_recv_ns, symbol)
         models = deps.models.current
         if row is None or is_stale(deps, now_ns, row.ts_recv_ns) or models.can_forecast(symbol, quantity):
-            return _from_features(models, features, columns_of(deps, features), now_ns, quantity)
+            made = _from_features(models, features, columns_of(deps, features), now_ns, quantity)
+            return with_intervals_of(made, row)
     if row is None:
         raise no_features(symbol)
     _refuse_stale(deps, now_ns, row.ts_recv_ns, row.symbol)

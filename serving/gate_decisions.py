@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from btc_core.errors import BtcError
 from btc_core.registry.bundles import mlflow_of
+from btc_core.registry.promotion import TAKEN_OVER_TAG
 from btc_core.registry.shadows import RefusedVersion, refused_version
-from serving.answers import GateDecision, RefusedModel, iso
+from serving.answers import iso
+from serving.model_answers import GateDecision, RefusedModel
 
 if TYPE_CHECKING:
     from btc_core.clock import Clock
@@ -45,9 +47,13 @@ class GateDecisions:
                     self._failed_at_s = self._clock.monotonic_s()
                     return None
                 reason = tags.get("gate_reason", "")
-                decision = GateDecision(passed=tags.get("gate_result") == "passed", reason=reason)
+                decision = GateDecision(tags.get("gate_result") == "passed", reason, tags.get(TAKEN_OVER_TAG))
                 self._known[known] = decision if reason else None
         return self._known.get(known)
+
+    def known(self, key: ModelKey, version: str) -> GateDecision | None:
+        """The decision if it has been read already; the registry is not asked."""
+        return self._known.get((key.name, version))
 
 
 class RefusedModels:

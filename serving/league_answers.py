@@ -25,7 +25,9 @@ class LeagueRow(msgspec.Struct, frozen=True):
     rank: int | None
     """Place by `ratio`, 1 is best; null with less than an hour of forecasts."""
     name: str
+    """Name of the entry's file or of the baseline, or `champion`."""
     kind: Literal["champion", "baseline", "entry"]
+    """Whether it is the champion, a baseline, or a model of the user (`entry`)."""
     version: str
     """First characters of the SHA-256 of the file of an entry; empty for others."""
     state: Literal["serving", "baseline", "running", "failing", "waiting", "stopped"]
@@ -46,8 +48,11 @@ class LeagueRow(msgspec.Struct, frozen=True):
     coverage_90_pct: float | None
     """Share of the outcomes inside the 90 % interval; null for a model without quantiles."""
     predict_p50_ms: float | None
-    """Median time of one forecast in the process of the entry."""
+    """Median time of one forecast in the process of the entry; null for the champion and the baselines. The forecast worker computes
+    these for many feature rows at once and stores no time for each; `made_at` and `ts_recv` of its forecasts also have the time
+    that a row waited."""
     predict_p99_ms: float | None
+    """99 % quantile of the same times."""
     gate: GateOfEntry | None
     """Null for the champion, baselines, and entries without an outcome."""
 
@@ -56,10 +61,14 @@ class League(msgspec.Struct, frozen=True):
     """The league of a market over the last days, best first."""
 
     symbol: str
+    """Market, such as BTC/USD."""
     days: int
+    """Length of the scored time."""
     rows: list[LeagueRow]
+    """The champion, the baselines and the models of the user."""
     entries: int
     """Number of the rows that are models of the user."""
     reason: str | None
     """Why there are no models of the user, or no scores; null if there are both."""
     simulated: bool
+    """True if the market is made up by the simulator."""

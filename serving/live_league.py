@@ -41,7 +41,8 @@ def _standings(deps: Deps, symbol: str, days: Days) -> list[Standing]:
     known = deps.standings.get((symbol, days))
     if known is not None and known[0] == period:
         return known[1]
-    outcomes, entries = deps.stored_rows.league(symbol, now_ns - GATE_DAYS * NS_PER_DAY, now_ns)
+    end_ns = (period + 1) * COMPUTED_MIN * NS_PER_MIN  # the same for all who ask in this period
+    outcomes, entries = deps.stored_rows.league(symbol, end_ns - GATE_DAYS * NS_PER_DAY, end_ns)
     found = standings(outcomes, entries, now_ns - days * NS_PER_DAY)
     deps.standings[symbol, days] = (period, found)
     return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from btc_core.clock import NS_PER_S
+from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.names import APART_MIN, BID, HEADLINE_MIN, HEADLINE_TEXT, LEVELS_PCT, QUANTITIES, VOLATILITY
 from serving.answers import iso
 from serving.skill_answers import CoverageRow, GainPoint, GainSeries, Skill, SkillRow
@@ -49,7 +49,8 @@ _COMPARISONS: tuple[tuple[Quantity, str, str, str], ...] = (
 def live_skill(deps: Deps, symbol: str, hours: int) -> Skill:
     """The scores of the last `hours`; without any outcome there are no rows but a reason."""
     now_ns = deps.clock.now_ns()
-    window = (symbol, now_ns - hours * 3_600 * NS_PER_S, now_ns)
+    end_ns = now_ns - now_ns % NS_PER_MIN + NS_PER_MIN  # the same for all who ask in this minute
+    window = (symbol, end_ns - hours * 3_600 * NS_PER_S, end_ns)
     scores = deps.stored_rows.scores(*window)
     rows: list[SkillRow] = []
     coverage: list[CoverageRow] = []

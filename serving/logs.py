@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btc_core.clock import NS_PER_S
+from btc_core.repeated_lines import write_once
 from serving.answers import iso
 
 if TYPE_CHECKING:
@@ -87,5 +88,6 @@ def configure(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [BatchingHandler(sys.stderr, JsonLines())]
     root.setLevel(level)
+    write_once()
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request to Dagster with its address
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it logs each queued request: too much under load

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import msgspec
 
+from serving.utc_time import UtcTime
+
 
 class UsualVolatility(msgspec.Struct, frozen=True):
     """The realized volatility over the longest horizon that past days had in one hour of the day."""
 
     symbol: str
+    """Market, such as BTC/USD."""
     hour_utc: int
     """The hour of the day, 0 to 23."""
     days: int
@@ -19,9 +22,11 @@ class UsualVolatility(msgspec.Struct, frozen=True):
     low_bps: float | None
     """A tenth of the spans had less."""
     median_bps: float | None
+    """Half of the spans had less."""
     high_bps: float | None
     """A tenth of the spans had more."""
-    computed_at: str
+    computed_at: UtcTime
+    """When these values were computed."""
     reason: str | None
     """Why there are no values; null if there are."""
 
@@ -30,15 +35,20 @@ class Release(msgspec.Struct, frozen=True):
     """One release of US economic data."""
 
     kind: str
+    """`fomc`, `cpi` or `employment`."""
     name: str
-    at: str
+    """Name of the release, for people."""
+    at: UtcTime
+    """When it is published."""
 
 
 class ReleaseCalendarState(msgspec.Struct, frozen=True):
     """How far a calendar reaches."""
 
     kind: str
+    """`fomc`, `cpi` or `employment`."""
     name: str
+    """Name of the release, for people."""
     until: str
     """The last day for which the calendar is complete. A model takes later times for times without releases."""
     ended: bool
@@ -48,7 +58,11 @@ class ReleaseCalendarState(msgspec.Struct, frozen=True):
 class Releases(msgspec.Struct, frozen=True):
     """The releases of a time in order, and how far the calendars reach."""
 
-    window_from: str = msgspec.field(name="from")
-    window_to: str = msgspec.field(name="to")
+    window_from: UtcTime = msgspec.field(name="from")
+    """Begin of the time."""
+    window_to: UtcTime = msgspec.field(name="to")
+    """End of the time, which is not part of it."""
     releases: tuple[Release, ...]
+    """The releases in this time."""
     calendars: tuple[ReleaseCalendarState, ...]
+    """Each calendar that the models know."""

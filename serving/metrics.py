@@ -13,7 +13,8 @@ from flask import request
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import BtcError
-from btc_core.metrics import FORECAST_AGE, FORECAST_STARTING, HTTP_REQUESTS, HTTP_TIME, MODEL_CREATED
+from btc_core.league.folder import entries_in
+from btc_core.metrics import FORECAST_AGE, FORECAST_STARTING, HTTP_REQUESTS, HTTP_TIME, LEAGUE_ENTRIES, MODEL_CREATED
 from serving.served_forecast import age_s
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def count_request(status: int, took_s: float) -> None:
 
 
 def update_gauges(deps: Deps) -> None:
-    """Set the ages of forecasts and the times at which models were made. The caller holds `EXCLUSIVE`.
+    """Set the ages of forecasts, the times at which models were made, and how many models the league has. The caller holds `EXCLUSIVE`.
 
     A market that has too few bars for a model has no age. The age of a forecast that has expired or cannot be read continues from the last one that was seen, or from the first
     time it was missing, so that an alert on the age fires. `/readyz` has the reason.
@@ -55,6 +56,7 @@ def update_gauges(deps: Deps) -> None:
         FORECAST_AGE.labels(symbol).set(age_s(now_ns, newest_ns))
         is_starting = newest_ns <= awaited_ns and now_ns - awaited_ns < START_S * NS_PER_S
         FORECAST_STARTING.labels(symbol).set(is_starting)
+    LEAGUE_ENTRIES.set(len(entries_in(deps.settings.user_models)))
     MODEL_CREATED.clear()
     for key, model in models.models.items():
         MODEL_CREATED.labels(key.symbol, model.manifest.name, model.kind).set(model.manifest.created_ns / NS_PER_S)

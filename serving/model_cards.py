@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from btc_core.models.input_gains import stream_gain
 from btc_core.names import BASELINE_KINDS, BID, VOLATILITY, ModelKey
-from serving.answers import LoadedModels, ModelCard, iso
+from serving.answers import iso
+from serving.model_answers import LoadedModels, ModelCard
 
 if TYPE_CHECKING:
     from btc_core.registry.bundles import Model

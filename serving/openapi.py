@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from serving.auth import OPEN
 from serving.endpoints import Endpoint, NoQuery, endpoint_of, schema_ref
+from serving.field_docs import describe
 from serving.problem_details import PROBLEM_TYPE, ProblemDocument
 
 if TYPE_CHECKING:
@@ -28,11 +30,21 @@ WITH_BODY = (
 )
 """Statuses that an operation with a body may answer with: for one that is too large, encoded, or has bad values."""
 
+SCHEMES = {
+    "admin": {"type": "http", "scheme": "bearer", "description": "An admin token, for actions and for reading."},
+    "read": {"type": "http", "scheme": "bearer", "description": "A read token or an admin token."},
+    "password": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The same token as the password of any user, for browsers.",
+    },
+}
+
 _REF_TEMPLATE = schema_ref("{name}")["$ref"]
 
 
-def document(app: Flask) -> dict[str, Any]:
-    """An OpenAPI 3.1 document of every view of `app` that has a description."""
+def document(app: Flask, *, guard_reads: bool = False) -> dict[str, Any]:
+    """An OpenAPI 3.1 document of every view of `app` that has a description. With `guard_reads`, reading needs a token."""
     operations = [
         (path_of(rule), method.lower(), endpoint, (app.view_functions[rule.endpoint].__doc__ or "").strip())
         for rule in sorted(app.url_map.iter_rules(), key=lambda rule: rule.rule)
@@ -43,9 +55,13 @@ def document(app: Flask) -> dict[str, Any]:
     queries = {endpoint.query for _, _, endpoint, _ in operations} - {NoQuery}
     in_order = sorted(answers | queries, key=lambda kind: kind.__name__)  # a set has another order in each process
     _, components = msgspec.json.schema_components(in_order, ref_template=_REF_TEMPLATE)
+    describe(components, in_order)
     paths: dict[str, dict[str, Any]] = {}
     for path, method, endpoint, summary in operations:
-        paths.setdefault(path, {})[method] = _operation(path, method, endpoint, summary, components)
+        operation = _operation(path, method, endpoint, summary, components)
+        paths.setdefault(path, {})[method] = operation
+        if endpoint.needs_admin or (guard_reads and path not in OPEN):
+            _guard(operation, needs_admin=endpoint.needs_admin)
     for query in queries:  # their fields are parameters, not bodies
         components.pop(query.__name__)
     bodies = [endpoint.body.schemas for _, _, endpoint, _ in operations if endpoint.body is not None]
@@ -62,7 +78,7 @@ def document(app: Flask) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": SCHEMES,
         },
     }
 
@@ -100,9 +116,18 @@ def _operation(
             "required": True,
             "content": {"application/json": {"schema": schema_ref(endpoint.body.name)}},
         }
-    if endpoint.needs_token:
-        operation["security"] = [{"token": []}]
     return operation
+
+
+def _guard(operation: dict[str, Any], *, needs_admin: bool) -> None:
+    """Add the token that an operation needs, and the answers to a request without it."""
+    operation["security"] = [{"admin": []}] if needs_admin else [{"read": []}, {"password": []}]
+    statuses = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) if needs_admin else (HTTPStatus.UNAUTHORIZED,)
+    for status in statuses:
+        operation["responses"][str(status.value)] = {
+            "description": status.phrase,
+            "content": {PROBLEM_TYPE: {"schema": schema_ref(ProblemDocument.__name__)}},
+        }
 
 
 def _responses(endpoint: Endpoint) -> dict[str, Any]:
@@ -116,9 +141,8 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         for status in (endpoint.status, *endpoint.also)
     }
     of_body = WITH_BODY if endpoint.body else ()
-    of_token = (HTTPStatus.UNAUTHORIZED,) if endpoint.needs_token else ()
     problem = {"schema": schema_ref(ProblemDocument.__name__)}
-    for status in sorted({*ALWAYS, *endpoint.problems, *of_body, *of_token}):
+    for status in sorted({*ALWAYS, *endpoint.problems, *of_body}):
         responses.setdefault(str(int(status)), {"description": HTTPStatus(status).phrase, "content": {}})["content"][
             PROBLEM_TYPE
         ] = problem

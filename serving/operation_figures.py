@@ -10,11 +10,15 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from btc_core import offsite, system_backup
 from btc_core.clock import NS_PER_S
-from serving.alert_rules import MINUTE_S, stage_buckets, subscriptions
+from serving.alert_rules import DRILL_MAX_AGE_S, MINUTE_S, stage_buckets, subscriptions
 from serving.answers import iso
 from serving.operation_answers import (
     AlertState,
+    BackupName,
+    BackupState,
+    BackupWord,
     ChannelRate,
     DeadLetterCount,
     DiskState,
@@ -29,6 +33,7 @@ from serving.readiness import market_states
 from serving.worker_metrics import KEPT_S, quantile_s
 
 if TYPE_CHECKING:
+    from btc_core.settings import Settings
     from serving.deps import Deps
     from serving.worker_metrics import WorkerMetrics
 
@@ -44,8 +49,8 @@ class Figures:
         self._metrics = metrics
 
     def processes(self) -> tuple[WorkerProcess, ...]:
-        """The processes whose addresses are known."""
-        return tuple(self._process(name) for name in self._metrics.addresses)
+        """The processes whose addresses are known, without a league that has no model to run."""
+        return tuple(self._process(name) for name in self._metrics.processes)
 
     def _process(self, name: str) -> WorkerProcess:
         def values(metric: str) -> list[float]:
@@ -99,6 +104,29 @@ class Figures:
             for each in self._metrics.now("btc_dead_letters_total")
             if (reason := each.labels["reason"])
         )
+
+    def backups(self, settings: Settings, made: frozenset[BackupName] | None) -> tuple[BackupState, ...]:
+        """The backups; `made` has those that were ever made, None before the object store was read."""
+        has_place, is_read = bool(settings.backup.copy_to), made is not None
+        has_failed = any(each.value > 0 for each in self._metrics.now("btc_restore_drill_failed"))
+        drill_alert = "DrillFailed" if has_failed else "DrillOld"
+        found: tuple[tuple[BackupName, str, float, str, bool], ...] = (
+            ("databases", "btc_backup_timestamp_seconds", system_backup.MAX_AGE_S, "BackupOld", True),
+            ("second_copy", "btc_offsite_copy_timestamp_seconds", offsite.MAX_AGE_S, "CopyOld", has_place),
+            ("restore_drill", "btc_restore_drill_timestamp_seconds", DRILL_MAX_AGE_S, drill_alert, True),
+        )
+        backups = []
+        for name, metric, old_after_s, alert, is_set_up in found:
+            # Of what was never made, the figure is the first use of the object store.
+            times = [each.value for each in self._metrics.now(metric)] if is_set_up and made and name in made else []
+            state: BackupWord = "not_set_up" if not is_set_up else "never" if is_read else "unknown"
+            if times:
+                state = "old" if time.time() - max(times) > old_after_s else "fresh"
+            if name == "restore_drill" and has_failed:
+                state = "failed"
+            at = iso(round(max(times) * NS_PER_S)) if times else None
+            backups.append(BackupState(name, state, at, int(old_after_s), settings.links.runbook(alert)))
+        return tuple(backups)
 
     def disk(self) -> DiskState | None:
         """The disk that bronze watches; None if it watches none."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.days.lake import kept_days
 from btc_core.days.log_archive import archived_days
 from btc_core.errors import BtcError
+from btc_core.league.folder import entries_in
 from btc_core.models.gate import DEMOTE_COVERAGE_HOURS
+from btc_core.names import WorkerName
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.questdb_wal import wal_states
 from btc_core.stores.s3 import ObjectStore
@@ -23,10 +25,10 @@ from btc_core.tables.catalogue import GAP_MARKS, SILVER_FEATURES
 from btc_core.tables.sql import within
 from btc_core.utc_day import day_ns, day_of
 from serving import system_gauges
-from serving.alert_rules import RULES, Facts, Rule
+from serving.alert_rules import RULES, Facts, Judge
 from serving.answers import iso
 from serving.metrics import EXCLUSIVE, update_gauges
-from serving.operation_answers import AlertState, DayState, GapMark, Operations, TableState
+from serving.operation_answers import AlertState, BackupName, DayState, GapMark, Operations, ServerState, TableState
 from serving.operation_figures import Figures, parts_of
 from serving.user_alerts import KEPT_NS, user_rules
 from serving.worker_metrics import WorkerMetrics, peers
@@ -47,6 +49,7 @@ TIMEOUT_S = 5.0
 DAYS = 7
 """As many past days are listed as the log keeps."""
 MAX_GAPS = 50
+SERVER_ALERT = "ServerDown"
 NO_PEERS = "BTC_METRICS_PEERS names no process, so their metrics are not read"
 
 _logger = logging.getLogger("serving")
@@ -58,16 +61,18 @@ class OperationsWatch:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
         self._settings = deps.settings
-        self._metrics = WorkerMetrics(peers(deps.settings.metrics.peers))
+        self._metrics = WorkerMetrics(peers(deps.settings.metrics.peers), self._may_be_absent)
         self._db = QuestDB(deps.settings.questdb, TIMEOUT_S)
         self._rules = RULES + user_rules(self._settings.alert.rules, self._settings.exchange.symbols)
         self._forecasts: dict[str, deque[ForecastRow]] = {each: deque() for each in self._settings.exchange.symbols}
-        self._since_s: dict[str, float] = {}
+        self._judge = Judge(self._settings.links)
         self._problems: dict[str, str] = {}
         self._tables: tuple[TableState, ...] = ()
         self._gaps: tuple[GapMark, ...] = ()
         self._days: tuple[DayState, ...] = ()
         self._coverage: dict[str, Scores] = {}
+        self._backups_made: frozenset[BackupName] | None = None
+        """Which backups were ever made; None before the object store was read."""
         self._rounds = 0
         self._body = self._make(None, (), Figures(self._metrics))
         self._thread = threading.Thread(target=self._run, name="operations", daemon=True)
@@ -92,6 +97,7 @@ class OperationsWatch:
             self._attempt("gaps", self._read_gaps)
             self._attempt("coverage", self._read_coverage)
             system_gauges.update_daemon(self._settings)
+            self._ask_gates()
         if self._rounds % DAYS_EVERY == 0 or "days" in self._problems:
             self._attempt("days", self._read_days)
             self._attempt("backups", self._read_backups)
@@ -101,6 +107,11 @@ class OperationsWatch:
         facts = Facts(self._metrics, self._coverage, self._forecasts)
         alerts = tuple(self._judge(rule, facts, now_s) for rule in self._rules)
         self._body = self._make(iso(now_ns), alerts, Figures(self._metrics))
+
+    def _ask_gates(self) -> None:
+        """Ask for the gate's decision about each model, so that a forecast can name it without waiting for the registry."""
+        for key, model in self._deps.models.current.models.items():
+            self._deps.gate_decision(key, model.version)
 
     def _run(self) -> None:
         stop = threading.Event()
@@ -119,16 +130,9 @@ class OperationsWatch:
         except BtcError as error:
             self._problems[name] = f"{name}: {error}"
 
-    def _judge(self, rule: Rule, facts: Facts, now_s: float) -> AlertState:
-        found = rule.check(facts)
-        state: Literal["firing", "pending", "ok", "unknown"] = "unknown" if found is None else "ok"
-        if found:
-            held_s = now_s - self._since_s.setdefault(rule.name, now_s)
-            state = "firing" if held_s >= rule.lasting_s else "pending"
-        else:
-            self._since_s.pop(rule.name, None)
-        runbook = self._settings.links.runbook(rule.section or rule.name)
-        return AlertState(rule.name, rule.part, rule.is_severe, state, rule.lasting_s, tuple(found or ()), runbook)
+    def _may_be_absent(self, name: str) -> bool:
+        """Whether a process need not run. The league runs once there are models, which `btc models` adds and removes meanwhile."""
+        return name == WorkerName.LEAGUE and not entries_in(self._settings.user_models)
 
     def _read_forecasts(self, now_ns: int) -> None:
         problem: BtcError | None = None
@@ -175,6 +179,7 @@ class OperationsWatch:
         today_ns = day_ns(day_of(self._deps.clock.now_ns()))
         first_ns = today_ns - DAYS * NS_PER_DAY
         live, sealed = (self._minutes(table.name, first_ns, today_ns) for table in (GOLD_1MIN, GOLD_1MIN_SEALED))
+        newest = self._db.execute(f"SELECT cast(ts AS LONG) FROM {GOLD_1MIN_SEALED.name} ORDER BY ts DESC LIMIT 1")  # noqa: S608 - a name of the catalogue
         copied: set[str] | None = None
         archived: set[str] | None = None
         try:
@@ -186,11 +191,11 @@ class OperationsWatch:
                 for day in (day_of(today_ns - back * NS_PER_DAY) for back in range(1, DAYS + 1))
             )
 
-            system_gauges.update_days(self._days, self._deps.clock.now_ns())
+            system_gauges.update_days(self._days, int(newest[0][0]) if newest else None, self._deps.clock.now_ns())
 
     def _read_backups(self) -> None:
         with ObjectStore(self._settings.store, connect_timeout_s=TIMEOUT_S, read_timeout_s=TIMEOUT_S) as store:
-            system_gauges.update_backups(self._settings, store)
+            self._backups_made = system_gauges.update_backups(self._settings, store)
 
     def _minutes(self, table: str, from_ns: int, to_ns: int) -> dict[str, int]:
         """Rows of each day."""
@@ -206,6 +211,7 @@ class OperationsWatch:
             alerts=alerts,
             processes=figures.processes(),
             processes_reason=None if self._metrics.addresses else NO_PEERS,
+            servers=tuple(self._server(name, problem) for name, problem in self._deps.server_problems().items()),
             stages=figures.stages(),
             subscriptions=figures.subscriptions(),
             channels=figures.channels(),
@@ -213,10 +219,15 @@ class OperationsWatch:
             tables=self._tables,
             gaps=self._gaps,
             days=self._days,
+            backups=figures.backups(self._settings, self._backups_made),
             disk=figures.disk(),
             problems=tuple(self._problems.values()),
             simulated=self._settings.simulated,
         )
+
+    def _server(self, name: str, problem: str | None) -> ServerState:
+        up = None if problem is None else not problem
+        return ServerState(name, up, problem or None, self._settings.links.runbook(SERVER_ALERT))
 
 
 def _among(days: set[str] | None, day: str) -> bool | None:

@@ -34,7 +34,7 @@ class Problem(BtcError):
         code: str,
         detail: str,
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | list[str]] | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(f"{code}: {detail}")
@@ -49,13 +49,17 @@ class ProblemDocument(msgspec.Struct, frozen=True):
     """The body of every answer that is not 2xx (RFC 9457). Some codes have further members with the particulars."""
 
     type: str
+    """URN of the code."""
     title: str
+    """The HTTP status in words."""
     status: int
+    """The HTTP status."""
     code: str
     """Stable: programs may compare it."""
     detail: str
     """What is wrong and what to do about it, for people."""
     request_id: str
+    """Id of the request, which the log of the API names, too."""
 
 
 def document(problem: Problem, request_id: str) -> bytes:

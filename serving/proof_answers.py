@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from serving.utc_time import UtcTime
+
 ProofStatus: TypeAlias = Literal["proven", "open", "late", "unproven"]
 
 
@@ -16,30 +18,39 @@ class Root(msgspec.Struct, frozen=True):
     """The Merkle root of a closed hour or day."""
 
     period: Literal["hour", "day"]
-    begin: str
+    """Whether it is the root of an hour or of a day."""
+    begin: UtcTime
+    """Begin of the hour or day."""
     root: str
     """SHA-256 root of the tree (RFC 6962), hexadecimal."""
     leaves: int
     """Leaves of the tree with its header, which is the first."""
     header: str
     """The entry of the first leaf: JSON with the root that was made before, the models, the log, and late forecasts."""
-    closed_at: str
+    closed_at: UtcTime
+    """When the tree was closed and the root was made."""
 
 
 class Roots(msgspec.Struct, frozen=True):
     """The roots of a market in a time, oldest first."""
 
     symbol: str
-    window_from: str = msgspec.field(name="from")
-    window_to: str = msgspec.field(name="to")
+    """Market, such as BTC/USD."""
+    window_from: UtcTime = msgspec.field(name="from")
+    """Begin of the time."""
+    window_to: UtcTime = msgspec.field(name="to")
+    """End of the time, which is not part of it."""
     roots: tuple[Root, ...]
+    """The roots of hours and days."""
     simulated: bool
+    """True if the market is made up by the simulator."""
 
 
 class HourProof(msgspec.Struct, frozen=True):
     """Where a forecast is in the tree of its hour."""
 
     root: Root
+    """The root of the hour."""
     leaf: str
     """The leaf hash of the forecast, hexadecimal."""
     index: int
@@ -54,17 +65,24 @@ class DayProof(msgspec.Struct, frozen=True):
     """Where the root of an hour is in the tree of its day."""
 
     root: Root
+    """The root of the day."""
     index: int
+    """Place of the hour's root among the leaves; the header is at 0."""
     siblings: tuple[str, ...]
+    """The hashes beside the path from the hour's root to the root of the day, from the bottom to the top."""
     header_siblings: tuple[str, ...]
+    """The same for the header."""
 
 
 class ForecastProof(msgspec.Struct, frozen=True):
     """The proof of the forecast that was in force at a time."""
 
     symbol: str
-    made_at: str
-    ts_event: str
+    """Market, such as BTC/USD."""
+    made_at: UtcTime
+    """When the forecast was made."""
+    ts_event: UtcTime
+    """Exchange time of the newest event behind it."""
     place: str
     """Partition, offset and item of the frame in the log, joined by colons."""
     status: ProofStatus
@@ -73,8 +91,11 @@ class ForecastProof(msgspec.Struct, frozen=True):
     late_in: str | None
     """The hour in whose header it is listed as late."""
     hour: HourProof | None
+    """Where it is in the tree of its hour; null unless it is proven."""
     day: DayProof | None
+    """Where that hour is in the tree of its day; null while the day is not closed."""
     simulated: bool
+    """True if the market is made up by the simulator."""
 
 
 class PastPath(msgspec.Struct, frozen=True):
@@ -87,15 +108,31 @@ class PastPath(msgspec.Struct, frozen=True):
     sigma_bps: tuple[float | None, ...]
     """The volatility over each horizon."""
     volatility_kind: str
+    """Kind of the model of the volatility: `xgboost`, or the name of a baseline."""
     volatility_version: str
+    """Its version in the registry."""
+
+
+class BookLevels(msgspec.Struct, frozen=True):
+    """An order book: price and quantity of each level, best first."""
+
+    received_at: UtcTime
+    """When its last frame was received."""
+    bids: tuple[tuple[float, float], ...]
+    """Offers to buy, the highest price first."""
+    asks: tuple[tuple[float, float], ...]
+    """Offers to sell, the lowest price first."""
 
 
 class PastMoment(msgspec.Struct, frozen=True):
     """The forecast that was in force at a time, computed again from what is stored."""
 
     symbol: str
-    made_at: str
-    ts_event: str
+    """Market, such as BTC/USD."""
+    made_at: UtcTime
+    """When the forecast was made."""
+    ts_event: UtcTime
+    """Exchange time of the newest event behind it."""
     equals_stored: bool
     """Whether the stored forecast is equal to the last bit."""
     features: dict[str, float | None]
@@ -110,4 +147,7 @@ class PastMoment(msgspec.Struct, frozen=True):
     """What the net's correction adds to it."""
     trees: dict[str, float]
     """What each input adds through the trees, largest effect first."""
+    book: BookLevels | None
+    """The order book of the moment, if it was asked for."""
     simulated: bool
+    """True if the market is made up by the simulator."""

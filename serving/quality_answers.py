@@ -40,6 +40,7 @@ class ForecastQuality(msgspec.Struct, frozen=True):
     quote_age_s: float | None = None
     """Age of the newest quote when the newest event came; null after a day without one. So are the other ages."""
     trade_age_s: float | None = None
+    """Age of the newest trade."""
     book_age_s: float | None = None
     """Null also if the order book is unknown."""
     bars_age_s: float | None = None
@@ -68,7 +69,18 @@ MADE_BY_API = ForecastQuality(
     DEGRADED,
     (
         QualityReason(
-            "made_by_api", "The API made this forecast, because the forecast worker is late. It has no intervals."
+            "made_by_api",
+            "The API made this forecast, because the forecast worker is late. It has no intervals.",
+        ),
+    ),
+)
+MADE_BY_API_WITH_INTERVALS = ForecastQuality(
+    DEGRADED,
+    (
+        QualityReason(
+            "made_by_api",
+            "The API made this forecast, because the forecast worker is late. Its intervals have the quantiles of the worker's "
+            "newest forecast.",
         ),
     ),
 )
@@ -82,7 +94,7 @@ def quality_of(forecast: MarketForecast) -> ForecastQuality:
     if forecast.is_stale_baseline:
         return STALE_BASELINE
     if forecast.origin.source != "worker":
-        return MADE_BY_API
+        return MADE_BY_API_WITH_INTERVALS if forecast.volatility.bounds else MADE_BY_API
     return NOT_JUDGED if forecast.quality is None else _answer(forecast.quality)
 
 

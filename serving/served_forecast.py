@@ -14,7 +14,7 @@ import msgspec
 from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady
 from btc_core.market.messages import Quality
-from btc_core.names import BASELINE_KINDS, BID, HORIZONS_MIN, VOLATILITY, Quantity
+from btc_core.names import BASELINE_KINDS, BID, HORIZONS_MIN, VOLATILITY, ModelKind, Quantity
 from serving.answers import ModelInfo, Models, Source, Unit
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ BPS = 10_000.0
 NO_CHANGE_BPS = (0.0,) * len(HORIZONS_MIN)
 """The random walk as log returns."""
 MINUTES_PER_YEAR = 525_600
+
+STALE_KINDS: dict[Quantity, ModelKind] = {BID: "random_walk", VOLATILITY: "harx"}
+"""The baseline of each quantity that takes the place of a model while the features are too old."""
 
 _ANNUAL_PCT = tuple(100.0 / BPS * math.sqrt(MINUTES_PER_YEAR / horizon) for horizon in HORIZONS_MIN)
 
@@ -64,9 +67,10 @@ class ServedForecast(msgspec.Struct, frozen=True):
     """Ascending quantiles of the outcome; empty if the model gives no intervals."""
 
     def as_baseline(self) -> ServedForecast:
-        """This forecast with the baseline in place of the model; it has no intervals."""
+        """This forecast with the baseline in place of the model, of whose version it is; it has no intervals."""
         path_bps = self.baseline_path if self.unit == "bps" else list(NO_CHANGE_BPS)
-        return msgspec.structs.replace(self, path=self.baseline_path, path_bps=path_bps, bounds=[])
+        model = ModelInfo(kind=STALE_KINDS[self.quantity], version=self.model.version, is_baseline=True)
+        return msgspec.structs.replace(self, model=model, path=self.baseline_path, path_bps=path_bps, bounds=[])
 
 
 class MarketForecast(msgspec.Struct, frozen=True):

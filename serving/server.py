@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from flask import Flask
     from waitress.parser import HTTPRequestParser
 
+    from btc_core.api_settings import ApiSettings
     from btc_core.clock import Clock
-    from btc_core.settings import ApiSettings
 
 CONNECTION_LIMIT = 500
 """Open sockets, with those of the server itself and without those of event streams; further clients wait in the backlog. Each
@@ -247,7 +247,8 @@ def serve(
     `end_streams` ends the answers that would otherwise never end. Raises `ConfigError` if the address is not available.
     """
     threads = settings.threads + settings.max_exports  # each of these holds a thread
-    dispatcher = Dispatcher(threads, fast_paths, clock)
+    as_requested = fast_paths | {settings.base_path + path for path in fast_paths}
+    dispatcher = Dispatcher(threads, as_requested, clock)
     sockets: dict[int, Any] = {}
     try:
         server = TcpWSGIServer(app, map=sockets, dispatcher=dispatcher, adj=_adjustments(settings))
@@ -312,5 +313,7 @@ def _adjustments(settings: ApiSettings) -> Adjustments:
         max_request_header_size=MAX_HEADER_BYTES,
         outbuf_high_watermark=UNREAD_BYTES,
         outbuf_overflow=2 * UNREAD_BYTES,  # more would be written to a temporary file
+        url_prefix=settings.base_path,
+        clear_untrusted_proxy_headers=False,  # the application removes them (`serving.proxies`): Waitress knows one proxy
         ident="",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -27,12 +27,14 @@ from btc_core.names import (
 from btc_core.stores.questdb import QuestDB
 from btc_core.tables.catalogue import MINUTE_BARS, PREDICTION_OUTCOMES
 from btc_core.tables.rows import UNKNOWN_TRADES
-from btc_core.tables.sql import of_headline, of_symbol, of_target
-from serving.answers import MinuteBar, Outcome, PastForecast, PastModel, PathInterval
+from btc_core.tables.sql import inside_share, of_headline, of_symbol, of_target
+from serving.past_answers import MinuteBar, Outcome, PastForecast, PastModel, PathInterval
+from serving.shared_reads import SharedReads, shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from btc_core.clock import Clock
     from btc_core.league.standings import EntryRows
     from btc_core.service_settings import QuestdbSettings
 
@@ -70,11 +72,7 @@ _LOSS_COLUMNS = {
 }
 _SCORE_COLUMNS = {
     **_LOSS_COLUMNS,
-    **{
-        f"{name}_inside_{level}": f"avg(CASE WHEN {name}_inside_{level} THEN 1.0 ELSE 0.0 END)"
-        for name in ("bid", "volatility")
-        for level in LEVELS_PCT
-    },
+    **{f"{name}_inside_{level}": inside_share(name, level) for name in ("bid", "volatility") for level in LEVELS_PCT},
 }
 
 
@@ -106,13 +104,16 @@ class LossBlock(msgspec.Struct, frozen=True):
 class QuestRows:
     """Reads rows with one HTTP client, which threads may share. It connects at the first read.
 
-    Every method raises `ServiceError` if QuestDB does not answer, refuses, or is busy with other reads.
+    Calls with the same arguments share one read, whose result is kept for some seconds. Every method raises `ServiceError`
+    if QuestDB does not answer, refuses, or is busy with other reads.
     """
 
-    def __init__(self, settings: QuestdbSettings) -> None:
+    def __init__(self, settings: QuestdbSettings, clock: Clock) -> None:
         self._db = QuestDB(settings, timeout_s=TIMEOUT_S)
+        self.reads = SharedReads(clock)
         self._slots = threading.BoundedSemaphore(MAX_READS)
 
+    @shared
     def forecasts(
         self, symbol: str, from_ns: int, to_ns: int, step_s: int, *, with_intervals: bool
     ) -> list[PastForecast]:
@@ -142,6 +143,7 @@ class QuestRows:
             _past_forecast(row, volatilities[row[0]], outcomes.get(row[0])) for row in bids if row[0] in volatilities
         ]
 
+    @shared
     def scores(self, symbol: str, from_ns: int, to_ns: int) -> Scores:
         """Mean losses of the outcomes from `from_ns` until before `to_ns`, and their number, without those of late forecasts.
 
@@ -155,6 +157,7 @@ class QuestRows:
             (row,) = self._db.execute(f"SELECT count(), {means} FROM {PREDICTION_OUTCOMES.name} WHERE {window}")  # noqa: S608 - names from the catalogue, and times
         return Scores(row[0], dict(zip(_SCORE_COLUMNS, row[1:], strict=True)), target)
 
+    @shared
     def loss_blocks(
         self, symbol: str, from_ns: int, to_ns: int, block_s: int, target: VolatilityTarget
     ) -> list[LossBlock]:
@@ -170,6 +173,7 @@ class QuestRows:
             for row in rows
         ]
 
+    @shared
     def league(self, symbol: str, from_ns: int, to_ns: int) -> tuple[Outcomes, dict[str, EntryRows]]:
         """The outcomes from `from_ns` until before `to_ns`, and the forecasts of the league's entries at the same closes.
 
@@ -190,6 +194,7 @@ class QuestRows:
         )
         return (newest[0][0] if newest else None) or MINUTES
 
+    @shared
     def closes_of_hour(self, symbol: str, from_ns: int, to_ns: int, hour: int) -> list[tuple[int, float]]:
         """Opening time and close of the minute bars of one hour (UTC) of each day, in the order of time."""
         with self._slot():
@@ -199,6 +204,7 @@ class QuestRows:
             )
         return [(int(ts_ns), float(close)) for ts_ns, close in rows if close is not None]
 
+    @shared
     def bars(self, symbol: str, from_ns: int, to_ns: int) -> list[MinuteBar]:
         """The minutes from `from_ns` until before `to_ns`, in the order of time, with the running one.
 
@@ -217,6 +223,23 @@ class QuestRows:
             quotes = bars.get(ts, [None] * len(_BAR_COLUMNS))[KEPT_COLUMNS:]
             bars[ts] = values + quotes
         return [MinuteBar(_micros(ts), *bars[ts]) for ts in sorted(bars)]
+
+    @shared
+    def first_ns(self, rows: Literal["forecasts", "bars"], symbol: str, from_ns: int) -> int | None:
+        """The time of the first forecast or minute from `from_ns` on, None if there is none."""
+        tables = {
+            "forecasts": (("gold_bid_price_prediction", "ts_event"),),
+            "bars": (("gold_1min", "ts"), (MINUTE_BARS.name, "ts")),
+        }
+        found = []
+        with self._slot():
+            for table, column in tables[rows]:
+                window = f"{of_symbol(symbol)} AND {column} >= '{_literal(from_ns)}'"
+                rows_found = self._db.execute(
+                    f"SELECT cast({column} AS LONG) FROM {table} WHERE {window} ORDER BY {column} LIMIT 1"  # noqa: S608 - names from the catalogue, and a time
+                )
+                found += [int(row[0]) for row in rows_found]
+        return min(found, default=None)
 
     def _sampled(self, table: str, columns: list[str], window: str) -> list[list[Any]]:
         return self._db.execute(f"SELECT ts_event AS step, {', '.join(columns)} FROM {table} WHERE {window}")  # noqa: S608 - names from the catalogue, numbers, and a symbol from the settings
@@ -283,12 +306,14 @@ def _outcome(row: list[Any] | None) -> Outcome | None:
 
 
 def _intervals(bounds: list[float | None]) -> tuple[PathInterval, ...]:
-    """The intervals from the quantiles of `QUANTILE_NAMES`, each with a value for each horizon, widest first."""
+    """The intervals from the quantiles of `QUANTILE_NAMES`, each with a value for each horizon, widest first.
+
+    A level that the forecast did not have, as those from before the level, is left out.
+    """
     count, levels = len(HORIZONS_MIN), sorted(LEVELS_PCT, reverse=True)
     paths = [tuple(bounds[at : at + count]) for at in range(0, len(bounds), count)]
-    if not paths or any(value is None for value in bounds):
-        return ()
-    return tuple(PathInterval(level, paths[at], paths[-1 - at]) for at, level in enumerate(levels))
+    pairs = [(level, paths[at], paths[-1 - at]) for at, level in enumerate(levels if paths else ())]
+    return tuple(PathInterval(*pair) for pair in pairs if None not in pair[1] + pair[2])
 
 
 def _past_forecast(bid: list[Any], volatility: list[Any], outcome: list[Any] | None) -> PastForecast:

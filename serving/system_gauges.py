@@ -23,7 +23,7 @@ from btc_core.metrics import (
 from btc_core.registry.promotion import demoted_at_s
 from btc_core.stores import origin
 from btc_core.stores.dagster import daemon_runs
-from btc_core.utc_day import day_ns
+from btc_core.utc_day import day_ns, day_of
 from serving.metrics import EXCLUSIVE
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
     from btc_core.stores.s3 import ObjectStore
     from serving.deps import Deps
-    from serving.operation_answers import DayState
+    from serving.operation_answers import BackupName, DayState
 
 DUE_NS = NS_PER_DAY // 2
 """A day must be sealed and copied within twelve hours of its end: its gaps are waited for six hours, and a failed run is repeated."""
@@ -40,34 +40,42 @@ DAEMON_TIMEOUT_S = 5.0
 SEALS = "gold_1min_sealed"
 
 
-def update_days(days: Iterable[DayState], now_ns: int) -> None:
-    """Set how many of the past days lack a seal or a copy, and until when days are sealed."""
+def update_days(days: Iterable[DayState], newest_sealed_ns: int | None, now_ns: int) -> None:
+    """Set how many of the past days lack a seal or a copy, and until when days are sealed.
+
+    `newest_sealed_ns` is the newest sealed minute of all, None if no day was ever sealed.
+    """
     due = [each for each in days if now_ns - (day_ns(each.day) + NS_PER_DAY) > DUE_NS]
     unsealed = [each for each in due if each.minutes and not each.sealed_minutes]
     uncopied = [each for each in due if each.sealed_minutes and each.copied is False]
     DAYS_LACKING.labels("seal").set(len(unsealed))
     DAYS_LACKING.labels("copy").set(len(uncopied))
-    sealed = [each.day for each in days if each.sealed_minutes]
-    if sealed:
-        SEALED_UNTIL.labels(SEALS).set((day_ns(max(sealed)) + NS_PER_DAY) / NS_PER_S)
+    if newest_sealed_ns is not None:
+        SEALED_UNTIL.labels(SEALS).set((day_ns(day_of(newest_sealed_ns)) + NS_PER_DAY) / NS_PER_S)
 
 
-def update_backups(settings: Settings, store: ObjectStore) -> None:
+def update_backups(settings: Settings, store: ObjectStore) -> frozenset[BackupName]:
     """Set when the newest backup and the newest copy at a second place were made, and copies were last restored as a test.
 
-    Raises `StoreError`.
+    Returns which of these were ever made. The age of the others counts from the first use of the store. Raises `StoreError`.
     """
-    made_ns = system_backup.last_made_ns(store)
-    if made_ns is not None:
-        BACKUP_AT.labels("system").set(made_ns / NS_PER_S)
-    copied_ns = offsite.last_made_ns(settings, store) if settings.backup.copy_to else None
-    if copied_ns is not None:
-        COPY_AT.labels("second").set(copied_ns / NS_PER_S)
-    drill = lake.last_drill(store)
-    drilled_ns = store.modified_ns(origin.OBJECT_KEY) if drill is None else drill.at_ns
-    if drilled_ns is not None:
-        DRILL_AT.labels("days").set(drilled_ns / NS_PER_S)
+    backup, drill = system_backup.newest(store), lake.last_drill(store)
+    copy = offsite.last_copy(settings, store) if settings.backup.copy_to else None
+    found: dict[BackupName, int | None] = {
+        "databases": None if backup is None else backup.made_at_ns,
+        "second_copy": None if copy is None else copy.made_at_ns,
+        "restore_drill": None if drill is None else drill.at_ns,
+    }
+    first_ns = store.modified_ns(origin.OBJECT_KEY) if None in found.values() else None
+    gauges = {"databases": BACKUP_AT.labels("system"), "restore_drill": DRILL_AT.labels("days")}
+    if settings.backup.copy_to:
+        gauges["second_copy"] = COPY_AT.labels("second")
+    for name, at_ns in found.items():
+        since_ns = first_ns if at_ns is None else at_ns
+        if name in gauges and since_ns is not None:
+            gauges[name].set(since_ns / NS_PER_S)
     DRILL_FAILED.labels("days").set(0 if drill is None else drill.failed)
+    return frozenset(name for name, at_ns in found.items() if at_ns is not None)
 
 
 def update_daemon(settings: Settings) -> None:

@@ -49,8 +49,9 @@ class UserAlert(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     that was forecast before it."""
     above: float | None = None
     below: float | None = None
-    outside_pct: Literal[90, 80, 50] | None = None
-    """The bid is outside the interval that was forecast for it one headline horizon ago."""
+    outside_pct: Literal[99, 90, 80, 50] | None = None
+    """The bid is outside the interval of this level that was forecast for it one headline horizon ago. While the model of the bid
+    has no such interval, the condition is not known."""
     quality: Literal["degraded", "poor"] | None = None
     """The quality of the newest forecast is this word, or a worse one."""
     symbol: str = ""
@@ -116,14 +117,12 @@ def _rule(alert: UserAlert, symbols: Sequence[str]) -> Rule:
     followed = (alert.symbol,) if alert.symbol else tuple(symbols)
     find = _finder(alert)
 
-    def check(facts: Facts) -> list[str] | None:
-        answers = [find(facts.forecasts[symbol]) for symbol in followed if facts.forecasts.get(symbol)]
-        known = [answer for answer in answers if answer is not None]
-        note = [alert.note] if alert.note else []
-        found = [answer for answer in known if answer]
-        return [*found, *(note if found else [])] if known else None
+    def check(facts: Facts) -> dict[str, str] | None:
+        answers = {symbol: find(facts.forecasts[symbol]) for symbol in followed if facts.forecasts.get(symbol)}
+        known = {symbol: answer for symbol, answer in answers.items() if answer is not None}
+        return {symbol: answer for symbol, answer in known.items() if answer} if known else None
 
-    return Rule(alert.name, "forecasts", alert.lasting_s, check, alert.severe, RUNBOOK_SECTION)
+    return Rule(alert.name, "forecasts", alert.lasting_s, check, alert.severe, RUNBOOK_SECTION, alert.note)
 
 
 def _finder(alert: UserAlert) -> Callable[[Sequence[ForecastRow]], str | None]:
@@ -153,6 +152,8 @@ def _outside(level_pct: int, rows: Sequence[ForecastRow]) -> str | None:
     if before is None or not before.bid_bounds_usd:
         return None
     low, high = (before.bid_bounds_usd[-1][place] for place in BOUNDS[level_pct])
+    if math.isnan(low + high):
+        return None
     if low <= now.bid <= high:
         return ""
     return (

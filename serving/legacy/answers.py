@@ -18,60 +18,90 @@ class Prediction(msgspec.Struct, frozen=True):
     """The requested quantity alone; `path` has the same numbers."""
 
     quantity: Quantity
+    """What is forecast: `bid` or `volatility`."""
     unit: Unit
+    """Unit of the values."""
     horizons_min: tuple[int, ...]
+    """Minutes ahead, one for each value."""
     values: tuple[float | None, ...]
+    """The forecast at each horizon; null if it is not finite."""
 
 
 class HorizonPoint(msgspec.Struct, frozen=True):
     """The forecast for one horizon. The volatility is over the whole horizon; the baselines are the random walk and HARX."""
 
     horizon_min: int
+    """Minutes ahead."""
     bid_usd: float | None
+    """The bid that is forecast; null without a bid to start from."""
     bid_bps: float | None
+    """Log return from the current bid; null without a model of the bid."""
     baseline_bid_usd: float | None
+    """The random walk: the current bid."""
     sigma_bps: float
+    """Volatility over the whole horizon."""
     sigma_annualized_pct: float
+    """The same volatility in percent a year."""
     baseline_sigma_bps: float | None
+    """That of HARX."""
 
 
 class Forecast(msgspec.Struct, frozen=True):
     """A forecast, and what is needed to judge it. Fields that posted features leave open are null."""
 
     symbol: str
+    """Market, such as BTC/USD."""
     prediction: Prediction
+    """The requested quantity."""
     bid: float | None
+    """The best bid that the forecast starts from, USD."""
     path: tuple[HorizonPoint, ...]
+    """Both quantities at each horizon, the longest last."""
     made_at: str
+    """When the forecast was made."""
     ts_event: str | None
+    """Exchange time of the newest event in the features."""
     ts_recv: str | None
+    """When this system received that event."""
     feature_age_s: float | None
+    """Time since `ts_recv`."""
     models: Models
+    """The models or baselines that made the numbers."""
     feature_version: str
+    """Version of the set of features: a hash of names and units."""
     source: Source
+    """Who made the forecast: the forecast worker, or this API from the newest features (`api`) or from posted ones (`request`)."""
     simulated: bool
+    """True if the market is made up by the simulator."""
 
 
 class Batch(msgspec.Struct, frozen=True):
     """The forecasts for the rows of a batch, in their order."""
 
     forecasts: list[Forecast]
+    """One forecast for each row."""
 
 
 class Test(msgspec.Struct, frozen=True):
     """The answer of `/test`."""
 
     message: str
+    """A sentence that says that the API works."""
     feature_version: str
+    """Version of the set of features: a hash of names and units."""
     models: Models
+    """The models of the first market that are loaded."""
     simulated: bool
+    """True if the market is made up by the simulator."""
 
 
 class Echo(msgspec.Struct, frozen=True):
     """The answer of `/test_post`."""
 
     message: str
+    """A sentence that says that the body was received."""
     received: Any
+    """The body of the request."""
 
 
 def forecast_body(forecast: MarketForecast, quantity: Quantity, *, simulated: bool) -> Forecast:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from btc_core.features.catalogue import FEATURES, MODEL_FEATURES
 from serving.endpoints import SHOWN_CHARACTERS, RequestBody, schema_ref
+from serving.plain_errors import wrong_body
 from serving.problem_details import Problem
 
 ORDER_URL = "/v1/features/order"
@@ -43,7 +44,7 @@ _NAMED = {
 _ROW = {
     "type": "object",
     "properties": {
-        "features": {"anyOf": [_NAMED, _LIST]},
+        "features": {"anyOf": [_NAMED, _LIST], "description": "The features by name, or as a list in their order."},
         "bid": {
             "type": ["number", "null"],
             "exclusiveMinimum": 0,
@@ -150,7 +151,7 @@ def _convert(value: Any, kind: type[Body], where: str) -> Body:
         name = _first_bad_feature(value)
         if name is not None:
             raise _not_a_number(f"{where}{name}") from None
-        raise _invalid("invalid_body", f"{where.rstrip('.') or 'the body'}: {error}") from None
+        raise _invalid("invalid_body", wrong_body(error, kind, where)) from None
 
 
 def _first_bad_feature(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""The paths that change something and need the token: `/reload` and `/retrain`.
+"""The admin actions, which need an admin token: `/reload` and `/retrain`.
 
 What does not belong here: loading and training models. These views only start them.
 """
@@ -13,7 +13,6 @@ from flask import Blueprint, Response
 from btc_core.errors import ServiceError
 from btc_core.names import TRAIN_MODELS_JOB
 from serving.answers import MarketModels, Reloaded, Retraining, respond
-from serving.auth import needs_token
 from serving.deps import deps
 from serving.endpoints import documented
 from serving.problem_details import Problem
@@ -23,8 +22,7 @@ blueprint = Blueprint("control", __name__)
 
 
 @blueprint.post("/reload")
-@documented("control", Reloaded, needs_token=True, problems=(503,))
-@needs_token
+@documented("control", Reloaded, needs_admin=True, problems=(503,))
 def reload() -> Response:
     """Load the newest champions from the registry now; 503 if there is no model to serve afterwards."""
     deps().models.reload(force=True)
@@ -44,8 +42,7 @@ def reload() -> Response:
 
 
 @blueprint.post("/retrain")
-@documented("control", Retraining, status=202, needs_token=True, problems=(502,))
-@needs_token
+@documented("control", Retraining, status=202, needs_admin=True, problems=(502,))
 def retrain() -> Response:
     """Start the training job unless it is running; 202 with the run to watch, or 502 if Dagster refuses or does not answer."""
     try:
@@ -55,4 +52,5 @@ def retrain() -> Response:
             HTTPStatus.BAD_GATEWAY, "training_not_started", f"{error}; `btc status` shows whether Dagster runs"
         ) from error
     status: Literal["started", "already_running"] = "started" if run.is_new else "already_running"
-    return respond(Retraining(status=status, job=TRAIN_MODELS_JOB, run_id=run.run_id, url=run.url), HTTPStatus.ACCEPTED)
+    answer = Retraining(status=status, run_status=run.status, job=TRAIN_MODELS_JOB, run_id=run.run_id, url=run.url)
+    return respond(answer, HTTPStatus.ACCEPTED)

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 from btc_core.days.series import DATASET, SERIES, with_user_features
 from btc_core.days.table_formats import MEDIA, Format, encoded
 from btc_core.errors import InvalidInput
-from btc_core.features.user.files import features_in
+from btc_core.features.user.folder import features_in
 from btc_core.utc_day import day_ns
 from serving.answers import iso
 from serving.data_exports import Wanted
@@ -34,6 +34,10 @@ SUFFIXES: dict[Format, str] = {"arrow": "arrows", "parquet": "parquet", "csv": "
 
 _TIME_SCHEMA = {"anyOf": [{"format": "date-time"}, {"format": "date"}]}
 _A_TIME = "ISO 8601 with a time zone, or a UTC day such as 2026-07-19"
+
+_SERIES_MEANINGS = "\n".join(
+    ["The series to read:", "", *(f"- `{each.name}`: {each.meaning}" for each in SERIES.values())]
+)
 
 
 class DataQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"begin": "from", "end": "to"}):
@@ -74,7 +78,7 @@ class DataQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     problems=(404, 422, 503),
     media=MEDIA["arrow"],
     other_media=(MEDIA["parquet"], MEDIA["csv"]),
-    path={"table": ("The series to read.", tuple(SERIES))},
+    path={"table": (_SERIES_MEANINGS, tuple(SERIES))},
 )
 def data(table: str) -> Response:
     """Stored rows in the order of time: bars, features, trades, quotes, or forecasts with their outcomes.

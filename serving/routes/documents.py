@@ -10,34 +10,51 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, current_app, render_template
+from flask import Blueprint, Response, current_app, render_template, request
 from markupsafe import Markup, escape
 
 from serving import openapi
-from serving.routes.live import page_policy
+from serving.deps import deps
+from serving.page_files import ADDRESS, Inlined
 
 blueprint = Blueprint("documents", __name__, template_folder="../templates")
 
+PAGE = Inlined(("docs.css",))
+
 
 @cache
+def _made(*, guard_reads: bool) -> dict[str, Any]:
+    return openapi.document(current_app, guard_reads=guard_reads)
+
+
 def _document() -> dict[str, Any]:
     """The OpenAPI document, made once: every application has the same routes."""
-    return openapi.document(current_app)
+    return _made(guard_reads=deps().tokens().guard_reads)
 
 
 @blueprint.get("/openapi.json")
 def openapi_json() -> Response:
     """The OpenAPI document."""
-    return Response(msgspec.json.encode(_document()), content_type="application/json")
+    body = _document() | {"servers": [{"url": request.root_path or "/"}]}
+    return Response(msgspec.json.encode(body), content_type="application/json")
 
 
 @blueprint.get("/docs")
 def docs() -> Response:
     """The OpenAPI document as a page."""
     return Response(
-        render_template("docs.html", document=_document(), resolve=_resolve, type_of=_type_of, prose=_prose),
+        render_template(
+            "docs.html",
+            styles=PAGE.styles,
+            files=ADDRESS,
+            document=_document(),
+            address=request.url_root,
+            resolve=_resolve,
+            type_of=_type_of,
+            prose=_prose,
+        ),
         content_type="text/html; charset=utf-8",
-        headers={"Content-Security-Policy": page_policy()},
+        headers={"Content-Security-Policy": PAGE.policy},
     )
 
 

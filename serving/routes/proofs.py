@@ -72,6 +72,12 @@ class MomentQuery(ProofQuery, frozen=True, forbid_unknown_fields=True):
         str,
         msgspec.Meta(description="A registered version of the volatility model, for example 7.", pattern=r"^\d{0,9}$"),
     ] = ""
+    book: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Also the order book of the moment, which is read from the frames in a second or two."
+        ),
+    ] = False
 
 
 @blueprint.get("/proofs")
@@ -104,4 +110,6 @@ def at() -> Response:
     query = parse_query(MomentQuery)
     symbol = requested_symbol(query.symbol)
     without = tuple(name.strip() for name in query.without.split(",") if name.strip())
-    return respond(deps().proofs.past(symbol, parse_time_ns("at", query.at), without, query.model))
+    return respond(
+        deps().proofs.past(symbol, parse_time_ns("at", query.at), without, query.model, with_book=query.book)
+    )

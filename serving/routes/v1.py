@@ -13,20 +13,9 @@ from msgspec import UNSET, UnsetType
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.features.catalogue import FEATURE_VERSION, FEATURES, MODEL_FEATURES
+from btc_core.features.column_meanings import COLUMN_MEANINGS
 from btc_core.names import HEADLINE_TEXT, HORIZONS_MIN
-from serving.answers import (
-    Explanation,
-    FeatureOrder,
-    LiveFeatures,
-    LiveForecast,
-    LoadedModels,
-    Markets,
-    MinuteBars,
-    OrderedFeature,
-    PastForecasts,
-    iso,
-    respond,
-)
+from serving.answers import BarColumn, FeatureOrder, LiveFeatures, LiveForecast, Markets, OrderedFeature, iso, respond
 from serving.deps import deps
 from serving.endpoints import Symbol, SymbolQuery, documented, parse_query, parse_time_ns
 from serving.explanations import explanation
@@ -36,7 +25,9 @@ from serving.live_forecast import live_forecast
 from serving.live_league import live_league
 from serving.live_skill import live_skill
 from serving.market_answers import Releases, UsualVolatility
+from serving.model_answers import Explanation, LoadedModels
 from serving.model_cards import loaded_models
+from serving.past_answers import MinuteBars, PastForecasts
 from serving.readiness import market_states
 from serving.releases import releases_between
 from serving.skill_answers import Skill
@@ -55,6 +46,7 @@ _FEATURE_ORDER = FeatureOrder(
         OrderedFeature(index=index, name=name, unit=_BY_NAME[name].unit, meaning=_BY_NAME[name].meaning)
         for index, name in enumerate(MODEL_FEATURES)
     ),
+    columns=tuple(BarColumn(name, column.unit, column.meaning) for name, column in COLUMN_MEANINGS.items()),
 )
 
 Since = (
@@ -155,7 +147,7 @@ def forecasts() -> Response:
             window_from=iso(from_ns),
             window_to=iso(to_ns),
             forecasts=found,
-            next=next_since,
+            next=_next_with_rows("forecasts", symbol, next_since, query.step_s * NS_PER_S, is_empty=not found),
             outcomes_reason=None if any(each.outcome for each in found) else NO_OUTCOMES,
             simulated=deps().settings.simulated,
         )
@@ -169,13 +161,14 @@ def bars() -> Response:
     query = parse_query(BarsQuery)
     symbol = requested_symbol(query.symbol)
     from_ns, to_ns, next_since = _page(query.since, NS_PER_MIN, query.limit)
+    found = deps().stored_rows.bars(symbol, from_ns, to_ns)
     return respond(
         MinuteBars(
             symbol=symbol,
             window_from=iso(from_ns),
             window_to=iso(to_ns),
-            bars=deps().stored_rows.bars(symbol, from_ns, to_ns),
-            next=next_since,
+            bars=found,
+            next=_next_with_rows("bars", symbol, next_since, NS_PER_MIN, is_empty=not found),
             simulated=deps().settings.simulated,
         )
     )
@@ -264,3 +257,13 @@ def _page(since: str | UnsetType, step_ns: int, limit: int) -> tuple[int, int, s
         from_ns = since_ns - since_ns % step_ns
     end_ns = from_ns + limit * step_ns
     return from_ns, end_ns, iso(end_ns) if end_ns <= running_step_ns else None
+
+
+def _next_with_rows(
+    rows: Literal["forecasts", "bars"], symbol: str, next_since: str | None, step_ns: int, *, is_empty: bool
+) -> str | None:
+    """`since` of the next page; after an empty page it is the step of the first later row, so nobody walks empty years."""
+    if next_since is None or not is_empty:
+        return next_since
+    first_ns = deps().stored_rows.first_ns(rows, symbol, parse_time_ns("since", next_since))
+    return None if first_ns is None else iso(first_ns - first_ns % step_ns)

@@ -15,13 +15,13 @@ export class Refused extends Error {
 export async function getJson(path, query = {}, market = symbol) {
   const parameters = new URLSearchParams(query);
   if (market) parameters.set("symbol", market);
-  let response;
+  let response, body;
   try {
-    response = await fetch(`/v1/${path}?${parameters}`, { signal: AbortSignal.timeout(TIMEOUT_MS) });
+    response = await fetch(`v1/${path}?${parameters}`, { signal: AbortSignal.timeout(TIMEOUT_MS) });
+    body = await response.json();
   } catch (error) {
     throw new Error(error.name === "TimeoutError" ? "the API took too long" : "the API does not answer", { cause: error });
   }
-  const body = await response.json();
   if (!response.ok) throw new Refused(body);
   return body;
 }

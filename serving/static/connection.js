@@ -43,7 +43,7 @@ function tick() {
 
 /** Follow the stream; each handler gets the body of its event. */
 export function follow(handlers) {
-  const source = new EventSource(`/v1/stream${symbol ? `?symbol=${encodeURIComponent(symbol)}` : ""}`);
+  const source = new EventSource(`v1/stream${symbol ? `?symbol=${encodeURIComponent(symbol)}` : ""}`);
   const on = (name, handle) => source.addEventListener(name, (event) => { lastEventMs = performance.now(); handle(JSON.parse(event.data)); });
   on("forecast", (f) => { ageS = f.feature_age_s; enter("live"); handlers.forecast(f); });
   on("problem", (p) => enter(p.code === "stale_features" ? "stale" : "problem", p.code, p.detail));

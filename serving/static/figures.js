@@ -1,13 +1,24 @@
-/* The four figures at the top and the table of horizons. What does not belong here: charts. */
+/* The four figures at the top, the table of horizons, and the order flow of the moment. What does not belong here: charts.
+   `first_picture.py` says the same words about the forecast that a page is loaded with. */
 
 import { $, clock, duration, element, kindName, number, priceDigits, rangeDigits, seconds, setText, short, signed, tableRow } from "./format.js";
 
 const LEVEL_PCT = 90, MEDIAN_OF_MS = 60_000, NORMAL_MS = 250, SLOW_MS = 1_000, SETTLE_MS = 1_000;
-const MUCH = 1.5, LITTLE = 1 / 1.5, EXTREME = 3;
+const CHANGE_S = 900, BAR_S = 60, MUCH = 1.5, LITTLE = 1 / 1.5, EXTREME = 3;
 
-let usual = null, latencies = [], shownAt = -Infinity;
+let usual = null, closes = [], latencies = [], shownAt = -Infinity;
 
 export function setUsual(answer) { usual = answer; }
+
+/** Remember the bids at the ends of the last minutes, from an answer of /v1/bars. */
+export function setBars({ bars }) { closes = bars.filter((bar) => bar.bid_close).map((bar) => ({ at: seconds(bar.ts) + BAR_S, bid: bar.bid_close })); }
+
+/** How the bid has changed in the last quarter of an hour, or since the first stored minute; "" if that is not known. */
+function change(f) {
+  const at = seconds(f.ts_event), first = closes.find((close) => close.at >= at - CHANGE_S - BAR_S / 2);
+  const span = first && Math.round((at - first.at) / 60);
+  return span > 0 ? `${signed(f.bid_usd - first.bid, priceDigits(f.bid_usd))} USD (${signed(1e4 * Math.log(f.bid_usd / first.bid), 1)} bps) in ${span} min` : "";
+}
 
 /** How a volatility compares with what is usual: a word and a sentence. */
 function compared(sigma) {
@@ -36,7 +47,8 @@ function showAhead(f) {
     setText("ahead", `${number(end.bid_usd - half)} – ${number(end.bid_usd + half)}`);
     setText("ahead_note", `± 1.645 σ: ${f.intervals_reason ?? "there are no intervals"}`);
   }
-  setText("ahead_why", f.models.bid.is_baseline ? "No model has beaten “no change” on unseen data, so the centre is the present bid." : `Forecast by ${kindName(f.models.bid.kind)}, version ${f.models.bid.version}.`);
+  const { bid } = f.models, centre = bid.kind === "random_walk" ? "The centre is the present bid. " : "";
+  setText("ahead_why", f.bid_baseline_reason ? `${centre}${f.bid_baseline_reason}` : `Forecast by ${kindName(bid.kind)}, version ${bid.version}.`);
 }
 
 /** The quality is a mark with its reasons; a good one is a word in the line that says when the forecast was made. */
@@ -54,9 +66,8 @@ function showVolatility(f) {
   $("sigma_word").hidden = !word;
   $("sigma_word").dataset.verdict = word === "as usual" || word === "below usual" ? "good" : "warn";
   setText("sigma_note", sentence || `about ${number(end.bid_usd * end.sigma_bps / 1e4)} USD`);
-  setText("sigma_why", volatility.is_baseline
-    ? `${kindName(volatility.kind)}, a linear baseline, serves until trees beat it on unseen data.`
-    : `Forecast by ${kindName(volatility.kind)}, version ${volatility.version}; HARX, its baseline, says ${short(end.baseline_sigma_bps)} bps.`);
+  setText("sigma_why", f.volatility_baseline_reason
+    ?? `Forecast by ${kindName(volatility.kind)}, version ${volatility.version}; HARX, its baseline, says ${short(end.baseline_sigma_bps)} bps.`);
 }
 
 function showLatency(f, now) {
@@ -72,7 +83,7 @@ function showLatency(f, now) {
 }
 
 /** Show a forecast. What nobody can read four times a second changes once a second. */
-export function showForecast(f, change) {
+export function showForecast(f) {
   const now = performance.now(), digits = priceDigits(f.bid_usd);
   latencies.push([now, f.latency_ms]);
   document.title = `${number(f.bid_usd, digits)} ${f.symbol}`;
@@ -80,7 +91,7 @@ export function showForecast(f, change) {
   if (now - shownAt < SETTLE_MS) return;
   shownAt = now;
   for (const card of document.querySelectorAll(".figures .card, #horizons")) card.dataset.state = "ok";
-  setText("bid_change", change());
+  setText("bid_change", change(f));
   showAhead(f);
   showQuality(f.quality);
   showVolatility(f);
@@ -88,6 +99,7 @@ export function showForecast(f, change) {
   showHorizons(f);
 }
 
+const sentence = (text) => text[0].toUpperCase() + text.slice(1);
 const HEADINGS = ["Ahead", "90 % interval of the bid, USD", "Change, bps", "σ, bps", "σ, % a year", "HARX σ, bps"];
 
 function showHorizons(f) {
@@ -102,6 +114,13 @@ function showHorizons(f) {
       signed(h.bid_bps, 2), short(h.sigma_bps), number(h.sigma_annualized_pct), short(h.baseline_sigma_bps)]));
   }));
   const left = [isFlat && "the bid is forecast to stay", isHarx && "HARX itself serves"].filter(Boolean).join(", and ");
-  setText("horizon_note", [left && `Columns without news are left out: ${left}.`, f.intervals_reason && `No intervals: ${f.intervals_reason}.`].filter(Boolean).join(" "));
+  setText("horizon_note", [left && `Columns without news are left out: ${left}.`, f.intervals_reason && `${widest ? sentence(f.intervals_reason) : `No intervals: ${f.intervals_reason}`}.`].filter(Boolean).join(" "));
   setText("made_at", `Made at ${f.made_at.slice(11, 23)} UTC from features ${f.feature_version}; quality: ${f.quality.word}.`);
+}
+
+/** Show the spread and the order flow of the event `features`. */
+export function showFeatures({ values: v }) {
+  setText("spread", v.spread_bps === null ? "–" : `${number(v.spread_bps, Math.abs(v.spread_bps) < 0.1 ? 3 : 2)} bps`);
+  setText("ofi", v.ofi_30s === null ? "–" : signed(v.ofi_30s, 1));
+  setText("taker", v.trade_sign_imbalance_60s === null ? "–" : `${signed(100 * v.trade_sign_imbalance_60s)} %`);
 }

@@ -21,6 +21,15 @@ export const rangeDigits = (width) => Math.min(6, Math.max(0, 1 - Math.floor(Mat
 /** A positive number with two significant digits, or all digits before the point. */
 export const short = (v) => number(v, v === null || v >= 10 ? 0 : v >= 1 ? 1 : v >= 0.1 ? 2 : 3);
 
+const WHOLE_UNITS = new Set(["min", "day", "base units"]);
+
+/** A value with its unit, rounded to what a person can use. A number without a unit has none. */
+export function withUnit(v, unit) {
+  if (unit === "USD") return `${number(v, priceDigits(v))} USD`;
+  const size = Math.abs(v), digits = WHOLE_UNITS.has(unit) && size >= 1 || size >= 100 ? 0 : size >= 10 ? 1 : 2;
+  return `${number(v, Number.isInteger(v) ? 0 : digits)}${unit === "1" ? "" : ` ${unit}`}`;
+}
+
 export const seconds = (iso) => Date.parse(iso) / 1000;
 
 /** A time in UTC: `HH:MM`, with seconds if asked for. */

@@ -10,7 +10,7 @@ export function showParts({ parts }) {
   const known = new Map(parts.map((part) => [part.name, part]));
   $("parts").replaceChildren(...PARTS.filter(([name]) => known.has(name)).map(([name, title]) => {
     const part = known.get(name), link = element("a", "part", element("i", "dot"), element("b", "", title), element("span", "", part.summary));
-    link.href = `/ops#${name}`;
+    link.href = `ops#${name}`;
     link.dataset.verdict = part.verdict;
     return element("li", "", link);
   }));

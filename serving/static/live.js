@@ -2,47 +2,68 @@
 
 import { Card, getJson, inTurn, keepFilled } from "./api.js";
 import { chooseMarket, follow } from "./connection.js";
-import { setUsual, showForecast } from "./figures.js";
-import { $, setText } from "./format.js";
+import { setBars, setUsual, showFeatures, showForecast } from "./figures.js";
+import { $ } from "./format.js";
 import { loadParts, showHealth } from "./health.js";
 import { minuteBars, pastForecasts } from "./history.js";
 import { leagueDays, showLeague } from "./league.js";
-import { MarketChart } from "./market_chart.js";
 import { kindsOf, showExplanation, showModels, showRecent } from "./model_card.js";
+import { drawWhenNear, whenNear } from "./near.js";
 import { startPastMoment } from "./past_moment.js";
-import { PriceChart } from "./price_chart.js";
-import { SkillCard } from "./skill.js";
-import { VolatilityChart } from "./volatility_chart.js";
+import { gainsOverTime, showSkill } from "./skill.js";
 
-const PAST_S = 15, SKILL_S = 60, CALENDAR_S = 3_600, EXPLAIN_S = 20;
+const PAST_S = 15, SKILL_S = 60, MINUTE_S = 60, CALENDAR_S = 3_600, EXPLAIN_S = 20, CHANGE_MIN = 17;
 
-/** Start with the market: one that is not followed has no stream to wait for. */
-async function start() {
-  const shown = await chooseMarket();
-  if (shown === null) return;
-  setText("symbol", shown);
-  $("content").hidden = false;
-  const past = pastForecasts(), skill = new SkillCard(), asset = shown.split("/")[0];
-  const price = new PriceChart(new Card("price"), past), volatility = new VolatilityChart(new Card("volatility"), past);
-  const market = new MarketChart(new Card("market_now"), minuteBars(), asset);
+/** What the charts show that is not their own past; a chart that is drawn later begins with it. */
+const known = {}, charts = {};
+
+/** Follow a market whose symbol is known. */
+function begin(symbol) {
   follow({
-    forecast: (f) => { price.showForecast(f); showForecast(f, () => price.change()); },
-    features: (f) => { market.showFeatures(f); showRecent(f); },
+    forecast: (f) => { known.forecast = f; showForecast(f); charts.price?.showForecast(f); },
+    features: (f) => { showFeatures(f); showRecent(f); },
     health: showHealth,
   });
+  startCharts(symbol.split("/")[0]);
   let kinds = {};
-  const cards = { model: new Card("models"), skill: new Card("skill"), explain: new Card("explain"), league: new Card("league") };
-  keepFilled(cards.model, PAST_S, async () => { const answer = await getJson("model"); kinds = kindsOf(answer); return showModels(answer); });
-  keepFilled(cards.skill, SKILL_S, async () => skill.show(await inTurn(() => getJson("skill", { hours: 24 })), kinds));
-  const league = keepFilled(cards.league, SKILL_S, async () => showLeague(await inTurn(() => getJson("league", { days: leagueDays() }))));
-  $("league_days").addEventListener("change", league);
-  const order = getJson("features/order", {}, null).then((answer) => new Map(answer.features.map((f) => [f.name, f]))).catch(() => new Map());
-  keepFilled(cards.explain, EXPLAIN_S, async () => showExplanation(await getJson("explain", { top: 5 }), await order));
+  const skill = new Card("skill"), league = new Card("league");
+  keepFilled(new Card("models"), PAST_S, async () => { const answer = await getJson("model"); kinds = kindsOf(answer); return showModels(answer); });
+  const order = getJson("features/order", {}, null).then((answer) => new Map([...answer.features, ...answer.columns].map((f) => [f.name, f]))).catch(() => new Map());
+  keepFilled(new Card("explain"), EXPLAIN_S, async () => showExplanation(await getJson("explain", { top: 5 }), await order));
   startPastMoment(order);
   keepFilled(new Card("health"), PAST_S, loadParts);
-  every(CALENDAR_S, async () => { const usual = await inTurn(() => getJson("volatility/usual")); setUsual(usual); volatility.showUsual(usual); });
-  every(CALENDAR_S, async () => setText("releases", volatility.showReleases(await getJson("releases", {}, null))));
-  setInterval(() => { if (!document.hidden) { price.refresh(); volatility.refresh(); market.refresh(); } }, PAST_S * 1_000);
+  every(MINUTE_S, async () => setBars(await inTurn(() => getJson("bars", { limit: CHANGE_MIN }))));
+  every(CALENDAR_S, async () => { known.usual = await inTurn(() => getJson("volatility/usual")); setUsual(known.usual); charts.volatility?.showUsual(known.usual); });
+  whenNear("skill", () => keepFilled(skill, SKILL_S, async () => {
+    const answer = await inTurn(() => getJson("skill", { hours: 24 }));
+    known.gains = gainsOverTime(answer, kinds);
+    charts.skill?.show(known.gains);
+    return showSkill(answer, kinds);
+  }));
+  whenNear("league", () => {
+    const load = keepFilled(league, SKILL_S, async () => showLeague(await inTurn(() => getJson("league", { days: leagueDays() }))));
+    $("league_days").addEventListener("change", load);
+  });
+}
+
+/** Draw each chart once its card is near, and keep its past up to date. */
+function startCharts(asset) {
+  const past = pastForecasts(), cards = { price: new Card("price"), volatility: new Card("volatility"), market: new Card("market_now") };
+  drawWhenNear("price", () => import("./price_chart.js"), ({ PriceChart }) => {
+    charts.price = new PriceChart(cards.price, past);
+    if (known.forecast) charts.price.showForecast(known.forecast);
+  });
+  drawWhenNear("volatility", () => import("./volatility_chart.js"), ({ VolatilityChart }) => {
+    charts.volatility = new VolatilityChart(cards.volatility, past);
+    if (known.usual) charts.volatility.showUsual(known.usual);
+    every(CALENDAR_S, async () => charts.volatility.showReleases(await getJson("releases", {}, null)));
+  });
+  drawWhenNear("market_now", () => import("./market_chart.js"), ({ MarketChart }) => { charts.market = new MarketChart(cards.market, minuteBars(), asset); });
+  drawWhenNear("skill_course", () => import("./skill_chart.js"), ({ SkillChart }) => {
+    charts.skill = new SkillChart();
+    if (known.gains) charts.skill.show(known.gains);
+  });
+  setInterval(() => { if (!document.hidden) for (const chart of [charts.price, charts.volatility, charts.market]) chart?.refresh(); }, PAST_S * 1_000);
 }
 
 /** Load something that belongs to no card now and every `periodS` seconds; after a failure in a quarter of a minute. */
@@ -53,4 +74,5 @@ async function every(periodS, load) {
 }
 
 $("market").addEventListener("change", () => { if ($("market").value) location.search = `?symbol=${encodeURIComponent($("market").value)}`; });
-start();
+if (document.body.dataset.symbol) begin(document.body.dataset.symbol);
+chooseMarket();

@@ -1,6 +1,6 @@
-/* Spread and traded volume of each minute, and the order flow of the moment. */
+/* Spread and traded volume of each minute. */
 
-import { clock, number, setText, short, signed } from "./format.js";
+import { clock, number, short } from "./format.js";
 import { TimeChart } from "./time_chart.js";
 
 export class MarketChart extends TimeChart {
@@ -17,12 +17,6 @@ export class MarketChart extends TimeChart {
   setRows(rows) {
     this.spread.setData(this.points(rows, (row) => row.spread_mean_bps ?? NaN));
     this.volume.setData(rows.filter((row) => row.volume_base > 0).map((row) => ({ time: row.time, value: row.volume_base })));
-  }
-
-  showFeatures({ values: v }) {
-    setText("spread", v.spread_bps === null ? "–" : `${number(v.spread_bps, Math.abs(v.spread_bps) < 0.1 ? 3 : 2)} bps`);
-    setText("ofi", v.ofi_30s === null ? "–" : signed(v.ofi_30s, 1));
-    setText("taker", v.trade_sign_imbalance_60s === null ? "–" : `${signed(100 * v.trade_sign_imbalance_60s)} %`);
   }
 
   words(row) {

@@ -1,6 +1,6 @@
 /* The models that serve, why they do, and what the current forecast comes from. */
 
-import { $, duration, element, kindName, moment, number, seconds, setText, short, signed } from "./format.js";
+import { $, duration, element, kindName, moment, number, seconds, setText, short, signed, withUnit } from "./format.js";
 import { HEADLINE, HEADLINE_MIN } from "./horizons.js";
 
 const WINDOWS_MIN = [[5, "last 5 min"], [15, "15 min"], [60, "hour"], [240, "4 hours"], [1_440, "day"]], RECENT_MS = 1_000;
@@ -8,18 +8,24 @@ let recentAt = -Infinity;
 
 const MEMBERS = { trees: "trees (XGBoost)", net: "neural net", harx: "HARX" };
 
+const NOT_KEPT = "Trees of the bid that the gate refused are not kept: what they gain or lose is so little that a week in shadow could not show it. Each training tries new ones.";
+
 const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
 
 /** What the gate decided, in one sentence; its own words follow it in the title. */
 function verdict(card) {
-  const { scores, gate } = card, tested = scores.test_rows ? ` on ${number(scores.test_rows)} unseen rows` : " on unseen rows";
+  const { scores, gate } = card, name = kindName(card.kind).replace(/^t/, "T");
+  if (gate?.took_over_from) return `${name} serves: it took over from version ${gate.took_over_from}, whose live forecasts were worse.`;
+  const tested = scores.test_rows ? ` on ${number(scores.test_rows)} unseen rows` : " on unseen rows";
   const [mine, base] = [scores[`xgboost/${HEADLINE_MIN}m/qlike`], scores[`harx/${HEADLINE_MIN}m/qlike`]];
   if (card.name.startsWith("volatility") && mine && base) {
     const change = 100 * (mine / base - 1), size = `${number(Math.abs(change), 1)} % ${change < 0 ? "lower" : "higher"} than HARX’s`;
-    return card.is_baseline ? `HARX serves: the loss of the trees was ${size}${tested}, which is not certainly better.` : `The trees serve: their loss was ${size}${tested}.`;
+    return card.is_baseline ? `${name} serves: the loss of the trees was ${size}${tested}, which is not certainly better.` : `The trees serve: their loss was ${size}${tested}.`;
   }
-  if (card.is_baseline) return `The random walk serves: no model was certainly better than “no change”${tested}.`;
-  return gate?.passed ? "It serves, because it passed the gate." : "The registry does not say why it serves.";
+  if (!gate) return "The registry does not say why it serves.";
+  if (card.is_baseline && card.name.startsWith("volatility")) return `${name} serves: no model was certainly better${tested}.`;
+  if (card.is_baseline) return `${name} serves: no model was certainly better than “no change”${tested}.`;
+  return gate.passed ? "It serves, because it passed the gate." : "The registry does not say why it serves.";
 }
 
 /** The version that the gate refused, why, and how it does on live rows. */
@@ -35,6 +41,7 @@ function about(card) {
   const parts = [element("p", "served", element("b", "", kindName(card.kind).replace(/^the /, "")), ` version ${card.version}, made ${age} ago from ${number(card.train_rows)} rows`), element("p", "", verdict(card))];
   if (card.gate) parts.push(element("p", "note", `In the gate’s words: ${card.gate.reason}.`));
   if (card.refused) parts.push(element("p", "refused", inShadow(card.refused)));
+  if (card.is_baseline && card.name.startsWith("bid") && card.scores.test_rows) parts.push(element("p", "note", NOT_KEPT));
   if (card.pretrained) parts.push(element("p", "note", sentence(card.pretrained)));
   if (card.choice) parts.push(element("p", "note", sentence(card.choice)));
   const members = Object.entries(card.members);
@@ -83,12 +90,12 @@ export const kindsOf = (answer) => ({ volatility: answer.volatility?.kind, bid: 
 /** How much an input changes σ, from what it adds to the log variance. */
 const effectOn = (c) => `${signed(100 * Math.expm1(c / 2), Math.abs(c) < 0.02 ? 1 : 0)} %`;
 
-/** What inputs add to a forecast, in words, one item each. `meanings` has the features by name. */
+/** What inputs add to a forecast, in words, one item each. `meanings` has the features and the columns of minute bars by name. */
 export function contributionItems(contributions, meanings) {
   return contributions.map((c) => {
-    const known = meanings.get(c.feature), isPlain = c.value !== null && known && !known.unit.startsWith("ln");
+    const known = c.meaning ? c : meanings.get(c.feature), isPlain = c.value !== null && known && !known.unit.startsWith("ln");
     const meaning = c.feature === "net" ? "the neural net’s correction of HARX" : known?.meaning.split(/, which|;| \(/)[0] ?? c.feature.replaceAll("_", " ");
-    const value = isPlain ? ` It is ${number(c.value, 2)}${known.unit === "1" ? "" : ` ${known.unit}`}.` : "";
+    const value = isPlain ? ` It is ${withUnit(c.value, known.unit)}.` : "";
     return element("li", "", element("b", c.contribution > 0 ? "more" : "less", effectOn(c.contribution)), ` ${meaning}.${value}`);
   });
 }

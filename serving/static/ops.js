@@ -6,6 +6,9 @@ import { $, clock, duration, element, moment, number, seconds, setText, tableRow
 const PERIOD_MS = 5_000, OLD_S = 40, FEW = 10, GB = 1e9, MB = 1e6;
 const VERDICTS = { firing: "bad", pending: "warn", ok: "good", unknown: "unknown" }, TITLES = { feed: "Feed", pipeline: "Pipeline", forecasts: "Forecasts", storage: "Storage", models: "Models" };
 
+const BACKUPS = { databases: "Databases and settings", second_copy: "Copy at a second place", restore_drill: "Restored as a test" };
+const BACKUP_VERDICTS = { fresh: "good", old: "bad", failed: "bad", never: "warn", not_set_up: "unknown", unknown: "unknown" };
+
 let state = "";
 
 /** A word with the colour of its verdict. */
@@ -26,9 +29,10 @@ function fill(id, headings, rows, reason) {
   table.tBodies[0].replaceChildren(...(rows.length ? rows.map((cells) => tableRow(headings, cells)) : [element("tr", "empty", empty)]));
 }
 
-/** An address of the runbook, or its place in the repository, which is no address. */
-function runbook(alert) {
-  return /^https?:/.test(alert.runbook) ? Object.assign(element("a", "", "runbook"), { href: alert.runbook, rel: "noreferrer" }) : element("code", "", alert.runbook);
+/** A link to the section of the runbook about an alert or a server: in the documentation of `BTC_LINKS_RUNBOOK_URL`, or in the page of this API. */
+function runbook({ runbook: place }, ...content) {
+  const isOutside = /^https?:/.test(place), href = isOutside ? place : `runbook${place.slice(place.indexOf("#"))}`;
+  return Object.assign(element("a", "", ...(content.length ? content : ["runbook"])), { href, rel: isOutside ? "noreferrer" : "" });
 }
 
 function showAlerts(alerts) {
@@ -37,8 +41,7 @@ function showAlerts(alerts) {
   $("alert_table").hidden = !raised.length;
   fill("alert_table", ["Alert", "State", "What was found", "What to do"], raised.map((a) => [element("b", "", a.name),
     chip(a.state === "pending" ? `pending, fires after ${duration(a.lasting_s)}` : "firing", VERDICTS[a.state]), a.details.join("; "), runbook(a)]), "");
-  $("all_alerts").replaceChildren(...alerts.map((a) => element("li", "", chip(a.state === "unknown" ? `${a.name}: not known` : a.name, VERDICTS[a.state]))));
-  for (const [at, item] of [...$("all_alerts").children].entries()) item.title = alerts[at].runbook;
+  $("all_alerts").replaceChildren(...alerts.map((a) => element("li", "", runbook(a, chip(a.state === "unknown" ? `${a.name}: not known` : a.name, VERDICTS[a.state])))));
 }
 
 function showParts(parts) {
@@ -55,6 +58,7 @@ function showTables(o) {
     chip(p.up ? "runs" : "down", p.up ? "good" : "bad"), orDash(p.loop_age_s, duration), orDash(p.lag_messages, (v) => number(v)),
     orDash(p.unwritten_age_s, duration), orDash(p.memory_bytes, (v) => `${number(v / MB)} MB`), orDash(p.started_at, (v) => moment(seconds(v)))]), o.processes_reason ?? "");
   setText("process_note", [...o.processes.map((p) => p.problem), o.processes.length ? "Loop: time since its last iteration. Lag: messages whose rows are not written yet." : ""].filter(Boolean).join(". "));
+  showServers(o.servers);
   fill("stage_table", ["Stage", "p50", "p99", "Results"], o.stages.map((s) => [s.stage, orDash(s.p50_ms, (v) => `${number(v, 1)} ms`), orDash(s.p99_ms, (v) => `${number(v, 1)} ms`), number(s.results)]), "No result in the last minute.");
   const rates = new Map(o.channels.map((c) => [c.channel, c.frames_per_s]));
   fill("feed_table", ["Channel", "Market", "State", "Frames/s, all"], o.subscriptions.map((s) => [s.channel, s.symbol, chip(s.state, s.state === "live" || s.state === "data" ? "good" : "warn"), number(rates.get(s.channel) ?? 0, 1)]), "No subscription is known; ingest does not answer.");
@@ -66,6 +70,17 @@ function showTables(o) {
   fill("table_table", ["Table", "State", "Transactions behind"], behind.map((t) => [t.table, chip(t.suspended ? "suspended" : "behind", t.suspended ? "bad" : "warn"), number(t.lag_transactions)]), o.tables.length ? `All ${o.tables.length} tables show what was written.` : "QuestDB has not answered yet.");
   const steps = ["nothing is left out", "order books are left out", "order books and superseded quotes are left out", "Kafka is stopped"];
   setText("disk", o.disk ? `${o.disk.path}: ${number(o.disk.free_bytes / GB, 1)} GB free, ${o.disk.days_left === null ? "not filling" : `full in ${duration(o.disk.days_left * 86_400)} at the rate of the last day`}; ${steps[o.disk.saving_step]}.` : "No disk is watched, or bronze does not answer.");
+}
+
+function showServers(servers) {
+  const state = ({ up }) => (up === null ? chip("no answer yet", "warn") : up ? chip("answers", "good") : chip("down", "bad"));
+  fill("server_table", ["Server", "State", "What to do"], servers.map((s) => [s.name, state(s), s.up ? "–" : runbook(s)]), "The API watches no server.");
+  setText("server_note", servers.filter((s) => s.problem).map((s) => `${s.name}: ${s.problem}`).join(". ") || "The API asks each of them every 15 seconds.");
+}
+
+function showBackups(backups) {
+  fill("backup_table", ["What", "State", "When (UTC)"], backups.map((b) => [runbook(b, BACKUPS[b.name]), chip(b.state.replaceAll("_", " "), BACKUP_VERDICTS[b.state]),
+    orDash(b.at, (at) => `${moment(seconds(at))}, ${duration(Date.now() / 1000 - seconds(at))} ago`)]), "");
 }
 
 function showMarkets({ markets }) {
@@ -95,6 +110,7 @@ async function refresh() {
     showParts(o.parts);
     showAlerts(o.alerts);
     showTables(o);
+    showBackups(o.backups);
     showMarkets(markets);
     const isFirst = $("cards").hidden;
     $("cards").hidden = false;

@@ -1,11 +1,11 @@
 /* The bid, what was forecast of it, and the fan of the newest forecast. */
 
-import { clock, moment, number, priceDigits, rangeDigits, signed } from "./format.js";
+import { clock, moment, number, priceDigits, rangeDigits, setText, signed } from "./format.js";
 import { liveRow } from "./history.js";
 import { HEADLINE_MIN, HEADLINE_S } from "./horizons.js";
 import { colour, fanRows, TimeChart } from "./time_chart.js";
 
-const AHEAD_S = HEADLINE_S, CHANGE_S = 900, REDRAW_MS = 1_000, STEPS_S = [5, 60, 300, 1_800], LEVEL_PCT = 90;
+const AHEAD_S = HEADLINE_S, REDRAW_MS = 1_000, STEPS_S = [5, 60, 300, 1_800], MINUTE_S = 60, LEVEL_PCT = 90;
 const SPAN_S = [900, 3_600, 21_600].find((span) => span >= 3 * AHEAD_S);
 
 export class PriceChart extends TimeChart {
@@ -23,7 +23,8 @@ export class PriceChart extends TimeChart {
 
   dataNowS() { return this.live ? this.live.at : Date.now() / 1000; }
 
-  /** Draw the past. Forecasts of the longest horizon ago appear as a corridor around the bid that they were about. */
+  /** Draw the past. Forecasts of the longest horizon ago appear as a corridor around the bid that they were about. A mark is
+     where the bid left the corridor at the end of a minute; steps too long for a corridor have the marks that the API counts. */
   setRows(rows) {
     const end = this.nowS;
     this.bid.setData(this.points(rows, (row) => row.bid).filter((point) => point.time <= end));
@@ -33,13 +34,22 @@ export class PriceChart extends TimeChart {
       return band && time <= end ? [{ time, mid: row.path.at(-1), bands: [[band.low.at(-1), band.high.at(-1)]] }] : [];
     }) : []);
     const times = new Set(rows.map((row) => row.time)), missed = new Map();
-    for (const { outcome } of rows) {
-      const time = outcome && Math.floor((Date.parse(outcome.ts_event) / 1000 + AHEAD_S) / this.step) * this.step;
-      if (time && outcome.bid_outside_90 > 0 && times.has(time)) missed.set(time, (missed.get(time) ?? 0) + outcome.bid_outside_90);
+    const add = (time, count) => { if (count && times.has(time)) missed.set(time, (missed.get(time) ?? 0) + count); };
+    for (const row of rows) {
+      if (!shifts) add(Math.floor((Date.parse(row.outcome?.ts_event) / 1000 + AHEAD_S) / this.step) * this.step, row.outcome?.bid_outside_90);
+      else if (row.time % MINUTE_S === 0) add(row.time + AHEAD_S, this.came(row)?.isOutside ? 1 : 0);
     }
     this.missed = missed;
     this.misses.setMarkers([...missed.keys()].sort((a, b) => a - b).map((time) => ({ time, position: "inBar", shape: "circle", size: 0.7, color: colour("down") })));
     this.setLive();
+  }
+
+  /** What came of a drawn forecast: the bid one horizon later, and whether it left the 90 % interval; null if that is not drawn.
+
+     The API's `outcome` of a row is of the forecast in force at the end of the minute, which is not the one that is drawn. */
+  came(row) {
+    const band = row.bands.find((each) => each.level === LEVEL_PCT), then = AHEAD_S % this.step === 0 ? this.rows.get(row.time + AHEAD_S) : undefined;
+    return band && then?.bid !== undefined ? { change: then.bid - row.bid, isOutside: then.bid < band.low.at(-1) || then.bid > band.high.at(-1) } : null;
   }
 
   paint() {
@@ -58,19 +68,12 @@ export class PriceChart extends TimeChart {
     if (!(performance.now() - this.drawnAt <= REDRAW_MS)) this.setLive();
   }
 
-  /** How the bid has changed in the last quarter of an hour, or since the first stored forecast; "" if that is not known. */
-  change() {
-    if (!this.live || this.step > 60) return "";
-    const from = this.live.at - CHANGE_S, first = [...this.rows.values()].filter((row) => row.at >= from).sort((a, b) => a.at - b.at)[0];
-    const span = first && Math.round((this.live.at - first.at) / 60);
-    return span ? `${signed(this.live.bid - first.bid, priceDigits(this.live.bid))} USD (${signed(1e4 * Math.log(this.live.bid / first.bid), 1)} bps) in ${span} min` : "";
-  }
-
   setLive() {
     if (!this.live || !this.drawnTo) return;
     const row = { ...this.live, time: this.nowS }, rows = fanRows(row, this.step, this.step > AHEAD_S ? 0 : AHEAD_S);
     this.bid.update({ time: row.time, value: row.bid });
     this.newest.setData(rows);
+    setText("fan_words", `${this.live.bands.map((band) => band.level).join(", ") || "no"}${this.live.bands.length ? " %" : ""} intervals now`);
     this.drawnAt = performance.now();
     this.path.setData(rows.map(({ time, mid }) => ({ time, value: mid })));
     if (this.pointed === null) this.point(null);
@@ -85,15 +88,15 @@ export class PriceChart extends TimeChart {
   words(row) {
     if (!row) {
       const misses = this.missed?.size ?? 0;
-      return this.live ? `Now ${number(this.live.bid, priceDigits(this.live.bid))} USD. ${misses ? `${misses} of the shown minutes ended outside their 90 % interval.` : "Point at the past to see the forecast made then."}` : "";
+      return this.live ? `Now ${number(this.live.bid, priceDigits(this.live.bid))} USD. ${misses ? `${misses} of the shown forecasts ended outside their 90 % interval.` : "Point at the past to see the forecast made then."}` : "";
     }
     const when = this.step >= 300 ? moment(row.time) : clock(row.time, this.step < 60);
     if (row.time > this.nowS) return `${when}: in the future`;
     if (row.bid === undefined) return `${when}: no data`;
-    const band = row.bands.find((each) => each.level === LEVEL_PCT), came = row.outcome?.bid_return_path_bps.at(-1);
+    const band = row.bands.find((each) => each.level === LEVEL_PCT), came = this.came(row);
     const range = band ? rangeDigits(band.high.at(-1) - band.low.at(-1)) : 0;
     const forecast = band ? ` Forecast made then for ${HEADLINE_MIN} min later: ${number(band.low.at(-1), range)} – ${number(band.high.at(-1), range)} (90 %).` : "";
-    const outcome = came === undefined ? "" : ` It came ${signed(row.bid * Math.expm1(came / 1e4), priceDigits(row.bid))} USD, ${row.outcome.bid_outside_90 ? "outside" : "inside"}.`;
+    const outcome = came ? ` It came ${signed(came.change, priceDigits(row.bid))} USD, ${came.isOutside ? "outside" : "inside"}.` : "";
     return `${when}: bid ${number(row.bid, priceDigits(row.bid))} USD.${forecast}${outcome}`;
   }
 }

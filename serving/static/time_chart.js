@@ -215,15 +215,16 @@ export class TimeChart {
     } finally {
       this.isLoading = false;
       const { target } = this;
-      this.target = null;
-      if (target) requestAnimationFrame(() => this.drawAt(target));  // a chart that has just appeared forgets
+      if (target) requestAnimationFrame(() => this.arrive(target));
     }
   }
 
-  /** Draw once more at a time, unless another one was asked for meanwhile. */
-  drawAt(range) {
-    if (this.target) return;
-    this.target = range;
+  /** Draw once more at the time that was asked for, because a chart that has just appeared forgets it, unless another one was
+      asked for meanwhile. Until then the target stays, so that what the chart shows instead is not taken for a person's wish. */
+  arrive(target) {
+    if (this.target !== target) return;
+    const late = target.isTrimmed ? this.endS + this.step - target.to : 0;  // the present has moved on while rows were loaded
+    this.target = { ...target, from: target.from + late, to: target.to + late };
     this.draw();
     this.target = null;
   }

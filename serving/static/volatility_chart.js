@@ -1,6 +1,6 @@
 /* The volatility: what was forecast, what came, the baselines, and releases. */
 
-import { clock, kindName, moment, seconds, short } from "./format.js";
+import { clock, kindName, moment, seconds, setText, short } from "./format.js";
 import { HEADLINE, HEADLINE_S } from "./horizons.js";
 import { TimeChart } from "./time_chart.js";
 
@@ -35,16 +35,16 @@ export class VolatilityChart extends TimeChart {
     this.usual = usual.median_bps === null ? null : this.forecast.createPriceLine({ price: usual.median_bps, color: "gray", lineWidth: 1, lineStyle: 3, axisLabelVisible: false, title: "usual" });
   }
 
-  /** Mark the releases, and lead the grid to the next one if it is near. Returns a sentence about what is ahead. */
+  /** Mark the releases, and lead the grid to the next one if it is near. Says in a sentence what is ahead. */
   showReleases({ releases, calendars }) {
     const now = Date.now() / 1000, marks = releases.map((r) => ({ time: seconds(r.at), words: NAMES[r.kind] ?? r.kind, name: r.name }));
     const next = marks.find((mark) => mark.time > now), ended = calendars.filter((c) => c.ended);
     this.marked = marks;
     this.aheadS = next && next.time - now < NEAR_RELEASE_S ? next.time - now + SPAN_S : 0;
     this.show(this.wanted);
-    if (next) return `Next release: ${next.name}, ${moment(next.time)} UTC.`;
     const words = ended.map((c) => `${NAMES[c.kind] ?? c.kind} ${c.until}`).join(", ");
-    return ended.length ? `No release is known: the calendars have ended (${words}), and the models take every later time for one without releases.` : "No release in the next 13 days.";
+    const none = ended.length ? `No release is known: the calendars have ended (${words}), and the models take every later time for one without releases.` : "No release in the next 13 days.";
+    setText("releases", next ? `Next release: ${next.name}, ${moment(next.time)} UTC.` : none);
   }
 
   words(row) {

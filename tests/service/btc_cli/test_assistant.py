@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.service
 
 SYMBOL = "BTC/USD"
+READ_TOKEN = "read-token-of-tests"
 DEGRADED = msgspec.structs.replace(GOOD_QUALITY, word="degraded", reasons=("gaps_open",), open_gaps=2)
 
 
@@ -53,7 +54,10 @@ def api(servers: Callable[..., Settings], tmp_path_factory: pytest.TempPathFacto
         "BTC_QUESTDB_USER": settings.questdb.user,
         "BTC_QUESTDB_PASSWORD": settings.questdb.password.get_secret_value(),
     }
-    with running(settings, folder, BTC_API_MAX_FEATURE_AGE_S="3600", **tables) as started:
+    with running(
+        settings, folder, BTC_API_MAX_FEATURE_AGE_S="3600", BTC_API_READ_TOKENS=f"assistant={READ_TOKEN}", **tables
+    ) as started:
+        started.client.headers["Authorization"] = f"Bearer {READ_TOKEN}"
         yield started
 
 
@@ -66,7 +70,8 @@ def ask(port: int, *calls: tuple[str, dict[str, Any]]) -> tuple[dict[str, Any], 
     from mcp import Client, StdioServerParameters
 
     async def session() -> tuple[dict[str, Any], list[CallToolResult]]:
-        started = StdioServerParameters(command=sys.executable, args=command(port), env={"PYTHONPATH": str(Path.cwd())})
+        env = {"PYTHONPATH": str(Path.cwd()), "BTC_MCP_TOKEN": READ_TOKEN}
+        started = StdioServerParameters(command=sys.executable, args=command(port), env=env)
         async with Client(started) as client:
             tools = {tool.name: tool for tool in (await client.list_tools()).tools}
             return tools, [await client.call_tool(name, arguments) for name, arguments in calls]
@@ -88,14 +93,15 @@ def test_an_assistant_reads_forecasts_skill_models_operations_and_the_runbook(ap
         ("past_forecasts", {"symbol": SYMBOL, "limit": 10}),
         ("models", {"symbol": SYMBOL}),
         ("operations", {}),
+        ("doctor", {}),
         ("runbook", {"alert": "gapopen"}),
     )
     assert set(tools) == {
-        "current_forecast", "markets", "skill", "past_forecasts", "models", "operations", "runbook",
+        "current_forecast", "markets", "skill", "past_forecasts", "models", "operations", "doctor", "runbook",
     }  # fmt: skip
     assert all(tool.annotations.read_only_hint for tool in tools.values())
     assert all(tool.description.strip().endswith(".") for tool in tools.values())
-    forecast, markets, skill, past, models, operations, section = map(answer, results)
+    forecast, markets, skill, past, models, operations, doctor, section = map(answer, results)
     assert forecast["quality"]["word"] == "degraded"
     assert (
         forecast["quality"]["reasons"][0]["text"]
@@ -107,6 +113,9 @@ def test_an_assistant_reads_forecasts_skill_models_operations_and_the_runbook(ap
     assert {row["quality"] for row in past["forecasts"]} == {"degraded"}
     assert models["volatility"]["kind"] == "harx"
     assert "alerts" in operations
+    problems = {each["subject"]: each["problem"] for each in doctor["findings"]}
+    assert problems["questdb"] is problems["valkey"] is None
+    assert problems["store"], "no object store runs beside this API"
     assert section["result"].startswith("## GapOpen\n")
     assert "btc logs repair" in section["result"]
 
@@ -141,7 +150,7 @@ def test_without_the_package_the_command_says_what_to_install(tmp_path: Path) ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert found.returncode == 1
     assert 'pip install "mcp>=2.3,<3" ./btc_client' in found.stderr

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from btc_core import offsite
 from btc_core import system_backup as backups
 from btc_core.clock import NS_PER_DAY, NS_PER_S, now_ns
 from btc_core.days import lake
+from btc_core.days.stored_days import read_day, stored_days
 from btc_core.errors import InvalidInput, ServiceError, StoreError
 from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.models.bundle import BidModel
@@ -44,6 +46,7 @@ from serving.system_gauges import update_backups
 from stack.ports import free_ports
 from stack.runtime import Stack
 from tests.paths import ROOT
+from tests.real_alerts import Looks
 from tests.service.made_up import made_up
 
 with warnings.catch_warnings():
@@ -161,7 +164,7 @@ def _rebuilt() -> Iterator[Stack]:
 
 def _stored_digest(settings: Settings) -> str:
     with QuestDB(settings.questdb) as db:
-        return digest(lake.read_day(db, TABLES["silver_features"], DAY))
+        return digest(read_day(db, TABLES["silver_features"], DAY))
 
 
 def _check(rebuilt: Stack, expected: str, version: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
@@ -173,7 +176,7 @@ def _check(rebuilt: Stack, expected: str, version: str, monkeypatch: pytest.Monk
     assert (settings.user_features / "own.py").read_text() == FEATURE_FILE
     assert _stored_digest(settings) == expected
     with QuestDB(settings.questdb) as db:
-        assert set(lake.stored_days(db, TABLES["bronze_trades"])) == {DAY}, "older days stay on the object store"
+        assert set(stored_days(db, TABLES["bronze_trades"])) == {DAY}, "older days stay on the object store"
     rebuilt.up(only=("mlflow",))
     assert bundles.champion_version(settings, KEY) == version
     champion = bundles.load_champion(settings, KEY)
@@ -252,7 +255,9 @@ def test_a_system_is_rebuilt_from_a_copy_at_a_second_place(
         done = _btc(*restore, "--copy", older, "--passphrase-file", str(phrase), "--ports-from", ports)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"the chosen copy at {place} was made at" in done.stdout
-        print(f"a system of {len(copied):,} bytes was rebuilt in {time.monotonic() - started_s:.1f} s")
+        told = re.search(r"rows of days restored and verified, .* in (\d+) s", done.stdout)
+        assert told is not None, done.stdout
+        assert int(told[1]) <= time.monotonic() - started_s + 1.0, "the time to recover is told"
         new, old = rebuilt.layout.values(), lost.layout.values()
         assert new["BTC_API_TOKEN"] == old["BTC_API_TOKEN"]
         assert new["BTC_QUESTDB_PASSWORD"] != old["BTC_QUESTDB_PASSWORD"]
@@ -299,6 +304,7 @@ def test_a_second_bucket_takes_copies_and_refuses_those_of_another_system(
     assert (wrong.returncode, "BTC_OFFSITE_ACCESS_KEY, BTC_OFFSITE_SECRET_KEY" in wrong.stderr) == (1, True)
 
 
+@pytest.mark.causes("CopyOld")
 def test_a_scheduled_copy_is_made_and_its_age_is_watched(
     lost: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -344,6 +350,8 @@ def test_a_scheduled_copy_is_made_and_its_age_is_watched(
         update_backups(scheduled, store)
         made_s = REGISTRY.get_sample_value("btc_offsite_copy_timestamp_seconds", {"place": "second"})
         assert made_s == second.made_at_ns / NS_PER_S
+        assert not Looks().find("CopyOld")
+        assert Looks().find("CopyOld", "second place", later_s=offsite.MAX_AGE_S), "no further copy is made"
     names = [each.removesuffix(".json") for each in sorted(place.names("copies"))]
     assert [offsite.named(place, name) for name in names] == [first, second]
     with pytest.raises(InvalidInput, match=f"there is no copy 'yesterday'; the copies are {', '.join(names)}"):
@@ -389,6 +397,7 @@ def test_an_object_that_was_written_badly_is_no_part_of_the_next_copy(
     assert (place.names("objects"), held) == ({}, {})
 
 
+@pytest.mark.causes("BackupOld", "DrillOld")
 def test_old_backups_are_removed_and_the_newest_never(lost: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     lost.up(only=("store", "postgres"))
     monkeypatch.setenv("BTC_ENV_FILE", str(lost.layout.env_file))
@@ -416,7 +425,11 @@ def test_old_backups_are_removed_and_the_newest_never(lost: Stack, monkeypatch: 
             REGISTRY.get_sample_value("btc_backup_timestamp_seconds", {"backup": "system"})
             == second.made_at_ns / NS_PER_S
         )
-        assert REGISTRY.get_sample_value("btc_restore_drill_failed", {"copies": "days"}) == 1
+        looks = Looks()
+        assert looks.find("DrillFailed", "1 copies could not be restored")
+        assert not looks.find("BackupOld")
+        assert looks.find("BackupOld", later_s=backups.MAX_AGE_S), "no further backup is made"
+        assert looks.find("DrillOld", later_s=16 * 86_400), "no further drill is made"
         drilled_s = REGISTRY.get_sample_value("btc_restore_drill_timestamp_seconds", {"copies": "days"})
         assert drilled_s is not None
         assert now_ns() / NS_PER_S - drilled_s < 60

@@ -30,6 +30,7 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.causes("ProcessDown")
 @pytest.mark.usefixtures("webhook")
 def test_workers_that_do_not_run_are_reported_with_the_section_of_the_runbook(own_stack: Stack) -> None:
     own_stack.up(only=("alerts",))
@@ -39,4 +40,4 @@ def test_workers_that_do_not_run_are_reported_with_the_section_of_the_runbook(ow
     assert message["type"] == "failure"
     assert "ingest does not answer at http://127.0.0.1:" in message["message"]
     assert "What to do: docs/runbook.md#processdown" in message["message"]
-    assert "ProcessDown fires (critical)." in own_stack.layout.log("alerts").read_text()
+    assert "ProcessDown fires (critical, pipeline)." in own_stack.layout.log("alerts").read_text()

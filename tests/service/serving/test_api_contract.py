@@ -26,6 +26,7 @@ from tests.serving_process import (
     Api,
     running,
     slow_dagster,
+    tables_and_objects,
     write_champions,
     write_features,
     write_forecast,
@@ -92,18 +93,12 @@ def api(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         db.write(
             PREDICTION_OUTCOMES.name, late_outcomes.assign(ts_event=late_outcomes["ts_event"] - pd.Timedelta(seconds=1))
         )
-    tables = {
-        "BTC_QUESTDB_HTTP_URL": settings.questdb.http_url,
-        "BTC_QUESTDB_USER": settings.questdb.user,
-        "BTC_QUESTDB_PASSWORD": settings.questdb.password.get_secret_value(),
-        "BTC_STORE_ENDPOINT_URL": settings.store.endpoint_url,
-        "BTC_STORE_ACCESS_KEY": settings.store.access_key,
-        "BTC_STORE_SECRET_KEY": settings.store.secret_key.get_secret_value(),
-    }
     # One hour, so that the rows stay fresh until the last test.
     with (
         slow_dagster() as dagster,
-        running(settings, folder, BTC_API_MAX_FEATURE_AGE_S="3600", BTC_DAGSTER_URL=dagster, **tables) as api,
+        running(
+            settings, folder, BTC_API_MAX_FEATURE_AGE_S="3600", BTC_DAGSTER_URL=dagster, **tables_and_objects(settings)
+        ) as api,
     ):
         yield api
 
@@ -137,6 +132,7 @@ def outcomes(first_ns: int) -> pd.DataFrame:
         "bid_forecast_5m_bps": np.full(ROWS, 1.0),
         "bid_ar_5m_bps": np.full(ROWS, 0.0),
         "realized_5m_bps": 10.0 + minutes,
+        **{f"{quantity}_inside_99": (minutes % 2 == 0).astype(float) for quantity in ("bid", "volatility")},
     }
     frame = pd.DataFrame(values)
     symbols = [column.name for column in PREDICTION_OUTCOMES.columns if column.type == "SYMBOL"]
@@ -188,6 +184,7 @@ def test_past_forecasts_have_their_intervals_if_asked(api: Api) -> None:
     assert api.client.get("/v1/forecasts?limit=3").json()["forecasts"][0]["intervals"] == []
     first = api.client.get("/v1/forecasts?limit=3&intervals=true").json()["forecasts"][0]
     assert [(each["level_pct"], len(each["low_path_usd"])) for each in first["intervals"]] == [
+        (99, 5),
         (90, 5),
         (80, 5),
         (50, 5),
@@ -238,7 +235,7 @@ def test_no_request_that_the_document_allows_or_forbids_causes_a_failure(api: Ap
         ],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
         check=False,
         cwd=tmp_path,
     )

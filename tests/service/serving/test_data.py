@@ -23,11 +23,12 @@ from btc_core.days.bar_files import read_bar_file
 from btc_core.days.dataset_series import INPUTS
 from btc_core.days.history import History
 from btc_core.days.seals import seal_of
-from btc_core.days.series import BAR_NAMES, MINUTE_END, SERIES
+from btc_core.days.series import BAR_NAMES, SERIES
 from btc_core.days.stored_days import drop_days_through, read_day
-from btc_core.errors import InvalidInput, StoreError
+from btc_core.errors import InvalidInput, ServiceError, StoreError
 from btc_core.models.dataset import make_frame
 from btc_core.stores.live_rows import features_at_minute_ends
+from btc_core.stores.newest_rows import MINUTE_END
 from btc_core.stores.questdb import QuestDB, write_rows
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import BRONZE_TICKS, BRONZE_TRADES, MINUTE_BARS, PREDICTION_OUTCOMES, SILVER_FEATURES
@@ -36,7 +37,7 @@ from btc_core.utc_day import day_ns, day_of, days_between
 from tests.paths import ROOT
 from tests.service.made_up import ROWS, made_up
 from tests.service.past_day import lose_day
-from tests.serving_process import Api, running, write_features, write_forecast
+from tests.serving_process import Api, running, tables_and_objects, write_features, write_forecast
 from tests.unit.btc_core.features.test_minute_columns import market
 from tests.waiting import wait_for
 
@@ -99,15 +100,7 @@ def proof(settings: Settings, db: QuestDB) -> Proof:
 @pytest.fixture(scope="module")
 def api(settings: Settings, proof: Proof, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     assert proof.rows
-    servers = {
-        "BTC_QUESTDB_HTTP_URL": settings.questdb.http_url,
-        "BTC_QUESTDB_USER": settings.questdb.user,
-        "BTC_QUESTDB_PASSWORD": settings.questdb.password.get_secret_value(),
-        "BTC_STORE_ENDPOINT_URL": settings.store.endpoint_url,
-        "BTC_STORE_ACCESS_KEY": settings.store.access_key,
-        "BTC_STORE_SECRET_KEY": settings.store.secret_key.get_secret_value(),
-    }
-    with running(settings, tmp_path_factory.mktemp("api"), **servers) as started:
+    with running(settings, tmp_path_factory.mktemp("api"), **tables_and_objects(settings)) as started:
         yield started
 
 
@@ -200,6 +193,7 @@ def test_days_that_were_never_stored_are_named_and_can_be_skipped(client: Client
     assert (raised.value.status, raised.value.code, raised.value.problem["days"]) == (404, "days_not_stored", [NEVER])
     rows = client.trades(SYMBOL, ARCHIVED, "2026-03-07", missing="skip")
     assert rows.equals(client.trades(SYMBOL, ARCHIVED, END))
+    assert client.trades(SYMBOL, "2000-01-01", END, missing="skip").equals(rows), "copies count as stored rows"
 
 
 def test_a_day_of_which_questdb_has_only_a_part_is_refused_until_it_is_restored(
@@ -249,6 +243,8 @@ def test_stored_bars_win_over_those_of_the_stream_which_fill_the_minutes_that_ar
     assert found["source"].to_pylist() == ["file"] * 10 + ["stream"] * 20
     assert found["close"].to_pylist() == [*bars["close"][:10].tolist(), *[100.0] * 20]
     assert np.diff(column_ns(found["ts"])).tolist() == [NS_PER_MIN] * 29
+    since_2000 = client.bars(SYMBOL, "2000-01-01", "2026-03-21", missing="skip")  # with the rows of other tests
+    assert since_2000.slice(len(since_2000) - len(found)).equals(found)
     pages = api.client.get("/v1/bars", params={"symbol": SYMBOL, "since": f"{day}T00:00:00Z", "limit": 40}).json()[
         "bars"
     ]
@@ -283,7 +279,7 @@ def test_btc_export_writes_the_rows_of_the_api_to_a_file(
 ) -> None:
     assert proof.rows
     folder = own_stack.layout.data_dir
-    out = tmp_path / "made" / "trades.parquet"
+    out = tmp_path / "trades.parquet"
     export("trades", ARCHIVED, STORED, out=out, data_dir=folder)
     assert pq.read_table(out).equals(client.trades(SYMBOL, ARCHIVED, END))
     export("trades", ARCHIVED, STORED, out=tmp_path / "one.arrow", symbol="ETH/USD", columns=["price"], data_dir=folder)
@@ -295,7 +291,32 @@ def test_btc_export_writes_the_rows_of_the_api_to_a_file(
         export("trades", ARCHIVED, STORED, out=tmp_path / "trades.xlsx", data_dir=folder)
     with pytest.raises(InvalidInput, match="there is no table 'candles'; the tables are bars"):
         export("candles", ARCHIVED, STORED, out=out, data_dir=folder)
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["made", "one.arrow"]
+    with pytest.raises(InvalidInput, match=r"there is no folder .*/missing; create it"):
+        export("trades", ARCHIVED, STORED, out=tmp_path / "missing" / "trades.parquet", data_dir=folder)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["one.arrow", "trades.parquet"]
+
+
+def test_btc_export_day_writes_each_table_of_a_sealed_day_with_the_rows_that_its_proof_counts(
+    own_stack: Stack, proof: Proof, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = own_stack.layout.data_dir
+    export_day(ARCHIVED, to="parquet", out=tmp_path / "all", data_dir=folder)
+    assert {each.stem for each in (tmp_path / "all").iterdir()} == {table.name for table in TABLES}
+    printed = capsys.readouterr().out
+    for table in TABLES:
+        written = pq.read_table(tmp_path / "all" / f"{table.name}.parquet")
+        assert written.equals(proof.rows[table.name, ARCHIVED])
+        assert len(written) == proof.sealed.get((table.name, ARCHIVED), len(written))
+        assert f"{len(written)} rows, seal a-seal" in printed
+    export_day(ARCHIVED, to="parquet", out=tmp_path / "one", symbol=SYMBOL, data_dir=folder)
+    for table in TABLES:
+        whole = proof.rows[table.name, ARCHIVED]
+        one = pq.read_table(tmp_path / "one" / f"{table.name}.parquet")
+        assert one.equals(whole.filter(pc.equal(whole["symbol"], SYMBOL)))
+        assert len(one) > 0
+    with pytest.raises(InvalidInput, match=f"{STORED} has no copies: a day gets them once it is sealed"):
+        export_day(STORED, to="parquet", out=tmp_path / "none", data_dir=folder)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("day", [ARCHIVED, STORED])
@@ -321,6 +342,63 @@ def test_btc_export_day_writes_every_quote_and_trade_from_either_store(
     assert [each.name for each in tmp_path.iterdir()] == ["day.npz"]
 
 
+def test_btc_export_day_writes_only_the_counts_that_the_proof_of_a_sealed_day_has(
+    own_stack: Stack, settings: Settings, db: QuestDB, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    day, folder, out = "2026-02-02", own_stack.layout.data_dir, tmp_path / "day.npz"
+    for table in (BRONZE_TICKS, BRONZE_TRADES):
+        write_rows(db, table, made_up(table, day))
+    own = {table.name: _rows_of_market(db, table, day) for table in (BRONZE_TICKS, BRONZE_TRADES)}
+    export_day(day, to="hftbacktest", out=out, data_dir=folder)
+    assert f"The quotes and trades of {day} are not sealed, so there is no proof of the day" in capsys.readouterr().out
+    with ObjectStore(settings.store) as store:
+        for table in (BRONZE_TICKS, BRONZE_TRADES):
+            assert lake.back_up(db, store, table, day, "first-seal") is not None
+        export_day(day, to="hftbacktest", out=out, data_dir=folder)
+        printed = capsys.readouterr().out
+        assert f"{own['bronze_ticks']} quotes and {own['bronze_trades']} trades of BTC/USD on {day} → {out}" in printed
+        assert "Both counts are those of the verified copies of the sealed day, seal first-seal" in printed
+        written = out.read_bytes()
+        write_rows(db, BRONZE_TRADES, made_up(BRONZE_TRADES, day, ROWS + 1, symbol=[SYMBOL] * (ROWS + 1)).slice(ROWS))
+        refusal = (
+            f"{own['bronze_trades'] + 1} trades of BTC/USD are stored on {day}, but the proof of the sealed day counts "
+            rf"{own['bronze_trades']} \(seal first-seal\). Nothing was written. .* btc backfill --from {day} --to {day}"
+        )
+        with pytest.raises(ServiceError, match=refusal):
+            export_day(day, to="hftbacktest", out=out, data_dir=folder)
+        assert out.read_bytes() == written
+        export_day(day, to="hftbacktest", out=tmp_path / "eth.npz", symbol="ETH/USD", data_dir=folder)
+        assert lake.back_up(db, store, BRONZE_TRADES, day, "second-seal") is not None
+    capsys.readouterr()
+    export_day(day, to="hftbacktest", out=out, data_dir=folder)
+    assert "sealed day, seal first-seal (quotes) and second-seal (trades)" in capsys.readouterr().out
+
+
+def test_a_catalog_of_a_sealed_day_has_the_counts_of_its_proof(
+    own_stack: Stack, settings: Settings, db: QuestDB, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalogs = pytest.importorskip("nautilus_trader.persistence.catalog", reason="nautilus_trader is not installed")
+    day, prices = "2026-02-05", [100.5] * ROWS
+    sizes = {"bid_qty": prices, "ask_qty": prices}
+    rows = {
+        BRONZE_TICKS: made_up(BRONZE_TICKS, day, bid=prices, ask=prices, **sizes),
+        BRONZE_TRADES: made_up(BRONZE_TRADES, day, price=prices, qty=prices, side=["buy"] * ROWS),
+    }
+    with ObjectStore(settings.store) as store:
+        for table, made in rows.items():
+            write_rows(db, table, made)
+            assert lake.back_up(db, store, table, day, "its-seal") is not None
+    export_day(day, to="nautilus", out=tmp_path, data_dir=own_stack.layout.data_dir)
+    catalog = catalogs.ParquetDataCatalog(str(tmp_path))
+    found = [len(catalog.quote_ticks()), len(catalog.trade_ticks())]
+    assert found == [_rows_of_market(db, table, day) for table in rows]
+    assert "Both counts are those of the verified copies of the sealed day, seal its-seal" in capsys.readouterr().out
+
+
+def _rows_of_market(db: QuestDB, table: Table, day: str) -> int:
+    return pc.sum(pc.equal(read_day(db, table, day)["symbol"], SYMBOL)).as_py()
+
+
 def test_every_series_has_a_schema_that_its_rows_keep(settings: Settings, db: QuestDB) -> None:
     history = History(db, lambda: ObjectStore(settings.store))
     begin, end = day_ns(ARCHIVED), day_ns(END)
@@ -343,7 +421,7 @@ def test_the_examples_of_the_page_about_python_run(
     write_features(settings)
     page = (ROOT / "docs/how-to/python.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for block in blocks:

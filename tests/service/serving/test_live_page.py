@@ -5,8 +5,9 @@ Needs a Chromium on the machine (Debian: `apt-get install chromium`); nothing is
 
 from __future__ import annotations
 
+import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -62,7 +63,7 @@ def test_the_page_shows_the_numbers_of_the_api_and_that_they_are_simulated(
     expect(page.locator("#bid")).to_have_text(f"{served['bid_usd']:,.1f}")
     expect(page.locator("#ahead")).to_have_text("59,970 – 60,030")
     expect(page.locator("#ahead_note")).to_contain_text(f"90 % probability; centre {last['bid_usd']:,.0f}")
-    expect(page.locator("#ahead_why")).to_contain_text("No model has beaten “no change” on unseen data")
+    expect(page.locator("#ahead_why")).to_contain_text("The centre is the present bid. “No change”")
     expect(page.locator("#sigma")).to_have_text(f"{last['sigma_bps']:.1f} bps")
     expect(page.locator("#sigma_why")).to_contain_text(f"HARX, its baseline, says {last['baseline_sigma_bps']:.1f} bps")
     expect(page.locator("#latency_word")).to_have_text("normal")
@@ -78,6 +79,62 @@ def test_the_page_shows_the_numbers_of_the_api_and_that_they_are_simulated(
     expect(page.locator("#price_chart canvas").first).to_be_visible()
     assert failures == []
     assert [url for url in asked if not url.startswith((f"http://127.0.0.1:{api.port}/", "data:"))] == []
+
+
+FIRST_TEXTS = ("bid", "bid_note", "ahead_time", "ahead", "ahead_note", "ahead_why", "quality_word", "quality_why", "sigma", "sigma_note",
+               "sigma_why", "latency", "latency_word", "latency_note", "horizon_head", "rows", "horizon_note", "made_at")  # fmt: skip
+"""The elements that the server fills before the script does, without the one that has the age of the data."""
+
+
+FIRST_FORECASTS: dict[str, dict[str, Any]] = {
+    "good": {},
+    "poor": {"quality": msgspec.structs.replace(GOOD_QUALITY, word="poor", reasons=("gaps_open",))},
+    "of baselines": {"bid_model_kind": "ar", "volatility_model_kind": "ewma"},
+    "of HARX": {"volatility_model_kind": "harx"},
+    "of HARX for want of bars": {
+        "volatility_model_kind": "harx",
+        "quality": msgspec.structs.replace(GOOD_QUALITY, word="degraded", reasons=("history_short",)),
+    },
+    "without the widest interval": {
+        "bid_bounds_usd": [[math.nan, *(60_000.0 + move for move in (-30.0, -20.0, -10.0, 10.0, 20.0, 30.0)), math.nan]]
+        * 5
+    },
+    "without intervals": {"bid_bounds_usd": [], "sigma_bounds_bps": []},
+}
+
+
+@pytest.mark.parametrize("changes", FIRST_FORECASTS.values(), ids=FIRST_FORECASTS)
+def test_the_first_picture_needs_no_script_and_the_script_says_the_same(
+    api: Api, settings: Settings, browser: Browser, changes: dict[str, Any]
+) -> None:
+    write_features(settings)
+    write_forecast(settings, **changes)
+    pictures = []
+    for has_script in (False, True):
+        context = browser.new_context(java_script_enabled=has_script)
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{api.port}/live")
+        if has_script:
+            expect(page.locator("body")).to_have_attribute("data-connection", "live")
+        expect(page.locator("#bid")).to_have_text("60,000.0")
+        shown = {name: page.locator(f"#{name}") for name in FIRST_TEXTS}
+        pictures.append({name: each.text_content() if each.is_visible() else "" for name, each in shown.items()})
+        context.close()
+    assert pictures[0] == pictures[1]
+
+
+def test_no_chart_is_loaded_before_a_person_comes_near_it(api: Api, settings: Settings, page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    write_features(settings)
+    write_forecast(settings)
+    page.set_viewport_size({"width": 390, "height": 600})
+    open_page(page, api)
+    expect(page.locator("body")).to_have_attribute("data-connection", "live")
+    assert [url for url in asked if "chart" in url or "/v1/forecasts" in url] == []
+    page.locator("#price").scroll_into_view_if_needed()
+    expect(page.locator("#price_chart canvas").first).to_be_visible()
+    assert any("lightweight-charts" in url for url in asked)
 
 
 def test_a_forecast_that_is_not_good_has_a_mark_and_the_reasons_in_words(

@@ -17,7 +17,7 @@ from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from docs.generate.pictures import CHROMIUM, NO_CHROMIUM, take_live
 from serving.answers import iso
 from serving.endpoints import parse_time_ns
-from tests.browser_pages import CONTRAST, PATIENCE_MS, TOO_WIDE, market
+from tests.browser_pages import CONTRAST, PATIENCE_MS, TOO_WIDE, market, scroll_through
 from tests.serving_process import Api, free_port, running, write_champions
 from tests.waiting import wait_for
 
@@ -67,19 +67,20 @@ def past(query: dict[str, str]) -> dict[str, Any]:
 
 
 def past_forecast(at_s: int, newest_s: int) -> dict[str, Any]:
-    bid = 60_000.0 + at_s // 60 % 50
+    bid, is_missed = 60_000.0 + at_s // 60 % 50, at_s // 60 % MISSED_EVERY == 0
+    half = 1 if is_missed else 30  # the bid rises by 1 a minute
     model = {"kind": "xgboost", "version": "3"}
     outcome = {
         "ts_event": iso(at_s * NS_PER_S), "bid_usd": bid, "bid_return_path_bps": [1.0] * 5,
         "realized_sigma_path_bps": [2.0, 3.0, 4.0, 5.0, 6.0],
-        "bid_outside_90": int(at_s // 60 % MISSED_EVERY == 0), "volatility_outside_90": 0, "count": 1,
+        "bid_outside_90": int(is_missed), "volatility_outside_90": 0, "count": 1,
     }  # fmt: skip
     return {
         "ts_event": iso(at_s * NS_PER_S), "bid_usd": bid, "bid_path_usd": [bid] * 5,
         "sigma_path_bps": [2.0, 3.0, 4.0, 5.0, 6.0], "baseline_sigma_path_bps": [2.5, 3.5, 4.5, 5.5, 6.5],
         "volatility_model": model, "bid_model": model,
         "outcome": outcome if at_s % 60 == 0 and at_s < newest_s - 300 else None,
-        "intervals": [{"level_pct": 90, "low_path_usd": [bid - 30] * 5, "high_path_usd": [bid + 30] * 5}],
+        "intervals": [{"level_pct": 90, "low_path_usd": [bid - half] * 5, "high_path_usd": [bid + half] * 5}],
     }  # fmt: skip
 
 
@@ -137,6 +138,12 @@ def give_moment(page: Page) -> list[dict[str, str]]:
     def answer(route: Route) -> None:
         asked.append(query_of(route.request.url))
         paths = [("as it was", 6.0), *((f"without {name}", 9.0) for name in [asked[-1].get("without")] if name)]
+        if version := asked[-1].get("model"):
+            if version == "99":
+                detail = {"code": "no_model", "detail": "there is no version 99 of volatility-model"}
+                route.fulfill(status=404, body=json.dumps(detail))
+                return
+            paths.append((f"volatility model {version}", 12.0))
         body = {
             "symbol": "BTC/USD", "made_at": asked[-1]["at"], "ts_event": asked[-1]["at"], "equals_stored": True,
             "features": {"bid": 60_001.0, "ask": 60_001.1, "log_rv_5m": -14.0},
@@ -160,6 +167,7 @@ def open_live(page: Page, api: Api) -> None:
     page.goto(f"http://127.0.0.1:{api.port}/live")
     expect(page.locator("body")).to_have_attribute("data-connection", "live")
     expect(page.locator("#rows tr")).to_have_count(5)
+    scroll_through(page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -196,7 +204,7 @@ def test_the_past_is_loaded_as_one_zooms_and_pans_and_misses_are_counted(api: Ap
     asked = give_past(page)
     open_live(page, api)
     expect(page.locator("#price")).to_have_attribute("data-state", "ok")
-    expect(page.locator("#price_readout")).to_have_text(re.compile(r"of the shown minutes ended outside"))
+    expect(page.locator("#price_readout")).to_have_text(re.compile(r"of the shown forecasts ended outside"))
     page.locator("#price_spans button", has_text="1 day").click()
     expect(page.locator("#price_spans button", has_text="1 day")).to_have_attribute("aria-pressed", "true")
     with page.expect_request(lambda request: "step_s=300" in request.url and "since=" in request.url):
@@ -231,6 +239,7 @@ def test_a_refused_version_is_shown_with_the_reason_and_its_score_in_shadow(api:
     wait_for(lambda: api.client.get("/v1/model").json()["volatility"], "the models are loaded")
     body = api.client.get("/v1/model").json()
     body["volatility"]["refused"] = refused
+    body["bid"] |= {"kind": "random_walk", "is_baseline": True, "scores": {"test_rows": 900.0}}
     page.route("**/v1/model?*", lambda route: route.fulfill(body=json.dumps(body), content_type="application/json"))
     open_live(page, api)
     shown = page.locator("#volatility_model .refused")
@@ -239,6 +248,28 @@ def test_a_refused_version_is_shown_with_the_reason_and_its_score_in_shadow(api:
     )
     expect(shown).to_contain_text("On 240 live rows since ")
     expect(shown).to_contain_text("its loss was 2.0 % higher than the baseline’s (95 %: at most 5.0 % higher).")
+    expect(page.locator("#bid_model")).to_contain_text("Trees of the bid that the gate refused are not kept: ")
+
+
+def test_a_mark_compares_the_interval_of_a_forecast_with_what_came_of_that_forecast(api: Api, page: Page) -> None:
+    jump_s = now_ns() // NS_PER_MIN * 60 - 480
+
+    def answer(route: Route) -> None:
+        """Forecasts of the five minutes before a jump missed it, and no outcome of the API says so: it is of another forecast."""
+        body = past(query_of(route.request.url))
+        for each in body["forecasts"]:
+            is_before = parse_time_ns("ts_event", each["ts_event"]) // NS_PER_S < jump_s
+            bid, width = (60_000.0, 30.0) if is_before else (60_100.0, 1_000.0)
+            interval = {"level_pct": 90, "low_path_usd": [bid - width] * 5, "high_path_usd": [bid + width] * 5}
+            each |= {"bid_usd": bid, "bid_path_usd": [bid] * 5, "intervals": [interval]}
+            each["outcome"] = each["outcome"] and each["outcome"] | {"bid_outside_90": 0}
+        route.fulfill(body=json.dumps(body), content_type="application/json")
+
+    page.route("**/v1/forecasts?*", answer)
+    open_live(page, api)
+    expect(page.locator("#price_readout")).to_contain_text(
+        "USD. 5 of the shown forecasts ended outside their 90 % interval."
+    )
 
 
 def test_pointing_at_the_past_shows_the_forecast_made_then_and_what_came(api: Api, page: Page) -> None:
@@ -248,7 +279,8 @@ def test_pointing_at_the_past_shows_the_forecast_made_then_and_what_came(api: Ap
     expect(page.locator("#price")).to_have_attribute("data-state", "ok")
     readout = page.locator("#price_readout")
     then = re.compile(
-        r"^\d\d:\d\d: bid 60,0\d\d\.0 USD\. Forecast made then for 5 min later: .* It came \+6\.0 USD, (in|out)side\.$"
+        r"^\d\d:\d\d: bid 60,0\d\d\.0 USD\. Forecast made then for 5 min later: .* "
+        r"It came (\+5\.0 USD, inside|−45\.0 USD, outside)\.$"
     )
 
     def points_at_the_past() -> bool:
@@ -275,14 +307,54 @@ def test_a_past_moment_shows_what_was_forecast_and_what_it_would_have_been(api: 
     expect(page.locator("#past_parts li")).to_have_text([re.compile("^−10 % the neural net"), re.compile(r"^\+5 % ")])
     page.select_option("#past_without", "log_rv_5m")
     expect(rows.nth(1)).to_contain_text("Without log_rv_5m60,001.02.0 bps3.0 bps4.0 bps5.0 bps9.0 bps")
+    page.fill("#past_model", "3")
+    page.locator("#past_model").press("Enter")
+    expect(rows.nth(2)).to_contain_text("Volatility model 360,001.02.0 bps3.0 bps4.0 bps5.0 bps12 bps")
+    expect(page.locator("#past_chart polyline")).to_have_count(3)
+    expect(page.locator("#past_legend span")).to_have_text(
+        ["σ as it was", "σ without log_rv_5m", "σ volatility model 3"]
+    )
+    page.fill("#past_model", "99")
+    page.locator("#past_model").press("Enter")
+    note = "Version 99 cannot be shown: there is no version 99 of volatility-model."
+    expect(page.locator("#past_note")).to_have_text(note)
+    expect(page.locator("#past_model")).to_be_visible()
+    page.fill("#past_model", "")
+    page.locator("#past_model").press("Enter")
+    expect(rows).to_have_count(2)
+    before = len(asked)
     page.locator("#past_minutes").press("Home")
-    wait_for(lambda: page.evaluate("1") and len(asked) > 2, "the question for another moment")
+    wait_for(lambda: page.evaluate("1") and len(asked) > before, "the question for another moment")
     first, last = (parse_time_ns("at", query["at"]) for query in (asked[0], asked[-1]))
     assert round((first - last) / NS_PER_MIN) in {1_428, 1_429}
     refuse(page, "at")
     page.locator("#past_minutes").press("ArrowRight")
     expect(page.locator("#past_note")).to_have_text("Nothing to show for this moment: QuestDB does not answer.")
     expect(page.locator("#past_found")).to_be_hidden()
+
+
+def test_the_explanation_names_columns_of_minute_bars_in_words_and_rounds_values(api: Api, page: Page) -> None:
+    order = api.client.get("/v1/features/order").json()
+    words = {each["name"]: each for each in (*order["features"], *order["columns"])}
+    values = {
+        "range_volatility_60m": 0.51234,
+        "minute_of_hour": 31.0,
+        "downside_share_30m": 0.41234,
+        "spread_bps": 0.1234,
+    }
+    parts = [
+        {"feature": name, "value": value, "contribution": 0.1} | {key: words[name][key] for key in ("meaning", "unit")}
+        for name, value in values.items()
+    ]
+    body = {"log_variance": -14.0, "rest": 0.0, "reason": None, "contributions": parts}
+    page.route("**/v1/explain?*", lambda route: route.fulfill(body=json.dumps(body), content_type="application/json"))
+    open_live(page, api)
+    expect(page.locator("#explanation li")).to_have_text([
+        "+5 % how much the distances between high and low of single minutes differ in the last hour.",
+        "+5 % minute of the hour. It is 31 min.",
+        "+5 % share of the variance over the last 30 minutes that comes from minutes in which the price fell. It is 0.41.",
+        "+5 % ask minus bid, divided by the mid. It is 0.12 bps.",
+    ])  # fmt: skip
 
 
 def test_each_card_says_that_it_waits_and_then_that_it_could_not_load(api: Api, page: Page) -> None:
@@ -348,9 +420,18 @@ def test_the_page_for_operators_names_a_worker_that_is_down_and_the_section_of_t
     page.goto(f"http://127.0.0.1:{api.port}/ops")
     expect(page.locator("#process_table tbody")).to_contain_text("down")
     expect(page.locator("#process_note")).to_contain_text("ingest does not answer at http://127.0.0.1:")
+    expect(page.locator("#server_table tbody")).to_contain_text("valkeyanswers", timeout=2 * PATIENCE_MS)
+    expect(page.locator("#server_table tbody")).to_contain_text("questdbno answer yetrunbook")
     expect(page.locator("#alert_table")).to_contain_text("ProcessDown", timeout=2 * PATIENCE_MS)
-    expect(page.locator("#alert_table")).to_contain_text("docs/runbook.md#processdown")
     expect(page.locator("#problems")).to_contain_text("Not collected: tables")
+    expect(page.locator("#backup_table tbody")).to_contain_text("Databases and settingsunknown–")
+    expect(page.locator("#backup_table tbody")).to_contain_text("Copy at a second placenot set up–")
+    page.locator("#alert_table tr", has_text="ProcessDown").get_by_role("link", name="runbook").click()
+    expect(page.locator("h2:target")).to_have_text("ProcessDown")
+    expect(page.locator("h2:target")).to_be_in_viewport()
+    assert page.evaluate(CONTRAST) == []
+    page.go_back()
+    expect(page.locator("#alert_table")).to_contain_text("ProcessDown")
     page.route("**/v1/operations?*", lambda route: route.abort())
     expect(page.locator("#trouble_text")).to_contain_text("The state could not be loaded", timeout=2 * PATIENCE_MS)
 

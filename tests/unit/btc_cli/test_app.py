@@ -29,7 +29,7 @@ def btc(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
 
 
@@ -132,7 +132,7 @@ def test_markets_of_the_environment_are_those_of_a_new_directory(tmp_path: Path)
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert (done.returncode, "not for coinbase" in done.stderr) == (1, True), done.stderr
 
@@ -166,7 +166,7 @@ main()
 def modules_of(*arguments: str, cwd: Path) -> set[str]:
     """The modules that are imported when `btc` ends."""
     command = [sys.executable, "-c", LISTS_MODULES, *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True, timeout=180)
     return set(done.stderr.split())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from btc_cli.doctor import calendar_problem
+from btc_core.days.stored_checks import calendar_problem
 from btc_core.features.releases import load_calendars
 
 

@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 
 from btc_cli.app import app
 from btc_core.clock import NS_PER_S
-from btc_core.errors import InvalidInput
+from btc_core.errors import InvalidInput, StackError
 from btc_core.features.user.check import BUDGET_US
-from btc_core.features.user.files import MAX_FEATURES, features_in
+from btc_core.features.user.folder import MAX_FEATURES, features_in
 from btc_core.features.user.minutes import FIELDS, LONGEST, Minutes
 from stack.layout import Layout
 from stack.ports import free_ports
+from stack.runtime import Stack
 from tests.paths import ROOT
 from tests.service.workers import quote_frame
 
@@ -46,6 +47,14 @@ def btc(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
 
 
+def test_the_page_describes_each_field_as_the_code_does_and_names_no_market() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE, re.MULTILINE))
+    assert {name: rows[name] for name in ("volume", "signed_volume")} == {
+        name: FIELDS[name] for name in ("volume", "signed_volume")
+    }
+    assert not [meaning for meaning in FIELDS.values() if "BTC" in meaning], "the market may be ETH/USD"
+
+
 def test_every_command_of_the_page_does_what_it_says(folder: Path) -> None:
     assert len(COMMANDS) == 3
     done = [btc(*shlex.split(command)[1:]) for command in COMMANDS]
@@ -53,7 +62,7 @@ def test_every_command_of_the_page_does_what_it_says(folder: Path) -> None:
     assert "depends on 30 closed minutes and on nothing else" in done[0].output
     assert "btc up` starts it with these features" in done[1].output
     (file,) = features_in(folder)
-    assert f"flow_30m [1] {file.version}: BTC bought by takers" in done[2].output
+    assert f"flow_30m [1] {file.version}: quantity bought by takers" in done[2].output
     (removal,) = re.findall(r"run `btc (features remove flow_30m)`", PAGE)
     assert "was removed" in btc(*shlex.split(removal)).output
     assert features_in(folder) == []
@@ -66,6 +75,29 @@ def test_a_refused_file_leaves_the_folder_as_it_was(folder: Path, tmp_path: Path
     with pytest.raises(InvalidInput, match=r"flow_30m\.py, line \d+: it looks ahead: .*; nothing was installed"):
         btc("features", "add", str(path))
     assert list(folder.iterdir()) == []
+
+
+def test_a_worker_that_does_not_restart_leaves_the_feature_installed_and_the_error_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def restart(_stack: Stack, name: str) -> None:
+        asked.append(name)
+        if name == "features":
+            raise StackError(f"{name} exited while it started")
+
+    monkeypatch.setattr(Stack, "running", property(lambda _: True))
+    monkeypatch.setattr(Stack, "components", lambda _: dict.fromkeys(("features", "features_1", "api")))
+    monkeypatch.setattr(Stack, "restart", restart)
+    with pytest.raises(StackError) as failed:
+        btc("features", "add", "flow_30m.py")
+    (file,) = features_in(folder)
+    assert asked == ["features", "features_1"], "the others are restarted nevertheless"
+    said = str(failed.value)
+    assert said.startswith(f"flow_30m {file.version} is installed ({folder / 'flow_30m.py'}), but not every worker")
+    assert "features: features exited while it started" in said
+    assert "run `btc restart features`;" in said
 
 
 def test_the_page_has_every_array_and_the_limits() -> None:

@@ -16,6 +16,7 @@ from btc_cli.evaluate import evaluate
 from btc_cli.recordings import replay
 from btc_core.clock import NS_PER_S, from_ns
 from btc_core.errors import InvalidInput
+from stack.layout import Layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +91,45 @@ def test_replay_without_a_usable_frame_ends_with_exit_code_1_and_the_reason(
 def test_replay_writes_parquet_only_to_a_file_that_is_named_so(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"rows\.csv: .* the suffix must be \.parquet"):
         replay(tmp_path / "frames.jsonl", tmp_path / "rows.csv")
+
+
+def test_replay_makes_no_folder_for_its_rows(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"there is no folder .*/rows; create it"):
+        replay(tmp_path / "frames.jsonl", tmp_path / "rows" / "rows.parquet")
+    assert not (tmp_path / "rows").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "record --out rows/frames.txt",
+        "replay frames.txt --out rows/rows.parquet",
+        "export bars --from 2026-07-01 --to 2026-07-01 --out rows/bars.csv",
+        "export-day 2026-07-01 --to hftbacktest --out rows/day.npz",
+        "evaluate --bars bars.csv --json rows/scores.json",
+        "evaluate --bars bars.csv --report rows/report.html",
+        "evaluate-pretrained --bars bars.csv --json rows/scores.json",
+        "verify 2026-11-28T12:00:07 --export rows/evidence.zip",
+        "roots --from 2026-07-01 --to 2026-07-01 --out rows/roots.txt",
+    ],
+)
+def test_no_command_makes_the_folder_of_its_file(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ended_with(monkeypatch, *words.split()) == 1
+    assert ": there is no folder rows; create it, or name a file in another one" in capsys.readouterr().err
+    assert not (tmp_path / "rows").exists()
+
+
+@pytest.mark.parametrize("words", ["rollback nosuch-model", "promote nosuch-model 1"])
+def test_the_name_of_a_model_is_judged_before_a_reason_is_asked_for(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Layout(tmp_path / "sim").create("sim")
+    monkeypatch.setenv("BTC_DATA_DIR", str(tmp_path / "sim"))
+    assert ended_with(monkeypatch, *words.split()) == 1
+    assert "there is no model nosuch-model; the models are" in capsys.readouterr().err
 
 
 def test_evaluate_of_hourly_bars_ends_with_exit_code_1_and_says_so(

@@ -5,19 +5,22 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from typer.testing import CliRunner
 
 from btc_cli.app import app
-from btc_core.errors import InvalidInput
-from btc_core.league.folder import builtin_names, entries_in
+from btc_core.errors import InvalidInput, StackError
+from btc_core.league import process
+from btc_core.league.check import check
+from btc_core.league.folder import builtin_names, entries_in, read_entry
 from btc_core.league.rows import INPUTS
 from btc_core.registry import promotion
 from btc_core.settings import LeagueSettings, Settings
 from stack.layout import Layout
 from stack.ports import free_ports
+from stack.runtime import Stack
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 PAGE = (ROOT / "docs" / "how-to" / "your-own-model.md").read_text()
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line for line in PAGE.splitlines() if line.startswith("btc models")]
 CURLS = re.findall(r'^curl -s "http://127\.0\.0\.1:5050(\S+)"', PAGE, re.MULTILINE)
 
@@ -37,8 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BTC_DATA_DIR", str(data_dir))
     monkeypatch.setattr(promotion, "versions", lambda *_: [])
-    (text,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "my_model.py").write_text(text)
+    (tmp_path / "my_model.py").write_text(EXAMPLES[0])
     return data_dir / "user" / "models"
 
 
@@ -57,6 +60,20 @@ def test_every_command_of_the_page_does_what_it_says(folder: Path) -> None:
     removal = re.findall(r"run `btc (models remove my_model)`", PAGE)
     assert "was removed" in btc(*shlex.split(removal[0])).output
     assert [entry.name for entry in entries_in(folder)] == ["linear_quantiles", "log_har"]
+
+
+def test_the_examples_of_a_library_and_of_weights_beside_the_file_pass_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "START_S", 280.0)  # a library is imported at a low priority, beside other tests
+    _first, trees, weights = EXAMPLES
+    (tmp_path / "my_trees.py").write_text(trees)
+    assert not check(read_entry(tmp_path / "my_trees.py"), LeagueSettings()).has_quantiles
+    (tmp_path / "my_net_1.onnx").write_bytes(b"7.0")
+    predict = "\n\ndef predict(model, rows):\n    return np.full((len(rows), len(rows.horizons_min)), float(model))\n"
+    (tmp_path / "my_net.py").write_text("import numpy as np\n" + weights + predict)
+    found = check(read_entry(tmp_path / "my_net.py"), LeagueSettings())
+    assert found.model_bytes < 100, "the bytes of the weights are the model"
 
 
 def test_the_model_of_the_tutorial_enters_the_league_by_its_commands(folder: Path, tmp_path: Path) -> None:
@@ -101,6 +118,25 @@ def test_a_refused_file_leaves_the_folder_as_it_was(folder: Path, tmp_path: Path
         btc("models", "add", "my_model.py")
     assert entries_in(folder) == before
     assert [path.name for path in folder.iterdir()] == ["my_model.py"]
+
+
+def test_a_process_that_does_not_start_leaves_the_model_stored_and_the_error_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start_component(_stack: Stack, name: str) -> NoReturn:
+        raise StackError(f"{name} exited while it started")
+
+    monkeypatch.setattr(Stack, "running", property(lambda _: True))
+    monkeypatch.setattr(Stack, "start_component", start_component)
+    with pytest.raises(StackError) as failed:
+        btc("models", "add", "my_model.py")
+    (entry,) = entries_in(folder)
+    said = str(failed.value)
+    assert said.startswith(
+        f"my_model {entry.version} is in the league ({folder / 'my_model.py'}), but its process did not"
+    )
+    assert "league exited while it started" in said
+    assert "run `btc up`" in said
 
 
 def test_one_of_file_and_built_in_model_is_needed_and_the_league_has_room_for_so_many(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from btc_cli import screen
+from btc_core.names import BASELINE_KINDS
 from btc_core.settings import Settings
 from stack.status import Status
 
@@ -48,3 +49,46 @@ def test_each_of_several_markets_is_named_with_its_models_or_with_the_reason_for
     assert "NEW/USD: too few bars" in said
     screen.readiness(answer | {"markets": [served("BTC/USD", "3")]}, Settings())
     assert "Serving: bid by harx version 3" in capsys.readouterr().out
+
+
+def card(symbol: str, **of_the_bid: Any) -> dict[str, Any]:
+    bid = {"kind": "random_walk", "version": "1", "is_baseline": True, "gate": None} | of_the_bid
+    return {"symbol": symbol, "bid": bid, "volatility": {"kind": "xgboost", "version": "1", "is_baseline": False}}
+
+
+def test_the_end_of_up_gives_the_reason_for_each_baseline_and_ends_with_the_live_page(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reason = "loss 1.000 of random_walk's (95 % bound 1.001, must be below 1) on 900 rows"
+    answer = {"status": "ready", "feature_age_s": 0.5, "models": {}, "markets": [served("BTC/USD", "1")]}
+    screen.readiness(answer, Settings(), [card("BTC/USD", gate={"passed": False, "reason": reason})])
+    said = capsys.readouterr().out.splitlines()
+    (why,) = [line for line in said if "baseline" in line]
+    assert why.startswith(
+        f"The bid is forecast by the random walk, a baseline. The gate's reason: {reason}. Each training"
+    )
+    assert said[-1] == "Live page: http://127.0.0.1:5050/live"
+    screen.readiness(answer, Settings(), [card("BTC/USD", version="builtin"), card("ETH/USD", kind="ar")])
+    said = capsys.readouterr().out.splitlines()
+    assert (
+        "The bid of BTC/USD is forecast by the random walk, a baseline. No model of this market is registered"
+        in said[1]
+    )
+    assert said[2].startswith("The bid of ETH/USD is forecast by the autoregression, a baseline. The API does not know")
+    screen.readiness({"status": "starting"}, Settings())
+    assert capsys.readouterr().out.splitlines()[-1].endswith("/live")
+
+
+def test_every_baseline_has_words() -> None:
+    assert screen.BASELINE_WORDS.keys() == BASELINE_KINDS
+
+
+def test_the_table_says_which_components_start_after_the_first_forecast(capsys: pytest.CaptureFixture[str]) -> None:
+    statuses = [
+        Status(name, "", "healthy", "", 1, 1, 1, False, "", after_forecasts=is_later)
+        for name, is_later in {"questdb": False, "mlflow": True, "dagster-web": True}.items()
+    ]
+    screen.components(statuses, Settings())
+    assert "These start after the first forecast, because no forecast needs them: mlflow, dagster-web." in (
+        capsys.readouterr().out
+    )

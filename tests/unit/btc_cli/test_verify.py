@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,16 +14,14 @@ from btc_cli.verify import roots, verify
 from btc_core.days.forecast_file import MANIFEST
 from btc_core.errors import InvalidInput
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 pytestmark = pytest.mark.unit
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"what": "2026-11-28T12:00:07", "day": "2026-11-28"}, {"day": "2026-11-28", "export": "x.zip"}]
+    "options",
+    [{}, {"what": "2026-11-28T12:00:07", "day": "2026-11-28"}, {"day": "2026-11-28", "export": Path("x.zip")}],
 )
-def test_exactly_one_thing_is_verified(options: dict[str, str]) -> None:
+def test_exactly_one_thing_is_verified(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=r"name the time of a forecast .*, a file of evidence .*, or a day"):
         verify(**options)  # type: ignore[arg-type]
 
@@ -54,7 +53,7 @@ def test_a_file_that_is_missing_or_no_evidence_is_refused_with_its_name(tmp_path
 def test_a_file_takes_no_market(tmp_path: Path) -> None:
     file = tmp_path / "forecast.zip"
     file.write_bytes(b"")
-    with pytest.raises(InvalidInput, match="leave out --symbol and --export"):
+    with pytest.raises(InvalidInput, match="leave out the other options"):
         verify(str(file), symbol="BTC/USD")
 
 

@@ -21,7 +21,8 @@ from btc_client import ApiError, Client, ClientError, NoConnection, QualityReaso
 from btc_client.answers import LiveForecast, LoadedModels, Markets
 from btc_client.connection import pause_s, retry_after_s
 from btc_client.dataset import Dataset
-from serving import answers
+from btc_client.score_answers import ForecastProof, League, Roots, Skill
+from serving import answers, league_answers, model_answers, proof_answers, skill_answers
 from tests.http_server import listening
 from tests.serving_world import GOOD_QUALITY, build, forecast_row
 
@@ -116,6 +117,17 @@ def test_a_table_comes_as_arrow_or_pandas_and_the_request_has_the_range_and_the_
     assert answers_of.asked[1][1]["from"] == "2026-10-01T00:00:00+00:00"
 
 
+def test_a_table_comes_as_a_frame_of_polars(client: Client, answers_of: Answers) -> None:
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    answers_of.turns = [ok(stream_of(TABLE)), ok(stream_of(TABLE.slice(0, 0)))]
+    frame = client.bars("BTC/USD", "2026-10-01", frame="polars")
+    assert isinstance(frame, polars.DataFrame)
+    assert frame.schema == {"ts": polars.Datetime("ns", "UTC"), "close": polars.Float64}
+    assert frame.to_arrow().cast(TABLE.schema).equals(TABLE)
+    none = client.bars("BTC/USD", "2026-10-01", frame="polars")
+    assert (none.height, none.schema) == (0, frame.schema)
+
+
 def test_a_time_without_a_time_zone_is_refused_before_any_request(client: Client, answers_of: Answers) -> None:
     with pytest.raises(ClientError, match=r"start=.* has no time zone"):
         client.trades("BTC/USD", datetime(2026, 10, 1))  # noqa: DTZ001 - the mistake
@@ -186,6 +198,88 @@ def test_any_other_get_of_the_api_comes_as_its_json(client: Client, answers_of: 
     assert answers_of.asked[0][:2] == ("/v1/skill", {"hours": "6"})
 
 
+def test_pages_follow_each_other_until_the_last_and_are_asked_for_one_by_one(
+    client: Client, answers_of: Answers
+) -> None:
+    times = ["2026-10-01T01:00:00.000000Z", "2026-10-01T02:00:00.000000Z", None]
+    answers_of.turns = [ok(json.dumps({"bars": [n], "next": after}).encode()) for n, after in enumerate(times)]
+    pages = client.pages("/v1/bars", symbol="BTC/USD", since="2026-10-01T00:00:00Z", limit=60)
+    assert next(pages)["bars"] == [0]
+    assert len(answers_of.asked) == 1
+    assert [page["bars"] for page in pages] == [[1], [2]]
+    assert [query["since"] for _, query, _ in answers_of.asked] == ["2026-10-01T00:00:00Z", *times[:2]]
+    assert {(path, query["symbol"], query["limit"]) for path, query, _ in answers_of.asked} == {
+        ("/v1/bars", "BTC/USD", "60")
+    }
+
+
+def test_pages_of_an_answer_without_pages_or_that_stand_still_are_refused(client: Client, answers_of: Answers) -> None:
+    answers_of.turns = [ok(b'{"rows": []}')]
+    with pytest.raises(ClientError, match=r"/v1/skill does not answer in pages; use get\('/v1/skill'\)"):
+        list(client.pages("/v1/skill"))
+    answers_of.turns = [ok(b'{"bars": [], "next": "2026-10-01T00:00:00Z"}')]
+    with pytest.raises(ClientError, match="names the page of 2026-10-01T00:00:00Z as the one after it"):
+        list(client.pages("/v1/bars", since="2026-10-01T00:00:00Z"))
+
+
+def test_the_league_and_live_skill_come_as_structs_of_what_the_api_answers(client: Client, answers_of: Answers) -> None:
+    world = build()
+    answers_of.turns = [ok(world.client.get(path).data) for path in ("/v1/league?days=1", "/v1/skill?hours=6")]
+    league, skill = client.league("BTC/USD", days=1), client.live_skill(hours=6)
+    assert [each[:2] for each in answers_of.asked] == [
+        ("/v1/league", {"symbol": "BTC/USD", "days": "1"}), ("/v1/skill", {"hours": "6"})]  # fmt: skip
+    assert (league.symbol, league.days, league.entries) == (
+        "BTC/USD",
+        1,
+        sum(row.kind == "entry" for row in league.rows),
+    )
+    assert (skill.symbol, skill.hours) == ("BTC/USD", 6)
+    assert [row.quantity for row in skill.rows] == [
+        row["quantity"] for row in world.client.get("/v1/skill").json["rows"]
+    ]
+
+
+def test_roots_and_proofs_come_as_structs(client: Client, answers_of: Answers) -> None:
+    root = proof_answers.Root("hour", "2026-10-01T00:00:00Z", "ab", 2, "{}", "2026-10-01T01:05:00Z")
+    in_hour = proof_answers.HourProof(root, "cd", 1, ("ef",), ("01",))
+    proof = proof_answers.ForecastProof(
+        "BTC/USD",
+        "2026-10-01T00:00:01Z",
+        "2026-10-01T00:00:00Z",
+        "0:7:0",
+        "proven",
+        None,
+        in_hour,
+        None,
+        True,
+    )
+    roots = proof_answers.Roots("BTC/USD", root.begin, root.closed_at, (root,), True)
+    answers_of.turns = [ok(msgspec.json.encode(each)) for each in (roots, roots, proof)]
+    found = client.roots("BTC/USD", date(2026, 10, 1), datetime(2026, 10, 2, tzinfo=UTC))
+    assert (found.window_from, found.roots[0].root, found.roots[0].period) == (root.begin, "ab", "hour")
+    assert answers_of.asked[0][1] == {"symbol": "BTC/USD", "from": "2026-10-01", "to": "2026-10-02T00:00:00+00:00"}
+    assert client.roots() == found
+    assert answers_of.asked[1][1] == {}
+    status = client.proof("BTC/USD", "2026-10-01T00:00:02Z")
+    assert status.hour is not None
+    assert (status.status, status.hour.leaf, status.hour.root) == ("proven", "cd", found.roots[0])
+    assert answers_of.asked[2][:2] == ("/v1/proofs/forecast", {"symbol": "BTC/USD", "at": "2026-10-01T00:00:02Z"})
+
+
+def test_the_book_of_a_moment_comes_as_a_row_for_each_level(client: Client, answers_of: Answers) -> None:
+    levels = {
+        "received_at": "2026-01-25T12:00:00Z",
+        "bids": [[59_999.9, 0.5], [59_999.8, 2.0]],
+        "asks": [[60_000.0, 1.5]],
+    }
+    answers_of.turns = [ok(json.dumps({"book": levels}).encode())]
+    rows = client.book("BTC/USD", datetime(2026, 1, 25, 12, tzinfo=UTC), frame="arrow").to_pylist()
+    asked = {"symbol": "BTC/USD", "at": "2026-01-25T12:00:00+00:00", "book": "true"}
+    assert answers_of.asked[0][:2] == ("/v1/at", asked)
+    assert [(row["side"], row["level"], row["price"], row["quantity"]) for row in rows] == [
+        ("bid", 1, 59_999.9, 0.5), ("bid", 2, 59_999.8, 2.0), ("ask", 1, 60_000.0, 1.5)]  # fmt: skip
+
+
 def test_a_server_that_does_not_listen_is_named_in_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "FIRST_PAUSE_S", 0.01)
     with Client("http://127.0.0.1:9", retries=1) as client, pytest.raises(NoConnection, match=r"http://127\.0\.0\.1:9"):
@@ -209,7 +303,15 @@ def test_a_file_is_written_only_when_it_is_whole(client: Client, answers_of: Ans
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(LiveForecast, answers.LiveForecast), (LoadedModels, answers.LoadedModels), (Markets, answers.Markets)],
+    [
+        (LiveForecast, answers.LiveForecast),
+        (LoadedModels, model_answers.LoadedModels),
+        (Markets, answers.Markets),
+        (League, league_answers.League),
+        (Skill, skill_answers.Skill),
+        (Roots, proof_answers.Roots),
+        (ForecastProof, proof_answers.ForecastProof),
+    ],
 )
 def test_the_structs_of_the_client_have_the_fields_that_the_api_answers_with(ours: Any, theirs: Any) -> None:
     assert fields_of(ours) == fields_of(theirs)

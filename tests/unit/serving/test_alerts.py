@@ -6,19 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import SecretStr
 
+from btc_core.api_settings import ApiSettings
 from btc_core.errors import ConfigError, ServiceError
 from btc_core.exchange_settings import ExchangeSettings
-from btc_core.settings import AlertSettings, ApiSettings, Settings
+from btc_core.settings import AlertSettings, Settings
 from btc_core.stores.contacts import contacts
 from serving.alert_messages import Firing, Outbox
 from serving.alerts import AWAY_S, RETRY_S, Alerts
 from stack.layout import Layout
-from tests.http_server import answering
+from tests.http_server import answering, listening
 from tests.paths import ROOT
 from tests.webhook import Webhook, contact
 
@@ -29,6 +31,8 @@ pytestmark = pytest.mark.unit
 
 FEED = {"name": "FeedSilent", "part": "feed", "is_severe": True, "lasting_s": 10, "details": ["nothing for 20 s"]}
 BOOK = {"name": "BookMismatch", "part": "feed", "is_severe": False, "lasting_s": 0, "details": ["2 did not match"]}
+DEMOTED = {"name": "ModelDemoted", "part": "models", "is_severe": False, "lasting_s": 0, "details": ["har took over"]}
+OWN = {"name": "DoNotTrade", "part": "forecasts", "is_severe": False, "lasting_s": 0, "details": ["poor: quote_old"]}
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ class Api:
         self.alerts: dict[str, tuple[dict[str, Any], str]] = {}
 
     def says(self, **states: str) -> None:
-        known = {"feed": FEED, "book": BOOK}
+        known = {"feed": FEED, "book": BOOK, "demoted": DEMOTED, "own": OWN}
         self.alerts = {name: (known[name], state) for name, state in states.items()}
 
     def answer(self, _path: str) -> tuple[int, bytes]:
@@ -89,9 +93,26 @@ def test_alerts_of_one_fault_arrive_in_one_message_with_the_section_of_the_runbo
     assert message["title"].endswith(": FeedSilent, BookMismatch")
     assert message["type"] == "failure"
     assert (
-        "FeedSilent fires (critical).\nnothing for 20 s\nWhat to do: docs/runbook.md#feedsilent" in message["message"]
+        "FeedSilent fires (critical, feed).\nnothing for 20 s\nWhat to do: docs/runbook.md#feedsilent"
+        in message["message"]
     )
-    assert "BookMismatch fires (warning)." in message["message"]
+    assert "BookMismatch fires (warning, feed)." in message["message"]
+
+
+def test_a_silent_feed_and_a_demoted_model_reach_the_contact_of_the_users_own_alerts(
+    alerts: Alerts, api: tuple[Api, int]
+) -> None:
+    api[0].says(feed="firing", demoted="firing", own="firing")
+    for now_s in (0.0, 30.0):
+        alerts.look(now_s)
+    (message,) = Webhook.received
+    assert message["title"].endswith(": FeedSilent, ModelDemoted, DoNotTrade")
+    for name, how in (
+        ("FeedSilent", "critical, feed"),
+        ("ModelDemoted", "warning, models"),
+        ("DoNotTrade", "warning, forecasts"),
+    ):
+        assert f"{name} fires ({how})." in message["message"]
 
 
 def test_an_alert_is_repeated_while_it_fires_and_resolved_once_it_has_stopped(
@@ -151,6 +172,24 @@ def test_a_message_that_was_not_taken_is_sent_again_until_it_is(alerts: Alerts, 
     assert len(Webhook.received) == 1
 
 
+def test_it_reads_an_api_with_read_tokens_with_the_first_of_them() -> None:
+    sent: list[str | None] = []
+
+    class Guarded(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent.append(self.headers["Authorization"])
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with listening(Guarded) as url:
+        for tokens in (f"alerts={'a' * 20},grafana={'g' * 20}", ""):
+            api = ApiSettings(port=int(url.rpartition(":")[2]), read_tokens=SecretStr(tokens))
+            Alerts(Settings(api=api), []).look(0.0)
+    assert sent == [f"Bearer {'a' * 20}", None]
+
+
 def test_the_watchdog_is_fed_every_minute_while_the_api_answers(api: tuple[Api, int]) -> None:
     fed: list[str] = []
 
@@ -187,7 +226,9 @@ def test_a_watchdog_that_does_not_answer_stops_no_alert_and_stays_secret(
 
 def test_each_contact_is_told_for_itself() -> None:
     outbox = Outbox(AlertSettings(wait_s=0), "here")
-    firing = {"DiskLow": Firing("DiskLow", is_severe=True, details=("full",), runbook="docs/runbook.md#disklow")}
+    firing = {
+        "DiskLow": Firing("DiskLow", "storage", is_severe=True, details=("full",), runbook="docs/runbook.md#disklow")
+    }
     first = outbox.due(firing, 0.0)
     assert first is not None
     assert outbox.due(firing, 10.0) == first, "it was not delivered"
@@ -226,3 +267,10 @@ def test_an_address_that_no_service_understands_is_refused() -> None:
     (contact,) = contacts(AlertSettings(urls=SecretStr("json://127.0.0.1:9/hook")))
     with pytest.raises(ServiceError, match="did not take"):
         contact.send("title", "body", "info")
+
+
+def test_the_process_of_the_alerts_loads_no_numerical_library_and_no_web_framework() -> None:
+    unused = ["numpy", "numba", "scipy", "flask", "botocore"]
+    code = f"import sys, serving.alerts; print([name for name in {unused} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -6,6 +6,7 @@ import gzip
 
 import pytest
 
+from serving.page_files import ADDRESS
 from tests.serving_world import World, build
 
 pytestmark = pytest.mark.unit
@@ -18,7 +19,7 @@ def world() -> World:
     return build()
 
 
-@pytest.mark.parametrize("path", ["/static/lightweight-charts.js", "/live", "/openapi.json"])
+@pytest.mark.parametrize("path", [f"/{ADDRESS}/lightweight-charts.js", "/live", "/openapi.json"])
 def test_a_large_answer_is_compressed_for_a_client_that_accepts_it(world: World, path: str) -> None:
     plain, compressed = world.client.get(path), world.client.get(path, headers=GZIP)
     assert "Content-Encoding" not in plain.headers
@@ -40,7 +41,7 @@ def test_a_client_that_refuses_gzip_gets_plain_bytes(world: World) -> None:
 
 
 def test_a_browser_keeps_a_compressed_file_until_it_changes(world: World) -> None:
-    first = world.client.get("/static/live.js", headers=GZIP)
+    first = world.client.get(f"/{ADDRESS}/live.js", headers=GZIP)
     assert first.headers["Content-Encoding"] == "gzip"
-    again = world.client.get("/static/live.js", headers={**GZIP, "If-None-Match": first.headers["ETag"]})
+    again = world.client.get(f"/{ADDRESS}/live.js", headers={**GZIP, "If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")

@@ -46,6 +46,16 @@ def test_an_unknown_table_is_a_404_that_lists_the_tables(world: World) -> None:
     assert "bars, features, minute_features" in response.get_json(force=True)["detail"]
 
 
+def test_the_api_document_says_what_each_series_has(world: World) -> None:
+    document = world.client.get("/openapi.json").get_json()
+    (table,) = (each for each in document["paths"]["/v1/data/{table}"]["get"]["parameters"] if each["in"] == "path")
+    assert table["schema"]["enum"] == list(SERIES)
+    for series in SERIES.values():
+        assert f"- `{series.name}`: {series.meaning}" in table["description"]
+    assert "the quality that it had when it was made" in table["description"]
+    assert {"quality", "quality_reasons"} <= set(SERIES["forecasts"].schema.names)
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
-from btc_core.names import VOLATILITY, ModelKey
-from serving.answers import GateDecision, RefusedModel
+from btc_core.names import LEVELS_PCT, VOLATILITY, ModelKey
 from serving.live_skill import BLOCK_S, gain_pct
+from serving.model_answers import GateDecision, RefusedModel
 from serving.stored_rows import LossBlock, Scores, _intervals
 from tests.serving_world import NOW_NS, World, build
 
@@ -43,7 +43,7 @@ def blocks(count: int, model: float = 1.0, baseline: float = 2.0) -> list[LossBl
 
 
 def scores(count: int) -> Scores:
-    inside = {f"{name}_inside_{level}": 0.9 for name in ("bid", "volatility") for level in (50, 80, 90)}
+    inside = {f"{name}_inside_{level}": 0.9 for name in ("bid", "volatility") for level in LEVELS_PCT}
     return Scores(count, dict.fromkeys(LOSSES, 1.0) | inside)
 
 
@@ -141,12 +141,13 @@ def test_a_model_says_what_the_gate_decided(world: World) -> None:
 
     def decide(key: ModelKey, version: str) -> GateDecision:
         asked.append((key, version))
-        return GateDecision(passed=True, reason="loss 0.9 of harx's")
+        return GateDecision(passed=True, reason="ewma of version 9: loss 1.05", took_over_from="9")
 
     object.__setattr__(world.deps, "gate_decision", decide)
     world.load_models()
     body = world.client.get("/v1/model").get_json()
-    assert body["volatility"]["gate"] == {"passed": True, "reason": "loss 0.9 of harx's"}
+    expected = {"passed": True, "reason": "ewma of version 9: loss 1.05", "took_over_from": "9"}
+    assert body["volatility"]["gate"] == expected
     assert ModelKey("BTC/USD", VOLATILITY) in {key for key, _ in asked}
     assert body["volatility"]["members"] == {}
 
@@ -169,10 +170,11 @@ def test_past_forecasts_have_their_intervals_only_if_asked(world: World) -> None
 
 
 def test_intervals_are_made_of_the_outer_quantiles_first() -> None:
-    bounds: list[float | None] = [float(10 * quantile + horizon) for quantile in range(6) for horizon in range(5)]
-    widest, _middle, narrowest = _intervals(bounds)
-    assert (widest.level_pct, widest.low_path_usd[0], widest.high_path_usd[4]) == (90, 0.0, 54.0)
-    assert (narrowest.level_pct, narrowest.low_path_usd[0], narrowest.high_path_usd[0]) == (50, 20.0, 30.0)
-    missing: Any = [None, *bounds[1:]]
-    assert _intervals(missing) == ()
+    bounds: list[float | None] = [float(10 * quantile + horizon) for quantile in range(8) for horizon in range(5)]
+    widest, _ninety, _eighty, narrowest = _intervals(bounds)
+    assert (widest.level_pct, widest.low_path_usd[0], widest.high_path_usd[4]) == (99, 0.0, 74.0)
+    assert (narrowest.level_pct, narrowest.low_path_usd[0], narrowest.high_path_usd[0]) == (50, 30.0, 40.0)
+    older: Any = [*[None] * 5, *bounds[5:-5], *[None] * 5]
+    assert [each.level_pct for each in _intervals(older)] == [90, 80, 50], "a forecast from before the widest level"
+    assert _intervals([None] * len(bounds)) == ()
     assert _intervals([]) == ()

@@ -13,8 +13,8 @@ from btc_core import metrics
 from btc_core.clock import NS_PER_S
 from btc_core.exchange_settings import ExchangeSettings
 from btc_core.service_settings import QuestdbSettings, StoreSettings
-from btc_core.settings import MetricsSettings, Settings
-from deploy.grafana.panels import ALERTS, TABLE_ALERTS
+from btc_core.settings import BackupSettings, MetricsSettings, Settings
+from deploy.grafana.alerts import ALERTS, TABLE_ALERTS
 from serving import worker_metrics
 from serving.alert_rules import RULES
 from serving.operations import OperationsWatch
@@ -90,7 +90,7 @@ def part(watch: OperationsWatch, name: str) -> tuple[str, str]:
 
 def test_the_judged_alerts_are_those_of_the_rules_and_last_as_long() -> None:
     lasting = {each.name: int(each.lasting[:-1]) * LASTING_S[each.lasting[-1]] for each in ALERTS}
-    lasting |= {each.name: 0 for each in TABLE_ALERTS}
+    lasting |= dict.fromkeys((each.name for each in TABLE_ALERTS), 300)  # `for` of each in generate.py
     assert {rule.name: rule.lasting_s for rule in RULES} == lasting
 
 
@@ -99,6 +99,19 @@ def test_nothing_is_claimed_before_the_first_collection() -> None:
     body = world.client.get("/v1/operations").get_json()
     assert (body["collected_at"], body["parts"], body["alerts"]) == (None, [], [])
     assert "BTC_METRICS_PEERS" in body["processes_reason"]
+
+
+def test_each_server_is_listed_with_what_is_wrong_and_the_section_of_the_runbook() -> None:
+    world = build()
+    problems = {"questdb": "it refuses connections", "kafka": "", "mlflow": None}
+    object.__setattr__(world.deps, "server_problems", lambda: problems)
+    watch = watch_of(world, "")
+    watch.collect()
+    servers = watch().servers
+    assert [(each.name, each.up, each.problem) for each in servers] == [
+        ("questdb", False, "it refuses connections"), ("kafka", True, None), ("mlflow", None, None)
+    ]  # fmt: skip
+    assert {each.runbook for each in servers} == {"docs/runbook.md#serverdown"}
 
 
 def test_a_worker_is_listed_with_its_loop_lag_and_memory(worker: str) -> None:
@@ -151,6 +164,39 @@ def test_a_gauge_above_its_bound_fires_and_names_its_labels(worker: str) -> None
     disk = watch().disk
     assert disk is not None
     assert (disk.path, disk.free_bytes, disk.days_left, disk.saving_step) == ("/data", 5e9, None, 1)
+
+
+def test_backups_are_fresh_old_failed_never_made_or_not_set_up(
+    worker: str,
+) -> None:
+    world = build()
+    watch = watch_of(world, f"bronze={worker}")
+
+    def states() -> dict[str, tuple[str, bool, str]]:
+        watch.collect()
+        return {each.name: (each.state, each.at is not None, each.runbook[15:]) for each in watch().backups}
+
+    assert {state for state, _, _ in states().values()} == {"unknown", "not_set_up"}, "the object store does not answer"
+    watch._backups_made = frozenset()
+    Worker.lines.append(f'btc_restore_drill_timestamp_seconds{{copies="days"}} {time.time()}')
+    assert states() == {
+        "databases": ("never", False, "#backupold"),
+        "second_copy": ("not_set_up", False, "#copyold"),
+        "restore_drill": ("never", False, "#drillold"),
+    }
+    watch._backups_made = frozenset({"databases", "second_copy", "restore_drill"})
+    object.__setattr__(watch._settings, "backup", BackupSettings(copy_to="/mnt/copies"))
+    Worker.lines += [
+        f'btc_backup_timestamp_seconds{{what="system"}} {time.time() - 129_000}',
+        f'btc_offsite_copy_timestamp_seconds{{copy="second"}} {time.time() - 130_000}',
+    ]
+    assert states() == {
+        "databases": ("fresh", True, "#backupold"),
+        "second_copy": ("old", True, "#copyold"),
+        "restore_drill": ("fresh", True, "#drillold"),
+    }
+    Worker.lines.append('btc_restore_drill_failed{copies="days"} 1')
+    assert states()["restore_drill"] == ("failed", True, "#drillfailed")
 
 
 def test_days_that_could_not_be_read_are_read_again_with_the_next_collection(monkeypatch: pytest.MonkeyPatch) -> None:

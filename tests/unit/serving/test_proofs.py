@@ -6,7 +6,7 @@ import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_S
 from btc_core.errors import StoreError
-from serving.proof_answers import ForecastProof, HourProof, PastMoment, PastPath, Root
+from serving.proof_answers import BookLevels, ForecastProof, HourProof, PastMoment, PastPath, Root
 from tests.serving_world import NOW_NS, World, build
 
 pytestmark = pytest.mark.unit
@@ -76,12 +76,14 @@ def test_a_past_moment_is_shown_with_what_was_asked_for(world: World) -> None:
     path = PastPath("as it was", (60_000.0,) * 5, (2.0, 3.0, 4.0, 5.0, None), "xgboost", "7")
     world.proofs.moment = PastMoment(
         "BTC/USD", "2027-01-15T07:30:00.000000Z", "2027-01-15T07:30:00.000000Z", equals_stored=True, features={"bid": 1.0},
-        forecasts=(path,), log_variance=-16.0, harx=-0.1, net=0.0, trees={"log_rv_5m": 0.2}, simulated=True,
+        forecasts=(path,), log_variance=-16.0, harx=-0.1, net=0.0, trees={"log_rv_5m": 0.2},
+        book=BookLevels("2027-01-15T07:29:59.900000Z", ((59_999.9, 0.5),), ((60_000.0, 1.5),)), simulated=True,
     )  # fmt: skip
-    answer = world.client.get("/v1/at?at=2027-01-15T07:30:00Z&without=log_rv_5m,%20spread_bps&model=7")
+    answer = world.client.get("/v1/at?at=2027-01-15T07:30:00Z&without=log_rv_5m,%20spread_bps&model=7&book=true")
     assert answer.status_code == 200
     assert answer.get_json()["forecasts"][0]["sigma_bps"][-1] is None
-    assert world.proofs.asked[0][2:] == (("log_rv_5m", "spread_bps"), "7")
+    assert answer.get_json()["book"]["asks"] == [[60_000.0, 1.5]]
+    assert world.proofs.asked[0][2:] == (("log_rv_5m", "spread_bps"), "7", True)
 
 
 @pytest.mark.parametrize("query", ["", "at=noon", "at=2027-01-15T07:30:00Z&model=../7"])

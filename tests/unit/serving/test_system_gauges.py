@@ -42,11 +42,11 @@ def test_a_day_is_missed_twelve_hours_after_its_end_and_one_without_rows_is_not(
         _day("2026-07-07", copied=None),
         _day("2026-07-06", sealed=0, copied=False, minutes=0),
     )
-    update_days(days, AFTER_NOON_NS)
+    update_days(days, day_ns("2026-07-08") + 5 * HOUR_NS, AFTER_NOON_NS)
     assert _value("btc_days_lacking", what="seal") == 1
     assert _value("btc_days_lacking", what="copy") == 1
     assert _value("btc_sealed_until_timestamp_seconds", table="gold_1min_sealed") == day_ns("2026-07-09") / NS_PER_S
-    update_days(days, AFTER_NOON_NS - 2 * HOUR_NS)
+    update_days(days, None, AFTER_NOON_NS - 2 * HOUR_NS)
     assert _value("btc_days_lacking", what="seal") == 0, "yesterday is not due yet"
 
 
@@ -54,7 +54,8 @@ def _judge(rule: Rule, line: str) -> list[str] | None:
     metrics = WorkerMetrics({"api2": "http://127.0.0.1:9"})
     families = text_string_to_metric_families(line + "\n")
     metrics._add("api2", Reading(0.0, samples_of(families)))
-    return rule.check(Facts(metrics, {}, {}))
+    found = rule.check(Facts(metrics, {}, {}))
+    return None if found is None else list(found.values())
 
 
 NOW_S = time.time()

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 SYMBOLS = ("BTC/USD", "ETH/USD")
 UNUSED = "http://127.0.0.1:9"
-BOUNDS = [[59_900.0, 59_950.0, 59_980.0, 60_020.0, 60_050.0, 60_100.0]] * 5
+BOUNDS = [[59_800.0, 59_900.0, 59_950.0, 59_980.0, 60_020.0, 60_050.0, 60_100.0, 60_200.0]] * 5
+NO_TAILS = [[math.nan, *row[1:-1], math.nan] for row in BOUNDS]
 POOR = msgspec.structs.replace(GOOD_QUALITY, word="poor", reasons=("quote_old",))
 OLD, NEW = 300.0, 0.0
 
@@ -40,7 +41,8 @@ def write(folder: Path, text: str) -> Path:
 def found(folder: Path, condition: str, *rows: ForecastRow) -> list[str] | None:
     file = write(folder, f'[[alert]]\nname = "Mine"\n{condition}\n')
     (rule,) = user_rules(str(file), SYMBOLS)
-    return rule.check(Facts(WorkerMetrics({}), {}, {"BTC/USD": rows}))
+    answer = rule.check(Facts(WorkerMetrics({}), {}, {"BTC/USD": rows}))
+    return None if answer is None else list(answer.values())
 
 
 def moved_to(bid: float, **before: Any) -> tuple[ForecastRow, ForecastRow]:
@@ -59,6 +61,8 @@ def moved_to(bid: float, **before: Any) -> tuple[ForecastRow, ForecastRow]:
         ('quantity = "move_sigmas"\nabove = 1.7', moved_to(59_940.0), ""),
         ("outside_pct = 80", moved_to(60_051.0), "outside the 80 % interval from 59,950 to 60,050"),
         ("outside_pct = 90", moved_to(60_051.0), ""),
+        ("outside_pct = 99", moved_to(60_201.0), "outside the 99 % interval from 59,800 to 60,200"),
+        ("outside_pct = 99", moved_to(60_199.0), ""),
         ("outside_pct = 50", moved_to(59_979.0), "the bid of BTC/USD is 59,979, outside the 50 % interval"),
         ('quality = "degraded"', (forecast_row(quality=POOR),), "of BTC/USD is poor: quote_old"),
         ('quality = "degraded"', (forecast_row(),), ""),
@@ -78,6 +82,7 @@ def test_a_condition_holds_only_beyond_its_bound(
     [
         ('quantity = "move_bps"\nabove = 1', (forecast_row(279.0), forecast_row(NEW))),
         ("outside_pct = 90", (forecast_row(OLD), forecast_row(NEW))),
+        ("outside_pct = 99", (forecast_row(OLD, bid_bounds_usd=NO_TAILS), forecast_row(NEW, bid=61_000.0))),
         ('quality = "poor"', (forecast_row(quality=None),)),
         ('quantity = "volatility_bps"\nabove = 1', ()),
         ('symbol = "ETH/USD"\nquantity = "volatility_bps"\nabove = 1', (forecast_row(),)),
@@ -95,7 +100,7 @@ def test_without_its_figures_a_condition_is_unknown(
         ("[[alert]\n", "line 1"),
         ('[[alert]]\nname = "Mine"\nabvoe = 1\n', "unknown field `abvoe`"),
         ('[[alert]]\nname = "Mine"\nquantity = "price"\nabove = 1\n', "Invalid enum value 'price'"),
-        ('[[alert]]\nname = "Mine"\noutside_pct = 99\n', "Invalid enum value 99"),
+        ('[[alert]]\nname = "Mine"\noutside_pct = 95\n', "Invalid enum value 95"),
         ('[[alert]]\nname = "Mine"\n', "the alert 'Mine' has 0 conditions"),
         ('[[alert]]\nname = "Mine"\nquantity = "move_bps"\noutside_pct = 90\nabove = 1\n', "has 2 conditions"),
         ('[[alert]]\nname = "Mine"\nquantity = "move_bps"\n', "needs one bound"),
@@ -161,6 +166,16 @@ def test_an_alert_fires_on_the_page_of_operators_once_its_condition_has_lasted(t
     watch.collect()
     assert next(each.state for each in watch().alerts if each.name == "Jump") == "unknown", "old rows are not judged"
     assert "forecasts: Redis does not answer" in watch().problems
+
+
+def test_a_silent_feed_and_a_demoted_model_are_alerts_beside_those_of_the_file(tmp_path: Path) -> None:
+    own = '[[alert]]\nname = "{}"\nquality = "poor"\n'
+    watch = watch_of(build(), write(tmp_path, own.format("DoNotTrade")))
+    watch.collect()
+    assert {"FeedSilent", "ModelDemoted", "DoNotTrade"} <= {each.name for each in watch().alerts}, "one list is sent"
+    for name in ("FeedSilent", "ModelDemoted"):
+        with pytest.raises(ConfigError, match="has a name that another alert has"):
+            user_rules(str(write(tmp_path, own.format(name))), SYMBOLS)
 
 
 def test_an_empty_variable_names_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
