@@ -24,11 +24,14 @@ install: $(STAMPS)/run ## install what running needs, start nothing
 down: ## stop everything; the data stays
 	@if [ -x $(BIN)/btc ]; then $(BIN)/btc down $(ARGS); fi
 
-# Two processes, each with a part of the tests and servers of its own (tests/conftest.py). They start hundreds of programs, each of
-# which would compile our modules where the variable forbids to store bytecode.
+# Three processes, each with a part of the tests and servers of its own (tests/conftest.py). They start hundreds of programs, each of
+# which would compile our modules where the variable forbids to store bytecode. The numerical functions are compiled before: each of
+# the three would compile them otherwise.
 test: export PYTHONDONTWRITEBYTECODE=
 test: $(STAMPS)/dev ## all tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadscope $(ARGS)
+	$(BIN)/python -m btc_core.models.precompile
+	$(BIN)/python -m btc_core.days.precompile
+	$(BIN)/python -m pytest -q -n 3 --dist loadscope $(ARGS)
 
 check: $(STAMPS)/dev ## style, types, import contracts, Dagster definitions
 	$(BIN)/ruff check .
@@ -43,8 +46,8 @@ bench: $(STAMPS)/dev .venv-peers/.stamp ## measure; prints a table, writes JSON
 chaos: $(STAMPS)/dev ## kill and mislead a running system for MINUTES=10 from SEED=1; fails if anything is lost
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
-dashboards: $(STAMPS)/dev ## write Grafana's dashboards and the alerts from deploy/grafana/panels.py
-	$(BIN)/python deploy/grafana/generate.py
+dashboards: $(STAMPS)/dev ## write Grafana's dashboards and the alerts from deploy/grafana
+	$(BIN)/python -m deploy.grafana.generate
 
 .PHONY: pretrained
 pretrained: $(STAMPS)/dev ## fit the volatility model that ships with the package: BARS="btcusdt.parquet alts.parquet=FIL/USDT"

@@ -18,11 +18,11 @@ import pyarrow as pa
 from benchmarks.pure import book_envelopes, frames, market
 from benchmarks.registry import Figure, Plan, benchmark
 from btc_core.clock import NS_PER_S
-from btc_core.days.forecast_evidence import WARM_NS
+from btc_core.days.fold_states import BOOKS_NS, WARM_NS
 from btc_core.days.forecast_hours import Place
 from btc_core.days.forecast_leaves import leaf_of, row_hashes
-from btc_core.days.forecast_replay import BOOKS_NS, FEW_BOOKS_NS, LogCheck, WantedRow, replayed_rows
-from btc_core.days.forecast_roots import LogRange
+from btc_core.days.forecast_replay import FEW_BOOKS_NS, LogCheck, WantedRow, replayed_rows
+from btc_core.days.log_hours import LogRange
 from btc_core.days.merkle import GrowingRoot, leaf_hash, leaf_hashes, root_of
 from btc_core.exchanges.recorded_blocks import blocks_of, read_ahead
 from btc_core.exchanges.recorded_lines import RecordedMessage

@@ -25,7 +25,7 @@ from btc_core.models import scores
 from btc_core.models.dataset import make_frame
 from btc_core.models.fitting import harx_sigma
 from btc_core.models.recipe import RECIPE
-from btc_core.names import QUANTILES
+from btc_core.names import SCORED_QUANTILES
 from btc_core.settings import LeagueSettings
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def judge(before: Frame, after: Frame) -> None:
         crps = held = ""
         if forecast.quantiles_bps is not None:
             bounds, came = forecast.quantiles_bps[:, -1], np.sqrt(realized) * 1e4
-            crps = f"{scores.crps_of_quantiles(came, bounds, QUANTILES).mean():.4f}"
+            crps = f"{scores.crps_of_quantiles(came, bounds, SCORED_QUANTILES).mean():.4f}"
             held = f"{100.0 * ((came >= bounds[:, 0]) & (came <= bounds[:, -1])).mean():.1f} %"
         print(f"{line} {crps:>9} {held:>10} {fitted.took_s:7.1f} {row_ms:7.2f}")
 

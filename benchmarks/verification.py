@@ -30,7 +30,7 @@ from btc_core.days.bronze_proof import prove_bronze
 from btc_core.days.day_books import books_around
 from btc_core.days.forecast_days import check_day
 from btc_core.days.forecast_hours import HOUR_NS
-from btc_core.days.forecast_roots import CLOSE_GRACE_S, Closer
+from btc_core.days.forecast_roots import CLOSE_GRACE_S, HOUR, Closer
 from btc_core.days.gold import make_gold
 from btc_core.days.history import History
 from btc_core.days.log_archive import archive_day
@@ -69,6 +69,7 @@ BARS_MIN = 2 * 1_440
 AT_ONCE = 100
 """Rows that are forecast at a time: ten seconds of the market."""
 REPEATS = 3
+FEW_HOURS = 3
 MOST_S, MOST_RATIO = 5.0, 3.0
 
 
@@ -144,19 +145,18 @@ def busy_messages(begin_ns: int, hours: int, per_s: float) -> Iterator[Envelope]
             yield msgspec.structs.replace(book, ts_recv_ns=tick.ts_recv_ns)
 
 
-def stream(settings: Settings, day: str, per_s: float) -> int:
-    """Put a day and the one before it on the log, and let the workers work them off; returns the messages of a day."""
+def stream(settings: Settings, begin_ns: int, hours: int, per_s: float, forecasts_from_ns: int) -> int:
+    """Put hours of a market on the log, and let the workers work them off; returns the number of messages."""
     ensure_topics(settings)
-    begin_ns = day_ns(day)
-    bars = bars_before(begin_ns - NS_PER_DAY)
+    bars = bars_before(begin_ns)
     with QuestDB(settings.questdb) as db:
         write_rows(db, MINUTE_BARS, table_rows.minute_bars(bars, SYMBOL, "history"))
     publisher, count = Publisher(settings.kafka, "bench"), 0
-    for envelope in busy_messages(begin_ns - NS_PER_DAY, 2 * HOURS, per_s):
+    for envelope in busy_messages(begin_ns, hours, per_s):
         publisher.publish(EVENTS_TOPIC, SYMBOL, encode_envelope(envelope), envelope.ts_recv_ns)
-        count += envelope.ts_recv_ns >= begin_ns
+        count += 1
     publisher.flush()
-    forecasts = PastForecasts(settings, Holder(bars), MarketClock(), begin_ns - HOUR_NS)
+    forecasts = PastForecasts(settings, Holder(bars), MarketClock(), forecasts_from_ns)
     with running(bronze.build(settings), features.build(settings)):
         while first_group_behind(settings.kafka, TABLE_WRITERS, now_ns()):
             time.sleep(0.5)
@@ -251,6 +251,29 @@ def verified(stack: Stack, *arguments: str, repeats: int = REPEATS) -> tuple[flo
     return statistics.median(walls), statistics.median(processors)
 
 
+@benchmark("verify-one", needs_servers=True)
+def verify_one(_plan: Plan) -> list[Figure]:
+    """`btc verify` of a forecast on a busy market, from the state that an hour names: with the most frames, and half an hour later.
+
+    The state holds what a day of frames would give, so three hours on the log take as long as a year.
+    """
+    begin_ns = now_ns() // HOUR_NS * HOUR_NS - (FEW_HOURS + 1) * HOUR_NS
+    with stack_for_now() as stack:
+        stack.up(only=("questdb", "kafka", "valkey", "store"))
+        settings = stack.settings
+        stream(settings, begin_ns, FEW_HOURS, BUSY_PER_S, begin_ns + HOUR_NS - 10 * NS_PER_MIN)
+        with QuestDB(settings.questdb) as db, ObjectStore(settings.store) as store:
+            closer = Closer(History(db, lambda: store), settings, store)
+            for hour in range(1, FEW_HOURS + 1):
+                closer.close(SYMBOL, begin_ns + hour * HOUR_NS + CLOSE_GRACE_S * NS_PER_S + NS_PER_S)
+        figures = []
+        for minute, frames_min in ((16, 76), (46, 46)):
+            at = f"{from_ns(begin_ns + 2 * HOUR_NS + minute * NS_PER_MIN):%Y-%m-%dT%H:%M:%S}"
+            note = f"{frames_min} minutes of {BUSY_PER_S} messages a second, half of them of the order book"
+            figures += _figures(f"btc verify, {frames_min} minutes of frames", verified(stack, at), note)
+    return figures
+
+
 @benchmark("verify", needs_servers=True)
 def verify(plan: Plan) -> list[Figure]:
     """`btc verify` of the last forecast of a busy day, from the log and from its archive, and of the day beside its sealing."""
@@ -261,15 +284,18 @@ def verify(plan: Plan) -> list[Figure]:
     with stack_for_now() as stack:
         stack.up(only=("questdb", "kafka", "valkey", "store"))
         settings = stack.settings
-        messages = stream(settings, day, per_s)
+        begin_ns = day_ns(day) - NS_PER_DAY
+        messages = stream(settings, begin_ns, 2 * HOURS, per_s, day_ns(day) - HOUR_NS) // 2
         with QuestDB(settings.questdb) as db, ObjectStore(settings.store) as store:
             closer = Closer(History(db, lambda: store), settings, store)
             closer.close(SYMBOL, day_ns(day) + CLOSE_GRACE_S * NS_PER_S + NS_PER_S)
-            closer.close(SYMBOL, day_ns(day) + NS_PER_DAY + HOUR_NS)
-            from_log = verified(stack, at)
+            begin_s = time.process_time()
+            closed = closer.close(SYMBOL, day_ns(day) + NS_PER_DAY + HOUR_NS)
+            closing_s = (time.process_time() - begin_s) / max(1, sum(each.period == HOUR for each in closed))
+            from_log, all_from_log = verified(stack, at), verified(stack, at, "--all-frames")
             archive_day(store, settings.kafka, before)
             sealing = seal_s(settings, db, store, day)
-        from_archive = verified(stack, at)
+        from_archive, all_from_archive = verified(stack, at), verified(stack, at, "--all-frames")
         whole_day = verified(stack, "--day", day, repeats=1)
     sealed_s = sum(sealing.values())
     what = f"{messages} messages of the day, half of them of the order book"
@@ -278,6 +304,9 @@ def verify(plan: Plan) -> list[Figure]:
         chain(
             _figures("btc verify of a forecast, from the archives", from_archive, what),
             _figures("btc verify of a forecast, from the log", from_log, what),
+            _figures("btc verify --all-frames, from the archives", all_from_archive, what, None),
+            _figures("btc verify --all-frames, from the log", all_from_log, what, None),
+            [Figure("closing an hour: processor", closing_s, "s", note=f"a 24th of {what}")],
             _figures("btc verify --day", whole_day, what, None),
             [
                 Figure("sealing this day", sealed_s, "s", note=parts),

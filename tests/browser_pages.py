@@ -15,10 +15,12 @@ from tests.serving_process import write_features, write_forecast
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from playwright.sync_api import Page
+
     from btc_core.settings import Settings
 
-PATIENCE_MS = 20_000
-FIRST_NUMBERS_MS = 8_000
+PATIENCE_MS = 60_000
+FIRST_NUMBERS_MS = 30_000
 """The page should need one second. A machine that runs other tests as well may need longer."""
 
 TOO_WIDE = """() => {
@@ -42,6 +44,21 @@ CONTRAST = """() => {
     .filter(([ratio]) => ratio < 4.5);
 }"""
 """The visible texts with too little contrast."""
+
+
+SCREEN_SHARE = 0.8
+"""How far a person scrolls at once, as a share of the visible height."""
+
+
+def scroll_through(page: Page) -> None:
+    """Come near every card, as a person who reads the page does, and return to its top: cards load and charts are drawn."""
+    height, top = page.evaluate("innerHeight"), 0
+    while top < page.evaluate("document.documentElement.scrollHeight"):
+        top += int(SCREEN_SHARE * height)
+        page.evaluate(
+            "(top) => new Promise((done) => { scrollTo(0, top); requestAnimationFrame(() => setTimeout(done)); })", top
+        )
+    page.evaluate("scrollTo(0, 0)")
 
 
 class Market(threading.Thread):

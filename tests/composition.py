@@ -16,17 +16,15 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import yaml
-from dotenv import dotenv_values
 
-from stack.layout import Layout
+from btc_core.settings import load_settings
+from stack.limits import open_files
 from tests import waiting
-from tests.containers import COMPOSE, ONE_SHOT, SERVICES
+from tests.containers import COMPOSE, ONE_SHOT, SERVICES, interpolated, targets
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from btc_core.settings import Settings
 
 API = "http://127.0.0.1:5050"
 REGISTRY_PROBE = SERVICES["store-owner"]["image"]
@@ -56,22 +54,28 @@ def _succeeds(*arguments: str, timeout_s: float) -> bool:
         return False
 
 
-def compose_command(folder: Path, root: Path = ROOT) -> list[str]:
-    """The program that reads the compose file of a checkout: the plugin of Docker, or the older program of its own.
-
-    The older one does not know the name of a project in the file, so it gets a copy without it. Skips the test if no engine or
-    no such program is there.
-    """
+def require_engine() -> None:
+    """Skip the test if no container engine is there."""
     if shutil.which("docker") is None or not _succeeds("info", timeout_s=20):
         pytest.skip("no container engine answers here (`docker info`)")
-    if _succeeds("compose", "version", timeout_s=60):
-        return ["docker", "compose"]
-    if shutil.which("docker-compose") is None:
-        pytest.skip("there is neither `docker compose` nor `docker-compose`")
-    lines = (root / "docker-compose.yml").read_text().splitlines()
-    unnamed = folder / "docker-compose.yml"
-    unnamed.write_text("\n".join(line for line in lines if line != f"name: {COMPOSE['name']}"))
-    return ["docker-compose", "--file", str(unnamed), "--project-directory", str(root)]
+
+
+def compose_command(folder: Path, root: Path = ROOT) -> list[str]:
+    """The program that reads the compose file of a checkout, with `folder` as the folder of the project.
+
+    It is the plugin of Docker, or the older program of its own. The folder gets a copy of the file, without the name of the
+    project for the older program, which does not know it there. Skips the test if no engine or no such program is there.
+    """
+    require_engine()
+    text = (root / "docker-compose.yml").read_text()
+    command = ["docker", "compose"]
+    if not _succeeds("compose", "version", timeout_s=60):
+        if shutil.which("docker-compose") is None:
+            pytest.skip("there is neither `docker compose` nor `docker-compose`")
+        command = ["docker-compose"]
+        text = "".join(line for line in text.splitlines(keepends=True) if line.rstrip() != f"name: {COMPOSE['name']}")
+    (folder / "docker-compose.yml").write_text(text)
+    return command
 
 
 @cache
@@ -84,35 +88,32 @@ def has_registry() -> bool:
     return False
 
 
-def build_images(root: Path = ROOT) -> list[str]:
-    """Build the images of a checkout, and return their names."""
+def build_images(version: str, root: Path = ROOT) -> dict[str, str]:
+    """Build the images of a checkout under a version, and return the name of each by its stage of the Dockerfile.
+
+    A checkout that is older than BTC_VERSION names them as it always did. Grafana is in no package, so its image is built only
+    where there is a registry.
+    """
     has_registry()
-    services = yaml.safe_load((root / "docker-compose.yml").read_text())["services"]
-    images = {each["build"]["target"]: str(each["image"]) for each in services.values() if "build" in each}
-    for target, image in images.items():
-        done = docker("build", "--network=host", "--target", target, "--tag", image, ".", root=root)
+    built = {}
+    for image, target in targets(root).items():
+        if target == "grafana" and not has_registry():
+            continue
+        built[target] = interpolated(image, {"BTC_VERSION": version})
+        done = docker("build", "--network=host", "--target", target, "--tag", built[target], ".", root=root)
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return list(images.values())
-
-
-def new_env_file(folder: Path) -> tuple[Path, Settings]:
-    """An env file of the simulated composition in a folder, and settings that reach its servers on their published ports."""
-    layout = Layout(folder / "stack")
-    layout.create("sim")
-    env_file = folder / "composition.env"
-    env_file.write_text(layout.env_file.read_text() + "\n" + (ROOT / "deploy" / "compose.sim.env").read_text())
-    return env_file, layout.settings()
+    return built
 
 
 class Composition:
-    """The simulated composition of a checkout, whose images are built."""
+    """The simulated composition in a folder with the compose file and an `.env`, whose images are built."""
 
-    def __init__(self, command: list[str], env_file: Path, settings: Settings, root: Path = ROOT) -> None:
-        self.settings = settings
+    def __init__(self, command: list[str], folder: Path, version: str) -> None:
+        self.settings = load_settings(folder / ".env")
         """They reach its servers on their published ports."""
-        self._command = [*command, "--env-file", str(env_file)]
-        self._environment = os.environ | {key: value or "" for key, value in dotenv_values(env_file).items()}
-        self.root = root
+        self._command = command
+        self._environment = os.environ | {"BTC_VERSION": version, "COMPOSE_OPEN_FILES": str(open_files())}
+        self.folder = folder
 
     def run(self, *arguments: str, **changed: str) -> str:
         done = self.attempt(*arguments, **changed)
@@ -122,12 +123,12 @@ class Composition:
     def attempt(self, *arguments: str, **changed: str) -> subprocess.CompletedProcess[str]:
         command, environment = [*self._command, *arguments], self._environment | changed
         return subprocess.run(
-            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=COMMAND_S, check=False
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=COMMAND_S, check=False
         )
 
     def up(self) -> None:
         """Start every service whose image is there: Grafana is in no package."""
-        services = yaml.safe_load((self.root / "docker-compose.yml").read_text())["services"]
+        services = yaml.safe_load((self.folder / "docker-compose.yml").read_text())["services"]
         left_out = LEFT_OUT if has_registry() else LEFT_OUT | {"grafana"}
         done = self.attempt("up", "-d", *(name for name in services if name not in left_out))
         if done.returncode:

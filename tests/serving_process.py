@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
 
 TOKEN = "a-token-of-tests"
-START_S = 30.0
+START_S = 120.0
 """Importing NumPy and Flask takes about a second, and longer on a busy machine."""
 DAGSTER_TAKES_S = 1.0
 
@@ -73,6 +74,7 @@ def write_forecast(
     bid: float = 60_000.0,
     symbol: str = "BTC/USD",
     quality: Quality | None = GOOD_QUALITY,
+    **changes: Any,
 ) -> ForecastRow:
     at_ns = now_ns() - round(age_s * NS_PER_S)
     row = ForecastRow(
@@ -92,10 +94,11 @@ def write_forecast(
         volatility_model_version="7",
         volatility_model_kind="xgboost",
         feature_version=FEATURE_VERSION,
-        bid_bounds_usd=[[bid - 30.0, bid - 20.0, bid - 10.0, bid + 10.0, bid + 20.0, bid + 30.0]] * 5,
-        sigma_bounds_bps=[[1.0, 2.0, 3.0, 7.0, 9.0, 12.0]] * 5,
+        bid_bounds_usd=[[bid + move for move in (-50.0, -30.0, -20.0, -10.0, 10.0, 20.0, 30.0, 50.0)]] * 5,
+        sigma_bounds_bps=[[0.5, 1.0, 2.0, 3.0, 7.0, 9.0, 12.0, 20.0]] * 5,
         quality=quality,
     )
+    row = msgspec.structs.replace(row, **changes)
     client = redis_connection.connect(settings.redis)
     redis_rows.replace(client, {redis_rows.forecast_key(symbol): redis_rows.forecast_fields(row)}, settings.redis.ttl_s)
     client.close()
@@ -133,7 +136,10 @@ class SlowDagster(BaseHTTPRequestHandler):
     asked = threading.Event()
 
     def do_POST(self) -> None:
-        answer: dict[str, Any] = {"runsOrError": {"__typename": "Runs", "results": []}}
+        answer: dict[str, Any] = {
+            "runsOrError": {"__typename": "Runs", "results": []},
+            "runOrError": {"__typename": "Run", "status": "QUEUED"},
+        }
         if b"launchRun" in self.rfile.read(int(self.headers["Content-Length"])):
             self.asked.set()
             time.sleep(DAGSTER_TAKES_S)
@@ -162,11 +168,11 @@ class Api:
         self.process = process
         self.port = port
         self.log = log
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 def environment(settings: Settings, port: int, folder: Path, **more: str | None) -> dict[str, str]:
@@ -186,6 +192,18 @@ def environment(settings: Settings, port: int, folder: Path, **more: str | None)
         **more,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def tables_and_objects(settings: Settings) -> dict[str, str]:
+    """The variables with which the process reaches QuestDB and the object store of a stack."""
+    return {
+        "BTC_QUESTDB_HTTP_URL": settings.questdb.http_url,
+        "BTC_QUESTDB_USER": settings.questdb.user,
+        "BTC_QUESTDB_PASSWORD": settings.questdb.password.get_secret_value(),
+        "BTC_STORE_ENDPOINT_URL": settings.store.endpoint_url,
+        "BTC_STORE_ACCESS_KEY": settings.store.access_key,
+        "BTC_STORE_SECRET_KEY": settings.store.secret_key.get_secret_value(),
+    }
 
 
 @contextmanager
@@ -211,4 +229,4 @@ def running(settings: Settings, folder: Path, **more: str | None) -> Iterator[Ap
         api.client.close()
         if process.poll() is None:
             process.kill()
-        process.wait(20)
+        process.wait(60)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from btc_core.api_settings import ApiSettings
 from btc_core.clock import NS_PER_S
 from btc_core.errors import NotReady, StoreError
 from btc_core.exchange_settings import ExchangeSettings
@@ -23,10 +24,10 @@ from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.models.manifest import new_manifest
 from btc_core.names import VOLATILITY, VOLATILITY_MODEL, ModelKey
 from btc_core.registry.champions import ModelHolder
-from btc_core.settings import ApiSettings, Settings
+from btc_core.settings import Settings
 from btc_core.stores.redis_rows import ColumnsRow, FeatureRow
 from serving.app import create_app, new_broadcaster
-from serving.auth import RotatingToken
+from serving.auth import RotatingTokens
 from serving.data_exports import DataExports
 from serving.deps import Deps, TrainingRun
 from serving.stored_rows import Scores
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from flask.testing import FlaskClient
 
     from btc_core.league.states import EntryState
-    from serving.answers import MinuteBar, PastForecast
     from serving.event_stream import EventBroadcaster
+    from serving.past_answers import MinuteBar, PastForecast
     from serving.proof_answers import ForecastProof, PastMoment, Root
     from serving.stored_rows import LossBlock
 
@@ -121,6 +122,7 @@ class FakeStoredRows:
     def __init__(self) -> None:
         self.past, self.minutes, self.asked = [], [], []
         self.blocks, self.closes = [], []
+        self.first: int | None = None
         self.outcomes = Outcomes.none()
         self.entries: dict[str, EntryRows] = {}
 
@@ -145,6 +147,10 @@ class FakeStoredRows:
     def closes_of_hour(self, *asked: Any) -> list[tuple[int, float]]:
         self.asked.append(asked)
         return self.closes
+
+    def first_ns(self, *asked: Any) -> int | None:
+        self.asked.append(asked)
+        return self.first
 
     def bars(self, *asked: Any) -> list[MinuteBar]:
         self.asked.append(asked)
@@ -176,8 +182,8 @@ class FakeProofs:
             raise self.error or AssertionError
         return self.found
 
-    def past(self, *asked: Any) -> PastMoment:
-        self.asked.append(asked)
+    def past(self, *asked: Any, with_book: bool) -> PastMoment:
+        self.asked.append((*asked, with_book))
         if self.error is not None or self.moment is None:
             raise self.error or AssertionError
         return self.moment
@@ -191,7 +197,9 @@ class FakeTrainer:
         if self.error is not None:
             raise self.error
         was_running, self.is_running = self.is_running, True
-        return TrainingRun(run_id="run-1", url="http://127.0.0.1:3001/runs/run-1", is_new=not was_running)
+        return TrainingRun(
+            run_id="run-1", url="http://127.0.0.1:3001/runs/run-1", is_new=not was_running, status="queued"
+        )
 
 
 @dataclasses.dataclass
@@ -277,7 +285,7 @@ def build(token: str = TOKEN, exchange: ExchangeSettings | None = None, **api: A
         trainer=trainer,
         exports=DataExports(configured, clock),
         proofs=proofs,
-        token=RotatingToken(configured.api, None),
+        tokens=RotatingTokens(configured.api, None),
     )
     app = create_app(deps)
     broadcaster = new_broadcaster(app, deps, lambda _timeout_s: True)

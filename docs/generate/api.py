@@ -56,7 +56,7 @@ def page() -> str:
 def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
     parts = [f"## {method.upper()} {path}\n\n{operation['summary']}\n"]
     if "security" in operation:
-        parts.append("This operation needs the bearer token.\n")
+        parts.append("This operation needs an admin token.\n")
     if "requestBody" in operation:
         (media,) = operation["requestBody"]["content"].values()
         parts.append(f"Request body: {kind(media['schema'])}.\n")

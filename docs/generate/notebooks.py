@@ -1,7 +1,8 @@
 """Run the notebooks of the documentation against the running stack, and make pages of them.
 
 `make notebooks` runs each and stores it with its outputs, which are in git, because a build of the documentation has no stack.
-What does not belong here: the notebooks themselves (`docs/notebooks`).
+The libraries for notebooks are imported where they are used: they take a second of the processor, and whoever generates the
+other pages needs none of them. What does not belong here: the notebooks themselves (`docs/notebooks`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError
-from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
 from btc_cli.options import open_stack
@@ -46,6 +43,9 @@ def run(name: str, environ: dict[str, str]) -> Any:
 
     Raises `CellExecutionError` for a cell that fails.
     """
+    import nbformat  # noqa: PLC0415 - as the head says
+    from nbclient import NotebookClient  # noqa: PLC0415 - as the head says
+
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     with tempfile.TemporaryDirectory(prefix="btc-notebook-") as directory:
         client = NotebookClient(
@@ -68,6 +68,9 @@ def page_name(name: str) -> str:
 
 def page(name: str) -> str:
     """The notebook of a name, with its stored outputs, as a page; links to notebooks lead to their pages."""
+    import nbformat  # noqa: PLC0415 - as the head says
+    from nbconvert import MarkdownExporter  # noqa: PLC0415 - as the head says
+
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     text, _resources = MarkdownExporter(config=PICTURES_INSIDE).from_notebook_node(notebook)
     for each in NAMES:
@@ -84,6 +87,9 @@ def page(name: str) -> str:
 
 def main() -> int:
     """Run all notebooks against a stack; returns 1 and says why if a cell fails."""
+    import nbformat  # noqa: PLC0415 - as the head says
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError  # noqa: PLC0415 - as the head says
+
     parser = argparse.ArgumentParser(prog="make notebooks")
     parser.add_argument("--data-dir", type=Path, help="of the stack; default: the one that was started last")
     parser.add_argument("--check", action="store_true", help="store no outputs")

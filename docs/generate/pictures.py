@@ -50,9 +50,11 @@ def take_live(browser: Browser, api_url: str, target: Path) -> None:
     """Take the live page once no card of it is loading any more."""
     page = _page(browser, 1_425, 1_500)
     page.goto(f"{api_url}/live")
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")  # charts wait until a person comes near
     page.wait_for_function(
         """() => document.body.dataset.connection === "live" && !document.querySelector('[data-state="loading"]')"""
     )
+    page.evaluate("scrollTo(0, 0)")
     _take(page, target)
 
 

@@ -5,6 +5,7 @@ Recipes that change a setting do not belong here: they are in `docs/how-to`.
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import Any
 
 import griffe
@@ -35,7 +36,8 @@ Each secret can also be in a file: `BTC_KAFKA_PASSWORD_FILE=/run/secrets/kafka` 
 
 def page() -> str:
     """Describe each section and its settings in the order of the code."""
-    source = griffe.load("btc_core.settings", try_relative_path=False)
+    sources = cache(partial(griffe.load, try_relative_path=False))  # several sections are in one module
+    source = sources("btc_core.settings")
     parts = [HEAD]
     headings = ("variable", "type", "default", "unit", "meaning")
     alone = [_row("", name, Settings, source["Settings"]) for name in Settings.model_fields if not is_section(name)]
@@ -44,7 +46,7 @@ def page() -> str:
         if not is_section(name):
             continue
         section: type[Section] = field.annotation  # type: ignore[assignment]
-        described = griffe.load(section.__module__, try_relative_path=False)[section.__name__]
+        described = sources(section.__module__)[section.__name__]
         rows = [_row(name, each, section, described) for each in section.model_fields]
         parts.append(f"## {name}\n\n{described.docstring.value}\n\n{table(headings, rows)}\n")
     rows = [(code(name), str(port)) for name, port in DEFAULT_PORTS.items()]

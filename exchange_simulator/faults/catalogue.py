@@ -412,6 +412,11 @@ def arguments(kind: type[Fault]) -> tuple[Argument, ...]:
     return tuple(found)
 
 
+def _shown(argument: Argument) -> str:
+    """The name of an argument, with the values that it may have if they are few."""
+    return f"{argument.name} ({' | '.join(map(str, argument.choices))})" if argument.choices else argument.name
+
+
 def parse(kind: str, values: Mapping[str, str | float]) -> Fault:
     """The fault of this kind with these arguments, texts or numbers; raises `InvalidInput` naming the wrong argument."""
     if kind not in CATALOGUE:
@@ -420,7 +425,7 @@ def parse(kind: str, values: Mapping[str, str | float]) -> Fault:
     try:
         return msgspec.convert({**values, "kind": kind}, CATALOGUE[kind], strict=False)
     except msgspec.ValidationError as error:
-        known = ", ".join(argument.name for argument in arguments(CATALOGUE[kind])) or "none"
+        known = ", ".join(_shown(argument) for argument in arguments(CATALOGUE[kind])) or "none"
         msg = f"{kind}: {error}; its arguments: {known}"
         raise InvalidInput(msg) from error
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 0.2
 TRADES, MISSING = range(1, 21), {5, 6}
-STREAMS = {
+STREAMS: dict[str, dict[str, tuple[str, ...]]] = {
     "binance": {"/stream": ("btcusdt@miniTicker", "{}@trade", "{}@bookTicker")},
     "binance-perp": {
         "/public/stream": ("btcusdt@depth5@500ms", "{}@bookTicker"),

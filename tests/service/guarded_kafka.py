@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 PASSWORD = 'a "strange" password; with=marks'
 
 
+PLAIN_PASSWORD = "of-the-plain-mechanism"
+"""The broker has it in its configuration, where the marks of the other one would need escapes."""
+
+
 class GuardedBroker:
     """The broker of the native stack, with two further listeners and access control."""
 
@@ -50,10 +54,11 @@ class GuardedBroker:
         # Clients on the listener of the stack are the super user.
         self.admin = AdminClient({"bootstrap.servers": self.settings.kafka.bootstrap})
 
-    def by_scram(self, user: str, mechanism: str = "SCRAM-SHA-512", **changes: Any) -> Settings:
+    def by_password(self, user: str, mechanism: str = "SCRAM-SHA-512", **changes: Any) -> Settings:
         """The settings of a client with a user and a password."""
+        password = PLAIN_PASSWORD if mechanism == "PLAIN" else PASSWORD
         values = {"bootstrap": self._addresses["SCRAM"], "security": "sasl_ssl", "mechanism": mechanism, "user": user,
-                  "password": PASSWORD, "ca_file": str(self.authority.file), **changes}  # fmt: skip
+                  "password": password, "ca_file": str(self.authority.file), **changes}  # fmt: skip
         return self.settings.model_copy(update={"kafka": KafkaSettings.model_validate(values)})
 
     def by_token(self, client: str, **changes: Any) -> Settings:
@@ -94,13 +99,15 @@ def _guard(authority: Authority, ports: dict[str, int], controller_port: int, ke
     """Further configuration of the broker; `ports` are those of its listeners for clients."""
     server = authority.certificate("server", "localhost")
     scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    plain = "org.apache.kafka.common.security.plain.PlainLoginModule"
     bearer = "org.apache.kafka.common.security.oauthbearer"
     addresses = [f"{listener}://localhost:{port}" for listener, port in ports.items()]
     return {
         "listeners": ",".join([*addresses, f"CONTROLLER://127.0.0.1:{controller_port}"]),
         "advertised.listeners": ",".join(addresses),
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SCRAM:SASL_SSL,MUTUAL:SSL,OAUTH:SASL_SSL",
-        "listener.name.scram.sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512",
+        "listener.name.scram.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        "listener.name.scram.plain.sasl.jaas.config": f'{plain} required user_btc="{PLAIN_PASSWORD}";',
         "listener.name.scram.scram-sha-256.sasl.jaas.config": scram,
         "listener.name.scram.scram-sha-512.sasl.jaas.config": scram,
         "listener.name.oauth.sasl.enabled.mechanisms": "OAUTHBEARER",
@@ -127,6 +134,7 @@ def guarded_broker(*others: str) -> Iterator[GuardedBroker]:
     stack = Stack(folder)
     stack_ports = free_ports()
     stack.create("sim", stack_ports)
+    stack.layout.change_secrets({"BTC_KAFKA_SECURITY": "plaintext"}, {})
     authority = Authority(folder)
     ports = {"PLAINTEXT": stack_ports["kafka"], **{name: free_port() for name in ("SCRAM", "MUTUAL", "OAUTH")}}
     plain = kafka_server.broker_settings

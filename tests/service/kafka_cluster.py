@@ -62,7 +62,7 @@ class Cluster:
         """Start all brokers at the same time, and return when each of them is a member of the cluster."""
         with ThreadPoolExecutor(len(NODES)) as pool:
             list(pool.map(self._start, NODES))
-        wait_for(lambda: self._has_registered() == set(NODES), f"three brokers; their logs are in {self._folder}", 120)
+        wait_for(lambda: self._has_registered() == set(NODES), f"three brokers; their logs are in {self._folder}")
 
     def kill(self, node: int) -> None:
         """End a broker as a loss of power does: it does not hand over its partitions."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from btc_core.tables.form import Table
     from streaming.worker import Worker
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 ABSURD_ID = 9_000_000_000_000_000_000
 DAY = day_of(now_ns() - 2 * NS_PER_DAY)
 MIDNIGHT_NS = day_ns(DAY)

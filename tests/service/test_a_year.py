@@ -39,13 +39,12 @@ from stack.servers import questdb as questdb_server
 from tests.service import past_runs, past_year
 from tests.service.past_day import day_of_symbol
 from tests.service.past_year import BARS_A_DAY, NARROW, ROWS_A_DAY, SEALED_AGO, SYMBOL, day_ago
-from tests.serving_process import running
+from tests.serving_process import running, tables_and_objects
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import dagster as dg
 
-    from btc_assets import pruning
     from btc_assets.definitions import RESOURCES, defs
     from btc_assets.live_assets import live_tables_sensor
     from btc_assets.sealing import sealing_sensor
@@ -105,7 +104,7 @@ class Year:
             [*command, "--data-dir", str(self.stack.layout.data_dir)],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 
@@ -255,7 +254,8 @@ def test_old_runs_and_events_of_dagster_are_gone_and_what_is_shown_stays(year: Y
     assert year.count("runs", "pipeline_name = 'seal_day'") == past_runs.NIGHTS, "each day keeps the run that sealed it"
     sealed = year.instance.get_materialized_partitions(dg.AssetKey("sealed_silver"))
     assert len(sealed) == past_runs.NIGHTS
-    assert 2 * (pruning.KEEP_DAYS - 1) <= year.count("event_logs", "run_id = ''") <= 2 * (pruning.KEEP_DAYS + 1)
+    event_days = year.settings.dagster.event_days
+    assert 2 * (event_days - 1) <= year.count("event_logs", "run_id = ''") <= 2 * (event_days + 1)
     kinds = "(SELECT DISTINCT asset_key, check_name, execution_status FROM asset_check_executions) c"
     assert year.count("asset_check_executions") > 0
     assert year.count("asset_check_executions", old) <= year.count(kinds)
@@ -313,17 +313,12 @@ def test_a_model_is_trained_on_the_past_and_registered(year: Year) -> None:
 
 def test_a_year_is_one_call_of_the_api(year: Year, tmp_path: Path) -> None:
     settings = year.settings
-    servers = {
-        "BTC_QUESTDB_HTTP_URL": settings.questdb.http_url,
-        "BTC_QUESTDB_USER": settings.questdb.user,
-        "BTC_QUESTDB_PASSWORD": settings.questdb.password.get_secret_value(),
-        "BTC_STORE_ENDPOINT_URL": settings.store.endpoint_url,
-        "BTC_STORE_ACCESS_KEY": settings.store.access_key,
-        "BTC_STORE_SECRET_KEY": settings.store.secret_key.get_secret_value(),
-    }
     first, end = day_ago(360), day_ago(SEALED_AGO)
     days = 360 - SEALED_AGO
-    with running(settings, tmp_path, **servers) as api, Client(f"http://127.0.0.1:{api.port}", retries=0) as client:
+    with (
+        running(settings, tmp_path, **tables_and_objects(settings)) as api,
+        Client(f"http://127.0.0.1:{api.port}", retries=0) as client,
+    ):
         assert len(client.bars(SYMBOL, first, end)) >= days * BARS_A_DAY
         for series, missing in (("skill", "refuse"), ("trades", "refuse"), ("features", "skip"), ("forecasts", "skip")):
             rows = client.table(series, SYMBOL, first, end, missing=missing)

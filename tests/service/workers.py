@@ -15,6 +15,7 @@ from btc_core.market.messages import Envelope, encode_envelope
 from btc_core.names import EVENTS_TOPIC
 from btc_core.stores.kafka import read_all
 from streaming.publisher import Publisher
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from btc_core.settings import Settings
     from btc_core.stores.questdb import QuestDB
     from streaming.worker import Worker
-
-PATIENCE_S = 60.0
 
 
 def unique(name: str) -> str:
@@ -75,17 +74,18 @@ def trade_frame(symbol: str, ts_ns: int, price: float, *ids: int) -> bytes:
     return msgspec.json.encode({"channel": "trade", "type": "update", "data": data})
 
 
-def market(symbol: str, seconds: int, seed: int) -> Iterator[Envelope]:
-    """Ten quotes and four trades a second; the price is a random walk in ticks."""
+def market(symbol: str, seconds: int, seed: int, end_ns: int | None = None, trade_id: int = 1) -> Iterator[Envelope]:
+    """Ten quotes and four trades a second until a time, which is now by default; the price is a random walk in ticks."""
     rng = np.random.default_rng(seed)
-    start_ns = (now_ns() // NS_PER_S - seconds - 5) * NS_PER_S
-    bid, trade_id = 60_000.0, 1
+    start_ns = ((end_ns or now_ns()) // NS_PER_S - seconds - 5) * NS_PER_S
+    bid = 60_000.0
     for step in range(seconds * 10):
         ts_ns = start_ns + step * NS_PER_S // 10 + int(rng.integers(1, 90_000)) * 1_000
         bid = round(bid + float(rng.integers(-5, 6)) / 10, 1)
-        yield Envelope(now_ns(), 1, step, "ticker", "ws", quote_frame(symbol, ts_ns, bid))
+        received_ns = end_ns or now_ns()
+        yield Envelope(received_ns, 1, step, "ticker", "ws", quote_frame(symbol, ts_ns, bid))
         if step % 5 == 0:
-            yield Envelope(now_ns(), 1, step, "trade", "ws", trade_frame(symbol, ts_ns, bid, trade_id, trade_id + 1))
+            yield Envelope(received_ns, 1, step, "trade", "ws", trade_frame(symbol, ts_ns, bid, trade_id, trade_id + 1))
             trade_id += 2
 
 

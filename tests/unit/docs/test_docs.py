@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from playwright.sync_api import Browser
+    from playwright.sync_api import Page as BrowserPage
 
 PAGES_OF_SITE = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.parent != FOLDER)
 HAND_WRITTEN = [ROOT / "README.md", ROOT / "deploy/kubernetes/README.md", *PAGES_OF_SITE]
@@ -204,20 +205,31 @@ def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)
 def test_the_search_finds_a_page_from_the_disk(site: Path, browser: Browser) -> None:
     page = browser.new_page()
-    page.goto((site / "index.html").as_uri())
-    page.get_by_label("Search").first.fill("microprice")
-    hits = page.locator(".md-search-result__link")
-    hits.first.wait_for()
-    assert any("the-numbers.html" in (hit.get_attribute("href") or "") for hit in hits.all())
+    assert any("concepts/the-numbers.html" in hit for hit in hits(page, site, "microprice", 1))
+    assert len({hit.partition("?")[0] for hit in hits(page, site, "volatility", 5)}) > 1
+    search(page, site, "xylophone")
+    page.get_by_text("No matching documents").wait_for()
     page.close()
 
 
+def search(page: BrowserPage, site: Path, word: str) -> None:
+    """Type a word into the search of the start page."""
+    page.goto((site / "index.html").as_uri())
+    page.get_by_label("Search").first.fill(word)
+
+
+def hits(page: BrowserPage, site: Path, word: str, at_least: int) -> list[str]:
+    """The addresses that the search finds for a word, once there are so many."""
+    search(page, site, word)
+    links = page.locator(".md-search-result__link")
+    links.nth(at_least - 1).wait_for(state="attached")
+    return [link.get_attribute("href") or "" for link in links.all()]
+
+
 def quoted(text: str) -> Iterator[str]:
-    """Yield the `btc` commands in a page, from code blocks and from inline code."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    inline = re.findall(r"`(btc [^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
-    yield from (re.split(r" [#|]", line)[0] for line in (*lines, *inline) if line.startswith("btc "))
+    """Yield the `btc` commands in the prose of a page. Those of code blocks are the matter of `test_commands.py`."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    yield from (line.partition(" |")[0] for line in re.findall(r"`(btc [^`]+)`", prose))
 
 
 @EVERY_PAGE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
 
 from docs.generate import notebooks
@@ -22,6 +21,8 @@ def test_every_notebook_has_a_page() -> None:
 
 @pytest.mark.parametrize("name", notebooks.NAMES)
 def test_a_notebook_is_valid_and_stored_without_an_error(name: str) -> None:
+    import nbformat
+
     notebook = nbformat.read(notebooks.FOLDER / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)
     assert notebook.metadata == notebooks.METADATA
@@ -44,8 +45,11 @@ def test_a_page_shows_tables_and_pictures_that_are_stored() -> None:
 
 
 def test_a_failing_command_of_a_cell_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbformat
+    from nbclient.exceptions import CellExecutionError
+
     cells = [nbformat.v4.new_code_cell("%%sh\nfalse")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=notebooks.METADATA), tmp_path / "one.ipynb")
     monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
-    with pytest.raises(notebooks.CellExecutionError, match="false"):
+    with pytest.raises(CellExecutionError, match="false"):
         notebooks.run("one", dict(os.environ))

@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from btc_core.api_settings import ApiSettings
 from btc_core.features.catalogue import FEATURE_NAMES
 from btc_core.models.gate import DEMOTE_COVERAGE, DEMOTE_COVERAGE_HOURS
 from btc_core.models.quality import LIMITS
 from btc_core.models.scores import qlike_losses
 from btc_core.names import HORIZONS_MIN, LEVELS_PCT
-from btc_core.settings import ApiSettings
 from serving.answers import HorizonForecast, LiveForecast, ModelInfo
 from serving.live_skill import Z_95, gain_pct
 from serving.served_forecast import annual_pct

@@ -8,6 +8,7 @@ import pytest
 
 from btc_core.errors import ConfigError
 from exchange_simulator import server
+from exchange_simulator.market.generated import REVISION
 from exchange_simulator.server import Exchange, Options
 
 if TYPE_CHECKING:
@@ -21,6 +22,6 @@ def test_a_directory_of_another_revision_of_the_market_is_refused(
 ) -> None:
     for _ in range(2):
         Exchange(Options(data_dir=tmp_path)).ledger.close()
-    monkeypatch.setattr(server, "REVISION", server.REVISION + 1)
+    monkeypatch.setattr(server, "REVISION", REVISION + 1)
     with pytest.raises(ConfigError, match="another revision"):
         Exchange(Options(data_dir=tmp_path))

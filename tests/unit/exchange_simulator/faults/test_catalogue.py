@@ -31,6 +31,11 @@ def test_a_wrong_argument_is_refused_with_its_name(kind: str, texts: dict[str, s
         parse(kind, texts)
 
 
+def test_a_wrong_value_is_refused_with_the_values_that_there_are() -> None:
+    with pytest.raises(InvalidInput, match=r"its arguments: channel \(book \| ohlc \| ticker \| trade\), symbol"):
+        parse("silence", {"channel": "x"})
+
+
 def test_texts_become_values_and_the_catalogue_explains_every_argument() -> None:
     assert parse("clock_skew", {"seconds": "-1.5"}) == ClockSkew(seconds=-1.5)
     assert parse("bad_quote", {"price": "null"}) == BadQuote(price="null")
