@@ -1,14 +1,14 @@
-"""The object store behind a TLS endpoint: keys, profiles and encryption, for our client and for MLflow's."""
+"""An object store that can what Amazon's can, behind a TLS endpoint: keys, profiles, roles and encryption, also for MLflow."""
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from btc_core.stores.s3 import ObjectStore
 from stack.prepare import buckets
 from stack.servers.mlflow import _store_environment
 from tests.certificates import Authority
+from tests.full_store import ROLE, FullStore
 from tests.tls_proxy import TlsProxy
 
 if TYPE_CHECKING:
@@ -45,13 +46,22 @@ def authority() -> Iterator[Authority]:
 
 
 @pytest.fixture(scope="module")
-def settings(servers: Callable[..., Settings]) -> Settings:
-    return servers("store")
+def full_store() -> Iterator[FullStore]:
+    with FullStore() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def settings(servers: Callable[..., Settings], full_store: FullStore) -> Settings:
+    given = servers()
+    settings = given.model_copy(update={"store": changed(given.store, endpoint_url=full_store.url, **full_store.keys)})
+    buckets(settings)
+    return settings
 
 
 @pytest.fixture
-def proxy(settings: Settings, authority: Authority) -> Iterator[TlsProxy]:
-    with TlsProxy(authority, int(settings.store.endpoint_url.rpartition(":")[2])) as running:
+def proxy(full_store: FullStore, authority: Authority) -> Iterator[TlsProxy]:
+    with TlsProxy(authority, full_store.port) as running:
         yield running
 
 
@@ -84,24 +94,27 @@ def test_a_missing_bucket_is_created(settings: Settings, guarded: StoreSettings)
 
 
 @pytest.mark.parametrize(
-    ("encryption", "kms_key", "headers"),
+    ("encryption", "kms_key", "asked"),
     [
-        ("AES256", "", [b"x-amz-server-side-encryption: aes256"]),
-        (
-            "aws:kms",
-            "our-key",
-            [b"x-amz-server-side-encryption: aws:kms", b"x-amz-server-side-encryption-aws-kms-key-id: our-key"],
-        ),
+        ("AES256", "", {"ServerSideEncryption": "AES256"}),
+        ("aws:kms", "our-key", {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "our-key"}),
     ],
 )
-def test_every_write_asks_for_encryption(
-    guarded: StoreSettings, proxy: TlsProxy, encryption: str, kms_key: str, headers: list[bytes]
+def test_what_is_written_is_encrypted_on_the_disk_of_the_store(
+    guarded: StoreSettings, full_store: FullStore, encryption: str, kms_key: str, asked: dict[str, str]
 ) -> None:
-    """The packaged store has no keys for it, so what it is asked for is read at the TLS endpoint."""
-    with ObjectStore(changed(guarded, encryption=encryption, kms_key=kms_key)) as store, suppress(StoreError):
-        store.put("guarded/encrypted", b"kept")
-    sent = bytes(proxy.received).lower()
-    assert all(header in sent for header in headers)
+    words, plain = os.urandom(65_536), os.urandom(65_536)  # text would be compressed
+    with ObjectStore(changed(guarded, encryption=encryption, kms_key=kms_key)) as store:
+        store.put("guarded/encrypted", words)
+        store.put_stream("guarded/encrypted-in-parts", io.BytesIO(words))
+        for key in ("guarded/encrypted", "guarded/encrypted-in-parts"):
+            assert store.get(key) == words
+            answer = store._client.head_object(Bucket=store.bucket, Key=key)
+            assert {name: answer.get(name) for name in asked} == asked
+    with ObjectStore(guarded) as store:
+        store.put("guarded/plain", plain)
+    assert full_store.has_on_disk(plain)
+    assert not full_store.has_on_disk(words)
 
 
 def test_keys_come_from_a_profile(guarded: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +127,30 @@ def test_keys_come_from_a_profile(guarded: StoreSettings, tmp_path: Path, monkey
         assert store.get("guarded/by-profile") == b"kept"
     with pytest.raises(StoreError, match=r"no credentials .*BTC_STORE_PROFILE"):
         ObjectStore(changed(guarded, access_key="", secret_key="", profile="another"))
+
+
+def test_a_role_is_assumed_with_a_profile(
+    settings: Settings, full_store: FullStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is its own token service: it gives a key for an hour to those who may assume the role."""
+    keys = full_store.keys
+    (tmp_path / "credentials").write_text(
+        f"[own]\naws_access_key_id = {keys['access_key']}\naws_secret_access_key = {keys['secret_key']}\n"
+    )
+    (tmp_path / "config").write_text(
+        f"[profile lake]\nrole_arn = {ROLE}\nsource_profile = own\nregion = us-east-1\nservices = here\n"
+        f"[services here]\nsts =\n  endpoint_url = {full_store.url}\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    by_role = changed(settings.store, access_key="", secret_key="", profile="lake")
+    with ObjectStore(by_role) as store:
+        store.put("guarded/by-role", b"kept")
+        assert store.get("guarded/by-role") == b"kept"
+        used = store._client._request_signer._credentials
+        assert (used.method, bool(used.token)) == ("assume-role", True)
+    with ObjectStore(settings.store) as store:
+        assert store.get("guarded/by-role") == b"kept"
 
 
 def test_without_any_key_the_message_says_where_they_can_be(
@@ -150,32 +187,32 @@ def test_what_is_wrong_is_named_without_the_secret(guarded: StoreSettings, tmp_p
 
 
 def test_a_bucket_can_be_part_of_the_host_name(
-    settings: Settings, proxy: TlsProxy, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, guarded: StoreSettings, proxy: TlsProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The packaged store knows its buckets by path, so the request is read at the TLS endpoint."""
     resolve = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda _host, *more, **options: resolve("127.0.0.1", *more, **options))
-    values = {
-        "endpoint_url": f"https://localhost:{proxy.port}",
-        "ca_file": str(authority.file),
-        "addressing": "virtual",
-    }
-    with ObjectStore(changed(settings.store, **values), "lake") as store, suppress(StoreError):
-        store.get("a")
-    assert f"GET /a HTTP/1.1\r\nHost: lake.localhost:{proxy.port}".encode() in bytes(proxy.received)
+    with ObjectStore(changed(guarded, addressing="virtual")) as store:
+        store.put("guarded/by-host", b"kept")
+        assert store.get("guarded/by-host") == b"kept"
+        assert "guarded/by-host" in store.keys("guarded/")
+        bucket = store.bucket
+    assert f"GET /guarded/by-host HTTP/1.1\r\nHost: {bucket}.localhost:{proxy.port}".encode() in bytes(proxy.received)
+    with ObjectStore(settings.store) as store:
+        assert store.get("guarded/by-host") == b"kept"
 
 
 @pytest.mark.parametrize("encryption", ["", "AES256"])
 def test_mlflow_writes_artifacts_with_the_same_settings(
-    guarded: StoreSettings, proxy: TlsProxy, tmp_path: Path, encryption: str
+    guarded: StoreSettings, tmp_path: Path, encryption: str
 ) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     subprocess.run(
         [sys.executable, "-c", UPLOAD, str(tmp_path / "artifact.txt")],
         env=environment | _store_environment(changed(guarded, encryption=encryption)),
-        check=not encryption,  # the packaged store has no keys for it
+        check=True,
         timeout=300,
     )
-    assert (b"x-amz-server-side-encryption: aes256" in bytes(proxy.received).lower()) == bool(encryption)
     with ObjectStore(guarded, guarded.mlflow_bucket) as store:
         assert store.get("guarded/artifact.txt") == b"kept"
+        answer = store._client.head_object(Bucket=store.bucket, Key="guarded/artifact.txt")
+        assert answer.get("ServerSideEncryption", "") == encryption
