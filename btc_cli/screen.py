@@ -24,15 +24,11 @@ if TYPE_CHECKING:
 
 console = Console(highlight=False)
 STYLES = {"healthy": "green", "degraded": "bold yellow", "starting": "yellow", "restarting": "yellow", "stopped": "dim"}
-BASELINE_WORDS = {
-    "random_walk": "the random walk",
-    "ar": "the autoregression",
-    "harx": "HARX",
-    "har": "HAR",
-    "ewma": "EWMA",
-    "naive": "the volatility of the last five minutes",
-}
-"""Each baseline in a sentence."""
+_NEXT_TRAINING = "Each training, which runs every night, tries trees again."
+_FIRST_TRAINING = (
+    "A training registers one: it runs every night, and "
+    "`btc run dagster job launch -w workspace.yaml -j train_models` starts it now."
+)
 _lock = Lock()
 """Components report their progress from several threads."""
 
@@ -145,32 +141,19 @@ def readiness(answer: dict[str, Any], settings: Settings, cards: Sequence[dict[s
 
 
 def baseline_reasons(cards: Sequence[dict[str, Any]]) -> list[str]:
-    """For each baseline that serves, why it does and what would change it; the reason is that of `/v1/model`."""
+    """For each baseline that serves, why it does, in the words of `/v1/model`, and what would change it."""
     found = []
     for card in cards:
         market = f" of {card['symbol']}" if len(cards) > 1 else ""
         for quantity in QUANTITIES:
             model = card.get(quantity)
             if model and model["is_baseline"]:
-                name = BASELINE_WORDS.get(model["kind"], model["kind"])
-                found.append(f"The {quantity}{market} is forecast by {name}, a baseline. {_why(model)}")
+                is_registered = str(model["version"]).isdigit()
+                found.append(
+                    f"A baseline forecasts the {quantity}{market}. {model['serves_because']} "
+                    f"{_NEXT_TRAINING if is_registered else _FIRST_TRAINING}"
+                )
     return found
-
-
-def _why(model: dict[str, Any]) -> str:
-    """Why a baseline serves, and what would change it, from its part of `/v1/model`."""
-    gate = model.get("gate")
-    if gate:
-        return (
-            f"The gate's reason: {gate['reason']}. Each training, which runs every night, tries trees again, and trees serve "
-            "once the gate finds them better."
-        )
-    if not str(model["version"]).isdigit():
-        return (
-            "No model of this market is registered yet. A training registers one: it runs every night, and "
-            "`btc run dagster job launch -w workspace.yaml -j train_models` starts it now."
-        )
-    return "The API does not know the reason, because MLflow did not answer it yet; `btc models` prints it."
 
 
 def _duration(seconds: int) -> str:

@@ -167,6 +167,8 @@ class ModelCard(msgspec.Struct, frozen=True):
     scores: dict[str, float | None]
     members: dict[str, float] = {}
     gate: GateDecision | None = None
+    serves_because: str = ""
+    """Why it serves, in one sentence."""
     refused: RefusedModel | None = None
 
 

@@ -15,10 +15,10 @@ from btc_core.errors import NotReady
 from btc_core.models.intervals import MIN_SCORES
 from btc_core.names import BID, HORIZONS_MIN, LEVELS_PCT, VOLATILITY
 from serving.answers import HorizonForecast, Interval, LiveForecast, SigmaInterval, iso
-from serving.baseline_reasons import baseline_reason
 from serving.forecasts import is_current, newest_forecast, worker_forecast
 from serving.quality_answers import quality_of
 from serving.served_forecast import MarketForecast, age_s, annual_pct
+from serving.served_reasons import forecast_reason
 
 if TYPE_CHECKING:
     from serving.deps import Deps
@@ -80,8 +80,8 @@ def _body(deps: Deps, forecast: MarketForecast) -> LiveForecast:
         bid_usd=origin.bid_usd,
         horizons=horizons,
         intervals_reason=_why_no_intervals(forecast, bid.bounds),
-        bid_baseline_reason=baseline_reason(deps, forecast, BID),
-        volatility_baseline_reason=baseline_reason(deps, forecast, VOLATILITY),
+        bid_baseline_reason=forecast_reason(deps, forecast, BID),
+        volatility_baseline_reason=forecast_reason(deps, forecast, VOLATILITY),
         quality=quality_of(forecast),
         served="baseline" if forecast.is_stale_baseline else "model",
         stale=forecast.is_stale_baseline,

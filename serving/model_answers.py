@@ -99,6 +99,8 @@ class ModelCard(msgspec.Struct, frozen=True):
     """The members that the forecast is a mean of, in logs, with their shares; empty for a baseline."""
     gate: GateDecision | None = None
     """What the gate decided; null if the registry does not know or does not answer."""
+    serves_because: str = ""
+    """Why it serves, in one sentence."""
     refused: RefusedModel | None = None
     """The version that was refused in favour of this one; null if none was, or the registry does not answer. Always null for the
     bid, whose refused trees are not kept: a week of live rows could not tell them from the random walk."""

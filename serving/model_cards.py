@@ -12,6 +12,7 @@ from btc_core.models.input_gains import stream_gain
 from btc_core.names import BASELINE_KINDS, BID, VOLATILITY, ModelKey
 from serving.answers import iso
 from serving.model_answers import LoadedModels, ModelCard
+from serving.served_reasons import version_reason
 
 if TYPE_CHECKING:
     from btc_core.registry.bundles import Model
@@ -34,6 +35,7 @@ def _card(deps: Deps, model: Model | None, key: ModelKey) -> ModelCard | None:
     if model is None:
         return None
     manifest = model.manifest
+    gate = deps.gate_decision(key, manifest.version)
     return ModelCard(
         name=manifest.name,
         registered_name=key.name,
@@ -62,6 +64,7 @@ def _card(deps: Deps, model: Model | None, key: ModelKey) -> ModelCard | None:
         members={}
         if manifest.kind in BASELINE_KINDS
         else {name: each.share for name, each in manifest.members.items()},
-        gate=deps.gate_decision(key, manifest.version),
+        gate=gate,
+        serves_because=version_reason(key.quantity, manifest.kind, manifest.version, gate, manifest.scores),
         refused=deps.refused_model(key) if manifest.kind in BASELINE_KINDS else None,
     )

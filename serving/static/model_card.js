@@ -12,22 +12,6 @@ const NOT_KEPT = "Trees of the bid that the gate refused are not kept: what they
 
 const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
 
-/** What the gate decided, in one sentence; its own words follow it in the title. */
-function verdict(card) {
-  const { scores, gate } = card, name = kindName(card.kind).replace(/^t/, "T");
-  if (gate?.took_over_from) return `${name} serves: it took over from version ${gate.took_over_from}, whose live forecasts were worse.`;
-  const tested = scores.test_rows ? ` on ${number(scores.test_rows)} unseen rows` : " on unseen rows";
-  const [mine, base] = [scores[`xgboost/${HEADLINE_MIN}m/qlike`], scores[`harx/${HEADLINE_MIN}m/qlike`]];
-  if (card.name.startsWith("volatility") && mine && base) {
-    const change = 100 * (mine / base - 1), size = `${number(Math.abs(change), 1)} % ${change < 0 ? "lower" : "higher"} than HARX’s`;
-    return card.is_baseline ? `${name} serves: the loss of the trees was ${size}${tested}, which is not certainly better.` : `The trees serve: their loss was ${size}${tested}.`;
-  }
-  if (!gate) return "The registry does not say why it serves.";
-  if (card.is_baseline && card.name.startsWith("volatility")) return `${name} serves: no model was certainly better${tested}.`;
-  if (card.is_baseline) return `${name} serves: no model was certainly better than “no change”${tested}.`;
-  return gate.passed ? "It serves, because it passed the gate." : "The registry does not say why it serves.";
-}
-
 /** The version that the gate refused, why, and how it does on live rows. */
 function inShadow({ version, kind, reason, loss_ratio: ratio, loss_ratio_bound: bound, rows, since }) {
   const change = (value) => `${number(100 * Math.abs(value - 1), 1)} % ${value < 1 ? "lower" : "higher"}`;
@@ -38,7 +22,7 @@ function inShadow({ version, kind, reason, loss_ratio: ratio, loss_ratio_bound: 
 function about(card) {
   if (!card) return [element("p", "", "There is no model yet. The first training starts once there are enough minute bars.")];
   const age = duration(Date.now() / 1000 - seconds(card.created_at));
-  const parts = [element("p", "served", element("b", "", kindName(card.kind).replace(/^the /, "")), ` version ${card.version}, made ${age} ago from ${number(card.train_rows)} rows`), element("p", "", verdict(card))];
+  const parts = [element("p", "served", element("b", "", kindName(card.kind).replace(/^the /, "")), ` version ${card.version}, made ${age} ago from ${number(card.train_rows)} rows`), element("p", "", card.serves_because)];
   if (card.gate) parts.push(element("p", "note", `In the gate’s words: ${card.gate.reason}.`));
   if (card.refused) parts.push(element("p", "refused", inShadow(card.refused)));
   if (card.is_baseline && card.name.startsWith("bid") && card.scores.test_rows) parts.push(element("p", "note", NOT_KEPT));

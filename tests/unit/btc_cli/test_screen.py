@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from btc_cli import screen
-from btc_core.names import BASELINE_KINDS
 from btc_core.settings import Settings
 from stack.status import Status
 
@@ -52,35 +51,28 @@ def test_each_of_several_markets_is_named_with_its_models_or_with_the_reason_for
 
 
 def card(symbol: str, **of_the_bid: Any) -> dict[str, Any]:
-    bid = {"kind": "random_walk", "version": "1", "is_baseline": True, "gate": None} | of_the_bid
+    bid = {"kind": "random_walk", "version": "1", "is_baseline": True, "serves_because": "It serves."} | of_the_bid
     return {"symbol": symbol, "bid": bid, "volatility": {"kind": "xgboost", "version": "1", "is_baseline": False}}
 
 
 def test_the_end_of_up_gives_the_reason_for_each_baseline_and_ends_with_the_live_page(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    reason = "loss 1.000 of random_walk's (95 % bound 1.001, must be below 1) on 900 rows"
+    reason = "“No change” serves, because no model was certainly better on unseen data."
     answer = {"status": "ready", "feature_age_s": 0.5, "models": {}, "markets": [served("BTC/USD", "1")]}
-    screen.readiness(answer, Settings(), [card("BTC/USD", gate={"passed": False, "reason": reason})])
+    screen.readiness(answer, Settings(), [card("BTC/USD", serves_because=reason)])
     said = capsys.readouterr().out.splitlines()
     (why,) = [line for line in said if "baseline" in line]
-    assert why.startswith(
-        f"The bid is forecast by the random walk, a baseline. The gate's reason: {reason}. Each training"
-    )
+    assert why == f"A baseline forecasts the bid. {reason} Each training, which runs every night, tries trees again."
     assert said[-1] == "Live page: http://127.0.0.1:5050/live"
     screen.readiness(answer, Settings(), [card("BTC/USD", version="builtin"), card("ETH/USD", kind="ar")])
     said = capsys.readouterr().out.splitlines()
-    assert (
-        "The bid of BTC/USD is forecast by the random walk, a baseline. No model of this market is registered"
-        in said[1]
-    )
-    assert said[2].startswith("The bid of ETH/USD is forecast by the autoregression, a baseline. The API does not know")
+    assert said[1].startswith("A baseline forecasts the bid of BTC/USD. ")
+    assert "A training registers one" in said[1]
+    assert said[2].startswith("A baseline forecasts the bid of ETH/USD. ")
+    assert said[2].endswith("tries trees again.")
     screen.readiness({"status": "starting"}, Settings())
     assert capsys.readouterr().out.splitlines()[-1].endswith("/live")
-
-
-def test_every_baseline_has_words() -> None:
-    assert screen.BASELINE_WORDS.keys() == BASELINE_KINDS
 
 
 def test_the_table_says_which_components_start_after_the_first_forecast(capsys: pytest.CaptureFixture[str]) -> None:
