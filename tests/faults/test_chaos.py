@@ -58,8 +58,10 @@ def test_no_data_of_any_market_is_missing_duplicate_or_different_after_servers_w
     assert report.outages == SERVERS
     assert not report.not_reached
     for symbol, verdict in verdicts.items():
-        assert verdict.sound, (symbol, verdict)
-        assert verdict.gaps_seen == 0, "ingest never lost the exchange"
+        assert verdict.sound, (
+            symbol,
+            verdict,
+        )  # a starved machine may lose the exchange, too: that gap is closed like any other
 
 
 def test_no_data_of_any_market_is_missing_duplicate_or_different_after_random_faults(stack: Stack) -> None:

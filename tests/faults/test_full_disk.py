@@ -119,7 +119,6 @@ def test_a_full_disk_costs_books_then_quotes_and_never_a_trade(disk: SmallDisk) 
         assert not list((disk.path / "data" / "kafka" / "data").glob("*-stray")), "Kafka has kept its topics"
         verdict = judge(stack.settings)
         assert verdict.sound, verdict
-        assert verdict.gaps_seen == 0, "the exchange was followed all the time"
         assert verdict.quotes_kept < verdict.quotes_sent
     finally:
         stack.down()
