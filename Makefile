@@ -7,10 +7,12 @@ STAMPS := $(VENV)/.stamps
 # uv from the PATH, else a copy in a folder of its own: among the packages, `uv pip sync` would remove it.
 UV = $$(command -v uv || echo $(VENV)/.uv/bin/uv)
 ARGS ?=
+PACKAGES ?=
+USER_PACKAGES := requirements-user.txt
 MINUTES ?= 10
 SEED ?= 1
 
-.PHONY: up install down test check bench chaos dashboards help
+.PHONY: up install wheel add down test check bench chaos dashboards help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -20,6 +22,17 @@ up: $(STAMPS)/run ## install what is missing, say when forecasts are served, sta
 	@$(BIN)/btc up $(ARGS)
 
 install: $(STAMPS)/run ## install what running needs, start nothing
+
+wheel: $(STAMPS)/run ## build the wheel of this project into dist
+	@rm -rf build/lib build/bdist.* # files of an earlier build would get into the wheel
+	@$(UV) build --quiet --wheel --python $(BIN)/python --out-dir dist .
+
+# A package that cannot be installed does not enter the file. The constraints keep the versions of the lock.
+add: $(STAMPS)/run ## install packages of your own, also after upgrades: make add PACKAGES="lightgbm arch"
+	@[ -n "$(PACKAGES)" ] || { echo 'make: say which packages: make add PACKAGES="lightgbm arch"' >&2; exit 1; }
+	@{ cat $(USER_PACKAGES) 2>/dev/null; echo "$(PACKAGES)" | tr ' ' '\n'; } | sort -u > $(STAMPS)/user-packages
+	@$(call install_packages_of,$(STAMPS)/user-packages)
+	@mv $(STAMPS)/user-packages $(USER_PACKAGES)
 
 down: ## stop everything; the data stays
 	@if [ -x $(BIN)/btc ]; then $(BIN)/btc down $(ARGS); fi
@@ -73,6 +86,7 @@ $(STAMPS)/dev: requirements-dev.lock pyproject.toml | $(STAMPS)
 	@echo "installing what development needs (requirements-dev.lock)"
 	@$(UV) pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements-dev.lock
 	@$(call install_ourselves)
+	@[ ! -e $(USER_PACKAGES) ] || $(call install_packages_of,$(USER_PACKAGES))
 	@touch $@ $(STAMPS)/run
 
 $(STAMPS)/run: requirements.lock pyproject.toml | $(STAMPS)
@@ -81,7 +95,8 @@ $(STAMPS)/run: requirements.lock pyproject.toml | $(STAMPS)
 	else \
 		echo "installing what running needs (requirements.lock)" && \
 		$(UV) pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock && \
-		$(call install_ourselves); \
+		$(call install_ourselves) && \
+		{ [ ! -e $(USER_PACKAGES) ] || $(call install_packages_of,$(USER_PACKAGES)); }; \
 	fi
 	@touch $@
 
@@ -102,6 +117,10 @@ $(STAMPS)/docs: requirements-docs.lock $(STAMPS)/run
 # The build tool is in the lock, so this downloads nothing.
 define install_ourselves
 $(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+endef
+
+define install_packages_of
+$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --constraints requirements.lock --requirement $(1)
 endef
 
 $(STAMPS): | $(BIN)/python

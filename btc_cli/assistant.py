@@ -151,10 +151,7 @@ def mcp(
 
         from btc_client import Client  # noqa: PLC0415 - optional
     except ImportError as error:
-        msg = (
-            f'`btc mcp` needs a package that is not installed ({error}); run `pip install "mcp>=2.3,<3" ./btc_client` in '
-            "a checkout"
-        )
+        msg = f'`btc mcp` needs a package that is not installed ({error}); in a clone, run `make add PACKAGES="mcp>=2.3,<3"`'
         raise ConfigError(msg) from error
     with Client(url, token or None, timeout_s=TIMEOUT_S, retries=RETRIES) as client:
         server_of(Tools(client)).run("stdio")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".ots"
 NOT_INSTALLED = (
-    "an OpenTimestamps file is read with a package of its own; install it with `uv pip install opentimestamps`"
+    "an OpenTimestamps file is read with a package of its own; install it with `make add PACKAGES=opentimestamps`"
 )
 
 

@@ -19,7 +19,7 @@ from exchange_simulator.server import Exchange, Options
 
 DESCRIPTION = (
     "Simulate Kraken: WebSocket v2 and REST over a generated or a recorded market, with faults on demand; and Binance's "
-    "perpetuals beside it, without faults."
+    "perpetuals beside it."
 )
 
 MAX_LEAD_S = 60.0

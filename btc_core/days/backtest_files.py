@@ -153,7 +153,7 @@ def write_nautilus(out: Path, symbol: str, home: str, quotes: pa.Table, trades: 
         from nautilus_trader.model.objects import Currency, Price, Quantity  # noqa: PLC0415 - as above
         from nautilus_trader.persistence.catalog import ParquetDataCatalog  # noqa: PLC0415 - as above
     except ImportError as error:
-        msg = f"a catalog needs the library nautilus_trader, which is not installed ({error}): pip install nautilus_trader"
+        msg = f"a catalog needs the library nautilus_trader, which is not installed ({error}): `make add PACKAGES=nautilus_trader`"
         raise ConfigError(msg) from error
     prices = decimals(quotes["bid"], quotes["ask"], trades["price"])
     sizes = decimals(quotes["bid_qty"], quotes["ask_qty"], trades["qty"])

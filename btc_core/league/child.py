@@ -212,7 +212,7 @@ class Host:
         if isinstance(error, ModuleNotFoundError):
             return (
                 f"{place}: the module {error.name} is not installed in {sys.prefix}; install its package "
-                "there (`uv pip install …`), and wherever else the league runs"
+                "there (in a clone: `make add PACKAGES=…`), and wherever else the league runs"
             )
         text = str(error) or "without a message"
         memory = ". It may have reached its memory limit" if isinstance(error, MemoryError) else ""

@@ -81,7 +81,7 @@ def on_cluster(matrix: npt.NDArray[Any], bins: int, address: str) -> Iterator[Tr
         from distributed import Client  # noqa: PLC0415 - an optional dependency
         from xgboost import dask as cluster  # noqa: PLC0415 - needs the optional dependency
     except ImportError as error:
-        msg = "BTC_MODEL_TRAINER=dask needs Dask: `pip install 'dask[distributed]'`"
+        msg = "BTC_MODEL_TRAINER=dask needs Dask: `make add PACKAGES='dask[distributed]'`"
         raise ConfigError(msg) from error
 
     with Client(address) as client:  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""GARCH(1,1) of one-minute returns (Bollerslev 1986), fitted by the library arch: `uv pip install arch`.
+"""GARCH(1,1) of one-minute returns (Bollerslev 1986), fitted by the library arch: `make add PACKAGES=arch`.
 
 A row has no memory of a state, so the state is computed from the row: the last five returns one by one, and older ones
 by the realized variances of longer and longer windows, weighted as GARCH weights them.

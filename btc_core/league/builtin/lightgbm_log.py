@@ -1,4 +1,4 @@
-"""Gradient-boosted trees of the log variance by LightGBM: `uv pip install lightgbm`.
+"""Gradient-boosted trees of the log variance by LightGBM: `make add PACKAGES=lightgbm`.
 
 The trees learn the log variance over the longest horizon; shorter horizons are shares of it, fitted on the same rows.
 """

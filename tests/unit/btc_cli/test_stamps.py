@@ -116,5 +116,5 @@ def test_without_the_package_the_message_says_what_to_install(
     stamped: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentimestamps.core.notary", None)
-    with pytest.raises(ConfigError, match="uv pip install opentimestamps"):
+    with pytest.raises(ConfigError, match="make add PACKAGES=opentimestamps"):
         verify(str(stamped[0]))

@@ -135,5 +135,5 @@ def test_events_are_valid_for_hftbacktest_and_a_backtest_reads_them_all() -> Non
 
 def test_a_missing_library_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nautilus_trader.model.data", None)
-    with pytest.raises(ConfigError, match="pip install nautilus_trader"):
+    with pytest.raises(ConfigError, match="make add PACKAGES=nautilus_trader"):
         write_nautilus(tmp_path, "BTC/USD", "kraken", quotes(), trades())
