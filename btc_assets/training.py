@@ -23,7 +23,16 @@ from btc_core.models.dataset import Frame, StreamRows, TickLabels, make_frame
 from btc_core.models.input_gains import with_inputs
 from btc_core.models.recipe import RECIPE
 from btc_core.models.trainers import trainer_of
-from btc_core.names import BASELINE_KINDS, HORIZONS_MIN, MINUTES, VOLATILITY, Baseline, Quantity, VolatilityTarget
+from btc_core.names import (
+    BASELINE_KINDS,
+    HORIZONS_MIN,
+    MINUTES,
+    TOO_FEW_BARS,
+    VOLATILITY,
+    Baseline,
+    Quantity,
+    VolatilityTarget,
+)
 from btc_core.registry.bundles import Model
 from btc_core.settings import settings
 
@@ -191,9 +200,7 @@ def other_target(quantity: Quantity, model: Model | None, target: VolatilityTarg
     return f"version {model.version} forecasts the volatility of {its} and is not compared with this model of {target}"
 
 
-def _cold(
-    quantity: Quantity, bars: npt.NDArray[Any], why: str = "too few bars to judge a model"
-) -> tuple[TrainingResult, Floats]:
+def _cold(quantity: Quantity, bars: npt.NDArray[Any], why: str = TOO_FEW_BARS) -> tuple[TrainingResult, Floats]:
     """The first model of a market that has too little to judge one, with rows for its golden batch.
 
     It is the pre-trained one if that can serve, otherwise the baseline.
@@ -374,7 +381,7 @@ def same_walk(champion: Model | None, model: Model, at_ns: int) -> str:
         return ""
     old, new = champion.manifest, model.manifest
     lacks = model.autoregression is not None and champion.autoregression is None
-    lacks |= [len(each) for each in old.quantiles] != [len(each) for each in new.quantiles] and bool(new.quantiles)
+    lacks |= bool(new.quantiles) and (bool(old.quantiles), bool(old.tails)) != (bool(new.quantiles), bool(new.tails))
     if lacks or new.recipe not in {"", old.recipe} or at_ns - old.created_ns > RENEWAL_NS:
         return ""
     return f"version {champion.version} stays champion: both are the random walk, and its forecasts are the same"

@@ -1,6 +1,7 @@
 """`btc mcp`: lets an assistant read the API, by the Model Context Protocol over standard input and output.
 
-Every tool is one GET of the API through the client, or a section of the runbook. No token is used, so nothing can be changed.
+Every tool is one GET of the API through the client, or a section of the runbook. It needs no more than a read token,
+so nothing can be changed.
 What does not belong here: what the API answers (`serving`).
 """
 

@@ -190,6 +190,8 @@ BASELINES: dict[Quantity, tuple[Baseline, ...]] = {
 BASELINE_KINDS: frozenset[ModelKind] = frozenset(kind for kinds in BASELINES.values() for kind in kinds)
 """The kinds of model that are baselines. Every API response with a forecast of a baseline says so."""
 
+TOO_FEW_BARS = "too few bars to judge a model"
+"""How the reason of the gate begins for the first model of a market that has too little history."""
 ALIASES = CHAMPION, CHALLENGER, PREVIOUS, REFUSED = "champion", "challenger", "previous", "refused"
 """Aliases of the model registry."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import traceback
 from collections import OrderedDict
 
 PERIOD_S = 300.0
@@ -16,7 +17,7 @@ MAX_LINES = 256
 PAUSE = re.compile(r"\bin [\d.]+ s\b")
 """The pause before the next attempt, which grows, in a line that is otherwise the same."""
 
-_Key = tuple[str, int, str]
+_Key = tuple[str, int, str, str]
 
 
 class RepeatedLines(logging.Filter):
@@ -33,7 +34,11 @@ class RepeatedLines(logging.Filter):
         """Whether to write a line: a new one, or one that was forgotten meanwhile."""
         if hasattr(record, "fields"):
             return True
-        key = record.name, record.levelno, PAUSE.sub("later", record.getMessage())
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):  # the handler says what is wrong with the call
+            return True
+        key = record.name, record.levelno, PAUSE.sub("later", text), _place(record)
         with self._lock:
             if key in self._repeats:
                 self._repeats[key] += 1
@@ -48,7 +53,7 @@ class RepeatedLines(logging.Filter):
         with self._lock:
             told = [(key, number) for key, number in self._repeats.items() if number]
             self._repeats = OrderedDict((key, 0) for key, _ in told)
-        for (name, level, text), number in told:
+        for (name, level, text, _), number in told:
             again = logging.LogRecord(name, level, __file__, 0, "%s (%d times more)", (text, number), None)
             self._handler.acquire()
             try:
@@ -65,6 +70,15 @@ class RepeatedLines(logging.Filter):
                 self.tell()
 
         threading.Thread(target=run, name="repeated-lines", daemon=True).start()
+
+
+def _place(record: logging.LogRecord) -> str:
+    """The kind of the exception in a line, and where it was raised; empty without one."""
+    if not record.exc_info or record.exc_info[0] is None:
+        return ""
+    frames = traceback.extract_tb(record.exc_info[2])
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{record.exc_info[0].__name__} {where}"
 
 
 def write_once(period_s: float = PERIOD_S) -> None:

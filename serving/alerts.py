@@ -117,6 +117,7 @@ class Alerts:
             message = outbox.due(firing, now_s)
             if message is None or now_s < self._retry_s.get(recipient.name, now_s):
                 continue
+            metrics.LOOP_AT.labels("alerts").set_to_current_time()  # each contact may take its whole timeout
             try:
                 recipient.send(message.title, message.body, message.urgency)
             except ServiceError as error:

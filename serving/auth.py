@@ -103,10 +103,14 @@ class RotatingTokens:
 
     def _read_again(self) -> None:
         try:
-            self._tokens = Tokens(load_settings(self._env_file).api.named_tokens)
+            tokens = Tokens(load_settings(self._env_file).api.named_tokens)
         except ConfigError as error:
             _logger.warning("a file with tokens has changed but cannot be used, so they stay: %s", error)
             return
+        if self._tokens.guard_reads and not tokens.guard_reads:  # such as a file that is being written
+            _logger.warning("no read token is left, so the tokens stay; restart the API to let everybody read")
+            return
+        self._tokens = tokens
         _logger.info("the tokens were read again")
         files = self._named_files()
         if files != self._files:  # read once more, in case a new file has changed meanwhile

@@ -98,7 +98,7 @@ def _volatility(forecast: LiveForecast, usual: UsualVolatility | None, verdicts:
     }
     if usual is None:
         return texts
-    if usual.median_bps is None:
+    if not usual.median_bps:  # 0 in a market that rarely trades
         return texts | {"sigma_note": "What is usual at this hour is not known yet."}
     ratio = end.sigma_bps / usual.median_bps
     words = ((EXTREME, "far above usual", "warn"), (MUCH, "above usual", "warn"), (1 / MUCH, "as usual", "good"))
@@ -115,7 +115,7 @@ def _latency(forecast: LiveForecast, verdicts: dict[str, str]) -> dict[str, str]
     ms = forecast.latency_ms
     word = "clocks differ" if ms < 0 else "normal" if ms <= NORMAL_MS else "slow" if ms <= SLOW_MS else "late"
     verdicts["latency_word"] = {"normal": "good", "late": "bad"}.get(word, "warn")
-    why = f"Data {_duration(forecast.feature_age_s)} old when sent; above 10 s the API refuses to forecast."
+    why = f"Data {_duration(forecast.feature_age_s)} old when sent; the API refuses to forecast from data that is too old."
     if forecast.source == "api":
         why = "The API made this forecast, because the forecast worker is late."
     return {

@@ -9,7 +9,7 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from btc_core.names import BASELINE_KINDS, HEADLINE_MIN, VOLATILITY, ModelKey, Quantity
+from btc_core.names import BASELINE_KINDS, HEADLINE_MIN, TOO_FEW_BARS, VOLATILITY, ModelKey, Quantity
 from serving.served_forecast import STALE_KINDS
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _of_baseline(name: str, gate: GateDecision, change: str | None) -> str:
     """Why a baseline serves that took over from no champion; `change` compares the trees that were tried with HARX."""
     if change:
         return f"{name} serves: the loss of XGBoost was {change}, which is not certainly better."
-    if gate.passed:  # the first version of a market, before which no model was tried
+    if gate.reason.startswith(TOO_FEW_BARS):
         return f"{name} serves, because there are too few minute bars yet to judge a model."
     return f"{name} serves, because no model was certainly better on unseen data."
 

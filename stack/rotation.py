@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
-from btc_core.errors import InvalidInput, ServiceError, StackError
+from btc_core.errors import BtcError, InvalidInput, ServiceError, StackError
 from btc_core.waiting import wait_until
 from stack.layout import new_secret
 from stack.postgres_connection import connect, explain
@@ -65,11 +65,12 @@ RUNS_POLL_S = 2.0
 def rotate(stack: Stack, names: tuple[str, ...], report: Report = lambda _name, _what: None) -> tuple[str, ...]:
     """Give each of the named servers new secrets, or every one of the stack when `names` is empty; returns which.
 
-    A rotation that was interrupted is brought to its end first. Raises `InvalidInput` for an unknown name, and `StackError` for a
-    secret that this stack does not keep in its `stack.env`, or while it is down.
+    External servers are left out of "every one", which is reported. A rotation that was interrupted is brought to its end first.
+    Raises `InvalidInput` for an unknown name, and `StackError` for a secret that this stack does not keep in its `stack.env`, or
+    while the stack or one of these servers is down.
     """
     with stack.rotating():
-        chosen = _chosen(stack, names)
+        chosen = _chosen(stack, names, report)
         second = stack.layout.second_secrets()
         unfinished = {name for name, variables in VARIABLES.items() if second.keys() & set(variables)}
         if "postgres" in unfinished:
@@ -83,7 +84,7 @@ def rotate(stack: Stack, names: tuple[str, ...], report: Report = lambda _name, 
     return chosen
 
 
-def _chosen(stack: Stack, names: tuple[str, ...]) -> tuple[str, ...]:
+def _chosen(stack: Stack, names: tuple[str, ...], report: Report) -> tuple[str, ...]:
     unknown = [name for name in names if name not in VARIABLES]
     if unknown:
         msg = f"there is no secret of {', '.join(unknown)}; there are those of {', '.join(VARIABLES)}"
@@ -91,20 +92,32 @@ def _chosen(stack: Stack, names: tuple[str, ...]) -> tuple[str, ...]:
     if not stack.running:
         msg = f"the stack in {stack.layout.data_dir} is down; start it with `btc up`, because its servers have to change their passwords"
         raise StackError(msg)
-    problems = {name: _problem(stack, name) for name in names or VARIABLES}
-    found = [f"{name}: {problem}" for name, problem in problems.items() if problem]
-    if names and found:
-        raise StackError("\n".join(found))
-    return tuple(name for name, problem in problems.items() if not problem)
+    chosen = []
+    for name in names or VARIABLES:
+        if foreign := _not_of_this_stack(stack, name):
+            if names:
+                raise StackError(f"{name}: {foreign}")
+            report(name, f"is left out: {foreign}")
+        else:
+            chosen.append(name)
+    found = [f"{name}: {obstacle}" for name in chosen if (obstacle := _obstacle(stack, name))]
+    if found:
+        raise StackError("no secret was changed\n" + "\n".join(found))
+    return tuple(chosen)
 
 
-def _problem(stack: Stack, name: str) -> str:
-    """Why the secrets of a server cannot be rotated; "" if they can."""
+def _not_of_this_stack(stack: Stack, name: str) -> str:
+    """Why a server has no secret that this stack has made; "" if it has one."""
     component = stack.components()[name]
     if component.given_by:
         return f"it is an external server at {component.url}; docs/how-to/rotate-secrets.md has the steps for these"
     if name == "kafka" and not stack.settings.kafka.authenticated:
         return "it has no password; docs/how-to/managed-services.md says how to give it one"
+    return ""
+
+
+def _obstacle(stack: Stack, name: str) -> str:
+    """Why the secrets of a server cannot be rotated now; "" if they can."""
     if not next(each.pid for each in stack.status((name,))):
         return f"it is down; start it with `btc up`, or look at `btc logs {name}`"
     values = stack.layout.values()
@@ -168,22 +181,32 @@ def _no_runs(stack: Stack, names: Iterable[str], report: Report) -> Iterator[Non
     stack.stop_component(DAEMON)
     try:
         report(DAEMON, "is stopped meanwhile; waiting for the runs that have begun")
-        postgres = stack.settings.postgres
-
-        def is_idle() -> bool:
-            try:
-                with connect(postgres, postgres.dagster_db) as connection, connection.cursor() as cursor:
-                    cursor.execute(RUNS)
-                    return not (cursor.fetchone() or (0,))[0]
-            except psycopg2.Error as error:
-                raise ServiceError(explain(postgres, error)) from error
-
-        if not wait_until(is_idle, RUNS_PATIENCE_S, RUNS_POLL_S):
-            msg = (
-                f"runs of Dagster are still in progress after {RUNS_PATIENCE_S:g} s, and no secret was changed: wait for them, or "
-                f"cancel them at {stack.settings.dagster.url}"
-            )
-            raise StackError(msg)
+        _wait_for_runs(stack)
         yield
-    finally:
-        stack.restart(DAEMON, report)
+    except BaseException:
+        try:
+            stack.restart(DAEMON, report)
+        except BtcError as error:  # the first error is the one to read
+            report(DAEMON, f"did not start again: {error}")
+        raise
+    stack.restart(DAEMON, report)
+
+
+def _wait_for_runs(stack: Stack) -> None:
+    """Return when no run of Dagster is in progress; raises `StackError` after `RUNS_PATIENCE_S`."""
+    postgres = stack.settings.postgres
+
+    def is_idle() -> bool:
+        try:
+            with connect(postgres, postgres.dagster_db) as connection, connection.cursor() as cursor:
+                cursor.execute(RUNS)
+                return not (cursor.fetchone() or (0,))[0]
+        except psycopg2.Error as error:
+            raise ServiceError(explain(postgres, error)) from error
+
+    if not wait_until(is_idle, RUNS_PATIENCE_S, RUNS_POLL_S):
+        msg = (
+            f"runs of Dagster are still in progress after {RUNS_PATIENCE_S:g} s, and no secret was changed: wait for them, or "
+            f"cancel them at {stack.settings.dagster.url}"
+        )
+        raise StackError(msg)

@@ -5,7 +5,6 @@ What does not belong here: how a row is computed (`btc_core.features.engine`).
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,9 @@ import numpy as np
 
 from btc_core.errors import BadFrame
 from btc_core.features.catalogue import FEATURE_VERSION
-from btc_core.features.engine import FeatureEngine, columns_of
-from btc_core.features.state import STATE, WARM_UP_S
+from btc_core.features.engine import STATE_VERSION, FeatureEngine, columns_of
+from btc_core.features.state import WARM_UP_S
 from btc_core.features.user.values import UserFeatures
-from btc_core.market import continuity
 from btc_core.market.messages import FeatureMessage, decode_envelope
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, WorkerName
 from btc_core.stores.redis_rows import FeatureRow, feature_fields, feature_key
@@ -42,9 +40,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUP = WorkerName.FEATURES
-STATE_VERSION = f"{FEATURE_VERSION}-{hashlib.sha256(repr(STATE).encode()).hexdigest()[:8]}-{continuity.STATE_VERSION}"
-"""Version of the saved state: the features, the revision of the fold, the layout of its state, and the trade ids. The worker
-adds the leading market and the version of the user's features, because the state depends on them."""
 WARM_UP_MARGIN_S = 600
 """Extra warm-up: the log is read from a receive time, whereas the windows of the fold are in exchange time."""
 
@@ -196,6 +191,7 @@ def build(settings: Settings) -> Worker:
     """The worker, ready to run."""
     features = UserFeatures.in_folder(settings.user_features)
     own = "" if features is None else features.version
+    # The state depends on the leading market and on the user's features, too.
     version = "-".join(filter(None, (STATE_VERSION, settings.leader, own)))
     spec = WorkerSpec(GROUP, EVENTS_TOPIC, WARM_UP_S + WARM_UP_MARGIN_S, version)
     return Worker(settings, spec, FeaturesHandler(settings, features))

@@ -189,7 +189,7 @@ class LeagueHandler(StatelessHandler):
                 looked_s = now_s
                 try:
                     self._look_into_folders()
-                except OSError as error:  # a file was removed while it was read, say
+                except (OSError, ServiceError) as error:  # such as a file that was removed while it was read
                     log.warning("the user's folders in %s cannot be read: %s", self._settings.user_models.parent, error)
             self._write()
             self._report(now_s)

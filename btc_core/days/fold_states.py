@@ -18,10 +18,10 @@ import pyarrow as pa
 from btc_core.clock import NS_PER_S, from_ns
 from btc_core.days.day_replay import MARGIN_NS
 from btc_core.days.log_archive import STATES_FOLDER
-from btc_core.errors import StoreError
+from btc_core.errors import SchemaError
 from btc_core.exchanges.tick_lines import with_ticks
-from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.features.depth import BOOK_MEMORY_S
+from btc_core.features.engine import STATE_VERSION
 from btc_core.features.state import WARM_UP_S
 from btc_core.utc_day import day_of
 
@@ -50,7 +50,8 @@ class FoldState(msgspec.Struct, frozen=True, kw_only=True):
     partition: int
     offset: int
     """The first offset whose message the state does not contain."""
-    feature_version: str
+    version: str
+    """`STATE_VERSION` of the program that made it."""
     leader: str
     """The market that the others follow."""
     size_bytes: int
@@ -62,8 +63,8 @@ class FoldState(msgspec.Struct, frozen=True, kw_only=True):
 
     def continues(self, log: str, partition: int, leader: str) -> bool:
         """Whether this program can go on from the state in a partition of a log."""
-        own = (self.log, self.partition, self.leader, self.feature_version)
-        return own == (log, partition, leader, FEATURE_VERSION)
+        own = (self.log, self.partition, self.leader, self.version)
+        return own == (log, partition, leader, STATE_VERSION)
 
 
 def folded(engine: FeatureEngine, blocks: Iterable[Block], books_from_ns: int = 0) -> Iterator[Block]:
@@ -80,7 +81,7 @@ def state_of(engine: FeatureEngine, log: str, partition: int, offset: int, leade
         log=log,
         partition=partition,
         offset=offset,
-        feature_version=FEATURE_VERSION,
+        version=STATE_VERSION,
         leader=leader,
         size_bytes=len(body),
         sha256=sha256(body).hexdigest(),
@@ -100,7 +101,7 @@ def keep_state(store: ObjectStore, begin_ns: int, state: FoldState, body: bytes)
 
 
 def kept_state(store: ObjectStore, begin_ns: int, state: FoldState) -> bytes | None:
-    """The state at the end of an hour; None if it is no longer kept. Raises `StoreError` if it is damaged."""
+    """The state at the end of an hour; None if it is no longer kept. Raises `StoreError`, and `SchemaError` if it is damaged."""
     key = state_key(begin_ns, state)
     packed = store.get(key)
     if packed is None:
@@ -108,9 +109,9 @@ def kept_state(store: ObjectStore, begin_ns: int, state: FoldState) -> bytes | N
     try:
         body: bytes = pa.decompress(packed, state.size_bytes, _CODEC, asbytes=True)
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{store.uri(key)} is damaged: {error}") from error
+        raise SchemaError(f"{store.uri(key)} is damaged: {error}") from error
     if not state.is_that_of(body):
-        raise StoreError(f"{store.uri(key)} is damaged: its hash is not the one in the header of its hour")
+        raise SchemaError(f"{store.uri(key)} is damaged: its hash is not the one in the header of its hour")
     return body
 
 

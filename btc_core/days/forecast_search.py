@@ -5,6 +5,7 @@ What does not belong here: judging the evidence (`forecast_check`).
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,7 +38,7 @@ from btc_core.days.forecast_replay import EMITTED_NS
 from btc_core.days.forecast_roots import HOUR, LATE_HOURS, ClosedPeriod, closed_periods
 from btc_core.days.log_archive import blocks_in_log_order, read_manifest
 from btc_core.days.merkle import HASH_BYTES, as_array, leaf_hash, proof_of
-from btc_core.errors import InvalidInput, StoreError
+from btc_core.errors import InvalidInput, SchemaError, StoreError
 from btc_core.exchanges.envelope_blocks import blocks_of_values
 from btc_core.exchanges.recorded_blocks import read_ahead
 from btc_core.names import EVENTS_TOPIC, STORED_HEADLINES_MIN
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from btc_core.exchanges.recorded_blocks import Block
     from btc_core.settings import Settings
     from btc_core.stores.s3 import ObjectStore
+
+log = logging.getLogger(__name__)
 
 SERVED_NS = 900 * NS_PER_S
 """How long a forecast counts as the one that was served. The API refuses older features long before that."""
@@ -174,7 +177,11 @@ def _start_of(
             continue
         for state in hour.hour_header.states:
             if state.offset <= offset and state.continues(state.log, partition, leader):
-                body = kept_state(store, hour.begin_ns, state)
+                try:
+                    body = kept_state(store, hour.begin_ns, state)
+                except SchemaError as error:
+                    log.warning("the frames are replayed without this state: %s", error)
+                    continue
                 if body is not None:
                     return hour.begin_ns, state.offset, body
     return None

@@ -5,6 +5,7 @@ What does not belong here: the hour's forecasts and its header (`forecast_roots`
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +21,7 @@ from btc_core.days.fold_states import (
 )
 from btc_core.days.forecast_hours import HOUR_NS
 from btc_core.days.merkle import GrowingRoot, leaf_hashes
+from btc_core.errors import SchemaError
 from btc_core.exchanges.envelope_blocks import blocks_of_values
 from btc_core.exchanges.recorded_blocks import read_ahead
 from btc_core.features.engine import FeatureEngine
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from btc_core.exchanges.recorded_blocks import Block
     from btc_core.settings import Settings
     from btc_core.stores.s3 import ObjectStore
+
+
+log = logging.getLogger(__name__)
 
 
 class LogRange(msgspec.Struct, frozen=True):
@@ -99,13 +104,12 @@ class LogHours:
 
     def _engine(self, identity: str, hour: OffsetRange, begin_ns: int, before: LogHour) -> FeatureEngine | None:
         """An engine that has folded what came before the hour; None if the log no longer has all that it must have folded."""
-        engine = FeatureEngine(self._leader)
         for state in before.states:
             if state.offset == hour.begin and state.continues(identity, hour.partition, self._leader):
-                body = kept_state(self._store, before.begin_ns, state)
-                if body is not None:
-                    engine.load(body)
+                engine = self._continued(before.begin_ns, state)
+                if engine is not None:
                     return engine
+        engine = FeatureEngine(self._leader)
         if begin_ns not in self._warm_up:
             self._warm_up[begin_ns] = self._window_before(begin_ns)
         first = self._warm_up[begin_ns].get(hour.partition)
@@ -114,6 +118,19 @@ class LogHours:
         warm_up = OffsetRange(hour.partition, min(first, hour.begin), hour.begin)
         for _ in folded(engine, self._blocks(warm_up), begin_ns - BOOKS_NS):
             pass
+        return engine
+
+    def _continued(self, begin_ns: int, state: FoldState) -> FeatureEngine | None:
+        """An engine with the state at the end of an hour; None if it is not kept, or is damaged, which the log says."""
+        try:
+            body = kept_state(self._store, begin_ns, state)
+            if body is None:
+                return None
+            engine = FeatureEngine(self._leader)
+            engine.load(body)
+        except SchemaError as error:
+            log.warning("the state of the features is computed from the log again: %s", error)
+            return None
         return engine
 
     def _window_before(self, begin_ns: int) -> dict[int, int]:

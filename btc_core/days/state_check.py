@@ -17,6 +17,7 @@ from btc_core.days.forecast_check import Step
 from btc_core.days.forecast_hours import HOUR_NS
 from btc_core.days.forecast_roots import HOUR, ClosedPeriod, closed_periods
 from btc_core.days.log_archive import blocks_in_log_order, read_manifest
+from btc_core.errors import SchemaError
 from btc_core.exchanges.recorded_blocks import read_ahead
 from btc_core.features.engine import FeatureEngine
 from btc_core.utc_day import day_ns, day_of
@@ -45,11 +46,14 @@ def check_states(history: History, store: ObjectStore, symbol: str, day: str) ->
         before = [each for each in chain if each[0].begin_ns < begin_ns][-1:] or in_day[:1]
         wanted = [each for each in in_day if each != before[0]] if before else []
         known = [each for each in wanted if each[1].offset <= _end(archives, each[1])]
-        start = kept_state(store, before[0][0].begin_ns, before[0][1]) if known else None
-        if start is None:
-            continue
-        engine = FeatureEngine(before[0][1].leader)
-        engine.load(start)
+        engine = FeatureEngine(before[0][1].leader) if before else FeatureEngine()
+        try:
+            start = kept_state(store, before[0][0].begin_ns, before[0][1]) if known else None
+            if start is None:
+                continue
+            engine.load(start)
+        except SchemaError as error:
+            return Step("states", False, f"A state of the features cannot be read: {error}.")
         partition, first = before[0][1].partition, before[0][1].offset
         blocks = blocks_in_log_order(store, archives, partition, begin_ns - HOUR_NS - MARGIN_NS)
         ends = [state.offset for _, state in known]

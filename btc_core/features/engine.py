@@ -6,6 +6,7 @@ What does not belong here: where messages come from, and where rows go.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from functools import partial
@@ -17,11 +18,12 @@ import numpy as np
 from btc_core.errors import BadFrame, RefusedTrade, SchemaError
 from btc_core.exchanges.decoding import events_of, frame_of
 from btc_core.features.book_reader import BookReader, SavedReader
-from btc_core.features.catalogue import ROW, as_matrix
+from btc_core.features.catalogue import FEATURE_VERSION, ROW, as_matrix
 from btc_core.features.fold import EMIT_NONE, EMIT_TICKS, fold
 from btc_core.features.past_ticks import past_ticks
-from btc_core.features.state import EVENT, new_state, pack, pack_for_followers, pack_lead_quote
+from btc_core.features.state import EVENT, STATE, new_state, pack, pack_for_followers, pack_lead_quote
 from btc_core.features.user.values import MarketMinutes, UserRows
+from btc_core.market import continuity
 from btc_core.market.continuity import IntakeState, TradeIntake, Verdict
 from btc_core.market.events import (
     EVENT_CHANNELS,
@@ -88,6 +90,10 @@ class Rows(msgspec.Struct, frozen=True):
 def columns_of(events: Sequence[FoldedEvent]) -> dict[str, list[Any]]:
     """Return each field of the events as a column."""
     return {field: [getattr(event, field) for event in events] for field in FoldedEvent.__struct_fields__}
+
+
+STATE_VERSION = f"{FEATURE_VERSION}-{hashlib.sha256(repr(STATE).encode()).hexdigest()[:8]}-{continuity.STATE_VERSION}"
+"""Version of what `FeatureEngine.save` gives: the features, the revision of the fold, the layout of its state, and the trade ids."""
 
 
 class SavedMarket(msgspec.Struct, frozen=True):
@@ -260,8 +266,12 @@ class FeatureEngine:
         )
 
     def load(self, saved: bytes) -> None:
-        """Restore the markets that `save` of the same feature version encoded; raises `SchemaError` for another size."""
-        for saved_market in msgspec.msgpack.decode(saved, type=list[SavedMarket]):
+        """Restore the markets that `save` of the same `STATE_VERSION` encoded; raises `SchemaError` for anything else."""
+        try:
+            markets = msgspec.msgpack.decode(saved, type=list[SavedMarket])
+        except msgspec.MsgspecError as error:
+            raise SchemaError(f"the state of the features cannot be read: {error}") from error
+        for saved_market in markets:
             market = self._markets[saved_market.partition, saved_market.symbol] = _Market(self._features)
             if len(saved_market.state) != market.state.nbytes:
                 msg = f"the state of {saved_market.symbol} has {len(saved_market.state)} bytes instead of {market.state.nbytes}"

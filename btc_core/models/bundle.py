@@ -321,7 +321,7 @@ def _manifest_of_baseline(model: VolatilityModel | BidModel, kind: Baseline) -> 
 def start_quantiles(model: VolatilityModel | BidModel) -> Floats:
     """The quantiles at which the model's intervals start, (5, 8): its own, or a normal distribution's if it has none."""
     if model.manifest.quantiles:
-        return intervals.with_tails(model.manifest.quantiles)
+        return intervals.with_tails(model.manifest.quantiles, model.manifest.tails or None)
     return np.tile(np.asarray(intervals.NORMAL), (len(HORIZONS_MIN), 1))
 
 

@@ -22,7 +22,7 @@ from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model
 from btc_core.models.dataset import Frame, make_frame, split_by_time
 from btc_core.models.harx import fit_harx
 from btc_core.models.histograms import histogram_of
-from btc_core.models.intervals import bid_score, fit_quantiles, volatility_score
+from btc_core.models.intervals import as_fields, bid_score, fit_quantiles, volatility_score
 from btc_core.models.later_variances import later_variances
 from btc_core.models.manifest import NET_MEMBER, TREES_MEMBER, Member, new_manifest
 from btc_core.models.model_rows import has_columns, tree_inputs
@@ -75,7 +75,7 @@ def fit_volatility(
         for name in DRIFTING_FEATURES
     }
     return model.with_manifest(
-        msgspec.structs.replace(model.manifest, quantiles=fit_quantiles(score), distributions=distributions)
+        msgspec.structs.replace(model.manifest, distributions=distributions, **as_fields(fit_quantiles(score)))
     )
 
 
@@ -207,7 +207,7 @@ def serve_bid(
     late = frame.last_days(recipe.intervals.calibration_days)
     sigma = sigma[-len(late.origin_ns) :]
     score = bid_score(late.bid_bps, model.predict(late.matrix, sigma), sigma)
-    return BidModel(msgspec.structs.replace(manifest, quantiles=fit_quantiles(score)), boosters, autoregression)
+    return BidModel(msgspec.structs.replace(manifest, **as_fields(fit_quantiles(score))), boosters, autoregression)
 
 
 def _bid_trees(

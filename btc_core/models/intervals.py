@@ -89,6 +89,12 @@ def split(quantiles: Any) -> tuple[list[list[float]], list[list[float]] | None]:
     return every[:, SCORED].tolist(), None if np.isnan(tails).any() else tails.tolist()
 
 
+def as_fields(quantiles: Any) -> dict[str, tuple[tuple[float, ...], ...]]:
+    """Quantiles as the fields `quantiles` and `tails` of a manifest."""
+    scored, tails = split(with_tails(quantiles))
+    return {"quantiles": tuple(map(tuple, scored)), "tails": tuple(map(tuple, tails or ()))}
+
+
 def with_known_tails(quantiles: Floats, start: Floats) -> Floats:
     """Quantiles (horizons, 8) whose unknown tails are those at which a model starts; the very array if it has none to give."""
     missing = np.isnan(quantiles) & ~np.isnan(start)

@@ -67,8 +67,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     offsets: tuple[float, ...] = ()
     """For each horizon, what brings its mean forecast to the mean of RV in training, ln."""
     quantiles: tuple[tuple[float, ...], ...] = ()
-    """Quantiles of the score of `intervals` for each horizon, at which the intervals start: those of `names.QUANTILES`, or of
-    `SCORED_QUANTILES` if the scores were too few for the others, or the bundle is from before there were others."""
+    """Quantiles of the score of `intervals` for each horizon, at which the intervals start: those of `SCORED_QUANTILES`."""
+    tails: tuple[tuple[float, ...], ...] = ()
+    """Those of `names.QUANTILES` beyond them, for each horizon; empty if the scores were too few. A program that does not know
+    this field reads the bundle all the same."""
     distributions: dict[str, Histogram] = {}
     """Histograms of the features in training, for `drift`."""
     pool: tuple[str, ...] = ()

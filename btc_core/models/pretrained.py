@@ -42,7 +42,7 @@ from btc_core.models.dataset import Frame, make_frame
 from btc_core.models.fitting import harx_bundle
 from btc_core.models.harx_prior import EVIDENCE_NS, HarxPrior, ShrinkageRecipe, shrunk_harx
 from btc_core.models.histograms import histogram_of
-from btc_core.models.intervals import fit_quantiles, plain, with_tails
+from btc_core.models.intervals import as_fields, fit_quantiles, with_tails
 from btc_core.models.manifest import NET_MEMBER, TREES_MEMBER, Manifest, Member, new_manifest
 from btc_core.models.net import INPUTS, Net
 from btc_core.models.pooling import POOLED_TREE_INPUTS
@@ -176,8 +176,8 @@ def model_of(pretrained: Pretrained, frame: Frame, recipe: Recipe = RECIPE) -> V
         msgspec.structs.replace(
             model.manifest,
             offsets=tuple((np.asarray(model.manifest.offsets) + shift).tolist()),
-            quantiles=plain(trust * own + (1.0 - trust) * delivered),
             distributions=distributions,
+            **as_fields(trust * own + (1.0 - trust) * delivered),
         )
     )
 

@@ -55,7 +55,7 @@ def changed_minutes(db: QuestDB, symbol: str, bars: np.ndarray, until_ns: int) -
     the worker does not know the newest minutes of its last run unless they have been stored.
     """
     names = ", ".join((*FILE_COLUMNS, "taken_at"))
-    since_ns = int(bars["ts_ns"][0]) if len(bars) else 0
+    since_ns = int(bars["ts_ns"][0]) if len(bars) else until_ns  # without bars, nothing is known to be lost
     recorded = newest_recorded(
         db.query(
             f"SELECT {names} FROM {FORECAST_MINUTES.name} WHERE {of_symbol(symbol)} "  # noqa: S608 - names of the catalogue

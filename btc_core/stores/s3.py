@@ -193,6 +193,7 @@ class ObjectStore:
 
     def delete(self, key: str) -> None:
         """Remove an object, if it exists; raises `StoreError`."""
+        origin.before_write(origin.OBJECTS, self._settings.place, StoreError)
         self._request("delete_object", key, Key=key)
 
     def keys(self, prefix: str) -> list[str]:

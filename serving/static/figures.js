@@ -22,7 +22,7 @@ function change(f) {
 
 /** How a volatility compares with what is usual: a word and a sentence. */
 function compared(sigma) {
-  if (!usual || usual.median_bps === null) return ["", usual?.reason ? "What is usual at this hour is not known yet." : ""];
+  if (!usual || !usual.median_bps) return ["", usual ? "What is usual at this hour is not known yet." : ""];
   const ratio = sigma / usual.median_bps, hour = `${String(usual.hour_utc).padStart(2, "0")}–${String((usual.hour_utc + 1) % 24).padStart(2, "0")} UTC`;
   const word = ratio >= EXTREME ? "far above usual" : ratio >= MUCH ? "above usual" : ratio <= LITTLE ? "below usual" : "as usual";
   return [word, `${number(ratio, 1)} × the usual ${short(usual.median_bps)} bps of ${hour} (median of ${usual.days} ${usual.days === 1 ? "day" : "days"})`];
@@ -79,7 +79,7 @@ function showLatency(f, now) {
   $("latency_word").hidden = false;
   $("latency_word").dataset.verdict = verdict === "normal" ? "good" : verdict === "late" ? "bad" : "warn";
   setText("latency_note", `median of the last minute; normal up to ${NORMAL_MS}\u00a0ms, late above ${SLOW_MS / 1000}\u00a0s`);
-  setText("latency_why", f.source === "api" ? "The API made this forecast, because the forecast worker is late." : `Data ${duration(f.feature_age_s)} old when sent; above 10 s the API refuses to forecast.`);
+  setText("latency_why", f.source === "api" ? "The API made this forecast, because the forecast worker is late." : `Data ${duration(f.feature_age_s)} old when sent; the API refuses to forecast from data that is too old.`);
 }
 
 /** Show a forecast. What nobody can read four times a second changes once a second. */

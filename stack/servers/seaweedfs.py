@@ -74,10 +74,16 @@ def component(context: Context) -> Component:
 
     def take_secrets(pid: int) -> None:
         """It reads its file of keys again at a SIGHUP, and goes on with what it does."""
+        wanted = dict.fromkeys(_pairs_in(keys).items(), False) | dict.fromkeys(pairs.items(), True)
         write_secret(keys, _identities(pairs))
         os.kill(pid, signal.SIGHUP)
-        if not wait_until(lambda: all(_accepts(settings, *pair) for pair in pairs.items()), TAKEN_S, TAKEN_POLL_S):
-            msg = f"the object store does not accept the keys in {keys} {TAKEN_S:g} s after it was told to read them"
+        if not wait_until(
+            lambda: all(_accepts(settings, *each) is yes for each, yes in wanted.items()), TAKEN_S, TAKEN_POLL_S
+        ):
+            msg = (
+                f"the object store does not take exactly the keys in {keys} {TAKEN_S:g} s after it was told to read them; run the "
+                "command again"
+            )
             raise ServiceError(msg)
 
     port = port_of(settings.endpoint_url)
@@ -135,9 +141,11 @@ def _arguments(home: Path, keys: Path, run_dir: Path, port: int, ports: Internal
     )
 
 
-def _accepts(settings: StoreSettings, access_key: str, secret_key: str) -> bool:
-    """Whether it takes these keys."""
-    from btc_core.stores.s3 import s3_client  # noqa: PLC0415 - loads botocore, which `btc status` does not need
+def _accepts(settings: StoreSettings, access_key: str, secret_key: str) -> bool | None:
+    """Whether it takes these keys; None if it does not answer."""
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - `btc status` does not need it
+
+    from btc_core.stores.s3 import s3_client  # noqa: PLC0415 - loads botocore
 
     tried = settings.model_copy(update={"access_key": access_key, "secret_key": SecretStr(secret_key)})
     client = s3_client(tried)
@@ -147,6 +155,8 @@ def _accepts(settings: StoreSettings, access_key: str, secret_key: str) -> bool:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] != httpx.codes.FORBIDDEN:
             raise
         return False
+    except BotoCoreError:
+        return None
     finally:
         client.close()
     return True
@@ -159,6 +169,14 @@ def _identities(pairs: Mapping[str, str]) -> str:
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     return json.dumps({"identities": [identity]})
+
+
+def _pairs_in(keys: Path) -> dict[str, str]:
+    """The access keys in a file of `_identities` with their secrets; none if there is no file."""
+    if not keys.exists():
+        return {}
+    found = json.loads(keys.read_bytes())["identities"]
+    return {each["accessKey"]: each["secretKey"] for identity in found for each in identity["credentials"]}
 
 
 def _weed() -> str:

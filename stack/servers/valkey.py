@@ -121,4 +121,7 @@ def _accepts(settings: RedisSettings, password: str) -> bool:
             client.ping()
     except redis.AuthenticationError:
         return False
+    except redis.RedisError as error:
+        msg = f"Valkey does not answer at {settings.url}, so it was not given new passwords: {error}; run the command again"
+        raise ServiceError(msg) from error
     return True

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from btc_core import user_files
-from btc_core.errors import InvalidInput, ServiceError
+from btc_core.errors import InvalidInput
 from btc_core.features.user.check import CHECK_REVISION, check
 from btc_core.features.user.files import FeatureFile, read_feature
 from btc_core.files import atomic_write
@@ -43,6 +43,8 @@ class Mark(msgspec.Struct, frozen=True):
 
 _decoder = msgspec.json.Decoder(Mark)
 _lock = threading.Lock()
+_checking: dict[str, threading.Lock] = {}
+"""A lock for the check of each version of a file."""
 _refusals: dict[str, str] = {}
 """What checks of this process said, by the version of the file: a folder that cannot be written to has no marks."""
 
@@ -50,7 +52,8 @@ _refusals: dict[str, str] = {}
 def features_in(folder: Path) -> list[FeatureFile]:
     """The features in a folder by name. A file that `btc features add` would refuse is left out, and the log says why.
 
-    A file without a mark is checked first, which takes seconds, and for an endless loop a minute.
+    A file without a mark is checked first, which takes seconds, and for an endless loop a minute. Raises `ServiceError` if a check
+    could not be made, for example on an overloaded machine: without its result, processes would disagree about the features.
     """
     found: list[FeatureFile] = []
     for file in _readable(folder):
@@ -110,15 +113,14 @@ def _readable(folder: Path) -> Iterator[FeatureFile]:
 def _refusal(file: FeatureFile) -> str:
     """Why a file is no feature, from its mark, or else from a check now; empty if it passed."""
     with _lock:
+        checking = _checking.setdefault(file.version, threading.Lock())
+    with checking:  # one check of a file at a time, which delays no other file
         mark = _mark_of(file.path)
         if mark is not None and (mark.file_version, mark.check_revision) == (file.version, CHECK_REVISION):
             return mark.refusal
         if file.version not in _refusals:
             log.info("checking %s, which was not installed by `btc features add`", file.path)
-            try:
-                _refusals[file.version] = _checked(file)
-            except ServiceError as error:
-                return str(error)  # this look leaves the file out, and the next one checks it again
+            _refusals[file.version] = _checked(file)
             try:
                 _write_mark(file.path, file.version, _refusals[file.version])
             except InvalidInput as error:

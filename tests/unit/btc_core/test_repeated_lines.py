@@ -50,6 +50,23 @@ def _fail(log: Log, pause_s: float) -> None:
     log.logger.warning("%s; next attempt in %.1f s", "Kafka does not answer", pause_s)
 
 
+def test_another_exception_behind_the_same_words_is_written(log: Log) -> None:
+    for error in (ValueError("first"), ValueError("second"), KeyError("third")):
+        try:
+            raise error
+        except (ValueError, KeyError):
+            log.logger.exception("the state could not be collected")
+    written = "\n".join(log.new())
+    assert "ValueError: first" in written
+    assert "ValueError: second" not in written
+    assert "KeyError: 'third'" in written
+
+
+def test_a_wrong_call_of_the_log_raises_nothing_in_the_program(log: Log) -> None:
+    wrong = logging.LogRecord("tests", logging.WARNING, __file__, 1, "%d frames", ("many",), None)
+    assert log.lines.filter(wrong), "the handler reports what is wrong with the call"
+
+
 def test_an_outage_is_one_line_and_then_the_number_of_attempts(log: Log) -> None:
     for pause_s in (0.5, 1.0, 2.0, 10.0, 10.0):
         _fail(log, pause_s)

@@ -87,6 +87,28 @@ def test_the_files_hold_the_secrets_and_the_env_file_for_compose_none(stack_env:
     assert all((ROOT / file).is_file() for file in (shown["COMPOSE_FILE"] or "").split(":"))
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("BTC_API_TOKEN=first\nBTC_API_TOKEN=second", "second"),
+        ("export BTC_API_TOKEN=exported", "exported"),
+        ("BTC_API_TOKEN=word  # of the deployment", "word"),
+        ("BTC_API_TOKEN='a # b'  # quoted", "a # b"),
+        ('BTC_API_TOKEN="a=b"', "a=b"),
+        ("BTC_API_TOKEN=", ""),
+    ],
+)
+def test_a_secret_that_a_person_has_written_is_read_as_by_our_programs(
+    tmp_path: Path, lines: str, expected: str
+) -> None:
+    Layout(tmp_path).create("live")
+    file = tmp_path / "stack.env"
+    file.write_text(f"{file.read_text()}{lines}\n")
+    subprocess.run([ROOT / "deploy" / "secret-files", file], check=True)
+    assert (tmp_path / "secrets" / "BTC_API_TOKEN").read_text() == expected == dotenv_values(file)["BTC_API_TOKEN"]
+    assert "exported" not in (tmp_path / "compose.env").read_text()
+
+
 def test_a_secret_that_nobody_has_set_is_an_empty_file_and_as_if_not_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

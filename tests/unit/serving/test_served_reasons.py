@@ -9,6 +9,7 @@ from serving.model_answers import GateDecision
 from serving.served_reasons import NAMES, version_reason
 
 PASSED = GateDecision(passed=True, reason="loss 0.85 of harx's")
+FIRST = GateDecision(passed=True, reason="too few bars to judge a model: the baseline serves")
 REFUSED = GateDecision(passed=False, reason="loss 0.99 of harx's")
 DEMOTED = GateDecision(passed=False, reason="loss 1.05", took_over_from="6")
 
@@ -32,7 +33,8 @@ def scores(trees: float, harx: float) -> dict[str, float]:
         ("ewma", REFUSED, scores(1.02, 1.0),
          "EWMA serves: the loss of XGBoost was 2.0 % higher than HARX’s on 1,209 unseen rows, which is not certainly better."),
         ("harx", REFUSED, {}, "HARX serves, because no model was certainly better on unseen data."),
-        ("harx", PASSED, {}, "HARX serves, because there are too few minute bars yet to judge a model."),
+        ("harx", PASSED, {}, "HARX serves, because no model was certainly better on unseen data."),
+        ("harx", FIRST, {}, "HARX serves, because there are too few minute bars yet to judge a model."),
         ("harx", DEMOTED, scores(0.9, 1.0), "HARX serves: it took over from version 6, whose live forecasts were worse."),
         ("harx", None, {}, "HARX, a baseline, serves. The model registry has not said yet why."),
     ],

@@ -171,6 +171,21 @@ def test_a_token_changed_in_the_env_file_replaces_the_old_one_at_once(tmp_path: 
     assert valid("first", "second", "third") == ["second"]
 
 
+def test_a_file_that_is_seen_while_it_is_written_lets_nobody_read_without_a_token(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    env_file = tmp_path / "stack.env"
+    env_file.write_text(f"BTC_API_TOKEN=admin\nBTC_API_READ_TOKENS=reader={'r' * 20}\n")
+    tokens = RotatingTokens(load_settings(env_file).api, env_file)
+    assert tokens().guard_reads
+    env_file.write_text("BTC_API_TOKEN=admin\n")  # a program that rewrites a file may truncate it first
+    assert tokens().guard_reads
+    assert tokens().holder(f"Bearer {'r' * 20}", with_basic=False) is not None
+    assert "no read token is left" in caplog.text
+    env_file.write_text(f"BTC_API_TOKEN=admin\nBTC_API_READ_TOKENS=reader={'n' * 20}\n")
+    assert tokens().holder(f"Bearer {'n' * 20}", with_basic=False) is not None
+
+
 @pytest.mark.parametrize("named_in", ["the environment", "the env file"])
 def test_a_rotation_with_two_tokens_of_one_name_loses_no_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named_in: str

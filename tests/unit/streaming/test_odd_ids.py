@@ -10,10 +10,11 @@ from hypothesis import given, settings
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S, from_ns
+from btc_core.features import engine
 from btc_core.features.engine import FeatureEngine
 from btc_core.market.events import TRADE, TradeEvent
 from btc_core.market.messages import AbsentTrades, Envelope, encode_envelope
-from streaming import bronze, features
+from streaming import bronze
 from streaming.bronze_rows import BronzeReader
 from streaming.handler import Record
 from tests.odd_trades import BEGIN_NS, FAR_ID, FIRST_ID, odd_streams, run_of, trade
@@ -191,4 +192,4 @@ def test_an_id_that_is_not_a_positive_int64_is_a_dead_letter_and_changes_nothing
 
 def test_checkpoints_of_the_old_trade_ids_have_another_version() -> None:
     assert bronze.STATE_VERSION != "1"
-    assert features.STATE_VERSION.count("-") == 2, "the version of the trade ids is part of it"
+    assert engine.STATE_VERSION.count("-") == 2, "the version of the trade ids is part of it"

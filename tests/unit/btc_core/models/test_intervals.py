@@ -75,6 +75,13 @@ def test_the_widest_interval_needs_enough_scores_and_holds_what_it_says() -> Non
     assert np.asarray(intervals.fit_quantiles(few)).shape == (len(HORIZONS_MIN), len(SCORED_QUANTILES))
 
 
+def test_a_manifest_has_the_scored_quantiles_in_the_form_that_older_programs_read_and_the_tails_apart() -> None:
+    fields = intervals.as_fields(START)
+    assert {len(each) for each in fields["quantiles"]} == {len(SCORED_QUANTILES)}
+    assert np.array_equal(intervals.with_tails(fields["quantiles"], fields["tails"]), START)
+    assert intervals.as_fields(START[:, intervals.SCORED])["tails"] == ()
+
+
 def test_unknown_tails_stay_unknown_until_a_model_gives_them_and_move_no_other_quantile() -> None:
     unknown = intervals.with_tails(START[:, intervals.SCORED])
     assert np.isnan(unknown[:, [0, -1]]).all()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from btc_core.errors import InvalidInput
+from btc_core.errors import InvalidInput, ServiceError
 from btc_core.features.user import check as checks
 from btc_core.features.user import folder as folders
 from btc_core.features.user.files import read_feature, version_of
@@ -30,6 +32,7 @@ SLOW = "    total = 0.0\n    for k in range(20_000):\n        total += minutes.c
 @pytest.fixture(autouse=True)
 def a_process_that_has_checked_nothing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(folders, "_refusals", {})
+    monkeypatch.setattr(folders, "_checking", {})
     return
 
 
@@ -73,6 +76,7 @@ def test_an_endless_loop_that_was_copied_by_hand_ends_with_the_process_of_its_ch
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(checks, "CHECK_S", 4.0)
+    monkeypatch.setattr(checks, "WAIT_FACTOR", 60)  # a busy machine takes long for four seconds of processor time
     copied(tmp_path, "endless", ENDLESS)
     assert UserFeatures.in_folder(tmp_path) is None
     assert "took longer than 4 s of processor time" in caplog.text
@@ -133,3 +137,41 @@ def test_a_folder_that_cannot_be_written_to_is_checked_once_by_each_process(
     for _ in range(2):
         assert [each.name for each in features_in(tmp_path)] == ["mine"]
     assert checked == ["mine"]
+
+
+def test_a_check_that_could_not_be_made_is_an_error_and_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[str] = []
+
+    def check(file: FeatureFile) -> None:
+        attempts.append(file.name)
+        if len(attempts) == 1:
+            raise ServiceError("the process of the check did not start within 60 s")
+
+    monkeypatch.setattr(folders, "check", check)
+    copied(tmp_path, "mine", GOOD)
+    with pytest.raises(ServiceError, match="did not start"):  # no process streams a set that others do not have
+        features_in(tmp_path)
+    assert [each.name for each in features_in(tmp_path)] == ["mine"]
+
+
+def test_a_long_check_delays_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_checked, may_end = threading.Event(), threading.Event()
+
+    def check(file: FeatureFile) -> None:
+        if file.name == "long":
+            is_checked.set()
+            assert may_end.wait(60.0)
+
+    monkeypatch.setattr(folders, "check", check)
+    first, second = tmp_path / "first", tmp_path / "second"
+    copied(first, "long", GOOD)
+    copied(second, "short", GOOD)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(features_in, first)
+        assert is_checked.wait(60.0)
+        assert [each.name for each in features_in(second)] == ["short"]
+        assert not slow.done()
+        may_end.set()
+        assert [each.name for each in slow.result(60.0)] == ["long"]
