@@ -15,6 +15,7 @@ import httpx
 from websockets.asyncio.client import connect
 
 from exchange_simulator.server import Exchange, Options
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -33,7 +34,7 @@ async def exchange(tmp_path: Path, **options: Any) -> AsyncIterator[Exchange]:
         yield server
 
 
-def run(body: Callable[[], Coroutine[Any, Any, None]], limit_s: float = 60.0) -> None:
+def run(body: Callable[[], Coroutine[Any, Any, None]], limit_s: float = PATIENCE_S) -> None:
     """Run the body of a test, for at most `limit_s`."""
 
     async def limited() -> None:

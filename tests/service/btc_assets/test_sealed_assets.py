@@ -61,7 +61,7 @@ SERVERS = ("questdb", "kafka", "valkey", "store")
 RESEALS = 20
 DAY = day_of(now_ns() - 4 * NS_PER_DAY)
 """Not a day of other tests, because this one is lost."""
-EVENING = day_of(now_ns() - 5 * NS_PER_DAY)
+EVENING = day_of(day_ns(DAY) - NS_PER_DAY)
 """The day before, in which the warm-up window of `DAY` begins."""
 
 
@@ -220,21 +220,25 @@ def test_a_day_whose_sealing_failed_is_requested_again_but_not_for_ever(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cursor, keys, pauses = tick(None, instance).cursor, [], []
+    ended_s = now_ns() / NS_PER_S
 
     def later(seconds: float) -> Any:
-        monkeypatch.setattr("btc_assets.sealing.now_ns", lambda: now_ns() + round(seconds * NS_PER_S))
+        """A tick so long after the end of the last run."""
+        monkeypatch.setattr("btc_assets.sealing.now_ns", lambda: round((ended_s + seconds) * NS_PER_S))
         return tick(cursor, instance)
 
     for number in range(MAX_ATTEMPTS):
         if number:
             pauses.append(RETRY_PAUSE_S * 2 ** (number - 1))
-            assert f"{DAY}: run {number} has failed; the next one starts in" in reason(later(pauses[-1] - 30))
-        result = later(pauses[-1] + 30 if pauses else 0)
+            assert f"{DAY}: run {number} has failed; the next one starts in 5 s" in reason(later(pauses[-1] - 5))
+        result = later(pauses[-1] + 5 if pauses else 0)
         cursor = result.cursor
         (asked,) = requests_of(result, DAY)
         keys.append(asked.run_key)
         tags = {**asked.tags, "dagster/partition": DAY}
-        assert not failing_seal_day.execute_in_process(instance=instance, tags=tags, raise_on_error=False).success
+        run = failing_seal_day.execute_in_process(instance=instance, tags=tags, raise_on_error=False)
+        assert not run.success
+        ended_s = instance.get_run_record_by_id(run.run_id).end_time
     assert [key.partition("#")[2] for key in keys] == ["", "2", "3", "4", "5", "6"]
     assert sum(pauses) == pytest.approx(2.6 * 3_600, rel=0.02)
     assert f"{DAY}: 6 runs have failed" in reason(later(86_400))
@@ -266,9 +270,12 @@ def test_each_change_of_a_day_is_one_run(db: QuestDB, symbol: str, instance: dg.
 
 
 def test_a_day_that_is_being_fetched_is_sealed_and_checked_once_when_its_rows_stand_still(
-    db: QuestDB, symbol: str, instance: dg.DagsterInstance
+    db: QuestDB, symbol: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    yesterday = day_of(now_ns() - NS_PER_DAY)
+    today = day_of(now_ns())
+    yesterday = day_of(day_ns(today) - NS_PER_DAY)
+    # In the first minutes of a day, the grace of yesterday is not over.
+    monkeypatch.setattr("btc_assets.sealing.now_ns", lambda: day_ns(today) + NS_PER_DAY // 2)
     cursor = two_ticks(None, instance).cursor
     for number in range(3):
         write_late(db, symbol, number, yesterday)
@@ -412,10 +419,11 @@ def test_days_without_a_seal_and_then_without_a_copy_are_reported(system: Settin
         assert alert.state != "unknown", name
         return alert.details
 
-    def seal_age_s() -> int:
+    def newest_sealed() -> str:
+        """The day whose end the alert says how long ago it was; empty if it does not fire."""
         words = " ".join(found("SealOld"))
         age = re.fullmatch(r"the newest sealed day ended ([\d,]+) s ago", words)
-        return int(age[1].replace(",", "")) if age else 0
+        return day_of(now_ns() - int(age[1].replace(",", "")) * NS_PER_S - NS_PER_DAY // 2) if age else ""
 
     with ObjectStore(system.store) as store:
         for day in days:
@@ -424,13 +432,14 @@ def test_days_without_a_seal_and_then_without_a_copy_are_reported(system: Settin
         unsealed = ("2 days of the past week are not sealed",)
         wait_for(lambda: found("DayUnsealed") == unsealed, "days that were streamed and not sealed")
         assert not found("DayUncopied"), "a day is copied once it is sealed"
-        write_rows(db, GOLD_1MIN_SEALED, made_up(GOLD_1MIN_SEALED, day_of(now_ns() - 20 * NS_PER_DAY)))
-        wait_for(lambda: seal_age_s() // 86_400 == 19, "the last seal is from before the past week")
+        before = day_of(day_ns(DAY) - 16 * NS_PER_DAY)
+        write_rows(db, GOLD_1MIN_SEALED, made_up(GOLD_1MIN_SEALED, before))
+        wait_for(lambda: newest_sealed() == before, "the last seal is from before the past week")
         for day in days:
             make_gold(db, GOLD_1MIN_SEALED, day)
         wait_for(lambda: not found("DayUnsealed"), "both days are sealed")
         assert found("DayUncopied") == ("2 sealed days of the past week have no copy",)
-        assert seal_age_s() // 86_400 == 3
+        assert newest_sealed() == DAY
         for day in days:
             lake.back_up(db, store, SILVER_FEATURES, day)
         assert not found("DayUncopied")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import expect
 
 from docs.generate.pictures import chromium
 from tests.browser_pages import PATIENCE_MS
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE_MS)  # the default timeout of a page is not that of what is expected of it
     with chromium() as browser:
         yield browser
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
@@ -141,6 +140,14 @@ def test_trades_stay_missing_while_rest_is_behind_and_are_repaired_after_a_resta
     monkeypatch.setattr(repair_queue, "BEHIND_FIRST_S", 0.2)
     monkeypatch.setattr(repair_queue, "BEHIND_MAX_S", 0.5)
     monkeypatch.setattr(Kraken, "rest_pause_s", 0.05)
+    fetch, fetched = Kraken.trade_page, list[str]()
+
+    def fetch_and_note(kraken: Kraken, symbol: str, *place: Any) -> Any:
+        page = fetch(kraken, symbol, *place)
+        fetched.append(symbol)
+        return page
+
+    monkeypatch.setattr(Kraken, "trade_page", fetch_and_note)
     base = servers("questdb", "kafka")
     with exchange(tmp_path) as url, QuestDB(base.questdb) as db:
         settings = base.model_copy(update={"exchange": base.exchange.model_copy(update={"rest_url": url})})
@@ -156,7 +163,8 @@ def test_trades_stay_missing_while_rest_is_behind_and_are_repaired_after_a_resta
                 assert looks.find("RepairBehind", DOGE)
                 assert looks.find("GapOpen", DOGE)
                 inject(url, "rest_empty", seconds=600)
-                time.sleep(2.0)
+                before = len(fetched)
+                wait_for(lambda: len(fetched) > before + 3, "REST is asked again and again, and has nothing")
                 assert marks(db, DOGE, ids) == [["open"]]
             assert marks(db, DOGE, ids) == [["open"]], "the worker has stopped"
         with exchange(tmp_path / "healthy") as healthy:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from btc_core.market.frames import ChannelFrame
+    from btc_core.market.messages import Envelope
     from btc_core.settings import Settings
     from exchange_simulator.server import Exchange
 
@@ -27,6 +29,19 @@ pytestmark = pytest.mark.service
 SYMBOL = "LTC/USD"
 STREAMS = {("ticker", SYMBOL), ("trade", SYMBOL), ("book", SYMBOL)}
 PATIENCE_S = 180.0
+
+
+class WatchedIngest(Ingest):
+    """Knows the time of the newest quote that reached the log, by the clock of the exchange."""
+
+    newest_ns = 0
+
+    def publish(self, key: str, envelope: Envelope, frame: ChannelFrame) -> bool:
+        """Publish a frame, and note the times of its quotes."""
+        if isinstance(frame, TickerFrame):
+            times = [to_ns(each.timestamp) for each in frame.data if each.timestamp is not None]
+            self.newest_ns = max(self.newest_ns, *times)
+        return super().publish(key, envelope, frame)
 
 
 def settings_for(base: Settings, server: Exchange, connections: int) -> Settings:
@@ -79,14 +94,15 @@ def test_a_stall_a_cut_and_a_deaf_connection_cost_no_quote_and_no_trade(
 
     async def body() -> tuple[int, int, set[int], set[int]]:
         async with exchange(tmp_path, rate=20.0, symbols=(SYMBOL,)) as server:
-            ingest = Ingest(settings_for(base, server, 2))
+            ingest = WatchedIngest(settings_for(base, server, 2))
             running = asyncio.create_task(ingest.run())
             await until_subscribed(server, 2)
             await asyncio.sleep(0.5)
             begin_ns = server.clock.now_ns()
             await disturb(server)
             end_ns = server.clock.now_ns()
-            await asyncio.sleep(1.0)
+            while ingest.newest_ns < end_ns + NS_PER_S:  # noqa: ASYNC110 - it has no event for it
+                await asyncio.sleep(0.05)
             ingest.stop()
             await running
             market = server._markets[SYMBOL]

@@ -6,9 +6,9 @@ import asyncio
 import http.server
 import io
 import json
-import time
 import typing
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -134,15 +134,19 @@ def test_a_time_without_a_time_zone_is_refused_before_any_request(client: Client
     assert answers_of.asked == []
 
 
-def test_429_and_503_are_tried_again_after_the_time_that_the_api_asks_for(client: Client, answers_of: Answers) -> None:
+def test_429_and_503_are_tried_again_after_the_time_that_the_api_asks_for(
+    client: Client, answers_of: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers_of.turns = [
-        refused(429, "too_many_requests", Retry_After="1"),
+        refused(429, "too_many_requests", Retry_After="77"),
         refused(503, "too_many_exports"),
         ok(stream_of(TABLE)),
     ]
-    started_s = time.monotonic()
+    pauses_s: list[float] = []
+    monkeypatch.setattr(connection, "time", SimpleNamespace(sleep=pauses_s.append))
     assert len(client.quotes("BTC/USD", "2026-10-01")) == 1_000
-    assert 1.0 <= time.monotonic() - started_s < 5.0
+    assert pauses_s[0] == 77.0
+    assert 0.5 * connection.FIRST_PAUSE_S <= pauses_s[1] / 2 <= connection.FIRST_PAUSE_S, "doubled, with jitter"
     assert len(answers_of.asked) == 3
 
 

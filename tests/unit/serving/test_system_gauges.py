@@ -68,7 +68,7 @@ CASES = [
     ("DrillOld", 'btc_restore_drill_timestamp_seconds{copies="days"}', NOW_S - 1_297_000, NOW_S - 700_000),
     ("DrillFailed", 'btc_restore_drill_failed{copies="days"}', 2, 0),
     ("DaemonDown", 'btc_dagster_daemon_up{daemon="dagster"}', 0, 1),
-    ("ModelDemoted", 'btc_model_demoted_timestamp_seconds{symbol="BTC/USD",model="m"}', NOW_S - 80_000, NOW_S - 90_000),
+    ("ModelDemoted", 'btc_model_demoted_timestamp_seconds{symbol="BTC/USD",model="m"}', NOW_S - 40_000, NOW_S - 90_000),
     ("StreamSilent", 'btc_forecast_starting{symbol="BTC/USD"} 0\nbtc_forecast_age_seconds{symbol="BTC/USD"}', 11, 9),
 ]
 

@@ -102,7 +102,9 @@ def test_a_new_system_fetches_yesterday_and_one_with_a_past_or_many_markets_does
     stored: dict[str, int] = {}
     monkeypatch.setattr("btc_core.days.stored_days.stored_days", lambda _db, _table: stored)
     monkeypatch.setattr(first_training, "launch_backfill", lambda *arguments: launched.append(arguments[1:3]))
-    today, yesterday, lines = day_of(now_ns()), day_of(now_ns() - NS_PER_DAY), []
+    now = now_ns()
+    monkeypatch.setattr(first_training, "now_ns", lambda: now)
+    today, yesterday, lines = day_of(now), day_of(now - NS_PER_DAY), []
     stored[today] = 10
     first_training.fetch_yesterday(Settings(), lines.append)
     assert launched == [(("bronze_history",), (yesterday,))]

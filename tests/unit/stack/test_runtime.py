@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -123,6 +122,7 @@ def refuse() -> None:
         ),
     ],
 )
+@pytest.mark.usefixtures("clock")
 def test_a_failed_start_shows_the_end_of_the_log_and_stops_only_what_would_be_retried(
     layout: Layout, state: str, message: str, stopped: list[str]
 ) -> None:
@@ -152,9 +152,31 @@ class Opening:
         refuse()
 
 
+class Clock:
+    """The time of a start: it passes only while the start waits."""
+
+    def __init__(self) -> None:
+        self.at_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.at_s
+
+    def sleep(self, seconds: float) -> None:
+        self.at_s += seconds
+
+
 @pytest.fixture
-def starting(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Stack:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(runtime, "time", made)
+    monkeypatch.setattr(progress, "time", made)
+    return made
+
+
+@pytest.fixture
+def starting(layout: Layout, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Stack:
     """A stack that checks its starting processes every 20 ms and reports every 100 ms; no process uses the processor."""
+    assert clock.at_s
     monkeypatch.setattr(runtime, "POLL_S", 0.02)
     monkeypatch.setattr(runtime, "REPORT_S", 0.1)
     monkeypatch.setattr(progress, "_cpu_s", lambda _pid: 0.0)
@@ -163,14 +185,14 @@ def starting(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> Stack:
     return stack
 
 
-def test_a_start_that_makes_progress_may_take_longer_than_one_that_makes_none(starting: Stack) -> None:
+def test_a_start_that_makes_progress_may_take_longer_than_one_that_makes_none(starting: Stack, clock: Clock) -> None:
     log = starting.layout.log("questdb")
     log.touch()
     opening = Component("questdb", "database", ("true",), check=Opening(log, 50), start_timeout_s=0.4)
     reports: list[tuple[str, str]] = []
-    began_s = time.monotonic()
+    began_s = clock.at_s
     starting._wait_healthy(opening, lambda *report: reports.append(report))
-    assert time.monotonic() - began_s > 2 * 0.4, "the deadline followed the progress"
+    assert clock.at_s - began_s > 2 * 0.4, "the deadline followed the progress"
     name, text = reports[0]
     assert name == "questdb"
     assert re.fullmatch(r"still starting after 0 s: TimeoutError: no answer. Its log: \d+ tables left", text)
@@ -194,7 +216,7 @@ def test_processor_time_is_progress(starting: Stack, monkeypatch: pytest.MonkeyP
 
 
 def test_progress_without_end_is_given_up_at_the_bound(starting: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "START_BOUND_S", 0.5)
+    monkeypatch.setattr(runtime, "START_BOUND_S", 0.6)
     log = starting.layout.log("questdb")
     log.touch()
     endless = Component("questdb", "database", ("true",), check=Opening(log, 10_000), start_timeout_s=0.4)

@@ -15,6 +15,7 @@ from btc_core.errors import ServiceError
 from btc_core.settings import Settings
 from streaming.ingest import Ingest
 from tests.link_sink import Sink, link_to
+from tests.waiting import PATIENCE_S
 
 pytestmark = pytest.mark.unit
 
@@ -189,12 +190,14 @@ def test_no_frame_is_read_once_the_sink_is_full_even_within_a_burst() -> None:
 
     async def run() -> None:
         reading = asyncio.create_task(link_to(sink)._read(socket))  # type: ignore[arg-type]
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(PATIENCE_S):
+            while sink.polls < 3:  # noqa: ASYNC110 - the sink has no event for it
+                await asyncio.sleep(0.01)
         reading.cancel()
 
     asyncio.run(run())
     assert len(sink.published) == 1
-    assert sink.polls >= 2, "Kafka's acknowledgements are processed meanwhile"
+    assert sink.polls >= 3, "Kafka's acknowledgements are processed meanwhile"
 
 
 def test_ingest_opens_no_connection_while_the_queue_to_kafka_is_full(monkeypatch: pytest.MonkeyPatch) -> None:

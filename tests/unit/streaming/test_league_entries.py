@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pickle
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from btc_core import metrics
 from btc_core.clock import NS_PER_S, SYSTEM_CLOCK
 from btc_core.errors import SchemaError, StoreError
 from btc_core.league.bundles import TrainedEntry
@@ -34,10 +34,13 @@ class Models:
     def __init__(self, **sigmas: float) -> None:
         self.sigmas = sigmas
         self.answers = True
+        self.looks = 0
+        """How often the newest model of a market was asked for."""
         self.unusable: set[float] = set()
         """Models that were trained on other inputs."""
 
     def newest_version(self, _entry: str, symbol: str) -> str | None:
+        self.looks += 1
         if not self.answers:
             raise StoreError("MLflow does not answer")
         return str(self.sigmas[symbol]) if symbol in self.sigmas else None
@@ -67,6 +70,17 @@ def start(started: list[EntryRunner], models: Models, *symbols: str) -> EntryRun
     return runner
 
 
+def wait_for_looks(models: Models, number: int) -> None:
+    """Wait until an entry has looked so many times for models, after this call."""
+    seen = models.looks
+    wait_for(lambda: models.looks > seen + number, "further looks for models")  # the last one may still be under way
+
+
+def skipped() -> float:
+    """How many closes the entry has left without a forecast."""
+    return metrics.LEAGUE_SKIPPED.labels("mine")._value.get()
+
+
 def ask(runner: EntryRunner, symbol: str, age_s: float = 0.0) -> None:
     minute_ns = SYSTEM_CLOCK.now_ns() - int(age_s * NS_PER_S)
     runner.offer(Close(symbol, minute_ns, Rows(INPUTS, np.zeros((1, len(INPUTS))), np.array([minute_ns]))))
@@ -88,7 +102,7 @@ def test_a_market_with_a_model_of_an_older_file_waits_and_the_process_is_not_res
     wait_for(lambda: runner._loaded == {"A": "2.0"}, "the new file")
     assert runner._process is not None
     pid = runner._process.pid
-    time.sleep(1.0)
+    wait_for_looks(models, 10)
     assert (runner._process.pid, runner._loaded) == (pid, {"A": "2.0"})
     ask(runner, "A")
     (made,) = forecasts(runner, 1)
@@ -106,9 +120,10 @@ def test_a_late_forecast_is_not_kept_and_a_registry_that_does_not_answer_changes
     runner = start(started, models, "A")
     wait_for(lambda: runner.state.state == "running", "the model")
     models.answers = False
-    time.sleep(0.5)
+    wait_for_looks(models, 2)
+    before = skipped()
     ask(runner, "A", LATE_FORECAST_S + 1.0)
-    time.sleep(0.5)
+    wait_for(lambda: skipped() > before, "the late forecast")
     ask(runner, "A")
     (made,) = forecasts(runner, 1)
     assert made.made_at_ns - made.close.minute_ns < NS_PER_S * LATE_FORECAST_S
@@ -135,7 +150,8 @@ def test_an_entry_says_why_it_does_not_use_its_newest_model_until_it_does(starte
 def test_an_entry_without_a_model_waits_and_makes_nothing(started: list[EntryRunner]) -> None:
     runner = start(started, Models(), "A")
     wait_for(lambda: "no trained model of A" in runner.state.reason, "the reason")
+    before = skipped()
     ask(runner, "A")
-    time.sleep(0.3)
+    wait_for(lambda: skipped() > before, "the close is left out")
     assert runner.take() == []
     assert runner.state.state == "waiting"

@@ -21,6 +21,7 @@ from streaming.bronze_rows import BronzeReader
 from streaming.handler import Record
 from streaming.ingest import Ingest
 from streaming.repair import RepairHandler
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,7 +138,9 @@ def test_an_exchange_that_refuses_every_market_does_not_stop_the_others(monkeypa
         feed = ingest.feeds[-1]
         monkeypatch.setattr(feed, "_fetch_missed_minutes", no_history)
         following = asyncio.create_task(feed.run_link(link))  # type: ignore[arg-type]
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(PATIENCE_S):
+            while link.connections < 2 and not following.done():  # noqa: ASYNC110 - the link has no event for it
+                await asyncio.sleep(0.01)
         ingest.stop()
         await following
         return link

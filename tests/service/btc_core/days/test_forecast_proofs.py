@@ -131,18 +131,21 @@ MINUTE_OF_HOUR = 45
 HOURS_AGO = 4
 
 
-def in_hour(hours_ago: int) -> PastClock:
-    """A clock that shows the same minute of an hour some hours ago, whatever the time is."""
-    return PastClock(now_ns() - (now_ns() // HOUR_NS - hours_ago) * HOUR_NS - MINUTE_OF_HOUR * NS_PER_MIN)
+def in_hour(hour_ns: int) -> PastClock:
+    """A clock that shows the same minute of a past hour now, whatever the time is; the hour is given by its begin."""
+    return PastClock(now_ns() - hour_ns - MINUTE_OF_HOUR * NS_PER_MIN)
 
 
 @pytest.fixture(scope="module")
 def system(own_stack: Stack) -> Iterator[System]:
-    """A market that was forecast with two workers, one after the other, in the hour `HOURS_AGO`."""
+    """A market that was forecast with two workers, one after the other, in the hour that began `HOURS_AGO` full hours ago.
+
+    Tests derive every other time from `hour_ns` of it, because an hour or a day may end while they run.
+    """
     own_stack.up(only=("questdb", "kafka", "valkey", "store"))
     settings, symbol = own_stack.settings, own_stack.settings.exchange.symbols[0]
     ensure_topics(settings)
-    clock = in_hour(HOURS_AGO)
+    clock = in_hour((now_ns() // HOUR_NS - HOURS_AGO) * HOUR_NS)
     begin_ns = clock.now_ns() // NS_PER_MIN * NS_PER_MIN
     bars = bars_of_market(2 * 1440, begin_ns - 2 * NS_PER_DAY - (SECONDS + 120) * NS_PER_S // NS_PER_MIN * NS_PER_MIN)
     assert bars.dtype == BARS
@@ -289,8 +292,8 @@ def test_evidence_in_a_file_is_verified_without_servers_and_every_changed_part_i
 def test_a_later_forecast_is_computed_again_from_the_state_that_a_closed_hour_names(
     system: System, tmp_path: Path
 ) -> None:
-    """Two hours after the first forecasts, and one hour after that of the late ones."""
-    settings, symbol, clock = system.settings, system.symbol, in_hour(HOURS_AGO - 2)
+    """Two hours after the hour of the first forecasts, and one hour after that of the late ones."""
+    settings, symbol, clock = system.settings, system.symbol, in_hour(system.hour_ns + 2 * HOUR_NS)
     before, last = closed_periods(system.history, symbol, system.hour_ns, system.hour_ns + 2 * HOUR_NS)[:2]
     (state,), (continued,) = ([each for each in hour.hour_header.states if each.offset] for hour in (before, last))
     assert (continued.offset, continued.sha256) == (state.offset, state.sha256), (

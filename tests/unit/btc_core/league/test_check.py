@@ -19,6 +19,7 @@ from btc_core.league.process import EntryFailed, EntryProcess
 from btc_core.league.rows import INPUTS, made_up_dataset
 from btc_core.names import HORIZONS_MIN
 from btc_core.settings import LeagueSettings
+from tests.waiting import PATIENCE_S
 
 LIMITS = LeagueSettings(predict_s=2.0, fit_s=30.0, memory_bytes=400_000_000, fit_memory_bytes=400_000_000)
 GOOD = """
@@ -168,21 +169,22 @@ def test_a_bad_file_is_refused_with_its_place_and_what_to_do(tmp_path: Path, tex
 
 def test_a_slow_fit_and_a_slow_forecast_are_refused(tmp_path: Path) -> None:
     slow = entry(tmp_path, with_predict("time.sleep(0.3); return np.ones((len(rows), 5))"))
-    with pytest.raises(InvalidInput, match=r"predict takes 0\.3. s for one row, and may take 0\.1 s"):
+    with pytest.raises(InvalidInput, match=r"predict takes \d+\.\d+ s for one row, and may take 0\.1 s") as refused:
         check(slow, LIMITS.model_copy(update={"predict_s": 0.1}))
+    assert float(str(refused.value).partition(" takes ")[2].split()[0]) >= 0.3
     endless = entry(tmp_path, with_predict("return 1.0", "time.sleep(60)"))
     with pytest.raises(InvalidInput, match=r"fit took longer than 0\.5 s"):
         check(endless, LIMITS.model_copy(update={"fit_s": 0.5}))
 
 
 def test_a_late_forecast_kills_the_process_at_once(tmp_path: Path) -> None:
-    child = EntryProcess(entry(tmp_path, with_predict("time.sleep(60)")), INPUTS, LIMITS.memory_bytes)
+    child = EntryProcess(entry(tmp_path, with_predict("time.sleep(600)")), INPUTS, LIMITS.memory_bytes)
     dataset = made_up_dataset()
-    child.use("X", child.fit(dataset, 30.0).model)
+    child.use("X", child.fit(dataset, PATIENCE_S).model)
     began_s = time.monotonic()
     with pytest.raises(EntryFailed, match=r"predict took longer than 0\.2 s, and the process was killed"):
         child.predict("X", Rows(INPUTS, dataset.matrix[:1], dataset.origin_ns[:1]), 0.2)
-    assert time.monotonic() - began_s < 10.0
+    assert time.monotonic() - began_s < 60.0
     with pytest.raises(ProcessLookupError):
         os.kill(child.pid, 0)
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
+from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.errors import ExchangeError, InvalidInput
 from btc_core.exchange_settings import ExchangeSettings
+from btc_core.exchanges import rest
 from btc_core.exchanges.kraken import Kraken
 from btc_core.market.bars import BARS
 from btc_core.market.checked_bars import interval_min, parse_csv, sorted_bars
@@ -89,9 +90,12 @@ def test_minute_bars_of_a_thin_market_are_minute_bars() -> None:
 
 @pytest.fixture
 def exchange() -> Iterator[tuple[str, list[str]]]:
-    """Serve CSV at /history and OHLC at the exchange's path; yield the address and the list of requested paths."""
+    """Serve CSV at /history and OHLC at the exchange's path; yield the address and the list of requested paths.
+
+    The newest bar is that of the minute of `START_S`.
+    """
     requested: list[str] = []
-    minute = now_ns() // NS_PER_MIN * 60
+    minute = START_S
 
     def answer(path: str) -> tuple[int, bytes]:
         requested.append(path)
@@ -111,8 +115,11 @@ def exchange() -> Iterator[tuple[str, list[str]]]:
         yield url, requested
 
 
-def test_the_open_minute_is_left_out_for_both_sources(exchange: tuple[str, list[str]]) -> None:
+def test_the_open_minute_is_left_out_for_both_sources(
+    exchange: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     url, requested = exchange
+    monkeypatch.setattr(rest, "now_ns", lambda: (START_S + 30) * NS_PER_S)
     live = ExchangeSettings(rest_url=url)
     simulated = ExchangeSettings(mode="sim", history_url=f"{url}/history")
     bars, source = Kraken(simulated).minute_bars("BTC/USD", 3)

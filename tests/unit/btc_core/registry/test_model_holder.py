@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 from btc_core.errors import ServiceError, StoreError
 from btc_core.models.bundle import random_walk_model
 from btc_core.names import BID_MODEL, ModelKey
 from btc_core.registry.champions import ModelHolder
+from tests.waiting import PATIENCE_S, wait_for
 
 
 class Named:
@@ -119,16 +119,13 @@ def test_the_thread_outlives_any_fault_and_shows_it() -> None:
     try:
         for _ in range(3):
             registry.asked.clear()
-            assert registry.asked.wait(5)
+            assert registry.asked.wait(PATIENCE_S)
         assert any("ZeroDivisionError: nobody foresaw this" in reason for reason in holder.reasons)
         registry.version_error = None
         registry.asked.clear()
-        assert registry.asked.wait(5)
-        assert registry.asked.wait(5)
-        for _ in range(500):
-            if not holder.reasons:
-                break
-            time.sleep(0.01)
+        assert registry.asked.wait(PATIENCE_S)
+        assert registry.asked.wait(PATIENCE_S)
+        wait_for(lambda: not holder.reasons, "the fault is over")
         assert holder.current.bid("BTC/USD") is not None
     finally:
         holder.stop()
