@@ -26,6 +26,7 @@ from btc_core.stores.kafka_connection import explain
 from streaming.assignment import LogStart
 from streaming.backoff import backoff_s
 from streaming.checkpoints import Checkpoints
+from streaming.client_callbacks import Callbacks
 from streaming.handler import UNUSABLE_STATE, Record
 from streaming.log_marks import LogMark, encode_mark
 
@@ -118,6 +119,7 @@ class Worker:
         self._pending: PendingWrite | None = None
         self._checkpoints = Checkpoints(settings.stream.state_dir, spec.group, spec.topic, spec.state_version)
         self._checkpoint_s = time.monotonic()
+        self._callbacks = Callbacks()
         self._stop = threading.Event()
         self._tables_unavailable = threading.Event()
         """Set while the writer waits for a service that does not answer."""
@@ -159,7 +161,9 @@ class Worker:
 
     def _consume(self) -> None:
         self._unassigned_s = time.monotonic()
-        self._consumer.subscribe([self._topic], on_assign=self._assign, on_revoke=self._revoke)
+        self._callbacks = Callbacks()
+        keeping = self._callbacks.keeping
+        self._consumer.subscribe([self._topic], on_assign=keeping(self._assign), on_revoke=keeping(self._revoke))
         while not self._stop.is_set():
             self._step()
             self._check_joined()
@@ -246,10 +250,12 @@ class Worker:
     def _take_batch(self) -> list[Record]:
         """At least one message as soon as there is one, and what else arrives within the batch wait; empty when none does."""
         first = self._consumer.poll(self._poll_timeout_s())
+        self._callbacks.raise_kept()
         if first is None:
             return []
         assignment = self._assignments
         rest = self._consumer.consume(self._stream.batch_rows - 1, self._stream.batch_wait_ms / 1_000)
+        self._callbacks.raise_kept()
         messages = (first, *rest) if assignment == self._assignments else rest  # the new owner reads `first` again
         return [record for message in messages if (record := _record(message, self._kafka)) is not None]
 

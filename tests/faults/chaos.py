@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RECOVERY_PATIENCE_S = 120.0
-SETTLE_PATIENCE_S = 240.0
+SETTLE_PATIENCE_S = 480.0
 """Time after the last fault for reconnecting, for repairs at one request a second, and for working off the backlog."""
 POLL_S = 0.2
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from stack.runtime import Stack
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1_800)
 
 
 class Result(NamedTuple):

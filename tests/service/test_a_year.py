@@ -328,6 +328,11 @@ def test_a_year_is_one_call_of_the_api(year: Year, tmp_path: Path) -> None:
             times = rows["ts" if series == "skill" else "ts_event"]
             assert pc.all(pc.greater(times[1:], times[:-1])).as_py(), f"{series} are in order, each once"
             assert day_of(int(column_ns(times)[0])) < day_ago(330), series
+        minutes = client.table("minute_features", SYMBOL, first, end, missing="skip", columns=["minute_end", "bid"])
+        assert len(minutes) >= 12 * (ROWS_A_DAY - 1), "the newest row of each minute, of the same days"
+        ends = column_ns(minutes["minute_end"])
+        assert (np.diff(ends) > 0).all()
+        assert day_of(int(ends[0])) < day_ago(330)
 
 
 def memory_maps(year: Year) -> int:

@@ -153,4 +153,4 @@ def test_without_the_package_the_command_says_what_to_install(tmp_path: Path) ->
         timeout=180,
     )
     assert found.returncode == 1
-    assert 'pip install "mcp>=2.3,<3" ./btc_client' in found.stderr
+    assert 'make add PACKAGES="mcp>=2.3,<3"' in found.stderr

@@ -26,6 +26,7 @@ from btc_core.names import EVENTS_TOPIC, GAPS_TOPIC
 from btc_core.stores.kafka import kept_since, read_topic
 from btc_core.stores.kafka_connection import connection
 from streaming import worker
+from streaming.assignment import LogStart, PartitionStart
 from streaming.handler import StatelessHandler, WorkerSpec
 from streaming.publisher import Publisher
 from streaming.worker import Worker
@@ -217,6 +218,28 @@ def test_a_commit_that_fails_is_repeated_and_counts_as_lag(kafka: Settings) -> N
         fill(kafka, topic, range(10))
         wait_for(lambda: not failures, "the commit is repeated until it succeeds")
         wait_for(lambda: gauge(metrics.LAG, topic, "0") == 0, "no lag is left")
+
+
+def test_an_error_of_kafka_while_partitions_are_assigned_makes_a_new_consumer(
+    kafka: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that has just started may not lead a partition yet, which the client says within a callback of its own."""
+    topic, handler = new_topic(kafka, "not-led"), BufferingHandler()
+    find, failures = LogStart.find, []
+
+    def fails_once(self: LogStart, partitions: list[TopicPartition]) -> list[PartitionStart]:
+        if not failures:
+            failures.append(partitions)
+            self._consumer.get_watermark_offsets(TopicPartition("no-such-topic", 99), timeout=30.0)
+        return find(self, partitions)
+
+    monkeypatch.setattr(LogStart, "find", fails_once)
+    rejoins = metrics.REJOINS.labels(topic)
+    with Running(Worker(settings_of(kafka, "1"), WorkerSpec(topic, topic), handler)):
+        fill(kafka, topic, range(10))
+        wait_for(lambda: len(handler.written) == 10, "the messages are written by the second consumer")
+    assert len(failures) == 1
+    assert rejoins._value.get() == 1
 
 
 class FlakyHandler(BufferingHandler):
