@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +26,9 @@ SYMBOLS = tuple(f"{base}/USD" for base in ("BTC", "ETH", "SOL", "XRP", "LTC", "A
 wait_for = partial(waiting.wait_for, patience_s=180.0)
 
 
-def rows_since(stack: Stack, seconds: int) -> set[str]:
-    """Symbols with a feature row in the last `seconds` seconds."""
-    recent = f"SELECT DISTINCT symbol FROM silver_features WHERE ts_recv > dateadd('s', -{seconds}, now())"
+def rows_since(stack: Stack, seconds: float) -> set[str]:
+    """Symbols with a feature row of a frame that was received in the last `seconds` seconds."""
+    recent = f"SELECT DISTINCT symbol FROM silver_features WHERE ts_recv > dateadd('s', -{int(seconds)}, now())"
     return {row[0] for row in query(stack.settings, recent)}
 
 
@@ -53,7 +54,11 @@ def test_two_workers_share_the_symbols_and_one_takes_over_all_when_the_other_is_
         (lost,) = stack.status(("features_2",))
         os.kill(lost.pid, signal.SIGKILL)
         stack.stop_component("features_2")  # so that the supervisor does not restart it
-        wait_for(lambda: rows_since(stack, 5) == set(SYMBOLS), "new rows of every symbol from the remaining worker")
+        killed_s = time.time()
+        wait_for(
+            lambda: rows_since(stack, time.time() - killed_s) == set(SYMBOLS),
+            "new rows of every symbol from the remaining worker",
+        )
         stack.stop_component("ingest")
         wait_for(lambda: caught_up(stack.settings), "every message is handled")
         replay = replay_of_log(stack.settings)
