@@ -86,7 +86,6 @@ $(STAMPS)/dev: requirements-dev.lock pyproject.toml | $(STAMPS)
 	@echo "installing what development needs (requirements-dev.lock)"
 	@$(UV) pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements-dev.lock
 	@$(call install_ourselves)
-	@[ ! -e $(USER_PACKAGES) ] || $(call install_packages_of,$(USER_PACKAGES))
 	@touch $@ $(STAMPS)/run
 
 $(STAMPS)/run: requirements.lock pyproject.toml | $(STAMPS)
@@ -95,8 +94,7 @@ $(STAMPS)/run: requirements.lock pyproject.toml | $(STAMPS)
 	else \
 		echo "installing what running needs (requirements.lock)" && \
 		$(UV) pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock && \
-		$(call install_ourselves) && \
-		{ [ ! -e $(USER_PACKAGES) ] || $(call install_packages_of,$(USER_PACKAGES)); }; \
+		$(call install_ourselves); \
 	fi
 	@touch $@
 
@@ -114,9 +112,10 @@ $(STAMPS)/docs: requirements-docs.lock $(STAMPS)/run
 	@$(UV) pip sync --quiet --python .venv-peers/bin/python --require-hashes requirements-peers.lock
 	@touch $@
 
-# The build tool is in the lock, so this downloads nothing.
+# This project, for which the lock has the build tool, and then the packages of the user.
 define install_ourselves
-$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . && \
+	{ [ ! -e $(USER_PACKAGES) ] || $(call install_packages_of,$(USER_PACKAGES)); }
 endef
 
 define install_packages_of
