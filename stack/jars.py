@@ -6,8 +6,12 @@ The lock files in `stack/locks` name versions and SHA-256 and no addresses. `pyt
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +19,10 @@ from btc_core.errors import StackError
 from stack.java import MIN_JAVA
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jgo.env._lockfile import LockedDependency
-    from jgo.maven import MavenContext
+    from jgo.maven import Artifact, MavenContext
 
 LOCKS = Path(__file__).parent / "locks"
 
@@ -33,21 +39,44 @@ PARALLEL_DOWNLOADS = 8
 def jars(name: str) -> list[Path]:
     """Paths of the locked jars of `questdb` or `kafka`, downloaded if necessary and checked.
 
+    Several processes of an account may call this at once: one of them downloads, and the others wait for it.
     Raises `StackError` naming the jar that cannot be downloaded or does not match its lock.
     """
     from jgo.env._lockfile import LockFile  # noqa: PLC0415 - it takes a tenth of the start of every command
     from jgo.maven import MavenContext  # noqa: PLC0415 - the same
 
-    locked = LockFile.load(LOCKS / f"{name}.lock.toml").dependencies
-    context = MavenContext()
-    with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
-        return list(pool.map(lambda dependency: _jar(context, dependency), locked))
+    return locked_jars(MavenContext(), LockFile.load(LOCKS / f"{name}.lock.toml").dependencies)
 
 
-def _jar(context: MavenContext, locked: LockedDependency) -> Path:
-    coordinate = f"{locked.groupId}:{locked.artifactId}:{locked.version}"
+def locked_jars(context: MavenContext, locked: list[LockedDependency]) -> list[Path]:
+    """As `jars`, for the jars of a lock and the repositories of a context."""
+    artifacts = [(_artifact(context, each), each) for each in locked]
+    present = [artifact.cached_path for artifact, each in artifacts if _matches(artifact.cached_path, each)]
+    if len(present) == len(locked):
+        return [Path(path) for path in present if path]
+    with _one_download_at_a_time(), ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
+        return list(pool.map(lambda pair: _jar(*pair), artifacts))
+
+
+def _artifact(context: MavenContext, locked: LockedDependency) -> Artifact:
     component = context.project(locked.groupId, locked.artifactId).at_version(locked.version)
-    artifact = component.artifact(locked.classifier or "", locked.packaging)
+    return component.artifact(locked.classifier or "", locked.packaging)
+
+
+@contextmanager
+def _one_download_at_a_time() -> Iterator[None]:
+    """Hold a lock of this account: another process would take a jar that is half downloaded for a broken one."""
+    with (Path(tempfile.gettempdir()) / f"btc-jars-{os.getuid()}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _matches(path: Path | None, locked: LockedDependency) -> bool:
+    return path is not None and path.exists() and _sha256(path) == locked.sha256
+
+
+def _jar(artifact: Artifact, locked: LockedDependency) -> Path:
+    coordinate = f"{locked.groupId}:{locked.artifactId}:{locked.version}"
     found = ""
     for _ in range(2):  # an interrupted download leaves a broken file; it is deleted and downloaded once more
         try:
