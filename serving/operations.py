@@ -27,7 +27,7 @@ from btc_core.utc_day import day_ns, day_of
 from serving import system_gauges
 from serving.alert_rules import RULES, Facts, Judge
 from serving.answers import iso
-from serving.metrics import EXCLUSIVE, update_gauges
+from serving.metrics import EXCLUSIVE, START_S, update_gauges
 from serving.operation_answers import AlertState, BackupName, DayState, GapMark, Operations, ServerState, TableState
 from serving.operation_figures import Figures, parts_of
 from serving.user_alerts import KEPT_NS, user_rules
@@ -73,6 +73,8 @@ class OperationsWatch:
         self._coverage: dict[str, Scores] = {}
         self._backups_made: frozenset[BackupName] | None = None
         """Which backups were ever made; None before the object store was read."""
+        self._since_s = deps.clock.monotonic_s()
+        self._daemon_worked = False
         self._rounds = 0
         self._body = self._make(None, (), Figures(self._metrics))
         self._thread = threading.Thread(target=self._run, name="operations", daemon=True)
@@ -96,7 +98,8 @@ class OperationsWatch:
             self._attempt("tables", self._read_tables)
             self._attempt("gaps", self._read_gaps)
             self._attempt("coverage", self._read_coverage)
-            system_gauges.update_daemon(self._settings)
+            is_start = now_s - self._since_s < START_S and not self._daemon_worked
+            self._daemon_worked |= system_gauges.update_daemon(self._settings, may_be_starting=is_start)
             self._ask_gates()
         if self._rounds % DAYS_EVERY == 0 or "days" in self._problems:
             self._attempt("days", self._read_days)

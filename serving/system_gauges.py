@@ -78,9 +78,12 @@ def update_backups(settings: Settings, store: ObjectStore) -> frozenset[BackupNa
     return frozenset(name for name, at_ns in found.items() if at_ns is not None)
 
 
-def update_daemon(settings: Settings) -> None:
-    """Set whether Dagster's daemon works."""
-    DAEMON_UP.labels("dagster").set(daemon_runs(settings, DAEMON_TIMEOUT_S))
+def update_daemon(settings: Settings, *, may_be_starting: bool) -> bool:
+    """Set whether Dagster's daemon works, and return it; one that `may_be_starting` is not said to be away."""
+    works = daemon_runs(settings, DAEMON_TIMEOUT_S)
+    if works or not may_be_starting:
+        DAEMON_UP.labels("dagster").set(works)
+    return works
 
 
 def update_demotions(deps: Deps) -> None:

@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 from btc_core.clock import NS_PER_S
 from btc_core.metrics import DAEMON_UP, HTTP_REQUESTS, SERVER_UP
 from serving import worker_metrics
-from serving.operations import OperationsWatch
+from serving.metrics import START_S
+from serving.operations import TABLES_EVERY, OperationsWatch
 from serving.server_watch import ServerWatch
 from tests import waiting
 from tests.serving_world import build
@@ -62,6 +63,10 @@ def test_each_server_that_stops_is_reported_until_it_runs_again(
         def daemon() -> AlertState:
             return next(each for each in watch().alerts if each.name == "DaemonDown")
 
+        assert daemon().state == "unknown", "Dagster may still start"
+        world.clock.now += int(START_S) * NS_PER_S
+        for _ in range(TABLES_EVERY + 1):  # a collection shows what the one before it asked
+            watch.collect()
         assert daemon().state == "pending", "Dagster was never started"
         world.clock.now += daemon().lasting_s * NS_PER_S
         watch.collect()

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from btc_core import metrics
 from btc_core.clock import NS_PER_S
@@ -17,7 +17,8 @@ from btc_core.settings import BackupSettings, MetricsSettings, Settings
 from deploy.grafana.alerts import ALERTS, TABLE_ALERTS
 from serving import worker_metrics
 from serving.alert_rules import RULES
-from serving.operations import OperationsWatch
+from serving.metrics import START_S
+from serving.operations import TABLES_EVERY, OperationsWatch
 from serving.worker_metrics import OWN, Reading, WorkerMetrics, quantile_s
 from tests.http_server import listening
 from tests.serving_world import World, build, forecast_row
@@ -99,6 +100,23 @@ def test_nothing_is_claimed_before_the_first_collection() -> None:
     body = world.client.get("/v1/operations").get_json()
     assert (body["collected_at"], body["parts"], body["alerts"]) == (None, [], [])
     assert "BTC_METRICS_PEERS" in body["processes_reason"]
+
+
+def test_dagster_is_not_said_to_be_away_while_it_may_still_be_starting() -> None:
+    metrics.DAEMON_UP.clear()
+    world = build()
+    watch = watch_of(world, "")
+    watch.collect()
+    assert _samples(metrics.DAEMON_UP) == []
+    world.clock.now += int(START_S) * NS_PER_S
+    for _ in range(TABLES_EVERY):
+        watch.collect()
+    assert _samples(metrics.DAEMON_UP) == [0.0]
+    metrics.DAEMON_UP.clear()
+
+
+def _samples(gauge: Gauge) -> list[float]:
+    return [sample.value for family in gauge.collect() for sample in family.samples]
 
 
 def test_each_server_is_listed_with_what_is_wrong_and_the_section_of_the_runbook() -> None:
