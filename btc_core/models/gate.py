@@ -222,8 +222,11 @@ def change(
     losses: Floats, champion: Floats, days: npt.NDArray[np.int64], quantity: Quantity, coverage_90: float
 ) -> Verdict:
     """Judge another recipe by its time in shadow: losses of both models on the same rows, and each row's UTC day number."""
+    if not champion.any():
+        return Verdict(passed=False, reason=f"the champion's loss is 0 on all {len(champion)} rows: none is smaller")
     distinct_days, day_index = np.unique(days, return_inverse=True)
-    daily_ratios = np.bincount(day_index, losses) / np.bincount(day_index, champion)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a day without any loss of the champion passes no rule
+        daily_ratios = np.bincount(day_index, losses) / np.bincount(day_index, champion)
     better_days = float(np.mean(daily_ratios < 1.0))
     worst_ratio = float(daily_ratios.max())
     ratio = float(np.mean(losses)) / float(np.mean(champion))

@@ -71,8 +71,13 @@ class QuestDB:
         return answer.get("dataset", [])  # type: ignore[no-any-return]
 
     def query(self, sql: str) -> pa.Table:
-        """The result of a SELECT as an Arrow table."""
-        return read_parquet(self._get("/exp", query=sql, fmt="parquet").content)
+        """The result of a SELECT as an Arrow table; raises as `execute`, also when the answer is no Parquet file."""
+        content = self._get("/exp", query=sql, fmt="parquet").content
+        try:
+            return read_parquet(content)
+        except pa.ArrowInvalid as error:
+            msg = f"QuestDB answered {len(content)} bytes that are no Parquet file ({error}) to: {sql[:300]}"
+            raise QuestDBError(msg) from error
 
     def warnings(self) -> list[str]:
         """What QuestDB finds too low on its machine, such as the limit of memory maps; raises as `execute`."""

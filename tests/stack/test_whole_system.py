@@ -271,9 +271,13 @@ def test_the_commands_and_queries_of_a_page_run(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     (tmp_path / "btc").write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m btc_cli "$@"\n')
     (tmp_path / "btc").chmod(0o755)
-    for command in page_commands.to_run():
-        if command.page == page:
-            page_commands.run(command, layout.ports(), tmp_path)
+    try:
+        for command in page_commands.to_run():
+            if command.page == page:
+                page_commands.run(command, layout.ports(), tmp_path)
+    except AssertionError as error:  # an internal error says only that the log has its cause
+        error.add_note(layout.log("api").read_text()[-10_000:])
+        raise
     with QuestDB(settings.questdb) as db:
         for statement in page_commands.queries(page):
             db.execute(statement)

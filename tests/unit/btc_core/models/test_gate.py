@@ -76,6 +76,13 @@ def test_a_better_model_with_one_terrible_day_or_wrong_intervals_is_not_promoted
     assert "covers 80.0%" in gate.change(better, champion, days_of(14), VOLATILITY, 0.8).reason
 
 
+def test_a_champion_without_any_loss_is_not_outdone_and_one_without_loss_on_a_day_passes_nobody() -> None:
+    ones, days = np.ones(4), np.array([0, 0, 1, 1])
+    none = gate.change(ones, np.zeros(4), days, VOLATILITY, 0.9)
+    assert (none.passed, none.reason) == (False, "the champion's loss is 0 on all 4 rows: none is smaller")
+    assert "worst day inf of the champion's" in gate.change(ones, np.array([0, 0, 2, 2]), days, VOLATILITY, 0.9).reason
+
+
 def test_a_loss_far_above_the_baseline_or_low_coverage_demotes_and_less_than_an_hour_decides_nothing() -> None:
     inside = np.ones(360, np.bool_)
     inside[::10] = False
