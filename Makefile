@@ -44,6 +44,7 @@ test: export PYTHONDONTWRITEBYTECODE=
 test: $(STAMPS)/dev ## all tests
 	$(BIN)/python -m btc_core.models.precompile
 	$(BIN)/python -m btc_core.days.precompile
+	$(BIN)/python -m stack.java_caches
 	$(BIN)/python -m pytest -q -n 3 --dist loadscope $(ARGS)
 
 check: $(STAMPS)/dev ## style, types, import contracts, Dagster definitions

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numba
+
+from btc_core.cache_folder import cache_folder
 
 _COMPILED_PACKAGES = ("features", "models")
 """Packages with compiled functions. A change in any of their files starts a new cache."""
@@ -37,21 +38,7 @@ def compiled_files() -> list[Path]:
 
 def _cache_dir() -> str:
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in compiled_files())).hexdigest()[:16]
-    return str(_writable_base() / "btc-forecast" / f"numba-{digest}")
-
-
-def _writable_base() -> Path:
-    """The first folder for caches that can be written: a container may have a read-only home, and numba then refuses to start."""
-    for base in (os.environ.get("XDG_CACHE_HOME"), Path.home() / ".cache"):
-        if not base:
-            continue
-        try:
-            Path(base).mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(base, os.W_OK):
-            return Path(base)
-    return Path(tempfile.gettempdir()) / f"cache-{os.geteuid()}"
+    return str(cache_folder() / f"numba-{digest}")
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:

@@ -20,7 +20,7 @@ from stack.component import Component, Context
 from stack.disk_guard import ROOM
 from stack.files import write_secret
 from stack.jars import jars
-from stack.java import java, java_command
+from stack.java import java_command
 from stack.kafka_retention import retention_bytes
 from stack.ports import HOST
 from stack.prepare import topics
@@ -52,7 +52,7 @@ def component(context: Context) -> Component:
     port = int(settings.kafka.bootstrap.rpartition(":")[2])
     controller_port = context.ports.kafka_controller
     home = context.server_dir("kafka")
-    classpath = os.pathsep.join(str(jar) for jar in jars("kafka"))
+    java = java_with_kafka(home)
     properties = home / "server.properties"
 
     def before_start() -> None:
@@ -61,7 +61,7 @@ def component(context: Context) -> Component:
         text = _properties(home, port, controller_port, settings.kafka, context.durability, second_secrets=second)
         write_secret(properties, text)
         if not (home / "data" / "meta.properties").exists():
-            _format(classpath, properties)
+            format_storage(java, properties)
 
     def check() -> None:
         try:
@@ -76,11 +76,10 @@ def component(context: Context) -> Component:
         command=(
             *(sys.executable, "-m", "stack.disk_guard"),
             *("--path", str(home), "--stop-below", str(settings.disk.kafka_stops_below_bytes), "--"),
-            *java_command(HEAP_MB, home / "tmp"),
+            *java,
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
-            *("-cp", classpath),
             "kafka.Kafka",
             str(properties),
         ),
@@ -216,8 +215,13 @@ def broker_settings(durability: Durability) -> dict[str, str | int]:
     return values
 
 
-def _format(classpath: str, properties: Path) -> None:
+def java_with_kafka(home: Path) -> tuple[str, ...]:
+    """The start of a command that runs a class of Kafka, whose files are in `home`."""
+    libraries = jars("kafka")
+    return (*java_command(HEAP_MB, home / "tmp", libraries), "-cp", os.pathsep.join(map(str, libraries)))
+
+
+def format_storage(java: tuple[str, ...], properties: Path) -> None:
     """Create the data directory once, as `kafka-storage.sh format` does."""
-    path, _version = java()
-    tool = (str(path), "-XX:TieredStopAtLevel=1", "-cp", classpath, "kafka.tools.StorageTool")
+    tool = (*java, "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool")
     run_setup([*tool, "format", "-t", CLUSTER_ID, "-c", str(properties)], "kafka: formatting its data directory failed")

@@ -68,7 +68,7 @@ def component(context: Context) -> Component:
         name="questdb",
         title="QuestDB, time-series database",
         command=(
-            *java_command(HEAP_MB, home / "tmp"),
+            *java_command(HEAP_MB, home / "tmp", [jar]),
             *("-p", str(jar)),
             *("-m", "io.questdb/io.questdb.ServerMain"),
             *("-d", str(home)),

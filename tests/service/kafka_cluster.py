@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -14,8 +13,6 @@ from typing import TYPE_CHECKING
 from btc_core.errors import ServiceError
 from btc_core.service_settings import KafkaSettings
 from btc_core.stores.kafka_connection import admin_client
-from stack.jars import jars
-from stack.java import java_command
 from stack.servers import kafka as kafka_server
 from tests.serving_process import free_port
 from tests.waiting import wait_for
@@ -23,7 +20,6 @@ from tests.waiting import wait_for
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HEAP_MB = 128
 HOST = "127.0.0.1"
 NODES = (1, 2, 3)
 REPLICATED = {
@@ -51,7 +47,6 @@ class Cluster:
         self._folder = folder
         self._ports = {node: free_port() for node in NODES}
         self._controller_ports = {node: free_port() for node in NODES}
-        self._classpath = os.pathsep.join(str(jar) for jar in jars("kafka"))
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self.kafka = KafkaSettings(
             bootstrap=",".join(f"{HOST}:{port}" for port in self._ports.values()),
@@ -80,10 +75,10 @@ class Cluster:
         (home / "tmp").mkdir(parents=True)
         properties = home / "server.properties"
         properties.write_text("".join(f"{key}={value}\n" for key, value in self._values(node, home).items()))
-        kafka_server._format(self._classpath, properties)
+        java = kafka_server.java_with_kafka(home)
+        kafka_server.format_storage(java, properties)
         # Without the optimizing compiler, a broker that runs for seconds takes less of the processor.
-        java = (*java_command(HEAP_MB, home / "tmp"), "-XX:TieredStopAtLevel=1")
-        command = [*java, "-cp", self._classpath, "kafka.Kafka", str(properties)]
+        command = [*java, "-XX:TieredStopAtLevel=1", "kafka.Kafka", str(properties)]
         with (home / "log").open("wb") as log:
             self._running[node] = subprocess.Popen(command, stdout=log, stderr=log)
 
