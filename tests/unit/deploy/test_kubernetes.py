@@ -9,8 +9,10 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from functools import cache
 from importlib.metadata import version as installed
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import yaml
@@ -42,9 +44,6 @@ from tests.kubernetes import (
     workload,
 )
 from tests.paths import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 EVERY_WORKLOAD = pytest.mark.parametrize("name", WORKLOADS)
 SERVERS = {"kafka-kafka-bootstrap": "kafka", "dagster-web": "dagster-web"}
@@ -129,15 +128,15 @@ def test_a_probe_asks_what_the_health_check_of_compose_asks(name: str) -> None:
 
 
 @EVERY_WORKLOAD
-def test_variables_are_settings_and_secrets_are_what_init_writes(name: str, tmp_path: Path) -> None:
-    file = _made_secrets(tmp_path)
+def test_variables_are_settings_and_secrets_are_what_init_writes(name: str) -> None:
+    file = _made_secrets()
     for variable, (secret, key) in secrets(name).items():
         assert key in file[secret], (variable, secret, key)
         if variable.startswith("BTC_"):
             assert variable == key
     for variable, (secret, key) in secrets(name, optional=True).items():
         assert (variable, secret) == (key, "btc")
-        assert key in _made_secrets(tmp_path, MANAGED_SECRETS)["btc"]
+        assert key in _made_secrets(*MANAGED_SECRETS.items())["btc"]
     given = {variable for variable in (*environment(name), *secrets(name)) if variable.startswith("BTC_")}
     assert given <= KNOWN_SETTINGS
     only_here = {"BTC_EXCHANGE_SYMBOLS", "BTC_KAFKA_PARTITIONS", "BTC_METRICS_HOST"}
@@ -212,22 +211,25 @@ def test_the_policy_for_managed_services_is_valid_and_says_where_it_is_added() -
     assert "managed-network.yaml" in (FOLDER / "README.md").read_text()
 
 
-def _made_secrets(tmp_path: Path, more: dict[str, str] | None = None) -> dict[str, set[str]]:
+@cache
+def _made_secrets(*more: tuple[str, str]) -> dict[str, set[str]]:
     """Keys by secret that inputs.sh makes of the env file of `btc init` with `more` lines; asks no cluster."""
-    stack = tmp_path / ("stack-with-more" if more else "stack")
-    if not stack.exists():
-        Layout(stack).create("live")
-        with (stack / "stack.env").open("a") as file:
-            file.writelines(f"{key}={value}\n" for key, value in (more or {}).items())
-    command = [FOLDER / "inputs.sh", stack / "stack.env", "--dry-run=client", "--output=yaml"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "KUBECONFIG": ""})
+    with tempfile.TemporaryDirectory() as folder:
+        env_file = Path(folder) / "stack" / "stack.env"
+        Layout(env_file.parent).create("live")
+        with env_file.open("a") as file:
+            file.writelines(f"{key}={value}\n" for key, value in more)
+        command = [FOLDER / "inputs.sh", env_file, "--dry-run=client", "--output=yaml"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "KUBECONFIG": ""}
+        )
     assert done.returncode == 0, done.stderr
     objects = list(yaml.safe_load_all(re.sub(r"^apiVersion:", "---\napiVersion:", done.stdout, flags=re.MULTILINE)))
     return {each["metadata"]["name"]: set(each["data"]) for each in objects if each}
 
 
-def test_charts_find_the_secrets_and_files_they_name(tmp_path: Path) -> None:
-    made = _made_secrets(tmp_path)
+def test_charts_find_the_secrets_and_files_they_name() -> None:
+    made = _made_secrets()
     users = {f"QDB_{kind}_{part}" for kind in ("HTTP", "PG", "PG_READONLY") for part in ("USER", "PASSWORD")}
     assert users | {"QDB_PG_READONLY_USER_ENABLED"} == made["questdb"]
     assert "default" in made[values("redis")["auth"]["usersExistingSecret"]]
