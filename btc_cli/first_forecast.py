@@ -15,7 +15,6 @@ from btc_core.errors import StackError
 from btc_core.stores.shared_http import shared_client
 from btc_core.waiting import wait_until
 from stack.first_training import SUCCESS, train_missing
-from stack.java_caches import make_missing
 from stack.servers.programs import compile_proofs
 
 if TYPE_CHECKING:
@@ -38,15 +37,7 @@ def ensure_forecasts(settings: Settings, say: Callable[[str], None]) -> dict[str
     `say` prints a line about each step. Raises `ServiceError` or `StackError` if a server or the training hangs.
     """
     with ThreadPoolExecutor(1) as beside:
-
-        def prepare() -> None:
-            """Do what takes processor time and is needed later on the core that a training leaves free."""
-            beside.submit(_compile_proofs, say)
-            beside.submit(_make_class_caches, say)
-
-        status = train_missing(settings, say, prepare)
-        if not status:  # after an upgrade, Java or a jar may be new
-            beside.submit(_make_class_caches, say)
+        status = train_missing(settings, say, lambda: beside.submit(_compile_proofs, say))
     if status not in {"", SUCCESS}:
         say(f"the training run ended with {status}; the page above says why. The API serves its baselines.")
         return wait_ready(settings)
@@ -54,17 +45,11 @@ def ensure_forecasts(settings: Settings, say: Callable[[str], None]) -> dict[str
 
 
 def _compile_proofs(say: Callable[[str], None]) -> None:
+    """Compile for `btc verify` on the core that a training leaves free."""
     try:
         compile_proofs()
     except StackError as error:
         say(f"{error}. The first `btc verify` compiles them")
-
-
-def _make_class_caches(say: Callable[[str], None]) -> None:
-    try:
-        make_missing()
-    except StackError as error:
-        say(f"{error}. QuestDB and Kafka start without them, which takes some seconds longer")
 
 
 def announce_forecasts(settings: Settings, say: Callable[[str], None]) -> None:

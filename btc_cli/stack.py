@@ -26,6 +26,7 @@ from btc_cli.exchange_choice import (
 )
 from btc_cli.options import DataDir, PortsFrom, open_stack
 from btc_core.errors import InvalidInput
+from stack import java_caches
 from stack import logs as log_files
 from stack.layout import MARKETS, default_data_dir, markets_variable
 from stack.ports import ports_from
@@ -91,6 +92,10 @@ def up(  # noqa: PLR0913 - every option of the command is an argument
     screen.components(stack.status(), stack.settings)
     if answer is not None:
         screen.readiness(answer, stack.settings, first_forecast.serving_cards(stack.settings, answer))
+    if names is None and java_caches.make_in_background(stack.layout.log("java-caches")):
+        screen.say(
+            "QuestDB and Kafka start faster next time: what Java has loaded of them is written down now, in the background."
+        )
 
 
 def _announce(stack: Stack, names: tuple[str, ...] | None) -> None:

@@ -23,7 +23,6 @@ from stack.java import class_cache
 from stack.layout import python_path
 from stack.ports import free_ports
 from stack.runtime import Stack
-from stack.setup_command import run_setup
 
 if TYPE_CHECKING:
     from stack.component import Component
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 SERVERS = ("questdb", "kafka")
 START_TIMEOUT_S, STOP_TIMEOUT_S, CREATE_TIMEOUT_S = 300.0, 60.0, 300.0
 """Far more than is needed: on two idle cores the three steps take about five, one and ten seconds."""
-TIMEOUT_S = len(SERVERS) * (START_TIMEOUT_S + STOP_TIMEOUT_S + CREATE_TIMEOUT_S)
 POLL_S = 0.3
 KEPT = 6
 """Caches that stay: those of this version, and of two others that somebody may run beside it. Each takes 50 to 70 MB."""
@@ -45,12 +43,22 @@ def missing() -> list[str]:
     return [name for name, path in caches.items() if path is not None and not path.exists()]
 
 
-def make_missing() -> None:
-    """Make those that are missing, in a process that leaves the cores to others; raises `StackError`. The next start uses them."""
-    if missing():
-        command = (sys.executable, "-m", __name__)
-        failure = "the class caches of QuestDB and Kafka could not be made"
-        run_setup(command, failure, env={"PYTHONPATH": python_path()}, timeout_s=TIMEOUT_S)
+def make_in_background(log_file: Path) -> bool:
+    """Begin to make those that are missing, in a process that outlives this one and writes to a log; False if none is missing."""
+    if not missing():
+        return False
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("ab") as output:
+        subprocess.run(
+            ("setsid", "--fork", sys.executable, "-m", __name__),  # noqa: S607 - a tool of every Linux
+            env={**os.environ, "PYTHONPATH": python_path()},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            check=True,
+        )
+    return True
 
 
 def make(name: str) -> None:
