@@ -1,7 +1,7 @@
 /* What waits until a person comes near it: charts and tables below the first screen. Before that, the page loads neither the
    library of charts nor their past. What does not belong here: the charts. */
 
-const NEAR_PX = 150, RETRY_MS = 15_000;
+const NEAR_PX = 100, RETRY_MS = 15_000;
 
 let library = null;
 

@@ -1,7 +1,7 @@
 /* What the charts of the live page share: a grid of equal steps that follows the zoom, gaps, bands, and keys.
    What does not belong here: which series a chart has. */
 
-import { $, clock, element, moment, setText } from "./format.js";
+import { $, clock, element, moment, number, setText } from "./format.js";
 import { HORIZONS_MIN } from "./horizons.js";
 
 const MARGIN_STEPS = 20, SETTLE_MS = 150, RETRY_MS = 15_000, MAX_STEPS = 1_100, GAP_S = 15, LEAST_SHARE = 0.25, WITH_SECONDS = 4;
@@ -118,7 +118,7 @@ export class TimeChart {
       handleScroll: { vertTouchDrag: false },
       rightPriceScale: { borderVisible: false, scaleMargins: { top: 0.1, bottom: 0.08 }, minimumWidth: 64 },
       timeScale: { borderVisible: false, timeVisible: true, minBarSpacing: 0.3, lockVisibleTimeRangeOnResize: true, tickMarkFormatter: (_, type) => (type === WITH_SECONDS && this.step < 60 && this.wanted > 300 ? " " : null) },
-      localization: { priceFormatter: (v) => v.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }), timeFormatter: (time) => (this.step >= 300 ? moment(time) : clock(time, this.step < 60)) },
+      localization: { priceFormatter: (v) => number(v, digits), timeFormatter: (time) => (this.step >= 300 ? moment(time) : clock(time, this.step < 60)) },
     });
     this.step = this.stepFor(spanS);
     this.series = [];
