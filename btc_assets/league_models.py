@@ -41,7 +41,8 @@ def train_entry(
     `own` are the user's own features at the origins of the frame.
     Raises `EntryFailed` if the user's code fails, `StoreError` if MLflow does.
     """
-    from btc_assets.training import hold_out, volatility_scores  # noqa: PLC0415 - imports numba
+    from btc_assets.training import hold_out  # noqa: PLC0415 - imports numba
+    from btc_assets.training_scores import volatility_scores  # noqa: PLC0415 - imports numba
     from btc_core.league import bundles  # noqa: PLC0415 - imports numba
     from btc_core.league.process import EntryProcess  # noqa: PLC0415 - a run that has no entry needs no child process
     from btc_core.league.rows import dataset_of, floor_of, rows_of  # noqa: PLC0415 - imports numba

@@ -42,6 +42,7 @@ from btc_core.stores.minute_bars import read_stored
 from btc_core.version import git_commit
 
 if TYPE_CHECKING:
+    from btc_assets.training import TrainingResult
     from btc_core.days.training_rows import TrainingRows
     from btc_core.models.dataset import Frame, StreamRows, TickLabels
     from btc_core.models.pooling import Pool
@@ -168,7 +169,7 @@ def market_history(symbol: str, days: int, servers: Servers, target: VolatilityT
 
 
 def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
-    """Train and judge a model and register it as the challenger, unless it is the same random walk as the champion."""
+    """Train and judge a model, and register what came of it (`_register`)."""
     from btc_assets import training  # noqa: PLC0415 - imports numba
     from btc_core.days.training_rows import seals_of_rows  # noqa: PLC0415 - imports numba
     from btc_core.stores.live_rows import live_frame  # noqa: PLC0415 - imports numba
@@ -194,30 +195,42 @@ def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
                 model.manifest = msgspec.structs.replace(model.manifest, seals=seals, code=git_commit())
     verdict = result.verdict
     metadata: dict[str, Any] = {"gate": verdict.reason} | _model_metadata(result.model)
-    kept = training.same_walk(champion, result.model, now_ns()) if result.is_new else ""
-    if kept and champion is not None:
-        registry.release(key, CHALLENGER)
-        registry.release(key, REFUSED)
-        verdict = msgspec.structs.replace(verdict, reason=f"{verdict.reason}; {kept}")
-        metadata |= {"gate": verdict.reason, "kept_version": champion.version}
-    elif result.is_new:
-        params, pictures = training.params(key.quantity), of_training(result, rows)
-        if result.refused is None:
-            registry.release(key, REFUSED)
-        else:
-            refusal = msgspec.structs.replace(verdict, passed=False)
-            of_refused = of_training(msgspec.structs.replace(result, model=result.refused), rows)
-            in_shadow = registry.register(
-                key, result.refused, rows, refusal, params=params, pictures=of_refused, alias=REFUSED
-            )
-            verdict = msgspec.structs.replace(
-                verdict, reason=f"{verdict.reason}; version {in_shadow.version} keeps them, in shadow"
-            )
-            metadata |= {"refused_version": in_shadow.version, "gate": verdict.reason}
-        registration = registry.register(key, result.model, rows, verdict, params=params, pictures=pictures)
-        metadata |= {"version": registration.version, "mlflow": dg.MetadataValue.url(registration.url)}
+    if result.is_new:
+        verdict, registered = _register(key, result, rows, registry, champion)
+        metadata |= registered | {"gate": verdict.reason}
     metadata["train_s"] = round(SYSTEM_CLOCK.monotonic_s() - started_s, 2)
     return Trained(verdict, metadata)
+
+
+def _register(
+    key: ModelKey, result: "TrainingResult", rows: Any, registry: Registry, champion: "Model | None"
+) -> tuple[Verdict, dict[str, Any]]:
+    """Register what a training made, and the trees that it refused as a version in shadow; returns the verdict and metadata.
+
+    A model that is the same random walk as the champion is not registered.
+    """
+    from btc_assets import training  # noqa: PLC0415 - imports numba
+
+    verdict, params, metadata = result.verdict, training.params(key.quantity), dict[str, Any]()
+    if result.refused is None:
+        registry.release(key, REFUSED)
+    else:
+        refusal = msgspec.structs.replace(verdict, passed=False)
+        pictures = of_training(msgspec.structs.replace(result, model=result.refused), rows)
+        in_shadow = registry.register(
+            key, result.refused, rows, refusal, params=params, pictures=pictures, alias=REFUSED
+        )
+        verdict = msgspec.structs.replace(
+            verdict, reason=f"{verdict.reason}; version {in_shadow.version} keeps them, in shadow"
+        )
+        metadata["refused_version"] = in_shadow.version
+    kept = training.same_walk(champion, result.model, now_ns())
+    if kept and champion is not None:
+        registry.release(key, CHALLENGER)
+        verdict = msgspec.structs.replace(verdict, reason=f"{verdict.reason}; {kept}")
+        return verdict, metadata | {"kept_version": champion.version}
+    made = registry.register(key, result.model, rows, verdict, params=params, pictures=of_training(result, rows))
+    return verdict, metadata | {"version": made.version, "mlflow": dg.MetadataValue.url(made.url)}
 
 
 def _gate_result(verdicts: Mapping[str, Verdict], failures: Mapping[str, str]) -> dg.AssetCheckResult:

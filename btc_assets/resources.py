@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from btc_core.errors import SchemaError
 from btc_core.names import CHALLENGER
 from btc_core.settings import Settings, settings
 from btc_core.stores import origin
@@ -17,7 +16,6 @@ from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 
 if TYPE_CHECKING:
-    from btc_core.models.bundle import VolatilityModel
     from btc_core.models.gate import Verdict
     from btc_core.names import Baseline, ModelKey
     from btc_core.registry.bundles import Model, Registration
@@ -100,16 +98,17 @@ class Registry(dg.ConfigurableResource[Any]):
 
         shadows.keep_score(settings(), key, version, score)
 
-    def version(self, key: ModelKey, version: str) -> VolatilityModel:
-        """A version of a volatility model; raises `NotReady` or `SchemaError`."""
-        from btc_core.models.bundle import VolatilityModel  # noqa: PLC0415 - imports numba
+    def promote_refused(self, key: ModelKey, version: str, reason: str) -> Promotion:
+        """Make a version that won in shadow champion, unless trees have to wait; raises `StoreError`."""
+        from btc_core.registry import promotion  # noqa: PLC0415 - imports numba
+
+        return promotion.promote_refused(settings(), key, version, reason)
+
+    def version(self, key: ModelKey, version: str) -> Model:
+        """A version of a model; raises `StoreError` or `SchemaError`."""
         from btc_core.registry import bundles  # noqa: PLC0415 - imports numba
 
-        model = bundles.load_version(settings(), key, version)
-        if not isinstance(model, VolatilityModel):
-            msg = f"version {version} of {key.name} is no volatility model"
-            raise SchemaError(msg)
-        return model
+        return bundles.load_version(settings(), key, version)
 
     def promote_challenger(self, key: ModelKey) -> Promotion | None:
         """Make the challenger champion if it passed its gate; returns None if there is no such challenger."""

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from btc_assets.training_scores import bid_scores, losses_of, squares_of, volatility_scores
 from btc_core.clock import NS_PER_DAY
 from btc_core.errors import NotReady, SchemaError
 from btc_core.features.catalogue import MODEL_FEATURES
-from btc_core.models import bundle, fitting, gate, intervals, level, pooling, pretrained, scores
+from btc_core.models import bundle, fitting, gate, intervals, level, pooling, pretrained
 from btc_core.models.dataset import Frame, StreamRows, TickLabels, make_frame
 from btc_core.models.input_gains import with_inputs
 from btc_core.models.recipe import RECIPE
@@ -67,9 +68,9 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     verdict: gate.Verdict
     is_new: bool = True
     """False if the model in shadow stays the challenger and nothing was trained."""
-    refused: bundle.VolatilityModel | None = None
-    """Trees and net that were not better than the baseline, which is `model` then. They are kept as a version that does not
-    serve."""
+    refused: Model | None = None
+    """Trees, with the net of the volatility, that were not better than the baseline, which is `model` then. They are kept as
+    a version that does not serve."""
     unseen: tuple[Floats, Floats] | None = None
     """At the headline horizon on the newest days: the actual values and the candidate's forecasts, bps of σ or of return."""
 
@@ -247,8 +248,8 @@ def judge_shadow(
         sigma = fitting.harx_sigma(known, live_rows)
         moves = challenger.predict(live_rows.matrix, sigma)
         losses, champion_losses = (
-            _squares(live_rows.bid_bps, moves),
-            _squares(live_rows.bid_bps, champion.predict(live_rows.matrix, sigma)),
+            squares_of(live_rows.bid_bps, moves),
+            squares_of(live_rows.bid_bps, champion.predict(live_rows.matrix, sigma)),
         )
         score = intervals.bid_score(live_rows.bid_bps, moves, sigma)
     else:
@@ -401,32 +402,9 @@ def _new_to(model: Model, rows: Frame) -> npt.NDArray[np.bool_]:
     return np.asarray(rows.origin_ns > model.manifest.trained_to_ns + RECIPE.dataset.embargo_ns)
 
 
-def losses_of(labels: Floats, sigma_bps: Floats) -> Floats:
-    """The QLIKE losses, (n,), of σ in bps, (n, horizons), at the headline horizon."""
-    return scores.qlike_losses(labels[:, -1], np.square(sigma_bps[:, -1] / 1e4))
-
-
 def _described(model: bundle.VolatilityModel, frame: Frame, table: dict[str, float]) -> bundle.VolatilityModel:
     """The model with its scores and the use of its inputs in its manifest."""
     return model.with_manifest(msgspec.structs.replace(with_inputs(model.manifest, model, frame), scores=table))
-
-
-def volatility_scores(realized: Floats, sigmas_bps: dict[str, Floats]) -> dict[str, float]:
-    """Scores of forecasts of σ (n, 5) by `model/horizon/metric`, on floored labels; the Diebold-Mariano t is against HARX."""
-    table: dict[str, float] = {}
-    for column, minutes in enumerate(HORIZONS_MIN):
-        label = realized[:, column]
-        forecasts = {name: np.square(sigma[:, column] / 1e4) for name, sigma in sigmas_bps.items()}
-        reference = scores.qlike_losses(label, forecasts["harx"])
-        for name, forecast in forecasts.items():
-            losses = scores.qlike_losses(label, forecast)
-            place = f"{name}/{minutes}m"
-            table[f"{place}/qlike"] = float(losses.mean())
-            table[f"{place}/r2_log"] = scores.r2_log_debiased(label, forecast)
-            table[f"{place}/median_ape"] = scores.median_ape(label, forecast)
-            if name != "harx":
-                table[f"{place}/dm_t"] = scores.diebold_mariano_t(losses, reference)
-    return {name: value for name, value in table.items() if np.isfinite(value)}
 
 
 def train_bid(
@@ -435,7 +413,8 @@ def train_bid(
     """Judge on the newest block against the champion, the random walk and the autoregression, then fit on all days.
 
     If the trees do not beat the best baseline there, λ becomes 0 at every horizon, which is the random walk, or the
-    autoregression serves. Otherwise λ becomes 0 only at the horizons that did not gain.
+    autoregression serves, and the trees are `refused`. Otherwise λ becomes 0 only at the horizons that did not gain. Trees
+    whose λ is 0 at every horizon forecast nothing: they are refused, and judged with the least λ that is tried.
     """
     before, block = hold_out(frame)
     trainer = trainer_of(settings().model)
@@ -448,46 +427,43 @@ def train_bid(
         pooled = fitting.fit_bid(before, trainer=trainer, pool=pool)
         pooled_returns = pooled.predict(block.matrix, sigma)
         choice = gate.choose(
-            _squares(block.bid_bps, returns), _squares(block.bid_bps, pooled_returns), len(pool.symbols)
+            squares_of(block.bid_bps, returns), squares_of(block.bid_bps, pooled_returns), len(pool.symbols)
         )
         if choice.is_pooled:
             candidate, returns = pooled, pooled_returns
+    chosen_pool = pool if choice.is_pooled else None
+    is_unproven = candidate.kind != "xgboost" and not few
+    if is_unproven:
+        least = fitting.least_shrinkage()
+        candidate = fitting.serve_bid(
+            before.last_days(RECIPE.bid.window_days), least, trainer=trainer, pool=chosen_pool
+        )
+        returns = candidate.predict(block.matrix, sigma)
     shrinkage = np.asarray(candidate.manifest.shrinkage)
     table = bid_scores(block.bid_bps, returns, shrinkage) | {"test_rows": float(len(block.origin_ns))}
     table["clipped_share"] = float(np.mean(np.abs(block.bid_bps / sigma) > RECIPE.bid.max_move_sigmas))
     champion_losses = None
     if champion is not None:
-        squares = _squares(block.bid_bps, champion.predict(block.matrix, sigma))
+        squares = squares_of(block.bid_bps, champion.predict(block.matrix, sigma))
         champion_losses = np.where(_new_to(champion, block), squares, np.nan)
     baselines = {"random_walk": np.zeros_like(returns), **candidate.baseline_forecasts(block.matrix)}
-    losses = {name: _squares(block.bid_bps, each) for name, each in baselines.items()}
-    verdict = gate.refresh(_squares(block.bid_bps, returns), champion_losses, losses)
+    losses = {name: squares_of(block.bid_bps, each) for name, each in baselines.items()}
+    own = squares_of(block.bid_bps, returns)
+    verdict = gate.unproven(own, losses, shrinkage[-1]) if is_unproven else gate.refresh(own, champion_losses, losses)
     gained = np.array([table.get(f"model/{h}m/mse_ratio", 1.0) < 1.0 for h in HORIZONS_MIN])
-    served = np.where(gained & verdict.beats_baselines, shrinkage, 0.0)
-    model = fitting.serve_bid(
-        frame.last_days(RECIPE.bid.window_days), served, trainer=trainer, pool=pool if choice.is_pooled else None
+    window = frame.last_days(RECIPE.bid.window_days)
+
+    def fitted(weights: Floats) -> bundle.BidModel:
+        model = fitting.serve_bid(window, weights, trainer=trainer, pool=chosen_pool)
+        if not weights.any():
+            model = model.as_baseline(_baseline_of(champion, losses, model))
+        manifest = msgspec.structs.replace(model.manifest, scores=table, choice=choice.reason)
+        return bundle.BidModel(with_inputs(manifest, model, frame), model.boosters, model.autoregression)
+
+    is_refused = candidate.kind == "xgboost" and not verdict.beats_baselines
+    return TrainingResult(
+        model=fitted(np.where(gained & verdict.beats_baselines, shrinkage, 0.0)),
+        refused=fitted(shrinkage) if is_refused else None,
+        verdict=_with_choice(verdict, choice),
+        unseen=(block.bid_bps[:, -1], returns[:, -1]),
     )
-    if not verdict.beats_baselines:
-        model = model.as_baseline(_baseline_of(champion, losses, model))
-    manifest = msgspec.structs.replace(model.manifest, scores=table, choice=choice.reason)
-    manifest = with_inputs(manifest, model, frame)
-    unseen = (block.bid_bps[:, -1], returns[:, -1])
-    model = bundle.BidModel(manifest, model.boosters, model.autoregression)
-    return TrainingResult(model=model, verdict=_with_choice(verdict, choice), unseen=unseen)
-
-
-def _squares(actual_bps: Floats, forecast_bps: Floats) -> Floats:
-    return np.asarray(np.square(actual_bps - forecast_bps).mean(axis=1))
-
-
-def bid_scores(actual_bps: Floats, forecast_bps: Floats, shrinkage: Floats) -> dict[str, float]:
-    """Scores by `model/horizon/metric` against the random walk; the Diebold-Mariano t is of squared errors."""
-    table: dict[str, float] = {}
-    for column, minutes in enumerate(HORIZONS_MIN):
-        actual, forecast = actual_bps[:, column], forecast_bps[:, column]
-        place = f"model/{minutes}m"
-        table[f"{place}/lambda"] = float(shrinkage[column])
-        table[f"{place}/mse_ratio"] = scores.mse_ratio(actual, forecast)
-        table[f"{place}/dm_t"] = scores.diebold_mariano_t(np.square(actual - forecast), np.square(actual))
-        table[f"{place}/direction"], table[f"{place}/direction_se"] = scores.direction_hits(actual, forecast)
-    return {name: value for name, value in table.items() if np.isfinite(value)}

@@ -192,6 +192,8 @@ BASELINE_KINDS: frozenset[ModelKind] = frozenset(kind for kinds in BASELINES.val
 
 TOO_FEW_BARS = "too few bars to judge a model"
 """How the reason of the gate begins for the first model of a market that has too little history."""
+WON_IN_SHADOW = "won in shadow: "
+"""How the reason of the gate begins for a version that a training refused, and that serves because of its live rows."""
 ALIASES = CHAMPION, CHALLENGER, PREVIOUS, REFUSED = "champion", "challenger", "previous", "refused"
 """Aliases of the model registry."""
 

@@ -23,7 +23,7 @@ class GateDecision(msgspec.Struct, frozen=True):
 
 
 class RefusedModel(msgspec.Struct, frozen=True):
-    """The version of the newest training that the gate refused. It never serves, and is judged in shadow once an hour."""
+    """The trees of the newest training, if the gate refused them. They do not serve, and are judged in shadow once an hour."""
 
     version: str
     """Its version in the registry."""
@@ -33,7 +33,7 @@ class RefusedModel(msgspec.Struct, frozen=True):
     """Why the gate refused it, in its own words."""
     loss_ratio: float | None
     """Its mean loss over that of the baseline that serves in its place, on the live rows that came after its training; below 1 is
-    better. Null until there is an hour of them."""
+    better. The loss is QLIKE for the volatility and the squared error for the bid. Null until there is an hour of rows."""
     loss_ratio_bound: float | None
     """The upper 95 % bound of `loss_ratio`."""
     rows: int
@@ -102,8 +102,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     serves_because: str = ""
     """Why it serves, in one sentence."""
     refused: RefusedModel | None = None
-    """The version that was refused in favour of this one; null if none was, or the registry does not answer. Always null for the
-    bid, whose refused trees are not kept: a week of live rows could not tell them from the random walk."""
+    """The version that was refused in favour of this one; null if none was, or the registry does not answer."""
 
 
 class LoadedModels(msgspec.Struct, frozen=True):

@@ -9,7 +9,15 @@ import math
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from btc_core.names import BASELINE_KINDS, HEADLINE_MIN, TOO_FEW_BARS, VOLATILITY, ModelKey, Quantity
+from btc_core.names import (
+    BASELINE_KINDS,
+    HEADLINE_MIN,
+    TOO_FEW_BARS,
+    VOLATILITY,
+    WON_IN_SHADOW,
+    ModelKey,
+    Quantity,
+)
 from serving.served_forecast import STALE_KINDS
 
 if TYPE_CHECKING:
@@ -61,6 +69,8 @@ def version_reason(
         return f"{name}{', a baseline,' if is_baseline else ''} serves. The model registry has not said yet why."
     if gate.took_over_from:
         return f"{name} serves: it took over from version {gate.took_over_from}, whose live forecasts were worse."
+    if gate.reason.startswith(WON_IN_SHADOW):
+        return f"{name} serves: in shadow its live loss was certainly lower than that of the baseline."
     change = _change(scores) if quantity == VOLATILITY else None
     if is_baseline:
         return _of_baseline(name, gate, change)

@@ -244,6 +244,11 @@ def choose_lambda(actual_bps: Floats, unshrunk_bps: Floats, recipe: BidRecipe = 
     return np.where((np.asarray(t) < recipe.max_dm_t) & np.all(gains, axis=0), best, 0.0)
 
 
+def least_shrinkage(recipe: BidRecipe = RECIPE.bid) -> Floats:
+    """The least λ above 0 that is tried, at every horizon, (5,): with it, trees forecast that no λ was proven for."""
+    return np.full(len(HORIZONS_MIN), np.linspace(0.0, 1.0, recipe.lambda_count)[1])
+
+
 def harx_sigma(train: Frame, rows: Frame, recipe: HarxRecipe = RECIPE.harx) -> Floats:
     """σ in bps of a HARX fitted on `train`, for `rows`."""
     harx = fit_harx(train.harx_inputs, train.realized, train.days, recipe)

@@ -32,7 +32,7 @@ Z_95 = 1.645
 REFRESH_MAX_RATIO = 1.02
 """Largest upper bound of the ratio of a refresh's loss to the champion's."""
 CHANGE_MAX_RATIO = 0.99
-"""A change must have at most this share of the champion's loss."""
+"""A change must have at most this share of the champion's loss, and trees in shadow this share of the baseline's."""
 CHANGE_MIN_BETTER_DAYS = 0.60
 """A change must be better on at least this share of the days."""
 CHANGE_MAX_DAILY_RATIO = 1.25
@@ -55,12 +55,15 @@ REPLACE_HOURS = 168 * APART_MIN // 5
 """The longest time over which a champion is compared with the baselines that it could be replaced by."""
 REPLACE_MIN_OUTCOMES = 720 * APART_MIN // 5
 """Half a day of outcomes of its own, before which a champion that is only a little worse is not replaced."""
+WON_MIN_ROWS = 144 * APART_MIN // 5
+"""Half a day of live rows, one in five minutes, before which a version in shadow is not promoted."""
 REPLACE_MIN_RATIO = 1.02
 """A baseline that is less than this better replaces nothing: two that are equally good would take turns."""
 Z_99 = 2.326
 """Standard errors of a one-sided 99 % bound: the live gate is asked every ten minutes, a refresh once a day."""
 REST_HOURS = 48
-"""After a demotion, no trees are promoted for this long: the days that judge them hardly differ from those that did before."""
+"""After a demotion, no trees are promoted for this long: the days that judge them hardly differ from those that did before. For the
+same reason, no training replaces trees that won in shadow by a baseline for this long; the live gate may."""
 
 
 GateResult = Literal["passed", "baseline", "failed"]
@@ -218,6 +221,19 @@ def refresh(
     return Verdict(passed=bound < REFRESH_MAX_RATIO, reason=reason, figures=figures)
 
 
+def unproven(losses: Floats, baselines: dict[str, Floats], shrinkage: float) -> Verdict:
+    """The verdict on trees of the bid that may not serve because no λ above 0 was proven; the losses are with the least one."""
+    best = _best(baselines)
+    ratio, bound = ratio_bound(losses, baselines[best])
+    reason = (
+        "no λ above 0 was better than no change beyond doubt on the days that choose it; with λ = "
+        f"{shrinkage:g}, loss {ratio:.4f} of {best}'s (95 % bound {bound:.4f}) on {len(losses)} rows: the baseline serves "
+        "until trees are better"
+    )
+    figures = {"ratio_to_baseline": ratio, "ratio_to_baseline_bound": bound}
+    return Verdict(passed=True, beats_baselines=False, figures=figures, reason=reason)
+
+
 def change(
     losses: Floats, champion: Floats, days: npt.NDArray[np.int64], quantity: Quantity, coverage_90: float
 ) -> Verdict:
@@ -293,6 +309,21 @@ def outdone(losses: Floats, baselines: dict[str, Floats]) -> Verdict:
     stays = ratio < REPLACE_MIN_RATIO or lower <= 1.0
     figures = {"ratio_to_baseline": ratio, "ratio_to_baseline_lower_bound": lower}
     return Verdict(passed=stays, reason=reason, beats_baselines=ratio < 1.0, best=best, figures=figures)
+
+
+def won(ratio: float, bound: float, rows: int) -> Verdict:
+    """Whether trees that a training refused may serve after all, by their live losses over those of the baseline that serves.
+
+    `ratio` and its upper 95 % `bound` are of `rows` that are `RECIPE.dataset.origin_step_min` apart. The shadow is judged every
+    hour, so the gain must be that of a change, beyond the 99 % bound.
+    """
+    upper = ratio + (bound - ratio) * Z_99 / Z_95
+    reason = (
+        f"live loss {ratio:.4f} of the baseline's (at most {CHANGE_MAX_RATIO:g}, 99 % bound {upper:.4f}, must be below 1) on "
+        f"{rows} rows (at least {WON_MIN_ROWS})"
+    )
+    passed = rows >= WON_MIN_ROWS and ratio <= CHANGE_MAX_RATIO and upper < 1.0
+    return Verdict(passed=passed, reason=reason, figures={"ratio_to_baseline": ratio, "ratio_to_baseline_bound": upper})
 
 
 def serving_baseline(baselines: dict[str, Floats], default: str) -> str:

@@ -24,6 +24,7 @@ from btc_core.names import (
     CHAMPION,
     PREVIOUS,
     REFUSED,
+    WON_IN_SHADOW,
     Baseline,
     ModelKey,
     Quantity,
@@ -148,30 +149,43 @@ def promote(settings: Settings, key: ModelKey, version: str, reason: str) -> Non
 def promote_challenger(settings: Settings, key: ModelKey) -> Promotion | None:
     """Make the challenger champion if it passed its gate, for the reason that the gate gave; returns None if it did not.
 
-    Trees wait for `gate.REST_HOURS` after a demotion, so that a market does not go to and fro between them and a baseline.
+    Trees wait for `gate.REST_HOURS` after a demotion, and a baseline after trees won in shadow, so that a market does not go to
+    and fro between them.
     """
     for each in versions(settings, key):
         if CHALLENGER in each.aliases and each.gate_result in MAY_SERVE:
-            held = "" if each.kind in BASELINE_KINDS else _held(settings, key)
+            held = _held(settings, key, is_baseline=each.kind in BASELINE_KINDS)
             if not held:
                 promote(settings, key, each.version, each.gate_reason)
             return Promotion(each.version, each.gate_reason, held)
     return None
 
 
-def _held(settings: Settings, key: ModelKey) -> str:
-    """Why trees may not serve yet, in words; empty if they may."""
+def promote_refused(settings: Settings, key: ModelKey, version: str, reason: str) -> Promotion:
+    """Make a version that won in shadow champion, unless trees have to wait; the live `reason` joins that of its training."""
+    reason = f"{WON_IN_SHADOW}{reason}"
+    held = _held(settings, key, is_baseline=False)
+    if not held:
+        mlflow = mlflow_of(settings)
+        before = mlflow.version(key.name, version).tags.get("gate_reason", "")
+        mlflow.set_version_tag(key.name, version, "gate_reason", f"{reason}; before that: {before}")
+        mlflow.set_version_tag(key.name, version, "gate_result", "passed")
+        promote(settings, key, version, reason)
+    return Promotion(version, reason, held)
+
+
+def _held(settings: Settings, key: ModelKey, *, is_baseline: bool) -> str:
+    """Why trees, or a baseline, may not serve yet, in words; empty if they may."""
     champion = champion_version(settings, key)
-    demoted_s = None if champion is None else demoted_at_s(settings, key, champion)
-    if demoted_s is None:
+    began, rest = (WON_IN_SHADOW, "baseline replaces") if is_baseline else (DEMOTION, "trees replace")
+    since_s = None if champion is None else _promoted_at_s(settings, key, champion, began)
+    if since_s is None:
         return ""
-    until_ns = round((demoted_s + REST_HOURS * 3_600) * NS_PER_S)
+    until_ns = round((since_s + REST_HOURS * 3_600) * NS_PER_S)
     if now_ns() >= until_ns:
         return ""
-    return (
-        f"version {champion} took over by a demotion, and no trees replace it before "
-        f"{from_ns(until_ns).isoformat(timespec='minutes')}"
-    )
+    how = "won in shadow" if is_baseline else "took over by a demotion"
+    return f"version {champion} {how}, and no {rest} it before {from_ns(until_ns).isoformat(timespec='minutes')}"
 
 
 def rollback(settings: Settings, key: ModelKey, reason: str) -> str:
@@ -209,9 +223,14 @@ def demoted_at_s(settings: Settings, key: ModelKey, version: str) -> float | Non
 
     Raises `StoreError`.
     """
+    return _promoted_at_s(settings, key, version, DEMOTION)
+
+
+def _promoted_at_s(settings: Settings, key: ModelKey, version: str, began: str) -> float | None:
+    """When a version became champion for a reason that began so, in seconds since the epoch; None for another reason."""
     tag = mlflow_of(settings).version(key.name, version).tags.get(REASON_TAG, "")
     stamp, _, reason = tag.partition(" ")
-    return datetime.fromisoformat(stamp).timestamp() if reason.startswith(f"{PROMOTED}{DEMOTION}") else None
+    return datetime.fromisoformat(stamp).timestamp() if reason.startswith(f"{PROMOTED}{began}") else None
 
 
 def publish(  # noqa: PLR0913 - everything that MLflow keeps of a version

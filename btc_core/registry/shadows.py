@@ -1,7 +1,7 @@
 """The version of a model that its gate has refused, and how it does in shadow: an alias, and a tag of the version.
 
-The version never serves. What does not belong here: computing its score (`btc_assets.shadows`), and the gate
-(`btc_core.models.gate`).
+The version does not serve. What does not belong here: computing its score (`btc_assets.shadows`), the gate
+(`btc_core.models.gate`), and promoting (`promotion`).
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class ShadowScore(msgspec.Struct, frozen=True):
         """The score as a sentence without its end.
 
         >>> ShadowScore(1.031, 1.06, 240, 0, 0, 0).words
-        "in shadow: loss 1.031 of the baseline's (95 % bound 1.060) on 240 live rows"
+        "in shadow: loss 1.0310 of the baseline's (95 % bound 1.0600) on 240 live rows"
         """
-        return f"in shadow: loss {self.ratio:.3f} of the baseline's (95 % bound {self.bound:.3f}) on {self.rows:,} live rows"
+        return f"in shadow: loss {self.ratio:.4f} of the baseline's (95 % bound {self.bound:.4f}) on {self.rows:,} live rows"
 
 
 class RefusedVersion(msgspec.Struct, frozen=True):

@@ -8,13 +8,11 @@ let recentAt = -Infinity;
 
 const MEMBERS = { trees: "trees (XGBoost)", net: "neural net", harx: "HARX" };
 
-const NOT_KEPT = "Trees of the bid that the gate refused are not kept: what they gain or lose is so little that a week in shadow could not show it. Each training tries new ones.";
-
 const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
 
 /** The version that the gate refused, why, and how it does on live rows. */
 function inShadow({ version, kind, reason, loss_ratio: ratio, loss_ratio_bound: bound, rows, since }) {
-  const change = (value) => `${number(100 * Math.abs(value - 1), 1)} % ${value < 1 ? "lower" : "higher"}`;
+  const change = (value) => `${number(100 * Math.abs(value - 1), Math.abs(value - 1) < 0.01 ? 2 : 1)} % ${value < 1 ? "lower" : "higher"}`;
   const live = ratio === null ? "Its score on live forecasts follows after an hour." : `On ${number(rows)} live rows since ${moment(seconds(since))} UTC its loss was ${change(ratio)} than the baseline’s (95 %: at most ${change(bound)}).`;
   return `In shadow, not serving: ${kindName(kind).replace(/^the /, "")} version ${version}. The gate refused it: ${reason}. ${live}`;
 }
@@ -25,7 +23,6 @@ function about(card) {
   const parts = [element("p", "served", element("b", "", kindName(card.kind).replace(/^the /, "")), ` version ${card.version}, made ${age} ago from ${number(card.train_rows)} rows`), element("p", "", card.serves_because)];
   if (card.gate) parts.push(element("p", "note", `In the gate’s words: ${card.gate.reason}.`));
   if (card.refused) parts.push(element("p", "refused", inShadow(card.refused)));
-  if (card.is_baseline && card.name.startsWith("bid") && card.scores.test_rows) parts.push(element("p", "note", NOT_KEPT));
   if (card.pretrained) parts.push(element("p", "note", sentence(card.pretrained)));
   if (card.choice) parts.push(element("p", "note", sentence(card.choice)));
   const members = Object.entries(card.members);

@@ -13,12 +13,16 @@ import pytest
 from btc_core.clock import NS_PER_MIN, NS_PER_S, now_ns
 from btc_core.errors import NotReady, SchemaError
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
-from btc_core.models.bundle import VolatilityModel, random_walk_model
+from btc_core.models import gate
+from btc_core.models.baselines import Autoregression
+from btc_core.models.bundle import BidModel, VolatilityModel, random_walk_model
 from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.models.histograms import histogram_of
 from btc_core.models.manifest import new_manifest
-from btc_core.names import VOLATILITY_MODEL, ModelKey
+from btc_core.models.recipe import RECIPE
+from btc_core.names import BID_MODEL, HORIZONS_MIN, VOLATILITY_MODEL, ModelKey
 from btc_core.registry.bundles import Registration
+from btc_core.registry.promotion import Promotion
 from btc_core.registry.shadows import RefusedVersion
 from btc_core.stores.live_rows import live_frame
 from btc_core.stores.questdb import QuestDB
@@ -38,8 +42,7 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from btc_core.models.bundle import BidModel
-    from btc_core.names import Baseline
+    from btc_core.names import Baseline, ModelKind
     from btc_core.registry.shadows import ShadowScore
     from btc_core.settings import Settings
 
@@ -79,14 +82,19 @@ class FakeRegistry(Registry):
         return Registration(key.name, "8", "run", "url")
 
     def refused(self, key: ModelKey) -> RefusedVersion | None:
-        return RefusedVersion("7", "xgboost", "it lost", WORLD.get("score")) if key.symbol == WORLD["refused"] else None
+        is_refused = key.symbol == WORLD["refused"]
+        return RefusedVersion("7", "xgboost", "it lost", WORLD["scores"].get(key.quantity)) if is_refused else None
 
-    def version(self, _key: ModelKey, _version: str) -> VolatilityModel:
-        return model().as_baseline()
+    def version(self, key: ModelKey, _version: str) -> BidModel | VolatilityModel:
+        return bid_that_knows() if key.quantity == "bid" else model().as_baseline()
 
     def keep_shadow_score(self, key: ModelKey, version: str, score: ShadowScore) -> None:
-        assert (key, version, WORLD.get("score")) == (ModelKey(WORLD["refused"], "volatility"), "7", None)
-        WORLD["score"] = score
+        assert (key.symbol, version, WORLD["scores"].get(key.quantity)) == (WORLD["refused"], "7", None)
+        WORLD["scores"][key.quantity] = score
+
+    def promote_refused(self, key: ModelKey, version: str, reason: str) -> Promotion:
+        WORLD["promoted"].append(key.quantity)
+        return Promotion(version, reason)
 
 
 def outcomes(symbol: str, loss: float, inside: float, *, late: bool = False, target: str = "ticks") -> pd.DataFrame:
@@ -118,6 +126,14 @@ def model() -> VolatilityModel:
     known = {name: histogram_of(rng.normal(size=5_000), bins=10) for name in ("log_rv_5m", "return_1m_bps")}
     manifest = new_manifest(VOLATILITY_MODEL, "xgboost", distributions=known)
     return VolatilityModel(msgspec.structs.replace(manifest, version="7"), fit_harx(inputs, realized, 1.0))
+
+
+def bid_that_knows(kind: ModelKind = "ar") -> BidModel:
+    """A model of the bid whose forecast is the return of the last minute."""
+    windows = RECIPE.baselines.ar_windows_min
+    weights = tuple(float(place == 0) for place in range(len(windows)))
+    autoregression = Autoregression(windows, tuple(weights for _ in HORIZONS_MIN))
+    return BidModel(new_manifest(BID_MODEL, kind), (), autoregression)
 
 
 def silver(symbol: str) -> pd.DataFrame:
@@ -203,8 +219,8 @@ def test_skill_and_drift_are_written_and_checked_and_a_champion_with_a_bad_day_i
         )
 
 
-def test_rows_for_judging_a_challenger_are_the_last_of_each_minute_with_their_outcomes(
-    servers: Callable[..., Settings],
+def test_rows_for_judging_a_version_in_shadow_are_the_last_of_each_minute_and_one_that_wins_on_them_is_promoted(
+    servers: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = servers("questdb")
     symbol = unique("SHADOW")
@@ -216,6 +232,9 @@ def test_rows_for_judging_a_challenger_are_the_last_of_each_minute_with_their_ou
     )
     what_came = outcomes(symbol, 0.4, 0.9, target="minutes")
     what_came["ts_event"] = what_came["made_at"] = rows["ts_event"]  # a minute may have begun since
+    known = bid_that_knows().baseline_forecasts(rows[list(MODEL_FEATURES)].to_numpy())["ar"]
+    known += np.random.default_rng(5).normal(0.0, np.sqrt(np.square(known).mean()), known.shape)
+    what_came[[f"bid_return_{horizon}m_bps" for horizon in HORIZONS_MIN]] = known
     what_came["late"] = what_came["ts_event"].astype("int64") % (15 * NS_PER_MIN) == 0
     with QuestDB(settings.questdb) as db:
         ensure_tables(db)
@@ -229,13 +248,26 @@ def test_rows_for_judging_a_challenger_are_the_last_of_each_minute_with_their_ou
         fifths[-1] = False  # no row is younger, so the newest minute may not have ended
         frame = live_frame(db, symbol, int(origin_ns[fifths][0]) - 1)
     exchange = settings.exchange.model_copy(update={"symbols": (symbol, "NONE/USD")})
-    WORLD.update({"settings": settings.model_copy(update={"exchange": exchange}), "refused": symbol})
+    WORLD.clear()
+    WORLD.update({"settings": settings.model_copy(update={"exchange": exchange}), "refused": symbol, "scores": {}})
+    WORLD.update({"volatility": model().as_baseline(), "bid": random_walk_model(), "promoted": []})
     resources = {"environment": WorldEnvironment(), "database": RealDatabase(), "registry": FakeRegistry()}
     with dg.DagsterInstance.ephemeral() as instance:
         for _ in range(2):  # the second run leaves a score of the last hour as it is
             assert dg.materialize([refused_in_shadow], resources=resources, instance=instance).success
-    assert 12 <= WORLD["score"].rows <= fifths.sum()
-    assert (WORLD["score"].ratio, WORLD["score"].to_ns) == (pytest.approx(1.0), origin_ns[fifths][-1])
+        for score in WORLD["scores"].values():
+            assert 12 <= score.rows <= fifths.sum()
+            assert score.to_ns == origin_ns[fifths][-1]
+        assert WORLD["scores"]["volatility"].ratio == pytest.approx(1.0)
+        assert WORLD["scores"]["bid"].ratio == pytest.approx(0.5, abs=0.15), "the random walk knows nothing of the move"
+        assert WORLD["promoted"] == [], "forty rows are too few"
+
+        monkeypatch.setattr(gate, "WON_MIN_ROWS", 12)
+        for serving in (random_walk_model(), bid_that_knows("xgboost")):
+            WORLD.update({"bid": serving, "scores": {}})
+            assert dg.materialize([refused_in_shadow], resources=resources, instance=instance).success
+        assert set(WORLD["scores"]) == {"volatility", "bid"}
+        assert WORLD["promoted"] == ["bid"], "a version in shadow replaces no trees"
     assert np.array_equal(frame.origin_ns, origin_ns[fifths])
     assert np.array_equal(frame.matrix, late.loc[fifths, list(MODEL_FEATURES)].to_numpy())
     assert np.array_equal(frame.bid_bps[:, -1], what_came.loc[fifths, "bid_return_5m_bps"].to_numpy())

@@ -246,7 +246,7 @@ def test_a_refused_version_is_shown_with_the_reason_and_its_score_in_shadow(api:
     wait_for(lambda: api.client.get("/v1/model").json()["volatility"], "the models are loaded")
     body = api.client.get("/v1/model").json()
     body["volatility"]["refused"] = refused
-    body["bid"] |= {"kind": "random_walk", "is_baseline": True, "scores": {"test_rows": 900.0}}
+    body["bid"]["refused"] = refused | {"version": "13", "loss_ratio": 0.9996, "loss_ratio_bound": 1.0004}
     page.route("**/v1/model?*", lambda route: route.fulfill(body=json.dumps(body), content_type="application/json"))
     open_live(page, api)
     shown = page.locator("#volatility_model .refused")
@@ -255,7 +255,9 @@ def test_a_refused_version_is_shown_with_the_reason_and_its_score_in_shadow(api:
     )
     expect(shown).to_contain_text("On 240 live rows since ")
     expect(shown).to_contain_text("its loss was 2.0 % higher than the baseline’s (95 %: at most 5.0 % higher).")
-    expect(page.locator("#bid_model")).to_contain_text("Trees of the bid that the gate refused are not kept: ")
+    shown = page.locator("#bid_model .refused")
+    expect(shown).to_contain_text("In shadow, not serving: XGBoost version 13. The gate refused it: ")
+    expect(shown).to_contain_text("its loss was 0.04 % lower than the baseline’s (95 %: at most 0.04 % higher).")
 
 
 def test_a_mark_compares_the_interval_of_a_forecast_with_what_came_of_that_forecast(api: Api, page: Page) -> None:

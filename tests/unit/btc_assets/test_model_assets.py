@@ -15,6 +15,7 @@ import pytest
 from btc_core.clock import NS_PER_MIN
 from btc_core.errors import NotReady, SchemaError
 from btc_core.exchange_settings import ExchangeSettings
+from btc_core.features.catalogue import MODEL_FEATURES
 from btc_core.market.bars import BARS
 from btc_core.models import pretrained
 from btc_core.models.bundle import golden_rows, load_bundle
@@ -192,7 +193,7 @@ def test_trees_that_do_not_beat_the_baseline_are_kept_as_a_version_that_does_not
     champion = WORLD["volatility-model"]
     assert champion.kind == "harx", "nothing in these bars can be forecast better"
     (refused, verdict), (baseline, its_verdict) = (
-        each for each in WORLD["registered"] if each[0].kind != "random_walk"
+        each for each in WORLD["registered"] if each[0].manifest.name == "volatility-model"
     )
     assert (refused.kind, verdict.passed, verdict.beats_baselines) == ("xgboost", False, False)
     assert refused.manifest.scores == baseline.manifest.scores
@@ -200,7 +201,31 @@ def test_trees_that_do_not_beat_the_baseline_are_kept_as_a_version_that_does_not
     metadata = result.asset_materializations_for_node("volatility_model")[0].metadata
     assert its_verdict.reason.endswith(f"version {metadata['refused_version'].value} keeps them, in shadow")
     assert WORLD[REFUSED, "volatility-model"][0] is refused
-    assert (REFUSED, "bid-price-model") not in WORLD
+
+
+def test_losing_trees_of_the_bid_are_kept_and_the_same_random_walk_is_not_promoted_again() -> None:
+    bars = _bars(21 * 1440, seed=2)
+    _run(bars)
+    champion = WORLD["bid-price-model"]
+    assert champion.kind == "random_walk", "nothing in these bars can be forecast"
+    refused, verdict = WORLD[REFUSED, "bid-price-model"]
+    assert (refused.kind, verdict.passed, verdict.beats_baselines) == ("xgboost", False, False)
+    assert refused.manifest.shrinkage == (0.1,) * 5
+    rows = np.random.default_rng(1).normal(size=(9, len(MODEL_FEATURES)))
+    assert np.any(refused.predict(rows, np.full((9, 5), 8.0)))
+    assert verdict.reason.startswith("no λ above 0 was better than no change beyond doubt on the days that choose it; ")
+    assert verdict.figures["ratio_to_baseline"] != 1.0, "the trees are judged, and not the random walk"
+    assert refused.manifest.scores == champion.manifest.scores
+
+    result = _run(bars, champions={"bid-price-model": champion})
+    assert WORLD["bid-price-model"] is champion
+    bids = [model.kind for model, _ in WORLD["registered"] if model.manifest.name == "bid-price-model"]
+    assert bids == ["xgboost"], "the trees are kept, and no other version of the random walk"
+    assert WORLD[REFUSED, "bid-price-model"][0].kind == "xgboost"
+    metadata = result.asset_materializations_for_node("bid_model")[0].metadata
+    assert metadata["kept_version"].value == champion.version
+    assert f"version {metadata['refused_version'].value} keeps them, in shadow; version" in metadata["gate"].value
+    assert result.asset_materializations_for_node("bid_champion")[0].metadata["moved"].value is False
 
 
 def test_twelve_hours_of_bars_give_the_flagged_baselines() -> None:

@@ -154,12 +154,13 @@ def test_a_model_says_what_the_gate_decided(world: World) -> None:
 
 def test_a_baseline_says_which_version_was_refused_in_its_favour(world: World) -> None:
     refused = RefusedModel("12", "xgboost", "loss 1.03 of harx's", 1.02, 1.05, 240, "2027-01-14T00:00:00Z", None)
-    object.__setattr__(world.deps, "refused_model", lambda key: refused if key.quantity == VOLATILITY else None)
+    of_bid = msgspec.structs.replace(refused, version="13", loss_ratio=0.9996)
+    object.__setattr__(world.deps, "refused_model", lambda key: refused if key.quantity == VOLATILITY else of_bid)
     world.load_models()
     body = world.client.get("/v1/model").get_json()
     assert body["volatility"]["is_baseline"]
     assert body["volatility"]["refused"] == msgspec.to_builtins(refused)
-    assert body["bid"]["refused"] is None
+    assert body["bid"]["refused"] == msgspec.to_builtins(of_bid)
 
 
 def test_past_forecasts_have_their_intervals_only_if_asked(world: World) -> None:

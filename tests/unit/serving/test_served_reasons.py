@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from btc_core.names import BASELINE_KINDS, BID, HEADLINE_MIN, VOLATILITY
+from btc_core.names import BASELINE_KINDS, BID, HEADLINE_MIN, VOLATILITY, WON_IN_SHADOW
 from serving.model_answers import GateDecision
 from serving.served_reasons import NAMES, version_reason
 
 PASSED = GateDecision(passed=True, reason="loss 0.85 of harx's")
 FIRST = GateDecision(passed=True, reason="too few bars to judge a model: the baseline serves")
 REFUSED = GateDecision(passed=False, reason="loss 0.99 of harx's")
+WON = GateDecision(passed=True, reason=f"{WON_IN_SHADOW}live loss 0.98; before that: loss 1.01 of harx's")
 DEMOTED = GateDecision(passed=False, reason="loss 1.05", took_over_from="6")
 
 
@@ -28,6 +29,8 @@ def scores(trees: float, harx: float) -> dict[str, float]:
         ("xgboost", PASSED, scores(0.85, 1.0), "XGBoost serves: its loss was 15.0 % lower than HARX’s on 1,209 unseen rows."),
         ("xgboost", PASSED, {}, "XGBoost serves, because it passed the gate."),
         ("xgboost", None, {}, "XGBoost serves. The model registry has not said yet why."),
+        ("xgboost", WON, scores(1.01, 1.0),
+         "XGBoost serves: in shadow its live loss was certainly lower than that of the baseline."),
         ("harx", REFUSED, scores(0.99, 1.0),
          "HARX serves: the loss of XGBoost was 1.0 % lower than HARX’s on 1,209 unseen rows, which is not certainly better."),
         ("ewma", REFUSED, scores(1.02, 1.0),

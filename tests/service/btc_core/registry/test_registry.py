@@ -323,6 +323,37 @@ def test_a_better_baseline_takes_over_from_a_champion_of_any_kind_and_trees_retu
     assert bundles.champion_version(settings, key) == again.version, "the gate's win brings trees back"
 
 
+def test_trees_that_win_in_shadow_serve_and_neither_a_training_nor_a_demotion_makes_a_market_go_to_and_fro(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, trees, lost = ModelKey("WON/USD", "bid"), _trees(), Verdict(passed=False, reason="loss 1.01 of random_walk's")
+    walk = promotion.publish(settings, key, trees.as_baseline(), _rows(), PASSED)
+    assert promotion.promote_challenger(settings, key) is not None
+    refused = promotion.publish(settings, key, trees, _rows(), lost, alias=names.REFUSED)
+    won = promotion.promote_refused(settings, key, refused.version, "live loss 0.98")
+    assert (won.version, won.held, won.reason) == (refused.version, "", "won in shadow: live loss 0.98")
+    assert bundles.load_champion(settings, key).kind == "xgboost"
+    assert shadows.refused_version(settings, key) is None
+    decision = GateDecisions(settings, SYSTEM_CLOCK)(key, refused.version)
+    assert decision is not None
+    assert decision.passed
+    assert decision.reason == "won in shadow: live loss 0.98; before that: loss 1.01 of random_walk's"
+
+    again = promotion.publish(settings, key, trees.as_baseline(), _rows(), PASSED)
+    held = promotion.promote_challenger(settings, key)
+    assert held is not None
+    assert held.held.startswith(f"version {refused.version} won in shadow, and no baseline replaces it before ")
+    served = promotion.demote(settings, key, trees, "random_walk", _rows(), "24 h loss 1.5")
+    next_night = promotion.publish(settings, key, trees, _rows(), lost, alias=names.REFUSED)
+    rests = promotion.promote_refused(settings, key, next_night.version, "live loss 0.97")
+    assert f"version {served.version} took over by a demotion" in rests.held
+    assert bundles.champion_version(settings, key) == served.version
+    later_ns = now_ns() + gate.REST_HOURS * 3_600 * NS_PER_S
+    monkeypatch.setattr(promotion, "now_ns", lambda: later_ns)
+    assert not promotion.promote_refused(settings, key, next_night.version, "live loss 0.97").held
+    assert bundles.champion_version(settings, key) not in {walk.version, again.version, served.version}
+
+
 def test_the_markets_have_champions_demotions_and_reasons_of_their_own(settings: Settings) -> None:
     """Four markets whose models were chosen between two fits; one is demoted, and one rolled back."""
     keys = [ModelKey(symbol, "bid") for symbol in ("AAA/USD", "BBB/USD", "CCC/USD", "DDD/USD")]

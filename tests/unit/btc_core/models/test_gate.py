@@ -170,3 +170,22 @@ def test_a_baseline_serves_first_only_if_it_is_better_than_the_usual_one_beyond_
     assert gate.serving_baseline({"harx": harx, "ewma": better}, "harx") == "ewma"
     assert gate.serving_baseline({"harx": harx, "ewma": similar}, "harx") == "harx"
     assert gate.serving_baseline({"harx": harx}, "harx") == "harx"
+
+
+def test_trees_in_shadow_win_by_a_clear_gain_on_half_a_day_of_live_rows() -> None:
+    assert gate.won(0.97, 0.98, gate.WON_MIN_ROWS).passed
+    assert not gate.won(0.97, 0.98, gate.WON_MIN_ROWS - 1).passed
+    assert not gate.won(0.97, 0.995, gate.WON_MIN_ROWS).passed, "the 99 % bound is above 1"
+    few = gate.won(0.995, 0.996, gate.WON_MIN_ROWS)
+    assert not few.passed, "so small a gain is judged by a training, on fourteen days"
+    assert few.reason == (
+        "live loss 0.9950 of the baseline's (at most 0.99, 99 % bound 0.9964, must be below 1) on 144 rows (at least 144)"
+    )
+
+
+def test_trees_of_the_bid_without_a_proven_shrinkage_pass_only_as_the_baseline() -> None:
+    rng = np.random.default_rng(8)
+    walk = rng.gamma(1.0, 1.0, 2_000)
+    verdict = gate.unproven(0.9 * walk, {"random_walk": walk, "ar": walk + 0.1}, 0.1)
+    assert (verdict.result, verdict.figures["ratio_to_baseline"]) == ("baseline", pytest.approx(0.9))
+    assert "with λ = 0.1, loss 0.9000 of random_walk's" in verdict.reason
