@@ -22,8 +22,9 @@ from btc_core.market.events import QUOTE
 from btc_core.market.messages import FeatureMessage
 from btc_core.models import bundle, fitting
 from btc_core.models.dataset import Frame, make_frame
-from btc_core.models.quality import Coverage, ModelLimits, qualities
+from btc_core.models.quality import ModelLimits, qualities
 from btc_core.models.recipe import RECIPE
+from btc_core.models.regimes import recent_coverage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,10 @@ def forecast_quality(plan: Plan) -> list[Figure]:
     """The quality of one forecast, beside the time to make that forecast."""
     frame, volatility, bid = fitted(QUICK_DAYS)
     count = plan.size(FORECASTS)
-    limits, coverage = ModelLimits((bid, volatility)), Coverage(360, 0.9, 0.9)
+    limits, coverage = (
+        ModelLimits((bid, volatility)),
+        recent_coverage([(at, float(at), True, at % 9 > 0) for at in range(360)]),
+    )
     rows, columns = np.ascontiguousarray(frame.matrix[:count]), frame.columns[:count]
     values = np.full((count, len(FEATURE_NAMES)), np.nan)
     values[:, [FEATURE_NAMES.index(name) for name in MODEL_FEATURES]] = rows
@@ -122,7 +126,7 @@ def forecast_quality(plan: Plan) -> list[Figure]:
     def judged(index: int) -> None:
         qualities(
             [message], values[index : index + 1], clocks_ns=[BEGIN_NS], bars_end_ns=[BEGIN_NS], are_of_model={0: True},
-            limits=limits, coverage=coverage, made_at_ns=BEGIN_NS,
+            sigma_bps={0: 300.0}, limits=limits, coverage=coverage, made_at_ns=BEGIN_NS,
         )  # fmt: skip
 
     def made(index: int) -> None:

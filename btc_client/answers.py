@@ -80,8 +80,11 @@ class Quality(msgspec.Struct, frozen=True):
     outside_training: float | None
     farthest_input: str | None
     outcomes: int | None
+    """Outcomes of the last day in `regime`, or all of them if that is None, from which the coverage is computed."""
     bid_coverage_90: float | None
     volatility_coverage_90: float | None
+    regime: Literal["low", "normal", "high"] | None = None
+    """The third in which σ stands among the σ of the outcomes of the last day; None while it has too few outcomes."""
 
 
 class LiveForecast(msgspec.Struct, frozen=True):

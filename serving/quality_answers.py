@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from btc_core.market.messages import QualityWord
+from btc_core.market.messages import QualityWord, Regime
 from btc_core.models.quality import DEGRADED, POOR, sentence
 
 if TYPE_CHECKING:
@@ -54,11 +54,14 @@ class ForecastQuality(msgspec.Struct, frozen=True):
     farthest_input: str | None = None
     """The input that lies farthest outside; null if none does."""
     outcomes: int | None = None
-    """Outcomes of the last six hours, from which the coverage is computed."""
+    """Outcomes of the last day in `regime`, or all of them if that is null, from which the coverage is computed."""
     bid_coverage_90: float | None = None
     """Share of them in which the 90 % interval contained the bid."""
     volatility_coverage_90: float | None = None
     """Share of them in which the 90 % interval contained the volatility."""
+    regime: Regime | None = None
+    """The volatility regime: whether σ stands in the `low`, the middle (`normal`) or the `high` third of the σ of the outcomes of the
+    last day. Null while the regime has too few outcomes."""
 
 
 NOT_JUDGED = ForecastQuality(
@@ -115,6 +118,7 @@ def _answer(quality: Quality) -> ForecastQuality:
         outcomes=quality.outcomes,
         bid_coverage_90=quality.bid_coverage_90,
         volatility_coverage_90=quality.volatility_coverage_90,
+        regime=quality.regime,
     )
 
 

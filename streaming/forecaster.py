@@ -267,6 +267,7 @@ def _forecasts(part: Part, made_at_ns: int) -> dict[int, ForecastRow]:
         clocks_ns=part.clocks_ns,
         bars_end_ns=part.bars_end_ns,
         are_of_model={place: each.volatility_model_kind == part.models[1].kind for place, each in made.items()},
+        sigma_bps={place: each.sigma_path_bps[-1] for place, each in made.items()},
         limits=part.limits,
         coverage=part.tracker.coverage,
         made_at_ns=made_at_ns,

@@ -27,8 +27,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_S
 from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals, scores
 from btc_core.models import level as online_level
-from btc_core.models.gate import DEMOTE_COVERAGE_HOURS
-from btc_core.models.quality import Coverage
+from btc_core.models.regimes import RECENT_HOURS, Judged, RecentCoverage, recent_coverage
 from btc_core.models.row_forecasts import TrackedState
 from btc_core.models.targets import APART_NS, LABEL_SPAN_NS
 from btc_core.models.tick_variance import is_current, log_price_by_second, tick_variance
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
 
 OUTCOME_WARM_UP_S = (HEADLINE_MIN + 2) * 60.0
 """Warm-up before the first live message: the longest horizon, the minute in progress, and one as a margin."""
-COVERAGE_NS = DEMOTE_COVERAGE_HOURS * 60 * NS_PER_MIN
+COVERAGE_NS = RECENT_HOURS * 60 * NS_PER_MIN
 """The time whose outcomes give the coverage in the quality of a forecast."""
 LEVEL_DAYS = 7
 """Days of outcomes from which the level is restored: seven half-lives, after which its start does not matter."""
@@ -65,7 +64,7 @@ KEPT_PRICES = (LABEL_SPAN_NS + NS_PER_MIN) // NS_PER_S
 """Seconds whose mids are kept at least: the longest horizon, and a minute for the last mid before it."""
 _HORIZONS = np.asarray(HORIZONS_MIN)
 _SIGMAS = ", ".join(f"sigma_{h}m_bps" for h in STORED_HORIZONS_MIN)
-STATE_VERSION = f"7{horizons.suffix(HORIZONS_MIN)}"
+STATE_VERSION = f"8{horizons.suffix(HORIZONS_MIN)}"
 """Version of the saved state. Raise it when the fields of `TrackerState` or their meaning change; other horizons are another meaning."""
 
 
@@ -107,10 +106,6 @@ class Outcome(msgspec.Struct, frozen=True):
     """Quantiles of the bid's intervals after this outcome; a restarted worker continues with those of the newest row."""
     volatility_quantiles: tuple[tuple[float, ...], ...]
     """Quantiles of the volatility's intervals after this outcome."""
-
-
-Judged = tuple[int, bool, bool]
-"""The minute of an outcome in ns, and whether the 90 % intervals contained the bid and the volatility."""
 
 
 class TrackerState(msgspec.Struct, frozen=True):
@@ -165,8 +160,8 @@ class OutcomeTracker:
         """Makes the newest forecast an origin; called only if it is the last one of its minute."""
         self._origins: dict[int, Origin] = {}
         self._judged: deque[Judged] = deque()
-        """The outcomes of the last hours, without those of late forecasts; the live gate judges coverage by them, too."""
-        self.coverage = Coverage()
+        """The outcomes of the last hours, without those of late forecasts."""
+        self.coverage = RecentCoverage()
 
     def save(self) -> TrackerState:
         """The tracker as `load` takes it."""
@@ -213,7 +208,7 @@ class OutcomeTracker:
     def restore_coverage(self, judged: Iterable[Judged]) -> None:
         """Continue with the coverage of earlier outcomes, oldest first."""
         self._judged = deque(judged)
-        self.coverage = _coverage(self._judged)
+        self.coverage = recent_coverage(self._judged)
 
     @property
     def needs_prices(self) -> bool:
@@ -335,10 +330,11 @@ class OutcomeTracker:
 
     def _count(self, minute_ns: int, outcome: Outcome) -> None:
         """Add an outcome to the coverage of the last hours."""
-        self._judged.append((minute_ns, outcome.bid_inside[90], outcome.volatility_inside[90]))
+        sigma_bps = outcome.origin.forecast.sigma_path_bps[-1]
+        self._judged.append((minute_ns, sigma_bps, outcome.bid_inside[90], outcome.volatility_inside[90]))
         while self._judged[0][0] <= minute_ns - COVERAGE_NS:
             self._judged.popleft()
-        self.coverage = _coverage(self._judged)
+        self.coverage = recent_coverage(self._judged)
 
 
 def restore_tracker(db: QuestDB, symbol: str, bid_start: Floats, volatility_start: Floats) -> OutcomeTracker:
@@ -393,18 +389,11 @@ def _restored_level(db: QuestDB, symbol: str, newest_ns: int, target: Volatility
 
 def _restored_judged(db: QuestDB, symbol: str, newest_ns: int, target: VolatilityTarget) -> list[Judged]:
     found = db.execute(
-        "SELECT cast(ts_event AS LONG), bid_inside_90, volatility_inside_90 FROM gold_prediction_outcomes "  # noqa: S608 - `of_symbol` quotes the name
+        f"SELECT cast(ts_event AS LONG), sigma_{HEADLINE_MIN}m_bps, bid_inside_90, volatility_inside_90 FROM gold_prediction_outcomes "  # noqa: S608 - `of_symbol` quotes the name
         f"WHERE {of_symbol(symbol)} AND {of_target(target)} AND late = false AND {of_headline()} "
         f"AND ts_event > cast({newest_ns - COVERAGE_NS} AS TIMESTAMP_NS) ORDER BY ts_event"
     )
-    return [(int(ts_ns), bool(bid), bool(volatility)) for ts_ns, bid, volatility in found]
-
-
-def _coverage(judged: deque[Judged]) -> Coverage:
-    count = len(judged)
-    if not count:
-        return Coverage()
-    return Coverage(count, sum(bid for _, bid, _ in judged) / count, sum(each for _, _, each in judged) / count)
+    return [(int(ts_ns), float(sigma), bool(bid), bool(each)) for ts_ns, sigma, bid, each in found]
 
 
 def _inside(value: float, bounds: list[list[float]]) -> dict[int, bool]:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 NOW_NS = 1_800_000_000 * NS_PER_S
 TOKEN = "a-token-of-tests"
-GOOD_QUALITY = Quality("good", (), 0, False, 0.0, 2.0, None, 30.0, 0.05, 0.001, 0.0, None, 300, 0.9, 0.91)
+GOOD_QUALITY = Quality("good", (), 0, False, 0.0, 2.0, None, 30.0, 0.05, 0.001, 0.0, None, 300, 0.9, 0.91, "high")
 
 
 class FakeClock:

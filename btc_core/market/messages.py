@@ -99,6 +99,8 @@ class FeatureMessage(FeatureId, frozen=True, array_like=True, gc=False):
 
 QualityWord = Literal["good", "degraded", "poor"]
 """How far a forecast can be trusted. `models.quality` has the rules."""
+Regime = Literal["low", "normal", "high"]
+"""The volatility regime of a market. `models.regimes` has the rule."""
 
 
 class Quality(msgspec.Struct, frozen=True, array_like=True):
@@ -129,11 +131,14 @@ class Quality(msgspec.Struct, frozen=True, array_like=True):
     farthest_input: str | None
     """The input that is farthest outside; None if none is."""
     outcomes: int
-    """The number of recent outcomes."""
+    """The number of recent outcomes in `regime`, or of all if that is None."""
     bid_coverage_90: float | None
     """The share of them in which the 90 % interval contained the bid; None without outcomes."""
     volatility_coverage_90: float | None
     """The share of them in which the 90 % interval contained the volatility; None without outcomes."""
+    regime: Regime | None = None
+    """The volatility regime of the forecast, whose outcomes are counted; None if it has too few, and in messages from before this
+    field."""
 
 
 class ForecastRow(RowId, frozen=True):

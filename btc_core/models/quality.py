@@ -25,7 +25,8 @@ from btc_core.names import FRESH_ROW_NS, LATE_FORECAST_S
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from btc_core.market.messages import FeatureMessage
+    from btc_core.market.messages import FeatureMessage, Regime
+    from btc_core.models.regimes import Coverage, RecentCoverage
     from btc_core.models.row_forecasts import Models
 
     Floats = npt.NDArray[np.float64]
@@ -72,14 +73,6 @@ _BOUNDS = tuple((code, limit.degraded, limit.poor) for code, limit in LIMITS.ite
 _SINCE_QUOTE, _SINCE_TRADE, _BOOK_AGE = (
     FEATURE_NAMES.index(name) for name in ("since_quote_s", "since_trade_s", "book_age_s")
 )
-
-
-class Coverage(msgspec.Struct, frozen=True):
-    """How often the 90 % intervals of recent forecasts contained the outcome."""
-
-    outcomes: int = 0
-    bid: float = math.nan
-    volatility: float = math.nan
 
 
 class ModelLimits:
@@ -140,14 +133,16 @@ def qualities(  # noqa: PLR0913 - everything that the quality depends on
     clocks_ns: list[int],
     bars_end_ns: list[int],
     are_of_model: dict[int, bool],
+    sigma_bps: dict[int, float],
     limits: ModelLimits,
-    coverage: Coverage,
+    coverage: RecentCoverage,
     made_at_ns: int,
 ) -> dict[int, Quality]:
     """The quality of each forecast, by the place of its row in `rows`.
 
     `values` (n, all features), `clocks_ns` and `bars_end_ns` have one entry for each row. `are_of_model` has the places with a
-    forecast: true if the model forecast the volatility, and false if HARX did for want of minute bars.
+    forecast: true if the model forecast the volatility, and false if HARX did for want of minute bars. `sigma_bps` is the
+    forecast over the headline horizon, which says in which regime of the volatility the `coverage` is looked up.
     """
     outside = limits.outside(values)
     return {
@@ -157,7 +152,7 @@ def qualities(  # noqa: PLR0913 - everything that the quality depends on
             clocks_ns[place],
             bars_end_ns[place],
             outside[place],
-            (is_of_model, limits, coverage, made_at_ns),
+            (is_of_model, limits, *coverage.at(sigma_bps[place]), made_at_ns),
         )
         for place, is_of_model in are_of_model.items()
     }
@@ -169,9 +164,9 @@ def _judged(  # noqa: PLR0913, PLR0917 - the measures of one row
     clock_ns: int,
     bars_end_ns: int,
     outside: tuple[float | None, str | None],
-    context: tuple[bool, ModelLimits, Coverage, int],
+    context: tuple[bool, ModelLimits, Coverage, Regime | None, int],
 ) -> Quality:
-    is_of_model, limits, coverage, made_at_ns = context
+    is_of_model, limits, coverage, regime, made_at_ns = context
     quote_s = 0.0 if row.kind == QUOTE else float(values[_SINCE_QUOTE])
     trade_s = 0.0 if row.kind == TRADE else float(values[_SINCE_TRADE])
     book_s = float(values[_BOOK_AGE])
@@ -210,6 +205,7 @@ def _judged(  # noqa: PLR0913, PLR0917 - the measures of one row
         coverage.outcomes,
         _or_none(coverage.bid),
         _or_none(coverage.volatility),
+        regime,
     )
 
 
@@ -247,14 +243,14 @@ _SENTENCES = {
     "feed_slow": "The newest event took {feed_latency_s} from the exchange.",
     "made_late": "The forecast was made {delay_s} after its data was received.",
     "outside_training": "{farthest_input} lay outside its range in the training data, by {outside} of the width of that range.",
-    "bid_coverage_low": "The 90 % intervals contained {bid_coverage_90} of the last {outcomes} bids.",
-    "volatility_coverage_low": "The 90 % intervals contained {volatility_coverage_90} of the last {outcomes} volatilities.",
+    "bid_coverage_low": "The 90 % intervals contained {bid_coverage_90} of the last {outcomes} bids{in_regime}.",
+    "volatility_coverage_low": "The 90 % intervals contained {volatility_coverage_90} of the last {outcomes} volatilities{in_regime}.",
 }
 
 
 def _figures(quality: Quality) -> dict[str, Any]:
     """The fields of a quality as sentences show them."""
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {"in_regime": f" in the regime of {quality.regime} volatility" if quality.regime else ""}
     for name, value in msgspec.structs.asdict(quality).items():
         if name.endswith("_s"):
             figures[name] = _UNKNOWN_AGE.get(name, "an unknown time") if value is None else _duration(value)

@@ -63,6 +63,7 @@ def test_a_good_forecast_says_so_and_what_was_measured(world: World) -> None:
     found = world.client.get("/v1/forecast").get_json()["quality"]
     assert (found["word"], found["reasons"], found["open_gaps"]) == ("good", [], 0)
     assert (found["trade_age_s"], found["book_age_s"], found["bid_coverage_90"]) == (2.0, None, 0.9)
+    assert (found["regime"], found["outcomes"]) == ("high", 300)
 
 
 def test_a_degraded_forecast_has_its_reasons_as_codes_and_in_words_also_in_the_stream(world: World) -> None:

@@ -326,6 +326,7 @@ def test_every_forecast_has_the_quality_of_its_row_and_of_the_outcomes_so_far() 
     assert {"made_late", "volatility_coverage_low"} <= set(last.reasons), "the moves are far outside of the intervals"
     assert first.outcomes == 0
     assert last.outcomes == len(world.outcomes) > 60
+    assert last.regime is None, "no third of them is enough"
     inside = [outcome.volatility_inside[90] for outcome in world.outcomes]
     assert last.volatility_coverage_90 == pytest.approx(sum(inside) / len(inside))
     assert first.bars_age_s == 58.0, "the stored bars end with the minute before"

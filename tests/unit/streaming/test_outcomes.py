@@ -12,7 +12,7 @@ import pytest
 from btc_core.clock import NS_PER_MIN, NS_PER_S
 from btc_core.market.messages import ForecastRow
 from btc_core.models import intervals, level
-from btc_core.models.quality import Coverage
+from btc_core.models.regimes import Coverage, recent_coverage
 from btc_core.names import HORIZONS_MIN
 from btc_core.tables.catalogue import PREDICTION_OUTCOMES
 from streaming.outcomes import Outcome, OutcomeTracker, TrackerState, outcome_row, restore_tracker
@@ -137,7 +137,10 @@ def test_the_level_is_restored_from_the_served_forecasts_and_their_outcomes() ->
                 ]
                 return [[rows[-1][0], *kept, *kept, None, *SIGMA]]
             if "bid_inside_90" in sql:
-                return [[rows[at][0], at % 2 == 0, True] for at in (-3, -2, -1)]
+                assert sql.startswith(
+                    "SELECT cast(ts_event AS LONG), sigma_5m_bps, bid_inside_90, volatility_inside_90 "
+                )
+                return [[rows[at][0], 6.0, at % 2 == 0, True] for at in (-3, -2, -1)]
             assert "late = false AND volatility_model_kind = 'xgboost'" in sql
             assert "(volatility_target = 'minutes' OR volatility_target IS NULL)" in sql
             return rows
@@ -145,7 +148,7 @@ def test_the_level_is_restored_from_the_served_forecasts_and_their_outcomes() ->
     tracker = restore_tracker(Table(), "BTC/USD", NORMAL, NORMAL)  # type: ignore[arg-type]
     assert tracker.level == pytest.approx(current)
     assert current > 1.2
-    assert tracker.coverage == Coverage(3, 1 / 3, 1.0)
+    assert tracker.coverage.whole == Coverage(3, 1 / 3, 1.0)
 
 
 def test_an_outcome_keeps_the_quantiles_in_the_form_that_older_versions_read_and_the_tails_apart() -> None:
@@ -178,12 +181,25 @@ def test_after_an_outcome_of_other_horizons_the_intervals_start_again() -> None:
     assert outcomes[0].origin.minute_ns > START_NS, "the origin of the row has its outcome already"
 
 
-def test_the_coverage_is_that_of_the_outcomes_of_six_hours_without_late_ones_and_a_checkpoint_keeps_it() -> None:
-    tracker = OutcomeTracker(NORMAL, NORMAL)
-    outcomes = run(tracker, path(400))
-    recent = [each for each in outcomes if each.origin.minute_ns > outcomes[-1].origin.minute_ns - 6 * 60 * NS_PER_MIN]
-    assert len(recent) == 360 < len(outcomes)
+def test_the_coverage_is_that_of_the_outcomes_of_a_day_in_each_regime_and_a_checkpoint_and_the_table_keep_it() -> None:
+    tracker, outcomes, day = OutcomeTracker(NORMAL, NORMAL), [], 24 * 60
+    for minute, bid in enumerate(path(day + 40)):
+        ts_ns = START_NS + (minute + 1) * NS_PER_MIN - 2 * NS_PER_S
+        outcomes += tracker.advance(ts_ns)
+        made = forecast(ts_ns, bid, tracker)
+        wide = msgspec.structs.replace(made, sigma_path_bps=[*SIGMA[:-1], 6.0 + minute % 90])
+        tracker.observe(wide, ts_ns, bid + 0.05, lambda: ({}, 0.25), (1e-10,) * 5)
+    recent = [each for each in outcomes if each.origin.minute_ns > outcomes[-1].origin.minute_ns - day * NS_PER_MIN]
+    assert len(recent) == day < len(outcomes)
     inside = sum(each.bid_inside[90] for each in recent), sum(each.volatility_inside[90] for each in recent)
-    assert tracker.coverage == Coverage(360, inside[0] / 360, inside[1] / 360)
+    assert tracker.coverage.whole == Coverage(day, inside[0] / day, inside[1] / day)
+    found, regime = tracker.coverage.at(7.0)
+    low = [each for each in recent if each.origin.forecast.sigma_path_bps[-1] < tracker.coverage.terciles_bps[0]]
+    assert (regime, found.outcomes) == ("low", len(low))
+    assert found.bid == pytest.approx(sum(each.bid_inside[90] for each in low) / len(low))
+    assert {tracker.coverage.at(sigma)[1] for sigma in (50.0, 90.0)} == {"normal", "high"}
     saved = msgspec.msgpack.decode(msgspec.msgpack.encode(tracker.save()), type=TrackerState)
     assert OutcomeTracker.load(saved).coverage == tracker.coverage
+    rows = [outcome_row(each) for each in recent]
+    kept = [(row["ts_event"], row["sigma_5m_bps"], row["bid_inside_90"], row["volatility_inside_90"]) for row in rows]
+    assert recent_coverage(kept) == tracker.coverage

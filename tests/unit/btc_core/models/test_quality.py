@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 import numpy as np
@@ -18,7 +19,8 @@ from btc_core.models.harx import INPUTS, fit_harx
 from btc_core.models.histograms import histogram_of
 from btc_core.models.input_use import InputUse
 from btc_core.models.manifest import new_manifest
-from btc_core.models.quality import LIMITS, Coverage, ModelLimits, qualities, sentence
+from btc_core.models.quality import LIMITS, ModelLimits, qualities, sentence
+from btc_core.models.regimes import Coverage, RecentCoverage
 from btc_core.names import VOLATILITY_MODEL
 from serving import quality_answers
 from tests.paths import ROOT
@@ -54,6 +56,7 @@ def quality(
     bars_age_s: float | None = 30.0,
     of_model: bool = True,
     coverage: Coverage = USUAL,
+    in_regime: bool = False,
     of: ModelLimits = READS_NO_BOOK,
     **features: float,
 ) -> Quality:
@@ -72,7 +75,8 @@ def quality(
         bars_end_ns=[bars_end_ns],
         are_of_model={0: of_model},
         limits=of,
-        coverage=coverage,
+        sigma_bps={0: 8.0},
+        coverage=RecentCoverage(Coverage(), (5.0, 7.0), {"high": coverage}) if in_regime else RecentCoverage(coverage),
         made_at_ns=received_ns + round(delay_s * NS_PER_S),
     )[0]
 
@@ -83,6 +87,27 @@ def test_a_forecast_of_fresh_and_usual_inputs_is_good_and_says_what_was_measured
     assert (found.quote_age_s, found.trade_age_s, found.book_age_s, found.bars_age_s) == (0.0, 5.0, 0.5, 30.0)
     assert (found.feed_latency_s, found.delay_s) == (0.1, 0.004)
     assert (found.outcomes, found.bid_coverage_90, found.volatility_coverage_90) == (360, 0.9, 0.9)
+    assert found.regime is None
+
+
+def test_the_coverage_is_that_of_the_regime_and_the_sentence_names_it() -> None:
+    found = quality(coverage=Coverage(120, 0.75, 0.9), in_regime=True)
+    assert (found.regime, found.outcomes, found.bid_coverage_90) == ("high", 120, 0.75)
+    assert sentence("bid_coverage_low", found) == (
+        "The 90 % intervals contained 75% of the last 120 bids in the regime of high volatility."
+    )
+    everywhere = quality(coverage=Coverage(120, 0.75, 0.9))
+    assert sentence("bid_coverage_low", everywhere) == "The 90 % intervals contained 75% of the last 120 bids."
+
+
+def test_a_quality_from_before_the_regime_is_read_and_an_older_reader_reads_a_new_one() -> None:
+    new = quality(coverage=Coverage(120, 0.75, 0.9), in_regime=True)
+    for codec in (msgspec.json, msgspec.msgpack):
+        fields = codec.decode(codec.encode(new))
+        before = codec.decode(codec.encode(fields[:-1]), type=Quality)
+        assert before == msgspec.structs.replace(new, regime=None)
+        older = msgspec.defstruct("Older", list(get_type_hints(Quality).items())[:-1], array_like=True)
+        assert msgspec.structs.astuple(codec.decode(codec.encode(new), type=older)) == msgspec.structs.astuple(new)[:-1]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +175,7 @@ def test_the_offset_of_the_clocks_is_taken_out_of_the_latency_of_the_feed() -> N
     )
     found = qualities(
         [row], np.zeros((1, len(FEATURE_NAMES))), clocks_ns=[NOW_NS], bars_end_ns=[NOW_NS - NS_PER_MIN],
-        are_of_model={0: True}, limits=limits(distributions={}), coverage=Coverage(), made_at_ns=row.ts_recv_ns,
+        are_of_model={0: True}, sigma_bps={0: 8.0}, limits=limits(distributions={}), coverage=RecentCoverage(), made_at_ns=row.ts_recv_ns,
     )[0]  # fmt: skip
     assert (found.word, found.feed_latency_s) == ("good", 0.0)
 
