@@ -216,6 +216,12 @@ USER_FEATURE_FAILURES = Counter(
     "Minute closes at which a feature of the user raised an error or returned an infinity, so that its value is NaN.",
     ["feature"],
 )
+USER_MODEL_ROWS = Counter(
+    "btc_user_model_rows",
+    "Rows of a market in which a model of the user is the champion, by what forecast them: `user`, or its stand-in because the model "
+    "was `slow`, `failing`, or `starting`.",
+    ["symbol", "by"],
+)
 LEAGUE_SKIPPED = Counter(
     "btc_league_closes_skipped",
     "Minute closes at which the league made no forecast, because the worker was late or the model still at an earlier one.",

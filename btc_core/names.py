@@ -181,7 +181,9 @@ class ModelKey:
 VolatilityBaseline = Literal["harx", "har", "ewma", "naive"]
 BidBaseline = Literal["random_walk", "ar"]
 Baseline = VolatilityBaseline | BidBaseline
-ModelKind = Literal["xgboost"] | Baseline
+ModelKind = Literal["xgboost", "user"] | Baseline
+"""What makes a forecast: trees and a net, a model of the user, or a baseline."""
+USER: ModelKind = "user"
 BASELINES: dict[Quantity, tuple[Baseline, ...]] = {
     VOLATILITY: get_args(VolatilityBaseline),
     BID: get_args(BidBaseline),

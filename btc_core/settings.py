@@ -135,6 +135,9 @@ class LeagueSettings(Section):
 
     predict_s: float = Field(2.0, gt=0)
     """Longest time for one forecast of a model. The process of a model that takes longer is killed and started again later."""
+    serve_s: float = Field(0.025, gt=0)
+    """Longest time that a batch of served forecasts waits for the user's model that serves. Its stand-in forecasts what has not come by
+    then. The model is asked for one row after the other during half of this time."""
     fit_s: float = Field(1_800.0, gt=0)
     """Longest time for one fit of a model."""
     memory_bytes: int = Field(1_000_000_000, ge=100_000_000)

@@ -50,6 +50,7 @@ from streaming.published_forecasts import PublishedForecasts
 from streaming.publisher import Publisher
 from streaming.served_models import ServedModels
 from streaming.table_writer import TableWriter
+from streaming.user_models import UserModels
 from streaming.worker import Worker
 
 if TYPE_CHECKING:
@@ -85,8 +86,15 @@ class ForecastHandler:
         self._decoder = msgspec.msgpack.Decoder(FeatureMessage)
         self._encoder = msgspec.msgpack.Encoder()
         self._published = PublishedForecasts(settings.kafka, clock)
+        self.user_models = UserModels(settings, clock)
+        """The models of the user that serve."""
         self._forecaster = Forecaster(
-            self._models, self._new_tracker, self._new_minutes, self._published_forecast, clock
+            self._models,
+            self._new_tracker,
+            self._new_minutes,
+            self._published_forecast,
+            clock,
+            self.user_models.sigma_bps,
         )
         self._partitions: dict[str, int] = {}
         self._waiting: set[str] = set()
@@ -104,6 +112,7 @@ class ForecastHandler:
         self._kept, self._outcomes, self._minutes, self._states = [], [], [], []
         self._forecaster.reset()
         self._published.forget()
+        self.user_models.stop()
 
     def warm(self, messages: list[Record]) -> None:
         """Continue the outcomes that may still be open."""

@@ -20,17 +20,28 @@ from btc_core.market.messages import FeatureMessage, ForecastRow
 from btc_core.models.bundle import start_quantiles
 from btc_core.models.quality import ModelLimits, qualities
 from btc_core.models.row_forecasts import MODEL_COLUMNS, Models, TrackedState, forecasts_of
+from btc_core.names import USER
 from btc_core.stores.redis_rows import ColumnsRow
 from streaming.outcomes import Outcome, OutcomeTracker, TrackerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy.typing as npt
+
     from btc_core.clock import Clock
     from btc_core.features.live_minutes import LiveMinutes
     from btc_core.models.bundle import BidModel, VolatilityModel
 
+    Floats = npt.NDArray[np.float64]
+    UserSigma = Callable[[Sequence[FeatureMessage], VolatilityModel, Floats, Any], Floats | None]
+    """`user_models.UserModels.sigma_bps`: rows of one market, its model, all features (n, features), and (n, COLUMNS)."""
+
 _MID_COLUMN = FEATURE_NAMES.index("mid")
+
+
+def no_user_sigma(*_: object) -> None:
+    """What a forecaster without models of the user is given."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -94,17 +105,19 @@ class Forecaster:
 
     `models_of` returns the models of a symbol, `new_tracker` its tracker at the first row, and `new_minutes` its minutes up
     to a time in ns; they may raise `ServiceError`, and then the batch has had no effect. `published` returns the forecast that was already published of a
-    row. `clock` stamps the forecasts.
+    row. `clock` stamps the forecasts. `user_sigma` asks the models of the user that serve.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - whom it asks
         self,
         models_of: Callable[[str], Models],
         new_tracker: Callable[[str], OutcomeTracker],
         new_minutes: Callable[[str, int], LiveMinutes],
         published: Callable[[FeatureMessage], ForecastRow | None],
         clock: Clock,
+        user_sigma: UserSigma = no_user_sigma,
     ) -> None:
+        self._user_sigma = user_sigma
         self._models_of = models_of
         self._new_tracker = new_tracker
         self._new_minutes = new_minutes
@@ -144,8 +157,8 @@ class Forecaster:
             part.tracker.advance(part.clocks_ns[0])
             _take_prices(part)
             newest = part.newest()
-            if not _observe_last(newest, self._as_published(newest, _forecasts(newest, self._clock.now_ns()))):
-                _observe_last(part, self._as_published(part, _forecasts(part, self._clock.now_ns())))
+            if not _observe_last(newest, self._as_published(newest, _forecasts(newest, self._clock.now_ns(), None))):
+                _observe_last(part, self._as_published(part, _forecasts(part, self._clock.now_ns(), None)))
             part.tracker.advance(part.clocks_ns[-1])
 
     def handle(self, rows: Sequence[FeatureMessage]) -> Results:
@@ -154,9 +167,10 @@ class Forecaster:
         for part in self._parts(rows):
             results.outcomes.extend(part.tracker.advance(part.clocks_ns[0]))
             _take_prices(part)
+            sigma = self._asked_sigma(part)  # takes time, so it comes before the time at which the forecasts were made
             made_at_ns = self._clock.now_ns()
             self._note_state(part, made_at_ns)
-            made = _forecasts(part, made_at_ns)
+            made = _forecasts(part, made_at_ns, sigma)
             forecasts = self._as_published(part, made)
             _observe_last(part, forecasts)
             part.tracker.advance(part.clocks_ns[-1])
@@ -165,6 +179,10 @@ class Forecaster:
             results.forecasts.extend(forecasts.values())
             results.unpublished.extend(each for place, each in forecasts.items() if each is made[place])
         return results
+
+    def _asked_sigma(self, part: Part) -> Floats | None:
+        """σ of the rows by the model of the user that serves; None if none does."""
+        return self._user_sigma(part.rows, part.models[1], part.values, part.columns)
 
     def _parts(self, rows: Sequence[FeatureMessage]) -> list[Part]:
         by_symbol: dict[str, list[FeatureMessage]] = {}
@@ -256,18 +274,26 @@ def _observe_last(part: Part, forecasts: dict[int, ForecastRow]) -> bool:
     return False
 
 
-def _forecasts(part: Part, made_at_ns: int) -> dict[int, ForecastRow]:
+def _forecasts(part: Part, made_at_ns: int, user_sigma_bps: Floats | None) -> dict[int, ForecastRow]:
     """The forecast of each row with a bid, by its place in the part, with the intervals that the tracker has now."""
     version = part.rows[0].feature_version
     state = part.tracker.tracked_state()
-    made = forecasts_of(part.rows, version, part.values, part.columns, part.models, state, made_at_ns)
+    made = forecasts_of(part.rows, version, part.values, part.columns, part.models, state, made_at_ns, user_sigma_bps)
+    volatility = part.models[1]
+    stand_ins = set[int]()
+    if volatility.kind == USER:
+        stand_ins = {place for place, each in made.items() if each.volatility_model_kind != USER}
     judged = qualities(
         part.rows,
         part.values,
         clocks_ns=part.clocks_ns,
         bars_end_ns=part.bars_end_ns,
-        are_of_model={place: each.volatility_model_kind == part.models[1].kind for place, each in made.items()},
+        are_of_model={
+            place: each.volatility_model_kind in {volatility.kind, volatility.manifest.kind}
+            for place, each in made.items()
+        },
         sigma_bps={place: each.sigma_path_bps[-1] for place, each in made.items()},
+        stand_ins=stand_ins,
         limits=part.limits,
         coverage=part.tracker.coverage,
         made_at_ns=made_at_ns,

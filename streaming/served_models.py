@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from btc_core.errors import StoreError
 from btc_core.models.bundle import bundle_files
@@ -22,29 +23,24 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 1.0, 5.0
 """The writes of forecasts wait for the object store at most this long."""
 
-KEPT = 64
-"""Models whose hashes are kept: those of thirty markets, and those that were replaced last."""
-
 
 class ServedModels:
     """The hashes of served models, and the bundles that the object store does not have yet."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
-        self._digests: dict[int, tuple[BidModel | VolatilityModel, str]] = {}
-        """By identity of the model, which is kept so that no other object gets its identity."""
+        self._digests: WeakKeyDictionary[BidModel | VolatilityModel, str] = WeakKeyDictionary()
+        """By model, as long as it is in use: one with a model of the user may hold many megabytes."""
         self._missing: dict[str, dict[str, bytes]] = {}
 
     def digest(self, model: BidModel | VolatilityModel) -> str:
         """The hash of the bundle of a model, which is stored at the next call of `store`."""
-        known = self._digests.get(id(model))
+        known = self._digests.get(model)
         if known is None:
             files = bundle_files(model)
-            if len(self._digests) >= KEPT:
-                del self._digests[next(iter(self._digests))]
-            known = self._digests[id(model)] = model, digest_of(files)
-            self._missing[known[1]] = files
-        return known[1]
+            known = self._digests[model] = digest_of(files)
+            self._missing[known] = files
+        return known
 
     def store(self) -> None:
         """Store what is missing. While the object store does not answer, the bundles wait for the next call."""

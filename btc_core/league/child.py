@@ -26,6 +26,7 @@ import numpy as np
 
 from btc_core.errors import InvalidInput
 from btc_core.league.contract import Dataset, Rows, checked
+from btc_core.names import HORIZONS_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,16 @@ class Predict(msgspec.Struct, frozen=True, tag=True):
     origin_ns: bytes
 
 
-Request: TypeAlias = Load | Fit | Use | Predict
+class PredictAlone(msgspec.Struct, frozen=True, tag=True):
+    """Forecast rows of a market one by one, the last first, until the time is over."""
+
+    symbol: str
+    matrix: bytes
+    origin_ns: bytes
+    budget_s: float
+
+
+Request: TypeAlias = Load | Fit | Use | Predict | PredictAlone
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -148,6 +158,7 @@ class Host:
             Fit: self._fit,
             Use: self._use,
             Predict: self._predict,
+            PredictAlone: self._predict_alone,
         }
         try:
             return work[type(request)](request)
@@ -192,10 +203,26 @@ class Host:
         self._models[request.symbol] = pickle.loads(request.model)  # noqa: S301 - made by the same file, in a process of its own
         return Done()
 
-    def _predict(self, request: Predict) -> Answer:
+    def _predict_alone(self, request: PredictAlone) -> Answer:
+        """NaN in the rows for which there was no time. A row alone gives the same bits whatever rows come with it."""
+        rows = self._rows(request)
+        sigma = np.full((len(rows), len(HORIZONS_MIN)), np.nan)
+        began_s = time.perf_counter()
+        for place in reversed(range(len(rows))):
+            part = slice(place, place + 1)
+            alone = Rows(rows.names, rows.matrix[part].copy(), rows.origin_ns[part].copy())
+            sigma[place] = checked(self._module.predict(self._models[request.symbol], alone), 1).sigma_bps[0]
+            if time.perf_counter() - began_s >= request.budget_s:
+                break
+        return Predicted(sigma.tobytes(), None, time.perf_counter() - began_s, False)
+
+    def _rows(self, request: Predict | PredictAlone) -> Rows:
         origin_ns = np.frombuffer(request.origin_ns, np.int64)
         matrix = np.frombuffer(request.matrix, np.float64).reshape(len(origin_ns), len(self._inputs))
-        rows = Rows(self._inputs, matrix.copy(), origin_ns.copy())
+        return Rows(self._inputs, matrix.copy(), origin_ns.copy())
+
+    def _predict(self, request: Predict) -> Answer:
+        rows = self._rows(request)
         began_s = time.perf_counter()
         forecast = self._module.predict(self._models[request.symbol], rows)
         took_s = time.perf_counter() - began_s

@@ -55,7 +55,7 @@ class Rows:
     matrix: Floats
     """(n, inputs)."""
     origin_ns: Longs
-    """(n,); the minute closes, ns since 1970 (UTC)."""
+    """(n,); the minute closes, ns since 1970 (UTC). While the model serves, the exchange time of the newest event in each row."""
 
     def __len__(self) -> int:
         return len(self.matrix)

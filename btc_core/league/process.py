@@ -120,6 +120,17 @@ class EntryProcess:
         quantiles = None if bounds is None else bounds.reshape(*shape, len(SCORED_QUANTILES))
         return EntryForecast(sigma, quantiles, answer.took_s, answer.is_sigma_derived)
 
+    def predict_alone(self, symbol: str, rows: Rows, budget_s: float, timeout_s: float) -> Floats:
+        """σ of rows of a market in bps, (n, horizons), each predicted alone, the last first; NaN for which `budget_s` had no time.
+
+        One row is predicted whatever the budget. A process that takes longer than `timeout_s` is killed.
+        """
+        matrix = np.ascontiguousarray(rows.matrix, np.float64)
+        request = child.PredictAlone(symbol, matrix.tobytes(), rows.origin_ns.astype(np.int64).tobytes(), budget_s)
+        answer = self._ask(request, timeout_s, "predict")
+        assert isinstance(answer, child.Predicted)  # noqa: S101 - the child answers a request with its own answer
+        return np.frombuffer(answer.sigma_bps).reshape(len(rows), len(HORIZONS_MIN))
+
     def kill(self) -> None:
         """Kill the process with all that it started; a request in another thread fails at once. `close` must follow."""
         if self._process.returncode is None:

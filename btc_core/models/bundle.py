@@ -6,6 +6,7 @@ harx.json        the log-HARX baseline (volatility only)
 baselines.json   HAR, EWMA and the last five minutes (volatility), the autoregression (bid), fitted on the same window;
                  a bundle of kind har, ewma, naive or ar forecasts with it
 NAME.ubj         XGBoost's own format (kind xgboost only): `trees` (volatility), `horizon_N` (bid)
+entry.py         the file of a model of the user, and model.pkl its pickle (`user_model`); neither is read here
 net.npz          the net beside the trees (volatility of kind xgboost only); plain arrays, never pickles
 golden.npz       inputs and the outputs they gave when the bundle was made; plain arrays, never pickles
 ```
@@ -66,6 +67,7 @@ NET = "net.npz"
 _SIMPLE: frozenset[ModelKind] = frozenset({"har", "ewma", "naive"})
 _FITTED: frozenset[ModelKind] = _SIMPLE | {"ar"}
 """The kinds that forecast with the coefficients of `baselines.json`."""
+USER_FILES = ENTRY_FILE, ENTRY_MODEL = "entry.py", "model.pkl"
 BUNDLE = "bundle.json"
 """File of the manifest."""
 BID_TREES = tuple(f"horizon_{h}" for h in HORIZONS_MIN)
@@ -86,13 +88,15 @@ class VolatilityModel:
         self.net = net
         self.files: dict[str, bytes] | None = None
         """The files that it was loaded from; see `bundle_files`."""
+        self.user_files: dict[str, bytes] = {}
+        """`USER_FILES` of a bundle with a model of the user, which are never read here; otherwise empty."""
         self._forest = Forest(boosters) if boosters else None
         self._offsets = np.asarray(manifest.offsets or (0.0,) * len(HORIZONS_MIN))
 
     @property
     def kind(self) -> ModelKind:
-        """`xgboost`, or the name of the baseline that forecasts."""
-        return self.manifest.kind
+        """`xgboost`, `user`, or the name of the baseline that forecasts. All methods forecast as the stand-in of a user's model."""
+        return self.manifest.served_kind
 
     @property
     def version(self) -> str:
@@ -112,8 +116,8 @@ class VolatilityModel:
         _check_width(matrix, self.manifest)
         logs = self.harx.log_variance(matrix[:, INPUT_COLUMNS])
         baseline = _sigma_bps(logs)
-        if self.baselines is not None and self.kind in _SIMPLE:
-            return _sigma_bps(np.log(self.baselines.variances(matrix)[self.kind])), baseline
+        if self.baselines is not None and self.manifest.kind in _SIMPLE:
+            return _sigma_bps(np.log(self.baselines.variances(matrix)[self.manifest.kind])), baseline
         if self._forest is None or self.net is None or columns is None:
             return baseline, baseline
         members = self._member_logs(matrix, columns, logs)
@@ -124,7 +128,7 @@ class VolatilityModel:
 
     def corrects(self, columns: Singles) -> npt.NDArray[np.bool_]:
         """Which rows trees and net forecast, (n,); HARX alone forecasts the others."""
-        return (self.kind == "xgboost") & (has_columns(columns) | (not self.manifest.needs_columns))
+        return (self.manifest.kind == "xgboost") & (has_columns(columns) | (not self.manifest.needs_columns))
 
     def members(self, matrix: Floats, columns: Singles) -> dict[str, Floats]:
         """σ in bps, (n, horizons), by each member alone; only the headline horizon is calibrated."""
@@ -218,14 +222,16 @@ class VolatilityModel:
             files[NET] = self.net.to_bytes()
         if self.baselines is not None:
             files["baselines.json"] = msgspec.json.encode(self.baselines)
+        files |= self.user_files
         _write(folder, self.manifest, files, batch)
 
 
 def served_kinds(model: VolatilityModel, columns: Singles) -> list[ModelKind]:
-    """What forecasts each row: the model's kind, or `harx` where a row has too few columns for trees and net."""
-    if model.kind != "xgboost":
-        return [model.kind] * len(columns)
-    return [model.kind if corrected else "harx" for corrected in model.corrects(columns).tolist()]
+    """What `predict` makes of each row: the kind of the manifest, or `harx` where a row has too few columns for trees and net."""
+    kind = model.manifest.kind
+    if kind != "xgboost":
+        return [kind] * len(columns)
+    return [kind if corrected else "harx" for corrected in model.corrects(columns).tolist()]
 
 
 class BidModel:
@@ -384,6 +390,7 @@ def _model_of(
         simple = contents.get("baselines.json")
         baselines: Any = simple and msgspec.json.decode(simple, type=Baselines if harx else Autoregression)
         net = Net.from_bytes(contents[NET]) if NET in contents else None
+        user_files = {name: contents[name] for name in (USER_FILES if manifest.user_entry else ())}
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, msgspec.MsgspecError) as error:
         msg = f"the bundle in {folder} cannot be read: {error}"
         raise SchemaError(msg) from error
@@ -398,7 +405,9 @@ def _model_of(
     if (net is not None) != (manifest.kind == "xgboost"):
         msg = f"the bundle in {folder} is of kind {manifest.kind} and {'has no' if net is None else 'has a'} net"
         raise SchemaError(msg)
-    return _checked_volatility_model(folder, VolatilityModel(manifest, harx, boosters, baselines, net), golden)
+    model = VolatilityModel(manifest, harx, boosters, baselines, net)
+    model.user_files = user_files
+    return _checked_volatility_model(folder, model, golden)
 
 
 def _checked_bid_model(folder: Path, model: BidModel, golden: dict[str, Floats]) -> BidModel:

@@ -246,7 +246,7 @@ def change(
     better_days = float(np.mean(daily_ratios < 1.0))
     worst_ratio = float(daily_ratios.max())
     ratio = float(np.mean(losses)) / float(np.mean(champion))
-    t = scores.diebold_mariano_t(losses, champion)
+    t = float(scores.diebold_mariano_t(losses, champion))
     needed_days = SHADOW_DAYS[quantity]
     low, high = COVERAGE_90
     rules = {

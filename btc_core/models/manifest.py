@@ -15,7 +15,7 @@ from btc_core.features import catalogue, minute_columns
 from btc_core.models.histograms import Histogram
 from btc_core.models.input_use import InputUse
 from btc_core.models.targets import BID_TARGETS, RV_TARGETS, TICK_RV_TARGETS
-from btc_core.names import MINUTES, TICKS, VOLATILITY_MODEL, Baseline, ModelKind, VolatilityTarget
+from btc_core.names import MINUTES, TICKS, USER, VOLATILITY_MODEL, Baseline, ModelKind, VolatilityTarget
 
 LAYOUT = 4
 """Version of the folder; raise it when its files or their meaning change. Bundles of another layout are refused."""
@@ -31,6 +31,21 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What brings its mean forecast over the headline horizon to the mean of RV in training, ln."""
 
 
+class UserEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The model of the user that a bundle serves; its file and its pickle are files of the bundle."""
+
+    name: str
+    """Its name in the league."""
+    file_version: str
+    """The version of its file: the first characters of the SHA-256."""
+    model_version: str
+    """The version of the fit in the registry of the league."""
+    data_from: str = ""
+    """Begin of its training window, ISO 8601."""
+    data_to: str = ""
+    """End of its training window, ISO 8601."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a bundle is; `bundle.json`."""
 
@@ -39,6 +54,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     symbol: str = ""
     """The market it was trained on; empty in bundles that were made when there was only one."""
     kind: ModelKind
+    """What the compiled model is. That of a bundle with a `user` part is the stand-in's."""
     version: str
     """The registry's version where the bundle came from there, else a build id."""
     created_ns: int
@@ -93,6 +109,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Which inputs it uses."""
     files: dict[str, str] = {}
     """SHA-256 of the other files, by name."""
+    user: UserEntry | msgspec.UnsetType = msgspec.UNSET
+    """The model of the user that serves, with all else as its stand-in; not set in other bundles, whose text has no such field."""
+
+    @property
+    def served_kind(self) -> ModelKind:
+        """What forecasts: `user` if the bundle has a model of the user, otherwise `kind`."""
+        return self.kind if self.user is msgspec.UNSET else USER
+
+    @property
+    def user_entry(self) -> UserEntry | None:
+        """The model of the user; None in other bundles."""
+        return None if self.user is msgspec.UNSET else self.user
 
     @property
     def volatility_target(self) -> VolatilityTarget:
@@ -118,7 +146,7 @@ def build_id(kind: ModelKind, created_ns: int) -> str:
 def as_kind(manifest: Manifest, kind: Baseline) -> Manifest:
     """The manifest of the baseline of this kind that is part of a model: nothing of its trees and net is left in it."""
     cleared: dict[str, Any] = {"pool": (), "offsets": (), "members": {}, "inputs": InputUse()}
-    cleared |= {"pretrained": "", "needs_columns": True, "correction_factor": 1.0}
+    cleared |= {"user": msgspec.UNSET, "pretrained": "", "needs_columns": True, "correction_factor": 1.0}
     cleared |= dict.fromkeys(("level", "harx_share", "harx_shape_share"), 0.0)
     shrinkage = (0.0,) * len(manifest.shrinkage)
     version = build_id(kind, manifest.created_ns)

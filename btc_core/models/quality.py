@@ -23,6 +23,8 @@ from btc_core.models.gate import DEMOTE_COVERAGE, MIN_OUTCOMES
 from btc_core.names import FRESH_ROW_NS, LATE_FORECAST_S
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     import numpy.typing as npt
 
     from btc_core.market.messages import FeatureMessage, Regime
@@ -56,6 +58,7 @@ LIMITS: dict[str, Limit] = {
     "book_old": Limit(MAX_SILENCE_S),  # s: the features of the order book become unknown
     "bars_old": Limit(PRICE_MEMORY_S),  # s: the price becomes unknown
     "history_short": Limit(0),  # whether HARX serves in place of the model, for want of minute bars
+    "stand_in": Limit(0),  # whether the stand-in of the user's model serves in its place
     "feed_slow": Limit(SLOW_S, FRESH_S),  # s
     "made_late": Limit(SLOW_S, LATE_FORECAST_S),  # s: a late forecast counts in no score
     "outside_training": Limit(0.0, 1.0),  # widths of the range in training
@@ -137,12 +140,14 @@ def qualities(  # noqa: PLR0913 - everything that the quality depends on
     limits: ModelLimits,
     coverage: RecentCoverage,
     made_at_ns: int,
+    stand_ins: AbstractSet[int] = frozenset(),
 ) -> dict[int, Quality]:
     """The quality of each forecast, by the place of its row in `rows`.
 
     `values` (n, all features), `clocks_ns` and `bars_end_ns` have one entry for each row. `are_of_model` has the places with a
     forecast: true if the model forecast the volatility, and false if HARX did for want of minute bars. `sigma_bps` is the
-    forecast over the headline horizon, which says in which regime of the volatility the `coverage` is looked up.
+    forecast over the headline horizon, which says in which regime of the volatility the `coverage` is looked up. `stand_ins` has
+    the places that the stand-in of a model of the user forecast, because that model gave nothing in time.
     """
     outside = limits.outside(values)
     return {
@@ -152,7 +157,7 @@ def qualities(  # noqa: PLR0913 - everything that the quality depends on
             clocks_ns[place],
             bars_end_ns[place],
             outside[place],
-            (is_of_model, limits, *coverage.at(sigma_bps[place]), made_at_ns),
+            (is_of_model, limits, *coverage.at(sigma_bps[place]), made_at_ns, place in stand_ins),
         )
         for place, is_of_model in are_of_model.items()
     }
@@ -164,9 +169,9 @@ def _judged(  # noqa: PLR0913, PLR0917 - the measures of one row
     clock_ns: int,
     bars_end_ns: int,
     outside: tuple[float | None, str | None],
-    context: tuple[bool, ModelLimits, Coverage, Regime | None, int],
+    context: tuple[bool, ModelLimits, Coverage, Regime | None, int, bool],
 ) -> Quality:
-    is_of_model, limits, coverage, regime, made_at_ns = context
+    is_of_model, limits, coverage, regime, made_at_ns, is_of_stand_in = context
     quote_s = 0.0 if row.kind == QUOTE else float(values[_SINCE_QUOTE])
     trade_s = 0.0 if row.kind == TRADE else float(values[_SINCE_TRADE])
     book_s = float(values[_BOOK_AGE])
@@ -183,6 +188,7 @@ def _judged(  # noqa: PLR0913, PLR0917 - the measures of one row
             _or_infinite(book_s) if limits.reads_book else 0.0,
             bars_s,
             not is_of_model,
+            is_of_stand_in,
             feed_s,
             delay_s,
             outside[0] or 0.0,
@@ -212,7 +218,7 @@ def _judged(  # noqa: PLR0913, PLR0917 - the measures of one row
 def word_of(measures: tuple[float, ...]) -> tuple[QualityWord, tuple[str, ...]]:
     """The word and the codes of the reasons, from one measure for each of `LIMITS` in their order.
 
-    >>> word_of((0, False, 0.2, 301.0, 0.0, 40.0, False, 0.1, 0.004, 0.0, 0.0, 0.0))
+    >>> word_of((0, False, 0.2, 301.0, 0.0, 40.0, False, False, 0.1, 0.004, 0.0, 0.0, 0.0))
     ('degraded', ('trade_old',))
     """
     word, reasons = GOOD, []
@@ -240,6 +246,7 @@ _SENTENCES = {
     "book_old": "The model reads the order book, whose newest frame was {book_age_s} old.",
     "bars_old": "The newest minute with a price ended {bars_age_s} ago.",
     "history_short": "There are too few minute bars for the model, so its linear baseline HARX forecast the volatility.",
+    "stand_in": "The user's model that serves gave no forecast in time, so its stand-in forecast the volatility.",
     "feed_slow": "The newest event took {feed_latency_s} from the exchange.",
     "made_late": "The forecast was made {delay_s} after its data was received.",
     "outside_training": "{farthest_input} lay outside its range in the training data, by {outside} of the width of that range.",

@@ -18,7 +18,7 @@ from btc_core.market.messages import ForecastRow
 from btc_core.models.bundle import BidModel, VolatilityModel, bid_path, served_kinds
 from btc_core.models.intervals import bid_bounds_bps, volatility_bounds_bps
 from btc_core.models.level import sigma_factor
-from btc_core.names import HORIZONS_MIN
+from btc_core.names import HORIZONS_MIN, USER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,10 +66,12 @@ def forecasts_of(  # noqa: PLR0913, PLR0917 - everything that a forecast depends
     models: Models,
     state: TrackedState,
     made_at_ns: int,
+    user_sigma_bps: Floats | None = None,
 ) -> dict[int, ForecastRow]:
     """The forecast of each row with a bid, by its place in `rows`.
 
-    `values` (n, all features) and `columns` (n, COLUMNS) are those of the rows.
+    `values` (n, all features) and `columns` (n, COLUMNS) are those of the rows. `user_sigma_bps` (n, horizons) is what the model
+    of the user forecasts, NaN in rows that its stand-in forecasts; all of them if it is None.
     """
     places = np.flatnonzero(np.isfinite(values[:, BID_COLUMN])).tolist()
     if not places:
@@ -82,6 +84,12 @@ def forecasts_of(  # noqa: PLR0913, PLR0917 - everything that a forecast depends
     kinds = served_kinds(volatility, known)
     factor = sigma_factor(state.level)
     sigma *= np.array([[factor if kind == "xgboost" else 1.0] for kind in kinds])
+    if user_sigma_bps is not None:
+        own = user_sigma_bps[places]
+        given = np.flatnonzero((np.isfinite(own) & np.isfinite(sigma)).all(axis=1))
+        sigma[given] = own[given]
+        for place in given.tolist():
+            kinds[place] = USER
     returns = bid_model.predict(matrix, sigma)
     path = bid_path(bid[:, np.newaxis], returns)
     bid_bounds = bid_path(bid[:, np.newaxis, np.newaxis], bid_bounds_bps(state.bid_quantiles, returns, sigma))

@@ -30,7 +30,7 @@ READERS = {
     "BTC_ALERT_RULES": ("api",),
     "BTC_ALERT_URLS": ("alerts", "dagster-code"),
     "BTC_ALERT_": ("alerts",),
-    "BTC_LEAGUE_": ("league", "dagster-code"),
+    "BTC_LEAGUE_": ("league", "forecast", "dagster-code"),
     "BTC_DISK_": DISK_WATCHERS,
 }
 """By the beginning of a variable of retention, alerts and limits: the services that read it. The longest beginning counts."""
