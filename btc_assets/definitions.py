@@ -32,7 +32,7 @@ from btc_assets.jobs import (
     train_models,
     watch_models,
 )
-from btc_assets.league_models import daily_league, league_models, train_league
+from btc_assets.league_models import daily_league, league_champion, league_models, train_league
 from btc_assets.live_assets import live_specs, live_tables_sensor, log_sensor
 from btc_assets.model_assets import SERVES_CHECKS
 from btc_assets.past_trades import bronze_history
@@ -79,6 +79,7 @@ def build_defs(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
             older_bars,
             *TRAINED,
             league_models,
+            league_champion,
             prediction_skill,
             feature_drift,
             demotions,

@@ -1,7 +1,8 @@
 """The models of the league: each of the user's files is fitted daily, for each market, on the rows of our own models.
 
-A fit runs in a process of its own with limits of time and memory (`btc_core.league.process`), so a bad file fails alone.
-What does not belong here: forecasts of the league (`streaming.league`), and models that serve (`model_assets`).
+A fit runs in a process of its own with limits of time and memory (`btc_core.league.process`), so a bad file fails alone. Where such
+a model is the champion, `league_champion` lets its newest fit take its place, if the gate lets it. A person promotes the first one.
+What does not belong here: forecasts of the league (`streaming.league`), and the models of the package (`model_assets`).
 """
 
 # no `from __future__ import annotations`: Dagster wants the type of `context`, not its name
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from btc_core.models.dataset import Frame
 
 ASSET = "league_models"
+CHAMPION_ASSET = "league_champion"
 _CHECK = "entries_fit"
 NO_ENTRIES = "the user has no models; `btc models add` adds one"
 
@@ -156,10 +158,31 @@ def _trained(  # noqa: PLR0913, PLR0917 - one fit, and where its problems go
     return {f"{entry.name}_{name}": value for name, value in found.items()}
 
 
+@dg.asset(
+    name=CHAMPION_ASSET,
+    partitions_def=MARKETS,
+    backfill_policy=ONE_RUN,
+    deps=[league_models],
+    kinds={"mlflow"},
+    group_name="models",
+    owners=OWNERS,
+    description="The model of the user that serves a market, if one does. Its newest fit takes its place if its live forecasts in the "
+    "league are better than every baseline and not worse than the champion.",
+)
+def league_champion(context: dg.AssetExecutionContext, registry: Registry) -> None:
+    """Ask the gate of a refresh in each market in which a model of the user serves."""
+
+    def renew_in(symbol: str) -> Mapping[str, Any]:
+        found = registry.renew_user_model(symbol)
+        return {"moved": bool(found.version), "version": found.version, "reason": found.reason}
+
+    for_each_market(context, CHAMPION_ASSET, renew_in)
+
+
 train_league = dg.define_asset_job(
     TRAIN_LEAGUE_JOB,
-    selection=dg.AssetSelection.assets(league_models),
-    description="Fit the user's own models, which forecast in the league.",
+    selection=dg.AssetSelection.assets(league_models, league_champion),
+    description="Fit the user's own models, which forecast in the league, and renew the one that serves.",
     tags={"btc/kind": "training"},
 )
 

@@ -172,6 +172,8 @@ def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
     """Train and judge a model, and register what came of it (`_register`)."""
     from btc_assets import training  # noqa: PLC0415 - imports numba
     from btc_core.days.training_rows import seals_of_rows  # noqa: PLC0415 - imports numba
+    from btc_core.models.bundle import VolatilityModel  # noqa: PLC0415 - imports numba
+    from btc_core.models.user_model import stand_in_of  # noqa: PLC0415 - imports numba
     from btc_core.stores.live_rows import live_frame  # noqa: PLC0415 - imports numba
 
     started_s = SYSTEM_CLOCK.monotonic_s()
@@ -184,6 +186,8 @@ def _train(key: ModelKey, servers: Servers, pool: "Pool | None") -> Trained:
             return live_frame(db, key.symbol, ts_ns, target if key.quantity == VOLATILITY else None)
 
     champion, challenger = _usable(registry.champion, key), _usable(registry.challenger, key)
+    if isinstance(champion, VolatilityModel):
+        champion = stand_in_of(champion)  # live forecasts judge a model of the user, and no code of the user runs here
     result, rows = training.train(
         key.quantity, history.bars, champion, challenger, live_rows_since, pool, history.stream, history.ticks
     )

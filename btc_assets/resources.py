@@ -16,6 +16,7 @@ from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 
 if TYPE_CHECKING:
+    from btc_core.league.promotion import Renewal
     from btc_core.models.gate import Verdict
     from btc_core.names import Baseline, ModelKey
     from btc_core.registry.bundles import Model, Registration
@@ -127,6 +128,12 @@ class Registry(dg.ConfigurableResource[Any]):
         from btc_core.registry import bundles  # noqa: PLC0415 - imports numba
 
         return bundles.load_champion(settings(), key)
+
+    def renew_user_model(self, symbol: str) -> Renewal:
+        """Let the newest fit of the user's model that serves in a market take its place, if its gate lets it; raises `StoreError`."""
+        from btc_core.league import promotion  # noqa: PLC0415 - imports numba
+
+        return promotion.renew(settings(), symbol)
 
     def challenger(self, key: ModelKey) -> Model:
         """The challenger; raises `NotReady` if there is none, and `SchemaError` if this process cannot use it."""

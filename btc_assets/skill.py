@@ -27,6 +27,7 @@ from btc_core.names import (
     MINUTES,
     QUANTITIES,
     TICKS,
+    USER,
     VOLATILITY,
     ModelKey,
     Quantity,
@@ -287,7 +288,7 @@ def champion_verdict(outcomes: pd.DataFrame, champion: Model, quantity: Quantity
     """Whether a champion stays, judged by the outcomes of a week, of which there may be none.
 
     A champion of any kind is replaced by a baseline that is better beyond all doubt since a champion of its kind began to
-    serve. Trees are replaced at once if the last day of their version was bad.
+    serve. Trees and models of the user are replaced at once if the last day of their version was bad.
     """
     if outcomes.empty:
         return gate.Verdict(passed=True, reason="no forecast has an outcome yet")
@@ -296,7 +297,7 @@ def champion_verdict(outcomes: pd.DataFrame, champion: Model, quantity: Quantity
     known &= np.arange(len(outcomes)) >= _first_of_kind(outcomes, champion, quantity)
     others = {name: each[known] for name, each in baselines.items() if name != champion.kind}
     verdict = gate.outdone(losses[known], others)
-    if not verdict.passed or champion.kind != "xgboost":
+    if not verdict.passed or champion.kind not in {"xgboost", USER}:
         return verdict
     day = known & (outcomes["ts_event"] > outcomes["ts_event"].max() - gate.DEMOTE_HOURS * HOUR_NS).to_numpy()
     day &= (outcomes[f"{quantity}_model_version"] == champion.version).to_numpy()
@@ -315,13 +316,17 @@ def servable_losses(outcomes: pd.DataFrame, champion: Model, quantity: Quantity)
 def _first_of_kind(outcomes: pd.DataFrame, champion: Model, quantity: Quantity) -> int:
     """The place of the first outcome since which only versions of the champion's kind have forecast.
 
-    A version of trees forecasts single rows as HARX, where it has too few columns.
+    A version of trees forecasts single rows as HARX, where it has too few columns. Of a version of a user's model, the stand-in
+    forecasts single rows, and all of them count: that is how it serves. Newer fits of such a model are of its kind.
     """
     kinds, versions = (outcomes[f"{quantity}_model_{what}"].astype(str) for what in ("kind", "version"))
-    of_trees = versions.isin(set(versions[kinds == "xgboost"]))
-    own = (kinds == champion.kind) & ~of_trees
+    of_user = versions.isin(set(versions[kinds == USER]) | ({champion.version} if champion.kind == USER else set()))
+    of_trees = versions.isin(set(versions[kinds == "xgboost"])) & ~of_user
+    own = (kinds == champion.kind) & ~of_trees & ~of_user
     if champion.kind == "xgboost":
         own = of_trees | (versions == champion.version)
+    elif champion.kind == USER:
+        own = of_user
     others = np.flatnonzero(~own.to_numpy())
     return int(others[-1]) + 1 if len(others) else 0
 

@@ -132,7 +132,11 @@ COMMANDS = (
         "btc_cli.models:models",
         "List the registered models of each market with their aliases, gate results and promotions, and the league.",
         MODELS,
-        subcommands=(("add", "btc_cli.league:add"), ("remove", "btc_cli.league:remove")),
+        subcommands=(
+            ("add", "btc_cli.league:add"),
+            ("remove", "btc_cli.league:remove"),
+            ("promote", "btc_cli.league:promote"),
+        ),
     ),
     Entry(
         "features",

@@ -1,6 +1,6 @@
-"""`btc models add` and `btc models remove`: the user's own models, which compete in the league.
+"""`btc models add`, `btc models remove` and `btc models promote`: the user's own models, which compete in the league.
 
-What does not belong here: the check of a file (`btc_core.league.check`), and models that serve (`models`).
+What does not belong here: the check of a file (`btc_core.league.check`), and the registry of models that serve (`models`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def add(
 ) -> None:
     """Check a model of your own, add it to the league, and train it.
 
-    A file of the same name replaces the former version. A model of the league forecasts beside the champion and never serves.
+    A file of the same name replaces the former version. A model of the league forecasts beside the champion. It serves only after
+    `btc models promote`, which asks the gate.
     """
     from btc_core.features.user.folder import features_in  # noqa: PLC0415 - imports numba, which the other commands do not need
     from btc_core.league.check import check  # noqa: PLC0415 - imports numba, too
@@ -65,12 +66,40 @@ def remove(
     name: Annotated[str, typer.Argument(help="Name in the league.")],
     data_dir: DataDir = None,
 ) -> None:
-    """Remove a model from the league. Its forecasts and its trained versions stay stored."""
+    """Remove a model from the league. Its forecasts and its trained versions stay stored.
+
+    If a version of it serves, that version serves on, without newer fits, until `btc rollback`.
+    """
     stack = open_stack(data_dir)
     path = folder.remove(stack.settings.user_models, name)
     typer.echo(f"{name} was removed from the league ({path})")
     if stack.running and not folder.entries_in(path.parent):
         stack.stop_component(WorkerName.LEAGUE.value)
+
+
+def promote(
+    name: Annotated[str, typer.Argument(help="Name in the league.")],
+    *,
+    symbol: Annotated[str, typer.Option(help="Market, such as ETH/USD. Default: the first that is followed.")] = "",
+    data_dir: DataDir = None,
+) -> None:
+    """Let a model of your own serve the volatility of a market, if it passes the gate.
+
+    The gate judges its live forecasts in the league, of the last 28 days and of its present file. The champion becomes its stand-in.
+    """
+    from btc_core.league import promotion  # noqa: PLC0415 - imports numba, which the other commands do not need
+
+    settings = open_stack(data_dir).settings
+    followed = settings.exchange.symbols
+    if symbol and symbol not in followed:
+        msg = f"{symbol} is not followed; this system follows {', '.join(followed)}"
+        raise InvalidInput(msg)
+    market = symbol or followed[0]
+    made = promotion.promote(settings, name, market)
+    typer.echo(
+        f"{name} passed the gate and is now the champion of {market}, version {made.version} of {made.name}. The forecast worker runs it "
+        "within seconds; the former champion forecasts whatever it does not in time"
+    )
 
 
 def league_lines(settings: Settings) -> list[str]:

@@ -46,6 +46,9 @@ class TrainedEntry(msgspec.Struct, frozen=True):
     source: bytes
     """The user's file."""
     model: bytes
+    data_from: str = ""
+    data_to: str = ""
+    """Begin and end of its training window, ISO 8601."""
 
 
 def model_name(entry: str, symbol: str) -> str:
@@ -96,7 +99,10 @@ def register(  # noqa: PLR0913, PLR0917 - what was fitted, on what, and how well
     mlflow.put_artifact(f"{source}/{_FILE}", entry.source)
     mlflow.put_artifact(f"{source}/{_MODEL}", fitted.model)
     mlflow.finish_run(run.run_id)
-    note = f"The model {entry.name} of your own, for {dataset.symbol}. It never serves; `btc models` and the live page have its scores."
+    note = (
+        f"The model {entry.name} of your own, for {dataset.symbol}. It forecasts in the league; `btc models` and the live page have its scores. "
+        f"`btc models promote {entry.name}` asks the gate whether it may serve."
+    )
     mlflow.ensure_model(name, note)
     version = mlflow.create_version(name, source, run.run_id, tags, "")
     mlflow.set_alias(name, NEWEST, version)
@@ -121,4 +127,11 @@ def load(settings: Settings, entry: str, symbol: str, version: str, user_version
     if hashlib.sha256(model).hexdigest() != found.tags.get("model_sha256"):
         msg = f"the model of version {version} is damaged: its SHA-256 is not the registered one"
         raise SchemaError(msg)
-    return TrainedEntry(version, found.tags.get("file_version", ""), source, model)
+    data_from, data_to = (found.tags.get(name, "") for name in ("data_from", "data_to"))
+    return TrainedEntry(version, found.tags.get("file_version", ""), source, model, data_from, data_to)
+
+
+def reads_own_features(settings: Settings, entry: str, symbol: str, version: str) -> bool:
+    """Whether a version was trained with features of the user among its inputs; raises `StoreError`."""
+    found = mlflow_of(settings).version(model_name(entry, symbol), version)
+    return found.tags.get("inputs_version", "").startswith(f"{INPUTS_VERSION}-")

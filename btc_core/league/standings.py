@@ -94,10 +94,24 @@ class EntryRows(msgspec.Struct, frozen=True):
     predict_s: Floats
     version: str
     """The newest version of its file."""
+    versions: npt.NDArray[np.object_]
+    """(n,): the version of the file behind each forecast."""
+
+    def of_version(self, version: str) -> EntryRows:
+        """The forecasts of one version of the file."""
+        kept = self.versions == version
+        return EntryRows(
+            self.minute_ns[kept],
+            self.sigma_bps[kept],
+            self.bounds_bps[kept],
+            self.predict_s[kept],
+            version,
+            self.versions[kept],
+        )
 
 
 class GateAnswer(msgspec.Struct, frozen=True):
-    """What the gate of a change would say about an entry, from its last `GATE_DAYS` days."""
+    """What the gate of a change says about the newest file of an entry, from its last `GATE_DAYS` days."""
 
     would_pass: bool
     reason: str
@@ -163,6 +177,7 @@ def _entry_rows(table: pa.Table, places: Longs) -> EntryRows:
         bounds,
         own["predict_s"].to_numpy(),
         str(own["version"][-1]),
+        np.array(own["version"].to_pylist(), object),
     )
 
 
@@ -218,7 +233,12 @@ def _entry(name: str, rows: EntryRows, outcomes: Outcomes, gate_answer: GateAnsw
 
 
 def _gate(rows: EntryRows, outcomes: Outcomes) -> GateAnswer | None:
-    """The answer of the gate of a change; None if no forecast has an outcome.
+    verdict = change_verdict(rows.of_version(rows.version), outcomes)
+    return None if verdict is None else GateAnswer(verdict.passed, verdict.reason)
+
+
+def change_verdict(rows: EntryRows, outcomes: Outcomes) -> gate.Verdict | None:
+    """The verdict of the gate of a change on forecasts of one file; None if none has an outcome.
 
     The coverage is that of the intervals with which the entry would serve. These are tracked from its own outcomes that do
     not overlap, as those of every served model are, whatever quantiles it gives itself.
@@ -230,8 +250,23 @@ def _gate(rows: EntryRows, outcomes: Outcomes) -> GateAnswer | None:
     minutes = rows.minute_ns[own]
     apart = minutes % APART_NS == 0
     score = 2.0 * np.log(outcomes.realized_bps[theirs] / rows.sigma_bps[own])[apart]
-    verdict = gate.change(losses, champion, minutes // NS_PER_DAY, VOLATILITY, _tracked_coverage(score))
-    return GateAnswer(verdict.passed, verdict.reason)
+    return gate.change(losses, champion, minutes // NS_PER_DAY, VOLATILITY, _tracked_coverage(score))
+
+
+def refresh_verdict(rows: EntryRows, outcomes: Outcomes) -> gate.Verdict:
+    """The verdict of the gate of a refresh: the entry, fitted anew each night, against the champion and the baselines, live.
+
+    The champion is an older fit of the same file. The entry passes if it is better than every baseline, and not worse than it.
+    """
+    own, theirs = _joined(rows, outcomes)
+    scored = np.array([outcomes.losses[name][theirs] for name in BASELINES])
+    known = np.isfinite(scored).all(axis=0)
+    if known.sum() < MIN_RANKED_ROWS:
+        return gate.Verdict(passed=False, reason=f"{known.sum()} outcomes, {MIN_RANKED_ROWS} are needed")
+    losses = _losses(rows, outcomes, own, theirs)[known]
+    baselines = {name: scored[at][known] for at, name in enumerate(BASELINES)}
+    verdict = gate.refresh(losses, outcomes.losses[CHAMPION][theirs][known], baselines)
+    return msgspec.structs.replace(verdict, passed=verdict.passed and verdict.beats_baselines)
 
 
 def _tracked_coverage(score: Floats) -> float:
@@ -241,7 +276,7 @@ def _tracked_coverage(score: Floats) -> float:
     for each in score.tolist():
         inside += quantiles[0, low] <= each <= quantiles[0, high]
         quantiles = intervals.update(quantiles, np.array([each]))
-    return inside / len(score) if len(score) else math.nan
+    return float(inside / len(score)) if len(score) else math.nan
 
 
 def _joined(rows: EntryRows, outcomes: Outcomes) -> tuple[Longs, Longs]:

@@ -59,9 +59,9 @@ def register(  # noqa: PLR0913 - everything that MLflow keeps of a version
     *,
     params: Mapping[str, str] | None = None,
     pictures: Mapping[str, bytes] | None = None,
-    alias: str = CHALLENGER,
+    alias: str | None = CHALLENGER,
 ) -> Registration:
-    """Log the bundle in `folder` as a run and register it under an alias; `pictures` are PNG files by name.
+    """Log the bundle in `folder` as a run and register it under an alias, if any; `pictures` are PNG files by name.
 
     The version is created last, after all of its files, so an interrupted registration leaves no version behind.
     Raises `StoreError` if MLflow or the object store refuses or does not answer; then no alias has moved.
@@ -89,7 +89,8 @@ def register(  # noqa: PLR0913 - everything that MLflow keeps of a version
     mlflow.finish_run(run.run_id)
     mlflow.ensure_model(key.name, run_page.model_note(key))
     version = mlflow.create_version(key.name, source, run.run_id, tags, note)
-    mlflow.set_alias(key.name, alias, version)
+    if alias is not None:
+        mlflow.set_alias(key.name, alias, version)
     url = f"{settings.links.mlflow_url or settings.mlflow.url}/#/models/{key.name}/versions/{version}"
     return Registration(key.name, version, run.run_id, url)
 
@@ -210,7 +211,8 @@ def _tags(settings: Settings, key: ModelKey, manifest: Manifest) -> dict[str, st
     others: dict[str, str] = {} if are_default(manifest.horizons_min) else {TAG: text_of(manifest.horizons_min)}
     return others | {
         "symbol": key.symbol,
-        "kind": manifest.kind,
+        "kind": manifest.served_kind,
+        "user_model": _user_tag(manifest),
         "feature_version": manifest.feature_version,
         "layout": str(manifest.layout),
         "market": _market(settings),
@@ -230,11 +232,19 @@ def _tags(settings: Settings, key: ModelKey, manifest: Manifest) -> dict[str, st
 
 def _fit_tag(manifest: Manifest) -> str:
     """`pre-trained`, or `pooled` or `own` for trees that were fitted on several markets or on one; empty without trees."""
-    if manifest.kind != "xgboost":
+    if manifest.served_kind != "xgboost":
         return ""
     if manifest.pretrained:
         return "pre-trained"
     return "pooled" if manifest.pool else "own"
+
+
+def _user_tag(manifest: Manifest) -> str:
+    """Which model of the user the version serves, and its stand-in; empty for other versions."""
+    entry = manifest.user_entry
+    if entry is None:
+        return ""
+    return f"{entry.name}, file {entry.file_version}, fit {entry.model_version}; its stand-in is {manifest.kind}"
 
 
 def _seals_tag(seals: tuple[str, ...]) -> str:
@@ -246,7 +256,7 @@ def _seals_tag(seals: tuple[str, ...]) -> str:
 
 
 def _params(manifest: Manifest) -> dict[str, str]:
-    params = {"kind": manifest.kind, "train_rows": str(manifest.train_rows)}
+    params = {"kind": manifest.served_kind, "train_rows": str(manifest.train_rows)}
     params |= {"streamed_days": str(manifest.inputs.streamed_days), "inputs_used": str(len(manifest.inputs.gains))}
     if manifest.shrinkage:
         params["shrinkage"] = ", ".join(f"{value:g}" for value in manifest.shrinkage)

@@ -24,6 +24,7 @@ from btc_core.names import (
     CHAMPION,
     PREVIOUS,
     REFUSED,
+    USER,
     WON_IN_SHADOW,
     Baseline,
     ModelKey,
@@ -150,11 +151,17 @@ def promote_challenger(settings: Settings, key: ModelKey) -> Promotion | None:
     """Make the challenger champion if it passed its gate, for the reason that the gate gave; returns None if it did not.
 
     Trees wait for `gate.REST_HOURS` after a demotion, and a baseline after trees won in shadow, so that a market does not go to
-    and fro between them.
+    and fro between them. While a model of the user serves, a challenger waits: it was compared with the stand-in of that model,
+    not with the model.
     """
     for each in versions(settings, key):
         if CHALLENGER in each.aliases and each.gate_result in MAY_SERVE:
-            held = _held(settings, key, is_baseline=each.kind in BASELINE_KINDS)
+            of_user = _version_of_user(settings, key)
+            held = (
+                f"version {of_user}, a model of the user, serves; this version becomes its stand-in with its next fit"
+                if of_user
+                else _held(settings, key, is_baseline=each.kind in BASELINE_KINDS)
+            )
             if not held:
                 promote(settings, key, each.version, each.gate_reason)
             return Promotion(each.version, each.gate_reason, held)
@@ -162,9 +169,17 @@ def promote_challenger(settings: Settings, key: ModelKey) -> Promotion | None:
 
 
 def promote_refused(settings: Settings, key: ModelKey, version: str, reason: str) -> Promotion:
-    """Make a version that won in shadow champion, unless trees have to wait; the live `reason` joins that of its training."""
+    """Make a version that won in shadow champion, unless trees have to wait or a model of the user serves.
+
+    The live `reason` joins that of its training.
+    """
     reason = f"{WON_IN_SHADOW}{reason}"
-    held = _held(settings, key, is_baseline=False)
+    of_user = _version_of_user(settings, key)
+    held = (
+        f"version {of_user}, a model of the user, serves, and this version was compared with its stand-in"
+        if of_user
+        else _held(settings, key, is_baseline=False)
+    )
     if not held:
         mlflow = mlflow_of(settings)
         before = mlflow.version(key.name, version).tags.get("gate_reason", "")
@@ -172,6 +187,13 @@ def promote_refused(settings: Settings, key: ModelKey, version: str, reason: str
         mlflow.set_version_tag(key.name, version, "gate_result", "passed")
         promote(settings, key, version, reason)
     return Promotion(version, reason, held)
+
+
+def _version_of_user(settings: Settings, key: ModelKey) -> str:
+    """The version of the champion if it is a model of the user, else ""."""
+    champion = champion_version(settings, key)
+    is_of_user = champion is not None and mlflow_of(settings).version(key.name, champion).tags.get("kind") == USER
+    return champion if is_of_user and champion is not None else ""
 
 
 def _held(settings: Settings, key: ModelKey, *, is_baseline: bool) -> str:
@@ -242,9 +264,9 @@ def publish(  # noqa: PLR0913 - everything that MLflow keeps of a version
     *,
     params: Mapping[str, str] | None = None,
     pictures: Mapping[str, bytes] | None = None,
-    alias: str = CHALLENGER,
+    alias: str | None = CHALLENGER,
 ) -> Registration:
-    """Save a model as a bundle, whose golden batch is taken from `rows` (n, features), and register it under an alias."""
+    """Save a model as a bundle, whose golden batch is taken from `rows` (n, features), and register it under an alias, if any."""
     model.manifest = msgspec.structs.replace(model.manifest, symbol=key.symbol)
     with tempfile.TemporaryDirectory(prefix="bundle-") as scratch:
         folder = Path(scratch) / "bundle"

@@ -82,7 +82,13 @@ GATE_WORDS: dict[GateResult, str] = {
 
 def note(key: ModelKey, manifest: Manifest, verdict: Verdict) -> str:
     """What was trained and what the gate says, as Markdown."""
-    what = f"The {key.quantity} of {key.symbol}, by {manifest.kind}."
+    what = f"The {key.quantity} of {key.symbol}, by {manifest.served_kind}."
+    entry = manifest.user_entry
+    if entry is not None:
+        what = (
+            f"The {key.quantity} of {key.symbol}, by {entry.name}, a model of the user (fit {entry.model_version}), with {manifest.kind} "
+            "as its stand-in."
+        )
     if manifest.train_rows:
         first, last = (
             from_ns(ns).strftime("%Y-%m-%d %H:%M") for ns in (manifest.trained_from_ns, manifest.trained_to_ns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from btc_core.models import gate
 from btc_core.models.baselines import Autoregression, Baselines
 from btc_core.models.bundle import BidModel, VolatilityModel
 from btc_core.models.harx import INPUTS, fit_harx
-from btc_core.models.manifest import build_id, new_manifest
+from btc_core.models.manifest import UserEntry, build_id, new_manifest
 from btc_core.names import BASELINES, BID_MODEL, VOLATILITY, VOLATILITY_MODEL
 
 if TYPE_CHECKING:
@@ -105,6 +106,25 @@ def test_trees_with_a_bad_hour_are_replaced_at_once_and_a_baseline_is_not() -> N
     assert champion_verdict(hour.assign(volatility_model_kind="naive"), champion("naive"), VOLATILITY).passed
     narrow = outcomes(MEANS, 0.45, ("xgboost", "7", 120)).assign(volatility_inside_90=False)
     assert champion_verdict(narrow, champion("xgboost"), VOLATILITY).best == "harx", "too narrow intervals count, too"
+
+
+def of_user(version: str) -> VolatilityModel:
+    """A version of a user's model with trees as its stand-in."""
+    model = champion("xgboost", version)
+    return model.with_manifest(msgspec.structs.replace(model.manifest, user=UserEntry("mine", "f", "1")))
+
+
+def test_a_model_of_the_user_is_judged_with_the_rows_of_its_stand_in_and_over_its_fits() -> None:
+    means = MEANS | {"ewma": 0.4}
+    rows = outcomes(means, 0.6, ("xgboost", "7", 500), ("user", "8", 300), ("xgboost", "8", 100), ("user", "9", 400))
+    assert champion_verdict(rows, of_user("9"), VOLATILITY).best == "ewma"
+    assert champion_verdict(rows, champion("xgboost", "7"), VOLATILITY).passed, (
+        "rows of a user's version say nothing of trees"
+    )
+    hour = outcomes(means, 0.9, ("xgboost", "7", 500), ("user", "8", 100), ("xgboost", "8", 20))
+    assert champion_verdict(hour, of_user("8"), VOLATILITY).best == "ewma", "a bad hour of its own is enough"
+    fresh = outcomes(means, 0.9, ("xgboost", "7", 500), ("user", "8", 30))
+    assert champion_verdict(fresh, of_user("8"), VOLATILITY).passed
 
 
 def test_only_baselines_that_the_bundle_holds_take_over_and_rows_without_them_do_not_count() -> None:

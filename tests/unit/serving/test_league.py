@@ -36,8 +36,22 @@ def play(world: World) -> None:
     world.stored.outcomes = Outcomes(minutes, realized, served, losses, np.ones(CLOSES, bool), quantiles)
     sigma = realized * np.exp(rng.normal(0.0, 0.3, CLOSES))
     world.stored.entries = {
-        "mine": EntryRows(minutes, sigma, np.full((CLOSES, 6), np.nan), np.full(CLOSES, 0.004), "abc123"),
-        "gone": EntryRows(minutes[:90], sigma[:90], np.full((90, 6), np.nan), np.full(90, 0.004), "def456"),
+        "mine": EntryRows(
+            minutes,
+            sigma,
+            np.full((CLOSES, 6), np.nan),
+            np.full(CLOSES, 0.004),
+            "abc123",
+            np.full(CLOSES, "abc123", object),
+        ),
+        "gone": EntryRows(
+            minutes[:90],
+            sigma[:90],
+            np.full((90, 6), np.nan),
+            np.full(90, 0.004),
+            "def456",
+            np.full(90, "def456", object),
+        ),
     }
     world.newest.states = [
         EntryState("mine", "abc123", "running"),

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN
-from btc_core.league.standings import BASELINES, CHAMPION, EntryRows, Outcomes, standings
+from btc_core.league.standings import (
+    BASELINES,
+    CHAMPION,
+    EntryRows,
+    Outcomes,
+    change_verdict,
+    refresh_verdict,
+    standings,
+)
 from btc_core.models import intervals, scores
 from btc_core.names import SCORED_QUANTILES
 
@@ -37,7 +46,14 @@ def entry_of(
     outcomes: Outcomes, sigma: np.ndarray, part: slice = slice(None), bounds: np.ndarray | None = None
 ) -> EntryRows:
     given = np.full((len(sigma), len(SCORED_QUANTILES)), np.nan) if bounds is None else bounds
-    return EntryRows(outcomes.minute_ns[part], sigma[part], given[part], np.full(len(sigma[part]), 0.002), "abc")
+    return EntryRows(
+        outcomes.minute_ns[part],
+        sigma[part],
+        given[part],
+        np.full(len(sigma[part]), 0.002),
+        "abc",
+        np.full(len(sigma[part]), "abc", object),
+    )
 
 
 def test_a_better_entry_leads_and_would_pass_and_a_worse_one_does_not() -> None:
@@ -70,6 +86,36 @@ def test_a_better_entry_leads_and_would_pass_and_a_worse_one_does_not() -> None:
     assert (bad.crps_bps, bad.coverage_90) == (None, None)
     assert by_name[CHAMPION].ratio == 1.0
     assert by_name[CHAMPION].gate is None
+
+
+def test_the_gate_judges_the_newest_file_alone() -> None:
+    outcomes, true = world()
+    rows = entry_of(outcomes, true)
+    versions = rows.versions.copy()
+    versions[-3 * 1440 :] = "new"
+    changed = msgspec.structs.replace(rows, version="new", versions=versions)
+    (row,) = (row for row in standings(outcomes, {"changed": changed}, START_NS) if row.kind == "entry")
+    assert row.gate is not None
+    assert not row.gate.would_pass
+    assert "3 days in shadow, 14 are needed" in row.gate.reason
+    verdict = change_verdict(changed.of_version("abc"), outcomes)
+    assert verdict is not None
+    assert verdict.passed, verdict.reason
+    assert change_verdict(changed.of_version("other"), outcomes) is None
+
+
+def test_a_newer_fit_must_beat_every_baseline_and_not_be_worse_than_the_one_that_serves() -> None:
+    outcomes, true = world()
+    better = refresh_verdict(entry_of(outcomes, true), outcomes)
+    assert better.passed, better.reason
+    assert "of the champion's" in better.reason
+    assert refresh_verdict(entry_of(outcomes, outcomes.sigma_bps), outcomes).passed, "it is as good as the champion"
+    assert not refresh_verdict(entry_of(outcomes, 1.3 * outcomes.sigma_bps), outcomes).passed
+    worse = refresh_verdict(entry_of(outcomes, 2.0 * true), outcomes)
+    assert not worse.passed
+    assert "must be below 1" in worse.reason
+    few = refresh_verdict(entry_of(outcomes, true, slice(30)), outcomes)
+    assert (few.passed, few.reason) == (False, "30 outcomes, 60 are needed")
 
 
 def test_an_entry_is_compared_with_the_champion_where_it_forecast() -> None:
