@@ -15,7 +15,7 @@ from btc_cli import screen
 from btc_cli.options import DataDir  # noqa: TC001 - typer reads the annotations
 from btc_cli.verify import Symbol, moment_ns, opened_market
 from btc_core.clock import from_ns
-from btc_core.days.forecast_past import past_forecast
+from btc_core.days.forecast_past import past_forecast, version_label
 from btc_core.days.past_book import book_at
 from btc_core.features.catalogue import FEATURES
 from btc_core.names import HEADLINE_MIN, HORIZONS_MIN, VOLATILITY, ModelKey
@@ -52,16 +52,13 @@ def at(  # noqa: PLR0913 - the options of the command
     at_ns = moment_ns(moment)
     with opened_market(symbol, data_dir) as (settings, history, store, market):
         found = past_forecast(history, store, market, at_ns)
-        others = {
-            f"volatility model {version}": found.with_model(
-                load_version(settings, ModelKey(market, VOLATILITY), version)
-            )
-            for version in model or ()
-        }
+        named = {each: load_version(settings, ModelKey(market, VOLATILITY), each) for each in model or ()}
+        others = {version_label(each, version): found.with_model(each) for version, each in named.items()}
         row = found.rows.ids[-1]
         levels = book_at(settings, store, market, row.partition, row.ts_recv_ns) if book else None
         if without:
-            others[f"without {', '.join(without)}"] = found.without(tuple(without))
+            words = f"without {', '.join(without)}"
+            others[f"stand-in, {words}" if found.user_model else words] = found.without(tuple(without))
     if settings.simulated:
         screen.say("The market is SIMULATED.")
     _show(market, found, others)
@@ -76,6 +73,11 @@ def _show(market: str, found: PastForecast, others: dict[str, ForecastRow]) -> N
     screen.say(
         f"{market}, forecast made at {made} UTC from its row at {forecast.offset}; computed again, it is {equal}."
     )
+    if found.user_model:
+        screen.say(
+            f"Its volatility was forecast by {found.user_model}, a model of the operator's own, whose code is not run here: σ is the "
+            "stored one. The effects below are those of its stand-in."
+        )
     units = {feature.name: feature.unit for feature in FEATURES}
     quote = [(name, f"{found.features[name]:,.8g} {units[name]}") for name in QUOTE if name in found.features]
     screen.table(("quote", "value"), quote)

@@ -16,7 +16,7 @@ import typer
 from btc_cli import stamps
 from btc_cli.options import DataDir, FirstDay, LastDay, require_folder, stack_settings
 from btc_core.clock import NS_PER_DAY, from_ns, to_ns
-from btc_core.days.forecast_check import Check, Step
+from btc_core.days.forecast_check import USER_MODEL, Check, Step
 from btc_core.days.forecast_file import opened_evidence, write_evidence
 from btc_core.days.forecast_roots import DAY, closed_periods
 from btc_core.days.forecast_search import evidence_of, forecast_at
@@ -25,6 +25,7 @@ from btc_core.days.log_archive import read_manifest
 from btc_core.errors import InvalidInput
 from btc_core.files import atomic_write
 from btc_core.models.trees import leave_out_scikit_learn
+from btc_core.settings import LeagueSettings
 from btc_core.stores.questdb import QuestDB
 from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.lazy_pandas import leave_out_pandas
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from btc_core.days.forecast_evidence import Evidence
+    from btc_core.days.user_model_again import UserModelRun
     from btc_core.settings import Settings
 
 FITS, OPEN, WRONG = "✓", "…", "✗"
@@ -62,6 +64,14 @@ def verify(  # noqa: PLR0913 - the options of the command
             "closed hour names.",
         ),
     ] = None,
+    run_user_model: Annotated[
+        bool,
+        typer.Option(
+            "--run-user-model",
+            help="Run the code of a model of the operator's own that made the forecast, in a process with limits, and compare its σ. "
+            "Use it only if you trust that code.",
+        ),
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Verify what was forecast at a time, on a day, or in a file of evidence, back to the frames of the exchange.
@@ -79,7 +89,7 @@ def verify(  # noqa: PLR0913 - the options of the command
         )
         raise InvalidInput(msg)
     if day:
-        _verify_day(day, symbol, data_dir)
+        _verify_day(day, symbol, data_dir, run_user_model=run_user_model)
     elif what.endswith(stamps.SUFFIX):
         _show_stamp(Path(what))
     elif _is_file(what):
@@ -89,40 +99,58 @@ def verify(  # noqa: PLR0913 - the options of the command
             )
             raise InvalidInput(msg)
         with opened_evidence(Path(what)) as evidence:
-            _judge(evidence)
+            _judge(evidence, run_user_model=run_user_model)
     else:
         at_ns = moment_ns(what)
         with opened_market(symbol, data_dir) as (settings, history, store, market):
             forecast = forecast_at(history, market, at_ns)
             chosen = export is not None if all_frames is None else all_frames
             evidence = evidence_of(settings, history, store, market, forecast, all_frames=chosen)
-            _verify_evidence(evidence, export)
+            _verify_evidence(evidence, export, run_user_model=run_user_model)
 
 
 def _is_file(what: str) -> bool:
     return Path(what).is_file() or what.endswith(".zip")
 
 
-def _verify_evidence(evidence: Evidence, export: Path | None) -> None:
+def _verify_evidence(evidence: Evidence, export: Path | None, *, run_user_model: bool) -> None:
     if export is None:
-        _judge(evidence)
+        _judge(evidence, run_user_model=run_user_model)
         return
     size = write_evidence(export, evidence)
     typer.echo(f"{size / 1e6:.1f} MB of evidence → {export}")
     with opened_evidence(export) as written:
-        _judge(written)
+        _judge(written, run_user_model=run_user_model)
 
 
-def _judge(evidence: Evidence) -> None:
+@contextmanager
+def _user_models(*, run: bool) -> Iterator[UserModelRun | None]:
+    """What runs models of the user, None if none shall run."""
+    if not run:
+        yield None
+        return
+    from btc_core.days.user_model_again import UserModelRun  # noqa: PLC0415 - few verifications run one
+
+    with UserModelRun(LeagueSettings()) as found:
+        yield found
+
+
+def _judge(evidence: Evidence, *, run_user_model: bool) -> None:
     started_s = time.perf_counter()
     if evidence.simulated:
         typer.echo(SIMULATED)
-    steps = _shown(Check(evidence).steps())
-    waiting = any(step.is_open for step in steps)
+    with _user_models(run=run_user_model) as run:
+        steps = _shown(Check(evidence, run).steps())
+    waiting = any(step.is_open and step.name != USER_MODEL for step in steps)
+    taken = any(step.is_open and step.name == USER_MODEL for step in steps)
     took = f"{time.perf_counter() - started_s:.1f} s"
     if waiting:
         typer.echo(
             f"Everything that exists so far fits ({took}). A root needs a closed hour, five minutes after its end."
+        )
+    elif taken:
+        typer.echo(
+            f"All but σ of the operator's own model is proven ({took}). Compare the root of its day or hour with one that was published."
         )
     else:
         typer.echo(f"The forecast is proven ({took}). Compare the root of its day or hour with one that was published.")
@@ -139,7 +167,7 @@ def _shown(steps: Iterable[Step]) -> list[Step]:
     return done
 
 
-def _verify_day(day: str, symbol: str, data_dir: Path | None) -> None:
+def _verify_day(day: str, symbol: str, data_dir: Path | None, *, run_user_model: bool) -> None:
     from btc_core.days.archive_replay import (  # noqa: PLC0415 - loads the replay of sealed days, which one forecast does not need
         archives_around,
         replay_archived_day,
@@ -170,7 +198,8 @@ def _verify_day(day: str, symbol: str, data_dir: Path | None) -> None:
             typer.echo(f"{OPEN} {day} has no archive yet, so its feature rows and forecasts are not computed again.")
         else:
             rows = replay_archived_day(store, archives_around(store, day), settings.leader, lead_ns=LEAD_NS)
-            _shown(check_rows(history, store, market, day, rows))
+            with _user_models(run=run_user_model) as run:
+                _shown(check_rows(history, store, market, day, rows, run))
             _shown([check_states(history, store, market, day)])
     typer.echo(f"The day is verified ({time.perf_counter() - started_s:.1f} s).")
 

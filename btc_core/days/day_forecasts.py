@@ -22,10 +22,12 @@ from btc_core.days.forecast_differences import NOT_COMPUTED_AGAIN, differences
 from btc_core.days.forecast_hours import HOUR_NS, Place, read_forecasts, read_places
 from btc_core.days.forecast_inputs import AHEAD_NS, bars_of, read_minutes, read_states
 from btc_core.days.forecast_leaves import UNKNOWN
+from btc_core.days.user_model_again import FLAG, stored_sigma
 from btc_core.errors import BtcError
 from btc_core.features.catalogue import FEATURE_VERSION
 from btc_core.features.live_minutes import LiveMinutes
 from btc_core.features.minute_columns import COLUMNS
+from btc_core.league.process import EntryFailed
 from btc_core.market.events import TRADE
 from btc_core.models.row_forecasts import forecasts_of
 from btc_core.names import HORIZONS_MIN, STORED_HORIZONS_MIN
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
 
     from btc_core.days.forecast_hours import Forecasts
     from btc_core.days.history import History
+    from btc_core.days.user_model_again import UserModelRun
     from btc_core.features.engine import FoldedEvent, Rows
+    from btc_core.models.bundle import VolatilityModel
     from btc_core.models.row_forecasts import Models, TrackedState
     from btc_core.stores.s3 import ObjectStore
 
@@ -152,8 +156,16 @@ class Minutes:
 class DayForecasts:
     """Computes the forecasts of the rows of a replay again, and compares them with the stored ones."""
 
-    def __init__(self, history: History, store: ObjectStore, symbol: str, hours_ns: list[int]) -> None:
-        """`hours_ns` are the begins of the closed hours of the day, ascending and at least one."""
+    def __init__(
+        self, history: History, store: ObjectStore, symbol: str, hours_ns: list[int], run: UserModelRun | None = None
+    ) -> None:
+        """`hours_ns` are the begins of the closed hours of the day, ascending and at least one.
+
+        `run` runs models of the user; without it, the σ of such a model is taken as it is stored.
+        """
+        self._run = run
+        self.of_user = 0
+        """Forecasts whose σ a model of the user made."""
         begin_ns, end_ns = hours_ns[0] - HOUR_NS, hours_ns[-1] + HOUR_NS
         self._store = store
         self._states = read_states(history, symbol, begin_ns, end_ns + AHEAD_NS)
@@ -206,7 +218,12 @@ class DayForecasts:
             self._unknown[models] += len(ids)
             return
         state: TrackedState = self._states.state(place)
-        made = forecasts_of(ids, FEATURE_VERSION, values, columns, models, state, 0)
+        try:
+            sigma = self._user_sigma(ids, values, columns, stored, models[1])
+        except EntryFailed as error:
+            self._unknown[f"the model of the user fails: {error}"] += len(ids)
+            return
+        made = forecasts_of(ids, FEATURE_VERSION, values, columns, models, state, 0, sigma)
         if len(made) < len(ids):
             self._unknown["their feature row has no bid"] += len(ids) - len(made)
             stored = stored.take(np.array(sorted(made), np.int64))
@@ -229,6 +246,17 @@ class DayForecasts:
             self.equal += len(again)
         for at in np.flatnonzero(wrong)[: SHOWN - len(self._places)].tolist():
             self._places.append(str(Place(again[at].partition, again[at].offset, again[at].item)))
+
+    def _user_sigma(
+        self, ids: list[FoldedEvent], values: Any, columns: Any, stored: Forecasts, model: VolatilityModel
+    ) -> Any:
+        """σ of the rows that a model of the user forecast, (n, horizons), stored or computed again."""
+        sigma = stored_sigma(stored.volatilities, model)
+        own = int(np.isfinite(sigma).all(axis=1).sum())
+        self.of_user += own
+        if not own or self._run is None:
+            return sigma
+        return self._run.sigma_bps(model, values, columns, np.array([row.ts_event_ns for row in ids]), sigma)
 
     def _models_of(self, digests: tuple[bytes, ...], versions: tuple[str, ...]) -> Models | str:
         if not digests:
@@ -262,6 +290,13 @@ class DayForecasts:
             text = (
                 f"{computed} forecasts were computed again from these rows by the models that made them. They are equal, or differ "
                 f"by {self._largest:.1g} of themselves at most, as on another processor ({self._column})."
+            )
+        if self.of_user:
+            of_user = f" The σ of {self.of_user} comes from a model of the operator's own, "
+            text += of_user + (
+                f"whose code was not run: it is taken as it is stored ({FLAG} runs it)."
+                if self._run is None
+                else "which was run again in a process with limits."
             )
         return Step("forecasts", True, text + others, is_open=not computed)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from btc_core.clock import column_ns, from_ns
 from btc_core.days.fold_states import BOOKS_NS
@@ -19,10 +20,12 @@ from btc_core.days.forecast_replay import (
     FEW_BOOKS_NS,
     LogCheck,
     WantedRow,
+    columns_at,
     forecast_again,
     replayed_rows,
 )
 from btc_core.days.merkle import leaf_hash, root_from_proof
+from btc_core.days.user_model_again import FLAG, described, stored_sigma
 from btc_core.errors import BtcError
 from btc_core.exchanges.recorded_blocks import read_ahead
 from btc_core.exchanges.tick_lines import with_ticks
@@ -42,9 +45,14 @@ if TYPE_CHECKING:
     from btc_core.days.forecast_replay import ReplayedRows
     from btc_core.days.forecast_roots import ClosedPeriod
     from btc_core.days.log_hours import LogRange
+    from btc_core.days.user_model_again import UserModelRun
     from btc_core.exchanges.recorded_blocks import Block
     from btc_core.market.messages import ForecastRow
     from btc_core.models.row_forecasts import Models
+
+
+USER_MODEL = "user_model"
+"""The name of the step of a model of the user; it is open if its code was not run."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -60,8 +68,10 @@ class Step(msgspec.Struct, frozen=True):
 class Check:
     """Verifies the evidence of a forecast. `steps` yields each step when it is done; the first that does not fit ends it."""
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: Evidence, run: UserModelRun | None = None) -> None:
+        """`run` runs a model of the user that made the forecast; without it, σ of such a model is taken as it is stored."""
         self._evidence = evidence
+        self._run = run
         self._proof = evidence.proof
         self._bid, self._volatility = values_of(evidence.bid), values_of(evidence.volatility)
         self._made_ns, self._received_ns = (int(column_ns(evidence.bid[name])[0]) for name in ("made_at", "ts_recv"))
@@ -179,7 +189,11 @@ class Check:
         yield step
         if models is not None:
             yield self._leaf(rows)
-            yield self._forecast(rows, models)
+            columns = columns_at(rows, self._evidence.minutes)
+            sigma = stored_sigma(self._evidence.volatility, models[1])
+            if np.isfinite(sigma).all():
+                yield self._user_model(rows, columns, sigma, models)
+            yield self._forecast(rows, columns, sigma, models)
 
     def _start(self, start: bytes) -> Step:
         """Whether the state that the frames continue is the one that a closed hour names."""
@@ -291,15 +305,42 @@ class Check:
             "leaf", True, "Its two rows, the replayed feature row and the models give the leaf that is in the root."
         )
 
-    def _forecast(self, rows: ReplayedRows, models: Models) -> Step:
+    def _user_model(self, rows: ReplayedRows, columns: Any, sigma: Any, models: Models) -> Step:
+        """σ of a model of the user: computed again if somebody wants its code to run, and otherwise taken as it is stored."""
+        model = models[1]
+        if self._run is None:
+            text = (
+                f"Its volatility was forecast by {described(model)}, a model of the operator's own. Its code was not run, so this last step "
+                "was not computed again: σ is taken as it is stored, and the next line computes everything else again from it. "
+                f"{FLAG} runs the code in a process with limits and compares σ; use it only if you trust the operator's code."
+            )
+            return Step(USER_MODEL, True, text, is_open=True)
+        event_ns = np.array([rows.ids[-1].ts_event_ns])
+        try:
+            again = self._run.sigma_bps(model, rows.values[-1:], columns, event_ns, sigma)
+        except BtcError as error:
+            return Step(USER_MODEL, False, f"The model of the operator cannot be run: {error}")
+        gap = float(np.max(np.abs(again - sigma) / sigma))
+        if gap > OTHER_PROCESSOR:
+            text = f"Run again, {described(model)} gives a σ that differs by {gap:.3g} of itself from the stored one."
+            return Step(USER_MODEL, False, text)
+        equal = (
+            "the stored σ to the last bit"
+            if gap == 0.0
+            else f"the stored σ up to {gap:.1g} of itself, as on another processor"
+        )
+        return Step(USER_MODEL, True, f"Run again in a process with limits, {described(model)} gives {equal}.")
+
+    def _forecast(self, rows: ReplayedRows, columns: Any, sigma: Any, models: Models) -> Step:
         evidence = self._evidence
         try:
-            made = forecast_again(rows, evidence.minutes, evidence.state, models, self._made_ns)
+            made = forecast_again(rows, columns, evidence.state, models, self._made_ns, sigma)
         except BtcError as error:
             return Step("forecast", False, f"The forecast cannot be computed again: {error}")
         difference, column = self._largest_difference(made)
         if difference == 0.0:
-            return Step("forecast", True, "Computed again, the forecast and its intervals are equal to the last bit.")
+            what = "with this σ, the rest of the forecast" if np.isfinite(sigma).all() else "the forecast"
+            return Step("forecast", True, f"Computed again, {what} and its intervals are equal to the last bit.")
         if difference <= OTHER_PROCESSOR:
             text = (
                 f"Computed again, it differs by {difference:.1g} of itself at most, as on another processor ({column})."

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from btc_core.days.forecast_hours import Forecasts
     from btc_core.days.history import History
+    from btc_core.days.user_model_again import UserModelRun
     from btc_core.features.engine import Rows
     from btc_core.stores.s3 import ObjectStore
 
@@ -103,13 +104,19 @@ def check_day(history: History, store: ObjectStore, symbol: str, day: str) -> Da
     )
 
 
-def check_rows(
-    history: History, store: ObjectStore, symbol: str, day: str, replayed: Iterable[Rows]
+def check_rows(  # noqa: PLR0913, PLR0917 - where the day is, its frames, and what may be run
+    history: History,
+    store: ObjectStore,
+    symbol: str,
+    day: str,
+    replayed: Iterable[Rows],
+    run: UserModelRun | None = None,
 ) -> tuple[Step, ...]:
     """Compare the feature rows that a replay of the frames gives with those in the leaves of a day.
 
     Then compare the forecasts of these rows, which are computed again, with the stored ones. The replay begins
-    `day_forecasts.LEAD_NS` before the day. Without a closed hour there is nothing to compare.
+    `day_forecasts.LEAD_NS` before the day. Without a closed hour there is nothing to compare. `run` runs models of
+    the user; without it, their σ is taken as it is stored.
     """
     begin_ns = day_ns(day)
     periods = closed_periods(history, symbol, begin_ns, begin_ns + NS_PER_DAY)
@@ -118,7 +125,7 @@ def check_rows(
         return ()
     leaves = {each.leaf for hour_ns in hours_ns for each in kept_leaves(store, symbol, hour_ns)}
     stored = StoredForecasts(history, symbol, hours_ns)
-    forecasts = DayForecasts(history, store, symbol, hours_ns)
+    forecasts = DayForecasts(history, store, symbol, hours_ns, run)
     wrong: list[str] = []
     for batch in replayed:
         if batch.symbol != symbol:

@@ -17,6 +17,7 @@ from btc_core.days.forecast_hours import PLACE, horizons_of, other_horizons_text
 from btc_core.days.forecast_inputs import read_minutes, read_states, read_table
 from btc_core.days.forecast_replay import ReplayedRows, columns_at
 from btc_core.days.forecast_search import forecast_at
+from btc_core.days.user_model_again import described, stored_sigma
 from btc_core.errors import InvalidInput
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, MODEL_FEATURES
 from btc_core.features.engine import FoldedEvent
@@ -41,6 +42,12 @@ ROWS_NS = 3 * NS_PER_MIN
 """How long before a forecast its feature rows are read: the minute columns depend on those of two minutes."""
 
 
+def version_label(model: VolatilityModel | BidModel, version: str) -> str:
+    """What a forecast of another version is called; of one with a model of the user, only the stand-in forecasts here."""
+    whose = "stand-in of " if model.manifest.user_entry is not None else ""
+    return f"{whose}volatility model {version}"
+
+
 class PastForecast(msgspec.Struct, frozen=True):
     """A forecast of the past with everything that it was made from."""
 
@@ -56,6 +63,8 @@ class PastForecast(msgspec.Struct, frozen=True):
     """The minute columns at the row, float32 (1, COLUMNS)."""
     models: Models
     state: TrackedState
+    user_model: str = ""
+    """The model of the user that made it, whose σ is the stored one; empty if none did. Its stand-in answers all other questions."""
 
     def with_model(self, model: VolatilityModel | BidModel) -> ForecastRow:
         """What the forecast would have been with another model of its quantity."""
@@ -108,7 +117,8 @@ def past_forecast(history: History, store: ObjectStore, symbol: str, at_ns: int)
     names = (stored["model_version"], volatility["model_version"][0].as_py())
     models = models_of(store, states.bundles(made_ns), names)
     columns = columns_at(rows, read_minutes(history, symbol, event_ns + ROWS_NS, made_ns))
-    made = forecasts_of(rows.ids[-1:], FEATURE_VERSION, rows.values[-1:], columns, models, state, made_ns)[0]
+    sigma = stored_sigma(volatility, models[1])
+    made = forecasts_of(rows.ids[-1:], FEATURE_VERSION, rows.values[-1:], columns, models, state, made_ns, sigma)[0]
     sigmas = [volatility[f"sigma_{h}m_bps"][0].as_py() for h in HORIZONS_MIN]
     bids = [stored[f"bid_{h}m_usd"] for h in HORIZONS_MIN]
     return PastForecast(
@@ -120,6 +130,7 @@ def past_forecast(history: History, store: ObjectStore, symbol: str, at_ns: int)
         columns,
         models,
         state,
+        described(models[1]) if np.isfinite(sigma).all() else "",
     )
 
 

@@ -168,13 +168,16 @@ class _Replay:
         return self._engine.flush(emit=self._is_warm)
 
 
-def forecast_again(
-    rows: ReplayedRows, minutes: pa.Table, state: pa.Table, models: Models, made_at_ns: int
+def forecast_again(  # noqa: PLR0913, PLR0917 - everything that a forecast depends on
+    rows: ReplayedRows, columns: Any, state: pa.Table, models: Models, made_at_ns: int, user_sigma_bps: Any = None
 ) -> ForecastRow:
-    """The forecast of the last row; raises `StoreError` if the row has no bid."""
-    columns = columns_at(rows, minutes)
+    """The forecast of the last row with its minute columns (1, COLUMNS); raises `StoreError` if the row has no bid.
+
+    `user_sigma_bps` (1, horizons) is σ of the user's model, as in `forecasts_of`.
+    """
     tracked = StatesInForce(state).state(0)
-    made = forecasts_of(rows.ids[-1:], FEATURE_VERSION, rows.values[-1:], columns, models, tracked, made_at_ns)
+    values = rows.values[-1:]
+    made = forecasts_of(rows.ids[-1:], FEATURE_VERSION, values, columns, models, tracked, made_at_ns, user_sigma_bps)
     if not made:
         raise StoreError("the replayed feature row has no bid, so there is no forecast of it")
     return made[0]

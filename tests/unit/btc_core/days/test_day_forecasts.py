@@ -12,27 +12,37 @@ import pytest
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, NS_PER_MS, NS_PER_S, column_ns
 from btc_core.days.day_forecasts import LEFT_OUT, DayForecasts, StoredForecasts
 from btc_core.days.forecast_differences import differences
+from btc_core.days.user_model_again import UserModelRun
 from btc_core.features.catalogue import FEATURE_NAMES, FEATURE_VERSION, ROW
 from btc_core.features.engine import FoldedEvent, Rows
 from btc_core.features.live_minutes import LiveMinutes
+from btc_core.league import serving
 from btc_core.market.events import QUOTE, TRADE
 from btc_core.market.messages import FeatureMessage, ForecastRow
 from btc_core.models import pretrained
 from btc_core.models.bundle import bundle_files, random_walk_model, start_quantiles
+from btc_core.models.row_forecasts import MODEL_COLUMNS
+from btc_core.models.user_model import no_sigma
+from btc_core.names import USER
 from btc_core.registry.served_models import digest_of, zipped
+from btc_core.settings import LeagueSettings
 from btc_core.stores.minute_bars import newest_recorded
 from btc_core.tables import rows as table_rows
 from btc_core.tables.arrow import arrow_schema
 from btc_core.tables.catalogue import BID_PREDICTION, VOLATILITY_PREDICTION
 from btc_core.tables.proof_tables import FORECAST_MINUTES, FORECAST_STATES
-from streaming.forecaster import Forecaster, state_row
+from streaming.forecaster import Forecaster, no_user_sigma, state_row
 from streaming.outcomes import OutcomeTracker
 from streaming.published_forecasts import place_of
 from tests.unit.btc_core.features.test_minute_columns import market
+from tests.user_models import served
+from tests.waiting import PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from btc_core.models.bundle import VolatilityModel
+    from btc_core.models.row_forecasts import Models
     from btc_core.tables.form import Table
 
 pytestmark = pytest.mark.unit
@@ -61,7 +71,8 @@ class Clock:
 class Stream:
     """A forecast worker without servers, and what it stores."""
 
-    def __init__(self) -> None:
+    def __init__(self, models: Models = MODELS, user_sigma: Callable[..., Any] = no_user_sigma) -> None:
+        self.models, self.user_sigma = models, user_sigma
         self.clock = Clock()
         self.minutes: list[pa.Table] = []
         self.states: list[dict[str, Any]] = []
@@ -77,13 +88,14 @@ class Stream:
             self.minutes.append(table_rows.forecast_minutes(SYMBOL, changed, self.clock.at_ns, "stored"))
             return LiveMinutes(bars[bars["ts_ns"] < clock_ns // NS_PER_MIN * NS_PER_MIN], clock_ns)
 
-        start = [start_quantiles(model) for model in MODELS]
+        start = [start_quantiles(model) for model in self.models]
         self.worker = Forecaster(
-            lambda _symbol: MODELS,
+            lambda _symbol: self.models,
             lambda _symbol: OutcomeTracker(*start),
             new_minutes,
             lambda row: self.made.get(place_of(row)),
             self.clock,
+            self.user_sigma,
         )
 
     def _recorded(self) -> np.ndarray:
@@ -106,7 +118,7 @@ class Stream:
             if each.closed is not None:
                 self.minutes.append(table_rows.forecast_minutes(SYMBOL, each.closed, each.taken_at_ns, "stream"))
             if each.models is not None:
-                self.states.append(state_row(each, tuple(FILES)))
+                self.states.append(state_row(each, tuple(digest_of(bundle_files(model)) for model in self.models)))
 
     def tables(self) -> dict[str, pa.Table]:
         made = list(self.made.values())
@@ -166,11 +178,17 @@ def replayed(sent: Sequence[FeatureMessage]) -> Iterator[Rows]:
         yield Rows(SYMBOL, [FoldedEvent.of(row) for row in part], values)
 
 
-def computed(tables: dict[str, pa.Table], sent: Sequence[FeatureMessage], *, has_models: bool = True) -> DayForecasts:
+def computed(
+    tables: dict[str, pa.Table],
+    sent: Sequence[FeatureMessage],
+    *,
+    has_models: bool = True,
+    run: UserModelRun | None = None,
+) -> DayForecasts:
     history: Any = TableHistory(tables, has_models=has_models)
     stored = StoredForecasts(history, SYMBOL, [HOUR_NS])
     assert stored.wanted == len(tables[BID_PREDICTION.name])
-    again = DayForecasts(history, history, SYMBOL, [HOUR_NS])
+    again = DayForecasts(history, history, SYMBOL, [HOUR_NS], run)
     for batch in replayed(sent):
         again.take(batch, list(stored.take(batch.ids)))
     assert stored.compared == stored.wanted
@@ -258,3 +276,82 @@ def test_nulls_equal_nans_and_texts_differ_by_infinity() -> None:
     found = differences(one, other, LEFT_OUT)
     assert found.rows.tolist() == [False, True, True, False]
     assert (found.largest, found.column) == (math.inf, "x")
+
+
+OF_USER = MODELS[0], served(MODELS[1])
+FILES |= {digest_of(bundle_files(OF_USER[1])): bundle_files(OF_USER[1])}
+
+
+@pytest.fixture(scope="module")
+def users_day() -> tuple[dict[str, pa.Table], list[FeatureMessage]]:
+    """A stream in which a model of the user serves, and its stand-in forecasts every third batch."""
+    sent, batches = messages(), 0
+    with serving.started(OF_USER[1], LeagueSettings()) as process:
+
+        def sigma_bps(asked: Sequence[FeatureMessage], model: VolatilityModel, values: Any, columns: Any) -> Any:
+            nonlocal batches
+            batches += 1
+            if batches % 3 == 0:
+                return no_sigma(len(asked))
+            event_ns = np.array([row.ts_event_ns for row in asked])
+            rows = serving.rows_of(model, values[:, MODEL_COLUMNS], columns, event_ns)
+            return process.predict_alone(serving.SYMBOL, rows, PATIENCE_S, PATIENCE_S)
+
+        stream = Stream(OF_USER, sigma_bps)
+        for first in range(0, len(sent), 5):
+            stream.handle(sent[first : first + 5])
+    return stream.tables(), sent
+
+
+def test_a_day_of_a_user_s_model_is_verified_without_its_code_and_says_so(
+    users_day: tuple[dict[str, pa.Table], list[FeatureMessage]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables, sent = users_day
+    kinds = tables[VOLATILITY_PREDICTION.name]["model_kind"].to_pylist()
+    assert set(kinds) == {USER, "xgboost"}
+    monkeypatch.setattr(serving, "started", None)
+    step = computed(tables, sent).step()
+    assert step.fits, step.text
+    assert step.text == (
+        f"{len(sent)} forecasts, computed again from these rows by the models that made them, are equal to the last bit. The σ of "
+        f"{kinds.count(USER)} comes from a model of the operator's own, whose code was not run: it is taken as it is stored "
+        "(--run-user-model runs it)."
+    )
+
+
+def test_the_code_of_a_user_s_model_gives_the_same_bits_again(
+    users_day: tuple[dict[str, pa.Table], list[FeatureMessage]],
+) -> None:
+    tables, sent = users_day
+    with UserModelRun(LeagueSettings()) as run:
+        step = computed(tables, sent, run=run).step()
+    assert step.fits, step.text
+    assert "equal to the last bit" in step.text
+    assert step.text.endswith("comes from a model of the operator's own, which was run again in a process with limits.")
+
+
+def test_a_changed_sigma_of_a_user_s_model_is_found_where_it_matters(
+    users_day: tuple[dict[str, pa.Table], list[FeatureMessage]],
+) -> None:
+    tables, sent = users_day
+    table = tables[VOLATILITY_PREDICTION.name]
+    own = table["model_kind"].to_pylist().index(USER)
+    place = table.schema.get_field_index("sigma_5m_bps")
+    sigmas = table["sigma_5m_bps"].to_pylist()
+    sigmas[own] *= 2.0
+    forged = tables | {VOLATILITY_PREDICTION.name: table.set_column(place, table.schema.field(place), pa.array(sigmas))}
+    step = computed(forged, sent).step()
+    assert not step.fits, "the intervals do not belong to this σ"
+    with UserModelRun(LeagueSettings()) as run:
+        assert not computed(forged, sent, run=run).step().fits
+
+
+def test_a_row_cannot_claim_a_model_of_the_user_that_its_bundle_does_not_have(
+    day: tuple[dict[str, pa.Table], list[FeatureMessage]],
+) -> None:
+    tables, sent = day
+    table = tables[VOLATILITY_PREDICTION.name]
+    place = table.schema.get_field_index("model_kind")
+    kinds = pa.array([USER] * len(table), table.schema.field(place).type)
+    forged = tables | {VOLATILITY_PREDICTION.name: table.set_column(place, table.schema.field(place), kinds)}
+    assert not computed(forged, sent).step().fits
