@@ -110,7 +110,7 @@ class LiveForecast(msgspec.Struct, frozen=True):
     bid_baseline_reason: str | None = None
     """Why a baseline forecasts the bid; None if a model does."""
     volatility_baseline_reason: str | None = None
-    """Why a baseline forecasts the volatility; None if a model does."""
+    """Why a baseline, or the stand-in of a user's model, forecasts the volatility; None if the champion does."""
 
 
 class GateDecision(msgspec.Struct, frozen=True):
@@ -139,6 +139,18 @@ class RefusedModel(msgspec.Struct, frozen=True):
     since: str | None
     """The first of these rows."""
     until: str | None
+
+
+class UserModelCard(msgspec.Struct, frozen=True):
+    """The model of the user in a version that serves."""
+
+    name: str
+    file_version: str
+    fit: str
+    stand_in: str
+    """Kind of the compiled model that forecasts what it does not in time; the rest of the card describes it."""
+    trained_from: str | None
+    trained_to: str | None
 
 
 class ModelCard(msgspec.Struct, frozen=True):
@@ -173,6 +185,8 @@ class ModelCard(msgspec.Struct, frozen=True):
     serves_because: str = ""
     """Why it serves, in one sentence."""
     refused: RefusedModel | None = None
+    user_model: UserModelCard | None = None
+    """The model of the user that serves, if `kind` is `user`."""
 
 
 class LoadedModels(msgspec.Struct, frozen=True):

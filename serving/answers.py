@@ -28,7 +28,7 @@ class ModelInfo(msgspec.Struct, frozen=True):
     """The model behind a number; all null while there is none."""
 
     kind: str | None = None
-    """`xgboost`, or the baseline: `harx`, `har`, `ewma` or `naive` of the volatility, `random_walk` or `ar` of the bid."""
+    """`xgboost`, `user` for a model of the user that serves, or the baseline: `harx`, `har`, `ewma` or `naive` of the volatility, `random_walk` or `ar` of the bid."""
     version: str | None = None
     """Its version in the registry. A model that is in no registry has a name of another form."""
     is_baseline: bool = False
@@ -48,7 +48,7 @@ class ServedModel(msgspec.Struct, frozen=True):
     """A model in the answer of `/readyz`."""
 
     kind: str | None
-    """`xgboost`, or the name of a baseline; null while there is none."""
+    """`xgboost`, `user`, or the name of a baseline; null while there is none."""
     version: str | None
     """Its version in the registry; null while there is none."""
 
@@ -259,7 +259,7 @@ class LiveForecast(msgspec.Struct, frozen=True):
     bid_baseline_reason: str | None
     """Why a baseline forecasts the bid, in one sentence; null if a model does."""
     volatility_baseline_reason: str | None
-    """Why a baseline forecasts the volatility, in one sentence; null if a model does."""
+    """Why a baseline, or the stand-in of a user's model, forecasts the volatility, in one sentence; null if the champion does."""
     quality: ForecastQuality
     """How far this forecast can be trusted: `good`, `degraded` or `poor`, with the reasons."""
     served: Annotated[Literal["model", "baseline"], msgspec.Meta(extra_json_schema={"deprecated": True})]

@@ -26,7 +26,7 @@ MUCH, EXTREME = 1.5, 3.0
 """From these multiples of the usual volatility on it is called above and far above usual."""
 KINDS = {
     "random_walk": "the random walk", "harx": "HARX", "xgboost": "XGBoost", "har": "HAR", "ewma": "EWMA",
-    "naive": "the last 5 min", "ar": "the autoregression",
+    "naive": "the last 5 min", "ar": "the autoregression", "user": "the user’s model",
 }  # fmt: skip
 
 

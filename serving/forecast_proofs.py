@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from btc_core.clock import column_ns
 from btc_core.days.forecast_hours import places_of
-from btc_core.days.forecast_past import past_forecast
+from btc_core.days.forecast_past import past_forecast, version_label
 from btc_core.days.forecast_roots import closed_periods
 from btc_core.days.forecast_search import forecast_at, proof_of_forecast
 from btc_core.days.history import History
@@ -96,7 +96,8 @@ class ForecastProofs:
         forecasts = [_path("as it was", found.forecast)]
         if without:
             try:
-                forecasts.append(_path(f"without {', '.join(without)}", found.without(without)))
+                whose = "stand-in, " if found.user_model else ""
+                forecasts.append(_path(f"{whose}without {', '.join(without)}", found.without(without)))
             except InvalidInput as error:
                 raise bad_parameter("without", str(error)) from None
         if version:
@@ -104,7 +105,7 @@ class ForecastProofs:
                 model = load_version(self._settings, ModelKey(symbol, VOLATILITY), version)
             except (SchemaError, StoreError) as error:
                 raise Problem(HTTPStatus.NOT_FOUND, "no_model", str(error), more={"parameter": "model"}) from None
-            forecasts.append(_path(f"volatility model {version}", found.with_model(model)))
+            forecasts.append(_path(version_label(model, version), found.with_model(model)))
         parts = found.explanation
         return PastMoment(
             symbol=symbol,
@@ -119,6 +120,7 @@ class ForecastProofs:
             trees=parts.trees,
             book=book,
             simulated=self._settings.simulated,
+            user_model=found.user_model or None,
         )
 
     def _book(self, store: ObjectStore, symbol: str, found: FoundForecast) -> BookLevels:

@@ -14,7 +14,8 @@ class GateOfEntry(msgspec.Struct, frozen=True):
     """What the gate for another recipe would say about an entry, from the last 28 days whatever `days` is."""
 
     would_pass: bool
-    """Whether the entry has been better than the champion by every rule. It does not serve even then."""
+    """Whether the entry, with its present file, has been better than the champion by every rule. It serves only after a person has
+    run `btc models promote`."""
     reason: str
     """The rules with their figures: those that are broken, or all if none is."""
 

@@ -44,6 +44,24 @@ class RefusedModel(msgspec.Struct, frozen=True):
     """The last of these rows."""
 
 
+class UserModelCard(msgspec.Struct, frozen=True):
+    """The model of the user in a version that serves. It runs in the forecast worker alone, in a process of its own."""
+
+    name: str
+    """Its name in the league: that of its file."""
+    file_version: str
+    """First characters of the SHA-256 of its file."""
+    fit: str
+    """The version of its fit, in the registry of the league."""
+    stand_in: str
+    """Kind of the compiled model that forecasts what it does not in time: `xgboost`, or the name of a baseline. All other fields of
+    the card describe this stand-in."""
+    trained_from: str | None
+    """Begin of the training window of its fit; null if it is not known."""
+    trained_to: str | None
+    """End of the training window of its fit; null if it is not known."""
+
+
 class ModelCard(msgspec.Struct, frozen=True):
     """A loaded model: its training window, its inputs, and its scores on data that it was not trained on."""
 
@@ -52,7 +70,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     registered_name: str
     """Name of the registered model in MLflow, which contains the market."""
     kind: str
-    """`xgboost`, or the name of a baseline."""
+    """`xgboost`, `user` for a model of the user, or the name of a baseline."""
     version: str
     """Its version in the registry. A model that is in no registry has a name of another form."""
     is_baseline: bool
@@ -103,6 +121,8 @@ class ModelCard(msgspec.Struct, frozen=True):
     """Why it serves, in one sentence."""
     refused: RefusedModel | None = None
     """The version that was refused in favour of this one; null if none was, or the registry does not answer."""
+    user_model: UserModelCard | None = None
+    """The model of the user that serves, if `kind` is `user`; null otherwise."""
 
 
 class LoadedModels(msgspec.Struct, frozen=True):
@@ -151,7 +171,8 @@ class Explanation(msgspec.Struct, frozen=True):
     harx: float
     """What the linear part adds."""
     offset: float
-    """What the model adds by itself so that its forecasts are right on average; for a simpler baseline, its difference from HARX."""
+    """What the model adds by itself so that its forecasts are right on average; for a simpler baseline or a model of the user, its
+    difference from HARX."""
     rest: float
     """Sum of the contributions that are not listed."""
     contributions: tuple[Contribution, ...]

@@ -151,3 +151,6 @@ class PastMoment(msgspec.Struct, frozen=True):
     """The order book of the moment, if it was asked for."""
     simulated: bool
     """True if the market is made up by the simulator."""
+    user_model: str | None = None
+    """The model of the user that forecast the volatility: its name, its file and its fit. Its code is not run, so σ is the stored one,
+    and the explanation and forecasts without inputs are those of its stand-in. Null for all other forecasts."""

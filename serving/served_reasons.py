@@ -13,6 +13,7 @@ from btc_core.names import (
     BASELINE_KINDS,
     HEADLINE_MIN,
     TOO_FEW_BARS,
+    USER,
     VOLATILITY,
     WON_IN_SHADOW,
     ModelKey,
@@ -39,10 +40,15 @@ SHORT_HISTORY = "history_short"
 
 
 def forecast_reason(deps: Deps, forecast: MarketForecast, quantity: Quantity) -> str | None:
-    """Why a baseline made the forecast of a quantity; None if a model did. Waits for no server."""
+    """Why a baseline, or the stand-in of a user's model, made the forecast of a quantity; None if the champion did.
+
+    Waits for no server.
+    """
     part = forecast.of(quantity)
     if forecast.is_stale_baseline:
         return f"{NAMES[STALE_KINDS[quantity]]} makes this forecast, because the features are too old for the model."
+    if quantity == VOLATILITY and (entry := _user_model(deps, part.symbol, part.model)) and part.model.kind != USER:
+        return _stand_in(entry, part.model.kind or "", of_api=forecast.origin.source == "api")
     if not part.model.is_baseline:
         return None
     version = part.model.version or ""
@@ -51,6 +57,18 @@ def forecast_reason(deps: Deps, forecast: MarketForecast, quantity: Quantity) ->
         return f"{name} makes this forecast, because minute bars are missing that the trees and the net of version {version} need."
     decision = deps.known_gate_decision(ModelKey(part.symbol, quantity), version) if version.isdigit() else None
     return version_reason(quantity, part.model.kind or "", version, decision)
+
+
+def user_reason(name: str, version: str, kind_of_newest: str, gate: GateDecision | None) -> str:
+    """Why a model of the user serves, and what its stand-in does; `kind_of_newest` made the newest forecast, if that is known."""
+    whose = f"“{name}”, a model of the user, serves"
+    if gate is None:
+        reason = f"{whose}. The model registry has not said yet why."
+    else:
+        reason = f"{whose}, because its live forecasts in the league passed the gate (version {version})."
+    if kind_of_newest in {"", USER}:
+        return reason
+    return f"{reason} {_stand_in(name, kind_of_newest, of_api=False)}"
 
 
 def version_reason(
@@ -94,6 +112,20 @@ def _change(scores: Mapping[str, float]) -> str | None:
     percent = 100.0 * (trees / harx - 1.0)
     rows = f"{scores['test_rows']:,.0f} unseen rows" if scores.get("test_rows") else "unseen rows"
     return f"{abs(percent):.1f} % {'lower' if percent < 0.0 else 'higher'} than HARX’s on {rows}"
+
+
+def _stand_in(name: str, kind: str, *, of_api: bool) -> str:
+    stand_in = NAMES.get(kind, _TREES)
+    if of_api:
+        return f"{stand_in}, its stand-in, makes this forecast, because only the forecast worker runs “{name}”, the model of the user."
+    return f"{stand_in}, its stand-in, made the newest forecast, because “{name}”, the model of the user, gave none in time."
+
+
+def _user_model(deps: Deps, symbol: str, made_by: ModelInfo) -> str:
+    """The name of the user's model in the version that made a forecast; empty if that version has none, or is not loaded."""
+    loaded = deps.models.current.volatility(symbol)
+    entry = None if loaded is None or loaded.version != made_by.version else loaded.manifest.user_entry
+    return "" if entry is None else entry.name
 
 
 def _lacks_bars(deps: Deps, forecast: MarketForecast, symbol: str, made_by: ModelInfo) -> bool:

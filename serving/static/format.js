@@ -79,7 +79,7 @@ export function tableRow(headings, cells, className = "") {
   return row;
 }
 
-const KINDS = { random_walk: "the random walk", harx: "HARX", xgboost: "XGBoost", har: "HAR", ewma: "EWMA", naive: "the last 5 min", ar: "the autoregression" };
+const KINDS = { random_walk: "the random walk", harx: "HARX", xgboost: "XGBoost", har: "HAR", ewma: "EWMA", naive: "the last 5 min", ar: "the autoregression", user: "the user’s model" };
 
 /** The name of a kind of model or baseline in a sentence. */
 export const kindName = (kind) => KINDS[kind] ?? String(kind ?? "no model").replaceAll("_", " ");

@@ -22,9 +22,10 @@ from serving.event_stream import render_events
 from serving.model_answers import GateDecision
 from serving.openapi import path_of
 from serving.stored_rows import Scores
-from tests.serving_world import GOOD_QUALITY, NOW_NS, TOKEN, World, build, feature_row, forecast_row
+from tests.serving_world import GOOD_QUALITY, NOW_NS, TOKEN, World, build, feature_row, forecast_row, harx_model
 from tests.unit.btc_core.features.test_minute_columns import market
 from tests.unit.streaming.test_forecaster import models_that_serve
+from tests.user_models import served
 
 if TYPE_CHECKING:
     from werkzeug.test import TestResponse
@@ -251,6 +252,44 @@ def test_a_baseline_is_not_explained_and_the_answer_says_why(world: World) -> No
     assert body["contributions"] == []
     assert "baseline" in body["reason"]
     assert body["harx"] == body["log_variance"]
+
+
+def test_a_model_of_the_user_is_shown_with_its_stand_in_and_is_not_explained(world: World) -> None:
+    world.load_models()
+    model = served(harx_model())
+    world.source.volatility = model.with_manifest(msgspec.structs.replace(model.manifest, version="12"))
+    world.holder.reload(force=True)
+    world.newest.feature_row = feature_row()
+    world.newest.forecast_row = forecast_row(volatility_model_kind="user", volatility_model_version="12")
+    decided(world, GateDecision(passed=True, reason="loss ratio 0.95"))
+    object.__setattr__(world.deps, "gate_decision", lambda _key, _version: GateDecision(passed=True, reason=""))
+    assert reasons_of(world)[1] is None
+    card = world.client.get("/v1/model").get_json()["volatility"]
+    assert (card["kind"], card["is_baseline"]) == ("user", False)
+    assert card["user_model"] == {
+        "name": "mine", "file_version": "0123456789ab", "fit": "3", "stand_in": "harx",
+        "trained_from": "2026-01-01T00:00:00", "trained_to": "2026-02-01T00:00:00",
+    }  # fmt: skip
+    assert card["serves_because"] == (
+        "“mine”, a model of the user, serves, because its live forecasts in the league passed the gate (version 12)."
+    )
+    explained = world.client.get("/v1/explain").get_json()
+    assert (explained["contributions"], explained["model"]["kind"]) == ([], "user")
+    assert "only its own code knows" in explained["reason"]
+    assert explained["harx"] + explained["offset"] == pytest.approx(explained["log_variance"])
+
+    short = msgspec.structs.replace(GOOD_QUALITY, word="degraded", reasons=("stand_in",))
+    world.newest.forecast_row = forecast_row(volatility_model_kind="harx", volatility_model_version="12", quality=short)
+    why = "HARX, its stand-in, made the newest forecast, because “mine”, the model of the user, gave none in time."
+    assert reasons_of(world)[1] == why
+    card = world.client.get("/v1/model").get_json()["volatility"]
+    assert card["serves_because"].endswith(why)
+    assert world.client.get("/v1/explain").get_json()["model"]["kind"] == "harx"
+
+    world.newest.forecast_row = None
+    assert reasons_of(world)[1] == (
+        "HARX, its stand-in, makes this forecast, because only the forecast worker runs “mine”, the model of the user."
+    )
 
 
 def columns_row(age_s: float = 0.1) -> ColumnsRow:
