@@ -28,6 +28,7 @@ from btc_core import names
 from btc_core.clock import NS_PER_S, now_ns
 from btc_core.errors import BtcError, QuestDBError, ServiceError
 from btc_core.names import QUANTITIES, VOLATILITY
+from btc_core.stores.api_connection import api_client
 from btc_core.stores.kafka import group_members, topic_state
 from btc_core.tables.catalogue import TABLES
 
@@ -255,9 +256,9 @@ def serving_observations(chosen: Settings, now: int) -> list[dg.AssetObservation
                     continue
                 metadata[f"{symbol} age_s"] = "no row" if row is None else round((now - row.ts_recv_ns) / NS_PER_S, 3)
             observations.append(dg.AssetObservation(asset, metadata=metadata))
-    url = f"http://{chosen.api.host}:{chosen.api.port}/readyz"
+    url = f"{chosen.api.url}/readyz"
     try:
-        answer = httpx.get(url, timeout=API_TIMEOUT_S)
+        answer = api_client(chosen.api).get(url, timeout=API_TIMEOUT_S)
         metadata = {"ready": answer.is_success, "status": answer.status_code}
     except httpx.HTTPError as error:
         metadata = {"ready": False, "problem": f"{url}: {error!r}"}

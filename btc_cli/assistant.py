@@ -142,6 +142,14 @@ def mcp(
     token: Annotated[
         str, typer.Option(envvar="BTC_MCP_TOKEN", help="Read token, if the API has read tokens.", show_default=False)
     ] = "",
+    ca_file: Annotated[
+        str,
+        typer.Option(
+            envvar="BTC_MCP_CA_FILE",
+            help="PEM file of a private authority of the API's certificate.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Let an assistant read forecasts, skill, models, operations, the doctor and the runbook (Model Context Protocol).
 
@@ -154,5 +162,5 @@ def mcp(
     except ImportError as error:
         msg = f'`btc mcp` needs a package that is not installed ({error}); in a clone, run `make add PACKAGES="mcp>=2.3,<3"`'
         raise ConfigError(msg) from error
-    with Client(url, token or None, timeout_s=TIMEOUT_S, retries=RETRIES) as client:
+    with Client(url, token or None, timeout_s=TIMEOUT_S, retries=RETRIES, ca_file=ca_file or None) as client:
         server_of(Tools(client)).run("stdio")

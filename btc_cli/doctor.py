@@ -23,6 +23,7 @@ from btc_core.errors import BtcError, OtherHorizons, StackError
 from btc_core.features.releases import load_calendars
 from btc_core.settings import load_settings
 from btc_core.stores import origin
+from btc_core.stores.api_connection import server_context
 from btc_core.stores.questdb import QuestDB
 from stack import preflight
 from stack.jars import jars
@@ -127,6 +128,9 @@ def check_components(stack: Stack) -> Iterator[Finding]:
     statuses = {status.name: status for status in stack.status()}
     for component in components.values():
         yield Finding(component.name, _component_problem(stack, component, statuses[component.name]))
+    api = stack.settings.api
+    if api.cert_file:
+        yield Finding("certificate of the API", _problem(partial(server_context, api)))
     exchange = stack.settings.exchange
     for name in exchange.names if stack.running else ():
         yield Finding(f"exchange {name}", connection_problem(exchange.only(name)) or "", is_warning=True)

@@ -12,7 +12,7 @@ import httpx
 
 from btc_cli.screen import missing
 from btc_core.errors import StackError
-from btc_core.stores.shared_http import shared_client
+from btc_core.stores.api_connection import api_client
 from btc_core.waiting import wait_until
 from stack.first_training import SUCCESS, train_missing
 from stack.servers.programs import compile_proofs
@@ -20,6 +20,7 @@ from stack.servers.programs import compile_proofs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from btc_core.api_settings import ApiSettings
     from btc_core.settings import Settings
 
 READY_TIMEOUT_S = 60.0
@@ -56,7 +57,7 @@ def announce_forecasts(settings: Settings, say: Callable[[str], None]) -> None:
     """Wait until the API is ready, while the servers that forecasts do not need are not started yet; say what it serves."""
     answer = wait_ready(settings, FIRST_FORECAST_TIMEOUT_S)
     if answer.get("status") == "ready":
-        say(f"Forecasts are served at http://{settings.api.host}:{settings.api.port}/live. {REST}")
+        say(f"Forecasts are served at {settings.api.url}/live. {REST}")
     else:
         say(f"No forecast is served yet: {missing(answer)}. {REST}")
 
@@ -65,13 +66,14 @@ def serving_cards(settings: Settings, answer: dict[str, Any]) -> list[dict[str, 
     """What `/v1/model` says of each market that an answer of `/readyz` calls ready; a market without an answer is left out."""
     token = settings.api.reader_token
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    url = f"http://{settings.api.host}:{settings.api.port}/v1/model"
+    url = f"{settings.api.url}/v1/model"
     cards = []
     for market in answer.get("markets", []):
         if market["status"] != "ready":
             continue
         try:
-            found = shared_client().get(url, params={"symbol": market["symbol"]}, headers=headers, timeout=10)
+            client = api_client(settings.api)
+            found = client.get(url, params={"symbol": market["symbol"]}, headers=headers, timeout=10)
             cards.append(found.raise_for_status().json())
         except (httpx.HTTPError, ValueError):
             continue
@@ -85,21 +87,20 @@ def wait_ready(
 
     `with_champions` also waits until the API serves registered models instead of its built-in baselines.
     """
-    url = f"http://{settings.api.host}:{settings.api.port}/readyz"
     answer: dict[str, Any] = {}
 
     def is_ready() -> bool:
         nonlocal answer
-        answer = _readiness(url)
+        answer = _readiness(settings.api)
         return answer.get("status") == "ready" and (not with_champions or _are_registered(answer["models"]))
 
     wait_until(is_ready, timeout_s, POLL_S)
     return answer
 
 
-def _readiness(url: str) -> dict[str, Any]:
+def _readiness(api: ApiSettings) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = shared_client().get(url, timeout=5).json()
+        answer: dict[str, Any] = api_client(api).get(f"{api.url}/readyz", timeout=5).json()
     except (httpx.HTTPError, ValueError) as error:
         return {"status": "starting", "reasons": [f"the API did not answer: {error}"]}
     return answer

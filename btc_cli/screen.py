@@ -119,7 +119,7 @@ def readiness(answer: dict[str, Any], settings: Settings, cards: Sequence[dict[s
 
     `cards` are the answers of `/v1/model` for the markets that are served.
     """
-    api = f"http://{settings.api.host}:{settings.api.port}"
+    api = settings.api.url
     simulated = " (SIMULATED market)" if settings.simulated else ""
     if answer.get("status") != "ready":
         say(f"No forecast is served yet{simulated}: {missing(answer)}. Follow it with `btc status` and {api}/readyz.")

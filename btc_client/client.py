@@ -37,10 +37,11 @@ class Client:
 
     `frame` is what tables come as, unless a call says otherwise: `arrow` (a `pyarrow.Table`), `pandas` or `polars`, which
     have to be installed. A request is repeated up to `retries` times after 429, 502, 503 and 504, as long after as the
-    API asks for, and after a broken connection. Methods raise `ApiError` with the API's `detail`, and `NoConnection`.
+    API asks for, and after a broken connection. `ca_file` is a PEM file with the authority of the API's certificate, if that
+    is a private one; without it, the authorities that this machine knows count. Methods raise `ApiError` with the API's `detail`, and `NoConnection`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a user may choose
         self,
         url: str = "http://127.0.0.1:5050",
         token: str | None = None,
@@ -48,8 +49,9 @@ class Client:
         frame: Frame = "arrow",
         timeout_s: float = 60.0,
         retries: int = 5,
+        ca_file: str | None = None,
     ) -> None:
-        self._connection = Connection(url, token, timeout_s, retries)
+        self._connection = Connection(url, token, timeout_s, retries, ca_file)
         self._frame: Frame = frame
 
     def __enter__(self) -> Self:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email.utils
 import random
+import ssl
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -29,12 +30,13 @@ RETRIED = frozenset({429, 502, 503, 504})
 class Connection:
     """An HTTP client of one API."""
 
-    def __init__(self, url: str, token: str | None, timeout_s: float, retries: int) -> None:
+    def __init__(self, url: str, token: str | None, timeout_s: float, retries: int, ca_file: str | None) -> None:
         self.url = url.rstrip("/")
         self.headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.retries = retries
         self.timeout = httpx.Timeout(timeout_s)
-        self._http = httpx.Client(base_url=self.url, headers=self.headers, timeout=self.timeout)
+        self.verify = ssl.create_default_context(cafile=ca_file) if ca_file else True
+        self._http = httpx.Client(base_url=self.url, headers=self.headers, timeout=self.timeout, verify=self.verify)
 
     def close(self) -> None:
         """Close the connections."""

@@ -115,7 +115,7 @@ def events(connection: Connection, query: dict[str, str]) -> Iterator[Event]:
     """The events, without end. Raises `ApiError` and `NoConnection`."""
     attempts = _Attempts(connection)
     timeout = httpx.Timeout(connection.timeout.connect, read=SILENCE_S)
-    with httpx.Client(base_url=connection.url, timeout=timeout) as http:
+    with httpx.Client(base_url=connection.url, timeout=timeout, verify=connection.verify) as http:
         while True:
             failure: httpx.TransportError | None = None
             try:
@@ -136,7 +136,7 @@ async def async_events(connection: Connection, query: dict[str, str]) -> AsyncIt
     """The events, without end. Raises `ApiError` and `NoConnection`."""
     attempts = _Attempts(connection)
     timeout = httpx.Timeout(connection.timeout.connect, read=SILENCE_S)
-    async with httpx.AsyncClient(base_url=connection.url, timeout=timeout) as http:
+    async with httpx.AsyncClient(base_url=connection.url, timeout=timeout, verify=connection.verify) as http:
         while True:
             failure: httpx.TransportError | None = None
             try:

@@ -44,6 +44,10 @@ class ApiSettings(Section):
     """Address to listen on."""
     port: int = Field(5050, ge=1, le=65_535)
     """Port to listen on."""
+    cert_file: str = ""
+    """Certificate of the API with those of its authorities, as a PEM file. With it, the API speaks HTTPS on its port. Empty: HTTP."""
+    key_file: str = ""
+    """Key of the certificate, as a PEM file without a password. Both files are read again when they change, without a restart."""
     base_path: str = ""
     """Path under which a proxy serves the API, such as `/btc`, if the proxy passes it on. The API then answers with and without
     it. Empty: the API is at the root, or the proxy removes the path and sends it as `X-Forwarded-Prefix`."""
@@ -154,6 +158,19 @@ class ApiSettings(Section):
                 )
                 raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _certificate_has_key(self) -> Self:
+        """Refuse one without the other. Whether they can serve is checked by the API and `btc doctor`: no worker needs them."""
+        if bool(self.cert_file) != bool(self.key_file):
+            msg = "BTC_API_CERT_FILE and BTC_API_KEY_FILE belong together, and only one of them is set"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def url(self) -> str:
+        """The address at which it listens. `btc_core.stores.api_connection` has the client for it."""
+        return f"{'https' if self.cert_file else 'http'}://{self.host}:{self.port}"
 
     @property
     def named_tokens(self) -> tuple[NamedToken, ...]:

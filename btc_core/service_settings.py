@@ -44,8 +44,8 @@ def _require_authority(section: str, ca_file: str) -> None:
         raise ValueError(msg) from None
 
 
-def _require_pair(section: str, cert_file: str, key_file: str, key_password: str = "") -> None:
-    """Refuse a client certificate without its key, a key without its certificate, and two that do not fit."""
+def require_pair(section: str, cert_file: str, key_file: str, key_password: str = "") -> None:
+    """Refuse a certificate without its key, a key without its certificate, and two that do not fit."""
     if bool(cert_file) != bool(key_file):
         msg = f"BTC_{section}_CERT_FILE and BTC_{section}_KEY_FILE belong together, and only one of them is set"
         raise ValueError(msg)
@@ -153,7 +153,7 @@ class KafkaSettings(Section):
                 "the brokers would refuse every message"
             )
             raise ValueError(msg)
-        _require_pair("KAFKA", self.cert_file, self.key_file, self.key_password.get_secret_value())
+        require_pair("KAFKA", self.cert_file, self.key_file, self.key_password.get_secret_value())
         _require_authority("KAFKA", self.ca_file)
         return self
 
@@ -261,7 +261,7 @@ class RedisSettings(Section):
         if (self.ca_file or self.cert_file or self.key_file) and not self.url.startswith("rediss://"):
             msg = "BTC_REDIS_CA_FILE, _CERT_FILE or _KEY_FILE is set, and BTC_REDIS_URL does not encrypt: it must begin with rediss://"
             raise ValueError(msg)
-        _require_pair("REDIS", self.cert_file, self.key_file)
+        require_pair("REDIS", self.cert_file, self.key_file)
         _require_authority("REDIS", self.ca_file)
         return self
 

@@ -21,6 +21,7 @@ from btc_core import metrics
 from btc_core.errors import BtcError, ServiceError
 from btc_core.repeated_lines import write_once
 from btc_core.settings import load_settings
+from btc_core.stores.api_connection import api_client
 from btc_core.stores.contacts import contacts, sender_of
 from btc_core.stores.shared_http import shared_client
 from serving.alert_messages import Firing, Outbox
@@ -97,7 +98,8 @@ class Alerts:
     """Which alerts fire, and what each recipient has been told about them."""
 
     def __init__(self, settings: Settings, recipients: Iterable[Recipient]) -> None:
-        self._url = f"http://{settings.api.host}:{settings.api.port}/v1/operations"
+        self._url = f"{settings.api.url}/v1/operations"
+        self._api = settings.api
         token = settings.api.reader_token
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._links = settings.links
@@ -129,7 +131,7 @@ class Alerts:
     def _ask(self, now_s: float) -> dict[str, Firing]:
         """The alerts that fire. An alert that fired still counts while its state is unknown."""
         try:
-            answer = shared_client().get(self._url, headers=self._headers, timeout=TIMEOUT_S).raise_for_status()
+            answer = api_client(self._api).get(self._url, headers=self._headers, timeout=TIMEOUT_S).raise_for_status()
             states = msgspec.json.decode(answer.content, type=Judged).alerts
         except (httpx.HTTPError, msgspec.MsgspecError) as error:
             self._is_away = True

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from serving.deps import Deps
+    from serving.encryption import EncryptedSocket
 
 HEARTBEAT_S = 10.0
 """A comment is sent after this much silence. It keeps proxies from closing the connection and shows a client is gone."""
@@ -48,7 +49,7 @@ class _Connection:
 
     def __init__(
         self,
-        taken: socket.socket,
+        taken: socket.socket | EncryptedSocket,
         unsent: bytes,
         *,
         is_chunked: bool,
@@ -167,7 +168,7 @@ class EventBroadcaster:
         symbol: str,
         max_events: int | None,
         close: Callable[[], None],
-        taken: socket.socket | None,
+        taken: socket.socket | EncryptedSocket | None,
         unsent: bytes,
         *,
         is_chunked: bool,

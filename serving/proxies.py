@@ -1,6 +1,6 @@
 """Proxies before the API: whose `X-Forwarded-…` headers are believed.
 
-Werkzeug reads the headers; this module decides whether it may. What does not belong here: TLS, which is left to the proxy.
+Werkzeug reads the headers; this module decides whether it may. What does not belong here: TLS (`encryption`).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import re
 import signal
 import threading
 from collections import deque
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,11 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from btc_core.clock import NS_PER_S
 from btc_core.errors import ConfigError
+from serving.encryption import Encryption, Incomplete
 from serving.problem_details import PROBLEM_TYPE, UNKNOWN_REQUEST, Problem, body_too_large, document
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from flask import Flask
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from btc_core.api_settings import ApiSettings
     from btc_core.clock import Clock
+    from serving.encryption import EncryptedSocket
 
 CONNECTION_LIMIT = 500
 """Open sockets, with those of the server itself and without those of event streams; further clients wait in the backlog. Each
@@ -124,6 +128,10 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     def writable(self) -> bool:
         return self.take is None and bool(super().writable())
 
+    def handle_read(self) -> None:
+        with suppress(Incomplete):
+            super().handle_read()
+
     def service(self) -> None:
         super().service()
         if self.take is not None and self.is_leaving:
@@ -145,6 +153,20 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
         self.del_channel()
         self.connected = False
         take(self.socket, unsent, is_chunked=self.is_chunked)
+
+
+class _Server(TcpWSGIServer):  # type: ignore[misc]
+    """A listening socket whose connections are encrypted if the settings have a certificate."""
+
+    channel_class = _Channel
+    encryption: Encryption | None = None
+
+    def accept(self) -> tuple[socket.socket | EncryptedSocket, Any] | None:
+        accepted = super().accept()
+        if accepted is None or self.encryption is None:
+            return accepted  # type: ignore[no-any-return]
+        connection, address = accepted
+        return self.encryption.encrypted(connection), address
 
 
 class _TimedTask:
@@ -250,23 +272,26 @@ def serve(
     as_requested = fast_paths | {settings.base_path + path for path in fast_paths}
     dispatcher = Dispatcher(threads, as_requested, clock)
     sockets: dict[int, Any] = {}
+    encryption = Encryption(settings) if settings.cert_file else None
     try:
-        server = TcpWSGIServer(app, map=sockets, dispatcher=dispatcher, adj=_adjustments(settings))
+        server = _Server(app, map=sockets, dispatcher=dispatcher, adj=_adjustments(settings))
     except OSError as error:
         msg = (
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
             "stop what uses it, or set BTC_API_HOST and BTC_API_PORT"
         )
         raise ConfigError(msg) from error
-    server.channel_class = _Channel
+    server.encryption = encryption
     signals = _StopSignals(server.pull_trigger)
-    _logger.info("listening on http://%s:%s", server.effective_host, server.effective_port)
+    _logger.info("listening on %s://%s:%s", server.adj.url_scheme, server.effective_host, server.effective_port)
     looked_s = clock.monotonic_s()
     while not signals.count:
         _handle_ready(sockets, dispatcher, POLL_S)
         if clock.monotonic_s() - looked_s > POLL_S:
             looked_s = clock.monotonic_s()
             _close_unread(server, clock)
+            if server.encryption:
+                server.encryption.renew()
     wasyncore.dispatcher.close(
         server
     )  # the listening socket alone: server.close() would also take the threads' trigger
@@ -287,7 +312,7 @@ def _handle_ready(sockets: dict[int, Any], dispatcher: Dispatcher, timeout_s: fl
     dispatcher.answer_queued()
 
 
-def _close_unread(server: TcpWSGIServer, clock: Clock) -> None:
+def _close_unread(server: _Server, clock: Clock) -> None:
     """Close the connections of clients that have read nothing of their answer for `CHANNEL_TIMEOUT_S`.
 
     Waitress closes idle connections but waits forever for such a client, whose answer would hold a thread.
@@ -298,7 +323,7 @@ def _close_unread(server: TcpWSGIServer, clock: Clock) -> None:
             channel.handle_close()
 
 
-def _is_busy(server: TcpWSGIServer) -> bool:
+def _is_busy(server: _Server) -> bool:
     """Whether a request is being answered or a client has not read its whole answer yet."""
     return any(channel.requests or channel.total_outbufs_len for channel in server.active_channels.values())
 
@@ -314,6 +339,7 @@ def _adjustments(settings: ApiSettings) -> Adjustments:
         outbuf_high_watermark=UNREAD_BYTES,
         outbuf_overflow=2 * UNREAD_BYTES,  # more would be written to a temporary file
         url_prefix=settings.base_path,
+        url_scheme="https" if settings.cert_file else "http",
         clear_untrusted_proxy_headers=False,  # the application removes them (`serving.proxies`): Waitress knows one proxy
         ident="",
     )

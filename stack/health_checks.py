@@ -13,7 +13,7 @@ from btc_core.errors import BtcError, ServiceError
 from btc_core.stores.shared_http import shared_client
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from stack.component import Check
 
@@ -21,11 +21,15 @@ HTTP_TIMEOUT_S = 5.0
 
 
 def get(
-    url: str, server: str, params: Mapping[str, str] | None = None, auth: tuple[str, str] | None = None
+    url: str,
+    server: str,
+    params: Mapping[str, str] | None = None,
+    auth: tuple[str, str] | None = None,
+    client: Callable[[], httpx.Client] = shared_client,
 ) -> httpx.Response:
     """The answer of `url`; raises `ServiceError` that says what `server` does instead of answering 200."""
     try:
-        response = shared_client().get(url, params=params, auth=auth, timeout=HTTP_TIMEOUT_S)
+        response = client().get(url, params=params, auth=auth, timeout=HTTP_TIMEOUT_S)
     except httpx.ConnectError as error:
         msg = f"{server} does not accept connections at {url}: {error}"
         raise ServiceError(msg) from error
@@ -46,12 +50,16 @@ def get(
 
 
 def http_check(
-    url: str, server: str, params: Mapping[str, str] | None = None, auth: tuple[str, str] | None = None
+    url: str,
+    server: str,
+    params: Mapping[str, str] | None = None,
+    auth: tuple[str, str] | None = None,
+    client: Callable[[], httpx.Client] = shared_client,
 ) -> Check:
     """A check that `url` answers 200; `server` is the subject of its error message."""
 
     def check() -> None:
-        get(url, server, params, auth)
+        get(url, server, params, auth, client)
 
     return check
 

@@ -59,6 +59,8 @@ PATHS_OF_THE_USER = frozenset(
     {
         "BTC_ALERT_RULES",
         "BTC_API_AUDIT_LOG",
+        "BTC_API_CERT_FILE",
+        "BTC_API_KEY_FILE",
         "BTC_USER_DIR",
         "BTC_BACKUP_COPY_TO",
         "BTC_OFFSITE_CA_FILE",

@@ -37,15 +37,16 @@ class Authority:
         self.file = folder / "ca.pem"
         self.file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
 
-    def certificate(self, name: str, *hosts: str) -> Certificate:
-        """A certificate for these host names, and for 127.0.0.1 when it has any."""
+    def certificate(self, name: str, *hosts: str, days_left: float = 2.0) -> Certificate:
+        """A certificate for these host names, and for 127.0.0.1 when it has any; it began a day ago."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
         if hosts:
             names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
         more = [x509.SubjectAlternativeName(names)] if names else []
-        signed = self._certificate(subject, key.public_key(), x509.BasicConstraints(ca=False, path_length=None), *more)
+        kind = x509.BasicConstraints(ca=False, path_length=None)
+        signed = self._certificate(subject, key.public_key(), kind, *more, days_left=days_left)
         cert_pem = signed.public_bytes(serialization.Encoding.PEM)
         key_pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -59,7 +60,11 @@ class Authority:
         return made
 
     def _certificate(
-        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *extensions: x509.ExtensionType
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        *extensions: x509.ExtensionType,
+        days_left: float = 2.0,
     ) -> x509.Certificate:
         now = datetime.now(UTC)
         builder = (
@@ -69,7 +74,7 @@ class Authority:
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=2))
+            .not_valid_after(now + timedelta(days=days_left))
         )
         for extension in extensions:
             builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -164,11 +165,14 @@ def slow_dagster() -> Iterator[str]:
 class Api:
     """A running API process and a client of it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path, ca_file: Path | None) -> None:
         self.process = process
         self.port = port
         self.log = log
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+        self.url = f"{'https' if ca_file else 'http'}://127.0.0.1:{port}"
+        self.client = httpx.Client(
+            base_url=self.url, timeout=60, verify=ssl.create_default_context(cafile=ca_file) if ca_file else True
+        )
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -207,13 +211,14 @@ def tables_and_objects(settings: Settings) -> dict[str, str]:
 
 
 @contextmanager
-def running(settings: Settings, folder: Path, **more: str | None) -> Iterator[Api]:
+def running(settings: Settings, folder: Path, ca_file: Path | None = None, **more: str | None) -> Iterator[Api]:
+    """The process with these variables; the authority of its certificate is in `ca_file`, if it encrypts."""
     port, log = int(more.get("BTC_API_PORT") or free_port()), folder / "api.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [sys.executable, "-m", "serving"], env=environment(settings, port, folder, **more), stderr=sink
         )
-    api = Api(process, port, log)
+    api = Api(process, port, log, ca_file)
     try:
         deadline = time.monotonic() + START_S
         while True:

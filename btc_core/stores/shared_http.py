@@ -9,8 +9,11 @@ import functools
 
 import httpx
 
+ONE_ANSWER = httpx.Limits(max_keepalive_connections=0)
+"""No connection stays open after an answer."""
+
 
 @functools.cache
 def shared_client() -> httpx.Client:
     """The client; making one reads the certificates of all authorities, which takes 20 ms. It keeps no connection open."""
-    return httpx.Client(limits=httpx.Limits(max_keepalive_connections=0))
+    return httpx.Client(limits=ONE_ANSWER)

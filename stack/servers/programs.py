@@ -11,6 +11,7 @@ from btc_core.errors import ServiceError
 from btc_core.league.folder import entries_in
 from btc_core.metrics import HEALTH_PATH
 from btc_core.names import WorkerName, pair_of
+from btc_core.stores.api_connection import api_client
 from stack.component import STOP_WAIT_S, Component, Context, do_nothing
 from stack.health_checks import get, http_check
 from stack.layout import PERPETUAL, python_path
@@ -161,7 +162,6 @@ def _simulated_markets(exchange: ExchangeSettings) -> tuple[str, ...]:
 def _api(context: Context, workers: Sequence[Component]) -> Component:
     settings = context.settings.api
     peers = ",".join(f"{worker.name}={HOST}:{worker.ports[0]}" for worker in workers)
-    url = f"http://{settings.host}:{settings.port}"
     return Component(
         name="api",
         title="HTTP API",
@@ -174,7 +174,7 @@ def _api(context: Context, workers: Sequence[Component]) -> Component:
         },
         waits_for=("valkey",),
         ports=(settings.port,),
-        url=url,
-        check=http_check(f"{url}/healthz", "the API"),
+        url=settings.url,
+        check=http_check(f"{settings.url}/healthz", "the API", client=lambda: api_client(settings)),
         before_start=compile_functions,
     )
