@@ -48,6 +48,8 @@ SEALED_AGO = 2
 """How many days ago the day was that the test streams and seals. Until then, only narrow tables have rows of it."""
 NARROW = frozenset({"minute_bars", "gold_prediction_skill"})
 """Tables that have rows on every day."""
+COPIED_DAILY = frozenset({"bronze_trades", "silver_features"})
+"""Tables that have a copy of every day."""
 STEP = 30
 """Each other table has rows on its newest days, around the end of its retention, and on every thirtieth day between."""
 NEWEST = 6
@@ -85,12 +87,9 @@ def days_in_questdb(table: Table, settings: Settings) -> list[str]:
 
 
 def days_with_copies(table: Table, settings: Settings) -> list[str]:
-    """The days that have a copy: those in QuestDB, all of the trades, and some of the features."""
-    more = {
-        "bronze_trades": [ago for ago in range(1, ALL_DAYS + 1) if ago != SEALED_AGO],
-        "silver_features": ages_around(365),
-    }
-    return sorted({*days_in_questdb(table, settings), *days_of(more.get(table.name, ()))})
+    """The days that have a copy: those in QuestDB, and all of the trades and features."""
+    more = [ago for ago in range(1, ALL_DAYS + 1) if ago != SEALED_AGO] if table.name in COPIED_DAILY else []
+    return sorted({*days_in_questdb(table, settings), *days_of(more)})
 
 
 def archived_days(settings: Settings) -> list[str]:

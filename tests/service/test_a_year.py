@@ -8,6 +8,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns, now_ns
 from btc_core.days import log_archive
 from btc_core.days.stored_days import read_day, stored_days
 from btc_core.features.catalogue import MODEL_FEATURES
+from btc_core.league import folder
 from btc_core.models.bundle import random_walk_model
 from btc_core.models.gate import Verdict
 from btc_core.names import CHALLENGER, CHAMPION, PREVIOUS, ModelKey
@@ -40,14 +42,14 @@ from tests.service import past_runs, past_year
 from tests.service.past_day import day_of_symbol
 from tests.service.past_year import BARS_A_DAY, NARROW, ROWS_A_DAY, SEALED_AGO, SYMBOL, day_ago
 from tests.serving_process import running, tables_and_objects
+from tests.webhook import Webhook, contact
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import dagster as dg
 
     from btc_assets.definitions import RESOURCES, defs
-    from btc_assets.live_assets import live_tables_sensor
-    from btc_assets.sealing import sealing_sensor
+    from btc_assets.skill import BAD_MARKETS, SKILL_CHECKS, prediction_skill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,10 +61,29 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince20"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-SERVERS = ("questdb", "kafka", "store", "postgres", "mlflow", "valkey")
+SERVERS = ("questdb", "kafka", "store", "postgres", "mlflow", "valkey", "exchange")
 KEY = ModelKey(SYMBOL, "bid")
 AGES = {CHALLENGER: 100, CHAMPION: 200, PREVIOUS: 300}
 """Days since the versions with an alias were trained."""
+SCHEDULES = tuple(sorted(each.name for each in defs.schedules or ()))
+SENSORS = tuple(sorted(each.name for each in defs.sensors or ()))
+JOBS = tuple(sorted(each.name for each in defs.jobs or ()))
+"""All that a live system runs by itself. A new one is tested by being there."""
+TESTED_ALONE = frozenset(
+    {
+        "close_every_hour",
+        "daily_backup",
+        "daily_pruning",
+        "daily_retrain",
+        "daily_system_backup",
+        "skill_every_ten_minutes",
+    }
+)
+"""Schedules whose tests ask for more than success."""
+NOT_MADE_UP = frozenset({"books_match"})
+"""Checks of yesterday's rows that made-up rows fail."""
+TIMES = {"skill": "ts", "minute_features": "minute_end"}
+"""The columns by which series are ordered that are not by `ts_event`."""
 TEMPLATE_DAY = "2024-02-29"
 READERS = 2
 """As many requests as QuestDB answers at the same time."""
@@ -81,14 +102,46 @@ def sealing() -> None:
     seal_one_day()
 
 
+@dg.op
+def fail() -> None:
+    raise OSError("the disk is full")
+
+
+@dg.job(name="breaking", executor_def=dg.in_process_executor)
+def breaking() -> None:
+    """Stands for a job that fails."""
+    fail()
+
+
 class Year:
     """The aged system, and what is asked of it often."""
 
     def __init__(self, stack: Stack, instance: dg.DagsterInstance) -> None:
         self.stack, self.settings, self.instance = stack, stack.settings, instance
         self.logs = Path(instance.storage_directory())
+        self.done: set[str] = set()
+        """The jobs, schedules and sensors that have run."""
+
+    def tick(self, name: str, cursor: str | None = None) -> Any:
+        """What a schedule or sensor asks for now, evaluated as the daemon of Dagster does."""
+        self.done.add(name)
+        shared: dict[str, Any] = {"instance": self.instance, "resources": RESOURCES}
+        if name != "failure_sensor":  # else it would leave out runs of this process, which has no repository
+            shared["repository_def"] = defs.get_repository_def()
+        if name in SCHEDULES:
+            at = dg.build_schedule_context(scheduled_execution_time=datetime.now(UTC), **shared)
+            return defs.resolve_schedule_def(name).evaluate_tick(at)
+        return defs.resolve_sensor_def(name).evaluate_tick(dg.build_sensor_context(cursor=cursor, **shared))
+
+    def scheduled(self, name: str) -> dg.ExecuteInProcessResult:
+        """Run what a schedule asks for now."""
+        tick = self.tick(name)
+        assert tick.run_requests, f"{name} asks for nothing: {tick.skip_message}"
+        (request,) = tick.run_requests
+        return self.run(defs.resolve_schedule_def(name).job_name, tags=request.tags)
 
     def run(self, job: str, **arguments: Any) -> dg.ExecuteInProcessResult:
+        self.done.add(job)
         return defs.resolve_job_def(job).execute_in_process(instance=self.instance, raise_on_error=True, **arguments)
 
     def count(self, table: str, condition: str = "true") -> int:
@@ -138,6 +191,7 @@ def year(own_stack: Stack) -> Iterator[Year]:
         with QuestDB(settings.questdb) as db, ObjectStore(settings.store) as store:
             past_year.write_year(settings, db, store)
             past_runs.age_backups(store)
+        folder.store(settings.user_models, folder.read_builtin("log_har"))
         yield found
 
 
@@ -183,7 +237,7 @@ def test_days_that_are_too_old_leave_questdb_and_nothing_else_does(year: Year) -
     assert {name: list(days) for name, days in before.items()} == {
         table.name: past_year.days_in_questdb(table, year.settings) for table in STORED
     }
-    done = year.run("back_up_tables")
+    done = year.scheduled("daily_backup")
     assert failed_checks(done) == set()
     shown = metadata(done, "lake_backups")
     assert (shown["copies_refused"], shown["days_held"]) == (0, 0)
@@ -217,7 +271,7 @@ def test_a_day_that_has_left_questdb_comes_back_from_the_object_store(year: Year
 def test_the_databases_are_backed_up_and_a_month_of_backups_stays(year: Year) -> None:
     before = year.keys(f"{system_backup.PREFIX}/")
     assert len(before) == past_runs.BACKUPS
-    size_bytes = metadata(year.run("back_up_system"), "system_backup")["size_bytes"]
+    size_bytes = metadata(year.scheduled("daily_system_backup"), "system_backup")["size_bytes"]
     assert size_bytes > 0
     after = year.keys(f"{system_backup.PREFIX}/")
     assert len(after & before) == year.settings.backup.system_days - 1
@@ -234,7 +288,7 @@ def test_old_versions_go_and_champions_challengers_and_a_month_stay(year: Year) 
     month = {version for version, each in before.items() if each.created_ns >= first_ns}
     assert len(month) > MAX_VERSIONS, "one list of MLflow does not reach the older ones"
     assert len(before) - len(month) > 30
-    year.run("prune_events")
+    year.scheduled("daily_pruning")
     assert {each.version for each in mlflow.all_versions(KEY.name)} == month | aliased
     for alias, ago in AGES.items():
         assert bundles.version_of(year.settings, KEY, alias) == past_runs.version_of_age(ago)
@@ -272,15 +326,12 @@ def test_old_runs_and_events_of_dagster_are_gone_and_what_is_shown_stays(year: Y
 
 def test_the_periodic_jobs_and_sensors_work_on_a_year(year: Year) -> None:
     before = year.stored()["gold_forecast_roots"]
-    for job in ("watch_models", "close_hours"):
-        assert year.run(job).success
+    for name in ("skill_every_ten_minutes", "close_every_hour"):
+        assert year.scheduled(name).success
     after = year.stored()["gold_forecast_roots"]
     assert after == before, "no past hour is closed again"
-    tick = live_tables_sensor(dg.build_sensor_context(instance=year.instance), database=RESOURCES["database"])
-    assert {event.asset_key.to_user_string() for event in tick.asset_events} >= {
-        "bronze_ticks",
-        "gold_prediction_outcomes",
-    }
+    reported = {event.asset_key.to_user_string() for event in year.tick("live_tables_sensor").asset_events}
+    assert reported >= {"bronze_ticks", "gold_prediction_outcomes"}
 
 
 def test_a_day_is_streamed_sealed_and_copied(year: Year) -> None:
@@ -288,8 +339,7 @@ def test_a_day_is_streamed_sealed_and_copied(year: Year) -> None:
     symbol = day_of_symbol(year.settings, "AGED", late={}, day=day)
     cursor, asked = None, []
     for _ in range(2):
-        context = dg.build_sensor_context(instance=year.instance, cursor=cursor)
-        tick = sealing_sensor(context, environment=RESOURCES["environment"], database=RESOURCES["database"])
+        tick = year.tick("sealing_sensor", cursor)
         cursor, asked = tick.cursor, [request for request in tick.run_requests or [] if request.partition_key == day]
     (request,) = asked
     done = year.run("seal_day", partition_key=day, tags=request.tags)
@@ -299,16 +349,46 @@ def test_a_day_is_streamed_sealed_and_copied(year: Year) -> None:
     assert metadata(done, "day_archive")["written"]
     assert f"silver_features/{day}/manifest.json" in year.keys("silver_features/")
     assert symbol
+    reported = {event.asset_key.to_user_string() for event in year.tick("log_sensor").asset_events}
+    assert reported >= {"market_events_topic", "gap_marks", "redis_features", "forecast_api"}
 
 
 def test_a_model_is_trained_on_the_past_and_registered(year: Year) -> None:
-    assets = [dg.AssetKey("bid_model"), dg.AssetKey("bid_champion")]
-    done = year.run("train_models", partition_key=SYMBOL, asset_selection=assets)
+    done = year.scheduled("daily_retrain")
     shown = metadata(done, "bid_model")
     assert shown["train_rows"] > 600
     trained = bundles.load_version(year.settings, KEY, shown["version"])
     assert int(shown["version"]) == len(past_runs.VERSION_AGES_DAYS) + 2
     assert trained.manifest.train_rows == shown["train_rows"]
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEDULES if name not in TESTED_ALONE])
+def test_a_schedule_asks_for_a_run_that_succeeds(
+    year: Year, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("btc_assets.training_bars.OLDER_BARS_BUDGET_S", 1.0)  # one piece of older trades
+    older = {"BTC_EXCHANGE_HISTORY_URL": "", "BTC_MODEL_HISTORY_DAYS": str(past_year.ALL_DAYS + 1)}
+    with _environment({"BTC_BACKUP_COPY_TO": str(tmp_path)} | (older if name == "history_every_hour" else {})):
+        done = year.scheduled(name)
+    assert failed_checks(done) <= NOT_MADE_UP
+
+
+def test_bad_forecasts_ask_for_a_training(year: Year) -> None:
+    failed = {BAD_MARKETS: dg.MetadataValue.text(SYMBOL)}
+    check = next(iter(SKILL_CHECKS.values()))
+    year.instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(asset_key=prediction_skill.key, check_name=check, passed=False, metadata=failed)
+    )
+    (request,) = year.tick("retrain_on_bad_skill").run_requests
+    assert (request.partition_key, request.tags["btc/because"]) == (SYMBOL, check)
+
+
+def test_a_run_that_failed_is_told_to_a_person(year: Year) -> None:
+    with contact() as url, _environment({"BTC_ALERT_URLS": url}):
+        first = year.tick("failure_sensor")
+        assert not breaking.execute_in_process(instance=year.instance, raise_on_error=False).success
+        year.tick("failure_sensor", first.cursor)
+    assert [message["title"].rpartition(": ")[2] for message in Webhook.received] == ["breaking failed"]
 
 
 def test_a_year_is_one_call_of_the_api(year: Year, tmp_path: Path) -> None:
@@ -320,19 +400,15 @@ def test_a_year_is_one_call_of_the_api(year: Year, tmp_path: Path) -> None:
         Client(f"http://127.0.0.1:{api.port}", retries=0) as client,
     ):
         assert len(client.bars(SYMBOL, first, end)) >= days * BARS_A_DAY
-        for series, missing in (("skill", "refuse"), ("trades", "refuse"), ("features", "skip"), ("forecasts", "skip")):
+        refused = (("skill", "refuse"), ("trades", "refuse"), ("features", "refuse"), ("minute_features", "refuse"))
+        for series, missing in (*refused, ("forecasts", "skip")):
             rows = client.table(series, SYMBOL, first, end, missing=missing)
             if missing == "refuse":
                 assert len(rows) == days * ROWS_A_DAY, series
             assert len(rows) >= 12 * ROWS_A_DAY, series
-            times = rows["ts" if series == "skill" else "ts_event"]
+            times = rows[TIMES.get(series, "ts_event")]
             assert pc.all(pc.greater(times[1:], times[:-1])).as_py(), f"{series} are in order, each once"
             assert day_of(int(column_ns(times)[0])) < day_ago(330), series
-        minutes = client.table("minute_features", SYMBOL, first, end, missing="skip", columns=["minute_end", "bid"])
-        assert len(minutes) >= 12 * (ROWS_A_DAY - 1), "the newest row of each minute, of the same days"
-        ends = column_ns(minutes["minute_end"])
-        assert (np.diff(ends) > 0).all()
-        assert day_of(int(ends[0])) < day_ago(330)
 
 
 def memory_maps(year: Year) -> int:
@@ -357,3 +433,8 @@ def test_the_doctor_finds_nothing_that_has_grown(year: Year) -> None:
     subjects = ("limits of questdb", "backup of the databases", "room on the disk")
     lines = [line.strip() for line in found.splitlines() if any(subject in line for subject in subjects)]
     assert sorted(lines) == sorted(f"ok  {subject}" for subject in subjects), found
+
+
+def test_no_job_schedule_or_sensor_of_a_live_system_was_left_out(year: Year) -> None:
+    """It needs the tests before it."""
+    assert year.done == {*JOBS, *SCHEDULES, *SENSORS}
