@@ -79,6 +79,8 @@ ELSEWHERE = {
     r"(BTC_\S+ )?btc evaluate --bars .*": "tests/unit/btc_core/models/test_evaluation.py"
     "::test_the_command_finds_the_skill_of_the_models_and_writes_every_figure",
     r"btc restart .*": "tests/service/stack/test_dagster_storage.py::test_a_restart_of_postgres_is_survived",
+    r"btc models promote .*": "tests/service/streaming/test_user_model_serves.py"
+    "::test_an_entry_that_passes_the_gate_serves_and_its_stand_in_takes_over_while_it_is_down",
     r"btc (promote|rollback) .*": "tests/service/btc_cli/test_promote.py"
     "::test_the_commands_move_the_champion_and_move_it_back_with_their_reasons",
     r"btc import-bars .*": "tests/service/btc_cli/test_imports.py"

@@ -102,7 +102,7 @@ def main() -> int:
         "PATH": path,
         "PYTHONPATH": python_path(),
         "BTC_DATA_DIR": str(stack.layout.data_dir.resolve()),
-        "API_URL": f"http://{api.host}:{api.port}",
+        "API_URL": api.url,
         "COLUMNS": "100",
         "NO_COLOR": "1",
     }

@@ -98,7 +98,7 @@ def _take(page: Page, target: Path) -> None:
 def main() -> int:
     """Take both pictures; returns 1 and says why if one of them could not be taken."""
     settings = load_settings()
-    api_url = f"http://{settings.api.host}:{settings.api.port}"
+    api_url = settings.api.url
     try:
         with chromium() as browser:
             take_live(browser, api_url, FOLDER / "live.png")
