@@ -1,4 +1,4 @@
-"""`btc models add` and `remove`, and every command of the how-to and of the tutorial about a model of one's own."""
+"""`btc models add`, `remove` and `promote`, and every command of the how-to and of the tutorial about a model of one's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from btc_cli.app import app
-from btc_core.errors import InvalidInput, StackError
+from btc_core.errors import InvalidInput, StackError, StoreError
 from btc_core.league import process
 from btc_core.league.check import check
 from btc_core.league.folder import builtin_names, entries_in, read_entry
@@ -30,6 +30,7 @@ PAGE = (ROOT / "docs" / "how-to" / "your-own-model.md").read_text()
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line for line in PAGE.splitlines() if line.startswith("btc models")]
+PROMOTIONS = [command for command in COMMANDS if command.startswith("btc models promote")]
 CURLS = re.findall(r'^curl -s "http://127\.0\.0\.1:5050(\S+)"', PAGE, re.MULTILINE)
 
 
@@ -50,7 +51,7 @@ def btc(*arguments: str) -> Result:
 
 
 def test_every_command_of_the_page_does_what_it_says(folder: Path) -> None:
-    for command in COMMANDS:
+    for command in (each for each in COMMANDS if each not in PROMOTIONS):
         done = btc(*shlex.split(command)[1:])
         assert done.exit_code == 0, (command, done.output)
     assert [entry.name for entry in entries_in(folder)] == ["linear_quantiles", "log_har", "my_model"]
@@ -60,6 +61,15 @@ def test_every_command_of_the_page_does_what_it_says(folder: Path) -> None:
     removal = re.findall(r"run `btc (models remove my_model)`", PAGE)
     assert "was removed" in btc(*shlex.split(removal[0])).output
     assert [entry.name for entry in entries_in(folder)] == ["linear_quantiles", "log_har"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_promotion_of_the_page_asks_the_registry_and_names_a_market_that_is_followed() -> None:
+    plain, other = PROMOTIONS
+    with pytest.raises(StoreError, match=r"MLflow at .* does not answer"):
+        btc(*shlex.split(plain)[1:])
+    with pytest.raises(InvalidInput, match="ETH/USD is not followed; this system follows BTC/USD"):
+        btc(*shlex.split(other)[1:])
 
 
 def test_the_examples_of_a_library_and_of_weights_beside_the_file_pass_the_check(
