@@ -26,6 +26,7 @@ from benchmarks import (  # noqa: F401 - importing registers them
     growth,
     hops,
     models,
+    nightly,
     packages,
     pure,
     servers,

@@ -1,6 +1,6 @@
-"""Benchmark of the disk: how many bytes a quote or a trade takes in Kafka and in QuestDB.
+"""Benchmark of the disk: how many bytes a quote or a trade takes in Kafka, in QuestDB, and in the copies on the object store.
 
-What does not belong here: the copies on the object store, which are smaller.
+What does not belong here: what grows without quotes and trades (`growth`, `nightly`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING
 
 from benchmarks.registry import Figure, Plan, benchmark
 from benchmarks.servers import RATE, stack_for_now
+from btc_core.days import lake
+from btc_core.days.stored_days import stored_days
 from btc_core.names import EVENTS_TOPIC, FEATURES_TOPIC, PREDICTIONS_TOPIC
+from btc_core.stores.questdb import QuestDB
+from btc_core.stores.s3 import ObjectStore
 from btc_core.tables.catalogue import STORED
 from stack.runtime import Stack
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from btc_core.settings import Settings
 
 STREAM_S = 120.0
 TARGET_BYTES = 800.0
@@ -37,7 +43,12 @@ def bytes_of_an_event(plan: Plan) -> list[Figure]:
         stack.up(only=("ingest", "bronze", "features", "forecast"))
         time.sleep(STREAM_S / 5 if plan.quick else STREAM_S)
         stack.down()
-        return figures(stack.layout.data_dir)
+        found, events = (
+            figures(stack.layout.data_dir),
+            messages(stack.layout.data_dir / "kafka" / "data", FEATURES_TOPIC),
+        )
+        stack.up(only=("questdb", "store"))
+        return [*found, copies(stack.settings, events)]
 
 
 def figures(data_dir: Path) -> list[Figure]:
@@ -55,6 +66,17 @@ def figures(data_dir: Path) -> list[Figure]:
         shares = sorted(((bytes_ / events, name) for name, bytes_ in sizes.items()), reverse=True)
         found += [Figure(f"of this in {name}", share, "bytes") for share, name in shares if share >= SMALL_BYTES]
     return found
+
+
+def copies(settings: Settings, events: int) -> Figure:
+    """Bytes for each quote or trade in the copies of all tables, which are made as every night makes them."""
+    total = 0
+    with QuestDB(settings.questdb) as db, ObjectStore(settings.store) as store:
+        for table in STORED:
+            days = () if table.name in NOT_STREAMED else stored_days(db, table)
+            made = [lake.back_up(db, store, table, day) for day in days]
+            total += sum(copy.size_bytes for copy in made if copy is not None)
+    return Figure("a quote or trade in the copies of days", total / events, "bytes", note=f"{events} of them")
 
 
 def size(folder: Path, inside: str, files: str) -> int:

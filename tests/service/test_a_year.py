@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
+from benchmarks.nightly import month_of_dagster
 from btc_client import Client
 from btc_core import system_backup
 from btc_core.clock import NS_PER_DAY, NS_PER_S, column_ns, now_ns
@@ -426,6 +427,12 @@ def test_questdb_keeps_few_of_the_days_that_it_has_read_in_memory(year: Year) ->
     most = READERS * (questdb_server.OPEN_PARTITIONS + 1) * columns
     assert 2 * most < 365 * columns, "a year that one reader keeps would be more"
     assert memory_maps(year) < before + most
+
+
+def test_a_month_of_dagster_is_computed_from_the_rows_of_the_last_minutes(year: Year) -> None:
+    total, *parts = month_of_dagster(year.settings)
+    assert total.value == pytest.approx(sum(each.value for each in parts))
+    assert min(each.value for each in parts if "event_logs" in each.name or "runs" in each.name) > 0.0
 
 
 def test_the_doctor_finds_nothing_that_has_grown(year: Year) -> None:
