@@ -75,6 +75,7 @@ class Verdict(msgspec.Struct, frozen=True):
     silver_different: int
     """Rows that differ from those of a replay of the log in any bit."""
     forecasts_missing: int
+    """Of the rows with a bid from the first forecast on, or of all rows if there is no forecast."""
     newest_in_redis_is_newest: bool
 
     @property
@@ -134,6 +135,9 @@ def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = N
     both, left, right = np.intersect1d(silver_keys, replayed_keys, assume_unique=True, return_indices=True)
     equal = (streamed[left] == replayed[right]) | (np.isnan(streamed[left]) & np.isnan(replayed[right]))
     with_bid = silver_keys[np.isfinite(streamed[:, FEATURE_NAMES.index("bid")])]
+    forecast_keys, _ = _keys(forecasts)
+    if len(forecast_keys):  # a market has no forecasts until it has bars for a model, and those rows get none later
+        with_bid = with_bid[np.searchsorted(with_bid, forecast_keys[0]) :]
     newest = read_features(connect(settings.redis), symbol)
     return Verdict(
         trades_published=len(wanted),
@@ -155,7 +159,7 @@ def judge(settings: Settings, symbol: str = "BTC/USD", replay: Replay | None = N
         silver_missing=len(replayed_keys) - len(both),
         silver_extra=len(silver_keys) - len(both),
         silver_different=int((~equal.all(axis=1)).sum()),
-        forecasts_missing=len(np.setdiff1d(with_bid, _keys(forecasts)[0])),
+        forecasts_missing=len(np.setdiff1d(with_bid, forecast_keys)),
         newest_in_redis_is_newest=newest is not None
         and (newest.partition, newest.offset, newest.item) == tuple(silver_keys[-1].tolist()),
     )
