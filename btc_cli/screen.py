@@ -125,12 +125,15 @@ def readiness(answer: dict[str, Any], settings: Settings, cards: Sequence[dict[s
         say(f"No forecast is served yet{simulated}: {missing(answer)}. Follow it with `btc status` and {api}/readyz.")
         say(f"Live page: {api}/live")
         return
-    models = _models(answer.get("models", {}))
+    # A model may be loaded between both answers, and then the reasons must be those of the models that are named.
+    newer = {card["symbol"]: {quantity: card.get(quantity) or {} for quantity in QUANTITIES} for card in cards}
+    models = _models(next(iter(newer.values())) if len(newer) == 1 else answer.get("models", {}))
     markets = answer.get("markets", [])
     if len(markets) > 1:
         say(f"Serving {len(markets)} markets{simulated}; the features are {answer.get('feature_age_s')} s old.")
         for market in markets:
-            state = _models(market["models"]) if market["status"] == "ready" else "; ".join(market["reasons"])
+            loaded = newer.get(market["symbol"], market["models"])
+            state = _models(loaded) if market["status"] == "ready" else "; ".join(market["reasons"])
             say(f"  {market['symbol']}: {state}")
     else:
         say(f"Serving{simulated}: {models}; the features are {answer.get('feature_age_s')} s old.")

@@ -28,7 +28,7 @@ def test_servers_start_from_the_caches_that_are_made_in_the_background(
     assert java_caches.missing() == ["questdb", "kafka"]
     assert java_caches.make_in_background(tmp_path / "log")
     wait_for(lambda: java_caches.missing() == [], "both caches", 500.0)
-    assert (tmp_path / "log").read_text() == ""
+    assert "Error" not in (tmp_path / "log").read_text()
     assert not java_caches.make_in_background(tmp_path / "log")
     monkeypatch.setenv(
         "JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:AOTMode=on"

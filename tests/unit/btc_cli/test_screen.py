@@ -64,6 +64,9 @@ def test_the_end_of_up_gives_the_reason_for_each_baseline_and_ends_with_the_live
     said = capsys.readouterr().out.splitlines()
     (why,) = [line for line in said if "baseline" in line]
     assert why == f"A baseline forecasts the bid. {reason} Each training, which runs every night, tries trees again."
+    assert said[0].startswith("Serving: bid by random_walk version 1, volatility by xgboost version 1;"), (
+        "a model that was loaded between both answers"
+    )
     assert said[-1] == "Live page: http://127.0.0.1:5050/live"
     screen.readiness(answer, Settings(), [card("BTC/USD", version="builtin"), card("ETH/USD", kind="ar")])
     said = capsys.readouterr().out.splitlines()
