@@ -126,8 +126,8 @@ def readiness(answer: dict[str, Any], settings: Settings, cards: Sequence[dict[s
         say(f"Live page: {api}/live")
         return
     # A model may be loaded between both answers, and then the reasons must be those of the models that are named.
-    newer = {card["symbol"]: {quantity: card.get(quantity) or {} for quantity in QUANTITIES} for card in cards}
-    models = _models(next(iter(newer.values())) if len(newer) == 1 else answer.get("models", {}))
+    newer = {card["symbol"]: {str(each): card.get(each) or {} for each in QUANTITIES} for card in cards}
+    models = _models(newer[cards[0]["symbol"]] if len(cards) == 1 else answer.get("models", {}))
     markets = answer.get("markets", [])
     if len(markets) > 1:
         say(f"Serving {len(markets)} markets{simulated}; the features are {answer.get('feature_age_s')} s old.")

@@ -94,7 +94,7 @@ def up(  # noqa: PLR0913 - every option of the command is an argument
         screen.readiness(answer, stack.settings, first_forecast.serving_cards(stack.settings, answer))
     if names is None and java_caches.make_in_background(stack.layout.log("java-caches")):
         screen.say(
-            "QuestDB and Kafka start faster next time: what Java has loaded of them is written down now, in the background."
+            "QuestDB and Kafka will start faster next time: a cache of their Java classes is being made in the background."
         )
 
 

@@ -169,8 +169,9 @@ class ApiSettings(Section):
 
     @property
     def url(self) -> str:
-        """The address at which it listens. `btc_core.stores.api_connection` has the client for it."""
-        return f"{'https' if self.cert_file else 'http'}://{self.host}:{self.port}"
+        """The address at which this machine reaches it. `btc_core.stores.api_connection` has the client for it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - it listens on all addresses
+        return f"{'https' if self.cert_file else 'http'}://{host}:{self.port}"
 
     @property
     def named_tokens(self) -> tuple[NamedToken, ...]:

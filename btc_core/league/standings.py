@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from btc_core.clock import NS_PER_DAY, NS_PER_MIN, column_ns
+from btc_core.errors import SchemaError
 from btc_core.models import gate, intervals, scores
 from btc_core.models.targets import APART_NS, LABEL_SPAN_NS
 from btc_core.names import HEADLINE_MIN, MINUTES, SCORED_QUANTILE_NAMES, SCORED_QUANTILES, VOLATILITY, VolatilityTarget
@@ -145,7 +146,7 @@ def read_outcomes(db: QuestDB, symbol: str, from_ns: int, to_ns: int, target: Vo
         f"WHERE {of_symbol(symbol)} AND {within('ts_event', from_ns, to_ns)} AND late = false AND {of_target(target)} "
         f"AND {of_headline()} ORDER BY ts_event"
     )
-    longest = [msgspec.json.decode(text)[-1:] for text in table["volatility_quantiles"].to_pylist()]
+    longest = [_longest(text) for text in table["volatility_quantiles"].to_pylist()]
     quantiles = [intervals.with_tails(each)[0, intervals.SCORED] for each in longest]
     return Outcomes(
         column_ns(table["ts_event"]),
@@ -155,6 +156,15 @@ def read_outcomes(db: QuestDB, symbol: str, from_ns: int, to_ns: int, target: Vo
         table["volatility_inside_90"].to_numpy().astype(bool),
         np.array(quantiles, np.float64).reshape(-1, len(SCORED_QUANTILES)),
     )
+
+
+def _longest(text: str) -> list[list[float | None]]:
+    """The quantiles of the longest horizon from their JSON text; raises `SchemaError` for another text."""
+    try:
+        return msgspec.json.decode(text, type=list[list[float | None]])[-1:]
+    except msgspec.MsgspecError as error:
+        msg = f"{PREDICTION_OUTCOMES.name} has a row whose volatility_quantiles are {text[:60]!r}: {error}"
+        raise SchemaError(msg) from error
 
 
 def read_entries(db: QuestDB, symbol: str, from_ns: int, to_ns: int) -> dict[str, EntryRows]:
